@@ -1,0 +1,38 @@
+//! Every bound of the project, unit in the name; relations between them are asserted at compile time.
+
+/// Longest line that can be a row, in bytes (row lengths are stored as `u32`). Longer lines are faults.
+pub const ROW_BYTES_MAX: u64 = u32::MAX as u64;
+/// Longest FHIR id, in bytes (R4 `id`: `[A-Za-z0-9\-\.]{1,64}`).
+pub const ID_BYTES_MAX: usize = 64;
+/// Longest text of one reference that is looked at, in bytes of JSON text; longer ones match nobody.
+pub const REFERENCE_BYTES_MAX: usize = 4096;
+/// Most DELETE entries in one Bundle line; a Bundle with more is a fault.
+pub const TOMBSTONES_PER_LINE_MAX: usize = 1 << 20;
+/// Size of a read from a store file that is not mapped, in bytes; longer lines are scanned in pieces of this size.
+pub const READ_BYTES: usize = 1 << 20;
+/// Span of a store file that one extent aims at, in (uncompressed) bytes.
+pub const EXTENT_BYTES: u64 = 32 << 20;
+/// Most rows of one extent, so that the columns of the extents being built stay small.
+pub const EXTENT_ROWS_MAX: usize = 1 << 17;
+/// Most fault details that one extent keeps; further faults are counted only.
+pub const EXTENT_FAULTS_MAX: usize = 1 << 14;
+/// Most rows of a store: a row number must leave one bit of a `u32` free.
+pub const STORE_ROWS_MAX: u64 = (1 << 31) - 2;
+/// Deepest nesting of Groups that is followed (GROUP-03).
+pub const GROUP_DEPTH_MAX: usize = 16;
+/// Most messages of one cause in the `error` files; one more line gives the count (OUTCOME-06).
+pub const MESSAGES_PER_CAUSE_MAX: usize = 100;
+/// Most DELETE entries in a Bundle of the `deleted` files (DELETED-07).
+pub const DELETED_ENTRIES_MAX: usize = 1000;
+/// Buffer that scattered rows are gathered in before a write, in bytes.
+pub const GATHER_BYTES: usize = 256 << 10;
+/// Input of one block of a compressed output file, in bytes, whoever compresses it.
+pub const BLOCK_BYTES: usize = 1 << 20;
+/// Default bound of an output file, in uncompressed bytes (FILE-12).
+pub const FILE_BYTES_DEFAULT: u64 = 256 << 20;
+
+const _: () = assert!(ROW_BYTES_MAX <= u32::MAX as u64, "row lengths are stored as u32");
+const _: () = assert!(EXTENT_BYTES + ROW_BYTES_MAX <= u64::MAX / 2);
+const _: () = assert!(EXTENT_ROWS_MAX <= u32::MAX as usize / 4, "rows of an extent are numbered in u32");
+const _: () = assert!(STORE_ROWS_MAX < 1 << 31, "the top bit of a row number marks a tombstone");
+const _: () = assert!(GATHER_BYTES <= BLOCK_BYTES);
