@@ -92,6 +92,7 @@ pub fn is_installed() -> bool {
 
 /// A mapped range under the handler's care until dropped. Drop it *before* the range is unmapped, else a stranger's
 /// map at the same addresses would be taken for it.
+#[derive(Debug)]
 pub(super) struct Registration {
     slot: usize,
 }

@@ -4,7 +4,9 @@
 //! store file, `hash` its identity, `decode` its uncompressed bytes; `map` holds files of our own (an index that is
 //! read, a column that is filled) and `columns` sees their bytes as integers.
 
+pub mod columns;
 pub mod decode;
 pub mod guard;
 pub mod hash;
+pub mod map;
 pub mod source;
