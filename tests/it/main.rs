@@ -6,7 +6,10 @@
 //! (generated stores), `OUTPOUR_TEST_CHAINS` (random histories), `OUTPOUR_TEST_KILLS`, `OUTPOUR_TEST_CUTS`,
 //! `OUTPOUR_TEST_FULL=1` (full sizes of the memory tests).
 
+mod ask;
 mod golden;
 mod hostile;
+mod matrix;
 mod naive;
+mod random;
 mod run;

@@ -72,7 +72,7 @@ pub fn scratch() -> tempfile::TempDir {
 }
 
 /// The bounds that an export was asked to keep.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     pub file_bytes: u64,
     pub file_resources: u64,
