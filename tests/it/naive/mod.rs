@@ -110,11 +110,6 @@ pub struct Answer {
 pub const LEDGER: [&str; 10] =
     ["blank", "faulty", "tombstone", "future", "superseded", "deleted", "type", "cohort", "window", "exported"];
 
-/// Reads the store and answers one request.
-pub fn export_once(dir: &Path, bases: &[&str], request: &Request) -> Result<Answer, String> {
-    export(&read(dir, bases), request)
-}
-
 /// Reads a store on a thread with a stack for the deepest line.
 pub fn read(dir: &Path, bases: &[&str]) -> Store {
     std::thread::scope(|scope| {
