@@ -1,0 +1,178 @@
+//! One request, asked twice: of the naive twin and of the binary. What differs is a failure of this test.
+
+use crate::naive::store::Store;
+use crate::naive::{self, Answer, Members, Request, Who};
+use crate::run::{self, Bounds, Export, Run};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// A request in the words of the command line.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    pub who: Who,
+    pub as_of: String,
+    pub since: Option<String>,
+    pub until: Option<String>,
+    pub types: Option<String>,
+    pub members: Option<Members>,
+    pub bases: Vec<String>,
+    pub missing_included: bool,
+    /// (file, line) first seen after `since`.
+    pub late: BTreeSet<(String, u64)>,
+    pub late_included: bool,
+    pub bounds: Bounds,
+    /// Arguments that do not change the answer.
+    pub more: Vec<String>,
+}
+
+impl Ask {
+    pub fn new(who: Who, as_of: &str) -> Ask {
+        Ask {
+            who,
+            as_of: as_of.to_string(),
+            since: None,
+            until: None,
+            types: None,
+            members: None,
+            bases: Vec::new(),
+            missing_included: true,
+            late: BTreeSet::new(),
+            late_included: true,
+            bounds: Bounds::DEFAULT,
+            more: Vec::new(),
+        }
+    }
+
+    pub fn with(mut self, more: &[&str]) -> Ask {
+        self.more.extend(more.iter().map(|word| word.to_string()));
+        self
+    }
+
+    /// The request as the twin takes it.
+    pub fn request(&self) -> Request {
+        let mut request = Request::new(self.who.clone(), &self.as_of);
+        if let Some(since) = &self.since {
+            request = request.since(since);
+        }
+        if let Some(until) = &self.until {
+            request = request.until(until);
+        }
+        if let Some(types) = &self.types {
+            request = request.types(types);
+        }
+        request.members = self.members.unwrap_or(Members::Listed);
+        request.missing_included = self.missing_included;
+        request.late = self.late.clone();
+        request.late_included = self.late_included;
+        request
+    }
+
+    /// The arguments of `outpour export` after `--store` and `--out`; Groups and patient lists become files in `scratch`.
+    pub fn args(&self, scratch: &Path) -> Vec<String> {
+        let mut args: Vec<String> = Vec::new();
+        let mut add = |words: &[&str]| args.extend(words.iter().map(|word| word.to_string()));
+        match &self.who {
+            Who::GroupId(id) => add(&["--group", id]),
+            Who::GroupFile(group) => {
+                let file = scratch.join("Group.json");
+                std::fs::write(&file, group.to_string()).unwrap();
+                add(&["--group", file.to_str().unwrap()]);
+            }
+            Who::Patients(list) => {
+                let file = scratch.join("patients.txt");
+                std::fs::write(&file, list.join("\n") + "\n").unwrap();
+                add(&["--patients", file.to_str().unwrap()]);
+            }
+            Who::AllPatients => add(&["--all-patients"]),
+            Who::System => add(&["--system"]),
+        }
+        add(&["--as-of", &self.as_of]);
+        for (flag, value) in [("--since", &self.since), ("--until", &self.until), ("--type", &self.types)] {
+            if let Some(value) = value {
+                add(&[flag, value]);
+            }
+        }
+        match self.members {
+            Some(Members::Listed) => add(&["--members", "listed"]),
+            Some(Members::Active) => add(&["--members", "active"]),
+            None => {}
+        }
+        for base in &self.bases {
+            add(&["--fhir-base", base]);
+        }
+        if !self.missing_included {
+            add(&["--missing-last-updated", "exclude"]);
+        }
+        if !self.late_included {
+            add(&["--late", "report"]);
+        }
+        if self.bounds.file_bytes != Bounds::DEFAULT.file_bytes {
+            add(&["--max-file-bytes", &self.bounds.file_bytes.to_string()]);
+        }
+        if self.bounds.file_resources != Bounds::DEFAULT.file_resources {
+            add(&["--max-file-resources", &self.bounds.file_resources.to_string()]);
+        }
+        args.extend(self.more.iter().cloned());
+        args
+    }
+
+    /// The store as the twin reads it for this request.
+    pub fn read(&self, store: &Path) -> Store {
+        let bases: Vec<&str> = self.bases.iter().map(String::as_str).collect();
+        naive::read(store, &bases)
+    }
+
+    /// Runs the binary into `out`.
+    pub fn run(&self, store: &Path, out: &Path, scratch: &Path) -> Run {
+        let args = self.args(scratch);
+        run::export(store, out, &args.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Asks both and compares lines, deletions, ledger, faults and exit code. `None`: both refused.
+    #[track_caller]
+    pub fn check(&self, twin: &Store, store: &Path, out: &Path, scratch: &Path) -> Option<Export> {
+        let answer = naive::export(twin, &self.request());
+        let run = self.run(store, out, scratch);
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(why) => {
+                assert_eq!(run.code, 2, "the twin refuses ({why}): {run:#?}");
+                assert!(!out.join("manifest.json").exists(), "a refused request writes nothing");
+                return None;
+            }
+        };
+        assert_eq!(run.code, if answer.faults.is_empty() { 0 } else { 1 }, "{self:?}\n{run:#?}");
+        let export = Export::read(out, self.bounds);
+        self.compare(&answer, &export);
+        Some(export)
+    }
+
+    #[track_caller]
+    fn compare(&self, answer: &Answer, export: &Export) {
+        let lines = export.lines();
+        if lines != answer.lines {
+            panic!("{self:?}\n{}", difference(answer, &lines));
+        }
+        assert_eq!(export.deletions(), answer.deleted, "{self:?}: deletions");
+        let ledger: Vec<(&str, u64)> = answer.ledger.iter().map(|(class, count)| (*class, *count)).collect();
+        let found = export.ledger();
+        let found: Vec<(&str, u64)> = found.iter().map(|(class, count)| (class.as_str(), *count)).collect();
+        assert_eq!(found, ledger, "{self:?}: ledger");
+        let errors = export.messages().iter().filter(|message| message.severity == "error").count();
+        assert_eq!(errors > 0, !answer.faults.is_empty(), "{self:?}: faults are reported");
+    }
+}
+
+/// The lines that only one of the two has, for people.
+fn difference(answer: &Answer, found: &std::collections::BTreeMap<String, Vec<Vec<u8>>>) -> String {
+    let set = |lines: &std::collections::BTreeMap<String, Vec<Vec<u8>>>| -> BTreeSet<String> {
+        lines.values().flatten().map(|line| String::from_utf8_lossy(line).chars().take(400).collect()).collect()
+    };
+    let (twin, binary) = (set(&answer.lines), set(found));
+    let few = |lines: Vec<&String>| lines.into_iter().take(5).cloned().collect::<Vec<_>>().join("\n    ");
+    format!(
+        "only the twin exports\n    {}\nonly the binary exports\n    {}\n(or the order or number of lines differs)",
+        few(twin.difference(&binary).collect()),
+        few(binary.difference(&twin).collect())
+    )
+}

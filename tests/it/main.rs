@@ -1,0 +1,17 @@
+//! The integration tests, one binary: everything here goes through the command line of `outpour`, and is compared with
+//! `expected.json` of the bundled stores, with the naive twin, or with a table of cases. The library's own tests live
+//! beside its code.
+//!
+//! Knobs, all by environment variable: `OUTPOUR_TEST_SEED` (printed by every random test), `OUTPOUR_TEST_CASES`
+//! (generated stores), `OUTPOUR_TEST_CHAINS` (random histories), `OUTPOUR_TEST_KILLS`, `OUTPOUR_TEST_CUTS`,
+//! `OUTPOUR_TEST_FULL=1` (full sizes of the memory tests).
+
+mod ask;
+mod forge;
+mod generated;
+mod golden;
+mod hostile;
+mod matrix;
+mod naive;
+mod random;
+mod run;

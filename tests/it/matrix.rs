@@ -1,0 +1,119 @@
+//! Every bundled Group against a matrix of filters and bounds, byte for byte against the naive twin; and the same files
+//! on any number of threads (CONS-09).
+
+use crate::ask::Ask;
+use crate::naive::{self, Members, Who};
+use crate::random::knob;
+use crate::run::{self, Bounds, scratch, testdata};
+
+const GROUPS: [&str; 10] =
+    ["all", "ten", "one", "inactive-period", "absolute", "versioned", "nested", "missing", "empty", "mixed"];
+const TYPES: [Option<&str>; 4] = [None, Some("Patient"), Some("Observation,Group, Encounter"), Some("Device,Claim")];
+const SINCE: [Option<&str>; 3] = [None, Some("2016-01-01"), Some("2014-03-28T10:02:45.034-05:00")];
+const UNTIL: [Option<&str>; 2] = [None, Some("2018-01-01T00:00:00+02:00")];
+const MEMBERS: [Option<Members>; 3] = [None, Some(Members::Listed), Some(Members::Active)];
+const BOUNDS: [Bounds; 4] = [
+    Bounds::DEFAULT,
+    Bounds { file_bytes: 64 << 10, file_resources: u64::MAX },
+    Bounds { file_bytes: 256 << 20, file_resources: 7 },
+    Bounds { file_bytes: 5000, file_resources: 3 },
+];
+
+/// Groups × types × since, with until, members, bounds and base turning beneath (all of them with `OUTPOUR_TEST_FULL=1`).
+#[test]
+fn binary_equals_twin_over_the_matrix() {
+    let dir = testdata("stores/synthea-r4-100");
+    let bases = ["https://ehr.example.org/fhir"];
+    let twins = [naive::read(&dir, &[]), naive::read(&dir, &bases)];
+    let scratch = scratch();
+    let index = scratch.path().join("index");
+    let turns = if knob("OUTPOUR_TEST_FULL", 0) == 1 { UNTIL.len() * MEMBERS.len() * BOUNDS.len() } else { 1 };
+    let mut number = 0;
+    for group in GROUPS {
+        for types in TYPES {
+            for since in SINCE {
+                for turn in 0..turns {
+                    let turn = if turns == 1 { number } else { turn };
+                    let mut ask = Ask::new(Who::GroupId(group.into()), crate::golden::AS_OF);
+                    ask.types = types.map(str::to_string);
+                    ask.since = since.map(str::to_string);
+                    ask.until = UNTIL[turn % 2].map(str::to_string);
+                    ask.members = MEMBERS[turn / 2 % 3];
+                    // Tiny files of a large export are many files and nothing new.
+                    let small = group != "all" && since.is_some();
+                    ask.bounds = BOUNDS[if small { turn % 4 } else { turn % 2 }];
+                    ask.more = vec!["--index-dir".into(), index.to_str().unwrap().into()];
+                    let with_base = number % 2;
+                    ask.bases = bases[..with_base].iter().map(|base| base.to_string()).collect();
+                    let out = scratch.path().join(format!("out-{number}"));
+                    ask.check(&twins[with_base], &dir, &out, scratch.path());
+                    let _ = std::fs::remove_dir_all(&out);
+                    number += 1;
+                }
+            }
+        }
+    }
+}
+
+/// `--all-patients`, `--system` and a list of patients.
+#[test]
+fn binary_equals_twin_for_the_other_cohorts() {
+    let dir = testdata("stores/synthea-r4-100");
+    let twin = naive::read(&dir, &[]);
+    let scratch = scratch();
+    let list =
+        ["Patient/6b12b22d-6dc2-486c-9526-8ac8524f6402", "1c911236-e7da-42a6-a3bd-3a3b4e55d5cd", "Patient/nobody"];
+    let cohorts = [Who::AllPatients, Who::System, Who::Patients(list.map(str::to_string).to_vec())];
+    for (number, who) in cohorts.into_iter().enumerate() {
+        for since in SINCE {
+            let index = scratch.path().join("index");
+            let mut ask = Ask::new(who.clone(), crate::golden::AS_OF).with(&["--index-dir", index.to_str().unwrap()]);
+            ask.since = since.map(str::to_string);
+            let out = scratch.path().join(format!("out-{number}-{}", since.is_some()));
+            ask.check(&twin, &dir, &out, scratch.path());
+            let _ = std::fs::remove_dir_all(&out);
+        }
+    }
+}
+
+/// 1, 2 and 7 threads write the same directory, in every coding, from a plain and from a compressed store.
+#[test]
+fn threads_do_not_change_a_byte() {
+    let scratch = scratch();
+    let plain = scratch.path().join("plain");
+    std::fs::create_dir(&plain).unwrap();
+    let packed = testdata("stores/synthea-r4-100");
+    for name in ["Patient", "Observation", "Condition", "Encounter"] {
+        let stored = std::fs::read(packed.join(format!("{name}.ndjson.zst"))).unwrap();
+        std::fs::write(plain.join(format!("{name}.ndjson")), run::decode("x.zst", &stored)).unwrap();
+    }
+    for (place, store) in [("plain", &plain), ("packed", &packed)] {
+        for coding in ["none", "gzip", "zstd"] {
+            let mut first = None;
+            for threads in ["1", "2", "7"] {
+                let out = scratch.path().join("out");
+                let ask = Ask::new(Who::AllPatients, crate::golden::AS_OF).with(&["--threads", threads]).with(&[
+                    "--compress",
+                    coding,
+                    "--max-file-bytes",
+                    "3MB",
+                    "--base-url",
+                    "https://files.example.org/x/",
+                    "--index-dir",
+                    scratch.path().join(place).join("..").join(format!("index-{place}-{threads}")).to_str().unwrap(),
+                ]);
+                let run = ask.run(store, &out, scratch.path());
+                assert_eq!(run.code, 0, "{run:#?}");
+                let files = run::snapshot(&out);
+                std::fs::remove_dir_all(&out).unwrap();
+                let first = first.get_or_insert_with(|| files.clone());
+                let differing: Vec<&String> =
+                    files.keys().filter(|name| files.get(*name) != first.get(*name)).collect();
+                assert!(
+                    files.len() == first.len() && differing.is_empty(),
+                    "{place} {coding} {threads}: {differing:?}"
+                );
+            }
+        }
+    }
+}

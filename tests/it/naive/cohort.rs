@@ -1,0 +1,123 @@
+//! Who is asked for: a Group's members (nested, by identifier, active or merely listed), a list of patients, everybody.
+
+use super::instant::{self, Instant};
+use super::store::Store;
+use super::{Members, Request, Who, view};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// The patients of an export, by id.
+pub struct Cohort {
+    /// `None` is every patient that there is, or might be.
+    pub patients: Option<BTreeSet<String>>,
+    /// The Group asked for: the only one whose row may be exported.
+    pub group: Option<String>,
+    /// Members that resolve to nothing, and patients without a current row.
+    pub warnings: u64,
+}
+
+impl Cohort {
+    pub fn holds(&self, patient: &str) -> bool {
+        self.patients.as_ref().is_none_or(|patients| patients.contains(patient))
+    }
+}
+
+/// Resolves the cohort at T; an error is a request that is refused.
+pub fn resolve(store: &Store, request: &Request) -> Result<Cohort, String> {
+    let mut found = Cohort { patients: Some(BTreeSet::new()), group: None, warnings: 0 };
+    match &request.who {
+        Who::AllPatients | Who::System => found.patients = None,
+        Who::Patients(list) => {
+            for text in list {
+                let id = store.local_patient(text).or_else(|| super::line::is_id(text).then(|| text.clone()));
+                found.patients.as_mut().unwrap().insert(id.ok_or("no patient")?);
+            }
+        }
+        Who::GroupId(id) => {
+            let group = group_row(store, id, &request.as_of).ok_or_else(|| format!("no Group/{id}"))?;
+            asked(store, request, &group, &mut found)?;
+        }
+        Who::GroupFile(group) => asked(store, request, group, &mut found)?,
+    }
+    if let Some(patients) = &found.patients {
+        let has_row = |id: &&String| view::current(store, "Patient", id, &request.as_of, &|_| true).is_none();
+        found.warnings += patients.iter().filter(has_row).count() as u64;
+    }
+    Ok(found)
+}
+
+fn asked(store: &Store, request: &Request, group: &Value, found: &mut Cohort) -> Result<(), String> {
+    if matches!(group["type"].as_str(), Some("practitioner" | "device" | "medication" | "substance")) {
+        return Err("a Group of no persons".into());
+    }
+    if group["member"].as_array().is_none_or(Vec::is_empty) && !group["characteristic"].is_null() {
+        return Err("a Group of characteristics".into());
+    }
+    if group["active"] == Value::Bool(false) && request.members == Members::Active {
+        return Err("a Group that is not active".into());
+    }
+    found.group = group["id"].as_str().map(str::to_string);
+    let mut seen = BTreeSet::from_iter(found.group.clone());
+    let mut warnings = 0;
+    members(store, request, group, &mut seen, found.patients.as_mut().unwrap(), &mut warnings);
+    found.warnings += warnings;
+    Ok(())
+}
+
+fn members(
+    store: &Store,
+    request: &Request,
+    group: &Value,
+    seen: &mut BTreeSet<String>,
+    patients: &mut BTreeSet<String>,
+    warnings: &mut u64,
+) {
+    for member in group["member"].as_array().into_iter().flatten() {
+        if request.members == Members::Active && !is_active(member, &request.as_of) {
+            continue;
+        }
+        let entity = &member["entity"];
+        let target = match entity["reference"].as_str() {
+            Some(reference) => store.local(reference),
+            None => by_identifier(store, &entity["identifier"], &request.as_of).map(|id| ("Patient".into(), id)),
+        };
+        match target {
+            Some((name, id)) if name == "Patient" => {
+                patients.insert(id);
+            }
+            Some((name, id)) if name == "Group" => {
+                if seen.insert(id.clone()) {
+                    match group_row(store, &id, &request.as_of) {
+                        Some(nested) => members(store, request, &nested, seen, patients, warnings),
+                        None => *warnings += 1,
+                    }
+                }
+            }
+            _ => *warnings += 1,
+        }
+    }
+}
+
+fn is_active(member: &Value, at: &Instant) -> bool {
+    let edge = |name: &str| member["period"][name].as_str().and_then(instant::span);
+    member["inactive"] != Value::Bool(true)
+        && edge("start").is_none_or(|(begin, _)| begin <= *at)
+        && edge("end").is_none_or(|(_, after)| *at < after)
+}
+
+/// The one Patient, current at T, that has the identifier.
+fn by_identifier(store: &Store, identifier: &Value, at: &Instant) -> Option<String> {
+    let wanted = (identifier["system"].as_str().map(str::to_string), identifier["value"].as_str()?.to_string());
+    let matching = store.entities.keys().filter(|(name, id)| {
+        name == "Patient"
+            && view::current(store, "Patient", id, at, &|_| true)
+                .is_some_and(|row| store.row(row).identifiers.contains(&wanted))
+    });
+    let ids: Vec<&String> = matching.map(|(_, id)| id).collect();
+    if let [id] = ids[..] { Some(id.clone()) } else { None }
+}
+
+fn group_row(store: &Store, id: &str, at: &Instant) -> Option<Value> {
+    let row = view::current(store, "Group", id, at, &|_| true)?;
+    serde_json::from_slice(&store.entries[row].bytes).ok()
+}

@@ -1,0 +1,334 @@
+//! One line of a store as the naive twin sees it: blank, faulty, a list of deletions, or a resource.
+//!
+//! serde_json parses; a visitor keeps only the parts that decide and notices when one of them is given twice
+//! (reading 8). No index, no byte tricks: the line's bytes are kept whole beside what was read.
+
+use super::instant::{self, Instant};
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+
+/// What a line is. `Fault` says why, for people only.
+#[derive(Clone, Debug)]
+pub enum Line {
+    Blank,
+    Fault(String),
+    Tombstones { last_updated: Option<Instant>, urls: Vec<String> },
+    Row(Box<Row>),
+}
+
+/// What is kept of a resource.
+#[derive(Clone, Debug, Default)]
+pub struct Row {
+    pub resource_type: String,
+    pub id: String,
+    pub last_updated: Option<Instant>,
+    /// A `meta.lastUpdated` stands there, and is no instant.
+    pub last_updated_illegal: bool,
+    /// Digits of a numeric versionId without leading zeros.
+    pub version: Option<String>,
+    /// Text of each reference on a compartment path of the type (for Provenance: every target).
+    pub references: Vec<String>,
+    /// Patient only: (system, value) of its identifiers.
+    pub identifiers: Vec<(Option<String>, String)>,
+}
+
+impl Row {
+    /// The order of versions of one resource, apart from their place in the store (reading 3).
+    pub fn age(&self) -> (Option<&Instant>, Option<(usize, &str)>) {
+        (self.last_updated.as_ref(), self.version.as_deref().map(|digits| (digits.len(), digits)))
+    }
+}
+
+static TYPES: LazyLock<BTreeSet<&str>> =
+    LazyLock::new(|| include_str!("../../../testdata/fhir-r4/resource-types.txt").split_whitespace().collect());
+
+/// Whether R4 has a resource type of this name.
+pub fn is_type(name: &str) -> bool {
+    TYPES.contains(name)
+}
+
+/// Whether the text is a legal R4 id.
+pub fn is_id(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.')
+}
+
+/// Reads a line (without newline, one trailing carriage return and the byte order mark of the file).
+pub fn read(bytes: &[u8]) -> Line {
+    if bytes.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
+        return Line::Blank;
+    }
+    resource(bytes).unwrap_or_else(|why| Line::Fault(why.to_string()))
+}
+
+fn resource(bytes: &[u8]) -> Result<Line, Box<dyn std::error::Error>> {
+    let text = std::str::from_utf8(bytes)?;
+    serde_json::from_str::<IgnoredAny>(text)?; // the whole grammar, without recursion
+    let text = without_lone_surrogates(text);
+
+    let mut top = Want::default();
+    top.add("resourceType", true);
+    let resource_type = match read_wanted(&text, &top)?.strings("resourceType").as_slice() {
+        [name] if is_type(name) => name.clone(),
+        _ => return Err("no known resourceType".into()),
+    };
+    let tree = read_wanted(&text, &wants(&resource_type))?;
+    let illegal = Cell::new(false);
+    let last_updated = tree.child("meta").next().and_then(|meta| {
+        let value = meta.child("lastUpdated").next()?;
+        let instant = value.text().and_then(instant::parse);
+        illegal.set(instant.is_none() && !matches!(value, Json::Null));
+        instant
+    });
+    if resource_type == "Bundle" {
+        let urls = deletions(&text)?;
+        return Ok(Line::Tombstones { last_updated, urls });
+    }
+    let id = match tree.direct("id").and_then(Json::text) {
+        Some(id) if is_id(id) => id.to_string(),
+        _ => return Err("no legal id".into()),
+    };
+    let digits = tree.child("meta").next().and_then(|meta| meta.direct("versionId")?.text().map(str::to_string));
+    let version = digits
+        .filter(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .map(|digits| digits.trim_start_matches('0').to_string());
+    let mut references = Vec::new();
+    for path in paths(&resource_type) {
+        let mut here = vec![&tree];
+        for step in path {
+            here = here.into_iter().flat_map(|value| value.child(step)).collect();
+        }
+        references.extend(here.iter().filter_map(|value| value.direct("reference")?.text()).map(str::to_string));
+    }
+    let identifiers = tree
+        .child("identifier")
+        .filter_map(|one| {
+            let text = |key| one.direct(key).and_then(Json::text).map(str::to_string);
+            Some((text("system"), text("value")?))
+        })
+        .collect();
+    let last_updated_illegal = illegal.get();
+    Ok(Line::Row(Box::new(Row {
+        resource_type,
+        id,
+        last_updated,
+        last_updated_illegal,
+        version,
+        references,
+        identifiers,
+    })))
+}
+
+/// The urls of a Bundle that lists deletions; an error for any other Bundle (reading 9).
+fn deletions(text: &str) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+    let bundle: serde_json::Value = serde_json::from_str(text)?;
+    if !matches!(bundle["type"].as_str(), Some("transaction" | "batch")) {
+        return Err("a Bundle that is no transaction or batch".into());
+    }
+    let entries = bundle["entry"].as_array().filter(|entries| !entries.is_empty()).ok_or("a Bundle without entries")?;
+    let url = |entry: &serde_json::Value| {
+        let request = &entry["request"];
+        let url = request["url"].as_str().filter(|_| request["method"] == "DELETE")?;
+        let mut parts = url.rsplit('/');
+        let (id, name) = (parts.next()?, parts.next()?);
+        let relative = parts.next().is_none();
+        let absolute = url.starts_with("http://") || url.starts_with("https://");
+        (is_id(id) && is_type(name) && (relative || absolute)).then(|| url.to_string())
+    };
+    entries.iter().map(url).collect::<Option<Vec<_>>>().ok_or("an entry that is no DELETE of Type/id".into())
+}
+
+/// Element names from the root to a Reference, for each compartment path of a type.
+fn paths(resource_type: &str) -> &'static [Vec<String>] {
+    static PATHS: LazyLock<BTreeMap<String, Vec<Vec<String>>>> = LazyLock::new(|| {
+        let mut paths: BTreeMap<String, Vec<Vec<String>>> = BTreeMap::new();
+        for row in include_str!("../../../testdata/fhir-r4/patient-compartment-paths.csv").lines().skip(1) {
+            let columns: Vec<&str> = row.split(',').collect();
+            let path: Vec<String> = columns[2].split('.').map(|step| step.replace("[]", "")).collect();
+            let of_type = paths.entry(columns[0].to_string()).or_default();
+            if !of_type.contains(&path) {
+                of_type.push(path);
+            }
+        }
+        paths.insert("Device".into(), vec![vec!["patient".into()]]); // COMP-07
+        paths
+    });
+    PATHS.get(resource_type).map_or(&[], Vec::as_slice)
+}
+
+fn wants(resource_type: &str) -> Want {
+    let mut top = Want::default();
+    top.add("resourceType", true);
+    top.add("id", true);
+    let meta = top.add("meta", true);
+    meta.add("lastUpdated", true);
+    meta.add("versionId", false);
+    for path in paths(resource_type) {
+        path.iter().fold(&mut top, |at, step| at.add(step, true)).add("reference", true);
+    }
+    if resource_type == "Patient" {
+        let identifier = top.add("identifier", false);
+        identifier.add("system", false);
+        identifier.add("value", false);
+    }
+    top
+}
+
+/// serde_json refuses a lone surrogate escape in a string that it hands out, RFC 8259 does not: put U+FFFD there, which
+/// is as illegal as the original wherever the text decides anything.
+fn without_lone_surrogates(text: &str) -> String {
+    let mut out = text.as_bytes().to_vec();
+    let unit = |out: &[u8], at: usize| {
+        let escape = out.get(at..at + 6)?;
+        if &escape[..2] != b"\\u" {
+            None
+        } else {
+            u16::from_str_radix(std::str::from_utf8(&escape[2..]).ok()?, 16).ok()
+        }
+    };
+    let mut at = 0;
+    while at < out.len() {
+        if out[at] != b'\\' {
+            at += 1;
+            continue;
+        }
+        match unit(&out, at) {
+            Some(0xd800..=0xdbff) if matches!(unit(&out, at + 6), Some(0xdc00..=0xdfff)) => at += 12,
+            Some(0xd800..=0xdfff) => {
+                out[at..at + 6].copy_from_slice(b"\\ufffd");
+                at += 6;
+            }
+            _ => at += 2,
+        }
+    }
+    String::from_utf8(out).expect("only ASCII was replaced")
+}
+
+/// The wanted parts of a document. `Other` stands for whatever was there and is not looked at.
+#[derive(Debug)]
+enum Json {
+    Null,
+    Other,
+    Text(String),
+    List(Vec<Json>),
+    Map(Vec<(String, Json)>),
+}
+
+impl Json {
+    fn text(&self) -> Option<&str> {
+        if let Json::Text(text) = self { Some(text) } else { None }
+    }
+    /// The value of a key of this very object.
+    fn direct(&self, key: &str) -> Option<&Json> {
+        let Json::Map(entries) = self else { return None };
+        entries.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value)
+    }
+    /// The values of a key, through lists on either side of it (reading 8: other shapes are followed all the same).
+    fn child<'a>(&'a self, key: &str) -> Box<dyn Iterator<Item = &'a Json> + 'a> {
+        let values: Vec<&Json> = match self {
+            Json::List(items) => items.iter().flat_map(|item| item.child(key)).collect(),
+            _ => self.direct(key).into_iter().flat_map(Json::flattened).collect(),
+        };
+        Box::new(values.into_iter())
+    }
+    fn flattened(&self) -> Vec<&Json> {
+        // `lastUpdated` given as a list stays one value, so that it is an illegal instant and not several.
+        match self {
+            Json::List(items) if items.iter().any(|item| matches!(item, Json::Map(_) | Json::List(_))) => {
+                items.iter().flat_map(Json::flattened).collect()
+            }
+            other => vec![other],
+        }
+    }
+    fn strings(&self, key: &str) -> Vec<String> {
+        self.direct(key).and_then(Json::text).map(str::to_string).into_iter().collect()
+    }
+}
+
+/// Which keys are read, by nesting, and which of them must not be given twice.
+#[derive(Default)]
+struct Want {
+    keys: BTreeMap<String, Want>,
+    once: bool,
+}
+
+impl Want {
+    fn add(&mut self, key: &str, once: bool) -> &mut Want {
+        let child = self.keys.entry(key.to_string()).or_default();
+        child.once |= once;
+        child
+    }
+}
+
+fn read_wanted(text: &str, want: &Want) -> Result<Json, Box<dyn std::error::Error>> {
+    let twice = Cell::new(false);
+    let mut reader = serde_json::Deserializer::from_str(text);
+    reader.disable_recursion_limit();
+    let tree = Reader { want, twice: &twice }.deserialize(&mut reader)?;
+    match tree {
+        Json::Map(_) if !twice.get() => Ok(tree),
+        Json::Map(_) => Err("a deciding key is given twice".into()),
+        _ => Err("no JSON object".into()),
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Reader<'a> {
+    want: &'a Want,
+    twice: &'a Cell<bool>,
+}
+
+impl<'de> DeserializeSeed<'de> for Reader<'_> {
+    type Value = Json;
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Reader<'_> {
+    type Value = Json;
+    fn expecting(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
+        out.write_str("any JSON value")
+    }
+    fn visit_unit<E>(self) -> Result<Json, E> {
+        Ok(Json::Null)
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<Json, E> {
+        Ok(Json::Other)
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<Json, E> {
+        Ok(Json::Other)
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<Json, E> {
+        Ok(Json::Other)
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<Json, E> {
+        Ok(Json::Other)
+    }
+    fn visit_str<E>(self, text: &str) -> Result<Json, E> {
+        Ok(Json::Text(text.to_string()))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Json, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = list.next_element_seed(self)? {
+            items.push(item);
+        }
+        Ok(Json::List(items))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
+        let mut entries: Vec<(String, Json)> = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let Some(want) = self.want.keys.get(&key) else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            if want.once && entries.iter().any(|(name, _)| *name == key) {
+                self.twice.set(true);
+            }
+            entries.push((key, map.next_value_seed(Reader { want, twice: self.twice })?));
+        }
+        Ok(Json::Map(entries))
+    }
+}

@@ -1,0 +1,241 @@
+//! The naive twin: a whole export in obvious code, without index, columns or byte tricks. It reads every line, parses it
+//! with serde_json, and asks the same two questions of each. What it says is what the binary must write.
+//!
+//! It follows the readings of `src/docs/readings.md` and shares no code with the program. It is slow on purpose, and
+//! reads the store once for many requests (`Store::read`, then `export`).
+
+pub mod cohort;
+pub mod instant;
+pub mod line;
+pub mod store;
+pub mod view;
+
+use cohort::Cohort;
+use instant::Instant;
+use line::Line;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use store::{Store, Tombstone};
+use view::State;
+
+/// Whose records are asked for.
+#[derive(Clone, Debug)]
+pub enum Who {
+    GroupId(String),
+    GroupFile(serde_json::Value),
+    Patients(Vec<String>),
+    AllPatients,
+    System,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Members {
+    Listed,
+    Active,
+}
+
+/// An export, in the words of the command line.
+#[derive(Clone)]
+pub struct Request {
+    pub who: Who,
+    /// transactionTime.
+    pub as_of: Instant,
+    pub since: Option<Instant>,
+    pub until: Option<Instant>,
+    /// Empty is every type.
+    pub types: BTreeSet<String>,
+    pub members: Members,
+    /// `--missing-last-updated include`.
+    pub missing_included: bool,
+    /// (file, line) first seen after `since`.
+    pub late: BTreeSet<(String, u64)>,
+    /// `--late include`.
+    pub late_included: bool,
+}
+
+impl Request {
+    pub fn new(who: Who, as_of: &str) -> Request {
+        Request {
+            who,
+            as_of: instant::parse(as_of).expect("as_of is an instant"),
+            since: None,
+            until: None,
+            types: BTreeSet::new(),
+            members: Members::Listed,
+            missing_included: true,
+            late: BTreeSet::new(),
+            late_included: true,
+        }
+    }
+    /// A date alone is its first instant in UTC (reading 1).
+    pub fn since(mut self, text: &str) -> Request {
+        let instant = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_string() };
+        self.since = Some(instant::parse(&instant).expect("since is an instant"));
+        self
+    }
+    pub fn until(mut self, text: &str) -> Request {
+        self.until = Some(instant::parse(text).expect("until is an instant"));
+        self
+    }
+    pub fn types(mut self, list: &str) -> Request {
+        self.types.extend(list.split(',').map(|name| name.trim().to_string()).filter(|name| !name.is_empty()));
+        self
+    }
+    pub fn members(mut self, members: Members) -> Request {
+        self.members = members;
+        self
+    }
+}
+
+/// What an export holds.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// Lines of each type without newline, in store order.
+    pub lines: BTreeMap<String, Vec<Vec<u8>>>,
+    /// `Type/id`, by type and then by the place of the first tombstone that counts.
+    pub deleted: Vec<String>,
+    /// Every input line under the first class that holds (reading 10).
+    pub ledger: BTreeMap<&'static str, u64>,
+    /// (file, line, offset) of each faulty line.
+    pub faults: Vec<(String, u64, u64)>,
+    /// Members that resolve to nothing or have no current Patient row.
+    pub warnings: u64,
+    /// Rows exported only because a missing lastUpdated passes.
+    pub without_last_updated: u64,
+    /// Rows exported only because they came late.
+    pub late: u64,
+}
+
+/// The classes of the ledger, in the order in which they are asked (reading 10).
+pub const LEDGER: [&str; 10] =
+    ["blank", "faulty", "tombstone", "future", "superseded", "deleted", "type", "cohort", "window", "exported"];
+
+/// Reads a store on a thread with a stack for the deepest line.
+pub fn read(dir: &Path, bases: &[&str]) -> Store {
+    std::thread::scope(|scope| {
+        let reader = std::thread::Builder::new().stack_size(512 << 20).spawn_scoped(scope, || Store::read(dir, bases));
+        reader.unwrap().join().unwrap()
+    })
+}
+
+/// Answers a request; an error is a request that is refused.
+pub fn export(store: &Store, request: &Request) -> Result<Answer, String> {
+    let cohort = cohort::resolve(store, request)?;
+    let mut answer = Answer { warnings: cohort.warnings, ..Answer::default() };
+    for class in LEDGER {
+        answer.ledger.insert(class, 0);
+    }
+    for (index, entry) in store.entries.iter().enumerate() {
+        let class = match &entry.what {
+            Line::Blank => "blank",
+            Line::Fault(_) => {
+                answer.faults.push((entry.file.clone(), entry.line, entry.offset));
+                "faulty"
+            }
+            Line::Tombstones { .. } => "tombstone",
+            Line::Row(_) => class_of(store, request, &cohort, index, &mut answer),
+        };
+        if class == "exported" {
+            let of_type = answer.lines.entry(store.row(index).resource_type.clone()).or_default();
+            of_type.push(entry.bytes.clone());
+        }
+        *answer.ledger.get_mut(class).unwrap() += 1;
+    }
+    answer.deleted = deleted(store, request, &cohort);
+    Ok(answer)
+}
+
+fn class_of(store: &Store, request: &Request, cohort: &Cohort, index: usize, answer: &mut Answer) -> &'static str {
+    let row = store.row(index);
+    match view::state(store, index, &request.as_of) {
+        State::Future => return "future",
+        State::Superseded => return "superseded",
+        State::Deleted => return "deleted",
+        State::Current => {}
+    }
+    if !wanted(request, &row.resource_type) {
+        return "type";
+    }
+    if !in_scope(store, request, cohort, index) {
+        return "cohort";
+    }
+    let Some(when) = &row.last_updated else {
+        if request.since.is_none() && request.until.is_none() {
+            return "exported";
+        }
+        if !request.missing_included {
+            return "window";
+        }
+        answer.without_last_updated += 1;
+        return "exported";
+    };
+    if request.until.as_ref().is_some_and(|until| when >= until) {
+        return "window";
+    }
+    match &request.since {
+        Some(since) if when <= since => {
+            if is_late(store, request, index) {
+                answer.late += 1;
+                if request.late_included { "exported" } else { "window" }
+            } else if joined_later(store, request, cohort, index, since) {
+                "exported"
+            } else {
+                "window"
+            }
+        }
+        _ => "exported",
+    }
+}
+
+/// A Provenance that names no member itself and belongs only through targets that came after `since`.
+fn joined_later(store: &Store, request: &Request, cohort: &Cohort, index: usize, since: &Instant) -> bool {
+    let known = |index: usize| !is_late(store, request, index);
+    store.row(index).resource_type == "Provenance"
+        && !matches!(request.who, Who::System)
+        && !view::belongs(store, cohort, index, since, &known)
+}
+
+fn wanted(request: &Request, resource_type: &str) -> bool {
+    request.types.is_empty() || request.types.contains(resource_type)
+}
+
+fn in_scope(store: &Store, request: &Request, cohort: &Cohort, index: usize) -> bool {
+    let row = store.row(index);
+    match request.who {
+        Who::System => true,
+        _ if row.resource_type == "Group" => request.types.contains("Group") && cohort.group.as_ref() == Some(&row.id),
+        _ => view::belongs(store, cohort, index, &request.as_of, &|_| true),
+    }
+}
+
+fn is_late(store: &Store, request: &Request, index: usize) -> bool {
+    let entry = &store.entries[index];
+    !request.late.is_empty() && request.late.contains(&(entry.file.clone(), entry.line))
+}
+
+fn deleted(store: &Store, request: &Request, cohort: &Cohort) -> Vec<String> {
+    let Some(since) = &request.since else { return Vec::new() };
+    let (at, everything) = (&request.as_of, |_: usize| true);
+    let known_then = |index: usize| !is_late(store, request, index);
+    let mut found: Vec<(&str, (usize, usize), &str)> = Vec::new();
+    for ((name, id), entity) in &store.entities {
+        let counts = |tomb: &&Tombstone| {
+            let in_window = tomb.when > *since && request.until.as_ref().is_none_or(|until| tomb.when < *until);
+            in_window || (request.late_included && is_late(store, request, tomb.index))
+        };
+        let Some(first) = view::last_tombstones(store, entity, at, &everything).find(counts) else { continue };
+        let ours = match view::last_version(store, entity, at, &everything) {
+            _ if matches!(request.who, Who::System) => true,
+            None => false,
+            Some(version) => {
+                // A Provenance may lose its targets in the same stroke: who had it at `since` must hear of it.
+                in_scope(store, request, cohort, version) || view::belongs(store, cohort, version, since, &known_then)
+            }
+        };
+        if ours && wanted(request, name) {
+            found.push((name, (first.index, first.place), id));
+        }
+    }
+    found.sort();
+    found.into_iter().map(|(name, _, id)| format!("{name}/{id}")).collect()
+}

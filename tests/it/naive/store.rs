@@ -1,0 +1,152 @@
+//! The naive twin's store: every line of every store file in store order, and which lines speak of which entity.
+
+use super::instant::Instant;
+use super::line::{self, Line, Row};
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::Path;
+
+/// A line and where it stands.
+pub struct Entry {
+    /// Path below the store, with `/`.
+    pub file: String,
+    /// Number of the line in its file, from 1.
+    pub line: u64,
+    /// Where the line begins in the (decoded) file; after a byte order mark at the file's start.
+    pub offset: u64,
+    /// The line as an export writes it, without newline.
+    pub bytes: Vec<u8>,
+    pub what: Line,
+}
+
+/// The lines that speak of one `Type/id`, as indices into the store's entries, in store order.
+#[derive(Default)]
+pub struct Entity {
+    pub versions: Vec<usize>,
+    pub tombstones: Vec<Tombstone>,
+}
+
+/// A dated tombstone; an undated one ends nothing and is not kept.
+pub struct Tombstone {
+    pub index: usize,
+    /// Its place among the entries of its Bundle.
+    pub place: usize,
+    pub when: Instant,
+}
+
+pub struct Store {
+    pub entries: Vec<Entry>,
+    pub entities: HashMap<(String, String), Entity>,
+    bases: Vec<String>,
+}
+
+impl Store {
+    /// Reads a whole store; references are absolute under `bases` or relative.
+    pub fn read(dir: &Path, bases: &[&str]) -> Store {
+        let mut files = Vec::new();
+        walk(dir, "", &mut files);
+        files.sort();
+        let mut store = Store {
+            entries: Vec::new(),
+            entities: HashMap::new(),
+            bases: bases.iter().map(|base| base.trim_end_matches('/').to_string()).collect(),
+        };
+        for file in files {
+            store.read_file(dir, &file);
+        }
+        store
+    }
+
+    fn read_file(&mut self, dir: &Path, file: &str) {
+        let raw = std::fs::read(dir.join(file)).unwrap();
+        let mut bytes = Vec::new();
+        if file.ends_with(".gz") {
+            flate2::read::MultiGzDecoder::new(&raw[..]).read_to_end(&mut bytes).unwrap();
+        } else if file.ends_with(".zst") {
+            zstd::stream::read::Decoder::new(&raw[..]).unwrap().read_to_end(&mut bytes).unwrap();
+        } else {
+            bytes = raw;
+        }
+        let mut start = 0;
+        let mut number = 0;
+        while start < bytes.len() {
+            let end = bytes[start..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| start + at);
+            number += 1;
+            let mut offset = start;
+            if start == 0 && bytes.starts_with(b"\xef\xbb\xbf") {
+                offset = 3;
+            }
+            let line = bytes[offset..end].strip_suffix(b"\r").unwrap_or(&bytes[offset..end]);
+            self.add(Entry {
+                file: file.into(),
+                line: number,
+                offset: offset as u64,
+                bytes: line.into(),
+                what: line::read(line),
+            });
+            start = end + 1;
+        }
+    }
+
+    fn add(&mut self, entry: Entry) {
+        let index = self.entries.len();
+        match &entry.what {
+            Line::Row(row) => {
+                let key = (row.resource_type.clone(), row.id.clone());
+                self.entities.entry(key).or_default().versions.push(index);
+            }
+            Line::Tombstones { last_updated: Some(at), urls } => {
+                for (place, url) in urls.iter().enumerate() {
+                    if let Some(target) = self.local(url) {
+                        let tombstone = Tombstone { index, place, when: at.clone() };
+                        self.entities.entry(target).or_default().tombstones.push(tombstone);
+                    }
+                }
+            }
+            _ => {}
+        }
+        self.entries.push(entry);
+    }
+
+    /// The row at an index.
+    pub fn row(&self, index: usize) -> &Row {
+        match &self.entries[index].what {
+            Line::Row(row) => row,
+            _ => panic!("line {index} is no row"),
+        }
+    }
+
+    /// `(Type, id)` of a reference that is relative or under one of our bases; a version suffix is ignored.
+    pub fn local(&self, text: &str) -> Option<(String, String)> {
+        let ours = self.bases.iter().find_map(|base| text.strip_prefix(base.as_str())?.strip_prefix('/'));
+        let parts: Vec<&str> = ours.unwrap_or(text).split('/').collect();
+        let (name, id) = match parts[..] {
+            [name, id] => (name, id),
+            [name, id, "_history", version] if line::is_id(version) => (name, id),
+            _ => return None,
+        };
+        (line::is_type(name) && line::is_id(id)).then(|| (name.to_string(), id.to_string()))
+    }
+
+    /// The id, when the reference is to a Patient of ours.
+    pub fn local_patient(&self, text: &str) -> Option<String> {
+        self.local(text).filter(|(name, _)| name == "Patient").map(|(_, id)| id)
+    }
+}
+
+fn walk(dir: &Path, prefix: &str, files: &mut Vec<String>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let kind = entry.file_type().unwrap();
+        if name.starts_with('.') || kind.is_symlink() {
+            continue;
+        }
+        let path = format!("{prefix}{name}");
+        if kind.is_dir() {
+            walk(&entry.path(), &format!("{path}/"), files);
+        } else if [".ndjson", ".ndjson.gz", ".ndjson.zst"].iter().any(|suffix| name.ends_with(suffix)) {
+            files.push(path);
+        }
+    }
+}

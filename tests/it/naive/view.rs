@@ -1,0 +1,84 @@
+//! What is current at an instant, and what belongs to a cohort then: the two questions that everything else asks.
+
+use super::cohort::Cohort;
+use super::instant::Instant;
+use super::store::{Entity, Store, Tombstone};
+use std::collections::BTreeSet;
+
+/// Which lines an observer knows of, by index into the store's entries.
+pub type Known<'a> = &'a dyn Fn(usize) -> bool;
+
+/// Why a version is not the one to export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Current,
+    Future,
+    Superseded,
+    Deleted,
+}
+
+/// The latest version at `at`, deleted or not.
+pub fn last_version(store: &Store, entity: &Entity, at: &Instant, known: Known) -> Option<usize> {
+    let visible =
+        |index: &usize| known(*index) && store.row(*index).last_updated.as_ref().is_none_or(|when| when <= at);
+    entity.versions.iter().copied().filter(visible).max_by_key(|index| (store.row(*index).age(), *index))
+}
+
+/// The tombstones at `at` that are later than the latest version. One at the very instant of the version is older than it.
+pub fn last_tombstones<'a>(
+    store: &'a Store,
+    entity: &'a Entity,
+    at: &'a Instant,
+    known: Known<'a>,
+) -> impl Iterator<Item = &'a Tombstone> {
+    let version = last_version(store, entity, at, known);
+    let age = version.and_then(|index| store.row(index).last_updated.as_ref());
+    entity
+        .tombstones
+        .iter()
+        .filter(move |tomb| known(tomb.index) && tomb.when <= *at && age.is_none_or(|version| tomb.when > *version))
+}
+
+/// The version of an entity that is current at `at`.
+pub fn current(store: &Store, name: &str, id: &str, at: &Instant, known: Known) -> Option<usize> {
+    let entity = store.entities.get(&(name.to_string(), id.to_string()))?;
+    let version = last_version(store, entity, at, known)?;
+    last_tombstones(store, entity, at, known).next().is_none().then_some(version)
+}
+
+/// What became of a version by `at`.
+pub fn state(store: &Store, index: usize, at: &Instant) -> State {
+    let row = store.row(index);
+    if row.last_updated.as_ref().is_some_and(|when| when > at) {
+        return State::Future;
+    }
+    let entity = &store.entities[&(row.resource_type.clone(), row.id.clone())];
+    let everything = |_| true;
+    if last_version(store, entity, at, &everything) != Some(index) {
+        State::Superseded
+    } else if last_tombstones(store, entity, at, &everything).next().is_some() {
+        State::Deleted
+    } else {
+        State::Current
+    }
+}
+
+/// Whether a version belongs to the cohort's compartments. A Provenance belongs where any of its targets, current at
+/// `at`, belongs (COMP-08); Groups belong nowhere (COMP-09).
+pub fn belongs(store: &Store, cohort: &Cohort, index: usize, at: &Instant, known: Known) -> bool {
+    let mut seen = BTreeSet::new();
+    let mut waiting = vec![index];
+    while let Some(index) = waiting.pop() {
+        let row = store.row(index);
+        let of_patient = |text: &String| store.local_patient(text).is_some_and(|id| cohort.holds(&id));
+        let itself = row.resource_type == "Patient" && cohort.holds(&row.id);
+        if row.resource_type != "Group" && (itself || row.references.iter().any(of_patient)) {
+            return true;
+        }
+        if row.resource_type == "Provenance" && seen.insert(index) {
+            let targets = row.references.iter().filter_map(|text| store.local(text));
+            waiting.extend(targets.filter_map(|(name, id)| current(store, &name, &id, at, known)));
+        }
+    }
+    false
+}
