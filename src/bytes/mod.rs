@@ -8,5 +8,7 @@ pub mod columns;
 pub mod decode;
 pub mod guard;
 pub mod hash;
+pub mod kernels;
 pub mod map;
+pub mod private;
 pub mod source;
