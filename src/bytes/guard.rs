@@ -4,8 +4,8 @@
 //! fault to the end of the range, latches that range's `faulted` flag and lets the thread go on: it reads zeros, and
 //! must ask for the flag before it believes what it has read. Faults anywhere else go to whatever handled SIGBUS before.
 //!
-//! A system call that is given such a page (`write` straight from a map) gets no signal but `EFAULT`; its caller asks
-//! the same flag to learn why. This module maps no files itself and unmaps nothing.
+//! A system call that is given such a page (`write` straight from a map) gets no signal but `EFAULT`, and no flag is
+//! latched: the file's length tells its caller why. This module maps no files itself and unmaps nothing.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering::SeqCst};

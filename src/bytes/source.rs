@@ -241,7 +241,8 @@ impl Source {
         }
     }
 
-    /// Whether everything read so far was really there.
+    /// Whether everything read so far was really there. What was overwritten in place without getting shorter passes:
+    /// ask [`Source::changed`] about that.
     ///
     /// # Errors
     /// [`SourceError::Truncated`] when the file is now shorter than at open, [`SourceError::Faulted`] when the guard

@@ -3,6 +3,8 @@
 //! Nothing is normalised and nothing resolved: a reference is cut into its parts or refused. Called for every reference
 //! of a store, so nothing is allocated and the text is read backwards, where the parts that decide stand.
 
+use std::sync::LazyLock;
+
 use super::{Id, ResourceType};
 
 /// A literal reference to a resource: `[base/]Type/id[/_history/version]`
@@ -40,11 +42,63 @@ impl<'a> Reference<'a> {
             Some(_) => return None,
             None => ("", before),
         };
-        // Most references of any store name a Patient: that one need not be searched for.
-        let resource_type = if name == "Patient" { ResourceType::PATIENT } else { ResourceType::parse(name)? };
+        let resource_type = TYPES.find(name)?;
         Some(Reference { base, resource_type, id, version })
     }
 }
+
+/// The types by a perfect hash of their names: a search among 146 names costs more than all the rest of a reference.
+struct TypeTable {
+    /// The type at each hash, `NONE` where there is none.
+    slots: [u8; Self::SLOTS],
+    seed: u64,
+}
+
+static TYPES: LazyLock<TypeTable> = LazyLock::new(TypeTable::new);
+
+impl TypeTable {
+    const SLOTS: usize = 1 << 12;
+    const NONE: u8 = u8::MAX;
+
+    /// Tries seeds until no two names meet: with so many slots, one in fourteen will do.
+    fn new() -> TypeTable {
+        let mut table = TypeTable { slots: [Self::NONE; Self::SLOTS], seed: 1 };
+        'seed: loop {
+            table.seed = table.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_406) | 1;
+            table.slots.fill(Self::NONE);
+            for resource_type in ResourceType::all() {
+                let slot = table.slot(resource_type.name().as_bytes());
+                if table.slots[slot] != Self::NONE {
+                    continue 'seed;
+                }
+                table.slots[slot] = resource_type.index() as u8;
+            }
+            return table;
+        }
+    }
+
+    #[inline]
+    fn find(&self, name: &str) -> Option<ResourceType> {
+        let index = self.slots[self.slot(name.as_bytes())];
+        ResourceType::from_index(index as usize).filter(|found| found.name() == name)
+    }
+
+    /// Hash of the length, the first and the last eight bytes (four for a short name), which tell all names apart.
+    #[inline]
+    fn slot(&self, name: &[u8]) -> usize {
+        let (first, last) = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
+            (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+            _ => match (name.first_chunk::<4>(), name.last_chunk::<4>()) {
+                (Some(first), Some(last)) => (u32::from_le_bytes(*first) as u64, u32::from_le_bytes(*last) as u64),
+                _ => (0, 0),
+            },
+        };
+        let mixed = first.wrapping_mul(self.seed) ^ last.wrapping_add(name.len() as u64);
+        (mixed.wrapping_mul(self.seed) >> (64 - Self::SLOTS.trailing_zeros())) as usize
+    }
+}
+
+const _: () = assert!(ResourceType::COUNT < TypeTable::NONE as usize);
 
 /// What stands before and after the last slash.
 fn cut(text: &str) -> Option<(&str, &str)> {
@@ -170,6 +224,17 @@ mod tests {
             assert_eq!(parts(text), None, "{text:?}");
         }
         assert_eq!(parts(&format!("Patient/{ID_64}0")), None);
+    }
+
+    #[test]
+    fn every_type_and_no_other_is_found() {
+        for resource_type in ResourceType::all() {
+            let name = resource_type.name();
+            assert_eq!(TYPES.find(name), Some(resource_type));
+            for other in [&name[1..], &name[..name.len() - 1], &name.to_lowercase(), &format!("{name}s")] {
+                assert_eq!(TYPES.find(other), ResourceType::parse(other), "{other}");
+            }
+        }
     }
 
     proptest! {
