@@ -6,6 +6,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::bytes::decode::DecodeError;
 use crate::bytes::source::SourceError;
 
 /// A store cannot be opened or indexed.
@@ -115,9 +116,11 @@ pub enum ExportError {
     },
     /// A compressed store file cannot be decoded as it could when it was indexed.
     #[error(transparent)]
-    Decode(#[from] crate::bytes::decode::DecodeError),
+    Decode(DecodeError),
     /// The record of an interrupted run belongs to another request.
-    #[error("cannot resume: {field} differs ({recorded} then, {given} now); repeat the first command with --resume, or begin anew with --force")]
+    #[error(
+        "cannot resume: {field} differs ({recorded} then, {given} now); repeat the first command with --resume, or begin anew with --force"
+    )]
     Differs {
         /// The field of the request.
         field: String,
@@ -127,7 +130,9 @@ pub enum ExportError {
         given: String,
     },
     /// More faults than the caller allows.
-    #[error("{faults} of {lines} lines are faulty, which is more than --faults-allowed {allowed} permits; see `outpour verify` for where they are. Nothing was published")]
+    #[error(
+        "{faults} of {lines} lines are faulty, which is more than --faults-allowed {allowed} permits; see `outpour verify` for where they are. Nothing was published"
+    )]
     Faults {
         /// Faulty lines in the exported scope.
         faults: u64,
@@ -139,6 +144,15 @@ pub enum ExportError {
     /// The caller asked to stop.
     #[error("stopped on request; run the same command with --resume to go on")]
     Cancelled,
+}
+
+impl From<DecodeError> for ExportError {
+    fn from(error: DecodeError) -> ExportError {
+        match error {
+            DecodeError::Source(error) => error.into(),
+            other => ExportError::Decode(other),
+        }
+    }
 }
 
 impl From<SourceError> for ExportError {

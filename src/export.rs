@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering::Relaxed;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -170,22 +170,20 @@ pub fn export(
         status: Mutex::new(status_file(&plan, &snapshot, &job, &directory)),
     };
     match run.write(&messages, &job) {
-        Ok((manifest, files)) => {
-            Ok(Exported {
-                manifest_path: directory.path().join("manifest.json"),
-                manifest,
-                files,
-                ledger: *plan.ledger(),
-                worst: messages.worst(),
-                messages: messages.counts(),
-                index: work,
-                resumed_files,
-                transaction_time: snapshot.as_of().clone(),
-                members_listed: plan.cohort.listed,
-                members_found: plan.cohort.members.count() as u64,
-                ignored: snapshot.index().ignored().to_vec(),
-            })
-        }
+        Ok((manifest, files)) => Ok(Exported {
+            manifest_path: directory.path().join("manifest.json"),
+            manifest,
+            files,
+            ledger: *plan.ledger(),
+            worst: messages.worst(),
+            messages: messages.counts(),
+            index: work,
+            resumed_files,
+            transaction_time: snapshot.as_of().clone(),
+            members_listed: plan.cohort.listed,
+            members_found: plan.cohort.members.count() as u64,
+            ignored: snapshot.index().ignored().to_vec(),
+        }),
         Err(error) => {
             run.fail(&error);
             Err(error)
@@ -345,12 +343,7 @@ impl Run<'_> {
     }
 }
 
-fn status_file(
-    plan: &Plan,
-    snapshot: &Snapshot,
-    job: &JobPlan,
-    directory: &JobDirectory,
-) -> StatusFile {
+fn status_file(plan: &Plan, snapshot: &Snapshot, job: &JobPlan, directory: &JobDirectory) -> StatusFile {
     StatusFile::new(
         directory.path(),
         &job.plan_id,
@@ -421,9 +414,7 @@ fn check_faults(plan: &Plan, allowed: Option<FaultsAllowed>) -> Result<(), Expor
     let (over, allowed) = match allowed {
         None => return Ok(()),
         Some(FaultsAllowed::Count(most)) => (faults > most, most.to_string()),
-        Some(FaultsAllowed::Percent(most)) => {
-            (faults as f64 * 100.0 > most * lines as f64, format!("{most}%"))
-        }
+        Some(FaultsAllowed::Percent(most)) => (faults as f64 * 100.0 > most * lines as f64, format!("{most}%")),
     };
     if over { Err(ExportError::Faults { faults, lines, allowed }) } else { Ok(()) }
 }
@@ -451,7 +442,12 @@ pub fn all_messages(snapshot: &Snapshot, plan: &Plan) -> Messages {
     }
     // The index keeps the details of so many faults an extent; the others are counted.
     for (kind, told) in FaultKind::ALL.iter().zip(told) {
-        messages.more(Severity::Error, fault_code(*kind), kind.name(), plan.selection.noticed.faults[*kind as usize] - told);
+        messages.more(
+            Severity::Error,
+            fault_code(*kind),
+            kind.name(),
+            plan.selection.noticed.faults[*kind as usize] - told,
+        );
     }
     messages
 }

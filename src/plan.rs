@@ -93,15 +93,7 @@ pub fn plan(snapshot: &Snapshot, request: &ExportRequest) -> Result<Plan, Export
     absent_members(snapshot, &cohort, &selection, &mut messages);
     policies(request, &selection, &deletions, &mut messages);
     let shards = cut(snapshot, &selection, request.bounds);
-    Ok(Plan {
-        request: request.clone(),
-        shards,
-        selection,
-        cohort,
-        deletions,
-        messages,
-        snapshot_id: snapshot.id(),
-    })
+    Ok(Plan { request: request.clone(), shards, selection, cohort, deletions, messages, snapshot_id: snapshot.id() })
 }
 
 /// Cuts the selected rows into shards, greedily in store order (FILE-12): a file takes rows as long as its bounds
@@ -142,7 +134,9 @@ pub fn cut(snapshot: &Snapshot, selection: &Selection, bounds: Bounds) -> Vec<Sh
 fn absent_members(snapshot: &Snapshot, cohort: &Cohort, selection: &Selection, messages: &mut Messages) {
     for patient in cohort.members.iter().filter(|patient| !selection.present.contains(*patient)) {
         let id = snapshot.index().patient_id(patient as u32);
-        let text = format!("Patient/{id} is asked for but has no current Patient resource in the store; its records were exported");
+        let text = format!(
+            "Patient/{id} is asked for but has no current Patient resource in the store; its records were exported"
+        );
         messages.push(Severity::Warning, Code::NotFound, "member-without-patient", text);
     }
 }

@@ -64,6 +64,12 @@ pub fn hashes(bytes: &[u8]) -> Option<&[[u8; 16]]> {
     view(bytes)
 }
 
+/// The integers as atomics, so that threads can fill them in any order.
+pub fn atomics_u32(values: &mut [u32]) -> &[std::sync::atomic::AtomicU32] {
+    // SAFETY: an atomic has the layout of its integer, and the exclusive borrow becomes a shared one of atomics only.
+    unsafe { &*(std::ptr::from_mut(values) as *const [std::sync::atomic::AtomicU32]) }
+}
+
 /// The bytes as `u32`s to be written, if they are aligned to 4 and make whole ones.
 pub fn u32s_mut(bytes: &mut [u8]) -> Option<&mut [u32]> {
     view_mut(bytes)

@@ -128,6 +128,11 @@ impl<'a> Decoder<'a> {
         Ok(Decoder { input, from, uncompressed: from.uncompressed, out: Vec::new(), engine, state: State::Running })
     }
 
+    /// Bytes of the file that have been read.
+    pub fn compressed(&self) -> u64 {
+        self.input.at
+    }
+
     /// Uncompressed bytes up to the end of the last piece, counted from the start of the file.
     pub fn uncompressed(&self) -> u64 {
         self.uncompressed

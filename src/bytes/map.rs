@@ -2,10 +2,11 @@
 //!
 //! Files of others (a store) are read through `source`, which assumes less of them.
 
+use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Deref;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,20 @@ impl ReadMap {
         // SAFETY: published files of ours are never written to nor shortened, as the format's rules have it; the
         // process that breaks them dies, or reads zeros, and cannot make us read outside of the map.
         let source = Source::open(path, unsafe { Access::mapped() })?;
+        ReadMap::of_source(source)
+    }
+
+    /// Maps a file that is open already; `name` stands for it in messages.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    pub fn of_file(file: File, name: &Path) -> Result<ReadMap, SourceError> {
+        // SAFETY: as in `open`.
+        let source = Source::of_file(file, name, unsafe { Access::mapped() })?;
+        ReadMap::of_source(source)
+    }
+
+    fn of_source(source: Source) -> Result<ReadMap, SourceError> {
         if source.map().is_none() && !source.is_empty() {
             let error = io::ErrorKind::FileTooLarge.into(); // longer than this machine's addresses
             return Err(SourceError::Read { path: source.path().into(), offset: 0, source: error });
@@ -95,7 +110,21 @@ pub struct GrowFile {
     len: u64,
     file: File,
     map: Option<Filled>,
+    /// Whether nothing is to be removed on drop.
     finished: bool,
+}
+
+/// A new file without a name, in memory; it is gone when the last handle and map are.
+///
+/// # Errors
+/// As the operating system gives them.
+pub fn memory_file(name: &str) -> io::Result<File> {
+    let name = CString::new(name).map_err(io::Error::other)?;
+    // SAFETY: the name is a C string that outlives the call; the descriptor that comes back is ours alone.
+    unsafe {
+        let descriptor = libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC);
+        if descriptor < 0 { Err(io::Error::last_os_error()) } else { Ok(File::from_raw_fd(descriptor)) }
+    }
 }
 
 /// Fields drop in this order: the range is forgotten before it is unmapped.
@@ -122,10 +151,22 @@ impl GrowFile {
             .open(&path)
             .map_err(|source| failed("create", source))?;
         // From here on, dropping it removes the file.
-        let mut grown = GrowFile { path: path.clone(), len, file, map: None, finished: false };
-        reserve(&grown.file, len).map_err(|source| failed("take space", source))?;
-        grown.map = Filled::new(&grown.file, len).map_err(|source| failed("map", source))?;
-        Ok(grown)
+        GrowFile { path, len, file, map: None, finished: false }.filled()
+    }
+
+    /// Makes an empty file that is open already that long; `name` stands for it in messages.
+    ///
+    /// # Errors
+    /// [`GrowError`]: the disk or the memory is full, …
+    pub fn of_file(file: File, len: u64, name: &Path) -> Result<GrowFile, GrowError> {
+        GrowFile { path: name.to_path_buf(), len, file, map: None, finished: true }.filled()
+    }
+
+    fn filled(mut self) -> Result<GrowFile, GrowError> {
+        let failed = |doing, source| GrowError { path: self.path.clone(), len: self.len, doing, source };
+        reserve(&self.file, self.len).map_err(|source| failed("take space", source))?;
+        self.map = Filled::new(&self.file, self.len).map_err(|source| failed("map", source))?;
+        Ok(self)
     }
 
     /// Its bytes.

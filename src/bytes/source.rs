@@ -158,7 +158,6 @@ impl Source {
     /// [`SourceError::Open`], [`SourceError::NotAFile`], or [`SourceError::Read`] when it cannot be mapped.
     pub fn open(path: impl AsRef<Path>, access: Access) -> Result<Source, SourceError> {
         let path = path.as_ref().to_path_buf();
-        let failed = |path: &Path, source| SourceError::Read { path: path.into(), offset: 0, source };
         // O_NONBLOCK: opening a pipe must not wait for its other end. It has no effect on regular files.
         let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
         let file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
@@ -166,6 +165,16 @@ impl Source {
             Err(source) if source.raw_os_error() == Some(libc::ELOOP) => return Err(SourceError::NotAFile { path }),
             Err(source) => return Err(SourceError::Open { path, source }),
         };
+        Source::of_file(file, &path, access)
+    }
+
+    /// As [`Source::open`], of a file that is open already; `path` stands for it in messages.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    pub(super) fn of_file(file: File, path: &Path, access: Access) -> Result<Source, SourceError> {
+        let path = path.to_path_buf();
+        let failed = |path: &Path, source| SourceError::Read { path: path.into(), offset: 0, source };
         if !file.metadata().map_err(|source| failed(&path, source))?.is_file() {
             return Err(SourceError::NotAFile { path });
         }

@@ -8,7 +8,7 @@ pub mod facts;
 pub mod fault;
 pub mod group;
 pub mod identifiers;
-pub mod naive;
+// pub mod naive;
 mod scalar;
 mod scanner;
 mod trie;

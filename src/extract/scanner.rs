@@ -188,8 +188,6 @@ impl Scanner {
             false => Ok(()),
         });
         if let Err((kind, at)) = outcome {
-            // Bytes that are no UTF-8 can look like anything; they are told as what they are.
-            let kind = if self.check_utf8(piece).is_err() { FaultKind::Utf8 } else { kind };
             self.fault = Some(Fault { kind, at: self.position + at as u64 });
         }
         self.position += piece.len() as u64;
@@ -449,12 +447,7 @@ impl Scanner {
         }
     }
 
-    fn end_key<V: Visitor>(
-        &mut self,
-        trie: &Trie,
-        visitor: &mut V,
-        at: usize,
-    ) -> Result<(), (FaultKind, usize)> {
+    fn end_key<V: Visitor>(&mut self, trie: &Trie, visitor: &mut V, at: usize) -> Result<(), (FaultKind, usize)> {
         let text = std::mem::take(&mut self.text);
         let mut decoded = std::mem::take(&mut self.decoded);
         let outcome = match !self.too_long && unescape(&text, &mut decoded) {

@@ -29,10 +29,19 @@ impl Trie {
         Trie { entries: vec![root] }
     }
 
+    /// Number of nodes.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Adds a path of names joined by dots, under these path bits. The node at its end.
     pub fn add(&mut self, path: &'static str, bits: u64) -> Node {
-        let mut node = ROOT;
-        self.entries[0].paths |= bits;
+        self.entries[ROOT as usize].paths |= bits;
+        self.add_below(ROOT, path, bits)
+    }
+
+    /// Adds a path below a node.
+    pub fn add_below(&mut self, mut node: Node, path: &'static str, bits: u64) -> Node {
         for name in path.split('.') {
             node = match self.child(node, name.as_bytes()) {
                 Some(child) => child,

@@ -9,11 +9,38 @@ use super::ResourceType;
 /// Every path that any type has: property names from the root to a Reference, joined by dots. The position of a path
 /// is its bit in [`paths_of`].
 pub const PATHS: [&str; 32] = [
-    "action.participant", "activity.detail.performer", "actor", "agent.who", "asserter", "attester.party", "author",
-    "beneficiary", "candidate", "deliverTo", "entity.what", "individual", "link.other", "link.target",
-    "member.entity", "participant.actor", "participant.member", "patient", "payee.party", "payor", "performer",
-    "performer.actor", "policyHolder", "receiver", "recipient", "recorder", "requester", "sender", "source",
-    "subject", "subscriber", "target",
+    "action.participant",
+    "activity.detail.performer",
+    "actor",
+    "agent.who",
+    "asserter",
+    "attester.party",
+    "author",
+    "beneficiary",
+    "candidate",
+    "deliverTo",
+    "entity.what",
+    "individual",
+    "link.other",
+    "link.target",
+    "member.entity",
+    "participant.actor",
+    "participant.member",
+    "patient",
+    "payee.party",
+    "payor",
+    "performer",
+    "performer.actor",
+    "policyHolder",
+    "receiver",
+    "recipient",
+    "recorder",
+    "requester",
+    "sender",
+    "source",
+    "subject",
+    "subscriber",
+    "target",
 ];
 
 /// The types that can be in the compartment, with their paths.
@@ -121,8 +148,7 @@ mod tests {
             let path = format!("{}/testdata/fhir-r4/{name}", env!("CARGO_MANIFEST_DIR"));
             std::fs::read_to_string(path).unwrap()
         };
-        let definition: serde_json::Value =
-            serde_json::from_str(&read("compartmentdefinition-patient.json")).unwrap();
+        let definition: serde_json::Value = serde_json::from_str(&read("compartmentdefinition-patient.json")).unwrap();
         let parameters: serde_json::Value =
             serde_json::from_str(&read("search-parameters-patient-compartment.json")).unwrap();
         let mut official = BTreeSet::new();
@@ -159,6 +185,9 @@ mod tests {
     fn the_types_are_the_official_ones() {
         let path = format!("{}/testdata/fhir-r4/resource-types.txt", env!("CARGO_MANIFEST_DIR"));
         let names = std::fs::read_to_string(path).unwrap();
-        assert_eq!(names.split_whitespace().collect::<Vec<_>>(), ResourceType::all().map(|t| t.name()).collect::<Vec<_>>());
+        assert_eq!(
+            names.split_whitespace().collect::<Vec<_>>(),
+            ResourceType::all().map(|t| t.name()).collect::<Vec<_>>()
+        );
     }
 }

@@ -138,7 +138,10 @@ impl Resolver<'_> {
             }
         }
         if !found {
-            let text = format!("{} lists Patient/{id}, which the store does not hold: nothing was exported for it", listed_by());
+            let text = format!(
+                "{} lists Patient/{id}, which the store does not hold: nothing was exported for it",
+                listed_by()
+            );
             self.messages.push(Severity::Warning, Code::NotFound, "member-not-found", text);
         }
     }
@@ -146,7 +149,10 @@ impl Resolver<'_> {
     /// A reference of a member or of a line of a list.
     fn reference(&mut self, text: &str, depth: usize, listed_by: &dyn Fn() -> String) {
         let Some(reference) = Reference::parse(text) else {
-            let text = format!("{} has a member whose reference is in no form that names a resource of this store", listed_by());
+            let text = format!(
+                "{} has a member whose reference is in no form that names a resource of this store",
+                listed_by()
+            );
             return self.messages.push(Severity::Warning, Code::Invalid, "member-malformed", text);
         };
         let base = reference.base;
@@ -198,9 +204,8 @@ impl Resolver<'_> {
         let place = format!("{} at byte {}", index.file_name(file), range.start);
         let snapshot = self.snapshot;
         let name = format!("Group/{id}");
-        let head = self.read_group(&name, &place, 0, &mut |feed| {
-            stream_range(snapshot.index(), file, range.clone(), feed)
-        })?;
+        let head =
+            self.read_group(&name, &place, 0, &mut |feed| stream_range(snapshot.index(), file, range.clone(), feed))?;
         self.check_head(&head, &name)?;
         Ok(head)
     }
@@ -269,7 +274,9 @@ impl Resolver<'_> {
         let mut problems = Vec::new();
         if head.resource_type != Some(ResourceType::GROUP) {
             let found = head.resource_type.map_or("no resource", |t| t.name());
-            return Err(RequestError::one(format!("--group: {name} holds {found}, not a Group; give a Group resource")));
+            return Err(RequestError::one(format!(
+                "--group: {name} holds {found}, not a Group; give a Group resource"
+            )));
         }
         if let Some(of) = head.group_type.as_deref()
             && !matches!(of, "person" | "animal")
@@ -331,14 +338,17 @@ impl Resolver<'_> {
                 continue;
             }
             if depth > GROUP_DEPTH_MAX {
-                let text = format!("{listed_by} lists Group/{id} more than {GROUP_DEPTH_MAX} Groups deep; it was not followed");
+                let text = format!(
+                    "{listed_by} lists Group/{id} more than {GROUP_DEPTH_MAX} Groups deep; it was not followed"
+                );
                 self.messages.push(Severity::Warning, Code::NotSupported, "group-depth", text);
                 continue;
             }
             let row = match self.find_group(&id, ours) {
                 Ok(row) => row,
                 Err(_) => {
-                    let text = format!("{listed_by} lists Group/{id}, which the store does not hold at the transactionTime");
+                    let text =
+                        format!("{listed_by} lists Group/{id}, which the store does not hold at the transactionTime");
                     self.messages.push(Severity::Warning, Code::NotFound, "group-not-found", text);
                     continue;
                 }

@@ -7,8 +7,8 @@ use super::cohort::Cohort;
 use super::request::{ExportRequest, Late, Population};
 use super::selection::Filter;
 use crate::fhir::{Id, ResourceType};
-use crate::store::layout::BASE_BITS;
 use crate::store::Index;
+use crate::store::layout::BASE_BITS;
 use crate::store::snapshot::Snapshot;
 
 /// The deletions of an export.

@@ -369,9 +369,7 @@ impl Filter<'_> {
     ) -> bool {
         match (&self.request.population, resource_type) {
             (Population::System, _) => true,
-            (_, ResourceType::GROUP | ResourceType::PROVENANCE) => {
-                self.belongs(extent, row, self.at(), &|_| true, 0)
-            }
+            (_, ResourceType::GROUP | ResourceType::PROVENANCE) => self.belongs(extent, row, self.at(), &|_| true, 0),
             _ => columns.owners_of(row).iter().any(|owner| members[*owner as usize]),
         }
     }

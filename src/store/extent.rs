@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::index_file::IndexBytes;
 use super::key::{self, IdClass, Version};
 use super::layout::{BASE_BITS, Column, Head, NO_INSTANT, Places, flag, kind};
-use crate::bytes::columns::{arrays16, i64s, u32s, u64s};
+use crate::bytes::columns::{hashes, i64s, u32s, u64s};
 use crate::extract::FaultKind;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::{Id, ResourceType};
@@ -60,15 +60,20 @@ impl Extent {
         (self.places.count(column), self.places.column(column).len())
     }
 
+    /// Its bytes, as they lie on disk.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[self.at..self.at + self.places.head.size as usize]
+    }
+
     /// Every column.
     pub fn columns(&self) -> Columns<'_> {
-        let bytes: &[u8] = &self.bytes[self.at..self.at + self.places.head.size as usize];
+        let bytes = self.bytes();
         let of = |column| &bytes[self.places.column(column)];
         // Columns are 8-byte aligned in an aligned extent and their lengths divide, so the casts hold.
         let words = |column| u32s(of(column)).expect("an aligned column");
         let longs = |column| u64s(of(column)).expect("an aligned column");
         let ticks = |column| i64s(of(column)).expect("an aligned column");
-        let ids = |column| arrays16(of(column)).expect("whole ids");
+        let ids = |column| hashes(of(column)).expect("whole ids");
         Columns {
             offset: words(Column::Offset),
             length: words(Column::Length),
@@ -228,8 +233,7 @@ impl<'a> Columns<'a> {
             })
         };
         if !self.base.chunks_exact(2).all(|base| {
-            heap(base[0], base[1])
-                && str::from_utf8(&self.heap[base[0] as usize..(base[0] + base[1]) as usize]).is_ok()
+            heap(base[0], base[1]) && str::from_utf8(&self.heap[base[0] as usize..(base[0] + base[1]) as usize]).is_ok()
         }) || !self.exact.chunks_exact(3).all(|exact| heap(exact[1], exact[2]))
             || !ids(self.id, &|at| u32::from(self.flags[at] & flag::ID_CLASS))
             || !ids(self.owner_id, &|at| self.owner_base[at] >> 30)

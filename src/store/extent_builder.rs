@@ -8,7 +8,7 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 use super::key::{self, IdClass};
 use super::layout::{self, COLUMN_COUNT, Column, Head, NO_INSTANT, flag, kind};
 use crate::bytes::columns::{as_bytes_i64, as_bytes_u32, as_bytes_u64};
-use crate::extract::{Fault, FaultKind, Facts, LastUpdated};
+use crate::extract::{Facts, Fault, FaultKind, LastUpdated};
 use crate::fhir::{Id, Reference, ResourceType};
 use crate::limits::{EXTENT_FAULTS_MAX, EXTENT_ROWS_MAX};
 

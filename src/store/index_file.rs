@@ -92,17 +92,17 @@ impl Home {
 
     /// Makes a new file of this length, to be filled in any order.
     pub fn create_sized(&self, name: &str, len: u64) -> io::Result<GrowFile> {
-        GrowFile::of_file(self.create(name)?, len)
+        Ok(GrowFile::of_file(self.create(name)?, len, Path::new(name))?)
     }
 
     /// Maps a file.
     pub fn open(&self, name: &str) -> io::Result<IndexBytes> {
         let map = match self {
-            Home::Directory(path) => ReadMap::of_file(&File::open(path.join(name))?, &path.join(name))?,
+            Home::Directory(path) => ReadMap::open(path.join(name))?,
             Home::Memory(files) => {
                 let files = files.lock().expect("no thread panics with the lock");
                 let file = files.get(name).ok_or(io::ErrorKind::NotFound)?;
-                ReadMap::of_file(file, Path::new(name))?
+                ReadMap::of_file(file.try_clone()?, Path::new(name))?
             }
         };
         Ok(IndexBytes(map))

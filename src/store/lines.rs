@@ -195,13 +195,7 @@ impl<'a> Lines<'a> {
     }
 }
 
-fn keep(
-    builder: &mut ExtentBuilder,
-    outcome: Result<&Facts, Fault>,
-    start: u64,
-    length: u64,
-    leading_space: bool,
-) {
+fn keep(builder: &mut ExtentBuilder, outcome: Result<&Facts, Fault>, start: u64, length: u64, leading_space: bool) {
     match outcome {
         Ok(facts) if facts.content == Content::Tombstones => builder.tombstone_line(facts),
         Ok(facts) => builder.row(start, length as u32, leading_space, facts),

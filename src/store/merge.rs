@@ -222,9 +222,9 @@ impl Merged {
                 });
             });
         }
-        let checksum = xxh3_64(&file.bytes()[16..]);
+        let checksum = xxh3_64(&file.bytes_mut()[16..]);
         file.u64s_mut()[1] = checksum;
-        file.finish(false)
+        Ok(file.finish(false)?)
     }
 
     /// Opens a merged file and checks it against the extents it was made from.

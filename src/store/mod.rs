@@ -45,7 +45,7 @@ pub struct StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> StoreOptions {
-        StoreOptions { index_dir: None, access: Access::CALLED, kernel: Kernel::detect(), validate: None }
+        StoreOptions { index_dir: None, access: Access::called(), kernel: Kernel::detect(), validate: None }
     }
 }
 

@@ -70,9 +70,10 @@ pub fn refresh(store: &Store, as_of: Option<&Instant>, watch: &Watch) -> Result<
         let mut noted = survey.generation.clone();
         let unseen = as_of.is_some_and(|as_of| noted.seen(as_of));
         if !survey.changed && !unseen {
-            match open_index(&home, survey.generation, survey.extents, sources, &walked) {
-                Ok(index) => {
-                    work.kept_extents = index.extent_count();
+            match open_merged(&home, &survey.generation, &survey.extents) {
+                Ok((list, merged)) => {
+                    work.kept_extents = list.len();
+                    let index = Index::new(survey.generation, list, merged, sources, &walked, home.is_durable());
                     return Ok((index, work));
                 }
                 Err(_) if load(&home).is_none_or(|now| now.merged != noted.merged) => continue,
@@ -86,8 +87,7 @@ pub fn refresh(store: &Store, as_of: Option<&Instant>, watch: &Watch) -> Result<
         // Another writer may have been here while this one waited.
         let known = load(&home);
         let survey = self::survey(&walked, &sources, known, &home, store.options().validate)?;
-        let (mut generation, extents) = build(&home, survey, &sources, &walked, watch, store, &mut work)?;
-        let sequence = generation.sequence;
+        let (mut generation, extents) = build(&home, survey, &sources, watch, store, &mut work)?;
         if let Some(as_of) = as_of {
             generation.seen(as_of);
         }
@@ -97,11 +97,10 @@ pub fn refresh(store: &Store, as_of: Option<&Instant>, watch: &Watch) -> Result<
         let mut live: Vec<&str> = generation.containers.iter().map(String::as_str).collect();
         live.extend([generation.merged.as_str(), generation::FILE]);
         home.keep_only(&live);
-        debug_assert_eq!(sequence, generation.sequence);
-        match open_index(&home, generation, extents, sources, &walked) {
-            Ok(index) => {
+        match open_merged(&home, &generation, &extents) {
+            Ok((list, merged)) => {
                 drop(lock);
-                return Ok((index, work));
+                return Ok((Index::new(generation, list, merged, sources, &walked, home.is_durable()), work));
             }
             Err(reason) => last_reason = reason,
         }
@@ -148,9 +147,10 @@ pub fn again(store: &Store, record: &SnapshotRecord, watch: &Watch) -> Result<(S
         changed: true,
         repaired: Vec::new(),
     };
-    let (generation, extents) = build(&home, survey, &sources, &walked, watch, store, &mut work)?;
-    let index = open_index(&home, generation, extents, sources, &walked)
+    let (generation, extents) = build(&home, survey, &sources, watch, store, &mut work)?;
+    let (list, merged) = open_merged(&home, &generation, &extents)
         .map_err(|reason| IndexError::ReadBack { name: "in memory".into(), reason })?;
+    let index = Index::new(generation, list, merged, sources, &walked, false);
     let Some(snapshot) = Snapshot::of_record(index, record) else {
         let reason = "no longer holds the bytes that the interrupted export began with; begin anew with --force";
         let file = record.extents.first().map_or("", |extent| extent.file.as_str());
@@ -167,7 +167,7 @@ fn open_files(store: &Store) -> Result<(Walk, Vec<Source>), IndexError> {
     let walked = walk(store.root()).map_err(|(path, source)| IndexError::Read { path, source })?;
     let open = |found: &super::walk::Found| {
         let path: PathBuf = store.root().join(&found.name);
-        Source::open(&path, store.options().access).map_err(|source| IndexError::Read { path, source })
+        Source::open(path, store.options().access)
     };
     let sources = walked.files.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     Ok((walked, sources))
@@ -339,7 +339,6 @@ fn build(
     home: &Home,
     survey: Survey,
     sources: &[Source],
-    walked: &Walk,
     watch: &Watch,
     store: &Store,
     work: &mut Work,
@@ -347,12 +346,7 @@ fn build(
     let Survey { mut generation, mut extents, spans, inherited, changed, repaired } = survey;
     work.repaired.extend(repaired);
     work.kept_extents = extents.len();
-    let merged_stands = !changed
-        && {
-            let list: Vec<Extent> = (0..generation.extents.len()).map(|at| extents[&at].clone()).collect();
-            Merged::open(&list, home, &generation.merged).is_ok()
-        };
-    if merged_stands {
+    if !changed && open_merged(home, &generation, &extents).is_ok() {
         return Ok((generation, extents));
     }
     generation.sequence += 1;
@@ -390,8 +384,7 @@ fn build(
                 .map(|(.., first_seen)| *first_seen)
                 .reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b)))
                 .flatten();
-            let (file, at, start, end, content, tail) =
-                (new.file, new.at, new.start, new.end, new.content, new.tail);
+            let (file, at, start, end, content, tail) = (new.file, new.at, new.start, new.end, new.content, new.tail);
             let entry = ExtentEntry { file, container, at, start, end, content, tail, first_seen };
             all.push((entry, Some(extent)));
         }
@@ -407,7 +400,6 @@ fn build(
     if rows > STORE_ROWS_MAX {
         return Err(IndexError::TooManyRows { max: STORE_ROWS_MAX });
     }
-    debug_assert_eq!(walked.files.len(), generation.files.len());
     watch.merging.store(true, Relaxed);
     generation.merged = format!("merged-{:012}", generation.sequence);
     let merged = Merged::build(&list, home, &generation.merged);
@@ -452,15 +444,13 @@ fn gather_containers(
     Ok(())
 }
 
-fn open_index(
+/// The extents in store order, and what was merged over them.
+fn open_merged(
     home: &Home,
-    generation: Generation,
-    mut extents: HashMap<usize, Extent>,
-    sources: Vec<Source>,
-    walked: &Walk,
-) -> Result<Index, &'static str> {
-    let list: Vec<Extent> =
-        (0..generation.extents.len()).map(|at| extents.remove(&at).expect("one for each entry")).collect();
+    generation: &Generation,
+    extents: &HashMap<usize, Extent>,
+) -> Result<(Vec<Extent>, Merged), &'static str> {
+    let list: Vec<Extent> = (0..generation.extents.len()).map(|at| extents[&at].clone()).collect();
     let merged = Merged::open(&list, home, &generation.merged)?;
-    Ok(Index::new(generation, list, merged, sources, walked, home.is_durable()))
+    Ok((list, merged))
 }

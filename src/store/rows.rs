@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::snapshot::Index;
-use crate::bytes::decode::{Coding, DecodeError, Decoder};
+use crate::bytes::decode::{Coding, Decoder};
 use crate::bytes::source::SourceError;
 use crate::error::ExportError;
 use crate::limits::READ_BYTES;
@@ -42,16 +42,15 @@ pub fn stream_range(
         }
         coding => {
             let from = index.restart_before(file, range.start);
-            let mut decoder = Decoder::new(source, coding, from);
+            let mut decoder = Decoder::new(source, coding, from)?;
             let mut at = from.uncompressed;
             while at < range.end {
-                let piece = match decoder.next_piece() {
+                let piece = match decoder.piece(|_| {}) {
                     Ok(Some(piece)) => piece,
                     Ok(None) => {
                         let (path, len_expected) = (source.path().to_path_buf(), range.end);
                         return Err(SourceError::Truncated { path, len_expected, len_found: at }.into());
                     }
-                    Err(DecodeError::Source(error)) => return Err(error.into()),
                     Err(error) => return Err(error.into()),
                 };
                 let end = at + piece.len() as u64;

@@ -176,8 +176,9 @@ pub fn scan(
                     let tail = matches!(span.part, Part::Plain { tail: true, .. });
                     let mut emit = |encoded| sender.send((span.file, tail, encoded)).map_err(|_| IndexError::Stopped);
                     match &span.part {
-                        Part::Plain { range, .. } => scan_plain(source, range.clone(), extractor, options, &mut emit)
-                            .map(|()| None),
+                        Part::Plain { range, .. } => {
+                            scan_plain(source, range.clone(), extractor, options, &mut emit).map(|()| None)
+                        }
                         Part::Compressed { coding, from } => {
                             let closed = scan_compressed(source, *coding, *from, extractor, options, &mut emit)?;
                             Ok((!closed).then_some(span.file))
@@ -231,7 +232,12 @@ fn scan_compressed(
     options: &ScanOptions<'_>,
     emit: Emit<'_>,
 ) -> Result<bool, IndexError> {
-    let mut decoder = Decoder::new(source, coding, from);
+    let mut decoder = match Decoder::new(source, coding, from) {
+        Ok(decoder) => decoder,
+        Err(DecodeError::Source(error)) => return Err(error.into()),
+        Err(_) => unreachable!("only reading fails before the first piece"),
+    };
+    let mut restarts = Vec::new();
     let mut lines = Lines::new(extractor, from.uncompressed);
     lines.restart(from.uncompressed, from.compressed);
     let mut compressed = from.compressed;
@@ -239,7 +245,7 @@ fn scan_compressed(
         if options.cancel.load(Relaxed) {
             return Err(IndexError::Cancelled);
         }
-        match decoder.next_piece() {
+        match decoder.piece(|restart| restarts.push(restart)) {
             Ok(Some(piece)) => lines.piece(piece, EXTENT_BYTES),
             Ok(None) => break,
             Err(DecodeError::Source(error)) => return Err(error.into()),
@@ -248,10 +254,10 @@ fn scan_compressed(
                 return Ok(false);
             }
         }
-        for restart in decoder.take_restarts() {
+        for restart in restarts.drain(..) {
             lines.restart(restart.uncompressed, restart.compressed);
         }
-        let now = decoder.compressed_position();
+        let now = decoder.compressed();
         options.progress.fetch_add(now - compressed, Relaxed);
         compressed = now;
         for encoded in lines.take_done() {

@@ -45,30 +45,18 @@ impl Index {
         let mut restarts = vec![Vec::new(); sources.len()];
         for (entry, extent) in generation.extents.iter().zip(&extents) {
             let (pairs, _) = extent.columns().restart.as_chunks::<2>();
-            restarts[entry.file]
-                .extend(pairs.iter().map(|[uncompressed, compressed]| Restart {
-                    compressed: *compressed,
-                    uncompressed: *uncompressed,
-                }));
+            restarts[entry.file].extend(
+                pairs
+                    .iter()
+                    .map(|[uncompressed, compressed]| Restart { compressed: *compressed, uncompressed: *uncompressed }),
+            );
         }
         restarts.iter_mut().for_each(|list| list.sort_by_key(|restart| (restart.uncompressed, restart.compressed)));
         let (bases, base_numbers) = global_bases(&extents);
         let starts = Bases::of(&extents);
         let codings = walked.files.iter().map(|found| found.coding).collect();
         let ignored = walked.ignored.clone();
-        Index {
-            generation,
-            extents,
-            merged,
-            sources,
-            codings,
-            restarts,
-            bases,
-            base_numbers,
-            starts,
-            ignored,
-            durable,
-        }
+        Index { generation, extents, merged, sources, codings, restarts, bases, base_numbers, starts, ignored, durable }
     }
 
     /// Resource rows of all extents.
@@ -196,7 +184,7 @@ impl Index {
     pub fn verify_unchanged(&self) -> Result<(), IndexError> {
         for (file, source) in self.sources.iter().enumerate() {
             source.check()?;
-            if source.changed() {
+            if source.changed()? {
                 self.verify_content(file)?;
             }
         }
@@ -224,10 +212,11 @@ impl Index {
             }
             return Ok(());
         }
-        let mut decoder = Decoder::new(source, self.codings[file], Restart { compressed: 0, uncompressed: 0 });
+        let from = Restart { compressed: 0, uncompressed: 0 };
+        let Ok(mut decoder) = Decoder::new(source, self.codings[file], from) else { return Err(changed("truncated")) };
         let mut hash = xxhash_rust::xxh3::Xxh3::new();
         let (mut at, mut next) = (0u64, 0);
-        while let Some(piece) = decoder.next_piece().ok().flatten() {
+        while let Some(piece) = decoder.piece(|_| {}).ok().flatten() {
             let mut piece = piece;
             while next < entries.len() && entries[next].end <= at + piece.len() as u64 {
                 let (own, rest) = piece.split_at((entries[next].end - at) as usize);

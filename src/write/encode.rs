@@ -205,8 +205,7 @@ fn deflate(input: &[u8], flush: FlushCompress) -> io::Result<Vec<u8>> {
         let status = deflater.compress_vec(&input[consumed..], &mut out, flush).map_err(io::Error::other)?;
         let all = deflater.total_in() as usize == input.len();
         // Room left in the output after a flush means that the flush is complete.
-        let complete = status == Status::StreamEnd
-            || flush == FlushCompress::Sync && all && out.len() < out.capacity();
+        let complete = status == Status::StreamEnd || flush == FlushCompress::Sync && all && out.len() < out.capacity();
         if complete {
             return Ok(out);
         }
@@ -244,7 +243,11 @@ mod tests {
         for n in 0..3000usize {
             seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let len = if n % 500 == 7 { 700_000 } else { (seed >> 40) as usize % 3000 };
-            rows.push((0..len).map(|at| b"{\"id\":123456789}"[(at + n) % 16].wrapping_add((seed >> (at % 60)) as u8 & 1)).collect());
+            rows.push(
+                (0..len)
+                    .map(|at| b"{\"id\":123456789}"[(at + n) % 16].wrapping_add((seed >> (at % 60)) as u8 & 1))
+                    .collect(),
+            );
         }
         rows
     }

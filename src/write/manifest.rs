@@ -66,19 +66,22 @@ pub struct FileFacts {
 
 impl Item {
     fn of(receipt: &Receipt, base_url: &str) -> Item {
-        let facts = FileFacts {
-            bytes: receipt.bytes,
-            file_bytes: receipt.file_bytes,
-            digest: receipt.digest.clone(),
-        };
+        let facts = FileFacts { bytes: receipt.bytes, file_bytes: receipt.file_bytes, digest: receipt.digest.clone() };
         let mut extension = Map::new();
         extension.insert(FILE_KEY.to_string(), serde_json::to_value(facts).expect("plain data"));
-        Item { r#type: receipt.r#type.clone(), url: format!("{base_url}{}", receipt.file), count: receipt.count, extension }
+        Item {
+            r#type: receipt.r#type.clone(),
+            url: format!("{base_url}{}", receipt.file),
+            count: receipt.count,
+            extension,
+        }
     }
 
     /// The file's name in its directory: what the URL has behind `base`.
     pub fn file_name(&self) -> &str {
-        let tail = |parts: usize| self.url.rmatch_indices('/').nth(parts - 1).map_or(&*self.url, |(at, _)| &self.url[at + 1..]);
+        let tail = |parts: usize| {
+            self.url.rmatch_indices('/').nth(parts - 1).map_or(&*self.url, |(at, _)| &self.url[at + 1..])
+        };
         match tail(2) {
             name if name.starts_with("error/") || name.starts_with("deleted/") => name,
             _ => tail(1),
@@ -103,7 +106,9 @@ impl Manifest {
         export: Value,
     ) -> Manifest {
         let items = |receipts: &[Receipt]| receipts.iter().map(|receipt| Item::of(receipt, base_url)).collect();
-        let Value::Object(extension) = json!({ EXPORT_KEY: export }) else { unreachable!("an object is written above") };
+        let Value::Object(extension) = json!({ EXPORT_KEY: export }) else {
+            unreachable!("an object is written above")
+        };
         Manifest {
             transaction_time: as_of.to_string(),
             request,
@@ -168,8 +173,15 @@ mod tests {
             digest: None,
         };
         let at = Instant::from_unix_millis(1);
-        let manifest =
-            Manifest::assemble(&at, "Patient/$export".into(), "file:///x/", &[receipt], &[], &[], json!({"ledger": {}}));
+        let manifest = Manifest::assemble(
+            &at,
+            "Patient/$export".into(),
+            "file:///x/",
+            &[receipt],
+            &[],
+            &[],
+            json!({"ledger": {}}),
+        );
         let text = String::from_utf8(manifest.to_bytes()).unwrap();
         let keys: Vec<String> = serde_json::from_str::<Map<String, Value>>(&text).unwrap().keys().cloned().collect();
         assert_eq!(keys, ["transactionTime", "request", "requiresAccessToken", "output", "error", "extension"]);

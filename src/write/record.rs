@@ -176,9 +176,9 @@ impl JobDirectory {
             (Begin::Fresh, true) => {
                 refuse("holds an interrupted export; finish it with --resume, or begin anew with --force")
             }
-            (Begin::Fresh | Begin::Resume, false) if occupied => {
-                refuse("is not empty and holds no export; choose another directory, or use --force, which leaves foreign files alone")
-            }
+            (Begin::Fresh | Begin::Resume, false) if occupied => refuse(
+                "is not empty and holds no export; choose another directory, or use --force, which leaves foreign files alone",
+            ),
             (Begin::Fresh | Begin::Resume, false) => Ok(None),
             (Begin::Resume, true) => self.read_plan(&plan).map(|plan| Some(plan.job)),
             (Begin::Force, true) => self.clear(&plan).map(|()| None),

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::encode::Encoder;
 use super::record::Receipt;
 use super::sink::Sink;
-use crate::bytes::decode::{Coding, DecodeError, Decoder};
+use crate::bytes::decode::{Coding, Decoder};
 use crate::bytes::source::{Source, SourceError};
 use crate::error::ExportError;
 use crate::limits::READ_BYTES;
@@ -311,7 +311,7 @@ impl<'a> Reader<'a> {
         if fresh {
             self.decoding = Some(Decoding {
                 file: line.file,
-                decoder: Decoder::new(source, self.index.coding(line.file), restart),
+                decoder: Decoder::new(source, self.index.coding(line.file), restart)?,
                 piece: Vec::new(),
                 at: restart.uncompressed,
             });
@@ -323,13 +323,12 @@ impl<'a> Reader<'a> {
             let piece_end = decoding.at + decoding.piece.len() as u64;
             if at >= piece_end {
                 decoding.at = piece_end;
-                match decoding.decoder.next_piece() {
+                match decoding.decoder.piece(|_| {}) {
                     Ok(Some(piece)) => {
                         decoding.piece.clear();
                         decoding.piece.extend_from_slice(piece);
                     }
                     Ok(None) => return Err(torn()),
-                    Err(DecodeError::Source(error)) => return Err(error.into()),
                     Err(error) => return Err(error.into()),
                 }
                 continue;

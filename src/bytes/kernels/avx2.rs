@@ -34,9 +34,8 @@ pub(super) unsafe fn classify(text: &[u8], carry: &mut Carry, masks: &mut Masks)
 #[target_feature(enable = "avx2")]
 unsafe fn classes(block: &[u8; BLOCK]) -> Classes {
     // SAFETY: both loads lie inside the block's 64 bytes, and unaligned loads are asked for.
-    let (low, high) = unsafe {
-        (_mm256_loadu_si256(block.as_ptr().cast()), _mm256_loadu_si256(block.as_ptr().add(32).cast()))
-    };
+    let (low, high) =
+        unsafe { (_mm256_loadu_si256(block.as_ptr().cast()), _mm256_loadu_si256(block.as_ptr().add(32).cast())) };
     let bits = |low: __m256i, high: __m256i| -> u64 {
         u64::from(_mm256_movemask_epi8(low) as u32) | u64::from(_mm256_movemask_epi8(high) as u32) << 32
     };

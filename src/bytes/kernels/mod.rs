@@ -228,9 +228,9 @@ mod tests {
         let mut all = Vec::new();
         for batch in text.chunks(BLOCK * BATCH) {
             let count = kernel.classify(batch, &mut carry, &mut masks);
-            all.extend((0..count).map(|at| {
-                (masks.starts[at], masks.escaped[at], masks.control[at], masks.high, carry)
-            }));
+            all.extend(
+                (0..count).map(|at| (masks.starts[at], masks.escaped[at], masks.control[at], masks.high, carry)),
+            );
         }
         all
     }
