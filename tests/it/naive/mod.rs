@@ -118,6 +118,30 @@ pub fn read(dir: &Path, bases: &[&str]) -> Store {
     })
 }
 
+/// The bytes of each store file as stored, to compare a later state with.
+pub fn contents(dir: &Path, store: &Store) -> BTreeMap<String, Vec<u8>> {
+    let files: BTreeSet<&String> = store.entries.iter().map(|entry| &entry.file).collect();
+    files.into_iter().map(|file| (file.clone(), std::fs::read(dir.join(file)).unwrap())).collect()
+}
+
+/// The lines first seen between two states of a store: those of new and of replaced files, and what was appended to a
+/// plain file after its last newline then.
+pub fn late_lines(
+    store: &Store,
+    before: &BTreeMap<String, Vec<u8>>,
+    after: &BTreeMap<String, Vec<u8>>,
+) -> BTreeSet<(String, u64)> {
+    let read_before = |file: &String| match before.get(file) {
+        Some(old) if *old == after[file] => u64::MAX,
+        Some(old) if file.ends_with(".ndjson") && after[file].starts_with(old) => {
+            old.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at as u64 + 1)
+        }
+        _ => 0,
+    };
+    let late = store.entries.iter().filter(|entry| entry.offset >= read_before(&entry.file));
+    late.map(|entry| (entry.file.clone(), entry.line)).collect()
+}
+
 /// Answers a request; an error is a request that is refused.
 pub fn export(store: &Store, request: &Request) -> Result<Answer, String> {
     let cohort = cohort::resolve(store, request)?;
