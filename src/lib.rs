@@ -3,6 +3,18 @@
 #![deny(unsafe_op_in_unsafe_fn, missing_docs)]
 
 pub mod bytes;
+pub mod error;
+pub mod export;
 pub mod extract;
 pub mod fhir;
 pub mod limits;
+pub mod observe;
+pub mod plan;
+pub mod select;
+pub mod store;
+pub mod write;
+
+pub use export::{Existing, ExportOptions, Exported, FaultsAllowed, export};
+pub use plan::{Plan, plan};
+pub use select::ExportRequest;
+pub use store::{Snapshot, Store, StoreOptions, Watch};

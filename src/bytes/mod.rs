@@ -1,1 +1,14 @@
-//! The only home of `unsafe`.
+//! Bytes of files: mapped or read, guarded, hashed, decoded, seen as columns. The only home of `unsafe`.
+//!
+//! Nothing here knows FHIR or JSON. From below: `guard` keeps a shortened file from killing the process; `source` is a
+//! store file, `hash` its identity, `decode` its uncompressed bytes; `map` holds files of our own (an index that is
+//! read, a column that is filled) and `columns` sees their bytes as integers.
+
+pub mod columns;
+pub mod decode;
+pub mod guard;
+pub mod hash;
+pub mod kernels;
+pub mod map;
+pub mod private;
+pub mod source;

@@ -1,1 +1,31 @@
-//! From a line to its facts.
+//! From a line to its facts, in one pass that also checks the line.
+//!
+//! `scanner` walks the token starts that a kernel found, checks the grammar and follows the few paths of a `trie`;
+//! `facts` collects what the index keeps of a resource, `group` the members of a Group, `identifiers` what a Patient is
+//! known under. `naive` is the slow, obvious twin that defines correct. This module never builds a tree of a document.
+
+pub mod facts;
+pub mod fault;
+pub mod group;
+pub mod identifiers;
+// pub mod naive;
+mod scalar;
+mod scanner;
+mod trie;
+
+use serde::{Deserialize, Serialize};
+
+pub use facts::{Content, Extractor, Facts, LastUpdated};
+pub use fault::{Fault, FaultKind};
+
+/// How much of a line is checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Validate {
+    /// The whole grammar of RFC 8259, and UTF-8.
+    #[default]
+    Full,
+    /// UTF-8, balance, punctuation, string ends and duplicate deciding keys; not what stands inside numbers, literals
+    /// and escapes. For stores that another system has validated.
+    Structure,
+}

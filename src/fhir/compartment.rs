@@ -1,1 +1,193 @@
 //! The R4 Patient compartment as element paths (COMP-01), and what this project adds to it.
+//!
+//! A resource is in the compartment of Patient/X when one of its paths leads to a reference to Patient/X. Array marks
+//! are left out: other shapes than the type's are followed all the same (reading 8). `Device.patient` is added
+//! (COMP-07). A test holds the table against the official definitions.
+
+use super::ResourceType;
+
+/// Every path that any type has: property names from the root to a Reference, joined by dots. The position of a path
+/// is its bit in [`paths_of`].
+pub const PATHS: [&str; 32] = [
+    "action.participant",
+    "activity.detail.performer",
+    "actor",
+    "agent.who",
+    "asserter",
+    "attester.party",
+    "author",
+    "beneficiary",
+    "candidate",
+    "deliverTo",
+    "entity.what",
+    "individual",
+    "link.other",
+    "link.target",
+    "member.entity",
+    "participant.actor",
+    "participant.member",
+    "patient",
+    "payee.party",
+    "payor",
+    "performer",
+    "performer.actor",
+    "policyHolder",
+    "receiver",
+    "recipient",
+    "recorder",
+    "requester",
+    "sender",
+    "source",
+    "subject",
+    "subscriber",
+    "target",
+];
+
+/// The types that can be in the compartment, with their paths.
+#[rustfmt::skip]
+const TABLE: [(&str, &[&str]); 67] = [
+    ("Account", &["subject"]),
+    ("AdverseEvent", &["subject"]),
+    ("AllergyIntolerance", &["patient", "recorder", "asserter"]),
+    ("Appointment", &["participant.actor"]),
+    ("AppointmentResponse", &["actor"]),
+    ("AuditEvent", &["agent.who", "entity.what"]),
+    ("Basic", &["subject", "author"]),
+    ("BodyStructure", &["patient"]),
+    ("CarePlan", &["subject", "activity.detail.performer"]),
+    ("CareTeam", &["subject", "participant.member"]),
+    ("ChargeItem", &["subject"]),
+    ("Claim", &["patient", "payee.party"]),
+    ("ClaimResponse", &["patient"]),
+    ("ClinicalImpression", &["subject"]),
+    ("Communication", &["subject", "sender", "recipient"]),
+    ("CommunicationRequest", &["subject", "sender", "recipient", "requester"]),
+    ("Composition", &["subject", "author", "attester.party"]),
+    ("Condition", &["subject", "asserter"]),
+    ("Consent", &["patient"]),
+    ("Coverage", &["policyHolder", "subscriber", "beneficiary", "payor"]),
+    ("CoverageEligibilityRequest", &["patient"]),
+    ("CoverageEligibilityResponse", &["patient"]),
+    ("DetectedIssue", &["patient"]),
+    ("Device", &["patient"]),
+    ("DeviceRequest", &["subject", "performer"]),
+    ("DeviceUseStatement", &["subject"]),
+    ("DiagnosticReport", &["subject"]),
+    ("DocumentManifest", &["subject", "author", "recipient"]),
+    ("DocumentReference", &["subject", "author"]),
+    ("Encounter", &["subject"]),
+    ("EnrollmentRequest", &["candidate"]),
+    ("EpisodeOfCare", &["patient"]),
+    ("ExplanationOfBenefit", &["patient", "payee.party"]),
+    ("FamilyMemberHistory", &["patient"]),
+    ("Flag", &["subject"]),
+    ("Goal", &["subject"]),
+    ("Group", &["member.entity"]),
+    ("ImagingStudy", &["subject"]),
+    ("Immunization", &["patient"]),
+    ("ImmunizationEvaluation", &["patient"]),
+    ("ImmunizationRecommendation", &["patient"]),
+    ("Invoice", &["subject", "recipient"]),
+    ("List", &["subject", "source"]),
+    ("MeasureReport", &["subject"]),
+    ("Media", &["subject"]),
+    ("MedicationAdministration", &["subject", "performer.actor"]),
+    ("MedicationDispense", &["subject", "receiver"]),
+    ("MedicationRequest", &["subject"]),
+    ("MedicationStatement", &["subject"]),
+    ("MolecularSequence", &["patient"]),
+    ("NutritionOrder", &["patient"]),
+    ("Observation", &["subject", "performer"]),
+    ("Patient", &["link.other"]),
+    ("Person", &["link.target"]),
+    ("Procedure", &["subject", "performer.actor"]),
+    ("Provenance", &["target"]),
+    ("QuestionnaireResponse", &["subject", "author"]),
+    ("RelatedPerson", &["patient"]),
+    ("RequestGroup", &["subject", "action.participant"]),
+    ("ResearchSubject", &["individual"]),
+    ("RiskAssessment", &["subject"]),
+    ("Schedule", &["actor"]),
+    ("ServiceRequest", &["subject", "performer"]),
+    ("Specimen", &["subject"]),
+    ("SupplyDelivery", &["patient"]),
+    ("SupplyRequest", &["deliverTo"]),
+    ("VisionPrescription", &["patient"]),
+];
+
+/// The paths of a type, a bit each; 0 for a type outside the compartment.
+pub fn paths_of(resource_type: ResourceType) -> u64 {
+    static MASKS: std::sync::LazyLock<[u64; ResourceType::COUNT]> = std::sync::LazyLock::new(|| {
+        let mut masks = [0; ResourceType::COUNT];
+        for (name, paths) in TABLE {
+            let at = ResourceType::parse(name).expect("a type of R4").index();
+            for path in paths {
+                masks[at] |= 1 << PATHS.iter().position(|known| known == path).expect("a listed path");
+            }
+        }
+        masks
+    });
+    MASKS[resource_type.index()]
+}
+
+/// Whether resources of this type can be in a patient's compartment: the 66 types of R4 and Device. Only these can be
+/// asked for at Patient and Group level (TYPE-04).
+pub fn in_compartment(resource_type: ResourceType) -> bool {
+    paths_of(resource_type) != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// COMP-01: the table says what HL7's CompartmentDefinition and SearchParameters say, and Device.patient.
+    #[test]
+    fn the_table_is_the_official_one() {
+        let read = |name: &str| {
+            let path = format!("{}/testdata/fhir-r4/{name}", env!("CARGO_MANIFEST_DIR"));
+            std::fs::read_to_string(path).unwrap()
+        };
+        let definition: serde_json::Value = serde_json::from_str(&read("compartmentdefinition-patient.json")).unwrap();
+        let parameters: serde_json::Value =
+            serde_json::from_str(&read("search-parameters-patient-compartment.json")).unwrap();
+        let mut official = BTreeSet::new();
+        for resource in definition["resource"].as_array().unwrap() {
+            let name = resource["code"].as_str().unwrap();
+            for param in resource["param"].as_array().into_iter().flatten() {
+                let code = param.as_str().unwrap();
+                let parameter = parameters["searchParameters"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .find(|p| p["code"] == code && p["base"].as_array().unwrap().iter().any(|base| base == name))
+                    .unwrap_or_else(|| panic!("{name}.{code}"));
+                for part in parameter["expression"].as_str().unwrap().split('|') {
+                    let part = part.trim().trim_matches(['(', ')']);
+                    let path = part.split(".where(").next().unwrap();
+                    if let Some(path) = path.strip_prefix(&format!("{name}.")) {
+                        official.insert((name.to_string(), path.to_string()));
+                    }
+                }
+            }
+        }
+        official.insert(("Device".into(), "patient".into()));
+        let ours: BTreeSet<(String, String)> = TABLE
+            .iter()
+            .flat_map(|(name, paths)| paths.iter().map(|path| (name.to_string(), path.to_string())))
+            .collect();
+        assert_eq!(ours, official);
+        assert_eq!(ResourceType::all().filter(|t| in_compartment(*t)).count(), 67);
+    }
+
+    /// The paths derived from the definitions agree with the published table of paths.
+    #[test]
+    fn the_types_are_the_official_ones() {
+        let path = format!("{}/testdata/fhir-r4/resource-types.txt", env!("CARGO_MANIFEST_DIR"));
+        let names = std::fs::read_to_string(path).unwrap();
+        assert_eq!(
+            names.split_whitespace().collect::<Vec<_>>(),
+            ResourceType::all().map(|t| t.name()).collect::<Vec<_>>()
+        );
+    }
+}

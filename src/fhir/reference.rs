@@ -1,4 +1,9 @@
 //! Literal references, exactly as R4 writes them.
+//!
+//! Nothing is normalised and nothing resolved: a reference is cut into its parts or refused. Called for every reference
+//! of a store, so nothing is allocated and the text is read backwards, where the parts that decide stand.
+
+use std::sync::LazyLock;
 
 use super::{Id, ResourceType};
 
@@ -19,7 +24,232 @@ pub struct Reference<'a> {
 
 impl<'a> Reference<'a> {
     /// Reads a reference's text (JSON escapes already resolved).
-    pub fn parse(_text: &'a str) -> Option<Reference<'a>> {
-        todo!()
+    ///
+    /// A base is `http://` or `https://`, a host and any path; R4's own pattern for it leaves out characters that real
+    /// servers have in their paths (`_`, `~`), so only what no base can hold is refused: white space, control
+    /// characters, `?` and `#`.
+    pub fn parse(text: &'a str) -> Option<Reference<'a>> {
+        let (mut before, mut id) = cut(text)?;
+        let mut version = None;
+        if let Some(resource) = before.strip_suffix("/_history") {
+            Id::parse(id.as_bytes())?; // R4 gives a version id the form of an id
+            version = Some(id);
+            (before, id) = cut(resource)?;
+        }
+        let id = Id::parse(id.as_bytes())?;
+        let (base, name) = match cut(before) {
+            Some((base, name)) if is_base(base) => (base, name),
+            Some(_) => return None,
+            None => ("", before),
+        };
+        let resource_type = TYPES.find(name)?;
+        Some(Reference { base, resource_type, id, version })
+    }
+}
+
+/// The types by a perfect hash of their names: a search among 146 names costs more than all the rest of a reference.
+struct TypeTable {
+    /// The type at each hash, `NONE` where there is none.
+    slots: [u8; Self::SLOTS],
+    seed: u64,
+}
+
+static TYPES: LazyLock<TypeTable> = LazyLock::new(TypeTable::new);
+
+impl TypeTable {
+    const SLOTS: usize = 1 << 12;
+    const NONE: u8 = u8::MAX;
+
+    /// Tries seeds until no two names meet: with so many slots, one in fourteen will do.
+    fn new() -> TypeTable {
+        let mut table = TypeTable { slots: [Self::NONE; Self::SLOTS], seed: 1 };
+        'seed: loop {
+            table.seed = table.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_406) | 1;
+            table.slots.fill(Self::NONE);
+            for resource_type in ResourceType::all() {
+                let slot = table.slot(resource_type.name().as_bytes());
+                if table.slots[slot] != Self::NONE {
+                    continue 'seed;
+                }
+                table.slots[slot] = resource_type.index() as u8;
+            }
+            return table;
+        }
+    }
+
+    #[inline]
+    fn find(&self, name: &str) -> Option<ResourceType> {
+        let index = self.slots[self.slot(name.as_bytes())];
+        ResourceType::from_index(index as usize).filter(|found| found.name() == name)
+    }
+
+    /// Hash of the length, the first and the last eight bytes (four for a short name), which tell all names apart.
+    #[inline]
+    fn slot(&self, name: &[u8]) -> usize {
+        let (first, last) = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
+            (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+            _ => match (name.first_chunk::<4>(), name.last_chunk::<4>()) {
+                (Some(first), Some(last)) => (u32::from_le_bytes(*first) as u64, u32::from_le_bytes(*last) as u64),
+                _ => (0, 0),
+            },
+        };
+        let mixed = first.wrapping_mul(self.seed) ^ last.wrapping_add(name.len() as u64);
+        (mixed.wrapping_mul(self.seed) >> (64 - Self::SLOTS.trailing_zeros())) as usize
+    }
+}
+
+const _: () = assert!(ResourceType::COUNT < TypeTable::NONE as usize);
+
+/// What stands before and after the last slash.
+fn cut(text: &str) -> Option<(&str, &str)> {
+    let slash = memchr::memrchr(b'/', text.as_bytes())?;
+    Some((&text[..slash], &text[slash + 1..]))
+}
+
+fn is_base(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("http").map(|rest| rest.strip_prefix('s').unwrap_or(rest)) else {
+        return false;
+    };
+    let Some(host) = rest.strip_prefix("://") else { return false };
+    !host.is_empty()
+        && !host.starts_with('/')
+        && host.bytes().all(|b| b > b' ' && b != 0x7f && b != b'?' && b != b'#')
+        && !host.contains(|c: char| !c.is_ascii() && (c.is_whitespace() || c.is_control()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ID_64: &str = "m0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde";
+
+    fn parts(text: &str) -> Option<(&str, &str, String, Option<&str>)> {
+        Reference::parse(text).map(|it| (it.base, it.resource_type.name(), it.id.to_string(), it.version))
+    }
+
+    #[test]
+    fn legal_forms() {
+        for (text, base, name, id, version) in [
+            ("Patient/a", "", "Patient", "a", None),
+            ("Patient/a/_history/1", "", "Patient", "a", Some("1")),
+            ("Patient/a/_history/v.2-x", "", "Patient", "a", Some("v.2-x")),
+            ("https://fhir.example.org/r4/Patient/a", "https://fhir.example.org/r4", "Patient", "a", None),
+            (
+                "https://fhir.example.org/r4/Patient/a/_history/3",
+                "https://fhir.example.org/r4",
+                "Patient",
+                "a",
+                Some("3"),
+            ),
+            ("http://fhir.example.org/r4/Patient/a", "http://fhir.example.org/r4", "Patient", "a", None),
+            ("https://FHIR.Example.ORG/r4/Patient/a", "https://FHIR.Example.ORG/r4", "Patient", "a", None),
+            ("https://fhir.example.org/r4//Patient/a", "https://fhir.example.org/r4/", "Patient", "a", None),
+            (
+                "https://fhir.example.org/r4/tenant/Patient/a",
+                "https://fhir.example.org/r4/tenant",
+                "Patient",
+                "a",
+                None,
+            ),
+            ("https://h/Patient/a/Observation/1", "https://h/Patient/a", "Observation", "1", None),
+            ("https://h:8080/x_y/~z/%41/Device/d", "https://h:8080/x_y/~z/%41", "Device", "d", None),
+            ("RelatedPerson/a", "", "RelatedPerson", "a", None),
+            (
+                "Patient/0B7D7A9E-6D6F-4C53-9D50-3A0C6A2F1E11",
+                "",
+                "Patient",
+                "0B7D7A9E-6D6F-4C53-9D50-3A0C6A2F1E11",
+                None,
+            ),
+        ] {
+            assert_eq!(parts(text), Some((base, name, id.to_string(), version)), "{text}");
+        }
+        assert_eq!(parts(&format!("Patient/{ID_64}")), Some(("", "Patient", ID_64.to_string(), None)));
+        let long = format!("https://x.example.org/{}/Patient/a", "p".repeat(3000));
+        assert_eq!(parts(&long).map(|it| it.0.len()), Some(22 + 3000));
+    }
+
+    #[test]
+    fn anything_else_is_none() {
+        for text in [
+            "",
+            "Patient",
+            "Patient/",
+            "Patient//a",
+            "Patient/a/",
+            "/Patient/a",
+            "./Patient/a",
+            "../Patient/a",
+            "Patient/a/Observation/1",
+            "Patient/a/*",
+            "Patient/%61",
+            " Patient/a",
+            "Patient/a ",
+            "Patient/a#x",
+            "Patient/a?x=1",
+            "Patient?_id=a",
+            "Patient?identifier=http://example.org/mrn|1",
+            "xPatient/a",
+            "patient/a",
+            "Patient/\u{430}",
+            "Patient/a/_history",
+            "Patient/a/_history/",
+            "Patient/a/_history/_",
+            "_history/1",
+            "Patient/a/_history/1/_history/2",
+            "Resource/a",
+            "DomainResource/a",
+            "#a",
+            "#",
+            "urn:oid:1.2.3",
+            "urn:uuid:0b7d7a9e-6d6f-4c53-9d50-3a0c6a2f1e11",
+            "http://Patient/a",
+            "https:///Patient/a",
+            "http:////Patient/a",
+            "HTTP://h/Patient/a",
+            "ftp://h/Patient/a",
+            "https:/h/Patient/a",
+            "httpss://h/Patient/a",
+            "//h/Patient/a",
+            "h/Patient/a",
+            "https://h/a b/Patient/a",
+            "https://h/?/Patient/a",
+            "https://h#/Patient/a",
+            "https://h/\u{a0}/Patient/a",
+            "https://h/\n/Patient/a",
+            "https://fhir.example.org/r4/Patient/a/",
+            "Patient/a\0",
+        ] {
+            assert_eq!(parts(text), None, "{text:?}");
+        }
+        assert_eq!(parts(&format!("Patient/{ID_64}0")), None);
+    }
+
+    #[test]
+    fn every_type_and_no_other_is_found() {
+        for resource_type in ResourceType::all() {
+            let name = resource_type.name();
+            assert_eq!(TYPES.find(name), Some(resource_type));
+            for other in [&name[1..], &name[..name.len() - 1], &name.to_lowercase(), &format!("{name}s")] {
+                assert_eq!(TYPES.find(other), ResourceType::parse(other), "{other}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parts_make_the_text_again(text in "((https?://[a-z.]{0,5}/)?([a-z]{0,3}/){0,2})?(Patient|Device|Group|_history|X)/[a-z0-9.]{0,3}(/_history/[a-z0-9_]{0,2})?") {
+            if let Some((base, name, id, version)) = parts(&text) {
+                let slash = if base.is_empty() { "" } else { "/" };
+                let version = version.map(|version| format!("/_history/{version}")).unwrap_or_default();
+                prop_assert_eq!(format!("{base}{slash}{name}/{id}{version}"), text);
+            }
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in any::<String>()) {
+            let _ = Reference::parse(&text);
+        }
     }
 }

@@ -1,0 +1,251 @@
+//! Classifies JSON text 64 bytes at a time: where tokens start, which characters are escaped, what is wrong.
+//!
+//! The kernels differ only in how a block is classified; what follows from the classes is the same code. `scalar`
+//! defines correct, and a test holds every kernel that the processor offers against it. Nothing here knows the
+//! grammar: that is the scanner's, which walks the token starts.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod scalar;
+
+/// Bytes of a block.
+pub const BLOCK: usize = 64;
+/// Blocks classified at a time: small enough that text and masks stay in the first-level cache.
+pub const BATCH: usize = 64;
+
+/// A way to classify.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// Portable code; the definition of correct.
+    Scalar,
+    /// 256-bit vectors and carry-less multiplication (x86-64). Only [`Kernel::available`] hands it out.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+}
+
+/// Proof that the processor has AVX2, PCLMULQDQ and the bit instructions of their age: its field is private, so only detection can make one.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Avx2(());
+
+impl Kernel {
+    /// Every kernel that this processor can run, the plainest first.
+    pub fn available() -> Vec<Kernel> {
+        let mut all = vec![Kernel::Scalar];
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("pclmulqdq")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2")
+            && is_x86_feature_detected!("lzcnt")
+            && is_x86_feature_detected!("popcnt")
+        {
+            all.push(Kernel::Avx2(Avx2(())));
+        }
+        all
+    }
+
+    /// The fastest of them.
+    pub fn detect() -> Kernel {
+        static BEST: std::sync::OnceLock<Kernel> = std::sync::OnceLock::new();
+        *BEST.get_or_init(|| *Kernel::available().last().expect("the scalar one is always there"))
+    }
+
+    /// The kernel of this name, if the processor can run it.
+    pub fn named(name: &str) -> Option<Kernel> {
+        Kernel::available().into_iter().find(|kernel| kernel.name() == name)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kernel::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2(_) => "avx2",
+        }
+    }
+
+    /// Classifies `text`, at most [`BATCH`] blocks of it; all but the last batch of a text must be whole blocks.
+    /// Returns the number of blocks, the last of which may be partial.
+    pub fn classify(self, text: &[u8], carry: &mut Carry, masks: &mut Masks) -> usize {
+        assert!(text.len() <= BLOCK * BATCH);
+        match self {
+            Kernel::Scalar => classify_with(text, carry, masks, scalar::classes, scalar::prefix_xor),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2(_) => {
+                // SAFETY: an `Avx2` exists only where `available` has detected the features.
+                unsafe { avx2::classify(text, carry, masks) }
+            }
+        }
+    }
+}
+
+/// What one block hands to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carry {
+    /// The next character is escaped.
+    escaped: bool,
+    /// All ones inside a string.
+    in_string: u64,
+    /// The last character belongs to a number, a literal or nothing legal.
+    scalar: bool,
+}
+
+impl Carry {
+    /// Whether the text so far ends inside a string.
+    pub fn in_string(&self) -> bool {
+        self.in_string != 0
+    }
+}
+
+/// The masks of a batch; bit i of a word is byte i of its block.
+pub struct Masks {
+    /// Starts of tokens: `{}[]:,`, opening quotes, first characters of numbers and literals.
+    pub starts: [u64; BATCH],
+    /// Characters behind a backslash, inside strings.
+    pub escaped: [u64; BATCH],
+    /// Control characters inside strings: never legal.
+    pub control: [u64; BATCH],
+    /// Whether any byte has its high bit set.
+    pub high: bool,
+    /// Whether any character is escaped.
+    pub any_escaped: bool,
+    /// Whether any control character stands in a string.
+    pub any_control: bool,
+}
+
+impl Default for Masks {
+    fn default() -> Masks {
+        Masks {
+            starts: [0; BATCH],
+            escaped: [0; BATCH],
+            control: [0; BATCH],
+            high: false,
+            any_escaped: false,
+            any_control: false,
+        }
+    }
+}
+
+/// Classes of the bytes of a block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Classes {
+    backslash: u64,
+    quote: u64,
+    /// `{}[]:,`
+    punctuation: u64,
+    space: u64,
+    /// Below 0x20.
+    control: u64,
+    /// 0x80 and above.
+    high: u64,
+}
+
+/// The part that all kernels share. Inlined into each, so that it is compiled for that kernel's processor.
+#[inline(always)]
+fn classify_with(
+    text: &[u8],
+    carry: &mut Carry,
+    masks: &mut Masks,
+    classes: impl Fn(&[u8; BLOCK]) -> Classes,
+    prefix_xor: impl Fn(u64) -> u64,
+) -> usize {
+    let (mut high, mut any_escaped, mut any_control) = (0, 0, 0);
+    let (blocks, tail) = text.as_chunks::<BLOCK>();
+    for (at, block) in blocks.iter().enumerate() {
+        let found = classes(block);
+        let (starts, escaped, control) = combine(found, BLOCK, carry, &prefix_xor);
+        masks.starts[at] = starts;
+        masks.escaped[at] = escaped;
+        masks.control[at] = control;
+        high |= found.high;
+        any_escaped |= escaped;
+        any_control |= control;
+    }
+    let mut count = blocks.len();
+    if !tail.is_empty() {
+        let mut block = [b' '; BLOCK];
+        block[..tail.len()].copy_from_slice(tail);
+        let found = classes(&block);
+        let (starts, escaped, control) = combine(found, tail.len(), carry, &prefix_xor);
+        masks.starts[count] = starts;
+        masks.escaped[count] = escaped;
+        masks.control[count] = control;
+        high |= found.high;
+        any_escaped |= escaped;
+        any_control |= control;
+        count += 1;
+    }
+    masks.high = high != 0;
+    masks.any_escaped = any_escaped != 0;
+    masks.any_control = any_control != 0;
+    count
+}
+
+/// What follows from the classes of a block of `len` bytes: token starts, escaped characters in strings, control
+/// characters in strings.
+#[inline(always)]
+fn combine(found: Classes, len: usize, carry: &mut Carry, prefix_xor: impl Fn(u64) -> u64) -> (u64, u64, u64) {
+    let own = if len == BLOCK { u64::MAX } else { (1 << len) - 1 };
+    let last = len - 1;
+    let mut escaped = 0;
+    if found.backslash != 0 || carry.escaped {
+        // Backslashes are rare, so they are taken one by one: each unescaped one escapes the character behind it.
+        escaped = u64::from(carry.escaped);
+        carry.escaped = false;
+        let mut left = found.backslash & own & !escaped;
+        while left != 0 {
+            let at = left.trailing_zeros() as usize;
+            if at == last {
+                carry.escaped = true;
+                break;
+            }
+            escaped |= 2 << at;
+            left &= !(3 << at);
+        }
+    }
+    let quote = found.quote & !escaped & own;
+    // Set from an opening quote up to the character before the closing one.
+    let in_string = prefix_xor(quote) ^ carry.in_string;
+    carry.in_string = 0u64.wrapping_sub(in_string >> last & 1);
+    let scalar = !(found.punctuation | found.space);
+    let scalar_not_quote = scalar & !quote;
+    let follows_scalar = scalar_not_quote << 1 | u64::from(carry.scalar);
+    carry.scalar = scalar_not_quote >> last & 1 != 0;
+    let tail_of_string = in_string ^ quote;
+    let starts = (found.punctuation | scalar & !follows_scalar) & !tail_of_string & own;
+    (starts, escaped & in_string & own, found.control & in_string & own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn masks_of(kernel: Kernel, text: &[u8]) -> Vec<(u64, u64, u64, bool, Carry)> {
+        let mut carry = Carry::default();
+        let mut masks = Masks::default();
+        let mut all = Vec::new();
+        for batch in text.chunks(BLOCK * BATCH) {
+            let count = kernel.classify(batch, &mut carry, &mut masks);
+            all.extend(
+                (0..count).map(|at| (masks.starts[at], masks.escaped[at], masks.control[at], masks.high, carry)),
+            );
+        }
+        all
+    }
+
+    proptest! {
+        /// Every kernel of this processor says what the scalar one says, on bytes dense in what matters.
+        #[test]
+        fn kernels_agree(text in proptest::collection::vec(
+            prop_oneof![
+                prop::sample::select(br#"{}[]:,"\ 	"#.to_vec()), prop::sample::select(br#"\\""aZ09-.eE+"#.to_vec()), any::<u8>()
+            ], 0..9000)) {
+            let expected = masks_of(Kernel::Scalar, &text);
+            for kernel in Kernel::available() {
+                prop_assert_eq!(&masks_of(kernel, &text), &expected, "{}", kernel.name());
+            }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The portable kernel: byte by byte, and therefore obviously right.
+
+use super::{BLOCK, Classes};
+
+/// Classes of a block.
+pub(super) fn classes(block: &[u8; BLOCK]) -> Classes {
+    let mut found = Classes::default();
+    for (at, byte) in block.iter().enumerate() {
+        let bit = 1 << at;
+        match byte {
+            b'\\' => found.backslash |= bit,
+            b'"' => found.quote |= bit,
+            b'{' | b'}' | b'[' | b']' | b':' | b',' => found.punctuation |= bit,
+            b' ' | b'\t' | b'\n' | b'\r' => found.space |= bit,
+            _ => {}
+        }
+        if *byte < 0x20 {
+            found.control |= bit;
+        }
+        if *byte >= 0x80 {
+            found.high |= bit;
+        }
+    }
+    found
+}
+
+/// Bit i of the result is the parity of bits 0 to i.
+pub(super) fn prefix_xor(mut bits: u64) -> u64 {
+    for shift in [1, 2, 4, 8, 16, 32] {
+        bits ^= bits << shift;
+    }
+    bits
+}

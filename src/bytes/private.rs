@@ -1,0 +1,23 @@
+//! Files and directories that only their owner can read (PRIV-03): indexes hold patient ids, exports hold everything.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Opens a file for reading and writing, made with mode 0600 if it is not there. What it holds stays.
+///
+/// # Errors
+/// As the operating system gives them. Symlinks are not followed.
+pub fn create_private(path: &Path) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)
+}
+
+/// Makes a directory, and those above it, with mode 0700 if they are not there.
+///
+/// # Errors
+/// As the operating system gives them.
+pub fn private_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}

@@ -1,0 +1,162 @@
+//! What can go wrong, one enum per operation; every variant says where.
+//!
+//! A bad row is no error: it is a fault and goes to the `error` files. `Display` gives this level and what to do;
+//! `source()` holds the cause.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::bytes::decode::DecodeError;
+use crate::bytes::source::SourceError;
+
+/// A store cannot be opened or indexed.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// The store directory is not there or no directory.
+    #[error("the store {} {reason}; give the directory that holds the .ndjson files with --store", path.display())]
+    NoStore {
+        /// The path that was given.
+        path: PathBuf,
+        /// Why it is none.
+        reason: &'static str,
+    },
+    /// A directory or file of the store cannot be read.
+    #[error("cannot read {}: {source}; an export must see the whole store, so give read permission or move it away", path.display())]
+    Read {
+        /// The directory or file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A store file failed while it was read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The index cannot be written.
+    #[error("cannot write the index file {name}: {source}; make room, or choose another place with --index-dir")]
+    Write {
+        /// Name in the index directory.
+        name: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A freshly written index file does not read back.
+    #[error("the index file {name} does not read back: {reason}; check the disk that holds the index")]
+    ReadBack {
+        /// Name in the index directory.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A store file is not what the snapshot was taken of.
+    #[error("the store file {} {reason}", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// What happened, and what to do.
+        reason: String,
+    },
+    /// More rows than a generation can number.
+    #[error("the store holds more than {max} lines, which is this format's bound; split it into several stores")]
+    TooManyRows {
+        /// The bound.
+        max: u64,
+    },
+    /// The caller asked to stop.
+    #[error("stopped on request")]
+    Cancelled,
+    /// A worker stopped because another failed.
+    #[error("stopped because another part failed")]
+    Stopped,
+}
+
+/// A request that cannot be carried out as it stands: every problem at once.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", problems.join("\n"))]
+pub struct RequestError {
+    /// One sentence a problem: the parameter, the value's problem, what to do.
+    pub problems: Vec<String>,
+}
+
+impl RequestError {
+    /// A request with one problem.
+    pub fn one(problem: impl Into<String>) -> RequestError {
+        RequestError { problems: vec![problem.into()] }
+    }
+}
+
+/// An export failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The request was wrong.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The store failed.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The output directory cannot be used.
+    #[error(transparent)]
+    Record(#[from] crate::write::record::RecordError),
+    /// An output file cannot be written.
+    #[error("cannot write {name} in {}: {source}; make room, then run the same command with --resume", directory.display())]
+    Write {
+        /// The output directory.
+        directory: PathBuf,
+        /// Name of the file.
+        name: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A row's bytes are not where the index says.
+    #[error("{} no longer holds a resource at byte {offset}: it was changed in place while it was read; replace store files by rename, then export again", path.display())]
+    Torn {
+        /// The store file.
+        path: PathBuf,
+        /// Offset in the (uncompressed) file.
+        offset: u64,
+    },
+    /// A compressed store file cannot be decoded as it could when it was indexed.
+    #[error(transparent)]
+    Decode(DecodeError),
+    /// The record of an interrupted run belongs to another request.
+    #[error(
+        "cannot resume: {field} differs ({recorded} then, {given} now); repeat the first command with --resume, or begin anew with --force"
+    )]
+    Differs {
+        /// The field of the request.
+        field: String,
+        /// Its value in the record.
+        recorded: String,
+        /// Its value now.
+        given: String,
+    },
+    /// More faults than the caller allows.
+    #[error(
+        "{faults} of {lines} lines are faulty, which is more than --faults-allowed {allowed} permits; see `outpour verify` for where they are. Nothing was published"
+    )]
+    Faults {
+        /// Faulty lines in the exported scope.
+        faults: u64,
+        /// Lines in it.
+        lines: u64,
+        /// The limit as given.
+        allowed: String,
+    },
+    /// The caller asked to stop.
+    #[error("stopped on request; run the same command with --resume to go on")]
+    Cancelled,
+}
+
+impl From<DecodeError> for ExportError {
+    fn from(error: DecodeError) -> ExportError {
+        match error {
+            DecodeError::Source(error) => error.into(),
+            other => ExportError::Decode(other),
+        }
+    }
+}
+
+impl From<SourceError> for ExportError {
+    fn from(error: SourceError) -> ExportError {
+        ExportError::Index(IndexError::Source(error))
+    }
+}

@@ -1,0 +1,408 @@
+//! What the index keeps of a line.
+
+use std::sync::LazyLock;
+
+use super::Validate;
+use super::fault::{Fault, FaultKind};
+use super::scanner::{Scanner, Visitor};
+use super::trie::{Node, Trie};
+use crate::bytes::kernels::Kernel;
+use crate::fhir::instant::InstantRef;
+use crate::fhir::{Id, Reference, ResourceType, compartment};
+use crate::limits::TOMBSTONES_PER_LINE_MAX;
+
+/// What kind of line it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Content {
+    /// A resource.
+    #[default]
+    Resource,
+    /// A Bundle of DELETE entries (reading 9).
+    Tombstones,
+}
+
+/// `meta.lastUpdated`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastUpdated<'a> {
+    /// Not there, or null.
+    Missing,
+    /// There, but no legal instant (reading 1).
+    Illegal,
+    /// There.
+    At(InstantRef<'a>),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Updated {
+    #[default]
+    Missing,
+    Illegal,
+    Ticks(i64),
+}
+
+/// The facts of a line. Buffers are reused from line to line.
+#[derive(Debug)]
+pub struct Facts {
+    /// Kind of line.
+    pub content: Content,
+    /// `resourceType`.
+    pub resource_type: ResourceType,
+    /// `id`; a resource always has one.
+    pub id: Option<Id>,
+    updated: Updated,
+    updated_rest: Vec<u8>,
+    version_id: Vec<u8>,
+    /// Texts of references or of DELETE urls, one behind the other.
+    texts: String,
+    /// End of each text and the paths it stands on.
+    ends: Vec<(u32, u64)>,
+}
+
+impl Facts {
+    /// `meta.lastUpdated`.
+    pub fn last_updated(&self) -> LastUpdated<'_> {
+        match self.updated {
+            Updated::Missing => LastUpdated::Missing,
+            Updated::Illegal => LastUpdated::Illegal,
+            Updated::Ticks(ticks) => LastUpdated::At(InstantRef { ticks, rest: &self.updated_rest }),
+        }
+    }
+
+    /// `meta.versionId`, empty when there is none.
+    pub fn version_id(&self) -> &[u8] {
+        &self.version_id
+    }
+
+    /// References on the type's compartment paths, as written but unescaped, in their order; for a Provenance all its
+    /// targets. A Group's members are no such references (COMP-09).
+    pub fn references(&self) -> impl Iterator<Item = &str> {
+        let wanted = match self.content {
+            Content::Resource => owner_paths(self.resource_type),
+            Content::Tombstones => 0,
+        };
+        self.texts_on(wanted)
+    }
+
+    /// `request.url` of each DELETE entry.
+    pub fn tombstones(&self) -> impl Iterator<Item = &str> {
+        self.texts_on(if self.content == Content::Tombstones { BUNDLE } else { 0 })
+    }
+
+    fn texts_on(&self, wanted: u64) -> impl Iterator<Item = &str> {
+        let mut start = 0;
+        self.ends.iter().filter_map(move |(end, paths)| {
+            let text = &self.texts[start..*end as usize];
+            start = *end as usize;
+            (paths & wanted != 0).then_some(text)
+        })
+    }
+}
+
+/// Paths that decide for every resource.
+const ALWAYS: u64 = 1 << 62;
+/// Paths of a Bundle.
+const BUNDLE: u64 = 1 << 63;
+const _: () = assert!(compartment::PATHS.len() < 62, "each path has a bit of its own");
+
+/// The paths on which a resource names its owners. A Group is left out: it is never exported by compartment, and its
+/// members may be millions (COMP-09).
+fn owner_paths(resource_type: ResourceType) -> u64 {
+    if resource_type == ResourceType::GROUP { 0 } else { compartment::paths_of(resource_type) }
+}
+
+struct Names {
+    trie: Trie,
+    roles: Vec<Role>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    None,
+    ResourceType,
+    Id,
+    LastUpdated,
+    VersionId,
+    Reference,
+    BundleType,
+    Entry,
+    Method,
+    Url,
+    Resource,
+}
+
+static NAMES: LazyLock<Names> = LazyLock::new(|| {
+    let mut trie = Trie::new();
+    let mut roles = Vec::new();
+    let mut role = |node: Node, role| {
+        roles.resize(roles.len().max(node as usize + 1), Role::None);
+        roles[node as usize] = role;
+    };
+    role(trie.add("resourceType", ALWAYS), Role::ResourceType);
+    role(trie.add("id", ALWAYS), Role::Id);
+    role(trie.add("meta.lastUpdated", ALWAYS), Role::LastUpdated);
+    role(trie.add("meta.versionId", ALWAYS), Role::VersionId);
+    role(trie.add("type", BUNDLE), Role::BundleType);
+    role(trie.add("entry", BUNDLE), Role::Entry);
+    role(trie.add("entry.request.method", BUNDLE), Role::Method);
+    role(trie.add("entry.request.url", BUNDLE), Role::Url);
+    role(trie.add("entry.resource", BUNDLE), Role::Resource);
+    for (at, path) in compartment::PATHS.iter().enumerate() {
+        let node = trie.add(path, 1 << at);
+        role(trie.add_below(node, "reference", 1 << at), Role::Reference);
+    }
+    let nodes = trie.len();
+    roles.resize(nodes, Role::None);
+    Names { trie, roles }
+});
+
+/// What a scan of one line has met.
+struct Collector {
+    facts: Facts,
+    /// Paths of the type, all of them until it is known.
+    wanted: u64,
+    resource_type: Option<Option<ResourceType>>,
+    id: Option<Option<Id>>,
+    /// Paths on which a key stood twice, and where first.
+    again: u64,
+    again_at: u64,
+    bundle: BundleState,
+    roles: &'static [Role],
+    paths: &'static Trie,
+}
+
+#[derive(Default)]
+struct BundleState {
+    is_list: bool,
+    entries: usize,
+    method: bool,
+    url: Option<String>,
+    resource: bool,
+    wrong: Option<FaultKind>,
+}
+
+impl Collector {
+    fn begin(&mut self) {
+        let facts = &mut self.facts;
+        facts.content = Content::Resource;
+        facts.id = None;
+        facts.updated = Updated::Missing;
+        facts.updated_rest.clear();
+        facts.version_id.clear();
+        facts.texts.clear();
+        facts.ends.clear();
+        self.wanted = u64::MAX;
+        self.resource_type = None;
+        self.id = None;
+        self.again = 0;
+        self.again_at = 0;
+        if self.bundle.entries > 0 || self.bundle.is_list {
+            self.bundle = BundleState::default();
+        }
+    }
+
+    fn push(&mut self, text: &str, paths: u64) {
+        self.facts.texts.push_str(text);
+        self.facts.ends.push((self.facts.texts.len() as u32, paths));
+    }
+
+    /// The verdict on a line whose grammar holds.
+    fn finish(&mut self, at: u64) -> Result<(), Fault> {
+        let fault = |kind| Err(Fault { kind, at });
+        let resource_type = match self.resource_type {
+            Some(Some(known)) => known,
+            Some(None) => return fault(FaultKind::UnknownType),
+            None => return fault(FaultKind::NoType),
+        };
+        let deciding = ALWAYS
+            | match resource_type {
+                ResourceType::BUNDLE => BUNDLE,
+                _ => owner_paths(resource_type),
+            };
+        if self.again & deciding != 0 {
+            return Err(Fault { kind: FaultKind::DuplicateKey, at: self.again_at });
+        }
+        self.facts.resource_type = resource_type;
+        self.facts.id = self.id.flatten();
+        if resource_type == ResourceType::BUNDLE {
+            self.facts.content = Content::Tombstones;
+            return match self.bundle.wrong {
+                Some(kind) => fault(kind),
+                None if !self.bundle.is_list || self.bundle.entries == 0 => fault(FaultKind::Bundle),
+                None => Ok(()),
+            };
+        }
+        match self.id {
+            Some(Some(_)) => Ok(()),
+            Some(None) => fault(FaultKind::IllegalId),
+            None => fault(FaultKind::NoId),
+        }
+    }
+}
+
+impl Visitor for Collector {
+    #[inline]
+    fn wants(&self, paths: u64) -> bool {
+        paths & self.wanted != 0
+    }
+
+    fn string(&mut self, node: Node, text: Option<&str>) {
+        match self.roles[node as usize] {
+            Role::ResourceType => {
+                let known = text.and_then(|text| match text == self.facts.resource_type.name() {
+                    true => Some(self.facts.resource_type),
+                    false => ResourceType::parse(text),
+                });
+                self.resource_type = Some(known);
+                if let Some(known) = known {
+                    self.facts.resource_type = known;
+                    let bundle = if known == ResourceType::BUNDLE { BUNDLE } else { 0 };
+                    self.wanted = owner_paths(known) | ALWAYS | bundle;
+                }
+            }
+            Role::Id => self.id = Some(text.and_then(|text| Id::parse(text.as_bytes()))),
+            Role::LastUpdated => {
+                if self.facts.updated != Updated::Missing {
+                    // Two objects in an array of metas: as if the key stood twice.
+                    self.again |= ALWAYS;
+                }
+                self.facts.updated = match text.and_then(|text| InstantRef::parse(text.as_bytes())) {
+                    Some(at) => {
+                        self.facts.updated_rest.clear();
+                        self.facts.updated_rest.extend_from_slice(at.rest);
+                        Updated::Ticks(at.ticks)
+                    }
+                    None => Updated::Illegal,
+                };
+            }
+            Role::VersionId => {
+                self.facts.version_id.clear();
+                self.facts.version_id.extend_from_slice(text.unwrap_or_default().as_bytes());
+            }
+            Role::Reference => {
+                if let Some(text) = text {
+                    let paths = self.paths.paths(node);
+                    self.push(text, paths);
+                }
+            }
+            Role::BundleType => self.bundle.is_list = matches!(text, Some("transaction" | "batch")),
+            Role::Method => self.bundle.method = text == Some("DELETE"),
+            Role::Url => self.bundle.url = text.map(str::to_string),
+            Role::Resource => self.bundle.resource = true,
+            Role::Entry | Role::None => {}
+        }
+    }
+
+    fn scalar(&mut self, node: Node, first: u8) {
+        match self.roles[node as usize] {
+            Role::LastUpdated if first != b'n' => self.facts.updated = Updated::Illegal,
+            Role::Resource => self.bundle.resource = true,
+            _ => {}
+        }
+    }
+
+    fn container(&mut self, node: Node) {
+        self.scalar(node, b'{');
+    }
+
+    fn open(&mut self, node: Node) {
+        if self.roles[node as usize] == Role::Entry {
+            self.bundle.method = false;
+            self.bundle.url = None;
+            self.bundle.resource = false;
+            self.bundle.entries += 1;
+        }
+    }
+
+    fn close(&mut self, node: Node) {
+        if self.roles[node as usize] != Role::Entry || self.bundle.wrong.is_some() {
+            return;
+        }
+        if self.bundle.entries > TOMBSTONES_PER_LINE_MAX {
+            self.bundle.wrong = Some(FaultKind::BundleTooLong);
+            return;
+        }
+        let url = self.bundle.url.take();
+        match url {
+            Some(url) if self.bundle.method && !self.bundle.resource => match Reference::parse(&url) {
+                Some(reference) if reference.version.is_none() => self.push(&url, BUNDLE),
+                _ => self.bundle.wrong = Some(FaultKind::BundleUrl),
+            },
+            _ => self.bundle.wrong = Some(FaultKind::Bundle),
+        }
+    }
+
+    fn again(&mut self, node: Node, at: u64) {
+        if self.again == 0 {
+            self.again_at = at;
+        }
+        self.again |= self.paths.paths(node);
+    }
+}
+
+/// Extracts facts line by line.
+pub struct Extractor {
+    scanner: Scanner,
+    collector: Collector,
+    length: u64,
+}
+
+impl Extractor {
+    /// An extractor.
+    pub fn new(kernel: Kernel, validate: Validate) -> Extractor {
+        let facts = Facts {
+            content: Content::Resource,
+            resource_type: ResourceType::PATIENT,
+            id: None,
+            updated: Updated::Missing,
+            updated_rest: Vec::new(),
+            version_id: Vec::new(),
+            texts: String::new(),
+            ends: Vec::new(),
+        };
+        let collector = Collector {
+            facts,
+            wanted: u64::MAX,
+            resource_type: None,
+            id: None,
+            again: 0,
+            again_at: 0,
+            bundle: BundleState::default(),
+            roles: &NAMES.roles,
+            paths: &NAMES.trie,
+        };
+        Extractor { scanner: Scanner::new(kernel, validate), collector, length: 0 }
+    }
+
+    /// The facts of a line: without its newline, without one trailing carriage return, not blank.
+    ///
+    /// # Errors
+    /// The fault, when the line is no resource and no list of deletions.
+    pub fn extract(&mut self, line: &[u8]) -> Result<&Facts, Fault> {
+        self.begin();
+        self.feed(line);
+        self.finish()
+    }
+
+    /// Begins a line that comes in pieces.
+    pub fn begin(&mut self) {
+        self.scanner.begin();
+        self.collector.begin();
+        self.length = 0;
+    }
+
+    /// The next piece of the line.
+    pub fn feed(&mut self, piece: &[u8]) {
+        self.length += piece.len() as u64;
+        self.scanner.feed(piece, &NAMES.trie, &mut self.collector);
+    }
+
+    /// The line is over.
+    ///
+    /// # Errors
+    /// As [`Extractor::extract`].
+    pub fn finish(&mut self) -> Result<&Facts, Fault> {
+        self.scanner.finish()?;
+        self.collector.finish(self.length)?;
+        Ok(&self.collector.facts)
+    }
+}

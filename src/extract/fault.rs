@@ -1,0 +1,59 @@
+//! What can be wrong with a line.
+
+/// A faulty line: data, not an abort.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What is wrong.
+    pub kind: FaultKind,
+    /// Where it was noticed: byte in the line.
+    pub at: u64,
+}
+
+macro_rules! kinds {
+    ($($kind:ident $name:literal $text:literal;)*) => {
+        /// Kinds of faults. The numbers are stored in indexes.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        #[allow(missing_docs)]
+        pub enum FaultKind { $($kind),* }
+
+        impl FaultKind {
+            /// Every kind, in the order of their numbers.
+            pub const ALL: &[FaultKind] = &[$(FaultKind::$kind),*];
+
+            /// A short name for machines.
+            pub fn name(self) -> &'static str {
+                match self { $(FaultKind::$kind => $name),* }
+            }
+        }
+
+        /// What is wrong and what to do, without any of the line's content (OUTCOME-05).
+        impl std::fmt::Display for FaultKind {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(match self { $(FaultKind::$kind => $text),* })
+            }
+        }
+    };
+}
+
+kinds! {
+    Utf8 "utf8" "the line is not UTF-8; convert it";
+    Bom "bom" "a byte order mark stands where only the start of a file may have one; remove it";
+    Truncated "truncated" "the line ends inside its resource; write it again as a whole";
+    NotObject "not-object" "the line is no JSON object; write one resource a line";
+    Trailing "trailing" "something follows the resource on its line; write one resource a line";
+    Grammar "grammar" "the line is no JSON here (RFC 8259)";
+    Scalar "scalar" "no JSON number or literal stands here (RFC 8259)";
+    Escape "escape" "an escape that JSON does not have stands here (RFC 8259)";
+    Control "control" "an unescaped control character stands in a string (RFC 8259)";
+    DuplicateKey "duplicate-key" "a key that decides what the resource is or whose it is stands twice in one object; parsers disagree on which one holds";
+    NoType "no-type" "the object has no resourceType that is a string";
+    UnknownType "unknown-type" "the resourceType is none of FHIR R4";
+    NoId "no-id" "the resource has no id that is a string";
+    IllegalId "illegal-id" "the id is not legal: 1 to 64 letters, digits, '-' and '.'";
+    Bundle "bundle" "a Bundle that is no list of deletions cannot be exported; take it apart, one resource a line";
+    BundleUrl "bundle-url" "a deletion does not name one resource as Type/id";
+    BundleTooLong "bundle-too-long" "a Bundle has more DELETE entries than one line may have; split it";
+    TooLong "too-long" "the line is longer than 4 GiB; split the resource";
+    Damaged "damaged" "the compressed file is damaged or cut off here; what stands behind is not exported; write the file again";
+}

@@ -1,0 +1,93 @@
+//! Numbers and literals, one byte at a time, so that one can go on in the next piece.
+
+/// A state of the automaton.
+pub type State = u8;
+
+/// Nothing read yet.
+pub const START: State = 0;
+/// No number or literal begins so.
+pub const REJECT: State = 21;
+
+const MINUS: State = 1;
+const ZERO: State = 2;
+const INTEGER: State = 3;
+const POINT: State = 4;
+const FRACTION: State = 5;
+const EXPONENT: State = 6;
+const SIGN: State = 7;
+const POWER: State = 8;
+/// `true`, `false` and `null` from their first letters on; each has its states in a row.
+const TRUE: State = 9;
+const FALSE: State = 12;
+const NULL: State = 16;
+const LITERAL_END: State = 19;
+
+/// Whether a number or literal may end in this state.
+pub fn accepts(state: State) -> bool {
+    matches!(state, ZERO | INTEGER | FRACTION | POWER | LITERAL_END)
+}
+
+/// The state behind one more byte (RFC 8259, sections 3 and 6).
+fn step(state: State, byte: u8) -> State {
+    match (state, byte) {
+        (START, b'-') => MINUS,
+        (START | MINUS, b'0') => ZERO,
+        (START | MINUS, b'1'..=b'9') => INTEGER,
+        (START, b't') => TRUE,
+        (START, b'f') => FALSE,
+        (START, b'n') => NULL,
+        (INTEGER, b'0'..=b'9') => INTEGER,
+        (ZERO | INTEGER, b'.') => POINT,
+        (POINT | FRACTION, b'0'..=b'9') => FRACTION,
+        (ZERO | INTEGER | FRACTION, b'e' | b'E') => EXPONENT,
+        (EXPONENT, b'+' | b'-') => SIGN,
+        (EXPONENT | SIGN | POWER, b'0'..=b'9') => POWER,
+        (TRUE, b'r') | (FALSE, b'a') | (NULL, b'u') => state + 1,
+        (10, b'u') | (13, b'l') | (14, b's') | (17, b'l') => state + 1,
+        (11, b'e') | (15, b'e') | (18, b'l') => LITERAL_END,
+        _ => REJECT,
+    }
+}
+
+/// Whether a byte ends a number or literal: white space or punctuation. A quote does not, so that it is rejected.
+fn ends(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b',' | b'}' | b']' | b':' | b'{' | b'[')
+}
+
+/// Reads on from `state`: the state reached and the bytes read. All bytes read means that it may go on.
+#[inline]
+pub fn run(mut state: State, bytes: &[u8]) -> (State, usize) {
+    // Most numbers are short integers; this is their whole way.
+    for (at, byte) in bytes.iter().enumerate() {
+        if state == INTEGER && byte.is_ascii_digit() {
+            continue;
+        }
+        if ends(*byte) {
+            return (state, at);
+        }
+        state = step(state, *byte);
+        if state == REJECT {
+            return (state, at);
+        }
+    }
+    (state, bytes.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn is_scalar(text: &str) -> bool {
+        let (state, read) = run(START, text.as_bytes());
+        read == text.len() && accepts(state)
+    }
+
+    proptest! {
+        /// The automaton takes exactly what serde_json takes.
+        #[test]
+        fn scalars_are_those_of_serde(text in "[-+0-9.eEtrufalsn]{1,8}|-?(0|[1-9][0-9]{0,4})(\\.[0-9]{1,3})?([eE][-+]?[0-9]{1,3})?|true|false|null") {
+            prop_assert_eq!(is_scalar(&text), serde_json::from_str::<serde_json::Value>(&text).is_ok(), "{}", text);
+        }
+    }
+}

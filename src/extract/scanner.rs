@@ -1,0 +1,679 @@
+//! Walks the token starts of a JSON text: checks the grammar, follows the paths of a trie, tells a visitor.
+//!
+//! A text comes in pieces of any length; everything that crosses a piece is kept in the scanner, so a line of
+//! gigabytes needs no buffer. There is no recursion and no bound on depth: open containers are bits of a stack.
+//!
+//! ```text
+//! for each block of 64 bytes: classify (kernel), then for each token start:
+//!     punctuation   one step of the grammar's automaton; open and close move the stack
+//!     quote         a key if the automaton wants one, else a value; its end is not looked for,
+//!                   because the kernel already skips what lies inside strings
+//!     anything else a number or literal
+//! ```
+//! Keys are looked at only in objects that lie on a followed path, which is where a scan that knew nothing of paths
+//! would lose its time.
+
+use super::Validate;
+use super::fault::{Fault, FaultKind};
+use super::scalar;
+use super::trie::{Node, ROOT, Trie};
+use crate::bytes::kernels::{BATCH, BLOCK, Carry, Kernel, Masks};
+use crate::limits::REFERENCE_BYTES_MAX;
+
+/// Is told what stands on the followed paths.
+pub trait Visitor {
+    /// Whether paths through a node are still wanted.
+    fn wants(&self, paths: u64) -> bool;
+    /// A string at a leaf. `None`: longer than anything that is looked at.
+    fn string(&mut self, node: Node, text: Option<&str>);
+    /// Any other scalar at a leaf; its first byte tells which.
+    fn scalar(&mut self, node: Node, first: u8);
+    /// An object or array begins at a leaf, where a scalar was expected.
+    fn container(&mut self, node: Node);
+    /// An object on a followed path begins.
+    fn open(&mut self, _node: Node) {}
+    /// An object on a followed path ends.
+    fn close(&mut self, _node: Node) {}
+    /// A key was met again in its object.
+    fn again(&mut self, node: Node, at: u64);
+}
+
+/// What the grammar allows next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expect {
+    Value,
+    ValueOrEnd,
+    Key,
+    KeyOrEnd,
+    Colon,
+    CommaOrEnd,
+    Nothing,
+}
+
+/// A container on a followed path.
+#[derive(Clone, Copy)]
+struct Frame {
+    depth: u32,
+    node: Node,
+    is_array: bool,
+    /// Children met so far, by ordinal.
+    seen: u64,
+}
+
+/// A token that goes on in the next piece.
+enum Crossing {
+    None,
+    /// A string whose text is wanted; what was read of it is in `text`.
+    Key,
+    Value(Node),
+    Scalar(scalar::State),
+}
+
+/// Containers that are open: the innermost is the lowest bit of `top`.
+#[derive(Default)]
+struct Stack {
+    top: u64,
+    full: Vec<u64>,
+    depth: u32,
+}
+
+impl Stack {
+    #[inline]
+    fn push(&mut self, is_object: bool) {
+        if self.depth.is_multiple_of(64) && self.depth > 0 {
+            self.full.push(self.top);
+        }
+        self.top = self.top << 1 | u64::from(is_object);
+        self.depth += 1;
+    }
+    #[inline]
+    fn in_object(&self) -> bool {
+        self.depth > 0 && self.top & 1 != 0
+    }
+    #[inline]
+    fn in_array(&self) -> bool {
+        self.depth > 0 && self.top & 1 == 0
+    }
+    #[inline]
+    fn pop(&mut self) {
+        self.depth -= 1;
+        self.top >>= 1;
+        if self.depth.is_multiple_of(64)
+            && let Some(word) = self.full.pop()
+        {
+            self.top = word;
+        }
+    }
+}
+
+/// A scan of one text.
+pub struct Scanner {
+    kernel: Kernel,
+    validate: Validate,
+    carry: Carry,
+    masks: Box<Masks>,
+    stack: Stack,
+    expect: Expect,
+    frames: Vec<Frame>,
+    /// Node whose value comes next; `None` when it is not followed.
+    pending: Option<Node>,
+    crossing: Crossing,
+    /// Raw text of a string that crosses pieces.
+    text: Vec<u8>,
+    too_long: bool,
+    /// Hexadecimal digits that an escape still needs in the next block.
+    hex_left: u32,
+    /// Bytes of a UTF-8 sequence that the piece's end cut.
+    partial: Vec<u8>,
+    /// Bytes before the current piece.
+    position: u64,
+    fault: Option<Fault>,
+    decoded: String,
+}
+
+impl Scanner {
+    /// A scanner, ready to begin.
+    pub fn new(kernel: Kernel, validate: Validate) -> Scanner {
+        Scanner {
+            kernel,
+            validate,
+            carry: Carry::default(),
+            masks: Box::default(),
+            stack: Stack::default(),
+            expect: Expect::Value,
+            frames: Vec::new(),
+            pending: None,
+            crossing: Crossing::None,
+            text: Vec::new(),
+            too_long: false,
+            hex_left: 0,
+            partial: Vec::new(),
+            position: 0,
+            fault: None,
+            decoded: String::new(),
+        }
+    }
+
+    /// Forgets the last text.
+    pub fn begin(&mut self) {
+        self.carry = Carry::default();
+        self.stack.depth = 0;
+        self.stack.top = 0;
+        self.stack.full.clear();
+        self.expect = Expect::Value;
+        self.frames.clear();
+        self.pending = Some(ROOT);
+        self.crossing = Crossing::None;
+        self.hex_left = 0;
+        self.partial.clear();
+        self.position = 0;
+        self.fault = None;
+    }
+
+    /// The next piece of the text.
+    pub fn feed<V: Visitor>(&mut self, piece: &[u8], trie: &Trie, visitor: &mut V) {
+        if self.fault.is_some() || piece.is_empty() {
+            self.position += piece.len() as u64;
+            return;
+        }
+        if self.position == 0 && piece.starts_with(b"\xef\xbb\xbf") {
+            self.fault = Some(Fault { kind: FaultKind::Bom, at: 0 });
+            return;
+        }
+        let mut masks = std::mem::take(&mut self.masks);
+        let outcome = self.walk(piece, &mut masks, trie, visitor);
+        self.masks = masks;
+        let outcome = outcome.and_then(|high| match high || !self.partial.is_empty() {
+            true => self.check_utf8(piece),
+            false => Ok(()),
+        });
+        if let Err((kind, at)) = outcome {
+            self.fault = Some(Fault { kind, at: self.position + at as u64 });
+        }
+        self.position += piece.len() as u64;
+    }
+
+    /// The text is over.
+    pub fn finish(&mut self) -> Result<(), Fault> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        let at = self.position;
+        let fault = |kind| Err(Fault { kind, at });
+        if let Crossing::Scalar(state) = self.crossing
+            && !scalar::accepts(state)
+        {
+            return fault(if self.stack.depth > 0 { FaultKind::Truncated } else { FaultKind::NotObject });
+        }
+        if !self.partial.is_empty() {
+            return fault(FaultKind::Utf8);
+        }
+        match self.expect {
+            Expect::Nothing if !self.carry.in_string() => Ok(()),
+            _ => fault(FaultKind::Truncated),
+        }
+    }
+
+    fn walk<V: Visitor>(
+        &mut self,
+        piece: &[u8],
+        masks: &mut Masks,
+        trie: &Trie,
+        visitor: &mut V,
+    ) -> Result<bool, (FaultKind, usize)> {
+        let full = self.validate == Validate::Full;
+        let mut high = false;
+        self.resume(piece, trie, visitor, full)?;
+        let mut base = 0;
+        for batch in piece.chunks(BLOCK * BATCH) {
+            let blocks = self.kernel.classify(batch, &mut self.carry, masks);
+            high |= masks.high;
+            if full && (masks.any_escaped || masks.any_control || self.hex_left > 0) {
+                self.check_strings(piece, base, blocks, masks)?;
+            }
+            for block in 0..blocks {
+                let mut starts = masks.starts[block];
+                let at = base + block * BLOCK;
+                while starts != 0 {
+                    let position = at + starts.trailing_zeros() as usize;
+                    starts &= starts - 1;
+                    self.token(piece, position, trie, visitor, full)?;
+                }
+            }
+            base += batch.len();
+        }
+        Ok(high)
+    }
+
+    #[inline(always)]
+    fn token<V: Visitor>(
+        &mut self,
+        piece: &[u8],
+        at: usize,
+        trie: &Trie,
+        visitor: &mut V,
+        full: bool,
+    ) -> Result<(), (FaultKind, usize)> {
+        let wants_value = matches!(self.expect, Expect::Value | Expect::ValueOrEnd);
+        match piece[at] {
+            b'"' => match self.expect {
+                Expect::Key | Expect::KeyOrEnd => {
+                    self.expect = Expect::Colon;
+                    if self.frames.last().is_some_and(|frame| frame.depth == self.stack.depth) {
+                        self.key(piece, at, trie, visitor)?;
+                    }
+                }
+                _ if wants_value => {
+                    if self.stack.depth == 0 {
+                        return Err((FaultKind::NotObject, at));
+                    }
+                    self.expect = Expect::CommaOrEnd;
+                    if let Some(node) = self.pending.take() {
+                        self.string(piece, at, node, trie, visitor);
+                    }
+                }
+                _ => return Err((self.wrong(), at)),
+            },
+            b':' if self.expect == Expect::Colon => self.expect = Expect::Value,
+            b',' if self.expect == Expect::CommaOrEnd => {
+                if self.stack.in_object() {
+                    self.expect = Expect::Key;
+                } else {
+                    self.expect = Expect::Value;
+                    self.next_element();
+                }
+            }
+            b'{' if wants_value => {
+                let node = self.pending.take();
+                self.stack.push(true);
+                self.expect = Expect::KeyOrEnd;
+                if let Some(node) = node {
+                    self.enter(node, false, trie, visitor);
+                }
+            }
+            b'[' if wants_value && self.stack.depth > 0 => {
+                let node = self.pending.take();
+                self.stack.push(false);
+                self.expect = Expect::ValueOrEnd;
+                if let Some(node) = node {
+                    self.enter(node, true, trie, visitor);
+                }
+            }
+            b'}' if self.stack.in_object() && matches!(self.expect, Expect::KeyOrEnd | Expect::CommaOrEnd) => {
+                self.leave(visitor);
+            }
+            b']' if self.stack.in_array() && matches!(self.expect, Expect::ValueOrEnd | Expect::CommaOrEnd) => {
+                self.leave(visitor);
+            }
+            b'[' if wants_value => return Err((FaultKind::NotObject, at)),
+            b'{' | b'}' | b'[' | b']' | b':' | b',' => return Err((self.wrong(), at)),
+            _ if wants_value => {
+                if self.stack.depth == 0 {
+                    return Err((FaultKind::NotObject, at));
+                }
+                self.expect = Expect::CommaOrEnd;
+                if let Some(node) = self.pending.take()
+                    && trie.is_leaf(node)
+                {
+                    visitor.scalar(node, piece[at]);
+                }
+                if full {
+                    let (state, read) = scalar::run(scalar::START, &piece[at..]);
+                    self.end_scalar(state, at + read, piece.len())?;
+                }
+            }
+            _ => return Err((self.wrong(), at)),
+        }
+        Ok(())
+    }
+
+    fn wrong(&self) -> FaultKind {
+        match self.expect {
+            Expect::Nothing => FaultKind::Trailing,
+            Expect::Value if self.stack.depth == 0 => FaultKind::NotObject,
+            _ => FaultKind::Grammar,
+        }
+    }
+
+    #[inline]
+    fn end_scalar(&mut self, state: scalar::State, end: usize, len: usize) -> Result<(), (FaultKind, usize)> {
+        if end == len && state != scalar::REJECT {
+            self.crossing = Crossing::Scalar(state);
+            return Ok(());
+        }
+        if scalar::accepts(state) { Ok(()) } else { Err((FaultKind::Scalar, end)) }
+    }
+
+    /// Goes on with a token that the last piece cut.
+    fn resume<V: Visitor>(
+        &mut self,
+        piece: &[u8],
+        trie: &Trie,
+        visitor: &mut V,
+        full: bool,
+    ) -> Result<(), (FaultKind, usize)> {
+        match std::mem::replace(&mut self.crossing, Crossing::None) {
+            Crossing::None => {}
+            Crossing::Scalar(state) if full => {
+                let (state, read) = scalar::run(state, piece);
+                self.end_scalar(state, read, piece.len())?;
+            }
+            Crossing::Scalar(_) => {}
+            Crossing::Key => {
+                if self.gather(piece, 0) {
+                    self.end_key(trie, visitor, 0)?;
+                } else {
+                    self.crossing = Crossing::Key;
+                }
+            }
+            Crossing::Value(node) => {
+                if self.gather(piece, 0) {
+                    self.end_string(node, visitor);
+                } else {
+                    self.crossing = Crossing::Value(node);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds raw string text from `from` up to the closing quote; whether it was found.
+    fn gather(&mut self, piece: &[u8], from: usize) -> bool {
+        // A backslash at the end of the text gathered so far escapes the first character here.
+        let mut escaped = self.text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
+        for (at, byte) in piece.iter().enumerate().skip(from) {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => {
+                    self.add_text(&piece[from..at]);
+                    return true;
+                }
+                _ => {}
+            }
+        }
+        self.add_text(&piece[from..]);
+        false
+    }
+
+    /// Text beyond any use is dropped, but for its last byte's sake: a run of backslashes must stay countable.
+    fn add_text(&mut self, bytes: &[u8]) {
+        if self.text.len() + bytes.len() > 8 * REFERENCE_BYTES_MAX {
+            self.too_long = true;
+            let slashes = bytes.iter().rev().take_while(|byte| **byte == b'\\').count();
+            let before = self.text.iter().rev().take_while(|byte| **byte == b'\\').count();
+            let odd = (slashes + if slashes == bytes.len() { before } else { 0 }) % 2 == 1;
+            self.text.clear();
+            self.text.extend_from_slice(if odd { b"\\" } else { b"" });
+            return;
+        }
+        self.text.extend_from_slice(bytes);
+    }
+
+    /// The end of a string that begins at `from`, if the piece has it and nothing in it is escaped.
+    #[inline]
+    fn plain_end(piece: &[u8], from: usize) -> Option<usize> {
+        let found = memchr::memchr2(b'"', b'\\', &piece[from..])? + from;
+        (piece[found] == b'"').then_some(found)
+    }
+
+    #[inline]
+    fn key<V: Visitor>(
+        &mut self,
+        piece: &[u8],
+        quote: usize,
+        trie: &Trie,
+        visitor: &mut V,
+    ) -> Result<(), (FaultKind, usize)> {
+        // Keys are short: a loop over their bytes beats a call.
+        let mut end = quote + 1;
+        while let Some(byte) = piece.get(end) {
+            if matches!(byte, b'"' | b'\\') {
+                break;
+            }
+            end += 1;
+        }
+        if piece.get(end) == Some(&b'"') {
+            return self.follow(&piece[quote + 1..end], quote, trie, visitor);
+        }
+        self.text.clear();
+        self.too_long = false;
+        match self.gather(piece, quote + 1) {
+            true => self.end_key(trie, visitor, quote),
+            false => {
+                self.crossing = Crossing::Key;
+                Ok(())
+            }
+        }
+    }
+
+    fn end_key<V: Visitor>(&mut self, trie: &Trie, visitor: &mut V, at: usize) -> Result<(), (FaultKind, usize)> {
+        let text = std::mem::take(&mut self.text);
+        let mut decoded = std::mem::take(&mut self.decoded);
+        let outcome = match !self.too_long && unescape(&text, &mut decoded) {
+            true => self.follow(decoded.as_bytes(), at, trie, visitor),
+            false => Ok(()),
+        };
+        self.text = text;
+        self.decoded = decoded;
+        outcome
+    }
+
+    #[inline]
+    fn follow<V: Visitor>(
+        &mut self,
+        name: &[u8],
+        at: usize,
+        trie: &Trie,
+        visitor: &mut V,
+    ) -> Result<(), (FaultKind, usize)> {
+        let Some(frame) = self.frames.last_mut() else { return Ok(()) };
+        let Some(child) = trie.child(frame.node, name) else { return Ok(()) };
+        if !visitor.wants(trie.paths(child)) {
+            return Ok(());
+        }
+        let bit = 1 << trie.ordinal(child);
+        if frame.seen & bit != 0 {
+            visitor.again(child, self.position + at as u64);
+        }
+        frame.seen |= bit;
+        self.pending = Some(child);
+        Ok(())
+    }
+
+    fn string<V: Visitor>(&mut self, piece: &[u8], quote: usize, node: Node, trie: &Trie, visitor: &mut V) {
+        // A string counts only where a scalar is expected, and not inside an array (reading 8 is about objects).
+        if !trie.is_leaf(node) {
+            return;
+        }
+        if let Some(end) = Self::plain_end(piece, quote + 1) {
+            let text = &piece[quote + 1..end];
+            let known = text.len() <= REFERENCE_BYTES_MAX;
+            return visitor.string(node, str::from_utf8(text).ok().filter(|_| known));
+        }
+        self.text.clear();
+        self.too_long = false;
+        if self.gather(piece, quote + 1) {
+            self.end_string(node, visitor);
+        } else {
+            self.crossing = Crossing::Value(node);
+        }
+    }
+
+    fn end_string<V: Visitor>(&mut self, node: Node, visitor: &mut V) {
+        let mut decoded = std::mem::take(&mut self.decoded);
+        let known = !self.too_long && unescape(&self.text, &mut decoded) && decoded.len() <= REFERENCE_BYTES_MAX;
+        visitor.string(node, known.then_some(decoded.as_str()));
+        self.decoded = decoded;
+    }
+
+    /// A container begins at a followed node.
+    fn enter<V: Visitor>(&mut self, node: Node, is_array: bool, trie: &Trie, visitor: &mut V) {
+        if node != ROOT && trie.is_leaf(node) {
+            return visitor.container(node);
+        }
+        self.frames.push(Frame { depth: self.stack.depth, node, is_array, seen: 0 });
+        if is_array {
+            self.pending = Some(node);
+        } else {
+            visitor.open(node);
+        }
+    }
+
+    /// A container ends.
+    #[inline]
+    fn leave<V: Visitor>(&mut self, visitor: &mut V) {
+        if let Some(frame) = self.frames.last()
+            && frame.depth == self.stack.depth
+        {
+            let frame = *frame;
+            self.frames.pop();
+            if !frame.is_array {
+                visitor.close(frame.node);
+            }
+        }
+        self.pending = None;
+        self.stack.pop();
+        self.expect = if self.stack.depth == 0 { Expect::Nothing } else { Expect::CommaOrEnd };
+    }
+
+    /// The next element of an array on a followed path is followed, too.
+    #[inline]
+    fn next_element(&mut self) {
+        if let Some(frame) = self.frames.last()
+            && frame.is_array
+            && frame.depth == self.stack.depth
+        {
+            self.pending = Some(frame.node);
+        }
+    }
+
+    /// Escapes and control characters inside strings (RFC 8259, section 7).
+    fn check_strings(
+        &mut self,
+        piece: &[u8],
+        base: usize,
+        blocks: usize,
+        masks: &Masks,
+    ) -> Result<(), (FaultKind, usize)> {
+        for block in 0..blocks {
+            let at = base + block * BLOCK;
+            if masks.control[block] != 0 {
+                return Err((FaultKind::Control, at + masks.control[block].trailing_zeros() as usize));
+            }
+            let mut next = at;
+            while self.hex_left > 0 && next < piece.len() && next < at + BLOCK {
+                if !piece[next].is_ascii_hexdigit() {
+                    return Err((FaultKind::Escape, next));
+                }
+                self.hex_left -= 1;
+                next += 1;
+            }
+            let mut escaped = masks.escaped[block];
+            while escaped != 0 {
+                let at = at + escaped.trailing_zeros() as usize;
+                escaped &= escaped - 1;
+                match piece[at] {
+                    b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
+                    b'u' => {
+                        let end = (base + (block + 1) * BLOCK).min(piece.len());
+                        let digits = &piece[at + 1..(at + 5).min(end)];
+                        if let Some(wrong) = digits.iter().position(|byte| !byte.is_ascii_hexdigit()) {
+                            return Err((FaultKind::Escape, at + 1 + wrong));
+                        }
+                        self.hex_left = 4 - digits.len() as u32;
+                    }
+                    _ => return Err((FaultKind::Escape, at)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// UTF-8 of a piece, sequences over its borders included.
+    fn check_utf8(&mut self, piece: &[u8]) -> Result<(), (FaultKind, usize)> {
+        let mut rest = piece;
+        if !self.partial.is_empty() {
+            let mut joined = std::mem::take(&mut self.partial);
+            // At most three more bytes complete a sequence.
+            let before = joined.len();
+            while let Some((first, more)) = rest.split_first() {
+                joined.push(*first);
+                rest = more;
+                match str::from_utf8(&joined) {
+                    Ok(_) => {
+                        joined.clear();
+                        break;
+                    }
+                    Err(error) if error.error_len().is_some() || joined.len() >= before + 4 => {
+                        return Err((FaultKind::Utf8, 0));
+                    }
+                    Err(_) => {}
+                }
+            }
+            self.partial = joined;
+        }
+        if rest.is_empty() || simdutf8::basic::from_utf8(rest).is_ok() {
+            return Ok(());
+        }
+        match str::from_utf8(rest) {
+            Err(error) if error.error_len().is_none() => {
+                self.partial = rest[error.valid_up_to()..].to_vec();
+                Ok(())
+            }
+            Err(error) => Err((FaultKind::Utf8, piece.len() - rest.len() + error.valid_up_to())),
+            Ok(_) => Ok(()),
+        }
+    }
+}
+
+/// Resolves escapes; `false` when the raw text is not what a JSON string may hold. A lone surrogate becomes U+FFFD:
+/// it is legal JSON, but equals nothing that is looked for.
+fn unescape(raw: &[u8], out: &mut String) -> bool {
+    out.clear();
+    let Ok(raw) = str::from_utf8(raw) else { return false };
+    let mut chars = raw.chars();
+    let mut lead: Option<u32> = None;
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            if lead.take().is_some() {
+                out.push(char::REPLACEMENT_CHARACTER);
+            }
+            out.push(c);
+            continue;
+        }
+        let unit = match chars.next() {
+            Some('u') => {
+                let digits: Option<u32> = (0..4).try_fold(0, |sum, _| Some(sum * 16 + chars.next()?.to_digit(16)?));
+                match digits {
+                    Some(unit) => unit,
+                    None => return false,
+                }
+            }
+            Some('b') => 8,
+            Some('f') => 12,
+            Some('n') => 10,
+            Some('r') => 13,
+            Some('t') => 9,
+            Some(plain @ ('"' | '\\' | '/')) => plain as u32,
+            _ => return false,
+        };
+        match (lead.take(), unit) {
+            (Some(high), 0xdc00..=0xdfff) => {
+                let code = 0x10000 + ((high - 0xd800) << 10) + (unit - 0xdc00);
+                out.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+                continue;
+            }
+            (Some(_), _) => out.push(char::REPLACEMENT_CHARACTER),
+            (None, _) => {}
+        }
+        match unit {
+            0xd800..=0xdbff => lead = Some(unit),
+            _ => out.push(char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER)),
+        }
+    }
+    if lead.is_some() {
+        out.push(char::REPLACEMENT_CHARACTER);
+    }
+    true
+}

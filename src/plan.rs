@@ -1,0 +1,238 @@
+//! Which file gets which rows: a pure function of selection and bounds, decided before anything is written.
+//!
+//! A shard is a resource type, an ordinal and the first and last of its rows in store order, so a plan of a hundred
+//! million rows stays as small as its list of files. Its rows are the selected ones of its type between the two.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ExportError, RequestError};
+use crate::fhir::ResourceType;
+use crate::observe::{Code, Messages, Severity};
+use crate::select::deletions::Deletions;
+use crate::select::request::MissingLastUpdated;
+use crate::select::{Bounds, Cohort, ExportRequest, Late, Ledger, Population, Selection};
+use crate::store::Snapshot;
+use crate::write::shard_name;
+
+/// A row's place: extent and row in it. Places order as the store does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// Number of the extent in the index.
+    pub extent: usize,
+    /// Number of the row in the extent.
+    pub row: usize,
+}
+
+/// One output file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// The one type of its rows (FILE-01).
+    pub resource_type: ResourceType,
+    /// From 1 within the type.
+    pub ordinal: u32,
+    /// Its first row.
+    pub first: Place,
+    /// Its last row.
+    pub last: Place,
+    /// Its rows.
+    pub rows: u64,
+    /// Its uncompressed bytes, a newline after each row included.
+    pub bytes: u64,
+}
+
+/// An export, decided but not written.
+pub struct Plan {
+    /// The request it answers.
+    pub request: ExportRequest,
+    /// The output files by type name, then ordinal (MANIFEST-16).
+    pub shards: Vec<Shard>,
+    /// The rows taken.
+    pub selection: Selection,
+    /// Whose they are.
+    pub cohort: Cohort,
+    /// The deletions to list.
+    pub deletions: Deletions,
+    /// What the reader should know: unresolved members, policies applied.
+    pub messages: Messages,
+    /// Name of the snapshot.
+    pub snapshot_id: String,
+}
+
+/// Rows, bytes and files of one type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TypeTotal {
+    /// Rows.
+    pub rows: u64,
+    /// Uncompressed bytes.
+    pub bytes: u64,
+    /// Files.
+    pub files: u64,
+}
+
+/// Plans an export: cohort, selection, shards. Runs on the current rayon pool; writes nothing.
+///
+/// # Errors
+/// [`ExportError::Request`] with every problem of the request, and what fails in the store.
+pub fn plan(snapshot: &Snapshot, request: &ExportRequest) -> Result<Plan, ExportError> {
+    request.check()?;
+    if let Some(since) = &request.since
+        && since > snapshot.as_of()
+    {
+        let text = format!(
+            "--since {since} is later than the transactionTime {}; nothing can have changed after it yet (SINCE-03)",
+            snapshot.as_of()
+        );
+        return Err(RequestError::one(text).into());
+    }
+    let mut cohort = Cohort::resolve(snapshot, request)?;
+    let selection = Selection::new(snapshot, &cohort, request);
+    let deletions = Deletions::new(snapshot, &cohort, request);
+    let mut messages = std::mem::take(&mut cohort.messages);
+    absent_members(snapshot, &cohort, &selection, &mut messages);
+    policies(request, &selection, &deletions, &mut messages);
+    let shards = cut(snapshot, &selection, request.bounds);
+    Ok(Plan { request: request.clone(), shards, selection, cohort, deletions, messages, snapshot_id: snapshot.id() })
+}
+
+/// Cuts the selected rows into shards, greedily in store order (FILE-12): a file takes rows as long as its bounds
+/// hold, and a row longer than the bound is alone in its file.
+pub fn cut(snapshot: &Snapshot, selection: &Selection, bounds: Bounds) -> Vec<Shard> {
+    let mut done: Vec<Vec<Shard>> = vec![Vec::new(); ResourceType::COUNT];
+    for extent in snapshot.extents() {
+        let columns = snapshot.index().extents()[extent].columns();
+        for row in selection.rows[extent].iter() {
+            let resource_type = columns.type_of(row);
+            let bytes = u64::from(columns.length[row]) + 1;
+            let place = Place { extent, row };
+            let shards = &mut done[resource_type.index()];
+            match shards.last_mut() {
+                Some(open)
+                    if open.bytes + bytes <= bounds.file_bytes
+                        && bounds.file_resources.is_none_or(|most| open.rows < most) =>
+                {
+                    open.last = place;
+                    open.rows += 1;
+                    open.bytes += bytes;
+                }
+                _ => shards.push(Shard {
+                    resource_type,
+                    ordinal: shards.len() as u32 + 1,
+                    first: place,
+                    last: place,
+                    rows: 1,
+                    bytes,
+                }),
+            }
+        }
+    }
+    done.into_iter().flatten().collect()
+}
+
+/// A member needs no current Patient row: its records are exported, and a warning names it (GROUP-06).
+fn absent_members(snapshot: &Snapshot, cohort: &Cohort, selection: &Selection, messages: &mut Messages) {
+    for patient in cohort.members.iter().filter(|patient| !selection.present.contains(*patient)) {
+        let id = snapshot.index().patient_id(patient as u32);
+        let text = format!(
+            "Patient/{id} is asked for but has no current Patient resource in the store; its records were exported"
+        );
+        messages.push(Severity::Warning, Code::NotFound, "member-without-patient", text);
+    }
+}
+
+/// What was decided by policy is said, with its count (OUTCOME-02, SINCE-04, DELETED-09).
+fn policies(request: &ExportRequest, selection: &Selection, deletions: &Deletions, messages: &mut Messages) {
+    let noticed = &selection.noticed;
+    let mut tell = |severity, cause, text| messages.push(severity, Code::Informational, cause, text);
+    if request.since.is_some() || request.until.is_some() {
+        if noticed.undated > 0 {
+            let done = match request.missing_last_updated {
+                MissingLastUpdated::Include => "exported whatever _since and _until say",
+                MissingLastUpdated::Exclude => "left out, as --missing-last-updated exclude asks",
+            };
+            let text = format!("{} resources without a usable meta.lastUpdated were {done}", noticed.undated);
+            tell(Severity::Information, "undated", text);
+        }
+    }
+    if noticed.late > 0 {
+        let done = match request.late {
+            Late::Include => "were exported",
+            Late::Report => "were not exported, as --late report asks",
+        };
+        let text = format!(
+            "{} resources came to the store after the export that _since names, though they are dated before it; they {done}",
+            noticed.late
+        );
+        tell(Severity::Information, "late", text);
+    }
+    if noticed.illegal_updated > 0 {
+        let text = format!(
+            "{} resources have a meta.lastUpdated that is no instant; it counts as none",
+            noticed.illegal_updated
+        );
+        tell(Severity::Warning, "illegal-last-updated", text);
+    }
+    if request.population != Population::System {
+        for (base, count) in &noticed.foreign {
+            let text = format!(
+                "{count} references to patients under the base {base} were taken for another server's patients; \
+                 if that base is this store's, give --fhir-base {base}"
+            );
+            tell(Severity::Warning, "foreign-base", text);
+        }
+    }
+    if request.since.is_some() && deletions.entries == 0 {
+        let text = "The store holds no DELETE entries, so deletions are not tracked: none can be listed".to_string();
+        tell(Severity::Information, "no-deletions", text);
+    }
+    if deletions.unknown > 0 {
+        let text = format!(
+            "{} deletions of resources that the store never held are not listed: whose they were is not known",
+            deletions.unknown
+        );
+        tell(Severity::Warning, "deleted-unknown", text);
+    }
+    if deletions.undated > 0 {
+        let text = format!(
+            "{} DELETE entries have no meta.lastUpdated; they count as older than everything and delete nothing",
+            deletions.undated
+        );
+        tell(Severity::Warning, "deleted-undated", text);
+    }
+}
+
+impl Plan {
+    /// Rows, bytes and files of each type that has any.
+    pub fn totals(&self) -> BTreeMap<&'static str, TypeTotal> {
+        let mut totals: BTreeMap<&'static str, TypeTotal> = BTreeMap::new();
+        for shard in &self.shards {
+            let total = totals.entry(shard.resource_type.name()).or_default();
+            total.rows += shard.rows;
+            total.bytes += shard.bytes;
+            total.files += 1;
+        }
+        totals
+    }
+
+    /// Rows of all files.
+    pub fn rows(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.rows).sum()
+    }
+
+    /// Uncompressed bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.bytes).sum()
+    }
+
+    /// The ledger of the snapshot's lines.
+    pub fn ledger(&self) -> &Ledger {
+        &self.selection.ledger
+    }
+
+    /// Name of a shard's file.
+    pub fn file_name(&self, shard: usize) -> String {
+        let shard = &self.shards[shard];
+        shard_name(shard.resource_type.name(), shard.ordinal, self.request.coding)
+    }
+}

@@ -1,0 +1,268 @@
+//! What is asked for: a builder with the names of the FHIR parameters, and the policies beside them.
+//!
+//! A request is checked as a whole; every problem is told at once. Nothing here reads the store.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::RequestError;
+use crate::fhir::{Instant, ResourceType, compartment};
+use crate::limits::FILE_BYTES_DEFAULT;
+use crate::write::digest::DigestAlgorithm;
+use crate::write::encode::Coding;
+
+/// Whose records are exported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Population {
+    /// Everything in the store, compartments ignored (COMP-14).
+    System,
+    /// Every patient's compartment.
+    AllPatients,
+    /// The patients named in a file, one id or reference a line.
+    Patients(PathBuf),
+    /// The members of the Group with this id in the store.
+    Group(String),
+    /// The members of the Group in this file.
+    GroupFile(PathBuf),
+}
+
+/// How `member.inactive` and `member.period` are read (reading 4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Members {
+    /// Whoever is listed is a member.
+    #[default]
+    Listed,
+    /// R4's meaning: active members whose period covers the transactionTime (GROUP-04).
+    Active,
+}
+
+/// What happens to late rows under `_since`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Late {
+    /// They are exported whatever their lastUpdated.
+    #[default]
+    Include,
+    /// They are only counted.
+    Report,
+}
+
+/// What happens to rows without `meta.lastUpdated` under `_since` and `_until` (reading 2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MissingLastUpdated {
+    /// They pass.
+    #[default]
+    Include,
+    /// They do not.
+    Exclude,
+}
+
+/// Bounds of an output file; a row is never split (FILE-12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bounds {
+    /// Most uncompressed bytes; one longer row gets a file of its own.
+    pub file_bytes: u64,
+    /// Most rows, if bounded.
+    pub file_resources: Option<u64>,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds { file_bytes: FILE_BYTES_DEFAULT, file_resources: None }
+    }
+}
+
+/// An export request. Fields are public; [`ExportRequest::check`] tells what is wrong with them.
+///
+/// ```
+/// use outpour::ExportRequest;
+/// let request = ExportRequest::group("ten").types(["Patient", "Observation"]).since("2020-01-01T00:00:00Z");
+/// assert!(request.check().is_ok());
+/// let wrong = ExportRequest::group("ten").types(["Pateint"]).since("yesterday");
+/// assert_eq!(wrong.check().unwrap_err().problems.len(), 2); // every problem at once
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExportRequest {
+    /// Whose records.
+    pub population: Population,
+    /// `_type`; empty for all (TYPE-02).
+    pub types: Vec<ResourceType>,
+    /// `_since`, strict (SINCE-02).
+    pub since: Option<Instant>,
+    /// `_until`, strict (SINCE-08).
+    pub until: Option<Instant>,
+    /// How Group members are read.
+    pub members: Members,
+    /// Bases under which absolute references are ours (reading 5).
+    pub fhir_bases: Vec<String>,
+    /// Late rows.
+    pub late: Late,
+    /// Undated rows.
+    pub missing_last_updated: MissingLastUpdated,
+    /// Bounds of a file.
+    pub bounds: Bounds,
+    /// Coding of the files.
+    pub coding: Coding,
+    /// Digest over each file.
+    pub digest: DigestAlgorithm,
+    /// Put before file names and the request path; file URLs when `None`.
+    pub base_url: Option<String>,
+    problems: Vec<String>,
+}
+
+impl ExportRequest {
+    fn of(population: Population) -> ExportRequest {
+        ExportRequest {
+            population,
+            types: Vec::new(),
+            since: None,
+            until: None,
+            members: Members::default(),
+            fhir_bases: Vec::new(),
+            late: Late::default(),
+            missing_last_updated: MissingLastUpdated::default(),
+            bounds: Bounds::default(),
+            coding: Coding::None,
+            digest: DigestAlgorithm::Xxh3,
+            base_url: None,
+            problems: Vec::new(),
+        }
+    }
+
+    /// Everything in the store.
+    pub fn system() -> ExportRequest {
+        ExportRequest::of(Population::System)
+    }
+
+    /// Every patient's compartment.
+    pub fn all_patients() -> ExportRequest {
+        ExportRequest::of(Population::AllPatients)
+    }
+
+    /// The patients named in a file.
+    pub fn patients(file: impl Into<PathBuf>) -> ExportRequest {
+        ExportRequest::of(Population::Patients(file.into()))
+    }
+
+    /// The members of a Group in the store.
+    pub fn group(id: impl Into<String>) -> ExportRequest {
+        ExportRequest::of(Population::Group(id.into()))
+    }
+
+    /// The members of a Group in a file.
+    pub fn group_file(file: impl Into<PathBuf>) -> ExportRequest {
+        ExportRequest::of(Population::GroupFile(file.into()))
+    }
+
+    /// `_type`: names of resource types; empty items are ignored (PARAM-07). Repeats add up (PARAM-01).
+    pub fn types<S: AsRef<str>>(mut self, names: impl IntoIterator<Item = S>) -> ExportRequest {
+        for name in names {
+            let name = name.as_ref().trim();
+            if name.is_empty() {
+                continue;
+            }
+            match ResourceType::parse(name) {
+                Some(known) => self.types.push(known),
+                None => {
+                    let similar = ResourceType::similar(name);
+                    let advice = match similar.as_slice() {
+                        [] => "use the names of FHIR R4, such as Patient or Observation".to_string(),
+                        near => format!("did you mean {}?", near.join(" or ")),
+                    };
+                    self.problems.push(format!("--type: {name:?} is no R4 resource type; {advice}"));
+                }
+            }
+        }
+        self.types.sort_unstable();
+        self.types.dedup();
+        self
+    }
+
+    /// `_since`: an instant, or a date as 00:00:00Z of that day (reading 1).
+    pub fn since(mut self, text: &str) -> ExportRequest {
+        match Instant::parse_instant_or_date(text) {
+            Some(at) => self.since = Some(at),
+            None => self.problems.push(format!(
+                "--since: {text:?} is neither an instant such as 2024-05-01T00:00:00Z (with seconds and offset) nor a date"
+            )),
+        }
+        self
+    }
+
+    /// `_until`: an instant.
+    pub fn until(mut self, text: &str) -> ExportRequest {
+        match Instant::parse(text) {
+            Some(at) => self.until = Some(at),
+            None => self.problems.push(format!(
+                "--until: {text:?} is no instant such as 2024-05-01T00:00:00Z (with seconds and offset)"
+            )),
+        }
+        self
+    }
+
+    /// A problem that was found while the request was put together elsewhere.
+    pub fn problem(mut self, text: impl Into<String>) -> ExportRequest {
+        self.problems.push(text.into());
+        self
+    }
+
+    /// Whether the request can be carried out as far as it can be told without the store.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn check(&self) -> Result<(), RequestError> {
+        let mut problems = self.problems.clone();
+        if let (Some(since), Some(until)) = (&self.since, &self.until)
+            && since >= until
+        {
+            problems.push(format!("--since {since} is not before --until {until}, so nothing could match (SINCE-09)"));
+        }
+        if self.bounds.file_bytes == 0 {
+            problems.push("--max-file-bytes is 0; give at least 1, such as 256MiB".to_string());
+        }
+        if self.bounds.file_resources == Some(0) {
+            problems.push("--max-file-resources is 0; give at least 1, or leave it out".to_string());
+        }
+        if self.population != Population::System
+            && !self.types.is_empty()
+            && self.problems.is_empty()
+            && self.types.iter().all(|t| !compartment::in_compartment(*t))
+        {
+            let names: Vec<&str> = self.types.iter().map(|t| t.name()).collect();
+            problems.push(format!(
+                "--type names only types outside the Patient compartment ({}), which belong to no patient; \
+                 add a type of the compartment, or export with --system (TYPE-04)",
+                names.join(", ")
+            ));
+        }
+        if problems.is_empty() { Ok(()) } else { Err(RequestError { problems }) }
+    }
+
+    /// The request as its kick-off URL: `{base-url}Group/{id}/$export?…` with sorted parameters (MANIFEST-02).
+    /// `group_id` is the id inside a Group file.
+    pub fn canonical(&self, group_id: Option<&str>) -> String {
+        let path = match &self.population {
+            Population::System => "$export".to_string(),
+            Population::AllPatients | Population::Patients(_) => "Patient/$export".to_string(),
+            Population::Group(id) => format!("Group/{id}/$export"),
+            Population::GroupFile(_) => format!("Group/{}/$export", group_id.unwrap_or("file")),
+        };
+        let mut parameters = Vec::new();
+        if let Some(since) = &self.since {
+            parameters.push(format!("_since={since}"));
+        }
+        if !self.types.is_empty() {
+            let names: Vec<&str> = self.types.iter().map(|t| t.name()).collect();
+            parameters.push(format!("_type={}", names.join(",")));
+        }
+        if let Some(until) = &self.until {
+            parameters.push(format!("_until={until}"));
+        }
+        let query = if parameters.is_empty() { String::new() } else { format!("?{}", parameters.join("&")) };
+        format!("{}{path}{query}", self.base_url.as_deref().unwrap_or(""))
+    }
+}

@@ -1,0 +1,353 @@
+//! Collects the facts of the lines of one extent and lays them out as columns.
+//!
+//! One worker owns a builder; nothing is shared. Memory is bounded by [`EXTENT_ROWS_MAX`] and [`EXTENT_FAULTS_MAX`].
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+
+use super::key::{self, IdClass};
+use super::layout::{self, COLUMN_COUNT, Column, Head, NO_INSTANT, flag, kind};
+use crate::bytes::columns::{as_bytes_i64, as_bytes_u32, as_bytes_u64};
+use crate::extract::{Facts, Fault, FaultKind, LastUpdated};
+use crate::fhir::{Id, Reference, ResourceType};
+use crate::limits::{EXTENT_FAULTS_MAX, EXTENT_ROWS_MAX};
+
+/// A patient as the owner dictionary keys it. Its hash is computed once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct OwnerKey {
+    hash: u64,
+    base: u32,
+    id: Id,
+}
+
+impl Hash for OwnerKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// Passes a hash through that is one already.
+#[derive(Default)]
+struct Ready(u64);
+
+impl Hasher for Ready {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only whole hashes are written")
+    }
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+/// An extent under construction.
+#[derive(Default)]
+pub struct ExtentBuilder {
+    head: Head,
+    offset: Vec<u32>,
+    length: Vec<u32>,
+    last_updated: Vec<i64>,
+    version: Vec<u64>,
+    id: Vec<[u8; 16]>,
+    resource_type: Vec<u8>,
+    flags: Vec<u8>,
+    owner_start: Vec<u32>,
+    owner: Vec<u32>,
+    sorted: Vec<(u64, u32)>,
+    owners: HashMap<OwnerKey, u32, BuildHasherDefault<Ready>>,
+    owner_list: Vec<OwnerKey>,
+    /// The owner met last: neighbouring rows mostly share it.
+    last_owner: Option<(String, u32)>,
+    /// Reference bases; the first is the empty one of relative references.
+    bases: Vec<String>,
+    base_numbers: HashMap<String, u32>,
+    base_count: Vec<u64>,
+    tomb_type: Vec<u8>,
+    tomb_id: Vec<[u8; 16]>,
+    tomb_base: Vec<u32>,
+    tomb_updated: Vec<i64>,
+    target_row: Vec<u32>,
+    target_type: Vec<u8>,
+    target_id: Vec<[u8; 16]>,
+    target_base: Vec<u32>,
+    fault: Vec<u32>,
+    fault_count: Vec<u64>,
+    type_count: Vec<u64>,
+    exact: Vec<[u32; 3]>,
+    restart: Vec<u64>,
+    heap: Vec<u8>,
+}
+
+impl ExtentBuilder {
+    /// An empty extent that begins at `start` in the uncompressed file.
+    pub fn new(start: u64) -> ExtentBuilder {
+        ExtentBuilder {
+            head: Head { start, end: start, ..Head::default() },
+            owner_start: vec![0],
+            bases: vec![String::new()],
+            base_count: vec![0],
+            fault_count: vec![0; FaultKind::ALL.len()],
+            type_count: vec![0; ResourceType::COUNT],
+            ..ExtentBuilder::default()
+        }
+    }
+
+    /// Whether another line would be too much for one extent.
+    pub fn is_full(&self) -> bool {
+        self.offset.len() + self.tomb_type.len() + self.target_row.len() >= EXTENT_ROWS_MAX
+    }
+
+    /// Where the extent begins.
+    pub fn start(&self) -> u64 {
+        self.head.start
+    }
+
+    /// Lines so far.
+    pub fn lines(&self) -> u64 {
+        self.head.lines
+    }
+
+    /// A blank line.
+    pub fn blank(&mut self) {
+        self.head.lines += 1;
+        self.head.blank += 1;
+    }
+
+    /// A faulty line at `offset` in the file.
+    pub fn fault(&mut self, offset: u64, length: u64, fault: Fault) {
+        let clip = |n: u64| n.min(u64::from(u32::MAX)) as u32;
+        self.fault_count[fault.kind as usize] += 1;
+        if self.fault.len() / 5 < EXTENT_FAULTS_MAX {
+            self.fault.extend([
+                clip(offset - self.head.start),
+                clip(length),
+                clip(self.head.lines),
+                clip(fault.at),
+                fault.kind as u32,
+            ]);
+        }
+        self.head.lines += 1;
+        self.head.faulty += 1;
+    }
+
+    /// A restart of a compressed file: uncompressed and compressed offset.
+    pub fn restart(&mut self, uncompressed: u64, compressed: u64) {
+        self.restart.extend([uncompressed, compressed]);
+    }
+
+    /// A resource line at `offset` in the file.
+    pub fn row(&mut self, offset: u64, length: u32, leading_space: bool, facts: &Facts) {
+        let row = self.offset.len() as u32;
+        let id = facts.id.expect("a resource without an id is a fault");
+        let (class, packed) = key::pack_id(id.as_bytes(), &mut self.heap);
+        let mut flags = class as u8;
+        if leading_space {
+            flags |= flag::LEADING_SPACE;
+        }
+        let ticks = match facts.last_updated() {
+            LastUpdated::At(at) => {
+                if !at.rest.is_empty() {
+                    flags |= flag::EXACT;
+                    let place = key::push_heap(&mut self.heap, at.rest);
+                    self.exact.push([row, place, at.rest.len() as u32]);
+                }
+                at.ticks
+            }
+            LastUpdated::Missing => NO_INSTANT,
+            LastUpdated::Illegal => {
+                flags |= flag::ILLEGAL_UPDATED;
+                NO_INSTANT
+            }
+        };
+        self.head.lines += 1;
+        self.head.undated += u64::from(ticks == NO_INSTANT);
+        self.offset.push((offset - self.head.start) as u32);
+        self.length.push(length);
+        self.last_updated.push(ticks);
+        self.version.push(key::pack_version(facts.version_id(), &mut self.heap));
+        self.id.push(packed);
+        self.resource_type.push(facts.resource_type.index() as u8);
+        self.flags.push(flags);
+        self.type_count[facts.resource_type.index()] += 1;
+        self.sorted.push((key::entity_hash(facts.resource_type, id.as_bytes()), row | kind::ROW));
+        self.own(facts, id, row);
+        self.owner_start.push(self.owner.len() as u32);
+    }
+
+    /// Owners and targets of a row.
+    fn own(&mut self, facts: &Facts, id: Id, row: u32) {
+        let first = self.owner.len();
+        if facts.resource_type == ResourceType::PATIENT {
+            // A Patient is in its own compartment (COMP-02).
+            let own = self.owner_number("", id);
+            self.owner.push(own);
+        }
+        for text in facts.references() {
+            let number = match &self.last_owner {
+                Some((last, number)) if last == text => {
+                    let base = self.owner_list[*number as usize].base;
+                    self.base_count[base as usize] += 1;
+                    *number
+                }
+                _ => {
+                    let Some(reference) = Reference::parse(text) else { continue };
+                    if reference.resource_type != ResourceType::PATIENT {
+                        if facts.resource_type == ResourceType::PROVENANCE {
+                            self.target(row, &reference);
+                        }
+                        continue;
+                    }
+                    let number = self.owner_number(reference.base, reference.id);
+                    let base = self.owner_list[number as usize].base;
+                    self.base_count[base as usize] += 1;
+                    let mut last = self.last_owner.take().map(|(text, _)| text).unwrap_or_default();
+                    last.clear();
+                    last.push_str(text);
+                    self.last_owner = Some((last, number));
+                    number
+                }
+            };
+            if !self.owner[first..].contains(&number) {
+                self.owner.push(number);
+            }
+        }
+    }
+
+    fn owner_number(&mut self, base: &str, id: Id) -> u32 {
+        let hash = key::owner_hash(base.as_bytes(), id.as_bytes());
+        let key = OwnerKey { hash, base: self.base_number(base), id };
+        let next = self.owner_list.len() as u32;
+        let number = *self.owners.entry(key).or_insert(next);
+        if number == next {
+            self.owner_list.push(key);
+        }
+        number
+    }
+
+    fn base_number(&mut self, base: &str) -> u32 {
+        if base.is_empty() {
+            return 0;
+        }
+        if let Some(number) = self.base_numbers.get(base) {
+            return *number;
+        }
+        let number = self.bases.len() as u32;
+        self.bases.push(base.to_string());
+        self.base_numbers.insert(base.to_string(), number);
+        self.base_count.push(0);
+        number
+    }
+
+    fn target(&mut self, row: u32, reference: &Reference<'_>) {
+        let number = self.target_row.len() as u32;
+        let (class, packed) = key::pack_id(reference.id.as_bytes(), &mut self.heap);
+        let base = self.base_number(reference.base) | (class as u32) << 30;
+        self.target_row.push(row);
+        self.target_type.push(reference.resource_type.index() as u8);
+        self.target_id.push(packed);
+        self.target_base.push(base);
+        let hash = key::entity_hash(reference.resource_type, reference.id.as_bytes());
+        self.sorted.push((hash, number | kind::TARGET));
+    }
+
+    /// A line of DELETE entries.
+    pub fn tombstone_line(&mut self, facts: &Facts) {
+        self.head.lines += 1;
+        self.head.tombstone_lines += 1;
+        for url in facts.tombstones() {
+            let Some(reference) = Reference::parse(url) else { continue };
+            let number = self.tomb_type.len() as u32;
+            let ticks = match facts.last_updated() {
+                LastUpdated::At(at) => {
+                    if !at.rest.is_empty() {
+                        let place = key::push_heap(&mut self.heap, at.rest);
+                        self.exact.push([number | 1 << 31, place, at.rest.len() as u32]);
+                    }
+                    at.ticks
+                }
+                LastUpdated::Missing | LastUpdated::Illegal => NO_INSTANT,
+            };
+            let (class, packed) = key::pack_id(reference.id.as_bytes(), &mut self.heap);
+            let base = self.base_number(reference.base) | (class as u32) << 30;
+            self.tomb_type.push(reference.resource_type.index() as u8);
+            self.tomb_id.push(packed);
+            self.tomb_base.push(base);
+            self.tomb_updated.push(ticks);
+            let hash = key::entity_hash(reference.resource_type, reference.id.as_bytes());
+            self.sorted.push((hash, number | kind::TOMBSTONE));
+        }
+    }
+
+    /// The extent's bytes, given where it ends in the file and the hash of its bytes there.
+    pub fn finish(mut self, end: u64, content: u64) -> Vec<u8> {
+        self.head.end = end;
+        self.head.content = content;
+        // Owners in the order of their hashes, so that dictionaries merge without sorting again.
+        let mut order: Vec<u32> = (0..self.owner_list.len() as u32).collect();
+        order.sort_unstable_by_key(|at| {
+            let key = &self.owner_list[*at as usize];
+            (key.hash, key.base, key.id)
+        });
+        let mut place = vec![0u32; order.len()];
+        for (new, old) in order.iter().enumerate() {
+            place[*old as usize] = new as u32;
+        }
+        for owner in &mut self.owner {
+            *owner = place[*owner as usize];
+        }
+        let mut owner_hash = Vec::with_capacity(order.len());
+        let mut owner_id = Vec::with_capacity(order.len());
+        let mut owner_base = Vec::with_capacity(order.len());
+        for old in order {
+            let key = self.owner_list[old as usize];
+            let (class, packed): (IdClass, _) = key::pack_id(key.id.as_bytes(), &mut self.heap);
+            owner_hash.push(key.hash);
+            owner_id.push(packed);
+            owner_base.push(key.base | (class as u32) << 30);
+        }
+        self.sorted.sort_unstable();
+        let (sorted_hash, sorted_ref): (Vec<u64>, Vec<u32>) = self.sorted.iter().copied().unzip();
+        let mut base = Vec::new();
+        for text in &self.bases {
+            base.push(key::push_heap(&mut self.heap, text.as_bytes()));
+            base.push(text.len() as u32);
+        }
+        self.exact.sort_unstable();
+
+        let mut columns: [&[u8]; COLUMN_COUNT] = [&[]; COLUMN_COUNT];
+        let mut put = |column: Column, bytes| columns[column as usize] = bytes;
+        put(Column::Offset, as_bytes_u32(&self.offset));
+        put(Column::Length, as_bytes_u32(&self.length));
+        put(Column::LastUpdated, as_bytes_i64(&self.last_updated));
+        put(Column::VersionId, as_bytes_u64(&self.version));
+        put(Column::Id, self.id.as_flattened());
+        put(Column::Type, &self.resource_type);
+        put(Column::Flags, &self.flags);
+        put(Column::OwnerStart, as_bytes_u32(&self.owner_start));
+        put(Column::Owner, as_bytes_u32(&self.owner));
+        put(Column::SortedHash, as_bytes_u64(&sorted_hash));
+        put(Column::SortedRef, as_bytes_u32(&sorted_ref));
+        put(Column::OwnerHash, as_bytes_u64(&owner_hash));
+        put(Column::OwnerId, owner_id.as_flattened());
+        put(Column::OwnerBase, as_bytes_u32(&owner_base));
+        put(Column::Base, as_bytes_u32(&base));
+        put(Column::BaseCount, as_bytes_u64(&self.base_count));
+        put(Column::TombType, &self.tomb_type);
+        put(Column::TombId, self.tomb_id.as_flattened());
+        put(Column::TombBase, as_bytes_u32(&self.tomb_base));
+        put(Column::TombUpdated, as_bytes_i64(&self.tomb_updated));
+        put(Column::TargetRow, as_bytes_u32(&self.target_row));
+        put(Column::TargetType, &self.target_type);
+        put(Column::TargetId, self.target_id.as_flattened());
+        put(Column::TargetBase, as_bytes_u32(&self.target_base));
+        put(Column::Fault, as_bytes_u32(&self.fault));
+        put(Column::FaultCount, as_bytes_u64(&self.fault_count));
+        put(Column::TypeCount, as_bytes_u64(&self.type_count));
+        put(Column::Exact, as_bytes_u32(self.exact.as_flattened()));
+        put(Column::Restart, as_bytes_u64(&self.restart));
+        put(Column::Heap, &self.heap);
+        layout::encode(self.head, &columns)
+    }
+}

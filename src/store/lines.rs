@@ -1,0 +1,209 @@
+//! From the bytes of a store file, in pieces of any length, to extents.
+//!
+//! A line inside one piece is scanned where it lies; one that crosses pieces is fed to the scanner piece by piece, so
+//! that a line of gigabytes needs no buffer of its own. What is a line: the bytes between newlines without one
+//! trailing carriage return, and without the byte order mark at the start of the file (reading 8).
+
+use memchr::memchr;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::extent_builder::ExtentBuilder;
+use crate::extract::{Content, Extractor, Facts, Fault, FaultKind};
+use crate::limits::ROW_BYTES_MAX;
+
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// An extent that is ready to be written.
+pub struct Encoded {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Start in the (uncompressed) file.
+    pub start: u64,
+    /// End in the (uncompressed) file.
+    pub end: u64,
+    /// Hash of the file's bytes between them.
+    pub content: u64,
+}
+
+/// Cuts pieces into lines and lines into extents.
+pub struct Lines<'a> {
+    extractor: &'a mut Extractor,
+    builder: ExtentBuilder,
+    hash: Xxh3,
+    /// Offset in the file of the next byte.
+    position: u64,
+    line: Option<OpenLine>,
+    done: Vec<Encoded>,
+}
+
+/// A line that began in an earlier piece.
+struct OpenLine {
+    start: u64,
+    /// Bytes fed so far.
+    fed: u64,
+    /// A carriage return that may turn out to be part of the line's end.
+    held: bool,
+    blank: bool,
+    leading_space: bool,
+}
+
+impl<'a> Lines<'a> {
+    /// Starts at `start` in the file, which must be the start of a line.
+    pub fn new(extractor: &'a mut Extractor, start: u64) -> Lines<'a> {
+        Lines {
+            extractor,
+            builder: ExtentBuilder::new(start),
+            hash: Xxh3::new(),
+            position: start,
+            line: None,
+            done: Vec::new(),
+        }
+    }
+
+    /// Offset in the file behind the last piece.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Whether the bytes so far end inside a line.
+    pub fn inside_line(&self) -> bool {
+        self.line.is_some()
+    }
+
+    /// A place where decoding can begin anew: offsets in the uncompressed and the compressed file.
+    pub fn restart(&mut self, uncompressed: u64, compressed: u64) {
+        self.builder.restart(uncompressed, compressed);
+    }
+
+    /// Extents finished so far.
+    pub fn take_done(&mut self) -> std::vec::Drain<'_, Encoded> {
+        self.done.drain(..)
+    }
+
+    /// The next bytes of the file. An extent ends behind the first line at or after `extent_bytes`.
+    pub fn piece(&mut self, bytes: &[u8], extent_bytes: u64) {
+        let mut hashed = 0;
+        let mut at = 0;
+        if self.position == 0 && bytes.starts_with(BOM) {
+            at = BOM.len();
+        }
+        let base = self.position;
+        while at < bytes.len() {
+            let Some(newline) = memchr(b'\n', &bytes[at..]).map(|n| at + n) else {
+                self.feed(&bytes[at..], base + at as u64);
+                break;
+            };
+            if self.line.is_some() {
+                self.feed(&bytes[at..newline], base + at as u64);
+                self.end_open_line();
+            } else {
+                self.whole(&bytes[at..newline], base + at as u64);
+            }
+            at = newline + 1;
+            let end = base + at as u64;
+            if self.builder.is_full() || end - self.builder.start() >= extent_bytes {
+                self.hash.update(&bytes[hashed..at]);
+                hashed = at;
+                self.cut(end);
+            }
+        }
+        self.hash.update(&bytes[hashed..]);
+        self.position = base + bytes.len() as u64;
+    }
+
+    /// The file, or the part of it that was asked for, ends here. The extents that were not taken yet are returned.
+    pub fn finish(mut self) -> Vec<Encoded> {
+        if self.line.is_some() {
+            self.end_open_line();
+        }
+        if self.position > self.builder.start() {
+            self.cut(self.position);
+        }
+        self.done
+    }
+
+    /// The bytes cannot be read further: the line that was begun, or the nothing there is, becomes a fault.
+    pub fn break_off(mut self, kind: FaultKind) -> Vec<Encoded> {
+        let (start, length) = match self.line.take() {
+            Some(line) => (line.start, self.position - line.start),
+            None => (self.position, 0),
+        };
+        self.builder.fault(start, length, Fault { kind, at: length });
+        self.cut(self.position);
+        self.done
+    }
+
+    fn cut(&mut self, end: u64) {
+        let builder = std::mem::replace(&mut self.builder, ExtentBuilder::new(end));
+        let hash = std::mem::replace(&mut self.hash, Xxh3::new());
+        let (start, content) = (builder.start(), hash.digest());
+        self.done.push(Encoded { bytes: builder.finish(end, content), start, end, content });
+    }
+
+    fn whole(&mut self, line: &[u8], start: u64) {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let leading_space = line.first().is_none_or(|b| is_space(*b));
+        if leading_space && line.iter().all(|b| is_space(*b)) {
+            return self.builder.blank();
+        }
+        if line.len() as u64 > ROW_BYTES_MAX {
+            return self.builder.fault(start, line.len() as u64, Fault { kind: FaultKind::TooLong, at: 0 });
+        }
+        let outcome = self.extractor.extract(line);
+        keep(&mut self.builder, outcome, start, line.len() as u64, leading_space);
+    }
+
+    /// Feeds the next part of a line that no piece holds as a whole.
+    fn feed(&mut self, part: &[u8], start: u64) {
+        let line = self.line.get_or_insert_with(|| {
+            self.extractor.begin();
+            let leading_space = part.first().is_some_and(|b| is_space(*b));
+            OpenLine { start, fed: 0, held: false, blank: true, leading_space }
+        });
+        if part.is_empty() {
+            return;
+        }
+        if line.held {
+            self.extractor.feed(b"\r");
+            line.fed += 1;
+            line.held = false;
+        }
+        let part = match part {
+            [head @ .., b'\r'] => {
+                line.held = true;
+                head
+            }
+            _ => part,
+        };
+        line.blank = line.blank && part.iter().all(|b| is_space(*b));
+        line.fed += part.len() as u64;
+        if line.fed <= ROW_BYTES_MAX {
+            self.extractor.feed(part);
+        }
+    }
+
+    fn end_open_line(&mut self) {
+        let Some(line) = self.line.take() else { return };
+        if line.blank {
+            return self.builder.blank();
+        }
+        let outcome = match line.fed {
+            0..=ROW_BYTES_MAX => self.extractor.finish(),
+            _ => Err(Fault { kind: FaultKind::TooLong, at: 0 }),
+        };
+        keep(&mut self.builder, outcome, line.start, line.fed, line.leading_space);
+    }
+}
+
+fn keep(builder: &mut ExtentBuilder, outcome: Result<&Facts, Fault>, start: u64, length: u64, leading_space: bool) {
+    match outcome {
+        Ok(facts) if facts.content == Content::Tombstones => builder.tombstone_line(facts),
+        Ok(facts) => builder.row(start, length as u32, leading_space, facts),
+        Err(fault) => builder.fault(start, length, fault),
+    }
+}
+
+/// White space of RFC 8259 that can stand inside a line.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r')
+}

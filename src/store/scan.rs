@@ -1,0 +1,270 @@
+//! Scans the parts of a store that no extent covers yet, on all threads, into new extents.
+//!
+//! Workers are pure functions from a span to encoded extents; one writer appends them to a container file in whatever
+//! order they come, and their place in the store, not their arrival, gives their order. Speed of light: the scanner's
+//! bytes per second times the threads; memory: one extent's columns a thread, and a few encoded ones on their way.
+
+use std::io::Write;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use memchr::{memchr, memrchr};
+use rayon::prelude::*;
+
+use super::index_file::Home;
+use super::lines::{Encoded, Lines};
+use crate::bytes::decode::{Coding, DecodeError, Decoder, Restart};
+use crate::bytes::kernels::Kernel;
+use crate::bytes::source::{Source, SourceError};
+use crate::error::IndexError;
+use crate::extract::{Extractor, FaultKind, Validate};
+use crate::limits::{EXTENT_BYTES, READ_BYTES};
+
+/// A part of a store file to scan.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// Index of the file among the sources.
+    pub file: usize,
+    /// What to scan of it.
+    pub part: Part,
+}
+
+/// What a span covers.
+#[derive(Clone, Debug)]
+pub enum Part {
+    /// Bytes of a plain file; begins and ends at line ends, but for the tail, which has no newline yet.
+    Plain {
+        /// Offsets in the file.
+        range: Range<u64>,
+        /// Whether it is the line without a newline at the end of the file.
+        tail: bool,
+    },
+    /// A compressed file from a restart to its end.
+    Compressed {
+        /// gzip or zstd.
+        coding: Coding,
+        /// Where to begin.
+        from: Restart,
+    },
+}
+
+/// A new extent, written to the container.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// Index of the file among the sources.
+    pub file: usize,
+    /// Offset in the container.
+    pub at: u64,
+    /// Start in the (uncompressed) file.
+    pub start: u64,
+    /// End in the (uncompressed) file.
+    pub end: u64,
+    /// Hash of the bytes between them.
+    pub content: u64,
+    /// Whether it is a tail.
+    pub tail: bool,
+}
+
+/// Result of a scan.
+#[derive(Default)]
+pub struct Scanned {
+    /// The new extents, in no order.
+    pub extents: Vec<Written>,
+    /// Compressed files (indices among the sources) that did not end with a whole member and a whole line.
+    pub open_ended: Vec<usize>,
+}
+
+/// How a scan is run.
+pub struct ScanOptions<'a> {
+    /// Scanner kernel.
+    pub kernel: Kernel,
+    /// What is checked.
+    pub validate: Validate,
+    /// Bytes of store files scanned so far.
+    pub progress: &'a AtomicU64,
+    /// Set from outside to stop.
+    pub cancel: &'a AtomicBool,
+}
+
+/// Cuts `range` of a plain file into spans of about [`EXTENT_BYTES`] at line ends, the line without a newline at its
+/// end apart. Touches only the bytes around the cuts.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn plain_spans(file: usize, source: &Source, range: Range<u64>) -> Result<Vec<Span>, SourceError> {
+    let mut spans = Vec::new();
+    let lines_end = match last_newline(source, range.clone())? {
+        Some(at) => at + 1,
+        None => range.start,
+    };
+    let mut start = range.start;
+    while start < lines_end {
+        let aim = start + EXTENT_BYTES;
+        let end = match aim < lines_end {
+            true => first_newline(source, aim - 1..lines_end)?.map_or(lines_end, |at| at + 1),
+            false => lines_end,
+        };
+        spans.push(Span { file, part: Part::Plain { range: start..end, tail: false } });
+        start = end;
+    }
+    if lines_end < range.end {
+        spans.push(Span { file, part: Part::Plain { range: lines_end..range.end, tail: true } });
+    }
+    Ok(spans)
+}
+
+fn first_newline(source: &Source, range: Range<u64>) -> Result<Option<u64>, SourceError> {
+    let mut buffer = Vec::new();
+    let mut at = range.start;
+    while at < range.end {
+        let len = (range.end - at).min(READ_BYTES as u64) as usize;
+        if let Some(found) = memchr(b'\n', source.read(at, len, &mut buffer)?) {
+            return Ok(Some(at + found as u64));
+        }
+        at += len as u64;
+    }
+    Ok(None)
+}
+
+fn last_newline(source: &Source, range: Range<u64>) -> Result<Option<u64>, SourceError> {
+    let mut buffer = Vec::new();
+    let mut end = range.end;
+    while end > range.start {
+        let len = (end - range.start).min(READ_BYTES as u64) as usize;
+        if let Some(found) = memrchr(b'\n', source.read(end - len as u64, len, &mut buffer)?) {
+            return Ok(Some(end - len as u64 + found as u64));
+        }
+        end -= len as u64;
+    }
+    Ok(None)
+}
+
+/// Scans `spans` on the current rayon pool and appends the extents to the container `name`.
+///
+/// # Errors
+/// The first failure to read the store or write the index, or the wish to stop.
+pub fn scan(
+    sources: &[Source],
+    spans: &[Span],
+    home: &Home,
+    name: &str,
+    options: &ScanOptions<'_>,
+) -> Result<Scanned, IndexError> {
+    let failed_write = |source| IndexError::Write { name: name.to_string(), source };
+    let mut container = std::io::BufWriter::with_capacity(1 << 20, home.create(name).map_err(failed_write)?);
+    // Bounded: a slow disk holds the workers back instead of filling the memory.
+    let (sender, receiver) = crossbeam::channel::bounded::<(usize, bool, Encoded)>(rayon::current_num_threads());
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(move || -> Result<Vec<Written>, IndexError> {
+            let mut extents = Vec::new();
+            let mut at = 0;
+            for (file, tail, encoded) in receiver {
+                container.write_all(&encoded.bytes).map_err(failed_write)?;
+                let Encoded { bytes, start, end, content } = encoded;
+                extents.push(Written { file, at, start, end, content, tail });
+                at += bytes.len() as u64;
+            }
+            container.flush().map_err(failed_write)?;
+            Ok(extents)
+        });
+        let open_ended = spans
+            .par_iter()
+            .map_init(
+                || (Extractor::new(options.kernel, options.validate), sender.clone()),
+                |(extractor, sender), span| {
+                    let source = &sources[span.file];
+                    let tail = matches!(span.part, Part::Plain { tail: true, .. });
+                    let mut emit = |encoded| sender.send((span.file, tail, encoded)).map_err(|_| IndexError::Stopped);
+                    match &span.part {
+                        Part::Plain { range, .. } => {
+                            scan_plain(source, range.clone(), extractor, options, &mut emit).map(|()| None)
+                        }
+                        Part::Compressed { coding, from } => {
+                            let closed = scan_compressed(source, *coding, *from, extractor, options, &mut emit)?;
+                            Ok((!closed).then_some(span.file))
+                        }
+                    }
+                },
+            )
+            .filter_map(Result::transpose)
+            .collect::<Result<Vec<usize>, IndexError>>();
+        drop(sender);
+        // A failed write closes the channel, and the workers then stop with `Stopped`: the cause goes first.
+        let extents = writer.join().expect("the writer does not panic")?;
+        Ok(Scanned { extents, open_ended: open_ended? })
+    })
+}
+
+type Emit<'a> = &'a mut dyn FnMut(Encoded) -> Result<(), IndexError>;
+
+fn scan_plain(
+    source: &Source,
+    range: Range<u64>,
+    extractor: &mut Extractor,
+    options: &ScanOptions<'_>,
+    emit: Emit<'_>,
+) -> Result<(), IndexError> {
+    let mut lines = Lines::new(extractor, range.start);
+    let mut buffer = Vec::new();
+    let mut at = range.start;
+    while at < range.end {
+        if options.cancel.load(Relaxed) {
+            return Err(IndexError::Cancelled);
+        }
+        // A mapped file is scanned in the same pieces: lines that cross them are rare, and progress stays fine-grained.
+        let len = (range.end - at).min(4 * READ_BYTES as u64) as usize;
+        lines.piece(source.read(at, len, &mut buffer)?, u64::MAX);
+        at += len as u64;
+        options.progress.fetch_add(len as u64, Relaxed);
+        for encoded in lines.take_done() {
+            emit(encoded)?;
+        }
+    }
+    lines.finish().into_iter().try_for_each(emit)
+}
+
+/// Whether the file ended with a whole member and a whole line.
+fn scan_compressed(
+    source: &Source,
+    coding: Coding,
+    from: Restart,
+    extractor: &mut Extractor,
+    options: &ScanOptions<'_>,
+    emit: Emit<'_>,
+) -> Result<bool, IndexError> {
+    let mut decoder = match Decoder::new(source, coding, from) {
+        Ok(decoder) => decoder,
+        Err(DecodeError::Source(error)) => return Err(error.into()),
+        Err(_) => unreachable!("only reading fails before the first piece"),
+    };
+    let mut restarts = Vec::new();
+    let mut lines = Lines::new(extractor, from.uncompressed);
+    lines.restart(from.uncompressed, from.compressed);
+    let mut compressed = from.compressed;
+    loop {
+        if options.cancel.load(Relaxed) {
+            return Err(IndexError::Cancelled);
+        }
+        match decoder.piece(|restart| restarts.push(restart)) {
+            Ok(Some(piece)) => lines.piece(piece, EXTENT_BYTES),
+            Ok(None) => break,
+            Err(DecodeError::Source(error)) => return Err(error.into()),
+            Err(_) => {
+                lines.break_off(FaultKind::Damaged).into_iter().try_for_each(emit)?;
+                return Ok(false);
+            }
+        }
+        for restart in restarts.drain(..) {
+            lines.restart(restart.uncompressed, restart.compressed);
+        }
+        let now = decoder.compressed();
+        options.progress.fetch_add(now - compressed, Relaxed);
+        compressed = now;
+        for encoded in lines.take_done() {
+            emit(encoded)?;
+        }
+    }
+    let closed = !lines.inside_line();
+    lines.finish().into_iter().try_for_each(emit)?;
+    Ok(closed)
+}

@@ -1,0 +1,115 @@
+//! Finds the data files of a store directory, in store order.
+//!
+//! Names beginning with a dot are skipped, symlinks are not followed, and inside a directory that holds an outpour
+//! manifest only its `output` and `deleted` files are read (its `error` files are messages, not records). Nothing is
+//! opened here but manifests.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::bytes::decode::Coding;
+
+/// A data file of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Path relative to the store, `/` between its parts; store order is the bytewise order of these.
+    pub name: String,
+    /// How its bytes are coded.
+    pub coding: Coding,
+}
+
+/// What a walk found.
+#[derive(Clone, Debug, Default)]
+pub struct Walk {
+    /// Data files in store order.
+    pub files: Vec<Found>,
+    /// Relative paths that were passed by: other files, symlinks, names that are no UTF-8 (shown lossily).
+    pub ignored: Vec<String>,
+}
+
+/// Walks the directory tree under `root`.
+///
+/// # Errors
+/// Any directory that cannot be read: a part of the store that is silently absent would be lost data.
+pub fn walk(root: &Path) -> Result<Walk, (PathBuf, io::Error)> {
+    let mut walk = Walk::default();
+    visit(root, "", &mut walk)?;
+    walk.files.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
+    walk.ignored.sort();
+    Ok(walk)
+}
+
+fn visit(directory: &Path, prefix: &str, walk: &mut Walk) -> Result<(), (PathBuf, io::Error)> {
+    let at = |error| (directory.to_path_buf(), error);
+    let published = published_names(directory);
+    for entry in std::fs::read_dir(directory).map_err(at)? {
+        let entry = entry.map_err(at)?;
+        let Ok(name) = entry.file_name().into_string() else {
+            walk.ignored.push(format!("{prefix}{}", entry.file_name().to_string_lossy()));
+            continue;
+        };
+        if name.starts_with('.') {
+            continue;
+        }
+        let relative = format!("{prefix}{name}");
+        let kind = entry.file_type().map_err(|error| (entry.path(), error))?;
+        if kind.is_dir() {
+            // Sub-directories of a published export: only `deleted` holds store data, and only as the manifest says.
+            match &published {
+                Some(_) if name != "deleted" => walk.ignored.push(format!("{relative}/")),
+                Some(names) => visit_published(&entry.path(), &relative, names, walk)?,
+                None => visit(&entry.path(), &format!("{relative}/"), walk)?,
+            }
+            continue;
+        }
+        let listed = published.as_ref().is_none_or(|names| names.contains(&name));
+        match Coding::of_name(&name) {
+            Some(coding) if kind.is_file() && listed => walk.files.push(Found { name: relative, coding }),
+            _ => walk.ignored.push(relative),
+        }
+    }
+    Ok(())
+}
+
+/// The `deleted` directory of an export: the files that its manifest lists, nothing else.
+fn visit_published(
+    directory: &Path,
+    prefix: &str,
+    names: &HashSet<String>,
+    walk: &mut Walk,
+) -> Result<(), (PathBuf, io::Error)> {
+    let at = |error| (directory.to_path_buf(), error);
+    for entry in std::fs::read_dir(directory).map_err(at)? {
+        let entry = entry.map_err(at)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let relative = format!("{prefix}/{name}");
+        let file = entry.file_type().map_err(at)?.is_file();
+        match Coding::of_name(&name) {
+            Some(coding) if file && names.contains(&format!("deleted/{name}")) => {
+                walk.files.push(Found { name: relative, coding })
+            }
+            _ if name.starts_with('.') => {}
+            _ => walk.ignored.push(relative),
+        }
+    }
+    Ok(())
+}
+
+/// Names (relative to `directory`) of the output and deleted files that the directory's outpour manifest lists, or
+/// `None` when it holds no such manifest. A `manifest.json` of another system is just another file.
+fn published_names(directory: &Path) -> Option<HashSet<String>> {
+    let text = std::fs::read(directory.join("manifest.json")).ok()?;
+    let manifest: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    manifest.get("extension")?.get("urn:outpour:export:1")?;
+    let mut names = HashSet::new();
+    for list in ["output", "deleted"] {
+        for item in manifest.get(list).and_then(|list| list.as_array()).into_iter().flatten() {
+            // The last path segment is the file's name, whatever base URL the export was given.
+            let name = item.get("url").and_then(|url| url.as_str()).and_then(|url| url.rsplit('/').next());
+            let folder = if list == "deleted" { "deleted/" } else { "" };
+            names.extend(name.map(|name| format!("{folder}{name}")));
+        }
+    }
+    Some(names)
+}

@@ -1,0 +1,287 @@
+//! From the bytes of rows to the bytes of a file: none, gzip or zstd, counted and digested on the way.
+//!
+//! Compressed files are made of blocks of 1 MiB of input, compressed in parallel and written in order, so their bytes
+//! do not depend on the number of threads. A gzip file is one member: its blocks end with sync flushes and are simply
+//! joined, as pigz does, because many clients read only the first member of several. A zstd file is a frame a block.
+
+use std::io;
+
+use flate2::{Compress, Compression, FlushCompress, Status};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::digest::{Digest, DigestAlgorithm, Digester};
+use super::sink::Sink;
+use crate::limits::{BLOCK_BYTES, GATHER_BYTES};
+
+/// Level of gzip output: the trade most tools make.
+const GZIP_LEVEL: u32 = 6;
+/// Level of zstd output.
+const ZSTD_LEVEL: i32 = 3;
+/// A gzip header without name and time, so that the same rows give the same bytes (RFC 1952; OS 255: unknown).
+const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+
+/// Coding of output files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Coding {
+    /// As they are.
+    #[default]
+    None,
+    /// One gzip member a file.
+    Gzip,
+    /// zstd frames.
+    Zstd,
+}
+
+impl Coding {
+    /// What is put behind `.ndjson`.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Coding::None => "",
+            Coding::Gzip => ".gz",
+            Coding::Zstd => ".zst",
+        }
+    }
+}
+
+/// What a finished file came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sums {
+    /// Bytes before coding.
+    pub bytes: u64,
+    /// Bytes of the file.
+    pub file_bytes: u64,
+    /// Digest over the file.
+    pub digest: Option<Digest>,
+}
+
+/// Writes one output file.
+pub struct Encoder<S: Sink> {
+    sink: S,
+    coding: Coding,
+    digester: Digester,
+    bytes: u64,
+    file_bytes: u64,
+    crc: crc32fast::Hasher,
+    /// Input gathered: small rows when nothing is coded, whole blocks otherwise.
+    gathered: Vec<u8>,
+    gather_max: usize,
+}
+
+impl<S: Sink> Encoder<S> {
+    /// Begins a file. At most `blocks` blocks are held to be compressed together.
+    ///
+    /// # Errors
+    /// When the sink cannot begin it.
+    pub fn begin(
+        mut sink: S,
+        name: &str,
+        coding: Coding,
+        digest: DigestAlgorithm,
+        blocks: usize,
+    ) -> io::Result<Encoder<S>> {
+        sink.begin(name)?;
+        let gather_max = match coding {
+            Coding::None => GATHER_BYTES,
+            _ => BLOCK_BYTES * blocks.max(1),
+        };
+        let mut encoder = Encoder {
+            sink,
+            coding,
+            digester: Digester::new(digest),
+            bytes: 0,
+            file_bytes: 0,
+            crc: crc32fast::Hasher::new(),
+            gathered: Vec::new(),
+            gather_max,
+        };
+        if coding == Coding::Gzip {
+            encoder.put(&GZIP_HEADER)?;
+        }
+        Ok(encoder)
+    }
+
+    /// Appends bytes of rows.
+    ///
+    /// # Errors
+    /// When the sink fails.
+    pub fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        self.bytes += bytes.len() as u64;
+        if self.coding == Coding::None {
+            if self.gathered.len() + bytes.len() > self.gather_max {
+                self.flush()?;
+            }
+            if bytes.len() >= self.gather_max / 2 {
+                // A long run goes from the map to the file without a stop.
+                return self.put(bytes);
+            }
+            self.gathered.extend_from_slice(bytes);
+            return Ok(());
+        }
+        while !bytes.is_empty() {
+            let take = bytes.len().min(self.gather_max - self.gathered.len());
+            let (now, later) = bytes.split_at(take);
+            self.gathered.extend_from_slice(now);
+            bytes = later;
+            if self.gathered.len() == self.gather_max {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finishes the file and commits it.
+    ///
+    /// # Errors
+    /// When the sink fails; then the file is not there.
+    pub fn finish(mut self) -> io::Result<Sums> {
+        self.flush()?;
+        match self.coding {
+            Coding::Gzip => {
+                // An empty final block ends the deflate stream that the sync flushes left open.
+                let end = deflate(&[], FlushCompress::Finish)?;
+                self.put(&end)?;
+                let crc = std::mem::take(&mut self.crc).finalize();
+                self.put(&crc.to_le_bytes())?;
+                self.put(&(self.bytes as u32).to_le_bytes())?;
+            }
+            Coding::Zstd if self.bytes == 0 => {
+                let empty = zstd_frame(&[])?;
+                self.put(&empty)?;
+            }
+            _ => {}
+        }
+        self.sink.commit()?;
+        let digester = std::mem::replace(&mut self.digester, Digester::None);
+        Ok(Sums { bytes: self.bytes, file_bytes: self.file_bytes, digest: digester.finish() })
+    }
+
+    /// Codes what was gathered and hands it to the sink.
+    fn flush(&mut self) -> io::Result<()> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let gathered = std::mem::take(&mut self.gathered);
+        match self.coding {
+            Coding::None => self.put(&gathered)?,
+            Coding::Gzip => {
+                let block = |block: &[u8]| -> io::Result<(Vec<u8>, crc32fast::Hasher)> {
+                    let mut crc = crc32fast::Hasher::new();
+                    crc.update(block);
+                    Ok((deflate(block, FlushCompress::Sync)?, crc))
+                };
+                let coded: Vec<_> = gathered.par_chunks(BLOCK_BYTES).map(block).collect::<io::Result<_>>()?;
+                for (coded, crc) in coded {
+                    self.put(&coded)?;
+                    self.crc.combine(&crc);
+                }
+            }
+            Coding::Zstd => {
+                let coded: Vec<_> = gathered.par_chunks(BLOCK_BYTES).map(zstd_frame).collect::<io::Result<_>>()?;
+                for coded in coded {
+                    self.put(&coded)?;
+                }
+            }
+        }
+        self.gathered = gathered;
+        self.gathered.clear();
+        Ok(())
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.digester.update(bytes);
+        self.file_bytes += bytes.len() as u64;
+        self.sink.write(bytes)
+    }
+}
+
+/// Raw deflate of one block, ended as asked.
+fn deflate(input: &[u8], flush: FlushCompress) -> io::Result<Vec<u8>> {
+    let mut deflater = Compress::new(Compression::new(GZIP_LEVEL), false);
+    let mut out = Vec::with_capacity(input.len() / 4 + 1024);
+    loop {
+        let consumed = deflater.total_in() as usize;
+        let status = deflater.compress_vec(&input[consumed..], &mut out, flush).map_err(io::Error::other)?;
+        let all = deflater.total_in() as usize == input.len();
+        // Room left in the output after a flush means that the flush is complete.
+        let complete = status == Status::StreamEnd || flush == FlushCompress::Sync && all && out.len() < out.capacity();
+        if complete {
+            return Ok(out);
+        }
+        out.reserve(out.capacity().max(4096));
+    }
+}
+
+fn zstd_frame(input: &[u8]) -> io::Result<Vec<u8>> {
+    let mut compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL)?;
+    compressor.include_checksum(true)?;
+    compressor.include_contentsize(true)?;
+    compressor.compress(input)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sink::MemorySink;
+    use super::*;
+    use std::io::Read;
+
+    fn encode(rows: &[Vec<u8>], coding: Coding, blocks: usize, threads: usize) -> (Vec<u8>, Sums) {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let sink = MemorySink::default();
+            let mut encoder = Encoder::begin(sink.clone(), "f", coding, DigestAlgorithm::Xxh3, blocks).unwrap();
+            rows.iter().for_each(|row| encoder.write(row).unwrap());
+            let sums = encoder.finish().unwrap();
+            (sink.files().remove("f").unwrap(), sums)
+        })
+    }
+
+    fn rows() -> Vec<Vec<u8>> {
+        let mut seed = 7u64;
+        let mut rows = Vec::new();
+        for n in 0..3000usize {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let len = if n % 500 == 7 { 700_000 } else { (seed >> 40) as usize % 3000 };
+            rows.push(
+                (0..len)
+                    .map(|at| b"{\"id\":123456789}"[(at + n) % 16].wrapping_add((seed >> (at % 60)) as u8 & 1))
+                    .collect(),
+            );
+        }
+        rows
+    }
+
+    /// Every coding gives back what went in, as one gzip member, and the same bytes on any number of threads.
+    #[test]
+    fn files_decode_to_their_rows_whatever_the_threads() {
+        let rows = rows();
+        let plain = rows.concat();
+        for coding in [Coding::None, Coding::Gzip, Coding::Zstd] {
+            let (file, sums) = encode(&rows, coding, 2, 2);
+            assert_eq!((sums.bytes, sums.file_bytes), (plain.len() as u64, file.len() as u64));
+            let mut decoded = Vec::new();
+            match coding {
+                Coding::None => decoded = file.clone(),
+                // GzDecoder, unlike MultiGzDecoder, stops after the first member.
+                Coding::Gzip => {
+                    flate2::read::GzDecoder::new(&file[..]).read_to_end(&mut decoded).unwrap();
+                }
+                Coding::Zstd => decoded = zstd::decode_all(&file[..]).unwrap(),
+            }
+            assert!(decoded == plain, "{coding:?}");
+            for (blocks, threads) in [(1, 1), (7, 7)] {
+                assert!(encode(&rows, coding, blocks, threads).0 == file, "{coding:?} {blocks} {threads}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_file_is_valid() {
+        let (file, _) = encode(&[], Coding::Gzip, 1, 1);
+        let mut decoded = Vec::new();
+        flate2::read::GzDecoder::new(&file[..]).read_to_end(&mut decoded).unwrap();
+        assert!(decoded.is_empty());
+        assert!(zstd::decode_all(&encode(&[], Coding::Zstd, 1, 1).0[..]).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,23 @@
+//! From rows to files: copy, compress, digest, record, publish.
+//!
+//! `shard` copies rows, `encode` turns them into a file's bytes, `sink` puts those somewhere, `record` remembers what is
+//! finished, `manifest` says that all is. Nothing here selects rows or reads a clock.
+
+pub mod deleted;
+pub mod digest;
+pub mod encode;
+pub mod generated;
+pub mod manifest;
+pub mod outcome;
+pub mod record;
+pub mod shard;
+pub mod sink;
+pub mod status;
+
+use encode::Coding;
+
+/// Name of the `ordinal`th file of a stem: `Patient.00001.ndjson`, with the coding's suffix. No
+/// patient, group or client id stands in a name (FILE-20).
+pub fn shard_name(stem: &str, ordinal: u32, coding: Coding) -> String {
+    format!("{stem}.{ordinal:05}.ndjson{}", coding.suffix())
+}

@@ -1,0 +1,399 @@
+//! Copies the rows of shards from the store to their files, byte for byte (FILE-18).
+//!
+//! Neighbouring rows of a file become one run, and a run goes from the map straight to `write`. A compressed source
+//! is decoded once, feeding every shard that takes from it, so shards that share one are written together. No JSON is
+//! parsed: each range must follow a line end, begin with `{` and end before a line end, which catches a store file
+//! that was changed in place without looking inside.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::encode::Encoder;
+use super::record::Receipt;
+use super::sink::Sink;
+use crate::bytes::decode::{Coding, Decoder};
+use crate::bytes::source::{Source, SourceError};
+use crate::error::ExportError;
+use crate::limits::READ_BYTES;
+use crate::plan::{Place, Plan};
+use crate::store::layout::flag;
+use crate::store::rows::row_range;
+use crate::store::{Index, Snapshot, Watch};
+
+/// Bytes at which a run is written even if the next row adjoins.
+const RUN_BYTES: u64 = 1 << 20;
+
+/// An output file being written.
+pub struct Output<S: Sink> {
+    encoder: Encoder<S>,
+    name: String,
+    resource_type: &'static str,
+}
+
+/// Groups of shards that must be written together because they take rows from the same compressed file. Shards of
+/// plain files stand alone.
+pub fn together(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> {
+    let index = snapshot.index();
+    // Union-find over shards; the first shard met at each compressed file speaks for it.
+    let mut parent: Vec<usize> = (0..plan.shards.len()).collect();
+    fn root(parent: &mut [usize], mut at: usize) -> usize {
+        while parent[at] != at {
+            parent[at] = parent[parent[at]];
+            at = parent[at];
+        }
+        at
+    }
+    let mut first_of_file: HashMap<usize, usize> = HashMap::new();
+    for (number, shard) in plan.shards.iter().enumerate() {
+        for extent in shard.first.extent..=shard.last.extent {
+            let file = index.entry(extent).file;
+            let takes = snapshot.sees(extent)
+                && index.coding(file) != Coding::Plain
+                && index.extents()[extent].columns().type_count[shard.resource_type.index()] > 0;
+            if takes {
+                let first = *first_of_file.entry(file).or_insert(number);
+                let (a, b) = (root(&mut parent, first), root(&mut parent, number));
+                parent[a.max(b)] = a.min(b);
+            }
+        }
+    }
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut group_of: HashMap<usize, usize> = HashMap::new();
+    for number in 0..plan.shards.len() {
+        let root = root(&mut parent, number);
+        let group = *group_of.entry(root).or_insert_with(|| {
+            groups.push(Vec::new());
+            groups.len() - 1
+        });
+        groups[group].push(number);
+    }
+    groups
+}
+
+/// Writes shards in one sweep through the store. `open` makes the output of a shard, or `None` to skip it; `close` is
+/// given each finished one. At most one shard of each type is open at a time.
+///
+/// # Errors
+/// The first failure of store or sink; files that were open are abandoned.
+pub fn sweep<S: Sink>(
+    plan: &Plan,
+    snapshot: &Snapshot,
+    shards: &[usize],
+    watch: &Watch,
+    open: &mut dyn FnMut(usize) -> Result<Option<Encoder<S>>, ExportError>,
+    close: &mut dyn FnMut(usize, Receipt) -> Result<(), ExportError>,
+    failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
+) -> Result<(), ExportError> {
+    let index = snapshot.index();
+    let mut lanes = lanes(plan, shards, open)?;
+    let first = shards.iter().map(|shard| plan.shards[*shard].first.extent).min().unwrap_or(0);
+    let last = shards.iter().map(|shard| plan.shards[*shard].last.extent).max().unwrap_or(0);
+    let mut reader = Reader::new(index);
+    for extent in (first..=last).filter(|extent| snapshot.sees(*extent)) {
+        let columns = index.extents()[extent].columns();
+        if !lanes.iter().any(|lane| columns.type_count[lane.type_index] > 0 && lane.spans(extent)) {
+            continue;
+        }
+        if watch.cancel.load(Relaxed) {
+            return Err(ExportError::Cancelled);
+        }
+        for row in plan.selection.rows[extent].iter() {
+            let type_index = columns.resource_type[row] as usize;
+            let Some(at) = lanes.iter().position(|lane| lane.type_index == type_index) else { continue };
+            let place = Place { extent, row };
+            if place < plan.shards[lanes[at].shards[lanes[at].current]].first {
+                continue;
+            }
+            let range = row_range(index, extent, row);
+            let file = index.entry(extent).file;
+            let lane = &mut lanes[at];
+            if let Some(output) = &mut lane.output {
+                let spaced = columns.flags[row] & flag::LEADING_SPACE != 0;
+                let line = Line { file, start: range.start, length: range.end - range.start, spaced };
+                let done = reader.take(output, &mut lane.run, line, failed_write)?;
+                watch.write_done.fetch_add(done, Relaxed);
+            }
+            let number = lane.shards[lane.current];
+            if place == plan.shards[number].last {
+                if let Some(mut output) = lane.output.take() {
+                    let done = reader.flush(&mut output, &mut lane.run, failed_write)?;
+                    watch.write_done.fetch_add(done, Relaxed);
+                    reader.check()?;
+                    let Output { encoder, name, resource_type } = output;
+                    let sums = encoder.finish().map_err(|error| failed_write(&name, error))?;
+                    close(number, Receipt::new(name, resource_type, plan.shards[number].rows, sums))?;
+                }
+                lane.current += 1;
+                match lane.shards.get(lane.current) {
+                    Some(next) => lane.output = start(plan, *next, open)?,
+                    None => {
+                        lanes.swap_remove(at);
+                    }
+                }
+                if watch.cancel.load(Relaxed) {
+                    return Err(ExportError::Cancelled);
+                }
+            }
+        }
+    }
+    debug_assert!(lanes.is_empty(), "the plan names rows that the selection does not have");
+    Ok(())
+}
+
+/// The shards of one type, one after another.
+struct Lane<S: Sink> {
+    type_index: usize,
+    shards: Vec<usize>,
+    current: usize,
+    first_extent: usize,
+    last_extent: usize,
+    output: Option<Output<S>>,
+    run: Run,
+}
+
+impl<S: Sink> Lane<S> {
+    fn spans(&self, extent: usize) -> bool {
+        (self.first_extent..=self.last_extent).contains(&extent)
+    }
+}
+
+type Open<'a, S> = &'a mut dyn FnMut(usize) -> Result<Option<Encoder<S>>, ExportError>;
+
+fn start<S: Sink>(plan: &Plan, shard: usize, open: Open<'_, S>) -> Result<Option<Output<S>>, ExportError> {
+    let resource_type = plan.shards[shard].resource_type.name();
+    Ok(open(shard)?.map(|encoder| Output { encoder, name: plan.file_name(shard), resource_type }))
+}
+
+fn lanes<S: Sink>(plan: &Plan, shards: &[usize], open: Open<'_, S>) -> Result<Vec<Lane<S>>, ExportError> {
+    let mut lanes: Vec<Lane<S>> = Vec::new();
+    for shard in shards {
+        let this = &plan.shards[*shard];
+        match lanes.iter_mut().find(|lane| lane.type_index == this.resource_type.index()) {
+            Some(lane) => {
+                lane.shards.push(*shard);
+                lane.last_extent = this.last.extent;
+            }
+            None => lanes.push(Lane {
+                type_index: this.resource_type.index(),
+                shards: vec![*shard],
+                current: 0,
+                first_extent: this.first.extent,
+                last_extent: this.last.extent,
+                output: start(plan, *shard, open)?,
+                run: Run::default(),
+            }),
+        }
+    }
+    Ok(lanes)
+}
+
+/// A row as the copier sees it.
+#[derive(Clone, Copy)]
+struct Line {
+    file: usize,
+    start: u64,
+    length: u64,
+    spaced: bool,
+}
+
+/// Rows of a plain file that lie one behind the other.
+#[derive(Default)]
+struct Run {
+    file: usize,
+    lines: Vec<Line>,
+}
+
+impl Run {
+    fn end(&self) -> u64 {
+        self.lines.last().map_or(0, |line| line.start + line.length)
+    }
+    fn start(&self) -> u64 {
+        self.lines.first().map_or(0, |line| line.start)
+    }
+}
+
+/// Reads store files for a sweep.
+struct Reader<'a> {
+    index: &'a Index,
+    buffer: Vec<u8>,
+    /// The compressed file being decoded, and the piece reached.
+    decoding: Option<Decoding<'a>>,
+    used: Vec<usize>,
+}
+
+struct Decoding<'a> {
+    file: usize,
+    decoder: Decoder<'a>,
+    piece: Vec<u8>,
+    /// Offset of the piece in the uncompressed file.
+    at: u64,
+}
+
+impl<'a> Reader<'a> {
+    fn new(index: &'a Index) -> Reader<'a> {
+        Reader { index, buffer: Vec::new(), decoding: None, used: Vec::new() }
+    }
+
+    /// Takes a row for an output; returns the bytes that were written on that occasion.
+    fn take<S: Sink>(
+        &mut self,
+        output: &mut Output<S>,
+        run: &mut Run,
+        line: Line,
+        failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
+    ) -> Result<u64, ExportError> {
+        if self.used.last() != Some(&line.file) && !self.used.contains(&line.file) {
+            self.used.push(line.file);
+        }
+        if self.index.coding(line.file) != Coding::Plain {
+            let done = self.flush(output, run, failed_write)?;
+            return Ok(done + self.copy_decoded(output, line, failed_write)?);
+        }
+        let adjoins = run.file == line.file && run.end() + 1 == line.start && run.end() - run.start() < RUN_BYTES;
+        let done = match run.lines.is_empty() || adjoins {
+            true => 0,
+            false => self.flush(output, run, failed_write)?,
+        };
+        run.file = line.file;
+        run.lines.push(line);
+        Ok(done)
+    }
+
+    /// Writes a run out.
+    fn flush<S: Sink>(
+        &mut self,
+        output: &mut Output<S>,
+        run: &mut Run,
+        failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
+    ) -> Result<u64, ExportError> {
+        if run.lines.is_empty() {
+            return Ok(0);
+        }
+        let source = self.index.source(run.file);
+        let (start, end) = (run.start(), run.end());
+        let mut write = |bytes: &[u8]| output.encoder.write(bytes).map_err(|error| failed_write(&output.name, error));
+        if source.map().is_none() && end - start > 8 * READ_BYTES as u64 {
+            // One row too long to hold: a run never grows this far.
+            copy_long(source, run.lines[0], &mut self.buffer, &mut write)?;
+        } else {
+            let before = start.min(1);
+            let behind = (source.len() - end).min(2);
+            let len = (before + (end - start) + behind) as usize;
+            let bytes = source.read(start - before, len, &mut self.buffer)?;
+            for line in &run.lines {
+                check_line(source, bytes, start - before, *line)?;
+            }
+            let rows = &bytes[before as usize..(before + end - start) as usize];
+            match bytes.get(rows.len() + before as usize) {
+                Some(b'\n') => write(&bytes[before as usize..][..rows.len() + 1])?,
+                _ => {
+                    write(rows)?;
+                    write(b"\n")?;
+                }
+            }
+        }
+        run.lines.clear();
+        Ok(end - start + 1)
+    }
+
+    /// Copies a row of a compressed file.
+    fn copy_decoded<S: Sink>(
+        &mut self,
+        output: &mut Output<S>,
+        line: Line,
+        failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
+    ) -> Result<u64, ExportError> {
+        let source = self.index.source(line.file);
+        let restart = self.index.restart_before(line.file, line.start);
+        let fresh = self.decoding.as_ref().is_none_or(|now| {
+            now.file != line.file || now.at > line.start || restart.uncompressed > now.at + now.piece.len() as u64
+        });
+        if fresh {
+            self.decoding = Some(Decoding {
+                file: line.file,
+                decoder: Decoder::new(source, self.index.coding(line.file), restart)?,
+                piece: Vec::new(),
+                at: restart.uncompressed,
+            });
+        }
+        let decoding = self.decoding.as_mut().expect("made above");
+        let torn = || ExportError::Torn { path: source.path().to_path_buf(), offset: line.start };
+        let (mut at, end) = (line.start, line.start + line.length);
+        while at < end {
+            let piece_end = decoding.at + decoding.piece.len() as u64;
+            if at >= piece_end {
+                decoding.at = piece_end;
+                match decoding.decoder.piece(|_| {}) {
+                    Ok(Some(piece)) => {
+                        decoding.piece.clear();
+                        decoding.piece.extend_from_slice(piece);
+                    }
+                    Ok(None) => return Err(torn()),
+                    Err(error) => return Err(error.into()),
+                }
+                continue;
+            }
+            let from = (at - decoding.at) as usize;
+            let to = (end.min(piece_end) - decoding.at) as usize;
+            let bytes = &decoding.piece[from..to];
+            let opens = at > line.start || line.spaced || bytes[0] == b'{';
+            if !opens || memchr::memchr(b'\n', bytes).is_some() {
+                return Err(torn());
+            }
+            output.encoder.write(bytes).map_err(|error| failed_write(&output.name, error))?;
+            at = decoding.at + to as u64;
+        }
+        output.encoder.write(b"\n").map_err(|error| failed_write(&output.name, error))?;
+        Ok(line.length + 1)
+    }
+
+    /// Whether the files read so far were whole; asked before a file is committed.
+    fn check(&self) -> Result<(), ExportError> {
+        self.used.iter().try_for_each(|file| self.index.source(*file).check()).map_err(ExportError::from)
+    }
+}
+
+/// The row follows a line end, begins with `{` and ends before a line end. `bytes` begin at `at` in the file.
+fn check_line(source: &Source, bytes: &[u8], at: u64, line: Line) -> Result<(), ExportError> {
+    let first = (line.start - at) as usize;
+    let behind = &bytes[first + line.length as usize..];
+    let follows = match first.checked_sub(1) {
+        Some(before) => bytes[before] == b'\n' || line.start == 3 && bytes[before] == 0xbf,
+        None => line.start == 0,
+    };
+    let opens = line.spaced || bytes[first] == b'{';
+    let ends = matches!(behind, [] | [b'\n', ..] | [b'\r'] | [b'\r', b'\n']);
+    match follows && opens && ends {
+        true => Ok(()),
+        false => Err(ExportError::Torn { path: source.path().to_path_buf(), offset: line.start }),
+    }
+}
+
+/// Copies one row that is too long for a buffer.
+fn copy_long(
+    source: &Source,
+    line: Line,
+    buffer: &mut Vec<u8>,
+    write: &mut dyn FnMut(&[u8]) -> Result<(), ExportError>,
+) -> Result<(), ExportError> {
+    let end = line.start + line.length;
+    let mut at = line.start;
+    while at < end {
+        let len = (end - at).min(READ_BYTES as u64) as usize;
+        let bytes = source.read(at, len, buffer)?;
+        if at == line.start && !line.spaced && bytes.first() != Some(&b'{') || memchr::memchr(b'\n', bytes).is_some() {
+            return Err(ExportError::Torn { path: source.path().to_path_buf(), offset: line.start });
+        }
+        write(bytes)?;
+        at += len as u64;
+    }
+    write(b"\n")
+}
+
+/// A file that ends too early is told like any other failure of the source.
+impl From<(&Source, u64)> for ExportError {
+    fn from((source, found): (&Source, u64)) -> ExportError {
+        let (path, len_expected) = (source.path().to_path_buf(), source.len());
+        SourceError::Truncated { path, len_expected, len_found: found }.into()
+    }
+}

@@ -1,0 +1,141 @@
+//! Where the bytes of an output file go.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use crate::bytes::private::{create_private, private_directory};
+
+/// A place for output files, one at a time. A file appears whole on [`Sink::commit`] or not at all.
+pub trait Sink: Send {
+    /// Begins a file; `name` may hold `/`.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    fn begin(&mut self, name: &str) -> io::Result<()>;
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// When they cannot be taken, for example because the disk is full.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// The file is whole: make it visible under its name.
+    ///
+    /// # Errors
+    /// When it cannot be made to last.
+    fn commit(&mut self) -> io::Result<()>;
+    /// Forget the file.
+    fn abort(&mut self);
+}
+
+/// Whether files are made to survive a loss of power before they are named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sync {
+    /// fsync each.
+    #[default]
+    Yes,
+    /// Leave it to the kernel.
+    No,
+}
+
+/// Files in a directory: 0600, under a temporary name until they are whole (PRIV-03).
+pub struct DirSink {
+    directory: PathBuf,
+    sync: Sync,
+    open: Option<(File, PathBuf, PathBuf)>,
+}
+
+impl DirSink {
+    /// Files go to this directory, which must be there.
+    pub fn new(directory: &Path, sync: Sync) -> DirSink {
+        DirSink { directory: directory.to_path_buf(), sync, open: None }
+    }
+}
+
+/// The temporary name of an output file, in the same directory.
+pub fn temporary(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.part"))
+}
+
+/// Makes the entries of a directory last.
+///
+/// # Errors
+/// When the directory cannot be opened or synced.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+impl Sink for DirSink {
+    fn begin(&mut self, name: &str) -> io::Result<()> {
+        self.abort();
+        let path = self.directory.join(name);
+        if let Some(parent) = path.parent().filter(|parent| *parent != self.directory) {
+            private_directory(parent)?;
+        }
+        let temporary = temporary(&path);
+        let file = create_private(&temporary)?;
+        file.set_len(0)?;
+        self.open = Some((file, temporary, path));
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let (file, ..) = self.open.as_mut().ok_or(io::ErrorKind::NotFound)?;
+        file.write_all(bytes)
+    }
+
+    fn commit(&mut self) -> io::Result<()> {
+        let (file, temporary, path) = self.open.take().ok_or(io::ErrorKind::NotFound)?;
+        if self.sync == Sync::Yes {
+            file.sync_all()?;
+        }
+        std::fs::rename(temporary, path)
+    }
+
+    fn abort(&mut self) {
+        if let Some((_, temporary, _)) = self.open.take() {
+            std::fs::remove_file(temporary).ok();
+        }
+    }
+}
+
+impl Drop for DirSink {
+    fn drop(&mut self) {
+        self.abort();
+    }
+}
+
+/// Files in memory, by name; clones share them.
+#[derive(Clone, Default)]
+pub struct MemorySink {
+    files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+    open: Option<(String, Vec<u8>)>,
+}
+
+impl MemorySink {
+    /// The committed files.
+    pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        self.files.lock().expect("no panic under it").clone()
+    }
+}
+
+impl Sink for MemorySink {
+    fn begin(&mut self, name: &str) -> io::Result<()> {
+        self.open = Some((name.to_string(), Vec::new()));
+        Ok(())
+    }
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.open.as_mut().ok_or(io::ErrorKind::NotFound)?.1.extend_from_slice(bytes);
+        Ok(())
+    }
+    fn commit(&mut self) -> io::Result<()> {
+        let (name, bytes) = self.open.take().ok_or(io::ErrorKind::NotFound)?;
+        self.files.lock().expect("no panic under it").insert(name, bytes);
+        Ok(())
+    }
+    fn abort(&mut self) {
+        self.open = None;
+    }
+}
