@@ -7,6 +7,8 @@
 //! `OUTPOUR_TEST_FULL=1` (full sizes of the memory tests).
 
 mod ask;
+mod cases;
+mod chain;
 mod forge;
 mod generated;
 mod golden;

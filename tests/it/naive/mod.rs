@@ -16,7 +16,7 @@ use line::Line;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use store::{Store, Tombstone};
-use view::State;
+use view::{Resolve, State};
 
 /// Whose records are asked for.
 #[derive(Clone, Debug)]
@@ -118,6 +118,30 @@ pub fn read(dir: &Path, bases: &[&str]) -> Store {
     })
 }
 
+/// The bytes of each store file as stored, to compare a later state with.
+pub fn contents(dir: &Path, store: &Store) -> BTreeMap<String, Vec<u8>> {
+    let files: BTreeSet<&String> = store.entries.iter().map(|entry| &entry.file).collect();
+    files.into_iter().map(|file| (file.clone(), std::fs::read(dir.join(file)).unwrap())).collect()
+}
+
+/// The lines first seen between two states of a store: those of new and of replaced files, and what was appended to a
+/// plain file after its last newline then.
+pub fn late_lines(
+    store: &Store,
+    before: &BTreeMap<String, Vec<u8>>,
+    after: &BTreeMap<String, Vec<u8>>,
+) -> BTreeSet<(String, u64)> {
+    let read_before = |file: &String| match before.get(file) {
+        Some(old) if *old == after[file] => u64::MAX,
+        Some(old) if file.ends_with(".ndjson") && after[file].starts_with(old) => {
+            old.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at as u64 + 1)
+        }
+        _ => 0,
+    };
+    let late = store.entries.iter().filter(|entry| entry.offset >= read_before(&entry.file));
+    late.map(|entry| (entry.file.clone(), entry.line)).collect()
+}
+
 /// Answers a request; an error is a request that is refused.
 pub fn export(store: &Store, request: &Request) -> Result<Answer, String> {
     let cohort = cohort::resolve(store, request)?;
@@ -156,7 +180,8 @@ fn class_of(store: &Store, request: &Request, cohort: &Cohort, index: usize, ans
     if !wanted(request, &row.resource_type) {
         return "type";
     }
-    if !in_scope(store, request, cohort, index) {
+    let now = |name: &str, id: &str| view::current(store, name, id, &request.as_of, &|_| true);
+    if !in_scope(store, request, cohort, index, &now) {
         return "cohort";
     }
     let Some(when) = &row.last_updated else {
@@ -187,24 +212,34 @@ fn class_of(store: &Store, request: &Request, cohort: &Cohort, index: usize, ans
     }
 }
 
-/// A Provenance that names no member itself and belongs only through targets that came after `since`.
+/// A Provenance that came to belong after `since`, through a target that was not there before.
 fn joined_later(store: &Store, request: &Request, cohort: &Cohort, index: usize, since: &Instant) -> bool {
-    let known = |index: usize| !is_late(store, request, index);
     store.row(index).resource_type == "Provenance"
         && !matches!(request.who, Who::System)
-        && !view::belongs(store, cohort, index, since, &known)
+        && !view::belongs(store, cohort, index, &|name, id| known_at(store, request, name, id, since))
+}
+
+/// The row that stood for `Type/id` at `since` to the export of then. Nothing is said of an entity about which a line of
+/// that age came only later: the file that told of it then may have been replaced since, so that nobody can know.
+fn known_at(store: &Store, request: &Request, name: &str, id: &str, since: &Instant) -> Option<usize> {
+    let entity = store.entities.get(&(name.to_string(), id.to_string()))?;
+    let late = |index: usize| is_late(store, request, index);
+    let old = |index: &usize| store.row(*index).last_updated.as_ref().is_none_or(|when| when <= since);
+    let unsure = entity.versions.iter().any(|index| late(*index) && old(index))
+        || entity.tombstones.iter().any(|tomb| late(tomb.index) && tomb.when <= *since);
+    if unsure { None } else { view::current(store, name, id, since, &|index| !late(index)) }
 }
 
 fn wanted(request: &Request, resource_type: &str) -> bool {
     request.types.is_empty() || request.types.contains(resource_type)
 }
 
-fn in_scope(store: &Store, request: &Request, cohort: &Cohort, index: usize) -> bool {
+fn in_scope(store: &Store, request: &Request, cohort: &Cohort, index: usize, targets: Resolve) -> bool {
     let row = store.row(index);
     match request.who {
         Who::System => true,
         _ if row.resource_type == "Group" => request.types.contains("Group") && cohort.group.as_ref() == Some(&row.id),
-        _ => view::belongs(store, cohort, index, &request.as_of, &|_| true),
+        _ => view::belongs(store, cohort, index, targets),
     }
 }
 
@@ -216,7 +251,6 @@ fn is_late(store: &Store, request: &Request, index: usize) -> bool {
 fn deleted(store: &Store, request: &Request, cohort: &Cohort) -> Vec<String> {
     let Some(since) = &request.since else { return Vec::new() };
     let (at, everything) = (&request.as_of, |_: usize| true);
-    let known_then = |index: usize| !is_late(store, request, index);
     let mut found: Vec<(&str, (usize, usize), &str)> = Vec::new();
     for ((name, id), entity) in &store.entities {
         let counts = |tomb: &&Tombstone| {
@@ -228,8 +262,13 @@ fn deleted(store: &Store, request: &Request, cohort: &Cohort) -> Vec<String> {
             _ if matches!(request.who, Who::System) => true,
             None => false,
             Some(version) => {
-                // A Provenance may lose its targets in the same stroke: who had it at `since` must hear of it.
-                in_scope(store, request, cohort, version) || view::belongs(store, cohort, version, since, &known_then)
+                // A Provenance may have lost its targets before: who had it must hear of it all the same, so the last
+                // version of a target counts, deleted or not (DELETED-05: telling too much is safe).
+                let last = |name: &str, id: &str| {
+                    let entity = store.entities.get(&(name.to_string(), id.to_string()))?;
+                    view::last_version(store, entity, at, &everything)
+                };
+                in_scope(store, request, cohort, version, &last)
             }
         };
         if ours && wanted(request, name) {
