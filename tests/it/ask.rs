@@ -159,6 +159,8 @@ impl Ask {
         let found: Vec<(&str, u64)> = found.iter().map(|(class, count)| (class.as_str(), *count)).collect();
         let ledger: Vec<(&str, u64)> = answer.ledger.iter().map(|(class, count)| (*class, *count)).collect();
         assert_eq!(found, ledger, "{self:?}: ledger");
+        let warned = export.messages().iter().any(|message| message.severity == "warning");
+        assert!(warned || answer.warnings == 0, "{self:?}: {} members resolve to nothing", answer.warnings);
         let errors = export.messages().iter().filter(|message| message.severity == "error").count();
         assert_eq!(errors > 0, !answer.faults.is_empty(), "{self:?}: faults are reported");
     }
