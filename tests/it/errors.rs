@@ -70,7 +70,7 @@ fn no_permission() {
         return;
     }
     let file = store.join("Patient.ndjson");
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o0)).unwrap();
     let out = scratch.path().join("out");
     export(&store, &out, &["--all-patients"]).refused(3, &["Patient.ndjson"]);
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
