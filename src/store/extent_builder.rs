@@ -104,11 +104,6 @@ impl ExtentBuilder {
         self.head.start
     }
 
-    /// Lines so far.
-    pub fn lines(&self) -> u64 {
-        self.head.lines
-    }
-
     /// A blank line.
     pub fn blank(&mut self) {
         self.head.lines += 1;
