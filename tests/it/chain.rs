@@ -4,7 +4,7 @@
 //! `OUTPOUR_TEST_CHAINS` histories.
 
 use crate::forge::{self, Hand};
-use crate::naive::{self, Request, Who, line::Line, view};
+use crate::naive::{self, Request, Who, line::Line};
 use crate::random::{Random, each_case, knob};
 use crate::run::{self, scratch};
 use std::collections::{BTreeMap, BTreeSet};
@@ -227,25 +227,16 @@ fn key(line: &[u8]) -> String {
     }
 }
 
-/// Compares the reader with the cohort's current rows at T. A Provenance that has lost its targets may stay behind: it
-/// belongs to nobody any more, and leaving is no deletion (DELETED-08).
+/// Compares the reader with the cohort's current rows at T.
 fn compare(dir: &Path, at: &str, reader: &Reader, round: i64) {
     let store = naive::read(dir, &[]);
     let request = Request::new(Who::GroupFile(serde_json::from_str(GROUP).unwrap()), at);
     let answer = naive::export(&store, &request).unwrap();
     let current: Reader = answer.lines.values().flatten().map(|line| (key(line), line.clone())).collect();
-    let cohort = naive::cohort::resolve(&store, &request).unwrap();
-    let now = |name: &str, id: &str| view::current(&store, name, id, &request.as_of, &|_| true);
-    let mut held = reader.clone();
-    held.retain(|key, _| {
-        let (name, id) = key.split_once('/').unwrap();
-        let left = now(name, id).is_some_and(|version| !view::belongs(&store, &cohort, version, &now));
-        !(name == "Provenance" && left)
-    });
     let text = |reader: &Reader| -> BTreeSet<String> {
         reader.values().map(|line| String::from_utf8_lossy(line).into_owned()).collect()
     };
-    let (held, current) = (text(&held), text(&current));
+    let (held, current) = (text(reader), text(&current));
     let missing: Vec<_> = current.difference(&held).collect();
     let surplus: Vec<_> = held.difference(&current).collect();
     assert!(missing.is_empty() && surplus.is_empty(), "round {round}: missing {missing:#?}, surplus {surplus:#?}");

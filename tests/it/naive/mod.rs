@@ -16,7 +16,7 @@ use line::Line;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use store::{Store, Tombstone};
-use view::{Resolve, State};
+use view::State;
 
 /// Whose records are asked for.
 #[derive(Clone, Debug)]
@@ -108,7 +108,7 @@ pub struct Answer {
 
 /// The classes of the ledger, in the order in which they are asked (reading 10).
 pub const LEDGER: [&str; 10] =
-    ["blank", "faulty", "tombstone", "future", "superseded", "deleted", "type", "cohort", "window", "exported"];
+    ["blank", "faulty", "tombstone", "future", "superseded", "deleted", "type", "cohort", "sinceOrUntil", "exported"];
 
 /// Reads a store on a thread with a stack for the deepest line.
 pub fn read(dir: &Path, bases: &[&str]) -> Store {
@@ -180,8 +180,7 @@ fn class_of(store: &Store, request: &Request, cohort: &Cohort, index: usize, ans
     if !wanted(request, &row.resource_type) {
         return "type";
     }
-    let now = |name: &str, id: &str| view::current(store, name, id, &request.as_of, &|_| true);
-    if !in_scope(store, request, cohort, index, &now) {
+    if !in_scope(store, request, cohort, index) {
         return "cohort";
     }
     let Some(when) = &row.last_updated else {
@@ -189,23 +188,23 @@ fn class_of(store: &Store, request: &Request, cohort: &Cohort, index: usize, ans
             return "exported";
         }
         if !request.missing_included {
-            return "window";
+            return "sinceOrUntil";
         }
         answer.without_last_updated += 1;
         return "exported";
     };
     if request.until.as_ref().is_some_and(|until| when >= until) {
-        return "window";
+        return "sinceOrUntil";
     }
     match &request.since {
         Some(since) if when <= since => {
             if is_late(store, request, index) {
                 answer.late += 1;
-                if request.late_included { "exported" } else { "window" }
+                if request.late_included { "exported" } else { "sinceOrUntil" }
             } else if joined_later(store, request, cohort, index, since) {
                 "exported"
             } else {
-                "window"
+                "sinceOrUntil"
             }
         }
         _ => "exported",
@@ -225,21 +224,20 @@ fn known_at(store: &Store, request: &Request, name: &str, id: &str, since: &Inst
     let entity = store.entities.get(&(name.to_string(), id.to_string()))?;
     let late = |index: usize| is_late(store, request, index);
     let old = |index: &usize| store.row(*index).last_updated.as_ref().is_none_or(|when| when <= since);
-    let unsure = entity.versions.iter().any(|index| late(*index) && old(index))
-        || entity.tombstones.iter().any(|tomb| late(tomb.index) && tomb.when <= *since);
-    if unsure { None } else { view::current(store, name, id, since, &|index| !late(index)) }
+    let unsure = entity.versions.iter().any(|index| late(*index) && old(index));
+    if unsure { None } else { view::last_version(store, entity, since, &|index| !late(index)) }
 }
 
 fn wanted(request: &Request, resource_type: &str) -> bool {
     request.types.is_empty() || request.types.contains(resource_type)
 }
 
-fn in_scope(store: &Store, request: &Request, cohort: &Cohort, index: usize, targets: Resolve) -> bool {
+fn in_scope(store: &Store, request: &Request, cohort: &Cohort, index: usize) -> bool {
     let row = store.row(index);
     match request.who {
         Who::System => true,
         _ if row.resource_type == "Group" => request.types.contains("Group") && cohort.group.as_ref() == Some(&row.id),
-        _ => view::belongs(store, cohort, index, targets),
+        _ => view::belongs(store, cohort, index, &|name, id| view::last(store, name, id, &request.as_of, &|_| true)),
     }
 }
 
@@ -254,22 +252,14 @@ fn deleted(store: &Store, request: &Request, cohort: &Cohort) -> Vec<String> {
     let mut found: Vec<(&str, (usize, usize), &str)> = Vec::new();
     for ((name, id), entity) in &store.entities {
         let counts = |tomb: &&Tombstone| {
-            let in_window = tomb.when > *since && request.until.as_ref().is_none_or(|until| tomb.when < *until);
-            in_window || (request.late_included && is_late(store, request, tomb.index))
+            request.until.as_ref().is_none_or(|until| tomb.when < *until)
+                && (tomb.when > *since || (request.late_included && is_late(store, request, tomb.index)))
         };
         let Some(first) = view::last_tombstones(store, entity, at, &everything).find(counts) else { continue };
         let ours = match view::last_version(store, entity, at, &everything) {
             _ if matches!(request.who, Who::System) => true,
             None => false,
-            Some(version) => {
-                // A Provenance may have lost its targets before: who had it must hear of it all the same, so the last
-                // version of a target counts, deleted or not (DELETED-05: telling too much is safe).
-                let last = |name: &str, id: &str| {
-                    let entity = store.entities.get(&(name.to_string(), id.to_string()))?;
-                    view::last_version(store, entity, at, &everything)
-                };
-                in_scope(store, request, cohort, version, &last)
-            }
+            Some(version) => in_scope(store, request, cohort, version),
         };
         if ours && wanted(request, name) {
             found.push((name, (first.index, first.place), id));
