@@ -11,6 +11,7 @@ pub mod identifiers;
 // pub mod naive;
 mod scalar;
 mod scanner;
+mod skip;
 mod stack;
 mod trie;
 mod unescape;
