@@ -105,6 +105,11 @@ fn resource(bytes: &[u8]) -> Result<Line, Box<dyn std::error::Error>> {
     Ok(Line::Row(Box::new(Row { resource_type, id, last_updated, version, references, identifiers })))
 }
 
+/// A whole document, for the few resources of which everything may matter.
+pub fn document(bytes: &[u8]) -> Option<serde_json::Value> {
+    serde_json::from_str(&without_lone_surrogates(std::str::from_utf8(bytes).ok()?)).ok()
+}
+
 /// The urls of a Bundle that lists deletions; an error for any other Bundle (reading 9).
 fn deletions(text: &str) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let bundle: serde_json::Value = serde_json::from_str(text)?;

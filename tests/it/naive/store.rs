@@ -67,6 +67,9 @@ impl Store {
         } else {
             bytes = raw;
         }
+        if bytes == b"\xef\xbb\xbf" {
+            return; // the mark is no part of a line, and there is nothing else
+        }
         let mut start = 0;
         let mut number = 0;
         while start < bytes.len() {

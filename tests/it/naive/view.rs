@@ -86,7 +86,7 @@ pub fn belongs(store: &Store, cohort: &Cohort, index: usize, resolve: Resolve) -
         }
         if row.resource_type == "Provenance" && seen.insert(index) {
             let targets = row.references.iter().filter_map(|text| store.local(text));
-            waiting.extend(targets.filter_map(|(name, id)| resolve(&name, &id)));
+            waiting.extend(targets.filter(|t| t.0 != "Patient").filter_map(|(name, id)| resolve(&name, &id)));
         }
     }
     false
