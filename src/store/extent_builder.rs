@@ -181,17 +181,18 @@ impl ExtentBuilder {
         }
         for text in facts.references() {
             let number = match &self.last_owner {
-                Some((last, number)) if last == text => {
+                Some((last, number)) if last == text && facts.resource_type != ResourceType::PROVENANCE => {
                     let base = self.owner_list[*number as usize].base;
                     self.base_count[base as usize] += 1;
                     *number
                 }
                 _ => {
                     let Some(reference) = Reference::parse(text) else { continue };
+                    if facts.resource_type == ResourceType::PROVENANCE {
+                        // Patients, too: a Patient row that links to a member is in that member's compartment.
+                        self.target(row, &reference);
+                    }
                     if reference.resource_type != ResourceType::PATIENT {
-                        if facts.resource_type == ResourceType::PROVENANCE {
-                            self.target(row, &reference);
-                        }
                         continue;
                     }
                     let number = self.owner_number(reference.base, reference.id);

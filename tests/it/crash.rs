@@ -84,6 +84,9 @@ fn resume_refuses_another_request() {
     let out = scratch.path().join("out");
     let index = index.to_str().unwrap();
     let request = ["--group", "one", "--as-of", crate::golden::AS_OF, "--index-dir", index, "--max-file-bytes", "50kB"];
+    // The index first: it is larger than the limit that stops the export.
+    let ready = run::run(&["index", "--store", store.to_str().unwrap(), "--index-dir", index]);
+    assert_eq!(ready.code, 0, "{ready:#?}");
     // Stop in the middle: a limit on the size of files, far below the bound.
     let stopped = crate::disk::limited(&store, &out, &request, 20_000);
     assert_eq!(stopped.code, 3, "{stopped:#?}");
