@@ -86,9 +86,7 @@ pub fn belongs(store: &Store, cohort: &Cohort, index: usize, resolve: Resolve) -
         }
         if row.resource_type == "Provenance" && seen.insert(index) {
             let targets = row.references.iter().filter_map(|text| store.local(text));
-            // What is about a Patient is that Patient's, even where the Patient is exported as a link of another one.
-            let others = targets.filter(|(name, _)| name != "Patient");
-            waiting.extend(others.filter_map(|(name, id)| resolve(&name, &id)));
+            waiting.extend(targets.filter_map(|(name, id)| resolve(&name, &id)));
         }
     }
     false
