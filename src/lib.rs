@@ -1,11 +1,19 @@
-//! outpour pours a cohort's records out of a FHIR R4 store as size-bounded NDJSON files with a manifest.
-
+#![doc = include_str!("../README.md")]
 #![deny(unsafe_op_in_unsafe_fn, missing_docs)]
 
 pub mod bytes;
 #[doc(hidden)]
 pub mod cli;
 pub mod error;
+/// Documents: architecture, formats, readings.
+pub mod docs {
+    #[doc = include_str!("docs/architecture.md")]
+    pub mod architecture {}
+    #[doc = include_str!("docs/format.md")]
+    pub mod format {}
+    #[doc = include_str!("docs/readings.md")]
+    pub mod readings {}
+}
 pub mod export;
 pub mod extract;
 pub mod fhir;

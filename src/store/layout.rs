@@ -228,3 +228,18 @@ impl Places {
         self.columns[column as usize].1 / COLUMNS[column as usize].width
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The document lists every column as it is.
+    #[test]
+    fn the_format_document_is_true() {
+        let document = include_str!("../docs/format.md");
+        for ColumnInfo { name, width, per, holds } in COLUMNS {
+            let row = format!("| {name} | {width} | {per} | {holds} |");
+            assert!(document.contains(&row), "format.md lacks: {row}");
+        }
+    }
+}

@@ -140,6 +140,40 @@ pub fn sweep<S: Sink>(
     Ok(())
 }
 
+impl Plan {
+    /// Writes one shard to a sink: the unit that an embedder schedules. Byte for byte what a whole run writes.
+    ///
+    /// # Errors
+    /// As the export's: the store's failures, [`ExportError::Write`] for the sink's, [`ExportError::Cancelled`].
+    ///
+    /// # Panics
+    /// When there is no such shard.
+    pub fn write_shard(
+        &self,
+        shard: usize,
+        snapshot: &Snapshot,
+        sink: &mut impl Sink,
+        watch: &Watch,
+    ) -> Result<Receipt, ExportError> {
+        let failed = |name: &str, source: std::io::Error| ExportError::Write {
+            directory: std::path::PathBuf::from("the sink"),
+            name: name.to_string(),
+            source,
+        };
+        let name = self.file_name(shard);
+        let (coding, digest) = (self.request.coding, self.request.digest);
+        let blocks = rayon::current_num_threads();
+        let mut encoder = Some(Encoder::begin(sink, &name, coding, digest, blocks).map_err(|e| failed(&name, e))?);
+        let mut receipt = None;
+        let mut close = |_, done| {
+            receipt = Some(done);
+            Ok(())
+        };
+        sweep(self, snapshot, &[shard], watch, &mut |_| Ok(encoder.take()), &mut close, &failed)?;
+        Ok(receipt.expect("a sweep that succeeds closes its shard"))
+    }
+}
+
 /// The shards of one type, one after another.
 struct Lane<S: Sink> {
     type_index: usize,

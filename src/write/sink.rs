@@ -29,6 +29,21 @@ pub trait Sink: Send {
     fn abort(&mut self);
 }
 
+impl<S: Sink + ?Sized> Sink for &mut S {
+    fn begin(&mut self, name: &str) -> io::Result<()> {
+        (**self).begin(name)
+    }
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        (**self).write(bytes)
+    }
+    fn commit(&mut self) -> io::Result<()> {
+        (**self).commit()
+    }
+    fn abort(&mut self) {
+        (**self).abort();
+    }
+}
+
 /// Whether files are made to survive a loss of power before they are named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sync {
