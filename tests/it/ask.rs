@@ -162,7 +162,7 @@ impl Ask {
             let names = |message: &&run::Message| {
                 message.text.contains(file.as_str()) && message.names_number(*line) && message.names_number(*offset)
             };
-            errors.iter().any(|message| names(message))
+            errors.iter().any(names)
         };
         let untold: Vec<_> = answer.faults.iter().filter(|fault| !told(fault)).collect();
         let few = answer.faults.len() <= 100;

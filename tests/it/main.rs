@@ -9,6 +9,7 @@
 mod ask;
 mod cases;
 mod chain;
+mod commands;
 mod crash;
 mod disk;
 mod errors;

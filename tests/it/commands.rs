@@ -1,0 +1,138 @@
+//! The commands around an export: `group check`, `group import`, `inspect`; an export as a store; several at once.
+
+use crate::run::{self, Bounds, Export, scratch, snapshot, testdata};
+use std::path::{Path, PathBuf};
+
+/// `group check` says what a Group resolves to, and refuses what is no usable Group.
+#[test]
+fn group_check() {
+    let groups = testdata("groups/synthea-r4-100");
+    for name in ["ten", "all", "empty", "versioned", "nested", "missing"] {
+        let run = run::run(&["group", "check", groups.join(format!("Group-{name}.json")).to_str().unwrap()]);
+        assert!(run.code == 0 || run.code == 1, "{name}: {run:#?}");
+    }
+    let scratch = scratch();
+    let file = scratch.path().join("broken.json");
+    for broken in ["{\n\"resourceType\": \"Group\",\n", r#"{"resourceType":"Patient","id":"x"}"#, "[]", ""] {
+        std::fs::write(&file, broken).unwrap();
+        run::run(&["group", "check", file.to_str().unwrap()]).refused(2, &["broken.json"]);
+    }
+    run::run(&["group", "check", "/no/such/file.json"]).refused(2, &["/no/such/file.json"]);
+}
+
+/// `group import` stores a Group that an export then finds by id.
+#[test]
+fn group_import() {
+    let scratch = scratch();
+    let store = scratch.path().join("store");
+    crate::fixture::plain_store(&store, &["Patient", "Condition"], 1);
+    let group = testdata("groups/synthea-r4-100/Group-ten.json");
+    let run = run::run(&["group", "import", group.to_str().unwrap(), "--store", store.to_str().unwrap()]);
+    assert_eq!(run.code, 0, "{run:#?}");
+    assert!(store.join("Group.ten.ndjson").exists());
+    let out = scratch.path().join("out");
+    assert_eq!(run::export(&store, &out, &["--group", "ten", "--type", "Patient"]).code, 0);
+    assert_eq!(Export::read(&out, Bounds::DEFAULT).lines()["Patient"].len(), 10);
+}
+
+fn files_below(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files_below(&path, found) } else { found.push(path) }
+    }
+}
+
+/// `inspect` shows every file that the project writes, whole or damaged, and changes none.
+#[test]
+fn inspect_reads_everything_and_writes_nothing() {
+    let scratch = scratch();
+    let index = scratch.path().join("index");
+    let out = scratch.path().join("out");
+    let store = testdata("hostile/deleted");
+    let group = testdata("hostile/Group-edge.json");
+    let mut args =
+        vec!["--group", group.to_str().unwrap(), "--index-dir", index.to_str().unwrap(), "--compress", "zstd"];
+    args.extend(["--since", "2020-06-15T12:00:00Z", "--as-of", "2025-01-01T00:00:00.000Z"]);
+    assert_eq!(run::export(&store, &out, &args).code, 1);
+    let mut files = Vec::new();
+    files_below(&index, &mut files);
+    files_below(&out, &mut files);
+    for path in files {
+        let bytes = std::fs::read(&path).unwrap();
+        let run = run::run(&["inspect", path.to_str().unwrap()]);
+        let lock = path.file_name().unwrap().to_str().unwrap().contains("lock");
+        assert!(run.code == 0 || lock, "{path:?}: {run:#?}");
+        assert_eq!(std::fs::read(&path).unwrap(), bytes, "inspect never writes");
+        let damaged = scratch.path().join(path.file_name().unwrap());
+        for cut in [0, 1, bytes.len() / 3, bytes.len().saturating_sub(1)] {
+            std::fs::write(&damaged, &bytes[..cut]).unwrap();
+            let run = run::run(&["inspect", damaged.to_str().unwrap()]);
+            assert!((0..=3).contains(&run.code) && !run.stderr.contains("panicked"), "{path:?} cut at {cut}: {run:#?}");
+        }
+    }
+}
+
+/// An export is a store: of its directory only the output and deleted files are read (DESIGN section 1).
+#[test]
+fn an_export_is_a_store() {
+    let scratch = scratch();
+    let index = scratch.path().join("index");
+    let store = scratch.path().join("store");
+    let first = store.join("2025-01-01");
+    std::fs::create_dir(&store).unwrap();
+    let group = testdata("hostile/Group-edge.json");
+    let mut args = vec!["--group", group.to_str().unwrap(), "--index-dir", index.to_str().unwrap()];
+    args.extend(["--since", "2020-06-15T12:00:00Z", "--as-of", "2025-01-01T00:00:00.000Z"]);
+    assert_eq!(run::export(&testdata("hostile/deleted"), &first, &args).code, 1);
+    let exported = Export::read(&first, Bounds::DEFAULT);
+    assert!(!exported.deleted.is_empty() && !exported.error.is_empty());
+    std::fs::write(first.join("foreign.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"stray\"}\n").unwrap();
+    let out = scratch.path().join("out");
+    let run = run::export(&store, &out, &["--system", "--as-of", "2025-01-02T00:00:00.000Z"]);
+    assert_eq!(run.code, 0, "neither the error files nor the stray file were read: {run:#?}");
+    let again = Export::read(&out, Bounds::DEFAULT);
+    assert_eq!(again.lines(), exported.lines());
+    assert_eq!(
+        again.ledger()["tombstone"] as usize,
+        exported.deleted.iter().map(|file| file.lines.len()).sum::<usize>()
+    );
+}
+
+/// Several exports of one store at the same time, on a fresh index: one builds it, all end alike.
+#[test]
+fn several_exports_at_once() {
+    let scratch = scratch();
+    let store = scratch.path().join("store");
+    crate::fixture::plain_store(&store, &["Patient", "Condition", "Encounter"], 1);
+    let outs: Vec<PathBuf> = (0..4).map(|number| scratch.path().join(format!("out-{number}"))).collect();
+    std::thread::scope(|scope| {
+        for out in &outs {
+            scope.spawn(|| {
+                let args =
+                    ["--all-patients", "--as-of", crate::golden::AS_OF, "--base-url", "https://files.example.org/"];
+                let run = run::export(&store, out, &args);
+                assert_eq!(run.code, 0, "{run:#?}");
+            });
+        }
+    });
+    for out in &outs[1..] {
+        assert!(snapshot(out) == snapshot(&outs[0]));
+    }
+}
+
+/// A list of patients on standard input.
+#[test]
+fn patients_from_standard_input() {
+    use std::io::Write;
+    let scratch = scratch();
+    let out = scratch.path().join("out");
+    let store = testdata("stores/synthea-r4-100");
+    let index = scratch.path().join("index");
+    let mut command = run::command();
+    command.args(["export", "--store", store.to_str().unwrap(), "--out", out.to_str().unwrap(), "--patients", "-"]);
+    command.args(["--index-dir", index.to_str().unwrap(), "--as-of", crate::golden::AS_OF]);
+    let mut child = command.stdin(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"Patient/6b12b22d-6dc2-486c-9526-8ac8524f6402\n").unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(Export::read(&out, Bounds::DEFAULT).lines()["Patient"].len(), 1);
+}
