@@ -12,6 +12,7 @@ pub mod observe;
 pub mod plan;
 pub mod select;
 pub mod store;
+pub mod verify;
 pub mod write;
 
 pub use export::{Existing, ExportOptions, Exported, FaultsAllowed, export};
