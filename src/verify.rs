@@ -10,10 +10,13 @@
 
 mod difference;
 mod export;
+mod extent;
 mod file;
 mod lines;
 mod manifest;
 mod second;
+mod store;
+mod stretch;
 pub(crate) mod table;
 mod twin;
 
@@ -22,7 +25,9 @@ use std::path::PathBuf;
 
 pub use difference::{Difference, Differences};
 pub use export::{ExportReport, TypeFound, export};
+pub use store::{LineCounts, StoreReport, store};
 
+use crate::bytes::source::SourceError;
 use crate::error::IndexError;
 
 /// A verification cannot be made. That something is not as stated is no error but a report's content.
@@ -58,6 +63,12 @@ pub enum VerifyError {
     /// The caller asked to stop.
     #[error("stopped on request")]
     Cancelled,
+}
+
+impl From<SourceError> for VerifyError {
+    fn from(error: SourceError) -> VerifyError {
+        VerifyError::Index(IndexError::Source(error))
+    }
 }
 
 impl VerifyError {
