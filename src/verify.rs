@@ -8,12 +8,17 @@
 //! [`export`] reads an export directory alone. [`store`] holds an index against its store. [`ledger`] recounts an
 //! export's ledger from the store's bytes, by the record in its directory.
 
+mod asked;
 mod difference;
 mod export;
 mod extent;
 mod file;
+mod history;
+mod ledger;
 mod lines;
 mod manifest;
+mod members;
+mod recount;
 mod second;
 mod store;
 mod stretch;
@@ -25,6 +30,7 @@ use std::path::PathBuf;
 
 pub use difference::{Difference, Differences};
 pub use export::{ExportReport, TypeFound, export};
+pub use ledger::{ClassCount, LedgerOptions, LedgerReport, ledger};
 pub use store::{LineCounts, StoreReport, store};
 
 use crate::bytes::source::SourceError;

@@ -152,6 +152,47 @@ fn compressed(
     Ok(hashes.iter().map(Xxh3::digest).collect())
 }
 
+/// The bytes of one stretch, in pieces.
+///
+/// # Errors
+/// When the file cannot be read. Of a compressed file that cannot be decoded so far there is less.
+pub fn bytes(
+    source: &Source,
+    coding: Coding,
+    stretch: Stretch,
+    watch: &Watch,
+    feed: &mut dyn FnMut(&[u8]),
+) -> Result<(), VerifyError> {
+    if coding == Coding::Plain {
+        let (mut at, mut buffer) = (stretch.start, Vec::new());
+        while at < stretch.end {
+            let len = (stretch.end - at).min(READ_BYTES as u64);
+            feed(source.read(at, len as usize, &mut buffer)?);
+            at += len;
+        }
+        return Ok(source.check()?);
+    }
+    let mut decoder = match Decoder::new(source, coding, Restart { compressed: 0, uncompressed: 0 }) {
+        Ok(decoder) => decoder,
+        Err(DecodeError::Source(error)) => return Err(error.into()),
+        Err(_) => return Ok(()),
+    };
+    let mut at = 0u64;
+    while at < stretch.end {
+        pause(watch)?;
+        let piece = match decoder.piece(|_| {}) {
+            Ok(Some(piece)) => piece,
+            Err(DecodeError::Source(error)) => return Err(error.into()),
+            Ok(None) | Err(_) => break,
+        };
+        let end = at + piece.len() as u64;
+        let (from, to) = (stretch.start.clamp(at, end) - at, stretch.end.clamp(at, end) - at);
+        feed(&piece[from as usize..to as usize]);
+        at = end;
+    }
+    Ok(())
+}
+
 fn finish(cutter: Option<Cutter>, number: usize, on_line: OnLine<'_>) {
     if let Some(cutter) = cutter {
         cutter.finish(&mut |cut| on_line(number, cut));
