@@ -7,6 +7,7 @@ pub mod error;
 pub mod export;
 pub mod extract;
 pub mod fhir;
+pub mod inspect;
 pub mod limits;
 pub mod observe;
 pub mod plan;

@@ -16,7 +16,7 @@ mod file;
 mod history;
 mod ledger;
 mod lines;
-mod manifest;
+pub(crate) mod manifest;
 mod members;
 mod recount;
 mod second;
