@@ -22,13 +22,18 @@ use crate::select::{ExportRequest, Ledger, Population};
 use crate::store::{Snapshot, SnapshotRecord, Store, Watch, Work};
 use crate::write::deleted::deleted_lines;
 use crate::write::encode::Encoder;
-use crate::write::generated::write_lines;
+use crate::write::generated::{self, write_lines};
 use crate::write::manifest::Manifest;
 use crate::write::outcome::outcome_lines;
 use crate::write::record::{Begin, JobDirectory, Receipt};
 use crate::write::shard::{sweep, together};
 use crate::write::sink::{DirSink, Sync};
 use crate::write::status::{Status, StatusFile};
+
+/// Stem of the files of deletions.
+const DELETED: &str = "deleted/Bundle";
+/// Stem of the files of messages.
+const ERROR: &str = "error/OperationOutcome";
 
 /// What to do with an output directory that is not empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +130,9 @@ impl Origin {
     fn of(store: &Store, request: &ExportRequest) -> Origin {
         let absolute = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf()).display().to_string();
         let population_file = match &request.population {
-            Population::Patients(path) | Population::GroupFile(path) => Some(absolute(path)),
+            // What came through a pipe is not there to be read again.
+            Population::Patients(path) | Population::GroupFile(path) if path.is_file() => Some(absolute(path)),
+            Population::Patients(_) | Population::GroupFile(_) => None,
             Population::System | Population::AllPatients | Population::Group(_) => None,
         };
         Origin { store: store.root().display().to_string(), store_absolute: absolute(store.root()), population_file }
@@ -190,9 +197,16 @@ pub fn export(
     let messages = all_messages(&snapshot, &plan);
     check_faults(&plan, options.faults_allowed)?;
     let job = job_plan(&plan, &snapshot, store);
+    let deleted = deleted_lines(&plan.deletions.listed, snapshot.as_of());
+    let error = outcome_lines(&messages);
     match &recorded {
         Some(recorded) => same_job(recorded, &job)?,
-        None => directory.write_plan(&job, &file_names(&plan))?,
+        None => {
+            let mut names: Vec<String> = (0..plan.shards.len()).map(|shard| plan.file_name(shard)).collect();
+            names.extend(generated::file_names(DELETED, &deleted, request));
+            names.extend(generated::file_names(ERROR, &error, request));
+            directory.write_plan(&job, &names)?;
+        }
     }
     let finished = match recorded {
         Some(_) => directory.finished(request.digest)?,
@@ -209,7 +223,7 @@ pub fn export(
         finished: finished.into_iter().map(|receipt| (receipt.file.clone(), receipt)).collect(),
         status: Mutex::new(status_file(&plan, &snapshot, &job, &directory)),
     };
-    match run.write(&messages, &job) {
+    match run.write(&deleted, &error, &job) {
         Ok((manifest, files)) => Ok(Exported {
             manifest_path: directory.path().join("manifest.json"),
             manifest,
@@ -244,17 +258,18 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Writes shards, deleted and error files, and publishes.
-    fn write(&mut self, messages: &Messages, job: &JobPlan) -> Result<(Manifest, Vec<Receipt>), ExportError> {
+    fn write(
+        &mut self,
+        deleted: &[String],
+        error: &[String],
+        job: &JobPlan,
+    ) -> Result<(Manifest, Vec<Receipt>), ExportError> {
         self.watch.write_total.store(self.plan.bytes(), Relaxed);
         self.watch.files_total.store(self.plan.shards.len() as u64, Relaxed);
         self.tell(|_| {});
         let output = self.shards()?;
-        let deleted = self.generated(
-            "deleted/Bundle",
-            "Bundle",
-            &deleted_lines(&self.plan.deletions.listed, self.snapshot.as_of()),
-        )?;
-        let error = self.generated("error/OperationOutcome", "OperationOutcome", &outcome_lines(messages))?;
+        let deleted = self.generated(DELETED, "Bundle", deleted)?;
+        let error = self.generated(ERROR, "OperationOutcome", error)?;
         // The last look at the store: what was read must be what the snapshot was taken of (CONS-08).
         self.snapshot.index().verify_unchanged()?;
         if self.watch.cancel.load(Relaxed) {
@@ -279,6 +294,7 @@ impl Run<'_> {
         let plan = self.plan;
         let receipts: Mutex<BTreeMap<usize, Receipt>> = Mutex::default();
         let groups = together(plan, self.snapshot);
+        let threads = rayon::current_num_threads();
         groups.par_iter().try_for_each(|shards| {
             // A shard that a former run finished is not written again.
             let left: Vec<usize> = shards
@@ -298,7 +314,8 @@ impl Run<'_> {
             let mut open = |shard: usize| {
                 let name = plan.file_name(shard);
                 let sink = DirSink::new(self.directory.path(), self.options.sync);
-                let blocks = if shards.len() > 1 { 1 } else { rayon::current_num_threads() };
+                // All files together hold about a block for each thread.
+                let blocks = if shards.len() > 1 { 1 } else { threads.div_ceil(groups.len().min(threads)) };
                 let encoder = Encoder::begin(sink, &name, plan.request.coding, plan.request.digest, blocks);
                 encoder.map(Some).map_err(|error| self.failed(&name, error))
             };
@@ -392,10 +409,6 @@ fn status_file(plan: &Plan, snapshot: &Snapshot, job: &JobPlan, directory: &JobD
         plan.rows(),
         plan.shards.len() as u64,
     )
-}
-
-fn file_names(plan: &Plan) -> Vec<String> {
-    (0..plan.shards.len()).map(|shard| plan.file_name(shard)).collect()
 }
 
 /// Everything that decides the bytes of an export, by the name a user knows it under.

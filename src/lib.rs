@@ -3,6 +3,8 @@
 #![deny(unsafe_op_in_unsafe_fn, missing_docs)]
 
 pub mod bytes;
+#[doc(hidden)]
+pub mod cli;
 pub mod error;
 pub mod export;
 pub mod extract;

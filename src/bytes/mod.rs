@@ -11,4 +11,5 @@ pub mod hash;
 pub mod kernels;
 pub mod map;
 pub mod private;
+pub mod signal;
 pub mod source;

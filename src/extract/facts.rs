@@ -216,7 +216,7 @@ impl Collector {
         let deciding = ALWAYS
             | match resource_type {
                 ResourceType::BUNDLE => BUNDLE,
-                _ => owner_paths(resource_type),
+                _ => compartment::paths_of(resource_type),
             };
         if self.again & deciding != 0 {
             return Err(Fault { kind: FaultKind::DuplicateKey, at: self.again_at });
@@ -256,7 +256,7 @@ impl Visitor for Collector {
                 if let Some(known) = known {
                     self.facts.resource_type = known;
                     let bundle = if known == ResourceType::BUNDLE { BUNDLE } else { 0 };
-                    self.wanted = owner_paths(known) | ALWAYS | bundle;
+                    self.wanted = compartment::paths_of(known) | ALWAYS | bundle;
                 }
             }
             Role::Id => self.id = Some(text.and_then(|text| Id::parse(text.as_bytes()))),
@@ -279,7 +279,9 @@ impl Visitor for Collector {
                 self.facts.version_id.extend_from_slice(text.unwrap_or_default().as_bytes());
             }
             Role::Reference => {
-                if let Some(text) = text {
+                // A Group's members are followed for keys given twice only.
+                let members = self.resource_type == Some(Some(ResourceType::GROUP));
+                if let Some(text) = text.filter(|_| !members) {
                     let paths = self.paths.paths(node);
                     self.push(text, paths);
                 }

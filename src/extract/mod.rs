@@ -11,7 +11,9 @@ pub mod identifiers;
 // pub mod naive;
 mod scalar;
 mod scanner;
+mod stack;
 mod trie;
+mod unescape;
 
 use serde::{Deserialize, Serialize};
 

@@ -16,7 +16,9 @@
 use super::Validate;
 use super::fault::{Fault, FaultKind};
 use super::scalar;
+use super::stack::Stack;
 use super::trie::{Node, ROOT, Trie};
+use super::unescape::unescape;
 use crate::bytes::kernels::{BATCH, BLOCK, Carry, Kernel, Masks};
 use crate::limits::REFERENCE_BYTES_MAX;
 
@@ -67,43 +69,6 @@ enum Crossing {
     Key,
     Value(Node),
     Scalar(scalar::State),
-}
-
-/// Containers that are open: the innermost is the lowest bit of `top`.
-#[derive(Default)]
-struct Stack {
-    top: u64,
-    full: Vec<u64>,
-    depth: u32,
-}
-
-impl Stack {
-    #[inline]
-    fn push(&mut self, is_object: bool) {
-        if self.depth.is_multiple_of(64) && self.depth > 0 {
-            self.full.push(self.top);
-        }
-        self.top = self.top << 1 | u64::from(is_object);
-        self.depth += 1;
-    }
-    #[inline]
-    fn in_object(&self) -> bool {
-        self.depth > 0 && self.top & 1 != 0
-    }
-    #[inline]
-    fn in_array(&self) -> bool {
-        self.depth > 0 && self.top & 1 == 0
-    }
-    #[inline]
-    fn pop(&mut self) {
-        self.depth -= 1;
-        self.top >>= 1;
-        if self.depth.is_multiple_of(64)
-            && let Some(word) = self.full.pop()
-        {
-            self.top = word;
-        }
-    }
 }
 
 /// A scan of one text.
@@ -157,9 +122,7 @@ impl Scanner {
     /// Forgets the last text.
     pub fn begin(&mut self) {
         self.carry = Carry::default();
-        self.stack.depth = 0;
-        self.stack.top = 0;
-        self.stack.full.clear();
+        self.stack.clear();
         self.expect = Expect::Value;
         self.frames.clear();
         self.pending = Some(ROOT);
@@ -625,55 +588,4 @@ impl Scanner {
             Ok(_) => Ok(()),
         }
     }
-}
-
-/// Resolves escapes; `false` when the raw text is not what a JSON string may hold. A lone surrogate becomes U+FFFD:
-/// it is legal JSON, but equals nothing that is looked for.
-fn unescape(raw: &[u8], out: &mut String) -> bool {
-    out.clear();
-    let Ok(raw) = str::from_utf8(raw) else { return false };
-    let mut chars = raw.chars();
-    let mut lead: Option<u32> = None;
-    while let Some(c) = chars.next() {
-        if c != '\\' {
-            if lead.take().is_some() {
-                out.push(char::REPLACEMENT_CHARACTER);
-            }
-            out.push(c);
-            continue;
-        }
-        let unit = match chars.next() {
-            Some('u') => {
-                let digits: Option<u32> = (0..4).try_fold(0, |sum, _| Some(sum * 16 + chars.next()?.to_digit(16)?));
-                match digits {
-                    Some(unit) => unit,
-                    None => return false,
-                }
-            }
-            Some('b') => 8,
-            Some('f') => 12,
-            Some('n') => 10,
-            Some('r') => 13,
-            Some('t') => 9,
-            Some(plain @ ('"' | '\\' | '/')) => plain as u32,
-            _ => return false,
-        };
-        match (lead.take(), unit) {
-            (Some(high), 0xdc00..=0xdfff) => {
-                let code = 0x10000 + ((high - 0xd800) << 10) + (unit - 0xdc00);
-                out.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
-                continue;
-            }
-            (Some(_), _) => out.push(char::REPLACEMENT_CHARACTER),
-            (None, _) => {}
-        }
-        match unit {
-            0xd800..=0xdbff => lead = Some(unit),
-            _ => out.push(char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER)),
-        }
-    }
-    if lead.is_some() {
-        out.push(char::REPLACEMENT_CHARACTER);
-    }
-    true
 }

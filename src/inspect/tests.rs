@@ -1,3 +1,5 @@
+//! Good and damaged files, and what the inspector says of them.
+
 use super::*;
 use crate::export::{Existing, ExportOptions};
 use crate::fhir::Instant;
@@ -108,8 +110,8 @@ fn damage_is_told_and_never_a_panic() {
         }
     }
     // The second extent is shown although the first is broken.
-    let names = std::fs::read_dir(&index).unwrap().map(|entry| entry.unwrap().path());
-    let container = names.filter(|path| path.to_string_lossy().contains("extents-")).next().unwrap();
+    let mut names = std::fs::read_dir(&index).unwrap().map(|entry| entry.unwrap().path());
+    let container = names.find(|path| path.to_string_lossy().contains("extents-")).unwrap();
     let mut bytes = std::fs::read(&container).unwrap();
     bytes[3] ^= 1;
     std::fs::write(&container, bytes).unwrap();

@@ -80,7 +80,9 @@ impl Cohort {
             Population::GroupFile(path) => {
                 let (head, hash) = resolver.group_in_file(path)?;
                 file_hash = Some(hash);
-                cohort_group = (None, head.id.map(|id| id.to_string()));
+                // Its namesake in the store is the Group asked for, should `_type` name Group.
+                let row = head.id.and_then(|id| resolver.find_group(id.as_str(), &ours).ok());
+                cohort_group = (row, head.id.map(|id| id.to_string()));
             }
         }
         resolver.nested(&ours)?;

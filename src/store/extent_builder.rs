@@ -104,11 +104,6 @@ impl ExtentBuilder {
         self.head.start
     }
 
-    /// Lines so far.
-    pub fn lines(&self) -> u64 {
-        self.head.lines
-    }
-
     /// A blank line.
     pub fn blank(&mut self) {
         self.head.lines += 1;
@@ -186,17 +181,18 @@ impl ExtentBuilder {
         }
         for text in facts.references() {
             let number = match &self.last_owner {
-                Some((last, number)) if last == text => {
+                Some((last, number)) if last == text && facts.resource_type != ResourceType::PROVENANCE => {
                     let base = self.owner_list[*number as usize].base;
                     self.base_count[base as usize] += 1;
                     *number
                 }
                 _ => {
                     let Some(reference) = Reference::parse(text) else { continue };
+                    if facts.resource_type == ResourceType::PROVENANCE {
+                        // Patients, too: a Patient row that links to a member is in that member's compartment.
+                        self.target(row, &reference);
+                    }
                     if reference.resource_type != ResourceType::PATIENT {
-                        if facts.resource_type == ResourceType::PROVENANCE {
-                            self.target(row, &reference);
-                        }
                         continue;
                     }
                     let number = self.owner_number(reference.base, reference.id);

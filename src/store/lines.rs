@@ -60,11 +60,6 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Offset in the file behind the last piece.
-    pub fn position(&self) -> u64 {
-        self.position
-    }
-
     /// Whether the bytes so far end inside a line.
     pub fn inside_line(&self) -> bool {
         self.line.is_some()

@@ -139,6 +139,13 @@ impl Store {
         self.options.index_dir.clone().unwrap_or_else(|| self.root.join(".outpour"))
     }
 
+    /// The greatest T of the snapshots that the store's index remembers.
+    pub fn latest_snapshot(&self) -> Option<Instant> {
+        let bytes = std::fs::read(self.index_dir().join(generation::FILE)).ok()?;
+        let ticks = generation::Generation::from_bytes(&bytes)?.latest?;
+        Some(Instant { ticks, rest: Box::default() })
+    }
+
     /// How it was opened.
     pub fn options(&self) -> &StoreOptions {
         &self.options

@@ -301,6 +301,11 @@ impl Snapshot {
         Snapshot { index, as_of, visible }
     }
 
+    /// A look at an index as of some instant, which the index does not remember as a snapshot.
+    pub fn of_index(index: Index, as_of: Instant) -> Snapshot {
+        Snapshot::new(Arc::new(index), as_of)
+    }
+
     /// The snapshot that a record names, if the index has all of its extents.
     pub(super) fn of_record(mut index: Index, record: &SnapshotRecord) -> Option<Snapshot> {
         let as_of = Instant::parse(&record.as_of)?;

@@ -34,7 +34,7 @@ pub struct Version {
     version: Option<(usize, Box<str>)>,
     /// Hashes of the patients of ours that it belongs to by itself.
     pub owners: Box<[u128]>,
-    /// Hashes of what it is about, if it is a Provenance: resources of ours that are no patients.
+    /// Hashes of what it is about, if it is a Provenance: resources of ours.
     pub targets: Box<[u128]>,
     /// Hashes of its business identifiers, if it is a Patient.
     pub identifiers: Box<[u128]>,
@@ -204,7 +204,7 @@ impl History {
     /// The last version of a resource at an instant among those that are known; whether it was deleted is not asked.
     pub fn last_version(&self, entity: u128, at: &Instant, known: &dyn Fn(&Version) -> bool) -> Option<usize> {
         let seen = |version: &Version| version.updated.as_ref().is_none_or(|updated| updated <= at) && known(version);
-        self.versions_of(entity).iter().map(|at| *at as usize).filter(|at| seen(&self.versions[*at])).next_back()
+        self.versions_of(entity).iter().map(|at| *at as usize).rfind(|at| seen(&self.versions[*at]))
     }
 
     /// Whether a deletion at or before an instant is later than a version.

@@ -48,7 +48,11 @@ impl Members {
                     resolver.group(&history.bytes(version)?, 0);
                 }
             }
-            Whose::GroupFile(path, hash) => resolver.group(&file(path, hash)?, 0),
+            Whose::GroupFile(path, hash) => {
+                // Its namesake in the store is the Group asked for, should `_type` name Group.
+                let named = resolver.group(&file(path, hash)?, 0);
+                group = named.and_then(|named| history.current(named, &asked.as_of));
+            }
         }
         // The last one found is read first; no Group is read twice, so that a cycle ends by itself.
         while let Some((group, depth)) = resolver.groups.pop() {
@@ -103,8 +107,8 @@ impl Resolver<'_> {
         }
     }
 
-    /// Takes the members of a Group that stands for patients.
-    fn group(&mut self, bytes: &[u8], depth: usize) {
+    /// Takes the members of a Group that stands for patients; its name.
+    fn group(&mut self, bytes: &[u8], depth: usize) -> Option<u128> {
         let text = without_lone_surrogates(str::from_utf8(bytes).unwrap_or_default());
         let want = Want::of(&[
             "id",
@@ -119,7 +123,7 @@ impl Resolver<'_> {
             "member.entity.identifier.system",
             "member.entity.identifier.value",
         ]);
-        let Ok(group) = Tree::read(&text, &want) else { return };
+        let group = Tree::read(&text, &want).ok()?;
         let last = |tree: &Tree<'_>, path: &str| tree.leaves(path).last().cloned();
         let members = group.objects("member").into_iter().filter(|member| matches!(member, Json::Map(_)));
         let members: Vec<Tree<'_>> = members.map(Tree::of).collect();
@@ -131,13 +135,13 @@ impl Resolver<'_> {
         let by_rule = by_rule && (members.is_empty() || last(&group, "actual") == Some(Json::Bool(false)));
         let refused = self.asked.active && last(&group, "active") == Some(Json::Bool(false));
         if !of_persons || by_rule || refused {
-            return;
+            return None;
         }
-        if depth == 0
-            && let Some(Json::Text(id)) = last(&group, "id")
-        {
-            self.seen.insert(entity("Group", &id));
-        }
+        let named = match last(&group, "id") {
+            Some(Json::Text(id)) => Some(entity("Group", &id)),
+            _ => None,
+        };
+        self.seen.extend(named);
         let mut identifiers = HashSet::new();
         for member in &members {
             if self.asked.active && !self.is_active(member) {
@@ -151,6 +155,7 @@ impl Resolver<'_> {
             }
         }
         self.identified(&identifiers);
+        named
     }
 
     /// Neither inactive nor outside its period at T (GROUP-04).

@@ -66,12 +66,11 @@ impl Row {
         owners
     }
 
-    /// What a Provenance is about besides patients, as (base, type, id), ascending.
+    /// What a Provenance is about, as (base, type, id), ascending.
     pub fn targets(&self) -> Vec<(&str, ResourceType, Id)> {
         let is_target = self.resource_type == ResourceType::PROVENANCE;
-        let other = |reference: &Reference<'_>| is_target && reference.resource_type != ResourceType::PATIENT;
-        let mut targets: Vec<_> =
-            self.parsed().filter(other).map(|target| (target.base, target.resource_type, target.id)).collect();
+        let all = self.parsed().filter(|_| is_target);
+        let mut targets: Vec<_> = all.map(|target| (target.base, target.resource_type, target.id)).collect();
         targets.sort_unstable();
         targets
     }
@@ -153,7 +152,9 @@ fn resource(text: &str, top: &Tree) -> Line {
     };
     let version = tree.leaves("meta.versionId").filter_map(Json::text).last().and_then(digits);
     let texts = |path: String| tree.leaves(&path).filter_map(Json::text).map(str::to_string).collect::<Vec<_>>();
-    let references = owner_paths(resource_type).flat_map(|path| texts(format!("{path}.reference"))).collect();
+    // A Group's members do not own it (COMP-09); they are read for keys given twice only.
+    let paths = owner_paths(resource_type).filter(|_| resource_type != ResourceType::GROUP);
+    let references = paths.flat_map(|path| texts(format!("{path}.reference"))).collect();
     Line::Row(Box::new(Row { resource_type, id, updated, illegal_updated, version, references }))
 }
 
@@ -178,9 +179,9 @@ fn digits(text: &str) -> Option<String> {
     number.then(|| text.trim_start_matches('0').to_string())
 }
 
-/// Paths to the references that decide whose a resource is. A Group's members are none (COMP-09).
+/// Paths to the references that decide whose a resource is.
 fn owner_paths(resource_type: ResourceType) -> impl Iterator<Item = &'static str> {
-    let bits = if resource_type == ResourceType::GROUP { 0 } else { compartment::paths_of(resource_type) };
+    let bits = compartment::paths_of(resource_type);
     compartment::PATHS.iter().enumerate().filter(move |(at, _)| bits >> at & 1 == 1).map(|(_, path)| *path)
 }
 

@@ -76,7 +76,7 @@ pub enum RecordError {
         /// The output directory.
         path: PathBuf,
         /// What it holds, and what to do.
-        holds: &'static str,
+        holds: String,
     },
     /// Its record cannot be read.
     #[error("the record {} cannot be read ({reason}); begin anew with --force", path.display())]
@@ -163,8 +163,11 @@ impl JobDirectory {
         let plan = self.path.join(JOB).join("plan.json");
         let recorded = plan.exists();
         let entries = std::fs::read_dir(&self.path).map_err(self.io(&self.path))?;
-        let occupied = entries.flatten().any(|entry| entry.file_name() != JOB);
-        let refuse = |holds| Err(RecordError::NotEmpty { path: self.path.clone(), holds });
+        let mut names: Vec<String> =
+            entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        let foreign = names.into_iter().find(|name| name != JOB);
+        let refuse = |holds: &str| Err(RecordError::NotEmpty { path: self.path.clone(), holds: holds.to_string() });
         if recorded {
             // From here on the directory is ours to keep.
             self.planned.store(true, Relaxed);
@@ -176,10 +179,13 @@ impl JobDirectory {
             (Begin::Fresh, true) => {
                 refuse("holds an interrupted export; finish it with --resume, or begin anew with --force")
             }
-            (Begin::Fresh | Begin::Resume, false) if occupied => refuse(
-                "is not empty and holds no export; choose another directory, or use --force, which leaves foreign files alone",
-            ),
-            (Begin::Fresh | Begin::Resume, false) => Ok(None),
+            (Begin::Fresh | Begin::Resume, false) => match foreign {
+                Some(name) => refuse(&format!(
+                    "holds {name}, which is not of an export; choose another directory, or use --force, which leaves \
+                     foreign files alone"
+                )),
+                None => Ok(None),
+            },
             (Begin::Resume, true) => self.read_plan(&plan).map(|plan| Some(plan.job)),
             (Begin::Force, true) => self.clear(&plan).map(|()| None),
             (Begin::Force, false) => Ok(None),

@@ -154,10 +154,13 @@ impl Ask {
             panic!("{self:?}\n{}", difference(answer, &lines));
         }
         assert_eq!(export.deletions(), answer.deleted, "{self:?}: deletions");
-        let ledger: Vec<(&str, u64)> = answer.ledger.iter().map(|(class, count)| (*class, *count)).collect();
-        let found = export.ledger();
+        let mut found = export.ledger();
+        assert_eq!(found.remove("lines"), Some(answer.ledger.values().sum()), "{self:?}: lines of the ledger");
         let found: Vec<(&str, u64)> = found.iter().map(|(class, count)| (class.as_str(), *count)).collect();
+        let ledger: Vec<(&str, u64)> = answer.ledger.iter().map(|(class, count)| (*class, *count)).collect();
         assert_eq!(found, ledger, "{self:?}: ledger");
+        let warned = export.messages().iter().any(|message| message.severity == "warning");
+        assert!(warned || answer.warnings == 0, "{self:?}: {} members resolve to nothing", answer.warnings);
         let errors = export.messages().iter().filter(|message| message.severity == "error").count();
         assert_eq!(errors > 0, !answer.faults.is_empty(), "{self:?}: faults are reported");
     }

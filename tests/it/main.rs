@@ -7,11 +7,21 @@
 //! `OUTPOUR_TEST_FULL=1` (full sizes of the memory tests).
 
 mod ask;
+mod cases;
+mod chain;
+mod crash;
+mod disk;
+mod errors;
+mod fixture;
 mod forge;
 mod generated;
 mod golden;
 mod hostile;
 mod matrix;
+mod memory;
 mod naive;
 mod random;
+mod readme;
 mod run;
+mod truncate;
+mod verify;

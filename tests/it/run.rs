@@ -195,10 +195,46 @@ impl Export {
         assert!(self.deleted.iter().all(|file| file.resource_type == "Bundle"));
         for message in self.messages() {
             assert!(["fatal", "error", "warning", "information"].contains(&message.severity.as_str()), "{message:?}");
+            assert!(ISSUE_TYPES.contains(&message.code.as_str()), "CORE-04: {message:?}");
         }
         self.deletions();
     }
 }
+
+/// R4's IssueType, whose codes an OperationOutcome must use.
+const ISSUE_TYPES: [&str; 31] = [
+    "invalid",
+    "structure",
+    "required",
+    "value",
+    "invariant",
+    "security",
+    "login",
+    "unknown",
+    "expired",
+    "forbidden",
+    "suppressed",
+    "processing",
+    "not-supported",
+    "duplicate",
+    "multiple-matches",
+    "not-found",
+    "deleted",
+    "too-long",
+    "code-invalid",
+    "extension",
+    "too-costly",
+    "business-rule",
+    "conflict",
+    "transient",
+    "lock-error",
+    "no-store",
+    "exception",
+    "timeout",
+    "incomplete",
+    "throttled",
+    "informational",
+];
 
 /// One issue of the error files.
 #[derive(Debug)]

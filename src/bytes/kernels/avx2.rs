@@ -37,7 +37,8 @@ unsafe fn classes(block: &[u8; BLOCK]) -> Classes {
     let (low, high) =
         unsafe { (_mm256_loadu_si256(block.as_ptr().cast()), _mm256_loadu_si256(block.as_ptr().add(32).cast())) };
     let bits = |low: __m256i, high: __m256i| -> u64 {
-        u64::from(_mm256_movemask_epi8(low) as u32) | u64::from(_mm256_movemask_epi8(high) as u32) << 32
+        // SAFETY: AVX2 is this function's own precondition.
+        unsafe { u64::from(sign_bits(low)) | u64::from(sign_bits(high)) << 32 }
     };
     let is = |byte: u8| -> u64 {
         let wanted = _mm256_set1_epi8(byte as i8);
@@ -80,6 +81,24 @@ unsafe fn classes(block: &[u8; BLOCK]) -> Classes {
         control: bits(below(low), below(high)),
         high: bits(low, high),
     }
+}
+
+/// The top bit of each byte. Written as the instruction itself: given the intrinsic, the optimiser carries the masks of a
+/// whole block as vectors of bits, which AVX2 does not have, and takes them apart byte by byte (measured: 3 times
+/// slower).
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn sign_bits(vector: __m256i) -> u32 {
+    let bits: u32;
+    // SAFETY: the instruction reads one vector register and writes one general register, nothing else.
+    unsafe {
+        std::arch::asm!("vpmovmskb {bits:e}, {vector}", bits = lateout(reg) bits, vector = in(ymm_reg) vector,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    bits
 }
 
 /// # Safety

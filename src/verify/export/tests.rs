@@ -1,3 +1,5 @@
+//! Exports, good and damaged in each way that a rule forbids.
+
 use super::*;
 use crate::export::{Existing, ExportOptions};
 use crate::fhir::Instant;

@@ -1,3 +1,5 @@
+//! Recounts over the bundled stores, and over ledgers and stores that are not what they were.
+
 use super::super::export;
 use super::*;
 use crate::export::{Existing, ExportOptions};

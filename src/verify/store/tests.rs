@@ -1,3 +1,5 @@
+//! Indexes, good, damaged and forged, against their stores.
+
 use super::*;
 use crate::StoreOptions;
 use crate::store::layout::{Column, HEADER_BYTES, Places};
@@ -49,8 +51,8 @@ fn a_grown_store_holds() {
 
 /// The extent container of an index, its only one.
 fn container(index: &Path) -> PathBuf {
-    let names = std::fs::read_dir(index).unwrap().map(|entry| entry.unwrap().path());
-    names.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("extents-")).next().unwrap()
+    let mut names = std::fs::read_dir(index).unwrap().map(|entry| entry.unwrap().path());
+    names.find(|path| path.file_name().unwrap().to_string_lossy().starts_with("extents-")).unwrap()
 }
 
 /// Changes bytes of a column of the first extent; the checksum is made to hold again.

@@ -1,3 +1,5 @@
+//! The twin against the scanner, on lines that are easily read in two ways.
+
 use super::*;
 use crate::bytes::kernels::Kernel;
 use crate::extract::{Extractor, Validate};

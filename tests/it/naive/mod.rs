@@ -108,7 +108,7 @@ pub struct Answer {
 
 /// The classes of the ledger, in the order in which they are asked (reading 10).
 pub const LEDGER: [&str; 10] =
-    ["blank", "faulty", "tombstone", "future", "superseded", "deleted", "type", "cohort", "window", "exported"];
+    ["blank", "faulty", "tombstone", "future", "superseded", "deleted", "type", "cohort", "sinceOrUntil", "exported"];
 
 /// Reads a store on a thread with a stack for the deepest line.
 pub fn read(dir: &Path, bases: &[&str]) -> Store {
@@ -116,6 +116,30 @@ pub fn read(dir: &Path, bases: &[&str]) -> Store {
         let reader = std::thread::Builder::new().stack_size(512 << 20).spawn_scoped(scope, || Store::read(dir, bases));
         reader.unwrap().join().unwrap()
     })
+}
+
+/// The bytes of each store file as stored, to compare a later state with.
+pub fn contents(dir: &Path, store: &Store) -> BTreeMap<String, Vec<u8>> {
+    let files: BTreeSet<&String> = store.entries.iter().map(|entry| &entry.file).collect();
+    files.into_iter().map(|file| (file.clone(), std::fs::read(dir.join(file)).unwrap())).collect()
+}
+
+/// The lines first seen between two states of a store: those of new and of replaced files, and what was appended to a
+/// plain file after its last newline then.
+pub fn late_lines(
+    store: &Store,
+    before: &BTreeMap<String, Vec<u8>>,
+    after: &BTreeMap<String, Vec<u8>>,
+) -> BTreeSet<(String, u64)> {
+    let read_before = |file: &String| match before.get(file) {
+        Some(old) if *old == after[file] => u64::MAX,
+        Some(old) if file.ends_with(".ndjson") && after[file].starts_with(old) => {
+            old.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at as u64 + 1)
+        }
+        _ => 0,
+    };
+    let late = store.entries.iter().filter(|entry| entry.offset >= read_before(&entry.file));
+    late.map(|entry| (entry.file.clone(), entry.line)).collect()
 }
 
 /// Answers a request; an error is a request that is refused.
@@ -164,35 +188,44 @@ fn class_of(store: &Store, request: &Request, cohort: &Cohort, index: usize, ans
             return "exported";
         }
         if !request.missing_included {
-            return "window";
+            return "sinceOrUntil";
         }
         answer.without_last_updated += 1;
         return "exported";
     };
     if request.until.as_ref().is_some_and(|until| when >= until) {
-        return "window";
+        return "sinceOrUntil";
     }
     match &request.since {
         Some(since) if when <= since => {
             if is_late(store, request, index) {
                 answer.late += 1;
-                if request.late_included { "exported" } else { "window" }
+                if request.late_included { "exported" } else { "sinceOrUntil" }
             } else if joined_later(store, request, cohort, index, since) {
                 "exported"
             } else {
-                "window"
+                "sinceOrUntil"
             }
         }
         _ => "exported",
     }
 }
 
-/// A Provenance that names no member itself and belongs only through targets that came after `since`.
+/// A Provenance that came to belong after `since`, through a target that was not there before.
 fn joined_later(store: &Store, request: &Request, cohort: &Cohort, index: usize, since: &Instant) -> bool {
-    let known = |index: usize| !is_late(store, request, index);
     store.row(index).resource_type == "Provenance"
         && !matches!(request.who, Who::System)
-        && !view::belongs(store, cohort, index, since, &known)
+        && !view::belongs(store, cohort, index, &|name, id| known_at(store, request, name, id, since))
+}
+
+/// The row that stood for `Type/id` at `since` to the export of then. Nothing is said of an entity about which a line of
+/// that age came only later: the file that told of it then may have been replaced since, so that nobody can know.
+fn known_at(store: &Store, request: &Request, name: &str, id: &str, since: &Instant) -> Option<usize> {
+    let entity = store.entities.get(&(name.to_string(), id.to_string()))?;
+    let late = |index: usize| is_late(store, request, index);
+    let old = |index: &usize| store.row(*index).last_updated.as_ref().is_none_or(|when| when <= since);
+    let unsure = entity.versions.iter().any(|index| late(*index) && old(index));
+    if unsure { None } else { view::last_version(store, entity, since, &|index| !late(index)) }
 }
 
 fn wanted(request: &Request, resource_type: &str) -> bool {
@@ -204,7 +237,7 @@ fn in_scope(store: &Store, request: &Request, cohort: &Cohort, index: usize) -> 
     match request.who {
         Who::System => true,
         _ if row.resource_type == "Group" => request.types.contains("Group") && cohort.group.as_ref() == Some(&row.id),
-        _ => view::belongs(store, cohort, index, &request.as_of, &|_| true),
+        _ => view::belongs(store, cohort, index, &|name, id| view::last(store, name, id, &request.as_of, &|_| true)),
     }
 }
 
@@ -216,21 +249,17 @@ fn is_late(store: &Store, request: &Request, index: usize) -> bool {
 fn deleted(store: &Store, request: &Request, cohort: &Cohort) -> Vec<String> {
     let Some(since) = &request.since else { return Vec::new() };
     let (at, everything) = (&request.as_of, |_: usize| true);
-    let known_then = |index: usize| !is_late(store, request, index);
     let mut found: Vec<(&str, (usize, usize), &str)> = Vec::new();
     for ((name, id), entity) in &store.entities {
         let counts = |tomb: &&Tombstone| {
-            let in_window = tomb.when > *since && request.until.as_ref().is_none_or(|until| tomb.when < *until);
-            in_window || (request.late_included && is_late(store, request, tomb.index))
+            request.until.as_ref().is_none_or(|until| tomb.when < *until)
+                && (tomb.when > *since || (request.late_included && is_late(store, request, tomb.index)))
         };
         let Some(first) = view::last_tombstones(store, entity, at, &everything).find(counts) else { continue };
         let ours = match view::last_version(store, entity, at, &everything) {
             _ if matches!(request.who, Who::System) => true,
             None => false,
-            Some(version) => {
-                // A Provenance may lose its targets in the same stroke: who had it at `since` must hear of it.
-                in_scope(store, request, cohort, version) || view::belongs(store, cohort, version, since, &known_then)
-            }
+            Some(version) => in_scope(store, request, cohort, version),
         };
         if ours && wanted(request, name) {
             found.push((name, (first.index, first.place), id));

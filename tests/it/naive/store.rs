@@ -67,20 +67,17 @@ impl Store {
         } else {
             bytes = raw;
         }
-        let mut start = 0;
+        // A byte order mark at the start of the file is not part of a line; nothing behind it is no line.
+        let mut start = if bytes.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
         let mut number = 0;
         while start < bytes.len() {
             let end = bytes[start..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| start + at);
             number += 1;
-            let mut offset = start;
-            if start == 0 && bytes.starts_with(b"\xef\xbb\xbf") {
-                offset = 3;
-            }
-            let line = bytes[offset..end].strip_suffix(b"\r").unwrap_or(&bytes[offset..end]);
+            let line = bytes[start..end].strip_suffix(b"\r").unwrap_or(&bytes[start..end]);
             self.add(Entry {
                 file: file.into(),
                 line: number,
-                offset: offset as u64,
+                offset: start as u64,
                 bytes: line.into(),
                 what: line::read(line),
             });

@@ -46,6 +46,11 @@ pub fn current(store: &Store, name: &str, id: &str, at: &Instant, known: Known) 
     last_tombstones(store, entity, at, known).next().is_none().then_some(version)
 }
 
+/// The latest version of an entity at `at`, deleted or not.
+pub fn last(store: &Store, name: &str, id: &str, at: &Instant, known: Known) -> Option<usize> {
+    last_version(store, store.entities.get(&(name.to_string(), id.to_string()))?, at, known)
+}
+
 /// What became of a version by `at`.
 pub fn state(store: &Store, index: usize, at: &Instant) -> State {
     let row = store.row(index);
@@ -63,9 +68,13 @@ pub fn state(store: &Store, index: usize, at: &Instant) -> State {
     }
 }
 
-/// Whether a version belongs to the cohort's compartments. A Provenance belongs where any of its targets, current at
-/// `at`, belongs (COMP-08); Groups belong nowhere (COMP-09).
-pub fn belongs(store: &Store, cohort: &Cohort, index: usize, at: &Instant, known: Known) -> bool {
+/// Which row stands for a `Type/id`, to somebody who looks at some instant and knows of some lines.
+pub type Resolve<'a> = &'a dyn Fn(&str, &str) -> Option<usize>;
+
+/// Whether a version belongs to the cohort's compartments. A Provenance belongs where the last version of any of its
+/// targets belongs, deleted or not (COMP-08: who was told of a record is told what happened to it); Groups belong nowhere
+/// (COMP-09).
+pub fn belongs(store: &Store, cohort: &Cohort, index: usize, resolve: Resolve) -> bool {
     let mut seen = BTreeSet::new();
     let mut waiting = vec![index];
     while let Some(index) = waiting.pop() {
@@ -77,7 +86,7 @@ pub fn belongs(store: &Store, cohort: &Cohort, index: usize, at: &Instant, known
         }
         if row.resource_type == "Provenance" && seen.insert(index) {
             let targets = row.references.iter().filter_map(|text| store.local(text));
-            waiting.extend(targets.filter_map(|(name, id)| current(store, &name, &id, at, known)));
+            waiting.extend(targets.filter_map(|(name, id)| resolve(&name, &id)));
         }
     }
     false

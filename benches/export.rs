@@ -1,0 +1,84 @@
+//! Selection, and a warm export of every patient beside `fs::copy` of the files it makes.
+//!
+//! Speed of light of a warm export: `write(2)` of its bytes, which is what the copy does.
+
+mod common;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use outpour::fhir::Instant;
+use outpour::write::sink::Sync;
+use outpour::{Existing, ExportOptions, ExportRequest, Store, StoreOptions, Watch, export, plan};
+
+fn as_of() -> Instant {
+    Instant::parse("2026-06-01T00:00:00Z").unwrap()
+}
+
+fn exports(c: &mut Criterion) {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("store");
+    common::plain_store(&root);
+    let access = outpour::bytes::guard::install().unwrap();
+    let index_dir = Some(scratch.path().join("index"));
+    let store = Store::open_with(&root, StoreOptions { index_dir, access, ..StoreOptions::default() }).unwrap();
+    let snapshot = store.snapshot(as_of()).unwrap();
+    let pool = common::one_thread();
+
+    let mut group = c.benchmark_group("select");
+    let lines = snapshot.index().rows() as u64;
+    group.throughput(Throughput::Elements(lines));
+    for (name, request, rows) in [
+        ("Group all", ExportRequest::group("all"), 38_066),
+        ("Group ten", ExportRequest::group("ten"), 2_940),
+        ("Group all since 2019-06-01", ExportRequest::group("all").since("2019-06-01T00:00:00Z"), 3_784),
+    ] {
+        let planned = || pool.install(|| plan(&snapshot, &request)).unwrap().rows();
+        assert_eq!(planned(), rows, "{name}");
+        group.bench_function(name, |b| b.iter(planned));
+    }
+    group.finish();
+
+    let mut group = c.benchmark_group("export");
+    let request = ExportRequest::group("all");
+    let run = |out: &std::path::Path| {
+        let options = ExportOptions {
+            out: out.to_path_buf(),
+            existing: Existing::Refuse,
+            sync: Sync::No,
+            faults_allowed: None,
+            clock: &as_of,
+        };
+        pool.install(|| export(&store, &request, as_of(), &options, &Watch::default())).unwrap()
+    };
+    let once = scratch.path().join("once");
+    let exported = run(&once);
+    let bytes: u64 = exported.files.iter().map(|file| file.bytes).sum();
+    assert_eq!((exported.files.iter().map(|file| file.count).sum::<u64>(), bytes), (38_066, 51_640_999));
+    group.throughput(Throughput::Bytes(bytes)).sample_size(10);
+    let fresh = || tempfile::tempdir_in(scratch.path()).unwrap();
+    group.bench_function("warm, Group all, no sync", |b| {
+        b.iter_batched(
+            fresh,
+            |home| {
+                assert_eq!(run(&home.path().join("out")).ledger.exported, 38_066);
+                home
+            },
+            BatchSize::PerIteration,
+        )
+    });
+    group.bench_function("fs::copy of its files", |b| {
+        b.iter_batched(
+            fresh,
+            |home| {
+                for file in &exported.files {
+                    std::fs::copy(once.join(&file.file), home.path().join(&file.file)).unwrap();
+                }
+                home
+            },
+            BatchSize::PerIteration,
+        )
+    });
+    group.finish();
+}
+
+criterion_group!(benches, exports);
+criterion_main!(benches);

@@ -1,0 +1,48 @@
+//! An index built from nothing, one thread and two, from a mapped store in the page cache.
+//!
+//! Speed of light: the scanner's bytes per second (see `extract`) times the threads.
+
+mod common;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use outpour::{Store, StoreOptions, Watch};
+
+fn index(c: &mut Criterion) {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("store");
+    let bytes = common::plain_store(&root);
+    let access = outpour::bytes::guard::install().unwrap();
+    let mut group = c.benchmark_group("index");
+    group.throughput(Throughput::Bytes(bytes)).sample_size(10);
+    for threads in [1, 2] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        group.bench_function(format!("build, threads {threads}"), |b| {
+            b.iter_batched(
+                || tempfile::tempdir_in(scratch.path()).unwrap(),
+                |home| {
+                    let index_dir = Some(home.path().to_path_buf());
+                    let options = StoreOptions { index_dir, access, ..StoreOptions::default() };
+                    let store = Store::open_with(&root, options).unwrap();
+                    let (index, work) = pool.install(|| store.index(&Watch::default())).unwrap();
+                    assert_eq!((index.rows(), work.scanned_bytes), (38_483, bytes));
+                    home
+                },
+                BatchSize::PerIteration,
+            )
+        });
+    }
+    let home = scratch.path().join("index");
+    let options = StoreOptions { index_dir: Some(home), access, ..StoreOptions::default() };
+    let store = Store::open_with(&root, options).unwrap();
+    store.index(&Watch::default()).unwrap();
+    group.bench_function("open, up to date", |b| {
+        b.iter(|| {
+            let (index, work) = store.index(&Watch::default()).unwrap();
+            assert_eq!((index.rows(), work.scanned_bytes), (38_483, 0));
+        })
+    });
+    group.finish();
+}
+
+criterion_group!(benches, index);
+criterion_main!(benches);

@@ -1,0 +1,339 @@
+//! The words of the command line, as clap reads them. No decision is made here.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
+
+/// Exports a cohort's FHIR R4 records in bulk: index once, select rows, copy byte ranges.
+#[derive(Parser, Debug)]
+#[command(name = "outpour", version = version(), max_term_width = 110, arg_required_else_help = true, after_help = "\
+A first run on your own data:
+  outpour export --store /data/fhir --group my-group --out /data/export
+Every night from then on, only what changed:
+  outpour export --store /data/fhir --group my-group --out /data/export-2 --since <transactionTime of the last manifest>
+
+Exit codes: 0 done; 1 done, and the error files name faulty records; 2 the request was wrong; 3 failed; 130 interrupted.")]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// `--version`: the version and the scanner kernel in use.
+fn version() -> &'static str {
+    match crate::bytes::kernels::Kernel::detect().name() {
+        "avx2" => concat!(env!("CARGO_PKG_VERSION"), " (kernel avx2)"),
+        _ => concat!(env!("CARGO_PKG_VERSION"), " (kernel scalar)"),
+    }
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+#[allow(clippy::large_enum_variant)]
+pub enum Command {
+    /// Write the records of a Group, of patients or of everybody as NDJSON files with a manifest
+    Export(ExportArgs),
+    /// Bring the index of a store up to date
+    Index(IndexArgs),
+    /// Check an export against its manifest, or a store's index against its bytes
+    Verify(VerifyArgs),
+    /// Show what any file that outpour writes holds
+    Inspect(InspectArgs),
+    /// Check or import Groups
+    Group {
+        /// What to do with a Group.
+        #[command(subcommand)]
+        command: GroupCommand,
+    },
+}
+
+/// Where the store is and how it is read.
+#[derive(clap::Args, Debug, Clone)]
+pub struct StoreArgs {
+    /// Directory tree of .ndjson, .ndjson.gz and .ndjson.zst files, one resource a line
+    #[arg(long, value_name = "DIR")]
+    pub store: PathBuf,
+    /// Where the index lies [default: .outpour in the store]
+    #[arg(long, value_name = "DIR")]
+    pub index_dir: Option<PathBuf>,
+    /// Threads to use [default: one a processor]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// How store files are read: mapped, or called with pread
+    #[arg(long, value_name = "HOW", default_value = "mapped", hide = true)]
+    pub access: AccessArg,
+    /// Scanner kernel to force
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub kernel: Option<String>,
+}
+
+/// See `--access`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum AccessArg {
+    Mapped,
+    Called,
+}
+
+/// See `--progress`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ProgressArg {
+    Auto,
+    Never,
+}
+
+/// `outpour export`
+#[derive(clap::Args, Debug)]
+#[command(group = ArgGroup::new("population").required(true).args(["group", "patients", "all_patients", "system"]))]
+#[command(after_help = "\
+Examples:
+  outpour export --store DIR --out OUT --group ten                          a Group of the store
+  outpour export --store DIR --out OUT --group cohort.json --type Patient,Condition
+  outpour export --store DIR --out OUT --all-patients --since 2024-05-01T00:00:00Z --compress gzip
+  outpour export --store DIR --out OUT --group ten --plan                   how much it would be; writes nothing
+
+The export is complete when OUT/manifest.json is there. OUT/status.json tells the state at any time.")]
+pub struct ExportArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub store: StoreArgs,
+    /// Directory that the export is written to
+    #[arg(long, value_name = "DIR", required_unless_present = "plan")]
+    pub out: Option<PathBuf>,
+
+    /// Members of this Group: an id in the store, or a path to a file (with a '/' or ending in .json)
+    #[arg(long, value_name = "ID|FILE.json", help_heading = "Whose records (one of)")]
+    pub group: Option<String>,
+    /// Patients named in a file, one id or reference a line; - reads standard input
+    #[arg(long, value_name = "FILE|-", help_heading = "Whose records (one of)")]
+    pub patients: Option<PathBuf>,
+    /// Everybody's compartment
+    #[arg(long, help_heading = "Whose records (one of)")]
+    pub all_patients: bool,
+    /// Everything in the store, compartments ignored
+    #[arg(long, help_heading = "Whose records (one of)")]
+    pub system: bool,
+
+    /// Resource types, separated by commas; repeats add up [default: all]
+    #[arg(long = "type", value_name = "A,B", help_heading = "Which records")]
+    pub types: Vec<String>,
+    /// Only what was updated after this instant (strictly); a date means 00:00:00Z of that day
+    #[arg(long, value_name = "INSTANT|DATE", help_heading = "Which records")]
+    pub since: Option<String>,
+    /// Only what was updated before this instant (strictly)
+    #[arg(long, value_name = "INSTANT", help_heading = "Which records")]
+    pub until: Option<String>,
+    /// Take the store as of this instant, which becomes the transactionTime [default: now]
+    #[arg(long, value_name = "INSTANT", help_heading = "Which records")]
+    pub as_of: Option<String>,
+    /// Group members: all that are listed, or those that are active at the transactionTime
+    #[arg(long, value_name = "WHICH", default_value = "listed", help_heading = "Which records")]
+    pub members: MembersArg,
+    /// Resources outside the compartment that are referred to
+    #[arg(long, value_name = "WHICH", default_value = "none", help_heading = "Which records")]
+    pub context: ContextArg,
+    /// Base URL under which absolute references are this store's; repeatable
+    #[arg(long, value_name = "URL", help_heading = "Which records")]
+    pub fhir_base: Vec<String>,
+    /// With --since: records that came to the store late, dated before it
+    #[arg(long, value_name = "HOW", default_value = "include", help_heading = "Which records")]
+    pub late: LateArg,
+    /// With --since or --until: records without meta.lastUpdated
+    #[arg(long, value_name = "HOW", default_value = "include", help_heading = "Which records")]
+    pub missing_last_updated: MissingArg,
+
+    /// Most uncompressed bytes of a file, such as 256MiB, 1GB or 1000000
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", help_heading = "Files")]
+    pub max_file_bytes: String,
+    /// Most resources of a file
+    #[arg(long, value_name = "N", help_heading = "Files")]
+    pub max_file_resources: Option<u64>,
+    /// Compress the files
+    #[arg(long, value_name = "CODING", default_value = "none", help_heading = "Files")]
+    pub compress: CompressArg,
+    /// URL that is put before file names in the manifest [default: file:// URLs]
+    #[arg(long, value_name = "URL", help_heading = "Files")]
+    pub base_url: Option<String>,
+    /// Digest of each file in the manifest
+    #[arg(long, value_name = "ALGORITHM", default_value = "xxh3", help_heading = "Files")]
+    pub digest: DigestArg,
+
+    /// Do not wait until files are on the disk
+    #[arg(long, help_heading = "Run")]
+    pub no_sync: bool,
+    /// Fail when more lines than this are faulty: a number, or a share such as 0.1%
+    #[arg(long, value_name = "N|P%", help_heading = "Run")]
+    pub faults_allowed: Option<String>,
+    /// Print types, rows, bytes and files, and write nothing
+    #[arg(long, help_heading = "Run")]
+    pub plan: bool,
+    /// One JSON document on standard output
+    #[arg(long, help_heading = "Run")]
+    pub json: bool,
+    /// Show progress on a terminal
+    #[arg(long, value_name = "WHEN", default_value = "auto", help_heading = "Run")]
+    pub progress: ProgressArg,
+    /// Finish an interrupted export
+    #[arg(long, conflicts_with = "force", help_heading = "Run")]
+    pub resume: bool,
+    /// Replace an earlier export; foreign files are left alone
+    #[arg(long, help_heading = "Run")]
+    pub force: bool,
+}
+
+/// See `--members`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum MembersArg {
+    Listed,
+    Active,
+}
+
+/// See `--context`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ContextArg {
+    None,
+    Referenced,
+}
+
+/// See `--late`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum LateArg {
+    Include,
+    Report,
+}
+
+/// See `--missing-last-updated`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum MissingArg {
+    Include,
+    Exclude,
+}
+
+/// See `--compress`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum CompressArg {
+    None,
+    Gzip,
+    Zstd,
+}
+
+/// See `--digest`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum DigestArg {
+    Xxh3,
+    Sha256,
+    None,
+}
+
+/// See `--validate`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ValidateArg {
+    Full,
+    Structure,
+}
+
+/// `outpour index`
+#[derive(clap::Args, Debug)]
+pub struct IndexArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub store: StoreArgs,
+    /// What is checked of each line: the whole grammar, or (for stores that another system has validated) structure
+    /// only [default: full, or what the index was made with]
+    #[arg(long, value_name = "HOW")]
+    pub validate: Option<ValidateArg>,
+    /// Also index references outside the compartment (for --context referenced)
+    #[arg(long)]
+    pub references: bool,
+    /// One JSON document on standard output
+    #[arg(long)]
+    pub json: bool,
+    /// Show progress on a terminal
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub progress: ProgressArg,
+}
+
+/// `outpour verify`
+#[derive(clap::Args, Debug)]
+pub struct VerifyArgs {
+    /// An export directory, or a store
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Recount every class of the ledger line by line from the store's bytes
+    #[arg(long)]
+    pub ledger: bool,
+    /// Where the store's index lies [default: .outpour in the store]
+    #[arg(long, value_name = "DIR")]
+    pub index_dir: Option<PathBuf>,
+    /// Threads to use [default: one a processor]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// One JSON document on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `outpour inspect`
+#[derive(clap::Args, Debug)]
+pub struct InspectArgs {
+    /// A file or directory that outpour wrote
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// One JSON document on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `outpour group`
+#[derive(Subcommand, Debug)]
+pub enum GroupCommand {
+    /// Check a Group and say what it resolves to
+    Check(GroupCheckArgs),
+    /// Put a Group into a store as Group.<id>.ndjson
+    Import(GroupImportArgs),
+}
+
+/// `outpour group check`
+#[derive(clap::Args, Debug)]
+pub struct GroupCheckArgs {
+    /// File with one Group resource
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Store to resolve the members in
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// Where the store's index lies [default: .outpour in the store]
+    #[arg(long, value_name = "DIR")]
+    pub index_dir: Option<PathBuf>,
+    /// Base URL under which absolute references are the store's; repeatable
+    #[arg(long, value_name = "URL")]
+    pub fhir_base: Vec<String>,
+    /// Members: all that are listed, or those that are active now
+    #[arg(long, value_name = "WHICH", default_value = "listed")]
+    pub members: MembersArg,
+    /// One JSON document on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `outpour group import`
+#[derive(clap::Args, Debug)]
+pub struct GroupImportArgs {
+    /// File with one Group resource
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Store to put it into
+    #[arg(long, value_name = "DIR")]
+    pub store: PathBuf,
+    /// One JSON document on standard output
+    #[arg(long)]
+    pub json: bool,
+}

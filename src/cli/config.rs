@@ -1,0 +1,240 @@
+//! From words to decisions: defaults, sizes, instants, the clock, the thread pool.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::args::{AccessArg, CompressArg, DigestArg, ExportArgs, LateArg, MembersArg, MissingArg, StoreArgs};
+use crate::bytes::guard;
+use crate::bytes::kernels::Kernel;
+use crate::bytes::source::Access;
+use crate::error::RequestError;
+use crate::export::{FaultsAllowed, inside_store};
+use crate::extract::Validate;
+use crate::fhir::Instant;
+use crate::select::request::{Late, Members, MissingLastUpdated};
+use crate::store::{Store, StoreOptions};
+use crate::write::digest::DigestAlgorithm;
+use crate::write::encode::Coding;
+use crate::{ExportRequest, select::Bounds};
+
+/// The clock, in milliseconds: T is chosen at that precision first (CONS-06).
+pub fn now() -> Instant {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Instant::from_unix_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// The transactionTime when none is given: now, but never before the last one that the store's index gave out, so
+/// that a clock that was set back does not break the chain of increments (CONS-06). A last one that is more than a day
+/// ahead was asked for with `--as-of` and is not followed.
+pub fn transaction_time(store: &Store) -> Instant {
+    let now = now();
+    match store.latest_snapshot() {
+        Some(last) if last > now && last.ticks - now.ticks < 24 * 3600 * crate::fhir::instant::TICKS_PER_SECOND => last,
+        _ => now,
+    }
+}
+
+/// A size: `KiB`, `MiB`, `GiB`, `kB`, `MB`, `GB` or plain bytes.
+pub fn parse_size(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim() {
+        "" | "B" => 1,
+        "kB" => 1000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+fn parse_faults(text: &str) -> Option<FaultsAllowed> {
+    match text.strip_suffix('%') {
+        Some(share) => {
+            let share: f64 = share.trim().parse().ok()?;
+            (0.0..=100.0).contains(&share).then_some(FaultsAllowed::Percent(share))
+        }
+        None => text.parse().ok().map(FaultsAllowed::Count),
+    }
+}
+
+/// Opens the store as the words say; the guard against shortened files is installed first.
+pub fn open_store(args: &StoreArgs, validate: Option<Validate>) -> Result<Store, RequestError> {
+    let access = match args.access {
+        AccessArg::Called => Access::called(),
+        // Where no handler can be installed, files are read instead: slower, and as safe.
+        AccessArg::Mapped => guard::install().unwrap_or(Access::called()),
+    };
+    let kernel = match &args.kernel {
+        None => Kernel::detect(),
+        Some(name) => Kernel::named(name).ok_or_else(|| {
+            let known: Vec<&str> = Kernel::available().into_iter().map(Kernel::name).collect();
+            RequestError::one(format!("--kernel: {name:?} is none of this machine's: {}", known.join(", ")))
+        })?,
+    };
+    let options = StoreOptions { index_dir: args.index_dir.clone(), access, kernel, validate };
+    Store::open_with(&args.store, options).map_err(|error| RequestError::one(format!("--store: {error}")))
+}
+
+/// A pool of its own for the engine's work.
+pub fn pool(threads: Option<usize>) -> Result<rayon::ThreadPool, RequestError> {
+    if threads == Some(0) {
+        return Err(RequestError::one("--threads is 0; give at least 1"));
+    }
+    let threads = threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|error| RequestError::one(format!("--threads {threads}: {error}")))
+}
+
+/// `--members`
+pub fn members(arg: MembersArg) -> Members {
+    match arg {
+        MembersArg::Listed => Members::Listed,
+        MembersArg::Active => Members::Active,
+    }
+}
+
+/// What an export run needs, decided.
+pub struct Resolved {
+    pub request: ExportRequest,
+    pub store: Store,
+    pub as_of: Instant,
+    pub faults_allowed: Option<FaultsAllowed>,
+}
+
+/// Decides everything that can be decided before the store is read; all problems at once.
+pub fn resolve(args: &ExportArgs) -> Result<Resolved, RequestError> {
+    let mut request = match (&args.group, &args.patients) {
+        (Some(group), _) if group.contains('/') || group.ends_with(".json") => ExportRequest::group_file(group),
+        (Some(group), _) => ExportRequest::group(group),
+        (_, Some(file)) if file.as_os_str() == "-" => ExportRequest::patients("/dev/stdin"),
+        (_, Some(file)) => ExportRequest::patients(file),
+        _ if args.all_patients => ExportRequest::all_patients(),
+        _ => ExportRequest::system(),
+    };
+    request = request.types(args.types.iter().flat_map(|list| list.split(',')));
+    if let Some(since) = &args.since {
+        request = request.since(since);
+    }
+    if let Some(until) = &args.until {
+        request = request.until(until);
+    }
+    request.members = members(args.members);
+    request.late = match args.late {
+        LateArg::Include => Late::Include,
+        LateArg::Report => Late::Report,
+    };
+    request.missing_last_updated = match args.missing_last_updated {
+        MissingArg::Include => MissingLastUpdated::Include,
+        MissingArg::Exclude => MissingLastUpdated::Exclude,
+    };
+    request.coding = match args.compress {
+        CompressArg::None => Coding::None,
+        CompressArg::Gzip => Coding::Gzip,
+        CompressArg::Zstd => Coding::Zstd,
+    };
+    request.digest = match args.digest {
+        DigestArg::Xxh3 => DigestAlgorithm::Xxh3,
+        DigestArg::Sha256 => DigestAlgorithm::Sha256,
+        DigestArg::None => DigestAlgorithm::None,
+    };
+    if args.context == super::args::ContextArg::Referenced {
+        request = request.problem(
+            "--context referenced is not part of this version; leave it out, or export Practitioner, Organization and \
+             the like with --system --type",
+        );
+    }
+    for base in &args.fhir_base {
+        let base = base.trim_end_matches('/');
+        if !base.starts_with("http://") && !base.starts_with("https://") {
+            request = request.problem(format!("--fhir-base: {base:?} is no absolute http(s) URL"));
+        }
+        request.fhir_bases.push(base.to_string());
+    }
+    request.fhir_bases.sort();
+    request.fhir_bases.dedup();
+    if let Some(base) = &args.base_url {
+        let absolute = base.split_once("://").is_some_and(|(scheme, rest)| {
+            !rest.is_empty() && !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric())
+        });
+        if !absolute {
+            request = request.problem(format!("--base-url: {base:?} is no absolute URL such as https://host/files/"));
+        }
+        request.base_url = Some(format!("{}/", base.trim_end_matches('/')));
+    }
+    let file_bytes = parse_size(&args.max_file_bytes);
+    if file_bytes.is_none() {
+        let text = format!("--max-file-bytes: {:?} is no size such as 256MiB, 1GB or 1000000", args.max_file_bytes);
+        request = request.problem(text);
+    }
+    request.bounds = Bounds { file_bytes: file_bytes.unwrap_or(1), file_resources: args.max_file_resources };
+    let faults_allowed = args.faults_allowed.as_deref().map(|text| (text, parse_faults(text)));
+    if let Some((text, None)) = faults_allowed {
+        request = request.problem(format!("--faults-allowed: {text:?} is neither a number nor a share such as 0.1%"));
+    }
+    let files = [("--group", group_path(&request)), ("--patients", args.patients.clone())];
+    for (flag, path) in files {
+        if let Some(path) = path.filter(|path| path.as_os_str() != "-")
+            && let Err(error) = std::fs::metadata(&path)
+        {
+            request = request.problem(format!("{flag}: {} cannot be read: {error}", path.display()));
+        }
+    }
+    if let Some(out) = &args.out {
+        if let Err(problem) = inside_store(&args.store.store, out) {
+            request = request.problem(problem.to_string());
+        }
+        if std::fs::metadata(out).is_ok_and(|found| !found.is_dir()) {
+            request = request.problem(format!("--out: {} is no directory", out.display()));
+        }
+    }
+    let store = match open_store(&args.store, None) {
+        Ok(store) => Some(store),
+        Err(problem) => {
+            request = request.problem(problem.to_string());
+            None
+        }
+    };
+    let as_of = match &args.as_of {
+        None => store.as_ref().map_or_else(now, transaction_time),
+        Some(text) => Instant::parse(text).unwrap_or_else(|| {
+            let text =
+                format!("--as-of: {text:?} is no instant such as 2024-05-01T00:00:00Z (with seconds and offset)");
+            request = request.clone().problem(text);
+            now()
+        }),
+    };
+    if let Some(since) = &request.since
+        && *since > as_of
+    {
+        let text = format!("--since {since} is in the future: it is later than the transactionTime {as_of}");
+        request = request.clone().problem(text);
+    }
+    request.check()?;
+    let faults_allowed = faults_allowed.and_then(|(_, allowed)| allowed);
+    let store = store.expect("without a store the request has a problem");
+    Ok(Resolved { request, store, as_of, faults_allowed })
+}
+
+fn group_path(request: &ExportRequest) -> Option<std::path::PathBuf> {
+    match &request.population {
+        crate::select::Population::GroupFile(path) => Some(path.clone()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_documented() {
+        let known = [("256MiB", 268_435_456), ("1GB", 1_000_000_000), ("7", 7), ("2kB", 2000), ("1 KiB", 1024)];
+        known.iter().for_each(|(text, bytes)| assert_eq!(parse_size(text), Some(*bytes), "{text}"));
+        ["", "MiB", "1.5GB", "-1", "1mb", "99999999999GiB"].iter().for_each(|text| assert_eq!(parse_size(text), None));
+    }
+}

@@ -1,0 +1,249 @@
+//! `outpour export`
+
+use std::time::Instant as Clock;
+
+use serde_json::json;
+
+use super::args::ExportArgs;
+use super::config::{Resolved, now, pool, resolve};
+use super::progress::watched;
+use super::table::{bytes, count, table};
+use super::{Exit, fail, put_json, say};
+use crate::error::{ExportError, IndexError};
+use crate::export::{Existing, ExportOptions, Exported, all_messages, export, plan_only};
+use crate::observe::Severity;
+use crate::plan::Plan;
+use crate::select::Ledger;
+use crate::store::Work;
+use crate::write::sink::Sync;
+
+/// Runs the command.
+pub fn run(args: ExportArgs) -> Exit {
+    let begun = Clock::now();
+    let json = args.json;
+    let (resolved, pool) = match resolve(&args).and_then(|resolved| Ok((resolved, pool(args.store.threads)?))) {
+        Ok(ready) => ready,
+        Err(error) => return fail(Exit::BadRequest, &error, json),
+    };
+    let outcome = pool.install(|| match args.plan {
+        true => plan_command(&args, resolved),
+        false => export_command(&args, resolved, begun),
+    });
+    match outcome {
+        Ok(exit) => exit,
+        Err(error) => fail(exit_of(&error), &error, json),
+    }
+}
+
+/// The exit code of a failure.
+pub fn exit_of(error: &ExportError) -> Exit {
+    match error {
+        ExportError::Request(_) | ExportError::Record(_) | ExportError::Differs { .. } => Exit::BadRequest,
+        ExportError::Index(IndexError::NoStore { .. }) => Exit::BadRequest,
+        ExportError::Cancelled | ExportError::Index(IndexError::Cancelled) => Exit::Interrupted,
+        _ => Exit::Failed,
+    }
+}
+
+fn export_command(args: &ExportArgs, resolved: Resolved, begun: Clock) -> Result<Exit, ExportError> {
+    let Resolved { request, store, as_of, faults_allowed } = resolved;
+    let options = ExportOptions {
+        out: args.out.clone().expect("clap asks for it unless --plan is given"),
+        existing: match (args.resume, args.force) {
+            (true, _) => Existing::Resume,
+            (_, true) => Existing::Force,
+            _ => Existing::Refuse,
+        },
+        sync: if args.no_sync { Sync::No } else { Sync::Yes },
+        faults_allowed,
+        clock: &now,
+    };
+    let exported = watched(args.progress, |watch| export(&store, &request, as_of, &options, watch))?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let exit = match exported.worst {
+        Some(Severity::Error | Severity::Fatal) => Exit::Partial,
+        _ => Exit::Done,
+    };
+    if args.json {
+        put_json(&document(&exported, exit, seconds));
+    }
+    say(&summary(&exported, seconds));
+    Ok(exit)
+}
+
+fn plan_command(args: &ExportArgs, resolved: Resolved) -> Result<Exit, ExportError> {
+    let Resolved { request, store, as_of, .. } = resolved;
+    let (plan, snapshot, work) = watched(args.progress, |watch| plan_only(&store, &request, as_of, watch))?;
+    let messages = all_messages(&snapshot, &plan);
+    if args.json {
+        let files: Vec<_> = (0..plan.shards.len())
+            .map(|at| {
+                let shard = &plan.shards[at];
+                json!({ "file": plan.file_name(at), "type": shard.resource_type.name(), "count": shard.rows, "bytes": shard.bytes })
+            })
+            .collect();
+        put_json(&json!({
+            "status": "planned",
+            "exitCode": 0,
+            "transactionTime": snapshot.as_of().to_string(),
+            "snapshot": plan.snapshot_id,
+            "types": plan.totals(),
+            "rows": plan.rows(),
+            "bytes": plan.bytes(),
+            "deleted": plan.deletions.listed.len(),
+            "files": files,
+            "ledger": plan.ledger(),
+            "messages": messages.counts(),
+            "index": work,
+            "ignoredFiles": snapshot.index().ignored(),
+        }));
+    }
+    say(&format!("Plan as of {}; nothing was written\n", snapshot.as_of()));
+    say(&types_table(&plan));
+    say(&ledger_line(plan.ledger()));
+    messages
+        .iter()
+        .take(10)
+        .for_each(|message| say(&format!("  {:?}: {}", message.severity, message.text).to_lowercase_first()));
+    Ok(Exit::Done)
+}
+
+fn types_table(plan: &Plan) -> String {
+    let mut rows = vec![["type", "rows", "bytes", "files"].map(String::from).to_vec()];
+    for (name, total) in plan.totals() {
+        rows.push(vec![name.to_string(), count(total.rows), bytes(total.bytes), count(total.files)]);
+    }
+    rows.push(vec!["all".into(), count(plan.rows()), bytes(plan.bytes()), count(plan.shards.len() as u64)]);
+    table(&rows)
+}
+
+/// Rows, bytes and files by type of what was written.
+fn totals(exported: &Exported) -> std::collections::BTreeMap<String, [u64; 4]> {
+    let mut totals = std::collections::BTreeMap::new();
+    for file in exported.files.iter().filter(|file| !file.file.contains('/')) {
+        let total: &mut [u64; 4] = totals.entry(file.r#type.clone()).or_default();
+        *total = [total[0] + file.count, total[1] + file.bytes, total[2] + file.file_bytes, total[3] + 1];
+    }
+    totals
+}
+
+fn summary(exported: &Exported, seconds: f64) -> String {
+    let mut out = format!("{} as of {}\n\n", exported.manifest.request, exported.transaction_time);
+    let totals = totals(exported);
+    let coded = exported.files.iter().any(|file| file.bytes != file.file_bytes);
+    let mut rows = vec![vec!["type".to_string(), "rows".into(), "bytes".into(), "files".into()]];
+    let mut all = [0; 4];
+    for (name, total) in &totals {
+        rows.push(vec![name.clone(), count(total[0]), bytes(total[1]), count(total[3])]);
+        all.iter_mut().zip(total).for_each(|(sum, n)| *sum += n);
+    }
+    rows.push(vec!["all".into(), count(all[0]), bytes(all[1]), count(all[3])]);
+    out += &table(&rows);
+    out.push('\n');
+    if totals.is_empty() {
+        out += "  Nothing matched; the manifest is complete and empty.\n";
+    }
+    if exported.members_listed > 0 {
+        let (listed, found) = (count(exported.members_listed), count(exported.members_found));
+        out += &format!("  members    {listed} listed, {found} patients of the store\n");
+    }
+    out += &format!("  {}\n", ledger_line(&exported.ledger));
+    for (folder, what) in [("deleted/", "deletions"), ("error/", "messages")] {
+        let files: Vec<_> = exported.files.iter().filter(|file| file.file.starts_with(folder)).collect();
+        if !files.is_empty() {
+            let lines: u64 = files.iter().map(|file| file.count).sum();
+            let severities: Vec<String> = match what {
+                "messages" => {
+                    exported.messages.iter().rev().map(|(s, n)| format!("{n} {s:?}").to_lowercase()).collect()
+                }
+                _ => vec![format!("{} lines", count(lines))],
+            };
+            out += &format!("  {what:<10} {} in {folder}\n", severities.join(", "));
+        }
+    }
+    out += &index_line(&exported.index);
+    if exported.resumed_files > 0 {
+        out += &format!("  resumed    {} files were finished already\n", count(exported.resumed_files as u64));
+    }
+    let rate = |n: u64| bytes((n as f64 / seconds.max(1e-6)) as u64);
+    out += &format!("  time       {seconds:.2} s, {}/s written", rate(all[1]));
+    if coded {
+        out += &format!(" ({} compressed)", bytes(all[2]));
+    }
+    if exported.index.scanned_bytes > 0 {
+        out += &format!(", {}/s read into the index", rate(exported.index.scanned_bytes));
+    }
+    out + &format!("\n  manifest   {}", exported.manifest_path.display())
+}
+
+fn ledger_line(ledger: &Ledger) -> String {
+    let classes = [
+        ("blank", ledger.blank),
+        ("faulty", ledger.faulty),
+        ("tombstones", ledger.tombstone),
+        ("future", ledger.future),
+        ("superseded", ledger.superseded),
+        ("deleted", ledger.deleted),
+        ("other types", ledger.r#type),
+        ("other patients or none", ledger.cohort),
+        ("outside _since/_until", ledger.since_or_until),
+        ("exported", ledger.exported),
+    ];
+    let parts: Vec<String> =
+        classes.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{} {name}", count(*n))).collect();
+    format!("{:<10} {}: {}", "lines", count(ledger.lines), parts.join(", "))
+}
+
+/// A line on what was done to the index.
+pub fn index_line(work: &Work) -> String {
+    let mut out = match work.scanned_extents {
+        0 => "  index      up to date\n".to_string(),
+        _ => format!("  index      {} scanned\n", bytes(work.scanned_bytes)),
+    };
+    for repaired in &work.repaired {
+        out += &format!("  index      repaired: {repaired}\n");
+    }
+    if let Some(reason) = &work.in_memory {
+        out += &format!(
+            "  index      in memory only ({reason}): every run scans the whole store again and cannot tell late rows; \
+             give a writable --index-dir\n"
+        );
+    }
+    out
+}
+
+fn document(exported: &Exported, exit: Exit, seconds: f64) -> serde_json::Value {
+    let types: serde_json::Map<String, serde_json::Value> = totals(exported)
+        .into_iter()
+        .map(|(name, [rows, bytes, file_bytes, files])| {
+            (name, json!({ "rows": rows, "bytes": bytes, "fileBytes": file_bytes, "files": files }))
+        })
+        .collect();
+    json!({
+        "status": "complete",
+        "exitCode": exit as u8,
+        "transactionTime": exported.transaction_time.to_string(),
+        "manifest": exported.manifest_path,
+        "types": types,
+        "files": exported.files,
+        "ledger": exported.ledger,
+        "messages": exported.messages,
+        "members": { "listed": exported.members_listed, "found": exported.members_found },
+        "index": exported.index,
+        "ignoredFiles": exported.ignored,
+        "resumedFiles": exported.resumed_files,
+        "seconds": seconds,
+    })
+}
+
+/// Lower-cases the severity at the start of a line of the plan.
+trait LowercaseFirst {
+    fn to_lowercase_first(&self) -> String;
+}
+
+impl LowercaseFirst for String {
+    fn to_lowercase_first(&self) -> String {
+        let (head, tail) = self.split_at(3);
+        head.to_lowercase() + tail
+    }
+}

@@ -1,0 +1,76 @@
+//! The command line: words (`args`), decisions (`config`), and one file for each command.
+//!
+//! The only place that prints, reads the clock and knows exit codes. `--json` puts one document on standard output;
+//! everything for people goes to standard error.
+
+pub mod args;
+mod config;
+mod export;
+mod group;
+mod index;
+mod inspect;
+mod progress;
+mod table;
+mod verify;
+
+use std::io::Write;
+
+use args::{Args, Command};
+
+/// How a command ends (CLI-03).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// Done, and something is wrong with the data; for `verify`, it differs.
+    Partial = 1,
+    /// The request was wrong.
+    BadRequest = 2,
+    /// It failed.
+    Failed = 3,
+    /// Interrupted.
+    Interrupted = 130,
+}
+
+/// Runs a command.
+pub fn run(args: Args) -> Exit {
+    match args.command {
+        Command::Export(args) => export::run(args),
+        Command::Index(args) => index::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Group { command } => group::run(command),
+    }
+}
+
+/// Tells a person.
+fn say(text: &str) {
+    // Nobody is there to be told that telling failed.
+    writeln!(std::io::stderr(), "{text}").ok();
+}
+
+/// Puts the one JSON document on standard output. A closed pipe is a reader who has enough, not a failure.
+fn put_json(document: &serde_json::Value) {
+    let text = serde_json::to_string_pretty(document).expect("a document is plain data");
+    writeln!(std::io::stdout(), "{text}").ok();
+}
+
+/// Tells what went wrong, causes included, to people and (with `--json`) to machines.
+fn fail(exit: Exit, error: &dyn std::error::Error, json: bool) -> Exit {
+    let mut problems: Vec<String> = error.to_string().lines().map(str::to_string).collect();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // A transparent error and its source say the same.
+        if !problems.iter().any(|known| known.contains(&text)) {
+            problems.push(format!("because: {text}"));
+        }
+        cause = error.source();
+    }
+    problems.iter().for_each(|problem| say(&format!("outpour: {problem}")));
+    if json {
+        put_json(&serde_json::json!({ "status": "failed", "exitCode": exit as u8, "problems": problems }));
+    }
+    exit
+}

@@ -1,0 +1,61 @@
+//! Shows how far long work has come, on a terminal only, and hands Ctrl-C to it.
+
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::args::ProgressArg;
+use crate::bytes::signal;
+use crate::store::Watch;
+
+/// Runs `work` under a watch that is shown and can be interrupted.
+pub fn watched<T: Send>(when: ProgressArg, work: impl FnOnce(&Watch) -> T + Send) -> T {
+    let watch = Watch::default();
+    let done = AtomicBool::new(false);
+    let interrupted = signal::interrupts();
+    let shown = when == ProgressArg::Auto && std::io::stderr().is_terminal();
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let bar = shown.then(ProgressBar::no_length);
+            while !done.load(Relaxed) {
+                if interrupted.load(Relaxed) {
+                    watch.cancel.store(true, Relaxed);
+                }
+                if let Some(bar) = &bar {
+                    show(bar, &watch);
+                }
+                std::thread::park_timeout(Duration::from_millis(100));
+            }
+            if let Some(bar) = bar {
+                bar.finish_and_clear();
+            }
+        });
+        let result = work(&watch);
+        done.store(true, Relaxed);
+        watcher.thread().unpark();
+        result
+    })
+}
+
+fn show(bar: &ProgressBar, watch: &Watch) {
+    let (scan, total) = (watch.scan_done.load(Relaxed), watch.scan_total.load(Relaxed));
+    let (written, to_write) = (watch.write_done.load(Relaxed), watch.write_total.load(Relaxed));
+    let line = "{msg:<10} {bar:30} {bytes:>10} of {total_bytes:<10} {bytes_per_sec:>12}, {eta} left";
+    let (message, done, of) = match () {
+        () if to_write > 0 => ("writing", written, to_write),
+        () if watch.merging.load(Relaxed) => ("merging", total, total),
+        () if watch.waiting.load(Relaxed) => ("waiting for another process that is indexing", 0, 0),
+        () if total > 0 => ("indexing", scan, total),
+        () => return,
+    };
+    if of == 0 {
+        bar.set_style(ProgressStyle::with_template("{spinner} {msg}").expect("a fixed template"));
+    } else {
+        bar.set_style(ProgressStyle::with_template(line).expect("a fixed template"));
+        bar.set_length(of);
+        bar.set_position(done.min(of));
+    }
+    bar.set_message(message);
+}

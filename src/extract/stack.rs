@@ -1,0 +1,50 @@
+//! The containers that are open, a bit each: depth has no bound and needs no recursion.
+
+/// Containers that are open: the innermost is the lowest bit of `top`.
+#[derive(Default)]
+pub struct Stack {
+    top: u64,
+    full: Vec<u64>,
+    /// How many are open.
+    pub depth: u32,
+}
+
+impl Stack {
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.depth = 0;
+        self.top = 0;
+        self.full.clear();
+    }
+
+    #[inline]
+    /// One more is open, an object or an array.
+    pub fn push(&mut self, is_object: bool) {
+        if self.depth.is_multiple_of(64) && self.depth > 0 {
+            self.full.push(self.top);
+        }
+        self.top = self.top << 1 | u64::from(is_object);
+        self.depth += 1;
+    }
+    #[inline]
+    /// Whether the innermost is an object.
+    pub fn in_object(&self) -> bool {
+        self.depth > 0 && self.top & 1 != 0
+    }
+    #[inline]
+    /// Whether the innermost is an array.
+    pub fn in_array(&self) -> bool {
+        self.depth > 0 && self.top & 1 == 0
+    }
+    #[inline]
+    /// The innermost is closed.
+    pub fn pop(&mut self) {
+        self.depth -= 1;
+        self.top >>= 1;
+        if self.depth.is_multiple_of(64)
+            && let Some(word) = self.full.pop()
+        {
+            self.top = word;
+        }
+    }
+}

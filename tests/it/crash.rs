@@ -1,0 +1,100 @@
+//! Crashes: the binary killed at random moments of an export, then `--resume`: the directory is the one of an undisturbed
+//! run, byte for byte. `OUTPOUR_TEST_KILLS` kills, delays from the printed seed.
+
+use crate::fixture::plain_store;
+use crate::random::{Random, knob};
+use crate::run::{self, command, scratch, snapshot};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+fn args<'a>(store: &'a str, index: &'a str, out: &'a str, coding: &'a str) -> Vec<&'a str> {
+    let mut args = vec!["export", "--store", store, "--index-dir", index, "--out", out, "--all-patients"];
+    args.extend([
+        "--as-of",
+        crate::golden::AS_OF,
+        "--max-file-bytes",
+        "150kB",
+        "--base-url",
+        "https://files.example.org/",
+    ]);
+    args.extend(["--no-sync", "--progress", "never", "--compress", coding]);
+    args
+}
+
+/// Starts the binary and kills it after a while, unless it is done before.
+fn killed(args: &[&str], after: Duration) {
+    let mut child = command().args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(after);
+    let _ = child.kill();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_killed_export_resumes_to_the_same_bytes() {
+    let mut random = Random::new(Random::seed("crash"), 0);
+    let scratch = scratch();
+    let store = scratch.path().join("store");
+    plain_store(&store, &["Patient", "Observation", "Condition", "Encounter", "Procedure", "Immunization"], 2);
+    let index = scratch.path().join("index");
+    let (store, index) = (store.to_str().unwrap(), index.to_str().unwrap());
+    let kills = knob("OUTPOUR_TEST_KILLS", 200);
+    for (share, coding) in [(2, "none"), (4, "gzip"), (4, "zstd")] {
+        let reference = scratch.path().join(format!("reference-{coding}"));
+        let whole = |out: &Path, more: &[&str]| {
+            let mut args = args(store, index, out.to_str().unwrap(), coding);
+            args.extend(more);
+            let run = run::run(&args);
+            assert_eq!(run.code, 0, "{run:#?}");
+        };
+        whole(&reference, &[]); // builds the index, too
+        let expected = snapshot(&reference);
+        std::fs::remove_dir_all(&reference).unwrap();
+        let begun = Instant::now();
+        whole(&reference, &[]);
+        let takes = begun.elapsed();
+        for number in 0..kills / share {
+            let out = scratch.path().join(format!("out-{coding}-{number}"));
+            let delay = takes.mul_f64(random.below(1100) as f64 / 1000.0);
+            killed(&args(store, index, out.to_str().unwrap(), coding), delay);
+            let published = out.join("manifest.json").exists();
+            if !published && random.one_in(3) {
+                let mut again = args(store, index, out.to_str().unwrap(), coding);
+                again.push("--resume");
+                killed(&again, takes.mul_f64(random.below(1000) as f64 / 1000.0));
+            }
+            whole(&out, &["--resume"]);
+            let found = snapshot(&out);
+            let names = |files: &std::collections::BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+            assert_eq!(names(&found), names(&expected), "kill {number} of {coding} after {delay:?}");
+            for (name, bytes) in &found {
+                assert!(bytes == &expected[name], "{name} differs: kill {number} of {coding} after {delay:?}");
+            }
+            std::fs::remove_dir_all(&out).unwrap();
+        }
+    }
+}
+
+/// `--resume` finds what a finished run left, and refuses another request, naming what differs.
+#[test]
+fn resume_refuses_another_request() {
+    let scratch = scratch();
+    let store = run::testdata("stores/synthea-r4-100");
+    let index = scratch.path().join("index");
+    let out = scratch.path().join("out");
+    let index = index.to_str().unwrap();
+    let request = ["--group", "one", "--as-of", crate::golden::AS_OF, "--index-dir", index, "--max-file-bytes", "50kB"];
+    // The index first: it is larger than the limit that stops the export.
+    let ready = run::run(&["index", "--store", store.to_str().unwrap(), "--index-dir", index]);
+    assert_eq!(ready.code, 0, "{ready:#?}");
+    // Stop in the middle: a limit on the size of files, far below the bound.
+    let stopped = crate::disk::limited(&store, &out, &request, 20_000);
+    assert_eq!(stopped.code, 3, "{stopped:#?}");
+    let mut other = request.to_vec();
+    other.extend(["--type", "Patient", "--resume"]);
+    run::export(&store, &out, &other).refused(2, &["type"]);
+    let mut same = request.to_vec();
+    same.push("--resume");
+    assert_eq!(run::export(&store, &out, &same).code, 0);
+    run::Export::read(&out, run::Bounds { file_bytes: 50_000, ..run::Bounds::DEFAULT });
+}

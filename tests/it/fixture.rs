@@ -1,0 +1,36 @@
+//! Larger stores made from the bundled one: plain files, several times over under other ids.
+
+use crate::run::{decode, testdata};
+use std::io::Write;
+use std::path::Path;
+
+/// Writes plain files of the given types, `copies` times over.
+pub fn plain_store(dir: &Path, types: &[&str], copies: usize) {
+    std::fs::create_dir_all(dir).unwrap();
+    for name in types {
+        let stored = std::fs::read(testdata("stores/synthea-r4-100").join(format!("{name}.ndjson.zst"))).unwrap();
+        let bytes = decode("x.zst", &stored);
+        let mut file = std::fs::File::create(dir.join(format!("{name}.ndjson"))).unwrap();
+        for copy in 0..copies {
+            file.write_all(&renamed(&bytes, copy)).unwrap();
+        }
+    }
+}
+
+/// Gives every UUID another version digit, which is 4 throughout the bundled store: other ids, still linked.
+fn renamed(bytes: &[u8], copy: usize) -> Vec<u8> {
+    assert!(copy < 10);
+    let mut out = bytes.to_vec();
+    let digit = |byte: u8| byte.is_ascii_hexdigit();
+    let mut at = 0;
+    while copy > 0 && at + 36 <= out.len() {
+        let one = &out[at..at + 36];
+        if one[8] == b'-' && one[13] == b'-' && one[14] == b'4' && one[18] == b'-' && one[23] == b'-' && digit(one[0]) {
+            out[at + 14] = b"456789abcd"[copy];
+            at += 36;
+        } else {
+            at += 1;
+        }
+    }
+    out
+}

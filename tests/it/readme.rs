@@ -1,0 +1,69 @@
+//! README.md tells the truth: every command of its `sh` blocks runs, in a copy of the bundled data. The built binary
+//! stands for `cargo run --release --`; `cargo test` lines are left out, since this is one.
+
+use crate::run::{scratch, testdata};
+use std::path::Path;
+use std::process::Command;
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name();
+        match entry.file_type().unwrap().is_dir() {
+            true if name != ".outpour" => copy(&entry.path(), &to.join(name)),
+            true => {}
+            false => drop(std::fs::copy(entry.path(), to.join(name)).unwrap()),
+        }
+    }
+}
+
+/// The scripts of the `sh` blocks, in order.
+fn blocks(readme: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut open: Option<String> = None;
+    for line in readme.lines() {
+        match &mut open {
+            None if line.trim_end() == "```sh" => open = Some(String::new()),
+            None => {}
+            Some(_) if line.starts_with("```") => blocks.extend(open.take()),
+            Some(script) if line.trim_start().starts_with("cargo test") => *script += "true\n",
+            Some(script) => *script += &format!("{line}\n"),
+        }
+    }
+    blocks
+}
+
+#[test]
+fn every_command_of_the_readme_runs() {
+    let Ok(readme) = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")) else {
+        println!("skipped: there is no README.md");
+        return;
+    };
+    let scratch = scratch();
+    copy(&testdata("stores"), &scratch.path().join("testdata/stores"));
+    copy(&testdata("groups"), &scratch.path().join("testdata/groups"));
+    let binary = env!("CARGO_BIN_EXE_outpour");
+    let path = format!("{}:{}", Path::new(binary).parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let blocks = blocks(&readme);
+    assert!(!blocks.is_empty(), "README.md shows no command");
+    for block in blocks {
+        let script = [
+            "cargo run --release --quiet --",
+            "cargo run --quiet --release --",
+            "cargo run -r --",
+            "cargo run --release --",
+        ]
+        .iter()
+        .fold(block.clone(), |script, words| script.replace(words, binary));
+        let output = Command::new("sh")
+            .args(["-euc", &script])
+            .current_dir(scratch.path())
+            .env("PATH", &path)
+            .env("HOME", scratch.path())
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{block}\n{told}{}", String::from_utf8_lossy(&output.stdout));
+    }
+}
