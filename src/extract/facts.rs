@@ -162,6 +162,9 @@ struct Collector {
     wanted: u64,
     resource_type: Option<Option<ResourceType>>,
     id: Option<Option<Id>>,
+    has_version: bool,
+    /// The resourceType stood twice, so it does not matter which types they name.
+    type_again: bool,
     /// Paths on which a key stood twice, and where first.
     again: u64,
     again_at: u64,
@@ -174,8 +177,10 @@ struct Collector {
 struct BundleState {
     is_list: bool,
     entries: usize,
-    method: bool,
-    url: Option<String>,
+    /// Whether the entry's method is DELETE, once it is known.
+    method: Option<bool>,
+    /// The entry's url, `None` inside when it is too long to be looked at.
+    url: Option<Option<String>>,
     resource: bool,
     wrong: Option<FaultKind>,
 }
@@ -193,10 +198,26 @@ impl Collector {
         self.wanted = u64::MAX;
         self.resource_type = None;
         self.id = None;
+        self.has_version = false;
+        self.type_again = false;
         self.again = 0;
         self.again_at = 0;
         if self.bundle.entries > 0 || self.bundle.is_list {
             self.bundle = BundleState::default();
+        }
+    }
+
+    /// A lastUpdated stands here. A second one, in an array of metas, is as if the key stood twice.
+    fn note_updated(&mut self) {
+        if self.facts.updated != Updated::Missing {
+            self.again |= ALWAYS;
+        }
+    }
+
+    /// The same for a versionId.
+    fn note_version(&mut self) {
+        if std::mem::replace(&mut self.has_version, true) {
+            self.again |= ALWAYS;
         }
     }
 
@@ -210,6 +231,7 @@ impl Collector {
         let fault = |kind| Err(Fault { kind, at });
         let resource_type = match self.resource_type {
             Some(Some(known)) => known,
+            _ if self.type_again => return Err(Fault { kind: FaultKind::DuplicateKey, at: self.again_at }),
             Some(None) => return fault(FaultKind::UnknownType),
             None => return fault(FaultKind::NoType),
         };
@@ -261,10 +283,7 @@ impl Visitor for Collector {
             }
             Role::Id => self.id = Some(text.and_then(|text| Id::parse(text.as_bytes()))),
             Role::LastUpdated => {
-                if self.facts.updated != Updated::Missing {
-                    // Two objects in an array of metas: as if the key stood twice.
-                    self.again |= ALWAYS;
-                }
+                self.note_updated();
                 self.facts.updated = match text.and_then(|text| InstantRef::parse(text.as_bytes())) {
                     Some(at) => {
                         self.facts.updated_rest.clear();
@@ -275,6 +294,7 @@ impl Visitor for Collector {
                 };
             }
             Role::VersionId => {
+                self.note_version();
                 self.facts.version_id.clear();
                 self.facts.version_id.extend_from_slice(text.unwrap_or_default().as_bytes());
             }
@@ -287,8 +307,17 @@ impl Visitor for Collector {
                 }
             }
             Role::BundleType => self.bundle.is_list = matches!(text, Some("transaction" | "batch")),
-            Role::Method => self.bundle.method = text == Some("DELETE"),
-            Role::Url => self.bundle.url = text.map(str::to_string),
+            Role::Method => {
+                // Two requests in one entry: as if the key stood twice.
+                if self.bundle.method.replace(text == Some("DELETE")).is_some() {
+                    self.again |= BUNDLE;
+                }
+            }
+            Role::Url => {
+                if self.bundle.url.replace(text.map(str::to_string)).is_some() {
+                    self.again |= BUNDLE;
+                }
+            }
             Role::Resource => self.bundle.resource = true,
             Role::Entry | Role::None => {}
         }
@@ -296,7 +325,11 @@ impl Visitor for Collector {
 
     fn scalar(&mut self, node: Node, first: u8) {
         match self.roles[node as usize] {
-            Role::LastUpdated if first != b'n' => self.facts.updated = Updated::Illegal,
+            Role::LastUpdated if first != b'n' => {
+                self.note_updated();
+                self.facts.updated = Updated::Illegal;
+            }
+            Role::VersionId if first != b'n' => self.note_version(),
             Role::Resource => self.bundle.resource = true,
             _ => {}
         }
@@ -308,7 +341,7 @@ impl Visitor for Collector {
 
     fn open(&mut self, node: Node) {
         if self.roles[node as usize] == Role::Entry {
-            self.bundle.method = false;
+            self.bundle.method = None;
             self.bundle.url = None;
             self.bundle.resource = false;
             self.bundle.entries += 1;
@@ -323,9 +356,9 @@ impl Visitor for Collector {
             self.bundle.wrong = Some(FaultKind::BundleTooLong);
             return;
         }
-        let url = self.bundle.url.take();
+        let url = self.bundle.url.take().flatten();
         match url {
-            Some(url) if self.bundle.method && !self.bundle.resource => match Reference::parse(&url) {
+            Some(url) if self.bundle.method == Some(true) && !self.bundle.resource => match Reference::parse(&url) {
                 Some(reference) if reference.version.is_none() => self.push(&url, BUNDLE),
                 _ => self.bundle.wrong = Some(FaultKind::BundleUrl),
             },
@@ -337,6 +370,7 @@ impl Visitor for Collector {
         if self.again == 0 {
             self.again_at = at;
         }
+        self.type_again |= self.roles[node as usize] == Role::ResourceType;
         self.again |= self.paths.paths(node);
     }
 }
@@ -366,6 +400,8 @@ impl Extractor {
             wanted: u64::MAX,
             resource_type: None,
             id: None,
+            has_version: false,
+            type_again: false,
             again: 0,
             again_at: 0,
             bundle: BundleState::default(),

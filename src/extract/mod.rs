@@ -8,10 +8,13 @@ pub mod facts;
 pub mod fault;
 pub mod group;
 pub mod identifiers;
-// pub mod naive;
+pub mod naive;
 mod scalar;
 mod scanner;
+mod skip;
 mod stack;
+#[cfg(test)]
+mod tests;
 mod trie;
 mod unescape;
 

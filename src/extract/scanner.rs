@@ -16,6 +16,7 @@
 use super::Validate;
 use super::fault::{Fault, FaultKind};
 use super::scalar;
+use super::skip::{CLASS, Expect, SCALAR, Skip};
 use super::stack::Stack;
 use super::trie::{Node, ROOT, Trie};
 use super::unescape::unescape;
@@ -38,18 +39,6 @@ pub trait Visitor {
     fn close(&mut self, _node: Node) {}
     /// A key was met again in its object.
     fn again(&mut self, node: Node, at: u64);
-}
-
-/// What the grammar allows next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Expect {
-    Value,
-    ValueOrEnd,
-    Key,
-    KeyOrEnd,
-    Colon,
-    CommaOrEnd,
-    Nothing,
 }
 
 /// A container on a followed path.
@@ -80,6 +69,8 @@ pub struct Scanner {
     stack: Stack,
     expect: Expect,
     frames: Vec<Frame>,
+    /// Least depth inside the container that nothing is wanted from, 0 outside of one.
+    skip_depth: u32,
     /// Node whose value comes next; `None` when it is not followed.
     pending: Option<Node>,
     crossing: Crossing,
@@ -107,6 +98,7 @@ impl Scanner {
             stack: Stack::default(),
             expect: Expect::Value,
             frames: Vec::new(),
+            skip_depth: 0,
             pending: None,
             crossing: Crossing::None,
             text: Vec::new(),
@@ -125,6 +117,7 @@ impl Scanner {
         self.stack.clear();
         self.expect = Expect::Value;
         self.frames.clear();
+        self.skip_depth = 0;
         self.pending = Some(ROOT);
         self.crossing = Crossing::None;
         self.hex_left = 0;
@@ -198,6 +191,12 @@ impl Scanner {
                 let mut starts = masks.starts[block];
                 let at = base + block * BLOCK;
                 while starts != 0 {
+                    if self.skip_depth != 0 {
+                        starts = self.skip(piece, at, starts, full)?;
+                        if starts == 0 {
+                            break;
+                        }
+                    }
                     let position = at + starts.trailing_zeros() as usize;
                     starts &= starts - 1;
                     self.token(piece, position, trie, visitor, full)?;
@@ -206,6 +205,39 @@ impl Scanner {
             base += batch.len();
         }
         Ok(high)
+    }
+
+    /// Takes the tokens of a block as long as they lie in a container that nothing is wanted from; those left.
+    #[inline(always)]
+    fn skip(&mut self, piece: &[u8], at: usize, starts: u64, full: bool) -> Result<u64, (FaultKind, usize)> {
+        let mut walk = Skip { expect: self.expect as u8, top: self.stack.top(), depth: self.stack.depth };
+        let mut left = starts;
+        let least = self.skip_depth;
+        while left != 0 && walk.has_room() {
+            let position = at + left.trailing_zeros() as usize;
+            let class = CLASS[piece[position] as usize];
+            if class == SCALAR && full {
+                let (state, read) = scalar::run(scalar::START, &piece[position..]);
+                if position + read == piece.len() || !scalar::accepts(state) {
+                    break;
+                }
+            }
+            left &= left - 1;
+            walk.step(class);
+            if walk.depth < least {
+                self.skip_depth = 0;
+                break;
+            }
+        }
+        if walk.expect() == Expect::Wrong {
+            // Token by token from the start of the block, to say where and what.
+            self.skip_depth = 0;
+            return Ok(starts);
+        }
+        self.expect = walk.expect();
+        self.stack.set(walk.top, walk.depth);
+        // What is left in skipping is for the careful walk: its next token is taken there, and skipping goes on.
+        Ok(left)
     }
 
     #[inline(always)]
@@ -250,17 +282,13 @@ impl Scanner {
                 let node = self.pending.take();
                 self.stack.push(true);
                 self.expect = Expect::KeyOrEnd;
-                if let Some(node) = node {
-                    self.enter(node, false, trie, visitor);
-                }
+                self.enter(node, false, trie, visitor);
             }
             b'[' if wants_value && self.stack.depth > 0 => {
                 let node = self.pending.take();
                 self.stack.push(false);
                 self.expect = Expect::ValueOrEnd;
-                if let Some(node) = node {
-                    self.enter(node, true, trie, visitor);
-                }
+                self.enter(node, true, trie, visitor);
             }
             b'}' if self.stack.in_object() && matches!(self.expect, Expect::KeyOrEnd | Expect::CommaOrEnd) => {
                 self.leave(visitor);
@@ -470,11 +498,16 @@ impl Scanner {
         self.decoded = decoded;
     }
 
-    /// A container begins at a followed node.
-    fn enter<V: Visitor>(&mut self, node: Node, is_array: bool, trie: &Trie, visitor: &mut V) {
-        if node != ROOT && trie.is_leaf(node) {
-            return visitor.container(node);
-        }
+    /// A container begins, at a followed node or at none.
+    #[inline]
+    fn enter<V: Visitor>(&mut self, node: Option<Node>, is_array: bool, trie: &Trie, visitor: &mut V) {
+        let followed = node.filter(|node| *node == ROOT || !trie.is_leaf(*node));
+        let Some(node) = followed else {
+            if self.skip_depth == 0 {
+                self.skip_depth = self.stack.depth;
+            }
+            return node.into_iter().for_each(|leaf| visitor.container(leaf));
+        };
         self.frames.push(Frame { depth: self.stack.depth, node, is_array, seen: 0 });
         if is_array {
             self.pending = Some(node);
@@ -497,6 +530,9 @@ impl Scanner {
         }
         self.pending = None;
         self.stack.pop();
+        if self.stack.depth < self.skip_depth {
+            self.skip_depth = 0;
+        }
         self.expect = if self.stack.depth == 0 { Expect::Nothing } else { Expect::CommaOrEnd };
     }
 

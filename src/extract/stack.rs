@@ -18,6 +18,17 @@ impl Stack {
     }
 
     #[inline]
+    /// The innermost 64, the innermost lowest.
+    pub fn top(&self) -> u64 {
+        self.top
+    }
+
+    /// Sets what [`Stack::top`] gives and the depth, after steps that touched nothing below.
+    pub fn set(&mut self, top: u64, depth: u32) {
+        self.top = top;
+        self.depth = depth;
+    }
+
     /// One more is open, an object or an array.
     pub fn push(&mut self, is_object: bool) {
         if self.depth.is_multiple_of(64) && self.depth > 0 {

@@ -9,7 +9,8 @@ struct Entry {
     name: &'static str,
     /// Paths (bits) that go through it.
     paths: u64,
-    /// Children, sorted by length of name.
+    /// First eight bytes of the name.
+    head: u64,
     children: Vec<Node>,
     /// Number among its parent's children, for the mask of those seen.
     ordinal: u8,
@@ -25,7 +26,7 @@ pub struct Trie {
 impl Trie {
     /// A tree of nothing.
     pub fn new() -> Trie {
-        let root = Entry { name: "", paths: 0, children: Vec::new(), ordinal: 0, lengths: 0 };
+        let root = Entry { name: "", paths: 0, head: 0, children: Vec::new(), ordinal: 0, lengths: 0 };
         Trie { entries: vec![root] }
     }
 
@@ -52,7 +53,14 @@ impl Trie {
                     assert!(ordinal < 64 && name.len() < 64, "children are told apart by the bits of a word");
                     parent.children.push(child);
                     parent.lengths |= 1 << name.len();
-                    self.entries.push(Entry { name, paths: 0, children: Vec::new(), ordinal, lengths: 0 });
+                    self.entries.push(Entry {
+                        name,
+                        paths: 0,
+                        head: head_of(name.as_bytes()),
+                        children: Vec::new(),
+                        ordinal,
+                        lengths: 0,
+                    });
                     child
                 }
             };
@@ -68,7 +76,11 @@ impl Trie {
         if name.len() >= 64 || entry.lengths >> name.len() & 1 == 0 {
             return None;
         }
-        entry.children.iter().copied().find(|child| self.entries[*child as usize].name.as_bytes() == name)
+        let head = head_of(name);
+        entry.children.iter().copied().find(|child| {
+            let child = &self.entries[*child as usize];
+            child.head == head && child.name.len() == name.len() && (name.len() <= 8 || child.name.as_bytes() == name)
+        })
     }
 
     /// Whether anything lies below a node.
@@ -87,5 +99,14 @@ impl Trie {
     #[inline]
     pub fn ordinal(&self, node: Node) -> u8 {
         self.entries[node as usize].ordinal
+    }
+}
+
+/// The first eight bytes of a name as an integer, zeros behind a shorter one: names then compare without a loop.
+#[inline]
+fn head_of(name: &[u8]) -> u64 {
+    match name.first_chunk::<8>() {
+        Some(head) => u64::from_le_bytes(*head),
+        None => name.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
     }
 }

@@ -68,7 +68,7 @@ fn group(random: &mut Random) -> serde_json::Value {
         }
         members.push(member);
     }
-    serde_json::json!({"resourceType": "Group", "id": "a", "type": "person", "actual": true, "member": members})
+    serde_json::json!({"resourceType": "Group", "id": "asked", "type": "person", "actual": true, "member": members})
 }
 
 fn ask(random: &mut Random) -> Ask {
@@ -115,7 +115,7 @@ fn ask(random: &mut Random) -> Ask {
 /// The binary equals the naive twin over random stores and requests.
 #[test]
 fn binary_equals_twin_over_generated_stores() {
-    each_case("generated", knob("OUTPOUR_TEST_CASES", 150), |_, random| {
+    each_case("generated", knob("OUTPOUR_TEST_CASES", 150), |case, random| {
         let scratch = scratch();
         let dir = scratch.path().join("store");
         std::fs::create_dir(&dir).unwrap();
@@ -129,7 +129,7 @@ fn binary_equals_twin_over_generated_stores() {
             let out = scratch.path().join(format!("out-{number}"));
             let check = std::panic::AssertUnwindSafe(|| ask.check(&twin, &dir, &out, scratch.path()));
             if let Err(panic) = std::panic::catch_unwind(check) {
-                let kept = std::env::temp_dir().join(format!("outpour-failed-{}", std::process::id()));
+                let kept = std::env::temp_dir().join(format!("outpour-failed-{case}"));
                 let _ = std::fs::remove_dir_all(&kept);
                 let _ = std::fs::rename(scratch.path(), &kept);
                 eprintln!("the store and its exports are kept in {}", kept.display());

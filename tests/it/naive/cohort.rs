@@ -72,11 +72,11 @@ fn members(
     patients: &mut BTreeSet<String>,
     warnings: &mut u64,
 ) {
-    for member in group["member"].as_array().into_iter().flatten() {
+    for member in each(&group["member"]) {
         if request.members == Members::Active && !is_active(member, &request.as_of) {
             continue;
         }
-        let entity = &member["entity"];
+        let entity = each(&member["entity"]).into_iter().next().unwrap_or(&Value::Null);
         let target = match entity["reference"].as_str() {
             Some(reference) => store.local(reference),
             None => by_identifier(store, &entity["identifier"], &request.as_of).map(|id| ("Patient".into(), id)),
@@ -95,6 +95,15 @@ fn members(
             }
             _ => *warnings += 1,
         }
+    }
+}
+
+/// The items of a list, or the one value that stands in its place (reading 8).
+fn each(value: &Value) -> Vec<&Value> {
+    match value {
+        Value::Null => Vec::new(),
+        Value::Array(items) => items.iter().flat_map(each).collect(),
+        one => vec![one],
     }
 }
 
@@ -119,5 +128,5 @@ fn by_identifier(store: &Store, identifier: &Value, at: &Instant) -> Option<Stri
 
 fn group_row(store: &Store, id: &str, at: &Instant) -> Option<Value> {
     let row = view::current(store, "Group", id, at, &|_| true)?;
-    serde_json::from_slice(&store.entries[row].bytes).ok()
+    super::line::document(&store.entries[row].bytes)
 }

@@ -105,9 +105,17 @@ fn resource(bytes: &[u8]) -> Result<Line, Box<dyn std::error::Error>> {
     Ok(Line::Row(Box::new(Row { resource_type, id, last_updated, version, references, identifiers })))
 }
 
+/// A whole document, for the few resources of which everything may matter.
+pub fn document(bytes: &[u8]) -> Option<serde_json::Value> {
+    let text = without_lone_surrogates(std::str::from_utf8(bytes).ok()?);
+    let mut reader = serde_json::Deserializer::from_str(&text);
+    reader.disable_recursion_limit();
+    serde::Deserialize::deserialize(&mut reader).ok()
+}
+
 /// The urls of a Bundle that lists deletions; an error for any other Bundle (reading 9).
 fn deletions(text: &str) -> Result<Vec<String>, Box<dyn std::error::Error>> {
-    let bundle: serde_json::Value = serde_json::from_str(text)?;
+    let bundle = document(text.as_bytes()).ok_or("no JSON")?;
     if !matches!(bundle["type"].as_str(), Some("transaction" | "batch")) {
         return Err("a Bundle that is no transaction or batch".into());
     }

@@ -1,0 +1,125 @@
+//! Walks the tokens of values that nothing is wanted from, by table instead of by branch.
+//!
+//! Most of a resource is such values, and what a token is cannot be predicted, so a branch a token is what a walk
+//! would spend its time on. Here a token costs one look-up in a table of (innermost container, what is allowed, token),
+//! and the grammar is checked all the same. What is wrong is only noticed here; the caller walks the block again, token
+//! by token, to say where and what.
+
+/// What the grammar allows next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Expect {
+    Value,
+    ValueOrEnd,
+    Key,
+    KeyOrEnd,
+    Colon,
+    CommaOrEnd,
+    Nothing,
+    /// Not allowed.
+    Wrong,
+}
+
+impl Expect {
+    const ALL: [Expect; 8] = [
+        Expect::Value,
+        Expect::ValueOrEnd,
+        Expect::Key,
+        Expect::KeyOrEnd,
+        Expect::Colon,
+        Expect::CommaOrEnd,
+        Expect::Nothing,
+        Expect::Wrong,
+    ];
+}
+
+const OPEN_OBJECT: u8 = 0;
+const CLOSE_OBJECT: u8 = 1;
+const OPEN_ARRAY: u8 = 2;
+const CLOSE_ARRAY: u8 = 3;
+const COLON: u8 = 4;
+const COMMA: u8 = 5;
+const QUOTE: u8 = 6;
+/// A number or a literal.
+pub const SCALAR: u8 = 7;
+
+/// Class of a token by its first byte.
+pub static CLASS: [u8; 256] = {
+    let mut table = [SCALAR; 256];
+    table[b'{' as usize] = OPEN_OBJECT;
+    table[b'}' as usize] = CLOSE_OBJECT;
+    table[b'[' as usize] = OPEN_ARRAY;
+    table[b']' as usize] = CLOSE_ARRAY;
+    table[b':' as usize] = COLON;
+    table[b',' as usize] = COMMA;
+    table[b'"' as usize] = QUOTE;
+    table
+};
+
+/// Index: innermost container is an object (bit 6), what is allowed (bits 3 to 5), class of the token.
+static NEXT: [u8; 128] = {
+    let mut table = [Expect::Wrong as u8; 128];
+    let mut at = 0;
+    while at < 128 {
+        let in_object = at >= 64;
+        let expect = Expect::ALL[at >> 3 & 7];
+        let value = matches!(expect, Expect::Value | Expect::ValueOrEnd);
+        let next = match (at & 7) as u8 {
+            OPEN_OBJECT if value => Expect::KeyOrEnd,
+            OPEN_ARRAY if value => Expect::ValueOrEnd,
+            QUOTE | SCALAR if value => Expect::CommaOrEnd,
+            QUOTE if matches!(expect, Expect::Key | Expect::KeyOrEnd) => Expect::Colon,
+            COLON if matches!(expect, Expect::Colon) => Expect::Value,
+            COMMA if matches!(expect, Expect::CommaOrEnd) => {
+                if in_object {
+                    Expect::Key
+                } else {
+                    Expect::Value
+                }
+            }
+            CLOSE_OBJECT if in_object && matches!(expect, Expect::KeyOrEnd | Expect::CommaOrEnd) => Expect::CommaOrEnd,
+            CLOSE_ARRAY if !in_object && matches!(expect, Expect::ValueOrEnd | Expect::CommaOrEnd) => {
+                Expect::CommaOrEnd
+            }
+            _ => Expect::Wrong,
+        };
+        table[at] = next as u8;
+        at += 1;
+    }
+    table
+};
+
+/// The state of a walk that skips.
+#[derive(Clone, Copy)]
+pub struct Skip {
+    /// What is allowed next.
+    pub expect: u8,
+    /// Open containers, the innermost lowest, as in the stack.
+    pub top: u64,
+    /// How many are open.
+    pub depth: u32,
+}
+
+impl Skip {
+    /// What is allowed next.
+    pub fn expect(&self) -> Expect {
+        Expect::ALL[self.expect as usize & 7]
+    }
+
+    /// One token of this class.
+    #[inline(always)]
+    pub fn step(&mut self, class: u8) {
+        let at = (self.top & 1) << 6 | u64::from(self.expect) << 3 | u64::from(class);
+        self.expect = NEXT[at as usize & 127];
+        let opens = 0b0101u32 >> class & 1;
+        let closes = 0b1010u32 >> class & 1;
+        self.top = (self.top << opens | u64::from(class == OPEN_OBJECT)) >> closes;
+        self.depth = self.depth.wrapping_add(opens).wrapping_sub(closes);
+    }
+
+    /// Whether the next token can be taken without touching the spilled part of the stack.
+    #[inline(always)]
+    pub fn has_room(&self) -> bool {
+        (self.depth & 63).wrapping_sub(2) < 60
+    }
+}
