@@ -23,6 +23,7 @@ mod second;
 mod store;
 mod stretch;
 pub(crate) mod table;
+mod tree;
 mod twin;
 
 use std::io;

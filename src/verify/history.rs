@@ -13,12 +13,11 @@ use super::asked::Asked;
 use super::file::entity;
 use super::lines::{Body, Cut};
 use super::stretch::{self, Stretch};
-use super::twin::{Line, Row, Tree, Want, without_lone_surrogates};
+use super::tree::{Json, Tree, Want, without_lone_surrogates};
+use super::twin::{Line, Row};
 use crate::bytes::decode::Coding;
-use crate::bytes::kernels::Kernel;
 use crate::bytes::source::{Access, Source};
 use crate::error::IndexError;
-use crate::extract::{Extractor, Validate};
 use crate::fhir::{Instant, Reference, ResourceType};
 use crate::store::{SnapshotRecord, Watch};
 
@@ -74,8 +73,6 @@ pub struct History {
     pub tombstones: u64,
     /// Lines that only the scanner has read.
     pub long: u64,
-    /// Lines that the twin cannot read, for which the scanner's word was taken.
-    pub unread: u64,
     files: Vec<(Source, Coding)>,
     file_of: Vec<usize>,
 }
@@ -134,7 +131,6 @@ impl History {
             history.faulty += part.faulty;
             history.tombstones += part.tombstones;
             history.long += part.long;
-            history.unread += part.unread;
         }
         history.sort();
         Ok(history)
@@ -151,21 +147,11 @@ impl History {
                 self.long += 1;
                 (line, length, hash, &[][..])
             }
-            Body::Broken(_) => (Line::Faulty("the file cannot be decoded further"), 0, 0, &[][..]),
-        };
-        let line = match line {
-            Line::Deep => {
-                self.unread += 1;
-                match Extractor::new(Kernel::detect(), Validate::Full).extract(whole) {
-                    Ok(facts) => Line::of_facts(facts),
-                    Err(_) => Line::Faulty("the scanner refuses it"),
-                }
-            }
-            line => line,
+            Body::Broken(_) => (Line::Faulty, 0, 0, &[][..]),
         };
         match line {
             Line::Blank => self.blank += 1,
-            Line::Faulty(_) | Line::Deep => self.faulty += 1,
+            Line::Faulty => self.faulty += 1,
             Line::Deletions(updated, urls) => {
                 self.tombstones += 1;
                 // Without an instant they end nothing (reading 9).
@@ -268,10 +254,10 @@ pub fn identifier(system: &str, value: &str) -> u128 {
 fn identifiers(line: &[u8]) -> Box<[u128]> {
     let text = without_lone_surrogates(str::from_utf8(line).unwrap_or_default());
     let want = Want::of(&["identifier.system", "identifier.value"]);
-    let Ok(tree) = Tree::read(&text, &want) else { return Box::default() };
-    let one = |found: &super::twin::Json| {
+    let Some(tree) = Tree::read(&text, &want) else { return Box::default() };
+    let one = |found: &Json| {
         let found = Tree::of(found);
-        let text = |key| found.leaves(key).last().and_then(super::twin::Json::text);
+        let text = |key| found.leaves(key).last().and_then(Json::text);
         Some(identifier(text("system").unwrap_or(""), text("value")?))
     };
     tree.objects("identifier").into_iter().filter_map(one).collect()

@@ -66,8 +66,6 @@ pub struct LedgerReport {
     pub exported: BTreeMap<&'static str, u64>,
     /// Lines too long to be held, which only the scanner has read.
     pub long_lines: u64,
-    /// Lines that nest deciding keys too deeply for the second reader: it took the scanner's word for them.
-    pub unread: u64,
     /// What is not as stated.
     pub differences: Differences,
 }
@@ -127,7 +125,6 @@ pub fn ledger(
         classes,
         exported: found.exported.iter().map(|(name, (lines, _))| (*name, *lines)).collect(),
         long_lines: history.long,
-        unread: history.unread,
         differences,
     })
 }
@@ -174,13 +171,11 @@ impl LedgerReport {
             table.row([count.class, &grouped(count.stated), &grouped(count.recounted)]);
         }
         lines.extend(table.lines());
-        for (count, why) in [(self.long_lines, "too long to be held"), (self.unread, "nested too deeply")] {
-            if count > 0 {
-                lines.push(format!(
-                    "{} lines are {why} for a second opinion; only outpour's own scanner has read them.",
-                    grouped(count)
-                ));
-            }
+        if self.long_lines > 0 {
+            lines.push(format!(
+                "{} lines are too long to be held; only outpour's own scanner has read them.",
+                grouped(self.long_lines)
+            ));
         }
         lines.extend(self.differences.lines());
         lines

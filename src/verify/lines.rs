@@ -157,9 +157,9 @@ impl Long {
     fn line(&mut self) -> Line {
         match self.extractor.finish() {
             _ if self.blank => Line::Blank,
-            _ if self.length > ROW_BYTES_MAX => Line::Faulty("it is longer than a row may be"),
+            _ if self.length > ROW_BYTES_MAX => Line::Faulty,
             Ok(facts) => Line::of_facts(facts),
-            Err(_) => Line::Faulty("the scanner refuses it"),
+            Err(_) => Line::Faulty,
         }
     }
 }

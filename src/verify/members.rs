@@ -9,7 +9,7 @@ use super::VerifyError;
 use super::asked::{Asked, Whose};
 use super::file::entity;
 use super::history::{History, identifier};
-use super::twin::{Json, Tree, Want, without_lone_surrogates};
+use super::tree::{Json, Tree, Want, without_lone_surrogates};
 use crate::error::IndexError;
 use crate::fhir::instant::date_time_span;
 use crate::fhir::{Id, Reference, ResourceType};
@@ -123,7 +123,7 @@ impl Resolver<'_> {
             "member.entity.identifier.system",
             "member.entity.identifier.value",
         ]);
-        let group = Tree::read(&text, &want).ok()?;
+        let group = Tree::read(&text, &want)?;
         let last = |tree: &Tree<'_>, path: &str| tree.leaves(path).last().cloned();
         let members = group.objects("member").into_iter().filter(|member| matches!(member, Json::Map(_)));
         let members: Vec<Tree<'_>> = members.map(Tree::of).collect();

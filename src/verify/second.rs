@@ -5,7 +5,7 @@
 
 use simd_json::{Buffers, Node};
 
-use super::twin::{Json, Refused, Tree, Want, without_lone_surrogates};
+use super::tree::{Json, Tree, Want, without_lone_surrogates};
 
 /// What a line says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,16 +37,12 @@ impl Second {
         }
         self.asked_again += 1;
         let text = without_lone_surrogates(str::from_utf8(line).ok()?);
-        match Tree::read(&text, &Want::of(&["resourceType", "id"])) {
-            Ok(tree) => {
-                let of = |key| match tree.leaves(key).next() {
-                    Some(Json::Text(text)) => Some(text.clone()),
-                    _ => None,
-                };
-                Some(Named { resource_type: of("resourceType"), id: of("id"), twice: tree.twice })
-            }
-            Err(Refused::Deep | Refused::Invalid) => None,
-        }
+        let tree = Tree::read(&text, &Want::of(&["resourceType", "id"]))?;
+        let of = |key| match tree.leaves(key).next() {
+            Some(Json::Text(text)) => Some(text.clone()),
+            _ => None,
+        };
+        Some(Named { resource_type: of("resourceType"), id: of("id"), twice: tree.twice })
     }
 }
 

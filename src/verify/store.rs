@@ -34,8 +34,6 @@ pub struct LineCounts {
     pub rows: u64,
     /// Lines too long to be held, which only the scanner has read.
     pub long: u64,
-    /// Lines that nest deciding keys too deeply for the twin; they were not compared.
-    pub unread: u64,
 }
 
 impl LineCounts {
@@ -46,7 +44,6 @@ impl LineCounts {
         self.tombstone += other.tombstone;
         self.rows += other.rows;
         self.long += other.long;
-        self.unread += other.unread;
     }
 }
 
@@ -218,12 +215,6 @@ impl StoreReport {
             lines.push(format!(
                 "{} lines are too long to be held; only outpour's own scanner has read them.",
                 grouped(counts.long)
-            ));
-        }
-        if counts.unread > 0 {
-            lines.push(format!(
-                "{} lines nest their deciding keys too deeply for the second reader; they were not compared.",
-                grouped(counts.unread)
             ));
         }
         lines.extend(self.index.repaired.iter().map(|what| format!("Repaired: {what}.")));

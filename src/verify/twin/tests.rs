@@ -8,7 +8,7 @@ use std::path::Path;
 fn scanned(line: &[u8]) -> Line {
     match Extractor::new(Kernel::detect(), Validate::Full).extract(line) {
         Ok(facts) => Line::of_facts(facts),
-        Err(_) => Line::Faulty("the scanner refuses it"),
+        Err(_) => Line::Faulty,
     }
 }
 
@@ -17,7 +17,7 @@ fn scanned(line: &[u8]) -> Line {
 fn agree(line: &[u8]) {
     let shown = || String::from_utf8_lossy(&line[..line.len().min(300)]).into_owned();
     match (Line::read(line), scanned(line)) {
-        (Line::Blank, _) | (Line::Faulty(_), Line::Faulty(_)) | (Line::Deep, _) => {}
+        (Line::Blank, _) | (Line::Faulty, Line::Faulty) => {}
         (Line::Row(twin), Line::Row(scanned)) => {
             assert_eq!((twin.owners(), twin.targets()), (scanned.owners(), scanned.targets()), "{}", shown());
             let facts =
@@ -76,7 +76,7 @@ fn twin_and_scanner_agree_on_odd_shapes() {
     inners.iter().for_each(|inner| agree(row(inner).as_bytes()));
     let deep = "[".repeat(3000) + &"]".repeat(3000);
     agree(row(&format!(r#""x":{deep}"#)).as_bytes());
-    assert_eq!(Line::read(row(&format!(r#""subject":{deep}"#)).as_bytes()), Line::Deep);
+    agree(row(&format!(r#""subject":{deep}"#)).as_bytes());
     let bundle = |inner: &str| format!(r#"{{"resourceType":"Bundle",{inner}}}"#);
     for inner in [
         r#""type":"batch","entry":[{"request":{"method":"DELETE","url":"Patient/p"}}]"#,
