@@ -109,6 +109,48 @@ pub struct JobPlan {
     pub snapshot: SnapshotRecord,
     /// The files: name, rows, uncompressed bytes.
     pub shards: Vec<(String, u64, u64)>,
+    /// Where the run read from. Not part of the plan's name: the same bytes elsewhere are the same plan.
+    #[serde(default)]
+    pub origin: Origin,
+}
+
+/// Where a run read from, so that `verify --ledger` can count again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Origin {
+    /// The store, as it was given.
+    pub store: String,
+    /// The store, absolute, links resolved.
+    pub store_absolute: String,
+    /// The file that names the population, absolute, if one does. What it held is known by its hash in the request.
+    pub population_file: Option<String>,
+}
+
+impl Origin {
+    fn of(store: &Store, request: &ExportRequest) -> Origin {
+        let absolute = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf()).display().to_string();
+        let population_file = match &request.population {
+            // What came through a pipe is not there to be read again.
+            Population::Patients(path) | Population::GroupFile(path) if path.is_file() => Some(absolute(path)),
+            Population::Patients(_) | Population::GroupFile(_) => None,
+            Population::System | Population::AllPatients | Population::Group(_) => None,
+        };
+        Origin { store: store.root().display().to_string(), store_absolute: absolute(store.root()), population_file }
+    }
+}
+
+impl JobPlan {
+    /// Reads the record of an output directory, `.outpour-job/plan.json`.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with it.
+    pub fn from_bytes(bytes: &[u8]) -> Result<JobPlan, String> {
+        #[derive(Deserialize)]
+        struct File {
+            job: JobPlan,
+        }
+        serde_json::from_slice::<File>(bytes).map(|file| file.job).map_err(|error| error.to_string())
+    }
 }
 
 /// Plans without writing: the estimate that `--plan` prints.
@@ -154,7 +196,7 @@ pub fn export(
     let plan = plan(&snapshot, request)?;
     let messages = all_messages(&snapshot, &plan);
     check_faults(&plan, options.faults_allowed)?;
-    let job = job_plan(&plan, &snapshot);
+    let job = job_plan(&plan, &snapshot, store);
     let deleted = deleted_lines(&plan.deletions.listed, snapshot.as_of());
     let error = outcome_lines(&messages);
     match &recorded {
@@ -370,7 +412,7 @@ fn status_file(plan: &Plan, snapshot: &Snapshot, job: &JobPlan, directory: &JobD
 }
 
 /// Everything that decides the bytes of an export, by the name a user knows it under.
-fn job_plan(plan: &Plan, snapshot: &Snapshot) -> JobPlan {
+fn job_plan(plan: &Plan, snapshot: &Snapshot, store: &Store) -> JobPlan {
     let request = &plan.request;
     let types: Vec<&str> = request.types.iter().map(|t| t.name()).collect();
     let instant = |at: &Option<Instant>| at.as_ref().map_or(String::new(), Instant::to_string);
@@ -402,7 +444,7 @@ fn job_plan(plan: &Plan, snapshot: &Snapshot) -> JobPlan {
     let shards = shards.map(|(at, shard)| (plan.file_name(at), shard.rows, shard.bytes)).collect();
     let identity = serde_json::to_vec(&(&plan.snapshot_id, &request)).expect("plain data");
     let plan_id = format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&identity));
-    JobPlan { plan_id, request, snapshot: snapshot.record(), shards }
+    JobPlan { plan_id, request, snapshot: snapshot.record(), shards, origin: Origin::of(store, &plan.request) }
 }
 
 /// A resumed run must be the recorded one (the field that differs is named).

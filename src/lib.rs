@@ -17,11 +17,13 @@ pub mod docs {
 pub mod export;
 pub mod extract;
 pub mod fhir;
+pub mod inspect;
 pub mod limits;
 pub mod observe;
 pub mod plan;
 pub mod select;
 pub mod store;
+pub mod verify;
 pub mod write;
 
 pub use export::{Existing, ExportOptions, Exported, FaultsAllowed, export};

@@ -30,6 +30,10 @@ pub const DELETED_ENTRIES_MAX: usize = 1000;
 pub const GATHER_BYTES: usize = 256 << 10;
 /// Input of one block of a compressed output file, in bytes, whoever compresses it.
 pub const BLOCK_BYTES: usize = 1 << 20;
+/// Most differences of one rule that a verification lists; further ones are counted only.
+pub const DIFFERENCES_PER_RULE_MAX: usize = 100;
+/// Longest line that a verification holds for a second opinion, in bytes; a longer one passes the scanner in pieces.
+pub const LINE_HELD_MAX: usize = 16 << 20;
 /// Default bound of an output file, in uncompressed bytes (FILE-12).
 pub const FILE_BYTES_DEFAULT: u64 = 256 << 20;
 

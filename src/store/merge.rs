@@ -18,10 +18,12 @@ use crate::bytes::columns::{atomics_u32, u32s, u64s};
 use crate::fhir::instant::InstantRef;
 use crate::fhir::{Id, ResourceType};
 
-const MAGIC: u64 = u64::from_le_bytes(*b"OUTMERG\x01");
+/// First word of a merged file.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"OUTMERG\x01");
 /// Records that one partition aims at.
 const PARTITION_RECORDS: usize = 1 << 17;
-const WORDS: usize = 8;
+/// Words of its header: magic, checksum of what follows, then patients, owners, records, tombstones and targets.
+pub const WORDS: usize = 8;
 
 /// Sizes that place every section of a merged file; all follow from the extents but the number of patients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

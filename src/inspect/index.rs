@@ -1,0 +1,243 @@
+//! The files of an index: extents, what was merged over them, and the generation that names them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use memchr::memmem;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::report::{Part, Report};
+use crate::fhir::{Instant, ResourceType};
+use crate::store::extent::Extent;
+use crate::store::generation::{self, Generation};
+use crate::store::index_file::{Home, IndexBytes};
+use crate::store::layout::{self, COLUMNS, Column, Head, Places};
+use crate::store::merge;
+use crate::verify::table::grouped;
+
+/// An index directory: its generation, the files that it names, and files that it does not.
+pub fn directory(path: &Path, report: &mut Report) {
+    let named = generation(&path.join(generation::FILE), report);
+    let mut known: Vec<&str> = vec![generation::FILE, "lock"];
+    if let Some(named) = &named {
+        let containers = named.containers.iter().map(|name| (name, extents as fn(&Path, &mut Report)));
+        for (name, look) in containers.chain([(&named.merged, merged as fn(&Path, &mut Report))]) {
+            known.push(name);
+            let file = path.join(name);
+            match file.is_file() {
+                true => look(&file, report),
+                false => report.broken(&file, "the generation names it, and it is not there"),
+            }
+        }
+    }
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !known.contains(&name.as_str()) {
+            report.unnamed.push(name);
+        }
+    }
+}
+
+fn open(path: &Path, report: &mut Report) -> Option<Arc<IndexBytes>> {
+    let name = path.file_name()?.to_str()?;
+    // The home is only named, not made: nothing is written.
+    match Home::Directory(path.parent()?.to_path_buf()).open(name) {
+        Ok(bytes) => Some(Arc::new(bytes)),
+        Err(error) => {
+            report.broken(path, format!("it cannot be read: {error}"));
+            None
+        }
+    }
+}
+
+/// A file of extents, one after the other. Behind a broken one the next is sought by its first bytes.
+pub fn extents(path: &Path, report: &mut Report) {
+    let Some(bytes) = open(path, report) else { return };
+    let mut list = Part::new(
+        format!("{}: extents", name(path)),
+        &["at", "bytes", "from", "to", "lines", "rows", "faulty", "deletions", "checksum"],
+    );
+    let mut sums: Vec<(u64, u64)> = vec![(0, 0); COLUMNS.len()];
+    let mut types = vec![0u64; ResourceType::COUNT];
+    let (mut at, mut count) = (0usize, 0u64);
+    while at < bytes.len() {
+        let own = &bytes[at..];
+        let places = match Places::read(own) {
+            Ok(places) => places,
+            Err(reason) => {
+                let next = memmem::find(&own[1..], &layout::MAGIC).map_or(bytes.len(), |found| at + 1 + found);
+                report.broken(path, format!("byte {at}: no extent: {reason}; bytes {at} to {next} were passed by"));
+                at = next;
+                continue;
+            }
+        };
+        let state = match Extent::open(bytes.clone(), at as u64) {
+            Ok(_) => "ok",
+            Err(reason) => {
+                report.broken(path, format!("byte {at}: extent: {reason}"));
+                if places.intact(own) { "ok" } else { "broken" }
+            }
+        };
+        count += 1;
+        let Head { size, start, end, lines, faulty, tombstone_lines, .. } = places.head;
+        let rows = places.count(Column::Offset) as u64;
+        let numbers = [at as u64, size, start, end, lines, rows, faulty, tombstone_lines];
+        list.row(numbers.iter().map(|number| grouped(*number)).chain([state.to_string()]).collect());
+        for (column, sum) in COLUMN_LIST.iter().zip(&mut sums) {
+            *sum = (sum.0 + places.count(*column) as u64, sum.1 + places.column(*column).len() as u64);
+        }
+        let (counts, _) = own[places.column(Column::TypeCount)].as_chunks::<8>();
+        types.iter_mut().zip(counts).for_each(|(sum, count)| *sum = sum.saturating_add(u64::from_le_bytes(*count)));
+        at += places.head.size.max(8) as usize;
+    }
+    list.fact("bytes", grouped(bytes.len() as u64));
+    list.fact("format version", layout::VERSION);
+    list.fact("extents", grouped(count));
+    report.part("a file of extents", list);
+    let mut columns = Part::new("columns", &["column", "elements", "bytes", "each", "per"]);
+    for (info, (elements, bytes)) in COLUMNS.iter().zip(sums) {
+        let cells = [info.name.to_string(), grouped(elements), grouped(bytes), info.width.to_string(), info.per.into()];
+        columns.row(cells.to_vec());
+    }
+    report.part("", columns);
+    let mut rows = Part::new("rows by type", &["type", "rows"]);
+    for (resource_type, count) in ResourceType::all().zip(types).filter(|(_, count)| *count > 0) {
+        rows.row(vec![resource_type.to_string(), grouped(count)]);
+    }
+    report.part("", rows);
+}
+
+/// Every column in its order. Kept in step with the layout by a test.
+const COLUMN_LIST: [Column; COLUMNS.len()] = [
+    Column::Offset,
+    Column::Length,
+    Column::LastUpdated,
+    Column::VersionId,
+    Column::Id,
+    Column::Type,
+    Column::Flags,
+    Column::OwnerStart,
+    Column::Owner,
+    Column::SortedHash,
+    Column::SortedRef,
+    Column::OwnerHash,
+    Column::OwnerId,
+    Column::OwnerBase,
+    Column::Base,
+    Column::BaseCount,
+    Column::TombType,
+    Column::TombId,
+    Column::TombBase,
+    Column::TombUpdated,
+    Column::TargetRow,
+    Column::TargetType,
+    Column::TargetId,
+    Column::TargetBase,
+    Column::Fault,
+    Column::FaultCount,
+    Column::TypeCount,
+    Column::Exact,
+    Column::Restart,
+    Column::Heap,
+];
+const _: () = {
+    let mut at = 0;
+    while at < COLUMN_LIST.len() {
+        assert!(COLUMN_LIST[at] as usize == at, "the columns are listed in their order");
+        at += 1;
+    }
+};
+
+/// What was merged over all extents.
+pub fn merged(path: &Path, report: &mut Report) {
+    let Some(bytes) = open(path, report) else { return };
+    let mut part = Part::new(format!("{}: merged over all extents", name(path)), &["section", "elements", "bytes"]);
+    part.fact("bytes", grouped(bytes.len() as u64));
+    let (words, _) = bytes.as_chunks::<8>();
+    let words: Vec<u64> = words.iter().take(merge::WORDS).map(|word| u64::from_le_bytes(*word)).collect();
+    match words[..] {
+        [magic, checksum, patients, owners, records, tombstones, targets, ..] if words.len() == merge::WORDS => {
+            if magic != merge::MAGIC {
+                report.broken(path, "byte 0: it does not begin with the magic bytes");
+            }
+            let intact = xxh3_64(&bytes[16..]) == checksum;
+            if !intact {
+                report.broken(path, "its checksum does not hold");
+            }
+            part.fact("checksum", if intact { "ok" } else { "broken" });
+            let sections = [
+                ("hash of each patient", patients, 8),
+                ("extent that names the patient", patients, 4),
+                ("its place among the extent's owners", patients, 4),
+                ("base of the patient", patients, 4),
+                ("patient of each owner", owners, 4),
+                ("next record of the same resource", records, 4),
+                ("version before each deletion", tombstones, 4),
+                ("first record of each target", targets, 4),
+            ];
+            let mut expected = Some(merge::WORDS as u64 * 8);
+            for (section, elements, width) in sections {
+                let size = elements.checked_mul(width);
+                expected = expected.zip(size).and_then(|(sum, size)| sum.checked_add(size));
+                let size = size.map_or("too many".to_string(), grouped);
+                part.row(vec![section.to_string(), grouped(elements), size]);
+            }
+            if expected != Some(bytes.len() as u64) {
+                report.broken(path, "its length is not the one that its header makes");
+            }
+        }
+        _ => report.broken(path, "it is shorter than its header"),
+    }
+    report.part("what was merged over the extents of an index", part);
+}
+
+/// The generation file. What can be read of it is given back.
+pub fn generation(path: &Path, report: &mut Report) -> Option<Generation> {
+    let mut part = Part::new("generation", &["file", "bytes", "extents", "last", "appendable"]);
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            report.broken(path, format!("it cannot be read: {error}"));
+            return None;
+        }
+    };
+    let sound = Generation::from_bytes(&bytes);
+    if sound.is_none() {
+        report.broken(path, "its magic, version, checksum or order does not hold; the index will be made again");
+    }
+    let body = memchr::memchr(b'\n', &bytes).map_or(&[][..], |newline| &bytes[newline + 1..]);
+    let found = sound.or_else(|| match serde_json::from_slice(body) {
+        Ok(found) => Some(found),
+        Err(error) => {
+            report.broken(path, format!("it is no JSON behind its first line: {error}"));
+            None
+        }
+    });
+    if let Some(found) = &found {
+        let at = |ticks: Option<i64>| match ticks {
+            Some(ticks) => Instant { ticks, rest: Box::default() }.to_string(),
+            None => "none yet".to_string(),
+        };
+        part.fact("sequence", found.sequence);
+        part.fact("validate", format!("{:?}", found.validate).to_lowercase());
+        part.fact("first snapshot", at(found.birth));
+        part.fact("latest snapshot", at(found.latest));
+        part.fact("files", grouped(found.files.len() as u64));
+        part.fact("extents", grouped(found.extents.len() as u64));
+        part.fact("containers", found.containers.join(", "));
+        part.fact("merged", &found.merged);
+        for (number, file) in found.files.iter().enumerate() {
+            let own = || found.extents.iter().filter(|extent| extent.file == number);
+            let tail = if own().any(|extent| extent.tail) { "no newline" } else { "whole" };
+            let cells =
+                [grouped(file.stamp.len), grouped(own().count() as u64), tail.into(), file.appendable.to_string()];
+            part.row([file.name.clone()].into_iter().chain(cells).collect());
+        }
+    }
+    report.part("the generation of an index", part);
+    found
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}

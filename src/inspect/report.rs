@@ -1,0 +1,141 @@
+//! What an inspection tells: parts, each with facts and a table, and what is broken.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::verify::table::Table;
+
+/// Rows of a table that are kept.
+pub const ROWS_MAX: usize = 200;
+
+/// One file, or one thing in it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Part {
+    /// What it is.
+    pub title: String,
+    /// Facts by name, in their order.
+    pub facts: Vec<(String, String)>,
+    /// Heading of the table.
+    pub heading: Vec<String>,
+    /// Rows of the table, at most 200.
+    pub rows: Vec<Vec<String>>,
+    /// Rows that were left out.
+    pub more: u64,
+}
+
+impl Part {
+    /// A part with this title, and a table with this heading.
+    pub fn new(title: impl Into<String>, heading: &[&str]) -> Part {
+        let heading = heading.iter().map(|name| name.to_string()).collect();
+        Part { title: title.into(), heading, ..Part::default() }
+    }
+
+    /// Adds a fact.
+    pub fn fact(&mut self, name: &str, value: impl ToString) {
+        self.facts.push((name.to_string(), value.to_string()));
+    }
+
+    /// Adds a row to the table.
+    pub fn row(&mut self, cells: Vec<String>) {
+        match self.rows.len() < ROWS_MAX {
+            true => self.rows.push(cells),
+            false => self.more += 1,
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let mut lines = vec![self.title.clone()];
+        let width = self.facts.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        lines
+            .extend(self.facts.iter().map(|(name, value)| format!("  {name:<width$}  {value}").trim_end().to_string()));
+        if !self.rows.is_empty() {
+            let heading: Vec<&str> = self.heading.iter().map(String::as_str).collect();
+            let mut table = Table::new(&heading);
+            self.rows.iter().for_each(|row| table.row(row));
+            lines.extend(table.lines());
+        }
+        if self.more > 0 {
+            lines.push(format!("  and {} more", self.more));
+        }
+        lines
+    }
+}
+
+/// What was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The path that was looked into.
+    pub path: String,
+    /// What it is.
+    pub what: String,
+    /// Whether nothing is broken.
+    pub intact: bool,
+    /// Its parts.
+    pub parts: Vec<Part>,
+    /// Files that could be there and are not.
+    pub absent: Vec<String>,
+    /// Files of an index that its generation does not name: of no use any more, or foreign.
+    pub unnamed: Vec<String>,
+    /// What is broken, and where.
+    pub broken: Vec<String>,
+}
+
+impl Report {
+    pub(super) fn new(path: &Path) -> Report {
+        Report {
+            path: path.display().to_string(),
+            what: String::new(),
+            intact: true,
+            parts: Vec::new(),
+            absent: Vec::new(),
+            unnamed: Vec::new(),
+            broken: Vec::new(),
+        }
+    }
+
+    /// Adds a part; the first one says what the whole is, unless that is known.
+    pub(super) fn part(&mut self, what: &str, part: Part) {
+        if self.what.is_empty() {
+            self.what = what.to_string();
+        }
+        self.parts.push(part);
+    }
+
+    /// Notes damage.
+    pub(super) fn broken(&mut self, path: &Path, what: impl fmt::Display) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        self.broken.push(format!("{name}: {what}"));
+    }
+
+    /// The report for people.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![format!("{} is {}.", self.path, self.what)];
+        for part in &self.parts {
+            lines.push(String::new());
+            lines.extend(part.lines());
+        }
+        for (what, names) in [("Not there", &self.absent), ("Named by no generation", &self.unnamed)] {
+            if !names.is_empty() {
+                lines.push(String::new());
+                lines.push(format!("{what}: {}", names.join(", ")));
+            }
+        }
+        lines.push(String::new());
+        match self.broken.is_empty() {
+            true => lines.push("Nothing is broken.".to_string()),
+            false => {
+                lines.push("Broken:".to_string());
+                lines.extend(self.broken.iter().map(|what| format!("  {what}")));
+            }
+        }
+        lines
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lines().iter().try_for_each(|line| writeln!(f, "{line}"))
+    }
+}

@@ -1,0 +1,91 @@
+//! Second opinions: an export against its manifest, an index against the bytes it was made from, a ledger against the
+//! store.
+//!
+//! What is read here is read by other means than those that wrote it, wherever there are any: simd-json and serde_json
+//! instead of the scanner, obvious counting instead of the index. Nothing is repaired, printed or decided: a report says
+//! what was found, and the caller says so with its exit code.
+//!
+//! [`export`] reads an export directory alone. [`store`] holds an index against its store. [`ledger`] recounts an
+//! export's ledger from the store's bytes, by the record in its directory.
+
+mod asked;
+mod difference;
+mod export;
+mod extent;
+mod file;
+mod history;
+mod ledger;
+mod lines;
+pub(crate) mod manifest;
+mod members;
+mod recount;
+mod second;
+mod store;
+mod stretch;
+pub(crate) mod table;
+mod tree;
+mod twin;
+
+use std::io;
+use std::path::PathBuf;
+
+pub use difference::{Difference, Differences};
+pub use export::{ExportReport, TypeFound, export};
+pub use ledger::{ClassCount, LedgerOptions, LedgerReport, ledger};
+pub use store::{LineCounts, StoreReport, store};
+
+use crate::bytes::source::SourceError;
+use crate::error::IndexError;
+
+/// A verification cannot be made. That something is not as stated is no error but a report's content.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The directory is no export.
+    #[error("{} {reason}", path.display())]
+    NoExport {
+        /// The directory.
+        path: PathBuf,
+        /// Why it is none, and what to do.
+        reason: &'static str,
+    },
+    /// The record of the export does not say what is needed.
+    #[error("the record {} {reason}", path.display())]
+    Record {
+        /// The record.
+        path: PathBuf,
+        /// What is missing, and what to do.
+        reason: String,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}; check that it is there and may be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The store cannot be read.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The caller asked to stop.
+    #[error("stopped on request")]
+    Cancelled,
+}
+
+impl From<SourceError> for VerifyError {
+    fn from(error: SourceError) -> VerifyError {
+        VerifyError::Index(IndexError::Source(error))
+    }
+}
+
+impl VerifyError {
+    /// Exit code of the command line: 2 the request was wrong, 3 it cannot be read, 130 interrupted.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            VerifyError::NoExport { .. } | VerifyError::Record { .. } => 2,
+            VerifyError::Index(IndexError::NoStore { .. }) => 2,
+            VerifyError::Index(IndexError::Cancelled) | VerifyError::Cancelled => 130,
+            VerifyError::Read { .. } | VerifyError::Index(_) => 3,
+        }
+    }
+}

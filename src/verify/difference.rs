@@ -1,0 +1,128 @@
+//! What was found not to be as stated: each with its place, bounded in number.
+//!
+//! A difference is data, not an error: a verification collects all there are and goes on. No text here holds anything
+//! of a line's content.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::limits::DIFFERENCES_PER_RULE_MAX;
+
+/// One thing that is not as stated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// What it offends: a row of the specification (`FILE-02`) or a short name (`index`).
+    pub rule: &'static str,
+    /// The file, relative to the directory that is verified.
+    pub file: String,
+    /// Line in it, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
+    /// Byte of the (uncompressed) file at which the line begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub byte: Option<u64>,
+    /// What was stated, and what was found.
+    pub what: String,
+}
+
+impl Difference {
+    /// A difference of a file as a whole.
+    pub fn of_file(rule: &'static str, file: &str, what: impl Into<String>) -> Difference {
+        Difference { rule, file: file.to_string(), line: None, byte: None, what: what.into() }
+    }
+
+    /// A difference of a line.
+    pub fn of_line(rule: &'static str, file: &str, line: u64, byte: u64, what: impl Into<String>) -> Difference {
+        Difference { rule, file: file.to_string(), line: Some(line), byte: Some(byte), what: what.into() }
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file)?;
+        if let Some(line) = self.line {
+            write!(f, ": line {line}")?;
+        }
+        if let Some(byte) = self.byte {
+            write!(f, " at byte {byte}")?;
+        }
+        write!(f, ": {} ({})", self.what, self.rule)
+    }
+}
+
+/// Differences: the first [`DIFFERENCES_PER_RULE_MAX`] of each rule are kept, the others counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Differences {
+    /// How many there are of each rule.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// Those kept, in the order in which they stand.
+    pub kept: Vec<Difference>,
+}
+
+impl Differences {
+    /// Adds one.
+    pub fn push(&mut self, difference: Difference) {
+        let count = self.counts.entry(difference.rule).or_default();
+        *count += 1;
+        if *count <= DIFFERENCES_PER_RULE_MAX as u64 {
+            self.kept.push(difference);
+        }
+    }
+
+    /// Adds those of another part, which come after.
+    pub fn absorb(&mut self, other: Differences) {
+        let mut counted = other.counts;
+        for difference in other.kept {
+            if let Some(count) = counted.get_mut(difference.rule) {
+                *count -= 1;
+            }
+            self.push(difference);
+        }
+        counted.into_iter().for_each(|(rule, count)| *self.counts.entry(rule).or_default() += count);
+        self.counts.retain(|_, count| *count > 0);
+    }
+
+    /// How many there are.
+    pub fn total(&self) -> u64 {
+        self.counts.values().sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.counts.is_empty()
+    }
+
+    /// One line each, and one more for each rule of which some were only counted.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self.kept.iter().map(Difference::to_string).collect();
+        for (rule, count) in &self.counts {
+            let kept = self.kept.iter().filter(|difference| difference.rule == *rule).count() as u64;
+            if *count > kept {
+                lines.push(format!("{} more of the same kind ({rule}), {count} in all", count - kept));
+            }
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However many there are, so many are kept, and none is forgotten.
+    #[test]
+    fn differences_are_bounded_and_counted() {
+        let mut all = Differences::default();
+        for part in 0..3 {
+            let mut some = Differences::default();
+            (0..150).for_each(|line| some.push(Difference::of_line("FILE-02", "f", line, 0, "blank")));
+            some.push(Difference::of_file("MANIFEST-07", &format!("f{part}"), "count"));
+            all.absorb(some);
+        }
+        assert_eq!((all.total(), all.counts["FILE-02"], all.kept.len()), (453, 450, DIFFERENCES_PER_RULE_MAX + 3));
+        assert_eq!(all.lines().last().unwrap(), "350 more of the same kind (FILE-02), 450 in all");
+        assert_eq!(all.lines()[0], "f: line 0 at byte 0: blank (FILE-02)");
+    }
+}

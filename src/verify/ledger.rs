@@ -1,0 +1,192 @@
+//! The ledger of an export, recounted line by line from the store's bytes.
+//!
+//! The record in the export's directory says what was asked and which bytes were seen; nothing else of the run is used,
+//! and nothing of an index. Memory grows with the rows of the store, some 200 bytes each: this is an audit, not a part
+//! of an export.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::VerifyError;
+use super::asked::Asked;
+use super::difference::{Difference, Differences};
+use super::export::ExportReport;
+use super::history::History;
+use super::members::Members;
+use super::recount::recount;
+use super::table::{Table, grouped};
+use crate::bytes::source::Access;
+use crate::export::JobPlan;
+use crate::select::Ledger;
+use crate::store::Watch;
+use crate::write::record::{JOB, MANIFEST};
+
+/// Where to look for what the record names, if not where the record says.
+#[derive(Clone, Debug)]
+pub struct LedgerOptions {
+    /// The store, if it has moved since the export.
+    pub store: Option<PathBuf>,
+    /// The Group file or list of patients, if it has moved (or came by standard input).
+    pub population_file: Option<PathBuf>,
+    /// How store files are read.
+    pub access: Access,
+}
+
+impl Default for LedgerOptions {
+    fn default() -> LedgerOptions {
+        LedgerOptions { store: None, population_file: None, access: Access::called() }
+    }
+}
+
+/// A class of the ledger, as stated and as counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ClassCount {
+    /// Its name in the manifest.
+    pub class: &'static str,
+    /// Lines that the manifest states.
+    pub stated: u64,
+    /// Lines that the recount found.
+    pub recounted: u64,
+}
+
+/// A recounted ledger.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerReport {
+    /// Whether every class is as stated, and the exported lines are those that the recount would export.
+    pub holds: bool,
+    /// The store that was read.
+    pub store: String,
+    /// The classes in the order in which they are asked (reading 10), `lines` first.
+    pub classes: Vec<ClassCount>,
+    /// Lines exported by type, as recounted.
+    pub exported: BTreeMap<&'static str, u64>,
+    /// Lines too long to be held, which only the scanner has read.
+    pub long_lines: u64,
+    /// What is not as stated.
+    pub differences: Differences,
+}
+
+/// Recounts the ledger of an export whose files `export` has found. Runs on the current rayon pool.
+///
+/// # Errors
+/// [`VerifyError::Record`] when the record or the manifest does not say what is needed; store errors, among them
+/// [`crate::error::IndexError::Changed`] when the store no longer holds the bytes that were exported.
+pub fn ledger(
+    directory: &Path,
+    export: &ExportReport,
+    options: &LedgerOptions,
+    watch: &Watch,
+) -> Result<LedgerReport, VerifyError> {
+    let path = directory.join(JOB).join("plan.json");
+    let bad = |reason: String| VerifyError::Record { path: path.clone(), reason };
+    let bytes = std::fs::read(&path).map_err(|error| bad(format!("cannot be read ({error}); export again")))?;
+    let job = JobPlan::from_bytes(&bytes).map_err(|error| bad(format!("cannot be read ({error}); export again")))?;
+    let Some(stated) = export.ledger else {
+        return Err(bad("belongs to a manifest that states no ledger; export again".to_string()));
+    };
+    let asked = Asked::read(&job, options.population_file.as_deref()).map_err(&bad)?;
+    let root = store_root(&job, options).ok_or_else(|| {
+        bad(format!("names the store {:?}, which is not there; say where it is with --store", job.origin.store))
+    })?;
+    let history = History::read(&root, &job.snapshot, &asked, options.access, watch)?;
+    let members = Members::resolve(&history, &asked)?;
+    let found = recount(&history, &asked, &members);
+
+    let mut differences = Differences::default();
+    if export.transaction_time.as_deref() != Some(job.snapshot.as_of.as_str()) {
+        differences.push(Difference::of_file("record", MANIFEST, "its transactionTime is not that of the record"));
+    }
+    let classes = classes(&stated, &found.ledger);
+    for count in classes.iter().filter(|count| count.stated != count.recounted) {
+        let what = format!("the ledger says {} {}, the recount {}", count.stated, count.class, count.recounted);
+        differences.push(Difference::of_file("ledger", MANIFEST, what));
+    }
+    // The counts may agree by chance: the lines themselves must be the same.
+    for resource_type in crate::fhir::ResourceType::all() {
+        let name = resource_type.name();
+        let (lines, sum) = found.exported.get(name).copied().unwrap_or_default();
+        let in_files = export.output.get(name).copied().unwrap_or_default();
+        if (lines, sum) != (in_files.lines, in_files.sum) {
+            let what = format!(
+                "its {name} files hold {} lines, the recount exports {lines}{}",
+                in_files.lines,
+                if lines == in_files.lines { " others" } else { "" }
+            );
+            differences.push(Difference::of_file("lines", MANIFEST, what));
+        }
+    }
+    Ok(LedgerReport {
+        holds: differences.is_empty(),
+        store: root.display().to_string(),
+        classes,
+        exported: found.exported.iter().map(|(name, (lines, _))| (*name, *lines)).collect(),
+        long_lines: history.long,
+        differences,
+    })
+}
+
+fn store_root(job: &JobPlan, options: &LedgerOptions) -> Option<PathBuf> {
+    if let Some(store) = &options.store {
+        return Some(store.clone());
+    }
+    let recorded = [&job.origin.store_absolute, &job.origin.store];
+    recorded.into_iter().filter(|path| !path.is_empty()).map(PathBuf::from).find(|path| path.is_dir())
+}
+
+fn classes(stated: &Ledger, recounted: &Ledger) -> Vec<ClassCount> {
+    type Class = (&'static str, fn(&Ledger) -> u64);
+    let all: [Class; 11] = [
+        ("lines", |ledger| ledger.lines),
+        ("blank", |ledger| ledger.blank),
+        ("faulty", |ledger| ledger.faulty),
+        ("tombstone", |ledger| ledger.tombstone),
+        ("future", |ledger| ledger.future),
+        ("superseded", |ledger| ledger.superseded),
+        ("deleted", |ledger| ledger.deleted),
+        ("type", |ledger| ledger.r#type),
+        ("cohort", |ledger| ledger.cohort),
+        ("sinceOrUntil", |ledger| ledger.since_or_until),
+        ("exported", |ledger| ledger.exported),
+    ];
+    all.map(|(class, of)| ClassCount { class, stated: of(stated), recounted: of(recounted) }).to_vec()
+}
+
+impl LedgerReport {
+    /// The report for people.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![match self.holds {
+            true => format!("The ledger is what a recount of {} gives.", self.store),
+            false => format!(
+                "The ledger is not what a recount of {} gives: {} differences.",
+                self.store,
+                grouped(self.differences.total())
+            ),
+        }];
+        let mut table = Table::new(&["class", "stated", "recounted"]);
+        for count in &self.classes {
+            table.row([count.class, &grouped(count.stated), &grouped(count.recounted)]);
+        }
+        lines.extend(table.lines());
+        if self.long_lines > 0 {
+            lines.push(format!(
+                "{} lines are too long to be held; only outpour's own scanner has read them.",
+                grouped(self.long_lines)
+            ));
+        }
+        lines.extend(self.differences.lines());
+        lines
+    }
+}
+
+impl fmt::Display for LedgerReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lines().iter().try_for_each(|line| writeln!(f, "{line}"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+//! Recounts over the bundled stores, and over ledgers and stores that are not what they were.
+
+use super::super::export;
+use super::*;
+use crate::export::{Existing, ExportOptions};
+use crate::fhir::Instant;
+use crate::write::sink::Sync;
+use crate::{ExportRequest, Store, StoreOptions};
+
+fn testdata(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name)
+}
+
+/// Exports and verifies, the index kept in `dir`.
+fn exported(dir: &Path, store: &Path, request: &ExportRequest, as_of: &str) -> Option<PathBuf> {
+    let out = dir.join(format!("out{}", std::fs::read_dir(dir).unwrap().count()));
+    let options = StoreOptions { index_dir: Some(dir.join("index")), ..StoreOptions::default() };
+    let clock = || Instant::from_unix_millis(0);
+    let writing = ExportOptions {
+        out: out.clone(),
+        existing: Existing::Refuse,
+        sync: Sync::No,
+        faults_allowed: None,
+        clock: &clock,
+    };
+    let store = Store::open_with(store, options).unwrap();
+    match crate::export(&store, request, Instant::parse(as_of).unwrap(), &writing, &Watch::default()) {
+        Ok(_) => Some(out),
+        Err(crate::error::ExportError::Request(_)) => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn recounted(out: &Path) -> LedgerReport {
+    let watch = Watch::default();
+    let found = export(out, &watch).unwrap();
+    assert!(found.holds, "{found}");
+    ledger(out, &found, &LedgerOptions::default(), &watch).unwrap()
+}
+
+/// Requests of every kind that a store can be asked.
+fn requests(group_files: &[PathBuf], since: &[&str]) -> Vec<ExportRequest> {
+    let mut populations = vec![ExportRequest::system(), ExportRequest::all_patients()];
+    populations.extend(group_files.iter().map(ExportRequest::group_file));
+    let mut requests = Vec::new();
+    for request in populations {
+        for since in [None].into_iter().chain(since.iter().map(Some)) {
+            let mut request = request.clone();
+            if let Some(since) = since {
+                request = request.since(since);
+            }
+            requests.push(request.clone());
+            request.missing_last_updated = crate::select::MissingLastUpdated::Exclude;
+            request.members = crate::select::Members::Active;
+            request.fhir_bases = vec!["https://fhir.example.org/r4/".to_string()];
+            requests.push(request.clone().types(["Patient", "Observation", "Provenance", "Group"]));
+            requests.push(request.until("2021-06-01T00:00:00Z"));
+        }
+    }
+    requests
+}
+
+/// Every class of every ledger over the hostile stores is what a recount gives, and so is every exported line.
+#[test]
+fn ledgers_of_the_hostile_stores_hold() {
+    let groups: Vec<PathBuf> =
+        ["Group-ab", "Group-edge", "Group-m1"].iter().map(|name| testdata(&format!("hostile/{name}.json"))).collect();
+    let mut told = 0;
+    for store in ["hostile/store", "hostile/deleted", "hostile/coverage", "hostile/compressed"] {
+        let dir = tempfile::tempdir().unwrap();
+        for request in requests(&groups, &["2020-06-01", "2021-03-01"]) {
+            let Some(out) = exported(dir.path(), &testdata(store), &request, "2024-01-01T00:00:00Z") else { continue };
+            let report = recounted(&out);
+            assert!(report.holds, "{store} {request:?}: {report}");
+            assert_eq!(report.classes[0].stated, report.classes[1..].iter().map(|class| class.stated).sum::<u64>());
+            told += 1;
+        }
+    }
+    assert!(told > 100, "{told}");
+}
+
+/// The same over real records, every bundled Group, and the store's own Groups if it has any.
+#[test]
+fn ledgers_of_the_bundled_groups_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(testdata("groups/synthea-r4-100")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_string_lossy().starts_with("Group-") {
+            let request = ExportRequest::group_file(&path).since("2020-01-01");
+            let store = testdata("stores/synthea-r4-100");
+            let Some(out) = exported(dir.path(), &store, &request, "2026-06-01T00:00:00Z") else { continue };
+            let report = recounted(&out);
+            assert!(report.holds, "{}: {report}", path.display());
+        }
+    }
+}
+
+const PATIENT: &str = r#"{"resourceType":"Patient","id":"p","meta":{"lastUpdated":"2020-01-01T00:00:00Z"},"identifier":[{"system":"s","value":"1"}]}"#;
+const OBSERVATION: &str = r#"{"resourceType":"Observation","id":"o","meta":{"lastUpdated":"2020-01-01T00:00:00Z"},"subject":{"reference":"Patient/p"}}"#;
+const PROVENANCE: &str = r#"{"resourceType":"Provenance","id":"v","meta":{"lastUpdated":"2020-01-01T00:00:00Z"},"target":[{"reference":"Observation/late"}]}"#;
+const LATE: &str = r#"{"resourceType":"Observation","id":"late","meta":{"lastUpdated":"2020-01-01T00:00:00Z"},"subject":{"reference":"Patient/p"}}"#;
+const GROUP: &str =
+    r#"{"resourceType":"Group","id":"g","type":"person","actual":true,"member":[{"entity":{"reference":"Group/h"}}]}"#;
+const NESTED: &str = r#"{"resourceType":"Group","id":"h","type":"person","actual":true,"member":[{"entity":{"identifier":{"system":"s","value":"1"}}},{"entity":{"reference":"Group/g"}}]}"#;
+
+/// Late rows, a Provenance of one, nested Groups, identifiers, a list of patients: by the record alone.
+#[test]
+fn late_rows_and_groups_are_recounted() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    std::fs::write(store.join("a.ndjson"), [PATIENT, OBSERVATION, PROVENANCE, GROUP, NESTED, ""].join("\n")).unwrap();
+    let since = "2021-01-01T00:00:00Z";
+    let first = exported(dir.path(), &store, &ExportRequest::group("g"), since).unwrap();
+    assert!(recounted(&first).holds);
+    std::fs::write(store.join("b.ndjson"), LATE.to_string() + "\n").unwrap();
+    let request = ExportRequest::group("g").since(since).types(["Observation", "Provenance", "Group"]);
+    let second = exported(dir.path(), &store, &request, "2022-01-01T00:00:00Z").unwrap();
+    let report = recounted(&second);
+    assert!(report.holds, "{report}");
+    // The undated Group asked for, the late row, and the Provenance that came with it.
+    assert_eq!((report.exported["Observation"], report.exported["Provenance"], report.exported["Group"]), (1, 1, 1));
+    // What the store got later does not count.
+    std::fs::write(store.join("c.ndjson"), LATE.replace("late", "later") + "\n").unwrap();
+    assert!(recounted(&second).holds && recounted(&first).holds);
+
+    let list = dir.path().join("ids");
+    std::fs::write(&list, "Patient/p\r\n\n  q\n").unwrap();
+    let third = exported(dir.path(), &store, &ExportRequest::patients(&list), "2022-01-01T00:00:00Z").unwrap();
+    assert!(recounted(&third).holds);
+    // A list that has changed is not taken for the one that was read; moved, it can be named.
+    let moved = dir.path().join("moved");
+    std::fs::rename(&list, &moved).unwrap();
+    let watch = Watch::default();
+    let found = export(&third, &watch).unwrap();
+    let elsewhere = LedgerOptions { population_file: Some(moved.clone()), ..LedgerOptions::default() };
+    assert!(ledger(&third, &found, &elsewhere, &watch).unwrap().holds);
+    std::fs::write(&moved, "p\n").unwrap();
+    let error = ledger(&third, &found, &elsewhere, &watch).unwrap_err();
+    assert!(error.exit_code() == 3 && error.to_string().contains("not the file"), "{error}");
+}
+
+/// A ledger that says other than the truth, lines that were not selected, a store that has changed or gone.
+#[test]
+fn a_wrong_ledger_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    let other = OBSERVATION.replace("\"o\"", "\"other\"").replace("Patient/p", "Patient/q");
+    std::fs::write(store.join("a.ndjson"), [PATIENT, OBSERVATION, &other, ""].join("\n")).unwrap();
+    std::fs::write(dir.path().join("ids"), "p\n").unwrap();
+    let request = ExportRequest::patients(dir.path().join("ids"));
+    let out = exported(dir.path(), &store, &request, "2022-01-01T00:00:00Z").unwrap();
+    let watch = Watch::default();
+    let found = export(&out, &watch).unwrap();
+    let recount = |found: &ExportReport| ledger(&out, found, &LedgerOptions::default(), &watch);
+    assert!(recount(&found).unwrap().holds);
+
+    let mut wrong = found.clone();
+    let stated = wrong.ledger.as_mut().unwrap();
+    (stated.cohort, stated.superseded) = (0, 1);
+    let report = recount(&wrong).unwrap();
+    assert_eq!(report.differences.counts["ledger"], 2, "{report}");
+    assert!(report.to_string().contains("cohort"), "{report}");
+
+    // As many lines, but another's.
+    let shard = out.join("Observation.00001.ndjson");
+    std::fs::write(&shard, other.clone() + "\n").unwrap();
+    let report = recount(&export(&out, &watch).unwrap()).unwrap();
+    assert!(report.differences.counts.contains_key("lines") && !report.holds, "{report}");
+
+    std::fs::write(store.join("a.ndjson"), [PATIENT, &other, OBSERVATION, ""].join("\n")).unwrap();
+    let error = recount(&found).unwrap_err();
+    assert!(error.exit_code() == 3 && error.to_string().contains("a.ndjson"), "{error}");
+    std::fs::rename(&store, dir.path().join("moved")).unwrap();
+    let error = recount(&found).unwrap_err();
+    assert!(error.exit_code() == 2 && error.to_string().contains("--store"), "{error}");
+    std::fs::write(out.join(".outpour-job/plan.json"), "{").unwrap();
+    assert_eq!(recount(&found).unwrap_err().exit_code(), 2);
+}

@@ -1,0 +1,187 @@
+//! Whose records were asked for, resolved by obvious means: Groups as trees, lists line by line (readings 4–6).
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::VerifyError;
+use super::asked::{Asked, Whose};
+use super::file::entity;
+use super::history::{History, identifier};
+use super::tree::{Json, Tree, Want, without_lone_surrogates};
+use crate::error::IndexError;
+use crate::fhir::instant::date_time_span;
+use crate::fhir::{Id, Reference, ResourceType};
+use crate::limits::GROUP_DEPTH_MAX;
+
+/// The patients asked for.
+#[derive(Default)]
+pub struct Members {
+    /// Hashes of their names; `None` for everybody.
+    patients: Option<HashSet<u128>>,
+    /// The version of the Group asked for, if it lies in the store.
+    pub group: Option<usize>,
+}
+
+impl Members {
+    /// Whether a patient was asked for.
+    pub fn hold(&self, patient: u128) -> bool {
+        self.patients.as_ref().is_none_or(|patients| patients.contains(&patient))
+    }
+
+    /// Resolves a request's population.
+    ///
+    /// # Errors
+    /// When a file or Group cannot be read any more as it was read for the export.
+    pub fn resolve(history: &History, asked: &Asked) -> Result<Members, VerifyError> {
+        let mut resolver =
+            Resolver { history, asked, patients: HashSet::new(), groups: Vec::new(), seen: HashSet::new() };
+        let mut group = None;
+        match &asked.whose {
+            Whose::System | Whose::AllPatients => return Ok(Members::default()),
+            Whose::Patients(path, hash) => resolver.list(&file(path, hash)?),
+            Whose::Group(id) => {
+                resolver.seen.insert(entity("Group", id));
+                group = history.current(entity("Group", id), &asked.as_of);
+                if let Some(version) = group {
+                    resolver.group(&history.bytes(version)?, 0);
+                }
+            }
+            Whose::GroupFile(path, hash) => {
+                // Its namesake in the store is the Group asked for, should `_type` name Group.
+                let named = resolver.group(&file(path, hash)?, 0);
+                group = named.and_then(|named| history.current(named, &asked.as_of));
+            }
+        }
+        // The last one found is read first; no Group is read twice, so that a cycle ends by itself.
+        while let Some((group, depth)) = resolver.groups.pop() {
+            if resolver.seen.insert(group)
+                && depth <= GROUP_DEPTH_MAX
+                && let Some(version) = history.current(group, &asked.as_of)
+            {
+                resolver.group(&history.bytes(version)?, depth);
+            }
+        }
+        Ok(Members { patients: Some(resolver.patients), group })
+    }
+}
+
+/// A file that names the population, if it is still the one that was read for the export.
+fn file(path: &Path, hash: &str) -> Result<Vec<u8>, VerifyError> {
+    let bytes = std::fs::read(path).map_err(|source| VerifyError::Read { path: path.to_path_buf(), source })?;
+    if format!("{:032x}", xxh3_128(&bytes)) == hash {
+        return Ok(bytes);
+    }
+    let reason = "is not the file that the export was made with; name that one".to_string();
+    Err(VerifyError::Index(IndexError::Changed { path: path.to_path_buf(), reason }))
+}
+
+struct Resolver<'a> {
+    history: &'a History,
+    asked: &'a Asked,
+    patients: HashSet<u128>,
+    /// Groups still to read, and how deep they are nested.
+    groups: Vec<(u128, usize)>,
+    seen: HashSet<u128>,
+}
+
+impl Resolver<'_> {
+    fn list(&mut self, bytes: &[u8]) {
+        for line in bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii) {
+            match Id::parse(line) {
+                Some(id) => drop(self.patients.insert(entity("Patient", id.as_str()))),
+                None => self.reference(str::from_utf8(line).unwrap_or_default(), GROUP_DEPTH_MAX),
+            }
+        }
+    }
+
+    fn reference(&mut self, text: &str, depth: usize) {
+        let Some(reference) = Reference::parse(text).filter(|reference| self.asked.is_ours(reference.base)) else {
+            return;
+        };
+        match reference.resource_type {
+            ResourceType::PATIENT => drop(self.patients.insert(entity("Patient", reference.id.as_str()))),
+            ResourceType::GROUP => self.groups.push((entity("Group", reference.id.as_str()), depth + 1)),
+            _ => {}
+        }
+    }
+
+    /// Takes the members of a Group that stands for patients; its name.
+    fn group(&mut self, bytes: &[u8], depth: usize) -> Option<u128> {
+        let text = without_lone_surrogates(str::from_utf8(bytes).unwrap_or_default());
+        let want = Want::of(&[
+            "id",
+            "type",
+            "actual",
+            "active",
+            "characteristic",
+            "member.inactive",
+            "member.period.start",
+            "member.period.end",
+            "member.entity.reference",
+            "member.entity.identifier.system",
+            "member.entity.identifier.value",
+        ]);
+        let group = Tree::read(&text, &want)?;
+        let last = |tree: &Tree<'_>, path: &str| tree.leaves(path).last().cloned();
+        let members = group.objects("member").into_iter().filter(|member| matches!(member, Json::Map(_)));
+        let members: Vec<Tree<'_>> = members.map(Tree::of).collect();
+        let of_persons = match last(&group, "type") {
+            Some(Json::Text(of)) => matches!(of.as_str(), "person" | "animal"),
+            _ => true,
+        };
+        let by_rule = group.leaves("characteristic").any(|value| matches!(value, Json::List(_) | Json::Map(_)));
+        let by_rule = by_rule && (members.is_empty() || last(&group, "actual") == Some(Json::Bool(false)));
+        let refused = self.asked.active && last(&group, "active") == Some(Json::Bool(false));
+        if !of_persons || by_rule || refused {
+            return None;
+        }
+        let named = match last(&group, "id") {
+            Some(Json::Text(id)) => Some(entity("Group", &id)),
+            _ => None,
+        };
+        self.seen.extend(named);
+        let mut identifiers = HashSet::new();
+        for member in &members {
+            if self.asked.active && !self.is_active(member) {
+                continue;
+            }
+            let text = |path: &str| member.leaves(path).filter_map(Json::text).last();
+            if let Some(reference) = text("entity.reference") {
+                self.reference(reference, depth);
+            } else if let Some(value) = text("entity.identifier.value") {
+                identifiers.insert(identifier(text("entity.identifier.system").unwrap_or(""), value));
+            }
+        }
+        self.identified(&identifiers);
+        named
+    }
+
+    /// Neither inactive nor outside its period at T (GROUP-04).
+    fn is_active(&self, member: &Tree<'_>) -> bool {
+        let at = &self.asked.as_of;
+        let span =
+            |path: &str| member.leaves(path).last().and_then(Json::text).and_then(|t| date_time_span(t.as_bytes()));
+        let inactive = member.leaves("inactive").last() == Some(&Json::Bool(true));
+        let begun = span("period.start").is_none_or(|(first, _)| first <= *at);
+        let over = span("period.end").is_some_and(|(_, after)| after <= *at);
+        !inactive && begun && !over
+    }
+
+    /// Members by identifier: each stands for the one current Patient that has it, if it is one.
+    fn identified(&mut self, wanted: &HashSet<u128>) {
+        if wanted.is_empty() {
+            return;
+        }
+        let mut found: HashMap<u128, HashSet<u128>> = HashMap::new();
+        for (at, version) in self.history.versions.iter().enumerate() {
+            for identifier in version.identifiers.iter().filter(|identifier| wanted.contains(identifier)) {
+                if self.history.current(version.entity, &self.asked.as_of) == Some(at) {
+                    found.entry(*identifier).or_default().insert(version.entity);
+                }
+            }
+        }
+        self.patients.extend(found.values().filter(|patients| patients.len() == 1).flatten());
+    }
+}

@@ -1,0 +1,128 @@
+//! The class of every line, asked in the order of reading 10.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::asked::{Asked, Whose};
+use super::history::{History, Version};
+use super::members::Members;
+use crate::fhir::{Instant, ResourceType};
+use crate::select::Ledger;
+
+/// What a recount came to.
+#[derive(Default)]
+pub struct Recount {
+    /// The ledger.
+    pub ledger: Ledger,
+    /// Lines exported by type, and the sum of their hashes.
+    pub exported: BTreeMap<&'static str, (u64, u64)>,
+}
+
+/// Counts.
+pub fn recount(history: &History, asked: &Asked, members: &Members) -> Recount {
+    let mut found = Recount::default();
+    let ledger = &mut found.ledger;
+    ledger.lines = history.lines;
+    ledger.blank = history.blank;
+    ledger.faulty = history.faulty;
+    ledger.tombstone = history.tombstones;
+    let question = Question { history, asked, members };
+    for (at, version) in history.versions.iter().enumerate() {
+        let class = question.class(at, version);
+        *match class {
+            Class::Future => &mut ledger.future,
+            Class::Superseded => &mut ledger.superseded,
+            Class::Deleted => &mut ledger.deleted,
+            Class::Type => &mut ledger.r#type,
+            Class::Cohort => &mut ledger.cohort,
+            Class::SinceOrUntil => &mut ledger.since_or_until,
+            Class::Exported => &mut ledger.exported,
+        } += 1;
+        if class == Class::Exported {
+            let (lines, sum) = found.exported.entry(version.resource_type.name()).or_default();
+            (*lines, *sum) = (*lines + 1, sum.wrapping_add(version.line));
+        }
+    }
+    found
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Future,
+    Superseded,
+    Deleted,
+    Type,
+    Cohort,
+    SinceOrUntil,
+    Exported,
+}
+
+struct Question<'a> {
+    history: &'a History,
+    asked: &'a Asked,
+    members: &'a Members,
+}
+
+impl Question<'_> {
+    fn class(&self, at: usize, version: &Version) -> Class {
+        let asked = self.asked;
+        if version.updated.as_ref().is_some_and(|updated| *updated > asked.as_of) {
+            return Class::Future;
+        }
+        if self.history.last_version(version.entity, &asked.as_of, &|_| true) != Some(at) {
+            return Class::Superseded;
+        }
+        if self.history.is_deleted(version, &asked.as_of) {
+            return Class::Deleted;
+        }
+        if !asked.types.is_empty() && !asked.types.contains(&version.resource_type) {
+            return Class::Type;
+        }
+        if asked.whose != Whose::System && !self.belongs(at, &asked.as_of, &|_| true) {
+            return Class::Cohort;
+        }
+        if self.passes(at, version) { Class::Exported } else { Class::SinceOrUntil }
+    }
+
+    /// The window: `_since` and `_until`, both strict, undated and late rows by policy.
+    fn passes(&self, at: usize, version: &Version) -> bool {
+        let asked = self.asked;
+        let Some(updated) = &version.updated else {
+            return asked.undated || asked.since.is_none() && asked.until.is_none();
+        };
+        if asked.until.as_ref().is_some_and(|until| updated >= until) {
+            return false;
+        }
+        let Some(since) = asked.since.as_ref().filter(|since| updated <= *since) else { return true };
+        if version.late {
+            return asked.late;
+        }
+        // A Provenance that has come to belong since then is new to the reader, whatever its own instant.
+        version.resource_type == ResourceType::PROVENANCE
+            && asked.whose != Whose::System
+            && !self.belongs(at, since, &|version| !version.late)
+    }
+
+    /// Whether a version is in the compartment of a patient asked for; a Provenance through the last versions, deleted
+    /// or not, of what it is about; of Groups only the one asked for, when types are named (reading 6).
+    fn belongs(&self, at: usize, when: &Instant, known: &dyn Fn(&Version) -> bool) -> bool {
+        let mut seen = HashSet::new();
+        let mut waiting = vec![at];
+        while let Some(at) = waiting.pop() {
+            let version = &self.history.versions[at];
+            if version.resource_type == ResourceType::GROUP {
+                if self.members.group == Some(at) && !self.asked.types.is_empty() {
+                    return true;
+                }
+                continue;
+            }
+            if version.owners.iter().any(|owner| self.members.hold(*owner)) {
+                return true;
+            }
+            if seen.insert(at) {
+                let targets = version.targets.iter();
+                waiting.extend(targets.filter_map(|target| self.history.last_version(*target, when, known)));
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,233 @@
+//! An index against the bytes it was made from, line by line, by the obvious twin of the scanner.
+//!
+//! Every column of every extent is compared but the restarts of compressed files, and the patient dictionary. What the
+//! merge says of successions is not: a ledger recount shows whether that was right. Opening the index brings it up to
+//! date first, as every command does; what had to be repaired then is told.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::Ordering::Relaxed;
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::VerifyError;
+use super::difference::{Difference, Differences};
+use super::extent::ExtentCheck;
+use super::lines::Cut;
+use super::stretch::{self, Stretch};
+use super::table::{Table, grouped};
+use crate::bytes::decode::Coding;
+use crate::extract::Validate;
+use crate::store::layout::BASE_BITS;
+use crate::store::{Index, Store, Watch, Work};
+
+/// Lines by what they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct LineCounts {
+    pub lines: u64,
+    pub blank: u64,
+    pub faulty: u64,
+    pub tombstone: u64,
+    pub rows: u64,
+    /// Lines too long to be held, which only the scanner has read.
+    pub long: u64,
+}
+
+impl LineCounts {
+    fn add(&mut self, other: &LineCounts) {
+        self.lines += other.lines;
+        self.blank += other.blank;
+        self.faulty += other.faulty;
+        self.tombstone += other.tombstone;
+        self.rows += other.rows;
+        self.long += other.long;
+    }
+}
+
+/// What a store's index was found to be.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreReport {
+    /// Whether the index says what the bytes say, and had not to be repaired.
+    pub holds: bool,
+    /// What the scan of the index had checked of each line.
+    pub validate: Validate,
+    /// Store files.
+    pub files: u64,
+    /// Extents.
+    pub extents: u64,
+    /// Uncompressed bytes.
+    pub bytes: u64,
+    /// Lines, as the twin reads them.
+    pub counts: LineCounts,
+    /// Rows by type, as the twin reads them.
+    pub types: BTreeMap<&'static str, u64>,
+    /// Work that bringing the index up to date took.
+    pub index: Work,
+    /// Where index and bytes differ.
+    pub differences: Differences,
+}
+
+/// Verifies the index of a store against its bytes. Runs on the current rayon pool; memory is bounded by the longest
+/// line that is held, a thread, and by the columns of one extent.
+///
+/// # Errors
+/// When the store cannot be read or indexed.
+pub fn store(store: &Store, watch: &Watch) -> Result<StoreReport, VerifyError> {
+    let (index, work) = store.index(watch)?;
+    let extents: Vec<(usize, Coding)> =
+        (0..index.extent_count()).map(|at| (index.entry(at).file, index.coding(index.entry(at).file))).collect();
+    let mut lines_before = vec![0; extents.len()];
+    for at in 1..extents.len() {
+        if extents[at].0 == extents[at - 1].0 {
+            lines_before[at] = lines_before[at - 1] + index.extents()[at - 1].head().lines;
+        }
+    }
+    let total = (0..index.generation().files.len()).map(|file| index.source(file).len()).sum();
+    watch.scan_total.store(total, Relaxed);
+    watch.scan_done.store(0, Relaxed);
+    let parts: Vec<Vec<ExtentCheck<'_>>> = stretch::tasks(&extents)
+        .into_par_iter()
+        .map(|task| {
+            let stretches: Vec<Stretch> =
+                task.clone().map(|at| Stretch { start: index.entry(at).start, end: index.entry(at).end }).collect();
+            let mut checks: Vec<ExtentCheck<'_>> =
+                task.clone().map(|at| ExtentCheck::new(&index, at, lines_before[at])).collect();
+            let (file, coding) = extents[task.start];
+            let mut on_line = |number: usize, cut: Cut<'_>| checks[number].line(cut);
+            let hashes = stretch::read(index.source(file), coding, &stretches, watch, &mut on_line)?;
+            checks.iter_mut().zip(hashes).for_each(|(check, hash)| check.finish(hash));
+            Ok(checks)
+        })
+        .collect::<Result<_, VerifyError>>()?;
+    let mut report = StoreReport {
+        holds: false,
+        validate: index.generation().validate,
+        files: index.generation().files.len() as u64,
+        extents: extents.len() as u64,
+        bytes: 0,
+        counts: LineCounts::default(),
+        types: BTreeMap::new(),
+        index: work,
+        differences: Differences::default(),
+    };
+    for (at, check) in parts.into_iter().flatten().enumerate() {
+        report.bytes += index.entry(at).end - index.entry(at).start;
+        report.counts.add(&check.counts);
+        for (name, rows) in &check.types {
+            *report.types.entry(name).or_default() += rows;
+        }
+        report.differences.absorb(check.differences);
+    }
+    coverage(&index, &mut report.differences)?;
+    dictionary(&index, &mut report.differences);
+    report.holds = report.differences.is_empty() && report.index.repaired.is_empty();
+    Ok(report)
+}
+
+/// Whether the extents of each file follow one another without a gap, to its end.
+fn coverage(index: &Index, differences: &mut Differences) -> Result<(), VerifyError> {
+    for file in 0..index.generation().files.len() {
+        let source = index.source(file);
+        let newline_at = |at: u64| match at < source.len() && index.coding(file) == Coding::Plain {
+            true => source.read(at, 1, &mut Vec::new()).map(|byte| byte == b"\n"),
+            false => Ok(false),
+        };
+        let mut at = 0;
+        let mut tail = false;
+        let mut gap = |at: u64, to: u64| {
+            let what = format!("no extent covers its bytes {at} to {to}");
+            differences.push(Difference::of_file("extents", index.file_name(file), what));
+        };
+        for entry in index.generation().extents.iter().filter(|entry| entry.file == file) {
+            // A last line that was completed by nothing but its newline keeps its extent.
+            if tail && entry.start == at + 1 && newline_at(at)? {
+                at += 1;
+            }
+            if entry.start != at {
+                gap(at, entry.start);
+            }
+            (at, tail) = (entry.end, entry.tail);
+        }
+        if index.coding(file) == Coding::Plain && at != source.len() {
+            let newline = tail && at + 1 == source.len() && newline_at(at)?;
+            if !newline {
+                gap(at, source.len());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether each owner of each extent is the patient of the dictionary that it says it is.
+fn dictionary(index: &Index, differences: &mut Differences) {
+    let merged = index.merged();
+    for at in 0..index.extent_count() {
+        let columns = index.extents()[at].columns();
+        let first = index.starts().owner[at];
+        for owner in 0..columns.owner_hash.len() {
+            let patient = merged.owner_patient[first + owner];
+            let base = index.base_number(at, columns.owner_base[owner] & BASE_BITS);
+            let id = columns.owner_id_of(owner);
+            let same = index.patient_id(patient) == id && merged.patient_base[patient as usize] == base;
+            if !same || index.patient(base, &id) != Some(patient) {
+                let what = format!("owner {owner} of extent {at} is another patient in the dictionary");
+                differences.push(Difference::of_file("dictionary", index.file_name(index.entry(at).file), what));
+            }
+        }
+    }
+}
+
+impl StoreReport {
+    /// The report for people.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        lines.push(match (self.holds, self.differences.total()) {
+            (true, _) => "The index says what the store's bytes say.".to_string(),
+            (false, 0) => "The index was damaged and has been repaired; now it says what the store's bytes say.".into(),
+            (false, total) => format!("The index differs from the store's bytes: {} differences.", grouped(total)),
+        });
+        let mut table = Table::new(&["lines", "number"]);
+        let counts = self.counts;
+        for (name, count) in [
+            ("all", counts.lines),
+            ("blank", counts.blank),
+            ("faulty", counts.faulty),
+            ("deletions", counts.tombstone),
+            ("resources", counts.rows),
+        ] {
+            table.row([name, &grouped(count)]);
+        }
+        for (name, rows) in &self.types {
+            table.row([format!("  {name}"), grouped(*rows)]);
+        }
+        lines.extend(table.lines());
+        lines.push(format!(
+            "{} files, {} extents, {} bytes of lines.",
+            grouped(self.files),
+            grouped(self.extents),
+            grouped(self.bytes)
+        ));
+        if counts.long > 0 {
+            lines.push(format!(
+                "{} lines are too long to be held; only outpour's own scanner has read them.",
+                grouped(counts.long)
+            ));
+        }
+        lines.extend(self.index.repaired.iter().map(|what| format!("Repaired: {what}.")));
+        lines.extend(self.differences.lines());
+        lines
+    }
+}
+
+impl fmt::Display for StoreReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lines().iter().try_for_each(|line| writeln!(f, "{line}"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! Indexes, good, damaged and forged, against their stores.
+
+use super::*;
+use crate::StoreOptions;
+use crate::store::layout::{Column, HEADER_BYTES, Places};
+use std::path::{Path, PathBuf};
+
+fn testdata(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name)
+}
+
+fn verified(root: &Path, index: &Path) -> StoreReport {
+    let options = StoreOptions { index_dir: Some(index.to_path_buf()), ..StoreOptions::default() };
+    store(&Store::open_with(root, options).unwrap(), &Watch::default()).unwrap()
+}
+
+/// The twin agrees with the index on every bundled store: real records, and all that was made to set them apart.
+#[test]
+fn the_bundled_stores_hold() {
+    for name in ["stores/synthea-r4-100", "hostile/store", "hostile/deleted", "hostile/coverage", "hostile/compressed"]
+    {
+        let index = tempfile::tempdir().unwrap();
+        let report = verified(&testdata(name), index.path());
+        assert!(report.holds, "{name}: {report}");
+        let counts = report.counts;
+        let classes = counts.blank + counts.faulty + counts.tombstone + counts.rows;
+        assert_eq!((classes, counts.long), (counts.lines, 0), "{name}");
+        assert!(counts.rows > 0 && serde_json::to_string(&report).is_ok(), "{name}");
+    }
+}
+
+/// Appended, torn and completed lines keep extents that still say what the bytes say.
+#[test]
+fn a_grown_store_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, index) = (dir.path().join("store"), dir.path().join("index"));
+    std::fs::create_dir(&root).unwrap();
+    let file = root.join("Patient.ndjson");
+    let mut text = "\u{feff}{\"resourceType\":\"Patient\",\"id\":\"a\"}\r\n\n".to_string();
+    for more in
+        ["{\"resourceType\":\"Patient\",\"id\":\"b\"}", "\n", "{\"resourceType\":\"Pat", "ient\",\"id\":\"c\"}\n"]
+    {
+        text.push_str(more);
+        std::fs::write(&file, &text).unwrap();
+        let report = verified(&root, &index);
+        assert!(report.holds, "{more:?}: {report}");
+    }
+    let report = verified(&root, &index);
+    assert_eq!((report.counts.rows, report.counts.blank, report.counts.faulty), (3, 1, 0));
+}
+
+/// The extent container of an index, its only one.
+fn container(index: &Path) -> PathBuf {
+    let mut names = std::fs::read_dir(index).unwrap().map(|entry| entry.unwrap().path());
+    names.find(|path| path.file_name().unwrap().to_string_lossy().starts_with("extents-")).unwrap()
+}
+
+/// Changes bytes of a column of the first extent; the checksum is made to hold again.
+fn forge(index: &Path, column: Column, change: impl FnOnce(&mut [u8])) {
+    let path = container(index);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let places = Places::read(&bytes).unwrap();
+    change(&mut bytes[places.column(column)]);
+    let checksum = xxhash_rust::xxh3::xxh3_64(&bytes[24..places.head.size as usize]);
+    bytes[16..24].copy_from_slice(&checksum.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+}
+
+/// An index that was damaged is told as such; one that was forged, checksum and all, is found out by column and line.
+#[test]
+fn a_garbled_index_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, index) = (dir.path().join("store"), dir.path().join("index"));
+    std::fs::create_dir(&root).unwrap();
+    let text: String = (0..9)
+        .map(|n| format!("{{\"resourceType\":\"Observation\",\"id\":\"o{n}\",\"meta\":{{\"lastUpdated\":\"2020-01-01T00:00:0{n}Z\"}},\"subject\":{{\"reference\":\"Patient/p{n}\"}}}}\n"))
+        .collect();
+    std::fs::write(root.join("a.ndjson"), text + "x\n").unwrap();
+    assert!(verified(&root, &index).holds);
+
+    let flip = |at: usize| {
+        let path = container(&index);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[at] ^= 4;
+        std::fs::write(&path, bytes).unwrap();
+    };
+    flip(HEADER_BYTES + 3);
+    let report = verified(&root, &index);
+    assert!(!report.holds && report.differences.is_empty() && report.index.repaired.len() == 1, "{report}");
+
+    for (column, name) in [
+        (Column::Length, "length"),
+        (Column::LastUpdated, "last_updated"),
+        (Column::VersionId, "version"),
+        (Column::Type, "type"),
+        (Column::Owner, "owner"),
+    ] {
+        let mut kept = Vec::new();
+        forge(&index, column, |bytes| {
+            kept = bytes.to_vec();
+            bytes[0] ^= 1;
+        });
+        let report = verified(&root, &index);
+        let first = report.differences.lines().first().cloned().unwrap_or_default();
+        assert_eq!(first, format!("a.ndjson: line 1 at byte 0: the index differs in {name} (index)"), "{report}");
+        forge(&index, column, |bytes| bytes.copy_from_slice(&kept));
+    }
+    forge(&index, Column::Offset, |bytes| bytes[4] += 1);
+    let report = verified(&root, &index);
+    assert!(report.differences.lines()[0].contains("line 2 at byte"), "{report}");
+    assert!(report.differences.lines()[0].contains("no row for it"), "{report}");
+    forge(&index, Column::Offset, |bytes| bytes[4] -= 1);
+    forge(&index, Column::FaultCount, |bytes| bytes[0] += 1);
+    assert!(!verified(&root, &index).holds);
+}
+
+/// Bytes that were changed behind the index's back, size and times kept, are found by their hash and their facts.
+#[test]
+fn changed_bytes_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, index) = (dir.path().join("store"), dir.path().join("index"));
+    std::fs::create_dir(&root).unwrap();
+    let file = root.join("a.ndjson");
+    std::fs::write(&file, "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n").unwrap();
+    assert!(verified(&root, &index).holds);
+    // The generation is made to believe in the changed file: as if a disk had lied.
+    let text = std::fs::read_to_string(&file).unwrap().replace("\"a\"", "\"b\"");
+    std::fs::write(&file, text).unwrap();
+    let name = index.join(crate::store::generation::FILE);
+    let mut generation = crate::store::generation::Generation::from_bytes(&std::fs::read(&name).unwrap()).unwrap();
+    let source = crate::bytes::source::Source::open(&file, crate::bytes::source::Access::called()).unwrap();
+    generation.files[0].stamp = source.stamp();
+    std::fs::write(&name, generation.to_bytes()).unwrap();
+    let report = verified(&root, &index);
+    let rules: Vec<_> = report.differences.counts.keys().copied().collect();
+    assert_eq!(rules, ["content", "index", "sorted_hash"], "{report}");
+}

@@ -1,0 +1,72 @@
+//! Tables for people: columns aligned by spaces, numbers to the right. Knows no terminal, width or colour.
+
+/// Rows of cells under a heading.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// The heading first.
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with this heading.
+    pub fn new(heading: &[&str]) -> Table {
+        Table { rows: vec![heading.iter().map(|cell| cell.to_string()).collect()] }
+    }
+
+    /// Adds a row; it has as many cells as the heading, or fewer.
+    pub fn row<S: ToString>(&mut self, cells: impl IntoIterator<Item = S>) {
+        self.rows.push(cells.into_iter().map(|cell| cell.to_string()).collect());
+    }
+
+    /// Whether nothing stands below the heading.
+    pub fn is_empty(&self) -> bool {
+        self.rows.len() == 1
+    }
+
+    /// The lines. A column in which every cell below the heading is a number, or empty, stands to the right.
+    pub fn lines(&self) -> Vec<String> {
+        let columns = self.rows[0].len();
+        let cell = |row: &'_ [String], column: usize| row.get(column).cloned().unwrap_or_default();
+        let width = |column| self.rows.iter().map(|row| cell(row, column).chars().count()).max().unwrap_or(0);
+        let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b',' | b'.'));
+        let right = |column| self.rows[1..].iter().all(|row| is_number(&cell(row, column)));
+        let shape: Vec<(usize, bool)> = (0..columns).map(|column| (width(column), right(column))).collect();
+        let line = |row: &Vec<String>| {
+            let cells = shape.iter().enumerate().map(|(column, (width, right))| match right {
+                true => format!("{:>width$}", cell(row, column)),
+                false => format!("{:<width$}", cell(row, column)),
+            });
+            format!("  {}", cells.collect::<Vec<_>>().join("  ")).trim_end().to_string()
+        };
+        self.rows.iter().map(line).collect()
+    }
+}
+
+/// A number with commas between its thousands.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let mut table = Table::new(&["type", "lines"]);
+        table.row(["Patient", &grouped(12)]);
+        table.row(["Observation", &grouped(1234567)]);
+        let lines = ["  type             lines", "  Patient             12", "  Observation  1,234,567"];
+        assert_eq!(table.lines(), lines);
+        assert!(Table::new(&["a"]).is_empty());
+        assert_eq!(grouped(100), "100");
+    }
+}
