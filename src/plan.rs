@@ -145,15 +145,13 @@ fn absent_members(snapshot: &Snapshot, cohort: &Cohort, selection: &Selection, m
 fn policies(request: &ExportRequest, selection: &Selection, deletions: &Deletions, messages: &mut Messages) {
     let noticed = &selection.noticed;
     let mut tell = |severity, cause, text| messages.push(severity, Code::Informational, cause, text);
-    if request.since.is_some() || request.until.is_some() {
-        if noticed.undated > 0 {
-            let done = match request.missing_last_updated {
-                MissingLastUpdated::Include => "exported whatever _since and _until say",
-                MissingLastUpdated::Exclude => "left out, as --missing-last-updated exclude asks",
-            };
-            let text = format!("{} resources without a usable meta.lastUpdated were {done}", noticed.undated);
-            tell(Severity::Information, "undated", text);
-        }
+    if (request.since.is_some() || request.until.is_some()) && noticed.undated > 0 {
+        let done = match request.missing_last_updated {
+            MissingLastUpdated::Include => "exported whatever _since and _until say",
+            MissingLastUpdated::Exclude => "left out, as --missing-last-updated exclude asks",
+        };
+        let text = format!("{} resources without a usable meta.lastUpdated were {done}", noticed.undated);
+        tell(Severity::Information, "undated", text);
     }
     if noticed.late > 0 {
         let done = match request.late {

@@ -1,9 +1,22 @@
 //! `outpour inspect`
 
-use super::Exit;
+use serde_json::json;
+
 use super::args::InspectArgs;
+use super::{Exit, fail, put_json, say};
+use crate::inspect::inspect;
 
 /// Runs the command.
-pub fn run(_args: InspectArgs) -> Exit {
-    Exit::Failed
+pub fn run(args: InspectArgs) -> Exit {
+    match inspect(&args.path) {
+        Err(error) => fail(Exit::BadRequest, &error, args.json),
+        Ok(report) => {
+            let exit = if report.intact { Exit::Done } else { Exit::Partial };
+            report.lines().iter().for_each(|line| say(line));
+            if args.json {
+                put_json(&json!({ "status": "complete", "exitCode": exit as u8, "report": report }));
+            }
+            exit
+        }
+    }
 }

@@ -1,9 +1,96 @@
 //! `outpour verify`
 
-use super::Exit;
-use super::args::VerifyArgs;
+use serde_json::json;
+
+use super::args::{AccessArg, ProgressArg, StoreArgs, VerifyArgs};
+use super::config::{open_store, pool};
+use super::progress::watched;
+use super::{Exit, fail, put_json, say};
+use crate::bytes::guard;
+use crate::bytes::source::Access;
+use crate::error::RequestError;
+use crate::store::Watch;
+use crate::verify::{self, LedgerOptions, VerifyError};
+use crate::write::record::MANIFEST;
 
 /// Runs the command.
-pub fn run(_args: VerifyArgs) -> Exit {
-    Exit::Failed
+pub fn run(args: VerifyArgs) -> Exit {
+    let pool = match pool(args.threads) {
+        Ok(pool) => pool,
+        Err(error) => return fail(Exit::BadRequest, &error, args.json),
+    };
+    let is_export = args.directory.join(MANIFEST).is_file();
+    if args.ledger && !is_export {
+        let text = format!("--ledger: {} holds no manifest; it recounts exports", args.directory.display());
+        return fail(Exit::BadRequest, &RequestError::one(text), args.json);
+    }
+    if !is_export {
+        return pool.install(|| store(&args));
+    }
+    let outcome = pool.install(|| watched(ProgressArg::Never, |watch| export(&args, watch)));
+    match outcome {
+        Ok(true) => Exit::Done,
+        Ok(false) => Exit::Partial,
+        Err(error) => fail(exit_of(&error), &error, args.json),
+    }
+}
+
+fn exit_of(error: &VerifyError) -> Exit {
+    match error.exit_code() {
+        2 => Exit::BadRequest,
+        130 => Exit::Interrupted,
+        _ => Exit::Failed,
+    }
+}
+
+/// Whether the export is as its manifest says.
+fn export(args: &VerifyArgs, watch: &Watch) -> Result<bool, VerifyError> {
+    let report = verify::export(&args.directory, watch)?;
+    let mut holds = report.holds;
+    let mut lines = report.lines();
+    let mut ledger = None;
+    if args.ledger {
+        let access = guard::install().unwrap_or(Access::called());
+        let options = LedgerOptions { access, ..LedgerOptions::default() };
+        let recounted = verify::ledger(&args.directory, &report, &options, watch)?;
+        holds &= recounted.holds;
+        lines.extend(recounted.lines());
+        ledger = Some(recounted);
+    }
+    lines.iter().for_each(|line| say(line));
+    if args.json {
+        let exit = if holds { Exit::Done } else { Exit::Partial };
+        put_json(
+            &json!({ "status": "complete", "exitCode": exit as u8, "holds": holds, "export": report, "ledger": ledger }),
+        );
+    }
+    Ok(holds)
+}
+
+/// A store: its index against its bytes.
+fn store(args: &VerifyArgs) -> Exit {
+    let words = StoreArgs {
+        store: args.directory.clone(),
+        index_dir: args.index_dir.clone(),
+        threads: None,
+        access: AccessArg::Mapped,
+        kernel: None,
+    };
+    let store = match open_store(&words, None) {
+        Ok(store) => store,
+        Err(error) => return fail(Exit::BadRequest, &error, args.json),
+    };
+    match watched(ProgressArg::Never, |watch| verify::store(&store, watch)) {
+        Err(error) => fail(exit_of(&error), &error, args.json),
+        Ok(report) => {
+            let exit = if report.holds { Exit::Done } else { Exit::Partial };
+            report.lines().iter().for_each(|line| say(line));
+            if args.json {
+                put_json(
+                    &json!({ "status": "complete", "exitCode": exit as u8, "holds": report.holds, "store": report }),
+                );
+            }
+            exit
+        }
+    }
 }

@@ -16,7 +16,7 @@ impl Bitmap {
     /// The whole set `0..len`.
     pub fn full(len: usize) -> Bitmap {
         let mut all = Bitmap { words: vec![u64::MAX; len.div_ceil(64)], len };
-        if len % 64 != 0 {
+        if !len.is_multiple_of(64) {
             all.words[len / 64] = (1 << (len % 64)) - 1;
         }
         all

@@ -22,11 +22,14 @@ use crate::store::rows::{row_range, stream_range};
 use crate::store::snapshot::{Snapshot, State};
 use crate::store::{key, layout::kind};
 
+/// Feeds the pieces of a document.
+type Pieces<'a> = &'a mut dyn FnMut(&mut dyn FnMut(&[u8])) -> Result<(), ExportError>;
+
 /// The patients of an export.
 pub struct Cohort {
     /// Patients of the dictionary; `None` at system level, where compartments do not count.
     pub patients: Option<Bitmap>,
-    /// Those of them that name a member itself under the relative base.
+    /// Those of them that stand for a member: one each, the relative name where there is one.
     pub members: Bitmap,
     /// Whether each reference base of the index is ours.
     pub ours: Vec<bool>,
@@ -132,11 +135,12 @@ impl Resolver<'_> {
         let mut found = false;
         for base in &self.our_bases {
             if let Some(patient) = index.patient(*base, id) {
-                found = true;
                 self.patients.insert(patient as usize);
-                if *base == 0 {
+                if !found {
+                    // Bases are in order, the relative one first.
                     self.members.insert(patient as usize);
                 }
+                found = true;
             }
         }
         if !found {
@@ -252,7 +256,7 @@ impl Resolver<'_> {
         name: &str,
         place: &str,
         depth: usize,
-        pieces: &mut dyn FnMut(&mut dyn FnMut(&[u8])) -> Result<(), ExportError>,
+        pieces: Pieces<'_>,
     ) -> Result<GroupHead, ExportError> {
         let mut lines = LineCounter::default();
         let outcome = {

@@ -330,7 +330,7 @@ fn each_patient(
     let id = |owner: &OwnerRef| columns[owner.extent as usize].owner_id_of(owner.owner as usize);
     for group in owners.chunk_by_mut(|a, b| a.hash == b.hash) {
         // Equal hashes are nearly always equal patients; then nothing moves.
-        group.sort_by(|a, b| (a.base, id(a)).cmp(&(b.base, id(b))));
+        group.sort_by_key(|owner| (owner.base, id(owner)));
         let mut last: Option<(u32, Id)> = None;
         for owner in group.iter() {
             let key = (owner.base, id(owner));
@@ -339,6 +339,9 @@ fn each_patient(
         }
     }
 }
+
+/// Hash of (type, id), extent, and what it is there.
+type Entry = (u64, u32, u32);
 
 /// A version or a DELETE entry of one resource, as its succession orders it.
 struct Record<'a> {
@@ -360,7 +363,7 @@ fn each_entity(
     mut visit: impl FnMut(&[Record<'_>], &[u32]),
 ) {
     let range = hash_range(part, bits);
-    let mut entries: Vec<(u64, u32, u32)> = Vec::new();
+    let mut entries: Vec<Entry> = Vec::new();
     for (extent, c) in columns.iter().enumerate() {
         for at in slice_of(c.sorted_hash, range) {
             entries.push((c.sorted_hash[at], extent as u32, c.sorted_ref[at]));
@@ -371,7 +374,7 @@ fn each_entity(
         if group.len() == 1 {
             continue;
         }
-        let entity = |(_, extent, reference): &(u64, u32, u32)| -> (ResourceType, Id) {
+        let entity = |(_, extent, reference): &Entry| -> (ResourceType, Id) {
             let c = &columns[*extent as usize];
             let number = (reference & !kind::MASK) as usize;
             match reference & kind::MASK {
@@ -380,7 +383,7 @@ fn each_entity(
                 _ => (c.type_of(number), c.id_of(number)),
             }
         };
-        let mut keyed: Vec<((ResourceType, Id), (u64, u32, u32))> = group.iter().map(|e| (entity(e), *e)).collect();
+        let mut keyed: Vec<((ResourceType, Id), Entry)> = group.iter().map(|e| (entity(e), *e)).collect();
         keyed.sort_unstable();
         for same in keyed.chunk_by(|a, b| a.0 == b.0) {
             let mut records = Vec::new();

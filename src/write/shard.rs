@@ -305,7 +305,13 @@ impl<'a> Reader<'a> {
         }
         let source = self.index.source(run.file);
         let (start, end) = (run.start(), run.end());
-        let mut write = |bytes: &[u8]| output.encoder.write(bytes).map_err(|error| failed_write(&output.name, error));
+        let mut write = |bytes: &[u8]| {
+            output.encoder.write(bytes).map_err(|error| match source.check() {
+                // A write from a map that was shortened fails in the kernel: that is the store's failure, not the disk's.
+                Err(shortened) => shortened.into(),
+                Ok(()) => failed_write(&output.name, error),
+            })
+        };
         if source.map().is_none() && end - start > 8 * READ_BYTES as u64 {
             // One row too long to hold: a run never grows this far.
             copy_long(source, run.lines[0], &mut self.buffer, &mut write)?;
