@@ -8,8 +8,16 @@ use std::path::{Path, PathBuf};
 
 /// Layers, lowest first. A module may use those of its own layer and below; the rest of the crate's modules
 /// (`error`, `limits`, `observe`) may be used from anywhere.
-const LAYERS: [&[&str]; 6] =
-    [&["fhir", "bytes"], &["extract"], &["store"], &["select", "plan", "write"], &["export"], &["cli"]];
+const LAYERS: [&[&str]; 8] = [
+    &["fhir", "bytes"],
+    &["extract"],
+    &["store"],
+    &["select", "plan", "write"],
+    &["export"],
+    &["verify"],
+    &["inspect"],
+    &["cli"],
+];
 
 /// Lines of a file before its tests.
 const LINES_MAX: usize = 600;

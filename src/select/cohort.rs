@@ -365,13 +365,13 @@ impl Resolver<'_> {
             let name = format!("Group/{id}");
             let place = format!("{} at byte {}", index.file_name(file), range.start);
             let snapshot = self.snapshot;
-            let members = (self.patients.clone(), self.members.clone(), self.groups.len());
+            let before = (self.patients.clone(), self.members.clone(), self.identifiers.clone(), self.groups.len());
             let head = self.read_group(&name, &place, depth, &mut |feed| {
                 stream_range(snapshot.index(), file, range.clone(), feed)
             })?;
             if let Err(problem) = self.check_head(&head, &name) {
-                (self.patients, self.members) = (members.0, members.1);
-                self.groups.truncate(members.2);
+                (self.patients, self.members, self.identifiers) = (before.0, before.1, before.2);
+                self.groups.truncate(before.3);
                 let text = format!("{listed_by} lists it, but {}", problem.problems.join("; "));
                 self.messages.push(Severity::Warning, Code::NotSupported, "group-unusable", text);
             }

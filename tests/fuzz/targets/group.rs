@@ -1,0 +1,31 @@
+//! Groups and identifiers: nothing panics, and pieces of any length tell the same members.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use outpour::bytes::kernels::Kernel;
+use outpour::extract::group::{GroupReader, Member};
+use outpour::extract::identifiers::IdentifierReader;
+
+fn members(data: &[u8], cut: usize) -> Option<(u64, Vec<String>)> {
+    let mut found = Vec::new();
+    let mut on_member = |member: &Member<'_>| found.push(format!("{member:?}"));
+    let mut reader = GroupReader::new(Kernel::detect(), &mut on_member);
+    reader.begin();
+    data.chunks(cut).for_each(|piece| reader.feed(piece));
+    let head = reader.finish().ok()?;
+    Some((head.members, found))
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((cut, text)) = data.split_first() else { return };
+    let whole = members(text, usize::MAX);
+    assert_eq!(whole, members(text, usize::from(*cut) + 1));
+    if let Some((count, members)) = whole {
+        assert_eq!(count, members.len() as u64);
+    }
+    let mut on_identifier = |_: &str, _: &str| {};
+    let mut reader = IdentifierReader::new(Kernel::detect(), &mut on_identifier);
+    reader.begin();
+    reader.feed(text);
+    reader.finish().ok();
+});

@@ -1,0 +1,44 @@
+//! Index files: whatever they hold, opening them refuses or gives columns that can be asked anything. The checksum is
+//! put right first, so that what lies behind it is reached.
+#![no_main]
+
+use std::io::Write;
+use std::sync::Arc;
+
+use libfuzzer_sys::fuzz_target;
+use outpour::store::extent::Extent;
+use outpour::store::generation::Generation;
+use outpour::store::index_file::Home;
+use outpour::store::layout::{MAGIC, VERSION};
+use outpour::store::merge::Merged;
+
+fuzz_target!(|data: &[u8]| {
+    Generation::from_bytes(data);
+    let mut bytes = data.to_vec();
+    if bytes.len() >= 24 {
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        let size = bytes.get(24..32).map(|w| u64::from_le_bytes(w.try_into().unwrap())).unwrap_or(0);
+        let end = usize::try_from(size).unwrap_or(0).clamp(24, bytes.len());
+        let checksum = xxhash_rust::xxh3::xxh3_64(&bytes[24..end]);
+        bytes[16..24].copy_from_slice(&checksum.to_le_bytes());
+    }
+    let home = Home::memory();
+    home.create("extents").unwrap().write_all(&bytes).unwrap();
+    let Ok(map) = home.open("extents") else { return };
+    let Ok(extent) = Extent::open(Arc::new(map), 0) else { return };
+    let columns = extent.columns();
+    for row in 0..extent.rows() {
+        columns.id_of(row);
+        columns.version_of(row);
+        columns.updated_of(row);
+        columns.owners_of(row).iter().for_each(|owner| drop(columns.owner_id_of(*owner as usize)));
+        columns.targets_of(row).for_each(|target| drop(columns.target_of(target)));
+    }
+    (0..extent.tombstones()).for_each(|at| drop((columns.tombstone_of(at), columns.tombstone_updated(at))));
+    columns.faults().for_each(drop);
+    let extents = [extent];
+    if Merged::build(&extents, &home, "merged").is_ok() {
+        Merged::open(&extents, &home, "merged").unwrap();
+    }
+});
