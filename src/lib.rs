@@ -1,3 +1,5 @@
+//! The front door: the README, then a dozen names. What stands behind them is in [`docs`].
+//!
 #![doc = include_str!("../README.md")]
 #![deny(unsafe_op_in_unsafe_fn, missing_docs)]
 

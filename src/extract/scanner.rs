@@ -13,6 +13,8 @@
 //! Keys are looked at only in objects that lie on a followed path, which is where a scan that knew nothing of paths
 //! would lose its time.
 
+mod strings;
+
 use super::Validate;
 use super::fault::{Fault, FaultKind};
 use super::scalar;
@@ -368,39 +370,6 @@ impl Scanner {
         Ok(())
     }
 
-    /// Adds raw string text from `from` up to the closing quote; whether it was found.
-    fn gather(&mut self, piece: &[u8], from: usize) -> bool {
-        // A backslash at the end of the text gathered so far escapes the first character here.
-        let mut escaped = self.text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
-        for (at, byte) in piece.iter().enumerate().skip(from) {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => {
-                    self.add_text(&piece[from..at]);
-                    return true;
-                }
-                _ => {}
-            }
-        }
-        self.add_text(&piece[from..]);
-        false
-    }
-
-    /// Text beyond any use is dropped, but for its last byte's sake: a run of backslashes must stay countable.
-    fn add_text(&mut self, bytes: &[u8]) {
-        if self.text.len() + bytes.len() > 8 * REFERENCE_BYTES_MAX {
-            self.too_long = true;
-            let slashes = bytes.iter().rev().take_while(|byte| **byte == b'\\').count();
-            let before = self.text.iter().rev().take_while(|byte| **byte == b'\\').count();
-            let odd = (slashes + if slashes == bytes.len() { before } else { 0 }) % 2 == 1;
-            self.text.clear();
-            self.text.extend_from_slice(if odd { b"\\" } else { b"" });
-            return;
-        }
-        self.text.extend_from_slice(bytes);
-    }
-
     /// The end of a string that begins at `from`, if the piece has it and nothing in it is escaped.
     #[inline]
     fn plain_end(piece: &[u8], from: usize) -> Option<usize> {
@@ -544,84 +513,6 @@ impl Scanner {
             && frame.depth == self.stack.depth
         {
             self.pending = Some(frame.node);
-        }
-    }
-
-    /// Escapes and control characters inside strings (RFC 8259, section 7).
-    fn check_strings(
-        &mut self,
-        piece: &[u8],
-        base: usize,
-        blocks: usize,
-        masks: &Masks,
-    ) -> Result<(), (FaultKind, usize)> {
-        for block in 0..blocks {
-            let at = base + block * BLOCK;
-            if masks.control[block] != 0 {
-                return Err((FaultKind::Control, at + masks.control[block].trailing_zeros() as usize));
-            }
-            let mut next = at;
-            while self.hex_left > 0 && next < piece.len() && next < at + BLOCK {
-                if !piece[next].is_ascii_hexdigit() {
-                    return Err((FaultKind::Escape, next));
-                }
-                self.hex_left -= 1;
-                next += 1;
-            }
-            let mut escaped = masks.escaped[block];
-            while escaped != 0 {
-                let at = at + escaped.trailing_zeros() as usize;
-                escaped &= escaped - 1;
-                match piece[at] {
-                    b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
-                    b'u' => {
-                        let end = (base + (block + 1) * BLOCK).min(piece.len());
-                        let digits = &piece[at + 1..(at + 5).min(end)];
-                        if let Some(wrong) = digits.iter().position(|byte| !byte.is_ascii_hexdigit()) {
-                            return Err((FaultKind::Escape, at + 1 + wrong));
-                        }
-                        self.hex_left = 4 - digits.len() as u32;
-                    }
-                    _ => return Err((FaultKind::Escape, at)),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// UTF-8 of a piece, sequences over its borders included.
-    fn check_utf8(&mut self, piece: &[u8]) -> Result<(), (FaultKind, usize)> {
-        let mut rest = piece;
-        if !self.partial.is_empty() {
-            let mut joined = std::mem::take(&mut self.partial);
-            // At most three more bytes complete a sequence.
-            let before = joined.len();
-            while let Some((first, more)) = rest.split_first() {
-                joined.push(*first);
-                rest = more;
-                match str::from_utf8(&joined) {
-                    Ok(_) => {
-                        joined.clear();
-                        break;
-                    }
-                    Err(error) if error.error_len().is_some() || joined.len() >= before + 4 => {
-                        return Err((FaultKind::Utf8, 0));
-                    }
-                    Err(_) => {}
-                }
-            }
-            self.partial = joined;
-        }
-        if rest.is_empty() || simdutf8::basic::from_utf8(rest).is_ok() {
-            return Ok(());
-        }
-        match str::from_utf8(rest) {
-            Err(error) if error.error_len().is_none() => {
-                self.partial = rest[error.valid_up_to()..].to_vec();
-                Ok(())
-            }
-            Err(error) => Err((FaultKind::Utf8, piece.len() - rest.len() + error.valid_up_to())),
-            Ok(_) => Ok(()),
         }
     }
 }
