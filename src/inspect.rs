@@ -4,6 +4,7 @@
 //! its place, and the rest is shown. No patient ids are shown. Whether a file says the truth is not asked here; that is
 //! what `verify` is for.
 
+mod data;
 mod index;
 mod job;
 mod report;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 pub use report::{Part, Report};
 
+use crate::bytes::decode::Coding;
 use crate::store::generation;
 use crate::store::layout;
 use crate::store::merge;
@@ -50,6 +52,7 @@ enum Kind {
     Status,
     Plan,
     Done,
+    Data(Coding),
 }
 
 /// Looks into a file or directory.
@@ -109,7 +112,7 @@ fn kind_of(path: &Path) -> io::Result<Option<Kind>> {
         generation::FILE => Some(Kind::Generation),
         _ if name.starts_with("extents-") => Some(Kind::Extents),
         _ if name.starts_with("merged-") => Some(Kind::Merged),
-        _ => None,
+        _ => Coding::of_name(&name).map(Kind::Data),
     };
     Ok(match &head[..] {
         head if head.starts_with(&layout::MAGIC) => Some(Kind::Extents),
@@ -129,6 +132,7 @@ fn file(path: &Path, kind: Kind, report: &mut Report) {
         Kind::Status => job::status(path, report),
         Kind::Plan => job::plan(path, report),
         Kind::Done => job::done(path, report),
+        Kind::Data(coding) => data::show(path, coding, report),
     }
 }
 

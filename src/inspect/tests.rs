@@ -76,7 +76,9 @@ fn every_file_is_told() {
     for expected in ["owner_hash", "Observation    80", "a.ndjson", "sequence", "patient of each owner"] {
         assert!(text.contains(expected), "{expected}: {text}");
     }
-    assert!(matches!(inspect(&store.join("a.ndjson")), Err(InspectError::Foreign { .. })));
+    std::fs::write(store.join("a.txt"), "x").unwrap();
+    assert!(matches!(inspect(&store.join("a.txt")), Err(InspectError::Foreign { .. })));
+    assert!(inspect(&store.join("a.ndjson")).unwrap().what.contains("data file"));
     assert!(matches!(inspect(&store.join("none")), Err(InspectError::Read { .. })));
 }
 

@@ -1,0 +1,75 @@
+//! A data file: how many lines of which type it holds, and which of them are no resources.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::report::{Part, Report};
+use crate::bytes::decode::{Coding, Decoder, Restart};
+use crate::bytes::kernels::Kernel;
+use crate::bytes::source::{Access, Source};
+use crate::extract::{Content, Extractor, FaultKind, Validate};
+
+/// Shows a data file of this coding. Bundles of deletions are told from resources.
+pub fn show(path: &Path, coding: Coding, report: &mut Report) {
+    let source = match Source::open(path, Access::called()) {
+        Ok(source) => source,
+        Err(error) => return report.broken(path, error),
+    };
+    let mut extractor = Extractor::new(Kernel::detect(), Validate::Full);
+    let mut types: BTreeMap<&'static str, u64> = BTreeMap::new();
+    let (mut lines, mut open, mut uncompressed) = (0u64, false, 0u64);
+    let mut damage = Vec::new();
+    let mut end_line = |extractor: &mut Extractor, lines: &mut u64| {
+        *lines += 1;
+        match extractor.finish() {
+            Ok(facts) if facts.content == Content::Tombstones => *types.entry("deletions").or_default() += 1,
+            Ok(facts) => *types.entry(facts.resource_type.name()).or_default() += 1,
+            // Messages have no id; they are none the worse for it.
+            Err(fault) if fault.kind == FaultKind::NoId => *types.entry("without an id").or_default() += 1,
+            Err(fault) => damage.push(format!("line {lines}, byte {} of it: {}", fault.at, fault.kind)),
+        }
+    };
+    let mut decoder = match Decoder::new(&source, coding, Restart::default()) {
+        Ok(decoder) => decoder,
+        Err(error) => return report.broken(path, error),
+    };
+    let mut broken_off = None;
+    loop {
+        let mut piece = match decoder.piece(|_| {}) {
+            Ok(Some(piece)) => piece,
+            Ok(None) => break,
+            Err(error) => {
+                broken_off = Some(error);
+                break;
+            }
+        };
+        uncompressed += piece.len() as u64;
+        while !piece.is_empty() {
+            if !open {
+                extractor.begin();
+                open = true;
+            }
+            let Some(end) = memchr::memchr(b'\n', piece) else {
+                extractor.feed(piece);
+                break;
+            };
+            extractor.feed(&piece[..end]);
+            end_line(&mut extractor, &mut lines);
+            open = false;
+            piece = &piece[end + 1..];
+        }
+    }
+    if open {
+        end_line(&mut extractor, &mut lines);
+    }
+    let mut part = Part::new("data file", &["type", "lines"]);
+    part.fact("bytes", source.len());
+    part.fact("uncompressed", uncompressed);
+    part.fact("lines", lines);
+    types.iter().for_each(|(name, count)| part.row(vec![name.to_string(), count.to_string()]));
+    report.part("a data file", part);
+    damage.into_iter().take(super::report::ROWS_MAX).for_each(|what| report.broken(path, what));
+    if let Some(error) = broken_off {
+        report.broken(path, error);
+    }
+}
