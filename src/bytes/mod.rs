@@ -10,6 +10,7 @@ pub mod guard;
 pub mod hash;
 pub mod kernels;
 pub mod map;
+pub mod open_files;
 pub mod private;
 pub mod signal;
 pub mod source;

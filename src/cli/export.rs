@@ -15,6 +15,7 @@ use crate::observe::Severity;
 use crate::plan::Plan;
 use crate::select::Ledger;
 use crate::store::Work;
+use crate::write::record::RecordError;
 use crate::write::sink::Sync;
 
 /// Runs the command.
@@ -38,11 +39,19 @@ pub fn run(args: ExportArgs) -> Exit {
 /// The exit code of a failure.
 pub fn exit_of(error: &ExportError) -> Exit {
     match error {
+        ExportError::Record(RecordError::Io { source, .. }) if is_full(source) => Exit::Failed,
         ExportError::Request(_) | ExportError::Record(_) | ExportError::Differs { .. } => Exit::BadRequest,
         ExportError::Index(IndexError::NoStore { .. }) => Exit::BadRequest,
         ExportError::Cancelled | ExportError::Index(IndexError::Cancelled) => Exit::Interrupted,
         _ => Exit::Failed,
     }
+}
+
+/// Whether there was no room, or the disk failed: not what was asked, but where it was to go.
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
+        || error.raw_os_error() == Some(libc::EIO)
 }
 
 fn export_command(args: &ExportArgs, resolved: Resolved, begun: Clock) -> Result<Exit, ExportError> {

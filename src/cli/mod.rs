@@ -35,6 +35,7 @@ pub enum Exit {
 
 /// Runs a command.
 pub fn run(args: Args) -> Exit {
+    crate::bytes::open_files::raise_limit();
     match args.command {
         Command::Export(args) => export::run(args),
         Command::Index(args) => index::run(args),

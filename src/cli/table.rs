@@ -19,17 +19,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
 }
 
 /// `12,345,678`
-pub fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
+pub use crate::verify::table::grouped as count;
 
 /// `12.3 MB`
 pub fn bytes(n: u64) -> String {
