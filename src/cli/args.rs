@@ -297,7 +297,7 @@ pub struct InspectArgs {
 pub enum GroupCommand {
     /// Check a Group and say what it resolves to
     Check(GroupCheckArgs),
-    /// Put a Group into a store as Group.<id>.ndjson
+    /// Put a Group into a store as `Group.{id}.ndjson`
     Import(GroupImportArgs),
 }
 
