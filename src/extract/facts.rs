@@ -1,9 +1,11 @@
 //! What the index keeps of a line.
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use super::Validate;
 use super::fault::{Fault, FaultKind};
+use super::lines::{Pass, Row};
 use super::scanner::{Scanner, Visitor};
 use super::trie::{Node, Trie};
 use crate::bytes::kernels::Kernel;
@@ -38,6 +40,38 @@ enum Updated {
     Missing,
     Illegal,
     Ticks(i64),
+}
+
+/// The facts of a resource, however they are kept.
+pub trait ResourceFacts {
+    /// `resourceType`.
+    fn resource_type(&self) -> ResourceType;
+    /// `id`, which is legal.
+    fn id(&self) -> &[u8];
+    /// `meta.lastUpdated`.
+    fn last_updated(&self) -> LastUpdated<'_>;
+    /// `meta.versionId`, empty when there is none.
+    fn version_id(&self) -> &[u8];
+    /// As [`Facts::references`].
+    fn references(&self) -> impl Iterator<Item = &str>;
+}
+
+impl ResourceFacts for Facts {
+    fn resource_type(&self) -> ResourceType {
+        self.resource_type
+    }
+    fn id(&self) -> &[u8] {
+        self.id.as_ref().map_or(&[], Id::as_bytes)
+    }
+    fn last_updated(&self) -> LastUpdated<'_> {
+        Facts::last_updated(self)
+    }
+    fn version_id(&self) -> &[u8] {
+        Facts::version_id(self)
+    }
+    fn references(&self) -> impl Iterator<Item = &str> {
+        Facts::references(self)
+    }
 }
 
 /// The facts of a line. Buffers are reused from line to line.
@@ -99,7 +133,7 @@ impl Facts {
 }
 
 /// Paths that decide for every resource.
-const ALWAYS: u64 = 1 << 62;
+pub(super) const ALWAYS: u64 = 1 << 62;
 /// Paths of a Bundle.
 const BUNDLE: u64 = 1 << 63;
 const _: () = assert!(compartment::PATHS.len() < 62, "each path has a bit of its own");
@@ -110,13 +144,14 @@ fn owner_paths(resource_type: ResourceType) -> u64 {
     if resource_type == ResourceType::GROUP { 0 } else { compartment::paths_of(resource_type) }
 }
 
-struct Names {
-    trie: Trie,
-    roles: Vec<Role>,
+/// Names that are followed, and what stands there.
+pub(super) struct Names {
+    pub(super) trie: Trie,
+    pub(super) roles: Vec<Role>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
+pub(super) enum Role {
     None,
     ResourceType,
     Id,
@@ -150,6 +185,7 @@ static NAMES: LazyLock<Names> = LazyLock::new(|| {
         let node = trie.add(path, 1 << at);
         role(trie.add_below(node, "reference", 1 << at), Role::Reference);
     }
+    trie.seal();
     let nodes = trie.len();
     roles.resize(nodes, Role::None);
     Names { trie, roles }
@@ -409,6 +445,17 @@ impl Extractor {
             paths: &NAMES.trie,
         };
         Extractor { scanner: Scanner::new(kernel, validate), collector, length: 0 }
+    }
+
+    /// Reads the lines of `text` from `from`, the start of one, until `row` answers `false`; `row` is given the range of
+    /// each without its line end, and its facts. `text` must end with a newline. The result is where the next line to
+    /// read starts, or the end of the text. When `row` did not stop it, that line is out of the ordinary: it is for
+    /// [`Extractor::extract`] to judge, and reading goes on behind it.
+    pub fn lines(&self, text: &[u8], from: usize, row: impl FnMut(Range<usize>, &Row<'_>) -> bool) -> usize {
+        debug_assert!(text.ends_with(b"\n"));
+        let full = self.scanner.validate() == Validate::Full;
+        let pass = Pass { text, from, full, names: &NAMES, row };
+        self.scanner.kernel().run(pass)
     }
 
     /// The facts of a line: without its newline, without one trailing carriage return, not blank.

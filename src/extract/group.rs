@@ -84,6 +84,7 @@ enum Role {
 static NAMES: LazyLock<(Trie, Vec<Role>)> = LazyLock::new(|| {
     let mut trie = Trie::new();
     let nodes = ROLES.map(|(path, role)| (trie.add(path, 1), role));
+    trie.seal();
     let mut roles = vec![Role::None; trie.len()];
     nodes.into_iter().for_each(|(node, role)| roles[node as usize] = role);
     (trie, roles)

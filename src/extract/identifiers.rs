@@ -11,6 +11,7 @@ use crate::bytes::kernels::Kernel;
 static NAMES: LazyLock<(Trie, [Node; 3])> = LazyLock::new(|| {
     let mut trie = Trie::new();
     let nodes = ["identifier", "identifier.system", "identifier.value"].map(|path| trie.add(path, 1));
+    trie.seal();
     (trie, nodes)
 });
 

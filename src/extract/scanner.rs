@@ -73,6 +73,9 @@ pub struct Scanner {
     frames: Vec<Frame>,
     /// Least depth inside the container that nothing is wanted from, 0 outside of one.
     skip_depth: u32,
+    /// Containers open since then, and objects among them, where only they are counted.
+    open: u64,
+    curly: i64,
     /// Node whose value comes next; `None` when it is not followed.
     pending: Option<Node>,
     crossing: Crossing,
@@ -101,6 +104,8 @@ impl Scanner {
             expect: Expect::Value,
             frames: Vec::new(),
             skip_depth: 0,
+            open: 0,
+            curly: 0,
             pending: None,
             crossing: Crossing::None,
             text: Vec::new(),
@@ -111,6 +116,16 @@ impl Scanner {
             fault: None,
             decoded: String::new(),
         }
+    }
+
+    /// How the text is classified.
+    pub fn kernel(&self) -> Kernel {
+        self.kernel
+    }
+
+    /// How much of it is checked.
+    pub fn validate(&self) -> Validate {
+        self.validate
     }
 
     /// Forgets the last text.
@@ -194,7 +209,10 @@ impl Scanner {
                 let at = base + block * BLOCK;
                 while starts != 0 {
                     if self.skip_depth != 0 {
-                        starts = self.skip(piece, at, starts, full)?;
+                        starts = match full {
+                            true => self.skip(piece, at, starts)?,
+                            false => self.count(piece, at, starts)?,
+                        };
                         if starts == 0 {
                             break;
                         }
@@ -211,14 +229,14 @@ impl Scanner {
 
     /// Takes the tokens of a block as long as they lie in a container that nothing is wanted from; those left.
     #[inline(always)]
-    fn skip(&mut self, piece: &[u8], at: usize, starts: u64, full: bool) -> Result<u64, (FaultKind, usize)> {
+    fn skip(&mut self, piece: &[u8], at: usize, starts: u64) -> Result<u64, (FaultKind, usize)> {
         let mut walk = Skip { expect: self.expect as u8, top: self.stack.top(), depth: self.stack.depth };
         let mut left = starts;
         let least = self.skip_depth;
         while left != 0 && walk.has_room() {
             let position = at + left.trailing_zeros() as usize;
             let class = CLASS[piece[position] as usize];
-            if class == SCALAR && full {
+            if class == SCALAR {
                 let (state, read) = scalar::run(scalar::START, &piece[position..]);
                 if position + read == piece.len() || !scalar::accepts(state) {
                     break;
@@ -239,6 +257,34 @@ impl Scanner {
         self.expect = walk.expect();
         self.stack.set(walk.top, walk.depth);
         // What is left in skipping is for the careful walk: its next token is taken there, and skipping goes on.
+        Ok(left)
+    }
+
+    /// The same where the grammar is not checked: brackets are counted, those of objects and all, and both counts must
+    /// come out even where the container ends.
+    #[inline(always)]
+    fn count(&mut self, piece: &[u8], at: usize, starts: u64) -> Result<u64, (FaultKind, usize)> {
+        let mut left = starts;
+        while left != 0 {
+            let position = at + left.trailing_zeros() as usize;
+            left &= left - 1;
+            match piece[position] {
+                b'{' => (self.open, self.curly) = (self.open + 1, self.curly + 1),
+                b'[' => self.open += 1,
+                b'}' => (self.open, self.curly) = (self.open - 1, self.curly - 1),
+                b']' => self.open -= 1,
+                _ => {}
+            }
+            if self.open == 0 {
+                if self.curly != 0 {
+                    return Err((FaultKind::Grammar, position));
+                }
+                self.skip_depth = 0;
+                self.stack.pop();
+                self.expect = Expect::CommaOrEnd;
+                break;
+            }
+        }
         Ok(left)
     }
 
@@ -474,6 +520,7 @@ impl Scanner {
         let Some(node) = followed else {
             if self.skip_depth == 0 {
                 self.skip_depth = self.stack.depth;
+                (self.open, self.curly) = (1, i64::from(!is_array));
             }
             return node.into_iter().for_each(|leaf| visitor.container(leaf));
         };

@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 
 use super::naive::{self, PlainFacts, Wrong};
-use super::{Content, Extractor, Facts, Fault, LastUpdated, Validate};
+use super::{Content, Extractor, Facts, Fault, LastUpdated, ResourceFacts, Row, Validate};
 use crate::bytes::kernels::Kernel;
+use crate::fhir::Id;
 
 fn plain(facts: &Facts) -> PlainFacts {
     PlainFacts {
@@ -19,6 +20,22 @@ fn plain(facts: &Facts) -> PlainFacts {
         version_id: String::from_utf8(facts.version_id().to_vec()).unwrap(),
         references: facts.references().map(String::from).collect(),
         tombstones: facts.tombstones().map(String::from).collect(),
+    }
+}
+
+fn plain_row(row: &Row<'_>) -> PlainFacts {
+    PlainFacts {
+        content: Content::Resource,
+        resource_type: row.resource_type(),
+        id: Id::parse(row.id()),
+        last_updated: match row.last_updated() {
+            LastUpdated::Missing => None,
+            LastUpdated::Illegal => Some(None),
+            LastUpdated::At(at) => Some(Some(at.to_owned())),
+        },
+        version_id: String::from_utf8(row.version_id().to_vec()).unwrap(),
+        references: row.references().map(String::from).collect(),
+        tombstones: Vec::new(),
     }
 }
 
@@ -257,6 +274,76 @@ proptest! {
     fn any_bytes_are_read_as_the_twin_reads_them(line in prop::collection::vec(any::<u8>(), 1..200), cuts in prop::collection::vec(1..9usize, 1..4)) {
         if !line.trim_ascii().is_empty() {
             check(&line, &cuts);
+        }
+    }
+}
+
+/// Reads a text of whole lines with the pass over many, lines that it leaves by themselves.
+fn read_many(kernel: Kernel, validate: Validate, text: &[u8]) -> Vec<Result<PlainFacts, Wrong>> {
+    let mut extractor = Extractor::new(kernel, validate);
+    let (mut all, mut at) = (Vec::new(), 0);
+    while at < text.len() {
+        let mut stopped = false;
+        at = extractor.lines(text, at, |range, facts| {
+            assert!(matches!(&text[range.end..], [b'\n', ..] | [b'\r', b'\n', ..]));
+            all.push(Ok(plain_row(facts)));
+            // Stopping now and then changes nothing.
+            stopped = all.len() % 3 == 0;
+            !stopped
+        });
+        if !stopped && at < text.len() {
+            let end = at + text[at..].iter().position(|byte| *byte == b'\n').unwrap();
+            let line = &text[at..end];
+            all.push(outcome(extractor.extract(line.strip_suffix(b"\r").unwrap_or(line))));
+            at = end + 1;
+        }
+    }
+    all
+}
+
+fn read_singly(kernel: Kernel, validate: Validate, text: &[u8]) -> Vec<Result<PlainFacts, Wrong>> {
+    let mut extractor = Extractor::new(kernel, validate);
+    let lines = text.strip_suffix(b"\n").unwrap().split(|byte| *byte == b'\n');
+    lines.map(|line| outcome(extractor.extract(line.strip_suffix(b"\r").unwrap_or(line)))).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+    /// Many lines at a time are read as each by itself, whatever stands among them.
+    #[test]
+    fn many_lines_are_read_as_single_ones(lines in prop::collection::vec(prop_oneof![2 => line().prop_map(String::into_bytes), 1 => damaged()], 1..6), ends in prop::sample::select(vec!["\n", "\r\n", "\n\n"])) {
+        let mut text = Vec::new();
+        for line in &lines {
+            text.extend_from_slice(line);
+            text.extend_from_slice(ends.as_bytes());
+        }
+        for kernel in Kernel::available() {
+            for validate in [Validate::Full, Validate::Structure] {
+                let shown = String::from_utf8_lossy(&text);
+                prop_assert_eq!(read_many(kernel, validate, &text), read_singly(kernel, validate, &text), "{} {:?}: {}", kernel.name(), validate, shown);
+            }
+        }
+    }
+}
+
+/// The pass over many lines is not a way around them: ordinary lines really take it.
+#[test]
+fn ordinary_lines_are_not_left_to_the_scanner() {
+    let mut text = Vec::new();
+    for n in 0..200 {
+        let filler = r#"{"coding":[{"system":"http://x","code":"1","display":"é \"quoted\" \u00e9"}],"n":[1,2.5e3,[],{},true,null]}"#;
+        text.extend_from_slice(
+            format!("{{\"resourceType\":\"Observation\",\"id\":\"{n}\",\"meta\":{{\"versionId\":\"1\",\"lastUpdated\":\"2020-01-01T00:00:00Z\"}},\"code\":{filler},\"subject\": {{\"reference\":\"Patient/{n}\"}}}}\n").as_bytes(),
+        );
+    }
+    for kernel in Kernel::available() {
+        for validate in [Validate::Full, Validate::Structure] {
+            let mut rows = 0;
+            let end = Extractor::new(kernel, validate).lines(&text, 0, |_, facts| {
+                rows += 1;
+                facts.references().count() == 1
+            });
+            assert_eq!((end, rows), (text.len(), 200), "{} {validate:?}", kernel.name());
         }
     }
 }

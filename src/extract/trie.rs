@@ -14,9 +14,24 @@ struct Entry {
     children: Vec<Node>,
     /// Number among its parent's children, for the mask of those seen.
     ordinal: u8,
-    /// Bit i: a child has a name of i bytes.
-    lengths: u64,
+    /// Where each child stands by the hash of its name's head, once sealed; 0 for nowhere. Children never collide.
+    slots: Vec<Slot>,
+    multiplier: u64,
 }
+
+/// What a look-up needs to tell a child.
+#[derive(Clone, Copy)]
+struct Slot {
+    head: u64,
+    len: u16,
+    child: Node,
+}
+
+/// The slot of no child: no name is so long.
+const FREE: Slot = Slot { head: 0, len: u16::MAX, child: ROOT };
+
+/// Multipliers tried until no two children of a node fall on one slot.
+const MULTIPLIERS_MAX: u64 = 1 << 20;
 
 /// Paths as a tree.
 pub struct Trie {
@@ -26,7 +41,15 @@ pub struct Trie {
 impl Trie {
     /// A tree of nothing.
     pub fn new() -> Trie {
-        let root = Entry { name: "", paths: 0, head: 0, children: Vec::new(), ordinal: 0, lengths: 0 };
+        let root = Entry {
+            name: "",
+            paths: 0,
+            head: 0,
+            children: Vec::new(),
+            ordinal: 0,
+            slots: vec![FREE; 2],
+            multiplier: 0,
+        };
         Trie { entries: vec![root] }
     }
 
@@ -44,7 +67,8 @@ impl Trie {
     /// Adds a path below a node.
     pub fn add_below(&mut self, mut node: Node, path: &'static str, bits: u64) -> Node {
         for name in path.split('.') {
-            node = match self.child(node, name.as_bytes()) {
+            let known = self.entries[node as usize].children.iter().copied();
+            node = match known.clone().find(|child| self.entries[*child as usize].name == name) {
                 Some(child) => child,
                 None => {
                     let child = self.entries.len() as Node;
@@ -52,14 +76,14 @@ impl Trie {
                     let ordinal = parent.children.len() as u8;
                     assert!(ordinal < 64 && name.len() < 64, "children are told apart by the bits of a word");
                     parent.children.push(child);
-                    parent.lengths |= 1 << name.len();
                     self.entries.push(Entry {
                         name,
                         paths: 0,
                         head: head_of(name.as_bytes()),
                         children: Vec::new(),
                         ordinal,
-                        lengths: 0,
+                        slots: vec![FREE; 2],
+                        multiplier: 0,
                     });
                     child
                 }
@@ -69,18 +93,46 @@ impl Trie {
         node
     }
 
-    /// The child of this name.
+    /// Makes the tree ready for look-ups: finds for each node a hash that keeps its children apart.
+    pub fn seal(&mut self) {
+        for at in 0..self.entries.len() {
+            let children: Vec<Slot> = self.entries[at].children.iter().map(|child| self.slot(*child)).collect();
+            // As many slots as pairs, so that a random multiplier keeps all apart more often than not.
+            let slots = (children.len() * children.len()).next_power_of_two().max(2);
+            let tries = (1..MULTIPLIERS_MAX).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+            let (multiplier, slots) = tries
+                .filter_map(|multiplier| {
+                    let mut found = vec![FREE; slots];
+                    let free = children.iter().all(|slot| {
+                        std::mem::replace(&mut found[slot_of(slot.head, multiplier, slots)], *slot).child == ROOT
+                    });
+                    free.then_some((multiplier, found))
+                })
+                .next()
+                .expect("no two children of a node begin with the same eight bytes");
+            (self.entries[at].multiplier, self.entries[at].slots) = (multiplier, slots);
+        }
+    }
+
+    fn slot(&self, child: Node) -> Slot {
+        let entry = &self.entries[child as usize];
+        Slot { head: entry.head, len: entry.name.len() as u16, child }
+    }
+
+    /// The child of this name, once sealed.
     #[inline]
     pub fn child(&self, node: Node, name: &[u8]) -> Option<Node> {
+        self.child_with(node, head_of(name), name)
+    }
+
+    /// The same when the name's head is known.
+    #[inline]
+    pub fn child_with(&self, node: Node, head: u64, name: &[u8]) -> Option<Node> {
         let entry = &self.entries[node as usize];
-        if name.len() >= 64 || entry.lengths >> name.len() & 1 == 0 {
-            return None;
-        }
-        let head = head_of(name);
-        entry.children.iter().copied().find(|child| {
-            let child = &self.entries[*child as usize];
-            child.head == head && child.name.len() == name.len() && (name.len() <= 8 || child.name.as_bytes() == name)
-        })
+        let slot = &entry.slots[slot_of(head, entry.multiplier, entry.slots.len())];
+        // One branch for all of it: most names are none of ours.
+        let same = (slot.head == head) & (usize::from(slot.len) == name.len());
+        (same && (name.len() <= 8 || self.entries[slot.child as usize].name.as_bytes() == name)).then_some(slot.child)
     }
 
     /// Whether anything lies below a node.
@@ -104,9 +156,15 @@ impl Trie {
 
 /// The first eight bytes of a name as an integer, zeros behind a shorter one: names then compare without a loop.
 #[inline]
-fn head_of(name: &[u8]) -> u64 {
+pub fn head_of(name: &[u8]) -> u64 {
     match name.first_chunk::<8>() {
         Some(head) => u64::from_le_bytes(*head),
         None => name.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
     }
+}
+
+/// Where a head falls among `slots`, a power of two of at least 2.
+#[inline]
+fn slot_of(head: u64, multiplier: u64, slots: usize) -> usize {
+    (head.wrapping_mul(multiplier) >> (64 - slots.trailing_zeros())) as usize
 }

@@ -13,15 +13,22 @@ pub struct Id {
 impl Id {
     /// The id with this text, or `None` when R4 does not allow it.
     pub fn parse(text: &[u8]) -> Option<Id> {
-        if text.is_empty() || text.len() > ID_BYTES_MAX {
-            return None;
-        }
-        if !text.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-' || *b == b'.') {
+        if !Id::is_legal(text) {
             return None;
         }
         let mut bytes = [0; ID_BYTES_MAX];
         bytes[..text.len()].copy_from_slice(text);
         Some(Id { len: text.len() as u8, bytes })
+    }
+
+    /// Whether R4 allows an id with this text.
+    #[inline]
+    pub fn is_legal(text: &[u8]) -> bool {
+        // No early exit, so that many bytes are looked at together.
+        let wrong = text
+            .iter()
+            .fold(false, |wrong, byte| wrong | !(byte.is_ascii_alphanumeric() | (*byte == b'-') | (*byte == b'.')));
+        !wrong && !text.is_empty() && text.len() <= ID_BYTES_MAX
     }
 
     /// The id's text.

@@ -8,7 +8,7 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 use super::key::{self, IdClass};
 use super::layout::{self, COLUMN_COUNT, Column, Head, NO_INSTANT, flag, kind};
 use crate::bytes::columns::{as_bytes_i64, as_bytes_u32, as_bytes_u64};
-use crate::extract::{Facts, Fault, FaultKind, LastUpdated};
+use crate::extract::{Facts, Fault, FaultKind, LastUpdated, ResourceFacts};
 use crate::fhir::{Id, Reference, ResourceType};
 use crate::limits::{EXTENT_FAULTS_MAX, EXTENT_ROWS_MAX};
 
@@ -133,10 +133,10 @@ impl ExtentBuilder {
     }
 
     /// A resource line at `offset` in the file.
-    pub fn row(&mut self, offset: u64, length: u32, leading_space: bool, facts: &Facts) {
+    pub fn row(&mut self, offset: u64, length: u32, leading_space: bool, facts: &impl ResourceFacts) {
         let row = self.offset.len() as u32;
-        let id = facts.id.expect("a resource without an id is a fault");
-        let (class, packed) = key::pack_id(id.as_bytes(), &mut self.heap);
+        let (resource_type, id) = (facts.resource_type(), facts.id());
+        let (class, packed) = key::pack_id(id, &mut self.heap);
         let mut flags = class as u8;
         if leading_space {
             flags |= flag::LEADING_SPACE;
@@ -163,32 +163,34 @@ impl ExtentBuilder {
         self.last_updated.push(ticks);
         self.version.push(key::pack_version(facts.version_id(), &mut self.heap));
         self.id.push(packed);
-        self.resource_type.push(facts.resource_type.index() as u8);
+        self.resource_type.push(resource_type.index() as u8);
         self.flags.push(flags);
-        self.type_count[facts.resource_type.index()] += 1;
-        self.sorted.push((key::entity_hash(facts.resource_type, id.as_bytes()), row | kind::ROW));
-        self.own(facts, id, row);
+        self.type_count[resource_type.index()] += 1;
+        self.sorted.push((key::entity_hash(resource_type, id), row | kind::ROW));
+        self.own(facts, row);
         self.owner_start.push(self.owner.len() as u32);
     }
 
     /// Owners and targets of a row.
-    fn own(&mut self, facts: &Facts, id: Id, row: u32) {
+    fn own(&mut self, facts: &impl ResourceFacts, row: u32) {
         let first = self.owner.len();
-        if facts.resource_type == ResourceType::PATIENT {
+        let resource_type = facts.resource_type();
+        if resource_type == ResourceType::PATIENT {
             // A Patient is in its own compartment (COMP-02).
+            let id = Id::parse(facts.id()).expect("a resource without a legal id is a fault");
             let own = self.owner_number("", id);
             self.owner.push(own);
         }
         for text in facts.references() {
             let number = match &self.last_owner {
-                Some((last, number)) if last == text && facts.resource_type != ResourceType::PROVENANCE => {
+                Some((last, number)) if last == text && resource_type != ResourceType::PROVENANCE => {
                     let base = self.owner_list[*number as usize].base;
                     self.base_count[base as usize] += 1;
                     *number
                 }
                 _ => {
                     let Some(reference) = Reference::parse(text) else { continue };
-                    if facts.resource_type == ResourceType::PROVENANCE {
+                    if resource_type == ResourceType::PROVENANCE {
                         // Patients, too: a Patient row that links to a member is in that member's compartment.
                         self.target(row, &reference);
                     }

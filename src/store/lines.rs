@@ -4,7 +4,7 @@
 //! that a line of gigabytes needs no buffer of its own. What is a line: the bytes between newlines without one
 //! trailing carriage return, and without the byte order mark at the start of the file (reading 8).
 
-use memchr::memchr;
+use memchr::{memchr, memrchr};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::extent_builder::ExtentBuilder;
@@ -83,24 +83,47 @@ impl<'a> Lines<'a> {
             at = BOM.len();
         }
         let base = self.position;
-        while at < bytes.len() {
-            let Some(newline) = memchr(b'\n', &bytes[at..]).map(|n| at + n) else {
-                self.feed(&bytes[at..], base + at as u64);
-                break;
-            };
-            if self.line.is_some() {
-                self.feed(&bytes[at..newline], base + at as u64);
-                self.end_open_line();
-            } else {
-                self.whole(&bytes[at..newline], base + at as u64);
+        if self.line.is_some() && at < bytes.len() {
+            match memchr(b'\n', &bytes[at..]) {
+                Some(newline) => {
+                    self.feed(&bytes[at..at + newline], base + at as u64);
+                    self.end_open_line();
+                    at += newline + 1;
+                }
+                None => {
+                    self.feed(&bytes[at..], base + at as u64);
+                    at = bytes.len();
+                }
             }
-            at = newline + 1;
-            let end = base + at as u64;
-            if self.builder.is_full() || end - self.builder.start() >= extent_bytes {
+        }
+        // Whole lines are read many at a time; one that is out of the ordinary by itself.
+        let whole = memrchr(b'\n', &bytes[at..]).map_or(at, |newline| at + newline + 1);
+        loop {
+            let is_full = self.builder.is_full() || base + at as u64 - self.builder.start() >= extent_bytes;
+            if is_full && self.line.is_none() {
                 self.hash.update(&bytes[hashed..at]);
                 hashed = at;
-                self.cut(end);
+                self.cut(base + at as u64);
             }
+            if at == whole {
+                break;
+            }
+            let (builder, mut stopped) = (&mut self.builder, false);
+            at = self.extractor.lines(&bytes[..whole], at, |range, facts| {
+                let (start, end) = (base + range.start as u64, base + range.end as u64);
+                builder.row(start, (end - start) as u32, false, facts);
+                let next = end + if bytes[range.end] == b'\n' { 1 } else { 2 };
+                stopped = builder.is_full() || next - builder.start() >= extent_bytes;
+                !stopped
+            });
+            if !stopped && at < whole {
+                let newline = memchr(b'\n', &bytes[at..]).map_or(whole, |newline| at + newline);
+                self.whole(&bytes[at..newline], base + at as u64);
+                at = newline + 1;
+            }
+        }
+        if at < bytes.len() {
+            self.feed(&bytes[at..], base + at as u64);
         }
         self.hash.update(&bytes[hashed..]);
         self.position = base + bytes.len() as u64;

@@ -2,30 +2,28 @@
 
 use std::arch::x86_64::*;
 
-use super::{BLOCK, Carry, Classes, Masks, classify_with};
+use super::{Avx2, BLOCK, Classes, Job, Vector};
 
-/// See [`super::Kernel::classify`].
+/// Runs a job as compiled for AVX2.
 ///
 /// # Safety
-/// The processor must have AVX2 and PCLMULQDQ.
+/// The processor must have AVX2, PCLMULQDQ, BMI1, BMI2, LZCNT and POPCNT; an [`Avx2`] proves it.
 #[target_feature(enable = "avx2,pclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
-pub(super) unsafe fn classify(text: &[u8], carry: &mut Carry, masks: &mut Masks) -> usize {
-    // The closures are inlined into this function and so compiled with its features.
-    classify_with(
-        text,
-        carry,
-        masks,
-        #[inline(always)]
-        |block| {
-            // SAFETY: the caller of this function has the features.
-            unsafe { classes(block) }
-        },
-        #[inline(always)]
-        |bits| {
-            // SAFETY: as above.
-            unsafe { prefix_xor(bits) }
-        },
-    )
+pub(super) unsafe fn run<J: Job>(proof: Avx2, job: J) -> J::Output {
+    job.run(proof)
+}
+
+impl Vector for Avx2 {
+    #[inline(always)]
+    fn classes(self, block: &[u8; BLOCK]) -> Classes {
+        // SAFETY: whoever holds an `Avx2` runs on a processor with the features.
+        unsafe { classes(block) }
+    }
+    #[inline(always)]
+    fn prefix_xor(self, bits: u64) -> u64 {
+        // SAFETY: as above.
+        unsafe { prefix_xor(bits) }
+    }
 }
 
 /// # Safety
@@ -44,30 +42,34 @@ unsafe fn classes(block: &[u8; BLOCK]) -> Classes {
         let wanted = _mm256_set1_epi8(byte as i8);
         bits(_mm256_cmpeq_epi8(low, wanted), _mm256_cmpeq_epi8(high, wanted))
     };
-    // `[` and `{`, `]` and `}` differ in one bit: setting it lets one comparison find both.
-    let fold = _mm256_set1_epi8(0x20);
-    let (low_folded, high_folded) = (_mm256_or_si256(low, fold), _mm256_or_si256(high, fold));
-    let punctuation = |vector: __m256i, folded: __m256i| -> __m256i {
-        let brackets = _mm256_or_si256(
-            _mm256_cmpeq_epi8(folded, _mm256_set1_epi8(b'{' as i8)),
-            _mm256_cmpeq_epi8(folded, _mm256_set1_epi8(b'}' as i8)),
-        );
-        let marks = _mm256_or_si256(
-            _mm256_cmpeq_epi8(vector, _mm256_set1_epi8(b':' as i8)),
-            _mm256_cmpeq_epi8(vector, _mm256_set1_epi8(b',' as i8)),
-        );
-        _mm256_or_si256(brackets, marks)
+    let folded_is = |byte: u8| -> u64 {
+        // `[` and `{`, `]` and `}` differ in one bit: setting it lets one comparison find both.
+        let (fold, wanted) = (_mm256_set1_epi8(0x20), _mm256_set1_epi8(byte as i8));
+        let of = |vector| _mm256_cmpeq_epi8(_mm256_or_si256(vector, fold), wanted);
+        bits(of(low), of(high))
     };
     let space = |vector: __m256i| -> __m256i {
-        let ends = _mm256_or_si256(
-            _mm256_cmpeq_epi8(vector, _mm256_set1_epi8(b'\n' as i8)),
-            _mm256_cmpeq_epi8(vector, _mm256_set1_epi8(b'\r' as i8)),
-        );
-        let gaps = _mm256_or_si256(
-            _mm256_cmpeq_epi8(vector, _mm256_set1_epi8(b' ' as i8)),
-            _mm256_cmpeq_epi8(vector, _mm256_set1_epi8(b'\t' as i8)),
-        );
-        _mm256_or_si256(ends, gaps)
+        // The low half of a byte chooses the one kind of white space that it may be; bytes above 0x7f choose zero,
+        // and -1 is chosen by no byte that it could equal.
+        let kinds = _mm256_broadcastsi128_si256(_mm_setr_epi8(
+            b' ' as i8,
+            -1,
+            -1,
+            -1,
+            -1,
+            -1,
+            -1,
+            -1,
+            -1,
+            b'\t' as i8,
+            b'\n' as i8,
+            -1,
+            -1,
+            b'\r' as i8,
+            -1,
+            -1,
+        ));
+        _mm256_cmpeq_epi8(_mm256_shuffle_epi8(kinds, vector), vector)
     };
     let below = |vector: __m256i| -> __m256i {
         let most = _mm256_set1_epi8(0x1f);
@@ -76,8 +78,13 @@ unsafe fn classes(block: &[u8; BLOCK]) -> Classes {
     Classes {
         backslash: is(b'\\'),
         quote: is(b'"'),
-        punctuation: bits(punctuation(low, low_folded), punctuation(high, high_folded)),
+        open: folded_is(b'{'),
+        close: folded_is(b'}'),
+        curly: bits(_mm256_slli_epi16::<2>(low), _mm256_slli_epi16::<2>(high)),
+        colon: is(b':'),
+        comma: is(b','),
         space: bits(space(low), space(high)),
+        newline: is(b'\n'),
         control: bits(below(low), below(high)),
         high: bits(low, high),
     }
@@ -105,7 +112,7 @@ unsafe fn sign_bits(vector: __m256i) -> u32 {
 /// The processor must have PCLMULQDQ.
 #[inline]
 #[target_feature(enable = "pclmulqdq")]
-unsafe fn prefix_xor(bits: u64) -> u64 {
+pub(super) unsafe fn prefix_xor(bits: u64) -> u64 {
     let ones = _mm_set1_epi8(-1);
     _mm_cvtsi128_si64(_mm_clmulepi64_si128::<0>(_mm_set_epi64x(0, bits as i64), ones)) as u64
 }

@@ -2,10 +2,13 @@
 //!
 //! The kernels differ only in how a block is classified; what follows from the classes is the same code. `scalar`
 //! defines correct, and a test holds every kernel that the processor offers against it. Nothing here knows the
-//! grammar: that is the scanner's, which walks the token starts.
+//! grammar: that is the scanners', one of which walks the token starts that [`Kernel::classify`] finds, while the other
+//! takes the classes block by block and is compiled for each kernel by [`Kernel::run`].
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod scalar;
 
 /// Bytes of a block.
@@ -21,12 +24,36 @@ pub enum Kernel {
     /// 256-bit vectors and carry-less multiplication (x86-64). Only [`Kernel::available`] hands it out.
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    /// 512-bit vectors, whose comparisons give masks at once (x86-64). Only [`Kernel::available`] hands it out.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
 }
 
 /// Proof that the processor has AVX2, PCLMULQDQ and the bit instructions of their age: its field is private, so only detection can make one.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Avx2(());
+
+/// Proof that the processor has AVX-512 (F and BW) and all that [`Avx2`] proves.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Avx512(());
+
+/// A way to classify a block, as code that is compiled for one kernel sees it.
+pub trait Vector: Copy {
+    /// Classes of the bytes of a block.
+    fn classes(self, block: &[u8; BLOCK]) -> Classes;
+    /// Bit i of the result is the parity of bits 0 to i.
+    fn prefix_xor(self, bits: u64) -> u64;
+}
+
+/// Work that is compiled for each kernel. Its `run`, and what it calls, must be `#[inline(always)]` to be.
+pub trait Job {
+    /// What it comes to.
+    type Output;
+    /// Does the work.
+    fn run<V: Vector>(self, vector: V) -> Self::Output;
+}
 
 impl Kernel {
     /// Every kernel that this processor can run, the plainest first.
@@ -41,6 +68,9 @@ impl Kernel {
             && is_x86_feature_detected!("popcnt")
         {
             all.push(Kernel::Avx2(Avx2(())));
+            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
+                all.push(Kernel::Avx512(Avx512(())));
+            }
         }
         all
     }
@@ -62,6 +92,21 @@ impl Kernel {
             Kernel::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512(_) => "avx512",
+        }
+    }
+
+    /// Runs a job as compiled for this kernel's processor.
+    pub fn run<J: Job>(self, job: J) -> J::Output {
+        match self {
+            Kernel::Scalar => job.run(scalar::Plain),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: an `Avx2` exists only where `available` has detected the features.
+            Kernel::Avx2(proof) => unsafe { avx2::run(proof, job) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: an `Avx512` exists only where `available` has detected the features.
+            Kernel::Avx512(proof) => unsafe { avx512::run(proof, job) },
         }
     }
 
@@ -69,14 +114,21 @@ impl Kernel {
     /// Returns the number of blocks, the last of which may be partial.
     pub fn classify(self, text: &[u8], carry: &mut Carry, masks: &mut Masks) -> usize {
         assert!(text.len() <= BLOCK * BATCH);
-        match self {
-            Kernel::Scalar => classify_with(text, carry, masks, scalar::classes, scalar::prefix_xor),
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Avx2(_) => {
-                // SAFETY: an `Avx2` exists only where `available` has detected the features.
-                unsafe { avx2::classify(text, carry, masks) }
-            }
-        }
+        self.run(Classify { text, carry, masks })
+    }
+}
+
+struct Classify<'a> {
+    text: &'a [u8],
+    carry: &'a mut Carry,
+    masks: &'a mut Masks,
+}
+
+impl Job for Classify<'_> {
+    type Output = usize;
+    #[inline(always)]
+    fn run<V: Vector>(self, vector: V) -> usize {
+        classify_with(self.text, self.carry, self.masks, vector)
     }
 }
 
@@ -127,34 +179,67 @@ impl Default for Masks {
     }
 }
 
-/// Classes of the bytes of a block.
+/// Classes of the bytes of a block; bit i of a word is byte i. What stands inside strings is not told apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Classes {
-    backslash: u64,
-    quote: u64,
-    /// `{}[]:,`
-    punctuation: u64,
-    space: u64,
+pub struct Classes {
+    /// `\\`
+    pub backslash: u64,
+    /// `"`
+    pub quote: u64,
+    /// `{` and `[`
+    pub open: u64,
+    /// `}` and `]`
+    pub close: u64,
+    /// Bit 5 of the byte: tells `{` and `}` from `[` and `]`.
+    pub curly: u64,
+    /// `:`
+    pub colon: u64,
+    /// `,`
+    pub comma: u64,
+    /// White space of RFC 8259: space, tab, line feed, carriage return.
+    pub space: u64,
+    /// Line feed.
+    pub newline: u64,
     /// Below 0x20.
-    control: u64,
+    pub control: u64,
     /// 0x80 and above.
-    high: u64,
+    pub high: u64,
+}
+
+impl Classes {
+    /// `{}[]:,`
+    #[inline(always)]
+    pub fn punctuation(&self) -> u64 {
+        self.open | self.close | self.colon | self.comma
+    }
+}
+
+/// The characters of a block that a backslash escapes, and whether the first of the next block is escaped. Backslashes
+/// are rare, so they are taken one by one: each unescaped one escapes the character behind it.
+#[inline(always)]
+pub fn escaped_characters(backslash: u64, len: usize, carried: bool) -> (u64, bool) {
+    let own = if len == BLOCK { u64::MAX } else { (1 << len) - 1 };
+    let mut escaped = u64::from(carried);
+    let mut left = backslash & own & !escaped;
+    while left != 0 {
+        let at = left.trailing_zeros() as usize;
+        if at == len - 1 {
+            return (escaped, true);
+        }
+        escaped |= 2 << at;
+        left &= !(3 << at);
+    }
+    (escaped, false)
 }
 
 /// The part that all kernels share. Inlined into each, so that it is compiled for that kernel's processor.
 #[inline(always)]
-fn classify_with(
-    text: &[u8],
-    carry: &mut Carry,
-    masks: &mut Masks,
-    classes: impl Fn(&[u8; BLOCK]) -> Classes,
-    prefix_xor: impl Fn(u64) -> u64,
-) -> usize {
+fn classify_with(text: &[u8], carry: &mut Carry, masks: &mut Masks, vector: impl Vector) -> usize {
     let (mut high, mut any_escaped, mut any_control) = (0, 0, 0);
     let (blocks, tail) = text.as_chunks::<BLOCK>();
     for (at, block) in blocks.iter().enumerate() {
-        let found = classes(block);
-        let (starts, escaped, control) = combine(found, BLOCK, carry, &prefix_xor);
+        let found = vector.classes(block);
+        let (starts, escaped, control) = combine(found, BLOCK, carry, vector);
         masks.starts[at] = starts;
         masks.escaped[at] = escaped;
         masks.control[at] = control;
@@ -166,8 +251,8 @@ fn classify_with(
     if !tail.is_empty() {
         let mut block = [b' '; BLOCK];
         block[..tail.len()].copy_from_slice(tail);
-        let found = classes(&block);
-        let (starts, escaped, control) = combine(found, tail.len(), carry, &prefix_xor);
+        let found = vector.classes(&block);
+        let (starts, escaped, control) = combine(found, tail.len(), carry, vector);
         masks.starts[count] = starts;
         masks.escaped[count] = escaped;
         masks.control[count] = control;
@@ -185,35 +270,23 @@ fn classify_with(
 /// What follows from the classes of a block of `len` bytes: token starts, escaped characters in strings, control
 /// characters in strings.
 #[inline(always)]
-fn combine(found: Classes, len: usize, carry: &mut Carry, prefix_xor: impl Fn(u64) -> u64) -> (u64, u64, u64) {
+fn combine(found: Classes, len: usize, carry: &mut Carry, vector: impl Vector) -> (u64, u64, u64) {
     let own = if len == BLOCK { u64::MAX } else { (1 << len) - 1 };
     let last = len - 1;
     let mut escaped = 0;
     if found.backslash != 0 || carry.escaped {
-        // Backslashes are rare, so they are taken one by one: each unescaped one escapes the character behind it.
-        escaped = u64::from(carry.escaped);
-        carry.escaped = false;
-        let mut left = found.backslash & own & !escaped;
-        while left != 0 {
-            let at = left.trailing_zeros() as usize;
-            if at == last {
-                carry.escaped = true;
-                break;
-            }
-            escaped |= 2 << at;
-            left &= !(3 << at);
-        }
+        (escaped, carry.escaped) = escaped_characters(found.backslash, len, carry.escaped);
     }
     let quote = found.quote & !escaped & own;
     // Set from an opening quote up to the character before the closing one.
-    let in_string = prefix_xor(quote) ^ carry.in_string;
+    let in_string = vector.prefix_xor(quote) ^ carry.in_string;
     carry.in_string = 0u64.wrapping_sub(in_string >> last & 1);
-    let scalar = !(found.punctuation | found.space);
+    let scalar = !(found.punctuation() | found.space);
     let scalar_not_quote = scalar & !quote;
     let follows_scalar = scalar_not_quote << 1 | u64::from(carry.scalar);
     carry.scalar = scalar_not_quote >> last & 1 != 0;
     let tail_of_string = in_string ^ quote;
-    let starts = (found.punctuation | scalar & !follows_scalar) & !tail_of_string & own;
+    let starts = (found.punctuation() | scalar & !follows_scalar) & !tail_of_string & own;
     (starts, escaped & in_string & own, found.control & in_string & own)
 }
 
