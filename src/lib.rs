@@ -25,6 +25,7 @@ pub mod observe;
 pub mod plan;
 pub mod select;
 pub mod store;
+pub mod synth;
 pub mod verify;
 pub mod write;
 

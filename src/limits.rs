@@ -34,6 +34,8 @@ pub const BLOCK_BYTES: usize = 1 << 20;
 pub const DIFFERENCES_PER_RULE_MAX: usize = 100;
 /// Longest line that a verification holds for a second opinion, in bytes; a longer one passes the scanner in pieces.
 pub const LINE_HELD_MAX: usize = 16 << 20;
+/// Events that `synth` holds at a time where rows stand in order of arrival: 16 bytes each.
+pub const SYNTH_EVENTS_MAX: u64 = 1 << 21;
 /// Default bound of an output file, in uncompressed bytes (FILE-12).
 pub const FILE_BYTES_DEFAULT: u64 = 256 << 20;
 

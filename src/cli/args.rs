@@ -22,6 +22,7 @@ pub struct Args {
 /// `--version`: the version and the scanner kernel in use.
 fn version() -> &'static str {
     match crate::bytes::kernels::Kernel::detect().name() {
+        "avx512" => concat!(env!("CARGO_PKG_VERSION"), " (kernel avx512)"),
         "avx2" => concat!(env!("CARGO_PKG_VERSION"), " (kernel avx2)"),
         _ => concat!(env!("CARGO_PKG_VERSION"), " (kernel scalar)"),
     }
@@ -39,6 +40,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Show what any file that outpour writes holds
     Inspect(InspectArgs),
+    /// Make a benchmark store of any size out of bundled synthetic patients
+    Synth(SynthArgs),
     /// Check or import Groups
     Group {
         /// What to do with a Group.
@@ -259,6 +262,60 @@ pub struct IndexArgs {
     /// Show progress on a terminal
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub progress: ProgressArg,
+}
+
+/// `outpour synth`
+#[derive(clap::Args, Debug)]
+pub struct SynthArgs {
+    /// The new store: a directory that is not there yet, or an empty one
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Patients in it; 4,000 make 2 GB
+    #[arg(long, value_name = "N")]
+    pub patients: u64,
+    /// Another seed gives other ids, times and choices
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// Rows of a patient together, or all in order of arrival as in a server's log
+    #[arg(long, value_name = "ORDER", default_value = "clustered")]
+    pub order: OrderArg,
+    /// A file a type, or all types in one file
+    #[arg(long, value_name = "LAYOUT", default_value = "by-type")]
+    pub layout: LayoutArg,
+    /// Share of the rows that have a second version
+    #[arg(long, value_name = "P%", default_value = "2%")]
+    pub updates: String,
+    /// Share of the rows that are deleted later
+    #[arg(long, value_name = "P%", default_value = "0.5%")]
+    pub deletions: String,
+    /// Threads to use [default: one a processor]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Do not sync files before the store appears
+    #[arg(long)]
+    pub no_sync: bool,
+    /// One JSON document on standard output
+    #[arg(long)]
+    pub json: bool,
+    /// Show progress on a terminal
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub progress: ProgressArg,
+}
+
+/// See `--order`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum OrderArg {
+    Clustered,
+    Arrival,
+}
+
+/// See `--layout`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum LayoutArg {
+    ByType,
+    Mixed,
 }
 
 /// `outpour verify`

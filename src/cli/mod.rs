@@ -10,6 +10,7 @@ mod group;
 mod index;
 mod inspect;
 mod progress;
+mod synth;
 mod table;
 mod verify;
 
@@ -42,6 +43,7 @@ pub fn run(args: Args) -> Exit {
         Command::Verify(args) => verify::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Group { command } => group::run(command),
+        Command::Synth(args) => synth::run(args),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod digest;
 pub mod encode;
 pub mod generated;
 pub mod manifest;
+pub mod new_directory;
 pub mod outcome;
 pub mod record;
 pub mod shard;

@@ -24,5 +24,6 @@ mod naive;
 mod random;
 mod readme;
 mod run;
+mod synth;
 mod truncate;
 mod verify;

@@ -1,0 +1,106 @@
+//! `outpour synth`
+
+use std::time::Instant as Clock;
+
+use serde_json::json;
+
+use super::args::{LayoutArg, OrderArg, SynthArgs};
+use super::config::pool;
+use super::export::is_full;
+use super::progress::watched;
+use super::table::{bytes, count, table};
+use super::{Exit, fail, put_json, say};
+use crate::error::RequestError;
+use crate::synth::{Layout, Order, SynthError, SynthOptions, since_share, synth};
+use crate::write::new_directory::NewDirectoryError;
+use crate::write::sink::Sync;
+
+/// Most patients: they are numbered in 32 bits.
+const PATIENTS_MAX: u64 = u32::MAX as u64;
+
+/// Runs the command.
+pub fn run(args: SynthArgs) -> Exit {
+    let begun = Clock::now();
+    let ready = options(&args).and_then(|options| Ok((options, pool(args.threads)?)));
+    let (options, pool) = match ready {
+        Ok(ready) => ready,
+        Err(error) => return fail(Exit::BadRequest, &error, args.json),
+    };
+    let made = match pool.install(|| watched(args.progress, |watch| synth(&options, watch))) {
+        Ok(made) => made,
+        Err(error) => return fail(exit_of(&error), &error, args.json),
+    };
+    let seconds = begun.elapsed().as_secs_f64();
+    let since = [("10 %", since_share(0.1)), ("1 %", since_share(0.01)), ("0.1 %", since_share(0.001))];
+    if args.json {
+        let mut document = serde_json::to_value(&made).expect("plain data");
+        document["groups"] = made.groups.iter().map(|(id, members)| json!({ "id": id, "members": members })).collect();
+        document["since"] =
+            since.iter().map(|(share, at)| json!({ "share": share, "instant": at.to_string() })).collect();
+        document["status"] = "complete".into();
+        document["exitCode"] = 0.into();
+        document["directory"] = args.out.display().to_string().into();
+        document["seconds"] = seconds.into();
+        put_json(&document);
+    }
+    say(&format!("Made {}\n", args.out.display()));
+    say(&format!("  patients   {}", count(made.patients)));
+    say(&format!("  rows       {}, {} of them second versions", count(made.rows), count(made.updates)));
+    say(&format!("  deletions  {}", count(made.deletions)));
+    say(&format!("  bytes      {}", bytes(made.bytes)));
+    say(&format!("  time       {seconds:.2} s, {}/s\n", bytes((made.bytes as f64 / seconds.max(1e-6)) as u64)));
+    let mut rows = vec![vec!["--group".to_string(), "members".to_string()]];
+    rows.extend(made.groups.iter().map(|(id, members)| vec![id.clone(), count(*members)]));
+    say(&table(&rows));
+    for (share, at) in &since {
+        say(&format!("  --since {at} selects about {share} of the rows"));
+    }
+    Exit::Done
+}
+
+fn options(args: &SynthArgs) -> Result<SynthOptions, RequestError> {
+    let mut problems = Vec::new();
+    let mut share = |name: &str, text: &str| {
+        let number = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>().ok();
+        match number.filter(|percent| (0.0..=100.0).contains(percent)) {
+            Some(percent) => percent / 100.0,
+            None => {
+                problems.push(format!("{name}: {text:?} is no share such as 2%, from 0% to 100%"));
+                0.0
+            }
+        }
+    };
+    let updates = share("--updates", &args.updates);
+    let deletions = share("--deletions", &args.deletions);
+    if args.patients > PATIENTS_MAX {
+        problems.push(format!("--patients: {} is more than {PATIENTS_MAX}", args.patients));
+    }
+    if !problems.is_empty() {
+        return Err(RequestError { problems });
+    }
+    Ok(SynthOptions {
+        out: args.out.clone(),
+        patients: args.patients,
+        seed: args.seed,
+        order: match args.order {
+            OrderArg::Clustered => Order::Clustered,
+            OrderArg::Arrival => Order::Arrival,
+        },
+        layout: match args.layout {
+            LayoutArg::ByType => Layout::ByType,
+            LayoutArg::Mixed => Layout::Mixed,
+        },
+        updates,
+        deletions,
+        sync: if args.no_sync { Sync::No } else { Sync::Yes },
+    })
+}
+
+fn exit_of(error: &SynthError) -> Exit {
+    match error {
+        SynthError::Directory(NewDirectoryError::Target { .. }) => Exit::BadRequest,
+        SynthError::Directory(NewDirectoryError::Write { source, .. }) if !is_full(source) => Exit::BadRequest,
+        SynthError::Directory(_) => Exit::Failed,
+        SynthError::Cancelled => Exit::Interrupted,
+    }
+}

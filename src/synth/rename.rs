@@ -1,0 +1,70 @@
+//! New ids for old: a copy's UUIDs follow from the seed, the copy and the old UUID alone.
+
+use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
+
+/// Length of a UUID's text.
+pub(super) const UUID_BYTES: usize = 36;
+
+/// The UUID that patient `patient` has in the place of `old`.
+pub(super) fn renamed(seed: u64, patient: u64, old: u128) -> u128 {
+    let mut key = [0; 24];
+    key[..8].copy_from_slice(&patient.to_le_bytes());
+    key[8..].copy_from_slice(&old.to_le_bytes());
+    xxh3_128_with_seed(&key, seed)
+}
+
+/// A number that decides something about a row of a patient, evenly spread.
+pub(super) fn choice(seed: u64, patient: u64, row: u64, what: u64) -> u64 {
+    let mut key = [0; 24];
+    key[..8].copy_from_slice(&patient.to_le_bytes());
+    key[8..16].copy_from_slice(&row.to_le_bytes());
+    key[16..].copy_from_slice(&what.to_le_bytes());
+    xxh3_64_with_seed(&key, seed)
+}
+
+/// Reads a UUID in lower-case hexadecimal at the start of `text`.
+pub(super) fn parse(text: &[u8]) -> Option<u128> {
+    let text = text.first_chunk::<UUID_BYTES>()?;
+    let mut value = 0u128;
+    for (at, byte) in text.iter().enumerate() {
+        match (at, byte) {
+            (8 | 13 | 18 | 23, b'-') => {}
+            (8 | 13 | 18 | 23, _) => return None,
+            (_, b'0'..=b'9') => value = value << 4 | u128::from(byte - b'0'),
+            (_, b'a'..=b'f') => value = value << 4 | u128::from(byte - b'a' + 10),
+            _ => return None,
+        }
+    }
+    Some(value)
+}
+
+/// Writes a UUID as 36 characters.
+pub(super) fn put(out: &mut Vec<u8>, uuid: u128) {
+    let mut text = [b'-'; UUID_BYTES];
+    let mut at = 0;
+    for byte in uuid.to_be_bytes() {
+        if matches!(at, 8 | 13 | 18 | 23) {
+            at += 1;
+        }
+        text[at] = b"0123456789abcdef"[usize::from(byte >> 4)];
+        text[at + 1] = b"0123456789abcdef"[usize::from(byte & 15)];
+        at += 2;
+    }
+    out.extend_from_slice(&text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_reads_back() {
+        let mut text = Vec::new();
+        let uuid = renamed(1, 2, 3);
+        put(&mut text, uuid);
+        assert_eq!(parse(&text), Some(uuid));
+        assert_eq!(parse(b"0123456789abcdef"), None);
+        assert_ne!(renamed(1, 3, 3), uuid);
+        assert_ne!(renamed(2, 2, 3), uuid);
+    }
+}

@@ -1,0 +1,336 @@
+//! Writes the store: chunks of lines are made in parallel and written in order.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+
+use rayon::prelude::*;
+
+use super::event::{Event, Lives, What};
+use super::rename::{self, renamed};
+use super::seed::{Cut, Seed, SeedPatient, SeedRow};
+use super::{Layout, Order, SynthError, SynthOptions, Synthesised, time};
+use crate::bytes::private::create_private;
+use crate::fhir::ResourceType;
+use crate::limits::SYNTH_EVENTS_MAX;
+use crate::store::Watch;
+use crate::write::new_directory::{NewDirectory, NewDirectoryError};
+use crate::write::sink::Sync;
+
+/// Patients whose rows are made as one chunk: some 1 MB.
+const PATIENTS_PER_CHUNK: u64 = 2;
+/// Events that make one chunk: some 1 MB.
+const EVENTS_PER_CHUNK: usize = 96;
+/// The file of everything, where types are mixed.
+const MIXED: &str = "store.ndjson";
+/// Share of the patients in each Group, and its id.
+const GROUPS: [(&str, f64); 5] =
+    [("one", 0.0), ("percent-1", 0.01), ("percent-10", 0.1), ("percent-50", 0.5), ("all", 1.0)];
+
+/// Makes a store. Runs on the current rayon pool.
+///
+/// # Errors
+/// [`SynthError`]; then nothing stands in the place of the store.
+pub fn synth(options: &SynthOptions, watch: &Watch) -> Result<Synthesised, SynthError> {
+    let directory = NewDirectory::begin(&options.out, options.sync)?;
+    let seed = Seed::load();
+    let mut maker = Maker {
+        lives: Lives { options },
+        options,
+        watch,
+        files: Files::new(&directory, options),
+        done: Synthesised { patients: options.patients, ..Synthesised::default() },
+        seed,
+    };
+    let mean = maker.seed.patients.iter().map(|patient| patient.rows.len() as u64).sum::<u64>() / 100;
+    // An estimate: rows of the seed have 1,370 bytes on average.
+    watch.write_total.store(options.patients * mean * 1370, Relaxed);
+    maker.shared()?;
+    maker.groups()?;
+    match options.order {
+        Order::Clustered => maker.clustered()?,
+        Order::Arrival => maker.arrival()?,
+    }
+    let Maker { files, done, .. } = maker;
+    files.finish()?;
+    directory.publish()?;
+    Ok(done)
+}
+
+struct Maker<'a> {
+    options: &'a SynthOptions,
+    lives: Lives<'a>,
+    watch: &'a Watch,
+    seed: Seed,
+    files: Files,
+    done: Synthesised,
+}
+
+/// Lines of a chunk, by file.
+#[derive(Default)]
+struct Chunk {
+    /// Bytes for each file that has any, in the order of resource types.
+    files: Vec<(ResourceType, Vec<u8>)>,
+    rows: u64,
+    updates: u64,
+    deletions: u64,
+}
+
+impl Chunk {
+    fn file(&mut self, resource_type: ResourceType, layout: Layout) -> &mut Vec<u8> {
+        let key = if layout == Layout::Mixed { ResourceType::BUNDLE } else { resource_type };
+        let at = match self.files.iter().position(|(known, _)| *known == key) {
+            Some(at) => at,
+            None => {
+                self.files.push((key, Vec::new()));
+                self.files.len() - 1
+            }
+        };
+        &mut self.files[at].1
+    }
+}
+
+impl Maker<'_> {
+    fn seed_of(&self, patient: u64) -> &SeedPatient {
+        &self.seed.patients[(patient % self.seed.patients.len() as u64) as usize]
+    }
+
+    /// Organizations and practitioners, once.
+    fn shared(&mut self) -> Result<(), SynthError> {
+        let mut chunk = Chunk::default();
+        for (number, row) in self.seed.shared.iter().enumerate() {
+            let out = chunk.file(row.resource_type, self.options.layout);
+            self.put_row(out, u64::MAX, number, row, 1, time::BEGIN);
+            chunk.rows += 1;
+        }
+        self.write(chunk)
+    }
+
+    /// The Groups; members are spread evenly over the patients.
+    fn groups(&mut self) -> Result<(), SynthError> {
+        for (id, share) in GROUPS {
+            let patients = self.options.patients;
+            let members = ((patients as f64 * share).round() as u64).clamp(patients.min(1), patients);
+            let mut chunk = Chunk { rows: 1, ..Chunk::default() };
+            let out = chunk.file(ResourceType::GROUP, self.options.layout);
+            out.extend_from_slice(
+                format!(
+                    r#"{{"resourceType":"Group","id":"{id}","meta":{{"versionId":"1","lastUpdated":"2012-01-01T00:00:00.000Z"}},"type":"person","actual":true,"quantity":{members},"member":["#
+                )
+                .as_bytes(),
+            );
+            self.write(chunk)?;
+            for from in (0..members).step_by(1 << 16) {
+                let mut chunk = Chunk::default();
+                let out = chunk.file(ResourceType::GROUP, self.options.layout);
+                for member in from..members.min(from + (1 << 16)) {
+                    // The middle of the member's share of the patients.
+                    let at = (u128::from(patients) * (2 * u128::from(member) + 1) / (2 * u128::from(members))) as u64;
+                    out.extend_from_slice(if member == 0 { b"" } else { b"," });
+                    out.extend_from_slice(br#"{"entity":{"reference":"Patient/"#);
+                    rename::put(out, renamed(self.options.seed, at, self.seed_of(at).id));
+                    out.extend_from_slice(br#""}}"#);
+                }
+                self.write(chunk)?;
+            }
+            let mut chunk = Chunk::default();
+            chunk.file(ResourceType::GROUP, self.options.layout).extend_from_slice(b"]}\n");
+            self.write(chunk)?;
+            self.done.groups.push((id.to_string(), members));
+        }
+        Ok(())
+    }
+
+    fn clustered(&mut self) -> Result<(), SynthError> {
+        let chunks = self.options.patients.div_ceil(PATIENTS_PER_CHUNK);
+        self.in_order(chunks as usize, |maker, number| {
+            let first = number as u64 * PATIENTS_PER_CHUNK;
+            let mut chunk = Chunk::default();
+            for patient in first..maker.options.patients.min(first + PATIENTS_PER_CHUNK) {
+                let of = maker.seed_of(patient);
+                for (number, row) in of.rows.iter().enumerate() {
+                    let life = maker.lives.of(patient, number, row);
+                    maker.put_version(&mut chunk, patient, number, 1, life.first);
+                    if let Some(at) = life.second {
+                        maker.put_version(&mut chunk, patient, number, 2, at);
+                    }
+                    if let Some(at) = life.deleted {
+                        maker.put_deletion(&mut chunk, patient, number, at);
+                    }
+                }
+            }
+            chunk
+        })
+    }
+
+    /// Events of a window of time are held, sorted and written, window by window.
+    fn arrival(&mut self) -> Result<(), SynthError> {
+        let visits: u64 = self.seed.patients.iter().map(|patient| patient.visits.len() as u64).sum();
+        let rows: u64 = self.seed.patients.iter().map(|patient| patient.rows.len() as u64).sum();
+        let later = (rows as f64 * (self.options.updates + self.options.deletions)) as u64;
+        let expected = self.options.patients * (visits + later) / self.seed.patients.len() as u64;
+        let windows = expected.div_ceil(SYNTH_EVENTS_MAX).max(1) as i64;
+        let span = time::END - time::BEGIN;
+        for window in 0..windows {
+            let border = |n: i64| if n == windows { i64::MAX } else { time::BEGIN + span / windows * n };
+            let (from, to) = (border(window), border(window + 1));
+            let mut events: Vec<Event> = (0..self.options.patients as u32)
+                .into_par_iter()
+                .with_min_len(64)
+                .fold(Vec::new, |mut all, patient| {
+                    let patient = u64::from(patient);
+                    self.lives.events(patient, self.seed_of(patient), from, to, &mut all);
+                    all
+                })
+                .flatten_iter()
+                .collect();
+            events.par_sort_unstable();
+            let chunks = events.len().div_ceil(EVENTS_PER_CHUNK);
+            self.in_order(chunks, |maker, number| {
+                let first = number * EVENTS_PER_CHUNK;
+                let mut chunk = Chunk::default();
+                for event in &events[first..events.len().min(first + EVENTS_PER_CHUNK)] {
+                    maker.put_event(&mut chunk, event);
+                }
+                chunk
+            })?;
+        }
+        Ok(())
+    }
+
+    fn put_event(&self, chunk: &mut Chunk, event: &Event) {
+        let patient = u64::from(event.patient);
+        match event.what {
+            What::Visit(visit) => {
+                let of = self.seed_of(patient);
+                for number in &of.visits[visit as usize] {
+                    let life = self.lives.of(patient, *number as usize, &of.rows[*number as usize]);
+                    self.put_version(chunk, patient, *number as usize, 1, life.first);
+                }
+            }
+            What::Update(number) => self.put_version(chunk, patient, number as usize, 2, event.at),
+            What::Deletion(number) => self.put_deletion(chunk, patient, number as usize, event.at),
+        }
+    }
+
+    /// Makes chunks in parallel, some at a time, and writes those before meanwhile.
+    fn in_order(
+        &mut self,
+        chunks: usize,
+        make: impl Fn(&Maker<'_>, usize) -> Chunk + std::marker::Sync,
+    ) -> Result<(), SynthError> {
+        let at_once = 2 * rayon::current_num_threads();
+        let mut ready: Vec<Chunk> = Vec::new();
+        for first in (0..chunks).step_by(at_once) {
+            // The files change hands: what is made next needs everything else.
+            let mut files = std::mem::take(&mut self.files);
+            let this = &*self;
+            let (written, next) = rayon::join(
+                || ready.iter().try_for_each(|chunk| files.write(chunk, this.watch)),
+                || (first..chunks.min(first + at_once)).into_par_iter().map(|n| make(this, n)).collect::<Vec<_>>(),
+            );
+            self.files = files;
+            written?;
+            ready.iter().for_each(|chunk| self.done.add(chunk));
+            ready = next;
+        }
+        ready.into_iter().try_for_each(|chunk| self.write(chunk))
+    }
+
+    fn write(&mut self, chunk: Chunk) -> Result<(), SynthError> {
+        self.files.write(&chunk, self.watch)?;
+        self.done.add(&chunk);
+        Ok(())
+    }
+
+    fn put_version(&self, chunk: &mut Chunk, patient: u64, number: usize, version: u8, at: i64) {
+        let row = &self.seed_of(patient).rows[number];
+        let out = chunk.file(row.resource_type, self.options.layout);
+        self.put_row(out, patient, number, row, version, at);
+        chunk.rows += 1;
+        chunk.updates += u64::from(version > 1);
+    }
+
+    fn put_row(&self, out: &mut Vec<u8>, patient: u64, number: usize, row: &SeedRow, version: u8, at: i64) {
+        self.seed.put(row, out, |out, cut| match cut {
+            Cut::Uuid(old) => rename::put(out, renamed(self.options.seed, patient, old)),
+            Cut::Version => out.push(b'0' + version),
+            Cut::Updated => self.lives.put(out, patient, number, at),
+        });
+    }
+
+    fn put_deletion(&self, chunk: &mut Chunk, patient: u64, number: usize, at: i64) {
+        let row = &self.seed_of(patient).rows[number];
+        let out = chunk.file(ResourceType::BUNDLE, self.options.layout);
+        out.extend_from_slice(br#"{"resourceType":"Bundle","meta":{"lastUpdated":""#);
+        self.lives.put(out, patient, number, at);
+        out.extend_from_slice(br#""},"type":"transaction","entry":[{"request":{"method":"DELETE","url":""#);
+        out.extend_from_slice(row.resource_type.name().as_bytes());
+        out.push(b'/');
+        rename::put(out, renamed(self.options.seed, patient, row.id));
+        out.extend_from_slice(b"\"}}]}\n");
+        chunk.deletions += 1;
+    }
+}
+
+impl Synthesised {
+    fn add(&mut self, chunk: &Chunk) {
+        self.rows += chunk.rows;
+        self.updates += chunk.updates;
+        self.deletions += chunk.deletions;
+        self.bytes += chunk.files.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+    }
+}
+
+/// The files of the new store.
+#[derive(Default)]
+struct Files {
+    directory: PathBuf,
+    mixed: bool,
+    sync: Sync,
+    open: Vec<(ResourceType, PathBuf, BufWriter<File>)>,
+}
+
+impl Files {
+    fn new(directory: &NewDirectory, options: &SynthOptions) -> Files {
+        let mixed = options.layout == Layout::Mixed;
+        Files { directory: directory.path().to_path_buf(), mixed, sync: options.sync, open: Vec::new() }
+    }
+
+    fn write(&mut self, chunk: &Chunk, watch: &Watch) -> Result<(), SynthError> {
+        if watch.cancel.load(Relaxed) {
+            return Err(SynthError::Cancelled);
+        }
+        for (resource_type, bytes) in &chunk.files {
+            let at = match self.open.iter().position(|(known, ..)| known == resource_type) {
+                Some(at) => at,
+                None => {
+                    let name = if self.mixed { MIXED.to_string() } else { format!("{resource_type}.ndjson") };
+                    let path = self.directory.join(name);
+                    let file = create_private(&path).map_err(|source| failed(&path, source))?;
+                    self.open.push((*resource_type, path, BufWriter::with_capacity(256 << 10, file)));
+                    self.open.len() - 1
+                }
+            };
+            let (_, path, file) = &mut self.open[at];
+            file.write_all(bytes).map_err(|source| failed(path, source))?;
+            watch.write_done.fetch_add(bytes.len() as u64, Relaxed);
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(), SynthError> {
+        for (_, path, mut file) in self.open {
+            file.flush().map_err(|source| failed(&path, source))?;
+            if self.sync == Sync::Yes {
+                file.get_ref().sync_data().map_err(|source| failed(&path, source))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn failed(path: &std::path::Path, source: std::io::Error) -> SynthError {
+    NewDirectoryError::Write { path: path.to_path_buf(), source }.into()
+}
