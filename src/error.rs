@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use crate::bytes::decode::DecodeError;
 use crate::bytes::source::SourceError;
+use crate::store::sealed::Damaged;
 
 /// A store cannot be opened or indexed.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,14 @@ pub enum IndexError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// The index is not as it was written.
+    #[error(
+        "the index is damaged: {reason}; run `outpour index` on the store, which repairs it, and check the disk that holds it"
+    )]
+    Damaged {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A store file is not what the snapshot was taken of.
     #[error("the store file {} {reason}", path.display())]
     Changed {
@@ -67,6 +76,18 @@ pub enum IndexError {
     /// A worker stopped because another failed.
     #[error("stopped because another part failed")]
     Stopped,
+}
+
+impl From<Damaged> for IndexError {
+    fn from(damaged: Damaged) -> IndexError {
+        IndexError::Damaged { reason: damaged.0 }
+    }
+}
+
+impl From<Damaged> for ExportError {
+    fn from(damaged: Damaged) -> ExportError {
+        IndexError::from(damaged).into()
+    }
 }
 
 /// A request that cannot be carried out as it stands: every problem at once.

@@ -13,12 +13,13 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::error::{ExportError, RequestError};
+use crate::error::{ExportError, IndexError, RequestError};
 use crate::extract::FaultKind;
 use crate::fhir::Instant;
 use crate::observe::{Code, Messages, Severity};
 use crate::plan::{Plan, plan};
 use crate::select::{ExportRequest, Ledger, Population};
+use crate::store::layout::Column;
 use crate::store::{Snapshot, SnapshotRecord, Store, Watch, Work};
 use crate::write::deleted::deleted_lines;
 use crate::write::encode::Encoder;
@@ -164,9 +165,35 @@ pub fn plan_only(
     watch: &Watch,
 ) -> Result<(Plan, Snapshot, Work), ExportError> {
     request.check()?;
-    let (snapshot, work) = store.snapshot_watched(as_of, watch)?;
-    let plan = plan(&snapshot, request)?;
+    let (snapshot, work, plan, _) = planned(store, request, &|| store.snapshot_watched(as_of.clone(), watch), watch)?;
     Ok((plan, snapshot, work))
+}
+
+/// A snapshot, the work that it took, its plan and all messages.
+type Planned = (Snapshot, Work, Plan, Messages);
+
+/// Takes a snapshot and plans. An index that turns out to be damaged is checked as a whole, repaired, and asked again.
+fn planned(
+    store: &Store,
+    request: &ExportRequest,
+    take: &dyn Fn() -> Result<(Snapshot, Work), IndexError>,
+    watch: &Watch,
+) -> Result<Planned, ExportError> {
+    let once = || {
+        let (snapshot, work) = take()?;
+        let plan = plan(&snapshot, request)?;
+        let messages = all_messages(&snapshot, &plan)?;
+        Ok((snapshot, work, plan, messages))
+    };
+    match once() {
+        Err(ExportError::Index(IndexError::Damaged { .. })) => {
+            let (_, repair) = store.recheck(watch)?;
+            let (snapshot, mut work, plan, messages) = once()?;
+            work.repaired.extend(repair.repaired);
+            Ok((snapshot, work, plan, messages))
+        }
+        done => done,
+    }
 }
 
 /// Runs an export as of `as_of`, or resumes one.
@@ -189,12 +216,11 @@ pub fn export(
     };
     let recorded: Option<JobPlan> = directory.begin(begin)?;
 
-    let (snapshot, work) = match &recorded {
-        Some(job) => store.snapshot_again(&job.snapshot, watch)?,
-        None => store.snapshot_watched(as_of, watch)?,
+    let take = || match &recorded {
+        Some(job) => store.snapshot_again(&job.snapshot, watch),
+        None => store.snapshot_watched(as_of.clone(), watch),
     };
-    let plan = plan(&snapshot, request)?;
-    let messages = all_messages(&snapshot, &plan);
+    let (snapshot, work, plan, messages) = planned(store, request, &take, watch)?;
     check_faults(&plan, options.faults_allowed)?;
     let job = job_plan(&plan, &snapshot, store);
     let deleted = deleted_lines(&plan.deletions.listed, snapshot.as_of());
@@ -473,7 +499,10 @@ fn check_faults(plan: &Plan, allowed: Option<FaultsAllowed>) -> Result<(), Expor
 }
 
 /// The plan's messages, then the faulty lines of the snapshot in store order (OUTCOME-03, OUTCOME-05).
-pub fn all_messages(snapshot: &Snapshot, plan: &Plan) -> Messages {
+///
+/// # Errors
+/// [`IndexError::Damaged`] when the index is.
+pub fn all_messages(snapshot: &Snapshot, plan: &Plan) -> Result<Messages, IndexError> {
     let mut messages = plan.messages.clone();
     let index = snapshot.index();
     let mut told = vec![0u64; FaultKind::ALL.len()];
@@ -483,7 +512,12 @@ pub fn all_messages(snapshot: &Snapshot, plan: &Plan) -> Messages {
         if entry.file != file {
             (file, lines_before) = (entry.file, 0);
         }
-        for fault in index.extents()[extent].columns().faults() {
+        let lines = index.extents()[extent].head().lines;
+        if index.extents()[extent].head().faulty == 0 {
+            lines_before += lines;
+            continue;
+        }
+        for fault in index.extents()[extent].prove_columns(&[Column::Fault])?.faults() {
             told[fault.kind as usize] += 1;
             let line = lines_before + u64::from(fault.line) + 1;
             let start = entry.start + u64::from(fault.offset);
@@ -491,7 +525,7 @@ pub fn all_messages(snapshot: &Snapshot, plan: &Plan) -> Messages {
             let text = format!("{name}: line {line} at byte {start}: {} (byte {} of the line)", fault.kind, fault.at);
             messages.push(Severity::Error, fault_code(fault.kind), fault.kind.name(), text);
         }
-        lines_before += index.extents()[extent].head().lines;
+        lines_before += lines;
     }
     // The index keeps the details of so many faults an extent; the others are counted.
     for (kind, told) in FaultKind::ALL.iter().zip(told) {
@@ -502,7 +536,7 @@ pub fn all_messages(snapshot: &Snapshot, plan: &Plan) -> Messages {
             plan.selection.noticed.faults[*kind as usize] - told,
         );
     }
-    messages
+    Ok(messages)
 }
 
 fn fault_code(kind: FaultKind) -> Code {

@@ -17,7 +17,7 @@ pub use report::{Part, Report};
 use crate::bytes::decode::Coding;
 use crate::store::generation;
 use crate::store::layout;
-use crate::store::merge;
+use crate::store::merged;
 use crate::write::record::{JOB, MANIFEST, STATUS};
 
 /// A path cannot be looked into.
@@ -48,6 +48,7 @@ enum Kind {
     Extents,
     Merged,
     Generation,
+    Note,
     Manifest,
     Status,
     Plan,
@@ -107,6 +108,7 @@ fn kind_of(path: &Path) -> io::Result<Option<Kind>> {
     let by_name = match &*name {
         MANIFEST => Some(Kind::Manifest),
         STATUS => Some(Kind::Status),
+        generation::NOTE => Some(Kind::Note),
         "plan.json" => Some(Kind::Plan),
         "done.ndjson" => Some(Kind::Done),
         generation::FILE => Some(Kind::Generation),
@@ -116,7 +118,7 @@ fn kind_of(path: &Path) -> io::Result<Option<Kind>> {
     };
     Ok(match &head[..] {
         head if head.starts_with(&layout::MAGIC) => Some(Kind::Extents),
-        head if head.starts_with(&merge::MAGIC.to_le_bytes()) => Some(Kind::Merged),
+        head if head.starts_with(&merged::MAGIC.to_le_bytes()) => Some(Kind::Merged),
         head if head.starts_with(b"outpour-index ") => Some(Kind::Generation),
         _ if by_name.is_some() => by_name,
         _ => job::kind_of(path)?,
@@ -127,6 +129,7 @@ fn file(path: &Path, kind: Kind, report: &mut Report) {
     match kind {
         Kind::Extents => index::extents(path, report),
         Kind::Merged => index::merged(path, report),
+        Kind::Note => index::note(path, report),
         Kind::Generation => drop(index::generation(path, report)),
         Kind::Manifest => job::manifest(path, report),
         Kind::Status => job::status(path, report),

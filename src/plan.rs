@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bytes::source::SourceError;
 use crate::error::{ExportError, RequestError};
 use crate::fhir::ResourceType;
 use crate::observe::{Code, Messages, Severity};
@@ -14,6 +15,7 @@ use crate::select::deletions::Deletions;
 use crate::select::request::MissingLastUpdated;
 use crate::select::{Bounds, Cohort, ExportRequest, Late, Ledger, Population, Selection};
 use crate::store::Snapshot;
+use crate::store::sealed::Damaged;
 use crate::write::shard_name;
 
 /// A row's place: extent and row in it. Places order as the store does.
@@ -87,22 +89,29 @@ pub fn plan(snapshot: &Snapshot, request: &ExportRequest) -> Result<Plan, Export
         return Err(RequestError::one(text).into());
     }
     let mut cohort = Cohort::resolve(snapshot, request)?;
-    let selection = Selection::new(snapshot, &cohort, request);
-    let deletions = Deletions::new(snapshot, &cohort, request);
+    let selection = Selection::new(snapshot, &cohort, request)?;
+    let deletions = Deletions::new(snapshot, &cohort, request)?;
     let mut messages = std::mem::take(&mut cohort.messages);
-    absent_members(snapshot, &cohort, &selection, &mut messages);
+    absent_members(snapshot, &cohort, &selection, &mut messages)?;
     policies(request, &selection, &deletions, &mut messages);
-    let shards = cut(snapshot, &selection, request.bounds);
+    let shards = cut(snapshot, &selection, request.bounds)?;
+    open_sources(snapshot, &selection)?;
     Ok(Plan { request: request.clone(), shards, selection, cohort, deletions, messages, snapshot_id: snapshot.id() })
 }
 
 /// Cuts the selected rows into shards, greedily in store order (FILE-12): a file takes rows as long as its bounds
 /// hold, and a row longer than the bound is alone in its file.
-pub fn cut(snapshot: &Snapshot, selection: &Selection, bounds: Bounds) -> Vec<Shard> {
+///
+/// # Errors
+/// [`Damaged`] when the index is.
+pub fn cut(snapshot: &Snapshot, selection: &Selection, bounds: Bounds) -> Result<Vec<Shard>, Damaged> {
     let mut done: Vec<Vec<Shard>> = vec![Vec::new(); ResourceType::COUNT];
     for extent in snapshot.extents() {
-        let columns = snapshot.index().extents()[extent].columns();
+        let this = &snapshot.index().extents()[extent];
+        let columns = this.columns();
         for row in selection.rows[extent].iter() {
+            // Whoever writes the row reads no more of the index than this has proven.
+            this.row_proven(row)?;
             let resource_type = columns.type_of(row);
             let bytes = u64::from(columns.length[row]) + 1;
             let place = Place { extent, row };
@@ -127,18 +136,33 @@ pub fn cut(snapshot: &Snapshot, selection: &Selection, bounds: Bounds) -> Vec<Sh
             }
         }
     }
-    done.into_iter().flatten().collect()
+    Ok(done.into_iter().flatten().collect())
+}
+
+/// Opens the files that rows are taken from: what is replaced by rename from here on changes nothing for the export.
+fn open_sources(snapshot: &Snapshot, selection: &Selection) -> Result<(), SourceError> {
+    let index = snapshot.index();
+    let taken = (0..selection.rows.len()).filter(|extent| !selection.rows[*extent].is_empty());
+    let mut files: Vec<usize> = taken.map(|extent| index.entry(extent).file).collect();
+    files.dedup();
+    files.into_iter().try_for_each(|file| index.source(file).map(drop))
 }
 
 /// A member needs no current Patient row: its records are exported, and a warning names it (GROUP-06).
-fn absent_members(snapshot: &Snapshot, cohort: &Cohort, selection: &Selection, messages: &mut Messages) {
+fn absent_members(
+    snapshot: &Snapshot,
+    cohort: &Cohort,
+    selection: &Selection,
+    messages: &mut Messages,
+) -> Result<(), Damaged> {
     for patient in cohort.members.iter().filter(|patient| !selection.present.contains(*patient)) {
-        let id = snapshot.index().patient_id(patient as u32);
+        let id = snapshot.index().patient_id(patient as u32)?;
         let text = format!(
             "Patient/{id} is asked for but has no current Patient resource in the store; its records were exported"
         );
         messages.push(Severity::Warning, Code::NotFound, "member-without-patient", text);
     }
+    Ok(())
 }
 
 /// What was decided by policy is said, with its count (OUTCOME-02, SINCE-04, DELETED-09).

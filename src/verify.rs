@@ -36,6 +36,7 @@ pub use store::{LineCounts, StoreReport, store};
 
 use crate::bytes::source::SourceError;
 use crate::error::IndexError;
+use crate::store::sealed::Damaged;
 
 /// A verification cannot be made. That something is not as stated is no error but a report's content.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +71,12 @@ pub enum VerifyError {
     /// The caller asked to stop.
     #[error("stopped on request")]
     Cancelled,
+}
+
+impl From<Damaged> for VerifyError {
+    fn from(damaged: Damaged) -> VerifyError {
+        IndexError::from(damaged).into()
+    }
 }
 
 impl From<SourceError> for VerifyError {

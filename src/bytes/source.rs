@@ -68,13 +68,17 @@ pub struct Stamp {
 
 impl Stamp {
     fn of(file: &File) -> io::Result<Stamp> {
-        let found = file.metadata()?;
+        Ok(Stamp::of_metadata(&file.metadata()?))
+    }
+
+    /// Of what the system tells of a file.
+    pub fn of_metadata(found: &std::fs::Metadata) -> Stamp {
         let nanos = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
-        Ok(Stamp {
+        Stamp {
             len: found.len(),
             mtime_ns: nanos(found.mtime(), found.mtime_nsec()),
             ctime_ns: nanos(found.ctime(), found.ctime_nsec()),
-        })
+        }
     }
 }
 

@@ -162,6 +162,9 @@ pub struct ExportArgs {
     #[arg(long, value_name = "ALGORITHM", default_value = "xxh3", help_heading = "Files")]
     pub digest: DigestArg,
 
+    /// How rows are selected; every way gives the same files
+    #[arg(long, value_name = "WAY", default_value = "auto", hide = true)]
+    pub selection: SelectionArg,
     /// Do not wait until files are on the disk
     #[arg(long, help_heading = "Run")]
     pub no_sync: bool,
@@ -199,6 +202,16 @@ pub enum MembersArg {
 pub enum ContextArg {
     None,
     Referenced,
+}
+
+/// See `--selection`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum SelectionArg {
+    Auto,
+    Postings,
+    Columns,
+    Rows,
 }
 
 /// See `--late`.

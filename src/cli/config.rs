@@ -2,7 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::args::{AccessArg, CompressArg, DigestArg, ExportArgs, LateArg, MembersArg, MissingArg, StoreArgs};
+use super::args::{
+    AccessArg, CompressArg, DigestArg, ExportArgs, LateArg, MembersArg, MissingArg, SelectionArg, StoreArgs,
+};
 use crate::bytes::guard;
 use crate::bytes::kernels::Kernel;
 use crate::bytes::source::Access;
@@ -10,7 +12,7 @@ use crate::error::RequestError;
 use crate::export::{FaultsAllowed, inside_store};
 use crate::extract::Validate;
 use crate::fhir::Instant;
-use crate::select::request::{Late, Members, MissingLastUpdated};
+use crate::select::request::{Late, Members, MissingLastUpdated, Way};
 use crate::store::{Store, StoreOptions};
 use crate::write::digest::DigestAlgorithm;
 use crate::write::encode::Coding;
@@ -61,7 +63,7 @@ fn parse_faults(text: &str) -> Option<FaultsAllowed> {
 }
 
 /// Opens the store as the words say; the guard against shortened files is installed first.
-pub fn open_store(args: &StoreArgs, validate: Option<Validate>) -> Result<Store, RequestError> {
+pub fn open_store(args: &StoreArgs, validate: Option<Validate>, sync: bool) -> Result<Store, RequestError> {
     let access = match args.access {
         AccessArg::Called => Access::called(),
         // Where no handler can be installed, files are read instead: slower, and as safe.
@@ -74,7 +76,7 @@ pub fn open_store(args: &StoreArgs, validate: Option<Validate>) -> Result<Store,
             RequestError::one(format!("--kernel: {name:?} is none of this machine's: {}", known.join(", ")))
         })?,
     };
-    let options = StoreOptions { index_dir: args.index_dir.clone(), access, kernel, validate };
+    let options = StoreOptions { index_dir: args.index_dir.clone(), access, kernel, validate, sync };
     Store::open_with(&args.store, options).map_err(|error| RequestError::one(format!("--store: {error}")))
 }
 
@@ -166,6 +168,12 @@ pub fn resolve(args: &ExportArgs) -> Result<Resolved, RequestError> {
         }
         request.base_url = Some(format!("{}/", base.trim_end_matches('/')));
     }
+    request.way = match args.selection {
+        SelectionArg::Auto => Way::Auto,
+        SelectionArg::Postings => Way::Postings,
+        SelectionArg::Columns => Way::Columns,
+        SelectionArg::Rows => Way::Rows,
+    };
     let file_bytes = parse_size(&args.max_file_bytes);
     if file_bytes.is_none() {
         let text = format!("--max-file-bytes: {:?} is no size such as 256MiB, 1GB or 1000000", args.max_file_bytes);
@@ -192,7 +200,7 @@ pub fn resolve(args: &ExportArgs) -> Result<Resolved, RequestError> {
             request = request.problem(format!("--out: {} is no directory", out.display()));
         }
     }
-    let store = match open_store(&args.store, None) {
+    let store = match open_store(&args.store, None, !args.no_sync) {
         Ok(store) => Some(store),
         Err(problem) => {
             request = request.problem(problem.to_string());

@@ -83,7 +83,7 @@ fn export_command(args: &ExportArgs, resolved: Resolved, begun: Clock) -> Result
 fn plan_command(args: &ExportArgs, resolved: Resolved) -> Result<Exit, ExportError> {
     let Resolved { request, store, as_of, .. } = resolved;
     let (plan, snapshot, work) = watched(args.progress, |watch| plan_only(&store, &request, as_of, watch))?;
-    let messages = all_messages(&snapshot, &plan);
+    let messages = all_messages(&snapshot, &plan)?;
     if args.json {
         let files: Vec<_> = (0..plan.shards.len())
             .map(|at| {

@@ -114,7 +114,7 @@ fn check(args: &GroupCheckArgs) -> Result<Exit, ExportError> {
     let resolved = match &args.store {
         None => None,
         Some(path) => {
-            let store = open_store(&store_args(path, args.index_dir.clone()), None)?;
+            let store = open_store(&store_args(path, args.index_dir.clone()), None, true)?;
             let as_of = transaction_time(&store);
             let mut request = ExportRequest::group_file(&args.file);
             request.members = members(args.members);
@@ -169,7 +169,7 @@ fn import(args: &GroupImportArgs) -> Result<Exit, ExportError> {
     let (true, Some(id)) = (problems.is_empty(), head.id) else {
         return Err(RequestError { problems }.into());
     };
-    let store = open_store(&store_args(&args.store, None), None)?;
+    let store = open_store(&store_args(&args.store, None), None, true)?;
     let name = format!("Group.{id}.ndjson");
     let target = store.root().join(&name);
     let failed = |source| ExportError::Write { directory: store.root().to_path_buf(), name: name.clone(), source };

@@ -13,6 +13,7 @@ use super::{Exit, fail, put_json, say};
 use crate::error::RequestError;
 use crate::extract::{FaultKind, Validate};
 use crate::fhir::ResourceType;
+use crate::store::layout::Column;
 
 /// Runs the command.
 pub fn run(args: IndexArgs) -> Exit {
@@ -25,7 +26,7 @@ pub fn run(args: IndexArgs) -> Exit {
         ValidateArg::Full => Validate::Full,
         ValidateArg::Structure => Validate::Structure,
     });
-    let ready = open_store(&args.store, validate).and_then(|store| Ok((store, pool(args.store.threads)?)));
+    let ready = open_store(&args.store, validate, true).and_then(|store| Ok((store, pool(args.store.threads)?)));
     let (store, pool) = match ready {
         Ok(ready) => ready,
         Err(error) => return fail(Exit::BadRequest, &error, args.json),
@@ -44,7 +45,7 @@ pub fn run(args: IndexArgs) -> Exit {
     let mut index_bytes = 0;
     let (mut lines, mut faulty, mut tombstones) = (0, 0, 0);
     for extent in index.extents() {
-        let columns = extent.columns();
+        let Ok(columns) = extent.prove_columns(&[Column::TypeCount, Column::FaultCount]) else { continue };
         columns.type_count.iter().zip(&mut types).for_each(|(n, sum): (&u64, &mut u64)| *sum += n);
         columns.fault_count.iter().zip(&mut faults).for_each(|(n, sum): (&u64, &mut u64)| *sum += n);
         index_bytes += extent.head().size;

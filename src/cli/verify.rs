@@ -76,7 +76,7 @@ fn store(args: &VerifyArgs) -> Exit {
         access: AccessArg::Mapped,
         kernel: None,
     };
-    let store = match open_store(&words, None) {
+    let store = match open_store(&words, None, true) {
         Ok(store) => store,
         Err(error) => return fail(Exit::BadRequest, &error, args.json),
     };

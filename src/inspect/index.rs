@@ -4,15 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use memchr::memmem;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::report::{Part, Report};
 use crate::fhir::{Instant, ResourceType};
 use crate::store::extent::Extent;
-use crate::store::generation::{self, Generation};
+use crate::store::generation::{self, Generation, Note};
 use crate::store::index_file::{Home, IndexBytes};
 use crate::store::layout::{self, COLUMNS, Column, Head, Places};
-use crate::store::merge;
+use crate::store::merged;
 use crate::verify::table::grouped;
 
 /// An index directory: its generation, the files that it names, and files that it does not.
@@ -21,14 +20,19 @@ pub fn directory(path: &Path, report: &mut Report) {
     let mut known: Vec<&str> = vec![generation::FILE, "lock"];
     if let Some(named) = &named {
         let containers = named.containers.iter().map(|name| (name, extents as fn(&Path, &mut Report)));
-        for (name, look) in containers.chain([(&named.merged, merged as fn(&Path, &mut Report))]) {
-            known.push(name);
-            let file = path.join(name);
+        for (named, look) in containers.chain([(&named.merged, merged as fn(&Path, &mut Report))]) {
+            known.push(&named.name);
+            let file = path.join(&named.name);
             match file.is_file() {
                 true => look(&file, report),
                 false => report.broken(&file, "the generation names it, and it is not there"),
             }
         }
+    }
+    let noted = path.join(generation::NOTE);
+    if noted.is_file() {
+        known.push(generation::NOTE);
+        note(&noted, report);
     }
     for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -75,7 +79,7 @@ pub fn extents(path: &Path, report: &mut Report) {
             Ok(_) => "ok",
             Err(reason) => {
                 report.broken(path, format!("byte {at}: extent: {reason}"));
-                if places.intact(own) { "ok" } else { "broken" }
+                if layout::intact(own, &places) { "ok" } else { "broken" }
             }
         };
         count += 1;
@@ -118,6 +122,10 @@ const COLUMN_LIST: [Column; COLUMNS.len()] = [
     Column::Flags,
     Column::OwnerStart,
     Column::Owner,
+    Column::PostingStart,
+    Column::Posting,
+    Column::Several,
+    Column::UpdatedMax,
     Column::SortedHash,
     Column::SortedRef,
     Column::OwnerHash,
@@ -154,39 +162,22 @@ pub fn merged(path: &Path, report: &mut Report) {
     let mut part = Part::new(format!("{}: merged over all extents", name(path)), &["section", "elements", "bytes"]);
     part.fact("bytes", grouped(bytes.len() as u64));
     let (words, _) = bytes.as_chunks::<8>();
-    let words: Vec<u64> = words.iter().take(merge::WORDS).map(|word| u64::from_le_bytes(*word)).collect();
-    match words[..] {
-        [magic, checksum, patients, owners, records, tombstones, targets, ..] if words.len() == merge::WORDS => {
-            if magic != merge::MAGIC {
-                report.broken(path, "byte 0: it does not begin with the magic bytes");
-            }
-            let intact = xxh3_64(&bytes[16..]) == checksum;
-            if !intact {
-                report.broken(path, "its checksum does not hold");
-            }
-            part.fact("checksum", if intact { "ok" } else { "broken" });
-            let sections = [
-                ("hash of each patient", patients, 8),
-                ("extent that names the patient", patients, 4),
-                ("its place among the extent's owners", patients, 4),
-                ("base of the patient", patients, 4),
-                ("patient of each owner", owners, 4),
-                ("next record of the same resource", records, 4),
-                ("version before each deletion", tombstones, 4),
-                ("first record of each target", targets, 4),
-            ];
-            let mut expected = Some(merge::WORDS as u64 * 8);
-            for (section, elements, width) in sections {
-                let size = elements.checked_mul(width);
-                expected = expected.zip(size).and_then(|(sum, size)| sum.checked_add(size));
-                let size = size.map_or("too many".to_string(), grouped);
-                part.row(vec![section.to_string(), grouped(elements), size]);
-            }
-            if expected != Some(bytes.len() as u64) {
-                report.broken(path, "its length is not the one that its header makes");
-            }
+    let words: Vec<u64> = words.iter().take(merged::WORDS).map(|word| u64::from_le_bytes(*word)).collect();
+    if words.len() == merged::WORDS {
+        if words[0] != merged::MAGIC {
+            report.broken(path, "byte 0: it does not begin with the magic bytes");
         }
-        _ => report.broken(path, "it is shorter than its header"),
+        for ((section, width), count) in merged::SECTIONS.iter().zip(&words[2..]) {
+            let size = count.checked_mul(*width as u64).map_or("too many".to_string(), grouped);
+            part.row(vec![section.to_string(), grouped(*count), size]);
+        }
+        let state = merged::state(&bytes);
+        if let Err(reason) = state {
+            report.broken(path, reason);
+        }
+        part.fact("checksum", if state.is_ok() { "ok" } else { "broken" });
+    } else {
+        report.broken(path, "it is shorter than its header");
     }
     report.part("what was merged over the extents of an index", part);
 }
@@ -206,26 +197,25 @@ pub fn generation(path: &Path, report: &mut Report) -> Option<Generation> {
         report.broken(path, "its magic, version, checksum or order does not hold; the index will be made again");
     }
     let body = memchr::memchr(b'\n', &bytes).map_or(&[][..], |newline| &bytes[newline + 1..]);
-    let found = sound.or_else(|| match serde_json::from_slice(body) {
-        Ok(found) => Some(found),
-        Err(error) => {
-            report.broken(path, format!("it is no JSON behind its first line: {error}"));
-            None
+    let found = sound.or_else(|| {
+        let found = Generation::read_body(body);
+        if found.is_none() {
+            report.broken(path, "what stands behind its first line cannot be read");
         }
+        found
     });
     if let Some(found) = &found {
-        let at = |ticks: Option<i64>| match ticks {
-            Some(ticks) => Instant { ticks, rest: Box::default() }.to_string(),
-            None => "none yet".to_string(),
-        };
         part.fact("sequence", found.sequence);
         part.fact("validate", format!("{:?}", found.validate).to_lowercase());
         part.fact("first snapshot", at(found.birth));
         part.fact("latest snapshot", at(found.latest));
         part.fact("files", grouped(found.files.len() as u64));
         part.fact("extents", grouped(found.extents.len() as u64));
-        part.fact("containers", found.containers.join(", "));
-        part.fact("merged", &found.merged);
+        let names: Vec<&str> = found.containers.iter().map(|file| file.name.as_str()).collect();
+        part.fact("containers", names.join(", "));
+        part.fact("merged", &found.merged.name);
+        let trusted = found.containers.iter().chain([&found.merged]).all(|file| file.stamp.is_some());
+        part.fact("index files stamped", trusted);
         for (number, file) in found.files.iter().enumerate() {
             let own = || found.extents.iter().filter(|extent| extent.file == number);
             let tail = if own().any(|extent| extent.tail) { "no newline" } else { "whole" };
@@ -236,6 +226,25 @@ pub fn generation(path: &Path, report: &mut Report) -> Option<Generation> {
     }
     report.part("the generation of an index", part);
     found
+}
+
+/// A number of ticks for people.
+fn at(ticks: Option<i64>) -> String {
+    ticks.map_or("none yet".to_string(), |ticks| Instant { ticks, rest: Box::default() }.to_string())
+}
+
+/// The note of the snapshots taken since the generation was published.
+pub fn note(path: &Path, report: &mut Report) {
+    let mut part = Part::new("note of snapshots", &[]);
+    match std::fs::read(path).ok().and_then(|bytes| Note::from_bytes(&bytes)) {
+        Some(note) => {
+            part.fact("of generation", note.sequence);
+            part.fact("first snapshot of its new extents", at(note.first));
+            part.fact("latest snapshot", at(note.latest));
+        }
+        None => report.broken(path, "it is torn; what it noted is forgotten, and some rows may be exported again"),
+    }
+    report.part("the note of an index", part);
 }
 
 fn name(path: &Path) -> String {

@@ -18,9 +18,12 @@ use crate::fhir::instant::date_time_span;
 use crate::fhir::{Id, Instant, Reference, ResourceType};
 use crate::limits::{GROUP_DEPTH_MAX, READ_BYTES};
 use crate::observe::{Code, Messages, Severity};
+use crate::store::key;
+use crate::store::layout::{Column, kind};
+use crate::store::merged::Section;
 use crate::store::rows::{row_range, stream_range};
+use crate::store::sealed::Damaged;
 use crate::store::snapshot::{Snapshot, State};
-use crate::store::{key, layout::kind};
 
 /// Feeds the pieces of a document.
 type Pieces<'a> = &'a mut dyn FnMut(&mut dyn FnMut(&[u8])) -> Result<(), ExportError>;
@@ -68,12 +71,13 @@ impl Cohort {
             seen_groups: HashSet::new(),
             listed: 0,
             messages: Messages::default(),
+            damaged: None,
         };
         let mut cohort_group = (None, None);
         let mut file_hash = None;
         match &request.population {
             Population::System => {}
-            Population::AllPatients => resolver.everyone(&ours),
+            Population::AllPatients => resolver.everyone(&ours)?,
             Population::Patients(path) => file_hash = Some(resolver.list(path)?),
             Population::Group(id) => {
                 let row = resolver.find_group(id, &ours)?;
@@ -84,12 +88,19 @@ impl Cohort {
                 let (head, hash) = resolver.group_in_file(path)?;
                 file_hash = Some(hash);
                 // Its namesake in the store is the Group asked for, should `_type` name Group.
-                let row = head.id.and_then(|id| resolver.find_group(id.as_str(), &ours).ok());
+                let row = match head.id.map(|id| resolver.find_group(id.as_str(), &ours)) {
+                    Some(Ok(row)) => Some(row),
+                    None | Some(Err(ExportError::Request(_))) => None,
+                    Some(Err(error)) => return Err(error),
+                };
                 cohort_group = (row, head.id.map(|id| id.to_string()));
             }
         }
         resolver.nested(&ours)?;
         resolver.resolve_identifiers(&ours)?;
+        if let Some(damaged) = resolver.damaged {
+            return Err(damaged.into());
+        }
         let Resolver { patients, members, listed, messages, .. } = resolver;
         Ok(Cohort {
             patients: (request.population != Population::System).then_some(patients),
@@ -117,24 +128,32 @@ struct Resolver<'a> {
     seen_groups: HashSet<String>,
     listed: u64,
     messages: Messages,
+    damaged: Option<Damaged>,
 }
 
 impl Resolver<'_> {
     /// Patient level: everybody that a reference of ours or a Patient row names.
-    fn everyone(&mut self, ours: &[bool]) {
-        let bases = self.snapshot.index().merged().patient_base;
+    fn everyone(&mut self, ours: &[bool]) -> Result<(), Damaged> {
+        let index = self.snapshot.index();
+        let bases = index.merged().proven_words(Section::PatientBase, 0..index.patients())?;
         for (patient, base) in bases.iter().enumerate() {
             if ours[*base as usize] {
                 self.patients.insert(patient);
             }
         }
+        Ok(())
     }
 
     fn patient(&mut self, id: &Id, listed_by: &dyn Fn() -> String) {
         let index = self.snapshot.index();
         let mut found = false;
         for base in &self.our_bases {
-            if let Some(patient) = index.patient(*base, id) {
+            let known = index.patient(*base, id).unwrap_or_else(|damaged| {
+                // Told when the cohort is resolved: the callbacks in between know no errors.
+                self.damaged = Some(damaged);
+                None
+            });
+            if let Some(patient) = known {
                 self.patients.insert(patient as usize);
                 if !found {
                     // Bases are in order, the relative one first.
@@ -311,23 +330,27 @@ impl Resolver<'_> {
     }
 
     /// The current version of a Group at T.
-    fn find_group(&self, id: &str, ours: &[bool]) -> Result<(usize, usize), RequestError> {
+    fn find_group(&self, id: &str, ours: &[bool]) -> Result<(usize, usize), ExportError> {
         let unknown = |why: &str| {
-            let similar = similar_groups(self.snapshot, id);
+            let similar = match similar_groups(self.snapshot, id) {
+                Ok(similar) => similar,
+                Err(damaged) => return damaged.into(),
+            };
             let advice = match similar.as_slice() {
                 [] => "the store holds no Group with a similar id".to_string(),
                 near => format!("similar ids: {}", near.join(", ")),
             };
-            RequestError::one(format!("--group: Group/{id} {why}; {advice}"))
+            ExportError::from(RequestError::one(format!("--group: Group/{id} {why}; {advice}")))
         };
         let Some(wanted) = Id::parse(id.as_bytes()) else {
             return Err(RequestError::one(format!(
                 "--group: {id:?} is no legal id (1 to 64 letters, digits, '-' and '.'); give an id, or a path with a '/'"
-            )));
+            ))
+            .into());
         };
         let mut why = "is not in the store";
-        for (extent, row) in rows_of(self.snapshot, ResourceType::GROUP, &wanted) {
-            match self.snapshot.state(extent, row, self.snapshot.as_of().as_ref(), ours, &|_| true) {
+        for (extent, row) in rows_of(self.snapshot, ResourceType::GROUP, &wanted)? {
+            match self.snapshot.state(extent, row, self.snapshot.as_of().as_ref(), ours, &|_| true)? {
                 State::Current => return Ok((extent, row)),
                 State::Future => why = "is not in the store yet at the transactionTime: its lastUpdated is later",
                 State::Deleted => why = "was deleted before the transactionTime",
@@ -352,12 +375,13 @@ impl Resolver<'_> {
             }
             let row = match self.find_group(&id, ours) {
                 Ok(row) => row,
-                Err(_) => {
+                Err(ExportError::Request(_)) => {
                     let text =
                         format!("{listed_by} lists Group/{id}, which the store does not hold at the transactionTime");
                     self.messages.push(Severity::Warning, Code::NotFound, "group-not-found", text);
                     continue;
                 }
+                Err(error) => return Err(error),
             };
             let index = self.snapshot.index();
             let file = index.entry(row.0).file;
@@ -440,13 +464,13 @@ impl Resolver<'_> {
         let index = self.snapshot.index();
         let as_of = self.snapshot.as_of().as_ref();
         for extent in self.snapshot.extents() {
-            let columns = index.extents()[extent].columns();
-            if columns.type_count[ResourceType::PATIENT.index()] == 0 {
+            if !index.extents()[extent].head().has_type(ResourceType::PATIENT.index()) {
                 continue;
             }
+            let columns = index.extents()[extent].prove_whole()?;
             for row in 0..columns.offset.len() {
                 if columns.type_of(row) != ResourceType::PATIENT
-                    || self.snapshot.state(extent, row, as_of, ours, &|_| true) != State::Current
+                    || self.snapshot.state(extent, row, as_of, ours, &|_| true)? != State::Current
                 {
                     continue;
                 }
@@ -458,7 +482,7 @@ impl Resolver<'_> {
                 stream_range(index, file, row_range(index, extent, row), &mut |piece| reader.feed(piece))?;
                 // The row passed the scan when it was indexed; a fault now means that it was changed in place.
                 if reader.finish().is_err() {
-                    let path = index.source(file).path().to_path_buf();
+                    let path = index.source(file)?.path().to_path_buf();
                     return Err(IndexError::Changed { path, reason: "was rewritten in place".into() }.into());
                 }
                 let id = columns.id_of(row);
@@ -492,38 +516,40 @@ impl Resolver<'_> {
     }
 }
 
-/// Every visible row of a resource, in no order.
-pub fn rows_of(snapshot: &Snapshot, resource_type: ResourceType, id: &Id) -> Vec<(usize, usize)> {
+/// Every visible row of a resource, in no order. The rows and their ids are proven.
+///
+/// # Errors
+/// [`Damaged`] when the index is.
+pub fn rows_of(snapshot: &Snapshot, resource_type: ResourceType, id: &Id) -> Result<Vec<(usize, usize)>, Damaged> {
     let hash = key::entity_hash(resource_type, id.as_bytes());
     let mut rows = Vec::new();
     for extent in snapshot.extents() {
-        let columns = snapshot.index().extents()[extent].columns();
-        let first = columns.sorted_hash.partition_point(|known| *known < hash);
-        for at in first..columns.sorted_hash.len() {
-            if columns.sorted_hash[at] != hash {
-                break;
-            }
-            let reference = columns.sorted_ref[at];
+        let this = &snapshot.index().extents()[extent];
+        if !this.head().has_type(resource_type.index()) {
+            continue;
+        }
+        for reference in this.named(hash)? {
             let row = (reference & !kind::MASK) as usize;
-            let same = reference & kind::MASK == kind::ROW
-                && columns.type_of(row) == resource_type
-                && columns.id_of(row) == *id;
-            if same {
+            if reference & kind::MASK == kind::ROW
+                && this.row(row)?.type_of(row) == resource_type
+                && this.row_id(row)? == *id
+            {
                 rows.push((extent, row));
             }
         }
     }
-    rows
+    Ok(rows)
 }
 
 /// Ids of Groups in the store that a person may have meant, nearest first, at most five.
-fn similar_groups(snapshot: &Snapshot, id: &str) -> Vec<String> {
+fn similar_groups(snapshot: &Snapshot, id: &str) -> Result<Vec<String>, Damaged> {
     let mut near: Vec<(usize, String)> = Vec::new();
     for extent in snapshot.extents() {
-        let columns = snapshot.index().extents()[extent].columns();
-        if columns.type_count[ResourceType::GROUP.index()] == 0 {
+        let this = &snapshot.index().extents()[extent];
+        if !this.head().has_type(ResourceType::GROUP.index()) {
             continue;
         }
+        let columns = this.prove_columns(&[Column::Type, Column::Flags, Column::Id, Column::Heap])?;
         for row in 0..columns.offset.len() {
             if columns.type_of(row) == ResourceType::GROUP {
                 let known = columns.id_of(row).to_string();
@@ -536,7 +562,7 @@ fn similar_groups(snapshot: &Snapshot, id: &str) -> Vec<String> {
     }
     near.sort();
     near.dedup();
-    near.into_iter().take(5).map(|(_, id)| id).collect()
+    Ok(near.into_iter().take(5).map(|(_, id)| id).collect())
 }
 
 /// GROUP-04: neither inactive nor outside its period at T. A bound that is no date is taken as not given.

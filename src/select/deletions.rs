@@ -4,11 +4,13 @@
 //! lies in the window, or came late. Owners are those of the version that the deletion ended (DELETED-05).
 
 use super::cohort::Cohort;
+use super::filter::Filter;
 use super::request::{ExportRequest, Late, Population};
-use super::selection::Filter;
 use crate::fhir::{Id, ResourceType};
 use crate::store::Index;
-use crate::store::layout::BASE_BITS;
+use crate::store::layout::{BASE_BITS, Column};
+use crate::store::merged::Section;
+use crate::store::sealed::Damaged;
 use crate::store::snapshot::Snapshot;
 
 /// The deletions of an export.
@@ -26,24 +28,32 @@ pub struct Deletions {
 
 impl Deletions {
     /// Goes through the DELETE entries of the snapshot.
-    pub fn new(snapshot: &Snapshot, cohort: &Cohort, request: &ExportRequest) -> Deletions {
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn new(snapshot: &Snapshot, cohort: &Cohort, request: &ExportRequest) -> Result<Deletions, Damaged> {
         let filter = Filter::new(snapshot, cohort, request);
         let index = snapshot.index();
-        let merged = index.merged();
         let at = snapshot.as_of().as_ref();
         let mut deletions = Deletions::default();
         let mut found: Vec<((ResourceType, usize), Id)> = Vec::new();
         for extent in snapshot.extents() {
-            let columns = index.extents()[extent].columns();
+            let this = &index.extents()[extent];
+            let head = this.head();
+            deletions.entries += head.tombstones;
+            deletions.undated += head.tombstones_undated;
             let late = filter.is_late(extent);
+            let Some(since) = &request.since else { continue };
+            if head.tombstones == 0 || !late && head.tombstone_updated_max() < since.ticks {
+                continue;
+            }
+            let needed = [Column::TombType, Column::TombId, Column::TombBase, Column::TombUpdated];
+            this.prove_columns(&needed)?;
+            let columns = this.prove_columns(&[Column::Exact, Column::Heap])?;
             for entry in 0..columns.tomb_type.len() {
-                deletions.entries += 1;
                 let base = index.base_number(extent, columns.tomb_base[entry] & BASE_BITS);
-                let Some(updated) = columns.tombstone_updated(entry) else {
-                    deletions.undated += 1;
-                    continue;
-                };
-                if request.since.is_none() || !cohort.ours[base as usize] || updated > at {
+                let Some(updated) = columns.tombstone_updated(entry) else { continue };
+                if !cohort.ours[base as usize] || updated > at {
                     continue;
                 }
                 let (resource_type, id) = columns.tombstone_of(entry);
@@ -53,17 +63,18 @@ impl Deletions {
                     continue;
                 }
                 let number = index.starts().tombstone[extent] + entry;
-                if !ended(snapshot, index.rows() + number) {
+                if !ended(snapshot, index.rows() + number)? {
                     continue;
                 }
-                let version = last_version(snapshot, index, merged.ends[number] as usize);
+                let noted = index.merged().word(Section::Ends, number)?;
+                let version = last_version(snapshot, index, noted as usize)?;
                 let owned = match version {
                     None if request.population == Population::System => true,
                     None => {
                         deletions.unknown += 1;
                         false
                     }
-                    Some((extent, row)) => filter.belongs(extent, row, at, &|_| true, 0),
+                    Some((extent, row)) => filter.belongs(extent, row, at, &|_| true, 0)?,
                 };
                 if owned {
                     found.push(((resource_type, number), id));
@@ -77,50 +88,50 @@ impl Deletions {
                 deletions.listed.push((resource_type, id));
             }
         }
-        deletions
+        Ok(deletions)
     }
 }
 
 /// Whether no version follows a record at or before T, so that the resource is gone at T.
-fn ended(snapshot: &Snapshot, record: usize) -> bool {
+fn ended(snapshot: &Snapshot, record: usize) -> Result<bool, Damaged> {
     let index = snapshot.index();
-    let merged = index.merged();
     let at = snapshot.as_of().as_ref();
-    let mut record = merged.next[record] as usize;
-    while record != 0 {
-        let number = record - 1;
+    let mut next = index.merged().next(record)?;
+    while let Some(number) = next {
         if number < index.rows() {
             let (extent, row) = index.locate(number);
-            if index.extents()[extent].columns().updated_of(row).is_some_and(|updated| updated > at) {
-                return true;
+            if index.extents()[extent].row(row)?.updated_of(row).is_some_and(|updated| updated > at) {
+                return Ok(true);
             }
             if snapshot.sees(extent) {
-                return false;
+                return Ok(false);
             }
         }
-        record = merged.next[number] as usize;
+        next = index.merged().next(number)?;
     }
-    true
+    Ok(true)
 }
 
 /// The last visible version before a DELETE entry. Usually the one that the merge noted; when that one is not part of
 /// the snapshot, an older one is sought.
-fn last_version(snapshot: &Snapshot, index: &Index, noted: usize) -> Option<(usize, usize)> {
-    let (extent, row) = index.locate(noted.checked_sub(1)?);
+fn last_version(snapshot: &Snapshot, index: &Index, noted: usize) -> Result<Option<(usize, usize)>, Damaged> {
+    let Some(noted) = noted.checked_sub(1) else { return Ok(None) };
+    let (extent, row) = index.locate(noted);
     if snapshot.sees(extent) {
-        return Some((extent, row));
+        return Ok(Some((extent, row)));
     }
-    let columns = index.extents()[extent].columns();
-    let (resource_type, id) = (columns.type_of(row), columns.id_of(row));
+    let columns = index.extents()[extent].row(row)?;
+    let (resource_type, id) = (columns.type_of(row), index.extents()[extent].row_id(row)?);
     let noted_updated = columns.updated_of(row);
-    super::cohort::rows_of(snapshot, resource_type, &id)
-        .into_iter()
-        .filter(|(extent, row)| index.extents()[*extent].columns().updated_of(*row) <= noted_updated)
-        .max_by(|a, b| {
-            let key = |at: &(usize, usize)| {
-                let columns = index.extents()[at.0].columns();
-                (columns.updated_of(at.1), columns.version_of(at.1), index.starts().row[at.0] + at.1)
-            };
-            key(a).cmp(&key(b))
-        })
+    let mut best = None;
+    for (extent, row) in super::cohort::rows_of(snapshot, resource_type, &id)? {
+        let columns = index.extents()[extent].prove_columns(&[Column::VersionId, Column::Heap])?;
+        if columns.updated_of(row) <= noted_updated {
+            let key = (columns.updated_of(row), columns.version_of(row), index.starts().row[extent] + row);
+            if best.as_ref().is_none_or(|(known, _)| *known < key) {
+                best = Some((key, (extent, row)));
+            }
+        }
+    }
+    Ok(best.map(|(_, place)| place))
 }

@@ -1,11 +1,16 @@
-//! Which rows an export takes: the request, the cohort it names, and one pass over the columns of the snapshot.
+//! Which rows an export takes: the request, the cohort it names, and the selection, which has two ways to one answer.
 
 pub mod bitmap;
 pub mod cohort;
+pub mod columns;
 pub mod deletions;
+pub mod filter;
+pub mod postings;
 pub mod request;
+pub mod row_set;
 pub mod selection;
+pub mod zones;
 
 pub use cohort::Cohort;
-pub use request::{Bounds, ExportRequest, Late, Members, MissingLastUpdated, Population};
+pub use request::{Bounds, ExportRequest, Late, Members, MissingLastUpdated, Population, Way};
 pub use selection::{Ledger, Selection};

@@ -1,74 +1,281 @@
-//! Reading an extent: typed columns over its bytes, checked once so that later indexing cannot fail.
+//! Reading an extent: typed columns over its bytes, proven before they are believed.
 //!
-//! Nothing here knows other extents; what only the whole store can tell is in the generation.
+//! An extent is opened by its header, when something is first asked of it. What is read of its columns is proven page
+//! by page ([`Extent::prove`], [`Extent::row`]) or as a whole ([`Extent::prove_whole`]); what was proven is as outpour
+//! wrote it, so that later indexing cannot fail. [`Extent::open`] checks all of it, relations too, for files that
+//! somebody else may have touched. Nothing here knows other extents; what only the whole store can tell is merged.
 
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 use super::index_file::IndexBytes;
 use super::key::{self, IdClass, Version};
-use super::layout::{BASE_BITS, Column, Head, NO_INSTANT, Places, flag, kind};
+use super::layout::{BASE_BITS, COLUMNS, Column, HEADER_BYTES, Head, NO_INSTANT, Places, ZONE_ROWS, flag, kind};
+use super::sealed::{Damaged, Seals};
 use crate::bytes::columns::{hashes, i64s, u32s, u64s};
 use crate::extract::FaultKind;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::{Id, ResourceType};
 
-/// An extent of the index, opened.
+/// An extent of the index.
 #[derive(Clone)]
-pub struct Extent {
+pub struct Extent(Arc<Inner>);
+
+struct Inner {
     bytes: Arc<IndexBytes>,
+    at: u64,
+    head: Head,
+    opened: OnceLock<Result<Opened, Damaged>>,
+}
+
+struct Opened {
     at: usize,
     places: Places,
+    seals: Seals,
+}
+
+impl Opened {
+    fn read(bytes: &[u8], at: u64) -> Result<Opened, Damaged> {
+        let at = usize::try_from(at).map_err(|_| Damaged("it lies beyond the file"))?;
+        let own = bytes.get(at..).ok_or(Damaged("it lies beyond the file"))?;
+        if at % 8 != 0 {
+            return Err(Damaged("it is not aligned"));
+        }
+        let places = Places::read(own).map_err(Damaged)?;
+        if !places.front_intact(own) {
+            return Err(Damaged("its checksum does not hold"));
+        }
+        let seals = Seals::new(HEADER_BYTES, places.front()..places.head.size as usize);
+        Ok(Opened { at, places, seals })
+    }
 }
 
 impl Extent {
-    /// Opens the extent that begins at `at`, checks its checksum and every relation that indexing relies on.
+    /// Opens the extent that begins at `at` and checks all of it: header, seals, pages and every relation.
     ///
     /// # Errors
     /// A sentence that says what is wrong; the caller rebuilds.
     pub fn open(bytes: Arc<IndexBytes>, at: u64) -> Result<Extent, &'static str> {
-        let at = usize::try_from(at).map_err(|_| "it lies beyond the file")?;
-        let own = bytes.get(at..).ok_or("it lies beyond the file")?;
-        if at % 8 != 0 {
-            return Err("it is not aligned");
-        }
-        let places = Places::read(own)?;
-        if !places.intact(own) {
-            return Err("its checksum does not hold");
-        }
-        let extent = Extent { bytes, at, places };
+        let opened = Opened::read(&bytes, at).map_err(|damaged| damaged.0)?;
+        let extent =
+            Extent(Arc::new(Inner { bytes, at, head: opened.places.head, opened: OnceLock::from(Ok(opened)) }));
+        extent.prove_whole().map_err(|damaged| damaged.0)?;
         extent.columns().check()?;
         Ok(extent)
     }
 
+    /// The extent that begins at `at` and has this header, as what was merged over the store has it. Nothing is read
+    /// of it yet.
+    pub fn known(bytes: Arc<IndexBytes>, at: u64, head: Head) -> Extent {
+        Extent(Arc::new(Inner { bytes, at, head, opened: OnceLock::new() }))
+    }
+
+    fn opened(&self) -> Result<&Opened, Damaged> {
+        let opened = self.0.opened.get_or_init(|| match Opened::read(&self.0.bytes, self.0.at)? {
+            opened if opened.places.head == self.0.head => Ok(opened),
+            _ => Err(Damaged("its header is another than the one that was merged")),
+        });
+        opened.as_ref().map_err(|damaged| *damaged)
+    }
+
     /// The header.
     pub fn head(&self) -> &Head {
-        &self.places.head
+        &self.0.head
     }
 
     /// Number of rows.
     pub fn rows(&self) -> usize {
-        self.places.count(Column::Offset)
+        self.0.head.rows as usize
     }
 
     /// Number of DELETE entries.
     pub fn tombstones(&self) -> usize {
-        self.places.count(Column::TombType)
+        self.0.head.tombstones as usize
     }
 
     /// Number of elements and of bytes of a column.
     pub fn column_size(&self, column: Column) -> (usize, usize) {
-        (self.places.count(column), self.places.column(column).len())
+        self.opened().map_or((0, 0), |opened| (opened.places.count(column), opened.places.column(column).len()))
     }
 
-    /// Its bytes, as they lie on disk.
+    /// Its bytes, as they lie on disk; none when its header is damaged.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes[self.at..self.at + self.places.head.size as usize]
+        self.opened().map_or(&[], |opened| &self.0.bytes[opened.at..][..opened.places.head.size as usize])
     }
 
-    /// Every column.
+    /// Proves elements of a column.
+    ///
+    /// # Errors
+    /// [`Damaged`] when they are not what was written, or not there.
+    pub fn prove(&self, column: Column, elements: Range<usize>) -> Result<(), Damaged> {
+        let opened = self.opened()?;
+        let (place, width) = (opened.places.column(column), COLUMNS[column as usize].width);
+        if elements.start > elements.end || elements.end > opened.places.count(column) {
+            return Err(Damaged("a number points nowhere"));
+        }
+        opened.seals.prove(self.bytes(), place.start + elements.start * width..place.start + elements.end * width)
+    }
+
+    /// Proves all of some columns.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn prove_columns(&self, columns: &[Column]) -> Result<Columns<'_>, Damaged> {
+        let opened = self.opened()?;
+        for column in columns {
+            opened.seals.prove(self.bytes(), opened.places.column(*column))?;
+        }
+        Ok(self.columns())
+    }
+
+    /// Proves every column.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn prove_whole(&self) -> Result<Columns<'_>, Damaged> {
+        self.opened()?.seals.prove_whole(self.bytes())?;
+        Ok(self.columns())
+    }
+
+    /// The columns, with what selecting and copying reads of a row proven: its place, type, flags and lastUpdated.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn row(&self, row: usize) -> Result<Columns<'_>, Damaged> {
+        self.row_proven(row)?;
+        Ok(self.columns())
+    }
+
+    /// Like [`Extent::row`], for who has the columns.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn row_proven(&self, row: usize) -> Result<(), Damaged> {
+        let opened = self.opened()?;
+        if !opened.seals.is_whole() {
+            if row >= self.rows() {
+                return Err(Damaged("a number points nowhere"));
+            }
+            for column in [Column::Offset, Column::Length, Column::LastUpdated, Column::Type, Column::Flags] {
+                self.prove(column, row..row + 1)?;
+            }
+            if opened.places.count(Column::Exact) > 0 {
+                self.prove_columns(&[Column::Exact, Column::Heap])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The columns, with a row's owners proven.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn row_owners(&self, row: usize) -> Result<&[u32], Damaged> {
+        self.prove(Column::OwnerStart, row..row + 2)?;
+        let columns = self.columns();
+        let owners = columns.owner_start[row] as usize..columns.owner_start[row + 1] as usize;
+        self.prove(Column::Owner, owners.clone())?;
+        Ok(&columns.owner[owners])
+    }
+
+    /// The rows of an owner, ascending, proven.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn posting(&self, owner: usize) -> Result<&[u32], Damaged> {
+        self.prove(Column::PostingStart, owner..owner + 2)?;
+        let columns = self.columns();
+        let rows = columns.posting_start[owner] as usize..columns.posting_start[owner + 1] as usize;
+        self.prove(Column::Posting, rows.clone())?;
+        Ok(&columns.posting[rows])
+    }
+
+    /// References (see [`kind`]) of everything whose hash of (type, id) is this one, proven.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn named(&self, hash: u64) -> Result<&[u32], Damaged> {
+        let columns = self.columns();
+        let bound = |after: &dyn Fn(u64) -> bool| -> Result<usize, Damaged> {
+            let (mut low, mut high) = (0, self.column_size(Column::SortedHash).0);
+            while low < high {
+                let middle = low + (high - low) / 2;
+                self.prove(Column::SortedHash, middle..middle + 1)?;
+                match after(columns.sorted_hash[middle]) {
+                    true => high = middle,
+                    false => low = middle + 1,
+                }
+            }
+            Ok(low)
+        };
+        let same = bound(&|known| known >= hash)?..bound(&|known| known > hash)?;
+        self.prove(Column::SortedRef, same.clone())?;
+        Ok(&columns.sorted_ref[same])
+    }
+
+    /// The columns, with a DELETE entry proven.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn tombstone(&self, at: usize) -> Result<Columns<'_>, Damaged> {
+        for column in [Column::TombType, Column::TombId, Column::TombBase, Column::TombUpdated] {
+            self.prove(column, at..at + 1)?;
+        }
+        let columns = self.columns();
+        let in_heap = columns.tomb_base[at] >> 30 == IdClass::Heap as u32;
+        if in_heap || self.column_size(Column::Exact).0 > 0 {
+            self.prove_columns(&[Column::Exact, Column::Heap])?;
+        }
+        Ok(columns)
+    }
+
+    /// The columns, with a target of a Provenance proven, but for its id.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn target(&self, at: usize) -> Result<Columns<'_>, Damaged> {
+        self.prove(Column::TargetRow, at..at + 1)?;
+        self.prove(Column::TargetBase, at..at + 1)?;
+        Ok(self.columns())
+    }
+
+    /// A row's id, proven.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn row_id(&self, row: usize) -> Result<Id, Damaged> {
+        self.row(row)?;
+        self.prove(Column::Id, row..row + 1)?;
+        let columns = self.columns();
+        if columns.flags[row] & flag::ID_CLASS == IdClass::Heap as u8 {
+            self.prove_columns(&[Column::Heap])?;
+        }
+        Ok(columns.id_of(row))
+    }
+
+    /// An owner's id, proven.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn owner_id(&self, owner: usize) -> Result<Id, Damaged> {
+        self.prove(Column::OwnerId, owner..owner + 1)?;
+        self.prove(Column::OwnerBase, owner..owner + 1)?;
+        let columns = self.columns();
+        if columns.owner_base[owner] >> 30 == IdClass::Heap as u32 {
+            self.prove_columns(&[Column::Heap])?;
+        }
+        Ok(columns.owner_id_of(owner))
+    }
+
+    /// Every column, as it lies there: what has not been proven may be anything. Without an intact header they are
+    /// empty.
     pub fn columns(&self) -> Columns<'_> {
+        let opened = self.opened();
         let bytes = self.bytes();
-        let of = |column| &bytes[self.places.column(column)];
+        let of = |column| match &opened {
+            Ok(opened) => &bytes[opened.places.column(column)],
+            Err(_) => &[],
+        };
         // Columns are 8-byte aligned in an aligned extent and their lengths divide, so the casts hold.
         let words = |column| u32s(of(column)).expect("an aligned column");
         let longs = |column| u64s(of(column)).expect("an aligned column");
@@ -84,6 +291,10 @@ impl Extent {
             flags: of(Column::Flags),
             owner_start: words(Column::OwnerStart),
             owner: words(Column::Owner),
+            posting_start: words(Column::PostingStart),
+            posting: words(Column::Posting),
+            several: words(Column::Several),
+            updated_max: ticks(Column::UpdatedMax),
             sorted_hash: longs(Column::SortedHash),
             sorted_ref: words(Column::SortedRef),
             owner_hash: longs(Column::OwnerHash),
@@ -122,6 +333,10 @@ pub struct Columns<'a> {
     pub flags: &'a [u8],
     pub owner_start: &'a [u32],
     pub owner: &'a [u32],
+    pub posting_start: &'a [u32],
+    pub posting: &'a [u32],
+    pub several: &'a [u32],
+    pub updated_max: &'a [i64],
     pub sorted_hash: &'a [u64],
     pub sorted_ref: &'a [u32],
     pub owner_hash: &'a [u64],
@@ -161,8 +376,8 @@ pub struct FaultRow {
 }
 
 impl<'a> Columns<'a> {
-    /// The relations that make every later index legal. One pass over the small columns; a file whose checksum holds
-    /// fails only if it was forged.
+    /// The relations that make every later index legal. One pass over the columns; a file whose seals hold fails only
+    /// if it was forged.
     fn check(&self) -> Result<(), &'static str> {
         let rows = self.offset.len();
         let owners = self.owner_hash.len();
@@ -185,6 +400,9 @@ impl<'a> Columns<'a> {
             || !same(&[self.tomb_id.len(), self.tomb_base.len(), self.tomb_updated.len()], tombs)
             || !same(&[self.target_type.len(), self.target_id.len(), self.target_base.len()], targets)
             || !same(&[self.sorted_hash.len(), self.sorted_ref.len()], rows + tombs + targets)
+            || self.posting_start.len() != owners + 1
+            || self.posting.len() != self.owner.len()
+            || self.updated_max.len() != rows.div_ceil(ZONE_ROWS)
             || self.base_count.len() != bases
             || bases == 0
             || self.fault_count.len() != FaultKind::ALL.len()
@@ -196,6 +414,10 @@ impl<'a> Columns<'a> {
         if !ordered || self.owner_start[0] != 0 || self.owner_start[rows] as usize != self.owner.len() {
             return Err("its owners do not fit");
         }
+        let ordered = self.posting_start.windows(2).all(|pair| pair[0] <= pair[1]);
+        if !ordered || self.posting_start[0] != 0 || self.posting_start[owners] as usize != self.posting.len() {
+            return Err("its postings do not fit");
+        }
         let types = |column: &[u8]| column.iter().all(|at| (*at as usize) < ResourceType::COUNT);
         let below = |column: &[u32], bound: usize| column.iter().all(|at| (*at as usize) < bound);
         let based = |column: &[u32]| {
@@ -203,6 +425,8 @@ impl<'a> Columns<'a> {
         };
         if !below(self.owner, owners)
             || !below(self.target_row, rows)
+            || !below(self.posting, rows)
+            || !below(self.several, rows)
             || !types(self.resource_type)
             || !types(self.tomb_type)
             || !types(self.target_type)

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use super::key::{self, IdClass};
-use super::layout::{self, COLUMN_COUNT, Column, Head, NO_INSTANT, flag, kind};
+use super::layout::{self, COLUMN_COUNT, Column, Head, NO_INSTANT, ZONE_ROWS, flag, kind};
 use crate::bytes::columns::{as_bytes_i64, as_bytes_u32, as_bytes_u64};
 use crate::extract::{Facts, Fault, FaultKind, LastUpdated, ResourceFacts};
 use crate::fhir::{Id, Reference, ResourceType};
@@ -138,6 +138,7 @@ impl ExtentBuilder {
         let (resource_type, id) = (facts.resource_type(), facts.id());
         let (class, packed) = key::pack_id(id, &mut self.heap);
         let mut flags = class as u8;
+        self.head.add_type(facts.resource_type.index());
         if leading_space {
             flags |= flag::LEADING_SPACE;
         }
@@ -153,6 +154,7 @@ impl ExtentBuilder {
             LastUpdated::Missing => NO_INSTANT,
             LastUpdated::Illegal => {
                 flags |= flag::ILLEGAL_UPDATED;
+                self.head.illegal_updated += 1;
                 NO_INSTANT
             }
         };
@@ -282,6 +284,7 @@ impl ExtentBuilder {
     pub fn finish(mut self, end: u64, content: u64) -> Vec<u8> {
         self.head.end = end;
         self.head.content = content;
+        self.summarise();
         // Owners in the order of their hashes, so that dictionaries merge without sorting again.
         let mut order: Vec<u32> = (0..self.owner_list.len() as u32).collect();
         order.sort_unstable_by_key(|at| {
@@ -295,6 +298,16 @@ impl ExtentBuilder {
         for owner in &mut self.owner {
             *owner = place[*owner as usize];
         }
+        let (posting_start, posting) = postings(&self.owner_start, &self.owner, order.len());
+        let rows = 0..self.offset.len() as u32;
+        let owners_of = |row: u32| self.owner_start[row as usize + 1] - self.owner_start[row as usize];
+        let several: Vec<u32> = rows.filter(|row| owners_of(*row) > 1).collect();
+        // A zone with an undated row has the greatest value, so that nothing passes it by.
+        let zone = |rows: &[i64]| match rows.contains(&NO_INSTANT) {
+            true => i64::MAX,
+            false => rows.iter().copied().max().unwrap_or(NO_INSTANT),
+        };
+        let updated_max: Vec<i64> = self.last_updated.chunks(ZONE_ROWS).map(zone).collect();
         let mut owner_hash = Vec::with_capacity(order.len());
         let mut owner_id = Vec::with_capacity(order.len());
         let mut owner_base = Vec::with_capacity(order.len());
@@ -325,6 +338,10 @@ impl ExtentBuilder {
         put(Column::Flags, &self.flags);
         put(Column::OwnerStart, as_bytes_u32(&self.owner_start));
         put(Column::Owner, as_bytes_u32(&self.owner));
+        put(Column::PostingStart, as_bytes_u32(&posting_start));
+        put(Column::Posting, as_bytes_u32(&posting));
+        put(Column::Several, as_bytes_u32(&several));
+        put(Column::UpdatedMax, as_bytes_i64(&updated_max));
         put(Column::SortedHash, as_bytes_u64(&sorted_hash));
         put(Column::SortedRef, as_bytes_u32(&sorted_ref));
         put(Column::OwnerHash, as_bytes_u64(&owner_hash));
@@ -348,4 +365,36 @@ impl ExtentBuilder {
         put(Column::Heap, &self.heap);
         layout::encode(self.head, &columns)
     }
+
+    /// What the header says of the columns, so that most questions need not touch them.
+    fn summarise(&mut self) {
+        let greatest = |ticks: &[i64]| ticks.iter().copied().max().unwrap_or(NO_INSTANT) as u64;
+        self.head.updated_max = greatest(&self.last_updated);
+        self.head.tombstone_updated_max = greatest(&self.tomb_updated);
+        self.head.tombstones_undated = self.tomb_updated.iter().filter(|ticks| **ticks == NO_INSTANT).count() as u64;
+        self.head.rows = self.offset.len() as u64;
+        self.head.tombstones = self.tomb_type.len() as u64;
+        self.head.targets = self.target_row.len() as u64;
+        self.head.owners = self.owner_list.len() as u64;
+        self.head.bases = self.bases.len() as u64;
+    }
+}
+
+/// The rows of each owner, ascending: where each owner's begin, then all of them.
+pub fn postings(owner_start: &[u32], owner: &[u32], owners: usize) -> (Vec<u32>, Vec<u32>) {
+    let mut start = vec![0u32; owners + 1];
+    owner.iter().for_each(|owner| start[*owner as usize + 1] += 1);
+    for at in 0..owners {
+        start[at + 1] += start[at];
+    }
+    let mut next = start.clone();
+    let mut rows = vec![0; owner.len()];
+    for (row, pair) in owner_start.windows(2).enumerate() {
+        for owner in &owner[pair[0] as usize..pair[1] as usize] {
+            let slot = &mut next[*owner as usize];
+            rows[*slot as usize] = row as u32;
+            *slot += 1;
+        }
+    }
+    (start, rows)
 }

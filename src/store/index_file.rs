@@ -7,11 +7,13 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::ops::Deref;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use crate::bytes::map::{GrowFile, ReadMap, memory_file};
 use crate::bytes::private::{create_private, private_directory};
+use crate::bytes::source::Stamp;
 
 /// Name of the lock file of an index directory.
 const LOCK: &str = "lock";
@@ -31,6 +33,13 @@ impl Deref for IndexBytes {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl IndexBytes {
+    /// Size and times when it was opened.
+    pub fn stamp(&self) -> Stamp {
+        self.0.source().stamp()
     }
 }
 
@@ -120,16 +129,31 @@ impl Home {
         }
     }
 
-    /// Replaces a small file as a whole: temporary file, sync, rename.
-    pub fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    /// Replaces a small file as a whole: temporary file, sync, rename. `bytes` is given the time of the new file, in
+    /// nanoseconds since the Unix epoch: the file system's own clock.
+    pub fn replace(&self, name: &str, bytes: &mut dyn FnMut(i64) -> Vec<u8>) -> io::Result<()> {
         match self {
             Home::Directory(path) => {
                 let temporary = path.join(format!("{name}.part"));
+                std::fs::remove_file(&temporary).ok();
                 let mut file = create_private(&temporary)?;
-                file.set_len(0)?;
-                file.write_all(bytes)?;
+                let now = Stamp::of_metadata(&file.metadata()?).mtime_ns;
+                file.write_all(&bytes(now))?;
                 file.sync_data()?;
                 std::fs::rename(&temporary, path.join(name))
+            }
+            Home::Memory(_) => self.create(name)?.write_all(&bytes(i64::MIN)),
+        }
+    }
+
+    /// Overwrites a small file in place; with `sync`, to the disk. A reader may find it torn.
+    pub fn overwrite(&self, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
+        match self {
+            Home::Directory(path) => {
+                let file = create_private(&path.join(name))?;
+                file.write_all_at(bytes, 0)?;
+                file.set_len(bytes.len() as u64)?;
+                if sync { file.sync_data() } else { Ok(()) }
             }
             Home::Memory(_) => self.create(name)?.write_all(bytes),
         }

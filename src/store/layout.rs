@@ -1,12 +1,15 @@
-//! The one place that knows how an extent lies on disk: a header, then columns, each aligned to 8 bytes.
+//! The one place that knows how an extent lies on disk: a header, seals, then columns, each aligned to 8 bytes.
 //!
 //! All integers are little-endian. Offsets derive from the lengths before them; a reader checks magic, version,
-//! lengths and checksum before it believes anything. `src/docs/format.md` is compared with [`COLUMNS`] by a test.
+//! lengths and the header's checksum, and the seal of every page that it reads, before it believes anything.
+//! `src/docs/format.md` is compared with [`COLUMNS`] by a test.
+
+use super::sealed::{Seals, checksum, seal_count, write_seals};
 
 /// First bytes of an extent.
 pub const MAGIC: [u8; 8] = *b"OUTPOUR\x01";
 /// Version of the layout; another version is rebuilt from the store, never converted.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A column: what it holds, bytes an element, and what an element stands for.
 pub struct ColumnInfo {
@@ -44,6 +47,10 @@ columns! {
     Flags "flags" 1 "row" "see the flags below";
     OwnerStart "owner_start" 4 "row, and one more" "first of the row's owners";
     Owner "owner" 4 "row and owner" "place in the extent's owner dictionary";
+    PostingStart "posting_start" 4 "owner, and one more" "first of the owner's rows";
+    Posting "posting" 4 "row and owner" "a row of the owner, ascending";
+    Several "several" 4 "row of several owners" "its number";
+    UpdatedMax "updated_max" 8 "64 rows, the last ones included" "greatest last_updated among them, greatest value if one has none";
     SortedHash "sorted_hash" 8 "row, tombstone, target" "hash of (type, id), ascending";
     SortedRef "sorted_ref" 4 "row, tombstone, target" "its number; the two top bits tell which: 0 row, 2 tombstone, 3 target";
     OwnerHash "owner_hash" 8 "owner" "hash of (base, id), ascending";
@@ -99,68 +106,153 @@ pub const NO_INSTANT: i64 = i64::MIN;
 /// Bits of a `*_base` element that number the base; the two above are the class of the id beside it.
 pub const BASE_BITS: u32 = (1 << 30) - 1;
 
-/// Fixed part of the header, before the column table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Head {
-    /// Bytes of the whole extent on disk, a multiple of 8.
-    pub size: u64,
-    /// Start in the (uncompressed) file.
-    pub start: u64,
-    /// End in the (uncompressed) file.
-    pub end: u64,
-    /// xxh3 (64 bit) of the file's bytes from start to end.
-    pub content: u64,
-    /// Lines, of any kind.
-    pub lines: u64,
-    /// Blank lines.
-    pub blank: u64,
-    /// Faulty lines.
-    pub faulty: u64,
-    /// Lines of DELETE entries.
-    pub tombstone_lines: u64,
-    /// Rows without `meta.lastUpdated`, or with an illegal one.
-    pub undated: u64,
+macro_rules! head {
+    ($($(#[$doc:meta])* $field:ident;)*) => {
+        /// Fixed part of the header, before the column table. Of a merged file, what it repeats of each extent.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Head { $($(#[$doc])* pub $field: u64,)* }
+
+        /// Words of a [`Head`].
+        pub const HEAD_WORDS: usize = [$(stringify!($field)),*].len();
+
+        impl Head {
+            /// Its words as they lie on disk.
+            pub fn words(&self) -> [u64; HEAD_WORDS] {
+                [$(self.$field),*]
+            }
+
+            /// The head of these words.
+            pub fn from_words(words: &[u64; HEAD_WORDS]) -> Head {
+                let [$($field),*] = *words;
+                Head { $($field),* }
+            }
+        }
+    };
 }
 
-const HEAD_WORDS: usize = 9;
-/// Bytes of the header with the column table.
+head! {
+    /// Bytes of the whole extent on disk, a multiple of 8.
+    size;
+    /// Start in the (uncompressed) file.
+    start;
+    /// End in the (uncompressed) file.
+    end;
+    /// xxh3 (64 bit) of the file's bytes from start to end.
+    content;
+    /// Lines, of any kind.
+    lines;
+    /// Blank lines.
+    blank;
+    /// Faulty lines.
+    faulty;
+    /// Lines of DELETE entries.
+    tombstone_lines;
+    /// Rows without `meta.lastUpdated`, or with an illegal one.
+    undated;
+    /// Rows whose `meta.lastUpdated` is there but illegal.
+    illegal_updated;
+    /// Greatest last_updated of the rows (an `i64`), the least value when none has one.
+    updated_max;
+    /// Rows.
+    rows;
+    /// DELETE entries.
+    tombstones;
+    /// DELETE entries without an instant.
+    tombstones_undated;
+    /// Greatest instant of the DELETE entries (an `i64`), the least value when none has one.
+    tombstone_updated_max;
+    /// Targets of Provenances.
+    targets;
+    /// Owners.
+    owners;
+    /// Reference bases.
+    bases;
+    /// Types of its rows, a bit each: the first 64.
+    types_0;
+    /// The next 64.
+    types_1;
+    /// The others.
+    types_2;
+}
+
+const _: () = assert!(crate::fhir::ResourceType::COUNT <= 192, "the types of an extent are 192 bits");
+
+impl Head {
+    /// Greatest last_updated of the rows, in ticks.
+    pub fn updated_max(&self) -> i64 {
+        self.updated_max as i64
+    }
+
+    /// Greatest instant of the DELETE entries, in ticks.
+    pub fn tombstone_updated_max(&self) -> i64 {
+        self.tombstone_updated_max as i64
+    }
+
+    /// Whether it has rows of the type of this number.
+    pub fn has_type(&self, index: usize) -> bool {
+        [self.types_0, self.types_1, self.types_2][index / 64] >> (index % 64) & 1 != 0
+    }
+
+    /// How many types its rows have.
+    pub fn type_count(&self) -> u32 {
+        self.types_0.count_ones() + self.types_1.count_ones() + self.types_2.count_ones()
+    }
+
+    /// Notes that it has rows of the type of this number.
+    pub fn add_type(&mut self, index: usize) {
+        *[&mut self.types_0, &mut self.types_1, &mut self.types_2][index / 64] |= 1 << (index % 64);
+    }
+}
+
+/// Rows that one element of `updated_max` speaks for.
+pub const ZONE_ROWS: usize = 64;
+/// Bytes of the header with the column table; the seals follow.
 pub const HEADER_BYTES: usize = 8 + 8 + 8 + HEAD_WORDS * 8 + COLUMN_COUNT * 8;
-/// Offset of the checksum (xxh3 of everything behind it).
+/// Offset of the checksum (xxh3 of the rest of the header and of the seals).
 const CHECKSUM_AT: usize = 16;
+
+/// Bytes of the header and the seals of an extent whose columns take so many bytes.
+fn front_bytes(body: usize) -> usize {
+    HEADER_BYTES + (seal_count(body) * 4).next_multiple_of(8)
+}
 
 /// Lays the header and the columns out in one run of bytes.
 pub fn encode(mut head: Head, columns: &[&[u8]; COLUMN_COUNT]) -> Vec<u8> {
     let body: usize = columns.iter().map(|column| column.len().next_multiple_of(8)).sum();
-    head.size = (HEADER_BYTES + body) as u64;
-    let mut out = Vec::with_capacity(HEADER_BYTES + body);
+    let front = front_bytes(body);
+    head.size = (front + body) as u64;
+    let mut out = Vec::with_capacity(front + body);
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.extend_from_slice(&(COLUMN_COUNT as u32).to_le_bytes());
     out.extend_from_slice(&[0; 8]);
-    let words = [
-        head.size,
-        head.start,
-        head.end,
-        head.content,
-        head.lines,
-        head.blank,
-        head.faulty,
-        head.tombstone_lines,
-        head.undated,
-    ];
-    for word in words {
+    for word in head.words() {
         out.extend_from_slice(&word.to_le_bytes());
     }
     for column in columns {
         out.extend_from_slice(&(column.len() as u64).to_le_bytes());
     }
+    out.resize(front, 0);
     for column in columns {
         out.extend_from_slice(column);
         out.resize(out.len().next_multiple_of(8), 0);
     }
-    let checksum = xxhash_rust::xxh3::xxh3_64(&out[CHECKSUM_AT + 8..]);
-    out[CHECKSUM_AT..CHECKSUM_AT + 8].copy_from_slice(&checksum.to_le_bytes());
+    seal(&mut out, front);
     out
+}
+
+/// Writes the seals and the checksum of an extent whose columns begin at `front`.
+pub fn seal(extent: &mut [u8], front: usize) {
+    let (head, body) = extent.split_at_mut(front);
+    write_seals(&mut head[HEADER_BYTES..], body);
+    let sum = checksum(&head[CHECKSUM_AT + 8..]);
+    head[CHECKSUM_AT..CHECKSUM_AT + 8].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// Whether every checksum and seal of the extent that `bytes` begin with holds.
+pub fn intact(bytes: &[u8], places: &Places) -> bool {
+    let seals = Seals::new(HEADER_BYTES, places.front..places.head.size as usize);
+    places.front_intact(bytes) && seals.prove_whole(bytes).is_ok()
 }
 
 /// Where the columns of an extent lie, relative to its first byte.
@@ -168,6 +260,7 @@ pub fn encode(mut head: Head, columns: &[&[u8]; COLUMN_COUNT]) -> Vec<u8> {
 pub struct Places {
     /// The header's fixed part.
     pub head: Head,
+    front: usize,
     columns: [(usize, usize); COLUMN_COUNT],
 }
 
@@ -189,13 +282,26 @@ impl Places {
         for (at, slot) in words.iter_mut().enumerate() {
             *slot = word(24 + at * 8).ok_or("it is shorter than a header")?;
         }
-        let [size, start, end, content, lines, blank, faulty, tombstone_lines, undated] = words;
-        let head = Head { size, start, end, content, lines, blank, faulty, tombstone_lines, undated };
+        let head = Head::from_words(&words);
+        let Head { size, start, end, .. } = head;
         if size > bytes.len() as u64 || size % 8 != 0 || start > end {
             return Err("its lengths do not fit");
         }
+        let mut body = 0u64;
+        for column in 0..COLUMN_COUNT {
+            let len = word(24 + HEAD_WORDS * 8 + column * 8).ok_or("it is shorter than a header")?;
+            // `size` bounds every sum, so none overflows.
+            if len > size || body > size {
+                return Err("its columns do not fit");
+            }
+            body += len.next_multiple_of(8);
+        }
+        if body > size {
+            return Err("its columns do not fit");
+        }
+        let front = front_bytes(body as usize);
         let mut columns = [(0, 0); COLUMN_COUNT];
-        let mut at = HEADER_BYTES as u64;
+        let mut at = front as u64;
         for (column, slot) in columns.iter_mut().enumerate() {
             let len = word(24 + HEAD_WORDS * 8 + column * 8).ok_or("it is shorter than a header")?;
             // `size` bounds every sum below, so none overflows.
@@ -208,13 +314,28 @@ impl Places {
         if at != size {
             return Err("its columns do not fill it");
         }
-        Ok(Places { head, columns })
+        let places = Places { head, front, columns };
+        let counted = [
+            (Column::Offset, head.rows),
+            (Column::TombType, head.tombstones),
+            (Column::TargetRow, head.targets),
+            (Column::OwnerHash, head.owners),
+        ];
+        if counted.iter().any(|(column, count)| places.count(*column) as u64 != *count) {
+            return Err("its columns are not as long as its header says");
+        }
+        Ok(places)
     }
 
-    /// Whether the checksum of `bytes` (which begin with the extent) holds.
-    pub fn intact(&self, bytes: &[u8]) -> bool {
+    /// Where the columns begin, relative to the extent.
+    pub fn front(&self) -> usize {
+        self.front
+    }
+
+    /// Whether the checksum of the header and seals of `bytes` (which begin with the extent) holds.
+    pub fn front_intact(&self, bytes: &[u8]) -> bool {
         let stored = u64::from_le_bytes(bytes[CHECKSUM_AT..CHECKSUM_AT + 8].try_into().expect("8 bytes"));
-        xxhash_rust::xxh3::xxh3_64(&bytes[CHECKSUM_AT + 8..self.head.size as usize]) == stored
+        checksum(&bytes[CHECKSUM_AT + 8..self.front]) == stored
     }
 
     /// Byte range of a column.

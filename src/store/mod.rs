@@ -5,17 +5,22 @@
 //! files or clocks.
 
 pub mod extent;
-mod extent_builder;
+pub mod extent_builder;
+mod files;
 pub mod generation;
 pub mod index_file;
 pub mod key;
 pub mod layout;
 mod lines;
 pub mod merge;
+mod merge_more;
+pub mod merged;
 mod refresh;
 pub mod rows;
 mod scan;
+pub mod sealed;
 pub mod snapshot;
+mod standing;
 pub mod walk;
 
 use std::path::{Path, PathBuf};
@@ -27,6 +32,7 @@ use crate::bytes::source::Access;
 use crate::error::IndexError;
 use crate::extract::Validate;
 use crate::fhir::Instant;
+use refresh::Trust;
 pub use refresh::Work;
 pub use snapshot::{Index, Snapshot, SnapshotRecord};
 
@@ -41,11 +47,14 @@ pub struct StoreOptions {
     pub kernel: Kernel,
     /// What a scan checks; `None` takes what the index was made with, [`Validate::Full`] for a new one.
     pub validate: Option<Validate>,
+    /// Whether what the index remembers of a snapshot is on the disk before the snapshot is given. Without, a loss of
+    /// power may cost the memory of the last snapshots, and an export since an earlier one then takes some rows again.
+    pub sync: bool,
 }
 
 impl Default for StoreOptions {
     fn default() -> StoreOptions {
-        StoreOptions { index_dir: None, access: Access::called(), kernel: Kernel::detect(), validate: None }
+        StoreOptions { index_dir: None, access: Access::called(), kernel: Kernel::detect(), validate: None, sync: true }
     }
 }
 
@@ -141,8 +150,12 @@ impl Store {
 
     /// The greatest T of the snapshots that the store's index remembers.
     pub fn latest_snapshot(&self) -> Option<Instant> {
-        let bytes = std::fs::read(self.index_dir().join(generation::FILE)).ok()?;
-        let ticks = generation::Generation::from_bytes(&bytes)?.latest?;
+        let read = |name: &str| std::fs::read(self.index_dir().join(name)).ok();
+        let mut generation = generation::Generation::from_bytes(&read(generation::FILE)?)?;
+        if let Some(note) = read(generation::NOTE).and_then(|bytes| generation::Note::from_bytes(&bytes)) {
+            generation.apply(&note);
+        }
+        let ticks = generation.latest?;
         Some(Instant { ticks, rest: Box::default() })
     }
 
@@ -165,7 +178,7 @@ impl Store {
     /// # Errors
     /// When the store cannot be read as a whole, or the watch says stop.
     pub fn snapshot_watched(&self, as_of: Instant, watch: &Watch) -> Result<(Snapshot, Work), IndexError> {
-        let (index, work) = refresh::refresh(self, Some(&as_of), watch)?;
+        let (index, work) = refresh::refresh(self, Some(&as_of), watch, Trust::Stamps)?;
         Ok((Snapshot::new(Arc::new(index), as_of), work))
     }
 
@@ -174,7 +187,16 @@ impl Store {
     /// # Errors
     /// When the store cannot be read as a whole, or the watch says stop.
     pub fn index(&self, watch: &Watch) -> Result<(Index, Work), IndexError> {
-        refresh::refresh(self, None, watch)
+        refresh::refresh(self, None, watch, Trust::Stamps)
+    }
+
+    /// Like [`Store::index`], but every byte of the index is checked whatever its files' times say, and what is damaged
+    /// is made again. For whoever was told [`IndexError::Damaged`], or wants to know.
+    ///
+    /// # Errors
+    /// As [`Store::index`].
+    pub fn recheck(&self, watch: &Watch) -> Result<(Index, Work), IndexError> {
+        refresh::refresh(self, None, watch, Trust::Nothing)
     }
 
     /// The snapshot that a record names: the same extents, whatever has been appended since.

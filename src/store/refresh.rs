@@ -1,23 +1,25 @@
 //! Brings an index up to date: keeps what still stands, scans what is new or was damaged, merges, publishes.
 //!
 //! Readers take no lock. A writer holds the lock from the moment it has seen that there is work until the generation
-//! file is replaced; then it looks again, because another may have done the work meanwhile.
+//! file is replaced; then it looks again, because another may have done the work meanwhile. When neither the store nor
+//! the index has been touched, nothing is opened but the generation and the headers of the index files.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::extent::Extent;
-use super::generation::{self, ExtentEntry, FileEntry, Generation};
-use super::index_file::Home;
-use super::merge::Merged;
+use super::files::Files;
+use super::generation::{self, ExtentEntry, FileEntry, Generation, IndexFile, Note};
+use super::index_file::{Home, Lock};
+use super::merge::{self, MergeError};
+use super::merge_more;
+use super::merged::Merged;
 use super::scan::{Part, ScanOptions, Span, plain_spans, scan};
 use super::snapshot::{Index, Snapshot, SnapshotRecord};
-use super::walk::{Walk, walk};
+use super::standing::{Standing, stand};
 use super::{Store, Watch};
 use crate::bytes::decode::{Coding, Restart};
-use crate::bytes::source::Source;
+use crate::bytes::source::{Source, Stamp};
 use crate::error::IndexError;
 use crate::extract::Validate;
 use crate::fhir::Instant;
@@ -27,6 +29,19 @@ use crate::limits::STORE_ROWS_MAX;
 const CONTAINERS_MAX: usize = 24;
 /// Times that a reader looks again when files vanish under it because a writer published a newer generation.
 const ATTEMPTS: usize = 8;
+
+/// Time in which a file can be written again without its times telling, in nanoseconds: the ticks of the file system's
+/// clock, and some more.
+const RACY_NS: i64 = 30_000_000;
+
+/// What of an index is believed without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Files whose size and times are those at their publication; what is read of them is proven by its seals.
+    Stamps,
+    /// Nothing: every byte is checked.
+    Nothing,
+}
 
 /// What bringing the index up to date took.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -47,7 +62,9 @@ pub struct Work {
 /// What stands and what is to do, for the files as they are now.
 struct Survey {
     generation: Generation,
-    extents: HashMap<usize, Extent>,
+    extents: Vec<Extent>,
+    /// For each extent its number in the generation before.
+    origins: Vec<usize>,
     spans: Vec<Span>,
     /// `first_seen` that extents scanned again keep: (file, start, end, first seen).
     inherited: Vec<(usize, u64, u64, Option<i64>)>,
@@ -55,8 +72,28 @@ struct Survey {
     repaired: Vec<String>,
 }
 
+/// A generation as it was published, and with what was noted since.
+struct Known {
+    published: Generation,
+    noted: Generation,
+}
+
+fn load(home: &Home) -> Option<Known> {
+    let published = Generation::from_bytes(&home.read(generation::FILE).ok()?)?;
+    let mut noted = published.clone();
+    if let Some(note) = home.read(generation::NOTE).ok().and_then(|bytes| Note::from_bytes(&bytes)) {
+        noted.apply(&note);
+    }
+    Some(Known { published, noted })
+}
+
 /// The index of the store as it is now; with `as_of`, also noted as a snapshot's.
-pub fn refresh(store: &Store, as_of: Option<&Instant>, watch: &Watch) -> Result<(Index, Work), IndexError> {
+pub fn refresh(
+    store: &Store,
+    as_of: Option<&Instant>,
+    watch: &Watch,
+    mut trust: Trust,
+) -> Result<(Index, Work), IndexError> {
     let (home, in_memory) = match Home::directory(&store.index_dir()) {
         Ok(home) => (home, None),
         Err(error) => (Home::memory(), Some(format!("{}: {error}", store.index_dir().display()))),
@@ -64,67 +101,129 @@ pub fn refresh(store: &Store, as_of: Option<&Instant>, watch: &Watch) -> Result<
     let mut work = Work { in_memory, ..Work::default() };
     let mut last_reason = "it changed under every attempt to read it";
     for _ in 0..ATTEMPTS {
-        let (walked, sources) = open_files(store)?;
-        let known = load(&home);
-        let survey = survey(&walked, &sources, known, &home, store.options().validate)?;
-        let mut noted = survey.generation.clone();
-        let unseen = as_of.is_some_and(|as_of| noted.seen(as_of));
-        if !survey.changed && !unseen {
-            match open_merged(&home, &survey.generation, &survey.extents) {
-                Ok((list, merged)) => {
-                    work.kept_extents = list.len();
-                    let index = Index::new(survey.generation, list, merged, sources, &walked, home.is_durable());
-                    return Ok((index, work));
-                }
-                Err(_) if load(&home).is_none_or(|now| now.merged != noted.merged) => continue,
-                Err(_) => {}
+        let files = Files::find(store)?;
+        if let Some(known) = load(&home)
+            && unchanged(&files, &known.noted, store.options().validate)
+            && let Ok((extents, merged)) = stand(&home, &known.noted, trust).whole()
+        {
+            let Some(generation) = note(&home, store, known, as_of, watch)? else { continue };
+            work.kept_extents = extents.len();
+            match Index::new(generation, extents, merged, files, home.is_durable()) {
+                Ok(index) => return Ok((index, work)),
+                Err(damaged) => last_reason = damaged.0,
             }
+            trust = Trust::Nothing;
+            continue;
         }
-        let lock = home
-            .lock(&mut || watch.waiting.store(true, Relaxed))
-            .map_err(|source| IndexError::Write { name: "lock".into(), source })?;
-        watch.waiting.store(false, Relaxed);
+        let lock = take_lock(&home, watch)?;
         // Another writer may have been here while this one waited.
-        let known = load(&home);
-        let survey = self::survey(&walked, &sources, known, &home, store.options().validate)?;
-        let (mut generation, extents) = build(&home, survey, &sources, watch, store, &mut work)?;
+        let known = load(&home).map(|known| known.noted);
+        let standing = known.as_ref().map(|known| stand(&home, known, trust));
+        let survey = survey(&files, known.as_ref(), standing.as_ref(), store.options().validate)?;
+        let before = standing.and_then(|standing| standing.merged.ok());
+        let (mut generation, extents) = match build(&home, survey, before, &files, watch, store, &mut work) {
+            Err(IndexError::Damaged { reason }) if trust == Trust::Stamps => {
+                (trust, last_reason) = (Trust::Nothing, reason);
+                continue;
+            }
+            built => built?,
+        };
         if let Some(as_of) = as_of {
             generation.seen(as_of);
         }
-        let bytes = generation.to_bytes();
-        home.replace(generation::FILE, &bytes)
-            .map_err(|source| IndexError::Write { name: generation::FILE.into(), source })?;
-        let mut live: Vec<&str> = generation.containers.iter().map(String::as_str).collect();
-        live.extend([generation.merged.as_str(), generation::FILE]);
-        home.keep_only(&live);
-        match open_merged(&home, &generation, &extents) {
-            Ok((list, merged)) => {
-                drop(lock);
-                return Ok((Index::new(generation, list, merged, sources, &walked, home.is_durable()), work));
-            }
-            Err(reason) => last_reason = reason,
+        publish(&home, &mut generation)?;
+        home.keep_only(&names(&generation));
+        drop(lock);
+        let merged = match home.open(&generation.merged.name) {
+            Ok(bytes) => Merged::open(bytes, &generation.extents),
+            Err(_) => Err("it cannot be opened"),
+        };
+        let index = merged.and_then(|merged| {
+            Index::new(generation, extents, merged, files, home.is_durable()).map_err(|damaged| damaged.0)
+        });
+        match index {
+            Ok(index) => return Ok((index, work)),
+            Err(reason) => (trust, last_reason) = (Trust::Nothing, reason),
         }
     }
     Err(IndexError::ReadBack { name: store.index_dir().display().to_string(), reason: last_reason })
 }
 
+fn take_lock(home: &Home, watch: &Watch) -> Result<Lock, IndexError> {
+    let lock = home
+        .lock(&mut || watch.waiting.store(true, Relaxed))
+        .map_err(|source| IndexError::Write { name: "lock".into(), source })?;
+    watch.waiting.store(false, Relaxed);
+    Ok(lock)
+}
+
+/// Files of the index that a generation needs.
+fn names(generation: &Generation) -> Vec<&str> {
+    let mut names: Vec<&str> = generation.containers.iter().map(|file| file.name.as_str()).collect();
+    names.extend([generation.merged.name.as_str(), generation::FILE, generation::NOTE]);
+    names
+}
+
+/// Whether the files are those that the generation was made from, untouched.
+fn unchanged(files: &Files, known: &Generation, wanted: Option<Validate>) -> bool {
+    let weaker = wanted == Some(Validate::Full) && known.validate == Validate::Structure;
+    !weaker
+        && known.files.len() == files.count()
+        && (0..files.count())
+            .all(|at| known.files[at].stamp == files.stamp(at) && known.files[at].name == files.name(at))
+}
+
+/// Notes a snapshot, and stamps of index files that can be trusted by now; the generation with both. `None` when
+/// another writer has published meanwhile.
+fn note(
+    home: &Home,
+    store: &Store,
+    known: Known,
+    as_of: Option<&Instant>,
+    watch: &Watch,
+) -> Result<Option<Generation>, IndexError> {
+    let Known { mut published, mut noted } = known;
+    let unseen = as_of.is_some_and(|as_of| noted.clone().seen(as_of));
+    let stampless =
+        home.is_durable() && noted.containers.iter().chain([&noted.merged]).any(|file| file.stamp.is_none());
+    if !unseen && !stampless {
+        return Ok(Some(noted));
+    }
+    let _lock = take_lock(home, watch)?;
+    let Some(now) = load(home) else { return Ok(None) };
+    if now.published.sequence != published.sequence {
+        return Ok(None);
+    }
+    (published, noted) = (now.published, now.noted);
+    let first_of_all = noted.birth.is_none() && as_of.is_some();
+    if let Some(as_of) = as_of {
+        noted.seen(as_of);
+    }
+    if first_of_all || stampless {
+        publish(home, &mut noted)?;
+    } else if unseen {
+        let note = Note::of(&noted, &published).to_bytes();
+        home.overwrite(generation::NOTE, &note, store.options().sync)
+            .map_err(|source| IndexError::Write { name: generation::NOTE.into(), source })?;
+    }
+    Ok(Some(noted))
+}
 /// The snapshot of a record: from the index if it still has the extents, else from the store's bytes.
 pub fn again(store: &Store, record: &SnapshotRecord, watch: &Watch) -> Result<(Snapshot, Work), IndexError> {
-    let (index, mut work) = refresh(store, None, watch)?;
+    let (index, mut work) = refresh(store, None, watch, Trust::Stamps)?;
     if let Some(snapshot) = Snapshot::of_record(index, record) {
         return Ok((snapshot, work));
     }
     // The index was lost or cut anew: scan exactly the recorded spans, in memory.
-    let (walked, sources) = open_files(store)?;
+    let files = Files::find(store)?;
     let home = Home::memory();
     let mut spans = Vec::new();
     for extent in &record.extents {
-        let file = walked.files.iter().position(|found| found.name == extent.file);
-        let Some(file) = file else {
+        let Some(file) = files.position(&extent.file) else {
             return Err(gone(store, &extent.file, "is no longer there; put it back, or begin anew with --force"));
         };
-        match walked.files[file].coding {
-            Coding::Plain if extent.end > sources[file].len() => {
+        match files.coding(file) {
+            Coding::Plain if extent.end > files.source(file)?.len() => {
                 let reason = "is shorter than it was when the export began; put it back, or begin anew with --force";
                 return Err(gone(store, &extent.file, reason));
             }
@@ -140,17 +239,20 @@ pub fn again(store: &Store, record: &SnapshotRecord, watch: &Watch) -> Result<(S
         }
     }
     let survey = Survey {
-        generation: Generation { files: entries(&walked, &sources)?, ..Generation::empty(record.validate) },
-        extents: HashMap::new(),
+        generation: Generation { files: entries(&files)?, ..Generation::empty(record.validate) },
+        extents: Vec::new(),
+        origins: Vec::new(),
         spans,
         inherited: Vec::new(),
         changed: true,
         repaired: Vec::new(),
     };
-    let (generation, extents) = build(&home, survey, &sources, watch, store, &mut work)?;
-    let (list, merged) = open_merged(&home, &generation, &extents)
+    let (generation, extents) = build(&home, survey, None, &files, watch, store, &mut work)?;
+    let merged = home.open(&generation.merged.name).map_err(|_| "it cannot be opened");
+    let index = merged
+        .and_then(|bytes| Merged::open(bytes, &generation.extents))
+        .and_then(|merged| Index::new(generation, extents, merged, files, false).map_err(|damaged| damaged.0))
         .map_err(|reason| IndexError::ReadBack { name: "in memory".into(), reason })?;
-    let index = Index::new(generation, list, merged, sources, &walked, false);
     let Some(snapshot) = Snapshot::of_record(index, record) else {
         let reason = "no longer holds the bytes that the interrupted export began with; begin anew with --force";
         let file = record.extents.first().map_or("", |extent| extent.file.as_str());
@@ -163,62 +265,69 @@ fn gone(store: &Store, name: &str, reason: &str) -> IndexError {
     IndexError::Changed { path: store.root().join(name), reason: reason.to_string() }
 }
 
-fn open_files(store: &Store) -> Result<(Walk, Vec<Source>), IndexError> {
-    let walked = walk(store.root()).map_err(|(path, source)| IndexError::Read { path, source })?;
-    let open = |found: &super::walk::Found| {
-        let path: PathBuf = store.root().join(&found.name);
-        Source::open(path, store.options().access)
+/// Publishes a generation. Index files get the stamps by which later readers trust them, but for those so young that
+/// a later write could leave them as they are: those are checked once more, and stamped then.
+fn publish(home: &Home, generation: &mut Generation) -> Result<(), IndexError> {
+    let opened = |file: &IndexFile| home.open(&file.name).ok().map(|bytes| bytes.stamp());
+    let containers: Vec<_> = generation.containers.iter().map(opened).collect();
+    let merged = opened(&generation.merged);
+    let mut bytes = |now: i64| {
+        let settled = |stamp: &Option<Stamp>| stamp.filter(|stamp| now - stamp.mtime_ns.max(stamp.ctime_ns) >= RACY_NS);
+        for (file, stamp) in generation.containers.iter_mut().zip(&containers) {
+            file.stamp = settled(stamp);
+        }
+        generation.merged.stamp = settled(&merged);
+        generation.to_bytes()
     };
-    let sources = walked.files.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-    Ok((walked, sources))
+    home.replace(generation::FILE, &mut bytes)
+        .map_err(|source| IndexError::Write { name: generation::FILE.into(), source })
 }
 
-fn load(home: &Home) -> Option<Generation> {
-    Generation::from_bytes(&home.read(generation::FILE).ok()?)
-}
-
-fn entries(walked: &Walk, sources: &[Source]) -> Result<Vec<FileEntry>, IndexError> {
-    let entry = |(found, source): (&super::walk::Found, &Source)| {
-        Ok(FileEntry {
-            name: found.name.clone(),
-            stamp: source.stamp(),
-            samples: source.samples(source.len())?,
-            appendable: true,
-        })
+fn entries(files: &Files) -> Result<Vec<FileEntry>, IndexError> {
+    let entry = |file| {
+        let source = files.source(file)?;
+        let samples = source.samples(source.len())?;
+        Ok(FileEntry { name: files.name(file).to_string(), stamp: source.stamp(), samples, appendable: true })
     };
-    walked.files.iter().zip(sources).map(entry).collect()
+    (0..files.count()).map(entry).collect()
 }
 
 /// Compares the files with what the index knows of them.
 fn survey(
-    walked: &Walk,
-    sources: &[Source],
-    known: Option<Generation>,
-    home: &Home,
+    files: &Files,
+    known: Option<&Generation>,
+    standing: Option<&Standing>,
     wanted: Option<Validate>,
 ) -> Result<Survey, IndexError> {
-    let mut known = known.unwrap_or_else(|| Generation::empty(wanted.unwrap_or(Validate::Full)));
+    let mut known = known.cloned().unwrap_or_else(|| Generation::empty(wanted.unwrap_or(Validate::Full)));
     let mut repaired = Vec::new();
-    if wanted == Some(Validate::Full) && known.validate == Validate::Structure {
+    let weaker = wanted == Some(Validate::Full) && known.validate == Validate::Structure;
+    if weaker {
         // What was checked less is scanned again; what the index remembers of snapshots stays.
         repaired.push("the index was made with --validate structure".to_string());
-        known.extents.iter_mut().for_each(|extent| extent.at = u64::MAX);
         known.validate = Validate::Full;
     }
-    let mut containers = HashMap::new();
+    let stands = |at: usize| match standing {
+        _ if weaker => Err("it is to be scanned again"),
+        Some(standing) => standing.extents[at].clone(),
+        None => Err("it cannot be opened"),
+    };
     let mut generation = Generation { files: Vec::new(), extents: Vec::new(), ..known.clone() };
-    let mut survey_extents = HashMap::new();
+    let (mut extents, mut origins) = (Vec::new(), Vec::new());
     let (mut spans, mut inherited) = (Vec::new(), Vec::new());
-    let mut changed = known.merged.is_empty() || known.files.len() != walked.files.len();
-    for (file, (found, source)) in walked.files.iter().zip(sources).enumerate() {
-        let old = known.files.binary_search_by(|entry| entry.name.as_bytes().cmp(found.name.as_bytes())).ok();
-        let same_stamp = old.is_some_and(|old| known.files[old].stamp == source.stamp());
+    let mut changed = weaker || known.merged.name.is_empty() || known.files.len() != files.count();
+    for file in 0..files.count() {
+        let (name, coding) = (files.name(file), files.coding(file));
+        let old = known.files.binary_search_by(|entry| entry.name.as_bytes().cmp(name.as_bytes())).ok();
+        let same_stamp = old.is_some_and(|old| known.files[old].stamp == files.stamp(file));
+        // A file that was not touched is not opened.
+        let source = || files.source(file);
         let standing = match old.map(|old| &known.files[old]) {
             Some(entry) if same_stamp => Some(entry),
             Some(entry)
-                if source.len() >= entry.stamp.len
-                    && (entry.appendable || source.len() == entry.stamp.len)
-                    && source.samples(entry.stamp.len)? == entry.samples =>
+                if source()?.len() >= entry.stamp.len
+                    && (entry.appendable || source()?.len() == entry.stamp.len)
+                    && source()?.samples(entry.stamp.len)? == entry.samples =>
             {
                 changed = true;
                 Some(entry)
@@ -227,34 +336,36 @@ fn survey(
         };
         let samples = match standing {
             Some(entry) if same_stamp => entry.samples,
-            _ => source.samples(source.len())?,
+            _ => source()?.samples(source()?.len())?,
         };
         let appendable = standing.is_none_or(|entry| entry.appendable);
-        generation.files.push(FileEntry { name: found.name.clone(), stamp: source.stamp(), samples, appendable });
+        let len = files.stamp(file).len;
+        generation.files.push(FileEntry { name: name.to_string(), stamp: files.stamp(file), samples, appendable });
         let Some((old, entry)) = old.zip(standing) else {
             changed = true;
-            spans.extend(whole_file(file, found.coding, source)?);
+            spans.extend(whole_file(file, coding, source()?)?);
             continue;
         };
-        let grown = source.len() > entry.stamp.len;
+        let grown = len > entry.stamp.len;
         let mut end = 0;
         let mut damaged = None;
-        for extent in known.extents.iter().filter(|extent| extent.file == old) {
+        let first = known.extents.partition_point(|extent| extent.file < old);
+        for (at, extent) in known.extents.iter().enumerate().skip(first).take_while(|(_, extent)| extent.file == old) {
             // The last line without its newline stands only while nothing but a newline follows it.
-            if extent.tail && grown && byte_at(source, extent.end)? != Some(b'\n') {
+            if extent.tail && grown && byte_at(source()?, extent.end)? != Some(b'\n') {
                 break;
             }
             end = if extent.tail && grown { extent.end + 1 } else { extent.end };
-            match open_extent(&mut containers, home, &known, extent) {
+            match stands(at) {
                 Ok(open) => {
-                    let key = generation.extents.len();
                     generation.extents.push(ExtentEntry { file, ..extent.clone() });
-                    survey_extents.insert(key, open);
+                    extents.push(open);
+                    origins.push(at);
                 }
                 Err(reason) => {
                     damaged = Some(reason);
                     inherited.push((file, extent.start, extent.end, extent.first_seen));
-                    if found.coding == Coding::Plain {
+                    if coding == Coding::Plain {
                         let part = Part::Plain { range: extent.start..extent.end, tail: extent.tail };
                         spans.push(Span { file, part });
                     }
@@ -263,21 +374,22 @@ fn survey(
         }
         if let Some(reason) = damaged {
             changed = true;
-            repaired.push(format!("{}: an extent of the index is damaged: {reason}", found.name));
-            if found.coding != Coding::Plain {
+            repaired.push(format!("{name}: an extent of the index is damaged: {reason}"));
+            if coding != Coding::Plain {
                 // A compressed file is decoded from its start; its other extents go, too.
                 let first = generation.extents.partition_point(|extent| extent.file < file);
-                for (at, extent) in generation.extents.iter().enumerate().skip(first) {
+                for extent in &generation.extents[first..] {
                     inherited.push((file, extent.start, extent.end, extent.first_seen));
-                    survey_extents.remove(&at);
                 }
                 generation.extents.truncate(first);
-                spans.extend(whole_file(file, found.coding, source)?);
+                extents.truncate(first);
+                origins.truncate(first);
+                spans.extend(whole_file(file, coding, source()?)?);
                 continue;
             }
         }
-        match found.coding {
-            Coding::Plain if source.len() > end => spans.extend(plain_spans(file, source, end..source.len())?),
+        match coding {
+            Coding::Plain if len > end => spans.extend(plain_spans(file, source()?, end..len)?),
             Coding::Plain => {}
             coding if grown => {
                 let from = Restart { compressed: entry.stamp.len, uncompressed: end };
@@ -287,11 +399,11 @@ fn survey(
         }
     }
     changed |= !spans.is_empty();
-    if !changed && !home.open(&known.merged).is_ok_and(|merged| !merged.is_empty()) {
+    if let (false, Some(Err(reason))) = (changed, standing.map(|standing| &standing.merged)) {
         changed = true;
-        repaired.push("the merged file of the index is gone".to_string());
+        repaired.push(format!("the merged file of the index is damaged: {reason}"));
     }
-    Ok(Survey { generation, extents: survey_extents, spans, inherited, changed, repaired })
+    Ok(Survey { generation, extents, origins, spans, inherited, changed, repaired })
 }
 
 fn byte_at(source: &Source, at: u64) -> Result<Option<u8>, IndexError> {
@@ -311,49 +423,28 @@ fn whole_file(file: usize, coding: Coding, source: &Source) -> Result<Vec<Span>,
     }
 }
 
-type Containers = HashMap<usize, Result<Arc<super::index_file::IndexBytes>, &'static str>>;
-
-fn open_extent(
-    containers: &mut Containers,
-    home: &Home,
-    generation: &Generation,
-    entry: &ExtentEntry,
-) -> Result<Extent, &'static str> {
-    if entry.at == u64::MAX {
-        return Err("it is to be scanned again");
-    }
-    let bytes = containers.entry(entry.container).or_insert_with(|| {
-        let name = &generation.containers[entry.container];
-        home.open(name).map(Arc::new).map_err(|_| "its file cannot be opened")
-    });
-    let extent = Extent::open(bytes.clone()?, entry.at)?;
-    let head = extent.head();
-    match (head.start, head.end, head.content) == (entry.start, entry.end, entry.content) {
-        true => Ok(extent),
-        false => Err("it is of other bytes"),
-    }
-}
-
-/// Scans, assembles and merges what a survey asks for.
+/// Scans, assembles and merges what a survey asks for; `before` is what was merged over the generation before.
 fn build(
     home: &Home,
     survey: Survey,
-    sources: &[Source],
+    before: Option<Merged>,
+    files: &Files,
     watch: &Watch,
     store: &Store,
     work: &mut Work,
-) -> Result<(Generation, HashMap<usize, Extent>), IndexError> {
-    let Survey { mut generation, mut extents, spans, inherited, changed, repaired } = survey;
+) -> Result<(Generation, Vec<Extent>), IndexError> {
+    let Survey { mut generation, mut extents, origins, spans, inherited, changed, repaired } = survey;
     work.repaired.extend(repaired);
     work.kept_extents = extents.len();
-    if !changed && open_merged(home, &generation, &extents).is_ok() {
+    if !changed {
         return Ok((generation, extents));
     }
+    let mut origins: Vec<Option<usize>> = origins.into_iter().map(Some).collect();
     generation.sequence += 1;
     if !spans.is_empty() {
         let bytes = spans.iter().map(|span| match &span.part {
             Part::Plain { range, .. } => range.end - range.start,
-            Part::Compressed { from, .. } => sources[span.file].len() - from.compressed,
+            Part::Compressed { from, .. } => files.stamp(span.file).len - from.compressed,
         });
         watch.scan_total.fetch_add(bytes.sum(), Relaxed);
         let options = ScanOptions {
@@ -363,17 +454,17 @@ fn build(
             cancel: &watch.cancel,
         };
         let name = format!("extents-{:012}", generation.sequence);
-        let scanned = scan(sources, &spans, home, &name, &options)?;
+        let scanned = scan(files, &spans, home, &name, &options)?;
         work.scanned_bytes += watch.scan_done.load(Relaxed);
         work.scanned_extents += scanned.extents.len();
         for file in scanned.open_ended {
             generation.files[file].appendable = false;
         }
         let container = generation.containers.len();
-        generation.containers.push(name.clone());
+        generation.containers.push(IndexFile::new(name.clone()));
         let bytes = Arc::new(home.open(&name).map_err(|source| IndexError::Write { name: name.clone(), source })?);
-        let mut all: Vec<(ExtentEntry, Option<Extent>)> =
-            generation.extents.drain(..).enumerate().map(|(at, entry)| (entry, extents.remove(&at))).collect();
+        let old = generation.extents.drain(..).zip(extents.drain(..)).zip(origins.drain(..));
+        let mut all: Vec<_> = old.map(|((entry, extent), origin)| (entry, extent, origin)).collect();
         for new in scanned.extents {
             let read_back = |reason| IndexError::ReadBack { name: name.clone(), reason };
             let extent = Extent::open(bytes.clone(), new.at).map_err(read_back)?;
@@ -386,34 +477,38 @@ fn build(
                 .flatten();
             let (file, at, start, end, content, tail) = (new.file, new.at, new.start, new.end, new.content, new.tail);
             let entry = ExtentEntry { file, container, at, start, end, content, tail, first_seen };
-            all.push((entry, Some(extent)));
+            all.push((entry, extent, None));
         }
-        all.sort_by_key(|(entry, _)| (entry.file, entry.start));
-        for (at, (entry, extent)) in all.into_iter().enumerate() {
+        all.sort_by_key(|(entry, ..)| (entry.file, entry.start));
+        for (entry, extent, origin) in all {
             generation.extents.push(entry);
-            extents.extend(extent.map(|extent| (at, extent)));
+            extents.push(extent);
+            origins.push(origin);
         }
     }
     gather_containers(home, &mut generation, &mut extents)?;
-    let list: Vec<Extent> = (0..generation.extents.len()).map(|at| extents[&at].clone()).collect();
-    let rows: u64 = list.iter().map(|extent| (extent.rows() + extent.tombstones()) as u64).sum();
+    let rows: u64 = extents.iter().map(|extent| (extent.rows() + extent.tombstones()) as u64).sum();
     if rows > STORE_ROWS_MAX {
         return Err(IndexError::TooManyRows { max: STORE_ROWS_MAX });
     }
     watch.merging.store(true, Relaxed);
-    generation.merged = format!("merged-{:012}", generation.sequence);
-    let merged = Merged::build(&list, home, &generation.merged);
+    generation.merged = IndexFile::new(format!("merged-{:012}", generation.sequence));
+    let merged = match before {
+        Some(before) if merge_more::pays(&before, &extents, &origins) => {
+            merge_more::extend(&before, &extents, &origins, home, &generation.merged.name)
+        }
+        _ => merge::build(&extents, home, &generation.merged.name),
+    };
     watch.merging.store(false, Relaxed);
-    merged.map_err(|source| IndexError::Write { name: generation.merged.clone(), source })?;
-    Ok((generation, extents))
+    match merged {
+        Ok(()) => Ok((generation, extents)),
+        Err(MergeError::Damaged(damaged)) => Err(damaged.into()),
+        Err(MergeError::Write(source)) => Err(IndexError::Write { name: generation.merged.name, source }),
+    }
 }
 
 /// Drops containers that no extent lies in, and copies all extents into one when there are many.
-fn gather_containers(
-    home: &Home,
-    generation: &mut Generation,
-    extents: &mut HashMap<usize, Extent>,
-) -> Result<(), IndexError> {
+fn gather_containers(home: &Home, generation: &mut Generation, extents: &mut [Extent]) -> Result<(), IndexError> {
     let mut used: Vec<usize> = generation.extents.iter().map(|extent| extent.container).collect();
     used.sort_unstable();
     used.dedup();
@@ -428,29 +523,19 @@ fn gather_containers(
     let failed = |source| IndexError::Write { name: name.clone(), source };
     let mut file = std::io::BufWriter::with_capacity(1 << 20, home.create(&name).map_err(failed)?);
     let mut at = 0;
-    for (number, entry) in generation.extents.iter_mut().enumerate() {
-        let bytes = extents[&number].bytes();
+    for (extent, entry) in extents.iter().zip(&mut generation.extents) {
+        // Damage must not be copied under a fresh stamp.
+        extent.prove_whole()?;
+        let bytes = extent.bytes();
         std::io::Write::write_all(&mut file, bytes).map_err(failed)?;
         (entry.container, entry.at) = (0, at);
         at += bytes.len() as u64;
     }
     std::io::Write::flush(&mut file).map_err(failed)?;
     let bytes = Arc::new(home.open(&name).map_err(failed)?);
-    for (number, entry) in generation.extents.iter().enumerate() {
-        let read_back = |reason| IndexError::ReadBack { name: name.clone(), reason };
-        extents.insert(number, Extent::open(bytes.clone(), entry.at).map_err(read_back)?);
+    for (extent, entry) in extents.iter_mut().zip(&generation.extents) {
+        *extent = Extent::known(bytes.clone(), entry.at, *extent.head());
     }
-    generation.containers = vec![name];
+    generation.containers = vec![IndexFile::new(name)];
     Ok(())
-}
-
-/// The extents in store order, and what was merged over them.
-fn open_merged(
-    home: &Home,
-    generation: &Generation,
-    extents: &HashMap<usize, Extent>,
-) -> Result<(Vec<Extent>, Merged), &'static str> {
-    let list: Vec<Extent> = (0..generation.extents.len()).map(|at| extents[&at].clone()).collect();
-    let merged = Merged::open(&list, home, &generation.merged)?;
-    Ok((list, merged))
 }

@@ -11,7 +11,7 @@ use crate::bytes::source::SourceError;
 use crate::error::ExportError;
 use crate::limits::READ_BYTES;
 
-/// Range of a row in its (uncompressed) file, without its line end.
+/// Range of a row in its (uncompressed) file, without its line end. The row has been proven.
 pub fn row_range(index: &Index, extent: usize, row: usize) -> Range<u64> {
     let columns = index.extents()[extent].columns();
     let start = index.entry(extent).start + u64::from(columns.offset[row]);
@@ -28,7 +28,7 @@ pub fn stream_range(
     range: Range<u64>,
     feed: &mut dyn FnMut(&[u8]),
 ) -> Result<(), ExportError> {
-    let source = index.source(file);
+    let source = index.source(file)?;
     match index.coding(file) {
         Coding::Plain => {
             let mut buffer = Vec::new();

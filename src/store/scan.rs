@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use memchr::{memchr, memrchr};
 use rayon::prelude::*;
 
+use super::files::Files;
 use super::index_file::Home;
 use super::lines::{Encoded, Lines};
 use crate::bytes::decode::{Coding, DecodeError, Decoder, Restart};
@@ -23,7 +24,7 @@ use crate::limits::{EXTENT_BYTES, READ_BYTES};
 /// A part of a store file to scan.
 #[derive(Clone, Debug)]
 pub struct Span {
-    /// Index of the file among the sources.
+    /// Index of the file among the store's files.
     pub file: usize,
     /// What to scan of it.
     pub part: Part,
@@ -51,7 +52,7 @@ pub enum Part {
 /// A new extent, written to the container.
 #[derive(Clone, Debug)]
 pub struct Written {
-    /// Index of the file among the sources.
+    /// Index of the file among the store's files.
     pub file: usize,
     /// Offset in the container.
     pub at: u64,
@@ -70,7 +71,7 @@ pub struct Written {
 pub struct Scanned {
     /// The new extents, in no order.
     pub extents: Vec<Written>,
-    /// Compressed files (indices among the sources) that did not end with a whole member and a whole line.
+    /// Compressed files (indices among the store's files) that did not end with a whole member and a whole line.
     pub open_ended: Vec<usize>,
 }
 
@@ -144,7 +145,7 @@ fn last_newline(source: &Source, range: Range<u64>) -> Result<Option<u64>, Sourc
 /// # Errors
 /// The first failure to read the store or write the index, or the wish to stop.
 pub fn scan(
-    sources: &[Source],
+    files: &Files,
     spans: &[Span],
     home: &Home,
     name: &str,
@@ -172,7 +173,7 @@ pub fn scan(
             .map_init(
                 || (Extractor::new(options.kernel, options.validate), sender.clone()),
                 |(extractor, sender), span| {
-                    let source = &sources[span.file];
+                    let source = files.source(span.file)?;
                     let tail = matches!(span.part, Part::Plain { tail: true, .. });
                     let mut emit = |encoded| sender.send((span.file, tail, encoded)).map_err(|_| IndexError::Stopped);
                     match &span.part {

@@ -7,29 +7,29 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use super::extent::Extent;
+use super::files::Files;
 use super::generation::{ExtentEntry, Generation};
-use super::merge::{Bases, Merged, Sections, global_bases};
-use super::walk::Walk;
+use super::layout::{BASE_BITS, Column};
+use super::merged::{Bases, Merged, Section};
+use super::sealed::Damaged;
 use crate::bytes::decode::{Coding, Decoder, Restart};
-use crate::bytes::source::Source;
+use crate::bytes::source::{Source, SourceError};
 use crate::error::IndexError;
 use crate::extract::Validate;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::{Id, Instant};
 
-/// One consistent index of a store, opened with its files.
+/// One consistent index of a store. Its files, and those of the store, are read as they are asked.
 pub struct Index {
     generation: Generation,
     extents: Vec<Extent>,
     merged: Merged,
-    sources: Vec<Source>,
-    codings: Vec<Coding>,
+    files: Files,
     /// Restarts of each compressed file, ascending.
     restarts: Vec<Vec<Restart>>,
     bases: Vec<String>,
-    base_numbers: Vec<Vec<u32>>,
+    base_numbers: Vec<u32>,
     starts: Bases,
-    ignored: Vec<String>,
     durable: bool,
 }
 
@@ -38,13 +38,15 @@ impl Index {
         generation: Generation,
         extents: Vec<Extent>,
         merged: Merged,
-        sources: Vec<Source>,
-        walked: &Walk,
+        files: Files,
         durable: bool,
-    ) -> Index {
-        let mut restarts = vec![Vec::new(); sources.len()];
+    ) -> Result<Index, Damaged> {
+        let mut restarts = vec![Vec::new(); files.count()];
         for (entry, extent) in generation.extents.iter().zip(&extents) {
-            let (pairs, _) = extent.columns().restart.as_chunks::<2>();
+            if files.coding(entry.file) == Coding::Plain {
+                continue;
+            }
+            let (pairs, _) = extent.prove_columns(&[Column::Restart])?.restart.as_chunks::<2>();
             restarts[entry.file].extend(
                 pairs
                     .iter()
@@ -52,11 +54,10 @@ impl Index {
             );
         }
         restarts.iter_mut().for_each(|list| list.sort_by_key(|restart| (restart.uncompressed, restart.compressed)));
-        let (bases, base_numbers) = global_bases(&extents);
-        let starts = Bases::of(&extents);
-        let codings = walked.files.iter().map(|found| found.coding).collect();
-        let ignored = walked.ignored.clone();
-        Index { generation, extents, merged, sources, codings, restarts, bases, base_numbers, starts, ignored, durable }
+        let bases = merged.bases()?;
+        let base_numbers = merged.proven_words(Section::ExtentBase, 0..merged.count(Section::ExtentBase))?.to_vec();
+        let starts = Bases::of(extents.iter().map(Extent::head));
+        Ok(Index { generation, extents, merged, files, restarts, bases, base_numbers, starts, durable })
     }
 
     /// Resource rows of all extents.
@@ -85,13 +86,8 @@ impl Index {
     }
 
     /// The merged facts.
-    pub fn merged(&self) -> Sections<'_> {
-        self.merged.sections()
-    }
-
-    /// The store file of an extent.
-    pub fn source_of(&self, extent: usize) -> &Source {
-        &self.sources[self.entry(extent).file]
+    pub fn merged(&self) -> &Merged {
+        &self.merged
     }
 
     /// Name of a store file, relative to the store.
@@ -99,14 +95,18 @@ impl Index {
         &self.generation.files[file].name
     }
 
-    /// A store file.
-    pub fn source(&self, file: usize) -> &Source {
-        &self.sources[file]
+    /// A store file, opened when it is first asked for. Should it be another by then than the one that was indexed,
+    /// [`Index::verify_unchanged`] tells.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn source(&self, file: usize) -> Result<&Source, SourceError> {
+        self.files.source(file)
     }
 
     /// Coding of a store file.
     pub fn coding(&self, file: usize) -> Coding {
-        self.codings[file]
+        self.files.coding(file)
     }
 
     /// The last restart of a compressed file at or before an uncompressed offset.
@@ -124,7 +124,7 @@ impl Index {
 
     /// Number of an extent's base among [`Index::bases`].
     pub fn base_number(&self, extent: usize, base: u32) -> u32 {
-        self.base_numbers[extent][base as usize]
+        self.base_numbers[self.starts.base[extent] + base as usize]
     }
 
     /// Numbers of the first row, DELETE entry, target and owner of each extent.
@@ -144,32 +144,72 @@ impl Index {
         (extent, at - self.starts.tombstone[extent])
     }
 
+    /// The extent that holds an owner (counted over the store), and its number in it.
+    pub fn locate_owner(&self, at: usize) -> (usize, usize) {
+        let extent = self.starts.owner.partition_point(|start| *start <= at) - 1;
+        (extent, at - self.starts.owner[extent])
+    }
+
+    /// The extent that holds a target (counted over the store), and its number in it.
+    pub fn locate_target(&self, at: usize) -> (usize, usize) {
+        let extent = self.starts.target.partition_point(|start| *start <= at) - 1;
+        (extent, at - self.starts.target[extent])
+    }
+
     /// The number of a patient named by a base (a number among [`Index::bases`]) and an id.
-    pub fn patient(&self, base: u32, id: &Id) -> Option<u32> {
-        let sections = self.merged.sections();
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn patient(&self, base: u32, id: &Id) -> Result<Option<u32>, Damaged> {
         let hash = super::key::owner_hash(self.bases[base as usize].as_bytes(), id.as_bytes());
-        let first = sections.patient_hash.partition_point(|known| *known < hash);
-        let same = sections.patient_hash[first..].iter().take_while(|known| **known == hash).count();
-        (first..first + same)
-            .find(|at| sections.patient_base[*at] == base && self.patient_id(*at as u32) == *id)
-            .map(|at| at as u32)
+        let first = self.merged.lower_bound(Section::PatientHash, hash)?;
+        for at in first..self.patients() {
+            if self.merged.proven_longs(Section::PatientHash, at..at + 1)?[0] != hash {
+                break;
+            }
+            if self.merged.word(Section::PatientBase, at)? == base && self.patient_id(at as u32)? == *id {
+                return Ok(Some(at as u32));
+            }
+        }
+        Ok(None)
     }
 
     /// How many patients the dictionary has: every (base, id) that a reference or a Patient row names.
     pub fn patients(&self) -> usize {
-        self.merged.sections().patient_hash.len()
+        self.merged.count(Section::PatientHash)
+    }
+
+    /// The owners (counted over the store) that are a patient of the dictionary, one in each extent that names it.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn owners_of_patient(&self, patient: u32) -> Result<&[u32], Damaged> {
+        let at = patient as usize;
+        let span = self.merged.proven_words(Section::PatientStart, at..at + 2)?;
+        self.merged.proven_words(Section::Occurrence, span[0] as usize..span[1] as usize)
+    }
+
+    /// The patient that an owner of an extent is.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn patient_of_owner(&self, extent: usize, owner: u32) -> Result<u32, Damaged> {
+        self.merged.word(Section::OwnerPatient, self.starts.owner[extent] + owner as usize)
     }
 
     /// The id of a patient of the dictionary.
-    pub fn patient_id(&self, patient: u32) -> Id {
-        let sections = self.merged.sections();
-        let extent = sections.patient_extent[patient as usize] as usize;
-        self.extents[extent].columns().owner_id_of(sections.patient_owner[patient as usize] as usize)
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn patient_id(&self, patient: u32) -> Result<Id, Damaged> {
+        let first = self.owners_of_patient(patient)?.first().ok_or(Damaged("a patient has no name"))?;
+        let (extent, owner) = self.locate_owner(*first as usize);
+        self.extents[extent].owner_id(owner)
     }
 
     /// Files in the store's tree that are no data files.
     pub fn ignored(&self) -> &[String] {
-        &self.ignored
+        self.files.ignored()
     }
 
     /// Whether the index is kept on disk.
@@ -177,14 +217,15 @@ impl Index {
         self.durable
     }
 
-    /// Checks that every store file still holds the bytes that its extents were made from, if it was touched at all.
+    /// Checks that every store file that was read still holds the bytes that its extents were made from, if it was
+    /// touched at all. Of a file that was not opened nothing has left, so nothing is asked of it.
     ///
     /// # Errors
     /// [`IndexError::Changed`] or [`IndexError::Source`] with the file's name.
     pub fn verify_unchanged(&self) -> Result<(), IndexError> {
-        for (file, source) in self.sources.iter().enumerate() {
+        for (file, source) in self.files.opened() {
             source.check()?;
-            if source.changed()? {
+            if source.changed()? || source.stamp() != self.generation.files[file].stamp {
                 self.verify_content(file)?;
             }
         }
@@ -196,7 +237,7 @@ impl Index {
     /// # Errors
     /// As [`Index::verify_unchanged`].
     pub fn verify_content(&self, file: usize) -> Result<(), IndexError> {
-        let source = &self.sources[file];
+        let source = self.source(file)?;
         let changed = |what: &str| IndexError::Changed {
             path: source.path().to_path_buf(),
             reason: format!(
@@ -204,8 +245,11 @@ impl Index {
             ),
         };
         let entries: Vec<&ExtentEntry> = self.generation.extents.iter().filter(|e| e.file == file).collect();
-        if self.codings[file] == Coding::Plain {
+        if self.files.coding(file) == Coding::Plain {
             for entry in entries {
+                if entry.end > source.len() {
+                    return Err(changed("truncated"));
+                }
                 if source.content_hash(entry.start..entry.end)? != entry.content {
                     return Err(changed("rewritten"));
                 }
@@ -213,7 +257,9 @@ impl Index {
             return Ok(());
         }
         let from = Restart { compressed: 0, uncompressed: 0 };
-        let Ok(mut decoder) = Decoder::new(source, self.codings[file], from) else { return Err(changed("truncated")) };
+        let Ok(mut decoder) = Decoder::new(source, self.files.coding(file), from) else {
+            return Err(changed("truncated"));
+        };
         let mut hash = xxhash_rust::xxh3::Xxh3::new();
         let (mut at, mut next) = (0u64, 0);
         while let Some(piece) = decoder.piece(|_| {}).ok().flatten() {
@@ -377,10 +423,18 @@ impl Snapshot {
         self.index.generation.is_late(self.index.entry(extent), since)
     }
 
+    /// Whether every extent is part of it.
+    pub fn sees_all(&self) -> bool {
+        self.visible.iter().all(|visible| *visible)
+    }
+
     /// State of a row at `at`, which is T or an instant before it, among the extents that `known` lets through.
     ///
     /// `ours` tells whether a reference base (a number among [`Index::bases`]) is one of ours: a DELETE entry under
     /// another base ends nothing here.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
     pub fn state(
         &self,
         extent: usize,
@@ -388,37 +442,33 @@ impl Snapshot {
         at: InstantRef<'_>,
         ours: &[bool],
         known: &dyn Fn(usize) -> bool,
-    ) -> State {
+    ) -> Result<State, Damaged> {
         let index = &*self.index;
-        let columns = index.extents[extent].columns();
-        if columns.updated_of(row).is_some_and(|updated| updated > at) {
-            return State::Future;
+        if index.extents[extent].row(row)?.updated_of(row).is_some_and(|updated| updated > at) {
+            return Ok(State::Future);
         }
-        let next = index.merged.sections().next;
-        let mut record = next[index.starts.row[extent] + row] as usize;
+        let mut next = index.merged.next(index.starts.row[extent] + row)?;
         let mut deleted = false;
-        while record != 0 {
-            let number = record - 1;
+        while let Some(number) = next {
             if number < index.starts.rows {
                 let (extent, row) = index.locate(number);
-                let columns = index.extents[extent].columns();
-                if columns.updated_of(row).is_some_and(|updated| updated > at) {
+                if index.extents[extent].row(row)?.updated_of(row).is_some_and(|updated| updated > at) {
                     break;
                 }
                 if self.visible[extent] && known(extent) {
-                    return State::Superseded;
+                    return Ok(State::Superseded);
                 }
             } else {
                 let (extent, entry) = index.locate_tombstone(number - index.starts.rows);
-                let columns = index.extents[extent].columns();
+                let columns = index.extents[extent].tombstone(entry)?;
                 if columns.tombstone_updated(entry).is_none_or(|updated| updated > at) {
                     break;
                 }
-                let base = index.base_number(extent, columns.tomb_base[entry] & super::layout::BASE_BITS);
+                let base = index.base_number(extent, columns.tomb_base[entry] & BASE_BITS);
                 deleted |= self.visible[extent] && known(extent) && ours[base as usize];
             }
-            record = next[number] as usize;
+            next = index.merged.next(number)?;
         }
-        if deleted { State::Deleted } else { State::Current }
+        Ok(if deleted { State::Deleted } else { State::Current })
     }
 }

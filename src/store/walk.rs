@@ -2,13 +2,14 @@
 //!
 //! Names beginning with a dot are skipped, symlinks are not followed, and inside a directory that holds an outpour
 //! manifest only its `output` and `deleted` files are read (its `error` files are messages, not records). Nothing is
-//! opened here but manifests.
+//! opened here but manifests; of the others size and times are taken.
 
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::bytes::decode::Coding;
+use crate::bytes::source::Stamp;
 
 /// A data file of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct Found {
     pub name: String,
     /// How its bytes are coded.
     pub coding: Coding,
+    /// Size and times when it was found.
+    pub stamp: Stamp,
 }
 
 /// What a walk found.
@@ -65,9 +68,19 @@ fn visit(directory: &Path, prefix: &str, walk: &mut Walk) -> Result<(), (PathBuf
         }
         let listed = published.as_ref().is_none_or(|names| names.contains(&name));
         match Coding::of_name(&name) {
-            Some(coding) if kind.is_file() && listed => walk.files.push(Found { name: relative, coding }),
+            Some(coding) if kind.is_file() && listed => push(&entry, relative, coding, walk)?,
             _ => walk.ignored.push(relative),
         }
+    }
+    Ok(())
+}
+
+/// Adds a file. One that was removed since the directory was read is not part of the store any more.
+fn push(entry: &std::fs::DirEntry, name: String, coding: Coding, walk: &mut Walk) -> Result<(), (PathBuf, io::Error)> {
+    match entry.metadata() {
+        Ok(found) => walk.files.push(Found { name, coding, stamp: Stamp::of_metadata(&found) }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err((entry.path(), error)),
     }
     Ok(())
 }
@@ -86,9 +99,7 @@ fn visit_published(
         let relative = format!("{prefix}/{name}");
         let file = entry.file_type().map_err(at)?.is_file();
         match Coding::of_name(&name) {
-            Some(coding) if file && names.contains(&format!("deleted/{name}")) => {
-                walk.files.push(Found { name: relative, coding })
-            }
+            Some(coding) if file && names.contains(&format!("deleted/{name}")) => push(&entry, relative, coding, walk)?,
             _ if name.starts_with('.') => {}
             _ => walk.ignored.push(relative),
         }

@@ -10,8 +10,9 @@ use crate::fhir::{Instant, Reference, ResourceType};
 use crate::limits::{EXTENT_FAULTS_MAX, ROW_BYTES_MAX};
 use crate::store::Index;
 use crate::store::extent::{Columns, FaultRow};
+use crate::store::extent_builder::postings;
 use crate::store::key::{Version, entity_hash, owner_hash};
-use crate::store::layout::{BASE_BITS, Head, flag, kind};
+use crate::store::layout::{BASE_BITS, Head, NO_INSTANT, ZONE_ROWS, flag, kind};
 
 /// A comparison going on.
 pub struct ExtentCheck<'a> {
@@ -133,6 +134,21 @@ impl<'a> ExtentCheck<'a> {
             if !stated.eq(sorted) {
                 self.whole("sorted_hash", "the sorted columns are not those of the rows".to_string());
             }
+        }
+        let (start, rows) = postings(columns.owner_start, columns.owner, columns.owner_hash.len());
+        if columns.posting_start != start || columns.posting != rows {
+            self.whole("posting", "the rows of the owners are not those that the rows name".to_string());
+        }
+        let of_several = (0..columns.offset.len()).filter(|row| columns.owners_of(*row).len() > 1);
+        if !of_several.eq(columns.several.iter().map(|row| *row as usize)) {
+            self.whole("several", "the rows of several owners are others".to_string());
+        }
+        let greatest = |zone: &[i64]| match zone.contains(&NO_INSTANT) {
+            true => Some(i64::MAX),
+            false => zone.iter().max().copied(),
+        };
+        if !columns.last_updated.chunks(ZONE_ROWS).map(greatest).eq(columns.updated_max.iter().copied().map(Some)) {
+            self.whole("updated_max", "the greatest instants are others".to_string());
         }
         for owner in 0..columns.owner_hash.len() {
             let base = columns.base_text((columns.owner_base[owner] & BASE_BITS) as usize);

@@ -77,7 +77,8 @@ pub struct StoreReport {
 /// # Errors
 /// When the store cannot be read or indexed.
 pub fn store(store: &Store, watch: &Watch) -> Result<StoreReport, VerifyError> {
-    let (index, work) = store.index(watch)?;
+    // Nothing is believed of the index that was not checked, whatever its files' times say.
+    let (index, work) = store.recheck(watch)?;
     let extents: Vec<(usize, Coding)> =
         (0..index.extent_count()).map(|at| (index.entry(at).file, index.coding(index.entry(at).file))).collect();
     let mut lines_before = vec![0; extents.len()];
@@ -86,7 +87,7 @@ pub fn store(store: &Store, watch: &Watch) -> Result<StoreReport, VerifyError> {
             lines_before[at] = lines_before[at - 1] + index.extents()[at - 1].head().lines;
         }
     }
-    let total = (0..index.generation().files.len()).map(|file| index.source(file).len()).sum();
+    let total = index.generation().files.iter().map(|file| file.stamp.len).sum();
     watch.scan_total.store(total, Relaxed);
     watch.scan_done.store(0, Relaxed);
     let parts: Vec<Vec<ExtentCheck<'_>>> = stretch::tasks(&extents)
@@ -98,7 +99,7 @@ pub fn store(store: &Store, watch: &Watch) -> Result<StoreReport, VerifyError> {
                 task.clone().map(|at| ExtentCheck::new(&index, at, lines_before[at])).collect();
             let (file, coding) = extents[task.start];
             let mut on_line = |number: usize, cut: Cut<'_>| checks[number].line(cut);
-            let hashes = stretch::read(index.source(file), coding, &stretches, watch, &mut on_line)?;
+            let hashes = stretch::read(index.source(file)?, coding, &stretches, watch, &mut on_line)?;
             checks.iter_mut().zip(hashes).for_each(|(check, hash)| check.finish(hash));
             Ok(checks)
         })
@@ -123,7 +124,7 @@ pub fn store(store: &Store, watch: &Watch) -> Result<StoreReport, VerifyError> {
         report.differences.absorb(check.differences);
     }
     coverage(&index, &mut report.differences)?;
-    dictionary(&index, &mut report.differences);
+    dictionary(&index, &mut report.differences)?;
     report.holds = report.differences.is_empty() && report.index.repaired.is_empty();
     Ok(report)
 }
@@ -131,7 +132,7 @@ pub fn store(store: &Store, watch: &Watch) -> Result<StoreReport, VerifyError> {
 /// Whether the extents of each file follow one another without a gap, to its end.
 fn coverage(index: &Index, differences: &mut Differences) -> Result<(), VerifyError> {
     for file in 0..index.generation().files.len() {
-        let source = index.source(file);
+        let source = index.source(file)?;
         let newline_at = |at: u64| match at < source.len() && index.coding(file) == Coding::Plain {
             true => source.read(at, 1, &mut Vec::new()).map(|byte| byte == b"\n"),
             false => Ok(false),
@@ -163,22 +164,22 @@ fn coverage(index: &Index, differences: &mut Differences) -> Result<(), VerifyEr
 }
 
 /// Whether each owner of each extent is the patient of the dictionary that it says it is.
-fn dictionary(index: &Index, differences: &mut Differences) {
-    let merged = index.merged();
+fn dictionary(index: &Index, differences: &mut Differences) -> Result<(), VerifyError> {
     for at in 0..index.extent_count() {
         let columns = index.extents()[at].columns();
-        let first = index.starts().owner[at];
         for owner in 0..columns.owner_hash.len() {
-            let patient = merged.owner_patient[first + owner];
+            let patient = index.patient_of_owner(at, owner as u32)?;
+            let number = (index.starts().owner[at] + owner) as u32;
             let base = index.base_number(at, columns.owner_base[owner] & BASE_BITS);
             let id = columns.owner_id_of(owner);
-            let same = index.patient_id(patient) == id && merged.patient_base[patient as usize] == base;
-            if !same || index.patient(base, &id) != Some(patient) {
+            let listed = index.owners_of_patient(patient)?.contains(&number);
+            if index.patient_id(patient)? != id || index.patient(base, &id)? != Some(patient) || !listed {
                 let what = format!("owner {owner} of extent {at} is another patient in the dictionary");
                 differences.push(Difference::of_file("dictionary", index.file_name(index.entry(at).file), what));
             }
         }
     }
+    Ok(())
 }
 
 impl StoreReport {

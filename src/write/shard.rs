@@ -49,7 +49,7 @@ pub fn together(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> {
             let file = index.entry(extent).file;
             let takes = snapshot.sees(extent)
                 && index.coding(file) != Coding::Plain
-                && index.extents()[extent].columns().type_count[shard.resource_type.index()] > 0;
+                && index.extents()[extent].head().has_type(shard.resource_type.index());
             if takes {
                 let first = *first_of_file.entry(file).or_insert(number);
                 let (a, b) = (root(&mut parent, first), root(&mut parent, number));
@@ -89,9 +89,9 @@ pub fn sweep<S: Sink>(
     let first = shards.iter().map(|shard| plan.shards[*shard].first.extent).min().unwrap_or(0);
     let last = shards.iter().map(|shard| plan.shards[*shard].last.extent).max().unwrap_or(0);
     let mut reader = Reader::new(index);
-    for extent in (first..=last).filter(|extent| snapshot.sees(*extent)) {
+    for extent in (first..=last).filter(|extent| !plan.selection.rows[*extent].is_empty()) {
         let columns = index.extents()[extent].columns();
-        if !lanes.iter().any(|lane| columns.type_count[lane.type_index] > 0 && lane.spans(extent)) {
+        if !lanes.iter().any(|lane| index.extents()[extent].head().has_type(lane.type_index) && lane.spans(extent)) {
             continue;
         }
         if watch.cancel.load(Relaxed) {
@@ -303,7 +303,7 @@ impl<'a> Reader<'a> {
         if run.lines.is_empty() {
             return Ok(0);
         }
-        let source = self.index.source(run.file);
+        let source = self.index.source(run.file)?;
         let (start, end) = (run.start(), run.end());
         let mut write = |bytes: &[u8]| {
             output.encoder.write(bytes).map_err(|error| match source.check() {
@@ -343,7 +343,7 @@ impl<'a> Reader<'a> {
         line: Line,
         failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
     ) -> Result<u64, ExportError> {
-        let source = self.index.source(line.file);
+        let source = self.index.source(line.file)?;
         let restart = self.index.restart_before(line.file, line.start);
         let fresh = self.decoding.as_ref().is_none_or(|now| {
             now.file != line.file || now.at > line.start || restart.uncompressed > now.at + now.piece.len() as u64
@@ -389,7 +389,7 @@ impl<'a> Reader<'a> {
 
     /// Whether the files read so far were whole; asked before a file is committed.
     fn check(&self) -> Result<(), ExportError> {
-        self.used.iter().try_for_each(|file| self.index.source(*file).check()).map_err(ExportError::from)
+        self.used.iter().try_for_each(|file| self.index.source(*file)?.check()).map_err(ExportError::from)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::StoreOptions;
-use crate::store::layout::{Column, HEADER_BYTES, Places};
+use crate::store::layout::{self, Column, HEADER_BYTES, Places};
 use std::path::{Path, PathBuf};
 
 fn testdata(name: &str) -> PathBuf {
@@ -61,8 +61,7 @@ fn forge(index: &Path, column: Column, change: impl FnOnce(&mut [u8])) {
     let mut bytes = std::fs::read(&path).unwrap();
     let places = Places::read(&bytes).unwrap();
     change(&mut bytes[places.column(column)]);
-    let checksum = xxhash_rust::xxh3::xxh3_64(&bytes[24..places.head.size as usize]);
-    bytes[16..24].copy_from_slice(&checksum.to_le_bytes());
+    layout::seal(&mut bytes[..places.head.size as usize], places.front());
     std::fs::write(&path, bytes).unwrap();
 }
 

@@ -9,19 +9,19 @@ use libfuzzer_sys::fuzz_target;
 use outpour::store::extent::Extent;
 use outpour::store::generation::Generation;
 use outpour::store::index_file::Home;
-use outpour::store::layout::{MAGIC, VERSION};
-use outpour::store::merge::Merged;
+use outpour::store::layout::{MAGIC, Places, VERSION, seal};
+use outpour::store::merge;
 
 fuzz_target!(|data: &[u8]| {
     Generation::from_bytes(data);
+    Generation::read_body(data);
     let mut bytes = data.to_vec();
     if bytes.len() >= 24 {
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        let size = bytes.get(24..32).map(|w| u64::from_le_bytes(w.try_into().unwrap())).unwrap_or(0);
-        let end = usize::try_from(size).unwrap_or(0).clamp(24, bytes.len());
-        let checksum = xxhash_rust::xxh3::xxh3_64(&bytes[24..end]);
-        bytes[16..24].copy_from_slice(&checksum.to_le_bytes());
+        if let Ok(places) = Places::read(&bytes) {
+            seal(&mut bytes[..places.head.size as usize], places.front());
+        }
     }
     let home = Home::memory();
     home.create("extents").unwrap().write_all(&bytes).unwrap();
@@ -37,8 +37,5 @@ fuzz_target!(|data: &[u8]| {
     }
     (0..extent.tombstones()).for_each(|at| drop((columns.tombstone_of(at), columns.tombstone_updated(at))));
     columns.faults().for_each(drop);
-    let extents = [extent];
-    if Merged::build(&extents, &home, "merged").is_ok() {
-        Merged::open(&extents, &home, "merged").unwrap();
-    }
+    merge::build(&[extent], &home, "merged").ok();
 });

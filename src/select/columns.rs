@@ -1,0 +1,85 @@
+//! Selection by a pass over the columns of an extent: every row gets exactly one class of the ledger, and the exported
+//! ones a bit. The way for cohorts that are a large part of the store.
+
+use super::bitmap::Bitmap;
+use super::filter::{Class, Filter};
+use super::request::Population;
+use super::row_set::RowSet;
+use super::selection::Part;
+use crate::fhir::ResourceType;
+use crate::store::layout::flag;
+use crate::store::merged::Section;
+use crate::store::sealed::Damaged;
+use crate::store::snapshot::State;
+
+/// Goes through the rows of an extent.
+///
+/// # Errors
+/// [`Damaged`] when the index is.
+pub fn pass(filter: &Filter<'_>, extent: usize) -> Result<Part, Damaged> {
+    let (snapshot, index) = (filter.snapshot, filter.snapshot.index());
+    let columns = index.extents()[extent].prove_whole()?;
+    let mut part = Part::of(index.extents()[extent].head());
+    part.illegal_updated = 0;
+    let mut rows = Bitmap::new(columns.offset.len());
+    let merged = index.merged();
+    let first = index.starts().row[extent];
+    let mut successions = merged.pairs(Section::Succession, first..first + columns.offset.len())?.iter().peekable();
+    let owners = index.starts().owner[extent]..index.starts().owner[extent] + columns.owner_hash.len();
+    let owner_patient = merged.proven_words(Section::OwnerPatient, owners)?;
+    // Membership of the extent's own owners, once each, so that the loop below asks a small array.
+    let members: Vec<bool> = match &filter.cohort.patients {
+        Some(patients) => owner_patient.iter().map(|patient| patients.contains(*patient as usize)).collect(),
+        None => Vec::new(),
+    };
+    let at = filter.at();
+    for row in 0..columns.offset.len() {
+        let has_next = successions.next_if(|pair| (**pair >> 32) as usize == first + row).is_some();
+        let updated = columns.updated_of(row);
+        part.illegal_updated += u64::from(columns.flags[row] & flag::ILLEGAL_UPDATED != 0);
+        if updated.is_some_and(|updated| updated > at) {
+            part.count(Class::Future);
+            continue;
+        }
+        if has_next {
+            match snapshot.state(extent, row, at, &filter.cohort.ours, &|_| true)? {
+                State::Current => {}
+                State::Future => unreachable!("asked above"),
+                State::Superseded => {
+                    part.count(Class::Superseded);
+                    continue;
+                }
+                State::Deleted => {
+                    part.count(Class::Deleted);
+                    continue;
+                }
+            }
+        }
+        let resource_type = columns.type_of(row);
+        if resource_type == ResourceType::PATIENT {
+            // A Patient row owns itself first.
+            part.present.push(owner_patient[columns.owners_of(row)[0] as usize]);
+        }
+        if !filter.wants(resource_type) {
+            part.count(Class::Type);
+            continue;
+        }
+        let belongs = match (&filter.request.population, resource_type) {
+            (Population::System, _) => true,
+            (_, ResourceType::GROUP | ResourceType::PROVENANCE) => filter.belongs(extent, row, at, &|_| true, 0)?,
+            _ => columns.owners_of(row).iter().any(|owner| members[*owner as usize]),
+        };
+        if !belongs {
+            part.count(Class::Cohort);
+            continue;
+        }
+        if !filter.passes_window(&mut part, extent, row, resource_type, updated)? {
+            part.count(Class::SinceOrUntil);
+            continue;
+        }
+        part.count(Class::Exported);
+        rows.insert(row);
+    }
+    part.rows = RowSet::Many(rows);
+    Ok(part)
+}

@@ -1,0 +1,240 @@
+//! The question that selection asks of a row, one row at a time: the slow and obvious way, which the passes over many
+//! rows abbreviate and are tested against. Everything that it reads of the index is proven on the way.
+
+use super::cohort::Cohort;
+use super::request::{ExportRequest, Late, MissingLastUpdated, Population};
+use super::selection::Part;
+use crate::fhir::ResourceType;
+use crate::fhir::instant::InstantRef;
+use crate::store::layout::{BASE_BITS, Column};
+use crate::store::merged::Section;
+use crate::store::sealed::Damaged;
+use crate::store::snapshot::{Snapshot, State};
+
+/// Deepest chain of Provenances about Provenances that is followed.
+pub const PROVENANCE_DEPTH_MAX: usize = 32;
+
+/// The class of a row in the ledger: the first that fits it (reading 10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Class {
+    Future,
+    Superseded,
+    Deleted,
+    Type,
+    Cohort,
+    SinceOrUntil,
+    Exported,
+}
+
+/// A request prepared against a snapshot.
+pub struct Filter<'a> {
+    /// What is seen.
+    pub snapshot: &'a Snapshot,
+    /// Whose records are asked for.
+    pub cohort: &'a Cohort,
+    /// What is asked for.
+    pub request: &'a ExportRequest,
+    types: [bool; ResourceType::COUNT],
+}
+
+impl<'a> Filter<'a> {
+    /// Prepares a request against a snapshot.
+    pub fn new(snapshot: &'a Snapshot, cohort: &'a Cohort, request: &'a ExportRequest) -> Filter<'a> {
+        let mut types = [request.types.is_empty(); ResourceType::COUNT];
+        request.types.iter().for_each(|t| types[t.index()] = true);
+        Filter { snapshot, cohort, request, types }
+    }
+
+    /// T.
+    pub fn at(&self) -> InstantRef<'a> {
+        self.snapshot.as_of().as_ref()
+    }
+
+    /// Whether `_type` lets a type through.
+    pub fn wants(&self, resource_type: ResourceType) -> bool {
+        self.types[resource_type.index()]
+    }
+
+    /// Whether the window lets an instant through; undated rows go by policy.
+    pub fn in_window(&self, updated: Option<InstantRef<'_>>) -> bool {
+        let Some(updated) = updated else {
+            let bounded = self.request.since.is_some() || self.request.until.is_some();
+            return !bounded || self.request.missing_last_updated == MissingLastUpdated::Include;
+        };
+        self.after_since(updated) && self.before_until(updated)
+    }
+
+    /// `_since`, strict.
+    pub fn after_since(&self, updated: InstantRef<'_>) -> bool {
+        self.request.since.as_ref().is_none_or(|since| updated > since.as_ref())
+    }
+
+    /// `_until`, strict.
+    pub fn before_until(&self, updated: InstantRef<'_>) -> bool {
+        self.request.until.as_ref().is_none_or(|until| updated < until.as_ref())
+    }
+
+    /// Whether the rows of an extent are late under the request's `_since`.
+    pub fn is_late(&self, extent: usize) -> bool {
+        self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late(extent, since))
+    }
+
+    /// The class of a row; what messages need to know of it is noted in `part`.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn classify(&self, extent: usize, row: usize, part: &mut Part) -> Result<Class, Damaged> {
+        let this = &self.snapshot.index().extents()[extent];
+        let columns = this.row(row)?;
+        match self.snapshot.state(extent, row, self.at(), &self.cohort.ours, &|_| true)? {
+            State::Current => {}
+            State::Future => return Ok(Class::Future),
+            State::Superseded => return Ok(Class::Superseded),
+            State::Deleted => return Ok(Class::Deleted),
+        }
+        let resource_type = columns.type_of(row);
+        if resource_type == ResourceType::PATIENT {
+            // A Patient row owns itself first.
+            let own = *this.row_owners(row)?.first().ok_or(Damaged("a Patient owns nobody"))?;
+            part.present.push(self.snapshot.index().patient_of_owner(extent, own)?);
+        }
+        if !self.wants(resource_type) {
+            return Ok(Class::Type);
+        }
+        if self.request.population != Population::System && !self.belongs(extent, row, self.at(), &|_| true, 0)? {
+            return Ok(Class::Cohort);
+        }
+        let updated = columns.updated_of(row);
+        match self.passes_window(part, extent, row, resource_type, updated)? {
+            true => Ok(Class::Exported),
+            false => Ok(Class::SinceOrUntil),
+        }
+    }
+
+    /// Whether the window lets a row through, late ones and Provenances that are new to the reader included.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn passes_window(
+        &self,
+        part: &mut Part,
+        extent: usize,
+        row: usize,
+        resource_type: ResourceType,
+        updated: Option<InstantRef<'_>>,
+    ) -> Result<bool, Damaged> {
+        let Some(updated) = updated else {
+            part.undated += 1;
+            return Ok(self.in_window(None));
+        };
+        if self.after_since(updated) {
+            return Ok(self.before_until(updated));
+        }
+        if !self.before_until(updated) {
+            return Ok(false);
+        }
+        if self.is_late(extent) {
+            part.late += 1;
+            return Ok(self.request.late == Late::Include);
+        }
+        Ok(resource_type == ResourceType::PROVENANCE && self.newly_belongs(extent, row)?)
+    }
+
+    /// Whether an owner of a row is in the cohort.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn owned(&self, extent: usize, row: usize) -> Result<bool, Damaged> {
+        let Some(patients) = &self.cohort.patients else { return Ok(true) };
+        let index = self.snapshot.index();
+        for owner in index.extents()[extent].row_owners(row)? {
+            if patients.contains(index.patient_of_owner(extent, *owner)? as usize) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a row is in the compartment of a member (COMP-04), Provenance through its targets (COMP-08), as of an
+    /// instant and among the extents that `known` lets through.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn belongs(
+        &self,
+        extent: usize,
+        row: usize,
+        at: InstantRef<'_>,
+        known: &dyn Fn(usize) -> bool,
+        depth: usize,
+    ) -> Result<bool, Damaged> {
+        if self.cohort.patients.is_none() {
+            return Ok(true);
+        }
+        let resource_type = self.snapshot.index().extents()[extent].row(row)?.type_of(row);
+        if resource_type == ResourceType::GROUP {
+            // Other members' names would leak (COMP-09): only the Group asked for, and only if it is named by type.
+            return Ok(self.cohort.group_row == Some((extent, row)) && !self.request.types.is_empty());
+        }
+        if self.owned(extent, row)? {
+            return Ok(true);
+        }
+        Ok(resource_type == ResourceType::PROVENANCE && self.belongs_by_target(extent, row, at, known, depth)?)
+    }
+
+    fn belongs_by_target(
+        &self,
+        extent: usize,
+        row: usize,
+        at: InstantRef<'_>,
+        known: &dyn Fn(usize) -> bool,
+        depth: usize,
+    ) -> Result<bool, Damaged> {
+        if depth >= PROVENANCE_DEPTH_MAX {
+            return Ok(false);
+        }
+        let index = self.snapshot.index();
+        let columns = index.extents()[extent].prove_columns(&[Column::TargetRow, Column::TargetBase])?;
+        for target in columns.targets_of(row) {
+            let base = index.base_number(extent, columns.target_base[target] & BASE_BITS);
+            if !self.cohort.ours[base as usize] {
+                continue;
+            }
+            // The versions of the target, oldest first; the last one at that instant decides, deleted or not: what
+            // was told of a record stays with those who were told of the record.
+            let head = index.merged().word(Section::TargetHead, index.starts().target[extent] + target)?;
+            let mut record = (head as usize).checked_sub(1);
+            let mut last = None;
+            while let Some(number) = record {
+                if number < index.rows() {
+                    let (extent, row) = index.locate(number);
+                    if index.extents()[extent].row(row)?.updated_of(row).is_some_and(|updated| updated > at) {
+                        break;
+                    }
+                    if self.snapshot.sees(extent) && known(extent) {
+                        last = Some((extent, row));
+                    }
+                }
+                record = index.merged().next(number)?;
+            }
+            if let Some((extent, row)) = last
+                && self.belongs(extent, row, at, known, depth + 1)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// A Provenance that belongs at T but did not at `_since`, because what it is about came or changed hands later,
+    /// is new to the reader whatever its own lastUpdated (CONS-05).
+    fn newly_belongs(&self, extent: usize, row: usize) -> Result<bool, Damaged> {
+        let Some(since) = &self.request.since else { return Ok(false) };
+        if self.cohort.patients.is_none() {
+            return Ok(false);
+        }
+        let then_known = |extent: usize| !self.is_late(extent);
+        Ok(!self.belongs(extent, row, since.as_ref(), &then_known, 0)?)
+    }
+}
