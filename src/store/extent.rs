@@ -213,6 +213,26 @@ impl Extent {
         Ok(&columns.sorted_ref[same])
     }
 
+    /// Proves what a merge reads of the entry at `at` of the sorted columns: what it is, its name, instant and version.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn prove_entry(&self, at: usize) -> Result<(), Damaged> {
+        self.prove(Column::SortedRef, at..at + 1)?;
+        let reference = self.columns().sorted_ref[at];
+        let number = (reference & !kind::MASK) as usize;
+        match reference & kind::MASK {
+            kind::TOMBSTONE => self.tombstone(number).map(drop),
+            kind::TARGET => [Column::TargetType, Column::TargetId, Column::TargetBase]
+                .into_iter()
+                .try_for_each(|column| self.prove(column, number..number + 1)),
+            _ => {
+                self.row_id(number)?;
+                self.prove(Column::VersionId, number..number + 1)
+            }
+        }
+    }
+
     /// The columns, with a DELETE entry proven.
     ///
     /// # Errors
