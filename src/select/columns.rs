@@ -66,7 +66,7 @@ pub fn pass(filter: &Filter<'_>, extent: usize) -> Result<Part, Damaged> {
         }
         let belongs = match (&filter.request.population, resource_type) {
             (Population::System, _) => true,
-            (_, ResourceType::GROUP | ResourceType::PROVENANCE) => filter.belongs(extent, row, at, &|_| true, 0)?,
+            (_, ResourceType::GROUP | ResourceType::PROVENANCE) => filter.belongs(extent, row, at, &|_| true)?,
             _ => columns.owners_of(row).iter().any(|owner| members[*owner as usize]),
         };
         if !belongs {

@@ -74,7 +74,7 @@ impl Deletions {
                         deletions.unknown += 1;
                         false
                     }
-                    Some((extent, row)) => filter.belongs(extent, row, at, &|_| true, 0)?,
+                    Some((extent, row)) => filter.belongs(extent, row, at, &|_| true)?,
                 };
                 if owned {
                     found.push(((resource_type, number), id));

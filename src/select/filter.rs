@@ -1,6 +1,8 @@
 //! The question that selection asks of a row, one row at a time: the slow and obvious way, which the passes over many
 //! rows abbreviate and are tested against. Everything that it reads of the index is proven on the way.
 
+use std::collections::HashSet;
+
 use super::cohort::Cohort;
 use super::request::{ExportRequest, Late, MissingLastUpdated, Population};
 use super::selection::Part;
@@ -102,7 +104,7 @@ impl<'a> Filter<'a> {
         if !self.wants(resource_type) {
             return Ok(Class::Type);
         }
-        if self.request.population != Population::System && !self.belongs(extent, row, self.at(), &|_| true, 0)? {
+        if self.request.population != Population::System && !self.belongs(extent, row, self.at(), &|_| true)? {
             return Ok(Class::Cohort);
         }
         let updated = columns.updated_of(row);
@@ -167,33 +169,49 @@ impl<'a> Filter<'a> {
         row: usize,
         at: InstantRef<'_>,
         known: &dyn Fn(usize) -> bool,
-        depth: usize,
     ) -> Result<bool, Damaged> {
         if self.cohort.patients.is_none() {
             return Ok(true);
         }
-        let resource_type = self.snapshot.index().extents()[extent].row(row)?.type_of(row);
-        if resource_type == ResourceType::GROUP {
-            // Other members' names would leak (COMP-09): only the Group asked for, and only if it is named by type.
-            return Ok(self.cohort.group_row == Some((extent, row)) && !self.request.types.is_empty());
+        // Level by level, and no row twice: Provenances about one another make a web, whose paths are countless.
+        let mut seen = HashSet::new();
+        let mut level = vec![(extent, row)];
+        for _ in 0..=PROVENANCE_DEPTH_MAX {
+            let mut next = Vec::new();
+            for (extent, row) in level {
+                let resource_type = self.snapshot.index().extents()[extent].row(row)?.type_of(row);
+                let belongs = match resource_type {
+                    // Other members' names would leak (COMP-09): only the Group asked for, if it is named by type.
+                    ResourceType::GROUP => {
+                        self.cohort.group_row == Some((extent, row)) && !self.request.types.is_empty()
+                    }
+                    _ => self.owned(extent, row)?,
+                };
+                if belongs {
+                    return Ok(true);
+                }
+                if resource_type == ResourceType::PROVENANCE {
+                    self.targets(extent, row, at, known, &mut |target| {
+                        if seen.insert(target) {
+                            next.push(target);
+                        }
+                    })?;
+                }
+            }
+            level = next;
         }
-        if self.owned(extent, row)? {
-            return Ok(true);
-        }
-        Ok(resource_type == ResourceType::PROVENANCE && self.belongs_by_target(extent, row, at, known, depth)?)
+        Ok(false)
     }
 
-    fn belongs_by_target(
+    /// Calls `visit` for what a Provenance is about: of each target of ours the last version at an instant.
+    fn targets(
         &self,
         extent: usize,
         row: usize,
         at: InstantRef<'_>,
         known: &dyn Fn(usize) -> bool,
-        depth: usize,
-    ) -> Result<bool, Damaged> {
-        if depth >= PROVENANCE_DEPTH_MAX {
-            return Ok(false);
-        }
+        visit: &mut dyn FnMut((usize, usize)),
+    ) -> Result<(), Damaged> {
         let index = self.snapshot.index();
         let columns = index.extents()[extent].prove_columns(&[Column::TargetRow, Column::TargetBase])?;
         for target in columns.targets_of(row) {
@@ -218,13 +236,11 @@ impl<'a> Filter<'a> {
                 }
                 record = index.merged().next(number)?;
             }
-            if let Some((extent, row)) = last
-                && self.belongs(extent, row, at, known, depth + 1)?
-            {
-                return Ok(true);
+            if let Some(last) = last {
+                visit(last);
             }
         }
-        Ok(false)
+        Ok(())
     }
 
     /// A Provenance that belongs at T but did not at `_since`, because what it is about came or changed hands later,
@@ -235,6 +251,6 @@ impl<'a> Filter<'a> {
             return Ok(false);
         }
         let then_known = |extent: usize| !self.is_late(extent);
-        Ok(!self.belongs(extent, row, since.as_ref(), &then_known, 0)?)
+        Ok(!self.belongs(extent, row, since.as_ref(), &then_known)?)
     }
 }

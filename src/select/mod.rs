@@ -9,6 +9,8 @@ pub mod postings;
 pub mod request;
 pub mod row_set;
 pub mod selection;
+#[cfg(test)]
+mod ways;
 pub mod zones;
 
 pub use cohort::Cohort;

@@ -221,6 +221,12 @@ impl ExportRequest {
         self
     }
 
+    /// How rows are selected.
+    pub fn way(mut self, way: Way) -> ExportRequest {
+        self.way = way;
+        self
+    }
+
     /// A problem that was found while the request was put together elsewhere.
     pub fn problem(mut self, text: impl Into<String>) -> ExportRequest {
         self.problems.push(text.into());

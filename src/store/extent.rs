@@ -116,6 +116,13 @@ impl Extent {
         opened.seals.prove(self.bytes(), place.start + elements.start * width..place.start + elements.end * width)
     }
 
+    /// A proven element of a column of `u32`s.
+    fn word(&self, column: Column, at: usize) -> Result<u32, Damaged> {
+        self.prove(column, at..at + 1)?;
+        let start = self.opened()?.places.column(column).start + at * 4;
+        Ok(u32::from_le_bytes(self.bytes()[start..start + 4].try_into().expect("4 bytes")))
+    }
+
     /// Proves all of some columns.
     ///
     /// # Errors
@@ -218,8 +225,7 @@ impl Extent {
     /// # Errors
     /// As [`Extent::prove`].
     pub fn prove_entry(&self, at: usize) -> Result<(), Damaged> {
-        self.prove(Column::SortedRef, at..at + 1)?;
-        let reference = self.columns().sorted_ref[at];
+        let reference = self.word(Column::SortedRef, at)?;
         let number = (reference & !kind::MASK) as usize;
         match reference & kind::MASK {
             kind::TOMBSTONE => self.tombstone(number).map(drop),

@@ -19,6 +19,8 @@ mod refresh;
 pub mod rows;
 mod scan;
 pub mod sealed;
+#[cfg(test)]
+pub(crate) mod small_world;
 pub mod snapshot;
 mod standing;
 pub mod walk;

@@ -79,7 +79,8 @@ fn ask(random: &mut Random) -> Ask {
         _ => Who::GroupFile(group(random)),
     };
     // T is on a whole millisecond (CONS-06), and later than every `since`.
-    let as_of = second(22, 40, random) - 86_400;
+    // Now and then it is later than every row, as it is in most stores.
+    let as_of = if random.one_in(3) { second(300, 301, random) } else { second(22, 40, random) } - 86_400;
     let time = format!("{:02}:{:02}:{:02}", as_of / 3600 % 24, as_of / 60 % 60, as_of % 60);
     let mut ask = Ask::new(who, &format!("2020-01-{:02}T{time}.000Z", 2 + as_of / 86_400));
     let moment = |random: &mut Random| Some(forge::instant(second(0, 20, random), random));
@@ -101,6 +102,9 @@ fn ask(random: &mut Random) -> Ask {
     }
     if matches!(ask.who, Who::GroupFile(_)) && random.one_in(3) {
         ask.members = Some(Members::Active);
+    }
+    if random.one_in(2) {
+        ask = ask.with(&["--selection", random.pick(&["postings", "columns", "rows"])]);
     }
     ask.missing_included = !random.one_in(5);
     if random.one_in(3) {

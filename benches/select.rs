@@ -1,0 +1,131 @@
+//! Selection: a small cohort from its postings against a pass over the columns, where the two cross, and an increment
+//! of one row in a thousand. Also opening a store of a thousand files.
+//!
+//! Speed of light: of an increment its zones (0.13 bytes a row) and a cache line for each new row; of a small cohort
+//! its rows; of opening, a `statx` a file.
+//!
+//! `OUTPOUR_BENCH_ROWS` rows in the made store, in patient order, 400 a patient; 1,000,000 by default.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant as Clock;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use outpour::fhir::Instant;
+use outpour::select::{Cohort, Selection, Way};
+use outpour::{ExportRequest, Snapshot, Store, StoreOptions, Watch};
+
+mod common;
+
+const ROWS_A_PATIENT: usize = 400;
+/// One row in so many is later than `SINCE`.
+const NEW: usize = 1000;
+const SINCE: &str = "2024-01-01T00:00:00Z";
+
+fn rows() -> usize {
+    std::env::var("OUTPOUR_BENCH_ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(1_000_000)
+}
+
+/// Observations in patient order; each patient's rows go through the years, and the new ones are spread over all.
+fn store(root: &Path, rows: usize) {
+    std::fs::create_dir_all(root).unwrap();
+    let open = |name: &str| std::io::BufWriter::with_capacity(1 << 20, std::fs::File::create(root.join(name)).unwrap());
+    let (mut patients, mut observations) = (open("Patient.ndjson"), open("Observation.ndjson"));
+    for patient in 0..rows / ROWS_A_PATIENT {
+        let meta = r#""meta":{"versionId":"1","lastUpdated":"2020-01-01T00:00:00Z"}"#;
+        writeln!(patients, r#"{{"resourceType":"Patient","id":"p{patient}",{meta}}}"#).unwrap();
+    }
+    for row in 0..rows {
+        let scattered = row.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+        let year = if scattered % NEW == 0 { 2024 } else { 2000 + scattered % 24 };
+        let (month, day) = (1 + scattered / 7 % 12, 2 + scattered / 11 % 27);
+        writeln!(
+            observations,
+            r#"{{"resourceType":"Observation","id":"o{row}","meta":{{"lastUpdated":"{year}-{month:02}-{day:02}T10:00:00Z"}},"subject":{{"reference":"Patient/p{}"}}}}"#,
+            row / ROWS_A_PATIENT
+        )
+        .unwrap();
+    }
+}
+
+fn select(snapshot: &Snapshot, request: &ExportRequest, way: Way) -> Selection {
+    let request = request.clone().way(way);
+    let cohort = Cohort::resolve(snapshot, &request).unwrap();
+    Selection::new(snapshot, &cohort, &request).unwrap()
+}
+
+fn selection(c: &mut Criterion) {
+    let scratch = tempfile::tempdir().unwrap();
+    let (root, rows) = (scratch.path().join("store"), rows());
+    store(&root, rows);
+    let access = outpour::bytes::guard::install().unwrap();
+    let store = Store::open_with(&root, StoreOptions { access, ..StoreOptions::default() }).unwrap();
+    let snapshot = store.snapshot(Instant::parse("2026-06-01T00:00:00Z").unwrap()).unwrap();
+    let pool = common::one_thread();
+    let patients = rows / ROWS_A_PATIENT;
+    let list = scratch.path().join("list.txt");
+    let cohort = |members: usize| {
+        // Spread over the store, as members are.
+        let ids: String = (0..members).map(|n| format!("p{}\n", n * patients / members)).collect();
+        std::fs::write(&list, ids).unwrap();
+        ExportRequest::patients(&list)
+    };
+
+    let mut group = c.benchmark_group("select");
+    group.throughput(Throughput::Elements(rows as u64));
+    let increment = ExportRequest::all_patients().since(SINCE);
+    let run = |request: &ExportRequest, way| pool.install(|| select(&snapshot, request, way));
+    let slow = run(&increment, Way::Rows);
+    let zones = run(&increment, Way::Columns);
+    assert!(slow.ledger == zones.ledger && slow.rows == zones.rows);
+    assert!((1..rows as u64 / 500).contains(&zones.ledger.exported), "{:?}", zones.ledger);
+    group.bench_function("an increment of 1 in 1,000, by zones", |b| b.iter(|| run(&increment, Way::Columns)));
+    group.bench_function("an increment of 1 in 1,000, row by row", |b| b.iter(|| run(&increment, Way::Rows)));
+    for members in [1, patients / 100, patients / 10] {
+        let request = cohort(members.max(1));
+        for way in [Way::Postings, Way::Columns] {
+            assert_eq!(run(&request, way).ledger.exported as usize, members.max(1) * (ROWS_A_PATIENT + 1));
+            group.bench_function(format!("{} members, {way:?}", members.max(1)), |b| b.iter(|| run(&request, way)));
+        }
+    }
+    group.finish();
+
+    println!("members in a hundred patients, milliseconds by postings, by columns:");
+    let best = |request: &ExportRequest, way| {
+        let time = |_| {
+            let begun = Clock::now();
+            run(request, way);
+            begun.elapsed()
+        };
+        (0..3).map(time).min().unwrap().as_secs_f64() * 1e3
+    };
+    for percent in [1, 2, 4, 6, 8, 12, 16, 25, 50] {
+        let request = cohort((patients * percent / 100).max(1));
+        println!("{percent:>4} {:>9.2} {:>9.2}", best(&request, Way::Postings), best(&request, Way::Columns));
+    }
+}
+
+fn opening(c: &mut Criterion) {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("store");
+    std::fs::create_dir(&root).unwrap();
+    for file in 0..1000 {
+        let text = format!("{{\"resourceType\":\"Patient\",\"id\":\"p{file}\"}}\n");
+        std::fs::write(root.join(format!("{file:04}.ndjson")), text).unwrap();
+    }
+    let access = outpour::bytes::guard::install().unwrap();
+    let store = Store::open_with(&root, StoreOptions { access, ..StoreOptions::default() }).unwrap();
+    store.index(&Watch::default()).unwrap();
+    // The files of an index are trusted by their times once they are old enough for these to tell.
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    store.index(&Watch::default()).unwrap();
+    c.bench_function("open, 1,000 files", |b| {
+        b.iter(|| {
+            let (index, work) = store.index(&Watch::default()).unwrap();
+            assert_eq!((index.rows(), index.extent_count(), work.scanned_bytes), (1000, 1000, 0));
+        })
+    });
+}
+
+criterion_group!(benches, selection, opening);
+criterion_main!(benches);

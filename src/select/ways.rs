@@ -1,0 +1,201 @@
+//! Every way of selecting gives the same rows, classes and notices; and a damaged page is found by whoever needs it.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::{Cohort, ExportRequest, Late, MissingLastUpdated, Population, Selection, Way};
+use crate::bytes::source::{Access, Source};
+use crate::error::{ExportError, IndexError};
+use crate::fhir::Instant;
+use crate::store::generation::{self, Generation};
+use crate::store::small_world::{append, line};
+use crate::{Existing, ExportOptions, Snapshot, Store, Watch, export, plan};
+
+fn at(text: &str) -> Instant {
+    Instant::parse(text).unwrap()
+}
+
+/// Everything that a selection says.
+fn told(snapshot: &Snapshot, request: &ExportRequest, way: Way) -> impl PartialEq + std::fmt::Debug {
+    let request = request.clone().way(way);
+    let cohort = Cohort::resolve(snapshot, &request).unwrap();
+    let selection = Selection::new(snapshot, &cohort, &request).unwrap();
+    assert!(selection.ledger.balances(), "{way:?}: {:?}", selection.ledger);
+    let rows: Vec<Vec<usize>> = selection.rows.iter().map(|rows| rows.iter().collect()).collect();
+    let present: Vec<usize> = cohort.members.iter().filter(|member| selection.present.contains(*member)).collect();
+    (rows, present, selection.ledger, format!("{:?}", selection.noticed))
+}
+
+fn request(people: &Path) -> impl Strategy<Value = ExportRequest> + use<> {
+    let people = people.to_path_buf();
+    let types = prop_oneof![
+        3 => Just(vec![]),
+        1 => Just(vec!["Observation"]),
+        1 => Just(vec!["Patient", "Provenance"]),
+        1 => Just(vec!["Provenance", "Device"]),
+    ];
+    (0..3u32, types, 0..40u32, 0..40u32, 0..2u32, any::<[bool; 4]>()).prop_map(
+        move |(who, types, since, until, base, [late, missing, open, windowed])| {
+            let mut request = match who {
+                0 => ExportRequest::all_patients(),
+                1 => ExportRequest::patients(&people),
+                _ => ExportRequest::system(),
+            };
+            request = request.types(types);
+            if windowed {
+                request = request.since(&format!("2020-01-01T00:00:{since:02}Z"));
+            }
+            if !open && until > since {
+                request = request.until(&format!("2020-01-01T00:00:{until:02}Z"));
+            }
+            if base == 1 {
+                request.fhir_bases.push("https://a.example/r4".to_string());
+            }
+            request.late = if late { Late::Include } else { Late::Report };
+            request.missing_last_updated =
+                if missing { MissingLastUpdated::Include } else { MissingLastUpdated::Exclude };
+            request
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// In a store that grows by several extents a file, some of them late, for T behind everything and within.
+    #[test]
+    fn all_ways_lead_to_the_same_rows(
+        rounds in proptest::collection::vec((0..3usize, proptest::collection::vec(line(), 0..90)), 1..5),
+        people in proptest::collection::vec(0..5u32, 1..3),
+        requests in proptest::collection::vec(request(Path::new("/dev/null")), 8),
+        seconds in proptest::collection::vec(0..60u32, 2),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        for (round, (file, lines)) in rounds.iter().enumerate() {
+            append(&dir.path().join(["b.ndjson", "a.ndjson", "c.ndjson"][*file]), lines);
+            store.snapshot(at(&format!("2020-01-01T00:00:{:02}Z", 7 * round + 3))).unwrap();
+        }
+        let list = dir.path().join("people.txt");
+        std::fs::write(&list, people.iter().map(|id| format!("p{id}\n")).collect::<String>()).unwrap();
+        for second in seconds {
+            let snapshot = store.snapshot(at(&format!("2020-01-01T00:00:{second:02}Z"))).unwrap();
+            for mut request in requests.clone() {
+                if let Population::Patients(path) = &mut request.population {
+                    path.clone_from(&list);
+                }
+                let rows = told(&snapshot, &request, Way::Rows);
+                for way in [Way::Auto, Way::Columns, Way::Postings] {
+                    prop_assert_eq!(&rows, &told(&snapshot, &request, way), "{:?} {:?}", way, request);
+                }
+            }
+        }
+    }
+}
+
+/// Makes the generation trust an index file as it is now, as if a disk had garbled it and kept its times.
+fn trust(index: &Path) {
+    let name = index.join(generation::FILE);
+    let mut generation = Generation::from_bytes(&std::fs::read(&name).unwrap()).unwrap();
+    let stamp = |file: &str| Source::open(index.join(file), Access::called()).unwrap().stamp();
+    for file in generation.containers.iter_mut().chain([&mut generation.merged]) {
+        file.stamp = Some(stamp(&file.name));
+    }
+    std::fs::write(name, generation.to_bytes()).unwrap();
+}
+
+/// A byte is flipped anywhere in the index, behind its back: a plan either does not need that page and is the same, or
+/// says that the index is damaged; an export repairs it and writes the same files.
+#[test]
+fn a_damaged_page_is_found_by_whoever_reads_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, list) = (dir.path().join("store"), dir.path().join("people.txt"));
+    std::fs::create_dir(&root).unwrap();
+    let lines: Vec<String> = (0..4000)
+        .map(|n| {
+            format!(
+                r#"{{"resourceType":"Observation","id":"o{n}","meta":{{"lastUpdated":"2020-01-01T00:{:02}:00Z"}},"subject":{{"reference":"Patient/p{}"}}}}"#,
+                n % 60,
+                n / 8
+            )
+        })
+        .collect();
+    append(&root.join("a.ndjson"), &lines);
+    std::fs::write(&list, "p77\np300\n").unwrap();
+    let store = Store::open(&root).unwrap();
+    let as_of = at("2021-01-01T00:00:00Z");
+    let request = ExportRequest::patients(&list);
+    let planned = |request: &ExportRequest| {
+        let snapshot = store.snapshot(as_of.clone())?;
+        let plan = plan(&snapshot, request)?;
+        Ok::<_, ExportError>((plan.shards.clone(), *plan.ledger(), plan.selection.rows.clone()))
+    };
+    let good = planned(&request).unwrap();
+    assert_eq!(good.1.exported, 16);
+    let index = store.index_dir();
+    trust(&index);
+    let generation = Generation::from_bytes(&std::fs::read(index.join(generation::FILE)).unwrap()).unwrap();
+    let (mut found, mut passed) = (0, 0);
+    let files = [&generation.containers[0].name, &generation.merged.name];
+    let whole = files.map(|file| std::fs::read(index.join(file)).unwrap());
+    for (file, bytes) in files.into_iter().zip(&whole) {
+        let path = index.join(file);
+        for at in (0..bytes.len()).step_by(if bytes.len() > 100_000 { 1511 } else { 197 }) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            std::fs::write(&path, damaged).unwrap();
+            trust(&index);
+            match planned(&request) {
+                Ok(plan) => {
+                    assert!(plan == good, "byte {at} of {file}");
+                    passed += 1;
+                }
+                Err(ExportError::Index(IndexError::Damaged { .. })) => found += 1,
+                Err(other) => panic!("byte {at} of {file}: {other}"),
+            }
+            // An index found damaged when it is opened is repaired there and then, under other names.
+            std::fs::write(index.join(generation::FILE), generation.to_bytes()).unwrap();
+            files.iter().zip(&whole).for_each(|(file, bytes)| std::fs::write(index.join(file), bytes).unwrap());
+            trust(&index);
+        }
+    }
+    assert!(found > 20 && passed > 20, "{found} {passed}");
+}
+
+/// The whole way: found, repaired, exported, and told.
+#[test]
+fn an_export_repairs_what_it_finds_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("store");
+    std::fs::create_dir(&root).unwrap();
+    let lines: Vec<String> = (0..3000)
+        .map(|n| {
+            format!(r#"{{"resourceType":"Observation","id":"o{n}","subject":{{"reference":"Patient/p{}"}}}}"#, n % 9)
+        })
+        .collect();
+    append(&root.join("a.ndjson"), &lines);
+    let store = Store::open(&root).unwrap();
+    let as_of = at("2021-01-01T00:00:00Z");
+    store.snapshot(as_of.clone()).unwrap();
+    let index = store.index_dir();
+    let name = Generation::from_bytes(&std::fs::read(index.join(generation::FILE)).unwrap()).unwrap();
+    let path = index.join(&name.containers[0].name);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.len() / 3;
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    trust(&index);
+    let options = ExportOptions {
+        out: dir.path().join("out"),
+        existing: Existing::Refuse,
+        sync: crate::write::sink::Sync::No,
+        faults_allowed: None,
+        clock: &|| Instant::parse("2021-01-01T00:00:00Z").unwrap(),
+    };
+    let request = ExportRequest::all_patients().way(Way::Rows);
+    let done = export(&store, &request, as_of, &options, &Watch::default()).unwrap();
+    assert_eq!(done.ledger.exported, 3000);
+    assert_eq!(done.index.repaired.len(), 1, "{:?}", done.index);
+    assert!(store.index(&Watch::default()).unwrap().1.repaired.is_empty());
+}

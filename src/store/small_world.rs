@@ -1,0 +1,38 @@
+//! Lines of a small world for property tests: everything in it is often about the same few records.
+
+use proptest::prelude::*;
+
+/// A line of a small world: few ids, versions, deletions, bases that come late, Provenances about anything.
+pub fn line() -> impl Strategy<Value = String> {
+    let reference = (0..3usize, 0..4usize).prop_map(|(base, id)| {
+        format!("{}Patient/p{id}", ["", "https://a.example/r4/", "https://b.example/r4/"][base])
+    });
+    let meta = (0..30u32, 0..3u32).prop_map(|(second, version)| match second {
+        0 => String::new(),
+        _ => format!(r#","meta":{{"versionId":"{version}","lastUpdated":"2020-01-01T00:00:{second:02}Z"}}"#),
+    });
+    let about = (0..3usize, 0..4usize)
+        .prop_map(|(kind, id)| format!("{}/p{id}", ["Patient", "Observation", "Provenance"][kind]));
+    (0..12u32, 0..4usize, meta, reference, proptest::collection::vec(about, 1..3)).prop_map(
+        |(kind, id, meta, reference, about)| match kind {
+            0..4 => format!(r#"{{"resourceType":"Observation","id":"p{id}"{meta},"subject":{{"reference":"{reference}"}}}}"#),
+            4..7 => format!(r#"{{"resourceType":"Patient","id":"p{id}"{meta}}}"#),
+            7..9 => {
+                let targets: Vec<String> = about.iter().map(|about| format!(r#"{{"reference":"{about}"}}"#)).collect();
+                format!(r#"{{"resourceType":"Provenance","id":"p{id}"{meta},"target":[{}]}}"#, targets.join(","))
+            }
+            9..11 => format!(
+                r#"{{"resourceType":"Bundle"{meta},"type":"batch","entry":[{{"request":{{"method":"DELETE","url":"{}"}}}}]}}"#,
+                about[0]
+            ),
+            _ => "{".to_string(),
+        },
+    )
+}
+
+/// Appends lines to a file.
+pub fn append(path: &std::path::Path, lines: &[String]) {
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    std::io::Write::write_all(&mut &file, text.as_bytes()).unwrap();
+}
