@@ -100,7 +100,7 @@ fn ended(snapshot: &Snapshot, record: usize) -> Result<bool, Damaged> {
     while let Some(number) = next {
         if number < index.rows() {
             let (extent, row) = index.locate(number);
-            if index.extents()[extent].row(row)?.updated_of(row).is_some_and(|updated| updated > at) {
+            if index.extents()[extent].updated(row)?.is_some_and(|updated| updated > at) {
                 return Ok(true);
             }
             if snapshot.sees(extent) {

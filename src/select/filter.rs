@@ -88,14 +88,13 @@ impl<'a> Filter<'a> {
     /// [`Damaged`] when the index is.
     pub fn classify(&self, extent: usize, row: usize, part: &mut Part) -> Result<Class, Damaged> {
         let this = &self.snapshot.index().extents()[extent];
-        let columns = this.row(row)?;
         match self.snapshot.state(extent, row, self.at(), &self.cohort.ours, &|_| true)? {
             State::Current => {}
             State::Future => return Ok(Class::Future),
             State::Superseded => return Ok(Class::Superseded),
             State::Deleted => return Ok(Class::Deleted),
         }
-        let resource_type = columns.type_of(row);
+        let resource_type = this.type_of(row)?;
         if resource_type == ResourceType::PATIENT {
             // A Patient row owns itself first.
             let own = *this.row_owners(row)?.first().ok_or(Damaged("a Patient owns nobody"))?;
@@ -107,7 +106,7 @@ impl<'a> Filter<'a> {
         if self.request.population != Population::System && !self.belongs(extent, row, self.at(), &|_| true)? {
             return Ok(Class::Cohort);
         }
-        let updated = columns.updated_of(row);
+        let updated = this.updated(row)?;
         match self.passes_window(part, extent, row, resource_type, updated)? {
             true => Ok(Class::Exported),
             false => Ok(Class::SinceOrUntil),
@@ -173,13 +172,16 @@ impl<'a> Filter<'a> {
         if self.cohort.patients.is_none() {
             return Ok(true);
         }
+        if self.owned(extent, row)? && self.snapshot.index().extents()[extent].type_of(row)? != ResourceType::GROUP {
+            return Ok(true);
+        }
         // Level by level, and no row twice: Provenances about one another make a web, whose paths are countless.
         let mut seen = HashSet::new();
         let mut level = vec![(extent, row)];
         for _ in 0..=PROVENANCE_DEPTH_MAX {
             let mut next = Vec::new();
             for (extent, row) in level {
-                let resource_type = self.snapshot.index().extents()[extent].row(row)?.type_of(row);
+                let resource_type = self.snapshot.index().extents()[extent].type_of(row)?;
                 let belongs = match resource_type {
                     // Other members' names would leak (COMP-09): only the Group asked for, if it is named by type.
                     ResourceType::GROUP => {
@@ -227,7 +229,7 @@ impl<'a> Filter<'a> {
             while let Some(number) = record {
                 if number < index.rows() {
                     let (extent, row) = index.locate(number);
-                    if index.extents()[extent].row(row)?.updated_of(row).is_some_and(|updated| updated > at) {
+                    if index.extents()[extent].updated(row)?.is_some_and(|updated| updated > at) {
                         break;
                     }
                     if self.snapshot.sees(extent) && known(extent) {

@@ -173,16 +173,12 @@ impl Extent {
         Ok(())
     }
 
-    /// The columns, with a row's owners proven.
+    /// A row's owners, proven.
     ///
     /// # Errors
     /// As [`Extent::prove`].
     pub fn row_owners(&self, row: usize) -> Result<&[u32], Damaged> {
-        self.prove(Column::OwnerStart, row..row + 2)?;
-        let columns = self.columns();
-        let owners = columns.owner_start[row] as usize..columns.owner_start[row + 1] as usize;
-        self.prove(Column::Owner, owners.clone())?;
-        Ok(&columns.owner[owners])
+        self.list(Column::OwnerStart, Column::Owner, row)
     }
 
     /// The rows of an owner, ascending, proven.
@@ -190,11 +186,40 @@ impl Extent {
     /// # Errors
     /// As [`Extent::prove`].
     pub fn posting(&self, owner: usize) -> Result<&[u32], Damaged> {
-        self.prove(Column::PostingStart, owner..owner + 2)?;
-        let columns = self.columns();
-        let rows = columns.posting_start[owner] as usize..columns.posting_start[owner + 1] as usize;
-        self.prove(Column::Posting, rows.clone())?;
-        Ok(&columns.posting[rows])
+        self.list(Column::PostingStart, Column::Posting, owner)
+    }
+
+    /// The elements of `list` that belong to `at`, where `start` says where they begin.
+    fn list(&self, start: Column, list: Column, at: usize) -> Result<&[u32], Damaged> {
+        let range = self.word(start, at)? as usize..self.word(start, at + 1)? as usize;
+        self.prove(list, range.clone())?;
+        let words = u32s(&self.bytes()[self.opened()?.places.column(list)]).expect("an aligned column");
+        Ok(&words[range])
+    }
+
+    /// A row's lastUpdated with every digit, proven.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn updated(&self, row: usize) -> Result<Option<InstantRef<'_>>, Damaged> {
+        let opened = self.opened()?;
+        if opened.places.count(Column::Exact) > 0 {
+            return Ok(self.row(row)?.updated_of(row));
+        }
+        self.prove(Column::LastUpdated, row..row + 1)?;
+        let start = opened.places.column(Column::LastUpdated).start + row * 8;
+        let ticks = i64::from_le_bytes(self.bytes()[start..start + 8].try_into().expect("8 bytes"));
+        Ok((ticks != NO_INSTANT).then_some(InstantRef { ticks, rest: &[] }))
+    }
+
+    /// A row's resource type, proven.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn type_of(&self, row: usize) -> Result<ResourceType, Damaged> {
+        self.prove(Column::Type, row..row + 1)?;
+        let start = self.opened()?.places.column(Column::Type).start + row;
+        ResourceType::from_index(self.bytes()[start] as usize).ok_or(Damaged("a type is none"))
     }
 
     /// References (see [`kind`]) of everything whose hash of (type, id) is this one, proven.

@@ -138,7 +138,7 @@ impl ExtentBuilder {
         let (resource_type, id) = (facts.resource_type(), facts.id());
         let (class, packed) = key::pack_id(id, &mut self.heap);
         let mut flags = class as u8;
-        self.head.add_type(facts.resource_type.index());
+        self.head.add_type(facts.resource_type().index());
         if leading_space {
             flags |= flag::LEADING_SPACE;
         }

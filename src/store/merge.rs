@@ -432,13 +432,12 @@ pub(super) struct Record<'a> {
     foreign: bool,
 }
 
+/// Is given a resource's type, its records, and the numbers of the targets that lead to it.
+type Visit<'a> = &'a mut dyn FnMut(ResourceType, &[Record<'_>], &[u32]);
+
 /// Calls `visit` for every resource among `entries` that may have a succession or be a target, with its records in
 /// order and the numbers of the targets that lead to it. DELETE entries without an instant end nothing and are left out.
-pub(super) fn each_entity(
-    whole: &Whole<'_>,
-    mut entries: Vec<Entry>,
-    visit: &mut dyn FnMut(ResourceType, &[Record<'_>], &[u32]),
-) {
+pub(super) fn each_entity(whole: &Whole<'_>, mut entries: Vec<Entry>, visit: Visit<'_>) {
     entries.sort_unstable();
     let (mut records, mut targets) = (Vec::new(), Vec::new());
     for group in entries.chunk_by(|a, b| a.0 == b.0) {

@@ -444,7 +444,7 @@ impl Snapshot {
         known: &dyn Fn(usize) -> bool,
     ) -> Result<State, Damaged> {
         let index = &*self.index;
-        if index.extents[extent].row(row)?.updated_of(row).is_some_and(|updated| updated > at) {
+        if index.extents[extent].updated(row)?.is_some_and(|updated| updated > at) {
             return Ok(State::Future);
         }
         let mut next = index.merged.next(index.starts.row[extent] + row)?;
@@ -452,7 +452,7 @@ impl Snapshot {
         while let Some(number) = next {
             if number < index.starts.rows {
                 let (extent, row) = index.locate(number);
-                if index.extents[extent].row(row)?.updated_of(row).is_some_and(|updated| updated > at) {
+                if index.extents[extent].updated(row)?.is_some_and(|updated| updated > at) {
                     break;
                 }
                 if self.visible[extent] && known(extent) {
