@@ -6,7 +6,7 @@ mod common;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use outpour::bytes::kernels::Kernel;
-use outpour::extract::{Extractor, Validate};
+use outpour::extract::{Extractor, ResourceFacts, Validate};
 use outpour::fhir::instant::InstantRef;
 use std::hint::black_box;
 
@@ -27,6 +27,19 @@ fn rows(text: &[u8], lines: &[std::ops::Range<usize>], kernel: Kernel, validate:
     (rows, references)
 }
 
+/// The same with the pass over many lines, as an index build reads them.
+fn rows_many(text: &[u8], kernel: Kernel, validate: Validate) -> (usize, usize) {
+    let extractor = Extractor::new(kernel, validate);
+    let (mut rows, mut references) = (0, 0);
+    let end = extractor.lines(text, 0, |_, facts| {
+        rows += 1;
+        references += facts.references().count();
+        true
+    });
+    assert_eq!(end, text.len(), "every line of the bundled store but Groups is an ordinary one");
+    (rows, references)
+}
+
 fn tape(mut text: Vec<u8>, lines: &[std::ops::Range<usize>]) -> usize {
     let mut buffers = simd_json::Buffers::new(1 << 16);
     let mut nodes = 0;
@@ -39,14 +52,21 @@ fn tape(mut text: Vec<u8>, lines: &[std::ops::Range<usize>]) -> usize {
 fn extract(c: &mut Criterion) {
     let text = common::lines();
     let lines = cut(&text);
+    let is_group = |line: &[u8]| line.starts_with(b"{\"resourceType\":\"Group\"");
+    let ordinary: Vec<u8> =
+        text.split_inclusive(|b| *b == b'\n').filter(|line| !is_group(line)).flatten().copied().collect();
     let mut group = c.benchmark_group("extract");
     group.throughput(Throughput::Bytes(text.len() as u64)).sample_size(10);
     for kernel in Kernel::available() {
         for validate in [Validate::Full, Validate::Structure] {
             assert_eq!(rows(&text, &lines, kernel, validate).0, 38_483);
             assert_eq!(rows(&text, &lines, kernel, validate), rows(&text, &lines, Kernel::Scalar, Validate::Full));
-            group.bench_function(format!("{}/{validate:?}", kernel.name()), |b| {
+            group.bench_function(format!("{}/{validate:?}/single lines", kernel.name()), |b| {
                 b.iter(|| rows(black_box(&text), &lines, kernel, validate))
+            });
+            assert_eq!(rows_many(&ordinary, kernel, validate), rows(&ordinary, &cut(&ordinary), kernel, validate));
+            group.bench_function(format!("{}/{validate:?}/many lines", kernel.name()), |b| {
+                b.iter(|| rows_many(black_box(&ordinary), kernel, validate))
             });
         }
     }

@@ -1,9 +1,9 @@
-//! Lines: every kernel, whole and in pieces, says what the naive twin says, and nothing panics.
+//! Lines: every kernel, whole, in pieces and among others, says what the naive twin says, and nothing panics.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use outpour::bytes::kernels::Kernel;
-use outpour::extract::{Content, Extractor, Validate, naive};
+use outpour::extract::{Content, Extractor, ResourceFacts, Validate, naive};
 
 fuzz_target!(|data: &[u8]| {
     let Some((cut, line)) = data.split_first() else { return };
@@ -25,6 +25,24 @@ fuzz_target!(|data: &[u8]| {
         if let (Ok(whole), Ok(pieces)) = (&whole, &pieces) {
             assert_eq!(whole, pieces);
             assert!(whole.0 == Content::Tombstones || whole.2.is_some());
+        }
+        // The pass over many lines takes no line that is refused by itself, and says the same of those it takes.
+        for validate in [Validate::Full, Validate::Structure] {
+            let mut single = Extractor::new(kernel, validate);
+            let mut text = data.to_vec();
+            text.push(b'\n');
+            let mut at = 0;
+            while at < text.len() {
+                let reader = Extractor::new(kernel, validate);
+                at = reader.lines(&text, at, |range, row| {
+                    let facts = single.extract(&text[range]).expect("it is no more lenient");
+                    assert!(row.references().eq(facts.references()));
+                    assert_eq!((row.resource_type(), row.id()), (facts.resource_type, ResourceFacts::id(facts)));
+                    assert_eq!((row.last_updated(), row.version_id()), (facts.last_updated(), facts.version_id()));
+                    true
+                });
+                at += text[at..].iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            }
         }
     }
 });
