@@ -1,0 +1,53 @@
+"""The speed of light on this machine, as programs whose own CPU time is printed: `bounds.py read FILE…` looks at every
+byte once with the C library's memchr, `bounds.py write BYTES FILE` writes as many bytes with write(2), `bounds.py zstd
+FILE…` decompresses every frame with libzstd. Python's start is not in the figures.
+"""
+
+import ctypes
+import json
+import mmap
+import os
+import sys
+import time
+
+WRITE_BYTES = 1 << 20
+
+
+def read(paths):
+    memchr = ctypes.CDLL(None).memchr
+    memchr.restype = ctypes.c_void_p
+    memchr.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+    for path in paths:
+        with open(path, "rb") as file:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            view = (ctypes.c_char * len(data)).from_buffer(data)
+            # No JSON text holds a zero byte, so this looks at all of them.
+            if memchr(ctypes.addressof(view), 0, len(data)):
+                raise SystemExit(f"{path}: a zero byte")
+            del view
+            data.close()
+    return sum(os.path.getsize(path) for path in paths)
+
+
+def write(size, path):
+    piece = os.urandom(WRITE_BYTES)
+    with open(path, "wb", buffering=0) as file:
+        for at in range(0, size, WRITE_BYTES):
+            file.write(piece[: size - at] if size - at < WRITE_BYTES else piece)
+    return size
+
+
+def inflate(paths):
+    import zstd
+    total = 0
+    for path in paths:
+        with open(path, "rb") as file:
+            total += zstd.decompress_all(file.read())
+    return total
+
+
+if __name__ == "__main__":
+    what, rest = sys.argv[1], sys.argv[2:]
+    wall, cpu = time.perf_counter(), time.process_time()
+    size = write(int(rest[0]), rest[1]) if what == "write" else {"read": read, "zstd": inflate}[what](rest)
+    json.dump({"bytes": size, "cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}, sys.stdout)

@@ -1,0 +1,94 @@
+"""The rows of the table: what is run, in which steps, with which answer expected, and against which physical bound.
+
+This module decides nothing about when a row runs; `run.py` does, in turns.
+"""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+
+import compare
+import measure
+
+
+class Skip(Exception):
+    """A row cannot run here; the words say why."""
+
+
+class Row:
+    """One line of the table. `steps` are command lines, each a fresh process; `prepare` runs before and is not
+    measured. `bound` is the kind of physical bound: cold (read the store, write the answer), warm (write it), or None.
+    """
+
+    def __init__(self, engine, mode, job, threads, steps, expected=None, prepare=None, bound=None, out=None,
+                 validates="", sample=True, once=False):
+        self.engine, self.mode, self.job, self.threads = engine, mode, job, threads
+        self.steps, self.expected, self.prepare, self.bound = steps, expected, prepare, bound
+        self.out, self.validates, self.sample, self.once = out, validates, sample, once
+        self.samples, self.words = [], ""
+
+    @property
+    def key(self):
+        return f"{self.engine}/{self.mode}/{self.job}/{self.threads}"
+
+    @property
+    def counts(self):
+        return bool(self.samples) and not self.words
+
+    def median(self, what):
+        return statistics.median(getattr(sample, what) for sample in self.samples)
+
+    def least(self, what):
+        return min(getattr(sample, what) for sample in self.samples)
+
+    def most(self, what):
+        return max(getattr(sample, what) for sample in self.samples)
+
+    def as_dict(self):
+        return {"engine": self.engine, "mode": self.mode, "job": self.job, "threads": self.threads,
+                "validates": self.validates, "words": self.words, "bound": self.bound,
+                "samples": [sample.as_dict() for sample in self.samples]}
+
+
+def empty(directory):
+    shutil.rmtree(directory, ignore_errors=True)
+    os.makedirs(directory)
+
+
+def content(directory):
+    """The content of an answer, counted in a process of its own: this one must stay small (see `measure`)."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    done = subprocess.run([sys.executable, f"{here}/compare.py", directory], capture_output=True, text=True)
+    if done.returncode:
+        raise Skip(f"the answer cannot be read: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout)
+
+
+def run(row, log):
+    """One measurement of a row. A command that fails or another answer than expected takes the row out for good."""
+    if row.words or (row.once and row.samples):
+        return
+    try:
+        if row.out:
+            empty(row.out)
+        if row.prepare:
+            row.prepare()
+        total = measure.Sample()
+        for step in row.steps:
+            sample = measure.run(step, log, row.sample)
+            if sample.code:
+                raise Skip(f"`{os.path.basename(step[0])} {step[1]}` ended with {sample.code}; see {log}")
+            total = total.then(sample)
+        if row.expected is not None:
+            differs = compare.difference(row.expected, content(row.out))
+            if differs:
+                raise Skip(f"another answer: {differs}")
+        row.samples.append(total)
+    except Skip as words:
+        row.words = str(words)
+    finally:
+        if row.out:
+            shutil.rmtree(row.out, ignore_errors=True)

@@ -1,0 +1,111 @@
+"""The record of a run: machine, method in a line each, rows and promises, as Markdown for people and JSON for programs."""
+
+import os
+import platform
+import subprocess
+
+GIB, MIB, GB = 1 << 30, 1 << 20, 1e9
+
+
+def machine(path):
+    """Words about the machine; `path` tells the file system."""
+    read = lambda name: open(name).read()
+    cpu = next((line.split(":")[1].strip() for line in read("/proc/cpuinfo").splitlines() if line.startswith("model name")),
+               platform.processor())
+    memory = int(read("/proc/meminfo").split()[1]) * 1024
+    kind = subprocess.run(["findmnt", "-n", "-o", "FSTYPE", "-T", path], capture_output=True, text=True).stdout.strip()
+    return {"cpu": cpu, "cores": os.cpu_count(), "memory_gib": round(memory / GIB, 1), "kernel": platform.release(),
+            "file_system": kind, "load": [round(load, 2) for load in os.getloadavg()]}
+
+
+def _seconds(value):
+    return f"{value:.3f}" if value < 0.0995 else f"{value:.2f}" if value < 9.95 else f"{value:.1f}"
+
+
+def _number(value):
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 99.5 else f"{value:.1f}" if value >= 9.95 else f"{value:.2f}"
+
+
+def rate(row, kit):
+    """Store bytes per CPU-second, in GB."""
+    return kit.store.bytes / GB / max(row.median("cpu"), 1e-6)
+
+
+def share(row, kit, bounds):
+    """Of the physical bound, by CPU time."""
+    if not row.bound or not bounds.get("read") or not bounds.get("write"):
+        return None
+    least = kit.bytes_of(row.job) * bounds["write"] + (kit.store.bytes * bounds["read"] if row.bound == "cold" else 0)
+    return least / max(row.median("cpu"), 1e-6)
+
+
+def order(rows):
+    """Fastest first, those without figures last."""
+    return sorted(rows, key=lambda row: row.median("cpu") if row.counts else float("inf"))
+
+
+def rows_table(kit, rows, bounds, rivals):
+    lines = ["| what | threads | wall s | CPU s | user s | least CPU s | memory MiB | store GB per CPU s | of the bound |"
+             " best rival's CPU time over this |", "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"]
+    for row in order(rows):
+        name = row.mode if row.engine == "cp" else f"{row.engine}, {row.mode}"
+        name = f"**{name}**" if row.engine == "outpour" else name
+        if not row.counts:
+            lines.append(f"| {name} | {row.threads} | {row.words or 'did not run'} | | | | | | | |")
+            continue
+        peers = [peer.median("cpu") for peer in rows if peer.engine in rivals and peer.mode == "cold" and peer.counts
+                 and peer.threads == row.threads]
+        of_bound = share(row, kit, bounds)
+        memory = f"{row.most('anon') / MIB:,.0f}" if row.sample else ""
+        lines.append(
+            f"| {name} | {row.threads} | {_seconds(row.median('wall'))} | {_seconds(row.median('cpu'))} | "
+            f"{_seconds(row.median('user'))} | {_seconds(row.least('cpu'))} | {memory} | {_number(rate(row, kit))} | "
+            f"{'' if of_bound is None else f'{of_bound:.0%}'} | "
+            f"{_number(min(peers) / max(row.median('cpu'), 1e-6)) + ' ×' if peers else ''} |")
+    return lines
+
+
+def markdown(run, kit, bounds, rivals):
+    box = run["machine"]
+    text = [
+        f"# {run['date']}: outpour and its rivals", "",
+        f"{box['cpu']}, {box['cores']} cores, {box['memory_gib']} GiB, Linux {box['kernel']}, {box['file_system']}; load "
+        f"{box['load'][0]} when it began, {run['load_end'][0]} when it ended. "
+        + ", ".join(f"{name} {version}" for name, version in run["versions"].items()) + ".", "",
+        f"Store: {run['store']['rows']:,} rows of {run['store']['patients']:,} patients, {run['store']['bytes'] / GB:.2f} GB, "
+        f"one type a file, no updates, no deletions, page cache warm. Medians of {run['rounds']} round{'s' if run['rounds'] > 1 else ''} in turns, a fresh "
+        "process each; memory is the most of RssAnon + RssShmem over the process tree. Every answer was compared by "
+        "content with the others before its figure counted.", "",
+        "Physical bound: " + "; ".join(run["bounds_words"]) + ".", "", "## Promises", "",
+        "| what | is | should be | |", "|---|---:|---:|---|"]
+    for line in run["targets"]:
+        value = "" if line["value"] is None else _number(line["value"]) + line["unit"]
+        note = f" ({line['note']})" if line["note"] else ""
+        text.append(f"| {line['what']}{note} | {value} | {line['sense']} {line['target']}{line['unit']} | "
+                    f"{line['verdict']} |")
+    for job in kit.jobs:
+        for threads in kit.options.threads:
+            rows = [row for row in kit.rows if row.job == job.name and row.threads == threads and row.mode != "start"]
+            text += ["", f"## {job.title}: {kit.rows_of(job.name):,} rows, {kit.bytes_of(job.name) / GB:.3f} GB, "
+                     f"{threads} thread{'s' if threads > 1 else ''}", ""]
+            text += rows_table(kit, rows, bounds, rivals)
+    others = [row for row in kit.rows if row.job in ("one", "store") and row.mode != "start"]
+    if others:
+        text += ["", "## One patient, and what is made beforehand", ""] + rows_table(kit, others, bounds, [])
+    starts = [row for row in kit.rows if row.mode == "start" and row.counts]
+    if starts:
+        text += ["", "Starting and stopping without any file (in every figure above): "
+                 + ", ".join(f"{row.engine} {_seconds(row.median('cpu'))} CPU s" for row in starts) + "."]
+    text += ["", "## Formulations", "", "CPU seconds of the trial on one thread; the fastest was kept.", "",
+             "| engine | formulation | CPU s | |", "|---|---|---:|---|"]
+    for trial in run["formulations"]:
+        cpu = _seconds(trial["cpu"]) if trial["cpu"] is not None else ""
+        text.append(f"| {trial['engine']} | {trial['name']}: {trial['what']} | {cpu} | "
+                    f"{trial['words'] or ('kept' if trial['kept'] else '')} |")
+    text += ["", "What each one checks of a line: "
+             + "; ".join(f"{engine}: {words}" for engine, words in run["validates"].items()) + "."]
+    if run["notes"]:
+        text += ["", "## Not measured", ""] + [f"- {note}" for note in run["notes"]]
+    return "\n".join(text) + "\n"
