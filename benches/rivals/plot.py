@@ -89,11 +89,11 @@ def of_run(run, kit, bounds):
                 row.engine, row.engine + (", loaded before" if row.mode == "loaded" else ""))
             bars.append((label, rate(row, kit), kind))
         if bars:
-            panels.append((job.title, bars))
+            panels.append((job.title.replace("`", ""), bars))
     if not panels or not bounds.get("read"):
         return None
     box = run["machine"]
     return render("Export of a Group: store bytes for each second of CPU time",
-                  f"{kit.store.bytes / GB:.1f} GB of Synthea records, one thread, {box['cpu']}, {run['date']}; same answers, "
+                  f"{kit.store.bytes / GB:.2g} GB of Synthea records, one thread, {box['cpu']}, {run['date']}; same answers, "
                   "compared line by line", panels, 1 / (bounds["read"] * GB),
                   f"reading every byte of the store once (memchr): {1 / (bounds['read'] * GB):.1f} GB/s")

@@ -31,6 +31,7 @@ from kit import HERE, RIVALS, Kit  # noqa: E402
 PINNED = {"duckdb": "duckdb==2.0.0", "chdb": "chdb==4.4.0", "orjson": "orjson==3.13.0", "polars": "polars==2.1.0"}
 BOUND_WRITE_BYTES = 512 << 20
 TRIALS = 2
+MARKS = ("<!-- rivals: written by benches/rivals/run.py --readme -->", "<!-- end of rivals -->")
 
 
 def options(words):
@@ -48,6 +49,7 @@ def options(words):
     parser.add_argument("--outpour", default=f"{home}/target/release/outpour", help="the binary to measure")
     parser.add_argument("--work", default=f"{home}/target/rivals", help="stores, indexes and answers; about six times the store")
     parser.add_argument("--record", help="directory for table, JSON and plot (default: benches/record; --quick: in --work)")
+    parser.add_argument("--readme", action="store_true", help="also put the few rows of this run into README.md")
     parser.add_argument("--python", help="the rivals' Python (default: that of --work/venv, or this one)")
     parser.add_argument("--install", metavar="VENV_DIR", help="make a virtual environment there, install the rivals, and stop")
     chosen = parser.parse_args(words)
@@ -181,6 +183,16 @@ def measure_all(kit, say):
     return {name: targets.median(values) for name, values in costs.items()}
 
 
+def fill_readme(run, name):
+    """Puts the few rows of this run between the marks of README.md."""
+    home = os.path.dirname(os.path.dirname(HERE))
+    with open(f"{home}/README.md") as file:
+        before, rest = file.read().split(MARKS[0], 1)
+    after = rest.split(MARKS[1], 1)[1]
+    with open(f"{home}/README.md", "w") as file:
+        file.write(f"{before}{MARKS[0]}\n{table.summary(run, os.path.relpath(name, home))}\n{MARKS[1]}{after}")
+
+
 def main(words):
     chosen = options(words)
     if chosen.install:
@@ -212,6 +224,7 @@ def main(words):
                             ("inflate", "libzstd over the packed frames")) if bounds[name]]
     run["validates"] = {f"outpour, {row.mode}" if row.engine == "outpour" else row.engine: row.validates
                         for row in kit.rows if row.validates}
+    run["losses"] = table.losses(kit, titles)
     run["rows"] = [row.as_dict() for row in kit.rows]
     run["notes"], run["load_end"] = kit.notes, [round(load, 2) for load in os.getloadavg()]
     os.makedirs(chosen.record, exist_ok=True)
@@ -226,6 +239,8 @@ def main(words):
     if picture:
         with open(f"{name}.svg", "w") as file:
             file.write(picture)
+    if chosen.readme:
+        fill_readme(run, name)
     say(f"saved: {name}.md, .json{', .svg' if picture else ''}")
     wrong = [row for row in kit.rows if row.words]
     return 1 if wrong else 0

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import statistics
 import subprocess
 
 GIB, MIB, GB = 1 << 30, 1 << 20, 1e9
@@ -67,6 +68,52 @@ def rows_table(kit, rows, bounds, rivals):
     return lines
 
 
+def losses(kit, rivals):
+    """Where another one is ahead of us, in CPU or in wall time: cold against cold, warm against loaded and `cp`."""
+    found = []
+    for mine in kit.rows:
+        if mine.engine != "outpour" or mine.mode not in ("cold", "warm", "warm, synced") or not mine.counts:
+            continue
+        for row in kit.rows:
+            peer = {"cold": row.engine in rivals and row.mode == "cold",
+                    "warm": row.mode in ("cp", "loaded"), "warm, synced": row.mode == "cp, synced"}[mine.mode]
+            same = row.job == mine.job and (row.threads == mine.threads or row.engine == "cp")
+            if not (peer and same and row.counts):
+                continue
+            behind = [f"{words} {_number(mine.median(what) / max(row.median(what), 1e-6))} ×"
+                      for what, words in (("cpu", "CPU"), ("wall", "wall")) if mine.median(what) > row.median(what) * 1.005]
+            if behind:
+                title = next((job.title for job in kit.jobs if job.name == mine.job), mine.job)
+                name = row.mode if row.engine == "cp" else f"{row.engine}, {row.mode}"
+                found.append(f"{title}, {mine.threads} thread{'s' if mine.threads > 1 else ''}, {mine.mode}: "
+                             f"{' and '.join(behind)} of {name}")
+    return found
+
+
+def summary(run, record):
+    """The few rows of the README, from a run's record: the job of 10 %, one thread, and the plot."""
+    rows = [row for row in run["rows"] if (row["job"], row["threads"]) == ("10", 1) and row["samples"] and not row["words"]
+            and row["mode"] not in ("start", "cp, synced", "warm, synced")]
+    middle = lambda row, what: statistics.median(sample[what] for sample in row["samples"])
+    store, box = run["store"]["bytes"] / GB, run["machine"]
+    lines = [f"![Store bytes for each second of CPU time, outpour and its rivals, log scale]({record}.svg)", "",
+             f"| Group of 10 % with `_since` from {store:.2f} GB, one thread | wall s | CPU s | memory MiB | store GB per CPU s |",
+             "|---|---:|---:|---:|---:|"]
+    for row in sorted(rows, key=lambda row: middle(row, "cpu")):
+        name = {"cp": "`cp` of the resulting files"}.get(row["engine"], f"{row['engine']}, {row['mode']}")
+        name = f"**{name}**" if row["engine"] == "outpour" else name
+        memory = max(sample["anon"] for sample in row["samples"]) / MIB
+        lines.append(f"| {name} | {_seconds(middle(row, 'wall'))} | {_seconds(middle(row, 'cpu'))} | {memory:,.0f} | "
+                     f"{_number(store / max(middle(row, 'cpu'), 1e-6))} |")
+    met = sum(1 for line in run["targets"] if line["verdict"] == "met")
+    lines += ["", f"{box['cpu']}, {box['cores']} cores, {box['memory_gib']} GiB, Linux {box['kernel']}, {box['file_system']}, "
+              f"page cache warm, medians of {run['rounds']} rounds, {run['date']}; "
+              + ", ".join(f"{name} {version}" for name, version in run["versions"].items() if name in
+                          {row["engine"] for row in rows}) + ". Every answer was compared line by line. "
+              f"{met} of {len(run['targets'])} promises met; all rows in [the record]({record}.md)."]
+    return "\n".join(lines)
+
+
 def markdown(run, kit, bounds, rivals):
     box = run["machine"]
     text = [
@@ -85,6 +132,7 @@ def markdown(run, kit, bounds, rivals):
         note = f" ({line['note']})" if line["note"] else ""
         text.append(f"| {line['what']}{note} | {value} | {line['sense']} {line['target']}{line['unit']} | "
                     f"{line['verdict']} |")
+    text += ["", "## Rows we lose", ""] + ([f"- {words}" for words in run["losses"]] or ["None in this run."])
     for job in kit.jobs:
         for threads in kit.options.threads:
             rows = [row for row in kit.rows if row.job == job.name and row.threads == threads and row.mode != "start"]

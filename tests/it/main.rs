@@ -23,6 +23,7 @@ mod memory;
 mod naive;
 mod random;
 mod readme;
+mod rivals;
 mod run;
 mod synth;
 mod truncate;
