@@ -148,6 +148,7 @@ class Kit:
             for job in self.jobs:
                 self.copies(job)
             self.single(self.one, self.store.directory, self.index_dir, "warm", self.answers["one"])
+            self.indexes()
             self.attempt(self.packed, "packed")
             if self.options.extras:
                 self.attempt(self.eighth, "store of an eighth")
@@ -178,6 +179,14 @@ class Kit:
         self.add("warm", job, threads, [outpour.export(store, self.index_dir, out, job, threads)], bound="warm")
         self.add("warm, synced", job, threads, [outpour.export(store, self.index_dir, out, job, threads, sync=True)],
                  bound="warm")
+
+    def indexes(self):
+        """What warm costs beforehand."""
+        fresh = f"{self.work}/index-cold"
+        for threads in self.options.threads:
+            step = self.outpour.index(self.store.directory, fresh, threads)
+            self.rows.append(Row("outpour", "index", "store", threads, [step],
+                                 prepare=lambda: shutil.rmtree(fresh, ignore_errors=True)))
 
     def copies(self, job):
         """`cp` of the files that the job gives: the yardstick of people."""

@@ -22,6 +22,7 @@ sys.dont_write_bytecode = True
 
 import measure  # noqa: E402
 import plot  # noqa: E402
+import probe  # noqa: E402
 import rows as running  # noqa: E402
 import table  # noqa: E402
 import targets  # noqa: E402
@@ -51,6 +52,7 @@ def options(words):
     parser.add_argument("--record", help="directory for table, JSON and plot (default: benches/record; --quick: in --work)")
     parser.add_argument("--readme", action="store_true", help="also put the few rows of this run into README.md")
     parser.add_argument("--python", help="the rivals' Python (default: that of --work/venv, or this one)")
+    parser.add_argument("--probe", action="store_true", help="put damaged lines to every engine, print who takes which, and stop")
     parser.add_argument("--install", metavar="VENV_DIR", help="make a virtual environment there, install the rivals, and stop")
     chosen = parser.parse_args(words)
     if chosen.quick:
@@ -200,6 +202,8 @@ def main(words):
     os.makedirs(chosen.work, exist_ok=True)
     say = lambda text: print(text, file=sys.stderr, flush=True)
     kit, versions = engines(chosen)
+    if chosen.probe:
+        return print(probe.table(kit))
     run = {"date": datetime.date.today().isoformat(), "versions": versions, "rounds": chosen.rounds,
            "machine": table.machine(chosen.work)}
     say("making the store, the index and the reference answers")

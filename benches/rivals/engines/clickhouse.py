@@ -40,6 +40,7 @@ def run(task):
     path = f"{task.scratch}/members.csv"
     with open(path, "w") as file:
         file.writelines(f"{reference},{reference.removeprefix('Patient/')}\n" for reference in task.members)
+    db.query("DROP DATABASE IF EXISTS kit")
     db.query("CREATE DATABASE kit ENGINE=Memory")
     db.query("CREATE TABLE kit.member (reference String, id String) ENGINE=Memory")
     db.query(f"INSERT INTO kit.member SELECT * FROM file('{path}', 'CSV', 'reference String, id String')")
