@@ -21,14 +21,16 @@ class Skip(Exception):
 class Row:
     """One line of the table. `steps` are command lines, each a fresh process; `prepare` runs before and is not
     measured. `bound` is the kind of physical bound: cold (read the store, write the answer), warm (write it), or None.
+    `repeats` is for rows of milliseconds: measurements in each round.
     """
 
     def __init__(self, engine, mode, job, threads, steps, expected=None, prepare=None, bound=None, out=None,
-                 validates="", sample=True, once=False):
+                 validates="", sample=True, once=False, repeats=1):
         self.engine, self.mode, self.job, self.threads = engine, mode, job, threads
         self.steps, self.expected, self.prepare, self.bound = steps, expected, prepare, bound
         self.out, self.validates, self.sample, self.once = out, validates, sample, once
-        self.samples, self.words = [], ""
+        self.repeats = repeats
+        self.samples, self.words, self.answer_bytes = [], "", 0
 
     @property
     def key(self):
@@ -50,6 +52,7 @@ class Row:
     def as_dict(self):
         return {"engine": self.engine, "mode": self.mode, "job": self.job, "threads": self.threads,
                 "validates": self.validates, "words": self.words, "bound": self.bound,
+                "answer_bytes": self.answer_bytes,
                 "samples": [sample.as_dict() for sample in self.samples]}
 
 
@@ -68,9 +71,15 @@ def content(directory):
 
 
 def run(row, log):
-    """One measurement of a row. A command that fails or another answer than expected takes the row out for good."""
-    if row.words or (row.once and row.samples):
-        return
+    """The measurements of a row in one round. A command that fails, or another answer than expected, takes the row out
+    for good.
+    """
+    for _ in range(row.repeats):
+        if not row.words and not (row.once and row.samples):
+            _once(row, log)
+
+
+def _once(row, log):
     try:
         if row.out:
             empty(row.out)
@@ -82,6 +91,8 @@ def run(row, log):
             if sample.code:
                 raise Skip(f"`{os.path.basename(step[0])} {step[1]}` ended with {sample.code}; see {log}")
             total = total.then(sample)
+        if row.out:
+            row.answer_bytes = sum(entry.stat().st_size for entry in os.scandir(row.out) if ".ndjson" in entry.name)
         if row.expected is not None:
             differs = compare.difference(row.expected, content(row.out))
             if differs:

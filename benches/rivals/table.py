@@ -38,7 +38,7 @@ def share(row, kit, bounds):
     """Of the physical bound, by CPU time."""
     if not row.bound or not bounds.get("read") or not bounds.get("write"):
         return None
-    least = kit.bytes_of(row.job) * bounds["write"] + (kit.store.bytes * bounds["read"] if row.bound == "cold" else 0)
+    least = row.answer_bytes * bounds["write"] + (kit.store.bytes * bounds["read"] if row.bound == "cold" else 0)
     return least / max(row.median("cpu"), 1e-6)
 
 
@@ -127,6 +127,8 @@ def markdown(run, kit, bounds, rivals):
         "content with the others before its figure counted.", "",
         "Physical bound: " + "; ".join(run["bounds_words"]) + ".", "", "## Promises", "",
         "| what | is | should be | |", "|---|---:|---:|---|"]
+    if run["store"]["bytes"] < GB:
+        text[-2:-2] = ["They are about stores of 2 GB; this one is too small to tell.", ""]
     for line in run["targets"]:
         value = "" if line["value"] is None else _number(line["value"]) + line["unit"]
         note = f" ({line['note']})" if line["note"] else ""
