@@ -1,6 +1,6 @@
 """The speed of light on this machine, as programs whose own CPU time is printed: `bounds.py read FILE…` looks at every
 byte once with the C library's memchr, `bounds.py write BYTES FILE` writes as many bytes with write(2), `bounds.py zstd
-FILE…` decompresses every frame with libzstd. Python's start is not in the figures.
+FILE…` decompresses every frame with libzstd, `bounds.py touch BYTES` uses new memory. Python's start is not in the figures.
 """
 
 import ctypes
@@ -37,6 +37,14 @@ def write(size, path):
     return size
 
 
+def touch(size):
+    """Uses `size` bytes of new memory for the first time, a page at a time, as every buffer and every new file does."""
+    memory = mmap.mmap(-1, size)
+    for at in range(0, size, mmap.PAGESIZE):
+        memory[at] = 1
+    return size
+
+
 def inflate(paths):
     import zstd
     total = 0
@@ -49,5 +57,8 @@ def inflate(paths):
 if __name__ == "__main__":
     what, rest = sys.argv[1], sys.argv[2:]
     wall, cpu = time.perf_counter(), time.process_time()
-    size = write(int(rest[0]), rest[1]) if what == "write" else {"read": read, "zstd": inflate}[what](rest)
+    if what in ("write", "touch"):
+        size = write(int(rest[0]), rest[1]) if what == "write" else touch(int(rest[0]))
+    else:
+        size = {"read": read, "zstd": inflate}[what](rest)
     json.dump({"bytes": size, "cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}, sys.stdout)

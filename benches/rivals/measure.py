@@ -80,10 +80,17 @@ def run(argv, log, sample=True, env=None, seconds_max=3600):
     if sample:
         timer.start()
         watcher.start()
-    _, status, usage = os.wait4(pid, 0)
+    try:
+        _, status, usage = os.wait4(pid, 0)
+    except BaseException:
+        # Interrupted: what was started in a group of its own must not outlive this.
+        os.killpg(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+    finally:
+        done.set()
+        timer.cancel()
     wall = time.perf_counter() - start
-    done.set()
-    timer.cancel()
     if sample:
         watcher.join()
     return Sample(wall, usage.ru_utime, usage.ru_stime, usage.ru_maxrss * 1024, peak[0],

@@ -99,7 +99,8 @@ def engines(chosen):
         if packages:
             words += (f"\n  into this Python:  {chosen.python} -m pip install {' '.join(packages)}"
                       f"\n  or apart:          {sys.argv[0]} --install {chosen.work}/venv")
-        raise SystemExit(f"{words}\n  or leave them out: --only {','.join(n for n in chosen.only if n not in missing)}")
+        rest = [name for name in chosen.only if name not in missing]
+        raise SystemExit(words + (f"\n  or leave them out: --only {','.join(rest)}" if rest else ""))
     kit.rivals = [name for name in kit.rivals if importlib.import_module(f"engines.{name}").TITLE in versions]
     versions["Python"] = "%d.%d.%d" % sys.version_info[:3]
     versions["libzstd"] = zstd.version() or "missing"
@@ -154,35 +155,45 @@ def load(kit):
 
 def measure_all(kit, say):
     """All rows in turns, so that the machine's moods hit all of them; the bounds in every round."""
-    costs = {"read": [], "write": [], "inflate": []}
-    frames = f"{kit.work}/reference/frames"
-    for number in range(kit.options.rounds):
-        say(f"round {number + 1} of {kit.options.rounds}")
-        for path in [path for _, path in kit.store.files]:
-            with open(path, "rb", buffering=0) as file:
-                while file.read(8 << 20):
-                    pass
-        told = kit.bound("read", *[path for _, path in kit.store.files])
-        costs["read"].append(told["cpu"] / told["bytes"])
-        target = f"{kit.work}/scratch/written"
-        told = kit.bound("write", str(min(BOUND_WRITE_BYTES, kit.store.bytes)), target)
-        os.remove(target)
-        costs["write"].append(told["cpu"] / told["bytes"])
-        if os.path.isdir(frames):
-            files = [f"{frames}/{name}" for name in os.listdir(frames) if name.endswith(".zst")]
-            told = kit.bound("zstd", *files)
-            costs["inflate"].append(told["cpu"] / told["bytes"])
-        # Each round begins elsewhere, so that nobody always follows the same one.
-        first = number * len(kit.rows) // max(kit.options.rounds, 1)
-        for row in kit.rows[first:] + kit.rows[:first]:
-            before = len(row.samples)
-            running.run(row, kit.log)
-            if row.words:
-                say(f"  {row.key}: {row.words}")
-            elif len(row.samples) > before:
-                sample = row.samples[-1]
-                say(f"  {row.key}: wall {sample.wall:.3f} s, CPU {sample.cpu:.3f} s")
+    costs = {"read": [], "write": [], "inflate": [], "touch": []}
+    try:
+        for number in range(kit.options.rounds):
+            one_round(kit, say, number, costs)
+    except KeyboardInterrupt:
+        kit.notes.append(f"interrupted in round {number + 1} of {kit.options.rounds}")
     return {name: targets.median(values) for name, values in costs.items()}
+
+
+def one_round(kit, say, number, costs):
+    """The store into the page cache, the bounds, every row."""
+    frames = f"{kit.work}/reference/frames"
+    say(f"round {number + 1} of {kit.options.rounds}")
+    for _, path in kit.store.files:
+        with open(path, "rb", buffering=0) as file:
+            while file.read(8 << 20):
+                pass
+    told = kit.bound("read", *[path for _, path in kit.store.files])
+    costs["read"].append(told["cpu"] / told["bytes"])
+    target = f"{kit.work}/scratch/written"
+    told = kit.bound("write", str(min(BOUND_WRITE_BYTES, kit.store.bytes)), target)
+    os.remove(target)
+    costs["write"].append(told["cpu"] / told["bytes"])
+    told = kit.bound("touch", str(BOUND_WRITE_BYTES))
+    costs["touch"].append(told["cpu"] / told["bytes"])
+    if os.path.isdir(frames):
+        files = [f"{frames}/{name}" for name in os.listdir(frames) if name.endswith(".zst")]
+        told = kit.bound("zstd", *files)
+        costs["inflate"].append(told["cpu"] / told["bytes"])
+    # Each round begins elsewhere, so that nobody always follows the same one.
+    first = number * len(kit.rows) // max(kit.options.rounds, 1)
+    for row in kit.rows[first:] + kit.rows[:first]:
+        before = len(row.samples)
+        running.run(row, kit.log)
+        if row.words:
+            say(f"  {row.key}: {row.words}")
+        elif len(row.samples) > before:
+            sample = row.samples[-1]
+            say(f"  {row.key}: wall {sample.wall:.3f} s, CPU {sample.cpu:.3f} s")
 
 
 def fill_readme(run, name):
@@ -225,7 +236,8 @@ def main(words):
     run["bounds"] = bounds
     run["bounds_words"] = [f"{what} {gigabytes(bounds[name])}" for name, what in
                            (("read", "`memchr` over the store"), ("write", "`write(2)` of new files"),
-                            ("inflate", "libzstd over the packed frames")) if bounds[name]]
+                            ("inflate", "libzstd over the packed frames"),
+                            ("touch", "first touch of new memory")) if bounds[name]]
     run["validates"] = {f"outpour, {row.mode}" if row.engine == "outpour" else row.engine: row.validates
                         for row in kit.rows if row.validates}
     run["losses"] = table.losses(kit, titles)
