@@ -277,7 +277,7 @@ class Kit:
     # The physical bounds.
 
     def bound(self, *argv):
-        """A program of `bounds.py`: {bytes, cpu, wall}."""
+        """A program of `bounds.py`: {bytes, cpu, least}."""
         done = subprocess.run([sys.executable, f"{HERE}/bounds.py", *argv], capture_output=True, text=True)
         if done.returncode:
             raise Skip(f"bounds {argv[0]}: {done.stderr.strip().splitlines()[-1]}")

@@ -5,7 +5,7 @@ a dark page: the reader's page chooses, and colours of middle lightness carry on
 import math
 from xml.sax.saxutils import escape
 
-WIDTH, LEFT, RIGHT = 860, 218, 92
+WIDTH, LEFT, RIGHT = 880, 244, 86
 BAR, GAP, HEAD, FOOT, PANEL_GAP = 20, 8, 84, 64, 30
 
 STYLE = """
@@ -86,7 +86,7 @@ def of_run(run, kit, bounds):
         for row in order(rows):
             kind = {"outpour": "ours", "cp": "copy"}.get(row.engine, "theirs")
             label = {"outpour": f"outpour, {row.mode}", "cp": "cp of its files"}.get(
-                row.engine, row.engine + (", loaded before" if row.mode == "loaded" else ""))
+                row.engine, row.engine.replace(" (chdb)", "") + (", loaded before" if row.mode == "loaded" else ""))
             bars.append((label, rate(row, kit), kind))
         if bars:
             panels.append((job.title.replace("`", ""), bars))

@@ -155,13 +155,15 @@ def load(kit):
 
 def measure_all(kit, say):
     """All rows in turns, so that the machine's moods hit all of them; the bounds in every round."""
-    costs = {"read": [], "write": [], "inflate": [], "touch": []}
+    costs = {"read": [], "write": [], "write_new": [], "inflate": [], "touch": []}
     try:
         for number in range(kit.options.rounds):
             one_round(kit, say, number, costs)
     except KeyboardInterrupt:
         kit.notes.append(f"interrupted in round {number + 1} of {kit.options.rounds}")
-    return {name: targets.median(values) for name, values in costs.items()}
+    # What bounds is the machine at its best; what a promise counts with is what it did as a rule.
+    least = ("read", "write")
+    return {name: (min if name in least else targets.median)(values) if values else None for name, values in costs.items()}
 
 
 def one_round(kit, say, number, costs):
@@ -177,7 +179,8 @@ def one_round(kit, say, number, costs):
     target = f"{kit.work}/scratch/written"
     told = kit.bound("write", str(min(BOUND_WRITE_BYTES, kit.store.bytes)), target)
     os.remove(target)
-    costs["write"].append(told["cpu"] / told["bytes"])
+    costs["write"].append(told["least"] / told["bytes"])
+    costs["write_new"].append(told["cpu"] / told["bytes"])
     told = kit.bound("touch", str(BOUND_WRITE_BYTES))
     costs["touch"].append(told["cpu"] / told["bytes"])
     if os.path.isdir(frames):
@@ -231,11 +234,12 @@ def main(words):
     size = sum(os.path.getsize(f"{kit.index_dir}/{name}") for name in os.listdir(kit.index_dir))
     titles = [importlib.import_module(f"engines.{name}").TITLE for name in kit.rivals]
     run["targets"] = [line.as_dict() for line in
-                      targets.lines(kit, titles, bounds["inflate"], bounds["write"], size / kit.store.bytes)]
+                      targets.lines(kit, titles, bounds["inflate"], bounds["write_new"], size / kit.store.bytes)]
     gigabytes = lambda cost: f"{1 / cost / table.GB:.2f} GB per CPU s"
     run["bounds"] = bounds
     run["bounds_words"] = [f"{what} {gigabytes(bounds[name])}" for name, what in
-                           (("read", "`memchr` over the store"), ("write", "`write(2)` of new files"),
+                           (("read", "`memchr` over the store"), ("write", "`write(2)` to a file in memory lately used"),
+                            ("write_new", "the same in new memory"),
                             ("inflate", "libzstd over the packed frames"),
                             ("touch", "first touch of new memory")) if bounds[name]]
     run["validates"] = {f"outpour, {row.mode}" if row.engine == "outpour" else row.engine: row.validates
