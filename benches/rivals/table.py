@@ -105,12 +105,13 @@ def summary(run, record):
         memory = max(sample["anon"] for sample in row["samples"]) / MIB
         lines.append(f"| {name} | {_seconds(middle(row, 'wall'))} | {_seconds(middle(row, 'cpu'))} | {memory:,.0f} | "
                      f"{_number(store / max(middle(row, 'cpu'), 1e-6))} |")
+    measured = sum(1 for line in run["targets"] if line["value"] is not None)
     met = sum(1 for line in run["targets"] if line["verdict"] == "met")
     lines += ["", f"{box['cpu']}, {box['cores']} cores, {box['memory_gib']} GiB, Linux {box['kernel']}, {box['file_system']}, "
               f"page cache warm, medians of {run['rounds']} rounds, {run['date']}; "
               + ", ".join(f"{name} {version}" for name, version in run["versions"].items() if name in
                           {row["engine"] for row in rows}) + ". Every answer was compared line by line. "
-              f"{met} of {len(run['targets'])} promises met; all rows in [the record]({record}.md)."]
+              f"{met} of the {measured} promises measured were met; all rows in [the record]({record}.md)."]
     return "\n".join(lines)
 
 
