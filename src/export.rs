@@ -575,3 +575,6 @@ pub fn inside_store(store: &Path, out: &Path) -> Result<(), RequestError> {
         ))),
     }
 }
+
+#[cfg(test)]
+mod ways;

@@ -9,8 +9,6 @@ pub mod postings;
 pub mod request;
 pub mod row_set;
 pub mod selection;
-#[cfg(test)]
-mod ways;
 pub mod zones;
 
 pub use cohort::Cohort;

@@ -16,6 +16,7 @@ pub mod merge;
 mod merge_more;
 pub mod merged;
 mod refresh;
+mod relations;
 pub mod rows;
 mod scan;
 pub mod sealed;

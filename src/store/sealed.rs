@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Bytes that one seal speaks for.
-pub const PAGE_BYTES: usize = 4096;
+/// Bytes that one seal speaks for. Smaller pages make scattered reads cheaper and the index longer (0.4 % of itself).
+pub const PAGE_BYTES: usize = 1024;
 
 /// A part of an index file is not what was written: what is wrong, as a sentence. The cure is always the same: the
 /// whole index is checked, what is damaged is made again from the store, and the question is asked again.

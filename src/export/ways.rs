@@ -4,10 +4,10 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::{Cohort, ExportRequest, Late, MissingLastUpdated, Population, Selection, Way};
 use crate::bytes::source::{Access, Source};
 use crate::error::{ExportError, IndexError};
 use crate::fhir::Instant;
+use crate::select::{Cohort, ExportRequest, Late, MissingLastUpdated, Population, Selection, Way};
 use crate::store::generation::{self, Generation};
 use crate::store::small_world::{append, line};
 use crate::{Existing, ExportOptions, Snapshot, Store, Watch, export, plan};
