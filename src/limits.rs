@@ -22,7 +22,7 @@ pub const EXTENT_FAULTS_MAX: usize = 1 << 14;
 pub const STORE_ROWS_MAX: u64 = (1 << 31) - 2;
 /// A cohort of at most one in so many patients of the store is selected from its members' side, a larger one by a pass
 /// over the columns. The bench `select` prints where the two cross.
-pub const POSTINGS_SHARE: usize = 16;
+pub const POSTINGS_SHARE: usize = 20;
 /// Deepest nesting of Groups that is followed (GROUP-03).
 pub const GROUP_DEPTH_MAX: usize = 16;
 /// Most messages of one cause in the `error` files; one more line gives the count (OUTCOME-06).
