@@ -87,7 +87,10 @@ impl Home {
         match self {
             Home::Directory(path) => {
                 let file = create_private(&path.join(name))?;
-                file.set_len(0)?;
+                // As for output files: a new one is not to be written to disk when it is closed.
+                if file.metadata()?.len() > 0 {
+                    file.set_len(0)?;
+                }
                 Ok(file)
             }
             Home::Memory(files) => {

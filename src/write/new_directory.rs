@@ -63,6 +63,10 @@ impl NewDirectory {
         let write = |source| NewDirectoryError::Write { path: hidden.clone(), source };
         let lock = loop {
             private_directory(&hidden).map_err(write)?;
+            // A symbolic link is not followed: what it leads to is not ours to empty.
+            if !std::fs::symlink_metadata(&hidden).map_err(write)?.is_dir() {
+                return Err(refuse("cannot be made: a symbolic link stands where it is built"));
+            }
             let lock = File::open(&hidden).map_err(write)?;
             match lock.try_lock() {
                 Ok(()) => {}
@@ -148,6 +152,9 @@ mod tests {
             let refused = NewDirectory::begin(&place, Sync::No);
             assert!(matches!(refused, Err(NewDirectoryError::Target { .. })), "{place:?}");
         }
+        std::os::unix::fs::symlink(&target, dir.path().join(".link.part")).unwrap();
+        let refused = NewDirectory::begin(&dir.path().join("link"), Sync::No);
+        assert!(matches!(refused, Err(NewDirectoryError::Target { .. })) && target.join("b").exists());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Copies the rows of shards from the store to their files, byte for byte (FILE-18).
 //!
-//! Neighbouring rows of a file become one run, and a run goes from the map straight to `write`. A compressed source
+//! Neighbouring rows of a file become one run, which is read once and written from there. A compressed source
 //! is decoded once, feeding every shard that takes from it, so shards that share one are written together. No JSON is
 //! parsed: each range must follow a line end, begin with `{` and end before a line end, which catches a store file
 //! that was changed in place without looking inside.
@@ -17,11 +17,12 @@ use crate::error::ExportError;
 use crate::limits::READ_BYTES;
 use crate::plan::{Place, Plan};
 use crate::store::layout::flag;
-use crate::store::rows::row_range;
 use crate::store::{Index, Snapshot, Watch};
 
-/// Bytes at which a run is written even if the next row adjoins.
-const RUN_BYTES: u64 = 1 << 20;
+/// Most bytes of a run, unless it is one row: a run stays in the second-level cache between its read and its write.
+const RUN_BYTES: u64 = 256 << 10;
+/// Most bytes between two rows of a run: reading over them costs less than another call.
+const GAP_BYTES: u64 = 4 << 10;
 
 /// An output file being written.
 pub struct Output<S: Sink> {
@@ -91,6 +92,7 @@ pub fn sweep<S: Sink>(
     let mut reader = Reader::new(index);
     for extent in (first..=last).filter(|extent| !plan.selection.rows[*extent].is_empty()) {
         let columns = index.extents()[extent].columns();
+        let base = index.entry(extent).start;
         if !lanes.iter().any(|lane| index.extents()[extent].head().has_type(lane.type_index) && lane.spans(extent)) {
             continue;
         }
@@ -104,12 +106,12 @@ pub fn sweep<S: Sink>(
             if place < plan.shards[lanes[at].shards[lanes[at].current]].first {
                 continue;
             }
-            let range = row_range(index, extent, row);
             let file = index.entry(extent).file;
             let lane = &mut lanes[at];
             if let Some(output) = &mut lane.output {
                 let spaced = columns.flags[row] & flag::LEADING_SPACE != 0;
-                let line = Line { file, start: range.start, length: range.end - range.start, spaced };
+                let (start, length) = (base + u64::from(columns.offset[row]), u64::from(columns.length[row]));
+                let line = Line { file, start, length, spaced };
                 let done = reader.take(output, &mut lane.run, line, failed_write)?;
                 watch.write_done.fetch_add(done, Relaxed);
             }
@@ -230,7 +232,7 @@ struct Line {
     spaced: bool,
 }
 
-/// Rows of a plain file that lie one behind the other.
+/// Rows of a plain file that lie one behind the other, or nearly.
 #[derive(Default)]
 struct Run {
     file: usize,
@@ -283,8 +285,11 @@ impl<'a> Reader<'a> {
             let done = self.flush(output, run, failed_write)?;
             return Ok(done + self.copy_decoded(output, line, failed_write)?);
         }
-        let adjoins = run.file == line.file && run.end() + 1 == line.start && run.end() - run.start() < RUN_BYTES;
-        let done = match run.lines.is_empty() || adjoins {
+        let near = run.file == line.file
+            && line.start > run.end()
+            && line.start - run.end() <= GAP_BYTES
+            && line.start + line.length - run.start() <= RUN_BYTES;
+        let done = match run.lines.is_empty() || near {
             true => 0,
             false => self.flush(output, run, failed_write)?,
         };
@@ -305,35 +310,34 @@ impl<'a> Reader<'a> {
         }
         let source = self.index.source(run.file)?;
         let (start, end) = (run.start(), run.end());
-        let mut write = |bytes: &[u8]| {
-            output.encoder.write(bytes).map_err(|error| match source.check() {
-                // A write from a map that was shortened fails in the kernel: that is the store's failure, not the disk's.
-                Err(shortened) => shortened.into(),
-                Ok(()) => failed_write(&output.name, error),
-            })
-        };
-        if source.map().is_none() && end - start > 8 * READ_BYTES as u64 {
+        let mut write = |bytes: &[u8]| output.encoder.write(bytes).map_err(|error| failed_write(&output.name, error));
+        if end - start > 8 * READ_BYTES as u64 {
             // One row too long to hold: a run never grows this far.
             copy_long(source, run.lines[0], &mut self.buffer, &mut write)?;
         } else {
             let before = start.min(1);
             let behind = (source.len() - end).min(2);
-            let len = (before + (end - start) + behind) as usize;
-            let bytes = source.read(start - before, len, &mut self.buffer)?;
+            let at = start - before;
+            let bytes = source.pread(at, (before + (end - start) + behind) as usize, &mut self.buffer)?;
             for line in &run.lines {
-                check_line(source, bytes, start - before, *line)?;
+                check_line(source, bytes, at, *line)?;
             }
-            let rows = &bytes[before as usize..(before + end - start) as usize];
-            match bytes.get(rows.len() + before as usize) {
-                Some(b'\n') => write(&bytes[before as usize..][..rows.len() + 1])?,
-                _ => {
-                    write(rows)?;
-                    write(b"\n")?;
+            for rows in run.lines.chunk_by(|a, b| a.start + a.length + 1 == b.start) {
+                let first = (rows[0].start - at) as usize;
+                let last = rows[rows.len() - 1];
+                let behind = (last.start + last.length - at) as usize;
+                match bytes.get(behind) {
+                    Some(b'\n') => write(&bytes[first..behind + 1])?,
+                    _ => {
+                        write(&bytes[first..behind])?;
+                        write(b"\n")?;
+                    }
                 }
             }
         }
+        let done = run.lines.iter().map(|line| line.length + 1).sum();
         run.lines.clear();
-        Ok(end - start + 1)
+        Ok(done)
     }
 
     /// Copies a row of a compressed file.
@@ -402,7 +406,7 @@ fn check_line(source: &Source, bytes: &[u8], at: u64, line: Line) -> Result<(), 
         None => line.start == 0,
     };
     let opens = line.spaced || bytes[first] == b'{';
-    let ends = matches!(behind, [] | [b'\n', ..] | [b'\r'] | [b'\r', b'\n']);
+    let ends = matches!(behind, [] | [b'\n', ..] | [b'\r'] | [b'\r', b'\n', ..]);
     match follows && opens && ends {
         true => Ok(()),
         false => Err(ExportError::Torn { path: source.path().to_path_buf(), offset: line.start }),
@@ -420,7 +424,7 @@ fn copy_long(
     let mut at = line.start;
     while at < end {
         let len = (end - at).min(READ_BYTES as u64) as usize;
-        let bytes = source.read(at, len, buffer)?;
+        let bytes = source.pread(at, len, buffer)?;
         if at == line.start && !line.spaced && bytes.first() != Some(&b'{') || memchr::memchr(b'\n', bytes).is_some() {
             return Err(ExportError::Torn { path: source.path().to_path_buf(), offset: line.start });
         }

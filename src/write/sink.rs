@@ -91,7 +91,11 @@ impl Sink for DirSink {
         }
         let temporary = temporary(&path);
         let file = create_private(&temporary)?;
-        file.set_len(0)?;
+        // Only what is there is cut off: ext4 takes a file that was cut to nothing for one being replaced, and writes
+        // it to disk at once when it is closed.
+        if file.metadata()?.len() > 0 {
+            file.set_len(0)?;
+        }
         self.open = Some((file, temporary, path));
         Ok(())
     }

@@ -209,7 +209,7 @@ fn help_teaches_and_version_names_the_kernel() {
     assert!(!help.stdout.contains("--access"), "a flag for tests is hidden");
     let version = run::run(&["--version"]);
     assert_eq!(version.code, 0);
-    assert!(["avx2", "scalar"].iter().any(|kernel| version.stdout.contains(kernel)), "{}", version.stdout);
+    assert!(["avx512", "avx2", "scalar"].iter().any(|kernel| version.stdout.contains(kernel)), "{}", version.stdout);
 }
 
 /// Messages name files and ids, never what a line says (OUTCOME-05).
