@@ -47,7 +47,9 @@ impl NewDirectory {
     /// # Errors
     /// [`NewDirectoryError`].
     pub fn begin(target: &Path, sync: Sync) -> Result<NewDirectory, NewDirectoryError> {
-        let target = std::path::absolute(target).unwrap_or_else(|_| target.to_path_buf());
+        // A link to a directory stands for that directory.
+        let absolute = || std::path::absolute(target).unwrap_or_else(|_| target.to_path_buf());
+        let target = target.canonicalize().unwrap_or_else(|_| absolute());
         let refuse = |reason| NewDirectoryError::Target { path: target.clone(), reason };
         match std::fs::read_dir(&target).map(|mut entries| entries.next()) {
             Ok(None) => {}
@@ -59,7 +61,14 @@ impl NewDirectory {
         let (Some(name), Some(parent)) = (target.file_name(), target.parent()) else {
             return Err(refuse("has no name"));
         };
-        let hidden = parent.join(format!(".{}.part", name.to_string_lossy()));
+        let device = |path: &Path| path.metadata().map(|found| found.dev()).ok();
+        if target.exists() && device(&target) != device(parent) {
+            return Err(refuse("is a mount point, which nothing can be renamed to"));
+        }
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        hidden.push(".outpour-partial");
+        let hidden = parent.join(hidden);
         let write = |source| NewDirectoryError::Write { path: hidden.clone(), source };
         let lock = loop {
             private_directory(&hidden).map_err(write)?;
@@ -141,8 +150,8 @@ mod tests {
         assert_eq!(names(), 0, "what was not published is removed");
 
         // What a killed run left is not part of the next.
-        std::fs::create_dir_all(dir.path().join(".new.part/deep")).unwrap();
-        std::fs::write(dir.path().join(".new.part/left"), "x").unwrap();
+        std::fs::create_dir_all(dir.path().join(".new.outpour-partial/deep")).unwrap();
+        std::fs::write(dir.path().join(".new.outpour-partial/left"), "x").unwrap();
         std::fs::create_dir(&target).unwrap();
         let new = NewDirectory::begin(&target, Sync::No).unwrap();
         std::fs::write(new.path().join("b"), "b").unwrap();
@@ -152,7 +161,7 @@ mod tests {
             let refused = NewDirectory::begin(&place, Sync::No);
             assert!(matches!(refused, Err(NewDirectoryError::Target { .. })), "{place:?}");
         }
-        std::os::unix::fs::symlink(&target, dir.path().join(".link.part")).unwrap();
+        std::os::unix::fs::symlink(&target, dir.path().join(".link.outpour-partial")).unwrap();
         let refused = NewDirectory::begin(&dir.path().join("link"), Sync::No);
         assert!(matches!(refused, Err(NewDirectoryError::Target { .. })) && target.join("b").exists());
     }
