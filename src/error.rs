@@ -146,6 +146,74 @@ pub enum ExportError {
     Cancelled,
 }
 
+/// A store cannot be packed. Nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// The new directory cannot be one.
+    #[error("--to: {} {reason}; give a directory that is not there yet, or an empty one", path.display())]
+    Target {
+        /// As it was given.
+        path: PathBuf,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// The new directory would lie in the store.
+    #[error(
+        "--to: {} lies inside the store {}, where the next command would read it as input; choose a directory outside",
+        to.display(),
+        store.display()
+    )]
+    Inside {
+        /// As it was given.
+        to: PathBuf,
+        /// The store.
+        store: PathBuf,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// A row's bytes are not where the index says.
+    #[error("{} no longer holds a resource at byte {offset}: it was changed in place while it was read; replace store files by rename, then pack again", path.display())]
+    Torn {
+        /// The store file.
+        path: PathBuf,
+        /// Offset in the (uncompressed) file.
+        offset: u64,
+    },
+    /// A file of the new directory cannot be written.
+    #[error("cannot write {}: {source}; make room, then pack again", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The zstd library failed.
+    #[error("zstd cannot compress: {0}; free some memory, or choose a lower --level")]
+    Code(String),
+}
+
+impl PackError {
+    /// A failure of the zstd library.
+    pub fn code(error: &io::Error) -> PackError {
+        PackError::Code(error.to_string())
+    }
+
+    /// A failure of a decoder before its first piece.
+    pub fn decode(error: DecodeError) -> PackError {
+        match error {
+            DecodeError::Source(error) => error.into(),
+            other => PackError::Code(other.to_string()),
+        }
+    }
+}
+
+impl From<SourceError> for PackError {
+    fn from(error: SourceError) -> PackError {
+        PackError::Index(IndexError::Source(error))
+    }
+}
+
 impl From<DecodeError> for ExportError {
     fn from(error: DecodeError) -> ExportError {
         match error {

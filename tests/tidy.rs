@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 8] = [
     &["extract"],
     &["store"],
     &["select", "plan", "write"],
-    &["export"],
+    &["export", "pack"],
     &["verify"],
     &["inspect"],
     &["cli"],

@@ -48,7 +48,7 @@ pub fn exit_of(error: &ExportError) -> Exit {
 }
 
 /// Whether there was no room, or the disk failed: not what was asked, but where it was to go.
-fn is_full(error: &std::io::Error) -> bool {
+pub fn is_full(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
         || error.raw_os_error() == Some(libc::EIO)

@@ -6,7 +6,7 @@
 /// First bytes of an extent.
 pub const MAGIC: [u8; 8] = *b"OUTPOUR\x01";
 /// Version of the layout; another version is rebuilt from the store, never converted.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A column: what it holds, bytes an element, and what an element stands for.
 pub struct ColumnInfo {
@@ -55,6 +55,7 @@ columns! {
     TombId "tombstone_id" 16 "tombstone" "packed id";
     TombBase "tombstone_base" 4 "tombstone" "reference base, two top bits: class of the id";
     TombUpdated "tombstone_last_updated" 8 "tombstone" "as last_updated";
+    TombLeft "tombstone_left" 16 "owner of a version that has left" "two u32: tombstone, owner or a sentinel; i64: last_updated of the version";
     TargetRow "target_row" 4 "target" "the Provenance row that names it";
     TargetType "target_type" 1 "target" "as type";
     TargetId "target_id" 16 "target" "packed id";

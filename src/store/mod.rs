@@ -12,6 +12,7 @@ pub mod key;
 pub mod layout;
 mod lines;
 pub mod merge;
+pub mod packed;
 mod refresh;
 pub mod rows;
 mod scan;

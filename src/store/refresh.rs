@@ -12,7 +12,8 @@ use super::extent::Extent;
 use super::generation::{self, ExtentEntry, FileEntry, Generation};
 use super::index_file::Home;
 use super::merge::Merged;
-use super::scan::{Part, ScanOptions, Span, plain_spans, scan};
+use super::packed::remembered::Remembered;
+use super::scan::{Part, ScanOptions, Span, compressed_spans, plain_spans, scan};
 use super::snapshot::{Index, Snapshot, SnapshotRecord};
 use super::walk::{Walk, walk};
 use super::{Store, Watch};
@@ -132,9 +133,8 @@ pub fn again(store: &Store, record: &SnapshotRecord, watch: &Watch) -> Result<(S
                 spans.push(Span { file, part: Part::Plain { range: extent.start..extent.end, tail: extent.tail } })
             }
             coding => {
-                let part = Part::Compressed { coding, from: Restart { compressed: 0, uncompressed: 0 } };
                 if !spans.iter().any(|span: &Span| span.file == file) {
-                    spans.push(Span { file, part });
+                    spans.extend(compressed_spans(file, coding, &sources[file])?);
                 }
             }
         }
@@ -304,10 +304,7 @@ fn byte_at(source: &Source, at: u64) -> Result<Option<u8>, IndexError> {
 fn whole_file(file: usize, coding: Coding, source: &Source) -> Result<Vec<Span>, IndexError> {
     match coding {
         Coding::Plain => Ok(plain_spans(file, source, 0..source.len())?),
-        coding => {
-            let from = Restart { compressed: 0, uncompressed: 0 };
-            Ok(vec![Span { file, part: Part::Compressed { coding, from } }])
-        }
+        coding => Ok(compressed_spans(file, coding, source)?),
     }
 }
 
@@ -351,10 +348,7 @@ fn build(
     }
     generation.sequence += 1;
     if !spans.is_empty() {
-        let bytes = spans.iter().map(|span| match &span.part {
-            Part::Plain { range, .. } => range.end - range.start,
-            Part::Compressed { from, .. } => sources[span.file].len() - from.compressed,
-        });
+        let bytes = spans.iter().map(|span| span.part.file_bytes(&sources[span.file]));
         watch.scan_total.fetch_add(bytes.sum(), Relaxed);
         let options = ScanOptions {
             kernel: store.options().kernel,
@@ -369,6 +363,8 @@ fn build(
         for file in scanned.open_ended {
             generation.files[file].appendable = false;
         }
+        let remembered = Remembered::of(&spans, &generation);
+        remembered.note(&mut generation);
         let container = generation.containers.len();
         generation.containers.push(name.clone());
         let bytes = Arc::new(home.open(&name).map_err(|source| IndexError::Write { name: name.clone(), source })?);
@@ -383,7 +379,8 @@ fn build(
                 .filter(|(file, start, end, _)| *file == new.file && *start < new.end && new.start < *end)
                 .map(|(.., first_seen)| *first_seen)
                 .reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b)))
-                .flatten();
+                .flatten()
+                .or_else(|| remembered.first_seen(new.file));
             let (file, at, start, end, content, tail) = (new.file, new.at, new.start, new.end, new.content, new.tail);
             let entry = ExtentEntry { file, container, at, start, end, content, tail, first_seen };
             all.push((entry, Some(extent)));
