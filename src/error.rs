@@ -117,6 +117,19 @@ pub enum ExportError {
     /// A compressed store file cannot be decoded as it could when it was indexed.
     #[error(transparent)]
     Decode(DecodeError),
+    /// A frame of a packed file is not what it was when it was indexed.
+    #[error(
+        "{} is damaged: the frame at byte {offset} cannot be used ({reason}); put the file back from a copy, then export again",
+        path.display()
+    )]
+    Frame {
+        /// The store file.
+        path: PathBuf,
+        /// Offset of the frame in the file.
+        offset: u64,
+        /// What was noticed.
+        reason: String,
+    },
     /// The record of an interrupted run belongs to another request.
     #[error(
         "cannot resume: {field} differs ({recorded} then, {given} now); repeat the first command with --resume, or begin anew with --force"

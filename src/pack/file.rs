@@ -22,6 +22,7 @@ use crate::limits::{FRAME_HELD_MAX, PACKED_FILE_BYTES, PACKED_ROWS_MAX};
 use crate::store::Snapshot;
 use crate::store::layout::NO_INSTANT;
 use crate::store::packed::{LeftOwner, PackedTable, table};
+use crate::write::encode::zstd_compressor;
 use crate::write::sink::Sync;
 
 /// What the table of each file says of the pack.
@@ -284,9 +285,7 @@ struct Coder {
 
 impl Coder {
     fn new(level: i32) -> std::io::Result<Coder> {
-        let mut compressor = zstd::bulk::Compressor::new(level)?;
-        compressor.include_checksum(true)?;
-        compressor.include_contentsize(true)?;
+        let compressor = zstd_compressor(level)?;
         Ok(Coder { compressor, text: Vec::new(), buffer: Vec::new() })
     }
 
