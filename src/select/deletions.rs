@@ -5,7 +5,7 @@
 
 use super::cohort::Cohort;
 use super::request::{ExportRequest, Late, Population};
-use super::selection::Filter;
+use super::selection::{Asked, Filter};
 use crate::fhir::{Id, ResourceType};
 use crate::store::Index;
 use crate::store::layout::BASE_BITS;
@@ -53,17 +53,22 @@ impl Deletions {
                     continue;
                 }
                 let number = index.starts().tombstone[extent] + entry;
-                if !ended(snapshot, index.rows() + number) {
+                let left = columns.left_of(entry);
+                if left.is_some_and(|left| left.followed) || !ended(snapshot, index.rows() + number) {
                     continue;
                 }
                 let version = last_version(snapshot, index, merged.ends[number] as usize);
-                let owned = match version {
-                    None if request.population == Population::System => true,
-                    None => {
+                // A packed store remembers whose a version was that has left, unless a younger one is found.
+                let ticks = version.map(|(extent, row)| index.extents()[extent].columns().last_updated[row]);
+                let left = left.filter(|left| ticks.is_none_or(|ticks| ticks < left.updated));
+                let owned = match (left, version) {
+                    (Some(left), _) => filter.owns_left(extent, &left),
+                    (None, None) if request.population == Population::System => true,
+                    (None, None) => {
                         deletions.unknown += 1;
                         false
                     }
-                    Some((extent, row)) => filter.belongs(extent, row, at, &|_| true, 0),
+                    (None, Some((extent, row))) => filter.belongs(extent, row, at, &|_| true, &mut Asked::new()),
                 };
                 if owned {
                     found.push(((resource_type, number), id));

@@ -12,12 +12,13 @@ use super::request::{ExportRequest, Late, MissingLastUpdated, Population};
 use crate::extract::FaultKind;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::{Instant, ResourceType};
-use crate::store::extent::Columns;
+use crate::store::Index;
+use crate::store::extent::{Columns, Left};
 use crate::store::layout::{BASE_BITS, flag};
 use crate::store::snapshot::{Snapshot, State};
 
-/// Deepest chain of Provenances about Provenances that is followed.
-const PROVENANCE_DEPTH_MAX: usize = 32;
+/// Provenances asked on the way to an answer, by extent and row: each is asked once, however they refer to each other.
+pub type Asked = Vec<(usize, usize)>;
 
 /// Every input line under the first class that fits it; the sum is the lines of the snapshot (reading 10).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,7 +154,7 @@ impl<'a> Filter<'a> {
         row: usize,
         at: InstantRef<'_>,
         known: &dyn Fn(usize) -> bool,
-        depth: usize,
+        asked: &mut Asked,
     ) -> bool {
         let Some(patients) = &self.cohort.patients else { return true };
         let index = self.snapshot.index();
@@ -169,7 +170,7 @@ impl<'a> Filter<'a> {
             .owners_of(row)
             .iter()
             .any(|owner| patients.contains(merged.owner_patient[first + *owner as usize] as usize));
-        own || resource_type == ResourceType::PROVENANCE && self.belongs_by_target(extent, row, at, known, depth)
+        own || resource_type == ResourceType::PROVENANCE && self.belongs_by_target(extent, row, at, known, asked)
     }
 
     fn belongs_by_target(
@@ -178,11 +179,12 @@ impl<'a> Filter<'a> {
         row: usize,
         at: InstantRef<'_>,
         known: &dyn Fn(usize) -> bool,
-        depth: usize,
+        asked: &mut Asked,
     ) -> bool {
-        if depth >= PROVENANCE_DEPTH_MAX {
+        if asked.contains(&(extent, row)) {
             return false;
         }
+        asked.push((extent, row));
         let index = self.snapshot.index();
         let columns = index.extents()[extent].columns();
         let merged = index.merged();
@@ -203,13 +205,37 @@ impl<'a> Filter<'a> {
                         break;
                     }
                     if self.snapshot.sees(extent) && known(extent) {
-                        last = Some((extent, row));
+                        last = Some(Last::Row(extent, row));
                     }
+                } else {
+                    // A version that has left a packed store is known by the deletion that ended it.
+                    let (extent, entry) = index.locate_tombstone(number - index.rows());
+                    let left = index.extents()[extent].columns().left_of(entry);
+                    let told = left.filter(|left| {
+                        let updated = InstantRef { ticks: left.updated, rest: &[] };
+                        !left.followed
+                            && updated <= at
+                            && self.snapshot.sees(extent)
+                            && last.as_ref().is_none_or(|last| last.is_before(index, left))
+                    });
+                    last = told.map(|left| Last::Left(extent, left)).or(last);
                 }
                 record = merged.next[number] as usize;
             }
-            last.is_some_and(|(extent, row)| self.belongs(extent, row, at, known, depth + 1))
+            match last {
+                Some(Last::Row(extent, row)) => self.belongs(extent, row, at, known, asked),
+                Some(Last::Left(extent, left)) => self.owns_left(extent, &left),
+                None => false,
+            }
         })
+    }
+
+    /// Whether a version that has left, as a DELETE entry of an extent remembers it, was a member's.
+    pub fn owns_left(&self, extent: usize, left: &Left<'_>) -> bool {
+        let Some(patients) = &self.cohort.patients else { return true };
+        let index = self.snapshot.index();
+        let owner_patient = &index.merged().owner_patient[index.starts().owner[extent]..];
+        left.owners().any(|owner| patients.contains(owner_patient[owner] as usize))
     }
 
     /// A Provenance that belongs at T but did not at `_since`, because what it is about came or changed hands later,
@@ -220,7 +246,25 @@ impl<'a> Filter<'a> {
             return false;
         }
         let then_known = |extent: usize| !self.is_late(extent);
-        !self.belongs(extent, row, since.as_ref(), &then_known, 0)
+        !self.belongs(extent, row, since.as_ref(), &then_known, &mut Asked::new())
+    }
+}
+
+/// The last version of a Provenance's target that was met.
+enum Last<'a> {
+    /// A row: extent and row.
+    Row(usize, usize),
+    /// One that has left, as a DELETE entry of an extent remembers it.
+    Left(usize, Left<'a>),
+}
+
+impl Last<'_> {
+    /// Whether it is older than a version that has left.
+    fn is_before(&self, index: &Index, left: &Left<'_>) -> bool {
+        match self {
+            Last::Row(extent, row) => index.extents()[*extent].columns().last_updated[*row] < left.updated,
+            Last::Left(_, known) => known.updated < left.updated,
+        }
     }
 }
 
@@ -369,7 +413,9 @@ impl Filter<'_> {
     ) -> bool {
         match (&self.request.population, resource_type) {
             (Population::System, _) => true,
-            (_, ResourceType::GROUP | ResourceType::PROVENANCE) => self.belongs(extent, row, self.at(), &|_| true, 0),
+            (_, ResourceType::GROUP | ResourceType::PROVENANCE) => {
+                self.belongs(extent, row, self.at(), &|_| true, &mut Asked::new())
+            }
             _ => columns.owners_of(row).iter().any(|owner| members[*owner as usize]),
         }
     }
