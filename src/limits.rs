@@ -41,7 +41,7 @@ pub const PACKED_ROWS_MAX: u64 = 1 << 22;
 /// Most frames of a data file of a packed store.
 pub const PACKED_FRAMES_MAX: u64 = 1 << 22;
 /// Uncompressed bytes that a frame of a packed store aims at; only a longer row makes a longer frame.
-pub const FRAME_BYTES: u64 = 256 << 10;
+pub const FRAME_BYTES: u64 = 64 << 10;
 /// Rows of one patient and type that come to less share a frame with those of other patients, in bytes.
 pub const FRAME_PATIENT_BYTES_MIN: u64 = 16 << 10;
 /// Longest frame of a packed file that is held as a whole, compressed or not, in bytes.

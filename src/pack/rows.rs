@@ -188,7 +188,8 @@ fn decode(
                 Err(FrameError::Source(error)) => return Err(error.into()),
                 Err(FrameError::Damaged(_)) => {
                     let end = frame.uncompressed + frame.uncompressed_len;
-                    out.seek(SeekFrom::Start(end)).and_then(|_| out.set_len(end)).map_err(failed)?;
+                    // It ends like a line, for the row behind it.
+                    out.seek(SeekFrom::Start(end - 1)).and_then(|_| out.write_all(b"\n")).map_err(failed)?;
                 }
             }
         }

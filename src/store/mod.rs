@@ -6,6 +6,7 @@
 
 pub mod extent;
 mod extent_builder;
+mod forget;
 pub mod generation;
 pub mod index_file;
 pub mod key;
@@ -176,6 +177,14 @@ impl Store {
     /// When the store cannot be read as a whole, or the watch says stop.
     pub fn index(&self, watch: &Watch) -> Result<(Index, Work), IndexError> {
         refresh::refresh(self, None, watch)
+    }
+
+    /// Has the index scan a store file again when it is next brought up to date; the file is named as below the store.
+    ///
+    /// # Errors
+    /// When the index cannot be written.
+    pub fn forget(&self, name: &str, watch: &Watch) -> Result<(), IndexError> {
+        forget::forget(self, name, watch)
     }
 
     /// The snapshot that a record names: the same extents, whatever has been appended since.

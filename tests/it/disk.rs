@@ -7,10 +7,16 @@ use std::path::Path;
 
 /// An export that cannot write files larger than `limit` bytes.
 pub fn limited(store: &Path, out: &Path, more: &[&str], limit: u64) -> Run {
-    use std::os::unix::process::CommandExt;
     let mut command = command();
     command.args(["export", "--store", store.to_str().unwrap(), "--out", out.to_str().unwrap(), "--progress", "never"]);
     command.args(more);
+    limit_files(&mut command, limit);
+    run::finish(&mut command)
+}
+
+/// Makes writes fail that would make a file larger than `limit` bytes.
+pub fn limit_files(command: &mut std::process::Command, limit: u64) {
+    use std::os::unix::process::CommandExt;
     let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
     // SAFETY: both calls are async-signal-safe and touch only this process's own limits and signal table.
     unsafe {
@@ -22,7 +28,6 @@ pub fn limited(store: &Path, out: &Path, more: &[&str], limit: u64) -> Run {
             Ok(())
         });
     }
-    run::finish(&mut command)
 }
 
 #[test]

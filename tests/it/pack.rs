@@ -133,3 +133,238 @@ fn each_form(dir: &Path, packed: &Path, asks: &[Ask], scratch: &Path, random: &m
         }
     }
 }
+
+/// A packed store of some size: the bundled one.
+fn bundled(scratch: &Path) -> std::path::PathBuf {
+    let packed = scratch.join("packed");
+    let index = scratch.join("index-of-source");
+    let store = run::testdata("stores/synthea-r4-100");
+    let run = pack(&store, &packed, &["--as-of", crate::golden::AS_OF, "--index-dir", index.to_str().unwrap()]);
+    assert_eq!(run.code, 0, "{run:#?}");
+    packed
+}
+
+/// Exports everybody's records; the lines by type, sorted.
+fn everything(store: &Path, out: &Path, more: &[&str], code: i32) -> (Export, BTreeMap<String, Vec<Vec<u8>>>) {
+    let mut args = vec!["--system", "--as-of", crate::golden::AS_OF];
+    args.extend(more);
+    let run = run::export(store, out, &args);
+    assert_eq!(run.code, code, "{run:#?}");
+    let export = Export::read(out, run::Bounds::DEFAULT);
+    let mut lines = export.lines();
+    lines.values_mut().for_each(|lines| lines.sort());
+    (export, lines)
+}
+
+/// Flips a bit of a file in place and puts its times back, as a failing disk would.
+fn rot(file: &Path, at: u64) {
+    use std::os::unix::fs::FileExt;
+    let before = std::fs::metadata(file).unwrap().modified().unwrap();
+    let open = std::fs::OpenOptions::new().read(true).write(true).open(file).unwrap();
+    let mut byte = [0];
+    open.read_exact_at(&mut byte, at).unwrap();
+    open.write_all_at(&[byte[0] ^ 0x04], at).unwrap();
+    open.set_modified(before).unwrap();
+}
+
+/// The other tools of zstd read a packed file; the same store packs to the same bytes on any number of threads; packing
+/// what is packed changes nothing but the table's instants.
+#[test]
+fn a_packed_store_is_an_ordinary_one() {
+    let scratch = scratch();
+    let packed = bundled(scratch.path());
+    let store = run::testdata("stores/synthea-r4-100");
+    let index = scratch.path().join("index-of-source");
+    for threads in ["1", "3"] {
+        let other = scratch.path().join(threads);
+        let more = ["--as-of", crate::golden::AS_OF, "--index-dir", index.to_str().unwrap(), "--threads", threads];
+        assert_eq!(pack(&store, &other, &more).code, 0);
+        assert!(run::snapshot(&other) == run::snapshot(&packed), "{threads} threads give other bytes");
+    }
+    for entry in std::fs::read_dir(&packed).unwrap() {
+        let path = entry.unwrap().path();
+        let decoded = run::decode(path.to_str().unwrap(), &std::fs::read(&path).unwrap());
+        let name = path.file_name().unwrap().to_str().unwrap().split('.').next().unwrap().to_string();
+        assert!(decoded.ends_with(b"\n"));
+        let kind = format!("\"resourceType\":\"{name}\"");
+        let wrong = decoded[..decoded.len() - 1].split(|byte| *byte == b'\n');
+        assert!(wrong.into_iter().all(|line| line.windows(kind.len()).any(|part| part == kind.as_bytes())), "{name}");
+    }
+    let verified = run::run(&["verify", packed.to_str().unwrap()]);
+    assert_eq!(verified.code, 0, "{verified:#?}");
+    let shown = run::run(&["inspect", packed.join("Patient.00001.ndjson.zst").to_str().unwrap()]);
+    assert!(shown.code == 0 && shown.stderr.contains("rows of the frames"), "{shown:#?}");
+}
+
+/// `pack` refuses what is not empty or lies in the store, and leaves both as they are.
+#[test]
+fn pack_refuses_targets_that_are_in_use() {
+    let scratch = scratch();
+    let store = run::testdata("stores/synthea-r4-100");
+    let index = scratch.path().join("index");
+    let index = ["--index-dir", index.to_str().unwrap()];
+    let full = scratch.path().join("full");
+    std::fs::create_dir(&full).unwrap();
+    std::fs::write(full.join("notes.txt"), "mine").unwrap();
+    pack(&store, &full, &index).refused(2, &["full", "empty"]);
+    assert_eq!(run::snapshot(&full).len(), 1);
+    pack(&store, &full.join("notes.txt"), &index).refused(2, &["notes.txt"]);
+    pack(&store, &store.join("packed"), &index).refused(2, &["inside the store"]);
+    assert!(!store.join("packed").exists());
+    let mut level = index.to_vec();
+    level.extend(["--level", "99"]);
+    assert_eq!(pack(&store, &scratch.path().join("new"), &level).code, 2);
+    let mut at = index.to_vec();
+    at.extend(["--as-of", "yesterday"]);
+    pack(&store, &scratch.path().join("new"), &at).refused(2, &["--as-of", "yesterday"]);
+    let names: Vec<_> = std::fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(names.iter().all(|name| name == "full" || name == "index"), "{names:?}");
+}
+
+/// A pack that was killed anywhere leaves nothing at its target, and the next one is not disturbed by what it left.
+#[test]
+fn a_killed_pack_leaves_nothing() {
+    let mut random = Random::new(Random::seed("pack-kill"), 0);
+    let scratch = scratch();
+    let store = run::testdata("stores/synthea-r4-100");
+    let index = scratch.path().join("index");
+    let target = scratch.path().join("packed");
+    let more = ["--as-of", crate::golden::AS_OF, "--index-dir", index.to_str().unwrap()];
+    let begun = std::time::Instant::now();
+    let whole = scratch.path().join("whole");
+    assert_eq!(pack(&store, &whole, &more).code, 0);
+    let takes = begun.elapsed();
+    let expected = run::snapshot(&whole);
+    for number in 0..knob("OUTPOUR_TEST_KILLS", 200) / 10 {
+        let mut command = run::command();
+        command.args(["pack", "--store", store.to_str().unwrap(), "--to", target.to_str().unwrap(), "--no-sync"]);
+        command.args(more).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let mut child = command.spawn().unwrap();
+        std::thread::sleep(takes.mul_f64(random.below(1000) as f64 / 1000.0));
+        let _ = child.kill();
+        child.wait().unwrap();
+        if target.exists() {
+            assert!(run::snapshot(&target) == expected, "kill {number}: a directory that is there is whole");
+            std::fs::remove_dir_all(&target).unwrap();
+        }
+    }
+    assert_eq!(pack(&store, &target, &more).code, 0);
+    assert!(run::snapshot(&target) == expected);
+}
+
+/// A full disk is exit 3, and nothing is left at the target or beside it.
+#[test]
+fn a_pack_that_cannot_be_written_leaves_nothing() {
+    let scratch = scratch();
+    let store = run::testdata("stores/synthea-r4-100");
+    let index = scratch.path().join("index");
+    let indexed = run::run(&["index", "--store", store.to_str().unwrap(), "--index-dir", index.to_str().unwrap()]);
+    assert_eq!(indexed.code, 0);
+    let place = scratch.path().join("place");
+    std::fs::create_dir(&place).unwrap();
+    let mut command = run::command();
+    command.args(["pack", "--store", store.to_str().unwrap(), "--to", place.join("packed").to_str().unwrap()]);
+    command.args(["--index-dir", index.to_str().unwrap(), "--progress", "never"]);
+    crate::disk::limit_files(&mut command, 200_000);
+    run::finish(&mut command).refused(3, &["packed", "make room"]);
+    assert_eq!(std::fs::read_dir(&place).unwrap().count(), 0, "nothing is left");
+}
+
+/// Where the frames of a packed file lie: offset and length of each in the file.
+fn frames(file: &Path) -> Vec<(u64, u64)> {
+    let bytes = std::fs::read(file).unwrap();
+    let (mut at, mut frames) = (0, Vec::new());
+    while at < bytes.len() {
+        let magic = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        let len = match magic & !0xf {
+            0x184d_2a50 => 8 + u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize,
+            _ => {
+                let len = zstd::zstd_safe::find_frame_compressed_size(&bytes[at..]).unwrap();
+                frames.push((at as u64, len as u64));
+                len
+            }
+        };
+        at += len;
+    }
+    frames
+}
+
+/// A frame that is damaged before the store is indexed, and one that rots under a standing index: the other rows are
+/// exported, the frame is named, exit code 1, and `verify` finds it.
+#[test]
+fn a_damaged_frame_is_a_fault_and_the_rest_is_exported() {
+    for (standing, coding) in [(false, "none"), (true, "zstd"), (true, "gzip")] {
+        let scratch = scratch();
+        let packed = bundled(scratch.path());
+        let (_, whole) = everything(&packed, &scratch.path().join("whole"), &["--compress", coding], 0);
+        if !standing {
+            std::fs::remove_dir_all(packed.join(".outpour")).unwrap();
+        }
+        let file = packed.join("Observation.00001.ndjson.zst");
+        let places = frames(&file);
+        let (at, len) = places[places.len() / 2];
+        rot(&file, at + len / 2);
+        let out = scratch.path().join("out");
+        let (export, lines) = everything(&packed, &out, &["--compress", coding], 1);
+        let lost = whole["Observation"].len() - lines["Observation"].len();
+        assert!((1..500).contains(&lost), "{lost} rows are lost");
+        assert!(lines["Observation"].iter().all(|line| whole["Observation"].binary_search(line).is_ok()));
+        for (name, lines) in whole.iter().filter(|(name, _)| *name != "Observation") {
+            assert!(&export.lines()[name].len() == &lines.len(), "{name}");
+        }
+        let messages = export.messages();
+        let told = messages.iter().filter(|message| message.severity == "error").collect::<Vec<_>>();
+        assert!(told.len() == 1 && told[0].names_number(at) && told[0].names_number(lost as u64), "{told:?}");
+        let verified = run::run(&["verify", packed.to_str().unwrap()]);
+        assert!(verified.code == 1, "{verified:#?}");
+        let named = format!("{}{}", verified.stdout, verified.stderr);
+        assert!(named.contains("Observation.00001") && named.contains(&at.to_string()), "{verified:#?}");
+        let ledger = run::run(&["verify", out.to_str().unwrap(), "--ledger"]);
+        assert_eq!(ledger.code, 0, "{ledger:#?}");
+        // What is lost is lost; the rest can be packed again.
+        let again = scratch.path().join("again");
+        let run = pack(&packed, &again, &["--as-of", crate::golden::AS_OF]);
+        assert_eq!(run.code, 1, "{run:#?}");
+        let (_, kept) = everything(&again, &scratch.path().join("out-again"), &[], 0);
+        assert!(kept == lines);
+    }
+}
+
+/// A packed file whose table is damaged, or that was cut off, gives the rows that can be read, and says so.
+#[test]
+fn a_packed_file_without_its_table_is_read_all_the_same() {
+    let scratch = scratch();
+    let packed = bundled(scratch.path());
+    let (_, whole) = everything(&packed, &scratch.path().join("whole"), &[], 0);
+    let file = packed.join("Claim.00001.ndjson.zst");
+    let bytes = std::fs::read(&file).unwrap();
+    let places = frames(&file);
+    let end = places.last().map(|(at, len)| at + len).unwrap() as usize;
+    let middle = places[places.len() / 2];
+    for (number, cut) in [
+        bytes[..bytes.len() - 1].to_vec(),
+        bytes[..end].to_vec(),
+        bytes[..(middle.0 + middle.1 / 2) as usize].to_vec(),
+        [&bytes[..end + 30], b"x", &bytes[end + 31..]].concat(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        // Replaced by rename, as a copy that was cut off would be.
+        std::fs::write(packed.join(".new"), &cut).unwrap();
+        std::fs::rename(packed.join(".new"), &file).unwrap();
+        let out = scratch.path().join(format!("out-{number}"));
+        let (export, lines) = everything(&packed, &out, &[], 1);
+        let messages = export.messages();
+        let told = messages.iter().filter(|message| message.severity == "error").collect::<Vec<_>>();
+        assert!(told.len() == 1 && told[0].text.contains("Claim.00001"), "{told:?}");
+        match number {
+            2 => assert!(lines["Claim"].iter().all(|line| whole["Claim"].binary_search(line).is_ok())),
+            _ => assert!(lines == whole, "case {number}: every row is there"),
+        }
+        let verified = run::run(&["verify", packed.to_str().unwrap()]);
+        assert!(verified.code == 1 && format!("{verified:?}").contains("Claim.00001"), "{verified:#?}");
+        let ledger = run::run(&["verify", out.to_str().unwrap(), "--ledger"]);
+        assert_eq!(ledger.code, 0, "{ledger:#?}");
+    }
+}
