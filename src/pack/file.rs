@@ -218,15 +218,18 @@ impl Writer {
         let mut sink = Hashed { file: &mut open.file, hash: Xxh3::new(), bytes: 0 };
         let mut encoder = zstd::stream::write::Encoder::new(&mut sink, level).map_err(write)?;
         encoder.include_checksum(true).map_err(write)?;
-        encoder.set_pledged_src_size(Some(u64::from(length) + 1)).map_err(write)?;
-        rows.pieces(number, &mut Vec::new(), &mut |piece| encoder.write_all(piece).map_err(write))?;
+        let mut uncompressed = 0;
+        rows.pieces(number, &mut Vec::new(), &mut |piece| {
+            uncompressed += piece.len() as u64;
+            encoder.write_all(piece).map_err(write)
+        })?;
         encoder.finish().map_err(write)?;
         let (hash, bytes) = (sink.hash.digest(), sink.bytes);
         open.file_bytes += bytes;
-        open.table.push(bytes, u64::from(length) + 1, hash, updated(&[ticks]), 1);
-        open.lengths.push(length);
+        open.table.push(bytes, uncompressed, hash, updated(&[ticks]), 1);
+        open.lengths.push((uncompressed - 1).min(u64::from(u32::MAX)) as u32);
         packed.frames += 1;
-        packed.bytes += u64::from(length) + 1;
+        packed.bytes += uncompressed;
         Ok(())
     }
 
@@ -296,12 +299,12 @@ impl Coder {
             return Ok(None);
         }
         self.text.clear();
+        let mut lengths = Vec::with_capacity(numbers.len());
         for number in numbers {
-            rows.take(*number, &mut self.buffer, &mut self.text)?;
+            lengths.push(rows.take(*number, &mut self.buffer, &mut self.text)?);
         }
         let bytes = self.compressor.compress(&self.text).map_err(|error| PackError::code(&error))?;
         let ticks: Vec<i64> = facts.iter().map(|(ticks, _)| *ticks).collect();
-        let lengths = facts.into_iter().map(|(_, length)| length).collect();
         Ok(Some(Coded { hash: xxh3_64(&bytes), bytes, lengths, updated: updated(&ticks) }))
     }
 

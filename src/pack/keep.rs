@@ -5,7 +5,6 @@
 
 use crate::fhir::ResourceType;
 use crate::fhir::instant::InstantRef;
-use crate::store::layout::NO_INSTANT;
 use crate::store::snapshot::{Snapshot, State};
 
 /// Rows that go to the same files: those that an index says it first saw at one T, after they were written.
@@ -68,9 +67,10 @@ impl<'a> Keep<'a> {
         (first > index.generation().birth?).then_some(first)
     }
 
-    /// The set of rows or deletions of an extent that are dated so (in ticks).
+    /// The set of rows or deletions of an extent that are dated so (in ticks). Those without a date are older than any:
+    /// when they came tells whether a reader of increments could know them.
     pub fn set_of(&self, extent: usize, ticks: i64) -> Set {
-        self.late_from(extent).filter(|first| ticks != NO_INSTANT && ticks < *first)
+        self.late_from(extent).filter(|first| ticks < *first)
     }
 
     /// What becomes of a row.

@@ -93,18 +93,21 @@ impl<'a> Rows<'a> {
         (columns.last_updated[row], columns.length[row])
     }
 
-    /// Appends a row and a newline to `out`.
+    /// Appends a row and its line end to `out`; the bytes before the newline.
     ///
     /// # Errors
     /// [`PackError::Torn`] when no line is there, and what fails to be read.
-    pub fn take(&self, number: usize, buffer: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(), PackError> {
+    pub fn take(&self, number: usize, buffer: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<u32, PackError> {
+        let start = out.len();
         self.pieces(number, buffer, &mut |piece| {
             out.extend_from_slice(piece);
             Ok(())
-        })
+        })?;
+        Ok((out.len() - start - 1) as u32)
     }
 
-    /// Passes a row and a newline to `feed`, in pieces.
+    /// Passes a row and its line end to `feed`, in pieces. A row that ends with a carriage return of its own is given
+    /// another one, because one before the newline is no part of a line.
     ///
     /// # Errors
     /// As [`Rows::take`], and those of `feed`.
@@ -125,7 +128,7 @@ impl<'a> Rows<'a> {
         let behind = (source.len().saturating_sub(range.end)).min(2);
         let mut at = range.start - before;
         let end = range.end + behind;
-        let mut first = true;
+        let (mut first, mut last) = (true, 0);
         while at < end {
             let len = (end - at).min(READ_BYTES as u64) as usize;
             let bytes = source.read(at, len, buffer)?;
@@ -141,6 +144,7 @@ impl<'a> Rows<'a> {
             if memchr::memchr(b'\n', own).is_some() {
                 return Err(torn());
             }
+            last = own.last().copied().unwrap_or(last);
             feed(own)?;
             let rest = &bytes[(range.end.clamp(at, piece_end) - at) as usize..];
             let ends = match rest {
@@ -153,7 +157,7 @@ impl<'a> Rows<'a> {
             }
             at = piece_end;
         }
-        feed(b"\n")
+        feed(if last == b'\r' { b"\r\n" } else { b"\n" })
     }
 }
 

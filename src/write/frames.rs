@@ -33,14 +33,14 @@ const BATCH_BYTES: u64 = 8 << 20;
 /// Bytes of neighbouring frames that are copied in one write.
 const COPY_BYTES: u64 = 256 << 10;
 /// Decoded bytes that are written at a time.
-const DECODED_BYTES: usize = 512 << 10;
+const DECODED_BYTES: usize = 256 << 10;
 
 /// Gives an output the rows of packed files.
 pub struct FrameCopier<'a> {
     index: &'a Index,
     reader: FrameReader,
     buffer: Vec<u8>,
-    decoded: Vec<u8>,
+    decoded: Text,
 }
 
 /// The part of an extent that a shard takes.
@@ -78,7 +78,7 @@ type Failed<'a> = &'a dyn Fn(std::io::Error) -> ExportError;
 impl<'a> FrameCopier<'a> {
     /// A copier.
     pub fn new(index: &'a Index) -> FrameCopier<'a> {
-        FrameCopier { index, reader: FrameReader::new(), buffer: Vec::new(), decoded: Vec::new() }
+        FrameCopier { index, reader: FrameReader::new(), buffer: Vec::new(), decoded: Text::default() }
     }
 
     /// Writes what a shard takes of an extent. Rows of frames too long to be held are left to `long`, in their turn.
@@ -228,17 +228,16 @@ impl<'a> FrameCopier<'a> {
         failed: Failed<'_>,
     ) -> Result<(), ExportError> {
         let len = job.frame.uncompressed_len as usize;
-        if !self.decoded.is_empty() && self.decoded.len() + len > DECODED_BYTES {
+        if self.decoded.len > 0 && self.decoded.len + len > DECODED_BYTES {
             self.flush_decoded(encoder, failed)?;
         }
-        let start = self.decoded.len();
-        decode_job(&mut self.reader, source, job, &mut self.decoded, start)
+        decode_job(&mut self.reader, source, job, &mut self.decoded)
     }
 
     fn flush_decoded<S: Sink>(&mut self, encoder: &mut Encoder<S>, failed: Failed<'_>) -> Result<(), ExportError> {
-        if !self.decoded.is_empty() {
-            encoder.write(&self.decoded).map_err(failed)?;
-            self.decoded.clear();
+        if self.decoded.len > 0 {
+            encoder.write(self.decoded.bytes()).map_err(failed)?;
+            self.decoded.len = 0;
         }
         Ok(())
     }
@@ -280,19 +279,18 @@ impl Steps {
 struct Recoder {
     reader: FrameReader,
     compressor: Option<zstd::bulk::Compressor<'static>>,
-    text: Vec<u8>,
+    text: Text,
 }
 
 impl Recoder {
     fn new() -> Recoder {
-        Recoder { reader: FrameReader::new(), compressor: None, text: Vec::new() }
+        Recoder { reader: FrameReader::new(), compressor: None, text: Text::default() }
     }
 
     fn code(&mut self, source: &Source, jobs: &[Job]) -> Result<std::io::Result<Vec<u8>>, ExportError> {
-        self.text.clear();
+        self.text.len = 0;
         for job in jobs {
-            let start = self.text.len();
-            decode_job(&mut self.reader, source, job, &mut self.text, start)?;
+            decode_job(&mut self.reader, source, job, &mut self.text)?;
         }
         let compressor = match &mut self.compressor {
             Some(compressor) => compressor,
@@ -301,43 +299,61 @@ impl Recoder {
                 Err(error) => return Ok(Err(error)),
             },
         };
-        Ok(compressor.compress(&self.text))
+        Ok(compressor.compress(self.text.bytes()))
     }
 }
 
-/// Decodes a frame to `out` from `start` on, and keeps what is wanted of it.
-fn decode_job(
-    reader: &mut FrameReader,
-    source: &Source,
-    job: &Job,
-    out: &mut Vec<u8>,
-    start: usize,
-) -> Result<(), ExportError> {
+/// Decoded bytes: a buffer that grows to its size once, so that what is behind its end is not zeroed for every frame.
+#[derive(Default)]
+struct Text {
+    buffer: Vec<u8>,
+    len: usize,
+}
+
+impl Text {
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
+}
+
+/// Decodes a frame behind what `text` holds, and keeps what is wanted of it.
+fn decode_job(reader: &mut FrameReader, source: &Source, job: &Job, text: &mut Text) -> Result<(), ExportError> {
     let frame = &job.frame;
-    // The buffers of a copier grow to their size once: bytes behind the length are zeroed anew, at a fraction of the
-    // decoder's cost.
-    out.resize(start + frame.uncompressed_len as usize, 0);
-    match reader.decode(source, frame, &mut out[start..]) {
+    let (start, end) = (text.len, text.len + frame.uncompressed_len as usize);
+    if text.buffer.len() < end {
+        text.buffer.resize(end, 0);
+    }
+    let own = &mut text.buffer[start..end];
+    match reader.decode(source, frame, own) {
         Ok(()) => {}
         Err(FrameError::Source(error)) => return Err(error.into()),
         Err(FrameError::Damaged(reason)) => return Err(damaged(source, frame, &reason)),
     }
     if job.ranges.is_empty() {
+        text.len = end;
         return Ok(());
     }
-    let mut kept = start;
     for range in &job.ranges {
-        let text = &out[start..];
-        // What was an end of a line may have been overwritten by what was kept: then it was checked as its end.
-        let follows = range.start == 0 || kept - start > range.start - 1 || text[range.start - 1] == b'\n';
-        if !follows || text[range.end - 1] != b'\n' {
-            let offset = frame.uncompressed + range.start as u64;
-            return Err(ExportError::Torn { path: source.path().to_path_buf(), offset });
+        if own[range.end - 1] == b'\r' && own.get(range.end) == Some(&b'\n') {
+            // The carriage return is no part of the line.
+            own[range.end - 1] = b'\n';
         }
-        out.copy_within(start + range.start..start + range.end, kept);
+    }
+    // All lines are looked at before any is moved over another.
+    let torn = job.ranges.iter().find(|range| {
+        let follows = range.start == 0 || own[range.start - 1] == b'\n';
+        !follows || own[range.end - 1] != b'\n'
+    });
+    if let Some(range) = torn {
+        let offset = frame.uncompressed + range.start as u64;
+        return Err(ExportError::Torn { path: source.path().to_path_buf(), offset });
+    }
+    let mut kept = 0;
+    for range in &job.ranges {
+        own.copy_within(range.clone(), kept);
         kept += range.len();
     }
-    out.truncate(kept);
+    text.len = start + kept;
     Ok(())
 }
 
