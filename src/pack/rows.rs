@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::bytes::decode::{Coding, DecodeError, Decoder, Restart};
 use crate::bytes::private::create_private;
-use crate::bytes::source::{Access, Order, Source};
+use crate::bytes::source::{Access, Source};
 use crate::error::{IndexError, PackError};
 use crate::limits::READ_BYTES;
 use crate::store::layout::flag;
@@ -30,10 +30,8 @@ pub struct Rows<'a> {
 impl<'a> Rows<'a> {
     /// Decoded files go to this directory, under hidden names.
     pub fn new(snapshot: &'a Snapshot, directory: &Path, access: Access) -> Rows<'a> {
-        let index = snapshot.index();
-        for extent in snapshot.extents() {
-            index.source_of(extent).advise(Order::Scattered);
-        }
+        // No advice on how the files are read: a store is mostly in some order already, and reading it page by page, as
+        // for scattered rows, was measured five times slower where it is not in memory.
         Rows { snapshot, directory: directory.to_path_buf(), decoded: HashMap::new(), access }
     }
 
