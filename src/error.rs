@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use crate::bytes::decode::DecodeError;
 use crate::bytes::source::SourceError;
 use crate::store::sealed::Damaged;
+use crate::write::new_directory::NewDirectoryError;
 
 /// A store cannot be opened or indexed.
 #[derive(Debug, thiserror::Error)]
@@ -138,6 +139,19 @@ pub enum ExportError {
     /// A compressed store file cannot be decoded as it could when it was indexed.
     #[error(transparent)]
     Decode(DecodeError),
+    /// A frame of a packed file is not what it was when it was indexed.
+    #[error(
+        "{} is damaged: the frame at byte {offset} cannot be used ({reason}); put the file back from a copy, then export again",
+        path.display()
+    )]
+    Frame {
+        /// The store file.
+        path: PathBuf,
+        /// Offset of the frame in the file.
+        offset: u64,
+        /// What was noticed.
+        reason: String,
+    },
     /// The record of an interrupted run belongs to another request.
     #[error(
         "cannot resume: {field} differs ({recorded} then, {given} now); repeat the first command with --resume, or begin anew with --force"
@@ -165,6 +179,89 @@ pub enum ExportError {
     /// The caller asked to stop.
     #[error("stopped on request; run the same command with --resume to go on")]
     Cancelled,
+}
+
+/// A store cannot be packed. Nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// The new directory cannot be one.
+    #[error("--to: {} {reason}; give a directory that is not there yet, or an empty one", path.display())]
+    Target {
+        /// As it was given.
+        path: PathBuf,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// The new directory would lie in the store.
+    #[error(
+        "--to: {} lies inside the store {}, where the next command would read it as input; choose a directory outside",
+        to.display(),
+        store.display()
+    )]
+    Inside {
+        /// As it was given.
+        to: PathBuf,
+        /// The store.
+        store: PathBuf,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// A row's bytes are not where the index says.
+    #[error("{} no longer holds a resource at byte {offset}: it was changed in place while it was read; replace store files by rename, then pack again", path.display())]
+    Torn {
+        /// The store file.
+        path: PathBuf,
+        /// Offset in the (uncompressed) file.
+        offset: u64,
+    },
+    /// A file of the new directory cannot be written.
+    #[error("cannot write {}: {source}; make room, then pack again", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The zstd library failed.
+    #[error("zstd cannot compress: {0}; free some memory, or choose a lower --level")]
+    Code(String),
+}
+
+impl PackError {
+    /// A failure of the zstd library.
+    pub fn code(error: &io::Error) -> PackError {
+        PackError::Code(error.to_string())
+    }
+
+    /// A failure of a decoder before its first piece.
+    pub fn decode(error: DecodeError) -> PackError {
+        match error {
+            DecodeError::Source(error) => error.into(),
+            other => PackError::Code(other.to_string()),
+        }
+    }
+}
+
+impl From<NewDirectoryError> for PackError {
+    fn from(error: NewDirectoryError) -> PackError {
+        match error {
+            NewDirectoryError::Target { path, reason } => PackError::Target { path, reason },
+            NewDirectoryError::Write { path, source } => PackError::Write { path, source },
+        }
+    }
+}
+
+impl From<Damaged> for PackError {
+    fn from(damaged: Damaged) -> PackError {
+        IndexError::from(damaged).into()
+    }
+}
+
+impl From<SourceError> for PackError {
+    fn from(error: SourceError) -> PackError {
+        PackError::Index(IndexError::Source(error))
+    }
 }
 
 impl From<DecodeError> for ExportError {

@@ -13,6 +13,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::bytes::decode::DecodeError;
+use crate::bytes::source::{Access, Source};
 use crate::error::{ExportError, IndexError, RequestError};
 use crate::extract::FaultKind;
 use crate::fhir::Instant;
@@ -20,6 +22,7 @@ use crate::observe::{Code, Messages, Severity};
 use crate::plan::{Plan, plan};
 use crate::select::{ExportRequest, Ledger, Population};
 use crate::store::layout::Column;
+use crate::store::packed::table::is_packed;
 use crate::store::{Snapshot, SnapshotRecord, Store, Watch, Work};
 use crate::write::deleted::deleted_lines;
 use crate::write::encode::Encoder;
@@ -203,13 +206,47 @@ fn planned(
 pub fn export(
     store: &Store,
     request: &ExportRequest,
-    as_of: Instant,
+    mut as_of: Instant,
     options: &ExportOptions<'_>,
+    watch: &Watch,
+) -> Result<Exported, ExportError> {
+    let damaged = match attempt(store, request, &mut as_of, options, options.existing, watch) {
+        Err(error) => match damaged_file(store, &error) {
+            Some(name) => name,
+            None => return Err(error),
+        },
+        done => return done,
+    };
+    // A packed file is no longer what was indexed: what is left of it is indexed anew, and the export begins anew, once.
+    store.forget(&damaged, watch)?;
+    watch.write_done.store(0, Relaxed);
+    watch.files_done.store(0, Relaxed);
+    attempt(store, request, &mut as_of, options, Existing::Force, watch)
+}
+
+/// The packed file of the store whose damage stopped an export, if that is what happened.
+fn damaged_file(store: &Store, error: &ExportError) -> Option<String> {
+    let path = match error {
+        ExportError::Frame { path, .. } => path,
+        ExportError::Decode(DecodeError::Corrupt { path, .. }) => path,
+        _ => return None,
+    };
+    let source = Source::open(path, Access::called()).ok()?;
+    is_packed(&source).ok()?.then(|| path.strip_prefix(store.root()).ok()?.to_str().map(str::to_string))?
+}
+
+/// One attempt at an export; `as_of` becomes that of a run that is resumed.
+fn attempt(
+    store: &Store,
+    request: &ExportRequest,
+    as_of: &mut Instant,
+    options: &ExportOptions<'_>,
+    existing: Existing,
     watch: &Watch,
 ) -> Result<Exported, ExportError> {
     request.check()?;
     let directory = JobDirectory::open(&options.out, options.sync)?;
-    let begin = match options.existing {
+    let begin = match existing {
         Existing::Refuse => Begin::Fresh,
         Existing::Resume => Begin::Resume,
         Existing::Force => Begin::Force,
@@ -221,6 +258,7 @@ pub fn export(
         None => store.snapshot_watched(as_of.clone(), watch),
     };
     let (snapshot, work, plan, messages) = planned(store, request, &take, watch)?;
+    *as_of = snapshot.as_of().clone();
     check_faults(&plan, options.faults_allowed)?;
     let job = job_plan(&plan, &snapshot, store);
     let deleted = deleted_lines(&plan.deletions.listed, snapshot.as_of());
@@ -522,7 +560,16 @@ pub fn all_messages(snapshot: &Snapshot, plan: &Plan) -> Result<Messages, IndexE
             let line = lines_before + u64::from(fault.line) + 1;
             let start = entry.start + u64::from(fault.offset);
             let name = index.file_name(file);
-            let text = format!("{name}: line {line} at byte {start}: {} (byte {} of the line)", fault.kind, fault.at);
+            let text = match fault.kind {
+                FaultKind::DamagedFrame => {
+                    let frame = index.restart_before(file, start).compressed;
+                    let (kind, rows) = (fault.kind, fault.at);
+                    format!(
+                        "{name}: line {line} at byte {start}, frame at byte {frame} of the file, {rows} rows: {kind}"
+                    )
+                }
+                kind => format!("{name}: line {line} at byte {start}: {kind} (byte {} of the line)", fault.at),
+            };
             messages.push(Severity::Error, fault_code(fault.kind), fault.kind.name(), text);
         }
         lines_before += lines;
@@ -542,7 +589,7 @@ pub fn all_messages(snapshot: &Snapshot, plan: &Plan) -> Result<Messages, IndexE
 fn fault_code(kind: FaultKind) -> Code {
     match kind {
         FaultKind::TooLong => Code::TooLong,
-        FaultKind::Damaged => Code::Incomplete,
+        FaultKind::Damaged | FaultKind::DamagedFrame | FaultKind::DamagedTable => Code::Incomplete,
         _ => Code::Structure,
     }
 }

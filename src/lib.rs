@@ -22,6 +22,7 @@ pub mod fhir;
 pub mod inspect;
 pub mod limits;
 pub mod observe;
+pub mod pack;
 pub mod plan;
 pub mod select;
 pub mod store;

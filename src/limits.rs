@@ -39,6 +39,18 @@ pub const DIFFERENCES_PER_RULE_MAX: usize = 100;
 pub const LINE_HELD_MAX: usize = 16 << 20;
 /// Events that `synth` holds at a time where rows stand in order of arrival: 16 bytes each.
 pub const SYNTH_EVENTS_MAX: u64 = 1 << 21;
+/// Uncompressed bytes that a data file of a packed store aims at.
+pub const PACKED_FILE_BYTES: u64 = 1 << 30;
+/// Most rows (and DELETE entries) of a data file of a packed store, so that its table stays small.
+pub const PACKED_ROWS_MAX: u64 = 1 << 22;
+/// Most frames of a data file of a packed store.
+pub const PACKED_FRAMES_MAX: u64 = 1 << 22;
+/// Uncompressed bytes that a frame of a packed store aims at; only a longer row makes a longer frame.
+pub const FRAME_BYTES: u64 = 64 << 10;
+/// Rows of one patient and type that come to less share a frame with those of other patients, in bytes.
+pub const FRAME_PATIENT_BYTES_MIN: u64 = 16 << 10;
+/// Longest frame of a packed file that is held as a whole, compressed or not, in bytes.
+pub const FRAME_HELD_MAX: u64 = 16 << 20;
 /// Default bound of an output file, in uncompressed bytes (FILE-12).
 pub const FILE_BYTES_DEFAULT: u64 = 256 << 20;
 
@@ -47,3 +59,5 @@ const _: () = assert!(EXTENT_BYTES + ROW_BYTES_MAX <= u64::MAX / 2);
 const _: () = assert!(EXTENT_ROWS_MAX <= u32::MAX as usize / 4, "rows of an extent are numbered in u32");
 const _: () = assert!(STORE_ROWS_MAX < 1 << 31, "the top bit of a row number marks a tombstone");
 const _: () = assert!(GATHER_BYTES <= BLOCK_BYTES);
+const _: () = assert!(2 * FRAME_BYTES < FRAME_HELD_MAX && FRAME_PATIENT_BYTES_MIN <= FRAME_BYTES);
+const _: () = assert!(PACKED_FRAMES_MAX * 48 + PACKED_ROWS_MAX * 8 < u32::MAX as u64, "a table is one skippable frame");

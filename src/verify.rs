@@ -18,6 +18,7 @@ mod ledger;
 mod lines;
 pub(crate) mod manifest;
 mod members;
+mod packed;
 mod recount;
 mod second;
 mod store;

@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 8] = [
     &["extract"],
     &["store"],
     &["select", "plan", "write"],
-    &["export", "synth"],
+    &["export", "synth", "pack"],
     &["verify"],
     &["inspect"],
     &["cli"],

@@ -36,6 +36,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Bring the index of a store up to date
     Index(IndexArgs),
+    /// Write a store anew as a packed one: sorted, compressed, made for exports that copy
+    Pack(PackArgs),
     /// Check an export against its manifest, or a store's index against its bytes
     Verify(VerifyArgs),
     /// Show what any file that outpour writes holds
@@ -329,6 +331,36 @@ pub enum OrderArg {
 pub enum LayoutArg {
     ByType,
     Mixed,
+}
+
+/// `outpour pack`
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+A packed store is an ordinary store: a directory of .ndjson.zst files that any tool for zstd reads. Versions that a later
+one or a deletion followed leave; lines that are no resources go to rejected.ndjson. New data is put beside the packed
+files; pack again, to another directory, from time to time. The new directory appears when it is whole.")]
+pub struct PackArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub store: StoreArgs,
+    /// The new directory; it must not be there yet, or be empty
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// zstd level of the frames
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
+    pub level: i32,
+    /// Versions that were followed by this time leave [default: now]
+    #[arg(long, value_name = "INSTANT")]
+    pub as_of: Option<String>,
+    /// Do not sync files to the disk
+    #[arg(long)]
+    pub no_sync: bool,
+    /// One JSON document on standard output
+    #[arg(long)]
+    pub json: bool,
+    /// Show progress on a terminal
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub progress: ProgressArg,
 }
 
 /// `outpour verify`

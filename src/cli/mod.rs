@@ -9,6 +9,7 @@ mod export;
 mod group;
 mod index;
 mod inspect;
+mod pack;
 mod progress;
 mod synth;
 mod table;
@@ -40,6 +41,7 @@ pub fn run(args: Args) -> Exit {
     match args.command {
         Command::Export(args) => export::run(args),
         Command::Index(args) => index::run(args),
+        Command::Pack(args) => pack::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Group { command } => group::run(command),

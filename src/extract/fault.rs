@@ -56,4 +56,6 @@ kinds! {
     BundleTooLong "bundle-too-long" "a Bundle has more DELETE entries than one line may have; split it";
     TooLong "too-long" "the line is longer than 4 GiB; split the resource";
     Damaged "damaged" "the compressed file is damaged or cut off here; what stands behind is not exported; write the file again";
+    DamagedFrame "damaged-frame" "a frame of the packed file is damaged, and its rows are lost; put the file back from a copy, or pack again";
+    DamagedTable "damaged-table" "the table at the end of the packed file is damaged or missing: its rows are read all the same, but not whose its deletions were, nor what came late; put the file back from a copy, or pack again";
 }

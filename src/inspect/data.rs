@@ -8,6 +8,8 @@ use crate::bytes::decode::{Coding, Decoder, Restart};
 use crate::bytes::kernels::Kernel;
 use crate::bytes::source::{Access, Source};
 use crate::extract::{Content, Extractor, FaultKind, Validate};
+use crate::fhir::Instant;
+use crate::store::packed::PackedTable;
 
 /// Shows a data file of this coding. Bundles of deletions are told from resources.
 pub fn show(path: &Path, coding: Coding, report: &mut Report) {
@@ -66,10 +68,33 @@ pub fn show(path: &Path, coding: Coding, report: &mut Report) {
     part.fact("bytes", source.len());
     part.fact("uncompressed", uncompressed);
     part.fact("lines", lines);
+    match PackedTable::open(&source) {
+        Ok(Some(table)) => packed(&mut part, &table),
+        Ok(None) => {}
+        Err(error) => report.broken(path, error),
+    }
     types.iter().for_each(|(name, count)| part.row(vec![name.to_string(), count.to_string()]));
     report.part("a data file", part);
     damage.into_iter().take(super::report::ROWS_MAX).for_each(|what| report.broken(path, what));
     if let Some(error) = broken_off {
         report.broken(path, error);
     }
+}
+
+/// What the table of a packed file says.
+fn packed(part: &mut Part, table: &PackedTable) {
+    let instant = |ticks: i64| Instant { ticks, rest: Box::default() }.to_string();
+    let known = |ticks: Option<i64>| ticks.map_or("unknown".to_string(), instant);
+    let frames = (0..table.frames()).map(|at| table.frame(at));
+    part.fact("frames", table.frames());
+    part.fact("type of the frames", table.resource_type.map_or("unknown", |of| of.name()));
+    part.fact("rows of the frames", table.rows());
+    part.fact("longest frame", frames.clone().map(|frame| frame.uncompressed_len).max().unwrap_or(0));
+    part.fact("packed as of", instant(table.packed_at));
+    part.fact("first snapshot of the index packed", known(table.birth));
+    part.fact("last snapshot of the index packed", known(table.latest));
+    part.fact("first seen", known(table.first_seen));
+    part.fact("least lastUpdated", known(frames.clone().map(|frame| frame.least).min().filter(|at| *at != i64::MAX)));
+    part.fact("greatest lastUpdated", known(frames.map(|frame| frame.greatest).max().filter(|at| *at != i64::MIN)));
+    part.fact("owners of versions that left", table.left.len());
 }

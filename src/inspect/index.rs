@@ -137,6 +137,7 @@ const COLUMN_LIST: [Column; COLUMNS.len()] = [
     Column::TombId,
     Column::TombBase,
     Column::TombUpdated,
+    Column::TombLeft,
     Column::TargetRow,
     Column::TargetType,
     Column::TargetId,

@@ -64,6 +64,40 @@ impl Bitmap {
         })
     }
 
+    /// The numbers in the set within a range, ascending.
+    pub fn range(&self, range: std::ops::Range<usize>) -> impl Iterator<Item = usize> + '_ {
+        self.masks(range).flat_map(|(at, mask)| {
+            let mut left = self.words[at] & mask;
+            std::iter::from_fn(move || {
+                (left != 0).then(|| {
+                    let bit = left.trailing_zeros() as usize;
+                    left &= left - 1;
+                    at * 64 + bit
+                })
+            })
+        })
+    }
+
+    /// Whether any number of a range is in the set.
+    pub fn any(&self, range: std::ops::Range<usize>) -> bool {
+        self.masks(range).any(|(at, mask)| self.words[at] & mask != 0)
+    }
+
+    /// Whether every number of a range is in the set.
+    pub fn all(&self, range: std::ops::Range<usize>) -> bool {
+        self.masks(range).all(|(at, mask)| self.words[at] & mask == mask)
+    }
+
+    /// The words that a range touches, and which of their bits lie in it.
+    fn masks(&self, range: std::ops::Range<usize>) -> impl Iterator<Item = (usize, u64)> + use<> {
+        let words = range.start / 64..if range.is_empty() { range.start / 64 } else { range.end.div_ceil(64) };
+        words.map(move |at| {
+            let first = range.start.saturating_sub(at * 64);
+            let last = (range.end - at * 64).min(64);
+            (at, (u64::MAX << first) & (u64::MAX >> (64 - last)))
+        })
+    }
+
     /// Adds every number of another set of the same size.
     pub fn union(&mut self, other: &Bitmap) {
         self.words.iter_mut().zip(&other.words).for_each(|(word, more)| *word |= more);
@@ -85,5 +119,21 @@ mod tests {
         assert_eq!(set.iter().collect::<Vec<_>>(), [0, 63, 64, 129]);
         assert_eq!(set.count(), 4);
         assert_eq!(Bitmap::full(130).count(), 130);
+    }
+
+    #[test]
+    fn ranges_are_asked_bit_by_bit() {
+        let mut set = Bitmap::new(200);
+        (0..200).filter(|at| at % 7 == 0 || (60..70).contains(at) || *at > 120).for_each(|at| {
+            set.insert(at);
+        });
+        for start in 0..=200 {
+            for end in start..=200 {
+                let slow: Vec<usize> = (start..end).filter(|at| set.contains(*at)).collect();
+                assert_eq!(set.any(start..end), !slow.is_empty(), "{start}..{end}");
+                assert_eq!(set.all(start..end), slow.len() == end - start, "{start}..{end}");
+                assert_eq!(set.range(start..end).collect::<Vec<_>>(), slow, "{start}..{end}");
+            }
+        }
     }
 }

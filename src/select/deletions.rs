@@ -49,7 +49,7 @@ impl Deletions {
             }
             let needed = [Column::TombType, Column::TombId, Column::TombBase, Column::TombUpdated];
             this.prove_columns(&needed)?;
-            let columns = this.prove_columns(&[Column::Exact, Column::Heap])?;
+            let columns = this.prove_columns(&[Column::Exact, Column::Heap, Column::TombLeft])?;
             for entry in 0..columns.tomb_type.len() {
                 let base = index.base_number(extent, columns.tomb_base[entry] & BASE_BITS);
                 let Some(updated) = columns.tombstone_updated(entry) else { continue };
@@ -63,18 +63,29 @@ impl Deletions {
                     continue;
                 }
                 let number = index.starts().tombstone[extent] + entry;
-                if !ended(snapshot, index.rows() + number)? {
+                let left = match head.left {
+                    0 => None,
+                    _ => columns.left_of(entry),
+                };
+                if left.is_some_and(|left| left.followed) || !ended(snapshot, index.rows() + number)? {
                     continue;
                 }
                 let noted = index.merged().word(Section::Ends, number)?;
                 let version = last_version(snapshot, index, noted as usize)?;
-                let owned = match version {
-                    None if request.population == Population::System => true,
-                    None => {
+                // A packed store remembers whose a version was that has left, unless a younger one is found.
+                let ticks = match version {
+                    Some((extent, row)) => Some(index.extents()[extent].row(row)?.last_updated[row]),
+                    None => None,
+                };
+                let left = left.filter(|left| ticks.is_none_or(|ticks| ticks < left.updated));
+                let owned = match (left, version) {
+                    (Some(left), _) => filter.owns_left(extent, &left)?,
+                    (None, None) if request.population == Population::System => true,
+                    (None, None) => {
                         deletions.unknown += 1;
                         false
                     }
-                    Some((extent, row)) => filter.belongs(extent, row, at, &|_| true)?,
+                    (None, Some((extent, row))) => filter.belongs(extent, row, at, &|_| true)?,
                 };
                 if owned {
                     found.push(((resource_type, number), id));

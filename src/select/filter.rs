@@ -8,6 +8,7 @@ use super::request::{ExportRequest, Late, MissingLastUpdated, Population};
 use super::selection::Part;
 use crate::fhir::ResourceType;
 use crate::fhir::instant::InstantRef;
+use crate::store::extent::Left;
 use crate::store::layout::{BASE_BITS, Column};
 use crate::store::merged::Section;
 use crate::store::sealed::Damaged;
@@ -27,6 +28,14 @@ pub enum Class {
     Cohort,
     SinceOrUntil,
     Exported,
+}
+
+/// The last version of a Provenance's target that was met.
+enum Last {
+    /// A row: extent and row.
+    Row(usize, usize),
+    /// One that has left: its lastUpdated in ticks, and whether it was a member's.
+    Left { updated: i64, owned: bool },
 }
 
 /// A request prepared against a snapshot.
@@ -192,12 +201,14 @@ impl<'a> Filter<'a> {
                 if belongs {
                     return Ok(true);
                 }
-                if resource_type == ResourceType::PROVENANCE {
-                    self.targets(extent, row, at, known, &mut |target| {
+                if resource_type == ResourceType::PROVENANCE
+                    && self.targets(extent, row, at, known, &mut |target| {
                         if seen.insert(target) {
                             next.push(target);
                         }
-                    })?;
+                    })?
+                {
+                    return Ok(true);
                 }
             }
             level = next;
@@ -205,7 +216,47 @@ impl<'a> Filter<'a> {
         Ok(false)
     }
 
-    /// Calls `visit` for what a Provenance is about: of each target of ours the last version at an instant.
+    /// Whether a version that has left, as a DELETE entry of an extent remembers it, was a member's.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn owns_left(&self, extent: usize, left: &Left<'_>) -> Result<bool, Damaged> {
+        let Some(patients) = &self.cohort.patients else { return Ok(true) };
+        for owner in left.owners() {
+            if patients.contains(self.snapshot.index().patient_of_owner(extent, owner as u32)? as usize) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a DELETE entry tells of a version that was there at an instant and has left, younger than `last`.
+    fn left_at(
+        &self,
+        (extent, entry): (usize, usize),
+        at: InstantRef<'_>,
+        last: Option<&Last>,
+    ) -> Result<Option<Last>, Damaged> {
+        let index = self.snapshot.index();
+        let this = &index.extents()[extent];
+        if this.head().left == 0 || !self.snapshot.sees(extent) {
+            return Ok(None);
+        }
+        let Some(left) = this.prove_columns(&[Column::TombLeft])?.left_of(entry) else { return Ok(None) };
+        let before = match last {
+            Some(Last::Row(extent, row)) => Some(index.extents()[*extent].row(*row)?.last_updated[*row]),
+            Some(Last::Left { updated, .. }) => Some(*updated),
+            None => None,
+        };
+        let there = InstantRef { ticks: left.updated, rest: &[] } <= at;
+        if left.followed || !there || before.is_some_and(|before| before >= left.updated) {
+            return Ok(None);
+        }
+        Ok(Some(Last::Left { updated: left.updated, owned: self.owns_left(extent, &left)? }))
+    }
+
+    /// Calls `visit` for what a Provenance is about: of each target of ours the last version at an instant. Whether one
+    /// of them has left a packed store and was a member's.
     fn targets(
         &self,
         extent: usize,
@@ -213,7 +264,8 @@ impl<'a> Filter<'a> {
         at: InstantRef<'_>,
         known: &dyn Fn(usize) -> bool,
         visit: &mut dyn FnMut((usize, usize)),
-    ) -> Result<(), Damaged> {
+    ) -> Result<bool, Damaged> {
+        let mut owned = false;
         let index = self.snapshot.index();
         let columns = index.extents()[extent].prove_columns(&[Column::TargetRow, Column::TargetBase])?;
         for target in columns.targets_of(row) {
@@ -233,16 +285,22 @@ impl<'a> Filter<'a> {
                         break;
                     }
                     if self.snapshot.sees(extent) && known(extent) {
-                        last = Some((extent, row));
+                        last = Some(Last::Row(extent, row));
                     }
+                } else {
+                    // A version that has left a packed store is known by the deletion that ended it.
+                    let entry = index.locate_tombstone(number - index.rows());
+                    last = self.left_at(entry, at, last.as_ref())?.or(last);
                 }
                 record = index.merged().next(number)?;
             }
-            if let Some(last) = last {
-                visit(last);
+            match last {
+                Some(Last::Row(extent, row)) => visit((extent, row)),
+                Some(Last::Left { owned: by_member, .. }) => owned |= by_member,
+                None => {}
             }
         }
-        Ok(())
+        Ok(owned)
     }
 
     /// A Provenance that belongs at T but did not at `_since`, because what it is about came or changed hands later,

@@ -94,6 +94,18 @@ fn candidates(filter: &Filter<'_>) -> Result<Vec<Row>, Damaged> {
         }
         rows.sort_unstable();
     }
+    if index.extents().iter().any(|extent| extent.head().left > 0) {
+        // What has left a packed store has no postings, so every Provenance may be about something that has.
+        for (number, extent) in index.extents().iter().enumerate() {
+            if extent.head().has_type(ResourceType::PROVENANCE.index()) {
+                let types = extent.prove_columns(&[Column::Type])?.resource_type.iter().enumerate();
+                let provenances = types.filter(|(_, at)| **at as usize == ResourceType::PROVENANCE.index());
+                rows.extend(provenances.map(|(row, _)| (number as u32, row as u32)));
+            }
+        }
+        rows.sort_unstable();
+        rows.dedup();
+    }
     rows.retain(|(extent, _)| filter.snapshot.sees(*extent as usize));
     Ok(rows)
 }

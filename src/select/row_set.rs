@@ -1,5 +1,7 @@
 //! The rows taken of one extent: a list while they are few, a bit for each row when they are many.
 
+use std::ops::Range;
+
 use super::bitmap::Bitmap;
 
 /// A set of rows of an extent.
@@ -35,6 +37,31 @@ impl RowSet {
         }
     }
 
+    /// The rows in the set within a range, ascending.
+    pub fn range(&self, range: Range<usize>) -> impl Iterator<Item = usize> + '_ {
+        let (few, many) = match self {
+            RowSet::Few(list) => (Some(within(list, &range).iter().map(|row| *row as usize)), None),
+            RowSet::Many(bits) => (None, Some(bits.range(range))),
+        };
+        few.into_iter().flatten().chain(many.into_iter().flatten())
+    }
+
+    /// Whether any row of a range is in the set.
+    pub fn any(&self, range: Range<usize>) -> bool {
+        match self {
+            RowSet::Few(list) => !within(list, &range).is_empty(),
+            RowSet::Many(bits) => bits.any(range),
+        }
+    }
+
+    /// Whether every row of a range is in the set.
+    pub fn all(&self, range: Range<usize>) -> bool {
+        match self {
+            RowSet::Few(list) => within(list, &range).len() == range.len(),
+            RowSet::Many(bits) => bits.all(range),
+        }
+    }
+
     /// Adds a row, which must lie behind those of a list.
     pub fn push(&mut self, row: usize) {
         match self {
@@ -42,6 +69,13 @@ impl RowSet {
             RowSet::Many(bits) => drop(bits.insert(row)),
         }
     }
+}
+
+/// The part of an ascending list that lies in a range.
+fn within<'a>(list: &'a [u32], range: &Range<usize>) -> &'a [u32] {
+    let first = list.partition_point(|row| (*row as usize) < range.start);
+    let behind = list.partition_point(|row| (*row as usize) < range.end);
+    &list[first..behind.max(first)]
 }
 
 impl PartialEq for RowSet {

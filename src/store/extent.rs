@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use super::index_file::IndexBytes;
 use super::key::{self, IdClass, Version};
 use super::layout::{COLUMNS, Column, HEADER_BYTES, Head, NO_INSTANT, Places, flag, kind};
+use super::packed::table::{FOLLOWED, NOBODY};
 use super::sealed::{Damaged, Seals};
 use crate::bytes::columns::{hashes, i64s, u32s, u64s};
 use crate::extract::FaultKind;
@@ -357,6 +358,7 @@ impl Extent {
             tomb_id: ids(Column::TombId),
             tomb_base: words(Column::TombBase),
             tomb_updated: ticks(Column::TombUpdated),
+            tomb_left: longs(Column::TombLeft),
             target_row: words(Column::TargetRow),
             target_type: of(Column::TargetType),
             target_id: ids(Column::TargetId),
@@ -399,6 +401,7 @@ pub struct Columns<'a> {
     pub tomb_id: &'a [[u8; 16]],
     pub tomb_base: &'a [u32],
     pub tomb_updated: &'a [i64],
+    pub tomb_left: &'a [u64],
     pub target_row: &'a [u32],
     pub target_type: &'a [u8],
     pub target_id: &'a [[u8; 16]],
@@ -409,6 +412,27 @@ pub struct Columns<'a> {
     pub exact: &'a [u32],
     pub restart: &'a [u64],
     pub heap: &'a [u8],
+}
+
+/// A version that has left a packed store, as the DELETE entry that ended it remembers it.
+#[derive(Clone, Copy, Debug)]
+pub struct Left<'a> {
+    /// Its lastUpdated in ticks, the sentinel for none.
+    pub updated: i64,
+    /// Whether a later version followed the DELETE entry, so that it deletes nothing any more.
+    pub followed: bool,
+    entries: &'a [[u64; 2]],
+}
+
+impl<'a> Left<'a> {
+    /// Its owners, as numbers in the extent's dictionary.
+    pub fn owners(&self) -> impl Iterator<Item = usize> + 'a {
+        self.entries
+            .iter()
+            .map(|[at, _]| (*at >> 32) as u32)
+            .filter(|at| !matches!(*at, NOBODY | FOLLOWED))
+            .map(|at| at as usize)
+    }
 }
 
 /// A faulty line, as the index keeps it.
@@ -494,6 +518,19 @@ impl<'a> Columns<'a> {
         let ticks = self.tomb_updated[at];
         let rest = if self.exact.is_empty() { &[] } else { self.exact_digits(at as u32 | 1 << 31) };
         (ticks != NO_INSTANT).then_some(InstantRef { ticks, rest })
+    }
+
+    /// What a packed file tells of the version that a DELETE entry ended and that has left with it.
+    pub fn left_of(&self, tombstone: usize) -> Option<Left<'a>> {
+        let (left, _) = self.tomb_left.as_chunks::<2>();
+        let first = left.partition_point(|[at, _]| (*at as u32 as usize) < tombstone);
+        let last = left.partition_point(|[at, _]| (*at as u32 as usize) <= tombstone);
+        let entries = &left[first..last];
+        entries.first().map(|[at, ticks]| Left {
+            updated: *ticks as i64,
+            followed: (*at >> 32) as u32 == FOLLOWED,
+            entries,
+        })
     }
 
     /// Digits beyond the seventh; the column is sorted by its references.

@@ -68,6 +68,7 @@ pub struct ExtentBuilder {
     tomb_id: Vec<[u8; 16]>,
     tomb_base: Vec<u32>,
     tomb_updated: Vec<i64>,
+    tomb_left: Vec<[u64; 2]>,
     target_row: Vec<u32>,
     target_type: Vec<u8>,
     target_id: Vec<[u8; 16]>,
@@ -97,6 +98,11 @@ impl ExtentBuilder {
     /// Whether another line would be too much for one extent.
     pub fn is_full(&self) -> bool {
         self.offset.len() + self.tomb_type.len() + self.target_row.len() >= EXTENT_ROWS_MAX
+    }
+
+    /// Whether anything was counted as a line.
+    pub fn has_lines(&self) -> bool {
+        self.head.lines > 0
     }
 
     /// Where the extent begins.
@@ -280,6 +286,17 @@ impl ExtentBuilder {
         }
     }
 
+    /// DELETE entries so far.
+    pub fn tombstones(&self) -> usize {
+        self.tomb_type.len()
+    }
+
+    /// What is known of the version that DELETE entry `tombstone` (the latest, in order) ended: an owner, or a sentinel.
+    pub fn left(&mut self, tombstone: usize, updated: i64, owner: Result<(&str, Id), u32>) {
+        let owner = owner.map_or_else(|sentinel| sentinel, |(base, id)| self.owner_number(base, id));
+        self.tomb_left.push([tombstone as u64 | u64::from(owner) << 32, updated as u64]);
+    }
+
     /// The extent's bytes, given where it ends in the file and the hash of its bytes there.
     pub fn finish(mut self, end: u64, content: u64) -> Vec<u8> {
         self.head.end = end;
@@ -308,6 +325,11 @@ impl ExtentBuilder {
             false => rows.iter().copied().max().unwrap_or(NO_INSTANT),
         };
         let updated_max: Vec<i64> = self.last_updated.chunks(ZONE_ROWS).map(zone).collect();
+        for [at, _] in &mut self.tomb_left {
+            if let Some(new) = place.get((*at >> 32) as usize) {
+                *at = *at & u64::from(u32::MAX) | u64::from(*new) << 32;
+            }
+        }
         let mut owner_hash = Vec::with_capacity(order.len());
         let mut owner_id = Vec::with_capacity(order.len());
         let mut owner_base = Vec::with_capacity(order.len());
@@ -353,6 +375,7 @@ impl ExtentBuilder {
         put(Column::TombId, self.tomb_id.as_flattened());
         put(Column::TombBase, as_bytes_u32(&self.tomb_base));
         put(Column::TombUpdated, as_bytes_i64(&self.tomb_updated));
+        put(Column::TombLeft, as_bytes_u64(self.tomb_left.as_flattened()));
         put(Column::TargetRow, as_bytes_u32(&self.target_row));
         put(Column::TargetType, &self.target_type);
         put(Column::TargetId, self.target_id.as_flattened());
@@ -375,6 +398,7 @@ impl ExtentBuilder {
         self.head.rows = self.offset.len() as u64;
         self.head.tombstones = self.tomb_type.len() as u64;
         self.head.targets = self.target_row.len() as u64;
+        self.head.left = self.tomb_left.len() as u64;
         self.head.owners = self.owner_list.len() as u64;
         self.head.bases = self.bases.len() as u64;
     }

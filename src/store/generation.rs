@@ -17,6 +17,9 @@ pub const FILE: &str = "generation";
 /// Name of the file of the [`Note`].
 pub const NOTE: &str = "generation.note";
 
+/// In the place of an extent's offset in its container: it is to be scanned again.
+pub const SCAN_AGAIN: u64 = u64::MAX;
+
 /// A store file as the index knows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileEntry {

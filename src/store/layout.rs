@@ -62,6 +62,7 @@ columns! {
     TombId "tombstone_id" 16 "tombstone" "packed id";
     TombBase "tombstone_base" 4 "tombstone" "reference base, two top bits: class of the id";
     TombUpdated "tombstone_last_updated" 8 "tombstone" "as last_updated";
+    TombLeft "tombstone_left" 16 "owner of a version that has left" "two u32: tombstone, owner or a sentinel; i64: last_updated of the version";
     TargetRow "target_row" 4 "target" "the Provenance row that names it";
     TargetType "target_type" 1 "target" "as type";
     TargetId "target_id" 16 "target" "packed id";
@@ -161,6 +162,8 @@ head! {
     tombstones_undated;
     /// Greatest instant of the DELETE entries (an `i64`), the least value when none has one.
     tombstone_updated_max;
+    /// Owners of versions that have left, as DELETE entries remember them.
+    left;
     /// Targets of Provenances.
     targets;
     /// Owners.

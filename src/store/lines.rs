@@ -8,6 +8,7 @@ use memchr::{memchr, memrchr};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::extent_builder::ExtentBuilder;
+use super::packed::{LeftOwner, PackedTable};
 use crate::extract::{Content, Extractor, Facts, Fault, FaultKind};
 use crate::limits::ROW_BYTES_MAX;
 
@@ -34,6 +35,15 @@ pub struct Lines<'a> {
     position: u64,
     line: Option<OpenLine>,
     done: Vec<Encoded>,
+    /// What a packed file tells of the DELETE entries of the frame being fed, and how many of these were met.
+    left: Option<FrameLeft<'a>>,
+}
+
+/// Owners of versions that have left, for the DELETE entries of one frame.
+struct FrameLeft<'a> {
+    table: &'a PackedTable,
+    entries: &'a [LeftOwner],
+    met: u32,
 }
 
 /// A line that began in an earlier piece.
@@ -57,6 +67,29 @@ impl<'a> Lines<'a> {
             position: start,
             line: None,
             done: Vec::new(),
+            left: None,
+        }
+    }
+
+    /// A frame of a packed file comes next.
+    pub fn frame(&mut self, table: &'a PackedTable, frame: usize) {
+        let note = table.frame(frame);
+        self.restart(note.uncompressed, note.compressed);
+        let at = |frame| table.left.partition_point(|left| (left.frame as usize) < frame);
+        let entries = &table.left[at(frame)..at(frame + 1)];
+        self.left = (!entries.is_empty()).then_some(FrameLeft { table, entries, met: 0 });
+    }
+
+    /// The frame that comes next is damaged: so many bytes are not there, and count as one faulty line.
+    pub fn damaged_frame(&mut self, uncompressed: u64, rows: u32) {
+        self.builder.fault(self.position, uncompressed, Fault { kind: FaultKind::DamagedFrame, at: rows.into() });
+        self.position += uncompressed;
+    }
+
+    /// The table of a packed file is damaged: noted once, behind the last line.
+    pub fn damaged_table(&mut self) {
+        if self.line.is_none() {
+            self.builder.fault(self.position, 0, Fault { kind: FaultKind::DamagedTable, at: 0 });
         }
     }
 
@@ -134,7 +167,7 @@ impl<'a> Lines<'a> {
         if self.line.is_some() {
             self.end_open_line();
         }
-        if self.position > self.builder.start() {
+        if self.position > self.builder.start() || self.builder.has_lines() {
             self.cut(self.position);
         }
         self.done
@@ -168,7 +201,7 @@ impl<'a> Lines<'a> {
             return self.builder.fault(start, line.len() as u64, Fault { kind: FaultKind::TooLong, at: 0 });
         }
         let outcome = self.extractor.extract(line);
-        keep(&mut self.builder, outcome, start, line.len() as u64, leading_space);
+        keep(&mut self.builder, &mut self.left, outcome, start, line.len() as u64, leading_space);
     }
 
     /// Feeds the next part of a line that no piece holds as a whole.
@@ -209,15 +242,43 @@ impl<'a> Lines<'a> {
             0..=ROW_BYTES_MAX => self.extractor.finish(),
             _ => Err(Fault { kind: FaultKind::TooLong, at: 0 }),
         };
-        keep(&mut self.builder, outcome, line.start, line.fed, line.leading_space);
+        keep(&mut self.builder, &mut self.left, outcome, line.start, line.fed, line.leading_space);
     }
 }
 
-fn keep(builder: &mut ExtentBuilder, outcome: Result<&Facts, Fault>, start: u64, length: u64, leading_space: bool) {
+fn keep(
+    builder: &mut ExtentBuilder,
+    left: &mut Option<FrameLeft<'_>>,
+    outcome: Result<&Facts, Fault>,
+    start: u64,
+    length: u64,
+    leading_space: bool,
+) {
     match outcome {
-        Ok(facts) if facts.content == Content::Tombstones => builder.tombstone_line(facts),
+        Ok(facts) if facts.content == Content::Tombstones => {
+            let first = builder.tombstones();
+            builder.tombstone_line(facts);
+            if let Some(left) = left {
+                left.take(builder, first);
+            }
+        }
         Ok(facts) => builder.row(start, length as u32, leading_space, facts),
         Err(fault) => builder.fault(start, length, fault),
+    }
+}
+
+impl FrameLeft<'_> {
+    /// Hands the owners on of the DELETE entries from `first` on, which the builder has just taken.
+    fn take(&mut self, builder: &mut ExtentBuilder, first: usize) {
+        for tombstone in first..builder.tombstones() {
+            let own = self.entries.partition_point(|left| left.entry < self.met)
+                ..self.entries.partition_point(|left| left.entry <= self.met);
+            for left in &self.entries[own] {
+                let owner = self.table.names.get(left.owner as usize);
+                builder.left(tombstone, left.updated, owner.map(|(base, id)| (base.as_str(), *id)).ok_or(left.owner));
+            }
+            self.met += 1;
+        }
     }
 }
 

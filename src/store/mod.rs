@@ -7,6 +7,7 @@
 pub mod extent;
 pub mod extent_builder;
 mod files;
+mod forget;
 pub mod generation;
 pub mod index_file;
 pub mod key;
@@ -15,6 +16,7 @@ mod lines;
 pub mod merge;
 mod merge_more;
 pub mod merged;
+pub mod packed;
 mod refresh;
 mod relations;
 pub mod rows;
@@ -200,6 +202,14 @@ impl Store {
     /// As [`Store::index`].
     pub fn recheck(&self, watch: &Watch) -> Result<(Index, Work), IndexError> {
         refresh::refresh(self, None, watch, Trust::Nothing)
+    }
+
+    /// Has the index scan a store file again when it is next brought up to date; the file is named as below the store.
+    ///
+    /// # Errors
+    /// When the index cannot be written.
+    pub fn forget(&self, name: &str, watch: &Watch) -> Result<(), IndexError> {
+        forget::forget(self, name, watch)
     }
 
     /// The snapshot that a record names: the same extents, whatever has been appended since.

@@ -9,12 +9,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::extent::Extent;
 use super::files::Files;
-use super::generation::{self, ExtentEntry, FileEntry, Generation, IndexFile, Note};
+use super::generation::{self, ExtentEntry, FileEntry, Generation, IndexFile, Note, SCAN_AGAIN};
 use super::index_file::{Home, Lock};
 use super::merge::{self, MergeError};
 use super::merge_more;
 use super::merged::Merged;
-use super::scan::{Part, ScanOptions, Span, plain_spans, scan};
+use super::packed::remembered::Remembered;
+use super::scan::{Part, ScanOptions, Span, compressed_spans, plain_spans, scan};
 use super::snapshot::{Index, Snapshot, SnapshotRecord};
 use super::standing::{Standing, stand};
 use super::{Store, Watch};
@@ -169,6 +170,7 @@ fn unchanged(files: &Files, known: &Generation, wanted: Option<Validate>) -> boo
     let weaker = wanted == Some(Validate::Full) && known.validate == Validate::Structure;
     !weaker
         && known.files.len() == files.count()
+        && known.extents.iter().all(|extent| extent.at != SCAN_AGAIN)
         && (0..files.count())
             .all(|at| known.files[at].stamp == files.stamp(at) && known.files[at].name == files.name(at))
 }
@@ -231,9 +233,8 @@ pub fn again(store: &Store, record: &SnapshotRecord, watch: &Watch) -> Result<(S
                 spans.push(Span { file, part: Part::Plain { range: extent.start..extent.end, tail: extent.tail } })
             }
             coding => {
-                let part = Part::Compressed { coding, from: Restart { compressed: 0, uncompressed: 0 } };
                 if !spans.iter().any(|span: &Span| span.file == file) {
-                    spans.push(Span { file, part });
+                    spans.extend(compressed_spans(file, coding, files.source(file)?)?);
                 }
             }
         }
@@ -308,7 +309,7 @@ fn survey(
         known.validate = Validate::Full;
     }
     let stands = |at: usize| match standing {
-        _ if weaker => Err("it is to be scanned again"),
+        _ if weaker || known.extents[at].at == SCAN_AGAIN => Err("it is to be scanned again"),
         Some(standing) => standing.extents[at].clone(),
         None => Err("it cannot be opened"),
     };
@@ -416,10 +417,7 @@ fn byte_at(source: &Source, at: u64) -> Result<Option<u8>, IndexError> {
 fn whole_file(file: usize, coding: Coding, source: &Source) -> Result<Vec<Span>, IndexError> {
     match coding {
         Coding::Plain => Ok(plain_spans(file, source, 0..source.len())?),
-        coding => {
-            let from = Restart { compressed: 0, uncompressed: 0 };
-            Ok(vec![Span { file, part: Part::Compressed { coding, from } }])
-        }
+        coding => Ok(compressed_spans(file, coding, source)?),
     }
 }
 
@@ -442,11 +440,11 @@ fn build(
     let mut origins: Vec<Option<usize>> = origins.into_iter().map(Some).collect();
     generation.sequence += 1;
     if !spans.is_empty() {
-        let bytes = spans.iter().map(|span| match &span.part {
-            Part::Plain { range, .. } => range.end - range.start,
-            Part::Compressed { from, .. } => files.stamp(span.file).len - from.compressed,
-        });
-        watch.scan_total.fetch_add(bytes.sum(), Relaxed);
+        let mut total = 0;
+        for span in &spans {
+            total += span.part.file_bytes(files.source(span.file)?);
+        }
+        watch.scan_total.fetch_add(total, Relaxed);
         let options = ScanOptions {
             kernel: store.options().kernel,
             validate: generation.validate,
@@ -460,6 +458,8 @@ fn build(
         for file in scanned.open_ended {
             generation.files[file].appendable = false;
         }
+        let remembered = Remembered::of(&spans, &generation);
+        remembered.note(&mut generation);
         let container = generation.containers.len();
         generation.containers.push(IndexFile::new(name.clone()));
         let bytes = Arc::new(home.open(&name).map_err(|source| IndexError::Write { name: name.clone(), source })?);
@@ -474,7 +474,8 @@ fn build(
                 .filter(|(file, start, end, _)| *file == new.file && *start < new.end && new.start < *end)
                 .map(|(.., first_seen)| *first_seen)
                 .reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b)))
-                .flatten();
+                .flatten()
+                .or_else(|| remembered.first_seen(new.file));
             let (file, at, start, end, content, tail) = (new.file, new.at, new.start, new.end, new.content, new.tail);
             let entry = ExtentEntry { file, container, at, start, end, content, tail, first_seen };
             all.push((entry, extent, None));

@@ -6,6 +6,7 @@
 
 use std::io::Write;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use memchr::{memchr, memrchr};
@@ -14,6 +15,8 @@ use rayon::prelude::*;
 use super::files::Files;
 use super::index_file::Home;
 use super::lines::{Encoded, Lines};
+use super::packed::table::is_packed;
+use super::packed::{FrameError, FrameReader, PackedTable, TableError};
 use crate::bytes::decode::{Coding, DecodeError, Decoder, Restart};
 use crate::bytes::kernels::Kernel;
 use crate::bytes::source::{Source, SourceError};
@@ -47,6 +50,24 @@ pub enum Part {
         /// Where to begin.
         from: Restart,
     },
+    /// Frames of a packed file.
+    Packed {
+        /// The file's table.
+        table: Arc<PackedTable>,
+        /// Which frames.
+        frames: Range<usize>,
+    },
+}
+
+impl Part {
+    /// Bytes of the file that it covers.
+    pub fn file_bytes(&self, source: &Source) -> u64 {
+        match self {
+            Part::Plain { range, .. } => range.end - range.start,
+            Part::Compressed { from, .. } => source.len() - from.compressed,
+            Part::Packed { table, frames } => frames.clone().map(|frame| table.frame(frame).compressed_len).sum(),
+        }
+    }
 }
 
 /// A new extent, written to the container.
@@ -110,6 +131,36 @@ pub fn plain_spans(file: usize, source: &Source, range: Range<u64>) -> Result<Ve
     }
     if lines_end < range.end {
         spans.push(Span { file, part: Part::Plain { range: lines_end..range.end, tail: true } });
+    }
+    Ok(spans)
+}
+
+/// Spans of a whole compressed file: of about [`EXTENT_BYTES`] where a table tells frames apart, else one.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn compressed_spans(file: usize, coding: Coding, source: &Source) -> Result<Vec<Span>, SourceError> {
+    let table = match coding {
+        Coding::Zstd => PackedTable::open(source),
+        _ => Ok(None),
+    };
+    let table = match table {
+        Ok(Some(table)) => Arc::new(table),
+        Err(TableError::Source(error)) => return Err(error),
+        Ok(None) | Err(TableError::Damaged(_)) => {
+            let from = Restart { compressed: 0, uncompressed: 0 };
+            return Ok(vec![Span { file, part: Part::Compressed { coding, from } }]);
+        }
+    };
+    let mut spans = Vec::new();
+    let mut first = 0;
+    for at in 0..table.frames() {
+        let frame = table.frame(at);
+        let full = frame.uncompressed + frame.uncompressed_len - table.frame(first).uncompressed >= EXTENT_BYTES;
+        if full || at + 1 == table.frames() {
+            spans.push(Span { file, part: Part::Packed { table: table.clone(), frames: first..at + 1 } });
+            first = at + 1;
+        }
     }
     Ok(spans)
 }
@@ -183,6 +234,11 @@ pub fn scan(
                         Part::Compressed { coding, from } => {
                             let closed = scan_compressed(source, *coding, *from, extractor, options, &mut emit)?;
                             Ok((!closed).then_some(span.file))
+                        }
+                        Part::Packed { table, frames } => {
+                            scan_packed(source, table, frames.clone(), extractor, options, &mut emit)?;
+                            // What is put behind a table makes another file of it.
+                            Ok(Some(span.file))
                         }
                     }
                 },
@@ -265,7 +321,42 @@ fn scan_compressed(
             emit(encoded)?;
         }
     }
-    let closed = !lines.inside_line();
+    let mut closed = !lines.inside_line();
+    if coding == Coding::Zstd && from.compressed == 0 && is_packed(source)? {
+        // It is read here because its table could not be.
+        lines.damaged_table();
+        closed = false;
+    }
     lines.finish().into_iter().try_for_each(emit)?;
     Ok(closed)
+}
+
+/// Frames of a packed file. One that is damaged is one fault, and the next one is found by the table.
+fn scan_packed(
+    source: &Source,
+    table: &PackedTable,
+    frames: Range<usize>,
+    extractor: &mut Extractor,
+    options: &ScanOptions<'_>,
+    emit: Emit<'_>,
+) -> Result<(), IndexError> {
+    let mut lines = Lines::new(extractor, table.frame(frames.start).uncompressed);
+    let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
+    for at in frames {
+        if options.cancel.load(Relaxed) {
+            return Err(IndexError::Cancelled);
+        }
+        let frame = table.frame(at);
+        lines.frame(table, at);
+        match reader.feed(source, &frame, &mut buffer, &mut |piece| lines.piece(piece, u64::MAX)) {
+            Ok(()) => {}
+            Err(FrameError::Damaged(_)) => lines.damaged_frame(frame.uncompressed_len, frame.rows),
+            Err(FrameError::Source(error)) => return Err(error.into()),
+        }
+        options.progress.fetch_add(frame.compressed_len, Relaxed);
+        for encoded in lines.take_done() {
+            emit(encoded)?;
+        }
+    }
+    lines.finish().into_iter().try_for_each(emit)
 }

@@ -4,13 +4,14 @@
 //! (is it current at T, whose is it, is it late) has one answer, whatever happens to the store meanwhile.
 
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::extent::Extent;
 use super::files::Files;
 use super::generation::{ExtentEntry, Generation};
 use super::layout::{BASE_BITS, Column};
 use super::merged::{Bases, Merged, Section};
+use super::packed::{FrameReader, PackedTable};
 use super::sealed::Damaged;
 use crate::bytes::decode::{Coding, Decoder, Restart};
 use crate::bytes::source::{Source, SourceError};
@@ -31,6 +32,8 @@ pub struct Index {
     base_numbers: Vec<u32>,
     starts: Bases,
     durable: bool,
+    /// Tables of packed files, read when first asked for.
+    tables: Vec<OnceLock<Option<Box<PackedTable>>>>,
 }
 
 impl Index {
@@ -57,7 +60,8 @@ impl Index {
         let bases = merged.bases()?;
         let base_numbers = merged.proven_words(Section::ExtentBase, 0..merged.count(Section::ExtentBase))?.to_vec();
         let starts = Bases::of(extents.iter().map(Extent::head));
-        Ok(Index { generation, extents, merged, files, restarts, bases, base_numbers, starts, durable })
+        let tables = generation.files.iter().map(|_| OnceLock::new()).collect();
+        Ok(Index { tables, generation, extents, merged, files, restarts, bases, base_numbers, starts, durable })
     }
 
     /// Resource rows of all extents.
@@ -107,6 +111,16 @@ impl Index {
     /// Coding of a store file.
     pub fn coding(&self, file: usize) -> Coding {
         self.files.coding(file)
+    }
+
+    /// The table of a packed file, `None` when the file has none that can be used.
+    pub fn packed(&self, file: usize) -> Option<&PackedTable> {
+        if self.coding(file) != Coding::Zstd {
+            return None;
+        }
+        // A file that cannot be read tells so when its rows are.
+        let open = || PackedTable::open(self.source(file).ok()?).ok().flatten().map(Box::new);
+        self.tables[file].get_or_init(open).as_deref()
     }
 
     /// The last restart of a compressed file at or before an uncompressed offset.
@@ -256,6 +270,9 @@ impl Index {
             }
             return Ok(());
         }
+        if let Ok(Some(table)) = PackedTable::open(source) {
+            return self.verify_frames(source, &table, &entries).then_some(()).ok_or_else(|| changed("rewritten"));
+        }
         let from = Restart { compressed: 0, uncompressed: 0 };
         let Ok(mut decoder) = Decoder::new(source, self.files.coding(file), from) else {
             return Err(changed("truncated"));
@@ -284,6 +301,32 @@ impl Index {
             next += 1;
         }
         if next < entries.len() { Err(changed("truncated")) } else { Ok(()) }
+    }
+
+    /// Whether the frames of a packed file hash to what the extents were made from; damaged ones have no bytes.
+    fn verify_frames(&self, source: &Source, table: &PackedTable, entries: &[&ExtentEntry]) -> bool {
+        let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
+        let mut hashes = entries.iter().map(|entry| (entry, xxhash_rust::xxh3::Xxh3::new())).collect::<Vec<_>>();
+        let mut next = 0;
+        for at in 0..table.frames() {
+            let frame = table.frame(at);
+            let mut place = frame.uncompressed;
+            let read = reader.feed(source, &frame, &mut buffer, &mut |mut piece| {
+                while !piece.is_empty() && next < hashes.len() {
+                    let (entry, hash) = &mut hashes[next];
+                    let (own, rest) = piece.split_at(piece.len().min((entry.end.max(place) - place) as usize));
+                    hash.update(own);
+                    place += own.len() as u64;
+                    next += usize::from(place >= entry.end);
+                    piece = rest;
+                }
+            });
+            let end = frame.uncompressed + frame.uncompressed_len;
+            while read.is_err() && next < hashes.len() && hashes[next].0.end <= end {
+                next += 1;
+            }
+        }
+        hashes.iter().all(|(entry, hash)| hash.digest() == entry.content)
     }
 }
 

@@ -90,6 +90,11 @@ impl Cutter {
         self.position += piece.len() as u64;
     }
 
+    /// Whether the bytes so far end with a whole line.
+    pub fn is_between_lines(&self) -> bool {
+        self.position == self.start
+    }
+
     /// No more bytes: what stands behind the last newline is a line.
     pub fn finish(mut self, on_line: &mut dyn FnMut(Cut<'_>)) {
         if self.position > self.start {

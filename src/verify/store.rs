@@ -125,6 +125,7 @@ pub fn store(store: &Store, watch: &Watch) -> Result<StoreReport, VerifyError> {
     }
     coverage(&index, &mut report.differences)?;
     dictionary(&index, &mut report.differences)?;
+    super::packed::check(&index, &mut report.differences)?;
     report.holds = report.differences.is_empty() && report.index.repaired.is_empty();
     Ok(report)
 }

@@ -7,11 +7,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::VerifyError;
-use super::lines::{Cut, Cutter, Mark};
+use super::lines::{Body, Cut, Cutter, Mark};
 use crate::bytes::decode::{Coding, DecodeError, Decoder, Restart};
 use crate::bytes::source::Source;
 use crate::limits::READ_BYTES;
 use crate::store::Watch;
+use crate::store::packed::table::is_packed;
+use crate::store::packed::{FrameError, FrameReader, PackedTable};
 
 /// A part of a store file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +92,9 @@ fn compressed(
     watch: &Watch,
     on_line: OnLine<'_>,
 ) -> Result<Vec<u64>, VerifyError> {
+    if let Ok(Some(table)) = PackedTable::open(source) {
+        return packed(source, &table, stretches, watch, on_line);
+    }
     let from = Restart { compressed: 0, uncompressed: 0 };
     let failed = |error| match error {
         DecodeError::Source(error) => Err(VerifyError::from(error)),
@@ -99,9 +104,8 @@ fn compressed(
         Ok(decoder) => decoder,
         Err(error) => return failed(error).map(|()| Vec::new()),
     };
-    let mut hashes = vec![Xxh3::new(); stretches.len()];
-    let (mut number, mut at, mut compressed) = (0, 0u64, 0);
-    let mut cutter = stretches.first().map(|stretch| Cutter::new(stretch.start, Mark::Skip));
+    let mut walk = Walk::new(stretches, on_line);
+    let mut compressed = 0;
     let broken = loop {
         pause(watch)?;
         let piece = match decoder.piece(|_| {}) {
@@ -112,44 +116,113 @@ fn compressed(
                 break true;
             }
         };
-        let mut rest = piece;
+        walk.feed(piece);
+        let now = decoder.compressed();
+        watch.scan_done.fetch_add(now - compressed, Relaxed);
+        compressed = now;
+        if walk.is_over() {
+            break false;
+        }
+    };
+    let no_table = !broken && !walk.is_over() && coding == Coding::Zstd && is_packed(source)?;
+    Ok(walk.end(broken, no_table))
+}
+
+/// A packed file, frame by frame: one that is damaged is one broken line.
+fn packed(
+    source: &Source,
+    table: &PackedTable,
+    stretches: &[Stretch],
+    watch: &Watch,
+    on_line: OnLine<'_>,
+) -> Result<Vec<u64>, VerifyError> {
+    let mut walk = Walk::new(stretches, on_line);
+    let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
+    for frame in (0..table.frames()).map(|at| table.frame(at)) {
+        pause(watch)?;
+        match reader.feed(source, &frame, &mut buffer, &mut |piece| walk.feed(piece)) {
+            Ok(()) => {}
+            Err(FrameError::Source(error)) => return Err(error.into()),
+            Err(FrameError::Damaged(_)) => walk.broken_frame(frame.uncompressed_len),
+        }
+        watch.scan_done.fetch_add(frame.compressed_len, Relaxed);
+    }
+    Ok(walk.end(false, false))
+}
+
+/// Bytes of a compressed file on their way to the stretches that they belong to.
+struct Walk<'a, 'b> {
+    stretches: &'a [Stretch],
+    hashes: Vec<Xxh3>,
+    number: usize,
+    at: u64,
+    cutter: Option<Cutter>,
+    on_line: OnLine<'b>,
+}
+
+impl<'a, 'b> Walk<'a, 'b> {
+    fn new(stretches: &'a [Stretch], on_line: OnLine<'b>) -> Walk<'a, 'b> {
+        let hashes = vec![Xxh3::new(); stretches.len()];
+        let cutter = stretches.first().map(|stretch| Cutter::new(stretch.start, Mark::Skip));
+        Walk { stretches, hashes, number: 0, at: 0, cutter, on_line }
+    }
+
+    /// The next stretch begins only with its first byte: damage behind the last byte belongs to the one before.
+    fn turn(&mut self) {
+        while self.number + 1 < self.stretches.len() && self.at >= self.stretches[self.number].end {
+            finish(self.cutter.take(), self.number, self.on_line);
+            self.number += 1;
+            self.cutter = Some(Cutter::new(self.stretches[self.number].start, Mark::Skip));
+        }
+    }
+
+    fn feed(&mut self, mut rest: &[u8]) {
         while !rest.is_empty() {
-            // The next stretch begins only with its first byte: damage behind the last byte belongs to the one before.
-            while number + 1 < stretches.len() && at >= stretches[number].end {
-                finish(cutter.take(), number, on_line);
-                number += 1;
-                cutter = Some(Cutter::new(stretches[number].start, Mark::Skip));
-            }
-            let Some(stretch) = stretches.get(number) else { break };
+            self.turn();
+            let Some(stretch) = self.stretches.get(self.number).copied() else { break };
+            let (number, at) = (self.number, self.at);
             let until = if at < stretch.start { stretch.start } else { stretch.end };
             let len = if at >= stretch.end { rest.len() } else { rest.len().min((until - at) as usize) };
             let (own, more) = rest.split_at(len);
             if at >= stretch.start && at < stretch.end {
-                hashes[number].update(own);
-                if let Some(cutter) = &mut cutter {
-                    cutter.feed(own, &mut |cut| on_line(number, cut));
+                self.hashes[number].update(own);
+                if let Some(cutter) = &mut self.cutter {
+                    cutter.feed(own, &mut |cut| (self.on_line)(number, cut));
                 }
             }
-            at += len as u64;
+            self.at += len as u64;
             rest = more;
         }
-        let now = decoder.compressed();
-        watch.scan_done.fetch_add(now - compressed, Relaxed);
-        compressed = now;
-        if stretches.last().is_none_or(|last| at > last.end) {
-            break false;
+    }
+
+    /// A frame that cannot be read: so many bytes are not there.
+    fn broken_frame(&mut self, bytes: u64) {
+        self.turn();
+        let within =
+            self.stretches.get(self.number).is_some_and(|stretch| (stretch.start..stretch.end).contains(&self.at));
+        if within {
+            (self.on_line)(self.number, Cut { offset: self.at, ended: true, body: Body::Broken(bytes) });
+            self.cutter = Some(Cutter::new(self.at + bytes, Mark::Skip));
         }
-    };
-    while number + 1 < stretches.len() && at >= stretches[number].end {
-        finish(cutter.take(), number, on_line);
-        number += 1;
-        cutter = Some(Cutter::new(stretches[number].start, Mark::Skip));
+        self.at += bytes;
     }
-    match cutter {
-        Some(cutter) if broken => cutter.break_off(&mut |cut| on_line(number, cut)),
-        cutter => finish(cutter, number, on_line),
+
+    /// Whether all stretches lie behind.
+    fn is_over(&self) -> bool {
+        self.stretches.last().is_none_or(|last| self.at > last.end)
     }
-    Ok(hashes.iter().map(Xxh3::digest).collect())
+
+    /// The bytes are over: because they are broken, or without the table that a packed file has.
+    fn end(mut self, broken: bool, no_table: bool) -> Vec<u64> {
+        self.turn();
+        let (number, on_line) = (self.number, self.on_line);
+        match self.cutter {
+            Some(cutter) if broken => cutter.break_off(&mut |cut| on_line(number, cut)),
+            Some(cutter) if no_table && cutter.is_between_lines() => cutter.break_off(&mut |cut| on_line(number, cut)),
+            cutter => finish(cutter, number, on_line),
+        }
+        self.hashes.iter().map(Xxh3::digest).collect()
+    }
 }
 
 /// The bytes of one stretch, in pieces.
@@ -172,6 +245,9 @@ pub fn bytes(
         }
         return Ok(source.check()?);
     }
+    if let Ok(Some(table)) = PackedTable::open(source) {
+        return packed_bytes(source, &table, stretch, feed);
+    }
     let mut decoder = match Decoder::new(source, coding, Restart { compressed: 0, uncompressed: 0 }) {
         Ok(decoder) => decoder,
         Err(DecodeError::Source(error)) => return Err(error.into()),
@@ -193,6 +269,33 @@ pub fn bytes(
     Ok(())
 }
 
+/// The bytes of one stretch of a packed file; of damaged frames there are none.
+fn packed_bytes(
+    source: &Source,
+    table: &PackedTable,
+    stretch: Stretch,
+    feed: &mut dyn FnMut(&[u8]),
+) -> Result<(), VerifyError> {
+    let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
+    for frame in (table.frame_at(stretch.start)..table.frames()).map(|at| table.frame(at)) {
+        if frame.uncompressed >= stretch.end {
+            break;
+        }
+        let mut at = frame.uncompressed;
+        let mut on_piece = |piece: &[u8]| {
+            let end = at + piece.len() as u64;
+            let (from, to) = (stretch.start.clamp(at, end) - at, stretch.end.clamp(at, end) - at);
+            feed(&piece[from as usize..to as usize]);
+            at = end;
+        };
+        match reader.feed(source, &frame, &mut buffer, &mut on_piece) {
+            Err(FrameError::Source(error)) => return Err(error.into()),
+            Ok(()) | Err(FrameError::Damaged(_)) => {}
+        }
+    }
+    Ok(())
+}
+
 fn finish(cutter: Option<Cutter>, number: usize, on_line: OnLine<'_>) {
     if let Some(cutter) = cutter {
         cutter.finish(&mut |cut| on_line(number, cut));
@@ -205,7 +308,6 @@ fn pause(watch: &Watch) -> Result<(), VerifyError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::lines::Body;
     use super::*;
     use crate::bytes::source::Access;
     use std::io::Write;

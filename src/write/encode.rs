@@ -131,6 +131,28 @@ impl<S: Sink> Encoder<S> {
         Ok(())
     }
 
+    /// How the file is coded.
+    pub fn coding(&self) -> Coding {
+        self.coding
+    }
+
+    /// Uncompressed bytes so far.
+    pub fn taken(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Appends bytes that are coded already: whole frames of a zstd file, or a part of one that is followed by the
+    /// rest. They stand for so many uncompressed ones.
+    ///
+    /// # Errors
+    /// When the sink fails.
+    pub fn coded(&mut self, coded: &[u8], uncompressed: u64) -> io::Result<()> {
+        debug_assert_eq!(self.coding, Coding::Zstd, "only its frames can be joined");
+        self.flush()?;
+        self.bytes += uncompressed;
+        self.put(coded)
+    }
+
     /// Finishes the file and commits it.
     ///
     /// # Errors
@@ -213,11 +235,19 @@ fn deflate(input: &[u8], flush: FlushCompress) -> io::Result<Vec<u8>> {
     }
 }
 
-fn zstd_frame(input: &[u8]) -> io::Result<Vec<u8>> {
-    let mut compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL)?;
+/// A compressor of frames as this project writes them: with their size and a checksum.
+///
+/// # Errors
+/// When there is no memory for it.
+pub fn zstd_compressor(level: i32) -> io::Result<zstd::bulk::Compressor<'static>> {
+    let mut compressor = zstd::bulk::Compressor::new(level)?;
     compressor.include_checksum(true)?;
     compressor.include_contentsize(true)?;
-    compressor.compress(input)
+    Ok(compressor)
+}
+
+fn zstd_frame(input: &[u8]) -> io::Result<Vec<u8>> {
+    zstd_compressor(ZSTD_LEVEL)?.compress(input)
 }
 
 #[cfg(test)]

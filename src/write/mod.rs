@@ -6,6 +6,7 @@
 pub mod deleted;
 pub mod digest;
 pub mod encode;
+pub mod frames;
 pub mod generated;
 pub mod manifest;
 pub mod new_directory;

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::encode::Encoder;
+use super::frames::{FrameCopier, Taken};
 use super::record::Receipt;
 use super::sink::Sink;
 use crate::bytes::decode::{Coding, Decoder};
@@ -17,6 +18,8 @@ use crate::error::ExportError;
 use crate::limits::READ_BYTES;
 use crate::plan::{Place, Plan};
 use crate::store::layout::flag;
+use crate::store::packed::PackedTable;
+use crate::store::rows::row_range;
 use crate::store::{Index, Snapshot, Watch};
 
 /// Most bytes of a run, unless it is one row: a run stays in the second-level cache between its read and its write.
@@ -50,6 +53,7 @@ pub fn together(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> {
             let file = index.entry(extent).file;
             let takes = snapshot.sees(extent)
                 && index.coding(file) != Coding::Plain
+                && index.packed(file).is_none()
                 && index.extents()[extent].head().has_type(shard.resource_type.index());
             if takes {
                 let first = *first_of_file.entry(file).or_insert(number);
@@ -90,6 +94,7 @@ pub fn sweep<S: Sink>(
     let first = shards.iter().map(|shard| plan.shards[*shard].first.extent).min().unwrap_or(0);
     let last = shards.iter().map(|shard| plan.shards[*shard].last.extent).max().unwrap_or(0);
     let mut reader = Reader::new(index);
+    let mut copier = FrameCopier::new(index);
     for extent in (first..=last).filter(|extent| !plan.selection.rows[*extent].is_empty()) {
         let columns = index.extents()[extent].columns();
         let base = index.entry(extent).start;
@@ -98,6 +103,31 @@ pub fn sweep<S: Sink>(
         }
         if watch.cancel.load(Relaxed) {
             return Err(ExportError::Cancelled);
+        }
+        if let Some(table) = index.packed(index.entry(extent).file) {
+            let mut at = 0;
+            while at < lanes.len() {
+                let lane = &mut lanes[at];
+                let shard = &plan.shards[lane.shards[lane.current]];
+                if columns.type_count[lane.type_index] == 0 || shard.first.extent > extent {
+                    at += 1;
+                    continue;
+                }
+                let ends = shard.last.extent == extent;
+                let first = if shard.first.extent == extent { shard.first.row } else { 0 };
+                let behind = if ends { shard.last.row + 1 } else { columns.offset.len() };
+                let selected = &plan.selection.rows[extent];
+                let taken = Taken { extent, rows: first..behind, selected, type_index: lane.type_index };
+                if let Some(output) = &mut lane.output {
+                    reader.take_frames(&mut copier, output, &mut lane.run, table, &taken, watch, failed_write)?;
+                }
+                if ends {
+                    end_shard(plan, &mut lanes, at, &mut reader, watch, open, close, failed_write)?;
+                } else {
+                    at += 1;
+                }
+            }
+            continue;
         }
         for row in plan.selection.rows[extent].iter() {
             let type_index = columns.resource_type[row] as usize;
@@ -115,31 +145,45 @@ pub fn sweep<S: Sink>(
                 let done = reader.take(output, &mut lane.run, line, failed_write)?;
                 watch.write_done.fetch_add(done, Relaxed);
             }
-            let number = lane.shards[lane.current];
-            if place == plan.shards[number].last {
-                if let Some(mut output) = lane.output.take() {
-                    let done = reader.flush(&mut output, &mut lane.run, failed_write)?;
-                    watch.write_done.fetch_add(done, Relaxed);
-                    reader.check()?;
-                    let Output { encoder, name, resource_type } = output;
-                    let sums = encoder.finish().map_err(|error| failed_write(&name, error))?;
-                    close(number, Receipt::new(name, resource_type, plan.shards[number].rows, sums))?;
-                }
-                lane.current += 1;
-                match lane.shards.get(lane.current) {
-                    Some(next) => lane.output = start(plan, *next, open)?,
-                    None => {
-                        lanes.swap_remove(at);
-                    }
-                }
-                if watch.cancel.load(Relaxed) {
-                    return Err(ExportError::Cancelled);
-                }
+            if place == plan.shards[lane.shards[lane.current]].last {
+                end_shard(plan, &mut lanes, at, &mut reader, watch, open, close, failed_write)?;
             }
         }
     }
     debug_assert!(lanes.is_empty(), "the plan names rows that the selection does not have");
     Ok(())
+}
+
+/// Finishes the shard that lane `at` has reached the end of, and goes on with its next one; a lane without is removed.
+#[allow(clippy::too_many_arguments, reason = "the state of a sweep")]
+fn end_shard<S: Sink>(
+    plan: &Plan,
+    lanes: &mut Vec<Lane<S>>,
+    at: usize,
+    reader: &mut Reader<'_>,
+    watch: &Watch,
+    open: Open<'_, S>,
+    close: &mut dyn FnMut(usize, Receipt) -> Result<(), ExportError>,
+    failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
+) -> Result<(), ExportError> {
+    let lane = &mut lanes[at];
+    let number = lane.shards[lane.current];
+    if let Some(mut output) = lane.output.take() {
+        let done = reader.flush(&mut output, &mut lane.run, failed_write)?;
+        watch.write_done.fetch_add(done, Relaxed);
+        reader.check()?;
+        let Output { encoder, name, resource_type } = output;
+        let sums = encoder.finish().map_err(|error| failed_write(&name, error))?;
+        close(number, Receipt::new(name, resource_type, plan.shards[number].rows, sums))?;
+    }
+    lane.current += 1;
+    match lane.shards.get(lane.current) {
+        Some(next) => lane.output = start(plan, *next, open)?,
+        None => {
+            lanes.swap_remove(at);
+        }
+    }
+    if watch.cancel.load(Relaxed) { Err(ExportError::Cancelled) } else { Ok(()) }
 }
 
 impl Plan {
@@ -283,7 +327,8 @@ impl<'a> Reader<'a> {
         }
         if self.index.coding(line.file) != Coding::Plain {
             let done = self.flush(output, run, failed_write)?;
-            return Ok(done + self.copy_decoded(output, line, failed_write)?);
+            let Output { encoder, name, .. } = output;
+            return Ok(done + self.copy_decoded(encoder, line, &|error| failed_write(name, error))?);
         }
         let near = run.file == line.file
             && line.start > run.end()
@@ -296,6 +341,39 @@ impl<'a> Reader<'a> {
         run.file = line.file;
         run.lines.push(line);
         Ok(done)
+    }
+
+    /// Takes what a shard wants of a packed file's extent.
+    #[allow(clippy::too_many_arguments, reason = "the state of a sweep")]
+    fn take_frames<S: Sink>(
+        &mut self,
+        copier: &mut FrameCopier<'_>,
+        output: &mut Output<S>,
+        run: &mut Run,
+        table: &PackedTable,
+        taken: &Taken<'_>,
+        watch: &Watch,
+        failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
+    ) -> Result<(), ExportError> {
+        let done = self.flush(output, run, failed_write)?;
+        watch.write_done.fetch_add(done, Relaxed);
+        let file = self.index.entry(taken.extent).file;
+        if !self.used.contains(&file) {
+            self.used.push(file);
+        }
+        let before = output.encoder.taken();
+        let Output { encoder, name, .. } = output;
+        let failed = |error| failed_write(name, error);
+        let flags = self.index.extents()[taken.extent].columns().flags;
+        let mut long = |encoder: &mut Encoder<S>, row: usize| {
+            let range = row_range(self.index, taken.extent, row);
+            let spaced = flags[row] & flag::LEADING_SPACE != 0;
+            let line = Line { file, start: range.start, length: range.end - range.start, spaced };
+            self.copy_decoded(encoder, line, &failed).map(|_| ())
+        };
+        copier.take(encoder, table, taken, &failed, &mut long)?;
+        watch.write_done.fetch_add(output.encoder.taken() - before, Relaxed);
+        Ok(())
     }
 
     /// Writes a run out.
@@ -343,9 +421,9 @@ impl<'a> Reader<'a> {
     /// Copies a row of a compressed file.
     fn copy_decoded<S: Sink>(
         &mut self,
-        output: &mut Output<S>,
+        encoder: &mut Encoder<S>,
         line: Line,
-        failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
+        failed_write: &dyn Fn(std::io::Error) -> ExportError,
     ) -> Result<u64, ExportError> {
         let source = self.index.source(line.file)?;
         let restart = self.index.restart_before(line.file, line.start);
@@ -384,10 +462,10 @@ impl<'a> Reader<'a> {
             if !opens || memchr::memchr(b'\n', bytes).is_some() {
                 return Err(torn());
             }
-            output.encoder.write(bytes).map_err(|error| failed_write(&output.name, error))?;
+            encoder.write(bytes).map_err(failed_write)?;
             at = decoding.at + to as u64;
         }
-        output.encoder.write(b"\n").map_err(|error| failed_write(&output.name, error))?;
+        encoder.write(b"\n").map_err(failed_write)?;
         Ok(line.length + 1)
     }
 

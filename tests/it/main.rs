@@ -21,6 +21,7 @@ mod hostile;
 mod matrix;
 mod memory;
 mod naive;
+mod pack;
 mod random;
 mod readme;
 mod rivals;

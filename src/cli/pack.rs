@@ -1,0 +1,96 @@
+//! `outpour pack`
+
+use std::time::Instant as Clock;
+
+use super::args::PackArgs;
+use super::config::{now, open_store, pool, transaction_time};
+use super::export::{index_line, is_full};
+use super::progress::watched;
+use super::table::{bytes, count};
+use super::{Exit, fail, put_json, say};
+use crate::error::{IndexError, PackError, RequestError};
+use crate::fhir::Instant;
+use crate::pack::{PackOptions, Packed, pack};
+use crate::store::Store;
+use crate::write::sink::Sync;
+
+/// Runs the command.
+pub fn run(args: PackArgs) -> Exit {
+    let begun = Clock::now();
+    let ready = open_store(&args.store, None, !args.no_sync)
+        .and_then(|store| Ok((as_of(&args, &store)?, store, pool(args.store.threads)?)));
+    let (as_of, store, pool) = match ready {
+        Ok(ready) => ready,
+        Err(error) => return fail(Exit::BadRequest, &error, args.json),
+    };
+    let sync = if args.no_sync { Sync::No } else { Sync::Yes };
+    let options = PackOptions { to: args.to.clone(), level: args.level, sync };
+    let outcome = pool.install(|| watched(args.progress, |watch| pack(&store, as_of, &options, watch)));
+    let packed = match outcome {
+        Ok(packed) => packed,
+        Err(error) => return fail(exit_of(&error), &error, args.json),
+    };
+    let seconds = begun.elapsed().as_secs_f64();
+    let exit = if packed.rejected + packed.damaged > 0 { Exit::Partial } else { Exit::Done };
+    if args.json {
+        let mut document = serde_json::to_value(&packed).expect("plain data");
+        document["status"] = "complete".into();
+        document["exitCode"] = (exit as u8).into();
+        document["directory"] = args.to.display().to_string().into();
+        document["seconds"] = seconds.into();
+        put_json(&document);
+    }
+    say(&summary(&packed, &args, seconds));
+    exit
+}
+
+fn as_of(args: &PackArgs, store: &Store) -> Result<Instant, RequestError> {
+    match &args.as_of {
+        None => Ok(transaction_time(store)),
+        Some(text) => Instant::parse(text).ok_or_else(|| {
+            let (now, what) = (now(), "is no instant such as 2024-05-01T00:00:00Z (with seconds and offset)");
+            RequestError::one(format!("--as-of: {text:?} {what}; now is {now}"))
+        }),
+    }
+}
+
+fn exit_of(error: &PackError) -> Exit {
+    match error {
+        PackError::Target { .. } | PackError::Inside { .. } | PackError::Index(IndexError::NoStore { .. }) => {
+            Exit::BadRequest
+        }
+        PackError::Index(IndexError::Cancelled) => Exit::Interrupted,
+        PackError::Write { source, .. } if !is_full(source) && denied(source) => Exit::BadRequest,
+        _ => Exit::Failed,
+    }
+}
+
+/// Whether the place that was named cannot be written by anybody like us.
+fn denied(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory)
+}
+
+fn summary(packed: &Packed, args: &PackArgs, seconds: f64) -> String {
+    let Packed { rows, frames, files, superseded, deleted, rejected, blank, damaged, tombstone_lines, .. } = *packed;
+    let ratio = packed.bytes as f64 / packed.file_bytes.max(1) as f64;
+    let rate = (packed.bytes as f64 / seconds.max(1e-6)) as u64;
+    let mut out = format!("Packed {} as of {}\n\n", args.to.display(), packed.transaction_time);
+    let mut line = |name: &str, text: String| out += &format!("  {name:<10} {text}\n");
+    line("rows", format!("{}, and {} lines of deletions", count(rows), count(tombstone_lines)));
+    line("left", format!("{} superseded, {} deleted, {} blank", count(superseded), count(deleted), count(blank)));
+    if rejected > 0 {
+        line("rejected", format!("{} lines that are no resources, in {}", count(rejected), crate::pack::REJECTED));
+    }
+    if damaged > 0 {
+        line(
+            "damaged",
+            format!("at {damaged} places of compressed files: what stood there is lost; see `outpour verify`"),
+        );
+    }
+    line("bytes", format!("{} in {}, {ratio:.1} to 1", bytes(packed.bytes), bytes(packed.file_bytes)));
+    let mean = packed.bytes.checked_div(frames).unwrap_or(0);
+    line("frames", format!("{} of {} on average, in {} files", count(frames), bytes(mean), count(files)));
+    out += &index_line(&packed.index);
+    out + &format!("  {:<10} {seconds:.2} s, {}/s", "time", bytes(rate))
+}

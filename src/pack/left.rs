@@ -1,0 +1,53 @@
+//! Whose a deletion is, once the version that it ended has left.
+
+use super::file::LeftEntry;
+use super::keep::Keep;
+use crate::fhir::ResourceType;
+use crate::store::layout::{BASE_BITS, NO_INSTANT};
+use crate::store::merged::Section;
+use crate::store::packed::table::{FOLLOWED, NOBODY};
+use crate::store::sealed::Damaged;
+
+/// What the table must hold of a DELETE entry (numbered in its extent) that is the `entry`th of its frame.
+pub fn entries(keep: &Keep<'_>, extent: usize, tombstone: usize, entry: u32) -> Result<Vec<LeftEntry>, Damaged> {
+    let index = keep.snapshot.index();
+    let columns = index.extents()[extent].columns();
+    let number = index.starts().tombstone[extent] + tombstone;
+    let one = |updated, sentinel| vec![LeftEntry { entry, updated, owner: Err(sentinel) }];
+    if columns.tomb_updated[tombstone] == NO_INSTANT {
+        return Ok(Vec::new()); // it ends nothing
+    }
+    if keep.is_followed(index.rows() + number)? {
+        return Ok(one(NO_INSTANT, FOLLOWED));
+    }
+    let ended = index.merged().word(Section::Ends, number)?.checked_sub(1).map(|row| index.locate(row as usize));
+    let ended_ticks = ended.map(|(extent, row)| index.extents()[extent].columns().last_updated[row]);
+    let known = columns.left_of(tombstone);
+    let (of, owners, updated) = match (ended, known) {
+        // What an earlier pack knew of a version that was younger than the one found.
+        (_, Some(left)) if ended_ticks.is_none_or(|ticks| ticks < left.updated) => {
+            if left.followed {
+                return Ok(one(NO_INSTANT, FOLLOWED));
+            }
+            (extent, left.owners().collect::<Vec<_>>(), left.updated)
+        }
+        (Some((of, row)), _) if keep.fate(of, row)?.leaves() => {
+            let columns = index.extents()[of].columns();
+            let owners = match columns.type_of(row) {
+                ResourceType::GROUP => Vec::new(), // never exported by its members
+                _ => columns.owners_of(row).iter().map(|owner| *owner as usize).collect(),
+            };
+            (of, owners, columns.last_updated[row])
+        }
+        _ => return Ok(Vec::new()),
+    };
+    if owners.is_empty() {
+        return Ok(one(updated, NOBODY));
+    }
+    let columns = index.extents()[of].columns();
+    let name = |owner: usize| {
+        let base = columns.base_text((columns.owner_base[owner] & BASE_BITS) as usize);
+        LeftEntry { entry, updated, owner: Ok((base.to_string(), columns.owner_id_of(owner))) }
+    };
+    Ok(owners.into_iter().map(name).collect())
+}

@@ -1,0 +1,176 @@
+//! Packs a store: the same rows in a new directory, sorted by type, patient and time, as frames that can be copied.
+//!
+//! ```text
+//! snapshot → which rows stay → order → frames → files → publish
+//! ```
+//!
+//! A packed store is an ordinary store directory of `.ndjson.zst` files (see [`crate::store::packed`]). What leaves is
+//! a version that a later version or a deletion followed no later than the pack's T; of a version that a deletion ended
+//! the owners stay behind, so that the deletion is still listed for them. Faulty lines go to `rejected.ndjson` as they
+//! are. The new directory appears whole, by rename, or not at all; the store packed is only read. Nothing here parses
+//! rows, but for the few lines that the index does not place (deletions and faults).
+//!
+//! Memory: 16 bytes a row of the largest type (in passes when there are very many), and a few frames a thread.
+
+mod file;
+mod gaps;
+mod keep;
+mod left;
+mod lines;
+mod order;
+mod rows;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+pub use self::gaps::REJECTED;
+
+use self::file::{Header, Writer};
+use self::keep::Keep;
+use self::rows::Rows;
+use crate::error::{IndexError, PackError};
+use crate::fhir::{Instant, ResourceType};
+use crate::store::{Snapshot, Store, StoreOptions, Watch, Work};
+use crate::write::new_directory::NewDirectory;
+use crate::write::sink::Sync;
+
+/// How a store is packed.
+pub struct PackOptions {
+    /// The new directory; it must not be there, or be empty.
+    pub to: PathBuf,
+    /// zstd level of the frames, 1 to 19.
+    pub level: i32,
+    /// Whether files are synced before the directory appears.
+    pub sync: Sync,
+}
+
+/// What a pack came to.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Packed {
+    /// transactionTime of the pack.
+    pub transaction_time: String,
+    /// Lines of the store.
+    pub lines: u64,
+    /// Rows packed.
+    pub rows: u64,
+    /// Lines of deletions packed.
+    pub tombstone_lines: u64,
+    /// Versions that left: a later one was there.
+    pub superseded: u64,
+    /// Versions that left: they were deleted.
+    pub deleted: u64,
+    /// Lines that are no resources, in `rejected.ndjson`.
+    pub rejected: u64,
+    /// Blank lines that left.
+    pub blank: u64,
+    /// Places where compressed files of the store are damaged: what stood there is lost.
+    pub damaged: u64,
+    /// Data files.
+    pub files: u64,
+    /// Frames in them.
+    pub frames: u64,
+    /// Uncompressed bytes of the rows and deletions packed.
+    pub bytes: u64,
+    /// Bytes of the files.
+    pub file_bytes: u64,
+    /// Work on the index.
+    pub index: Work,
+}
+
+/// Packs a store as of `as_of`. Runs on the current rayon pool.
+///
+/// # Errors
+/// [`PackError`]; nothing is left at or beside the target then.
+pub fn pack(store: &Store, as_of: Instant, options: &PackOptions, watch: &Watch) -> Result<Packed, PackError> {
+    outside(store.root(), &options.to)?;
+    let directory = NewDirectory::begin(&options.to, options.sync)?;
+    let (snapshot, work) = proven(store, as_of, watch)?;
+    let mut packed = Packed { transaction_time: snapshot.as_of().to_string(), index: work, ..Packed::default() };
+    write(&snapshot, store.options(), &directory, options, watch, &mut packed)?;
+    // The last look at the store: what was read must be what the snapshot was taken of.
+    snapshot.index().verify_unchanged()?;
+    if watch.cancel.load(Relaxed) {
+        return Err(IndexError::Cancelled.into());
+    }
+    directory.publish()?;
+    Ok(packed)
+}
+
+/// A snapshot whose whole index was proven, since everything of it is read; a damaged one is repaired first.
+fn proven(store: &Store, as_of: Instant, watch: &Watch) -> Result<(Snapshot, Work), PackError> {
+    let prove = |snapshot: &Snapshot| {
+        snapshot.index().extents().par_iter().try_for_each(|extent| extent.prove_whole().map(drop))
+    };
+    let (snapshot, work) = store.snapshot_watched(as_of.clone(), watch)?;
+    if prove(&snapshot).is_ok() {
+        return Ok((snapshot, work));
+    }
+    let (_, repair) = store.recheck(watch)?;
+    let (snapshot, mut work) = store.snapshot_watched(as_of, watch)?;
+    prove(&snapshot)?;
+    work.repaired.extend(repair.repaired);
+    Ok((snapshot, work))
+}
+
+/// Writes every file of the new directory.
+fn write(
+    snapshot: &Snapshot,
+    store: &StoreOptions,
+    directory: &NewDirectory,
+    options: &PackOptions,
+    watch: &Watch,
+    packed: &mut Packed,
+) -> Result<(), PackError> {
+    let index = snapshot.index();
+    let keep = Keep::new(snapshot);
+    let bytes = |extent: usize| index.entry(extent).end - index.entry(extent).start;
+    watch.write_total.store(snapshot.extents().map(bytes).sum(), Relaxed);
+    let mut rows = Rows::new(snapshot, directory.path(), store.access);
+    let found = gaps::write(snapshot, &mut rows, store.kernel, (directory.path(), options.sync), watch, packed)?;
+    let mut types: BTreeSet<usize> = snapshot.extents().flat_map(|extent| types_of(snapshot, extent)).collect();
+    if !found.is_empty() {
+        types.insert(ResourceType::BUNDLE.index());
+    }
+    for at in types {
+        let resource_type = ResourceType::from_index(at).expect("a type of the index");
+        rows.decode(&|extent| types_of(snapshot, extent).any(|of| of == at), watch)?;
+        let mut writer = Writer::new(directory.path(), resource_type, options.level, options.sync);
+        for set in keep.sets() {
+            let header = Header::new(snapshot, set);
+            writer.begin(header, packed)?;
+            for pass in order::passes(&keep, at) {
+                order::write(&keep, at, set, pass, &rows, &mut writer, watch, packed)?;
+            }
+        }
+        if resource_type == ResourceType::BUNDLE {
+            rows.decode(&|extent| index.extents()[extent].head().tombstone_lines > 0, watch)?;
+            lines::write(&keep, &found, &rows, &mut writer, packed)?;
+        }
+        writer.finish(packed)?;
+        let bundles_to_come = at < ResourceType::BUNDLE.index();
+        rows.forget(&|extent| {
+            let lines = index.extents()[extent].head().tombstone_lines;
+            types_of(snapshot, extent).any(|of| of > at) || bundles_to_come && lines > 0
+        });
+        if watch.cancel.load(Relaxed) {
+            return Err(IndexError::Cancelled.into());
+        }
+    }
+    Ok(())
+}
+
+/// The types that an extent has rows of.
+fn types_of(snapshot: &Snapshot, extent: usize) -> impl Iterator<Item = usize> + '_ {
+    let counts = snapshot.index().extents()[extent].columns().type_count;
+    counts.iter().enumerate().filter(|(_, count)| **count > 0).map(|(at, _)| at)
+}
+
+/// The new directory must not lie in the store, where the next command would read it as input, nor hold the store.
+fn outside(store: &Path, to: &Path) -> Result<(), PackError> {
+    crate::export::inside_store(store, to).map_err(|_| PackError::Inside { to: to.to_path_buf(), store: store.into() })
+}

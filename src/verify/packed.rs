@@ -1,0 +1,128 @@
+//! Packed files against their tables: each frame's hash and contents, the row lengths, and what the index has of its rows.
+//!
+//! A damaged frame is known to the index as a fault; here it is a difference, because the file is not what was packed.
+
+use super::VerifyError;
+use super::difference::{Difference, Differences};
+use crate::bytes::decode::Coding;
+use crate::fhir::ResourceType;
+use crate::store::Index;
+use crate::store::layout::NO_INSTANT;
+use crate::store::packed::table::{TableError, is_packed};
+use crate::store::packed::{FrameError, FrameNote, FrameReader, PackedTable};
+
+/// Checks every packed file of a store.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn check(index: &Index, differences: &mut Differences) -> Result<(), VerifyError> {
+    for file in 0..index.generation().files.len() {
+        if index.coding(file) != Coding::Zstd {
+            continue;
+        }
+        let source = index.source(file)?;
+        if !is_packed(source)? {
+            continue;
+        }
+        let name = index.file_name(file);
+        match PackedTable::open_with_lengths(source) {
+            Ok(Some((table, lengths))) => frames(index, file, &table, &lengths, differences)?,
+            Ok(None) => {}
+            Err(TableError::Source(error)) => return Err(error.into()),
+            Err(TableError::Damaged(reason)) => {
+                differences.push(Difference::of_file("table", name, reason.to_string()));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn frames(
+    index: &Index,
+    file: usize,
+    table: &PackedTable,
+    lengths: &[u32],
+    differences: &mut Differences,
+) -> Result<(), VerifyError> {
+    let source = index.source(file)?;
+    let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
+    let mut first = 0;
+    for at in 0..table.frames() {
+        let frame = table.frame(at);
+        let stated = &lengths[first..first + frame.rows as usize];
+        first += frame.rows as usize;
+        let mut found = Lengths::default();
+        let mut tell = |rule, what: String| {
+            let what = format!("frame {at} at byte {} of the file: {what}", frame.compressed);
+            differences.push(Difference::of_file(rule, index.file_name(file), what));
+        };
+        match reader.feed(source, &frame, &mut buffer, &mut |piece| found.feed(piece)) {
+            Ok(()) if found.lines != *stated => {
+                tell("table", "its lines have other lengths than the table says".to_string());
+            }
+            Ok(()) => {
+                if let Some(what) = against_index(index, file, table.resource_type, &frame) {
+                    tell("table", what);
+                }
+            }
+            Err(FrameError::Source(error)) => return Err(error.into()),
+            Err(FrameError::Damaged(reason)) => tell("frame", reason),
+        }
+    }
+    Ok(())
+}
+
+/// Lengths of lines, from pieces.
+#[derive(Default)]
+struct Lengths {
+    lines: Vec<u32>,
+    open: u64,
+}
+
+impl Lengths {
+    fn feed(&mut self, mut piece: &[u8]) {
+        while let Some(end) = memchr::memchr(b'\n', piece) {
+            self.lines.push((self.open + end as u64).min(u64::from(u32::MAX)) as u32);
+            self.open = 0;
+            piece = &piece[end + 1..];
+        }
+        self.open += piece.len() as u64;
+    }
+}
+
+/// What the table says of the rows of a frame that the index does not: their number, type and instants. A frame of
+/// deletions has no rows.
+fn against_index(index: &Index, file: usize, stated: Option<ResourceType>, frame: &FrameNote) -> Option<String> {
+    let (mut rows, mut least, mut greatest) = (0u32, i64::MAX, NO_INSTANT);
+    let end = frame.uncompressed + frame.uncompressed_len;
+    let mut deletions = false;
+    for (at, entry) in index.generation().extents.iter().enumerate() {
+        if entry.file != file || entry.end <= frame.uncompressed || entry.start >= end {
+            continue;
+        }
+        let extent = &index.extents()[at];
+        let columns = extent.columns();
+        deletions |= extent.head().tombstone_lines > 0;
+        let place = |row: &u32| entry.start + u64::from(*row);
+        let from = columns.offset.partition_point(|row| place(row) < frame.uncompressed);
+        let to = columns.offset.partition_point(|row| place(row) < end);
+        for row in from..to {
+            rows += 1;
+            if stated != Some(columns.type_of(row)) {
+                return Some("it has rows of another type than the table says".to_string());
+            }
+            if columns.last_updated[row] != NO_INSTANT {
+                least = least.min(columns.last_updated[row]);
+                greatest = greatest.max(columns.last_updated[row]);
+            }
+        }
+    }
+    if deletions && rows == 0 {
+        return None;
+    }
+    if rows != frame.rows {
+        return Some(format!("it has {rows} rows, the table says {}", frame.rows));
+    }
+    ((least, greatest) != (frame.least, frame.greatest))
+        .then(|| "its rows have other instants than the table says".to_string())
+}

@@ -1,0 +1,516 @@
+//! Packed stores: what is exported from them, alone or with newer files beside them, is what the naive twin exports from
+//! the store that was packed; frames, tables and kills.
+
+use crate::ask::Ask;
+use crate::forge;
+use crate::generated;
+use crate::naive::{self, Answer};
+use crate::random::{Random, each_case, knob};
+use crate::run::{self, Export, Run, scratch};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// A file that comes to a store later, and lies behind all others in its order.
+const DELTA: &str = "zz-delta.ndjson";
+
+/// `outpour pack` with further arguments, fsync off.
+pub fn pack(store: &Path, to: &Path, more: &[&str]) -> Run {
+    let (store, to) = (store.to_str().unwrap(), to.to_str().unwrap());
+    let mut args = vec!["pack", "--store", store, "--to", to, "--no-sync", "--progress", "never", "--json"];
+    args.extend(more);
+    run::run(&args)
+}
+
+/// What must not change by packing, whatever order the rows are in and whichever versions have left.
+fn compare(ask: &Ask, answer: &Answer, export: &Export) {
+    let sorted = |lines: BTreeMap<String, Vec<Vec<u8>>>| -> BTreeMap<String, Vec<Vec<u8>>> {
+        let sort = |mut lines: Vec<Vec<u8>>| {
+            lines.sort();
+            lines
+        };
+        lines.into_iter().map(|(name, lines)| (name, sort(lines))).collect()
+    };
+    let (twin, found) = (sorted(answer.lines.clone()), sorted(export.lines()));
+    for name in twin.keys().chain(found.keys()).collect::<BTreeSet<_>>() {
+        let text = |lines: Option<&Vec<Vec<u8>>>| -> Vec<String> {
+            lines.into_iter().flatten().map(|line| String::from_utf8_lossy(line).into_owned()).collect()
+        };
+        let (twin, found) = (text(twin.get(name)), text(found.get(name)));
+        // A Provenance about versions that have left may be exported once more, never once less.
+        let missing: Vec<_> = twin.iter().filter(|line| !found.contains(line)).collect();
+        let added: Vec<_> = found.iter().filter(|line| !twin.contains(line)).collect();
+        assert!(missing.is_empty(), "{ask:?}: only the twin exports {missing:#?}");
+        assert!(added.is_empty() || name == "Provenance" && ask.since.is_some(), "{ask:?}: only packed {added:#?}");
+        assert!(twin.len() == found.len() || !added.is_empty(), "{ask:?}: {name} is exported twice");
+    }
+    let set = |list: Vec<String>| list.into_iter().collect::<BTreeSet<_>>();
+    assert_eq!(set(export.deletions()), set(answer.deleted.clone()), "{ask:?}: deletions");
+    let ledger = export.ledger();
+    // Where a compressed file was torn between two lines there is a fault, and no line that could stay one.
+    assert!(ledger["faulty"] <= answer.ledger["faulty"], "{ask:?}: {ledger:?} and {:?}", answer.ledger);
+    for class in ["tombstone", "future", "type"] {
+        assert_eq!(ledger[class], answer.ledger[class], "{ask:?}: {class} of {ledger:?} and {:?}", answer.ledger);
+    }
+    for class in ["superseded", "deleted"] {
+        assert!(ledger[class] <= answer.ledger[class], "{ask:?}: {class} of {ledger:?} and {:?}", answer.ledger);
+    }
+}
+
+/// Puts the same newer lines beside two stores, where they are the last of both.
+fn delta(stores: [&Path; 2], random: &mut Random) {
+    let mut lines = Vec::new();
+    for _ in 0..random.below(20) {
+        lines.push(generated::line(&forge::IDS, random));
+    }
+    let text = forge::join(&lines, random);
+    for store in stores {
+        std::fs::write(store.join(DELTA), &text).unwrap();
+    }
+}
+
+/// Packed, and packed with newer files beside it, a store gives what it gave before; the lines that are left are those
+/// of the twin over the packed files themselves, too.
+#[test]
+fn packed_and_mixed_stores_export_what_the_store_did() {
+    each_case("packed", knob("OUTPOUR_TEST_CASES", 120), |case, random| {
+        let scratch = scratch();
+        let dir = scratch.path().join("store");
+        std::fs::create_dir(&dir).unwrap();
+        generated::store(&dir, random);
+        let asks: Vec<Ask> = (0..3).map(|_| generated::ask(random)).collect();
+        let packed = scratch.path().join("packed");
+        let at = asks.iter().map(|ask| ask.as_of.clone()).min().unwrap();
+        let index = scratch.path().join("index");
+        let check = std::panic::AssertUnwindSafe(|| {
+            let run = pack(&dir, &packed, &["--as-of", &at, "--index-dir", index.to_str().unwrap()]);
+            assert!([0, 1].contains(&run.code), "{run:#?}");
+            each_form(&dir, &packed, &asks, scratch.path(), random);
+        });
+        if let Err(panic) = std::panic::catch_unwind(check) {
+            let kept = std::env::temp_dir().join(format!("outpour-failed-pack-{case}"));
+            let _ = std::fs::remove_dir_all(&kept);
+            let _ = std::fs::rename(scratch.path(), &kept);
+            eprintln!("the store and its exports are kept in {}", kept.display());
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+fn each_form(dir: &Path, packed: &Path, asks: &[Ask], scratch: &Path, random: &mut Random) {
+    // A store without rows leaves nothing behind that could remember when it was packed.
+    let is_packed = |entry: std::fs::DirEntry| entry.path().extension().is_some_and(|end| end == "zst");
+    let remembers = std::fs::read_dir(packed).unwrap().any(|entry| is_packed(entry.unwrap()));
+    for form in ["packed", "mixed", "again"] {
+        if form == "mixed" {
+            delta([dir, packed], random);
+        }
+        let again = scratch.join("again");
+        let store = if form == "again" { &again } else { packed };
+        if form == "again" {
+            let at = asks.iter().map(|ask| ask.as_of.clone()).min().unwrap();
+            let index = scratch.join("index-again");
+            let run = pack(packed, &again, &["--as-of", &at, "--index-dir", index.to_str().unwrap()]);
+            assert!([0, 1].contains(&run.code), "{run:#?}");
+        }
+        for (number, ask) in asks.iter().enumerate() {
+            let out = scratch.join(format!("out-{form}-{number}"));
+            let index = scratch.join(format!("index-{form}-{number}"));
+            let mut ask = ask.clone().with(&["--index-dir", index.to_str().unwrap()]);
+            let twin = ask.read(dir);
+            // An index of a packed store knows that the newer files came after it was packed.
+            let newer = twin.entries.iter().filter(|entry| remembers && entry.file == DELTA);
+            ask.late = newer.map(|entry| (entry.file.clone(), entry.line)).collect();
+            let run = ask.run(store, &out, scratch);
+            let answer = match naive::export(&twin, &ask.request()) {
+                Ok(answer) => answer,
+                Err(why) => {
+                    assert_eq!(run.code, 2, "the twin refuses ({why}): {run:#?}");
+                    continue;
+                }
+            };
+            assert_eq!(run.code, if answer.faults.is_empty() { 0 } else { 1 }, "{form} {ask:?}\n{run:#?}");
+            compare(&ask, &answer, &Export::read(&out, ask.bounds));
+            let verified = run::run(&["verify", out.to_str().unwrap()]);
+            assert_eq!(verified.code, 0, "{form} {ask:?}\n{verified:#?}");
+        }
+    }
+}
+
+/// A packed store of some size: the bundled one.
+fn bundled(scratch: &Path) -> std::path::PathBuf {
+    let packed = scratch.join("packed");
+    let index = scratch.join("index-of-source");
+    let store = run::testdata("stores/synthea-r4-100");
+    let run = pack(&store, &packed, &["--as-of", crate::golden::AS_OF, "--index-dir", index.to_str().unwrap()]);
+    assert_eq!(run.code, 0, "{run:#?}");
+    packed
+}
+
+/// Exports everybody's records; the lines by type, sorted.
+fn everything(store: &Path, out: &Path, more: &[&str], code: i32) -> (Export, BTreeMap<String, Vec<Vec<u8>>>) {
+    let mut args = vec!["--system", "--as-of", crate::golden::AS_OF];
+    args.extend(more);
+    let run = run::export(store, out, &args);
+    assert_eq!(run.code, code, "{run:#?}");
+    let export = Export::read(out, run::Bounds::DEFAULT);
+    let mut lines = export.lines();
+    lines.values_mut().for_each(|lines| lines.sort());
+    (export, lines)
+}
+
+/// Flips a bit of a file in place and puts its times back, as a failing disk would.
+fn rot(file: &Path, at: u64) {
+    use std::os::unix::fs::FileExt;
+    let before = std::fs::metadata(file).unwrap().modified().unwrap();
+    let open = std::fs::OpenOptions::new().read(true).write(true).open(file).unwrap();
+    let mut byte = [0];
+    open.read_exact_at(&mut byte, at).unwrap();
+    open.write_all_at(&[byte[0] ^ 0x04], at).unwrap();
+    open.set_modified(before).unwrap();
+}
+
+/// The other tools of zstd read a packed file; the same store packs to the same bytes on any number of threads; packing
+/// what is packed changes nothing but the table's instants.
+#[test]
+fn a_packed_store_is_an_ordinary_one() {
+    let scratch = scratch();
+    let packed = bundled(scratch.path());
+    let store = run::testdata("stores/synthea-r4-100");
+    let index = scratch.path().join("index-of-source");
+    for threads in ["1", "3"] {
+        let other = scratch.path().join(threads);
+        let more = ["--as-of", crate::golden::AS_OF, "--index-dir", index.to_str().unwrap(), "--threads", threads];
+        assert_eq!(pack(&store, &other, &more).code, 0);
+        assert!(run::snapshot(&other) == run::snapshot(&packed), "{threads} threads give other bytes");
+    }
+    for entry in std::fs::read_dir(&packed).unwrap() {
+        let path = entry.unwrap().path();
+        let decoded = run::decode(path.to_str().unwrap(), &std::fs::read(&path).unwrap());
+        let name = path.file_name().unwrap().to_str().unwrap().split('.').next().unwrap().to_string();
+        assert!(decoded.ends_with(b"\n"));
+        let kind = format!("\"resourceType\":\"{name}\"");
+        let wrong = decoded[..decoded.len() - 1].split(|byte| *byte == b'\n');
+        assert!(wrong.into_iter().all(|line| line.windows(kind.len()).any(|part| part == kind.as_bytes())), "{name}");
+    }
+    let verified = run::run(&["verify", packed.to_str().unwrap()]);
+    assert_eq!(verified.code, 0, "{verified:#?}");
+    let shown = run::run(&["inspect", packed.join("Patient.00001.ndjson.zst").to_str().unwrap()]);
+    assert!(shown.code == 0 && shown.stderr.contains("rows of the frames"), "{shown:#?}");
+}
+
+/// `pack` refuses what is not empty or lies in the store, and leaves both as they are.
+#[test]
+fn pack_refuses_targets_that_are_in_use() {
+    let scratch = scratch();
+    let store = run::testdata("stores/synthea-r4-100");
+    let index = scratch.path().join("index");
+    let index = ["--index-dir", index.to_str().unwrap()];
+    let full = scratch.path().join("full");
+    std::fs::create_dir(&full).unwrap();
+    std::fs::write(full.join("notes.txt"), "mine").unwrap();
+    pack(&store, &full, &index).refused(2, &["full", "empty"]);
+    assert_eq!(run::snapshot(&full).len(), 1);
+    pack(&store, &full.join("notes.txt"), &index).refused(2, &["notes.txt"]);
+    pack(&store, &store.join("packed"), &index).refused(2, &["inside the store"]);
+    assert!(!store.join("packed").exists());
+    let mut level = index.to_vec();
+    level.extend(["--level", "99"]);
+    assert_eq!(pack(&store, &scratch.path().join("new"), &level).code, 2);
+    let mut at = index.to_vec();
+    at.extend(["--as-of", "yesterday"]);
+    pack(&store, &scratch.path().join("new"), &at).refused(2, &["--as-of", "yesterday"]);
+    let names: Vec<_> = std::fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(names.iter().all(|name| name == "full" || name == "index"), "{names:?}");
+}
+
+/// A pack that was killed anywhere leaves nothing at its target, and the next one is not disturbed by what it left.
+#[test]
+fn a_killed_pack_leaves_nothing() {
+    let mut random = Random::new(Random::seed("pack-kill"), 0);
+    let scratch = scratch();
+    let store = run::testdata("stores/synthea-r4-100");
+    let index = scratch.path().join("index");
+    let target = scratch.path().join("packed");
+    let more = ["--as-of", crate::golden::AS_OF, "--index-dir", index.to_str().unwrap()];
+    let begun = std::time::Instant::now();
+    let whole = scratch.path().join("whole");
+    assert_eq!(pack(&store, &whole, &more).code, 0);
+    let takes = begun.elapsed();
+    let expected = run::snapshot(&whole);
+    for number in 0..knob("OUTPOUR_TEST_KILLS", 200) / 10 {
+        let mut command = run::command();
+        command.args(["pack", "--store", store.to_str().unwrap(), "--to", target.to_str().unwrap(), "--no-sync"]);
+        command.args(more).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let mut child = command.spawn().unwrap();
+        std::thread::sleep(takes.mul_f64(random.below(1000) as f64 / 1000.0));
+        let _ = child.kill();
+        child.wait().unwrap();
+        if target.exists() {
+            assert!(run::snapshot(&target) == expected, "kill {number}: a directory that is there is whole");
+            std::fs::remove_dir_all(&target).unwrap();
+        }
+    }
+    assert_eq!(pack(&store, &target, &more).code, 0);
+    assert!(run::snapshot(&target) == expected);
+}
+
+/// A full disk is exit 3, and nothing is left at the target or beside it.
+#[test]
+fn a_pack_that_cannot_be_written_leaves_nothing() {
+    let scratch = scratch();
+    let store = run::testdata("stores/synthea-r4-100");
+    let index = scratch.path().join("index");
+    let indexed = run::run(&["index", "--store", store.to_str().unwrap(), "--index-dir", index.to_str().unwrap()]);
+    assert_eq!(indexed.code, 0);
+    let place = scratch.path().join("place");
+    std::fs::create_dir(&place).unwrap();
+    let mut command = run::command();
+    command.args(["pack", "--store", store.to_str().unwrap(), "--to", place.join("packed").to_str().unwrap()]);
+    command.args(["--index-dir", index.to_str().unwrap(), "--progress", "never"]);
+    crate::disk::limit_files(&mut command, 200_000);
+    run::finish(&mut command).refused(3, &["packed", "make room"]);
+    assert_eq!(std::fs::read_dir(&place).unwrap().count(), 0, "nothing is left");
+}
+
+/// Where the frames of a packed file lie: offset and length of each in the file.
+fn frames(file: &Path) -> Vec<(u64, u64)> {
+    let bytes = std::fs::read(file).unwrap();
+    let (mut at, mut frames) = (0, Vec::new());
+    while at < bytes.len() {
+        let magic = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        let len = match magic & !0xf {
+            0x184d_2a50 => 8 + u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize,
+            _ => {
+                let len = zstd::zstd_safe::find_frame_compressed_size(&bytes[at..]).unwrap();
+                frames.push((at as u64, len as u64));
+                len
+            }
+        };
+        at += len;
+    }
+    frames
+}
+
+/// A frame that is damaged before the store is indexed, and one that rots under a standing index: the other rows are
+/// exported, the frame is named, exit code 1, and `verify` finds it.
+#[test]
+fn a_damaged_frame_is_a_fault_and_the_rest_is_exported() {
+    for (standing, coding) in [(false, "none"), (true, "zstd"), (true, "gzip")] {
+        let scratch = scratch();
+        let packed = bundled(scratch.path());
+        let (_, whole) = everything(&packed, &scratch.path().join("whole"), &["--compress", coding], 0);
+        if !standing {
+            std::fs::remove_dir_all(packed.join(".outpour")).unwrap();
+        }
+        let file = packed.join("Observation.00001.ndjson.zst");
+        let places = frames(&file);
+        let (at, len) = places[places.len() / 2];
+        rot(&file, at + len / 2);
+        let out = scratch.path().join("out");
+        let (export, lines) = everything(&packed, &out, &["--compress", coding], 1);
+        let lost = whole["Observation"].len() - lines["Observation"].len();
+        assert!((1..500).contains(&lost), "{lost} rows are lost");
+        assert!(lines["Observation"].iter().all(|line| whole["Observation"].binary_search(line).is_ok()));
+        for (name, lines) in whole.iter().filter(|(name, _)| *name != "Observation") {
+            assert!(export.lines()[name].len() == lines.len(), "{name}");
+        }
+        let messages = export.messages();
+        let told = messages.iter().filter(|message| message.severity == "error").collect::<Vec<_>>();
+        assert!(told.len() == 1 && told[0].names_number(at) && told[0].names_number(lost as u64), "{told:?}");
+        let verified = run::run(&["verify", packed.to_str().unwrap()]);
+        assert!(verified.code == 1, "{verified:#?}");
+        let named = format!("{}{}", verified.stdout, verified.stderr);
+        assert!(named.contains("Observation.00001") && named.contains(&at.to_string()), "{verified:#?}");
+        let ledger = run::run(&["verify", out.to_str().unwrap(), "--ledger"]);
+        assert_eq!(ledger.code, 0, "{ledger:#?}");
+        // What is lost is lost; the rest can be packed again.
+        let again = scratch.path().join("again");
+        let run = pack(&packed, &again, &["--as-of", crate::golden::AS_OF]);
+        assert_eq!(run.code, 1, "{run:#?}");
+        let (_, kept) = everything(&again, &scratch.path().join("out-again"), &[], 0);
+        assert!(kept == lines);
+    }
+}
+
+/// A packed file whose table is damaged, or that was cut off, gives the rows that can be read, and says so.
+#[test]
+fn a_packed_file_without_its_table_is_read_all_the_same() {
+    let scratch = scratch();
+    let packed = bundled(scratch.path());
+    let (_, whole) = everything(&packed, &scratch.path().join("whole"), &[], 0);
+    let file = packed.join("Claim.00001.ndjson.zst");
+    let bytes = std::fs::read(&file).unwrap();
+    let places = frames(&file);
+    let end = places.last().map(|(at, len)| at + len).unwrap() as usize;
+    let middle = places[places.len() / 2];
+    for (number, cut) in [
+        bytes[..bytes.len() - 1].to_vec(),
+        bytes[..end].to_vec(),
+        bytes[..(middle.0 + middle.1 / 2) as usize].to_vec(),
+        [&bytes[..end + 30], b"x", &bytes[end + 31..]].concat(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        // Replaced by rename, as a copy that was cut off would be.
+        std::fs::write(packed.join(".new"), &cut).unwrap();
+        std::fs::rename(packed.join(".new"), &file).unwrap();
+        let out = scratch.path().join(format!("out-{number}"));
+        let (export, lines) = everything(&packed, &out, &[], 1);
+        let messages = export.messages();
+        let told = messages.iter().filter(|message| message.severity == "error").collect::<Vec<_>>();
+        assert!(told.len() == 1 && told[0].text.contains("Claim.00001"), "{told:?}");
+        match number {
+            2 => assert!(lines["Claim"].iter().all(|line| whole["Claim"].binary_search(line).is_ok())),
+            _ => assert!(lines == whole, "case {number}: every row is there"),
+        }
+        let verified = run::run(&["verify", packed.to_str().unwrap()]);
+        assert!(verified.code == 1 && format!("{verified:?}").contains("Claim.00001"), "{verified:#?}");
+        let ledger = run::run(&["verify", out.to_str().unwrap(), "--ledger"]);
+        assert_eq!(ledger.code, 0, "{ledger:#?}");
+    }
+}
+
+fn observation(id: &str, patient: &str, day: u32) -> String {
+    format!(
+        r#"{{"resourceType":"Observation","id":"{id}","meta":{{"lastUpdated":"2020-01-{day:02}T00:00:00Z"}},"subject":{{"reference":"Patient/{patient}"}}}}"#
+    ) + "\n"
+}
+
+fn day(day: u32) -> String {
+    format!("2020-01-{day:02}T00:00:00.000Z")
+}
+
+/// Ids of the Observations that an export of some patients since a day gives, and its deletions.
+fn since(store: &Path, patient: &str, from: u32, as_of: u32) -> (Vec<String>, Vec<String>) {
+    let scratch = scratch();
+    let list = scratch.path().join("patients");
+    std::fs::write(&list, format!("{patient}\n")).unwrap();
+    let out = scratch.path().join("out");
+    let (from, as_of) = (day(from), day(as_of));
+    let run = run::export(store, &out, &["--patients", list.to_str().unwrap(), "--since", &from, "--as-of", &as_of]);
+    assert_eq!(run.code, 0, "{run:#?}");
+    let export = Export::read(&out, run::Bounds::DEFAULT);
+    let ids = export.lines().remove("Observation").unwrap_or_default().into_iter().map(|line| {
+        let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        line["id"].as_str().unwrap().to_string()
+    });
+    (ids.collect(), export.deletions())
+}
+
+/// Rows that came late stay late in the packed store for increments that began before they came, what is put beside it
+/// later is late, and nothing else is.
+#[test]
+fn late_rows_stay_late() {
+    let scratch = scratch();
+    let store = scratch.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    std::fs::write(store.join("a.ndjson"), observation("early", "p", 5)).unwrap();
+    assert_eq!(since(&store, "p", 1, 10).0, ["early"]);
+    std::fs::write(store.join("b.ndjson"), observation("late", "p", 7) + &observation("new", "p", 15)).unwrap();
+    assert_eq!(since(&store, "p", 10, 20).0, ["late", "new"]);
+    let packed = scratch.path().join("packed");
+    assert_eq!(pack(&store, &packed, &["--as-of", &day(25)]).code, 0);
+    let ids = |from, as_of| {
+        let mut ids = since(&packed, "p", from, as_of).0;
+        ids.sort();
+        ids
+    };
+    assert_eq!(ids(10, 26), ["late", "new"]);
+    assert_eq!(ids(20, 26), [""; 0]);
+    assert_eq!(ids(1, 26), ["early", "late", "new"]);
+    std::fs::write(packed.join("c.ndjson"), observation("later", "p", 8)).unwrap();
+    assert_eq!(ids(26, 27), ["later"]);
+    // And after another pack.
+    let again = scratch.path().join("again");
+    assert_eq!(pack(&packed, &again, &["--as-of", &day(28)]).code, 0);
+    assert_eq!(since(&again, "p", 26, 29).0, ["later"]);
+    let mut both = since(&again, "p", 10, 29).0;
+    both.sort();
+    assert_eq!(both, ["late", "later", "new"]);
+    assert_eq!(since(&again, "p", 28, 29).0, [""; 0]);
+}
+
+/// A deletion is listed for the patient whose record it was, after the record has left, and a Provenance about it stays
+/// that patient's; also after another pack.
+#[test]
+fn deletions_keep_their_owners() {
+    let scratch = scratch();
+    let store = scratch.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    let deletion = |id: &str, day: u32| {
+        format!(
+            r#"{{"resourceType":"Bundle","type":"transaction","meta":{{"lastUpdated":"2020-01-{day:02}T00:00:00Z"}},"entry":[{{"request":{{"method":"DELETE","url":"Observation/{id}"}}}}]}}"#
+        ) + "\n"
+    };
+    let provenance = r#"{"resourceType":"Provenance","id":"v","meta":{"lastUpdated":"2020-01-09T00:00:00Z"},"target":[{"reference":"Observation/x"}]}"#;
+    let lines = [
+        observation("x", "p", 3),
+        observation("x", "q", 4),
+        deletion("x", 6),
+        observation("y", "p", 3),
+        deletion("y", 4),
+        observation("y", "q", 5),
+        format!("{provenance}\n"),
+        observation("z", "p", 3),
+        observation("z", "q", 3),
+    ];
+    std::fs::write(store.join("all.ndjson"), lines.concat()).unwrap();
+    let packed = scratch.path().join("packed");
+    let again = scratch.path().join("again");
+    let run = pack(&store, &packed, &["--as-of", &day(10)]);
+    assert_eq!(run.code, 0, "{run:#?}");
+    let told: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((told["superseded"].as_u64(), told["deleted"].as_u64()), (Some(3), Some(1)), "{told}");
+    assert_eq!(pack(&packed, &again, &["--as-of", &day(12)]).code, 0);
+    for form in [&store, &packed, &again] {
+        assert_eq!(since(form, "p", 2, 20).1, [""; 0], "{form:?}");
+        assert_eq!(since(form, "q", 2, 20).1, ["Observation/x"], "{form:?}");
+        let mut kept = since(form, "q", 2, 20).0;
+        kept.sort();
+        assert_eq!(kept, ["y", "z"], "{form:?}");
+        for (patient, count) in [("p", 0), ("q", 1)] {
+            let list = scratch.path().join("patients");
+            std::fs::write(&list, format!("{patient}\n")).unwrap();
+            let out = scratch.path().join("out");
+            let args = ["--patients", list.to_str().unwrap(), "--as-of", &day(20), "--force"];
+            assert_eq!(run::export(form, &out, &args).code, 0);
+            let found = Export::read(&out, run::Bounds::DEFAULT).lines().remove("Provenance").unwrap_or_default().len();
+            assert_eq!(found, count, "{form:?} {patient}");
+        }
+        let verified = run::run(&["verify", form.to_str().unwrap()]);
+        assert_eq!(verified.code, 0, "{verified:#?}");
+    }
+}
+
+/// The hostile stores, packed: the same lines, and every line that was a fault still one.
+#[test]
+fn hostile_stores_are_packed_as_they_are() {
+    let scratch = scratch();
+    let at = "2025-01-01T00:00:00.000Z";
+    for name in ["store", "compressed", "coverage", "deleted"] {
+        let store = run::testdata(&format!("hostile/{name}"));
+        let packed = scratch.path().join(name);
+        let index = scratch.path().join(format!("index-{name}"));
+        let run = pack(&store, &packed, &["--as-of", at, "--index-dir", index.to_str().unwrap()]);
+        assert!([0, 1].contains(&run.code), "{run:#?}");
+        let told: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        for (number, since) in [None, Some("2019-06-01"), Some("2020-01-01T00:00:00Z")].into_iter().enumerate() {
+            for (level, who) in [naive::Who::System, naive::Who::AllPatients].into_iter().enumerate() {
+                let mut ask = Ask::new(who, at);
+                ask.since = since.map(str::to_string);
+                let twin = ask.read(&store);
+                let answer = naive::export(&twin, &ask.request()).unwrap();
+                let out = scratch.path().join(format!("out-{name}-{number}-{level}"));
+                let run = ask.run(&packed, &out, scratch.path());
+                let export = Export::read(&out, ask.bounds);
+                compare(&ask, &answer, &export);
+                let faulty = export.ledger()["faulty"];
+                assert_eq!(run.code, if faulty == 0 { 0 } else { 1 }, "{run:#?}");
+                assert_eq!(Some(faulty), told["rejected"].as_u64(), "{name}");
+                let lost = told["damaged"].as_u64().unwrap();
+                assert!(answer.ledger["faulty"] <= faulty + lost, "{name}: {:?} {told}", answer.ledger);
+            }
+        }
+    }
+}
