@@ -4,13 +4,14 @@
 //! a run in between, `--resume` finishes it to the same bytes from the record. This module decides nothing about rows
 //! and knows no flags, clocks or terminals; it takes the time from its caller.
 
+mod job_plan;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::bytes::decode::DecodeError;
@@ -20,10 +21,10 @@ use crate::extract::FaultKind;
 use crate::fhir::Instant;
 use crate::observe::{Code, Messages, Severity};
 use crate::plan::{Plan, plan};
-use crate::select::{ExportRequest, Ledger, Population};
+use crate::select::{ExportRequest, Ledger};
 use crate::store::layout::Column;
 use crate::store::packed::table::is_packed;
-use crate::store::{Snapshot, SnapshotRecord, Store, Watch, Work};
+use crate::store::{Snapshot, Store, Watch, Work};
 use crate::write::deleted::deleted_lines;
 use crate::write::encode::Encoder;
 use crate::write::generated::{self, write_lines};
@@ -33,6 +34,8 @@ use crate::write::record::{Begin, JobDirectory, Receipt};
 use crate::write::shard::{sweep, together};
 use crate::write::sink::{DirSink, Sync};
 use crate::write::status::{Status, StatusFile};
+pub use job_plan::{JobPlan, Origin};
+use job_plan::{job_plan, same_job};
 
 /// Stem of the files of deletions.
 const DELETED: &str = "deleted/Bundle";
@@ -99,62 +102,6 @@ pub struct Exported {
     pub members_found: u64,
     /// Files in the store's tree that are no data files.
     pub ignored: Vec<String>,
-}
-
-/// First file of the record: everything that a resumed run must find again.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct JobPlan {
-    /// Name of the plan: a hash of all that decides its bytes.
-    pub plan_id: String,
-    /// The request, field by field, as normalised.
-    pub request: BTreeMap<String, String>,
-    /// The snapshot.
-    pub snapshot: SnapshotRecord,
-    /// The files: name, rows, uncompressed bytes.
-    pub shards: Vec<(String, u64, u64)>,
-    /// Where the run read from. Not part of the plan's name: the same bytes elsewhere are the same plan.
-    #[serde(default)]
-    pub origin: Origin,
-}
-
-/// Where a run read from, so that `verify --ledger` can count again.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Origin {
-    /// The store, as it was given.
-    pub store: String,
-    /// The store, absolute, links resolved.
-    pub store_absolute: String,
-    /// The file that names the population, absolute, if one does. What it held is known by its hash in the request.
-    pub population_file: Option<String>,
-}
-
-impl Origin {
-    fn of(store: &Store, request: &ExportRequest) -> Origin {
-        let absolute = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf()).display().to_string();
-        let population_file = match &request.population {
-            // What came through a pipe is not there to be read again.
-            Population::Patients(path) | Population::GroupFile(path) if path.is_file() => Some(absolute(path)),
-            Population::Patients(_) | Population::GroupFile(_) => None,
-            Population::System | Population::AllPatients | Population::Group(_) => None,
-        };
-        Origin { store: store.root().display().to_string(), store_absolute: absolute(store.root()), population_file }
-    }
-}
-
-impl JobPlan {
-    /// Reads the record of an output directory, `.outpour-job/plan.json`.
-    ///
-    /// # Errors
-    /// A sentence that says what is wrong with it.
-    pub fn from_bytes(bytes: &[u8]) -> Result<JobPlan, String> {
-        #[derive(Deserialize)]
-        struct File {
-            job: JobPlan,
-        }
-        serde_json::from_slice::<File>(bytes).map(|file| file.job).map_err(|error| error.to_string())
-    }
 }
 
 /// Plans without writing: the estimate that `--plan` prints.
@@ -473,57 +420,6 @@ fn status_file(plan: &Plan, snapshot: &Snapshot, job: &JobPlan, directory: &JobD
         plan.rows(),
         plan.shards.len() as u64,
     )
-}
-
-/// Everything that decides the bytes of an export, by the name a user knows it under.
-fn job_plan(plan: &Plan, snapshot: &Snapshot, store: &Store) -> JobPlan {
-    let request = &plan.request;
-    let types: Vec<&str> = request.types.iter().map(|t| t.name()).collect();
-    let instant = |at: &Option<Instant>| at.as_ref().map_or(String::new(), Instant::to_string);
-    let population = match &request.population {
-        Population::System => "system".to_string(),
-        Population::AllPatients => "all patients".to_string(),
-        Population::Patients(_) => format!("patients {:032x}", plan.cohort.file_hash.unwrap_or_default()),
-        Population::Group(id) => format!("Group/{id}"),
-        Population::GroupFile(_) => format!("Group file {:032x}", plan.cohort.file_hash.unwrap_or_default()),
-    };
-    let fields = [
-        ("population", population),
-        ("--type", types.join(",")),
-        ("--since", instant(&request.since)),
-        ("--until", instant(&request.until)),
-        ("--members", format!("{:?}", request.members).to_lowercase()),
-        ("--fhir-base", request.fhir_bases.join(" ")),
-        ("--late", format!("{:?}", request.late).to_lowercase()),
-        ("--missing-last-updated", format!("{:?}", request.missing_last_updated).to_lowercase()),
-        ("--max-file-bytes", request.bounds.file_bytes.to_string()),
-        ("--max-file-resources", request.bounds.file_resources.map_or(String::new(), |n| n.to_string())),
-        ("--compress", format!("{:?}", request.coding).to_lowercase()),
-        ("--digest", format!("{:?}", request.digest).to_lowercase()),
-        ("--base-url", request.base_url.clone().unwrap_or_default()),
-        ("version", env!("CARGO_PKG_VERSION").to_string()),
-    ];
-    let request: BTreeMap<String, String> = fields.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
-    let shards = plan.shards.iter().enumerate();
-    let shards = shards.map(|(at, shard)| (plan.file_name(at), shard.rows, shard.bytes)).collect();
-    let identity = serde_json::to_vec(&(&plan.snapshot_id, &request)).expect("plain data");
-    let plan_id = format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&identity));
-    JobPlan { plan_id, request, snapshot: snapshot.record(), shards, origin: Origin::of(store, &plan.request) }
-}
-
-/// A resumed run must be the recorded one (the field that differs is named).
-fn same_job(recorded: &JobPlan, now: &JobPlan) -> Result<(), ExportError> {
-    for (field, given) in &now.request {
-        let then = recorded.request.get(field).cloned().unwrap_or_default();
-        if then != *given {
-            return Err(ExportError::Differs { field: field.clone(), recorded: then, given: given.clone() });
-        }
-    }
-    if recorded.plan_id != now.plan_id || recorded.shards != now.shards {
-        let (recorded, given) = (recorded.plan_id.clone(), now.plan_id.clone());
-        return Err(ExportError::Differs { field: "the plan".to_string(), recorded, given });
-    }
-    Ok(())
 }
 
 fn check_faults(plan: &Plan, allowed: Option<FaultsAllowed>) -> Result<(), ExportError> {
