@@ -10,6 +10,8 @@ pub const REFERENCE_BYTES_MAX: usize = 4096;
 pub const TOMBSTONES_PER_LINE_MAX: usize = 1 << 20;
 /// Size of a read from a store file that is not mapped, in bytes; longer lines are scanned in pieces of this size.
 pub const READ_BYTES: usize = 1 << 20;
+/// Size of a read of a plain store file that is indexed, in bytes: it stays in the second-level cache while it is scanned.
+pub const SCAN_BYTES: usize = 256 << 10;
 /// Largest window of a zstd frame that is read, as a power of two of bytes (128 MiB, zstd's own default bound).
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// Span of a store file that one extent aims at, in (uncompressed) bytes.

@@ -236,8 +236,8 @@ impl Source {
     /// # Errors
     /// [`SourceError::Beyond`], [`SourceError::Read`], [`SourceError::Truncated`].
     pub fn pread<'b>(&self, offset: u64, len: usize, buf: &'b mut Vec<u8>) -> Result<&'b [u8], SourceError> {
-        let end = offset.saturating_add(len as u64);
-        if end > self.len() {
+        if offset.saturating_add(len as u64) > self.len() {
+            let end = offset.saturating_add(len as u64);
             return Err(SourceError::Beyond { path: self.path.clone(), offset, end, len_found: self.len() });
         }
         if buf.len() < len {
@@ -245,8 +245,21 @@ impl Source {
                 .map_err(|_| self.failed(offset, io::ErrorKind::OutOfMemory.into()))?;
             buf.resize(len, 0);
         }
-        match self.file.read_exact_at(&mut buf[..len], offset) {
-            Ok(()) => Ok(&buf[..len]),
+        self.pread_into(offset, &mut buf[..len])?;
+        Ok(&buf[..len])
+    }
+
+    /// As [`Source::pread`], into a place of this length.
+    ///
+    /// # Errors
+    /// As [`Source::pread`].
+    pub fn pread_into(&self, offset: u64, place: &mut [u8]) -> Result<(), SourceError> {
+        let end = offset.saturating_add(place.len() as u64);
+        if end > self.len() {
+            return Err(SourceError::Beyond { path: self.path.clone(), offset, end, len_found: self.len() });
+        }
+        match self.file.read_exact_at(place, offset) {
+            Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 self.check()?;
                 Err(SourceError::Faulted { path: self.path.clone() }) // it has grown again meanwhile
