@@ -29,6 +29,14 @@ impl RowSet {
         few.into_iter().flatten().chain(many.into_iter().flatten())
     }
 
+    /// How many rows are in the set.
+    pub fn count(&self) -> usize {
+        match self {
+            RowSet::Few(list) => list.len(),
+            RowSet::Many(bits) => bits.count(),
+        }
+    }
+
     /// Whether no row is in the set.
     pub fn is_empty(&self) -> bool {
         match self {

@@ -26,6 +26,8 @@ use crate::store::{Index, Snapshot, Watch};
 const RUN_BYTES: u64 = 256 << 10;
 /// Most bytes between two rows of a run: reading over them costs less than another call.
 const GAP_BYTES: u64 = 4 << 10;
+/// Part of an extent's rows that must be wanted before a mixed file is read as a whole.
+const DENSE_SHARE: usize = 4;
 
 /// An output file being written.
 pub struct Output<S: Sink> {
@@ -34,8 +36,8 @@ pub struct Output<S: Sink> {
     resource_type: &'static str,
 }
 
-/// Groups of shards that must be written together because they take rows from the same compressed file. Shards of
-/// plain files stand alone.
+/// Groups of shards that are written together because they take rows from the same compressed file, which is decoded
+/// once, or from the same plain file of several types, which is read once a thread. Other shards stand alone.
 pub fn together(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> {
     let index = snapshot.index();
     // Union-find over shards; the first shard met at each compressed file speaks for it.
@@ -47,15 +49,27 @@ pub fn together(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> {
         }
         at
     }
-    let mut first_of_file: HashMap<usize, usize> = HashMap::new();
+    let takes = |number: usize, extent: usize| {
+        let of_type = plan.shards[number].resource_type.index();
+        snapshot.sees(extent) && index.extents()[extent].head().has_type(of_type)
+    };
+    let mut type_of_file: HashMap<usize, Option<usize>> = HashMap::new();
     for (number, shard) in plan.shards.iter().enumerate() {
-        for extent in shard.first.extent..=shard.last.extent {
+        let own = Some(shard.resource_type.index());
+        for extent in (shard.first.extent..=shard.last.extent).filter(|extent| takes(number, *extent)) {
+            let known = type_of_file.entry(index.entry(extent).file).or_insert(own);
+            *known = known.filter(|_| *known == own);
+        }
+    }
+    let mut first_of_file: HashMap<usize, usize> = HashMap::new();
+    let mut decodes = vec![false; plan.shards.len()];
+    for (number, shard) in plan.shards.iter().enumerate() {
+        for extent in (shard.first.extent..=shard.last.extent).filter(|extent| takes(number, *extent)) {
             let file = index.entry(extent).file;
-            let takes = snapshot.sees(extent)
-                && index.coding(file) != Coding::Plain
-                && index.packed(file).is_none()
-                && index.extents()[extent].head().has_type(shard.resource_type.index());
-            if takes {
+            let is_plain = index.coding(file) == Coding::Plain;
+            let is_mixed = is_plain && type_of_file[&file].is_none();
+            if is_mixed || !is_plain && index.packed(file).is_none() {
+                decodes[number] |= !is_plain;
                 let first = *first_of_file.entry(file).or_insert(number);
                 let (a, b) = (root(&mut parent, first), root(&mut parent, number));
                 parent[a.max(b)] = a.min(b);
@@ -72,7 +86,37 @@ pub fn together(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> {
         });
         groups[group].push(number);
     }
-    groups
+    let threads = rayon::current_num_threads();
+    let split = |group: Vec<usize>| match group.iter().any(|shard| decodes[*shard]) {
+        true => vec![group],
+        false => by_type(plan, group, threads),
+    };
+    groups.into_iter().flat_map(split).collect()
+}
+
+/// Splits a group into at most `parts` of about equal bytes; the shards of one type stay together.
+fn by_type(plan: &Plan, group: Vec<usize>, parts: usize) -> Vec<Vec<usize>> {
+    let mut types: Vec<(u64, Vec<usize>)> = Vec::new();
+    for shard in group {
+        match types.last_mut() {
+            Some((bytes, list)) if plan.shards[list[0]].resource_type == plan.shards[shard].resource_type => {
+                *bytes += plan.shards[shard].bytes;
+                list.push(shard);
+            }
+            _ => types.push((plan.shards[shard].bytes, vec![shard])),
+        }
+    }
+    types.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+    let mut split: Vec<(u64, Vec<usize>)> = vec![(0, Vec::new()); parts.clamp(1, types.len().max(1))];
+    for (bytes, shards) in types {
+        let least = split.iter_mut().min_by_key(|(sum, _)| *sum).expect("there is one at least");
+        least.0 += bytes;
+        least.1.extend(shards);
+    }
+    for (_, shards) in &mut split {
+        shards.sort_unstable();
+    }
+    split.into_iter().map(|(_, shards)| shards).filter(|shards| !shards.is_empty()).collect()
 }
 
 /// Writes shards in one sweep through the store. `open` makes the output of a shard, or `None` to skip it; `close` is
@@ -129,6 +173,11 @@ pub fn sweep<S: Sink>(
             }
             continue;
         }
+        let file = index.entry(extent).file;
+        // What several types are taken from is read once for all of them.
+        let shared = lanes.len() > 1
+            && index.coding(file) == Coding::Plain
+            && plan.selection.rows[extent].count() * DENSE_SHARE >= columns.offset.len();
         for row in plan.selection.rows[extent].iter() {
             let type_index = columns.resource_type[row] as usize;
             let Some(at) = lanes.iter().position(|lane| lane.type_index == type_index) else { continue };
@@ -136,12 +185,20 @@ pub fn sweep<S: Sink>(
             if place < plan.shards[lanes[at].shards[lanes[at].current]].first {
                 continue;
             }
-            let file = index.entry(extent).file;
+            let spaced = columns.flags[row] & flag::LEADING_SPACE != 0;
+            let (start, length) = (base + u64::from(columns.offset[row]), u64::from(columns.length[row]));
+            let line = Line { file, start, length, spaced };
+            if shared && !reader.holds(&line) {
+                for lane in &mut lanes {
+                    if let Some(output) = &mut lane.output {
+                        let done = reader.flush(output, &mut lane.run, failed_write)?;
+                        watch.write_done.fetch_add(done, Relaxed);
+                    }
+                }
+                reader.load(&line)?;
+            }
             let lane = &mut lanes[at];
             if let Some(output) = &mut lane.output {
-                let spaced = columns.flags[row] & flag::LEADING_SPACE != 0;
-                let (start, length) = (base + u64::from(columns.offset[row]), u64::from(columns.length[row]));
-                let line = Line { file, start, length, spaced };
                 let done = reader.take(output, &mut lane.run, line, failed_write)?;
                 watch.write_done.fetch_add(done, Relaxed);
             }
@@ -299,6 +356,8 @@ struct Reader<'a> {
     /// The compressed file being decoded, and the piece reached.
     decoding: Option<Decoding<'a>>,
     used: Vec<usize>,
+    /// A part of a plain file that several outputs take rows from: file, offset, bytes.
+    window: Option<(usize, u64, Vec<u8>)>,
 }
 
 struct Decoding<'a> {
@@ -311,7 +370,28 @@ struct Decoding<'a> {
 
 impl<'a> Reader<'a> {
     fn new(index: &'a Index) -> Reader<'a> {
-        Reader { index, buffer: Vec::new(), decoding: None, used: Vec::new() }
+        Reader { index, buffer: Vec::new(), decoding: None, used: Vec::new(), window: None }
+    }
+
+    /// Whether a row, and what must stand around it, lies in the window.
+    fn holds(&self, line: &Line) -> bool {
+        self.window.as_ref().is_some_and(|(file, at, bytes)| {
+            let end = (line.start + line.length + 2).min(at + bytes.len() as u64);
+            *file == line.file && *at <= line.start.saturating_sub(1) && line.start + line.length < end
+        })
+    }
+
+    /// Moves the window to where a row begins; a row that is longer has none.
+    fn load(&mut self, line: &Line) -> Result<(), ExportError> {
+        let source = self.index.source(line.file)?;
+        let at = line.start.saturating_sub(1);
+        let mut bytes = self.window.take().map(|(.., bytes)| bytes).unwrap_or_default();
+        if line.length + 3 <= RUN_BYTES {
+            bytes.resize((source.len() - at).min(RUN_BYTES) as usize, 0);
+            source.pread_into(at, &mut bytes)?;
+            self.window = Some((line.file, at, bytes));
+        }
+        Ok(())
     }
 
     /// Takes a row for an output; returns the bytes that were written on that occasion.
@@ -396,7 +476,15 @@ impl<'a> Reader<'a> {
             let before = start.min(1);
             let behind = (source.len() - end).min(2);
             let at = start - before;
-            let bytes = source.pread(at, (before + (end - start) + behind) as usize, &mut self.buffer)?;
+            let len = (before + (end - start) + behind) as usize;
+            let inside = self.window.as_ref().and_then(|(file, from, bytes)| {
+                let first = usize::try_from(at.checked_sub(*from)?).ok()?;
+                bytes.get(first..first + len).filter(|_| *file == run.file)
+            });
+            let bytes = match inside {
+                Some(bytes) => bytes,
+                None => source.pread(at, len, &mut self.buffer)?,
+            };
             for line in &run.lines {
                 check_line(source, bytes, at, *line)?;
             }
