@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Avx512, BLOCK, Classes, Job, Vector, avx2};
+use super::{Avx512, BLOCK, Classes, Job, SPACE_BY_LOW_HALF, Vector, avx2};
 
 /// Runs a job as compiled for AVX-512.
 ///
@@ -37,26 +37,8 @@ unsafe fn classes(block: &[u8; BLOCK]) -> Classes {
     // `[` and `{`, `]` and `}` differ in one bit: setting it lets one comparison find both.
     let folded = _mm512_or_si512(text, _mm512_set1_epi8(0x20));
     let folded_is = |byte: u8| _mm512_cmpeq_epi8_mask(folded, _mm512_set1_epi8(byte as i8));
-    // The low half of a byte chooses the one kind of white space that it may be; bytes above 0x7f choose zero,
-    // and -1 is chosen by no byte that it could equal.
-    let kinds = _mm512_broadcast_i32x4(_mm_setr_epi8(
-        b' ' as i8,
-        -1,
-        -1,
-        -1,
-        -1,
-        -1,
-        -1,
-        -1,
-        -1,
-        b'\t' as i8,
-        b'\n' as i8,
-        -1,
-        -1,
-        b'\r' as i8,
-        -1,
-        -1,
-    ));
+    // SAFETY: the load takes the table's 16 bytes, and an unaligned load is asked for.
+    let kinds = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(SPACE_BY_LOW_HALF.as_ptr().cast()) });
     Classes {
         backslash: is(b'\\'),
         quote: is(b'"'),

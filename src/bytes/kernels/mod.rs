@@ -206,6 +206,18 @@ pub struct Classes {
     pub high: u64,
 }
 
+/// The one kind of white space that a byte may be, by its low half; elsewhere what no byte of that half is. A look-up in
+/// vectors gives zero for bytes above 0x7f, which are not zero.
+#[cfg(target_arch = "x86_64")]
+const SPACE_BY_LOW_HALF: [u8; 16] = {
+    let mut table = [0xff; 16];
+    table[0] = b' ';
+    table[9] = b'\t';
+    table[10] = b'\n';
+    table[13] = b'\r';
+    table
+};
+
 impl Classes {
     /// `{}[]:,`
     #[inline(always)]
