@@ -31,9 +31,10 @@ use crate::write::generated::{self, write_lines};
 use crate::write::manifest::Manifest;
 use crate::write::outcome::outcome_lines;
 use crate::write::record::{Begin, JobDirectory, Receipt};
-use crate::write::shard::{sweep, together};
+use crate::write::shard::sweep;
 use crate::write::sink::{DirSink, Sync};
 use crate::write::status::{Status, StatusFile};
+use crate::write::together::together;
 pub use job_plan::{JobPlan, Origin};
 use job_plan::{job_plan, same_job};
 

@@ -15,6 +15,7 @@ pub mod record;
 pub mod shard;
 pub mod sink;
 pub mod status;
+pub mod together;
 
 use encode::Coding;
 
