@@ -158,18 +158,25 @@ pub fn export(
     options: &ExportOptions<'_>,
     watch: &Watch,
 ) -> Result<Exported, ExportError> {
-    let damaged = match attempt(store, request, &mut as_of, options, options.existing, watch) {
-        Err(error) => match damaged_file(store, &error) {
-            Some(name) => name,
-            None => return Err(error),
-        },
+    let error = match attempt(store, request, &mut as_of, options, options.existing, watch) {
+        Err(error) => error,
         done => return done,
     };
-    // A packed file is no longer what was indexed: what is left of it is indexed anew, and the export begins anew, once.
-    store.forget(&damaged, watch)?;
+    let repaired = match &error {
+        // Found while writing: planning has proven what it read itself.
+        ExportError::Index(IndexError::Damaged { .. }) => store.recheck(watch)?.1.repaired,
+        // A packed file is no longer what was indexed: what is left of it is indexed anew.
+        _ => match damaged_file(store, &error) {
+            Some(name) => store.forget(&name, watch).map(|_| Vec::new())?,
+            None => return Err(error),
+        },
+    };
+    // The export begins anew, once.
     watch.write_done.store(0, Relaxed);
     watch.files_done.store(0, Relaxed);
-    attempt(store, request, &mut as_of, options, Existing::Force, watch)
+    let mut done = attempt(store, request, &mut as_of, options, Existing::Force, watch)?;
+    done.index.repaired.extend(repaired);
+    Ok(done)
 }
 
 /// The packed file of the store whose damage stopped an export, if that is what happened.

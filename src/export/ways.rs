@@ -163,6 +163,74 @@ fn a_damaged_page_is_found_by_whoever_reads_it() {
     assert!(found > 20 && passed > 20, "{found} {passed}");
 }
 
+/// The same of a packed store, where a copy of frames reads the places of rows that were not selected, too.
+#[test]
+fn a_damaged_page_never_spoils_a_copy_of_frames() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, packed, list) = (dir.path().join("plain"), dir.path().join("packed"), dir.path().join("people.txt"));
+    std::fs::create_dir(&root).unwrap();
+    let filler = "x".repeat(200);
+    let lines: Vec<String> = (0..8000)
+        .map(|n| {
+            let (id, owner) = (n, n % 250);
+            format!(
+                r#"{{"resourceType":"Observation","id":"o{id}","subject":{{"reference":"Patient/p{owner}"}},"x":"{filler}"}}"#
+            )
+        })
+        .collect();
+    append(&root.join("a.ndjson"), &lines);
+    std::fs::write(&list, "p77\np190\n").unwrap();
+    let as_of = at("2021-01-01T00:00:00Z");
+    let options = crate::pack::PackOptions { to: packed.clone(), level: 1, sync: crate::write::sink::Sync::No };
+    crate::pack::pack(&Store::open(&root).unwrap(), as_of.clone(), &options, &Watch::default()).unwrap();
+    let store = Store::open(&packed).unwrap();
+    store.snapshot(as_of.clone()).unwrap();
+    let index = store.index_dir();
+    let known = || Generation::from_bytes(&std::fs::read(index.join(generation::FILE)).unwrap()).unwrap();
+    let out = dir.path().join("out");
+    let write = |coding| {
+        let options = ExportOptions {
+            out: out.clone(),
+            existing: Existing::Force,
+            sync: crate::write::sink::Sync::No,
+            faults_allowed: None,
+            clock: &|| Instant::parse("2021-01-01T00:00:00Z").unwrap(),
+        };
+        let mut request = ExportRequest::patients(&list).way(Way::Postings);
+        request.coding = coding;
+        let done = export(&store, &request, as_of.clone(), &options, &Watch::default()).unwrap();
+        (done.files.iter().map(|file| (file.count, file.digest.clone())).collect::<Vec<_>>(), done.index.repaired.len())
+    };
+    let codings = [crate::write::encode::Coding::None, crate::write::encode::Coding::Zstd];
+    let good = codings.map(|coding| write(coding).0);
+    assert_eq!(good[0][0].0, 64);
+    // Where the rows' places stand in the index file.
+    let bytes = std::fs::read(index.join(&known().containers[0].name)).unwrap();
+    let offsets: Vec<u8> = {
+        let snapshot = store.snapshot(as_of.clone()).unwrap();
+        let extent = &snapshot.index().extents()[0];
+        extent.columns().offset.iter().flat_map(|offset| offset.to_le_bytes()).collect()
+    };
+    let first = bytes.windows(offsets.len()).position(|window| window == offsets).unwrap();
+    let mut repaired = 0;
+    for at in (first..first + offsets.len()).step_by(512) {
+        let name = known().containers[0].name.clone();
+        let mut bytes = std::fs::read(index.join(&name)).unwrap();
+        // Rows that seem to lie before all others.
+        bytes[at..at + 512].fill(0);
+        std::fs::write(index.join(&name), bytes).unwrap();
+        trust(&index);
+        for (coding, good) in codings.iter().zip(&good) {
+            let (files, repairs) = write(*coding);
+            assert!(files == *good, "byte {at}, {coding:?}");
+            repaired += repairs;
+        }
+        // What nobody read is still damaged: repaired now.
+        store.recheck(&Watch::default()).unwrap();
+    }
+    assert!((2..20).contains(&repaired), "{repaired}");
+}
+
 /// The whole way: found, repaired, exported, and told.
 #[test]
 fn an_export_repairs_what_it_finds_damaged() {

@@ -69,13 +69,14 @@ pub fn sweep<S: Sink>(
             while at < lanes.len() {
                 let lane = &mut lanes[at];
                 let shard = &plan.shards[lane.shards[lane.current]];
-                if columns.type_count[lane.type_index] == 0 || shard.first.extent > extent {
+                let has = index.extents()[extent].head().has_type(lane.type_index);
+                if !has || shard.first.extent > extent {
                     at += 1;
                     continue;
                 }
                 let ends = shard.last.extent == extent;
                 let first = if shard.first.extent == extent { shard.first.row } else { 0 };
-                let behind = if ends { shard.last.row + 1 } else { columns.offset.len() };
+                let behind = if ends { shard.last.row + 1 } else { index.extents()[extent].rows() };
                 let selected = &plan.selection.rows[extent];
                 let taken = Taken { extent, rows: first..behind, selected, type_index: lane.type_index };
                 if let Some(output) = &mut lane.output {
