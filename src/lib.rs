@@ -20,11 +20,15 @@ pub mod export;
 pub mod extract;
 pub mod fhir;
 pub mod inspect;
+#[cfg(feature = "server")]
+pub mod job;
 pub mod limits;
 pub mod observe;
 pub mod pack;
 pub mod plan;
 pub mod select;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod store;
 pub mod synth;
 pub mod verify;
