@@ -187,6 +187,12 @@ impl Source {
         Ok(Source { path, file, stamp, map })
     }
 
+    /// The same, ending at `len` if it is longer: what lies behind is not there.
+    pub fn up_to(mut self, len: u64) -> Source {
+        self.stamp.len = self.stamp.len.min(len);
+        self
+    }
+
     /// Length when opened, in bytes.
     pub fn len(&self) -> u64 {
         self.stamp.len
@@ -209,7 +215,7 @@ impl Source {
 
     /// The whole file, when it is mapped. Nothing is mapped for an empty file.
     pub fn map(&self) -> Option<&[u8]> {
-        self.map.as_ref().map(|mapped| &mapped.map[..])
+        self.map.as_ref().map(|mapped| &mapped.map[..self.stamp.len as usize])
     }
 
     /// `len` bytes from `offset`: borrowed from the map, else read into `buf`, whose old contents do not matter and

@@ -7,16 +7,28 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use super::Store;
-use super::walk::{Walk, walk};
+use super::generation::{FileEntry, Generation};
+use super::view::View;
+use super::walk::{Found, Walk, walk};
 use crate::bytes::decode::Coding;
 use crate::bytes::source::{Access, Source, SourceError, Stamp};
 use crate::error::IndexError;
+
+/// Walks a store.
+///
+/// # Errors
+/// When a directory cannot be read.
+pub fn look(store: &Store) -> Result<Walk, IndexError> {
+    walk(store.root()).map_err(|(path, source)| IndexError::Read { path, source })
+}
 
 /// The files of a store.
 pub struct Files {
     root: PathBuf,
     access: Access,
     walked: Walk,
+    /// Whether files end where the walk says, however long they are by now.
+    cut: bool,
     open: Vec<OnceLock<Source>>,
 }
 
@@ -26,9 +38,33 @@ impl Files {
     /// # Errors
     /// When a directory cannot be read.
     pub fn find(store: &Store) -> Result<Files, IndexError> {
-        let walked = walk(store.root()).map_err(|(path, source)| IndexError::Read { path, source })?;
+        Ok(Files::of(store, look(store)?, false))
+    }
+
+    /// As [`Files::find`], cut back to what a view saw; of what came later only what is indexed already is left.
+    ///
+    /// # Errors
+    /// As [`Files::find`].
+    pub fn find_within(store: &Store, view: &View, known: Option<&Generation>) -> Result<Files, IndexError> {
+        let mut walked = look(store)?;
+        view.cut(&mut walked, known);
+        Ok(Files::of(store, walked, true))
+    }
+
+    /// The files that a generation was made of, without a look at the store.
+    pub fn known(store: &Store, generation: &Generation) -> Files {
+        let found = |entry: &FileEntry| Found {
+            name: entry.name.clone(),
+            coding: Coding::of_name(&entry.name).unwrap_or(Coding::Plain),
+            stamp: entry.stamp,
+        };
+        let files = generation.files.iter().map(found).collect();
+        Files::of(store, Walk { files, ignored: Vec::new() }, true)
+    }
+
+    fn of(store: &Store, walked: Walk, cut: bool) -> Files {
         let open = walked.files.iter().map(|_| OnceLock::new()).collect();
-        Ok(Files { root: store.root().to_path_buf(), access: store.options().access, walked, open })
+        Files { root: store.root().to_path_buf(), access: store.options().access, walked, cut, open }
     }
 
     /// Number of files.
@@ -65,6 +101,11 @@ impl Files {
             return Ok(source);
         }
         let source = Source::open(self.root.join(self.name(file)), self.access)?;
+        let source = match self.coding(file) {
+            // What was appended since the files were found is not there.
+            Coding::Plain if self.cut => source.up_to(self.walked.files[file].stamp.len),
+            _ => source,
+        };
         // Another thread may have been quicker; then its source is the one.
         Ok(self.open[file].get_or_init(|| source))
     }

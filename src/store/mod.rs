@@ -26,6 +26,7 @@ pub mod sealed;
 pub(crate) mod small_world;
 pub mod snapshot;
 mod standing;
+pub mod view;
 pub mod walk;
 
 use std::path::{Path, PathBuf};
@@ -40,6 +41,7 @@ use crate::fhir::Instant;
 use refresh::Trust;
 pub use refresh::Work;
 pub use snapshot::{Index, Snapshot, SnapshotRecord};
+pub use view::View;
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -183,8 +185,33 @@ impl Store {
     /// # Errors
     /// When the store cannot be read as a whole, or the watch says stop.
     pub fn snapshot_watched(&self, as_of: Instant, watch: &Watch) -> Result<(Snapshot, Work), IndexError> {
-        let (index, work) = refresh::refresh(self, Some(&as_of), watch, Trust::Stamps)?;
+        let (index, work) = refresh::refresh(self, Some(&as_of), None, watch, Trust::Stamps)?;
         Ok((Snapshot::new(Arc::new(index), as_of), work))
+    }
+
+    /// What the store holds now: a walk over its names, sizes and times, nothing read.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub fn look(&self) -> Result<View, IndexError> {
+        Ok(View::of(&files::look(self)?))
+    }
+
+    /// Like [`Store::snapshot_watched`], of the bytes that an earlier [`Store::look`] saw: what was appended or came
+    /// since is not part of it, unless somebody else has had it indexed meanwhile. Files replaced since are taken as
+    /// they are now.
+    ///
+    /// # Errors
+    /// As [`Store::snapshot_watched`].
+    pub fn snapshot_of(&self, view: &View, as_of: Instant, watch: &Watch) -> Result<(Snapshot, Work), IndexError> {
+        let (index, work) = refresh::refresh(self, Some(&as_of), Some(view), watch, Trust::Stamps)?;
+        Ok((Snapshot::new(Arc::new(index), as_of), work))
+    }
+
+    /// The index as it was last published, without a look at the store; `None` when there is none that stands, or it
+    /// is being replaced.
+    pub fn last_index(&self) -> Option<Index> {
+        refresh::last(self)
     }
 
     /// Brings the index up to date and opens it, without taking a snapshot.
@@ -192,7 +219,7 @@ impl Store {
     /// # Errors
     /// When the store cannot be read as a whole, or the watch says stop.
     pub fn index(&self, watch: &Watch) -> Result<(Index, Work), IndexError> {
-        refresh::refresh(self, None, watch, Trust::Stamps)
+        refresh::refresh(self, None, None, watch, Trust::Stamps)
     }
 
     /// Like [`Store::index`], but every byte of the index is checked whatever its files' times say, and what is damaged
@@ -201,7 +228,7 @@ impl Store {
     /// # Errors
     /// As [`Store::index`].
     pub fn recheck(&self, watch: &Watch) -> Result<(Index, Work), IndexError> {
-        refresh::refresh(self, None, watch, Trust::Nothing)
+        refresh::refresh(self, None, None, watch, Trust::Nothing)
     }
 
     /// Has the index scan a store file again when it is next brought up to date; the file is named as below the store.

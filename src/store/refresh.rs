@@ -18,6 +18,7 @@ use super::packed::remembered::Remembered;
 use super::scan::{Part, ScanOptions, Span, compressed_spans, plain_spans, scan};
 use super::snapshot::{Index, Snapshot, SnapshotRecord};
 use super::standing::{Standing, stand};
+use super::view::View;
 use super::{Store, Watch};
 use crate::bytes::decode::{Coding, Restart};
 use crate::bytes::source::{Source, Stamp};
@@ -92,6 +93,7 @@ fn load(home: &Home) -> Option<Known> {
 pub fn refresh(
     store: &Store,
     as_of: Option<&Instant>,
+    view: Option<&View>,
     watch: &Watch,
     mut trust: Trust,
 ) -> Result<(Index, Work), IndexError> {
@@ -102,8 +104,12 @@ pub fn refresh(
     let mut work = Work { in_memory, ..Work::default() };
     let mut last_reason = "it changed under every attempt to read it";
     for _ in 0..ATTEMPTS {
-        let files = Files::find(store)?;
-        if let Some(known) = load(&home)
+        let known = load(&home);
+        let files = match view {
+            Some(view) => Files::find_within(store, view, known.as_ref().map(|known| &known.noted))?,
+            None => Files::find(store)?,
+        };
+        if let Some(known) = known
             && unchanged(&files, &known.noted, store.options().validate)
             && let Ok((extents, merged)) = stand(&home, &known.noted, trust).whole()
         {
@@ -210,9 +216,25 @@ fn note(
     }
     Ok(Some(noted))
 }
+
+/// The index as it was last published, without a look at the store; none when there is none that stands.
+pub fn last(store: &Store) -> Option<Index> {
+    // A writer may take the files away that a generation just read names.
+    for _ in 0..ATTEMPTS {
+        let home = Home::directory(&store.index_dir()).ok()?;
+        let known = load(&home)?.noted;
+        let Ok((extents, merged)) = stand(&home, &known, Trust::Stamps).whole() else { continue };
+        let files = Files::known(store, &known);
+        if let Ok(index) = Index::new(known, extents, merged, files, home.is_durable()) {
+            return Some(index);
+        }
+    }
+    None
+}
+
 /// The snapshot of a record: from the index if it still has the extents, else from the store's bytes.
 pub fn again(store: &Store, record: &SnapshotRecord, watch: &Watch) -> Result<(Snapshot, Work), IndexError> {
-    let (index, mut work) = refresh(store, None, watch, Trust::Stamps)?;
+    let (index, mut work) = refresh(store, None, None, watch, Trust::Stamps)?;
     if let Some(snapshot) = Snapshot::of_record(index, record) {
         return Ok((snapshot, work));
     }
