@@ -33,7 +33,7 @@ pub enum Code {
 }
 
 /// One issue.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// How bad it is.
     pub severity: Severity,
@@ -73,6 +73,16 @@ impl Messages {
     pub fn more(&mut self, severity: Severity, code: Code, cause: &'static str, count: u64) {
         if count > 0 {
             self.cause(severity, code, cause).count += count;
+        }
+    }
+
+    /// Adds all of another's.
+    pub fn add(&mut self, other: &Messages) {
+        for cause in &other.causes {
+            for message in &cause.kept {
+                self.push(cause.severity, message.code, cause.name, message.text.clone());
+            }
+            self.more(cause.severity, cause.code, cause.name, cause.count - cause.kept.len() as u64);
         }
     }
 

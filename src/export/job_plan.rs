@@ -95,6 +95,11 @@ pub(super) fn job_plan(plan: &Plan, snapshot: &Snapshot, store: &Store) -> JobPl
         ("--base-url", request.base_url.clone().unwrap_or_default()),
         ("version", env!("CARGO_PKG_VERSION").to_string()),
     ];
+    let mut fields = fields.to_vec();
+    if !request.notes.is_empty() {
+        let notes = serde_json::to_vec(&request.notes).expect("plain data");
+        fields.push(("notes", format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&notes))));
+    }
     let request: BTreeMap<String, String> = fields.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
     let shards = plan.shards.iter().enumerate();
     let shards = shards.map(|(at, shard)| (plan.file_name(at), shard.rows, shard.bytes)).collect();

@@ -9,6 +9,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use super::bitmap::Bitmap;
+pub use super::groups::rows_of;
+use super::groups::{FoundGroup, Unusable, find_group, similar_groups, unusable};
 use super::request::{ExportRequest, Members, Population};
 use crate::bytes::kernels::Kernel;
 use crate::error::{ExportError, IndexError, RequestError};
@@ -18,8 +20,6 @@ use crate::fhir::instant::date_time_span;
 use crate::fhir::{Id, Instant, Reference, ResourceType};
 use crate::limits::{GROUP_DEPTH_MAX, READ_BYTES};
 use crate::observe::{Code, Messages, Severity};
-use crate::store::key;
-use crate::store::layout::{Column, kind};
 use crate::store::merged::Section;
 use crate::store::rows::{row_range, stream_range};
 use crate::store::sealed::Damaged;
@@ -296,36 +296,17 @@ impl Resolver<'_> {
 
     /// Whether a Group can stand for a set of patients (GROUP-09, GROUP-10, readings 5 and 9).
     fn check_head(&mut self, head: &GroupHead, name: &str) -> Result<(), RequestError> {
-        let mut problems = Vec::new();
-        if head.resource_type != Some(ResourceType::GROUP) {
-            let found = head.resource_type.map_or("no resource", |t| t.name());
-            return Err(RequestError::one(format!(
-                "--group: {name} holds {found}, not a Group; give a Group resource"
-            )));
+        let unusable = unusable(head, self.request.members);
+        if head.active == Some(false) && self.request.members == Members::Listed {
+            let text = format!("{name} has active false; it was exported because members are taken as listed");
+            self.messages.push(Severity::Warning, Code::Processing, "group-inactive", text);
         }
-        if let Some(of) = head.group_type.as_deref()
-            && !matches!(of, "person" | "animal")
-        {
-            problems.push(format!(
-                "--group: {name} is a Group of type {of}; only Groups of patients (type person or animal) can be exported"
-            ));
-        }
-        if head.has_characteristic && (head.members == 0 || head.actual == Some(false)) {
-            problems.push(format!(
-                "--group: {name} is defined by characteristics, which are not evaluated here; list its members"
-            ));
-        }
-        if head.active == Some(false) {
-            match self.request.members {
-                Members::Active => problems.push(format!(
-                    "--group: {name} has active false, and --members active refuses it; use --members listed to export it"
-                )),
-                Members::Listed => {
-                    let text = format!("{name} has active false; it was exported because members are taken as listed");
-                    self.messages.push(Severity::Warning, Code::Processing, "group-inactive", text);
-                }
-            }
-        }
+        let advice = |problem: &Unusable| match problem {
+            Unusable::Inactive => "; use --members listed to export it",
+            _ => "",
+        };
+        let problems: Vec<String> =
+            unusable.iter().map(|problem| format!("--group: {name} {problem}{}", advice(problem))).collect();
         if problems.is_empty() { Ok(()) } else { Err(RequestError { problems }) }
     }
 
@@ -348,15 +329,12 @@ impl Resolver<'_> {
             ))
             .into());
         };
-        let mut why = "is not in the store";
-        for (extent, row) in rows_of(self.snapshot, ResourceType::GROUP, &wanted)? {
-            match self.snapshot.state(extent, row, self.snapshot.as_of().as_ref(), ours, &|_| true)? {
-                State::Current => return Ok((extent, row)),
-                State::Future => why = "is not in the store yet at the transactionTime: its lastUpdated is later",
-                State::Deleted => why = "was deleted before the transactionTime",
-                State::Superseded => {}
-            }
-        }
+        let why = match find_group(self.snapshot, &wanted, ours)? {
+            FoundGroup::Current(extent, row) => return Ok((extent, row)),
+            FoundGroup::Future => "is not in the store yet at the transactionTime: its lastUpdated is later",
+            FoundGroup::Deleted => "was deleted before the transactionTime",
+            FoundGroup::Unknown => "is not in the store",
+        };
         Err(unknown(why))
     }
 
@@ -514,55 +492,6 @@ impl Resolver<'_> {
         }
         Ok(())
     }
-}
-
-/// Every visible row of a resource, in no order. The rows and their ids are proven.
-///
-/// # Errors
-/// [`Damaged`] when the index is.
-pub fn rows_of(snapshot: &Snapshot, resource_type: ResourceType, id: &Id) -> Result<Vec<(usize, usize)>, Damaged> {
-    let hash = key::entity_hash(resource_type, id.as_bytes());
-    let mut rows = Vec::new();
-    for extent in snapshot.extents() {
-        let this = &snapshot.index().extents()[extent];
-        if !this.head().has_type(resource_type.index()) {
-            continue;
-        }
-        for reference in this.named(hash)? {
-            let row = (reference & !kind::MASK) as usize;
-            if reference & kind::MASK == kind::ROW
-                && this.row(row)?.type_of(row) == resource_type
-                && this.row_id(row)? == *id
-            {
-                rows.push((extent, row));
-            }
-        }
-    }
-    Ok(rows)
-}
-
-/// Ids of Groups in the store that a person may have meant, nearest first, at most five.
-fn similar_groups(snapshot: &Snapshot, id: &str) -> Result<Vec<String>, Damaged> {
-    let mut near: Vec<(usize, String)> = Vec::new();
-    for extent in snapshot.extents() {
-        let this = &snapshot.index().extents()[extent];
-        if !this.head().has_type(ResourceType::GROUP.index()) {
-            continue;
-        }
-        let columns = this.prove_columns(&[Column::Type, Column::Flags, Column::Id, Column::Heap])?;
-        for row in 0..columns.offset.len() {
-            if columns.type_of(row) == ResourceType::GROUP {
-                let known = columns.id_of(row).to_string();
-                let distance = strsim::damerau_levenshtein(&known.to_lowercase(), &id.to_lowercase());
-                if distance <= 3.max(id.len() / 3) || known.contains(id) || id.contains(&known) {
-                    near.push((distance, known));
-                }
-            }
-        }
-    }
-    near.sort();
-    near.dedup();
-    Ok(near.into_iter().take(5).map(|(_, id)| id).collect())
 }
 
 /// GROUP-04: neither inactive nor outside its period at T. A bound that is no date is taken as not given.

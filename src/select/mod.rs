@@ -5,6 +5,7 @@ pub mod cohort;
 pub mod columns;
 pub mod deletions;
 pub mod filter;
+pub mod groups;
 pub mod postings;
 pub mod request;
 pub mod row_set;

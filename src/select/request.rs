@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::RequestError;
 use crate::fhir::{Instant, ResourceType, compartment};
 use crate::limits::FILE_BYTES_DEFAULT;
+use crate::observe::Message;
 use crate::write::digest::DigestAlgorithm;
 use crate::write::encode::Coding;
 
@@ -127,6 +128,8 @@ pub struct ExportRequest {
     pub base_url: Option<String>,
     /// How rows are selected.
     pub way: Way,
+    /// What was decided while the request was read, for the message files (HDR-06).
+    pub notes: Vec<Message>,
     problems: Vec<String>,
 }
 
@@ -146,6 +149,7 @@ impl ExportRequest {
             digest: DigestAlgorithm::Xxh3,
             base_url: None,
             way: Way::Auto,
+            notes: Vec::new(),
             problems: Vec::new(),
         }
     }

@@ -98,6 +98,9 @@ pub fn sweep<S: Sink>(
         for row in plan.selection.rows[extent].iter() {
             let type_index = columns.resource_type[row] as usize;
             let Some(at) = lanes.iter().position(|lane| lane.type_index == type_index) else { continue };
+            if watch.cancel.load(Relaxed) {
+                return Err(ExportError::Cancelled);
+            }
             let place = Place { extent, row };
             if place < plan.shards[lanes[at].shards[lanes[at].current]].first {
                 continue;

@@ -1,0 +1,304 @@
+//! One run of an export, in parts that a caller may schedule: begin (snapshot, plan, record), write each task, finish
+//! (messages, the last look at the store, the manifest). Tasks may run in any order, at once, and again.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering::Relaxed;
+
+use serde_json::json;
+
+use super::job_plan::{JobPlan, job_plan, same_job};
+use super::{DELETED, ERROR, Existing, ExportOptions, Exported, Moment, check_faults, planned};
+use crate::error::ExportError;
+use crate::fhir::Instant;
+use crate::observe::Messages;
+use crate::plan::Plan;
+use crate::select::ExportRequest;
+use crate::store::{Snapshot, Store, Watch, Work};
+use crate::write::deleted::deleted_lines;
+use crate::write::encode::Encoder;
+use crate::write::generated::{self, write_lines};
+use crate::write::manifest::{Manifest, file_url};
+use crate::write::outcome::outcome_lines;
+use crate::write::record::{Begin, JobDirectory, Receipt};
+use crate::write::shard::sweep;
+use crate::write::sink::{DirSink, Sync};
+use crate::write::status::{Status, StatusFile};
+use crate::write::together::together;
+
+/// A clock, for `status.json` only.
+pub type Clock<'a> = &'a (dyn Fn() -> Instant + std::marker::Sync);
+
+/// An export that has its plan and its record.
+pub struct ExportRun {
+    snapshot: Snapshot,
+    plan: Plan,
+    directory: JobDirectory,
+    sync: Sync,
+    job: JobPlan,
+    /// Shards that are written together, by number.
+    tasks: Vec<Vec<usize>>,
+    /// Files that a former run finished, by name.
+    finished: BTreeMap<String, Receipt>,
+    receipts: Mutex<BTreeMap<usize, Receipt>>,
+    status: Mutex<StatusFile>,
+    deleted: Vec<String>,
+    error: Vec<String>,
+    messages: Messages,
+    work: Work,
+}
+
+impl ExportRun {
+    /// Takes the snapshot, plans, and writes the record; or takes up a record again, with its own moment.
+    ///
+    /// # Errors
+    /// [`ExportError`]: a wrong request, a directory in use, what fails in the store.
+    pub fn begin(
+        store: &Store,
+        request: &ExportRequest,
+        moment: &Moment,
+        options: &ExportOptions<'_>,
+        existing: Existing,
+        watch: &Watch,
+    ) -> Result<ExportRun, ExportError> {
+        request.check()?;
+        let directory = JobDirectory::open(&options.out, options.sync)?;
+        let begin = match existing {
+            Existing::Refuse => Begin::Fresh,
+            Existing::Resume => Begin::Resume,
+            Existing::Force => Begin::Force,
+        };
+        let recorded: Option<JobPlan> = directory.begin(begin)?;
+        let take = || match (&recorded, &moment.view) {
+            (Some(job), _) => store.snapshot_again(&job.snapshot, watch),
+            (None, Some(view)) => store.snapshot_of(view, moment.as_of.clone(), watch),
+            (None, None) => store.snapshot_watched(moment.as_of.clone(), watch),
+        };
+        let (snapshot, work, plan, messages) = planned(store, request, &take, watch)?;
+        check_faults(&plan, options.faults_allowed)?;
+        let job = job_plan(&plan, &snapshot, store);
+        let deleted = deleted_lines(&plan.deletions.listed, snapshot.as_of());
+        let error = outcome_lines(&messages);
+        match &recorded {
+            Some(recorded) => same_job(recorded, &job)?,
+            None => {
+                let mut names: Vec<String> = (0..plan.shards.len()).map(|shard| plan.file_name(shard)).collect();
+                names.extend(generated::file_names(DELETED, &deleted, request));
+                names.extend(generated::file_names(ERROR, &error, request));
+                directory.write_plan(&job, &names)?;
+            }
+        }
+        let finished = match recorded {
+            Some(_) => directory.finished(request.digest)?,
+            None => Vec::new(),
+        };
+        watch.write_total.store(plan.bytes(), Relaxed);
+        watch.files_total.store(plan.shards.len() as u64, Relaxed);
+        let run = ExportRun {
+            tasks: together(&plan, &snapshot),
+            finished: finished.into_iter().map(|receipt| (receipt.file.clone(), receipt)).collect(),
+            receipts: Mutex::default(),
+            status: Mutex::new(status_file(&plan, &snapshot, &job, &directory)),
+            sync: options.sync,
+            snapshot,
+            plan,
+            directory,
+            job,
+            deleted,
+            error,
+            messages,
+            work,
+        };
+        run.tell(options.clock, watch, |_| {});
+        Ok(run)
+    }
+
+    /// How many tasks there are to write.
+    pub fn tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The transactionTime; that of the record if one was taken up.
+    pub fn transaction_time(&self) -> &Instant {
+        self.snapshot.as_of()
+    }
+
+    /// Writes the shards of a task. Shards that are finished are not written again, so a task that failed may be
+    /// tried once more.
+    ///
+    /// # Errors
+    /// [`ExportError`]; nothing half-written stands under a name of a file.
+    ///
+    /// # Panics
+    /// When there is no such task.
+    pub fn write(&self, task: usize, clock: Clock<'_>, watch: &Watch) -> Result<(), ExportError> {
+        let plan = &self.plan;
+        let shards = &self.tasks[task];
+        let left: Vec<usize> = shards
+            .iter()
+            .copied()
+            .filter(|shard| {
+                let mut receipts = self.receipts.lock().expect("no panic under it");
+                if receipts.contains_key(shard) {
+                    return false;
+                }
+                // What a former run finished.
+                let Some(receipt) = self.finished.get(&plan.file_name(*shard)) else { return true };
+                watch.write_done.fetch_add(plan.shards[*shard].bytes, Relaxed);
+                watch.files_done.fetch_add(1, Relaxed);
+                receipts.insert(*shard, receipt.clone());
+                false
+            })
+            .collect();
+        self.tell(clock, watch, |_| {});
+        let threads = rayon::current_num_threads();
+        let mut open = |shard: usize| {
+            let name = plan.file_name(shard);
+            let sink = DirSink::new(self.directory.path(), self.sync);
+            // All files together hold about a block for each thread.
+            let blocks = if shards.len() > 1 { 1 } else { threads.div_ceil(self.tasks.len().min(threads)) };
+            let encoder = Encoder::begin(sink, &name, plan.request.coding, plan.request.digest, blocks);
+            encoder.map(Some).map_err(|error| self.failed(&name, error))
+        };
+        let mut close = |shard: usize, receipt: Receipt| {
+            self.directory.record(&receipt).map_err(|error| self.failed(&receipt.file, error))?;
+            self.receipts.lock().expect("no panic under it").insert(shard, receipt);
+            watch.files_done.fetch_add(1, Relaxed);
+            self.tell(clock, watch, |_| {});
+            Ok(())
+        };
+        let failed = |name: &str, error| self.failed(name, error);
+        sweep(plan, &self.snapshot, &left, watch, &mut open, &mut close, &failed)
+    }
+
+    /// Writes deleted and error files, and publishes, once every task is written.
+    ///
+    /// # Errors
+    /// [`ExportError::Index`] when the store was changed under the run, [`ExportError::Cancelled`],
+    /// [`ExportError::Write`].
+    ///
+    /// # Panics
+    /// When a task has not been written.
+    pub fn finish(&self, clock: Clock<'_>, watch: &Watch) -> Result<Exported, ExportError> {
+        let output: Vec<Receipt> = self.receipts.lock().expect("no panic under it").values().cloned().collect();
+        assert_eq!(output.len(), self.plan.shards.len(), "every task is written before a run is finished");
+        let deleted = self.generated(DELETED, "Bundle", &self.deleted)?;
+        let error = self.generated(ERROR, "OperationOutcome", &self.error)?;
+        // The last look at the store: what was read must be what the snapshot was taken of (CONS-08).
+        self.snapshot.index().verify_unchanged()?;
+        if watch.cancel.load(Relaxed) {
+            return Err(ExportError::Cancelled);
+        }
+        let manifest = Manifest::assemble(
+            self.snapshot.as_of(),
+            self.plan.request.canonical(self.plan.cohort.group_id.as_deref()),
+            &self.base_url(),
+            &output,
+            &deleted,
+            &error,
+            self.extension(),
+        );
+        self.directory.publish(&manifest.to_bytes()).map_err(|error| self.failed("manifest.json", error))?;
+        self.tell(clock, watch, |status| status.succeed(&manifest));
+        Ok(Exported {
+            manifest_path: self.directory.path().join("manifest.json"),
+            manifest,
+            files: output.into_iter().chain(deleted).chain(error).collect(),
+            ledger: *self.plan.ledger(),
+            worst: self.messages.worst(),
+            messages: self.messages.counts(),
+            index: self.work.clone(),
+            resumed_files: self.finished.len(),
+            transaction_time: self.snapshot.as_of().clone(),
+            members_listed: self.plan.cohort.listed,
+            members_found: self.plan.cohort.members.count() as u64,
+            ignored: self.snapshot.index().ignored().to_vec(),
+        })
+    }
+
+    /// Tells in `status.json` that the run has ended without success.
+    pub fn fail(&self, error: &ExportError, clock: Clock<'_>) {
+        let state = if matches!(error, ExportError::Cancelled) { Status::Cancelled } else { Status::Failed };
+        let mut status = self.status.lock().expect("no panic under it");
+        status.end(state);
+        status.write(clock()).ok();
+    }
+
+    /// Writes generated lines as size-bounded files. They are few and made anew by a resumed run.
+    fn generated(
+        &self,
+        stem: &str,
+        resource_type: &'static str,
+        lines: &[String],
+    ) -> Result<Vec<Receipt>, ExportError> {
+        let sink = || DirSink::new(self.directory.path(), self.sync);
+        let receipts = write_lines(stem, resource_type, lines, &self.plan.request, &sink)
+            .map_err(|(name, error)| self.failed(&name, error))?;
+        for receipt in &receipts {
+            if !self.finished.contains_key(&receipt.file) {
+                self.directory.record(receipt).map_err(|error| self.failed(&receipt.file, error))?;
+            }
+        }
+        Ok(receipts)
+    }
+
+    fn failed(&self, name: &str, source: std::io::Error) -> ExportError {
+        ExportError::Write { directory: self.directory.path().to_path_buf(), name: name.to_string(), source }
+    }
+
+    fn base_url(&self) -> String {
+        match &self.plan.request.base_url {
+            Some(base) => base.clone(),
+            None => file_url(self.directory.path()),
+        }
+    }
+
+    /// Updates `status.json`, at most once a second. A status that cannot be written costs nobody an export.
+    fn tell(&self, clock: Clock<'_>, watch: &Watch, change: impl FnOnce(&mut StatusFile)) {
+        let mut status = self.status.lock().expect("no panic under it");
+        status.complete(watch.files_done.load(Relaxed));
+        change(&mut status);
+        status.write(clock()).ok();
+    }
+
+    /// The root extension of the manifest: snapshot, policies, ledger (MANIFEST-14, MANIFEST-17, reading 10).
+    fn extension(&self) -> serde_json::Value {
+        let request = &self.plan.request;
+        let generation = self.snapshot.index().generation();
+        let known_since = generation.birth.map(|ticks| Instant { ticks, rest: Box::default() }.to_string());
+        json!({
+            "planId": self.job.plan_id,
+            "snapshot": self.plan.snapshot_id,
+            "software": concat!("outpour ", env!("CARGO_PKG_VERSION")),
+            "policies": {
+                "members": request.members,
+                "context": "none",
+                "fhirBases": request.fhir_bases,
+                "late": request.late,
+                "lateKnownSince": known_since,
+                "missingLastUpdated": request.missing_last_updated,
+                "validate": generation.validate,
+                "maxFileBytes": request.bounds.file_bytes,
+                "maxFileResources": request.bounds.file_resources,
+                "compress": request.coding,
+            },
+            "ledger": self.plan.ledger(),
+        })
+    }
+}
+
+fn status_file(plan: &Plan, snapshot: &Snapshot, job: &JobPlan, directory: &JobDirectory) -> StatusFile {
+    StatusFile::new(
+        directory.path(),
+        &job.plan_id,
+        snapshot.as_of().clone(),
+        plan.request.canonical(plan.cohort.group_id.as_deref()),
+        plan.rows(),
+        plan.shards.len() as u64,
+    )
+}
