@@ -6,6 +6,7 @@
 
 pub mod columns;
 pub mod decode;
+pub mod disk;
 pub mod guard;
 pub mod hash;
 pub mod kernels;

@@ -1,2 +1,16 @@
 //! Jobs: exports that outlive whoever asked for them. States and their transitions, records on the disk, the queue
 //! that gives clients their turns, expiry and the reaper. Nothing here knows HTTP, a clock or an async runtime.
+//!
+//! A job is a record (`<records>/<id>.json`, replaced as a whole and synced before anything is said of it) and a
+//! directory (`<files>/<id>/`, with the output directory of an export in `out/`). The record decides: a directory
+//! without one is swept away when the service starts, and whatever a crash interrupts is done again from the record.
+
+pub mod engine;
+pub mod record;
+pub mod state;
+mod turns;
+mod work;
+
+pub use engine::{Accepted, Engine, EngineOptions, FileView, Found, JobView, Limits, OpenError, Refused};
+pub use record::{Asked, Failure, FileRecord, JobRecord, Kind, Requested, Whose};
+pub use state::State;

@@ -385,7 +385,8 @@ pub enum State {
 }
 
 impl Snapshot {
-    pub(super) fn new(index: Arc<Index>, as_of: Instant) -> Snapshot {
+    /// Everything that an index holds, as of an instant.
+    pub fn new(index: Arc<Index>, as_of: Instant) -> Snapshot {
         let visible = vec![true; index.extent_count()].into();
         Snapshot { index, as_of, visible }
     }

@@ -1,0 +1,632 @@
+//! The job engine: takes kick-offs, gives workers their turns, answers what became of a job, deletes, expires.
+//!
+//! Everything that must survive a crash is in a record before anybody is told of it. What is in memory is an index over
+//! the records, and the work under way; `work` holds what the threads do.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use super::record::{Asked, FORMAT, GROUP_FILE, JobRecord, Records};
+use super::state::State;
+use super::turns::{Turns, Waiting};
+use super::work::{self, Stage};
+use crate::bytes::disk::disk_space;
+use crate::bytes::private::{create_private, private_directory};
+use crate::bytes::source::Stamp;
+use crate::error::IndexError;
+use crate::export::FaultsAllowed;
+use crate::fhir::Instant;
+use crate::fhir::instant::TICKS_PER_SECOND;
+use crate::store::{Index, Snapshot, Store, View, Watch, generation};
+use crate::write::record::replace_file;
+use crate::write::sink::{Sync, sync_directory};
+
+/// Bounds of what the engine takes on.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Jobs of one client that may wait or run (KICK-12).
+    pub active_per_client: usize,
+    /// Jobs that may wait or run.
+    pub active: usize,
+    /// Times that a shard is tried.
+    pub attempts: u32,
+    /// How long an expired job is remembered, in seconds (STATUS-13).
+    pub remembered_seconds: u64,
+    /// Share of the disk, in hundredths, from which on no job is taken (EXPIRE-03).
+    pub disk_high_water: u8,
+    /// More faulty lines than this fail a job (CONS-10).
+    pub faults_allowed: Option<FaultsAllowed>,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            active_per_client: 10,
+            active: 100,
+            attempts: 3,
+            remembered_seconds: 24 * 3600,
+            disk_high_water: 95,
+            faults_allowed: None,
+        }
+    }
+}
+
+/// How an engine is opened.
+pub struct EngineOptions {
+    /// The store.
+    pub store: Store,
+    /// Directory of the records.
+    pub records: PathBuf,
+    /// Directory of the jobs' directories.
+    pub files: PathBuf,
+    /// Threads that work.
+    pub threads: usize,
+    /// Bounds.
+    pub limits: Limits,
+    /// Whether records and files are synced before anybody is told of them.
+    pub sync: Sync,
+    /// The time.
+    pub clock: Box<dyn Fn() -> Instant + Send + std::marker::Sync>,
+    /// Random bytes, from a source fit for secrets.
+    pub random: Box<dyn Fn() -> [u8; 16] + Send + std::marker::Sync>,
+}
+
+/// An engine cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A directory cannot be used.
+    #[error("cannot use {}: {source}; make it writable, or choose another place with --data or --jobs", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Another process has it.
+    #[error("another outpour serves from {}; stop it, or choose another --data", path.display())]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The index cannot be kept.
+    #[error("the index directory {} cannot be written: a service needs an index that lasts; give a writable --index-dir", path.display())]
+    Index {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Threads cannot be started.
+    #[error("cannot start threads: {0}")]
+    Threads(String),
+}
+
+/// A kick-off that was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The job.
+    pub id: String,
+    /// Its transactionTime.
+    pub transaction_time: Instant,
+}
+
+/// A kick-off that was not taken. No job was made (KICK-10).
+#[derive(Debug)]
+pub enum Refused {
+    /// The client has as many active jobs as it may; so many.
+    ClientBusy(usize),
+    /// There are as many active jobs as there may be.
+    Busy,
+    /// The disk of the files, or of the records, is too full: used hundredths.
+    DiskFull(u8),
+    /// The service is stopping.
+    Stopping,
+    /// The record cannot be written.
+    Unwritable(std::io::Error),
+}
+
+/// What became of a job.
+pub enum Found {
+    /// It is there.
+    Job(JobView),
+    /// It was, and its files are gone.
+    Expired,
+    /// Nobody knows it, or not by this client on this mount.
+    Unknown,
+}
+
+/// A job as its owner may see it.
+#[derive(Clone)]
+pub struct JobView {
+    /// Its record.
+    pub record: Arc<JobRecord>,
+    /// How much is done, in hundredths; 100 only when it has ended.
+    pub percent: u8,
+    /// Seconds that it may still take, as far as that can be told.
+    pub seconds_left: Option<u64>,
+}
+
+/// A file of a finished job.
+#[derive(Clone)]
+pub struct FileView {
+    /// The job.
+    pub record: Arc<JobRecord>,
+    /// Its number among the record's files.
+    pub at: usize,
+    /// Where it lies.
+    pub path: PathBuf,
+}
+
+/// A job in memory.
+pub(super) struct Job {
+    pub id: String,
+    pub client: String,
+    pub record: Mutex<Arc<JobRecord>>,
+    /// Set under the lock of the record; then the record is not written any more.
+    pub deleted: AtomicBool,
+    pub watch: Watch,
+    pub percent: AtomicU64,
+    /// It has begun anew once because the index was damaged.
+    pub mended: AtomicBool,
+    /// When work on it began, in this process.
+    pub begun: Mutex<Option<Instant>>,
+    pub stage: Mutex<Stage>,
+}
+
+impl Waiting for Job {
+    fn client(&self) -> &str {
+        &self.client
+    }
+}
+
+impl Job {
+    fn new(record: JobRecord) -> Arc<Job> {
+        Arc::new(Job {
+            id: record.id.clone(),
+            client: record.client.clone(),
+            record: Mutex::new(Arc::new(record)),
+            deleted: AtomicBool::new(false),
+            watch: Watch::default(),
+            percent: AtomicU64::new(0),
+            mended: AtomicBool::new(false),
+            begun: Mutex::new(None),
+            stage: Mutex::new(Stage::Waiting),
+        })
+    }
+
+    pub fn record(&self) -> Arc<JobRecord> {
+        self.record.lock().expect("no panic under it").clone()
+    }
+}
+
+/// What the engine knows, in memory.
+#[derive(Default)]
+pub(super) struct Table {
+    pub jobs: HashMap<String, Arc<Job>>,
+    /// File ids: whose, and which.
+    pub files: HashMap<String, (Arc<Job>, usize)>,
+    pub turns: Turns<Job>,
+    /// A job is being prepared: others wait, for they would wait for the index's lock.
+    pub preparing: bool,
+    /// Kick-offs that are being made durable, by client.
+    coming: HashMap<String, usize>,
+    /// Directories to remove.
+    pub trash: Vec<PathBuf>,
+    pub stopping: bool,
+}
+
+pub(super) struct Inner {
+    pub options: EngineOptions,
+    pub records: Records,
+    pub pool: rayon::ThreadPool,
+    pub table: Mutex<Table>,
+    /// Told when there may be something to do.
+    pub wake: Condvar,
+    /// The greatest T given out, in ticks.
+    last_t: Mutex<i64>,
+    index: Mutex<Option<(Stamp, Arc<Index>)>>,
+    indexing: Mutex<Indexing>,
+    indexed: Condvar,
+    _lock: File,
+}
+
+/// Runs of the indexer.
+#[derive(Default)]
+struct Indexing {
+    running: bool,
+    /// Somebody asked while it was running.
+    again: bool,
+    ended: u64,
+}
+
+fn run_indexer(inner: &Arc<Inner>) {
+    loop {
+        let done = inner.pool.install(|| inner.options.store.index(&Watch::default()));
+        if let Err(error) = done {
+            tracing::error!(%error, "the store cannot be indexed");
+        }
+        let mut indexing = inner.indexing.lock().expect("no panic under it");
+        indexing.ended += 1;
+        inner.indexed.notify_all();
+        if !std::mem::take(&mut indexing.again) {
+            indexing.running = false;
+            return;
+        }
+    }
+}
+
+/// The job engine. Dropping it stops it, see [`Engine::stop`].
+pub struct Engine {
+    inner: Arc<Inner>,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+}
+
+impl Inner {
+    pub fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().expect("no panic under it")
+    }
+
+    pub fn now(&self) -> Instant {
+        (self.options.clock)()
+    }
+
+    /// An id that cannot be guessed: 128 random bits (KICK-14).
+    pub fn new_id(&self) -> String {
+        format!("{:032x}", u128::from_le_bytes((self.options.random)()))
+    }
+
+    /// The directory of a job.
+    pub fn directory(&self, id: &str) -> PathBuf {
+        self.options.files.join(id)
+    }
+
+    /// Changes a job's record, durably, unless the job was deleted meanwhile. Tells whether it was done.
+    pub fn change(&self, job: &Job, change: impl FnOnce(&mut JobRecord)) -> std::io::Result<bool> {
+        let mut held = job.record.lock().expect("no panic under it");
+        if job.deleted.load(Relaxed) {
+            return Ok(false);
+        }
+        let mut record = (**held).clone();
+        change(&mut record);
+        self.records.write(&record)?;
+        *held = Arc::new(record);
+        Ok(true)
+    }
+}
+
+impl Engine {
+    /// Opens the directories, takes up what was left unfinished, and starts to work.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(options: EngineOptions) -> Result<Engine, OpenError> {
+        let failed = |path: &PathBuf| {
+            let path = path.clone();
+            move |source| OpenError::Directory { path, source }
+        };
+        private_directory(&options.files).map_err(failed(&options.files))?;
+        let records = Records::open(&options.records, options.sync).map_err(failed(&options.records))?;
+        let lock = create_private(&options.records.join(".lock")).map_err(failed(&options.records))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Err(OpenError::Busy { path: options.records.clone() }),
+            Err(std::fs::TryLockError::Error(source)) => {
+                return Err(OpenError::Directory { path: options.records.clone(), source });
+            }
+        }
+        let index_dir = options.store.index_dir();
+        if private_directory(&index_dir).and_then(|()| create_private(&index_dir.join("lock")).map(drop)).is_err() {
+            return Err(OpenError::Index { path: index_dir });
+        }
+        let threads = options.threads.max(1);
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|at| format!("outpour-{at}"))
+            .build()
+            .map_err(|error| OpenError::Threads(error.to_string()))?;
+        let listed = records.list().map_err(failed(&options.records))?;
+        let mut table = Table::default();
+        let mut last_t = options.store.latest_snapshot().map_or(i64::MIN, |last| last.ticks);
+        let mut keep: Vec<String> = listed.unreadable.iter().map(|(id, _)| id.clone()).collect();
+        for (id, reason) in &listed.unreadable {
+            tracing::error!(job = id, reason, "the record of a job cannot be read; it is left as it is");
+        }
+        for record in listed.records {
+            last_t = last_t.max(Instant::parse(&record.transaction_time).map_or(i64::MIN, |at| at.ticks));
+            if record.state != State::Expired {
+                keep.push(record.id.clone());
+            }
+            let job = Job::new(record);
+            let record = job.record();
+            table.files.extend(record.files.iter().enumerate().map(|(at, file)| (file.id.clone(), (job.clone(), at))));
+            if record.state.is_active() {
+                tracing::info!(job = job.id, "a job is taken up again");
+                table.turns.push(job.clone());
+            }
+            table.jobs.insert(job.id.clone(), job);
+        }
+        // A clock that ran ahead by more than a day is not followed.
+        let now = (options.clock)().ticks;
+        if last_t > now.saturating_add(24 * 3600 * TICKS_PER_SECOND) {
+            last_t = now;
+        }
+        for entry in std::fs::read_dir(&options.files).map_err(failed(&options.files))?.flatten() {
+            if !keep.iter().any(|id| entry.file_name().to_str() == Some(id)) {
+                table.trash.push(entry.path());
+            }
+        }
+        let inner = Arc::new(Inner {
+            options,
+            records,
+            pool,
+            table: Mutex::new(table),
+            wake: Condvar::new(),
+            last_t: Mutex::new(last_t),
+            index: Mutex::new(None),
+            indexing: Mutex::default(),
+            indexed: Condvar::new(),
+            _lock: lock,
+        });
+        // What a crash left behind is gone before the first question is answered.
+        work::reap(&inner);
+        let engine = Engine { inner, threads: Mutex::default() };
+        engine.start(threads.max(2))?;
+        Ok(engine)
+    }
+
+    fn start(&self, workers: usize) -> Result<(), OpenError> {
+        let mut threads = self.threads.lock().expect("no panic under it");
+        for at in 0..workers + 1 {
+            let inner = self.inner.clone();
+            let (name, body): (_, fn(&Arc<Inner>)) = match at {
+                0 => ("outpour-reaper".to_string(), work::reaper),
+                at => (format!("outpour-job-{at}"), work::worker),
+            };
+            let thread = std::thread::Builder::new().name(name).spawn(move || body(&inner));
+            threads.push(thread.map_err(|error| OpenError::Threads(error.to_string()))?);
+        }
+        Ok(())
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.inner.options.store
+    }
+
+    /// Takes a kick-off. When this returns, the job outlives a crash (KICK-13).
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn kick_off(&self, asked: Asked) -> Result<Accepted, Refused> {
+        let inner = &self.inner;
+        let limits = &inner.options.limits;
+        for place in [&inner.options.files, &inner.options.records] {
+            let used = disk_space(place).map_err(Refused::Unwritable)?.used_hundredths();
+            if used >= limits.disk_high_water {
+                return Err(Refused::DiskFull(used));
+            }
+        }
+        {
+            let mut table = inner.table();
+            if table.stopping {
+                return Err(Refused::Stopping);
+            }
+            let coming: usize = table.coming.values().sum();
+            let own = table.turns.iter().filter(|job| job.client == asked.client).count()
+                + table.coming.get(&asked.client).copied().unwrap_or(0);
+            if own >= limits.active_per_client {
+                return Err(Refused::ClientBusy(own));
+            }
+            if table.turns.iter().count() + coming >= limits.active {
+                return Err(Refused::Busy);
+            }
+            *table.coming.entry(asked.client.clone()).or_default() += 1;
+        }
+        let client = asked.client.clone();
+        let made = self.make_durable(asked);
+        let mut table = inner.table();
+        let coming = table.coming.get_mut(&client).expect("counted above");
+        *coming -= 1;
+        if *coming == 0 {
+            table.coming.remove(&client);
+        }
+        let record = made.map_err(Refused::Unwritable)?;
+        let transaction_time = Instant::parse(&record.transaction_time).expect("written here");
+        let accepted = Accepted { id: record.id.clone(), transaction_time };
+        let job = Job::new(record);
+        table.jobs.insert(job.id.clone(), job.clone());
+        table.turns.push(job);
+        drop(table);
+        inner.wake.notify_all();
+        Ok(accepted)
+    }
+
+    fn make_durable(&self, asked: Asked) -> std::io::Result<JobRecord> {
+        let inner = &self.inner;
+        let (id, now) = (inner.new_id(), inner.now());
+        if let Some(group) = &asked.group {
+            let directory = inner.directory(&id);
+            private_directory(&directory)?;
+            replace_file(&directory.join(GROUP_FILE), group, inner.options.sync)?;
+            if inner.options.sync == Sync::Yes {
+                sync_directory(&inner.options.files)?;
+            }
+        }
+        let record = JobRecord {
+            format: FORMAT,
+            id,
+            mount: asked.mount,
+            client: asked.client,
+            url: asked.url,
+            request: asked.request,
+            transaction_time: self.transaction_time(&now).to_string(),
+            view: Some(asked.view),
+            state: State::Queued,
+            accepted: now.to_string(),
+            ended: None,
+            keep_seconds: asked.keep_seconds,
+            expires: None,
+            failure: None,
+            files: Vec::new(),
+            extension: serde_json::Map::new(),
+        };
+        inner.records.write(&record)?;
+        Ok(record)
+    }
+
+    /// T of a job that is accepted now: the time, but never before the last T given (CONS-06).
+    fn transaction_time(&self, now: &Instant) -> Instant {
+        let mut last = self.inner.last_t.lock().expect("no panic under it");
+        *last = (*last).max(now.ticks);
+        Instant { ticks: *last, rest: Box::default() }
+    }
+
+    /// What became of a job, for its client on its mount; others learn nothing (DIALECT-01, STATUS-15).
+    pub fn find(&self, id: &str, mount: &str, client: &str) -> Found {
+        let Some(job) = self.job(id, mount, client) else { return Found::Unknown };
+        let record = job.record();
+        if record.state == State::Expired || self.is_over(&record) {
+            return Found::Expired;
+        }
+        let percent = if record.state.is_active() { work::percent(&job) } else { 100 };
+        let begun = job.begun.lock().expect("no panic under it").clone();
+        let seconds_left = begun.filter(|_| percent > 0).map(|begun| {
+            let taken = (self.inner.now().ticks - begun.ticks).max(0) as f64 / TICKS_PER_SECOND as f64;
+            (taken * f64::from(100 - percent) / f64::from(percent)).ceil() as u64
+        });
+        Found::Job(JobView { record, percent, seconds_left })
+    }
+
+    /// Whether a job's time is over, whether or not the reaper has come by.
+    fn is_over(&self, record: &JobRecord) -> bool {
+        !record.state.is_active() && record.expiry().is_some_and(|expiry| expiry <= self.inner.now())
+    }
+
+    fn job(&self, id: &str, mount: &str, client: &str) -> Option<Arc<Job>> {
+        let job = self.inner.table().jobs.get(id).cloned()?;
+        let record = job.record();
+        (record.mount == mount && record.client == client).then_some(job)
+    }
+
+    /// A file of a finished job (FILE-20); `Err` when it was there once and has expired.
+    ///
+    /// # Errors
+    /// When the job has expired.
+    #[allow(clippy::result_unit_err, reason = "there is one way to fail, and it has no details")]
+    pub fn file(&self, id: &str, mount: &str) -> Result<Option<FileView>, ()> {
+        let Some((job, at)) = self.inner.table().files.get(id).cloned() else { return Ok(None) };
+        let record = job.record();
+        if record.mount != mount {
+            return Ok(None);
+        }
+        if record.state == State::Expired || self.is_over(&record) {
+            return Err(());
+        }
+        let path = self.inner.directory(&job.id).join(work::OUT).join(&record.files[at].receipt.file);
+        Ok(Some(FileView { record, at, path }))
+    }
+
+    /// Deletes a job, whatever its state: from now on nobody knows it, its work ends at the next piece, its files go.
+    /// Tells whether there was one (DELETE-01…05).
+    ///
+    /// # Errors
+    /// When its record cannot be removed; then it is still there.
+    pub fn delete(&self, id: &str, mount: &str, client: &str) -> std::io::Result<bool> {
+        let inner = &self.inner;
+        let Some(job) = self.job(id, mount, client) else { return Ok(false) };
+        {
+            let record = job.record.lock().expect("no panic under it");
+            if job.deleted.load(Relaxed) || record.state == State::Expired {
+                return Ok(false);
+            }
+            inner.records.remove(id)?;
+            job.deleted.store(true, Relaxed);
+        }
+        job.watch.cancel.store(true, Relaxed);
+        let mut table = inner.table();
+        work::forget(&mut table, &job);
+        if !job.stage.lock().expect("no panic under it").is_busy() {
+            table.trash.push(inner.directory(id));
+        }
+        drop(table);
+        inner.wake.notify_all();
+        Ok(true)
+    }
+
+    /// What an export of now would see, by the index as it was last published; `None` while there is none.
+    pub fn snapshot_now(&self) -> Option<Snapshot> {
+        let inner = &self.inner;
+        let path = self.store().index_dir().join(generation::FILE);
+        let stamp = Stamp::of_metadata(&std::fs::metadata(path).ok()?);
+        let mut held = inner.index.lock().expect("no panic under it");
+        let index = match &*held {
+            Some((known, index)) if *known == stamp => index.clone(),
+            _ => {
+                let index = Arc::new(self.store().last_index()?);
+                *held = Some((stamp, index.clone()));
+                index
+            }
+        };
+        Some(Snapshot::new(index, inner.now()))
+    }
+
+    /// What the store holds now (see [`Store::look`]).
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub fn look(&self) -> Result<View, IndexError> {
+        self.store().look()
+    }
+
+    /// Has the store's new bytes indexed, beginning after this call, and waits for that, but not longer than `most`.
+    /// Tells whether it is done. Must not be called from an async thread.
+    pub fn index_and_wait(&self, most: Duration) -> bool {
+        let inner = &self.inner;
+        let mut indexing = inner.indexing.lock().expect("no panic under it");
+        // A run under way may have looked before the bytes came.
+        let wanted = indexing.ended + 1 + u64::from(indexing.running);
+        if !indexing.running {
+            indexing.running = true;
+            let inner = inner.clone();
+            std::thread::spawn(move || run_indexer(&inner));
+        } else {
+            indexing.again = true;
+        }
+        let (indexing, _) = inner
+            .indexed
+            .wait_timeout_while(indexing, most, |indexing| indexing.ended < wanted)
+            .expect("no panic under it");
+        indexing.ended >= wanted
+    }
+
+    /// Jobs that wait or run.
+    pub fn active(&self) -> usize {
+        self.inner.table().turns.iter().count()
+    }
+
+    /// Expires and removes what is due now, as the reaper does by itself.
+    pub fn reap(&self) {
+        work::reap(&self.inner);
+    }
+
+    /// Stops: work ends at its next piece and is taken up again by the next engine on the same directories.
+    pub fn stop(&self) {
+        {
+            let mut table = self.inner.table();
+            table.stopping = true;
+            table.turns.iter().for_each(|job| job.watch.cancel.store(true, Relaxed));
+        }
+        self.inner.wake.notify_all();
+        for thread in self.threads.lock().expect("no panic under it").drain(..) {
+            thread.join().ok();
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

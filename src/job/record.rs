@@ -1,0 +1,291 @@
+//! The record of a job, and the directory that keeps the records.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::state::State;
+use crate::bytes::private::private_directory;
+use crate::fhir::Instant;
+use crate::observe::Message;
+use crate::select::{Bounds, ExportRequest, Late, Members, MissingLastUpdated};
+use crate::store::View;
+use crate::write::digest::DigestAlgorithm;
+use crate::write::encode::Coding;
+use crate::write::record::{Receipt, replace_file};
+use crate::write::sink::{Sync, sync_directory};
+
+/// Name of the file in a job's directory that holds the Group it was asked for, when that is not in the store.
+pub const GROUP_FILE: &str = "group.ndjson";
+
+/// Whose records a job exports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Whose {
+    /// Everything in the store.
+    System,
+    /// Every patient.
+    AllPatients,
+    /// A Group of the store.
+    StoreGroup(String),
+    /// A Group that the job's directory holds, as it was at kick-off.
+    OwnGroup(String),
+}
+
+/// What a job exports, as normalised at kick-off (PARAM-09).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Requested {
+    /// Whose records.
+    pub whose: Whose,
+    /// `_type`, sorted; empty for all.
+    pub types: Vec<String>,
+    /// `_since`, every digit.
+    pub since: Option<String>,
+    /// `_until`, every digit.
+    pub until: Option<String>,
+    /// How Group members are read.
+    pub members: Members,
+    /// Bases that are ours.
+    pub fhir_bases: Vec<String>,
+    /// Late rows.
+    pub late: Late,
+    /// Undated rows.
+    pub missing_last_updated: MissingLastUpdated,
+    /// Bounds of a file.
+    pub bounds: Bounds,
+    /// Coding of stored files.
+    pub coding: Coding,
+    /// Digest over each file.
+    pub digest: DigestAlgorithm,
+    /// What was decided while the request was read.
+    pub notes: Vec<Message>,
+}
+
+impl Requested {
+    /// The request for the engine; `directory` is the job's.
+    pub fn to_request(&self, directory: &Path) -> ExportRequest {
+        let mut request = match &self.whose {
+            Whose::System => ExportRequest::system(),
+            Whose::AllPatients => ExportRequest::all_patients(),
+            Whose::StoreGroup(id) => ExportRequest::group(id.clone()),
+            Whose::OwnGroup(_) => ExportRequest::group_file(directory.join(GROUP_FILE)),
+        };
+        request = request.types(&self.types);
+        if let Some(since) = &self.since {
+            request = request.since(since);
+        }
+        if let Some(until) = &self.until {
+            request = request.until(until);
+        }
+        ExportRequest {
+            members: self.members,
+            fhir_bases: self.fhir_bases.clone(),
+            late: self.late,
+            missing_last_updated: self.missing_last_updated,
+            bounds: self.bounds,
+            coding: self.coding,
+            digest: self.digest,
+            notes: self.notes.clone(),
+            ..request
+        }
+    }
+}
+
+/// A kick-off that has passed every check.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The mount that it came to; no other shows the job (DIALECT-01).
+    pub mount: String,
+    /// Who asked.
+    pub client: String,
+    /// The kick-off URL, verbatim (MANIFEST-02).
+    pub url: String,
+    /// What is exported.
+    pub request: Requested,
+    /// The Group as it is now, for [`Whose::OwnGroup`].
+    pub group: Option<Vec<u8>>,
+    /// What the store held when it was asked.
+    pub view: View,
+    /// How long its files are kept once it has ended, in seconds; `None` for ever.
+    pub keep_seconds: Option<u64>,
+}
+
+/// Which list of the manifest a file stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Kind {
+    Output,
+    Deleted,
+    Error,
+}
+
+/// A file of a finished job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// What the world knows it by: 32 hexadecimal digits, random (FILE-20).
+    pub id: String,
+    /// Its list in the manifest.
+    pub kind: Kind,
+    /// Name in the output directory, type, rows, bytes, digest.
+    pub receipt: Receipt,
+}
+
+/// Why a job failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// For the client: no path of the host, nothing of the data.
+    pub reason: String,
+    /// For the operator.
+    pub detail: String,
+}
+
+/// Everything that is known of a job. Instants are written as FHIR instants.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobRecord {
+    /// Version of this format.
+    pub format: u32,
+    /// 32 hexadecimal digits, random (KICK-14).
+    pub id: String,
+    /// The mount.
+    pub mount: String,
+    /// Who asked.
+    pub client: String,
+    /// The kick-off URL, verbatim.
+    pub url: String,
+    /// What is exported.
+    pub request: Requested,
+    /// T.
+    pub transaction_time: String,
+    /// What the store held at kick-off; none once the job has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub view: Option<View>,
+    /// Its state.
+    pub state: State,
+    /// When it was accepted.
+    pub accepted: String,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
+    /// How long its files are kept once it has ended, in seconds; `None` for ever.
+    pub keep_seconds: Option<u64>,
+    /// When its files go, or, once they have gone, when it is forgotten; `None` for never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// Its files, in the manifest's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileRecord>,
+    /// Root extensions of the manifest.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub extension: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Version of the format of records.
+pub const FORMAT: u32 = 1;
+
+impl JobRecord {
+    /// Changes the state.
+    ///
+    /// # Panics
+    /// When there is no such transition: that is a mistake of the program's.
+    pub fn become_(&mut self, next: State) {
+        assert!(self.state.may_become(next), "job {}: {:?} cannot become {next:?}", self.id, self.state);
+        self.state = next;
+    }
+
+    /// When its files go, or it is forgotten.
+    pub fn expiry(&self) -> Option<Instant> {
+        self.expires.as_deref().and_then(Instant::parse)
+    }
+}
+
+/// The directory of records.
+pub struct Records {
+    directory: PathBuf,
+    sync: Sync,
+}
+
+/// What lies in the directory of records.
+pub struct Listed {
+    /// Records that can be read.
+    pub records: Vec<JobRecord>,
+    /// Ids of records that cannot, and why; their jobs' files are left alone.
+    pub unreadable: Vec<(String, String)>,
+}
+
+impl Records {
+    /// Opens the directory, which is made if it is not there.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn open(directory: &Path, sync: Sync) -> io::Result<Records> {
+        private_directory(directory)?;
+        Ok(Records { directory: directory.to_path_buf(), sync })
+    }
+
+    fn path(&self, id: &str) -> PathBuf {
+        self.directory.join(format!("{id}.json"))
+    }
+
+    /// Writes a record: when this returns, it outlives a loss of power.
+    ///
+    /// # Errors
+    /// When it cannot be written; the one before then still stands.
+    pub fn write(&self, record: &JobRecord) -> io::Result<()> {
+        let bytes = serde_json::to_vec(record).expect("a record is plain data");
+        replace_file(&self.path(&record.id), &bytes, self.sync)
+    }
+
+    /// Forgets a record, for good.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove(&self, id: &str) -> io::Result<()> {
+        match std::fs::remove_file(self.path(id)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
+        match self.sync {
+            Sync::Yes => sync_directory(&self.directory),
+            Sync::No => Ok(()),
+        }
+    }
+
+    /// Reads all records; what an interrupted write left is removed.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn list(&self) -> io::Result<Listed> {
+        let mut listed = Listed { records: Vec::new(), unreadable: Vec::new() };
+        for entry in std::fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if name.starts_with('.') && name.ends_with(".json.part") {
+                std::fs::remove_file(entry.path())?;
+                continue;
+            }
+            let Some(id) = name.strip_suffix(".json") else { continue };
+            let read = || {
+                let bytes = std::fs::read(entry.path()).map_err(|error| error.to_string())?;
+                let record: JobRecord = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+                match (record.format, record.id == id) {
+                    (FORMAT, true) => Ok(record),
+                    (FORMAT, false) => Err(format!("it is the record of {}", record.id)),
+                    (other, _) => Err(format!("it has format {other}; this version knows {FORMAT}")),
+                }
+            };
+            match read() {
+                Ok(record) => listed.records.push(record),
+                Err(reason) => listed.unreadable.push((id.to_string(), reason)),
+            }
+        }
+        listed.records.sort_by(|a, b| (&a.accepted, &a.id).cmp(&(&b.accepted, &b.id)));
+        Ok(listed)
+    }
+}

@@ -1,0 +1,53 @@
+//! The states of a job and the ways between them.
+
+use serde::{Deserialize, Serialize};
+
+/// State of a job. What is not here has no record: a job that was deleted is forgotten at once (STATUS-12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Accepted and durable; no work was done yet.
+    Queued,
+    /// It has its plan, or had it before a restart.
+    Running,
+    /// Its manifest is published and its files can be fetched.
+    Complete,
+    /// It has ended without a manifest; the record says why.
+    Failed,
+    /// Its time is over and its files are gone; remembered for a while (STATUS-13).
+    Expired,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [State; 5] = [State::Queued, State::Running, State::Complete, State::Failed, State::Expired];
+
+    /// Whether a job may go from this state to another. Going on after a restart is no transition.
+    pub fn may_become(self, next: State) -> bool {
+        use State::{Complete, Expired, Failed, Queued, Running};
+        matches!((self, next), (Queued, Running | Failed) | (Running, Complete | Failed) | (Complete | Failed, Expired))
+    }
+
+    /// Whether it takes part in the queue.
+    pub fn is_active(self) -> bool {
+        matches!(self, State::Queued | State::Running)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No way leads back, and every job can come to an end.
+    #[test]
+    fn transitions() {
+        for from in State::ALL {
+            for to in State::ALL.into_iter().filter(|to| from.may_become(*to)) {
+                assert!(!to.may_become(from), "{from:?} {to:?}");
+                assert!(from != to);
+            }
+            assert_eq!(from.is_active(), from.may_become(State::Failed), "{from:?}");
+        }
+        assert!(State::ALL.into_iter().all(|to| !State::Expired.may_become(to)));
+    }
+}

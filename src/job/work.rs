@@ -1,0 +1,453 @@
+//! What the engine's threads do: workers prepare, write and finish jobs by turns; the reaper expires and removes.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::engine::{Inner, Job, Table};
+use super::record::{Failure, FileRecord, JobRecord, Kind};
+use super::state::State;
+use crate::error::{ExportError, IndexError};
+use crate::export::{Existing, ExportOptions, ExportRun, Exported, Moment, recover};
+use crate::fhir::Instant;
+use crate::fhir::instant::TICKS_PER_SECOND;
+
+/// Name of the output directory in a job's directory.
+pub const OUT: &str = "out";
+/// How long the reaper sleeps when nothing is due, at most.
+const REAPER_SECONDS: u64 = 30;
+
+/// How far a job has come, in memory.
+pub enum Stage {
+    /// Nothing is being done.
+    Waiting,
+    /// A worker takes its snapshot and plans.
+    Preparing,
+    /// Workers write its tasks.
+    Writing {
+        /// The run.
+        run: Arc<ExportRun>,
+        /// Tasks to write, and how often each was tried.
+        pending: Vec<(usize, u32)>,
+        /// Tasks being written.
+        busy: usize,
+        /// Why the job is to fail once nobody is at work on it.
+        failed: Option<ExportError>,
+    },
+    /// A worker publishes it.
+    Finishing,
+    /// Nothing will be done any more.
+    Ended,
+}
+
+impl Stage {
+    /// Whether a worker is at it.
+    pub fn is_busy(&self) -> bool {
+        match self {
+            Stage::Preparing | Stage::Finishing => true,
+            Stage::Writing { busy, .. } => *busy > 0,
+            Stage::Waiting | Stage::Ended => false,
+        }
+    }
+}
+
+/// A turn.
+enum Turn {
+    Prepare(Arc<Job>),
+    Write(Arc<Job>, Arc<ExportRun>, usize, u32),
+    Finish(Arc<Job>, Arc<ExportRun>),
+}
+
+/// A worker's life.
+pub fn worker(inner: &Arc<Inner>) {
+    let mut table = inner.table();
+    loop {
+        if table.stopping {
+            return;
+        }
+        let Some(turn) = next_turn(&mut table) else {
+            table = inner.wake.wait(table).expect("no panic under it");
+            continue;
+        };
+        drop(table);
+        match turn {
+            Turn::Prepare(job) => prepare(inner, &job),
+            Turn::Write(job, run, task, tried) => write(inner, &job, run, task, tried),
+            Turn::Finish(job, run) => finish(inner, &job, run),
+        }
+        table = inner.table();
+    }
+}
+
+fn next_turn(table: &mut Table) -> Option<Turn> {
+    let Table { turns, preparing, .. } = table;
+    turns.next(|job| {
+        let mut stage = job.stage.lock().expect("no panic under it");
+        match &mut *stage {
+            Stage::Waiting if !*preparing => {
+                *stage = Stage::Preparing;
+                *preparing = true;
+                Some(Turn::Prepare(job.clone()))
+            }
+            Stage::Writing { run, pending, busy, failed } => {
+                if let (None, Some((task, tried))) = (&failed, pending.pop()) {
+                    *busy += 1;
+                    return Some(Turn::Write(job.clone(), run.clone(), task, tried));
+                }
+                if *busy > 0 || !pending.is_empty() {
+                    return None;
+                }
+                let run = run.clone();
+                *stage = Stage::Finishing;
+                Some(Turn::Finish(job.clone(), run))
+            }
+            _ => None,
+        }
+    })
+}
+
+/// Runs work on the pool. A panic is the job's failure, not the service's.
+fn guarded<T: Send>(
+    inner: &Inner,
+    work: impl FnOnce() -> Result<T, ExportError> + Send,
+) -> Result<T, Option<ExportError>> {
+    catch_unwind(AssertUnwindSafe(|| inner.pool.install(work))).map_err(|_| None)?.map_err(Some)
+}
+
+fn options<'a>(inner: &'a Inner, out: &Path) -> ExportOptions<'a> {
+    ExportOptions {
+        out: out.to_path_buf(),
+        existing: Existing::Resume,
+        sync: inner.options.sync,
+        faults_allowed: inner.options.limits.faults_allowed,
+        clock: &*inner.options.clock,
+    }
+}
+
+fn prepare(inner: &Arc<Inner>, job: &Arc<Job>) {
+    let record = job.record();
+    let directory = inner.directory(&job.id);
+    *job.begun.lock().expect("no panic under it") = Some(inner.now());
+    let begin = || {
+        let options = options(inner, &directory.join(OUT));
+        let as_of = Instant::parse(&record.transaction_time).expect("a record holds what was written");
+        let moment = Moment { as_of, view: record.view.clone() };
+        let request = record.request.to_request(&directory);
+        let store = &inner.options.store;
+        let begin = |existing| ExportRun::begin(store, &request, &moment, &options, existing, &job.watch);
+        match begin(Existing::Resume) {
+            // What was begun cannot be gone on with (by another version of outpour, say): it begins anew, with its T.
+            // Nobody was told of any of its files yet.
+            Err(ExportError::Differs { .. } | ExportError::Record(_)) => begin(Existing::Force),
+            Err(error) => match recover(store, &error, &job.watch)? {
+                Some(_) => begin(Existing::Force),
+                None => Err(error),
+            },
+            begun => begun,
+        }
+    };
+    let begun = guarded(inner, begin);
+    let failed = match begun {
+        Ok(run) => {
+            let pending = (0..run.tasks()).rev().map(|task| (task, 0)).collect();
+            let noted = match record.state {
+                State::Queued => inner.change(job, |record| record.become_(State::Running)),
+                _ => Ok(true),
+            };
+            let stage = Stage::Writing { run: Arc::new(run), pending, busy: 0, failed: None };
+            *job.stage.lock().expect("no panic under it") = stage;
+            noted.err().map(|error| Some(unwritable(inner, error)))
+        }
+        Err(error) => {
+            *job.stage.lock().expect("no panic under it") = Stage::Waiting;
+            Some(error)
+        }
+    };
+    let mut table = inner.table();
+    table.preparing = false;
+    let parked = table.stopping;
+    let gone = job.deleted.load(Relaxed);
+    drop(table);
+    match failed {
+        _ if gone => leave(inner, job),
+        Some(error) if !parked => fail(inner, job, error),
+        _ => {}
+    }
+    inner.wake.notify_all();
+}
+
+fn write(inner: &Arc<Inner>, job: &Arc<Job>, run: Arc<ExportRun>, task: usize, tried: u32) {
+    let done = guarded(inner, || run.write(task, &*inner.options.clock, &job.watch));
+    // A run holds the lock of its directory: nobody may hold one that the stage does not.
+    drop(run);
+    let mut over = None;
+    {
+        let mut stage = job.stage.lock().expect("no panic under it");
+        let Stage::Writing { pending, busy, failed, .. } = &mut *stage else { return };
+        *busy -= 1;
+        let stopped = job.watch.cancel.load(Relaxed);
+        match done {
+            Ok(()) => {}
+            Err(_) if stopped => pending.push((task, tried)),
+            Err(error) => {
+                let again = tried + 1 < inner.options.limits.attempts && error.as_ref().is_some_and(may_pass);
+                let detail = error.as_ref().map_or("a panic".to_string(), ToString::to_string);
+                tracing::warn!(job = job.id, task, tried, again, detail, "a shard could not be written");
+                match (again, error) {
+                    // Behind the others: what was wrong may have passed by then.
+                    (true, _) => pending.insert(0, (task, tried + 1)),
+                    (false, Some(error)) => *failed = Some(error),
+                    (false, None) => *failed = Some(ExportError::Cancelled),
+                }
+            }
+        }
+        if *busy == 0
+            && !stopped
+            && let Some(error) = failed.take()
+        {
+            // Nobody takes a turn of it while it is mended.
+            if let Stage::Writing { run, .. } = std::mem::replace(&mut *stage, Stage::Preparing) {
+                run.fail(&error, &*inner.options.clock);
+            }
+            over = Some(error);
+        }
+    }
+    if let Some(error) = over {
+        mend(inner, job, error);
+    } else if job.deleted.load(Relaxed) {
+        leave(inner, job);
+    }
+    inner.wake.notify_all();
+}
+
+/// Whether trying once more may help.
+fn may_pass(error: &ExportError) -> bool {
+    !matches!(
+        error,
+        ExportError::Index(IndexError::Damaged { .. }) | ExportError::Frame { .. } | ExportError::Torn { .. }
+    )
+}
+
+/// A job whose index or packed file was found damaged begins anew, once; others fail. No run of it is left.
+fn mend(inner: &Arc<Inner>, job: &Arc<Job>, error: ExportError) {
+    let first = !job.mended.swap(true, Relaxed);
+    let recovered =
+        first && matches!(guarded(inner, || recover(&inner.options.store, &error, &job.watch)), Ok(Some(_)));
+    if recovered {
+        tracing::warn!(job = job.id, %error, "the index was mended; the job begins anew");
+        std::fs::remove_dir_all(inner.directory(&job.id).join(OUT)).ok();
+        job.watch.write_done.store(0, Relaxed);
+        job.watch.files_done.store(0, Relaxed);
+    }
+    *job.stage.lock().expect("no panic under it") = Stage::Waiting;
+    if job.deleted.load(Relaxed) {
+        leave(inner, job);
+    } else if !recovered {
+        fail(inner, job, Some(error));
+    }
+}
+
+fn finish(inner: &Arc<Inner>, job: &Arc<Job>, run: Arc<ExportRun>) {
+    let done = guarded(inner, || run.finish(&*inner.options.clock, &job.watch));
+    drop(run);
+    let ended = match done {
+        Ok(exported) => complete(inner, job, &exported).map_err(|error| Some(unwritable(inner, error))),
+        Err(error) => Err(error),
+    };
+    let stopped = job.watch.cancel.load(Relaxed);
+    match ended {
+        Err(Some(error)) if !stopped => mend(inner, job, error),
+        ended => {
+            *job.stage.lock().expect("no panic under it") = if stopped { Stage::Waiting } else { Stage::Ended };
+            if job.deleted.load(Relaxed) {
+                leave(inner, job);
+            } else if ended.is_err() && !stopped {
+                fail(inner, job, None);
+            }
+        }
+    }
+    inner.wake.notify_all();
+}
+
+fn complete(inner: &Inner, job: &Arc<Job>, exported: &Exported) -> std::io::Result<()> {
+    let kind = |name: &str| match name.split('/').next() {
+        Some("deleted") => Kind::Deleted,
+        Some("error") => Kind::Error,
+        _ => Kind::Output,
+    };
+    let file = |receipt: &crate::write::record::Receipt| FileRecord {
+        id: inner.new_id(),
+        kind: kind(&receipt.file),
+        receipt: receipt.clone(),
+    };
+    let files: Vec<FileRecord> = exported.files.iter().map(file).collect();
+    let changed = inner.change(job, |record| {
+        record.become_(State::Complete);
+        record.files = files;
+        record.extension = exported.manifest.extension.clone();
+        end(record, inner.now());
+    })?;
+    if changed {
+        let record = job.record();
+        let mut table = inner.table();
+        table.files.extend(record.files.iter().enumerate().map(|(at, file)| (file.id.clone(), (job.clone(), at))));
+        table.turns.remove(job);
+        tracing::info!(job = job.id, files = record.files.len(), "a job is complete");
+    }
+    Ok(())
+}
+
+/// What all ends of a job have in common.
+fn end(record: &mut JobRecord, now: Instant) {
+    record.view = None;
+    record.expires = record.keep_seconds.map(|seconds| later(&now, seconds).to_string());
+    record.ended = Some(now.to_string());
+}
+
+fn later(at: &Instant, seconds: u64) -> Instant {
+    let ticks = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(TICKS_PER_SECOND);
+    Instant { ticks: at.ticks.saturating_add(ticks), rest: Box::default() }
+}
+
+/// Ends a job without success; no error stands for a panic.
+fn fail(inner: &Inner, job: &Arc<Job>, error: Option<ExportError>) {
+    let detail = error.as_ref().map_or("a worker panicked".to_string(), ToString::to_string);
+    let reason = error.as_ref().map_or("the service failed; its operator finds the cause in the log", public_reason);
+    tracing::error!(job = job.id, detail, "a job failed");
+    let failure = Failure { reason: reason.to_string(), detail };
+    let changed = inner.change(job, |record| {
+        record.become_(State::Failed);
+        record.failure = Some(failure);
+        end(record, inner.now());
+    });
+    if let Err(error) = changed {
+        // It stays active on the disk, and is tried again by the next service on this directory.
+        tracing::error!(job = job.id, %error, "the record of a failed job cannot be written");
+        let mut held = job.record.lock().expect("no panic under it");
+        let mut record = (**held).clone();
+        record.state = State::Failed;
+        record.failure =
+            Some(Failure { reason: public_reason(&ExportError::Cancelled).to_string(), detail: error.to_string() });
+        *held = Arc::new(record);
+    }
+    *job.stage.lock().expect("no panic under it") = Stage::Ended;
+    inner.table().turns.remove(job);
+}
+
+/// What a client may know of an error: no path of the host, nothing of the data.
+fn public_reason(error: &ExportError) -> &'static str {
+    match error {
+        ExportError::Request(_) => {
+            "what was asked for cannot be exported any more: the Group is gone or cannot stand for patients"
+        }
+        ExportError::Faults { .. } => "the store holds more faulty lines than this service allows",
+        ExportError::Index(IndexError::Changed { .. }) | ExportError::Torn { .. } => {
+            "a file of the store was changed in place while it was read; ask again"
+        }
+        ExportError::Index(_) | ExportError::Decode(_) | ExportError::Frame { .. } => {
+            "the store cannot be read as a whole; its operator finds the cause in the log"
+        }
+        ExportError::Write { .. } | ExportError::Record(_) => {
+            "an output file cannot be written; the operator finds the cause in the log"
+        }
+        ExportError::Differs { .. } | ExportError::Cancelled => {
+            "the service failed; its operator finds the cause in the log"
+        }
+    }
+}
+
+fn unwritable(inner: &Inner, source: std::io::Error) -> ExportError {
+    ExportError::Write { directory: inner.options.records.clone(), name: "the record of the job".to_string(), source }
+}
+
+/// The last to leave a deleted job has its directory removed.
+fn leave(inner: &Inner, job: &Arc<Job>) {
+    let mut stage = job.stage.lock().expect("no panic under it");
+    if !stage.is_busy() {
+        *stage = Stage::Ended;
+        drop(stage);
+        inner.table().trash.push(inner.directory(&job.id));
+    }
+}
+
+/// Takes a job out of what the engine knows.
+pub fn forget(table: &mut Table, job: &Arc<Job>) {
+    table.turns.remove(job);
+    table.jobs.remove(&job.id);
+    table.files.retain(|_, (owner, _)| !Arc::ptr_eq(owner, job));
+}
+
+/// How much of a job is done, in hundredths, never less than was told before and never all.
+pub fn percent(job: &Job) -> u8 {
+    let watch = &job.watch;
+    let share = |done: u64, total: u64| if total == 0 { 0.0 } else { (done as f64 / total as f64).min(1.0) };
+    let (scan, write) = (watch.scan_total.load(Relaxed), watch.write_total.load(Relaxed));
+    let scanned = share(watch.scan_done.load(Relaxed), scan);
+    let written = share(watch.write_done.load(Relaxed), write);
+    // Indexing new bytes is the first half of a job that has any.
+    let done = if scan > 0 { scanned * 50.0 + written * 50.0 } else { written * 100.0 };
+    let now = (done as u64).min(99);
+    now.max(job.percent.fetch_max(now, Relaxed)) as u8
+}
+
+/// The reaper's life.
+pub fn reaper(inner: &Arc<Inner>) {
+    loop {
+        reap(inner);
+        let table = inner.table();
+        if table.stopping {
+            return;
+        }
+        if table.trash.is_empty() {
+            let next = table.jobs.values().filter_map(|job| job.record().expiry()).map(|at| at.ticks).min();
+            let left = next.map_or(i64::MAX, |ticks| ticks.saturating_sub(inner.now().ticks)).max(0);
+            let left = Duration::from_millis((left / (TICKS_PER_SECOND / 1000)) as u64 + 1);
+            drop(inner.wake.wait_timeout(table, left.min(Duration::from_secs(REAPER_SECONDS))));
+        }
+    }
+}
+
+/// Expires and forgets what is due, then removes directories. A download under way keeps its file (DELETE-06).
+pub fn reap(inner: &Inner) {
+    let now = inner.now();
+    let jobs: Vec<Arc<Job>> = inner.table().jobs.values().cloned().collect();
+    for job in jobs {
+        let record = job.record();
+        if record.expiry().is_none_or(|expiry| expiry > now) || record.state.is_active() {
+            continue;
+        }
+        let done = match record.state {
+            State::Expired => inner.records.remove(&job.id).map(|()| forget(&mut inner.table(), &job)),
+            _ => expire(inner, &job, &now),
+        };
+        if let Err(error) = done {
+            tracing::error!(job = job.id, %error, "the record of a job that is over cannot be changed");
+        }
+    }
+    let trash = std::mem::take(&mut inner.table().trash);
+    for path in trash {
+        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::error!(%error, path = %path.display(), "what a job left cannot be removed");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn expire(inner: &Inner, job: &Arc<Job>, now: &Instant) -> std::io::Result<()> {
+    let remembered = inner.options.limits.remembered_seconds;
+    let changed = inner.change(job, |record| {
+        record.become_(State::Expired);
+        record.expires = Some(later(now, remembered).to_string());
+        record.extension.clear();
+    })?;
+    if changed {
+        tracing::info!(job = job.id, "a job has expired");
+        inner.table().trash.push(inner.directory(&job.id));
+    }
+    Ok(())
+}
