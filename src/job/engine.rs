@@ -3,25 +3,24 @@
 //! Everything that must survive a crash is in a record before anybody is told of it. What is in memory is an index over
 //! the records, and the work under way; `work` holds what the threads do.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
+use super::indexer::Indexer;
 use super::record::{Asked, FORMAT, GROUP_FILE, JobRecord, Records};
 use super::state::State;
-use super::turns::{Turns, Waiting};
-use super::work::{self, Stage};
+use super::table::{Job, Table};
+use super::work;
 use crate::bytes::disk::disk_space;
 use crate::bytes::private::{create_private, private_directory};
-use crate::bytes::source::Stamp;
 use crate::error::IndexError;
 use crate::export::FaultsAllowed;
 use crate::fhir::Instant;
 use crate::fhir::instant::TICKS_PER_SECOND;
-use crate::store::{Index, Snapshot, Store, View, Watch, generation};
+use crate::store::{Snapshot, Store, View, Watch};
 use crate::write::record::replace_file;
 use crate::write::sink::{Sync, sync_directory};
 
@@ -159,64 +158,6 @@ pub struct FileView {
     pub path: PathBuf,
 }
 
-/// A job in memory.
-pub(super) struct Job {
-    pub id: String,
-    pub client: String,
-    pub record: Mutex<Arc<JobRecord>>,
-    /// Set under the lock of the record; then the record is not written any more.
-    pub deleted: AtomicBool,
-    pub watch: Watch,
-    pub percent: AtomicU64,
-    /// It has begun anew once because the index was damaged.
-    pub mended: AtomicBool,
-    /// When work on it began, in this process.
-    pub begun: Mutex<Option<Instant>>,
-    pub stage: Mutex<Stage>,
-}
-
-impl Waiting for Job {
-    fn client(&self) -> &str {
-        &self.client
-    }
-}
-
-impl Job {
-    fn new(record: JobRecord) -> Arc<Job> {
-        Arc::new(Job {
-            id: record.id.clone(),
-            client: record.client.clone(),
-            record: Mutex::new(Arc::new(record)),
-            deleted: AtomicBool::new(false),
-            watch: Watch::default(),
-            percent: AtomicU64::new(0),
-            mended: AtomicBool::new(false),
-            begun: Mutex::new(None),
-            stage: Mutex::new(Stage::Waiting),
-        })
-    }
-
-    pub fn record(&self) -> Arc<JobRecord> {
-        self.record.lock().expect("no panic under it").clone()
-    }
-}
-
-/// What the engine knows, in memory.
-#[derive(Default)]
-pub(super) struct Table {
-    pub jobs: HashMap<String, Arc<Job>>,
-    /// File ids: whose, and which.
-    pub files: HashMap<String, (Arc<Job>, usize)>,
-    pub turns: Turns<Job>,
-    /// A job is being prepared: others wait, for they would wait for the index's lock.
-    pub preparing: bool,
-    /// Kick-offs that are being made durable, by client.
-    coming: HashMap<String, usize>,
-    /// Directories to remove.
-    pub trash: Vec<PathBuf>,
-    pub stopping: bool,
-}
-
 pub(super) struct Inner {
     pub options: EngineOptions,
     pub records: Records,
@@ -226,35 +167,8 @@ pub(super) struct Inner {
     pub wake: Condvar,
     /// The greatest T given out, in ticks.
     last_t: Mutex<i64>,
-    index: Mutex<Option<(Stamp, Arc<Index>)>>,
-    indexing: Mutex<Indexing>,
-    indexed: Condvar,
+    indexer: Indexer,
     _lock: File,
-}
-
-/// Runs of the indexer.
-#[derive(Default)]
-struct Indexing {
-    running: bool,
-    /// Somebody asked while it was running.
-    again: bool,
-    ended: u64,
-}
-
-fn run_indexer(inner: &Arc<Inner>) {
-    loop {
-        let done = inner.pool.install(|| inner.options.store.index(&Watch::default()));
-        if let Err(error) = done {
-            tracing::error!(%error, "the store cannot be indexed");
-        }
-        let mut indexing = inner.indexing.lock().expect("no panic under it");
-        indexing.ended += 1;
-        inner.indexed.notify_all();
-        if !std::mem::take(&mut indexing.again) {
-            indexing.running = false;
-            return;
-        }
-    }
 }
 
 /// The job engine. Dropping it stops it, see [`Engine::stop`].
@@ -364,9 +278,7 @@ impl Engine {
             table: Mutex::new(table),
             wake: Condvar::new(),
             last_t: Mutex::new(last_t),
-            index: Mutex::new(None),
-            indexing: Mutex::default(),
-            indexed: Condvar::new(),
+            indexer: Indexer::default(),
             _lock: lock,
         });
         // What a crash left behind is gone before the first question is answered.
@@ -557,19 +469,7 @@ impl Engine {
 
     /// What an export of now would see, by the index as it was last published; `None` while there is none.
     pub fn snapshot_now(&self) -> Option<Snapshot> {
-        let inner = &self.inner;
-        let path = self.store().index_dir().join(generation::FILE);
-        let stamp = Stamp::of_metadata(&std::fs::metadata(path).ok()?);
-        let mut held = inner.index.lock().expect("no panic under it");
-        let index = match &*held {
-            Some((known, index)) if *known == stamp => index.clone(),
-            _ => {
-                let index = Arc::new(self.store().last_index()?);
-                *held = Some((stamp, index.clone()));
-                index
-            }
-        };
-        Some(Snapshot::new(index, inner.now()))
+        Some(Snapshot::new(self.inner.indexer.last(self.store())?, self.inner.now()))
     }
 
     /// What the store holds now (see [`Store::look`]).
@@ -583,22 +483,13 @@ impl Engine {
     /// Has the store's new bytes indexed, beginning after this call, and waits for that, but not longer than `most`.
     /// Tells whether it is done. Must not be called from an async thread.
     pub fn index_and_wait(&self, most: Duration) -> bool {
-        let inner = &self.inner;
-        let mut indexing = inner.indexing.lock().expect("no panic under it");
-        // A run under way may have looked before the bytes came.
-        let wanted = indexing.ended + 1 + u64::from(indexing.running);
-        if !indexing.running {
-            indexing.running = true;
-            let inner = inner.clone();
-            std::thread::spawn(move || run_indexer(&inner));
-        } else {
-            indexing.again = true;
-        }
-        let (indexing, _) = inner
-            .indexed
-            .wait_timeout_while(indexing, most, |indexing| indexing.ended < wanted)
-            .expect("no panic under it");
-        indexing.ended >= wanted
+        let inner = self.inner.clone();
+        self.inner.indexer.run_and_wait(most, move || {
+            let done = inner.pool.install(|| inner.options.store.index(&Watch::default()));
+            if let Err(error) = done {
+                tracing::error!(%error, "the store cannot be indexed");
+            }
+        })
     }
 
     /// Jobs that wait or run.

@@ -6,11 +6,16 @@
 //! without one is swept away when the service starts, and whatever a crash interrupts is done again from the record.
 
 pub mod engine;
+mod indexer;
 pub mod record;
 pub mod state;
+mod table;
 mod turns;
 mod work;
 
 pub use engine::{Accepted, Engine, EngineOptions, FileView, Found, JobView, Limits, OpenError, Refused};
 pub use record::{Asked, Failure, FileRecord, JobRecord, Kind, Requested, Whose};
 pub use state::State;
+
+#[cfg(test)]
+mod tests;

@@ -79,17 +79,15 @@ impl Requested {
         if let Some(until) = &self.until {
             request = request.until(until);
         }
-        ExportRequest {
-            members: self.members,
-            fhir_bases: self.fhir_bases.clone(),
-            late: self.late,
-            missing_last_updated: self.missing_last_updated,
-            bounds: self.bounds,
-            coding: self.coding,
-            digest: self.digest,
-            notes: self.notes.clone(),
-            ..request
-        }
+        request.members = self.members;
+        request.fhir_bases = self.fhir_bases.clone();
+        request.late = self.late;
+        request.missing_last_updated = self.missing_last_updated;
+        request.bounds = self.bounds;
+        request.coding = self.coding;
+        request.digest = self.digest;
+        request.notes = self.notes.clone();
+        request
     }
 }
 

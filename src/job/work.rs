@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::engine::{Inner, Job, Table};
+use super::engine::Inner;
 use super::record::{Failure, FileRecord, JobRecord, Kind};
 use super::state::State;
+use super::table::{Job, Table};
 use crate::error::{ExportError, IndexError};
 use crate::export::{Existing, ExportOptions, ExportRun, Exported, Moment, recover};
 use crate::fhir::Instant;
