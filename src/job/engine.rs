@@ -436,7 +436,8 @@ impl Engine {
         if record.state == State::Expired || self.is_over(&record) {
             return Err(());
         }
-        let path = self.inner.directory(&job.id).join(work::OUT).join(&record.files[at].receipt.file);
+        let Some(file) = record.files.get(at) else { return Ok(None) };
+        let path = self.inner.directory(&job.id).join(work::OUT).join(&file.receipt.file);
         Ok(Some(FileView { record, at, path }))
     }
 

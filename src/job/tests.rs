@@ -223,9 +223,12 @@ fn a_deleted_job_leaves_nothing() {
         assert!(engine.delete(&id, "ig", "a").unwrap());
         assert!(matches!(engine.find(&id, "ig", "a"), Found::Unknown));
         assert!(!engine.delete(&id, "ig", "a").unwrap(), "DELETE-04");
-        let begun = std::time::Instant::now();
-        wait("an empty directory", || world.left().is_empty().then_some(()));
-        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        let mut looks = 0;
+        wait("an empty directory", || {
+            looks += 1;
+            world.left().is_empty().then_some(())
+        });
+        assert!(looks < 200, "within a second");
         assert_eq!(engine.active(), 0);
     }
 }

@@ -284,20 +284,24 @@ fn complete(inner: &Inner, job: &Arc<Job>, exported: &Exported) -> std::io::Resu
         receipt: receipt.clone(),
     };
     let files: Vec<FileRecord> = exported.files.iter().map(file).collect();
+    // Whoever reads of a file in the record finds it; before, nobody knows its name.
+    let ids = files.iter().enumerate().map(|(at, file)| (file.id.clone(), (job.clone(), at)));
+    inner.table().files.extend(ids);
     let changed = inner.change(job, |record| {
         record.become_(State::Complete);
         record.files = files;
         record.extension = exported.manifest.extension.clone();
         end(record, inner.now());
-    })?;
-    if changed {
-        let record = job.record();
-        let mut table = inner.table();
-        table.files.extend(record.files.iter().enumerate().map(|(at, file)| (file.id.clone(), (job.clone(), at))));
-        table.turns.remove(job);
-        tracing::info!(job = job.id, files = record.files.len(), "a job is complete");
+    });
+    let mut table = inner.table();
+    match changed {
+        Ok(true) => {
+            table.turns.remove(job);
+            tracing::info!(job = job.id, files = exported.files.len(), "a job is complete");
+        }
+        _ => table.files.retain(|_, (owner, _)| !Arc::ptr_eq(owner, job)),
     }
-    Ok(())
+    changed.map(drop)
 }
 
 /// What all ends of a job have in common.
