@@ -1,0 +1,255 @@
+//! Kick-off: everything that can be checked is checked, then a job is made durable, then the answer goes out (KICK-11,
+//! KICK-13). No export work is done here (KICK-15).
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse;
+
+use super::app::App;
+use super::auth::Principal;
+use super::config::HeaderPolicy;
+use super::http::accept::Accept;
+use super::http::prefer::Prefer;
+use super::http::query::Query;
+use super::kickoff::{self, Asked, Level};
+use super::mount::Mount;
+use super::outcome::{FHIR_JSON, Issue, IssueType, Refusal, informational};
+use crate::bytes::kernels::Kernel;
+use crate::extract::group::{GroupHead, GroupReader, Member};
+use crate::fhir::Id;
+use crate::job::groups::{Found, Groups};
+use crate::job::{Refused, Whose};
+use crate::limits::READ_BYTES;
+use crate::select::groups::{Unusable, group_head, unusable};
+
+/// Seconds after which a client that has too many jobs may ask again.
+const BUSY_SECONDS: u64 = 10;
+
+/// Answers a kick-off. `query` and `url` are as they were received. Blocks: it syncs a record.
+pub fn kick_off(
+    app: &App,
+    mount: &Mount,
+    principal: &Principal,
+    level: &Level,
+    query: Option<&str>,
+    headers: &HeaderMap,
+    url: String,
+) -> Response<Body> {
+    match try_kick_off(app, mount, principal, level, query, headers, url) {
+        Ok(response) => response,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+fn try_kick_off(
+    app: &App,
+    mount: &Mount,
+    principal: &Principal,
+    level: &Level,
+    query: Option<&str>,
+    headers: &HeaderMap,
+    url: String,
+) -> Result<Response<Body>, Refusal> {
+    let prefer = Prefer::of(headers);
+    let asked = read(mount, level, query, headers, &prefer, app)?;
+    allow(principal, level, &asked)?;
+    let view = app.engine.look().map_err(|error| unreadable(&error))?;
+    let (whose, group) = match level {
+        Level::System => (Whose::System, None),
+        Level::Patient => (Whose::AllPatients, None),
+        Level::Group(id) => {
+            let found = find_group(app, mount, id, &view)?;
+            check_group(&found, mount, id)?;
+            match found {
+                Found::Book(group) => (Whose::OwnGroup(id.clone()), Some(group)),
+                _ => (Whose::StoreGroup(id.clone()), None),
+            }
+        }
+    };
+    let notes = asked.notes.len();
+    let job = crate::job::Asked {
+        mount: mount.name.to_string(),
+        client: principal.client.clone(),
+        url,
+        request: mount.request(whose, &asked),
+        group,
+        view,
+        keep_seconds: mount.keep_seconds,
+    };
+    let accepted = app.engine.kick_off(job).map_err(refused)?;
+    tracing::info!(job = accepted.id, client = principal.client, mount = mount.name, "a job was accepted");
+    let location = mount.status_url(&accepted.id);
+    let mut text = format!("the export was accepted, as of {}; its state is at {location}", accepted.transaction_time);
+    if notes > 0 {
+        text += &format!("; {notes} parts of the request were ignored, see the messages of the export");
+    }
+    let mut response = informational(StatusCode::ACCEPTED, text);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LOCATION, HeaderValue::from_str(&location).expect("a URL of ours"));
+    let applied = if notes > 0 { "respond-async, handling=lenient" } else { "respond-async" };
+    headers.insert("preference-applied", HeaderValue::from_static(applied));
+    Ok(response)
+}
+
+/// What can be told from the request alone: headers (HDR) and parameters, every problem at once.
+fn read(
+    mount: &Mount,
+    level: &Level,
+    query: Option<&str>,
+    headers: &HeaderMap,
+    prefer: &Prefer,
+    app: &App,
+) -> Result<Asked, Refusal> {
+    let mut problems = Vec::new();
+    let accept = Accept::of(headers);
+    if mount.header_policy == HeaderPolicy::Strict {
+        if accept.is_absent() {
+            let text = format!("Accept: the header is missing; send Accept: {FHIR_JSON} (HDR-01)");
+            problems.push(Issue::error(IssueType::Required, text).at("http.accept"));
+        }
+        if !prefer.respond_async {
+            let text = "Prefer: the header does not ask for respond-async; send Prefer: respond-async (HDR-03)";
+            problems.push(Issue::error(IssueType::Required, text).at("http.prefer"));
+        }
+    }
+    let (pairs, malformed) = Query::parse(query);
+    problems.extend(malformed.into_iter().map(|problem| Issue::error(IssueType::Invalid, problem)));
+    let asked = kickoff::read(level, &pairs, prefer.lenient, &app.engine.now(), &mount.kickoff);
+    let asked = asked.map_err(|found| problems.extend(found));
+    // What cannot be answered in any way that the client takes comes before what is wrong with the question.
+    if !accept.is_absent() && accept.best(&[FHIR_JSON, "application/json"]).is_none() {
+        let text = format!("Accept: none of the types given can be sent; send Accept: {FHIR_JSON} (HDR-02)");
+        problems.insert(0, Issue::error(IssueType::NotSupported, text).at("http.accept"));
+        return Err(Refusal::of(StatusCode::NOT_ACCEPTABLE, problems));
+    }
+    match asked {
+        Ok(asked) if problems.is_empty() => Ok(asked),
+        _ => Err(Refusal::of(StatusCode::BAD_REQUEST, problems)),
+    }
+}
+
+/// What the client may do (KICK-18).
+fn allow(principal: &Principal, level: &Level, asked: &Asked) -> Result<(), Refusal> {
+    if let Level::Group(id) = level
+        && !principal.sees_group(id)
+    {
+        return Err(unknown_group());
+    }
+    if !principal.may_export(level) {
+        let text = "this client may not export at this level; ask for a Group that it may see";
+        return Err(Refusal::new(StatusCode::FORBIDDEN, IssueType::Forbidden, text));
+    }
+    let Some(allowed) = &principal.types else { return Ok(()) };
+    let denied: Vec<&str> = asked.types.iter().filter(|of| !allowed.contains(of)).map(|of| of.name()).collect();
+    match denied.is_empty() {
+        true => Ok(()),
+        false => {
+            let text = format!("_type: this client may not export {}", denied.join(", "));
+            Err(Refusal::new(StatusCode::FORBIDDEN, IssueType::Forbidden, text))
+        }
+    }
+}
+
+/// The same words for a Group that is not there and one that the client may not see (KICK-16).
+pub fn unknown_group() -> Refusal {
+    Refusal::not_found("this Group")
+}
+
+/// Looks a Group up, waiting for the index when only bytes that are not indexed yet can hold it.
+fn find_group(app: &App, mount: &Mount, id: &str, view: &crate::store::View) -> Result<Found, Refusal> {
+    let Some(id) = Id::parse(id.as_bytes()) else { return Err(unknown_group()) };
+    let look = || -> Result<(Found, bool), Refusal> {
+        let snapshot = app.engine.snapshot_now();
+        let indexed = snapshot.as_ref().is_some_and(|snapshot| view.is_indexed(snapshot.index().generation()));
+        let groups = Groups::new(&app.groups, snapshot.as_ref(), mount.fhir_bases());
+        let found = groups.find(&id).map_err(|error| unreadable(&error))?;
+        Ok((found, indexed))
+    };
+    let (found, indexed) = look()?;
+    match found {
+        Found::Unknown | Found::Deleted { .. } if !indexed => {}
+        Found::Unknown | Found::Deleted { .. } => return Err(unknown_group()),
+        found => return Ok(found),
+    }
+    let done = app.engine.index_and_wait(Duration::from_millis(app.config.jobs.group_wait_milliseconds));
+    match look()? {
+        (Found::Unknown | Found::Deleted { .. }, indexed) if done && indexed => Err(unknown_group()),
+        (Found::Unknown | Found::Deleted { .. }, _) => {
+            let text = "new data is being read in, and this Group may be part of it; ask again";
+            Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, IssueType::Transient, text).retry_after(1))
+        }
+        (found, _) => Ok(found),
+    }
+}
+
+/// Whether a Group can stand for patients (GROUP-09, GROUP-10).
+fn check_group(found: &Found, mount: &Mount, id: &str) -> Result<(), Refusal> {
+    let head = head_of(found).map_err(|error| {
+        tracing::error!(%error, "a Group cannot be read");
+        Refusal::new(StatusCode::BAD_REQUEST, IssueType::Structure, format!("Group/{id} cannot be read as a Group"))
+    })?;
+    let issues: Vec<Issue> = unusable(&head, mount.members())
+        .into_iter()
+        .map(|problem| {
+            let code = if problem == Unusable::Inactive { IssueType::Invalid } else { IssueType::NotSupported };
+            Issue::error(code, format!("Group/{id} {problem}"))
+        })
+        .collect();
+    if issues.is_empty() { Ok(()) } else { Err(Refusal::of(StatusCode::BAD_REQUEST, issues)) }
+}
+
+fn head_of(found: &Found) -> Result<GroupHead, String> {
+    match found {
+        Found::Store(group) => {
+            group_head(&group.snapshot, group.extent, group.row).map_err(|error| error.to_string())
+        }
+        Found::Book(group) => {
+            let mut ignore = |_: &Member<'_>| {};
+            let mut reader = GroupReader::new(Kernel::detect(), &mut ignore);
+            reader.begin();
+            let (mut at, mut buffer) = (0, vec![0; READ_BYTES]);
+            while at < group.len() {
+                let len = (group.len() - at).min(buffer.len() as u64);
+                group.read_at(at, &mut buffer[..len as usize]).map_err(|error| error.to_string())?;
+                reader.feed(&buffer[..len as usize]);
+                at += len;
+            }
+            reader.finish().map_err(|fault| fault.kind.to_string())
+        }
+        _ => Err("it is not there".to_string()),
+    }
+}
+
+/// The store cannot answer for now.
+fn unreadable(error: &dyn std::fmt::Display) -> Refusal {
+    tracing::error!(%error, "the store cannot be read");
+    let text = "the store cannot be read for the moment; ask again, and tell the operator if that does not help";
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, IssueType::Transient, text).retry_after(BUSY_SECONDS)
+}
+
+fn refused(refused: Refused) -> Refusal {
+    let throttled = |text: String| Refusal::new(StatusCode::TOO_MANY_REQUESTS, IssueType::Throttled, text);
+    match refused {
+        Refused::ClientBusy(jobs) => {
+            throttled(format!("this client has {jobs} exports waiting or running; wait for one to end, or delete one"))
+                .retry_after(BUSY_SECONDS)
+        }
+        Refused::Busy => throttled("the service has as many exports as it takes; ask again later".to_string())
+            .retry_after(BUSY_SECONDS),
+        Refused::DiskFull(_) => {
+            let text = "there is no room for the files of another export; delete exports that are done with, or ask again when others have expired";
+            Refusal::new(StatusCode::INSUFFICIENT_STORAGE, IssueType::TooCostly, text)
+        }
+        Refused::Stopping => {
+            let text = "the service is stopping; ask again";
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, IssueType::Transient, text).retry_after(5)
+        }
+        Refused::Unwritable(error) => {
+            tracing::error!(%error, "the record of a job cannot be written");
+            let text = "the export cannot be recorded for the moment; ask again, and tell the operator if that does not help";
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, IssueType::NoStore, text).retry_after(BUSY_SECONDS)
+        }
+    }
+}

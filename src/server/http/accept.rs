@@ -1,0 +1,117 @@
+//! `Accept`: which of the types offered a client takes (RFC 9110, 12.5.1).
+
+use axum::http::{HeaderMap, header};
+
+/// What a client takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accept {
+    /// Type, subtype and weight in thousandths, as given; `*` for any.
+    ranges: Vec<(String, String, u16)>,
+    absent: bool,
+}
+
+impl Accept {
+    /// Reads the headers. What cannot be read is passed over.
+    pub fn of(headers: &HeaderMap) -> Accept {
+        let values = headers.get_all(header::ACCEPT);
+        let text = values.iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
+        let ranges = text.split(',').filter_map(range).collect();
+        // A header without a word says as much as none.
+        Accept { ranges, absent: text.trim().is_empty() }
+    }
+
+    /// Whether the client says nothing of it.
+    pub fn is_absent(&self) -> bool {
+        self.absent
+    }
+
+    /// The first of the types offered that the client takes most gladly; none when it takes none of them.
+    pub fn best<'o>(&self, offered: &[&'o str]) -> Option<&'o str> {
+        if self.absent {
+            return offered.first().copied();
+        }
+        let mut best: Option<(u16, &str)> = None;
+        for name in offered {
+            let weight = self.weight(name);
+            if weight > best.map_or(0, |(most, _)| most) {
+                best = Some((weight, name));
+            }
+        }
+        best.map(|(_, name)| name)
+    }
+
+    /// The weight of a type: that of the range that names it most exactly.
+    fn weight(&self, name: &str) -> u16 {
+        let (kind, sub) = name.split_once('/').unwrap_or((name, ""));
+        let exactness = |(of, part, weight): &(String, String, u16)| match (of == kind, part == sub) {
+            (true, true) => Some((2, *weight)),
+            (true, false) if part == "*" => Some((1, *weight)),
+            (false, _) if of == "*" && part == "*" => Some((0, *weight)),
+            _ => None,
+        };
+        self.ranges.iter().filter_map(exactness).max().map_or(0, |(_, weight)| weight)
+    }
+}
+
+/// `type/subtype;parameter=value;q=0.5`: parameters such as `fhirVersion` and `charset` do not keep a type from matching.
+fn range(text: &str) -> Option<(String, String, u16)> {
+    let mut parts = text.split(';');
+    let (kind, sub) = parts.next()?.trim().split_once('/')?;
+    let mut weight = 1000;
+    for parameter in parts {
+        if let Some((name, value)) = parameter.split_once('=')
+            && name.trim().eq_ignore_ascii_case("q")
+        {
+            let given: f32 = value.trim().parse().ok().filter(|q| (0.0..=1.0).contains(q))?;
+            weight = (given * 1000.0).round() as u16;
+        }
+    }
+    Some((kind.trim().to_ascii_lowercase(), sub.trim().to_ascii_lowercase(), weight))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(values: &[&str]) -> Accept {
+        let mut headers = HeaderMap::new();
+        values.iter().for_each(|value| drop(headers.append("accept", value.parse().unwrap())));
+        Accept::of(&headers)
+    }
+
+    const OFFERED: [&str; 2] = ["application/fhir+json", "application/json"];
+
+    /// HDR-01, HDR-02, STATUS-16, CLIENT-01: wildcards, weights and parameters as real clients send them.
+    #[test]
+    fn types_are_chosen() {
+        for (values, best) in [
+            (&["application/fhir+json"][..], Some("application/fhir+json")),
+            (&["application/json"], Some("application/json")),
+            (&["*/*"], Some("application/fhir+json")),
+            (&["application/*"], Some("application/fhir+json")),
+            (&["application/fhir+json, */*; q=0.1"], Some("application/fhir+json")),
+            (&["application/fhir+json;q=0.2, application/json"], Some("application/json")),
+            (&["text/html", "application/json;q=0.1"], Some("application/json")),
+            (&["Application/FHIR+JSON; fhirVersion=4.0"], Some("application/fhir+json")),
+            (&["*/*, application/fhir+json;q=0"], Some("application/json")),
+            (&["application/fhir+json;q=0"], None),
+            (&["text/html"], None),
+            (&["application/fhir+xml"], None),
+            (&["nonsense"], None),
+            (&["application/json;q=2"], None),
+            (&[""], Some("application/fhir+json")),
+        ] {
+            assert_eq!(of(values).best(&OFFERED), best, "{values:?}");
+        }
+        assert!(of(&[]).is_absent() && of(&[""]).is_absent() && !of(&["x"]).is_absent());
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_panics(value in "[ -~]{0,60}") {
+            of(&[&value]).best(&OFFERED);
+        }
+    }
+}

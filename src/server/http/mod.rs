@@ -1,0 +1,6 @@
+//! What requests say in headers and query strings: pure functions, each over what it reads.
+
+pub mod accept;
+pub mod dates;
+pub mod prefer;
+pub mod query;

@@ -1,0 +1,65 @@
+//! How often a client may ask for one job's state: a bucket of polls that fills with time (STATUS-04).
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Buckets that are remembered before the full ones are forgotten.
+const BUCKETS_MAX: usize = 100_000;
+
+/// Buckets by client and job.
+pub struct Polls {
+    per_second: f64,
+    burst: f64,
+    buckets: Mutex<HashMap<(String, String), (f64, Instant)>>,
+}
+
+impl Polls {
+    /// So many polls a second, and so many at once.
+    pub fn new(per_second: u32, burst: u32) -> Polls {
+        let (per_second, burst) = (f64::from(per_second.max(1)), f64::from(burst.max(1)));
+        Polls { per_second, burst, buckets: Mutex::default() }
+    }
+
+    /// Counts a poll.
+    ///
+    /// # Errors
+    /// How long to wait when it comes too early.
+    pub fn count(&self, client: &str, job: &str, now: Instant) -> Result<(), Duration> {
+        let mut buckets = self.buckets.lock().expect("no panic under it");
+        let filled = |left: f64, at: Instant| {
+            (left + now.saturating_duration_since(at).as_secs_f64() * self.per_second).min(self.burst)
+        };
+        if buckets.len() >= BUCKETS_MAX {
+            buckets.retain(|_, (left, at)| filled(*left, *at) < self.burst);
+        }
+        let bucket = buckets.entry((client.to_string(), job.to_string())).or_insert((self.burst, now));
+        *bucket = (filled(bucket.0, bucket.1), now);
+        if bucket.0 < 1.0 {
+            return Err(Duration::from_secs_f64((1.0 - bucket.0) / self.per_second));
+        }
+        bucket.0 -= 1.0;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// STATUS-04: a poll a second is never too many; a loop without a pause soon is, and may go on after the wait.
+    #[test]
+    fn polls_are_counted() {
+        let polls = Polls::new(2, 10);
+        let begun = Instant::now();
+        for second in 0..1000 {
+            polls.count("a", "job", begun + Duration::from_secs(second)).unwrap();
+        }
+        let late = begun + Duration::from_secs(5000);
+        let taken = (0..100).take_while(|_| polls.count("a", "job", late).is_ok()).count();
+        assert_eq!(taken, 10);
+        let wait = polls.count("a", "job", late).unwrap_err();
+        assert!(wait <= Duration::from_millis(500) && polls.count("a", "job", late + wait).is_ok());
+        assert!(polls.count("a", "other", late).is_ok() && polls.count("b", "job", late).is_ok());
+    }
+}
