@@ -27,6 +27,24 @@ pub const STORE_ROWS_MAX: u64 = (1 << 31) - 2;
 pub const POSTINGS_SHARE: usize = 20;
 /// Deepest nesting of Groups that is followed (GROUP-03).
 pub const GROUP_DEPTH_MAX: usize = 16;
+/// Most problems of one Group document that are told; one more gives the count of the others.
+pub const GROUP_PROBLEMS_MAX: usize = 100;
+/// Most identifiers, and most codings, of a Group that a search looks at; further ones are not found.
+pub const GROUP_TOKENS_MAX: usize = 256;
+/// Longest filter over the members of one Group, in bytes: a search reads a Group of more members when it need not have.
+pub const GROUP_FILTER_BYTES_MAX: usize = 1 << 20;
+/// Bytes of facts about the store's Groups that are kept in memory; the other Groups are read for each search.
+pub const GROUP_FACTS_BYTES_MAX: usize = 64 << 20;
+/// Most Groups of a page of search results (`_count`).
+pub const GROUP_PAGE_MAX: usize = 1000;
+/// Groups of a page when `_count` is not given.
+pub const GROUP_PAGE_DEFAULT: usize = 50;
+/// A page ends with the Group that takes it past so many bytes.
+pub const GROUP_PAGE_BYTES: u64 = 8 << 20;
+/// A Group of more bytes is not held when it is sent, but read in pieces of this size.
+pub const GROUP_PIECE_BYTES: usize = 1 << 20;
+/// Size of those pieces when the Group lies in a compressed file, each of which is decoded from the last restart.
+pub const GROUP_DECODED_PIECE_BYTES: usize = 8 << 20;
 /// Most messages of one cause in the `error` files; one more line gives the count (OUTCOME-06).
 pub const MESSAGES_PER_CAUSE_MAX: usize = 100;
 /// Most DELETE entries in a Bundle of the `deleted` files (DELETED-07).

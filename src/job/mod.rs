@@ -6,6 +6,7 @@
 //! without one is swept away when the service starts, and whatever a crash interrupts is done again from the record.
 
 pub mod engine;
+pub mod groups;
 mod indexer;
 pub mod record;
 pub mod state;

@@ -1,0 +1,145 @@
+//! Bodies made of text and of Groups, which may be of any size.
+//!
+//! A Group of a million members is never held: its pieces are read when the client takes them, each on a thread that
+//! may block, so that a client that does not take them holds a file open and no thread.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use axum::body::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::task::JoinHandle;
+
+use crate::job::groups::{BookGroup, Found, GroupsError, StoreGroup};
+use crate::limits::{GROUP_DECODED_PIECE_BYTES, GROUP_PIECE_BYTES};
+
+/// A part of a body.
+#[derive(Clone)]
+pub enum Part {
+    /// Text, or a Group that is small.
+    Bytes(Bytes),
+    /// A Group of the book.
+    Book(BookGroup),
+    /// A Group of the store.
+    Store(StoreGroup),
+}
+
+impl Part {
+    /// A Group as a part, read at once if it is small; none when nothing was found. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn of(found: Found) -> Result<Option<Part>, GroupsError> {
+        let part = match found {
+            Found::Book(group) => Part::Book(group),
+            Found::Store(group) => Part::Store(group),
+            Found::Deleted { .. } | Found::Unknown => return Ok(None),
+        };
+        match part.len() <= GROUP_PIECE_BYTES as u64 {
+            true => part.read(0).map(|bytes| Some(Part::Bytes(bytes))),
+            false => Ok(Some(part)),
+        }
+    }
+
+    fn len(&self) -> u64 {
+        match self {
+            Part::Bytes(bytes) => bytes.len() as u64,
+            Part::Book(group) => group.len(),
+            Part::Store(group) => group.len(),
+        }
+    }
+
+    /// Its bytes from an offset on, at most a piece. Blocks.
+    fn read(&self, offset: u64) -> Result<Bytes, GroupsError> {
+        let piece = match self {
+            Part::Store(group) if group.is_compressed() => GROUP_DECODED_PIECE_BYTES,
+            _ => GROUP_PIECE_BYTES,
+        };
+        let end = self.len().min(offset + piece as u64);
+        match self {
+            Part::Bytes(bytes) => Ok(bytes.slice(offset as usize..end as usize)),
+            Part::Book(group) => {
+                let mut bytes = vec![0; (end - offset) as usize];
+                group.read_at(offset, &mut bytes)?;
+                Ok(bytes.into())
+            }
+            Part::Store(group) => {
+                let mut bytes = Vec::with_capacity((end - offset) as usize);
+                group.stream(offset..end, &mut |piece| bytes.extend_from_slice(piece))?;
+                Ok(bytes.into())
+            }
+        }
+    }
+}
+
+/// Parts one after the other. Its length is known before.
+pub struct PartsBody {
+    parts: VecDeque<Part>,
+    /// Where the first of them goes on.
+    at: u64,
+    left: u64,
+    reading: Option<JoinHandle<Result<Bytes, GroupsError>>>,
+}
+
+impl PartsBody {
+    /// A body of these parts.
+    pub fn new(parts: impl IntoIterator<Item = Part>) -> PartsBody {
+        let parts: VecDeque<Part> = parts.into_iter().filter(|part| part.len() > 0).collect();
+        let left = parts.iter().map(Part::len).sum();
+        PartsBody { parts, at: 0, left, reading: None }
+    }
+
+    fn took(&mut self, bytes: Bytes) -> Frame<Bytes> {
+        self.at += bytes.len() as u64;
+        self.left -= bytes.len() as u64;
+        if self.parts.front().is_some_and(|part| part.len() <= self.at) {
+            self.parts.pop_front();
+            self.at = 0;
+        }
+        Frame::data(bytes)
+    }
+}
+
+impl Body for PartsBody {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + std::marker::Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        loop {
+            if let Some(reading) = &mut self.reading {
+                let read = ready!(Pin::new(reading).poll(context));
+                self.reading = None;
+                return Poll::Ready(Some(match read {
+                    Ok(Ok(bytes)) if !bytes.is_empty() => Ok(self.took(bytes)),
+                    // The client sees a body that breaks off, never one that is shorter than was said.
+                    Ok(Ok(_)) => Err("a Group has fewer bytes than it had".into()),
+                    Ok(Err(error)) => Err(error.into()),
+                    Err(error) => Err(error.into()),
+                }));
+            }
+            match self.parts.front() {
+                None => return Poll::Ready(None),
+                Some(Part::Bytes(bytes)) => {
+                    let bytes = bytes.clone();
+                    return Poll::Ready(Some(Ok(self.took(bytes))));
+                }
+                Some(part) => {
+                    let (part, at) = (part.clone(), self.at);
+                    self.reading = Some(tokio::task::spawn_blocking(move || part.read(at)));
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
