@@ -73,6 +73,13 @@ pub const FRAME_PATIENT_BYTES_MIN: u64 = 16 << 10;
 pub const FRAME_HELD_MAX: u64 = 16 << 20;
 /// Default bound of an output file, in uncompressed bytes (FILE-12).
 pub const FILE_BYTES_DEFAULT: u64 = 256 << 20;
+/// Bytes of a stored file that are handed to a connection at a time: long enough that the calls do not count, short
+/// enough that one fast reader does not hold a thread of the runtime.
+pub const SENT_BYTES: u64 = 1 << 20;
+/// Bytes of a stored file that are read from the disk before they are sent, when they are not in memory yet.
+pub const FETCHED_BYTES: u64 = 4 << 20;
+/// Bytes of a file that are read or decoded at a time, where they cannot be sent from the file itself.
+pub const DECODED_BYTES: usize = 256 << 10;
 
 const _: () = assert!(ROW_BYTES_MAX <= u32::MAX as u64, "row lengths are stored as u32");
 const _: () = assert!(EXTENT_BYTES + ROW_BYTES_MAX <= u64::MAX / 2);

@@ -2,7 +2,7 @@
 //!
 //! Nothing here knows FHIR or JSON. From below: `guard` keeps a shortened file from killing the process; `source` is a
 //! store file, `hash` its identity, `decode` its uncompressed bytes; `map` holds files of our own (an index that is
-//! read, a column that is filled) and `columns` sees their bytes as integers.
+//! read, a column that is filled) and `columns` sees their bytes as integers; `outgoing` is a file on its way to a socket.
 
 pub mod columns;
 pub mod decode;
@@ -12,6 +12,7 @@ pub mod hash;
 pub mod kernels;
 pub mod map;
 pub mod open_files;
+pub mod outgoing;
 pub mod private;
 pub mod signal;
 pub mod source;

@@ -208,6 +208,11 @@ impl Source {
         self.stamp
     }
 
+    /// The open file, for calls that this type does not know.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// The path it was opened by.
     pub fn path(&self) -> &Path {
         &self.path

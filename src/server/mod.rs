@@ -3,4 +3,22 @@
 //! Handlers read requests and render answers; what is decided about jobs is decided in [`crate::job`], and the work is
 //! done on threads of the engine's own, never on those of the async runtime.
 
+pub mod app;
+pub mod auth;
+pub mod capability;
+pub mod config;
+pub mod connection;
+pub mod export;
+pub mod files;
+pub mod groups;
+pub mod http;
+pub mod kickoff;
+pub mod mount;
 pub mod outcome;
+pub mod parameters;
+pub mod polls;
+pub mod routes;
+mod serve;
+pub mod status;
+
+pub use serve::{Served, new_id, serve};

@@ -1,0 +1,129 @@
+//! What the service tells the socket below it: whether a request is being answered, and whether its body was read.
+//!
+//! The HTTP library stands between the two and does not say. The service marks here when it is called and when the body
+//! of its answer is gone; the socket's timers follow. The wait for the body of a request is kept here, too.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{Instant, Sleep};
+
+/// One connection's requests. HTTP/1.1 answers one at a time.
+#[derive(Debug, Default)]
+pub(super) struct Flow {
+    begun: AtomicU64,
+    ended: AtomicU64,
+    unread: AtomicBool,
+}
+
+impl Flow {
+    /// A request has arrived; it is being answered until what is returned is dropped.
+    pub(super) fn begin(self: &Arc<Flow>) -> Answering {
+        self.begun.fetch_add(1, Relaxed);
+        Answering(self.clone())
+    }
+
+    /// Requests begun so far.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun.load(Relaxed)
+    }
+
+    /// Whether a request is being answered.
+    pub(super) fn is_answering(&self) -> bool {
+        self.begun.load(Relaxed) != self.ended.load(Relaxed)
+    }
+
+    /// Whether some of the last request's body may still be on its way.
+    pub(super) fn is_unread(&self) -> bool {
+        self.unread.load(Relaxed)
+    }
+}
+
+/// Held while a request is being answered.
+#[derive(Debug)]
+pub(super) struct Answering(Arc<Flow>);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Relaxed);
+    }
+}
+
+/// The body of an answer, which is being given as long as this lives.
+pub(super) struct Answer<B> {
+    pub(super) body: B,
+    pub(super) _answering: Answering,
+}
+
+impl<B: Body + Unpin> Body for Answer<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of a request, whose bytes must not pause for too long.
+pub(super) struct Asked {
+    body: Incoming,
+    flow: Arc<Flow>,
+    wait: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Asked {
+    pub(super) fn new(body: Incoming, flow: Arc<Flow>, wait: Duration) -> Asked {
+        flow.unread.store(!body.is_end_stream(), Relaxed);
+        Asked { body, flow, wait, sleep: None }
+    }
+}
+
+impl Body for Asked {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(frame) => {
+                self.sleep = None;
+                if self.body.is_end_stream() || frame.is_none() {
+                    self.flow.unread.store(false, Relaxed);
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
+            }
+            Poll::Pending => {
+                let wait = self.wait;
+                let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + wait)));
+                ready!(sleep.as_mut().poll(context));
+                let silent = "the body of the request did not go on";
+                Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, silent))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

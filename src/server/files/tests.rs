@@ -1,0 +1,328 @@
+//! Tests of sending: every header and byte of an answer, without a socket.
+
+use std::io::Write;
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE};
+
+use super::*;
+use crate::bytes::guard;
+use crate::write::digest::DigestAlgorithm;
+use crate::write::encode::Encoder;
+use crate::write::sink::MemorySink;
+
+const CODINGS: [Coding; 3] = [Coding::None, Coding::Gzip, Coding::Zstd];
+
+/// A stored file, its plain bytes and its stored ones.
+struct Stored {
+    dir: tempfile::TempDir,
+    file: StoredFile,
+    plain: Vec<u8>,
+    coded: Vec<u8>,
+}
+
+impl Stored {
+    fn new(coding: Coding, plain: Vec<u8>) -> Stored {
+        guard::install().unwrap();
+        let sink = MemorySink::default();
+        let mut encoder = Encoder::begin(sink.clone(), "f", coding, DigestAlgorithm::Xxh3, 1).unwrap();
+        encoder.write(&plain).unwrap();
+        let sums = encoder.finish().unwrap();
+        let coded = sink.files().remove("f").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stored");
+        std::fs::write(&path, &coded).unwrap();
+        let file = StoredFile {
+            path,
+            name: "Patient.00001.ndjson".into(),
+            coding,
+            bytes: sums.bytes,
+            file_bytes: sums.file_bytes,
+            etag_seed: "seed:1".into(),
+            finished: SystemTime::UNIX_EPOCH + Duration::from_millis(784_111_777_250),
+        };
+        Stored { dir, file, plain, coded }
+    }
+
+    /// The bytes of a representation.
+    fn bytes(&self, coding: Coding) -> &[u8] {
+        if coding == Coding::None { &self.plain } else { &self.coded }
+    }
+
+    async fn ask(&self, method: Method, headers: &[(HeaderName, &str)]) -> Answered {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(name, HeaderValue::from_str(value).unwrap());
+        }
+        let response = send(&method, &map, self.file.clone()).await;
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.map(|body| body.to_bytes().to_vec());
+        Answered { status: head.status.as_u16(), headers: head.headers, body }
+    }
+
+    async fn get(&self, headers: &[(HeaderName, &str)]) -> Answered {
+        self.ask(Method::GET, headers).await
+    }
+}
+
+struct Answered {
+    status: u16,
+    headers: HeaderMap,
+    body: Result<Vec<u8>, axum::Error>,
+}
+
+impl Answered {
+    fn header(&self, name: HeaderName) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    fn body(&self) -> &[u8] {
+        self.body.as_ref().unwrap()
+    }
+
+    #[track_caller]
+    fn is_refused(&self, status: u16, word: &str) {
+        assert_eq!(self.status, status);
+        let text = str::from_utf8(self.body()).unwrap();
+        assert!(text.contains("OperationOutcome") && text.contains(word), "{text}");
+        assert!(!text.contains("stored\"") && !text.contains("/tmp"), "{text}");
+    }
+}
+
+fn rows(len: usize) -> Vec<u8> {
+    let mut rows = Vec::new();
+    for n in 0u64.. {
+        if rows.len() >= len {
+            break;
+        }
+        let noise = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        writeln!(rows, "{{\"resourceType\":\"Patient\",\"id\":\"{n}\",\"noise\":{noise}}}").unwrap();
+    }
+    rows
+}
+
+fn accepting(coding: Coding) -> &'static str {
+    coding_name(coding).unwrap_or("identity")
+}
+
+/// FILE-03, FILE-15, FILE-19: the headers of a whole file, in every stored coding.
+#[tokio::test]
+async fn a_file_is_described() {
+    for coding in CODINGS {
+        let stored = Stored::new(coding, rows(100_000));
+        let got = stored.get(&[]).await;
+        assert_eq!((got.status, got.body()), (200, &stored.plain[..]), "{coding:?}");
+        for (name, value) in [
+            (CONTENT_TYPE, "application/fhir+ndjson"),
+            (CONTENT_LENGTH, &*stored.plain.len().to_string()),
+            (CONTENT_DISPOSITION, "attachment; filename=\"Patient.00001.ndjson\""),
+            (CACHE_CONTROL, "private, no-transform"),
+            (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (ACCEPT_RANGES, "bytes"),
+            (ETAG, "\"seed:1\""),
+            (LAST_MODIFIED, "Sun, 06 Nov 1994 08:49:37 GMT"),
+        ] {
+            assert_eq!(got.header(name.clone()), Some(value), "{name}");
+        }
+        assert_eq!(got.header(CONTENT_ENCODING), None);
+        assert_eq!(got.header(VARY).is_some(), coding != Coding::None);
+    }
+}
+
+/// FILE-04: the stored coding and identity, each with its own length and tag; never `identity` as a coding.
+#[tokio::test]
+async fn codings_are_offered() {
+    for stored_as in CODINGS {
+        let stored = Stored::new(stored_as, rows(3_000_000));
+        for (accepted, coding) in [
+            ("gzip, zstd", stored_as),
+            ("*", stored_as),
+            ("gzip;q=0, zstd;q=0", Coding::None),
+            ("identity", Coding::None),
+            ("br", Coding::None),
+        ] {
+            let got = stored.get(&[(ACCEPT_ENCODING, accepted)]).await;
+            let bytes = stored.bytes(coding);
+            assert_eq!(got.status, 200);
+            assert!(got.body() == bytes, "{stored_as:?} {accepted}");
+            assert_eq!(got.header(CONTENT_LENGTH), Some(&*bytes.len().to_string()));
+            assert_eq!(got.header(CONTENT_ENCODING), coding_name(coding));
+            assert_eq!(got.header(CONTENT_TYPE), Some("application/fhir+ndjson"));
+            let tag = coding_name(coding).map_or("\"seed:1\"".into(), |name| format!("\"seed:1-{name}\""));
+            assert_eq!(got.header(ETAG), Some(&*tag));
+        }
+        stored.get(&[(ACCEPT_ENCODING, "*;q=0")]).await.is_refused(406, "Accept-Encoding");
+    }
+}
+
+/// FILE-05, FILE-11: what is not to be had so is an OperationOutcome.
+#[tokio::test]
+async fn what_cannot_be_answered_is_refused() {
+    let stored = Stored::new(Coding::None, rows(1000));
+    stored.get(&[(ACCEPT, "text/csv")]).await.is_refused(406, "Accept header");
+    let got = stored.ask(Method::DELETE, &[]).await;
+    got.is_refused(405, "GET or HEAD");
+    assert_eq!(got.header(ALLOW), Some("GET, HEAD"));
+    for accepted in ["*/*", "application/ndjson", "application/octet-stream", "application/fhir+ndjson"] {
+        assert_eq!(stored.get(&[(ACCEPT, accepted)]).await.status, 200);
+    }
+    stored.get(&[(IF_MATCH, "\"other\"")]).await.is_refused(412, "If-Match");
+    assert_eq!(stored.get(&[(IF_MATCH, "\"seed:1\"")]).await.status, 200);
+}
+
+/// FILE-14: a download that was cut goes on at any byte, in every coding, mapped or read, and gives the same bytes.
+#[tokio::test]
+async fn downloads_resume_at_any_byte() {
+    let mut seed = 11u64;
+    let mut random = move |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % below
+    };
+    for stored_as in CODINGS {
+        let stored = Stored::new(stored_as, rows(2_500_000));
+        for coding in [stored_as, Coding::None] {
+            let whole = stored.bytes(coding);
+            let accepted = (ACCEPT_ENCODING, accepting(coding));
+            let tag = stored.get(&[accepted.clone()]).await.header(ETAG).unwrap().to_string();
+            for _ in 0..12 {
+                let cut = random(whole.len() - 1) + 1;
+                let first = format!("bytes=0-{}", cut - 1);
+                let rest = format!("bytes={cut}-");
+                let first = stored.get(&[accepted.clone(), (RANGE, &first)]).await;
+                let rest = stored.get(&[accepted.clone(), (RANGE, &rest), (IF_RANGE, &tag)]).await;
+                assert_eq!((first.status, rest.status), (206, 206));
+                assert!([first.body(), rest.body()].concat() == whole, "{stored_as:?} {coding:?} {cut}");
+                let told = format!("bytes {cut}-{}/{}", whole.len() - 1, whole.len());
+                assert_eq!(rest.header(CONTENT_RANGE), Some(&*told));
+                assert_eq!(rest.header(CONTENT_LENGTH), Some(&*(whole.len() - cut).to_string()));
+                assert_eq!(rest.header(CONTENT_ENCODING), coding_name(coding));
+            }
+            let last = stored.get(&[accepted.clone(), (RANGE, "bytes=-7")]).await;
+            assert_eq!((last.status, last.body()), (206, &whole[whole.len() - 7..]));
+        }
+    }
+}
+
+/// FILE-14: ranges behind the end are 416 with the length; a stale `If-Range`, the other coding's tag, and several
+/// ranges give the whole file.
+#[tokio::test]
+async fn ranges_that_do_not_count() {
+    let stored = Stored::new(Coding::Gzip, rows(50_000));
+    let len = stored.coded.len();
+    let gzip = (ACCEPT_ENCODING, "gzip");
+    let got = stored.get(&[gzip.clone(), (RANGE, &format!("bytes={len}-"))]).await;
+    got.is_refused(416, "Range");
+    assert_eq!(got.header(CONTENT_RANGE), Some(&*format!("bytes */{len}")));
+    assert_eq!(stored.get(&[(RANGE, &format!("bytes={len}-"))]).await.status, 206);
+    for others in [
+        &[(RANGE, "bytes=5-"), (IF_RANGE, "\"stale\"")][..],
+        &[(RANGE, "bytes=5-"), (IF_RANGE, "\"seed:1\"")],
+        &[(RANGE, "bytes=5-"), (IF_RANGE, "W/\"seed:1-gzip\"")],
+        &[(RANGE, "bytes=0-1,5-6")],
+        &[(RANGE, "rows=5-")],
+    ] {
+        let got = stored.get(&[&[gzip.clone()], others].concat()).await;
+        assert!((got.status, got.body()) == (200, &stored.coded[..]), "{others:?}");
+    }
+    let date = (IF_RANGE, "Sun, 06 Nov 1994 08:49:37 GMT");
+    assert_eq!(stored.get(&[gzip, (RANGE, "bytes=5-"), date]).await.status, 206);
+}
+
+/// FILE-14: what the client has is not sent again, and the 304 says which it is.
+#[tokio::test]
+async fn what_the_client_has_is_not_sent() {
+    let stored = Stored::new(Coding::Zstd, rows(50_000));
+    let zstd = (ACCEPT_ENCODING, "zstd");
+    let got = stored.get(&[zstd.clone(), (IF_NONE_MATCH, "\"x\", W/\"seed:1-zstd\"")]).await;
+    assert_eq!((got.status, got.body()), (304, &b""[..]));
+    assert_eq!(got.header(ETAG), Some("\"seed:1-zstd\""));
+    assert!(got.header(VARY).is_some() && got.header(CACHE_CONTROL).is_some() && got.header(CONTENT_LENGTH).is_none());
+    assert_eq!(stored.get(&[(IF_NONE_MATCH, "\"seed:1-zstd\"")]).await.status, 200);
+    // The condition comes before the range.
+    assert_eq!(stored.get(&[zstd, (IF_NONE_MATCH, "*"), (RANGE, "bytes=0-1")]).await.status, 304);
+}
+
+/// FILE-14, FILE-15: HEAD says what GET would, without the bytes.
+#[tokio::test]
+async fn head_is_get_without_the_bytes() {
+    for stored_as in CODINGS {
+        let stored = Stored::new(stored_as, rows(50_000));
+        for accepted in ["identity", "gzip, zstd"] {
+            let headers = [(ACCEPT_ENCODING, accepted)];
+            let (head, get) = (stored.ask(Method::HEAD, &headers).await, stored.get(&headers).await);
+            assert_eq!((head.status, head.body()), (200, &b""[..]));
+            assert_eq!(head.headers, get.headers);
+        }
+        assert_eq!(stored.ask(Method::HEAD, &[(RANGE, "bytes=0-1")]).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn an_empty_file_is_sent() {
+    for stored_as in CODINGS {
+        let stored = Stored::new(stored_as, Vec::new());
+        let got = stored.get(&[]).await;
+        assert_eq!((got.status, got.body(), got.header(CONTENT_LENGTH)), (200, &b""[..], Some("0")));
+        stored.get(&[(RANGE, "bytes=0-")]).await.is_refused(416, "Range");
+    }
+}
+
+/// FILE-11: a file that is gone, or not the one of the record, is refused without the path of it.
+#[tokio::test]
+async fn a_file_that_is_gone_is_refused() {
+    for change in [
+        |path: &PathBuf| std::fs::remove_file(path).unwrap(),
+        |path: &PathBuf| std::fs::write(path, "short").unwrap(),
+        |path: &PathBuf| {
+            std::fs::remove_file(path).unwrap();
+            std::fs::create_dir(path).unwrap();
+        },
+    ] {
+        for accepted in ["gzip", "identity"] {
+            let stored = Stored::new(Coding::Gzip, rows(1000));
+            change(&stored.file.path);
+            stored.get(&[(ACCEPT_ENCODING, accepted)]).await.is_refused(500, "operator");
+        }
+    }
+}
+
+/// DELETE-06: once it has begun, a download ends whatever becomes of the file's name.
+#[tokio::test]
+async fn deletion_does_not_cut_a_download() {
+    for (stored_as, accepted) in [(Coding::None, "identity"), (Coding::Gzip, "gzip"), (Coding::Gzip, "identity")] {
+        let stored = Stored::new(stored_as, rows(5_000_000));
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(accepted));
+        let mut body = send(&Method::GET, &headers, stored.file.clone()).await.into_body();
+        let mut got = body.frame().await.unwrap().unwrap().into_data().unwrap().to_vec();
+        drop(stored.dir);
+        got.extend(body.collect().await.unwrap().to_bytes());
+        let whole = if accepted == "gzip" { &stored.coded } else { &stored.plain };
+        assert!(&got == whole, "{stored_as:?} {accepted}");
+    }
+}
+
+/// FILE-15: a file that breaks off or is damaged ends the body with an error, so that no client takes it for whole.
+#[tokio::test]
+async fn a_damaged_file_is_never_whole() {
+    for stored_as in [Coding::Gzip, Coding::Zstd] {
+        let stored = Stored::new(stored_as, rows(2_000_000));
+        let mut damaged = stored.coded.clone();
+        let at = damaged.len() - 6; // in the checksum
+        damaged[at] ^= 1;
+        std::fs::write(&stored.file.path, &damaged).unwrap();
+        assert!(stored.get(&[]).await.body.is_err(), "{stored_as:?}");
+        for bytes in [stored.file.bytes - 1, stored.file.bytes + 1] {
+            let mut other = Stored::new(stored_as, stored.plain.clone());
+            other.file.bytes = bytes;
+            assert!(other.get(&[]).await.body.is_err(), "{stored_as:?} {bytes}");
+        }
+    }
+    // A mapped file that loses its end while it is sent.
+    let stored = Stored::new(Coding::None, rows(5_000_000));
+    let mut body = send(&Method::GET, &HeaderMap::new(), stored.file.clone()).await.into_body();
+    body.frame().await.unwrap().unwrap();
+    OpenOptions::new().write(true).open(&stored.file.path).unwrap().set_len(1 << 20).unwrap();
+    assert!(body.collect().await.is_err());
+}
