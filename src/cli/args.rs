@@ -42,6 +42,9 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Show what any file that outpour writes holds
     Inspect(InspectArgs),
+    /// Answer other services: asynchronous exports over HTTP, as the Bulk Data Access IG describes them
+    #[cfg(feature = "server")]
+    Serve(ServeArgs),
     /// Make a benchmark store of any size out of bundled synthetic patients
     Synth(SynthArgs),
     /// Check or import Groups
@@ -361,6 +364,41 @@ pub struct PackArgs {
     /// Show progress on a terminal
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub progress: ProgressArg,
+}
+
+/// `outpour serve`
+#[cfg(feature = "server")]
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  outpour serve --store DIR --data /var/lib/outpour            on http://127.0.0.1:8080, for this machine alone
+  outpour serve --config serve.toml
+  outpour serve --config serve.toml --print-config             every value in force
+
+What can be asked: http://127.0.0.1:8080/fhir/metadata. Jobs outlive the service: what was running when it stopped
+goes on when it starts again.")]
+pub struct ServeArgs {
+    /// Directory tree of .ndjson, .ndjson.gz and .ndjson.zst files, one resource a line
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// Where the service keeps jobs, files and Groups
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where the records of jobs lie [default: jobs in --data]
+    #[arg(long, value_name = "DIR")]
+    pub jobs: Option<PathBuf>,
+    /// Where the index lies [default: .outpour in the store]
+    #[arg(long, value_name = "DIR")]
+    pub index_dir: Option<PathBuf>,
+    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<std::net::SocketAddr>,
+    /// A configuration in TOML; the words of the command line go before it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the configuration in force, and stop
+    #[arg(long)]
+    pub print_config: bool,
 }
 
 /// `outpour verify`

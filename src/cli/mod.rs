@@ -11,6 +11,8 @@ mod index;
 mod inspect;
 mod pack;
 mod progress;
+#[cfg(feature = "server")]
+mod serve;
 mod synth;
 mod table;
 mod verify;
@@ -45,6 +47,8 @@ pub fn run(args: Args) -> Exit {
         Command::Verify(args) => verify::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Group { command } => group::run(command),
+        #[cfg(feature = "server")]
+        Command::Serve(args) => serve::run(args),
         Command::Synth(args) => synth::run(args),
     }
 }

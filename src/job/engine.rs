@@ -21,7 +21,6 @@ use crate::export::FaultsAllowed;
 use crate::fhir::Instant;
 use crate::fhir::instant::TICKS_PER_SECOND;
 use crate::store::{Snapshot, Store, View, Watch};
-use crate::write::record::replace_file;
 use crate::write::sink::{Sync, sync_directory};
 
 /// Bounds of what the engine takes on.
@@ -361,7 +360,8 @@ impl Engine {
         if let Some(group) = &asked.group {
             let directory = inner.directory(&id);
             private_directory(&directory)?;
-            replace_file(&directory.join(GROUP_FILE), group, inner.options.sync)?;
+            let copied = group.copy_to(&directory.join(GROUP_FILE), inner.options.sync);
+            copied.map_err(std::io::Error::other)?;
             if inner.options.sync == Sync::Yes {
                 sync_directory(&inner.options.files)?;
             }
@@ -471,6 +471,11 @@ impl Engine {
     /// What an export of now would see, by the index as it was last published; `None` while there is none.
     pub fn snapshot_now(&self) -> Option<Snapshot> {
         Some(Snapshot::new(self.inner.indexer.last(self.store())?, self.inner.now()))
+    }
+
+    /// The time.
+    pub fn now(&self) -> Instant {
+        self.inner.now()
     }
 
     /// What the store holds now (see [`Store::look`]).

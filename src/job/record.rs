@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::groups::BookGroup;
 use super::state::State;
 use crate::bytes::private::private_directory;
 use crate::fhir::Instant;
@@ -92,7 +93,6 @@ impl Requested {
 }
 
 /// A kick-off that has passed every check.
-#[derive(Clone, Debug)]
 pub struct Asked {
     /// The mount that it came to; no other shows the job (DIALECT-01).
     pub mount: String,
@@ -103,7 +103,7 @@ pub struct Asked {
     /// What is exported.
     pub request: Requested,
     /// The Group as it is now, for [`Whose::OwnGroup`].
-    pub group: Option<Vec<u8>>,
+    pub group: Option<BookGroup>,
     /// What the store held when it was asked.
     pub view: View,
     /// How long its files are kept once it has ended, in seconds; `None` for ever.

@@ -3,14 +3,15 @@
 //! Handlers that touch the disk run on threads that may block. A path is looked at as it was received, but for `%24`,
 //! which is `$` (CORE-07); ids are looked up, never joined into a path.
 
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant as Moment, SystemTime};
+use std::sync::{Arc, Mutex};
+use std::time::{Instant as Moment, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, HeaderName, Method, Response, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, MethodRouter, get, on};
@@ -21,14 +22,15 @@ use super::capability;
 use super::config::Config;
 use super::export::{kick_off, unknown_group};
 use super::files::{StoredFile, send};
-use super::groups;
+use super::groups::GroupDesk;
+use super::http::dates::system_time;
 use super::kickoff::Level;
 use super::mount::Mount;
 use super::outcome::{IssueType, Refusal, informational, resource};
 use super::polls::Polls;
 use super::routes::{Operation, Route};
 use super::status;
-use crate::job::groups::GroupBook;
+use crate::job::groups::{DocumentLimits, GroupBook};
 use crate::job::{Engine, Found};
 use crate::write::digest::Digest;
 
@@ -52,7 +54,7 @@ pub struct App {
     /// Whether the index has been brought up to date once.
     pub ready: AtomicBool,
     /// Jobs that were polled since the service started, for CLIENT-12.
-    pub polled: std::sync::Mutex<std::collections::HashSet<String>>,
+    pub polled: Mutex<HashSet<String>>,
 }
 
 /// One request, as a handler sees it.
@@ -63,13 +65,14 @@ struct Asked {
     uri: Uri,
     principal: Principal,
     id: Option<String>,
+    version: Option<String>,
     body: Option<axum::body::Bytes>,
 }
 
 /// The routes of all mounts, and those that belong to none.
 pub fn router(app: Arc<App>) -> Router {
     let mut router = Router::new()
-        .route("/health/live", get(|| async { axum::Json(json!({ "status": "live" })) }))
+        .route("/health/live", get(|| async { health(json!({ "status": "live" })) }))
         .route("/health/ready", get(ready));
     for at in 0..app.mounts.len() {
         let mount = &app.mounts[at];
@@ -77,8 +80,8 @@ pub fn router(app: Arc<App>) -> Router {
         for route in mount.routes() {
             let filter = MethodFilter::try_from(route.method.clone()).expect("a table of known methods");
             let operation = route.operation;
-            let handler = move |app: State<Arc<App>>, id: Option<Path<String>>, request: Request| {
-                handle(app.0, at, operation, id.map(|id| id.0), request)
+            let handler = move |app: State<Arc<App>>, names: Path<HashMap<String, String>>, request: Request| {
+                handle(app.0, at, operation, names.0, request)
             };
             match inner.iter_mut().find(|(path, _)| *path == route.path) {
                 Some((_, methods)) => *methods = std::mem::take(methods).on(filter, handler),
@@ -129,7 +132,7 @@ async fn log(mut request: Request, next: Next) -> Response<Body> {
         (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
     };
     let id = given.filter(plain).map_or_else(super::new_id, str::to_string);
-    let value = axum::http::HeaderValue::from_str(&id).expect("letters and digits");
+    let value = HeaderValue::from_str(&id).expect("letters and digits");
     request.headers_mut().insert(REQUEST_ID, value.clone());
     let (method, begun) = (request.method().clone(), Moment::now());
     let mut response = next.run(request).await;
@@ -140,9 +143,15 @@ async fn log(mut request: Request, next: Next) -> Response<Body> {
     response
 }
 
+fn health(document: serde_json::Value) -> Response<Body> {
+    let mut response = resource(StatusCode::OK, &document);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
 async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
     match app.ready.load(Relaxed) {
-        true => axum::Json(json!({ "status": "ready", "activeJobs": app.engine.active() })).into_response(),
+        true => health(json!({ "status": "ready", "activeJobs": app.engine.active() })),
         false => {
             let text = "the store is being indexed for the first time since the start";
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, IssueType::Transient, text).retry_after(1).into_response()
@@ -151,8 +160,14 @@ async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
 }
 
 /// Answers an operation of a mount.
-async fn handle(app: Arc<App>, at: usize, operation: Operation, id: Option<String>, request: Request) -> Response<Body> {
-    let mut response = match answer(app, at, operation, id, request).await {
+async fn handle(
+    app: Arc<App>,
+    at: usize,
+    operation: Operation,
+    names: HashMap<String, String>,
+    request: Request,
+) -> Response<Body> {
+    let mut response = match answer(app, at, operation, names, request).await {
         Ok(response) => response,
         Err(refusal) => refusal.into_response(),
     };
@@ -164,15 +179,18 @@ async fn answer(
     app: Arc<App>,
     at: usize,
     operation: Operation,
-    id: Option<String>,
+    mut names: HashMap<String, String>,
     request: Request,
 ) -> Result<Response<Body>, Refusal> {
+    let (id, version) = (names.remove("id"), names.remove("version"));
     let (parts, body) = request.into_parts();
     // What describes the service is for everybody (CAP-01).
     if matches!(operation, Operation::Metadata | Operation::OperationDefinition) {
         return describe(&app.mounts[at], operation, id.as_deref());
     }
-    if id.as_deref().is_some_and(|id| crate::fhir::Id::parse(id.as_bytes()).is_none()) {
+    let illegal =
+        |name: &Option<String>| name.as_ref().is_some_and(|name| crate::fhir::Id::parse(name.as_bytes()).is_none());
+    if illegal(&id) || illegal(&version) {
         return Err(Refusal::not_found("this URL"));
     }
     let principal = app.authenticator.authenticate(&parts.headers)?;
@@ -181,7 +199,7 @@ async fn answer(
         _ => None,
     };
     let uri = parts.extensions.get::<Received>().map_or(parts.uri, |received| received.0.clone());
-    let asked = Asked { method: parts.method, headers: parts.headers, uri, principal, id, body };
+    let asked = Asked { method: parts.method, headers: parts.headers, uri, principal, id, version, body };
     if operation == Operation::File {
         return file(&app, &app.mounts[at], asked).await;
     }
@@ -219,8 +237,8 @@ fn describe(mount: &Mount, operation: Operation, id: Option<&str>) -> Result<Res
 
 fn blocking(app: &App, at: usize, operation: Operation, asked: Asked) -> Result<Response<Body>, Refusal> {
     let mount = &app.mounts[at];
-    let Asked { method: _, headers, uri, principal, id, body } = asked;
-    let id = id.unwrap_or_default();
+    let Asked { headers, uri, principal, .. } = &asked;
+    let id = asked.id.clone().unwrap_or_default();
     let level = match operation {
         Operation::SystemExport => Some(Level::System),
         Operation::PatientExport => Some(Level::Patient),
@@ -231,10 +249,10 @@ fn blocking(app: &App, at: usize, operation: Operation, asked: Asked) -> Result<
         // Verbatim, `%24` and all (MANIFEST-02): a mount's URL is the public URL and its base.
         let root = mount.url.strip_suffix(&mount.base).unwrap_or(&mount.url);
         let url = format!("{root}{}", uri.path_and_query().map_or("/", |path| path.as_str()));
-        return Ok(kick_off(app, mount, &principal, &level, uri.query(), &headers, url));
+        return Ok(kick_off(app, mount, principal, &level, uri.query(), headers, url));
     }
     match operation {
-        Operation::JobStatus => poll(app, mount, &principal, &id),
+        Operation::JobStatus => poll(app, mount, principal, &id),
         Operation::JobDelete => match app.engine.delete(&id, mount.name, &principal.client) {
             Ok(true) => {
                 tracing::info!(job = id, client = principal.client, "a job was deleted");
@@ -247,7 +265,7 @@ fn blocking(app: &App, at: usize, operation: Operation, asked: Asked) -> Result<
                 Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, IssueType::NoStore, text).retry_after(5))
             }
         },
-        _ => group(app, mount, operation, &headers, &uri, &principal, &id, body.as_deref().unwrap_or_default()),
+        _ => group(app, mount, operation, &asked),
     }
 }
 
@@ -273,26 +291,35 @@ fn poll(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Res
     Ok(status::answer(found, &mount.files_url(), app.authenticator.requires_access_token()))
 }
 
-#[allow(clippy::too_many_arguments, reason = "the parts of a request")]
-fn group(
-    app: &App,
-    mount: &Mount,
-    operation: Operation,
-    headers: &HeaderMap,
-    uri: &Uri,
-    principal: &Principal,
-    id: &str,
-    body: &[u8],
-) -> Result<Response<Body>, Refusal> {
+/// Groups (GROUP-01).
+fn group(app: &App, mount: &Mount, operation: Operation, asked: &Asked) -> Result<Response<Body>, Refusal> {
+    let (headers, id) = (&asked.headers, asked.id.as_deref().unwrap_or_default());
+    let body = asked.body.as_deref().unwrap_or_default();
     let writes = matches!(operation, Operation::GroupCreate | Operation::GroupUpdate | Operation::GroupDelete);
-    if writes && !principal.writes_groups {
+    if writes && !asked.principal.writes_groups {
         let text = "this client may not make, change or delete Groups";
         return Err(Refusal::new(StatusCode::FORBIDDEN, IssueType::Forbidden, text));
     }
-    if !id.is_empty() && !principal.sees_group(id) {
+    if !id.is_empty() && !asked.principal.sees_group(id) {
         return Err(unknown_group());
     }
-    Ok(groups::answer(app, mount, operation, headers, uri, principal, id, body))
+    let snapshot = app.engine.snapshot_now();
+    let desk = GroupDesk {
+        book: &app.groups,
+        snapshot: snapshot.as_ref(),
+        base: &mount.url,
+        bases: mount.fhir_bases(),
+        limits: DocumentLimits { bytes_max: None, members_max: Some(app.config.groups.max_members as u64) },
+        now: app.engine.now(),
+    };
+    Ok(match operation {
+        Operation::GroupSearch => desk.search(asked.uri.query(), headers),
+        Operation::GroupCreate => desk.create(headers, body, &super::random),
+        Operation::GroupUpdate => desk.update(id, headers, body),
+        Operation::GroupDelete => desk.delete(id, headers),
+        Operation::GroupVersion => desk.read_version(id, asked.version.as_deref().unwrap_or_default(), headers),
+        _ => desk.read(id, headers),
+    })
 }
 
 /// Sends a file of a finished job (FILE).
@@ -314,9 +341,7 @@ async fn file(app: &App, mount: &Mount, asked: Asked) -> Result<Response<Body>, 
         return Err(Refusal::new(StatusCode::FORBIDDEN, IssueType::Forbidden, text));
     }
     let ended = record.ended.as_deref().and_then(crate::fhir::Instant::parse);
-    let finished = ended.map_or(SystemTime::UNIX_EPOCH, |at| {
-        SystemTime::UNIX_EPOCH + Duration::from_millis(at.unix_millis().max(0) as u64)
-    });
+    let finished = ended.as_ref().and_then(system_time).unwrap_or(SystemTime::UNIX_EPOCH);
     let stored = StoredFile {
         path: found.path,
         name: receipt.file.rsplit('/').next().unwrap_or_default().to_string(),
@@ -335,6 +360,3 @@ impl Mount {
         super::routes::IG_ROUTES.iter().filter(|route| self.enabled.has(route.operation))
     }
 }
-
-/// Headers that no answer may leave out, beside those of its own.
-pub const NO_SNIFF: (HeaderName, &str) = (header::X_CONTENT_TYPE_OPTIONS, "nosniff");

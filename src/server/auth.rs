@@ -87,7 +87,9 @@ mod tests {
     /// CORE-01: without authorization, loopback only.
     #[test]
     fn nobody_is_asked_on_loopback_only() {
-        for (address, may) in [("127.0.0.1:80", true), ("[::1]:80", true), ("0.0.0.0:80", false), ("10.0.0.1:80", false)] {
+        for (address, may) in
+            [("127.0.0.1:80", true), ("[::1]:80", true), ("0.0.0.0:80", false), ("10.0.0.1:80", false)]
+        {
             assert_eq!(Anybody::on(address.parse().unwrap()).is_ok(), may, "{address}");
         }
     }

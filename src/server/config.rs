@@ -305,6 +305,14 @@ impl Config {
         }
     }
 
+    /// Where the records of jobs lie.
+    pub fn records(&self) -> PathBuf {
+        match self.data.jobs.as_os_str().is_empty() {
+            true => self.data.path.join("jobs"),
+            false => self.data.jobs.clone(),
+        }
+    }
+
     /// See [`JobsConfig::faults_allowed`].
     pub fn faults_allowed(&self) -> Option<FaultsAllowed> {
         let text = self.jobs.faults_allowed.trim();
@@ -337,13 +345,18 @@ impl Config {
         );
         let url = self.public_url.as_str();
         must(
-            url.is_empty() || url.parse::<axum::http::Uri>().is_ok_and(|url| url.scheme().is_some() && url.host().is_some()),
+            url.is_empty()
+                || url.parse::<axum::http::Uri>().is_ok_and(|url| url.scheme().is_some() && url.host().is_some()),
             format!("public_url {url:?} is no absolute URL, such as https://bulk.example.org"),
         );
         let base = self.ig.base.as_str();
         let plain = |c: char| c.is_ascii_alphanumeric() || "-._~/".contains(c);
         must(
-            base.len() > 1 && base.starts_with('/') && !base.ends_with('/') && !base.contains("//") && base.chars().all(plain),
+            base.len() > 1
+                && base.starts_with('/')
+                && !base.ends_with('/')
+                && !base.contains("//")
+                && base.chars().all(plain),
             format!("ig.base {base:?} is no path such as /fhir"),
         );
         must(!base.starts_with("/health"), "ig.base stands where /health is".into());
@@ -362,7 +375,8 @@ impl Config {
         must(self.limits.head_bytes >= 8192, "limits.head_bytes is less than 8192".into());
         must(self.jobs.disk_high_water <= 100, "jobs.disk_high_water is a share in hundredths, at most 100".into());
         let allowed = self.jobs.faults_allowed.trim();
-        let share = |allowed: FaultsAllowed| !matches!(allowed, FaultsAllowed::Percent(p) if !(0.0..=100.0).contains(&p));
+        let share =
+            |allowed: FaultsAllowed| !matches!(allowed, FaultsAllowed::Percent(p) if !(0.0..=100.0).contains(&p));
         must(
             allowed.is_empty() || self.faults_allowed().is_some_and(share),
             format!("jobs.faults_allowed {allowed:?} is neither a number nor a share such as 1%"),
@@ -414,7 +428,9 @@ mod tests {
         assert!(Config::parse("[jobs]\nactive = \"x\"").unwrap_err().contains("line 2"));
         let text = "listen = '0.0.0.0:80'\npublic_url = 'here'\n[ig]\nbase = 'fhir/'\n[jobs]\nactive = 0\nfaults_allowed = '200%'\n[log]\nlevel = 'loud'";
         let problems = Config::parse(text).unwrap().problems();
-        for word in ["store.path", "data.path", "listen", "public_url", "ig.base", "jobs.active", "faults_allowed", "log.level"] {
+        for word in
+            ["store.path", "data.path", "listen", "public_url", "ig.base", "jobs.active", "faults_allowed", "log.level"]
+        {
             assert!(problems.iter().any(|problem| problem.contains(word)), "{word}: {problems:?}");
         }
         assert_eq!(problems.len(), 8);

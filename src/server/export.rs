@@ -202,9 +202,7 @@ fn check_group(found: &Found, mount: &Mount, id: &str) -> Result<(), Refusal> {
 
 fn head_of(found: &Found) -> Result<GroupHead, String> {
     match found {
-        Found::Store(group) => {
-            group_head(&group.snapshot, group.extent, group.row).map_err(|error| error.to_string())
-        }
+        Found::Store(group) => group_head(&group.snapshot, group.extent, group.row).map_err(|error| error.to_string()),
         Found::Book(group) => {
             let mut ignore = |_: &Member<'_>| {};
             let mut reader = GroupReader::new(Kernel::detect(), &mut ignore);
@@ -248,7 +246,8 @@ fn refused(refused: Refused) -> Refusal {
         }
         Refused::Unwritable(error) => {
             tracing::error!(%error, "the record of a job cannot be written");
-            let text = "the export cannot be recorded for the moment; ask again, and tell the operator if that does not help";
+            let text =
+                "the export cannot be recorded for the moment; ask again, and tell the operator if that does not help";
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, IssueType::NoStore, text).retry_after(BUSY_SECONDS)
         }
     }

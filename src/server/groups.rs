@@ -61,12 +61,7 @@ impl GroupDesk<'_> {
         answer(self.try_create(headers, body, random))
     }
 
-    fn try_create(
-        &self,
-        headers: &HeaderMap,
-        body: &[u8],
-        random: &dyn Fn() -> [u8; 16],
-    ) -> Result<Response, Refusal> {
+    fn try_create(&self, headers: &HeaderMap, body: &[u8], random: &dyn Fn() -> [u8; 16]) -> Result<Response, Refusal> {
         if headers.contains_key("if-none-exist") {
             let text = "If-None-Exist: conditional create is not done here; search first, then create without it";
             return Err(Refusal::new(StatusCode::BAD_REQUEST, IssueType::NotSupported, text).at("http.if-none-exist"));

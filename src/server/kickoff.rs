@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use super::outcome::{Issue, IssueType};
 use super::parameters::{PARAMETERS, Parameter};
-use crate::fhir::{Instant, ResourceType, compartment};
 use crate::fhir::instant::TICKS_PER_SECOND;
+use crate::fhir::{Instant, ResourceType, compartment};
 use crate::observe::{Code, Message, Severity};
 
 /// Formats that mean NDJSON (FMT-01).
@@ -87,7 +87,9 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn problem(&mut self, code: IssueType, name: &str, text: String) {
-        self.problems.push(Issue::error(code, format!("{name}: {text}")).at(format!("Parameters.parameter.where(name='{name}')")));
+        self.problems.push(
+            Issue::error(code, format!("{name}: {text}")).at(format!("Parameters.parameter.where(name='{name}')")),
+        );
     }
 
     fn note(&mut self, text: String) {
@@ -106,7 +108,11 @@ impl Reader<'_> {
         match given[..] {
             [] => {}
             [value] => self.value(name, value),
-            _ => self.problem(IssueType::Invalid, name, "it is given more than once with different values; give it once".into()),
+            _ => self.problem(
+                IssueType::Invalid,
+                name,
+                "it is given more than once with different values; give it once".into(),
+            ),
         }
     }
 
@@ -116,7 +122,8 @@ impl Reader<'_> {
         match name {
             "_outputFormat" if NDJSON.contains(&value.as_str()) => {}
             "_outputFormat" => {
-                let text = format!("{value:?} is not supported; the output is {} (FMT-02)", NDJSON.join(", also written "));
+                let text =
+                    format!("{value:?} is not supported; the output is {} (FMT-02)", NDJSON.join(", also written "));
                 self.problem(IssueType::NotSupported, name, text);
             }
             "_since" => self.asked.since = self.instant(name, &value),
@@ -171,7 +178,8 @@ impl Reader<'_> {
         self.asked.types.sort_unstable();
         self.asked.types.dedup();
         if self.lenient && given > 0 && unknown == given {
-            let text = "none of the types given is exported here, and without one everything would be (TYPE-03)".to_string();
+            let text =
+                "none of the types given is exported here, and without one everything would be (TYPE-03)".to_string();
             self.problem(IssueType::NotSupported, "_type", text);
         }
     }
@@ -209,7 +217,8 @@ impl Reader<'_> {
             let text = format!("{until} is not later than _since, {since}, so that nothing could match (SINCE-09)");
             self.problem(IssueType::Value, "_until", text);
         }
-        let outside = |types: &[ResourceType]| !types.is_empty() && types.iter().all(|of| !compartment::in_compartment(*of));
+        let outside =
+            |types: &[ResourceType]| !types.is_empty() && types.iter().all(|of| !compartment::in_compartment(*of));
         if *level != Level::System && self.problems.is_empty() && outside(&self.asked.types) {
             let names: Vec<&str> = self.asked.types.iter().map(|of| of.name()).collect();
             let text = format!(

@@ -21,4 +21,4 @@ pub mod routes;
 mod serve;
 pub mod status;
 
-pub use serve::{Served, new_id, serve};
+pub use serve::{Served, new_id, random, serve};

@@ -172,6 +172,11 @@ impl Refusal {
         self
     }
 
+    /// The body.
+    pub fn to_json(&self) -> String {
+        outcome(&self.issues).to_string()
+    }
+
     /// With a header.
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Refusal {
         self.headers.push((name, value));

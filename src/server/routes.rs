@@ -15,6 +15,7 @@ pub enum Operation {
     GroupSearch,
     GroupCreate,
     GroupRead,
+    GroupVersion,
     GroupUpdate,
     GroupDelete,
     Metadata,
@@ -26,7 +27,7 @@ pub enum Operation {
 pub struct Route {
     /// Method; HEAD goes with GET.
     pub method: Method,
-    /// Path, with at most one `{id}`.
+    /// Path, with `{id}` and `{version}` at most.
     pub path: &'static str,
     /// What it does.
     pub operation: Operation,
@@ -47,6 +48,7 @@ pub const IG_ROUTES: &[Route] = &[
     route(Method::GET, "/Group", Operation::GroupSearch),
     route(Method::POST, "/Group", Operation::GroupCreate),
     route(Method::GET, "/Group/{id}", Operation::GroupRead),
+    route(Method::GET, "/Group/{id}/_history/{version}", Operation::GroupVersion),
     route(Method::PUT, "/Group/{id}", Operation::GroupUpdate),
     route(Method::DELETE, "/Group/{id}", Operation::GroupDelete),
     route(Method::GET, "/metadata", Operation::Metadata),

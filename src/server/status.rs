@@ -18,7 +18,9 @@ const RETRY_SECONDS_MAX: u64 = 120;
 pub fn answer(found: Found, files_url: &str, requires_access_token: bool) -> Response<Body> {
     match found {
         Found::Unknown => Refusal::not_found("this job").into_response(),
-        Found::Expired => expired("the files of this job were kept until their time and are gone; ask again").into_response(),
+        Found::Expired => {
+            expired("the files of this job were kept until their time and are gone; ask again").into_response()
+        }
         Found::Job(view) => match view.record.state {
             State::Complete => complete(&view.record, files_url, requires_access_token),
             State::Failed => failed(&view.record),

@@ -274,7 +274,10 @@ mod tests {
     #[test]
     fn queries_are_decoded_and_written_again() {
         let search = Search::read(Some("name=a%20b+c%2B&identifier=s%7Cv&_count=5&_format=json"), &[], false).unwrap();
-        assert_eq!(search.url("http://h/fhir", None), "http://h/fhir/Group?name=a%20b%20c%2B&identifier=s%7Cv&_count=5");
+        assert_eq!(
+            search.url("http://h/fhir", None),
+            "http://h/fhir/Group?name=a%20b%20c%2B&identifier=s%7Cv&_count=5"
+        );
         let id = Id::parse(b"a.B-9").unwrap();
         let next = search.url("http://h/fhir", Some(&id));
         let again = Search::read(Some(next.split_once('?').unwrap().1), &[], false).unwrap();
@@ -289,7 +292,10 @@ mod tests {
     fn unknown_parameters_are_refused_or_left_out() {
         let asked = Some("foo=1&name=a&bar=2");
         let problems = Search::read(asked, &[], false).unwrap_err();
-        assert_eq!(problems.iter().filter_map(|problem| problem.expression.as_deref()).collect::<Vec<_>>(), ["foo", "bar"]);
+        assert_eq!(
+            problems.iter().filter_map(|problem| problem.expression.as_deref()).collect::<Vec<_>>(),
+            ["foo", "bar"]
+        );
         let search = Search::read(asked, &[], true).unwrap();
         assert_eq!(search.ignored.len(), 2);
         assert_eq!(search.url("b", None), "b/Group?name=a&_count=50");

@@ -181,13 +181,20 @@ fn conflicts_are_told() {
 #[test]
 fn preferences_decide_the_body() {
     let shop = Shop::new(&[]);
-    for (at, (asked, kind)) in
-        [("", "Group"), ("return=representation", "Group"), ("return=minimal", ""), ("return=OperationOutcome", "OperationOutcome")]
-            .into_iter()
-            .enumerate()
+    for (at, (asked, kind)) in [
+        ("", "Group"),
+        ("return=representation", "Group"),
+        ("return=minimal", ""),
+        ("return=OperationOutcome", "OperationOutcome"),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let answer = take(shop.desk(1).create(&headers(&[("prefer", asked)]), &group(""), &|| [at as u8; 16]));
-        assert_eq!((answer.status, answer.header("etag"), answer.header("preference-applied")), (201, "W/\"1\"", asked));
+        assert_eq!(
+            (answer.status, answer.header("etag"), answer.header("preference-applied")),
+            (201, "W/\"1\"", asked)
+        );
         match kind {
             "" => assert_eq!(answer.body, b""),
             kind => assert_eq!(answer.json()["resourceType"], kind),

@@ -28,7 +28,8 @@ mod tests {
     /// STATUS-07
     #[test]
     fn dates_are_imf_fixdates() {
-        let date = |text: &str| imf_fixdate(&Instant::parse(text).unwrap()).map(|date| date.to_str().unwrap().to_string());
+        let date =
+            |text: &str| imf_fixdate(&Instant::parse(text).unwrap()).map(|date| date.to_str().unwrap().to_string());
         assert_eq!(date("2024-02-29T01:30:00.9+02:00").as_deref(), Some("Wed, 28 Feb 2024 23:30:00 GMT"));
         assert_eq!(date("0001-01-01T00:00:00Z"), None);
         assert_eq!(imf_fixdate(&Instant::from_unix_millis(i64::MAX)), None);

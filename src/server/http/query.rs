@@ -24,9 +24,7 @@ impl Query {
                 (Some(name), Some(value)) => pairs.push((name, value)),
                 (name, _) => {
                     let shown: String = name.as_deref().unwrap_or("the name of a parameter").chars().take(64).collect();
-                    problems.push(format!(
-                        "{shown}: it is not percent-encoded UTF-8 text without control characters"
-                    ));
+                    problems.push(format!("{shown}: it is not percent-encoded UTF-8 text without control characters"));
                 }
             }
         }

@@ -1,0 +1,121 @@
+//! `outpour serve`
+
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tracing_subscriber::filter::LevelFilter;
+
+use super::args::{AccessArg, ServeArgs, StoreArgs};
+use super::config::open_store;
+use super::{Exit, say};
+use crate::bytes::signal::interrupts;
+use crate::error::RequestError;
+use crate::server::config::{Config, LogFormat};
+use crate::server::{Served, serve};
+
+/// How often is looked whether the process is asked to stop.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Runs the command.
+pub fn run(args: ServeArgs) -> Exit {
+    let config = match configuration(&args) {
+        Ok(config) => config,
+        Err(error) => {
+            say(&format!("error: {error}"));
+            return Exit::BadRequest;
+        }
+    };
+    if args.print_config {
+        let written = std::io::stdout().write_all(config.to_toml().as_bytes());
+        return if written.is_ok() { Exit::Done } else { Exit::Failed };
+    }
+    let store = StoreArgs {
+        store: config.store.path.clone(),
+        index_dir: Some(config.store.index_dir.clone()).filter(|path| !path.as_os_str().is_empty()),
+        threads: None,
+        access: AccessArg::Mapped,
+        kernel: None,
+    };
+    let store = match open_store(&store, None, config.data.sync) {
+        Ok(store) => store,
+        Err(error) => {
+            say(&format!("error: {error}"));
+            return Exit::BadRequest;
+        }
+    };
+    log(&config);
+    let stops = interrupts();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say(&format!("error: cannot start threads: {error}"));
+            return Exit::Failed;
+        }
+    };
+    let stop = async {
+        while !stops.load(Relaxed) {
+            tokio::time::sleep(LOOK).await;
+        }
+        tracing::info!("stopping: answers in flight may end, jobs are parked");
+    };
+    match runtime.block_on(serve(config, store, |served| told(served), stop)) {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            say(&format!("error: {error}"));
+            Exit::Failed
+        }
+    }
+}
+
+/// The configuration in force: the file's, with what the command line says in its place.
+fn configuration(args: &ServeArgs) -> Result<Config, RequestError> {
+    let mut config = match &args.config {
+        None => Config::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| RequestError::one(format!("--config: {} cannot be read: {error}", path.display())))?;
+            Config::parse(&text).map_err(|error| RequestError::one(format!("--config: {}: {error}", path.display())))?
+        }
+    };
+    if let Some(listen) = args.listen {
+        config.listen = listen;
+    }
+    for (given, place) in [
+        (&args.store, &mut config.store.path),
+        (&args.index_dir, &mut config.store.index_dir),
+        (&args.data, &mut config.data.path),
+        (&args.jobs, &mut config.data.jobs),
+    ] {
+        if let Some(given) = given {
+            place.clone_from(given);
+        }
+    }
+    let mut problems = config.problems();
+    for (name, path) in [("--data", &config.data.path), ("--jobs", &config.data.jobs)] {
+        if !path.as_os_str().is_empty()
+            && let Err(inside) = crate::export::inside_store(&config.store.path, path)
+        {
+            problems.extend(inside.problems.iter().map(|problem| problem.replace("--out", name)));
+        }
+    }
+    if problems.is_empty() { Ok(config) } else { Err(RequestError { problems }) }
+}
+
+fn log(config: &Config) {
+    let level = config.log.level.parse().unwrap_or(LevelFilter::INFO);
+    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    // A service that is started twice in one process logs where the first one did.
+    match config.log.format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init().ok(),
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init().ok(),
+    };
+}
+
+fn told(served: &Served) {
+    say(&format!("outpour serves on http://{}; stop it with Ctrl-C", served.listen));
+    for base in &served.bases {
+        say(&format!("  {base}/metadata says what can be asked"));
+    }
+}

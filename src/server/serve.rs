@@ -1,0 +1,133 @@
+//! A service from its configuration: opens what it needs, listens, answers until it is told to stop.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::net::TcpListener;
+
+use super::app::{App, router};
+use super::auth::Anybody;
+use super::config::Config;
+use super::connection::{self, ConnectionLimits};
+use super::mount::Mount;
+use super::polls::Polls;
+use crate::fhir::Instant;
+use crate::job::groups::GroupBook;
+use crate::job::{Engine, EngineOptions, Limits};
+use crate::store::Store;
+use crate::write::sink::Sync;
+
+/// Longest time that the first indexing is waited for at a stretch.
+const INDEX_WAIT: Duration = Duration::from_secs(3600);
+
+/// A service that answers.
+pub struct Served {
+    /// The address that it listens on.
+    pub listen: SocketAddr,
+    /// Where its mounts are.
+    pub bases: Vec<String>,
+}
+
+/// 128 random bits from the system.
+///
+/// # Panics
+/// When the system has none to give: a service that cannot make secrets must not go on.
+pub fn random() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the system gives random bytes");
+    bytes
+}
+
+/// A name that cannot be guessed: 32 hexadecimal digits.
+pub fn new_id() -> String {
+    format!("{:032x}", u128::from_le_bytes(random()))
+}
+
+/// The time, in milliseconds: T is chosen at that precision first (CONS-06).
+pub fn now() -> Instant {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Instant::from_unix_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Serves a store until `stop` comes: then downloads in flight may end, and jobs are parked. `begun` is told once it
+/// answers.
+///
+/// # Errors
+/// A sentence that says what cannot be opened, and what to do.
+pub async fn serve(
+    config: Config,
+    store: Store,
+    begun: impl FnOnce(&Served),
+    stop: impl Future<Output = ()>,
+) -> Result<(), String> {
+    let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+        format!("cannot listen on {}: {error}; choose another address with --listen", config.listen)
+    })?;
+    let listen = listener.local_addr().map_err(|error| error.to_string())?;
+    let public_url = config.public_url(listen);
+    let sync = if config.data.sync { Sync::Yes } else { Sync::No };
+    let threads = match config.jobs.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let options = EngineOptions {
+        store,
+        records: config.records(),
+        files: config.data.path.join("files"),
+        threads,
+        limits: Limits {
+            active_per_client: config.jobs.active_per_client,
+            active: config.jobs.active,
+            attempts: config.jobs.attempts,
+            remembered_seconds: config.jobs.remembered_seconds,
+            disk_high_water: config.jobs.disk_high_water,
+            faults_allowed: config.faults_allowed(),
+        },
+        sync,
+        clock: Box::new(now),
+        random: Box::new(random),
+    };
+    let engine = Engine::open(options).map_err(|error| error.to_string())?;
+    let groups = GroupBook::open(&config.data.path.join("groups"), sync).map_err(|error| error.to_string())?;
+    let authenticator = Anybody::on(listen)?;
+    let connections = connection_limits(&config);
+    let app = Arc::new(App {
+        mounts: vec![Mount::ig(&config, &public_url)],
+        polls: Polls::new(config.limits.polls_per_second, config.limits.polls_burst),
+        authenticator: Box::new(authenticator),
+        ready: AtomicBool::new(false),
+        polled: Mutex::default(),
+        engine,
+        groups,
+        config,
+    });
+    let indexing = app.clone();
+    std::thread::spawn(move || {
+        while !indexing.engine.index_and_wait(INDEX_WAIT) {}
+        indexing.ready.store(true, Relaxed);
+    });
+    begun(&Served { listen, bases: app.mounts.iter().map(|mount| mount.url.clone()).collect() });
+    let drained = connection::serve(listener, router(app.clone()), connections, stop).await;
+    if drained.cut > 0 {
+        tracing::warn!(cut = drained.cut, "connections were cut: their answers took longer than the drain");
+    }
+    tokio::task::spawn_blocking(move || app.engine.stop()).await.ok();
+    Ok(())
+}
+
+fn connection_limits(config: &Config) -> ConnectionLimits {
+    let limits = &config.limits;
+    ConnectionLimits {
+        connections_max: limits.connections,
+        head_bytes_max: limits.head_bytes,
+        headers_max: limits.headers,
+        head_wait: Duration::from_secs(limits.head_seconds),
+        idle_wait: Duration::from_secs(limits.idle_seconds),
+        body_wait: Duration::from_secs(limits.body_seconds),
+        write_wait: Duration::from_secs(limits.write_seconds),
+        drain_wait: Duration::from_secs(limits.drain_seconds),
+    }
+}
