@@ -18,6 +18,7 @@ mod forge;
 mod generated;
 mod golden;
 mod hostile;
+mod http;
 mod matrix;
 mod memory;
 mod naive;

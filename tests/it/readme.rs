@@ -1,6 +1,8 @@
 //! README.md tells the truth: every command of its `sh` blocks runs, in a copy of the bundled data. The built binary
-//! stands for `cargo run --release --`; `cargo test` lines are left out, since this is one.
+//! stands for `cargo run --release --`; `cargo test` lines are left out, since this is one. A block that serves goes on
+//! in the background, on a free port, for the blocks behind it.
 
+use crate::http::server::Server;
 use crate::run::{scratch, testdata};
 use std::path::Path;
 use std::process::Command;
@@ -47,7 +49,17 @@ fn every_command_of_the_readme_runs() {
     let path = format!("{}:{}", Path::new(binary).parent().unwrap().display(), std::env::var("PATH").unwrap());
     let blocks = blocks(&readme);
     assert!(!blocks.is_empty(), "README.md shows no command");
+    let mut server: Option<Server> = None;
     for block in blocks {
+        if block.contains(" -- serve ") {
+            let words = block.split(" -- serve ").nth(1).unwrap().split_whitespace();
+            server = Some(Server::start(scratch.path(), &words.collect::<Vec<_>>()));
+            continue;
+        }
+        let block = match &server {
+            Some(server) => block.replace("127.0.0.1:8080", &server.address.to_string()),
+            None => block,
+        };
         let script = [
             "cargo run --release --quiet --",
             "cargo run --quiet --release --",

@@ -1,0 +1,6 @@
+//! The service, asked by HTTP: a real process on a free port.
+
+mod client;
+mod flow;
+mod same;
+pub mod server;

@@ -1,0 +1,59 @@
+//! The same snapshot, request and policies give the same bytes by every door.
+
+use std::collections::BTreeMap;
+
+use super::flow::{accepted, bundled, ended, files};
+use crate::run::{run, scratch, testdata};
+
+/// DIALECT-05, CONS-09: at each level, with and without `_since`, in each coding.
+#[test]
+fn the_command_line_and_http_write_the_same_files() {
+    for (coding, threads) in [("none", "1"), ("gzip", "2"), ("zstd", "2")] {
+        let scratch = scratch();
+        let config = format!("[files]\ncompress = '{coding}'\nmax_bytes = 100000\n");
+        std::fs::write(scratch.path().join("serve.toml"), config).unwrap();
+        let server = bundled(scratch.path(), &["--config", "serve.toml"]);
+        let client = server.client();
+        let base = format!("http://{}/fhir", server.address);
+        for (at, (target, words)) in [
+            ("Group/ten/$export", "--group ten"),
+            ("Group/ten/$export?_type=Condition,Patient&_since=2015-01-01T00:00:00Z", "--group ten --type Condition --type Patient --since 2015-01-01T00:00:00Z"),
+            ("Patient/$export?_type=Encounter", "--all-patients --type Encounter"),
+            ("$export?_type=Organization,Practitioner", "--system --type Organization,Practitioner"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let status = accepted(&client, &server.fhir(target));
+            let manifest = ended(&client, &status).json();
+            let mut served = BTreeMap::new();
+            for (_, path, _) in files(&client, &manifest) {
+                let file = client.ask("GET", &path, &[("Accept-Encoding", coding)], b"");
+                assert_eq!(file.header("content-encoding").unwrap_or("none"), coding);
+                let name = file.header("content-disposition").unwrap().split('"').nth(1).unwrap().to_string();
+                assert!(served.insert(name, file.body).is_none());
+            }
+            let out = scratch.path().join(format!("out{at}"));
+            let (store, t) = (testdata("stores/synthea-r4-100"), manifest["transactionTime"].as_str().unwrap());
+            let mut all = vec!["export", "--store", store.to_str().unwrap(), "--out", out.to_str().unwrap(), "--as-of", t];
+            let index = scratch.path().join("index");
+            all.extend(["--index-dir", index.to_str().unwrap(), "--members", "active", "--fhir-base", &base]);
+            all.extend(["--compress", coding, "--max-file-bytes", "100000", "--threads", threads]);
+            all.extend(words.split(' '));
+            let done = run(&all);
+            assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+            let mut written = BTreeMap::new();
+            for folder in ["", "error", "deleted"] {
+                for entry in std::fs::read_dir(out.join(folder)).into_iter().flatten().flatten() {
+                    let name = entry.file_name().into_string().unwrap();
+                    if name.contains(".ndjson") {
+                        written.insert(name, std::fs::read(entry.path()).unwrap());
+                    }
+                }
+            }
+            assert!(!written.is_empty());
+            assert_eq!(served.keys().collect::<Vec<_>>(), written.keys().collect::<Vec<_>>(), "{target} {coding}");
+            assert!(served == written, "{target} {coding}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! `outpour serve` as a process: started on a free port, stopped or killed.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use super::client::{Answer, Client};
+
+/// A running service; it is killed when this is dropped.
+pub struct Server {
+    pub address: SocketAddr,
+    child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl Server {
+    /// Starts a service in a directory, with these words behind `serve`.
+    pub fn start(directory: &Path, words: &[&str]) -> Server {
+        Server::try_start(directory, words).unwrap_or_else(|log| panic!("the service did not start:\n{log}"))
+    }
+
+    /// As [`Server::start`]; `Err` with what it said when it did not.
+    pub fn try_start(directory: &Path, words: &[&str]) -> Result<Server, String> {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_outpour"))
+            .arg("serve")
+            .args(words)
+            .args(if words.contains(&"--listen") { &[][..] } else { &["--listen", "127.0.0.1:0"] })
+            .current_dir(directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let log = Arc::new(Mutex::new(String::new()));
+        let address = loop {
+            let mut line = String::new();
+            if said.read_line(&mut line).unwrap() == 0 {
+                child.wait().unwrap();
+                return Err(log.lock().unwrap().clone());
+            }
+            log.lock().unwrap().push_str(&line);
+            if let Some(rest) = line.strip_prefix("outpour serves on http://") {
+                break rest.split(';').next().unwrap().parse().unwrap();
+            }
+        };
+        let sink = log.clone();
+        std::thread::spawn(move || {
+            for line in said.lines().map_while(Result::ok) {
+                let mut log = sink.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        Ok(Server { address, child, log })
+    }
+
+    /// A client of it.
+    pub fn client(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    /// What it has said so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// A GET below `/fhir`, with the headers of a kick-off.
+    pub fn fhir(&self, path: &str) -> Answer {
+        let headers = [("Accept", "application/fhir+json"), ("Prefer", "respond-async")];
+        self.client().ask("GET", &format!("/fhir/{path}"), &headers, b"")
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and waits for the end; its exit code.
+    pub fn stop(mut self) -> Option<i32> {
+        // SAFETY: plain system call; the process is ours and not yet waited for.
+        unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) };
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
