@@ -60,6 +60,9 @@ pub struct DocumentLimits {
     pub members_max: Option<u64>,
 }
 
+/// Longest name of an element that a problem repeats, in characters.
+const ELEMENT_CHARS_MAX: usize = 64;
+
 /// A Group that may be kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Document<'a> {
@@ -229,7 +232,8 @@ fn check_root(root: Value<'_>, id: WantedId<'_>, limits: &DocumentLimits, proble
     let (mut resource_type, mut own_id, mut group_type, mut actual, mut members) = (None, None, None, None, 0u64);
     for (member, value) in root.members() {
         let name = member.name();
-        let path = format!("Group.{name}");
+        // A key of any length may stand there.
+        let path = format!("Group.{}", name.chars().take(ELEMENT_CHARS_MAX).collect::<String>());
         match &*name {
             "resourceType" => resource_type = value.text(),
             "id" => own_id = Some(value.text().unwrap_or_default()),

@@ -1,8 +1,8 @@
 //! What is kept in memory of a Group: enough to answer most searches without reading it.
 //!
 //! Members are a Bloom filter of ten bits each; that a Group has a member is only ever believed after its bytes were
-//! read. Measured with 1,000 Groups of 10,000 members, the filters take 12.5 MB where sorted 64-bit hashes take 80 MB
-//! and the Groups themselves 450 MB.
+//! read. With 1,000 Groups of 10,000 members (720 MB) the filters take 12.5 MB, where sorted 64-bit hashes would take 80;
+//! a search for a member takes 27 ms, where reading every Group takes 4.1 s (one run, built without full optimisation).
 
 use std::collections::HashMap;
 

@@ -219,8 +219,8 @@ fn criterion(name: &str, value: &str, bases: &[String]) -> Result<Criterion, (Pr
         "managing-entity" => Criterion::ManagingEntity(targets()),
         "member" => Criterion::Member(targets()),
         _ => {
-            if let Some(wrong) = plain().iter().find(|value| !matches!(value.as_str(), "true" | "false")) {
-                return Err((ProblemKind::Value, format!("{name} is true or false, not {wrong:?}")));
+            if plain().iter().any(|value| !matches!(value.as_str(), "true" | "false")) {
+                return Err((ProblemKind::Value, format!("{name} has a value that is neither true nor false")));
             }
             Criterion::Actual(plain())
         }

@@ -304,6 +304,26 @@ fn a_damaged_file_is_told() {
     assert!(GroupBook::open(home.path(), Sync::No).is_ok());
 }
 
+/// What could not be kept is not told as kept, and what stood before still stands.
+#[test]
+fn a_write_that_fails_changes_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("groups");
+    let book = book(&directory);
+    let groups = Groups::new(&book, None, &[]);
+    groups.create(&id("g"), &checked(&body(&["Patient/a"])), &at(1)).unwrap().unwrap();
+    // A directory where the temporary file would go: neither a change nor a deletion can be written.
+    fs::create_dir(directory.join(".g.ndjson.part")).unwrap();
+    let document = body(&["Patient/b"]);
+    let changed = groups.update(&id("g"), &checked(&document), &Expected::Anything, &at(2));
+    assert!(matches!(changed, Err(GroupsError::Io { .. })));
+    assert!(matches!(groups.delete(&id("g"), &Expected::Anything, &at(2)), Err(GroupsError::Io { .. })));
+    assert_eq!(label(&groups.find(&id("g")).unwrap()), "book 1");
+    fs::create_dir(directory.join(".h.ndjson.part")).unwrap();
+    assert!(groups.create(&id("h"), &checked(&document), &at(2)).is_err());
+    assert_eq!(ids_of(&groups, &[]), ["g"]);
+}
+
 /// Requests for one Group wait for each other: of many updates that expect one version, one is taken.
 #[test]
 fn one_of_many_writers_wins() {
