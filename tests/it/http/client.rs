@@ -123,6 +123,12 @@ impl Client {
         self.ask("GET", target, &[], b"")
     }
 
+    /// The path of a URL, whatever port the service had when it wrote it.
+    pub fn path_of<'u>(&self, url: &'u str) -> &'u str {
+        let rest = url.strip_prefix("http://").expect("an absolute URL");
+        &rest[rest.find('/').expect("a path")..]
+    }
+
     /// The path of a URL of this service.
     #[track_caller]
     pub fn path<'u>(&self, url: &'u str) -> &'u str {

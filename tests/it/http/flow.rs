@@ -98,7 +98,7 @@ fn from_kick_off_to_deletion() {
         assert_eq!(client.ask("HEAD", path, &[], b"").header("content-length"), file.header("content-length"));
     }
     assert_eq!(client.get(&status).body, done.body, "STATUS-17");
-    assert_eq!(client.ask("DELETE", &status, &[], b"").outcome(202, "informational").len(), 42);
+    client.ask("DELETE", &status, &[], b"").outcome(202, "informational");
     client.get(&status).outcome(404, "not-found");
     client.ask("DELETE", &status, &[], b"").outcome(404, "not-found");
     client.get(&listed[0].1).outcome(404, "not-found");

@@ -2,5 +2,6 @@
 
 mod client;
 mod flow;
+mod kills;
 mod same;
 pub mod server;
