@@ -112,15 +112,16 @@ def main():
         if nginx := shutil.which("nginx") or shutil.which("/usr/sbin/nginx"):
             port = free_port()
             config = Path(home.name, "nginx.conf")
-            config.write_text(("user root;\n" if os.getuid() == 0 else "") + CONFIG.format(home=home.name, port=port, root=file.parent))
+            text = CONFIG.format(home=home.name, port=port, root=file.parent)
+            config.write_text(("user root;\n" if os.getuid() == 0 else "") + text)
             process = subprocess.Popen([nginx, "-p", home.name, "-c", str(config)])
             ends.append(process.terminate)
             servers["nginx"] = (f"http://127.0.0.1:{port}/{file.name}", process.pid)
         else:
             print("nginx is not installed: compared with a plain sendfile server only", file=sys.stderr)
-        url, pid = plain_sendfile(file)
-        ends.append(lambda: os.kill(pid, 15))
-        servers["sendfile"] = (url, pid)
+        url, plain = plain_sendfile(file)
+        ends.append(lambda: (os.kill(plain, 15), os.waitpid(plain, 0)))
+        servers["sendfile"] = (url, plain)
         time.sleep(0.5)
 
         buffer = memoryview(bytearray(1 << 20))

@@ -19,7 +19,9 @@ pub struct ConnectionLimits {
     pub idle_wait: Duration,
     /// Longest pause in the body of a request; then its reading fails.
     pub body_wait: Duration,
-    /// Longest time for which a client takes no bytes of an answer; then it is cut.
+    /// Longest time for which the kernel takes no bytes of an answer; then the client is cut. The kernel takes some when
+    /// about a third of its buffer for the client (up to some MiB) is free again, so that this is a least speed, too:
+    /// of some 25 kB a second with 60 s.
     pub write_wait: Duration,
     /// Time that answers in flight have to end when the server stops.
     pub drain_wait: Duration,
