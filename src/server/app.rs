@@ -94,14 +94,17 @@ pub fn router(app: Arc<App>) -> Router {
     }
     let router = router
         .fallback(|| async { Refusal::not_found("this URL") })
-        .method_not_allowed_fallback(|method: Method| async move {
-            let text = format!("{method} is not possible here; the Allow header says what is");
-            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, IssueType::NotSupported, text)
-        })
+        .method_not_allowed_fallback(|method: Method| async move { not_allowed(&method) })
         .with_state(app);
     // Routes are found by the path with `$` written plainly; what was received is remembered.
     let plain = tower::ServiceBuilder::new().map_request(plain_path).service(router);
     Router::new().fallback_service(plain).layer(middleware::from_fn(log))
+}
+
+/// 405; what is possible stands in `Allow` (CORE-06).
+fn not_allowed(method: &Method) -> Refusal {
+    let text = format!("{method} is not possible here; the Allow header says what is");
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, IssueType::NotSupported, text)
 }
 
 /// The URI as it was received.
@@ -184,6 +187,11 @@ async fn answer(
 ) -> Result<Response<Body>, Refusal> {
     let (id, version) = (names.remove("id"), names.remove("version"));
     let (parts, body) = request.into_parts();
+    let exports = matches!(operation, Operation::SystemExport | Operation::PatientExport | Operation::GroupExport);
+    if exports && parts.method == Method::HEAD {
+        // HEAD comes along with GET; to look must not start a job.
+        return Err(not_allowed(&parts.method).header(header::ALLOW, HeaderValue::from_static("GET")));
+    }
     // What describes the service is for everybody (CAP-01).
     if matches!(operation, Operation::Metadata | Operation::OperationDefinition) {
         return describe(&app.mounts[at], operation, id.as_deref());

@@ -178,8 +178,8 @@ impl Reader<'_> {
         self.asked.types.sort_unstable();
         self.asked.types.dedup();
         if self.lenient && given > 0 && unknown == given {
-            let text =
-                "none of the types given is exported here, and without one everything would be (TYPE-03)".to_string();
+            let names = seen.join(", ");
+            let text = format!("none of {names} is exported here, and without a type everything would be (TYPE-03)");
             self.problem(IssueType::NotSupported, "_type", text);
         }
     }

@@ -2,6 +2,8 @@
 
 mod client;
 mod flow;
+mod hostile;
+mod kick_off;
 mod kills;
 mod same;
 pub mod server;
