@@ -22,23 +22,23 @@ pub fn run(args: IndexArgs) -> Exit {
     let begun = Clock::now();
     if args.references {
         let error = RequestError::one("--references is not part of this version; leave it out");
-        return fail(Exit::BadRequest, &error, args.json);
+        return fail(Exit::BadRequest, &error, args.run.json);
     }
     let validate = args.validate.map(|how| match how {
         ValidateArg::Full => Validate::Full,
         ValidateArg::Structure => Validate::Structure,
     });
-    let ready = open_store(&args.store, validate, true).and_then(|store| Ok((store, pool(args.store.threads)?)));
+    let ready = open_store(&args.store, validate, true).and_then(|store| Ok((store, pool(args.run.threads)?)));
     let (store, pool) = match ready {
         Ok(ready) => ready,
-        Err(error) => return fail(Exit::BadRequest, &error, args.json),
+        Err(error) => return fail(Exit::BadRequest, &error, args.run.json),
     };
-    let outcome = pool.install(|| watched(args.progress, |watch| counted(&store, watch)));
+    let outcome = pool.install(|| watched(args.run.progress, |watch| counted(&store, watch)));
     let (index, work, counts) = match outcome {
         Ok(done) => done,
         Err(error) => {
             let error = error.into();
-            return fail(exit_of(&error), &error, args.json);
+            return fail(exit_of(&error), &error, args.run.json);
         }
     };
     let seconds = begun.elapsed().as_secs_f64();
@@ -52,7 +52,7 @@ pub fn run(args: IndexArgs) -> Exit {
         .filter(|kind| faults[**kind as usize] > 0)
         .map(|kind| (kind.name().to_string(), faults[*kind as usize].into()))
         .collect();
-    if args.json {
+    if args.run.json {
         put_json(&json!({
             "status": "complete",
             "exitCode": 0,

@@ -3,7 +3,7 @@
 use std::time::Instant as Clock;
 
 use super::args::PackArgs;
-use super::config::{now, open_store, pool, transaction_time};
+use super::config::{now, open_store, pool, sync, transaction_time};
 use super::export::{index_line, is_full};
 use super::progress::watched;
 use super::table::{bytes, count};
@@ -12,27 +12,25 @@ use crate::error::{IndexError, PackError, RequestError};
 use crate::fhir::Instant;
 use crate::pack::{PackOptions, Packed, pack};
 use crate::store::Store;
-use crate::write::sink::Sync;
 
 /// Runs the command.
 pub fn run(args: PackArgs) -> Exit {
     let begun = Clock::now();
-    let ready = open_store(&args.store, None, !args.no_sync)
-        .and_then(|store| Ok((as_of(&args, &store)?, store, pool(args.store.threads)?)));
+    let ready = open_store(&args.store, None, !args.write.no_sync)
+        .and_then(|store| Ok((as_of(&args, &store)?, store, pool(args.write.run.threads)?)));
     let (as_of, store, pool) = match ready {
         Ok(ready) => ready,
-        Err(error) => return fail(Exit::BadRequest, &error, args.json),
+        Err(error) => return fail(Exit::BadRequest, &error, args.write.run.json),
     };
-    let sync = if args.no_sync { Sync::No } else { Sync::Yes };
-    let options = PackOptions { to: args.to.clone(), level: args.level, sync };
-    let outcome = pool.install(|| watched(args.progress, |watch| pack(&store, as_of, &options, watch)));
+    let options = PackOptions { to: args.to.clone(), level: args.level, sync: sync(&args.write) };
+    let outcome = pool.install(|| watched(args.write.run.progress, |watch| pack(&store, as_of, &options, watch)));
     let packed = match outcome {
         Ok(packed) => packed,
-        Err(error) => return fail(exit_of(&error), &error, args.json),
+        Err(error) => return fail(exit_of(&error), &error, args.write.run.json),
     };
     let seconds = begun.elapsed().as_secs_f64();
     let exit = if packed.rejected + packed.damaged > 0 { Exit::Partial } else { Exit::Done };
-    if args.json {
+    if args.write.run.json {
         let mut document = serde_json::to_value(&packed).expect("plain data");
         document["status"] = "complete".into();
         document["exitCode"] = (exit as u8).into();
