@@ -522,15 +522,20 @@ impl<'a> Columns<'a> {
 
     /// What a packed file tells of the version that a DELETE entry ended and that has left with it.
     pub fn left_of(&self, tombstone: usize) -> Option<Left<'a>> {
-        let (left, _) = self.tomb_left.as_chunks::<2>();
-        let first = left.partition_point(|[at, _]| (*at as u32 as usize) < tombstone);
-        let last = left.partition_point(|[at, _]| (*at as u32 as usize) <= tombstone);
-        let entries = &left[first..last];
+        let entries = self.left_entries(tombstone);
         entries.first().map(|[at, ticks]| Left {
             updated: *ticks as i64,
             followed: (*at >> 32) as u32 == FOLLOWED,
             entries,
         })
+    }
+
+    /// The same as it lies there: (DELETE entry, and above it the owner or a sentinel; ticks).
+    pub fn left_entries(&self, tombstone: usize) -> &'a [[u64; 2]] {
+        let (left, _) = self.tomb_left.as_chunks::<2>();
+        let first = left.partition_point(|[at, _]| (*at as u32 as usize) < tombstone);
+        let last = left.partition_point(|[at, _]| (*at as u32 as usize) <= tombstone);
+        &left[first..last]
     }
 
     /// Digits beyond the seventh; the column is sorted by its references.
