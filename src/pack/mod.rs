@@ -161,6 +161,11 @@ fn write(
             return Err(IndexError::Cancelled.into());
         }
     }
+    if packed.frames == 0 {
+        // Rows that come to the new store must be as late as they would have been in this one.
+        let mut writer = Writer::new(directory.path(), ResourceType::BUNDLE, options.level, options.sync);
+        writer.empty(Header::new(snapshot, None), packed)?;
+    }
     Ok(())
 }
 
