@@ -299,6 +299,10 @@ pub struct IndexArgs {
 
 /// `outpour synth`
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+The store appears when it is whole. Until then it is built beside its place as .NAME.outpour-partial, which a run that \
+fails removes. A run that was killed leaves it; the next one to the same place begins anew in it, and removing it by \
+hand does no harm.")]
 pub struct SynthArgs {
     /// The new store: a directory that is not there yet, or an empty one
     #[arg(long, value_name = "DIR")]
@@ -345,9 +349,16 @@ pub enum LayoutArg {
 /// `outpour pack`
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-A packed store is an ordinary store: a directory of .ndjson.zst files that any tool for zstd reads. Versions that a later
-one or a deletion followed leave; lines that are no resources go to rejected.ndjson. New data is put beside the packed
-files; pack again, to another directory, from time to time. The new directory appears when it is whole.")]
+A packed store is an ordinary store: a directory of .ndjson.zst files that any tool for zstd reads. Versions that a \
+later one or a deletion followed leave; lines that are no resources go to rejected.ndjson. New data is put beside the \
+packed files; pack again, to another directory, from time to time.
+
+The new directory appears when it is whole. Until then it is built beside its place as .NAME.outpour-partial, which a \
+run that fails removes. A run that was killed leaves it; the next one to the same place begins anew in it, and removing \
+it by hand does no harm.
+
+Exit code 1: packed, and some lines are no resources, or a compressed file is damaged or cut off, so that something was \
+lost or may have been. The store that was packed is only read: keep it until you have looked.")]
 pub struct PackArgs {
     #[command(flatten)]
     #[allow(missing_docs)]

@@ -70,7 +70,8 @@ fn denied(error: &std::io::Error) -> bool {
 }
 
 fn summary(packed: &Packed, args: &PackArgs, seconds: f64) -> String {
-    let Packed { rows, frames, files, superseded, deleted, rejected, blank, damaged, tombstone_lines, .. } = *packed;
+    let Packed { rows, frames, files, superseded, deleted, rejected, blank, damaged, tombstone_lines, .. } =
+        packed.clone();
     let ratio = packed.bytes as f64 / packed.file_bytes.max(1) as f64;
     let rate = (packed.bytes as f64 / seconds.max(1e-6)) as u64;
     let mut out = format!("Packed {} as of {}\n\n", args.to.display(), packed.transaction_time);
@@ -81,10 +82,13 @@ fn summary(packed: &Packed, args: &PackArgs, seconds: f64) -> String {
         line("rejected", format!("{} lines that are no resources, in {}", count(rejected), crate::pack::REJECTED));
     }
     if damaged > 0 {
-        line(
-            "damaged",
-            format!("at {damaged} places of compressed files: what stood there is lost; see `outpour verify`"),
-        );
+        let lost = "compressed files are damaged or cut off: what stood there is lost";
+        line("damaged", format!("{} places where {lost}", count(damaged)));
+        packed.damage.iter().for_each(|place| line("", place.clone()));
+        let more = damaged - packed.damage.len() as u64;
+        if more > 0 {
+            line("", format!("and {} more; `outpour verify` of the store that was packed names them", count(more)));
+        }
     }
     line("bytes", format!("{} in {}, {ratio:.1} to 1", bytes(packed.bytes), bytes(packed.file_bytes)));
     let mean = packed.bytes.checked_div(frames).unwrap_or(0);

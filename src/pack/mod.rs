@@ -70,6 +70,8 @@ pub struct Packed {
     pub blank: u64,
     /// Places where compressed files of the store are damaged: what stood there is lost.
     pub damaged: u64,
+    /// Where: the first [`crate::limits::PACK_DAMAGE_TOLD_MAX`] of them, each with file and byte.
+    pub damage: Vec<String>,
     /// Data files.
     pub files: u64,
     /// Frames in them.

@@ -324,6 +324,7 @@ fn a_damaged_frame_is_a_fault_and_the_rest_is_exported() {
         let again = scratch.path().join("again");
         let run = pack(&packed, &again, &["--as-of", crate::golden::AS_OF]);
         assert_eq!(run.code, 1, "{run:#?}");
+        assert!(run.stderr.contains("Observation.00001") && run.stderr.contains(&at.to_string()), "{run:#?}");
         let (_, kept) = everything(&again, &scratch.path().join("out-again"), &[], 0);
         assert!(kept == lines);
     }
@@ -458,6 +459,51 @@ fn an_empty_store_remembers_its_pack() {
             assert_eq!(run::export(&packed, &out, &args).code, code);
             assert_eq!(Export::read(&out, run::Bounds::DEFAULT).lines()["Observation"].len(), 2);
         }
+    }
+}
+
+/// A compressed source that was cut off exactly behind a line has lost nothing that anybody could name, and may have lost
+/// everything behind: exit code 1, the file and the byte named, and the lines before it packed. One that ends with a
+/// whole member and a whole line is whole, as far as anybody can know.
+#[test]
+fn a_source_torn_behind_a_line_is_told() {
+    use std::io::Write;
+    let whole = observation("a", "p", 1) + &observation("b", "p", 2);
+    let rest = observation("c", "p", 3);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(whole.as_bytes()).unwrap();
+    gzip.flush().unwrap();
+    let gzip_cut = gzip.get_ref().len();
+    gzip.write_all(rest.as_bytes()).unwrap();
+    let gzip = gzip.finish().unwrap();
+    let mut zstd = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
+    zstd.write_all(whole.as_bytes()).unwrap();
+    zstd.flush().unwrap();
+    let zstd_cut = zstd.get_ref().len();
+    zstd.write_all(rest.as_bytes()).unwrap();
+    let zstd = zstd.finish().unwrap();
+    let members = [whole.as_bytes(), rest.as_bytes()].map(|text| zstd::bulk::compress(text, 3).unwrap());
+    for (name, bytes, torn) in [
+        ("o.ndjson.gz", &gzip[..gzip_cut], true),
+        ("o.ndjson.zst", &zstd[..zstd_cut], true),
+        ("o.ndjson.zst", &members[0][..], false),
+    ] {
+        let scratch = scratch();
+        let (store, packed) = (scratch.path().join("store"), scratch.path().join("packed"));
+        std::fs::create_dir(&store).unwrap();
+        std::fs::write(store.join(name), bytes).unwrap();
+        let (export, before) = everything(&store, &scratch.path().join("before"), &[], i32::from(torn));
+        assert_eq!((before["Observation"].len(), export.ledger()["faulty"]), (2, u64::from(torn)), "{name}");
+        let run = pack(&store, &packed, &["--as-of", crate::golden::AS_OF]);
+        assert_eq!(run.code, i32::from(torn), "{name}: {run:#?}");
+        let told: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(told["damaged"].as_u64(), Some(u64::from(torn)), "{told}");
+        let place = format!("{name}: byte {}: ", whole.len());
+        assert_eq!(run.stderr.contains(&place), torn, "{place} in {}", run.stderr);
+        assert_eq!(told["damage"].as_array().unwrap().len(), usize::from(torn), "{told}");
+        // What is left is whole: the new store has no fault, and never tells of the damage again.
+        let (_, after) = everything(&packed, &scratch.path().join("after"), &[], 0);
+        assert!(after == before, "{name}");
     }
 }
 
