@@ -251,6 +251,53 @@ fn a_killed_pack_leaves_nothing() {
     assert!(run::snapshot(&target) == expected);
 }
 
+/// What a killed pack leaves beside its target is data to nobody: not to a walk of the directory around it, not to
+/// `verify` or a pack of that directory, and not when it is itself named as a store.
+#[test]
+fn what_a_killed_pack_leaves_is_no_data() {
+    let scratch = scratch();
+    let (store, place) = (run::testdata("stores/synthea-r4-100"), scratch.path().join("place"));
+    let (index, target) = (scratch.path().join("index"), place.join("packed"));
+    let partial = place.join(".packed.outpour-partial");
+    std::fs::create_dir(&place).unwrap();
+    std::fs::write(place.join("own.ndjson"), observation("a", "p", 1)).unwrap();
+    let ready = run::run(&["index", "--store", store.to_str().unwrap(), "--index-dir", index.to_str().unwrap()]);
+    assert_eq!(ready.code, 0);
+    let mut command = run::command();
+    command.args(["pack", "--store", store.to_str().unwrap(), "--to", target.to_str().unwrap(), "--no-sync"]);
+    command.args(["--index-dir", index.to_str().unwrap()]);
+    let mut child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    // Killed once a data file is there under its own name, which is long before the end.
+    let data =
+        |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().path().extension().is_some_and(|end| end == "zst");
+    while !std::fs::read_dir(&partial).is_ok_and(|mut entries| entries.any(data)) {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it wrote a file");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(partial.exists() && !target.exists());
+    let told = run::run(&["index", "--store", place.to_str().unwrap(), "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!((told["files"].as_u64(), told["rows"].as_u64()), (Some(1), Some(1)), "{told}");
+    let verified = run::run(&["verify", place.to_str().unwrap()]);
+    assert_eq!(verified.code, 0, "{verified:#?}");
+    assert_eq!(pack(&place, &scratch.path().join("other"), &[]).code, 0);
+    assert_eq!(
+        everything(&scratch.path().join("other"), &scratch.path().join("out"), &[], 0).1["Observation"].len(),
+        1
+    );
+    run::run(&["verify", target.to_str().unwrap()]).refused(2, &["not there"]);
+    for command in [vec!["verify", partial.to_str().unwrap()], vec!["index", "--store", partial.to_str().unwrap()]] {
+        run::run(&command).refused(2, &["outpour-partial", "under construction"]);
+    }
+    run::export(&partial, &scratch.path().join("none"), &["--system"]).refused(2, &["under construction"]);
+    // The next run to the same place takes its place.
+    let more = ["--as-of", crate::golden::AS_OF, "--index-dir", index.to_str().unwrap()];
+    assert_eq!(pack(&store, &target, &more).code, 0);
+    assert!(!partial.exists());
+}
+
 /// A full disk is exit 3, and nothing is left at the target or beside it.
 #[test]
 fn a_pack_that_cannot_be_written_leaves_nothing() {
