@@ -4,7 +4,7 @@
 //! lies in the window, or came late. Owners are those of the version that the deletion ended (DELETED-05).
 
 use super::cohort::Cohort;
-use super::filter::Filter;
+use super::filter::{Filter, Known};
 use super::request::{ExportRequest, Late, Population};
 use crate::fhir::{Id, ResourceType};
 use crate::store::Index;
@@ -85,7 +85,7 @@ impl Deletions {
                         deletions.unknown += 1;
                         false
                     }
-                    (None, Some((extent, row))) => filter.belongs(extent, row, at, &|_| true)?,
+                    (None, Some((extent, row))) => filter.belongs(extent, row, at, Known::All)?,
                 };
                 if owned {
                     found.push(((resource_type, number), id));

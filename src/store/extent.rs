@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use super::index_file::IndexBytes;
 use super::key::{self, IdClass, Version};
 use super::layout::{COLUMNS, Column, HEADER_BYTES, Head, NO_INSTANT, Places, flag, kind};
-use super::packed::table::{FOLLOWED, NOBODY};
+use super::packed::table::{FOLLOWED, LATE, NOBODY};
 use super::sealed::{Damaged, Seals};
 use crate::bytes::columns::{hashes, i64s, u32s, u64s};
 use crate::extract::FaultKind;
@@ -421,6 +421,8 @@ pub struct Left<'a> {
     pub updated: i64,
     /// Whether a later version followed the DELETE entry, so that it deletes nothing any more.
     pub followed: bool,
+    /// T of the first snapshot that held it, in ticks, if it came late.
+    pub first_seen: Option<i64>,
     entries: &'a [[u64; 2]],
 }
 
@@ -430,7 +432,7 @@ impl<'a> Left<'a> {
         self.entries
             .iter()
             .map(|[at, _]| (*at >> 32) as u32)
-            .filter(|at| !matches!(*at, NOBODY | FOLLOWED))
+            .filter(|at| !matches!(*at, NOBODY | FOLLOWED | LATE))
             .map(|at| at as usize)
     }
 }
@@ -526,6 +528,7 @@ impl<'a> Columns<'a> {
         entries.first().map(|[at, ticks]| Left {
             updated: *ticks as i64,
             followed: (*at >> 32) as u32 == FOLLOWED,
+            first_seen: entries.last().filter(|[at, _]| (*at >> 32) as u32 == LATE).map(|[_, ticks]| *ticks as i64),
             entries,
         })
     }

@@ -4,7 +4,7 @@
 use super::extent::Columns;
 use super::key::{self, IdClass};
 use super::layout::{BASE_BITS, ZONE_ROWS, flag, kind};
-use super::packed::table::{FOLLOWED, NOBODY};
+use super::packed::table::{FOLLOWED, LATE, NOBODY};
 use crate::extract::FaultKind;
 use crate::fhir::ResourceType;
 
@@ -72,7 +72,7 @@ impl Columns<'_> {
         let (left, _) = self.tomb_left.as_chunks::<2>();
         let owned = |at: u64| {
             let owner = (at >> 32) as u32;
-            (owner as usize) < owners || matches!(owner, NOBODY | FOLLOWED)
+            (owner as usize) < owners || matches!(owner, NOBODY | FOLLOWED | LATE)
         };
         if !left.iter().all(|[at, _]| (*at as u32 as usize) < tombs && owned(*at))
             || !left.is_sorted_by_key(|[at, _]| *at as u32)

@@ -7,7 +7,7 @@
 use crate::store::extent::Columns;
 use crate::store::layout::BASE_BITS;
 use crate::store::packed::PackedTable;
-use crate::store::packed::table::{FOLLOWED, NOBODY};
+use crate::store::packed::table::{FOLLOWED, LATE, NOBODY};
 
 /// A cursor in the table of one file, or in none.
 pub struct LeftOwners<'a> {
@@ -28,7 +28,7 @@ impl<'a> LeftOwners<'a> {
     pub fn same(&mut self, at: u64, columns: &Columns<'_>, entry: usize) -> bool {
         let found = columns.left_entries(entry).iter().map(|[word, ticks]| {
             let owner = (*word >> 32) as u32;
-            let name = (!matches!(owner, NOBODY | FOLLOWED)).then(|| {
+            let name = (!matches!(owner, NOBODY | FOLLOWED | LATE)).then(|| {
                 let base = columns.base_text((columns.owner_base[owner as usize] & BASE_BITS) as usize);
                 (base, columns.owner_id_of(owner as usize))
             });
