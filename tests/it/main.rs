@@ -15,6 +15,7 @@ mod disk;
 mod errors;
 mod fixture;
 mod forge;
+mod forms;
 mod generated;
 mod golden;
 mod hostile;
