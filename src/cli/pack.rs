@@ -83,7 +83,8 @@ fn summary(packed: &Packed, args: &PackArgs, seconds: f64) -> String {
     }
     if damaged > 0 {
         let lost = "compressed files are damaged or cut off: what stood there is lost";
-        line("damaged", format!("{} places where {lost}", count(damaged)));
+        let places = if damaged == 1 { "place" } else { "places" };
+        line("damaged", format!("{} {places} where {lost}", count(damaged)));
         packed.damage.iter().for_each(|place| line("", place.clone()));
         let more = damaged - packed.damage.len() as u64;
         if more > 0 {
