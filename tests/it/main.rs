@@ -24,6 +24,7 @@ mod matrix;
 mod memory;
 mod naive;
 mod pack;
+mod packed_memory;
 mod random;
 mod readme;
 mod rivals;
