@@ -65,6 +65,8 @@ pub const PACKED_FILE_BYTES: u64 = 1 << 30;
 pub const PACKED_ROWS_MAX: u64 = 1 << 22;
 /// Most frames of a data file of a packed store.
 pub const PACKED_FRAMES_MAX: u64 = 1 << 22;
+/// Most places of damage that a pack names; further ones are counted only.
+pub const PACK_DAMAGE_TOLD_MAX: usize = 20;
 /// Uncompressed bytes that a frame of a packed store aims at; only a longer row makes a longer frame.
 pub const FRAME_BYTES: u64 = 64 << 10;
 /// Rows of one patient and type that come to less share a frame with those of other patients, in bytes.

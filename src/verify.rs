@@ -15,6 +15,7 @@ mod extent;
 mod file;
 mod history;
 mod ledger;
+mod left;
 mod lines;
 pub(crate) mod manifest;
 mod members;

@@ -64,15 +64,39 @@ pub struct StoreArgs {
     /// Where the index lies [default: .outpour in the store]
     #[arg(long, value_name = "DIR")]
     pub index_dir: Option<PathBuf>,
-    /// Threads to use [default: one a processor]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
     /// How store files are read: mapped, or called with pread
     #[arg(long, value_name = "HOW", default_value = "mapped", hide = true)]
     pub access: AccessArg,
     /// Scanner kernel to force
     #[arg(long, value_name = "NAME", hide = true)]
     pub kernel: Option<String>,
+}
+
+/// How a command runs, and what it tells meanwhile.
+#[derive(clap::Args, Debug, Clone)]
+#[command(next_help_heading = "Run")]
+pub struct RunArgs {
+    /// Threads to use [default: one a processor]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// One JSON document on standard output
+    #[arg(long)]
+    pub json: bool,
+    /// Show progress on a terminal
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub progress: ProgressArg,
+}
+
+/// The same of a command that writes data files.
+#[derive(clap::Args, Debug, Clone)]
+#[command(next_help_heading = "Run")]
+pub struct WriteArgs {
+    /// Do not wait until files are on the disk
+    #[arg(long)]
+    pub no_sync: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub run: RunArgs,
 }
 
 /// See `--access`.
@@ -170,27 +194,21 @@ pub struct ExportArgs {
     /// How rows are selected; every way gives the same files
     #[arg(long, value_name = "WAY", default_value = "auto", hide = true)]
     pub selection: SelectionArg,
-    /// Do not wait until files are on the disk
-    #[arg(long, help_heading = "Run")]
-    pub no_sync: bool,
     /// Fail when more lines than this are faulty: a number, or a share such as 0.1%
     #[arg(long, value_name = "N|P%", help_heading = "Run")]
     pub faults_allowed: Option<String>,
     /// Print types, rows, bytes and files, and write nothing
     #[arg(long, help_heading = "Run")]
     pub plan: bool,
-    /// One JSON document on standard output
-    #[arg(long, help_heading = "Run")]
-    pub json: bool,
-    /// Show progress on a terminal
-    #[arg(long, value_name = "WHEN", default_value = "auto", help_heading = "Run")]
-    pub progress: ProgressArg,
     /// Finish an interrupted export
     #[arg(long, conflicts_with = "force", help_heading = "Run")]
     pub resume: bool,
     /// Replace an earlier export; foreign files are left alone
     #[arg(long, help_heading = "Run")]
     pub force: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub write: WriteArgs,
 }
 
 /// See `--members`.
@@ -274,16 +292,17 @@ pub struct IndexArgs {
     /// Also index references outside the compartment (for --context referenced)
     #[arg(long)]
     pub references: bool,
-    /// One JSON document on standard output
-    #[arg(long)]
-    pub json: bool,
-    /// Show progress on a terminal
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
-    pub progress: ProgressArg,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub run: RunArgs,
 }
 
 /// `outpour synth`
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+The store appears when it is whole. Until then it is built beside its place as .NAME.outpour-partial, which a run that \
+fails removes. A run that was killed leaves it; the next one to the same place begins anew in it, and removing it by \
+hand does no harm.")]
 pub struct SynthArgs {
     /// The new store: a directory that is not there yet, or an empty one
     #[arg(long, value_name = "DIR")]
@@ -306,18 +325,9 @@ pub struct SynthArgs {
     /// Share of the rows that are deleted later
     #[arg(long, value_name = "P%", default_value = "0.5%")]
     pub deletions: String,
-    /// Threads to use [default: one a processor]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
-    /// Do not sync files before the store appears
-    #[arg(long)]
-    pub no_sync: bool,
-    /// One JSON document on standard output
-    #[arg(long)]
-    pub json: bool,
-    /// Show progress on a terminal
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
-    pub progress: ProgressArg,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub write: WriteArgs,
 }
 
 /// See `--order`.
@@ -339,9 +349,16 @@ pub enum LayoutArg {
 /// `outpour pack`
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-A packed store is an ordinary store: a directory of .ndjson.zst files that any tool for zstd reads. Versions that a later
-one or a deletion followed leave; lines that are no resources go to rejected.ndjson. New data is put beside the packed
-files; pack again, to another directory, from time to time. The new directory appears when it is whole.")]
+A packed store is an ordinary store: a directory of .ndjson.zst files that any tool for zstd reads. Versions that a \
+later one or a deletion followed leave; lines that are no resources go to rejected.ndjson. New data is put beside the \
+packed files; pack again, to another directory, from time to time.
+
+The new directory appears when it is whole. Until then it is built beside its place as .NAME.outpour-partial, which a \
+run that fails removes. A run that was killed leaves it; the next one to the same place begins anew in it, and removing \
+it by hand does no harm.
+
+Exit code 1: packed, and some lines are no resources, or a compressed file is damaged or cut off, so that something was \
+lost or may have been. The store that was packed is only read: keep it until you have looked.")]
 pub struct PackArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -355,15 +372,9 @@ pub struct PackArgs {
     /// Versions that were followed by this time leave [default: now]
     #[arg(long, value_name = "INSTANT")]
     pub as_of: Option<String>,
-    /// Do not sync files to the disk
-    #[arg(long)]
-    pub no_sync: bool,
-    /// One JSON document on standard output
-    #[arg(long)]
-    pub json: bool,
-    /// Show progress on a terminal
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
-    pub progress: ProgressArg,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub write: WriteArgs,
 }
 
 /// `outpour serve`
@@ -413,12 +424,9 @@ pub struct VerifyArgs {
     /// Where the store's index lies [default: .outpour in the store]
     #[arg(long, value_name = "DIR")]
     pub index_dir: Option<PathBuf>,
-    /// Threads to use [default: one a processor]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
-    /// One JSON document on standard output
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub run: RunArgs,
 }
 
 /// `outpour inspect`

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::args::{
-    AccessArg, CompressArg, DigestArg, ExportArgs, LateArg, MembersArg, MissingArg, SelectionArg, StoreArgs,
+    AccessArg, CompressArg, DigestArg, ExportArgs, LateArg, MembersArg, MissingArg, SelectionArg, StoreArgs, WriteArgs,
 };
 use crate::bytes::guard;
 use crate::bytes::kernels::Kernel;
@@ -16,6 +16,7 @@ use crate::select::request::{Late, Members, MissingLastUpdated, Way};
 use crate::store::{Store, StoreOptions};
 use crate::write::digest::DigestAlgorithm;
 use crate::write::encode::Coding;
+use crate::write::sink::Sync;
 use crate::{ExportRequest, select::Bounds};
 
 /// The clock, in milliseconds: T is chosen at that precision first (CONS-06).
@@ -78,6 +79,11 @@ pub fn open_store(args: &StoreArgs, validate: Option<Validate>, sync: bool) -> R
     };
     let options = StoreOptions { index_dir: args.index_dir.clone(), access, kernel, validate, sync };
     Store::open_with(&args.store, options).map_err(|error| RequestError::one(format!("--store: {error}")))
+}
+
+/// `--no-sync`
+pub fn sync(args: &WriteArgs) -> Sync {
+    if args.no_sync { Sync::No } else { Sync::Yes }
 }
 
 /// A pool of its own for the engine's work.
@@ -200,7 +206,7 @@ pub fn resolve(args: &ExportArgs) -> Result<Resolved, RequestError> {
             request = request.problem(format!("--out: {} is no directory", out.display()));
         }
     }
-    let store = match open_store(&args.store, None, !args.no_sync) {
+    let store = match open_store(&args.store, None, !args.write.no_sync) {
         Ok(store) => Some(store),
         Err(problem) => {
             request = request.problem(problem.to_string());

@@ -5,7 +5,7 @@ use std::time::Instant as Clock;
 use serde_json::json;
 
 use super::args::ExportArgs;
-use super::config::{Resolved, now, pool, resolve};
+use super::config::{Resolved, now, pool, resolve, sync};
 use super::progress::watched;
 use super::table::{bytes, count, table};
 use super::{Exit, fail, put_json, say};
@@ -16,13 +16,12 @@ use crate::plan::Plan;
 use crate::select::Ledger;
 use crate::store::Work;
 use crate::write::record::RecordError;
-use crate::write::sink::Sync;
 
 /// Runs the command.
 pub fn run(args: ExportArgs) -> Exit {
     let begun = Clock::now();
-    let json = args.json;
-    let (resolved, pool) = match resolve(&args).and_then(|resolved| Ok((resolved, pool(args.store.threads)?))) {
+    let json = args.write.run.json;
+    let (resolved, pool) = match resolve(&args).and_then(|resolved| Ok((resolved, pool(args.write.run.threads)?))) {
         Ok(ready) => ready,
         Err(error) => return fail(Exit::BadRequest, &error, json),
     };
@@ -63,17 +62,17 @@ fn export_command(args: &ExportArgs, resolved: Resolved, begun: Clock) -> Result
             (_, true) => Existing::Force,
             _ => Existing::Refuse,
         },
-        sync: if args.no_sync { Sync::No } else { Sync::Yes },
+        sync: sync(&args.write),
         faults_allowed,
         clock: &now,
     };
-    let exported = watched(args.progress, |watch| export(&store, &request, as_of, &options, watch))?;
+    let exported = watched(args.write.run.progress, |watch| export(&store, &request, as_of, &options, watch))?;
     let seconds = begun.elapsed().as_secs_f64();
     let exit = match exported.worst {
         Some(Severity::Error | Severity::Fatal) => Exit::Partial,
         _ => Exit::Done,
     };
-    if args.json {
+    if args.write.run.json {
         put_json(&document(&exported, exit, seconds));
     }
     say(&summary(&exported, seconds));
@@ -82,9 +81,9 @@ fn export_command(args: &ExportArgs, resolved: Resolved, begun: Clock) -> Result
 
 fn plan_command(args: &ExportArgs, resolved: Resolved) -> Result<Exit, ExportError> {
     let Resolved { request, store, as_of, .. } = resolved;
-    let (plan, snapshot, work) = watched(args.progress, |watch| plan_only(&store, &request, as_of, watch))?;
+    let (plan, snapshot, work) = watched(args.write.run.progress, |watch| plan_only(&store, &request, as_of, watch))?;
     let messages = all_messages(&snapshot, &plan)?;
-    if args.json {
+    if args.write.run.json {
         let files: Vec<_> = (0..plan.shards.len())
             .map(|at| {
                 let shard = &plan.shards[at];

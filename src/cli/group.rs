@@ -42,7 +42,7 @@ struct Kinds {
 }
 
 fn store_args(store: &Path, index_dir: Option<PathBuf>) -> StoreArgs {
-    StoreArgs { store: store.to_path_buf(), index_dir, threads: None, access: AccessArg::Mapped, kernel: None }
+    StoreArgs { store: store.to_path_buf(), index_dir, access: AccessArg::Mapped, kernel: None }
 }
 
 /// Reads a Group file; its head and the kinds of its members.

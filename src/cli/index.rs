@@ -10,49 +10,39 @@ use super::export::{exit_of, index_line};
 use super::progress::watched;
 use super::table::{bytes, count, table};
 use super::{Exit, fail, put_json, say};
-use crate::error::RequestError;
+use crate::error::{IndexError, RequestError};
 use crate::extract::{FaultKind, Validate};
 use crate::fhir::ResourceType;
-use crate::store::layout::Column;
+use crate::store::layout::Head;
+use crate::store::sealed::Damaged;
+use crate::store::{Index, Store, Watch, Work};
 
 /// Runs the command.
 pub fn run(args: IndexArgs) -> Exit {
     let begun = Clock::now();
     if args.references {
         let error = RequestError::one("--references is not part of this version; leave it out");
-        return fail(Exit::BadRequest, &error, args.json);
+        return fail(Exit::BadRequest, &error, args.run.json);
     }
     let validate = args.validate.map(|how| match how {
         ValidateArg::Full => Validate::Full,
         ValidateArg::Structure => Validate::Structure,
     });
-    let ready = open_store(&args.store, validate, true).and_then(|store| Ok((store, pool(args.store.threads)?)));
+    let ready = open_store(&args.store, validate, true).and_then(|store| Ok((store, pool(args.run.threads)?)));
     let (store, pool) = match ready {
         Ok(ready) => ready,
-        Err(error) => return fail(Exit::BadRequest, &error, args.json),
+        Err(error) => return fail(Exit::BadRequest, &error, args.run.json),
     };
-    let outcome = pool.install(|| watched(args.progress, |watch| store.index(watch)));
-    let (index, work) = match outcome {
+    let outcome = pool.install(|| watched(args.run.progress, |watch| counted(&store, watch)));
+    let (index, work, counts) = match outcome {
         Ok(done) => done,
         Err(error) => {
             let error = error.into();
-            return fail(exit_of(&error), &error, args.json);
+            return fail(exit_of(&error), &error, args.run.json);
         }
     };
     let seconds = begun.elapsed().as_secs_f64();
-    let mut types = vec![0; ResourceType::COUNT];
-    let mut faults = vec![0; FaultKind::ALL.len()];
-    let mut index_bytes = 0;
-    let (mut lines, mut faulty, mut tombstones) = (0, 0, 0);
-    for extent in index.extents() {
-        let Ok(columns) = extent.prove_columns(&[Column::TypeCount, Column::FaultCount]) else { continue };
-        columns.type_count.iter().zip(&mut types).for_each(|(n, sum): (&u64, &mut u64)| *sum += n);
-        columns.fault_count.iter().zip(&mut faults).for_each(|(n, sum): (&u64, &mut u64)| *sum += n);
-        index_bytes += extent.head().size;
-        lines += extent.head().lines;
-        faulty += extent.head().faulty;
-        tombstones += extent.tombstones() as u64;
-    }
+    let Counts { types, faults, index_bytes, lines, faulty, tombstones } = counts;
     let named_types: serde_json::Map<String, serde_json::Value> = ResourceType::all()
         .filter(|t| types[t.index()] > 0)
         .map(|t| (t.name().to_string(), types[t.index()].into()))
@@ -62,7 +52,7 @@ pub fn run(args: IndexArgs) -> Exit {
         .filter(|kind| faults[**kind as usize] > 0)
         .map(|kind| (kind.name().to_string(), faults[*kind as usize].into()))
         .collect();
-    if args.json {
+    if args.run.json {
         put_json(&json!({
             "status": "complete",
             "exitCode": 0,
@@ -97,4 +87,74 @@ pub fn run(args: IndexArgs) -> Exit {
     let rate = bytes((work.scanned_bytes as f64 / seconds.max(1e-6)) as u64);
     say(&format!("  time       {seconds:.2} s, {rate}/s scanned"));
     Exit::Done
+}
+
+/// What the summary tells of an index.
+struct Counts {
+    types: Vec<u64>,
+    faults: Vec<u64>,
+    index_bytes: u64,
+    lines: u64,
+    faulty: u64,
+    tombstones: u64,
+}
+
+impl Counts {
+    /// From the totals that were merged and the headers of the extents, none of which is opened for it.
+    fn of(index: &Index) -> Result<Counts, Damaged> {
+        let totals = index.merged().totals()?;
+        let sum = |count: &dyn Fn(&Head) -> u64| index.extents().iter().map(|extent| count(extent.head())).sum();
+        Ok(Counts {
+            types: (0..ResourceType::COUNT).map(|at| totals.rows(at)).collect(),
+            faults: (0..FaultKind::ALL.len()).map(|kind| totals.faults(kind)).collect(),
+            index_bytes: sum(&|head| head.size),
+            lines: sum(&|head| head.lines),
+            faulty: sum(&|head| head.faulty),
+            tombstones: sum(&|head| head.tombstones),
+        })
+    }
+}
+
+/// Brings the index up to date and counts what it holds; one whose totals turn out to be damaged is repaired first.
+fn counted(store: &Store, watch: &Watch) -> Result<(Index, Work, Counts), IndexError> {
+    let (index, work) = store.index(watch)?;
+    if let Ok(counts) = Counts::of(&index) {
+        return Ok((index, work, counts));
+    }
+    let (index, repair) = store.recheck(watch)?;
+    let counts = Counts::of(&index)?;
+    Ok((index, Work { scanned_bytes: work.scanned_bytes + repair.scanned_bytes, ..repair }, counts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::layout::Column;
+
+    /// The totals are the sums over the extents, also after the store has grown and shrunk.
+    #[test]
+    fn totals_are_the_sums_of_the_extents() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let patient = |id: &str| format!("{{\"resourceType\":\"Patient\",\"id\":\"{id}\"}}\n");
+        let write = |name: &str, text: String| std::fs::write(dir.path().join(name), text).unwrap();
+        write("a.ndjson", patient("a") + "{\n" + &patient("b"));
+        for (round, rows) in [2, 3, 2].into_iter().enumerate() {
+            match round {
+                1 => write("b.ndjson", patient("c") + "[]\n\n"),
+                2 => std::fs::remove_file(dir.path().join("b.ndjson")).unwrap(),
+                _ => {}
+            }
+            let (index, _, counts) = counted(&store, &Watch::default()).unwrap();
+            let (mut types, mut faults) = (vec![0; ResourceType::COUNT], vec![0; FaultKind::ALL.len()]);
+            for extent in index.extents() {
+                let columns = extent.prove_columns(&[Column::TypeCount, Column::FaultCount]).unwrap();
+                types.iter_mut().zip(columns.type_count).for_each(|(sum, count)| *sum += count);
+                faults.iter_mut().zip(columns.fault_count).for_each(|(sum, count)| *sum += count);
+            }
+            assert_eq!((&counts.types, &counts.faults), (&types, &faults));
+            assert_eq!(counts.types[ResourceType::PATIENT.index()], rows);
+            assert_eq!(counts.faults.iter().sum::<u64>(), counts.faulty);
+        }
+    }
 }

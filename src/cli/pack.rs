@@ -3,7 +3,7 @@
 use std::time::Instant as Clock;
 
 use super::args::PackArgs;
-use super::config::{now, open_store, pool, transaction_time};
+use super::config::{now, open_store, pool, sync, transaction_time};
 use super::export::{index_line, is_full};
 use super::progress::watched;
 use super::table::{bytes, count};
@@ -12,27 +12,25 @@ use crate::error::{IndexError, PackError, RequestError};
 use crate::fhir::Instant;
 use crate::pack::{PackOptions, Packed, pack};
 use crate::store::Store;
-use crate::write::sink::Sync;
 
 /// Runs the command.
 pub fn run(args: PackArgs) -> Exit {
     let begun = Clock::now();
-    let ready = open_store(&args.store, None, !args.no_sync)
-        .and_then(|store| Ok((as_of(&args, &store)?, store, pool(args.store.threads)?)));
+    let ready = open_store(&args.store, None, !args.write.no_sync)
+        .and_then(|store| Ok((as_of(&args, &store)?, store, pool(args.write.run.threads)?)));
     let (as_of, store, pool) = match ready {
         Ok(ready) => ready,
-        Err(error) => return fail(Exit::BadRequest, &error, args.json),
+        Err(error) => return fail(Exit::BadRequest, &error, args.write.run.json),
     };
-    let sync = if args.no_sync { Sync::No } else { Sync::Yes };
-    let options = PackOptions { to: args.to.clone(), level: args.level, sync };
-    let outcome = pool.install(|| watched(args.progress, |watch| pack(&store, as_of, &options, watch)));
+    let options = PackOptions { to: args.to.clone(), level: args.level, sync: sync(&args.write) };
+    let outcome = pool.install(|| watched(args.write.run.progress, |watch| pack(&store, as_of, &options, watch)));
     let packed = match outcome {
         Ok(packed) => packed,
-        Err(error) => return fail(exit_of(&error), &error, args.json),
+        Err(error) => return fail(exit_of(&error), &error, args.write.run.json),
     };
     let seconds = begun.elapsed().as_secs_f64();
     let exit = if packed.rejected + packed.damaged > 0 { Exit::Partial } else { Exit::Done };
-    if args.json {
+    if args.write.run.json {
         let mut document = serde_json::to_value(&packed).expect("plain data");
         document["status"] = "complete".into();
         document["exitCode"] = (exit as u8).into();
@@ -72,7 +70,8 @@ fn denied(error: &std::io::Error) -> bool {
 }
 
 fn summary(packed: &Packed, args: &PackArgs, seconds: f64) -> String {
-    let Packed { rows, frames, files, superseded, deleted, rejected, blank, damaged, tombstone_lines, .. } = *packed;
+    let Packed { rows, frames, files, superseded, deleted, rejected, blank, damaged, tombstone_lines, .. } =
+        packed.clone();
     let ratio = packed.bytes as f64 / packed.file_bytes.max(1) as f64;
     let rate = (packed.bytes as f64 / seconds.max(1e-6)) as u64;
     let mut out = format!("Packed {} as of {}\n\n", args.to.display(), packed.transaction_time);
@@ -83,10 +82,14 @@ fn summary(packed: &Packed, args: &PackArgs, seconds: f64) -> String {
         line("rejected", format!("{} lines that are no resources, in {}", count(rejected), crate::pack::REJECTED));
     }
     if damaged > 0 {
-        line(
-            "damaged",
-            format!("at {damaged} places of compressed files: what stood there is lost; see `outpour verify`"),
-        );
+        let lost = "compressed files are damaged or cut off: what stood there is lost";
+        let places = if damaged == 1 { "place" } else { "places" };
+        line("damaged", format!("{} {places} where {lost}", count(damaged)));
+        packed.damage.iter().for_each(|place| line("", place.clone()));
+        let more = damaged - packed.damage.len() as u64;
+        if more > 0 {
+            line("", format!("and {} more; `outpour verify` of the store that was packed names them", count(more)));
+        }
     }
     line("bytes", format!("{} in {}, {ratio:.1} to 1", bytes(packed.bytes), bytes(packed.file_bytes)));
     let mean = packed.bytes.checked_div(frames).unwrap_or(0);

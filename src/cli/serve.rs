@@ -33,7 +33,6 @@ pub fn run(args: ServeArgs) -> Exit {
     let store = StoreArgs {
         store: config.store.path.clone(),
         index_dir: Some(config.store.index_dir.clone()).filter(|path| !path.as_os_str().is_empty()),
-        threads: None,
         access: AccessArg::Mapped,
         kernel: None,
     };

@@ -5,7 +5,7 @@ use std::time::Instant as Clock;
 use serde_json::json;
 
 use super::args::{LayoutArg, OrderArg, SynthArgs};
-use super::config::pool;
+use super::config::{pool, sync};
 use super::export::is_full;
 use super::progress::watched;
 use super::table::{bytes, count, table};
@@ -13,7 +13,6 @@ use super::{Exit, fail, put_json, say};
 use crate::error::RequestError;
 use crate::synth::{Layout, Order, SynthError, SynthOptions, since_share, synth};
 use crate::write::new_directory::NewDirectoryError;
-use crate::write::sink::Sync;
 
 /// Most patients: they are numbered in 32 bits.
 const PATIENTS_MAX: u64 = u32::MAX as u64;
@@ -21,18 +20,18 @@ const PATIENTS_MAX: u64 = u32::MAX as u64;
 /// Runs the command.
 pub fn run(args: SynthArgs) -> Exit {
     let begun = Clock::now();
-    let ready = options(&args).and_then(|options| Ok((options, pool(args.threads)?)));
+    let ready = options(&args).and_then(|options| Ok((options, pool(args.write.run.threads)?)));
     let (options, pool) = match ready {
         Ok(ready) => ready,
-        Err(error) => return fail(Exit::BadRequest, &error, args.json),
+        Err(error) => return fail(Exit::BadRequest, &error, args.write.run.json),
     };
-    let made = match pool.install(|| watched(args.progress, |watch| synth(&options, watch))) {
+    let made = match pool.install(|| watched(args.write.run.progress, |watch| synth(&options, watch))) {
         Ok(made) => made,
-        Err(error) => return fail(exit_of(&error), &error, args.json),
+        Err(error) => return fail(exit_of(&error), &error, args.write.run.json),
     };
     let seconds = begun.elapsed().as_secs_f64();
     let since = [("10 %", since_share(0.1)), ("1 %", since_share(0.01)), ("0.1 %", since_share(0.001))];
-    if args.json {
+    if args.write.run.json {
         let mut document = serde_json::to_value(&made).expect("plain data");
         document["groups"] = made.groups.iter().map(|(id, members)| json!({ "id": id, "members": members })).collect();
         document["since"] =
@@ -92,7 +91,7 @@ fn options(args: &SynthArgs) -> Result<SynthOptions, RequestError> {
         },
         updates,
         deletions,
-        sync: if args.no_sync { Sync::No } else { Sync::Yes },
+        sync: sync(&args.write),
     })
 }
 

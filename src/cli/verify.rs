@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::args::{AccessArg, ProgressArg, StoreArgs, VerifyArgs};
+use super::args::{AccessArg, StoreArgs, VerifyArgs};
 use super::config::{open_store, pool};
 use super::progress::watched;
 use super::{Exit, fail, put_json, say};
@@ -15,23 +15,23 @@ use crate::write::record::MANIFEST;
 
 /// Runs the command.
 pub fn run(args: VerifyArgs) -> Exit {
-    let pool = match pool(args.threads) {
+    let pool = match pool(args.run.threads) {
         Ok(pool) => pool,
-        Err(error) => return fail(Exit::BadRequest, &error, args.json),
+        Err(error) => return fail(Exit::BadRequest, &error, args.run.json),
     };
     let is_export = args.directory.join(MANIFEST).is_file();
     if args.ledger && !is_export {
         let text = format!("--ledger: {} holds no manifest; it recounts exports", args.directory.display());
-        return fail(Exit::BadRequest, &RequestError::one(text), args.json);
+        return fail(Exit::BadRequest, &RequestError::one(text), args.run.json);
     }
     if !is_export {
         return pool.install(|| store(&args));
     }
-    let outcome = pool.install(|| watched(ProgressArg::Never, |watch| export(&args, watch)));
+    let outcome = pool.install(|| watched(args.run.progress, |watch| export(&args, watch)));
     match outcome {
         Ok(true) => Exit::Done,
         Ok(false) => Exit::Partial,
-        Err(error) => fail(exit_of(&error), &error, args.json),
+        Err(error) => fail(exit_of(&error), &error, args.run.json),
     }
 }
 
@@ -58,7 +58,7 @@ fn export(args: &VerifyArgs, watch: &Watch) -> Result<bool, VerifyError> {
         ledger = Some(recounted);
     }
     lines.iter().for_each(|line| say(line));
-    if args.json {
+    if args.run.json {
         let exit = if holds { Exit::Done } else { Exit::Partial };
         put_json(
             &json!({ "status": "complete", "exitCode": exit as u8, "holds": holds, "export": report, "ledger": ledger }),
@@ -72,20 +72,19 @@ fn store(args: &VerifyArgs) -> Exit {
     let words = StoreArgs {
         store: args.directory.clone(),
         index_dir: args.index_dir.clone(),
-        threads: None,
         access: AccessArg::Mapped,
         kernel: None,
     };
     let store = match open_store(&words, None, true) {
         Ok(store) => store,
-        Err(error) => return fail(Exit::BadRequest, &error, args.json),
+        Err(error) => return fail(Exit::BadRequest, &error, args.run.json),
     };
-    match watched(ProgressArg::Never, |watch| verify::store(&store, watch)) {
-        Err(error) => fail(exit_of(&error), &error, args.json),
+    match watched(args.run.progress, |watch| verify::store(&store, watch)) {
+        Err(error) => fail(exit_of(&error), &error, args.run.json),
         Ok(report) => {
             let exit = if report.holds { Exit::Done } else { Exit::Partial };
             report.lines().iter().for_each(|line| say(line));
-            if args.json {
+            if args.run.json {
                 put_json(
                     &json!({ "status": "complete", "exitCode": exit as u8, "holds": report.holds, "store": report }),
                 );

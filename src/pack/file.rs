@@ -156,6 +156,16 @@ impl Writer {
         self.put(&Coded { bytes, hash, lengths, updated }, left, packed)
     }
 
+    /// Writes a file without a frame, for the sake of its table: it remembers the index that was packed.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn empty(&mut self, header: Header, packed: &mut Packed) -> Result<(), PackError> {
+        self.begin(header, packed)?;
+        self.file(0, 0, packed)?;
+        self.finish(packed)
+    }
+
     /// The file that takes a frame of so many bytes and rows.
     fn file(&mut self, bytes: u64, rows: u64, packed: &mut Packed) -> Result<&mut Open, PackError> {
         let full = self.open.as_ref().is_some_and(|open| {

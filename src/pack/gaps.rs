@@ -20,7 +20,7 @@ use crate::bytes::source::Source;
 use crate::error::{IndexError, PackError};
 use crate::extract::{Content, Extractor, FaultKind};
 use crate::fhir::Reference;
-use crate::limits::{READ_BYTES, ROW_BYTES_MAX};
+use crate::limits::{PACK_DAMAGE_TOLD_MAX, READ_BYTES, ROW_BYTES_MAX};
 use crate::store::rows::row_range;
 use crate::store::{Snapshot, Watch};
 use crate::write::sink::Sync;
@@ -69,9 +69,7 @@ pub fn write(
         let head = index.extents()[extent].head();
         packed.lines += head.lines;
         packed.blank += head.blank;
-        let counts = index.extents()[extent].columns().fault_count;
-        let damage = [FaultKind::Damaged, FaultKind::DamagedFrame, FaultKind::DamagedTable];
-        packed.damaged += damage.iter().map(|kind| counts[*kind as usize]).sum::<u64>();
+        damage(snapshot, extent, packed);
         if !walked(extent) {
             continue;
         }
@@ -100,6 +98,32 @@ pub fn write(
     }
     rejected.finish(sync, packed)?;
     Ok(found)
+}
+
+/// Counts the places at which a compressed file is damaged, and tells where the first of them are. Something was lost
+/// there, or may have been: of a file that was cut off behind a line nobody can know.
+fn damage(snapshot: &Snapshot, extent: usize, packed: &mut Packed) {
+    let index = snapshot.index();
+    let (entry, columns) = (index.entry(extent), index.extents()[extent].columns());
+    let kinds = [FaultKind::Damaged, FaultKind::DamagedFrame, FaultKind::DamagedTable];
+    let count: u64 = kinds.iter().map(|kind| columns.fault_count[*kind as usize]).sum();
+    packed.damaged += count;
+    if count == 0 {
+        return;
+    }
+    let room = PACK_DAMAGE_TOLD_MAX.saturating_sub(packed.damage.len());
+    let name = index.file_name(entry.file);
+    let told = columns.faults().filter(|fault| kinds.contains(&fault.kind)).map(|fault| {
+        let start = entry.start + u64::from(fault.offset);
+        let frame = match fault.kind {
+            FaultKind::DamagedFrame => {
+                format!(", frame at byte {} of the file", index.restart_before(entry.file, start).compressed)
+            }
+            _ => String::new(),
+        };
+        format!("{name}: byte {start}{frame}: {}", fault.kind)
+    });
+    packed.damage.extend(told.take(room));
 }
 
 /// The spans of an extent between its rows and their line ends, damaged frames left out.

@@ -70,6 +70,8 @@ pub struct Packed {
     pub blank: u64,
     /// Places where compressed files of the store are damaged: what stood there is lost.
     pub damaged: u64,
+    /// Where: the first [`crate::limits::PACK_DAMAGE_TOLD_MAX`] of them, each with file and byte.
+    pub damage: Vec<String>,
     /// Data files.
     pub files: u64,
     /// Frames in them.
@@ -160,6 +162,11 @@ fn write(
         if watch.cancel.load(Relaxed) {
             return Err(IndexError::Cancelled.into());
         }
+    }
+    if packed.frames == 0 {
+        // Rows that come to the new store must be as late as they would have been in this one.
+        let mut writer = Writer::new(directory.path(), ResourceType::BUNDLE, options.level, options.sync);
+        writer.empty(Header::new(snapshot, None), packed)?;
     }
     Ok(())
 }

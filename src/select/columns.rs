@@ -2,7 +2,7 @@
 //! ones a bit. The way for cohorts that are a large part of the store.
 
 use super::bitmap::Bitmap;
-use super::filter::{Class, Filter};
+use super::filter::{Class, Filter, Known};
 use super::request::Population;
 use super::row_set::RowSet;
 use super::selection::Part;
@@ -66,7 +66,7 @@ pub fn pass(filter: &Filter<'_>, extent: usize) -> Result<Part, Damaged> {
         }
         let belongs = match (&filter.request.population, resource_type) {
             (Population::System, _) => true,
-            (_, ResourceType::GROUP | ResourceType::PROVENANCE) => filter.belongs(extent, row, at, &|_| true)?,
+            (_, ResourceType::GROUP | ResourceType::PROVENANCE) => filter.belongs(extent, row, at, Known::All)?,
             _ => columns.owners_of(row).iter().any(|owner| members[*owner as usize]),
         };
         if !belongs {

@@ -4,11 +4,14 @@
 //! lies in the window, or came late. Owners are those of the version that the deletion ended (DELETED-05).
 
 use super::cohort::Cohort;
-use super::filter::Filter;
+use super::filter::{Filter, Known};
 use super::request::{ExportRequest, Late, Population};
+use crate::fhir::instant::InstantRef;
 use crate::fhir::{Id, ResourceType};
 use crate::store::Index;
-use crate::store::layout::{BASE_BITS, Column};
+use crate::store::extent::Left;
+use crate::store::key::entity_hash;
+use crate::store::layout::{BASE_BITS, Column, kind};
 use crate::store::merged::Section;
 use crate::store::sealed::Damaged;
 use crate::store::snapshot::Snapshot;
@@ -37,6 +40,8 @@ impl Deletions {
         let at = snapshot.as_of().as_ref();
         let mut deletions = Deletions::default();
         let mut found: Vec<((ResourceType, usize), Id)> = Vec::new();
+        let remembering: Vec<usize> =
+            snapshot.extents().filter(|extent| index.extents()[*extent].head().left > 0).collect();
         for extent in snapshot.extents() {
             let this = &index.extents()[extent];
             let head = this.head();
@@ -67,7 +72,15 @@ impl Deletions {
                     0 => None,
                     _ => columns.left_of(entry),
                 };
-                if left.is_some_and(|left| left.followed) || !ended(snapshot, index.rows() + number)? {
+                let (of, left) = match left {
+                    Some(left) => (extent, Some(left)),
+                    None => match left_by_another(&filter, &remembering, (resource_type, &id))? {
+                        Some((of, left)) => (of, Some(left)),
+                        None => (extent, None),
+                    },
+                };
+                let outlived = left.is_some_and(|left| InstantRef { ticks: left.updated, rest: &[] } >= updated);
+                if outlived || left.is_some_and(|left| left.followed) || !ended(snapshot, index.rows() + number)? {
                     continue;
                 }
                 let noted = index.merged().word(Section::Ends, number)?;
@@ -79,13 +92,13 @@ impl Deletions {
                 };
                 let left = left.filter(|left| ticks.is_none_or(|ticks| ticks < left.updated));
                 let owned = match (left, version) {
-                    (Some(left), _) => filter.owns_left(extent, &left)?,
+                    (Some(left), _) => filter.owns_left(of, &left)?,
                     (None, None) if request.population == Population::System => true,
                     (None, None) => {
                         deletions.unknown += 1;
                         false
                     }
-                    (None, Some((extent, row))) => filter.belongs(extent, row, at, &|_| true)?,
+                    (None, Some((extent, row))) => filter.belongs(extent, row, at, Known::All)?,
                 };
                 if owned {
                     found.push(((resource_type, number), id));
@@ -101,6 +114,38 @@ impl Deletions {
         }
         Ok(deletions)
     }
+}
+
+/// What another DELETE entry of the same resource remembers of its last version, where that has left a packed store: the
+/// extent of that entry, and the youngest version there is. Extents that `remember` anything are few.
+fn left_by_another<'a>(
+    filter: &Filter<'a>,
+    remember: &[usize],
+    (resource_type, id): (ResourceType, &Id),
+) -> Result<Option<(usize, Left<'a>)>, Damaged> {
+    let index = filter.snapshot.index();
+    let hash = entity_hash(resource_type, id.as_bytes());
+    let mut found: Option<(usize, Left<'a>)> = None;
+    for extent in remember {
+        let this = &index.extents()[*extent];
+        for reference in this.named(hash)?.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE) {
+            let entry = (reference & !kind::MASK) as usize;
+            let columns = this.tombstone(entry)?;
+            let base = index.base_number(*extent, columns.tomb_base[entry] & BASE_BITS);
+            if columns.tombstone_of(entry) != (resource_type, *id) || !filter.cohort.ours[base as usize] {
+                continue;
+            }
+            let left = this.prove_columns(&[Column::TombLeft])?.left_of(entry).filter(|left| {
+                !left.followed && InstantRef { ticks: left.updated, rest: &[] } <= filter.snapshot.as_of().as_ref()
+            });
+            if let Some(left) = left
+                && found.is_none_or(|(_, known)| known.updated < left.updated)
+            {
+                found = Some((*extent, left));
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Whether no version follows a record at or before T, so that the resource is gone at T.

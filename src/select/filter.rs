@@ -38,6 +38,15 @@ enum Last {
     Left { updated: i64, owned: bool },
 }
 
+/// Which versions an observer knows of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// All that the snapshot sees.
+    All,
+    /// Those that were there at `_since`: none that came late.
+    Then,
+}
+
 /// A request prepared against a snapshot.
 pub struct Filter<'a> {
     /// What is seen.
@@ -112,7 +121,7 @@ impl<'a> Filter<'a> {
         if !self.wants(resource_type) {
             return Ok(Class::Type);
         }
-        if self.request.population != Population::System && !self.belongs(extent, row, self.at(), &|_| true)? {
+        if self.request.population != Population::System && !self.belongs(extent, row, self.at(), Known::All)? {
             return Ok(Class::Cohort);
         }
         let updated = this.updated(row)?;
@@ -120,6 +129,12 @@ impl<'a> Filter<'a> {
             true => Ok(Class::Exported),
             false => Ok(Class::SinceOrUntil),
         }
+    }
+
+    /// The same of a version that has left, by the T that first saw it, in ticks.
+    fn came_late(&self, first: i64) -> bool {
+        let generation = self.snapshot.index().generation();
+        self.request.since.as_ref().is_some_and(|since| generation.came_late(Some(first), since))
     }
 
     /// Whether the window lets a row through, late ones and Provenances that are new to the reader included.
@@ -167,17 +182,11 @@ impl<'a> Filter<'a> {
     }
 
     /// Whether a row is in the compartment of a member (COMP-04), Provenance through its targets (COMP-08), as of an
-    /// instant and among the extents that `known` lets through.
+    /// instant and among the versions that are `known`.
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn belongs(
-        &self,
-        extent: usize,
-        row: usize,
-        at: InstantRef<'_>,
-        known: &dyn Fn(usize) -> bool,
-    ) -> Result<bool, Damaged> {
+    pub fn belongs(&self, extent: usize, row: usize, at: InstantRef<'_>, known: Known) -> Result<bool, Damaged> {
         if self.cohort.patients.is_none() {
             return Ok(true);
         }
@@ -235,6 +244,7 @@ impl<'a> Filter<'a> {
         &self,
         (extent, entry): (usize, usize),
         at: InstantRef<'_>,
+        known: Known,
         last: Option<&Last>,
     ) -> Result<Option<Last>, Damaged> {
         let index = self.snapshot.index();
@@ -249,7 +259,8 @@ impl<'a> Filter<'a> {
             None => None,
         };
         let there = InstantRef { ticks: left.updated, rest: &[] } <= at;
-        if left.followed || !there || before.is_some_and(|before| before >= left.updated) {
+        let came_late = known == Known::Then && left.first_seen.is_some_and(|first| self.came_late(first));
+        if left.followed || !there || came_late || before.is_some_and(|before| before >= left.updated) {
             return Ok(None);
         }
         Ok(Some(Last::Left { updated: left.updated, owned: self.owns_left(extent, &left)? }))
@@ -262,7 +273,7 @@ impl<'a> Filter<'a> {
         extent: usize,
         row: usize,
         at: InstantRef<'_>,
-        known: &dyn Fn(usize) -> bool,
+        known: Known,
         visit: &mut dyn FnMut((usize, usize)),
     ) -> Result<bool, Damaged> {
         let mut owned = false;
@@ -284,13 +295,13 @@ impl<'a> Filter<'a> {
                     if index.extents()[extent].updated(row)?.is_some_and(|updated| updated > at) {
                         break;
                     }
-                    if self.snapshot.sees(extent) && known(extent) {
+                    if self.snapshot.sees(extent) && (known == Known::All || !self.is_late(extent)) {
                         last = Some(Last::Row(extent, row));
                     }
                 } else {
                     // A version that has left a packed store is known by the deletion that ended it.
                     let entry = index.locate_tombstone(number - index.rows());
-                    last = self.left_at(entry, at, last.as_ref())?.or(last);
+                    last = self.left_at(entry, at, known, last.as_ref())?.or(last);
                 }
                 record = index.merged().next(number)?;
             }
@@ -310,7 +321,6 @@ impl<'a> Filter<'a> {
         if self.cohort.patients.is_none() {
             return Ok(false);
         }
-        let then_known = |extent: usize| !self.is_late(extent);
-        Ok(!self.belongs(extent, row, since.as_ref(), &then_known)?)
+        Ok(!self.belongs(extent, row, since.as_ref(), Known::Then)?)
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use super::index_file::IndexBytes;
 use super::key::{self, IdClass, Version};
 use super::layout::{COLUMNS, Column, HEADER_BYTES, Head, NO_INSTANT, Places, flag, kind};
-use super::packed::table::{FOLLOWED, NOBODY};
+use super::packed::table::{FOLLOWED, LATE, NOBODY};
 use super::sealed::{Damaged, Seals};
 use crate::bytes::columns::{hashes, i64s, u32s, u64s};
 use crate::extract::FaultKind;
@@ -421,6 +421,8 @@ pub struct Left<'a> {
     pub updated: i64,
     /// Whether a later version followed the DELETE entry, so that it deletes nothing any more.
     pub followed: bool,
+    /// T of the first snapshot that held it, in ticks, if it came late.
+    pub first_seen: Option<i64>,
     entries: &'a [[u64; 2]],
 }
 
@@ -430,7 +432,7 @@ impl<'a> Left<'a> {
         self.entries
             .iter()
             .map(|[at, _]| (*at >> 32) as u32)
-            .filter(|at| !matches!(*at, NOBODY | FOLLOWED))
+            .filter(|at| !matches!(*at, NOBODY | FOLLOWED | LATE))
             .map(|at| at as usize)
     }
 }
@@ -522,15 +524,21 @@ impl<'a> Columns<'a> {
 
     /// What a packed file tells of the version that a DELETE entry ended and that has left with it.
     pub fn left_of(&self, tombstone: usize) -> Option<Left<'a>> {
-        let (left, _) = self.tomb_left.as_chunks::<2>();
-        let first = left.partition_point(|[at, _]| (*at as u32 as usize) < tombstone);
-        let last = left.partition_point(|[at, _]| (*at as u32 as usize) <= tombstone);
-        let entries = &left[first..last];
+        let entries = self.left_entries(tombstone);
         entries.first().map(|[at, ticks]| Left {
             updated: *ticks as i64,
             followed: (*at >> 32) as u32 == FOLLOWED,
+            first_seen: entries.last().filter(|[at, _]| (*at >> 32) as u32 == LATE).map(|[_, ticks]| *ticks as i64),
             entries,
         })
+    }
+
+    /// The same as it lies there: (DELETE entry, and above it the owner or a sentinel; ticks).
+    pub fn left_entries(&self, tombstone: usize) -> &'a [[u64; 2]] {
+        let (left, _) = self.tomb_left.as_chunks::<2>();
+        let first = left.partition_point(|[at, _]| (*at as u32 as usize) < tombstone);
+        let last = left.partition_point(|[at, _]| (*at as u32 as usize) <= tombstone);
+        &left[first..last]
     }
 
     /// Digits beyond the seventh; the column is sorted by its references.

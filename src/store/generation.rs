@@ -144,7 +144,12 @@ impl Generation {
     /// Whether rows of this extent are late for an export since `since` (reading "late rows"): the extent was first
     /// held by a snapshot after `since`, and the index was alive then, or has come later than the index's birth.
     pub fn is_late(&self, extent: &ExtentEntry, since: &Instant) -> bool {
-        let (Some(first), Some(birth)) = (extent.first_seen, self.birth) else { return false };
+        self.came_late(extent.first_seen, since)
+    }
+
+    /// The same of what the snapshot of a T (in ticks) was the first to hold.
+    pub fn came_late(&self, first_seen: Option<i64>, since: &Instant) -> bool {
+        let (Some(first), Some(birth)) = (first_seen, self.birth) else { return false };
         // Rounding up errs towards exporting a row twice, never towards losing it.
         first > since.ticks && first > birth
     }

@@ -43,6 +43,9 @@ pub use refresh::Work;
 pub use snapshot::{Index, Snapshot, SnapshotRecord};
 pub use view::View;
 
+/// End of the hidden name under which a directory is built beside its place. Such a directory is never a store.
+pub const PARTIAL_SUFFIX: &str = ".outpour-partial";
+
 /// How a store is opened.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
@@ -135,6 +138,12 @@ impl Store {
     /// When the path is no directory.
     pub fn open_with(root: impl AsRef<Path>, options: StoreOptions) -> Result<Store, IndexError> {
         let path = root.as_ref().to_path_buf();
+        let own = path.canonicalize().unwrap_or_else(|_| path.clone());
+        if own.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(PARTIAL_SUFFIX.as_bytes())) {
+            let reason =
+                "is a directory under construction, or what a killed run left of one: run that again, or remove it";
+            return Err(IndexError::NoStore { path, reason });
+        }
         match std::fs::metadata(&path) {
             Ok(found) if found.is_dir() => Ok(Store { root: path, options }),
             Ok(_) => Err(IndexError::NoStore { path, reason: "is no directory" }),

@@ -4,6 +4,7 @@
 use super::extent::Columns;
 use super::key::{self, IdClass};
 use super::layout::{BASE_BITS, ZONE_ROWS, flag, kind};
+use super::packed::table::{FOLLOWED, LATE, NOBODY};
 use crate::extract::FaultKind;
 use crate::fhir::ResourceType;
 
@@ -67,6 +68,16 @@ impl Columns<'_> {
             || !based(self.target_base)
         {
             return Err("a number points nowhere");
+        }
+        let (left, _) = self.tomb_left.as_chunks::<2>();
+        let owned = |at: u64| {
+            let owner = (at >> 32) as u32;
+            (owner as usize) < owners || matches!(owner, NOBODY | FOLLOWED | LATE)
+        };
+        if !left.iter().all(|[at, _]| (*at as u32 as usize) < tombs && owned(*at))
+            || !left.is_sorted_by_key(|[at, _]| *at as u32)
+        {
+            return Err("an owner of what has left points nowhere");
         }
         let refs = self.sorted_ref.iter().all(|at| {
             let number = (at & !kind::MASK) as usize;

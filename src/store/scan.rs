@@ -153,6 +153,10 @@ pub fn compressed_spans(file: usize, coding: Coding, source: &Source) -> Result<
         }
     };
     let mut spans = Vec::new();
+    if table.frames() == 0 {
+        // A store without resources was packed: what its table remembers is all there is.
+        spans.push(Span { file, part: Part::Packed { table: table.clone(), frames: 0..0 } });
+    }
     let mut first = 0;
     for at in 0..table.frames() {
         let frame = table.frame(at);
@@ -351,6 +355,9 @@ fn scan_packed(
     options: &ScanOptions<'_>,
     emit: Emit<'_>,
 ) -> Result<(), IndexError> {
+    if frames.is_empty() {
+        return Ok(());
+    }
     let mut lines = Lines::new(extractor, table.frame(frames.start).uncompressed);
     let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
     for at in frames {

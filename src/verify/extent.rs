@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::difference::{Difference, Differences};
+use super::left::LeftOwners;
 use super::lines::{Body, Cut};
 use super::store::LineCounts;
 use super::twin::{Line, Row};
@@ -61,8 +62,8 @@ impl<'a> ExtentCheck<'a> {
         }
     }
 
-    /// The next line.
-    pub fn line(&mut self, cut: Cut<'_>) {
+    /// The next line; `left` stands before its DELETE entries.
+    pub fn line(&mut self, cut: Cut<'_>, left: &mut LeftOwners<'_>) {
         let at = cut.offset;
         let (line, length) = match cut.body {
             Body::Whole(bytes) => {
@@ -80,7 +81,7 @@ impl<'a> ExtentCheck<'a> {
         match line {
             Line::Blank => self.counts.blank += 1,
             Line::Faulty => self.faulty(at, length),
-            Line::Deletions(updated, urls) => self.deletions(at, &updated, &urls),
+            Line::Deletions(updated, urls) => self.deletions(at, &updated, &urls, left),
             Line::Row(row) => self.resource(at, length, &row),
         }
         self.counts.lines += 1;
@@ -214,7 +215,7 @@ impl<'a> ExtentCheck<'a> {
         }
     }
 
-    fn deletions(&mut self, at: u64, updated: &Option<Instant>, urls: &[String]) {
+    fn deletions(&mut self, at: u64, updated: &Option<Instant>, urls: &[String], left: &mut LeftOwners<'_>) {
         self.counts.tombstone += 1;
         for reference in urls.iter().filter_map(|url| Reference::parse(url)) {
             let entry = self.tombstone;
@@ -230,6 +231,12 @@ impl<'a> ExtentCheck<'a> {
                 && self.columns.tombstone_updated(entry) == updated.as_ref().map(Instant::as_ref);
             if !same {
                 self.differs(at, "tombstone: the index has another name or instant of a deletion");
+            }
+            if !left.same(at, &self.columns, entry) {
+                self.differs(
+                    at,
+                    "tombstone_left: the index has other owners of a version that has left than the table",
+                );
             }
         }
     }

@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::VerifyError;
 use super::asked::Asked;
 use super::file::entity;
+use super::left::LeftOwners;
 use super::lines::{Body, Cut};
 use super::stretch::{self, Stretch};
 use super::tree::{Json, Tree, Want, without_lone_surrogates};
@@ -19,7 +20,13 @@ use crate::bytes::decode::Coding;
 use crate::bytes::source::{Access, Source};
 use crate::error::IndexError;
 use crate::fhir::{Instant, Reference, ResourceType};
+use crate::store::layout::NO_INSTANT;
+use crate::store::packed::table::{FOLLOWED, LATE};
+use crate::store::packed::{LeftOwner, PackedTable};
 use crate::store::{SnapshotRecord, Watch};
+
+/// Which versions an observer knows of, by whether they are late.
+pub type Known<'a> = &'a dyn Fn(bool) -> bool;
 
 /// A version of a resource.
 pub struct Version {
@@ -54,6 +61,24 @@ pub struct Deletion {
     updated: Instant,
 }
 
+/// A version that has left a packed store, as the deletion that ended it remembers it.
+pub struct Left {
+    entity: u128,
+    /// Its instant in ticks, the least for none.
+    updated: i64,
+    /// Hashes of the patients of ours that it belonged to.
+    pub owners: Box<[u128]>,
+    late: bool,
+}
+
+/// The last version of a resource.
+pub enum Last<'a> {
+    /// Its place among the versions.
+    Version(usize),
+    /// It has left.
+    Left(&'a Left),
+}
+
 /// All of it.
 #[derive(Default)]
 pub struct History {
@@ -63,6 +88,8 @@ pub struct History {
     order: Vec<u32>,
     /// Deletions, sorted by resource.
     deletions: Vec<Deletion>,
+    /// Versions that have left, sorted by resource and instant.
+    left: Vec<Left>,
     /// All lines.
     pub lines: u64,
     /// Blank lines.
@@ -112,8 +139,14 @@ impl History {
                     own.iter().map(|extent| is_late(extent.first_seen, record.birth, asked)).collect();
                 let (source, coding) = &files[extents[task.start].0];
                 let mut part = History::default();
-                let mut on_line =
-                    |number: usize, cut: Cut<'_>| part.line(cut, task.start + number, late[number], asked);
+                let table = match coding {
+                    Coding::Zstd => PackedTable::open(source).ok().flatten(),
+                    _ => None,
+                };
+                let mut left = LeftOwners::new(table.as_ref());
+                let mut on_line = |number: usize, cut: Cut<'_>| {
+                    part.line(cut, task.start + number, late[number], (asked, record.birth), &mut left);
+                };
                 let hashes = stretch::read(source, *coding, &stretches, watch, &mut on_line)?;
                 match own.iter().map(|extent| extent.content).eq(hashes) {
                     true => Ok(part),
@@ -126,6 +159,7 @@ impl History {
         for part in parts {
             history.versions.extend(part.versions);
             history.deletions.extend(part.deletions);
+            history.left.extend(part.left);
             history.lines += part.lines;
             history.blank += part.blank;
             history.faulty += part.faulty;
@@ -136,7 +170,14 @@ impl History {
         Ok(history)
     }
 
-    fn line(&mut self, cut: Cut<'_>, extent: usize, late: bool, asked: &Asked) {
+    fn line(
+        &mut self,
+        cut: Cut<'_>,
+        extent: usize,
+        late: bool,
+        (asked, birth): (&Asked, Option<i64>),
+        left: &mut LeftOwners<'_>,
+    ) {
         self.lines += 1;
         let (line, length, hash, whole) = match cut.body {
             Body::Whole(bytes) => {
@@ -154,11 +195,13 @@ impl History {
             Line::Faulty => self.faulty += 1,
             Line::Deletions(updated, urls) => {
                 self.tombstones += 1;
-                // Without an instant they end nothing (reading 9).
-                let Some(updated) = updated else { return };
-                for target in urls.iter().filter_map(|url| Reference::parse(url)).filter(|t| asked.is_ours(t.base)) {
+                for target in urls.iter().filter_map(|url| Reference::parse(url)) {
+                    let gone = left.next(cut.offset);
+                    // Without an instant they end nothing (reading 9).
+                    let Some(updated) = updated.clone().filter(|_| asked.is_ours(target.base)) else { continue };
                     let entity = entity(target.resource_type.name(), target.id.as_str());
-                    self.deletions.push(Deletion { entity, updated: updated.clone() });
+                    self.deletions.push(Deletion { entity, updated });
+                    self.left.extend(has_left(entity, gone, left, asked, birth));
                 }
             }
             Line::Row(row) => {
@@ -177,6 +220,7 @@ impl History {
         });
         self.order = order;
         self.deletions.par_sort_unstable();
+        self.left.sort_by_key(|left| (left.entity, left.updated));
     }
 
     /// Versions of a resource, the oldest first.
@@ -188,9 +232,23 @@ impl History {
     }
 
     /// The last version of a resource at an instant among those that are known; whether it was deleted is not asked.
-    pub fn last_version(&self, entity: u128, at: &Instant, known: &dyn Fn(&Version) -> bool) -> Option<usize> {
-        let seen = |version: &Version| version.updated.as_ref().is_none_or(|updated| updated <= at) && known(version);
+    pub fn last_version(&self, entity: u128, at: &Instant, known: Known) -> Option<usize> {
+        let seen =
+            |version: &Version| version.updated.as_ref().is_none_or(|updated| updated <= at) && known(version.late);
         self.versions_of(entity).iter().map(|at| *at as usize).rfind(|at| seen(&self.versions[*at]))
+    }
+
+    /// The same with versions that have left: the younger of the two.
+    pub fn last(&self, entity: u128, at: &Instant, known: Known) -> Option<Last<'_>> {
+        let version = self.last_version(entity, at, known);
+        let ticks = |at: usize| self.versions[at].updated.as_ref().map_or(NO_INSTANT, |updated| updated.ticks);
+        let first = self.left.partition_point(|left| left.entity < entity);
+        let own = self.left[first..].iter().take_while(|left| left.entity == entity);
+        let left = own.filter(|left| left.updated <= at.ticks && known(left.late)).last();
+        match left.filter(|left| version.is_none_or(|version| ticks(version) < left.updated)) {
+            Some(left) => Some(Last::Left(left)),
+            None => version.map(Last::Version),
+        }
     }
 
     /// Whether a deletion at or before an instant is later than a version.
@@ -203,7 +261,7 @@ impl History {
 
     /// The version that is current at an instant.
     pub fn current(&self, entity: u128, at: &Instant) -> Option<usize> {
-        let last = self.last_version(entity, at, &|_| true)?;
+        let last = self.last_version(entity, at, &|_late| true)?;
         (!self.is_deleted(&self.versions[last], at)).then_some(last)
     }
 
@@ -261,6 +319,21 @@ fn identifiers(line: &[u8]) -> Box<[u128]> {
         Some(identifier(text("system").unwrap_or(""), text("value")?))
     };
     tree.objects("identifier").into_iter().filter_map(one).collect()
+}
+
+/// The version that a deletion ended, from what the table of a packed file has of it.
+fn has_left(
+    entity: u128,
+    gone: &[LeftOwner],
+    table: &LeftOwners<'_>,
+    asked: &Asked,
+    birth: Option<i64>,
+) -> Option<Left> {
+    let first = gone.first().filter(|first| first.owner != FOLLOWED)?;
+    let names = gone.iter().filter_map(|left| table.name(left)).filter(|(base, _)| asked.is_ours(base));
+    let owners = names.map(|(_, id)| self::entity("Patient", id.as_str())).collect();
+    let late = gone.iter().any(|left| left.owner == LATE && is_late(Some(left.updated), birth, asked));
+    Some(Left { entity, updated: first.updated, owners, late })
 }
 
 /// An extent first held by a snapshot after `_since`, unless the whole index is no older.

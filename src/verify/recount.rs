@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::asked::{Asked, Whose};
-use super::history::{History, Version};
+use super::history::{History, Known, Last, Version};
 use super::members::Members;
 use crate::fhir::{Instant, ResourceType};
 use crate::select::Ledger;
@@ -68,7 +68,7 @@ impl Question<'_> {
         if version.updated.as_ref().is_some_and(|updated| *updated > asked.as_of) {
             return Class::Future;
         }
-        if self.history.last_version(version.entity, &asked.as_of, &|_| true) != Some(at) {
+        if self.history.last_version(version.entity, &asked.as_of, &|_late| true) != Some(at) {
             return Class::Superseded;
         }
         if self.history.is_deleted(version, &asked.as_of) {
@@ -77,7 +77,7 @@ impl Question<'_> {
         if !asked.types.is_empty() && !asked.types.contains(&version.resource_type) {
             return Class::Type;
         }
-        if asked.whose != Whose::System && !self.belongs(at, &asked.as_of, &|_| true) {
+        if asked.whose != Whose::System && !self.belongs(at, &asked.as_of, &|_late| true) {
             return Class::Cohort;
         }
         if self.passes(at, version) { Class::Exported } else { Class::SinceOrUntil }
@@ -99,12 +99,12 @@ impl Question<'_> {
         // A Provenance that has come to belong since then is new to the reader, whatever its own instant.
         version.resource_type == ResourceType::PROVENANCE
             && asked.whose != Whose::System
-            && !self.belongs(at, since, &|version| !version.late)
+            && !self.belongs(at, since, &|late| !late)
     }
 
     /// Whether a version is in the compartment of a patient asked for; a Provenance through the last versions, deleted
     /// or not, of what it is about; of Groups only the one asked for, when types are named (reading 6).
-    fn belongs(&self, at: usize, when: &Instant, known: &dyn Fn(&Version) -> bool) -> bool {
+    fn belongs(&self, at: usize, when: &Instant, known: Known) -> bool {
         let mut seen = HashSet::new();
         let mut waiting = vec![at];
         while let Some(at) = waiting.pop() {
@@ -119,8 +119,15 @@ impl Question<'_> {
                 return true;
             }
             if seen.insert(at) {
-                let targets = version.targets.iter();
-                waiting.extend(targets.filter_map(|target| self.history.last_version(*target, when, known)));
+                for target in &version.targets {
+                    match self.history.last(*target, when, known) {
+                        Some(Last::Version(version)) => waiting.push(version),
+                        Some(Last::Left(left)) if left.owners.iter().any(|owner| self.members.hold(*owner)) => {
+                            return true;
+                        }
+                        _ => {}
+                    }
+                }
             }
         }
         false

@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::VerifyError;
 use super::difference::{Difference, Differences};
 use super::extent::ExtentCheck;
+use super::left::LeftOwners;
 use super::lines::Cut;
 use super::stretch::{self, Stretch};
 use super::table::{Table, grouped};
@@ -98,7 +99,8 @@ pub fn store(store: &Store, watch: &Watch) -> Result<StoreReport, VerifyError> {
             let mut checks: Vec<ExtentCheck<'_>> =
                 task.clone().map(|at| ExtentCheck::new(&index, at, lines_before[at])).collect();
             let (file, coding) = extents[task.start];
-            let mut on_line = |number: usize, cut: Cut<'_>| checks[number].line(cut);
+            let mut left = LeftOwners::new(index.packed(file));
+            let mut on_line = |number: usize, cut: Cut<'_>| checks[number].line(cut, &mut left);
             let hashes = stretch::read(index.source(file)?, coding, &stretches, watch, &mut on_line)?;
             checks.iter_mut().zip(hashes).for_each(|(check, hash)| check.finish(hash));
             Ok(checks)

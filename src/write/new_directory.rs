@@ -1,4 +1,7 @@
 //! A directory that appears whole or not at all: built beside its place under a hidden name, put there by rename.
+//!
+//! Whoever fails removes what was built. A process that was killed cannot: the hidden directory stays until the next run to
+//! the same place, which empties it first. No walk of a store goes into it, and it is refused as a store itself.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -7,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::sink::{Sync, sync_directory};
 use crate::bytes::private::private_directory;
+use crate::store::PARTIAL_SUFFIX;
 
 /// Why a directory was not made.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +71,7 @@ impl NewDirectory {
         }
         let mut hidden = std::ffi::OsString::from(".");
         hidden.push(name);
-        hidden.push(".outpour-partial");
+        hidden.push(PARTIAL_SUFFIX);
         let hidden = parent.join(hidden);
         let write = |source| NewDirectoryError::Write { path: hidden.clone(), source };
         let lock = loop {

@@ -23,6 +23,9 @@ fn clock(second: i64) -> String {
 /// A store that is written to, and what its writer must remember.
 struct History<'a> {
     dir: PathBuf,
+    /// The files that were packed, as they were, in a directory for each pack: what the twin reads beside the newer ones.
+    truth: PathBuf,
+    packs: u64,
     random: &'a mut Random,
     files: u64,
     versions: u64,
@@ -163,12 +166,55 @@ impl History<'_> {
         self.torn = Some((path, last[cut..].to_vec()));
     }
 
+    /// Packs the store at some time of this round, not after the next export, and puts the packed one in its place, as an
+    /// operator would. The index goes with the old one: the new store has to know by itself what came late.
+    fn pack(&mut self, round: i64) {
+        let at = clock((round - 1) * ROUND + 1 + self.random.below(ROUND as usize) as i64);
+        let new = self.dir.with_extension("new");
+        let run = crate::pack::pack(&self.dir, &new, &["--as-of", &at, "--threads", "1", "--level", "1"]);
+        assert!(run.code == 0 || run.code == 1, "{run:#?}");
+        self.packs += 1;
+        // What was torn is a faulty line of the packed store now; nobody will end it.
+        self.torn = None;
+        self.keep(&self.truth.join(self.packs.to_string()));
+        std::fs::remove_dir_all(&self.dir).unwrap();
+        std::fs::rename(&new, &self.dir).unwrap();
+    }
+
+    /// Copies the files that no pack has made to another directory.
+    fn keep(&self, to: &Path) {
+        for path in self.existing("") {
+            let copy = to.join(path.strip_prefix(&self.dir).unwrap());
+            std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
+            std::fs::copy(&path, copy).unwrap();
+        }
+    }
+
+    /// Every line that ever was in the store, for the twin: those that were packed, and those beside them.
+    fn whole(&self) -> PathBuf {
+        if self.packs == 0 {
+            return self.dir.clone();
+        }
+        let now = self.truth.join("now");
+        let _ = std::fs::remove_dir_all(&now);
+        self.keep(&now);
+        if let Some((torn, _)) = &self.torn {
+            std::fs::copy(torn, now.join("torn.ndjson")).unwrap();
+        }
+        self.truth.clone()
+    }
+
+    /// Files of the store whose names end so, but for the torn one and what a pack has made.
     fn existing(&self, suffix: &str) -> Vec<PathBuf> {
         let mut files = Vec::new();
         for dir in [self.dir.clone(), self.dir.join("d")] {
             let entries = std::fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap().path());
-            files.extend(entries.filter(|path| path.to_str().unwrap().ends_with(suffix)));
+            files.extend(entries.filter(|path| path.to_str().unwrap().ends_with(suffix) && path.is_file()));
         }
+        files.retain(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            !name.starts_with(|first: char| first.is_ascii_uppercase()) && name != "rejected.ndjson"
+        });
         files.retain(|path| self.torn.as_ref().is_none_or(|(torn, _)| torn != path));
         files.sort();
         files
@@ -248,18 +294,38 @@ type Increment = (Vec<Vec<u8>>, Vec<String>);
 /// Who exports: (store, scratch directory, round) to an increment.
 type Exporter<'a> = &'a mut dyn FnMut(&Path, &Path, i64) -> Increment;
 
-fn history(random: &mut Random, harm: bool, export: Exporter) {
+/// What befalls a store beside being written to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fortune {
+    /// Nothing.
+    Kind,
+    /// Its index is damaged, or removed.
+    Harm,
+    /// The same, and it is packed now and then.
+    Packs,
+}
+
+fn history(random: &mut Random, fortune: Fortune, export: Exporter) {
     let scratch = scratch();
     let dir = scratch.path().join("store");
     std::fs::create_dir(&dir).unwrap();
     let rounds = 3 + random.below(3) as i64;
-    let mut history = History { dir: dir.clone(), random, files: 0, versions: 0, torn: None, late: false };
+    let truth = scratch.path().join("truth");
+    let mut history =
+        History { dir: dir.clone(), truth, packs: 0, random, files: 0, versions: 0, torn: None, late: false };
     let mut reader = Reader::new();
     let step = std::panic::AssertUnwindSafe(|| {
         for round in 1..=rounds {
             history.write(round);
-            if round > 1 && harm {
+            if round > 1 && fortune != Fortune::Kind {
                 history.damage();
+            }
+            if fortune == Fortune::Packs && history.random.one_in(2) {
+                history.pack(round);
+                // Now and then more comes between the pack and the export.
+                if history.random.one_in(2) {
+                    history.write(round);
+                }
             }
             let (lines, deleted) = export(&dir, scratch.path(), round);
             let deleted: BTreeSet<String> = deleted.into_iter().collect();
@@ -269,7 +335,7 @@ fn history(random: &mut Random, harm: bool, export: Exporter) {
                 reader.insert(key, line);
             }
             reader.retain(|key, _| !deleted.contains(key));
-            compare(&dir, &clock(round * ROUND), &reader, round);
+            compare(&history.whole(), &clock(round * ROUND), &reader, round);
         }
     });
     if let Err(panic) = std::panic::catch_unwind(step) {
@@ -284,22 +350,30 @@ fn history(random: &mut Random, harm: bool, export: Exporter) {
 /// The binary obeys the law.
 #[test]
 fn increments_add_up() {
-    each_case("chain", knob("OUTPOUR_TEST_CHAINS", 1000), |_, random| {
-        history(random, true, &mut |dir, scratch, round| {
-            let group = scratch.join("Group.json");
-            std::fs::write(&group, GROUP).unwrap();
-            let (at, since) = (clock(round * ROUND), clock((round - 1) * ROUND));
-            let out = scratch.join(format!("out-{round}"));
-            let mut args = vec!["--group", group.to_str().unwrap(), "--as-of", &at, "--threads", "1"];
-            if round > 1 {
-                args.extend(["--since", &since]);
-            }
-            let run = run::export(dir, &out, &args);
-            assert!(run.code == 0 || run.code == 1, "round {round}: {run:#?}");
-            let export = run::Export::read(&out, run::Bounds::DEFAULT);
-            (export.lines().into_values().flatten().collect(), export.deletions())
-        });
-    });
+    each_case("chain", knob("OUTPOUR_TEST_CHAINS", 1000), |_, random| history(random, Fortune::Harm, &mut exported));
+}
+
+/// So it does when the store is packed on the way, and newer files come beside the packed ones. A fifth of
+/// `OUTPOUR_TEST_CHAINS`.
+#[test]
+fn increments_over_packs_add_up() {
+    let count = knob("OUTPOUR_TEST_CHAINS", 1000) / 5;
+    each_case("chain over packs", count, |_, random| history(random, Fortune::Packs, &mut exported));
+}
+
+fn exported(dir: &Path, scratch: &Path, round: i64) -> Increment {
+    let group = scratch.join("Group.json");
+    std::fs::write(&group, GROUP).unwrap();
+    let (at, since) = (clock(round * ROUND), clock((round - 1) * ROUND));
+    let out = scratch.join(format!("out-{round}"));
+    let mut args = vec!["--group", group.to_str().unwrap(), "--as-of", &at, "--threads", "1"];
+    if round > 1 {
+        args.extend(["--since", &since]);
+    }
+    let run = run::export(dir, &out, &args);
+    assert!(run.code == 0 || run.code == 1, "round {round}: {run:#?}");
+    let export = run::Export::read(&out, run::Bounds::DEFAULT);
+    (export.lines().into_values().flatten().collect(), export.deletions())
 }
 
 /// The naive twin, told which lines are late, obeys the law: so the readings and this test do.
@@ -307,7 +381,7 @@ fn increments_add_up() {
 fn increments_of_the_twin_add_up() {
     each_case("chain of the twin", knob("OUTPOUR_TEST_CHAINS", 200), |_, random| {
         let mut before: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-        history(random, false, &mut |dir, _, round| {
+        history(random, Fortune::Kind, &mut |dir, _, round| {
             let store = naive::read(dir, &[]);
             let mut request = Request::new(Who::GroupFile(serde_json::from_str(GROUP).unwrap()), &clock(round * ROUND));
             if round > 1 {

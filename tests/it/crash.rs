@@ -1,7 +1,8 @@
 //! Crashes: the binary killed at random moments of an export, then `--resume`: the directory is the one of an undisturbed
-//! run, byte for byte. `OUTPOUR_TEST_KILLS` kills, delays from the printed seed.
+//! run, byte for byte; from a plain, a packed and a mixed store. `OUTPOUR_TEST_KILLS` kills of the plain one, delays from the printed seed.
 
 use crate::fixture::plain_store;
+use crate::forms;
 use crate::random::{Random, knob};
 use crate::run::{self, command, scratch, snapshot};
 use std::path::Path;
@@ -36,11 +37,22 @@ fn a_killed_export_resumes_to_the_same_bytes() {
     let scratch = scratch();
     let store = scratch.path().join("store");
     plain_store(&store, &["Patient", "Observation", "Condition", "Encounter", "Procedure", "Immunization"], 2);
-    let index = scratch.path().join("index");
-    let (store, index) = (store.to_str().unwrap(), index.to_str().unwrap());
+    let (packed, mixed) = (scratch.path().join("packed"), scratch.path().join("mixed"));
+    forms::packed(&store, &packed, crate::golden::AS_OF);
+    forms::mixed(&store, &mixed, crate::golden::AS_OF);
     let kills = knob("OUTPOUR_TEST_KILLS", 200);
-    for (share, coding) in [(2, "none"), (4, "gzip"), (4, "zstd")] {
-        let reference = scratch.path().join(format!("reference-{coding}"));
+    for (share, coding, store) in [
+        (2, "none", &store),
+        (4, "gzip", &store),
+        (4, "zstd", &store),
+        (20, "none", &packed),
+        (20, "zstd", &packed),
+        (20, "none", &mixed),
+        (20, "zstd", &mixed),
+    ] {
+        let index = store.with_extension("index");
+        let (store, index) = (store.to_str().unwrap(), index.to_str().unwrap());
+        let reference = scratch.path().join("reference");
         let whole = |out: &Path, more: &[&str]| {
             let mut args = args(store, index, out.to_str().unwrap(), coding);
             args.extend(more);
@@ -66,12 +78,16 @@ fn a_killed_export_resumes_to_the_same_bytes() {
             whole(&out, &["--resume"]);
             let found = snapshot(&out);
             let names = |files: &std::collections::BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
-            assert_eq!(names(&found), names(&expected), "kill {number} of {coding} after {delay:?}");
+            assert_eq!(names(&found), names(&expected), "kill {number} of {store}, {coding}, after {delay:?}");
             for (name, bytes) in &found {
-                assert!(bytes == &expected[name], "{name} differs: kill {number} of {coding} after {delay:?}");
+                assert!(
+                    bytes == &expected[name],
+                    "{name} differs: kill {number} of {store}, {coding}, after {delay:?}"
+                );
             }
             std::fs::remove_dir_all(&out).unwrap();
         }
+        std::fs::remove_dir_all(&reference).unwrap();
     }
 }
 

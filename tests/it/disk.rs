@@ -72,6 +72,57 @@ impl Drop for Tmpfs {
     }
 }
 
+/// `pack` and `synth` onto a full disk: exit 3, the path named, and nothing left at the target or beside it; there is room
+/// again, and the same command succeeds. An index that finds no room is made as a whole when it does.
+#[test]
+fn new_stores_on_a_full_disk_leave_nothing() {
+    let scratch = scratch();
+    let disk = scratch.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let Some(_mounted) = Tmpfs::mount(&disk, "64k", 0) else {
+        println!("skipped: mounting a tmpfs is not permitted here (the limit on file sizes is tested all the same)");
+        return;
+    };
+    let resize = |size| std::mem::forget(Tmpfs::mount(&disk, size, libc::MS_REMOUNT).expect("the disk is resized"));
+    let plain = scratch.path().join("plain");
+    crate::fixture::plain_store(&plain, &["Patient", "Condition", "Observation"], 1);
+    let (compressed, index) = (testdata("stores/synthea-r4-100"), scratch.path().join("index"));
+    let (target, other) = (disk.join("new"), scratch.path().join("other"));
+    let word = |path: &Path| path.to_str().unwrap().to_string();
+    let pack = |store: &Path| {
+        ["pack", "--store", &word(store), "--to", &word(&target), "--index-dir", &word(&index)].map(str::to_string)
+    };
+    // On the small disk: the decoded source, the frames, the lines, the index.
+    let synth = ["synth", "--out", &word(&target), "--patients", "40", "--no-sync"].map(str::to_string);
+    let indexed = ["index", "--store", &word(&plain), "--index-dir", &word(&target)].map(str::to_string);
+    let packed_by = ["pack", "--store", &word(&plain), "--to", &word(&other), "--index-dir", &word(&target)];
+    let packed_by = packed_by.map(str::to_string);
+    for (at, args) in [&pack(&compressed)[..], &pack(&plain), &synth, &indexed, &packed_by].into_iter().enumerate() {
+        for size in ["64k", "200k", "500k"] {
+            resize(size);
+            run::run(args).refused(3, &[]);
+            assert!(!other.exists());
+            if at < 3 {
+                run::run(args).refused(3, &["disk/", "new", "make room"]);
+                let left: Vec<_> = std::fs::read_dir(&disk).unwrap().map(|entry| entry.unwrap().path()).collect();
+                assert!(left.is_empty(), "{args:?} leaves {left:?}");
+            }
+        }
+        resize("200m");
+        let run = run::run(args);
+        assert_eq!(run.code, 0, "{run:#?}");
+        let store = if at < 3 { &target } else { &plain };
+        let mut verify = vec!["verify".to_string(), word(store)];
+        if at >= 3 {
+            verify.extend(["--index-dir".to_string(), word(&target)]);
+        }
+        let verified = run::run(&verify);
+        assert_eq!(verified.code, 0, "{args:?}: {verified:#?}");
+        std::fs::remove_dir_all(&target).unwrap();
+        std::fs::remove_dir_all(&index).ok();
+    }
+}
+
 #[test]
 fn a_full_disk_is_exit_3_and_resumes() {
     let scratch = scratch();

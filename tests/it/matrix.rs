@@ -2,9 +2,11 @@
 //! on any number of threads (CONS-09).
 
 use crate::ask::Ask;
+use crate::forms::{self, Twins};
 use crate::naive::{self, Members, Who};
 use crate::random::knob;
 use crate::run::{self, Bounds, scratch, testdata};
+use std::path::Path;
 
 const GROUPS: [&str; 10] =
     ["all", "ten", "one", "inactive-period", "absolute", "versioned", "nested", "missing", "empty", "mixed"];
@@ -20,14 +22,10 @@ const BOUNDS: [Bounds; 4] = [
 ];
 
 /// Groups × types × since, with until, members, bounds and base turning beneath (all of them with `OUTPOUR_TEST_FULL=1`).
-#[test]
-fn binary_equals_twin_over_the_matrix() {
-    let dir = testdata("stores/synthea-r4-100");
+fn each_ask(scratch: &Path, visit: &mut dyn FnMut(usize, Ask)) {
     let bases = ["https://ehr.example.org/fhir"];
-    let twins = [naive::read(&dir, &[]), naive::read(&dir, &bases)];
-    let scratch = scratch();
-    let index = scratch.path().join("index");
     let turns = if knob("OUTPOUR_TEST_FULL", 0) == 1 { UNTIL.len() * MEMBERS.len() * BOUNDS.len() } else { 1 };
+    let index = scratch.join("index");
     let mut number = 0;
     for group in GROUPS {
         for types in TYPES {
@@ -43,11 +41,8 @@ fn binary_equals_twin_over_the_matrix() {
                     let small = group != "all" && since.is_some();
                     ask.bounds = BOUNDS[if small { turn % 4 } else { turn % 2 }];
                     ask.more = vec!["--index-dir".into(), index.to_str().unwrap().into()];
-                    let with_base = number % 2;
-                    ask.bases = bases[..with_base].iter().map(|base| base.to_string()).collect();
-                    let out = scratch.path().join(format!("out-{number}"));
-                    ask.check(&twins[with_base], &dir, &out, scratch.path());
-                    let _ = std::fs::remove_dir_all(&out);
+                    ask.bases = bases[..number % 2].iter().map(|base| base.to_string()).collect();
+                    visit(number, ask);
                     number += 1;
                 }
             }
@@ -55,39 +50,88 @@ fn binary_equals_twin_over_the_matrix() {
     }
 }
 
-/// `--all-patients`, `--system` and a list of patients.
+#[test]
+fn binary_equals_twin_over_the_matrix() {
+    let dir = testdata("stores/synthea-r4-100");
+    let twins = [naive::read(&dir, &[]), naive::read(&dir, &["https://ehr.example.org/fhir"])];
+    let scratch = scratch();
+    each_ask(scratch.path(), &mut |number, ask| {
+        let out = scratch.path().join(format!("out-{number}"));
+        ask.check(&twins[ask.bases.len()], &dir, &out, scratch.path());
+        let _ = std::fs::remove_dir_all(&out);
+    });
+}
+
+/// The matrix over the packed and the mixed form, in every coding: a quarter of the requests goes to either (all of them with
+/// `OUTPOUR_TEST_FULL=1`).
+#[test]
+fn packed_and_mixed_forms_equal_the_twins_over_the_matrix() {
+    let dir = testdata("stores/synthea-r4-100");
+    let scratch = scratch();
+    let whole = [naive::read(&dir, &[]), naive::read(&dir, &["https://ehr.example.org/fhir"])];
+    let every = knob("OUTPOUR_TEST_FULL", 0) == 1;
+    for (turn, form) in [forms::packed as fn(&Path, &Path, &str), forms::mixed].into_iter().enumerate() {
+        let store = scratch.path().join(format!("form-{turn}"));
+        form(&dir, &store, crate::golden::AS_OF);
+        let bases = ["https://ehr.example.org/fhir"];
+        let twins = [0, 1].map(|base| Twins::read(&store, &bases[..base], &whole[base]));
+        let scratch = crate::run::scratch();
+        each_ask(scratch.path(), &mut |number, ask| {
+            // Two requests in a row go to the same form, so that either meets both bases.
+            if every || number / 2 % 4 == 2 * turn {
+                let out = scratch.path().join(format!("out-{number}"));
+                let ask = ask.with(&["--compress", ["none", "zstd", "gzip"][number / 4 % 3]]);
+                twins[ask.bases.len()].check(&ask, &store, &out, scratch.path());
+                let _ = std::fs::remove_dir_all(&out);
+            }
+        });
+    }
+}
+
+/// `--all-patients`, `--system` and a list of patients, of every form.
 #[test]
 fn binary_equals_twin_for_the_other_cohorts() {
     let dir = testdata("stores/synthea-r4-100");
-    let twin = naive::read(&dir, &[]);
+    let whole = naive::read(&dir, &[]);
     let scratch = scratch();
     let list =
         ["Patient/6b12b22d-6dc2-486c-9526-8ac8524f6402", "1c911236-e7da-42a6-a3bd-3a3b4e55d5cd", "Patient/nobody"];
     let cohorts = [Who::AllPatients, Who::System, Who::Patients(list.map(str::to_string).to_vec())];
-    for (number, who) in cohorts.into_iter().enumerate() {
-        for since in SINCE {
-            let index = scratch.path().join("index");
-            let mut ask = Ask::new(who.clone(), crate::golden::AS_OF).with(&["--index-dir", index.to_str().unwrap()]);
-            ask.since = since.map(str::to_string);
-            let out = scratch.path().join(format!("out-{number}-{}", since.is_some()));
-            ask.check(&twin, &dir, &out, scratch.path());
-            let _ = std::fs::remove_dir_all(&out);
+    let stores =
+        [("plain", dir.clone()), ("packed", scratch.path().join("packed")), ("mixed", scratch.path().join("mixed"))];
+    forms::packed(&dir, &stores[1].1, crate::golden::AS_OF);
+    forms::mixed(&dir, &stores[2].1, crate::golden::AS_OF);
+    for (name, store) in &stores {
+        let twins = Twins::read(store, &[], &whole);
+        let index = scratch.path().join(format!("index-{name}"));
+        for (number, who) in cohorts.iter().enumerate() {
+            for since in SINCE {
+                let mut ask =
+                    Ask::new(who.clone(), crate::golden::AS_OF).with(&["--index-dir", index.to_str().unwrap()]);
+                ask.since = since.map(str::to_string);
+                let out = scratch.path().join(format!("out-{name}-{number}-{}", since.is_some()));
+                twins.check(&ask, store, &out, scratch.path());
+                let _ = std::fs::remove_dir_all(&out);
+            }
         }
     }
 }
 
-/// 1, 2 and 7 threads write the same directory, in every coding, from a plain and from a compressed store.
+/// 1, 2 and 7 threads write the same directory, in every coding, from a store of each form.
 #[test]
 fn threads_do_not_change_a_byte() {
     let scratch = scratch();
     let plain = scratch.path().join("plain");
     std::fs::create_dir(&plain).unwrap();
-    let packed = testdata("stores/synthea-r4-100");
+    let compressed = testdata("stores/synthea-r4-100");
     for name in ["Patient", "Observation", "Condition", "Encounter"] {
-        let stored = std::fs::read(packed.join(format!("{name}.ndjson.zst"))).unwrap();
+        let stored = std::fs::read(compressed.join(format!("{name}.ndjson.zst"))).unwrap();
         std::fs::write(plain.join(format!("{name}.ndjson")), run::decode("x.zst", &stored)).unwrap();
     }
-    for (place, store) in [("plain", &plain), ("packed", &packed)] {
+    let (packed, mixed) = (scratch.path().join("packed"), scratch.path().join("mixed"));
+    forms::packed(&plain, &packed, crate::golden::AS_OF);
+    forms::mixed(&plain, &mixed, crate::golden::AS_OF);
+    for (place, store) in [("plain", &plain), ("compressed", &compressed), ("packed", &packed), ("mixed", &mixed)] {
         for coding in ["none", "gzip", "zstd"] {
             let mut first = None;
             for threads in ["1", "2", "7"] {
@@ -100,7 +144,7 @@ fn threads_do_not_change_a_byte() {
                     "--base-url",
                     "https://files.example.org/x/",
                     "--index-dir",
-                    scratch.path().join(place).join("..").join(format!("index-{place}-{threads}")).to_str().unwrap(),
+                    scratch.path().join(format!("index-{place}-{threads}")).to_str().unwrap(),
                 ]);
                 let run = ask.run(store, &out, scratch.path());
                 assert_eq!(run.code, 0, "{run:#?}");

@@ -35,6 +35,10 @@ pub const NOBODY: u32 = u32::MAX;
 /// Stands in the place of an owner: a later version followed the DELETE entry, so that it deletes nothing any more.
 pub const FOLLOWED: u32 = u32::MAX - 1;
 
+/// Stands in the place of an owner: the version that the DELETE entry ended came late, and the instant of this entry is not
+/// its lastUpdated but T of the first snapshot that held it. The last entry of its DELETE entry.
+pub const LATE: u32 = u32::MAX - 2;
+
 /// What the table notes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameNote {
@@ -63,9 +67,9 @@ pub struct LeftOwner {
     pub frame: u32,
     /// Number of the DELETE entry in the frame.
     pub entry: u32,
-    /// lastUpdated of the version, in ticks, or the sentinel for none.
+    /// lastUpdated of the version, in ticks, or the sentinel for none; see [`LATE`].
     pub updated: i64,
-    /// Place among the names, [`NOBODY`] or [`FOLLOWED`].
+    /// Place among the names, [`NOBODY`], [`FOLLOWED`] or [`LATE`].
     pub owner: u32,
 }
 
@@ -369,7 +373,7 @@ fn check(table: &PackedTable, table_at: u64, rows: u64, names: u64) -> Result<()
     }
     let sound = table.left.iter().all(|left| {
         (left.frame as usize) < table.frames()
-            && ((left.owner as usize) < table.names.len() || matches!(left.owner, NOBODY | FOLLOWED))
+            && ((left.owner as usize) < table.names.len() || matches!(left.owner, NOBODY | FOLLOWED | LATE))
     });
     let ordered = table.left.is_sorted_by_key(|left| (left.frame, left.entry));
     if sound && ordered { Ok(()) } else { Err(TableError::Damaged("an owner of the table leads nowhere")) }
