@@ -1,0 +1,242 @@
+//! Reads a line by what is known of a line of the same shape.
+//!
+//! Lines of one type look alike: the same keys, the same brackets, other values. When the tokens of a line are, byte for
+//! byte, those of a line that was read before, then its grammar is as right as that one's was, and each key stands
+//! behind the same token. What is left is to hold the keys on followed paths (and the resourceType) against those of
+//! the line before, which no branch decides one by one, and to take the values that stand behind them.
+//!
+//! Nothing is believed of a shape but what equals: lines that differ in anything but their values are left to the walk,
+//! and a shape is kept only if it finds in its own line what the walk has found there. Which shapes are kept decides
+//! about speed, never about facts.
+
+use std::ops::Range;
+
+use super::Found;
+use super::outline::Outline;
+use crate::bytes::kernels::{HALF, Vector};
+use crate::extract::facts::{ALWAYS, Names, Role};
+use crate::extract::trie::{Node, ROOT};
+use crate::fhir::{ResourceType, compartment};
+use crate::limits::{REFERENCE_BYTES_MAX, SHAPES_MAX};
+
+/// Lines without a shape that are worth trying, when none has one; each line with one earns another.
+const CREDIT_MAX: u32 = 32;
+/// Lines that are not tried at all once the credit is spent.
+const REST_LINES: u32 = 128;
+
+/// What is known of lines with the same tokens.
+struct Shape {
+    bytes: Box<[u8]>,
+    resource_type: ResourceType,
+    /// What stands behind the opening quotes of these tokens.
+    fixed: Vec<Fixed>,
+    /// Tokens where the values stand.
+    id: Option<u16>,
+    last_updated: Option<u16>,
+    version_id: Option<u16>,
+    references: Vec<(Node, u16)>,
+}
+
+/// A text of up to [`HALF`] bytes that stands behind a token's first byte in every line of the shape.
+struct Fixed {
+    text: [u8; HALF],
+    /// Its bytes, a bit each.
+    mask: u32,
+    token: u16,
+}
+
+impl Fixed {
+    /// The bytes of `text` from behind a token's first one to `end`.
+    fn new(text: &[u8], token: u16, range: Range<usize>) -> Option<Fixed> {
+        let known = text.get(range)?;
+        let mut text = [0; HALF];
+        text.get_mut(..known.len())?.copy_from_slice(known);
+        Some(Fixed { text, mask: (u64::from(u32::MAX) >> (HALF - known.len())) as u32, token })
+    }
+}
+
+/// Shapes met, and the line that is being held against them.
+pub(in crate::extract) struct Shapes {
+    outline: Outline,
+    slots: Vec<Slot>,
+    credit: u32,
+    /// Lines that are not to be tried.
+    pub(super) rest: u32,
+}
+
+#[derive(Default)]
+struct Slot {
+    /// Hash of the last line that fell here and had no shape: a shape is learned when it comes again.
+    missed: u64,
+    hash: u64,
+    shape: Option<Shape>,
+}
+
+/// What came of trying a line.
+pub(super) enum Fit {
+    /// What was to be found is found.
+    Found,
+    /// The line is for the walk; whether its shape should be learned from it.
+    Unknown { learn: bool },
+}
+
+impl Shapes {
+    pub(in crate::extract) fn new() -> Shapes {
+        let slots = (0..SHAPES_MAX).map(|_| Slot::default()).collect();
+        Shapes { outline: Outline::new(), slots, credit: CREDIT_MAX, rest: 0 }
+    }
+
+    /// The line tried last.
+    pub(super) fn outline(&self) -> &Outline {
+        &self.outline
+    }
+
+    /// Tries the line that starts at `start`.
+    #[inline(always)]
+    pub(super) fn fit<V: Vector, const FULL: bool>(
+        &mut self,
+        vector: V,
+        text: &[u8],
+        start: usize,
+        found: &mut Found,
+    ) -> Fit {
+        let mut learn = false;
+        // White space before a line is for the scanner to note.
+        if text.get(start) == Some(&b'{') && self.outline.draw::<V, FULL>(vector, text, start) {
+            let hash = self.outline.hash();
+            let slot = &mut self.slots[hash as usize % SHAPES_MAX];
+            if slot.hash == hash
+                && let Some(shape) = &slot.shape
+                && *shape.bytes == *self.outline.bytes()
+                && shape.take(vector, text, start, &self.outline, found)
+            {
+                self.credit = (self.credit + 1).min(CREDIT_MAX);
+                return Fit::Found;
+            }
+            learn = std::mem::replace(&mut slot.missed, hash) == hash;
+        }
+        self.credit -= 1;
+        if self.credit == 0 {
+            // A few tries the next time show whether it has become worth it.
+            (self.credit, self.rest) = (CREDIT_MAX / 8, REST_LINES);
+        }
+        Fit::Unknown { learn }
+    }
+
+    /// Learns the shape of the line tried last, in which the walk has found `found`.
+    #[cold]
+    pub(super) fn learn<V: Vector>(&mut self, vector: V, text: &[u8], start: usize, names: &Names, found: &Found) {
+        let Some(shape) = Shape::of(text, start, &self.outline, names, found.resource_type) else { return };
+        let mut again = Found::new();
+        if shape.take(vector, text, start, &self.outline, &mut again) && again == *found {
+            let hash = self.outline.hash();
+            let slot = &mut self.slots[hash as usize % SHAPES_MAX];
+            (slot.hash, slot.shape) = (hash, Some(shape));
+        }
+    }
+}
+
+impl Shape {
+    /// Takes the values of a line with this shape's tokens; `false` when its keys are not this shape's.
+    #[inline(always)]
+    fn take<V: Vector>(&self, vector: V, text: &[u8], start: usize, outline: &Outline, found: &mut Found) -> bool {
+        let mut differing = 0;
+        for fixed in &self.fixed {
+            let at = start + outline.place(fixed.token) + 1;
+            let Some(there) = text[at..].first_chunk::<HALF>() else { return false };
+            differing |= vector.differing(there, &fixed.text) & fixed.mask;
+        }
+        if differing != 0 {
+            return false;
+        }
+        // A string ends right before the next token, or else white space stands there: rare, and for the walk.
+        let mut spaced = false;
+        let mut value = |token: u16| {
+            let range = start + outline.place(token) + 1..start + outline.place(token + 1) - 1;
+            spaced |= text[range.end] != b'"';
+            range
+        };
+        let mut one = |token: Option<u16>| token.map_or(0..0, &mut value);
+        (found.id, found.last_updated, found.version_id) = (one(self.id), one(self.last_updated), one(self.version_id));
+        found.references.clear();
+        let mut longest = 0;
+        for (node, token) in &self.references {
+            let range = value(*token);
+            longest = longest.max(range.len());
+            found.references.push((*node, range));
+        }
+        (found.is_known, found.resource_type) = (true, self.resource_type);
+        !spaced && longest <= REFERENCE_BYTES_MAX
+    }
+
+    /// The shape of a line that the walk has found right; `None` for one that is out of the ordinary.
+    fn of(text: &[u8], start: usize, outline: &Outline, names: &Names, resource_type: ResourceType) -> Option<Shape> {
+        let Names { trie, roles } = names;
+        let bytes = outline.bytes();
+        let place = |token: usize| start + outline.place(token as u16);
+        let mut shape = Shape {
+            bytes: bytes.into(),
+            resource_type,
+            fixed: Vec::new(),
+            id: None,
+            last_updated: None,
+            version_id: None,
+            references: Vec::new(),
+        };
+        let (mut wanted, mut skipped, mut pending) = (u64::MAX, 0, None);
+        let mut frames: Vec<(Node, bool)> = Vec::new();
+        for (at, byte) in bytes.iter().enumerate() {
+            match byte {
+                b'{' | b'[' if skipped > 0 => skipped += 1,
+                b'}' | b']' if skipped > 0 => skipped -= 1,
+                _ if skipped > 0 => {}
+                b'{' | b'[' => {
+                    let node = match frames.last() {
+                        None => Some(ROOT),
+                        Some((node, true)) => Some(*node),
+                        Some((_, false)) => pending.take(),
+                    };
+                    match node {
+                        Some(node) => frames.push((node, *byte == b'[')),
+                        None => skipped = 1,
+                    }
+                }
+                b'}' | b']' => drop(frames.pop()?),
+                // A key, in an object on a followed path.
+                b'"' if bytes.get(at + 1) == Some(&b':') => {
+                    let (parent, false) = *frames.last()? else { return None };
+                    let (token, colon) = (at as u16, place(at + 1));
+                    let name = text.get(place(at) + 1..colon - 1)?;
+                    if text[colon - 1] != b'"' || name.contains(&b'\\') {
+                        return None;
+                    }
+                    shape.fixed.push(Fixed::new(text, token, place(at) + 1..colon + 1)?);
+                    pending = trie.child(parent, name).filter(|node| trie.paths(*node) & wanted != 0);
+                    let Some(node) = pending else { continue };
+                    match bytes.get(at + 2)? {
+                        b'{' | b'[' => continue,
+                        b'"' => pending = None,
+                        _ => {
+                            pending = None;
+                            continue;
+                        }
+                    }
+                    let token = token + 2;
+                    match roles[node as usize] {
+                        Role::ResourceType => {
+                            shape.fixed.push(Fixed::new(text, token, place(at + 2) + 1..place(at + 3))?);
+                            wanted = compartment::paths_of(resource_type) | ALWAYS;
+                        }
+                        Role::Id => shape.id = Some(token),
+                        Role::LastUpdated => shape.last_updated = Some(token),
+                        Role::VersionId => shape.version_id = Some(token),
+                        Role::Reference => shape.references.push((node, token)),
+                        _ => {}
+                    }
+                }
+                _ => {}
+            }
+        }
+        Some(shape)
+    }
+}
