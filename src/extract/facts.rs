@@ -165,7 +165,7 @@ pub(super) enum Role {
     Resource,
 }
 
-static NAMES: LazyLock<Names> = LazyLock::new(|| {
+pub(super) static NAMES: LazyLock<Names> = LazyLock::new(|| {
     let mut trie = Trie::new();
     let mut roles = Vec::new();
     let mut role = |node: Node, role| {

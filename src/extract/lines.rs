@@ -205,7 +205,7 @@ impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Pass<'_, R> {
             let mut goes_on = false;
             walk.run::<V, _, FULL>(vector, |range, facts| {
                 if learn {
-                    shapes.learn(vector, text, start, names, facts.found);
+                    shapes.learn::<V, FULL>(vector, text, start, names, facts.found);
                 }
                 shapes.rest = shapes.rest.saturating_sub(1);
                 goes_on = row(range, facts);

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
+use super::hash_order::sort_by_hash;
 use super::key::{self, IdClass};
 use super::layout::{self, COLUMN_COUNT, Column, Head, NO_INSTANT, ZONE_ROWS, flag, kind};
 use crate::bytes::columns::{as_bytes_i64, as_bytes_u32, as_bytes_u64};
@@ -56,6 +57,7 @@ pub struct ExtentBuilder {
     owner_start: Vec<u32>,
     owner: Vec<u32>,
     sorted: Vec<(u64, u32)>,
+    sorted_spare: Vec<(u64, u32)>,
     owners: HashMap<OwnerKey, u32, BuildHasherDefault<Ready>>,
     owner_list: Vec<OwnerKey>,
     /// The owner met last: neighbouring rows mostly share it.
@@ -331,9 +333,9 @@ impl ExtentBuilder {
         self.summarise();
         // Owners in the order of their hashes, so that dictionaries merge without sorting again.
         let mut order: Vec<u32> = (0..self.owner_list.len() as u32).collect();
-        order.sort_unstable_by_key(|at| {
-            let key = &self.owner_list[*at as usize];
-            (key.hash, key.base, key.id)
+        order.sort_unstable_by(|a, b| {
+            let (a, b) = (&self.owner_list[*a as usize], &self.owner_list[*b as usize]);
+            a.hash.cmp(&b.hash).then_with(|| (a.base, &a.id).cmp(&(b.base, &b.id)))
         });
         let mut place = vec![0u32; order.len()];
         for (new, old) in order.iter().enumerate() {
@@ -367,7 +369,7 @@ impl ExtentBuilder {
             owner_id.push(packed);
             owner_base.push(key.base | (class as u32) << 30);
         }
-        self.sorted.sort_unstable();
+        sort_by_hash(&mut self.sorted, &mut self.sorted_spare, |entry| entry.0);
         let (sorted_hash, sorted_ref): (Vec<u64>, Vec<u32>) = self.sorted.iter().copied().unzip();
         let mut base = Vec::new();
         for text in &self.bases {

@@ -1,12 +1,11 @@
 //! The outline of a line: its tokens without what stands in them, one byte each, and where they begin.
 //!
-//! Drawn a block at a time without a branch that ordinary text decides. Only strings, escapes, numbers and literals are
-//! checked here; whether the tokens make a JSON text is for `shape` to know. The bytes are those of the text, one for
+//! Drawn a block at a time without a branch that ordinary text decides. Only strings and escapes are checked here;
+//! whether the tokens make a JSON text, and what stands in numbers and literals, is for `shape` to know. The bytes are those of the text, one for
 //! all numbers and literals, and one for a string: its opening quote.
 
 use super::tokens::wrong_escapes;
 use crate::bytes::kernels::{BLOCK, Vector, escaped_characters};
-use crate::extract::scalar;
 use crate::limits::{OUTLINE_BYTES_MAX, OUTLINE_TOKENS_MAX};
 
 /// A drawn line.
@@ -44,10 +43,10 @@ impl Outline {
     /// A hash of the tokens, good enough to tell ordinary lines apart.
     #[inline(always)]
     pub(super) fn hash(&self) -> u64 {
-        let mut lanes = [self.tokens as u64; 4];
-        for chunk in self.bytes[..self.tokens.next_multiple_of(32)].as_chunks::<32>().0 {
+        let mut lanes = [self.tokens as u64; 8];
+        for chunk in self.bytes[..self.tokens.next_multiple_of(BLOCK)].as_chunks::<BLOCK>().0 {
             for (lane, word) in lanes.iter_mut().zip(chunk.as_chunks::<8>().0) {
-                *lane = (*lane ^ u64::from_le_bytes(*word)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+                *lane = lane.rotate_left(11) ^ u64::from_le_bytes(*word);
             }
         }
         lanes.iter().fold(0, |sum, lane| (sum ^ lane).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32))
@@ -56,7 +55,7 @@ impl Outline {
     /// Draws the line that starts at `start`. `false` when it cannot be drawn: it is too long, or wrong in itself.
     #[inline(always)]
     pub(super) fn draw<V: Vector, const FULL: bool>(&mut self, vector: V, text: &[u8], start: usize) -> bool {
-        let (mut count, mut high, mut backslash) = (0, 0, 0);
+        let (mut count, mut high, mut escapes) = (0, 0, false);
         let (mut in_string_before, mut plain_before, mut escaped_before) = (0, 0, false);
         let mut padded = [b' '; BLOCK];
         let limit = text.len().min(start + OUTLINE_BYTES_MAX);
@@ -72,6 +71,7 @@ impl Outline {
             let found = vector.marks(block);
             let mut escaped = 0;
             if found.backslash != 0 || escaped_before {
+                escapes = true;
                 (escaped, escaped_before) = escaped_characters(found.backslash, BLOCK, escaped_before);
             }
             let quote = found.quote & !escaped;
@@ -97,22 +97,7 @@ impl Outline {
             let plain = !(found.punctuation | found.space) & outside & part;
             let scalar = plain & !(plain << 1 | plain_before);
             plain_before = plain >> 63;
-            if FULL {
-                // Digits with at most one point between them, no zero in front, all in this block: a number, at sight.
-                let (digit, dot) = (found.digit & plain, found.dot & plain);
-                let behind = digit >> 1;
-                let second_dot = (dot << 1).wrapping_add(digit) & !digit & dot;
-                let odd = plain & !(digit | dot)
-                    | scalar & (dot | found.zero & behind)
-                    | dot & !behind
-                    | second_dot
-                    | plain & 1 << 63;
-                if odd != 0 && !are_scalars(text, base, scalar) {
-                    return false;
-                }
-            }
             high |= found.high;
-            backslash |= found.backslash;
             let tokens = (found.punctuation & outside | quote & in_string) & part | scalar;
             let bytes = self.bytes[count..].first_chunk_mut::<BLOCK>();
             let places = self.places[count..].first_chunk_mut::<BLOCK>();
@@ -124,25 +109,11 @@ impl Outline {
                 self.tokens = count;
                 self.end = base + newline.trailing_zeros() as usize;
                 self.high = high != 0;
-                self.escapes = backslash != 0;
+                self.escapes = escapes;
                 return true;
             }
             base += BLOCK;
         }
         false
     }
-}
-
-/// Whether a number or literal begins at each of these places of a block.
-#[inline]
-fn are_scalars(text: &[u8], base: usize, mut scalars: u64) -> bool {
-    while scalars != 0 {
-        let at = base + scalars.trailing_zeros() as usize;
-        scalars &= scalars - 1;
-        let (state, _) = scalar::run(scalar::START, &text[at..]);
-        if !scalar::accepts(state) {
-            return false;
-        }
-    }
-    true
 }

@@ -13,8 +13,9 @@ use std::ops::Range;
 
 use super::Found;
 use super::outline::Outline;
-use crate::bytes::kernels::{HALF, Vector};
+use crate::bytes::kernels::{BLOCK, HALF, SCALAR, Vector};
 use crate::extract::facts::{ALWAYS, Names, Role};
+use crate::extract::scalar;
 use crate::extract::trie::{Node, ROOT};
 use crate::fhir::{ResourceType, compartment};
 use crate::limits::{REFERENCE_BYTES_MAX, SHAPES_MAX};
@@ -35,6 +36,8 @@ struct Shape {
     last_updated: Option<u16>,
     version_id: Option<u16>,
     references: Vec<(Node, u16)>,
+    /// Numbers and literals.
+    scalars: Vec<u16>,
 }
 
 /// A text of up to [`HALF`] bytes that stands behind a token's first byte in every line of the shape.
@@ -108,7 +111,7 @@ impl Shapes {
             if slot.hash == hash
                 && let Some(shape) = &slot.shape
                 && *shape.bytes == *self.outline.bytes()
-                && shape.take(vector, text, start, &self.outline, found)
+                && shape.take::<V, FULL>(vector, text, start, &self.outline, found)
             {
                 self.credit = (self.credit + 1).min(CREDIT_MAX);
                 return Fit::Found;
@@ -125,10 +128,17 @@ impl Shapes {
 
     /// Learns the shape of the line tried last, in which the walk has found `found`.
     #[cold]
-    pub(super) fn learn<V: Vector>(&mut self, vector: V, text: &[u8], start: usize, names: &Names, found: &Found) {
+    pub(super) fn learn<V: Vector, const FULL: bool>(
+        &mut self,
+        vector: V,
+        text: &[u8],
+        start: usize,
+        names: &Names,
+        found: &Found,
+    ) {
         let Some(shape) = Shape::of(text, start, &self.outline, names, found.resource_type) else { return };
         let mut again = Found::new();
-        if shape.take(vector, text, start, &self.outline, &mut again) && again == *found {
+        if shape.take::<V, FULL>(vector, text, start, &self.outline, &mut again) && again == *found {
             let hash = self.outline.hash();
             let slot = &mut self.slots[hash as usize % SHAPES_MAX];
             (slot.hash, slot.shape) = (hash, Some(shape));
@@ -136,10 +146,35 @@ impl Shapes {
     }
 }
 
+/// Whether a text begins with a number or literal. One of digits with at most one point between them and no zero in
+/// front is told at sight.
+#[inline(always)]
+fn is_scalar<V: Vector>(vector: V, text: &[u8]) -> bool {
+    if let Some(block) = text.first_chunk::<BLOCK>() {
+        let found = vector.marks(block);
+        let ends = found.punctuation | found.space;
+        let own = ends.wrapping_sub(1) & !ends;
+        let (digit, dot) = (found.digit & own, found.dot & own);
+        let behind = digit >> 1;
+        let odd = own & !(digit | dot) | dot & !behind | dot & dot.wrapping_sub(1) | found.zero & behind & 1;
+        if odd == 0 && digit & 1 != 0 && ends != 0 {
+            return true;
+        }
+    }
+    scalar::accepts(scalar::run(scalar::START, text).0)
+}
+
 impl Shape {
     /// Takes the values of a line with this shape's tokens; `false` when its keys are not this shape's.
     #[inline(always)]
-    fn take<V: Vector>(&self, vector: V, text: &[u8], start: usize, outline: &Outline, found: &mut Found) -> bool {
+    fn take<V: Vector, const FULL: bool>(
+        &self,
+        vector: V,
+        text: &[u8],
+        start: usize,
+        outline: &Outline,
+        found: &mut Found,
+    ) -> bool {
         let mut differing = 0;
         for fixed in &self.fixed {
             let at = start + outline.place(fixed.token) + 1;
@@ -147,6 +182,9 @@ impl Shape {
             differing |= vector.differing(there, &fixed.text) & fixed.mask;
         }
         if differing != 0 {
+            return false;
+        }
+        if FULL && !self.scalars.iter().all(|token| is_scalar(vector, &text[start + outline.place(*token)..])) {
             return false;
         }
         // A string ends right before the next token, or else white space stands there: rare, and for the walk.
@@ -182,6 +220,7 @@ impl Shape {
             last_updated: None,
             version_id: None,
             references: Vec::new(),
+            scalars: (0..).zip(bytes).filter(|(_, byte)| **byte == SCALAR).map(|(token, _)| token).collect(),
         };
         let (mut wanted, mut skipped, mut pending) = (u64::MAX, 0, None);
         let mut frames: Vec<(Node, bool)> = Vec::new();
@@ -238,5 +277,89 @@ impl Shape {
             }
         }
         Some(shape)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bytes::kernels::{Job, Kernel};
+    use crate::extract::facts::NAMES;
+    use proptest::prelude::*;
+
+    struct IsScalar<'a>(&'a [u8]);
+
+    impl Job for IsScalar<'_> {
+        type Output = bool;
+        #[inline(always)]
+        fn run<V: Vector>(self, vector: V) -> bool {
+            is_scalar(vector, self.0)
+        }
+    }
+
+    proptest! {
+        /// What is told at sight is what the automaton tells.
+        #[test]
+        fn scalars_at_sight_are_those_of_the_automaton(
+            text in "[-+0-9.eEtrufalsn]{1,9}|[0-9.]{1,70}|0|[1-9][0-9]{0,5}(\\.[0-9]{1,6})?|true|false|null",
+            end in prop::sample::select(vec![",", "}", "]", " ", "\n", "\"", "\u{1}", ""]), pad in 0..80usize) {
+            let text = format!("{text}{end}{}", "x".repeat(pad));
+            let expected = scalar::accepts(scalar::run(scalar::START, text.as_bytes()).0);
+            for kernel in Kernel::available() {
+                prop_assert_eq!(kernel.run(IsScalar(text.as_bytes())), expected, "{} {}", kernel.name(), text);
+            }
+        }
+    }
+
+    struct Fits<'a>(&'a mut Shapes, &'a [u8]);
+
+    impl Job for Fits<'_> {
+        /// How many lines fit a shape, every other one learned.
+        type Output = usize;
+        #[inline(always)]
+        fn run<V: Vector>(self, vector: V) -> usize {
+            let Fits(shapes, text) = self;
+            let (mut fits, mut start) = (0, 0);
+            while start < text.len() {
+                let mut found = Found::new();
+                match shapes.fit::<V, true>(vector, text, start, &mut found) {
+                    Fit::Found => fits += 1,
+                    Fit::Unknown { .. } => {
+                        let mut known = Found { is_known: true, resource_type: ResourceType::PATIENT, ..Found::new() };
+                        known.id = start + 7..start + 8;
+                        shapes.learn::<V, true>(vector, text, start, &NAMES, &known);
+                    }
+                }
+                start += text[start..].iter().position(|byte| *byte == b'\n').unwrap() + 1;
+            }
+            fits
+        }
+    }
+
+    /// Other values are the same shape; another key, another type, white space or another token is not.
+    #[test]
+    fn only_values_may_differ() {
+        let line = r#"{"id":"a","resourceType":"Patient","n":[1,true],"s":"x"}"#;
+        let same = r#"{"id":"b","resourceType":"Patient","n":[22.5,null],"s":"\"{,}\""}"#;
+        let others = [
+            r#"{"if":"a","resourceType":"Patient","n":[1,true],"s":"x"}"#,
+            r#"{"id":"a","resourceType":"Patiens","n":[1,true],"s":"x"}"#,
+            r#"{"id":"a" ,"resourceType":"Patient","n":[1,true],"s":"x"}"#,
+            r#"{"id":"a","resourceType":"Patient","n":[1,{}],"s":"x"}"#,
+            r#"{"id":"a","resourceType":"Patient","n":[1,trve],"s":"x"}"#,
+            r#"{"id":"a","resourceType":"Patient","n":[1,true],"s":"\x"}"#,
+            r#" {"id":"a","resourceType":"Patient","n":[1,true],"s":"x"}"#,
+        ];
+        // What is compared reads a little beyond a key, which the end of a text cuts off.
+        let far = format!("{{}}{}\n", " ".repeat(64));
+        for kernel in Kernel::available() {
+            let fits = |line: &str, other: &str| {
+                kernel.run(Fits(&mut Shapes::new(), format!("{line}\n{other}\n{far}").as_bytes()))
+            };
+            assert_eq!(fits(line, same), 1, "{}", kernel.name());
+            for other in others {
+                assert_eq!(fits(line, other), 0, "{} {other}", kernel.name());
+            }
+        }
     }
 }
