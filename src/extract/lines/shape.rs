@@ -184,8 +184,13 @@ impl Shape {
         if differing != 0 {
             return false;
         }
-        if FULL && !self.scalars.iter().all(|token| is_scalar(vector, &text[start + outline.place(*token)..])) {
-            return false;
+        if FULL {
+            // A loop and no `all`: a closure that is not inlined is not compiled for the kernel's processor.
+            for token in &self.scalars {
+                if !is_scalar(vector, &text[start + outline.place(*token)..]) {
+                    return false;
+                }
+            }
         }
         // A string ends right before the next token, or else white space stands there: rare, and for the walk.
         let mut spaced = false;
