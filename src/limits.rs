@@ -12,6 +12,12 @@ pub const TOMBSTONES_PER_LINE_MAX: usize = 1 << 20;
 pub const READ_BYTES: usize = 1 << 20;
 /// Size of a read of a plain store file that is indexed, in bytes: it stays in the second-level cache while it is scanned.
 pub const SCAN_BYTES: usize = 256 << 10;
+/// Longest line that is held against the shapes of lines before, in bytes (places in it are `u16`).
+pub const OUTLINE_BYTES_MAX: usize = 48 << 10;
+/// Most tokens of such a line.
+pub const OUTLINE_TOKENS_MAX: usize = 6 << 10;
+/// Most shapes of lines that a worker remembers.
+pub const SHAPES_MAX: usize = 512;
 /// Largest window of a zstd frame that is read, as a power of two of bytes (128 MiB, zstd's own default bound).
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// Span of a store file that one extent aims at, in (uncompressed) bytes.
@@ -84,6 +90,7 @@ pub const FETCHED_BYTES: u64 = 4 << 20;
 pub const DECODED_BYTES: usize = 256 << 10;
 
 const _: () = assert!(ROW_BYTES_MAX <= u32::MAX as u64, "row lengths are stored as u32");
+const _: () = assert!(OUTLINE_BYTES_MAX + 64 <= 1 << 16, "places in an outline are u16");
 const _: () = assert!(EXTENT_BYTES + ROW_BYTES_MAX <= u64::MAX / 2);
 const _: () = assert!(EXTENT_ROWS_MAX <= u32::MAX as usize / 4, "rows of an extent are numbered in u32");
 const _: () = assert!(STORE_ROWS_MAX < 1 << 31, "the top bit of a row number marks a tombstone");

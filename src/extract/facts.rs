@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use super::Validate;
 use super::fault::{Fault, FaultKind};
-use super::lines::{Pass, Row};
+use super::lines::{Pass, Row, Shapes};
 use super::scanner::{Scanner, Visitor};
 use super::trie::{Node, Trie};
 use crate::bytes::kernels::Kernel;
@@ -165,7 +165,7 @@ pub(super) enum Role {
     Resource,
 }
 
-static NAMES: LazyLock<Names> = LazyLock::new(|| {
+pub(super) static NAMES: LazyLock<Names> = LazyLock::new(|| {
     let mut trie = Trie::new();
     let mut roles = Vec::new();
     let mut role = |node: Node, role| {
@@ -416,6 +416,7 @@ pub struct Extractor {
     scanner: Scanner,
     collector: Collector,
     length: u64,
+    shapes: Shapes,
 }
 
 impl Extractor {
@@ -444,17 +445,17 @@ impl Extractor {
             roles: &NAMES.roles,
             paths: &NAMES.trie,
         };
-        Extractor { scanner: Scanner::new(kernel, validate), collector, length: 0 }
+        Extractor { scanner: Scanner::new(kernel, validate), collector, length: 0, shapes: Shapes::new() }
     }
 
     /// Reads the lines of `text` from `from`, the start of one, until `row` answers `false`; `row` is given the range of
     /// each without its line end, and its facts. `text` must end with a newline. The result is where the next line to
     /// read starts, or the end of the text. When `row` did not stop it, that line is out of the ordinary: it is for
     /// [`Extractor::extract`] to judge, and reading goes on behind it.
-    pub fn lines(&self, text: &[u8], from: usize, row: impl FnMut(Range<usize>, &Row<'_>) -> bool) -> usize {
+    pub fn lines(&mut self, text: &[u8], from: usize, row: impl FnMut(Range<usize>, &Row<'_>) -> bool) -> usize {
         debug_assert!(text.ends_with(b"\n"));
         let full = self.scanner.validate() == Validate::Full;
-        let pass = Pass { text, from, full, names: &NAMES, row };
+        let pass = Pass { text, from, full, names: &NAMES, shapes: &mut self.shapes, row };
         self.scanner.kernel().run(pass)
     }
 

@@ -13,12 +13,17 @@
 //! addition: shift X up by one, and add the positions without tokens; the carry runs from behind X to the next token
 //! and stops there. Five such additions check 64 bytes, with no look at a single token.
 //!
+//! Before all that a line is held against the shapes of lines met before (`shape`); most lines have one, and of those
+//! no token is looked at twice. What has none is walked as above.
+//!
 //! A line is told to the caller only when all of it was right. A line that is faulty, or that this pass does not care
 //! to judge (white space before it, an escape in a key that matters, a key given twice, nesting beyond a word), is left
 //! to [`super::Extractor::extract`], which says what it is. So the pass is never more lenient than that, and a test
 //! holds the two against each other.
 
 mod grammar;
+mod outline;
+mod shape;
 mod tokens;
 
 use std::ops::Range;
@@ -30,6 +35,8 @@ use crate::fhir::instant::InstantRef;
 use crate::fhir::{Id, ResourceType, compartment};
 use crate::limits::REFERENCE_BYTES_MAX;
 use grammar::{Follows, grammar};
+use shape::Fit;
+pub(super) use shape::Shapes;
 use tokens::{Carry, Tokens, tokens};
 
 /// Most containers on a followed path that are open at once; a line with more goes to the scanner.
@@ -69,6 +76,7 @@ impl ResourceFacts for Row<'_> {
 }
 
 /// Where the facts of the current line stand; ranges from 0, where no value can begin, for what was not met.
+#[derive(PartialEq)]
 struct Found {
     is_known: bool,
     resource_type: ResourceType,
@@ -78,12 +86,66 @@ struct Found {
     references: Vec<(Node, Range<usize>)>,
 }
 
+impl Found {
+    fn new() -> Found {
+        Found {
+            is_known: false,
+            resource_type: ResourceType::PATIENT,
+            id: 0..0,
+            last_updated: 0..0,
+            version_id: 0..0,
+            references: Vec::with_capacity(16),
+        }
+    }
+
+    /// The line from `start`, whose newline stands at `end`, is right but for what these facts may hold: its range
+    /// without its end, and its lastUpdated.
+    #[inline(always)]
+    fn judge<'a>(&self, text: &'a [u8], line: Line) -> Result<(Range<usize>, LastUpdated<'a>), Leave> {
+        let Line { start, end, high, escapes } = line;
+        let end = if text[end - 1] == b'\r' { end - 1 } else { end };
+        if !self.is_known
+            || high && simdutf8::basic::from_utf8(&text[start..end]).is_err()
+            || escapes && self.has_escapes(text)
+            || !Id::is_legal(&text[self.id.clone()])
+        {
+            return Err(Leave);
+        }
+        let last_updated = match self.last_updated.start {
+            0 => LastUpdated::Missing,
+            _ => LastUpdated::At(InstantRef::parse(&text[self.last_updated.clone()]).ok_or(Leave)?),
+        };
+        Ok((start..end, last_updated))
+    }
+
+    /// Whether an escape stands in what was found.
+    #[cold]
+    fn has_escapes(&self, text: &[u8]) -> bool {
+        let references = self.references.iter().map(|(_, range)| range);
+        let mut all = references.chain([&self.id, &self.last_updated, &self.version_id]);
+        all.any(|range| memchr::memchr(b'\\', &text[range.clone()]).is_some())
+    }
+}
+
+/// A whole line.
+struct Line {
+    start: usize,
+    /// Where its newline stands.
+    end: usize,
+    /// Whether a byte of 0x80 or above stands in it, or near it.
+    high: bool,
+    /// The same of a backslash.
+    escapes: bool,
+}
+
 /// One pass; see [`super::Extractor::lines`].
 pub(super) struct Pass<'a, R> {
     pub text: &'a [u8],
     pub from: usize,
     pub full: bool,
     pub names: &'a Names,
+    /// What is known of lines met before, by this mode.
+    pub shapes: &'a mut Shapes,
     /// Is given each line that is right; `false` stops the pass behind it.
     pub row: R,
 }
@@ -94,21 +156,22 @@ impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Job for Pass<'_, R> {
 
     #[inline(always)]
     fn run<V: Vector>(self, vector: V) -> usize {
-        let found = Found {
-            is_known: false,
-            resource_type: ResourceType::PATIENT,
-            id: 0..0,
-            last_updated: 0..0,
-            version_id: 0..0,
-            references: Vec::with_capacity(16),
-        };
+        // Each mode is compiled by itself.
+        if self.full { self.lines::<V, true>(vector) } else { self.lines::<V, false>(vector) }
+    }
+}
+
+impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Pass<'_, R> {
+    #[inline(always)]
+    fn lines<V: Vector, const FULL: bool>(self, vector: V) -> usize {
+        let Pass { text, from, names, shapes, mut row, .. } = self;
         let mut walk = Walk {
-            text: self.text,
-            trie: &self.names.trie,
-            roles: &self.names.roles,
-            found,
+            text,
+            trie: &names.trie,
+            roles: &names.roles,
+            found: Found::new(),
             wanted: 0,
-            start: self.from,
+            start: from,
             depth: 0,
             stack: 0,
             skip: 0,
@@ -119,8 +182,40 @@ impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Job for Pass<'_, R> {
             last_quote: 0,
             escapes: false,
         };
-        // Each mode is compiled by itself.
-        if self.full { walk.run::<V, R, true>(vector, self.row) } else { walk.run::<V, R, false>(vector, self.row) }
+        while walk.start < text.len() {
+            let start = walk.start;
+            let mut learn = false;
+            if shapes.rest == 0 {
+                match shapes.fit::<V, FULL>(vector, text, start, &mut walk.found) {
+                    Fit::Unknown { learn: again } => learn = again,
+                    Fit::Found => {
+                        let outline = shapes.outline();
+                        let line = Line { start, end: outline.end, high: outline.high, escapes: outline.escapes };
+                        let Ok((range, last_updated)) = walk.found.judge(text, line) else { return start };
+                        walk.start = outline.end + 1;
+                        let facts = Row { found: &walk.found, text, trie: walk.trie, last_updated };
+                        if !row(range, &facts) {
+                            return walk.start;
+                        }
+                        continue;
+                    }
+                }
+            }
+            // One line without a shape, or as many as are not to be tried.
+            let mut goes_on = false;
+            walk.run::<V, _, FULL>(vector, |range, facts| {
+                if learn {
+                    shapes.learn::<V, FULL>(vector, text, start, names, facts.found);
+                }
+                shapes.rest = shapes.rest.saturating_sub(1);
+                goes_on = row(range, facts);
+                goes_on && shapes.rest > 0
+            });
+            if !goes_on || shapes.rest > 0 {
+                break;
+            }
+        }
+        walk.start
     }
 }
 
@@ -247,31 +342,10 @@ impl<'a> Walk<'a> {
     /// The line ends before the newline at `end`; its range without its end, and its lastUpdated.
     #[inline(always)]
     fn end_line(&mut self, end: usize, high: bool) -> Result<(Range<usize>, LastUpdated<'a>), Leave> {
-        let text = self.text;
-        let end = if text[end - 1] == b'\r' { end - 1 } else { end };
-        let found = &self.found;
-        if self.depth != 0
-            || !found.is_known
-            || high && simdutf8::basic::from_utf8(&text[self.start..end]).is_err()
-            || self.escapes && self.has_escapes()
-            || !Id::is_legal(&text[found.id.clone()])
-        {
+        if self.depth != 0 {
             return Err(Leave);
         }
-        let last_updated = match found.last_updated.start {
-            0 => LastUpdated::Missing,
-            _ => LastUpdated::At(InstantRef::parse(&text[found.last_updated.clone()]).ok_or(Leave)?),
-        };
-        Ok((self.start..end, last_updated))
-    }
-
-    /// Whether an escape stands in what was found.
-    #[cold]
-    fn has_escapes(&self) -> bool {
-        let found = &self.found;
-        let references = found.references.iter().map(|(_, range)| range);
-        let mut all = references.chain([&found.id, &found.last_updated, &found.version_id]);
-        all.any(|range| memchr::memchr(b'\\', &self.text[range.clone()]).is_some())
+        self.found.judge(self.text, Line { start: self.start, end, high, escapes: self.escapes })
     }
 
     /// The part of a block that belongs to one line.

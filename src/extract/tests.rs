@@ -326,6 +326,45 @@ proptest! {
     }
 }
 
+/// A line again and again, so that its shape is known, then with damage here and there that mostly leaves the shape.
+fn alike() -> impl Strategy<Value = Vec<u8>> {
+    let byte = prop_oneof![
+        3 => prop::sample::select(b"abcdeP0123456789.-\"\\".to_vec()),
+        1 => prop::sample::select(b"{}[]:, \t\x00\x1f\xff\xc3".to_vec())
+    ];
+    let damages = prop::collection::vec((any::<bool>(), any::<prop::sample::Index>(), byte), 1..3);
+    (line(), prop::collection::vec(damages, 1..12)).prop_map(|(line, all)| {
+        let line: Vec<u8> = line.bytes().filter(|byte| *byte != b'\n').collect();
+        let mut text = [&line[..], b"\n"].concat().repeat(3);
+        for damages in all {
+            let mut line = line.clone();
+            for (insert, at, byte) in damages {
+                let at = at.index(line.len());
+                if insert { line.insert(at, byte) } else { line[at] = byte }
+            }
+            text.extend_from_slice(&line);
+            text.push(b'\n');
+        }
+        text.extend_from_slice(&line);
+        text.push(b'\n');
+        text
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+    /// A line that is nearly one whose shape is known is read as by itself.
+    #[test]
+    fn lines_that_look_alike_are_read_as_single_ones(text in alike()) {
+        for kernel in Kernel::available() {
+            for validate in [Validate::Full, Validate::Structure] {
+                let shown = String::from_utf8_lossy(&text);
+                prop_assert_eq!(read_many(kernel, validate, &text), read_singly(kernel, validate, &text), "{} {:?}: {}", kernel.name(), validate, shown);
+            }
+        }
+    }
+}
+
 /// The pass over many lines is not a way around them: ordinary lines really take it.
 #[test]
 fn ordinary_lines_are_not_left_to_the_scanner() {

@@ -475,6 +475,16 @@ impl<'a> Columns<'a> {
         self.based_id(&self.owner_id[owner], self.owner_base[owner])
     }
 
+    /// Whether an owner has the same id as one of another extent. Packed ids are canonical: but for those in a heap,
+    /// they are equal where the ids are.
+    pub fn same_owner_id(&self, owner: usize, other: &Columns<'_>, its: usize) -> bool {
+        let (class, packed) = (self.owner_base[owner] >> 30, &self.owner_id[owner]);
+        if class != IdClass::Heap as u32 {
+            return class == other.owner_base[its] >> 30 && *packed == other.owner_id[its];
+        }
+        self.owner_id_of(owner) == other.owner_id_of(its)
+    }
+
     /// Type and id of a DELETE entry.
     pub fn tombstone_of(&self, at: usize) -> (ResourceType, Id) {
         let resource_type = ResourceType::from_index(self.tomb_type[at] as usize).expect("checked at open");

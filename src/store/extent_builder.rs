@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
+use super::hash_order::sort_by_hash;
 use super::key::{self, IdClass};
 use super::layout::{self, COLUMN_COUNT, Column, Head, NO_INSTANT, ZONE_ROWS, flag, kind};
 use crate::bytes::columns::{as_bytes_i64, as_bytes_u32, as_bytes_u64};
@@ -56,6 +57,7 @@ pub struct ExtentBuilder {
     owner_start: Vec<u32>,
     owner: Vec<u32>,
     sorted: Vec<(u64, u32)>,
+    sorted_spare: Vec<(u64, u32)>,
     owners: HashMap<OwnerKey, u32, BuildHasherDefault<Ready>>,
     owner_list: Vec<OwnerKey>,
     /// The owner met last: neighbouring rows mostly share it.
@@ -82,17 +84,44 @@ pub struct ExtentBuilder {
 }
 
 impl ExtentBuilder {
-    /// An empty extent that begins at `start` in the uncompressed file.
-    pub fn new(start: u64) -> ExtentBuilder {
-        ExtentBuilder {
-            head: Head { start, end: start, ..Head::default() },
-            owner_start: vec![0],
-            bases: vec![String::new()],
-            base_count: vec![0],
-            fault_count: vec![0; FaultKind::ALL.len()],
-            type_count: vec![0; ResourceType::COUNT],
-            ..ExtentBuilder::default()
+    /// A builder of nothing; [`ExtentBuilder::begin`] comes next.
+    pub fn new() -> ExtentBuilder {
+        ExtentBuilder::default()
+    }
+
+    /// Begins an empty extent at `start` in the uncompressed file. The columns keep their memory from extent to extent:
+    /// getting it anew, page by page, costs a twentieth of a build.
+    pub fn begin(&mut self, start: u64) {
+        fn clear<T>(columns: &mut [&mut Vec<T>]) {
+            columns.iter_mut().for_each(|column| column.clear());
         }
+        self.head = Head { start, end: start, ..Head::default() };
+        clear(&mut [&mut self.last_updated, &mut self.tomb_updated]);
+        clear(&mut [&mut self.version, &mut self.base_count, &mut self.fault_count]);
+        clear(&mut [&mut self.type_count, &mut self.restart]);
+        clear(&mut [&mut self.id, &mut self.tomb_id, &mut self.target_id]);
+        clear(&mut [
+            &mut self.resource_type,
+            &mut self.flags,
+            &mut self.tomb_type,
+            &mut self.target_type,
+            &mut self.heap,
+        ]);
+        clear(&mut [&mut self.offset, &mut self.length, &mut self.owner_start, &mut self.owner, &mut self.fault]);
+        clear(&mut [&mut self.tomb_base, &mut self.target_row, &mut self.target_base]);
+        self.sorted.clear();
+        self.owners.clear();
+        self.owner_list.clear();
+        self.last_owner = None;
+        self.bases.clear();
+        self.base_numbers.clear();
+        self.tomb_left.clear();
+        self.exact.clear();
+        self.owner_start.push(0);
+        self.bases.push(String::new());
+        self.base_count.push(0);
+        self.fault_count.resize(FaultKind::ALL.len(), 0);
+        self.type_count.resize(ResourceType::COUNT, 0);
     }
 
     /// Whether another line would be too much for one extent.
@@ -297,16 +326,16 @@ impl ExtentBuilder {
         self.tomb_left.push([tombstone as u64 | u64::from(owner) << 32, updated as u64]);
     }
 
-    /// The extent's bytes, given where it ends in the file and the hash of its bytes there.
-    pub fn finish(mut self, end: u64, content: u64) -> Vec<u8> {
+    /// The extent's bytes, given where it ends in the file and the hash of its bytes there, in the memory of `out`.
+    pub fn finish(&mut self, end: u64, content: u64, out: Vec<u8>) -> Vec<u8> {
         self.head.end = end;
         self.head.content = content;
         self.summarise();
         // Owners in the order of their hashes, so that dictionaries merge without sorting again.
         let mut order: Vec<u32> = (0..self.owner_list.len() as u32).collect();
-        order.sort_unstable_by_key(|at| {
-            let key = &self.owner_list[*at as usize];
-            (key.hash, key.base, key.id)
+        order.sort_unstable_by(|a, b| {
+            let (a, b) = (&self.owner_list[*a as usize], &self.owner_list[*b as usize]);
+            a.hash.cmp(&b.hash).then_with(|| (a.base, &a.id).cmp(&(b.base, &b.id)))
         });
         let mut place = vec![0u32; order.len()];
         for (new, old) in order.iter().enumerate() {
@@ -340,7 +369,7 @@ impl ExtentBuilder {
             owner_id.push(packed);
             owner_base.push(key.base | (class as u32) << 30);
         }
-        self.sorted.sort_unstable();
+        sort_by_hash(&mut self.sorted, &mut self.sorted_spare, |entry| entry.0);
         let (sorted_hash, sorted_ref): (Vec<u64>, Vec<u32>) = self.sorted.iter().copied().unzip();
         let mut base = Vec::new();
         for text in &self.bases {
@@ -386,7 +415,7 @@ impl ExtentBuilder {
         put(Column::Exact, as_bytes_u32(self.exact.as_flattened()));
         put(Column::Restart, as_bytes_u64(&self.restart));
         put(Column::Heap, &self.heap);
-        layout::encode(self.head, &columns)
+        layout::encode(self.head, &columns, out)
     }
 
     /// What the header says of the columns, so that most questions need not touch them.

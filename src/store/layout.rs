@@ -219,12 +219,13 @@ fn front_bytes(body: usize) -> usize {
     HEADER_BYTES + (seal_count(body) * 4).next_multiple_of(8)
 }
 
-/// Lays the header and the columns out in one run of bytes.
-pub fn encode(mut head: Head, columns: &[&[u8]; COLUMN_COUNT]) -> Vec<u8> {
+/// Lays the header and the columns out in one run of bytes, in the memory of `out`.
+pub fn encode(mut head: Head, columns: &[&[u8]; COLUMN_COUNT], mut out: Vec<u8>) -> Vec<u8> {
     let body: usize = columns.iter().map(|column| column.len().next_multiple_of(8)).sum();
     let front = front_bytes(body);
     head.size = (front + body) as u64;
-    let mut out = Vec::with_capacity(front + body);
+    out.clear();
+    out.reserve(front + body);
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.extend_from_slice(&(COLUMN_COUNT as u32).to_le_bytes());

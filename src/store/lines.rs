@@ -4,6 +4,7 @@
 //! that a line of gigabytes needs no buffer of its own. What is a line: the bytes between newlines without one
 //! trailing carriage return, and without the byte order mark at the start of the file (reading 8).
 
+use crossbeam::channel::Receiver;
 use memchr::{memchr, memrchr};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -26,10 +27,26 @@ pub struct Encoded {
     pub content: u64,
 }
 
+/// What a worker uses again from span to span.
+pub struct Tools {
+    extractor: Extractor,
+    builder: ExtentBuilder,
+    /// Buffers of extents that were written, to be filled again.
+    spare: Receiver<Vec<u8>>,
+}
+
+impl Tools {
+    /// Tools of a worker.
+    pub fn new(extractor: Extractor, spare: Receiver<Vec<u8>>) -> Tools {
+        Tools { extractor, builder: ExtentBuilder::new(), spare }
+    }
+}
+
 /// Cuts pieces into lines and lines into extents.
 pub struct Lines<'a> {
     extractor: &'a mut Extractor,
-    builder: ExtentBuilder,
+    builder: &'a mut ExtentBuilder,
+    spare: &'a Receiver<Vec<u8>>,
     hash: Xxh3,
     /// Offset in the file of the next byte.
     position: u64,
@@ -59,10 +76,13 @@ struct OpenLine {
 
 impl<'a> Lines<'a> {
     /// Starts at `start` in the file, which must be the start of a line.
-    pub fn new(extractor: &'a mut Extractor, start: u64) -> Lines<'a> {
+    pub fn new(tools: &'a mut Tools, start: u64) -> Lines<'a> {
+        let Tools { extractor, builder, spare } = tools;
+        builder.begin(start);
         Lines {
             extractor,
-            builder: ExtentBuilder::new(start),
+            builder,
+            spare,
             hash: Xxh3::new(),
             position: start,
             line: None,
@@ -141,7 +161,7 @@ impl<'a> Lines<'a> {
             if at == whole {
                 break;
             }
-            let (builder, mut stopped) = (&mut self.builder, false);
+            let (builder, mut stopped) = (&mut *self.builder, false);
             at = self.extractor.lines(&bytes[..whole], at, |range, facts| {
                 let (start, end) = (base + range.start as u64, base + range.end as u64);
                 builder.row(start, (end - start) as u32, false, facts);
@@ -185,10 +205,11 @@ impl<'a> Lines<'a> {
     }
 
     fn cut(&mut self, end: u64) {
-        let builder = std::mem::replace(&mut self.builder, ExtentBuilder::new(end));
         let hash = std::mem::replace(&mut self.hash, Xxh3::new());
-        let (start, content) = (builder.start(), hash.digest());
-        self.done.push(Encoded { bytes: builder.finish(end, content), start, end, content });
+        let (start, content) = (self.builder.start(), hash.digest());
+        let bytes = self.builder.finish(end, content, self.spare.try_recv().unwrap_or_default());
+        self.done.push(Encoded { bytes, start, end, content });
+        self.builder.begin(end);
     }
 
     fn whole(&mut self, line: &[u8], start: u64) {
@@ -201,7 +222,7 @@ impl<'a> Lines<'a> {
             return self.builder.fault(start, line.len() as u64, Fault { kind: FaultKind::TooLong, at: 0 });
         }
         let outcome = self.extractor.extract(line);
-        keep(&mut self.builder, &mut self.left, outcome, start, line.len() as u64, leading_space);
+        keep(self.builder, &mut self.left, outcome, start, line.len() as u64, leading_space);
     }
 
     /// Feeds the next part of a line that no piece holds as a whole.
@@ -242,7 +263,7 @@ impl<'a> Lines<'a> {
             0..=ROW_BYTES_MAX => self.extractor.finish(),
             _ => Err(Fault { kind: FaultKind::TooLong, at: 0 }),
         };
-        keep(&mut self.builder, &mut self.left, outcome, line.start, line.fed, line.leading_space);
+        keep(self.builder, &mut self.left, outcome, line.start, line.fed, line.leading_space);
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use rayon::prelude::*;
 
 use super::extent::{Columns, Extent};
+use super::hash_order::sort_by_hash;
 use super::index_file::Home;
 use super::key::Version;
 use super::layout::{BASE_BITS, Head, kind};
@@ -369,6 +370,12 @@ impl OwnerRef {
     pub(super) fn id(&self, columns: &[Columns<'_>]) -> Id {
         columns[self.extent as usize].owner_id_of(self.owner as usize)
     }
+
+    /// Whether both are the same patient, whose hashes are compared by the caller.
+    fn is_same(&self, other: &OwnerRef, columns: &[Columns<'_>]) -> bool {
+        let (a, b) = (&columns[self.extent as usize], &columns[other.extent as usize]);
+        self.base == other.base && a.same_owner_id(self.owner as usize, b, other.owner as usize)
+    }
 }
 
 /// The hashes of partition `part` out of `1 << bits`, as an inclusive range.
@@ -385,10 +392,13 @@ fn slice_of(hashes: &[u64], (low, high): (u64, u64)) -> std::ops::Range<usize> {
 }
 
 /// Sorts owners so that those of one patient stand together, in store order.
-pub(super) fn sort_owners(owners: &mut [OwnerRef], columns: &[Columns<'_>]) {
-    owners.sort_unstable();
+pub(super) fn sort_owners(owners: &mut Vec<OwnerRef>, columns: &[Columns<'_>]) {
+    sort_by_hash(owners, &mut Vec::new(), |owner| owner.hash);
     for group in owners.chunk_by_mut(|a, b| a.hash == b.hash) {
         // Equal hashes are nearly always equal patients; then nothing moves.
+        if group.iter().all(|owner| owner.is_same(&group[0], columns)) {
+            continue;
+        }
         group.sort_by_key(|owner| (owner.base, owner.id(columns)));
     }
 }
@@ -405,11 +415,11 @@ fn each_patient(whole: &Whole<'_>, part: u64, bits: u32, mut visit: impl FnMut(O
         }
     }
     sort_owners(&mut owners, &whole.columns);
-    let mut last: Option<(u64, u32, Id)> = None;
+    let mut last: Option<OwnerRef> = None;
     for owner in owners {
-        let key = (owner.hash, owner.base, owner.id(&whole.columns));
-        visit(owner, last != Some(key));
-        last = Some(key);
+        let again = last.is_some_and(|last| last.hash == owner.hash && last.is_same(&owner, &whole.columns));
+        visit(owner, !again);
+        last = Some(owner);
     }
 }
 
@@ -438,7 +448,7 @@ type Visit<'a> = &'a mut dyn FnMut(ResourceType, &[Record<'_>], &[u32]);
 /// Calls `visit` for every resource among `entries` that may have a succession or be a target, with its records in
 /// order and the numbers of the targets that lead to it. DELETE entries without an instant end nothing and are left out.
 pub(super) fn each_entity(whole: &Whole<'_>, mut entries: Vec<Entry>, visit: Visit<'_>) {
-    entries.sort_unstable();
+    sort_by_hash(&mut entries, &mut Vec::new(), |entry| entry.0);
     let (mut records, mut targets) = (Vec::new(), Vec::new());
     for group in entries.chunk_by(|a, b| a.0 == b.0) {
         if group.len() == 1 {

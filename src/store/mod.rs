@@ -9,6 +9,7 @@ pub mod extent_builder;
 mod files;
 mod forget;
 pub mod generation;
+mod hash_order;
 pub mod index_file;
 pub mod key;
 pub mod layout;

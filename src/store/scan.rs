@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 use super::files::Files;
 use super::index_file::Home;
-use super::lines::{Encoded, Lines};
+use super::lines::{Encoded, Lines, Tools};
 use super::packed::table::is_packed;
 use super::packed::{FrameError, FrameReader, PackedTable, TableError};
 use crate::bytes::decode::{Coding, DecodeError, Decoder, Restart};
@@ -210,6 +210,8 @@ pub fn scan(
     let mut container = std::io::BufWriter::with_capacity(1 << 20, home.create(name).map_err(failed_write)?);
     // Bounded: a slow disk holds the workers back instead of filling the memory.
     let (sender, receiver) = crossbeam::channel::bounded::<(usize, bool, Encoded)>(rayon::current_num_threads());
+    // Written buffers go back to be filled again.
+    let (give_back, spare) = crossbeam::channel::bounded::<Vec<u8>>(rayon::current_num_threads());
     std::thread::scope(|scope| {
         let writer = scope.spawn(move || -> Result<Vec<Written>, IndexError> {
             let mut extents = Vec::new();
@@ -219,6 +221,7 @@ pub fn scan(
                 let Encoded { bytes, start, end, content } = encoded;
                 extents.push(Written { file, at, start, end, content, tail });
                 at += bytes.len() as u64;
+                let _ = give_back.try_send(bytes);
             }
             container.flush().map_err(failed_write)?;
             Ok(extents)
@@ -226,21 +229,24 @@ pub fn scan(
         let open_ended = spans
             .par_iter()
             .map_init(
-                || (Extractor::new(options.kernel, options.validate), sender.clone()),
-                |(extractor, sender), span| {
+                || {
+                    let extractor = Extractor::new(options.kernel, options.validate);
+                    (Tools::new(extractor, spare.clone()), sender.clone())
+                },
+                |(tools, sender), span| {
                     let source = files.source(span.file)?;
                     let tail = matches!(span.part, Part::Plain { tail: true, .. });
                     let mut emit = |encoded| sender.send((span.file, tail, encoded)).map_err(|_| IndexError::Stopped);
                     match &span.part {
                         Part::Plain { range, .. } => {
-                            scan_plain(source, range.clone(), extractor, options, &mut emit).map(|()| None)
+                            scan_plain(source, range.clone(), tools, options, &mut emit).map(|()| None)
                         }
                         Part::Compressed { coding, from } => {
-                            let closed = scan_compressed(source, *coding, *from, extractor, options, &mut emit)?;
+                            let closed = scan_compressed(source, *coding, *from, tools, options, &mut emit)?;
                             Ok((!closed).then_some(span.file))
                         }
                         Part::Packed { table, frames } => {
-                            scan_packed(source, table, frames.clone(), extractor, options, &mut emit)?;
+                            scan_packed(source, table, frames.clone(), tools, options, &mut emit)?;
                             // What is put behind a table makes another file of it.
                             Ok(Some(span.file))
                         }
@@ -261,11 +267,11 @@ type Emit<'a> = &'a mut dyn FnMut(Encoded) -> Result<(), IndexError>;
 fn scan_plain(
     source: &Source,
     range: Range<u64>,
-    extractor: &mut Extractor,
+    tools: &mut Tools,
     options: &ScanOptions<'_>,
     emit: Emit<'_>,
 ) -> Result<(), IndexError> {
-    let mut lines = Lines::new(extractor, range.start);
+    let mut lines = Lines::new(tools, range.start);
     // Read rather than mapped: one copy that stays in the second-level cache costs less than faulting pages in, and the
     // scan then waits for no memory. A line that a piece cuts is moved to the front of the next.
     let mut buffer = vec![0; 2 * SCAN_BYTES];
@@ -300,7 +306,7 @@ fn scan_compressed(
     source: &Source,
     coding: Coding,
     from: Restart,
-    extractor: &mut Extractor,
+    tools: &mut Tools,
     options: &ScanOptions<'_>,
     emit: Emit<'_>,
 ) -> Result<bool, IndexError> {
@@ -310,7 +316,7 @@ fn scan_compressed(
         Err(_) => unreachable!("only reading fails before the first piece"),
     };
     let mut restarts = Vec::new();
-    let mut lines = Lines::new(extractor, from.uncompressed);
+    let mut lines = Lines::new(tools, from.uncompressed);
     lines.restart(from.uncompressed, from.compressed);
     let mut compressed = from.compressed;
     loop {
@@ -351,14 +357,14 @@ fn scan_packed(
     source: &Source,
     table: &PackedTable,
     frames: Range<usize>,
-    extractor: &mut Extractor,
+    tools: &mut Tools,
     options: &ScanOptions<'_>,
     emit: Emit<'_>,
 ) -> Result<(), IndexError> {
     if frames.is_empty() {
         return Ok(());
     }
-    let mut lines = Lines::new(extractor, table.frame(frames.start).uncompressed);
+    let mut lines = Lines::new(tools, table.frame(frames.start).uncompressed);
     let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
     for at in frames {
         if options.cancel.load(Relaxed) {

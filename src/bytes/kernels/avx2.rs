@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Avx2, BLOCK, Classes, Job, SPACE_BY_LOW_HALF, Vector};
+use super::{Avx2, BLOCK, Classes, HALF, Job, Marks, PUNCTUATION_BY_LOW_HALF, SCALAR, SPACE_BY_LOW_HALF, Vector};
 
 /// Runs a job as compiled for AVX2.
 ///
@@ -24,6 +24,126 @@ impl Vector for Avx2 {
         // SAFETY: as above.
         unsafe { prefix_xor(bits) }
     }
+    #[inline(always)]
+    fn marks(self, block: &[u8; BLOCK]) -> Marks {
+        // SAFETY: as above.
+        unsafe { marks(block) }
+    }
+    #[inline(always)]
+    fn pack(
+        self,
+        block: &[u8; BLOCK],
+        of: u64,
+        scalars: u64,
+        base: u16,
+        bytes: &mut [u8; BLOCK],
+        places: &mut [u16; BLOCK],
+    ) -> usize {
+        // SAFETY: as above.
+        unsafe { pack(block, of, base, bytes, places) };
+        let mut left = scalars & of;
+        while left != 0 {
+            bytes[(of & ((left & left.wrapping_neg()) - 1)).count_ones() as usize] = SCALAR;
+            left &= left - 1;
+        }
+        of.count_ones() as usize
+    }
+    #[inline(always)]
+    fn differing(self, a: &[u8; HALF], b: &[u8; HALF]) -> u32 {
+        // SAFETY: as above.
+        unsafe { differing(a, b) }
+    }
+}
+
+/// # Safety
+/// The processor must have AVX2.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn marks(block: &[u8; BLOCK]) -> Marks {
+    // SAFETY: both loads lie inside the block's 64 bytes, and unaligned loads are asked for.
+    let text =
+        unsafe { [_mm256_loadu_si256(block.as_ptr().cast()), _mm256_loadu_si256(block.as_ptr().add(32).cast())] };
+    let bits = |of: [__m256i; 2]| -> u64 {
+        // SAFETY: AVX2 is this function's own precondition.
+        unsafe { u64::from(sign_bits(of[0])) | u64::from(sign_bits(of[1])) << 32 }
+    };
+    let is = |byte: u8| bits(text.map(|half| _mm256_cmpeq_epi8(half, _mm256_set1_epi8(byte as i8))));
+    let below = |half: __m256i, most: u8| -> __m256i {
+        let most = _mm256_set1_epi8(most as i8);
+        _mm256_cmpeq_epi8(_mm256_max_epu8(half, most), most)
+    };
+    let table = |bytes: &[u8; 16]| -> __m256i {
+        // SAFETY: the load takes the table's 16 bytes, and an unaligned load is asked for.
+        _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
+    };
+    let (spaces, marks) = (table(&SPACE_BY_LOW_HALF), table(&PUNCTUATION_BY_LOW_HALF));
+    let fold = _mm256_set1_epi8(0x20);
+    // As in the AVX-512 kernel: control characters that the fold turns into `,` or `:` are taken out.
+    let folded = |half| _mm256_cmpeq_epi8(_mm256_shuffle_epi8(marks, half), _mm256_or_si256(half, fold));
+    let control = bits(text.map(|half| below(half, 0x1f)));
+    Marks {
+        backslash: is(b'\\'),
+        quote: is(b'"'),
+        punctuation: bits(text.map(folded)) & !control,
+        space: bits(text.map(|half| _mm256_cmpeq_epi8(_mm256_shuffle_epi8(spaces, half), half))),
+        control,
+        high: bits(text),
+        digit: bits(text.map(|half| below(_mm256_sub_epi8(half, _mm256_set1_epi8(b'0' as i8)), 9))),
+        zero: is(b'0'),
+        dot: is(b'.'),
+    }
+}
+
+/// For each byte the places of its bits, the lowest first.
+static PLACES: [u64; 256] = {
+    let mut table = [0; 256];
+    let mut bits = 0;
+    while bits < 256 {
+        let (mut place, mut count) = (0, 0);
+        while place < 8 {
+            if bits >> place & 1 != 0 {
+                table[bits] |= (place as u64) << (8 * count);
+                count += 1;
+            }
+            place += 1;
+        }
+        bits += 1;
+    }
+    table
+};
+
+/// Eight bytes at a time, as a table tells.
+///
+/// # Safety
+/// The processor must have AVX2 and POPCNT.
+#[inline]
+#[target_feature(enable = "avx2,popcnt")]
+unsafe fn pack(block: &[u8; BLOCK], of: u64, base: u16, bytes: &mut [u8; BLOCK], places: &mut [u16; BLOCK]) {
+    let mut count = 0;
+    for at in 0..8 {
+        let bits = (of >> (8 * at)) as u8;
+        let picked = _mm_cvtsi64_si128(PLACES[bits as usize] as i64);
+        let own = _mm_set1_epi16((base + 8 * at as u16) as i16);
+        // SAFETY: at most eight were counted for each eight bytes before, so the load and both stores, of eight
+        // elements each, end inside of the 64; unaligned ones are asked for.
+        unsafe {
+            let eight = _mm_loadl_epi64(block.as_ptr().add(8 * at).cast());
+            _mm_storel_epi64(bytes.as_mut_ptr().add(count).cast(), _mm_shuffle_epi8(eight, picked));
+            let there = _mm_add_epi16(_mm_cvtepu8_epi16(picked), own);
+            _mm_storeu_si128(places.as_mut_ptr().add(count).cast(), there);
+        }
+        count += bits.count_ones() as usize;
+    }
+}
+
+/// # Safety
+/// The processor must have AVX2.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn differing(a: &[u8; HALF], b: &[u8; HALF]) -> u32 {
+    // SAFETY: the loads take the 32 bytes of each, and unaligned loads are asked for.
+    let (a, b) = unsafe { (_mm256_loadu_si256(a.as_ptr().cast()), _mm256_loadu_si256(b.as_ptr().cast())) };
+    !(_mm256_movemask_epi8(_mm256_cmpeq_epi8(a, b)) as u32)
 }
 
 /// # Safety

@@ -34,7 +34,7 @@ pub enum Kernel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Avx2(());
 
-/// Proof that the processor has AVX-512 (F and BW) and all that [`Avx2`] proves.
+/// Proof that the processor has AVX-512 (F, BW and VBMI2, which packs bytes) and all that [`Avx2`] proves.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Avx512(());
@@ -45,7 +45,38 @@ pub trait Vector: Copy {
     fn classes(self, block: &[u8; BLOCK]) -> Classes;
     /// Bit i of the result is the parity of bits 0 to i.
     fn prefix_xor(self, bits: u64) -> u64;
+    /// The few classes that tell where tokens begin and which scalars are plain numbers.
+    fn marks(self, block: &[u8; BLOCK]) -> Marks;
+    /// Packs the bytes of a block that `of` marks, [`SCALAR`] for those that `scalars` marks, and their places, `base`
+    /// added. Returns how many there are; what stands behind them is anything.
+    #[inline(always)]
+    fn pack(
+        self,
+        block: &[u8; BLOCK],
+        of: u64,
+        scalars: u64,
+        base: u16,
+        bytes: &mut [u8; BLOCK],
+        places: &mut [u16; BLOCK],
+    ) -> usize {
+        let (mut left, mut count) = (of, 0);
+        while left != 0 {
+            let at = left.trailing_zeros() as usize;
+            left &= left - 1;
+            bytes[count] = if scalars >> at & 1 != 0 { SCALAR } else { block[at] };
+            places[count] = base + at as u16;
+            count += 1;
+        }
+        count
+    }
+    /// Bit i of the result is set where byte i of the two differs.
+    fn differing(self, a: &[u8; HALF], b: &[u8; HALF]) -> u32;
 }
+
+/// Bytes that [`Vector::differing`] compares.
+pub const HALF: usize = BLOCK / 2;
+/// What [`Vector::pack`] writes for any number or literal.
+pub const SCALAR: u8 = b'0';
 
 /// Work that is compiled for each kernel. Its `run`, and what it calls, must be `#[inline(always)]` to be.
 pub trait Job {
@@ -68,7 +99,10 @@ impl Kernel {
             && is_x86_feature_detected!("popcnt")
         {
             all.push(Kernel::Avx2(Avx2(())));
-            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vbmi2")
+            {
                 all.push(Kernel::Avx512(Avx512(())));
             }
         }
@@ -206,6 +240,29 @@ pub struct Classes {
     pub high: u64,
 }
 
+/// Some classes of the bytes of a block, as [`Classes`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// `\\`
+    pub backslash: u64,
+    /// `"`
+    pub quote: u64,
+    /// `{}[]:,`
+    pub punctuation: u64,
+    /// White space of RFC 8259.
+    pub space: u64,
+    /// Below 0x20.
+    pub control: u64,
+    /// 0x80 and above.
+    pub high: u64,
+    /// `0` to `9`
+    pub digit: u64,
+    /// `0`
+    pub zero: u64,
+    /// `.`
+    pub dot: u64,
+}
+
 /// The one kind of white space that a byte may be, by its low half; elsewhere what no byte of that half is. A look-up in
 /// vectors gives zero for bytes above 0x7f, which are not zero.
 #[cfg(target_arch = "x86_64")]
@@ -215,6 +272,17 @@ const SPACE_BY_LOW_HALF: [u8; 16] = {
     table[9] = b'\t';
     table[10] = b'\n';
     table[13] = b'\r';
+    table
+};
+
+/// The same of `{}[]:,`, bit 5 set.
+#[cfg(target_arch = "x86_64")]
+const PUNCTUATION_BY_LOW_HALF: [u8; 16] = {
+    let mut table = [0xff; 16];
+    table[10] = b':';
+    table[11] = b'{';
+    table[12] = b',';
+    table[13] = b'}';
     table
 };
 
@@ -320,7 +388,47 @@ mod tests {
         all
     }
 
+    struct Pack<'a>(&'a [u8; BLOCK], u64, u64, u16, &'a [u8; HALF]);
+
+    impl Job for Pack<'_> {
+        type Output = (Marks, Vec<u8>, Vec<u16>, u32);
+        #[inline(always)]
+        fn run<V: Vector>(self, vector: V) -> Self::Output {
+            let Pack(block, of, scalars, base, other) = self;
+            let (mut bytes, mut places) = ([0; BLOCK], [0; BLOCK]);
+            let count = vector.pack(block, of, scalars, base, &mut bytes, &mut places);
+            let differing = vector.differing(block.first_chunk().unwrap(), other);
+            (vector.marks(block), bytes[..count].to_vec(), places[..count].to_vec(), differing)
+        }
+    }
+
+    fn packed(
+        kernel: Kernel,
+        block: &[u8; BLOCK],
+        of: u64,
+        scalars: u64,
+        base: u16,
+        other: &[u8; HALF],
+    ) -> <Pack<'static> as Job>::Output {
+        kernel.run(Pack(block, of, scalars, base, other))
+    }
+
     proptest! {
+        /// The same of the marks, of packing, and of comparing.
+        #[test]
+        fn kernels_pack_alike(text in proptest::collection::vec(
+            prop_oneof![prop::sample::select(br#"{}[]:,"\ .019"#.to_vec()), any::<u8>()], BLOCK),
+            of in any::<u64>(), scalars in any::<u64>(), base in 0..60_000u16, again in any::<prop::sample::Index>()) {
+            let block: &[u8; BLOCK] = text.first_chunk().unwrap();
+            let mut other = *block.first_chunk::<HALF>().unwrap();
+            other[again.index(HALF)] ^= 1;
+            let expected = packed(Kernel::Scalar, block, of, scalars, base, &other);
+            prop_assert_eq!(expected.3, 1 << again.index(HALF));
+            for kernel in Kernel::available() {
+                prop_assert_eq!(&packed(kernel, block, of, scalars, base, &other), &expected, "{}", kernel.name());
+            }
+        }
+
         /// Every kernel of this processor says what the scalar one says, on bytes dense in what matters.
         #[test]
         fn kernels_agree(text in proptest::collection::vec(

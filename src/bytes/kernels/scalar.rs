@@ -1,6 +1,6 @@
 //! The portable kernel: byte by byte, and therefore obviously right.
 
-use super::{BLOCK, Classes, Vector};
+use super::{BLOCK, Classes, HALF, Marks, Vector};
 
 /// No vectors.
 #[derive(Clone, Copy)]
@@ -12,6 +12,12 @@ impl Vector for Plain {
     }
     fn prefix_xor(self, bits: u64) -> u64 {
         prefix_xor(bits)
+    }
+    fn marks(self, block: &[u8; BLOCK]) -> Marks {
+        marks(block)
+    }
+    fn differing(self, a: &[u8; HALF], b: &[u8; HALF]) -> u32 {
+        (0..HALF).fold(0, |bits, at| bits | u32::from(a[at] != b[at]) << at)
     }
 }
 
@@ -44,6 +50,24 @@ fn classes(block: &[u8; BLOCK]) -> Classes {
         }
     }
     found
+}
+
+/// Marks of a block.
+fn marks(block: &[u8; BLOCK]) -> Marks {
+    let found = classes(block);
+    let of =
+        |is: fn(&u8) -> bool| block.iter().enumerate().fold(0, |bits, (at, byte)| bits | u64::from(is(byte)) << at);
+    Marks {
+        backslash: found.backslash,
+        quote: found.quote,
+        punctuation: found.punctuation(),
+        space: found.space,
+        control: found.control,
+        high: found.high,
+        digit: of(u8::is_ascii_digit),
+        zero: of(|byte| *byte == b'0'),
+        dot: of(|byte| *byte == b'.'),
+    }
 }
 
 /// Bit i of the result is the parity of bits 0 to i.

@@ -89,7 +89,7 @@ pub(super) fn tokens<V: Vector, const FULL: bool>(
 
 /// Those of the escaped characters that make no escape of RFC 8259, section 7.
 #[cold]
-fn wrong_escapes(text: &[u8], base: usize, escaped: u64) -> u64 {
+pub(super) fn wrong_escapes(text: &[u8], base: usize, escaped: u64) -> u64 {
     let mut wrong = 0;
     let mut left = escaped;
     while left != 0 {
