@@ -79,6 +79,12 @@ pub const FRAME_BYTES: u64 = 64 << 10;
 pub const FRAME_PATIENT_BYTES_MIN: u64 = 16 << 10;
 /// Longest frame of a packed file that is held as a whole, compressed or not, in bytes.
 pub const FRAME_HELD_MAX: u64 = 16 << 20;
+/// Most parameters of a query string.
+pub const QUERY_PARAMETERS_MAX: usize = 1000;
+/// Most problems of one kick-off that are told; one more gives the count of the others.
+pub const KICKOFF_PROBLEMS_MAX: usize = 100;
+/// Most characters of a name or value of a request that are repeated in an answer.
+pub const SHOWN_CHARS_MAX: usize = 64;
 /// Default bound of an output file, in uncompressed bytes (FILE-12).
 pub const FILE_BYTES_DEFAULT: u64 = 256 << 20;
 /// Bytes of a stored file that are handed to a connection at a time: long enough that the calls do not count, short

@@ -36,7 +36,7 @@ use crate::write::sink::{Sync, sync_directory};
 use facts::{FactsCache, GroupFacts};
 
 pub use document::{Document, DocumentLimits, Problem, ProblemKind, WantedId};
-pub use query::Query;
+pub use query::{PARAMETERS, Query};
 pub use search::{Hit, Page, Total};
 pub use stored::StoreGroup;
 pub use view::{Expected, Found, Groups, Refused, Written};

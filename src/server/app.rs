@@ -194,7 +194,7 @@ async fn answer(
     }
     // What describes the service is for everybody (CAP-01).
     if matches!(operation, Operation::Metadata | Operation::OperationDefinition) {
-        return describe(&app.mounts[at], operation, id.as_deref());
+        return describe(&app.mounts[at], operation, id.as_deref(), &parts.headers, parts.uri.query());
     }
     let illegal =
         |name: &Option<String>| name.as_ref().is_some_and(|name| crate::fhir::Id::parse(name.as_bytes()).is_none());
@@ -234,13 +234,23 @@ async fn read_body(body: Body, most: usize) -> Result<axum::body::Bytes, Refusal
 }
 
 /// What a mount is, for everybody.
-fn describe(mount: &Mount, operation: Operation, id: Option<&str>) -> Result<Response<Body>, Refusal> {
+fn describe(
+    mount: &Mount,
+    operation: Operation,
+    id: Option<&str>,
+    headers: &HeaderMap,
+    query: Option<&str>,
+) -> Result<Response<Body>, Refusal> {
+    let media_type = capability::media_type(headers, query)?;
     let found = match operation {
         Operation::Metadata => Some(capability::statement(&mount.url, &mount.enabled)),
         _ => id.and_then(|name| capability::operation_definition(name, &mount.url, &mount.enabled)),
     };
     let found = found.ok_or_else(|| Refusal::not_found("this OperationDefinition"))?;
-    Ok(resource(StatusCode::OK, &found))
+    let mut response = resource(StatusCode::OK, &found);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    Ok(response)
 }
 
 fn blocking(app: &App, at: usize, operation: Operation, asked: Asked) -> Result<Response<Body>, Refusal> {

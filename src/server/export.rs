@@ -4,18 +4,14 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 
 use super::app::App;
 use super::auth::Principal;
-use super::config::HeaderPolicy;
-use super::http::accept::Accept;
-use super::http::prefer::Prefer;
-use super::http::query::Query;
 use super::kickoff::{self, Asked, Level};
 use super::mount::Mount;
-use super::outcome::{FHIR_JSON, Issue, IssueType, Refusal, informational};
+use super::outcome::{Issue, IssueType, Refusal, informational};
 use crate::bytes::kernels::Kernel;
 use crate::extract::group::{GroupHead, GroupReader, Member};
 use crate::fhir::Id;
@@ -26,6 +22,8 @@ use crate::select::groups::{Unusable, group_head, unusable};
 
 /// Seconds after which a client that has too many jobs may ask again.
 const BUSY_SECONDS: u64 = 10;
+/// RFC 7240
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// Answers a kick-off. `query` and `url` are as they were received. Blocks: it syncs a record.
 pub fn kick_off(
@@ -52,8 +50,7 @@ fn try_kick_off(
     headers: &HeaderMap,
     url: String,
 ) -> Result<Response<Body>, Refusal> {
-    let prefer = Prefer::of(headers);
-    let asked = read(mount, level, query, headers, &prefer, app)?;
+    let asked = kickoff::parse(level, query, headers, &app.engine.now(), &mount.kickoff)?;
     allow(principal, level, &asked)?;
     let view = app.engine.look().map_err(|error| unreadable(&error))?;
     let (whose, group) = match level {
@@ -88,46 +85,8 @@ fn try_kick_off(
     let mut response = informational(StatusCode::ACCEPTED, text);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_LOCATION, HeaderValue::from_str(&location).expect("a URL of ours"));
-    let applied = if notes > 0 { "respond-async, handling=lenient" } else { "respond-async" };
-    headers.insert("preference-applied", HeaderValue::from_static(applied));
+    headers.extend(asked.preference_applied().map(|applied| (PREFERENCE_APPLIED, applied)));
     Ok(response)
-}
-
-/// What can be told from the request alone: headers (HDR) and parameters, every problem at once.
-fn read(
-    mount: &Mount,
-    level: &Level,
-    query: Option<&str>,
-    headers: &HeaderMap,
-    prefer: &Prefer,
-    app: &App,
-) -> Result<Asked, Refusal> {
-    let mut problems = Vec::new();
-    let accept = Accept::of(headers);
-    if mount.header_policy == HeaderPolicy::Strict {
-        if accept.is_absent() {
-            let text = format!("Accept: the header is missing; send Accept: {FHIR_JSON} (HDR-01)");
-            problems.push(Issue::error(IssueType::Required, text).at("http.accept"));
-        }
-        if !prefer.respond_async {
-            let text = "Prefer: the header does not ask for respond-async; send Prefer: respond-async (HDR-03)";
-            problems.push(Issue::error(IssueType::Required, text).at("http.prefer"));
-        }
-    }
-    let (pairs, malformed) = Query::parse(query);
-    problems.extend(malformed.into_iter().map(|problem| Issue::error(IssueType::Invalid, problem)));
-    let asked = kickoff::read(level, &pairs, prefer.lenient, &app.engine.now(), &mount.kickoff);
-    let asked = asked.map_err(|found| problems.extend(found));
-    // What cannot be answered in any way that the client takes comes before what is wrong with the question.
-    if !accept.is_absent() && accept.best(&[FHIR_JSON, "application/json"]).is_none() {
-        let text = format!("Accept: none of the types given can be sent; send Accept: {FHIR_JSON} (HDR-02)");
-        problems.insert(0, Issue::error(IssueType::NotSupported, text).at("http.accept"));
-        return Err(Refusal::of(StatusCode::NOT_ACCEPTABLE, problems));
-    }
-    match asked {
-        Ok(asked) if problems.is_empty() => Ok(asked),
-        _ => Err(Refusal::of(StatusCode::BAD_REQUEST, problems)),
-    }
 }
 
 /// What the client may do (KICK-18).

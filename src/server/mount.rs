@@ -1,7 +1,7 @@
 //! A mount: one dialect at one base. A table of routes and policies over the one job engine (DIALECT-01, DIALECT-05);
 //! what the engine does is the same behind every mount.
 
-use super::config::{Config, HeaderPolicy};
+use super::config::Config;
 use super::kickoff::KickoffPolicy;
 use super::routes::Enabled;
 use crate::job::Requested;
@@ -19,9 +19,7 @@ pub struct Mount {
     pub base: String,
     /// URL of its base, absolute, without a slash at its end (CORE-05).
     pub url: String,
-    /// How headers of a kick-off are read.
-    pub header_policy: HeaderPolicy,
-    /// How parameters of a kick-off are read.
+    /// How kick-offs are read.
     pub kickoff: KickoffPolicy,
     /// What is switched on.
     pub enabled: Enabled,
@@ -47,8 +45,8 @@ impl Mount {
         Mount {
             name: "ig",
             base: ig.base.clone(),
-            header_policy: ig.header_policy,
             kickoff: KickoffPolicy {
+                headers: ig.header_policy,
                 case_sensitive_types: true,
                 dates: false,
                 clock_skew_seconds: ig.clock_skew_seconds,

@@ -2,6 +2,8 @@
 
 use axum::http::{HeaderMap, header};
 
+use super::list::split;
+
 /// What a client takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accept {
@@ -15,7 +17,7 @@ impl Accept {
     pub fn of(headers: &HeaderMap) -> Accept {
         let values = headers.get_all(header::ACCEPT);
         let text = values.iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
-        let ranges = text.split(',').filter_map(range).collect();
+        let ranges = split(&text, ',').filter_map(range).collect();
         // A header without a word says as much as none.
         Accept { ranges, absent: text.trim().is_empty() }
     }
@@ -54,16 +56,20 @@ impl Accept {
 }
 
 /// `type/subtype;parameter=value;q=0.5`: parameters such as `fhirVersion` and `charset` do not keep a type from matching.
+/// A weight that is none counts as 1, so that a slip refuses nobody, and `*` alone, which old clients send, is `*/*`.
 fn range(text: &str) -> Option<(String, String, u16)> {
-    let mut parts = text.split(';');
-    let (kind, sub) = parts.next()?.trim().split_once('/')?;
+    let mut parts = split(text, ';');
+    let (kind, sub) = match parts.next()?.trim() {
+        "*" => ("*", "*"),
+        name => name.split_once('/')?,
+    };
     let mut weight = 1000;
     for parameter in parts {
         if let Some((name, value)) = parameter.split_once('=')
             && name.trim().eq_ignore_ascii_case("q")
         {
-            let given: f32 = value.trim().parse().ok().filter(|q| (0.0..=1.0).contains(q))?;
-            weight = (given * 1000.0).round() as u16;
+            let given = value.trim().parse().ok().filter(|q: &f32| (0.0..=1.0).contains(q));
+            weight = given.map_or(1000, |q| (q * 1000.0).round() as u16);
         }
     }
     Some((kind.trim().to_ascii_lowercase(), sub.trim().to_ascii_lowercase(), weight))
@@ -77,7 +83,9 @@ mod tests {
 
     fn of(values: &[&str]) -> Accept {
         let mut headers = HeaderMap::new();
-        values.iter().for_each(|value| drop(headers.append("accept", value.parse().unwrap())));
+        for value in values {
+            headers.append("accept", value.parse().unwrap());
+        }
         Accept::of(&headers)
     }
 
@@ -100,7 +108,10 @@ mod tests {
             (&["text/html"], None),
             (&["application/fhir+xml"], None),
             (&["nonsense"], None),
-            (&["application/json;q=2"], None),
+            (&["application/json;q=2"], Some("application/json")),
+            (&["application/json; q = nonsense"], Some("application/json")),
+            (&["text/html;level=\"application/json,\""], None),
+            (&["text/html, image/gif, *; q=.2, */*; q=.2"], Some("application/fhir+json")),
             (&[""], Some("application/fhir+json")),
         ] {
             assert_eq!(of(values).best(&OFFERED), best, "{values:?}");
@@ -109,6 +120,7 @@ mod tests {
     }
 
     proptest! {
+        /// HDR-01
         #[test]
         fn no_header_panics(value in "[ -~]{0,60}") {
             of(&[&value]).best(&OFFERED);

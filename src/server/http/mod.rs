@@ -2,5 +2,6 @@
 
 pub mod accept;
 pub mod dates;
+pub mod list;
 pub mod prefer;
 pub mod query;

@@ -2,6 +2,8 @@
 
 use axum::http::HeaderMap;
 
+use super::list::split;
+
 /// The preferences that a kick-off knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prefer {
@@ -32,21 +34,6 @@ impl Prefer {
     }
 }
 
-/// Splits at a character that stands in no quoted string.
-fn split(text: &str, at: char) -> impl Iterator<Item = &str> {
-    let (mut quoted, mut escaped) = (false, false);
-    text.split(move |c: char| {
-        let ends = c == at && !quoted;
-        match c {
-            _ if escaped => escaped = false,
-            '\\' if quoted => escaped = true,
-            '"' => quoted = !quoted,
-            _ => {}
-        }
-        ends
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -55,7 +42,9 @@ mod tests {
 
     fn of(values: &[&str]) -> (bool, bool) {
         let mut headers = HeaderMap::new();
-        values.iter().for_each(|value| drop(headers.append("prefer", value.parse().unwrap())));
+        for value in values {
+            headers.append("prefer", value.parse().unwrap());
+        }
         let Prefer { respond_async, lenient } = Prefer::of(&headers);
         (respond_async, lenient)
     }
@@ -80,6 +69,7 @@ mod tests {
     }
 
     proptest! {
+        /// HDR-04
         #[test]
         fn no_header_panics(value in "[ -~]{0,60}") {
             of(&[&value]);

@@ -2,8 +2,7 @@
 
 use percent_encoding::percent_decode_str;
 
-/// Most parameters of a query.
-const PARAMETERS_MAX: usize = 1000;
+use crate::limits::{QUERY_PARAMETERS_MAX, SHOWN_CHARS_MAX};
 
 /// Reads query strings.
 pub struct Query;
@@ -15,15 +14,16 @@ impl Query {
         let (mut pairs, mut problems) = (Vec::new(), Vec::new());
         let parts = query.unwrap_or_default().split('&').filter(|part| !part.is_empty());
         for (at, part) in parts.enumerate() {
-            if at == PARAMETERS_MAX {
-                problems.push(format!("the query has more than {PARAMETERS_MAX} parameters"));
+            if at == QUERY_PARAMETERS_MAX {
+                problems.push(format!("the query has more than {QUERY_PARAMETERS_MAX} parameters"));
                 break;
             }
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
             match (decode(name), decode(value)) {
                 (Some(name), Some(value)) => pairs.push((name, value)),
                 (name, _) => {
-                    let shown: String = name.as_deref().unwrap_or("the name of a parameter").chars().take(64).collect();
+                    let name = name.as_deref().unwrap_or("the name of a parameter");
+                    let shown: String = name.chars().take(SHOWN_CHARS_MAX).collect();
                     problems.push(format!("{shown}: it is not percent-encoded UTF-8 text without control characters"));
                 }
             }
@@ -55,7 +55,7 @@ mod tests {
         assert_eq!(problems.len(), 3);
         assert!(problems[0].starts_with("x:") && problems[1].starts_with("the name") && problems[2].starts_with("n:"));
         assert_eq!(Query::parse(None), (vec![], vec![]));
-        assert_eq!(Query::parse(Some(&"a&".repeat(5000))).0.len(), PARAMETERS_MAX);
+        assert_eq!(Query::parse(Some(&"a&".repeat(5000))).0.len(), QUERY_PARAMETERS_MAX);
     }
 
     proptest! {
