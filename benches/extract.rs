@@ -29,7 +29,7 @@ fn rows(text: &[u8], lines: &[std::ops::Range<usize>], kernel: Kernel, validate:
 
 /// The same with the pass over many lines, as an index build reads them.
 fn rows_many(text: &[u8], kernel: Kernel, validate: Validate) -> (usize, usize) {
-    let extractor = Extractor::new(kernel, validate);
+    let mut extractor = Extractor::new(kernel, validate);
     let (mut rows, mut references) = (0, 0);
     let end = extractor.lines(text, 0, |_, facts| {
         rows += 1;

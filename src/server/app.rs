@@ -10,6 +10,7 @@ use std::time::{Instant as Moment, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
@@ -69,6 +70,9 @@ struct Asked {
     body: Option<axum::body::Bytes>,
 }
 
+/// The names in a path.
+type Names = Result<Path<HashMap<String, String>>, PathRejection>;
+
 /// The routes of all mounts, and those that belong to none.
 pub fn router(app: Arc<App>) -> Router {
     let mut router = Router::new()
@@ -80,8 +84,12 @@ pub fn router(app: Arc<App>) -> Router {
         for route in mount.routes() {
             let filter = MethodFilter::try_from(route.method.clone()).expect("a table of known methods");
             let operation = route.operation;
-            let handler = move |app: State<Arc<App>>, names: Path<HashMap<String, String>>, request: Request| {
-                handle(app.0, at, operation, names.0, request)
+            let handler = move |app: State<Arc<App>>, names: Names, request: Request| async move {
+                match names {
+                    Ok(names) => handle(app.0, at, operation, names.0, request).await,
+                    // A name that is no text in UTF-8 is nobody's.
+                    Err(_) => Refusal::not_found("this URL").into_response(),
+                }
             };
             match inner.iter_mut().find(|(path, _)| *path == route.path) {
                 Some((_, methods)) => *methods = std::mem::take(methods).on(filter, handler),

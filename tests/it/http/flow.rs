@@ -64,7 +64,8 @@ pub fn files(client: &Client, manifest: &Value) -> Vec<(String, String, u64)> {
 #[test]
 fn from_kick_off_to_deletion() {
     let scratch = scratch();
-    let server = bundled(scratch.path(), &[]);
+    std::fs::write(scratch.path().join("serve.toml"), "[limits]\npolls_burst = 1000\n").unwrap();
+    let server = bundled(scratch.path(), &["--config", "serve.toml"]);
     let client = server.client();
     let target = "Group/ten/$export?_type=Patient,Observation&_outputFormat=application/fhir+ndjson";
     let kicked = server.fhir(target);
