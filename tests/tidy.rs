@@ -37,7 +37,7 @@ const ONLY_IN_DOORS: [&str; 8] =
 const LEFTOVERS: [&str; 5] = ["TODO", "FIXME", "XXX", "dbg!(", "todo!("];
 
 /// Tables of the specification and the last number of each, for the rows that comments cite.
-const ROWS: [(&str, u32); 23] = [
+const ROWS: [(&str, u32); 25] = [
     ("DIALECT", 6),
     ("CORE", 9),
     ("KICK", 19),
@@ -61,6 +61,8 @@ const ROWS: [(&str, u32); 23] = [
     ("DELETED", 9),
     ("OUTCOME", 6),
     ("DELETE", 8),
+    ("CAP", 13),
+    ("CLIENT", 12),
 ];
 
 struct Source {

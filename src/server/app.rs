@@ -19,12 +19,12 @@ use axum::routing::{MethodFilter, MethodRouter, get, on};
 use serde_json::json;
 
 use super::auth::{Authenticator, Principal};
-use super::capability;
 use super::config::Config;
 use super::export::{kick_off, unknown_group};
 use super::files::{StoredFile, send};
 use super::groups::GroupDesk;
 use super::http::dates::system_time;
+use super::http::format::media_type;
 use super::kickoff::Level;
 use super::mount::Mount;
 use super::outcome::{IssueType, Refusal, informational, resource};
@@ -249,10 +249,11 @@ fn describe(
     headers: &HeaderMap,
     query: Option<&str>,
 ) -> Result<Response<Body>, Refusal> {
-    let media_type = capability::media_type(headers, query)?;
+    let media_type = media_type(headers, query)?;
+    let (declaration, version) = (mount.declaration(), env!("CARGO_PKG_VERSION"));
     let found = match operation {
-        Operation::Metadata => Some(capability::statement(&mount.url, &mount.enabled)),
-        _ => id.and_then(|name| capability::operation_definition(name, &mount.url, &mount.enabled)),
+        Operation::Metadata => Some(declaration.statement(&mount.since, version)),
+        _ => id.and_then(|name| declaration.operation_definition(name, version)),
     };
     let found = found.ok_or_else(|| Refusal::not_found("this OperationDefinition"))?;
     let mut response = resource(StatusCode::OK, &found);

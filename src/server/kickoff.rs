@@ -17,8 +17,7 @@ use super::outcome::{FHIR_JSON, Issue, IssueType, Refusal};
 use crate::fhir::{Instant, ResourceType};
 use crate::observe::Message;
 
-/// Formats that mean NDJSON (FMT-01).
-pub const NDJSON: [&str; 3] = ["application/fhir+ndjson", "application/ndjson", "ndjson"];
+pub use super::parameters::OUTPUT_FORMATS;
 
 /// At which level an export was asked for (KICK-01…03).
 #[derive(Clone, Debug, PartialEq, Eq)]

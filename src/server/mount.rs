@@ -1,9 +1,11 @@
 //! A mount: one dialect at one base. A table of routes and policies over the one job engine (DIALECT-01, DIALECT-05);
 //! what the engine does is the same behind every mount.
 
+use super::capability::{Declaration, Policies};
 use super::config::Config;
 use super::kickoff::KickoffPolicy;
-use super::routes::Enabled;
+use super::parameters::PARAMETERS;
+use super::routes::{Enabled, IG_ROUTES};
 use crate::job::Requested;
 use crate::job::Whose;
 use crate::select::{Bounds, Late, Members, MissingLastUpdated};
@@ -19,6 +21,8 @@ pub struct Mount {
     pub base: String,
     /// URL of its base, absolute, without a slash at its end (CORE-05).
     pub url: String,
+    /// Since when it is as it is: the date of its CapabilityStatement.
+    pub since: String,
     /// How kick-offs are read.
     pub kickoff: KickoffPolicy,
     /// What is switched on.
@@ -45,6 +49,7 @@ impl Mount {
         Mount {
             name: "ig",
             base: ig.base.clone(),
+            since: super::serve::now().to_string(),
             kickoff: KickoffPolicy {
                 headers: ig.header_policy,
                 case_sensitive_types: true,
@@ -98,6 +103,23 @@ impl Mount {
             coding: self.coding,
             digest: self.digest,
             notes: asked.notes.clone(),
+        }
+    }
+
+    /// What it says of itself.
+    pub fn declaration(&self) -> Declaration<'_> {
+        Declaration {
+            base_url: &self.url,
+            routes: IG_ROUTES,
+            parameters: PARAMETERS,
+            enabled: self.enabled,
+            policies: Policies {
+                bounds: self.bounds,
+                coding: self.coding,
+                members: self.members,
+                late: self.late,
+                missing_last_updated: self.missing_last_updated,
+            },
         }
     }
 

@@ -1,60 +1,147 @@
-//! The table of kick-off parameters that the parser, the OperationDefinitions and the documentation share (CAP-13).
+//! The parameters of a kick-off: one table, from which requests are checked and the documentation is made (CAP-13).
+//!
+//! Values are not read here. Parameters that are not in the table are unknown: refused, or passed over with a message
+//! under `handling=lenient` (PARAM-04).
 
-/// A parameter of a kick-off.
+/// One parameter of `$export`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parameter {
-    /// Its name.
+    /// Its name; case counts (PARAM-08).
     pub name: &'static str,
-    /// Its FHIR type.
+    /// Its type in an OperationDefinition.
     pub fhir_type: &'static str,
-    /// How often it may be given: `1`, or `*`.
+    /// Fewest values.
+    pub min: u32,
+    /// Most values: `1` or `*`.
     pub max: &'static str,
-    /// What it does.
+    /// What it does here, in markdown. Of one that is not supported: what it would do.
     pub documentation: &'static str,
-    /// Whether it is supported here.
+    /// Whether it is served. One that is not is known all the same, to be refused by what it is.
     pub supported: bool,
-    /// Whether `handling=lenient` has it ignored when it is not (HDR-05).
+    /// Whether `handling=lenient` passes over what cannot be served of it, with a message (HDR-05). Never for what decides
+    /// which data are disclosed or how they are read (HDR-07).
     pub lenient: bool,
+    /// Whether it has a meaning at system level (PATIENT-03); at the other levels all have.
+    pub system: bool,
 }
 
-const fn supported(
+impl Parameter {
+    /// Whether it may stand several times, its values in a comma list (PARAM-01).
+    pub fn is_list(&self) -> bool {
+        self.max == "*"
+    }
+}
+
+/// Values of `_outputFormat`, the default first; all mean the same (FMT-01).
+pub const OUTPUT_FORMATS: [&str; 3] = ["application/fhir+ndjson", "application/ndjson", "ndjson"];
+
+/// The parameter of this exact name.
+pub fn find<'a>(table: &'a [Parameter], name: &str) -> Option<&'a Parameter> {
+    table.iter().find(|parameter| parameter.name == name)
+}
+
+const fn served(
     name: &'static str,
     fhir_type: &'static str,
     max: &'static str,
     documentation: &'static str,
 ) -> Parameter {
-    Parameter { name, fhir_type, max, documentation, supported: true, lenient: false }
+    Parameter { name, fhir_type, min: 0, max, documentation, supported: true, lenient: false, system: true }
 }
 
-const fn unsupported(name: &'static str, fhir_type: &'static str, max: &'static str, lenient: bool) -> Parameter {
-    Parameter { name, fhir_type, max, documentation: "", supported: false, lenient }
+const fn known(
+    name: &'static str,
+    fhir_type: &'static str,
+    max: &'static str,
+    documentation: &'static str,
+) -> Parameter {
+    let served = served(name, fhir_type, max, documentation);
+    Parameter { supported: false, lenient: true, ..served }
 }
 
-/// Every parameter that the Bulk Data IG knows.
+/// The parameters of the Bulk Data IG, release 3.
 pub const PARAMETERS: &[Parameter] = &[
-    supported(
+    served(
         "_outputFormat",
         "string",
         "1",
-        "The format of the files: application/fhir+ndjson, also written application/ndjson or ndjson.",
+        "`application/fhir+ndjson` (the default), `application/ndjson` or `ndjson`: newline-delimited JSON in every case. \
+         Anything else is refused, also under `handling=lenient`.",
     ),
-    supported(
+    served(
         "_since",
         "instant",
         "1",
-        "Only resources whose meta.lastUpdated is later than this. Membership is not filtered: records of members who joined later are exported only as far as they changed later.",
+        "Resources whose `meta.lastUpdated` is strictly later, compared as instants. Seconds and zone are required. Who is \
+         a member, and whose record a resource is in, does not depend on it. Deletions since then are listed in the \
+         manifest's `deleted`.",
     ),
-    supported(
+    served(
         "_until",
         "instant",
         "1",
-        "Only resources whose meta.lastUpdated is earlier than this. A resource changed again since is left out, so that windows do not add up to a history.",
+        "Resources whose `meta.lastUpdated` is strictly earlier, compared as instants. Seconds and zone are required, and \
+         `_since` must be earlier. Only the latest version of a resource is exported: one that changed again after \
+         `_until` is absent, so windows of time do not add up to the history.",
     ),
-    supported("_type", "string", "*", "Only resources of these types; a list with commas, or given several times."),
-    unsupported("_elements", "string", "*", true),
-    unsupported("_typeFilter", "string", "*", true),
-    unsupported("patient", "Reference", "*", true),
-    unsupported("includeAssociatedData", "code", "*", true),
-    unsupported("organizeOutputBy", "string", "1", true),
-    unsupported("allowPartialManifests", "boolean", "1", true),
+    Parameter {
+        lenient: true,
+        ..served(
+            "_type",
+            "string",
+            "*",
+            "Names of the resource types to export, in a comma list or repeated; case counts. Only these are in the \
+             output, Patient too only if listed. Without it every type is exported. A name that FHIR R4 does not have is \
+             refused, under `handling=lenient` left out with a message; if no name is left the request is refused. At \
+             Patient and Group level one type at least must be of the Patient compartment.",
+        )
+    },
+    known("_elements", "string", "*", "Root elements to which resources are cut down."),
+    known("_typeFilter", "string", "*", "Searches that resources of a type must match."),
+    Parameter {
+        system: false,
+        ..known("patient", "Reference", "*", "Patients to whose records the export is restricted; by POST only.")
+    },
+    known("includeAssociatedData", "code", "*", "Named sets of associated resources, such as Provenance, to add."),
+    known("organizeOutputBy", "string", "1", "The resource type by whose instances files are organized."),
+    known("allowPartialManifests", "boolean", "1", "Whether files may be listed before the export ends."),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(of: impl Fn(&Parameter) -> bool) -> Vec<&'static str> {
+        PARAMETERS.iter().filter(|parameter| of(parameter)).map(|parameter| parameter.name).collect()
+    }
+
+    /// SINCE-01, SINCE-08, FMT-01, TYPE-01: what is served. PARAM-01, PARAM-03: which are lists.
+    #[test]
+    fn what_is_served() {
+        assert_eq!(names(|p| p.supported), ["_outputFormat", "_since", "_until", "_type"]);
+        let lists = ["_type", "_elements", "_typeFilter", "patient", "includeAssociatedData"];
+        assert_eq!(names(Parameter::is_list), lists);
+        assert!(PARAMETERS.iter().all(|p| p.min == 0 && ["1", "*"].contains(&p.max)));
+        assert_eq!(names(|p| !p.system), ["patient"], "PATIENT-03");
+    }
+
+    /// HDR-05: these may be passed over under `handling=lenient`; HDR-07: these never.
+    #[test]
+    fn what_lenient_passes_over() {
+        assert_eq!(names(|p| !p.lenient), ["_outputFormat", "_since", "_until"]);
+        for name in ["_type", "_elements", "patient", "includeAssociatedData", "_typeFilter", "organizeOutputBy"] {
+            assert!(find(PARAMETERS, name).unwrap().lenient, "{name}");
+        }
+    }
+
+    /// PARAM-08: names are exact, and none stands twice.
+    #[test]
+    fn names_are_exact() {
+        assert_eq!(find(PARAMETERS, "_Type"), None);
+        assert_eq!(find(PARAMETERS, "_type").unwrap().name, "_type");
+        let mut all = names(|_| true);
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), PARAMETERS.len());
+    }
+}

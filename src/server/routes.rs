@@ -1,35 +1,99 @@
-//! The table of routes that the router and the CapabilityStatement share.
+//! Which URL means what: the one table that the router, the CapabilityStatement and the OperationDefinitions share.
+//!
+//! A mount is a table of routes, a base in front of them and what is switched on. Nothing here handles a request.
 
 use axum::http::Method;
 
-/// What a route does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
+    /// Kick-off for everything in the store (KICK-01).
     SystemExport,
+    /// Kick-off for all patients (KICK-02).
     PatientExport,
+    /// Kick-off for the members of a Group (KICK-03).
     GroupExport,
+    /// How far a job is.
     JobStatus,
+    /// Cancel a job, or remove its files.
     JobDelete,
+    /// A file of an export.
     File,
+    /// Search for Groups (GROUP-01).
     GroupSearch,
+    /// Make a Group.
     GroupCreate,
+    /// Read a Group (GROUP-01).
     GroupRead,
+    /// Read a Group by its version.
     GroupVersion,
+    /// Put a Group.
     GroupUpdate,
+    /// Delete a Group.
     GroupDelete,
+    /// The CapabilityStatement (CAP-01).
     Metadata,
+    /// An OperationDefinition (CAP-09).
     OperationDefinition,
 }
 
-/// A route, below the base of a mount.
+impl Operation {
+    /// The resource type and the code of the REST interaction that this is
+    /// (<https://hl7.org/fhir/R4/valueset-type-restful-interaction.html>), if it is one.
+    pub fn interaction(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Operation::GroupSearch => Some(("Group", "search-type")),
+            Operation::GroupCreate => Some(("Group", "create")),
+            Operation::GroupRead => Some(("Group", "read")),
+            Operation::GroupVersion => Some(("Group", "vread")),
+            Operation::GroupUpdate => Some(("Group", "update")),
+            Operation::GroupDelete => Some(("Group", "delete")),
+            Operation::OperationDefinition => Some(("OperationDefinition", "read")),
+            _ => None,
+        }
+    }
+}
+
+/// What a mount has switched on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Enabled {
+    /// Export of the whole system.
+    pub system: bool,
+    /// Export of all patients.
+    pub patient: bool,
+    /// Export of Groups, and with it reading and searching them.
+    pub group: bool,
+    /// Making, changing and deleting Groups; only where `group` is on.
+    pub groups_writable: bool,
+}
+
+impl Enabled {
+    /// Whether an operation is switched on. Status and files always are: jobs outlive a level that is switched off.
+    pub fn has(&self, operation: Operation) -> bool {
+        match operation {
+            Operation::SystemExport => self.system,
+            Operation::PatientExport => self.patient,
+            Operation::GroupExport | Operation::GroupSearch | Operation::GroupRead | Operation::GroupVersion => {
+                self.group
+            }
+            Operation::GroupCreate | Operation::GroupUpdate | Operation::GroupDelete => {
+                self.group && self.groups_writable
+            }
+            Operation::JobStatus | Operation::JobDelete | Operation::File => true,
+            Operation::Metadata | Operation::OperationDefinition => true,
+        }
+    }
+}
+
+/// One method at one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Method; HEAD goes with GET.
+    /// The method; HEAD goes with GET, but for kick-offs, which it must not start.
     pub method: Method,
-    /// Path, with `{id}` and `{version}` at most.
+    /// The path below the mount's base, as axum writes it, `%24` being `$` (CORE-07); `{id}` and `{version}` at most, one
+    /// segment each.
     pub path: &'static str,
-    /// What it does.
+    /// What it means.
     pub operation: Operation,
 }
 
@@ -37,7 +101,7 @@ const fn route(method: Method, path: &'static str, operation: Operation) -> Rout
     Route { method, path, operation }
 }
 
-/// Routes of the mount of the Bulk Data IG.
+/// The mount that speaks the Bulk Data IG (DIALECT-02).
 pub const IG_ROUTES: &[Route] = &[
     route(Method::GET, "/$export", Operation::SystemExport),
     route(Method::GET, "/Patient/$export", Operation::PatientExport),
@@ -55,28 +119,89 @@ pub const IG_ROUTES: &[Route] = &[
     route(Method::GET, "/OperationDefinition/{id}", Operation::OperationDefinition),
 ];
 
-/// What a mount has switched on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Enabled {
-    /// Export of the system.
-    pub system: bool,
-    /// Export of all patients.
-    pub patient: bool,
-    /// Export of a Group.
-    pub group: bool,
-    /// Whether Groups can be made, changed and deleted.
-    pub groups_writable: bool,
+/// The routes of a table that are switched on.
+pub fn routes_on<'a>(table: &'a [Route], enabled: &Enabled) -> impl Iterator<Item = &'a Route> {
+    table.iter().filter(move |route| enabled.has(route.operation))
 }
 
-impl Enabled {
-    /// Whether an operation is switched on.
-    pub fn has(&self, operation: Operation) -> bool {
-        match operation {
-            Operation::SystemExport => self.system,
-            Operation::PatientExport => self.patient,
-            Operation::GroupExport => self.group,
-            Operation::GroupCreate | Operation::GroupUpdate | Operation::GroupDelete => self.groups_writable,
-            _ => true,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::Router;
+    use axum::body::{Body, to_bytes};
+    use axum::http::{Request, StatusCode};
+    use axum::routing::{MethodFilter, on};
+    use std::collections::HashSet;
+    use tower::Service;
+
+    const ALL: Enabled = Enabled { system: true, patient: true, group: true, groups_writable: true };
+
+    fn router(enabled: &Enabled) -> Router {
+        let mut router = Router::new();
+        for route in routes_on(IG_ROUTES, enabled) {
+            let filter = MethodFilter::try_from(route.method.clone()).unwrap();
+            let operation = route.operation;
+            router = router.route(route.path, on(filter, move || async move { format!("{operation:?}") }));
         }
+        Router::new().nest("/fhir", router)
+    }
+
+    async fn ask(router: &mut Router, method: &str, path: &str) -> (StatusCode, String) {
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let response = router.call(request).await.unwrap();
+        let status = response.status();
+        (status, String::from_utf8(to_bytes(response.into_body(), 1000).await.unwrap().to_vec()).unwrap())
+    }
+
+    /// KICK-04: GET, at all three levels; a router takes the table as it stands.
+    #[tokio::test]
+    async fn a_router_takes_the_table() {
+        let mut router = router(&ALL);
+        for (method, path, operation) in [
+            ("GET", "/fhir/$export", "SystemExport"),
+            ("GET", "/fhir/Patient/$export?_type=Patient", "PatientExport"),
+            ("GET", "/fhir/Group/a.b-c/$export", "GroupExport"),
+            ("GET", "/fhir/bulk-status/0", "JobStatus"),
+            ("DELETE", "/fhir/bulk-status/0", "JobDelete"),
+            ("GET", "/fhir/bulk-files/0", "File"),
+            ("GET", "/fhir/Group?name=a", "GroupSearch"),
+            ("POST", "/fhir/Group", "GroupCreate"),
+            ("GET", "/fhir/Group/a", "GroupRead"),
+            ("GET", "/fhir/Group/a/_history/1", "GroupVersion"),
+            ("PUT", "/fhir/Group/a", "GroupUpdate"),
+            ("DELETE", "/fhir/Group/a", "GroupDelete"),
+            ("GET", "/fhir/metadata", "Metadata"),
+            ("GET", "/fhir/OperationDefinition/export", "OperationDefinition"),
+        ] {
+            assert_eq!(
+                ask(&mut router, method, path).await,
+                (StatusCode::OK, operation.to_string()),
+                "{method} {path}"
+            );
+        }
+        assert_eq!(ask(&mut router, "HEAD", "/fhir/bulk-files/0").await.0, StatusCode::OK);
+        assert_eq!(ask(&mut router, "GET", "/fhir/bulk-files/..%2f..%2fetc").await.1, "File", "one segment, as it is");
+        assert_eq!(ask(&mut router, "GET", "/fhir/Patient/a/$export").await.0, StatusCode::NOT_FOUND, "KICK-17");
+        assert_eq!(ask(&mut router, "PATCH", "/fhir/Group/a").await.0, StatusCode::METHOD_NOT_ALLOWED);
+    }
+
+    /// CAP-01: what is off is not routed; jobs and files of a level that was switched off are still there.
+    #[tokio::test]
+    async fn what_is_off_is_not_there() {
+        let mut router = router(&Enabled { system: false, patient: false, group: true, groups_writable: false });
+        assert_eq!(ask(&mut router, "GET", "/fhir/$export").await.0, StatusCode::NOT_FOUND);
+        assert_eq!(ask(&mut router, "GET", "/fhir/Patient/$export").await.0, StatusCode::NOT_FOUND);
+        assert_eq!(ask(&mut router, "GET", "/fhir/Group/a/$export").await.0, StatusCode::OK);
+        assert_eq!(ask(&mut router, "POST", "/fhir/Group").await.0, StatusCode::METHOD_NOT_ALLOWED);
+        let off = Enabled { system: false, patient: false, group: false, groups_writable: true };
+        let left: HashSet<Operation> = routes_on(IG_ROUTES, &off).map(|route| route.operation).collect();
+        let always = [Operation::JobStatus, Operation::JobDelete, Operation::File, Operation::Metadata];
+        assert_eq!(left, always.into_iter().chain([Operation::OperationDefinition]).collect());
+    }
+
+    #[test]
+    fn no_row_stands_twice() {
+        let rows: HashSet<_> = IG_ROUTES.iter().map(|route| (&route.method, route.path)).collect();
+        assert_eq!(rows.len(), IG_ROUTES.len());
     }
 }

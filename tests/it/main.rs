@@ -10,6 +10,7 @@ mod ask;
 mod cases;
 mod chain;
 mod commands;
+mod conformance;
 mod crash;
 mod disk;
 mod errors;

@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod dates;
+pub mod format;
 pub mod list;
 pub mod prefer;
 pub mod query;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Asked, KickoffPolicy, Level, NDJSON};
+use super::{Asked, KickoffPolicy, Level, OUTPUT_FORMATS};
 use crate::fhir::instant::TICKS_PER_SECOND;
 use crate::fhir::{Instant, ResourceType, compartment};
 use crate::limits::{KICKOFF_PROBLEMS_MAX, SHOWN_CHARS_MAX};
@@ -105,10 +105,13 @@ impl Reader<'_> {
         match name {
             "_since" => self.asked.since = self.since(name, value),
             "_until" => self.asked.until = self.instant(name, value, Instant::parse(value)),
-            _ if NDJSON.contains(&value.as_str()) => {}
+            _ if OUTPUT_FORMATS.contains(&value.as_str()) => {}
             _ => {
-                let text =
-                    format!("{:?} is not supported; the output is {}", cut(value), NDJSON.join(", also written "));
+                let text = format!(
+                    "{:?} is not supported; the output is {}",
+                    cut(value),
+                    OUTPUT_FORMATS.join(", also written ")
+                );
                 self.problem(IssueType::NotSupported, name, text);
             }
         }
@@ -153,8 +156,9 @@ impl Reader<'_> {
             return;
         }
         if types.is_empty() {
-            let text = "none of the types given is exported here, and without one everything would be (TYPE-03)";
-            return self.problem(IssueType::NotSupported, "_type", text.to_string());
+            let given: Vec<String> = names.iter().take(KICKOFF_PROBLEMS_MAX).map(|name| cut(name)).collect();
+            let text = format!("none of {} is exported here, and without a type everything would be", given.join(", "));
+            return self.problem(IssueType::NotSupported, "_type", text + " (TYPE-03)");
         }
         if *level != Level::System && types.iter().all(|of| !compartment::in_compartment(*of)) {
             let names: Vec<&str> = types.iter().map(|of| of.name()).collect();

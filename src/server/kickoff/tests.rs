@@ -339,7 +339,7 @@ fn what_is_advertised_is_accepted() {
         let value = match parameter.fhir_type {
             "instant" => "2024-05-01T00:00:00Z",
             _ if parameter.name == "_type" => "Patient",
-            _ => NDJSON[0],
+            _ => OUTPUT_FORMATS[0],
         };
         for level in [Level::System, Level::Patient, Level::Group("g".into())] {
             let query = format!("{}={value}", parameter.name);

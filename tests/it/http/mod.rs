@@ -5,5 +5,6 @@ mod flow;
 mod hostile;
 mod kick_off;
 mod kills;
+mod rows;
 mod same;
 pub mod server;

@@ -1,0 +1,185 @@
+//! What the IG asks a server to document (CAP-12), made from its tables and policies.
+//!
+//! Each topic is a text for people and values for machines. The texts make up `rest.documentation`; the same topics stand
+//! beside it as an extension, so that they can be read as JSON from the one resource that clients fetch anyway.
+
+use serde_json::{Value, json};
+
+use super::Declaration;
+use crate::fhir::{ResourceType, compartment};
+use crate::select::{Late, Members, MissingLastUpdated};
+use crate::server::parameters::OUTPUT_FORMATS;
+use crate::write::encode::Coding;
+
+/// URL of the extension; inside it each topic is an extension under its key, with a `text` and `value`s.
+pub const EXTENSION: &str = "urn:outpour:documentation:1";
+
+/// One question and its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// What it is about, for machines.
+    pub key: String,
+    /// The same for people.
+    pub title: String,
+    /// The answer, in markdown.
+    pub text: String,
+    /// The answer in words: types, parameters, formats, a policy.
+    pub values: Vec<String>,
+}
+
+/// The topics, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Documentation(pub Vec<Topic>);
+
+impl Documentation {
+    /// As one markdown text.
+    pub fn markdown(&self) -> String {
+        let topic = |topic: &Topic| format!("## {}\n\n{}", topic.title, topic.text);
+        self.0.iter().map(topic).collect::<Vec<_>>().join("\n\n")
+    }
+
+    /// As an extension of `CapabilityStatement.rest`.
+    pub fn extension(&self) -> Value {
+        let topic = |topic: &Topic| {
+            let text = json!({ "url": "text", "valueMarkdown": topic.text });
+            let values = topic.values.iter().map(|value| json!({ "url": "value", "valueString": value }));
+            json!({ "url": topic.key, "extension": std::iter::once(text).chain(values).collect::<Vec<_>>() })
+        };
+        json!({ "url": EXTENSION, "extension": self.0.iter().map(topic).collect::<Vec<_>>() })
+    }
+}
+
+fn topic(key: &str, title: &str, text: impl Into<String>, values: Vec<String>) -> Topic {
+    Topic { key: key.into(), title: title.into(), text: text.into(), values }
+}
+
+fn code_list<'a>(words: impl IntoIterator<Item = &'a String>) -> String {
+    words.into_iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}
+
+impl Declaration<'_> {
+    /// The answers of this mount.
+    pub fn documentation(&self) -> Documentation {
+        let mut topics = self.levels();
+        topics.extend([profiles(), self.formats(), self.files(), self.patient_data(), supporting_types()]);
+        topics.extend([self.since_new_members(), self.last_updated(), self.associated_data(), self.lenient()]);
+        Documentation(topics)
+    }
+
+    /// Levels, and the parameters of each.
+    fn levels(&self) -> Vec<Topic> {
+        let level = |export: &'static super::Export| {
+            let values: Vec<String> = self.parameters_of(export).map(|of| of.name.to_string()).collect();
+            let text = format!(
+                "{} Asked for by GET at {}. Parameters: {}; what they mean stands in {}.",
+                export.description,
+                self.places(export),
+                code_list(&values),
+                self.definition_url(export),
+            );
+            topic(&format!("level-{}", export.level), export.title, text, values)
+        };
+        self.exports().map(level).collect()
+    }
+
+    fn formats(&self) -> Topic {
+        let values = OUTPUT_FORMATS.map(String::from).to_vec();
+        let stored = match self.policies.coding {
+            Coding::None => "Files are sent as they are, without a content coding.",
+            Coding::Gzip => "Files are sent with gzip coding to clients that accept it, otherwise without.",
+            Coding::Zstd => "Files are sent with zstd coding to clients that accept it, otherwise without.",
+        };
+        let text = format!(
+            "Newline-delimited JSON, served as `application/fhir+ndjson`. `_outputFormat` may be {}. {stored}",
+            code_list(&values)
+        );
+        topic("formats", "Output formats", text, values)
+    }
+
+    fn files(&self) -> Topic {
+        let bounds = self.policies.bounds;
+        let mut values = vec![format!("bytes={}", bounds.file_bytes)];
+        let mut most = format!("{} bytes before compression", bounds.file_bytes);
+        if let Some(resources) = bounds.file_resources {
+            values.push(format!("resources={resources}"));
+            most += &format!(" and {resources} resources");
+        }
+        let text = format!(
+            "Each file holds resources of one type. A type has as many files as it needs: a file holds at most {most}. A \
+             resource is never split; one that is longer has a file of its own. A type without resources has no file."
+        );
+        topic("files", "How files are split", text, values)
+    }
+
+    /// What of a patient's record is exported.
+    fn patient_data(&self) -> Topic {
+        let types = ResourceType::all().filter(|known| compartment::in_compartment(*known));
+        let members = match self.policies.members {
+            Members::Active => {
+                "Members of a Group are those that are not inactive and whose period covers the time of the export."
+            }
+            Members::Listed => "Members of a Group are all that it lists; `inactive` and `period` are ignored.",
+        };
+        let text = format!(
+            "At Patient and Group level: the Patient resources, the resources of the \
+             [Patient compartment](http://hl7.org/fhir/R4/compartmentdefinition-patient.html), each Device by its \
+             `patient`, and each Provenance that is about one of these. A resource in several patients' compartments is \
+             exported once. A Group is exported only if it is the one asked for and `_type` names Group. A Patient that \
+             is linked to one of these is exported, the rest of its record is not. {members}"
+        );
+        topic("patient-data", "What belongs to a patient", text, types.map(|of| of.name().to_string()).collect())
+    }
+
+    fn since_new_members(&self) -> Topic {
+        let late = match self.policies.late {
+            Late::Include => {
+                "Resources that reached the store after `_since` are exported even if they are dated before it."
+            }
+            Late::Report => {
+                "Resources that reached the store after `_since` but are dated before it are not exported, only counted."
+            }
+        };
+        let text = format!(
+            "`strict`: of a patient who joined the Group after `_since` only what changed after `_since` is exported, as of \
+             every other member. To get a new member's whole record, ask without `_since`. {late}"
+        );
+        topic("since-new-members", "_since and new members", text, vec!["strict".to_string()])
+    }
+
+    fn last_updated(&self) -> Topic {
+        let (text, value) = match self.policies.missing_last_updated {
+            MissingLastUpdated::Include => ("exported whatever `_since` and `_until` say", "include"),
+            MissingLastUpdated::Exclude => ("not exported when `_since` or `_until` is given", "exclude"),
+        };
+        let text = format!("Resources without `meta.lastUpdated` are {text}; a message gives their number.");
+        topic("missing-last-updated", "Resources without a date", text, vec![value.to_string()])
+    }
+
+    fn associated_data(&self) -> Topic {
+        let text = "`includeAssociatedData` is not served: it has no values here. Every Provenance about an exported \
+                    patient's record is exported unless `_type` leaves it out.";
+        topic("include-associated-data", "includeAssociatedData", text, Vec::new())
+    }
+
+    fn lenient(&self) -> Topic {
+        let passed = self.parameters.iter().filter(|of| of.lenient);
+        let values: Vec<String> = passed.map(|of| of.name.to_string()).collect();
+        let text = format!(
+            "What cannot be served is refused. With `Prefer: handling=lenient` unknown parameters, and of these what \
+             cannot be served, are passed over, each with a message in the manifest's `error` files: {}.",
+            code_list(&values)
+        );
+        topic("lenient", "Lenient handling", text, values)
+    }
+}
+
+fn profiles() -> Topic {
+    let text = "None: resources of every type and profile are exported as they are stored, byte for byte.";
+    topic("profiles", "Restriction to profiles", text, Vec::new())
+}
+
+fn supporting_types() -> Topic {
+    let text = "None: at Patient and Group level nothing is added from outside the patients' records, such as Practitioner \
+                or Organization. At system level every type is exported.";
+    topic("supporting-types", "Supporting types", text, Vec::new())
+}

@@ -1,0 +1,81 @@
+//! `_format` and `Accept` of what the service says of itself: JSON, by the name that the client gave it.
+
+use axum::http::{HeaderMap, StatusCode};
+
+use super::accept::Accept;
+use super::query::Query;
+use crate::server::outcome::{FHIR_JSON, IssueType, Refusal};
+
+/// The media type in which a description is sent: JSON by the name that the client gave it, in `_format` or, without
+/// that, in `Accept` (<https://hl7.org/fhir/R4/http.html#mime-type>; CLIENT-04).
+///
+/// # Errors
+/// 406 when it wants another format than JSON.
+pub fn media_type(headers: &HeaderMap, query: Option<&str>) -> Result<&'static str, Refusal> {
+    let (pairs, _) = Query::parse(query);
+    let formats = pairs.iter().filter(|(name, value)| name == "_format" && !value.trim().is_empty());
+    // A space is a `+` that nobody has encoded (PARAM-06).
+    let mut formats = formats.map(|(_, value)| value.trim().replace(' ', "+")).peekable();
+    let refused = |what: &str| {
+        let text = format!("{what}: this is described in JSON alone; ask for {FHIR_JSON}");
+        Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, IssueType::NotSupported, text))
+    };
+    if formats.peek().is_some() {
+        let named: Option<Vec<&str>> = formats.map(|format| json_named(&format)).collect();
+        return named.and_then(|names| names.first().copied()).map_or_else(|| refused("_format"), Ok);
+    }
+    match Accept::of(headers).best(&[FHIR_JSON, "application/json", "text/json"]) {
+        Some(found) => {
+            Ok([FHIR_JSON, "application/json"].into_iter().find(|name| *name == found).unwrap_or("text/json"))
+        }
+        None => refused("Accept"),
+    }
+}
+
+/// The media type that a value of `_format` stands for, parameters such as `fhirVersion` aside; none if it is not JSON.
+fn json_named(format: &str) -> Option<&'static str> {
+    let name = format.split(';').next().unwrap_or_default().trim_matches(['+', ' ']).to_ascii_lowercase();
+    match name.as_str() {
+        "json" | FHIR_JSON => Some(FHIR_JSON),
+        "application/json" => Some("application/json"),
+        "text/json" => Some("text/json"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CLIENT-04: JSON under its names, in `_format` before `Accept`; other formats are 406.
+    #[test]
+    fn descriptions_are_json() {
+        let (fhir, plain, text) = (Ok("application/fhir+json"), Ok("application/json"), Ok("text/json"));
+        let refused = Err(StatusCode::NOT_ACCEPTABLE);
+        for (accept, query, expected) in [
+            ("", None, fhir),
+            ("*/*", Some("_summary=true"), fhir),
+            ("application/json", None, plain),
+            ("text/json", None, text),
+            ("application/fhir+json;q=0.5, application/json", None, plain),
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", None, fhir),
+            ("application/fhir+xml", None, refused),
+            ("application/fhir+xml", Some("_format=json"), fhir),
+            ("", Some("_format=application/fhir+json"), fhir),
+            ("", Some("_format=application%2Ffhir%2Bjson;fhirVersion=4.0"), fhir),
+            ("", Some("_format=application/json"), plain),
+            ("", Some("_format=text%2Fjson"), text),
+            ("", Some("_format="), fhir),
+            ("", Some("_format=xml"), refused),
+            ("", Some("_format=json&_format=xml"), refused),
+            ("*/*", Some("_format=application/fhir+xml"), refused),
+        ] {
+            let mut headers = HeaderMap::new();
+            if !accept.is_empty() {
+                headers.insert("accept", accept.parse().unwrap());
+            }
+            let found = media_type(&headers, query).map_err(|refusal| refusal.status);
+            assert_eq!(found, expected, "{accept} {query:?}");
+        }
+    }
+}

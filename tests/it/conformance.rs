@@ -1,0 +1,167 @@
+//! `src/docs/conformance.md` says which requirement is tested by what. It is made from the sources of the tests: each
+//! test that cites a row's id, in the comment above it or in its body, stands beside that row. All of them run under
+//! `cargo test`, none is ignored, so that the table holds whenever the tests pass.
+//!
+//! `OUTPOUR_BLESS=1 cargo test --test it conformance` writes it anew.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Rows that no test covers, and why. A row may be covered and stand here: then the reason says what is left out.
+const NOT_HERE: &[(&str, &str)] = &[
+    ("DIALECT-03", "the dialect of STU4 is not built"),
+    ("DIALECT-04", "the vendors' mounts are not built"),
+    ("DIALECT-06", "belongs to the vendors' mounts"),
+    ("CORE-02", "no TLS yet; a proxy on the same machine can ask for client certificates"),
+    ("CORE-09", "HTTP/2 comes with TLS; HTTP/1.1 is what there is"),
+    ("KICK-05", "POST kick-off is not built: it is answered 405"),
+    ("KICK-06", "POST kick-off is not built: it is answered 405"),
+    ("KICK-07", "the dialect of STU4 is not built"),
+    ("KICK-15", "measured by benches/load, not asserted in a timed test"),
+    ("HDR-08", "separate-export-status is not built: the preference is passed over, as RFC 7240 has it"),
+    ("HDR-09", "separate-export-status is not built"),
+    ("HDR-10", "separate-export-status is not built"),
+    ("PARAM-02", "the dialect of STU4 is not built"),
+    ("PARAM-05", "POST kick-off is not built"),
+    ("FMT-05", "the dialect of STU4 is not built"),
+    ("SINCE-05", "context resources are not built"),
+    ("SINCE-11", "_typeFilter is not built; the parameter's documentation says what _since looks at"),
+    ("TYPE-05", "context resources are not built: types outside the compartment are exported at system level only"),
+    ("STATUS-05", "off, as the row wants: nothing ends a session"),
+    ("STATUS-14", "there are no credentials yet: the seam is tested in src/server/auth.rs"),
+    ("XSTAT-01", "separate-export-status is not built"),
+    ("XSTAT-02", "separate-export-status is not built"),
+    ("XSTAT-03", "separate-export-status is not built"),
+    ("XSTAT-04", "separate-export-status is not built"),
+    ("DELETE-07", "there are no credentials yet; a foreign job is 404 (tested in the engine)"),
+    ("MANIFEST-03", "no credentials yet: it is always false"),
+    ("MANIFEST-11", "organizeOutputBy is not built"),
+    ("MANIFEST-12", "organizeOutputBy is not built"),
+    ("MANIFEST-13", "allowPartialManifests is not built"),
+    ("FILE-06", "there are no credentials yet"),
+    ("FILE-07", "there are no credentials yet"),
+    ("FILE-08", "files need no token; a stray Authorization header is ignored, as on every route (CLIENT-05)"),
+    ("FILE-09", "signed URLs are not built"),
+    ("FILE-21", "files are served by the service itself"),
+    ("ATTACH-01", "attachments are copied as the store has them"),
+    ("ATTACH-02", "attachments are copied as the store has them"),
+    ("ATTACH-03", "attachments are copied as the store has them"),
+    ("ATTACH-04", "attachments are copied as the store has them"),
+    ("ATTACH-05", "attachments are copied as the store has them"),
+    ("CAP-06", "_typeFilter is not built"),
+    ("CAP-08", "the dialect of STU4 is not built"),
+    ("CAP-11", "the cohort API is not built"),
+    ("CLIENT-01", "POST kick-off is not built"),
+    ("CLIENT-03", "there is no authorization yet, so that there is no SMART configuration to find"),
+    ("CLIENT-07", "_typeFilter is not built"),
+    ("CLIENT-10", "there is no authorization yet"),
+];
+
+struct Cited {
+    test: String,
+    place: String,
+}
+
+fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("it/conformance.rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+}
+
+/// Ids of rows in a text.
+fn ids(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for word in text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')) {
+        if let Some((table, number)) = word.rsplit_once('-')
+            && number.len() == 2
+            && number.bytes().all(|byte| byte.is_ascii_digit())
+            && !table.is_empty()
+            && table.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+        {
+            found.push(word.to_string());
+        }
+    }
+    found
+}
+
+/// The tests of a file with the rows that they cite. A range such as STATUS-01…03 cites each row in it.
+fn tests(place: &str, text: &str, cited: &mut BTreeMap<String, Vec<Cited>>) {
+    let lines: Vec<&str> = text.lines().collect();
+    for (at, line) in lines.iter().enumerate() {
+        let attribute = line.trim();
+        if !matches!(attribute, "#[test]" | "#[tokio::test]") && !attribute.starts_with("#[tokio::test(") {
+            continue;
+        }
+        assert!(!lines[at + 1].contains("#[ignore"), "{place}:{at} is ignored");
+        let above = lines[..at].iter().rev().take_while(|line| line.trim_start().starts_with("///"));
+        let indent = line.len() - line.trim_start().len();
+        let closing = format!("{}}}", " ".repeat(indent));
+        let body = lines[at..].iter().take_while(|line| **line != closing);
+        let name = lines[at..].iter().find_map(|line| line.trim().trim_start_matches("async ").strip_prefix("fn "));
+        let name = name.unwrap().split('(').next().unwrap();
+        let mut text = String::new();
+        above.chain(body).for_each(|line| text += &format!("{line}\n"));
+        for (from, dots) in text.match_indices('…') {
+            let first = ids(&text[..from]).pop();
+            let last: String = text[from + dots.len()..].chars().take_while(char::is_ascii_digit).collect();
+            if let (Some(first), Ok(last)) = (first, last.parse::<u32>()) {
+                let (table, number) = first.rsplit_once('-').unwrap();
+                for number in number.parse::<u32>().unwrap()..=last {
+                    cite(cited, format!("{table}-{number:02}"), name, place);
+                }
+            }
+        }
+        ids(&text).into_iter().for_each(|id| cite(cited, id, name, place));
+    }
+}
+
+fn cite(cited: &mut BTreeMap<String, Vec<Cited>>, id: String, test: &str, place: &str) {
+    let list = cited.entry(id).or_default();
+    if !list.iter().any(|known| known.test == test && known.place == place) {
+        list.push(Cited { test: test.to_string(), place: place.to_string() });
+    }
+}
+
+#[test]
+fn every_row_is_tested_or_has_a_reason() {
+    let home = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = Vec::new();
+    sources(&home.join("src"), &mut paths);
+    sources(&home.join("tests"), &mut paths);
+    let mut cited = BTreeMap::new();
+    for path in &paths {
+        let place = path.strip_prefix(home).unwrap().display().to_string();
+        tests(&place, &std::fs::read_to_string(path).unwrap(), &mut cited);
+    }
+    let rows = std::fs::read_to_string(home.join("testdata/spec/service.tsv")).unwrap();
+    let rows: Vec<(&str, &str)> = rows.lines().map(|line| line.split_once('\t').unwrap()).collect();
+    let reason = |id: &str| NOT_HERE.iter().find(|(known, _)| *known == id).map(|(_, reason)| *reason);
+    let uncovered: Vec<&str> =
+        rows.iter().map(|(id, _)| *id).filter(|id| !cited.contains_key(*id) && reason(id).is_none()).collect();
+    assert!(uncovered.is_empty(), "rows without a test or a reason: {uncovered:?}");
+    let covered = rows.iter().filter(|(id, _)| cited.contains_key(*id)).count();
+    let mut page = format!(
+        "# What the service is tested by\n\nRequirements of the service, each with the tests that cite it. This page is made from the sources of the \
+         tests by\n`OUTPOUR_BLESS=1 cargo test --test it conformance`, and a test checks that it is up to date. {covered} of {} rows have a\ntest; the \
+         others say why not.\n\n| row | requirement | tests |\n|---|---|---|\n",
+        rows.len()
+    );
+    for (id, requirement) in rows {
+        let mut by: Vec<String> =
+            cited.get(id).into_iter().flatten().map(|cited| format!("`{}` ({})", cited.test, cited.place)).collect();
+        by.extend(reason(id).map(|reason| format!("*{reason}*")));
+        page += &format!("| {id} | {} | {} |\n", requirement.replace('|', "\\|"), by.join("<br>"));
+    }
+    let path = home.join("src/docs/conformance.md");
+    if std::env::var_os("OUTPOUR_BLESS").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let stands = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(stands == page, "src/docs/conformance.md is out of date: OUTPOUR_BLESS=1 cargo test --test it conformance");
+}
