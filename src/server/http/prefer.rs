@@ -2,51 +2,77 @@
 
 use axum::http::HeaderMap;
 
-use super::list::split;
+use super::list::{joined, split, unquoted};
 
-/// The preferences that a kick-off knows.
+/// The preferences that are known. `wait` is not: no answer here is waited for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prefer {
     /// `respond-async`
     pub respond_async: bool,
-    /// `handling=lenient` (HDR-05)
+    /// `handling=lenient` (HDR-05); not when it is `strict`, something else or not given.
     pub lenient: bool,
+    /// `return=`
+    pub returned: Option<Returned>,
+}
+
+/// What a write is to be answered with (<https://hl7.org/fhir/R4/http.html#ops>).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Returned {
+    /// `return=minimal`: no body.
+    Minimal,
+    /// `return=representation`: the resource.
+    Representation,
+    /// `return=OperationOutcome`
+    Outcome,
+}
+
+impl Returned {
+    /// Reads the preference's value, in any case.
+    fn parse(text: &str) -> Option<Returned> {
+        let known = [
+            ("minimal", Returned::Minimal),
+            ("representation", Returned::Representation),
+            ("OperationOutcome", Returned::Outcome),
+        ];
+        known.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, returned)| returned)
+    }
 }
 
 impl Prefer {
     /// Reads the headers (HDR-04). Of a preference given twice the first counts, as the RFC has it.
     pub fn of(headers: &HeaderMap) -> Prefer {
-        let mut prefer = Prefer::default();
-        let mut handling = None;
-        for value in headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok()) {
-            for preference in split(value, ',') {
-                let preference = split(preference, ';').next().unwrap_or_default();
-                let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
-                let (name, value) = (name.trim(), value.trim().trim_matches('"'));
-                if name.eq_ignore_ascii_case("respond-async") {
-                    prefer.respond_async = true;
-                } else if name.eq_ignore_ascii_case("handling") {
-                    handling.get_or_insert(value.eq_ignore_ascii_case("lenient"));
-                }
+        let (mut respond_async, mut handling, mut returned) = (false, None, None);
+        for preference in split(&joined(headers, "prefer"), ',') {
+            let preference = split(preference, ';').next().unwrap_or_default();
+            let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
+            match name.trim().to_ascii_lowercase().as_str() {
+                "respond-async" => respond_async = true,
+                "handling" => handling = handling.or_else(|| Some(unquoted(value))),
+                "return" => returned = returned.or_else(|| Some(unquoted(value))),
+                _ => {}
             }
         }
-        Prefer { lenient: handling == Some(true), ..prefer }
+        Prefer {
+            respond_async,
+            lenient: handling.is_some_and(|value| value.eq_ignore_ascii_case("lenient")),
+            returned: returned.and_then(|value| Returned::parse(&value)),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::http::{HeaderName, HeaderValue};
     use proptest::prelude::*;
 
     use super::*;
 
-    fn of(values: &[&str]) -> (bool, bool) {
+    fn of(values: &[&str]) -> Prefer {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append("prefer", value.parse().unwrap());
         }
-        let Prefer { respond_async, lenient } = Prefer::of(&headers);
-        (respond_async, lenient)
+        Prefer::of(&headers)
     }
 
     /// HDR-03, HDR-04: lists, several lines, case, spaces, parameters, quoted strings.
@@ -59,20 +85,55 @@ mod tests {
             (&["handling = \"lenient\" , respond-async; x=y"], (true, true)),
             (&["handling=strict, handling=lenient, respond-async"], (true, false)),
             (&["handling=lenient"], (false, true)),
+            (&["wait=5; handling=lenient, , respond-async"], (true, false)),
+            (&["handling=nonsense, handling=lenient"], (false, false)),
             (&["foo=\"a, respond-async\""], (false, false)),
             (&["foo=\"a\\\", respond-async\", respond-async"], (true, false)),
             (&["respond-asynchronously"], (false, false)),
             (&[], (false, false)),
         ] {
-            assert_eq!(of(values), read, "{values:?}");
+            let prefer = of(values);
+            assert_eq!((prefer.respond_async, prefer.lenient), read, "{values:?}");
         }
     }
 
+    /// HDR-04: what a write is answered with; of two the first counts, known or not.
+    #[test]
+    fn returns_are_read() {
+        for (values, returned) in [
+            (&["return=minimal"][..], Some(Returned::Minimal)),
+            (&["respond-async, RETURN = \"operationoutcome\"; x=1"], Some(Returned::Outcome)),
+            (&["return=representation", "return=minimal"], Some(Returned::Representation)),
+            (&["return=nonsense, return=minimal"], None),
+            (&["x=\"a, return=minimal\""], None),
+            (&["return"], None),
+            (&[], None),
+        ] {
+            assert_eq!(of(values).returned, returned, "{values:?}");
+        }
+    }
+
+    /// HDR-04: bytes that are no text spoil no other preference of their line.
+    #[test]
+    fn bytes_that_are_no_text_are_passed_over() {
+        let value = HeaderValue::from_bytes(b"x=\"\xff\", respond-async").unwrap();
+        assert!(Prefer::of(&HeaderMap::from_iter([(HeaderName::from_static("prefer"), value)])).respond_async);
+    }
+
     proptest! {
-        /// HDR-04
         #[test]
-        fn no_header_panics(value in "[ -~]{0,60}") {
-            of(&[&value]);
+        fn no_header_panics(bytes in proptest::collection::vec(any::<u8>(), 0..60), text in "[hr=,;\\\\\" ]{0,40}") {
+            for bytes in [bytes.as_slice(), text.as_bytes()] {
+                let Ok(value) = HeaderValue::from_bytes(bytes) else { continue };
+                Prefer::of(&HeaderMap::from_iter([(HeaderName::from_static("prefer"), value)]));
+            }
+        }
+
+        /// HDR-04: what stands before and behind a preference does not change it.
+        #[test]
+        fn neighbours_do_not_matter(before in "[a-f]{1,8}(=\"[a-f ,;=]{0,8}\")?", after in "[a-f]{1,8}; [a-f]{1,4}=1") {
+            let prefer = of(&[&format!("{before}, Handling=Lenient;x=\",\", respond-async ,{after}")]);
+            prop_assert_eq!(prefer, Prefer { respond_async: true, lenient: true, returned: None });
         }
     }
 }
