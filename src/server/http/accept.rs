@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, header};
 
-use super::list::split;
+use super::list::{joined, split};
 
 /// What a client takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,11 +15,10 @@ pub struct Accept {
 impl Accept {
     /// Reads the headers. What cannot be read is passed over.
     pub fn of(headers: &HeaderMap) -> Accept {
-        let values = headers.get_all(header::ACCEPT);
-        let text = values.iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
+        let text = joined(headers, header::ACCEPT);
         let ranges = split(&text, ',').filter_map(range).collect();
-        // A header without a word says as much as none.
-        Accept { ranges, absent: text.trim().is_empty() }
+        // A header without a word says as much as none; empty members of a list do not count.
+        Accept { ranges, absent: split(&text, ',').all(|member| member.trim().is_empty()) }
     }
 
     /// Whether the client says nothing of it.
@@ -77,6 +76,7 @@ fn range(text: &str) -> Option<(String, String, u16)> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
@@ -88,6 +88,9 @@ mod tests {
         }
         Accept::of(&headers)
     }
+
+    /// The media types of files.
+    const NDJSON: [&str; 3] = ["application/fhir+ndjson", "application/ndjson", "application/octet-stream"];
 
     const OFFERED: [&str; 2] = ["application/fhir+json", "application/json"];
 
@@ -108,22 +111,58 @@ mod tests {
             (&["text/html"], None),
             (&["application/fhir+xml"], None),
             (&["nonsense"], None),
+            (&["text/html", "application/json"], Some("application/json")),
+            (&["text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"], Some("application/fhir+json")),
+            (&["text/html;x=\"a,application/json\""], None),
+            (&["application/json;x=\";q=0\""], Some("application/json")),
+            (&["application/*;q=0, */*"], None),
+            (&["*/json"], None),
+            (&["application/json;q=nan"], Some("application/json")),
+            (&["application/json;q=0.001"], Some("application/json")),
+            (&["application/json;Q=0"], None),
+            (&[" , "], Some("application/fhir+json")),
             (&["application/json;q=2"], Some("application/json")),
             (&["application/json; q = nonsense"], Some("application/json")),
-            (&["text/html;level=\"application/json,\""], None),
-            (&["text/html, image/gif, *; q=.2, */*; q=.2"], Some("application/fhir+json")),
             (&[""], Some("application/fhir+json")),
         ] {
             assert_eq!(of(values).best(&OFFERED), best, "{values:?}");
         }
-        assert!(of(&[]).is_absent() && of(&[""]).is_absent() && !of(&["x"]).is_absent());
+        assert!(of(&[]).is_absent() && of(&["", ","]).is_absent() && !of(&["x"]).is_absent());
+    }
+
+    /// HDR-02: what is no text is not taken for no header.
+    #[test]
+    fn bytes_that_are_no_text_are_a_header() {
+        let mut headers = HeaderMap::new();
+        headers.insert("accept", HeaderValue::from_bytes(b"text/\xff").unwrap());
+        assert!(!Accept::of(&headers).is_absent() && Accept::of(&headers).best(&OFFERED).is_none());
+        headers.append("accept", HeaderValue::from_static("application/json"));
+        assert_eq!(Accept::of(&headers).best(&OFFERED), Some("application/json"));
+    }
+
+    /// FILE-05: the types that files are sent as.
+    #[test]
+    fn types_of_files_are_chosen() {
+        for (value, best) in [
+            ("*/*", Some(NDJSON[0])),
+            ("application/ndjson", Some(NDJSON[1])),
+            ("application/octet-stream, text/csv", Some(NDJSON[2])),
+            ("text/csv", None),
+            ("application/fhir+json", None),
+        ] {
+            assert_eq!(of(&[value]).best(&NDJSON), best, "{value}");
+        }
     }
 
     proptest! {
-        /// HDR-01
+        /// No bytes panic, and what is chosen was offered.
         #[test]
-        fn no_header_panics(value in "[ -~]{0,60}") {
-            of(&[&value]).best(&OFFERED);
+        fn no_header_panics(bytes in proptest::collection::vec(any::<u8>(), 0..60), text in "[aj*/;,q=.0-9\" ]{0,40}") {
+            for bytes in [bytes.as_slice(), text.as_bytes()] {
+                let Ok(value) = HeaderValue::from_bytes(bytes) else { continue };
+                let accept = Accept::of(&HeaderMap::from_iter([(header::ACCEPT, value)]));
+                prop_assert!(accept.best(&OFFERED).is_none_or(|best| OFFERED.contains(&best)));
+            }
         }
     }
 }
