@@ -7,6 +7,9 @@ use axum::http::HeaderValue;
 use crate::fhir::Instant;
 use crate::fhir::instant::TICKS_PER_SECOND;
 
+/// Seconds from 1970 to the year 10000, for which the form has no digits.
+const YEAR_10000_SECONDS: u64 = 253_402_300_800;
+
 /// The time of the system; none before 1970.
 pub fn system_time(at: &Instant) -> Option<SystemTime> {
     let seconds = u64::try_from(at.ticks.div_euclid(TICKS_PER_SECOND)).ok()?;
@@ -16,13 +19,20 @@ pub fn system_time(at: &Instant) -> Option<SystemTime> {
 
 /// An instant as an IMF-fixdate (STATUS-07); none for years that it cannot write.
 pub fn imf_fixdate(at: &Instant) -> Option<HeaderValue> {
-    // The form has four digits for the year; 253,402,300,800 seconds are the year 10000.
-    let time = system_time(at).filter(|_| at.ticks / TICKS_PER_SECOND < 253_402_300_800)?;
-    HeaderValue::from_str(&httpdate::fmt_http_date(time)).ok()
+    imf_fixdate_of(system_time(at)?)
+}
+
+/// A time of the system as an IMF-fixdate (STATUS-07); none before 1970 and from the year 10000 on, where
+/// [`httpdate::fmt_http_date`] would panic. Parts of a second are cut off.
+pub fn imf_fixdate_of(time: SystemTime) -> Option<HeaderValue> {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    (since.as_secs() < YEAR_10000_SECONDS).then(|| HeaderValue::from_str(&httpdate::fmt_http_date(time)).ok())?
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// STATUS-07
@@ -34,5 +44,20 @@ mod tests {
         assert_eq!(date("0001-01-01T00:00:00Z"), None);
         assert_eq!(imf_fixdate(&Instant::from_unix_millis(i64::MAX)), None);
         assert!(date("9999-12-31T23:59:59Z").is_some());
+        let last = SystemTime::UNIX_EPOCH + Duration::from_secs(YEAR_10000_SECONDS - 1);
+        assert_eq!(imf_fixdate_of(last).unwrap(), "Fri, 31 Dec 9999 23:59:59 GMT");
+        assert_eq!(imf_fixdate_of(last + Duration::from_secs(1)), None);
+        assert_eq!(imf_fixdate_of(SystemTime::UNIX_EPOCH - Duration::from_nanos(1)), None);
+    }
+
+    proptest! {
+        /// STATUS-07: what is written is read back to the second, and no time panics.
+        #[test]
+        fn dates_are_read_back(seconds in 0..YEAR_10000_SECONDS, nanos in 0..1_000_000_000u32, any in any::<i64>()) {
+            let written = imf_fixdate_of(SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)).unwrap();
+            let read = httpdate::parse_http_date(written.to_str().unwrap()).unwrap();
+            prop_assert_eq!(read, SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+            imf_fixdate(&Instant::from_unix_millis(any));
+        }
     }
 }
