@@ -79,6 +79,8 @@ pub const FRAME_BYTES: u64 = 64 << 10;
 pub const FRAME_PATIENT_BYTES_MIN: u64 = 16 << 10;
 /// Longest frame of a packed file that is held as a whole, compressed or not, in bytes.
 pub const FRAME_HELD_MAX: u64 = 16 << 20;
+/// Longest query string that is read, in bytes: as long as a URL that the HTTP library takes.
+pub const QUERY_BYTES_MAX: usize = 64 << 10;
 /// Most parameters of a query string.
 pub const QUERY_PARAMETERS_MAX: usize = 1000;
 /// Most problems of one kick-off that are told; one more gives the count of the others.

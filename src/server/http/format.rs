@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, StatusCode};
 
 use super::accept::Accept;
-use super::query::Query;
+use super::query::{Query, plus_for_space};
 use crate::server::outcome::{FHIR_JSON, IssueType, Refusal};
 
 /// The media type in which a description is sent: JSON by the name that the client gave it, in `_format` or, without
@@ -15,7 +15,7 @@ pub fn media_type(headers: &HeaderMap, query: Option<&str>) -> Result<&'static s
     let (pairs, _) = Query::parse(query);
     let formats = pairs.iter().filter(|(name, value)| name == "_format" && !value.trim().is_empty());
     // A space is a `+` that nobody has encoded (PARAM-06).
-    let mut formats = formats.map(|(_, value)| value.trim().replace(' ', "+")).peekable();
+    let mut formats = formats.map(|(_, value)| plus_for_space(value.trim())).peekable();
     let refused = |what: &str| {
         let text = format!("{what}: this is described in JSON alone; ask for {FHIR_JSON}");
         Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, IssueType::NotSupported, text))

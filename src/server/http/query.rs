@@ -2,42 +2,61 @@
 
 use percent_encoding::percent_decode_str;
 
-use crate::limits::{QUERY_PARAMETERS_MAX, SHOWN_CHARS_MAX};
+use crate::limits::{QUERY_BYTES_MAX, QUERY_PARAMETERS_MAX, SHOWN_CHARS_MAX};
 
 /// Reads query strings.
 pub struct Query;
 
 impl Query {
-    /// The pairs of a query string, and a sentence on each part that cannot be read. A raw `+` is a space, as forms have
-    /// it; readers of values in which no space can stand take it for a `+` (PARAM-06).
+    /// The pairs of a query string, and a sentence on each part that cannot be read, its name first (CORE-04). A raw `+`
+    /// is a space, as forms have it; see [`plus_for_space`].
     pub fn parse(query: Option<&str>) -> (Vec<(String, String)>, Vec<String>) {
         let (mut pairs, mut problems) = (Vec::new(), Vec::new());
-        let parts = query.unwrap_or_default().split('&').filter(|part| !part.is_empty());
-        for (at, part) in parts.enumerate() {
+        let query = query.unwrap_or_default();
+        if query.len() > QUERY_BYTES_MAX {
+            problems.push(format!("the query has more than {QUERY_BYTES_MAX} bytes; ask for less at a time"));
+            return (pairs, problems);
+        }
+        for (at, part) in query.split('&').filter(|part| !part.is_empty()).enumerate() {
             if at == QUERY_PARAMETERS_MAX {
-                problems.push(format!("the query has more than {QUERY_PARAMETERS_MAX} parameters"));
+                problems.push(format!("the query has more than {QUERY_PARAMETERS_MAX} parameters; ask for less"));
                 break;
             }
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
             match (decode(name), decode(value)) {
-                (Some(name), Some(value)) => pairs.push((name, value)),
-                (name, _) => {
-                    let name = name.as_deref().unwrap_or("the name of a parameter");
-                    let shown: String = name.chars().take(SHOWN_CHARS_MAX).collect();
-                    problems.push(format!("{shown}: it is not percent-encoded UTF-8 text without control characters"));
-                }
+                (Ok(name), Ok(value)) => pairs.push((name, value)),
+                (Ok(name), Err(problem)) => problems.push(format!("{}: the value {problem}", shown(&name))),
+                // As it was sent: that much of it can be said.
+                (Err(problem), _) => problems.push(format!("{}: the name {problem}", shown(name))),
             }
         }
         (pairs, problems)
     }
 }
 
-fn decode(text: &str) -> Option<String> {
+/// A value in which no space can stand: each was a `+` that nobody has encoded (PARAM-06). For formats and instants, as
+/// in `application/fhir+ndjson` and `T00:00:00+05:00`; not for texts and lists.
+pub fn plus_for_space(value: &str) -> String {
+    value.replace(' ', "+")
+}
+
+fn shown(name: &str) -> String {
+    name.chars().flat_map(char::escape_debug).take(SHOWN_CHARS_MAX).collect()
+}
+
+/// Decodes once, or says what is wrong, as the end of a sentence.
+fn decode(text: &str) -> Result<String, &'static str> {
     let bytes = text.as_bytes();
     let hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
-    let whole = bytes.iter().enumerate().all(|(at, byte)| *byte != b'%' || hex(at + 1) && hex(at + 2));
-    let decoded = percent_decode_str(&text.replace('+', " ")).decode_utf8().ok()?.into_owned();
-    (whole && !decoded.chars().any(char::is_control)).then_some(decoded)
+    if !bytes.iter().enumerate().all(|(at, byte)| *byte != b'%' || hex(at + 1) && hex(at + 2)) {
+        return Err("has a % without two hex digits behind it; a % itself is written %25");
+    }
+    let text = text.replace('+', " ");
+    let decoded = percent_decode_str(&text).decode_utf8().map_err(|_| "is not UTF-8 when it is decoded")?;
+    if decoded.chars().any(char::is_control) {
+        return Err("holds a control character; leave it out");
+    }
+    Ok(decoded.into_owned())
 }
 
 #[cfg(test)]
@@ -53,9 +72,58 @@ mod tests {
         let pairs: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (&**name, &**value)).collect();
         assert_eq!(pairs, [("_type", "Patient,Group"), ("a", "b c+d"), ("_type", ""), ("y", "1=2")]);
         assert_eq!(problems.len(), 3);
-        assert!(problems[0].starts_with("x:") && problems[1].starts_with("the name") && problems[2].starts_with("n:"));
+        for (problem, (name, word)) in problems.iter().zip([("x: ", "%25"), ("%ff: ", "UTF-8"), ("n: ", "control")]) {
+            assert!(problem.starts_with(name) && problem.contains(word), "{problem}");
+        }
         assert_eq!(Query::parse(None), (vec![], vec![]));
-        assert_eq!(Query::parse(Some(&"a&".repeat(5000))).0.len(), QUERY_PARAMETERS_MAX);
+    }
+
+    /// CORE-04: every kind of slip, by the parameter's name, beside what can be read.
+    #[test]
+    fn slips_are_named() {
+        for (query, name) in [
+            ("_since=%", "_since: "),
+            ("_since=%4", "_since: "),
+            ("_since=%+1", "_since: "),
+            ("_since=%C3%28", "_since: "),
+            ("_since=%ED%A0%80", "_since: "),
+            ("_since=a%0d%0ab", "_since: "),
+            ("_since=%7F", "_since: "),
+            ("_since=%C2%85", "_since: "),
+            ("_since=a\tb", "_since: "),
+            ("a%00=1", "a%00: "),
+            ("a\nb=1", "a\\nb: "),
+        ] {
+            let (pairs, problems) = Query::parse(Some(&format!("{query}&_type=Patient")));
+            assert_eq!(pairs, [("_type".to_string(), "Patient".to_string())], "{query:?}");
+            assert!(problems.len() == 1 && problems[0].starts_with(name), "{query:?} {problems:?}");
+        }
+        let (_, problems) = Query::parse(Some(&format!("{}=%", "n".repeat(5000))));
+        assert!(problems[0].len() < 200);
+    }
+
+    /// CORE-08: neither many parameters nor long ones are read without end.
+    #[test]
+    fn queries_are_bounded() {
+        let most = "a&".repeat(QUERY_PARAMETERS_MAX);
+        assert!(Query::parse(Some(&most)).1.is_empty());
+        let (pairs, problems) = Query::parse(Some(&format!("{most}b")));
+        assert_eq!((pairs.len(), problems.len()), (QUERY_PARAMETERS_MAX, 1));
+        let long = "x".repeat(QUERY_BYTES_MAX);
+        assert!(Query::parse(Some(&long)).1.is_empty());
+        let (pairs, problems) = Query::parse(Some(&format!("{long}x")));
+        assert_eq!((pairs.len(), problems.len()), (0, 1));
+    }
+
+    /// PARAM-06: raw, `%2B` and `%20` come to the same where only `+` can stand, and stay apart elsewhere.
+    #[test]
+    fn a_raw_plus_is_a_plus_where_no_space_can_stand() {
+        for raw in ["fhir+ndjson", "fhir%2Bndjson", "fhir%20ndjson"] {
+            let (pairs, _) = Query::parse(Some(&format!("_outputFormat=application/{raw}&_since=00:00%2B05:00")));
+            assert_eq!(plus_for_space(&pairs[0].1), "application/fhir+ndjson", "{raw}");
+            assert_eq!(plus_for_space(&pairs[1].1), "00:00+05:00");
+        }
+        assert_eq!(Query::parse(Some("name=a+b%2Bc")).0[0].1, "a b+c");
     }
 
     proptest! {

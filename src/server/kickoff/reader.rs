@@ -7,6 +7,7 @@ use crate::fhir::instant::TICKS_PER_SECOND;
 use crate::fhir::{Instant, ResourceType, compartment};
 use crate::limits::{KICKOFF_PROBLEMS_MAX, SHOWN_CHARS_MAX};
 use crate::observe::{Code, Messages, Severity};
+use crate::server::http::query::plus_for_space;
 use crate::server::outcome::{Issue, IssueType};
 use crate::server::parameters::{PARAMETERS, Parameter};
 
@@ -96,7 +97,7 @@ impl Reader<'_> {
             return self.types(level, items.filter(|item| !item.is_empty()).collect());
         }
         // Where a space cannot stand, it was a `+` that nobody has encoded (PARAM-06).
-        let values: BTreeSet<String> = values.iter().map(|value| value.replace(' ', "+")).collect();
+        let values: BTreeSet<String> = values.iter().map(|value| plus_for_space(value)).collect();
         if values.len() > 1 {
             let text = "it is given more than once with different values; give it once (PARAM-03)".to_string();
             return self.problem(IssueType::Invalid, name, text);
