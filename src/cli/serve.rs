@@ -59,7 +59,7 @@ pub fn run(args: ServeArgs) -> Exit {
         }
         tracing::info!("stopping: answers in flight may end, jobs are parked");
     };
-    match runtime.block_on(serve(config, store, |served| told(served), stop)) {
+    match runtime.block_on(serve(config, store, told, stop)) {
         Ok(()) => Exit::Done,
         Err(error) => {
             say(&format!("error: {error}"));

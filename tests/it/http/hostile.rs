@@ -87,7 +87,7 @@ fn slow_clients() {
     let client = server.client();
     let status = accepted(&client, &server.fhir("$export?_type=Claim,ExplanationOfBenefit"));
     let manifest = ended(&client, &status).json();
-    let path = files(&client, &manifest).into_iter().map(|(_, path, _)| path).last().unwrap();
+    let path = files(&client, &manifest).into_iter().map(|(_, path, _)| path).next_back().unwrap();
     let good = client.get(&path).body;
     assert!(good.len() > 10_000_000, "more than sockets hold: {}", good.len());
     let ask = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");

@@ -8,6 +8,11 @@ const ACCEPT: (&str, &str) = ("Accept", "application/fhir+json");
 const PREFER: (&str, &str) = ("Prefer", "respond-async");
 const LENIENT: (&str, &str) = ("Prefer", "respond-async, handling=lenient");
 
+/// Target, headers, status, code, words of the diagnostics.
+type Refused<'a> = (&'a str, &'a [(&'a str, &'a str)], u16, &'a str, &'a [&'a str]);
+/// Target, headers, the plain form of the same, words of the messages.
+type Taken<'a> = (&'a str, Vec<(&'a str, &'a str)>, &'a str, &'a [&'a str]);
+
 fn active(server: &Server) -> u64 {
     server.client().get("/health/ready").json()["activeJobs"].as_u64().unwrap()
 }
@@ -28,7 +33,7 @@ fn what_is_refused() {
     let client = server.client();
     let both = [ACCEPT, PREFER];
     let long = format!("/fhir/Group/{}/$export", "a".repeat(65));
-    let cases: Vec<(&str, &[(&str, &str)], u16, &str, &[&str])> = vec![
+    let cases: Vec<Refused<'_>> = vec![
         ("/fhir/$export", &[PREFER], 400, "required", &["Accept"]),
         ("/fhir/$export", &[ACCEPT], 400, "required", &["Prefer"]),
         ("/fhir/$export?foo=1", &[], 400, "required", &["Accept", "Prefer", "foo"]),
@@ -120,7 +125,7 @@ fn what_is_accepted() {
     let both = vec![ACCEPT, PREFER];
     let lenient = vec![ACCEPT, LENIENT];
     // Requests, the plain form of each, and words of the messages.
-    let cases: Vec<(&str, Vec<(&str, &str)>, &str, &[&str])> = vec![
+    let cases: Vec<Taken<'_>> = vec![
         ("Group/ten/%24export", both.clone(), "Group/ten/$export", &[]),
         ("Group/ten/$export", vec![("accept", "*/*"), PREFER], "Group/ten/$export", &[]),
         (

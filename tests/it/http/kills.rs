@@ -28,8 +28,15 @@ struct Told {
     deletion: bool,
     /// When the deletion was answered.
     deleted: bool,
-    /// Transaction time, files with a hash each, and when that was first seen.
-    complete: Option<(String, Vec<(String, u64)>, Instant)>,
+    /// What its manifest said when it was first seen.
+    complete: Option<Seen>,
+}
+
+/// Transaction time, and files with a hash each.
+#[derive(Clone, Debug, PartialEq)]
+struct Seen {
+    t: String,
+    files: Vec<(String, u64)>,
 }
 
 #[derive(Default)]
@@ -119,13 +126,7 @@ impl World {
         }
     }
 
-    fn complete(
-        &self,
-        client: &Client,
-        status: &str,
-        manifest: &serde_json::Value,
-        seen: Option<(String, Vec<(String, u64)>, Instant)>,
-    ) {
+    fn complete(&self, client: &Client, status: &str, manifest: &serde_json::Value, seen: Option<Seen>) {
         let t = manifest["transactionTime"].as_str().unwrap().to_string();
         let mut found = Vec::new();
         for (path, count) in listed(client, manifest) {
@@ -147,11 +148,12 @@ impl World {
                 other => panic!("{path}: {other}"),
             }
         }
-        if let Some((then, files, _)) = &seen {
-            assert_eq!((then, files), (&t, &found), "{status} has changed");
+        let found = Seen { t, files: found };
+        if let Some(seen) = &seen {
+            assert_eq!(*seen, found, "{status} has changed");
         }
         if let Some(told) = self.jobs.lock().unwrap().get_mut(status) {
-            told.complete.get_or_insert((t, found, Instant::now()));
+            told.complete.get_or_insert(found);
         }
     }
 }
