@@ -113,7 +113,8 @@ impl<S: Sink> Encoder<S> {
                 self.flush()?;
             }
             if bytes.len() >= self.gather_max / 2 {
-                // A long run goes from the map to the file without a stop.
+                // A long run goes from the map to the file without a stop, behind what was gathered before it.
+                self.flush()?;
                 return self.put(bytes);
             }
             self.gathered.extend_from_slice(bytes);
@@ -280,6 +281,19 @@ mod tests {
             );
         }
         rows
+    }
+
+    /// A run that is long enough to go straight to the file still goes behind what was gathered, however little that is.
+    #[test]
+    fn runs_of_every_length_keep_their_order() {
+        for first in [1, 100, GATHER_BYTES / 2 - 1, GATHER_BYTES / 2, GATHER_BYTES] {
+            for second in
+                [1, GATHER_BYTES / 2 - 1, GATHER_BYTES / 2, GATHER_BYTES - first.min(GATHER_BYTES), GATHER_BYTES]
+            {
+                let rows = [vec![b'a'; first], vec![b'b'; second], vec![b'c'; 10]];
+                assert!(encode(&rows, Coding::None, 1, 1).0 == rows.concat(), "{first} and {second} bytes");
+            }
+        }
     }
 
     /// Every coding gives back what went in, as one gzip member, and the same bytes on any number of threads.

@@ -151,7 +151,8 @@ impl Ask {
     fn compare(&self, answer: &Answer, export: &Export) {
         let lines = export.lines();
         if lines != answer.lines {
-            panic!("{self:?}\n{}", difference(answer, &lines));
+            let asked = Ask { late: BTreeSet::new(), ..self.clone() };
+            panic!("{asked:?}, {} late\n{}", self.late.len(), difference(answer, &lines));
         }
         assert_eq!(export.deletions(), answer.deleted, "{self:?}: deletions");
         let warned = export.messages().iter().any(|message| message.severity == "warning");
@@ -187,9 +188,18 @@ fn difference(answer: &Answer, found: &std::collections::BTreeMap<String, Vec<Ve
     };
     let (twin, binary) = (set(&answer.lines), set(found));
     let few = |lines: Vec<&String>| lines.into_iter().take(5).cloned().collect::<Vec<_>>().join("\n    ");
+    let none = Vec::new();
+    let names: BTreeSet<&String> = answer.lines.keys().chain(found.keys()).collect();
+    let places = names.into_iter().filter_map(|name| {
+        let (twin, binary) = (answer.lines.get(name).unwrap_or(&none), found.get(name).unwrap_or(&none));
+        let same = twin.iter().zip(binary).take_while(|(one, other)| one == other).count();
+        let (of, but) = (twin.len(), binary.len());
+        (twin != binary).then(|| format!("{name}: line {} of {of} differs, the binary has {but}", same + 1))
+    });
     format!(
-        "only the twin exports\n    {}\nonly the binary exports\n    {}\n(or the order or number of lines differs)",
+        "only the twin exports\n    {}\nonly the binary exports\n    {}\nfirst differences\n    {}",
         few(twin.difference(&binary).collect()),
-        few(binary.difference(&twin).collect())
+        few(binary.difference(&twin).collect()),
+        places.collect::<Vec<_>>().join("\n    ")
     )
 }
