@@ -94,6 +94,7 @@ mod tests {
         }
     }
 
+    /// KICK-18: levels and Groups that a client may export.
     #[test]
     fn a_principal_sees_its_own() {
         let mut principal = Anybody(()).authenticate(&HeaderMap::new()).unwrap();

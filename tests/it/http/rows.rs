@@ -63,7 +63,7 @@ fn observation(id: &str, at: &str) -> String {
     )
 }
 
-/// SINCE-06, SINCE-08, SINCE-10, TYPE-01, TYPE-06, FILE-17, CONS-04, CONS-07: what is in the files.
+/// SINCE-02, SINCE-06, SINCE-08, SINCE-10, TYPE-01, TYPE-06, FILE-17, CONS-04, CONS-07: what is in the files.
 #[test]
 fn windows_and_types() {
     let scratch = scratch();
@@ -98,6 +98,18 @@ fn windows_and_types() {
     assert!(rows.iter().all(|(_, row)| row["meta"]["lastUpdated"].is_string()), "FILE-17");
 }
 
+/// SINCE-04: rows without a date pass, and are told.
+#[test]
+fn undated_rows() {
+    let scratch = scratch();
+    let undated = r#"{"resourceType":"Observation","id":"undated","subject":{"reference":"Patient/a"}}"#;
+    let server = small(scratch.path(), &[GROUP, PATIENT, undated], "");
+    let (rows, _) = export(&server, "Group/g/$export?_since=2023-01-01T00:00:00Z");
+    assert_eq!(types(&rows), ["Observation", "OperationOutcome"]);
+    let told = rows.iter().any(|(_, row)| row.to_string().contains("without meta.lastUpdated"));
+    assert!(told, "{rows:?}");
+}
+
 /// A date for comparison.
 mod chrono {
     use std::time::{Duration, SystemTime};
@@ -121,7 +133,7 @@ mod chrono {
     }
 }
 
-/// STATUS-08, STATUS-10, CONS-10, OUTCOME-02, OUTCOME-03, OUTCOME-05, MANIFEST-09: a corrupt line is a message; too many fail the job.
+/// STATUS-08, STATUS-10, CONS-10, OUTCOME-01, OUTCOME-02, OUTCOME-03, OUTCOME-05, MANIFEST-09: a corrupt line is a message; too many fail the job.
 #[test]
 fn faults() {
     let secret =

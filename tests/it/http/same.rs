@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::flow::{accepted, bundled, ended, files};
 use crate::run::{run, scratch, testdata};
 
-/// DIALECT-05, CONS-09: at each level, with and without `_since`, in each coding.
+/// DIALECT-05, CONS-09, FILE-18, MANIFEST-18: at each level, with and without `_since`, in each coding.
 #[test]
 fn the_command_line_and_http_write_the_same_files() {
     for (coding, threads) in [("none", "1"), ("gzip", "2"), ("zstd", "2")] {
