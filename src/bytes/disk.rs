@@ -39,9 +39,9 @@ pub fn disk_space(path: &Path) -> io::Result<DiskSpace> {
     }
     // SAFETY: the call succeeded, so that all of it is written.
     let told = unsafe { told.assume_init() };
-    let unit = told.f_frsize as u64;
-    let used = (told.f_blocks - told.f_bfree) as u64;
-    let free = told.f_bavail as u64;
+    let unit = told.f_frsize;
+    let used = told.f_blocks - told.f_bfree;
+    let free = told.f_bavail;
     Ok(DiskSpace { total: (used + free) * unit, free: free * unit })
 }
 
