@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::{Digest, DigestAlgorithm, Digester};
 use super::sink::Sink;
+use super::tail::Tail;
 use crate::limits::{BLOCK_BYTES, GATHER_BYTES};
 
 /// Level of gzip output: the trade most tools make.
@@ -64,9 +65,10 @@ pub struct Encoder<S: Sink> {
     bytes: u64,
     file_bytes: u64,
     crc: crc32fast::Hasher,
-    /// Input gathered: small rows when nothing is coded, whole blocks otherwise.
+    /// Input gathered to be coded in whole blocks.
     gathered: Vec<u8>,
     gather_max: usize,
+    tail: Tail,
 }
 
 impl<S: Sink> Encoder<S> {
@@ -82,10 +84,6 @@ impl<S: Sink> Encoder<S> {
         blocks: usize,
     ) -> io::Result<Encoder<S>> {
         sink.begin(name)?;
-        let gather_max = match coding {
-            Coding::None => GATHER_BYTES,
-            _ => BLOCK_BYTES * blocks.max(1),
-        };
         let mut encoder = Encoder {
             sink,
             coding,
@@ -94,7 +92,8 @@ impl<S: Sink> Encoder<S> {
             file_bytes: 0,
             crc: crc32fast::Hasher::new(),
             gathered: Vec::new(),
-            gather_max,
+            gather_max: BLOCK_BYTES * blocks.max(1),
+            tail: Tail::default(),
         };
         if coding == Coding::Gzip {
             encoder.put(&GZIP_HEADER)?;
@@ -109,16 +108,7 @@ impl<S: Sink> Encoder<S> {
     pub fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         self.bytes += bytes.len() as u64;
         if self.coding == Coding::None {
-            if self.gathered.len() + bytes.len() > self.gather_max {
-                self.flush()?;
-            }
-            if bytes.len() >= self.gather_max / 2 {
-                // A long run goes from the map to the file without a stop, behind what was gathered before it.
-                self.flush()?;
-                return self.put(bytes);
-            }
-            self.gathered.extend_from_slice(bytes);
-            return Ok(());
+            return self.put(bytes);
         }
         while !bytes.is_empty() {
             let take = bytes.len().min(self.gather_max - self.gathered.len());
@@ -140,6 +130,48 @@ impl<S: Sink> Encoder<S> {
     /// Uncompressed bytes so far.
     pub fn taken(&self) -> u64 {
         self.bytes
+    }
+
+    /// Bytes that a reader of rows does well to bring next, so that the write they complete is a whole one.
+    pub fn room(&self) -> usize {
+        if self.coding == Coding::None { self.tail.room() } else { GATHER_BYTES }
+    }
+
+    /// Where the next bytes of the file go when rows are not coded, see [`Tail::place`]; then [`Encoder::placed`] tells
+    /// how many there are.
+    pub fn place(&mut self, len: usize) -> Option<&mut [u8]> {
+        (self.coding == Coding::None).then(|| self.tail.place(len))
+    }
+
+    /// Appends so many bytes of rows that have been put in the place.
+    ///
+    /// # Errors
+    /// When the sink fails.
+    pub fn placed(&mut self, len: usize) -> io::Result<()> {
+        debug_assert_eq!(self.coding, Coding::None, "others have no place");
+        self.bytes += len as u64;
+        self.tail.take(len);
+        self.send_due()
+    }
+
+    /// As [`Encoder::place`] for bytes that are coded already, and nothing before it; then [`Encoder::coded_placed`].
+    ///
+    /// # Errors
+    /// When the sink fails.
+    pub fn coded_place(&mut self, len: usize) -> io::Result<&mut [u8]> {
+        self.flush()?;
+        Ok(&mut self.tail.place(len)[1..])
+    }
+
+    /// As [`Encoder::coded`], of so many bytes that have been put in the place.
+    ///
+    /// # Errors
+    /// When the sink fails.
+    pub fn coded_placed(&mut self, len: usize, uncompressed: u64) -> io::Result<()> {
+        debug_assert_eq!(self.coding, Coding::Zstd, "only its frames can be joined");
+        self.bytes += uncompressed;
+        self.tail.take(len);
+        self.send_due()
     }
 
     /// Appends bytes that are coded already: whole frames of a zstd file, or a part of one that is followed by the
@@ -175,6 +207,10 @@ impl<S: Sink> Encoder<S> {
             }
             _ => {}
         }
+        let Encoder { sink, tail, digester, file_bytes, .. } = &mut self;
+        if !tail.is_empty() {
+            send(sink, digester, file_bytes, tail.rest())?;
+        }
         self.sink.commit()?;
         let digester = std::mem::replace(&mut self.digester, Digester::None);
         Ok(Sums { bytes: self.bytes, file_bytes: self.file_bytes, digest: digester.finish() })
@@ -187,7 +223,7 @@ impl<S: Sink> Encoder<S> {
         }
         let gathered = std::mem::take(&mut self.gathered);
         match self.coding {
-            Coding::None => self.put(&gathered)?,
+            Coding::None => unreachable!("nothing is gathered to be coded"),
             Coding::Gzip => {
                 let block = |block: &[u8]| -> io::Result<(Vec<u8>, crc32fast::Hasher)> {
                     let mut crc = crc32fast::Hasher::new();
@@ -212,11 +248,37 @@ impl<S: Sink> Encoder<S> {
         Ok(())
     }
 
-    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.digester.update(bytes);
-        self.file_bytes += bytes.len() as u64;
-        self.sink.write(bytes)
+    fn put(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let (now, later) = match self.tail.is_empty() && bytes.len() >= GATHER_BYTES {
+                true => {
+                    // Whole writes need not be gathered.
+                    let (now, later) = bytes.split_at(bytes.len() / GATHER_BYTES * GATHER_BYTES);
+                    send(&mut self.sink, &mut self.digester, &mut self.file_bytes, now)?;
+                    (&[][..], later)
+                }
+                false => bytes.split_at(bytes.len().min(self.tail.room())),
+            };
+            self.tail.extend(now);
+            self.send_due()?;
+            bytes = later;
+        }
+        Ok(())
     }
+
+    fn send_due(&mut self) -> io::Result<()> {
+        if self.tail.room() == 0 {
+            send(&mut self.sink, &mut self.digester, &mut self.file_bytes, self.tail.due())?;
+            self.tail.sent();
+        }
+        Ok(())
+    }
+}
+
+fn send(sink: &mut impl Sink, digester: &mut Digester, file_bytes: &mut u64, bytes: &[u8]) -> io::Result<()> {
+    digester.update(bytes);
+    *file_bytes += bytes.len() as u64;
+    sink.write(bytes)
 }
 
 /// Raw deflate of one block, ended as asked.
@@ -273,7 +335,12 @@ mod tests {
         let mut rows = Vec::new();
         for n in 0..3000usize {
             seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            let len = if n % 500 == 7 { 700_000 } else { (seed >> 40) as usize % 3000 };
+            let len = match n % 500 {
+                7 => 700_000,
+                // Most of a write, behind a few rows that are not written yet.
+                12 => 180_000,
+                _ => (seed >> 40) as usize % 3000,
+            };
             rows.push(
                 (0..len)
                     .map(|at| b"{\"id\":123456789}"[(at + n) % 16].wrapping_add((seed >> (at % 60)) as u8 & 1))

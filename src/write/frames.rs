@@ -170,23 +170,22 @@ impl<'a> FrameCopier<'a> {
             match step {
                 Step::Recode(jobs) => {
                     let coded = coded.map_err(failed)?;
-                    encoder
-                        .coded(&coded, jobs.iter().map(|job| job.bytes).sum())
-                        .map_err(|e| write_error(source, e, failed))?;
+                    encoder.coded(&coded, jobs.iter().map(|job| job.bytes).sum()).map_err(failed)?;
                 }
                 Step::Copy(frames) => {
                     let (first, last) = (frames[0], frames[frames.len() - 1]);
                     let len = (last.compressed + last.compressed_len - first.compressed) as usize;
-                    let bytes = source.read(first.compressed, len, &mut self.buffer)?;
+                    let place = encoder.coded_place(len).map_err(failed)?;
+                    source.pread_into(first.compressed, place)?;
                     for frame in &frames {
                         let at = (frame.compressed - first.compressed) as usize;
-                        if xxh3_64(&bytes[at..at + frame.compressed_len as usize]) != frame.hash {
+                        if xxh3_64(&place[at..at + frame.compressed_len as usize]) != frame.hash {
                             source.check()?;
                             return Err(damaged(source, frame, "its bytes have changed"));
                         }
                     }
                     let uncompressed = end_of(&last) - first.uncompressed;
-                    encoder.coded(bytes, uncompressed).map_err(|error| write_error(source, error, failed))?;
+                    encoder.coded_placed(len, uncompressed).map_err(failed)?;
                 }
             }
         }
@@ -208,9 +207,9 @@ impl<'a> FrameCopier<'a> {
         let mut at = frame.compressed;
         while at < end {
             let len = (end - at).min(READ_BYTES as u64);
-            let bytes = source.read(at, len as usize, &mut self.buffer)?;
+            let bytes = source.pread(at, len as usize, &mut self.buffer)?;
             let uncompressed = if at == frame.compressed { frame.uncompressed_len } else { 0 };
-            encoder.coded(bytes, uncompressed).map_err(|error| write_error(source, error, failed))?;
+            encoder.coded(bytes, uncompressed).map_err(failed)?;
             at += len;
         }
         Ok(())
@@ -225,10 +224,14 @@ impl<'a> FrameCopier<'a> {
         failed: Failed<'_>,
     ) -> Result<(), ExportError> {
         let len = job.frame.uncompressed_len as usize;
+        if let Some(place) = encoder.place(len) {
+            let kept = decode_job(&mut self.reader, source, job, &mut place[1..])?;
+            return encoder.placed(kept).map_err(failed);
+        }
         if self.decoded.len > 0 && self.decoded.len + len > DECODED_BYTES {
             self.flush_decoded(encoder, failed)?;
         }
-        decode_job(&mut self.reader, source, job, &mut self.decoded)
+        self.decoded.add(&mut self.reader, source, job)
     }
 
     fn flush_decoded<S: Sink>(&mut self, encoder: &mut Encoder<S>, failed: Failed<'_>) -> Result<(), ExportError> {
@@ -287,7 +290,7 @@ impl Recoder {
     fn code(&mut self, source: &Source, jobs: &[Job]) -> Result<std::io::Result<Vec<u8>>, ExportError> {
         self.text.len = 0;
         for job in jobs {
-            decode_job(&mut self.reader, source, job, &mut self.text)?;
+            self.text.add(&mut self.reader, source, job)?;
         }
         let compressor = match &mut self.compressor {
             Some(compressor) => compressor,
@@ -311,24 +314,29 @@ impl Text {
     fn bytes(&self) -> &[u8] {
         &self.buffer[..self.len]
     }
+
+    /// Adds what is wanted of a frame.
+    fn add(&mut self, reader: &mut FrameReader, source: &Source, job: &Job) -> Result<(), ExportError> {
+        let (start, end) = (self.len, self.len + job.frame.uncompressed_len as usize);
+        if self.buffer.len() < end {
+            self.buffer.resize(end, 0);
+        }
+        self.len += decode_job(reader, source, job, &mut self.buffer[start..end])?;
+        Ok(())
+    }
 }
 
-/// Decodes a frame behind what `text` holds, and keeps what is wanted of it.
-fn decode_job(reader: &mut FrameReader, source: &Source, job: &Job, text: &mut Text) -> Result<(), ExportError> {
+/// Decodes a frame into its place, which is as long as it is, and moves what is wanted of it to the front. Returns how
+/// much that is.
+fn decode_job(reader: &mut FrameReader, source: &Source, job: &Job, own: &mut [u8]) -> Result<usize, ExportError> {
     let frame = &job.frame;
-    let (start, end) = (text.len, text.len + frame.uncompressed_len as usize);
-    if text.buffer.len() < end {
-        text.buffer.resize(end, 0);
-    }
-    let own = &mut text.buffer[start..end];
     match reader.decode(source, frame, own) {
         Ok(()) => {}
         Err(FrameError::Source(error)) => return Err(error.into()),
         Err(FrameError::Damaged(reason)) => return Err(damaged(source, frame, &reason)),
     }
     if job.ranges.is_empty() {
-        text.len = end;
-        return Ok(());
+        return Ok(own.len());
     }
     for range in &job.ranges {
         if own[range.end - 1] == b'\r' && own.get(range.end) == Some(&b'\n') {
@@ -350,8 +358,7 @@ fn decode_job(reader: &mut FrameReader, source: &Source, job: &Job, text: &mut T
         own.copy_within(range.clone(), kept);
         kept += range.len();
     }
-    text.len = start + kept;
-    Ok(())
+    Ok(kept)
 }
 
 fn end_of(frame: &FrameNote) -> u64 {
@@ -425,14 +432,6 @@ fn ranges(
 fn damaged(source: &Source, frame: &FrameNote, reason: &str) -> ExportError {
     let (path, offset, reason) = (source.path().to_path_buf(), frame.compressed, reason.to_string());
     ExportError::Frame { path, offset, reason }
-}
-
-/// A write from a map that was shortened fails in the kernel: that is the store's failure, not the disk's.
-fn write_error(source: &Source, error: std::io::Error, failed: Failed<'_>) -> ExportError {
-    match source.check() {
-        Err(shortened) => shortened.into(),
-        Ok(()) => failed(error),
-    }
 }
 
 const _: () = assert!(DECODED_BYTES as u64 <= FRAME_HELD_MAX);

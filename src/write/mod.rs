@@ -1,6 +1,7 @@
 //! From rows to files: copy, compress, digest, record, publish.
 //!
-//! `shard` copies rows, `encode` turns them into a file's bytes, `sink` puts those somewhere, `record` remembers what is
+//! `shard` copies rows, `encode` turns them into a file's bytes, `tail` gathers those for `sink`, which puts
+//! them somewhere, `record` remembers what is
 //! finished, `manifest` says that all is. Nothing here selects rows or reads a clock.
 
 pub mod deleted;
@@ -15,6 +16,7 @@ pub mod record;
 pub mod shard;
 pub mod sink;
 pub mod status;
+pub mod tail;
 pub mod together;
 
 use encode::Coding;

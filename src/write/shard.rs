@@ -5,6 +5,7 @@
 //! parsed: each range must follow a line end, begin with `{` and end before a line end, which catches a store file
 //! that was changed in place without looking inside.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::encode::Encoder;
@@ -21,10 +22,15 @@ use crate::store::packed::PackedTable;
 use crate::store::rows::row_range;
 use crate::store::{Index, Snapshot, Watch};
 
-/// Most bytes of a run, unless it is one row: a run stays in the second-level cache between its read and its write.
-const RUN_BYTES: u64 = 256 << 10;
+/// Most bytes of a run, unless it is one row: a run stays in the second-level cache between its read and its write. It
+/// is cut earlier where its rows complete a write.
+const RUN_BYTES: u64 = 512 << 10;
+/// Bytes of a window on a file of several types.
+const WINDOW_BYTES: u64 = 256 << 10;
 /// Most bytes between two rows of a run: reading over them costs less than another call.
 const GAP_BYTES: u64 = 4 << 10;
+/// Bytes of the mark that a file may begin with.
+const BYTE_ORDER_MARK: u64 = 3;
 /// Part of an extent's rows that must be wanted before a mixed file is read as a whole.
 const DENSE_SHARE: usize = 4;
 
@@ -258,6 +264,8 @@ struct Line {
 struct Run {
     file: usize,
     lines: Vec<Line>,
+    /// What its rows come to in the output.
+    bytes: u64,
 }
 
 impl Run {
@@ -306,8 +314,8 @@ impl<'a> Reader<'a> {
         let source = self.index.source(line.file)?;
         let at = line.start.saturating_sub(1);
         let mut bytes = self.window.take().map(|(.., bytes)| bytes).unwrap_or_default();
-        if line.length + 3 <= RUN_BYTES {
-            bytes.resize((source.len() - at).min(RUN_BYTES) as usize, 0);
+        if line.length + 3 <= WINDOW_BYTES {
+            bytes.resize((source.len() - at).min(WINDOW_BYTES) as usize, 0);
             source.pread_into(at, &mut bytes)?;
             self.window = Some((line.file, at, bytes));
         }
@@ -333,12 +341,14 @@ impl<'a> Reader<'a> {
         let near = run.file == line.file
             && line.start > run.end()
             && line.start - run.end() <= GAP_BYTES
-            && line.start + line.length - run.start() <= RUN_BYTES;
+            && line.start + line.length - run.start() <= RUN_BYTES
+            && run.bytes < output.encoder.room() as u64;
         let done = match run.lines.is_empty() || near {
             true => 0,
             false => self.flush(output, run, failed_write)?,
         };
         run.file = line.file;
+        run.bytes += line.length + 1;
         run.lines.push(line);
         Ok(done)
     }
@@ -388,9 +398,10 @@ impl<'a> Reader<'a> {
         }
         let source = self.index.source(run.file)?;
         let (start, end) = (run.start(), run.end());
-        let mut write = |bytes: &[u8]| output.encoder.write(bytes).map_err(|error| failed_write(&output.name, error));
+        let failed = |error| failed_write(&output.name, error);
         if end - start > 8 * READ_BYTES as u64 {
             // One row too long to hold: a run never grows this far.
+            let mut write = |bytes: &[u8]| output.encoder.write(bytes).map_err(failed);
             copy_long(source, run.lines[0], &mut self.buffer, &mut write)?;
         } else {
             let before = start.min(1);
@@ -401,29 +412,37 @@ impl<'a> Reader<'a> {
                 let first = usize::try_from(at.checked_sub(*from)?).ok()?;
                 bytes.get(first..first + len).filter(|_| *file == run.file)
             });
-            let bytes = match inside {
-                Some(bytes) => bytes,
-                None => source.pread(at, len, &mut self.buffer)?,
+            // The byte before the rows falls on the end of the last row that was written: both are newlines, but at
+            // the begin of a file.
+            let place = match inside.is_none() && start > BYTE_ORDER_MARK {
+                true => output.encoder.place(len),
+                false => None,
             };
-            for line in &run.lines {
-                check_line(source, bytes, at, *line)?;
-            }
-            for rows in run.lines.chunk_by(|a, b| a.start + a.length + 1 == b.start) {
-                let first = (rows[0].start - at) as usize;
-                let last = rows[rows.len() - 1];
-                let behind = (last.start + last.length - at) as usize;
-                match bytes.get(behind) {
-                    Some(b'\n') => write(&bytes[first..behind + 1])?,
-                    _ => {
-                        write(&bytes[first..behind])?;
-                        write(b"\n")?;
+            if let Some(place) = place {
+                source.pread_into(at, &mut place[..len])?;
+                run.lines.iter().try_for_each(|line| check_line(source, &place[..len], at, *line))?;
+                let kept = close_up(place, at, &run.lines);
+                output.encoder.placed(kept).map_err(failed)?;
+            } else {
+                let bytes = match inside {
+                    Some(bytes) => bytes,
+                    None => source.pread(at, len, &mut self.buffer)?,
+                };
+                run.lines.iter().try_for_each(|line| check_line(source, bytes, at, *line))?;
+                for rows in neighbours(&run.lines) {
+                    let rows = (rows.start - at) as usize..(rows.end - at) as usize;
+                    match bytes.get(rows.end) {
+                        Some(b'\n') => output.encoder.write(&bytes[rows.start..=rows.end]).map_err(failed)?,
+                        _ => {
+                            output.encoder.write(&bytes[rows]).map_err(failed)?;
+                            output.encoder.write(b"\n").map_err(failed)?;
+                        }
                     }
                 }
             }
         }
-        let done = run.lines.iter().map(|line| line.length + 1).sum();
         run.lines.clear();
-        Ok(done)
+        Ok(std::mem::take(&mut run.bytes))
     }
 
     /// Copies a row of a compressed file.
@@ -483,12 +502,37 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Rows of a run that follow one another, without their last line end.
+fn neighbours(lines: &[Line]) -> impl Iterator<Item = Range<u64>> + '_ {
+    lines.chunk_by(|a, b| a.start + a.length + 1 == b.start).map(|rows| {
+        let last = rows[rows.len() - 1];
+        rows[0].start..last.start + last.length
+    })
+}
+
+/// Moves rows together, each with a newline, to the second byte of the place that they were read into. The place has
+/// a byte more than was read; its first one stands at `at` in the file. Returns what they come to.
+fn close_up(place: &mut [u8], at: u64, lines: &[Line]) -> usize {
+    let mut end = 1;
+    for rows in neighbours(lines) {
+        let rows = (rows.start - at) as usize..(rows.end - at) as usize;
+        let len = rows.len();
+        if rows.start != end {
+            place.copy_within(rows, end);
+        }
+        // What stands here was moved already or is a line end: a row never begins where another one ends.
+        place[end + len] = b'\n';
+        end += len + 1;
+    }
+    end - 1
+}
+
 /// The row follows a line end, begins with `{` and ends before a line end. `bytes` begin at `at` in the file.
 fn check_line(source: &Source, bytes: &[u8], at: u64, line: Line) -> Result<(), ExportError> {
     let first = (line.start - at) as usize;
     let behind = &bytes[first + line.length as usize..];
     let follows = match first.checked_sub(1) {
-        Some(before) => bytes[before] == b'\n' || line.start == 3 && bytes[before] == 0xbf,
+        Some(before) => bytes[before] == b'\n' || line.start == BYTE_ORDER_MARK && bytes[before] == 0xbf,
         None => line.start == 0,
     };
     let opens = line.spaced || bytes[first] == b'{';

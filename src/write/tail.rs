@@ -1,0 +1,111 @@
+//! The tail of an output file: what has not gone to its sink yet.
+//!
+//! Bytes leave in writes of one length that begin at multiples of it in the file. The kernel keeps files in pages of up
+//! to that size, and a write that fills such a page costs a third less than one that fills parts of many. Rows are
+//! read straight into their place here, so that nothing is copied that need not be. Knows neither rows nor sinks.
+
+use crate::limits::GATHER_BYTES;
+
+/// What a file has beyond its last whole write.
+#[derive(Default)]
+pub struct Tail {
+    /// A byte that is never written, what is gathered, and room.
+    buffer: Vec<u8>,
+    len: usize,
+}
+
+impl Tail {
+    /// Bytes until a write is due.
+    pub fn room(&self) -> usize {
+        GATHER_BYTES.saturating_sub(self.len)
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends bytes.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.place(bytes.len())[1..].copy_from_slice(bytes);
+        self.take(bytes.len());
+    }
+
+    /// The place of the next `len` bytes, led by the byte before it: the last one that was gathered, if there is one.
+    /// Who reads a file into it from one byte further ahead must find the same there.
+    pub fn place(&mut self, len: usize) -> &mut [u8] {
+        let end = self.len + 1 + len;
+        if self.buffer.len() < end {
+            // It grows in few steps, and so is zeroed once or twice; a short file never takes all of it.
+            self.buffer.resize(end.max(self.buffer.len() * 2), 0);
+        }
+        &mut self.buffer[self.len..end]
+    }
+
+    /// Takes so many bytes of the place as gathered.
+    pub fn take(&mut self, len: usize) {
+        self.len += len;
+        debug_assert!(self.len < self.buffer.len().max(1));
+    }
+
+    /// What is to be written now: all that makes whole writes.
+    pub fn due(&self) -> &[u8] {
+        match self.len / GATHER_BYTES * GATHER_BYTES {
+            0 => &[],
+            whole => &self.buffer[1..=whole],
+        }
+    }
+
+    /// What is due has been written.
+    pub fn sent(&mut self) {
+        let whole = self.len / GATHER_BYTES * GATHER_BYTES;
+        if whole > 0 {
+            self.buffer.copy_within(whole..=self.len, 0);
+            self.len -= whole;
+        }
+    }
+
+    /// All of it, for the last write.
+    pub fn rest(&self) -> &[u8] {
+        self.buffer.get(1..=self.len).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever the pieces, and whichever way they come, the same bytes leave in whole writes.
+    #[test]
+    fn bytes_leave_in_order_and_in_whole_writes() {
+        let bytes: Vec<u8> = (0..5 * GATHER_BYTES + 77).map(|at| (at.wrapping_mul(0x9e37_79b1) >> 9) as u8).collect();
+        let (mut tail, mut out, mut at, mut step) = (Tail::default(), Vec::new(), 0, 1);
+        assert!(tail.rest().is_empty() && tail.due().is_empty());
+        while at < bytes.len() {
+            let len = step.min(bytes.len() - at);
+            match step % 2 {
+                0 => tail.extend(&bytes[at..at + len]),
+                _ => {
+                    // As who reads rows: from the byte before on, and more than is taken.
+                    let place = tail.place(len + 1);
+                    if at > 0 {
+                        place[0] = bytes[at - 1];
+                    }
+                    place[1..=len].copy_from_slice(&bytes[at..at + len]);
+                    place[len + 1] = b'x';
+                    tail.take(len);
+                }
+            }
+            at += len;
+            if tail.room() == 0 {
+                assert_eq!(tail.due().len() % GATHER_BYTES, 0);
+                out.extend_from_slice(tail.due());
+                tail.sent();
+            }
+            step = step * 7 % 400_009;
+        }
+        assert!(tail.due().is_empty() && !tail.is_empty());
+        out.extend_from_slice(tail.rest());
+        assert!(out == bytes);
+    }
+}
