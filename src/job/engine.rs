@@ -144,6 +144,8 @@ pub struct JobView {
     pub percent: u8,
     /// Seconds that it may still take, as far as that can be told.
     pub seconds_left: Option<u64>,
+    /// Whether it was asked for before, since the engine was opened.
+    pub asked_before: bool,
 }
 
 /// A file of a finished job.
@@ -197,14 +199,14 @@ impl Inner {
 
     /// Changes a job's record, durably, unless the job was deleted meanwhile. Tells whether it was done.
     pub fn change(&self, job: &Job, change: impl FnOnce(&mut JobRecord)) -> std::io::Result<bool> {
-        let mut held = job.record.lock().expect("no panic under it");
+        let _changing = job.changing.lock().expect("no panic under it");
         if job.deleted.load(Relaxed) {
             return Ok(false);
         }
-        let mut record = (**held).clone();
+        let mut record = (*job.record()).clone();
         change(&mut record);
         self.records.write(&record)?;
-        *held = Arc::new(record);
+        *job.record.lock().expect("no panic under it") = Arc::new(record);
         Ok(true)
     }
 }
@@ -408,7 +410,7 @@ impl Engine {
             let taken = (self.inner.now().ticks - begun.ticks).max(0) as f64 / TICKS_PER_SECOND as f64;
             (taken * f64::from(100 - percent) / f64::from(percent)).ceil() as u64
         });
-        Found::Job(JobView { record, percent, seconds_left })
+        Found::Job(JobView { record, percent, seconds_left, asked_before: job.asked.swap(true, Relaxed) })
     }
 
     /// Whether a job's time is over, whether or not the reaper has come by.
@@ -450,8 +452,8 @@ impl Engine {
         let inner = &self.inner;
         let Some(job) = self.job(id, mount, client) else { return Ok(false) };
         {
-            let record = job.record.lock().expect("no panic under it");
-            if job.deleted.load(Relaxed) || record.state == State::Expired {
+            let _changing = job.changing.lock().expect("no panic under it");
+            if job.deleted.load(Relaxed) || job.record().state == State::Expired {
                 return Ok(false);
             }
             inner.records.remove(id)?;

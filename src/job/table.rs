@@ -15,9 +15,14 @@ use crate::store::Watch;
 pub struct Job {
     pub id: String,
     pub client: String,
+    /// What is true of it, as it was written last. Held for a moment only: who asks for it never waits for the disk.
     pub record: Mutex<Arc<JobRecord>>,
-    /// Set under the lock of the record; then the record is not written any more.
+    /// Held while the record is written or removed.
+    pub changing: Mutex<()>,
+    /// Set under `changing`; then the record is not written any more.
     pub deleted: AtomicBool,
+    /// Its client has asked what became of it, in this process.
+    pub asked: AtomicBool,
     pub watch: Watch,
     pub percent: AtomicU64,
     /// It has begun anew once because the index was damaged.
@@ -39,7 +44,9 @@ impl Job {
             id: record.id.clone(),
             client: record.client.clone(),
             record: Mutex::new(Arc::new(record)),
+            changing: Mutex::new(()),
             deleted: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
             watch: Watch::default(),
             percent: AtomicU64::new(0),
             mended: AtomicBool::new(false),
@@ -50,6 +57,13 @@ impl Job {
 
     pub fn record(&self) -> Arc<JobRecord> {
         self.record.lock().expect("no panic under it").clone()
+    }
+}
+
+impl Table {
+    /// Has the reaper come by at that time, or before.
+    pub fn due_at(&mut self, at: Option<Instant>) {
+        self.due = self.due.into_iter().chain(at.map(|at| at.ticks)).min();
     }
 }
 
@@ -66,5 +80,7 @@ pub struct Table {
     pub coming: HashMap<String, usize>,
     /// Directories to remove.
     pub trash: Vec<PathBuf>,
+    /// When a job's time is over next, in ticks; none if no job's ever is.
+    pub due: Option<i64>,
     pub stopping: bool,
 }

@@ -296,6 +296,7 @@ fn complete(inner: &Inner, job: &Arc<Job>, exported: &Exported) -> std::io::Resu
     let mut table = inner.table();
     match changed {
         Ok(true) => {
+            table.due_at(job.record().expiry());
             table.turns.remove(job);
             tracing::info!(job = job.id, files = exported.files.len(), "a job is complete");
         }
@@ -338,7 +339,9 @@ fn fail(inner: &Inner, job: &Arc<Job>, error: Option<ExportError>) {
         *held = Arc::new(record);
     }
     *job.stage.lock().expect("no panic under it") = Stage::Ended;
-    inner.table().turns.remove(job);
+    let mut table = inner.table();
+    table.due_at(job.record().expiry());
+    table.turns.remove(job);
 }
 
 /// What a client may know of an error: no path of the host, nothing of the data.
@@ -381,7 +384,9 @@ fn leave(inner: &Inner, job: &Arc<Job>) {
 pub fn forget(table: &mut Table, job: &Arc<Job>) {
     table.turns.remove(job);
     table.jobs.remove(&job.id);
-    table.files.retain(|_, (owner, _)| !Arc::ptr_eq(owner, job));
+    for file in &job.record().files {
+        table.files.remove(&file.id);
+    }
 }
 
 /// How much of a job is done, in hundredths, never less than was told before and never all.
@@ -397,19 +402,28 @@ pub fn percent(job: &Job) -> u8 {
     now.max(job.percent.fetch_max(now, Relaxed)) as u8
 }
 
-/// The reaper's life.
+/// The reaper's life. Woken by every turn that ends, it looks at the jobs only when the time of one is over.
 pub fn reaper(inner: &Arc<Inner>) {
     loop {
         reap(inner);
-        let table = inner.table();
-        if table.stopping {
-            return;
-        }
-        if table.trash.is_empty() {
-            let next = table.jobs.values().filter_map(|job| job.record().expiry()).map(|at| at.ticks).min();
-            let left = next.map_or(i64::MAX, |ticks| ticks.saturating_sub(inner.now().ticks)).max(0);
+        let mut table = inner.table();
+        loop {
+            if table.stopping {
+                return;
+            }
+            let left = table.due.map_or(i64::MAX, |due| due.saturating_sub(inner.now().ticks));
+            if left <= 0 {
+                break;
+            }
+            if !table.trash.is_empty() {
+                drop(table);
+                sweep(inner);
+                table = inner.table();
+                continue;
+            }
             let left = Duration::from_millis((left / (TICKS_PER_SECOND / 1000)) as u64 + 1);
-            drop(inner.wake.wait_timeout(table, left.min(Duration::from_secs(REAPER_SECONDS))));
+            let most = Duration::from_secs(REAPER_SECONDS);
+            table = inner.wake.wait_timeout(table, left.min(most)).expect("no panic under it").0;
         }
     }
 }
@@ -417,20 +431,34 @@ pub fn reaper(inner: &Arc<Inner>) {
 /// Expires and forgets what is due, then removes directories. A download under way keeps its file (DELETE-06).
 pub fn reap(inner: &Inner) {
     let now = inner.now();
-    let jobs: Vec<Arc<Job>> = inner.table().jobs.values().cloned().collect();
+    let jobs: Vec<Arc<Job>> = {
+        let mut table = inner.table();
+        table.due = None;
+        table.jobs.values().cloned().collect()
+    };
+    let mut due = None;
     for job in jobs {
         let record = job.record();
-        if record.expiry().is_none_or(|expiry| expiry > now) || record.state.is_active() {
+        let Some(expiry) = record.expiry() else { continue };
+        if expiry > now || record.state.is_active() {
+            due = due.into_iter().chain([expiry]).min();
             continue;
         }
         let done = match record.state {
             State::Expired => inner.records.remove(&job.id).map(|()| forget(&mut inner.table(), &job)),
-            _ => expire(inner, &job, &now),
+            _ => expire(inner, &job, &now).map(|()| due = due.take().into_iter().chain(job.record().expiry()).min()),
         };
         if let Err(error) = done {
             tracing::error!(job = job.id, %error, "the record of a job that is over cannot be changed");
+            due = due.into_iter().chain([later(&now, REAPER_SECONDS)]).min();
         }
     }
+    inner.table().due_at(due);
+    sweep(inner);
+}
+
+/// Removes the directories of jobs that nobody knows any more.
+fn sweep(inner: &Inner) {
     let trash = std::mem::take(&mut inner.table().trash);
     for path in trash {
         let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };

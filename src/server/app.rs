@@ -3,9 +3,9 @@
 //! Handlers that touch the disk run on threads that may block. A path is looked at as it was received, but for `%24`,
 //! which is `$` (CORE-07); ids are looked up, never joined into a path.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 use std::time::{Instant as Moment, SystemTime};
 
 use axum::Router;
@@ -54,8 +54,6 @@ pub struct App {
     pub polls: Polls,
     /// Whether the index has been brought up to date once.
     pub ready: AtomicBool,
-    /// Jobs that were polled since the service started, for CLIENT-12.
-    pub polled: Mutex<HashSet<String>>,
 }
 
 /// One request, as a handler sees it.
@@ -306,14 +304,9 @@ fn poll(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Res
     if let Found::Job(view) = &found
         && mount.first_poll_in_progress
         && status::as_if_under_way(view)
-        && app.polled.lock().expect("no panic under it").insert(id.to_string())
+        && !view.asked_before
     {
         return Ok(status::in_progress(99, None));
-    }
-    if let Found::Job(view) = &found
-        && view.record.state.is_active()
-    {
-        app.polled.lock().expect("no panic under it").insert(id.to_string());
     }
     Ok(status::answer(found, &mount.files_url(), app.authenticator.requires_access_token()))
 }

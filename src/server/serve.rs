@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
@@ -99,7 +99,6 @@ pub async fn serve(
         polls: Polls::new(config.limits.polls_per_second, config.limits.polls_burst),
         authenticator: Box::new(authenticator),
         ready: AtomicBool::new(false),
-        polled: Mutex::default(),
         engine,
         groups,
         config,
