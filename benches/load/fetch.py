@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 
 def downloads(port, urls, directory, clients, seconds):
-    """Answers by status, whole downloads, bytes, errors (a few), and the times to the first byte."""
+    """Answers by status, whole downloads, bytes, and errors (a few)."""
     end = time.monotonic() + seconds
     result = {"answers": {}, "whole": 0, "GB": 0, "errors": []}
-    lock, first, maps = threading.Lock(), [], {}
+    lock, maps = threading.Lock(), {}
 
     def stored(name):
         with lock:
@@ -24,7 +24,6 @@ def downloads(port, urls, directory, clients, seconds):
             return maps[name]
 
     def one(path, buffer):
-        begun = time.monotonic()
         with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
             client.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode())
             head = b""
@@ -37,7 +36,6 @@ def downloads(port, urls, directory, clients, seconds):
             status = head.split(b" ", 2)[1].decode()
             with lock:
                 result["answers"][status] = result["answers"].get(status, 0) + 1
-                first.append(time.monotonic() - begun)
             if status == "429":
                 return
             if status != "200":
@@ -75,10 +73,6 @@ def downloads(port, urls, directory, clients, seconds):
         thread.start()
     for thread in threads:
         thread.join()
-    first.sort()
     result["GB"] = round(result["GB"], 1)
-    result["first byte p50_ms"] = round(first[len(first) // 2] * 1000, 1)
-    result["first byte p99_ms"] = round(first[int(len(first) * 0.99)] * 1000, 1)
-    result["first byte max_ms"] = round(first[-1] * 1000, 1)
     result["failed"], result["errors"] = len(result["errors"]), result["errors"][:5]
     return result

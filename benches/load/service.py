@@ -68,6 +68,11 @@ class Service:
     def logged(self):
         return (self.home / "log").read_text(errors="replace")
 
+    def cpu_seconds(self):
+        """User and system time of the server."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def memory(self):
         """RssAnon in MiB, threads, open files."""
         status = dict(line.split(":", 1) for line in Path(f"/proc/{self.pid}/status").read_text().splitlines())

@@ -174,7 +174,7 @@ pub(super) struct Inner {
 
 /// The job engine. Dropping it stops it, see [`Engine::stop`].
 pub struct Engine {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
 

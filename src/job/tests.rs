@@ -313,6 +313,25 @@ fn jobs_expire() {
     }
 }
 
+/// While a job's record is being written, which may take as long as the disk likes, nobody who asks for it waits.
+#[test]
+fn questions_do_not_wait_for_the_disk() {
+    let world = World::new(50);
+    let engine = Arc::new(world.open(Limits::default()));
+    let id = engine.kick_off(world.asked(&engine, "a", Whose::System)).unwrap().id;
+    let file = ended(&engine, &id, "a").files[0].id.clone();
+    let job = engine.inner.table().jobs[&id].clone();
+    let _written = job.changing.lock().unwrap();
+    let (told, answer) = std::sync::mpsc::channel();
+    let asking = engine.clone();
+    std::thread::spawn(move || {
+        asking.reap();
+        let found = matches!(asking.find(&id, "ig", "a"), Found::Job(view) if view.asked_before);
+        told.send(found && asking.file(&file, "ig").is_ok_and(|file| file.is_some()))
+    });
+    assert!(answer.recv_timeout(Duration::from_secs(20)).expect("an answer without the lock"));
+}
+
 /// STATUS-08, STATUS-10: a job that cannot be done says so in words that name nothing of the host's.
 #[test]
 fn a_failed_job_says_why() {
