@@ -217,6 +217,10 @@ async fn answer(
     if operation == Operation::File {
         return file(&app, &app.mounts[at], asked).await;
     }
+    if operation == Operation::JobStatus {
+        // All of it is in memory: a poll is answered however many threads wait for the disk or the index.
+        return poll(&app, &app.mounts[at], &asked.principal, asked.id.as_deref().unwrap_or_default());
+    }
     let done = tokio::task::spawn_blocking(move || blocking(&app, at, operation, asked));
     done.await.unwrap_or_else(|_| {
         let text = "the service failed at this request: try again, and tell its operator";
@@ -277,7 +281,6 @@ fn blocking(app: &App, at: usize, operation: Operation, asked: Asked) -> Result<
         return Ok(kick_off(app, mount, principal, &level, uri.query(), headers, url));
     }
     match operation {
-        Operation::JobStatus => poll(app, mount, principal, &id),
         Operation::JobDelete => match app.engine.delete(&id, mount.name, &principal.client) {
             Ok(true) => {
                 tracing::info!(job = id, client = principal.client, "a job was deleted");

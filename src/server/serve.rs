@@ -130,3 +130,59 @@ fn connection_limits(config: &Config) -> ConnectionLimits {
         drain_wait: Duration::from_secs(limits.drain_seconds),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::store::small_world::append;
+
+    /// The answer to a GET as it stands.
+    fn get(address: SocketAddr, path: &str) -> String {
+        let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let head = "Accept: application/fhir+json\r\nPrefer: respond-async\r\nConnection: close";
+        write!(client, "GET {path} HTTP/1.1\r\nHost: here\r\n{head}\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("an answer in time");
+        answer
+    }
+
+    /// Polls are answered while every thread that may wait is waiting, as kick-offs do for the disk and the index.
+    #[test]
+    fn polls_need_no_thread_that_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("store")).unwrap();
+        append(&dir.path().join("store/a.ndjson"), &[r#"{"resourceType":"Patient","id":"p"}"#.to_string()]);
+        let mut config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
+        config.data.path = dir.path().join("data");
+        let store = Store::open(dir.path().join("store")).unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(1).enable_all().build();
+        let runtime = runtime.unwrap();
+        let (begun, listens) = mpsc::channel();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let serving = runtime.spawn(async move {
+            serve(config, store, |served| begun.send(served.listen).unwrap(), async {
+                stopped.await.unwrap_or_default()
+            })
+            .await
+        });
+        let address = listens.recv().unwrap();
+        let accepted = get(address, "/fhir/$export");
+        let location = accepted.lines().find_map(|line| line.strip_prefix("content-location: ")).expect("a job");
+        let path = location.split_once("/fhir").map(|(_, path)| format!("/fhir{path}")).unwrap();
+
+        let (held, release) = mpsc::channel::<()>();
+        let waiting = runtime.spawn_blocking(move || release.recv().is_err());
+        let answer = get(address, &path);
+        assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+        drop(held);
+        assert!(runtime.block_on(waiting).unwrap());
+        stop.send(()).unwrap();
+        runtime.block_on(serving).unwrap().unwrap();
+    }
+}
