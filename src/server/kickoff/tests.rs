@@ -314,10 +314,10 @@ fn dates_where_a_mount_takes_them() {
 /// CORE-08, OUTCOME-06: a flood of problems gives a bounded answer, soon, and repeats little of what was sent.
 #[test]
 fn floods_are_bounded() {
-    let many: String = (0..20_000).map(|n| format!("Nope{n},")).collect();
+    let many: String = (0..5_000).map(|n| format!("Nope{n},")).collect();
     let query = format!("_type={many}Patient");
     assert_eq!(strict(&query).unwrap_err().issues.len(), KICKOFF_PROBLEMS_MAX + 1);
-    assert!(strict(&query).unwrap_err().issues.last().unwrap().diagnostics.starts_with("19900 more"));
+    assert!(strict(&query).unwrap_err().issues.last().unwrap().diagnostics.starts_with("4900 more"));
     assert_eq!(lenient(&query).unwrap().notes.len(), MESSAGES_PER_CAUSE_MAX + 1);
     let query: String = (0..900).map(|n| format!("p{n}=1&")).collect();
     assert_eq!(strict(&query).unwrap_err().issues.len(), KICKOFF_PROBLEMS_MAX + 1);
