@@ -7,14 +7,18 @@ pub mod bytes;
 #[doc(hidden)]
 pub mod cli;
 pub mod error;
-/// Documents: architecture, formats, readings.
+/// Documents: architecture, what the service is tested by, formats, readings, what the service answers.
 pub mod docs {
     #[doc = include_str!("docs/architecture.md")]
     pub mod architecture {}
+    #[doc = include_str!("docs/conformance.md")]
+    pub mod conformance {}
     #[doc = include_str!("docs/format.md")]
     pub mod format {}
     #[doc = include_str!("docs/readings.md")]
     pub mod readings {}
+    #[doc = include_str!("docs/service.md")]
+    pub mod service {}
 }
 pub mod export;
 pub mod extract;
