@@ -278,7 +278,7 @@ fn blocking(app: &App, at: usize, operation: Operation, asked: Asked) -> Result<
         // Verbatim, `%24` and all (MANIFEST-02): a mount's URL is the public URL and its base.
         let root = mount.url.strip_suffix(&mount.base).unwrap_or(&mount.url);
         let url = format!("{root}{}", uri.path_and_query().map_or("/", |path| path.as_str()));
-        return Ok(kick_off(app, mount, principal, &level, uri.query(), headers, url));
+        return kick_off(app, mount, principal, &level, uri.query(), headers, url);
     }
     match operation {
         Operation::JobDelete => match app.engine.delete(&id, mount.name, &principal.client) {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-use axum::response::IntoResponse;
 
 use super::app::App;
 use super::auth::Principal;
@@ -26,22 +25,10 @@ const BUSY_SECONDS: u64 = 10;
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// Answers a kick-off. `query` and `url` are as they were received. Blocks: it syncs a record.
+///
+/// # Errors
+/// The answer when it is not taken; then there is no job (KICK-10).
 pub fn kick_off(
-    app: &App,
-    mount: &Mount,
-    principal: &Principal,
-    level: &Level,
-    query: Option<&str>,
-    headers: &HeaderMap,
-    url: String,
-) -> Response<Body> {
-    match try_kick_off(app, mount, principal, level, query, headers, url) {
-        Ok(response) => response,
-        Err(refusal) => refusal.into_response(),
-    }
-}
-
-fn try_kick_off(
     app: &App,
     mount: &Mount,
     principal: &Principal,

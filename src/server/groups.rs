@@ -19,6 +19,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::http::prefer::{Prefer, Returned};
 use super::outcome::{FHIR_JSON, Issue, IssueType, Refusal, informational, outcome};
 use crate::fhir::instant::TICKS_PER_SECOND;
 use crate::fhir::{Id, Instant};
@@ -29,7 +30,7 @@ use crate::job::groups::{
 use crate::limits::GROUP_PAGE_BYTES;
 use crate::observe::Severity;
 use crate::store::Snapshot;
-use asked::{Preferences, Search, Tags, Wanted, check_content_type, expected, tags};
+use asked::{Search, Tags, check_content_type, expected, tags};
 use body::{Part, PartsBody};
 
 /// Times that an id is made before it is believed that something is wrong with its source.
@@ -159,7 +160,7 @@ impl GroupDesk<'_> {
     }
 
     fn try_search(&self, query: Option<&str>, headers: &HeaderMap) -> Result<Response, Refusal> {
-        let lenient = Preferences::read(headers).lenient;
+        let lenient = Prefer::of(headers).lenient;
         let search = Search::read(query, self.bases, lenient).map_err(refuse)?;
         let mut entries: Vec<Part> = Vec::new();
         let page = Page { after: search.after, count: search.count, bytes_max: GROUP_PAGE_BYTES };
@@ -194,11 +195,11 @@ impl GroupDesk<'_> {
 
     fn written(&self, headers: &HeaderMap, written: Written) -> Response {
         let version = written.version.to_string();
-        let preferences = Preferences::read(headers);
-        let mut response = match preferences.wanted.unwrap_or(Wanted::Representation) {
-            Wanted::Minimal => Body::empty().into_response(),
-            Wanted::Representation => resource([Part::Bytes(Bytes::from(written.line))]),
-            Wanted::Outcome => {
+        let preferences = Prefer::of(headers);
+        let mut response = match preferences.returned.unwrap_or(Returned::Representation) {
+            Returned::Minimal => Body::empty().into_response(),
+            Returned::Representation => resource([Part::Bytes(Bytes::from(written.line))]),
+            Returned::Outcome => {
                 let done = if written.created { "created" } else { "updated" };
                 informational(StatusCode::OK, format!("Group/{} was {done} as version {version}", written.id))
             }
@@ -208,7 +209,7 @@ impl GroupDesk<'_> {
         mark(headers, &version, Some(&written.at));
         let location = format!("{}/Group/{}/_history/{version}", self.base, written.id);
         headers.extend(HeaderValue::try_from(location).ok().map(|value| (header::LOCATION, value)));
-        if let Some(wanted) = preferences.wanted {
+        if let Some(wanted) = preferences.returned {
             headers.insert("preference-applied", HeaderValue::from_static(wanted.text()));
         }
         response

@@ -8,60 +8,6 @@ use crate::job::groups::{Expected, Problem, ProblemKind, Query};
 use crate::limits::{GROUP_PAGE_DEFAULT, GROUP_PAGE_MAX};
 use crate::server::outcome::{IssueType, Refusal};
 
-/// What `Prefer` asks (RFC 7240); what is not understood is passed over, as that RFC wants.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Preferences {
-    /// `return=`
-    pub wanted: Option<Wanted>,
-    /// `handling=lenient`
-    pub lenient: bool,
-}
-
-/// What a write is answered with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// Nothing.
-    Minimal,
-    /// The resource.
-    Representation,
-    /// An OperationOutcome.
-    Outcome,
-}
-
-impl Wanted {
-    /// The preference's text.
-    pub fn text(self) -> &'static str {
-        match self {
-            Wanted::Minimal => "return=minimal",
-            Wanted::Representation => "return=representation",
-            Wanted::Outcome => "return=OperationOutcome",
-        }
-    }
-}
-
-impl Preferences {
-    /// Reads the headers. Of a preference given twice the first counts.
-    pub fn read(headers: &HeaderMap) -> Preferences {
-        let mut preferences = Preferences::default();
-        let mut handling = None;
-        for value in headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok()) {
-            for preference in value.split(',') {
-                let preference = preference.split(';').next().unwrap_or_default();
-                let Some((name, value)) = preference.split_once('=') else { continue };
-                let value = value.trim().trim_matches('"').to_ascii_lowercase();
-                match (name.trim().to_ascii_lowercase().as_str(), value.as_str()) {
-                    ("return", "minimal") => drop(preferences.wanted.get_or_insert(Wanted::Minimal)),
-                    ("return", "representation") => drop(preferences.wanted.get_or_insert(Wanted::Representation)),
-                    ("return", "operationoutcome") => drop(preferences.wanted.get_or_insert(Wanted::Outcome)),
-                    ("handling", value) => drop(handling.get_or_insert(value == "lenient")),
-                    _ => {}
-                }
-            }
-        }
-        Preferences { lenient: handling == Some(true), ..preferences }
-    }
-}
-
 /// A header that holds entity tags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tags {
@@ -246,19 +192,6 @@ mod tests {
     }
 
     #[test]
-    fn preferences_are_read_as_rfc_7240_writes_them() {
-        let read = |value: &str| Preferences::read(&headers(&[("prefer", value)]));
-        assert_eq!(read("return=minimal").wanted, Some(Wanted::Minimal));
-        assert_eq!(read("respond-async, Return=\"OperationOutcome\"; x=1").wanted, Some(Wanted::Outcome));
-        assert_eq!(read("return=nonsense"), Preferences::default());
-        assert_eq!(
-            read("handling=lenient,return=representation,return=minimal"),
-            Preferences { wanted: Some(Wanted::Representation), lenient: true }
-        );
-        assert!(!read("handling=strict, handling=lenient").lenient);
-    }
-
-    #[test]
     fn tags_are_read_as_rfc_9110_writes_them() {
         let read = |value: &str| tags(&headers(&[("if-match", value)]), header::IF_MATCH);
         let versions = |list: &[&str]| Some(Tags::Versions(list.iter().map(|text| text.to_string()).collect()));
@@ -305,7 +238,7 @@ mod tests {
         #[test]
         fn no_header_or_query_is_a_panic(value in "[ -~]{0,30}", query in "[%&=a-f0-9_|+,\\\\é]{0,30}") {
             let headers = headers(&[("if-match", &value), ("prefer", &value), ("content-type", &value)]);
-            let _ = (expected(&headers), Preferences::read(&headers), check_content_type(&headers));
+            let _ = (expected(&headers), check_content_type(&headers));
             let _ = Search::read(Some(&query), &[], false);
         }
     }

@@ -27,6 +27,15 @@ pub enum Returned {
 }
 
 impl Returned {
+    /// The preference, as `Preference-Applied` names it.
+    pub fn text(self) -> &'static str {
+        match self {
+            Returned::Minimal => "return=minimal",
+            Returned::Representation => "return=representation",
+            Returned::Outcome => "return=OperationOutcome",
+        }
+    }
+
     /// Reads the preference's value, in any case.
     fn parse(text: &str) -> Option<Returned> {
         let known = [
