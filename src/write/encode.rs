@@ -132,7 +132,7 @@ impl<S: Sink> Encoder<S> {
         self.bytes
     }
 
-    /// Bytes that a reader of rows does well to bring next, so that the write they complete is a whole one.
+    /// Bytes that a reader of rows does well to bring next, which complete a write.
     pub fn room(&self) -> usize {
         if self.coding == Coding::None { self.tail.room() } else { GATHER_BYTES }
     }
@@ -209,7 +209,7 @@ impl<S: Sink> Encoder<S> {
         }
         let Encoder { sink, tail, digester, file_bytes, .. } = &mut self;
         if !tail.is_empty() {
-            send(sink, digester, file_bytes, tail.rest())?;
+            send(sink, digester, file_bytes, tail.bytes())?;
         }
         self.sink.commit()?;
         let digester = std::mem::replace(&mut self.digester, Digester::None);
@@ -248,27 +248,22 @@ impl<S: Sink> Encoder<S> {
         Ok(())
     }
 
-    fn put(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let (now, later) = match self.tail.is_empty() && bytes.len() >= GATHER_BYTES {
-                true => {
-                    // Whole writes need not be gathered.
-                    let (now, later) = bytes.split_at(bytes.len() / GATHER_BYTES * GATHER_BYTES);
-                    send(&mut self.sink, &mut self.digester, &mut self.file_bytes, now)?;
-                    (&[][..], later)
-                }
-                false => bytes.split_at(bytes.len().min(self.tail.room())),
-            };
-            self.tail.extend(now);
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for bytes in bytes.chunks(GATHER_BYTES) {
+            if self.tail.is_empty() && bytes.len() == GATHER_BYTES {
+                // What makes a write by itself need not be gathered.
+                send(&mut self.sink, &mut self.digester, &mut self.file_bytes, bytes)?;
+                continue;
+            }
+            self.tail.extend(bytes);
             self.send_due()?;
-            bytes = later;
         }
         Ok(())
     }
 
     fn send_due(&mut self) -> io::Result<()> {
         if self.tail.room() == 0 {
-            send(&mut self.sink, &mut self.digester, &mut self.file_bytes, self.tail.due())?;
+            send(&mut self.sink, &mut self.digester, &mut self.file_bytes, self.tail.bytes())?;
             self.tail.sent();
         }
         Ok(())
