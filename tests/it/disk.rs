@@ -52,10 +52,10 @@ fn a_failed_write_is_exit_3_and_resumes() {
 }
 
 /// A mounted tmpfs, unmounted at the end.
-struct Tmpfs(CString);
+pub struct Tmpfs(CString);
 
 impl Tmpfs {
-    fn mount(at: &Path, size: &str, flags: libc::c_ulong) -> Option<Tmpfs> {
+    pub fn mount(at: &Path, size: &str, flags: libc::c_ulong) -> Option<Tmpfs> {
         let path = CString::new(at.to_str().unwrap()).unwrap();
         let options = CString::new(format!("size={size}")).unwrap();
         // SAFETY: all pointers are to NUL-terminated strings that live through the call.

@@ -5,6 +5,7 @@ mod flow;
 mod hostile;
 mod kick_off;
 mod kills;
+mod room;
 mod rows;
 mod same;
 pub mod server;
