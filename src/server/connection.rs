@@ -1,6 +1,6 @@
 //! Accepting connections: HTTP/1.1 over TCP, within bounds, until the server stops.
 //!
-//! hyper reads requests and writes answers; [`wire`] is the socket under it. What routes there are is not known here.
+//! hyper reads requests and writes answers; `wire` is the socket under it. What routes there are is not known here.
 //! Requests that hyper cannot read never reach a handler: a bad request line or header is 400, a URI longer than 65,534
 //! bytes 414, too many or too long headers 431, headers that do not end in time 408; each with an OperationOutcome, and
 //! the connection is closed. A client that is silent between requests is closed without a word.
