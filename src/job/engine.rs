@@ -3,6 +3,7 @@
 //! Everything that must survive a crash is in a record before anybody is told of it. What is in memory is an index over
 //! the records, and the work under way; `work` holds what the threads do.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,7 +22,11 @@ use crate::export::FaultsAllowed;
 use crate::fhir::Instant;
 use crate::fhir::instant::TICKS_PER_SECOND;
 use crate::store::{Snapshot, Store, View, Watch};
+use crate::write::record::replace_file;
 use crate::write::sink::{Sync, sync_directory};
+
+/// Name of the mark that says that records and files belong together.
+const MARK: &str = ".service";
 
 /// Bounds of what the engine takes on.
 #[derive(Clone, Debug)]
@@ -89,6 +94,17 @@ pub enum OpenError {
     Busy {
         /// The directory.
         path: PathBuf,
+    },
+    /// The records are not those of the files.
+    #[error(
+        "the records in {} are not those of the files in {}: give the --data and --jobs that belong together (is a volume not mounted?); \
+         to begin anew, take both directories away", records.display(), files.display()
+    )]
+    Strangers {
+        /// Directory of the files.
+        files: PathBuf,
+        /// Directory of the records.
+        records: PathBuf,
     },
     /// The index cannot be kept.
     #[error("the index directory {} cannot be written: a service needs an index that lasts; give a writable --index-dir", path.display())]
@@ -211,6 +227,23 @@ impl Inner {
     }
 }
 
+/// Checks that the records are those of the files: were another volume's, or none, taken for them, every file of a
+/// finished job would seem to be nobody's. Both directories hold the same mark, made when both were new.
+fn belong_together(options: &EngineOptions) -> Result<(), OpenError> {
+    let marks = [options.files.join(MARK), options.records.join(MARK)];
+    let [of_files, of_records] = marks.clone().map(|path| std::fs::read(path).ok());
+    if of_files.is_some() && of_files != of_records {
+        return Err(OpenError::Strangers { files: options.files.clone(), records: options.records.clone() });
+    }
+    let mark = of_records.unwrap_or_else(|| format!("{:032x}\n", u128::from_le_bytes((options.random)())).into_bytes());
+    // The records' first: files without a mark are those of a first start that was cut short.
+    for path in marks.iter().rev().filter(|path| !path.exists()) {
+        let failed = |source| OpenError::Directory { path: path.clone(), source };
+        replace_file(path, &mark, options.sync).map_err(failed)?;
+    }
+    Ok(())
+}
+
 impl Engine {
     /// Opens the directories, takes up what was left unfinished, and starts to work.
     ///
@@ -231,6 +264,7 @@ impl Engine {
                 return Err(OpenError::Directory { path: options.records.clone(), source });
             }
         }
+        belong_together(&options)?;
         let index_dir = options.store.index_dir();
         if private_directory(&index_dir).and_then(|()| create_private(&index_dir.join("lock")).map(drop)).is_err() {
             return Err(OpenError::Index { path: index_dir });
@@ -267,8 +301,11 @@ impl Engine {
         if last_t > now.saturating_add(24 * 3600 * TICKS_PER_SECOND) {
             last_t = now;
         }
+        // Directories of jobs that no record knows; what has another name is not ours.
+        let keep: HashSet<String> = keep.into_iter().collect();
+        let is_id = |name: &str| name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
         for entry in std::fs::read_dir(&options.files).map_err(failed(&options.files))?.flatten() {
-            if !keep.iter().any(|id| entry.file_name().to_str() == Some(id)) {
+            if entry.file_name().to_str().is_some_and(|name| is_id(name) && !keep.contains(name)) {
                 table.trash.push(entry.path());
             }
         }
@@ -345,7 +382,10 @@ impl Engine {
         if *coming == 0 {
             table.coming.remove(&client);
         }
-        let record = made.map_err(Refused::Unwritable)?;
+        let record = made.map_err(|error| match error.kind() {
+            std::io::ErrorKind::StorageFull => Refused::DiskFull(100),
+            _ => Refused::Unwritable(error),
+        })?;
         let transaction_time = Instant::parse(&record.transaction_time).expect("written here");
         let accepted = Accepted { id: record.id.clone(), transaction_time };
         let job = Job::new(record);
@@ -357,8 +397,18 @@ impl Engine {
     }
 
     fn make_durable(&self, asked: Asked) -> std::io::Result<JobRecord> {
+        let id = self.inner.new_id();
+        let made = self.make_record(id.clone(), asked);
+        if made.is_err() {
+            // Nobody was told of the job; what was written of it is nobody's.
+            std::fs::remove_dir_all(self.inner.directory(&id)).ok();
+        }
+        made
+    }
+
+    fn make_record(&self, id: String, asked: Asked) -> std::io::Result<JobRecord> {
         let inner = &self.inner;
-        let (id, now) = (inner.new_id(), inner.now());
+        let now = inner.now();
         if let Some(group) = &asked.group {
             let directory = inner.directory(&id);
             private_directory(&directory)?;

@@ -105,7 +105,7 @@ impl World {
         let mut found = Vec::new();
         visit(&self.path("data/files"), &mut found);
         visit(&self.path("data/jobs"), &mut found);
-        found.retain(|path| !path.ends_with("/.lock"));
+        found.retain(|path| !path.ends_with("/.lock") && !path.ends_with("/.service"));
         found
     }
 }
@@ -376,4 +376,40 @@ fn a_job_sees_the_store_as_it_was_asked() {
         0,
         "GROUP-05"
     );
+}
+
+/// A job that cannot be prepared fails once, whoever else looks for a turn; the engine goes on.
+#[test]
+fn many_jobs_fail_and_the_engine_goes_on() {
+    let world = World::new(50);
+    append(&world.path("store/rows.ndjson"), &["{".to_string()]);
+    let faults_allowed = Some(crate::export::FaultsAllowed::Count(0));
+    let limits = Limits { faults_allowed, active_per_client: 1000, active: 1000, ..Limits::default() };
+    let engine = Engine::open(EngineOptions { threads: 8, ..world.options(limits) }).unwrap();
+    for _ in 0..20 {
+        let kick = |_| engine.kick_off(world.asked(&engine, "a", Whose::System)).unwrap().id;
+        let ids: Vec<String> = (0..20).map(kick).collect();
+        ids.iter().for_each(|id| assert_eq!(ended(&engine, id, "a").state, State::Failed));
+    }
+}
+
+/// Directories that hold something else lose nothing; records that are not those of the files are refused, because
+/// every file would seem to be nobody's (a volume that is not mounted).
+#[test]
+fn nothing_of_anybody_else_is_removed() {
+    let world = World::new(50);
+    let own = world.path("data/files/my-notes");
+    std::fs::create_dir_all(&own).unwrap();
+    let engine = world.open(Limits::default());
+    let id = engine.kick_off(world.asked(&engine, "a", Whose::System)).unwrap().id;
+    let record = ended(&engine, &id, "a");
+    let files = contents(&engine, &record);
+    drop(engine);
+    let elsewhere = |records: &str| {
+        Engine::open(EngineOptions { records: world.path(records), ..world.options(Limits::default()) }).err()
+    };
+    assert!(matches!(elsewhere("unmounted"), Some(OpenError::Strangers { .. })));
+    let engine = world.open(Limits::default());
+    assert_eq!(contents(&engine, &ended(&engine, &id, "a")), files);
+    assert!(own.is_dir());
 }

@@ -161,8 +161,9 @@ fn prepare(inner: &Arc<Inner>, job: &Arc<Job>) {
             *job.stage.lock().expect("no panic under it") = stage;
             noted.err().map(|error| Some(unwritable(inner, error)))
         }
+        // Nobody takes a turn of what is about to fail.
         Err(error) => {
-            *job.stage.lock().expect("no panic under it") = Stage::Waiting;
+            *job.stage.lock().expect("no panic under it") = Stage::Ended;
             Some(error)
         }
     };
@@ -173,6 +174,7 @@ fn prepare(inner: &Arc<Inner>, job: &Arc<Job>) {
     drop(table);
     match failed {
         _ if gone => leave(inner, job),
+        // What was cut off by the stop is for the next service.
         Some(error) if !parked => fail(inner, job, error),
         _ => {}
     }
@@ -242,7 +244,8 @@ fn mend(inner: &Arc<Inner>, job: &Arc<Job>, error: ExportError) {
         job.watch.write_done.store(0, Relaxed);
         job.watch.files_done.store(0, Relaxed);
     }
-    *job.stage.lock().expect("no panic under it") = Stage::Waiting;
+    // Nobody takes a turn of what is about to fail.
+    *job.stage.lock().expect("no panic under it") = if recovered { Stage::Waiting } else { Stage::Ended };
     if job.deleted.load(Relaxed) {
         leave(inner, job);
     } else if !recovered {

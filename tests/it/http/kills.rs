@@ -174,7 +174,7 @@ fn left(directory: &Path) -> Vec<String> {
             found.push(format!("{folder}/{}", entry.file_name().to_string_lossy()));
         }
     }
-    found.retain(|name| name != "jobs/.lock");
+    found.retain(|name| !matches!(name.as_str(), "jobs/.lock" | "jobs/.service" | "files/.service"));
     found
 }
 
