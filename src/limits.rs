@@ -47,6 +47,8 @@ pub const GROUP_PAGE_MAX: usize = 1000;
 pub const GROUP_PAGE_DEFAULT: usize = 50;
 /// A page ends with the Group that takes it past so many bytes.
 pub const GROUP_PAGE_BYTES: u64 = 8 << 20;
+/// Most uncompressed bytes of a file that is sent inside a Binary resource (NETSMART-G10).
+pub const WRAPPED_FILE_BYTES_MAX: u64 = 1 << 20;
 /// A Group of more bytes is not held when it is sent, but read in pieces of this size.
 pub const GROUP_PIECE_BYTES: usize = 1 << 20;
 /// Size of those pieces when the Group lies in a compressed file, each of which is decoded from the last restart.

@@ -30,19 +30,22 @@ pub fn run(args: ServeArgs) -> Exit {
         let written = std::io::stdout().write_all(config.to_toml().as_bytes());
         return if written.is_ok() { Exit::Done } else { Exit::Failed };
     }
-    let store = StoreArgs {
-        store: config.store.path.clone(),
-        index_dir: Some(config.store.index_dir.clone()).filter(|path| !path.as_os_str().is_empty()),
-        access: AccessArg::Mapped,
-        kernel: None,
-    };
-    let store = match open_store(&store, None, config.data.sync) {
-        Ok(store) => store,
-        Err(error) => {
-            say(&format!("error: {error}"));
-            return Exit::BadRequest;
+    let mut stores = Vec::new();
+    for tenant in config.all_tenants() {
+        let store = StoreArgs {
+            store: tenant.store.path,
+            index_dir: Some(tenant.store.index_dir).filter(|path| !path.as_os_str().is_empty()),
+            access: AccessArg::Mapped,
+            kernel: None,
+        };
+        match open_store(&store, None, tenant.data.sync) {
+            Ok(store) => stores.push(store),
+            Err(error) => {
+                say(&format!("error: {error}"));
+                return Exit::BadRequest;
+            }
         }
-    };
+    }
     log(&config);
     let stops = interrupts();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -59,7 +62,7 @@ pub fn run(args: ServeArgs) -> Exit {
         }
         tracing::info!("stopping: answers in flight may end, jobs are parked");
     };
-    match runtime.block_on(serve(config, store, told, stop)) {
+    match runtime.block_on(serve(config, stores, told, stop)) {
         Ok(()) => Exit::Done,
         Err(error) => {
             say(&format!("error: {error}"));
@@ -92,11 +95,16 @@ fn configuration(args: &ServeArgs) -> Result<Config, RequestError> {
         }
     }
     let mut problems = config.problems();
-    for (name, path) in [("--data", &config.data.path), ("--jobs", &config.data.jobs)] {
-        if !path.as_os_str().is_empty()
-            && let Err(inside) = crate::export::inside_store(&config.store.path, path)
-        {
-            problems.extend(inside.problems.iter().map(|problem| problem.replace("--out", name)));
+    let tenants = config.all_tenants();
+    for store in tenants.iter().map(|tenant| &tenant.store.path).filter(|path| !path.as_os_str().is_empty()) {
+        for tenant in &tenants {
+            for (name, path) in [("--data", &tenant.data.path), ("--jobs", &tenant.data.jobs)] {
+                if !path.as_os_str().is_empty()
+                    && let Err(inside) = crate::export::inside_store(store, path)
+                {
+                    problems.extend(inside.problems.iter().map(|problem| problem.replace("--out", name)));
+                }
+            }
         }
     }
     if problems.is_empty() { Ok(config) } else { Err(RequestError { problems }) }

@@ -11,14 +11,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::indexer::Indexer;
-use super::record::{Asked, FORMAT, GROUP_FILE, JobRecord, Records};
+use super::record::{Asked, FORMAT, FileRecord, GROUP_FILE, JobRecord, PATIENT_FILE, Records, Whose};
 use super::state::State;
 use super::table::{Job, Table};
+use super::terms::{Accepted, EngineOptions, FileView, Found, JobView, OpenError, Refused, Retried};
 use super::work;
 use crate::bytes::disk::disk_space;
 use crate::bytes::private::{create_private, private_directory};
 use crate::error::IndexError;
-use crate::export::FaultsAllowed;
 use crate::fhir::Instant;
 use crate::fhir::instant::TICKS_PER_SECOND;
 use crate::store::{Snapshot, Store, View, Watch};
@@ -27,153 +27,6 @@ use crate::write::sink::{Sync, sync_directory};
 
 /// Name of the mark that says that records and files belong together.
 const MARK: &str = ".service";
-
-/// Bounds of what the engine takes on.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Jobs of one client that may wait or run (KICK-12).
-    pub active_per_client: usize,
-    /// Jobs that may wait or run.
-    pub active: usize,
-    /// Times that a shard is tried.
-    pub attempts: u32,
-    /// How long an expired job is remembered, in seconds (STATUS-13).
-    pub remembered_seconds: u64,
-    /// Share of the disk, in hundredths, from which on no job is taken (EXPIRE-03).
-    pub disk_high_water: u8,
-    /// More faulty lines than this fail a job (CONS-10).
-    pub faults_allowed: Option<FaultsAllowed>,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            active_per_client: 10,
-            active: 100,
-            attempts: 3,
-            remembered_seconds: 24 * 3600,
-            disk_high_water: 95,
-            faults_allowed: None,
-        }
-    }
-}
-
-/// How an engine is opened.
-pub struct EngineOptions {
-    /// The store.
-    pub store: Store,
-    /// Directory of the records.
-    pub records: PathBuf,
-    /// Directory of the jobs' directories.
-    pub files: PathBuf,
-    /// Threads that work.
-    pub threads: usize,
-    /// Bounds.
-    pub limits: Limits,
-    /// Whether records and files are synced before anybody is told of them.
-    pub sync: Sync,
-    /// The time.
-    pub clock: Box<dyn Fn() -> Instant + Send + std::marker::Sync>,
-    /// Random bytes, from a source fit for secrets.
-    pub random: Box<dyn Fn() -> [u8; 16] + Send + std::marker::Sync>,
-}
-
-/// An engine cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// A directory cannot be used.
-    #[error("cannot use {}: {source}; make it writable, or choose another place with --data or --jobs", path.display())]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// Another process has it.
-    #[error("another outpour serves from {}; stop it, or choose another --data", path.display())]
-    Busy {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// The records are not those of the files.
-    #[error(
-        "the records in {} are not those of the files in {}: give the --data and --jobs that belong together (is a volume not mounted?); \
-         to begin anew, take both directories away", records.display(), files.display()
-    )]
-    Strangers {
-        /// Directory of the files.
-        files: PathBuf,
-        /// Directory of the records.
-        records: PathBuf,
-    },
-    /// The index cannot be kept.
-    #[error("the index directory {} cannot be written: a service needs an index that lasts; give a writable --index-dir", path.display())]
-    Index {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// Threads cannot be started.
-    #[error("cannot start threads: {0}")]
-    Threads(String),
-}
-
-/// A kick-off that was taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Accepted {
-    /// The job.
-    pub id: String,
-    /// Its transactionTime.
-    pub transaction_time: Instant,
-}
-
-/// A kick-off that was not taken. No job was made (KICK-10).
-#[derive(Debug)]
-pub enum Refused {
-    /// The client has as many active jobs as it may; so many.
-    ClientBusy(usize),
-    /// There are as many active jobs as there may be.
-    Busy,
-    /// The disk of the files, or of the records, is too full: used hundredths.
-    DiskFull(u8),
-    /// The service is stopping.
-    Stopping,
-    /// The record cannot be written.
-    Unwritable(std::io::Error),
-}
-
-/// What became of a job.
-pub enum Found {
-    /// It is there.
-    Job(JobView),
-    /// It was, and its files are gone.
-    Expired,
-    /// Nobody knows it, or not by this client on this mount.
-    Unknown,
-}
-
-/// A job as its owner may see it.
-#[derive(Clone)]
-pub struct JobView {
-    /// Its record.
-    pub record: Arc<JobRecord>,
-    /// How much is done, in hundredths; 100 only when it has ended.
-    pub percent: u8,
-    /// Seconds that it may still take, as far as that can be told.
-    pub seconds_left: Option<u64>,
-    /// Whether it was asked for before, since the engine was opened.
-    pub asked_before: bool,
-}
-
-/// A file of a finished job.
-#[derive(Clone)]
-pub struct FileView {
-    /// The job.
-    pub record: Arc<JobRecord>,
-    /// Its number among the record's files.
-    pub at: usize,
-    /// Where it lies.
-    pub path: PathBuf,
-}
 
 pub(super) struct Inner {
     pub options: EngineOptions,
@@ -287,9 +140,10 @@ impl Engine {
             if record.state != State::Expired {
                 keep.push(record.id.clone());
             }
-            let job = Job::new(record);
+            let job = Job::new(record, (options.clock)().ticks);
             let record = job.record();
-            table.files.extend(record.files.iter().enumerate().map(|(at, file)| (file.id.clone(), (job.clone(), at))));
+            let name = |file: &FileRecord| (record.mount.clone(), file.id.clone());
+            table.files.extend(record.files.iter().enumerate().map(|(at, file)| (name(file), (job.clone(), at))));
             if record.state.is_active() {
                 tracing::info!(job = job.id, "a job is taken up again");
                 table.turns.push(job.clone());
@@ -350,6 +204,24 @@ impl Engine {
     /// # Errors
     /// [`Refused`].
     pub fn kick_off(&self, asked: Asked) -> Result<Accepted, Refused> {
+        let client = asked.client.clone();
+        self.announce(&client)?;
+        let made = self.make_durable(asked);
+        let mut table = self.inner.table();
+        table.come(&client);
+        let record = made.map_err(unwritten)?;
+        let transaction_time = Instant::parse(&record.transaction_time).expect("written here");
+        let accepted = Accepted { id: record.id.clone(), transaction_time };
+        let job = Job::new(record, self.inner.now().ticks);
+        table.jobs.insert(job.id.clone(), job.clone());
+        table.turns.push(job);
+        drop(table);
+        self.inner.wake.notify_all();
+        Ok(accepted)
+    }
+
+    /// Counts a job that is about to be made durable, if there is room for one more.
+    fn announce(&self, client: &str) -> Result<(), Refused> {
         let inner = &self.inner;
         let limits = &inner.options.limits;
         for place in [&inner.options.files, &inner.options.records] {
@@ -358,42 +230,67 @@ impl Engine {
                 return Err(Refused::DiskFull(used));
             }
         }
-        {
-            let mut table = inner.table();
-            if table.stopping {
-                return Err(Refused::Stopping);
-            }
-            let coming: usize = table.coming.values().sum();
-            let own = table.turns.iter().filter(|job| job.client == asked.client).count()
-                + table.coming.get(&asked.client).copied().unwrap_or(0);
-            if own >= limits.active_per_client {
-                return Err(Refused::ClientBusy(own));
-            }
-            if table.turns.iter().count() + coming >= limits.active {
-                return Err(Refused::Busy);
-            }
-            *table.coming.entry(asked.client.clone()).or_default() += 1;
-        }
-        let client = asked.client.clone();
-        let made = self.make_durable(asked);
         let mut table = inner.table();
-        let coming = table.coming.get_mut(&client).expect("counted above");
-        *coming -= 1;
-        if *coming == 0 {
-            table.coming.remove(&client);
+        if table.stopping {
+            return Err(Refused::Stopping);
         }
-        let record = made.map_err(|error| match error.kind() {
-            std::io::ErrorKind::StorageFull => Refused::DiskFull(100),
-            _ => Refused::Unwritable(error),
-        })?;
-        let transaction_time = Instant::parse(&record.transaction_time).expect("written here");
-        let accepted = Accepted { id: record.id.clone(), transaction_time };
-        let job = Job::new(record);
-        table.jobs.insert(job.id.clone(), job.clone());
-        table.turns.push(job);
+        let coming: usize = table.coming.values().sum();
+        let own = table.turns.iter().filter(|job| job.client == client).count()
+            + table.coming.get(client).copied().unwrap_or(0);
+        if own >= limits.active_per_client {
+            return Err(Refused::ClientBusy(own));
+        }
+        if table.turns.iter().count() + coming >= limits.active {
+            return Err(Refused::Busy);
+        }
+        *table.coming.entry(client.to_string()).or_default() += 1;
+        Ok(())
+    }
+
+    /// Has a failed job tried again: what it has finished is kept, T and what it sees of the store stay (ONEUP-M05).
+    /// When this says that it was accepted, that outlives a crash.
+    ///
+    /// # Errors
+    /// [`Refused`], as for a kick-off; then the job is as it was.
+    pub fn retry(&self, id: &str, mount: &str, client: &str) -> Result<Retried, Refused> {
+        let inner = &self.inner;
+        let Some(job) = self.job(id, mount, client) else { return Ok(Retried::Unknown) };
+        // Asked first, so that what is wrong with the job is told before what is wrong with the time.
+        let refusal = |record: &JobRecord| match record.state {
+            State::Expired => Some(Retried::Unknown),
+            _ if self.is_over(record) => Some(Retried::Unknown),
+            State::Failed => None,
+            other => Some(Retried::NotFailed(other)),
+        };
+        if let Some(refusal) = refusal(&job.record()) {
+            return Ok(refusal);
+        }
+        self.announce(client)?;
+        let retried = (|| {
+            let _changing = job.changing.lock().expect("no panic under it");
+            let mut record = (*job.record()).clone();
+            if job.deleted.load(Relaxed) {
+                return Ok(Retried::Unknown);
+            }
+            if let Some(refusal) = refusal(&record) {
+                return Ok(refusal);
+            }
+            record.become_(State::Queued);
+            (record.failure, record.ended, record.expires) = (None, None, None);
+            inner.records.write(&record)?;
+            *job.record.lock().expect("no panic under it") = Arc::new(record);
+            job.renew();
+            job.touch(&inner.now());
+            Ok(Retried::Accepted)
+        })();
+        let mut table = inner.table();
+        table.come(client);
+        if matches!(retried, Ok(Retried::Accepted)) && !job.deleted.load(Relaxed) {
+            table.turns.push(job);
+        }
         drop(table);
         inner.wake.notify_all();
-        Ok(accepted)
+        retried.map_err(unwritten)
     }
 
     fn make_durable(&self, asked: Asked) -> std::io::Result<JobRecord> {
@@ -409,14 +306,22 @@ impl Engine {
     fn make_record(&self, id: String, asked: Asked) -> std::io::Result<JobRecord> {
         let inner = &self.inner;
         let now = inner.now();
-        if let Some(group) = &asked.group {
-            let directory = inner.directory(&id);
+        let directory = inner.directory(&id);
+        let patient = match &asked.request.whose {
+            Whose::Patient(patient) => Some(format!("{patient}\n")),
+            _ => None,
+        };
+        if asked.group.is_some() || patient.is_some() {
             private_directory(&directory)?;
-            let copied = group.copy_to(&directory.join(GROUP_FILE), inner.options.sync);
-            copied.map_err(std::io::Error::other)?;
-            if inner.options.sync == Sync::Yes {
-                sync_directory(&inner.options.files)?;
-            }
+        }
+        if let Some(group) = &asked.group {
+            group.copy_to(&directory.join(GROUP_FILE), inner.options.sync).map_err(std::io::Error::other)?;
+        }
+        if let Some(patient) = &patient {
+            replace_file(&directory.join(PATIENT_FILE), patient.as_bytes(), inner.options.sync)?;
+        }
+        if (asked.group.is_some() || patient.is_some()) && inner.options.sync == Sync::Yes {
+            sync_directory(&inner.options.files)?;
         }
         let record = JobRecord {
             format: FORMAT,
@@ -433,6 +338,8 @@ impl Engine {
             keep_seconds: asked.keep_seconds,
             expires: None,
             failure: None,
+            naming: asked.naming,
+            planned: None,
             files: Vec::new(),
             extension: serde_json::Map::new(),
         };
@@ -460,7 +367,9 @@ impl Engine {
             let taken = (self.inner.now().ticks - begun.ticks).max(0) as f64 / TICKS_PER_SECOND as f64;
             (taken * f64::from(100 - percent) / f64::from(percent)).ceil() as u64
         });
-        Found::Job(JobView { record, percent, seconds_left, asked_before: job.asked.swap(true, Relaxed) })
+        let asked_before = job.asked.swap(true, Relaxed);
+        let planned = work::planned(&job, &record);
+        Found::Job(JobView { record, percent, seconds_left, asked_before, planned, changed: job.touched() })
     }
 
     /// Whether a job's time is over, whether or not the reaper has come by.
@@ -480,11 +389,9 @@ impl Engine {
     /// When the job has expired.
     #[allow(clippy::result_unit_err, reason = "there is one way to fail, and it has no details")]
     pub fn file(&self, id: &str, mount: &str) -> Result<Option<FileView>, ()> {
-        let Some((job, at)) = self.inner.table().files.get(id).cloned() else { return Ok(None) };
+        let name = (mount.to_string(), id.to_string());
+        let Some((job, at)) = self.inner.table().files.get(&name).cloned() else { return Ok(None) };
         let record = job.record();
-        if record.mount != mount {
-            return Ok(None);
-        }
         if record.state == State::Expired || self.is_over(&record) {
             return Err(());
         }
@@ -571,6 +478,13 @@ impl Engine {
         for thread in self.threads.lock().expect("no panic under it").drain(..) {
             thread.join().ok();
         }
+    }
+}
+
+fn unwritten(error: std::io::Error) -> Refused {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull => Refused::DiskFull(100),
+        _ => Refused::Unwritable(error),
     }
 }
 

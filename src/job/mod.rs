@@ -11,12 +11,14 @@ mod indexer;
 pub mod record;
 pub mod state;
 mod table;
+pub mod terms;
 mod turns;
 mod work;
 
-pub use engine::{Accepted, Engine, EngineOptions, FileView, Found, JobView, Limits, OpenError, Refused};
-pub use record::{Asked, Failure, FileRecord, JobRecord, Kind, Requested, Whose};
+pub use engine::Engine;
+pub use record::{Asked, Failure, FileRecord, JobRecord, Kind, Naming, Planned, Requested, Whose};
 pub use state::State;
+pub use terms::{Accepted, EngineOptions, FileView, Found, JobView, Limits, OpenError, Refused, Retried};
 
 #[cfg(test)]
 mod tests;

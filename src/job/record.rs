@@ -19,6 +19,8 @@ use crate::write::sink::{Sync, sync_directory};
 
 /// Name of the file in a job's directory that holds the Group it was asked for, when that is not in the store.
 pub const GROUP_FILE: &str = "group.ndjson";
+/// Name of the file in a job's directory that holds the id of the one patient it was asked for.
+pub const PATIENT_FILE: &str = "patient";
 
 /// Whose records a job exports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +30,8 @@ pub enum Whose {
     System,
     /// Every patient.
     AllPatients,
+    /// One patient, whose id this is.
+    Patient(String),
     /// A Group of the store.
     StoreGroup(String),
     /// A Group that the job's directory holds, as it was at kick-off.
@@ -70,6 +74,7 @@ impl Requested {
         let mut request = match &self.whose {
             Whose::System => ExportRequest::system(),
             Whose::AllPatients => ExportRequest::all_patients(),
+            Whose::Patient(_) => ExportRequest::patients(directory.join(PATIENT_FILE)),
             Whose::StoreGroup(id) => ExportRequest::group(id.clone()),
             Whose::OwnGroup(_) => ExportRequest::group_file(directory.join(GROUP_FILE)),
         };
@@ -108,6 +113,31 @@ pub struct Asked {
     pub view: View,
     /// How long its files are kept once it has ended, in seconds; `None` for ever.
     pub keep_seconds: Option<u64>,
+    /// How its files are named to the world.
+    pub naming: Naming,
+}
+
+/// How the files of a job are named to the world.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Naming {
+    /// 32 hexadecimal digits, random: whoever knows the name was told it (FILE-20).
+    #[default]
+    Random,
+    /// `{Type}_{8 hexadecimal digits}.ndjson`, random and never the same twice on a mount (ONEUP-S17). So few digits can be
+    /// guessed: the name alone opens nothing.
+    Typed,
+}
+
+/// How much a job has to do, known once it is planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// Resources that it exports (ONEUP-S14).
+    pub rows: u64,
+    /// Shards.
+    pub shards: u64,
+    /// Shards that are finished, as far as a record tells: all, or those that stand when a job has failed.
+    pub complete: u64,
 }
 
 /// Which list of the manifest a file stands in.
@@ -123,7 +153,7 @@ pub enum Kind {
 /// A file of a finished job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
-    /// What the world knows it by: 32 hexadecimal digits, random (FILE-20).
+    /// What the world knows it by, see [`Naming`].
     pub id: String,
     /// Its list in the manifest.
     pub kind: Kind,
@@ -158,7 +188,7 @@ pub struct JobRecord {
     pub request: Requested,
     /// T.
     pub transaction_time: String,
-    /// What the store held at kick-off; none once the job has ended.
+    /// What the store held at kick-off; none once the job is complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub view: Option<View>,
     /// Its state.
@@ -176,6 +206,12 @@ pub struct JobRecord {
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// How its files are named.
+    #[serde(default)]
+    pub naming: Naming,
+    /// How much it has to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned: Option<Planned>,
     /// Its files, in the manifest's order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FileRecord>,

@@ -22,10 +22,13 @@ impl State {
     /// Every state.
     pub const ALL: [State; 5] = [State::Queued, State::Running, State::Complete, State::Failed, State::Expired];
 
-    /// Whether a job may go from this state to another. Going on after a restart is no transition.
+    /// Whether a job may go from this state to another. Going on after a restart is no transition; a retry is (C-03).
     pub fn may_become(self, next: State) -> bool {
         use State::{Complete, Expired, Failed, Queued, Running};
-        matches!((self, next), (Queued, Running | Failed) | (Running, Complete | Failed) | (Complete | Failed, Expired))
+        matches!(
+            (self, next),
+            (Queued, Running | Failed) | (Running, Complete | Failed) | (Complete | Failed, Expired) | (Failed, Queued)
+        )
     }
 
     /// Whether it takes part in the queue.
@@ -38,15 +41,17 @@ impl State {
 mod tests {
     use super::*;
 
-    /// No way leads back, and every job can come to an end.
+    /// ONEUP-M05: no way leads back but that of a failed job that is tried again. Every job can come to an end.
     #[test]
     fn transitions() {
         for from in State::ALL {
             for to in State::ALL.into_iter().filter(|to| from.may_become(*to)) {
-                assert!(!to.may_become(from), "{from:?} {to:?}");
+                let retried = [from, to].contains(&State::Failed) && [from, to].contains(&State::Queued);
+                assert_eq!(to.may_become(from), retried, "{from:?} {to:?}");
                 assert!(from != to);
             }
             assert_eq!(from.is_active(), from.may_become(State::Failed), "{from:?}");
+            assert_eq!(from == State::Failed, from.may_become(State::Queued), "{from:?}");
         }
         assert!(State::ALL.into_iter().all(|to| !State::Expired.may_become(to)));
     }

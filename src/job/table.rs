@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use super::record::JobRecord;
@@ -30,6 +30,8 @@ pub struct Job {
     /// When work on it began, in this process.
     pub begun: Mutex<Option<Instant>>,
     pub stage: Mutex<Stage>,
+    /// When something about it changed last, in ticks.
+    touched: AtomicI64,
 }
 
 impl Waiting for Job {
@@ -39,8 +41,14 @@ impl Waiting for Job {
 }
 
 impl Job {
-    pub fn new(record: JobRecord) -> Arc<Job> {
+    /// A job as its record has it; `now` in ticks.
+    pub fn new(record: JobRecord, now: i64) -> Arc<Job> {
+        let instants = [Some(&record.transaction_time), record.ended.as_ref()];
+        let known = instants.into_iter().flatten().filter_map(|at| Instant::parse(at)).map(|at| at.ticks).max();
+        // What an active job did before a restart is not recorded: it changes now.
+        let touched = known.into_iter().chain(record.state.is_active().then_some(now)).max().unwrap_or(now);
         Arc::new(Job {
+            touched: AtomicI64::new(touched),
             id: record.id.clone(),
             client: record.client.clone(),
             record: Mutex::new(Arc::new(record)),
@@ -58,9 +66,39 @@ impl Job {
     pub fn record(&self) -> Arc<JobRecord> {
         self.record.lock().expect("no panic under it").clone()
     }
+
+    /// Something about it has changed.
+    pub fn touch(&self, now: &Instant) {
+        self.touched.fetch_max(now.ticks, Relaxed);
+    }
+
+    /// When something about it changed last: never before its T, and never earlier than was told (ONEUP-S16).
+    pub fn touched(&self) -> Instant {
+        Instant { ticks: self.touched.load(Relaxed), rest: Box::default() }
+    }
+
+    /// As if nothing had been done yet, for another try.
+    pub fn renew(&self) {
+        for counter in [&self.watch.write_done, &self.watch.files_done, &self.watch.scan_done, &self.percent] {
+            counter.store(0, Relaxed);
+        }
+        self.mended.store(false, Relaxed);
+        *self.begun.lock().expect("no panic under it") = None;
+        *self.stage.lock().expect("no panic under it") = Stage::Waiting;
+    }
 }
 
 impl Table {
+    /// A job that was announced has come, or will not.
+    pub fn come(&mut self, client: &str) {
+        if let Some(coming) = self.coming.get_mut(client) {
+            *coming -= 1;
+            if *coming == 0 {
+                self.coming.remove(client);
+            }
+        }
+    }
+
     /// Has the reaper come by at that time, or before.
     pub fn due_at(&mut self, at: Option<Instant>) {
         self.due = self.due.into_iter().chain(at.map(|at| at.ticks)).min();
@@ -71,8 +109,8 @@ impl Table {
 #[derive(Default)]
 pub struct Table {
     pub jobs: HashMap<String, Arc<Job>>,
-    /// File ids: whose, and which.
-    pub files: HashMap<String, (Arc<Job>, usize)>,
+    /// Mounts and the names of their files: whose, and which.
+    pub files: HashMap<(String, String), (Arc<Job>, usize)>,
     pub turns: Turns<Job>,
     /// A job is being prepared: others wait, for they would wait for the index's lock.
     pub preparing: bool,

@@ -91,6 +91,7 @@ impl World {
             group: None,
             view: engine.look().unwrap(),
             keep_seconds: Some(3600),
+            naming: Naming::Random,
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::engine::Inner;
-use super::record::{Failure, FileRecord, JobRecord, Kind};
+use super::record::{Failure, FileRecord, JobRecord, Kind, Naming, Planned};
 use super::state::State;
 use super::table::{Job, Table};
 use crate::error::{ExportError, IndexError};
@@ -153,10 +153,19 @@ fn prepare(inner: &Arc<Inner>, job: &Arc<Job>) {
     let failed = match begun {
         Ok(run) => {
             let pending = (0..run.tasks()).rev().map(|task| (task, 0)).collect();
+            // What stood in the record before a retry or a restart stands now.
+            let before = record.planned.map_or(0, |planned| planned.complete);
+            let planned = Planned { rows: run.plan().rows(), shards: run.plan().shards.len() as u64, complete: before };
             let noted = match record.state {
-                State::Queued => inner.change(job, |record| record.become_(State::Running)),
-                _ => Ok(true),
+                State::Running if record.planned == Some(planned) => Ok(true),
+                _ => inner.change(job, |record| {
+                    if record.state == State::Queued {
+                        record.become_(State::Running);
+                    }
+                    record.planned = Some(planned);
+                }),
             };
+            job.touch(&inner.now());
             let stage = Stage::Writing { run: Arc::new(run), pending, busy: 0, failed: None };
             *job.stage.lock().expect("no panic under it") = stage;
             noted.err().map(|error| Some(unwritable(inner, error)))
@@ -191,6 +200,7 @@ fn write(inner: &Arc<Inner>, job: &Arc<Job>, run: Arc<ExportRun>, task: usize, t
         let Stage::Writing { pending, busy, failed, .. } = &mut *stage else { return };
         *busy -= 1;
         let stopped = job.watch.cancel.load(Relaxed);
+        job.touch(&inner.now());
         match done {
             Ok(()) => {}
             Err(_) if stopped => pending.push((task, tried)),
@@ -243,6 +253,8 @@ fn mend(inner: &Arc<Inner>, job: &Arc<Job>, error: ExportError) {
         std::fs::remove_dir_all(inner.directory(&job.id).join(OUT)).ok();
         job.watch.write_done.store(0, Relaxed);
         job.watch.files_done.store(0, Relaxed);
+        // Nothing that was finished stands any more.
+        inner.change(job, |record| record.planned = None).ok();
     }
     // Nobody takes a turn of what is about to fail.
     *job.stage.lock().expect("no panic under it") = if recovered { Stage::Waiting } else { Stage::Ended };
@@ -281,18 +293,32 @@ fn complete(inner: &Inner, job: &Arc<Job>, exported: &Exported) -> std::io::Resu
         Some("error") => Kind::Error,
         _ => Kind::Output,
     };
-    let file = |receipt: &crate::write::record::Receipt| FileRecord {
-        id: inner.new_id(),
-        kind: kind(&receipt.file),
-        receipt: receipt.clone(),
-    };
-    let files: Vec<FileRecord> = exported.files.iter().map(file).collect();
-    // Whoever reads of a file in the record finds it; before, nobody knows its name.
-    let ids = files.iter().enumerate().map(|(at, file)| (file.id.clone(), (job.clone(), at)));
-    inner.table().files.extend(ids);
+    let record = job.record();
+    let mut files: Vec<FileRecord> = Vec::with_capacity(exported.files.len());
+    {
+        // Whoever reads of a file in the record finds it; before, nobody knows its name.
+        let mut table = inner.table();
+        for (at, receipt) in exported.files.iter().enumerate() {
+            let id = loop {
+                let id = match record.naming {
+                    Naming::Random => inner.new_id(),
+                    Naming::Typed => format!("{}_{}.ndjson", receipt.r#type, &inner.new_id()[..8]),
+                };
+                let name = (record.mount.clone(), id);
+                if let std::collections::hash_map::Entry::Vacant(free) = table.files.entry(name) {
+                    let (_, id) = free.key().clone();
+                    free.insert((job.clone(), at));
+                    break id;
+                }
+            };
+            files.push(FileRecord { id, kind: kind(&receipt.file), receipt: receipt.clone() });
+        }
+    }
     let changed = inner.change(job, |record| {
         record.become_(State::Complete);
+        record.view = None;
         record.files = files;
+        record.planned = record.planned.map(|planned| Planned { complete: planned.shards, ..planned });
         record.extension = exported.manifest.extension.clone();
         end(record, inner.now());
     });
@@ -301,6 +327,7 @@ fn complete(inner: &Inner, job: &Arc<Job>, exported: &Exported) -> std::io::Resu
         Ok(true) => {
             table.due_at(job.record().expiry());
             table.turns.remove(job);
+            job.touch(&inner.now());
             tracing::info!(job = job.id, files = exported.files.len(), "a job is complete");
         }
         _ => table.files.retain(|_, (owner, _)| !Arc::ptr_eq(owner, job)),
@@ -310,7 +337,6 @@ fn complete(inner: &Inner, job: &Arc<Job>, exported: &Exported) -> std::io::Resu
 
 /// What all ends of a job have in common.
 fn end(record: &mut JobRecord, now: Instant) {
-    record.view = None;
     record.expires = record.keep_seconds.map(|seconds| later(&now, seconds).to_string());
     record.ended = Some(now.to_string());
 }
@@ -326,9 +352,15 @@ fn fail(inner: &Inner, job: &Arc<Job>, error: Option<ExportError>) {
     let reason = error.as_ref().map_or("the service failed; its operator finds the cause in the log", public_reason);
     tracing::error!(job = job.id, detail, "a job failed");
     let failure = Failure { reason: reason.to_string(), detail };
+    let left = planned(job, &job.record());
+    // Whoever reads that it has failed may have it tried again at once: by then nothing is left of this try.
+    *job.stage.lock().expect("no panic under it") = Stage::Ended;
+    inner.table().turns.remove(job);
+    job.touch(&inner.now());
     let changed = inner.change(job, |record| {
         record.become_(State::Failed);
         record.failure = Some(failure);
+        record.planned = left;
         end(record, inner.now());
     });
     if let Err(error) = changed {
@@ -341,10 +373,7 @@ fn fail(inner: &Inner, job: &Arc<Job>, error: Option<ExportError>) {
             Some(Failure { reason: public_reason(&ExportError::Cancelled).to_string(), detail: error.to_string() });
         *held = Arc::new(record);
     }
-    *job.stage.lock().expect("no panic under it") = Stage::Ended;
-    let mut table = inner.table();
-    table.due_at(job.record().expiry());
-    table.turns.remove(job);
+    inner.table().due_at(job.record().expiry());
 }
 
 /// What a client may know of an error: no path of the host, nothing of the data.
@@ -387,9 +416,17 @@ fn leave(inner: &Inner, job: &Arc<Job>) {
 pub fn forget(table: &mut Table, job: &Arc<Job>) {
     table.turns.remove(job);
     table.jobs.remove(&job.id);
-    for file in &job.record().files {
-        table.files.remove(&file.id);
+    let record = job.record();
+    for file in &record.files {
+        table.files.remove(&(record.mount.clone(), file.id.clone()));
     }
+}
+
+/// How much a job has to do and has done, if it is planned; never more done than there is, nor less than was recorded.
+pub fn planned(job: &Job, record: &JobRecord) -> Option<Planned> {
+    let planned = record.planned?;
+    let done = job.watch.files_done.load(Relaxed);
+    Some(Planned { complete: planned.complete.max(done).min(planned.shards), ..planned })
 }
 
 /// How much of a job is done, in hundredths, never less than was told before and never all.

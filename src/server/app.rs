@@ -1,59 +1,92 @@
 //! What every handler shares, and the routes: each mount's table, bound to what answers it.
 //!
+//! Before the routes stand two things: `gate` names each request and lets a mount refuse methods, whatever the path.
 //! Handlers that touch the disk run on threads that may block. A path is looked at as it was received, but for `%24`,
 //! which is `$` (CORE-07); ids are looked up, never joined into a path.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Instant as Moment, SystemTime};
+use std::time::{Duration, Instant as Moment, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
-use axum::middleware::{self, Next};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
+use axum::middleware;
 use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, MethodRouter, get, on};
 use serde_json::json;
+use tokio::sync::Semaphore;
 
-use super::auth::{Authenticator, Principal};
-use super::config::Config;
-use super::export::{kick_off, unknown_group};
-use super::files::{StoredFile, send};
+use super::auth::{Authenticator, Door, Principal};
+use super::config::{Authorization, Config};
+use super::dialect::Taken;
+use super::export::{PREFERENCE_APPLIED, Started, kick_off, refused, unknown_group};
+use super::files::{StoredFile, send, wrapped};
+use super::gate::{self, AsGet, Places};
 use super::groups::GroupDesk;
 use super::http::dates::system_time;
 use super::http::format::media_type;
+use super::http::query::Query;
 use super::kickoff::Level;
 use super::mount::Mount;
 use super::outcome::{IssueType, Refusal, informational, resource};
 use super::polls::Polls;
-use super::routes::{Operation, Route};
+use super::routes::Operation;
 use super::status;
-use crate::job::groups::{DocumentLimits, GroupBook};
-use crate::job::{Engine, Found};
+use crate::fhir::ResourceType;
+use crate::job::groups::GroupBook;
+use crate::job::{Engine, Found, Retried};
 use crate::write::digest::Digest;
 
-/// Name of the header that names a request in the log.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// How often is looked whether a job that is waited for has ended.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A store, and all that the service keeps for it. Nothing of one tenant is ever seen by another (ONEUP-M01).
+pub struct Tenant {
+    /// Its name.
+    pub name: String,
+    /// The job engine.
+    pub engine: Engine,
+    /// The Groups that clients made.
+    pub groups: GroupBook,
+    /// Whether the index has been brought up to date once.
+    pub ready: AtomicBool,
+}
 
 /// What every handler shares.
 pub struct App {
     /// The configuration in force.
     pub config: Config,
-    /// The job engine.
-    pub engine: Engine,
-    /// The Groups that clients made.
-    pub groups: GroupBook,
+    /// The tenants.
+    pub tenants: Vec<Tenant>,
     /// Who asks.
-    pub authenticator: Box<dyn Authenticator>,
+    pub authenticator: Arc<dyn Authenticator>,
+    /// Turns at slow hashes: a flood of wrong credentials takes no more memory and processors than so many need.
+    pub slow_checks: Semaphore,
     /// The mounts.
     pub mounts: Vec<Mount>,
     /// How often is asked.
     pub polls: Polls,
-    /// Whether the index has been brought up to date once.
-    pub ready: AtomicBool,
+}
+
+impl App {
+    /// The tenant of a mount.
+    pub fn tenant(&self, mount: &Mount) -> &Tenant {
+        &self.tenants[mount.tenant]
+    }
+
+    /// What a mount takes.
+    fn door<'a>(&'a self, mount: &'a Mount) -> Door<'a> {
+        let takes = |method| mount.settings.authorization.contains(&method);
+        Door {
+            tenant: &self.tenant(mount).name,
+            bearer: takes(Authorization::Bearer),
+            client_headers: takes(Authorization::ClientHeaders),
+        }
+    }
 }
 
 /// One request, as a handler sees it.
@@ -66,6 +99,12 @@ struct Asked {
     id: Option<String>,
     version: Option<String>,
     body: Option<axum::body::Bytes>,
+}
+
+impl Asked {
+    fn id(&self) -> &str {
+        self.id.as_deref().unwrap_or_default()
+    }
 }
 
 /// The names in a path.
@@ -98,13 +137,16 @@ pub fn router(app: Arc<App>) -> Router {
             router = router.route(&format!("{}{path}", mount.base), methods);
         }
     }
+    let places = Arc::new(Places::of(&app.config));
     let router = router
         .fallback(|| async { Refusal::not_found("this URL") })
         .method_not_allowed_fallback(|method: Method| async move { not_allowed(&method) })
         .with_state(app);
     // Routes are found by the path with `$` written plainly; what was received is remembered.
-    let plain = tower::ServiceBuilder::new().map_request(plain_path).service(router);
-    Router::new().fallback_service(plain).layer(middleware::from_fn(log))
+    let gated =
+        Router::new().fallback_service(router).layer(middleware::from_fn_with_state(places.clone(), gate::pass));
+    let plain = tower::ServiceBuilder::new().map_request(plain_path).service(gated);
+    Router::new().fallback_service(plain).layer(middleware::from_fn_with_state(places, gate::log))
 }
 
 /// 405; what is possible stands in `Allow` (CORE-06).
@@ -134,24 +176,6 @@ fn plain_path(mut request: Request) -> Request {
     request
 }
 
-/// Names each request, and writes a line of log for each answer: no query, no ids, nothing of the data.
-async fn log(mut request: Request, next: Next) -> Response<Body> {
-    let given = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok());
-    let plain = |id: &&str| {
-        (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
-    };
-    let id = given.filter(plain).map_or_else(super::new_id, str::to_string);
-    let value = HeaderValue::from_str(&id).expect("letters and digits");
-    request.headers_mut().insert(REQUEST_ID, value.clone());
-    let (method, begun) = (request.method().clone(), Moment::now());
-    let mut response = next.run(request).await;
-    response.headers_mut().insert(REQUEST_ID, value);
-    let route = response.extensions().get::<Operation>().map_or("none".to_string(), |found| format!("{found:?}"));
-    let (status, milliseconds) = (response.status().as_u16(), begun.elapsed().as_secs_f64() * 1000.0);
-    tracing::info!(target: "outpour::access", request = id, %method, route, status, milliseconds, "answered");
-    response
-}
-
 fn health(document: serde_json::Value) -> Response<Body> {
     let mut response = resource(StatusCode::OK, &document);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -159,8 +183,9 @@ fn health(document: serde_json::Value) -> Response<Body> {
 }
 
 async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
-    match app.ready.load(Relaxed) {
-        true => health(json!({ "status": "ready", "activeJobs": app.engine.active() })),
+    let active: usize = app.tenants.iter().map(|tenant| tenant.engine.active()).sum();
+    match app.tenants.iter().all(|tenant| tenant.ready.load(Relaxed)) {
+        true => health(json!({ "status": "ready", "activeJobs": active })),
         false => {
             let text = "the store is being indexed for the first time since the start";
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, IssueType::Transient, text).retry_after(1).into_response()
@@ -193,39 +218,93 @@ async fn answer(
 ) -> Result<Response<Body>, Refusal> {
     let (id, version) = (names.remove("id"), names.remove("version"));
     let (parts, body) = request.into_parts();
-    let exports = matches!(operation, Operation::SystemExport | Operation::PatientExport | Operation::GroupExport);
-    if exports && parts.method == Method::HEAD {
-        // HEAD comes along with GET; to look must not start a job.
+    // HEAD comes along with GET, and EXPORT where it is known; to look must not start a job.
+    let as_get = parts.extensions.get::<AsGet>().is_some();
+    if operation.is_export() && parts.method == Method::HEAD || as_get && !operation.is_export() {
         return Err(not_allowed(&parts.method).header(header::ALLOW, HeaderValue::from_static("GET")));
     }
     // What describes the service is for everybody (CAP-01).
     if matches!(operation, Operation::Metadata | Operation::OperationDefinition) {
-        return describe(&app.mounts[at], operation, id.as_deref(), &parts.headers, parts.uri.query());
+        return describe(&app, &app.mounts[at], operation, id.as_deref(), &parts.headers, parts.uri.query());
     }
     let illegal =
         |name: &Option<String>| name.as_ref().is_some_and(|name| crate::fhir::Id::parse(name.as_bytes()).is_none());
-    if illegal(&id) || illegal(&version) {
+    // Files are looked up by their whole name, which is no id on every mount.
+    if illegal(&id) && operation != Operation::File || illegal(&version) {
         return Err(Refusal::not_found("this URL"));
     }
-    let principal = app.authenticator.authenticate(&parts.headers)?;
+    let principal = authenticate(&app, at, &parts.headers).await?;
     let body = match operation {
         Operation::GroupCreate | Operation::GroupUpdate => Some(read_body(body, app.config.limits.body_bytes).await?),
         _ => None,
     };
     let uri = parts.extensions.get::<Received>().map_or(parts.uri, |received| received.0.clone());
-    let asked = Asked { method: parts.method, headers: parts.headers, uri, principal, id, version, body };
-    if operation == Operation::File {
-        return file(&app, &app.mounts[at], asked).await;
+    let mut asked = Asked { method: parts.method, headers: parts.headers, uri, principal, id, version, body };
+    match operation {
+        Operation::File | Operation::Binary => return file(&app, &app.mounts[at], operation, asked).await,
+        Operation::JobStatus | Operation::JobDelete | Operation::JobRetry => {
+            let id = job_id(&app.mounts[at], &asked)?;
+            if operation == Operation::JobStatus {
+                // All of it is in memory: a poll is answered however many threads wait for the disk or the index.
+                return poll(&app, &app.mounts[at], &asked.principal, &id);
+            }
+            asked.id = Some(id);
+        }
+        _ => {}
     }
-    if operation == Operation::JobStatus {
-        // All of it is in memory: a poll is answered however many threads wait for the disk or the index.
-        return poll(&app, &app.mounts[at], &asked.principal, asked.id.as_deref().unwrap_or_default());
+    let asked = Arc::new(asked);
+    if operation.is_export() {
+        let (on, asking) = (app.clone(), asked.clone());
+        let started = blocking(move || start(&on, at, operation, &asking)).await?;
+        return Ok(wait(&app, &app.mounts[at], &asked.principal, started).await);
     }
-    let done = tokio::task::spawn_blocking(move || blocking(&app, at, operation, asked));
-    done.await.unwrap_or_else(|_| {
+    blocking(move || act(&app, at, operation, &asked)).await
+}
+
+/// Does what blocks on a thread that may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
         let text = "the service failed at this request: try again, and tell its operator";
         Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, IssueType::Exception, text))
     })
+}
+
+/// Who sends a request. Slow hashes are computed on threads that may block, a few at a time.
+async fn authenticate(app: &Arc<App>, at: usize, headers: &HeaderMap) -> Result<Principal, Refusal> {
+    if app.authenticator.is_quick(headers) {
+        return app.authenticator.authenticate(&app.door(&app.mounts[at]), headers);
+    }
+    let turn = app.slow_checks.acquire().await;
+    let (on, headers) = (app.clone(), headers.clone());
+    let checked = blocking(move || on.authenticator.authenticate(&on.door(&on.mounts[at]), &headers)).await;
+    drop(turn);
+    checked
+}
+
+/// The job that a request is about: named in the path, or by `_id` where the path has no place for it (C-09).
+fn job_id(mount: &Mount, asked: &Asked) -> Result<String, Refusal> {
+    let unknown = || Refusal::not_found("this job");
+    let name = match &asked.id {
+        Some(name) => name.clone(),
+        None => {
+            let (pairs, _) = Query::parse(asked.uri.query());
+            let mut named = pairs.into_iter().filter(|(name, _)| name == "_id").map(|(_, value)| value);
+            match (named.next(), named.next()) {
+                (Some(name), None) => name,
+                (None, _) => {
+                    let text =
+                        "_id: the job is not named; ask with ?_id=, as the Content-Location of the kick-off has it";
+                    return Err(Refusal::new(StatusCode::BAD_REQUEST, IssueType::Required, text).at("http._id"));
+                }
+                _ => {
+                    let text = "_id: it is given more than once; name one job";
+                    return Err(Refusal::new(StatusCode::BAD_REQUEST, IssueType::Invalid, text).at("http._id"));
+                }
+            }
+        }
+    };
+    crate::fhir::Id::parse(name.as_bytes()).ok_or_else(unknown)?;
+    (mount.dialect.job_named)(&name).ok_or_else(unknown)
 }
 
 async fn read_body(body: Body, most: usize) -> Result<axum::body::Bytes, Refusal> {
@@ -245,6 +324,7 @@ async fn read_body(body: Body, most: usize) -> Result<axum::body::Bytes, Refusal
 
 /// What a mount is, for everybody.
 fn describe(
+    app: &App,
     mount: &Mount,
     operation: Operation,
     id: Option<&str>,
@@ -252,7 +332,7 @@ fn describe(
     query: Option<&str>,
 ) -> Result<Response<Body>, Refusal> {
     let media_type = media_type(headers, query)?;
-    let (declaration, version) = (mount.declaration(), env!("CARGO_PKG_VERSION"));
+    let (declaration, version) = (mount.declaration(app.authenticator.describe()), env!("CARGO_PKG_VERSION"));
     let found = match operation {
         Operation::Metadata => Some(declaration.statement(&mount.since, version)),
         _ => id.and_then(|name| declaration.operation_definition(name, version)),
@@ -264,36 +344,106 @@ fn describe(
     Ok(response)
 }
 
-fn blocking(app: &App, at: usize, operation: Operation, asked: Asked) -> Result<Response<Body>, Refusal> {
-    let mount = &app.mounts[at];
-    let Asked { headers, uri, principal, .. } = &asked;
-    let id = asked.id.clone().unwrap_or_default();
-    let level = match operation {
-        Operation::SystemExport => Some(Level::System),
-        Operation::PatientExport => Some(Level::Patient),
-        Operation::GroupExport => Some(Level::Group(id.clone())),
-        _ => None,
-    };
-    if let Some(level) = level {
-        // Verbatim, `%24` and all (MANIFEST-02): a mount's URL is the public URL and its base.
-        let root = mount.url.strip_suffix(&mount.base).unwrap_or(&mount.url);
-        let url = format!("{root}{}", uri.path_and_query().map_or("/", |path| path.as_str()));
-        return kick_off(app, mount, principal, &level, uri.query(), headers, url);
-    }
+/// The absolute URL of a request, verbatim, `%24` and all (MANIFEST-02).
+fn url_of(mount: &Mount, uri: &Uri) -> String {
+    // A mount's URL is the public URL and its base.
+    let root = mount.url.strip_suffix(&mount.base).unwrap_or(&mount.url);
+    format!("{root}{}", uri.path_and_query().map_or("/", |path| path.as_str()))
+}
+
+/// Starts a job.
+fn start(app: &App, at: usize, operation: Operation, asked: &Asked) -> Result<Started, Refusal> {
+    let (mount, principal, query) = (&app.mounts[at], &asked.principal, asked.uri.query());
+    let url = url_of(mount, &asked.uri);
+    let begin = |level: &Level, query| kick_off(app, mount, principal, level, query, &asked.headers, url.clone());
     match operation {
-        Operation::JobDelete => match app.engine.delete(&id, mount.name, &principal.client) {
-            Ok(true) => {
-                tracing::info!(job = id, client = principal.client, "a job was deleted");
-                Ok(informational(StatusCode::ACCEPTED, "the export is deleted, and its files go"))
-            }
-            Ok(false) => Err(Refusal::not_found("this job")),
-            Err(error) => {
-                tracing::error!(job = id, %error, "the record of a job cannot be removed");
-                let text = "the export cannot be deleted for the moment; ask again";
-                Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, IssueType::NoStore, text).retry_after(5))
-            }
+        Operation::SystemExport => match &principal.patient {
+            Some(patient) if mount.dialect.user_exports => begin(&Level::User(patient.clone()), query),
+            _ => begin(&Level::System, query),
         },
-        _ => group(app, mount, operation, &asked),
+        Operation::PatientExport => begin(&Level::Patient, query),
+        Operation::TypeExport => {
+            let of = ResourceType::all().find(|of| of.name().eq_ignore_ascii_case(asked.id()));
+            let of = of.ok_or_else(|| Refusal::not_found("this URL"))?;
+            // As if `_type` had been given (ONEUP-M06); one that is given as well adds to it.
+            let rest = query.filter(|query| !query.is_empty()).map_or(String::new(), |query| format!("&{query}"));
+            begin(&Level::Patient, Some(&format!("_type={}{rest}", of.name())))
+        }
+        _ => begin(&Level::Group(asked.id().to_string()), query),
+    }
+}
+
+/// The answer to a kick-off. Where the mount waits for the end of its jobs, and the client does not ask otherwise, what has
+/// become of the job by then (ONEUP-M10).
+async fn wait(app: &App, mount: &Mount, principal: &Principal, started: Started) -> Response<Body> {
+    let requires_access_token = app.authenticator.requires_access_token();
+    let (engine, job) = (&app.tenant(mount).engine, &started.job.id);
+    let until = Moment::now() + Duration::from_millis(mount.settings.sync_wait_milliseconds);
+    while !started.respond_async && Moment::now() < until {
+        let found = engine.find(job, mount.name(), &principal.client);
+        match &found {
+            Found::Job(view) if view.record.state.is_active() => {}
+            _ => return status::answer(&found, mount, requires_access_token),
+        }
+        tokio::time::sleep(LOOK.min(until.saturating_duration_since(Moment::now()))).await;
+    }
+    let (request, notes) = (started.request.as_str(), started.notes);
+    let transaction_time = &started.job.transaction_time;
+    let taken = Taken { mount, job, transaction_time, request, notes, requires_access_token };
+    let mut response = (mount.dialect.taken)(&taken);
+    response.headers_mut().extend(started.applied.map(|applied| (PREFERENCE_APPLIED, applied)));
+    response
+}
+
+fn act(app: &App, at: usize, operation: Operation, asked: &Asked) -> Result<Response<Body>, Refusal> {
+    let mount = &app.mounts[at];
+    match operation {
+        Operation::JobDelete => delete(app, mount, &asked.principal, asked.id()),
+        Operation::JobRetry => retry(app, mount, &asked.principal, asked.id()),
+        _ => group(app, mount, operation, asked),
+    }
+}
+
+fn delete(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Response<Body>, Refusal> {
+    match app.tenant(mount).engine.delete(id, mount.name(), &principal.client) {
+        Ok(true) => {
+            tracing::info!(job = id, client = principal.client, "a job was deleted");
+            Ok(informational(StatusCode::ACCEPTED, "the export is deleted, and its files go"))
+        }
+        Ok(false) => Err(Refusal::not_found("this job")),
+        Err(error) => {
+            tracing::error!(job = id, %error, "the record of a job cannot be removed");
+            let text = "the export cannot be deleted for the moment; ask again";
+            Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, IssueType::NoStore, text).retry_after(5))
+        }
+    }
+}
+
+/// Tries a failed job again (ONEUP-M05).
+fn retry(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Response<Body>, Refusal> {
+    let engine = &app.tenant(mount).engine;
+    match engine.retry(id, mount.name(), &principal.client).map_err(refused)? {
+        Retried::Accepted => {
+            tracing::info!(job = id, client = principal.client, "a job is tried again");
+            let found = engine.find(id, mount.name(), &principal.client);
+            let Found::Job(view) = &found else { return Err(Refusal::not_found("this job")) };
+            let at =
+                crate::fhir::Instant::parse(&view.record.transaction_time).expect("a record holds what was written");
+            Ok((mount.dialect.taken)(&Taken {
+                mount,
+                job: id,
+                transaction_time: &at,
+                request: &view.record.url,
+                notes: 0,
+                requires_access_token: app.authenticator.requires_access_token(),
+            }))
+        }
+        Retried::NotFailed(state) => {
+            let state = if state.is_active() { "under way" } else { "complete" };
+            let text = format!("this job is {state}; only one that has failed can be tried again (ONEUP-M05)");
+            Err(Refusal::new(StatusCode::CONFLICT, IssueType::Conflict, text))
+        }
+        Retried::Unknown => Err(Refusal::not_found("this job")),
     }
 }
 
@@ -303,20 +453,13 @@ fn poll(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Res
         let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, IssueType::Throttled, text);
         return Err(refusal.retry_after(wait.as_secs_f64().ceil() as u64));
     }
-    let found = app.engine.find(id, mount.name, &principal.client);
-    if let Found::Job(view) = &found
-        && mount.first_poll_in_progress
-        && status::as_if_under_way(view)
-        && !view.asked_before
-    {
-        return Ok(status::in_progress(99, None));
-    }
-    Ok(status::answer(found, &mount.files_url(), app.authenticator.requires_access_token()))
+    let found = app.tenant(mount).engine.find(id, mount.name(), &principal.client);
+    Ok(status::answer(&found, mount, app.authenticator.requires_access_token()))
 }
 
 /// Groups (GROUP-01).
 fn group(app: &App, mount: &Mount, operation: Operation, asked: &Asked) -> Result<Response<Body>, Refusal> {
-    let (headers, id) = (&asked.headers, asked.id.as_deref().unwrap_or_default());
+    let (headers, id) = (&asked.headers, asked.id());
     let body = asked.body.as_deref().unwrap_or_default();
     let writes = matches!(operation, Operation::GroupCreate | Operation::GroupUpdate | Operation::GroupDelete);
     if writes && !asked.principal.writes_groups {
@@ -326,14 +469,15 @@ fn group(app: &App, mount: &Mount, operation: Operation, asked: &Asked) -> Resul
     if !id.is_empty() && !asked.principal.sees_group(id) {
         return Err(unknown_group());
     }
-    let snapshot = app.engine.snapshot_now();
+    let tenant = app.tenant(mount);
+    let snapshot = tenant.engine.snapshot_now();
     let desk = GroupDesk {
-        book: &app.groups,
+        book: &tenant.groups,
         snapshot: snapshot.as_ref(),
         base: &mount.url,
         bases: mount.fhir_bases(),
-        limits: DocumentLimits { bytes_max: None, members_max: Some(app.config.groups.max_members as u64) },
-        now: app.engine.now(),
+        limits: mount.group_limits(),
+        now: tenant.engine.now(),
     };
     Ok(match operation {
         Operation::GroupSearch => desk.search(asked.uri.query(), headers),
@@ -346,15 +490,15 @@ fn group(app: &App, mount: &Mount, operation: Operation, asked: &Asked) -> Resul
 }
 
 /// Sends a file of a finished job (FILE).
-async fn file(app: &App, mount: &Mount, asked: Asked) -> Result<Response<Body>, Refusal> {
+async fn file(app: &App, mount: &Mount, operation: Operation, asked: Asked) -> Result<Response<Body>, Refusal> {
     let id = asked.id.unwrap_or_default();
     let unknown = || Refusal::not_found("this file");
-    let found = match app.engine.file(&id, mount.name) {
+    let found = match app.tenant(mount).engine.file(&id, mount.name()) {
         Ok(found) => found.ok_or_else(unknown)?,
         Err(()) => return Err(status::expired("this file was kept until its time and is gone; ask for a new export")),
     };
     let (record, receipt) = (&found.record, &found.record.files[found.at].receipt);
-    if app.authenticator.requires_access_token() && record.client != asked.principal.client {
+    if record.client != asked.principal.client {
         return Err(unknown());
     }
     if let Some(types) = &asked.principal.types
@@ -371,15 +515,11 @@ async fn file(app: &App, mount: &Mount, asked: Asked) -> Result<Response<Body>, 
         coding: record.request.coding,
         bytes: receipt.bytes,
         file_bytes: receipt.file_bytes,
-        etag_seed: receipt.digest.as_ref().map_or(id, |digest: &Digest| digest.value.clone()),
+        etag_seed: receipt.digest.as_ref().map_or(id.clone(), |digest: &Digest| digest.value.clone()),
         finished,
     };
-    Ok(send(&asked.method, &asked.headers, stored).await)
-}
-
-impl Mount {
-    /// The routes that are switched on.
-    pub fn routes(&self) -> impl Iterator<Item = &'static Route> {
-        super::routes::IG_ROUTES.iter().filter(|route| self.enabled.has(route.operation))
-    }
+    Ok(match operation {
+        Operation::Binary => wrapped(&asked.method, &asked.headers, stored, &id).await,
+        _ => send(&asked.method, &asked.headers, stored).await,
+    })
 }

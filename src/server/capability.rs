@@ -7,6 +7,8 @@
 
 pub mod documentation;
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::parameters::{Parameter, find};
@@ -99,6 +101,10 @@ pub struct Declaration<'a> {
     pub parameters: &'a [Parameter],
     /// What is switched on.
     pub enabled: Enabled,
+    /// Who may ask, for people.
+    pub security: &'a str,
+    /// Profiles that it names for a type (NETSMART-G08).
+    pub profiles: &'a BTreeMap<String, Vec<String>>,
     /// How it exports.
     pub policies: Policies,
 }
@@ -111,8 +117,7 @@ impl Declaration<'_> {
             "extension": [documentation.extension()],
             "mode": "server",
             "documentation": documentation.markdown(),
-            "security": { "description": "This server runs without authorization, on the loopback interface only: \
-                whoever can reach it may read all that it exports. An Authorization header is ignored." },
+            "security": { "description": self.security },
         });
         let types = ResourceType::all().map(|known| self.resource(known.name()));
         add_list(&mut rest, "resource", types.flatten().collect());
@@ -212,10 +217,17 @@ impl Declaration<'_> {
     }
 
     /// An export under the name of release 3 and the one of release 2, where they differ (CAP-03, CAP-04).
-    fn operations(&self, export: &Export) -> Vec<Value> {
+    fn operations(&self, export: &'static Export) -> Vec<Value> {
         let mut names = vec!["export", export.id];
         names.dedup();
-        let documentation = format!("{} Parameters: {}", export.description, self.definition_url(export));
+        let parameter = |of: &Parameter| format!("`{}` ({}): {}", of.name, of.fhir_type, of.documentation);
+        let parameters: Vec<String> = self.parameters_of(export).map(parameter).collect();
+        let documentation = format!(
+            "{} Parameters are defined in {}.\n\n{}",
+            export.description,
+            self.definition_url(export),
+            parameters.join("\n\n")
+        );
         let definition = format!("{DEFINITIONS}{}", export.id);
         let operation = |name| json!({ "name": name, "definition": definition, "documentation": documentation });
         names.into_iter().map(operation).collect()
@@ -240,6 +252,8 @@ impl Declaration<'_> {
         if !exported {
             add_list(&mut resource, "extension", vec![not_in_bulk()]);
         }
+        let profiles = self.profiles.get(name).into_iter().flatten().map(|profile| json!(profile));
+        add_list(&mut resource, "supportedProfile", profiles.collect());
         let can = |code: &str| codes.contains(&code);
         let (updated, searched) = (can("update"), can("search-type"));
         add_list(&mut resource, "interaction", codes.iter().map(|code| json!({ "code": code })).collect());

@@ -3,15 +3,21 @@
 //!
 //! Units stand in the names. What contradicts itself or the machine is told before anything is opened, all at once.
 
+mod mounts;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::export::FaultsAllowed;
-use crate::select::{Late, Members, MissingLastUpdated};
 use crate::write::digest::DigestAlgorithm;
 use crate::write::encode::Coding;
+
+pub use mounts::{AcceptedBody, Authorization, CUSTOMER, HeaderPolicy, MountConfig};
+
+/// Name of the tenant whose store and data stand outside `[[tenants]]`.
+pub const DEFAULT_TENANT: &str = "default";
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,20 +27,30 @@ pub struct Config {
     pub listen: SocketAddr,
     /// What every advertised URL begins with, without a slash at its end; empty for `http://` and the address (CORE-05).
     pub public_url: String,
-    /// The store.
+    /// The store of the tenant named `default`; without a path there is no such tenant.
     pub store: StoreConfig,
-    /// Where the service keeps what is its own.
+    /// Where the service keeps what is its own, for that tenant.
     pub data: DataConfig,
+    /// More tenants: nothing of one is ever seen by another.
+    pub tenants: Vec<TenantConfig>,
     /// Jobs.
     pub jobs: JobsConfig,
     /// Files of an export.
     pub files: FilesConfig,
     /// Bounds of what clients may ask.
     pub limits: LimitsConfig,
-    /// Groups that clients make.
-    pub groups: GroupsConfig,
-    /// The door of the Bulk Data IG.
-    pub ig: IgConfig,
+    /// The mount that speaks the Bulk Data Access IG.
+    #[serde(deserialize_with = "mounts::read_ig")]
+    pub ig: MountConfig,
+    /// Netsmart's.
+    #[serde(deserialize_with = "mounts::read_netsmart")]
+    pub netsmart: MountConfig,
+    /// 1upHealth's single-tenant environment.
+    #[serde(deserialize_with = "mounts::read_oneup_ste")]
+    pub oneup_ste: MountConfig,
+    /// 1upHealth's multi-tenant environment.
+    #[serde(deserialize_with = "mounts::read_oneup_mte")]
+    pub oneup_mte: MountConfig,
     /// The log, on standard error.
     pub log: LogConfig,
 }
@@ -52,7 +68,7 @@ pub struct StoreConfig {
 }
 
 /// `[data]`
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
     /// Directory of jobs, files and Groups.
@@ -61,6 +77,18 @@ pub struct DataConfig {
     pub jobs: PathBuf,
     /// Whether records and files are on the disk before anybody is told of them.
     pub sync: bool,
+}
+
+/// One of `[[tenants]]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TenantConfig {
+    /// What `{customer}` stands for in URLs: letters, digits, `-`, `.`, `_`.
+    pub name: String,
+    /// Its store.
+    pub store: StoreConfig,
+    /// Where the service keeps what belongs to it.
+    pub data: DataConfig,
 }
 
 /// `[jobs]`
@@ -75,8 +103,6 @@ pub struct JobsConfig {
     pub active: usize,
     /// Times that a shard is tried before its job fails.
     pub attempts: u32,
-    /// How long files are kept, in seconds; 0 for ever.
-    pub keep_seconds: u64,
     /// How long an expired job is answered 410 before it is 404, in seconds.
     pub remembered_seconds: u64,
     /// Share of the disk, in hundredths, from which on a kick-off is answered 507.
@@ -129,49 +155,6 @@ pub struct LimitsConfig {
     pub drain_seconds: u64,
 }
 
-/// `[groups]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GroupsConfig {
-    /// Whether clients may make, change and delete Groups.
-    pub writable: bool,
-    /// Most members of a Group that a client sends.
-    pub max_members: usize,
-}
-
-/// `[ig]`: the mount that speaks the Bulk Data Access IG.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct IgConfig {
-    /// Path of its base, with a slash in front.
-    pub base: String,
-    /// `strict` refuses a kick-off without `Accept` or `Prefer` headers, `assume` takes them as given (HDR-01, HDR-03).
-    pub header_policy: HeaderPolicy,
-    /// `active` reads Group members as R4 does, `listed` takes all (GROUP-04).
-    pub members: Members,
-    /// Rows that reached the store late: `include` or `report`.
-    pub late: Late,
-    /// Rows without `meta.lastUpdated` under `_since` and `_until`: `include` or `exclude`.
-    pub missing_last_updated: MissingLastUpdated,
-    /// How far in the future `_since` and `_until` may lie, in seconds, because clocks differ (SINCE-03).
-    pub clock_skew_seconds: u64,
-    /// Whether `$export` of the whole system is on.
-    pub system_level: bool,
-    /// Whether `Patient/$export` is on.
-    pub patient_level: bool,
-    /// Whether the first poll of a job is always answered 202, as a public test suite expects (CLIENT-12).
-    pub first_poll_in_progress: bool,
-}
-
-/// See [`IgConfig::header_policy`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub enum HeaderPolicy {
-    Strict,
-    Assume,
-}
-
 /// `[log]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -197,20 +180,23 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             public_url: String::new(),
             store: StoreConfig::default(),
-            data: DataConfig { sync: true, ..DataConfig::default() },
+            data: DataConfig::default(),
             jobs: JobsConfig::default(),
             files: FilesConfig::default(),
             limits: LimitsConfig::default(),
-            groups: GroupsConfig { writable: true, max_members: 1_000_000 },
-            ig: IgConfig::default(),
+            tenants: Vec::new(),
+            ig: MountConfig::ig(),
+            netsmart: MountConfig::netsmart(),
+            oneup_ste: MountConfig::oneup_ste(),
+            oneup_mte: MountConfig::oneup_mte(),
             log: LogConfig { level: "info".to_string(), format: LogFormat::Text },
         }
     }
 }
 
-impl Default for GroupsConfig {
-    fn default() -> GroupsConfig {
-        Config::default().groups
+impl Default for DataConfig {
+    fn default() -> DataConfig {
+        DataConfig { path: PathBuf::new(), jobs: PathBuf::new(), sync: true }
     }
 }
 
@@ -228,7 +214,6 @@ impl Default for JobsConfig {
             active_per_client: limits.active_per_client,
             active: limits.active,
             attempts: limits.attempts,
-            keep_seconds: 7 * 24 * 3600,
             remembered_seconds: limits.remembered_seconds,
             disk_high_water: limits.disk_high_water,
             faults_allowed: String::new(),
@@ -267,22 +252,6 @@ impl Default for LimitsConfig {
     }
 }
 
-impl Default for IgConfig {
-    fn default() -> IgConfig {
-        IgConfig {
-            base: "/fhir".to_string(),
-            header_policy: HeaderPolicy::Strict,
-            members: Members::Active,
-            late: Late::Include,
-            missing_last_updated: MissingLastUpdated::Include,
-            clock_skew_seconds: 60,
-            system_level: true,
-            patient_level: true,
-            first_poll_in_progress: true,
-        }
-    }
-}
-
 impl Config {
     /// Reads a configuration.
     ///
@@ -305,12 +274,18 @@ impl Config {
         }
     }
 
-    /// Where the records of jobs lie.
-    pub fn records(&self) -> PathBuf {
-        match self.data.jobs.as_os_str().is_empty() {
-            true => self.data.path.join("jobs"),
-            false => self.data.jobs.clone(),
-        }
+    /// All tenants, `default` first if there is one.
+    pub fn all_tenants(&self) -> Vec<TenantConfig> {
+        let name = DEFAULT_TENANT.to_string();
+        let default = TenantConfig { name, store: self.store.clone(), data: self.data.clone() };
+        // Without any tenant it is the one that is missing something.
+        let stands = !self.store.path.as_os_str().is_empty() || self.tenants.is_empty();
+        stands.then_some(default).into_iter().chain(self.tenants.iter().cloned()).collect()
+    }
+
+    /// The mounts' configurations, with the names of their tables.
+    pub fn mounts(&self) -> [(&'static str, &MountConfig); 4] {
+        [("ig", &self.ig), ("netsmart", &self.netsmart), ("oneup_ste", &self.oneup_ste), ("oneup_mte", &self.oneup_mte)]
     }
 
     /// See [`JobsConfig::faults_allowed`].
@@ -330,11 +305,6 @@ impl Config {
                 problems.push(problem);
             }
         };
-        must(!self.store.path.as_os_str().is_empty(), "store.path is not given: name the store with --store".into());
-        must(
-            !self.data.path.as_os_str().is_empty(),
-            "data.path is not given: name a directory for jobs, files and Groups with --data".into(),
-        );
         must(
             self.listen.ip().is_loopback(),
             format!(
@@ -349,17 +319,6 @@ impl Config {
                 || url.parse::<axum::http::Uri>().is_ok_and(|url| url.scheme().is_some() && url.host().is_some()),
             format!("public_url {url:?} is no absolute URL, such as https://bulk.example.org"),
         );
-        let base = self.ig.base.as_str();
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-._~/".contains(c);
-        must(
-            base.len() > 1
-                && base.starts_with('/')
-                && !base.ends_with('/')
-                && !base.contains("//")
-                && base.chars().all(plain),
-            format!("ig.base {base:?} is no path such as /fhir"),
-        );
-        must(!base.starts_with("/health"), "ig.base stands where /health is".into());
         for (name, value) in [
             ("jobs.active_per_client", self.jobs.active_per_client),
             ("jobs.active", self.jobs.active),
@@ -385,8 +344,80 @@ impl Config {
             self.log.level.parse::<tracing::Level>().is_ok(),
             format!("log.level {:?} is none of error, warn, info, debug, trace", self.log.level),
         );
-        for base in &self.store.fhir_bases {
-            must(base.contains("://"), format!("store.fhir_bases holds {base:?}, which is no absolute URL"));
+        problems.extend(self.tenant_problems());
+        problems.extend(self.mount_problems());
+        problems
+    }
+}
+
+impl DataConfig {
+    /// Where the records of jobs lie.
+    pub fn records(&self) -> PathBuf {
+        match self.jobs.as_os_str().is_empty() {
+            true => self.path.join("jobs"),
+            false => self.jobs.clone(),
+        }
+    }
+}
+
+impl Config {
+    fn tenant_problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let tenants = self.all_tenants();
+        for (at, tenant) in tenants.iter().enumerate() {
+            let (name, default) = (&tenant.name, tenant.name == DEFAULT_TENANT && at == 0);
+            let key = |key: &str| if default { key.to_string() } else { format!("tenant {name:?}: {key}") };
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+            if name.is_empty() || name.starts_with('.') || name.len() > 64 || !name.chars().all(plain) {
+                problems.push(format!("tenant {name:?}: a name has up to 64 letters, digits, '-', '.' and '_'"));
+            }
+            if tenants[..at].iter().any(|other| other.name == *name) {
+                problems.push(format!("tenant {name:?} stands twice"));
+            }
+            if tenant.store.path.as_os_str().is_empty() {
+                let how = if default { ": name the store with --store" } else { "" };
+                problems.push(key("store.path") + " is not given" + how);
+            }
+            if tenant.data.path.as_os_str().is_empty() {
+                let how = if default { ": name a directory for jobs, files and Groups with --data" } else { "" };
+                problems.push(key("data.path") + " is not given" + how);
+            }
+            for base in tenant.store.fhir_bases.iter().filter(|base| !base.contains("://")) {
+                problems.push(key("store.fhir_bases") + &format!(" holds {base:?}, which is no absolute URL"));
+            }
+            // Whatever one of them keeps, the other would find.
+            for other in &tenants[..at] {
+                for (what, ours, theirs) in [
+                    ("store.path", &tenant.store.path, &other.store.path),
+                    ("store.index_dir", &tenant.store.index_dir, &other.store.index_dir),
+                    ("data.path", &tenant.data.path, &other.data.path),
+                    ("data.jobs", &tenant.data.records(), &other.data.records()),
+                ] {
+                    if ours == theirs && !ours.as_os_str().is_empty() && *ours != std::path::Path::new("jobs") {
+                        problems.push(key(what) + &format!(" is that of tenant {:?}; give each its own", other.name));
+                    }
+                }
+            }
+        }
+        problems
+    }
+
+    fn mount_problems(&self) -> Vec<String> {
+        let tenants: Vec<String> = self.all_tenants().into_iter().map(|tenant| tenant.name).collect();
+        let mut problems: Vec<String> =
+            self.mounts().iter().flat_map(|(name, mount)| mount.problems(name, &tenants)).collect();
+        // A base below another's would take some of its URLs.
+        let on: Vec<_> = self.mounts().into_iter().filter(|(_, mount)| mount.enabled).collect();
+        for (name, mount) in &on {
+            for (other, above) in on.iter().filter(|(other, _)| other != name) {
+                let below = format!("{}/", mount.base).starts_with(&format!("{}/", above.base));
+                if below && (mount.base != above.base || name > other) {
+                    problems.push(format!("{name}.base stands at or below {other}.base; move one of them"));
+                }
+            }
+        }
+        if on.is_empty() {
+            problems.push("every mount is switched off; leave one on".to_string());
         }
         problems
     }
@@ -417,8 +448,51 @@ mod tests {
             keys.sort();
             keys
         };
-        assert_eq!(keys(example), keys(&default.to_toml()));
+        // What has no default stands in the example as a comment.
+        let commented = |key: &String| key != "tenants" && !key.ends_with(".supported_profiles");
+        let known: Vec<String> = keys(&default.to_toml()).into_iter().filter(commented).collect();
+        assert_eq!(keys(example), known);
         assert_eq!(Config::parse(&default.to_toml()).unwrap(), default, "what is printed can be read");
+    }
+
+    /// KICK-13, DIALECT-04: what is not given has its default, also beside what is given. Each mount has its dialect's.
+    #[test]
+    fn sections_may_be_given_in_part() {
+        let config = Config::parse("[data]\npath = 'd'\n[netsmart]\nbase = '/n'\n[[tenants]]\nname = 'b'\n").unwrap();
+        assert!(config.data.sync && config.tenants[0].data.sync);
+        assert_eq!(config.netsmart, MountConfig { base: "/n".into(), ..MountConfig::netsmart() });
+        assert_eq!(config.oneup_mte, MountConfig::oneup_mte());
+        assert!(Config::parse("[netsmart]\nbse = '/n'\n").unwrap_err().contains("bse"));
+    }
+
+    /// DIALECT-04, ONEUP-M01: tenants have nothing in common, mounts have a tenant and a place of their own.
+    #[test]
+    fn tenants_and_mounts_are_checked() {
+        let base = "store = { path = 's' }\ndata = { path = 'd' }\n[log]\nlevel = 'info'\n";
+        let tenant = |name: &str, store: &str, data: &str| {
+            format!("[[tenants]]\nname = '{name}'\nstore = {{ path = '{store}' }}\ndata = {{ path = '{data}' }}\n")
+        };
+        for (more, problems) in [
+            (String::new(), &[][..]),
+            (tenant("b", "s2", "d2"), &[]),
+            (tenant("b", "s", "d2"), &["store.path is that of tenant \"default\""]),
+            (tenant("b", "s2", "d"), &["data.path is that of tenant", "data.jobs is that of tenant"]),
+            (tenant("b/c", "s2", "d2"), &["a name has"]),
+            (tenant("b", "s2", "d2") + &tenant("b", "s3", "d3"), &["stands twice"]),
+            ("[netsmart]\nbase = '/fhir/x'\n".into(), &["netsmart.base stands at or below ig.base"]),
+            ("[netsmart]\nbase = '/fhir'\n".into(), &["netsmart.base stands at or below ig.base"]),
+            ("[ig]\ntenant = 'c'\n".into(), &["ig.tenant \"c\" is no tenant (default)"]),
+            ("[ig]\ntenant = 'c'\nenabled = false\n".into(), &[]),
+            ("[oneup_ste]\nbase = '/x/{customer}'\nauthorization = []\n".into(), &["oneup_ste.authorization"]),
+            ("[ig]\naccepted_body = 'request'\n".into(), &["ig.accepted_body"]),
+            ("[ig]\nsupported_profiles = { Nope = [] }\n".into(), &["Nope"]),
+        ] {
+            let found = Config::parse(&format!("{base}{more}")).unwrap().problems();
+            assert_eq!(found.len(), problems.len(), "{more}: {found:?}");
+            for (found, problem) in found.iter().zip(problems) {
+                assert!(found.contains(problem), "{found}: {problem}");
+            }
+        }
     }
 
     /// Every problem is told at once; unknown keys are refused by name. CORE-01: no other address than loopback.

@@ -3,28 +3,41 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::app::App;
+use super::app::{App, Tenant};
 use super::auth::Principal;
 use super::kickoff::{self, Asked, Level};
 use super::mount::Mount;
-use super::outcome::{Issue, IssueType, Refusal, informational};
+use super::outcome::{Issue, IssueType, Refusal};
 use crate::bytes::kernels::Kernel;
 use crate::extract::group::{GroupHead, GroupReader, Member};
 use crate::fhir::Id;
 use crate::job::groups::{Found, Groups};
-use crate::job::{Refused, Whose};
+use crate::job::{Accepted, Refused, Whose};
 use crate::limits::READ_BYTES;
 use crate::select::groups::{Unusable, group_head, unusable};
 
 /// Seconds after which a client that has too many jobs may ask again.
 const BUSY_SECONDS: u64 = 10;
 /// RFC 7240
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// Answers a kick-off. `query` and `url` are as they were received. Blocks: it syncs a record.
+/// A kick-off that was taken.
+pub struct Started {
+    /// The job, and its T.
+    pub job: Accepted,
+    /// The kick-off URL, verbatim.
+    pub request: String,
+    /// How many parts of the request were passed over.
+    pub notes: usize,
+    /// The preferences that had an effect (HDR-11).
+    pub applied: Option<HeaderValue>,
+    /// Whether the client wants no waiting for the end of the job (ONEUP-M10).
+    pub respond_async: bool,
+}
+
+/// Takes a kick-off. `query` and `url` are as they were received. Blocks: it syncs a record.
 ///
 /// # Errors
 /// The answer when it is not taken; then there is no job (KICK-10).
@@ -36,15 +49,18 @@ pub fn kick_off(
     query: Option<&str>,
     headers: &HeaderMap,
     url: String,
-) -> Result<Response<Body>, Refusal> {
-    let asked = kickoff::parse(level, query, headers, &app.engine.now(), &mount.kickoff)?;
+) -> Result<Started, Refusal> {
+    let tenant = app.tenant(mount);
+    let asked = kickoff::parse(level, query, headers, &tenant.engine.now(), &mount.kickoff)?;
     allow(principal, level, &asked)?;
-    let view = app.engine.look().map_err(|error| unreadable(&error))?;
+    let view = tenant.engine.look().map_err(|error| unreadable(&error))?;
     let (whose, group) = match level {
         Level::System => (Whose::System, None),
         Level::Patient => (Whose::AllPatients, None),
+        Level::User(patient) => (Whose::Patient(patient.clone()), None),
         Level::Group(id) => {
-            let found = find_group(app, mount, id, &view)?;
+            let visible = principal.sees_group(id);
+            let found = find_group(app, tenant, mount, id, visible, &view)?;
             check_group(&found, mount, id)?;
             match found {
                 Found::Book(group) => (Whose::OwnGroup(id.clone()), Some(group)),
@@ -54,36 +70,26 @@ pub fn kick_off(
     };
     let notes = asked.notes.len();
     let job = crate::job::Asked {
-        mount: mount.name.to_string(),
+        mount: mount.name().to_string(),
         client: principal.client.clone(),
-        url,
+        url: url.clone(),
         request: mount.request(whose, &asked),
         group,
         view,
-        keep_seconds: mount.keep_seconds,
+        keep_seconds: mount.settings.keep(),
+        naming: mount.dialect.naming,
     };
-    let accepted = app.engine.kick_off(job).map_err(refused)?;
-    tracing::info!(job = accepted.id, client = principal.client, mount = mount.name, "a job was accepted");
-    let location = mount.status_url(&accepted.id);
-    let mut text = format!("the export was accepted, as of {}; its state is at {location}", accepted.transaction_time);
-    if notes > 0 {
-        text += &format!("; {notes} parts of the request were ignored, see the messages of the export");
-    }
-    let mut response = informational(StatusCode::ACCEPTED, text);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_LOCATION, HeaderValue::from_str(&location).expect("a URL of ours"));
-    headers.extend(asked.preference_applied().map(|applied| (PREFERENCE_APPLIED, applied)));
-    Ok(response)
+    let accepted = tenant.engine.kick_off(job).map_err(refused)?;
+    tracing::info!(job = accepted.id, client = principal.client, mount = mount.name(), "a job was accepted");
+    let applied = asked.preference_applied();
+    Ok(Started { job: accepted, request: url, notes, applied, respond_async: asked.prefer.respond_async })
 }
 
 /// What the client may do (KICK-18).
 fn allow(principal: &Principal, level: &Level, asked: &Asked) -> Result<(), Refusal> {
-    if let Level::Group(id) = level
-        && !principal.sees_group(id)
-    {
-        return Err(unknown_group());
-    }
-    if !principal.may_export(level) {
+    // A Group that it may not see is looked for all the same, so that it takes as long as one that is not there (KICK-16).
+    let hidden = matches!(level, Level::Group(id) if !principal.sees_group(id));
+    if !hidden && !principal.may_export(level) {
         let text = "this client may not export at this level; ask for a Group that it may see";
         return Err(Refusal::new(StatusCode::FORBIDDEN, IssueType::Forbidden, text));
     }
@@ -103,15 +109,23 @@ pub fn unknown_group() -> Refusal {
     Refusal::not_found("this Group")
 }
 
-/// Looks a Group up, waiting for the index when only bytes that are not indexed yet can hold it.
-fn find_group(app: &App, mount: &Mount, id: &str, view: &crate::store::View) -> Result<Found, Refusal> {
+/// Looks a Group up, waiting for the index when only bytes that are not indexed yet can hold it. One that is not visible is
+/// taken for one that is not there, in every step.
+fn find_group(
+    app: &App,
+    tenant: &Tenant,
+    mount: &Mount,
+    id: &str,
+    visible: bool,
+    view: &crate::store::View,
+) -> Result<Found, Refusal> {
     let Some(id) = Id::parse(id.as_bytes()) else { return Err(unknown_group()) };
     let look = || -> Result<(Found, bool), Refusal> {
-        let snapshot = app.engine.snapshot_now();
+        let snapshot = tenant.engine.snapshot_now();
         let indexed = snapshot.as_ref().is_some_and(|snapshot| view.is_indexed(snapshot.index().generation()));
-        let groups = Groups::new(&app.groups, snapshot.as_ref(), mount.fhir_bases());
+        let groups = Groups::new(&tenant.groups, snapshot.as_ref(), mount.fhir_bases());
         let found = groups.find(&id).map_err(|error| unreadable(&error))?;
-        Ok((found, indexed))
+        Ok((if visible { found } else { Found::Unknown }, indexed))
     };
     let (found, indexed) = look()?;
     match found {
@@ -119,7 +133,7 @@ fn find_group(app: &App, mount: &Mount, id: &str, view: &crate::store::View) -> 
         Found::Unknown | Found::Deleted { .. } => return Err(unknown_group()),
         found => return Ok(found),
     }
-    let done = app.engine.index_and_wait(Duration::from_millis(app.config.jobs.group_wait_milliseconds));
+    let done = tenant.engine.index_and_wait(Duration::from_millis(app.config.jobs.group_wait_milliseconds));
     match look()? {
         (Found::Unknown | Found::Deleted { .. }, indexed) if done && indexed => Err(unknown_group()),
         (Found::Unknown | Found::Deleted { .. }, _) => {
@@ -136,7 +150,7 @@ fn check_group(found: &Found, mount: &Mount, id: &str) -> Result<(), Refusal> {
         tracing::error!(%error, "a Group cannot be read");
         Refusal::new(StatusCode::BAD_REQUEST, IssueType::Structure, format!("Group/{id} cannot be read as a Group"))
     })?;
-    let issues: Vec<Issue> = unusable(&head, mount.members())
+    let issues: Vec<Issue> = unusable(&head, mount.settings.members)
         .into_iter()
         .map(|problem| {
             let code = if problem == Unusable::Inactive { IssueType::Invalid } else { IssueType::NotSupported };
@@ -173,7 +187,8 @@ fn unreadable(error: &dyn std::fmt::Display) -> Refusal {
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, IssueType::Transient, text).retry_after(BUSY_SECONDS)
 }
 
-fn refused(refused: Refused) -> Refusal {
+/// What the engine does not take, as an answer.
+pub fn refused(refused: Refused) -> Refusal {
     let throttled = |text: String| Refusal::new(StatusCode::TOO_MANY_REQUESTS, IssueType::Throttled, text);
     match refused {
         Refused::ClientBusy(jobs) => {

@@ -9,6 +9,7 @@
 mod asked;
 mod body;
 mod conditions;
+mod wrapped;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -29,6 +30,7 @@ use hyper::{Method, StatusCode};
 use self::asked::{MEDIA_TYPES, Part, coding, coding_name, part, takes_ndjson};
 use self::body::{FileBody, Reader};
 use self::conditions::{Validators, Verdict};
+pub use self::wrapped::wrapped;
 use crate::bytes::outgoing::Outgoing;
 use crate::server::outcome::{IssueType, Refusal};
 use crate::write::encode::Coding;

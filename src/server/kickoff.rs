@@ -18,6 +18,7 @@ use crate::fhir::{Instant, ResourceType};
 use crate::observe::Message;
 
 pub use super::parameters::OUTPUT_FORMATS;
+use super::parameters::Parameter;
 
 /// At which level an export was asked for (KICK-01…03).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub enum Level {
     Patient,
     /// `[base]/Group/[id]/$export`
     Group(String),
+    /// `[base]/$export` of a user, whose own record it is (ONEUP-S01); the id of the Patient.
+    User(String),
 }
 
 /// How a mount reads kick-offs.
@@ -35,8 +38,14 @@ pub enum Level {
 pub struct KickoffPolicy {
     /// Whether `Accept` and `Prefer` must be there (HDR-01, HDR-03).
     pub headers: HeaderPolicy,
-    /// Whether names of types are told apart by case (PARAM-08).
+    /// Which parameters there are.
+    pub parameters: &'static [Parameter],
+    /// Whether names of types are told apart by case (PARAM-08, C-12).
     pub case_sensitive_types: bool,
+    /// Whether every type asked for must be of the Patient compartment (ONEUP-M07, C-19).
+    pub compartment_types: bool,
+    /// The code of an issue about a type that is not exported (C-15).
+    pub type_refused: IssueType,
     /// Whether a date alone stands for its midnight in `_since` (reading 1).
     pub dates: bool,
     /// How far in the future `_since` may lie, in seconds, because clocks differ (SINCE-03).

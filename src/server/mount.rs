@@ -1,22 +1,26 @@
-//! A mount: one dialect at one base. A table of routes and policies over the one job engine (DIALECT-01, DIALECT-05);
-//! what the engine does is the same behind every mount.
+//! A mount: one dialect at one base, over the engine of one tenant. What it adds to its dialect is configuration (DIALECT-01,
+//! DIALECT-05); what the engine does is the same behind every mount.
 
 use super::capability::{Declaration, Policies};
-use super::config::Config;
-use super::kickoff::KickoffPolicy;
-use super::parameters::PARAMETERS;
-use super::routes::{Enabled, IG_ROUTES};
-use crate::job::Requested;
-use crate::job::Whose;
-use crate::select::{Bounds, Late, Members, MissingLastUpdated};
+use super::config::{CUSTOMER, Config, MountConfig};
+use super::dialect::Dialect;
+use super::kickoff::{Asked, KickoffPolicy};
+use super::routes::{Enabled, Route, routes_on};
+use crate::job::groups::DocumentLimits;
+use crate::job::{Requested, Whose};
+use crate::select::Bounds;
 use crate::write::digest::DigestAlgorithm;
 use crate::write::encode::Coding;
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Mount {
-    /// Its name: jobs remember it.
-    pub name: &'static str,
+    /// What it speaks.
+    pub dialect: &'static Dialect,
+    /// What is configured.
+    pub settings: MountConfig,
+    /// The number of its tenant among all.
+    pub tenant: usize,
     /// Path of its base.
     pub base: String,
     /// URL of its base, absolute, without a slash at its end (CORE-05).
@@ -27,13 +31,6 @@ pub struct Mount {
     pub kickoff: KickoffPolicy,
     /// What is switched on.
     pub enabled: Enabled,
-    /// Whether the first poll of a job is always answered 202 (CLIENT-12).
-    pub first_poll_in_progress: bool,
-    /// How long files are kept, in seconds; `None` for ever (EXPIRE-01).
-    pub keep_seconds: Option<u64>,
-    members: Members,
-    late: Late,
-    missing_last_updated: MissingLastUpdated,
     fhir_bases: Vec<String>,
     bounds: Bounds,
     coding: Coding,
@@ -41,41 +38,78 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// The mount of the Bulk Data IG.
-    pub fn ig(config: &Config, public_url: &str) -> Mount {
-        let ig = &config.ig;
-        let url = format!("{public_url}{}", ig.base);
+    /// Every mount that is on. Those of one tenant have different names, for each speaks another dialect.
+    pub fn all(config: &Config, public_url: &str) -> Vec<Mount> {
+        let tenants = config.all_tenants();
+        let mut mounts = Vec::new();
+        for (table, settings) in config.mounts().into_iter().filter(|(_, settings)| settings.enabled) {
+            for (at, tenant) in tenants.iter().enumerate() {
+                if settings.is_for_each_tenant() || settings.tenant == tenant.name {
+                    let base = settings.base.replacen(CUSTOMER, &tenant.name, 1);
+                    mounts.push(Mount::new(config, settings, Dialect::named(table), at, base, public_url));
+                }
+            }
+        }
+        // What one mount of a tenant calls its own is its own on the others: the same members everywhere (DIALECT-05).
+        let urls: Vec<(usize, String)> = mounts.iter().map(|mount| (mount.tenant, mount.url.clone())).collect();
+        for mount in &mut mounts {
+            let tenant = mount.tenant;
+            let own = urls.iter().filter(|(of, _)| *of == tenant).map(|(_, url)| url.clone());
+            mount.fhir_bases = tenants[tenant].store.fhir_bases.iter().cloned().chain(own).collect();
+        }
+        mounts
+    }
+
+    fn new(
+        config: &Config,
+        settings: &MountConfig,
+        dialect: &'static Dialect,
+        tenant: usize,
+        base: String,
+        public_url: &str,
+    ) -> Mount {
         let files = &config.files;
         Mount {
-            name: "ig",
-            base: ig.base.clone(),
+            dialect,
+            tenant,
+            url: format!("{public_url}{base}"),
+            base,
             since: super::serve::now().to_string(),
             kickoff: KickoffPolicy {
-                headers: ig.header_policy,
-                case_sensitive_types: true,
-                dates: false,
-                clock_skew_seconds: ig.clock_skew_seconds,
+                headers: settings.header_policy,
+                parameters: dialect.parameters,
+                case_sensitive_types: dialect.case_sensitive_types,
+                compartment_types: dialect.compartment_types,
+                type_refused: dialect.type_refused,
+                dates: dialect.dates,
+                clock_skew_seconds: settings.clock_skew_seconds,
             },
             enabled: Enabled {
-                system: ig.system_level,
-                patient: ig.patient_level,
+                system: settings.system_level,
+                patient: settings.patient_level,
                 group: true,
-                groups_writable: config.groups.writable,
+                groups_searchable: settings.groups_searchable,
+                groups_writable: settings.groups_writable,
             },
-            first_poll_in_progress: ig.first_poll_in_progress,
-            keep_seconds: Some(config.jobs.keep_seconds).filter(|seconds| *seconds > 0),
-            members: ig.members,
-            late: ig.late,
-            missing_last_updated: ig.missing_last_updated,
-            fhir_bases: config.store.fhir_bases.iter().cloned().chain([url.clone()]).collect(),
+            fhir_bases: Vec::new(),
             bounds: Bounds {
                 file_bytes: files.max_bytes,
                 file_resources: Some(files.max_resources).filter(|most| *most > 0),
             },
             coding: files.compress,
             digest: files.digest,
-            url,
+            settings: settings.clone(),
         }
+    }
+
+    /// Its name: jobs remember it.
+    pub fn name(&self) -> &'static str {
+        self.dialect.name
+    }
+
+    /// The routes that are switched on.
+    pub fn routes(&self) -> impl Iterator<Item = &'static Route> + '_ {
+        routes_on(self.dialect.routes, &self.enabled)
     }
 
     /// Bases under which absolute references are ours.
@@ -83,22 +117,22 @@ impl Mount {
         &self.fhir_bases
     }
 
-    /// How Group members are read.
-    pub fn members(&self) -> Members {
-        self.members
+    /// What Groups that clients send must keep to.
+    pub fn group_limits(&self) -> DocumentLimits {
+        DocumentLimits { bytes_max: None, members_max: Some(self.settings.group_members_max) }
     }
 
     /// A request under this mount's policies.
-    pub fn request(&self, whose: Whose, asked: &super::kickoff::Asked) -> Requested {
+    pub fn request(&self, whose: Whose, asked: &Asked) -> Requested {
         Requested {
             whose,
             types: asked.types.iter().map(|of| of.name().to_string()).collect(),
             since: asked.since.as_ref().map(ToString::to_string),
             until: asked.until.as_ref().map(ToString::to_string),
-            members: self.members,
+            members: self.settings.members,
             fhir_bases: self.fhir_bases.clone(),
-            late: self.late,
-            missing_last_updated: self.missing_last_updated,
+            late: self.settings.late,
+            missing_last_updated: self.settings.missing_last_updated,
             bounds: self.bounds,
             coding: self.coding,
             digest: self.digest,
@@ -106,30 +140,27 @@ impl Mount {
         }
     }
 
-    /// What it says of itself.
-    pub fn declaration(&self) -> Declaration<'_> {
+    /// What it says of itself; `security` tells who may ask.
+    pub fn declaration(&self, security: &'static str) -> Declaration<'_> {
         Declaration {
             base_url: &self.url,
-            routes: IG_ROUTES,
-            parameters: PARAMETERS,
+            routes: self.dialect.routes,
+            parameters: self.dialect.parameters,
             enabled: self.enabled,
+            security,
+            profiles: &self.settings.supported_profiles,
             policies: Policies {
                 bounds: self.bounds,
                 coding: self.coding,
-                members: self.members,
-                late: self.late,
-                missing_last_updated: self.missing_last_updated,
+                members: self.settings.members,
+                late: self.settings.late,
+                missing_last_updated: self.settings.missing_last_updated,
             },
         }
     }
 
     /// URL of a job's state.
     pub fn status_url(&self, job: &str) -> String {
-        format!("{}/bulk-status/{job}", self.url)
-    }
-
-    /// What the URLs of files begin with.
-    pub fn files_url(&self) -> String {
-        format!("{}/bulk-files/", self.url)
+        format!("{}{}", self.url, (self.dialect.status_path)(job))
     }
 }

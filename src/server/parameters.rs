@@ -59,52 +59,115 @@ const fn known(
     Parameter { supported: false, lenient: true, ..served }
 }
 
-/// The parameters of the Bulk Data IG, release 3.
-pub const PARAMETERS: &[Parameter] = &[
-    served(
-        "_outputFormat",
+const OUTPUT_FORMAT: Parameter = served(
+    "_outputFormat",
+    "string",
+    "1",
+    "`application/fhir+ndjson` (the default), `application/ndjson` or `ndjson`: newline-delimited JSON in every case. \
+     Anything else is refused, also under `handling=lenient`.",
+);
+
+const SINCE: Parameter = served(
+    "_since",
+    "instant",
+    "1",
+    "Resources whose `meta.lastUpdated` is strictly later, compared as instants. Seconds and zone are required. Who is \
+     a member, and whose record a resource is in, does not depend on it. Deletions since then are listed in the \
+     manifest's `deleted`.",
+);
+
+const UNTIL: Parameter = served(
+    "_until",
+    "instant",
+    "1",
+    "Resources whose `meta.lastUpdated` is strictly earlier, compared as instants. Seconds and zone are required, and \
+     `_since` must be earlier. Only the latest version of a resource is exported: one that changed again after \
+     `_until` is absent, so windows of time do not add up to the history.",
+);
+
+const TYPE: Parameter = Parameter {
+    lenient: true,
+    ..served(
+        "_type",
         "string",
-        "1",
-        "`application/fhir+ndjson` (the default), `application/ndjson` or `ndjson`: newline-delimited JSON in every case. \
-         Anything else is refused, also under `handling=lenient`.",
-    ),
-    served(
-        "_since",
-        "instant",
-        "1",
-        "Resources whose `meta.lastUpdated` is strictly later, compared as instants. Seconds and zone are required. Who is \
-         a member, and whose record a resource is in, does not depend on it. Deletions since then are listed in the \
-         manifest's `deleted`.",
-    ),
-    served(
-        "_until",
-        "instant",
-        "1",
-        "Resources whose `meta.lastUpdated` is strictly earlier, compared as instants. Seconds and zone are required, and \
-         `_since` must be earlier. Only the latest version of a resource is exported: one that changed again after \
-         `_until` is absent, so windows of time do not add up to the history.",
-    ),
-    Parameter {
-        lenient: true,
-        ..served(
-            "_type",
-            "string",
-            "*",
-            "Names of the resource types to export, in a comma list or repeated; case counts. Only these are in the \
-             output, Patient too only if listed. Without it every type is exported. A name that FHIR R4 does not have is \
-             refused, under `handling=lenient` left out with a message; if no name is left the request is refused. At \
-             Patient and Group level one type at least must be of the Patient compartment.",
-        )
-    },
-    known("_elements", "string", "*", "Root elements to which resources are cut down."),
-    known("_typeFilter", "string", "*", "Searches that resources of a type must match."),
-    Parameter {
-        system: false,
-        ..known("patient", "Reference", "*", "Patients to whose records the export is restricted; by POST only.")
-    },
-    known("includeAssociatedData", "code", "*", "Named sets of associated resources, such as Provenance, to add."),
-    known("organizeOutputBy", "string", "1", "The resource type by whose instances files are organized."),
-    known("allowPartialManifests", "boolean", "1", "Whether files may be listed before the export ends."),
+        "*",
+        "Names of the resource types to export, in a comma list or repeated; case counts. Only these are in the \
+         output, Patient too only if listed. Without it every type is exported. A name that FHIR R4 does not have is \
+         refused, under `handling=lenient` left out with a message; if no name is left the request is refused. At \
+         Patient and Group level one type at least must be of the Patient compartment.",
+    )
+};
+
+const ELEMENTS: Parameter = known("_elements", "string", "*", "Root elements to which resources are cut down.");
+const TYPE_FILTER: Parameter = known("_typeFilter", "string", "*", "Searches that resources of a type must match.");
+const PATIENT: Parameter = Parameter {
+    system: false,
+    ..known("patient", "Reference", "*", "Patients to whose records the export is restricted; by POST only.")
+};
+const ASSOCIATED: Parameter =
+    known("includeAssociatedData", "code", "*", "Named sets of associated resources, such as Provenance, to add.");
+const ORGANIZE: Parameter =
+    known("organizeOutputBy", "string", "1", "The resource type by whose instances files are organized.");
+const PARTIAL: Parameter =
+    known("allowPartialManifests", "boolean", "1", "Whether files may be listed before the export ends.");
+
+/// The parameters of the Bulk Data IG, release 3.
+pub const PARAMETERS: &[Parameter] =
+    &[OUTPUT_FORMAT, SINCE, UNTIL, TYPE, ELEMENTS, TYPE_FILTER, PATIENT, ASSOCIATED, ORGANIZE, PARTIAL];
+
+/// `_until` where only the IG documents it.
+const UNTIL_UNKNOWN: Parameter = Parameter { supported: false, ..UNTIL };
+
+/// Netsmart's: the three of its documents (NETSMART-G04).
+pub const NETSMART_PARAMETERS: &[Parameter] =
+    &[OUTPUT_FORMAT, SINCE, UNTIL_UNKNOWN, TYPE, ELEMENTS, TYPE_FILTER, PATIENT, ASSOCIATED, ORGANIZE, PARTIAL];
+
+const ONEUP_SINCE: Parameter = Parameter {
+    fhir_type: "string",
+    documentation: "A date, such as `2021-01-01`, or a date with time and zone: resources whose `meta.lastUpdated` is strictly \
+                    later. A date alone stands for 00:00:00 of that day, UTC.",
+    ..SINCE
+};
+
+const ONEUP_TYPE: Parameter = Parameter {
+    documentation: "Names of the resource types to export, in a comma list or repeated; case does not count. Only these are in \
+                    the output. Without it every type is exported. A name that FHIR R4 does not have is refused.",
+    ..TYPE
+};
+
+/// 1upHealth's, in the single-tenant environment (ONEUP-S04…S06).
+pub const ONEUP_STE_PARAMETERS: &[Parameter] = &[
+    OUTPUT_FORMAT,
+    ONEUP_SINCE,
+    UNTIL_UNKNOWN,
+    ONEUP_TYPE,
+    ELEMENTS,
+    TYPE_FILTER,
+    PATIENT,
+    ASSOCIATED,
+    ORGANIZE,
+    PARTIAL,
+];
+
+const ONEUP_MTE_TYPE: Parameter = Parameter {
+    lenient: false,
+    documentation: "Names of the resource types to export, in a comma list or repeated; case does not count. Patient and types of \
+                    the Patient compartment alone: any other name is refused. Without it all of these are exported.",
+    ..TYPE
+};
+
+/// 1upHealth's, in the multi-tenant environment (ONEUP-M06…M08).
+pub const ONEUP_MTE_PARAMETERS: &[Parameter] = &[
+    OUTPUT_FORMAT,
+    ONEUP_SINCE,
+    UNTIL_UNKNOWN,
+    ONEUP_MTE_TYPE,
+    ELEMENTS,
+    TYPE_FILTER,
+    PATIENT,
+    ASSOCIATED,
+    ORGANIZE,
+    PARTIAL,
 ];
 
 #[cfg(test)]

@@ -13,12 +13,18 @@ pub enum Operation {
     PatientExport,
     /// Kick-off for the members of a Group (KICK-03).
     GroupExport,
+    /// Kick-off for one type of all patients' records (ONEUP-M06).
+    TypeExport,
     /// How far a job is.
     JobStatus,
+    /// Try a failed job again (ONEUP-M05).
+    JobRetry,
     /// Cancel a job, or remove its files.
     JobDelete,
     /// A file of an export.
     File,
+    /// The same as a Binary resource, if it is small (NETSMART-G10).
+    Binary,
     /// Search for Groups (GROUP-01).
     GroupSearch,
     /// Make a Group.
@@ -38,6 +44,12 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// Whether it starts a job.
+    pub fn is_export(self) -> bool {
+        use Operation::{GroupExport, PatientExport, SystemExport, TypeExport};
+        matches!(self, SystemExport | PatientExport | GroupExport | TypeExport)
+    }
+
     /// The resource type and the code of the REST interaction that this is
     /// (<https://hl7.org/fhir/R4/valueset-type-restful-interaction.html>), if it is one.
     pub fn interaction(self) -> Option<(&'static str, &'static str)> {
@@ -48,6 +60,7 @@ impl Operation {
             Operation::GroupVersion => Some(("Group", "vread")),
             Operation::GroupUpdate => Some(("Group", "update")),
             Operation::GroupDelete => Some(("Group", "delete")),
+            Operation::Binary => Some(("Binary", "read")),
             Operation::OperationDefinition => Some(("OperationDefinition", "read")),
             _ => None,
         }
@@ -63,6 +76,8 @@ pub struct Enabled {
     pub patient: bool,
     /// Export of Groups, and with it reading and searching them.
     pub group: bool,
+    /// Searching Groups; only where `group` is on.
+    pub groups_searchable: bool,
     /// Making, changing and deleting Groups; only where `group` is on.
     pub groups_writable: bool,
 }
@@ -72,14 +87,14 @@ impl Enabled {
     pub fn has(&self, operation: Operation) -> bool {
         match operation {
             Operation::SystemExport => self.system,
-            Operation::PatientExport => self.patient,
-            Operation::GroupExport | Operation::GroupSearch | Operation::GroupRead | Operation::GroupVersion => {
-                self.group
-            }
+            Operation::PatientExport | Operation::TypeExport => self.patient,
+            Operation::GroupExport | Operation::GroupRead | Operation::GroupVersion => self.group,
+            Operation::GroupSearch => self.group && self.groups_searchable,
             Operation::GroupCreate | Operation::GroupUpdate | Operation::GroupDelete => {
                 self.group && self.groups_writable
             }
-            Operation::JobStatus | Operation::JobDelete | Operation::File => true,
+            Operation::JobStatus | Operation::JobRetry | Operation::JobDelete => true,
+            Operation::File | Operation::Binary => true,
             Operation::Metadata | Operation::OperationDefinition => true,
         }
     }
@@ -119,6 +134,51 @@ pub const IG_ROUTES: &[Route] = &[
     route(Method::GET, "/OperationDefinition/{id}", Operation::OperationDefinition),
 ];
 
+/// Netsmart's (NETSMART-G07). A job is named in the path or by `_id`: its pages show both (C-09).
+pub const NETSMART_ROUTES: &[Route] = &[
+    route(Method::GET, "/$export", Operation::SystemExport),
+    route(Method::GET, "/Patient/$export", Operation::PatientExport),
+    route(Method::GET, "/Group/{id}/$export", Operation::GroupExport),
+    route(Method::GET, "/$export-poll-status", Operation::JobStatus),
+    route(Method::GET, "/$export-poll-status/{id}", Operation::JobStatus),
+    route(Method::DELETE, "/$export-poll-status", Operation::JobDelete),
+    route(Method::DELETE, "/$export-poll-status/{id}", Operation::JobDelete),
+    route(Method::GET, "/Binary/{id}/$binary-access-read", Operation::File),
+    route(Method::GET, "/Binary/{id}", Operation::Binary),
+    route(Method::GET, "/Group", Operation::GroupSearch),
+    route(Method::GET, "/Group/{id}", Operation::GroupRead),
+    route(Method::GET, "/metadata", Operation::Metadata),
+    route(Method::GET, "/OperationDefinition/{id}", Operation::OperationDefinition),
+];
+
+/// 1upHealth's single-tenant environment (ONEUP-S01, ONEUP-S02, ONEUP-S11, ONEUP-S17). Nothing is deleted (C-04).
+pub const ONEUP_STE_ROUTES: &[Route] = &[
+    route(Method::GET, "/$export", Operation::SystemExport),
+    route(Method::GET, "/Group/{id}/$export", Operation::GroupExport),
+    route(Method::GET, "/$export/job/{id}", Operation::JobStatus),
+    route(Method::GET, "/$export/file/{id}", Operation::File),
+    route(Method::GET, "/Group", Operation::GroupSearch),
+    route(Method::POST, "/Group", Operation::GroupCreate),
+    route(Method::GET, "/Group/{id}", Operation::GroupRead),
+    route(Method::GET, "/metadata", Operation::Metadata),
+    route(Method::GET, "/OperationDefinition/{id}", Operation::OperationDefinition),
+];
+
+/// 1upHealth's multi-tenant environment (ONEUP-M02, ONEUP-M05, ONEUP-M06, ONEUP-M16, ONEUP-M18): `$export` without a Group
+/// is that of all patients.
+pub const ONEUP_MTE_ROUTES: &[Route] = &[
+    route(Method::GET, "/$export", Operation::PatientExport),
+    route(Method::GET, "/Group/{id}/$export", Operation::GroupExport),
+    route(Method::GET, "/$export/job/{id}", Operation::JobStatus),
+    route(Method::PUT, "/$export/job/{id}", Operation::JobRetry),
+    route(Method::GET, "/$export/file/{id}", Operation::File),
+    route(Method::GET, "/Group", Operation::GroupSearch),
+    route(Method::GET, "/Group/{id}", Operation::GroupRead),
+    route(Method::GET, "/metadata", Operation::Metadata),
+    route(Method::GET, "/OperationDefinition/{id}", Operation::OperationDefinition),
+    route(Method::GET, "/{id}", Operation::TypeExport),
+];
+
 /// The routes of a table that are switched on.
 pub fn routes_on<'a>(table: &'a [Route], enabled: &Enabled) -> impl Iterator<Item = &'a Route> {
     table.iter().filter(move |route| enabled.has(route.operation))
@@ -134,7 +194,8 @@ mod tests {
     use std::collections::HashSet;
     use tower::Service;
 
-    const ALL: Enabled = Enabled { system: true, patient: true, group: true, groups_writable: true };
+    const ALL: Enabled =
+        Enabled { system: true, patient: true, group: true, groups_searchable: true, groups_writable: true };
 
     fn router(enabled: &Enabled) -> Router {
         let mut router = Router::new();
@@ -188,12 +249,19 @@ mod tests {
     /// CAP-01: what is off is not routed; jobs and files of a level that was switched off are still there.
     #[tokio::test]
     async fn what_is_off_is_not_there() {
-        let mut router = router(&Enabled { system: false, patient: false, group: true, groups_writable: false });
+        let mut router = router(&Enabled {
+            system: false,
+            patient: false,
+            group: true,
+            groups_searchable: true,
+            groups_writable: false,
+        });
         assert_eq!(ask(&mut router, "GET", "/fhir/$export").await.0, StatusCode::NOT_FOUND);
         assert_eq!(ask(&mut router, "GET", "/fhir/Patient/$export").await.0, StatusCode::NOT_FOUND);
         assert_eq!(ask(&mut router, "GET", "/fhir/Group/a/$export").await.0, StatusCode::OK);
         assert_eq!(ask(&mut router, "POST", "/fhir/Group").await.0, StatusCode::METHOD_NOT_ALLOWED);
-        let off = Enabled { system: false, patient: false, group: false, groups_writable: true };
+        let off =
+            Enabled { system: false, patient: false, group: false, groups_searchable: true, groups_writable: true };
         let left: HashSet<Operation> = routes_on(IG_ROUTES, &off).map(|route| route.operation).collect();
         let always = [Operation::JobStatus, Operation::JobDelete, Operation::File, Operation::Metadata];
         assert_eq!(left, always.into_iter().chain([Operation::OperationDefinition]).collect());
@@ -201,7 +269,9 @@ mod tests {
 
     #[test]
     fn no_row_stands_twice() {
-        let rows: HashSet<_> = IG_ROUTES.iter().map(|route| (&route.method, route.path)).collect();
-        assert_eq!(rows.len(), IG_ROUTES.len());
+        for table in [IG_ROUTES, NETSMART_ROUTES, ONEUP_STE_ROUTES, ONEUP_MTE_ROUTES] {
+            let rows: HashSet<_> = table.iter().map(|route| (&route.method, route.path)).collect();
+            assert_eq!(rows.len(), table.len());
+        }
     }
 }

@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
 
-use super::app::{App, router};
+use super::app::{App, Tenant, router};
 use super::auth::Anybody;
-use super::config::Config;
+use super::config::{Config, TenantConfig};
 use super::connection::{self, ConnectionLimits};
 use super::mount::Mount;
 use super::polls::Polls;
@@ -52,14 +52,14 @@ pub fn now() -> Instant {
     Instant::from_unix_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Serves a store until `stop` comes: then downloads in flight may end, and jobs are parked. `begun` is told once it
-/// answers.
+/// Serves the tenants' stores, which are given in their order, until `stop` comes: then downloads in flight may end, and jobs
+/// are parked. `begun` is told once it answers.
 ///
 /// # Errors
 /// A sentence that says what cannot be opened, and what to do.
 pub async fn serve(
     config: Config,
-    store: Store,
+    stores: Vec<Store>,
     begun: impl FnOnce(&Served),
     stop: impl Future<Output = ()>,
 ) -> Result<(), String> {
@@ -68,15 +68,46 @@ pub async fn serve(
     })?;
     let listen = listener.local_addr().map_err(|error| error.to_string())?;
     let public_url = config.public_url(listen);
-    let sync = if config.data.sync { Sync::Yes } else { Sync::No };
+    let tenants = config.all_tenants().into_iter().zip(stores);
+    let tenants: Result<Vec<Tenant>, String> = tenants.map(|(of, store)| tenant(&config, of, store)).collect();
+    let authenticator = Anybody::on(listen)?;
+    let connections = connection_limits(&config);
+    let app = Arc::new(App {
+        tenants: tenants?,
+        mounts: Mount::all(&config, &public_url),
+        polls: Polls::new(config.limits.polls_per_second, config.limits.polls_burst),
+        authenticator: Arc::new(authenticator),
+        slow_checks: tokio::sync::Semaphore::new(2),
+        config,
+    });
+    for at in 0..app.tenants.len() {
+        let indexing = app.clone();
+        std::thread::spawn(move || {
+            let tenant = &indexing.tenants[at];
+            while !tenant.engine.index_and_wait(INDEX_WAIT) {}
+            tenant.ready.store(true, Relaxed);
+        });
+    }
+    begun(&Served { listen, bases: app.mounts.iter().map(|mount| mount.url.clone()).collect() });
+    let drained = connection::serve(listener, router(app.clone()), connections, stop).await;
+    if drained.cut > 0 {
+        tracing::warn!(cut = drained.cut, "connections were cut: their answers took longer than the drain");
+    }
+    tokio::task::spawn_blocking(move || app.tenants.iter().for_each(|tenant| tenant.engine.stop())).await.ok();
+    Ok(())
+}
+
+/// Opens what belongs to a tenant.
+fn tenant(config: &Config, of: TenantConfig, store: Store) -> Result<Tenant, String> {
+    let sync = if of.data.sync { Sync::Yes } else { Sync::No };
     let threads = match config.jobs.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
     let options = EngineOptions {
         store,
-        records: config.records(),
-        files: config.data.path.join("files"),
+        records: of.data.records(),
+        files: of.data.path.join("files"),
         threads,
         limits: Limits {
             active_per_client: config.jobs.active_per_client,
@@ -91,30 +122,8 @@ pub async fn serve(
         random: Box::new(random),
     };
     let engine = Engine::open(options).map_err(|error| error.to_string())?;
-    let groups = GroupBook::open(&config.data.path.join("groups"), sync).map_err(|error| error.to_string())?;
-    let authenticator = Anybody::on(listen)?;
-    let connections = connection_limits(&config);
-    let app = Arc::new(App {
-        mounts: vec![Mount::ig(&config, &public_url)],
-        polls: Polls::new(config.limits.polls_per_second, config.limits.polls_burst),
-        authenticator: Box::new(authenticator),
-        ready: AtomicBool::new(false),
-        engine,
-        groups,
-        config,
-    });
-    let indexing = app.clone();
-    std::thread::spawn(move || {
-        while !indexing.engine.index_and_wait(INDEX_WAIT) {}
-        indexing.ready.store(true, Relaxed);
-    });
-    begun(&Served { listen, bases: app.mounts.iter().map(|mount| mount.url.clone()).collect() });
-    let drained = connection::serve(listener, router(app.clone()), connections, stop).await;
-    if drained.cut > 0 {
-        tracing::warn!(cut = drained.cut, "connections were cut: their answers took longer than the drain");
-    }
-    tokio::task::spawn_blocking(move || app.engine.stop()).await.ok();
-    Ok(())
+    let groups = GroupBook::open(&of.data.path.join("groups"), sync).map_err(|error| error.to_string())?;
+    Ok(Tenant { name: of.name, engine, groups, ready: AtomicBool::new(false) })
 }
 
 fn connection_limits(config: &Config) -> ConnectionLimits {
@@ -159,14 +168,15 @@ mod tests {
         append(&dir.path().join("store/a.ndjson"), &[r#"{"resourceType":"Patient","id":"p"}"#.to_string()]);
         let mut config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
         config.data.path = dir.path().join("data");
-        let store = Store::open(dir.path().join("store")).unwrap();
+        config.store.path = dir.path().join("store");
+        let store = Store::open(&config.store.path).unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(1).enable_all().build();
         let runtime = runtime.unwrap();
         let (begun, listens) = mpsc::channel();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let serving = runtime.spawn(async move {
-            serve(config, store, |served| begun.send(served.listen).unwrap(), async {
+            serve(config, vec![store], |served| begun.send(served.listen).unwrap(), async {
                 stopped.await.unwrap_or_default()
             })
             .await

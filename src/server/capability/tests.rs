@@ -7,7 +7,8 @@ use crate::server::parameters::PARAMETERS;
 use crate::server::routes::IG_ROUTES;
 
 const BASE: &str = "http://127.0.0.1:8080/fhir";
-const ALL: Enabled = Enabled { system: true, patient: true, group: true, groups_writable: true };
+const ALL: Enabled =
+    Enabled { system: true, patient: true, group: true, groups_searchable: true, groups_writable: true };
 
 fn declaration(enabled: Enabled) -> Declaration<'static> {
     let policies = Policies {
@@ -17,7 +18,17 @@ fn declaration(enabled: Enabled) -> Declaration<'static> {
         late: Late::Include,
         missing_last_updated: MissingLastUpdated::Include,
     };
-    Declaration { base_url: BASE, routes: IG_ROUTES, parameters: PARAMETERS, enabled, policies }
+    static NONE: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let security = "without authorization, on the loopback";
+    Declaration {
+        base_url: BASE,
+        routes: IG_ROUTES,
+        parameters: PARAMETERS,
+        enabled,
+        security,
+        profiles: &NONE,
+        policies,
+    }
 }
 
 fn statement(declaration: &Declaration) -> Value {
@@ -37,7 +48,7 @@ fn resource<'a>(statement: &'a Value, name: &str) -> &'a Value {
 fn every_setting() -> impl Iterator<Item = Enabled> {
     (0..16).map(|bits| {
         let on = |bit: u8| bits >> bit & 1 != 0;
-        Enabled { system: on(0), patient: on(1), group: on(2), groups_writable: on(3) }
+        Enabled { system: on(0), patient: on(1), group: on(2), groups_searchable: true, groups_writable: on(3) }
     })
 }
 

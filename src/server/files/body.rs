@@ -77,7 +77,7 @@ impl Reader {
     }
 
     /// The next piece, never empty.
-    fn next(&mut self) -> io::Result<Bytes> {
+    pub(super) fn next(&mut self) -> io::Result<Bytes> {
         let short = || io::Error::new(io::ErrorKind::UnexpectedEof, "it has fewer bytes than were recorded");
         if self.skip > 0 {
             let skipped = io::copy(&mut self.bytes.by_ref().take(self.skip), &mut io::sink())?;

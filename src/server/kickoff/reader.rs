@@ -9,7 +9,7 @@ use crate::limits::{KICKOFF_PROBLEMS_MAX, SHOWN_CHARS_MAX};
 use crate::observe::{Code, Messages, Severity};
 use crate::server::http::query::plus_for_space;
 use crate::server::outcome::{Issue, IssueType};
-use crate::server::parameters::{PARAMETERS, Parameter};
+use crate::server::parameters::{Parameter, find};
 
 /// Reads parameters, decoded: names and values, with a space where a query had a raw `+`.
 ///
@@ -38,7 +38,7 @@ pub fn read(
         given.extend(Some(value.trim()).filter(|value| !value.is_empty()));
     }
     for (name, values) in values {
-        match PARAMETERS.iter().find(|parameter| parameter.name == name) {
+        match find(policy.parameters, name) {
             Some(_) if values.is_empty() => {}
             Some(parameter) if parameter.supported => reader.supported(level, parameter, &values),
             Some(parameter) => reader.unsupported(name, parameter.lenient),
@@ -132,9 +132,10 @@ impl Reader<'_> {
 
     fn instant(&mut self, name: &str, value: &str, read: Option<Instant>) -> Option<Instant> {
         if read.is_none() {
+            let date = if self.policy.dates && name == "_since" { "date such as 2024-05-01, nor an " } else { "" };
             let text = format!(
-                "{:?} is no instant such as 2024-05-01T00:00:00Z: all from the year to the seconds and the offset must be \
-                 there, and be possible",
+                "{:?} is no {date}instant such as 2024-05-01T00:00:00Z: all from the year to the seconds and the offset must \
+                 be there, and be possible",
                 cut(value)
             );
             self.problem(IssueType::Value, name, text);
@@ -159,16 +160,24 @@ impl Reader<'_> {
         if types.is_empty() {
             let given: Vec<String> = names.iter().take(KICKOFF_PROBLEMS_MAX).map(|name| cut(name)).collect();
             let text = format!("none of {} is exported here, and without a type everything would be", given.join(", "));
-            return self.problem(IssueType::NotSupported, "_type", text + " (TYPE-03)");
+            return self.problem(self.policy.type_refused, "_type", text + " (TYPE-03)");
+        }
+        let outside: Vec<&str> =
+            types.iter().filter(|of| !compartment::in_compartment(**of)).map(|of| of.name()).collect();
+        if self.policy.compartment_types && !outside.is_empty() {
+            let text = format!(
+                "{} is not of the Patient compartment, and only types of it are exported here; leave it out (ONEUP-M07)",
+                outside.join(", ")
+            );
+            return self.problem(self.policy.type_refused, "_type", text);
         }
         if *level != Level::System && types.iter().all(|of| !compartment::in_compartment(*of)) {
-            let names: Vec<&str> = types.iter().map(|of| of.name()).collect();
             let text = format!(
                 "no patient's compartment has {}, so that this level exports none; add a type that belongs to patients, \
                  or export the system (TYPE-04)",
-                names.join(", ")
+                outside.join(", ")
             );
-            self.problem(IssueType::NotSupported, "_type", text);
+            self.problem(self.policy.type_refused, "_type", text);
         }
     }
 
@@ -187,18 +196,18 @@ impl Reader<'_> {
         match (self.lenient, similar.as_slice()) {
             (true, _) => self.note("unknown types", format!("_type: {text}, and was left out")),
             (false, []) => {
-                self.problem(IssueType::NotSupported, "_type", format!("{text}; give names such as Patient"));
+                self.problem(self.policy.type_refused, "_type", format!("{text}; give names such as Patient"));
             }
             (false, near) => {
                 let text = format!("{text}; did you mean {}?", near.join(" or "));
-                self.problem(IssueType::NotSupported, "_type", text);
+                self.problem(self.policy.type_refused, "_type", text);
             }
         }
     }
 
     /// PARAM-04, HDR-05
     fn unsupported(&mut self, name: &str, may_be_ignored: bool) {
-        let meant = PARAMETERS.iter().find(|known| known.supported && is_slip(name, known.name));
+        let meant = self.policy.parameters.iter().find(|known| known.supported && is_slip(name, known.name));
         if self.lenient && may_be_ignored {
             let advice = meant.map(|known| format!("; {} is", known.name)).unwrap_or_default();
             let text = format!("{}: this parameter is not supported here and was ignored{advice}", cut(name));

@@ -7,8 +7,15 @@ use crate::limits::{KICKOFF_PROBLEMS_MAX, MESSAGES_PER_CAUSE_MAX};
 use crate::server::parameters::PARAMETERS;
 
 const NOW: &str = "2024-06-01T12:00:00Z";
-const IG: KickoffPolicy =
-    KickoffPolicy { headers: HeaderPolicy::Strict, case_sensitive_types: true, dates: false, clock_skew_seconds: 60 };
+const IG: KickoffPolicy = KickoffPolicy {
+    headers: HeaderPolicy::Strict,
+    parameters: PARAMETERS,
+    case_sensitive_types: true,
+    compartment_types: false,
+    type_refused: IssueType::NotSupported,
+    dates: false,
+    clock_skew_seconds: 60,
+};
 
 fn headers(accept: &[&str], prefer: &[&str]) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -362,7 +369,7 @@ proptest! {
         dates: bool,
     ) {
         let headers_policy = if strictly { HeaderPolicy::Strict } else { HeaderPolicy::Assume };
-        let policy = KickoffPolicy { headers: headers_policy, case_sensitive_types: strictly, dates, clock_skew_seconds: u64::MAX };
+        let policy = KickoffPolicy { headers: headers_policy, case_sensitive_types: strictly, dates, clock_skew_seconds: u64::MAX, ..IG };
         for level in [Level::System, Level::Patient] {
             let found = parse(&level, Some(&query), &headers(&[&accept], &[&prefer]), &Instant::parse(NOW).unwrap(), &policy);
             if let Err(refusal) = found {

@@ -186,9 +186,9 @@ fn a_killed_service_keeps_its_word() {
     let mut random = Random::new(Random::seed("service kills"), 0);
     let scratch = scratch();
     let config = format!(
-        "[jobs]\nkeep_seconds = {}\nremembered_seconds = {}\nactive_per_client = 6\n[files]\nmax_bytes = 300000\n[ig]\nfirst_poll_in_progress = false\n[limits]\npolls_burst = 1000\npolls_per_second = 1000\n[log]\nlevel = 'error'\n",
-        KEEP.as_secs(),
-        REMEMBERED.as_secs()
+        "[jobs]\nremembered_seconds = {}\nactive_per_client = 6\n[files]\nmax_bytes = 300000\n[ig]\nkeep_seconds = {}\nfirst_poll_in_progress = false\n[limits]\npolls_burst = 1000\npolls_per_second = 1000\n[log]\nlevel = 'error'\n",
+        REMEMBERED.as_secs(),
+        KEEP.as_secs()
     );
     std::fs::write(scratch.path().join("serve.toml"), config).unwrap();
     let world = World::default();

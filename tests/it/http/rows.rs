@@ -208,7 +208,7 @@ fn expiry_and_room() {
     let server = small(
         scratch.path(),
         &[GROUP, PATIENT],
-        "[jobs]\nkeep_seconds = 2\nremembered_seconds = 2\n[limits]\npolls_burst = 1000\n",
+        "keep_seconds = 2\n[jobs]\nremembered_seconds = 2\n[limits]\npolls_burst = 1000\n",
     );
     let client = server.client();
     let status = accepted(&client, &server.fhir("Group/g/$export"));

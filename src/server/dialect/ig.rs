@@ -1,0 +1,51 @@
+//! The Bulk Data Access IG, release 3, which clients of releases 1 and 2 understand (DIALECT-02).
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+
+use super::{Dialect, RequestIds, Taken};
+use crate::job::Naming;
+use crate::server::outcome::{IssueType, informational};
+use crate::server::parameters::PARAMETERS;
+use crate::server::routes::IG_ROUTES;
+use crate::server::status;
+
+/// See the module.
+pub const IG: Dialect = Dialect {
+    name: "ig",
+    routes: IG_ROUTES,
+    parameters: PARAMETERS,
+    case_sensitive_types: true,
+    compartment_types: false,
+    type_refused: IssueType::NotSupported,
+    dates: false,
+    user_exports: false,
+    group_rules: false,
+    gated: false,
+    request_ids: RequestIds::Plain,
+    naming: Naming::Random,
+    status_path: |job| format!("/bulk-status/{job}"),
+    file_path: |file| format!("/bulk-files/{file}"),
+    job_named: |name| Some(name.to_string()),
+    taken,
+    polled: status::of_job,
+};
+
+/// 202 with where to look, and an OperationOutcome (KICK-08, KICK-09, NETSMART-E03).
+pub fn taken(taken: &Taken<'_>) -> Response<Body> {
+    let location = taken.mount.status_url(taken.job);
+    let at = taken.transaction_time;
+    let mut text = format!("the export was accepted, as of {at}; its state is at {location}");
+    if taken.notes > 0 {
+        text += &format!("; {} parts of the request were ignored, see the messages of the export", taken.notes);
+    }
+    let mut response = informational(StatusCode::ACCEPTED, text);
+    locate(&mut response, &location);
+    response
+}
+
+/// `Content-Location`
+pub fn locate(response: &mut Response<Body>, location: &str) {
+    let location = HeaderValue::from_str(location).expect("a URL of ours");
+    response.headers_mut().insert(header::CONTENT_LOCATION, location);
+}

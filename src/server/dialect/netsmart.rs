@@ -1,0 +1,53 @@
+//! Netsmart's dialect: the IG's manifest, under URLs and with headers of its own (NETSMART-G06, NETSMART-E03…E12).
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use serde_json::json;
+
+use super::{Dialect, Polled, RequestIds, Taken, ig};
+use crate::job::Naming;
+use crate::server::config::AcceptedBody;
+use crate::server::outcome::{IssueType, resource};
+use crate::server::parameters::NETSMART_PARAMETERS;
+use crate::server::routes::NETSMART_ROUTES;
+use crate::server::status;
+
+/// See the module.
+pub const NETSMART: Dialect = Dialect {
+    name: "netsmart",
+    routes: NETSMART_ROUTES,
+    parameters: NETSMART_PARAMETERS,
+    type_refused: IssueType::Processing,
+    request_ids: RequestIds::Uuid,
+    naming: Naming::Random,
+    status_path: |job| format!("/$export-poll-status?_id={job}"),
+    file_path: |file| format!("/Binary/{file}/$binary-access-read"),
+    taken,
+    polled,
+    ..ig::IG
+};
+
+/// As the IG has it; or, where it is so configured, with the other body that its pages show (C-09).
+fn taken(taken: &Taken<'_>) -> Response<Body> {
+    if taken.mount.settings.accepted_body == AcceptedBody::Outcome {
+        return ig::taken(taken);
+    }
+    let body = json!({
+        "transactionTime": taken.transaction_time.to_string(),
+        "request": taken.request,
+        "requiresAccessToken": taken.requires_access_token,
+    });
+    let mut response = resource(StatusCode::ACCEPTED, &body);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    ig::locate(&mut response, &taken.mount.status_url(taken.job));
+    response
+}
+
+/// As the IG has it, with `X-RetryAfter` beside `Retry-After` (NETSMART-E09, C-20).
+fn polled(polled: &Polled<'_>) -> Response<Body> {
+    let mut response = status::of_job(polled);
+    if let Some(after) = response.headers().get(header::RETRY_AFTER).cloned() {
+        response.headers_mut().insert("x-retryafter", after);
+    }
+    response
+}

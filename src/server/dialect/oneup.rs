@@ -1,0 +1,201 @@
+//! 1upHealth's two environments: states of jobs with counters, batches that are shards, links that do not expire
+//! (ONEUP-S09…S25, ONEUP-M05, ONEUP-M10, ONEUP-M17, ONEUP-M18).
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use serde_json::{Map, Value, json};
+
+use super::{Dialect, Polled, RequestIds, Taken, ig};
+use crate::fhir::Instant;
+use crate::fhir::instant::TICKS_PER_SECOND;
+use crate::job::{JobView, Kind, Naming, State};
+use crate::server::outcome::IssueType;
+use crate::server::parameters::{ONEUP_MTE_PARAMETERS, ONEUP_STE_PARAMETERS};
+use crate::server::routes::{ONEUP_MTE_ROUTES, ONEUP_STE_ROUTES};
+use crate::server::status;
+use crate::write::manifest::Item;
+
+/// The single-tenant environment.
+pub const STE: Dialect = Dialect {
+    name: "oneup-ste",
+    routes: ONEUP_STE_ROUTES,
+    parameters: ONEUP_STE_PARAMETERS,
+    case_sensitive_types: false,
+    type_refused: IssueType::NotSupported,
+    dates: true,
+    user_exports: true,
+    group_rules: true,
+    request_ids: RequestIds::Plain,
+    naming: Naming::Typed,
+    status_path: |job| format!("/$export/job/{}", uuid(job)),
+    file_path: |file| format!("/$export/file/{file}"),
+    job_named,
+    taken,
+    polled: |polled| told(polled, Link::File),
+    ..ig::IG
+};
+
+/// The multi-tenant environment.
+pub const MTE: Dialect = Dialect {
+    name: "oneup-mte",
+    routes: ONEUP_MTE_ROUTES,
+    parameters: ONEUP_MTE_PARAMETERS,
+    compartment_types: true,
+    user_exports: false,
+    gated: true,
+    polled: |polled| told(polled, Link::Url),
+    ..STE
+};
+
+/// What items of the list of files call their link (C-06).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Link {
+    /// `file` (ONEUP-S17)
+    File,
+    /// `url` (ONEUP-M17)
+    Url,
+}
+
+/// An id of the engine's, 32 hexadecimal digits, in the form of a UUID (ONEUP-S12). What is shorter stays as it is.
+fn uuid(job: &str) -> String {
+    let parts = [job.get(..8), job.get(8..12), job.get(12..16), job.get(16..20), job.get(20..)];
+    let parts: Vec<&str> = parts.into_iter().flatten().collect();
+    if job.len() == 32 { parts.join("-") } else { job.to_string() }
+}
+
+fn job_named(name: &str) -> Option<String> {
+    let id = name.replace('-', "");
+    (id.len() == 32 && uuid(&id) == name).then_some(id)
+}
+
+/// UTC with milliseconds (ONEUP-S16). What is finer is cut off: who asks again since then gets rather more than less.
+fn millis(at: &Instant) -> String {
+    let per = TICKS_PER_SECOND / 1000;
+    let whole = Instant { ticks: at.ticks.div_euclid(per) * per, rest: Box::default() }.to_string();
+    let whole = whole.trim_end_matches('Z');
+    match whole.split_once('.') {
+        Some((seconds, fraction)) => format!("{seconds}.{fraction:0<3}Z"),
+        None => format!("{whole}.000Z"),
+    }
+}
+
+fn json_answer(status: StatusCode, body: &Value) -> Response<Body> {
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// 202 with the job's id and where its state is told, in body and header alike (ONEUP-S09, ONEUP-S24).
+fn taken(taken: &Taken<'_>) -> Response<Body> {
+    let location = taken.mount.status_url(taken.job);
+    let mut message = "The export job was accepted and has started; its status URL tells how far it is.".to_string();
+    if taken.notes > 0 {
+        message += &format!(" {} parts of the request were ignored.", taken.notes);
+    }
+    let body = json!({ "message": message, "jobId": uuid(taken.job), "statusUrl": location });
+    let mut response = json_answer(StatusCode::ACCEPTED, &body);
+    ig::locate(&mut response, &location);
+    response
+}
+
+/// The state of a job, with its counters, and with its files once it is done (ONEUP-S12…S18, ONEUP-S25).
+fn told(polled: &Polled<'_>, link: Link) -> Response<Body> {
+    let (view, record) = (polled.view, &polled.view.record);
+    let strict = polled.mount.settings.strict_dialect;
+    let at = |text: &str| Instant::parse(text).map_or_else(|| text.to_string(), |at| millis(&at));
+    let (state, status) = match record.state {
+        State::Complete => ("Successful", StatusCode::OK),
+        State::Failed => ("Failed", StatusCode::INTERNAL_SERVER_ERROR),
+        _ => ("In Progress", StatusCode::ACCEPTED),
+    };
+    let mut body = json!({
+        "id": uuid(&record.id),
+        "transactionTime": at(&record.transaction_time),
+        "request": record.url,
+        "requiresAccessToken": polled.requires_access_token,
+        "status": state,
+        "resourceCount": view.planned.map_or(0, |planned| planned.rows),
+        "batches": batches(view),
+        "lastUpdated": millis(&view.changed),
+    });
+    let fields = body.as_object_mut().expect("an object");
+    if record.state == State::Complete {
+        let manifest = status::manifest(record, polled.mount, polled.requires_access_token);
+        let list = |items: &[Item]| items.iter().map(|item| listed(item, link, strict)).collect::<Vec<Value>>();
+        fields.insert("output".into(), list(&manifest.output).into());
+        if !strict {
+            if record.files.iter().any(|file| file.kind == Kind::Deleted) {
+                fields.insert("deleted".into(), list(&manifest.deleted).into());
+            }
+            fields.insert("error".into(), list(&manifest.error).into());
+            fields.insert("extension".into(), manifest.extension.into());
+        }
+    } else if let (Some(failure), false) = (&record.failure, strict) {
+        fields.insert("message".into(), json!(failure.reason));
+    }
+    let mut response = json_answer(status, &body);
+    if record.state.is_active() {
+        status::progress(response.headers_mut(), view);
+    }
+    response
+}
+
+/// Batches are shards. What waits for its turn counts as running, so that the sum always holds (ONEUP-S15); of a job that
+/// has failed, what is not finished has failed.
+fn batches(view: &JobView) -> Value {
+    let (complete, total) = view.planned.map_or((0, 0), |planned| (planned.complete, planned.shards));
+    let left = total - complete;
+    let (running, failed) = if view.record.state == State::Failed { (0, left) } else { (left, 0) };
+    json!({ "running": running, "complete": complete, "failed": failed, "total": total })
+}
+
+fn listed(item: &Item, link: Link, strict: bool) -> Value {
+    let mut out = Map::new();
+    out.insert("type".into(), json!(item.r#type));
+    if link == Link::File {
+        out.insert("file".into(), json!(item.url));
+    }
+    if link == Link::Url || !strict {
+        out.insert("url".into(), json!(item.url));
+    }
+    if !strict {
+        out.insert("count".into(), json!(item.count));
+        out.insert("extension".into(), item.extension.clone().into());
+    }
+    Value::Object(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ONEUP-S12: ids of jobs are UUIDs to the world, and only as such.
+    #[test]
+    fn jobs_are_named_by_uuids() {
+        let id = "5edebc8a25144ae1874e7029785e9639";
+        let name = "5edebc8a-2514-4ae1-874e-7029785e9639";
+        assert_eq!(uuid(id), name);
+        assert_eq!(job_named(name).as_deref(), Some(id));
+        for wrong in [id, "5edebc8a-2514-4ae1-874e-7029785e963", "5edebc8a2514-4ae1-874e-7029785e9639-", "", "é", "-"]
+        {
+            assert_eq!(job_named(wrong), None, "{wrong}");
+        }
+    }
+
+    /// ONEUP-S16: three digits behind the second, always.
+    #[test]
+    fn instants_have_milliseconds() {
+        for (given, told) in [
+            ("2023-09-22T17:39:41.461Z", "2023-09-22T17:39:41.461Z"),
+            ("2023-09-22T17:39:41Z", "2023-09-22T17:39:41.000Z"),
+            ("2023-09-22T17:39:41.5Z", "2023-09-22T17:39:41.500Z"),
+            ("2023-09-22T17:39:41.4619999Z", "2023-09-22T17:39:41.461Z"),
+            ("2023-09-22T19:39:41.4+02:00", "2023-09-22T17:39:41.400Z"),
+        ] {
+            assert_eq!(millis(&Instant::parse(given).unwrap()), told);
+        }
+    }
+}
