@@ -81,6 +81,7 @@ fn configuration(args: &ServeArgs) -> Result<Config, RequestError> {
             Config::parse(&text).map_err(|error| RequestError::one(format!("--config: {}: {error}", path.display())))?
         }
     };
+    config.file.clone_from(&args.config);
     if let Some(listen) = args.listen {
         config.listen = listen;
     }

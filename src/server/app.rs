@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use super::auth::{Authenticator, Door, Principal};
 use super::config::{Authorization, Config};
 use super::dialect::Taken;
-use super::export::{PREFERENCE_APPLIED, Started, kick_off, refused, unknown_group};
+use super::export::{PREFERENCE_APPLIED, Started, kick_off, refused};
 use super::files::{StoredFile, send, wrapped};
 use super::gate::{self, AsGet, Places};
 use super::groups::GroupDesk;
@@ -65,7 +65,7 @@ pub struct App {
     /// Who asks.
     pub authenticator: Arc<dyn Authenticator>,
     /// Turns at slow hashes: a flood of wrong credentials takes no more memory and processors than so many need.
-    pub slow_checks: Semaphore,
+    pub slow_checks: Arc<Semaphore>,
     /// The mounts.
     pub mounts: Vec<Mount>,
     /// How often is asked.
@@ -227,13 +227,13 @@ async fn answer(
     if matches!(operation, Operation::Metadata | Operation::OperationDefinition) {
         return describe(&app, &app.mounts[at], operation, id.as_deref(), &parts.headers, parts.uri.query());
     }
+    let principal = authenticate(&app, at, &parts.headers).await?;
     let illegal =
         |name: &Option<String>| name.as_ref().is_some_and(|name| crate::fhir::Id::parse(name.as_bytes()).is_none());
     // Files are looked up by their whole name, which is no id on every mount.
     if illegal(&id) && operation != Operation::File || illegal(&version) {
         return Err(Refusal::not_found("this URL"));
     }
-    let principal = authenticate(&app, at, &parts.headers).await?;
     let body = match operation {
         Operation::GroupCreate | Operation::GroupUpdate => Some(read_body(body, app.config.limits.body_bytes).await?),
         _ => None,
@@ -274,11 +274,14 @@ async fn authenticate(app: &Arc<App>, at: usize, headers: &HeaderMap) -> Result<
     if app.authenticator.is_quick(headers) {
         return app.authenticator.authenticate(&app.door(&app.mounts[at]), headers);
     }
-    let turn = app.slow_checks.acquire().await;
+    let turn = app.slow_checks.clone().acquire_owned().await;
     let (on, headers) = (app.clone(), headers.clone());
-    let checked = blocking(move || on.authenticator.authenticate(&on.door(&on.mounts[at]), &headers)).await;
-    drop(turn);
-    checked
+    blocking(move || {
+        // The turn ends with the work, also when the client has gone away meanwhile.
+        let _turn = turn;
+        on.authenticator.authenticate(&on.door(&on.mounts[at]), &headers)
+    })
+    .await
 }
 
 /// The job that a request is about: named in the path, or by `_id` where the path has no place for it (C-09).
@@ -407,7 +410,7 @@ fn act(app: &App, at: usize, operation: Operation, asked: &Asked) -> Result<Resp
 fn delete(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Response<Body>, Refusal> {
     match app.tenant(mount).engine.delete(id, mount.name(), &principal.client) {
         Ok(true) => {
-            tracing::info!(job = id, client = principal.client, "a job was deleted");
+            tracing::info!(job = id, client = principal.log_name(), "a job was deleted");
             Ok(informational(StatusCode::ACCEPTED, "the export is deleted, and its files go"))
         }
         Ok(false) => Err(Refusal::not_found("this job")),
@@ -424,7 +427,7 @@ fn retry(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Re
     let engine = &app.tenant(mount).engine;
     match engine.retry(id, mount.name(), &principal.client).map_err(refused)? {
         Retried::Accepted => {
-            tracing::info!(job = id, client = principal.client, "a job is tried again");
+            tracing::info!(job = id, client = principal.log_name(), "a job is tried again");
             let found = engine.find(id, mount.name(), &principal.client);
             let Found::Job(view) = &found else { return Err(Refusal::not_found("this job")) };
             let at =
@@ -454,6 +457,9 @@ fn poll(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Res
         return Err(refusal.retry_after(wait.as_secs_f64().ceil() as u64));
     }
     let found = app.tenant(mount).engine.find(id, mount.name(), &principal.client);
+    if let Found::Job(view) = &found {
+        principal.check_job(&view.record)?;
+    }
     Ok(status::answer(&found, mount, app.authenticator.requires_access_token()))
 }
 
@@ -461,14 +467,7 @@ fn poll(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Res
 fn group(app: &App, mount: &Mount, operation: Operation, asked: &Asked) -> Result<Response<Body>, Refusal> {
     let (headers, id) = (&asked.headers, asked.id());
     let body = asked.body.as_deref().unwrap_or_default();
-    let writes = matches!(operation, Operation::GroupCreate | Operation::GroupUpdate | Operation::GroupDelete);
-    if writes && !asked.principal.writes_groups {
-        let text = "this client may not make, change or delete Groups";
-        return Err(Refusal::new(StatusCode::FORBIDDEN, IssueType::Forbidden, text));
-    }
-    if !id.is_empty() && !asked.principal.sees_group(id) {
-        return Err(unknown_group());
-    }
+    asked.principal.check_group(operation, id)?;
     let tenant = app.tenant(mount);
     let snapshot = tenant.engine.snapshot_now();
     let desk = GroupDesk {
@@ -476,6 +475,7 @@ fn group(app: &App, mount: &Mount, operation: Operation, asked: &Asked) -> Resul
         snapshot: snapshot.as_ref(),
         base: &mount.url,
         bases: mount.fhir_bases(),
+        visible: asked.principal.groups.as_deref(),
         limits: mount.group_limits(),
         now: tenant.engine.now(),
     };
@@ -501,12 +501,7 @@ async fn file(app: &App, mount: &Mount, operation: Operation, asked: Asked) -> R
     if record.client != asked.principal.client {
         return Err(unknown());
     }
-    if let Some(types) = &asked.principal.types
-        && !types.iter().any(|of| of.name() == receipt.r#type)
-    {
-        let text = "this client may not fetch files of this type";
-        return Err(Refusal::new(StatusCode::FORBIDDEN, IssueType::Forbidden, text));
-    }
+    asked.principal.check_file(record, &record.files[found.at])?;
     let ended = record.ended.as_deref().and_then(crate::fhir::Instant::parse);
     let finished = ended.as_ref().and_then(system_time).unwrap_or(SystemTime::UNIX_EPOCH);
     let stored = StoredFile {

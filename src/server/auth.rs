@@ -1,13 +1,24 @@
 //! Who asks: the seam between a request and what its sender may do. Providers of credentials stand behind
 //! [`Authenticator`]; what a [`Principal`] may see is enforced by the doors, the same on every mount (DIALECT-05).
+//!
+//! `config` is who may ask, `clients` tells them by the credentials that `given` reads and `secret` checks, `provider`
+//! keeps them up to date, and `rights` is what each may do. No tokens are issued here.
+
+pub mod clients;
+pub mod config;
+mod given;
+mod provider;
+mod rights;
+pub mod secret;
 
 use std::net::SocketAddr;
 
 use axum::http::HeaderMap;
 
-use super::kickoff::Level;
 use super::outcome::Refusal;
 use crate::fhir::ResourceType;
+
+pub use provider::Provider;
 
 /// How a request came in: which tenant's data it asks for, and which ways of authorization its mount takes (C-14).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +36,8 @@ pub struct Door<'a> {
 pub struct Principal {
     /// Its name: jobs belong to it, limits are counted by it. That of a user is the client's and the patient's.
     pub client: String,
-    /// A user, whose record alone may be exported (ONEUP-S01); the client itself if `None`. A mount that serves users asks
-    /// for it. All others see none of [`Principal::may_export`]'s levels open to a user.
+    /// The patient whose record alone a user may export (ONEUP-S01); `None` for the client itself. A mount that serves
+    /// users looks at this; no other level is open to them (see [`Principal::may_export`]).
     pub patient: Option<String>,
     /// Types that it may export; all if `None`.
     pub types: Option<Vec<ResourceType>>,
@@ -39,37 +50,9 @@ pub struct Principal {
 }
 
 impl Principal {
-    /// Whether it may export at a level: never, if it is a user, because a level is about more than one patient.
-    pub fn may_export(&self, level: &Level) -> bool {
-        match (level, &self.patient) {
-            (Level::User(own), patient) => patient.as_ref() == Some(own),
-            (_, Some(_)) => false,
-            (Level::System, None) => self.levels[0],
-            (Level::Patient, None) => self.levels[1],
-            (Level::Group(id), None) => self.levels[2] && self.sees_group(id),
-        }
-    }
-
-    /// Whether it may export a type.
-    pub fn may_export_type(&self, of: ResourceType) -> bool {
-        self.types.as_ref().is_none_or(|types| types.contains(&of))
-    }
-
-    /// Whether it may see any Group: who may export or write Groups, or exports them as resources of the system. Group
-    /// level is enough, whatever its types are, because what a Group gives out depends on who is in it.
-    pub fn sees_groups(&self) -> bool {
-        let as_resources = self.levels[0] && self.may_export_type(ResourceType::GROUP);
-        self.patient.is_none() && (self.levels[2] || self.writes_groups || as_resources)
-    }
-
-    /// Whether it may see a Group. One that it may not is answered as if it were not there (KICK-16).
-    pub fn sees_group(&self, id: &str) -> bool {
-        self.sees_groups() && self.groups.as_ref().is_none_or(|groups| groups.iter().any(|known| known == id))
-    }
-
-    /// Whether it may make Groups: a new one would not be among those that it was given by name.
-    pub fn makes_groups(&self) -> bool {
-        self.writes_groups && self.patient.is_none() && self.groups.is_none()
+    /// Its name for the log: that of the client alone, because no patient's id belongs there.
+    pub fn log_name(&self) -> &str {
+        self.client.split('/').next().unwrap_or_default()
     }
 }
 
@@ -145,15 +128,14 @@ mod tests {
         }
     }
 
-    /// KICK-18: levels and Groups that a client may export.
+    /// CLIENT-05: whatever is sent, it is anybody; nothing is asked for.
     #[test]
-    fn a_principal_sees_its_own() {
+    fn a_stray_header_is_ignored() {
         let door = Door { tenant: "default", bearer: true, client_headers: true };
-        let mut principal = Anybody(()).authenticate(&door, &HeaderMap::new()).unwrap();
-        assert!(principal.may_export(&Level::Group("a".into())) && principal.may_export(&Level::System));
-        principal.groups = Some(vec!["b".into()]);
-        principal.levels[0] = false;
-        assert!(!principal.may_export(&Level::Group("a".into())) && principal.may_export(&Level::Group("b".into())));
-        assert!(!principal.may_export(&Level::System));
+        for token in ["Bearer ", "Bearer a.b", "nonsense"] {
+            let headers = HeaderMap::from_iter([(axum::http::header::AUTHORIZATION, token.parse().unwrap())]);
+            assert!(Anybody(()).is_quick(&headers) && !Anybody(()).requires_access_token());
+            assert_eq!(Anybody(()).authenticate(&door, &headers).unwrap().client, "anybody");
+        }
     }
 }

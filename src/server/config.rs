@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::auth::config::{self as auth, AuthConfig, ClientConfig};
 use crate::export::FaultsAllowed;
 use crate::write::digest::DigestAlgorithm;
 use crate::write::encode::Coding;
@@ -51,8 +52,16 @@ pub struct Config {
     /// 1upHealth's multi-tenant environment.
     #[serde(deserialize_with = "mounts::read_oneup_mte")]
     pub oneup_mte: MountConfig,
+    /// How credentials come in.
+    pub auth: AuthConfig,
     /// The log, on standard error.
     pub log: LogConfig,
+    /// Who may ask; anybody on this machine if empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub clients: Vec<ClientConfig>,
+    /// The file that this was read from, to be read again when it changes.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
 }
 
 /// `[store]`
@@ -189,7 +198,10 @@ impl Default for Config {
             netsmart: MountConfig::netsmart(),
             oneup_ste: MountConfig::oneup_ste(),
             oneup_mte: MountConfig::oneup_mte(),
+            auth: AuthConfig::default(),
             log: LogConfig { level: "info".to_string(), format: LogFormat::Text },
+            clients: Vec::new(),
+            file: None,
         }
     }
 }
@@ -258,7 +270,7 @@ impl Config {
     /// # Errors
     /// What is wrong with it, with line and column.
     pub fn parse(text: &str) -> Result<Config, String> {
-        toml::from_str(text).map_err(|error| error.to_string())
+        toml::from_str(text).map_err(|error| auth::told(&error, text))
     }
 
     /// The configuration as a file would hold it, every value visible.
@@ -346,6 +358,7 @@ impl Config {
         );
         problems.extend(self.tenant_problems());
         problems.extend(self.mount_problems());
+        problems.extend(auth::problems(&self.auth, &self.clients));
         problems
     }
 }
@@ -426,6 +439,18 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The clients of the documented example, comment signs taken away, are read and are right.
+    #[test]
+    fn the_example_of_clients_is_right() {
+        let example = include_str!("../docs/serve.toml");
+        let (_, clients) = example.split_once("\n#[[clients]]").unwrap();
+        let clients: Vec<&str> = clients.lines().map(|line| line.strip_prefix('#').unwrap_or(line)).collect();
+        let config = Config::parse(&format!("[[clients]]{}", clients.join("\n"))).unwrap();
+        assert_eq!(auth::problems(&config.auth, &config.clients), Vec::<String>::new());
+        let client = &config.clients[0];
+        assert_eq!((client.tokens.len(), client.client_id.as_str(), client.groups.len()), (2, "nightly-1", 1));
+    }
 
     /// The documented example holds every key with its default, and nothing else.
     #[test]

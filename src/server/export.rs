@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::app::{App, Tenant};
 use super::auth::Principal;
-use super::kickoff::{self, Asked, Level};
+use super::kickoff::{self, Level};
 use super::mount::Mount;
 use super::outcome::{Issue, IssueType, Refusal};
 use crate::bytes::kernels::Kernel;
@@ -51,8 +51,8 @@ pub fn kick_off(
     url: String,
 ) -> Result<Started, Refusal> {
     let tenant = app.tenant(mount);
-    let asked = kickoff::parse(level, query, headers, &tenant.engine.now(), &mount.kickoff)?;
-    allow(principal, level, &asked)?;
+    let mut asked = kickoff::parse(level, query, headers, &tenant.engine.now(), &mount.kickoff)?;
+    principal.allow(level, &mut asked)?;
     let view = tenant.engine.look().map_err(|error| unreadable(&error))?;
     let (whose, group) = match level {
         Level::System => (Whose::System, None),
@@ -80,28 +80,9 @@ pub fn kick_off(
         naming: mount.dialect.naming,
     };
     let accepted = tenant.engine.kick_off(job).map_err(refused)?;
-    tracing::info!(job = accepted.id, client = principal.client, mount = mount.name(), "a job was accepted");
+    tracing::info!(job = accepted.id, client = principal.log_name(), mount = mount.name(), "a job was accepted");
     let applied = asked.preference_applied();
     Ok(Started { job: accepted, request: url, notes, applied, respond_async: asked.prefer.respond_async })
-}
-
-/// What the client may do (KICK-18).
-fn allow(principal: &Principal, level: &Level, asked: &Asked) -> Result<(), Refusal> {
-    // A Group that it may not see is looked for all the same, so that it takes as long as one that is not there (KICK-16).
-    let hidden = matches!(level, Level::Group(id) if !principal.sees_group(id));
-    if !hidden && !principal.may_export(level) {
-        let text = "this client may not export at this level; ask for a Group that it may see";
-        return Err(Refusal::new(StatusCode::FORBIDDEN, IssueType::Forbidden, text));
-    }
-    let Some(allowed) = &principal.types else { return Ok(()) };
-    let denied: Vec<&str> = asked.types.iter().filter(|of| !allowed.contains(of)).map(|of| of.name()).collect();
-    match denied.is_empty() {
-        true => Ok(()),
-        false => {
-            let text = format!("_type: this client may not export {}", denied.join(", "));
-            Err(Refusal::new(StatusCode::FORBIDDEN, IssueType::Forbidden, text))
-        }
-    }
 }
 
 /// The same words for a Group that is not there and one that the client may not see (KICK-16).

@@ -2,7 +2,7 @@
 //!
 //! Handlers over the parts of a request, each of which gives the whole answer; what is decided about Groups is decided
 //! in [`crate::job::groups`]. They read and sync files: call them on a thread that may block. What they answer is sent
-//! without blocking. Who may see which Group is not asked here.
+//! without blocking. Who may see which Group is not asked here; a search is told.
 //!
 //! Not done: conditional create (`If-None-Exist` is refused, because passing it over would make Groups twice), search
 //! by POST, old versions, PATCH.
@@ -46,6 +46,8 @@ pub struct GroupDesk<'a> {
     pub base: &'a str,
     /// Reference bases that are ours: that URL and those of the store.
     pub bases: &'a [String],
+    /// The ids of the Groups that a search may find; all if `None`.
+    pub visible: Option<&'a [String]>,
     /// What may be created.
     pub limits: DocumentLimits,
     /// The time.
@@ -161,7 +163,10 @@ impl GroupDesk<'_> {
 
     fn try_search(&self, query: Option<&str>, headers: &HeaderMap) -> Result<Response, Refusal> {
         let lenient = Prefer::of(headers).lenient;
-        let search = Search::read(query, self.bases, lenient).map_err(refuse)?;
+        let mut search = Search::read(query, self.bases, lenient).map_err(refuse)?;
+        if let Some(visible) = self.visible {
+            search.query.limit_to(visible);
+        }
         let mut entries: Vec<Part> = Vec::new();
         let page = Page { after: search.after, count: search.count, bytes_max: GROUP_PAGE_BYTES };
         let text = |text: String| Part::Bytes(Bytes::from(text));

@@ -19,6 +19,7 @@ pub mod mount;
 pub mod outcome;
 pub mod parameters;
 pub mod polls;
+pub mod reload;
 pub mod routes;
 mod serve;
 pub mod status;

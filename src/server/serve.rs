@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 
 use super::app::{App, Tenant, router};
-use super::auth::Anybody;
+use super::auth::Provider;
 use super::config::{Config, TenantConfig};
 use super::connection::{self, ConnectionLimits};
 use super::mount::Mount;
@@ -17,6 +17,7 @@ use super::polls::Polls;
 use crate::fhir::Instant;
 use crate::job::groups::GroupBook;
 use crate::job::{Engine, EngineOptions, Limits};
+use crate::limits::SLOW_CHECKS_MAX;
 use crate::store::Store;
 use crate::write::sink::Sync;
 
@@ -70,14 +71,14 @@ pub async fn serve(
     let public_url = config.public_url(listen);
     let tenants = config.all_tenants().into_iter().zip(stores);
     let tenants: Result<Vec<Tenant>, String> = tenants.map(|(of, store)| tenant(&config, of, store)).collect();
-    let authenticator = Anybody::on(listen)?;
+    let provider = Provider::open(&config, listen)?;
     let connections = connection_limits(&config);
     let app = Arc::new(App {
         tenants: tenants?,
         mounts: Mount::all(&config, &public_url),
         polls: Polls::new(config.limits.polls_per_second, config.limits.polls_burst),
-        authenticator: Arc::new(authenticator),
-        slow_checks: tokio::sync::Semaphore::new(2),
+        authenticator: provider.authenticator,
+        slow_checks: Arc::new(tokio::sync::Semaphore::new(SLOW_CHECKS_MAX)),
         config,
     });
     for at in 0..app.tenants.len() {
@@ -93,6 +94,7 @@ pub async fn serve(
     if drained.cut > 0 {
         tracing::warn!(cut = drained.cut, "connections were cut: their answers took longer than the drain");
     }
+    drop(provider.watcher);
     tokio::task::spawn_blocking(move || app.tenants.iter().for_each(|tenant| tenant.engine.stop())).await.ok();
     Ok(())
 }

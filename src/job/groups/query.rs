@@ -127,6 +127,11 @@ impl Query {
         (query, problems)
     }
 
+    /// Lets it match Groups of these ids only, besides all that it asks already.
+    pub fn limit_to(&mut self, ids: &[String]) {
+        self.criteria.push(Criterion::Id(ids.to_vec()));
+    }
+
     /// The ids that `_id` leaves, if it was given.
     pub(super) fn ids(&self) -> Option<Vec<Id>> {
         let ids = self.criteria.iter().find_map(|criterion| match criterion {

@@ -70,6 +70,7 @@ impl Shop {
             snapshot: self.snapshot.as_ref(),
             base: BASE,
             bases: &self.bases,
+            visible: None,
             limits: self.limits,
             now: second(at),
         }

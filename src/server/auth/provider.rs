@@ -1,0 +1,81 @@
+//! Which provider of credentials a configuration asks for, and its clients brought up to date while the service runs.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::clients::{ClientTable, StaticClients};
+use super::config::{AuthConfig, ClientConfig};
+use super::{Anybody, Authenticator};
+use crate::server::config::Config;
+use crate::server::reload::{Watcher, watch};
+use crate::server::serve::{now, random};
+
+/// A provider in force.
+pub struct Provider {
+    /// Who asks.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// Keeps the clients up to date until it is dropped; none without a configuration file.
+    pub watcher: Option<Watcher>,
+}
+
+impl Provider {
+    /// The clients of the configuration, or anybody on this machine when it names none. Runs inside an async runtime.
+    ///
+    /// # Errors
+    /// When what is configured cannot be, such as anybody on another address than loopback.
+    pub fn open(config: &Config, listen: SocketAddr) -> Result<Provider, String> {
+        if config.clients.is_empty() {
+            let authenticator = Arc::new(Anybody::on(listen)?);
+            let watcher = config.file.clone().map(|file| watch(vec![file.clone()], move || warn_of_clients(&file)));
+            return Ok(Provider { authenticator, watcher });
+        }
+        let table = ClientTable::new(&config.auth, &config.clients).map_err(|problems| problems.join("\n"))?;
+        let mut key = [0; 32];
+        key[..16].copy_from_slice(&random());
+        key[16..].copy_from_slice(&random());
+        let clients = Arc::new(StaticClients::new(table, key, now));
+        let watcher = config.file.clone().map(|file| {
+            let (clients, mut known) = (clients.clone(), (config.auth.clone(), config.clients.clone()));
+            watch(vec![file.clone()], move || match take(&file, &mut known, &clients) {
+                Ok(None) => {}
+                Ok(Some(count)) => tracing::info!(clients = count, "the clients of the configuration were read anew"),
+                Err(problem) => {
+                    tracing::error!(problem, "the configuration cannot be used: the clients stay those from before");
+                }
+            })
+        });
+        Ok(Provider { authenticator: clients, watcher })
+    }
+}
+
+fn read(file: &Path) -> Result<(AuthConfig, Vec<ClientConfig>), String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+    let config = Config::parse(&text).map_err(|error| format!("{}: {error}", file.display()))?;
+    Ok((config.auth, config.clients))
+}
+
+/// Takes what the file says now, as a whole or not at all; the number of clients, if they are others than before. Without
+/// any, nobody is let in: to let in anybody takes a restart.
+fn take(
+    file: &Path,
+    known: &mut (AuthConfig, Vec<ClientConfig>),
+    clients: &StaticClients,
+) -> Result<Option<usize>, String> {
+    let found = read(file)?;
+    if found == *known {
+        return Ok(None);
+    }
+    let table = ClientTable::new(&found.0, &found.1).map_err(|problems| problems.join("; "))?;
+    clients.replace(table);
+    let count = found.1.len();
+    *known = found;
+    Ok(Some(count))
+}
+
+/// What was started for anybody asks nobody until it is started anew.
+fn warn_of_clients(file: &Path) {
+    if read(file).is_ok_and(|(_, clients)| !clients.is_empty()) {
+        tracing::error!("the configuration names clients now, but this service lets in anybody: start it anew");
+    }
+}
