@@ -37,7 +37,7 @@ const ONLY_IN_DOORS: [&str; 8] =
 const LEFTOVERS: [&str; 5] = ["TODO", "FIXME", "XXX", "dbg!(", "todo!("];
 
 /// Tables of the specification and the last number of each, for the rows that comments cite.
-const ROWS: [(&str, u32); 25] = [
+const ROWS: [(&str, u32); 26] = [
     ("DIALECT", 6),
     ("CORE", 9),
     ("KICK", 19),
@@ -63,6 +63,7 @@ const ROWS: [(&str, u32); 25] = [
     ("DELETE", 8),
     ("CAP", 13),
     ("CLIENT", 12),
+    ("AUTH", 28),
 ];
 
 struct Source {

@@ -53,6 +53,29 @@ pub enum Command {
         #[command(subcommand)]
         command: GroupCommand,
     },
+    /// Make tokens and secrets for the clients of the service
+    #[cfg(feature = "server")]
+    #[command(after_help = "\
+A client says who it is by a bearer token, or by an id and a secret in headers. This command makes them out of 256 random
+bits and prints two things: what the client gets, on standard output, shown this once and kept nowhere; and what the
+configuration of the service gets, on standard error, which holds a salted hash and gives nothing away.
+
+  outpour credential token --lifetime 30d          a line for `tokens` of a client
+  outpour credential token --patient p1            a token of a user, for one patient's record
+  outpour credential secret --client-id nightly    for client headers
+
+Put it into the file that `outpour serve --config` reads, below [[clients]]:
+  [[clients]]
+  name = \"nightly\"
+  tokens = [
+    { id = \"...\", hash = \"...\", expires = \"...\" },
+  ]
+A service that runs takes it within seconds. Taking the line out again revokes the token.")]
+    Credential {
+        /// What to make.
+        #[command(subcommand)]
+        command: CredentialCommand,
+    },
 }
 
 /// Where the store is and how it is read.
@@ -481,6 +504,43 @@ pub struct GroupImportArgs {
     /// Store to put it into
     #[arg(long, value_name = "DIR")]
     pub store: PathBuf,
+    /// One JSON document on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `outpour credential`
+#[cfg(feature = "server")]
+#[derive(Subcommand, Debug)]
+pub enum CredentialCommand {
+    /// Make a bearer token, and the line of the configuration that lets it in
+    Token(CredentialTokenArgs),
+    /// Make a secret for client headers, and the lines of the configuration that let it in
+    Secret(CredentialSecretArgs),
+}
+
+/// `outpour credential token`
+#[cfg(feature = "server")]
+#[derive(clap::Args, Debug)]
+pub struct CredentialTokenArgs {
+    /// How long it is taken: a number and m, h or d, or never
+    #[arg(long, value_name = "TIME", default_value = "2h")]
+    pub lifetime: String,
+    /// Make it a user's: it opens the record of this patient alone
+    #[arg(long, value_name = "ID")]
+    pub patient: Option<String>,
+    /// One JSON document on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `outpour credential secret`
+#[cfg(feature = "server")]
+#[derive(clap::Args, Debug)]
+pub struct CredentialSecretArgs {
+    /// Id that the client sends beside it [default: a random one]
+    #[arg(long, value_name = "ID")]
+    pub client_id: Option<String>,
     /// One JSON document on standard output
     #[arg(long)]
     pub json: bool,

@@ -5,6 +5,8 @@
 
 pub mod args;
 mod config;
+#[cfg(feature = "server")]
+mod credential;
 mod export;
 mod group;
 mod index;
@@ -47,6 +49,8 @@ pub fn run(args: Args) -> Exit {
         Command::Verify(args) => verify::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Group { command } => group::run(command),
+        #[cfg(feature = "server")]
+        Command::Credential { command } => credential::run(command),
         #[cfg(feature = "server")]
         Command::Serve(args) => serve::run(args),
         Command::Synth(args) => synth::run(args),

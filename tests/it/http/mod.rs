@@ -1,6 +1,7 @@
 //! The service, asked by HTTP: a real process on a free port.
 
 mod client;
+mod credentials;
 mod flow;
 mod hostile;
 mod kick_off;

@@ -79,6 +79,12 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// SIGHUP: it reads again what may have changed.
+    pub fn hang_up(&self) {
+        // SAFETY: plain system call; the process is ours and not yet waited for.
+        unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGHUP) };
+    }
+
     /// SIGTERM, and waits for the end; its exit code.
     pub fn stop(mut self) -> Option<i32> {
         // SAFETY: plain system call; the process is ours and not yet waited for.

@@ -1,0 +1,135 @@
+//! `outpour credential token` and `outpour credential secret`: what a client gets, and what the service's configuration
+//! gets. Nothing is written to any file, and no service is asked.
+
+use std::io::Write;
+
+use serde_json::json;
+
+use super::args::{CredentialCommand, CredentialSecretArgs, CredentialTokenArgs};
+use super::config::now;
+use super::{Exit, fail, put_json, say};
+use crate::error::RequestError;
+use crate::fhir::instant::TICKS_PER_SECOND;
+use crate::fhir::{Id, Instant};
+use crate::limits::{CLIENT_ID_BYTES_MAX, CREDENTIAL_LIFETIME_DAYS_MAX};
+use crate::server::auth::config::SecretHash;
+use crate::server::auth::secret::{hash, random_id, random_secret};
+use crate::server::random;
+
+/// Runs the command.
+pub fn run(command: CredentialCommand) -> Exit {
+    let (json, outcome) = match command {
+        CredentialCommand::Token(args) => (args.json, token(&args)),
+        CredentialCommand::Secret(args) => (args.json, secret(&args)),
+    };
+    outcome.unwrap_or_else(|error| fail(Exit::BadRequest, &error, json))
+}
+
+fn token(args: &CredentialTokenArgs) -> Result<Exit, RequestError> {
+    let seconds = lifetime_seconds(&args.lifetime)
+        .map_err(|reason| RequestError::one(format!("--lifetime: {:?} {reason}", args.lifetime)))?;
+    if let Some(patient) = args.patient.as_ref().filter(|patient| Id::parse(patient.as_bytes()).is_none()) {
+        return Err(RequestError::one(format!("--patient: {patient:?} is no id; give it without Patient/ before it")));
+    }
+    let (id, secret) = (random_id(), random_secret());
+    let (token, SecretHash(hash)) = (format!("{id}.{secret}"), hash(&secret, &random()));
+    let expires = seconds.map(|seconds| {
+        let seconds = now().ticks.div_euclid(TICKS_PER_SECOND) + seconds;
+        Instant::from_unix_millis(seconds * 1000).to_string()
+    });
+    let mut entry = format!("{{ id = {}, hash = {}", quoted(&id), quoted(&hash));
+    for (key, value) in [("expires", &expires), ("patient", &args.patient)] {
+        entry += &value.as_ref().map_or(String::new(), |value| format!(", {key} = {}", quoted(value)));
+    }
+    entry += " },";
+    let document = json!({
+        "status": "complete", "exitCode": 0, "token": token, "id": id, "hash": hash, "expires": expires,
+        "patient": args.patient, "configuration": entry,
+    });
+    let told = Told { secret: &token, header: "the token, sent as Authorization: Bearer TOKEN", place: "`tokens`" };
+    Ok(tell(args.json, &document, &told, &entry))
+}
+
+fn secret(args: &CredentialSecretArgs) -> Result<Exit, RequestError> {
+    let id = args.client_id.clone().unwrap_or_else(random_id);
+    if !(1..=CLIENT_ID_BYTES_MAX).contains(&id.len()) || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let text = format!("--client-id: give 1 to {CLIENT_ID_BYTES_MAX} characters of ASCII without spaces");
+        return Err(RequestError::one(text));
+    }
+    let secret = random_secret();
+    let SecretHash(hash) = hash(&secret, &random());
+    let entry = format!("client_id = {}\nclient_secret_hash = {}", quoted(&id), quoted(&hash));
+    let document = json!({
+        "status": "complete", "exitCode": 0, "clientId": id, "clientSecret": secret, "hash": hash,
+        "configuration": entry,
+    });
+    let header = format!("the secret, sent as client_secret with client_id: {id}");
+    Ok(tell(args.json, &document, &Told { secret: &secret, header: &header, place: "the client" }, &entry))
+}
+
+/// Words around what was made.
+struct Told<'a> {
+    secret: &'a str,
+    header: &'a str,
+    place: &'a str,
+}
+
+fn tell(json: bool, document: &serde_json::Value, told: &Told<'_>, entry: &str) -> Exit {
+    if json {
+        put_json(document);
+        return Exit::Done;
+    }
+    say(&format!("On standard output is what the client gets, this once: {}.", told.header));
+    if writeln!(std::io::stdout(), "{}", told.secret).is_err() {
+        // Nobody has the secret: an entry for it would be of no use.
+        return Exit::Failed;
+    }
+    say(&format!("This is for the configuration of the service, {} below [[clients]]:", told.place));
+    say(entry);
+    Exit::Done
+}
+
+/// A string of TOML.
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+/// How long a token is taken, in seconds; none for ever.
+fn lifetime_seconds(text: &str) -> Result<Option<i64>, String> {
+    if text == "never" {
+        return Ok(None);
+    }
+    let form = "is no time such as 90m, 2h, 30d or never";
+    let unit = match text.chars().last() {
+        Some('m') => 60,
+        Some('h') => 3600,
+        Some('d') => 24 * 3600,
+        _ => return Err(form.to_string()),
+    };
+    let number = &text[..text.len() - 1];
+    let plain = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds = number.parse::<i64>().ok().filter(|_| plain).and_then(|number| number.checked_mul(unit));
+    match seconds {
+        Some(0) => Err("is over at once; give at least 1m".to_string()),
+        Some(seconds) if seconds <= CREDENTIAL_LIFETIME_DAYS_MAX * 24 * 3600 => Ok(Some(seconds)),
+        _ if plain => Err(format!("is more than {CREDENTIAL_LIFETIME_DAYS_MAX}d; give less, or never")),
+        _ => Err(form.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ONEUP-S08: the lifetime is the operator's choice.
+    #[test]
+    fn lifetimes() {
+        assert_eq!(lifetime_seconds("2h"), Ok(Some(7200)));
+        assert_eq!(lifetime_seconds("90m"), Ok(Some(5400)));
+        assert_eq!(lifetime_seconds("30d"), Ok(Some(30 * 86400)));
+        assert_eq!(lifetime_seconds("never"), Ok(None));
+        for wrong in ["", "h", "2", "-2h", "+2h", "2 h", "2w", "0h", "99999999999999999999d", "36501d", "2é"] {
+            assert!(lifetime_seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

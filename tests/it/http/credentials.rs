@@ -1,0 +1,360 @@
+//! Who is let in: tokens and client headers from the configuration, whose jobs, files and Groups are whose, and what the
+//! log says of it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::client::{Answer, Client};
+use super::flow::{accepted, bundled, files};
+use super::server::Server;
+use crate::run::{run, scratch, testdata};
+
+type Header<'a> = (&'a str, &'a str);
+
+/// A credential, as its client sends it.
+struct Credential {
+    /// What must never be seen again.
+    secret: String,
+    headers: Vec<(String, String)>,
+    /// What the configuration gets.
+    entry: String,
+}
+
+impl Credential {
+    fn token(words: &[&str]) -> Credential {
+        let made = run(&[&["credential", "token", "--json"][..], words].concat());
+        assert_eq!(made.code, 0, "{made:?}");
+        let made: Value = serde_json::from_str(&made.stdout).unwrap();
+        let token = made["token"].as_str().unwrap();
+        Credential {
+            secret: token.split_once('.').unwrap().1.to_string(),
+            headers: vec![("Authorization".into(), format!("Bearer {token}"))],
+            entry: made["configuration"].as_str().unwrap().to_string(),
+        }
+    }
+
+    fn client_headers(id: &str) -> Credential {
+        let made = run(&["credential", "secret", "--client-id", id, "--json"]);
+        assert_eq!(made.code, 0, "{made:?}");
+        let made: Value = serde_json::from_str(&made.stdout).unwrap();
+        let secret = made["clientSecret"].as_str().unwrap().to_string();
+        let client = |name: &str, value: &str| (name.to_string(), value.to_string());
+        Credential {
+            headers: vec![
+                client("client_id", id),
+                client("client_secret", &secret),
+                client("x-oneup-user-id", "client"),
+            ],
+            entry: made["configuration"].as_str().unwrap().to_string(),
+            secret,
+        }
+    }
+
+    /// Asks with it.
+    fn ask(&self, client: &Client, method: &str, target: &str, more: &[Header<'_>]) -> Answer {
+        let mut headers: Vec<Header<'_>> = more.to_vec();
+        headers.extend(self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        client.ask(method, target, &headers, b"")
+    }
+
+    fn get(&self, client: &Client, target: &str) -> Answer {
+        self.ask(client, "GET", target, &[])
+    }
+
+    fn kick_off(&self, client: &Client, target: &str) -> Answer {
+        self.ask(client, "GET", &format!("/fhir/{target}"), &KICK_OFF)
+    }
+
+    /// Polls until a job has ended; its manifest.
+    #[track_caller]
+    fn manifest(&self, client: &Client, status: &str) -> Value {
+        for _ in 0..3000 {
+            let answer = self.get(client, status);
+            match answer.status {
+                202 | 429 => std::thread::sleep(Duration::from_millis(20)),
+                200 => return answer.json(),
+                _ => panic!("{}", answer.text()),
+            }
+        }
+        panic!("the job did not end");
+    }
+}
+
+const KICK_OFF: [Header<'static>; 2] = [("Accept", "application/fhir+json"), ("Prefer", "respond-async")];
+/// A patient who is a user: no id of a patient belongs into the log.
+const USER: &str = "patient-seven";
+const LIMITS: &str = "[limits]\npolls_burst = 1000\n[log]\nlevel = 'trace'\n";
+
+/// A client of the configuration.
+fn client(name: &str, more: &str, tokens: &[&Credential]) -> String {
+    let tokens: Vec<&str> = tokens.iter().map(|token| token.entry.as_str()).collect();
+    format!("[[clients]]\nname = '{name}'\n{more}\ntokens = [\n{}\n]\n", tokens.join("\n"))
+}
+
+fn serve(directory: &Path, clients: &str) -> Server {
+    std::fs::write(directory.join("serve.toml"), format!("{LIMITS}{clients}")).unwrap();
+    bundled(directory, &["--config", "serve.toml"])
+}
+
+/// AUTH-27: neither secrets nor hashes nor patients are in the log, at any level.
+#[track_caller]
+fn nothing_secret_in(log: &str, credentials: &[&Credential]) {
+    assert!(credentials.iter().all(|one| !log.contains(&one.secret)), "{log}");
+    assert!(!log.contains(USER) && !log.contains("argon2id$") && !log.contains("Bearer "), "{log}");
+}
+
+/// AUTH-23, AUTH-25, AUTH-27, AUTH-28, STATUS-14, FILE-06, DELETE-07, CAP-01, ONEUP-S07: what needs credentials and what
+/// does not, and what those hear who have none, or wrong ones.
+#[test]
+fn nobody_gets_in_without_credentials() {
+    let scratch = scratch();
+    let (right, foreign, user) =
+        (Credential::token(&[]), Credential::token(&[]), Credential::token(&["--patient", USER]));
+    let mut old = Credential::token(&["--lifetime", "1h"]);
+    let expires = old.entry.find("expires = ").unwrap();
+    old.entry.replace_range(expires.., &format!("expires = \"2020-01-01T00:00:00Z\", patient = \"{USER}\" }},"));
+    let by_client = Credential::client_headers("a-1");
+    let more = format!("writes_groups = true\n{}", by_client.entry);
+    let clients = client("a", &more, &[&right, &old, &user]) + &client("b", "tenants = ['other']", &[&foreign]);
+    let server = serve(scratch.path(), &clients);
+    let http = server.client();
+    for open in ["/health/live", "/fhir/metadata", "/fhir/OperationDefinition/export"] {
+        assert_ne!(http.get(open).status, 401, "{open}");
+    }
+    let token = right.headers[0].1.strip_prefix("Bearer ").unwrap();
+    for (method, target) in [
+        ("GET", "/fhir/$export"),
+        ("GET", "/fhir/%24export"),
+        ("GET", "/fhir/Patient/$export"),
+        ("GET", "/fhir/Group/ten/$export"),
+        ("GET", "/fhir/bulk-status/00000000000000000000000000000000"),
+        ("DELETE", "/fhir/bulk-status/00000000000000000000000000000000"),
+        ("GET", "/fhir/bulk-files/00000000000000000000000000000000"),
+        ("HEAD", "/fhir/bulk-files/00000000000000000000000000000000"),
+        ("GET", "/fhir/Group"),
+        ("POST", "/fhir/Group"),
+        ("GET", "/fhir/Group/ten"),
+        ("PUT", "/fhir/Group/ten"),
+        ("DELETE", "/fhir/Group/ten"),
+        ("GET", "/fhir/Group/no%20id"),
+    ] {
+        let bare = http.ask(method, target, &KICK_OFF, b"");
+        assert_eq!((bare.status, bare.header("www-authenticate")), (401, Some("Bearer realm=\"outpour\"")), "{target}");
+        let in_query = http.ask(method, &format!("{target}?access_token={token}"), &KICK_OFF, b"");
+        assert_eq!(in_query.status, 401, "AUTH-27: {target}");
+        if method != "HEAD" {
+            bare.outcome(401, "login");
+        }
+    }
+    let target = "/fhir/$export?_type=Organization";
+    let ask = |headers: &[Header<'_>]| http.ask("GET", target, &[&KICK_OFF[..], headers].concat(), b"");
+    let id = token.split_once('.').unwrap().0;
+    let mut told: Vec<(String, Vec<u8>)> = Vec::new();
+    for wrong in [
+        format!("Bearer {id}.{}", foreign.secret),
+        format!("Bearer 0000000000000000.{}", right.secret),
+        format!("Bearer {id}"),
+        format!("Basic {token}"),
+        "Bearer".to_string(),
+    ] {
+        let answer = ask(&[("Authorization", &wrong)]);
+        answer.outcome(401, "login");
+        told.push((answer.header("www-authenticate").unwrap().to_string(), answer.body));
+    }
+    assert!(told[0].0.contains("error=\"invalid_token\"") && told.iter().all(|other| *other == told[0]), "{told:?}");
+    let late = old.kick_off(&http, "$export");
+    assert!(
+        late.outcome(401, "expired").contains("fresh") && late.header("www-authenticate").unwrap().contains("invalid")
+    );
+    foreign.kick_off(&http, "$export").outcome(403, "forbidden");
+    user.kick_off(&http, "$export").outcome(403, "forbidden");
+    let twice = [right.headers[0].clone(), right.headers[0].clone()];
+    ask(&twice.each_ref().map(|(name, value)| (name.as_str(), value.as_str()))).outcome(401, "login");
+    let both: Vec<Header<'_>> =
+        right.headers.iter().chain(&by_client.headers).map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    ask(&both).outcome(401, "login");
+    ask(&[("client_id", "a-1"), ("client_secret", &right.secret)]).outcome(401, "login");
+    ask(&[("client_id", "a-1")]).outcome(401, "login");
+    let first = accepted(&http, &right.kick_off(&http, "$export?_type=Organization"));
+    let manifest = by_client.manifest(&http, &first);
+    assert_eq!(manifest["requiresAccessToken"], true, "MANIFEST-03");
+    let log = server.log();
+    nothing_secret_in(&log, &[&right, &foreign, &old, &user, &by_client]);
+    for words in
+        ["WrongSecret", "Unknown", "Malformed", "Expired", "OtherTenant", "Several", "Missing", &format!("\"{id}\"")]
+    {
+        assert!(log.lines().any(|line| line.contains("outpour::audit") && line.contains(words)), "{words}: {log}");
+    }
+    assert!(!log.contains("0000000000000000."), "an id that is not ours is not repeated");
+}
+
+/// AUTH-26, ONEUP-S08, KICK-18, STATUS-14, FILE-06, FILE-07, DELETE-07, GROUP-08, AUTH-24, MANIFEST-03: jobs, files and Groups
+/// are of one client; any credential of it will do.
+#[test]
+fn clients_do_not_see_each_other() {
+    let scratch = scratch();
+    let words: [&[&str]; 4] = [&[], &["--lifetime", "never"], &[], &["--patient", USER]];
+    let [first, fresh, other, user] = words.map(Credential::token);
+    let groups = "levels = ['group']\ngroups = ['missing']\nwrites_groups = true";
+    let clients = client("a", "", &[&first, &fresh, &user]) + &client("b", groups, &[&other]);
+    let server = serve(scratch.path(), &clients);
+    let http = server.client();
+    let status = accepted(&http, &first.kick_off(&http, "Group/ten/$export?_type=Patient"));
+    for stranger in [&other, &user] {
+        stranger.get(&http, &status).outcome(404, "not-found");
+        stranger.ask(&http, "DELETE", &status, &[]).outcome(404, "not-found");
+    }
+    http.get(&status).outcome(401, "login");
+    let manifest = fresh.manifest(&http, &status);
+    assert_eq!(manifest["requiresAccessToken"], true);
+    let listed = files(&http, &manifest);
+    assert_eq!(listed.len(), 1);
+    for (_, path, count) in &listed {
+        let file = fresh.get(&http, path);
+        assert_eq!((file.status, file.text().lines().count() as u64), (200, *count));
+        http.get(path).outcome(401, "login");
+        other.get(&http, path).outcome(404, "not-found");
+        user.get(&http, path).outcome(404, "not-found");
+    }
+    for hidden in ["Group/ten", "Group/no-such"] {
+        other.get(&http, &format!("/fhir/{hidden}")).outcome(404, "not-found");
+        other.kick_off(&http, &format!("{hidden}/$export")).outcome(404, "not-found");
+    }
+    let found = |answer: Answer| -> Vec<String> {
+        let bundle = answer.json();
+        let entries = bundle["entry"].as_array().cloned().unwrap_or_default();
+        assert_eq!(bundle["total"], entries.len());
+        entries.iter().map(|entry| entry["resource"]["id"].as_str().unwrap().to_string()).collect()
+    };
+    assert_eq!(found(other.get(&http, "/fhir/Group")), ["missing"]);
+    assert!(found(other.get(&http, "/fhir/Group?_id=ten")).is_empty());
+    assert!(found(first.get(&http, "/fhir/Group")).len() > 1);
+    user.get(&http, "/fhir/Group").outcome(403, "forbidden");
+    other.kick_off(&http, "Patient/$export").outcome(403, "forbidden");
+    let write = |who: &Credential, method: &str, target: &str| {
+        let id = target.rsplit('/').next().unwrap();
+        let mut headers: Vec<Header<'_>> = vec![("Content-Type", "application/fhir+json")];
+        headers.extend(who.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let group = format!(r#"{{"resourceType":"Group","id":"{id}","type":"person","actual":true}}"#);
+        http.ask(method, target, &headers, if method == "DELETE" { b"" } else { group.as_bytes() }).status
+    };
+    assert_eq!(write(&first, "POST", "/fhir/Group"), 403, "it may not write Groups");
+    assert_eq!(write(&other, "POST", "/fhir/Group"), 403, "a new one would not be its own");
+    assert_eq!(write(&other, "PUT", "/fhir/Group/ten"), 404);
+    assert_eq!(write(&other, "DELETE", "/fhir/Group/ten"), 404);
+    assert_eq!(write(&other, "PUT", "/fhir/Group/missing"), 200);
+    assert_eq!(write(&other, "DELETE", "/fhir/Group/missing"), 204);
+    assert_eq!(fresh.ask(&http, "DELETE", &status, &[]).status, 202);
+    nothing_secret_in(&server.log(), &[&first, &fresh, &other, &user]);
+}
+
+/// AUTH-22, NETSMART-E02, STATUS-14, FILE-07: types that a client may export, and what becomes of its jobs when they change.
+/// AUTH-27, AUTH-28: clients are read anew while the service runs; a configuration that is wrong changes nothing.
+#[test]
+fn types_and_reload() {
+    let scratch = scratch();
+    let [all, narrow, late] = [(); 3].map(|()| Credential::token(&[]));
+    let types = |types: &str| client("all", "", &[&all]) + &client("narrow", &format!("types = [{types}]"), &[&narrow]);
+    let server = serve(scratch.path(), &types("'Patient', 'Condition', 'Organization'"));
+    let http = server.client();
+    let of = |manifest: &Value| -> Vec<String> { files(&http, manifest).into_iter().map(|(of, ..)| of).collect() };
+    let status = accepted(&http, &narrow.kick_off(&http, "Group/ten/$export"));
+    let manifest = narrow.manifest(&http, &status);
+    assert_eq!(of(&manifest), ["Condition", "Patient"], "AUTH-22");
+    let system = accepted(&http, &narrow.kick_off(&http, "$export"));
+    assert_eq!(of(&narrow.manifest(&http, &system)), ["Condition", "Organization", "Patient"]);
+    let refused = narrow.kick_off(&http, "Group/ten/$export?_type=Patient,Observation");
+    assert!(refused.outcome(403, "forbidden").contains("Observation"));
+    let all_types = accepted(&http, &all.kick_off(&http, "Group/ten/$export"));
+    assert!(of(&all.manifest(&http, &all_types)).len() > 5);
+
+    let write = |text: &str| std::fs::write(scratch.path().join("serve.toml"), text).unwrap();
+    let wait = |what: &str, holds: &dyn Fn() -> bool| {
+        for _ in 0..600 {
+            if holds() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{what}: {}", server.log());
+    };
+    write(&format!("{LIMITS}{}{}", types("'Patient'"), client("late", "", &[&late])));
+    wait("the new client is let in", &|| late.get(&http, "/fhir/Group").status == 200);
+    narrow.get(&http, &status).outcome(403, "forbidden");
+    for (of, path, _) in files(&http, &manifest) {
+        assert_eq!(narrow.get(&http, &path).status, if of == "Patient" { 200 } else { 403 }, "FILE-07: {of}");
+    }
+
+    write(&format!("{LIMITS}[[clients]]\nname = 'x'\ntokens = '{}'", late.secret));
+    wait("it is said", &|| server.log().contains("cannot be used"));
+    assert_eq!(late.get(&http, "/fhir/Group").status, 200, "the clients from before stay");
+    write(&format!("{LIMITS}{}", client("all", "", &[&all])));
+    server.hang_up();
+    wait("the client is gone", &|| late.get(&http, "/fhir/Group").status == 401);
+    assert_eq!(all.get(&http, "/fhir/Group").status, 200);
+    write(LIMITS);
+    wait("nobody is let in", &|| all.get(&http, "/fhir/Group").status == 401);
+    nothing_secret_in(&server.log(), &[&all, &narrow, &late]);
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// CLIENT-05: without clients an `Authorization` header is ignored, and files need none (FILE-08).
+#[test]
+fn without_clients_nobody_is_asked() {
+    let scratch = scratch();
+    let server = serve(scratch.path(), "");
+    let http = server.client();
+    let stray = Credential {
+        secret: String::new(),
+        headers: vec![("Authorization".into(), "Bearer ".into())],
+        entry: String::new(),
+    };
+    let status = accepted(&http, &stray.kick_off(&http, "$export?_type=Organization"));
+    let manifest = stray.manifest(&http, &status);
+    assert_eq!(manifest["requiresAccessToken"], false);
+    for (_, path, _) in files(&http, &manifest) {
+        assert_eq!((stray.get(&http, &path).status, http.get(&path).status), (200, 200));
+    }
+}
+
+/// A configuration that cannot be is told before anything is opened, whole, and without what may be secret.
+#[test]
+fn wrong_clients_are_told() {
+    let scratch = scratch();
+    let store = testdata("stores/synthea-r4-100");
+    let start = |text: &str| {
+        std::fs::write(scratch.path().join("serve.toml"), text).unwrap();
+        let words = ["--store", store.to_str().unwrap(), "--data", "data", "--config", "serve.toml"];
+        Server::try_start(scratch.path(), &words).err().expect("it does not start")
+    };
+    let said =
+        start("[[clients]]\nname = 'a'\ntypes = ['Patiant']\ngroups = ['g']\ntokens = [{ id = 'x', hash = 's3cret' }]");
+    for words in ["client a", "did you mean Patient", "levels = [\"group\"]", "token x", "outpour credential"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert!(!said.contains("s3cret"), "{said}");
+    let said = start("[[clients]]\nname = 'a'\ntoken = 's3cret'");
+    assert!(said.contains("token") && said.contains("line 3") && !said.contains("s3cret"), "{said}");
+}
+
+/// ONEUP-S08: the command prints what the client gets on standard output and what the configuration gets beside it.
+#[test]
+fn credentials_are_made() {
+    let token = run(&["credential", "token", "--lifetime", "30d", "--patient", "p1"]);
+    let (id, secret) = token.stdout.trim_end().split_once('.').unwrap();
+    assert!(token.code == 0 && secret.len() == 64 && !token.stderr.contains(secret), "{token:?}");
+    for words in [&format!("id = \"{id}\""), "$argon2id$", "expires = \"", "patient = \"p1\"", "[[clients]]"] {
+        assert!(token.stderr.contains(words), "{words}: {}", token.stderr);
+    }
+    let never = run(&["credential", "token", "--lifetime", "never"]);
+    assert!(!never.stderr.contains("expires") && never.stdout != token.stdout, "{never:?}");
+    let secret = run(&["credential", "secret"]);
+    assert!(secret.stdout.trim_end().len() == 64 && secret.stderr.contains("client_secret_hash = "), "{secret:?}");
+    run(&["credential", "token", "--lifetime", "soon"]).refused(2, &["--lifetime", "soon", "2h"]);
+    run(&["credential", "token", "--patient", "Patient/p"]).refused(2, &["--patient"]);
+    run(&["credential", "secret", "--client-id", "a b"]).refused(2, &["--client-id"]);
+    let help = run(&["help", "credential"]);
+    assert!(help.stdout.contains("[[clients]]") && help.stdout.contains("revokes"), "{help:?}");
+}
