@@ -383,15 +383,18 @@ impl Engine {
         (record.mount == mount && record.client == client).then_some(job)
     }
 
-    /// A file of a finished job (FILE-20); `Err` when it was there once and has expired.
+    /// A file of a finished job (FILE-20), for its client on its mount; `Err` when it was there once and has expired.
     ///
     /// # Errors
     /// When the job has expired.
     #[allow(clippy::result_unit_err, reason = "there is one way to fail, and it has no details")]
-    pub fn file(&self, id: &str, mount: &str) -> Result<Option<FileView>, ()> {
+    pub fn file(&self, id: &str, mount: &str, client: &str) -> Result<Option<FileView>, ()> {
         let name = (mount.to_string(), id.to_string());
         let Some((job, at)) = self.inner.table().files.get(&name).cloned() else { return Ok(None) };
         let record = job.record();
+        if record.client != client {
+            return Ok(None);
+        }
         if record.state == State::Expired || self.is_over(&record) {
             return Err(());
         }

@@ -1,8 +1,8 @@
 //! The engine as its callers see it: against a plain export, across restarts, with a clock that is set by hand.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::*;
@@ -22,6 +22,8 @@ struct World {
     /// Ticks of the clock.
     clock: Arc<AtomicI64>,
     ids: Arc<AtomicU64>,
+    /// A place to be taken as soon as the plan of the job that it belongs to stands, in its output directory.
+    block: Arc<Mutex<Option<PathBuf>>>,
 }
 
 impl World {
@@ -40,7 +42,7 @@ impl World {
             format!(r#"{{"resourceType":"Group","id":"g","type":"person","actual":true,"member":[{members}]}}"#);
         append(&dir.path().join("store/group.ndjson"), &[group]);
         let clock = Arc::new(AtomicI64::new(Instant::parse(START).unwrap().ticks));
-        World { dir, clock, ids: Arc::default() }
+        World { dir, clock, ids: Arc::default(), block: Arc::default() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -52,7 +54,7 @@ impl World {
     }
 
     fn options(&self, limits: Limits) -> EngineOptions {
-        let (clock, ids) = (self.clock.clone(), self.ids.clone());
+        let (clock, ids, block) = (self.clock.clone(), self.ids.clone(), self.block.clone());
         EngineOptions {
             store: Store::open(self.path("store")).unwrap(),
             records: self.path("data/jobs"),
@@ -60,8 +62,17 @@ impl World {
             threads: 2,
             limits,
             sync: Sync::No,
-            clock: Box::new(move || Instant { ticks: clock.load(SeqCst), rest: Box::default() }),
-            random: Box::new(move || (u128::from(ids.fetch_add(1, SeqCst)) << 64 | 7).to_le_bytes()),
+            // A job looks at the clock when it has planned, and before it writes.
+            clock: Box::new(move || {
+                let mut block = block.lock().unwrap();
+                let planned = |place: &PathBuf| place.with_file_name(".outpour-job").join("plan.json").exists();
+                if let Some(place) = block.take_if(|place| planned(place)) {
+                    // No file can come to stand where a directory with something in it stands.
+                    std::fs::create_dir_all(place.join("full")).unwrap();
+                }
+                Instant { ticks: clock.load(SeqCst), rest: Box::default() }
+            }),
+            random: Box::new(move || (u128::from(ids.fetch_add(1, SeqCst)) << 96 | 7).to_le_bytes()),
         }
     }
 
@@ -134,7 +145,7 @@ fn ended(engine: &Engine, id: &str, client: &str) -> Arc<JobRecord> {
 
 fn contents(engine: &Engine, record: &JobRecord) -> Vec<(String, Vec<u8>)> {
     let read = |file: &FileRecord| {
-        let found = engine.file(&file.id, "ig").unwrap().unwrap();
+        let found = engine.file(&file.id, &record.mount, &record.client).unwrap().unwrap();
         assert_eq!(found.record.files[found.at], *file);
         (file.receipt.file.clone(), std::fs::read(found.path).unwrap())
     };
@@ -174,8 +185,11 @@ fn a_job_writes_what_an_export_writes() {
         assert!(matches!(engine.find(&id, mount, client), Found::Unknown));
         assert!(!engine.delete(&id, mount, client).unwrap());
     }
-    assert!(engine.file(&record.files[0].id, "netsmart").unwrap().is_none());
-    assert!(engine.file("../../etc/passwd", "ig").unwrap().is_none());
+    let file = &record.files[0].id;
+    assert!(engine.file(file, "ig", "a").unwrap().is_some());
+    for (id, mount, client) in [(&**file, "netsmart", "a"), (file, "ig", "b"), ("../../etc/passwd", "ig", "a")] {
+        assert!(engine.file(id, mount, client).unwrap().is_none());
+    }
     for id in record.files.iter().map(|file| &file.id).chain([&id]) {
         assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
     }
@@ -263,7 +277,7 @@ fn limits_hold() {
     assert!(matches!(refused, Err(Refused::DiskFull(_))), "EXPIRE-03");
     assert!(
         !engine
-            .file(&ended(&engine, &ids[0], "a").files[0].id, "ig")
+            .file(&ended(&engine, &ids[0], "a").files[0].id, "ig", "a")
             .unwrap()
             .unwrap()
             .path
@@ -307,7 +321,7 @@ fn jobs_expire() {
         assert_eq!(go_on(99), "expired");
         assert_eq!(go_on(1), "unknown");
         let engine = held.unwrap();
-        assert!(engine.file(&record.files[0].id, "ig").is_ok_and(|file| file.is_none()));
+        assert!(engine.file(&record.files[0].id, "ig", "a").is_ok_and(|file| file.is_none()));
         let kept = ended(&engine, &forever, "a");
         assert!(!contents(&engine, &kept).is_empty());
         assert!(!world.left().iter().any(|path| path.contains(&id)));
@@ -328,7 +342,7 @@ fn questions_do_not_wait_for_the_disk() {
     std::thread::spawn(move || {
         asking.reap();
         let found = matches!(asking.find(&id, "ig", "a"), Found::Job(view) if view.asked_before);
-        told.send(found && asking.file(&file, "ig").is_ok_and(|file| file.is_some()))
+        told.send(found && asking.file(&file, "ig", "a").is_ok_and(|file| file.is_some()))
     });
     assert!(answer.recv_timeout(Duration::from_secs(20)).expect("an answer without the lock"));
 }
@@ -413,4 +427,133 @@ fn nothing_of_anybody_else_is_removed() {
     let engine = world.open(Limits::default());
     assert_eq!(contents(&engine, &ended(&engine, &id, "a")), files);
     assert!(own.is_dir());
+}
+
+/// A job that waits for the index, its directory made, and the lock that it waits for.
+fn waiting(world: &World, engine: &Engine, asked: Asked) -> (String, std::fs::File) {
+    engine.index_and_wait(Duration::from_secs(60));
+    let lock = std::fs::File::create(world.path("store/.outpour/lock")).unwrap();
+    lock.lock().unwrap();
+    append(&world.path("store/more.ndjson"), &[r#"{"resourceType":"Patient","id":"new"}"#.into()]);
+    let asked = Asked { view: engine.look().unwrap(), ..asked };
+    let id = engine.kick_off(asked).unwrap().id;
+    wait("the job's directory", || world.path(&format!("data/files/{id}/out")).is_dir().then_some(()));
+    (id, lock)
+}
+
+/// ONEUP-M05, ONEUP-S14, ONEUP-S15, ONEUP-S16, C-03: a failed job is tried again with its T; what was finished stays as it is, and
+/// only what failed is written. Meanwhile nobody else may try it, and counters never go back, over a restart neither.
+#[test]
+fn a_failed_job_is_tried_again() {
+    for restart in [false, true] {
+        let world = World::new(600);
+        let limits = Limits { attempts: 2, ..Limits::default() };
+        let engine = world.open(limits.clone());
+        let asked =
+            Asked { naming: Naming::Typed, keep_seconds: None, ..world.asked(&engine, "a", Whose::AllPatients) };
+        let (id, lock) = waiting(&world, &engine, asked);
+        assert!(matches!(engine.retry(&id, "ig", "a").unwrap(), Retried::NotFailed(_)), "running");
+        let out = world.path(&format!("data/files/{id}/out"));
+        let block = out.join("Encounter.00002.ndjson");
+        *world.block.lock().unwrap() = Some(block.clone());
+        drop(lock);
+        let failed = ended(&engine, &id, "a");
+        assert_eq!(failed.state, State::Failed);
+        let view = |engine: &Engine| match engine.find(&id, "ig", "a") {
+            Found::Job(view) => view,
+            _ => panic!("the job is gone"),
+        };
+        let (before, planned) = (view(&engine), failed.planned.unwrap());
+        assert!(planned.complete > 0 && planned.complete < planned.shards, "{planned:?}");
+        assert_eq!(before.planned, Some(planned));
+        let identity = |name: &str| {
+            use std::os::unix::fs::MetadataExt;
+            let file = std::fs::metadata(out.join(name)).ok()?;
+            file.is_file().then(|| (file.ino(), file.mtime(), file.mtime_nsec()))
+        };
+        let finished: Vec<(String, _)> = std::fs::read_dir(&out)
+            .unwrap()
+            .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
+            .filter(|name| name.ends_with(".ndjson") && !name.starts_with('.'))
+            .filter_map(|name| identity(&name).map(|identity| (name, identity)))
+            .collect();
+        assert_eq!(finished.len() as u64, planned.complete);
+        std::fs::remove_dir_all(&block).unwrap();
+        world.tick(5);
+        let engine = match restart {
+            true => {
+                drop(engine);
+                world.open(limits.clone())
+            }
+            false => engine,
+        };
+        let stays = view(&engine);
+        assert!(
+            stays.record.state == State::Failed && stays.changed >= before.changed && stays.planned == before.planned
+        );
+        for (mount, client) in [("oneup-mte", "a"), ("ig", "b")] {
+            assert!(matches!(engine.retry(&id, mount, client).unwrap(), Retried::Unknown));
+        }
+        assert!(matches!(engine.retry(&id, "ig", "a").unwrap(), Retried::Accepted));
+        let mut last = before;
+        let done = wait("the second try", || {
+            let now = view(&engine);
+            let (a, b) = (last.planned.unwrap(), now.planned.unwrap());
+            assert!(
+                now.changed >= last.changed && b.complete >= a.complete && (a.rows, a.shards) == (b.rows, b.shards)
+            );
+            last = now;
+            (!last.record.state.is_active()).then(|| last.record.clone())
+        });
+        assert_eq!((done.state, &done.transaction_time), (State::Complete, &failed.transaction_time));
+        assert_eq!(done.planned, Some(Planned { complete: planned.shards, ..planned }));
+        finished.iter().for_each(|(name, before)| assert_eq!(identity(name), Some(*before), "{name}"));
+        let rows: u64 = done.files.iter().filter(|file| file.kind == Kind::Output).map(|file| file.receipt.count).sum();
+        assert_eq!(rows, planned.rows);
+        assert!(matches!(engine.retry(&id, "ig", "a").unwrap(), Retried::NotFailed(State::Complete)));
+        assert!(!contents(&engine, &done).is_empty());
+    }
+}
+
+/// ONEUP-S17: short names of files are those of their types, and none is given twice on a mount, whoever's job it is.
+#[test]
+fn short_names_are_reserved() {
+    let world = World::new(60);
+    let ids = world.ids.clone();
+    let options = EngineOptions {
+        // Eight digits that come again and again.
+        random: Box::new(move || (u128::from(ids.fetch_add(1, SeqCst)) << 96 | 7).to_le_bytes()),
+        ..world.options(Limits { active_per_client: 100, ..Limits::default() })
+    };
+    let engine = Engine::open(options).unwrap();
+    let mut names = std::collections::HashSet::new();
+    for round in 0..20 {
+        world.ids.store(round, SeqCst);
+        let client = if round % 2 == 0 { "a" } else { "b" };
+        let asked = Asked { naming: Naming::Typed, ..world.asked(&engine, client, Whose::System) };
+        // The job's own id must be free too.
+        let Ok(accepted) = engine.kick_off(asked) else { continue };
+        for file in &ended(&engine, &accepted.id, client).files {
+            let of = &file.receipt.r#type;
+            let digits = file.id.strip_prefix(&format!("{of}_")).and_then(|rest| rest.strip_suffix(".ndjson")).unwrap();
+            assert!(digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()));
+            assert!(names.insert(file.id.clone()), "{}", file.id);
+        }
+    }
+}
+
+/// ONEUP-S01: a user's job exports that patient's record and no other.
+#[test]
+fn a_user_exports_one_record() {
+    let world = World::new(70);
+    let engine = world.open(Limits::default());
+    let id = engine.kick_off(world.asked(&engine, "a", Whose::Patient("p3".into()))).unwrap().id;
+    let record = ended(&engine, &id, "a");
+    let files: String = contents(&engine, &record)
+        .into_iter()
+        .filter(|(name, _)| !name.starts_with("error"))
+        .map(|(_, bytes)| String::from_utf8(bytes).unwrap())
+        .collect();
+    assert_eq!(files.lines().count(), 10);
+    assert!(files.lines().all(|line| line.contains("Patient/p3")));
 }

@@ -1,5 +1,6 @@
 //! What the engine's threads do: workers prepare, write and finish jobs by turns; the reaper expires and removes.
 
+use std::collections::hash_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,9 +15,12 @@ use crate::error::{ExportError, IndexError};
 use crate::export::{Existing, ExportOptions, ExportRun, Exported, Moment, recover};
 use crate::fhir::Instant;
 use crate::fhir::instant::TICKS_PER_SECOND;
+use crate::write::record::Receipt;
 
 /// Name of the output directory in a job's directory.
 pub const OUT: &str = "out";
+/// Times that a name is made for a file before it is believed that none is free.
+const NAMES_TRIED_MAX: usize = 1000;
 /// How long the reaper sleeps when nothing is due, at most.
 const REAPER_SECONDS: u64 = 30;
 
@@ -294,26 +298,35 @@ fn complete(inner: &Inner, job: &Arc<Job>, exported: &Exported) -> std::io::Resu
         _ => Kind::Output,
     };
     let record = job.record();
-    let mut files: Vec<FileRecord> = Vec::with_capacity(exported.files.len());
-    {
-        // Whoever reads of a file in the record finds it; before, nobody knows its name.
+    // Whoever reads of a file in the record finds it; before, nobody knows its name.
+    let named = {
         let mut table = inner.table();
-        for (at, receipt) in exported.files.iter().enumerate() {
-            let id = loop {
-                let id = match record.naming {
-                    Naming::Random => inner.new_id(),
-                    Naming::Typed => format!("{}_{}.ndjson", receipt.r#type, &inner.new_id()[..8]),
-                };
-                let name = (record.mount.clone(), id);
-                if let std::collections::hash_map::Entry::Vacant(free) = table.files.entry(name) {
-                    let (_, id) = free.key().clone();
+        let mut name = |at: usize, of: &str| {
+            let names = (0..NAMES_TRIED_MAX).map(|_| match record.naming {
+                Naming::Random => inner.new_id(),
+                Naming::Typed => format!("{of}_{}.ndjson", &inner.new_id()[..8]),
+            });
+            for id in names {
+                if let Entry::Vacant(free) = table.files.entry((record.mount.clone(), id.clone())) {
                     free.insert((job.clone(), at));
-                    break id;
+                    return Ok(id);
                 }
-            };
-            files.push(FileRecord { id, kind: kind(&receipt.file), receipt: receipt.clone() });
+            }
+            Err(std::io::Error::other("no name for a file is free"))
+        };
+        let file = |(at, receipt): (usize, &Receipt)| {
+            let (id, receipt) = (name(at, &receipt.r#type)?, receipt.clone());
+            Ok(FileRecord { id, kind: kind(&receipt.file), receipt })
+        };
+        exported.files.iter().enumerate().map(file).collect::<std::io::Result<Vec<FileRecord>>>()
+    };
+    let files = match named {
+        Ok(files) => files,
+        Err(error) => {
+            inner.table().files.retain(|_, (owner, _)| !Arc::ptr_eq(owner, job));
+            return Err(error);
         }
-    }
+    };
     let changed = inner.change(job, |record| {
         record.become_(State::Complete);
         record.view = None;

@@ -493,14 +493,11 @@ fn group(app: &App, mount: &Mount, operation: Operation, asked: &Asked) -> Resul
 async fn file(app: &App, mount: &Mount, operation: Operation, asked: Asked) -> Result<Response<Body>, Refusal> {
     let id = asked.id.unwrap_or_default();
     let unknown = || Refusal::not_found("this file");
-    let found = match app.tenant(mount).engine.file(&id, mount.name()) {
+    let found = match app.tenant(mount).engine.file(&id, mount.name(), &asked.principal.client) {
         Ok(found) => found.ok_or_else(unknown)?,
         Err(()) => return Err(status::expired("this file was kept until its time and is gone; ask for a new export")),
     };
     let (record, receipt) = (&found.record, &found.record.files[found.at].receipt);
-    if record.client != asked.principal.client {
-        return Err(unknown());
-    }
     asked.principal.check_file(record, &record.files[found.at])?;
     let ended = record.ended.as_deref().and_then(crate::fhir::Instant::parse);
     let finished = ended.as_ref().and_then(system_time).unwrap_or(SystemTime::UNIX_EPOCH);
