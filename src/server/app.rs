@@ -476,7 +476,8 @@ fn group(app: &App, mount: &Mount, operation: Operation, asked: &Asked) -> Resul
         snapshot: snapshot.as_ref(),
         base: &mount.url,
         bases: mount.fhir_bases(),
-        limits: mount.group_limits(),
+        visible: asked.principal.groups.as_deref(),
+        rules: mount.group_rules(),
         now: tenant.engine.now(),
     };
     Ok(match operation {
