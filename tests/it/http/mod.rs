@@ -2,6 +2,7 @@
 
 mod client;
 mod flow;
+mod group_import;
 mod hostile;
 mod kick_off;
 mod kills;
