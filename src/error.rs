@@ -128,6 +128,14 @@ pub enum ExportError {
         /// The cause.
         source: io::Error,
     },
+    /// A Group cannot be stored.
+    #[error("cannot write {}: {source}; make room, or make the store writable, then import again", path.display())]
+    Import {
+        /// Its file in the store.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
     /// A row's bytes are not where the index says.
     #[error("{} no longer holds a resource at byte {offset}: it was changed in place while it was read; replace store files by rename, then export again", path.display())]
     Torn {

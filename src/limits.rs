@@ -35,6 +35,12 @@ pub const POSTINGS_SHARE: usize = 20;
 pub const GROUP_DEPTH_MAX: usize = 16;
 /// Most problems of one Group document that are told; one more gives the count of the others.
 pub const GROUP_PROBLEMS_MAX: usize = 100;
+/// Most elements of one Group document, whatever their names; R4's Group has fewer than 30.
+pub const GROUP_ELEMENTS_MAX: usize = 1024;
+/// Most members of a Group under 1upHealth's rules (ONEUP-G02).
+pub const ONEUP_GROUP_MEMBERS_MAX: u64 = 10_000;
+/// Longest Group under 1upHealth's rules, in bytes without white space, 400 KB (ONEUP-G03): where it binds (ONEUP-G04).
+pub const ONEUP_GROUP_BYTES_MAX: u64 = 400 << 10;
 /// Most identifiers, and most codings, of a Group that a search looks at; further ones are not found.
 pub const GROUP_TOKENS_MAX: usize = 256;
 /// Longest filter over the members of one Group, in bytes: a search reads a Group of more members when it need not have.

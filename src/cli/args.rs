@@ -465,6 +465,19 @@ pub struct InspectArgs {
 
 /// `outpour group`
 #[derive(Subcommand, Debug)]
+#[command(after_help = "\
+A Group is R4's: resourceType, id, type (person or animal), actual true, and its members, such as
+  {\"resourceType\":\"Group\",\"id\":\"mine\",\"type\":\"person\",\"actual\":true,
+   \"member\":[{\"entity\":{\"reference\":\"Patient/1\"}},{\"entity\":{\"reference\":\"Patient/2\"}}]}
+
+  outpour group check mine.json --store DIR                      what it resolves to
+  outpour group check mine.json --rules oneup                    whether 1upHealth would take it
+  outpour group import mine.json --store DIR --rules oneup       stored, if it keeps the rules; else nothing is written
+  outpour export --store DIR --group mine --out OUT              its members' records
+
+--rules oneup: at least one member, each a reference to a Patient; at most 10,000; and at most 400 KiB of JSON without
+white space if any member says more than entity.reference. --max-members and --max-bytes move the two bounds.
+Every problem is told at once (exit code 2). A service on the same store takes an imported Group at its next kick-off.")]
 pub enum GroupCommand {
     /// Check a Group and say what it resolves to
     Check(GroupCheckArgs),
@@ -490,6 +503,9 @@ pub struct GroupCheckArgs {
     /// Members: all that are listed, or those that are active now
     #[arg(long, value_name = "WHICH", default_value = "listed")]
     pub members: MembersArg,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub rules: GroupRulesArgs,
     /// One JSON document on standard output
     #[arg(long)]
     pub json: bool,
@@ -504,6 +520,12 @@ pub struct GroupImportArgs {
     /// Store to put it into
     #[arg(long, value_name = "DIR")]
     pub store: PathBuf,
+    /// Where the store's index lies [default: .outpour in the store]
+    #[arg(long, value_name = "DIR")]
+    pub index_dir: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub rules: GroupRulesArgs,
     /// One JSON document on standard output
     #[arg(long)]
     pub json: bool,
@@ -544,4 +566,28 @@ pub struct CredentialSecretArgs {
     /// One JSON document on standard output
     #[arg(long)]
     pub json: bool,
+}
+
+/// The rules that a Group is held to.
+#[derive(clap::Args, Debug, Clone)]
+#[command(next_help_heading = "Rules")]
+pub struct GroupRulesArgs {
+    /// Those of FHIR R4 and of what can be exported, or 1upHealth's as well
+    #[arg(long, value_name = "WHOSE", default_value = "r4")]
+    pub rules: RulesArg,
+    /// Most members [default: no bound; with oneup 10000]
+    #[arg(long, value_name = "N")]
+    pub max_members: Option<u64>,
+    /// Most bytes of its JSON without white space, where members say more than entity.reference [default: no bound; with
+    /// oneup 400KiB]
+    #[arg(long, value_name = "SIZE")]
+    pub max_bytes: Option<String>,
+}
+
+/// See `--rules`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum RulesArg {
+    R4,
+    Oneup,
 }

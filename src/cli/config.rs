@@ -3,7 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::args::{
-    AccessArg, CompressArg, DigestArg, ExportArgs, LateArg, MembersArg, MissingArg, SelectionArg, StoreArgs, WriteArgs,
+    AccessArg, CompressArg, DigestArg, ExportArgs, GroupRulesArgs, LateArg, MembersArg, MissingArg, RulesArg,
+    SelectionArg, StoreArgs, WriteArgs,
 };
 use crate::bytes::guard;
 use crate::bytes::kernels::Kernel;
@@ -11,6 +12,7 @@ use crate::bytes::source::Access;
 use crate::error::RequestError;
 use crate::export::{FaultsAllowed, inside_store};
 use crate::extract::Validate;
+use crate::extract::group_rules::{GroupContent, GroupRules};
 use crate::fhir::Instant;
 use crate::select::request::{Late, Members, MissingLastUpdated, Way};
 use crate::store::{Store, StoreOptions};
@@ -96,6 +98,21 @@ pub fn pool(threads: Option<usize>) -> Result<rayon::ThreadPool, RequestError> {
         .num_threads(threads)
         .build()
         .map_err(|error| RequestError::one(format!("--threads {threads}: {error}")))
+}
+
+/// `--rules`, and the bounds that it is moved by.
+pub fn group_rules(args: &GroupRulesArgs) -> Result<GroupRules, RequestError> {
+    let rules = match args.rules {
+        RulesArg::R4 => GroupRules { content: GroupContent::Exportable, ..GroupRules::default() },
+        RulesArg::Oneup => GroupRules::oneup(),
+    };
+    let bytes_max = match &args.max_bytes {
+        None => rules.bytes_max,
+        Some(text) => Some(parse_size(text).ok_or_else(|| {
+            RequestError::one(format!("--max-bytes: {text:?} is no size such as 400KiB, 1MB or 500000"))
+        })?),
+    };
+    Ok(GroupRules { bytes_max, members_max: args.max_members.or(rules.members_max), ..rules })
 }
 
 /// `--members`

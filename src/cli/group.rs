@@ -1,22 +1,24 @@
-//! `outpour group check` and `outpour group import`
+//! `outpour group check`, and what it shares with `outpour group import`.
+
+mod import;
 
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::args::{AccessArg, GroupCheckArgs, GroupCommand, GroupImportArgs, StoreArgs};
-use super::config::{members, now, open_store, pool, transaction_time};
+use super::args::{AccessArg, GroupCheckArgs, GroupCommand, StoreArgs};
+use super::config::{group_rules, members, open_store, pool, transaction_time};
 use super::export::exit_of;
 use super::table::count;
 use super::{Exit, fail, put_json, say};
 use crate::ExportRequest;
-use crate::bytes::kernels::Kernel;
-use crate::bytes::private::create_private;
 use crate::error::{ExportError, RequestError};
-use crate::extract::group::{GroupHead, GroupReader, Member};
+use crate::extract::group::{GroupHead, Member};
+use crate::extract::group_rules::{GroupCheck, GroupRules, Problem, WantedId};
 use crate::fhir::{Reference, ResourceType};
+use crate::limits::READ_BYTES;
 use crate::observe::Messages;
 use crate::select::Cohort;
 
@@ -24,7 +26,7 @@ use crate::select::Cohort;
 pub fn run(command: GroupCommand) -> Exit {
     let (json, outcome) = match command {
         GroupCommand::Check(args) => (args.json, check(&args)),
-        GroupCommand::Import(args) => (args.json, import(&args)),
+        GroupCommand::Import(args) => (args.json, import::run(&args)),
     };
     outcome.unwrap_or_else(|error| fail(exit_of(&error), &error, json))
 }
@@ -41,76 +43,58 @@ struct Kinds {
     with_period: u64,
 }
 
+impl Kinds {
+    fn count(&mut self, member: &Member<'_>) {
+        match member.reference.map(Reference::parse) {
+            Some(Some(reference)) if reference.resource_type == ResourceType::PATIENT => {
+                self.patients += 1;
+                self.absolute += u64::from(!reference.base.is_empty());
+            }
+            Some(Some(reference)) if reference.resource_type == ResourceType::GROUP => self.groups += 1,
+            None if member.identifier.is_some() => self.identifiers += 1,
+            _ => self.other += 1,
+        }
+        self.inactive += u64::from(member.inactive);
+        self.with_period += u64::from(member.period_start.is_some() || member.period_end.is_some());
+    }
+}
+
 fn store_args(store: &Path, index_dir: Option<PathBuf>) -> StoreArgs {
     StoreArgs { store: store.to_path_buf(), index_dir, access: AccessArg::Mapped, kernel: None }
 }
 
-/// Reads a Group file; its head and the kinds of its members.
-fn read(path: &Path) -> Result<(GroupHead, Kinds), ExportError> {
-    let problem = |what: String| RequestError::one(format!("{}: {what}", path.display()));
-    let mut file = File::open(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
+/// Reads a Group file, in pieces that `on_piece` sees too, and holds it to rules: what it says of itself, and the kinds
+/// of its members.
+fn read(
+    path: &Path,
+    rules: GroupRules,
+    on_piece: &mut dyn FnMut(&[u8]) -> Result<(), ExportError>,
+) -> Result<(GroupHead, Kinds), ExportError> {
+    let unreadable = |error| RequestError::one(format!("{}: cannot be read: {error}", path.display()));
+    let mut file = File::open(path).map_err(unreadable)?;
     let mut kinds = Kinds::default();
-    let mut on_member = |member: &Member<'_>| {
-        match member.reference.map(Reference::parse) {
-            Some(Some(reference)) if reference.resource_type == ResourceType::PATIENT => {
-                kinds.patients += 1;
-                kinds.absolute += u64::from(!reference.base.is_empty());
-            }
-            Some(Some(reference)) if reference.resource_type == ResourceType::GROUP => kinds.groups += 1,
-            None if member.identifier.is_some() => kinds.identifiers += 1,
-            _ => kinds.other += 1,
-        }
-        kinds.inactive += u64::from(member.inactive);
-        kinds.with_period += u64::from(member.period_start.is_some() || member.period_end.is_some());
-    };
-    let mut reader = GroupReader::new(Kernel::detect(), &mut on_member);
-    reader.begin();
-    let mut buffer = vec![0; 1 << 20];
-    let (mut position, mut newlines) = (0u64, Vec::new());
+    let mut on_member = |member: &Member<'_>| kinds.count(member);
+    let mut check = GroupCheck::new(rules, WantedId::Own, &mut on_member);
+    let mut buffer = vec![0; READ_BYTES];
     loop {
-        let read = file.read(&mut buffer).map_err(|error| problem(format!("cannot be read: {error}")))?;
-        if read == 0 {
-            break;
-        }
-        newlines.extend(memchr::memchr_iter(b'\n', &buffer[..read]).map(|at| position + at as u64));
-        position += read as u64;
-        reader.feed(&buffer[..read]);
+        let read = match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(unreadable(error).into()),
+        };
+        check.feed(&buffer[..read]);
+        on_piece(&buffer[..read])?;
     }
-    let head = reader.finish().map_err(|fault| {
-        let line = newlines.partition_point(|at| *at < fault.at) + 1;
-        problem(format!("line {line}, byte {}: {}", fault.at, fault.kind))
-    })?;
-    Ok((head, kinds))
-}
-
-/// What keeps a Group from being exported or stored, every problem at once.
-fn problems(path: &Path, head: &GroupHead) -> Vec<String> {
-    let mut problems = Vec::new();
-    let mut wrong = |text: String| problems.push(format!("{}: {text}", path.display()));
-    if head.resource_type != Some(ResourceType::GROUP) {
-        wrong("is no Group: its resourceType is not Group".into());
-        return problems;
+    let told = |problem: Problem| format!("{}: {}", path.display(), problem.text);
+    match check.finish() {
+        Ok(checked) => Ok((checked.head, kinds)),
+        Err(problems) => Err(RequestError { problems: problems.into_iter().map(told).collect() }.into()),
     }
-    if head.id.is_none() {
-        wrong("has no legal id; a Group is asked for by its id".into());
-    }
-    match head.group_type.as_deref() {
-        Some("person" | "animal") => {}
-        Some(other) => wrong(format!("has type {other}; only Groups of patients (person or animal) can be exported")),
-        None => wrong("has no type; give \"type\": \"person\"".into()),
-    }
-    if head.has_characteristic && (head.members == 0 || head.actual == Some(false)) {
-        wrong("is defined by characteristics, which are not evaluated; list its members".into());
-    }
-    problems
 }
 
 fn check(args: &GroupCheckArgs) -> Result<Exit, ExportError> {
-    let (head, kinds) = read(&args.file)?;
-    let problems = problems(&args.file, &head);
-    if !problems.is_empty() {
-        return Err(RequestError { problems }.into());
-    }
+    let (head, kinds) = read(&args.file, group_rules(&args.rules)?, &mut |_| Ok(()))?;
     let resolved = match &args.store {
         None => None,
         Some(path) => {
@@ -161,79 +145,4 @@ fn report(args: &GroupCheckArgs, head: &GroupHead, kinds: &Kinds, cohort: Option
         None => say("  (give --store to see which of them the store holds)"),
     }
     messages.iter().for_each(|message| say(&format!("  {}", message.text)));
-}
-
-fn import(args: &GroupImportArgs) -> Result<Exit, ExportError> {
-    let (head, _) = read(&args.file)?;
-    let problems = problems(&args.file, &head);
-    let (true, Some(id)) = (problems.is_empty(), head.id) else {
-        return Err(RequestError { problems }.into());
-    };
-    let store = open_store(&store_args(&args.store, None), None, true)?;
-    let name = format!("Group.{id}.ndjson");
-    let target = store.root().join(&name);
-    let failed = |source| ExportError::Write { directory: store.root().to_path_buf(), name: name.clone(), source };
-    let temporary = store.root().join(format!(".{name}.part"));
-    let copied = copy_as_line(&args.file, &temporary).and_then(|()| std::fs::rename(&temporary, &target));
-    if let Err(error) = copied {
-        std::fs::remove_file(&temporary).ok();
-        return Err(failed(error));
-    }
-    crate::write::sink::sync_directory(store.root()).map_err(failed)?;
-    // Another file of the store may hold a version of the Group that is later than this one.
-    let current = pool(None)?.install(|| -> Result<bool, ExportError> {
-        let (index, _) = store.index(&crate::Watch::default())?;
-        let snapshot = crate::Snapshot::of_index(index, now());
-        let cohort = Cohort::resolve(&snapshot, &ExportRequest::group(id.as_str()));
-        let row = cohort.ok().and_then(|cohort| cohort.group_row);
-        Ok(row.is_some_and(|(extent, _)| snapshot.index().file_name(snapshot.index().entry(extent).file) == name))
-    })?;
-    if args.json {
-        put_json(
-            &json!({ "status": "complete", "exitCode": 0, "id": id.as_str(), "file": target, "members": head.members, "current": current }),
-        );
-    }
-    say(&format!("Group/{id} with {} members is stored as {}", count(head.members), target.display()));
-    if !current {
-        say(
-            "but another file of the store holds a version that counts as later: give this one a later meta.lastUpdated",
-        );
-    }
-    Ok(Exit::Done)
-}
-
-/// Copies a JSON document as one line: white space between tokens goes, everything else stays as it is.
-fn copy_as_line(from: &Path, to: &Path) -> std::io::Result<()> {
-    let mut file = File::open(from)?;
-    let private = create_private(to)?;
-    private.set_len(0)?;
-    let mut out = BufWriter::with_capacity(1 << 20, private);
-    let mut buffer = vec![0; 1 << 20];
-    let (mut in_string, mut escaped) = (false, false);
-    loop {
-        let read = file.read(&mut buffer)?;
-        if read == 0 {
-            break;
-        }
-        let line: Vec<u8> = buffer[..read]
-            .iter()
-            .copied()
-            .filter(|byte| {
-                if in_string {
-                    match byte {
-                        _ if escaped => escaped = false,
-                        b'\\' => escaped = true,
-                        b'"' => in_string = false,
-                        _ => {}
-                    }
-                    return true;
-                }
-                in_string = *byte == b'"';
-                !matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
-            })
-            .collect();
-        out.write_all(&line)?;
-    }
-    out.write_all(b"\n")?;
-    out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
 }

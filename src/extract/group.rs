@@ -138,6 +138,12 @@ impl<'a> GroupReader<'a> {
         self.scanner.feed(piece, &NAMES.0, &mut self.state);
     }
 
+    /// What was found to be wrong so far; the end may show more.
+    pub fn fault(&self) -> Option<Fault> {
+        let again = self.state.again.map(|at| Fault { kind: super::FaultKind::DuplicateKey, at });
+        self.scanner.fault().or(again)
+    }
+
     /// The document is over.
     ///
     /// # Errors

@@ -3,13 +3,14 @@
 //! `scanner` walks the token starts that a kernel found, checks the grammar and follows the few paths of a `trie`;
 //! `lines` does the same for many ordinary lines at a time, several times as fast, and leaves the others to `scanner`;
 //! `facts` collects what the index keeps of a resource, `group` the members of a Group, `group_facts` what a search asks
-//! of one, `identifiers` what a Patient is known under. `naive` is the slow, obvious twin that defines correct. This
+//! of one, `group_rules` what one must keep, `identifiers` what a Patient is known under. `naive` is the slow, obvious twin that defines correct. This
 //! module never builds a tree of a document.
 
 pub mod facts;
 pub mod fault;
 pub mod group;
 pub mod group_facts;
+pub mod group_rules;
 pub mod identifiers;
 mod lines;
 pub mod naive;

@@ -166,6 +166,11 @@ impl Scanner {
         self.position += piece.len() as u64;
     }
 
+    /// What was found to be wrong so far.
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
     /// The text is over.
     pub fn finish(&mut self) -> Result<(), Fault> {
         if let Some(fault) = self.fault {

@@ -5,7 +5,7 @@
 //! them: a crash leaves the version before or the version after, and a temporary file that the next start removes.
 //! A deletion is kept for good, because it also stands for a Group of the store's, until the store brings a later version.
 //!
-//! `document` checks what a client sends, `view` merges the book with the store, `query` and `search` ask both, `facts` is
+//! `document` takes what a client sends, `view` merges the book with the store, `query` and `search` ask both, `facts` is
 //! what stays in memory. Nothing here takes a clock or makes an id; requests for one Group wait for each other.
 
 pub mod document;
@@ -35,7 +35,8 @@ use crate::write::record::replace_file;
 use crate::write::sink::{Sync, sync_directory};
 use facts::{FactsCache, GroupFacts};
 
-pub use document::{Document, DocumentLimits, Problem, ProblemKind, WantedId};
+pub use crate::extract::group_rules::{GroupContent, GroupRules, Problem, ProblemKind, WantedId};
+pub use document::Document;
 pub use query::{PARAMETERS, Query};
 pub use search::{Hit, Page, Total};
 pub use stored::StoreGroup;

@@ -405,7 +405,7 @@ fn public_reason(error: &ExportError) -> &'static str {
         ExportError::Write { .. } | ExportError::Record(_) => {
             "an output file cannot be written; the operator finds the cause in the log"
         }
-        ExportError::Differs { .. } | ExportError::Cancelled => {
+        ExportError::Differs { .. } | ExportError::Import { .. } | ExportError::Cancelled => {
             "the service failed; its operator finds the cause in the log"
         }
     }

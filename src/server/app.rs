@@ -476,7 +476,7 @@ fn group(app: &App, mount: &Mount, operation: Operation, asked: &Asked) -> Resul
         base: &mount.url,
         bases: mount.fhir_bases(),
         visible: asked.principal.groups.as_deref(),
-        limits: mount.group_limits(),
+        rules: mount.group_rules(),
         now: tenant.engine.now(),
     };
     Ok(match operation {

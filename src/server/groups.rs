@@ -2,7 +2,7 @@
 //!
 //! Handlers over the parts of a request, each of which gives the whole answer; what is decided about Groups is decided
 //! in [`crate::job::groups`]. They read and sync files: call them on a thread that may block. What they answer is sent
-//! without blocking. Who may see which Group is not asked here; a search is told.
+//! without blocking. Who may see which Group is told here ([`GroupDesk::visible`]), not decided.
 //!
 //! Not done: conditional create (`If-None-Exist` is refused, because passing it over would make Groups twice), search
 //! by POST, old versions, PATCH.
@@ -25,7 +25,8 @@ use crate::fhir::instant::TICKS_PER_SECOND;
 use crate::fhir::{Id, Instant};
 use crate::job::groups::search::Page;
 use crate::job::groups::{
-    Document, DocumentLimits, Found, GroupBook, Groups, GroupsError, Problem, ProblemKind, Refused, WantedId, Written,
+    Document, Found, GroupBook, GroupContent, GroupRules, Groups, GroupsError, Problem, ProblemKind, Refused, WantedId,
+    Written,
 };
 use crate::limits::GROUP_PAGE_BYTES;
 use crate::observe::Severity;
@@ -46,17 +47,17 @@ pub struct GroupDesk<'a> {
     pub base: &'a str,
     /// Reference bases that are ours: that URL and those of the store.
     pub bases: &'a [String],
-    /// The ids of the Groups that a search may find; all if `None`.
+    /// Groups that the client may see; all if `None`. Others are answered as if they were not there (KICK-16).
     pub visible: Option<&'a [String]>,
     /// What may be created.
-    pub limits: DocumentLimits,
+    pub rules: GroupRules,
     /// The time.
     pub now: Instant,
 }
 
 impl GroupDesk<'_> {
     fn groups(&self) -> Groups<'_> {
-        Groups::new(self.book, self.snapshot, self.bases)
+        Groups::new(self.book, self.snapshot, self.bases).seen_by(self.visible)
     }
 
     /// `POST {base}/Group`: 201 with `Location`, `ETag`, `Last-Modified`. `random` gives 128 bits fit for secrets.
@@ -70,7 +71,8 @@ impl GroupDesk<'_> {
             return Err(Refusal::new(StatusCode::BAD_REQUEST, IssueType::NotSupported, text).at("http.if-none-exist"));
         }
         check_content_type(headers)?;
-        let document = Document::check(body, WantedId::Ignored, &self.limits).map_err(refuse)?;
+        let document =
+            Document::check(body, WantedId::Ignored, &self.rules).map_err(|problems| self.refuse(problems))?;
         for _ in 0..IDS_TRIED_MAX {
             let id: String = random().iter().map(|byte| format!("{byte:02x}")).collect();
             let id = Id::parse(id.as_bytes()).expect("32 hexadecimal digits are a legal id");
@@ -82,7 +84,7 @@ impl GroupDesk<'_> {
     }
 
     /// `PUT {base}/Group/{id}`: 200, or 201 when no Group stood there; 412 when `If-Match` or `If-None-Match: *` is not
-    /// met.
+    /// met; 404 under an id that the client may not see, whether or not a Group stands there.
     pub fn update(&self, id: &str, headers: &HeaderMap, body: &[u8]) -> Response {
         answer(self.try_update(id, headers, body))
     }
@@ -91,9 +93,13 @@ impl GroupDesk<'_> {
         let id = legal(id)?;
         check_content_type(headers)?;
         let expected = expected(headers)?;
-        let document = Document::check(body, WantedId::Same(&id), &self.limits).map_err(refuse)?;
-        match self.groups().update(&id, &document, &expected, &self.now).map_err(failed)? {
+        let document =
+            Document::check(body, WantedId::Same(&id), &self.rules).map_err(|problems| self.refuse(problems))?;
+        let groups = self.groups();
+        match groups.update(&id, &document, &expected, &self.now).map_err(failed)? {
             Ok(written) => Ok(self.written(headers, written)),
+            // Nothing was expected that is not there: what keeps the client from writing is that it may not know of it.
+            Err(_) if !groups.sees(&id) && expected.holds(&Found::Unknown) => Err(unknown()),
             Err(refused) => Err(unmet(&refused)),
         }
     }
@@ -163,10 +169,7 @@ impl GroupDesk<'_> {
 
     fn try_search(&self, query: Option<&str>, headers: &HeaderMap) -> Result<Response, Refusal> {
         let lenient = Prefer::of(headers).lenient;
-        let mut search = Search::read(query, self.bases, lenient).map_err(refuse)?;
-        if let Some(visible) = self.visible {
-            search.query.limit_to(visible);
-        }
+        let search = Search::read(query, self.bases, lenient).map_err(refuse)?;
         let mut entries: Vec<Part> = Vec::new();
         let page = Page { after: search.after, count: search.count, bytes_max: GROUP_PAGE_BYTES };
         let text = |text: String| Part::Bytes(Bytes::from(text));
@@ -196,6 +199,18 @@ impl GroupDesk<'_> {
         let (open, close) = if entries.is_empty() { ("", "}") } else { (r#","entry":["#, "]}") };
         let parts = [text(head + open)].into_iter().chain(entries).chain([text(close.to_string())]);
         Ok(resource(parts))
+    }
+
+    /// All problems of a Group in one answer: 413 for one that is too large for this service, but 422 where the rules of
+    /// the mount say how large one may be (ONEUP-G02), or refuse what R4 allows; else 400.
+    fn refuse(&self, problems: Vec<Problem>) -> Refusal {
+        let has = |kind| problems.iter().any(|problem| problem.kind == kind);
+        let status = match self.rules.content {
+            GroupContent::R4 if has(ProblemKind::TooLong) => StatusCode::PAYLOAD_TOO_LARGE,
+            _ if has(ProblemKind::TooLong) || has(ProblemKind::BusinessRule) => StatusCode::UNPROCESSABLE_ENTITY,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Refusal { status, ..refuse(problems) }
     }
 
     fn written(&self, headers: &HeaderMap, written: Written) -> Response {
@@ -273,6 +288,7 @@ fn issue_type(kind: ProblemKind) -> IssueType {
     match kind {
         ProblemKind::Structure => IssueType::Structure,
         ProblemKind::Invariant => IssueType::Invalid,
+        ProblemKind::BusinessRule => IssueType::BusinessRule,
         ProblemKind::Required => IssueType::Required,
         ProblemKind::Value => IssueType::Value,
         ProblemKind::TooLong => IssueType::TooLong,
@@ -291,9 +307,7 @@ fn issue(problem: &Problem) -> Issue {
 
 /// All problems of a request in one answer.
 fn refuse(problems: Vec<Problem>) -> Refusal {
-    let too_long = problems.iter().any(|problem| problem.kind == ProblemKind::TooLong);
-    let status = if too_long { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST };
-    Refusal::of(status, problems.iter().map(issue).collect())
+    Refusal::of(StatusCode::BAD_REQUEST, problems.iter().map(issue).collect())
 }
 
 /// What went wrong here is for the log; the client hears whose fault it is and what to do, no path.

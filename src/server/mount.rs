@@ -6,7 +6,7 @@ use super::config::{CUSTOMER, Config, MountConfig};
 use super::dialect::Dialect;
 use super::kickoff::{Asked, KickoffPolicy};
 use super::routes::{Enabled, Route, routes_on};
-use crate::job::groups::DocumentLimits;
+use crate::job::groups::{GroupContent, GroupRules};
 use crate::job::{Requested, Whose};
 use crate::select::Bounds;
 use crate::write::digest::DigestAlgorithm;
@@ -118,8 +118,12 @@ impl Mount {
     }
 
     /// What Groups that clients send must keep to.
-    pub fn group_limits(&self) -> DocumentLimits {
-        DocumentLimits { bytes_max: None, members_max: Some(self.settings.group_members_max) }
+    pub fn group_rules(&self) -> GroupRules {
+        GroupRules {
+            content: if self.dialect.group_rules { GroupContent::Patients } else { GroupContent::R4 },
+            members_max: Some(self.settings.group_members_max),
+            bytes_max: Some(self.settings.group_bytes_max).filter(|most| *most > 0),
+        }
     }
 
     /// A request under this mount's policies.

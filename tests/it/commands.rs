@@ -35,6 +35,60 @@ fn group_import() {
     assert_eq!(Export::read(&out, Bounds::DEFAULT).lines()["Patient"].len(), 10);
 }
 
+/// ONEUP-G02, ONEUP-G04, ONEUP-G06, ONEUP-M12, CLI-05: `--rules oneup` refuses what 1upHealth would, every problem at
+/// once, and nothing is written; the bounds can be moved; R4's rules have none.
+#[test]
+fn group_rules() {
+    let scratch = scratch();
+    let store = scratch.path().join("store");
+    crate::fixture::plain_store(&store, &["Patient"], 1);
+    let store = store.to_str().unwrap();
+    let file = scratch.path().join("group.json");
+    let write = |members: usize, more: &str, other: &str| {
+        let mut list: Vec<String> = (0..members)
+            .map(|at| {
+                format!("\n{{\"entity\": {{\"reference\": \"Patient/58c297c4-d684-4677-8024-{at:012}\"}}{more}}}")
+            })
+            .collect();
+        list.extend((!other.is_empty()).then(|| other.to_string()));
+        let list = list.join(",");
+        let text = format!(r#"{{"resourceType":"Group","id":"g","type":"person","actual":true,"member":[{list}]}}"#);
+        std::fs::write(&file, text).unwrap();
+    };
+    let group = |words: &[&str]| run::run(&[&["group", words[0], file.to_str().unwrap()], &words[1..]].concat());
+    let both = |words: &[&str], code: i32, needles: &[&str]| {
+        let check = group(&[&["check"], words].concat());
+        assert!(code == 2 || check.code == 0, "{check:#?}");
+        if code == 2 {
+            check.refused(2, needles);
+            let before = snapshot(Path::new(store));
+            group(&[&["import", "--store", store], words].concat()).refused(2, needles);
+            assert_eq!(snapshot(Path::new(store)), before, "nothing is written");
+        }
+    };
+    write(10_001, "", "");
+    both(&["--rules", "oneup"], 2, &["10001 members", "10000"]);
+    both(&["--rules", "oneup", "--max-members", "10001"], 0, &[]);
+    both(&[], 0, &[]);
+    both(&["--max-members", "10000"], 2, &["10001 members", "10000"]);
+    write(10_000, "", "");
+    both(&["--rules", "oneup"], 0, &[]);
+    write(6000, r#", "inactive": false"#, "");
+    both(&["--rules", "oneup"], 2, &["bytes without white space", "409600"]);
+    both(&["--rules", "oneup", "--max-bytes", "1MB"], 0, &[]);
+    both(&[], 0, &[]);
+    write(10_001, r#", "inactive": false"#, r#"{"entity":{"reference":"Practitioner/p"}}"#);
+    both(&["--rules", "oneup"], 2, &["10002 members", "409600", "Group.member[10001].entity.reference"]);
+    both(&["--rules", "oneup", "--max-bytes", "many"], 2, &["--max-bytes"]);
+    std::fs::write(&file, r#"{"resourceType":"Group","id":"../g"}"#).unwrap();
+    both(&["--rules", "oneup"], 2, &["Group.id", "Group.type", "Group.actual", "Group.member"]);
+    write(10_000, "", "");
+    let imported = group(&["import", "--store", store, "--rules", "oneup", "--json"]);
+    assert_eq!(imported.code, 0, "{imported:#?}");
+    let told: serde_json::Value = serde_json::from_str(&imported.stdout).unwrap();
+    assert_eq!((&told["members"], &told["current"]), (&10_000.into(), &true.into()), "{told}");
+}
+
 fn files_below(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

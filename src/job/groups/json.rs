@@ -50,7 +50,8 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The text of a string, escapes resolved; what no text can be (a lone surrogate) gives none.
+    /// For the twin of the walk: the text of a string, escapes resolved; what no text can be (a lone surrogate) gives none.
+    #[cfg(test)]
     pub fn text(self) -> Option<Cow<'a, str>> {
         (self.kind() == Kind::String).then(|| text_of(self.0)).flatten()
     }
@@ -71,7 +72,8 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// The values of an array; nothing of anything else.
+    /// For the twin of the walk: the values of an array; nothing of anything else.
+    #[cfg(test)]
     pub fn elements(self) -> impl Iterator<Item = Value<'a>> {
         let mut rest = if self.kind() == Kind::Array { &self.0[1..] } else { &[][..] };
         std::iter::from_fn(move || {

@@ -4,8 +4,8 @@
 //! parameter adds a criterion, `\` escapes. Names are compared without regard to case, but accents count. Searches by
 //! content that is not kept in memory (`characteristic`, `value`, `exclude`, text) are not done here.
 
-use super::document::{Problem, ProblemKind};
 use super::facts::{GroupFacts, member_key};
+use crate::extract::group_rules::{Problem, ProblemKind};
 use crate::fhir::{Id, Reference, ResourceType};
 
 /// The search parameters of a Group and their types, as a CapabilityStatement lists them.
@@ -125,11 +125,6 @@ impl Query {
             }
         }
         (query, problems)
-    }
-
-    /// Lets it match Groups of these ids only, besides all that it asks already.
-    pub fn limit_to(&mut self, ids: &[String]) {
-        self.criteria.push(Criterion::Id(ids.to_vec()));
     }
 
     /// The ids that `_id` leaves, if it was given.

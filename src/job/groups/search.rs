@@ -100,9 +100,11 @@ impl Groups<'_> {
     /// Every id that a Group may stand under.
     fn candidates(&self, query: &Query) -> Result<BTreeMap<Id, Candidate>, GroupsError> {
         let mut candidates: BTreeMap<Id, Candidate> = BTreeMap::new();
-        match (query.ids(), &self.store) {
+        // Where the client may know of some only, those are asked for, one by one: what others are there costs nothing.
+        let visible = || self.visible.map(|ids| ids.iter().filter_map(|id| Id::parse(id.as_bytes())).collect());
+        match (query.ids().or_else(visible), &self.store) {
             (Some(ids), store) => {
-                for id in ids {
+                for id in ids.into_iter().filter(|id| self.sees(id)) {
                     let in_store = store.as_ref().map(|store| store.find(&id)).transpose()?;
                     candidates.insert(id, Candidate { entry: self.book.entry(&id), in_store });
                 }

@@ -34,7 +34,7 @@ fn with_id(name: &str, members: &[&str]) -> Vec<u8> {
 }
 
 fn checked(body: &[u8]) -> Document<'_> {
-    Document::check(body, WantedId::Ignored, &DocumentLimits::default()).unwrap()
+    Document::check(body, WantedId::Ignored, &GroupRules::default()).unwrap()
 }
 
 fn book(directory: &Path) -> GroupBook {
@@ -518,11 +518,11 @@ proptest! {
         text.splice(cut..(cut + with.len()).min(text.len()), with.bytes());
         for body in [text, bytes] {
             for wanted in [WantedId::Ignored, WantedId::Same(&id("g"))] {
-                if let Ok(document) = Document::check(&body, wanted, &DocumentLimits::default()) {
+                if let Ok(document) = Document::check(&body, wanted, &GroupRules::default()) {
                     let line = document.stamp(&id("g"), 1, &at(1));
                     let tree: Tree = serde_json::from_slice(&line).unwrap();
                     prop_assert_eq!(&tree["id"], "g");
-                    prop_assert!(Document::check(&line, wanted, &DocumentLimits::default()).is_ok());
+                    prop_assert!(Document::check(&line, wanted, &GroupRules::default()).is_ok());
                 }
             }
         }

@@ -1,6 +1,8 @@
 //! All Groups: those of the book and those of the store as one. Of two with the same id the later version holds; of
 //! two as old as each other the book's.
 
+use std::sync::LazyLock;
+
 use super::facts::GroupFacts;
 use super::stored::{InSnapshot, InStore, StoreGroup};
 use super::{BookGroup, Document, Entry, EntryState, GroupBook, GroupsError};
@@ -105,13 +107,35 @@ pub struct Groups<'a> {
     pub(super) book: &'a GroupBook,
     pub(super) store: Option<InSnapshot<'a>>,
     pub(super) bases: &'a [String],
+    /// Ids that the client may know of; all if none.
+    pub(super) visible: Option<&'a [String]>,
 }
+
+/// The id that is looked up for every one that the client may not know of: the same work as for a Group that is not
+/// there, and none that depends on the Group that may be there, so that neither the answer nor its time tells (KICK-16).
+static NOBODY: LazyLock<Id> = LazyLock::new(|| Id::parse(&[b'-'; 64]).expect("64 dashes are a legal id"));
 
 impl<'a> Groups<'a> {
     /// The Groups of a book, and of a store under the bases that are ours (the service's own and the store's
     /// `--fhir-base`; final slashes do not count).
     pub fn new(book: &'a GroupBook, store: Option<&'a Snapshot>, bases: &'a [String]) -> Groups<'a> {
-        Groups { book, store: store.map(|snapshot| InSnapshot::new(snapshot, bases)), bases }
+        Groups { book, store: store.map(|snapshot| InSnapshot::new(snapshot, bases)), bases, visible: None }
+    }
+
+    /// The same for a client that may know of these ids only; of all if `None`. Under any other id nothing stands for it,
+    /// and nothing can be changed.
+    pub fn seen_by(self, visible: Option<&'a [String]>) -> Groups<'a> {
+        Groups { visible, ..self }
+    }
+
+    /// Whether the client may know what stands under an id.
+    pub fn sees(&self, id: &Id) -> bool {
+        self.visible.is_none_or(|visible| visible.iter().any(|known| known == id.as_str()))
+    }
+
+    /// The id to lock and look up for one that is asked for.
+    fn asked<'i>(&self, id: &'i Id) -> &'i Id {
+        if self.sees(id) { id } else { &NOBODY }
     }
 
     /// What stands under an id. Reads a Group of the store once, to know its version. Blocks.
@@ -119,8 +143,14 @@ impl<'a> Groups<'a> {
     /// # Errors
     /// When the book or the store cannot be read.
     pub fn find(&self, id: &Id) -> Result<Found, GroupsError> {
-        let _reading = self.book.reading(id);
-        self.find_locked(id)
+        let _reading = self.book.reading(self.asked(id));
+        self.find_seen(id)
+    }
+
+    /// What stands under an id for the client. Under the lock of [`Groups::asked`].
+    fn find_seen(&self, id: &Id) -> Result<Found, GroupsError> {
+        let found = self.find_locked(self.asked(id))?;
+        Ok(if self.sees(id) { found } else { Found::Unknown })
     }
 
     fn find_locked(&self, id: &Id) -> Result<Found, GroupsError> {
@@ -168,7 +198,8 @@ impl<'a> Groups<'a> {
     /// Keeps a version of the Group under an id, the first one if need be. On return it survives a crash. Blocks.
     ///
     /// # Errors
-    /// When it cannot be kept. `Ok(Err(_))` when something else stands there than was expected.
+    /// When it cannot be kept. `Ok(Err(_))` when something else stands there than was expected, or the client may not
+    /// know of it.
     pub fn update(
         &self,
         id: &Id,
@@ -176,9 +207,9 @@ impl<'a> Groups<'a> {
         expected: &Expected,
         now: &Instant,
     ) -> Result<Result<Written, Refused>, GroupsError> {
-        let _writing = self.book.writing(id);
-        let found = self.find_locked(id)?;
-        if !expected.holds(&found) {
+        let _writing = self.book.writing(self.asked(id));
+        let found = self.find_seen(id)?;
+        if !expected.holds(&found) || !self.sees(id) {
             return Ok(Err(Refused { current: found.facts().map(|facts| facts.version.clone()) }));
         }
         self.put(id, document, &found, now).map(Ok)
@@ -201,8 +232,8 @@ impl<'a> Groups<'a> {
         expected: &Expected,
         now: &Instant,
     ) -> Result<Result<Option<Written>, Refused>, GroupsError> {
-        let _writing = self.book.writing(id);
-        let found = self.find_locked(id)?;
+        let _writing = self.book.writing(self.asked(id));
+        let found = self.find_seen(id)?;
         if !expected.holds(&found) {
             return Ok(Err(Refused { current: found.facts().map(|facts| facts.version.clone()) }));
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::limits::{ONEUP_GROUP_BYTES_MAX, ONEUP_GROUP_MEMBERS_MAX};
 use crate::select::{Late, Members, MissingLastUpdated};
 
 /// What stands in a base for the name of a tenant.
@@ -138,8 +139,8 @@ impl MountConfig {
             authorization: vec![Authorization::Bearer, Authorization::ClientHeaders],
             members: Members::Listed,
             keep_seconds: 0,
-            group_members_max: 10_000,
-            group_bytes_max: 409_600,
+            group_members_max: ONEUP_GROUP_MEMBERS_MAX,
+            group_bytes_max: ONEUP_GROUP_BYTES_MAX,
             system_level: true,
             ..MountConfig::netsmart()
         }

@@ -19,7 +19,8 @@ struct Shop {
     book: GroupBook,
     snapshot: Option<Snapshot>,
     bases: Vec<String>,
-    limits: DocumentLimits,
+    rules: GroupRules,
+    visible: Option<Vec<String>>,
 }
 
 struct Answer {
@@ -61,7 +62,7 @@ impl Shop {
         let book = GroupBook::open(&home.path().join("groups"), Sync::No).unwrap();
         let snapshot = (!rows.is_empty()).then(|| snapshot(&home.path().join("store"), rows));
         let bases = vec![BASE.to_string()];
-        Shop { _home: home, book, snapshot, bases, limits: DocumentLimits::default() }
+        Shop { _home: home, book, snapshot, bases, rules: GroupRules::default(), visible: None }
     }
 
     fn desk(&self, at: i64) -> GroupDesk<'_> {
@@ -70,8 +71,8 @@ impl Shop {
             snapshot: self.snapshot.as_ref(),
             base: BASE,
             bases: &self.bases,
-            visible: None,
-            limits: self.limits,
+            rules: self.rules,
+            visible: self.visible.as_deref(),
             now: second(at),
         }
     }
@@ -228,9 +229,10 @@ fn bad_bodies_are_refused() {
         take(shop.desk(1).update("g", &HeaderMap::new(), &group(r#","id":"h""#))).issues(400),
         [text("value", "Group.id")]
     );
-    shop.limits.bytes_max = Some(20);
-    assert_eq!(post(&shop, &[], &group("")).issues(413), [text("too-long", "Group")]);
-    shop.limits.bytes_max = None;
+    shop.rules.members_max = Some(0);
+    let one = group(r#","member":[{"entity":{"reference":"Patient/a"}}]"#);
+    assert_eq!(post(&shop, &[], &one).issues(413), [text("too-long", "Group.member")]);
+    shop.rules.members_max = None;
     assert_eq!(take(shop.desk(1).search(None, &HeaderMap::new())).json()["total"], 0);
     assert_eq!(post(&shop, &[("content-type", "application/fhir+json; charset=utf-8")], &group("")).status, 201);
 }
@@ -318,4 +320,102 @@ proptest! {
             prop_assert!([200, 201, 204, 400, 404, 412].contains(&answer.status), "{}", answer.status);
         }
     }
+}
+
+/// ONEUP-G02, ONEUP-G04, ONEUP-G06: under 1upHealth's rules a Group that is too large is 422 with both numbers, and so is
+/// one with other members than Patients; what R4 refuses stays 400. ONEUP-G08: without them nothing of this is refused.
+#[test]
+fn oneup_rules_are_answered() {
+    let members = |count: usize, of: &str, more: &str| {
+        let list: Vec<_> = (0..count).map(|at| format!(r#"{{"entity":{{"reference":"{of}/{at}"}}{more}}}"#)).collect();
+        group(&format!(r#","member":[{}]"#, list.join(",")))
+    };
+    let mut shop = Shop::new(&[]);
+    let made = std::cell::Cell::new(0);
+    let post = |shop: &Shop, body: &[u8]| {
+        made.set(made.get() + 1);
+        take(shop.desk(1).create(&HeaderMap::new(), body, &|| [made.get(); 16]))
+    };
+    let issue = |code: &str, place: &str| (code.to_string(), place.to_string());
+    let (many, large) = (members(10_001, "Patient", ""), members(9000, "Patient", r#","inactive":false"#));
+    assert!(large.len() > 409_600);
+    for body in [&many, &large, &members(1, "Practitioner", "")] {
+        assert_eq!(post(&shop, body).status, 201, "ONEUP-G08");
+    }
+    shop.rules = GroupRules::oneup();
+    let refused = post(&shop, &many);
+    assert_eq!(refused.issues(422), [issue("too-long", "Group.member")]);
+    let text = refused.json()["issue"][0]["diagnostics"].as_str().unwrap().to_string();
+    assert!(text.contains("10001") && text.contains("10000"), "{text}");
+    assert_eq!(post(&shop, &large).issues(422), [issue("too-long", "Group")]);
+    assert_eq!(
+        post(&shop, &members(1, "Practitioner", "")).issues(422),
+        [issue("business-rule", "Group.member[0].entity.reference")]
+    );
+    assert_eq!(post(&shop, &group("")).issues(400), [issue("required", "Group.member")]);
+    assert_eq!(post(&shop, &members(10_000, "Patient", "")).status, 201);
+    let put = take(shop.desk(1).update("g", &HeaderMap::new(), &group(r#","id":"g""#)));
+    assert_eq!(put.issues(400), [issue("required", "Group.member")]);
+}
+
+/// KICK-16: to a client that may see some Groups only, the others are not there: reads, versions, updates and deletions
+/// are answered with the same status, headers and body as for a Group that is nowhere, and change nothing; searches,
+/// their totals and pages hold what it may see.
+#[test]
+fn what_a_client_may_not_see_is_not_there() {
+    let mut shop = Shop::new(&[row("in-store", ""), row("store-too", r#","name":"mine""#)]);
+    for id in ["book", "book-too", "mine-a", "mine-b", "gone"] {
+        let made = take(shop.desk(1).update(id, &HeaderMap::new(), &group(&format!(r#","id":"{id}","name":"n""#))));
+        assert_eq!(made.status, 201);
+    }
+    assert_eq!(take(shop.desk(2).delete("gone", &HeaderMap::new())).status, 204);
+    shop.visible = Some(["mine-a", "mine-b", "store-too", "not-yet", "no legal id"].map(String::from).to_vec());
+    let same = |of: &dyn Fn(&str) -> Response| {
+        let told = |id: &str| {
+            let answer = take(of(id));
+            (answer.status, answer.headers, answer.body)
+        };
+        let unknown = told("unknown");
+        for hidden in ["book", "book-too", "in-store", "gone"] {
+            assert_eq!(told(hidden), unknown, "{hidden}");
+        }
+        unknown.0
+    };
+    let none = HeaderMap::new();
+    let (any, first) = (headers(&[("if-match", "*")]), headers(&[("if-match", "W/\"1\"")]));
+    let only_new = headers(&[("if-none-match", "*")]);
+    assert_eq!(same(&|id| shop.desk(3).read(id, &none)), 404);
+    assert_eq!(same(&|id| shop.desk(3).read(id, &headers(&[("if-none-match", "*")]))), 404);
+    assert_eq!(same(&|id| shop.desk(3).read_version(id, "1", &none)), 404);
+    assert_eq!(same(&|id| shop.desk(3).delete(id, &none)), 204);
+    assert_eq!(same(&|id| shop.desk(3).delete(id, &any)), 412);
+    let put = |id: &str, headers: &HeaderMap| shop.desk(3).update(id, headers, &group(&format!(r#","id":"{id}""#)));
+    assert_eq!(same(&|id| put(id, &none)), 404);
+    assert_eq!(same(&|id| put(id, &only_new)), 404);
+    assert_eq!(same(&|id| put(id, &any)), 412);
+    assert_eq!(same(&|id| put(id, &first)), 412);
+    // What it may see is there as ever.
+    assert_eq!(take(shop.desk(3).read("mine-a", &none)).status, 200);
+    assert_eq!(take(put("not-yet", &none)).status, 201);
+    assert_eq!(take(put("mine-b", &first)).status, 200);
+    assert_eq!(take(shop.desk(3).delete("mine-b", &none)).status, 204);
+    let search = |query: &str| {
+        let bundle = take(shop.desk(4).search(Some(query), &none)).json();
+        let entries = bundle["entry"].as_array().cloned().unwrap_or_default();
+        let ids = entries.iter().map(|entry| entry["resource"]["id"].as_str().unwrap().to_string());
+        (bundle["total"].as_u64().unwrap(), ids.collect::<Vec<_>>(), bundle["link"].as_array().unwrap().len())
+    };
+    let found = |total, ids: &[&str], links| (total, ids.iter().map(|id| id.to_string()).collect::<Vec<_>>(), links);
+    assert_eq!(search(""), found(3, &["mine-a", "not-yet", "store-too"], 1));
+    assert_eq!(search("_count=2"), found(3, &["mine-a", "not-yet"], 2));
+    assert_eq!(search("name=n"), found(1, &["mine-a"], 1));
+    assert_eq!(search("_id=book,mine-a,in-store"), found(1, &["mine-a"], 1));
+    assert_eq!(search("_id=book"), found(0, &[], 1));
+    // Nothing of what it may not see was changed.
+    shop.visible = None;
+    for (id, status) in [("book", 200), ("book-too", 200), ("in-store", 200), ("gone", 410), ("unknown", 404)] {
+        assert_eq!(take(shop.desk(5).read(id, &none)).status, status, "{id}");
+    }
+    assert_eq!(take(shop.desk(5).read("book", &none)).header("etag"), "W/\"1\"");
+    assert_eq!(take(shop.desk(5).search(None, &none)).json()["total"], 6);
 }

@@ -3,6 +3,7 @@
 mod client;
 mod credentials;
 mod flow;
+mod group_import;
 mod hostile;
 mod kick_off;
 mod kills;

@@ -1,0 +1,138 @@
+//! `outpour group import`: a Group file becomes a file of the store, by rename.
+//!
+//! The file is read twice: once to see whether it keeps the rules, before anything is written, and again while it is
+//! copied under a temporary name, because it may have changed meanwhile. The copy is synced before it is renamed, so a
+//! crash leaves the Group that was there or the new one, whole, and at most a file whose name begins with a dot, which
+//! nobody reads and the next import of the Group takes over. Imports of one Group wait for each other.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::super::args::GroupImportArgs;
+use super::super::config::{group_rules, now, open_store, pool};
+use super::super::table::count;
+use super::super::{Exit, put_json, say};
+use super::{read, store_args};
+use crate::bytes::private::create_private;
+use crate::error::{ExportError, RequestError};
+use crate::extract::group_rules::GroupRules;
+use crate::fhir::Id;
+use crate::select::Cohort;
+use crate::store::Store;
+use crate::write::sink::sync_directory;
+use crate::{ExportRequest, Snapshot};
+
+/// Runs the command.
+pub fn run(args: &GroupImportArgs) -> Result<Exit, ExportError> {
+    let rules = group_rules(&args.rules)?;
+    let (head, _) = read(&args.file, rules, &mut |_| Ok(()))?;
+    let id = head.id.ok_or_else(|| RequestError::one(format!("{}: has no id", args.file.display())))?;
+    let store = open_store(&store_args(&args.store, args.index_dir.clone()), None, true)?;
+    let target = store.root().join(format!("Group.{id}.ndjson"));
+    let failed = |source| ExportError::Import { path: target.clone(), source };
+    let (temporary, file) = lock(&target).map_err(failed)?;
+    let kept = copy(&args.file, rules, &id, &file).and_then(|kept| {
+        std::fs::rename(&temporary, &target).map_err(CopyError::Write)?;
+        Ok(kept)
+    });
+    let members = kept.map_err(|error| {
+        std::fs::remove_file(&temporary).ok();
+        match error {
+            CopyError::Write(source) => failed(source),
+            CopyError::Read(error) => error,
+        }
+    })?;
+    drop(file);
+    sync_directory(store.root()).map_err(failed)?;
+    let current = is_current(&store, &id, &target)?;
+    if args.json {
+        put_json(
+            &json!({ "status": "complete", "exitCode": 0, "id": id.as_str(), "file": target, "members": members, "current": current }),
+        );
+    }
+    say(&format!("Group/{id} with {} members is stored as {}", count(members), target.display()));
+    if !current {
+        say(
+            "but another file of the store holds a version that counts as later: give this one a later meta.lastUpdated",
+        );
+    }
+    Ok(Exit::Done)
+}
+
+/// Opens the temporary file beside the target, for nobody else at the same time. Blocks.
+fn lock(target: &Path) -> io::Result<(std::path::PathBuf, File)> {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = target.with_file_name(format!(".{name}.part"));
+    loop {
+        let file = create_private(&temporary)?;
+        file.lock()?;
+        // Whoever had it before may have renamed or removed it: then it is no longer what stands under that name.
+        let (mine, there) = (file.metadata()?, std::fs::metadata(&temporary));
+        if there.is_ok_and(|there| (there.dev(), there.ino()) == (mine.dev(), mine.ino())) {
+            file.set_len(0)?;
+            return Ok((temporary, file));
+        }
+    }
+}
+
+enum CopyError {
+    Write(io::Error),
+    Read(ExportError),
+}
+
+/// Copies a Group as one line: white space between tokens goes, everything else stays as it is. Its number of members,
+/// once the line is on the disk.
+fn copy(from: &Path, rules: GroupRules, id: &Id, to: &File) -> Result<u64, CopyError> {
+    let mut out = BufWriter::with_capacity(1 << 20, to);
+    let mut line = Vec::new();
+    let mut unwritten = None;
+    let (mut in_string, mut escaped) = (false, false);
+    let told = read(from, rules, &mut |piece| {
+        if unwritten.is_some() {
+            return Ok(());
+        }
+        line.clear();
+        line.extend(piece.iter().copied().filter(|byte| {
+            if in_string {
+                match byte {
+                    _ if escaped => escaped = false,
+                    b'\\' => escaped = true,
+                    b'"' => in_string = false,
+                    _ => {}
+                }
+                return true;
+            }
+            in_string = *byte == b'"';
+            !matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+        }));
+        unwritten = out.write_all(&line).err();
+        Ok(())
+    });
+    let (head, _) = told.map_err(CopyError::Read)?;
+    if let Some(error) = unwritten {
+        return Err(CopyError::Write(error));
+    }
+    if head.id != Some(*id) {
+        let text = format!("{} was changed while it was imported; import it again", from.display());
+        return Err(CopyError::Read(RequestError::one(text).into()));
+    }
+    let synced =
+        out.write_all(b"\n").and_then(|()| out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all());
+    synced.map(|()| head.members).map_err(CopyError::Write)
+}
+
+/// Whether no other file of the store holds a version of the Group that is later than the one imported.
+fn is_current(store: &Store, id: &Id, target: &Path) -> Result<bool, ExportError> {
+    pool(None)?.install(|| {
+        let (index, _) = store.index(&crate::Watch::default())?;
+        let snapshot = Snapshot::of_index(index, now());
+        let cohort = Cohort::resolve(&snapshot, &ExportRequest::group(id.as_str()));
+        let row = cohort.ok().and_then(|cohort| cohort.group_row);
+        let file = |extent| snapshot.index().file_name(snapshot.index().entry(extent).file);
+        Ok(row.is_some_and(|(extent, _)| target.file_name().is_some_and(|name| *name == *file(extent))))
+    })
+}
