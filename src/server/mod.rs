@@ -19,8 +19,10 @@ pub mod mount;
 pub mod outcome;
 pub mod parameters;
 pub mod polls;
+pub mod reload;
 pub mod routes;
 mod serve;
 pub mod status;
+pub mod tls;
 
 pub use serve::{Served, new_id, random, serve};

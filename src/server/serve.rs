@@ -89,7 +89,7 @@ pub async fn serve(
         });
     }
     begun(&Served { listen, bases: app.mounts.iter().map(|mount| mount.url.clone()).collect() });
-    let drained = connection::serve(listener, router(app.clone()), connections, stop).await;
+    let drained = connection::serve(listener, None, router(app.clone()), connections, stop).await;
     if drained.cut > 0 {
         tracing::warn!(cut = drained.cut, "connections were cut: their answers took longer than the drain");
     }

@@ -57,7 +57,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let ended = tokio::spawn(serve(listener, app, limits, async move { drop(stopped.await) }));
+        let ended = tokio::spawn(serve(listener, None, app, limits, async move { drop(stopped.await) }));
         Server { address, stop: Some(stop), ended, dir, bytes }
     }
 
