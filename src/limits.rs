@@ -104,8 +104,6 @@ pub const SEALED_BYTES: usize = 64 << 10;
 pub const TLS_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Most requests that one HTTP/2 connection has under way: the least that RFC 9113 section 6.5.2 recommends.
 pub const STREAMS_MAX: u32 = 100;
-/// Most addresses in a list of proxies that a request has passed (`X-Forwarded-For`, `Forwarded`); longer ones are cut.
-pub const PROXIES_PASSED_MAX: usize = 32;
 
 const _: () = assert!(ROW_BYTES_MAX <= u32::MAX as u64, "row lengths are stored as u32");
 const _: () = assert!(OUTLINE_BYTES_MAX + 64 <= 1 << 16, "places in an outline are u16");

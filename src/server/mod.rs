@@ -11,6 +11,7 @@ pub mod connection;
 pub mod dialect;
 pub mod export;
 pub mod files;
+pub mod forwarded;
 pub mod gate;
 pub mod groups;
 pub mod http;

@@ -86,7 +86,7 @@ mod tests {
         let (count, paths) = (told.clone(), vec![one.clone(), link.clone()]);
         let seen = identities(&paths);
         let every = Duration::from_millis(40);
-        tokio::spawn(look(paths, seen, every, move || drop(count.fetch_add(1, SeqCst))));
+        tokio::spawn(look(paths, seen, every, move || _ = count.fetch_add(1, SeqCst)));
         let settle = || tokio::time::sleep(every * 6);
         settle().await;
         assert_eq!(told.load(SeqCst), 0);

@@ -138,6 +138,8 @@ impl<T: Transport> Wire<T> {
             let _ = stream.as_mut().poll_write(context, &unread::too_slow(self.limits.head_wait));
             let _ = stream.poll_flush(context);
         }
+        // TLS has a word for the end, without which the client may think that something was cut off.
+        let _ = Pin::new(&mut self.stream).poll_shutdown(context);
         Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "no request came"))
     }
 
