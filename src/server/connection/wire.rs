@@ -242,7 +242,8 @@ impl<T: Transport> AsyncWrite for Wire<T> {
             let shut = Pin::new(&mut self.stream).poll_shutdown(context);
             ready!(self.poll_held(shut, context))?;
         }
-        if self.refusal.is_none() && !self.flow.is_unread() {
+        let is_unread = self.protocol == Protocol::One && self.flow.is_unread();
+        if self.refusal.is_none() && !is_unread {
             return Poll::Ready(Ok(()));
         }
         if !std::mem::replace(&mut self.lingers, true) {

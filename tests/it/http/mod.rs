@@ -9,3 +9,4 @@ mod room;
 mod rows;
 mod same;
 pub mod server;
+mod tls;
