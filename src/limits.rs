@@ -122,6 +122,12 @@ pub const CREDENTIAL_LIFETIME_DAYS_MAX: i64 = 36500;
 pub const NAME_BYTES_MAX: usize = 64;
 /// Longest id in client headers, in bytes.
 pub const CLIENT_ID_BYTES_MAX: usize = 128;
+/// Bytes that a TLS connection encrypts at a time: what rustls holds of an answer by default.
+pub const SEALED_BYTES: usize = 64 << 10;
+/// Most bytes of a file with a certificate and its chain, or with a key.
+pub const TLS_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Most requests that one HTTP/2 connection has under way: the least that RFC 9113 section 6.5.2 recommends.
+pub const STREAMS_MAX: u32 = 100;
 
 const _: () = assert!(ROW_BYTES_MAX <= u32::MAX as u64, "row lengths are stored as u32");
 const _: () = assert!(OUTLINE_BYTES_MAX + 64 <= 1 << 16, "places in an outline are u16");

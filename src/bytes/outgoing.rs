@@ -2,17 +2,18 @@
 //!
 //! The file is mapped, and pieces of the map travel through the HTTP library as any other buffer does. Where they arrive
 //! at a socket, [`place_of`] tells by their address which file and offset they are, and [`Place::send`] has the kernel
-//! send them from its page cache: no page of the map is ever touched, nothing is copied to user space. Any other
-//! transport reads the same pieces as plain memory.
+//! send them from its page cache: no page of the map is ever touched, nothing is copied to user space. A transport that
+//! has to see the bytes, as to encrypt them, reads them with [`Place::read`]; whoever does not ask has plain memory.
 //!
 //! Only files of our own are sent, which are finished and never written to again. Should one be shortened all the same,
-//! `sendfile` comes to its end, which is an error here; a transport that reads the memory reads zeros under the SIGBUS
-//! handler, and [`Outgoing::check`] tells. Without the handler nothing is mapped: [`Outgoing::open`] says so.
+//! `sendfile` and reads come to its end, which is an error here before a byte too many has left; who reads the memory
+//! reads zeros under the SIGBUS handler, and [`Outgoing::check`] tells. Without the handler nothing is mapped: [`Outgoing::open`] says so.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
@@ -22,6 +23,9 @@ use super::source::{Access, Order, Source, SourceError};
 /// Maps of all files that are being sent, by their first address. Each is here from its birth until right before it
 /// is unmapped.
 static MAPS: RwLock<BTreeMap<usize, Weak<Outgoing>>> = RwLock::new(BTreeMap::new());
+
+/// What happened to a file that ends too early.
+const SHORTENED: &str = "a stored file was shortened";
 
 /// A stored file, open and mapped. It stays readable when its name is deleted.
 #[derive(Debug)]
@@ -155,10 +159,22 @@ impl Place {
         let file = self.file.source.file().as_raw_fd();
         // SAFETY: both descriptors are open while borrowed, and the call touches no memory of ours but `offset`.
         match unsafe { libc::sendfile64(socket.as_raw_fd(), file, &mut offset, len) } {
-            0 if len > 0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a stored file was shortened")),
+            0 if len > 0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, SHORTENED)),
             sent if sent < 0 => Err(io::Error::last_os_error()),
             sent => Ok(sent as usize),
         }
+    }
+
+    /// Reads bytes from here into the whole of `buffer`. Unlike those of the map they are known to be the file's, and
+    /// no page has to be mapped for them.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the file has become shorter, else the system's.
+    pub fn read(&self, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.source.file().read_exact_at(buffer, self.offset).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), SHORTENED),
+            _ => error,
+        })
     }
 }
 
@@ -179,7 +195,7 @@ mod tests {
         (0..300_000u32).flat_map(|n| n.to_le_bytes()).collect()
     }
 
-    /// What the kernel sends is what the memory shows, at any offset, of the right one of two files.
+    /// What the kernel sends, and what is read, is what the memory shows, at any offset, of the right one of two files.
     #[test]
     fn memory_and_sendfile_agree() {
         guard::install().unwrap();
@@ -200,6 +216,9 @@ mod tests {
             let mut read = vec![0; sent];
             to.read_exact(&mut read).unwrap();
             assert_eq!(&read, &slice[..sent]);
+            read.resize(slice.len(), 0);
+            place_of(slice).unwrap().read(&mut read).unwrap();
+            assert_eq!(&read, slice);
         }
         // Cut at the end; bytes of somebody else, and of a file that is gone, are nobody's.
         assert_eq!(two.piece(49_999..70_000).as_ref(), [7]);
@@ -233,6 +252,8 @@ mod tests {
         assert_eq!(place_of(piece.as_ref()).unwrap().send(from.as_fd(), 1000).unwrap(), 1000);
         writer.set_len(1 << 16).unwrap();
         let error = place_of(piece.as_ref()).unwrap().send(from.as_fd(), 1000).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        let error = place_of(piece.as_ref()).unwrap().read(&mut [0; 1000]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         assert!(piece.as_ref().iter().all(|byte| *byte == 0));
         assert!(outgoing.check().is_err());

@@ -122,7 +122,8 @@ fn log(config: &Config) {
 }
 
 fn told(served: &Served) {
-    say(&format!("outpour serves on http://{}; stop it with Ctrl-C", served.listen));
+    let scheme = if served.tls { "https" } else { "http" };
+    say(&format!("outpour serves on {scheme}://{}; stop it with Ctrl-C", served.listen));
     for base in &served.bases {
         say(&format!("  {base}/metadata says what can be asked"));
     }

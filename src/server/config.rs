@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::auth::config::{self as auth, AuthConfig, ClientConfig};
+use super::forwarded::Proxies;
+use super::tls::TlsFiles;
 use crate::export::FaultsAllowed;
 use crate::write::digest::DigestAlgorithm;
 use crate::write::encode::Coding;
@@ -26,8 +28,13 @@ pub const DEFAULT_TENANT: &str = "default";
 pub struct Config {
     /// Address and port to listen on; port 0 takes any free one.
     pub listen: SocketAddr,
-    /// What every advertised URL begins with, without a slash at its end; empty for `http://` and the address (CORE-05).
+    /// What every advertised URL begins with, without a slash at its end; empty for `http://`, or `https://` with
+    /// TLS, and the address (CORE-05).
     pub public_url: String,
+    /// Addresses and networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    pub trusted_proxies: Vec<String>,
+    /// Certificate and key.
+    pub tls: TlsFiles,
     /// The store of the tenant named `default`; without a path there is no such tenant.
     pub store: StoreConfig,
     /// Where the service keeps what is its own, for that tenant.
@@ -188,6 +195,8 @@ impl Default for Config {
         Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             public_url: String::new(),
+            trusted_proxies: Vec::new(),
+            tls: TlsFiles::default(),
             store: StoreConfig::default(),
             data: DataConfig::default(),
             jobs: JobsConfig::default(),
@@ -281,6 +290,7 @@ impl Config {
     /// What every advertised URL begins with; `listen` is the address that was really bound.
     pub fn public_url(&self, listen: SocketAddr) -> String {
         match self.public_url.trim_end_matches('/') {
+            "" if self.tls.is_on() => format!("https://{listen}"),
             "" => format!("http://{listen}"),
             given => given.to_string(),
         }
@@ -309,6 +319,25 @@ impl Config {
         }
     }
 
+    /// Why the service must not listen on addresses that other machines reach: it must know its clients, and be asked in
+    /// secrecy (CORE-01).
+    fn may_listen_beyond(&self) -> Option<String> {
+        let knows_clients = !self.clients.is_empty();
+        let is_secret = self.tls.is_on() || !self.trusted_proxies.is_empty();
+        let why = match (knows_clients, is_secret) {
+            (true, true) => return None,
+            (false, _) => {
+                "without authorization the service answers this machine alone: listen on 127.0.0.1 or ::1, and let a \
+                 proxy that knows its clients stand before it"
+            }
+            (true, false) => {
+                "without TLS the service answers this machine alone: give tls.certificate and tls.key, or name the \
+                 proxies that speak TLS for it in trusted_proxies"
+            }
+        };
+        Some(format!("listen is {}, but {why}", self.listen))
+    }
+
     /// Everything that is wrong with it, one sentence each.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -317,14 +346,26 @@ impl Config {
                 problems.push(problem);
             }
         };
-        must(
-            self.listen.ip().is_loopback(),
-            format!(
-                "listen is {}, but without authorization the service answers this machine alone: listen on 127.0.0.1 \
-                 or ::1, and let a proxy that knows its clients stand before it",
-                self.listen
-            ),
-        );
+        if !self.listen.ip().is_loopback() {
+            let problem = self.may_listen_beyond();
+            must(problem.is_none(), problem.unwrap_or_default());
+            let named = !self.public_url.is_empty();
+            must(
+                named || self.trusted_proxies.is_empty(),
+                "public_url is not given, but trusted_proxies are: clients must be told the proxy's URL, which is taken \
+                 from no header"
+                    .into(),
+            );
+            must(
+                named || !self.trusted_proxies.is_empty() || !self.listen.ip().is_unspecified(),
+                format!("public_url is not given, and {} is no address that clients can be told", self.listen.ip()),
+            );
+        }
+        let problem = self.tls.problem();
+        must(problem.is_none(), problem.unwrap_or_default());
+        for problem in Proxies::parse(&self.trusted_proxies).err().unwrap_or_default() {
+            must(false, problem);
+        }
         let url = self.public_url.as_str();
         must(
             url.is_empty()
@@ -533,5 +574,39 @@ mod tests {
             assert!(problems.iter().any(|problem| problem.contains(word)), "{word}: {problems:?}");
         }
         assert_eq!(problems.len(), 8);
+    }
+
+    /// CORE-01, CORE-05: TLS is whole or not there; who listens for other machines says under which URL.
+    #[test]
+    fn tls_and_proxies_are_whole() {
+        let problems = |text: &str| {
+            let mut config = Config::parse(text).unwrap();
+            (config.store.path, config.data.path) = ("store".into(), "data".into());
+            config.problems()
+        };
+        for (text, words) in [
+            ("", &[][..]),
+            ("[tls]\ncertificate = 'c'\nkey = 'k'", &[]),
+            ("trusted_proxies = ['127.0.0.1', 'fd00::/8']", &[]),
+            ("[tls]\ncertificate = 'c'", &["not tls.key"]),
+            ("[tls]\nkey = 'k'", &["not tls.certificate"]),
+            ("trusted_proxies = ['10.0.0.0/8', 'proxy', '10.0.0.0/40']", &["\"proxy\"", "\"10.0.0.0/40\""]),
+            ("listen = '10.0.0.1:80'\ntrusted_proxies = ['10.0.0.2']", &["without authorization", "public_url"]),
+            ("listen = '0.0.0.0:80'\n[tls]\ncertificate = 'c'\nkey = 'k'", &["without authorization", "0.0.0.0 is no"]),
+            ("listen = '10.0.0.1:80'\n[tls]\ncertificate = 'c'\nkey = 'k'", &["without authorization"]),
+        ] {
+            let found = problems(text);
+            assert_eq!(found.len(), words.len(), "{text}: {found:?}");
+            for word in words {
+                assert!(found.iter().any(|problem| problem.contains(word)), "{word}: {found:?}");
+            }
+        }
+        let listen = "127.0.0.1:1".parse().unwrap();
+        let mut config = Config::default();
+        assert_eq!(config.public_url(listen), "http://127.0.0.1:1");
+        config.tls = TlsFiles { certificate: "c".into(), key: "k".into() };
+        assert_eq!(config.public_url(listen), "https://127.0.0.1:1");
+        config.public_url = "https://bulk.example.org/".into();
+        assert_eq!(config.public_url(listen), "https://bulk.example.org");
     }
 }

@@ -13,6 +13,7 @@ use axum::response::IntoResponse;
 
 use super::config::{CUSTOMER, Config};
 use super::dialect::{Dialect, Passage, RequestIds};
+use super::forwarded::Origin;
 use super::outcome::{IssueType, Refusal};
 use super::routes::Operation;
 
@@ -88,13 +89,20 @@ pub async fn log(State(places): State<Arc<Places>>, mut request: Request, next: 
     let value = HeaderValue::from_str(&id).expect("letters and digits");
     request.headers_mut().insert(REQUEST_ID, value.clone());
     let (method, begun) = (request.method().clone(), Moment::now());
-    let mut response = next.run(request).await;
+    let origin = request.extensions().get::<Origin>().copied();
+    let mut response = match origin.and_then(|origin| origin.refusal(request.uri().path())) {
+        Some(refusal) => refusal.into_response(),
+        None => next.run(request).await,
+    };
     response.headers_mut().insert(REQUEST_ID, value);
     response.headers_mut().extend(refused.map(|refused| (CORRELATION_ID, refused)));
     let route = response.extensions().get::<Operation>().map_or("none".to_string(), |found| format!("{found:?}"));
     let mount = place.map_or("none", |dialect| dialect.name);
     let (status, milliseconds) = (response.status().as_u16(), begun.elapsed().as_secs_f64() * 1000.0);
-    tracing::info!(target: "outpour::access", request = id, %method, mount, route, status, milliseconds, "answered");
+    let client = origin.map_or("unknown".to_string(), |origin| origin.client.to_string());
+    tracing::info!(
+        target: "outpour::access", request = id, client, %method, mount, route, status, milliseconds, "answered"
+    );
     response
 }
 

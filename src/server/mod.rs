@@ -11,6 +11,7 @@ pub mod connection;
 pub mod dialect;
 pub mod export;
 pub mod files;
+pub mod forwarded;
 pub mod gate;
 pub mod groups;
 pub mod http;
@@ -23,5 +24,6 @@ pub mod reload;
 pub mod routes;
 mod serve;
 pub mod status;
+pub mod tls;
 
 pub use serve::{Served, new_id, random, serve};

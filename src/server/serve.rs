@@ -6,14 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use axum::middleware::map_request;
 use tokio::net::TcpListener;
 
 use super::app::{App, Tenant, router};
 use super::auth::Provider;
 use super::config::{Config, TenantConfig};
 use super::connection::{self, ConnectionLimits};
+use super::forwarded::Proxies;
 use super::mount::Mount;
 use super::polls::Polls;
+use super::reload;
+use super::tls::Certificate;
 use crate::fhir::Instant;
 use crate::job::groups::GroupBook;
 use crate::job::{Engine, EngineOptions, Limits};
@@ -28,6 +32,8 @@ const INDEX_WAIT: Duration = Duration::from_secs(3600);
 pub struct Served {
     /// The address that it listens on.
     pub listen: SocketAddr,
+    /// Whether it speaks TLS there.
+    pub tls: bool,
     /// Where its mounts are.
     pub bases: Vec<String>,
 }
@@ -64,6 +70,12 @@ pub async fn serve(
     begun: impl FnOnce(&Served),
     stop: impl Future<Output = ()>,
 ) -> Result<(), String> {
+    let certificate = match config.tls.is_on() {
+        true => Some(Certificate::load(config.tls.clone())?),
+        false => None,
+    };
+    let tls = certificate.as_ref().map(Certificate::acceptor).transpose()?;
+    let proxies = Proxies::parse(&config.trusted_proxies).map_err(|problems| problems.join("; "))?;
     let listener = TcpListener::bind(config.listen).await.map_err(|error| {
         format!("cannot listen on {}: {error}; choose another address with --listen", config.listen)
     })?;
@@ -89,12 +101,14 @@ pub async fn serve(
             tenant.ready.store(true, Relaxed);
         });
     }
-    begun(&Served { listen, bases: app.mounts.iter().map(|mount| mount.url.clone()).collect() });
-    let drained = connection::serve(listener, router(app.clone()), connections, stop).await;
+    let renewal = certificate.map(|certificate| reload::watch(app.config.tls.paths(), move || renew(&certificate)));
+    begun(&Served { listen, tls: tls.is_some(), bases: app.mounts.iter().map(|mount| mount.url.clone()).collect() });
+    let marked = router(app.clone()).layer(map_request(move |request| std::future::ready(proxies.mark(request))));
+    let drained = connection::serve(listener, tls, marked, connections, stop).await;
     if drained.cut > 0 {
         tracing::warn!(cut = drained.cut, "connections were cut: their answers took longer than the drain");
     }
-    drop(provider.watcher);
+    drop((provider.watcher, renewal));
     tokio::task::spawn_blocking(move || app.tenants.iter().for_each(|tenant| tenant.engine.stop())).await.ok();
     Ok(())
 }
@@ -126,6 +140,13 @@ fn tenant(config: &Config, of: TenantConfig, store: Store) -> Result<Tenant, Str
     let engine = Engine::open(options).map_err(|error| error.to_string())?;
     let groups = GroupBook::open(&of.data.path.join("groups"), sync).map_err(|error| error.to_string())?;
     Ok(Tenant { name: of.name, engine, groups, ready: AtomicBool::new(false) })
+}
+
+fn renew(certificate: &Certificate) {
+    match certificate.reload() {
+        Ok(()) => tracing::info!("new connections get the certificate as it is in the file now"),
+        Err(error) => tracing::error!(error, "the certificate stays as it was"),
+    }
 }
 
 fn connection_limits(config: &Config) -> ConnectionLimits {

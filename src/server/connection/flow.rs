@@ -12,13 +12,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
-/// One connection's requests. HTTP/1.1 answers one at a time.
+use super::streams;
+
+/// One connection's requests. HTTP/1.1 answers one at a time, HTTP/2 some.
 #[derive(Debug, Default)]
 pub(super) struct Flow {
     begun: AtomicU64,
     ended: AtomicU64,
+    taken: AtomicU64,
     unread: AtomicBool,
 }
 
@@ -26,7 +30,7 @@ impl Flow {
     /// A request has arrived; it is being answered until what is returned is dropped.
     pub(super) fn begin(self: &Arc<Flow>) -> Answering {
         self.begun.fetch_add(1, Relaxed);
-        Answering(self.clone())
+        Answering { flow: self.clone(), permit: None }
     }
 
     /// Requests begun so far.
@@ -39,6 +43,16 @@ impl Flow {
         self.begun.load(Relaxed) != self.ended.load(Relaxed)
     }
 
+    /// The client has taken bytes.
+    pub(super) fn took(&self) {
+        self.taken.fetch_add(1, Relaxed);
+    }
+
+    /// Times that it has.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.load(Relaxed)
+    }
+
     /// Whether some of the last request's body may still be on its way.
     pub(super) fn is_unread(&self) -> bool {
         self.unread.load(Relaxed)
@@ -47,11 +61,21 @@ impl Flow {
 
 /// Held while a request is being answered.
 #[derive(Debug)]
-pub(super) struct Answering(Arc<Flow>);
+pub(super) struct Answering {
+    flow: Arc<Flow>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Answering {
+    /// Holds a permit as long.
+    pub(super) fn hold(&mut self, permit: Option<OwnedSemaphorePermit>) {
+        self.permit = permit;
+    }
+}
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.ended.fetch_add(1, Relaxed);
+        self.flow.ended.fetch_add(1, Relaxed);
     }
 }
 
@@ -69,7 +93,9 @@ impl<B: Body + Unpin> Body for Answer<B> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        streams::asked_for_bytes(frame.is_ready());
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,19 +1,43 @@
-//! Tests of connections over real sockets, with short waits.
+//! Tests of connections over real sockets, plain and under TLS, with short waits.
+
+mod http2;
+mod tls;
 
 use std::time::{Duration, Instant};
 
+use axum::Extension;
 use axum::http::HeaderMap;
 use axum::routing::{get, post};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::version::{TLS12, TLS13};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::*;
 use crate::bytes::guard;
 use crate::server::files::{StoredFile, send};
+use crate::server::tls::tests::{connector, make};
+use crate::server::tls::{Certificate, TlsFiles};
 use crate::write::encode::Coding;
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    Tcp,
+    Tls,
+}
+
+const BOTH: [Over; 2] = [Over::Tcp, Over::Tls];
+
+/// A client's side of a connection.
+trait Pipe: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Pipe for T {}
+
 struct Server {
+    over: Over,
+    certificate: Arc<Certificate>,
+    trusted: CertificateDer<'static>,
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     ended: tokio::task::JoinHandle<Drained>,
@@ -27,7 +51,7 @@ fn short() -> ConnectionLimits {
 }
 
 impl Server {
-    async fn start(limits: ConnectionLimits) -> Server {
+    async fn start(over: Over, limits: ConnectionLimits) -> Server {
         guard::install().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let bytes: Vec<u8> = (0..6_000_000u32).flat_map(|n| (n * 7).to_le_bytes()).collect();
@@ -51,18 +75,32 @@ impl Server {
             .route("/file", get(async move |method, headers: HeaderMap| send(&method, &headers, file()).await))
             .route("/hello", get(async |ConnectInfo(client): ConnectInfo<SocketAddr>| client.ip().to_string()))
             .route("/slow", get(slow))
+            .route("/tls", get(async |Extension(tls): Extension<OverTls>| tls.0.to_string()))
             .route("/panic", get(async || -> String { panic!("secret") }))
             .route("/refuse", post(async || StatusCode::PAYLOAD_TOO_LARGE))
             .route("/read", post(async |body: String| body));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let ended = tokio::spawn(serve(listener, app, limits, async move { drop(stopped.await) }));
-        Server { address, stop: Some(stop), ended, dir, bytes }
+        let (files, trusted) = make(dir.path());
+        let certificate = Certificate::load(files).unwrap();
+        let tls = (over == Over::Tls).then(|| certificate.acceptor().unwrap());
+        let ended = tokio::spawn(serve(listener, tls, app, limits, async move { drop(stopped.await) }));
+        Server { over, certificate, trusted, address, stop: Some(stop), ended, dir, bytes }
     }
 
-    async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.address).await.unwrap()
+    /// A connection that speaks HTTP/1.1.
+    async fn connect(&self) -> Box<dyn Pipe> {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        match self.over {
+            Over::Tcp => Box::new(stream),
+            Over::Tls => Box::new(self.shake(stream, &["http/1.1"]).await.unwrap()),
+        }
+    }
+
+    async fn shake(&self, stream: TcpStream, alpn: &[&str]) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+        let name = ServerName::try_from("localhost").unwrap();
+        connector(&self.trusted, &[&TLS13, &TLS12], alpn).connect(name, stream).await
     }
 
     /// All that the server says until it closes.
@@ -85,7 +123,7 @@ impl Server {
     }
 }
 
-async fn hear(client: &mut TcpStream) -> String {
+async fn hear(client: &mut (impl Pipe + ?Sized)) -> String {
     let mut heard = Vec::new();
     // A reset after the answer is a fault of its own, and shows as one.
     tokio::time::timeout(Duration::from_secs(10), client.read_to_end(&mut heard)).await.unwrap().unwrap();
@@ -104,29 +142,31 @@ fn refused(answer: &str, status: u16, code: &str) {
 /// CORE-04, FILE-11: what cannot be read is answered all the same, with an OperationOutcome, and the server lives.
 #[tokio::test]
 async fn unreadable_requests_are_answered() {
-    let server = Server::start(short()).await;
-    let bomb = format!("GET /hello HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(300_000));
-    let many = format!("GET /hello HTTP/1.1\r\nhost: x\r\n{}\r\n", "x: y\r\n".repeat(500));
-    let long = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "y".repeat(65_600));
-    refused(&server.say(bomb).await, 431, "too-long");
-    refused(&server.say(many).await, 431, "too-long");
-    let answer = server.say(long).await;
-    refused(&answer, if answer.contains(" 414 ") { 414 } else { 431 }, "too-long");
-    for nonsense in [
-        "\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n",
-        "GET  /\r\n\r\n",
-        "GET /a\0b HTTP/1.1\r\n\r\n",
-        "GET / HTTP/9.9\r\n\r\n",
-    ] {
-        refused(&server.say(nonsense).await, 400, "structure");
+    for over in BOTH {
+        let server = Server::start(over, short()).await;
+        let bomb = format!("GET /hello HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(300_000));
+        let many = format!("GET /hello HTTP/1.1\r\nhost: x\r\n{}\r\n", "x: y\r\n".repeat(500));
+        let long = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "y".repeat(65_600));
+        refused(&server.say(bomb).await, 431, "too-long");
+        refused(&server.say(many).await, 431, "too-long");
+        let answer = server.say(long).await;
+        refused(&answer, if answer.contains(" 414 ") { 414 } else { 431 }, "too-long");
+        for nonsense in [
+            "\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n",
+            "GET  /\r\n\r\n",
+            "GET /a\0b HTTP/1.1\r\n\r\n",
+            "GET / HTTP/9.9\r\n\r\n",
+        ] {
+            refused(&server.say(nonsense).await, 400, "structure");
+        }
+        server.lives().await;
     }
-    server.lives().await;
 }
 
 /// A handler that panics costs its client a 500 without a word of what it said.
 #[tokio::test]
 async fn a_panic_is_a_500() {
-    let server = Server::start(short()).await;
+    let server = Server::start(Over::Tcp, short()).await;
     let answer = server.say("GET /panic HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
     refused(&answer, 500, "exception");
     assert!(!answer.contains("secret"));
@@ -136,148 +176,164 @@ async fn a_panic_is_a_500() {
 /// Headers that do not end, silence between requests, and a body that does not go on.
 #[tokio::test]
 async fn silent_clients_are_closed() {
-    let server = Server::start(short()).await;
-    refused(&server.say("GET /hello HTTP/1.1\r\nhost:").await, 408, "timeout");
-    refused(&server.say("").await, 408, "timeout");
-    // Drip by drip is no way around it.
-    let mut client = server.connect().await;
-    let begun = Instant::now();
-    while client.write_all(b"G").await.is_ok() && begun.elapsed() < Duration::from_secs(5) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    for over in BOTH {
+        let server = Server::start(over, short()).await;
+        refused(&server.say("GET /hello HTTP/1.1\r\nhost:").await, 408, "timeout");
+        refused(&server.say("").await, 408, "timeout");
+        // Drip by drip is no way around it.
+        let mut client = server.connect().await;
+        let begun = Instant::now();
+        while client.write_all(b"G").await.is_ok() && begun.elapsed() < Duration::from_secs(5) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        // After an answer, the wait is that between requests, and ends without a word.
+        let answer = server.say("GET /hello HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        assert!(answer.ends_with("127.0.0.1"), "{answer}");
+        let answer = server.say("POST /read HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhalf").await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        // A slow handler is no silence of the client's.
+        let answer = server.say("GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+        assert!(answer.ends_with("slow"), "{answer}");
+        server.lives().await;
     }
-    assert!(begun.elapsed() < Duration::from_secs(5));
-    // After an answer, the wait is that between requests, and ends without a word.
-    let answer = server.say("GET /hello HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    assert!(answer.ends_with("127.0.0.1"), "{answer}");
-    let answer = server.say("POST /read HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhalf").await;
-    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
-    // A slow handler is no silence of the client's.
-    let answer = server.say("GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
-    assert!(answer.ends_with("slow"), "{answer}");
-    server.lives().await;
 }
 
 /// A client that has closed its half after asking is answered.
 #[tokio::test]
 async fn a_half_closed_client_is_answered() {
-    let server = Server::start(short()).await;
-    for path in ["hello", "slow", "file"] {
-        let mut client = server.connect().await;
-        client.write_all(format!("GET /{path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
-        client.shutdown().await.unwrap();
-        assert!(hear(&mut client).await.starts_with("HTTP/1.1 200 OK"), "{path}");
+    for over in BOTH {
+        let server = Server::start(over, short()).await;
+        for path in ["hello", "slow", "file"] {
+            let mut client = server.connect().await;
+            client.write_all(format!("GET /{path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+            client.shutdown().await.unwrap();
+            assert!(hear(&mut client).await.starts_with("HTTP/1.1 200 OK"), "{path}");
+        }
     }
 }
 
 /// An answer before the end of a large body reaches the client that still sends.
 #[tokio::test]
 async fn an_early_answer_is_heard() {
-    let server = Server::start(short()).await;
-    let mut client = server.connect().await;
-    client.write_all(b"POST /refuse HTTP/1.1\r\nhost: x\r\ncontent-length: 100000000\r\n\r\n").await.unwrap();
-    let (mut reading, mut writing) = client.split();
-    let body = vec![b'x'; 20_000_000];
-    let mut heard = vec![0; 12];
-    let (_, read) = tokio::join!(writing.write_all(&body), reading.read_exact(&mut heard));
-    read.unwrap();
-    assert_eq!(heard, b"HTTP/1.1 413");
-    server.lives().await;
+    for over in BOTH {
+        let server = Server::start(over, short()).await;
+        let mut client = server.connect().await;
+        client.write_all(b"POST /refuse HTTP/1.1\r\nhost: x\r\ncontent-length: 100000000\r\n\r\n").await.unwrap();
+        let (mut reading, mut writing) = tokio::io::split(client);
+        let body = vec![b'x'; 20_000_000];
+        let mut heard = vec![0; 12];
+        let (_, read) = tokio::join!(writing.write_all(&body), reading.read_exact(&mut heard));
+        read.unwrap();
+        assert_eq!(heard, b"HTTP/1.1 413");
+        server.lives().await;
+    }
 }
 
 /// FILE-14, FILE-15: a file over a socket, whole and from the middle, one connection for both, the same bytes.
 #[tokio::test]
 async fn a_file_arrives() {
-    let server = Server::start(short()).await;
-    let mut client = server.connect().await;
-    for start in [0usize, 7_654_321] {
-        let ask = format!("GET /file HTTP/1.1\r\nhost: x\r\nrange: bytes={start}-\r\n\r\n");
-        client.write_all(ask.as_bytes()).await.unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(client.read_u8().await.unwrap());
+    for over in BOTH {
+        let server = Server::start(over, short()).await;
+        let mut client = server.connect().await;
+        for start in [0usize, 7_654_321] {
+            let ask = format!("GET /file HTTP/1.1\r\nhost: x\r\nrange: bytes={start}-\r\n\r\n");
+            client.write_all(ask.as_bytes()).await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(client.read_u8().await.unwrap());
+            }
+            assert!(head.starts_with(b"HTTP/1.1 206"));
+            let mut body = vec![0; server.bytes.len() - start];
+            client.read_exact(&mut body).await.unwrap();
+            assert!(body == server.bytes[start..]);
         }
-        assert!(head.starts_with(b"HTTP/1.1 206"));
-        let mut body = vec![0; server.bytes.len() - start];
-        client.read_exact(&mut body).await.unwrap();
-        assert!(body == server.bytes[start..]);
     }
 }
 
 /// DELETE-06, EXPIRE-02: a slow download ends with the right bytes after the file's name is gone.
 #[tokio::test]
 async fn deletion_does_not_cut_a_slow_download() {
-    let server = Server::start(ConnectionLimits { write_wait: Duration::from_secs(5), ..short() }).await;
-    let mut client = server.connect().await;
-    client.write_all(b"GET /file HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
-    let mut got = vec![0; 1000];
-    client.read_exact(&mut got).await.unwrap();
-    std::fs::remove_file(server.dir.path().join("stored")).unwrap();
-    tokio::time::sleep(Duration::from_millis(400)).await;
-    client.read_to_end(&mut got).await.unwrap();
-    assert!(got.ends_with(&server.bytes) && got.starts_with(b"HTTP/1.1 200"));
-    let answer = server.say("GET /file HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
-    refused(&answer, 500, "exception");
+    for over in BOTH {
+        let server = Server::start(over, ConnectionLimits { write_wait: Duration::from_secs(5), ..short() }).await;
+        let mut client = server.connect().await;
+        client.write_all(b"GET /file HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut got = vec![0; 1000];
+        client.read_exact(&mut got).await.unwrap();
+        std::fs::remove_file(server.dir.path().join("stored")).unwrap();
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        client.read_to_end(&mut got).await.unwrap();
+        assert!(got.ends_with(&server.bytes) && got.starts_with(b"HTTP/1.1 200"));
+        let answer = server.say("GET /file HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+        refused(&answer, 500, "exception");
+    }
 }
 
 /// A client that takes no bytes is cut after the wait, one that takes some now and then is not.
 #[tokio::test]
 async fn a_stalled_reader_is_cut() {
-    let server = Server::start(short()).await;
-    let mut client = server.connect().await;
-    client.write_all(b"GET /file HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let mut got = Vec::new();
-    let read = client.read_to_end(&mut got).await;
-    assert!(read.is_err() || got.len() < server.bytes.len());
+    for over in BOTH {
+        let server = Server::start(over, short()).await;
+        let mut client = server.connect().await;
+        client.write_all(b"GET /file HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut got = Vec::new();
+        let read = client.read_to_end(&mut got).await;
+        assert!(read.is_err() || got.len() < server.bytes.len());
 
-    let mut client = server.connect().await;
-    client.write_all(b"GET /file HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
-    let mut got = vec![0; 3_000_000];
-    for _ in 0..5 {
-        client.read_exact(&mut got).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut client = server.connect().await;
+        client.write_all(b"GET /file HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut got = vec![0; 3_000_000];
+        for _ in 0..5 {
+            client.read_exact(&mut got).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        // A client that goes on reading gets all of it.
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.unwrap();
+        assert!(5 * got.len() + rest.len() > server.bytes.len());
     }
-    // A client that goes on reading gets all of it.
-    let mut rest = Vec::new();
-    client.read_to_end(&mut rest).await.unwrap();
-    assert!(5 * got.len() + rest.len() > server.bytes.len());
 }
 
 /// When the server stops, answers in flight end, idle connections close, and what takes too long is cut.
 #[tokio::test]
 async fn stopping_drains() {
-    let mut server = Server::start(ConnectionLimits::default()).await;
-    let mut idle = server.connect().await;
-    idle.write_all(b"GET /hello HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    idle.read_exact(&mut [0; 50]).await.unwrap();
-    let (mut slow, mut file) = (server.connect().await, server.connect().await);
-    slow.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    file.write_all(b"GET /file HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    file.read_exact(&mut [0; 1000]).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    server.stop().await;
-    assert!(hear(&mut slow).await.ends_with("slow"));
-    let mut rest = Vec::new();
-    file.read_to_end(&mut rest).await.unwrap();
-    assert!(rest.ends_with(&server.bytes[1_000_000..]));
-    hear(&mut idle).await;
-    assert_eq!(server.ended.await.unwrap(), Drained { cut: 0 });
+    for over in BOTH {
+        let mut server = Server::start(over, ConnectionLimits::default()).await;
+        let mut idle = server.connect().await;
+        idle.write_all(b"GET /hello HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        idle.read_exact(&mut [0; 50]).await.unwrap();
+        let (mut slow, mut file) = (server.connect().await, server.connect().await);
+        slow.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        file.write_all(b"GET /file HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        file.read_exact(&mut [0; 1000]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        server.stop().await;
+        assert!(hear(&mut slow).await.ends_with("slow"));
+        let mut rest = Vec::new();
+        file.read_to_end(&mut rest).await.unwrap();
+        assert!(rest.ends_with(&server.bytes[1_000_000..]));
+        hear(&mut idle).await;
+        assert_eq!(server.ended.await.unwrap(), Drained { cut: 0 });
 
-    let mut server =
-        Server::start(ConnectionLimits { drain_wait: Duration::from_millis(50), ..Default::default() }).await;
-    let mut file = server.connect().await;
-    file.write_all(b"GET /file HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    file.read_exact(&mut [0; 1000]).await.unwrap();
-    server.stop().await;
-    assert_eq!(server.ended.await.unwrap(), Drained { cut: 1 });
+        let mut server =
+            Server::start(over, ConnectionLimits { drain_wait: Duration::from_millis(50), ..Default::default() }).await;
+        let mut file = server.connect().await;
+        file.write_all(b"GET /file HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        file.read_exact(&mut [0; 1000]).await.unwrap();
+        server.stop().await;
+        assert_eq!(server.ended.await.unwrap(), Drained { cut: 1 });
+    }
 }
 
 /// No more connections than allowed are taken; the next one waits for its turn.
 #[tokio::test]
 async fn further_connections_wait() {
-    let server = Server::start(ConnectionLimits { connections_max: 1, ..short() }).await;
-    let _first = server.connect().await;
-    let begun = Instant::now();
-    server.lives().await;
-    assert!(begun.elapsed() >= Duration::from_millis(250));
+    for over in BOTH {
+        let server = Server::start(over, ConnectionLimits { connections_max: 1, ..short() }).await;
+        let _first = server.connect().await;
+        let begun = Instant::now();
+        server.lives().await;
+        assert!(begun.elapsed() >= Duration::from_millis(250));
+    }
 }

@@ -27,13 +27,22 @@ pub(super) fn answer(head: &[u8], limits: &ConnectionLimits) -> Option<Vec<u8>> 
     let reason = match status {
         400 => "this is no HTTP/1.1 request: check the request line and the headers".to_string(),
         414 => "the URI of the request is longer than this server reads: shorten its query".to_string(),
-        431 => format!(
-            "the headers of the request are more than {} or longer than {} bytes with the request line: send fewer",
-            limits.headers_max, limits.head_bytes_max
-        ),
+        431 => too_much(limits),
         _ => return None,
     };
     is_empty.then(|| whole(status, if status == 400 { IssueType::Structure } else { IssueType::TooLong }, &reason))
+}
+
+/// To a request over HTTP/2 with too many headers, which the library does not count.
+pub(super) fn too_many_headers(limits: &ConnectionLimits) -> Refusal {
+    Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, IssueType::TooLong, too_much(limits))
+}
+
+fn too_much(limits: &ConnectionLimits) -> String {
+    format!(
+        "the headers of the request are more than {} or longer than {} bytes with the request line: send fewer",
+        limits.headers_max, limits.head_bytes_max
+    )
 }
 
 /// To a client that does not finish the headers of its request.

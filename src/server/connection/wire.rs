@@ -1,32 +1,41 @@
-//! The socket under the HTTP library: sends stored files without reading them, and does not wait for ever.
+//! The connection under the HTTP library, which does not wait for ever. How bytes leave, and files, is `transport`'s.
 //!
-//! Buffers that are pieces of a stored file leave by `sendfile(2)` ([`crate::bytes::outgoing`]); all else is written as
-//! it is. A client that does not read, or does not finish its request, is cut after the waits of [`ConnectionLimits`].
+//! A client that does not read, or does not finish its request, is cut after the waits of [`ConnectionLimits`].
 //! What the library answers by itself, to requests that it cannot read, has no body: it gets an OperationOutcome here.
+//! Under HTTP/2 only the wait for a client that does not read is kept here: the others belong to requests, of which
+//! there are many at a time, and bytes that come tell nothing of them.
 
 use std::io::{self, IoSlice};
-use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::ConnectionLimits;
 use super::flow::Flow;
+use super::transport::Transport;
 use super::unread;
-use crate::bytes::outgoing::{Place, place_of};
 
 /// Longest time for which a closed connection still takes what the client sends, so that it can read the answer: a
 /// socket that is closed with bytes unread resets the connection, and the answer may be lost with it.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// One client's socket.
-pub(super) struct Wire {
-    stream: TcpStream,
+/// Which HTTP the library speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// HTTP/1.1
+    One,
+    /// HTTP/2
+    Two,
+}
+
+/// One client's connection.
+pub(super) struct Wire<T> {
+    stream: T,
+    protocol: Protocol,
     flow: Arc<Flow>,
     limits: Arc<ConnectionLimits>,
     /// Since when the headers of a request are being read.
@@ -37,6 +46,7 @@ pub(super) struct Wire {
     begun: u64,
     reading: Timer,
     writing: Timer,
+    flushing: Timer,
     /// An answer that stands for the library's own.
     refusal: Option<Refusing>,
     /// Whether the client has sent its last byte.
@@ -54,13 +64,13 @@ struct Refusing {
 
 /// A deadline that is forgotten and set again, often.
 #[derive(Default)]
-struct Timer {
+pub(super) struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
     deadline: Option<Instant>,
 }
 
 impl Timer {
-    fn poll(&mut self, deadline: Instant, context: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll(&mut self, deadline: Instant, context: &mut Context<'_>) -> Poll<()> {
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if self.deadline != Some(deadline) {
             sleep.as_mut().reset(deadline);
@@ -75,23 +85,31 @@ impl Timer {
         self.poll(deadline, context)
     }
 
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.deadline = None;
     }
 }
 
-impl Wire {
-    pub(super) fn new(stream: TcpStream, flow: Arc<Flow>, limits: Arc<ConnectionLimits>) -> Wire {
-        let now = Instant::now();
+impl<T: Transport> Wire<T> {
+    /// The first request counts from `since`.
+    pub(super) fn new(
+        stream: T,
+        protocol: Protocol,
+        since: Instant,
+        flow: Arc<Flow>,
+        limits: Arc<ConnectionLimits>,
+    ) -> Wire<T> {
         Wire {
             stream,
+            protocol,
             flow,
             limits,
-            head_since: Some(now),
-            active: now,
+            head_since: Some(since),
+            active: since,
             begun: 0,
             reading: Timer::default(),
             writing: Timer::default(),
+            flushing: Timer::default(),
             refusal: None,
             ended: false,
             lingers: false,
@@ -100,13 +118,13 @@ impl Wire {
 
     /// Cuts the client off at once, whatever the kernel still holds for it.
     fn cut(&mut self, why: &'static str) -> io::Error {
-        let _ = self.stream.set_zero_linger();
+        let _ = self.stream.socket().set_zero_linger();
         io::Error::new(io::ErrorKind::TimedOut, why)
     }
 
     /// A wait for bytes of a request is over when its time is.
     fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
-        if self.flow.is_answering() {
+        if self.protocol == Protocol::Two || self.flow.is_answering() {
             return Poll::Pending; // the body of a request has its own wait, and the next request has time
         }
         let deadline = match self.head_since {
@@ -116,40 +134,29 @@ impl Wire {
         ready!(self.reading.poll(deadline, context));
         if self.head_since.is_some() {
             // As much of it as the socket takes. Nothing else is being written, since nothing is being answered.
-            let _ = self.stream.try_write(&unread::too_slow(self.limits.head_wait));
+            let mut stream = Pin::new(&mut self.stream);
+            let _ = stream.as_mut().poll_write(context, &unread::too_slow(self.limits.head_wait));
+            let _ = stream.poll_flush(context);
         }
+        // TLS has a word for the end, without which the client may think that something was cut off.
+        let _ = Pin::new(&mut self.stream).poll_shutdown(context);
         Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "no request came"))
     }
 
-    fn poll_send(&mut self, context: &mut Context<'_>, buffers: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let Some(first) = buffers.iter().position(|buffer| !buffer.is_empty()) else { return Poll::Ready(Ok(0)) };
-        let buffers = &buffers[first..];
-        if let Some(place) = place_of(&buffers[0]) {
-            match ready!(self.poll_send_file(context, &place, buffers[0].len())) {
-                // No call for files of this kind: they are written from the map.
-                Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
-                    return Pin::new(&mut self.stream).poll_write(context, &buffers[0]);
-                }
-                sent => return Poll::Ready(sent),
-            }
+    /// What TLS holds back for a client that does not read. A socket holds nothing back.
+    fn poll_held<R>(&mut self, done: Poll<io::Result<R>>, context: &mut Context<'_>) -> Poll<io::Result<R>> {
+        if done.is_ready() {
+            self.flushing.clear();
+            return done;
         }
-        let plain = buffers.iter().position(|buffer| place_of(buffer).is_some()).unwrap_or(buffers.len());
-        Pin::new(&mut self.stream).poll_write_vectored(context, &buffers[..plain])
-    }
-
-    fn poll_send_file(&mut self, context: &mut Context<'_>, place: &Place, len: usize) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.stream.poll_write_ready(context))?;
-            match self.stream.try_io(Interest::WRITABLE, || place.send(self.stream.as_fd(), len)) {
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-                sent => return Poll::Ready(sent),
-            }
-        }
+        let wait = self.limits.write_wait;
+        ready!(self.flushing.poll_first(wait, context));
+        Poll::Ready(Err(self.cut("the client does not read")))
     }
 
     /// The library's own answer, if these buffers are one, is sent with a body.
     fn poll_refuse(&mut self, context: &mut Context<'_>, buffers: &[IoSlice<'_>]) -> Poll<Option<io::Result<usize>>> {
-        if self.refusal.is_none() && !self.flow.is_answering() {
+        if self.protocol == Protocol::One && self.refusal.is_none() && !self.flow.is_answering() {
             let mut filled = buffers.iter().filter(|buffer| !buffer.is_empty());
             if let (Some(head), None) = (filled.next(), filled.next()) {
                 let answer = unread::answer(head, &self.limits);
@@ -169,7 +176,7 @@ impl Wire {
     }
 }
 
-impl AsyncRead for Wire {
+impl<T: Transport> AsyncRead for Wire<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -195,7 +202,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl<T: Transport> AsyncWrite for Wire<T> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(context, &[IoSlice::new(buffer)])
     }
@@ -206,11 +213,12 @@ impl AsyncWrite for Wire {
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let sent = match self.poll_refuse(context, buffers) {
-            Poll::Ready(None) => self.poll_send(context, buffers),
+            Poll::Ready(None) => self.stream.poll_send(context, buffers),
             Poll::Ready(Some(sent)) => Poll::Ready(sent),
             Poll::Pending => Poll::Pending,
         };
         if sent.is_ready() {
+            self.flow.took();
             self.writing.clear();
             self.active = Instant::now();
             return sent;
@@ -225,12 +233,17 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.poll_held(flushed, context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
-        if self.refusal.is_none() && !self.flow.is_unread() {
+        if !self.lingers {
+            let shut = Pin::new(&mut self.stream).poll_shutdown(context);
+            ready!(self.poll_held(shut, context))?;
+        }
+        let is_unread = self.protocol == Protocol::One && self.flow.is_unread();
+        if self.refusal.is_none() && !is_unread {
             return Poll::Ready(Ok(()));
         }
         if !std::mem::replace(&mut self.lingers, true) {

@@ -11,3 +11,4 @@ mod room;
 mod rows;
 mod same;
 pub mod server;
+mod tls;

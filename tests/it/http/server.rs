@@ -42,7 +42,8 @@ impl Server {
                 return Err(log.lock().unwrap().clone());
             }
             log.lock().unwrap().push_str(&line);
-            if let Some(rest) = line.strip_prefix("outpour serves on http://") {
+            if let Some(rest) = line.strip_prefix("outpour serves on ") {
+                let rest = rest.split_once("://").unwrap().1;
                 break rest.split(';').next().unwrap().parse().unwrap();
             }
         };
@@ -71,6 +72,12 @@ impl Server {
     pub fn fhir(&self, path: &str) -> Answer {
         let headers = [("Accept", "application/fhir+json"), ("Prefer", "respond-async")];
         self.client().ask("GET", &format!("/fhir/{path}"), &headers, b"")
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        // SAFETY: plain system call; the process is ours and not yet waited for.
+        unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGHUP) };
     }
 
     /// SIGKILL, and waits for the end.
