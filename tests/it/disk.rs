@@ -16,8 +16,16 @@ pub fn limited(store: &Path, out: &Path, more: &[&str], limit: u64) -> Run {
 
 /// Lets a command write no file larger than `limit` bytes.
 pub fn limit_files(command: &mut std::process::Command, limit: u64) {
+    limit_by(command, libc::rlimit { rlim_cur: limit, rlim_max: limit });
+}
+
+/// The same, so that it can be lifted later.
+pub fn limit_files_softly(command: &mut std::process::Command, limit: u64) {
+    limit_by(command, libc::rlimit { rlim_cur: limit, rlim_max: libc::RLIM_INFINITY });
+}
+
+fn limit_by(command: &mut std::process::Command, limit: libc::rlimit) {
     use std::os::unix::process::CommandExt;
-    let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
     // SAFETY: both calls are async-signal-safe and touch only this process's own limits and signal table.
     unsafe {
         command.pre_exec(move || {

@@ -12,3 +12,4 @@ mod rows;
 mod same;
 pub mod server;
 mod tls;
+mod vendors;

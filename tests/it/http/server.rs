@@ -23,7 +23,27 @@ impl Server {
 
     /// As [`Server::start`]; `Err` with what it said when it did not.
     pub fn try_start(directory: &Path, words: &[&str]) -> Result<Server, String> {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_outpour"))
+        Server::spawn(directory, words, &mut |_| {})
+    }
+
+    /// A service that can write no file beyond so many bytes until [`Server::lift`] is called.
+    pub fn start_cramped(directory: &Path, words: &[&str], most: u64) -> Server {
+        Server::spawn(directory, words, &mut |command| crate::disk::limit_files_softly(command, most)).unwrap()
+    }
+
+    /// See [`Server::start_cramped`].
+    pub fn lift(&self) {
+        let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: plain system call on a process of ours, with a limit that lives through it.
+        let done =
+            unsafe { libc::prlimit(self.child.id() as libc::pid_t, libc::RLIMIT_FSIZE, &limit, std::ptr::null_mut()) };
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    }
+
+    fn spawn(directory: &Path, words: &[&str], prepare: &mut dyn FnMut(&mut Command)) -> Result<Server, String> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_outpour"));
+        prepare(&mut command);
+        let mut child = command
             .arg("serve")
             .args(words)
             .args(if words.contains(&"--listen") { &[][..] } else { &["--listen", "127.0.0.1:0"] })
@@ -84,12 +104,6 @@ impl Server {
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-    }
-
-    /// SIGHUP: it reads again what may have changed.
-    pub fn hang_up(&self) {
-        // SAFETY: plain system call; the process is ours and not yet waited for.
-        unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGHUP) };
     }
 
     /// SIGTERM, and waits for the end; its exit code.

@@ -1,0 +1,190 @@
+//! The vendors' mounts, as their documents describe them: one service, two tenants, and clients of every kind.
+
+mod isolation;
+mod mte;
+mod netsmart;
+mod retry;
+mod ste;
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::client::{Answer, Client};
+use super::credentials::{Credential, client};
+use super::server::Server;
+use crate::run::scratch;
+
+pub const IG: &str = "/fhir";
+pub const NETSMART: &str = "/uscore/v1/bulk-data";
+pub const STE: &str = "/bulk-data/r4";
+/// Of the tenant in 1upHealth's own examples.
+pub const MTE: &str = "/v1/ExampleCompany/bulk-export/bulk-data/r4";
+/// The same for the tenant outside `[[tenants]]`.
+pub const MTE_DEFAULT: &str = "/v1/default/bulk-export/bulk-data/r4";
+
+/// A service and who asks it. The first tenant has patients 123 and 124 in `example-group`, 124 inactive, and 999 in
+/// `other-group`; the second one 777 in a Group that is named like the first's.
+pub struct World {
+    pub scratch: tempfile::TempDir,
+    pub server: Server,
+    /// Everything, of both tenants.
+    pub full: Credential,
+    /// The same client by client headers.
+    pub by_headers: Credential,
+    /// A user of that client, patient 123.
+    pub user: Credential,
+    /// Another user of it, patient 999.
+    pub other_user: Credential,
+    /// Patient and Observation of `example-group`, of the first tenant.
+    pub narrow: Credential,
+    /// Everything, of the second tenant.
+    pub stranger: Credential,
+    /// Everything, of the first tenant, and no job of anybody else.
+    pub rival: Credential,
+}
+
+fn row(of: &str, id: &str, at: &str, patient: &str) -> String {
+    let subject = match of {
+        "Patient" | "Organization" => String::new(),
+        _ => format!(r#","subject":{{"reference":"Patient/{patient}"}}"#),
+    };
+    format!(r#"{{"resourceType":"{of}","id":"{id}","meta":{{"lastUpdated":"{at}"}}{subject}}}"#)
+}
+
+fn group(id: &str, members: &str) -> String {
+    format!(
+        r#"{{"resourceType":"Group","id":"{id}","meta":{{"lastUpdated":"2020-01-01T00:00:00Z"}},"active":true,"type":"person","actual":true,"name":"Diabetes Care Program Patients","quantity":150,"member":[{members}]}}"#
+    )
+}
+
+const EARLY: &str = "2020-06-01T00:00:00Z";
+
+fn first_store() -> Vec<String> {
+    let members = r#"{"entity":{"reference":"Patient/123"}},{"entity":{"reference":"Patient/124"},"inactive":true,"period":{"end":"2001-01-01"}}"#;
+    let mut lines = vec![
+        group("example-group", members),
+        group("other-group", r#"{"entity":{"reference":"Patient/999"}}"#),
+        row("Organization", "org", EARLY, ""),
+        row("Observation", "midnight", "2021-01-01T00:00:00Z", "123"),
+        row("Observation", "after-midnight", "2021-01-01T00:00:00.001Z", "123"),
+        row("Observation", "new-year", "2024-01-01T00:00:00Z", "123"),
+        row("Observation", "late", "2024-06-01T00:00:00Z", "123"),
+        row("Observation", "of-124", "2024-06-01T00:00:00Z", "124"),
+        row("Observation", "of-999", "2024-06-01T00:00:00Z", "999"),
+        row("Condition", "c-123", EARLY, "123"),
+        row("Encounter", "e-123", EARLY, "123"),
+        row("Encounter", "e-999", EARLY, "999"),
+    ];
+    lines.extend(["123", "124", "999"].map(|id| row("Patient", id, EARLY, "")));
+    lines
+}
+
+fn second_store() -> Vec<String> {
+    vec![
+        group("example-group", r#"{"entity":{"reference":"Patient/777"}}"#),
+        row("Patient", "777", EARLY, ""),
+        row("Encounter", "e-777", "2022-01-01T00:00:00Z", "777"),
+        row("Encounter", "old-777", EARLY, "777"),
+        row("Organization", "org-2", EARLY, ""),
+    ]
+}
+
+impl World {
+    /// A service with more of a configuration than every test has; `mounts` are tables of mounts.
+    pub fn new(more: &str) -> World {
+        let scratch = scratch();
+        for (directory, lines) in [("store", first_store()), ("store2", second_store())] {
+            std::fs::create_dir(scratch.path().join(directory)).unwrap();
+            std::fs::write(scratch.path().join(directory).join("all.ndjson"), lines.join("\n") + "\n").unwrap();
+        }
+        let (full, by_headers) = (Credential::token(&[]), Credential::client_headers("acme-1"));
+        let user = Credential::token(&["--patient", "123"]);
+        let other_user = Credential::token(&["--patient", "999"]);
+        let (narrow, stranger, rival) = (Credential::token(&[]), Credential::token(&[]), Credential::token(&[]));
+        let both = "tenants = ['default', 'ExampleCompany']\nwrites_groups = true\n";
+        let clients = client("acme", &format!("{both}{}", by_headers.entry), &[&full, &user, &other_user])
+            + &client(
+                "narrow",
+                "types = ['Patient', 'Observation']\nlevels = ['group']\ngroups = ['example-group']",
+                &[&narrow],
+            )
+            + &client("stranger", "tenants = ['ExampleCompany']", &[&stranger])
+            + &client("rival", "writes_groups = true", &[&rival]);
+        let toml = format!(
+            "[limits]\npolls_burst = 100000\n{more}\n[[tenants]]\nname = 'ExampleCompany'\nstore = {{ path = 'store2' }}\n\
+             data = {{ path = 'data2', sync = false }}\n{clients}"
+        );
+        std::fs::write(scratch.path().join("serve.toml"), toml).unwrap();
+        let server = start(scratch.path());
+        World { scratch, server, full, by_headers, user, other_user, narrow, stranger, rival }
+    }
+
+    pub fn client(&self) -> Client {
+        self.server.client()
+    }
+
+    /// The URL of a path.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.server.address)
+    }
+}
+
+/// The service over what a world has put into a directory.
+pub fn start(directory: &Path) -> Server {
+    Server::start(directory, &["--store", "store", "--data", "data", "--config", "serve.toml"])
+}
+
+/// Kicks off, and gives the path of the job's state.
+#[track_caller]
+pub fn kick_off(client: &Client, who: &Credential, target: &str) -> String {
+    let answer = who.ask(client, "GET", target, &[("Prefer", "respond-async")]);
+    assert_eq!(answer.status, 202, "{target}: {}", answer.text());
+    client.path(answer.header("content-location").expect("Content-Location")).to_string()
+}
+
+/// Polls until a job has ended; its last answer.
+#[track_caller]
+pub fn ended(client: &Client, who: &Credential, status: &str) -> Answer {
+    for _ in 0..3000 {
+        let answer = who.get(client, status);
+        if answer.status != 202 {
+            return answer;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("the job did not end");
+}
+
+/// `Type/id` of every resource of the files that a manifest or list of files names, sorted. Each file has one type.
+#[track_caller]
+pub fn resources(client: &Client, who: &Credential, manifest: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    for item in manifest["output"].as_array().unwrap() {
+        let url = item.get("url").or(item.get("file")).unwrap().as_str().unwrap();
+        let file = who.get(client, client.path(url));
+        assert_eq!(file.status, 200, "{}", file.text());
+        for line in file.text().lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(line["resourceType"], item["type"], "one type a file");
+            found.push(format!("{}/{}", item["type"].as_str().unwrap(), line["id"].as_str().unwrap()));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// What an export gives, from kick-off to files.
+#[track_caller]
+pub fn exported(client: &Client, who: &Credential, target: &str) -> Vec<String> {
+    let status = kick_off(client, who, target);
+    let done = ended(client, who, &status);
+    assert_eq!(done.status, 200, "{target}: {}", done.text());
+    resources(client, who, &done.json())
+}
+
+/// The names of an object's fields, in order.
+pub fn keys(object: &Value) -> Vec<&str> {
+    object.as_object().unwrap().keys().map(String::as_str).collect()
+}
