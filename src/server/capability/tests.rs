@@ -114,7 +114,7 @@ fn all_say_what_the_tables_say() {
     assert_eq!(declaration(ALL).operation_definition("Group", "0.1.0"), None);
 }
 
-/// CAP-03: `export` under the definitions of release 3; CAP-04: the names of release 2 beside it.
+/// C-16, CAP-03: `export` under the definitions of release 3; CAP-04: the names of release 2 beside it.
 #[test]
 fn exports_stand_under_old_and_new_names() {
     let statement = statement(&declaration(ALL));
@@ -164,7 +164,7 @@ fn the_head_of_the_statement() {
     assert_eq!(security.as_object().unwrap().len(), 1);
 }
 
-/// CLIENT-04: Patient declares `_lastUpdated`. GROUP-01: Groups are read and searched; CAP-07: by what no export takes.
+/// C-18, CLIENT-04: Patient declares `_lastUpdated`. GROUP-01: Groups are read and searched; CAP-07: by what no export takes.
 #[test]
 fn search_parameters() {
     let full = statement(&declaration(ALL));

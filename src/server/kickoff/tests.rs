@@ -58,7 +58,7 @@ fn instant(text: &str) -> Option<Instant> {
     Some(Instant::parse(text).unwrap())
 }
 
-/// HDR-01, HDR-02, HDR-03, HDR-04, CLIENT-01: what headers must be there, under both policies.
+/// C-17, HDR-01, HDR-02, HDR-03, HDR-04, CLIENT-01: what headers must be there, under both policies.
 #[test]
 fn headers_are_checked() {
     let assume = KickoffPolicy { headers: HeaderPolicy::Assume, ..IG };

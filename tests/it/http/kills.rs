@@ -30,6 +30,10 @@ struct Told {
     deleted: bool,
     /// What its manifest said when it was first seen.
     complete: Option<Seen>,
+    /// It may have met a disk without room.
+    may_fail: bool,
+    /// Its T, from a state that told that it has failed.
+    t: Option<String>,
 }
 
 /// Transaction time, and files with a hash each.
@@ -39,8 +43,16 @@ struct Seen {
     files: Vec<(String, u64)>,
 }
 
+const MTE: &str = "/v1/default/bulk-export/bulk-data/r4";
+/// Most bytes of a file while there is no room: enough for records, and for some shards.
+const CRAMPED_BYTES: u64 = 120_000;
+
 #[derive(Default)]
 struct World {
+    /// Whether the service can write no large files for now.
+    cramped: AtomicBool,
+    /// Failed jobs that were put again, and how many of them were seen complete.
+    retried: Mutex<HashMap<String, bool>>,
     jobs: Mutex<HashMap<String, Told>>,
     groups: Mutex<Vec<String>>,
 }
@@ -52,7 +64,7 @@ impl World {
         match random.below(10) {
             0..4 => self.kick_off(client, random),
             4..8 if !known.is_empty() => self.poll(client, &known[random.below(known.len())], false),
-            8 if !known.is_empty() => self.delete(client, &known[random.below(known.len())]),
+            8 if !known.is_empty() => self.end(client, &known[random.below(known.len())]),
             _ => self.group(client),
         }
     }
@@ -60,7 +72,10 @@ impl World {
     fn kick_off(&self, client: &Client, random: &mut Random) {
         let asked = Instant::now();
         let own = self.groups.lock().unwrap().last().cloned();
-        let target = match random.below(4) {
+        let target = match random.below(7) {
+            4 => "/uscore/v1/bulk-data/Group/ten/$export?_type=Patient,Claim".to_string(),
+            5 => "/bulk-data/r4/$export?_type=patient,encounter".to_string(),
+            6 => format!("{MTE}/Group/all/$export?_type=Patient,Encounter"),
             0 => "/fhir/Patient/$export?_type=Patient,Encounter,Claim".to_string(),
             1 => "/fhir/Group/ten/$export?_since=2012-01-01T00:00:00Z".to_string(),
             2 if own.is_some() => format!("/fhir/Group/{}/$export", own.unwrap()),
@@ -71,7 +86,8 @@ impl World {
         match answer.status {
             202 => {
                 let status = client.path_of(answer.header("content-location").unwrap()).to_string();
-                let told = Told { asked, deletion: false, deleted: false, complete: None };
+                let may_fail = self.cramped.load(Relaxed);
+                let told = Told { asked, deletion: false, deleted: false, complete: None, may_fail, t: None };
                 self.jobs.lock().unwrap().insert(status, told);
             }
             429 | 503 => {}
@@ -87,6 +103,26 @@ impl World {
         };
         assert_eq!(answer.status, 201, "{}", answer.text());
         self.groups.lock().unwrap().push(answer.json()["id"].as_str().unwrap().to_string());
+    }
+
+    /// Ends a job where that can be done, or tries it again where that can be.
+    fn end(&self, client: &Client, status: &str) {
+        match () {
+            () if status.starts_with(MTE) => self.put(client, status),
+            () if status.starts_with("/bulk-data/") => {}
+            () => self.delete(client, status),
+        }
+    }
+
+    /// Whether or not it is answered, T and finished files stay as they were.
+    fn put(&self, client: &Client, status: &str) {
+        let Some(answer) = client.try_ask("PUT", status, &[], b"") else { return };
+        match answer.status {
+            202 => drop(self.retried.lock().unwrap().entry(status.to_string()).or_default()),
+            // It has not failed, or is over by now.
+            404 | 409 | 429 | 503 => {}
+            other => panic!("{status}: {other} {}", answer.text()),
+        }
     }
 
     fn delete(&self, client: &Client, status: &str) {
@@ -122,6 +158,15 @@ impl World {
             }
             410 => assert!(may_be_over, "{status} expired too early"),
             429 => {}
+            500 => {
+                let mut jobs = self.jobs.lock().unwrap();
+                let Some(told) = jobs.get_mut(status) else { return };
+                assert!(told.may_fail && told.complete.is_none(), "{status}: {}", answer.text());
+                if status.starts_with(MTE) {
+                    let t = answer.json()["transactionTime"].as_str().unwrap().to_string();
+                    assert_eq!(*told.t.get_or_insert(t.clone()), t, "{status}");
+                }
+            }
             other => panic!("{status}: {other} {}", answer.text()),
         }
     }
@@ -153,8 +198,10 @@ impl World {
             assert_eq!(*seen, found, "{status} has changed");
         }
         if let Some(told) = self.jobs.lock().unwrap().get_mut(status) {
+            assert!(told.t.as_ref().is_none_or(|t| *t == found.t), "{status} was tried again with another T");
             told.complete.get_or_insert(found);
         }
+        self.retried.lock().unwrap().entry(status.to_string()).and_modify(|seen| *seen = true);
     }
 }
 
@@ -178,24 +225,33 @@ fn left(directory: &Path) -> Vec<String> {
     found
 }
 
-/// KICK-13, STATUS-12, STATUS-18, FILE-16, EXPIRE-03: no accepted job is lost, no finished file changes, no file is
-/// listed that cannot be fetched, no orphan stays.
+/// ONEUP-M05, DIALECT-01, KICK-13, STATUS-12, STATUS-18, FILE-16, EXPIRE-03: no accepted job is lost, no finished file changes, no file is
+/// listed that cannot be fetched, no orphan stays; on every mount, and when failed jobs are tried again.
 #[test]
 fn a_killed_service_keeps_its_word() {
     let kills: usize = std::env::var("OUTPOUR_TEST_KILLS").map_or(200, |kills| kills.parse().unwrap());
     let mut random = Random::new(Random::seed("service kills"), 0);
     let scratch = scratch();
     let config = format!(
-        "[jobs]\nremembered_seconds = {}\nactive_per_client = 6\n[files]\nmax_bytes = 300000\n[ig]\nkeep_seconds = {}\nfirst_poll_in_progress = false\n[limits]\npolls_burst = 1000\npolls_per_second = 1000\n[log]\nlevel = 'error'\n",
+        "[jobs]\nremembered_seconds = {}\nactive_per_client = 6\n[files]\nmax_bytes = 300000\n[ig]\nkeep_seconds = {keep}\nfirst_poll_in_progress = false\n[netsmart]\nkeep_seconds = {keep}\n[oneup_ste]\nkeep_seconds = {keep}\n[oneup_mte]\nkeep_seconds = {keep}\n[limits]\npolls_burst = 1000\npolls_per_second = 1000\n[log]\nlevel = 'error'\n",
         REMEMBERED.as_secs(),
-        KEEP.as_secs()
+        keep = KEEP.as_secs()
     );
     std::fs::write(scratch.path().join("serve.toml"), config).unwrap();
     let world = World::default();
     let start = || bundled(scratch.path(), &["--config", "serve.toml"]);
+    let start_cramped = || {
+        let store = crate::run::testdata("stores/synthea-r4-100");
+        let words =
+            ["--store", store.to_str().unwrap(), "--index-dir", "index", "--data", "data", "--config", "serve.toml"];
+        Server::start_cramped(scratch.path(), &words, CRAMPED_BYTES)
+    };
     let mut met = [0usize; 2];
-    for _ in 0..kills {
-        let server: Server = start();
+    for round in 0..kills {
+        let cramped = round > 5 && random.one_in(3);
+        world.cramped.store(cramped, Relaxed);
+        let server: Server = if cramped { start_cramped() } else { start() };
+        world.jobs.lock().unwrap().values_mut().for_each(|told| told.may_fail |= cramped);
         let client = server.client();
         // What was told before holds now.
         let known: Vec<String> = world.jobs.lock().unwrap().keys().cloned().collect();
@@ -226,6 +282,9 @@ fn a_killed_service_keeps_its_word() {
         // What is long forgotten need not be asked for again.
         jobs.retain(|_, told| told.asked.elapsed() < KEEP + REMEMBERED + 2 * SLACK);
     }
+    let retried = world.retried.lock().unwrap().clone();
+    let again = retried.values().filter(|seen| **seen).count();
+    assert!(kills < 100 || again > 0, "jobs are tried again, and done: {} {again}", retried.len());
     assert!(met[0] > 5 && met[1] > kills / 4, "the test meets what it is about: {met:?}");
     // Every job ends, expires and is forgotten; then nothing is left.
     let server = start();

@@ -124,7 +124,7 @@ fn parameters() {
     }
 }
 
-/// ONEUP-S08: a token lapses under a job, and a fresh one of the same client goes on; client headers never do.
+/// ONEUP-S08, C-13: a token lapses under a job, and a fresh one of the same client goes on; client headers never do.
 #[test]
 fn tokens_lapse_and_jobs_go_on() {
     let world = World::new("");
@@ -236,5 +236,6 @@ fn an_estimate() {
     let done = run(&words);
     assert_eq!(done.code, 0, "{done:?}");
     let plan: Value = serde_json::from_str(&done.stdout).unwrap();
-    assert_eq!(plan.to_string().matches("\"rows\":3").count().min(1), 1, "{plan}");
+    assert_eq!((&plan["rows"], &plan["types"]["Patient"]["files"]), (&json!(3), &json!(1)), "{plan}");
+    assert!(!world.scratch.path().join("out").exists() && plan["bytes"].as_u64().unwrap() > 200);
 }
