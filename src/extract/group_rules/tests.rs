@@ -349,7 +349,7 @@ fn naive(tree: &Tree, bytes: usize, rules: &GroupRules) -> Vec<(ProblemKind, Str
         match entity.get("reference").map(|reference| reference.as_str()) {
             Some(Some(text)) if !text.is_empty() && !text.contains(char::is_whitespace) => {
                 let parsed = Reference::parse(text);
-                if patients && !parsed.is_some_and(|parsed| parsed.resource_type == ResourceType::PATIENT) {
+                if patients && parsed.is_none_or(|parsed| parsed.resource_type != ResourceType::PATIENT) {
                     found.push((BusinessRule, format!("{path}.entity.reference")));
                 }
             }

@@ -92,7 +92,7 @@ fn nothing_crosses() {
                 if other == one.mount {
                     continue;
                 }
-                let name = path.split('/').filter(|part| !part.starts_with('$')).next_back().unwrap();
+                let name = path.split('/').rfind(|part| !part.starts_with('$')).unwrap();
                 let name = path.split("_id=").nth(1).unwrap_or(name);
                 let (plain, dashed) = (name.replace('-', ""), dashes(name));
                 for form in forms {
