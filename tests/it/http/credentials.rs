@@ -85,7 +85,8 @@ impl Credential {
 const KICK_OFF: [Header<'static>; 2] = [("Accept", "application/fhir+json"), ("Prefer", "respond-async")];
 /// A patient who is a user: no id of a patient belongs into the log.
 const USER: &str = "patient-seven";
-const LIMITS: &str = "[limits]\npolls_burst = 1000\n[log]\nlevel = 'trace'\n";
+const LIMITS: &str =
+    "[limits]\npolls_burst = 1000\n[ig]\nauthorization = ['bearer', 'client-headers']\n[log]\nlevel = 'trace'\n";
 
 /// A client of the configuration.
 pub fn client(name: &str, more: &str, tokens: &[&Credential]) -> String {
@@ -298,6 +299,31 @@ fn types_and_reload() {
     wait("nobody is let in", &|| all.get(&http, "/fhir/Group").status == 401);
     nothing_secret_in(&server.log(), &[&all, &narrow, &late]);
     assert_eq!(server.stop(), Some(0));
+}
+
+/// ONEUP-S01, ONEUP-S07, ONEUP-M09, C-14: the same URL gives a user its own record and a client everything; mounts that take
+/// tokens alone refuse client headers.
+#[test]
+fn one_url_two_populations() {
+    let scratch = scratch();
+    let patient = "6b12b22d-6dc2-486c-9526-8ac8524f6402";
+    let (user, by_client) = (Credential::token(&["--patient", patient]), Credential::client_headers("a-1"));
+    let server = serve(scratch.path(), &client("a", &by_client.entry, &[&user]));
+    let http = server.client();
+    let exported = |who: &Credential| -> u64 {
+        let kicked = who.ask(&http, "GET", "/bulk-data/r4/$export?_type=patient", &KICK_OFF);
+        let manifest = who.manifest(&http, &accepted(&http, &kicked));
+        files(&http, &manifest).iter().map(|(of, _, count)| if of == "Patient" { *count } else { 0 }).sum()
+    };
+    assert_eq!(exported(&user), 1);
+    assert!(exported(&by_client) > 1);
+    for tokens_only in ["/uscore/v1/bulk-data/Group/ten/$export", "/v1/default/bulk-export/bulk-data/r4/$export"] {
+        let told = by_client.ask(&http, "GET", tokens_only, &KICK_OFF).outcome(401, "login");
+        assert!(told.contains("only way"), "{told}");
+    }
+    let log = server.log();
+    nothing_secret_in(&log, &[&user, &by_client]);
+    assert!(!log.contains(patient), "{log}");
 }
 
 /// CLIENT-05: without clients an `Authorization` header is ignored, and files need none (FILE-08).
