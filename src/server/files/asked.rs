@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use hyper::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderName, RANGE};
+use hyper::header::{ACCEPT_ENCODING, HeaderMap, HeaderName, RANGE};
 
+use crate::server::http::accept::Accept;
 use crate::write::encode::Coding;
 
 /// Media types under which a file may be asked for (FILE-05); it is always sent as the first.
@@ -40,13 +41,9 @@ fn weighted(headers: &HeaderMap, name: HeaderName) -> Vec<(String, u32)> {
     members.filter(|(name, _)| !name.is_empty()).collect()
 }
 
-/// Whether NDJSON will do for the client: its `Accept` is absent, or has a range that a file's types lie in. The most
-/// specific range that matches a type decides about it.
+/// Whether NDJSON will do for the client: its `Accept` is absent, or has a range that a file's types lie in.
 pub(super) fn takes_ndjson(headers: &HeaderMap) -> bool {
-    let ranges = weighted(headers, ACCEPT);
-    let weight_of = |range: &str| ranges.iter().filter(|(name, _)| name == range).map(|(_, weight)| *weight).max();
-    let takes = |media_type| weight_of(media_type).or_else(|| weight_of("application/*")).or_else(|| weight_of("*/*"));
-    ranges.is_empty() || MEDIA_TYPES.into_iter().any(|media_type| takes(media_type).is_some_and(|weight| weight > 0))
+    Accept::of(headers).best(&MEDIA_TYPES).is_some()
 }
 
 /// The coding to send: the stored one when the client names it (or `*`) and likes it no less than identity, else
@@ -109,7 +106,7 @@ pub(super) fn part(headers: &HeaderMap, len: u64) -> Part {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hyper::header::HeaderValue;
+    use hyper::header::{ACCEPT, HeaderValue};
 
     fn with(name: HeaderName, values: &[&str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
