@@ -32,6 +32,10 @@ pub(super) struct Inner {
     pub options: EngineOptions,
     pub records: Records,
     pub pool: rayon::ThreadPool,
+    /// Held by who brings the index up to date, and taken before work is handed to the pool. The store's own lock is waited
+    /// for by a thread of the pool, which may be the very one that holds it: while that waits for a part of its work it
+    /// takes up other work, and would wait for itself for ever.
+    pub index_turn: Mutex<()>,
     pub table: Mutex<Table>,
     /// Told when there may be something to do.
     pub wake: Condvar,
@@ -48,6 +52,11 @@ pub struct Engine {
 }
 
 impl Inner {
+    /// See [`Inner::index_turn`]; a panic under it leaves nothing behind.
+    pub fn index_turn(&self) -> MutexGuard<'_, ()> {
+        self.index_turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     pub fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().expect("no panic under it")
     }
@@ -171,6 +180,7 @@ impl Engine {
             wake: Condvar::new(),
             last_t: Mutex::new(last_t),
             indexer: Indexer::default(),
+            index_turn: Mutex::default(),
             _lock: lock,
         });
         // What a crash left behind is gone before the first question is answered.
@@ -453,6 +463,7 @@ impl Engine {
     pub fn index_and_wait(&self, most: Duration) -> bool {
         let inner = self.inner.clone();
         self.inner.indexer.run_and_wait(most, move || {
+            let _turn = inner.index_turn();
             let done = inner.pool.install(|| inner.options.store.index(&Watch::default()));
             if let Err(error) = done {
                 tracing::error!(%error, "the store cannot be indexed");

@@ -153,7 +153,9 @@ fn prepare(inner: &Arc<Inner>, job: &Arc<Job>) {
             begun => begun,
         }
     };
+    let turn = inner.index_turn();
     let begun = guarded(inner, begin);
+    drop(turn);
     let failed = match begun {
         Ok(run) => {
             let pending = (0..run.tasks()).rev().map(|task| (task, 0)).collect();

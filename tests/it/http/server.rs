@@ -94,6 +94,12 @@ impl Server {
         self.client().ask("GET", &format!("/fhir/{path}"), &headers, b"")
     }
 
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        // SAFETY: plain system call; the process is ours and not yet waited for.
+        unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGHUP) };
+    }
+
     /// SIGKILL, and waits for the end.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
