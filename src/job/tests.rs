@@ -557,3 +557,23 @@ fn a_user_exports_one_record() {
     assert_eq!(files.lines().count(), 10);
     assert!(files.lines().all(|line| line.contains("Patient/p3")));
 }
+
+/// Kick-offs that come while the store is indexed for the first time are answered by jobs that end, whichever thread takes
+/// up what: none waits for a lock that it holds itself.
+#[test]
+fn jobs_end_that_meet_the_first_index() {
+    for round in 0..12 {
+        let world = World::new(300);
+        for file in 0..40 {
+            let line = |n: usize| format!(r#"{{"resourceType":"Basic","id":"b{file}-{n}"}}"#);
+            append(&world.path(&format!("store/{file}.ndjson")), &(0..50).map(line).collect::<Vec<_>>());
+        }
+        let engine = Arc::new(world.open(Limits::default()));
+        let indexing = engine.clone();
+        let thread = std::thread::spawn(move || indexing.index_and_wait(Duration::from_secs(60)));
+        std::thread::sleep(Duration::from_millis(round));
+        let id = engine.kick_off(world.asked(&engine, "a", Whose::System)).unwrap().id;
+        assert_eq!(ended(&engine, &id, "a").state, State::Complete);
+        assert!(thread.join().unwrap());
+    }
+}

@@ -252,8 +252,10 @@ fn may_pass(error: &ExportError) -> bool {
 /// A job whose index or packed file was found damaged begins anew, once; others fail. No run of it is left.
 fn mend(inner: &Arc<Inner>, job: &Arc<Job>, error: ExportError) {
     let first = !job.mended.swap(true, Relaxed);
+    let turn = inner.index_turn();
     let recovered =
         first && matches!(guarded(inner, || recover(&inner.options.store, &error, &job.watch)), Ok(Some(_)));
+    drop(turn);
     if recovered {
         tracing::warn!(job = job.id, %error, "the index was mended; the job begins anew");
         std::fs::remove_dir_all(inner.directory(&job.id).join(OUT)).ok();
