@@ -4,9 +4,8 @@
 
 use std::ops::Range;
 
-use xxhash_rust::xxh3::Xxh3;
-
 use super::source::{Source, SourceError};
+use super::xxh3::Xxh3;
 use crate::limits::READ_BYTES;
 
 /// Blocks of a sample.

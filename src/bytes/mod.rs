@@ -1,7 +1,7 @@
 //! Bytes of files: mapped or read, guarded, hashed, decoded, seen as columns. The only home of `unsafe`.
 //!
 //! Nothing here knows FHIR or JSON. From below: `guard` keeps a shortened file from killing the process; `source` is a
-//! store file, `hash` its identity, `decode` its uncompressed bytes; `map` holds files of our own (an index that is
+//! store file, `hash` its identity, `decode` its uncompressed bytes, `xxh3` the hash of both; `map` holds files of our own (an index that is
 //! read, a column that is filled) and `columns` sees their bytes as integers; `outgoing` is a file on its way to a socket.
 
 pub mod columns;
@@ -16,3 +16,4 @@ pub mod outgoing;
 pub mod private;
 pub mod signal;
 pub mod source;
+pub mod xxh3;

@@ -9,13 +9,13 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::Packed;
 use super::keep::Set;
 use super::order::Key;
 use super::rows::Rows;
 use crate::bytes::private::create_private;
+use crate::bytes::xxh3::{Xxh3, xxh3_64};
 use crate::error::PackError;
 use crate::fhir::{Id, ResourceType};
 use crate::limits::{FRAME_HELD_MAX, PACKED_FILE_BYTES, PACKED_ROWS_MAX};

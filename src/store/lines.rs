@@ -6,10 +6,10 @@
 
 use crossbeam::channel::Receiver;
 use memchr::{memchr, memrchr};
-use xxhash_rust::xxh3::Xxh3;
 
 use super::extent_builder::ExtentBuilder;
 use super::packed::{LeftOwner, PackedTable};
+use crate::bytes::xxh3::Xxh3;
 use crate::extract::{Content, Extractor, Facts, Fault, FaultKind};
 use crate::limits::ROW_BYTES_MAX;
 
@@ -205,7 +205,7 @@ impl<'a> Lines<'a> {
     }
 
     fn cut(&mut self, end: u64) {
-        let hash = std::mem::replace(&mut self.hash, Xxh3::new());
+        let hash = std::mem::take(&mut self.hash);
         let (start, content) = (self.builder.start(), hash.digest());
         let bytes = self.builder.finish(end, content, self.spare.try_recv().unwrap_or_default());
         self.done.push(Encoded { bytes, start, end, content });

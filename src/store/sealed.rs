@@ -8,7 +8,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use xxhash_rust::xxh3::xxh3_64;
+use crate::bytes::xxh3::xxh3_64;
 
 /// Bytes that one seal speaks for. Smaller pages make scattered reads cheaper and the index longer (0.4 % of itself).
 pub const PAGE_BYTES: usize = 1024;

@@ -277,7 +277,7 @@ impl Index {
         let Ok(mut decoder) = Decoder::new(source, self.files.coding(file), from) else {
             return Err(changed("truncated"));
         };
-        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        let mut hash = crate::bytes::xxh3::Xxh3::new();
         let (mut at, mut next) = (0u64, 0);
         while let Some(piece) = decoder.piece(|_| {}).ok().flatten() {
             let mut piece = piece;
@@ -306,7 +306,7 @@ impl Index {
     /// Whether the frames of a packed file hash to what the extents were made from; damaged ones have no bytes.
     fn verify_frames(&self, source: &Source, table: &PackedTable, entries: &[&ExtentEntry]) -> bool {
         let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
-        let mut hashes = entries.iter().map(|entry| (entry, xxhash_rust::xxh3::Xxh3::new())).collect::<Vec<_>>();
+        let mut hashes = entries.iter().map(|entry| (entry, crate::bytes::xxh3::Xxh3::new())).collect::<Vec<_>>();
         let mut next = 0;
         for at in 0..table.frames() {
             let frame = table.frame(at);

@@ -4,12 +4,11 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use xxhash_rust::xxh3::Xxh3;
-
 use super::VerifyError;
 use super::lines::{Body, Cut, Cutter, Mark};
 use crate::bytes::decode::{Coding, DecodeError, Decoder, Restart};
 use crate::bytes::source::Source;
+use crate::bytes::xxh3::Xxh3;
 use crate::limits::READ_BYTES;
 use crate::store::Watch;
 use crate::store::packed::table::is_packed;

@@ -7,6 +7,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
+use crate::bytes::xxh3::Xxh3;
+
 /// Which digest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -32,7 +34,7 @@ pub struct Digest {
 /// A digest being computed.
 pub enum Digester {
     /// xxHash3.
-    Xxh3(Box<xxhash_rust::xxh3::Xxh3>),
+    Xxh3(Box<Xxh3>),
     /// SHA-256.
     Sha256(Box<sha2::Sha256>),
     /// Nothing.

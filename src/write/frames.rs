@@ -11,11 +11,11 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::encode::{Coding, Encoder, zstd_compressor};
 use super::sink::Sink;
 use crate::bytes::source::Source;
+use crate::bytes::xxh3::xxh3_64;
 use crate::error::ExportError;
 use crate::limits::{FRAME_HELD_MAX, READ_BYTES};
 use crate::select::row_set::RowSet;

@@ -9,8 +9,8 @@ use zstd::zstd_safe::{DCtx, DParameter, get_error_name};
 use super::table::FrameNote;
 use crate::bytes::decode::{Coding, DecodeError, Decoder, Restart};
 use crate::bytes::source::{Source, SourceError};
+use crate::bytes::xxh3::xxh3_64;
 use crate::limits::{FRAME_HELD_MAX, ZSTD_WINDOW_LOG_MAX};
-use xxhash_rust::xxh3::xxh3_64;
 
 /// Why a frame cannot be used.
 #[derive(Debug, thiserror::Error)]

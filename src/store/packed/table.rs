@@ -7,10 +7,9 @@
 //! entries whose versions have left, the names of these owners, and a trailer of fixed size with counts, instants, the
 //! checksum of all before it and the format's name.
 
-use xxhash_rust::xxh3::xxh3_64;
-
 use crate::bytes::columns::{as_bytes_i64, as_bytes_u32, as_bytes_u64};
 use crate::bytes::source::{Source, SourceError};
+use crate::bytes::xxh3::xxh3_64;
 use crate::fhir::{Id, ResourceType};
 use crate::limits::{PACKED_FRAMES_MAX, PACKED_ROWS_MAX};
 use crate::store::layout::NO_INSTANT;
