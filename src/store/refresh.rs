@@ -544,7 +544,7 @@ fn gather_containers(home: &Home, generation: &mut Generation, extents: &mut [Ex
     }
     let name = format!("extents-{:012}-all", generation.sequence);
     let failed = |source| IndexError::Write { name: name.clone(), source };
-    let mut file = std::io::BufWriter::with_capacity(1 << 20, home.create(&name).map_err(failed)?);
+    let mut file = home.create_blocks(&name).map_err(failed)?;
     let mut at = 0;
     for (extent, entry) in extents.iter().zip(&mut generation.extents) {
         // Damage must not be copied under a fresh stamp.

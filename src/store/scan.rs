@@ -207,7 +207,7 @@ pub fn scan(
     options: &ScanOptions<'_>,
 ) -> Result<Scanned, IndexError> {
     let failed_write = |source| IndexError::Write { name: name.to_string(), source };
-    let mut container = std::io::BufWriter::with_capacity(1 << 20, home.create(name).map_err(failed_write)?);
+    let mut container = home.create_blocks(name).map_err(failed_write)?;
     // Bounded: a slow disk holds the workers back instead of filling the memory.
     let (sender, receiver) = crossbeam::channel::bounded::<(usize, bool, Encoded)>(rayon::current_num_threads());
     // Written buffers go back to be filled again.
