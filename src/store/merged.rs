@@ -300,8 +300,13 @@ impl Merged {
     /// # Errors
     /// As [`Merged::prove`].
     pub fn lower_bound(&self, section: Section, key: u64) -> Result<usize, Damaged> {
+        self.lower_bound_in(section, key, 0..self.longs(section).len())
+    }
+
+    /// The same among some elements.
+    fn lower_bound_in(&self, section: Section, key: u64, among: Range<usize>) -> Result<usize, Damaged> {
         let longs = self.longs(section);
-        let (mut low, mut high) = (0, longs.len());
+        let (mut low, mut high) = (among.start, among.end);
         while low < high {
             let middle = low + (high - low) / 2;
             self.prove(section, middle..middle + 1)?;
@@ -322,7 +327,14 @@ impl Merged {
             return Ok(&[]);
         }
         let first = self.lower_bound(section, (records.start as u64) << 32)?;
-        let end = self.lower_bound(section, (records.end as u64) << 32)?;
+        // The end is near for few records: look for it in steps that double.
+        let (key, count) = ((records.end as u64) << 32, self.count(section));
+        let (mut below, mut step) = (first, 1);
+        while below + step <= count && self.proven_longs(section, below + step - 1..below + step)?[0] < key {
+            below += step;
+            step *= 2;
+        }
+        let end = self.lower_bound_in(section, key, below..count.min(below + step))?;
         self.proven_longs(section, first..end.max(first))
     }
 
