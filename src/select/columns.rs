@@ -7,7 +7,7 @@ use super::request::Population;
 use super::row_set::RowSet;
 use super::selection::Part;
 use crate::fhir::ResourceType;
-use crate::store::layout::flag;
+use crate::store::layout::{Column, flag};
 use crate::store::merged::Section;
 use crate::store::sealed::Damaged;
 use crate::store::snapshot::State;
@@ -18,7 +18,12 @@ use crate::store::snapshot::State;
 /// [`Damaged`] when the index is.
 pub fn pass(filter: &Filter<'_>, extent: usize) -> Result<Part, Damaged> {
     let (snapshot, index) = (filter.snapshot, filter.snapshot.index());
-    let columns = index.extents()[extent].prove_whole()?;
+    let this = &index.extents()[extent];
+    let timeless = filter.timeless(extent);
+    let columns = this.prove_columns(&[Column::Type, Column::Flags, Column::OwnerStart, Column::Owner])?;
+    if !timeless {
+        this.prove_columns(&[Column::LastUpdated, Column::Exact, Column::Heap])?;
+    }
     let mut part = Part::of(index.extents()[extent].head());
     part.illegal_updated = 0;
     let mut rows = Bitmap::new(columns.offset.len());
@@ -35,7 +40,7 @@ pub fn pass(filter: &Filter<'_>, extent: usize) -> Result<Part, Damaged> {
     let at = filter.at();
     for row in 0..columns.offset.len() {
         let has_next = successions.next_if(|pair| (**pair >> 32) as usize == first + row).is_some();
-        let updated = columns.updated_of(row);
+        let updated = if timeless { None } else { columns.updated_of(row) };
         part.illegal_updated += u64::from(columns.flags[row] & flag::ILLEGAL_UPDATED != 0);
         if updated.is_some_and(|updated| updated > at) {
             part.count(Class::Future);
@@ -73,7 +78,7 @@ pub fn pass(filter: &Filter<'_>, extent: usize) -> Result<Part, Damaged> {
             part.count(Class::Cohort);
             continue;
         }
-        if !filter.passes_window(&mut part, extent, row, resource_type, updated)? {
+        if !timeless && !filter.passes_window(&mut part, extent, row, resource_type, updated)? {
             part.count(Class::SinceOrUntil);
             continue;
         }

@@ -47,6 +47,15 @@ pub enum Known {
     Then,
 }
 
+/// How a row came to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Whose it is must be asked.
+    Anyhow,
+    /// By a member's postings, unless it is a Group or a Provenance.
+    AsMembers,
+}
+
 /// A request prepared against a snapshot.
 pub struct Filter<'a> {
     /// What is seen.
@@ -100,11 +109,26 @@ impl<'a> Filter<'a> {
         self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late(extent, since))
     }
 
+    /// Whether it does not matter when the rows of an extent are dated: all of them are, before T, and there is no window.
+    pub fn timeless(&self, extent: usize) -> bool {
+        let head = self.snapshot.index().extents()[extent].head();
+        let bounded = self.request.since.is_some() || self.request.until.is_some();
+        !bounded && head.undated == 0 && head.updated_max() < self.at().ticks
+    }
+
     /// The class of a row; what messages need to know of it is noted in `part`.
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
     pub fn classify(&self, extent: usize, row: usize, part: &mut Part) -> Result<Class, Damaged> {
+        self.classify_found(extent, row, Found::Anyhow, part)
+    }
+
+    /// The same of a row that was found in some way.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn classify_found(&self, extent: usize, row: usize, found: Found, part: &mut Part) -> Result<Class, Damaged> {
         let this = &self.snapshot.index().extents()[extent];
         match self.snapshot.state(extent, row, self.at(), &self.cohort.ours, &|_| true)? {
             State::Current => {}
@@ -121,8 +145,17 @@ impl<'a> Filter<'a> {
         if !self.wants(resource_type) {
             return Ok(Class::Type);
         }
-        if self.request.population != Population::System && !self.belongs(extent, row, self.at(), Known::All)? {
+        let by_owner = found == Found::AsMembers
+            && resource_type != ResourceType::GROUP
+            && resource_type != ResourceType::PROVENANCE;
+        if self.request.population != Population::System
+            && !by_owner
+            && !self.belongs(extent, row, self.at(), Known::All)?
+        {
             return Ok(Class::Cohort);
+        }
+        if self.timeless(extent) {
+            return Ok(Class::Exported);
         }
         let updated = this.updated(row)?;
         match self.passes_window(part, extent, row, resource_type, updated)? {

@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::filter::{Class, Filter, PROVENANCE_DEPTH_MAX};
+use super::filter::{Class, Filter, Found, PROVENANCE_DEPTH_MAX};
 use super::row_set::RowSet;
 use super::selection::{Ledger, Part};
 use crate::fhir::ResourceType;
@@ -29,7 +29,7 @@ pub fn select(filter: &Filter<'_>) -> Result<(Vec<(usize, RowSet)>, Part), Damag
     let (mut in_cohort, mut exported) = (0, 0);
     for (extent, row) in candidates(filter)? {
         let (extent, row) = (extent as usize, row as usize);
-        match filter.classify(extent, row, &mut part)? {
+        match filter.classify_found(extent, row, Found::AsMembers, &mut part)? {
             Class::SinceOrUntil => in_cohort += 1,
             Class::Exported => {
                 in_cohort += 1;

@@ -18,6 +18,9 @@ use crate::extract::FaultKind;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::{Id, ResourceType};
 
+/// What copying reads of a row.
+pub const PLACE: [Column; 4] = [Column::Offset, Column::Length, Column::Type, Column::Flags];
+
 /// An extent of the index.
 #[derive(Clone)]
 pub struct Extent(Arc<Inner>);
@@ -150,28 +153,26 @@ impl Extent {
     /// # Errors
     /// As [`Extent::prove`].
     pub fn row(&self, row: usize) -> Result<Columns<'_>, Damaged> {
-        self.row_proven(row)?;
-        Ok(self.columns())
-    }
-
-    /// Like [`Extent::row`], for who has the columns.
-    ///
-    /// # Errors
-    /// As [`Extent::prove`].
-    pub fn row_proven(&self, row: usize) -> Result<(), Damaged> {
         let opened = self.opened()?;
         if !opened.seals.is_whole() {
-            if row >= self.rows() {
-                return Err(Damaged("a number points nowhere"));
-            }
-            for column in [Column::Offset, Column::Length, Column::LastUpdated, Column::Type, Column::Flags] {
-                self.prove(column, row..row + 1)?;
-            }
+            self.prove_place(row)?;
+            self.prove(Column::LastUpdated, row..row + 1)?;
             if opened.places.count(Column::Exact) > 0 {
                 self.prove_columns(&[Column::Exact, Column::Heap])?;
             }
         }
-        Ok(())
+        Ok(self.columns())
+    }
+
+    /// Proves what copying reads of a row: its place, type and flags.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn prove_place(&self, row: usize) -> Result<(), Damaged> {
+        if row >= self.rows() {
+            return Err(Damaged("a number points nowhere"));
+        }
+        PLACE.into_iter().try_for_each(|column| self.prove(column, row..row + 1))
     }
 
     /// A row's owners, proven.

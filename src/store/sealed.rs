@@ -1,7 +1,7 @@
 //! Seals: a checksum for each page of a sealed run of bytes, so that an index is proven piece by piece, as it is read.
 //!
 //! Opening an index reads its headers only. Whoever reads a column has the pages proven first, once each; a pass over
-//! everything has everything proven. So a damaged page is found before anything that it says is believed, and a small
+//! all rows has whole columns proven. So a damaged page is found before anything that it says is believed, and a small
 //! question pays for the pages that it touches and not for the index. What a seal holds is as outpour wrote it: it
 //! says nothing of a file that was forged together with its seals, which a changed stamp sends to the whole check.
 

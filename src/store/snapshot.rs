@@ -488,7 +488,9 @@ impl Snapshot {
         known: &dyn Fn(usize) -> bool,
     ) -> Result<State, Damaged> {
         let index = &*self.index;
-        if index.extents[extent].updated(row)?.is_some_and(|updated| updated > at) {
+        // Most extents end before T as a whole, and then nobody need look when a row is dated.
+        let this = &index.extents[extent];
+        if this.head().updated_max() >= at.ticks && this.updated(row)?.is_some_and(|updated| updated > at) {
             return Ok(State::Future);
         }
         let mut next = index.merged.next(index.starts.row[extent] + row)?;
