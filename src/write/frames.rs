@@ -102,10 +102,10 @@ impl<'a> FrameCopier<'a> {
         let columns = extent.prove_columns(&[Column::TypeCount])?;
         let one_type = columns.type_count[taken.type_index] == extent.rows() as u64;
         let mut steps = Steps::default();
-        let mut next = taken.rows.start;
+        let (mut next, mut number) = (taken.rows.start, 0);
         while let Some(row) = taken.selected.range(next..taken.rows.end.max(next)).next() {
-            let frame = frame_of(table, entry.start + u64::from(columns.offset[row]))?;
-            let own = rows_of(extent, entry.start, row, &frame)?;
+            let frame = frame_of(table, entry.start + u64::from(columns.offset[row]), &mut number)?;
+            let own = rows_of(extent, columns.offset, entry.start, row, &frame)?;
             next = own.end;
             let asked = own.start.max(taken.rows.start)..own.end.min(taken.rows.end);
             let all = one_type && asked == own && taken.selected.all(asked.clone());
@@ -373,18 +373,28 @@ fn is_type(columns: &Columns<'_>, row: usize, taken: &Taken<'_>) -> bool {
     columns.resource_type[row] as usize == taken.type_index
 }
 
-/// The frame that holds a byte.
-fn frame_of(table: &PackedTable, place: u64) -> Result<FrameNote, Damaged> {
-    let at = table.frame_at(place);
-    match at < table.frames() && (table.frame(at).uncompressed..end_of(&table.frame(at))).contains(&place) {
-        true => Ok(table.frame(at)),
-        false => Err(Damaged("a row lies in no frame")),
+/// The frame that holds a byte. `number` is that of the last one that was asked for, which it follows as a rule.
+fn frame_of(table: &PackedTable, place: u64, number: &mut usize) -> Result<FrameNote, Damaged> {
+    let holds = |at: usize| {
+        let frame = (at < table.frames()).then(|| table.frame(at))?;
+        (frame.uncompressed..end_of(&frame)).contains(&place).then_some(frame)
+    };
+    if let Some(frame) = holds(*number + 1) {
+        *number += 1;
+        return Ok(frame);
     }
+    *number = table.frame_at(place);
+    holds(*number).ok_or(Damaged("a row lies in no frame"))
 }
 
-/// The rows that lie in a frame, of which `row` is one. `start` is that of the extent.
-fn rows_of(extent: &Extent, start: u64, row: usize, frame: &FrameNote) -> Result<Range<usize>, Damaged> {
-    let offsets = extent.columns().offset;
+/// The rows that lie in a frame, of which `row` is one. `offsets` and `start` are those of the extent.
+fn rows_of(
+    extent: &Extent,
+    offsets: &[u32],
+    start: u64,
+    row: usize,
+    frame: &FrameNote,
+) -> Result<Range<usize>, Damaged> {
     let before = |offset: &u32, end: u64| start + u64::from(*offset) < end;
     let first = row.saturating_sub(frame.rows as usize);
     let first = first + offsets[first..row].partition_point(|offset| before(offset, frame.uncompressed));
