@@ -51,31 +51,23 @@ impl Bitmap {
     }
 
     /// The numbers in the set, ascending.
-    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        self.words.iter().enumerate().flat_map(|(at, word)| {
-            let mut left = *word;
-            std::iter::from_fn(move || {
-                (left != 0).then(|| {
-                    let bit = left.trailing_zeros() as usize;
-                    left &= left - 1;
-                    at * 64 + bit
-                })
-            })
-        })
+    pub fn iter(&self) -> Bits<'_> {
+        self.range(0..self.words.len() * 64)
     }
 
     /// The numbers in the set within a range, ascending.
-    pub fn range(&self, range: std::ops::Range<usize>) -> impl Iterator<Item = usize> + '_ {
-        self.masks(range).flat_map(|(at, mask)| {
-            let mut left = self.words[at] & mask;
-            std::iter::from_fn(move || {
-                (left != 0).then(|| {
-                    let bit = left.trailing_zeros() as usize;
-                    left &= left - 1;
-                    at * 64 + bit
-                })
-            })
-        })
+    pub fn range(&self, range: std::ops::Range<usize>) -> Bits<'_> {
+        let (first, behind) = (range.start / 64, range.end.div_ceil(64));
+        let last = match range.end % 64 {
+            0 => u64::MAX,
+            bits => (1 << bits) - 1,
+        };
+        if range.is_empty() {
+            return Bits { words: &[], at: 0, left: 0, last };
+        }
+        let words = &self.words[..behind];
+        let left = words[first] & u64::MAX << (range.start % 64) & if first + 1 == behind { last } else { u64::MAX };
+        Bits { words, at: first, left, last }
     }
 
     /// Whether any number of a range is in the set.
@@ -101,6 +93,35 @@ impl Bitmap {
     /// Adds every number of another set of the same size.
     pub fn union(&mut self, other: &Bitmap) {
         self.words.iter_mut().zip(&other.words).for_each(|(word, more)| *word |= more);
+    }
+}
+
+/// Numbers of a set within a range. Every row of an export passes here twice, so it is a plain loop over words.
+pub struct Bits<'a> {
+    /// The words up to the one that the range ends in.
+    words: &'a [u64],
+    at: usize,
+    /// What is left of the word reached.
+    left: u64,
+    /// The bits of the last word that lie in the range.
+    last: u64,
+}
+
+impl Iterator for Bits<'_> {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        while self.left == 0 {
+            self.at += 1;
+            self.left = *self.words.get(self.at)?;
+            if self.at + 1 == self.words.len() {
+                self.left &= self.last;
+            }
+        }
+        let bit = self.left.trailing_zeros() as usize;
+        self.left &= self.left - 1;
+        Some(self.at * 64 + bit)
     }
 }
 

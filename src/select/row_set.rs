@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::bitmap::Bitmap;
+use super::bitmap::{Bitmap, Bits};
 
 /// A set of rows of an extent.
 #[derive(Clone, Debug)]
@@ -21,12 +21,11 @@ impl Default for RowSet {
 
 impl RowSet {
     /// The rows in the set, ascending.
-    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        let (few, many) = match self {
-            RowSet::Few(list) => (Some(list.iter().map(|row| *row as usize)), None),
-            RowSet::Many(bits) => (None, Some(bits.iter())),
-        };
-        few.into_iter().flatten().chain(many.into_iter().flatten())
+    pub fn iter(&self) -> Rows<'_> {
+        match self {
+            RowSet::Few(list) => Rows::Few(list.iter()),
+            RowSet::Many(bits) => Rows::Many(bits.iter()),
+        }
     }
 
     /// How many rows are in the set.
@@ -46,12 +45,11 @@ impl RowSet {
     }
 
     /// The rows in the set within a range, ascending.
-    pub fn range(&self, range: Range<usize>) -> impl Iterator<Item = usize> + '_ {
-        let (few, many) = match self {
-            RowSet::Few(list) => (Some(within(list, &range).iter().map(|row| *row as usize)), None),
-            RowSet::Many(bits) => (None, Some(bits.range(range))),
-        };
-        few.into_iter().flatten().chain(many.into_iter().flatten())
+    pub fn range(&self, range: Range<usize>) -> Rows<'_> {
+        match self {
+            RowSet::Few(list) => Rows::Few(within(list, &range).iter()),
+            RowSet::Many(bits) => Rows::Many(bits.range(range)),
+        }
     }
 
     /// Whether any row of a range is in the set.
@@ -75,6 +73,26 @@ impl RowSet {
         match self {
             RowSet::Few(list) => list.push(row as u32),
             RowSet::Many(bits) => drop(bits.insert(row)),
+        }
+    }
+}
+
+/// Rows of a set, ascending.
+pub enum Rows<'a> {
+    /// Of a list.
+    Few(std::slice::Iter<'a, u32>),
+    /// Of a bitmap.
+    Many(Bits<'a>),
+}
+
+impl Iterator for Rows<'_> {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        match self {
+            Rows::Few(list) => list.next().map(|row| *row as usize),
+            Rows::Many(bits) => bits.next(),
         }
     }
 }

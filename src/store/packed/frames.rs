@@ -30,7 +30,8 @@ pub fn is_held(frame: &FrameNote) -> bool {
 
 /// Reads frames of packed files.
 pub struct FrameReader {
-    context: DCtx<'static>,
+    /// Made when the first frame is decoded: frames that are only copied need none.
+    context: Option<DCtx<'static>>,
     compressed: Vec<u8>,
 }
 
@@ -43,10 +44,7 @@ impl Default for FrameReader {
 impl FrameReader {
     /// A reader.
     pub fn new() -> FrameReader {
-        let mut context = DCtx::create();
-        // The library refuses this for a bound that it does not know only; its default is the same.
-        let _ = context.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX));
-        FrameReader { context, compressed: Vec::new() }
+        FrameReader { context: None, compressed: Vec::new() }
     }
 
     /// The bytes of a held frame as they lie in the file, checked against the table's hash.
@@ -64,7 +62,7 @@ impl FrameReader {
     pub fn decode(&mut self, source: &Source, frame: &FrameNote, out: &mut [u8]) -> Result<(), FrameError> {
         let bytes = checked(source, frame, &mut self.compressed)?;
         let damaged = |what: String| FrameError::Damaged(what);
-        match self.context.decompress(out, bytes) {
+        match self.context.get_or_insert_with(context).decompress(out, bytes) {
             Ok(len) if len == out.len() => {}
             Ok(len) => return Err(damaged(format!("it holds {len} bytes, the table says {}", out.len()))),
             Err(code) => return Err(damaged(format!("its zstd data is broken ({})", get_error_name(code)))),
@@ -102,6 +100,13 @@ impl FrameReader {
         each_piece(source, frame, &mut |_| {})?;
         each_piece(source, frame, feed)
     }
+}
+
+fn context() -> DCtx<'static> {
+    let mut context = DCtx::create();
+    // The library refuses this for a bound that it does not know only; its default is the same.
+    let _ = context.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX));
+    context
 }
 
 fn checked<'b>(source: &'b Source, frame: &FrameNote, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], FrameError> {
