@@ -118,6 +118,12 @@ impl World {
         );
         std::fs::write(scratch.path().join("serve.toml"), toml).unwrap();
         let server = start(scratch.path());
+        // Tests take the index's lock; until the stores are indexed no Group would be known under it.
+        let ready = |_| {
+            std::thread::sleep(Duration::from_millis(5));
+            server.client().get("/health/ready").status == 200
+        };
+        assert!((0..6000).any(ready), "{}", server.log());
         World { scratch, server, full, by_headers, user, other_user, narrow, stranger, rival }
     }
 
