@@ -8,6 +8,8 @@ pub mod problem;
 #[cfg(test)]
 mod tests;
 mod tokens;
+#[cfg(test)]
+pub use tokens::tests::document as any_json;
 
 use std::borrow::Cow;
 use std::collections::HashSet;

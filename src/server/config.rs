@@ -400,6 +400,12 @@ impl Config {
         problems.extend(self.tenant_problems());
         problems.extend(self.mount_problems());
         problems.extend(auth::problems(&self.auth, &self.clients));
+        let tenants = self.all_tenants();
+        for client in &self.clients {
+            for name in client.tenants.iter().filter(|name| tenants.iter().all(|tenant| tenant.name != **name)) {
+                problems.push(format!("client {:?}: tenants holds {name:?}, which is no tenant", client.name));
+            }
+        }
         problems
     }
 }
@@ -551,6 +557,7 @@ mod tests {
             ("[ig]\ntenant = 'c'\nenabled = false\n".into(), &[]),
             ("[oneup_ste]\nbase = '/x/{customer}'\nauthorization = []\n".into(), &["oneup_ste.authorization"]),
             ("[ig]\naccepted_body = 'request'\n".into(), &["ig.accepted_body"]),
+            ("[[clients]]\nname = 'c'\ntenants = ['default', 'x']\n".into(), &["\"x\", which is no tenant"]),
             ("[ig]\nsupported_profiles = { Nope = [] }\n".into(), &["Nope"]),
         ] {
             let found = Config::parse(&format!("{base}{more}")).unwrap().problems();

@@ -100,12 +100,18 @@ impl Dialect {
         }
     }
 
+    /// Whether a path below a base is that of a job's state.
+    fn is_job(&self, path: &str) -> bool {
+        let job = path.strip_prefix((self.status_path)("").as_str());
+        job.is_some_and(|job| !job.is_empty() && !job.contains('/'))
+    }
+
     /// What becomes of a method at a path below a base of this dialect, before anything else is looked at.
     pub fn pass(&self, method: &Method, path: &str) -> Passage {
         match (self.gated, method.as_str()) {
             (false, _) => Passage::Go,
             (true, "POST" | "DELETE") => Passage::Forbidden,
-            (true, "PUT") if !path.starts_with((self.status_path)("").as_str()) => Passage::Forbidden,
+            (true, "PUT") if !self.is_job(path) => Passage::Forbidden,
             (true, "EXPORT") => Passage::AsGet,
             (true, _) => Passage::Go,
         }

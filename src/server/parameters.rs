@@ -118,9 +118,13 @@ pub const PARAMETERS: &[Parameter] =
 /// `_until` where only the IG documents it.
 const UNTIL_UNKNOWN: Parameter = Parameter { supported: false, ..UNTIL };
 
+/// The table of a vendor's mount, with its own `_since` and `_type`; the rest of the IG's is known and not served.
+const fn vendors(since: Parameter, types: Parameter) -> [Parameter; 10] {
+    [OUTPUT_FORMAT, since, UNTIL_UNKNOWN, types, ELEMENTS, TYPE_FILTER, PATIENT, ASSOCIATED, ORGANIZE, PARTIAL]
+}
+
 /// Netsmart's: the three of its documents (NETSMART-G04).
-pub const NETSMART_PARAMETERS: &[Parameter] =
-    &[OUTPUT_FORMAT, SINCE, UNTIL_UNKNOWN, TYPE, ELEMENTS, TYPE_FILTER, PATIENT, ASSOCIATED, ORGANIZE, PARTIAL];
+pub const NETSMART_PARAMETERS: &[Parameter] = &vendors(SINCE, TYPE);
 
 const ONEUP_SINCE: Parameter = Parameter {
     fhir_type: "string",
@@ -136,18 +140,7 @@ const ONEUP_TYPE: Parameter = Parameter {
 };
 
 /// 1upHealth's, in the single-tenant environment (ONEUP-S04…S06).
-pub const ONEUP_STE_PARAMETERS: &[Parameter] = &[
-    OUTPUT_FORMAT,
-    ONEUP_SINCE,
-    UNTIL_UNKNOWN,
-    ONEUP_TYPE,
-    ELEMENTS,
-    TYPE_FILTER,
-    PATIENT,
-    ASSOCIATED,
-    ORGANIZE,
-    PARTIAL,
-];
+pub const ONEUP_STE_PARAMETERS: &[Parameter] = &vendors(ONEUP_SINCE, ONEUP_TYPE);
 
 const ONEUP_MTE_TYPE: Parameter = Parameter {
     lenient: false,
@@ -157,18 +150,7 @@ const ONEUP_MTE_TYPE: Parameter = Parameter {
 };
 
 /// 1upHealth's, in the multi-tenant environment (ONEUP-M06…M08).
-pub const ONEUP_MTE_PARAMETERS: &[Parameter] = &[
-    OUTPUT_FORMAT,
-    ONEUP_SINCE,
-    UNTIL_UNKNOWN,
-    ONEUP_MTE_TYPE,
-    ELEMENTS,
-    TYPE_FILTER,
-    PATIENT,
-    ASSOCIATED,
-    ORGANIZE,
-    PARTIAL,
-];
+pub const ONEUP_MTE_PARAMETERS: &[Parameter] = &vendors(ONEUP_SINCE, ONEUP_MTE_TYPE);
 
 #[cfg(test)]
 mod tests {

@@ -207,7 +207,7 @@ impl Tokens {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::Value as Tree;
@@ -257,7 +257,8 @@ mod tests {
         (out, tokens.bytes())
     }
 
-    fn document() -> impl Strategy<Value = Tree> {
+    /// Any JSON text, as a tree: nested, with keys that need escapes.
+    pub fn document() -> impl Strategy<Value = Tree> {
         let leaf = prop_oneof![
             Just(Tree::Null),
             any::<bool>().prop_map(Tree::Bool),

@@ -183,6 +183,7 @@ pub fn push_compact(value: &[u8], line: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::extract::group_rules::any_json;
     use proptest::prelude::*;
     use serde_json::Value as Tree;
 
@@ -197,26 +198,10 @@ mod tests {
         }
     }
 
-    fn document() -> impl Strategy<Value = Tree> {
-        let leaf = prop_oneof![
-            Just(Tree::Null),
-            any::<bool>().prop_map(Tree::Bool),
-            any::<i32>().prop_map(Tree::from),
-            "[ -~\\\\\"é\n]{0,6}".prop_map(Tree::String),
-        ];
-        leaf.prop_recursive(4, 32, 4, |inner| {
-            prop_oneof![
-                proptest::collection::vec(inner.clone(), 0..4).prop_map(Tree::Array),
-                proptest::collection::vec(("[a-c\\\\\"{]{0,3}", inner), 0..4)
-                    .prop_map(|members| Tree::Object(members.into_iter().collect())),
-            ]
-        })
-    }
-
     proptest! {
         /// The walk and serde_json read the same tree, written either way, and compact text is what serde_json writes.
         #[test]
-        fn the_walk_is_serde_jsons_tree(document in document()) {
+        fn the_walk_is_serde_jsons_tree(document in any_json()) {
             let compact = serde_json::to_vec(&document).unwrap();
             let pretty = serde_json::to_vec_pretty(&document).unwrap();
             prop_assert_eq!(tree(Value::of(&compact)), document.clone());

@@ -118,7 +118,9 @@ fn nobody_gets_in_without_credentials() {
     old.entry.replace_range(expires.., &format!("expires = \"2020-01-01T00:00:00Z\", patient = \"{USER}\" }},"));
     let by_client = Credential::client_headers("a-1");
     let more = format!("writes_groups = true\n{}", by_client.entry);
-    let clients = client("a", &more, &[&right, &old, &user]) + &client("b", "tenants = ['other']", &[&foreign]);
+    std::fs::create_dir(scratch.path().join("other")).unwrap();
+    let other = "[[tenants]]\nname = 'other'\nstore = { path = 'other' }\ndata = { path = 'other-data' }\n";
+    let clients = client("a", &more, &[&right, &old, &user]) + &client("b", "tenants = ['other']", &[&foreign]) + other;
     let server = serve(scratch.path(), &clients);
     let http = server.client();
     for open in ["/health/live", "/fhir/metadata", "/fhir/OperationDefinition/export"] {
