@@ -64,6 +64,8 @@ impl Ask {
         request.missing_included = self.missing_included;
         request.late = self.late.clone();
         request.late_included = self.late_included;
+        // Files are only ever added to a store that is asked.
+        request.replaced = false;
         request
     }
 

@@ -51,6 +51,8 @@ pub struct Request {
     pub late: BTreeSet<(String, u64)>,
     /// `--late include`.
     pub late_included: bool,
+    /// Whether files may have been replaced since `since`, so that what they told then is not known for certain.
+    pub replaced: bool,
 }
 
 impl Request {
@@ -65,6 +67,7 @@ impl Request {
             missing_included: true,
             late: BTreeSet::new(),
             late_included: true,
+            replaced: true,
         }
     }
     /// A date alone is its first instant in UTC (reading 1).
@@ -218,13 +221,14 @@ fn joined_later(store: &Store, request: &Request, cohort: &Cohort, index: usize,
         && !view::belongs(store, cohort, index, &|name, id| known_at(store, request, name, id, since))
 }
 
-/// The row that stood for `Type/id` at `since` to the export of then. Nothing is said of an entity about which a line of
-/// that age came only later: the file that told of it then may have been replaced since, so that nobody can know.
+/// The row that stood for `Type/id` at `since` to the export of then. Where files may have been replaced since, nothing is
+/// said of an entity about which a line of that age came only later: what told of it then may be gone, so that nobody can
+/// know.
 fn known_at(store: &Store, request: &Request, name: &str, id: &str, since: &Instant) -> Option<usize> {
     let entity = store.entities.get(&(name.to_string(), id.to_string()))?;
     let late = |index: usize| is_late(store, request, index);
     let old = |index: &usize| store.row(*index).last_updated.as_ref().is_none_or(|when| when <= since);
-    let unsure = entity.versions.iter().any(|index| late(*index) && old(index));
+    let unsure = request.replaced && entity.versions.iter().any(|index| late(*index) && old(index));
     if unsure { None } else { view::last_version(store, entity, since, &|index| !late(index)) }
 }
 
