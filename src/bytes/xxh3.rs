@@ -2,7 +2,7 @@
 //!
 //! The values are those of the `xxhash_rust` crate (seed 0), which still hashes what is short and is the twin in the
 //! tests; the crate chooses its vectors when it is compiled, this file when it runs. Inputs of more than
-//! [`SHORT_BYTES`] are taken in stripes of 64 bytes over eight lanes, a block of 16 stripes at a time: that loop is the
+//! `SHORT_BYTES` are taken in stripes of 64 bytes over eight lanes, a block of 16 stripes at a time: that loop is the
 //! kernels', everything around it is here. Layout: <https://github.com/Cyan4973/xxHash/blob/v0.8.3/doc/xxhash_spec.md>.
 
 use xxhash_rust::xxh3 as twin;
