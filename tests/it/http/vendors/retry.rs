@@ -53,8 +53,8 @@ fn a_failed_job_is_put_again() {
     assert_eq!(again.status, 202, "{}", again.text());
     assert_eq!(client.path(again.header("content-location").unwrap()), status);
     assert_eq!(ended(&client, &status).json()["status"], "Failed", "there is still no room");
-    let kept =
-        std::fs::read_dir(scratch.path().join("data/files")).unwrap().next().unwrap().unwrap().path().join("out");
+    let job = failed["id"].as_str().unwrap().replace('-', "");
+    let kept = scratch.path().join("data/files").join(job).join("out");
     let identity = || {
         use std::os::unix::fs::MetadataExt;
         let file = std::fs::metadata(kept.join("Patient.00001.ndjson")).unwrap();
