@@ -3,6 +3,7 @@
 //!
 //! Units stand in the names. What contradicts itself or the machine is told before anything is opened, all at once.
 
+mod check;
 mod mounts;
 
 use std::net::SocketAddr;
@@ -11,7 +12,6 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::auth::config::{self as auth, AuthConfig, ClientConfig};
-use super::forwarded::Proxies;
 use super::tls::TlsFiles;
 use crate::export::FaultsAllowed;
 use crate::write::digest::DigestAlgorithm;
@@ -318,96 +318,6 @@ impl Config {
             None => text.parse().ok().map(FaultsAllowed::Count),
         }
     }
-
-    /// Why the service must not listen on addresses that other machines reach: it must know its clients, and be asked in
-    /// secrecy (CORE-01).
-    fn may_listen_beyond(&self) -> Option<String> {
-        let knows_clients = !self.clients.is_empty();
-        let is_secret = self.tls.is_on() || !self.trusted_proxies.is_empty();
-        let why = match (knows_clients, is_secret) {
-            (true, true) => return None,
-            (false, _) => {
-                "without authorization the service answers this machine alone: listen on 127.0.0.1 or ::1, and let a \
-                 proxy that knows its clients stand before it"
-            }
-            (true, false) => {
-                "without TLS the service answers this machine alone: give tls.certificate and tls.key, or name the \
-                 proxies that speak TLS for it in trusted_proxies"
-            }
-        };
-        Some(format!("listen is {}, but {why}", self.listen))
-    }
-
-    /// Everything that is wrong with it, one sentence each.
-    pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        let mut must = |holds: bool, problem: String| {
-            if !holds {
-                problems.push(problem);
-            }
-        };
-        if !self.listen.ip().is_loopback() {
-            let problem = self.may_listen_beyond();
-            must(problem.is_none(), problem.unwrap_or_default());
-            let named = !self.public_url.is_empty();
-            must(
-                named || self.trusted_proxies.is_empty(),
-                "public_url is not given, but trusted_proxies are: clients must be told the proxy's URL, which is taken \
-                 from no header"
-                    .into(),
-            );
-            must(
-                named || !self.trusted_proxies.is_empty() || !self.listen.ip().is_unspecified(),
-                format!("public_url is not given, and {} is no address that clients can be told", self.listen.ip()),
-            );
-        }
-        let problem = self.tls.problem();
-        must(problem.is_none(), problem.unwrap_or_default());
-        for problem in Proxies::parse(&self.trusted_proxies).err().unwrap_or_default() {
-            must(false, problem);
-        }
-        let url = self.public_url.as_str();
-        must(
-            url.is_empty()
-                || url.parse::<axum::http::Uri>().is_ok_and(|url| url.scheme().is_some() && url.host().is_some()),
-            format!("public_url {url:?} is no absolute URL, such as https://bulk.example.org"),
-        );
-        for (name, value) in [
-            ("jobs.active_per_client", self.jobs.active_per_client),
-            ("jobs.active", self.jobs.active),
-            ("jobs.attempts", self.jobs.attempts as usize),
-            ("limits.polls_per_second", self.limits.polls_per_second as usize),
-            ("limits.polls_burst", self.limits.polls_burst as usize),
-            ("limits.connections", self.limits.connections),
-            ("limits.headers", self.limits.headers),
-            ("files.max_bytes", self.files.max_bytes as usize),
-        ] {
-            must(value > 0, format!("{name} is 0; give at least 1"));
-        }
-        must(self.limits.head_bytes >= 8192, "limits.head_bytes is less than 8192".into());
-        must(self.jobs.disk_high_water <= 100, "jobs.disk_high_water is a share in hundredths, at most 100".into());
-        let allowed = self.jobs.faults_allowed.trim();
-        let share =
-            |allowed: FaultsAllowed| !matches!(allowed, FaultsAllowed::Percent(p) if !(0.0..=100.0).contains(&p));
-        must(
-            allowed.is_empty() || self.faults_allowed().is_some_and(share),
-            format!("jobs.faults_allowed {allowed:?} is neither a number nor a share such as 1%"),
-        );
-        must(
-            self.log.level.parse::<tracing::Level>().is_ok(),
-            format!("log.level {:?} is none of error, warn, info, debug, trace", self.log.level),
-        );
-        problems.extend(self.tenant_problems());
-        problems.extend(self.mount_problems());
-        problems.extend(auth::problems(&self.auth, &self.clients));
-        let tenants = self.all_tenants();
-        for client in &self.clients {
-            for name in client.tenants.iter().filter(|name| tenants.iter().all(|tenant| tenant.name != **name)) {
-                problems.push(format!("client {:?}: tenants holds {name:?}, which is no tenant", client.name));
-            }
-        }
-        problems
-    }
 }
 
 impl DataConfig {
@@ -417,69 +327,6 @@ impl DataConfig {
             true => self.path.join("jobs"),
             false => self.jobs.clone(),
         }
-    }
-}
-
-impl Config {
-    fn tenant_problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        let tenants = self.all_tenants();
-        for (at, tenant) in tenants.iter().enumerate() {
-            let (name, default) = (&tenant.name, tenant.name == DEFAULT_TENANT && at == 0);
-            let key = |key: &str| if default { key.to_string() } else { format!("tenant {name:?}: {key}") };
-            let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-            if name.is_empty() || name.starts_with('.') || name.len() > 64 || !name.chars().all(plain) {
-                problems.push(format!("tenant {name:?}: a name has up to 64 letters, digits, '-', '.' and '_'"));
-            }
-            if tenants[..at].iter().any(|other| other.name == *name) {
-                problems.push(format!("tenant {name:?} stands twice"));
-            }
-            if tenant.store.path.as_os_str().is_empty() {
-                let how = if default { ": name the store with --store" } else { "" };
-                problems.push(key("store.path") + " is not given" + how);
-            }
-            if tenant.data.path.as_os_str().is_empty() {
-                let how = if default { ": name a directory for jobs, files and Groups with --data" } else { "" };
-                problems.push(key("data.path") + " is not given" + how);
-            }
-            for base in tenant.store.fhir_bases.iter().filter(|base| !base.contains("://")) {
-                problems.push(key("store.fhir_bases") + &format!(" holds {base:?}, which is no absolute URL"));
-            }
-            // Whatever one of them keeps, the other would find.
-            for other in &tenants[..at] {
-                for (what, ours, theirs) in [
-                    ("store.path", &tenant.store.path, &other.store.path),
-                    ("store.index_dir", &tenant.store.index_dir, &other.store.index_dir),
-                    ("data.path", &tenant.data.path, &other.data.path),
-                    ("data.jobs", &tenant.data.records(), &other.data.records()),
-                ] {
-                    if ours == theirs && !ours.as_os_str().is_empty() && *ours != std::path::Path::new("jobs") {
-                        problems.push(key(what) + &format!(" is that of tenant {:?}; give each its own", other.name));
-                    }
-                }
-            }
-        }
-        problems
-    }
-
-    fn mount_problems(&self) -> Vec<String> {
-        let tenants: Vec<String> = self.all_tenants().into_iter().map(|tenant| tenant.name).collect();
-        let mut problems: Vec<String> =
-            self.mounts().iter().flat_map(|(name, mount)| mount.problems(name, &tenants)).collect();
-        // A base below another's would take some of its URLs.
-        let on: Vec<_> = self.mounts().into_iter().filter(|(_, mount)| mount.enabled).collect();
-        for (name, mount) in &on {
-            for (other, above) in on.iter().filter(|(other, _)| other != name) {
-                let below = format!("{}/", mount.base).starts_with(&format!("{}/", above.base));
-                if below && (mount.base != above.base || name > other) {
-                    problems.push(format!("{name}.base stands at or below {other}.base; move one of them"));
-                }
-            }
-        }
-        if on.is_empty() {
-            problems.push("every mount is switched off; leave one on".to_string());
-        }
-        problems
     }
 }
 
