@@ -39,6 +39,11 @@ fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
 }
 
+fn bytes_of_mut<T: Plain>(values: &mut [T]) -> &mut [u8] {
+    // SAFETY: as above, and any bytes are a legal `T`, so whatever is written leaves values.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
+}
+
 /// The bytes as `u16`s, if they are aligned to 2 and make whole ones.
 pub fn u16s(bytes: &[u8]) -> Option<&[u16]> {
     view(bytes)
@@ -103,6 +108,21 @@ pub fn as_bytes_u64(values: &[u64]) -> &[u8] {
 /// The bytes that `i64s` reads back.
 pub fn as_bytes_i64(values: &[i64]) -> &[u8] {
     bytes_of(values)
+}
+
+/// The bytes of `u32`s, to be filled.
+pub fn as_bytes_u32_mut(values: &mut [u32]) -> &mut [u8] {
+    bytes_of_mut(values)
+}
+
+/// The bytes of `u64`s, to be filled.
+pub fn as_bytes_u64_mut(values: &mut [u64]) -> &mut [u8] {
+    bytes_of_mut(values)
+}
+
+/// The bytes of `i64`s, to be filled.
+pub fn as_bytes_i64_mut(values: &mut [i64]) -> &mut [u8] {
+    bytes_of_mut(values)
 }
 
 /// The bytes that `hashes` reads back.

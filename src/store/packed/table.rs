@@ -7,9 +7,11 @@
 //! entries whose versions have left, the names of these owners, and a trailer of fixed size with counts, instants, the
 //! checksum of all before it and the format's name.
 
-use crate::bytes::columns::{as_bytes_i64, as_bytes_u32, as_bytes_u64};
+use crate::bytes::columns::{
+    as_bytes_i64, as_bytes_i64_mut, as_bytes_u32, as_bytes_u32_mut, as_bytes_u64, as_bytes_u64_mut,
+};
 use crate::bytes::source::{Source, SourceError};
-use crate::bytes::xxh3::xxh3_64;
+use crate::bytes::xxh3::{Xxh3, xxh3_64};
 use crate::fhir::{Id, ResourceType};
 use crate::limits::{PACKED_FRAMES_MAX, PACKED_ROWS_MAX};
 use crate::store::layout::NO_INSTANT;
@@ -28,6 +30,8 @@ const TRAILER_WORDS: usize = 14;
 pub const TRAILER_BYTES: usize = TRAILER_WORDS * 8;
 /// Bytes of one entry of a left owner.
 const LEFT_BYTES: usize = 24;
+/// Bytes of a table that are passed by at a time.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// Stands in the place of an owner: the version that the DELETE entry ended has left, and belonged to nobody.
 pub const NOBODY: u32 = u32::MAX;
@@ -250,7 +254,7 @@ impl PackedTable {
         if !is_packed(source)? {
             return Ok(None);
         }
-        parse(source).map(|(table, _)| Some(table))
+        parse(source, false).map(|(table, _)| Some(table))
     }
 
     /// The table of a packed file and the length of each of its rows.
@@ -261,7 +265,7 @@ impl PackedTable {
         if !is_packed(source)? {
             return Ok(None);
         }
-        let (table, coded) = parse(source)?;
+        let (table, coded) = parse(source, true)?;
         let damaged = || TableError::Damaged("the row lengths cannot be decoded");
         let rows = table.rows() as usize;
         let bytes = zstd::bulk::decompress(&coded, rows * 4).map_err(|_| damaged())?;
@@ -273,8 +277,43 @@ impl PackedTable {
     }
 }
 
-/// Reads the table at the end of a file that begins as a packed one; also the coded row lengths.
-fn parse(source: &Source) -> Result<(PackedTable, Vec<u8>), TableError> {
+/// The parts of a table, read one behind the other into memory of our own: what is checked is what is used, whatever
+/// happens to the file.
+struct Parts<'a> {
+    source: &'a Source,
+    at: u64,
+    sum: Xxh3,
+}
+
+impl Parts<'_> {
+    fn fill(&mut self, part: &mut [u8]) -> Result<(), SourceError> {
+        self.source.pread_into(self.at, part)?;
+        self.sum.update(part);
+        self.at += part.len() as u64;
+        Ok(())
+    }
+
+    fn bytes(&mut self, len: usize) -> Result<Vec<u8>, SourceError> {
+        let mut bytes = vec![0; len];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// A part that nobody asks for, which belongs to the checksum all the same.
+    fn pass_by(&mut self, len: usize) -> Result<Vec<u8>, SourceError> {
+        let mut piece = vec![0; len.min(PIECE_BYTES)];
+        let mut left = len;
+        while left > 0 {
+            let now = left.min(PIECE_BYTES);
+            self.fill(&mut piece[..now])?;
+            left -= now;
+        }
+        Ok(Vec::new())
+    }
+}
+
+/// Reads the table at the end of a file that begins as a packed one; also the coded row lengths, if they are asked for.
+fn parse(source: &Source, lengths_too: bool) -> Result<(PackedTable, Vec<u8>), TableError> {
     let damaged = TableError::Damaged;
     if source.len() < HEAD_BYTES + 8 + TRAILER_BYTES as u64 {
         return Err(damaged("the file ends before its table"));
@@ -303,21 +342,13 @@ fn parse(source: &Source) -> Result<(PackedTable, Vec<u8>), TableError> {
         return Err(damaged("the table is longer than the file"));
     }
     let at = source.len() - payload - 8;
-    // A copy: what is checked must be what is used, whatever happens to the file.
-    let bytes = source.read(at, payload as usize + 8, &mut buffer)?.to_vec();
-    source.check()?;
-    if bytes[..4] != SKIPPABLE.to_le_bytes() || bytes[4..8] != (payload as u32).to_le_bytes() {
+    let mut parts = Parts { source, at, sum: Xxh3::new() };
+    let mut lead = [0; 8];
+    parts.fill(&mut lead)?;
+    parts.sum.reset();
+    if lead[..4] != SKIPPABLE.to_le_bytes() || lead[4..] != (payload as u32).to_le_bytes() {
         return Err(damaged("no table begins where it should"));
     }
-    if xxh3_64(&bytes[8..bytes.len() - 16]) != trailer[TRAILER_WORDS - 2] {
-        return Err(damaged("the checksum of the table does not hold"));
-    }
-    let mut rest = &bytes[8..];
-    let mut take = |len: usize| {
-        let (section, behind) = rest.split_at(len);
-        rest = behind;
-        section
-    };
     let count = frames as usize;
     let mut table = PackedTable {
         resource_type: usize::try_from(trailer[7]).ok().and_then(ResourceType::from_index),
@@ -325,16 +356,31 @@ fn parse(source: &Source) -> Result<(PackedTable, Vec<u8>), TableError> {
         birth: optional(trailer[9] as i64),
         latest: optional(trailer[10] as i64),
         first_seen: optional(trailer[11] as i64),
-        places: words(take((count + 1) * 16)),
-        hashes: words(take(count * 8)),
-        least: words(take(count * 8)).into_iter().map(|word: u64| word as i64).collect(),
-        greatest: words(take(count * 8)).into_iter().map(|word: u64| word as i64).collect(),
-        rows: take(count * 4).as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect(),
+        places: vec![0; (count + 1) * 2],
+        hashes: vec![0; count],
+        least: vec![0; count],
+        greatest: vec![0; count],
+        rows: vec![0; count],
         ..PackedTable::default()
     };
-    let coded = take(lengths as usize).to_vec();
-    table.left = take(left as usize * LEFT_BYTES).chunks_exact(LEFT_BYTES).map(left_owner).collect();
-    table.names = owner_names(take(names_bytes as usize)).ok_or(damaged("the owners of the table cannot be read"))?;
+    parts.fill(as_bytes_u64_mut(&mut table.places))?;
+    parts.fill(as_bytes_u64_mut(&mut table.hashes))?;
+    parts.fill(as_bytes_i64_mut(&mut table.least))?;
+    parts.fill(as_bytes_i64_mut(&mut table.greatest))?;
+    parts.fill(as_bytes_u32_mut(&mut table.rows))?;
+    let coded = match lengths_too {
+        true => parts.bytes(lengths as usize)?,
+        false => parts.pass_by(lengths as usize)?,
+    };
+    let left = parts.bytes(left as usize * LEFT_BYTES)?;
+    let text = parts.bytes(names_bytes as usize)?;
+    parts.sum.update(as_bytes_u64(&trailer[..TRAILER_WORDS - 2]));
+    source.check()?;
+    if parts.sum.digest() != trailer[TRAILER_WORDS - 2] {
+        return Err(damaged("the checksum of the table does not hold"));
+    }
+    table.left = left.chunks_exact(LEFT_BYTES).map(left_owner).collect();
+    table.names = owner_names(&text).ok_or(damaged("the owners of the table cannot be read"))?;
     check(&table, at, rows, names)?;
     Ok((table, coded))
 }
