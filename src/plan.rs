@@ -15,12 +15,12 @@ use crate::select::deletions::Deletions;
 use crate::select::request::MissingLastUpdated;
 use crate::select::{Bounds, Cohort, ExportRequest, Late, Ledger, Population, Selection};
 use crate::store::Snapshot;
-use crate::store::extent::PLACE;
 use crate::store::sealed::Damaged;
 use crate::write::shard_name;
 
-/// One row in so many is wanted at least where whole columns are proven: a page of the narrowest has a thousand rows.
-const DENSE_SHARE: usize = 32;
+/// One row in so many is wanted at least where places are proven as a whole: a page has as many, and pages that follow one
+/// another are proven faster than as many that lie about.
+const DENSE_SHARE: usize = 128;
 
 /// A row's place: extent and row in it. Places order as the store does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -46,6 +46,13 @@ pub struct Shard {
     pub rows: u64,
     /// Its uncompressed bytes, a newline after each row included.
     pub bytes: u64,
+}
+
+impl Shard {
+    /// A file that begins with a row, which it does not hold yet.
+    fn begin(resource_type: ResourceType, ordinal: u32, first: Place) -> Shard {
+        Shard { resource_type, ordinal, first, last: first, rows: 0, bytes: 0 }
+    }
 }
 
 /// An export, decided but not written.
@@ -110,39 +117,56 @@ pub fn plan(snapshot: &Snapshot, request: &ExportRequest) -> Result<Plan, Export
 /// [`Damaged`] when the index is.
 pub fn cut(snapshot: &Snapshot, selection: &Selection, bounds: Bounds) -> Result<Vec<Shard>, Damaged> {
     let mut done: Vec<Vec<Shard>> = vec![Vec::new(); ResourceType::COUNT];
+    let fits = |open: &Shard, rows: u64, bytes: u64| {
+        let alone = open.rows == 0 && rows == 1;
+        alone
+            || open.bytes + bytes <= bounds.file_bytes
+                && bounds.file_resources.is_none_or(|most| open.rows + rows <= most)
+    };
     for extent in snapshot.extents() {
-        let this = &snapshot.index().extents()[extent];
-        let columns = this.columns();
-        // Whoever writes the rows reads no more of the index than is proven here: at once where many are wanted.
-        let dense = selection.rows[extent].count() * DENSE_SHARE >= this.rows();
-        if dense {
-            this.prove_columns(&PLACE)?;
-        }
-        for row in selection.rows[extent].iter() {
-            if !dense {
-                this.prove_place(row)?;
+        let (this, chosen) = (&snapshot.index().extents()[extent], &selection.rows[extent]);
+        let (head, count) = (this.head(), chosen.count());
+        let place = |row| Place { extent, row };
+        // Rows of one type that are taken one and all, and fit into the file, need no look; nor do they when frames are
+        // copied (who must look at some of their rows after all proves them then).
+        let whole = head.only_type().filter(|_| count == this.rows() && count > 0);
+        let framed = snapshot.index().packed(snapshot.index().entry(extent).file).is_some();
+        let joined = whole.and_then(|only| {
+            let shards = &mut done[only.index()];
+            if shards.is_empty() {
+                shards.push(Shard::begin(only, 1, place(0)));
             }
-            let resource_type = columns.type_of(row);
-            let bytes = u64::from(columns.length[row]) + 1;
-            let place = Place { extent, row };
+            shards.last_mut().filter(|open| fits(open, head.rows, head.row_bytes))
+        });
+        // Whoever writes the other rows reads no more of the index than is proven here: at once where many are wanted.
+        let dense = count * DENSE_SHARE >= this.rows();
+        if dense && !(framed && joined.is_some()) {
+            this.prove_copied(0..this.rows())?;
+        }
+        if let Some(open) = joined {
+            open.last = place(this.rows() - 1);
+            open.rows += head.rows;
+            open.bytes += head.row_bytes;
+            continue;
+        }
+        let columns = this.columns();
+        for row in chosen.iter() {
+            if !dense {
+                this.prove_copied(row..row + 1)?;
+            }
+            let resource_type = head.only_type().unwrap_or_else(|| columns.type_of(row));
+            let bytes = u64::from(columns.length(row)) + 1;
             let shards = &mut done[resource_type.index()];
             match shards.last_mut() {
-                Some(open)
-                    if open.bytes + bytes <= bounds.file_bytes
-                        && bounds.file_resources.is_none_or(|most| open.rows < most) =>
-                {
-                    open.last = place;
+                Some(open) if fits(open, 1, bytes) => {
+                    open.last = place(row);
                     open.rows += 1;
                     open.bytes += bytes;
                 }
-                _ => shards.push(Shard {
-                    resource_type,
-                    ordinal: shards.len() as u32 + 1,
-                    first: place,
-                    last: place,
-                    rows: 1,
-                    bytes,
-                }),
+                _ => {
+                    let new = Shard::begin(resource_type, shards.len() as u32 + 1, place(row));
+                    shards.push(Shard { rows: 1, bytes, ..new });
+                }
             }
         }
     }

@@ -84,7 +84,7 @@ pub fn extents(path: &Path, report: &mut Report) {
         };
         count += 1;
         let Head { size, start, end, lines, faulty, tombstone_lines, .. } = places.head;
-        let rows = places.count(Column::Offset) as u64;
+        let rows = places.count(Column::Place) as u64;
         let numbers = [at as u64, size, start, end, lines, rows, faulty, tombstone_lines];
         list.row(numbers.iter().map(|number| grouped(*number)).chain([state.to_string()]).collect());
         for (column, sum) in COLUMN_LIST.iter().zip(&mut sums) {
@@ -113,8 +113,7 @@ pub fn extents(path: &Path, report: &mut Report) {
 
 /// Every column in its order. Kept in step with the layout by a test.
 const COLUMN_LIST: [Column; COLUMNS.len()] = [
-    Column::Offset,
-    Column::Length,
+    Column::Place,
     Column::LastUpdated,
     Column::VersionId,
     Column::Id,

@@ -130,7 +130,7 @@ fn damage(snapshot: &Snapshot, extent: usize, packed: &mut Packed) {
 fn gaps(snapshot: &Snapshot, extent: usize, source: &Source) -> Result<Vec<Range<u64>>, PackError> {
     let index = snapshot.index();
     let (entry, columns) = (index.entry(extent), index.extents()[extent].columns());
-    let mut taken: Vec<Range<u64>> = (0..columns.offset.len()).map(|row| row_range(index, extent, row)).collect();
+    let mut taken: Vec<Range<u64>> = (0..columns.rows()).map(|row| row_range(index, extent, row)).collect();
     let lost = columns.faults().filter(|fault| fault.kind == FaultKind::DamagedFrame);
     let lost: Vec<Range<u64>> = lost
         .map(|fault| {

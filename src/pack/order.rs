@@ -75,7 +75,7 @@ pub fn write(
     let index = keep.snapshot.index();
     let length = |key: &Key| {
         let (extent, row) = index.locate(key.row as usize);
-        u64::from(index.extents()[extent].columns().length[row]) + 1
+        u64::from(index.extents()[extent].columns().length(row)) + 1
     };
     let mut frames = Frames { keys: &keys, length: &length, at: 0, shared: Vec::new() };
     let mut batch: Vec<Range<usize>> = Vec::new();
@@ -119,8 +119,8 @@ fn keys(
         let owners = index.starts().owner[extent]..index.starts().owner[extent] + columns.owner_hash.len();
         let owner_patient = merged.proven_words(Section::OwnerPatient, owners)?;
         let first_row = index.starts().row[extent];
-        let mut followed = merged.pairs(Section::Succession, first_row..first_row + columns.offset.len())?;
-        for row in (0..columns.offset.len()).filter(|row| columns.resource_type[*row] as usize == type_index) {
+        let mut followed = merged.pairs(Section::Succession, first_row..first_row + columns.rows())?;
+        for row in (0..columns.rows()).filter(|row| columns.resource_type[*row] as usize == type_index) {
             let first = columns.owners_of(row).first();
             let patient = first.map_or(NOBODY, |owner| owner_patient[*owner as usize]);
             let ticks = columns.last_updated[row];

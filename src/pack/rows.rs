@@ -91,7 +91,7 @@ impl<'a> Rows<'a> {
     pub fn facts(&self, number: usize) -> (i64, u32) {
         let (extent, row) = self.index().locate(number);
         let columns = self.index().extents()[extent].columns();
-        (columns.last_updated[row], columns.length[row])
+        (columns.last_updated[row], columns.length(row))
     }
 
     /// Appends a row and its line end to `out`; the bytes before the newline.

@@ -40,6 +40,11 @@ impl Bitmap {
         new
     }
 
+    /// Takes a number out.
+    pub fn remove(&mut self, at: usize) {
+        self.words[at / 64] &= !(1 << (at % 64));
+    }
+
     /// Whether a number is in the set.
     pub fn contains(&self, at: usize) -> bool {
         self.words[at / 64] >> (at % 64) & 1 != 0

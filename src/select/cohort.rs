@@ -446,7 +446,7 @@ impl Resolver<'_> {
                 continue;
             }
             let columns = index.extents()[extent].prove_whole()?;
-            for row in 0..columns.offset.len() {
+            for row in 0..columns.rows() {
                 if columns.type_of(row) != ResourceType::PATIENT
                     || self.snapshot.state(extent, row, as_of, ours, &|_| true)? != State::Current
                 {

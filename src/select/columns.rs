@@ -12,6 +12,45 @@ use crate::store::merged::Section;
 use crate::store::sealed::Damaged;
 use crate::store::snapshot::State;
 
+/// Takes all rows of an extent but those that something follows, if no other row of it can be left out: its header says
+/// that somebody owns each of them, and everybody in its dictionary is asked for. Else `None`.
+///
+/// # Errors
+/// [`Damaged`] when the index is.
+pub fn whole(filter: &Filter<'_>, extent: usize) -> Result<Option<Part>, Damaged> {
+    let (snapshot, index) = (filter.snapshot, filter.snapshot.index());
+    let this = &index.extents()[extent];
+    if this.rows() == 0 || !filter.is_even(extent) {
+        return Ok(None);
+    }
+    if let Some(patients) = &filter.cohort.patients {
+        let owners = index.starts().owner[extent]..index.starts().owner[extent] + this.head().owners as usize;
+        let mut owners = index.merged().proven_words(Section::OwnerPatient, owners)?.iter();
+        if this.head().unowned > 0 || !owners.all(|patient| patients.contains(*patient as usize)) {
+            return Ok(None);
+        }
+    }
+    let mut part = Part::of(this.head());
+    let mut rows = Bitmap::full(this.rows());
+    let first = index.starts().row[extent];
+    let mut left = 0;
+    for pair in index.merged().pairs(Section::Succession, first..first + this.rows())? {
+        let row = (pair >> 32) as usize - first;
+        let class = match snapshot.state(extent, row, filter.at(), &filter.cohort.ours, &|_| true)? {
+            State::Current => continue,
+            State::Future => Class::Future,
+            State::Superseded => Class::Superseded,
+            State::Deleted => Class::Deleted,
+        };
+        part.count(class);
+        rows.remove(row);
+        left += 1;
+    }
+    part.ledger.exported += this.rows() as u64 - left;
+    part.rows = RowSet::Many(rows);
+    Ok(Some(part))
+}
+
 /// Goes through the rows of an extent.
 ///
 /// # Errors
@@ -26,10 +65,10 @@ pub fn pass(filter: &Filter<'_>, extent: usize) -> Result<Part, Damaged> {
     }
     let mut part = Part::of(index.extents()[extent].head());
     part.illegal_updated = 0;
-    let mut rows = Bitmap::new(columns.offset.len());
+    let mut rows = Bitmap::new(columns.rows());
     let merged = index.merged();
     let first = index.starts().row[extent];
-    let mut successions = merged.pairs(Section::Succession, first..first + columns.offset.len())?.iter().peekable();
+    let mut successions = merged.pairs(Section::Succession, first..first + columns.rows())?.iter().peekable();
     let owners = index.starts().owner[extent]..index.starts().owner[extent] + columns.owner_hash.len();
     let owner_patient = merged.proven_words(Section::OwnerPatient, owners)?;
     // Membership of the extent's own owners, once each, so that the loop below asks a small array.
@@ -38,7 +77,7 @@ pub fn pass(filter: &Filter<'_>, extent: usize) -> Result<Part, Damaged> {
         None => Vec::new(),
     };
     let at = filter.at();
-    for row in 0..columns.offset.len() {
+    for row in 0..columns.rows() {
         let has_next = successions.next_if(|pair| (**pair >> 32) as usize == first + row).is_some();
         let updated = if timeless { None } else { columns.updated_of(row) };
         part.illegal_updated += u64::from(columns.flags[row] & flag::ILLEGAL_UPDATED != 0);

@@ -9,7 +9,7 @@ use super::request::{ExportRequest, Late, Population};
 use crate::fhir::instant::InstantRef;
 use crate::fhir::{Id, ResourceType};
 use crate::store::Index;
-use crate::store::extent::Left;
+use crate::store::columns::Left;
 use crate::store::key::entity_hash;
 use crate::store::layout::{BASE_BITS, Column, kind};
 use crate::store::merged::Section;

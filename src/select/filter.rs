@@ -8,7 +8,7 @@ use super::request::{ExportRequest, Late, MissingLastUpdated, Population};
 use super::selection::Part;
 use crate::fhir::ResourceType;
 use crate::fhir::instant::InstantRef;
-use crate::store::extent::Left;
+use crate::store::columns::Left;
 use crate::store::layout::{BASE_BITS, Column};
 use crate::store::merged::Section;
 use crate::store::sealed::Damaged;
@@ -114,6 +114,14 @@ impl<'a> Filter<'a> {
         let head = self.snapshot.index().extents()[extent].head();
         let bounded = self.request.since.is_some() || self.request.until.is_some();
         !bounded && head.undated == 0 && head.updated_max() < self.at().ticks
+    }
+
+    /// Whether the rows of an extent need no look but for whose they are and what follows them: they are of one type that
+    /// is wanted and belongs to whoever owns it, and it does not matter when they are dated.
+    pub fn is_even(&self, extent: usize) -> bool {
+        let one_by_one = [ResourceType::PATIENT, ResourceType::GROUP, ResourceType::PROVENANCE];
+        let only = self.snapshot.index().extents()[extent].head().only_type();
+        only.is_some_and(|only| self.wants(only) && !one_by_one.contains(&only)) && self.timeless(extent)
     }
 
     /// The class of a row; what messages need to know of it is noted in `part`.

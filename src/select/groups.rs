@@ -145,7 +145,7 @@ pub fn similar_groups(snapshot: &Snapshot, id: &str) -> Result<Vec<String>, Dama
             continue;
         }
         let columns = this.prove_columns(&[Column::Type, Column::Flags, Column::Id, Column::Heap])?;
-        for row in 0..columns.offset.len() {
+        for row in 0..columns.rows() {
             if columns.type_of(row) == ResourceType::GROUP {
                 let known = columns.id_of(row).to_string();
                 let distance = strsim::damerau_levenshtein(&known.to_lowercase(), &id.to_lowercase());

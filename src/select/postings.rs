@@ -27,19 +27,13 @@ pub fn select(filter: &Filter<'_>) -> Result<(Vec<(usize, RowSet)>, Part), Damag
     }
     let mut rows: Vec<(usize, RowSet)> = Vec::new();
     let (mut in_cohort, mut exported) = (0, 0);
-    for (extent, row) in candidates(filter)? {
-        let (extent, row) = (extent as usize, row as usize);
-        match filter.classify_found(extent, row, Found::AsMembers, &mut part)? {
-            Class::SinceOrUntil => in_cohort += 1,
-            Class::Exported => {
-                in_cohort += 1;
-                exported += 1;
-                match rows.last_mut() {
-                    Some((last, set)) if *last == extent => set.push(row),
-                    _ => rows.push((extent, RowSet::Few(vec![row as u32]))),
-                }
-            }
-            _ => {}
+    for found in candidates(filter)?.chunk_by(|a, b| a.0 == b.0) {
+        let extent = found[0].0 as usize;
+        let (taken, passed_by) = take(filter, extent, found, &mut part)?;
+        exported += taken.len() as u64;
+        in_cohort += taken.len() as u64 + passed_by;
+        if !taken.is_empty() {
+            rows.push((extent, RowSet::Few(taken)));
         }
     }
     let totals = totals(filter)?;
@@ -60,20 +54,55 @@ pub fn select(filter: &Filter<'_>) -> Result<(Vec<(usize, RowSet)>, Part), Damag
     Ok((rows, part))
 }
 
+/// Of the candidates of an extent, ascending, those that are exported, and how many more the window keeps back.
+fn take(filter: &Filter<'_>, extent: usize, candidates: &[Row], part: &mut Part) -> Result<(Vec<u32>, u64), Damaged> {
+    let index = filter.snapshot.index();
+    let even = filter.is_even(extent);
+    let first = index.starts().row[extent];
+    let number = |(_, row): &Row| first + *row as usize;
+    let span = number(&candidates[0])..number(&candidates[candidates.len() - 1]) + 1;
+    let mut followed =
+        index.merged().pairs(Section::Succession, span)?.iter().map(|pair| (pair >> 32) as usize).peekable();
+    let (mut taken, mut passed_by) = (Vec::with_capacity(candidates.len()), 0);
+    for candidate in candidates {
+        let (number, row) = (number(candidate), candidate.1);
+        while followed.next_if(|followed| *followed < number).is_some() {}
+        let class = match even && followed.peek() != Some(&number) {
+            true => Class::Exported,
+            false => filter.classify_found(extent, row as usize, Found::AsMembers, part)?,
+        };
+        match class {
+            Class::SinceOrUntil => passed_by += 1,
+            Class::Exported => taken.push(row),
+            _ => {}
+        }
+    }
+    Ok((taken, passed_by))
+}
+
 /// Every row that may be the cohort's, in store order: the members' own in any version, Provenances about them, and
 /// about those, and the Group asked for.
 fn candidates(filter: &Filter<'_>) -> Result<Vec<Row>, Damaged> {
     let index = filter.snapshot.index();
-    let mut rows: Vec<Row> = Vec::new();
+    let mut lists: Vec<(usize, &[u32])> = Vec::new();
     for patient in filter.cohort.patients.iter().flat_map(|patients| patients.iter()) {
         for owner in index.owners_of_patient(patient as u32)? {
             let (extent, owner) = index.locate_owner(*owner as usize);
-            rows.extend(index.extents()[extent].posting(owner)?.iter().map(|row| (extent as u32, *row)));
+            lists.push((extent, index.extents()[extent].posting(owner)?));
         }
     }
-    rows.extend(filter.cohort.group_row.map(|(extent, row)| (extent as u32, row as u32)));
-    rows.sort_unstable();
-    rows.dedup();
+    let group = filter.cohort.group_row.map(|(extent, row)| (extent, [row as u32]));
+    lists.extend(group.iter().map(|(extent, row)| (*extent, &row[..])));
+    lists.sort_unstable_by_key(|(extent, _)| *extent);
+    let mut rows: Vec<Row> = Vec::with_capacity(lists.iter().map(|(_, list)| list.len()).sum());
+    let mut found: Vec<u32> = Vec::new();
+    for of_extent in lists.chunk_by(|a, b| a.0 == b.0) {
+        found.clear();
+        of_extent.iter().for_each(|(_, list)| found.extend_from_slice(list));
+        found.sort_unstable();
+        found.dedup();
+        rows.extend(found.iter().map(|row| (of_extent[0].0 as u32, *row)));
+    }
     if index.merged().count(Section::About) > 0 {
         let mut known: std::collections::HashSet<Row> = rows.iter().copied().collect();
         let mut new = rows.clone();

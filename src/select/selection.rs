@@ -167,9 +167,13 @@ impl Selection {
             selection.add(part);
             rows.into_iter().for_each(|(extent, rows)| selection.rows[extent] = rows);
         } else {
-            let pass = |extent| match request.way != Way::Rows && zones::fits(&filter, extent) {
-                true => zones::pass(&filter, extent),
-                false => columns::pass(&filter, extent),
+            let pass = |extent| match request.way {
+                Way::Rows => columns::pass(&filter, extent),
+                _ if zones::fits(&filter, extent) => zones::pass(&filter, extent),
+                _ => match columns::whole(&filter, extent)? {
+                    Some(part) => Ok(part),
+                    None => columns::pass(&filter, extent),
+                },
             };
             let extents: Vec<usize> = snapshot.extents().collect();
             let parts: Vec<Part> = extents.par_iter().map(|extent| pass(*extent)).collect::<Result<_, _>>()?;

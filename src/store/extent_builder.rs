@@ -47,8 +47,7 @@ impl Hasher for Ready {
 #[derive(Default)]
 pub struct ExtentBuilder {
     head: Head,
-    offset: Vec<u32>,
-    length: Vec<u32>,
+    place: Vec<[u32; 2]>,
     last_updated: Vec<i64>,
     version: Vec<u64>,
     id: Vec<[u8; 16]>,
@@ -107,7 +106,8 @@ impl ExtentBuilder {
             &mut self.target_type,
             &mut self.heap,
         ]);
-        clear(&mut [&mut self.offset, &mut self.length, &mut self.owner_start, &mut self.owner, &mut self.fault]);
+        clear(&mut [&mut self.owner_start, &mut self.owner, &mut self.fault]);
+        self.place.clear();
         clear(&mut [&mut self.tomb_base, &mut self.target_row, &mut self.target_base]);
         self.sorted.clear();
         self.owners.clear();
@@ -126,7 +126,7 @@ impl ExtentBuilder {
 
     /// Whether another line would be too much for one extent.
     pub fn is_full(&self) -> bool {
-        self.offset.len() + self.tomb_type.len() + self.target_row.len() >= EXTENT_ROWS_MAX
+        self.place.len() + self.tomb_type.len() + self.target_row.len() >= EXTENT_ROWS_MAX
     }
 
     /// Whether anything was counted as a line.
@@ -169,7 +169,7 @@ impl ExtentBuilder {
 
     /// A resource line at `offset` in the file.
     pub fn row(&mut self, offset: u64, length: u32, leading_space: bool, facts: &impl ResourceFacts) {
-        let row = self.offset.len() as u32;
+        let row = self.place.len() as u32;
         let (resource_type, id) = (facts.resource_type(), facts.id());
         let (class, packed) = key::pack_id(id, &mut self.heap);
         let mut flags = class as u8;
@@ -195,16 +195,18 @@ impl ExtentBuilder {
         };
         self.head.lines += 1;
         self.head.undated += u64::from(ticks == NO_INSTANT);
-        self.offset.push((offset - self.head.start) as u32);
-        self.length.push(length);
+        self.place.push([(offset - self.head.start) as u32, length]);
         self.last_updated.push(ticks);
         self.version.push(key::pack_version(facts.version_id(), &mut self.heap));
         self.id.push(packed);
         self.resource_type.push(resource_type.index() as u8);
+        self.head.flags |= u64::from(flags);
         self.flags.push(flags);
         self.type_count[resource_type.index()] += 1;
         self.sorted.push((key::entity_hash(resource_type, id), row | kind::ROW));
         self.own(facts, row);
+        self.head.row_bytes += u64::from(length) + 1;
+        self.head.unowned += u64::from(self.owner_start.last() == Some(&(self.owner.len() as u32)));
         self.owner_start.push(self.owner.len() as u32);
     }
 
@@ -345,7 +347,7 @@ impl ExtentBuilder {
             *owner = place[*owner as usize];
         }
         let (posting_start, posting) = postings(&self.owner_start, &self.owner, order.len());
-        let rows = 0..self.offset.len() as u32;
+        let rows = 0..self.place.len() as u32;
         let owners_of = |row: u32| self.owner_start[row as usize + 1] - self.owner_start[row as usize];
         let several: Vec<u32> = rows.filter(|row| owners_of(*row) > 1).collect();
         // A zone with an undated row has the greatest value, so that nothing passes it by.
@@ -380,8 +382,7 @@ impl ExtentBuilder {
 
         let mut columns: [&[u8]; COLUMN_COUNT] = [&[]; COLUMN_COUNT];
         let mut put = |column: Column, bytes| columns[column as usize] = bytes;
-        put(Column::Offset, as_bytes_u32(&self.offset));
-        put(Column::Length, as_bytes_u32(&self.length));
+        put(Column::Place, as_bytes_u32(self.place.as_flattened()));
         put(Column::LastUpdated, as_bytes_i64(&self.last_updated));
         put(Column::VersionId, as_bytes_u64(&self.version));
         put(Column::Id, self.id.as_flattened());
@@ -424,7 +425,7 @@ impl ExtentBuilder {
         self.head.updated_max = greatest(&self.last_updated);
         self.head.tombstone_updated_max = greatest(&self.tomb_updated);
         self.head.tombstones_undated = self.tomb_updated.iter().filter(|ticks| **ticks == NO_INSTANT).count() as u64;
-        self.head.rows = self.offset.len() as u64;
+        self.head.rows = self.place.len() as u64;
         self.head.tombstones = self.tomb_type.len() as u64;
         self.head.targets = self.target_row.len() as u64;
         self.head.left = self.tomb_left.len() as u64;

@@ -5,11 +5,12 @@
 //! `src/docs/format.md` is compared with [`COLUMNS`] by a test.
 
 use super::sealed::{Seals, checksum, seal_count, write_seals};
+use crate::fhir::ResourceType;
 
 /// First bytes of an extent.
 pub const MAGIC: [u8; 8] = *b"OUTPOUR\x01";
 /// Version of the layout; another version is rebuilt from the store, never converted.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// A column: what it holds, bytes an element, and what an element stands for.
 pub struct ColumnInfo {
@@ -38,8 +39,7 @@ macro_rules! columns {
 }
 
 columns! {
-    Offset "offset" 4 "row" "start of the line, from the start of the extent";
-    Length "length" 4 "row" "bytes of the line without its end";
+    Place "place" 8 "row" "two u32: start of the line, from the start of the extent; bytes of the line without its end";
     LastUpdated "last_updated" 8 "row" "i64 of 100 ns ticks since 1970, least value for none";
     VersionId "version" 8 "row" "numeric versionId plus one, 0 for none, top bit: length and place in the heap";
     Id "id" 16 "row" "packed id";
@@ -176,9 +176,15 @@ head! {
     types_1;
     /// The others.
     types_2;
+    /// Flags that any of its rows has.
+    flags;
+    /// Rows that nobody owns.
+    unowned;
+    /// Bytes of its rows, a newline after each included.
+    row_bytes;
 }
 
-const _: () = assert!(crate::fhir::ResourceType::COUNT <= 192, "the types of an extent are 192 bits");
+const _: () = assert!(ResourceType::COUNT <= 192, "the types of an extent are 192 bits");
 
 impl Head {
     /// Greatest last_updated of the rows, in ticks.
@@ -191,14 +197,34 @@ impl Head {
         self.tombstone_updated_max as i64
     }
 
+    /// The types of its rows, a bit each.
+    pub fn types(&self) -> [u64; 3] {
+        [self.types_0, self.types_1, self.types_2]
+    }
+
     /// Whether it has rows of the type of this number.
     pub fn has_type(&self, index: usize) -> bool {
-        [self.types_0, self.types_1, self.types_2][index / 64] >> (index % 64) & 1 != 0
+        self.types()[index / 64] >> (index % 64) & 1 != 0
+    }
+
+    /// The type that all of its rows have, if they have one.
+    pub fn only_type(&self) -> Option<ResourceType> {
+        let words = self.types();
+        let at = words.iter().position(|word| *word != 0)?;
+        match self.type_count() {
+            1 => ResourceType::from_index(at * 64 + words[at].trailing_zeros() as usize),
+            _ => None,
+        }
+    }
+
+    /// Whether its rows lie one behind the other, each with a newline, and nothing else does.
+    pub fn is_dense(&self) -> bool {
+        self.row_bytes == self.end - self.start
     }
 
     /// How many types its rows have.
     pub fn type_count(&self) -> u32 {
-        self.types_0.count_ones() + self.types_1.count_ones() + self.types_2.count_ones()
+        self.types().iter().map(|word| word.count_ones()).sum()
     }
 
     /// Notes that it has rows of the type of this number.
@@ -320,7 +346,7 @@ impl Places {
         }
         let places = Places { head, front, columns };
         let counted = [
-            (Column::Offset, head.rows),
+            (Column::Place, head.rows),
             (Column::TombType, head.tombstones),
             (Column::TargetRow, head.targets),
             (Column::OwnerHash, head.owners),

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
-use super::extent::{Columns, Extent};
+use super::columns::Columns;
+use super::extent::Extent;
 use super::hash_order::sort_by_hash;
 use super::index_file::Home;
 use super::key::Version;

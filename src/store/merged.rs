@@ -17,7 +17,7 @@ use crate::extract::FaultKind;
 use crate::fhir::ResourceType;
 
 /// First word of a merged file.
-pub const MAGIC: u64 = u64::from_le_bytes(*b"OUTMERG\x02");
+pub const MAGIC: u64 = u64::from_le_bytes(*b"OUTMERG\x03");
 /// Numbers kept for each resource type among the totals: rows, superseded rows, deleted rows.
 pub const TYPE_TOTALS: usize = 3;
 /// Words of the totals: those of each type, faults of each kind, DELETE entries under bases that may not be ours.

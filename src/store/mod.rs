@@ -4,6 +4,7 @@
 //! `generation` names one consistent index, [`Snapshot`] is what one export sees. Nothing here knows requests, output
 //! files or clocks.
 
+pub mod columns;
 pub mod extent;
 pub mod extent_builder;
 mod files;

@@ -1,9 +1,9 @@
 //! The relations between the columns of an extent that make every later index legal: what seals cannot tell of a file
 //! that was forged together with them. Only files that somebody may have touched are checked this far.
 
-use super::extent::Columns;
+use super::columns::Columns;
 use super::key::{self, IdClass};
-use super::layout::{BASE_BITS, ZONE_ROWS, flag, kind};
+use super::layout::{BASE_BITS, Head, ZONE_ROWS, flag, kind};
 use super::packed::table::{FOLLOWED, LATE, NOBODY};
 use crate::extract::FaultKind;
 use crate::fhir::ResourceType;
@@ -11,22 +11,15 @@ use crate::fhir::ResourceType;
 impl Columns<'_> {
     /// The relations that make every later index legal. One pass over the columns; a file whose seals hold fails only
     /// if it was forged.
-    pub(super) fn check(&self) -> Result<(), &'static str> {
-        let rows = self.offset.len();
+    pub(super) fn check(&self, head: &Head) -> Result<(), &'static str> {
+        let rows = self.place.len();
         let owners = self.owner_hash.len();
         let tombs = self.tomb_type.len();
         let targets = self.target_row.len();
         let bases = self.base.len() / 2;
         let same = |lens: &[usize], count: usize| lens.iter().all(|len| *len == count);
         if !same(
-            &[
-                self.length.len(),
-                self.last_updated.len(),
-                self.version.len(),
-                self.id.len(),
-                self.resource_type.len(),
-                self.flags.len(),
-            ],
+            &[self.last_updated.len(), self.version.len(), self.id.len(), self.resource_type.len(), self.flags.len()],
             rows,
         ) || self.owner_start.len() != rows + 1
             || !same(&[self.owner_id.len(), self.owner_base.len()], owners)
@@ -68,6 +61,16 @@ impl Columns<'_> {
             || !based(self.target_base)
         {
             return Err("a number points nowhere");
+        }
+        // What the header says of them is asked in place of the columns.
+        let mut found = Head::default();
+        self.resource_type.iter().for_each(|at| found.add_type(*at as usize));
+        found.flags = self.flags.iter().fold(0, |sum, flags| sum | u64::from(*flags));
+        found.row_bytes = self.place.iter().map(|[_, length]| u64::from(*length) + 1).sum();
+        found.unowned = self.owner_start.windows(2).filter(|pair| pair[0] == pair[1]).count() as u64;
+        let told = |head: &Head| (head.types(), head.flags, head.row_bytes, head.unowned);
+        if told(&found) != told(head) {
+            return Err("its header does not speak for its rows");
         }
         let (left, _) = self.tomb_left.as_chunks::<2>();
         let owned = |at: u64| {

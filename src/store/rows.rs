@@ -14,8 +14,8 @@ use crate::limits::READ_BYTES;
 /// Range of a row in its (uncompressed) file, without its line end. The row has been proven.
 pub fn row_range(index: &Index, extent: usize, row: usize) -> Range<u64> {
     let columns = index.extents()[extent].columns();
-    let start = index.entry(extent).start + u64::from(columns.offset[row]);
-    start..start + u64::from(columns.length[row])
+    let start = index.entry(extent).start + u64::from(columns.offset(row));
+    start..start + u64::from(columns.length(row))
 }
 
 /// Feeds the bytes of `range` of a store file to `feed`, in pieces.

@@ -10,7 +10,7 @@ use super::twin::{Line, Row};
 use crate::fhir::{Instant, Reference, ResourceType};
 use crate::limits::{EXTENT_FAULTS_MAX, ROW_BYTES_MAX};
 use crate::store::Index;
-use crate::store::extent::{Columns, FaultRow};
+use crate::store::columns::{Columns, FaultRow};
 use crate::store::extent_builder::postings;
 use crate::store::key::{Version, entity_hash, owner_hash};
 use crate::store::layout::{BASE_BITS, Head, NO_INSTANT, ZONE_ROWS, flag, kind};
@@ -140,7 +140,7 @@ impl<'a> ExtentCheck<'a> {
         if columns.posting_start != start || columns.posting != rows {
             self.whole("posting", "the rows of the owners are not those that the rows name".to_string());
         }
-        let of_several = (0..columns.offset.len()).filter(|row| columns.owners_of(*row).len() > 1);
+        let of_several = (0..columns.rows()).filter(|row| columns.owners_of(*row).len() > 1);
         if !of_several.eq(columns.several.iter().map(|row| *row as usize)) {
             self.whole("several", "the rows of several owners are others".to_string());
         }
@@ -172,7 +172,7 @@ impl<'a> ExtentCheck<'a> {
 
     /// Where the index has its next row.
     fn next_row(&self) -> Option<u64> {
-        self.columns.offset.get(self.row).map(|offset| self.start + u64::from(*offset))
+        self.columns.place.get(self.row).map(|[offset, _]| self.start + u64::from(*offset))
     }
 
     fn differs(&mut self, at: u64, what: impl Into<String>) {
@@ -305,7 +305,7 @@ impl<'a> ExtentCheck<'a> {
             .collect();
         targets.sort_unstable();
         [
-            ("length", u64::from(columns.length[at]) == length),
+            ("place", u64::from(columns.length(at)) == length),
             ("type", columns.type_of(at) == row.resource_type),
             ("id", columns.id_of(at) == row.id),
             ("last_updated", columns.updated_of(at) == row.updated.as_ref().map(Instant::as_ref)),

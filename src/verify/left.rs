@@ -6,7 +6,7 @@
 //! twin reads them.
 
 use crate::fhir::Id;
-use crate::store::extent::Columns;
+use crate::store::columns::Columns;
 use crate::store::layout::BASE_BITS;
 use crate::store::packed::table::{FOLLOWED, LATE, NOBODY};
 use crate::store::packed::{LeftOwner, PackedTable};

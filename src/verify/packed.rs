@@ -103,9 +103,9 @@ fn against_index(index: &Index, file: usize, stated: Option<ResourceType>, frame
         let extent = &index.extents()[at];
         let columns = extent.columns();
         deletions |= extent.head().tombstone_lines > 0;
-        let place = |row: &u32| entry.start + u64::from(*row);
-        let from = columns.offset.partition_point(|row| place(row) < frame.uncompressed);
-        let to = columns.offset.partition_point(|row| place(row) < end);
+        let place = |[offset, _]: &[u32; 2]| entry.start + u64::from(*offset);
+        let from = columns.place.partition_point(|row| place(row) < frame.uncompressed);
+        let to = columns.place.partition_point(|row| place(row) < end);
         for row in from..to {
             rows += 1;
             if stated != Some(columns.type_of(row)) {

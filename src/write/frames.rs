@@ -20,7 +20,8 @@ use crate::error::ExportError;
 use crate::limits::{FRAME_HELD_MAX, READ_BYTES};
 use crate::select::row_set::RowSet;
 use crate::store::Index;
-use crate::store::extent::{Columns, Extent};
+use crate::store::columns::Columns;
+use crate::store::extent::Extent;
 use crate::store::layout::Column;
 use crate::store::packed::{FrameError, FrameNote, FrameReader, PackedTable, frames::is_held};
 use crate::store::sealed::Damaged;
@@ -98,46 +99,47 @@ impl<'a> FrameCopier<'a> {
         let entry = self.index.entry(taken.extent);
         let source = self.index.source(entry.file)?;
         let extent = &self.index.extents()[taken.extent];
-        // Of the other columns selecting has proven the selected rows.
-        let columns = extent.prove_columns(&[Column::TypeCount])?;
-        let one_type = columns.type_count[taken.type_index] == extent.rows() as u64;
+        let one_type = extent.head().only_type().is_some_and(|only| only.index() == taken.type_index);
+        if let Some(frames) = whole_frames(table, extent, taken, one_type, encoder.coding()) {
+            let mut steps = Steps::default();
+            for frame in frames.map(|frame| table.frame(frame)) {
+                self.take_whole(encoder, source, frame, &mut steps, failed)?;
+            }
+            self.flush_decoded(encoder, failed)?;
+            return self.steps(encoder, source, steps, failed);
+        }
+        let columns = extent.columns();
+        if taken.selected.all(0..extent.rows()) {
+            // Planning has proven the others, but need not look at rows that are taken one and all.
+            extent.prove_copied(0..extent.rows())?;
+        }
         let mut steps = Steps::default();
         let (mut next, mut number) = (taken.rows.start, 0);
         while let Some(row) = taken.selected.range(next..taken.rows.end.max(next)).next() {
-            let frame = frame_of(table, entry.start + u64::from(columns.offset[row]), &mut number)?;
-            let own = rows_of(extent, columns.offset, entry.start, row, &frame)?;
+            let frame = frame_of(table, entry.start + u64::from(columns.offset(row)), &mut number)?;
+            let own = rows_of(extent, columns.place, entry.start, row, &frame)?;
             next = own.end;
             let asked = own.start.max(taken.rows.start)..own.end.min(taken.rows.end);
             let all = one_type && asked == own && taken.selected.all(asked.clone());
-            let whole = all && fills(&columns, entry.start, &own, &frame);
-            if !is_held(&frame) {
-                self.steps(encoder, source, std::mem::take(&mut steps), failed)?;
-                match whole && encoder.coding() == Coding::Zstd {
-                    true => self.copy_long(encoder, source, &frame, failed)?,
-                    false => taken
-                        .selected
-                        .range(asked)
-                        .filter(|row| one_type || is_type(&columns, *row, taken))
-                        .try_for_each(|row| long(encoder, row))?,
-                }
+            if all
+                && fills(&columns, entry.start, &own, &frame)
+                && (is_held(&frame) || encoder.coding() == Coding::Zstd)
+            {
+                self.take_whole(encoder, source, frame, &mut steps, failed)?;
                 continue;
             }
-            let ranges = match whole {
-                true => Vec::new(),
-                false => {
-                    let rows = taken.selected.range(asked).filter(|row| one_type || is_type(&columns, *row, taken));
-                    ranges(&columns, entry.start, rows, &frame)
-                }
-            };
-            let bytes = match whole {
-                true => frame.uncompressed_len,
-                false => ranges.iter().map(|range| range.len() as u64).sum(),
-            };
+            let rows = taken.selected.range(asked).filter(|row| one_type || is_type(&columns, *row, taken));
+            if !is_held(&frame) {
+                self.steps(encoder, source, std::mem::take(&mut steps), failed)?;
+                rows.into_iter().try_for_each(|row| long(encoder, row))?;
+                continue;
+            }
+            let ranges = ranges(&columns, entry.start, rows, &frame);
+            let bytes = ranges.iter().map(|range| range.len() as u64).sum();
             if bytes == 0 {
                 continue;
             }
             match encoder.coding() {
-                Coding::Zstd if whole => steps.copy(frame),
                 Coding::Zstd => steps.recode(Job { frame, ranges, bytes }),
                 _ => self.decode(encoder, source, &Job { frame, ranges, bytes }, failed)?,
             }
@@ -147,6 +149,30 @@ impl<'a> FrameCopier<'a> {
         }
         self.flush_decoded(encoder, failed)?;
         self.steps(encoder, source, steps, failed)
+    }
+
+    /// Takes a frame that is wanted as a whole; one too long to be held is copied.
+    fn take_whole<S: Sink>(
+        &mut self,
+        encoder: &mut Encoder<S>,
+        source: &Source,
+        frame: FrameNote,
+        steps: &mut Steps,
+        failed: Failed<'_>,
+    ) -> Result<(), ExportError> {
+        match encoder.coding() {
+            Coding::Zstd if is_held(&frame) => {
+                steps.copy(frame);
+                Ok(())
+            }
+            Coding::Zstd => {
+                self.steps(encoder, source, std::mem::take(steps), failed)?;
+                self.copy_long(encoder, source, &frame, failed)
+            }
+            _ => {
+                self.decode(encoder, source, &Job { frame, ranges: Vec::new(), bytes: frame.uncompressed_len }, failed)
+            }
+        }
     }
 
     /// Codes what is to be coded, in parallel, then writes everything in order.
@@ -369,6 +395,33 @@ fn end_in_file(frame: &FrameNote) -> u64 {
     frame.compressed + frame.compressed_len
 }
 
+/// The frames of an extent that is taken as a whole, if they hold its rows and nothing else, so that none of its rows need
+/// be looked at. Those too long to be held can only be copied.
+fn whole_frames(
+    table: &PackedTable,
+    extent: &Extent,
+    taken: &Taken<'_>,
+    one_type: bool,
+    coding: Coding,
+) -> Option<Range<usize>> {
+    let head = extent.head();
+    if extent.rows() == 0
+        || !one_type
+        || !head.is_dense()
+        || taken.rows != (0..extent.rows())
+        || !taken.selected.all(0..extent.rows())
+    {
+        return None;
+    }
+    let (first, last) = (table.frame_at(head.start), table.frame_at(head.end - 1));
+    let frames = first..last + 1;
+    let bounded = last < table.frames()
+        && table.frame(first).uncompressed == head.start
+        && end_of(&table.frame(last)) == head.end
+        && (coding == Coding::Zstd || frames.clone().all(|frame| is_held(&table.frame(frame))));
+    bounded.then_some(frames)
+}
+
 fn is_type(columns: &Columns<'_>, row: usize, taken: &Taken<'_>) -> bool {
     columns.resource_type[row] as usize == taken.type_index
 }
@@ -387,26 +440,26 @@ fn frame_of(table: &PackedTable, place: u64, number: &mut usize) -> Result<Frame
     holds(*number).ok_or(Damaged("a row lies in no frame"))
 }
 
-/// The rows that lie in a frame, of which `row` is one. `offsets` and `start` are those of the extent.
+/// The rows that lie in a frame, of which `row` is one. `places` and `start` are those of the extent.
 fn rows_of(
     extent: &Extent,
-    offsets: &[u32],
+    places: &[[u32; 2]],
     start: u64,
     row: usize,
     frame: &FrameNote,
 ) -> Result<Range<usize>, Damaged> {
-    let before = |offset: &u32, end: u64| start + u64::from(*offset) < end;
+    let before = |[offset, _]: &[u32; 2], end: u64| start + u64::from(*offset) < end;
     let first = row.saturating_sub(frame.rows as usize);
-    let first = first + offsets[first..row].partition_point(|offset| before(offset, frame.uncompressed));
-    let behind = (row + frame.rows as usize).min(offsets.len());
-    let behind = row + offsets[row..behind].partition_point(|offset| before(offset, end_of(frame)));
+    let first = first + places[first..row].partition_point(|place| before(place, frame.uncompressed));
+    let behind = (row + frame.rows as usize).min(places.len());
+    let behind = row + places[row..behind].partition_point(|place| before(place, end_of(frame)));
     // What the search met on its way may be damaged. Rows ascend, so the two on either side of each bound prove it.
-    let (outer, above) = (first.saturating_sub(1), (behind + 1).min(offsets.len()));
-    extent.prove(Column::Offset, outer..above)?;
+    let (outer, above) = (first.saturating_sub(1), (behind + 1).min(places.len()));
+    extent.prove(Column::Place, outer..above)?;
     let fits = |at: usize, inside: bool| {
-        (before(&offsets[at], end_of(frame)) && !before(&offsets[at], frame.uncompressed)) == inside
+        (before(&places[at], end_of(frame)) && !before(&places[at], frame.uncompressed)) == inside
     };
-    let bounded = (first == 0 || fits(outer, false)) && (behind == offsets.len() || fits(behind, false));
+    let bounded = (first == 0 || fits(outer, false)) && (behind == places.len() || fits(behind, false));
     match bounded && behind > row && fits(first, true) && fits(behind - 1, true) {
         true => Ok(first..behind),
         false => Err(Damaged("a frame's rows are not its own")),
@@ -415,9 +468,9 @@ fn rows_of(
 
 /// Whether a frame holds these rows, each with a newline, and nothing else. `start` is that of the extent.
 fn fills(columns: &Columns<'_>, start: u64, rows: &Range<usize>, frame: &FrameNote) -> bool {
-    let bytes: u64 = columns.length[rows.clone()].iter().map(|length| u64::from(*length) + 1).sum();
+    let bytes: u64 = columns.place[rows.clone()].iter().map(|[_, length]| u64::from(*length) + 1).sum();
     // Rows follow one another without overlap, so that rows that come to the length of the frame leave no gap.
-    bytes == frame.uncompressed_len && start + u64::from(columns.offset[rows.start]) == frame.uncompressed
+    bytes == frame.uncompressed_len && start + u64::from(columns.offset(rows.start)) == frame.uncompressed
 }
 
 /// The bytes of rows and their newlines in their frame, neighbours joined.
@@ -429,8 +482,8 @@ fn ranges(
 ) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
     for row in rows {
-        let at = (start + u64::from(columns.offset[row]) - frame.uncompressed) as usize;
-        let end = (at + columns.length[row] as usize + 1).min(frame.uncompressed_len as usize);
+        let at = (start + u64::from(columns.offset(row)) - frame.uncompressed) as usize;
+        let end = (at + columns.length(row) as usize + 1).min(frame.uncompressed_len as usize);
         match ranges.last_mut() {
             Some(last) if last.end == at => last.end = end,
             _ => ranges.push(at..end),

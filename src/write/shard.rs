@@ -15,6 +15,7 @@ use super::sink::Sink;
 use crate::bytes::decode::{Coding, Decoder};
 use crate::bytes::source::{Source, SourceError};
 use crate::error::ExportError;
+use crate::fhir::ResourceType;
 use crate::limits::READ_BYTES;
 use crate::plan::{Place, Plan};
 use crate::store::layout::flag;
@@ -29,6 +30,8 @@ const RUN_BYTES: u64 = 512 << 10;
 const WINDOW_BYTES: u64 = 256 << 10;
 /// Most bytes between two rows of a run: reading over them costs less than another call.
 const GAP_BYTES: u64 = 4 << 10;
+/// Rows whose places are looked up together.
+const ROWS_AHEAD: usize = 64;
 /// Bytes of the mark that a file may begin with.
 const BYTE_ORDER_MARK: u64 = 3;
 /// Part of an extent's rows that must be wanted before a mixed file is read as a whole.
@@ -62,7 +65,8 @@ pub fn sweep<S: Sink>(
     let mut reader = Reader::new(index);
     let mut copier = FrameCopier::new(index);
     for extent in (first..=last).filter(|extent| !plan.selection.rows[*extent].is_empty()) {
-        let columns = index.extents()[extent].columns();
+        let (columns, head) = (index.extents()[extent].columns(), index.extents()[extent].head());
+        let (only_type, any_space) = (head.only_type(), head.flags & u64::from(flag::LEADING_SPACE) != 0);
         let base = index.entry(extent).start;
         if !lanes.iter().any(|lane| index.extents()[extent].head().has_type(lane.type_index) && lane.spans(extent)) {
             continue;
@@ -100,9 +104,20 @@ pub fn sweep<S: Sink>(
         // What several types are taken from is read once for all of them.
         let shared = lanes.len() > 1
             && index.coding(file) == Coding::Plain
-            && plan.selection.rows[extent].count() * DENSE_SHARE >= columns.offset.len();
-        for row in plan.selection.rows[extent].iter() {
-            let type_index = columns.resource_type[row] as usize;
+            && plan.selection.rows[extent].count() * DENSE_SHARE >= columns.rows();
+        let mut rows = plan.selection.rows[extent].iter();
+        let mut ahead: Vec<(usize, [u32; 2])> = Vec::with_capacity(ROWS_AHEAD);
+        let mut at_ahead = 0;
+        loop {
+            if at_ahead == ahead.len() {
+                // Places lie about in memory: many are fetched at a time, so that one wait is for all of them.
+                ahead.clear();
+                ahead.extend(rows.by_ref().take(ROWS_AHEAD).map(|row| (row, columns.place[row])));
+                at_ahead = 0;
+            }
+            let Some((row, [offset, length])) = ahead.get(at_ahead).copied() else { break };
+            at_ahead += 1;
+            let type_index = only_type.map_or_else(|| columns.resource_type[row] as usize, ResourceType::index);
             let Some(at) = lanes.iter().position(|lane| lane.type_index == type_index) else { continue };
             if watch.cancel.load(Relaxed) {
                 return Err(ExportError::Cancelled);
@@ -111,8 +126,8 @@ pub fn sweep<S: Sink>(
             if place < plan.shards[lanes[at].shards[lanes[at].current]].first {
                 continue;
             }
-            let spaced = columns.flags[row] & flag::LEADING_SPACE != 0;
-            let (start, length) = (base + u64::from(columns.offset[row]), u64::from(columns.length[row]));
+            let spaced = any_space && columns.flags[row] & flag::LEADING_SPACE != 0;
+            let (start, length) = (base + u64::from(offset), u64::from(length));
             let line = Line { file, start, length, spaced };
             if shared && !reader.holds(&line) {
                 for lane in &mut lanes {
@@ -374,10 +389,11 @@ impl<'a> Reader<'a> {
         let before = output.encoder.taken();
         let Output { encoder, name, .. } = output;
         let failed = |error| failed_write(name, error);
-        let flags = self.index.extents()[taken.extent].columns().flags;
+        let extent = &self.index.extents()[taken.extent];
+        let (flags, any_space) = (extent.columns().flags, extent.head().flags & u64::from(flag::LEADING_SPACE) != 0);
         let mut long = |encoder: &mut Encoder<S>, row: usize| {
             let range = row_range(self.index, taken.extent, row);
-            let spaced = flags[row] & flag::LEADING_SPACE != 0;
+            let spaced = any_space && flags[row] & flag::LEADING_SPACE != 0;
             let line = Line { file, start: range.start, length: range.end - range.start, spaced };
             self.copy_decoded(encoder, line, &failed).map(|_| ())
         };
