@@ -21,6 +21,7 @@ use crate::plan::{Place, Plan};
 use crate::store::layout::flag;
 use crate::store::packed::PackedTable;
 use crate::store::rows::row_range;
+use crate::store::sealed::Damaged;
 use crate::store::{Index, Snapshot, Watch};
 
 /// Most bytes of a run, unless it is one row: a run stays in the second-level cache between its read and its write. It
@@ -171,6 +172,10 @@ fn end_shard<S: Sink>(
         watch.write_done.fetch_add(done, Relaxed);
         reader.check()?;
         let Output { encoder, name, resource_type } = output;
+        // Rows that the index places wrongly would be caught above; this catches rows that nobody took.
+        if encoder.taken() != plan.shards[number].bytes {
+            return Err(Damaged("its rows do not come to what was planned").into());
+        }
         let sums = encoder.finish().map_err(|error| failed_write(&name, error))?;
         close(number, Receipt::new(name, resource_type, plan.shards[number].rows, sums))?;
     }
