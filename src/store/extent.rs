@@ -56,12 +56,20 @@ impl Extent {
     /// # Errors
     /// A sentence that says what is wrong; the caller rebuilds.
     pub fn open(bytes: Arc<IndexBytes>, at: u64) -> Result<Extent, &'static str> {
-        let opened = Opened::read(&bytes, at).map_err(|damaged| damaged.0)?;
-        let extent =
-            Extent(Arc::new(Inner { bytes, at, head: opened.places.head, opened: OnceLock::from(Ok(opened)) }));
+        let extent = Extent::written(bytes, at)?;
         extent.prove_whole().map_err(|damaged| damaged.0)?;
         extent.columns().check(extent.head())?;
         Ok(extent)
+    }
+
+    /// Opens the extent that begins at `at` by its header. This process has written it, so that its relations hold as far
+    /// as its seals do, and those are proven as it is read.
+    ///
+    /// # Errors
+    /// As [`Extent::open`].
+    pub fn written(bytes: Arc<IndexBytes>, at: u64) -> Result<Extent, &'static str> {
+        let opened = Opened::read(&bytes, at).map_err(|damaged| damaged.0)?;
+        Ok(Extent(Arc::new(Inner { bytes, at, head: opened.places.head, opened: OnceLock::from(Ok(opened)) })))
     }
 
     /// The extent that begins at `at` and has this header, as what was merged over the store has it. Nothing is read

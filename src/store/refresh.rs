@@ -489,7 +489,8 @@ fn build(
         let mut all: Vec<_> = old.map(|((entry, extent), origin)| (entry, extent, origin)).collect();
         for new in scanned.extents {
             let read_back = |reason| IndexError::ReadBack { name: name.clone(), reason };
-            let extent = Extent::open(bytes.clone(), new.at).map_err(read_back)?;
+            let extent = Extent::written(bytes.clone(), new.at).map_err(read_back)?;
+            debug_assert_eq!(Extent::open(bytes.clone(), new.at).err(), None, "what is written holds");
             // What was scanned again was seen when the latest of the extents in its place was.
             let first_seen = inherited
                 .iter()
