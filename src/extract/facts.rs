@@ -52,8 +52,12 @@ pub trait ResourceFacts {
     fn last_updated(&self) -> LastUpdated<'_>;
     /// `meta.versionId`, empty when there is none.
     fn version_id(&self) -> &[u8];
+    /// As [`Facts::references`], in bytes, which are UTF-8.
+    fn reference_bytes(&self) -> impl Iterator<Item = &[u8]>;
     /// As [`Facts::references`].
-    fn references(&self) -> impl Iterator<Item = &str>;
+    fn references(&self) -> impl Iterator<Item = &str> {
+        self.reference_bytes().map(|text| str::from_utf8(text).unwrap_or_default())
+    }
 }
 
 impl ResourceFacts for Facts {
@@ -69,8 +73,8 @@ impl ResourceFacts for Facts {
     fn version_id(&self) -> &[u8] {
         Facts::version_id(self)
     }
-    fn references(&self) -> impl Iterator<Item = &str> {
-        Facts::references(self)
+    fn reference_bytes(&self) -> impl Iterator<Item = &[u8]> {
+        Facts::references(self).map(str::as_bytes)
     }
 }
 

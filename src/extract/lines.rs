@@ -67,11 +67,11 @@ impl ResourceFacts for Row<'_> {
     fn version_id(&self) -> &[u8] {
         &self.text[self.found.version_id.clone()]
     }
-    fn references(&self) -> impl Iterator<Item = &str> {
+    fn reference_bytes(&self) -> impl Iterator<Item = &[u8]> {
         let wanted = compartment::paths_of(self.found.resource_type);
         let of_type = self.found.references.iter().filter(move |(node, _)| self.trie.paths(*node) & wanted != 0);
         // The line was checked to be UTF-8, and a text between quotes is whole characters.
-        of_type.map(|(_, range)| str::from_utf8(&self.text[range.clone()]).unwrap_or_default())
+        of_type.map(|(_, range)| &self.text[range.clone()])
     }
 }
 

@@ -220,14 +220,15 @@ impl ExtentBuilder {
             let own = self.owner_number("", id);
             self.owner.push(own);
         }
-        for text in facts.references() {
+        for text in facts.reference_bytes() {
             let number = match &self.last_owner {
-                Some((last, number)) if last == text && resource_type != ResourceType::PROVENANCE => {
+                Some((last, number)) if last.as_bytes() == text && resource_type != ResourceType::PROVENANCE => {
                     let base = self.owner_list[*number as usize].base;
                     self.base_count[base as usize] += 1;
                     *number
                 }
                 _ => {
+                    let text = str::from_utf8(text).unwrap_or_default();
                     let Some(reference) = Reference::parse(text) else { continue };
                     if resource_type == ResourceType::PROVENANCE {
                         // Patients, too: a Patient row that links to a member is in that member's compartment.

@@ -69,28 +69,28 @@ pub fn unpack_id(class: IdClass, packed: &[u8; 16], heap: &[u8]) -> Option<Id> {
 /// The 128 bits of a UUID written as 36 lower-case characters; `None` for any other text.
 fn parse_uuid(id: &[u8]) -> Option<[u8; 16]> {
     let id: &[u8; 36] = id.try_into().ok()?;
-    let mut bits = [0; 16];
-    // Every digit is looked up before anything is decided: one branch for all 32 of them.
-    let mut wrong = 0;
-    for (byte, at) in bits.iter_mut().zip([0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34]) {
-        let (high, low) = (LOWER_HEX[id[at] as usize], LOWER_HEX[id[at + 1] as usize]);
-        wrong |= high | low;
-        *byte = high << 4 | low & 15;
-    }
+    let four = |at: usize| u64::from(u32::from_le_bytes(*id[at..].first_chunk().expect("36 bytes")));
+    let parts = [(0, 4), (9, 14), (19, 24), (28, 32)].map(|(low, high)| hex(four(low) | four(high) << 32));
     let dashes = [8, 13, 18, 23].iter().all(|at| id[*at] == b'-');
-    (dashes && wrong < 16).then_some(bits)
+    let mut bits = [0; 16];
+    for (bytes, part) in bits.as_chunks_mut::<4>().0.iter_mut().zip(parts) {
+        *bytes = part?.to_le_bytes();
+    }
+    dashes.then_some(bits)
 }
 
-/// Values of lower-case hexadecimal digits; 255 for anything else.
-static LOWER_HEX: [u8; 256] = {
-    let mut table = [255; 256];
-    let mut value = 0;
-    while value < 16 {
-        table[b"0123456789abcdef"[value] as usize] = value as u8;
-        value += 1;
-    }
-    table
-};
+/// The four bytes that eight lower-case hexadecimal digits stand for, eight of either at a time; `None` for other texts.
+fn hex(digits: u64) -> Option<u32> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let letters = digits >> 6 & ONES;
+    let values = (digits & 15 * ONES) + 9 * letters;
+    // A letter has to stand for ten or more, nothing for more than fifteen, and each digit be the one of its value.
+    let tens = (values + 6 * ONES) >> 4 & ONES;
+    let right = tens == letters && values & 16 * ONES == 0 && values + 0x30 * ONES + 0x27 * letters == digits;
+    let pairs = (values << 4 | values >> 8) & 0x00ff_00ff_00ff_00ff;
+    let halves = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;
+    right.then_some((halves | halves >> 16) as u32)
+}
 
 fn format_uuid(bits: &[u8; 16]) -> [u8; 36] {
     let mut text = [b'-'; 36];
@@ -173,6 +173,28 @@ mod tests {
         ] {
             let (class, packed) = pack_id(id.as_bytes(), &mut heap);
             assert_eq!(unpack_id(class, &packed, &heap).unwrap().as_str(), id);
+        }
+    }
+
+    /// Eight digits at a time are eight digits one by one, for every byte at every place.
+    #[test]
+    fn digits_are_read_as_one_by_one() {
+        let slow = |text: &[u8; 8]| {
+            let value = |byte: u8| b"0123456789abcdef".iter().position(|digit| *digit == byte).map(|value| value as u8);
+            let mut bytes = [0; 4];
+            for (byte, pair) in bytes.iter_mut().zip(text.chunks(2)) {
+                *byte = value(pair[0])? << 4 | value(pair[1])?;
+            }
+            Some(u32::from_le_bytes(bytes))
+        };
+        for text in [*b"01234567", *b"89abcdef", *b"ffffffff", *b"00000000", *b"f0e1d2c3"] {
+            for at in 0..8 {
+                for byte in 0..=255 {
+                    let mut text = text;
+                    text[at] = byte;
+                    assert_eq!(hex(u64::from_le_bytes(text)), slow(&text), "{text:?}");
+                }
+            }
         }
     }
 
