@@ -17,6 +17,7 @@ use crate::select::ExportRequest;
 use crate::store::{Snapshot, Store, Watch, Work};
 use crate::write::deleted::deleted_lines;
 use crate::write::encode::Encoder;
+use crate::write::frames::Recoders;
 use crate::write::generated::{self, write_lines};
 use crate::write::manifest::{Manifest, file_url};
 use crate::write::outcome::outcome_lines;
@@ -40,6 +41,7 @@ pub struct ExportRun {
     tasks: Vec<Vec<usize>>,
     /// Files that a former run finished, by name.
     finished: BTreeMap<String, Receipt>,
+    recoders: Recoders,
     receipts: Mutex<BTreeMap<usize, Receipt>>,
     status: Mutex<StatusFile>,
     deleted: Vec<String>,
@@ -97,6 +99,7 @@ impl ExportRun {
         let run = ExportRun {
             tasks: together(&plan, &snapshot),
             finished: finished.into_iter().map(|receipt| (receipt.file.clone(), receipt)).collect(),
+            recoders: Recoders::default(),
             receipts: Mutex::default(),
             status: Mutex::new(status_file(&plan, &snapshot, &job, &directory)),
             sync: options.sync,
@@ -173,7 +176,7 @@ impl ExportRun {
             Ok(())
         };
         let failed = |name: &str, error| self.failed(name, error);
-        sweep(plan, &self.snapshot, &left, watch, &mut open, &mut close, &failed)
+        sweep(plan, &self.snapshot, &left, &self.recoders, watch, &mut open, &mut close, &failed)
     }
 
     /// Writes deleted and error files, and publishes, once every task is written.

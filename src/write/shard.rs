@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::encode::Encoder;
-use super::frames::{FrameCopier, Taken};
+use super::frames::{FrameCopier, Recoders, Taken};
 use super::record::Receipt;
 use super::sink::Sink;
 use crate::bytes::decode::{Coding, Decoder};
@@ -50,10 +50,12 @@ pub struct Output<S: Sink> {
 ///
 /// # Errors
 /// The first failure of store or sink; files that were open are abandoned.
+#[allow(clippy::too_many_arguments, reason = "what an export and its caller have to say")]
 pub fn sweep<S: Sink>(
     plan: &Plan,
     snapshot: &Snapshot,
     shards: &[usize],
+    recoders: &Recoders,
     watch: &Watch,
     open: &mut dyn FnMut(usize) -> Result<Option<Encoder<S>>, ExportError>,
     close: &mut dyn FnMut(usize, Receipt) -> Result<(), ExportError>,
@@ -64,7 +66,7 @@ pub fn sweep<S: Sink>(
     let first = shards.iter().map(|shard| plan.shards[*shard].first.extent).min().unwrap_or(0);
     let last = shards.iter().map(|shard| plan.shards[*shard].last.extent).max().unwrap_or(0);
     let mut reader = Reader::new(index);
-    let mut copier = FrameCopier::new(index);
+    let mut copier = FrameCopier::new(index, recoders);
     for extent in (first..=last).filter(|extent| !plan.selection.rows[*extent].is_empty()) {
         let (columns, head) = (index.extents()[extent].columns(), index.extents()[extent].head());
         let (only_type, any_space) = (head.only_type(), head.flags & u64::from(flag::LEADING_SPACE) != 0);
@@ -218,7 +220,7 @@ impl Plan {
             receipt = Some(done);
             Ok(())
         };
-        sweep(self, snapshot, &[shard], watch, &mut |_| Ok(encoder.take()), &mut close, &failed)?;
+        sweep(self, snapshot, &[shard], &Recoders::default(), watch, &mut |_| Ok(encoder.take()), &mut close, &failed)?;
         Ok(receipt.expect("a sweep that succeeds closes its shard"))
     }
 }

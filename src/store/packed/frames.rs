@@ -30,6 +30,10 @@ pub fn is_held(frame: &FrameNote) -> bool {
 
 /// Reads frames of packed files.
 pub struct FrameReader {
+    /// Whether a frame's own checksum is asked, too.
+    checksums: bool,
+    /// Whether the frames lie about in the file.
+    scattered: bool,
     /// Made when the first frame is decoded: frames that are only copied need none.
     context: Option<DCtx<'static>>,
     compressed: Vec<u8>,
@@ -44,7 +48,18 @@ impl Default for FrameReader {
 impl FrameReader {
     /// A reader.
     pub fn new() -> FrameReader {
-        FrameReader { context: None, compressed: Vec::new() }
+        FrameReader { checksums: true, scattered: false, context: None, compressed: Vec::new() }
+    }
+
+    /// A reader that leaves the frames' own checksums alone, which are over their uncompressed bytes: the compressed ones
+    /// have the hash of the table, so that they are those that were packed. A tenth of what decoding costs.
+    pub fn of_what_was_packed() -> FrameReader {
+        FrameReader { checksums: false, ..FrameReader::new() }
+    }
+
+    /// The same of frames that lie about in their file, which are better read than mapped.
+    pub fn of_scattered_frames(self) -> FrameReader {
+        FrameReader { scattered: true, ..self }
     }
 
     /// The bytes of a held frame as they lie in the file, checked against the table's hash.
@@ -52,7 +67,7 @@ impl FrameReader {
     /// # Errors
     /// [`FrameError`].
     pub fn checked<'b>(&'b mut self, source: &'b Source, frame: &FrameNote) -> Result<&'b [u8], FrameError> {
-        checked(source, frame, &mut self.compressed)
+        checked(source, frame, self.scattered, &mut self.compressed)
     }
 
     /// Decodes a held frame into `out`, which must be as long as the frame is uncompressed.
@@ -60,9 +75,10 @@ impl FrameReader {
     /// # Errors
     /// [`FrameError`].
     pub fn decode(&mut self, source: &Source, frame: &FrameNote, out: &mut [u8]) -> Result<(), FrameError> {
-        let bytes = checked(source, frame, &mut self.compressed)?;
+        let bytes = checked(source, frame, self.scattered, &mut self.compressed)?;
         let damaged = |what: String| FrameError::Damaged(what);
-        match self.context.get_or_insert_with(context).decompress(out, bytes) {
+        let checksums = self.checksums;
+        match self.context.get_or_insert_with(|| context(checksums)).decompress(out, bytes) {
             Ok(len) if len == out.len() => {}
             Ok(len) => return Err(damaged(format!("it holds {len} bytes, the table says {}", out.len()))),
             Err(code) => return Err(damaged(format!("its zstd data is broken ({})", get_error_name(code)))),
@@ -102,15 +118,28 @@ impl FrameReader {
     }
 }
 
-fn context() -> DCtx<'static> {
+fn context(checksums: bool) -> DCtx<'static> {
     let mut context = DCtx::create();
+    if !checksums {
+        // Refused by a library that does not know it, which then asks them.
+        let _ = context.set_parameter(DParameter::ForceIgnoreChecksum(true));
+    }
     // The library refuses this for a bound that it does not know only; its default is the same.
     let _ = context.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX));
     context
 }
 
-fn checked<'b>(source: &'b Source, frame: &FrameNote, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], FrameError> {
-    let bytes = source.read(frame.compressed, frame.compressed_len as usize, buffer)?;
+fn checked<'b>(
+    source: &'b Source,
+    frame: &FrameNote,
+    scattered: bool,
+    buffer: &'b mut Vec<u8>,
+) -> Result<&'b [u8], FrameError> {
+    let len = frame.compressed_len as usize;
+    let bytes = match scattered {
+        true => source.pread(frame.compressed, len, buffer)?,
+        false => source.read(frame.compressed, len, buffer)?,
+    };
     match xxh3_64(bytes) == frame.hash {
         true => Ok(bytes),
         false => {
