@@ -82,11 +82,11 @@ fn parse_uuid(id: &[u8]) -> Option<[u8; 16]> {
 /// The four bytes that eight lower-case hexadecimal digits stand for, eight of either at a time; `None` for other texts.
 fn hex(digits: u64) -> Option<u32> {
     const ONES: u64 = 0x0101_0101_0101_0101;
-    let letters = digits >> 6 & ONES;
-    let values = (digits & 15 * ONES) + 9 * letters;
+    let letters = (digits >> 6) & ONES;
+    let values = (digits & (15 * ONES)) + 9 * letters;
     // A letter has to stand for ten or more, nothing for more than fifteen, and each digit be the one of its value.
-    let tens = (values + 6 * ONES) >> 4 & ONES;
-    let right = tens == letters && values & 16 * ONES == 0 && values + 0x30 * ONES + 0x27 * letters == digits;
+    let tens = ((values + 6 * ONES) >> 4) & ONES;
+    let right = tens == letters && values & (16 * ONES) == 0 && values + 0x30 * ONES + 0x27 * letters == digits;
     let pairs = (values << 4 | values >> 8) & 0x00ff_00ff_00ff_00ff;
     let halves = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;
     right.then_some((halves | halves >> 16) as u32)
