@@ -2,6 +2,7 @@
 //! ones a bit. The way for cohorts that are a large part of the store.
 
 use super::bitmap::Bitmap;
+use super::ended::Ended;
 use super::filter::{Class, Filter, Known};
 use super::request::Population;
 use super::row_set::RowSet;
@@ -17,18 +18,14 @@ use crate::store::snapshot::State;
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn whole(filter: &Filter<'_>, extent: usize) -> Result<Option<Part>, Damaged> {
-    let (snapshot, index) = (filter.snapshot, filter.snapshot.index());
+pub fn whole(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Option<Part>, Damaged> {
+    let index = filter.snapshot.index();
     let this = &index.extents()[extent];
     if this.rows() == 0 || !filter.is_even(extent) {
         return Ok(None);
     }
-    if let Some(patients) = &filter.cohort.patients {
-        let owners = index.starts().owner[extent]..index.starts().owner[extent] + this.head().owners as usize;
-        let mut owners = index.merged().proven_words(Section::OwnerPatient, owners)?.iter();
-        if this.head().unowned > 0 || !owners.all(|patient| patients.contains(*patient as usize)) {
-            return Ok(None);
-        }
+    if !all_belong(filter, extent)? {
+        return Ok(None);
     }
     let mut part = Part::of(this.head());
     let mut rows = Bitmap::full(this.rows());
@@ -36,7 +33,7 @@ pub fn whole(filter: &Filter<'_>, extent: usize) -> Result<Option<Part>, Damaged
     let mut left = 0;
     for pair in index.merged().pairs(Section::Succession, first..first + this.rows())? {
         let row = (pair >> 32) as usize - first;
-        let class = match snapshot.state(extent, row, filter.at(), &filter.cohort.ours, &|_| true)? {
+        let class = match ended.state(filter, extent, row, *pair as u32 as usize)? {
             State::Current => continue,
             State::Future => Class::Future,
             State::Superseded => Class::Superseded,
@@ -51,12 +48,25 @@ pub fn whole(filter: &Filter<'_>, extent: usize) -> Result<Option<Part>, Damaged
     Ok(Some(part))
 }
 
+/// Whether every row of an extent has an owner, and every owner is in the cohort.
+///
+/// # Errors
+/// [`Damaged`] when the index is.
+pub fn all_belong(filter: &Filter<'_>, extent: usize) -> Result<bool, Damaged> {
+    let Some(patients) = &filter.cohort.patients else { return Ok(true) };
+    let index = filter.snapshot.index();
+    let head = index.extents()[extent].head();
+    let owners = index.starts().owner[extent]..index.starts().owner[extent] + head.owners as usize;
+    let mut owners = index.merged().proven_words(Section::OwnerPatient, owners)?.iter();
+    Ok(head.unowned == 0 && owners.all(|patient| patients.contains(*patient as usize)))
+}
+
 /// Goes through the rows of an extent.
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn pass(filter: &Filter<'_>, extent: usize) -> Result<Part, Damaged> {
-    let (snapshot, index) = (filter.snapshot, filter.snapshot.index());
+pub fn pass(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Part, Damaged> {
+    let index = filter.snapshot.index();
     let this = &index.extents()[extent];
     let timeless = filter.timeless(extent);
     let columns = this.prove_columns(&[Column::Type, Column::Flags, Column::OwnerStart, Column::Owner])?;
@@ -78,15 +88,15 @@ pub fn pass(filter: &Filter<'_>, extent: usize) -> Result<Part, Damaged> {
     };
     let at = filter.at();
     for row in 0..columns.rows() {
-        let has_next = successions.next_if(|pair| (**pair >> 32) as usize == first + row).is_some();
+        let next = successions.next_if(|pair| (**pair >> 32) as usize == first + row);
         let updated = if timeless { None } else { columns.updated_of(row) };
         part.illegal_updated += u64::from(columns.flags[row] & flag::ILLEGAL_UPDATED != 0);
         if updated.is_some_and(|updated| updated > at) {
             part.count(Class::Future);
             continue;
         }
-        if has_next {
-            match snapshot.state(extent, row, at, &filter.cohort.ours, &|_| true)? {
+        if let Some(pair) = next {
+            match ended.state(filter, extent, row, *pair as u32 as usize)? {
                 State::Current => {}
                 State::Future => unreachable!("asked above"),
                 State::Superseded => {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bitmap::Bitmap;
 use super::cohort::Cohort;
+use super::ended::Ended;
 use super::filter::{Class, Filter};
 use super::request::{ExportRequest, Way};
 use super::row_set::RowSet;
@@ -167,12 +168,13 @@ impl Selection {
             selection.add(part);
             rows.into_iter().for_each(|(extent, rows)| selection.rows[extent] = rows);
         } else {
+            let ended = Ended::of(&filter)?;
             let pass = |extent| match request.way {
-                Way::Rows => columns::pass(&filter, extent),
-                _ if zones::fits(&filter, extent) => zones::pass(&filter, extent),
-                _ => match columns::whole(&filter, extent)? {
+                Way::Rows => columns::pass(&filter, Ended::default(), extent),
+                _ if zones::fits(&filter, extent) => zones::pass(&filter, ended, extent),
+                _ => match columns::whole(&filter, ended, extent)? {
                     Some(part) => Ok(part),
-                    None => columns::pass(&filter, extent),
+                    None => columns::pass(&filter, ended, extent),
                 },
             };
             let extents: Vec<usize> = snapshot.extents().collect();

@@ -7,12 +7,14 @@
 //! million rows, of which one in a thousand is new: 1.3 MB of zones, and about 10,000 cache lines of lastUpdated.
 
 use super::columns;
+use super::ended::Ended;
 use super::filter::{Class, Filter};
 use super::selection::Part;
 use crate::fhir::ResourceType;
 use crate::store::layout::{Column, NO_INSTANT, ZONE_ROWS};
 use crate::store::merged::Section;
 use crate::store::sealed::Damaged;
+use crate::store::snapshot::State;
 
 /// One row in so many may need a look; with more of them a pass over the columns costs less.
 const LOOKED_AT_SHARE: usize = 16;
@@ -34,7 +36,7 @@ pub fn fits(filter: &Filter<'_>, extent: usize) -> bool {
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn pass(filter: &Filter<'_>, extent: usize) -> Result<Part, Damaged> {
+pub fn pass(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Part, Damaged> {
     let index = filter.snapshot.index();
     let this = &index.extents()[extent];
     let mut part = Part::of(this.head());
@@ -44,17 +46,32 @@ pub fn pass(filter: &Filter<'_>, extent: usize) -> Result<Part, Damaged> {
     let wanted = ResourceType::all().any(|t| this.head().has_type(t.index()) && filter.wants(t));
     let first = index.starts().row[extent];
     let successions = index.merged().pairs(Section::Succession, first..first + this.rows())?;
-    let mut listed: Vec<u32> = successions.iter().map(|pair| ((pair >> 32) as usize - first) as u32).collect();
+    // Rows that something follows: mostly that alone tells how they ended, and then nobody need look at them.
+    let (mut listed, mut gone): (Vec<u32>, Vec<(u32, Class)>) = (Vec::new(), Vec::new());
+    for pair in successions {
+        let row = ((pair >> 32) as usize - first) as u32;
+        match ended.by(filter, *pair as u32 as usize) {
+            Some(State::Superseded) => gone.push((row, Class::Superseded)),
+            Some(State::Deleted) => gone.push((row, Class::Deleted)),
+            _ => listed.push(row),
+        }
+    }
     one_by_one(filter, extent, &mut listed)?;
     if wanted && let Some(since) = &filter.request.since {
         newer(filter, extent, since.ticks, &mut listed)?;
     }
     listed.sort_unstable();
     listed.dedup();
+    listed.retain(|row| gone.binary_search_by_key(row, |(row, _)| *row).is_err());
     if listed.len() * LOOKED_AT_SHARE > this.rows() {
-        return columns::pass(filter, extent);
+        return columns::pass(filter, ended, extent);
     }
-    let mut owned = if wanted { owned(filter, extent)? } else { 0 };
+    let all_belong = columns::all_belong(filter, extent)?;
+    let mut owned = match wanted {
+        true if all_belong => this.rows() as u64,
+        true => owned(filter, extent)?,
+        false => 0,
+    };
     for row in listed.iter().map(|row| *row as usize) {
         let class = filter.classify(extent, row, &mut part)?;
         part.count(class);
@@ -63,7 +80,11 @@ pub fn pass(filter: &Filter<'_>, extent: usize) -> Result<Part, Damaged> {
         }
         owned -= u64::from(wanted && filter.owned(extent, row)?);
     }
-    let left = this.rows() as u64 - listed.len() as u64;
+    for (row, class) in &gone {
+        part.count(*class);
+        owned -= u64::from(wanted && (all_belong || filter.owned(extent, *row as usize)?));
+    }
+    let left = this.rows() as u64 - listed.len() as u64 - gone.len() as u64;
     match wanted {
         false => part.ledger.r#type += left,
         true => {
@@ -71,6 +92,8 @@ pub fn pass(filter: &Filter<'_>, extent: usize) -> Result<Part, Damaged> {
             part.ledger.cohort += left - owned;
         }
     }
+    listed.extend(gone.iter().map(|(row, _)| row));
+    listed.sort_unstable();
     present(filter, extent, &listed, &mut part)?;
     Ok(part)
 }
@@ -131,7 +154,7 @@ fn owned(filter: &Filter<'_>, extent: usize) -> Result<u64, Damaged> {
     Ok(owned)
 }
 
-/// Notes the current Patient rows that were not looked at one by one.
+/// Notes the current Patient rows that are none of those listed.
 fn present(filter: &Filter<'_>, extent: usize, listed: &[u32], part: &mut Part) -> Result<(), Damaged> {
     let index = filter.snapshot.index();
     let this = &index.extents()[extent];
