@@ -120,7 +120,7 @@ fn cut_by_rows(snapshot: &Snapshot, selection: &Selection, bounds: Bounds) -> Ve
 
 /// Rows of a file of one type, most of them with nothing about them that needs a look.
 fn even_lines() -> impl Strategy<Value = Vec<String>> {
-    let row = (0..400u32, 0..30u32, 0..5u32, 0..80usize).prop_map(|(id, second, patient, filler)| {
+    let row = (0..40u32, 0..30u32, 0..5u32, 0..80usize).prop_map(|(id, second, patient, filler)| {
         format!(
             r#"{{"resourceType":"Observation","id":"e{id}","meta":{{"lastUpdated":"2020-01-01T00:00:{second:02}Z"}},"subject":{{"reference":"Patient/p{patient}"}},"x":"{}"}}"#,
             "x".repeat(filler)
@@ -171,7 +171,11 @@ proptest! {
         for (root, second) in [(&plain, 60), (&plain, 12), (&packed, 60)] {
             let as_of = if second == 60 { late.clone() } else { at(&format!("2020-01-01T00:00:{second:02}Z")) };
             let snapshot = Store::open(root).unwrap().snapshot(as_of).unwrap();
-            for request in [ExportRequest::all_patients(), ExportRequest::system(), ExportRequest::patients(&list)] {
+            let whole = [ExportRequest::all_patients(), ExportRequest::system(), ExportRequest::patients(&list)];
+            let since = |second: u32| format!("2020-01-01T00:00:{second:02}Z");
+            let newer = whole.clone().map(|request| request.since(&since(3))).into_iter();
+            let later = whole.clone().map(|request| request.since(&since(second / 2))).into_iter();
+            for request in whole.into_iter().chain(newer).chain(later) {
                 let rows = told(&snapshot, &request, Way::Rows);
                 for way in [Way::Auto, Way::Columns, Way::Postings] {
                     prop_assert_eq!(&rows, &told(&snapshot, &request, way), "{:?} {:?}", way, request);

@@ -119,9 +119,14 @@ impl<'a> Filter<'a> {
     /// Whether the rows of an extent need no look but for whose they are and what follows them: they are of one type that
     /// is wanted and belongs to whoever owns it, and it does not matter when they are dated.
     pub fn is_even(&self, extent: usize) -> bool {
+        self.plain_type(extent).is_some() && self.timeless(extent)
+    }
+
+    /// The one type of the rows of an extent, if it is wanted and belongs to whoever owns it.
+    pub fn plain_type(&self, extent: usize) -> Option<ResourceType> {
         let one_by_one = [ResourceType::PATIENT, ResourceType::GROUP, ResourceType::PROVENANCE];
         let only = self.snapshot.index().extents()[extent].head().only_type();
-        only.is_some_and(|only| self.wants(only) && !one_by_one.contains(&only)) && self.timeless(extent)
+        only.filter(|only| self.wants(*only) && !one_by_one.contains(only))
     }
 
     /// The class of a row; what messages need to know of it is noted in `part`.

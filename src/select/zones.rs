@@ -57,6 +57,8 @@ pub fn pass(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Part, Da
         }
     }
     one_by_one(filter, extent, &mut listed)?;
+    let mut slow = listed.clone();
+    slow.sort_unstable();
     if wanted && let Some(since) = &filter.request.since {
         newer(filter, extent, since.ticks, &mut listed)?;
     }
@@ -72,13 +74,21 @@ pub fn pass(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Part, Da
         true => owned(filter, extent)?,
         false => 0,
     };
+    // Where everybody is asked for, nothing but the window is left to ask of a row that nothing follows.
+    let plain = filter.plain_type(extent).filter(|_| all_belong);
     for row in listed.iter().map(|row| *row as usize) {
-        let class = filter.classify(extent, row, &mut part)?;
+        let class = match plain.filter(|_| slow.binary_search(&(row as u32)).is_err()) {
+            Some(plain) => match filter.passes_window(&mut part, extent, row, plain, this.updated(row)?)? {
+                true => Class::Exported,
+                false => Class::SinceOrUntil,
+            },
+            None => filter.classify(extent, row, &mut part)?,
+        };
         part.count(class);
         if class == Class::Exported {
             part.rows.push(row);
         }
-        owned -= u64::from(wanted && filter.owned(extent, row)?);
+        owned -= u64::from(wanted && (all_belong || filter.owned(extent, row)?));
     }
     for (row, class) in &gone {
         part.count(*class);
