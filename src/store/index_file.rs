@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use crate::bytes::disk::reserve;
+use crate::bytes::disk::Room;
 use crate::bytes::map::{GrowFile, ReadMap, memory_file};
 use crate::bytes::private::{create_private, private_directory};
 use crate::bytes::source::Stamp;
@@ -21,10 +21,6 @@ const LOCK: &str = "lock";
 
 /// Bytes of a block of [`Blocks`].
 const BLOCK_BYTES: usize = 256 << 10;
-/// Bytes that a file must have for room to be taken ahead.
-const ROOM_BYTES_MIN: u64 = 1 << 20;
-/// Most room that is taken ahead of writes, in bytes.
-const ROOM_BYTES_MAX: u64 = 32 << 20;
 
 /// The home of an index.
 pub enum Home {
@@ -57,24 +53,14 @@ pub struct Blocks {
     file: File,
     /// What does not make a block yet.
     begun: Vec<u8>,
-    /// Bytes written.
-    len: u64,
-    /// Where the room ends that was taken on the disk; `None` when the file system takes none ahead.
-    reserved: Option<u64>,
+    room: Room,
 }
 
 impl Blocks {
-    /// Writes bytes behind those that were written. Room on the disk is taken ahead, so that the file system counts it
-    /// once and not for every block; only a hint, a full disk says so when it is written to.
+    /// Writes bytes behind those that were written.
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let end = self.len + bytes.len() as u64;
-        if let Some(reserved) = self.reserved.filter(|reserved| end > (*reserved).max(ROOM_BYTES_MIN)) {
-            let ahead = end + end.min(ROOM_BYTES_MAX);
-            self.reserved = reserve(&self.file, reserved.max(self.len)..ahead).is_ok().then_some(ahead);
-        }
-        self.file.write_all(bytes)?;
-        self.len = end;
-        Ok(())
+        self.room.before_write(&self.file, bytes.len());
+        self.file.write_all(bytes)
     }
 
     fn put_begun(&mut self) -> io::Result<()> {
@@ -104,11 +90,7 @@ impl Write for Blocks {
     /// Writes what is there. Only at the end of the file: blocks after it would lie elsewhere.
     fn flush(&mut self) -> io::Result<()> {
         self.put_begun()?;
-        match self.reserved {
-            // Room that was not needed is given back.
-            Some(reserved) if reserved > self.len => self.file.set_len(self.len),
-            _ => Ok(()),
-        }
+        self.room.give_back(&self.file)
     }
 }
 
@@ -173,7 +155,7 @@ impl Home {
 
     /// Makes a new file to be written from front to end, and flushed there.
     pub fn create_blocks(&self, name: &str) -> io::Result<Blocks> {
-        Ok(Blocks { file: self.create(name)?, begun: Vec::with_capacity(BLOCK_BYTES), len: 0, reserved: Some(0) })
+        Ok(Blocks { file: self.create(name)?, begun: Vec::with_capacity(BLOCK_BYTES), room: Room::new() })
     }
 
     /// Makes a new file of this length, to be filled in any order.

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use crate::bytes::disk::reserve;
+use crate::bytes::disk::Room;
 use crate::bytes::private::{create_private, private_directory};
 
 /// A place for output files, one at a time. A file appears whole on [`Sink::commit`] or not at all.
@@ -55,11 +55,6 @@ pub enum Sync {
     No,
 }
 
-/// A file that comes to no more gets no room ahead of its writes, in bytes.
-const ROOM_BYTES_MIN: u64 = 1 << 20;
-/// Most room that is taken ahead of writes, in bytes.
-const ROOM_BYTES_MAX: u64 = 32 << 20;
-
 /// Files in a directory: 0600, under a temporary name until they are whole (PRIV-03).
 pub struct DirSink {
     directory: PathBuf,
@@ -71,22 +66,7 @@ struct OpenFile {
     file: File,
     temporary: PathBuf,
     path: PathBuf,
-    /// Bytes written.
-    len: u64,
-    /// Where the room ends that was taken on the disk; `None` when the file system takes none ahead.
-    reserved: Option<u64>,
-}
-
-impl OpenFile {
-    /// Takes room on the disk ahead of a write. Without it ext4 counts every block anew as it is written: a third of
-    /// what a write costs. Files that stay short go without. It is only a hint: a disk that is full says so when it is
-    /// written to.
-    fn make_room(&mut self, len: usize) {
-        let end = self.len + len as u64;
-        let Some(reserved) = self.reserved.filter(|reserved| end > (*reserved).max(ROOM_BYTES_MIN)) else { return };
-        let ahead = end + end.min(ROOM_BYTES_MAX);
-        self.reserved = reserve(&self.file, reserved.max(self.len)..ahead).is_ok().then_some(ahead);
-    }
+    room: Room,
 }
 
 impl DirSink {
@@ -124,23 +104,19 @@ impl Sink for DirSink {
         if file.metadata()?.len() > 0 {
             file.set_len(0)?;
         }
-        self.open = Some(OpenFile { file, temporary, path, len: 0, reserved: Some(0) });
+        self.open = Some(OpenFile { file, temporary, path, room: Room::new() });
         Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let open = self.open.as_mut().ok_or(io::ErrorKind::NotFound)?;
-        open.make_room(bytes.len());
-        open.len += bytes.len() as u64;
+        open.room.before_write(&open.file, bytes.len());
         open.file.write_all(bytes)
     }
 
     fn commit(&mut self) -> io::Result<()> {
-        let OpenFile { file, temporary, path, len, reserved } = self.open.take().ok_or(io::ErrorKind::NotFound)?;
-        if reserved != Some(0) {
-            // Room that was not needed is given back.
-            file.set_len(len)?;
-        }
+        let OpenFile { file, temporary, path, room } = self.open.take().ok_or(io::ErrorKind::NotFound)?;
+        room.give_back(&file)?;
         if self.sync == Sync::Yes {
             file.sync_all()?;
         }
