@@ -77,12 +77,14 @@ pub struct Room {
     reserved: Option<u64>,
 }
 
-impl Room {
+impl Default for Room {
     /// Of a file that nothing was written to.
-    pub fn new() -> Room {
+    fn default() -> Room {
         Room { len: 0, reserved: Some(0) }
     }
+}
 
+impl Room {
     /// Makes room for a write of so many bytes, which comes next.
     pub fn before_write(&mut self, file: &File, len: usize) {
         let end = self.len + len as u64;
@@ -112,7 +114,7 @@ mod tests {
         use std::io::Write;
         use std::os::unix::fs::MetadataExt;
         for refused in [false, true] {
-            let (mut file, mut room) = (tempfile::tempfile().unwrap(), Room::new());
+            let (mut file, mut room) = (tempfile::tempfile().unwrap(), Room::default());
             for _ in 0..5 {
                 room.before_write(&file, 1 << 20);
                 file.write_all(&vec![1; 1 << 20]).unwrap();

@@ -10,7 +10,7 @@ use crate::fhir::{Instant, ResourceType};
 use crate::store::extent::Extent;
 use crate::store::generation::{self, Generation, Note};
 use crate::store::index_file::{Home, IndexBytes};
-use crate::store::layout::{self, COLUMNS, Column, Head, Places};
+use crate::store::layout::{self, ALL_COLUMNS, COLUMNS, Column, Head, Places};
 use crate::store::merged;
 use crate::verify::table::grouped;
 
@@ -87,7 +87,7 @@ pub fn extents(path: &Path, report: &mut Report) {
         let rows = places.count(Column::Place) as u64;
         let numbers = [at as u64, size, start, end, lines, rows, faulty, tombstone_lines];
         list.row(numbers.iter().map(|number| grouped(*number)).chain([state.to_string()]).collect());
-        for (column, sum) in COLUMN_LIST.iter().zip(&mut sums) {
+        for (column, sum) in ALL_COLUMNS.iter().zip(&mut sums) {
             *sum = (sum.0 + places.count(*column) as u64, sum.1 + places.column(*column).len() as u64);
         }
         let (counts, _) = own[places.column(Column::TypeCount)].as_chunks::<8>();
@@ -110,51 +110,6 @@ pub fn extents(path: &Path, report: &mut Report) {
     }
     report.part("", rows);
 }
-
-/// Every column in its order. Kept in step with the layout by a test.
-const COLUMN_LIST: [Column; COLUMNS.len()] = [
-    Column::Place,
-    Column::LastUpdated,
-    Column::VersionId,
-    Column::Id,
-    Column::Type,
-    Column::Flags,
-    Column::OwnerStart,
-    Column::Owner,
-    Column::PostingStart,
-    Column::Posting,
-    Column::Several,
-    Column::UpdatedMax,
-    Column::SortedHash,
-    Column::SortedRef,
-    Column::OwnerHash,
-    Column::OwnerId,
-    Column::OwnerBase,
-    Column::Base,
-    Column::BaseCount,
-    Column::TombType,
-    Column::TombId,
-    Column::TombBase,
-    Column::TombUpdated,
-    Column::TombLeft,
-    Column::TargetRow,
-    Column::TargetType,
-    Column::TargetId,
-    Column::TargetBase,
-    Column::Fault,
-    Column::FaultCount,
-    Column::TypeCount,
-    Column::Exact,
-    Column::Restart,
-    Column::Heap,
-];
-const _: () = {
-    let mut at = 0;
-    while at < COLUMN_LIST.len() {
-        assert!(COLUMN_LIST[at] as usize == at, "the columns are listed in their order");
-        at += 1;
-    }
-};
 
 /// What was merged over all extents.
 pub fn merged(path: &Path, report: &mut Report) {

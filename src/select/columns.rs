@@ -21,10 +21,7 @@ use crate::store::snapshot::State;
 pub fn whole(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Option<Part>, Damaged> {
     let index = filter.snapshot.index();
     let this = &index.extents()[extent];
-    if this.rows() == 0 || !filter.is_even(extent) {
-        return Ok(None);
-    }
-    if !all_belong(filter, extent)? {
+    if this.rows() == 0 || !filter.is_even(extent) || !all_belong(filter, extent)? {
         return Ok(None);
     }
     let mut part = Part::of(this.head());

@@ -68,7 +68,7 @@ pub fn pass(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Part, Da
     if listed.len() * LOOKED_AT_SHARE > this.rows() {
         return columns::pass(filter, ended, extent);
     }
-    let all_belong = columns::all_belong(filter, extent)?;
+    let all_belong = wanted && columns::all_belong(filter, extent)?;
     let mut owned = match wanted {
         true if all_belong => this.rows() as u64,
         true => owned(filter, extent)?,

@@ -155,7 +155,7 @@ impl Home {
 
     /// Makes a new file to be written from front to end, and flushed there.
     pub fn create_blocks(&self, name: &str) -> io::Result<Blocks> {
-        Ok(Blocks { file: self.create(name)?, begun: Vec::with_capacity(BLOCK_BYTES), room: Room::new() })
+        Ok(Blocks { file: self.create(name)?, begun: Vec::with_capacity(BLOCK_BYTES), room: Room::default() })
     }
 
     /// Makes a new file of this length, to be filled in any order.

@@ -35,6 +35,8 @@ macro_rules! columns {
         pub const COLUMNS: &[ColumnInfo] = &[
             $(ColumnInfo { name: $name, width: $width, per: $per, holds: $holds }),*
         ];
+        /// All of them.
+        pub const ALL_COLUMNS: [Column; COLUMNS.len()] = [$(Column::$column),*];
     };
 }
 
@@ -219,7 +221,7 @@ impl Head {
 
     /// Whether its rows lie one behind the other, each with a newline, and nothing else does.
     pub fn is_dense(&self) -> bool {
-        self.row_bytes == self.end - self.start
+        self.end.checked_sub(self.start) == Some(self.row_bytes)
     }
 
     /// How many types its rows have.

@@ -16,7 +16,7 @@ use super::extent::Extent;
 use super::hash_order::sort_by_hash;
 use super::index_file::Home;
 use super::key::Version;
-use super::layout::{BASE_BITS, Column, Head, kind};
+use super::layout::{ALL_COLUMNS, BASE_BITS, Column, Head, kind};
 use super::merged::{ALL_SECTIONS, Bases, Counts, MAGIC, SECTIONS, Section, TOTALS_WORDS, TYPE_TOTALS, WORDS, places};
 use super::sealed::{Damaged, checksum, write_seals};
 use crate::bytes::columns::atomics_u32;
@@ -258,33 +258,18 @@ impl Slots<'_> {
     }
 }
 
-/// What a merge reads of an extent: names, instants and versions of all that is in it, and what was counted. Not where
-/// rows lie, nor whose they are.
-const READ: [Column; 24] = [
-    Column::LastUpdated,
-    Column::VersionId,
-    Column::Id,
-    Column::Type,
-    Column::Flags,
-    Column::SortedHash,
-    Column::SortedRef,
-    Column::OwnerHash,
-    Column::OwnerId,
-    Column::OwnerBase,
-    Column::Base,
-    Column::BaseCount,
-    Column::TombType,
-    Column::TombId,
-    Column::TombBase,
-    Column::TombUpdated,
-    Column::TargetRow,
-    Column::TargetType,
-    Column::TargetId,
-    Column::TargetBase,
-    Column::FaultCount,
-    Column::TypeCount,
-    Column::Exact,
-    Column::Heap,
+/// What a merge reads nothing of: where rows lie, whose they are, which are new, and what went wrong.
+const NOT_READ: [Column; 10] = [
+    Column::Place,
+    Column::OwnerStart,
+    Column::Owner,
+    Column::PostingStart,
+    Column::Posting,
+    Column::Several,
+    Column::UpdatedMax,
+    Column::TombLeft,
+    Column::Fault,
+    Column::Restart,
 ];
 
 /// Merges the extents (in store order) into the file `name`.
@@ -292,7 +277,8 @@ const READ: [Column; 24] = [
 /// # Errors
 /// When the file cannot be made or filled, or an extent is damaged.
 pub fn build(extents: &[Extent], home: &Home, name: &str) -> Result<(), MergeError> {
-    extents.par_iter().try_for_each(|extent| extent.prove_columns(&READ).map(drop))?;
+    let read: Vec<Column> = ALL_COLUMNS.into_iter().filter(|column| !NOT_READ.contains(column)).collect();
+    extents.par_iter().try_for_each(|extent| extent.prove_columns(&read).map(drop))?;
     let whole = Whole::of(extents);
     let partitions = |total: usize| total.div_ceil(PARTITION_RECORDS).next_power_of_two().trailing_zeros();
 

@@ -104,7 +104,7 @@ impl Sink for DirSink {
         if file.metadata()?.len() > 0 {
             file.set_len(0)?;
         }
-        self.open = Some(OpenFile { file, temporary, path, room: Room::new() });
+        self.open = Some(OpenFile { file, temporary, path, room: Room::default() });
         Ok(())
     }
 
