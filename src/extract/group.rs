@@ -1,5 +1,6 @@
 //! Reads a Group, its members as they come: a Group of a million members is one line of 72 MB and is never held.
 
+use std::fmt;
 use std::sync::LazyLock;
 
 use super::Validate;
@@ -26,9 +27,33 @@ pub struct GroupHead {
     pub name: Option<String>,
     /// Whether there is a `characteristic`.
     pub has_characteristic: bool,
+    /// What changes the meaning of the Group or of a member, each once, at most [`MODIFIERS_MAX`] of them.
+    pub modifiers: Vec<Modifier>,
     /// Number of members.
     pub members: u64,
 }
+
+/// Something that changes the meaning of the element that it stands in. R4 forbids to process that element without
+/// understanding it (<https://hl7.org/fhir/R4/extensibility.html#modifierExtension>), and none is understood here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Modifier {
+    /// FHIRPath of the key: `Group.modifierExtension`, say.
+    pub path: &'static str,
+    /// The URL of the extension, or of the rules; none if it is no string, or a longer one than any that is looked at.
+    pub url: Option<String>,
+}
+
+impl fmt::Display for Modifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.url {
+            Some(url) => write!(f, "{} {url:?}", self.path),
+            None => write!(f, "{} without a readable url", self.path),
+        }
+    }
+}
+
+/// Most modifiers of a Group that are kept; one alone decides.
+const MODIFIERS_MAX: usize = 10;
 
 /// A member of a Group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +70,7 @@ pub struct Member<'a> {
     pub period_end: Option<&'a str>,
 }
 
-const ROLES: [(&str, Role); 14] = [
+const ROLES: [(&str, Role); 24] = [
     ("resourceType", Role::ResourceType),
     ("id", Role::Id),
     ("type", Role::Type),
@@ -60,6 +85,16 @@ const ROLES: [(&str, Role); 14] = [
     ("member.inactive", Role::Inactive),
     ("member.period.start", Role::Start),
     ("member.period.end", Role::End),
+    ("implicitRules", Role::ImplicitRules),
+    ("modifierExtension", Role::Modifier("Group.modifierExtension")),
+    ("modifierExtension.url", Role::ModifierUrl),
+    ("characteristic.modifierExtension", Role::Modifier("Group.characteristic.modifierExtension")),
+    ("characteristic.modifierExtension.url", Role::ModifierUrl),
+    ("member.modifierExtension", Role::Modifier("Group.member.modifierExtension")),
+    ("member.modifierExtension.url", Role::ModifierUrl),
+    ("member.entity.modifierExtension", Role::Modifier("Group.member.entity.modifierExtension")),
+    ("member.entity.modifierExtension.url", Role::ModifierUrl),
+    ("extension.url", Role::ExtensionUrl),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +114,16 @@ enum Role {
     Inactive,
     Start,
     End,
+    ImplicitRules,
+    /// A modifier extension, by its path.
+    Modifier(&'static str),
+    ModifierUrl,
+    ExtensionUrl,
 }
+
+/// The IG's filter of members (COHORT-03). It is a modifier also where it stands in a plain `extension` by mistake:
+/// whoever wrote it meant fewer patients than are listed.
+const MEMBER_FILTER: &str = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/member-filter";
 
 static NAMES: LazyLock<(Trie, Vec<Role>)> = LazyLock::new(|| {
     let mut trie = Trie::new();
@@ -105,6 +149,8 @@ struct State<'a> {
     inactive: bool,
     start: Option<String>,
     end: Option<String>,
+    /// URL of the modifier extension that is being read.
+    url: Option<String>,
     /// A key that decides membership stood twice in one object, and where.
     again: Option<u64>,
 }
@@ -121,6 +167,7 @@ impl<'a> GroupReader<'a> {
             inactive: false,
             start: None,
             end: None,
+            url: None,
             again: None,
         };
         GroupReader { scanner: Scanner::new(kernel, Validate::Full), state }
@@ -157,12 +204,25 @@ impl<'a> GroupReader<'a> {
     }
 }
 
+impl State<'_> {
+    fn modify(&mut self, path: &'static str, url: Option<String>) {
+        let modifier = Modifier { path, url };
+        if self.head.modifiers.len() < MODIFIERS_MAX && !self.head.modifiers.contains(&modifier) {
+            self.head.modifiers.push(modifier);
+        }
+    }
+}
+
 impl Visitor for State<'_> {
     fn wants(&self, _: u64) -> bool {
         true
     }
 
     fn string(&mut self, node: Node, text: Option<&str>) {
+        let role = NAMES.1[node as usize];
+        if role == Role::ImplicitRules {
+            return self.modify("Group.implicitRules", text.map(str::to_string));
+        }
         let Some(text) = text else { return };
         let keep = |slot: &mut Option<String>| {
             let mut buffer = slot.take().unwrap_or_default();
@@ -170,7 +230,7 @@ impl Visitor for State<'_> {
             buffer.push_str(text);
             *slot = Some(buffer);
         };
-        match NAMES.1[node as usize] {
+        match role {
             Role::ResourceType => self.head.resource_type = ResourceType::parse(text),
             Role::Id => self.head.id = Id::parse(text.as_bytes()),
             Role::Type => self.head.group_type = Some(text.to_string()),
@@ -180,6 +240,8 @@ impl Visitor for State<'_> {
             Role::Value => keep(&mut self.value),
             Role::Start => keep(&mut self.start),
             Role::End => keep(&mut self.end),
+            Role::ModifierUrl => keep(&mut self.url),
+            Role::ExtensionUrl if text == MEMBER_FILTER => self.modify("Group.extension", Some(text.to_string())),
             _ => {}
         }
     }
@@ -194,30 +256,53 @@ impl Visitor for State<'_> {
             Role::Actual => self.head.actual = truth,
             Role::Active => self.head.active = truth,
             Role::Inactive => self.inactive = truth == Some(true),
+            Role::ImplicitRules if first != b'n' => self.modify("Group.implicitRules", None),
             _ => {}
         }
     }
 
     fn container(&mut self, node: Node) {
-        if NAMES.1[node as usize] == Role::Characteristic {
-            self.head.has_characteristic = true;
+        if NAMES.1[node as usize] == Role::ImplicitRules {
+            self.modify("Group.implicitRules", None);
         }
     }
 
+    fn scalar_inside(&mut self, node: Node, first: u8) {
+        if let Role::Modifier(path) = NAMES.1[node as usize]
+            && first != b'n'
+        {
+            self.modify(path, None);
+        }
+    }
+
+    fn open_array(&mut self, node: Node) {
+        self.head.has_characteristic |= NAMES.1[node as usize] == Role::Characteristic;
+    }
+
     fn open(&mut self, node: Node) {
-        if NAMES.1[node as usize] == Role::Member {
-            self.reference = None;
-            self.system = None;
-            self.value = None;
-            self.inactive = false;
-            self.start = None;
-            self.end = None;
+        match NAMES.1[node as usize] {
+            Role::Member => {
+                self.reference = None;
+                self.system = None;
+                self.value = None;
+                self.inactive = false;
+                self.start = None;
+                self.end = None;
+            }
+            Role::Characteristic => self.head.has_characteristic = true,
+            Role::Modifier(_) => self.url = None,
+            _ => {}
         }
     }
 
     fn close(&mut self, node: Node) {
-        if NAMES.1[node as usize] != Role::Member {
-            return;
+        match NAMES.1[node as usize] {
+            Role::Member => {}
+            Role::Modifier(path) => {
+                let url = self.url.take();
+                return self.modify(path, url);
+            }
+            _ => return,
         }
         self.head.members += 1;
         let identifier = self.value.as_deref().map(|value| (self.system.as_deref().unwrap_or(""), value));

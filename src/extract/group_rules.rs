@@ -585,5 +585,9 @@ impl<'a> State<'a> {
             let text = "the Group is defined by characteristics, which are not evaluated; list its members";
             problems.push_last(ProblemKind::BusinessRule, "Group.characteristic", text);
         }
+        for modifier in &head.modifiers {
+            let text = format!("{modifier} changes the meaning of the Group and is not understood here; leave it out");
+            problems.push_last(ProblemKind::NotSupported, modifier.path, text);
+        }
     }
 }

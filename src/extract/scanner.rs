@@ -35,6 +35,10 @@ pub trait Visitor {
     fn scalar(&mut self, node: Node, first: u8);
     /// An object or array begins at a leaf, where a scalar was expected.
     fn container(&mut self, node: Node);
+    /// A scalar stands where paths go on, in place of an object; its first byte tells which.
+    fn scalar_inside(&mut self, _node: Node, _first: u8) {}
+    /// An array on a followed path begins.
+    fn open_array(&mut self, _node: Node) {}
     /// An object on a followed path begins.
     fn open(&mut self, _node: Node) {}
     /// An object on a followed path ends.
@@ -356,10 +360,10 @@ impl Scanner {
                     return Err((FaultKind::NotObject, at));
                 }
                 self.expect = Expect::CommaOrEnd;
-                if let Some(node) = self.pending.take()
-                    && trie.is_leaf(node)
-                {
-                    visitor.scalar(node, piece[at]);
+                match self.pending.take() {
+                    Some(node) if trie.is_leaf(node) => visitor.scalar(node, piece[at]),
+                    Some(node) => visitor.scalar_inside(node, piece[at]),
+                    None => {}
                 }
                 if full {
                     let (state, read) = scalar::run(scalar::START, &piece[at..]);
@@ -495,7 +499,7 @@ impl Scanner {
     fn string<V: Visitor>(&mut self, piece: &[u8], quote: usize, node: Node, trie: &Trie, visitor: &mut V) {
         // A string counts only where a scalar is expected, and not inside an array (reading 8 is about objects).
         if !trie.is_leaf(node) {
-            return;
+            return visitor.scalar_inside(node, b'"');
         }
         if let Some(end) = Self::plain_end(piece, quote + 1) {
             let text = &piece[quote + 1..end];
@@ -532,6 +536,7 @@ impl Scanner {
         self.frames.push(Frame { depth: self.stack.depth, node, is_array, seen: 0 });
         if is_array {
             self.pending = Some(node);
+            visitor.open_array(node);
         } else {
             visitor.open(node);
         }

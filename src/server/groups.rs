@@ -202,12 +202,13 @@ impl GroupDesk<'_> {
     }
 
     /// All problems of a Group in one answer: 413 for one that is too large for this service, but 422 where the rules of
-    /// the mount say how large one may be (ONEUP-G02), or refuse what R4 allows; else 400.
+    /// the mount say how large one may be (ONEUP-G02), or refuse what R4 allows, and for a modifier (reading 12); else 400.
     fn refuse(&self, problems: Vec<Problem>) -> Refusal {
+        use ProblemKind::{BusinessRule, NotSupported, TooLong};
         let has = |kind| problems.iter().any(|problem| problem.kind == kind);
         let status = match self.rules.content {
-            GroupContent::R4 if has(ProblemKind::TooLong) => StatusCode::PAYLOAD_TOO_LARGE,
-            _ if has(ProblemKind::TooLong) || has(ProblemKind::BusinessRule) => StatusCode::UNPROCESSABLE_ENTITY,
+            GroupContent::R4 if has(TooLong) => StatusCode::PAYLOAD_TOO_LARGE,
+            _ if has(TooLong) || has(BusinessRule) || has(NotSupported) => StatusCode::UNPROCESSABLE_ENTITY,
             _ => StatusCode::BAD_REQUEST,
         };
         Refusal { status, ..refuse(problems) }

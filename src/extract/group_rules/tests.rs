@@ -394,6 +394,9 @@ fn naive(tree: &Tree, bytes: usize, rules: &GroupRules) -> Vec<(ProblemKind, Str
     {
         found.push((BusinessRule, "Group.characteristic".into()));
     }
+    for path in naive_modifiers(tree) {
+        found.push((NotSupported, path.to_string()));
+    }
     if rules.members_max.is_some_and(|max| members.len() as u64 > max) {
         found.push((TooLong, "Group.member".into()));
     }
@@ -402,6 +405,41 @@ fn naive(tree: &Tree, bytes: usize, rules: &GroupRules) -> Vec<(ProblemKind, Str
     }
     found.sort_by_key(|(kind, path)| (path.clone(), *kind as u8));
     found
+}
+
+/// What changes the meaning of a Group: the path of each, each path and URL once.
+fn naive_modifiers(tree: &Tree) -> Vec<&'static str> {
+    fn each(value: &Tree) -> Vec<&Tree> {
+        match value {
+            Tree::Array(items) => items.iter().flat_map(each).collect(),
+            one => vec![one],
+        }
+    }
+    let below = |of: &[&'static str]| {
+        let mut at = vec![tree];
+        for name in of {
+            at = at.into_iter().filter_map(|value| value.get(name)).flat_map(each).collect();
+        }
+        at.into_iter().cloned().collect::<Vec<Tree>>()
+    };
+    let mut found = std::collections::BTreeSet::new();
+    for (path, names) in [
+        ("Group.modifierExtension", &["modifierExtension"][..]),
+        ("Group.characteristic.modifierExtension", &["characteristic", "modifierExtension"]),
+        ("Group.member.modifierExtension", &["member", "modifierExtension"]),
+        ("Group.member.entity.modifierExtension", &["member", "entity", "modifierExtension"]),
+    ] {
+        let modifiers = below(names).into_iter().filter(|of| !of.is_null());
+        found.extend(modifiers.map(|of| (path, of["url"].as_str().map(str::to_string))));
+    }
+    if let Some(rules) = tree.get("implicitRules").filter(|rules| !rules.is_null()) {
+        found.insert(("Group.implicitRules", rules.as_str().map(str::to_string)));
+    }
+    let filter = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/member-filter";
+    if below(&["extension"]).iter().any(|of| of["url"] == filter) {
+        found.insert(("Group.extension", Some(filter.to_string())));
+    }
+    found.into_iter().map(|(path, _)| path).collect()
 }
 
 /// Any value, often one of a kind that does not belong there.
@@ -449,7 +487,10 @@ fn entity() -> impl Strategy<Value = Tree> {
 
 fn member() -> impl Strategy<Value = Tree> {
     let entity = proptest::option::weighted(0.95, prop_oneof![9 => entity(), 1 => stray()]);
-    let more = ("(inactive|period|extension|id)", prop_oneof![Just(json!(true)), Just(json!({})), stray()]);
+    let more = (
+        "(inactive|period|extension|id|modifierExtension)",
+        prop_oneof![Just(json!(true)), Just(json!({})), Just(json!([{"url": "https://a.example/not"}])), stray(),],
+    );
     let object = (entity, proptest::collection::vec(more, 0..2)).prop_map(|(entity, more)| {
         let mut member = serde_json::Map::new();
         member.extend(more);
@@ -467,7 +508,12 @@ fn document() -> impl Strategy<Value = Tree> {
         stray(),
     ];
     let known = proptest::sample::select(SHAPES.map(|(name, _)| name).to_vec()).prop_map(str::to_string);
-    let more = (prop_oneof![known, "[a-z]{1,3}", Just("resourceType".to_string())], stray());
+    let others = ["resourceType", "modifierExtension", "implicitRules", "extension"].map(str::to_string).to_vec();
+    let filter = json!([{"url": "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/member-filter"}, {"url": 7}]);
+    let more = (
+        prop_oneof![known, "[a-z]{1,3}", proptest::sample::select(others)],
+        prop_oneof![4 => stray(), 1 => Just(filter)],
+    );
     let group_type = prop_oneof![5 => Just("person"), 1 => Just("animal"), 1 => Just("device"), 1 => Just("people")];
     let root = (
         proptest::option::weighted(0.9, group_type),
