@@ -46,6 +46,7 @@ fn exports(c: &mut Criterion) {
             sync: Sync::No,
             faults_allowed: None,
             clock: &as_of,
+            words: &outpour::observe::PLAIN_WORDS,
         };
         pool.install(|| export(&store, &request, as_of(), &options, &Watch::default())).unwrap()
     };

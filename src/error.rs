@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use crate::bytes::decode::DecodeError;
 use crate::bytes::source::SourceError;
+use crate::observe::{Advice, PLAIN_WORDS, Parameter, Words};
 use crate::store::sealed::Damaged;
 use crate::write::new_directory::NewDirectoryError;
 
@@ -91,18 +92,59 @@ impl From<Damaged> for ExportError {
     }
 }
 
-/// A request that cannot be carried out as it stands: every problem at once.
+/// One thing that is wrong with a request. Doors print it by [`Problem::say`] in their own words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The parameter that is wrong, if it is a single one.
+    pub parameter: Option<Parameter>,
+    /// What is wrong with it, and what to do.
+    pub text: String,
+    /// What follows the text.
+    pub advice: Option<Advice>,
+}
+
+impl Problem {
+    /// A problem with a parameter.
+    pub fn of(parameter: Parameter, text: impl Into<String>) -> Problem {
+        Problem { parameter: Some(parameter), text: text.into(), advice: None }
+    }
+
+    /// The same, with what can be done.
+    pub fn advise(self, advice: Advice) -> Problem {
+        Problem { advice: Some(advice), ..self }
+    }
+
+    /// The sentence that a door prints.
+    pub fn say(&self, words: &Words) -> String {
+        let parameter = self.parameter.map_or(String::new(), |parameter| format!("{}: ", (words.parameter)(parameter)));
+        let advice = self.advice.as_ref().and_then(words.advice).unwrap_or_default();
+        format!("{parameter}{}{advice}", self.text)
+    }
+}
+
+impl<T: Into<String>> From<T> for Problem {
+    fn from(text: T) -> Problem {
+        Problem { parameter: None, text: text.into(), advice: None }
+    }
+}
+
+/// A request that cannot be carried out as it stands: every problem at once. `Display` speaks in [`PLAIN_WORDS`].
 #[derive(Debug, thiserror::Error)]
-#[error("{}", problems.join("\n"))]
+#[error("{}", self.say(&PLAIN_WORDS).join("\n"))]
 pub struct RequestError {
-    /// One sentence a problem: the parameter, the value's problem, what to do.
-    pub problems: Vec<String>,
+    /// What is wrong, one or more.
+    pub problems: Vec<Problem>,
 }
 
 impl RequestError {
     /// A request with one problem.
-    pub fn one(problem: impl Into<String>) -> RequestError {
+    pub fn one(problem: impl Into<Problem>) -> RequestError {
         RequestError { problems: vec![problem.into()] }
+    }
+
+    /// One sentence a problem, as a door prints them.
+    pub fn say(&self, words: &Words) -> Vec<String> {
+        self.problems.iter().map(|problem| problem.say(words)).collect()
     }
 }
 

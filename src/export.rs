@@ -15,10 +15,10 @@ use rayon::prelude::*;
 
 use crate::bytes::decode::DecodeError;
 use crate::bytes::source::{Access, Source};
-use crate::error::{ExportError, IndexError, RequestError};
+use crate::error::{ExportError, IndexError, Problem, RequestError};
 use crate::extract::FaultKind;
 use crate::fhir::Instant;
-use crate::observe::{Code, Messages, Severity};
+use crate::observe::{Code, Message, Messages, Parameter, Severity, Words};
 use crate::plan::{Plan, plan};
 use crate::select::{ExportRequest, Ledger};
 use crate::store::layout::Column;
@@ -67,6 +67,8 @@ pub struct ExportOptions<'a> {
     pub faults_allowed: Option<FaultsAllowed>,
     /// The time, for `status.json` only.
     pub clock: Clock<'a>,
+    /// How the message files speak.
+    pub words: &'a Words,
 }
 
 /// What moment of a store an export sees.
@@ -230,7 +232,7 @@ fn check_faults(plan: &Plan, allowed: Option<FaultsAllowed>) -> Result<(), Expor
 pub fn all_messages(snapshot: &Snapshot, plan: &Plan) -> Result<Messages, IndexError> {
     let mut messages = Messages::default();
     for note in &plan.request.notes {
-        messages.push(note.severity, note.code, "note", note.text.clone());
+        messages.push("note", note.clone());
     }
     messages.add(&plan.messages);
     let index = snapshot.index();
@@ -261,7 +263,7 @@ pub fn all_messages(snapshot: &Snapshot, plan: &Plan) -> Result<Messages, IndexE
                 }
                 kind => format!("{name}: line {line} at byte {start}: {kind} (byte {} of the line)", fault.at),
             };
-            messages.push(Severity::Error, fault_code(fault.kind), fault.kind.name(), text);
+            messages.push(fault.kind.name(), Message::new(Severity::Error, fault_code(fault.kind), text));
         }
         lines_before += lines;
     }
@@ -306,10 +308,13 @@ pub fn inside_store(store: &Path, out: &Path) -> Result<(), RequestError> {
     };
     match absolute(out).starts_with(absolute(store)) {
         false => Ok(()),
-        true => Err(RequestError::one(format!(
-            "--out: {} lies inside the store {}, where the next export would read it as input; choose a directory outside",
-            out.display(),
-            store.display()
+        true => Err(RequestError::one(Problem::of(
+            Parameter::Out,
+            format!(
+                "{} lies inside the store {}, where the next export would read it as input; choose a directory outside",
+                out.display(),
+                store.display()
+            ),
         ))),
     }
 }

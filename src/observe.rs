@@ -1,10 +1,124 @@
 //! What the reader of an export should know: messages, bounded in number and without clinical content.
+//!
+//! A message names no flag, header or file of the host. It carries the place it speaks of ([`Place`]), the parameter it
+//! is about ([`Parameter`]) and what can be done ([`Advice`]) as data, and each door puts them into its own [`Words`].
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::limits::MESSAGES_PER_CAUSE_MAX;
+
+/// A parameter of an export. Doors have their own names for it: a flag, a query parameter, a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Parameter {
+    Group,
+    Patients,
+    Type,
+    Since,
+    Until,
+    AsOf,
+    Members,
+    FhirBase,
+    Late,
+    MissingLastUpdated,
+    MaxFileBytes,
+    MaxFileResources,
+    FaultsAllowed,
+    BaseUrl,
+    Context,
+    Store,
+    Out,
+}
+
+impl Parameter {
+    /// Its name where no door gives it another: FHIR's if it has one, else that of the field of
+    /// [`crate::ExportRequest`].
+    pub const fn name(self) -> &'static str {
+        match self {
+            Parameter::Group => "group",
+            Parameter::Patients => "patients",
+            Parameter::Type => "_type",
+            Parameter::Since => "_since",
+            Parameter::Until => "_until",
+            Parameter::AsOf => "as_of",
+            Parameter::Members => "members",
+            Parameter::FhirBase => "fhir_bases",
+            Parameter::Late => "late",
+            Parameter::MissingLastUpdated => "missing_last_updated",
+            Parameter::MaxFileBytes => "file_bytes",
+            Parameter::MaxFileResources => "file_resources",
+            Parameter::FaultsAllowed => "faults_allowed",
+            Parameter::BaseUrl => "base_url",
+            Parameter::Context => "context",
+            Parameter::Store => "store",
+            Parameter::Out => "out",
+        }
+    }
+}
+
+/// What lists the member that a message speaks of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// The Group of this id.
+    Group(String),
+    /// The Group file that was asked for, which gives no id.
+    GroupFile,
+    /// A line of the list of patients, from 1.
+    PatientList(u64),
+}
+
+/// What the reader of a message can do, or what decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Advice {
+    /// If this base is one of the store's, it can be given as such (reading 5).
+    NameBase(String),
+    /// A Group that is not active can be exported for its members as listed (reading 9).
+    TakeAsListed,
+    /// The Group can be asked for by id, or be read from a file.
+    GroupIdOrFile,
+    /// Types outside the Patient compartment are exported at system level (TYPE-04).
+    SystemLevel,
+    /// Late rows were left out because the request says so ([`crate::select::Late::Report`]).
+    LateReported,
+    /// Undated rows were left out because the request says so ([`crate::select::request::MissingLastUpdated::Exclude`]).
+    UndatedExcluded,
+}
+
+/// How a door speaks.
+#[derive(Debug)]
+pub struct Words {
+    /// The name of a parameter.
+    pub parameter: fn(Parameter) -> &'static str,
+    /// The subject of a sentence about a place.
+    pub place: fn(&Place) -> String,
+    /// What follows the text of a message, with its own punctuation; none where there is nothing to do.
+    pub advice: fn(&Advice) -> Option<String>,
+}
+
+/// The words of the library: names of fields and FHIR's parameters, and no advice but what holds at every door.
+pub const PLAIN_WORDS: Words = Words { parameter: Parameter::name, place: plain_place, advice: plain_advice };
+
+fn plain_place(place: &Place) -> String {
+    match place {
+        Place::Group(id) => format!("Group/{id}"),
+        Place::GroupFile => "the Group".to_string(),
+        Place::PatientList(line) => format!("line {line} of the list of patients"),
+    }
+}
+
+fn plain_advice(advice: &Advice) -> Option<String> {
+    match advice {
+        Advice::NameBase(base) => Some(format!("; if that base is this store's, name {base} as one of ours")),
+        Advice::TakeAsListed => Some("; take members as listed to export it".to_string()),
+        Advice::SystemLevel => Some(", or export at system level".to_string()),
+        Advice::LateReported | Advice::UndatedExcluded => Some(", as was asked".to_string()),
+        Advice::GroupIdOrFile => None,
+    }
+}
 
 /// Severity of an OperationOutcome issue (<https://hl7.org/fhir/R4/valueset-issue-severity.html>), worst last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -39,8 +153,43 @@ pub struct Message {
     pub severity: Severity,
     /// What kind of thing.
     pub code: Code,
+    /// What lists it; its name comes before the text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
     /// What, where, and what to do; ids and offsets, never clinical content (OUTCOME-05).
     pub text: String,
+    /// What follows the text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<Advice>,
+}
+
+impl Message {
+    /// A message of no place.
+    pub fn new(severity: Severity, code: Code, text: impl Into<String>) -> Message {
+        Message { severity, code, place: None, text: text.into(), advice: None }
+    }
+
+    /// A warning.
+    pub fn warning(code: Code, text: impl Into<String>) -> Message {
+        Message::new(Severity::Warning, code, text)
+    }
+
+    /// The same, about what a place lists.
+    pub fn at(self, place: Place) -> Message {
+        Message { place: Some(place), ..self }
+    }
+
+    /// The same, with what can be done.
+    pub fn advise(self, advice: Advice) -> Message {
+        Message { advice: Some(advice), ..self }
+    }
+
+    /// The sentence that a door prints.
+    pub fn say(&self, words: &Words) -> String {
+        let place = self.place.as_ref().map_or(String::new(), |place| (words.place)(place) + " ");
+        let advice = self.advice.as_ref().and_then(words.advice).unwrap_or_default();
+        format!("{place}{}{advice}", self.text)
+    }
 }
 
 /// Messages of one cause.
@@ -61,12 +210,18 @@ pub struct Messages {
 
 impl Messages {
     /// Adds a message under its cause.
-    pub fn push(&mut self, severity: Severity, code: Code, cause: &'static str, text: String) {
-        let cause = self.cause(severity, code, cause);
+    pub fn push(&mut self, cause: &'static str, message: Message) {
+        let cause = self.cause(message.severity, message.code, cause);
         cause.count += 1;
         if cause.kept.len() < MESSAGES_PER_CAUSE_MAX {
-            cause.kept.push(Message { severity, code, text });
+            cause.kept.push(message);
         }
+    }
+
+    /// Gives messages about one place another one: that of a Group file, once its id is known.
+    pub fn replace_place(&mut self, old: &Place, new: &Place) {
+        let kept = self.causes.iter_mut().flat_map(|cause| &mut cause.kept);
+        kept.filter(|message| message.place.as_ref() == Some(old)).for_each(|m| m.place = Some(new.clone()));
     }
 
     /// Counts messages of a cause whose details are not known.
@@ -80,7 +235,7 @@ impl Messages {
     pub fn add(&mut self, other: &Messages) {
         for cause in &other.causes {
             for message in &cause.kept {
-                self.push(cause.severity, message.code, cause.name, message.text.clone());
+                self.push(cause.name, message.clone());
             }
             self.more(cause.severity, cause.code, cause.name, cause.count - cause.kept.len() as u64);
         }
@@ -100,10 +255,9 @@ impl Messages {
     pub fn iter(&self) -> impl Iterator<Item = Message> + '_ {
         self.causes.iter().flat_map(|cause| {
             let left = cause.count - cause.kept.len() as u64;
-            let summary = (left > 0).then(|| Message {
-                severity: cause.severity,
-                code: cause.code,
-                text: format!("{left} more of the same kind ({}), {} in all", cause.name, cause.count),
+            let summary = (left > 0).then(|| {
+                let text = format!("{left} more of the same kind ({}), {} in all", cause.name, cause.count);
+                Message::new(cause.severity, cause.code, text)
             });
             cause.kept.iter().cloned().chain(summary)
         })
@@ -114,6 +268,11 @@ impl Messages {
         let mut counts = BTreeMap::new();
         self.causes.iter().for_each(|cause| *counts.entry(cause.severity).or_default() += cause.count);
         counts
+    }
+
+    /// Each cause with how often it came up.
+    pub fn causes(&self) -> impl Iterator<Item = (&'static str, Severity, u64)> + '_ {
+        self.causes.iter().map(|cause| (cause.name, cause.severity, cause.count))
     }
 
     /// The worst severity.
@@ -131,9 +290,9 @@ mod tests {
     fn messages_of_one_cause_are_bounded() {
         let mut messages = Messages::default();
         for n in 0..100_000 {
-            messages.push(Severity::Error, Code::Structure, "grammar", format!("line {n}"));
+            messages.push("grammar", Message::new(Severity::Error, Code::Structure, format!("line {n}")));
         }
-        messages.push(Severity::Warning, Code::NotFound, "member", "Patient/x".into());
+        messages.push("member", Message::warning(Code::NotFound, "Patient/x"));
         messages.more(Severity::Error, Code::Structure, "grammar", 5);
         let all: Vec<Message> = messages.iter().collect();
         assert_eq!(all.len(), MESSAGES_PER_CAUSE_MAX + 2);

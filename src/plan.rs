@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::source::SourceError;
-use crate::error::{ExportError, RequestError};
+use crate::error::{ExportError, Problem, RequestError};
 use crate::fhir::ResourceType;
-use crate::observe::{Code, Messages, Severity};
+use crate::observe::{Advice, Code, Message, Messages, Parameter, Severity};
 use crate::select::deletions::Deletions;
 use crate::select::request::MissingLastUpdated;
 use crate::select::{Bounds, Cohort, ExportRequest, Late, Ledger, Population, Selection};
@@ -94,10 +94,10 @@ pub fn plan(snapshot: &Snapshot, request: &ExportRequest) -> Result<Plan, Export
         && since > snapshot.as_of()
     {
         let text = format!(
-            "--since {since} is later than the transactionTime {}; nothing can have changed after it yet (SINCE-03)",
+            "{since} is later than the transactionTime {}; nothing can have changed after it yet (SINCE-03)",
             snapshot.as_of()
         );
-        return Err(RequestError::one(text).into());
+        return Err(RequestError::one(Problem::of(Parameter::Since, text)).into());
     }
     let mut cohort = Cohort::resolve(snapshot, request)?;
     let selection = Selection::new(snapshot, &cohort, request)?;
@@ -194,7 +194,7 @@ fn absent_members(
         let text = format!(
             "Patient/{id} is asked for but has no current Patient resource in the store; its records were exported"
         );
-        messages.push(Severity::Warning, Code::NotFound, "member-without-patient", text);
+        messages.push("member-without-patient", Message::warning(Code::NotFound, text));
     }
     Ok(())
 }
@@ -202,59 +202,59 @@ fn absent_members(
 /// What was decided by policy is said, with its count (OUTCOME-02, SINCE-04, DELETED-09).
 fn policies(request: &ExportRequest, selection: &Selection, deletions: &Deletions, messages: &mut Messages) {
     let noticed = &selection.noticed;
-    let mut tell = |severity, cause, text| messages.push(severity, Code::Informational, cause, text);
+    let mut push = |cause, message| messages.push(cause, message);
+    let tell = |severity, text: String| Message::new(severity, Code::Informational, text);
     if (request.since.is_some() || request.until.is_some()) && noticed.undated > 0 {
-        let done = match request.missing_last_updated {
-            MissingLastUpdated::Include => "exported whatever _since and _until say",
-            MissingLastUpdated::Exclude => "left out, as --missing-last-updated exclude asks",
+        let (done, advice) = match request.missing_last_updated {
+            MissingLastUpdated::Include => ("exported whatever _since and _until say", None),
+            MissingLastUpdated::Exclude => ("left out", Some(Advice::UndatedExcluded)),
         };
         let text = format!("{} resources without a usable meta.lastUpdated were {done}", noticed.undated);
-        tell(Severity::Information, "undated", text);
+        push("undated", Message { advice, ..tell(Severity::Information, text) });
     }
     if noticed.late > 0 {
-        let done = match request.late {
-            Late::Include => "were exported",
-            Late::Report => "were not exported, as --late report asks",
+        let (done, advice) = match request.late {
+            Late::Include => ("were exported", None),
+            Late::Report => ("were not exported", Some(Advice::LateReported)),
         };
         let text = format!(
             "{} resources came to the store after the export that _since names, though they are dated before it; they {done}",
             noticed.late
         );
-        tell(Severity::Information, "late", text);
+        push("late", Message { advice, ..tell(Severity::Information, text) });
     }
     if noticed.illegal_updated > 0 {
         let text = format!(
             "{} resources have a meta.lastUpdated that is no instant; it counts as none",
             noticed.illegal_updated
         );
-        tell(Severity::Warning, "illegal-last-updated", text);
+        push("illegal-last-updated", tell(Severity::Warning, text));
     }
     if request.population != Population::System {
         for (base, count) in &noticed.foreign {
             let text = format!(
-                "{count} references to patients under the base {base} were taken for another server's patients; \
-                 if that base is this store's, give --fhir-base {base}"
+                "{count} references to patients under the base {base} were taken for another server's patients"
             );
-            tell(Severity::Warning, "foreign-base", text);
+            push("foreign-base", tell(Severity::Warning, text).advise(Advice::NameBase(base.clone())));
         }
     }
     if request.since.is_some() && deletions.entries == 0 {
         let text = "The store holds no DELETE entries, so deletions are not tracked: none can be listed".to_string();
-        tell(Severity::Information, "no-deletions", text);
+        push("no-deletions", tell(Severity::Information, text));
     }
     if deletions.unknown > 0 {
         let text = format!(
             "{} deletions of resources that the store never held are not listed: whose they were is not known",
             deletions.unknown
         );
-        tell(Severity::Warning, "deleted-unknown", text);
+        push("deleted-unknown", tell(Severity::Warning, text));
     }
     if deletions.undated > 0 {
         let text = format!(
             "{} DELETE entries have no meta.lastUpdated; they count as older than everything and delete nothing",
             deletions.undated
         );
-        tell(Severity::Warning, "deleted-undated", text);
+        push("deleted-undated", tell(Severity::Warning, text));
     }
 }
 

@@ -9,11 +9,12 @@ use super::args::{
 use crate::bytes::guard;
 use crate::bytes::kernels::Kernel;
 use crate::bytes::source::Access;
-use crate::error::RequestError;
+use crate::error::{Problem, RequestError};
 use crate::export::{FaultsAllowed, inside_store};
 use crate::extract::Validate;
 use crate::extract::group_rules::{GroupContent, GroupRules};
 use crate::fhir::Instant;
+use crate::observe::Parameter;
 use crate::select::request::{Late, Members, MissingLastUpdated, Way};
 use crate::store::{Store, StoreOptions};
 use crate::write::digest::DigestAlgorithm;
@@ -80,7 +81,8 @@ pub fn open_store(args: &StoreArgs, validate: Option<Validate>, sync: bool) -> R
         })?,
     };
     let options = StoreOptions { index_dir: args.index_dir.clone(), access, kernel, validate, sync };
-    Store::open_with(&args.store, options).map_err(|error| RequestError::one(format!("--store: {error}")))
+    Store::open_with(&args.store, options)
+        .map_err(|error| RequestError::one(Problem::of(Parameter::Store, error.to_string())))
 }
 
 /// `--no-sync`
@@ -216,8 +218,8 @@ pub fn resolve(args: &ExportArgs) -> Result<Resolved, RequestError> {
         }
     }
     if let Some(out) = &args.out {
-        if let Err(problem) = inside_store(&args.store.store, out) {
-            request = request.problem(problem.to_string());
+        if let Err(inside) = inside_store(&args.store.store, out) {
+            request = inside.problems.into_iter().fold(request, ExportRequest::problem);
         }
         if std::fs::metadata(out).is_ok_and(|found| !found.is_dir()) {
             request = request.problem(format!("--out: {} is no directory", out.display()));
@@ -225,8 +227,8 @@ pub fn resolve(args: &ExportArgs) -> Result<Resolved, RequestError> {
     }
     let store = match open_store(&args.store, None, !args.write.no_sync) {
         Ok(store) => Some(store),
-        Err(problem) => {
-            request = request.problem(problem.to_string());
+        Err(wrong) => {
+            request = wrong.problems.into_iter().fold(request, ExportRequest::problem);
             None
         }
     };

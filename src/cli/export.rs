@@ -8,6 +8,7 @@ use super::args::ExportArgs;
 use super::config::{Resolved, now, pool, resolve, sync};
 use super::progress::watched;
 use super::table::{bytes, count, table};
+use super::words::FLAGS;
 use super::{Exit, fail, put_json, say};
 use crate::error::{ExportError, IndexError};
 use crate::export::{Existing, ExportOptions, Exported, all_messages, export, plan_only};
@@ -65,6 +66,7 @@ fn export_command(args: &ExportArgs, resolved: Resolved, begun: Clock) -> Result
         sync: sync(&args.write),
         faults_allowed,
         clock: &now,
+        words: &FLAGS,
     };
     let exported = watched(args.write.run.progress, |watch| export(&store, &request, as_of, &options, watch))?;
     let seconds = begun.elapsed().as_secs_f64();
@@ -112,7 +114,7 @@ fn plan_command(args: &ExportArgs, resolved: Resolved) -> Result<Exit, ExportErr
     messages
         .iter()
         .take(10)
-        .for_each(|message| say(&format!("  {:?}: {}", message.severity, message.text).to_lowercase_first()));
+        .for_each(|message| say(&format!("  {:?}: {}", message.severity, message.say(&FLAGS)).to_lowercase_first()));
     Ok(Exit::Done)
 }
 

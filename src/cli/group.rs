@@ -12,6 +12,7 @@ use super::args::{AccessArg, GroupCheckArgs, GroupCommand, StoreArgs};
 use super::config::{group_rules, members, open_store, pool, transaction_time};
 use super::export::exit_of;
 use super::table::count;
+use super::words::FLAGS;
 use super::{Exit, fail, put_json, say};
 use crate::ExportRequest;
 use crate::error::{ExportError, RequestError};
@@ -86,7 +87,7 @@ fn read(
         check.feed(&buffer[..read]);
         on_piece(&buffer[..read])?;
     }
-    let told = |problem: Problem| format!("{}: {}", path.display(), problem.text);
+    let told = |problem: Problem| format!("{}: {}", path.display(), problem.text).into();
     match check.finish() {
         Ok(checked) => Ok((checked.head, kinds)),
         Err(problems) => Err(RequestError { problems: problems.into_iter().map(told).collect() }.into()),
@@ -121,7 +122,7 @@ fn report(args: &GroupCheckArgs, head: &GroupHead, kinds: &Kinds, cohort: Option
     let messages = cohort.map_or(&none, |cohort| &cohort.messages);
     let found = cohort.map(|cohort| cohort.members.count());
     if args.json {
-        let texts: Vec<String> = messages.iter().map(|message| message.text).collect();
+        let texts: Vec<String> = messages.iter().map(|message| message.say(&FLAGS)).collect();
         put_json(&json!({
             "status": "complete", "exitCode": 0, "id": id, "name": head.name, "members": head.members,
             "patients": kinds.patients, "absolute": kinds.absolute, "groups": kinds.groups,
@@ -144,5 +145,5 @@ fn report(args: &GroupCheckArgs, head: &GroupHead, kinds: &Kinds, cohort: Option
         Some(found) => say(&format!("  {:>9}  patients of the store", count(found as u64))),
         None => say("  (give --store to see which of them the store holds)"),
     }
-    messages.iter().for_each(|message| say(&format!("  {}", message.text)));
+    messages.iter().for_each(|message| say(&format!("  {}", message.say(&FLAGS))));
 }

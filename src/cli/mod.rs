@@ -18,6 +18,7 @@ mod serve;
 mod synth;
 mod table;
 mod verify;
+mod words;
 
 use std::io::Write;
 
@@ -70,11 +71,11 @@ fn put_json(document: &serde_json::Value) {
 }
 
 /// Tells what went wrong, causes included, to people and (with `--json`) to machines.
-fn fail(exit: Exit, error: &dyn std::error::Error, json: bool) -> Exit {
-    let mut problems: Vec<String> = error.to_string().lines().map(str::to_string).collect();
+fn fail(exit: Exit, error: &(dyn std::error::Error + 'static), json: bool) -> Exit {
+    let mut problems = words::lines(error);
     let mut cause = error.source();
     while let Some(error) = cause {
-        let text = error.to_string();
+        let text = words::lines(error).join("\n");
         // A transparent error and its source say the same.
         if !problems.iter().any(|known| known.contains(&text)) {
             problems.push(format!("because: {text}"));

@@ -103,12 +103,16 @@ fn configuration(args: &ServeArgs) -> Result<Config, RequestError> {
                 if !path.as_os_str().is_empty()
                     && let Err(inside) = crate::export::inside_store(store, path)
                 {
-                    problems.extend(inside.problems.iter().map(|problem| problem.replace("--out", name)));
+                    problems.extend(inside.problems.iter().map(|problem| format!("{name}: {}", problem.text)));
                 }
             }
         }
     }
-    if problems.is_empty() { Ok(config) } else { Err(RequestError { problems }) }
+    if problems.is_empty() {
+        Ok(config)
+    } else {
+        Err(RequestError { problems: problems.into_iter().map(Into::into).collect() })
+    }
 }
 
 fn log(config: &Config) {

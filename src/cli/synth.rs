@@ -75,7 +75,7 @@ fn options(args: &SynthArgs) -> Result<SynthOptions, RequestError> {
         problems.push(format!("--patients: {} is more than {PATIENTS_MAX}", args.patients));
     }
     if !problems.is_empty() {
-        return Err(RequestError { problems });
+        return Err(RequestError { problems: problems.into_iter().map(Into::into).collect() });
     }
     Ok(SynthOptions {
         out: args.out.clone(),

@@ -96,6 +96,9 @@ pub(super) fn job_plan(plan: &Plan, snapshot: &Snapshot, store: &Store) -> JobPl
         ("version", env!("CARGO_PKG_VERSION").to_string()),
     ];
     let mut fields = fields.to_vec();
+    if let Some(writer) = &plan.cohort.writer {
+        fields.push(("writer", writer.clone()));
+    }
     if !request.notes.is_empty() {
         let notes = serde_json::to_vec(&request.notes).expect("plain data");
         fields.push(("notes", format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&notes))));

@@ -80,7 +80,7 @@ impl ExportRun {
         check_faults(&plan, options.faults_allowed)?;
         let job = job_plan(&plan, &snapshot, store);
         let deleted = deleted_lines(&plan.deletions.listed, snapshot.as_of());
-        let error = outcome_lines(&messages);
+        let error = outcome_lines(&messages, options.words);
         match &recorded {
             Some(recorded) => same_job(recorded, &job)?,
             None => {

@@ -293,6 +293,7 @@ fn a_damaged_page_never_spoils_a_copy_of_frames() {
             sync: crate::write::sink::Sync::No,
             faults_allowed: None,
             clock: &|| Instant::parse("2021-01-01T00:00:00Z").unwrap(),
+            words: &crate::observe::PLAIN_WORDS,
         };
         let mut request = ExportRequest::patients(&list).way(Way::Postings);
         request.coding = coding;
@@ -363,6 +364,7 @@ fn an_export_repairs_what_it_finds_damaged() {
         sync: crate::write::sink::Sync::No,
         faults_allowed: None,
         clock: &|| Instant::parse("2021-01-01T00:00:00Z").unwrap(),
+        words: &crate::observe::PLAIN_WORDS,
     };
     let request = ExportRequest::all_patients().way(Way::Rows);
     let done = export(&store, &request, as_of, &options, &Watch::default()).unwrap();

@@ -28,6 +28,7 @@ fn exported() -> (tempfile::TempDir, PathBuf, PathBuf) {
         sync: Sync::No,
         faults_allowed: None,
         clock: &clock,
+        words: &crate::observe::PLAIN_WORDS,
     };
     let as_of = Instant::parse("2024-01-01T00:00:00Z").unwrap();
     let request = ExportRequest::all_patients();

@@ -8,6 +8,7 @@ use super::record::{JobRecord, Planned};
 use super::state::State;
 use crate::export::FaultsAllowed;
 use crate::fhir::Instant;
+use crate::observe::Words;
 use crate::store::Store;
 use crate::write::sink::Sync;
 
@@ -59,6 +60,8 @@ pub struct EngineOptions {
     pub clock: Box<dyn Fn() -> Instant + Send + std::marker::Sync>,
     /// Random bytes, from a source fit for secrets.
     pub random: Box<dyn Fn() -> [u8; 16] + Send + std::marker::Sync>,
+    /// How the message files speak.
+    pub words: &'static Words,
 }
 
 /// An engine cannot be opened.

@@ -73,6 +73,7 @@ impl World {
                 Instant { ticks: clock.load(SeqCst), rest: Box::default() }
             }),
             random: Box::new(move || (u128::from(ids.fetch_add(1, SeqCst)) << 96 | 7).to_le_bytes()),
+            words: &crate::observe::PLAIN_WORDS,
         }
     }
 
@@ -172,6 +173,7 @@ fn a_job_writes_what_an_export_writes() {
         sync: Sync::No,
         faults_allowed: None,
         clock: &|| Instant::parse(START).unwrap(),
+        words: &crate::observe::PLAIN_WORDS,
     };
     let store = Store::open(world.path("store")).unwrap();
     let done = crate::export(&store, &request, Instant::parse(START).unwrap(), &options, &Watch::default()).unwrap();

@@ -128,6 +128,7 @@ fn options<'a>(inner: &'a Inner, out: &Path) -> ExportOptions<'a> {
         sync: inner.options.sync,
         faults_allowed: inner.options.limits.faults_allowed,
         clock: &*inner.options.clock,
+        words: inner.options.words,
     }
 }
 

@@ -5,8 +5,9 @@ use std::fmt;
 
 use super::request::Members;
 use crate::bytes::kernels::Kernel;
-use crate::error::{ExportError, RequestError};
-use crate::extract::group::{GroupHead, GroupReader, Member};
+use crate::error::ExportError;
+use crate::extract::Fault;
+use crate::extract::group::{GroupHead, GroupReader, Member, Modifier};
 use crate::fhir::{Id, ResourceType};
 use crate::store::key;
 use crate::store::layout::{Column, kind};
@@ -55,6 +56,8 @@ pub enum Unusable {
     Characteristics,
     /// It is not active, and members are taken as active (reading 9).
     Inactive,
+    /// It says something that changes its meaning and is not understood here (GROUP-10, reading 12).
+    Modified(Modifier),
 }
 
 impl fmt::Display for Unusable {
@@ -71,6 +74,12 @@ impl fmt::Display for Unusable {
                 f.write_str("is defined by characteristics, which are not evaluated here; list its members")
             }
             Unusable::Inactive => f.write_str("has active false, and members are taken as active"),
+            Unusable::Modified(modifier) => {
+                write!(
+                    f,
+                    "has {modifier}, which changes its meaning and is not understood here; give a Group without it"
+                )
+            }
         }
     }
 }
@@ -92,20 +101,36 @@ pub fn unusable(head: &GroupHead, members: Members) -> Vec<Unusable> {
     if head.active == Some(false) && members == Members::Active {
         problems.push(Unusable::Inactive);
     }
+    problems.extend(head.modifiers.iter().cloned().map(Unusable::Modified));
     problems
 }
 
-/// What a Group in the store says of itself; its members are passed by.
+/// Whether each reference base of the index is ours: the relative one, and those given (reading 5).
+pub fn our_bases(snapshot: &Snapshot, fhir_bases: &[String]) -> Vec<bool> {
+    let is_ours = |base: &String| is_our_base(base, fhir_bases);
+    snapshot.index().bases().iter().map(is_ours).collect()
+}
+
+/// Whether a reference base is ours; it has no slash at its end.
+pub fn is_our_base(base: &str, fhir_bases: &[String]) -> bool {
+    base.is_empty() || fhir_bases.iter().any(|ours| ours.trim_end_matches('/') == base)
+}
+
+/// Reads a Group of the store: its members go to `on_member` as they come, what it says of itself is given back. The
+/// inner error is what is wrong with its text; members that were given before do not count then.
 ///
 /// # Errors
-/// When the row cannot be read, or is no Group that can be read.
-pub fn group_head(snapshot: &Snapshot, extent: usize, row: usize) -> Result<GroupHead, ExportError> {
+/// When the row cannot be read.
+pub fn read_group(
+    snapshot: &Snapshot,
+    (extent, row): (usize, usize),
+    on_member: &mut dyn FnMut(&Member<'_>),
+) -> Result<Result<GroupHead, Fault>, ExportError> {
     let index = snapshot.index();
-    let mut ignore = |_: &Member<'_>| {};
-    let mut reader = GroupReader::new(Kernel::detect(), &mut ignore);
+    let mut reader = GroupReader::new(Kernel::detect(), on_member);
     reader.begin();
     stream_range(index, index.entry(extent).file, row_range(index, extent, row), &mut |piece| reader.feed(piece))?;
-    reader.finish().map_err(|fault| RequestError::one(format!("byte {}: {}", fault.at, fault.kind)).into())
+    Ok(reader.finish())
 }
 
 /// Every visible row of a resource, in no order. The rows and their ids are proven.

@@ -7,6 +7,8 @@ pub mod deletions;
 pub mod ended;
 mod filter;
 pub mod groups;
+mod members;
+pub mod nested_groups;
 pub mod postings;
 pub mod request;
 pub mod row_set;
@@ -14,5 +16,5 @@ pub mod selection;
 pub mod zones;
 
 pub use cohort::Cohort;
-pub use request::{Bounds, ExportRequest, Late, Members, MissingLastUpdated, Population, Way};
+pub use request::{Bounds, ExportRequest, Late, Members, MissingLastUpdated, Population, Way, WriterScope};
 pub use selection::{Ledger, Selection};

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::RequestError;
+use crate::error::{Problem, RequestError};
 use crate::fhir::{Instant, ResourceType, compartment};
 use crate::limits::FILE_BYTES_DEFAULT;
-use crate::observe::Message;
+use crate::observe::{Advice, Message, Parameter};
 use crate::write::digest::DigestAlgorithm;
 use crate::write::encode::Coding;
 
@@ -59,6 +59,18 @@ pub enum MissingLastUpdated {
     Include,
     /// They do not.
     Exclude,
+}
+
+/// What the writer of the Group asked for may draw on, when it was bound to Groups: the Group reaches no more patients
+/// than its writer (GROUP-03).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriterScope {
+    /// Whether the writer of the version is known. An unknown one is not shown any Group.
+    pub known: bool,
+    /// Ids of Groups that the Group may list; others are not there for it. All if `None`.
+    pub groups: Option<Vec<String>>,
+    /// Groups whose members it may list; any patient if `None`.
+    pub patients_of: Option<Vec<Population>>,
 }
 
 /// How rows are selected. Every way gives the same rows and counts; this is for tests and benches.
@@ -112,6 +124,8 @@ pub struct ExportRequest {
     pub until: Option<Instant>,
     /// How Group members are read.
     pub members: Members,
+    /// What the Group's writer may draw on; the whole store if `None`.
+    pub writer: Option<WriterScope>,
     /// Bases under which absolute references are ours (reading 5).
     pub fhir_bases: Vec<String>,
     /// Late rows.
@@ -130,7 +144,7 @@ pub struct ExportRequest {
     pub way: Way,
     /// What was decided while the request was read, for the message files (HDR-06).
     pub notes: Vec<Message>,
-    problems: Vec<String>,
+    problems: Vec<Problem>,
 }
 
 impl ExportRequest {
@@ -141,6 +155,7 @@ impl ExportRequest {
             since: None,
             until: None,
             members: Members::default(),
+            writer: None,
             fhir_bases: Vec::new(),
             late: Late::default(),
             missing_last_updated: MissingLastUpdated::default(),
@@ -194,7 +209,8 @@ impl ExportRequest {
                         [] => "use the names of FHIR R4, such as Patient or Observation".to_string(),
                         near => format!("did you mean {}?", near.join(" or ")),
                     };
-                    self.problems.push(format!("--type: {name:?} is no R4 resource type; {advice}"));
+                    let text = format!("{name:?} is no R4 resource type; {advice}");
+                    self.problems.push(Problem::of(Parameter::Type, text));
                 }
             }
         }
@@ -207,8 +223,11 @@ impl ExportRequest {
     pub fn since(mut self, text: &str) -> ExportRequest {
         match Instant::parse_instant_or_date(text) {
             Some(at) => self.since = Some(at),
-            None => self.problems.push(format!(
-                "--since: {text:?} is neither an instant such as 2024-05-01T00:00:00Z (with seconds and offset) nor a date"
+            None => self.problems.push(Problem::of(
+                Parameter::Since,
+                format!(
+                    "{text:?} is neither an instant such as 2024-05-01T00:00:00Z (with seconds and offset) nor a date"
+                ),
             )),
         }
         self
@@ -218,8 +237,9 @@ impl ExportRequest {
     pub fn until(mut self, text: &str) -> ExportRequest {
         match Instant::parse(text) {
             Some(at) => self.until = Some(at),
-            None => self.problems.push(format!(
-                "--until: {text:?} is no instant such as 2024-05-01T00:00:00Z (with seconds and offset)"
+            None => self.problems.push(Problem::of(
+                Parameter::Until,
+                format!("{text:?} is no instant such as 2024-05-01T00:00:00Z (with seconds and offset)"),
             )),
         }
         self
@@ -232,8 +252,8 @@ impl ExportRequest {
     }
 
     /// A problem that was found while the request was put together elsewhere.
-    pub fn problem(mut self, text: impl Into<String>) -> ExportRequest {
-        self.problems.push(text.into());
+    pub fn problem(mut self, problem: impl Into<Problem>) -> ExportRequest {
+        self.problems.push(problem.into());
         self
     }
 
@@ -246,13 +266,14 @@ impl ExportRequest {
         if let (Some(since), Some(until)) = (&self.since, &self.until)
             && since >= until
         {
-            problems.push(format!("--since {since} is not before --until {until}, so nothing could match (SINCE-09)"));
+            let text = format!("{since} is not before _until {until}, so nothing could match (SINCE-09)");
+            problems.push(Problem::of(Parameter::Since, text));
         }
         if self.bounds.file_bytes == 0 {
-            problems.push("--max-file-bytes is 0; give at least 1, such as 256MiB".to_string());
+            problems.push(Problem::of(Parameter::MaxFileBytes, "0 is no bound; give at least 1, such as 256MiB"));
         }
         if self.bounds.file_resources == Some(0) {
-            problems.push("--max-file-resources is 0; give at least 1, or leave it out".to_string());
+            problems.push(Problem::of(Parameter::MaxFileResources, "0 is no bound; give at least 1, or leave it out"));
         }
         if self.population != Population::System
             && !self.types.is_empty()
@@ -260,11 +281,12 @@ impl ExportRequest {
             && self.types.iter().all(|t| !compartment::in_compartment(*t))
         {
             let names: Vec<&str> = self.types.iter().map(|t| t.name()).collect();
-            problems.push(format!(
-                "--type names only types outside the Patient compartment ({}), which belong to no patient; \
-                 add a type of the compartment, or export with --system (TYPE-04)",
+            let text = format!(
+                "only types outside the Patient compartment are named ({}), which belong to no patient (TYPE-04); \
+                 add a type of the compartment",
                 names.join(", ")
-            ));
+            );
+            problems.push(Problem::of(Parameter::Type, text).advise(Advice::SystemLevel));
         }
         if problems.is_empty() { Ok(()) } else { Err(RequestError { problems }) }
     }

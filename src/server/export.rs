@@ -16,7 +16,8 @@ use crate::fhir::Id;
 use crate::job::groups::{Found, Groups};
 use crate::job::{Accepted, Refused, Whose};
 use crate::limits::READ_BYTES;
-use crate::select::groups::{Unusable, group_head, unusable};
+use crate::select::groups::{Unusable, read_group, unusable};
+use crate::select::nested_groups::{GroupQueue, NestedGroup, find_modifier, group_of};
 
 /// Seconds after which a client that has too many jobs may ask again.
 const BUSY_SECONDS: u64 = 10;
@@ -61,7 +62,7 @@ pub fn kick_off(
         Level::Group(id) => {
             let visible = principal.sees_group(id);
             let found = find_group(app, tenant, mount, id, visible, &view)?;
-            check_group(&found, mount, id)?;
+            check_group(&found, tenant, mount, id)?;
             match found {
                 Found::Book(group) => (Whose::OwnGroup(id.clone()), Some(group)),
                 _ => (Whose::StoreGroup(id.clone()), None),
@@ -125,28 +126,40 @@ fn find_group(
     }
 }
 
-/// Whether a Group can stand for patients (GROUP-09, GROUP-10).
-fn check_group(found: &Found, mount: &Mount, id: &str) -> Result<(), Refusal> {
-    let head = head_of(found).map_err(|error| {
+/// Whether a Group can stand for patients (GROUP-09, GROUP-10, reading 12), and the Groups that it lists do not forbid it.
+fn check_group(found: &Found, tenant: &Tenant, mount: &Mount, id: &str) -> Result<(), Refusal> {
+    let mut listed = GroupQueue::default();
+    Id::parse(id.as_bytes()).into_iter().for_each(|id| listed.exclude(id));
+    let mut on_member = |member: &Member<'_>| {
+        let nested = group_of(member, mount.fhir_bases());
+        nested.into_iter().for_each(|id| listed.push(NestedGroup { id, depth: 1, listed_by: 0 }));
+    };
+    let head = head_of(found, &mut on_member).map_err(|error| {
         tracing::error!(%error, "a Group cannot be read");
         Refusal::new(StatusCode::BAD_REQUEST, IssueType::Structure, format!("Group/{id} cannot be read as a Group"))
     })?;
-    let issues: Vec<Issue> = unusable(&head, mount.settings.members)
+    let mut issues: Vec<Issue> = unusable(&head, mount.settings.members)
         .into_iter()
         .map(|problem| {
             let code = if problem == Unusable::Inactive { IssueType::Invalid } else { IssueType::NotSupported };
             Issue::error(code, format!("Group/{id} {problem}"))
         })
         .collect();
+    if let Some(snapshot) = tenant.engine.snapshot_now() {
+        let found = find_modifier(&snapshot, mount.fhir_bases(), listed).map_err(|error| unreadable(&error))?;
+        issues.extend(found.map(|(nested, modifier)| {
+            let text = format!("Group/{nested}, which Group/{id} lists, {}", Unusable::Modified(modifier));
+            Issue::error(IssueType::NotSupported, text)
+        }));
+    }
     if issues.is_empty() { Ok(()) } else { Err(Refusal::of(StatusCode::BAD_REQUEST, issues)) }
 }
 
-fn head_of(found: &Found) -> Result<GroupHead, String> {
-    match found {
-        Found::Store(group) => group_head(&group.snapshot, group.extent, group.row).map_err(|error| error.to_string()),
+fn head_of(found: &Found, on_member: &mut dyn FnMut(&Member<'_>)) -> Result<GroupHead, String> {
+    let read = match found {
+        Found::Store(group) => read_group(&group.snapshot, (group.extent, group.row), on_member),
         Found::Book(group) => {
-            let mut ignore = |_: &Member<'_>| {};
-            let mut reader = GroupReader::new(Kernel::detect(), &mut ignore);
+            let mut reader = GroupReader::new(Kernel::detect(), on_member);
             reader.begin();
             let (mut at, mut buffer) = (0, vec![0; READ_BYTES]);
             while at < group.len() {
@@ -155,10 +168,11 @@ fn head_of(found: &Found) -> Result<GroupHead, String> {
                 reader.feed(&buffer[..len as usize]);
                 at += len;
             }
-            reader.finish().map_err(|fault| fault.kind.to_string())
+            Ok(reader.finish())
         }
-        _ => Err("it is not there".to_string()),
-    }
+        _ => return Err("it is not there".to_string()),
+    };
+    read.map_err(|error| error.to_string())?.map_err(|fault| fault.kind.to_string())
 }
 
 /// The store cannot answer for now.

@@ -25,5 +25,6 @@ pub mod routes;
 mod serve;
 pub mod status;
 pub mod tls;
+pub mod words;
 
 pub use serve::{Served, new_id, random, serve};

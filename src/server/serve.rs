@@ -18,6 +18,7 @@ use super::mount::Mount;
 use super::polls::Polls;
 use super::reload;
 use super::tls::Certificate;
+use super::words::HTTP_WORDS;
 use crate::fhir::Instant;
 use crate::job::groups::GroupBook;
 use crate::job::{Engine, EngineOptions, Limits};
@@ -136,6 +137,7 @@ fn tenant(config: &Config, of: TenantConfig, store: Store) -> Result<Tenant, Str
         sync,
         clock: Box::new(now),
         random: Box::new(random),
+        words: &HTTP_WORDS,
     };
     let engine = Engine::open(options).map_err(|error| error.to_string())?;
     let groups = GroupBook::open(&of.data.path.join("groups"), sync).map_err(|error| error.to_string())?;

@@ -2,14 +2,14 @@
 
 use serde_json::json;
 
-use crate::observe::Messages;
+use crate::observe::{Messages, Words};
 
-/// One line a message, without line ends.
-pub fn outcome_lines(messages: &Messages) -> Vec<String> {
+/// One line a message, in the words of a door, without line ends.
+pub fn outcome_lines(messages: &Messages, words: &Words) -> Vec<String> {
     let line = |message: crate::observe::Message| {
         json!({
             "resourceType": "OperationOutcome",
-            "issue": [{ "severity": message.severity, "code": message.code, "diagnostics": message.text }],
+            "issue": [{ "severity": message.severity, "code": message.code, "diagnostics": message.say(words) }],
         })
         .to_string()
     };

@@ -6,7 +6,7 @@ use super::{Asked, KickoffPolicy, Level, OUTPUT_FORMATS};
 use crate::fhir::instant::TICKS_PER_SECOND;
 use crate::fhir::{Instant, ResourceType, compartment};
 use crate::limits::{KICKOFF_PROBLEMS_MAX, SHOWN_CHARS_MAX};
-use crate::observe::{Code, Messages, Severity};
+use crate::observe::{Code, Message, Messages};
 use crate::server::http::query::plus_for_space;
 use crate::server::outcome::{Issue, IssueType};
 use crate::server::parameters::{Parameter, find};
@@ -74,7 +74,7 @@ impl Reader<'_> {
 
     /// Something that lenient handling passed by (HDR-06). The number of notes is bounded (OUTCOME-06).
     fn note(&mut self, cause: &'static str, text: String) {
-        self.notes.push(Severity::Warning, Code::NotSupported, cause, text);
+        self.notes.push(cause, Message::warning(Code::NotSupported, text));
     }
 
     fn finish(mut self) -> Result<Asked, Vec<Issue>> {

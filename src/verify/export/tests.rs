@@ -46,6 +46,7 @@ pub fn exported(mut request: ExportRequest) -> (tempfile::TempDir, PathBuf) {
         sync: Sync::No,
         faults_allowed: None,
         clock: &clock,
+        words: &crate::observe::PLAIN_WORDS,
     };
     let as_of = Instant::parse("2024-01-01T00:00:00Z").unwrap();
     crate::export(&Store::open(&store).unwrap(), &request, as_of, &options, &Watch::default()).unwrap();

@@ -22,6 +22,7 @@ fn exported(dir: &Path, store: &Path, request: &ExportRequest, as_of: &str) -> O
         sync: Sync::No,
         faults_allowed: None,
         clock: &clock,
+        words: &crate::observe::PLAIN_WORDS,
     };
     let store = Store::open_with(store, options).unwrap();
     match crate::export(&store, request, Instant::parse(as_of).unwrap(), &writing, &Watch::default()) {

@@ -47,31 +47,66 @@ pub fn resolve(store: &Store, request: &Request) -> Result<Cohort, String> {
 }
 
 fn asked(store: &Store, request: &Request, group: &Value, found: &mut Cohort) -> Result<(), String> {
-    if matches!(group["type"].as_str(), Some("practitioner" | "device" | "medication" | "substance")) {
-        return Err("a Group of no persons".into());
+    if let Some(why) = unusable(group, request) {
+        return Err(why.into());
     }
-    if group["member"].as_array().is_none_or(Vec::is_empty) && !group["characteristic"].is_null() {
-        return Err("a Group of characteristics".into());
-    }
-    if group["active"] == Value::Bool(false) && request.members == Members::Active {
-        return Err("a Group that is not active".into());
+    if has_modifier(group) {
+        return Err("a Group with a modifier".into());
     }
     found.group = group["id"].as_str().map(str::to_string);
     let mut seen = BTreeSet::from_iter(found.group.clone());
-    let mut warnings = 0;
-    members(store, request, group, &mut seen, found.patients.as_mut().unwrap(), &mut warnings);
-    found.warnings += warnings;
+    // Level by level: a Group counts where it lies least deep.
+    let mut level = members(store, request, group, found);
+    for depth in 1.. {
+        let mut next = Vec::new();
+        level.retain(|id| seen.insert(id.clone()));
+        for id in &level {
+            let nested = group_row(store, id, &request.as_of).filter(|_| depth <= DEPTH_MAX);
+            if nested.as_ref().is_some_and(has_modifier) {
+                return Err("a nested Group with a modifier".into());
+            }
+            match nested.filter(|nested| unusable(nested, request).is_none()) {
+                Some(nested) => next.extend(members(store, request, &nested, found)),
+                None => found.warnings += 1,
+            }
+        }
+        if next.is_empty() {
+            break;
+        }
+        level = next;
+    }
     Ok(())
 }
 
-fn members(
-    store: &Store,
-    request: &Request,
-    group: &Value,
-    seen: &mut BTreeSet<String>,
-    patients: &mut BTreeSet<String>,
-    warnings: &mut u64,
-) {
+/// Deepest nesting that is followed (GROUP-03).
+const DEPTH_MAX: usize = 16;
+
+/// Whether something changes the meaning of a Group or of a part of it that decides about members (reading 12).
+fn has_modifier(group: &Value) -> bool {
+    let filter = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/member-filter";
+    let parts = each(&group["member"]).into_iter().flat_map(|member| [vec![member], each(&member["entity"])].concat());
+    let parts = parts.chain(each(&group["characteristic"])).chain([group]);
+    let mut modifiers = parts.flat_map(|part| each(&part["modifierExtension"]));
+    modifiers.next().is_some()
+        || !group["implicitRules"].is_null()
+        || each(&group["extension"]).iter().any(|extension| extension["url"] == filter)
+}
+
+/// Why a Group cannot stand for patients.
+fn unusable(group: &Value, request: &Request) -> Option<&'static str> {
+    if matches!(group["type"].as_str(), Some("practitioner" | "device" | "medication" | "substance")) {
+        return Some("a Group of no persons");
+    }
+    let is_described = group["member"].as_array().is_none_or(Vec::is_empty) || group["actual"] == false;
+    if is_described && !group["characteristic"].is_null() {
+        return Some("a Group of characteristics");
+    }
+    (group["active"] == false && request.members == Members::Active).then_some("a Group that is not active")
+}
+
+/// Adds the patients that a Group lists; the ids of the Groups that it lists.
+fn members(store: &Store, request: &Request, group: &Value, found: &mut Cohort) -> Vec<String> {
+    let mut groups = Vec::new();
     for member in each(&group["member"]) {
         if request.members == Members::Active && !is_active(member, &request.as_of) {
             continue;
@@ -83,19 +118,13 @@ fn members(
         };
         match target {
             Some((name, id)) if name == "Patient" => {
-                patients.insert(id);
+                found.patients.as_mut().unwrap().insert(id);
             }
-            Some((name, id)) if name == "Group" => {
-                if seen.insert(id.clone()) {
-                    match group_row(store, &id, &request.as_of) {
-                        Some(nested) => members(store, request, &nested, seen, patients, warnings),
-                        None => *warnings += 1,
-                    }
-                }
-            }
-            _ => *warnings += 1,
+            Some((name, id)) if name == "Group" => groups.push(id),
+            _ => found.warnings += 1,
         }
     }
+    groups
 }
 
 /// The items of a list, or the one value that stands in its place (reading 8).

@@ -1,0 +1,527 @@
+//! Members become patients: references, identifiers, lists and nested Groups, each resolved to the dictionary's patients.
+//!
+//! What does not resolve is a message that names what lists it. A Group is read as it streams by; of its members only
+//! those are held that are Groups or known by an identifier.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use super::bitmap::Bitmap;
+use super::groups::{FoundGroup, Unusable, find_group, is_our_base, read_group, similar_groups, unusable};
+use super::nested_groups::{GroupQueue, NestedGroup};
+use super::request::{ExportRequest, Members, WriterScope};
+use crate::bytes::kernels::Kernel;
+use crate::error::{ExportError, IndexError, Problem, RequestError};
+use crate::extract::group::{GroupHead, GroupReader, Member};
+use crate::extract::identifiers::IdentifierReader;
+use crate::fhir::instant::date_time_span;
+use crate::fhir::{Id, Instant, Reference, ResourceType};
+use crate::limits::{GROUP_DEPTH_MAX, READ_BYTES};
+use crate::observe::{Advice, Code, Message, Messages, Parameter, Place};
+use crate::store::merged::Section;
+use crate::store::rows::{row_range, stream_range};
+use crate::store::sealed::Damaged;
+use crate::store::snapshot::{Snapshot, State};
+
+/// What members came to.
+pub struct Resolved {
+    /// The patients, by every name that is ours.
+    pub patients: Bitmap,
+    /// One of the names of each.
+    pub members: Bitmap,
+    /// Members listed, before duplicates collapse.
+    pub listed: u64,
+    /// What did not resolve.
+    pub messages: Messages,
+}
+
+/// Resolves members one by one.
+pub struct MemberResolver<'a> {
+    snapshot: &'a Snapshot,
+    request: &'a ExportRequest,
+    ours: &'a [bool],
+    our_bases: Vec<u32>,
+    /// Patients that may be members; all if `None`.
+    eligible: Option<Bitmap>,
+    patients: Bitmap,
+    members: Bitmap,
+    /// Members by identifier (system, value), and the first place that lists each.
+    identifiers: HashMap<(String, String), usize>,
+    groups: GroupQueue,
+    /// What lists members, by number.
+    places: Vec<Place>,
+    listed: u64,
+    messages: Messages,
+    damaged: Option<Damaged>,
+}
+
+impl<'a> MemberResolver<'a> {
+    /// A resolver of nobody yet. `ours` says of each base of the index whether it is ours.
+    pub fn new(
+        snapshot: &'a Snapshot,
+        request: &'a ExportRequest,
+        ours: &'a [bool],
+        eligible: Option<Bitmap>,
+    ) -> MemberResolver<'a> {
+        let index = snapshot.index();
+        MemberResolver {
+            snapshot,
+            request,
+            ours,
+            our_bases: (0..ours.len() as u32).filter(|base| ours[*base as usize]).collect(),
+            eligible,
+            patients: Bitmap::new(index.patients()),
+            members: Bitmap::new(index.patients()),
+            identifiers: HashMap::new(),
+            groups: GroupQueue::default(),
+            places: Vec::new(),
+            listed: 0,
+            messages: Messages::default(),
+            damaged: None,
+        }
+    }
+
+    /// The answer.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index was found to be on the way.
+    pub fn finish(self) -> Result<Resolved, Damaged> {
+        let MemberResolver { patients, members, listed, messages, damaged, .. } = self;
+        damaged.map_or(Ok(Resolved { patients, members, listed, messages }), Err)
+    }
+
+    /// Patient level: everybody that a reference of ours or a Patient row names.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn add_everyone(&mut self) -> Result<(), Damaged> {
+        let index = self.snapshot.index();
+        let bases = index.merged().proven_words(Section::PatientBase, 0..index.patients())?;
+        for (patient, base) in bases.iter().enumerate() {
+            if self.ours[*base as usize] {
+                self.patients.insert(patient);
+            }
+        }
+        Ok(())
+    }
+
+    /// The dictionary's patients of an id under our bases, the relative one first, as far as they are eligible.
+    fn known(&mut self, id: &Id) -> Vec<usize> {
+        let index = self.snapshot.index();
+        let mut found = Vec::new();
+        for base in &self.our_bases {
+            match index.patient(*base, id) {
+                Ok(patient) => found.extend(patient.map(|patient| patient as usize)),
+                // Told when the cohort is resolved: the callbacks in between know no errors.
+                Err(damaged) => self.damaged = Some(damaged),
+            }
+        }
+        found.retain(|patient| self.eligible.as_ref().is_none_or(|eligible| eligible.contains(*patient)));
+        found
+    }
+
+    fn add_patient(&mut self, id: &Id, place: usize) {
+        let found = self.known(id);
+        match found.first() {
+            Some(first) => self.members.insert(*first),
+            None => {
+                // One sentence for a patient that is not there and one that the Group's writer may not name: which of
+                // the two it is would tell that writer who is a patient.
+                let why = match self.eligible {
+                    None => "which the store does not hold",
+                    Some(_) => "which is in no Group that this Group's writer was given, or not in the store",
+                };
+                let text = format!("lists Patient/{id}, {why}: nothing was exported for it");
+                return self.warn("member-not-found", place, Message::warning(Code::NotFound, text));
+            }
+        };
+        found.into_iter().for_each(|patient| {
+            self.patients.insert(patient);
+        });
+    }
+
+    fn warn(&mut self, cause: &'static str, place: usize, message: Message) {
+        self.messages.push(cause, message.at(self.places[place].clone()));
+    }
+
+    /// A reference of a member or of a line of a list; `depth` is that of the Group that lists it.
+    fn add_reference(&mut self, text: &str, depth: usize, place: usize) {
+        let Some(reference) = Reference::parse(text) else {
+            let text = "has a member whose reference is in no form that names a resource of this store";
+            return self.warn("member-malformed", place, Message::warning(Code::Invalid, text));
+        };
+        let base = reference.base;
+        if !is_our_base(base, &self.request.fhir_bases) {
+            let text = format!("lists a member under the base {base}, which is not ours: nothing was exported for it");
+            let message = Message::warning(Code::NotFound, text).advise(Advice::NameBase(base.to_string()));
+            return self.warn("member-foreign", place, message);
+        }
+        match reference.resource_type {
+            ResourceType::PATIENT => self.add_patient(&reference.id, place),
+            ResourceType::GROUP => self.add_nested(reference.id, depth + 1, place),
+            other => {
+                let text = format!("lists {other}/{}, which is no Patient", reference.id);
+                self.warn("member-type", place, Message::warning(Code::NotSupported, text));
+            }
+        }
+    }
+
+    /// A Group that another one lists. Only the Group asked for has a writer; those of the store are everybody's.
+    fn add_nested(&mut self, id: Id, depth: usize, listed_by: usize) {
+        let scope = self.request.writer.as_ref().filter(|_| depth == 1);
+        match scope {
+            Some(WriterScope { known: false, .. }) => {
+                let text = format!(
+                    "lists Group/{id}, which was not followed because who wrote this version is not recorded; write the Group again"
+                );
+                self.warn("group-writer-unknown", listed_by, Message::warning(Code::NotSupported, text));
+            }
+            Some(WriterScope { groups: Some(groups), .. }) if groups.iter().all(|known| known != id.as_str()) => {
+                self.warn("group-not-found", listed_by, absent_group(&id));
+            }
+            _ => self.groups.push(NestedGroup { id, depth, listed_by }),
+        }
+    }
+
+    fn add_member(&mut self, member: &Member<'_>, depth: usize, place: usize) {
+        self.listed += 1;
+        if self.request.members == Members::Active && !is_active(member, self.snapshot.as_of()) {
+            return;
+        }
+        if let Some(text) = member.reference {
+            self.add_reference(text, depth, place);
+        } else if let Some((system, value)) = member.identifier {
+            self.identifiers.entry((system.to_string(), value.to_string())).or_insert(place);
+        } else {
+            let text =
+                format!("has a member, number {} of all, with neither a reference nor an identifier", self.listed);
+            self.warn("member-empty", place, Message::warning(Code::Invalid, text));
+        }
+    }
+
+    fn place(&mut self, place: Place) -> usize {
+        self.places.push(place);
+        self.places.len() - 1
+    }
+
+    /// The Group asked for, in the store.
+    ///
+    /// # Errors
+    /// [`ExportError::Request`] when it cannot stand for a set of patients; store errors.
+    pub fn add_group_of_store(&mut self, row: (usize, usize), id: &str) -> Result<(), ExportError> {
+        let index = self.snapshot.index();
+        Id::parse(id.as_bytes()).into_iter().for_each(|id| self.groups.exclude(id));
+        let place = self.place(Place::Group(id.to_string()));
+        let snapshot = self.snapshot;
+        let read = read_group(snapshot, row, &mut |member| self.add_member(member, 0, place))?;
+        let head = read.map_err(|fault| {
+            let (file, start) = (index.file_name(index.entry(row.0).file), row_range(index, row.0, row.1).start);
+            let text = format!("{file} at byte {start}: byte {} of the line: {}", fault.at, fault.kind);
+            RequestError::one(Problem::of(Parameter::Group, text))
+        })?;
+        self.check_head(&head, &format!("Group/{id}"))?;
+        self.note_inactive(&head, place);
+        Ok(())
+    }
+
+    /// The Group asked for, in a file. Its id, if it has one, and a hash of the file.
+    ///
+    /// # Errors
+    /// [`ExportError::Request`] when it cannot be read, or cannot stand for a set of patients.
+    pub fn add_group_file(&mut self, path: &Path) -> Result<(Option<Id>, u128), ExportError> {
+        let problem =
+            |what: String| RequestError::one(Problem::of(Parameter::Group, format!("{}: {what}", path.display())));
+        let unreadable = |error: std::io::Error| problem(format!("cannot be read: {error}"));
+        let mut file = File::open(path).map_err(unreadable)?;
+        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        let mut lines = LineCounter::default();
+        let place = self.place(Place::GroupFile);
+        let outcome = {
+            let mut on_member = |member: &Member<'_>| self.add_member(member, 0, place);
+            let mut reader = GroupReader::new(Kernel::detect(), &mut on_member);
+            reader.begin();
+            let mut buffer = vec![0; READ_BYTES];
+            loop {
+                match file.read(&mut buffer) {
+                    Ok(0) => break reader.finish(),
+                    Ok(len) => {
+                        hash.update(&buffer[..len]);
+                        lines.count(&buffer[..len]);
+                        reader.feed(&buffer[..len]);
+                    }
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(unreadable(error).into()),
+                }
+            }
+        };
+        let head = outcome
+            .map_err(|fault| problem(format!("line {}, byte {}: {}", lines.line_of(fault.at), fault.at, fault.kind)))?;
+        self.check_head(&head, &path.display().to_string())?;
+        if let Some(id) = head.id {
+            // Known only now that all of it was read.
+            let named = Place::Group(id.to_string());
+            self.messages.replace_place(&Place::GroupFile, &named);
+            self.places[place] = named;
+            self.groups.exclude(id);
+        }
+        self.note_inactive(&head, place);
+        Ok((head.id, hash.digest128()))
+    }
+
+    /// Whether a Group can stand for a set of patients (GROUP-09, GROUP-10, readings 5, 9 and 12).
+    fn check_head(&self, head: &GroupHead, name: &str) -> Result<(), RequestError> {
+        let problem = |of: &Unusable| {
+            let problem = Problem::of(Parameter::Group, format!("{name} {of}"));
+            if *of == Unusable::Inactive { problem.advise(Advice::TakeAsListed) } else { problem }
+        };
+        let problems: Vec<Problem> = unusable(head, self.request.members).iter().map(problem).collect();
+        if problems.is_empty() { Ok(()) } else { Err(RequestError { problems }) }
+    }
+
+    fn note_inactive(&mut self, head: &GroupHead, place: usize) {
+        if head.active == Some(false) && self.request.members == Members::Listed {
+            let text = "has active false; it was exported because members are taken as listed";
+            self.warn("group-inactive", place, Message::warning(Code::Processing, text));
+        }
+    }
+
+    /// The current version of the Group asked for, at T.
+    ///
+    /// # Errors
+    /// [`ExportError::Request`] when there is none, with ids that may have been meant.
+    pub fn find_group(&self, id: &str) -> Result<(usize, usize), ExportError> {
+        let Some(wanted) = Id::parse(id.as_bytes()) else {
+            let text = format!("{id:?} is no legal id (1 to 64 letters, digits, '-' and '.')");
+            return Err(RequestError::one(Problem::of(Parameter::Group, text).advise(Advice::GroupIdOrFile)).into());
+        };
+        let why = match find_group(self.snapshot, &wanted, self.ours)? {
+            FoundGroup::Current(extent, row) => return Ok((extent, row)),
+            FoundGroup::Future => "is not in the store yet at the transactionTime: its lastUpdated is later",
+            FoundGroup::Deleted => "was deleted before the transactionTime",
+            FoundGroup::Unknown => "is not in the store",
+        };
+        let near = match similar_groups(self.snapshot, id)?.as_slice() {
+            [] => "the store holds no Group with a similar id".to_string(),
+            near => format!("similar ids: {}", near.join(", ")),
+        };
+        Err(RequestError::one(Problem::of(Parameter::Group, format!("Group/{id} {why}; {near}"))).into())
+    }
+
+    /// The Groups that Groups list. Each is read twice: it counts only if the whole of it can stand for patients, and
+    /// its members, of which there may be a million, are not held until that is known.
+    ///
+    /// # Errors
+    /// [`ExportError::Request`] when one has a modifier, because nobody can tell then who is left (reading 12); store
+    /// errors. One that is missing, unreadable, too deep or unusable is a warning.
+    pub fn add_nested_groups(&mut self) -> Result<(), ExportError> {
+        while let Some(NestedGroup { id, depth, listed_by }) = self.groups.pop() {
+            if depth > GROUP_DEPTH_MAX {
+                let text = format!("lists Group/{id} more than {GROUP_DEPTH_MAX} Groups deep; it was not followed");
+                self.warn("group-depth", listed_by, Message::warning(Code::NotSupported, text));
+                continue;
+            }
+            let FoundGroup::Current(extent, row) = find_group(self.snapshot, &id, self.ours)? else {
+                self.warn("group-not-found", listed_by, absent_group(&id));
+                continue;
+            };
+            let snapshot = self.snapshot;
+            let head = match read_group(snapshot, (extent, row), &mut |_| {})? {
+                Ok(head) => head,
+                Err(fault) => {
+                    let text = format!("lists Group/{id}, which cannot be read: byte {}: {}", fault.at, fault.kind);
+                    self.warn("group-unreadable", listed_by, Message::warning(Code::Structure, text));
+                    continue;
+                }
+            };
+            let unusable = unusable(&head, self.request.members);
+            if unusable.iter().any(|problem| matches!(problem, Unusable::Modified(_))) {
+                self.check_head(&head, &format!("Group/{id}, which is nested in the Group asked for,"))?;
+            }
+            if !unusable.is_empty() {
+                let why: Vec<String> = unusable.iter().map(Unusable::to_string).collect();
+                let text = format!("lists Group/{id}, which was passed over: it {}", why.join("; it "));
+                self.warn("group-unusable", listed_by, Message::warning(Code::NotSupported, text));
+                continue;
+            }
+            let place = self.place(Place::Group(id.to_string()));
+            self.note_inactive(&head, place);
+            // The same bytes gave a Group a moment ago.
+            let again = read_group(snapshot, (extent, row), &mut |member| self.add_member(member, depth, place))?;
+            if again.is_err() {
+                return Err(rewritten(snapshot, extent)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// A file with one id or reference a line. Its hash.
+    ///
+    /// # Errors
+    /// [`ExportError::Request`] when it cannot be read, or a line names no patient.
+    pub fn add_list(&mut self, path: &Path) -> Result<u128, ExportError> {
+        let problem =
+            |what: String| RequestError::one(Problem::of(Parameter::Patients, format!("{}: {what}", path.display())));
+        let file = File::open(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
+        let mut reader = BufReader::with_capacity(READ_BYTES, file);
+        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        let (mut line, mut number) = (Vec::new(), 0u64);
+        let mut wrong = Vec::new();
+        loop {
+            line.clear();
+            // No line of a list is longer than a reference may be; a longer one is cut there and reported.
+            let limit = 2 * crate::limits::REFERENCE_BYTES_MAX as u64;
+            let read = (&mut reader).take(limit).read_until(b'\n', &mut line);
+            if read.map_err(|error| problem(format!("cannot be read: {error}")))? == 0 {
+                break;
+            }
+            hash.update(&line);
+            number += 1;
+            let text = line.trim_ascii();
+            if text.is_empty() {
+                continue;
+            }
+            self.listed += 1;
+            // One place serves every line: what it stands for is copied into a message, and nothing is kept.
+            self.places.clear();
+            let place = self.place(Place::PatientList(number));
+            match (Id::parse(text), str::from_utf8(text).ok()) {
+                (Some(id), _) => self.add_patient(&id, place),
+                (None, Some(text)) if Reference::parse(text).is_some() => {
+                    // A list names patients; Groups are asked for with --group.
+                    match Reference::parse(text) {
+                        Some(reference) if reference.resource_type == ResourceType::PATIENT => {
+                            self.add_reference(text, 0, place)
+                        }
+                        _ => wrong.push(number),
+                    }
+                }
+                _ => wrong.push(number),
+            }
+        }
+        if let Some(first) = wrong.first() {
+            return Err(problem(format!(
+                "line {first}{} is neither a patient id nor a reference such as Patient/123",
+                match wrong.len() {
+                    1 => String::new(),
+                    more => format!(" (and {} more lines)", more - 1),
+                }
+            ))
+            .into());
+        }
+        Ok(hash.digest128())
+    }
+
+    /// Identifier members: each must match exactly one current Patient (GROUP-02). Reads the Patient rows once.
+    ///
+    /// # Errors
+    /// Store errors.
+    pub fn add_identified(&mut self) -> Result<(), ExportError> {
+        if self.identifiers.is_empty() {
+            return Ok(());
+        }
+        let wanted = std::mem::take(&mut self.identifiers);
+        // The first match of each, and how many there are.
+        let mut matches: HashMap<&(String, String), (Id, u64)> = HashMap::new();
+        let index = self.snapshot.index();
+        let as_of = self.snapshot.as_of().as_ref();
+        for extent in self.snapshot.extents() {
+            if !index.extents()[extent].head().has_type(ResourceType::PATIENT.index()) {
+                continue;
+            }
+            let columns = index.extents()[extent].prove_whole()?;
+            for row in 0..columns.rows() {
+                if columns.type_of(row) != ResourceType::PATIENT
+                    || self.snapshot.state(extent, row, as_of, self.ours, &|_| true)? != State::Current
+                {
+                    continue;
+                }
+                let mut found: Vec<(String, String)> = Vec::new();
+                let mut on_identifier = |system: &str, value: &str| found.push((system.into(), value.into()));
+                let mut reader = IdentifierReader::new(Kernel::detect(), &mut on_identifier);
+                reader.begin();
+                let file = index.entry(extent).file;
+                stream_range(index, file, row_range(index, extent, row), &mut |piece| reader.feed(piece))?;
+                // The row passed the scan when it was indexed; a fault now means that it was changed in place.
+                if reader.finish().is_err() {
+                    return Err(rewritten(self.snapshot, extent)?);
+                }
+                // A row that gives an identifier twice is one match.
+                found.sort();
+                found.dedup();
+                found.retain(|pair| wanted.contains_key(pair));
+                let id = columns.id_of(row);
+                if found.is_empty() || self.known(&id).is_empty() {
+                    continue;
+                }
+                for pair in &found {
+                    if let Some((key, _)) = wanted.get_key_value(pair) {
+                        matches.entry(key).or_insert((id, 0)).1 += 1;
+                    }
+                }
+            }
+        }
+        let mut pairs: Vec<_> = wanted.iter().collect();
+        pairs.sort();
+        for (pair, place) in pairs {
+            let found = match matches.get(pair) {
+                Some((id, 1)) => {
+                    self.add_patient(&id.clone(), *place);
+                    continue;
+                }
+                Some((_, found)) => *found,
+                None => 0,
+            };
+            // The identifier's value may be a medical record number, so it is not repeated.
+            let text = format!(
+                "lists a member by an identifier of system {:?} that matches {found} Patients, not one",
+                pair.0
+            );
+            self.warn("member-identifier", *place, Message::warning(Code::NotFound, text));
+        }
+        Ok(())
+    }
+}
+
+/// The message about a Group that is not there, or not for the writer of the Group that lists it.
+fn absent_group(id: &Id) -> Message {
+    let text = format!("lists Group/{id}, which the store does not hold at the transactionTime");
+    Message::warning(Code::NotFound, text)
+}
+
+/// What is wrong when a row no longer reads as it did.
+fn rewritten(snapshot: &Snapshot, extent: usize) -> Result<ExportError, ExportError> {
+    let index = snapshot.index();
+    let path = index.source(index.entry(extent).file)?.path().to_path_buf();
+    Ok(IndexError::Changed { path, reason: "was rewritten in place".into() }.into())
+}
+
+/// GROUP-04: neither inactive nor outside its period at T. A bound that is no date is taken as not given.
+fn is_active(member: &Member<'_>, at: &Instant) -> bool {
+    let bound = |text: Option<&str>| text.and_then(|text| date_time_span(text.as_bytes()));
+    let begun = bound(member.period_start).is_none_or(|(first, _)| first <= *at);
+    let over = bound(member.period_end).is_some_and(|(_, after)| after <= *at);
+    !member.inactive && begun && !over
+}
+
+/// Counts newlines as bytes pass, to turn a byte offset into a line number.
+#[derive(Default)]
+struct LineCounter {
+    position: u64,
+    newlines: Vec<u64>,
+}
+
+impl LineCounter {
+    fn count(&mut self, piece: &[u8]) {
+        // A message needs the line of one offset; a file of more lines than this is no hand-written Group.
+        if self.newlines.len() < 1 << 20 {
+            self.newlines.extend(memchr::memchr_iter(b'\n', piece).map(|at| self.position + at as u64));
+        }
+        self.position += piece.len() as u64;
+    }
+
+    fn line_of(&self, offset: u64) -> usize {
+        self.newlines.partition_point(|at| *at < offset) + 1
+    }
+}

@@ -1,0 +1,109 @@
+//! Groups that Groups list: which are read, in which order, and what they must not say.
+//!
+//! Breadth first, so that the order of members decides nothing: a Group is met first where it lies least deep, is read
+//! once, and a cycle ends by itself (GROUP-03).
+
+use std::collections::{HashSet, VecDeque};
+
+use super::groups::{FoundGroup, find_group, our_bases, read_group};
+use crate::error::ExportError;
+use crate::extract::group::{Member, Modifier};
+use crate::fhir::{Id, Reference, ResourceType};
+use crate::limits::GROUP_DEPTH_MAX;
+use crate::store::snapshot::Snapshot;
+
+/// A Group that another one lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NestedGroup {
+    /// Its id.
+    pub id: Id,
+    /// Groups above it: 1 for one that is listed by the Group asked for.
+    pub depth: usize,
+    /// What lists it, as the caller numbers that.
+    pub listed_by: usize,
+}
+
+/// The Groups still to read.
+#[derive(Debug, Default)]
+pub struct GroupQueue {
+    waiting: VecDeque<NestedGroup>,
+    seen: HashSet<Id>,
+}
+
+impl GroupQueue {
+    /// Adds a Group unless it was there before.
+    pub fn push(&mut self, group: NestedGroup) {
+        if self.seen.insert(group.id) {
+            self.waiting.push_back(group);
+        }
+    }
+
+    /// The next Group: none is less deep.
+    pub fn pop(&mut self) -> Option<NestedGroup> {
+        self.waiting.pop_front()
+    }
+
+    /// A Group that is read otherwise: it is not taken from here, before or after.
+    pub fn exclude(&mut self, id: Id) {
+        self.seen.insert(id);
+        self.waiting.retain(|group| group.id != id);
+    }
+}
+
+/// The id of a Group that a member names, if it names one that is ours.
+pub fn group_of(member: &Member<'_>, fhir_bases: &[String]) -> Option<Id> {
+    let reference = Reference::parse(member.reference?)?;
+    let ours = super::groups::is_our_base(reference.base, fhir_bases);
+    (ours && reference.resource_type == ResourceType::GROUP).then_some(reference.id)
+}
+
+/// A modifier of a Group that is reached from the Groups of a queue, if there is one: then nothing can be exported
+/// (reading 12). Members are passed by but for Groups; what cannot be found or read is for the export to tell.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn find_modifier(
+    snapshot: &Snapshot,
+    fhir_bases: &[String],
+    mut queue: GroupQueue,
+) -> Result<Option<(Id, Modifier)>, ExportError> {
+    let ours = our_bases(snapshot, fhir_bases);
+    while let Some(NestedGroup { id, depth, .. }) = queue.pop() {
+        if depth > GROUP_DEPTH_MAX {
+            continue;
+        }
+        let FoundGroup::Current(extent, row) = find_group(snapshot, &id, &ours)? else { continue };
+        let mut listed = Vec::new();
+        let mut on_member = |member: &Member<'_>| listed.extend(group_of(member, fhir_bases));
+        let Ok(head) = read_group(snapshot, (extent, row), &mut on_member)? else { continue };
+        if let Some(modifier) = head.modifiers.into_iter().next() {
+            return Ok(Some((id, modifier)));
+        }
+        listed.into_iter().for_each(|id| queue.push(NestedGroup { id, depth: depth + 1, listed_by: 0 }));
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(id: &str, depth: usize) -> NestedGroup {
+        NestedGroup { id: Id::parse(id.as_bytes()).unwrap(), depth, listed_by: 0 }
+    }
+
+    /// GROUP-03: breadth first, each Group once, where it was met first; those excluded never.
+    #[test]
+    fn groups_are_taken_once_in_the_order_they_were_met() {
+        let mut queue = GroupQueue::default();
+        for (id, depth) in [("x", 1), ("c", 1), ("own", 1), ("x", 2)] {
+            queue.push(group(id, depth));
+        }
+        queue.exclude(group("own", 0).id);
+        assert_eq!(queue.pop(), Some(group("x", 1)));
+        for (id, depth) in [("own", 2), ("x", 2), ("d", 2)] {
+            queue.push(group(id, depth));
+        }
+        assert_eq!([queue.pop(), queue.pop(), queue.pop()], [Some(group("c", 1)), Some(group("d", 2)), None]);
+    }
+}
