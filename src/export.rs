@@ -19,8 +19,8 @@ use crate::error::{ExportError, IndexError, Problem, RequestError};
 use crate::extract::FaultKind;
 use crate::fhir::Instant;
 use crate::observe::{Code, Message, Messages, Parameter, Severity, Words};
-use crate::plan::{Plan, plan};
-use crate::select::{ExportRequest, Ledger};
+use crate::plan::{Plan, plan, policy_messages};
+use crate::select::{Audience, ExportRequest, Ledger};
 use crate::store::layout::Column;
 use crate::store::packed::table::is_packed;
 use crate::store::{Snapshot, Store, View, Watch, Work};
@@ -136,7 +136,7 @@ fn planned(
     let once = || {
         let (snapshot, work) = take()?;
         let plan = plan(&snapshot, request)?;
-        let messages = all_messages(&snapshot, &plan)?;
+        let messages = all_messages(&snapshot, &plan, request.audience)?;
         Ok((snapshot, work, plan, messages))
     };
     match once() {
@@ -225,16 +225,30 @@ fn check_faults(plan: &Plan, allowed: Option<FaultsAllowed>) -> Result<(), Expor
     if over { Err(ExportError::Faults { faults, lines, allowed }) } else { Ok(()) }
 }
 
-/// The plan's messages, then the faulty lines of the snapshot in store order (OUTCOME-03, OUTCOME-05).
+/// What a reader of the export is told: notes on the request, what did not resolve, policies applied, and the faulty lines
+/// of the snapshot in store order (OUTCOME-03, OUTCOME-05); to one that may not have the whole store only their number.
 ///
 /// # Errors
 /// [`IndexError::Damaged`] when the index is.
-pub fn all_messages(snapshot: &Snapshot, plan: &Plan) -> Result<Messages, IndexError> {
+pub fn all_messages(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Result<Messages, IndexError> {
     let mut messages = Messages::default();
     for note in &plan.request.notes {
         messages.push("note", note.clone());
     }
     messages.add(&plan.messages);
+    messages.add(&policy_messages(snapshot, plan, audience)?);
+    match (audience, plan.ledger().faulty) {
+        (Audience::BoundClient, 0) => {}
+        (Audience::BoundClient, faults) => {
+            let text = format!("{faults} lines of the store are faulty and were passed by; its operator knows which");
+            messages.push("faults", Message::new(Severity::Error, Code::Incomplete, text));
+        }
+        _ => fault_messages(snapshot, plan, &mut messages)?,
+    }
+    Ok(messages)
+}
+
+fn fault_messages(snapshot: &Snapshot, plan: &Plan, messages: &mut Messages) -> Result<(), IndexError> {
     let index = snapshot.index();
     let mut told = vec![0u64; FaultKind::ALL.len()];
     let (mut file, mut lines_before) = (usize::MAX, 0);
@@ -276,7 +290,7 @@ pub fn all_messages(snapshot: &Snapshot, plan: &Plan) -> Result<Messages, IndexE
             plan.selection.noticed.faults[*kind as usize] - told,
         );
     }
-    Ok(messages)
+    Ok(())
 }
 
 fn fault_code(kind: FaultKind) -> Code {

@@ -270,9 +270,11 @@ impl Messages {
         counts
     }
 
-    /// Each cause with how often it came up.
-    pub fn causes(&self) -> impl Iterator<Item = (&'static str, Severity, u64)> + '_ {
-        self.causes.iter().map(|cause| (cause.name, cause.severity, cause.count))
+    /// Causes that came up more often here than in what a reader was told: name, count, and the first message.
+    pub fn withheld<'a>(&'a self, told: &'a Messages) -> impl Iterator<Item = (&'static str, u64, &'a Message)> {
+        let known = |name| told.causes.iter().find(|cause| cause.name == name).map_or(0, |cause| cause.count);
+        let more = self.causes.iter().filter(move |cause| cause.count > known(cause.name));
+        more.filter_map(|cause| Some((cause.name, cause.count, cause.kept.first()?)))
     }
 
     /// The worst severity.

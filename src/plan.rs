@@ -13,7 +13,8 @@ use crate::fhir::ResourceType;
 use crate::observe::{Advice, Code, Message, Messages, Parameter, Severity};
 use crate::select::deletions::Deletions;
 use crate::select::request::MissingLastUpdated;
-use crate::select::{Bounds, Cohort, ExportRequest, Late, Ledger, Population, Selection};
+use crate::select::selection::foreign_owners;
+use crate::select::{Audience, Bounds, Cohort, ExportRequest, Late, Ledger, Population, Selection};
 use crate::store::Snapshot;
 use crate::store::sealed::Damaged;
 use crate::write::shard_name;
@@ -67,7 +68,7 @@ pub struct Plan {
     pub cohort: Cohort,
     /// The deletions to list.
     pub deletions: Deletions,
-    /// What the reader should know: unresolved members, policies applied.
+    /// What did not resolve.
     pub messages: Messages,
     /// Name of the snapshot.
     pub snapshot_id: String,
@@ -104,7 +105,6 @@ pub fn plan(snapshot: &Snapshot, request: &ExportRequest) -> Result<Plan, Export
     let deletions = Deletions::new(snapshot, &cohort, request)?;
     let mut messages = std::mem::take(&mut cohort.messages);
     absent_members(snapshot, &cohort, &selection, &mut messages)?;
-    policies(request, &selection, &deletions, &mut messages);
     let shards = cut(snapshot, &selection, request.bounds)?;
     open_sources(snapshot, &selection)?;
     Ok(Plan { request: request.clone(), shards, selection, cohort, deletions, messages, snapshot_id: snapshot.id() })
@@ -200,8 +200,17 @@ fn absent_members(
 }
 
 /// What was decided by policy is said, with its count (OUTCOME-02, SINCE-04, DELETED-09).
-fn policies(request: &ExportRequest, selection: &Selection, deletions: &Deletions, messages: &mut Messages) {
+///
+/// A reader who may not have the whole store is told of its cohort and types alone (reading 14): what is counted over the
+/// whole store only is left out for it.
+///
+/// # Errors
+/// [`Damaged`] when the index is.
+pub fn policy_messages(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Result<Messages, Damaged> {
+    let Plan { request, selection, deletions, .. } = plan;
     let noticed = &selection.noticed;
+    let sees_all = audience != Audience::BoundClient;
+    let mut messages = Messages::default();
     let mut push = |cause, message| messages.push(cause, message);
     let tell = |severity, text: String| Message::new(severity, Code::Informational, text);
     if (request.since.is_some() || request.until.is_some()) && noticed.undated > 0 {
@@ -223,39 +232,42 @@ fn policies(request: &ExportRequest, selection: &Selection, deletions: &Deletion
         );
         push("late", Message { advice, ..tell(Severity::Information, text) });
     }
-    if noticed.illegal_updated > 0 {
+    if noticed.illegal_updated > 0 && sees_all {
         let text = format!(
             "{} resources have a meta.lastUpdated that is no instant; it counts as none",
             noticed.illegal_updated
         );
         push("illegal-last-updated", tell(Severity::Warning, text));
     }
-    if request.population != Population::System {
-        for (base, count) in &noticed.foreign {
-            let text = format!(
-                "{count} references to patients under the base {base} were taken for another server's patients"
-            );
-            push("foreign-base", tell(Severity::Warning, text).advise(Advice::NameBase(base.clone())));
-        }
+    let foreign = match (&request.population, audience) {
+        (Population::System, _) => Vec::new(),
+        (_, Audience::Operator) | (Population::AllPatients, Audience::Client) => noticed.foreign.clone(),
+        _ => foreign_owners(snapshot, &plan.cohort, selection)?,
+    };
+    for (base, count) in foreign {
+        let text =
+            format!("{count} references to patients under the base {base} were taken for another server's patients");
+        push("foreign-base", tell(Severity::Warning, text).advise(Advice::NameBase(base)));
     }
     if request.since.is_some() && deletions.entries == 0 {
         let text = "The store holds no DELETE entries, so deletions are not tracked: none can be listed".to_string();
         push("no-deletions", tell(Severity::Information, text));
     }
-    if deletions.unknown > 0 {
+    if deletions.unknown > 0 && sees_all {
         let text = format!(
             "{} deletions of resources that the store never held are not listed: whose they were is not known",
             deletions.unknown
         );
         push("deleted-unknown", tell(Severity::Warning, text));
     }
-    if deletions.undated > 0 {
+    if deletions.undated > 0 && sees_all {
         let text = format!(
             "{} DELETE entries have no meta.lastUpdated; they count as older than everything and delete nothing",
             deletions.undated
         );
         push("deleted-undated", tell(Severity::Warning, text));
     }
+    Ok(messages)
 }
 
 impl Plan {

@@ -14,7 +14,7 @@ use crate::error::{ExportError, IndexError};
 use crate::export::{Existing, ExportOptions, Exported, all_messages, export, plan_only};
 use crate::observe::Severity;
 use crate::plan::Plan;
-use crate::select::Ledger;
+use crate::select::{Audience, Ledger};
 use crate::store::Work;
 use crate::write::record::RecordError;
 
@@ -84,7 +84,7 @@ fn export_command(args: &ExportArgs, resolved: Resolved, begun: Clock) -> Result
 fn plan_command(args: &ExportArgs, resolved: Resolved) -> Result<Exit, ExportError> {
     let Resolved { request, store, as_of, .. } = resolved;
     let (plan, snapshot, work) = watched(args.write.run.progress, |watch| plan_only(&store, &request, as_of, watch))?;
-    let messages = all_messages(&snapshot, &plan)?;
+    let messages = all_messages(&snapshot, &plan, Audience::Operator)?;
     if args.write.run.json {
         let files: Vec<_> = (0..plan.shards.len())
             .map(|at| {

@@ -8,12 +8,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use serde_json::json;
 
 use super::job_plan::{JobPlan, job_plan, same_job};
-use super::{DELETED, ERROR, Existing, ExportOptions, Exported, Moment, check_faults, planned};
-use crate::error::ExportError;
+use super::{DELETED, ERROR, Existing, ExportOptions, Exported, Moment, all_messages, check_faults, planned};
+use crate::error::{ExportError, IndexError};
 use crate::fhir::Instant;
-use crate::observe::Messages;
+use crate::observe::{Message, Messages};
 use crate::plan::Plan;
-use crate::select::ExportRequest;
+use crate::select::{Audience, ExportRequest};
 use crate::store::{Snapshot, Store, Watch, Work};
 use crate::write::deleted::deleted_lines;
 use crate::write::encode::Encoder;
@@ -114,6 +114,16 @@ impl ExportRun {
         };
         run.tell(options.clock, watch, |_| {});
         Ok(run)
+    }
+
+    /// What the operator may know and the reader of the export is not told: a cause, how often it came up, and the first
+    /// message of it.
+    ///
+    /// # Errors
+    /// When the index is damaged.
+    pub fn withheld(&self) -> Result<Vec<(&'static str, u64, Message)>, IndexError> {
+        let all = all_messages(&self.snapshot, &self.plan, Audience::Operator)?;
+        Ok(all.withheld(&self.messages).map(|(cause, count, first)| (cause, count, first.clone())).collect())
     }
 
     /// How many tasks there are to write.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::indexer::Indexer;
-use super::record::{Asked, FORMAT, FileRecord, GROUP_FILE, JobRecord, PATIENT_FILE, Records, Whose};
+use super::record::{Asked, FORMAT, FileRecord, GROUP_FILE, JobRecord, PATIENT_FILE, Records, Whose, scope_file};
 use super::state::State;
 use super::table::{Job, Table};
 use super::terms::{Accepted, EngineOptions, FileView, Found, JobView, OpenError, Refused, Retried};
@@ -19,6 +19,7 @@ use super::work;
 use crate::bytes::disk::disk_space;
 use crate::bytes::private::{create_private, private_directory};
 use crate::error::IndexError;
+use crate::extract::FaultKind;
 use crate::fhir::Instant;
 use crate::fhir::instant::TICKS_PER_SECOND;
 use crate::store::{Snapshot, Store, View, Watch};
@@ -327,6 +328,11 @@ impl Engine {
         if let Some(group) = &asked.group {
             group.copy_to(&directory.join(GROUP_FILE), inner.options.sync).map_err(std::io::Error::other)?;
         }
+        for group in &asked.scope {
+            let id = group.facts().id.expect("a Group of the book has an id");
+            let file = directory.join(scope_file(id.as_str()));
+            group.copy_to(&file, inner.options.sync).map_err(std::io::Error::other)?;
+        }
         if let Some(patient) = &patient {
             replace_file(&directory.join(PATIENT_FILE), patient.as_bytes(), inner.options.sync)?;
         }
@@ -443,6 +449,13 @@ impl Engine {
     /// What an export of now would see, by the index as it was last published; `None` while there is none.
     pub fn snapshot_now(&self) -> Option<Snapshot> {
         Some(Snapshot::new(self.inner.indexer.last(self.store())?, self.inner.now()))
+    }
+
+    /// Faulty lines of the store, by the index as it was last published; `None` while there is none that can be read.
+    pub fn faulty_lines(&self) -> Option<u64> {
+        let snapshot = self.snapshot_now()?;
+        let totals = snapshot.index().merged().totals().ok()?;
+        Some((0..FaultKind::ALL.len()).map(|kind| totals.faults(kind)).sum())
     }
 
     /// The time.

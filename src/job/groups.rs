@@ -1,11 +1,11 @@
 //! Groups that clients make: durable, one file each, found beside those of the store.
 //!
-//! `{id}.ndjson` holds the Group as one line, ready to be exported; a deletion replaces it by a Bundle line that deletes
+//! `{id}.ndjson` holds the Group as one line, ready to be exported, and a second line that says who wrote it; a deletion replaces it by a Bundle line that deletes
 //! it, as a store would tell it. Both are written under a temporary name, synced and renamed before the caller hears of
 //! them: a crash leaves the version before or the version after, and a temporary file that the next start removes.
 //! A deletion is kept for good, because it also stands for a Group of the store's, until the store brings a later version.
 //!
-//! `document` takes what a client sends, `view` merges the book with the store, `query` and `search` ask both, `facts` is
+//! `document` takes what a client sends, `writer` is who sent it, `view` merges the book with the store, `query` and `search` ask both, `facts` is
 //! what stays in memory. Nothing here takes a clock or makes an id; requests for one Group wait for each other.
 
 pub mod document;
@@ -15,6 +15,7 @@ pub mod query;
 pub mod search;
 pub mod stored;
 pub mod view;
+pub mod writer;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -34,6 +35,7 @@ use crate::store::sealed::Damaged;
 use crate::write::record::replace_file;
 use crate::write::sink::{Sync, sync_directory};
 use facts::{FactsCache, GroupFacts};
+use writer::WRITER_LINE_BYTES_MAX;
 
 pub use crate::extract::group_rules::{GroupContent, GroupRules, Problem, ProblemKind, WantedId};
 pub use document::Document;
@@ -41,6 +43,7 @@ pub use query::{PARAMETERS, Query};
 pub use search::{Hit, Page, Total};
 pub use stored::StoreGroup;
 pub use view::{Expected, Found, Groups, Refused, Written};
+pub use writer::GroupWriter;
 
 /// Groups cannot be read or kept.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +95,7 @@ enum EntryState {
     Live {
         facts: Arc<GroupFacts>,
         len: u64,
+        writer: Option<GroupWriter>,
     },
     Deleted,
 }
@@ -103,15 +107,21 @@ pub struct BookGroup {
     path: PathBuf,
     len: u64,
     facts: Arc<GroupFacts>,
+    writer: Option<GroupWriter>,
 }
 
 impl BookGroup {
+    /// Who wrote this version, if that is recorded.
+    pub fn writer(&self) -> Option<&GroupWriter> {
+        self.writer.as_ref()
+    }
+
     /// What is known of it.
     pub fn facts(&self) -> &GroupFacts {
         &self.facts
     }
 
-    /// Bytes of the resource; its file has a newline more.
+    /// Bytes of the resource; in its file a newline follows, and the writer's line.
     pub fn len(&self) -> u64 {
         self.len
     }
@@ -245,16 +255,20 @@ impl GroupBook {
 
     /// The Group of an entry that is live. Under the stripe's lock, in either mode.
     fn open_group(&self, id: &Id, entry: &Entry) -> Result<Option<BookGroup>, GroupsError> {
-        let EntryState::Live { facts, len } = &entry.state else { return Ok(None) };
+        let EntryState::Live { facts, len, writer } = &entry.state else { return Ok(None) };
         let path = self.path_of(id);
         let file = Arc::new(File::open(&path).map_err(io_at(&path))?);
-        Ok(Some(BookGroup { file, path, len: *len, facts: facts.clone() }))
+        Ok(Some(BookGroup { file, path, len: *len, facts: facts.clone(), writer: writer.clone() }))
     }
 
-    /// Makes a line the content of a Group's file. Under the stripe's lock for writing.
+    /// Makes a line, and that of its writer, the content of a Group's file. Under the stripe's lock for writing.
     fn replace(&self, id: &Id, mut line: Vec<u8>, entry: Entry) -> Result<Vec<u8>, GroupsError> {
         let path = self.path_of(id);
+        let len = line.len();
         line.push(b'\n');
+        if let EntryState::Live { writer: Some(writer), .. } = &entry.state {
+            line.extend(writer.to_line());
+        }
         let written = replace_file(&path, &line, self.sync).map_err(io_at(&path));
         // When the rename was done but could not be made to last, what stands in the directory is what holds.
         let entry = match &written {
@@ -264,17 +278,24 @@ impl GroupBook {
         if let Some(entry) = entry {
             self.entries.write().expect("no panic under it").insert(*id, Arc::new(entry));
         }
-        line.pop();
+        line.truncate(len);
         written.map(|()| line)
     }
 
-    fn put(&self, id: &Id, line: Vec<u8>, version: u64, at: Instant) -> Result<Vec<u8>, GroupsError> {
+    fn put(
+        &self,
+        id: &Id,
+        line: Vec<u8>,
+        version: u64,
+        at: Instant,
+        writer: Option<GroupWriter>,
+    ) -> Result<Vec<u8>, GroupsError> {
         let facts = GroupFacts::read(|feed| {
             line.chunks(READ_BYTES).for_each(feed);
             Ok::<_, GroupsError>(())
         })?;
         let facts = Arc::new(facts.map_err(|fault| self.damaged(id, fault.kind.to_string()))?);
-        let state = EntryState::Live { facts, len: line.len() as u64 };
+        let state = EntryState::Live { facts, len: line.len() as u64, writer };
         self.replace(id, line, Entry { version, at, state })
     }
 
@@ -304,7 +325,10 @@ fn load(path: &Path, id: &Id) -> Result<Entry, GroupsError> {
     let mut file = File::open(path).map_err(io_at(path))?;
     let len = file.metadata().map_err(io_at(path))?.len();
     let mut buffer = vec![0; READ_BYTES.min(len as usize)];
-    let mut last = 0;
+    // Bytes of the first line once its end has come, and what follows it.
+    let mut line_len = None;
+    let mut position = 0;
+    let mut rest = Vec::new();
     let mut is_deletion = false;
     let mut deletion = Vec::new();
     let facts = GroupFacts::read(|feed| {
@@ -320,19 +344,34 @@ fn load(path: &Path, id: &Id) -> Result<Entry, GroupsError> {
                 is_deletion = buffer[..read].starts_with(br#"{"resourceType":"Bundle""#);
                 deletion = if is_deletion { buffer[..read].to_vec() } else { Vec::new() };
             }
-            last = buffer[read - 1];
-            feed(&buffer[..read]);
+            let mut piece = &buffer[..read];
+            if line_len.is_none()
+                && let Some(end) = memchr::memchr(b'\n', piece)
+            {
+                feed(&piece[..end]);
+                line_len = Some(position + end as u64);
+                piece = &piece[end + 1..];
+            } else if line_len.is_none() {
+                feed(piece);
+                piece = &[];
+            }
+            // One byte more than a writer's line may have tells that it has too many.
+            rest.extend_from_slice(&piece[..piece.len().min(WRITER_LINE_BYTES_MAX + 1 - rest.len())]);
+            position += read as u64;
         }
     })?;
     let facts = facts.map_err(|fault| damaged(&format!("byte {}: {}", fault.at, fault.kind)))?;
     let (Ok(version), Some(at)) = (facts.version.parse(), facts.last_updated.clone()) else {
         return Err(damaged("it has no version or no instant of its own"));
     };
-    if last != b'\n' {
-        return Err(damaged("its line is cut off"));
+    let Some(len) = line_len else { return Err(damaged("its line is cut off")) };
+    if rest.len() > WRITER_LINE_BYTES_MAX || is_deletion && !rest.is_empty() {
+        return Err(damaged("something follows its line"));
     }
+    let writer = GroupWriter::parse(&rest).map_err(|reason| damaged(&reason))?;
     if is_deletion {
-        let line: serde_json::Value = serde_json::from_slice(&deletion).map_err(|error| damaged(&error.to_string()))?;
+        let line: serde_json::Value =
+            serde_json::from_slice(deletion.trim_ascii_end()).map_err(|error| damaged(&error.to_string()))?;
         if line["entry"][0]["request"]["url"].as_str() != Some(&format!("Group/{id}")) {
             return Err(damaged("it deletes another Group than its name says"));
         }
@@ -341,7 +380,7 @@ fn load(path: &Path, id: &Id) -> Result<Entry, GroupsError> {
     if !facts.is_group || facts.id != Some(*id) {
         return Err(damaged("it is not the Group that its name says"));
     }
-    Ok(Entry { version, at, state: EntryState::Live { facts: Arc::new(facts), len: len - 1 } })
+    Ok(Entry { version, at, state: EntryState::Live { facts: Arc::new(facts), len, writer } })
 }
 
 #[cfg(test)]

@@ -16,7 +16,9 @@ mod turns;
 mod work;
 
 pub use engine::Engine;
-pub use record::{Asked, Failure, FileRecord, JobRecord, Kind, Naming, Planned, Requested, Whose};
+pub use record::{
+    Asked, Failure, FileRecord, JobRecord, Kind, Naming, Planned, RecordedScope, Requested, ScopeGroup, Whose,
+};
 pub use state::State;
 pub use terms::{Accepted, EngineOptions, FileView, Found, JobView, Limits, OpenError, Refused, Retried};
 

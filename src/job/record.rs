@@ -10,7 +10,7 @@ use super::state::State;
 use crate::bytes::private::private_directory;
 use crate::fhir::Instant;
 use crate::observe::Message;
-use crate::select::{Bounds, ExportRequest, Late, Members, MissingLastUpdated};
+use crate::select::{Audience, Bounds, ExportRequest, Late, Members, MissingLastUpdated, Population, WriterScope};
 use crate::store::View;
 use crate::write::digest::DigestAlgorithm;
 use crate::write::encode::Coding;
@@ -38,6 +38,48 @@ pub enum Whose {
     OwnGroup(String),
 }
 
+/// What the writer of the Group asked for might draw on at kick-off, under the configuration in force then; only for a
+/// Group whose writer was bound to Groups, or is not recorded (GROUP-03).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RecordedScope {
+    /// Whether its writer is known.
+    pub known: bool,
+    /// Ids of Groups that it may list; all if `None`.
+    pub groups: Option<Vec<String>>,
+    /// Groups whose members it may list; any patient if `None`.
+    pub patients_of: Option<Vec<ScopeGroup>>,
+}
+
+/// A Group whose members may be listed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ScopeGroup {
+    /// A Group of the store, by id.
+    Store(String),
+    /// One that the job's directory holds, as it was at kick-off, by id.
+    Copied(String),
+}
+
+impl RecordedScope {
+    fn to_scope(&self, directory: &Path) -> WriterScope {
+        let population = |group: &ScopeGroup| match group {
+            ScopeGroup::Store(id) => Population::Group(id.clone()),
+            ScopeGroup::Copied(id) => Population::GroupFile(directory.join(scope_file(id))),
+        };
+        WriterScope {
+            known: self.known,
+            groups: self.groups.clone(),
+            patients_of: self.patients_of.as_ref().map(|groups| groups.iter().map(population).collect()),
+        }
+    }
+}
+
+/// Name of the file in a job's directory that holds a Group of the writer's scope.
+pub fn scope_file(id: &str) -> String {
+    format!("scope.{id}.ndjson")
+}
+
 /// What a job exports, as normalised at kick-off (PARAM-09).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -52,6 +94,13 @@ pub struct Requested {
     pub until: Option<String>,
     /// How Group members are read.
     pub members: Members,
+    /// What the Group's writer might draw on; the whole store if `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<RecordedScope>,
+    /// Whether the client may have some Groups, types or one patient only: then it is told of those alone. Of a record that
+    /// does not say so it is believed.
+    #[serde(default = "is_bound")]
+    pub bound_client: bool,
     /// Bases that are ours.
     pub fhir_bases: Vec<String>,
     /// Late rows.
@@ -66,6 +115,10 @@ pub struct Requested {
     pub digest: DigestAlgorithm,
     /// What was decided while the request was read.
     pub notes: Vec<Message>,
+}
+
+fn is_bound() -> bool {
+    true
 }
 
 impl Requested {
@@ -86,6 +139,8 @@ impl Requested {
             request = request.until(until);
         }
         request.members = self.members;
+        request.writer = self.scope.as_ref().map(|scope| scope.to_scope(directory));
+        request.audience = if self.bound_client { Audience::BoundClient } else { Audience::Client };
         request.fhir_bases = self.fhir_bases.clone();
         request.late = self.late;
         request.missing_last_updated = self.missing_last_updated;
@@ -109,6 +164,8 @@ pub struct Asked {
     pub request: Requested,
     /// The Group as it is now, for [`Whose::OwnGroup`].
     pub group: Option<BookGroup>,
+    /// The Groups as they are now for each [`ScopeGroup::Copied`].
+    pub scope: Vec<BookGroup>,
     /// What the store held when it was asked.
     pub view: View,
     /// How long its files are kept once it has ended, in seconds; `None` for ever.

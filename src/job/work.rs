@@ -159,6 +159,7 @@ fn prepare(inner: &Arc<Inner>, job: &Arc<Job>) {
     drop(turn);
     let failed = match begun {
         Ok(run) => {
+            log_withheld(job, &run);
             let pending = (0..run.tasks()).rev().map(|task| (task, 0)).collect();
             // What stood in the record before a retry or a restart stands now.
             let before = record.planned.map_or(0, |planned| planned.complete);
@@ -195,6 +196,16 @@ fn prepare(inner: &Arc<Inner>, job: &Arc<Job>) {
         _ => {}
     }
     inner.wake.notify_all();
+}
+
+/// Leaves in the log what the operator may know and the job's client is not told.
+fn log_withheld(job: &Job, run: &ExportRun) {
+    match run.withheld() {
+        Ok(withheld) => withheld.into_iter().for_each(|(cause, count, first)| {
+            tracing::warn!(job = job.id, cause, count, first = first.text, "not told to the client of the job");
+        }),
+        Err(error) => tracing::warn!(job = job.id, %error, "the messages of a job cannot be put together"),
+    }
 }
 
 fn write(inner: &Arc<Inner>, job: &Arc<Job>, run: Arc<ExportRun>, task: usize, tried: u32) {

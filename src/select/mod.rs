@@ -16,5 +16,5 @@ pub mod selection;
 pub mod zones;
 
 pub use cohort::Cohort;
-pub use request::{Bounds, ExportRequest, Late, Members, MissingLastUpdated, Population, Way, WriterScope};
+pub use request::{Audience, Bounds, ExportRequest, Late, Members, MissingLastUpdated, Population, Way, WriterScope};
 pub use selection::{Ledger, Selection};

@@ -61,6 +61,19 @@ pub enum MissingLastUpdated {
     Exclude,
 }
 
+/// Who reads the messages and the ledger of an export (reading 14).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Audience {
+    /// Who runs the store: everything is told.
+    #[default]
+    Operator,
+    /// A client of a service that may have the whole store. What concerns patients outside a Group is left out of the
+    /// messages of that Group.
+    Client,
+    /// A client that may have some Groups, types or one patient only: it is told of those alone.
+    BoundClient,
+}
+
 /// What the writer of the Group asked for may draw on, when it was bound to Groups: the Group reaches no more patients
 /// than its writer (GROUP-03).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +151,8 @@ pub struct ExportRequest {
     pub coding: Coding,
     /// Digest over each file.
     pub digest: DigestAlgorithm,
+    /// Who reads the messages.
+    pub audience: Audience,
     /// Put before file names and the request path; file URLs when `None`.
     pub base_url: Option<String>,
     /// How rows are selected.
@@ -162,6 +177,7 @@ impl ExportRequest {
             bounds: Bounds::default(),
             coding: Coding::None,
             digest: DigestAlgorithm::Xxh3,
+            audience: Audience::default(),
             base_url: None,
             way: Way::Auto,
             notes: Vec::new(),

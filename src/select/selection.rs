@@ -224,6 +224,34 @@ impl Selection {
     }
 }
 
+/// Owners of selected rows under each base that is not ours: what selected rows say of other servers' patients. Reads no
+/// row where every base is ours.
+///
+/// # Errors
+/// [`Damaged`] when the index is.
+pub fn foreign_owners(
+    snapshot: &Snapshot,
+    cohort: &Cohort,
+    selection: &Selection,
+) -> Result<Vec<(String, u64)>, Damaged> {
+    let index = snapshot.index();
+    let mut counts = vec![0; index.bases().len()];
+    if cohort.ours.iter().all(|ours| *ours) {
+        return Ok(Vec::new());
+    }
+    let bases = index.merged().proven_words(Section::PatientBase, 0..index.patients())?;
+    for extent in snapshot.extents().filter(|extent| !selection.rows[*extent].is_empty()) {
+        for row in selection.rows[extent].iter() {
+            for owner in index.extents()[extent].row_owners(row)? {
+                let base = bases[index.patient_of_owner(extent, *owner)? as usize] as usize;
+                counts[base] += u64::from(!cohort.ours[base]);
+            }
+        }
+    }
+    let counted = counts.into_iter().enumerate().filter(|(_, count)| *count > 0);
+    Ok(counted.map(|(base, count)| (index.bases()[base].clone(), count)).collect())
+}
+
 /// Whether the cohort is so small a part of the store's patients that its postings are the shorter way.
 fn by_postings(snapshot: &Snapshot, cohort: &Cohort, request: &ExportRequest) -> bool {
     let Some(patients) = &cohort.patients else { return false };

@@ -37,7 +37,7 @@ use super::polls::Polls;
 use super::routes::Operation;
 use super::status;
 use crate::fhir::ResourceType;
-use crate::job::groups::GroupBook;
+use crate::job::groups::{GroupBook, GroupWriter};
 use crate::job::{Engine, Found, Retried};
 use crate::write::digest::Digest;
 
@@ -61,7 +61,7 @@ pub struct App {
     /// The configuration in force.
     pub config: Config,
     /// The tenants.
-    pub tenants: Vec<Tenant>,
+    pub tenants: Arc<Vec<Tenant>>,
     /// Who asks.
     pub authenticator: Arc<dyn Authenticator>,
     /// Turns at slow hashes: a flood of wrong credentials takes no more memory and processors than so many need.
@@ -185,7 +185,12 @@ fn health(document: serde_json::Value) -> Response<Body> {
 async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
     let active: usize = app.tenants.iter().map(|tenant| tenant.engine.active()).sum();
     match app.tenants.iter().all(|tenant| tenant.ready.load(Relaxed)) {
-        true => health(json!({ "status": "ready", "activeJobs": active })),
+        true => {
+            // For the operator, whose log names them: what clients get counts them at most (reading 14).
+            let count = move || Ok(app.tenants.iter().filter_map(|tenant| tenant.engine.faulty_lines()).sum::<u64>());
+            let faulty = blocking(count).await.ok();
+            health(json!({ "status": "ready", "activeJobs": active, "faultyLines": faulty }))
+        }
         false => {
             let text = "the store is being indexed for the first time since the start";
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, IssueType::Transient, text).retry_after(1).into_response()
@@ -386,7 +391,7 @@ async fn wait(app: &App, mount: &Mount, principal: &Principal, started: Started)
         let found = engine.find(job, mount.name(), &principal.client);
         match &found {
             Found::Job(view) if view.record.state.is_active() => {}
-            _ => return status::answer(&found, mount, requires_access_token),
+            _ => return status::answer(&found, mount, principal, requires_access_token),
         }
         tokio::time::sleep(LOOK.min(until.saturating_duration_since(Moment::now()))).await;
     }
@@ -460,7 +465,7 @@ fn poll(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Res
     if let Found::Job(view) = &found {
         principal.check_job(&view.record)?;
     }
-    Ok(status::answer(&found, mount, app.authenticator.requires_access_token()))
+    Ok(status::answer(&found, mount, principal, app.authenticator.requires_access_token()))
 }
 
 /// Groups (GROUP-01).
@@ -476,6 +481,10 @@ fn group(app: &App, mount: &Mount, operation: Operation, asked: &Asked) -> Resul
         base: &mount.url,
         bases: mount.fhir_bases(),
         visible: asked.principal.groups.as_deref(),
+        writer: GroupWriter {
+            client: asked.principal.client.clone(),
+            bound_to_groups: asked.principal.is_bound_to_groups(),
+        },
         rules: mount.group_rules(),
         now: tenant.engine.now(),
     };

@@ -18,7 +18,7 @@ use axum::http::HeaderMap;
 use super::outcome::Refusal;
 use crate::fhir::ResourceType;
 
-pub use provider::Provider;
+pub use provider::{ClientCheck, Provider};
 
 /// How a request came in: which tenant's data it asks for, and which ways of authorization its mount takes (C-14).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,33 @@ impl Principal {
     pub fn log_name(&self) -> &str {
         self.client.split('/').next().unwrap_or_default()
     }
+
+    /// Whether it is bound to some Groups, or to one patient.
+    pub fn is_bound_to_groups(&self) -> bool {
+        self.groups.is_some() || self.patient.is_some()
+    }
+
+    /// Whether it is bound to Groups, a patient or types: then what it gets says nothing of the rest of the store
+    /// (reading 14).
+    pub fn is_bound(&self) -> bool {
+        self.is_bound_to_groups() || self.types.is_some()
+    }
+}
+
+/// What a client may name in the Groups that it writes (GROUP-03).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WritingRights {
+    /// Groups that it may list; all if `None`.
+    pub groups: Option<Vec<String>>,
+    /// Whether it may list any patient, or only members of those Groups that no bound client wrote.
+    pub any_patient: bool,
+}
+
+impl WritingRights {
+    /// The Groups whose members may be listed; `None` for any patient.
+    pub fn patients_of(&self) -> Option<&[String]> {
+        self.groups.as_deref().filter(|_| !self.any_patient)
+    }
 }
 
 /// Tells who sends a request.
@@ -69,6 +96,13 @@ pub trait Authenticator: Send + Sync {
 
     /// Whether files need a token, as the manifest says (MANIFEST-03).
     fn requires_access_token(&self) -> bool;
+
+    /// What a client may name in Groups of a tenant, under the configuration in force; `None` if it is not configured, or
+    /// not for that tenant.
+    fn writing_rights(&self, tenant: &str, client: &str) -> Option<WritingRights>;
+
+    /// The rights of the clients bound to Groups that may write a Group of a tenant.
+    fn bound_writers(&self, tenant: &str, group: &str) -> Vec<WritingRights>;
 
     /// Who may ask, for people: `rest.security` of the CapabilityStatement.
     fn describe(&self) -> &'static str {
@@ -106,6 +140,14 @@ impl Authenticator for Anybody {
 
     fn requires_access_token(&self) -> bool {
         false
+    }
+
+    fn writing_rights(&self, _: &str, _: &str) -> Option<WritingRights> {
+        None
+    }
+
+    fn bound_writers(&self, _: &str, _: &str) -> Vec<WritingRights> {
+        Vec::new()
     }
 
     fn describe(&self) -> &'static str {

@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::app::{App, Tenant};
 use super::auth::Principal;
+use super::group_scope::scope_of;
 use super::kickoff::{self, Level};
 use super::mount::Mount;
 use super::outcome::{Issue, IssueType, Refusal};
@@ -14,7 +15,7 @@ use crate::bytes::kernels::Kernel;
 use crate::extract::group::{GroupHead, GroupReader, Member};
 use crate::fhir::Id;
 use crate::job::groups::{Found, Groups};
-use crate::job::{Accepted, Refused, Whose};
+use crate::job::{Accepted, RecordedScope, Refused, Requested, Whose};
 use crate::limits::READ_BYTES;
 use crate::select::groups::{Unusable, read_group, unusable};
 use crate::select::nested_groups::{GroupQueue, NestedGroup, find_modifier, group_of};
@@ -55,6 +56,7 @@ pub fn kick_off(
     let mut asked = kickoff::parse(level, query, headers, &tenant.engine.now(), &mount.kickoff)?;
     principal.allow(level, &mut asked)?;
     let view = tenant.engine.look().map_err(|error| unreadable(&error))?;
+    let (mut scope, mut scope_groups) = (None, Vec::new());
     let (whose, group) = match level {
         Level::System => (Whose::System, None),
         Level::Patient => (Whose::AllPatients, None),
@@ -62,7 +64,15 @@ pub fn kick_off(
         Level::Group(id) => {
             let visible = principal.sees_group(id);
             let found = find_group(app, tenant, mount, id, visible, &view)?;
-            check_group(&found, tenant, mount, id)?;
+            if let Found::Book(group) = &found {
+                let snapshot = tenant.engine.snapshot_now();
+                let groups = Groups::new(&tenant.groups, snapshot.as_ref(), mount.fhir_bases());
+                let found = scope_of(app.authenticator.as_ref(), &tenant.name, &groups, id, group);
+                if let Some((found, copies)) = found.map_err(|error| unreadable(&error))? {
+                    (scope, scope_groups) = (Some(found), copies);
+                }
+            }
+            check_group(&found, scope.as_ref(), tenant, mount, id)?;
             match found {
                 Found::Book(group) => (Whose::OwnGroup(id.clone()), Some(group)),
                 _ => (Whose::StoreGroup(id.clone()), None),
@@ -74,8 +84,9 @@ pub fn kick_off(
         mount: mount.name().to_string(),
         client: principal.client.clone(),
         url: url.clone(),
-        request: mount.request(whose, &asked),
+        request: Requested { scope, bound_client: principal.is_bound(), ..mount.request(whose, &asked) },
         group,
+        scope: scope_groups,
         view,
         keep_seconds: mount.settings.keep(),
         naming: mount.dialect.naming,
@@ -127,11 +138,22 @@ fn find_group(
 }
 
 /// Whether a Group can stand for patients (GROUP-09, GROUP-10, reading 12), and the Groups that it lists do not forbid it.
-fn check_group(found: &Found, tenant: &Tenant, mount: &Mount, id: &str) -> Result<(), Refusal> {
+fn check_group(
+    found: &Found,
+    scope: Option<&RecordedScope>,
+    tenant: &Tenant,
+    mount: &Mount,
+    id: &str,
+) -> Result<(), Refusal> {
     let mut listed = GroupQueue::default();
     Id::parse(id.as_bytes()).into_iter().for_each(|id| listed.exclude(id));
+    // A Group that is not there for the writer is not looked at, or the answer would tell that it is there.
+    let may_list = |nested: &Id| {
+        let groups = scope.and_then(|scope| scope.groups.as_ref());
+        groups.is_none_or(|groups| groups.iter().any(|known| known == nested.as_str()))
+    };
     let mut on_member = |member: &Member<'_>| {
-        let nested = group_of(member, mount.fhir_bases());
+        let nested = group_of(member, mount.fhir_bases()).filter(may_list);
         nested.into_iter().for_each(|id| listed.push(NestedGroup { id, depth: 1, listed_by: 0 }));
     };
     let head = head_of(found, &mut on_member).map_err(|error| {

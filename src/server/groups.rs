@@ -25,8 +25,8 @@ use crate::fhir::instant::TICKS_PER_SECOND;
 use crate::fhir::{Id, Instant};
 use crate::job::groups::search::Page;
 use crate::job::groups::{
-    Document, Found, GroupBook, GroupContent, GroupRules, Groups, GroupsError, Problem, ProblemKind, Refused, WantedId,
-    Written,
+    Document, Found, GroupBook, GroupContent, GroupRules, GroupWriter, Groups, GroupsError, Problem, ProblemKind,
+    Refused, WantedId, Written,
 };
 use crate::limits::GROUP_PAGE_BYTES;
 use crate::observe::Severity;
@@ -49,6 +49,8 @@ pub struct GroupDesk<'a> {
     pub bases: &'a [String],
     /// Groups that the client may see; all if `None`. Others are answered as if they were not there (KICK-16).
     pub visible: Option<&'a [String]>,
+    /// Who writes.
+    pub writer: GroupWriter,
     /// What may be created.
     pub rules: GroupRules,
     /// The time.
@@ -57,7 +59,7 @@ pub struct GroupDesk<'a> {
 
 impl GroupDesk<'_> {
     fn groups(&self) -> Groups<'_> {
-        Groups::new(self.book, self.snapshot, self.bases).seen_by(self.visible)
+        Groups::new(self.book, self.snapshot, self.bases).seen_by(self.visible).written_by(self.writer.clone())
     }
 
     /// `POST {base}/Group`: 201 with `Location`, `ETag`, `Last-Modified`. `random` gives 128 bits fit for secrets.

@@ -13,6 +13,7 @@ pub mod export;
 pub mod files;
 pub mod forwarded;
 pub mod gate;
+pub mod group_scope;
 pub mod groups;
 pub mod http;
 pub mod kickoff;

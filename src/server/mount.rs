@@ -134,6 +134,8 @@ impl Mount {
             since: asked.since.as_ref().map(ToString::to_string),
             until: asked.until.as_ref().map(ToString::to_string),
             members: self.settings.members,
+            scope: None,
+            bound_client: true,
             fhir_bases: self.fhir_bases.clone(),
             late: self.settings.late,
             missing_last_updated: self.settings.missing_last_updated,

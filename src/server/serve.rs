@@ -10,10 +10,11 @@ use axum::middleware::map_request;
 use tokio::net::TcpListener;
 
 use super::app::{App, Tenant, router};
-use super::auth::Provider;
+use super::auth::{ClientCheck, Provider};
 use super::config::{Config, TenantConfig};
 use super::connection::{self, ConnectionLimits};
 use super::forwarded::Proxies;
+use super::group_scope::check_writers;
 use super::mount::Mount;
 use super::polls::Polls;
 use super::reload;
@@ -84,11 +85,21 @@ pub async fn serve(
     let public_url = config.public_url(listen);
     let tenants = config.all_tenants().into_iter().zip(stores);
     let tenants: Result<Vec<Tenant>, String> = tenants.map(|(of, store)| tenant(&config, of, store)).collect();
-    let provider = Provider::open(&config, listen)?;
+    let (tenants, mounts) = (Arc::new(tenants?), Mount::all(&config, &public_url));
+    let check: ClientCheck = {
+        let (tenants, mounts) = (tenants.clone(), mounts.clone());
+        Arc::new(move |clients| check_writers(&tenants, &mounts, clients))
+    };
+    let (first, clients) = (check.clone(), config.clients.clone());
+    let problems = tokio::task::spawn_blocking(move || first(&clients)).await.map_err(|error| error.to_string())?;
+    if !problems.is_empty() {
+        return Err(problems.join("\n"));
+    }
+    let provider = Provider::open(&config, listen, check)?;
     let connections = connection_limits(&config);
     let app = Arc::new(App {
-        tenants: tenants?,
-        mounts: Mount::all(&config, &public_url),
+        tenants,
+        mounts,
         polls: Polls::new(config.limits.polls_per_second, config.limits.polls_burst),
         authenticator: provider.authenticator,
         slow_checks: Arc::new(tokio::sync::Semaphore::new(SLOW_CHECKS_MAX)),

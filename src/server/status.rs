@@ -3,27 +3,32 @@
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
+use serde_json::{Value, json};
 
+use super::auth::Principal;
 use super::dialect::Polled;
 use super::http::dates::imf_fixdate;
 use super::mount::Mount;
 use super::outcome::{IssueType, Refusal, informational};
 use crate::fhir::Instant;
 use crate::job::{FileRecord, Found, JobRecord, JobView, Kind, State};
-use crate::write::manifest::Manifest;
+use crate::write::manifest::{EXPORT_KEY, Manifest};
 use crate::write::record::Receipt;
 
 /// Most seconds that a client is told to wait (STATUS-03).
 const RETRY_SECONDS_MAX: u64 = 120;
 
 /// The state of a job, as its mount renders it.
-pub fn answer(found: &Found, mount: &Mount, requires_access_token: bool) -> Response<Body> {
+pub fn answer(found: &Found, mount: &Mount, principal: &Principal, requires_access_token: bool) -> Response<Body> {
     match found {
         Found::Unknown => Refusal::not_found("this job").into_response(),
         Found::Expired => {
             expired("the files of this job were kept until their time and are gone; ask again").into_response()
         }
-        Found::Job(view) => (mount.dialect.polled)(&Polled { mount, view, requires_access_token }),
+        Found::Job(view) => {
+            let bound_client = principal.is_bound() || view.record.request.bound_client;
+            (mount.dialect.polled)(&Polled { mount, view, requires_access_token, bound_client })
+        }
     }
 }
 
@@ -39,7 +44,7 @@ pub fn of_job(polled: &Polled<'_>) -> Response<Body> {
     match view.record.state {
         // A public suite wants to see progress (CLIENT-12).
         State::Complete if first => in_progress(&JobView { percent: 99, seconds_left: None, ..view.clone() }),
-        State::Complete => complete(&view.record, polled.mount, polled.requires_access_token),
+        State::Complete => complete(polled),
         State::Failed => failed(&view.record),
         _ => in_progress(view),
     }
@@ -68,8 +73,9 @@ fn failed(record: &JobRecord) -> Response<Body> {
 
 /// 200 with the manifest (STATUS-06, STATUS-07); without what the vendor's documents do not show where only that is wanted
 /// (DIALECT-06).
-fn complete(record: &JobRecord, mount: &Mount, requires_access_token: bool) -> Response<Body> {
-    let manifest = manifest(record, mount, requires_access_token);
+fn complete(polled: &Polled<'_>) -> Response<Body> {
+    let (record, mount) = (&polled.view.record, polled.mount);
+    let manifest = manifest(polled);
     let bytes = match mount.settings.strict_dialect {
         false => manifest.to_bytes(),
         true => {
@@ -93,7 +99,9 @@ fn complete(record: &JobRecord, mount: &Mount, requires_access_token: bool) -> R
 }
 
 /// The manifest of a finished job: the engine's, with the URLs under which a mount serves the files.
-pub fn manifest(record: &JobRecord, mount: &Mount, requires_access_token: bool) -> Manifest {
+/// One that may not have the whole store gets no more of the ledger than its own lines (reading 10).
+pub fn manifest(polled: &Polled<'_>) -> Manifest {
+    let (record, mount) = (&polled.view.record, polled.mount);
     let list = |kind: Kind| -> Vec<Receipt> {
         let of_kind = record.files.iter().filter(|file| file.kind == kind);
         let served = |id: &str| (mount.dialect.file_path)(id);
@@ -104,6 +112,43 @@ pub fn manifest(record: &JobRecord, mount: &Mount, requires_access_token: bool) 
     let none = serde_json::Value::Null;
     let mut manifest = Manifest::assemble(&as_of, record.url.clone(), &mount.url, &output, &deleted, &error, none);
     manifest.extension = record.extension.clone();
-    manifest.requires_access_token = requires_access_token;
+    if polled.bound_client {
+        manifest.extension.get_mut(EXPORT_KEY).into_iter().for_each(keep_own);
+    }
+    manifest.requires_access_token = polled.requires_access_token;
     manifest
+}
+
+/// Takes out of the root extension what is of the whole store or of other mounts: bases, and every class of the ledger
+/// but those of current rows of the cohort and types that were asked for.
+fn keep_own(export: &mut Value) {
+    // What is read back from the disk may be anything.
+    let Some(export) = export.as_object_mut() else { return *export = Value::Null };
+    export.get_mut("policies").and_then(Value::as_object_mut).map(|policies| policies.remove("fhirBases"));
+    let count = |class: &str| export.get("ledger").and_then(|ledger| ledger.get(class)?.as_u64()).unwrap_or(0);
+    let (since_or_until, exported) = (count("sinceOrUntil"), count("exported"));
+    let lines = since_or_until.saturating_add(exported);
+    let own = json!({ "lines": lines, "sinceOrUntil": since_or_until, "exported": exported });
+    export.insert("ledger".to_string(), own);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reading 10: what is left of the ledger adds up to its lines, and nothing tells of other lines or mounts.
+    #[test]
+    fn a_bound_client_gets_its_own_lines() {
+        let ledger = json!({"lines": 100, "blank": 1, "faulty": 2, "tombstone": 3, "future": 4, "superseded": 5,
+            "deleted": 6, "type": 7, "cohort": 60, "sinceOrUntil": 4, "exported": 8});
+        let mut export = json!({"planId": "x", "policies": {"members": "listed", "fhirBases": ["https://other.example"]},
+            "ledger": ledger});
+        keep_own(&mut export);
+        let own = json!({"lines": 12, "exported": 8, "sinceOrUntil": 4});
+        assert_eq!(export, json!({"planId": "x", "policies": {"members": "listed"}, "ledger": own}));
+        for mut odd in [json!({}), json!("x"), json!({"policies": 1, "ledger": [2]})] {
+            keep_own(&mut odd);
+            assert!(odd.is_null() || odd["ledger"]["lines"] == 0, "{odd}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use super::facts::GroupFacts;
 use super::stored::{InSnapshot, InStore, StoreGroup};
-use super::{BookGroup, Document, Entry, EntryState, GroupBook, GroupsError};
+use super::{BookGroup, Document, Entry, EntryState, GroupBook, GroupWriter, GroupsError};
 use crate::fhir::{Id, Instant};
 use crate::store::snapshot::Snapshot;
 
@@ -109,6 +109,8 @@ pub struct Groups<'a> {
     pub(super) bases: &'a [String],
     /// Ids that the client may know of; all if none.
     pub(super) visible: Option<&'a [String]>,
+    /// Who writes.
+    writer: Option<GroupWriter>,
 }
 
 /// The id that is looked up for every one that the client may not know of: the same work as for a Group that is not
@@ -119,13 +121,24 @@ impl<'a> Groups<'a> {
     /// The Groups of a book, and of a store under the bases that are ours (the service's own and the store's
     /// `--fhir-base`; final slashes do not count).
     pub fn new(book: &'a GroupBook, store: Option<&'a Snapshot>, bases: &'a [String]) -> Groups<'a> {
-        Groups { book, store: store.map(|snapshot| InSnapshot::new(snapshot, bases)), bases, visible: None }
+        Groups {
+            book,
+            store: store.map(|snapshot| InSnapshot::new(snapshot, bases)),
+            bases,
+            visible: None,
+            writer: None,
+        }
     }
 
     /// The same for a client that may know of these ids only; of all if `None`. Under any other id nothing stands for it,
     /// and nothing can be changed.
     pub fn seen_by(self, visible: Option<&'a [String]>) -> Groups<'a> {
         Groups { visible, ..self }
+    }
+
+    /// The same for a client that writes: versions remember it.
+    pub fn written_by(self, writer: GroupWriter) -> Groups<'a> {
+        Groups { writer: Some(writer), ..self }
     }
 
     /// Whether the client may know what stands under an id.
@@ -217,7 +230,7 @@ impl<'a> Groups<'a> {
 
     fn put(&self, id: &Id, document: &Document<'_>, found: &Found, now: &Instant) -> Result<Written, GroupsError> {
         let (version, at) = (found.next_version(), found.next_instant(now));
-        let line = self.book.put(id, document.stamp(id, version, &at), version, at.clone())?;
+        let line = self.book.put(id, document.stamp(id, version, &at), version, at.clone(), self.writer.clone())?;
         Ok(Written { id: *id, version, at, created: found.facts().is_none(), line })
     }
 

@@ -10,10 +10,10 @@ use std::sync::{Arc, RwLock};
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::config::{AuthConfig, ClientConfig, LevelName, SecretHash, problems};
+use super::config::{AuthConfig, ClientConfig, LevelName, PatientSource, SecretHash, problems};
 use super::given::{Given, HeaderNames, Way};
 use super::secret::Checker;
-use super::{Authenticator, Door, Principal};
+use super::{Authenticator, Door, Principal, WritingRights};
 use crate::fhir::{Instant, ResourceType};
 use crate::server::gate::REQUEST_ID;
 use crate::server::outcome::{IssueType, Refusal};
@@ -31,6 +31,7 @@ pub struct ClientTable {
 struct Client {
     principal: Principal,
     tenants: Vec<String>,
+    rights: WritingRights,
 }
 
 /// What is known of a credential.
@@ -53,7 +54,10 @@ impl ClientTable {
         let mut table = ClientTable { headers, clients: Vec::new(), tokens: HashMap::new(), secrets: HashMap::new() };
         for (at, client) in clients.iter().enumerate() {
             let tenants = client.tenants.clone();
-            table.clients.push(Client { principal: principal(client), tenants });
+            let principal = principal(client);
+            let any_patient = client.patients == Some(PatientSource::Any);
+            let rights = WritingRights { groups: principal.groups.clone(), any_patient };
+            table.clients.push(Client { principal, tenants, rights });
             if !client.client_id.is_empty() {
                 let hash = client.client_secret_hash.clone();
                 let entry = Entry { client: at, hash, expires: None, patient: None };
@@ -66,6 +70,10 @@ impl ClientTable {
             }
         }
         Ok(table)
+    }
+
+    fn of_tenant(&self, tenant: &str) -> impl Iterator<Item = &Client> {
+        self.clients.iter().filter(move |client| client.tenants.iter().any(|of| of == tenant))
     }
 
     fn entry(&self, way: Way, id: &str) -> Option<&Entry> {
@@ -210,6 +218,21 @@ impl Authenticator for StaticClients {
 
     fn requires_access_token(&self) -> bool {
         true
+    }
+
+    fn writing_rights(&self, tenant: &str, client: &str) -> Option<WritingRights> {
+        let table = self.table();
+        let found = table.of_tenant(tenant).find(|known| known.principal.client == client);
+        found.map(|known| known.rights.clone())
+    }
+
+    fn bound_writers(&self, tenant: &str, group: &str) -> Vec<WritingRights> {
+        let table = self.table();
+        let may_write = |known: &&Client| {
+            let principal = &known.principal;
+            principal.writes_groups && principal.is_bound_to_groups() && principal.sees_group(group)
+        };
+        table.of_tenant(tenant).filter(may_write).map(|known| known.rights.clone()).collect()
     }
 }
 

@@ -55,6 +55,10 @@ pub struct ClientConfig {
     /// Whether it may make, change and delete Groups.
     #[serde(default)]
     pub writes_groups: bool,
+    /// Which patients it may name in the Groups that it writes; `of-groups` if it is left out. Only for a client with
+    /// `groups` and `writes_groups`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patients: Option<PatientSource>,
     /// Its id in client headers; empty when it sends none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub client_id: String,
@@ -97,6 +101,16 @@ impl std::fmt::Debug for SecretHash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("SecretHash(..)")
     }
+}
+
+/// Which patients count in a Group that a client bound to Groups wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PatientSource {
+    /// Those who are members of a Group of its `groups` that no such client wrote.
+    OfGroups,
+    /// All of the store.
+    Any,
 }
 
 /// A level of export, as the configuration names it.
@@ -194,6 +208,9 @@ fn client_problems(client: &ClientConfig, wrong: &mut dyn FnMut(String)) {
              patients outside its groups; give levels = [\"group\"], or no groups"
                 .into(),
         );
+    }
+    if client.patients.is_some() && (client.groups.is_empty() || !client.writes_groups) {
+        wrong("patients is given, but counts only for a client that has groups and writes_groups; leave it out".into());
     }
     let id = client.client_id.as_str();
     if id.len() > CLIENT_ID_BYTES_MAX || !id.bytes().all(|byte| byte.is_ascii_graphic()) {

@@ -11,6 +11,9 @@ use crate::server::config::Config;
 use crate::server::reload::{Watcher, watch};
 use crate::server::serve::{now, random};
 
+/// What is wrong with clients beside what their configuration shows by itself, one sentence each. Blocks.
+pub type ClientCheck = Arc<dyn Fn(&[ClientConfig]) -> Vec<String> + Send + Sync>;
+
 /// A provider in force.
 pub struct Provider {
     /// Who asks.
@@ -20,11 +23,12 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// The clients of the configuration, or anybody on this machine when it names none. Runs inside an async runtime.
+    /// The clients of the configuration, or anybody on this machine when it names none. Clients that come later are held
+    /// to `check`. Runs inside an async runtime.
     ///
     /// # Errors
     /// When what is configured cannot be, such as anybody on another address than loopback.
-    pub fn open(config: &Config, listen: SocketAddr) -> Result<Provider, String> {
+    pub fn open(config: &Config, listen: SocketAddr, check: ClientCheck) -> Result<Provider, String> {
         if config.clients.is_empty() {
             let authenticator = Arc::new(Anybody::on(listen)?);
             let watcher = config.file.clone().map(|file| watch(vec![file.clone()], move || warn_of_clients(&file)));
@@ -37,7 +41,7 @@ impl Provider {
         let clients = Arc::new(StaticClients::new(table, key, now));
         let watcher = config.file.clone().map(|file| {
             let (clients, mut known) = (clients.clone(), (config.auth.clone(), config.clients.clone()));
-            watch(vec![file.clone()], move || match take(&file, &mut known, &clients) {
+            watch(vec![file.clone()], move || match take(&file, &mut known, &clients, &check) {
                 Ok(None) => {}
                 Ok(Some(count)) => tracing::info!(clients = count, "the clients of the configuration were read anew"),
                 Err(problem) => {
@@ -61,12 +65,17 @@ fn take(
     file: &Path,
     known: &mut (AuthConfig, Vec<ClientConfig>),
     clients: &StaticClients,
+    check: &ClientCheck,
 ) -> Result<Option<usize>, String> {
     let found = read(file)?;
     if found == *known {
         return Ok(None);
     }
     let table = ClientTable::new(&found.0, &found.1).map_err(|problems| problems.join("; "))?;
+    let problems = check(&found.1);
+    if !problems.is_empty() {
+        return Err(problems.join("; "));
+    }
     clients.replace(table);
     let count = found.1.len();
     *known = found;

@@ -123,7 +123,7 @@ fn told(polled: &Polled<'_>, link: Link) -> Response<Body> {
     });
     let fields = body.as_object_mut().expect("an object");
     if record.state == State::Complete {
-        let manifest = status::manifest(record, polled.mount, polled.requires_access_token);
+        let manifest = status::manifest(polled);
         let list = |items: &[Item]| items.iter().map(|item| listed(item, link, strict)).collect::<Vec<Value>>();
         fields.insert("output".into(), list(&manifest.output).into());
         if !strict {

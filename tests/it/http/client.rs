@@ -1,15 +1,22 @@
 //! A small HTTP client: one request a connection, nothing done behind the test's back.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use serde_json::Value;
 
-/// Asks one service.
+/// Asks one service. Every answer is searched for what no client may be told ([`Client::check_privacy`]).
 #[derive(Clone, Copy)]
 pub struct Client {
     address: SocketAddr,
+    /// Names of directories of the host.
+    paths: &'static [String],
+    /// Jobs by id, and the credentials that started them.
+    jobs: &'static Mutex<BTreeMap<String, String>>,
 }
 
 /// An answer, read to its end.
@@ -80,8 +87,44 @@ fn unchunk(mut bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl Client {
-    pub fn new(address: SocketAddr) -> Client {
-        Client { address }
+    /// A client of a service that runs in a directory.
+    pub fn new(address: SocketAddr, directory: &Path) -> Client {
+        // Tests end before this is worth giving back.
+        let paths = vec![directory.display().to_string(), env!("CARGO_MANIFEST_DIR").to_string()];
+        Client { address, paths: Box::leak(paths.into_boxed_slice()), jobs: Box::leak(Box::default()) }
+    }
+
+    /// OUTCOME-05: no header and no OperationOutcome, alone or in a message file, names an option of the command line, a
+    /// directory of the host, or a job that others started.
+    #[track_caller]
+    fn check_privacy(&self, asked: &[(&str, &str)], answer: &Answer) {
+        let who = asked.iter().filter(|(name, _)| !["Accept", "Prefer", "Content-Type", "Range"].contains(name));
+        let who: Vec<String> = who.map(|(name, value)| format!("{name}={value}")).collect();
+        let is_job = |text: &str| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let words = |text: &str| -> Vec<String> {
+            let text = text.replace('-', "");
+            text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| is_job(word)).map(str::to_string).collect()
+        };
+        if let Some(location) = answer.header("content-location") {
+            let mut jobs = self.jobs.lock().unwrap();
+            for id in words(location) {
+                jobs.entry(id).or_insert(who.join("\n"));
+            }
+        }
+        let body = answer.text();
+        let outcomes = body.lines().filter(|line| line.contains("\"OperationOutcome\"")).map(str::to_string);
+        let headers = answer.headers.iter().map(|(name, value)| format!("{name}: {value}"));
+        for text in outcomes.chain(headers) {
+            let flag =
+                text.match_indices("--").any(|(at, _)| text[at + 2..].starts_with(|c: char| c.is_ascii_lowercase()));
+            assert!(!flag, "an option of the command line: {text}");
+            assert!(self.paths.iter().all(|path| !text.contains(path.as_str())), "a directory of the host: {text}");
+            // The job that was just started, or is tried again, is the reader's.
+            for id in words(&text).into_iter().filter(|_| !text.starts_with("content-location")) {
+                let owner = self.jobs.lock().unwrap().get(&id).cloned();
+                assert!(owner.is_none_or(|owner| owner == who.join("\n")), "another's job: {text}");
+            }
+        }
     }
 
     /// A connection of one's own.
@@ -111,7 +154,9 @@ impl Client {
         stream.write_all(body).ok();
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).ok();
-        Answer::parse(&bytes)
+        let answer = Answer::parse(&bytes)?;
+        self.check_privacy(headers, &answer);
+        Some(answer)
     }
 
     pub fn get(&self, target: &str) -> Answer {

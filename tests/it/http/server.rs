@@ -13,6 +13,7 @@ pub struct Server {
     pub address: SocketAddr,
     child: Child,
     log: Arc<Mutex<String>>,
+    client: Client,
 }
 
 impl Server {
@@ -75,12 +76,12 @@ impl Server {
                 log.push('\n');
             }
         });
-        Ok(Server { address, child, log })
+        Ok(Server { address, child, log, client: Client::new(address, directory) })
     }
 
     /// A client of it.
     pub fn client(&self) -> Client {
-        Client::new(self.address)
+        self.client
     }
 
     /// What it has said so far.

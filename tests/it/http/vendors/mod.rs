@@ -1,5 +1,6 @@
 //! The vendors' mounts, as their documents describe them: one service, two tenants, and clients of every kind.
 
+mod bound;
 mod isolation;
 mod mte;
 mod netsmart;

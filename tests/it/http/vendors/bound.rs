@@ -1,0 +1,302 @@
+//! Clients that are bound to Groups, types or one patient: what the Groups that they write reach, and what they are told.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{IG, MTE_DEFAULT, NETSMART, STE, ended, kick_off, resources, start};
+use crate::http::client::{Answer, Client};
+use crate::http::credentials::{Credential, client};
+use crate::http::server::Server;
+use crate::run::scratch;
+
+const MEMBER_FILTER: &str = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/member-filter";
+const MOUNTS: [&str; 4] = [IG, NETSMART, STE, MTE_DEFAULT];
+
+/// A store with patients a, b and c in `all`, a in `one`, a line that is broken and a reference to another server.
+const STORE: &str = r#"{"resourceType":"Patient","id":"a","meta":{"lastUpdated":"2024-01-01T00:00:00Z"}}
+{"resourceType":"Patient","id":"b","meta":{"lastUpdated":"2024-01-01T00:00:00Z"}}
+{"resourceType":"Patient","id":"c","meta":{"lastUpdated":"not a time"}}
+{"resourceType":"Observation","id":"o-a","subject":{"reference":"Patient/a"}}
+{"resourceType":"Observation","id":"o-b","subject":{"reference":"Patient/b"},"performer":[{"reference":"https://secret.example/r4/Patient/a"}]}
+{"resourceType":"Observation","id":"o-x","subject":{"reference":"https://secret.example/r4/Patient/x"}}
+{"resourceType":"Group","id":"all","type":"person","actual":true,"member":[{"entity":{"reference":"Patient/a"}},{"entity":{"reference":"Patient/b"}},{"entity":{"reference":"Patient/c"}}]}
+{"resourceType":"Group","id":"one","type":"person","actual":true,"member":[{"entity":{"reference":"Patient/a"}}]}
+{"resourceType":"Group","id":"above","type":"person","actual":true,"member":[{"entity":{"reference":"Group/all"}}]}
+{"resourceType":"Patient","id":
+"#;
+
+fn group(id: &str, members: &[&str]) -> String {
+    let members: Vec<String> =
+        members.iter().map(|reference| format!(r#"{{"entity":{{"reference":"{reference}"}}}}"#)).collect();
+    format!(r#"{{"resourceType":"Group","id":"{id}","type":"person","actual":true,"member":[{}]}}"#, members.join(","))
+}
+
+fn put(http: &Client, who: &Credential, id: &str, body: &str) -> Answer {
+    let mut headers = vec![("Content-Type", "application/fhir+json")];
+    headers.extend(who.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    http.ask("PUT", &format!("/fhir/Group/{id}"), &headers, body.as_bytes())
+}
+
+/// The patients that an export gives, its messages and its manifest or list of files.
+#[track_caller]
+fn export(http: &Client, who: &Credential, target: &str) -> (Vec<String>, Vec<String>, Value) {
+    let headers = [("Accept", "application/fhir+json"), ("Prefer", "respond-async")];
+    let asked = who.ask(http, "GET", target, &headers);
+    assert_eq!(asked.status, 202, "{target}: {}", asked.text());
+    let status = http.path(asked.header("content-location").unwrap()).to_string();
+    // The IG's first poll is always 202.
+    who.get(http, &status);
+    let done = ended(http, who, &status);
+    assert_eq!(done.status, 200, "{target}: {}", done.text());
+    let manifest = done.json();
+    let mut found = resources(http, who, &manifest);
+    found.retain(|resource| resource.starts_with("Patient/"));
+    let mut messages = Vec::new();
+    for item in manifest["error"].as_array().into_iter().flatten() {
+        let url = item.get("url").or(item.get("file")).unwrap().as_str().unwrap();
+        let file = who.get(http, http.path(url));
+        assert_eq!(file.status, 200, "{}", file.text());
+        for line in file.text().lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            messages.push(line["issue"][0]["diagnostics"].as_str().unwrap().to_string());
+        }
+    }
+    (found, messages, manifest)
+}
+
+fn serve(directory: &Path, clients: &str) -> Server {
+    if !directory.join("store").is_dir() {
+        std::fs::create_dir(directory.join("store")).unwrap();
+        std::fs::write(directory.join("store/secret-name.ndjson"), STORE).unwrap();
+    }
+    let toml = format!("[limits]\npolls_burst = 100000\n[files]\nmax_resources = 0\n{clients}");
+    std::fs::write(directory.join("serve.toml"), toml).unwrap();
+    let server = start(directory);
+    let ready = |_| {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        server.client().get("/health/ready").status == 200
+    };
+    assert!((0..6000).any(ready), "{}", server.log());
+    server
+}
+
+/// GROUP-03: a Group that a bound client wrote reaches no Group that it may not see and no patient outside its Groups,
+/// whoever exports it and from whatever mount, under the configuration in force; one that an unrestricted client wrote
+/// reaches all. What is hidden is told in the words for what is not there.
+#[test]
+fn a_bound_writer_reaches_no_more_than_it_sees() {
+    let scratch = scratch();
+    let [full, bound, free] = [(); 3].map(|()| Credential::token(&[]));
+    let clients = |of_bound: &str| {
+        client("full", "writes_groups = true", &[&full])
+            + &client("bound", &format!("levels = ['group']\nwrites_groups = true\n{of_bound}"), &[&bound])
+            + &client("free", "levels = ['group']\nwrites_groups = true\ngroups = ['own2']\npatients = 'any'", &[&free])
+    };
+    let server = serve(scratch.path(), &clients("groups = ['own1', 'one']"));
+    let http = server.client();
+    let own1 = group("own1", &["Group/all", "Group/nowhere", "Patient/a", "Patient/b", "Patient/nobody", "Group/one"]);
+    assert_eq!(put(&http, &bound, "own1", &own1).status, 201);
+    for mount in MOUNTS {
+        for who in [&bound, &full] {
+            let (patients, messages, _) = export(&http, who, &format!("{mount}/Group/own1/$export"));
+            assert_eq!(patients, ["Patient/a"], "{mount}");
+            let of = |needle: &str| -> Vec<String> {
+                let found = messages.iter().filter(|message| message.contains(needle));
+                found.map(|message| message.replace(needle, "*")).collect()
+            };
+            assert!(!of("Group/all").is_empty() && of("Group/all") == of("Group/nowhere"), "{mount} {messages:?}");
+            assert!(!of("Patient/b").is_empty() && of("Patient/b") == of("Patient/nobody"), "{mount} {messages:?}");
+        }
+    }
+    // A Group of the store that the client may see is followed as ever; so is what that Group lists.
+    assert_eq!(put(&http, &free, "own2", &group("own2", &["Patient/b", "Group/all"])).status, 201);
+    assert_eq!(export(&http, &free, "/fhir/Group/own2/$export").0, ["Patient/b"]);
+    assert_eq!(put(&http, &full, "own1", &own1).status, 200);
+    assert_eq!(export(&http, &bound, "/fhir/Group/own1/$export").0, ["Patient/a", "Patient/b", "Patient/c"]);
+    // A Group that an unrestricted client made says who may be named, until a bound client writes it.
+    assert_eq!(put(&http, &full, "one", &group("one", &["Patient/a", "Patient/b"])).status, 200);
+    assert_eq!(put(&http, &bound, "own1", &own1).status, 200);
+    assert_eq!(export(&http, &bound, "/fhir/Group/own1/$export").0, ["Patient/a", "Patient/b"]);
+    assert_eq!(put(&http, &bound, "one", &group("one", &["Patient/c"])).status, 200);
+    assert_eq!(export(&http, &bound, "/fhir/Group/own1/$export").0, [""; 0]);
+    assert_eq!(export(&http, &bound, "/fhir/Group/one/$export").0, [""; 0]);
+    assert_eq!(put(&http, &full, "one", &group("one", &["Patient/a"])).status, 200);
+    server.kill();
+
+    // After a restart the writer is still known; the configuration that is in force now decides.
+    let server = serve(scratch.path(), &clients("groups = ['own1', 'above']"));
+    let http = server.client();
+    assert_eq!(export(&http, &full, "/fhir/Group/own1/$export").0, ["Patient/a", "Patient/b"], "'above' lists 'all'");
+    server.kill();
+    let server = serve(scratch.path(), &client("full", "writes_groups = true", &[&full]));
+    let http = server.client();
+    assert_eq!(export(&http, &full, "/fhir/Group/own1/$export").0, [""; 0], "its writer is no client any more");
+    server.kill();
+
+    // A version whose writer is not recorded lists no Groups, and says what to do; patients as those who may have written it.
+    let file = scratch.path().join("data/groups/own1.ndjson");
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.lines().count() == 2 && text.contains("bound"), "{text}");
+    std::fs::write(&file, format!("{}\n", text.lines().next().unwrap())).unwrap();
+    let server = serve(scratch.path(), &clients("groups = ['own1', 'above']"));
+    let http = server.client();
+    let (patients, messages, _) = export(&http, &full, "/fhir/Group/own1/$export");
+    assert_eq!(patients, ["Patient/a", "Patient/b"]);
+    assert!(messages.iter().any(|text| text.contains("Group/one") && text.contains("write the Group again")));
+    server.kill();
+    let server = serve(scratch.path(), &client("full", "writes_groups = true", &[&full]));
+    let (patients, messages, _) = export(&server.client(), &full, "/fhir/Group/own1/$export");
+    assert_eq!(patients, ["Patient/a", "Patient/b"], "no bound client may have written it");
+    assert!(messages.iter().any(|text| text.contains("Group/all") && text.contains("write the Group again")));
+}
+
+/// GROUP-03: a client that may write Groups, but could name nobody in them, is a mistake that is told at start.
+#[test]
+fn a_writer_of_empty_groups_is_refused_at_start() {
+    let scratch = scratch();
+    let token = Credential::token(&[]);
+    let of = |more: &str| client("bound", &format!("levels = ['group']\nwrites_groups = true\n{more}"), &[&token]);
+    drop(serve(scratch.path(), &of("groups = ['own1', 'one']")));
+    drop(serve(scratch.path(), &of("groups = ['own1']\npatients = 'any'")));
+    for wrong in ["groups = ['own1']", "groups = ['own1']\npatients = 'of-groups'"] {
+        std::fs::write(scratch.path().join("serve.toml"), of(wrong)).unwrap();
+        let words = ["--store", "store", "--data", "data", "--config", "serve.toml"];
+        let said = Server::try_start(scratch.path(), &words).err().expect("it does not start");
+        assert!(said.contains("client bound") && said.contains("patients = \"any\""), "{said}");
+    }
+    std::fs::write(scratch.path().join("serve.toml"), client("a", "patients = 'any'", &[&token])).unwrap();
+    let words = ["--store", "store", "--data", "data", "--config", "serve.toml"];
+    let said = Server::try_start(scratch.path(), &words).err().expect("it does not start");
+    assert!(said.contains("patients is given"), "{said}");
+}
+
+/// OUTCOME-05, CONS-10, readings 10 and 14: a client that is bound to Groups or types gets no name of a file, no fault, no base
+/// and no line of the ledger that is not of its cohort and types; one that is not gets them, and so does the log.
+#[test]
+fn a_bound_client_is_told_of_its_own() {
+    let scratch = scratch();
+    let [full, bound, typed] = [(); 3].map(|()| Credential::token(&[]));
+    let user = Credential::token(&["--patient", "a"]);
+    let clients = client("full", "", &[&full, &user])
+        + &client("bound", "levels = ['group']\ngroups = ['one', 'all']", &[&bound])
+        + &client("typed", "types = ['Patient', 'Observation']", &[&typed])
+        + "[oneup_ste]\nstrict_dialect = false\n[oneup_mte]\nstrict_dialect = false\n[netsmart]\nstrict_dialect = false\n";
+    let server = serve(scratch.path(), &clients);
+    let http = server.client();
+    let ready = http.get("/health/ready").json();
+    assert_eq!(ready["faultyLines"], 1, "{ready}");
+    let mut asked = Vec::new();
+    for mount in MOUNTS {
+        asked.extend([(&bound, format!("{mount}/Group/one/$export")), (&bound, format!("{mount}/Group/all/$export"))]);
+        asked.push((&typed, format!("{mount}/Group/all/$export")));
+    }
+    asked.push((&typed, format!("{IG}/$export")));
+    asked.push((&user, format!("{STE}/$export")));
+    for (who, target) in &asked {
+        let (_, messages, manifest) = export(&http, who, target);
+        let told = messages.join("\n");
+        for secret in ["secret-name", "at byte", "no instant"] {
+            assert!(!told.contains(secret) && !manifest.to_string().contains(secret), "{secret} {target}: {told}");
+        }
+        assert_eq!(told.matches("1 lines of the store are faulty").count(), 1, "{target}: {told}");
+        // Of other servers' patients only what rows of the cohort say.
+        let says_foreign = target.contains("Group/all");
+        assert_eq!(
+            told.contains("1 references to patients under the base https://secret.example/r4"),
+            says_foreign,
+            "{told}"
+        );
+        assert!(!told.contains("2 references"), "{told}");
+        let root = &manifest["extension"]["urn:outpour:export:1"];
+        let ledger = root["ledger"].as_object().unwrap_or_else(|| panic!("{target}: {manifest}"));
+        let count = |class: &str| ledger[class].as_u64().unwrap();
+        assert_eq!(ledger.len(), 3, "{ledger:?}");
+        assert_eq!(count("lines"), count("sinceOrUntil") + count("exported"));
+        assert!(root["policies"]["fhirBases"].is_null(), "{root}");
+        assert!(!manifest.to_string().contains("/v1/default") || target.starts_with(MTE_DEFAULT), "{manifest}");
+    }
+    let (_, messages, manifest) = export(&http, &full, "/fhir/Group/all/$export");
+    let told = messages.join("\n");
+    assert!(told.contains("secret-name.ndjson: line 10 at byte"), "{told}");
+    assert!(told.contains("1 references to patients under the base https://secret.example/r4"), "{told}");
+    let root = &manifest["extension"]["urn:outpour:export:1"];
+    assert_eq!((root["ledger"]["lines"].as_u64(), root["ledger"]["faulty"].as_u64()), (Some(10), Some(1)));
+    assert!(root["policies"]["fhirBases"].to_string().contains(STE), "{root}");
+    let log = server.log();
+    assert!(log.contains("secret-name.ndjson: line 10") && log.contains("https://secret.example"), "{log}");
+}
+
+/// GROUP-10, COHORT-03, reading 12: a Group with a modifier is not taken (422) and not exported (400), on every mount, nested or
+/// not; reading and searching go on. What a bound client may not see is not told by a refusal.
+#[test]
+fn groups_with_modifiers() {
+    let scratch = scratch();
+    let [full, bound] = [(); 2].map(|()| Credential::token(&[]));
+    std::fs::create_dir(scratch.path().join("store")).unwrap();
+    let filtered = format!(
+        r#"{{"resourceType":"Group","id":"filtered","name":"women","type":"person","actual":true,"modifierExtension":[{{"url":"{MEMBER_FILTER}"}}],"member":[{{"entity":{{"reference":"Patient/a"}}}}]}}"#
+    );
+    let outer = group("outer", &["Patient/a", "Group/filtered"]);
+    std::fs::write(scratch.path().join("store/secret-name.ndjson"), format!("{filtered}\n{outer}\n{STORE}")).unwrap();
+    let clients = client("full", "writes_groups = true", &[&full])
+        + &client("bound", "levels = ['group']\nwrites_groups = true\ngroups = ['own1', 'one']", &[&bound]);
+    let server = serve(scratch.path(), &clients);
+    let http = server.client();
+    let told = put(&http, &full, "mine", &filtered.replace("filtered", "mine")).outcome(422, "not-supported");
+    assert!(told.contains(MEMBER_FILTER), "{told}");
+    for (id, needle) in [
+        (
+            "m1",
+            r#""member":[{"entity":{"reference":"Patient/a"},"modifierExtension":[{"url":"https://a.example/not"}]}]"#,
+        ),
+        ("m2", r#""implicitRules":"https://a.example/rules""#),
+    ] {
+        let body = format!(r#"{{"resourceType":"Group","id":"{id}","type":"person","actual":true,{needle}}}"#);
+        let told = put(&http, &full, id, &body).outcome(422, "not-supported");
+        assert!(told.contains("https://a.example/"), "{told}");
+    }
+    for mount in MOUNTS {
+        for id in ["filtered", "outer"] {
+            let target = format!("{mount}/Group/{id}/$export");
+            let answer =
+                full.ask(&http, "GET", &target, &[("Accept", "application/fhir+json"), ("Prefer", "respond-async")]);
+            let told = answer.outcome(400, "not-supported");
+            assert!(told.contains(MEMBER_FILTER) && told.contains("Group/filtered"), "{target}: {told}");
+        }
+    }
+    assert_eq!(full.get(&http, "/fhir/Group/filtered").json()["name"], "women");
+    assert_eq!(full.get(&http, "/fhir/Group?name=women").json()["total"], 1);
+    assert_eq!(put(&http, &bound, "own1", &group("own1", &["Group/filtered", "Patient/a"])).status, 201);
+    assert_eq!(export(&http, &bound, "/fhir/Group/own1/$export").0, ["Patient/a"]);
+    assert_eq!(put(&http, &full, "all", &group("all", &["Group/filtered", "Patient/a"])).status, 200);
+    let kicked = kick_off_refused(&http, &full, "/fhir/Group/all/$export");
+    assert!(kicked.contains("Group/filtered, which Group/all lists"), "{kicked}");
+}
+
+#[track_caller]
+fn kick_off_refused(http: &Client, who: &Credential, target: &str) -> String {
+    let headers = [("Accept", "application/fhir+json"), ("Prefer", "respond-async")];
+    who.ask(http, "GET", target, &headers).outcome(400, "not-supported")
+}
+
+/// OUTCOME-05: messages about a Group that a client made, and about a user's own record, name the Group and the request, not a
+/// file of the host nor a job.
+#[test]
+fn messages_name_groups_not_files() {
+    let scratch = scratch();
+    let full = Credential::token(&[]);
+    let user = Credential::token(&["--patient", "nobody"]);
+    let server = serve(scratch.path(), &client("full", "writes_groups = true", &[&full, &user]));
+    let http = server.client();
+    assert_eq!(put(&http, &full, "g", &group("g", &["Patient/a", "Patient/nobody", "Device/d"])).status, 201);
+    let (_, messages, _) = export(&http, &full, "/fhir/Group/g/$export");
+    for words in ["Group/g lists Patient/nobody, ", "Group/g lists Device/d, "] {
+        assert!(messages.iter().any(|text| text.starts_with(words)), "{messages:?}");
+    }
+    let status = kick_off(&http, &user, &format!("{STE}/$export"));
+    let list = ended(&http, &user, &status).json();
+    let url = list["error"][0]["url"].as_str().unwrap();
+    let text = user.get(&http, http.path(url)).text();
+    assert!(text.contains("the request lists Patient/nobody, "), "{text}");
+}
