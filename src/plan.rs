@@ -201,7 +201,7 @@ fn absent_members(
 
 /// What was decided by policy is said, with its count (OUTCOME-02, SINCE-04, DELETED-09).
 ///
-/// A reader who may not have the whole store is told of its cohort and types alone (reading 14): what is counted over the
+/// A reader who may not have the whole store is told of its cohort and types alone (reading 24): what is counted over the
 /// whole store only is left out for it.
 ///
 /// # Errors

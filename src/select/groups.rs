@@ -56,7 +56,7 @@ pub enum Unusable {
     Characteristics,
     /// It is not active, and members are taken as active (reading 9).
     Inactive,
-    /// It says something that changes its meaning and is not understood here (GROUP-10, reading 12).
+    /// It says something that changes its meaning and is not understood here (GROUP-10, reading 22).
     Modified(Modifier),
 }
 

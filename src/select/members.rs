@@ -270,7 +270,7 @@ impl<'a> MemberResolver<'a> {
         Ok((head.id, hash.digest128()))
     }
 
-    /// Whether a Group can stand for a set of patients (GROUP-09, GROUP-10, readings 5, 9 and 12).
+    /// Whether a Group can stand for a set of patients (GROUP-09, GROUP-10, readings 5, 9 and 22).
     fn check_head(&self, head: &GroupHead, name: &str) -> Result<(), RequestError> {
         let problem = |of: &Unusable| {
             let problem = Problem::of(Parameter::Group, format!("{name} {of}"));
@@ -313,7 +313,7 @@ impl<'a> MemberResolver<'a> {
     /// its members, of which there may be a million, are not held until that is known.
     ///
     /// # Errors
-    /// [`ExportError::Request`] when one has a modifier, because nobody can tell then who is left (reading 12); store
+    /// [`ExportError::Request`] when one has a modifier, because nobody can tell then who is left (reading 22); store
     /// errors. One that is missing, unreadable, too deep or unusable is a warning.
     pub fn add_nested_groups(&mut self) -> Result<(), ExportError> {
         while let Some(NestedGroup { id, depth, listed_by }) = self.groups.pop() {

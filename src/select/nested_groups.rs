@@ -58,7 +58,7 @@ pub fn group_of(member: &Member<'_>, fhir_bases: &[String]) -> Option<Id> {
 }
 
 /// A modifier of a Group that is reached from the Groups of a queue, if there is one: then nothing can be exported
-/// (reading 12). Members are passed by but for Groups; what cannot be found or read is for the export to tell.
+/// (reading 22). Members are passed by but for Groups; what cannot be found or read is for the export to tell.
 ///
 /// # Errors
 /// When the store cannot be read.

@@ -61,7 +61,7 @@ pub enum MissingLastUpdated {
     Exclude,
 }
 
-/// Who reads the messages and the ledger of an export (reading 14).
+/// Who reads the messages and the ledger of an export (reading 24).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Audience {
     /// Who runs the store: everything is told.

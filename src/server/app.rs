@@ -186,7 +186,7 @@ async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
     let active: usize = app.tenants.iter().map(|tenant| tenant.engine.active()).sum();
     match app.tenants.iter().all(|tenant| tenant.ready.load(Relaxed)) {
         true => {
-            // For the operator, whose log names them: what clients get counts them at most (reading 14).
+            // For the operator, whose log names them: what clients get counts them at most (reading 24).
             let count = move || Ok(app.tenants.iter().filter_map(|tenant| tenant.engine.faulty_lines()).sum::<u64>());
             let faulty = blocking(count).await.ok();
             health(json!({ "status": "ready", "activeJobs": active, "faultyLines": faulty }))

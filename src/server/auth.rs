@@ -61,7 +61,7 @@ impl Principal {
     }
 
     /// Whether it is bound to Groups, a patient or types: then what it gets says nothing of the rest of the store
-    /// (reading 14).
+    /// (reading 24).
     pub fn is_bound(&self) -> bool {
         self.is_bound_to_groups() || self.types.is_some()
     }

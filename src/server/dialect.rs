@@ -39,7 +39,7 @@ pub struct Polled<'a> {
     pub view: &'a JobView,
     /// Whether files need a token.
     pub requires_access_token: bool,
-    /// Whether the reader may have some Groups, types or one patient only (reading 14).
+    /// Whether the reader may have some Groups, types or one patient only (reading 24).
     pub bound_client: bool,
 }
 

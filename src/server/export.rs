@@ -137,7 +137,7 @@ fn find_group(
     }
 }
 
-/// Whether a Group can stand for patients (GROUP-09, GROUP-10, reading 12), and the Groups that it lists do not forbid it.
+/// Whether a Group can stand for patients (GROUP-09, GROUP-10, reading 22), and the Groups that it lists do not forbid it.
 fn check_group(
     found: &Found,
     scope: Option<&RecordedScope>,

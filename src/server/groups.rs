@@ -204,7 +204,7 @@ impl GroupDesk<'_> {
     }
 
     /// All problems of a Group in one answer: 413 for one that is too large for this service, but 422 where the rules of
-    /// the mount say how large one may be (ONEUP-G02), or refuse what R4 allows, and for a modifier (reading 12); else 400.
+    /// the mount say how large one may be (ONEUP-G02), or refuse what R4 allows, and for a modifier (reading 22); else 400.
     fn refuse(&self, problems: Vec<Problem>) -> Refusal {
         use ProblemKind::{BusinessRule, NotSupported, TooLong};
         let has = |kind| problems.iter().any(|problem| problem.kind == kind);

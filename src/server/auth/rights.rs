@@ -98,7 +98,7 @@ impl Principal {
     /// # Errors
     /// 403.
     pub fn check_file(&self, job: &JobRecord, file: &FileRecord) -> Result<(), Refusal> {
-        // It may have been bound since: the messages speak of the whole store then (reading 14).
+        // It may have been bound since: the messages speak of the whole store then (reading 24).
         if file.kind == Kind::Error && self.is_bound() && !job.request.bound_client {
             return Err(forbidden(
                 "these messages are of the whole store, which this client may no longer have; ask for a new export",

@@ -81,7 +81,7 @@ fn asked(store: &Store, request: &Request, group: &Value, found: &mut Cohort) ->
 /// Deepest nesting that is followed (GROUP-03).
 const DEPTH_MAX: usize = 16;
 
-/// Whether something changes the meaning of a Group or of a part of it that decides about members (reading 12).
+/// Whether something changes the meaning of a Group or of a part of it that decides about members (reading 22).
 fn has_modifier(group: &Value) -> bool {
     let filter = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/member-filter";
     let parts = each(&group["member"]).into_iter().flat_map(|member| [vec![member], each(&member["entity"])].concat());

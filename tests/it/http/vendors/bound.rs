@@ -171,7 +171,7 @@ fn a_writer_of_empty_groups_is_refused_at_start() {
     assert!(said.contains("patients is given"), "{said}");
 }
 
-/// OUTCOME-05, CONS-10, readings 10 and 14: a client that is bound to Groups or types gets no name of a file, no fault, no base
+/// OUTCOME-05, CONS-10, readings 10 and 24: a client that is bound to Groups or types gets no name of a file, no fault, no base
 /// and no line of the ledger that is not of its cohort and types; one that is not gets them, and so does the log.
 #[test]
 fn a_bound_client_is_told_of_its_own() {
@@ -227,7 +227,7 @@ fn a_bound_client_is_told_of_its_own() {
     assert!(log.contains("secret-name.ndjson: line 10") && log.contains("https://secret.example"), "{log}");
 }
 
-/// GROUP-10, COHORT-03, reading 12: a Group with a modifier is not taken (422) and not exported (400), on every mount, nested or
+/// GROUP-10, COHORT-03, reading 22: a Group with a modifier is not taken (422) and not exported (400), on every mount, nested or
 /// not; reading and searching go on. What a bound client may not see is not told by a refusal.
 #[test]
 fn groups_with_modifiers() {
