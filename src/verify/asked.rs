@@ -50,6 +50,12 @@ impl Asked {
     /// # Errors
     /// A sentence that says what is missing.
     pub fn read(job: &JobPlan, file: Option<&Path>) -> Result<Asked, String> {
+        if job.request.contains_key("writer") {
+            return Err(
+                "belongs to an export that was limited to what the Group's writer may see, which is not recounted"
+                    .into(),
+            );
+        }
         let field = |name: &str| {
             let missing = || format!("does not say what {name} was; export again");
             job.request.get(name).map(String::as_str).ok_or_else(missing)

@@ -1,6 +1,6 @@
 //! Whose records were asked for, resolved by obvious means: Groups as trees, lists line by line (readings 4–6).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 
 use xxhash_rust::xxh3::xxh3_128;
@@ -36,7 +36,7 @@ impl Members {
     /// When a file or Group cannot be read any more as it was read for the export.
     pub fn resolve(history: &History, asked: &Asked) -> Result<Members, VerifyError> {
         let mut resolver =
-            Resolver { history, asked, patients: HashSet::new(), groups: Vec::new(), seen: HashSet::new() };
+            Resolver { history, asked, patients: HashSet::new(), groups: VecDeque::new(), seen: HashSet::new() };
         let mut group = None;
         match &asked.whose {
             Whose::System | Whose::AllPatients => return Ok(Members::default()),
@@ -54,10 +54,9 @@ impl Members {
                 group = named.and_then(|named| history.current(named, &asked.as_of));
             }
         }
-        // The last one found is read first; no Group is read twice, so that a cycle ends by itself.
-        while let Some((group, depth)) = resolver.groups.pop() {
-            if resolver.seen.insert(group)
-                && depth <= GROUP_DEPTH_MAX
+        // Breadth first; no Group is read twice, so that a cycle ends by itself.
+        while let Some((group, depth)) = resolver.groups.pop_front() {
+            if depth <= GROUP_DEPTH_MAX
                 && let Some(version) = history.current(group, &asked.as_of)
             {
                 resolver.group(&history.bytes(version)?, depth);
@@ -82,7 +81,8 @@ struct Resolver<'a> {
     asked: &'a Asked,
     patients: HashSet<u128>,
     /// Groups still to read, and how deep they are nested.
-    groups: Vec<(u128, usize)>,
+    groups: VecDeque<(u128, usize)>,
+    /// Groups that were asked for or listed.
     seen: HashSet<u128>,
 }
 
@@ -102,7 +102,12 @@ impl Resolver<'_> {
         };
         match reference.resource_type {
             ResourceType::PATIENT => drop(self.patients.insert(entity("Patient", reference.id.as_str()))),
-            ResourceType::GROUP => self.groups.push((entity("Group", reference.id.as_str()), depth + 1)),
+            ResourceType::GROUP => {
+                let group = entity("Group", reference.id.as_str());
+                if self.seen.insert(group) {
+                    self.groups.push_back((group, depth + 1));
+                }
+            }
             _ => {}
         }
     }
