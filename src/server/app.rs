@@ -18,10 +18,10 @@ use axum::middleware;
 use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, MethodRouter, get, on};
 use serde_json::json;
-use tokio::sync::Semaphore;
 
 use super::auth::{Authenticator, Door, Principal};
 use super::config::{Authorization, Config};
+use super::connection::Peer;
 use super::dialect::Taken;
 use super::export::{PREFERENCE_APPLIED, Started, kick_off, refused};
 use super::files::{StoredFile, send, wrapped};
@@ -64,8 +64,6 @@ pub struct App {
     pub tenants: Vec<Tenant>,
     /// Who asks.
     pub authenticator: Arc<dyn Authenticator>,
-    /// Turns at slow hashes: a flood of wrong credentials takes no more memory and processors than so many need.
-    pub slow_checks: Arc<Semaphore>,
     /// The mounts.
     pub mounts: Vec<Mount>,
     /// How often is asked.
@@ -227,7 +225,8 @@ async fn answer(
     if matches!(operation, Operation::Metadata | Operation::OperationDefinition) {
         return describe(&app, &app.mounts[at], operation, id.as_deref(), &parts.headers, parts.uri.query());
     }
-    let principal = authenticate(&app, at, &parts.headers).await?;
+    let (door, peer) = (app.door(&app.mounts[at]), parts.extensions.get::<Peer>());
+    let principal = app.authenticator.authenticate(door, &parts.headers, peer).await?;
     let illegal =
         |name: &Option<String>| name.as_ref().is_some_and(|name| crate::fhir::Id::parse(name.as_bytes()).is_none());
     // Files are looked up by their whole name, which is no id on every mount.
@@ -267,21 +266,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> +
         let text = "the service failed at this request: try again, and tell its operator";
         Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, IssueType::Exception, text))
     })
-}
-
-/// Who sends a request. Slow hashes are computed on threads that may block, a few at a time.
-async fn authenticate(app: &Arc<App>, at: usize, headers: &HeaderMap) -> Result<Principal, Refusal> {
-    if app.authenticator.is_quick(headers) {
-        return app.authenticator.authenticate(&app.door(&app.mounts[at]), headers);
-    }
-    let turn = app.slow_checks.clone().acquire_owned().await;
-    let (on, headers) = (app.clone(), headers.clone());
-    blocking(move || {
-        // The turn ends with the work, also when the client has gone away meanwhile.
-        let _turn = turn;
-        on.authenticator.authenticate(&on.door(&on.mounts[at]), &headers)
-    })
-    .await
 }
 
 /// The job that a request is about: named in the path, or by `_id` where the path has no place for it (C-09).

@@ -21,7 +21,6 @@ use super::tls::Certificate;
 use crate::fhir::Instant;
 use crate::job::groups::GroupBook;
 use crate::job::{Engine, EngineOptions, Limits};
-use crate::limits::SLOW_CHECKS_MAX;
 use crate::store::Store;
 use crate::write::sink::Sync;
 
@@ -90,7 +89,6 @@ pub async fn serve(
         mounts: Mount::all(&config, &public_url),
         polls: Polls::new(config.limits.polls_per_second, config.limits.polls_burst),
         authenticator: provider.authenticator,
-        slow_checks: Arc::new(tokio::sync::Semaphore::new(SLOW_CHECKS_MAX)),
         config,
     });
     for at in 0..app.tenants.len() {
