@@ -1,6 +1,7 @@
 //! What every handler shares, and the routes: each mount's table, bound to what answers it.
 //!
-//! Before the routes stand two things: `gate` names each request and lets a mount refuse methods, whatever the path.
+//! Before the routes stand three things, whatever the path: `gate` names each request, and lets a mount refuse methods;
+//! between the two, `hosts` refuses what a web page may have sent, where nobody is asked who they are.
 //! Handlers that touch the disk run on threads that may block. A path is looked at as it was received, but for `%24`,
 //! which is `$` (CORE-07); ids are looked up, never joined into a path.
 
@@ -27,6 +28,7 @@ use super::export::{PREFERENCE_APPLIED, Started, kick_off, refused};
 use super::files::{StoredFile, send, wrapped};
 use super::gate::{self, AsGet, Places};
 use super::groups::GroupDesk;
+use super::hosts::{self, AllowedHosts};
 use super::http::dates::system_time;
 use super::http::format::media_type;
 use super::http::query::Query;
@@ -64,6 +66,8 @@ pub struct App {
     pub tenants: Vec<Tenant>,
     /// Who asks.
     pub authenticator: Arc<dyn Authenticator>,
+    /// The hosts that it answers under; any where it is asked who sends a request.
+    pub hosts: Arc<Option<AllowedHosts>>,
     /// The mounts.
     pub mounts: Vec<Mount>,
     /// How often is asked.
@@ -135,7 +139,7 @@ pub fn router(app: Arc<App>) -> Router {
             router = router.route(&format!("{}{path}", mount.base), methods);
         }
     }
-    let places = Arc::new(Places::of(&app.config));
+    let (places, hosts) = (Arc::new(Places::of(&app.config)), app.hosts.clone());
     let router = router
         .fallback(|| async { Refusal::not_found("this URL") })
         .method_not_allowed_fallback(|method: Method| async move { not_allowed(&method) })
@@ -144,7 +148,8 @@ pub fn router(app: Arc<App>) -> Router {
     let gated =
         Router::new().fallback_service(router).layer(middleware::from_fn_with_state(places.clone(), gate::pass));
     let plain = tower::ServiceBuilder::new().map_request(plain_path).service(gated);
-    Router::new().fallback_service(plain).layer(middleware::from_fn_with_state(places, gate::log))
+    let answered = Router::new().fallback_service(plain).layer(middleware::from_fn_with_state(hosts, hosts::pass));
+    answered.layer(middleware::from_fn_with_state(places, gate::log))
 }
 
 /// 405; what is possible stands in `Allow` (CORE-06).

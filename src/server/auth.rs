@@ -111,8 +111,8 @@ impl Authenticator for Anybody {
     }
 
     fn describe(&self) -> &'static str {
-        "This server runs without authorization, on the loopback interface only: whoever can reach it may read all that it \
-         exports. An Authorization header is ignored."
+        "This server runs without authorization, on the loopback interface only: every program on its machine may read all \
+         that it exports, web pages of other hosts nothing. An Authorization header is ignored."
     }
 }
 

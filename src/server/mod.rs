@@ -14,6 +14,7 @@ pub mod files;
 pub mod forwarded;
 pub mod gate;
 pub mod groups;
+pub mod hosts;
 pub mod http;
 pub mod kickoff;
 pub mod mount;

@@ -14,6 +14,7 @@ use super::auth::Provider;
 use super::config::{Config, TenantConfig};
 use super::connection::{self, ConnectionLimits};
 use super::forwarded::Proxies;
+use super::hosts::AllowedHosts;
 use super::mount::Mount;
 use super::polls::Polls;
 use super::reload;
@@ -84,10 +85,12 @@ pub async fn serve(
     let tenants: Result<Vec<Tenant>, String> = tenants.map(|(of, store)| tenant(&config, of, store)).collect();
     let provider = Provider::open(&config, listen)?;
     let connections = connection_limits(&config);
+    let lets_in_anybody = !provider.authenticator.requires_access_token();
     let app = Arc::new(App {
         tenants: tenants?,
         mounts: Mount::all(&config, &public_url),
         polls: Polls::new(config.limits.polls_per_second, config.limits.polls_burst),
+        hosts: Arc::new(lets_in_anybody.then(|| AllowedHosts::new(&public_url, &config.hosts))),
         authenticator: provider.authenticator,
         config,
     });
@@ -175,7 +178,7 @@ mod tests {
         let mut client = TcpStream::connect(address).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let head = "Accept: application/fhir+json\r\nPrefer: respond-async\r\nConnection: close";
-        write!(client, "GET {path} HTTP/1.1\r\nHost: here\r\n{head}\r\n\r\n").unwrap();
+        write!(client, "GET {path} HTTP/1.1\r\nHost: localhost\r\n{head}\r\n\r\n").unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).expect("an answer in time");
         answer
