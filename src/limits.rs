@@ -104,16 +104,18 @@ pub const SENT_BYTES: u64 = 1 << 20;
 pub const FETCHED_BYTES: u64 = 4 << 20;
 /// Bytes of a file that are read or decoded at a time, where they cannot be sent from the file itself.
 pub const DECODED_BYTES: usize = 256 << 10;
-/// Slow hashes of credentials that are computed at a time; each takes a processor and some 19 MiB.
-pub const SLOW_CHECKS_MAX: usize = 2;
-/// Most memory that the hash of a credential may ask for, in KiB.
-pub const HASH_KIB_MAX: u32 = 64 << 10;
+/// Threads that check secrets against argon2id hashes; each keeps the memory of the largest that it has met.
+pub const ARGON2_THREADS: usize = 2;
+/// Most checks that wait for one of these threads; more are answered 503.
+pub const ARGON2_QUEUE_MAX: usize = 32;
+/// Most memory that an argon2id hash may ask for, in KiB.
+pub const ARGON2_KIB_MAX: u32 = 64 << 10;
 /// Most passes that it may ask for over that memory.
-pub const HASH_PASSES_MAX: u32 = 8;
+pub const ARGON2_PASSES_MAX: u32 = 8;
 /// Most lanes that it may ask for.
-pub const HASH_LANES_MAX: u32 = 4;
-/// Most credentials that are remembered as proven; then all of them prove themselves again. 32 bytes each.
-pub const VERIFIED_MAX: usize = 1 << 14;
+pub const ARGON2_LANES_MAX: u32 = 4;
+/// Most secrets that are remembered as proven; then all of them prove themselves again. 32 bytes each.
+pub const PROVEN_SECRETS_MAX: usize = 1 << 14;
 /// Longest credential that is looked at, in bytes of its header.
 pub const CREDENTIAL_BYTES_MAX: usize = 512;
 /// Longest lifetime of a token that is made with one, in days.

@@ -25,7 +25,7 @@ def downloads(port, urls, directory, clients, seconds):
 
     def one(path, buffer):
         with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
-            client.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode())
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
             head = b""
             while b"\r\n\r\n" not in head:
                 more = client.recv(65536)

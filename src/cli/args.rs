@@ -58,7 +58,7 @@ pub enum Command {
     #[command(after_help = "\
 A client says who it is by a bearer token, or by an id and a secret in headers. This command makes them out of 256 random
 bits and prints two things: what the client gets, on standard output, shown this once and kept nowhere; and what the
-configuration of the service gets, on standard error, which holds a salted hash and gives nothing away.
+configuration of the service gets, on standard error, which holds a SHA-256 hash and gives nothing away.
 
   outpour credential token --lifetime 30d          a line for `tokens` of a client
   outpour credential token --patient p1            a token of a user, for one patient's record

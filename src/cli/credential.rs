@@ -14,7 +14,6 @@ use crate::fhir::{Id, Instant};
 use crate::limits::{CLIENT_ID_BYTES_MAX, CREDENTIAL_LIFETIME_DAYS_MAX};
 use crate::server::auth::config::SecretHash;
 use crate::server::auth::secret::{hash, random_id, random_secret};
-use crate::server::random;
 
 /// Runs the command.
 pub fn run(command: CredentialCommand) -> Exit {
@@ -32,7 +31,7 @@ fn token(args: &CredentialTokenArgs) -> Result<Exit, RequestError> {
         return Err(RequestError::one(format!("--patient: {patient:?} is no id; give it without Patient/ before it")));
     }
     let (id, secret) = (random_id(), random_secret());
-    let (token, SecretHash(hash)) = (format!("{id}.{secret}"), hash(&secret, &random()));
+    let (token, SecretHash(hash)) = (format!("{id}.{secret}"), hash(&secret));
     let expires = seconds.map(|seconds| {
         let seconds = now().ticks.div_euclid(TICKS_PER_SECOND) + seconds;
         Instant::from_unix_millis(seconds * 1000).to_string()
@@ -57,7 +56,7 @@ fn secret(args: &CredentialSecretArgs) -> Result<Exit, RequestError> {
         return Err(RequestError::one(text));
     }
     let secret = random_secret();
-    let SecretHash(hash) = hash(&secret, &random());
+    let SecretHash(hash) = hash(&secret);
     let entry = format!("client_id = {}\nclient_secret_hash = {}", quoted(&id), quoted(&hash));
     let document = json!({
         "status": "complete", "exitCode": 0, "clientId": id, "clientSecret": secret, "hash": hash,

@@ -1,6 +1,7 @@
 //! What every handler shares, and the routes: each mount's table, bound to what answers it.
 //!
-//! Before the routes stand two things: `gate` names each request and lets a mount refuse methods, whatever the path.
+//! Before the routes stand three things, whatever the path: `gate` names each request, and lets a mount refuse methods;
+//! between the two, `hosts` refuses what a web page may have sent, where nobody is asked who they are.
 //! Handlers that touch the disk run on threads that may block. A path is looked at as it was received, but for `%24`,
 //! which is `$` (CORE-07); ids are looked up, never joined into a path.
 
@@ -18,15 +19,16 @@ use axum::middleware;
 use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, MethodRouter, get, on};
 use serde_json::json;
-use tokio::sync::Semaphore;
 
 use super::auth::{Authenticator, Door, Principal};
 use super::config::{Authorization, Config};
+use super::connection::Peer;
 use super::dialect::Taken;
 use super::export::{PREFERENCE_APPLIED, Started, kick_off, refused};
 use super::files::{StoredFile, send, wrapped};
 use super::gate::{self, AsGet, Places};
 use super::groups::GroupDesk;
+use super::hosts::{self, AllowedHosts};
 use super::http::dates::system_time;
 use super::http::format::media_type;
 use super::http::query::Query;
@@ -64,8 +66,8 @@ pub struct App {
     pub tenants: Arc<Vec<Tenant>>,
     /// Who asks.
     pub authenticator: Arc<dyn Authenticator>,
-    /// Turns at slow hashes: a flood of wrong credentials takes no more memory and processors than so many need.
-    pub slow_checks: Arc<Semaphore>,
+    /// The hosts that it answers under; any where it is asked who sends a request.
+    pub hosts: Arc<Option<AllowedHosts>>,
     /// The mounts.
     pub mounts: Vec<Mount>,
     /// How often is asked.
@@ -137,7 +139,7 @@ pub fn router(app: Arc<App>) -> Router {
             router = router.route(&format!("{}{path}", mount.base), methods);
         }
     }
-    let places = Arc::new(Places::of(&app.config));
+    let (places, hosts) = (Arc::new(Places::of(&app.config)), app.hosts.clone());
     let router = router
         .fallback(|| async { Refusal::not_found("this URL") })
         .method_not_allowed_fallback(|method: Method| async move { not_allowed(&method) })
@@ -146,7 +148,8 @@ pub fn router(app: Arc<App>) -> Router {
     let gated =
         Router::new().fallback_service(router).layer(middleware::from_fn_with_state(places.clone(), gate::pass));
     let plain = tower::ServiceBuilder::new().map_request(plain_path).service(gated);
-    Router::new().fallback_service(plain).layer(middleware::from_fn_with_state(places, gate::log))
+    let answered = Router::new().fallback_service(plain).layer(middleware::from_fn_with_state(hosts, hosts::pass));
+    answered.layer(middleware::from_fn_with_state(places, gate::log))
 }
 
 /// 405; what is possible stands in `Allow` (CORE-06).
@@ -232,7 +235,8 @@ async fn answer(
     if matches!(operation, Operation::Metadata | Operation::OperationDefinition) {
         return describe(&app, &app.mounts[at], operation, id.as_deref(), &parts.headers, parts.uri.query());
     }
-    let principal = authenticate(&app, at, &parts.headers).await?;
+    let (door, peer) = (app.door(&app.mounts[at]), parts.extensions.get::<Peer>());
+    let principal = app.authenticator.authenticate(door, &parts.headers, peer).await?;
     let illegal =
         |name: &Option<String>| name.as_ref().is_some_and(|name| crate::fhir::Id::parse(name.as_bytes()).is_none());
     // Files are looked up by their whole name, which is no id on every mount.
@@ -272,21 +276,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> +
         let text = "the service failed at this request: try again, and tell its operator";
         Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, IssueType::Exception, text))
     })
-}
-
-/// Who sends a request. Slow hashes are computed on threads that may block, a few at a time.
-async fn authenticate(app: &Arc<App>, at: usize, headers: &HeaderMap) -> Result<Principal, Refusal> {
-    if app.authenticator.is_quick(headers) {
-        return app.authenticator.authenticate(&app.door(&app.mounts[at]), headers);
-    }
-    let turn = app.slow_checks.clone().acquire_owned().await;
-    let (on, headers) = (app.clone(), headers.clone());
-    blocking(move || {
-        // The turn ends with the work, also when the client has gone away meanwhile.
-        let _turn = turn;
-        on.authenticator.authenticate(&on.door(&on.mounts[at]), &headers)
-    })
-    .await
 }
 
 /// The job that a request is about: named in the path, or by `_id` where the path has no place for it (C-09).

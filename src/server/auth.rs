@@ -1,9 +1,11 @@
 //! Who asks: the seam between a request and what its sender may do. Providers of credentials stand behind
 //! [`Authenticator`]; what a [`Principal`] may see is enforced by the doors, the same on every mount (DIALECT-05).
 //!
-//! `config` is who may ask, `clients` tells them by the credentials that `given` reads and `secret` checks, `provider`
-//! keeps them up to date, and `rights` is what each may do. No tokens are issued here.
+//! `config` is who may ask, `clients` tells them by the credentials that `given` reads and `secret` checks (`argon2_pool`
+//! those of earlier versions), `provider` keeps them up to date, and `rights` is what each may do. No tokens are issued
+//! here.
 
+mod argon2_pool;
 pub mod clients;
 pub mod config;
 mod given;
@@ -11,10 +13,13 @@ mod provider;
 mod rights;
 pub mod secret;
 
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 
 use axum::http::HeaderMap;
 
+use super::connection::Peer;
 use super::outcome::Refusal;
 use crate::fhir::ResourceType;
 
@@ -83,16 +88,15 @@ impl WritingRights {
     }
 }
 
+/// What becomes of a request's credentials: its sender, or the answer to somebody who is not let in.
+pub type Authentication<'a> = Pin<Box<dyn Future<Output = Result<Principal, Refusal>> + Send + 'a>>;
+
 /// Tells who sends a request.
 pub trait Authenticator: Send + Sync {
-    /// The sender. May take tens of milliseconds of CPU time unless [`Authenticator::is_quick`].
-    ///
-    /// # Errors
-    /// The answer to somebody who is not let in.
-    fn authenticate(&self, door: &Door<'_>, headers: &HeaderMap) -> Result<Principal, Refusal>;
-
-    /// Whether the answer needs no slow hash: then it may be asked on an async thread.
-    fn is_quick(&self, headers: &HeaderMap) -> bool;
+    /// The sender. Takes microseconds on an async thread; what takes longer is done elsewhere and waited for, and given up
+    /// when this is dropped or `peer`, the sender's end of the connection, has closed.
+    fn authenticate<'a>(&'a self, door: Door<'a>, headers: &'a HeaderMap, peer: Option<&'a Peer>)
+    -> Authentication<'a>;
 
     /// Whether files need a token, as the manifest says (MANIFEST-03).
     fn requires_access_token(&self) -> bool;
@@ -129,13 +133,11 @@ impl Anybody {
 }
 
 impl Authenticator for Anybody {
-    fn authenticate(&self, _: &Door<'_>, _: &HeaderMap) -> Result<Principal, Refusal> {
+    fn authenticate<'a>(&'a self, _: Door<'a>, _: &'a HeaderMap, _: Option<&'a Peer>) -> Authentication<'a> {
         let client = "anybody".to_string();
-        Ok(Principal { client, patient: None, types: None, levels: [true; 3], groups: None, writes_groups: true })
-    }
-
-    fn is_quick(&self, _: &HeaderMap) -> bool {
-        true
+        let anybody =
+            Principal { client, patient: None, types: None, levels: [true; 3], groups: None, writes_groups: true };
+        Box::pin(std::future::ready(Ok(anybody)))
     }
 
     fn requires_access_token(&self) -> bool {
@@ -151,8 +153,8 @@ impl Authenticator for Anybody {
     }
 
     fn describe(&self) -> &'static str {
-        "This server runs without authorization, on the loopback interface only: whoever can reach it may read all that it \
-         exports. An Authorization header is ignored."
+        "This server runs without authorization, on the loopback interface only: every program on its machine may read all \
+         that it exports, web pages of other hosts nothing. An Authorization header is ignored."
     }
 }
 
@@ -171,13 +173,13 @@ mod tests {
     }
 
     /// CLIENT-05: whatever is sent, it is anybody; nothing is asked for.
-    #[test]
-    fn a_stray_header_is_ignored() {
+    #[tokio::test]
+    async fn a_stray_header_is_ignored() {
         let door = Door { tenant: "default", bearer: true, client_headers: true };
         for token in ["Bearer ", "Bearer a.b", "nonsense"] {
             let headers = HeaderMap::from_iter([(axum::http::header::AUTHORIZATION, token.parse().unwrap())]);
-            assert!(Anybody(()).is_quick(&headers) && !Anybody(()).requires_access_token());
-            assert_eq!(Anybody(()).authenticate(&door, &headers).unwrap().client, "anybody");
+            assert!(!Anybody(()).requires_access_token());
+            assert_eq!(Anybody(()).authenticate(door, &headers, None).await.unwrap().client, "anybody");
         }
     }
 }

@@ -33,6 +33,9 @@ pub struct Config {
     pub public_url: String,
     /// Addresses and networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
     pub trusted_proxies: Vec<String>,
+    /// Names and addresses of hosts that requests may be for where there are no clients, besides this machine's and the
+    /// public URL's.
+    pub hosts: Vec<String>,
     /// Certificate and key.
     pub tls: TlsFiles,
     /// The store of the tenant named `default`; without a path there is no such tenant.
@@ -196,6 +199,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             public_url: String::new(),
             trusted_proxies: Vec::new(),
+            hosts: Vec::new(),
             tls: TlsFiles::default(),
             store: StoreConfig::default(),
             data: DataConfig::default(),
@@ -442,6 +446,8 @@ mod tests {
             ("", &[][..]),
             ("[tls]\ncertificate = 'c'\nkey = 'k'", &[]),
             ("trusted_proxies = ['127.0.0.1', 'fd00::/8']", &[]),
+            ("hosts = ['bulk.example.org', '10.0.0.1']", &[]),
+            ("hosts = ['http://bulk', '*', 'bulk']", &["\"http://bulk\"", "\"*\""]),
             ("[tls]\ncertificate = 'c'", &["not tls.key"]),
             ("[tls]\nkey = 'k'", &["not tls.certificate"]),
             ("trusted_proxies = ['10.0.0.0/8', 'proxy', '10.0.0.0/40']", &["\"proxy\"", "\"10.0.0.0/40\""]),

@@ -38,6 +38,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::Service;
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub use self::flow::Peer;
 use self::flow::{Answer, Asked, Flow};
 pub use self::limits::ConnectionLimits;
 use self::transport::Transport;
@@ -66,7 +67,8 @@ pub struct Drained {
 }
 
 /// Answers connections until `stop` comes; then takes no more of them, and lets the answers in flight end within
-/// `drain_wait`. Handlers find the client's address in [`ConnectInfo`]. One that panics costs its client a 500.
+/// `drain_wait`. Handlers find the client's address in [`ConnectInfo`], and whether it is still there in [`Peer`]. One
+/// that panics costs its client a 500.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -236,6 +238,7 @@ impl hyper::service::Service<Request<Incoming>> for Door {
         let mut request = request.map(|body| Body::new(Asked::new(body, self.flow.clone(), self.limits.body_wait)));
         request.extensions_mut().insert(ConnectInfo(self.client));
         request.extensions_mut().insert(self.tls);
+        request.extensions_mut().insert(Peer::new(self.flow.clone()));
         let Some(streams) = self.streams.clone() else {
             let answer = self.app.clone().call(request);
             return Box::pin(async move { Ok(answer.await?.map(|body| Answer { body, _answering: answering })) });

@@ -15,6 +15,7 @@ pub mod forwarded;
 pub mod gate;
 pub mod group_scope;
 pub mod groups;
+pub mod hosts;
 pub mod http;
 pub mod kickoff;
 pub mod mount;

@@ -15,6 +15,7 @@ use super::config::{Config, TenantConfig};
 use super::connection::{self, ConnectionLimits};
 use super::forwarded::Proxies;
 use super::group_scope::check_writers;
+use super::hosts::AllowedHosts;
 use super::mount::Mount;
 use super::polls::Polls;
 use super::reload;
@@ -23,7 +24,6 @@ use super::words::HTTP_WORDS;
 use crate::fhir::Instant;
 use crate::job::groups::GroupBook;
 use crate::job::{Engine, EngineOptions, Limits};
-use crate::limits::SLOW_CHECKS_MAX;
 use crate::store::Store;
 use crate::write::sink::Sync;
 
@@ -97,12 +97,13 @@ pub async fn serve(
     }
     let provider = Provider::open(&config, listen, check)?;
     let connections = connection_limits(&config);
+    let lets_in_anybody = !provider.authenticator.requires_access_token();
     let app = Arc::new(App {
         tenants,
         mounts,
         polls: Polls::new(config.limits.polls_per_second, config.limits.polls_burst),
+        hosts: Arc::new(lets_in_anybody.then(|| AllowedHosts::new(&public_url, &config.hosts))),
         authenticator: provider.authenticator,
-        slow_checks: Arc::new(tokio::sync::Semaphore::new(SLOW_CHECKS_MAX)),
         config,
     });
     for at in 0..app.tenants.len() {
@@ -190,7 +191,7 @@ mod tests {
         let mut client = TcpStream::connect(address).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let head = "Accept: application/fhir+json\r\nPrefer: respond-async\r\nConnection: close";
-        write!(client, "GET {path} HTTP/1.1\r\nHost: here\r\n{head}\r\n\r\n").unwrap();
+        write!(client, "GET {path} HTTP/1.1\r\nHost: localhost\r\n{head}\r\n\r\n").unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).expect("an answer in time");
         answer

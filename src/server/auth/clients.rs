@@ -1,20 +1,25 @@
 //! Clients that the configuration names: who sends a request is told by bearer token or client headers, whose hashes
 //! stand there.
 //!
-//! An unknown id, a wrong secret and what has not the form of a credential get the same answer after the same time, so
-//! that nobody can find out ids by asking. Each refusal leaves a line for the audit, which names a client or a token only
+//! An unknown id and a wrong secret get the same answer after the same time, so that nobody can find out ids by asking.
+//! With hashes of today that is one SHA-256 each. Where the configuration holds argon2id hashes of earlier versions for
+//! a way of authorization, whatever is wrong that way waits for one of these; what is right by SHA-256 never does. Each
+//! refusal leaves a line for the audit, which names a client or a token only
 //! if it is one of ours, and never a secret.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, RwLock};
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::config::{AuthConfig, ClientConfig, LevelName, PatientSource, SecretHash, problems};
+use super::argon2_pool::{Argon2Hash, Argon2Pool, Busy};
+use super::config::{AuthConfig, ClientConfig, LevelName, PatientSource, problems};
 use super::given::{Given, HeaderNames, Way};
-use super::secret::Checker;
-use super::{Authenticator, Door, Principal, WritingRights};
+use super::secret::{Sha256Hash, StoredHash};
+use super::{Authentication, Authenticator, Door, Principal, WritingRights};
 use crate::fhir::{Instant, ResourceType};
+use crate::server::connection::Peer;
 use crate::server::gate::REQUEST_ID;
 use crate::server::outcome::{IssueType, Refusal};
 
@@ -23,8 +28,35 @@ use crate::server::outcome::{IssueType, Refusal};
 pub struct ClientTable {
     headers: HeaderNames,
     clients: Vec<Client>,
-    tokens: HashMap<String, Entry>,
-    secrets: HashMap<String, Entry>,
+    tokens: Credentials,
+    secrets: Credentials,
+}
+
+/// The credentials of one way, by their ids.
+#[derive(Debug, Default)]
+struct Credentials {
+    entries: HashMap<String, Entry>,
+    /// The argon2id hashes among them.
+    argon2: Vec<Arc<Argon2Hash>>,
+    /// Chooses one of these for an id that has none.
+    choice: RandomState,
+}
+
+impl Credentials {
+    fn add(&mut self, id: &str, entry: Entry) {
+        if let StoredHash::Argon2(hash) = &entry.hash {
+            self.argon2.push(hash.clone());
+        }
+        self.entries.insert(id.to_string(), entry);
+    }
+
+    /// A hash that a credential with this id, which is not known or has another form of hash, is checked against for the
+    /// time that it takes. The same one each time, lest times that differ tell that there is nothing of its own; none
+    /// where no id has such a hash.
+    fn decoy(&self, id: &str) -> Option<&Arc<Argon2Hash>> {
+        let count = self.argon2.len().max(1);
+        self.argon2.get(self.choice.hash_one(id) as usize % count)
+    }
 }
 
 #[derive(Debug)]
@@ -38,7 +70,7 @@ struct Client {
 #[derive(Debug)]
 struct Entry {
     client: usize,
-    hash: SecretHash,
+    hash: StoredHash,
     expires: Option<Instant>,
     patient: Option<String>,
 }
@@ -51,7 +83,9 @@ impl ClientTable {
     pub fn new(auth: &AuthConfig, clients: &[ClientConfig]) -> Result<ClientTable, Vec<String>> {
         let problems = problems(auth, clients);
         let Some(headers) = HeaderNames::new(auth).filter(|_| problems.is_empty()) else { return Err(problems) };
-        let mut table = ClientTable { headers, clients: Vec::new(), tokens: HashMap::new(), secrets: HashMap::new() };
+        let read = |hash| StoredHash::parse(hash).map_err(|reason| vec![format!("a hash {reason}")]);
+        let (tokens, secrets) = (Credentials::default(), Credentials::default());
+        let mut table = ClientTable { headers, clients: Vec::new(), tokens, secrets };
         for (at, client) in clients.iter().enumerate() {
             let tenants = client.tenants.clone();
             let principal = principal(client);
@@ -59,14 +93,14 @@ impl ClientTable {
             let rights = WritingRights { groups: principal.groups.clone(), any_patient };
             table.clients.push(Client { principal, tenants, rights });
             if !client.client_id.is_empty() {
-                let hash = client.client_secret_hash.clone();
-                let entry = Entry { client: at, hash, expires: None, patient: None };
-                table.secrets.insert(client.client_id.clone(), entry);
+                let hash = read(&client.client_secret_hash)?;
+                table.secrets.add(&client.client_id, Entry { client: at, hash, expires: None, patient: None });
             }
             for token in &client.tokens {
+                let hash = read(&token.hash)?;
                 let expires = Instant::parse(&token.expires);
                 let patient = Some(token.patient.clone()).filter(|patient| !patient.is_empty());
-                table.tokens.insert(token.id.clone(), Entry { client: at, hash: token.hash.clone(), expires, patient });
+                table.tokens.add(&token.id, Entry { client: at, hash, expires, patient });
             }
         }
         Ok(table)
@@ -76,10 +110,15 @@ impl ClientTable {
         self.clients.iter().filter(move |client| client.tenants.iter().any(|of| of == tenant))
     }
 
-    fn entry(&self, way: Way, id: &str) -> Option<&Entry> {
+    /// How many credentials have a hash of earlier versions.
+    pub fn argon2_count(&self) -> usize {
+        self.tokens.argon2.len() + self.secrets.argon2.len()
+    }
+
+    fn credentials(&self, way: Way) -> &Credentials {
         match way {
-            Way::Bearer => self.tokens.get(id),
-            Way::ClientHeaders => self.secrets.get(id),
+            Way::Bearer => &self.tokens,
+            Way::ClientHeaders => &self.secrets,
         }
     }
 
@@ -110,7 +149,7 @@ fn principal(client: &ClientConfig) -> Principal {
 /// The provider of credentials from the configuration. The clients can be replaced at any time.
 pub struct StaticClients {
     table: RwLock<Arc<ClientTable>>,
-    checker: Checker,
+    argon2: Argon2Pool,
     clock: Box<dyn Fn() -> Instant + Send + Sync>,
 }
 
@@ -125,6 +164,7 @@ enum Reason {
     WrongSecret(Way),
     Expired(Way),
     OtherTenant,
+    Busy,
 }
 
 impl StaticClients {
@@ -134,7 +174,7 @@ impl StaticClients {
         key: [u8; 32],
         clock: impl Fn() -> Instant + Send + Sync + 'static,
     ) -> StaticClients {
-        StaticClients { table: RwLock::new(Arc::new(table)), checker: Checker::new(key), clock: Box::new(clock) }
+        StaticClients { table: RwLock::new(Arc::new(table)), argon2: Argon2Pool::new(key), clock: Box::new(clock) }
     }
 
     /// Takes these clients from the next request on. Jobs and files of a client that goes on under its name stay its own.
@@ -147,11 +187,12 @@ impl StaticClients {
     }
 
     /// Finds the entry of a credential and checks it, in the same time whether or not there is one.
-    fn check<'t>(
+    async fn check<'t>(
         &self,
         table: &'t ClientTable,
-        door: &Door<'_>,
+        door: Door<'_>,
         given: Given<'_>,
+        peer: Option<&Peer>,
     ) -> Result<&'t Entry, (Reason, Option<&'t Entry>)> {
         let way = match given {
             Given::Nothing => return Err((Reason::Missing, None)),
@@ -165,15 +206,15 @@ impl StaticClients {
         if !taken {
             return Err((Reason::NotTaken(way), None));
         }
-        let (entry, secret) = match given {
-            Given::Credential { id, secret, .. } => (table.entry(way, id), secret),
-            _ => (None, ""),
+        // Its sender can tell as well that it is none: there is no time to be kept.
+        let Given::Credential { id, secret, .. } = given else { return Err((Reason::Malformed(way), None)) };
+        let credentials = table.credentials(way);
+        let entry = credentials.entries.get(id);
+        let is_right = match self.is_right(credentials, id, entry, secret, peer).await {
+            Ok(is_right) => is_right,
+            Err(Busy) => return Err((Reason::Busy, None)),
         };
-        let is_right = self.checker.is_right(entry.map(|entry| &entry.hash), secret);
-        let Some(entry) = entry else {
-            let unknown = matches!(given, Given::Credential { .. });
-            return Err((if unknown { Reason::Unknown(way) } else { Reason::Malformed(way) }, None));
-        };
+        let Some(entry) = entry else { return Err((Reason::Unknown(way), None)) };
         if !is_right {
             return Err((Reason::WrongSecret(way), Some(entry)));
         }
@@ -185,35 +226,54 @@ impl StaticClients {
         }
         Ok(entry)
     }
+
+    /// Whether a secret is an entry's. Without an entry it is not, after the same work.
+    async fn is_right(
+        &self,
+        credentials: &Credentials,
+        id: &str,
+        entry: Option<&Entry>,
+        secret: &str,
+        peer: Option<&Peer>,
+    ) -> Result<bool, Busy> {
+        let (sha256, argon2) = match entry.map(|entry| &entry.hash) {
+            Some(StoredHash::Sha256(hash)) => (Some(hash), None),
+            Some(StoredHash::Argon2(hash)) => (None, Some(hash)),
+            None => (None, None),
+        };
+        if Sha256Hash::is_of(sha256, secret) {
+            return Ok(true);
+        }
+        let Some(hash) = argon2.or_else(|| credentials.decoy(id)) else { return Ok(false) };
+        // Whatever a decoy says, the secret is not the entry's.
+        Ok(self.argon2.is_right(hash, secret, peer).await? && argon2.is_some())
+    }
 }
 
 impl Authenticator for StaticClients {
-    fn authenticate(&self, door: &Door<'_>, headers: &HeaderMap) -> Result<Principal, Refusal> {
-        let table = self.table();
-        let given = Given::of(headers, &table.headers);
-        self.check(&table, door, given).map(|entry| table.principal(entry)).map_err(|(reason, entry)| {
-            let client = entry.map(|entry| table.clients[entry.client].principal.log_name());
-            // An id that is not ours may be a secret that was put in the wrong place.
-            let credential = match given {
-                Given::Credential { id, .. } if entry.is_some() => Some(id),
-                _ => None,
-            };
-            let request = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
-            let tenant = door.tenant;
-            tracing::warn!(target: "outpour::audit", request, tenant, client, credential, ?reason, "refused");
-            refusal(reason, door)
+    fn authenticate<'a>(
+        &'a self,
+        door: Door<'a>,
+        headers: &'a HeaderMap,
+        peer: Option<&'a Peer>,
+    ) -> Authentication<'a> {
+        Box::pin(async move {
+            let table = self.table();
+            let given = Given::of(headers, &table.headers);
+            let checked = self.check(&table, door, given, peer).await;
+            checked.map(|entry| table.principal(entry)).map_err(|(reason, entry)| {
+                let client = entry.map(|entry| table.clients[entry.client].principal.log_name());
+                // An id that is not ours may be a secret that was put in the wrong place.
+                let credential = match given {
+                    Given::Credential { id, .. } if entry.is_some() => Some(id),
+                    _ => None,
+                };
+                let request = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+                let tenant = door.tenant;
+                tracing::warn!(target: "outpour::audit", request, tenant, client, credential, ?reason, "refused");
+                refusal(reason, door)
+            })
         })
-    }
-
-    fn is_quick(&self, headers: &HeaderMap) -> bool {
-        let table = self.table();
-        match Given::of(headers, &table.headers) {
-            Given::Nothing | Given::Several => true,
-            Given::Malformed(_) => false,
-            Given::Credential { way, id, secret } => {
-                table.entry(way, id).is_some_and(|entry| self.checker.remembers(&entry.hash, secret))
-            }
-        }
     }
 
     fn requires_access_token(&self) -> bool {
@@ -236,8 +296,8 @@ impl Authenticator for StaticClients {
     }
 }
 
-/// The answer: 401 with what is taken here (AUTH-23, ONEUP-M09), or 403 (ONEUP-M01).
-fn refusal(reason: Reason, door: &Door<'_>) -> Refusal {
+/// The answer: 401 with what is taken here (AUTH-23, ONEUP-M09), 403 (ONEUP-M01), or 503 when it was not found out.
+fn refusal(reason: Reason, door: Door<'_>) -> Refusal {
     let send = match (door.bearer, door.client_headers) {
         (true, true) => "send Authorization: Bearer and a token, or the client headers",
         (true, false) => "send Authorization: Bearer and a token, which is the only way here",
@@ -270,6 +330,10 @@ fn refusal(reason: Reason, door: &Door<'_>) -> Refusal {
         Reason::OtherTenant => {
             let text = "this client has no access to this tenant's data";
             return Refusal::new(StatusCode::FORBIDDEN, IssueType::Forbidden, text);
+        }
+        Reason::Busy => {
+            let text = "too many credentials are being checked: send the same request again, as Retry-After says";
+            return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, IssueType::Throttled, text).retry_after(1);
         }
     };
     let challenge = match (door.bearer, error) {

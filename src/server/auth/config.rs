@@ -1,14 +1,13 @@
 //! Who may ask, as the configuration says it: `[auth]` and `[[clients]]`, and everything that can be wrong with them.
 //!
-//! No secret stands here: the configuration holds salted hashes only, and even these are not shown by `Debug` or in a
-//! message.
+//! No secret stands here: the configuration holds hashes only, and even these are not shown by `Debug` or in a message.
 
 use std::collections::BTreeSet;
 
 use axum::http::{HeaderName, header};
 use serde::{Deserialize, Serialize};
 
-use super::secret;
+use super::secret::StoredHash;
 use crate::fhir::{Id, Instant, ResourceType};
 use crate::limits::{CLIENT_ID_BYTES_MAX, NAME_BYTES_MAX};
 
@@ -86,7 +85,7 @@ pub struct TokenConfig {
     pub patient: String,
 }
 
-/// A salted argon2id hash in the PHC string format; `Debug` does not show it.
+/// The text of a hash, which [`StoredHash`] reads; `Debug` does not show it.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SecretHash(pub String);
@@ -219,7 +218,7 @@ fn client_problems(client: &ClientConfig, wrong: &mut dyn FnMut(String)) {
     match (id.is_empty(), client.client_secret_hash.is_empty()) {
         (true, true) => {}
         (false, false) => {
-            if let Err(reason) = secret::check_hash(&client.client_secret_hash) {
+            if let Err(reason) = StoredHash::parse(&client.client_secret_hash) {
                 wrong(format!("client_secret_hash {reason}"));
             }
         }
@@ -236,7 +235,7 @@ fn token_problems(token: &TokenConfig, wrong: &mut dyn FnMut(String)) {
         );
         return;
     }
-    if let Err(reason) = secret::check_hash(&token.hash) {
+    if let Err(reason) = StoredHash::parse(&token.hash) {
         wrong(format!("the hash of the token {id} {reason}"));
     }
     if !token.expires.is_empty() && Instant::parse(&token.expires).is_none() {
@@ -271,7 +270,7 @@ mod tests {
     use crate::server::config::Config;
 
     fn hash() -> String {
-        secret::hash("right", &[7; 16]).0
+        crate::server::auth::secret::hash("right").0
     }
 
     fn read(text: &str) -> Result<(AuthConfig, Vec<ClientConfig>), String> {
@@ -348,6 +347,6 @@ mod tests {
             assert!(told.contains("line ") && !told.contains(secret), "{told}");
         }
         let text = format!("[[clients]]\nname = 'a'\ntokens = [{{ id = 'x', hash = '{}' }}]", hash());
-        assert!(!format!("{:?}", read(&text).unwrap()).contains("argon2"));
+        assert!(!format!("{:?}", read(&text).unwrap()).contains("sha256"));
     }
 }

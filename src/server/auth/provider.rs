@@ -35,6 +35,7 @@ impl Provider {
             return Ok(Provider { authenticator, watcher });
         }
         let table = ClientTable::new(&config.auth, &config.clients).map_err(|problems| problems.join("\n"))?;
+        note_argon2(&table);
         let mut key = [0; 32];
         key[..16].copy_from_slice(&random());
         key[16..].copy_from_slice(&random());
@@ -76,10 +77,23 @@ fn take(
     if !problems.is_empty() {
         return Err(problems.join("; "));
     }
+    note_argon2(&table);
     clients.replace(table);
     let count = found.1.len();
     *known = found;
     Ok(Some(count))
+}
+
+/// Hashes of earlier versions cost the service dear, also for those who only guess.
+fn note_argon2(table: &ClientTable) {
+    let credentials = table.argon2_count();
+    if credentials > 0 {
+        tracing::warn!(
+            credentials,
+            "the configuration holds argon2id hashes of earlier versions, which are checked slowly and two at a time: \
+             make new credentials with outpour credential"
+        );
+    }
 }
 
 /// What was started for anybody asks nobody until it is started anew.

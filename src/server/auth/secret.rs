@@ -1,23 +1,40 @@
-//! Secrets: how they are made, hashed and checked.
+//! Secrets of clients: how they are made, what the configuration keeps of them, and how one is compared with that.
 //!
-//! A secret is 256 random bits, kept as a salted argon2id hash. The first request with it pays for the hash; from then on
-//! a digest under a key that this process alone knows stands for the proof, so that polls cost next to nothing. Nothing
+//! Every secret made here is 256 random bits. Nobody finds one by trying, whatever a try costs, so that SHA-256 keeps it
+//! as well as a slow hash would; a slow hash only lets anybody spend the service's memory and processors on bogus
+//! tokens. The hash has no salt, since no two secrets are the same and no table of 256-bit secrets can be made. Nor is
+//! the id bound in: a client whose `client_id` is changed in the configuration keeps its secret. What is hashed begins
+//! with a label of its own, so that nobody can put the plain SHA-256 of a chosen password here by mistake.
+//!
+//! Hashes of earlier versions, argon2id in the PHC string format, are read as well; `argon2_pool` checks them. Nothing
 //! here shows a secret or says why one was wrong.
 
-use std::collections::HashSet;
-use std::sync::Mutex;
+use std::sync::Arc;
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{CustomizedPasswordHasher, PasswordVerifier};
-use argon2::{Argon2, Params};
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 
+use super::argon2_pool::Argon2Hash;
 use super::config::SecretHash;
-use crate::limits::{HASH_KIB_MAX, HASH_LANES_MAX, HASH_PASSES_MAX, VERIFIED_MAX};
 
-/// A hash that costs as much as those that are made here, and is of no secret that anybody knows.
-const NOBODYS: &str =
-    "$argon2id$v=19$m=19456,t=2,p=1$bm8gc2VjcmV0IGhlcmUgIQ$Uj1kZw8kY0bAW2tLJz0yN1pQm6s3vYd5h8xCq4nRe7E";
+/// What a hash that is made here begins with; its 64 hexadecimal digits follow. The version is that of [`LABEL`] and of
+/// what is hashed behind it.
+const PREFIX: &str = "$sha256$v=1$";
+/// What is hashed before the secret.
+const LABEL: &[u8] = b"outpour credential 1:";
+
+/// What is kept of a secret, read from its text.
+#[derive(Clone, Debug)]
+pub enum StoredHash {
+    /// SHA-256 of [`LABEL`] and the secret.
+    Sha256(Sha256Hash),
+    /// Argon2id, as earlier versions made it.
+    Argon2(Arc<Argon2Hash>),
+}
+
+/// A SHA-256 hash; `Debug` does not show it.
+#[derive(Clone, Copy)]
+pub struct Sha256Hash([u8; 32]);
 
 /// Hexadecimal digits of 256 random bits.
 pub fn random_secret() -> String {
@@ -30,158 +47,116 @@ pub fn random_id() -> String {
 }
 
 /// The hash of a secret, as the configuration holds it.
-pub fn hash(secret: &str, salt: &[u8; 16]) -> SecretHash {
-    let hashed = Argon2::default().hash_password_customized(secret.as_bytes(), salt, None, None, Params::DEFAULT);
-    SecretHash(hashed.expect("parameters and salt are legal").to_string())
+pub fn hash(secret: &str) -> SecretHash {
+    let digits: String = Sha256Hash::of(secret).0.iter().map(|byte| format!("{byte:02x}")).collect();
+    SecretHash(format!("{PREFIX}{digits}"))
 }
 
-/// Whether a text is a hash that can be checked in bounded time and memory.
-///
-/// # Errors
-/// The rest of a sentence that begins with its name. The text is not repeated.
-pub fn check_hash(hash: &SecretHash) -> Result<(), String> {
-    let made = "make one with outpour credential";
-    let parsed = PasswordHash::new(&hash.0).ok().filter(|parsed| parsed.algorithm.as_str() == "argon2id");
-    let whole = parsed.filter(|parsed| parsed.salt.is_some() && parsed.hash.is_some_and(|hash| hash.len() >= 16));
-    let params = whole.as_ref().and_then(|parsed| Params::try_from(parsed).ok());
-    let (Some(parsed), Some(params)) = (whole, params) else {
-        return Err(format!("is no argon2id hash in the PHC string format; {made}"));
-    };
-    let known_version = parsed.version.is_none_or(|version| version == 19);
-    let within = params.m_cost() <= HASH_KIB_MAX && params.t_cost() <= HASH_PASSES_MAX;
-    match known_version && within && params.p_cost() <= HASH_LANES_MAX {
-        true => Ok(()),
-        false => Err(format!(
-            "costs more than m={HASH_KIB_MAX}, t={HASH_PASSES_MAX}, p={HASH_LANES_MAX}, or is of another version than \
-             19; {made}"
-        )),
+impl StoredHash {
+    /// Reads a hash of the configuration that can be checked in bounded time and memory.
+    ///
+    /// # Errors
+    /// The rest of a sentence that begins with its name. The text is not repeated: it may be a secret in the wrong place.
+    pub fn parse(text: &SecretHash) -> Result<StoredHash, String> {
+        let text = text.0.as_str();
+        if let Some(digits) = text.strip_prefix(PREFIX) {
+            let hash = Sha256Hash::parse(digits).map(StoredHash::Sha256);
+            return hash.ok_or_else(|| {
+                "is cut off, or has other characters than 64 hexadecimal digits in lower case; make one with outpour \
+                 credential"
+                    .to_string()
+            });
+        }
+        if text.starts_with("$argon2id$") {
+            return Argon2Hash::parse(text).map(|hash| StoredHash::Argon2(Arc::new(hash)));
+        }
+        Err(format!(
+            "does not begin with {PREFIX} (nor with $argon2id$, as earlier versions made it); make one with outpour credential"
+        ))
     }
 }
 
-/// Checks secrets, and remembers which ones were right.
-pub struct Checker {
-    key: [u8; 32],
-    right: Mutex<HashSet<[u8; 32]>>,
-}
-
-impl Checker {
-    /// Remembers nothing yet. `key` is random and of this process alone.
-    pub fn new(key: [u8; 32]) -> Checker {
-        Checker { key, right: Mutex::default() }
-    }
-
-    /// Stands for a secret and the hash that it was right for: another hash in the configuration needs another proof.
-    /// The digest never leaves, and its key is not known outside, so that looking it up tells nothing by its time.
-    fn digest(&self, hash: &SecretHash, secret: &str) -> [u8; 32] {
+impl Sha256Hash {
+    /// The hash of a secret.
+    pub fn of(secret: &str) -> Sha256Hash {
         let mut digest = Sha256::new();
-        digest.update(self.key);
-        digest.update((hash.0.len() as u64).to_le_bytes());
-        digest.update(hash.0.as_bytes());
+        digest.update(LABEL);
         digest.update(secret.as_bytes());
-        digest.finalize().into()
+        Sha256Hash(digest.finalize().into())
     }
 
-    fn right(&self) -> std::sync::MutexGuard<'_, HashSet<[u8; 32]>> {
-        self.right.lock().expect("no panic under it")
-    }
-
-    /// Whether a secret was right for this hash before.
-    pub fn remembers(&self, hash: &SecretHash, secret: &str) -> bool {
-        self.right().contains(&self.digest(hash, secret))
-    }
-
-    /// Whether a secret is the one that was hashed. Without a hash it is not, after the time that a hash takes. Costs tens
-    /// of milliseconds unless [`Checker::remembers`]; compares in constant time.
-    pub fn is_right(&self, hash: Option<&SecretHash>, secret: &str) -> bool {
-        let Some(hash) = hash else {
-            is_hash_of(NOBODYS, secret);
-            return false;
+    fn parse(digits: &str) -> Option<Sha256Hash> {
+        let value = |digit: u8| match digit {
+            b'0'..=b'9' => Some(digit - b'0'),
+            b'a'..=b'f' => Some(digit - b'a' + 10),
+            _ => None,
         };
-        let digest = self.digest(hash, secret);
-        if self.right().contains(&digest) {
-            return true;
+        let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
+        let mut hash = [0; 32];
+        if pairs.len() != hash.len() || !rest.is_empty() {
+            return None;
         }
-        let is_right = is_hash_of(&hash.0, secret);
-        if is_right {
-            let mut right = self.right();
-            if right.len() >= VERIFIED_MAX {
-                // They prove themselves again.
-                right.clear();
-            }
-            right.insert(digest);
+        for (byte, [high, low]) in hash.iter_mut().zip(pairs) {
+            *byte = value(*high)? << 4 | value(*low)?;
         }
-        is_right
+        Some(Sha256Hash(hash))
+    }
+
+    /// Whether a secret is the one that was hashed. Without a hash it is not, after the same work; compares in constant
+    /// time.
+    pub fn is_of(hash: Option<&Sha256Hash>, secret: &str) -> bool {
+        let found = Sha256Hash::of(secret);
+        // A hash that cannot be: whatever is found differs from its complement.
+        let wanted = hash.copied().unwrap_or(Sha256Hash(found.0.map(|byte| !byte)));
+        bool::from(found.0.ct_eq(&wanted.0))
     }
 }
 
-impl std::fmt::Debug for Checker {
+impl std::fmt::Debug for Sha256Hash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Checker(..)")
+        f.write_str("Sha256Hash(..)")
     }
-}
-
-fn is_hash_of(hash: &str, secret: &str) -> bool {
-    PasswordHash::new(hash).is_ok_and(|hash| Argon2::default().verify_password(secret.as_bytes(), &hash).is_ok())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
 
-    /// AUTH-28: what is right is told from what is wrong, the second time at once; for another hash of the same secret it
-    /// must be proven again.
+    /// AUTH-28: the form is pinned, since configurations hold it. The digits are what `sha256sum` says of label and secret.
     #[test]
-    fn right_secrets_are_remembered() {
-        let checker = Checker::new([1; 32]);
-        let (first, second) = (hash("right", &[1; 16]), hash("right", &[2; 16]));
-        assert_ne!(first, second, "salted");
-        assert!(!checker.remembers(&first, "right"));
-        assert!(!checker.is_right(Some(&first), "wrong") && !checker.remembers(&first, "wrong"));
-        assert!(checker.is_right(Some(&first), "right") && checker.remembers(&first, "right"));
-        assert!(!checker.remembers(&second, "right") && !checker.remembers(&first, "righ"));
-        assert!(!checker.is_right(None, "right"));
-        assert!(format!("{checker:?} {first:?}").len() < 40, "nothing of it is shown");
+    fn the_form_of_a_hash() {
+        let made = hash("right");
+        assert_eq!(made.0, "$sha256$v=1$02c53dda1ff8a062161831d062f1dc5dd433dd66074a0f8cd9f11c527a110523");
+        let Ok(StoredHash::Sha256(read)) = StoredHash::parse(&made) else { panic!("{made:?}") };
+        assert!(Sha256Hash::is_of(Some(&read), "right"));
+        for wrong in ["", "righ", "right ", "Right", &made.0] {
+            assert!(!Sha256Hash::is_of(Some(&read), wrong) && !Sha256Hash::is_of(None, wrong), "{wrong}");
+        }
+        assert!(!Sha256Hash::is_of(None, "right"));
+        assert!(!format!("{:?}", StoredHash::parse(&made)).contains(&made.0[20..]), "nothing of it is shown");
     }
 
-    /// A secret for which there is no hash costs what a wrong one costs: otherwise ids could be guessed one by one.
-    #[test]
-    fn unknown_costs_what_wrong_costs() {
-        assert!(check_hash(&SecretHash(NOBODYS.into())).is_ok());
-        let params = |hash: &str| Params::try_from(&PasswordHash::new(hash).unwrap()).unwrap();
-        let made = hash("right", &[1; 16]);
-        let cost = |hash: &str| (params(hash).m_cost(), params(hash).t_cost(), params(hash).p_cost());
-        assert_eq!(cost(NOBODYS), cost(&made.0));
-        let checker = Checker::new([1; 32]);
-        let time = |hash: Option<&SecretHash>| {
-            let runs = (0..5).map(|_| {
-                let begun = Instant::now();
-                assert!(!checker.is_right(hash, "wrong"));
-                begun.elapsed()
-            });
-            runs.min().unwrap()
-        };
-        let (unknown, wrong) = (time(None), time(Some(&made)));
-        assert!(unknown * 4 > wrong && wrong * 4 > unknown, "{unknown:?} {wrong:?}");
-    }
-
-    /// What costs too much, or is no such hash, is refused.
+    /// What is no such hash, or of a version that is not known, is refused by what to do, and not repeated.
     #[test]
     fn hashes_are_checked() {
-        let made = hash("right", &[1; 16]);
-        assert_eq!(check_hash(&made), Ok(()));
-        for (from, to) in [
-            ("m=19456", "m=4294967295"),
-            ("t=2", "t=100000"),
-            ("p=1", "p=255"),
-            ("argon2id", "argon2i"),
-            ("v=19", "v=16"),
-            ("$argon2id", "right"),
+        let made = hash("right").0;
+        let digits = made.strip_prefix(PREFIX).unwrap();
+        for text in [
+            String::new(),
+            "right".into(),
+            digits.to_string(),
+            made[..made.len() - 1].to_string(),
+            format!("{made}0"),
+            made.to_uppercase(),
+            made.replace("v=1", "v=2"),
+            made.replace("v=1$", ""),
+            format!("{PREFIX}{}", digits.to_uppercase()),
+            format!("{PREFIX}{}", "é".repeat(32)),
+            "$sha512$v=1$00".into(),
+            "$2b$12$abcdefghijklmnopqrstuv".into(),
         ] {
-            assert!(made.0.contains(from) && check_hash(&SecretHash(made.0.replace(from, to))).is_err(), "{to}");
-        }
-        for text in ["", "right", &made.0[..30], made.0.rsplit_once('$').unwrap().0] {
-            assert!(check_hash(&SecretHash(text.into())).is_err(), "{text}");
+            let told = StoredHash::parse(&SecretHash(text.clone())).unwrap_err();
+            assert!(told.contains("outpour credential") && !told.contains(digits), "{text}: {told}");
         }
     }
 

@@ -5,6 +5,7 @@ use super::{Config, DEFAULT_TENANT};
 use crate::export::FaultsAllowed;
 use crate::server::auth::config as auth;
 use crate::server::forwarded::Proxies;
+use crate::server::hosts::AllowedHosts;
 
 impl Config {
     /// Why the service must not listen on addresses that other machines reach: it must know its clients, and be asked in
@@ -52,6 +53,9 @@ impl Config {
         let problem = self.tls.problem();
         must(problem.is_none(), problem.unwrap_or_default());
         for problem in Proxies::parse(&self.trusted_proxies).err().unwrap_or_default() {
+            must(false, problem);
+        }
+        for problem in AllowedHosts::problems(&self.hosts) {
             must(false, problem);
         }
         let url = self.public_url.as_str();

@@ -24,12 +24,16 @@ pub(super) struct Flow {
     ended: AtomicU64,
     taken: AtomicU64,
     unread: AtomicBool,
+    /// Whether the answer under way wants to know when the client closes its side of the connection.
+    watched: AtomicBool,
+    closed: AtomicBool,
 }
 
 impl Flow {
     /// A request has arrived; it is being answered until what is returned is dropped.
     pub(super) fn begin(self: &Arc<Flow>) -> Answering {
         self.begun.fetch_add(1, Relaxed);
+        self.watched.store(false, Relaxed);
         Answering { flow: self.clone(), permit: None }
     }
 
@@ -56,6 +60,46 @@ impl Flow {
     /// Whether some of the last request's body may still be on its way.
     pub(super) fn is_unread(&self) -> bool {
         self.unread.load(Relaxed)
+    }
+
+    /// Whether the end of what the client sends is to be looked for.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watched.load(Relaxed) && !self.closed.load(Relaxed)
+    }
+
+    /// The client has closed its side of the connection.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Relaxed);
+    }
+}
+
+/// The client of a request, for an answer that may not be worth its cost once the client has gone. Handlers find it
+/// among the request's extensions.
+///
+/// Over HTTP/1.1 a client that closes its side of the connection may still listen, so that its request goes on. Who asks
+/// here may do otherwise. Over HTTP/2 a client resets its request, and the answer is dropped: nothing is told here.
+#[derive(Clone, Debug, Default)]
+pub struct Peer(Arc<Flow>);
+
+impl Peer {
+    pub(super) fn new(flow: Arc<Flow>) -> Peer {
+        Peer(flow)
+    }
+
+    /// From now on, and until this request is answered, it is noticed when the client closes its side.
+    pub fn watch(&self) {
+        self.0.watched.store(true, Relaxed);
+    }
+
+    /// Whether that has been noticed.
+    pub fn has_closed(&self) -> bool {
+        self.0.closed.load(Relaxed)
+    }
+
+    /// As if that had been noticed.
+    #[cfg(test)]
+    pub fn close(&self) {
+        self.0.close();
     }
 }
 

@@ -71,10 +71,21 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(500)).await;
             "slow"
         };
+        let watch = async |Extension(peer): Extension<Peer>| {
+            peer.watch();
+            for _ in 0..100 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                if peer.has_closed() {
+                    return "it has closed";
+                }
+            }
+            "it is here"
+        };
         let app = Router::new()
             .route("/file", get(async move |method, headers: HeaderMap| send(&method, &headers, file()).await))
             .route("/hello", get(async |ConnectInfo(client): ConnectInfo<SocketAddr>| client.ip().to_string()))
             .route("/slow", get(slow))
+            .route("/watch", get(watch))
             .route("/tls", get(async |Extension(tls): Extension<OverTls>| tls.0.to_string()))
             .route("/panic", get(async || -> String { panic!("secret") }))
             .route("/refuse", post(async || StatusCode::PAYLOAD_TOO_LARGE))
@@ -292,6 +303,38 @@ async fn a_stalled_reader_is_cut() {
         let mut rest = Vec::new();
         client.read_to_end(&mut rest).await.unwrap();
         assert!(5 * got.len() + rest.len() > server.bytes.len());
+    }
+}
+
+/// An answer that costs much can be given up when its client has gone. One that only says that it sends nothing more still
+/// hears what becomes of its request.
+#[tokio::test]
+async fn a_client_that_closes_is_noticed() {
+    let ask = "GET /watch HTTP/1.1\r\nhost: x\r\n\r\n";
+    for over in BOTH {
+        let server = Server::start(over, ConnectionLimits::default()).await;
+        let mut client = server.connect().await;
+        client.write_all(ask.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        client.shutdown().await.unwrap();
+        assert!(hear(&mut client).await.ends_with("it has closed"), "{over:?}");
+        // The end may come at once, and behind another request.
+        let mut client = server.connect().await;
+        client.write_all(ask.repeat(2).as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let heard = hear(&mut client).await;
+        assert_eq!((heard.matches("it has closed").count(), heard.matches("HTTP/1.1 200").count()), (2, 2), "{heard}");
+        // A next request is not the end.
+        let mut client = server.connect().await;
+        client.write_all(ask.repeat(2).as_bytes()).await.unwrap();
+        let mut heard = String::new();
+        while heard.matches("it is here").count() < 2 {
+            let mut piece = [0; 1000];
+            let len = client.read(&mut piece).await.unwrap();
+            assert!(len > 0, "{heard}");
+            heard += &String::from_utf8_lossy(&piece[..len]);
+        }
+        assert!(!heard.contains("closed"), "{over:?}");
     }
 }
 

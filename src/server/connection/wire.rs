@@ -5,13 +5,14 @@
 //! Under HTTP/2 only the wait for a client that does not read is kept here: the others belong to requests, of which
 //! there are many at a time, and bytes that come tell nothing of them.
 
+use std::future::Future;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::ConnectionLimits;
@@ -143,6 +144,23 @@ impl<T: Transport> Wire<T> {
         Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "no request came"))
     }
 
+    /// Notes that the client has closed its side of the connection, and has this task woken when it does. None of its bytes
+    /// are taken: the end is found behind them only if it has come by then, such as behind TLS's own word for it.
+    fn note_end(&mut self, context: &mut Context<'_>) {
+        let (socket, mut byte) = (self.stream.socket(), [0]);
+        let has_ended = match socket.poll_peek(context, &mut ReadBuf::new(&mut byte)) {
+            Poll::Ready(Ok(0) | Err(_)) => true,
+            Poll::Ready(Ok(_)) => match pin!(socket.ready(Interest::READABLE)).poll(context) {
+                Poll::Ready(ready) => ready.is_ok_and(|ready| ready.is_read_closed()),
+                Poll::Pending => false,
+            },
+            Poll::Pending => false,
+        };
+        if has_ended {
+            self.flow.close();
+        }
+    }
+
     /// What TLS holds back for a client that does not read. A socket holds nothing back.
     fn poll_held<R>(&mut self, done: Poll<io::Result<R>>, context: &mut Context<'_>) -> Poll<io::Result<R>> {
         if done.is_ready() {
@@ -233,6 +251,10 @@ impl<T: Transport> AsyncWrite for Wire<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The library flushes whenever it has been woken, and reads nothing while a request is being answered.
+        if self.protocol == Protocol::One && self.flow.is_watched() {
+            self.note_end(context);
+        }
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
         self.poll_held(flushed, context)
     }

@@ -103,7 +103,10 @@ fn serve(directory: &Path, clients: &str) -> Server {
 #[track_caller]
 fn nothing_secret_in(log: &str, credentials: &[&Credential]) {
     assert!(credentials.iter().all(|one| !log.contains(&one.secret)), "{log}");
-    assert!(!log.contains(USER) && !log.contains("argon2id$") && !log.contains("Bearer "), "{log}");
+    assert!(
+        !log.contains(USER) && !log.contains("argon2id$") && !log.contains("sha256$") && !log.contains("Bearer "),
+        "{log}"
+    );
 }
 
 /// AUTH-23, AUTH-25, AUTH-27, AUTH-28, STATUS-14, FILE-06, DELETE-07, CAP-01, ONEUP-S07: what needs credentials and what
@@ -367,13 +370,134 @@ fn wrong_clients_are_told() {
     assert!(said.contains("token") && said.contains("line 3") && !said.contains("s3cret"), "{said}");
 }
 
+/// A token and a secret as an earlier version made them, of which configurations hold argon2id hashes.
+fn of_before() -> [Credential; 2] {
+    let (id, secret) = ("ec00d4c87816402d", "ae905e1fad32385e84e4b07e5815d3ddfdfd5ed1d867d64c73e98ac8f303313d");
+    let hash = "$argon2id$v=19$m=19456,t=2,p=1$dp6PKrg/DISNRbv/b5/Wew$Rwpw6vrLcKkChUBZp9t8+ABPGRj9kC5QOVjzhY+Yqr8";
+    let token = Credential {
+        secret: secret.into(),
+        headers: vec![("Authorization".into(), format!("Bearer {id}.{secret}"))],
+        entry: format!("{{ id = \"{id}\", hash = \"{hash}\" }},"),
+    };
+    let secret = "3df7c702923ff72facd371f3d8c32403699d6fdc63550c275e89e8524b067f35";
+    let hash = "$argon2id$v=19$m=19456,t=2,p=1$CIBJGiR7azd2DhHqYsGbhw$qL3cByNTxC2Gy5lnPzlcpbHT3kiJqfsE3rOsShfcoGc";
+    let by_client = Credential {
+        secret: secret.into(),
+        headers: vec![("client_id".into(), "old-1".into()), ("client_secret".into(), secret.into())],
+        entry: format!("client_id = \"old-1\"\nclient_secret_hash = \"{hash}\""),
+    };
+    [token, by_client]
+}
+
+/// How a flood of wrong tokens was answered, and how long a right one took meanwhile, at most.
+struct Flood {
+    statuses: Vec<u16>,
+    right: Duration,
+}
+
+/// Sends wrong tokens on some connections at a time, half of whose clients hang up at once, and a right token again and
+/// again until all have been answered.
+fn flood(server: &Server, right: &Credential, id: &str) -> Flood {
+    const THREADS: usize = 48;
+    const EACH: usize = 8;
+    let ended = std::sync::atomic::AtomicUsize::new(0);
+    let statuses = std::sync::Mutex::new(Vec::new());
+    let mut slowest = Duration::ZERO;
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (ended, statuses) = (&ended, &statuses);
+            scope.spawn(move || {
+                let http = server.client();
+                for n in 0..EACH {
+                    // Ids that are known, and ids that are not.
+                    let unknown = format!("{thread:08x}{n:08x}");
+                    let bogus = format!("Bearer {}.{}", if n % 2 == 0 { id } else { &unknown }, "0".repeat(64));
+                    if thread % 2 == 0 {
+                        let answer = http.ask("GET", "/fhir/Group", &[("Authorization", &bogus)], b"");
+                        if answer.status == 503 {
+                            assert!(answer.header("retry-after").is_some());
+                            answer.outcome(503, "throttled");
+                        }
+                        statuses.lock().unwrap().push(answer.status);
+                    } else {
+                        let head =
+                            format!("GET /fhir/Group HTTP/1.1\r\nHost: localhost\r\nAuthorization: {bogus}\r\n\r\n");
+                        std::io::Write::write_all(&mut http.connect(), head.as_bytes()).unwrap();
+                    }
+                }
+                ended.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            });
+        }
+        let http = server.client();
+        while ended.load(std::sync::atomic::Ordering::Relaxed) < THREADS {
+            let begun = std::time::Instant::now();
+            assert_eq!(right.get(&http, "/fhir/Group?_id=ten").status, 200);
+            slowest = slowest.max(begun.elapsed());
+        }
+    });
+    Flood { statuses: statuses.into_inner().unwrap(), right: slowest }
+}
+
+/// AUTH-28, CORE-08: a flood of wrong tokens is refused without a slow hash where the configuration holds none, and a
+/// right token is not held up by it.
+#[test]
+fn a_flood_of_wrong_tokens_costs_little() {
+    let scratch = scratch();
+    let right = Credential::token(&[]);
+    std::fs::write(scratch.path().join("serve.toml"), client("a", "", &[&right])).unwrap();
+    let server = bundled(scratch.path(), &["--config", "serve.toml"]);
+    let id = right.headers[0].1.split(['.', ' ']).nth(1).unwrap();
+    let before = server.memory();
+    let flood = flood(&server, &right, id);
+    assert!(flood.statuses.iter().all(|status| *status == 401), "{:?}", flood.statuses);
+    assert!(flood.right < Duration::from_secs(5), "{:?}", flood.right);
+    let grown = server.memory().saturating_sub(before);
+    assert!(grown < 24 << 20, "{grown} bytes more");
+    assert_eq!(server.threads("argon2"), 0);
+    assert!(!server.log().contains("argon2"), "nothing to warn of");
+}
+
+/// AUTH-28, CORE-08: hashes of earlier versions still open. What is wrong is checked against one of them by two threads,
+/// whose memory and queue are bounded; a right token of today's form waits for none of that.
+#[test]
+fn hashes_of_earlier_versions() {
+    let scratch = scratch();
+    let (right, [token, by_client]) = (Credential::token(&[]), of_before());
+    let clients = client("a", "", &[&right]) + &client("b", &by_client.entry, &[&token]);
+    let text = format!("[ig]\nauthorization = ['bearer', 'client-headers']\n{clients}");
+    std::fs::write(scratch.path().join("serve.toml"), text).unwrap();
+    let server = bundled(scratch.path(), &["--config", "serve.toml"]);
+    let http = server.client();
+    assert_eq!(right.get(&http, "/fhir/Group").status, 200);
+    assert_eq!(server.threads("argon2"), 0, "not for a hash of today");
+    for known in [&token, &by_client] {
+        assert_eq!((known.get(&http, "/fhir/Group").status, known.get(&http, "/fhir/Group").status), (200, 200));
+    }
+    assert_eq!(server.threads("argon2"), 2);
+    let wrong = [("client_id", "old-1"), ("client_secret", &*token.secret)];
+    http.ask("GET", "/fhir/Group", &wrong, b"").outcome(401, "login");
+    let before = server.memory();
+    let flood = flood(&server, &right, "ec00d4c87816402d");
+    assert!(flood.statuses.iter().all(|status| matches!(status, 401 | 503)), "{:?}", flood.statuses);
+    assert!(flood.statuses.contains(&401), "{:?}", flood.statuses);
+    assert!(flood.right < Duration::from_secs(5), "{:?}", flood.right);
+    // At most the second thread's memory, 19 MiB, comes to what there was.
+    let grown = server.memory().saturating_sub(before);
+    assert!(grown < 48 << 20, "{grown} bytes more");
+    assert_eq!(server.threads("argon2"), 2);
+    assert_eq!(token.get(&http, "/fhir/Group").status, 200, "it was right before, and is not checked again");
+    let log = server.log();
+    assert!(log.contains("credentials=2") && log.contains("argon2id hashes of earlier versions"), "{log}");
+    nothing_secret_in(&log, &[&right, &token, &by_client]);
+}
+
 /// ONEUP-S08: the command prints what the client gets on standard output and what the configuration gets beside it.
 #[test]
 fn credentials_are_made() {
     let token = run(&["credential", "token", "--lifetime", "30d", "--patient", "p1"]);
     let (id, secret) = token.stdout.trim_end().split_once('.').unwrap();
     assert!(token.code == 0 && secret.len() == 64 && !token.stderr.contains(secret), "{token:?}");
-    for words in [&format!("id = \"{id}\""), "$argon2id$", "expires = \"", "patient = \"p1\"", "[[clients]]"] {
+    for words in [&format!("id = \"{id}\""), "$sha256$v=1$", "expires = \"", "patient = \"p1\"", "[[clients]]"] {
         assert!(token.stderr.contains(words), "{words}: {}", token.stderr);
     }
     let never = run(&["credential", "token", "--lifetime", "never"]);

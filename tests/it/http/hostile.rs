@@ -14,7 +14,7 @@ fn lives(server: &Server) {
 }
 
 /// Sends bytes as they are, and reads what comes.
-fn raw(server: &Server, bytes: &[u8], half_close: bool) -> Option<Answer> {
+pub fn raw(server: &Server, bytes: &[u8], half_close: bool) -> Option<Answer> {
     let mut stream = server.client().connect();
     stream.write_all(bytes).ok();
     if half_close {
@@ -41,16 +41,16 @@ fn mean_requests_are_answered() {
     client.ask("POST", "/fhir/Group", &json, b"{\"resourceType\":\"Patient\"}").outcome(400, "value");
     client.ask("POST", "/fhir/Group", &[("Content-Type", "text/plain")], b"{}").outcome(415, "not-supported");
     let huge =
-        b"POST /fhir/Group HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000000\r\n\r\n";
+        b"POST /fhir/Group HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100000000\r\n\r\n";
     let answer = raw(&server, &[&huge[..], &vec![b' '; 200_000]].concat(), false);
     assert!(answer.is_none_or(|answer| answer.status == 413), "a 100 MB body");
     lives(&server);
     // Heads.
     let many: String = (0..60).map(|n| format!("X-{n}: y\r\n")).collect();
-    let head = |rest: &str| format!("GET /fhir/metadata HTTP/1.1\r\nHost: x\r\n{rest}\r\n");
+    let head = |rest: &str| format!("GET /fhir/metadata HTTP/1.1\r\nHost: localhost\r\n{rest}\r\n");
     assert_eq!(raw(&server, head(&many).as_bytes(), false).unwrap().status, 431);
     assert_eq!(raw(&server, head(&format!("X: {}\r\n", "y".repeat(100_000))).as_bytes(), false).unwrap().status, 431);
-    let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(70_000));
+    let long = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "a".repeat(70_000));
     assert!(matches!(raw(&server, long.as_bytes(), false).unwrap().status, 414 | 431));
     assert_eq!(raw(&server, b"nonsense\r\n\r\n", false).unwrap().status, 400);
     lives(&server);
@@ -69,10 +69,10 @@ fn mean_requests_are_answered() {
     // Silence: half a request, half a body, a closed half.
     let begun = Instant::now();
     assert!(raw(&server, b"GET /fhir/meta", false).is_none_or(|answer| answer.status == 408));
-    let half = b"POST /fhir/Group HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{";
+    let half = b"POST /fhir/Group HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{";
     assert!(raw(&server, half, false).is_none_or(|answer| matches!(answer.status, 400 | 408)));
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
-    let whole = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n";
+    let whole = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
     assert_eq!(raw(&server, whole, true).unwrap().status, 200, "a half-closed connection is answered");
     lives(&server);
 }
@@ -90,7 +90,7 @@ fn slow_clients() {
     let path = files(&client, &manifest).into_iter().map(|(_, path, _)| path).next_back().unwrap();
     let good = client.get(&path).body;
     assert!(good.len() > 10_000_000, "more than sockets hold: {}", good.len());
-    let ask = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let ask = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let mut slow = client.connect();
     slow.write_all(ask.as_bytes()).unwrap();
     let mut stalled = client.connect();

@@ -95,6 +95,21 @@ impl Server {
         self.client().ask("GET", &format!("/fhir/{path}"), &headers, b"")
     }
 
+    /// Bytes of memory in use that are no file's.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() << 10
+    }
+
+    /// How many of its threads have a name.
+    pub fn threads(&self, name: &str) -> usize {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().flatten();
+        let named =
+            |path: std::path::PathBuf| std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name);
+        tasks.filter(|task| named(task.path())).count()
+    }
+
     /// SIGHUP.
     pub fn hang_up(&self) {
         // SAFETY: plain system call; the process is ours and not yet waited for.

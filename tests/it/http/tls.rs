@@ -58,7 +58,7 @@ fn ask(directory: &Path, server: &Server, path: &str) -> Answer {
 
 fn answer(stream: &mut (impl Read + Write), path: &str) -> Answer {
     let headers = "Accept: application/fhir+json, */*\r\nPrefer: respond-async\r\nConnection: close";
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: here\r\n{headers}\r\n\r\n").unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n\r\n").unwrap();
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
     Answer::parse(&bytes).expect("an answer")
@@ -140,6 +140,22 @@ fn a_job_over_tls_gives_the_same_bytes() {
         }
     }
     assert_eq!(server.stop(), Some(0));
+}
+
+/// CORE-01, CORE-09: without authorization, the host that a request is for is looked at by HTTP/2 as by HTTP/1.1.
+#[test]
+fn hosts_over_tls() {
+    let scratch = scratch();
+    let server = secret(scratch.path(), "hosts = ['bulk.example.org']\n");
+    let url = format!("https://{}/fhir/metadata", server.address);
+    for version in ["--http2", "--http1.1"] {
+        let ask = |host: &str| curl(scratch.path(), &[version, "--header", &format!("Host: {host}")], &url);
+        let Some(own) = ask("bulk.example.org:443") else { return };
+        assert_eq!((own.status, ask("localhost").unwrap().status), (200, 200), "{version}");
+        for foreign in ["evil.example", "bulk.example.org.evil.example"] {
+            ask(foreign).unwrap().outcome(421, "forbidden");
+        }
+    }
 }
 
 /// A certificate is replaced while the service runs, noticed by itself and at SIGHUP; what cannot be used is told once.

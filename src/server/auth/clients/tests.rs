@@ -1,15 +1,19 @@
 //! Who is let in, and what the others hear.
 
+use std::task::{Context, Poll, Waker};
+
+use super::super::argon2_pool::hash_as_before;
 use super::super::secret::hash;
 use super::*;
+use crate::limits::ARGON2_QUEUE_MAX;
 use crate::server::config::Config;
 
 const DOOR: Door<'static> = Door { tenant: "default", bearer: true, client_headers: true };
 const NOW: &str = "2026-06-01T00:00:00Z";
 
 fn table(text: &str) -> ClientTable {
-    let right = hash("right", &[1; 16]).0;
-    let config = Config::parse(&text.replace("HASH", &right)).unwrap();
+    let (right, before) = (hash("right").0, hash_as_before("right", &[1; 16]).0);
+    let config = Config::parse(&text.replace("HASH", &right).replace("BEFORE", &before)).unwrap();
     ClientTable::new(&config.auth, &config.clients).unwrap()
 }
 
@@ -19,7 +23,27 @@ fn provider() -> StaticClients {
                 client_id = 'ca'\nclient_secret_hash = 'HASH'\n\
                 [[clients]]\nname = 'b'\ntenants = ['other']\ntypes = ['Patient']\nlevels = ['group']\ngroups = ['g']\n\
                 tokens = [{ id = 'tb', hash = 'HASH' }]";
+    provider_of(text)
+}
+
+fn provider_of(text: &str) -> StaticClients {
     StaticClients::new(table(text), [3; 32], || Instant::parse(NOW).unwrap())
+}
+
+type Answer = Result<Principal, Refusal>;
+
+/// The answer, if it is there without waiting for a thread.
+fn at_once(provider: &StaticClients, door: Door<'_>, headers: &HeaderMap) -> Option<Answer> {
+    match provider.authenticate(door, headers, None).as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => Some(answer),
+        Poll::Pending => None,
+    }
+}
+
+/// The answer of clients that all have hashes of today: it is there at once, whatever is asked.
+#[track_caller]
+fn ask(provider: &StaticClients, door: Door<'_>, headers: &HeaderMap) -> Answer {
+    at_once(provider, door, headers).expect("no slow hash")
 }
 
 fn headers(given: &[(&str, &str)]) -> HeaderMap {
@@ -36,7 +60,7 @@ fn by_client(id: &str, secret: &str) -> HeaderMap {
 }
 
 #[track_caller]
-fn refused(answer: Result<Principal, Refusal>, status: u16, code: IssueType, challenge: Option<&str>) -> String {
+fn refused(answer: Answer, status: u16, code: IssueType, challenge: Option<&str>) -> String {
     let refusal = answer.unwrap_err();
     assert_eq!((refusal.status.as_u16(), refusal.issues[0].code), (status, code), "{refusal:?}");
     let told = refusal.headers.iter().find(|(name, _)| *name == header::WWW_AUTHENTICATE);
@@ -51,14 +75,14 @@ const INVALID: Option<&str> = Some("Bearer realm=\"outpour\", error=\"invalid_to
 #[test]
 fn who_is_known_is_let_in() {
     let provider = provider();
-    let client = provider.authenticate(&DOOR, &token("ta.right")).unwrap();
+    let client = ask(&provider, DOOR, &token("ta.right")).unwrap();
     assert_eq!((client.client.as_str(), &client.patient, client.levels), ("a", &None, [true; 3]));
-    assert_eq!(provider.authenticate(&DOOR, &by_client("ca", "right")).unwrap(), client);
-    let user = provider.authenticate(&DOOR, &token("tp.right")).unwrap();
+    assert_eq!(ask(&provider, DOOR, &by_client("ca", "right")).unwrap(), client);
+    let user = ask(&provider, DOOR, &token("tp.right")).unwrap();
     assert_eq!((user.client.as_str(), user.patient.as_deref()), ("a/Patient/p", Some("p")));
     assert_eq!(user.log_name(), "a", "no patient's id in the log");
     let other = Door { tenant: "other", ..DOOR };
-    let narrow = provider.authenticate(&other, &token("tb.right")).unwrap();
+    let narrow = ask(&provider, other, &token("tb.right")).unwrap();
     assert_eq!((narrow.levels, narrow.groups.unwrap()), ([false, false, true], vec!["g".to_string()]));
     assert_eq!(narrow.types.unwrap(), [ResourceType::PATIENT]);
     assert!(provider.requires_access_token());
@@ -68,21 +92,21 @@ fn who_is_known_is_let_in() {
 #[test]
 fn the_others_hear_the_same() {
     let provider = provider();
-    refused(provider.authenticate(&DOOR, &HeaderMap::new()), 401, IssueType::Login, PLAIN);
+    refused(ask(&provider, DOOR, &HeaderMap::new()), 401, IssueType::Login, PLAIN);
     let wrong: Vec<String> = ["ta.wrong", "tx.right", "ta", "ta.", "", "old.wrong", "tb.wrong", "ca.right"]
         .iter()
-        .map(|text| refused(provider.authenticate(&DOOR, &token(text)), 401, IssueType::Login, INVALID))
+        .map(|text| refused(ask(&provider, DOOR, &token(text)), 401, IssueType::Login, INVALID))
         .collect();
     assert!(wrong.iter().all(|text| *text == wrong[0]), "{wrong:?}");
     let wrong: Vec<String> = [by_client("ca", "wrong"), by_client("cx", "right"), headers(&[("client_id", "ca")])]
         .iter()
-        .map(|headers| refused(provider.authenticate(&DOOR, headers), 401, IssueType::Login, PLAIN))
+        .map(|headers| refused(ask(&provider, DOOR, headers), 401, IssueType::Login, PLAIN))
         .collect();
     assert!(wrong.iter().all(|text| *text == wrong[0]), "{wrong:?}");
     let mut both = token("ta.right");
     both.extend(by_client("ca", "right"));
     let several = Some("Bearer realm=\"outpour\", error=\"invalid_request\"");
-    refused(provider.authenticate(&DOOR, &both), 401, IssueType::Login, several);
+    refused(ask(&provider, DOOR, &both), 401, IssueType::Login, several);
 }
 
 /// AUTH-23, ONEUP-S08: expiry is checked on every request, also of a token that was right before; ONEUP-M01: a token of
@@ -90,12 +114,12 @@ fn the_others_hear_the_same() {
 #[test]
 fn time_and_tenant() {
     let provider = provider();
-    provider.authenticate(&DOOR, &token("new.right")).unwrap();
+    ask(&provider, DOOR, &token("new.right")).unwrap();
     for _ in 0..2 {
-        let told = refused(provider.authenticate(&DOOR, &token("old.right")), 401, IssueType::Expired, INVALID);
+        let told = refused(ask(&provider, DOOR, &token("old.right")), 401, IssueType::Expired, INVALID);
         assert!(told.contains("fresh"));
     }
-    let told = refused(provider.authenticate(&DOOR, &token("tb.right")), 403, IssueType::Forbidden, None);
+    let told = refused(ask(&provider, DOOR, &token("tb.right")), 403, IssueType::Forbidden, None);
     assert!(!told.contains("other"), "the tenants of a client are not told");
 }
 
@@ -104,43 +128,99 @@ fn time_and_tenant() {
 fn a_door_takes_its_ways() {
     let provider = provider();
     let tokens = Door { client_headers: false, ..DOOR };
-    let told = refused(provider.authenticate(&tokens, &by_client("ca", "right")), 401, IssueType::Login, PLAIN);
+    let told = refused(ask(&provider, tokens, &by_client("ca", "right")), 401, IssueType::Login, PLAIN);
     assert!(told.contains("only way") && told.contains("Bearer"), "{told}");
-    provider.authenticate(&tokens, &token("ta.right")).unwrap();
+    ask(&provider, tokens, &token("ta.right")).unwrap();
     let clients = Door { bearer: false, ..DOOR };
     let challenge = Some("ClientHeaders realm=\"outpour\"");
-    refused(provider.authenticate(&clients, &token("ta.right")), 401, IssueType::Login, challenge);
-    refused(provider.authenticate(&clients, &HeaderMap::new()), 401, IssueType::Login, challenge);
-    provider.authenticate(&clients, &by_client("ca", "right")).unwrap();
+    refused(ask(&provider, clients, &token("ta.right")), 401, IssueType::Login, challenge);
+    refused(ask(&provider, clients, &HeaderMap::new()), 401, IssueType::Login, challenge);
+    ask(&provider, clients, &by_client("ca", "right")).unwrap();
 }
 
-/// The second request of a credential needs no hash; wrong ones need one each time, unknown ones too.
+/// A configuration with hashes of earlier versions, of tokens alone.
+const BEFORE: &str = "[[clients]]\nname = 'a'\nclient_id = 'ca'\nclient_secret_hash = 'HASH'\n\
+                      tokens = [{ id = 'ta', hash = 'HASH' }, { id = 'tb', hash = 'BEFORE' }, { id = 'tc', hash = 'BEFORE' },\n\
+                      { id = 'old', hash = 'BEFORE', expires = '2026-06-01T00:00:00Z' }]";
+
+/// AUTH-28: hashes of earlier versions still open, the second time at once. What is wrong waits for one of them whatever
+/// is wrong with it, so that the time tells nothing; what is right by SHA-256 never does.
+#[tokio::test]
+async fn hashes_of_before() {
+    let provider = provider_of(BEFORE);
+    assert_eq!(provider.table().argon2_count(), 3);
+    let answer = async |headers: HeaderMap| provider.authenticate(DOOR, &headers, None).await;
+    assert!(at_once(&provider, DOOR, &token("tb.right")).is_none());
+    assert_eq!(answer(token("tb.right")).await.unwrap().client, "a");
+    assert_eq!(ask(&provider, DOOR, &token("tb.right")).unwrap().client, "a");
+    assert!(at_once(&provider, DOOR, &token("tc.right")).is_some(), "the same hash is proven");
+    let mut told = Vec::new();
+    for wrong in ["tb.wrong", "tx.wrong", "ta.wrong", "old.wrong"] {
+        assert!(at_once(&provider, DOOR, &token(wrong)).is_none(), "{wrong}");
+        told.push(refused(answer(token(wrong)).await, 401, IssueType::Login, INVALID));
+    }
+    assert!(told.iter().all(|text| *text == told[0]), "{told:?}");
+    refused(answer(token("tx.right")).await, 401, IssueType::Login, INVALID);
+    refused(answer(token("old.right")).await, 401, IssueType::Expired, INVALID);
+    for quick in [token("ta.right"), by_client("ca", "right")] {
+        ask(&provider, DOOR, &quick).unwrap();
+    }
+    // Client headers have no hash of before among them.
+    for quick in [by_client("ca", "wrong"), by_client("cx", "right"), token("ta"), HeaderMap::new()] {
+        assert!(ask(&provider, DOOR, &quick).is_err());
+    }
+}
+
+/// AUTH-28, CORE-08: a flood of wrong tokens fills the queue of the slow hashes; then these alone hear to come again.
+#[tokio::test]
+async fn a_flood_of_wrong_tokens() {
+    let provider = provider_of(BEFORE);
+    provider.authenticate(DOOR, &token("tc.right"), None).await.unwrap();
+    let headers: Vec<HeaderMap> = (0..4 * ARGON2_QUEUE_MAX).map(|n| token(&format!("t{n}.wrong"))).collect();
+    let mut flood: Vec<_> = headers.iter().map(|headers| provider.authenticate(DOOR, headers, None)).collect();
+    let mut context = Context::from_waker(Waker::noop());
+    let refusals: Vec<Refusal> = flood
+        .iter_mut()
+        .filter_map(|asking| match asking.as_mut().poll(&mut context) {
+            Poll::Ready(answer) => Some(answer.unwrap_err()),
+            Poll::Pending => None,
+        })
+        .collect();
+    // Some were checked meanwhile: two at a time, tens of milliseconds each.
+    assert!(refusals.len() > ARGON2_QUEUE_MAX, "{}", refusals.len());
+    for refusal in refusals {
+        assert_eq!((refusal.status.as_u16(), refusal.issues[0].code), (503, IssueType::Throttled), "{refusal:?}");
+        assert!(refusal.headers.iter().any(|(name, _)| *name == header::RETRY_AFTER));
+    }
+    for right in [token("ta.right"), token("tc.right"), by_client("ca", "right")] {
+        ask(&provider, DOOR, &right).unwrap();
+    }
+    // Those who hang up make room.
+    drop(flood);
+    provider.authenticate(DOOR, &token("tb.right"), None).await.unwrap();
+}
+
+/// A credential for which there is no entry is checked against a hash of the same way, the same one each time.
 #[test]
-fn what_is_quick() {
-    let provider = provider();
-    for quick in [&HeaderMap::new(), &headers(&[("authorization", "a"), ("client_id", "b")])] {
-        assert!(provider.is_quick(quick));
-    }
-    let right = token("ta.right");
-    assert!(!provider.is_quick(&right));
-    provider.authenticate(&DOOR, &right).unwrap();
-    assert!(provider.is_quick(&right));
-    for slow in ["ta.wrong", "tx.right", "ta", "tp.right"] {
-        provider.authenticate(&DOOR, &token(slow)).ok();
-        assert_eq!(provider.is_quick(&token(slow)), slow == "tp.right", "{slow}");
-    }
+fn decoys() {
+    let table = table(BEFORE);
+    let decoy = |id: &str| table.tokens.decoy(id).map(Arc::as_ptr).unwrap();
+    let chosen: Vec<_> = (0..64).map(|n| decoy(&format!("t{n}"))).collect();
+    assert!((0..64).all(|n| decoy(&format!("t{n}")) == chosen[n]));
+    assert!(table.tokens.argon2.iter().all(|hash| chosen.contains(&Arc::as_ptr(hash))), "each of them");
+    assert!(table.secrets.decoy("cx").is_none());
 }
 
 /// Clients are replaced as a whole: who is gone is not let in, however well remembered.
 #[test]
 fn clients_are_replaced() {
     let provider = provider();
-    provider.authenticate(&DOOR, &token("ta.right")).unwrap();
+    ask(&provider, DOOR, &token("ta.right")).unwrap();
     provider.replace(table("[[clients]]\nname = 'c'\ntokens = [{ id = 'tc', hash = 'HASH' }]"));
-    assert!(provider.authenticate(&DOOR, &token("ta.right")).is_err() && !provider.is_quick(&token("ta.right")));
-    assert_eq!(provider.authenticate(&DOOR, &token("tc.right")).unwrap().client, "c");
+    assert!(ask(&provider, DOOR, &token("ta.right")).is_err());
+    assert_eq!(ask(&provider, DOOR, &token("tc.right")).unwrap().client, "c");
     let other = table("[[clients]]\nname = 'c'").clients;
     provider.replace(ClientTable { clients: other, ..table("") });
-    assert!(provider.authenticate(&DOOR, &token("tc.right")).is_err(), "without clients nobody is let in");
-    assert!(!format!("{:?}", provider.table()).contains("argon2"));
+    assert!(ask(&provider, DOOR, &token("tc.right")).is_err(), "without clients nobody is let in");
+    assert!(!format!("{:?}", provider.table()).contains("sha256$"));
 }

@@ -1,0 +1,413 @@
+//! Argon2id hashes of earlier versions, and the few threads that check secrets against them.
+//!
+//! A check costs tens of milliseconds of a processor and some 19 MiB, and anybody may ask for one. So it has threads of
+//! its own, each with one block of memory that is used again, a queue of bounded length, and no way to hold up anything
+//! else: beyond the queue the caller hears [`Busy`] at once. A check whose client has gone away while it waited is
+//! dropped. Secrets that were right are remembered, so that only the first request with one costs that much.
+//!
+//! No new hash is made here.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tokio::sync::oneshot;
+
+#[cfg(test)]
+use super::config::SecretHash;
+use crate::limits::{
+    ARGON2_KIB_MAX, ARGON2_LANES_MAX, ARGON2_PASSES_MAX, ARGON2_QUEUE_MAX, ARGON2_THREADS, PROVEN_SECRETS_MAX,
+};
+use crate::server::connection::Peer;
+
+/// An argon2id hash, read and found to be of bounded cost. `Debug` does not show it.
+pub struct Argon2Hash {
+    /// As the configuration has it.
+    text: String,
+    argon2: Argon2<'static>,
+    salt: Vec<u8>,
+    hash: Vec<u8>,
+}
+
+impl Argon2Hash {
+    /// Reads the PHC string format.
+    ///
+    /// # Errors
+    /// The rest of a sentence that begins with its name. The text is not repeated.
+    pub fn parse(text: &str) -> Result<Argon2Hash, String> {
+        let made = "make one with outpour credential";
+        let parsed = PasswordHash::new(text).ok().filter(|parsed| parsed.algorithm.as_str() == "argon2id");
+        let parts = parsed.as_ref().and_then(|parsed| {
+            let hash = parsed.hash.filter(|hash| hash.len() >= 16)?;
+            Some((parsed, parsed.salt?, hash, Params::try_from(parsed).ok()?))
+        });
+        let Some((parsed, salt, hash, params)) = parts else {
+            return Err(format!("is no argon2id hash in the PHC string format; {made}"));
+        };
+        let known_version = parsed.version.is_none_or(|version| version == 19);
+        let within = params.m_cost() <= ARGON2_KIB_MAX && params.t_cost() <= ARGON2_PASSES_MAX;
+        if !known_version || !within || params.p_cost() > ARGON2_LANES_MAX {
+            return Err(format!(
+                "costs more than m={ARGON2_KIB_MAX}, t={ARGON2_PASSES_MAX}, p={ARGON2_LANES_MAX}, or is of another \
+                 version than 19; {made}"
+            ));
+        }
+        Ok(Argon2Hash {
+            text: text.to_string(),
+            argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
+            salt: salt.to_vec(),
+            hash: hash.as_bytes().to_vec(),
+        })
+    }
+
+    /// Whether a secret is the one that was hashed; none when there is no memory to find out. Compares in constant time.
+    /// The memory is made larger where it does not suffice.
+    fn is_of(&self, secret: &str, memory: &mut Vec<Block>) -> Option<bool> {
+        let blocks = self.argon2.params().block_count();
+        if memory.len() < blocks {
+            // The old memory goes first, so that there are never two of them.
+            *memory = Vec::new();
+            memory.try_reserve_exact(blocks).ok()?;
+            memory.resize(blocks, Block::new());
+        }
+        let mut found = vec![0; self.hash.len()];
+        self.argon2.hash_password_into_with_memory(secret.as_bytes(), &self.salt, &mut found, memory).ok()?;
+        Some(bool::from(found.ct_eq(&self.hash)))
+    }
+}
+
+impl std::fmt::Debug for Argon2Hash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Argon2Hash(..)")
+    }
+}
+
+/// There is no room for another check, or its client went away while it waited: the client may ask again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy;
+
+/// Checks secrets against argon2id hashes. Its threads begin with the first check and end when this is dropped.
+pub struct Argon2Pool {
+    /// Random, of this process alone.
+    key: [u8; 32],
+    /// Digests of secrets that were right, with the hashes that they were right for.
+    proven: Mutex<HashSet<[u8; 32]>>,
+    threads_max: usize,
+    queue: Arc<SharedQueue>,
+}
+
+#[derive(Default)]
+struct SharedQueue {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Check>,
+    /// Threads that have been started.
+    threads: usize,
+    /// Those of them that are at a check.
+    busy: usize,
+    is_over: bool,
+}
+
+/// A check that waits for a thread.
+struct Check {
+    hash: Arc<Argon2Hash>,
+    secret: String,
+    answer: oneshot::Sender<bool>,
+    /// Who waits for the answer, where a thread was not free for it at once.
+    waits: Option<Peer>,
+}
+
+impl Check {
+    /// Whether nobody waits for the answer any more. A client that has closed its side of the connection may still
+    /// listen; it is told to ask again, unless its check did not have to wait.
+    fn is_abandoned(&self) -> bool {
+        self.answer.is_closed() || self.waits.as_ref().is_some_and(Peer::has_closed)
+    }
+}
+
+impl SharedQueue {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().expect("no panic under it")
+    }
+
+    /// The next check, in the order in which they came; waits for one. None when it is all over.
+    fn next(&self) -> Option<Check> {
+        let mut queue = self.lock();
+        loop {
+            if queue.is_over {
+                return None;
+            }
+            match queue.waiting.pop_front() {
+                // Dropping it tells its client, if that still listens.
+                Some(check) if check.is_abandoned() => drop(check),
+                Some(check) => {
+                    queue.busy += 1;
+                    return Some(check);
+                }
+                None => queue = self.changed.wait(queue).expect("no panic under it"),
+            }
+        }
+    }
+
+    /// What a thread does until it is all over.
+    fn work(&self) {
+        let mut memory = Vec::new();
+        while let Some(check) = self.next() {
+            let is_right = check.hash.is_of(&check.secret, &mut memory);
+            self.lock().busy -= 1;
+            // Without memory the check is dropped, as one that finds no room in the queue.
+            if let Some(is_right) = is_right {
+                check.answer.send(is_right).ok();
+            }
+        }
+    }
+}
+
+impl Argon2Pool {
+    /// Remembers nothing yet. `key` is random and of this process alone.
+    pub fn new(key: [u8; 32]) -> Argon2Pool {
+        Argon2Pool::with_threads(key, ARGON2_THREADS)
+    }
+
+    fn with_threads(key: [u8; 32], threads_max: usize) -> Argon2Pool {
+        Argon2Pool { key, proven: Mutex::default(), threads_max, queue: Arc::default() }
+    }
+
+    /// Whether a secret is the one that was hashed. Told at once if it was right before.
+    ///
+    /// # Errors
+    /// When too many checks wait, or this one's client closes its side of the connection while it waits.
+    pub async fn is_right(&self, hash: &Arc<Argon2Hash>, secret: &str, peer: Option<&Peer>) -> Result<bool, Busy> {
+        let digest = self.digest(hash, secret);
+        if self.proven().contains(&digest) {
+            return Ok(true);
+        }
+        let is_right = self.wait(hash, secret, peer)?.await.map_err(|_| Busy)?;
+        if is_right {
+            let mut proven = self.proven();
+            if proven.len() >= PROVEN_SECRETS_MAX {
+                // They prove themselves again.
+                proven.clear();
+            }
+            proven.insert(digest);
+        }
+        Ok(is_right)
+    }
+
+    /// Stands for a secret and the hash that it was right for: another hash in the configuration needs another proof.
+    /// The digest never leaves, and its key is not known outside, so that looking it up tells nothing by its time.
+    fn digest(&self, hash: &Argon2Hash, secret: &str) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        digest.update(self.key);
+        digest.update((hash.text.len() as u64).to_le_bytes());
+        digest.update(hash.text.as_bytes());
+        digest.update(secret.as_bytes());
+        digest.finalize().into()
+    }
+
+    fn proven(&self) -> MutexGuard<'_, HashSet<[u8; 32]>> {
+        self.proven.lock().expect("no panic under it")
+    }
+
+    /// Puts a check into the queue.
+    fn wait(&self, hash: &Arc<Argon2Hash>, secret: &str, peer: Option<&Peer>) -> Result<oneshot::Receiver<bool>, Busy> {
+        let mut queue = self.queue.lock();
+        if queue.waiting.len() >= ARGON2_QUEUE_MAX {
+            queue.waiting.retain(|check| !check.is_abandoned());
+        }
+        if queue.waiting.len() >= ARGON2_QUEUE_MAX {
+            return Err(Busy);
+        }
+        while queue.threads < self.threads_max {
+            let shared = self.queue.clone();
+            match std::thread::Builder::new().name("argon2".into()).spawn(move || shared.work()) {
+                Ok(_) => queue.threads += 1,
+                Err(error) => {
+                    tracing::error!(%error, "a thread that checks credentials cannot be started");
+                    if queue.threads == 0 {
+                        return Err(Busy);
+                    }
+                    break;
+                }
+            }
+        }
+        let is_free = queue.waiting.len() + queue.busy < queue.threads;
+        let waits = peer.filter(|_| !is_free).cloned();
+        if let Some(peer) = &waits {
+            peer.watch();
+        }
+        let (answer, answered) = oneshot::channel();
+        queue.waiting.push_back(Check { hash: hash.clone(), secret: secret.to_string(), answer, waits });
+        drop(queue);
+        self.queue.changed.notify_one();
+        Ok(answered)
+    }
+}
+
+impl Drop for Argon2Pool {
+    fn drop(&mut self) {
+        let mut queue = self.queue.lock();
+        queue.is_over = true;
+        queue.waiting.clear();
+        drop(queue);
+        self.queue.changed.notify_all();
+    }
+}
+
+impl std::fmt::Debug for Argon2Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Argon2Pool(..)")
+    }
+}
+
+/// A hash as earlier versions made it.
+#[cfg(test)]
+pub fn hash_as_before(secret: &str, salt: &[u8; 16]) -> SecretHash {
+    use argon2::password_hash::CustomizedPasswordHasher;
+    let hashed = Argon2::default().hash_password_customized(secret.as_bytes(), salt, None, None, Params::DEFAULT);
+    SecretHash(hashed.unwrap().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::task::{Context, Poll, Waker};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn right_with(salt: u8) -> Arc<Argon2Hash> {
+        Arc::new(Argon2Hash::parse(&hash_as_before("right", &[salt; 16]).0).unwrap())
+    }
+
+    fn right() -> Arc<Argon2Hash> {
+        right_with(1)
+    }
+
+    /// The outcome, if it is there without waiting.
+    fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+        match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(outcome) => Some(outcome),
+            Poll::Pending => None,
+        }
+    }
+
+    /// AUTH-28: what is right is told from what is wrong, the second time at once; for another hash of the same secret it
+    /// must be proven again.
+    #[tokio::test]
+    async fn right_secrets_are_remembered() {
+        let pool = Argon2Pool::new([1; 32]);
+        let (first, second) = (right(), right_with(2));
+        for wrong in ["wrong", "", "right "] {
+            assert_eq!(pool.is_right(&first, wrong, None).await, Ok(false));
+            assert_eq!(at_once(pool.is_right(&first, wrong, None)), None, "it is not remembered");
+        }
+        assert_eq!(at_once(pool.is_right(&first, "right", None)), None);
+        assert_eq!(pool.is_right(&first, "right", None).await, Ok(true));
+        assert_eq!(at_once(pool.is_right(&first, "right", None)), Some(Ok(true)));
+        assert_eq!(at_once(pool.is_right(&second, "right", None)), None);
+        assert_eq!(pool.is_right(&second, "right", None).await, Ok(true));
+        assert!(format!("{pool:?} {first:?}").len() < 40, "nothing of it is shown");
+    }
+
+    /// CORE-08: the queue is bounded; what nobody waits for any more makes room.
+    #[test]
+    fn the_queue_is_bounded() {
+        let pool = Argon2Pool::with_threads([1; 32], 0);
+        let hash = right();
+        let mut waiting: Vec<_> = (0..ARGON2_QUEUE_MAX).map(|_| pool.wait(&hash, "wrong", None).unwrap()).collect();
+        assert_eq!(pool.wait(&hash, "right", None).err(), Some(Busy));
+        assert_eq!(at_once(pool.is_right(&hash, "right", None)), Some(Err(Busy)));
+        drop(waiting.pop());
+        let kept = pool.wait(&hash, "right", None).unwrap();
+        assert_eq!(pool.wait(&hash, "right", None).err(), Some(Busy));
+        drop(waiting);
+        let shared = pool.queue.clone();
+        let worker = std::thread::spawn(move || shared.work());
+        assert_eq!(kept.blocking_recv(), Ok(true), "the only one that anybody waits for");
+        drop(pool);
+        worker.join().unwrap();
+    }
+
+    /// A client that goes away while its check waits takes it along; one whose check did not wait is answered.
+    #[test]
+    fn checks_of_closed_connections_are_dropped() {
+        let pool = Argon2Pool::with_threads([1; 32], 0);
+        let hash = right();
+        let (gone, stays) = (Peer::default(), Peer::default());
+        let (dropped, kept) =
+            (pool.wait(&hash, "right", Some(&gone)).unwrap(), pool.wait(&hash, "right", Some(&stays)).unwrap());
+        gone.close();
+        for _ in 2..ARGON2_QUEUE_MAX {
+            drop(pool.wait(&hash, "wrong", None).unwrap());
+        }
+        let shared = pool.queue.clone();
+        let worker = std::thread::spawn(move || shared.work());
+        assert_eq!(kept.blocking_recv(), Ok(true));
+        assert!(dropped.blocking_recv().is_err(), "dropped, so that the client is told to ask again");
+        drop(pool);
+        worker.join().unwrap();
+
+        let pool = Argon2Pool::with_threads([1; 32], 1);
+        let answered = pool.wait(&hash, "right", Some(&gone)).unwrap();
+        assert_eq!(answered.blocking_recv(), Ok(true), "a thread was free for it");
+    }
+
+    /// CORE-08: each thread has one block of memory, which is used again, whatever the hashes want.
+    #[test]
+    fn memory_is_used_again() {
+        let (small, larger) = (right(), right().text.replace("m=19456", "m=32768"));
+        let large = Argon2Hash::parse(&larger).unwrap();
+        let mut memory = Vec::new();
+        assert_eq!(small.is_of("right", &mut memory), Some(true));
+        let first = memory.as_ptr();
+        assert_eq!(small.is_of("wrong", &mut memory), Some(false));
+        assert_eq!((memory.as_ptr(), memory.len()), (first, 19456));
+        assert_eq!(large.is_of("right", &mut memory), Some(false), "another cost is another hash");
+        assert_eq!((memory.len(), memory.capacity()), (32768, 32768));
+        assert_eq!(small.is_of("right", &mut memory), Some(true), "what was there before does not matter");
+    }
+
+    /// Threads end with the pool, and what waits is told.
+    #[test]
+    fn threads_end() {
+        let pool = Argon2Pool::new([1; 32]);
+        let hash = right();
+        let answers: Vec<_> = (0..8).map(|_| pool.wait(&hash, "wrong", None).unwrap()).collect();
+        let shared = Arc::downgrade(&pool.queue);
+        drop(pool);
+        answers.into_iter().for_each(|answer| assert_ne!(answer.blocking_recv(), Ok(true)));
+        let ended = (0..600).any(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            shared.strong_count() == 0
+        });
+        assert!(ended);
+    }
+
+    /// What costs too much, or is no such hash, is refused.
+    #[test]
+    fn hashes_are_checked() {
+        let made = right().text.clone();
+        assert!(Argon2Hash::parse(&made).is_ok());
+        for (from, to) in [
+            ("m=19456", "m=4294967295"),
+            ("t=2", "t=100000"),
+            ("p=1", "p=255"),
+            ("argon2id", "argon2i"),
+            ("v=19", "v=16"),
+            ("$argon2id", "right"),
+        ] {
+            assert!(made.contains(from) && Argon2Hash::parse(&made.replace(from, to)).is_err(), "{to}");
+        }
+        for text in ["", "right", &made[..30], made.rsplit_once('$').unwrap().0] {
+            assert!(Argon2Hash::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,455 @@
+//! Which requests are answered when nobody is asked who they are: those that name this machine, or a host that the
+//! operator has named, and that no page of another site has made a browser send.
+//!
+//! Without authorization the service listens on loopback only, but every browser of the machine reaches it, and so does
+//! any web page that one of them shows. Three ways are closed here, before any route:
+//!
+//! - a page whose name is made to point to 127.0.0.1 after it was loaded (DNS rebinding) may read all answers. The browser
+//!   still sends the page's own name as `Host`: 421;
+//! - a page may have images, forms and scripts send requests to other sites, though it cannot read the answers. Browsers
+//!   tell so in `Origin` and `Sec-Fetch-Site` (<https://www.w3.org/TR/fetch-metadata/>): 403;
+//! - of bodies, browsers send those without a type to other sites without asking first, as those of forms: 415. What is
+//!   sent as a form is refused by whoever takes bodies.
+//!
+//! Ports are not looked at: tunnels and containers give the service others than it listens on, and a name that points
+//! here by right does so for all ports. With credentials asked for, nothing of this is: pages do not have them.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, Method, Response, StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::IntoResponse;
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
+
+use super::gate::REQUEST_ID;
+use super::outcome::{IssueType, Refusal};
+
+/// By which browsers say how the site of a page is related to the one that is asked.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// Longest name of a host (RFC 1035, 2.3.4).
+const NAME_BYTES_MAX: usize = 253;
+/// Pieces without bytes that may stand before the end of an empty body.
+const EMPTY_PIECES_MAX: usize = 16;
+
+/// A host, as a URL names it. Names are in lower case and without the dot at their end.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum HostName {
+    Name(String),
+    Address(IpAddr),
+}
+
+impl HostName {
+    /// Reads a name or an address, IPv6 in brackets. Forms of addresses that only some programs understand, such as `127.1`,
+    /// are none.
+    fn parse(text: &str) -> Option<HostName> {
+        if let Some(address) = text.strip_prefix('[') {
+            let address: Ipv6Addr = address.strip_suffix(']')?.parse().ok()?;
+            return Some(HostName::Address(IpAddr::V6(address).to_canonical()));
+        }
+        let name = text.strip_suffix('.').unwrap_or(text);
+        if let Ok(IpAddr::V4(address)) = name.parse() {
+            return Some(HostName::Address(address.into()));
+        }
+        let is_plain = |label: &str| {
+            !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        };
+        // As browsers have it, what ends with a number is an address or nothing.
+        let last = name.rsplit('.').next().unwrap_or_default();
+        let is_name = name.len() <= NAME_BYTES_MAX
+            && name.split('.').all(is_plain)
+            && !last.bytes().all(|byte| byte.is_ascii_digit());
+        is_name.then(|| HostName::Name(name.to_ascii_lowercase()))
+    }
+
+    /// Reads `host` and `host:port` (RFC 9110, 7.2).
+    fn of_authority(text: &str) -> Option<HostName> {
+        let (host, port) = match text.rfind(':') {
+            // The colons of an address in brackets are none before a port.
+            Some(colon) if !text[colon..].contains(']') => (&text[..colon], &text[colon + 1..]),
+            _ => (text, ""),
+        };
+        let is_port = port.is_empty() || port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+        HostName::parse(host).filter(|_| is_port)
+    }
+
+    /// Reads the origin of a page (RFC 6454, 6.2), of which only the host matters; none for `null`.
+    fn of_origin(text: &str) -> Option<HostName> {
+        let (scheme, authority) = text.split_once("://")?;
+        let is_scheme = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+        HostName::of_authority(authority).filter(|_| is_scheme && !scheme.is_empty())
+    }
+
+    /// Whether it is this machine by its name (RFC 6761, 6.3) or address, whatever a name server says.
+    fn is_loopback(&self) -> bool {
+        match self {
+            HostName::Name(name) => name == "localhost" || name.ends_with(".localhost"),
+            HostName::Address(address) => address.is_loopback(),
+        }
+    }
+}
+
+/// The hosts under which a service without authorization is asked: this machine's, that of its public URL, and those
+/// of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowedHosts(BTreeSet<HostName>);
+
+impl AllowedHosts {
+    /// Those of a service with this public URL and this configuration.
+    pub fn new(public_url: &str, hosts: &[String]) -> AllowedHosts {
+        let url: Option<Uri> = public_url.parse().ok();
+        let own =
+            url.as_ref().and_then(Uri::authority).and_then(|authority| HostName::of_authority(authority.as_str()));
+        AllowedHosts(own.into_iter().chain(hosts.iter().filter_map(|text| configured(text))).collect())
+    }
+
+    /// What of the configured hosts is none, one sentence each.
+    pub fn problems(hosts: &[String]) -> Vec<String> {
+        let wrong = hosts.iter().filter(|text| configured(text).is_none());
+        let problem = |text: &String| {
+            format!(
+                "hosts holds {text:?}, which is no host: give names or addresses alone, such as bulk.example.org or \
+                 10.0.0.1, without a scheme, a port, a path or a wildcard"
+            )
+        };
+        wrong.map(problem).collect()
+    }
+
+    fn allows(&self, host: &HostName) -> bool {
+        host.is_loopback() || self.0.contains(host)
+    }
+
+    /// The answer to a request that does not ask for one of these hosts, or that a page of another has made.
+    fn refusal(&self, uri: &Uri, headers: &HeaderMap) -> Option<Refusal> {
+        if !self.is_asked(uri, headers) {
+            let text = "Host: without authorization this service answers only under localhost, 127.0.0.1, [::1], the host \
+                        of its public URL and the hosts of its configuration; ask under one of these, or have its operator \
+                        add this one to hosts";
+            let refusal = Refusal::new(StatusCode::MISDIRECTED_REQUEST, IssueType::Forbidden, text);
+            return Some(refusal.at("http.host"));
+        }
+        let forbidden = |header: HeaderName, text: &str| {
+            let refusal = Refusal::new(StatusCode::FORBIDDEN, IssueType::Forbidden, text);
+            Some(refusal.at(format!("http.{header}")))
+        };
+        let is_own = |origin: &str| HostName::of_origin(origin).is_some_and(|host| self.allows(&host));
+        if !headers.get_all(header::ORIGIN).iter().all(|origin| origin.to_str().is_ok_and(is_own)) {
+            let text = "Origin: without authorization this service does not answer pages of other hosts; name the page's \
+                        host in hosts of the configuration, or let clients say who they are";
+            return forbidden(header::ORIGIN, text);
+        }
+        let is_foreign = |site: &[u8]| {
+            [&b"cross-site"[..], b"same-site"].iter().any(|foreign| site.trim_ascii().eq_ignore_ascii_case(foreign))
+        };
+        if headers.get_all(SEC_FETCH_SITE).iter().any(|site| is_foreign(site.as_bytes())) {
+            let text = "Sec-Fetch-Site: without authorization this service does not answer what a page of another site or \
+                        port makes a browser ask; open the URL itself, or use a program that is no browser";
+            return forbidden(SEC_FETCH_SITE, text);
+        }
+        None
+    }
+
+    /// Whether a request asks for one of these hosts, and for no other beside it: in `Host`, in the authority of HTTP/2,
+    /// or in a target that is a whole URL (RFC 9112, 3.2.2).
+    fn is_asked(&self, uri: &Uri, headers: &HeaderMap) -> bool {
+        let lines = headers.get_all(header::HOST);
+        let given = lines.iter().map(|line| line.to_str().ok().and_then(HostName::of_authority));
+        let target = uri.authority().map(|authority| HostName::of_authority(authority.as_str()));
+        let hosts: Vec<Option<HostName>> = target.into_iter().chain(given).collect();
+        let is_allowed = hosts.first().is_some_and(|host| host.as_ref().is_some_and(|host| self.allows(host)));
+        is_allowed && hosts.iter().all(|host| *host == hosts[0]) && lines.iter().count() <= 1
+    }
+}
+
+/// A host of the configuration. An IPv6 address may stand without brackets.
+fn configured(text: &str) -> Option<HostName> {
+    let address = text.parse::<Ipv6Addr>().map(|address| HostName::Address(IpAddr::V6(address).to_canonical()));
+    address.ok().or_else(|| HostName::parse(text))
+}
+
+/// Lets a request on, or not; all of them where it is asked who sends them.
+pub async fn pass(State(hosts): State<Arc<Option<AllowedHosts>>>, request: Request, next: Next) -> Response<Body> {
+    let Some(hosts) = hosts.as_ref() else { return next.run(request).await };
+    let id = request.headers().get(REQUEST_ID).cloned();
+    let checked = match hosts.refusal(request.uri(), request.headers()) {
+        Some(refusal) => Err(refusal),
+        None => with_typed_body(request).await,
+    };
+    match checked {
+        Ok(request) => next.run(request).await,
+        Err(refusal) => {
+            let request = id.as_ref().and_then(|id| id.to_str().ok());
+            let header = refusal.issues[0].expression.as_deref();
+            tracing::warn!(target: "outpour::audit", request, header, "refused: it may come from a web page");
+            refusal.into_response()
+        }
+    }
+}
+
+/// Refuses a body that does not say what it is. A body of which only the end comes is none, and is taken away.
+async fn with_typed_body(request: Request) -> Result<Request, Refusal> {
+    let takes_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
+    let given = request.headers().get(header::CONTENT_TYPE);
+    let is_typed = given.is_some_and(|value| !value.as_bytes().trim_ascii().is_empty());
+    if !takes_body || is_typed || request.body().is_end_stream() {
+        return Ok(request);
+    }
+    let untyped = || {
+        let text = "Content-Type: the body does not say what it is; send application/fhir+json with it";
+        let refusal = Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, IssueType::NotSupported, text);
+        refusal.at("http.content-type")
+    };
+    if request.body().size_hint().lower() > 0 {
+        return Err(untyped());
+    }
+    let (parts, mut body) = request.into_parts();
+    for _ in 0..EMPTY_PIECES_MAX {
+        match body.frame().await {
+            None => return Ok(Request::from_parts(parts, Body::empty())),
+            Some(Ok(frame)) if frame.data_ref().is_none_or(|bytes| bytes.is_empty()) => {}
+            Some(Ok(_)) => break,
+            Some(Err(_)) => {
+                let text = "the body did not arrive as a whole; send it again";
+                return Err(Refusal::new(StatusCode::BAD_REQUEST, IssueType::Incomplete, text));
+            }
+        }
+    }
+    Err(untyped())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn hosts() -> AllowedHosts {
+        AllowedHosts::new("https://Bulk.example.org:8443", &["other.example.org".into(), "10.0.0.1".into()])
+    }
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap())
+        };
+        lines.iter().map(pair).collect()
+    }
+
+    /// The status and the header of the refusal.
+    fn refused(target: &str, lines: &[(&'static str, &str)]) -> Option<(u16, String)> {
+        let refusal = hosts().refusal(&target.parse().unwrap(), &headers(lines))?;
+        Some((refusal.status.as_u16(), refusal.issues[0].expression.clone().unwrap()))
+    }
+
+    /// CORE-01: this machine under each of its names, at any port, and what the operator has named.
+    #[test]
+    fn hosts_that_are_answered() {
+        for host in [
+            "localhost",
+            "localhost:8080",
+            "LocalHost:1",
+            "localhost.",
+            "localhost.:8080",
+            "localhost:",
+            "outpour.localhost:8080",
+            "127.0.0.1",
+            "127.0.0.1:65535",
+            "127.8.9.10:8080",
+            "[::1]",
+            "[::1]:8080",
+            "[0:0::0:1]",
+            "[::ffff:127.0.0.1]:80",
+            "bulk.example.org",
+            "bulk.example.org:8443",
+            "bulk.example.org:1",
+            "BULK.example.ORG.",
+            "other.example.org",
+            "10.0.0.1:80",
+            "[::ffff:10.0.0.1]",
+        ] {
+            assert_eq!(refused("/fhir/metadata", &[("host", host)]), None, "{host}");
+        }
+    }
+
+    /// CORE-01: any other host, and what is none, is answered 421.
+    #[test]
+    fn hosts_that_are_not_answered() {
+        for host in [
+            "",
+            ":8080",
+            "evil.example",
+            "evil.example:8080",
+            "localhost.evil.example",
+            "evillocalhost",
+            "127.0.0.1.evil.example",
+            "127.0.0.1.evil.example.:8080",
+            "bulk.example.org.evil.example",
+            "example.org",
+            "x.bulk.example.org",
+            "192.168.0.1",
+            "10.0.0.2",
+            "0.0.0.0:8080",
+            "[::]:8080",
+            "[::2]",
+            "[::1",
+            "::1",
+            "[::1]x",
+            "[::1%25lo]",
+            "127.1",
+            "127.0.0.01",
+            "0x7f.0.0.1",
+            "2130706433",
+            "localhost:http",
+            "localhost:99999",
+            "localhost:+80",
+            "localhost:80:80",
+            "localhost, localhost",
+            "localhost evil.example",
+            "evil.example@localhost",
+            "localhost@evil.example",
+            "localhost/",
+            "localhost..",
+            ".localhost",
+            "http://localhost",
+            "l\u{f6}calhost",
+        ] {
+            let found = refused("/fhir/metadata", &[("host", host)]);
+            assert_eq!(found, Some((421, "http.host".into())), "{host}");
+        }
+        assert!(refused("/health/live", &[]).is_some(), "no host at all");
+        assert!(refused("/", &[("host", "localhost"), ("host", "localhost")]).is_some(), "twice");
+        assert!(refused("/", &[("host", "localhost"), ("host", "evil.example")]).is_some());
+    }
+
+    /// CORE-09: the authority of HTTP/2, and targets that are whole URLs.
+    #[test]
+    fn hosts_of_targets() {
+        for (target, host, is_answered) in [
+            ("https://localhost:8080/fhir", None, true),
+            ("https://localhost:8080/fhir", Some("localhost"), true),
+            ("http://bulk.example.org/fhir", Some("bulk.example.org:80"), true),
+            ("https://evil.example/fhir", None, false),
+            ("http://evil.example/fhir", Some("localhost"), false),
+            ("http://localhost/fhir", Some("evil.example"), false),
+            ("http://localhost/fhir", Some("127.0.0.1"), false),
+            ("http://localhost@evil.example/fhir", Some("localhost"), false),
+            ("http://evil.example@localhost/fhir", None, false),
+            ("evil.example:443", Some("localhost"), false),
+            ("*", Some("localhost"), true),
+        ] {
+            let lines: Vec<_> = host.map(|host| ("host", host)).into_iter().collect();
+            assert_eq!(refused(target, &lines).is_none(), is_answered, "{target} {host:?}");
+        }
+    }
+
+    /// CORE-01: pages of other hosts, and what they make a browser ask.
+    #[test]
+    fn pages_that_are_not_answered() {
+        let ask = |lines: &[(&'static str, &str)]| refused("/", &[&[("host", "localhost:8080")], lines].concat());
+        for origin in [
+            "http://localhost:8080",
+            "http://127.0.0.1:3000",
+            "https://[::1]",
+            "https://bulk.example.org",
+            "HTTP://LOCALHOST",
+        ] {
+            assert_eq!(ask(&[("origin", origin)]), None, "{origin}");
+        }
+        for origin in [
+            "null",
+            "",
+            "http://evil.example",
+            "https://localhost.evil.example:8080",
+            "https://bulk.example.org.evil.example",
+            "localhost",
+            "://localhost",
+            "http://localhost/",
+            "http://localhost http://evil.example",
+            "http://evil.example, http://localhost",
+            "chrome-extension://abcdefghijklmnop",
+            "file://",
+            "http://l\u{f6}calhost",
+        ] {
+            assert_eq!(ask(&[("origin", origin)]), Some((403, "http.origin".into())), "{origin}");
+        }
+        assert!(ask(&[("origin", "http://localhost"), ("origin", "http://evil.example")]).is_some());
+        for site in ["same-origin", "none", "", "something-new"] {
+            assert_eq!(ask(&[("sec-fetch-site", site)]), None, "{site}");
+        }
+        for site in ["cross-site", "same-site", " Cross-Site "] {
+            assert_eq!(ask(&[("sec-fetch-site", site)]), Some((403, "http.sec-fetch-site".into())), "{site}");
+        }
+        assert!(ask(&[("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")]).is_some());
+        let answered = ask(&[("origin", "http://localhost:8080"), ("sec-fetch-site", "same-origin")]);
+        assert_eq!(answered, None);
+    }
+
+    /// What is no host is told, whole.
+    #[test]
+    fn configured_hosts_are_checked() {
+        let good =
+            ["bulk.example.org", "Bulk", "my_service", "10.0.0.1", "::1", "[fd00::1]", "a.b.", "xn--bcher-kva.example"];
+        assert_eq!(AllowedHosts::problems(&good.map(String::from)), Vec::<String>::new());
+        let wrong = ["", "*", "*.example.org", "a:80", "http://a", "a/b", "a b", "127.1", "b\u{fc}cher.example", "."];
+        let problems = AllowedHosts::problems(&wrong.map(String::from));
+        assert_eq!(problems.len(), wrong.len(), "{problems:?}");
+        assert!(problems[3].contains("\"a:80\"") && problems[3].contains("without a scheme, a port"));
+        let hosts = AllowedHosts::new("not a URL", &["FD00::1".into(), "Bulk.".into()]);
+        let asks = |host| hosts.refusal(&"/".parse().unwrap(), &headers(&[("host", host)])).is_none();
+        assert!(asks("[fd00::1]:8080") && asks("bulk") && asks("localhost") && !asks("[fd00::2]"));
+    }
+
+    fn request(method: &str, content_type: Option<&str>, body: Body) -> Request {
+        let builder = Request::builder().method(method).uri("/fhir/Group");
+        let builder = content_type.into_iter().fold(builder, |builder, value| builder.header("content-type", value));
+        builder.body(body).unwrap()
+    }
+
+    /// A body of pieces, whose length is not known before.
+    struct Pieces(Vec<&'static str>);
+
+    impl hyper::body::Body for Pieces {
+        type Data = axum::body::Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<hyper::body::Frame<Self::Data>, Self::Error>>> {
+            std::task::Poll::Ready(self.0.pop().map(|piece| Ok(hyper::body::Frame::data(piece.into()))))
+        }
+    }
+
+    fn pieces(pieces: &[&'static str]) -> Body {
+        Body::new(Pieces(pieces.iter().rev().copied().collect()))
+    }
+
+    /// CORE-06: a body says what it is; one without bytes is none, however it is sent.
+    #[tokio::test]
+    async fn bodies_say_what_they_are() {
+        for (method, content_type, body, status) in [
+            ("POST", None, Body::from("{}"), Some(415)),
+            ("POST", Some(" "), Body::from("{}"), Some(415)),
+            ("PUT", None, Body::from("{}"), Some(415)),
+            ("PATCH", None, pieces(&["{}"]), Some(415)),
+            ("POST", None, pieces(&["", "{}"]), Some(415)),
+            ("POST", None, pieces(&[""; 1000]), Some(415)),
+            ("POST", Some("application/fhir+json"), Body::from("{}"), None),
+            ("POST", Some("text/plain"), pieces(&["{}"]), None),
+            ("POST", None, Body::empty(), None),
+            ("POST", None, pieces(&[]), None),
+            ("PUT", None, pieces(&["", ""]), None),
+            ("GET", None, Body::from("{}"), None),
+            ("DELETE", None, Body::from("{}"), None),
+        ] {
+            let told = format!("{method} {content_type:?} {body:?}");
+            let found = with_typed_body(request(method, content_type, body)).await;
+            assert_eq!(found.as_ref().err().map(|refusal| refusal.status.as_u16()), status, "{told}");
+        }
+        let kept = with_typed_body(request("POST", Some("text/plain"), pieces(&["a", "b"]))).await.unwrap();
+        assert_eq!(kept.into_body().collect().await.unwrap().to_bytes(), "ab");
+    }
+}
