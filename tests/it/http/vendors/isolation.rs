@@ -15,6 +15,9 @@ struct Made {
     owner: &'static str,
     mount: &'static str,
     paths: Vec<String>,
+    /// What all its files say.
+    told: String,
+    ledger: Value,
 }
 
 fn make(client: &Client, owner: &'static str, who: &Credential, mount: &'static str, target: &str) -> Made {
@@ -25,12 +28,16 @@ fn make(client: &Client, owner: &'static str, who: &Credential, mount: &'static 
     who.get(client, &status);
     let list: Value = ended(client, who, &status).json();
     let mut paths = vec![status];
-    for item in list["output"].as_array().unwrap() {
+    let mut told = String::new();
+    let items = ["output", "error"].iter().flat_map(|name| list[name].as_array().cloned().unwrap_or_default());
+    for item in items.collect::<Vec<Value>>() {
         let url = item.get("url").or(item.get("file")).unwrap().as_str().unwrap();
         paths.push(client.path(url).to_string());
+        told += &who.get(client, client.path(url)).text();
     }
     assert!(paths.len() > 1, "{owner} {mount}");
-    Made { owner, mount, paths }
+    let ledger = list["extension"]["urn:outpour:export:1"]["ledger"].clone();
+    Made { owner, mount, paths, told, ledger }
 }
 
 /// DIALECT-01, DIALECT-05, STATUS-15, FILE-06, ONEUP-M01, ONEUP-S01, ONEUP-S17, ONEUP-M18: a job and its files are seen by their
@@ -47,9 +54,30 @@ fn nothing_crosses() {
     }
     made.push(make(&client, "user", &world.user, STE, "/$export"));
     made.push(make(&client, "other user", &world.other_user, STE, "/$export"));
+    // A Group that a bound client wrote, with a Group and a patient that it may not see; others export it, too.
+    let own = r#"{"resourceType":"Group","id":"own","type":"person","actual":true,"member":[{"entity":{"reference":"Group/other-group"}},
+        {"entity":{"reference":"Patient/999"}},{"entity":{"reference":"Group/example-group"}}]}"#;
+    let mut headers = vec![("Content-Type", "application/fhir+json")];
+    headers.extend(world.writer.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    assert_eq!(client.ask("PUT", "/fhir/Group/own", &headers, own.as_bytes()).status, 201);
+    for mount in [IG, NETSMART, STE, MTE_DEFAULT] {
+        for (owner, who) in [("writer", &world.writer), ("acme", &world.full)] {
+            made.push(make(&client, owner, who, mount, "/Group/own/$export"));
+        }
+        made.push(make(&client, "acme", &world.full, mount, "/Group/nested/$export?_type=Patient"));
+        made.push(make(&client, "narrow", &world.narrow, mount, "/Group/example-group/$export"));
+    }
+    for one in &made {
+        let is_bound = ["writer", "narrow", "user", "other user"].contains(&one.owner);
+        // 999 is a patient of nobody's Groups but `other-group`: it is named as a member that is not there at most.
+        let of_999 = one.told.lines().filter(|line| line.contains("999") && !line.contains("OperationOutcome"));
+        assert_eq!(of_999.count() > 0, one.owner == "other user", "{} {}: {}", one.owner, one.mount, one.told);
+        let expected = if is_bound { 3 } else { 11 };
+        assert_eq!(one.ledger.as_object().map(|ledger| ledger.len()), Some(expected), "{} {}", one.owner, one.mount);
+    }
     made.push(make(&client, "acme", &world.full, MTE, group));
     made.push(make(&client, "stranger", &world.stranger, MTE, group));
-    let principals: [(&str, &Credential); 7] = [
+    let principals: [(&str, &Credential); 8] = [
         ("acme", &world.full),
         ("acme", &world.by_headers),
         ("user", &world.user),
@@ -57,6 +85,7 @@ fn nothing_crosses() {
         ("narrow", &world.narrow),
         ("stranger", &world.stranger),
         ("rival", &world.rival),
+        ("writer", &world.writer),
     ];
     let both = ["acme", "user", "other user"];
     let mut answers: BTreeMap<(bool, u16), usize> = BTreeMap::new();

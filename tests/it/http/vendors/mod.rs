@@ -26,7 +26,7 @@ pub const MTE: &str = "/v1/ExampleCompany/bulk-export/bulk-data/r4";
 pub const MTE_DEFAULT: &str = "/v1/default/bulk-export/bulk-data/r4";
 
 /// A service and who asks it. The first tenant has patients 123 and 124 in `example-group`, 124 inactive, and 999 in
-/// `other-group`; the second one 777 in a Group that is named like the first's.
+/// `other-group`; `nested` lists `example-group`; the second one 777 in a Group that is named like the first's.
 pub struct World {
     pub scratch: tempfile::TempDir,
     pub server: Server,
@@ -44,6 +44,8 @@ pub struct World {
     pub stranger: Credential,
     /// Everything, of the first tenant, and no job of anybody else.
     pub rival: Credential,
+    /// `example-group` and `own`, of the first tenant, which it may write.
+    pub writer: Credential,
 }
 
 fn row(of: &str, id: &str, at: &str, patient: &str) -> String {
@@ -67,6 +69,7 @@ fn first_store() -> Vec<String> {
     let mut lines = vec![
         group("example-group", members),
         group("other-group", r#"{"entity":{"reference":"Patient/999"}}"#),
+        group("nested", r#"{"entity":{"reference":"Group/example-group"}}"#),
         row("Organization", "org", EARLY, ""),
         row("Observation", "midnight", "2021-01-01T00:00:00Z", "123"),
         row("Observation", "after-midnight", "2021-01-01T00:00:00.001Z", "123"),
@@ -103,7 +106,7 @@ impl World {
         let (full, by_headers) = (Credential::token(&[]), Credential::client_headers("acme-1"));
         let user = Credential::token(&["--patient", "123"]);
         let other_user = Credential::token(&["--patient", "999"]);
-        let (narrow, stranger, rival) = (Credential::token(&[]), Credential::token(&[]), Credential::token(&[]));
+        let [narrow, stranger, rival, writer] = [(); 4].map(|()| Credential::token(&[]));
         let both = "tenants = ['default', 'ExampleCompany']\nwrites_groups = true\n";
         let clients = client("acme", &format!("{both}{}", by_headers.entry), &[&full, &user, &other_user])
             + &client(
@@ -112,7 +115,12 @@ impl World {
                 &[&narrow],
             )
             + &client("stranger", "tenants = ['ExampleCompany']", &[&stranger])
-            + &client("rival", "writes_groups = true", &[&rival]);
+            + &client("rival", "writes_groups = true", &[&rival])
+            + &client(
+                "writer",
+                "levels = ['group']\ngroups = ['own', 'example-group']\nwrites_groups = true",
+                &[&writer],
+            );
         let toml = format!(
             "[limits]\npolls_burst = 100000\n{more}\n[[tenants]]\nname = 'ExampleCompany'\nstore = {{ path = 'store2' }}\n\
              data = {{ path = 'data2', sync = false }}\n{clients}"
@@ -125,7 +133,7 @@ impl World {
             server.client().get("/health/ready").status == 200
         };
         assert!((0..6000).any(ready), "{}", server.log());
-        World { scratch, server, full, by_headers, user, other_user, narrow, stranger, rival }
+        World { scratch, server, full, by_headers, user, other_user, narrow, stranger, rival, writer }
     }
 
     pub fn client(&self) -> Client {
