@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::MESSAGES_PER_CAUSE_MAX;
+use crate::words::by_name;
 
 /// Severity of an OperationOutcome issue (<https://hl7.org/fhir/R4/valueset-issue-severity.html>), worst last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum Severity {
     Information,
@@ -17,9 +17,23 @@ pub enum Severity {
     Fatal,
 }
 
+impl Severity {
+    /// Every value.
+    pub const ALL: [Severity; 4] = [Severity::Information, Severity::Warning, Severity::Error, Severity::Fatal];
+
+    /// Its code in FHIR, which records and answers hold.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Severity::Information => "information",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+            Severity::Fatal => "fatal",
+        }
+    }
+}
+
 /// Code of an OperationOutcome issue (<https://hl7.org/fhir/R4/valueset-issue-type.html>).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Code {
     Incomplete,
@@ -31,6 +45,36 @@ pub enum Code {
     Structure,
     TooLong,
 }
+
+impl Code {
+    /// Every value.
+    pub const ALL: [Code; 8] = [
+        Code::Incomplete,
+        Code::Informational,
+        Code::Invalid,
+        Code::NotFound,
+        Code::NotSupported,
+        Code::Processing,
+        Code::Structure,
+        Code::TooLong,
+    ];
+
+    /// Its code in FHIR, which records and answers hold.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Code::Incomplete => "incomplete",
+            Code::Informational => "informational",
+            Code::Invalid => "invalid",
+            Code::NotFound => "not-found",
+            Code::NotSupported => "not-supported",
+            Code::Processing => "processing",
+            Code::Structure => "structure",
+            Code::TooLong => "too-long",
+        }
+    }
+}
+
+by_name!(Severity, Code);
 
 /// One issue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

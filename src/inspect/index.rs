@@ -161,7 +161,7 @@ pub fn generation(path: &Path, report: &mut Report) -> Option<Generation> {
     });
     if let Some(found) = &found {
         part.fact("sequence", found.sequence);
-        part.fact("validate", format!("{:?}", found.validate).to_lowercase());
+        part.fact("validate", found.validate.name());
         part.fact("first snapshot", at(found.birth));
         part.fact("latest snapshot", at(found.latest));
         part.fact("files", grouped(found.files.len() as u64));

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::secret;
 use crate::fhir::{Id, Instant, ResourceType};
 use crate::limits::{CLIENT_ID_BYTES_MAX, NAME_BYTES_MAX};
+use crate::words::by_name;
 
 /// `[auth]`: how credentials come in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,14 +101,29 @@ impl std::fmt::Debug for SecretHash {
 }
 
 /// A level of export, as the configuration names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum LevelName {
     System,
     Patient,
     Group,
 }
+
+impl LevelName {
+    /// Every value.
+    pub const ALL: [LevelName; 3] = [LevelName::System, LevelName::Patient, LevelName::Group];
+
+    /// Its word in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            LevelName::System => "system",
+            LevelName::Patient => "patient",
+            LevelName::Group => "group",
+        }
+    }
+}
+
+by_name!(LevelName);
 
 fn default_tenants() -> Vec<String> {
     vec!["default".to_string()]
