@@ -29,6 +29,16 @@ pub enum Population {
     GroupFile(PathBuf),
 }
 
+impl Population {
+    /// Whether it is the same when it is asked again: what came through a pipe is gone then.
+    pub fn can_be_read_again(&self) -> bool {
+        match self {
+            Population::Patients(path) | Population::GroupFile(path) => path.is_file(),
+            Population::System | Population::AllPatients | Population::Group(_) => true,
+        }
+    }
+}
+
 /// How `member.inactive` and `member.period` are read (reading 4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Members {
