@@ -140,8 +140,11 @@ fn planned(
         Ok((snapshot, work, plan, messages))
     };
     match once() {
-        Err(ExportError::Index(IndexError::Damaged { .. })) => {
+        Err(ExportError::Index(IndexError::Damaged { reason })) => {
             let (_, repair) = store.recheck(watch)?;
+            if !request.population.can_be_read_again() {
+                return Err(IndexError::Damaged { reason }.into());
+            }
             let (snapshot, mut work, plan, messages) = once()?;
             work.repaired.extend(repair.repaired);
             Ok((snapshot, work, plan, messages))
@@ -167,6 +170,9 @@ pub fn export(
         done => return done,
     };
     let Some(repaired) = recover(store, &error, watch)? else { return Err(error) };
+    if !request.population.can_be_read_again() {
+        return Err(error);
+    }
     // The export begins anew, once, with the T it had.
     watch.write_done.store(0, Relaxed);
     watch.files_done.store(0, Relaxed);

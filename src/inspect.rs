@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 pub use report::{Part, Report};
 
 use crate::bytes::decode::Coding;
+use crate::bytes::regular_file::{Links, open_regular};
 use crate::store::generation;
 use crate::store::layout;
 use crate::store::merged;
@@ -103,7 +104,7 @@ fn directory(path: &Path, report: &mut Report) -> Result<(), InspectError> {
 
 fn kind_of(path: &Path) -> io::Result<Option<Kind>> {
     let mut head = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(std::fs::File::open(path)?, 64), &mut head)?;
+    io::Read::read_to_end(&mut io::Read::take(open_regular(path, Links::Follow)?, 64), &mut head)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let by_name = match &*name {
         MANIFEST => Some(Kind::Manifest),

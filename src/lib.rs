@@ -36,6 +36,7 @@ pub mod server;
 pub mod store;
 pub mod synth;
 pub mod verify;
+mod words;
 pub mod write;
 
 pub use export::{Existing, ExportOptions, Exported, FaultsAllowed, export};

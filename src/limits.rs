@@ -12,6 +12,14 @@ pub const TOMBSTONES_PER_LINE_MAX: usize = 1 << 20;
 pub const READ_BYTES: usize = 1 << 20;
 /// Size of a read of a plain store file that is indexed, in bytes: it stays in the second-level cache while it is scanned.
 pub const SCAN_BYTES: usize = 256 << 10;
+/// Longest file of an index's generation that is read, in bytes: 64 for each extent, so that of 500 TB of store.
+pub const GENERATION_BYTES_MAX: u64 = 1 << 30;
+/// Longest manifest, plan, status or list of finished files that is read, in bytes: some 400 for each file of an export.
+pub const MANIFEST_BYTES_MAX: u64 = 1 << 30;
+/// Longest configuration of the service that is read, in bytes.
+pub const CONFIG_BYTES_MAX: u64 = 64 << 20;
+/// Longest Group file or list of patients that a verification holds, in bytes: a list of 60 million.
+pub const POPULATION_BYTES_MAX: u64 = 4 << 30;
 /// Longest line that is held against the shapes of lines before, in bytes (places in it are `u16`).
 pub const OUTLINE_BYTES_MAX: usize = 48 << 10;
 /// Most tokens of such a line.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::MESSAGES_PER_CAUSE_MAX;
+use crate::words::by_name;
 
 /// A parameter of an export. Doors have their own names for it: a flag, a query parameter, a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +60,7 @@ impl Parameter {
 }
 
 /// What lists the member that a message speaks of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// The Group of this id.
     Group(String),
@@ -71,8 +71,7 @@ pub enum Place {
 }
 
 /// What the reader of a message can do, or what decided.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Advice {
     /// If this base is one of the store's, it can be given as such (reading 5).
     NameBase(String),
@@ -121,8 +120,7 @@ fn plain_advice(advice: &Advice) -> Option<String> {
 }
 
 /// Severity of an OperationOutcome issue (<https://hl7.org/fhir/R4/valueset-issue-severity.html>), worst last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum Severity {
     Information,
@@ -131,9 +129,23 @@ pub enum Severity {
     Fatal,
 }
 
+impl Severity {
+    /// Every value.
+    pub const ALL: [Severity; 4] = [Severity::Information, Severity::Warning, Severity::Error, Severity::Fatal];
+
+    /// Its code in FHIR, which records and answers hold.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Severity::Information => "information",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+            Severity::Fatal => "fatal",
+        }
+    }
+}
+
 /// Code of an OperationOutcome issue (<https://hl7.org/fhir/R4/valueset-issue-type.html>).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Code {
     Incomplete,
@@ -146,6 +158,36 @@ pub enum Code {
     TooLong,
 }
 
+impl Code {
+    /// Every value.
+    pub const ALL: [Code; 8] = [
+        Code::Incomplete,
+        Code::Informational,
+        Code::Invalid,
+        Code::NotFound,
+        Code::NotSupported,
+        Code::Processing,
+        Code::Structure,
+        Code::TooLong,
+    ];
+
+    /// Its code in FHIR, which records and answers hold.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Code::Incomplete => "incomplete",
+            Code::Informational => "informational",
+            Code::Invalid => "invalid",
+            Code::NotFound => "not-found",
+            Code::NotSupported => "not-supported",
+            Code::Processing => "processing",
+            Code::Structure => "structure",
+            Code::TooLong => "too-long",
+        }
+    }
+}
+
+by_name!(Severity, Code);
+
 /// One issue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
@@ -153,13 +195,13 @@ pub struct Message {
     pub severity: Severity,
     /// What kind of thing.
     pub code: Code,
-    /// What lists it; its name comes before the text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// What lists it; its name comes before the text. Not kept in records: a note on a request has none.
+    #[serde(skip)]
     pub place: Option<Place>,
     /// What, where, and what to do; ids and offsets, never clinical content (OUTCOME-05).
     pub text: String,
-    /// What follows the text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// What follows the text. Not kept in records either.
+    #[serde(skip)]
     pub advice: Option<Advice>,
 }
 

@@ -8,8 +8,6 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
 use self::gzip::Gzip;
 use self::zstd::Zstd;
 use super::source::{Source, SourceError};
@@ -21,7 +19,7 @@ mod tests;
 mod zstd;
 
 /// How a store file is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Coding {
     /// Not at all.
     Plain,
@@ -44,7 +42,7 @@ impl Coding {
 }
 
 /// A place where decoding can start: a member or frame begins here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Restart {
     /// Its offset in the file, in bytes.
     pub compressed: u64,

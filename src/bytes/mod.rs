@@ -14,6 +14,7 @@ pub mod map;
 pub mod open_files;
 pub mod outgoing;
 pub mod private;
+pub mod regular_file;
 pub mod signal;
 pub mod source;
 pub mod xxh3;

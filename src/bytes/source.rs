@@ -7,16 +7,17 @@
 //! acts on what was read asks [`Source::check`] afterwards, and never assumes more of mapped bytes than that they are
 //! bytes: a check made once (of UTF-8, say) does not hold for a second look.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use memmap2::{Mmap, MmapOptions};
 use serde::{Deserialize, Serialize};
 
 use super::guard::Registration;
+use super::regular_file::{Links, RegularFileError, open_regular};
 
 /// How store files are read: a choice whose constructors carry the safety argument, so that it can travel as a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,15 +162,12 @@ impl Source {
     /// # Errors
     /// [`SourceError::Open`], [`SourceError::NotAFile`], or [`SourceError::Read`] when it cannot be mapped.
     pub fn open(path: impl AsRef<Path>, access: Access) -> Result<Source, SourceError> {
-        let path = path.as_ref().to_path_buf();
-        // O_NONBLOCK: opening a pipe must not wait for its other end. It has no effect on regular files.
-        let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
-        let file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
-            Ok(file) => file,
-            Err(source) if source.raw_os_error() == Some(libc::ELOOP) => return Err(SourceError::NotAFile { path }),
-            Err(source) => return Err(SourceError::Open { path, source }),
-        };
-        Source::of_file(file, &path, access)
+        let path = path.as_ref();
+        match open_regular(path, Links::Refuse) {
+            Ok(file) => Source::of_file(file, path, access),
+            Err(RegularFileError::NotRegular) => Err(SourceError::NotAFile { path: path.to_path_buf() }),
+            Err(error) => Err(SourceError::Open { path: path.to_path_buf(), source: error.into() }),
+        }
     }
 
     /// As [`Source::open`], of a file that is open already; `path` stands for it in messages.

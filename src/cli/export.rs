@@ -114,7 +114,7 @@ fn plan_command(args: &ExportArgs, resolved: Resolved) -> Result<Exit, ExportErr
     messages
         .iter()
         .take(10)
-        .for_each(|message| say(&format!("  {:?}: {}", message.severity, message.say(&FLAGS)).to_lowercase_first()));
+        .for_each(|message| say(&format!("  {}: {}", message.severity.name(), message.say(&FLAGS))));
     Ok(Exit::Done)
 }
 
@@ -163,9 +163,7 @@ fn summary(exported: &Exported, seconds: f64) -> String {
         if !files.is_empty() {
             let lines: u64 = files.iter().map(|file| file.count).sum();
             let severities: Vec<String> = match what {
-                "messages" => {
-                    exported.messages.iter().rev().map(|(s, n)| format!("{n} {s:?}").to_lowercase()).collect()
-                }
+                "messages" => exported.messages.iter().rev().map(|(s, n)| format!("{n} {}", s.name())).collect(),
                 _ => vec![format!("{} lines", count(lines))],
             };
             out += &format!("  {what:<10} {} in {folder}\n", severities.join(", "));
@@ -244,16 +242,4 @@ fn document(exported: &Exported, exit: Exit, seconds: f64) -> serde_json::Value 
         "resumedFiles": exported.resumed_files,
         "seconds": seconds,
     })
-}
-
-/// Lower-cases the severity at the start of a line of the plan.
-trait LowercaseFirst {
-    fn to_lowercase_first(&self) -> String;
-}
-
-impl LowercaseFirst for String {
-    fn to_lowercase_first(&self) -> String {
-        let (head, tail) = self.split_at(3);
-        head.to_lowercase() + tail
-    }
 }

@@ -94,7 +94,22 @@ fn read(
     }
 }
 
+/// Refuses a pipe or device as a file that is read twice: the second time it would be waited for, or be empty.
+fn refuse_pipe(path: &Path, why: &str) -> Result<(), RequestError> {
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => {
+            let text = format!("{}: it is no regular file, and {why} reads it twice; give a file", path.display());
+            Err(RequestError::one(text))
+        }
+        // One that is not there is told by who opens it.
+        _ => Ok(()),
+    }
+}
+
 fn check(args: &GroupCheckArgs) -> Result<Exit, ExportError> {
+    if args.store.is_some() {
+        refuse_pipe(&args.file, "a check against a store")?;
+    }
     let (head, kinds) = read(&args.file, group_rules(&args.rules)?, &mut |_| Ok(()))?;
     let resolved = match &args.store {
         None => None,

@@ -9,8 +9,10 @@ use tracing_subscriber::filter::LevelFilter;
 use super::args::{AccessArg, ServeArgs, StoreArgs};
 use super::config::open_store;
 use super::{Exit, say};
+use crate::bytes::regular_file::read_argument;
 use crate::bytes::signal::interrupts;
 use crate::error::RequestError;
+use crate::limits::CONFIG_BYTES_MAX;
 use crate::server::config::{Config, LogFormat};
 use crate::server::{Served, serve};
 
@@ -76,12 +78,15 @@ fn configuration(args: &ServeArgs) -> Result<Config, RequestError> {
     let mut config = match &args.config {
         None => Config::default(),
         Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| RequestError::one(format!("--config: {} cannot be read: {error}", path.display())))?;
+            let unreadable =
+                |why: String| RequestError::one(format!("--config: {} cannot be read: {why}", path.display()));
+            let text = read_argument(path, CONFIG_BYTES_MAX).map_err(|error| unreadable(error.to_string()))?;
+            let text = String::from_utf8(text).map_err(|_| unreadable("it is no UTF-8".to_string()))?;
             Config::parse(&text).map_err(|error| RequestError::one(format!("--config: {}: {error}", path.display())))?
         }
     };
-    config.file.clone_from(&args.config);
+    // What came through a pipe is not there to be read again: its clients stay as they are.
+    config.file = args.config.clone().filter(|path| path.is_file());
     if let Some(listen) = args.listen {
         config.listen = listen;
     }

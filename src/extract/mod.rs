@@ -23,15 +23,14 @@ mod tests;
 mod trie;
 mod unescape;
 
-use serde::{Deserialize, Serialize};
-
 pub use facts::{Content, Extractor, Facts, LastUpdated, ResourceFacts};
 pub use fault::{Fault, FaultKind};
 pub use lines::Row;
 
+use crate::words::by_name;
+
 /// How much of a line is checked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Validate {
     /// The whole grammar of RFC 8259, and UTF-8.
     #[default]
@@ -41,3 +40,18 @@ pub enum Validate {
     /// literals and escapes. For stores that another system has validated.
     Structure,
 }
+
+impl Validate {
+    /// Every value.
+    pub const ALL: [Validate; 2] = [Validate::Full, Validate::Structure];
+
+    /// Its word in records and manifests, and in the name of a snapshot.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Validate::Full => "full",
+            Validate::Structure => "structure",
+        }
+    }
+}
+
+by_name!(Validate);

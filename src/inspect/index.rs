@@ -6,7 +6,9 @@ use std::sync::Arc;
 use memchr::memmem;
 
 use super::report::{Part, Report};
+use crate::bytes::regular_file::read_regular;
 use crate::fhir::{Instant, ResourceType};
+use crate::limits::GENERATION_BYTES_MAX;
 use crate::store::extent::Extent;
 use crate::store::generation::{self, Generation, Note};
 use crate::store::index_file::{Home, IndexBytes};
@@ -140,7 +142,7 @@ pub fn merged(path: &Path, report: &mut Report) {
 /// The generation file. What can be read of it is given back.
 pub fn generation(path: &Path, report: &mut Report) -> Option<Generation> {
     let mut part = Part::new("generation", &["file", "bytes", "extents", "last", "appendable"]);
-    let bytes = match std::fs::read(path) {
+    let bytes = match read_regular(path, GENERATION_BYTES_MAX) {
         Ok(bytes) => bytes,
         Err(error) => {
             report.broken(path, format!("it cannot be read: {error}"));
@@ -161,7 +163,7 @@ pub fn generation(path: &Path, report: &mut Report) -> Option<Generation> {
     });
     if let Some(found) = &found {
         part.fact("sequence", found.sequence);
-        part.fact("validate", format!("{:?}", found.validate).to_lowercase());
+        part.fact("validate", found.validate.name());
         part.fact("first snapshot", at(found.birth));
         part.fact("latest snapshot", at(found.latest));
         part.fact("files", grouped(found.files.len() as u64));
@@ -191,7 +193,7 @@ fn at(ticks: Option<i64>) -> String {
 /// The note of the snapshots taken since the generation was published.
 pub fn note(path: &Path, report: &mut Report) {
     let mut part = Part::new("note of snapshots", &[]);
-    match std::fs::read(path).ok().and_then(|bytes| Note::from_bytes(&bytes)) {
+    match read_regular(path, GENERATION_BYTES_MAX).ok().and_then(|bytes| Note::from_bytes(&bytes)) {
         Some(note) => {
             part.fact("of generation", note.sequence);
             part.fact("first snapshot of its new extents", at(note.first));

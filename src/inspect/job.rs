@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use super::Kind;
 use super::report::{Part, Report};
+use crate::bytes::regular_file::{RegularFileError, read_regular};
 use crate::export::JobPlan;
+use crate::limits::MANIFEST_BYTES_MAX;
 use crate::verify::table::grouped;
 use crate::verify::{Differences, manifest as shape};
 use crate::write::record::Receipt;
@@ -18,10 +20,10 @@ const PROBE_BYTES_MAX: u64 = 64 << 20;
 
 /// What a JSON file is, told by its keys.
 pub fn kind_of(path: &Path) -> io::Result<Option<Kind>> {
-    if std::fs::metadata(path)?.len() > PROBE_BYTES_MAX {
-        return Ok(None);
-    }
-    let bytes = std::fs::read(path)?;
+    let bytes = match read_regular(path, PROBE_BYTES_MAX) {
+        Err(RegularFileError::TooLong { .. }) => return Ok(None),
+        read => read?,
+    };
     let has = |value: &Value, keys: &[&str]| keys.iter().all(|key| value.get(key).is_some());
     Ok(match serde_json::from_slice::<Value>(&bytes) {
         Ok(value) if has(&value, &["transactionTime", "batches", "status"]) => Some(Kind::Status),
@@ -32,7 +34,7 @@ pub fn kind_of(path: &Path) -> io::Result<Option<Kind>> {
 }
 
 fn read(path: &Path, report: &mut Report) -> Option<Vec<u8>> {
-    match std::fs::read(path) {
+    match read_regular(path, MANIFEST_BYTES_MAX) {
         Ok(bytes) => Some(bytes),
         Err(error) => {
             report.broken(path, format!("it cannot be read: {error}"));

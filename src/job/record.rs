@@ -53,11 +53,12 @@ pub struct RecordedScope {
 
 /// A Group whose members may be listed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub enum ScopeGroup {
     /// A Group of the store, by id.
+    #[serde(rename = "store")]
     Store(String),
     /// One that the job's directory holds, as it was at kick-off, by id.
+    #[serde(rename = "copied")]
     Copied(String),
 }
 

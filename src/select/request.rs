@@ -10,6 +10,7 @@ use crate::error::{Problem, RequestError};
 use crate::fhir::{Instant, ResourceType, compartment};
 use crate::limits::FILE_BYTES_DEFAULT;
 use crate::observe::{Advice, Message, Parameter};
+use crate::words::by_name;
 use crate::write::digest::DigestAlgorithm;
 use crate::write::encode::Coding;
 
@@ -28,9 +29,18 @@ pub enum Population {
     GroupFile(PathBuf),
 }
 
+impl Population {
+    /// Whether it is the same when it is asked again: what came through a pipe is gone then.
+    pub fn can_be_read_again(&self) -> bool {
+        match self {
+            Population::Patients(path) | Population::GroupFile(path) => path.is_file(),
+            Population::System | Population::AllPatients | Population::Group(_) => true,
+        }
+    }
+}
+
 /// How `member.inactive` and `member.period` are read (reading 4).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Members {
     /// Whoever is listed is a member.
     #[default]
@@ -39,9 +49,21 @@ pub enum Members {
     Active,
 }
 
+impl Members {
+    /// Every value.
+    pub const ALL: [Members; 2] = [Members::Listed, Members::Active];
+
+    /// Its word in records, manifests, hashes and configurations.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Members::Listed => "listed",
+            Members::Active => "active",
+        }
+    }
+}
+
 /// What happens to late rows under `_since`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Late {
     /// They are exported whatever their lastUpdated.
     #[default]
@@ -50,9 +72,21 @@ pub enum Late {
     Report,
 }
 
+impl Late {
+    /// Every value.
+    pub const ALL: [Late; 2] = [Late::Include, Late::Report];
+
+    /// Its word, as that of [`Members`].
+    pub const fn name(self) -> &'static str {
+        match self {
+            Late::Include => "include",
+            Late::Report => "report",
+        }
+    }
+}
+
 /// What happens to rows without `meta.lastUpdated` under `_since` and `_until` (reading 2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MissingLastUpdated {
     /// They pass.
     #[default]
@@ -60,6 +94,21 @@ pub enum MissingLastUpdated {
     /// They do not.
     Exclude,
 }
+
+impl MissingLastUpdated {
+    /// Every value.
+    pub const ALL: [MissingLastUpdated; 2] = [MissingLastUpdated::Include, MissingLastUpdated::Exclude];
+
+    /// Its word, as that of [`Members`].
+    pub const fn name(self) -> &'static str {
+        match self {
+            MissingLastUpdated::Include => "include",
+            MissingLastUpdated::Exclude => "exclude",
+        }
+    }
+}
+
+by_name!(Members, Late, MissingLastUpdated);
 
 /// Who reads the messages and the ledger of an export (reading 24).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::auth::config::{self as auth, AuthConfig, ClientConfig};
 use super::tls::TlsFiles;
 use crate::export::FaultsAllowed;
+use crate::words::by_name;
 use crate::write::digest::DigestAlgorithm;
 use crate::write::encode::Coding;
 
@@ -185,13 +186,27 @@ pub struct LogConfig {
 }
 
 /// See [`LogConfig::format`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum LogFormat {
     Text,
     Json,
 }
+
+impl LogFormat {
+    /// Every value.
+    pub const ALL: [LogFormat; 2] = [LogFormat::Text, LogFormat::Json];
+
+    /// Its word in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        }
+    }
+}
+
+by_name!(LogFormat);
 
 impl Default for Config {
     fn default() -> Config {
@@ -348,6 +363,19 @@ mod tests {
         assert_eq!(auth::problems(&config.auth, &config.clients), Vec::<String>::new());
         let client = &config.clients[0];
         assert_eq!((client.tokens.len(), client.client_id.as_str(), client.groups.len()), (2, "nightly-1", 1));
+    }
+
+    /// The words of configurations that are in use: a test that fails here is mended by putting the word back.
+    #[test]
+    fn words_of_configurations_stay_as_they_are() {
+        use crate::words::pinned;
+        pinned(&[Authorization::Bearer, Authorization::ClientHeaders], &["bearer", "client-headers"]);
+        pinned(&[HeaderPolicy::Strict, HeaderPolicy::Assume], &["strict", "assume"]);
+        pinned(&[AcceptedBody::Outcome, AcceptedBody::Request], &["outcome", "request"]);
+        pinned(&[LogFormat::Text, LogFormat::Json], &["text", "json"]);
+        let levels = [auth::LevelName::System, auth::LevelName::Patient, auth::LevelName::Group];
+        pinned(&levels, &["system", "patient", "group"]);
+        pinned(&crate::server::auth::config::PatientSource::ALL, &["of-groups", "any"]);
     }
 
     /// The documented example holds every key with its default, and nothing else.

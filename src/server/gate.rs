@@ -96,7 +96,7 @@ pub async fn log(State(places): State<Arc<Places>>, mut request: Request, next: 
     };
     response.headers_mut().insert(REQUEST_ID, value);
     response.headers_mut().extend(refused.map(|refused| (CORRELATION_ID, refused)));
-    let route = response.extensions().get::<Operation>().map_or("none".to_string(), |found| format!("{found:?}"));
+    let route = response.extensions().get::<Operation>().map_or("none", |found| found.name());
     let mount = place.map_or("none", |dialect| dialect.name);
     let (status, milliseconds) = (response.status().as_u16(), begun.elapsed().as_secs_f64() * 1000.0);
     let client = origin.map_or("unknown".to_string(), |origin| origin.client.to_string());

@@ -44,6 +44,29 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// Its word in the access log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Operation::SystemExport => "SystemExport",
+            Operation::PatientExport => "PatientExport",
+            Operation::GroupExport => "GroupExport",
+            Operation::TypeExport => "TypeExport",
+            Operation::JobStatus => "JobStatus",
+            Operation::JobRetry => "JobRetry",
+            Operation::JobDelete => "JobDelete",
+            Operation::File => "File",
+            Operation::Binary => "Binary",
+            Operation::GroupSearch => "GroupSearch",
+            Operation::GroupCreate => "GroupCreate",
+            Operation::GroupRead => "GroupRead",
+            Operation::GroupVersion => "GroupVersion",
+            Operation::GroupUpdate => "GroupUpdate",
+            Operation::GroupDelete => "GroupDelete",
+            Operation::Metadata => "Metadata",
+            Operation::OperationDefinition => "OperationDefinition",
+        }
+    }
+
     /// Whether it starts a job.
     pub fn is_export(self) -> bool {
         use Operation::{GroupExport, PatientExport, SystemExport, TypeExport};
@@ -202,7 +225,7 @@ mod tests {
         for route in routes_on(IG_ROUTES, enabled) {
             let filter = MethodFilter::try_from(route.method.clone()).unwrap();
             let operation = route.operation;
-            router = router.route(route.path, on(filter, move || async move { format!("{operation:?}") }));
+            router = router.route(route.path, on(filter, move || async move { operation.name() }));
         }
         Router::new().nest("/fhir", router)
     }

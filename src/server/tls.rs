@@ -4,9 +4,6 @@
 //! whatever other providers are linked in. A handshake takes the certificate in force; a connection keeps what it began
 //! with. What cannot be used is never taken: at the start it is an error, later the old certificate stays.
 
-use std::fs::OpenOptions;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -20,6 +17,7 @@ use rustls::version::{TLS12, TLS13};
 use serde::{Deserialize, Serialize};
 use tokio_rustls::TlsAcceptor;
 
+use crate::bytes::regular_file::read_regular;
 use crate::limits::TLS_FILE_BYTES_MAX;
 
 /// `[tls]`: the two files, or neither.
@@ -127,21 +125,7 @@ fn read(files: &TlsFiles) -> Result<CertifiedKey, String> {
 
 /// All of a file that is small.
 fn text(path: &Path) -> Result<Vec<u8>, String> {
-    let read = || -> io::Result<Vec<u8>> {
-        // A pipe that nobody writes to would be waited for.
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(path)?;
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
-        }
-        let mut text = Vec::new();
-        file.take(TLS_FILE_BYTES_MAX + 1).read_to_end(&mut text)?;
-        Ok(text)
-    };
-    let text = read().map_err(|error| format!("cannot be read: {error}"))?;
-    match text.len() as u64 > TLS_FILE_BYTES_MAX {
-        true => Err(format!("it has more than {TLS_FILE_BYTES_MAX} bytes")),
-        false => Ok(text),
-    }
+    read_regular(path, TLS_FILE_BYTES_MAX).map_err(|error| format!("cannot be read: {error}"))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::ops::Deref;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,9 @@ use std::sync::Mutex;
 use crate::bytes::disk::Room;
 use crate::bytes::map::{GrowFile, ReadMap, memory_file};
 use crate::bytes::private::{create_private, private_directory};
+use crate::bytes::regular_file::read_regular;
 use crate::bytes::source::Stamp;
+use crate::limits::GENERATION_BYTES_MAX;
 
 /// Name of the lock file of an index directory.
 const LOCK: &str = "lock";
@@ -137,7 +139,7 @@ impl Home {
     pub fn create(&self, name: &str) -> io::Result<File> {
         match self {
             Home::Directory(path) => {
-                let file = create_private(&path.join(name))?;
+                let file = create_own(&path.join(name))?;
                 // As for output files: a new one is not to be written to disk when it is closed.
                 if file.metadata()?.len() > 0 {
                     file.set_len(0)?;
@@ -179,11 +181,7 @@ impl Home {
     /// Reads a small file.
     pub fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         match self {
-            Home::Directory(path) => {
-                let mut bytes = Vec::new();
-                File::open(path.join(name))?.read_to_end(&mut bytes)?;
-                Ok(bytes)
-            }
+            Home::Directory(path) => Ok(read_regular(&path.join(name), GENERATION_BYTES_MAX)?),
             Home::Memory(_) => Ok(self.open(name)?.to_vec()),
         }
     }
@@ -209,7 +207,7 @@ impl Home {
     pub fn overwrite(&self, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
         match self {
             Home::Directory(path) => {
-                let file = create_private(&path.join(name))?;
+                let file = create_own(&path.join(name))?;
                 file.write_all_at(bytes, 0)?;
                 file.set_len(bytes.len() as u64)?;
                 if sync { file.sync_data() } else { Ok(()) }
@@ -235,6 +233,17 @@ impl Home {
                 files.lock().expect("no thread panics with the lock").retain(|name, _| names.contains(&name.as_str()));
             }
         }
+    }
+}
+
+/// As [`create_private`], for a name that only an index gives: a pipe, a link or the like under it is removed first.
+fn create_own(path: &Path) -> io::Result<File> {
+    match create_private(path) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput || error.raw_os_error() == Some(libc::ELOOP) => {
+            std::fs::remove_file(path)?;
+            create_private(path)
+        }
+        made => made,
     }
 }
 

@@ -344,6 +344,14 @@ pub struct SnapshotRecord {
     pub extents: Vec<ExtentRecord>,
 }
 
+impl SnapshotRecord {
+    /// Name of the snapshot: a hash of the record as JSON, so its keys, their order and its words stay as they are.
+    fn id(&self) -> String {
+        let record = serde_json::to_vec(self).expect("a record is plain data");
+        format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&record))
+    }
+}
+
 /// An extent as a job record keeps it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -438,8 +446,7 @@ impl Snapshot {
 
     /// Name of the snapshot: the same bytes at the same T have the same name on any machine.
     pub fn id(&self) -> String {
-        let record = serde_json::to_vec(&self.record()).expect("a record is plain data");
-        format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&record))
+        self.record().id()
     }
 
     /// The index.

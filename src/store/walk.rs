@@ -8,8 +8,13 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
 use crate::bytes::decode::Coding;
+use crate::bytes::regular_file::{RegularFileError, read_regular};
 use crate::bytes::source::Stamp;
+use crate::limits::MANIFEST_BYTES_MAX;
 
 /// A data file of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +50,7 @@ pub fn walk(root: &Path) -> Result<Walk, (PathBuf, io::Error)> {
 
 fn visit(directory: &Path, prefix: &str, walk: &mut Walk) -> Result<(), (PathBuf, io::Error)> {
     let at = |error| (directory.to_path_buf(), error);
-    let published = published_names(directory);
+    let published = published_names(directory)?;
     for entry in std::fs::read_dir(directory).map_err(at)? {
         let entry = entry.map_err(at)?;
         let Ok(name) = entry.file_name().into_string() else {
@@ -107,12 +112,34 @@ fn visit_published(
     Ok(())
 }
 
+/// What tells an outpour manifest from others; nothing else of the document is kept.
+#[derive(Deserialize)]
+struct Marked {
+    #[serde(rename = "extension")]
+    _extension: Mark,
+}
+
+#[derive(Deserialize)]
+struct Mark {
+    #[serde(rename = "urn:outpour:export:1")]
+    _export: IgnoredAny,
+}
+
 /// Names (relative to `directory`) of the output and deleted files that the directory's outpour manifest lists, or
-/// `None` when it holds no such manifest. A `manifest.json` of another system is just another file.
-fn published_names(directory: &Path) -> Option<HashSet<String>> {
-    let text = std::fs::read(directory.join("manifest.json")).ok()?;
-    let manifest: serde_json::Value = serde_json::from_slice(&text).ok()?;
-    manifest.get("extension")?.get("urn:outpour:export:1")?;
+/// `None` when it holds no such manifest. A `manifest.json` of another system is just another file, and so is one that
+/// may not be read: the files of an export have one owner and one mode.
+fn published_names(directory: &Path) -> Result<Option<HashSet<String>>, (PathBuf, io::Error)> {
+    let path = directory.join("manifest.json");
+    let text = match read_regular(&path, MANIFEST_BYTES_MAX) {
+        Ok(text) => text,
+        Err(error) if error.is_absence() => return Ok(None),
+        Err(RegularFileError::Io(error)) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
+        Err(error) => return Err((path, error.into())),
+    };
+    if serde_json::from_slice::<Marked>(&text).is_err() {
+        return Ok(None);
+    }
+    let Ok(manifest) = serde_json::from_slice::<serde_json::Value>(&text) else { return Ok(None) };
     let mut names = HashSet::new();
     for list in ["output", "deleted"] {
         for item in manifest.get(list).and_then(|list| list.as_array()).into_iter().flatten() {
@@ -122,5 +149,5 @@ fn published_names(directory: &Path) -> Option<HashSet<String>> {
             names.extend(name.map(|name| format!("{folder}{name}")));
         }
     }
-    Some(names)
+    Ok(Some(names))
 }

@@ -17,7 +17,9 @@ use super::difference::{Difference, Differences};
 use super::file::{self, FileFound, Section};
 use super::manifest::{self, Listed, Stated};
 use super::table::{Table, grouped};
+use crate::bytes::regular_file::read_regular;
 use crate::export::JobPlan;
+use crate::limits::MANIFEST_BYTES_MAX;
 use crate::select::Ledger;
 use crate::store::Watch;
 use crate::write::digest::DigestAlgorithm;
@@ -131,8 +133,8 @@ pub fn export(directory: &Path, watch: &Watch) -> Result<ExportReport, VerifyErr
 
 fn manifest_bytes(directory: &Path) -> Result<Vec<u8>, VerifyError> {
     let path = directory.join(MANIFEST);
-    std::fs::read(&path).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+    read_regular(&path, MANIFEST_BYTES_MAX).map_err(|error| match error.is_absence() {
+        true => {
             let reason = match directory {
                 _ if directory.join(JOB).join("plan.json").exists() => {
                     "holds an export that is not finished: no manifest is there yet; finish it with --resume"
@@ -142,7 +144,7 @@ fn manifest_bytes(directory: &Path) -> Result<Vec<u8>, VerifyError> {
             };
             VerifyError::NoExport { path: directory.to_path_buf(), reason }
         }
-        _ => VerifyError::Read { path, source },
+        false => VerifyError::Read { path, source: error.into() },
     })
 }
 
@@ -216,7 +218,7 @@ fn once(files: &[Listed], found: &[FileFound], differences: &mut Differences) {
 fn record(directory: &Path, stated: &Stated, differences: &mut Differences) {
     let Some(plan_id) = &stated.plan_id else { return };
     let name = format!("{JOB}/plan.json");
-    let Ok(bytes) = std::fs::read(directory.join(&name)) else { return };
+    let Ok(bytes) = read_regular(&directory.join(&name), MANIFEST_BYTES_MAX) else { return };
     let mut differs = |what: &str| differences.push(Difference::of_file("record", &name, what));
     match JobPlan::from_bytes(&bytes) {
         Err(error) => differs(&format!("it cannot be read: {error}")),

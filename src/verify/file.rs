@@ -16,6 +16,7 @@ use super::lines::{Body, Cut, Cutter, Mark};
 use super::second::Second;
 use super::twin::Line;
 use crate::bytes::decode::Coding;
+use crate::bytes::regular_file::{Links, RegularFileError, open_regular};
 use crate::fhir::{Id, Reference, ResourceType};
 use crate::limits::{DELETED_ENTRIES_MAX, READ_BYTES};
 use crate::store::Watch;
@@ -84,11 +85,11 @@ pub fn read(
     let path = directory.join(name);
     let mut reading = Reading::new(name, section, of_type);
     let failed = |source| VerifyError::Read { path: path.clone(), source };
-    let file = match File::open(&path) {
-        Ok(file) if file.metadata().map_err(failed)?.is_file() => file,
-        Ok(_) => return Ok(reading.refused("it is no regular file")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(reading.refused("it is not there")),
-        Err(error) => return Err(failed(error)),
+    let file = match open_regular(&path, Links::Follow) {
+        Ok(file) => file,
+        Err(RegularFileError::NotRegular) => return Ok(reading.refused("it is no regular file")),
+        Err(error) if error.is_absence() => return Ok(reading.refused("it is not there")),
+        Err(error) => return Err(failed(error.into())),
     };
     let metered = Metered { file, digester: Digester::new(algorithm), bytes: 0, failed: None, watch };
     let mut input = BufReader::with_capacity(READ_BYTES, metered);

@@ -18,8 +18,10 @@ use super::history::History;
 use super::members::Members;
 use super::recount::recount;
 use super::table::{Table, grouped};
+use crate::bytes::regular_file::read_regular;
 use crate::bytes::source::Access;
 use crate::export::JobPlan;
+use crate::limits::MANIFEST_BYTES_MAX;
 use crate::select::Ledger;
 use crate::store::Watch;
 use crate::write::record::{JOB, MANIFEST};
@@ -83,7 +85,8 @@ pub fn ledger(
 ) -> Result<LedgerReport, VerifyError> {
     let path = directory.join(JOB).join("plan.json");
     let bad = |reason: String| VerifyError::Record { path: path.clone(), reason };
-    let bytes = std::fs::read(&path).map_err(|error| bad(format!("cannot be read ({error}); export again")))?;
+    let bytes = read_regular(&path, MANIFEST_BYTES_MAX)
+        .map_err(|error| bad(format!("cannot be read ({error}); export again")))?;
     let job = JobPlan::from_bytes(&bytes).map_err(|error| bad(format!("cannot be read ({error}); export again")))?;
     let Some(stated) = export.ledger else {
         return Err(bad("belongs to a manifest that states no ledger; export again".to_string()));

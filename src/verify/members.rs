@@ -10,10 +10,11 @@ use super::asked::{Asked, Whose};
 use super::file::entity;
 use super::history::{History, identifier};
 use super::tree::{Json, Tree, Want, without_lone_surrogates};
+use crate::bytes::regular_file::read_regular;
 use crate::error::IndexError;
 use crate::fhir::instant::date_time_span;
 use crate::fhir::{Id, Reference, ResourceType};
-use crate::limits::GROUP_DEPTH_MAX;
+use crate::limits::{GROUP_DEPTH_MAX, POPULATION_BYTES_MAX};
 
 /// The patients asked for.
 #[derive(Default)]
@@ -68,7 +69,8 @@ impl Members {
 
 /// A file that names the population, if it is still the one that was read for the export.
 fn file(path: &Path, hash: &str) -> Result<Vec<u8>, VerifyError> {
-    let bytes = std::fs::read(path).map_err(|source| VerifyError::Read { path: path.to_path_buf(), source })?;
+    let bytes = read_regular(path, POPULATION_BYTES_MAX)
+        .map_err(|error| VerifyError::Read { path: path.to_path_buf(), source: error.into() })?;
     if format!("{:032x}", xxh3_128(&bytes)) == hash {
         return Ok(bytes);
     }

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 use crate::bytes::xxh3::Xxh3;
+use crate::words::by_name;
 
 /// Which digest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DigestAlgorithm {
     /// xxHash3, 128 bit: finds damage, costs next to nothing.
     #[default]
@@ -21,6 +21,22 @@ pub enum DigestAlgorithm {
     /// None.
     None,
 }
+
+impl DigestAlgorithm {
+    /// Every value.
+    pub const ALL: [DigestAlgorithm; 3] = [DigestAlgorithm::Xxh3, DigestAlgorithm::Sha256, DigestAlgorithm::None];
+
+    /// Its word in records, manifests and hashes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DigestAlgorithm::Xxh3 => "xxh3",
+            DigestAlgorithm::Sha256 => "sha256",
+            DigestAlgorithm::None => "none",
+        }
+    }
+}
+
+by_name!(DigestAlgorithm);
 
 /// A digest's value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,12 +8,12 @@ use std::io;
 
 use flate2::{Compress, Compression, FlushCompress, Status};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use super::digest::{Digest, DigestAlgorithm, Digester};
 use super::sink::Sink;
 use super::tail::Tail;
 use crate::limits::{BLOCK_BYTES, GATHER_BYTES};
+use crate::words::by_name;
 
 /// Level of gzip output: the trade most tools make.
 const GZIP_LEVEL: u32 = 6;
@@ -23,8 +23,7 @@ const ZSTD_LEVEL: i32 = 3;
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
 /// Coding of output files.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Coding {
     /// As they are.
     #[default]
@@ -34,6 +33,22 @@ pub enum Coding {
     /// zstd frames.
     Zstd,
 }
+
+impl Coding {
+    /// Every value.
+    pub const ALL: [Coding; 3] = [Coding::None, Coding::Gzip, Coding::Zstd];
+
+    /// Its word in records, manifests and hashes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Coding::None => "none",
+            Coding::Gzip => "gzip",
+            Coding::Zstd => "zstd",
+        }
+    }
+}
+
+by_name!(Coding);
 
 impl Coding {
     /// What is put behind `.ndjson`.

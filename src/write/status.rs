@@ -11,17 +11,34 @@ use super::record::{STATUS, replace_file};
 use super::sink::Sync;
 use crate::fhir::Instant;
 use crate::fhir::instant::TICKS_PER_SECOND;
+use crate::words::by_name;
 
 /// State of a job (ONEUP-S13).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Status {
-    #[serde(rename = "In Progress")]
     InProgress,
     Successful,
     Failed,
     Cancelled,
 }
+
+impl Status {
+    /// Every value.
+    pub const ALL: [Status; 4] = [Status::InProgress, Status::Successful, Status::Failed, Status::Cancelled];
+
+    /// Its word in the document.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Status::InProgress => "In Progress",
+            Status::Successful => "Successful",
+            Status::Failed => "Failed",
+            Status::Cancelled => "Cancelled",
+        }
+    }
+}
+
+by_name!(Status);
 
 #[derive(Serialize)]
 struct Batches {

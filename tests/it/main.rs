@@ -21,6 +21,7 @@ mod generated;
 mod golden;
 mod hostile;
 mod http;
+mod irregular;
 mod matrix;
 mod memory;
 mod naive;

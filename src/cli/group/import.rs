@@ -16,7 +16,7 @@ use super::super::args::GroupImportArgs;
 use super::super::config::{group_rules, now, open_store, pool};
 use super::super::table::count;
 use super::super::{Exit, put_json, say};
-use super::{read, store_args};
+use super::{read, refuse_pipe, store_args};
 use crate::bytes::private::create_private;
 use crate::error::{ExportError, RequestError};
 use crate::extract::group_rules::GroupRules;
@@ -29,6 +29,7 @@ use crate::{ExportRequest, Snapshot};
 /// Runs the command.
 pub fn run(args: &GroupImportArgs) -> Result<Exit, ExportError> {
     let rules = group_rules(&args.rules)?;
+    refuse_pipe(&args.file, "an import")?;
     let (head, _) = read(&args.file, rules, &mut |_| Ok(()))?;
     let id = head.id.ok_or_else(|| RequestError::one(format!("{}: has no id", args.file.display())))?;
     let store = open_store(&store_args(&args.store, args.index_dir.clone()), None, true)?;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::secret::StoredHash;
 use crate::fhir::{Id, Instant, ResourceType};
 use crate::limits::{CLIENT_ID_BYTES_MAX, NAME_BYTES_MAX};
+use crate::words::by_name;
 
 /// `[auth]`: how credentials come in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,8 +104,7 @@ impl std::fmt::Debug for SecretHash {
 }
 
 /// Which patients count in a Group that a client bound to Groups wrote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatientSource {
     /// Those who are members of a Group of its `groups` that no such client wrote.
     OfGroups,
@@ -112,15 +112,43 @@ pub enum PatientSource {
     Any,
 }
 
+impl PatientSource {
+    /// Every value.
+    pub const ALL: [PatientSource; 2] = [PatientSource::OfGroups, PatientSource::Any];
+
+    /// Its word in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PatientSource::OfGroups => "of-groups",
+            PatientSource::Any => "any",
+        }
+    }
+}
+
 /// A level of export, as the configuration names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum LevelName {
     System,
     Patient,
     Group,
 }
+
+impl LevelName {
+    /// Every value.
+    pub const ALL: [LevelName; 3] = [LevelName::System, LevelName::Patient, LevelName::Group];
+
+    /// Its word in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            LevelName::System => "system",
+            LevelName::Patient => "patient",
+            LevelName::Group => "group",
+        }
+    }
+}
+
+by_name!(PatientSource, LevelName);
 
 fn default_tenants() -> Vec<String> {
     vec!["default".to_string()]

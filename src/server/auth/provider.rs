@@ -7,6 +7,8 @@ use std::sync::Arc;
 use super::clients::{ClientTable, StaticClients};
 use super::config::{AuthConfig, ClientConfig};
 use super::{Anybody, Authenticator};
+use crate::bytes::regular_file::read_regular;
+use crate::limits::CONFIG_BYTES_MAX;
 use crate::server::config::Config;
 use crate::server::reload::{Watcher, watch};
 use crate::server::serve::{now, random};
@@ -55,7 +57,9 @@ impl Provider {
 }
 
 fn read(file: &Path) -> Result<(AuthConfig, Vec<ClientConfig>), String> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+    let unreadable = |why: String| format!("{} cannot be read: {why}", file.display());
+    let text = read_regular(file, CONFIG_BYTES_MAX).map_err(|error| unreadable(error.to_string()))?;
+    let text = String::from_utf8(text).map_err(|_| unreadable("it is no UTF-8".to_string()))?;
     let config = Config::parse(&text).map_err(|error| format!("{}: {error}", file.display()))?;
     Ok((config.auth, config.clients))
 }

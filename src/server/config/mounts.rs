@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::limits::{ONEUP_GROUP_BYTES_MAX, ONEUP_GROUP_MEMBERS_MAX};
 use crate::select::{Late, Members, MissingLastUpdated};
+use crate::words::by_name;
 
 /// What stands in a base for the name of a tenant.
 pub const CUSTOMER: &str = "{customer}";
@@ -63,32 +64,70 @@ pub struct MountConfig {
 }
 
 /// See [`MountConfig::authorization`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Authorization {
     Bearer,
     ClientHeaders,
 }
 
+impl Authorization {
+    /// Every value.
+    pub const ALL: [Authorization; 2] = [Authorization::Bearer, Authorization::ClientHeaders];
+
+    /// Its word in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Authorization::Bearer => "bearer",
+            Authorization::ClientHeaders => "client-headers",
+        }
+    }
+}
+
 /// See [`MountConfig::header_policy`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum HeaderPolicy {
     Strict,
     Assume,
 }
 
+impl HeaderPolicy {
+    /// Every value.
+    pub const ALL: [HeaderPolicy; 2] = [HeaderPolicy::Strict, HeaderPolicy::Assume];
+
+    /// Its word in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            HeaderPolicy::Strict => "strict",
+            HeaderPolicy::Assume => "assume",
+        }
+    }
+}
+
 /// See [`MountConfig::accepted_body`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcceptedBody {
     /// An OperationOutcome.
     Outcome,
     /// What the manifest will begin with: `transactionTime`, `request`, `requiresAccessToken`.
     Request,
 }
+
+impl AcceptedBody {
+    /// Every value.
+    pub const ALL: [AcceptedBody; 2] = [AcceptedBody::Outcome, AcceptedBody::Request];
+
+    /// Its word in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            AcceptedBody::Outcome => "outcome",
+            AcceptedBody::Request => "request",
+        }
+    }
+}
+
+by_name!(Authorization, HeaderPolicy, AcceptedBody);
 
 impl MountConfig {
     /// The mount that speaks the Bulk Data Access IG (DIALECT-02).

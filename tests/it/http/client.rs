@@ -112,7 +112,8 @@ impl Client {
             }
         }
         let body = answer.text();
-        let outcomes = body.lines().filter(|line| line.contains("\"resourceType\":\"OperationOutcome\"")).map(str::to_string);
+        let outcomes =
+            body.lines().filter(|line| line.contains("\"resourceType\":\"OperationOutcome\"")).map(str::to_string);
         let headers = answer.headers.iter().map(|(name, value)| format!("{name}: {value}"));
         for text in outcomes.chain(headers) {
             let flag =

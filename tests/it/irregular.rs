@@ -1,0 +1,238 @@
+//! Pipes, sockets, devices, directories and links to nowhere under the names of files: in a store, an index and an export
+//! they are passed by or named, at once; what a user names on the command line may be a pipe.
+
+use crate::run::{Bounds, Export, Run, command, finish, scratch};
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PATIENT: &str = "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n";
+const GROUP: &str = "{\"resourceType\":\"Group\",\"id\":\"g\",\"type\":\"person\",\"actual\":true,\
+                     \"member\":[{\"entity\":{\"reference\":\"Patient/a\"}}]}\n";
+
+/// Longer than any run here takes; one that waits for a pipe takes for ever.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn pipe(path: &Path) {
+    let name = CString::new(path.as_os_str().as_bytes()).unwrap();
+    // SAFETY: the name is a C string that outlives the call.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0, "{path:?}");
+}
+
+type Made = fn(&Path);
+const KINDS: [(&str, Made); 6] = [
+    ("pipe", pipe),
+    ("socket", |path| drop(UnixListener::bind(path).unwrap())),
+    ("directory", |path| std::fs::create_dir(path).unwrap()),
+    ("link to nowhere", |path| symlink("/nowhere/at/all", path).unwrap()),
+    ("link to itself", |path| symlink(path, path).unwrap()),
+    ("link to a device", |path| symlink("/dev/zero", path).unwrap()),
+];
+
+/// Runs a command that must end by itself.
+#[track_caller]
+fn ended(command: &mut Command) -> Run {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begun.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            panic!("it waits for ever: {command:?}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().unwrap();
+    Run {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+fn outpour(words: &[&str]) -> Command {
+    let mut command = command();
+    command.args(words);
+    command
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// An export of all patients of `store` into `out`, with the index in `index`.
+fn export(store: &Path, index: &Path, out: &Path) -> Command {
+    let mut words = vec!["export", "--store", text(store), "--index-dir", text(index), "--out", text(out)];
+    words.extend(["--all-patients", "--no-sync", "--progress", "never"]);
+    outpour(&words)
+}
+
+/// Whatever has the name of a manifest or of a data file in a store is passed by, as any other thing that is no file.
+#[test]
+fn a_store_with_something_else_in_it_is_exported() {
+    let scratch = scratch();
+    for (at, (kind, make)) in KINDS.iter().enumerate() {
+        for (number, name) in ["manifest.json", "below/manifest.json", "x.ndjson", "y.ndjson.zst"].iter().enumerate() {
+            let place = scratch.path().join(format!("{at}-{number}"));
+            let (store, index, out) = (place.join("store"), place.join("index"), place.join("out"));
+            std::fs::create_dir_all(store.join("below")).unwrap();
+            std::fs::write(store.join("p.ndjson"), PATIENT).unwrap();
+            make(&store.join(name));
+            let run = ended(&mut export(&store, &index, &out));
+            assert_eq!(run.code, 0, "{kind} {name}: {run:#?}");
+            assert_eq!(Export::read(&out, Bounds::DEFAULT).lines()["Patient"].len(), 1, "{kind} {name}");
+            let verified = ended(&mut outpour(&["verify", text(&store), "--index-dir", text(&index)]));
+            // A directory under the name is a directory of the store.
+            assert_eq!(verified.code, 0, "{kind} {name}: {verified:#?}");
+        }
+    }
+}
+
+/// A manifest that no export of ours can have is not held in memory: it is named.
+#[test]
+fn a_manifest_without_end_is_named() {
+    let scratch = scratch();
+    let (store, out) = (scratch.path().join("store"), scratch.path().join("out"));
+    std::fs::create_dir(&store).unwrap();
+    std::fs::write(store.join("p.ndjson"), PATIENT).unwrap();
+    std::fs::File::create(store.join("manifest.json")).unwrap().set_len((1 << 30) + 1).unwrap();
+    let run = ended(&mut export(&store, &scratch.path().join("index"), &out));
+    run.refused(3, &["manifest.json", "more than 1073741824 bytes"]);
+}
+
+/// An index whose files are something else is made again, or the file that stands in its way is named.
+#[test]
+fn an_index_with_something_else_in_it_is_made_again() {
+    let scratch = scratch();
+    let names =
+        ["generation", "generation.note", "generation.part", "lock", "extents-000000000001", "merged-000000000001"];
+    for (at, (kind, make)) in KINDS.iter().enumerate() {
+        for (number, name) in names.iter().enumerate() {
+            let place = scratch.path().join(format!("{at}-{number}"));
+            let (store, index) = (place.join("store"), place.join("index"));
+            std::fs::create_dir_all(&store).unwrap();
+            std::fs::create_dir(&index).unwrap();
+            std::fs::write(store.join("p.ndjson"), PATIENT).unwrap();
+            // Once in the place of the first index, once in that of one that was good.
+            for round in ["first", "second"] {
+                let there = index.join(name);
+                std::fs::remove_file(&there).ok();
+                make(&there);
+                let out = place.join(round);
+                let run = ended(&mut export(&store, &index, &out));
+                match *kind {
+                    // Only a directory cannot be replaced.
+                    "directory" if !["lock", "generation.note"].contains(name) || run.code != 0 => {
+                        if run.code != 0 {
+                            run.refused(3, &[name]);
+                        }
+                        break;
+                    }
+                    _ => assert_eq!(run.code, 0, "{kind} {name} {round}: {run:#?}"),
+                }
+                assert_eq!(Export::read(&out, Bounds::DEFAULT).lines()["Patient"].len(), 1, "{kind} {name}");
+                for words in [vec!["verify", text(&store), "--index-dir", text(&index)], vec!["inspect", text(&index)]]
+                {
+                    let run = ended(&mut outpour(&words));
+                    assert!(run.code <= 2, "{kind} {name} {words:?}: {run:#?}");
+                }
+            }
+        }
+    }
+}
+
+/// `verify` and `inspect` say of an export what stands in the place of its files.
+#[test]
+fn an_export_with_something_else_in_it_is_told() {
+    let scratch = scratch();
+    let (store, index, out) = (scratch.path().join("store"), scratch.path().join("index"), scratch.path().join("out"));
+    std::fs::create_dir(&store).unwrap();
+    std::fs::write(store.join("p.ndjson"), PATIENT).unwrap();
+    assert_eq!(finish(&mut export(&store, &index, &out)).code, 0);
+    for name in
+        ["manifest.json", "status.json", ".outpour-job/plan.json", ".outpour-job/done.ndjson", "Patient.00001.ndjson"]
+    {
+        let (place, aside) = (out.join(name), scratch.path().join("aside"));
+        std::fs::rename(&place, &aside).unwrap();
+        for (kind, make) in KINDS {
+            make(&place);
+            for words in
+                [vec!["verify", text(&out)], vec!["verify", text(&out), "--ledger"], vec!["inspect", text(&out)]]
+            {
+                let run = ended(&mut outpour(&words));
+                assert!((0..=2).contains(&run.code), "{kind} {name} {words:?}: {run:#?}");
+                let told = run.stdout + &run.stderr;
+                if name.starts_with("Patient") && words[0] == "verify" {
+                    assert!(run.code == 1 && told.contains(name), "{kind} {words:?}: {told}");
+                }
+            }
+            let run = ended(&mut outpour(&["inspect", text(&place)]));
+            assert!(kind == "directory" || run.code == 2, "{kind} {name}: {run:#?}");
+            if kind == "directory" {
+                std::fs::remove_dir(&place).unwrap()
+            } else {
+                std::fs::remove_file(&place).unwrap()
+            }
+        }
+        std::fs::rename(&aside, &place).unwrap();
+    }
+    assert_eq!(finish(&mut outpour(&["verify", text(&out)])).code, 0);
+}
+
+/// What a user names may be a pipe: lists, Groups and configurations are read from one, to its end.
+#[test]
+fn arguments_may_be_pipes() {
+    let scratch = scratch();
+    let store = scratch.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    std::fs::write(store.join("p.ndjson"), PATIENT).unwrap();
+    let named = scratch.path().join("pipe.json");
+    pipe(&named);
+    // Somebody writes to it, once.
+    let through = |document: &'static str, command: &mut Command| {
+        let path = named.clone();
+        let writer = std::thread::spawn(move || std::fs::write(path, document));
+        let run = ended(command);
+        assert!(writer.is_finished(), "it was read: {run:#?}");
+        writer.join().unwrap().unwrap();
+        run
+    };
+    let base = ["export", "--store", text(&store), "--no-sync", "--progress", "never", "--out"];
+    let pipe = text(&named);
+    for (number, (words, document)) in
+        [(["--patients", pipe], "a\n"), (["--group", pipe], GROUP), (["--patients", pipe], "Patient/a")]
+            .iter()
+            .enumerate()
+    {
+        let out = scratch.path().join(format!("out{number}"));
+        let run = through(document, outpour(&base).arg(&out).args(words));
+        assert_eq!(run.code, 0, "{words:?}: {run:#?}");
+        assert_eq!(Export::read(&out, Bounds::DEFAULT).lines()["Patient"].len(), 1, "{words:?}");
+    }
+    for (number, words) in
+        [["--patients", "-"], ["--patients", "/dev/stdin"], ["--group", "/dev/stdin"]].iter().enumerate()
+    {
+        let out = scratch.path().join(format!("in{number}"));
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let document = if words[0] == "--group" { GROUP } else { "a\n" };
+        std::io::Write::write_all(&mut writer, document.as_bytes()).unwrap();
+        drop(writer);
+        let run = ended(outpour(&base).arg(&out).args(words).stdin(reader));
+        assert_eq!(run.code, 0, "{words:?}: {run:#?}");
+        assert_eq!(Export::read(&out, Bounds::DEFAULT).lines()["Patient"].len(), 1, "{words:?}");
+    }
+    assert_eq!(through(GROUP, &mut outpour(&["group", "check", pipe])).code, 0);
+    // What reads it twice says so, and does not wait.
+    for words in [["group", "check", pipe, "--store", text(&store)], ["group", "import", pipe, "--store", text(&store)]]
+    {
+        ended(&mut outpour(&words)).refused(2, &["pipe.json", "reads it twice", "give a file"]);
+    }
+    let config = "[log]\nlevel = \"debug\"\n[store]\npath = \"/s\"\n[data]\npath = \"/d\"\n";
+    let run = through(config, &mut outpour(&["serve", "--print-config", "--config", pipe]));
+    assert!(run.code == 0 && run.stdout.contains("level = \"debug\""), "{run:#?}");
+    ended(&mut outpour(&["serve", "--print-config", "--config", "/dev/zero"])).refused(2, &["/dev/zero", "more than"]);
+    ended(&mut outpour(&["serve", "--print-config", "--config", "/"])).refused(2, &["cannot be read"]);
+}
