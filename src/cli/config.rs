@@ -80,7 +80,8 @@ pub fn open_store(args: &StoreArgs, validate: Option<Validate>, sync: bool) -> R
             RequestError::one(format!("--kernel: {name:?} is none of this machine's: {}", known.join(", ")))
         })?,
     };
-    let options = StoreOptions { index_dir: args.index_dir.clone(), access, kernel, validate, sync };
+    let index_dir = args.index_dir.clone();
+    let options = StoreOptions { index_dir, access, kernel, validate, sync, ..StoreOptions::default() };
     Store::open_with(&args.store, options)
         .map_err(|error| RequestError::one(Problem::of(Parameter::Store, error.to_string())))
 }
