@@ -167,6 +167,9 @@ pub struct ExportArgs {
     /// Patients named in a file, one id or reference a line; - reads standard input
     #[arg(long, value_name = "FILE|-", help_heading = "Whose records (one of)")]
     pub patients: Option<PathBuf>,
+    /// With --patients: a list that names nobody is exported, as an empty Group is, and not refused
+    #[arg(long, help_heading = "Whose records (one of)")]
+    pub allow_empty: bool,
     /// Everybody's compartment
     #[arg(long, help_heading = "Whose records (one of)")]
     pub all_patients: bool,

@@ -151,6 +151,11 @@ pub fn resolve(args: &ExportArgs) -> Result<Resolved, RequestError> {
     if let Some(until) = &args.until {
         request = request.until(until);
     }
+    request.allow_empty = args.allow_empty;
+    if args.allow_empty && args.patients.is_none() {
+        let text = "not given, so --allow-empty has nothing to allow; leave it out";
+        request = request.problem(Problem::of(Parameter::Patients, text));
+    }
     request.members = members(args.members);
     request.late = match args.late {
         LateArg::Include => Late::Include,

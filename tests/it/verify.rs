@@ -447,3 +447,60 @@ fn verify_refuses_what_it_does_not_know() {
     assert_eq!(looks_only(&place, &["verify", word(&place), "--index-dir", word(&index)]).code, 0);
     assert!(!index.exists());
 }
+
+/// A list that names nobody is a mistake unless it is said to be none: then it is exported as an empty Group is.
+#[test]
+fn a_list_that_names_nobody_is_refused() {
+    let scratch = scratch();
+    let (store, _) = stores().remove(0);
+    let index = scratch.path().join("index");
+    let list = scratch.path().join("list");
+    let base = ["--index-dir", word(&index), "--as-of", AS_OF];
+    let run = |out: &str, patients: &str, more: &[&str]| {
+        let out = scratch.path().join(out);
+        run::export(&store, &out, &[&base[..], &["--patients", patients], more].concat())
+    };
+    for empty in ["", "\n", " \t\r\n\n"] {
+        std::fs::write(&list, empty).unwrap();
+        for more in [&[][..], &["--plan"], &["--resume"]] {
+            // Standard input is empty.
+            for patients in [word(&list), "-", "/dev/null"] {
+                let words = ["--patients", "names nobody", "--allow-empty"];
+                run("out", patients, more).refused(2, &words);
+                assert!(!scratch.path().join("out").exists(), "nothing is left: {more:?} {patients}");
+            }
+        }
+    }
+    let group = scratch.path().join("empty.json");
+    std::fs::write(&group, r#"{"resourceType":"Group","id":"empty","type":"person","actual":true}"#).unwrap();
+    let of_group = scratch.path().join("of-group");
+    assert_eq!(run::export(&store, &of_group, &[&base[..], &["--group", word(&group)]].concat()).code, 0);
+    for (number, patients) in [word(&list), "-"].iter().enumerate() {
+        let name = format!("allowed-{number}");
+        assert_eq!(run(&name, patients, &["--allow-empty"]).code, 0);
+        let out = scratch.path().join(&name);
+        let (found, expected) = (Export::read(&out, Bounds::DEFAULT), Export::read(&of_group, Bounds::DEFAULT));
+        assert!(found.output.is_empty() && found.deleted.is_empty());
+        assert_eq!(found.ledger(), expected.ledger(), "as an empty Group");
+        assert_eq!(run::run(&["verify", word(&out)]).code, 0);
+        // To go on takes the words of the first command.
+        std::fs::remove_file(out.join("manifest.json")).unwrap();
+        run(&name, patients, &["--resume"]).refused(2, &["--allow-empty"]);
+        assert_eq!(run(&name, patients, &["--resume", "--allow-empty"]).code, 0);
+        Export::read(&out, Bounds::DEFAULT);
+    }
+    let recounted = run::run(&["verify", word(&scratch.path().join("allowed-0")), "--ledger"]);
+    assert_eq!(recounted.code, 0, "{recounted:#?}");
+    // Ids that the store does not hold name somebody; and the flag changes nothing where somebody is named.
+    std::fs::write(&list, "nobody-of-this-id\n").unwrap();
+    let plan = |out: &str| -> Value {
+        let path = scratch.path().join(out).join(".outpour-job/plan.json");
+        serde_json::from_slice::<Value>(&std::fs::read(path).unwrap()).unwrap()["job"]["planId"].clone()
+    };
+    assert_eq!((run("named", word(&list), &[]).code, run("same", word(&list), &["--allow-empty"]).code), (0, 0));
+    assert_eq!(plan("named"), plan("same"));
+    let messages = Export::read(&scratch.path().join("named"), Bounds::DEFAULT).messages();
+    assert!(messages.iter().any(|message| message.text.contains("nobody-of-this-id")));
+    let none = scratch.path().join("none");
+    run::export(&store, &none, &[&base[..], &["--all-patients", "--allow-empty"]].concat()).refused(2, &["--patients"]);
+}
