@@ -52,7 +52,7 @@ pub enum IndexError {
     },
     /// The index is not as it was written.
     #[error(
-        "the index is damaged: {reason}; run `outpour index` on the store, which repairs it, and check the disk that holds it"
+        "the index is damaged: {reason}; run `outpour index --recheck` on the store, which repairs it, and check the disk that holds it"
     )]
     Damaged {
         /// What is wrong with it.

@@ -108,7 +108,8 @@ pub struct Exported {
     pub ignored: Vec<String>,
 }
 
-/// Plans without writing: the estimate that `--plan` prints.
+/// Plans without writing: the estimate that `--plan` prints. The index is not written either, and notes no snapshot: what it
+/// lacks is made in memory.
 ///
 /// # Errors
 /// As [`plan`].
@@ -119,7 +120,9 @@ pub fn plan_only(
     watch: &Watch,
 ) -> Result<(Plan, Snapshot, Work), ExportError> {
     request.check()?;
-    let (snapshot, work, plan, _) = planned(store, request, &|| store.snapshot_watched(as_of.clone(), watch), watch)?;
+    let store = store.read_only();
+    let take = || store.snapshot_watched(as_of.clone(), watch);
+    let (snapshot, work, plan, _) = planned_from(request, &take, &|| store.snapshot_rechecked(as_of.clone(), watch))?;
     Ok((plan, snapshot, work))
 }
 
@@ -133,21 +136,33 @@ fn planned(
     take: &dyn Fn() -> Result<(Snapshot, Work), IndexError>,
     watch: &Watch,
 ) -> Result<Planned, ExportError> {
-    let once = || {
-        let (snapshot, work) = take()?;
+    let again = || {
+        let (_, repair) = store.recheck(watch)?;
+        let (snapshot, mut work) = take()?;
+        work.repaired.extend(repair.repaired);
+        Ok((snapshot, work))
+    };
+    planned_from(request, take, &again)
+}
+
+/// Takes a snapshot and plans; one whose index turns out to be damaged is taken again.
+fn planned_from(
+    request: &ExportRequest,
+    take: &dyn Fn() -> Result<(Snapshot, Work), IndexError>,
+    again: &dyn Fn() -> Result<(Snapshot, Work), IndexError>,
+) -> Result<Planned, ExportError> {
+    let of = |(snapshot, work): (Snapshot, Work)| {
         let plan = plan(&snapshot, request)?;
         let messages = all_messages(&snapshot, &plan, request.audience)?;
         Ok((snapshot, work, plan, messages))
     };
-    match once() {
+    match take().map_err(ExportError::from).and_then(of) {
         Err(ExportError::Index(IndexError::Damaged { reason })) => {
-            let (_, repair) = store.recheck(watch)?;
+            let taken = again()?;
             if !request.population.can_be_read_again() {
                 return Err(IndexError::Damaged { reason }.into());
             }
-            let (snapshot, mut work, plan, messages) = once()?;
-            work.repaired.extend(repair.repaired);
-            Ok((snapshot, work, plan, messages))
+            of(taken)
         }
         done => done,
     }

@@ -83,6 +83,8 @@ pub enum Advice {
     SystemLevel,
     /// Late rows were left out because the request says so ([`crate::select::Late::Report`]).
     LateReported,
+    /// An export of nobody can be asked for ([`crate::ExportRequest::allow_empty`]).
+    AllowEmpty,
     /// Undated rows were left out because the request says so ([`crate::select::request::MissingLastUpdated::Exclude`]).
     UndatedExcluded,
 }
@@ -114,6 +116,7 @@ fn plain_advice(advice: &Advice) -> Option<String> {
         Advice::NameBase(base) => Some(format!("; if that base is this store's, name {base} as one of ours")),
         Advice::TakeAsListed => Some("; take members as listed to export it".to_string()),
         Advice::SystemLevel => Some(", or export at system level".to_string()),
+        Advice::AllowEmpty => Some("; allow_empty exports nobody all the same".to_string()),
         Advice::LateReported | Advice::UndatedExcluded => Some(", as was asked".to_string()),
         Advice::GroupIdOrFile => None,
     }

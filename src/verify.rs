@@ -2,10 +2,10 @@
 //! store.
 //!
 //! What is read here is read by other means than those that wrote it, wherever there are any: simd-json and serde_json
-//! instead of the scanner, obvious counting instead of the index. Nothing is repaired, printed or decided: a report says
+//! instead of the scanner, obvious counting instead of the index. Nothing is written, printed or decided: a report says
 //! what was found, and the caller says so with its exit code.
 //!
-//! [`export`] reads an export directory alone. [`store`] holds an index against its store. [`ledger`] recounts an
+//! [`target`] tells what a directory is. [`export`] reads an export directory alone. [`store`] holds an index against its store. [`ledger`] recounts an
 //! export's ledger from the store's bytes, by the record in its directory.
 
 mod asked;
@@ -25,6 +25,7 @@ mod second;
 mod store;
 mod stretch;
 pub(crate) mod table;
+mod target;
 mod tree;
 mod twin;
 
@@ -34,7 +35,8 @@ use std::path::PathBuf;
 pub use difference::{Difference, Differences};
 pub use export::{ExportReport, TypeFound, export};
 pub use ledger::{ClassCount, LedgerOptions, LedgerReport, ledger};
-pub use store::{LineCounts, StoreReport, store};
+pub use store::{IndexState, LineCounts, StoreReport, store};
+pub use target::{Target, UnfinishedReport, target};
 
 use crate::bytes::source::SourceError;
 use crate::error::IndexError;
@@ -50,6 +52,14 @@ pub enum VerifyError {
         path: PathBuf,
         /// Why it is none, and what to do.
         reason: &'static str,
+    },
+    /// The directory is nothing that can be verified.
+    #[error("{} {found}", path.display())]
+    Neither {
+        /// The directory.
+        path: PathBuf,
+        /// What was looked for, or what it is instead.
+        found: String,
     },
     /// The record of the export does not say what is needed.
     #[error("the record {} {reason}", path.display())]
@@ -91,7 +101,7 @@ impl VerifyError {
     /// Exit code of the command line: 2 the request was wrong, 3 it cannot be read, 130 interrupted.
     pub fn exit_code(&self) -> u8 {
         match self {
-            VerifyError::NoExport { .. } | VerifyError::Record { .. } => 2,
+            VerifyError::NoExport { .. } | VerifyError::Neither { .. } | VerifyError::Record { .. } => 2,
             VerifyError::Index(IndexError::NoStore { .. }) => 2,
             VerifyError::Index(IndexError::Cancelled) | VerifyError::Cancelled => 130,
             VerifyError::Read { .. } | VerifyError::Index(_) => 3,

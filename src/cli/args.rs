@@ -1,8 +1,12 @@
 //! The words of the command line, as clap reads them. No decision is made here.
 
+mod look;
+
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
+
+pub use look::{InspectArgs, VerifyArgs};
 
 /// Exports a cohort's FHIR R4 records in bulk: index once, select rows, copy byte ranges.
 #[derive(Parser, Debug)]
@@ -163,6 +167,9 @@ pub struct ExportArgs {
     /// Patients named in a file, one id or reference a line; - reads standard input
     #[arg(long, value_name = "FILE|-", help_heading = "Whose records (one of)")]
     pub patients: Option<PathBuf>,
+    /// With --patients: a list that names nobody is exported, as an empty Group is, and not refused
+    #[arg(long, help_heading = "Whose records (one of)")]
+    pub allow_empty: bool,
     /// Everybody's compartment
     #[arg(long, help_heading = "Whose records (one of)")]
     pub all_patients: bool,
@@ -312,6 +319,9 @@ pub struct IndexArgs {
     /// only [default: full, or what the index was made with]
     #[arg(long, value_name = "HOW")]
     pub validate: Option<ValidateArg>,
+    /// Check every byte of the index, and make again what is damaged
+    #[arg(long)]
+    pub recheck: bool,
     /// Also index references outside the compartment (for --context referenced)
     #[arg(long)]
     pub references: bool,
@@ -381,7 +391,7 @@ run that fails removes. A run that was killed leaves it; the next one to the sam
 it by hand does no harm.
 
 Exit code 1: packed, and some lines are no resources, or a compressed file is damaged or cut off, so that something was \
-lost or may have been. The store that was packed is only read: keep it until you have looked.")]
+lost or may have been. Of the store that was packed only the index is written: keep it until you have looked.")]
 pub struct PackArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -433,34 +443,6 @@ pub struct ServeArgs {
     /// Print the configuration in force, and stop
     #[arg(long)]
     pub print_config: bool,
-}
-
-/// `outpour verify`
-#[derive(clap::Args, Debug)]
-pub struct VerifyArgs {
-    /// An export directory, or a store
-    #[arg(value_name = "DIR")]
-    pub directory: PathBuf,
-    /// Recount every class of the ledger line by line from the store's bytes
-    #[arg(long)]
-    pub ledger: bool,
-    /// Where the store's index lies [default: .outpour in the store]
-    #[arg(long, value_name = "DIR")]
-    pub index_dir: Option<PathBuf>,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub run: RunArgs,
-}
-
-/// `outpour inspect`
-#[derive(clap::Args, Debug)]
-pub struct InspectArgs {
-    /// A file or directory that outpour wrote
-    #[arg(value_name = "PATH")]
-    pub path: PathBuf,
-    /// One JSON document on standard output
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// `outpour group`

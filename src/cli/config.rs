@@ -80,7 +80,8 @@ pub fn open_store(args: &StoreArgs, validate: Option<Validate>, sync: bool) -> R
             RequestError::one(format!("--kernel: {name:?} is none of this machine's: {}", known.join(", ")))
         })?,
     };
-    let options = StoreOptions { index_dir: args.index_dir.clone(), access, kernel, validate, sync };
+    let index_dir = args.index_dir.clone();
+    let options = StoreOptions { index_dir, access, kernel, validate, sync, ..StoreOptions::default() };
     Store::open_with(&args.store, options)
         .map_err(|error| RequestError::one(Problem::of(Parameter::Store, error.to_string())))
 }
@@ -149,6 +150,11 @@ pub fn resolve(args: &ExportArgs) -> Result<Resolved, RequestError> {
     }
     if let Some(until) = &args.until {
         request = request.until(until);
+    }
+    request.allow_empty = args.allow_empty;
+    if args.allow_empty && args.patients.is_none() {
+        let text = "not given, so --allow-empty has nothing to allow; leave it out";
+        request = request.problem(Problem::of(Parameter::Patients, text));
     }
     request.members = members(args.members);
     request.late = match args.late {

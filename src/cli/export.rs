@@ -109,6 +109,12 @@ fn plan_command(args: &ExportArgs, resolved: Resolved) -> Result<Exit, ExportErr
         }));
     }
     say(&format!("Plan as of {}; nothing was written\n", snapshot.as_of()));
+    if work.in_memory.is_some() {
+        say(&format!(
+            "  index      {} scanned into memory; `outpour index` keeps it on disk, and the next plan need not\n",
+            bytes(work.scanned_bytes)
+        ));
+    }
     say(&types_table(&plan));
     say(&ledger_line(plan.ledger()));
     messages

@@ -121,7 +121,8 @@ fn check(args: &GroupCheckArgs) -> Result<Exit, ExportError> {
             request.fhir_bases = args.fhir_base.iter().map(|base| base.trim_end_matches('/').to_string()).collect();
             let cohort = pool(None)?.install(|| -> Result<_, ExportError> {
                 // A look, not an export: it must not count as a snapshot that has seen the store's files.
-                let (index, _) = store.index(&crate::Watch::default())?;
+                // Nor does a check write anything.
+                let (index, _) = store.read_only().index(&crate::Watch::default())?;
                 Cohort::resolve(&crate::Snapshot::of_index(index, as_of), &request)
             })?;
             Some(cohort)

@@ -33,7 +33,7 @@ pub fn run(args: IndexArgs) -> Exit {
         Ok(ready) => ready,
         Err(error) => return fail(Exit::BadRequest, &error, args.run.json),
     };
-    let outcome = pool.install(|| watched(args.run.progress, |watch| counted(&store, watch)));
+    let outcome = pool.install(|| watched(args.run.progress, |watch| counted(&store, args.recheck, watch)));
     let (index, work, counts) = match outcome {
         Ok(done) => done,
         Err(error) => {
@@ -116,8 +116,8 @@ impl Counts {
 }
 
 /// Brings the index up to date and counts what it holds; one whose totals turn out to be damaged is repaired first.
-fn counted(store: &Store, watch: &Watch) -> Result<(Index, Work, Counts), IndexError> {
-    let (index, work) = store.index(watch)?;
+fn counted(store: &Store, recheck: bool, watch: &Watch) -> Result<(Index, Work, Counts), IndexError> {
+    let (index, work) = if recheck { store.recheck(watch)? } else { store.index(watch)? };
     if let Ok(counts) = Counts::of(&index) {
         return Ok((index, work, counts));
     }
@@ -145,7 +145,7 @@ mod tests {
                 2 => std::fs::remove_file(dir.path().join("b.ndjson")).unwrap(),
                 _ => {}
             }
-            let (index, _, counts) = counted(&store, &Watch::default()).unwrap();
+            let (index, _, counts) = counted(&store, false, &Watch::default()).unwrap();
             let (mut types, mut faults) = (vec![0; ResourceType::COUNT], vec![0; FaultKind::ALL.len()]);
             for extent in index.extents() {
                 let columns = extent.prove_columns(&[Column::TypeCount, Column::FaultCount]).unwrap();

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::Thread;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -32,11 +33,23 @@ pub fn watched<T: Send>(when: ProgressArg, work: impl FnOnce(&Watch) -> T + Send
                 bar.finish_and_clear();
             }
         });
-        let result = work(&watch);
-        done.store(true, Relaxed);
-        watcher.thread().unpark();
-        result
+        // Also when the work panics: the scope waits for its threads before the panic goes on.
+        let _done = Done { done: &done, watcher: watcher.thread() };
+        work(&watch)
     })
+}
+
+/// Ends the watching thread when it is dropped.
+struct Done<'a> {
+    done: &'a AtomicBool,
+    watcher: &'a Thread,
+}
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.done.store(true, Relaxed);
+        self.watcher.unpark();
+    }
 }
 
 fn show(bar: &ProgressBar, watch: &Watch) {

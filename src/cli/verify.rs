@@ -10,8 +10,7 @@ use crate::bytes::guard;
 use crate::bytes::source::Access;
 use crate::error::RequestError;
 use crate::store::Watch;
-use crate::verify::{self, LedgerOptions, VerifyError};
-use crate::write::record::MANIFEST;
+use crate::verify::{self, LedgerOptions, Target, UnfinishedReport, VerifyError};
 
 /// Runs the command.
 pub fn run(args: VerifyArgs) -> Exit {
@@ -19,13 +18,15 @@ pub fn run(args: VerifyArgs) -> Exit {
         Ok(pool) => pool,
         Err(error) => return fail(Exit::BadRequest, &error, args.run.json),
     };
-    let is_export = args.directory.join(MANIFEST).is_file();
-    if args.ledger && !is_export {
-        let text = format!("--ledger: {} holds no manifest; it recounts exports", args.directory.display());
-        return fail(Exit::BadRequest, &RequestError::one(text), args.run.json);
-    }
-    if !is_export {
-        return pool.install(|| store(&args));
+    match verify::target(&args.directory, args.index_dir.is_some()) {
+        Ok(Target::Export) => {}
+        Ok(Target::Unfinished(report)) => return unfinished(&args, &report),
+        Ok(Target::Store) if args.ledger => {
+            let text = format!("--ledger: {} holds no manifest; it recounts exports", args.directory.display());
+            return fail(Exit::BadRequest, &RequestError::one(text), args.run.json);
+        }
+        Ok(Target::Store) => return pool.install(|| store(&args)),
+        Err(error) => return fail(exit_of(&error), &error, args.run.json),
     }
     let outcome = pool.install(|| watched(args.run.progress, |watch| export(&args, watch)));
     match outcome {
@@ -65,6 +66,17 @@ fn export(args: &VerifyArgs, watch: &Watch) -> Result<bool, VerifyError> {
         );
     }
     Ok(holds)
+}
+
+/// An export whose manifest is not there.
+fn unfinished(args: &VerifyArgs, report: &UnfinishedReport) -> Exit {
+    report.lines().iter().for_each(|line| say(line));
+    if args.run.json {
+        put_json(
+            &json!({ "status": "complete", "exitCode": Exit::Partial as u8, "holds": false, "unfinished": report }),
+        );
+    }
+    Exit::Partial
 }
 
 /// A store: its index against its bytes.

@@ -410,6 +410,11 @@ impl<'a> MemberResolver<'a> {
             ))
             .into());
         }
+        if self.listed == 0 && !self.request.allow_empty {
+            let text = format!("{}: it names nobody: no line of it holds an id or a reference", path.display());
+            let problem = Problem::of(Parameter::Patients, text).advise(Advice::AllowEmpty);
+            return Err(RequestError::one(problem).into());
+        }
         Ok(hash.digest128())
     }
 

@@ -184,6 +184,9 @@ pub struct ExportRequest {
     pub since: Option<Instant>,
     /// `_until`, strict (SINCE-08).
     pub until: Option<Instant>,
+    /// Whether a list of patients may name nobody. It decides no byte of an export, only whether there is one; so it is
+    /// no part of a plan's name, and a resumed run gives it again.
+    pub allow_empty: bool,
     /// How Group members are read.
     pub members: Members,
     /// What the Group's writer may draw on; the whole store if `None`.
@@ -218,6 +221,7 @@ impl ExportRequest {
             types: Vec::new(),
             since: None,
             until: None,
+            allow_empty: false,
             members: Members::default(),
             writer: None,
             fhir_bases: Vec::new(),

@@ -18,6 +18,6 @@ fn advice(advice: &Advice) -> Option<String> {
     match advice {
         Advice::NameBase(_) => Some("; if that base is this server's, tell its operator".to_string()),
         Advice::LateReported | Advice::UndatedExcluded => Some(", as this service is configured".to_string()),
-        Advice::TakeAsListed | Advice::GroupIdOrFile | Advice::SystemLevel => None,
+        Advice::TakeAsListed | Advice::GroupIdOrFile | Advice::SystemLevel | Advice::AllowEmpty => None,
     }
 }

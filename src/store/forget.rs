@@ -2,7 +2,7 @@
 
 use super::generation::{self, Generation, SCAN_AGAIN};
 use super::index_file::Home;
-use super::{Store, Watch};
+use super::{IndexAccess, Store, Watch};
 use crate::error::IndexError;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -12,6 +12,9 @@ use std::sync::atomic::Ordering::Relaxed;
 /// # Errors
 /// When the index cannot be written.
 pub fn forget(store: &Store, name: &str, watch: &Watch) -> Result<(), IndexError> {
+    if store.options().index_access == IndexAccess::ReadOnly {
+        return Ok(());
+    }
     let Ok(home) = Home::directory(&store.index_dir()) else { return Ok(()) };
     let failed = |source| IndexError::Write { name: generation::FILE.into(), source };
     let _lock = home.lock(&mut || watch.waiting.store(true, Relaxed)).map_err(failed)?;

@@ -215,6 +215,14 @@ impl Generation {
         (sound && ordered).then_some(generation)
     }
 
+    /// Whether a file that cannot be read is a generation of another version of the format.
+    pub fn is_of_other_version(bytes: &[u8]) -> bool {
+        let version = bytes.strip_prefix(b"outpour-index ").and_then(|rest| rest.split(|byte| *byte == b' ').next());
+        let version =
+            version.and_then(|digits| str::from_utf8(digits).ok()).and_then(|digits| digits.parse::<u32>().ok());
+        version.is_some_and(|version| version != layout::VERSION)
+    }
+
     /// Reads what stands behind the first line, whatever its checksum.
     pub fn read_body(body: &[u8]) -> Option<Generation> {
         Generation::read(&mut Reader(body))

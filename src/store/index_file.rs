@@ -1,4 +1,4 @@
-//! Where the files of an index live: a directory, or memory when nothing can be written.
+//! Where the files of an index live: a directory, memory when nothing can be written, or both when nothing is to be.
 //!
 //! In memory a file is an anonymous one of the kernel's, so everything above works on files and maps alike; it is gone
 //! when the process ends.
@@ -14,7 +14,7 @@ use std::sync::Mutex;
 use crate::bytes::disk::Room;
 use crate::bytes::map::{GrowFile, ReadMap, memory_file};
 use crate::bytes::private::{create_private, private_directory};
-use crate::bytes::regular_file::read_regular;
+use crate::bytes::regular_file::{Links, open_regular, read_regular};
 use crate::bytes::source::Stamp;
 use crate::limits::GENERATION_BYTES_MAX;
 
@@ -29,7 +29,33 @@ pub enum Home {
     /// Files in a directory of this path, 0600 in 0700 (the index holds patient ids, PRIV-03).
     Directory(PathBuf),
     /// Anonymous files by name.
-    Memory(Mutex<HashMap<String, File>>),
+    Memory(MemoryFiles),
+    /// Files in a directory that is only read; what is written is in memory, and hides the file of its name there.
+    ReadOnly(PathBuf, MemoryFiles),
+}
+
+/// Anonymous files by name.
+#[derive(Default)]
+pub struct MemoryFiles(Mutex<HashMap<String, File>>);
+
+impl MemoryFiles {
+    fn create(&self, name: &str) -> io::Result<File> {
+        let file = memory_file(name)?;
+        let copy = file.try_clone()?;
+        self.0.lock().expect("no thread panics with the lock").insert(name.to_string(), copy);
+        Ok(file)
+    }
+
+    /// Maps a file; `None` when there is none of this name.
+    fn open(&self, name: &str) -> io::Result<Option<ReadMap>> {
+        let files = self.0.lock().expect("no thread panics with the lock");
+        let Some(file) = files.get(name) else { return Ok(None) };
+        Ok(Some(ReadMap::of_file(file.try_clone()?, Path::new(name))?))
+    }
+
+    fn keep_only(&self, names: &[&str]) {
+        self.0.lock().expect("no thread panics with the lock").retain(|name, _| names.contains(&name.as_str()));
+    }
 }
 
 /// Bytes of an index file, mapped.
@@ -102,7 +128,12 @@ pub struct Lock(#[allow(dead_code, reason = "holds the lock while it is open")] 
 impl Home {
     /// An index in memory.
     pub fn memory() -> Home {
-        Home::Memory(Mutex::default())
+        Home::Memory(MemoryFiles::default())
+    }
+
+    /// An index in a directory, which need not be there and in which nothing is written: what is made is in memory.
+    pub fn read_only(path: &Path) -> Home {
+        Home::ReadOnly(path.to_path_buf(), MemoryFiles::default())
     }
 
     /// An index in a directory, which is made if it is not there.
@@ -120,15 +151,23 @@ impl Home {
         matches!(self, Home::Directory(_))
     }
 
-    /// Takes the writer's lock; `waiting` is called once if another process holds it.
+    /// Takes the writer's lock, or one that holds writers off where nothing is written; `waiting` is called once if another process holds it.
     pub fn lock(&self, waiting: &mut dyn FnMut()) -> io::Result<Lock> {
-        let Home::Directory(path) = self else { return Ok(Lock(None)) };
-        let file = create_private(&path.join(LOCK))?;
-        match file.try_lock() {
+        let (file, shared) = match self {
+            Home::Memory(_) => return Ok(Lock(None)),
+            Home::Directory(path) => (create_private(&path.join(LOCK))?, false),
+            // A reader that makes in memory what is missing holds writers off until it is made. Without a lock file nobody
+            // writes.
+            Home::ReadOnly(path, _) => match open_regular(&path.join(LOCK), Links::Refuse) {
+                Ok(file) => (file, true),
+                Err(_) => return Ok(Lock(None)),
+            },
+        };
+        match if shared { file.try_lock_shared() } else { file.try_lock() } {
             Ok(()) => {}
             Err(std::fs::TryLockError::WouldBlock) => {
                 waiting();
-                file.lock()?;
+                if shared { file.lock_shared()? } else { file.lock()? }
             }
             Err(std::fs::TryLockError::Error(error)) => return Err(error),
         }
@@ -146,12 +185,7 @@ impl Home {
                 }
                 Ok(file)
             }
-            Home::Memory(files) => {
-                let file = memory_file(name)?;
-                let copy = file.try_clone()?;
-                files.lock().expect("no thread panics with the lock").insert(name.to_string(), copy);
-                Ok(file)
-            }
+            Home::Memory(files) | Home::ReadOnly(_, files) => files.create(name),
         }
     }
 
@@ -169,11 +203,11 @@ impl Home {
     pub fn open(&self, name: &str) -> io::Result<IndexBytes> {
         let map = match self {
             Home::Directory(path) => ReadMap::open(path.join(name))?,
-            Home::Memory(files) => {
-                let files = files.lock().expect("no thread panics with the lock");
-                let file = files.get(name).ok_or(io::ErrorKind::NotFound)?;
-                ReadMap::of_file(file.try_clone()?, Path::new(name))?
-            }
+            Home::Memory(files) => files.open(name)?.ok_or(io::ErrorKind::NotFound)?,
+            Home::ReadOnly(path, files) => match files.open(name)? {
+                Some(map) => map,
+                None => ReadMap::open(path.join(name))?,
+            },
         };
         Ok(IndexBytes(map))
     }
@@ -183,6 +217,10 @@ impl Home {
         match self {
             Home::Directory(path) => Ok(read_regular(&path.join(name), GENERATION_BYTES_MAX)?),
             Home::Memory(_) => Ok(self.open(name)?.to_vec()),
+            Home::ReadOnly(path, files) => match files.open(name)? {
+                Some(map) => Ok(map.to_vec()),
+                None => Ok(read_regular(&path.join(name), GENERATION_BYTES_MAX)?),
+            },
         }
     }
 
@@ -199,7 +237,7 @@ impl Home {
                 file.sync_data()?;
                 std::fs::rename(&temporary, path.join(name))
             }
-            Home::Memory(_) => self.create(name)?.write_all(&bytes(i64::MIN)),
+            Home::Memory(_) | Home::ReadOnly(..) => self.create(name)?.write_all(&bytes(i64::MIN)),
         }
     }
 
@@ -212,7 +250,7 @@ impl Home {
                 file.set_len(bytes.len() as u64)?;
                 if sync { file.sync_data() } else { Ok(()) }
             }
-            Home::Memory(_) => self.create(name)?.write_all(bytes),
+            Home::Memory(_) | Home::ReadOnly(..) => self.create(name)?.write_all(bytes),
         }
     }
 
@@ -229,9 +267,7 @@ impl Home {
                     }
                 }
             }
-            Home::Memory(files) => {
-                files.lock().expect("no thread panics with the lock").retain(|name, _| names.contains(&name.as_str()));
-            }
+            Home::Memory(files) | Home::ReadOnly(_, files) => files.keep_only(names),
         }
     }
 }
@@ -239,7 +275,11 @@ impl Home {
 /// As [`create_private`], for a name that only an index gives: a pipe, a link or the like under it is removed first.
 fn create_own(path: &Path) -> io::Result<File> {
     match create_private(path) {
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput || error.raw_os_error() == Some(libc::ELOOP) => {
+        // A pipe or a device; a link; a socket.
+        Err(error)
+            if error.kind() == io::ErrorKind::InvalidInput
+                || matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO)) =>
+        {
             std::fs::remove_file(path)?;
             create_private(path)
         }

@@ -50,6 +50,17 @@ pub use view::View;
 /// End of the hidden name under which a directory is built beside its place. Such a directory is never a store.
 pub const PARTIAL_SUFFIX: &str = ".outpour-partial";
 
+/// What may be done to the index of a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IndexAccess {
+    /// It is brought up to date, repaired, and notes the snapshots that are taken.
+    #[default]
+    ReadWrite,
+    /// Nothing is written, the directory of the index not made: what it lacks is made in memory, and is gone with what
+    /// was made from it.
+    ReadOnly,
+}
+
 /// How a store is opened.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
@@ -64,11 +75,20 @@ pub struct StoreOptions {
     /// Whether what the index remembers of a snapshot is on the disk before the snapshot is given. Without, a loss of
     /// power may cost the memory of the last snapshots, and an export since an earlier one then takes some rows again.
     pub sync: bool,
+    /// Whether the index is written.
+    pub index_access: IndexAccess,
 }
 
 impl Default for StoreOptions {
     fn default() -> StoreOptions {
-        StoreOptions { index_dir: None, access: Access::called(), kernel: Kernel::detect(), validate: None, sync: true }
+        StoreOptions {
+            index_dir: None,
+            access: Access::called(),
+            kernel: Kernel::detect(),
+            validate: None,
+            sync: true,
+            index_access: IndexAccess::ReadWrite,
+        }
     }
 }
 
@@ -158,6 +178,12 @@ impl Store {
         }
     }
 
+    /// The same store, whose index is read and not written; see [`IndexAccess::ReadOnly`].
+    pub fn read_only(&self) -> Store {
+        let options = StoreOptions { index_access: IndexAccess::ReadOnly, ..self.options.clone() };
+        Store { root: self.root.clone(), options }
+    }
+
     /// The store's directory.
     pub fn root(&self) -> &Path {
         &self.root
@@ -199,6 +225,15 @@ impl Store {
     /// When the store cannot be read as a whole, or the watch says stop.
     pub fn snapshot_watched(&self, as_of: Instant, watch: &Watch) -> Result<(Snapshot, Work), IndexError> {
         let (index, work) = refresh::refresh(self, Some(&as_of), None, watch, Trust::Stamps)?;
+        Ok((Snapshot::new(Arc::new(index), as_of), work))
+    }
+
+    /// Like [`Store::snapshot_watched`], but every byte of the index is checked as by [`Store::recheck`].
+    ///
+    /// # Errors
+    /// As [`Store::snapshot_watched`].
+    pub fn snapshot_rechecked(&self, as_of: Instant, watch: &Watch) -> Result<(Snapshot, Work), IndexError> {
+        let (index, work) = refresh::refresh(self, Some(&as_of), None, watch, Trust::Nothing)?;
         Ok((Snapshot::new(Arc::new(index), as_of), work))
     }
 

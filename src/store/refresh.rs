@@ -19,7 +19,7 @@ use super::scan::{Part, ScanOptions, Span, compressed_spans, plain_spans, scan};
 use super::snapshot::{Index, Snapshot, SnapshotRecord};
 use super::standing::{Standing, stand};
 use super::view::View;
-use super::{Store, Watch};
+use super::{IndexAccess, Store, Watch};
 use crate::bytes::decode::{Coding, Restart};
 use crate::bytes::source::{Source, Stamp};
 use crate::error::IndexError;
@@ -97,9 +97,12 @@ pub fn refresh(
     watch: &Watch,
     mut trust: Trust,
 ) -> Result<(Index, Work), IndexError> {
-    let (home, in_memory) = match Home::directory(&store.index_dir()) {
-        Ok(home) => (home, None),
-        Err(error) => (Home::memory(), Some(format!("{}: {error}", store.index_dir().display()))),
+    let (home, in_memory) = match store.options().index_access {
+        IndexAccess::ReadOnly => (Home::read_only(&store.index_dir()), None),
+        IndexAccess::ReadWrite => match Home::directory(&store.index_dir()) {
+            Ok(home) => (home, None),
+            Err(error) => (Home::memory(), Some(format!("{}: {error}", store.index_dir().display()))),
+        },
     };
     let mut work = Work { in_memory, ..Work::default() };
     let mut last_reason = "it changed under every attempt to read it";
@@ -125,6 +128,7 @@ pub fn refresh(
         let lock = take_lock(&home, watch)?;
         // Another writer may have been here while this one waited.
         let known = load(&home).map(|known| known.noted);
+        let before_sequence = known.as_ref().map_or(0, |known| known.sequence);
         let standing = known.as_ref().map(|known| stand(&home, known, trust));
         let survey = survey(&files, known.as_ref(), standing.as_ref(), store.options().validate)?;
         let before = standing.and_then(|standing| standing.merged.ok());
@@ -135,16 +139,19 @@ pub fn refresh(
             }
             built => built?,
         };
+        if generation.sequence != before_sequence && store.options().index_access == IndexAccess::ReadOnly {
+            work.in_memory = Some(format!("{} is only read here", store.index_dir().display()));
+        }
         if let Some(as_of) = as_of {
             generation.seen(as_of);
         }
         publish(&home, &mut generation)?;
         home.keep_only(&names(&generation));
-        drop(lock);
         let merged = match home.open(&generation.merged.name) {
             Ok(bytes) => Merged::open(bytes, &generation.extents),
             Err(_) => Err("it cannot be opened"),
         };
+        drop(lock);
         let index = merged.and_then(|merged| {
             Index::new(generation, extents, merged, files, home.is_durable()).map_err(|damaged| damaged.0)
         });
@@ -221,7 +228,10 @@ fn note(
 pub fn last(store: &Store) -> Option<Index> {
     // A writer may take the files away that a generation just read names.
     for _ in 0..ATTEMPTS {
-        let home = Home::directory(&store.index_dir()).ok()?;
+        let home = match store.options().index_access {
+            IndexAccess::ReadOnly => Home::read_only(&store.index_dir()),
+            IndexAccess::ReadWrite => Home::directory(&store.index_dir()).ok()?,
+        };
         let known = load(&home)?.noted;
         let Ok((extents, merged)) = stand(&home, &known, Trust::Stamps).whole() else { continue };
         let files = Files::known(store, &known);
@@ -295,7 +305,9 @@ fn publish(home: &Home, generation: &mut Generation) -> Result<(), IndexError> {
     let containers: Vec<_> = generation.containers.iter().map(opened).collect();
     let merged = opened(&generation.merged);
     let mut bytes = |now: i64| {
-        let settled = |stamp: &Option<Stamp>| stamp.filter(|stamp| now - stamp.mtime_ns.max(stamp.ctime_ns) >= RACY_NS);
+        // In memory there is no such clock: `now` lies before every time, and nothing settles.
+        let age = |stamp: &Stamp| now.saturating_sub(stamp.mtime_ns.max(stamp.ctime_ns));
+        let settled = |stamp: &Option<Stamp>| stamp.filter(|stamp| age(stamp) >= RACY_NS);
         for (file, stamp) in generation.containers.iter_mut().zip(&containers) {
             file.stamp = settled(stamp);
         }

@@ -71,6 +71,8 @@ pub struct ExportReport {
     pub long_lines: u64,
     /// Lines that simd-json refuses for its own limits and serde_json does not.
     pub asked_again: u64,
+    /// Whether a new export that is to replace this one is under way in the same directory, or was interrupted there.
+    pub is_being_replaced: bool,
     /// What is not as stated.
     pub differences: Differences,
 }
@@ -125,6 +127,8 @@ pub fn export(directory: &Path, watch: &Watch) -> Result<ExportReport, VerifyErr
     }
     record(directory, &stated, &mut differences);
     unlisted(directory, &stated, &mut report)?;
+    // Its own manifest and record stand until the new one is whole.
+    report.is_being_replaced = directory.join(JOB).join("next").is_dir();
     report.ledger = stated.ledger;
     report.holds = differences.is_empty();
     report.differences = differences;
@@ -276,6 +280,12 @@ impl ExportReport {
                 grouped(self.differences.total())
             ),
         });
+        if self.is_being_replaced {
+            lines.push(format!(
+                "A new export that is to replace it is under way in {JOB}/next, or was interrupted there; verified is the \
+                 one that the manifest describes."
+            ));
+        }
         let mut table = Table::new(&["type", "files", "lines", "bytes", "on disk"]);
         let named = self.output.iter().map(|(name, total)| (name.as_str(), total));
         for (name, total) in named.chain([("deleted: Bundle", &self.deleted), ("error: OperationOutcome", &self.error)])

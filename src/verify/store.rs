@@ -1,8 +1,8 @@
 //! An index against the bytes it was made from, line by line, by the obvious twin of the scanner.
 //!
 //! Every column of every extent is compared but the restarts of compressed files, and the patient dictionary. What the
-//! merge says of successions is not: a ledger recount shows whether that was right. Opening the index brings it up to
-//! date first, as every command does; what had to be repaired then is told.
+//! merge says of successions is not: a ledger recount shows whether that was right. Nothing is written: what the index on
+//! the disk lacks, or has damaged, is made in memory, and told.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,9 +19,55 @@ use super::lines::Cut;
 use super::stretch::{self, Stretch};
 use super::table::{Table, grouped};
 use crate::bytes::decode::Coding;
+use crate::bytes::regular_file::read_regular;
 use crate::extract::Validate;
+use crate::limits::GENERATION_BYTES_MAX;
+use crate::store::generation::{self, Generation};
 use crate::store::layout::BASE_BITS;
 use crate::store::{Index, Store, Watch, Work};
+use crate::words::by_name;
+
+/// What of the index was found on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IndexState {
+    /// None.
+    Absent,
+    /// One of another version of the format, which cannot be read.
+    OtherFormat,
+    /// Its generation file is damaged, so that nothing of it can be read.
+    Damaged,
+    /// One whose generation can be read.
+    Present,
+}
+
+impl IndexState {
+    /// Every value.
+    pub const ALL: [IndexState; 4] =
+        [IndexState::Absent, IndexState::OtherFormat, IndexState::Damaged, IndexState::Present];
+
+    /// Its word in the report.
+    pub const fn name(self) -> &'static str {
+        match self {
+            IndexState::Absent => "absent",
+            IndexState::OtherFormat => "otherFormat",
+            IndexState::Damaged => "damaged",
+            IndexState::Present => "present",
+        }
+    }
+
+    fn of(store: &Store) -> Result<IndexState, VerifyError> {
+        let path = store.index_dir().join(generation::FILE);
+        match read_regular(&path, GENERATION_BYTES_MAX) {
+            Err(error) if error.is_absence() => Ok(IndexState::Absent),
+            Err(error) => Err(VerifyError::Read { path, source: error.into() }),
+            Ok(bytes) if Generation::from_bytes(&bytes).is_some() => Ok(IndexState::Present),
+            Ok(bytes) if Generation::is_of_other_version(&bytes) => Ok(IndexState::OtherFormat),
+            Ok(_) => Ok(IndexState::Damaged),
+        }
+    }
+}
+
+by_name!(IndexState);
 
 /// Lines by what they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -52,8 +98,10 @@ impl LineCounts {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StoreReport {
-    /// Whether the index says what the bytes say, and had not to be repaired.
+    /// Whether the index says what the bytes say, and is not damaged. One that is not there, or behind the store, is not.
     pub holds: bool,
+    /// What of the index is on the disk.
+    pub on_disk: IndexState,
     /// What the scan of the index had checked of each line.
     pub validate: Validate,
     /// Store files.
@@ -66,7 +114,7 @@ pub struct StoreReport {
     pub counts: LineCounts,
     /// Rows by type, as the twin reads them.
     pub types: BTreeMap<&'static str, u64>,
-    /// Work that bringing the index up to date took.
+    /// Work that bringing the index up to date took, in memory; `repaired` is what is damaged on the disk.
     pub index: Work,
     /// Where index and bytes differ.
     pub differences: Differences,
@@ -78,8 +126,12 @@ pub struct StoreReport {
 /// # Errors
 /// When the store cannot be read or indexed.
 pub fn store(store: &Store, watch: &Watch) -> Result<StoreReport, VerifyError> {
+    let on_disk = IndexState::of(store)?;
     // Nothing is believed of the index that was not checked, whatever its files' times say.
-    let (index, work) = store.recheck(watch)?;
+    let (index, mut work) = store.read_only().recheck(watch)?;
+    if on_disk == IndexState::Damaged {
+        work.repaired.push("the generation file of the index is damaged: nothing of the index can be read".to_string());
+    }
     let extents: Vec<(usize, Coding)> =
         (0..index.extent_count()).map(|at| (index.entry(at).file, index.coding(index.entry(at).file))).collect();
     let mut lines_before = vec![0; extents.len()];
@@ -108,6 +160,7 @@ pub fn store(store: &Store, watch: &Watch) -> Result<StoreReport, VerifyError> {
         .collect::<Result<_, VerifyError>>()?;
     let mut report = StoreReport {
         holds: false,
+        on_disk,
         validate: index.generation().validate,
         files: index.generation().files.len() as u64,
         extents: extents.len() as u64,
@@ -189,11 +242,22 @@ impl StoreReport {
     /// The report for people.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        lines.push(match (self.holds, self.differences.total()) {
-            (true, _) => "The index says what the store's bytes say.".to_string(),
-            (false, 0) => "The index was damaged and has been repaired; now it says what the store's bytes say.".into(),
-            (false, total) => format!("The index differs from the store's bytes: {} differences.", grouped(total)),
+        let in_memory = "one that was made in memory says what the store's bytes say, and nothing was written.";
+        lines.push(match (self.holds, self.differences.total(), self.on_disk) {
+            (true, _, IndexState::Absent) => format!("The store has no index; {in_memory}"),
+            (true, _, IndexState::OtherFormat) => format!("The index is of another version of the format; {in_memory}"),
+            (true, ..) => "The index says what the store's bytes say.".to_string(),
+            (false, 0, _) => {
+                "The index is damaged; what is damaged was made again in memory, and says what the store's bytes say. \
+                 `outpour index --recheck` repairs it on the disk."
+                    .to_string()
+            }
+            (false, total, _) => format!("The index differs from the store's bytes: {} differences.", grouped(total)),
         });
+        if self.on_disk == IndexState::Present && self.index.in_memory.is_some() && self.index.repaired.is_empty() {
+            let scanned = grouped(self.index.scanned_bytes);
+            lines.push(format!("It is behind the store: {scanned} bytes were indexed in memory, nothing was written."));
+        }
         let mut table = Table::new(&["lines", "number"]);
         let counts = self.counts;
         for (name, count) in [
@@ -221,7 +285,7 @@ impl StoreReport {
                 grouped(counts.long)
             ));
         }
-        lines.extend(self.index.repaired.iter().map(|what| format!("Repaired: {what}.")));
+        lines.extend(self.index.repaired.iter().map(|what| format!("Damaged: {what}.")));
         lines.extend(self.differences.lines());
         lines
     }

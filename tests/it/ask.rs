@@ -84,6 +84,9 @@ impl Ask {
                 let file = scratch.join("patients.txt");
                 std::fs::write(&file, list.join("\n") + "\n").unwrap();
                 add(&["--patients", file.to_str().unwrap()]);
+                if list.iter().all(|line| line.trim().is_empty()) {
+                    add(&["--allow-empty"]);
+                }
             }
             Who::AllPatients => add(&["--all-patients"]),
             Who::System => add(&["--system"]),

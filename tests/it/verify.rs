@@ -2,6 +2,7 @@
 
 use crate::run::{self, Bounds, Export, command, scratch, snapshot, testdata};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -100,7 +101,7 @@ fn a_plan_is_the_run_without_writing() {
         let more = ["--max-file-bytes", "40kB", "--since", "2015-01-01"];
         let run = export(&store, &out, &index, &request, &[&more[..], &["--plan", "--json"]].concat());
         assert!(run.code == 0 || run.code == 1, "{run:#?}");
-        assert!(!out.exists(), "--plan writes nothing");
+        assert!(!out.exists() && !index.exists(), "--plan writes nothing");
         let plan: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {}", run.stdout));
         export(&store, &out, &index, &request, &more);
         let real = Export::read(&out, Bounds { file_bytes: 40_000, ..Bounds::DEFAULT });
@@ -235,4 +236,271 @@ fn files_of_ours_are_private() {
             }
         }
     }
+}
+
+/// Every path below a directory, hidden ones too: bytes (none of a directory) and time of the last change.
+fn tree(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)> {
+    let mut found = BTreeMap::new();
+    let mut left = vec![dir.to_path_buf()];
+    while let Some(path) = left.pop() {
+        let modified = path.metadata().unwrap().modified().unwrap();
+        if path.is_dir() {
+            left.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            found.insert(path, (Vec::new(), modified));
+        } else {
+            found.insert(path.clone(), (std::fs::read(&path).unwrap(), modified));
+        }
+    }
+    found
+}
+
+/// Runs a command that must change nothing below a directory.
+#[track_caller]
+fn looks_only(dir: &Path, words: &[&str]) -> run::Run {
+    let before = tree(dir);
+    let run = run::run(words);
+    assert!(tree(dir) == before, "{words:?} writes: {run:#?}");
+    run
+}
+
+fn word(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// `verify`, `--plan` and `group check` write nothing: neither where no index is, nor where it is behind or damaged.
+#[test]
+fn commands_that_look_write_nothing() {
+    let scratch = scratch();
+    let (store, place) = (scratch.path().join("store"), scratch.path());
+    crate::fixture::plain_store(&store, &["Patient", "Condition"], 1);
+    let group = testdata("groups/synthea-r4-100/Group-ten.json");
+    let verify = || looks_only(place, &["verify", word(&store)]);
+    let others = || {
+        let plan = ["export", "--store", word(&store), "--all-patients", "--plan", "--progress", "never"];
+        assert_eq!(looks_only(place, &plan).code, 0);
+        assert_eq!(looks_only(place, &["group", "check", word(&group), "--store", word(&store)]).code, 0);
+    };
+    // 1. No index.
+    let run = verify();
+    assert!(run.code == 0 && run.stderr.contains("has no index"), "{run:#?}");
+    others();
+    assert!(!store.join(".outpour").exists());
+    // 2. One that is up to date.
+    assert_eq!(run::run(&["index", "--store", word(&store)]).code, 0);
+    assert_eq!(verify().code, 0);
+    others();
+    // 3. One that is behind.
+    std::fs::write(store.join("late.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"late\"}\n").unwrap();
+    let run = verify();
+    assert!(run.code == 0 && run.stderr.contains("behind the store: 39 bytes"), "{run:#?}");
+    others();
+    // 4. One that is damaged.
+    assert_eq!(run::run(&["index", "--store", word(&store)]).code, 0);
+    let container = std::fs::read_dir(store.join(".outpour")).unwrap().map(|entry| entry.unwrap().path());
+    let container = container.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("extents-")).min();
+    let container = container.unwrap();
+    let mut bytes = std::fs::read(&container).unwrap();
+    let at = bytes.len() - 100;
+    bytes[at] ^= 1;
+    std::fs::write(&container, bytes).unwrap();
+    for _ in 0..2 {
+        let run = verify();
+        assert!(run.code == 1 && run.stderr.contains("outpour index --recheck"), "{run:#?}");
+    }
+    others();
+    assert_eq!(run::run(&["index", "--store", word(&store), "--recheck"]).code, 0);
+    assert_eq!(verify().code, 0);
+}
+
+/// A plan counts late rows as the run after it does, although it does not note that it has seen them.
+#[test]
+fn a_plan_knows_late_rows() {
+    let scratch = scratch();
+    let (store, index) = (scratch.path().join("store"), scratch.path().join("index"));
+    std::fs::create_dir(&store).unwrap();
+    let row = |id: &str| {
+        format!(
+            "{{\"resourceType\":\"Patient\",\"id\":\"{id}\",\"meta\":{{\"lastUpdated\":\"2020-01-01T00:00:00Z\"}}}}\n"
+        )
+    };
+    std::fs::write(store.join("a.ndjson"), row("a")).unwrap();
+    let run = |out: &str, more: &[&str]| {
+        let out = scratch.path().join(out);
+        run::export(&store, &out, &[&["--all-patients", "--index-dir", word(&index)], more].concat())
+    };
+    assert_eq!(run("first", &["--as-of", "2024-01-01T00:00:00Z"]).code, 0);
+    std::fs::write(store.join("b.ndjson"), row("b")).unwrap();
+    let more = ["--as-of", "2024-01-02T00:00:00Z", "--since", "2024-01-01T00:00:00Z", "--json"];
+    for _ in 0..2 {
+        let plan = run("second", &[&more[..], &["--plan"]].concat());
+        let plan: Value = serde_json::from_str(&plan.stdout).unwrap();
+        assert_eq!(plan["rows"].as_u64(), Some(1), "{plan}");
+    }
+    assert_eq!(run("second", &more).code, 0);
+    let real = Export::read(&scratch.path().join("second"), Bounds::DEFAULT);
+    assert_eq!(real.lines()["Patient"], [row("b").trim_end().as_bytes()]);
+}
+
+/// An export without its manifest is told with how far it has come, whatever a killed run or a copy has left of it.
+#[test]
+fn verify_tells_an_export_that_is_not_finished() {
+    let scratch = scratch();
+    let (store, request) = stores().remove(0);
+    let out = scratch.path().join("out");
+    assert_eq!(export(&store, &out, &scratch.path().join("index"), &request, &["--max-file-bytes", "100kB"]).code, 0);
+    let record = out.join(".outpour-job");
+    let plan: Value = serde_json::from_slice(&std::fs::read(record.join("plan.json")).unwrap()).unwrap();
+    let planned = plan["files"].as_array().unwrap().len();
+    assert!(planned > 5);
+    let told = |needles: &[&str]| {
+        for more in [&[][..], &["--ledger"]] {
+            let run = looks_only(&out, &[&["verify", word(&out), "--json"], more].concat());
+            run.refused(1, needles);
+            let document: Value = serde_json::from_str(&run.stdout).unwrap();
+            assert_eq!((&document["exitCode"], &document["holds"]), (&1.into(), &false.into()), "{document}");
+            assert!(document["unfinished"]["finished"].is_u64(), "{document}");
+        }
+    };
+    std::fs::remove_file(out.join("manifest.json")).unwrap();
+    told(&[&format!("incomplete, {planned} of {planned} files"), AS_OF, "--resume", "Successful"]);
+    // What has no receipt is not finished, nor what is not there or has another size, whatever its receipt says.
+    let done = std::fs::read_to_string(record.join("done.ndjson")).unwrap();
+    let lines: Vec<&str> = done.lines().collect();
+    assert_eq!(lines.len(), planned);
+    let (kept, torn) = (lines[..4].join("\n") + "\n", &lines[4][..20]);
+    std::fs::write(record.join("done.ndjson"), kept + torn).unwrap();
+    told(&[&format!("incomplete, 4 of {planned} files")]);
+    let name = |line: &str| serde_json::from_str::<Value>(line).unwrap()["file"].as_str().unwrap().to_string();
+    std::fs::remove_file(out.join(name(lines[0]))).unwrap();
+    std::fs::write(out.join(name(lines[1])), "x").unwrap();
+    told(&[&format!("incomplete, 2 of {planned} files")]);
+    std::fs::remove_file(record.join("done.ndjson")).unwrap();
+    told(&[&format!("incomplete, 0 of {planned} files")]);
+    // Without its plan, by its status; without that, by its names.
+    std::fs::remove_file(record.join("plan.json")).unwrap();
+    told(&["incomplete, ", "of ", "files", "--force"]);
+    std::fs::remove_dir_all(&record).unwrap();
+    told(&["incomplete, ", "files", "--force"]);
+    std::fs::remove_file(out.join("status.json")).unwrap();
+    told(&["incomplete, ", "of an unknown number of files", "Copy the whole export again"]);
+    // A run that was killed before it had a plan.
+    std::fs::remove_dir_all(&out).unwrap();
+    std::fs::create_dir_all(&record).unwrap();
+    std::fs::write(record.join("lock"), "").unwrap();
+    told(&["incomplete, 0 of an unknown number of files"]);
+}
+
+/// While an export is being replaced the old one is verified; when its manifest has gone, the new one is not finished.
+#[test]
+fn verify_knows_an_export_that_is_being_replaced() {
+    let scratch = scratch();
+    let (store, request) = stores().remove(0);
+    let (out, index) = (scratch.path().join("out"), scratch.path().join("index"));
+    assert_eq!(export(&store, &out, &index, &request, &[]).code, 0);
+    let other = scratch.path().join("other");
+    assert_eq!(export(&store, &other, &index, &request, &["--type", "Patient,Condition"]).code, 0);
+    let next = out.join(".outpour-job/next");
+    std::fs::create_dir(&next).unwrap();
+    for name in ["plan.json", "done.ndjson"] {
+        std::fs::copy(other.join(".outpour-job").join(name), next.join(name)).unwrap();
+    }
+    std::fs::copy(other.join("Patient.00001.ndjson"), next.join("Patient.00001.ndjson")).unwrap();
+    for more in [&[][..], &["--ledger"]] {
+        let run = looks_only(&out, &[&["verify", word(&out), "--json"], more].concat());
+        assert!(run.code == 0 && run.stderr.contains(".outpour-job/next"), "{run:#?}");
+        let document: Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(document["export"]["isBeingReplaced"], true, "{document}");
+    }
+    let plan: Value = serde_json::from_slice(&std::fs::read(next.join("plan.json")).unwrap()).unwrap();
+    let planned = plan["files"].as_array().unwrap().len();
+    std::fs::remove_file(out.join("manifest.json")).unwrap();
+    let run = looks_only(&out, &["verify", word(&out)]);
+    run.refused(1, &[&format!("of {planned} files"), "--resume"]);
+    assert!(!run.stderr.contains("incomplete, 0"), "{run:#?}");
+}
+
+/// What is neither an export nor a store is refused with what was looked for.
+#[test]
+fn verify_refuses_what_it_does_not_know() {
+    let scratch = scratch();
+    let place = scratch.path().join("place");
+    std::fs::create_dir_all(place.join("below")).unwrap();
+    let verify = |path: &Path| looks_only(&place, &["verify", word(path)]);
+    let looked_for = ["neither an export nor a store", "manifest.json", ".outpour-job", "status.json", ".ndjson"];
+    verify(&place).refused(2, &looked_for);
+    std::fs::write(place.join("notes.txt"), "x").unwrap();
+    std::fs::write(place.join("status.json"), "{\"status\":\"of another system\"}").unwrap();
+    verify(&place).refused(2, &looked_for);
+    verify(&place.join("notes.txt")).refused(2, &["is no directory"]);
+    verify(&place.join("nothing")).refused(2, &["is not there"]);
+    std::fs::write(place.join("below/a.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n").unwrap();
+    assert_eq!(verify(&place).code, 0);
+    assert_eq!(run::run(&["index", "--store", word(&place)]).code, 0);
+    verify(&place.join(".outpour")).refused(2, &["is an index", "--index-dir"]);
+    // Files that are named as those of an export are a store's when it has an index.
+    std::fs::remove_dir_all(place.join("below")).unwrap();
+    std::fs::write(place.join("Patient.00001.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n").unwrap();
+    assert_eq!(verify(&place).code, 0);
+    std::fs::remove_dir_all(place.join(".outpour")).unwrap();
+    verify(&place).refused(1, &["incomplete, 1 of an unknown number of files", "outpour index"]);
+    let index = scratch.path().join("index");
+    assert_eq!(looks_only(&place, &["verify", word(&place), "--index-dir", word(&index)]).code, 0);
+    assert!(!index.exists());
+}
+
+/// A list that names nobody is a mistake unless it is said to be none: then it is exported as an empty Group is.
+#[test]
+fn a_list_that_names_nobody_is_refused() {
+    let scratch = scratch();
+    let (store, _) = stores().remove(0);
+    let index = scratch.path().join("index");
+    let list = scratch.path().join("list");
+    let base = ["--index-dir", word(&index), "--as-of", AS_OF];
+    let run = |out: &str, patients: &str, more: &[&str]| {
+        let out = scratch.path().join(out);
+        run::export(&store, &out, &[&base[..], &["--patients", patients], more].concat())
+    };
+    for empty in ["", "\n", " \t\r\n\n"] {
+        std::fs::write(&list, empty).unwrap();
+        for more in [&[][..], &["--plan"], &["--resume"]] {
+            // Standard input is empty.
+            for patients in [word(&list), "-", "/dev/null"] {
+                let words = ["--patients", "names nobody", "--allow-empty"];
+                run("out", patients, more).refused(2, &words);
+                assert!(!scratch.path().join("out").exists(), "nothing is left: {more:?} {patients}");
+            }
+        }
+    }
+    let group = scratch.path().join("empty.json");
+    std::fs::write(&group, r#"{"resourceType":"Group","id":"empty","type":"person","actual":true}"#).unwrap();
+    let of_group = scratch.path().join("of-group");
+    assert_eq!(run::export(&store, &of_group, &[&base[..], &["--group", word(&group)]].concat()).code, 0);
+    for (number, patients) in [word(&list), "-"].iter().enumerate() {
+        let name = format!("allowed-{number}");
+        assert_eq!(run(&name, patients, &["--allow-empty"]).code, 0);
+        let out = scratch.path().join(&name);
+        let (found, expected) = (Export::read(&out, Bounds::DEFAULT), Export::read(&of_group, Bounds::DEFAULT));
+        assert!(found.output.is_empty() && found.deleted.is_empty());
+        assert_eq!(found.ledger(), expected.ledger(), "as an empty Group");
+        assert_eq!(run::run(&["verify", word(&out)]).code, 0);
+        // To go on takes the words of the first command.
+        std::fs::remove_file(out.join("manifest.json")).unwrap();
+        run(&name, patients, &["--resume"]).refused(2, &["--allow-empty"]);
+        assert_eq!(run(&name, patients, &["--resume", "--allow-empty"]).code, 0);
+        Export::read(&out, Bounds::DEFAULT);
+    }
+    let recounted = run::run(&["verify", word(&scratch.path().join("allowed-0")), "--ledger"]);
+    assert_eq!(recounted.code, 0, "{recounted:#?}");
+    // Ids that the store does not hold name somebody; and the flag changes nothing where somebody is named.
+    std::fs::write(&list, "nobody-of-this-id\n").unwrap();
+    let plan = |out: &str| -> Value {
+        let path = scratch.path().join(out).join(".outpour-job/plan.json");
+        serde_json::from_slice::<Value>(&std::fs::read(path).unwrap()).unwrap()["job"]["planId"].clone()
+    };
+    assert_eq!((run("named", word(&list), &[]).code, run("same", word(&list), &["--allow-empty"]).code), (0, 0));
+    assert_eq!(plan("named"), plan("same"));
+    let messages = Export::read(&scratch.path().join("named"), Bounds::DEFAULT).messages();
+    assert!(messages.iter().any(|message| message.text.contains("nobody-of-this-id")));
+    let none = scratch.path().join("none");
+    run::export(&store, &none, &[&base[..], &["--all-patients", "--allow-empty"]].concat()).refused(2, &["--patients"]);
 }

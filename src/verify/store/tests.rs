@@ -9,9 +9,35 @@ fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name)
 }
 
-fn verified(root: &Path, index: &Path) -> StoreReport {
+fn open(root: &Path, index: &Path) -> Store {
     let options = StoreOptions { index_dir: Some(index.to_path_buf()), ..StoreOptions::default() };
-    store(&Store::open_with(root, options).unwrap(), &Watch::default()).unwrap()
+    Store::open_with(root, options).unwrap()
+}
+
+fn verified(root: &Path, index: &Path) -> StoreReport {
+    let before = files(index);
+    let report = store(&open(root, index), &Watch::default()).unwrap();
+    assert_eq!(files(index), before, "a verification writes nothing");
+    report
+}
+
+/// Names, bytes and times of what lies in an index; none when it is not there.
+fn files(index: &Path) -> Option<Vec<(String, Vec<u8>, std::time::SystemTime)>> {
+    let mut found: Vec<_> = std::fs::read_dir(index)
+        .ok()?
+        .map(|entry| entry.unwrap())
+        .map(|entry| {
+            let modified = entry.metadata().unwrap().modified().unwrap();
+            (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap(), modified)
+        })
+        .collect();
+    found.sort();
+    Some(found)
+}
+
+/// Makes the index, or makes again what is damaged of it.
+fn indexed(root: &Path, index: &Path) {
+    open(root, index).recheck(&Watch::default()).unwrap();
 }
 
 /// The twin agrees with the index on every bundled store: real records, and all that was made to set them apart.
@@ -44,6 +70,10 @@ fn a_grown_store_holds() {
         std::fs::write(&file, &text).unwrap();
         let report = verified(&root, &index);
         assert!(report.holds, "{more:?}: {report}");
+        let known = if index.exists() { IndexState::Present } else { IndexState::Absent };
+        assert_eq!((report.on_disk, report.index.in_memory.is_some()), (known, true), "{report}");
+        indexed(&root, &index);
+        assert!(verified(&root, &index).index.in_memory.is_none());
     }
     let report = verified(&root, &index);
     assert_eq!((report.counts.rows, report.counts.blank, report.counts.faulty), (3, 1, 0));
@@ -75,6 +105,7 @@ fn a_garbled_index_is_found() {
         .map(|n| format!("{{\"resourceType\":\"Observation\",\"id\":\"o{n}\",\"meta\":{{\"lastUpdated\":\"2020-01-01T00:00:0{n}Z\"}},\"subject\":{{\"reference\":\"Patient/p{n}\"}}}}\n"))
         .collect();
     std::fs::write(root.join("a.ndjson"), text + "x\n").unwrap();
+    indexed(&root, &index);
     assert!(verified(&root, &index).holds);
 
     let flip = |at: usize| {
@@ -86,6 +117,8 @@ fn a_garbled_index_is_found() {
     flip(HEADER_BYTES + 3);
     let report = verified(&root, &index);
     assert!(!report.holds && report.differences.is_empty() && report.index.repaired.len() == 1, "{report}");
+    indexed(&root, &index);
+    assert!(verified(&root, &index).holds);
 
     for (column, name) in
         [(Column::LastUpdated, "last_updated"), (Column::VersionId, "version"), (Column::Owner, "owner")]
@@ -111,6 +144,7 @@ fn a_garbled_index_is_found() {
         forge(&index, column, |bytes| bytes[at] ^= change);
         let report = verified(&root, &index);
         assert!(!report.holds && report.differences.is_empty() && report.index.repaired.len() == 1, "{report}");
+        indexed(&root, &index);
     }
     forge(&index, Column::Place, |bytes| bytes[8] += 1);
     let report = verified(&root, &index);
@@ -129,6 +163,7 @@ fn changed_bytes_are_found() {
     std::fs::create_dir(&root).unwrap();
     let file = root.join("a.ndjson");
     std::fs::write(&file, "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n").unwrap();
+    indexed(&root, &index);
     assert!(verified(&root, &index).holds);
     // The generation is made to believe in the changed file: as if a disk had lied.
     let text = std::fs::read_to_string(&file).unwrap().replace("\"a\"", "\"b\"");
@@ -172,6 +207,7 @@ fn owners_of_what_has_left_are_compared() {
     let options = crate::pack::PackOptions { to: packed.clone(), level: 1, sync: crate::write::sink::Sync::No };
     crate::pack::pack(&store, at, &options, &Watch::default()).unwrap();
     let index = dir.path().join("index");
+    indexed(&packed, &index);
     assert!(verified(&packed, &index).holds);
     // x: p and r; y: q and r.
     for (at, change) in [(0usize, 1u8), (4, 1), (8, 1), (16 * 3 + 4, 1)] {
@@ -184,8 +220,9 @@ fn owners_of_what_has_left_are_compared() {
         let told = report.differences.lines().iter().any(|line| line.contains("tombstone_left"));
         assert!(!report.holds && (told || !report.index.repaired.is_empty()), "{at}: {report}");
         assert!(told || at == 0, "{at}: {report}");
-        if report.index.repaired.is_empty() {
-            forge(&index, Column::TombLeft, |bytes| bytes[at] ^= change);
+        match report.index.repaired.is_empty() {
+            true => forge(&index, Column::TombLeft, |bytes| bytes[at] ^= change),
+            false => indexed(&packed, &index),
         }
         assert!(verified(&packed, &index).holds);
     }
@@ -193,6 +230,61 @@ fn owners_of_what_has_left_are_compared() {
         forge(&index, Column::TombLeft, |bytes| bytes[at] ^= 0x40);
         let report = verified(&packed, &index);
         assert!(!report.holds && report.index.repaired.len() == 1, "{at}: {report}");
+        indexed(&packed, &index);
         assert!(verified(&packed, &index).holds);
     }
+}
+
+/// An index that cannot be read at all is told from none, and one of another version of the format from damage.
+#[test]
+fn what_is_on_disk_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, index) = (dir.path().join("store"), dir.path().join("index"));
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("a.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n").unwrap();
+    let report = verified(&root, &index);
+    assert!(report.holds && !index.exists() && report.to_string().contains("has no index"), "{report}");
+    indexed(&root, &index);
+    let name = index.join(generation::FILE);
+    let good = std::fs::read(&name).unwrap();
+    let version = format!("outpour-index {} ", layout::VERSION);
+    assert!(good.starts_with(version.as_bytes()));
+    let other = [b"outpour-index 1 ", &good[version.len()..]].concat();
+    let mut damaged = good.clone();
+    damaged[40] ^= 1;
+    for (bytes, state, holds) in [
+        (good, IndexState::Present, true),
+        (other, IndexState::OtherFormat, true),
+        (damaged, IndexState::Damaged, false),
+        (Vec::new(), IndexState::Damaged, false),
+    ] {
+        std::fs::write(&name, bytes).unwrap();
+        let report = verified(&root, &index);
+        assert_eq!((report.on_disk, report.holds), (state, holds), "{report}");
+        assert_eq!(report.counts.rows, 1, "{report}");
+    }
+}
+
+/// Somebody who indexes while a verification looks is waited for, and waits.
+#[test]
+fn a_verification_and_a_writer_hold_each_other_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, index) = (dir.path().join("store"), dir.path().join("index"));
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("a.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n").unwrap();
+    indexed(&root, &index);
+    std::fs::write(root.join("b.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"b\"}\n").unwrap();
+    let writer = std::fs::File::options().read(true).write(true).open(index.join("lock")).unwrap();
+    writer.lock().unwrap();
+    let watch = Watch::default();
+    let store_now = open(&root, &index);
+    std::thread::scope(|scope| {
+        let verification = scope.spawn(|| store(&store_now, &watch).unwrap());
+        while !watch.waiting.load(Relaxed) {
+            assert!(!verification.is_finished(), "it looked while somebody wrote");
+            std::thread::yield_now();
+        }
+        writer.unlock().unwrap();
+        assert!(verification.join().unwrap().holds);
+    });
 }

@@ -1,0 +1,233 @@
+//! What a directory is that is to be verified: a finished export, one that is not finished, a store, or none of these.
+//!
+//! Only names, sizes and the small documents of a run are looked at; nothing is written, and no lock is taken, so that a
+//! look never stops a run.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::VerifyError;
+use super::table::grouped;
+use crate::bytes::regular_file::{Links, open_regular, read_regular};
+use crate::bytes::source::{Access, Source};
+use crate::export::JobPlan;
+use crate::fhir::{Instant, ResourceType};
+use crate::limits::MANIFEST_BYTES_MAX;
+use crate::store::PARTIAL_SUFFIX;
+use crate::store::generation;
+use crate::store::packed::table::is_packed;
+use crate::store::walk::{Walk, walk};
+use crate::write::record::{JOB, MANIFEST, Receipt, STATUS};
+
+/// What a directory was taken for.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// It holds a manifest: [`super::export`] verifies it.
+    Export,
+    /// It holds what a run has left that has not published its manifest.
+    Unfinished(UnfinishedReport),
+    /// It holds data files or an index: [`super::store`] verifies it.
+    Store,
+}
+
+/// How far an export has come whose manifest is not there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnfinishedReport {
+    /// The transactionTime, if a record or a status says it.
+    pub transaction_time: Option<String>,
+    /// Files that are there as their receipts say, by size; without receipts, files that have the name of an export's.
+    pub finished: u64,
+    /// Files that are planned, messages and deletions among them; `None` when nothing says so.
+    pub planned: Option<u64>,
+    /// The state in `status.json`: it stays as it was when a run was killed.
+    pub state: Option<String>,
+    /// Whether the record of the run is there, so that it can be resumed.
+    pub resumable: bool,
+}
+
+/// Tells what a directory is. `index_elsewhere` says that the caller knows where its index lies, so that it is a store
+/// unless it is an export.
+///
+/// # Errors
+/// [`VerifyError::Neither`] when it is none of these; [`VerifyError::Read`].
+pub fn target(directory: &Path, index_elsewhere: bool) -> Result<Target, VerifyError> {
+    let neither = |found: String| VerifyError::Neither { path: directory.to_path_buf(), found };
+    match std::fs::metadata(directory) {
+        Ok(found) if found.is_dir() => {}
+        Ok(_) => return Err(neither("is no directory".to_string())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(neither("is not there".to_string()));
+        }
+        Err(source) => return Err(VerifyError::Read { path: directory.to_path_buf(), source }),
+    }
+    // A packed store under construction is none yet, whatever it holds: to open it as a store says so.
+    let name = directory.canonicalize().ok().and_then(|path| path.file_name().map(|name| name.to_os_string()));
+    if name.is_some_and(|name| name.as_encoded_bytes().ends_with(PARTIAL_SUFFIX.as_bytes())) {
+        return Ok(Target::Store);
+    }
+    if directory.join(MANIFEST).is_file() {
+        return Ok(Target::Export);
+    }
+    // 1. What only a run leaves.
+    let status = read_status(&directory.join(STATUS));
+    if directory.join(JOB).is_dir() || status.is_some() {
+        return Ok(Target::Unfinished(unfinished(directory, status)));
+    }
+    // 2. An index is the mark of a store.
+    if index_elsewhere || directory.join(".outpour").join(generation::FILE).is_file() {
+        return Ok(Target::Store);
+    }
+    if directory.join(generation::FILE).is_file() {
+        return Err(neither(
+            "is an index: give the store that it belongs to, and the index with --index-dir".to_string(),
+        ));
+    }
+    // 3. Data files. Those that all have the names of an export's are one's that has lost its record.
+    let found = walk(directory).map_err(|(path, source)| VerifyError::Read { path, source })?;
+    if found.files.is_empty() {
+        return Err(neither(format!(
+            "is neither an export nor a store: it holds no {MANIFEST}, no {JOB} or {STATUS} of a run, no index \
+             (.outpour), and no .ndjson, .ndjson.gz or .ndjson.zst file"
+        )));
+    }
+    match found.files.iter().all(|file| is_shard(directory, &file.name)) {
+        true => Ok(Target::Unfinished(UnfinishedReport { finished: shards(&found), ..UnfinishedReport::default() })),
+        false => Ok(Target::Store),
+    }
+}
+
+/// `status.json`, if it is one of ours.
+fn read_status(path: &Path) -> Option<Value> {
+    let status: Value = serde_json::from_slice(&read_regular(path, MANIFEST_BYTES_MAX).ok()?).ok()?;
+    ["transactionTime", "batches", "status"].iter().all(|key| status.get(key).is_some()).then_some(status)
+}
+
+/// `plan.json`, as far as it is wanted here.
+#[derive(Deserialize)]
+struct PlanFile {
+    files: Vec<String>,
+    job: JobPlan,
+}
+
+fn unfinished(directory: &Path, status: Option<Value>) -> UnfinishedReport {
+    let mut report = UnfinishedReport::default();
+    if let Some(status) = &status {
+        report.transaction_time = status["transactionTime"].as_str().map(str::to_string);
+        report.state = status["status"].as_str().map(str::to_string);
+        report.planned = status["batches"]["total"].as_u64();
+    }
+    // A run that was to replace an export keeps its record and its files in a directory of their own until it is done.
+    let (own, next) = (directory.join(JOB), directory.join(JOB).join("next"));
+    let record = if next.join("plan.json").is_file() { &next } else { &own };
+    let plan = read_regular(&record.join("plan.json"), MANIFEST_BYTES_MAX).ok();
+    let plan = plan.and_then(|bytes| serde_json::from_slice::<PlanFile>(&bytes).ok());
+    let Some(plan) = plan else {
+        report.finished = walk(directory).map_or(0, |found| shards(&found));
+        return report;
+    };
+    let receipts = read_regular(&record.join("done.ndjson"), MANIFEST_BYTES_MAX).unwrap_or_default();
+    let receipts =
+        receipts.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Receipt>(line).ok());
+    // The last receipt of a name counts.
+    let sizes: HashMap<String, u64> = receipts.map(|receipt| (receipt.file, receipt.file_bytes)).collect();
+    let has = |place: &Path, name: &str, size: u64| {
+        let file = open_regular(&place.join(name), Links::Refuse).and_then(|file| Ok(file.metadata()?.len()));
+        file.is_ok_and(|len| len == size)
+    };
+    let is_finished = |name: &String| {
+        let plain = name.split('/').all(|part| !matches!(part, "" | "." | ".."));
+        plain && sizes.get(name).is_some_and(|size| has(directory, name, *size) || has(&next, name, *size))
+    };
+    report.finished = plan.files.iter().filter(|name| is_finished(name)).count() as u64;
+    report.planned = Some(plan.files.len() as u64);
+    report.transaction_time = Instant::parse(&plan.job.snapshot.as_of).map(|at| at.to_string());
+    report.resumable = true;
+    report
+}
+
+/// Files at the top that have the name of an export's.
+fn shards(found: &Walk) -> u64 {
+    found.files.iter().filter(|file| is_shard_name(&file.name)).count() as u64
+}
+
+/// Whether a data file can be one of an export: by its name, unless it is one of a packed store, which have the same names.
+fn is_shard(directory: &Path, name: &str) -> bool {
+    let open = || Source::open(directory.join(name), Access::called()).ok();
+    is_shard_name(name) && !(name.ends_with(".zst") && open().is_some_and(|file| is_packed(&file).unwrap_or(false)))
+}
+
+/// `Patient.00001.ndjson`, and the like in `deleted` and `error`.
+fn is_shard_name(name: &str) -> bool {
+    let file = name.strip_prefix("deleted/").or(name.strip_prefix("error/")).unwrap_or(name);
+    let mut parts = file.splitn(3, '.');
+    let (of_type, number, rest) = (parts.next(), parts.next().unwrap_or_default(), parts.next());
+    of_type.is_some_and(|of_type| ResourceType::parse(of_type).is_some())
+        && number.len() >= 5
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+        && matches!(rest, Some("ndjson" | "ndjson.gz" | "ndjson.zst"))
+}
+
+impl UnfinishedReport {
+    /// The report for people.
+    pub fn lines(&self) -> Vec<String> {
+        let at = self.transaction_time.as_ref().map_or(String::new(), |at| format!(" as of {at}"));
+        let planned = self.planned.map_or("an unknown number of".to_string(), grouped);
+        let finished = grouped(self.finished);
+        let mut lines =
+            vec![format!("The export{at} is incomplete, {finished} of {planned} files: no {MANIFEST} is there.")];
+        if let Some(state) = &self.state {
+            lines.push(format!("{STATUS} says {state}."));
+        }
+        lines.push(match (self.resumable, self.state.is_some()) {
+            (true, _) => {
+                "Finish it with --resume and the words of the first command; if it is still running, wait.".into()
+            }
+            (false, true) => {
+                "Its record has no plan that can be read: begin anew with --force; if it is still running, wait.".into()
+            }
+            (false, false) if self.planned.is_none() && self.finished > 0 => {
+                "Copy the whole export again. Should it be a store, run `outpour index` on it first.".into()
+            }
+            (false, false) => {
+                "It has no plan that can be read: begin anew with --force; if it is still running, wait.".into()
+            }
+        });
+        lines
+    }
+}
+
+impl fmt::Display for UnfinishedReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lines().iter().try_for_each(|line| writeln!(f, "{line}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_an_export_are_told() {
+        for name in ["Patient.00001.ndjson", "Observation.123456.ndjson.zst", "error/OperationOutcome.00001.ndjson.gz"]
+        {
+            assert!(is_shard_name(name), "{name}");
+        }
+        for name in [
+            "Patient.ndjson",
+            "Patient.0001.ndjson",
+            "patient.00001.ndjson",
+            "Patient.00001.json",
+            "Patient.0000x.ndjson",
+            "below/Patient.00001.ndjson",
+            "Group.g.ndjson",
+            "",
+        ] {
+            assert!(!is_shard_name(name), "{name}");
+        }
+    }
+}
