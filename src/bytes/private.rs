@@ -8,10 +8,17 @@ use std::path::Path;
 /// Opens a file for reading and writing, made with mode 0600 if it is not there. What it holds stays.
 ///
 /// # Errors
-/// As the operating system gives them. Symlinks are not followed.
+/// As the operating system gives them. Symlinks are not followed; in the place of a pipe, a socket or a device it is
+/// `InvalidInput`, without waiting.
 pub fn create_private(path: &Path) -> io::Result<File> {
-    let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC;
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)
+    let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
+    let file = options.open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "no regular file stands there")),
+    }
 }
 
 /// Makes a directory, and those above it, with mode 0700 if they are not there.
