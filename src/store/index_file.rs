@@ -11,10 +11,13 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use crate::bytes::directory::open_regular;
 use crate::bytes::disk::Room;
 use crate::bytes::map::{GrowFile, ReadMap, memory_file};
 use crate::bytes::private::{create_private, private_directory};
 use crate::bytes::source::Stamp;
+
+use super::generation::{EXTENTS, MERGED};
 
 /// Name of the lock file of an index directory.
 const LOCK: &str = "lock";
@@ -181,7 +184,7 @@ impl Home {
         match self {
             Home::Directory(path) => {
                 let mut bytes = Vec::new();
-                File::open(path.join(name))?.read_to_end(&mut bytes)?;
+                open_regular(&path.join(name))?.read_to_end(&mut bytes)?;
                 Ok(bytes)
             }
             Home::Memory(_) => Ok(self.open(name)?.to_vec()),
@@ -240,7 +243,7 @@ impl Home {
 
 /// Whether an index could have written a file of this name: nothing else is ever removed.
 fn is_ours(name: &str) -> bool {
-    name.starts_with("extents-") || name.starts_with("merged-") || name == "generation.part"
+    name.starts_with(EXTENTS) || name.starts_with(MERGED) || name == "generation.part"
 }
 
 #[cfg(test)]

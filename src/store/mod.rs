@@ -168,12 +168,7 @@ impl Store {
 
     /// The greatest T of the snapshots that the store's index remembers.
     pub fn latest_snapshot(&self) -> Option<Instant> {
-        let read = |name: &str| std::fs::read(self.index_dir().join(name)).ok();
-        let mut generation = generation::Generation::from_bytes(&read(generation::FILE)?)?;
-        if let Some(note) = read(generation::NOTE).and_then(|bytes| generation::Note::from_bytes(&bytes)) {
-            generation.apply(&note);
-        }
-        let ticks = generation.latest?;
+        let ticks = refresh::latest(self)?;
         Some(Instant { ticks, rest: Box::default() })
     }
 
