@@ -7,6 +7,7 @@ mod group_import;
 mod hostile;
 mod kick_off;
 mod kills;
+mod records;
 mod room;
 mod rows;
 mod same;
