@@ -42,7 +42,8 @@ pub enum Existing {
     Refuse,
     /// Go on with the run that its record names (CLI-04).
     Resume,
-    /// Begin anew; only files that the old record lists are removed.
+    /// Begin anew. An export that stands is left whole until the new one is planned and, where there is room, written; of
+    /// the directory's files only those that a record lists are removed.
     Force,
 }
 
@@ -206,8 +207,16 @@ fn attempt(
 ) -> Result<Exported, ExportError> {
     let run = ExportRun::begin(store, request, moment, options, existing, watch)?;
     moment.as_of = run.transaction_time().clone();
-    let written = (0..run.tasks()).into_par_iter().try_for_each(|task| run.write(task, options.clock, watch));
-    written.and_then(|()| run.finish(options.clock, watch)).inspect_err(|error| run.fail(error, options.clock))
+    let write_all = || {
+        (0..run.tasks()).into_par_iter().try_for_each(|task| run.write(task, options.clock, watch))?;
+        run.finish(options.clock, watch)
+    };
+    let done = match write_all() {
+        // The export that is replaced gives its room.
+        Err(error) if run.lacks_room(&error) => run.make_room().and_then(|()| write_all()),
+        done => done,
+    };
+    done.inspect_err(|error| run.fail(error, options.clock))
 }
 
 /// What an error that stopped an export says of the index, mended: damage found while writing has the index checked
@@ -354,5 +363,9 @@ pub fn inside_store(store: &Path, out: &Path) -> Result<(), RequestError> {
     }
 }
 
+#[cfg(test)]
+mod flips;
+#[cfg(test)]
+mod kills;
 #[cfg(test)]
 mod ways;

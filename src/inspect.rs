@@ -19,7 +19,7 @@ use crate::bytes::regular_file::{Links, open_regular};
 use crate::store::generation;
 use crate::store::layout;
 use crate::store::merged;
-use crate::write::record::{JOB, MANIFEST, STATUS};
+use crate::write::record::{DONE, JOB, MANIFEST, NEXT, PLAN, STATUS};
 
 /// A path cannot be looked into.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +88,13 @@ fn directory(path: &Path, report: &mut Report) -> Result<(), InspectError> {
             match path.is_file() {
                 true => file(&path, kind, report),
                 false => report.absent.push(name),
+            }
+        }
+        // An export that is to replace this one, if there is one.
+        for (name, kind) in [(STATUS, Kind::Status), (PLAN, Kind::Plan), (DONE, Kind::Done)] {
+            let path = path.join(NEXT).join(name);
+            if path.is_file() {
+                file(&path, kind, report);
             }
         }
     } else if path.join(generation::FILE).is_file() {

@@ -77,6 +77,8 @@ pub const GATHER_BYTES: usize = 256 << 10;
 pub const BLOCK_BYTES: usize = 1 << 20;
 /// Most differences of one rule that a verification lists; further ones are counted only.
 pub const DIFFERENCES_PER_RULE_MAX: usize = 100;
+/// Longest record that is read (of a job, of a run's plan or of its finished files), in bytes: ten times that of 100,000 files.
+pub const RECORD_BYTES_MAX: u64 = 1 << 30;
 /// Longest line that a verification holds for a second opinion, in bytes; a longer one passes the scanner in pieces.
 pub const LINE_HELD_MAX: usize = 16 << 20;
 /// Events that `synth` holds at a time where rows stand in order of arrival: 16 bytes each.

@@ -2,10 +2,12 @@
 //!
 //! Nothing here knows FHIR or JSON. From below: `guard` keeps a shortened file from killing the process; `source` is a
 //! store file, `hash` its identity, `decode` its uncompressed bytes, `xxh3` the hash of both; `map` holds files of our own (an index that is
-//! read, a column that is filled) and `columns` sees their bytes as integers; `outgoing` is a file on its way to a socket.
+//! read, a column that is filled) and `columns` sees their bytes as integers; `directory` reaches files of our own beneath a directory
+//! without following links; `outgoing` is a file on its way to a socket.
 
 pub mod columns;
 pub mod decode;
+pub mod directory;
 pub mod disk;
 pub mod guard;
 pub mod hash;

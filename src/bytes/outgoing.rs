@@ -7,9 +7,10 @@
 //!
 //! Only files of our own are sent, which are finished and never written to again. Should one be shortened all the same,
 //! `sendfile` and reads come to its end, which is an error here before a byte too many has left; who reads the memory
-//! reads zeros under the SIGBUS handler, and [`Outgoing::check`] tells. Without the handler nothing is mapped: [`Outgoing::open`] says so.
+//! reads zeros under the SIGBUS handler, and [`Outgoing::check`] tells. Without the handler nothing is mapped: [`Outgoing::of_file`] says so.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -48,16 +49,16 @@ pub struct Place {
 }
 
 impl Outgoing {
-    /// Opens and maps the file; `None` when it cannot be mapped in safety (no SIGBUS handler, too many maps, no bytes in
-    /// it): then it is to be read.
+    /// Maps an open file; `path` stands for it in messages. `None` when it cannot be mapped in safety (no SIGBUS handler, too
+    /// many maps, no bytes in it): then it is to be read.
     ///
     /// # Errors
     /// As [`Source::open`].
-    pub fn open(path: &Path) -> Result<Option<Arc<Outgoing>>, SourceError> {
+    pub fn of_file(file: File, path: &Path) -> Result<Option<Arc<Outgoing>>, SourceError> {
         if !guard::is_installed() {
             return Ok(None);
         }
-        let source = Source::open(path, Access::guarded())?;
+        let source = Source::of_file(file, path, Access::guarded())?;
         let Some(start) = source.map().map(|map| map.as_ptr() as usize) else { return Ok(None) };
         source.advise(Order::Scan);
         let file = Arc::new(Outgoing { source });
@@ -191,6 +192,10 @@ mod tests {
         file
     }
 
+    fn open(stored: &tempfile::NamedTempFile) -> Option<Arc<Outgoing>> {
+        Outgoing::of_file(stored.reopen().unwrap(), stored.path()).unwrap()
+    }
+
     fn bytes() -> Vec<u8> {
         (0..300_000u32).flat_map(|n| n.to_le_bytes()).collect()
     }
@@ -201,7 +206,7 @@ mod tests {
         guard::install().unwrap();
         let (bytes, other) = (bytes(), vec![7; 50_000]);
         let (one, two) = (stored(&bytes), stored(&other));
-        let (one, two) = (Outgoing::open(one.path()).unwrap().unwrap(), Outgoing::open(two.path()).unwrap().unwrap());
+        let (one, two) = (open(&one).unwrap(), open(&two).unwrap());
         let (from, mut to) = UnixStream::pair().unwrap();
         for (file, whole, start, len) in [
             (&one, &bytes, 0, 1),
@@ -233,10 +238,10 @@ mod tests {
     fn what_was_fetched_is_cached() {
         guard::install().unwrap();
         let file = stored(&bytes());
-        let outgoing = Outgoing::open(file.path()).unwrap().unwrap();
+        let outgoing = open(&file).unwrap();
         outgoing.fetch(5000..2_000_000).unwrap();
         assert!(outgoing.is_cached(5000..1_200_000) && outgoing.is_cached(1_200_000..1_200_000));
-        assert!(Outgoing::open(stored(b"").path()).unwrap().is_none());
+        assert!(open(&stored(b"")).is_none());
     }
 
     /// DELETE-06: a name that is gone does not matter; bytes that are gone are an error, never a signal.
@@ -245,7 +250,7 @@ mod tests {
         guard::install().unwrap();
         let file = stored(&bytes());
         let writer = file.reopen().unwrap();
-        let outgoing = Outgoing::open(file.path()).unwrap().unwrap();
+        let outgoing = open(&file).unwrap();
         drop(file);
         let (from, _to) = UnixStream::pair().unwrap();
         let piece = outgoing.piece(1_000_000..1_001_000);

@@ -233,7 +233,8 @@ pub struct ExportArgs {
     /// Finish an interrupted export
     #[arg(long, conflicts_with = "force", help_heading = "Run")]
     pub resume: bool,
-    /// Replace an earlier export; foreign files are left alone
+    /// Replace an earlier export, which stays whole until the new one is planned and, where there is room, written; foreign
+    /// files are left alone
     #[arg(long, help_heading = "Run")]
     pub force: bool,
     #[command(flatten)]

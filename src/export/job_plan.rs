@@ -1,6 +1,7 @@
 //! The record of a job: what decides the bytes of an export, as a resumed run must find it again.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,11 @@ use crate::fhir::Instant;
 use crate::observe::Message;
 use crate::plan::Plan;
 use crate::select::{ExportRequest, Population};
+use crate::store::snapshot::ExtentRecord;
+use crate::store::walk::is_store_name;
 use crate::store::{Snapshot, SnapshotRecord, Store};
+use crate::write::output_name::OutputName;
+use crate::write::record::place_of;
 
 /// First file of the record: everything that a resumed run must find again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,11 +65,71 @@ impl JobPlan {
     /// # Errors
     /// A sentence that says what is wrong with it.
     pub fn from_bytes(bytes: &[u8]) -> Result<JobPlan, String> {
+        match JobPlan::read(bytes)? {
+            (job, None) => Ok(job),
+            (_, Some(wrong)) => Err(wrong),
+        }
+    }
+
+    /// The same of a record that may be damaged, which is only to be shown: what can be read, and what is wrong with it.
+    ///
+    /// # Errors
+    /// Where it cannot be read at all.
+    pub fn read(bytes: &[u8]) -> Result<(JobPlan, Option<String>), String> {
         #[derive(Deserialize)]
         struct File {
+            files: Vec<String>,
             job: JobPlan,
         }
-        serde_json::from_slice::<File>(bytes).map(|file| file.job).map_err(|error| error.to_string())
+        let File { files, job } = serde_json::from_slice(bytes).map_err(|error| place_of(&error))?;
+        let wrong = job.check(&files).err();
+        Ok((job, wrong))
+    }
+
+    /// Rows and bytes of each shard, by the name of its file.
+    pub(super) fn by_name(&self) -> HashMap<&str, (u64, u64)> {
+        self.shards.iter().map(|(name, rows, bytes)| (name.as_str(), (*rows, *bytes))).collect()
+    }
+
+    /// Checks a record that was read, as if a stranger had written it; `files` are the names beside it. Names are those of
+    /// output files and each stands once, the shards' first; store files lie in the store; instants are instants.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with it, without a word of what it holds.
+    pub(super) fn check(&self, files: &[String]) -> Result<(), String> {
+        let wrong = |what: &str| Err(format!("{what} is not as outpour writes it"));
+        let is_hash = self.plan_id.len() == 32 && self.plan_id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if !is_hash {
+            return wrong("planId");
+        }
+        let mut names = HashSet::new();
+        for (at, name) in files.iter().enumerate() {
+            let (Some(parsed), true) = (OutputName::parse(name), names.insert(name)) else { return wrong("files") };
+            if parsed.folder.is_empty() != (at < self.shards.len()) {
+                return wrong("files");
+            }
+        }
+        let sized = |rows: u64, bytes: u64| rows > 0 && bytes / 2 >= rows;
+        let listed = |(at, (name, rows, bytes)): (usize, &(String, u64, u64))| {
+            files.get(at) == Some(name) && sized(*rows, *bytes)
+        };
+        if !self.shards.iter().enumerate().all(listed) {
+            return wrong("shards");
+        }
+        if Instant::parse(&self.snapshot.as_of).is_none() {
+            return wrong("snapshot.asOf");
+        }
+        let sound = |extent: &ExtentRecord| is_store_name(&extent.file) && extent.start <= extent.end;
+        // In store order, and no byte in two of them.
+        let ordered = |a: &ExtentRecord, b: &ExtentRecord| match a.file.as_bytes().cmp(b.file.as_bytes()) {
+            Ordering::Equal => a.end <= b.start,
+            order => order.is_lt(),
+        };
+        let extents = &self.snapshot.extents;
+        if !extents.iter().all(sound) || !extents.is_sorted_by(ordered) {
+            return wrong("snapshot.extents");
+        }
+        Ok(())
     }
 }
 

@@ -16,12 +16,12 @@ use crate::plan::Plan;
 use crate::select::{Audience, ExportRequest};
 use crate::store::{Snapshot, Store, Watch, Work};
 use crate::write::deleted::deleted_lines;
-use crate::write::encode::Encoder;
+use crate::write::encode::{Coding, Encoder};
 use crate::write::frames::Recoders;
 use crate::write::generated::{self, write_lines};
 use crate::write::manifest::{Manifest, file_url};
 use crate::write::outcome::outcome_lines;
-use crate::write::record::{Begin, JobDirectory, Receipt};
+use crate::write::record::{Begin, JobDirectory, MANIFEST, PlanFile, Receipt, RecordError};
 use crate::write::shard::sweep;
 use crate::write::sink::{DirSink, Sync};
 use crate::write::status::{Status, StatusFile};
@@ -70,9 +70,13 @@ impl ExportRun {
             Existing::Resume => Begin::Resume,
             Existing::Force => Begin::Force,
         };
-        let recorded: Option<JobPlan> = directory.begin(begin)?;
+        let recorded: Option<PlanFile<JobPlan>> = directory.begin(begin)?;
+        if let Some(PlanFile { files, job }) = &recorded {
+            let path = directory.plan_path();
+            job.check(files).map_err(|reason| RecordError::Damaged { path, reason })?;
+        }
         let take = || match (&recorded, &moment.view) {
-            (Some(job), _) => store.snapshot_again(&job.snapshot, watch),
+            (Some(PlanFile { job, .. }), _) => store.snapshot_again(&job.snapshot, watch),
             (None, Some(view)) => store.snapshot_of(view, moment.as_of.clone(), watch),
             (None, None) => store.snapshot_watched(moment.as_of.clone(), watch),
         };
@@ -81,8 +85,9 @@ impl ExportRun {
         let job = job_plan(&plan, &snapshot, store);
         let deleted = deleted_lines(&plan.deletions.listed, snapshot.as_of());
         let error = outcome_lines(&messages, options.words);
+        // Up to here nothing is changed in the directory: what is refused leaves an old export whole.
         match &recorded {
-            Some(recorded) => same_job(recorded, &job)?,
+            Some(PlanFile { job: recorded, .. }) => same_job(recorded, &job)?,
             None => {
                 let mut names: Vec<String> = (0..plan.shards.len()).map(|shard| plan.file_name(shard)).collect();
                 names.extend(generated::file_names(DELETED, &deleted, request));
@@ -91,9 +96,25 @@ impl ExportRun {
             }
         }
         let finished = match recorded {
-            Some(_) => directory.finished(request.digest)?,
+            Some(_) => {
+                // A receipt counts if it says what is planned; messages and deletions are made anew.
+                let planned = job.by_name();
+                let is_planned = |file: &Receipt| planned.get(&*file.file) == Some(&(file.count, file.bytes));
+                directory.finished(request.digest, is_planned)?
+            }
             None => Vec::new(),
         };
+        if directory.is_staged() {
+            let written: u64 = finished.iter().map(|receipt| receipt.bytes).sum();
+            let lines: usize = deleted.iter().chain(&error).map(|line| line.len() + 1).sum();
+            let left = (plan.bytes() + lines as u64).saturating_sub(written);
+            // How much compressed files will take is not known: they are tried.
+            let needed = if request.coding == Coding::None { left } else { 0 };
+            if !directory.has_room_beside(needed)? {
+                directory.move_into_place(&finished)?;
+            }
+        }
+        let status = status_file(&plan, &snapshot, &job, &directory)?;
         watch.write_total.store(plan.bytes(), Relaxed);
         watch.files_total.store(plan.shards.len() as u64, Relaxed);
         let run = ExportRun {
@@ -101,7 +122,7 @@ impl ExportRun {
             finished: finished.into_iter().map(|receipt| (receipt.file.clone(), receipt)).collect(),
             recoders: Recoders::default(),
             receipts: Mutex::default(),
-            status: Mutex::new(status_file(&plan, &snapshot, &job, &directory)),
+            status: Mutex::new(status),
             sync: options.sync,
             snapshot,
             plan,
@@ -172,7 +193,7 @@ impl ExportRun {
         let threads = rayon::current_num_threads();
         let mut open = |shard: usize| {
             let name = plan.file_name(shard);
-            let sink = DirSink::new(self.directory.path(), self.sync);
+            let sink = DirSink::within(self.directory.files().map_err(|error| self.failed(&name, error))?, self.sync);
             // All files together hold about a block for each thread.
             let blocks = if shards.len() > 1 { 1 } else { threads.div_ceil(self.tasks.len().min(threads)) };
             let encoder = Encoder::begin(sink, &name, plan.request.coding, plan.request.digest, blocks);
@@ -216,12 +237,14 @@ impl ExportRun {
             &error,
             self.extension(),
         );
-        self.directory.publish(&manifest.to_bytes()).map_err(|error| self.failed("manifest.json", error))?;
+        let files: Vec<Receipt> = output.into_iter().chain(deleted).chain(error).collect();
+        self.directory.publish(&manifest.to_bytes(), &files).map_err(|error| self.not_moved(error))?;
+        self.follow_status();
         self.tell(clock, watch, |status| status.succeed(&manifest));
         Ok(Exported {
-            manifest_path: self.directory.path().join("manifest.json"),
+            manifest_path: self.directory.path().join(MANIFEST),
             manifest,
-            files: output.into_iter().chain(deleted).chain(error).collect(),
+            files,
             ledger: *self.plan.ledger(),
             worst: self.messages.worst(),
             messages: self.messages.counts(),
@@ -232,6 +255,35 @@ impl ExportRun {
             members_found: self.plan.cohort.members.count() as u64,
             ignored: self.snapshot.index().ignored().to_vec(),
         })
+    }
+
+    /// Whether an error says that there is no room for this run's files beside those of the export that it is to replace.
+    pub fn lacks_room(&self, error: &ExportError) -> bool {
+        let full = |kind| matches!(kind, std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+        self.directory.is_staged() && matches!(error, ExportError::Write { source, .. } if full(source.kind()))
+    }
+
+    /// Gives the room of the old export to this run, and goes on in its place; what is finished is kept. No task may be
+    /// written meanwhile. Every task and [`ExportRun::finish`] may be tried once more after it.
+    ///
+    /// # Errors
+    /// [`ExportError`] when the directory cannot be changed.
+    pub fn make_room(&self) -> Result<(), ExportError> {
+        let mut finished = self.finished.clone();
+        let written = self.receipts.lock().expect("no panic under it");
+        finished.extend(written.values().map(|receipt| (receipt.file.clone(), receipt.clone())));
+        drop(written);
+        let finished: Vec<Receipt> = finished.into_values().collect();
+        self.directory.move_into_place(&finished).map_err(|error| self.not_moved(error))?;
+        self.follow_status();
+        Ok(())
+    }
+
+    /// Has `status.json` written where the files are now.
+    fn follow_status(&self) {
+        if let Ok(directory) = self.directory.files() {
+            self.status.lock().expect("no panic under it").move_to(directory);
+        }
     }
 
     /// Tells in `status.json` that the run has ended without success.
@@ -249,7 +301,8 @@ impl ExportRun {
         resource_type: &'static str,
         lines: &[String],
     ) -> Result<Vec<Receipt>, ExportError> {
-        let sink = || DirSink::new(self.directory.path(), self.sync);
+        let directory = self.directory.files().map_err(|error| self.failed(stem, error))?;
+        let sink = || DirSink::within(directory.clone(), self.sync);
         let receipts = write_lines(stem, resource_type, lines, &self.plan.request, &sink)
             .map_err(|(name, error)| self.failed(&name, error))?;
         for receipt in &receipts {
@@ -262,6 +315,17 @@ impl ExportRun {
 
     fn failed(&self, name: &str, source: std::io::Error) -> ExportError {
         ExportError::Write { directory: self.directory.path().to_path_buf(), name: name.to_string(), source }
+    }
+
+    /// A failure of the output directory while files come into their place.
+    fn not_moved(&self, error: RecordError) -> ExportError {
+        match error {
+            RecordError::Io { path, source } => {
+                let name = path.strip_prefix(self.directory.path()).unwrap_or(&path).display().to_string();
+                self.failed(&name, source)
+            }
+            other => other.into(),
+        }
     }
 
     fn base_url(&self) -> String {
@@ -305,13 +369,19 @@ impl ExportRun {
     }
 }
 
-fn status_file(plan: &Plan, snapshot: &Snapshot, job: &JobPlan, directory: &JobDirectory) -> StatusFile {
-    StatusFile::new(
-        directory.path(),
+fn status_file(
+    plan: &Plan,
+    snapshot: &Snapshot,
+    job: &JobPlan,
+    directory: &JobDirectory,
+) -> Result<StatusFile, RecordError> {
+    let files = directory.files();
+    Ok(StatusFile::new(
+        files.map_err(|source| RecordError::Io { path: directory.path().to_path_buf(), source })?,
         &job.plan_id,
         snapshot.as_of().clone(),
         plan.request.canonical(plan.cohort.group_id.as_deref()),
         plan.rows(),
         plan.shards.len() as u64,
-    )
+    ))
 }

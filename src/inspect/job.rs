@@ -101,9 +101,10 @@ pub fn status(path: &Path, report: &mut Report) {
 pub fn plan(path: &Path, report: &mut Report) {
     let Some(bytes) = read(path, report) else { return };
     let mut part = Part::new("plan", &["file", "lines", "bytes"]);
-    match JobPlan::from_bytes(&bytes) {
+    match JobPlan::read(&bytes) {
         Err(error) => report.broken(path, format!("it cannot be read: {error}")),
-        Ok(job) => {
+        Ok((job, wrong)) => {
+            wrong.into_iter().for_each(|wrong| report.broken(path, wrong));
             part.fact("plan", &job.plan_id);
             part.fact("store", &job.origin.store_absolute);
             job.origin.population_file.iter().for_each(|file| part.fact("population file", file));

@@ -11,11 +11,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::indexer::Indexer;
-use super::record::{Asked, FORMAT, FileRecord, GROUP_FILE, JobRecord, PATIENT_FILE, Records, Whose, scope_file};
+use super::record::{Asked, FORMAT, GROUP_FILE, JobRecord, PATIENT_FILE, Records, Whose, is_job_id, scope_file};
 use super::state::State;
 use super::table::{Job, Table};
 use super::terms::{Accepted, EngineOptions, FileView, Found, JobView, OpenError, Refused, Retried};
 use super::work;
+use crate::bytes::directory::Directory;
 use crate::bytes::disk::disk_space;
 use crate::bytes::private::{create_private, private_directory};
 use crate::error::IndexError;
@@ -23,15 +24,18 @@ use crate::extract::FaultKind;
 use crate::fhir::Instant;
 use crate::fhir::instant::TICKS_PER_SECOND;
 use crate::store::{Snapshot, Store, View, Watch};
-use crate::write::record::replace_file;
-use crate::write::sink::{Sync, sync_directory};
+use crate::write::sink::Sync;
 
 /// Name of the mark that says that records and files belong together.
 const MARK: &str = ".service";
+/// Most bytes of a mark.
+const MARK_BYTES_MAX: u64 = 4096;
 
 pub(super) struct Inner {
     pub options: EngineOptions,
     pub records: Records,
+    /// The directory of the jobs' directories, open.
+    pub files: Directory,
     pub pool: rayon::ThreadPool,
     /// Held by who brings the index up to date, and taken before work is handed to the pool. The store's own lock is waited
     /// for by a thread of the pool, which may be the very one that holds it: while that waits for a part of its work it
@@ -92,17 +96,27 @@ impl Inner {
 
 /// Checks that the records are those of the files: were another volume's, or none, taken for them, every file of a
 /// finished job would seem to be nobody's. Both directories hold the same mark, made when both were new.
-fn belong_together(options: &EngineOptions) -> Result<(), OpenError> {
-    let marks = [options.files.join(MARK), options.records.join(MARK)];
-    let [of_files, of_records] = marks.clone().map(|path| std::fs::read(path).ok());
+fn belong_together(options: &EngineOptions, files: &Directory, records: &Directory) -> Result<(), OpenError> {
+    let failed = |directory: &Directory| {
+        let path = directory.path().join(MARK);
+        |source| OpenError::Directory { path, source }
+    };
+    let read = |directory: &Directory| match directory.read(MARK, MARK_BYTES_MAX) {
+        Ok(mark) => Ok(Some(mark)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(directory)(error)),
+    };
+    let (of_files, of_records) = (read(files)?, read(records)?);
     if of_files.is_some() && of_files != of_records {
         return Err(OpenError::Strangers { files: options.files.clone(), records: options.records.clone() });
     }
-    let mark = of_records.unwrap_or_else(|| format!("{:032x}\n", u128::from_le_bytes((options.random)())).into_bytes());
+    let new = || format!("{:032x}\n", u128::from_le_bytes((options.random)())).into_bytes();
+    let mark = of_records.clone().unwrap_or_else(new);
     // The records' first: files without a mark are those of a first start that was cut short.
-    for path in marks.iter().rev().filter(|path| !path.exists()) {
-        let failed = |source| OpenError::Directory { path: path.clone(), source };
-        replace_file(path, &mark, options.sync).map_err(failed)?;
+    for (directory, found) in [(records, of_records), (files, of_files)] {
+        if found.is_none() {
+            directory.replace(MARK, &mark, options.sync == Sync::Yes).map_err(failed(directory))?;
+        }
     }
     Ok(())
 }
@@ -118,6 +132,7 @@ impl Engine {
             move |source| OpenError::Directory { path, source }
         };
         private_directory(&options.files).map_err(failed(&options.files))?;
+        let files = Directory::open(&options.files).map_err(failed(&options.files))?;
         let records = Records::open(&options.records, options.sync).map_err(failed(&options.records))?;
         let lock = create_private(&options.records.join(".lock")).map_err(failed(&options.records))?;
         match lock.try_lock() {
@@ -127,7 +142,7 @@ impl Engine {
                 return Err(OpenError::Directory { path: options.records.clone(), source });
             }
         }
-        belong_together(&options)?;
+        belong_together(&options, &files, records.directory())?;
         let index_dir = options.store.index_dir();
         if private_directory(&index_dir).and_then(|()| create_private(&index_dir.join("lock")).map(drop)).is_err() {
             return Err(OpenError::Index { path: index_dir });
@@ -146,14 +161,21 @@ impl Engine {
             tracing::error!(job = id, reason, "the record of a job cannot be read; it is left as it is");
         }
         for record in listed.records {
+            if record.files.iter().any(|file| table.files.contains_key(&(record.mount.clone(), file.id.clone()))) {
+                let reason = "a file of it has the id of another job's";
+                tracing::error!(job = record.id, reason, "the record of a job cannot be read; it is left as it is");
+                keep.push(record.id);
+                continue;
+            }
             last_t = last_t.max(Instant::parse(&record.transaction_time).map_or(i64::MIN, |at| at.ticks));
             if record.state != State::Expired {
                 keep.push(record.id.clone());
             }
             let job = Job::new(record, (options.clock)().ticks);
             let record = job.record();
-            let name = |file: &FileRecord| (record.mount.clone(), file.id.clone());
-            table.files.extend(record.files.iter().enumerate().map(|(at, file)| (name(file), (job.clone(), at))));
+            for (at, file) in record.files.iter().enumerate() {
+                table.files.insert((record.mount.clone(), file.id.clone()), (job.clone(), at));
+            }
             if record.state.is_active() {
                 tracing::info!(job = job.id, "a job is taken up again");
                 table.turns.push(job.clone());
@@ -167,15 +189,13 @@ impl Engine {
         }
         // Directories of jobs that no record knows; what has another name is not ours.
         let keep: HashSet<String> = keep.into_iter().collect();
-        let is_id = |name: &str| name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-        for entry in std::fs::read_dir(&options.files).map_err(failed(&options.files))?.flatten() {
-            if entry.file_name().to_str().is_some_and(|name| is_id(name) && !keep.contains(name)) {
-                table.trash.push(entry.path());
-            }
-        }
+        let found = files.names().map_err(failed(&options.files))?;
+        let found = found.into_iter().filter_map(|name| name.into_string().ok());
+        table.trash.extend(found.filter(|name| is_job_id(name) && !keep.contains(name)));
         let inner = Arc::new(Inner {
             options,
             records,
+            files,
             pool,
             table: Mutex::new(table),
             wake: Condvar::new(),
@@ -309,7 +329,7 @@ impl Engine {
         let made = self.make_record(id.clone(), asked);
         if made.is_err() {
             // Nobody was told of the job; what was written of it is nobody's.
-            std::fs::remove_dir_all(self.inner.directory(&id)).ok();
+            self.inner.files.remove_tree(&id).ok();
         }
         made
     }
@@ -323,7 +343,7 @@ impl Engine {
             _ => None,
         };
         if asked.group.is_some() || patient.is_some() {
-            private_directory(&directory)?;
+            inner.files.make_directory(&id)?;
         }
         if let Some(group) = &asked.group {
             group.copy_to(&directory.join(GROUP_FILE), inner.options.sync).map_err(std::io::Error::other)?;
@@ -334,10 +354,11 @@ impl Engine {
             group.copy_to(&file, inner.options.sync).map_err(std::io::Error::other)?;
         }
         if let Some(patient) = &patient {
-            replace_file(&directory.join(PATIENT_FILE), patient.as_bytes(), inner.options.sync)?;
+            let sync = inner.options.sync == Sync::Yes;
+            inner.files.replace(&format!("{id}/{PATIENT_FILE}"), patient.as_bytes(), sync)?;
         }
         if (asked.group.is_some() || patient.is_some()) && inner.options.sync == Sync::Yes {
-            sync_directory(&inner.options.files)?;
+            inner.files.sync()?;
         }
         let record = JobRecord {
             format: FORMAT,
@@ -415,8 +436,8 @@ impl Engine {
             return Err(());
         }
         let Some(file) = record.files.get(at) else { return Ok(None) };
-        let path = self.inner.directory(&job.id).join(work::OUT).join(&file.receipt.file);
-        Ok(Some(FileView { record, at, path }))
+        let place = format!("{}/{}/{}", job.id, work::OUT, file.receipt.file);
+        Ok(Some(FileView { record, at, root: self.inner.options.files.clone(), place }))
     }
 
     /// Deletes a job, whatever its state: from now on nobody knows it, its work ends at the next piece, its files go.
@@ -439,7 +460,7 @@ impl Engine {
         let mut table = inner.table();
         work::forget(&mut table, &job);
         if !job.stage.lock().expect("no panic under it").is_busy() {
-            table.trash.push(inner.directory(id));
+            table.trash.push(id.to_string());
         }
         drop(table);
         inner.wake.notify_all();

@@ -28,6 +28,7 @@ use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::bytes::private::{create_private, private_directory};
+use crate::bytes::regular_file::{Links, open_regular};
 use crate::error::ExportError;
 use crate::fhir::{Id, Instant};
 use crate::limits::READ_BYTES;
@@ -201,7 +202,7 @@ impl GroupBook {
             let path = directory.join(name);
             if let Some(id) = name.strip_suffix(SUFFIX).and_then(|id| Id::parse(id.as_bytes())) {
                 entries.insert(id, Arc::new(load(&path, &id)?));
-            } else if name.starts_with('.') && name.ends_with(".ndjson.part") {
+            } else if is_leftover(name) {
                 std::fs::remove_file(&path).map_err(io_at(&path))?;
             }
         }
@@ -257,7 +258,7 @@ impl GroupBook {
     fn open_group(&self, id: &Id, entry: &Entry) -> Result<Option<BookGroup>, GroupsError> {
         let EntryState::Live { facts, len, writer } = &entry.state else { return Ok(None) };
         let path = self.path_of(id);
-        let file = Arc::new(File::open(&path).map_err(io_at(&path))?);
+        let file = Arc::new(open_regular(&path, Links::Refuse).map_err(|error| io_at(&path)(error.into()))?);
         Ok(Some(BookGroup { file, path, len: *len, facts: facts.clone(), writer: writer.clone() }))
     }
 
@@ -319,10 +320,16 @@ fn io_at(path: &Path) -> impl Fn(io::Error) -> GroupsError + use<> {
     move |source| GroupsError::Io { path: path.clone(), source }
 }
 
+/// Whether a name is that of a temporary file of a Group's.
+fn is_leftover(name: &str) -> bool {
+    let of = name.strip_prefix('.').and_then(|name| name.strip_suffix(".part")?.strip_suffix(SUFFIX));
+    of.is_some_and(|id| Id::parse(id.as_bytes()).is_some())
+}
+
 /// Reads what a file of the book says.
 fn load(path: &Path, id: &Id) -> Result<Entry, GroupsError> {
     let damaged = |reason: &str| GroupsError::Damaged { path: path.to_path_buf(), reason: reason.to_string() };
-    let mut file = File::open(path).map_err(io_at(path))?;
+    let mut file = open_regular(path, Links::Refuse).map_err(|error| io_at(path)(error.into()))?;
     let len = file.metadata().map_err(io_at(path))?.len();
     let mut buffer = vec![0; READ_BYTES.min(len as usize)];
     // Bytes of the first line once its end has come, and what follows it.

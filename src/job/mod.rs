@@ -3,12 +3,14 @@
 //!
 //! A job is a record (`<records>/<id>.json`, replaced as a whole and synced before anything is said of it) and a
 //! directory (`<files>/<id>/`, with the output directory of an export in `out/`). The record decides: a directory
-//! without one is swept away when the service starts, and whatever a crash interrupts is done again from the record.
+//! without one is swept away when the service starts, and whatever a crash interrupts is done again from the record. What is
+//! read from the disk is checked first (`record_check`), and nothing beneath the two directories is reached through a link.
 
 pub mod engine;
 pub mod groups;
 mod indexer;
 pub mod record;
+mod record_check;
 pub mod state;
 mod table;
 pub mod terms;
@@ -22,5 +24,7 @@ pub use record::{
 pub use state::State;
 pub use terms::{Accepted, EngineOptions, FileView, Found, JobView, Limits, OpenError, Refused, Retried};
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

@@ -1,21 +1,27 @@
 //! The record of a job, and the directory that keeps the records.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::groups::BookGroup;
 use super::state::State;
+use crate::bytes::directory::Directory;
 use crate::bytes::private::private_directory;
 use crate::fhir::Instant;
+use crate::limits::RECORD_BYTES_MAX;
 use crate::observe::Message;
 use crate::select::{Audience, Bounds, ExportRequest, Late, Members, MissingLastUpdated, Population, WriterScope};
 use crate::store::View;
 use crate::write::digest::DigestAlgorithm;
 use crate::write::encode::Coding;
-use crate::write::record::{Receipt, replace_file};
-use crate::write::sink::{Sync, sync_directory};
+use crate::write::output_name::OutputName;
+use crate::write::record::{Receipt, place_of};
+use crate::write::sink::Sync;
+
+pub use super::record_check::is_job_id;
 
 /// Name of the file in a job's directory that holds the Group it was asked for, when that is not in the store.
 pub const GROUP_FILE: &str = "group.ndjson";
@@ -208,6 +214,17 @@ pub enum Kind {
     Error,
 }
 
+impl Kind {
+    /// The list that a file of this name stands in.
+    pub fn of(name: &OutputName) -> Kind {
+        match name.folder {
+            "deleted/" => Kind::Deleted,
+            "error/" => Kind::Error,
+            _ => Kind::Output,
+        }
+    }
+}
+
 /// A file of a finished job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
@@ -299,7 +316,7 @@ impl JobRecord {
 
 /// The directory of records.
 pub struct Records {
-    directory: PathBuf,
+    directory: Directory,
     sync: Sync,
 }
 
@@ -307,8 +324,43 @@ pub struct Records {
 pub struct Listed {
     /// Records that can be read.
     pub records: Vec<JobRecord>,
-    /// Ids of records that cannot, and why; their jobs' files are left alone.
+    /// Names of records that cannot, without their ending, and why; their jobs' files are left alone.
     pub unreadable: Vec<(String, String)>,
+}
+
+/// What stands before the checksum at the end of a record.
+const SUM: &str = r#","sum":""#;
+
+/// The bytes of a record: its JSON, with a hash of all bytes before it as the last member.
+fn sealed(record: &JobRecord) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(record).expect("a record is plain data");
+    bytes.pop();
+    let sum = xxh3_64(&bytes);
+    bytes.extend_from_slice(format!("{SUM}{sum:016x}\"}}").as_bytes());
+    bytes
+}
+
+/// Whether bytes are as they were sealed. Records of earlier versions are not sealed, and pass.
+fn is_intact(bytes: &[u8]) -> bool {
+    let Some(start) = bytes.len().checked_sub(SUM.len() + 16 + 2) else { return true };
+    let (body, seal) = bytes.split_at(start);
+    let Some(digits) = seal.strip_prefix(SUM.as_bytes()).and_then(|rest| rest.strip_suffix(b"\"}")) else {
+        return true;
+    };
+    digits == format!("{:016x}", xxh3_64(body)).as_bytes()
+}
+
+/// Reads the record of the job with this id.
+fn unsealed(bytes: &[u8], id: &str) -> Result<JobRecord, String> {
+    if !is_intact(bytes) {
+        return Err("it is not as it was written".to_string());
+    }
+    let record: JobRecord = serde_json::from_slice(bytes).map_err(|error| place_of(&error))?;
+    match (record.format, record.id == id) {
+        (FORMAT, true) => record.check().map(|()| record).map_err(str::to_string),
+        (FORMAT, false) => Err("it is the record of another job".to_string()),
+        (other, _) => Err(format!("it has format {other}; this version knows {FORMAT}")),
+    }
 }
 
 impl Records {
@@ -318,11 +370,12 @@ impl Records {
     /// When it cannot be made.
     pub fn open(directory: &Path, sync: Sync) -> io::Result<Records> {
         private_directory(directory)?;
-        Ok(Records { directory: directory.to_path_buf(), sync })
+        Ok(Records { directory: Directory::open(directory)?, sync })
     }
 
-    fn path(&self, id: &str) -> PathBuf {
-        self.directory.join(format!("{id}.json"))
+    /// The directory, open.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
     }
 
     /// Writes a record: when this returns, it outlives a loss of power.
@@ -330,8 +383,7 @@ impl Records {
     /// # Errors
     /// When it cannot be written; the one before then still stands.
     pub fn write(&self, record: &JobRecord) -> io::Result<()> {
-        let bytes = serde_json::to_vec(record).expect("a record is plain data");
-        replace_file(&self.path(&record.id), &bytes, self.sync)
+        self.directory.replace(&format!("{}.json", record.id), &sealed(record), self.sync == Sync::Yes)
     }
 
     /// Forgets a record, for good.
@@ -339,12 +391,9 @@ impl Records {
     /// # Errors
     /// When it cannot be removed.
     pub fn remove(&self, id: &str) -> io::Result<()> {
-        match std::fs::remove_file(self.path(id)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            removed => removed?,
-        }
+        self.directory.remove_file(&format!("{id}.json"))?;
         match self.sync {
-            Sync::Yes => sync_directory(&self.directory),
+            Sync::Yes => self.directory.sync(),
             Sync::No => Ok(()),
         }
     }
@@ -355,22 +404,20 @@ impl Records {
     /// When the directory cannot be read.
     pub fn list(&self) -> io::Result<Listed> {
         let mut listed = Listed { records: Vec::new(), unreadable: Vec::new() };
-        for entry in std::fs::read_dir(&self.directory)? {
-            let entry = entry?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            if name.starts_with('.') && name.ends_with(".json.part") {
-                std::fs::remove_file(entry.path())?;
+        for name in self.directory.names()? {
+            let Some(name) = name.to_str() else { continue };
+            if name.strip_prefix('.').and_then(|name| name.strip_suffix(".json.part")).is_some_and(is_job_id) {
+                // What cannot be removed is written over.
+                self.directory.remove_file(name).ok();
                 continue;
             }
             let Some(id) = name.strip_suffix(".json") else { continue };
-            let read = || {
-                let bytes = std::fs::read(entry.path()).map_err(|error| error.to_string())?;
-                let record: JobRecord = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-                match (record.format, record.id == id) {
-                    (FORMAT, true) => Ok(record),
-                    (FORMAT, false) => Err(format!("it is the record of {}", record.id)),
-                    (other, _) => Err(format!("it has format {other}; this version knows {FORMAT}")),
+            let read = || match is_job_id(id) {
+                true => {
+                    let bytes = self.directory.read(name, RECORD_BYTES_MAX).map_err(|error| error.to_string())?;
+                    unsealed(&bytes, id)
                 }
+                false => Err("its name is not that of a job's record".to_string()),
             };
             match read() {
                 Ok(record) => listed.records.push(record),
@@ -381,3 +428,6 @@ impl Records {
         Ok(listed)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,6 @@
 //! What the engine knows, in memory: an index over the records, and how far each job has come.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
@@ -116,8 +115,8 @@ pub struct Table {
     pub preparing: bool,
     /// Kick-offs that are being made durable, by client.
     pub coming: HashMap<String, usize>,
-    /// Directories to remove.
-    pub trash: Vec<PathBuf>,
+    /// Names of what is to be removed from the directory of files.
+    pub trash: Vec<String>,
     /// When a job's time is over next, in ticks; none if no job's ever is.
     pub due: Option<i64>,
     pub stopping: bool,

@@ -172,6 +172,8 @@ pub struct FileView {
     pub record: Arc<JobRecord>,
     /// Its number among the record's files.
     pub at: usize,
-    /// Where it lies.
-    pub path: PathBuf,
+    /// The directory of all jobs' files.
+    pub root: PathBuf,
+    /// Where in it this one lies, reached without following a link.
+    pub place: String,
 }

@@ -2,20 +2,20 @@
 
 use std::collections::hash_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::engine::Inner;
-use super::record::{Failure, FileRecord, JobRecord, Kind, Naming, Planned};
+use super::record::{Failure, FileRecord, GROUP_FILE, JobRecord, Kind, Naming, PATIENT_FILE, Planned, Whose};
 use super::state::State;
 use super::table::{Job, Table};
 use crate::error::{ExportError, IndexError};
 use crate::export::{Existing, ExportOptions, ExportRun, Exported, Moment, recover};
 use crate::fhir::Instant;
 use crate::fhir::instant::TICKS_PER_SECOND;
-use crate::write::record::Receipt;
+use crate::write::output_name::OutputName;
+use crate::write::record::{Receipt, RecordError};
 
 /// Name of the output directory in a job's directory.
 pub const OUT: &str = "out";
@@ -121,9 +121,9 @@ fn guarded<T: Send>(
     catch_unwind(AssertUnwindSafe(|| inner.pool.install(work))).map_err(|_| None)?.map_err(Some)
 }
 
-fn options<'a>(inner: &'a Inner, out: &Path) -> ExportOptions<'a> {
+fn options<'a>(inner: &'a Inner, id: &str) -> ExportOptions<'a> {
     ExportOptions {
-        out: out.to_path_buf(),
+        out: inner.directory(id).join(OUT),
         existing: Existing::Resume,
         sync: inner.options.sync,
         faults_allowed: inner.options.limits.faults_allowed,
@@ -132,25 +132,61 @@ fn options<'a>(inner: &'a Inner, out: &Path) -> ExportOptions<'a> {
     }
 }
 
+/// Whether the output directory of a job is no good any more.
+fn is_spoiled(error: &ExportError) -> bool {
+    use RecordError::{Damaged, Foreign, NotEmpty};
+    matches!(
+        error,
+        ExportError::Differs { .. } | ExportError::Record(Damaged { .. } | Foreign { .. } | NotEmpty { .. })
+    )
+}
+
+/// Makes the directory of a job, and looks that nothing in it leads elsewhere or would have a reader wait.
+fn prepare_directory(inner: &Inner, record: &JobRecord) -> Result<(), ExportError> {
+    let directory = inner.directory(&record.id);
+    let failed = |name: &str| {
+        let path = directory.join(name);
+        |source| ExportError::Record(RecordError::Io { path, source })
+    };
+    let files = inner.files.make_directory(&record.id).map_err(failed(""))?;
+    files.make_directory(OUT).map_err(failed(OUT))?;
+    let given = match &record.request.whose {
+        Whose::Patient(_) => Some(PATIENT_FILE),
+        Whose::OwnGroup(_) => Some(GROUP_FILE),
+        Whose::System | Whose::AllPatients | Whose::StoreGroup(_) => None,
+    };
+    given.map_or(Ok(()), |name| files.open_file(name).map(drop).map_err(failed(name)))
+}
+
+/// Removes what a job has written.
+fn remove_output(inner: &Inner, id: &str) -> Result<(), ExportError> {
+    let place = format!("{id}/{OUT}");
+    inner
+        .files
+        .remove_tree(&place)
+        .map_err(|source| ExportError::Record(RecordError::Io { path: inner.options.files.join(&place), source }))
+}
+
 fn prepare(inner: &Arc<Inner>, job: &Arc<Job>) {
     let record = job.record();
     let directory = inner.directory(&job.id);
     *job.begun.lock().expect("no panic under it") = Some(inner.now());
     let begin = || {
-        let options = options(inner, &directory.join(OUT));
-        let as_of = Instant::parse(&record.transaction_time).expect("a record holds what was written");
+        prepare_directory(inner, &record)?;
+        let options = options(inner, &job.id);
+        let as_of = Instant::parse(&record.transaction_time).expect("a record is checked when it is read");
         let moment = Moment { as_of, view: record.view.clone() };
         let request = record.request.to_request(&directory);
         let store = &inner.options.store;
-        let begin = |existing| ExportRun::begin(store, &request, &moment, &options, existing, &job.watch);
-        match begin(Existing::Resume) {
+        let begin = || ExportRun::begin(store, &request, &moment, &options, Existing::Resume, &job.watch);
+        match begin() {
             // What was begun cannot be gone on with (by another version of outpour, say): it begins anew, with its T.
             // Nobody was told of any of its files yet.
-            Err(ExportError::Differs { .. } | ExportError::Record(_)) => begin(Existing::Force),
-            Err(error) => match recover(store, &error, &job.watch)? {
-                Some(_) => begin(Existing::Force),
-                None => Err(error),
-            },
+            Err(error) if is_spoiled(&error) || recover(store, &error, &job.watch)?.is_some() => {
+                tracing::warn!(job = job.id, "what a job has begun cannot be gone on with; it begins anew");
+                remove_output(inner, &job.id)?;
+                begin()
+            }
             begun => begun,
         }
     };
@@ -270,7 +306,7 @@ fn mend(inner: &Arc<Inner>, job: &Arc<Job>, error: ExportError) {
     drop(turn);
     if recovered {
         tracing::warn!(job = job.id, %error, "the index was mended; the job begins anew");
-        std::fs::remove_dir_all(inner.directory(&job.id).join(OUT)).ok();
+        remove_output(inner, &job.id).ok();
         job.watch.write_done.store(0, Relaxed);
         job.watch.files_done.store(0, Relaxed);
         // Nothing that was finished stands any more.
@@ -308,11 +344,6 @@ fn finish(inner: &Arc<Inner>, job: &Arc<Job>, run: Arc<ExportRun>) {
 }
 
 fn complete(inner: &Inner, job: &Arc<Job>, exported: &Exported) -> std::io::Result<()> {
-    let kind = |name: &str| match name.split('/').next() {
-        Some("deleted") => Kind::Deleted,
-        Some("error") => Kind::Error,
-        _ => Kind::Output,
-    };
     let record = job.record();
     // Whoever reads of a file in the record finds it; before, nobody knows its name.
     let named = {
@@ -332,7 +363,8 @@ fn complete(inner: &Inner, job: &Arc<Job>, exported: &Exported) -> std::io::Resu
         };
         let file = |(at, receipt): (usize, &Receipt)| {
             let (id, receipt) = (name(at, &receipt.r#type)?, receipt.clone());
-            Ok(FileRecord { id, kind: kind(&receipt.file), receipt })
+            let kind = OutputName::parse(&receipt.file).map_or(Kind::Output, |name| Kind::of(&name));
+            Ok(FileRecord { id, kind, receipt })
         };
         exported.files.iter().enumerate().map(file).collect::<std::io::Result<Vec<FileRecord>>>()
     };
@@ -370,9 +402,11 @@ fn end(record: &mut JobRecord, now: Instant) {
     record.ended = Some(now.to_string());
 }
 
+/// So many seconds later, but never after the last instant that can be written down.
 fn later(at: &Instant, seconds: u64) -> Instant {
     let ticks = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(TICKS_PER_SECOND);
-    Instant { ticks: at.ticks.saturating_add(ticks), rest: Box::default() }
+    let last = Instant::parse("9999-12-31T23:59:59Z").map_or(i64::MAX, |last| last.ticks);
+    Instant { ticks: at.ticks.saturating_add(ticks).min(last), rest: Box::default() }
 }
 
 /// Ends a job without success; no error stands for a panic.
@@ -437,7 +471,7 @@ fn leave(inner: &Inner, job: &Arc<Job>) {
     if !stage.is_busy() {
         *stage = Stage::Ended;
         drop(stage);
-        inner.table().trash.push(inner.directory(&job.id));
+        inner.table().trash.push(job.id.clone());
     }
 }
 
@@ -529,13 +563,9 @@ pub fn reap(inner: &Inner) {
 /// Removes the directories of jobs that nobody knows any more.
 fn sweep(inner: &Inner) {
     let trash = std::mem::take(&mut inner.table().trash);
-    for path in trash {
-        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-        match removed {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::error!(%error, path = %path.display(), "what a job left cannot be removed");
-            }
-            _ => {}
+    for name in trash {
+        if let Err(error) = inner.files.remove_tree(&name) {
+            tracing::error!(job = name, %error, "what a job left cannot be removed");
         }
     }
 }
@@ -549,7 +579,7 @@ fn expire(inner: &Inner, job: &Arc<Job>, now: &Instant) -> std::io::Result<()> {
     })?;
     if changed {
         tracing::info!(job = job.id, "a job has expired");
-        inner.table().trash.push(inner.directory(&job.id));
+        inner.table().trash.push(job.id.clone());
     }
     Ok(())
 }

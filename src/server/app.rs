@@ -500,7 +500,8 @@ async fn file(app: &App, mount: &Mount, operation: Operation, asked: Asked) -> R
     let ended = record.ended.as_deref().and_then(crate::fhir::Instant::parse);
     let finished = ended.as_ref().and_then(system_time).unwrap_or(SystemTime::UNIX_EPOCH);
     let stored = StoredFile {
-        path: found.path,
+        root: found.root,
+        place: found.place,
         name: receipt.file.rsplit('/').next().unwrap_or_default().to_string(),
         coding: record.request.coding,
         bytes: receipt.bytes,

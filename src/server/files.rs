@@ -11,10 +11,9 @@ mod body;
 mod conditions;
 mod wrapped;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -31,15 +30,19 @@ use self::asked::{MEDIA_TYPES, Part, coding, coding_name, part, takes_ndjson};
 use self::body::{FileBody, Reader};
 use self::conditions::{Validators, Verdict};
 pub use self::wrapped::wrapped;
+use crate::bytes::directory::Directory;
 use crate::bytes::outgoing::Outgoing;
+use crate::server::http::dates::imf_fixdate_of;
 use crate::server::outcome::{IssueType, Refusal};
 use crate::write::encode::Coding;
 
 /// A finished file of a job, as its record knows it. It never changes (FILE-16).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredFile {
-    /// Where it lies. The client never sees it.
-    pub path: PathBuf,
+    /// The directory that all files lie beneath, as its operator has chosen it.
+    pub root: PathBuf,
+    /// Its name beneath that. The client never sees either.
+    pub place: String,
     /// Name to save it under, such as `Patient.00001.ndjson`.
     pub name: String,
     /// How it is stored.
@@ -141,26 +144,28 @@ enum Opened {
 /// Opens it on a thread that may wait, and makes sure that it is the one of the record. What has to be decoded is not
 /// mapped.
 async fn open(file: &StoredFile, coding: Coding) -> Result<Opened, Refusal> {
-    let (path, as_stored) = (file.path.clone(), coding == file.coding);
-    let opened = tokio::task::spawn_blocking(move || -> io::Result<(u64, Opened)> {
-        let mapped = if as_stored { Outgoing::open(&path)? } else { None };
-        if let Some(mapped) = mapped {
-            return Ok((mapped.len(), Opened::Mapped(mapped)));
-        }
-        let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
-        let plain = OpenOptions::new().read(true).custom_flags(flags).open(&path)?;
-        let found = plain.metadata()?;
-        if !found.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
-        }
-        Ok((found.len(), Opened::File(plain)))
+    let (stored, as_stored) = (file.clone(), coding == file.coding);
+    let opened = tokio::task::spawn_blocking(move || -> io::Result<Opened> {
+        let plain = stored.open()?;
+        let path = stored.root.join(&stored.place);
+        let mapped = if as_stored { Outgoing::of_file(plain.try_clone()?, &path)? } else { None };
+        Ok(mapped.map_or(Opened::File(plain), Opened::Mapped))
     });
-    let (len, opened) = opened.await.map_err(io::Error::other).flatten().map_err(|error| failed(file, error))?;
-    if len != file.file_bytes {
-        let found = format!("it has {len} bytes instead of {}", file.file_bytes);
-        return Err(failed(file, io::Error::new(io::ErrorKind::InvalidData, found)));
+    opened.await.map_err(io::Error::other).flatten().map_err(|error| failed(file, error))
+}
+
+impl StoredFile {
+    /// Opens it, if it is a regular file of the recorded length that no link leads to.
+    fn open(&self) -> io::Result<File> {
+        let file = Directory::open(&self.root)?.open_file(&self.place)?;
+        match file.metadata()?.len() {
+            len if len == self.file_bytes => Ok(file),
+            len => {
+                let found = format!("it has {len} bytes instead of {}", self.file_bytes);
+                Err(io::Error::new(io::ErrorKind::InvalidData, found))
+            }
+        }
     }
-    Ok(opened)
 }
 
 fn body(opened: Opened, file: &StoredFile, coding: Coding, range: Range<u64>) -> io::Result<FileBody> {
@@ -175,7 +180,7 @@ fn body(opened: Opened, file: &StoredFile, coding: Coding, range: Range<u64>) ->
 
 /// What the client is told when the file is not to be had; what happened goes to the log.
 fn failed(file: &StoredFile, error: io::Error) -> Refusal {
-    tracing::error!(path = %file.path.display(), %error, "a stored file cannot be sent");
+    tracing::error!(file = file.place, %error, "a stored file cannot be sent");
     // Out of file descriptors or memory: soon there may be some again.
     let within = error.get_ref().and_then(|error| error.source()).and_then(|error| error.downcast_ref::<io::Error>());
     if matches!(within.unwrap_or(&error).raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EIO)) {
@@ -194,7 +199,9 @@ fn describe(headers: &mut HeaderMap, file: &StoredFile, coding: Coding, validato
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     put(headers, CONTENT_DISPOSITION, &format!("attachment; filename=\"{}\"", name_of(&file.name)));
     put(headers, ETAG, &validators.tag);
-    put(headers, LAST_MODIFIED, &httpdate::fmt_http_date(validators.modified));
+    if let Some(date) = imf_fixdate_of(validators.modified) {
+        headers.insert(LAST_MODIFIED, date);
+    }
     if let Some(name) = coding_name(coding) {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
     }

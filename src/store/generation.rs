@@ -8,6 +8,7 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::layout;
+use super::walk::is_store_name;
 use crate::bytes::source::Stamp;
 use crate::extract::Validate;
 use crate::fhir::Instant;
@@ -16,6 +17,16 @@ use crate::fhir::Instant;
 pub const FILE: &str = "generation";
 /// Name of the file of the [`Note`].
 pub const NOTE: &str = "generation.note";
+
+/// How the name of a file begins that holds extents.
+pub const EXTENTS: &str = "extents-";
+/// How the name of a file begins that holds what was merged over them.
+pub const MERGED: &str = "merged-";
+
+/// Whether a file of the index directory can have this name.
+fn is_index_name(name: &str, stem: &str) -> bool {
+    name.starts_with(stem) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
 
 /// In the place of an extent's offset in its container: it is to be scanned again.
 pub const SCAN_AGAIN: u64 = u64::MAX;
@@ -212,7 +223,11 @@ impl Generation {
         let sound = generation.extents.iter().all(|e| e.file < files && e.container < containers && e.start <= e.end);
         let ordered = generation.extents.is_sorted_by_key(|e| (e.file, e.start))
             && generation.files.is_sorted_by(|a, b| a.name.as_bytes() < b.name.as_bytes());
-        (sound && ordered).then_some(generation)
+        // What it names is opened: store files in the store, files of the index beside it, nothing else.
+        let in_store = generation.files.iter().all(|file| is_store_name(&file.name));
+        let in_index = generation.containers.iter().all(|file| is_index_name(&file.name, EXTENTS))
+            && (generation.merged.name.is_empty() || is_index_name(&generation.merged.name, MERGED));
+        (sound && ordered && in_store && in_index).then_some(generation)
     }
 
     /// Whether a file that cannot be read is a generation of another version of the format.
@@ -427,6 +442,27 @@ mod tests {
             damaged[at] ^= 1;
             assert_eq!(Generation::from_bytes(&damaged), None, "byte {at}");
         }
+    }
+
+    /// A forged file, its checksum right, cannot have anything opened outside of the store and the index.
+    #[test]
+    fn names_that_lead_elsewhere_are_refused() {
+        let reads = |change: &dyn Fn(&mut Generation)| {
+            let mut generation = generation();
+            change(&mut generation);
+            Generation::from_bytes(&generation.to_bytes()).is_some()
+        };
+        assert!(reads(&|_| {}));
+        for name in ["../x.ndjson", "/etc/x.ndjson", "a/../x.ndjson", "a//x.ndjson", ".hidden/x.ndjson", "passwd", ""] {
+            assert!(!reads(&|generation| generation.files[0].name = name.to_string()), "{name}");
+        }
+        for name in ["../extents-1", "extents-/../../x", "extents-1/x", "merged-1", "lock", "", "/extents-1"] {
+            assert!(!reads(&|generation| generation.containers[0].name = name.to_string()), "{name}");
+        }
+        for name in ["../merged-1", "merged-/../x", "extents-1", "generation"] {
+            assert!(!reads(&|generation| generation.merged.name = name.to_string()), "{name}");
+        }
+        assert!(reads(&|generation| generation.merged.name = String::new()));
     }
 
     /// A note stands for what `seen` did to the generation, and for no other generation.

@@ -18,6 +18,8 @@ use crate::bytes::regular_file::{Links, open_regular, read_regular};
 use crate::bytes::source::Stamp;
 use crate::limits::GENERATION_BYTES_MAX;
 
+use super::generation::{EXTENTS, MERGED};
+
 /// Name of the lock file of an index directory.
 const LOCK: &str = "lock";
 
@@ -289,7 +291,7 @@ fn create_own(path: &Path) -> io::Result<File> {
 
 /// Whether an index could have written a file of this name: nothing else is ever removed.
 fn is_ours(name: &str) -> bool {
-    name.starts_with("extents-") || name.starts_with("merged-") || name == "generation.part"
+    name.starts_with(EXTENTS) || name.starts_with(MERGED) || name == "generation.part"
 }
 
 #[cfg(test)]

@@ -36,12 +36,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crate::bytes::kernels::Kernel;
-use crate::bytes::regular_file::read_regular;
 use crate::bytes::source::Access;
 use crate::error::IndexError;
 use crate::extract::Validate;
 use crate::fhir::Instant;
-use crate::limits::GENERATION_BYTES_MAX;
 use refresh::Trust;
 pub use refresh::Work;
 pub use snapshot::{Index, Snapshot, SnapshotRecord};
@@ -196,12 +194,7 @@ impl Store {
 
     /// The greatest T of the snapshots that the store's index remembers.
     pub fn latest_snapshot(&self) -> Option<Instant> {
-        let read = |name: &str| read_regular(&self.index_dir().join(name), GENERATION_BYTES_MAX).ok();
-        let mut generation = generation::Generation::from_bytes(&read(generation::FILE)?)?;
-        if let Some(note) = read(generation::NOTE).and_then(|bytes| generation::Note::from_bytes(&bytes)) {
-            generation.apply(&note);
-        }
-        let ticks = generation.latest?;
+        let ticks = refresh::latest(self)?;
         Some(Instant { ticks, rest: Box::default() })
     }
 

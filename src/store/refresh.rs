@@ -4,6 +4,7 @@
 //! file is replaced; then it looks again, because another may have done the work meanwhile. When neither the store nor
 //! the index has been touched, nothing is opened but the generation and the headers of the index files.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -16,7 +17,7 @@ use super::merge_more;
 use super::merged::Merged;
 use super::packed::remembered::Remembered;
 use super::scan::{Part, ScanOptions, Span, compressed_spans, plain_spans, scan};
-use super::snapshot::{Index, Snapshot, SnapshotRecord};
+use super::snapshot::{ExtentRecord, Index, Snapshot, SnapshotRecord};
 use super::standing::{Standing, stand};
 use super::view::View;
 use super::{IndexAccess, Store, Watch};
@@ -224,6 +225,11 @@ fn note(
     Ok(Some(noted))
 }
 
+/// The greatest T, in ticks, of the snapshots that the index on disk remembers; nothing is made for it.
+pub fn latest(store: &Store) -> Option<i64> {
+    load(&Home::Directory(store.index_dir()))?.noted.latest
+}
+
 /// The index as it was last published, without a look at the store; none when there is none that stands.
 pub fn last(store: &Store) -> Option<Index> {
     // A writer may take the files away that a generation just read names.
@@ -244,18 +250,38 @@ pub fn last(store: &Store) -> Option<Index> {
 
 /// The snapshot of a record: from the index if it still has the extents, else from the store's bytes.
 pub fn again(store: &Store, record: &SnapshotRecord, watch: &Watch) -> Result<(Snapshot, Work), IndexError> {
+    let Some(as_of) = Instant::parse(&record.as_of) else {
+        return Err(gone(store, "", "is to be seen as of what is no instant; begin anew with --force"));
+    };
     let (index, mut work) = refresh(store, None, None, watch, Trust::Stamps)?;
-    if let Some(snapshot) = Snapshot::of_record(index, record) {
-        return Ok((snapshot, work));
-    }
-    // The index was lost or cut anew: scan exactly the recorded spans, in memory.
+    let index = match Snapshot::of_record(index, record, as_of.clone()) {
+        Ok(snapshot) => return Ok((snapshot, work)),
+        Err((index, _)) => index,
+    };
+    // Some of the index was lost or cut anew. What stands is kept, the other recorded spans are scanned, in memory.
     let files = Files::find(store)?;
     let home = Home::memory();
-    let mut spans = Vec::new();
-    for extent in &record.extents {
+    let known = index.find_extents(record);
+    let same = index.generation().validate == record.validate;
+    // A compressed file is decoded from its start, and cut as it is then.
+    let is_coded = |name: &str| Coding::of_name(name).is_some_and(|coding| coding != Coding::Plain);
+    let lost = record.extents.iter().zip(&known).filter(|(extent, known)| known.is_none() && is_coded(&extent.file));
+    let lost: HashSet<&str> = lost.map(|(extent, _)| extent.file.as_str()).collect();
+    let stays = |extent: &ExtentRecord| same && !lost.contains(extent.file.as_str());
+    let kept: Vec<Option<usize>> =
+        record.extents.iter().zip(known).map(|(extent, known)| known.filter(|_| stays(extent))).collect();
+    let mut generation = Generation { files: entries(&files)?, ..Generation::empty(record.validate) };
+    generation.containers = index.generation().containers.clone();
+    let (mut extents, mut spans) = (Vec::new(), Vec::new());
+    for (extent, kept) in record.extents.iter().zip(&kept) {
         let Some(file) = files.position(&extent.file) else {
             return Err(gone(store, &extent.file, "is no longer there; put it back, or begin anew with --force"));
         };
+        if let Some(kept) = *kept {
+            generation.extents.push(ExtentEntry { file, ..index.entry(kept).clone() });
+            extents.push(index.extents()[kept].clone());
+            continue;
+        }
         match files.coding(file) {
             Coding::Plain if extent.end > files.source(file)?.len() => {
                 let reason = "is shorter than it was when the export began; put it back, or begin anew with --force";
@@ -272,9 +298,10 @@ pub fn again(store: &Store, record: &SnapshotRecord, watch: &Watch) -> Result<(S
         }
     }
     let survey = Survey {
-        generation: Generation { files: entries(&files)?, ..Generation::empty(record.validate) },
-        extents: Vec::new(),
-        origins: Vec::new(),
+        generation,
+        // Nothing was merged before that the numbers would be of.
+        origins: (0..extents.len()).collect(),
+        extents,
         spans,
         inherited: Vec::new(),
         changed: true,
@@ -286,12 +313,13 @@ pub fn again(store: &Store, record: &SnapshotRecord, watch: &Watch) -> Result<(S
         .and_then(|bytes| Merged::open(bytes, &generation.extents))
         .and_then(|merged| Index::new(generation, extents, merged, files, false).map_err(|damaged| damaged.0))
         .map_err(|reason| IndexError::ReadBack { name: "in memory".into(), reason })?;
-    let Some(snapshot) = Snapshot::of_record(index, record) else {
-        let reason = "no longer holds the bytes that the interrupted export began with; begin anew with --force";
-        let file = record.extents.first().map_or("", |extent| extent.file.as_str());
-        return Err(gone(store, file, reason));
-    };
-    Ok((snapshot, work))
+    match Snapshot::of_record(index, record, as_of) {
+        Ok(snapshot) => Ok((snapshot, work)),
+        Err((_, missing)) => {
+            let reason = "no longer holds the bytes that the interrupted export began with; begin anew with --force";
+            Err(gone(store, &record.extents[missing].file, reason))
+        }
+    }
 }
 
 fn gone(store: &Store, name: &str, reason: &str) -> IndexError {

@@ -3,8 +3,10 @@
 //! A snapshot is the extents visible to an export and its transactionTime T; with them every question about a row
 //! (is it current at T, whose is it, is it late) has one answer, whatever happens to the store meanwhile.
 
-use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
+
+use serde::{Deserialize, Serialize};
 
 use super::extent::Extent;
 use super::files::Files;
@@ -92,6 +94,17 @@ impl Index {
     /// The merged facts.
     pub fn merged(&self) -> &Merged {
         &self.merged
+    }
+
+    /// The extents that a record names, by their numbers here; `None` for those that are not here as they were.
+    pub(super) fn find_extents(&self, record: &SnapshotRecord) -> Vec<Option<usize>> {
+        let key = |file, start, end, content, tail| (file, start, end, content, tail);
+        let entries = self.generation.extents.iter().enumerate();
+        let mut known: HashMap<_, usize> =
+            entries.map(|(at, e)| (key(self.file_name(e.file), e.start, e.end, e.content, e.tail), at)).collect();
+        let wanted = record.extents.iter();
+        // Each stands once in a snapshot.
+        wanted.map(|e| known.remove(&key(&*e.file, e.start, e.end, e.content, e.tail))).collect()
     }
 
     /// Name of a store file, relative to the store.
@@ -404,23 +417,24 @@ impl Snapshot {
         Snapshot::new(Arc::new(index), as_of)
     }
 
-    /// The snapshot that a record names, if the index has all of its extents.
-    pub(super) fn of_record(mut index: Index, record: &SnapshotRecord) -> Option<Snapshot> {
-        let as_of = Instant::parse(&record.as_of)?;
+    /// The snapshot that a record names, as of its instant, if the index has all of its extents; else the index again, and the number of the
+    /// first of the record's extents that it does not have.
+    pub(super) fn of_record(
+        mut index: Index,
+        record: &SnapshotRecord,
+        as_of: Instant,
+    ) -> Result<Snapshot, (Box<Index>, usize)> {
+        let found = index.find_extents(record);
+        if let Some(missing) = found.iter().position(Option::is_none) {
+            return Err((Box::new(index), missing));
+        }
         let mut visible = vec![false; index.extent_count()];
         index.generation.birth = record.birth;
-        for wanted in &record.extents {
-            let at = (0..index.extent_count()).find(|at| {
-                let entry = index.entry(*at);
-                !visible[*at]
-                    && index.file_name(entry.file) == wanted.file
-                    && (entry.start, entry.end, entry.content, entry.tail)
-                        == (wanted.start, wanted.end, wanted.content, wanted.tail)
-            })?;
+        for (at, wanted) in found.into_iter().flatten().zip(&record.extents) {
             visible[at] = true;
             index.generation.extents[at].first_seen = wanted.first_seen;
         }
-        Some(Snapshot { index: Arc::new(index), as_of, visible: visible.into() })
+        Ok(Snapshot { index: Arc::new(index), as_of, visible: visible.into() })
     }
 
     /// What a job record needs to take this snapshot again.

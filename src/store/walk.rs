@@ -36,6 +36,12 @@ pub struct Walk {
     pub ignored: Vec<String>,
 }
 
+/// Whether a walk could have found a data file of this name: it leads to a place in the store, through no hidden
+/// directory. Names that a record or an index brings are held against it before anything is opened.
+pub fn is_store_name(name: &str) -> bool {
+    Coding::of_name(name).is_some() && name.split('/').all(|part| !part.is_empty() && !part.starts_with('.'))
+}
+
 /// Walks the directory tree under `root`.
 ///
 /// # Errors
@@ -104,8 +110,8 @@ fn visit_published(
         let relative = format!("{prefix}/{name}");
         let file = entry.file_type().map_err(at)?.is_file();
         match Coding::of_name(&name) {
-            Some(coding) if file && names.contains(&format!("deleted/{name}")) => push(&entry, relative, coding, walk)?,
             _ if name.starts_with('.') => {}
+            Some(coding) if file && names.contains(&format!("deleted/{name}")) => push(&entry, relative, coding, walk)?,
             _ => walk.ignored.push(relative),
         }
     }

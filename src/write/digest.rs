@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
@@ -91,12 +90,23 @@ impl Digester {
     }
 }
 
-/// Length and digest of a file on disk.
+impl Digest {
+    /// Whether it has the length and the digits of its algorithm.
+    pub fn is_well_formed(&self) -> bool {
+        let digits = match self.algorithm {
+            DigestAlgorithm::Xxh3 => 32,
+            DigestAlgorithm::Sha256 => 64,
+            DigestAlgorithm::None => return false,
+        };
+        self.value.len() == digits && self.value.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    }
+}
+
+/// Length and digest of a file that was just opened.
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn digest_file(path: &Path, algorithm: DigestAlgorithm) -> io::Result<(u64, Option<Digest>)> {
-    let mut file = File::open(path)?;
+pub fn digest_file(mut file: File, algorithm: DigestAlgorithm) -> io::Result<(u64, Option<Digest>)> {
     let mut digester = Digester::new(algorithm);
     let mut buffer = vec![0; 1 << 20];
     let mut len = 0;

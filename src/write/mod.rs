@@ -1,17 +1,19 @@
 //! From rows to files: copy, compress, digest, record, publish.
 //!
 //! `shard` copies rows, `encode` turns them into a file's bytes, `tail` gathers those for `sink`, which puts
-//! them somewhere, `record` remembers what is
-//! finished, `manifest` says that all is. Nothing here selects rows or reads a clock.
+//! them somewhere, `record` remembers what is finished, `job_directory` puts a run in the place of the one before, `manifest`
+//! says that all is there. Nothing here selects rows or reads a clock.
 
 pub mod deleted;
 pub mod digest;
 pub mod encode;
 pub mod frames;
 pub mod generated;
+mod job_directory;
 pub mod manifest;
 pub mod new_directory;
 pub mod outcome;
+pub mod output_name;
 pub mod record;
 pub mod shard;
 pub mod sink;

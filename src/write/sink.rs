@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use crate::bytes::directory::{Directory, temporary_name};
 use crate::bytes::disk::Room;
-use crate::bytes::private::{create_private, private_directory};
 
 /// A place for output files, one at a time. A file appears whole on [`Sink::commit`] or not at all.
 pub trait Sink: Send {
@@ -55,31 +55,31 @@ pub enum Sync {
     No,
 }
 
-/// Files in a directory: 0600, under a temporary name until they are whole (PRIV-03).
+/// Files in a directory: 0600, under a temporary name until they are whole (PRIV-03). No link below it is followed.
 pub struct DirSink {
-    directory: PathBuf,
+    path: PathBuf,
+    directory: Option<Arc<Directory>>,
     sync: Sync,
     open: Option<OpenFile>,
 }
 
 struct OpenFile {
     file: File,
-    temporary: PathBuf,
-    path: PathBuf,
+    directory: Arc<Directory>,
+    name: String,
     room: Room,
 }
 
 impl DirSink {
     /// Files go to this directory, which must be there.
     pub fn new(directory: &Path, sync: Sync) -> DirSink {
-        DirSink { directory: directory.to_path_buf(), sync, open: None }
+        DirSink { path: directory.to_path_buf(), directory: None, sync, open: None }
     }
-}
 
-/// The temporary name of an output file, in the same directory.
-pub fn temporary(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.part"))
+    /// Files go to a directory that is open.
+    pub fn within(directory: Arc<Directory>, sync: Sync) -> DirSink {
+        DirSink { path: directory.path().to_path_buf(), directory: Some(directory), sync, open: None }
+    }
 }
 
 /// Makes the entries of a directory last.
@@ -93,18 +93,20 @@ pub fn sync_directory(directory: &Path) -> io::Result<()> {
 impl Sink for DirSink {
     fn begin(&mut self, name: &str) -> io::Result<()> {
         self.abort();
-        let path = self.directory.join(name);
-        if let Some(parent) = path.parent().filter(|parent| *parent != self.directory) {
-            private_directory(parent)?;
+        let directory = match &self.directory {
+            Some(directory) => directory.clone(),
+            None => self.directory.insert(Arc::new(Directory::open(&self.path)?)).clone(),
+        };
+        for (at, _) in name.match_indices('/') {
+            directory.make_directory(&name[..at])?;
         }
-        let temporary = temporary(&path);
-        let file = create_private(&temporary)?;
+        let file = directory.create(&temporary_name(name))?;
         // Only what is there is cut off: ext4 takes a file that was cut to nothing for one being replaced, and writes
         // it to disk at once when it is closed.
         if file.metadata()?.len() > 0 {
             file.set_len(0)?;
         }
-        self.open = Some(OpenFile { file, temporary, path, room: Room::default() });
+        self.open = Some(OpenFile { file, directory, name: name.to_string(), room: Room::default() });
         Ok(())
     }
 
@@ -115,17 +117,17 @@ impl Sink for DirSink {
     }
 
     fn commit(&mut self) -> io::Result<()> {
-        let OpenFile { file, temporary, path, room } = self.open.take().ok_or(io::ErrorKind::NotFound)?;
+        let OpenFile { file, directory, name, room } = self.open.take().ok_or(io::ErrorKind::NotFound)?;
         room.give_back(&file)?;
         if self.sync == Sync::Yes {
             file.sync_all()?;
         }
-        std::fs::rename(temporary, path)
+        directory.rename(&temporary_name(&name), &name)
     }
 
     fn abort(&mut self) {
         if let Some(open) = self.open.take() {
-            std::fs::remove_file(open.temporary).ok();
+            open.directory.remove_file(&temporary_name(&open.name)).ok();
         }
     }
 }

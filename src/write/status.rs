@@ -2,13 +2,13 @@
 //! (ONEUP-S12…S17), replaced as a whole so that any process can watch it.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::manifest::Manifest;
-use super::record::{STATUS, replace_file};
-use super::sink::Sync;
+use super::record::STATUS;
+use crate::bytes::directory::Directory;
 use crate::fhir::Instant;
 use crate::fhir::instant::TICKS_PER_SECOND;
 use crate::words::by_name;
@@ -71,7 +71,7 @@ struct Document<'a> {
 
 /// The status document of one job; a batch is a shard.
 pub struct StatusFile {
-    path: PathBuf,
+    directory: Arc<Directory>,
     id: String,
     as_of: Instant,
     request: String,
@@ -85,9 +85,16 @@ pub struct StatusFile {
 
 impl StatusFile {
     /// A job in progress of `total` shards and `resources` rows.
-    pub fn new(directory: &Path, id: &str, as_of: Instant, request: String, resources: u64, total: u64) -> StatusFile {
+    pub fn new(
+        directory: Arc<Directory>,
+        id: &str,
+        as_of: Instant,
+        request: String,
+        resources: u64,
+        total: u64,
+    ) -> StatusFile {
         StatusFile {
-            path: directory.join(STATUS),
+            directory,
             id: id.to_string(),
             as_of,
             request,
@@ -98,6 +105,11 @@ impl StatusFile {
             written: None,
             final_output: None,
         }
+    }
+
+    /// From now on the document is in this directory; what was written is there already.
+    pub fn move_to(&mut self, directory: Arc<Directory>) {
+        self.directory = directory;
     }
 
     /// So many shards are finished.
@@ -152,6 +164,6 @@ impl StatusFile {
         let mut bytes = serde_json::to_vec_pretty(&document).expect("plain data");
         bytes.push(b'\n');
         self.written = Some(now);
-        replace_file(&self.path, &bytes, Sync::No)
+        self.directory.replace(STATUS, &bytes, false)
     }
 }

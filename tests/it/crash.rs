@@ -91,6 +91,197 @@ fn a_killed_export_resumes_to_the_same_bytes() {
     }
 }
 
+/// An export that replaces another, killed at random moments: while a manifest stands, the export is whole (the old one or the
+/// new); `--resume`, or `--force` once more, comes to the directory of an undisturbed run; foreign files stay.
+#[test]
+fn a_killed_replacement_leaves_one_export_whole() {
+    let mut random = Random::new(Random::seed("replacement"), 0);
+    let scratch = scratch();
+    let store = scratch.path().join("store");
+    plain_store(&store, &["Patient", "Observation", "Condition", "Encounter"], 2);
+    std::fs::write(store.join("faulty.ndjson"), "{\n").unwrap();
+    let (index, old) = (scratch.path().join("index"), scratch.path().join("old"));
+    let (store, index) = (store.to_str().unwrap(), index.to_str().unwrap());
+    let run = |out: &Path, coding: &str, more: &[&str]| {
+        let mut args = args(store, index, out.to_str().unwrap(), coding);
+        args.extend(more);
+        run::run(&args)
+    };
+    assert_eq!(run(&old, "none", &["--type", "Condition,Patient,Encounter"]).code, 1);
+    std::fs::write(old.join("foreign.txt"), "mine").unwrap();
+    std::fs::write(old.join("error/foreign.txt"), "mine, too").unwrap();
+    let (mut whole, mut gone_on) = ([0; 3], 0);
+    type Phase = (&'static str, fn(&Path) -> bool);
+    let phases: [Phase; 4] = [
+        ("planned", |out| out.join(".outpour-job/next/plan.json").exists()),
+        ("written", |out| out.join(".outpour-job/next/done.ndjson").exists()),
+        ("the old manifest is gone", |out| !out.join("manifest.json").exists()),
+        ("the new files come", |out| out.join("Observation.00001.ndjson").exists()),
+    ];
+    let mut met = [0; 4];
+    for coding in ["none", "zstd"] {
+        let out = scratch.path().join("out");
+        let replacing = ["--type", "Condition,Observation", "--force"];
+        copy(&old, &out);
+        let begun = Instant::now();
+        assert_eq!(run(&out, coding, &replacing).code, 1);
+        let (takes, expected) = (begun.elapsed(), snapshot(&out));
+        for number in 0..knob("OUTPOUR_TEST_KILLS", 200) / 4 {
+            std::fs::remove_dir_all(&out).unwrap();
+            copy(&old, &out);
+            let mut args = args(store, index, out.to_str().unwrap(), coding);
+            args.extend(replacing);
+            let delay = takes.mul_f64(random.below(1100) as f64 / 1000.0);
+            let phase = random.below(2 * phases.len());
+            match phases.get(phase) {
+                Some((_, is_met)) => met[phase] += usize::from(killed_when(&args, &|| is_met(&out))),
+                None => killed(&args, delay),
+            }
+            let what = format!("kill {number}, {coding}, phase {phase} or after {delay:?}");
+            assert_eq!(std::fs::read(out.join("foreign.txt")).unwrap(), b"mine", "{what}");
+            assert_eq!(std::fs::read(out.join("error/foreign.txt")).unwrap(), b"mine, too", "{what}");
+            let found = snapshot(&out);
+            match out.join("manifest.json").exists() {
+                true if found["manifest.json"] == expected["manifest.json"] => {
+                    // Its status may not tell the end yet.
+                    let files = |of: &std::collections::BTreeMap<String, Vec<u8>>| {
+                        of.clone().into_iter().filter(|(name, _)| name != "status.json").collect::<Vec<_>>()
+                    };
+                    assert!(files(&found) == files(&expected), "{what}");
+                    whole[0] += 1;
+                }
+                true => {
+                    assert!(found == snapshot(&old), "{what}: the old export is whole");
+                    assert_eq!(run::run(&["verify", out.to_str().unwrap()]).code, 0, "{what}");
+                    whole[1] += 1;
+                }
+                false => whole[2] += 1,
+            }
+            let mut go_on = vec!["--type", "Condition,Observation", "--resume"];
+            if random.one_in(3) {
+                go_on[2] = "--force";
+            }
+            let done = run(&out, coding, &go_on);
+            let done = match done.code {
+                2 if go_on[2] == "--resume" => {
+                    // Its plan did not stand yet.
+                    done.refused(2, &["differs", "--force"]);
+                    assert!(snapshot(&out) == snapshot(&old), "{what}");
+                    run(&out, coding, &replacing)
+                }
+                _ => {
+                    gone_on += usize::from(go_on[2] == "--resume");
+                    done
+                }
+            };
+            assert_eq!(done.code, 1, "{what}: {done:#?}");
+            assert!(snapshot(&out) == expected, "{what}");
+            assert!(!out.join(".outpour-job/next").exists(), "{what}");
+        }
+        std::fs::remove_dir_all(&out).unwrap();
+    }
+    let names = phases.map(|(name, _)| name);
+    println!("the new export, the old one, none was whole: {whole:?}; {gone_on} were gone on with; {names:?} {met:?}");
+    // The others are over in a moment.
+    assert!(met[0] > 0 && met[1] > 0, "{met:?}");
+}
+
+/// Starts the binary and kills it as soon as something is so; `false` when it was done before.
+fn killed_when(args: &[&str], is_met: &dyn Fn() -> bool) -> bool {
+    let mut child = command().args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !is_met() {
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+    }
+    let _ = child.kill();
+    !child.wait().unwrap().success()
+}
+
+/// Copies a directory.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to),
+            false => drop(std::fs::copy(entry.path(), to).unwrap()),
+        }
+    }
+}
+
+/// Files may grow between a run and its `--resume`: what was appended is not part of it, and a torn line that was completed stays
+/// torn. Where that cannot be had any more, the file that is to blame is named, and no other.
+#[test]
+fn a_resume_exports_what_the_first_run_saw() {
+    use std::io::Write;
+    let scratch = scratch();
+    let row = |id: &str| format!(r#"{{"resourceType":"Patient","id":"{id}"}}"#);
+    let member = |lines: &str| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(lines.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let names = ["a.ndjson", "b.ndjson.gz", "c.ndjson", "d.ndjson"];
+    let append = |path: &Path, bytes: &[u8]| {
+        std::fs::OpenOptions::new().append(true).open(path).unwrap().write_all(bytes).unwrap();
+    };
+    let grow = |store: &Path| {
+        append(&store.join("b.ndjson.gz"), &member(&(row("b2") + "\n")));
+        append(&store.join("c.ndjson"), b"}\n");
+        append(&store.join("d.ndjson"), (row("d2") + "\n").as_bytes());
+        std::fs::write(store.join("e.ndjson"), row("e") + "\n").unwrap();
+    };
+    type Change<'a> = (&'a str, Box<dyn Fn(&Path)>);
+    let replace = |name: &'static str, bytes: Vec<u8>| -> Change<'static> {
+        (name, Box::new(move |store: &Path| std::fs::write(store.join(name), &bytes).unwrap()))
+    };
+    let mut changes: Vec<Change<'_>> = vec![("", Box::new(|_: &Path| {}))];
+    changes.push(replace("a.ndjson", row("x").into_bytes()));
+    changes.push(replace("b.ndjson.gz", member(&(row("x") + "\n"))));
+    changes.push(replace("c.ndjson", b"{".to_vec()));
+    changes.push(replace("d.ndjson", row("x").into_bytes()));
+    changes.push(("d.ndjson", Box::new(|store: &Path| std::fs::remove_file(store.join("d.ndjson")).unwrap())));
+    for (at, (blamed, change)) in changes.iter().enumerate() {
+        for index_lost in [false, true] {
+            let (store, index) = (scratch.path().join("store"), scratch.path().join("index"));
+            let out = scratch.path().join("out");
+            for path in [&store, &index, &out] {
+                std::fs::remove_dir_all(path).ok();
+            }
+            std::fs::create_dir(&store).unwrap();
+            std::fs::write(store.join("a.ndjson"), row("a") + "\n").unwrap();
+            std::fs::write(store.join("b.ndjson.gz"), member(&(row("b") + "\n"))).unwrap();
+            let torn = row("c");
+            std::fs::write(store.join("c.ndjson"), &torn[..torn.len() - 1]).unwrap();
+            std::fs::write(store.join("d.ndjson"), row("d") + "\n").unwrap();
+            let request = ["--all-patients", "--index-dir", index.to_str().unwrap()];
+            let first = run::export(&store, &out, &request);
+            assert_eq!(first.code, 1, "{first:#?}");
+            let patients = std::fs::read(out.join("Patient.00001.ndjson")).unwrap();
+            std::fs::remove_file(out.join("manifest.json")).unwrap();
+            grow(&store);
+            change(&store);
+            if index_lost {
+                std::fs::remove_dir_all(&index).unwrap();
+            }
+            let resumed = run::export(&store, &out, &[&request[..], &["--resume"]].concat());
+            // Without the index nobody knows where a compressed file ended.
+            let may_be = if index_lost { vec![*blamed, "b.ndjson.gz"] } else { vec![*blamed] };
+            if may_be == [""] {
+                assert_eq!(resumed.code, 1, "{resumed:#?}");
+                assert_eq!(std::fs::read(out.join("Patient.00001.ndjson")).unwrap(), patients);
+                let export = run::Export::read(&out, run::Bounds::DEFAULT);
+                assert_eq!((export.ledger()["lines"], export.ledger()["faulty"]), (4, 1));
+                continue;
+            }
+            assert_eq!(resumed.code, 3, "change {at}: {resumed:#?}");
+            let named: Vec<&str> = names.into_iter().filter(|name| resumed.stderr.contains(name)).collect();
+            assert!(named.len() == 1 && may_be.contains(&named[0]), "change {at}, {index_lost}: {resumed:#?}");
+        }
+    }
+}
+
 /// `--resume` finds what a finished run left, and refuses another request, naming what differs.
 #[test]
 fn resume_refuses_another_request() {

@@ -131,6 +131,56 @@ fn new_stores_on_a_full_disk_leave_nothing() {
     }
 }
 
+/// An export that replaces another where there is room for one of them: the new one is planned before the old one goes, whether the
+/// room was known to be short (plain files) or ran out (compressed ones), and nothing that was finished is written again.
+#[test]
+fn an_export_makes_room_for_the_one_that_replaces_it() {
+    let scratch = scratch();
+    let disk = scratch.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let Some(_mounted) = Tmpfs::mount(&disk, "200m", 0) else {
+        println!("skipped: mounting a tmpfs is not permitted here");
+        return;
+    };
+    let (store, index) = (testdata("stores/synthea-r4-100"), scratch.path().join("index"));
+    let (out, whole) = (disk.join("out"), scratch.path().join("whole"));
+    for coding in ["none", "gzip"] {
+        let mut request =
+            vec!["--all-patients", "--as-of", crate::golden::AS_OF, "--index-dir", index.to_str().unwrap()];
+        request.extend(["--max-file-bytes", "1MB", "--base-url", "https://files.example.org/", "--compress", coding]);
+        assert_eq!(run::export(&store, &whole, &request).code, 0);
+        let size: u64 = snapshot(&whole).values().map(|bytes| bytes.len() as u64).sum();
+        // Room for the larger of the two, and a little more.
+        for (room, fits) in [(size * 5 / 4 + (1 << 20), true), (size * 3 / 4, false)] {
+            std::mem::forget(Tmpfs::mount(&disk, "200m", libc::MS_REMOUNT).expect("room is made"));
+            std::fs::remove_dir_all(&out).ok();
+            let old = ["--type", "Observation,Encounter"];
+            assert_eq!(run::export(&store, &out, &[&request[..], &old].concat()).code, 0);
+            let before = snapshot(&out);
+            std::mem::forget(Tmpfs::mount(&disk, &room.to_string(), libc::MS_REMOUNT).expect("the disk is resized"));
+            let refused =
+                run::export(&store, &out, &["--group", "nobody", "--force", "--index-dir", index.to_str().unwrap()]);
+            assert!(refused.code == 2 && snapshot(&out) == before, "{refused:#?}");
+            request.push("--force");
+            let run = run::export(&store, &out, &request);
+            request.pop();
+            if !fits {
+                run.refused(3, &["--resume"]);
+                assert!(!out.join("manifest.json").exists(), "{coding}");
+                std::mem::forget(Tmpfs::mount(&disk, "200m", libc::MS_REMOUNT).expect("room is made"));
+                request.push("--resume");
+                assert_eq!(run::export(&store, &out, &request).code, 0);
+                request.pop();
+            } else {
+                assert_eq!(run.code, 0, "{coding}: {run:#?}");
+            }
+            assert!(snapshot(&out) == snapshot(&whole), "{coding}: the directory is that of an undisturbed run");
+            assert!(!out.join(".outpour-job/next").exists());
+        }
+        std::fs::remove_dir_all(&whole).unwrap();
+    }
+}
+
 #[test]
 fn a_full_disk_is_exit_3_and_resumes() {
     let scratch = scratch();

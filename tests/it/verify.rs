@@ -147,6 +147,73 @@ fn force_removes_only_what_the_record_lists() {
     assert_eq!(std::fs::read(out.join("foreign.00001.ndjson")).unwrap(), b"mine, too");
 }
 
+/// Whatever keeps a new export from being planned, the old one is whole, and its record: a Group that is not there, more
+/// faults than allowed, a store that cannot be read, a foreign file in the way.
+#[test]
+fn a_refused_force_leaves_the_old_export_whole() {
+    let scratch = scratch();
+    let store = scratch.path().join("store");
+    crate::fixture::plain_store(&store, &["Patient", "Condition"], 1);
+    let (out, index) = (scratch.path().join("out"), scratch.path().join("index"));
+    let all = ["--all-patients".to_string()];
+    assert_eq!(export(&store, &out, &index, &all, &["--type", "Condition"]).code, 0);
+    std::fs::write(store.join("broken.ndjson"), "{\n").unwrap();
+    std::fs::write(out.join("Patient.00001.ndjson"), "mine").unwrap();
+    let record = |name: &str| std::fs::read(out.join(".outpour-job").join(name)).unwrap();
+    let before = (snapshot(&out), record("plan.json"), record("done.ndjson"));
+    let other = scratch.path().join("no-store");
+    for (store, request, more, code) in [
+        (&store, ["--group", "nobody"], &[][..], 2),
+        (&store, ["--group", "no-such-file.json"], &[], 2),
+        (&store, ["--type", "Condition"], &["--all-patients", "--faults-allowed", "0"], 3),
+        (&store, ["--type", "Patient"], &["--all-patients"], 2),
+        (&other, ["--type", "Condition"], &["--all-patients"], 2),
+    ] {
+        let run = export(store, &out, &index, &request.map(String::from), &[more, &["--force"]].concat());
+        assert_eq!(run.code, code, "{request:?} {run:#?}");
+        assert!((snapshot(&out), record("plan.json"), record("done.ndjson")) == before, "{request:?}");
+        assert!(!out.join(".outpour-job/next").exists(), "{request:?}");
+    }
+    std::fs::remove_file(out.join("Patient.00001.ndjson")).unwrap();
+    assert_eq!(export(&store, &out, &index, &all, &["--force"]).code, 1);
+    Export::read(&out, Bounds::DEFAULT);
+}
+
+/// `verify` and `inspect` look at the export that stands, and `inspect` shows what is to replace it, too.
+#[test]
+fn an_export_that_is_being_replaced_is_verified_and_inspected() {
+    let scratch = scratch();
+    let (store, request) = stores().remove(0);
+    let (out, index) = (scratch.path().join("out"), scratch.path().join("index"));
+    assert_eq!(export(&store, &out, &index, &request, &["--type", "Patient"]).code, 0);
+    let before = snapshot(&out);
+    let mut args = vec!["export", "--store", store.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    args.extend(request.iter().map(String::as_str));
+    args.extend(["--as-of", AS_OF, "--index-dir", index.to_str().unwrap(), "--progress", "never", "--force"]);
+    let mut command = command();
+    command.args(&args);
+    // It stops in the middle: files may not be as large as its own.
+    crate::disk::limit_files(&mut command, 100_000);
+    run::finish(&mut command).refused(3, &["--resume"]);
+    assert!(snapshot(&out) == before, "the old export is whole");
+    let verified = run::run(&["verify", out.to_str().unwrap(), "--ledger"]);
+    assert_eq!(verified.code, 0, "{verified:#?}");
+    assert!(verified.stderr.contains("Patient") && !verified.stderr.contains("next"), "{verified:#?}");
+    let inspected = run::run(&["inspect", out.to_str().unwrap()]);
+    assert_eq!(inspected.code, 0, "{inspected:#?}");
+    for shown in ["Patient.00001.ndjson", "Observation.00001.ndjson", "Failed", "Successful"] {
+        assert!((inspected.stdout.clone() + &inspected.stderr).contains(shown), "{shown}: {inspected:#?}");
+    }
+    for more in [&[][..], &["--type", "Patient", "--resume"]] {
+        export(&store, &out, &index, &request, more).refused(2, &["--force"]);
+        assert!(snapshot(&out) == before, "{more:?}");
+    }
+    assert_eq!(export(&store, &out, &index, &request, &["--resume"]).code, 0);
+    let after = Export::read(&out, Bounds::DEFAULT);
+    assert!(after.lines().len() > 5 && !out.join(".outpour-job/next").exists());
+    assert_eq!(run::run(&["verify", out.to_str().unwrap(), "--ledger"]).code, 0);
+}
+
 /// A directory with files of somebody else's only is never overwritten.
 #[test]
 fn foreign_files_are_left_alone() {

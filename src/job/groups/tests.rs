@@ -528,3 +528,24 @@ proptest! {
         }
     }
 }
+
+/// A link, a pipe or a directory in the place of a Group's file is refused by its name, at once.
+#[test]
+fn what_is_no_file_is_refused_by_name() {
+    for kind in 0..3 {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("book/g.ndjson");
+        drop(GroupBook::open(&dir.path().join("book"), Sync::No).unwrap());
+        match kind {
+            0 => std::os::unix::fs::symlink("/etc/passwd", &place).unwrap(),
+            1 => assert!(std::process::Command::new("mkfifo").arg(&place).status().unwrap().success()),
+            _ => std::fs::create_dir(&place).unwrap(),
+        }
+        let refused = GroupBook::open(&dir.path().join("book"), Sync::No).unwrap_err();
+        assert!(matches!(&refused, GroupsError::Io { path, .. } if *path == place), "{refused}");
+        // What has the form of a temporary file and is none of a Group stays.
+        std::fs::rename(&place, dir.path().join("book/.no group.ndjson.part")).unwrap();
+        drop(GroupBook::open(&dir.path().join("book"), Sync::No).unwrap());
+        assert!(dir.path().join("book/.no group.ndjson.part").symlink_metadata().is_ok());
+    }
+}

@@ -236,8 +236,8 @@ fn client_problems(client: &ClientConfig, wrong: &mut dyn FnMut(String)) {
                 .into(),
         );
     }
-    if client.patients.is_some() && (client.groups.is_empty() || !client.writes_groups) {
-        wrong("patients is given, but counts only for a client that has groups and writes_groups; leave it out".into());
+    if client.patients == Some(PatientSource::Any) && (client.groups.is_empty() || !client.writes_groups) {
+        wrong("patients = \"any\" counts only for a client that has groups and writes_groups; leave it out".into());
     }
     let id = client.client_id.as_str();
     if id.len() > CLIENT_ID_BYTES_MAX || !id.bytes().all(|byte| byte.is_ascii_graphic()) {

@@ -55,11 +55,12 @@ impl Server {
         guard::install().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let bytes: Vec<u8> = (0..6_000_000u32).flat_map(|n| (n * 7).to_le_bytes()).collect();
-        let path = dir.path().join("stored");
-        std::fs::write(&path, &bytes).unwrap();
+        std::fs::write(dir.path().join("stored"), &bytes).unwrap();
+        let root = dir.path().to_path_buf();
         let len = bytes.len() as u64;
         let file = move || StoredFile {
-            path: path.clone(),
+            root: root.clone(),
+            place: "stored".into(),
             name: "Patient.00001.ndjson".into(),
             coding: Coding::None,
             bytes: len,

@@ -31,10 +31,10 @@ impl Stored {
         let sums = encoder.finish().unwrap();
         let coded = sink.files().remove("f").unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("stored");
-        std::fs::write(&path, &coded).unwrap();
+        std::fs::write(dir.path().join("stored"), &coded).unwrap();
         let file = StoredFile {
-            path,
+            root: dir.path().to_path_buf(),
+            place: "stored".into(),
             name: "Patient.00001.ndjson".into(),
             coding,
             bytes: sums.bytes,
@@ -43,6 +43,10 @@ impl Stored {
             finished: SystemTime::UNIX_EPOCH + Duration::from_millis(784_111_777_250),
         };
         Stored { dir, file, plain, coded }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.file.root.join(&self.file.place)
     }
 
     /// The bytes of a representation.
@@ -281,9 +285,44 @@ async fn a_file_that_is_gone_is_refused() {
     ] {
         for accepted in ["gzip", "identity"] {
             let stored = Stored::new(Coding::Gzip, rows(1000));
-            change(&stored.file.path);
+            change(&stored.path());
             stored.get(&[(ACCEPT_ENCODING, accepted)]).await.is_refused(500, "operator");
         }
+    }
+}
+
+/// Nothing but a regular file beneath the directory of files is sent, and nothing waits: no link, though it leads to the
+/// right bytes, no pipe, no socket, nothing by a name that leads out.
+#[tokio::test]
+async fn what_is_no_file_of_ours_is_refused() {
+    use std::os::unix::fs::symlink;
+    let stands_for = |kind: usize, stored: &mut Stored| {
+        let (path, dir) = (stored.path(), stored.dir.path().to_path_buf());
+        let moved = dir.with_extension("moved");
+        std::fs::rename(&path, &moved).unwrap();
+        match kind {
+            0 => symlink(&moved, &path).unwrap(),
+            1 => assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success()),
+            2 => drop(std::os::unix::net::UnixListener::bind(&path).unwrap()),
+            3 => {
+                symlink(dir.parent().unwrap(), dir.join("link")).unwrap();
+                stored.file.place = format!("link/{}", moved.file_name().unwrap().to_str().unwrap());
+            }
+            _ => stored.file.place = format!("../{}", moved.file_name().unwrap().to_str().unwrap()),
+        }
+        moved
+    };
+    for kind in 0..5 {
+        let mut stored = Stored::new(Coding::Gzip, rows(1000));
+        let moved = stands_for(kind, &mut stored);
+        for accepted in ["gzip", "identity"] {
+            let headers = [(ACCEPT_ENCODING, accepted)];
+            let answered = tokio::time::timeout(Duration::from_secs(20), stored.get(&headers)).await;
+            answered.expect("an answer at once").is_refused(500, "operator");
+        }
+        let fhir = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("application/fhir+json"))]);
+        assert_eq!(wrapped(&Method::GET, &fhir, stored.file.clone(), "x").await.status(), 500);
+        std::fs::remove_file(moved).unwrap();
     }
 }
 
@@ -311,7 +350,7 @@ async fn a_damaged_file_is_never_whole() {
         let mut damaged = stored.coded.clone();
         let at = damaged.len() - 6; // in the checksum
         damaged[at] ^= 1;
-        std::fs::write(&stored.file.path, &damaged).unwrap();
+        std::fs::write(stored.path(), &damaged).unwrap();
         assert!(stored.get(&[]).await.body.is_err(), "{stored_as:?}");
         for bytes in [stored.file.bytes - 1, stored.file.bytes + 1] {
             let mut other = Stored::new(stored_as, stored.plain.clone());
@@ -323,6 +362,6 @@ async fn a_damaged_file_is_never_whole() {
     let stored = Stored::new(Coding::None, rows(5_000_000));
     let mut body = send(&Method::GET, &HeaderMap::new(), stored.file.clone()).await.into_body();
     body.frame().await.unwrap().unwrap();
-    OpenOptions::new().write(true).open(&stored.file.path).unwrap().set_len(1 << 20).unwrap();
+    std::fs::OpenOptions::new().write(true).open(stored.path()).unwrap().set_len(1 << 20).unwrap();
     assert!(body.collect().await.is_err());
 }

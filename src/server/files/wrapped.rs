@@ -2,7 +2,6 @@
 //! <https://hl7.org/fhir/R4/binary.html#rest>). Its bytes stand in base64 inside JSON, as a whole in memory: for small files
 //! only.
 
-use std::fs::File;
 use std::io;
 
 use axum::response::Response;
@@ -43,7 +42,7 @@ async fn wrap(file: StoredFile, id: &str) -> Result<Response, Refusal> {
     }
     let stored = file.clone();
     let read = tokio::task::spawn_blocking(move || -> io::Result<Vec<u8>> {
-        let mut reader = Reader::new(File::open(&stored.path)?, stored.coding, 0..stored.bytes, stored.bytes)?;
+        let mut reader = Reader::new(stored.open()?, stored.coding, 0..stored.bytes, stored.bytes)?;
         let mut bytes = Vec::with_capacity(stored.bytes as usize);
         while (bytes.len() as u64) < stored.bytes {
             bytes.extend_from_slice(&reader.next()?);

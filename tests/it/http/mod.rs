@@ -8,6 +8,7 @@ mod hostile;
 mod kick_off;
 mod kills;
 mod pages;
+mod records;
 mod room;
 mod rows;
 mod same;

@@ -168,7 +168,7 @@ fn a_writer_of_empty_groups_is_refused_at_start() {
     std::fs::write(scratch.path().join("serve.toml"), client("a", "patients = 'any'", &[&token])).unwrap();
     let words = ["--store", "store", "--data", "data", "--config", "serve.toml"];
     let said = Server::try_start(scratch.path(), &words).err().expect("it does not start");
-    assert!(said.contains("patients is given"), "{said}");
+    assert!(said.contains("patients = \"any\" counts only"), "{said}");
 }
 
 /// OUTCOME-05, CONS-10, readings 10 and 24: a client that is bound to Groups or types gets no name of a file, no fault, no base

@@ -1,0 +1,120 @@
+//! What must hold of a job's record before anything in it is believed: records lie on a disk, where a stranger or damage may
+//! have written them. A record that does not pass is as one that cannot be read.
+
+use std::collections::HashSet;
+
+use super::record::{JobRecord, Kind, Naming, Requested, ScopeGroup, Whose};
+use super::state::State;
+use crate::fhir::{Id, Instant, ResourceType};
+use crate::write::digest::DigestAlgorithm;
+
+/// Whether a text is the id of a job: 32 hexadecimal digits as the engine makes them (KICK-14). It is used as the name of a
+/// directory and of a file.
+pub fn is_job_id(text: &str) -> bool {
+    is_hex(text, 32)
+}
+
+fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Whether a text is an instant that can be written down again: an offset does not carry it out of the years 0001 to 9999,
+/// which dates in headers end with.
+fn is_instant(text: &str) -> bool {
+    Instant::parse(text).is_some_and(|at| Instant::parse(&at.to_string()).is_some())
+}
+
+impl JobRecord {
+    /// Checks everything that is relied on later: ids, names and instants have their forms, numbers agree with each other,
+    /// and the state with what is there.
+    ///
+    /// # Errors
+    /// What is wrong, without a word of what it holds.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let all = |checks: &[(bool, &'static str)]| match checks.iter().find(|(holds, _)| !holds) {
+            Some((_, wrong)) => Err(*wrong),
+            None => Ok(()),
+        };
+        let active = self.state.is_active();
+        let may_have_files = matches!(self.state, State::Complete | State::Expired);
+        all(&[
+            (is_job_id(&self.id), "its id is none"),
+            (is_instant(&self.transaction_time), "its transactionTime is no instant"),
+            (is_instant(&self.accepted), "it was accepted at what is no instant"),
+            (self.ended.as_deref().is_none_or(is_instant), "it ended at what is no instant"),
+            (self.expires.as_deref().is_none_or(is_instant), "it expires at what is no instant"),
+            (active == self.ended.is_none(), "its state and its end contradict each other"),
+            (!active || self.view.is_some(), "it is active and does not say what it exports"),
+            (self.state != State::Failed || self.failure.is_some(), "it has failed and does not say why"),
+            (may_have_files || self.files.is_empty(), "it has files before it is complete"),
+            (self.planned.is_none_or(|planned| planned.complete <= planned.shards), "it has done more than there is"),
+        ])?;
+        self.request.check()?;
+        self.check_files()
+    }
+
+    fn check_files(&self) -> Result<(), &'static str> {
+        let (mut ids, mut names) = (HashSet::new(), HashSet::new());
+        let (mut shards, mut rows) = (0u64, 0u64);
+        for file in &self.files {
+            let name = file.receipt.checked().ok_or("a file of it is not as a file is recorded")?;
+            let of = name.resource_type.name();
+            let id_holds = match self.naming {
+                Naming::Random => is_job_id(&file.id),
+                Naming::Typed => {
+                    let digits = file.id.strip_prefix(of).and_then(|rest| rest.strip_prefix('_'));
+                    digits.and_then(|rest| rest.strip_suffix(".ndjson")).is_some_and(|digits| is_hex(digits, 8))
+                }
+            };
+            let digest = file.receipt.digest.as_ref().map_or(DigestAlgorithm::None, |digest| digest.algorithm);
+            if !id_holds || !ids.insert(&file.id) {
+                return Err("the id of a file of it is none, or stands twice");
+            }
+            if !names.insert(&file.receipt.file) || file.kind != Kind::of(&name) {
+                return Err("a file of it stands twice, or in the wrong list");
+            }
+            if name.coding != self.request.coding || digest != self.request.digest {
+                return Err("a file of it has another coding or digest than was asked for");
+            }
+            if file.kind == Kind::Output {
+                (shards, rows) = (shards + 1, rows.saturating_add(file.receipt.count));
+            }
+        }
+        match self.planned {
+            Some(planned) if self.state == State::Complete && (planned.shards, planned.rows) != (shards, rows) => {
+                Err("its files are not as they were planned")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Requested {
+    fn check(&self) -> Result<(), &'static str> {
+        let id = match &self.whose {
+            Whose::System | Whose::AllPatients => None,
+            Whose::Patient(id) | Whose::StoreGroup(id) | Whose::OwnGroup(id) => Some(id),
+        };
+        if id.is_some_and(|id| Id::parse(id.as_bytes()).is_none()) {
+            return Err("the id of whose records it exports is none");
+        }
+        let listed = self.scope.iter().flat_map(|scope| scope.groups.iter().flatten());
+        let sources = self.scope.iter().flat_map(|scope| scope.patients_of.iter().flatten());
+        let sources = sources.map(|source| match source {
+            ScopeGroup::Store(id) | ScopeGroup::Copied(id) => id,
+        });
+        if !listed.chain(sources).all(|id| Id::parse(id.as_bytes()).is_some()) {
+            return Err("the id of a Group that its Group's writer may name is none");
+        }
+        if !self.types.iter().all(|name| ResourceType::parse(name).is_some()) {
+            return Err("it exports a type that there is not");
+        }
+        if !self.since.iter().chain(&self.until).all(|at| is_instant(at)) {
+            return Err("it exports what changed since, or until, what is no instant");
+        }
+        if self.bounds.file_bytes == 0 || self.bounds.file_resources == Some(0) {
+            return Err("its files may hold nothing");
+        }
+        Ok(())
+    }
+}

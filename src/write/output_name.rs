@@ -1,0 +1,100 @@
+//! Names of output files, read back: a record may name these and nothing else.
+
+use super::encode::Coding;
+use super::shard_name;
+use crate::fhir::ResourceType;
+
+/// The parts of an output file's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutputName {
+    /// The directory that it stands in, with its slash: none, `deleted/` or `error/`.
+    pub folder: &'static str,
+    /// Type of its lines.
+    pub resource_type: ResourceType,
+    /// Its number within the type, from 1.
+    pub ordinal: u32,
+    /// How it is coded.
+    pub coding: Coding,
+}
+
+impl OutputName {
+    /// Reads a name as [`shard_name`] writes it; `None` for every other text, so that no name of a record leads out of the
+    /// output directory or to a file of somebody else's.
+    pub fn parse(name: &str) -> Option<OutputName> {
+        let (folder, file) = match name.split_once('/') {
+            None => ("", name),
+            Some(("deleted", file)) => ("deleted/", file),
+            Some(("error", file)) => ("error/", file),
+            Some(_) => return None,
+        };
+        let mut parts = file.splitn(3, '.');
+        let resource_type = ResourceType::parse(parts.next()?)?;
+        let ordinal = parts.next()?.parse().ok().filter(|ordinal| *ordinal > 0)?;
+        let coding = match parts.next()? {
+            "ndjson" => Coding::None,
+            "ndjson.gz" => Coding::Gzip,
+            "ndjson.zst" => Coding::Zstd,
+            _ => return None,
+        };
+        let of_folder = match folder {
+            "deleted/" => resource_type == ResourceType::BUNDLE,
+            "error/" => resource_type == ResourceType::OPERATION_OUTCOME,
+            _ => true,
+        };
+        // Written again it is the same text: no sign before the number, no zeros too many.
+        let stem = format!("{folder}{}", resource_type.name());
+        (of_folder && shard_name(&stem, ordinal, coding) == name).then_some(OutputName {
+            folder,
+            resource_type,
+            ordinal,
+            coding,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_nothing_else() {
+        for (stem, folder) in [("Patient", ""), ("deleted/Bundle", "deleted/"), ("error/OperationOutcome", "error/")] {
+            for coding in [Coding::None, Coding::Gzip, Coding::Zstd] {
+                for ordinal in [1, 99_999, 100_000, u32::MAX] {
+                    let parsed = OutputName::parse(&shard_name(stem, ordinal, coding)).unwrap();
+                    assert_eq!((parsed.folder, parsed.ordinal, parsed.coding), (folder, ordinal, coding));
+                    assert!(stem.ends_with(parsed.resource_type.name()));
+                }
+            }
+        }
+        for name in [
+            "",
+            "manifest.json",
+            "status.json",
+            ".outpour-job/lock",
+            "patient.00001.ndjson",
+            "Nonsense.00001.ndjson",
+            "Patient.0001.ndjson",
+            "Patient.000001.ndjson",
+            "Patient.00000.ndjson",
+            "Patient.+0001.ndjson",
+            "Patient.00001.ndjson.bz2",
+            "Patient.00001.ndjson.gz.gz",
+            "Patient.00001",
+            "Patient.99999999999.ndjson",
+            ".Patient.00001.ndjson.part",
+            "error/Patient.00001.ndjson",
+            "deleted/OperationOutcome.00001.ndjson",
+            "other/Bundle.00001.ndjson",
+            "error/error/OperationOutcome.00001.ndjson",
+            "../Patient.00001.ndjson",
+            "/Patient.00001.ndjson",
+            "/etc/passwd",
+            "../../../../etc/passwd",
+            "Patient.00001.ndjson\0",
+            "Patient.00001.ndjson/",
+        ] {
+            assert_eq!(OutputName::parse(name), None, "{name:?}");
+        }
+    }
+}
