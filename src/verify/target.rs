@@ -15,13 +15,14 @@ use super::table::grouped;
 use crate::bytes::regular_file::{Links, open_regular, read_regular};
 use crate::bytes::source::{Access, Source};
 use crate::export::JobPlan;
-use crate::fhir::{Instant, ResourceType};
+use crate::fhir::Instant;
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::store::PARTIAL_SUFFIX;
 use crate::store::generation;
 use crate::store::packed::table::is_packed;
 use crate::store::walk::{Walk, walk};
-use crate::write::record::{JOB, MANIFEST, Receipt, STATUS};
+use crate::write::output_name::OutputName;
+use crate::write::record::{DONE, JOB, MANIFEST, NEXT, PLAN, Receipt, STATUS};
 
 /// What a directory was taken for.
 #[derive(Clone, Debug)]
@@ -122,15 +123,15 @@ fn unfinished(directory: &Path, status: Option<Value>) -> UnfinishedReport {
         report.planned = status["batches"]["total"].as_u64();
     }
     // A run that was to replace an export keeps its record and its files in a directory of their own until it is done.
-    let (own, next) = (directory.join(JOB), directory.join(JOB).join("next"));
-    let record = if next.join("plan.json").is_file() { &next } else { &own };
-    let plan = read_regular(&record.join("plan.json"), MANIFEST_BYTES_MAX).ok();
+    let (own, next) = (directory.join(JOB), directory.join(NEXT));
+    let record = if next.join(PLAN).is_file() { &next } else { &own };
+    let plan = read_regular(&record.join(PLAN), MANIFEST_BYTES_MAX).ok();
     let plan = plan.and_then(|bytes| serde_json::from_slice::<PlanFile>(&bytes).ok());
     let Some(plan) = plan else {
         report.finished = walk(directory).map_or(0, |found| shards(&found));
         return report;
     };
-    let receipts = read_regular(&record.join("done.ndjson"), MANIFEST_BYTES_MAX).unwrap_or_default();
+    let receipts = read_regular(&record.join(DONE), MANIFEST_BYTES_MAX).unwrap_or_default();
     let receipts =
         receipts.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Receipt>(line).ok());
     // The last receipt of a name counts.
@@ -152,24 +153,14 @@ fn unfinished(directory: &Path, status: Option<Value>) -> UnfinishedReport {
 
 /// Files at the top that have the name of an export's.
 fn shards(found: &Walk) -> u64 {
-    found.files.iter().filter(|file| is_shard_name(&file.name)).count() as u64
+    found.files.iter().filter(|file| OutputName::parse(&file.name).is_some()).count() as u64
 }
 
 /// Whether a data file can be one of an export: by its name, unless it is one of a packed store, which have the same names.
 fn is_shard(directory: &Path, name: &str) -> bool {
     let open = || Source::open(directory.join(name), Access::called()).ok();
-    is_shard_name(name) && !(name.ends_with(".zst") && open().is_some_and(|file| is_packed(&file).unwrap_or(false)))
-}
-
-/// `Patient.00001.ndjson`, and the like in `deleted` and `error`.
-fn is_shard_name(name: &str) -> bool {
-    let file = name.strip_prefix("deleted/").or(name.strip_prefix("error/")).unwrap_or(name);
-    let mut parts = file.splitn(3, '.');
-    let (of_type, number, rest) = (parts.next(), parts.next().unwrap_or_default(), parts.next());
-    of_type.is_some_and(|of_type| ResourceType::parse(of_type).is_some())
-        && number.len() >= 5
-        && number.bytes().all(|byte| byte.is_ascii_digit())
-        && matches!(rest, Some("ndjson" | "ndjson.gz" | "ndjson.zst"))
+    OutputName::parse(name).is_some()
+        && !(name.ends_with(".zst") && open().is_some_and(|file| is_packed(&file).unwrap_or(false)))
 }
 
 impl UnfinishedReport {
@@ -204,30 +195,5 @@ impl UnfinishedReport {
 impl fmt::Display for UnfinishedReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.lines().iter().try_for_each(|line| writeln!(f, "{line}"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_an_export_are_told() {
-        for name in ["Patient.00001.ndjson", "Observation.123456.ndjson.zst", "error/OperationOutcome.00001.ndjson.gz"]
-        {
-            assert!(is_shard_name(name), "{name}");
-        }
-        for name in [
-            "Patient.ndjson",
-            "Patient.0001.ndjson",
-            "patient.00001.ndjson",
-            "Patient.00001.json",
-            "Patient.0000x.ndjson",
-            "below/Patient.00001.ndjson",
-            "Group.g.ndjson",
-            "",
-        ] {
-            assert!(!is_shard_name(name), "{name}");
-        }
     }
 }
