@@ -47,7 +47,9 @@ pub struct UnfinishedReport {
     pub planned: Option<u64>,
     /// The state in `status.json`: it stays as it was when a run was killed.
     pub state: Option<String>,
-    /// Whether the record of the run is there, so that it can be resumed.
+    /// Whether the directory of the run's record is there.
+    pub has_record: bool,
+    /// Whether the plan in it can be read, so that the run can be finished.
     pub resumable: bool,
 }
 
@@ -116,7 +118,7 @@ struct PlanFile {
 }
 
 fn unfinished(directory: &Path, status: Option<Value>) -> UnfinishedReport {
-    let mut report = UnfinishedReport::default();
+    let mut report = UnfinishedReport { has_record: directory.join(JOB).is_dir(), ..UnfinishedReport::default() };
     if let Some(status) = &status {
         report.transaction_time = status["transactionTime"].as_str().map(str::to_string);
         report.state = status["status"].as_str().map(str::to_string);
@@ -132,8 +134,10 @@ fn unfinished(directory: &Path, status: Option<Value>) -> UnfinishedReport {
         return report;
     };
     let receipts = read_regular(&record.join(DONE), MANIFEST_BYTES_MAX).unwrap_or_default();
+    // A line that was cut off is no receipt.
+    let whole = memchr::memrchr(b'\n', &receipts).map_or(0, |at| at + 1);
     let receipts =
-        receipts.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Receipt>(line).ok());
+        receipts[..whole].split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Receipt>(line).ok());
     // The last receipt of a name counts.
     let sizes: HashMap<String, u64> = receipts.map(|receipt| (receipt.file, receipt.file_bytes)).collect();
     let has = |place: &Path, name: &str, size: u64| {
@@ -174,20 +178,13 @@ impl UnfinishedReport {
         if let Some(state) = &self.state {
             lines.push(format!("{STATUS} says {state}."));
         }
-        lines.push(match (self.resumable, self.state.is_some()) {
-            (true, _) => {
-                "Finish it with --resume and the words of the first command; if it is still running, wait.".into()
-            }
-            (false, true) => {
-                "Its record has no plan that can be read: begin anew with --force; if it is still running, wait.".into()
-            }
-            (false, false) if self.planned.is_none() && self.finished > 0 => {
-                "Copy the whole export again. Should it be a store, run `outpour index` on it first.".into()
-            }
-            (false, false) => {
-                "It has no plan that can be read: begin anew with --force; if it is still running, wait.".into()
-            }
-        });
+        let advice = match (self.resumable, self.has_record) {
+            (true, _) => "Finish it with --resume and the words of the first command; if it is still running, wait.",
+            (false, true) => "No plan of it can be read: begin anew with --force; if it is still running, wait.",
+            (false, false) if self.state.is_some() => "Its record is not there: copy the whole export again.",
+            (false, false) => "Copy the whole export again. Should it be a store, run `outpour index` on it first.",
+        };
+        lines.push(advice.to_string());
         lines
     }
 }

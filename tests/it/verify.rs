@@ -447,7 +447,7 @@ fn verify_tells_an_export_that_is_not_finished() {
     std::fs::remove_file(record.join("plan.json")).unwrap();
     told(&["incomplete, ", "of ", "files", "--force"]);
     std::fs::remove_dir_all(&record).unwrap();
-    told(&["incomplete, ", "files", "--force"]);
+    told(&["incomplete, ", "files", "copy the whole export again"]);
     std::fs::remove_file(out.join("status.json")).unwrap();
     told(&["incomplete, ", "of an unknown number of files", "Copy the whole export again"]);
     // A run that was killed before it had a plan.
