@@ -1,5 +1,5 @@
 //! What can be checked from the source text is a test, not a reminder: layers, module docs, unsafe notes, bans on printing,
-//! clocks and leftovers, the length of files, and that cited rows of the specification exist.
+//! clocks, opening of whatever stands there, and leftovers, the length of files, and that cited rows of the specification exist.
 //!
 //! It reads text, not syntax: comments are cut at `//`, and a file's own tests (from `#[cfg(test)]` before its test
 //! module on) are held to the unsafe and leftover rules only.
@@ -34,6 +34,15 @@ const UNSAFE_ELSEWHERE: [(&str, &str); 2] = [
 const DOORS: [&str; 3] = ["src/cli/", "src/main.rs", "src/server/"];
 const ONLY_IN_DOORS: [&str; 8] =
     ["println!", "eprintln!", "print!(", "eprint!(", "SystemTime::now", "Instant::now()", "std::env", "env::var"];
+/// What opens whatever stands under a name, and may wait for it for ever.
+const OPENS_ANYTHING: [&str; 4] = ["File::open(", "OpenOptions::new", "fs::read(", "fs::read_to_string("];
+/// Where that is right, besides `src/bytes/`, and why.
+const OPENS_WHAT_IS_NAMED: [(&str, &str); 4] = [
+    ("src/cli/group.rs", "the user names the Group file, which may be a pipe"),
+    ("src/select/members.rs", "the user names the list or the Group file, which may be a pipe"),
+    ("src/write/new_directory.rs", "a directory, to lock it"),
+    ("src/write/sink.rs", "a directory, to sync it"),
+];
 const LEFTOVERS: [&str; 5] = ["TODO", "FIXME", "XXX", "dbg!(", "todo!("];
 
 /// Tables of the specification and the last number of each, for the rows that comments cite.
@@ -221,6 +230,33 @@ fn only_the_doors_print_and_look_at_the_clock() {
         }
     }
     none("printing, clocks and the environment belong to src/cli/", found);
+}
+
+/// Files are opened by `bytes::regular_file` and `bytes::directory`, which wait for nothing.
+#[test]
+fn nothing_is_opened_that_may_wait() {
+    let all = sources("src");
+    // Modules that are there in tests only.
+    let of_tests: Vec<String> = all
+        .iter()
+        .flat_map(|source| source.text.split("#[cfg(test)]\n").skip(1))
+        .filter_map(|rest| Some(rest.lines().next()?.rsplit_once("mod ")?.1.strip_suffix(';')?.to_string()))
+        .collect();
+    assert!(of_tests.len() > 5, "{of_tests:?}");
+    let mut found = Vec::new();
+    for source in all.iter().filter(|source| !source.path.starts_with("src/bytes/")) {
+        let stem = source.path.rsplit('/').next().unwrap().trim_end_matches(".rs");
+        let excused = OPENS_WHAT_IS_NAMED.iter().any(|(path, _)| source.path == *path);
+        if excused || source.path.contains("/tests/") || of_tests.iter().any(|name| name == stem) {
+            continue;
+        }
+        for (number, line, in_tests) in source.lines() {
+            for word in OPENS_ANYTHING.iter().filter(|word| !in_tests && line.contains(**word)) {
+                found.push(format!("{}:{number} {word}", source.path));
+            }
+        }
+    }
+    none("opened, whatever it is: use bytes::regular_file or bytes::directory, or say above why it may wait", found);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! files or clocks.
 
 pub mod columns;
+mod containers;
 pub mod extent;
 pub mod extent_builder;
 mod files;

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::containers::gather_containers;
 use super::extent::Extent;
 use super::files::Files;
 use super::generation::{self, ExtentEntry, FileEntry, Generation, IndexFile, Note, SCAN_AGAIN};
@@ -28,8 +29,6 @@ use crate::extract::Validate;
 use crate::fhir::Instant;
 use crate::limits::STORE_ROWS_MAX;
 
-/// Containers at which an index run copies all live extents into one.
-const CONTAINERS_MAX: usize = 24;
 /// Times that a reader looks again when files vanish under it because a writer published a newer generation.
 const ATTEMPTS: usize = 8;
 
@@ -569,37 +568,4 @@ fn build(
         Err(MergeError::Damaged(damaged)) => Err(damaged.into()),
         Err(MergeError::Write(source)) => Err(IndexError::Write { name: generation.merged.name, source }),
     }
-}
-
-/// Drops containers that no extent lies in, and copies all extents into one when there are many.
-fn gather_containers(home: &Home, generation: &mut Generation, extents: &mut [Extent]) -> Result<(), IndexError> {
-    let mut used: Vec<usize> = generation.extents.iter().map(|extent| extent.container).collect();
-    used.sort_unstable();
-    used.dedup();
-    if used.len() <= CONTAINERS_MAX {
-        generation.containers = used.iter().map(|at| generation.containers[*at].clone()).collect();
-        for extent in &mut generation.extents {
-            extent.container = used.binary_search(&extent.container).expect("collected above");
-        }
-        return Ok(());
-    }
-    let name = format!("extents-{:012}-all", generation.sequence);
-    let failed = |source| IndexError::Write { name: name.clone(), source };
-    let mut file = home.create_blocks(&name).map_err(failed)?;
-    let mut at = 0;
-    for (extent, entry) in extents.iter().zip(&mut generation.extents) {
-        // Damage must not be copied under a fresh stamp.
-        extent.prove_whole()?;
-        let bytes = extent.bytes();
-        std::io::Write::write_all(&mut file, bytes).map_err(failed)?;
-        (entry.container, entry.at) = (0, at);
-        at += bytes.len() as u64;
-    }
-    std::io::Write::flush(&mut file).map_err(failed)?;
-    let bytes = Arc::new(home.open(&name).map_err(failed)?);
-    for (extent, entry) in extents.iter_mut().zip(&generation.extents) {
-        *extent = Extent::known(bytes.clone(), entry.at, *extent.head());
-    }
-    generation.containers = vec![IndexFile::new(name)];
-    Ok(())
 }
