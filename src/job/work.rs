@@ -573,9 +573,12 @@ fn sweep(inner: &Inner) {
 fn expire(inner: &Inner, job: &Arc<Job>, now: &Instant) -> std::io::Result<()> {
     let remembered = inner.options.limits.remembered_seconds;
     let changed = inner.change(job, |record| {
-        record.become_(State::Expired);
-        record.expires = Some(later(now, remembered).to_string());
-        record.extension.clear();
+        // Whoever asks for it may have had it expired since it was looked at.
+        if record.state != State::Expired {
+            record.become_(State::Expired);
+            record.expires = Some(later(now, remembered).to_string());
+            record.extension.clear();
+        }
     })?;
     if changed {
         tracing::info!(job = job.id, "a job has expired");
