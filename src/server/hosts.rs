@@ -172,16 +172,17 @@ fn configured(text: &str) -> Option<HostName> {
 }
 
 /// Lets a request on, or not; all of them where it is asked who sends them.
-pub async fn pass(State(hosts): State<Arc<Option<AllowedHosts>>>, request: Request, next: Next) -> Response<Body> {
+pub async fn pass(State(hosts): State<Arc<Option<AllowedHosts>>>, mut request: Request, next: Next) -> Response<Body> {
     let Some(hosts) = hosts.as_ref() else { return next.run(request).await };
     let id = request.headers().get(REQUEST_ID).cloned();
-    let checked = match hosts.refusal(request.uri(), request.headers()) {
-        Some(refusal) => Err(refusal),
-        None => with_typed_body(request).await,
+    // Until it is answered the request stands: to drop its body before resets a stream of HTTP/2 that has no answer yet.
+    let refusal = match hosts.refusal(request.uri(), request.headers()) {
+        Some(refusal) => Some(refusal),
+        None => check_body_type(&mut request).await.err(),
     };
-    match checked {
-        Ok(request) => next.run(request).await,
-        Err(refusal) => {
+    match refusal {
+        None => next.run(request).await,
+        Some(refusal) => {
             let request = id.as_ref().and_then(|id| id.to_str().ok());
             let header = refusal.issues[0].expression.as_deref();
             tracing::warn!(target: "outpour::audit", request, header, "refused: it may come from a web page");
@@ -191,12 +192,12 @@ pub async fn pass(State(hosts): State<Arc<Option<AllowedHosts>>>, request: Reque
 }
 
 /// Refuses a body that does not say what it is. A body of which only the end comes is none, and is taken away.
-async fn with_typed_body(request: Request) -> Result<Request, Refusal> {
+async fn check_body_type(request: &mut Request) -> Result<(), Refusal> {
     let takes_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
     let given = request.headers().get(header::CONTENT_TYPE);
     let is_typed = given.is_some_and(|value| !value.as_bytes().trim_ascii().is_empty());
     if !takes_body || is_typed || request.body().is_end_stream() {
-        return Ok(request);
+        return Ok(());
     }
     let untyped = || {
         let text = "Content-Type: the body does not say what it is; send application/fhir+json with it";
@@ -206,10 +207,12 @@ async fn with_typed_body(request: Request) -> Result<Request, Refusal> {
     if request.body().size_hint().lower() > 0 {
         return Err(untyped());
     }
-    let (parts, mut body) = request.into_parts();
     for _ in 0..EMPTY_PIECES_MAX {
-        match body.frame().await {
-            None => return Ok(Request::from_parts(parts, Body::empty())),
+        match request.body_mut().frame().await {
+            None => {
+                *request.body_mut() = Body::empty();
+                return Ok(());
+            }
             Some(Ok(frame)) if frame.data_ref().is_none_or(|bytes| bytes.is_empty()) => {}
             Some(Ok(_)) => break,
             Some(Err(_)) => {
@@ -446,10 +449,11 @@ mod tests {
             ("DELETE", None, Body::from("{}"), None),
         ] {
             let told = format!("{method} {content_type:?} {body:?}");
-            let found = with_typed_body(request(method, content_type, body)).await;
+            let found = check_body_type(&mut request(method, content_type, body)).await;
             assert_eq!(found.as_ref().err().map(|refusal| refusal.status.as_u16()), status, "{told}");
         }
-        let kept = with_typed_body(request("POST", Some("text/plain"), pieces(&["a", "b"]))).await.unwrap();
+        let mut kept = request("POST", Some("text/plain"), pieces(&["a", "b"]));
+        check_body_type(&mut kept).await.unwrap();
         assert_eq!(kept.into_body().collect().await.unwrap().to_bytes(), "ab");
     }
 }
