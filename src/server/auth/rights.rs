@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 
 use super::Principal;
 use crate::fhir::{ResourceType, compartment};
-use crate::job::{FileRecord, JobRecord, Kind};
+use crate::job::{FileRecord, JobRecord, Kind, Whose};
 use crate::server::export::unknown_group;
 use crate::server::kickoff::{Asked, Level};
 use crate::server::outcome::{IssueType, Refusal};
@@ -85,6 +85,7 @@ impl Principal {
     /// # Errors
     /// 403.
     pub fn check_job(&self, job: &JobRecord) -> Result<(), Refusal> {
+        self.check_population(job)?;
         let Some(allowed) = &self.types else { return Ok(()) };
         let types = &job.request.types;
         match !types.is_empty() && types.iter().all(|name| allowed.iter().any(|of| of.name() == name)) {
@@ -93,11 +94,26 @@ impl Principal {
         }
     }
 
+    /// Whether it may still export at the level of a job of its own, and its Group.
+    fn check_population(&self, job: &JobRecord) -> Result<(), Refusal> {
+        let level = match &job.request.whose {
+            Whose::System => Level::System,
+            Whose::AllPatients => Level::Patient,
+            Whose::Patient(id) => Level::User(id.clone()),
+            Whose::StoreGroup(id) | Whose::OwnGroup(id) => Level::Group(id.clone()),
+        };
+        match self.may_export(&level) {
+            true => Ok(()),
+            false => Err(forbidden("this client may no longer export whom this export is of; ask for a new one")),
+        }
+    }
+
     /// Whether it may have a file of a job of its own: one of its types, or one that tells of nothing but them.
     ///
     /// # Errors
     /// 403.
     pub fn check_file(&self, job: &JobRecord, file: &FileRecord) -> Result<(), Refusal> {
+        self.check_population(job)?;
         // It may have been bound since: the messages speak of the whole store then (reading 24).
         if file.kind == Kind::Error && self.is_bound() && !job.request.bound_client {
             return Err(forbidden(
