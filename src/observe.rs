@@ -64,6 +64,8 @@ impl Parameter {
 pub enum Place {
     /// The Group of this id.
     Group(String),
+    /// A Group that the Group of this id reaches through others; which one is not told.
+    BelowGroup(String),
     /// The Group file that was asked for, which gives no id.
     GroupFile,
     /// A line of the list of patients, from 1.
@@ -106,6 +108,7 @@ pub const PLAIN_WORDS: Words = Words { parameter: Parameter::name, place: plain_
 fn plain_place(place: &Place) -> String {
     match place {
         Place::Group(id) => format!("Group/{id}"),
+        Place::BelowGroup(id) => format!("a Group below Group/{id}"),
         Place::GroupFile => "the Group".to_string(),
         Place::PatientList(line) => format!("line {line} of the list of patients"),
     }

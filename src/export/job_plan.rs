@@ -162,6 +162,10 @@ pub(super) fn job_plan(plan: &Plan, snapshot: &Snapshot, store: &Store) -> JobPl
         ("version", env!("CARGO_PKG_VERSION").to_string()),
     ];
     let mut fields = fields.to_vec();
+    if !request.absent_groups.is_empty() {
+        let absent: Vec<&str> = request.absent_groups.iter().map(String::as_str).collect();
+        fields.push(("absentGroups", absent.join(" ")));
+    }
     if let Some(writer) = &plan.cohort.writer {
         fields.push(("writer", writer.clone()));
     }

@@ -586,7 +586,9 @@ impl<'a> State<'a> {
             problems.push_last(ProblemKind::BusinessRule, "Group.characteristic", text);
         }
         for modifier in &head.modifiers {
-            let text = format!("{modifier} changes the meaning of the Group and is not understood here; leave it out");
+            let text = format!(
+                "{modifier} changes the meaning of the Group and is not understood here; list the members that it leaves instead"
+            );
             problems.push_last(ProblemKind::NotSupported, modifier.path, text);
         }
     }

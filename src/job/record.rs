@@ -104,6 +104,9 @@ pub struct Requested {
     /// What the Group's writer might draw on; the whole store if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<RecordedScope>,
+    /// Ids of Groups of the store that a Group made through the service, or a deletion, stood for at kick-off.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent_groups: Vec<String>,
     /// Whether the client may have some Groups, types or one patient only: then it is told of those alone. Of a record that
     /// does not say so it is believed.
     #[serde(default = "is_bound")]
@@ -146,6 +149,7 @@ impl Requested {
             request = request.until(until);
         }
         request.members = self.members;
+        request.absent_groups = self.absent_groups.iter().cloned().collect();
         request.writer = self.scope.as_ref().map(|scope| scope.to_scope(directory));
         request.audience = if self.bound_client { Audience::BoundClient } else { Audience::Client };
         request.fhir_bases = self.fhir_bases.clone();

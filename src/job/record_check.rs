@@ -103,8 +103,8 @@ impl Requested {
         let sources = sources.map(|source| match source {
             ScopeGroup::Store(id) | ScopeGroup::Copied(id) => id,
         });
-        if !listed.chain(sources).all(|id| Id::parse(id.as_bytes()).is_some()) {
-            return Err("the id of a Group that its Group's writer may name is none");
+        if !listed.chain(sources).chain(&self.absent_groups).all(|id| Id::parse(id.as_bytes()).is_some()) {
+            return Err("the id of a Group that its Group may reach, or not, is none");
         }
         if !self.types.iter().all(|name| ResourceType::parse(name).is_some()) {
             return Err("it exports a type that there is not");

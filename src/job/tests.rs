@@ -97,6 +97,7 @@ impl World {
                 until: None,
                 members: Members::Active,
                 scope: None,
+                absent_groups: Vec::new(),
                 bound_client: false,
                 fhir_bases: Vec::new(),
                 late: Late::Include,

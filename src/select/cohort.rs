@@ -63,7 +63,8 @@ impl Cohort {
                 let (id, hash) = resolver.add_group_file(path)?;
                 file_hash = Some(hash);
                 // Its namesake in the store is the Group asked for, should `_type` name Group.
-                let row = match id.map(|id| resolver.find_group(id.as_str())) {
+                let named = id.filter(|id| !request.absent_groups.contains(id.as_str()));
+                let row = match named.map(|id| resolver.find_group(id.as_str())) {
                     Some(Ok(row)) => Some(row),
                     None | Some(Err(ExportError::Request(_))) => None,
                     Some(Err(error)) => return Err(error),

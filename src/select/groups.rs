@@ -77,7 +77,7 @@ impl fmt::Display for Unusable {
             Unusable::Modified(modifier) => {
                 write!(
                     f,
-                    "has {modifier}, which changes its meaning and is not understood here; give a Group without it"
+                    "has {modifier}, which changes its meaning and is not understood here; list the members that it leaves instead"
                 )
             }
         }

@@ -11,7 +11,7 @@ use std::path::Path;
 use super::bitmap::Bitmap;
 use super::groups::{FoundGroup, Unusable, find_group, is_our_base, read_group, similar_groups, unusable};
 use super::nested_groups::{GroupQueue, NestedGroup};
-use super::request::{ExportRequest, Members, WriterScope};
+use super::request::{Audience, ExportRequest, Members, WriterScope};
 use crate::bytes::kernels::Kernel;
 use crate::error::{ExportError, IndexError, Problem, RequestError};
 use crate::extract::group::{GroupHead, GroupReader, Member};
@@ -179,7 +179,7 @@ impl<'a> MemberResolver<'a> {
                 self.warn("group-writer-unknown", listed_by, Message::warning(Code::NotSupported, text));
             }
             Some(WriterScope { groups: Some(groups), .. }) if groups.iter().all(|known| known != id.as_str()) => {
-                self.warn("group-not-found", listed_by, absent_group(&id));
+                self.warn("group-not-found", listed_by, absent_group(&format!("Group/{id}")));
             }
             _ => self.groups.push(NestedGroup { id, depth, listed_by }),
         }
@@ -317,35 +317,52 @@ impl<'a> MemberResolver<'a> {
     /// errors. One that is missing, unreadable, too deep or unusable is a warning.
     pub fn add_nested_groups(&mut self) -> Result<(), ExportError> {
         while let Some(NestedGroup { id, depth, listed_by }) = self.groups.pop() {
+            // A reader that may not see every Group is not told what those that it may not see are called, or list: it
+            // knows the Groups that its own one lists.
+            let is_hidden = self.request.audience == Audience::BoundClient;
+            let name = if is_hidden && depth > 1 { "a Group".to_string() } else { format!("Group/{id}") };
             if depth > GROUP_DEPTH_MAX {
-                let text = format!("lists Group/{id} more than {GROUP_DEPTH_MAX} Groups deep; it was not followed");
+                let text = format!("lists {name} more than {GROUP_DEPTH_MAX} Groups deep; it was not followed");
                 self.warn("group-depth", listed_by, Message::warning(Code::NotSupported, text));
                 continue;
             }
-            let FoundGroup::Current(extent, row) = find_group(self.snapshot, &id, self.ours)? else {
-                self.warn("group-not-found", listed_by, absent_group(&id));
+            let found = match self.request.absent_groups.contains(id.as_str()) {
+                true => FoundGroup::Unknown,
+                false => find_group(self.snapshot, &id, self.ours)?,
+            };
+            let FoundGroup::Current(extent, row) = found else {
+                self.warn("group-not-found", listed_by, absent_group(&name));
                 continue;
             };
             let snapshot = self.snapshot;
             let head = match read_group(snapshot, (extent, row), &mut |_| {})? {
                 Ok(head) => head,
                 Err(fault) => {
-                    let text = format!("lists Group/{id}, which cannot be read: byte {}: {}", fault.at, fault.kind);
+                    let text = format!("lists {name}, which cannot be read: byte {}: {}", fault.at, fault.kind);
                     self.warn("group-unreadable", listed_by, Message::warning(Code::Structure, text));
                     continue;
                 }
             };
             let unusable = unusable(&head, self.request.members);
-            if unusable.iter().any(|problem| matches!(problem, Unusable::Modified(_))) {
-                self.check_head(&head, &format!("Group/{id}, which is nested in the Group asked for,"))?;
+            let modified = unusable.iter().filter(|problem| matches!(problem, Unusable::Modified(_)));
+            let problem =
+                |of| Problem::of(Parameter::Group, format!("Group/{id}, which is nested in the Group asked for, {of}"));
+            let problems: Vec<Problem> = modified.map(problem).collect();
+            if !problems.is_empty() {
+                return Err(RequestError { problems }.into());
             }
             if !unusable.is_empty() {
                 let why: Vec<String> = unusable.iter().map(Unusable::to_string).collect();
-                let text = format!("lists Group/{id}, which was passed over: it {}", why.join("; it "));
+                let text = format!("lists {name}, which was passed over: it {}", why.join("; it "));
                 self.warn("group-unusable", listed_by, Message::warning(Code::NotSupported, text));
                 continue;
             }
-            let place = self.place(Place::Group(id.to_string()));
+            let place = match (is_hidden, self.places.first()) {
+                (true, Some(Place::Group(top))) => Place::BelowGroup(top.clone()),
+                (true, _) => Place::GroupFile,
+                (false, _) => Place::Group(id.to_string()),
+            };
+            let place = self.place(place);
             self.note_inactive(&head, place);
             // The same bytes gave a Group a moment ago.
             let again = read_group(snapshot, (extent, row), &mut |member| self.add_member(member, depth, place))?;
@@ -490,8 +507,8 @@ impl<'a> MemberResolver<'a> {
 }
 
 /// The message about a Group that is not there, or not for the writer of the Group that lists it.
-fn absent_group(id: &Id) -> Message {
-    let text = format!("lists Group/{id}, which the store does not hold at the transactionTime");
+fn absent_group(name: &str) -> Message {
+    let text = format!("lists {name}, which the store does not hold, or not as it stands; it was not followed");
     Message::warning(Code::NotFound, text)
 }
 
@@ -503,7 +520,7 @@ fn rewritten(snapshot: &Snapshot, extent: usize) -> Result<ExportError, ExportEr
 }
 
 /// GROUP-04: neither inactive nor outside its period at T. A bound that is no date is taken as not given.
-fn is_active(member: &Member<'_>, at: &Instant) -> bool {
+pub fn is_active(member: &Member<'_>, at: &Instant) -> bool {
     let bound = |text: Option<&str>| text.and_then(|text| date_time_span(text.as_bytes()));
     let begun = bound(member.period_start).is_none_or(|(first, _)| first <= *at);
     let over = bound(member.period_end).is_some_and(|(_, after)| after <= *at);

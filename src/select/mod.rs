@@ -7,7 +7,7 @@ pub mod deletions;
 pub mod ended;
 mod filter;
 pub mod groups;
-mod members;
+pub mod members;
 pub mod nested_groups;
 pub mod postings;
 pub mod request;

@@ -3,12 +3,14 @@
 //! Breadth first, so that the order of members decides nothing: a Group is met first where it lies least deep, is read
 //! once, and a cycle ends by itself (GROUP-03).
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 
-use super::groups::{FoundGroup, find_group, our_bases, read_group};
+use super::groups::{FoundGroup, find_group, our_bases, read_group, unusable};
+use super::members::is_active;
+use super::request::Members;
 use crate::error::ExportError;
 use crate::extract::group::{Member, Modifier};
-use crate::fhir::{Id, Reference, ResourceType};
+use crate::fhir::{Id, Instant, Reference, ResourceType};
 use crate::limits::GROUP_DEPTH_MAX;
 use crate::store::snapshot::Snapshot;
 
@@ -50,34 +52,54 @@ impl GroupQueue {
     }
 }
 
-/// The id of a Group that a member names, if it names one that is ours.
-pub fn group_of(member: &Member<'_>, fhir_bases: &[String]) -> Option<Id> {
-    let reference = Reference::parse(member.reference?)?;
-    let ours = super::groups::is_our_base(reference.base, fhir_bases);
-    (ours && reference.resource_type == ResourceType::GROUP).then_some(reference.id)
+/// How Groups are followed, as far as that does not depend on patients.
+#[derive(Clone, Copy, Debug)]
+pub struct Following<'a> {
+    /// Bases that are ours.
+    pub fhir_bases: &'a [String],
+    /// Which members count.
+    pub members: Members,
+    /// When.
+    pub at: &'a Instant,
+    /// Groups of the store that count as absent.
+    pub absent: &'a BTreeSet<String>,
+}
+
+impl Following<'_> {
+    /// The id of a Group that a member names, if it counts and names one that is ours.
+    pub fn group_of(&self, member: &Member<'_>) -> Option<Id> {
+        let reference = Reference::parse(member.reference?)?;
+        let counts = self.members == Members::Listed || is_active(member, self.at);
+        let ours = super::groups::is_our_base(reference.base, self.fhir_bases);
+        (counts && ours && reference.resource_type == ResourceType::GROUP).then_some(reference.id)
+    }
 }
 
 /// A modifier of a Group that is reached from the Groups of a queue, if there is one: then nothing can be exported
-/// (reading 22). Members are passed by but for Groups; what cannot be found or read is for the export to tell.
+/// (reading 22). Members are passed by but for Groups; what cannot be found, read or followed is for the export to tell.
 ///
 /// # Errors
 /// When the store cannot be read.
 pub fn find_modifier(
     snapshot: &Snapshot,
-    fhir_bases: &[String],
+    following: &Following<'_>,
     mut queue: GroupQueue,
 ) -> Result<Option<(Id, Modifier)>, ExportError> {
-    let ours = our_bases(snapshot, fhir_bases);
+    let ours = our_bases(snapshot, following.fhir_bases);
     while let Some(NestedGroup { id, depth, .. }) = queue.pop() {
-        if depth > GROUP_DEPTH_MAX {
+        if depth > GROUP_DEPTH_MAX || following.absent.contains(id.as_str()) {
             continue;
         }
         let FoundGroup::Current(extent, row) = find_group(snapshot, &id, &ours)? else { continue };
         let mut listed = Vec::new();
-        let mut on_member = |member: &Member<'_>| listed.extend(group_of(member, fhir_bases));
+        let mut on_member = |member: &Member<'_>| listed.extend(following.group_of(member));
         let Ok(head) = read_group(snapshot, (extent, row), &mut on_member)? else { continue };
+        let problems = unusable(&head, following.members);
         if let Some(modifier) = head.modifiers.into_iter().next() {
             return Ok(Some((id, modifier)));
+        }
+        if !problems.is_empty() {
+            continue;
         }
         listed.into_iter().for_each(|id| queue.push(NestedGroup { id, depth: depth + 1, listed_by: 0 }));
     }

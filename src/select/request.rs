@@ -2,6 +2,7 @@
 //!
 //! A request is checked as a whole; every problem is told at once. Nothing here reads the store.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -191,6 +192,9 @@ pub struct ExportRequest {
     pub members: Members,
     /// What the Group's writer may draw on; the whole store if `None`.
     pub writer: Option<WriterScope>,
+    /// Ids of Groups of the store that count as absent where other Groups list them: what stands there has been replaced or
+    /// deleted elsewhere (GROUP-01).
+    pub absent_groups: BTreeSet<String>,
     /// Bases under which absolute references are ours (reading 5).
     pub fhir_bases: Vec<String>,
     /// Late rows.
@@ -224,6 +228,7 @@ impl ExportRequest {
             allow_empty: false,
             members: Members::default(),
             writer: None,
+            absent_groups: BTreeSet::new(),
             fhir_bases: Vec::new(),
             late: Late::default(),
             missing_last_updated: MissingLastUpdated::default(),

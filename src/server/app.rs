@@ -473,6 +473,7 @@ fn group(app: &App, mount: &Mount, operation: Operation, asked: &Asked) -> Resul
         writer: GroupWriter {
             client: asked.principal.client.clone(),
             bound_to_groups: asked.principal.is_bound_to_groups(),
+            follows_unbound: false,
         },
         rules: mount.group_rules(),
         now: tenant.engine.now(),

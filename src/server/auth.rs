@@ -23,7 +23,7 @@ use super::connection::Peer;
 use super::outcome::Refusal;
 use crate::fhir::ResourceType;
 
-pub use provider::{ClientCheck, Provider};
+pub use provider::Provider;
 
 /// How a request came in: which tenant's data it asks for, and which ways of authorization its mount takes (C-14).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Kick-off: everything that can be checked is checked, then a job is made durable, then the answer goes out (KICK-11,
 //! KICK-13). No export work is done here (KICK-15).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -14,11 +15,11 @@ use super::outcome::{Issue, IssueType, Refusal};
 use crate::bytes::kernels::Kernel;
 use crate::extract::group::{GroupHead, GroupReader, Member};
 use crate::fhir::Id;
-use crate::job::groups::{Found, Groups};
+use crate::job::groups::{BookGroup, Found, Groups};
 use crate::job::{Accepted, RecordedScope, Refused, Requested, Whose};
 use crate::limits::READ_BYTES;
 use crate::select::groups::{Unusable, read_group, unusable};
-use crate::select::nested_groups::{GroupQueue, NestedGroup, find_modifier, group_of};
+use crate::select::nested_groups::{Following, GroupQueue, NestedGroup, find_modifier};
 
 /// Seconds after which a client that has too many jobs may ask again.
 const BUSY_SECONDS: u64 = 10;
@@ -56,36 +57,30 @@ pub fn kick_off(
     let mut asked = kickoff::parse(level, query, headers, &tenant.engine.now(), &mount.kickoff)?;
     principal.allow(level, &mut asked)?;
     let view = tenant.engine.look().map_err(|error| unreadable(&error))?;
-    let (mut scope, mut scope_groups) = (None, Vec::new());
-    let (whose, group) = match level {
-        Level::System => (Whose::System, None),
-        Level::Patient => (Whose::AllPatients, None),
-        Level::User(patient) => (Whose::Patient(patient.clone()), None),
-        Level::Group(id) => {
-            let visible = principal.sees_group(id);
-            let found = find_group(app, tenant, mount, id, visible, &view)?;
-            if let Found::Book(group) = &found {
-                let snapshot = tenant.engine.snapshot_now();
-                let groups = Groups::new(&tenant.groups, snapshot.as_ref(), mount.fhir_bases());
-                let found = scope_of(app.authenticator.as_ref(), &tenant.name, &groups, id, group);
-                if let Some((found, copies)) = found.map_err(|error| unreadable(&error))? {
-                    (scope, scope_groups) = (Some(found), copies);
-                }
-            }
-            check_group(&found, scope.as_ref(), tenant, mount, id)?;
-            match found {
-                Found::Book(group) => (Whose::OwnGroup(id.clone()), Some(group)),
-                _ => (Whose::StoreGroup(id.clone()), None),
-            }
-        }
+    let of_group = match level {
+        Level::Group(id) => Some(group_population(app, mount, principal, id, &view)?),
+        _ => None,
     };
+    let whose = match level {
+        Level::System => Whose::System,
+        Level::Patient => Whose::AllPatients,
+        Level::User(patient) => Whose::Patient(patient.clone()),
+        Level::Group(id) if of_group.as_ref().is_some_and(|of| of.own.is_some()) => Whose::OwnGroup(id.clone()),
+        Level::Group(id) => Whose::StoreGroup(id.clone()),
+    };
+    let GroupPopulation { own, scope, scope_groups, absent } = of_group.unwrap_or_default();
     let notes = asked.notes.len();
     let job = crate::job::Asked {
         mount: mount.name().to_string(),
         client: principal.client.clone(),
         url: url.clone(),
-        request: Requested { scope, bound_client: principal.is_bound(), ..mount.request(whose, &asked) },
-        group,
+        request: Requested {
+            scope,
+            absent_groups: absent.into_iter().collect(),
+            bound_client: principal.is_bound(),
+            ..mount.request(whose, &asked)
+        },
+        group: own,
         scope: scope_groups,
         view,
         keep_seconds: mount.settings.keep(),
@@ -137,30 +132,75 @@ fn find_group(
     }
 }
 
+/// Whom a Group stands for.
+#[derive(Default)]
+struct GroupPopulation {
+    /// The Group itself, if it was made through the service.
+    own: Option<BookGroup>,
+    /// What its writer may draw on.
+    scope: Option<RecordedScope>,
+    /// The Groups that this needs, as they are now.
+    scope_groups: Vec<BookGroup>,
+    /// Groups of the store that something of the service stands for: they count as absent where others list them.
+    absent: BTreeSet<String>,
+}
+
+/// Finds a Group, and whom it may stand for (GROUP-03, GROUP-09, GROUP-10).
+fn group_population(
+    app: &App,
+    mount: &Mount,
+    principal: &Principal,
+    id: &str,
+    view: &crate::store::View,
+) -> Result<GroupPopulation, Refusal> {
+    let tenant = app.tenant(mount);
+    let found = find_group(app, tenant, mount, id, principal.sees_group(id), view)?;
+    let snapshot = tenant.engine.snapshot_now();
+    let groups = Groups::new(&tenant.groups, snapshot.as_ref(), mount.fhir_bases());
+    let mut of = GroupPopulation::default();
+    if let Found::Book(group) = &found {
+        let scoped = scope_of(app.authenticator.as_ref(), &tenant.name, &groups, id, group);
+        if let Some((scope, copies)) = scoped.map_err(|error| unreadable(&error))? {
+            (of.scope, of.scope_groups) = (Some(scope), copies);
+        }
+    }
+    let absent = groups.superseding().map_err(|error| unreadable(&error))?;
+    of.absent = absent.into_iter().map(|id| id.to_string()).collect();
+    check_group(&found, &of, principal, tenant, mount, id)?;
+    if let Found::Book(group) = found {
+        of.own = Some(group);
+    }
+    Ok(of)
+}
+
 /// Whether a Group can stand for patients (GROUP-09, GROUP-10, reading 22), and the Groups that it lists do not forbid it.
 fn check_group(
     found: &Found,
-    scope: Option<&RecordedScope>,
+    of: &GroupPopulation,
+    principal: &Principal,
     tenant: &Tenant,
     mount: &Mount,
     id: &str,
 ) -> Result<(), Refusal> {
+    let now = tenant.engine.now();
+    let (fhir_bases, members) = (mount.fhir_bases(), mount.settings.members);
+    let following = Following { fhir_bases, members, at: &now, absent: &of.absent };
     let mut listed = GroupQueue::default();
     Id::parse(id.as_bytes()).into_iter().for_each(|id| listed.exclude(id));
     // A Group that is not there for the writer is not looked at, or the answer would tell that it is there.
     let may_list = |nested: &Id| {
-        let groups = scope.and_then(|scope| scope.groups.as_ref());
+        let groups = of.scope.as_ref().and_then(|scope| scope.groups.as_ref());
         groups.is_none_or(|groups| groups.iter().any(|known| known == nested.as_str()))
     };
     let mut on_member = |member: &Member<'_>| {
-        let nested = group_of(member, mount.fhir_bases()).filter(may_list);
+        let nested = following.group_of(member).filter(may_list);
         nested.into_iter().for_each(|id| listed.push(NestedGroup { id, depth: 1, listed_by: 0 }));
     };
     let head = head_of(found, &mut on_member).map_err(|error| {
         tracing::error!(%error, "a Group cannot be read");
         Refusal::new(StatusCode::BAD_REQUEST, IssueType::Structure, format!("Group/{id} cannot be read as a Group"))
     })?;
-    let mut issues: Vec<Issue> = unusable(&head, mount.settings.members)
+    let mut issues: Vec<Issue> = unusable(&head, members)
         .into_iter()
         .map(|problem| {
             let code = if problem == Unusable::Inactive { IssueType::Invalid } else { IssueType::NotSupported };
@@ -168,9 +208,13 @@ fn check_group(
         })
         .collect();
     if let Some(snapshot) = tenant.engine.snapshot_now() {
-        let found = find_modifier(&snapshot, mount.fhir_bases(), listed).map_err(|error| unreadable(&error))?;
+        let found = find_modifier(&snapshot, &following, listed).map_err(|error| unreadable(&error))?;
         issues.extend(found.map(|(nested, modifier)| {
-            let text = format!("Group/{nested}, which Group/{id} lists, {}", Unusable::Modified(modifier));
+            // What a Group is called, and holds, that the client may not see, it is not told.
+            let text = match principal.sees_group(nested.as_str()) {
+                true => format!("Group/{nested}, which Group/{id} reaches, {}", Unusable::Modified(modifier)),
+                false => format!("Group/{id} reaches a Group with a modifier that is not understood here"),
+            };
             Issue::error(IssueType::NotSupported, text)
         }));
     }

@@ -8,7 +8,7 @@ use super::auth::config::{ClientConfig, PatientSource};
 use super::auth::{Authenticator, WritingRights};
 use super::mount::Mount;
 use crate::fhir::Id;
-use crate::job::groups::{BookGroup, Found, Groups, GroupsError};
+use crate::job::groups::{BookGroup, Found, GroupWriter, Groups, GroupsError};
 use crate::job::{RecordedScope, ScopeGroup};
 
 /// The scope of a version of a Group, and the Groups of the book that it needs as they are now; none when the Group may
@@ -69,53 +69,101 @@ fn patient_groups(groups: &Groups<'_>, mut ids: Vec<String>) -> Result<(Vec<Scop
     Ok((found, copies))
 }
 
-/// Whether one of some Groups says who may be named: it is there, and no bound client wrote its current version.
-fn names_patients(groups: &Groups<'_>, ids: &[String]) -> Result<bool, GroupsError> {
+/// What some Groups say of who may be named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Naming {
+    /// None of them has ever been there but as a bound client wrote it.
+    Never,
+    /// One was there; a bound client has changed or deleted it, or it left the store.
+    Before,
+    /// One is there, and no bound client wrote its current version.
+    Now,
+}
+
+fn naming(groups: &Groups<'_>, ids: &[String]) -> Result<Naming, GroupsError> {
+    let mut best = Naming::Never;
     for id in ids.iter().filter_map(|id| Id::parse(id.as_bytes())) {
-        let names = match groups.find(&id)? {
-            Found::Store(_) => true,
-            Found::Book(group) => group.writer().is_some_and(|writer| !writer.bound_to_groups),
-            Found::Unknown | Found::Deleted { .. } => false,
+        let of_writer = |writer: Option<&GroupWriter>| match writer {
+            Some(writer) if !writer.bound_to_groups => Naming::Now,
+            Some(writer) if !writer.follows_unbound => Naming::Never,
+            // Of a version without a writer it is not known.
+            _ => Naming::Before,
         };
-        if names {
-            return Ok(true);
-        }
+        best = best.max(match groups.find(&id)? {
+            Found::Store(_) => Naming::Now,
+            Found::Book(group) => of_writer(group.writer()),
+            Found::Deleted { .. } => Naming::Before,
+            Found::Unknown => Naming::Never,
+        });
     }
-    Ok(false)
+    Ok(best)
 }
 
 /// Longest time that the index of a tenant is waited for at a stretch.
 const INDEX_WAIT: Duration = Duration::from_secs(3600);
 
-/// What is wrong with clients that may write Groups but could name nobody in them, one sentence each. A store that is not
-/// indexed yet is, if that decides. Blocks.
-pub fn check_writers(tenants: &[Tenant], mounts: &[Mount], clients: &[ClientConfig]) -> Vec<String> {
+/// How clients are looked at that could name nobody in the Groups that they write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriterCheck {
+    /// At start: a store that is not indexed yet is, if that decides.
+    Start,
+    /// While the service runs: nothing is waited for.
+    Reload,
+}
+
+/// Clients that may write Groups but can name nobody in them: what is wrong with them by the configuration alone, one
+/// sentence each. What a client may change itself (its Groups' current versions), or what left the store, decides nothing:
+/// it is logged. Blocks.
+pub fn check_writers(
+    check: WriterCheck,
+    tenants: &[Tenant],
+    mounts: &[Mount],
+    clients: &[ClientConfig],
+) -> Vec<String> {
     let writes = |client: &&ClientConfig| client.writes_groups && !client.groups.is_empty();
     let bound = clients.iter().filter(writes).filter(|client| client.patients != Some(PatientSource::Any));
     let mut problems = Vec::new();
     for client in bound {
         let own = (0..tenants.len()).filter(|at| client.tenants.contains(&tenants[*at].name));
-        match own.map(|at| may_name(&tenants[at], at, mounts, &client.groups)).collect::<Result<Vec<bool>, _>>() {
-            Ok(found) if found.contains(&true) => {}
-            Ok(_) => problems.push(format!(
-                "client {}: it may write Groups, but none of its groups is a Group of the store, or was made by a client \
-                 that is not bound to groups, so that it could name no patient; name such a Group, or give patients = \"any\"",
-                client.name
-            )),
-            Err(error) => problems.push(format!("client {}: its groups cannot be looked up: {error}", client.name)),
-        }
+        let found = own.map(|at| tenant_naming(check, &tenants[at], at, mounts, &client.groups));
+        let why = match found.collect::<Result<Vec<Naming>, _>>().map(|found| found.into_iter().max()) {
+            Ok(Some(Naming::Now)) => continue,
+            Ok(Some(Naming::Before)) => {
+                let (client, groups) = (&client.name, client.groups.join(" "));
+                tracing::warn!(
+                    client,
+                    groups,
+                    "this client can name no patient in the Groups that it writes: none of its groups is there as somebody else wrote it"
+                );
+                continue;
+            }
+            Ok(_) => format!(
+                "none of its groups ({}) is a Group of the store, or was made by a client that is not bound to groups, so \
+                 that it could name no patient; name such a Group, or give patients = \"any\"",
+                client.groups.join(", ")
+            ),
+            Err(error) => format!("its groups cannot be looked up: {error}"),
+        };
+        problems.push(format!("client {}: it may write Groups, but {why}", client.name));
     }
     problems
 }
 
-fn may_name(tenant: &Tenant, at: usize, mounts: &[Mount], ids: &[String]) -> Result<bool, GroupsError> {
+fn tenant_naming(
+    check: WriterCheck,
+    tenant: &Tenant,
+    at: usize,
+    mounts: &[Mount],
+    ids: &[String],
+) -> Result<Naming, GroupsError> {
     let bases = mounts.iter().find(|mount| mount.tenant == at).map_or(&[][..], Mount::fhir_bases);
     let ask = || {
         let snapshot = tenant.engine.snapshot_now();
-        names_patients(&Groups::new(&tenant.groups, snapshot.as_ref(), bases), ids)
+        naming(&Groups::new(&tenant.groups, snapshot.as_ref(), bases), ids)
     };
-    if ask()? {
-        return Ok(true);
+    let found = ask()?;
+    if found > Naming::Never || check == WriterCheck::Reload {
+        return Ok(found);
     }
     tracing::info!(tenant = tenant.name, "the store is brought into the index to look for the groups of clients");
     while !tenant.engine.index_and_wait(INDEX_WAIT) {}

@@ -135,6 +135,7 @@ impl Mount {
             until: asked.until.as_ref().map(ToString::to_string),
             members: self.settings.members,
             scope: None,
+            absent_groups: Vec::new(),
             bound_client: true,
             fhir_bases: self.fhir_bases.clone(),
             late: self.settings.late,

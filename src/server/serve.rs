@@ -10,11 +10,12 @@ use axum::middleware::map_request;
 use tokio::net::TcpListener;
 
 use super::app::{App, Tenant, router};
-use super::auth::{ClientCheck, Provider};
+use super::auth::Provider;
+use super::auth::config::ClientConfig;
 use super::config::{Config, TenantConfig};
 use super::connection::{self, ConnectionLimits};
 use super::forwarded::Proxies;
-use super::group_scope::check_writers;
+use super::group_scope::{WriterCheck, check_writers};
 use super::hosts::AllowedHosts;
 use super::mount::Mount;
 use super::polls::Polls;
@@ -86,16 +87,16 @@ pub async fn serve(
     let tenants = config.all_tenants().into_iter().zip(stores);
     let tenants: Result<Vec<Tenant>, String> = tenants.map(|(of, store)| tenant(&config, of, store)).collect();
     let (tenants, mounts) = (Arc::new(tenants?), Mount::all(&config, &public_url));
-    let check: ClientCheck = {
+    let check = |of: WriterCheck| {
         let (tenants, mounts) = (tenants.clone(), mounts.clone());
-        Arc::new(move |clients| check_writers(&tenants, &mounts, clients))
+        move |clients: &[ClientConfig]| check_writers(of, &tenants, &mounts, clients)
     };
-    let (first, clients) = (check.clone(), config.clients.clone());
+    let (first, clients) = (check(WriterCheck::Start), config.clients.clone());
     let problems = tokio::task::spawn_blocking(move || first(&clients)).await.map_err(|error| error.to_string())?;
     if !problems.is_empty() {
         return Err(problems.join("\n"));
     }
-    let provider = Provider::open(&config, listen, check)?;
+    let provider = Provider::open(&config, listen, Arc::new(check(WriterCheck::Reload)))?;
     let connections = connection_limits(&config);
     let lets_in_anybody = !provider.authenticator.requires_access_token();
     let app = Arc::new(App {

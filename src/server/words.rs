@@ -9,6 +9,7 @@ pub const HTTP_WORDS: Words = Words { parameter: Parameter::name, place, advice 
 fn place(place: &Place) -> String {
     match place {
         Place::Group(id) => format!("Group/{id}"),
+        Place::BelowGroup(id) => format!("a Group below Group/{id}"),
         Place::GroupFile => "the Group".to_string(),
         Place::PatientList(_) => "the request".to_string(),
     }

@@ -50,11 +50,10 @@ impl Asked {
     /// # Errors
     /// A sentence that says what is missing.
     pub fn read(job: &JobPlan, file: Option<&Path>) -> Result<Asked, String> {
-        if job.request.contains_key("writer") {
-            return Err(
-                "belongs to an export that was limited to what the Group's writer may see, which is not recounted"
-                    .into(),
-            );
+        if ["writer", "absentGroups"].iter().any(|field| job.request.contains_key(*field)) {
+            let why =
+                "belongs to an export for which Groups of the service decided who is a member, which is not recounted";
+            return Err(why.into());
         }
         let field = |name: &str| {
             let missing = || format!("does not say what {name} was; export again");

@@ -230,8 +230,39 @@ impl<'a> Groups<'a> {
 
     fn put(&self, id: &Id, document: &Document<'_>, found: &Found, now: &Instant) -> Result<Written, GroupsError> {
         let (version, at) = (found.next_version(), found.next_instant(now));
-        let line = self.book.put(id, document.stamp(id, version, &at), version, at.clone(), self.writer.clone())?;
+        let line =
+            self.book.put(id, document.stamp(id, version, &at), version, at.clone(), self.writer_after(found))?;
         Ok(Written { id: *id, version, at, created: found.facts().is_none(), line })
+    }
+
+    /// Who writes, for a version that follows what was found.
+    fn writer_after(&self, found: &Found) -> Option<GroupWriter> {
+        let follows_unbound = match found {
+            Found::Store(_) | Found::Deleted { .. } => true,
+            Found::Book(group) => {
+                group.writer().is_some_and(|writer| !writer.bound_to_groups || writer.follows_unbound)
+            }
+            Found::Unknown => false,
+        };
+        self.writer
+            .clone()
+            .map(|writer| GroupWriter { follows_unbound: writer.bound_to_groups && follows_unbound, ..writer })
+    }
+
+    /// Ids under which the book holds against a Group that is current in the store.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn superseding(&self) -> Result<Vec<Id>, GroupsError> {
+        let Some(store) = &self.store else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for (id, entry) in self.book.entries() {
+            let in_store = store.find(&id)?;
+            if matches!(in_store, InStore::Current { .. }) && book_holds(&entry, &in_store) {
+                found.push(id);
+            }
+        }
+        Ok(found)
     }
 
     /// Deletes the Group under an id, the store's too. On return the deletion survives a crash. `None` when no Group

@@ -12,6 +12,9 @@ pub struct GroupWriter {
     pub client: String,
     /// Whether it was bound to Groups when it wrote: then the Group reaches no more than it may (GROUP-03).
     pub bound_to_groups: bool,
+    /// Whether a Group that no bound client wrote stood under the id before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub follows_unbound: bool,
 }
 
 /// The line, as a document of its own.
@@ -41,7 +44,45 @@ impl GroupWriter {
             return Ok(None);
         }
         let line = rest.strip_suffix(b"\n").ok_or("the line of its writer is cut off")?;
-        let line: Line = serde_json::from_slice(line).map_err(|error| format!("the line of its writer: {error}"))?;
-        Ok(Some(line.writer))
+        let Line { writer } =
+            serde_json::from_slice(line).map_err(|error| format!("the line of its writer: {error}"))?;
+        // Byte for byte as it is written: a reader of JSON takes other forms, too.
+        if writer.to_line() != rest {
+            return Err("the line of its writer is not as it was written".to_string());
+        }
+        Ok(Some(writer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is written is read; nothing else is, so that no damage makes a bound writer an unbound one.
+    #[test]
+    fn only_what_was_written_is_read() {
+        for (bound_to_groups, follows_unbound) in [(false, false), (true, false), (true, true)] {
+            let writer = GroupWriter { client: "a".into(), bound_to_groups, follows_unbound };
+            let line = writer.to_line();
+            assert_eq!(GroupWriter::parse(&line), Ok(Some(writer)));
+            for at in 0..line.len() {
+                assert!(at == 0 || GroupWriter::parse(&line[..at]).is_err());
+            }
+        }
+        assert_eq!(GroupWriter::parse(b""), Ok(None));
+        for wrong in [
+            r#"{"writer":["a",false]}"#,
+            r#"["a"]"#,
+            r#"[["a",false]]"#,
+            r#"{"writer":{"client":"a","boundToGroups":false,"client":"b"}}"#,
+            r#"{"writer":{"client":"a"}}"#,
+            r#"{"writer":{"boundToGroups":false,"client":"a"}}"#,
+            r#"{"writer": {"client":"a","boundToGroups":false}}"#,
+            r#"{"writer":{"client":"a","boundToGroups":false}} "#,
+            "{}",
+            "",
+        ] {
+            assert!(GroupWriter::parse(format!("{wrong}\n").as_bytes()).is_err(), "{wrong}");
+        }
     }
 }

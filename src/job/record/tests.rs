@@ -36,6 +36,7 @@ fn complete() -> JobRecord {
                 groups: Some(vec!["g".into()]),
                 patients_of: Some(vec![ScopeGroup::Store("h".into())]),
             }),
+            absent_groups: vec!["i".into()],
             bound_client: true,
             fhir_bases: vec!["https://x.example/".into()],
             late: Late::Include,
@@ -113,6 +114,7 @@ fn what_cannot_be_is_refused() {
             refused(&|record| record.request.whose = Whose::Patient(name.to_string()));
             let scope = |groups, patients_of| Some(RecordedScope { known: true, groups, patients_of });
             refused(&|record| record.request.scope = scope(Some(vec![name.to_string()]), None));
+            refused(&|record| record.request.absent_groups = vec![name.to_string()]);
             let copied = || Some(vec![ScopeGroup::Copied(name.to_string())]);
             refused(&|record| record.request.scope = scope(None, copied()));
         }

@@ -67,7 +67,7 @@ impl Shop {
 
     fn desk(&self, at: i64) -> GroupDesk<'_> {
         GroupDesk {
-            writer: GroupWriter { client: "anybody".into(), bound_to_groups: false },
+            writer: GroupWriter { client: "anybody".into(), bound_to_groups: false, follows_unbound: false },
             book: &self.book,
             snapshot: self.snapshot.as_ref(),
             base: BASE,

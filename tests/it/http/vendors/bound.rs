@@ -271,7 +271,7 @@ fn groups_with_modifiers() {
     assert_eq!(export(&http, &bound, "/fhir/Group/own1/$export").0, ["Patient/a"]);
     assert_eq!(put(&http, &full, "all", &group("all", &["Group/filtered", "Patient/a"])).status, 200);
     let kicked = kick_off_refused(&http, &full, "/fhir/Group/all/$export");
-    assert!(kicked.contains("Group/filtered, which Group/all lists"), "{kicked}");
+    assert!(kicked.contains("Group/filtered, which Group/all reaches"), "{kicked}");
 }
 
 #[track_caller]
@@ -299,4 +299,123 @@ fn messages_name_groups_not_files() {
     let url = list["error"][0]["url"].as_str().unwrap();
     let text = user.get(&http, http.path(url)).text();
     assert!(text.contains("the request lists Patient/nobody, "), "{text}");
+}
+
+/// GROUP-01, GROUP-03, reading 23: a Group of the store that was changed or deleted through the service counts as absent where
+/// others list it, and its row does not leave: nobody who was taken out of it is exported through it.
+#[test]
+fn what_was_replaced_is_not_followed() {
+    let scratch = scratch();
+    let [full, bound] = [(); 2].map(|()| Credential::token(&[]));
+    let clients = client("full", "writes_groups = true", &[&full])
+        + &client(
+            "bound",
+            "levels = ['group']\nwrites_groups = true\npatients = 'any'\ngroups = ['own1', 'all']",
+            &[&bound],
+        );
+    let server = serve(scratch.path(), &clients);
+    let http = server.client();
+    assert_eq!(put(&http, &bound, "own1", &group("own1", &["Patient/a", "Group/all"])).status, 201);
+    assert_eq!(export(&http, &bound, "/fhir/Group/own1/$export").0, ["Patient/a", "Patient/b", "Patient/c"]);
+    assert_eq!(put(&http, &full, "all", &group("all", &["Patient/a"])).status, 200);
+    for target in ["/fhir/Group/own1/$export", "/fhir/Group/all/$export"] {
+        assert_eq!(export(&http, &bound, target).0, ["Patient/a"], "{target}");
+    }
+    let (patients, messages, _) = export(&http, &full, "/fhir/Group/above/$export");
+    assert_eq!(patients, [""; 0]);
+    assert!(messages.iter().any(|text| text.starts_with("Group/above lists Group/all, ")), "{messages:?}");
+    let (_, _, manifest) = export(&http, &bound, "/fhir/Group/all/$export?_type=Group,Patient");
+    assert_eq!(resources(&http, &bound, &manifest), ["Patient/a"], "the store's row is a former version");
+    assert_eq!(full.ask(&http, "DELETE", "/fhir/Group/all", &[]).status, 204);
+    assert_eq!(export(&http, &bound, "/fhir/Group/own1/$export").0, ["Patient/a"]);
+}
+
+/// AUTH-28, GROUP-03: what a bound client may change itself decides neither whether the configuration is taken while the service
+/// runs nor whether it starts.
+#[test]
+fn a_bound_client_does_not_stop_a_configuration() {
+    let scratch = scratch();
+    let [full, bound, gone] = [(); 3].map(|()| Credential::token(&[]));
+    let both = client("full", "writes_groups = true", &[&full])
+        + &client("bound", "levels = ['group']\nwrites_groups = true\ngroups = ['one']", &[&bound]);
+    let server = serve(scratch.path(), &(both.clone() + &client("gone", "", &[&gone])));
+    let http = server.client();
+    assert_eq!(put(&http, &bound, "one", &group("one", &["Patient/b"])).status, 200);
+    let toml = std::fs::read_to_string(scratch.path().join("serve.toml")).unwrap();
+    let without = toml.split("[[clients]]\nname = 'gone'").next().unwrap();
+    std::fs::write(scratch.path().join("serve.toml"), without).unwrap();
+    server.hang_up();
+    let refused = |_| {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        gone.get(&http, "/fhir/Group/one").status == 401
+    };
+    assert!((0..1000).any(refused), "{}", server.log());
+    assert!(server.log().contains("can name no patient"), "{}", server.log());
+    server.kill();
+    let server = serve(scratch.path(), &both);
+    assert_eq!(export(&server.client(), &bound, "/fhir/Group/one/$export").0, [""; 0]);
+    assert_eq!(bound.ask(&server.client(), "DELETE", "/fhir/Group/one", &[]).status, 204);
+    server.kill();
+    serve(scratch.path(), &both).kill();
+}
+
+/// STATUS-14, FILE-07: a client from which a level or a Group was taken no longer gets the states and files of what it
+/// exported so.
+#[test]
+fn jobs_go_with_the_right_to_them() {
+    let scratch = scratch();
+    let token = Credential::token(&[]);
+    let server = serve(scratch.path(), &client("a", "", &[&token]));
+    let http = server.client();
+    let of = |target: &str| {
+        let status = kick_off(&http, &token, target);
+        let list = ended(&http, &token, &status).json();
+        let url = list["output"][0]["url"].as_str().unwrap();
+        (status, http.path(url).to_string())
+    };
+    let made =
+        [of("/bulk-data/r4/$export"), of("/bulk-data/r4/Group/all/$export"), of("/bulk-data/r4/Group/one/$export")];
+    server.kill();
+    let server = serve(scratch.path(), &client("a", "levels = ['group']\ngroups = ['one']", &[&token]));
+    let http = server.client();
+    for ((status, file), expected) in made.iter().zip([403, 403, 200]) {
+        for path in [status, file] {
+            assert_eq!(token.get(&http, path).status, expected, "{path}");
+        }
+    }
+}
+
+/// GROUP-10, reading 22: a Group with a modifier that no member reaches forbids nothing at any door; one that a bound client
+/// may not see is not named to it.
+#[test]
+fn modifiers_count_where_they_are_reached() {
+    let scratch = scratch();
+    let [full, bound] = [(); 2].map(|()| Credential::token(&[]));
+    std::fs::create_dir(scratch.path().join("store")).unwrap();
+    let bad = r#"{"resourceType":"Group","id":"bad","type":"person","actual":true,"implicitRules":"https://a.example/secret-rules","member":[{"entity":{"reference":"Patient/b"}}]}"#;
+    let off = r#"{"resourceType":"Group","id":"off","type":"device","actual":true,"member":[{"entity":{"reference":"Group/bad"}}]}"#;
+    let left = r#"{"resourceType":"Group","id":"left","type":"person","actual":true,"member":[{"entity":{"reference":"Patient/a"}},{"entity":{"reference":"Group/bad"},"inactive":true},{"entity":{"reference":"Group/off"}}]}"#;
+    let (mid, top) = (group("mid", &["Group/bad"]), group("top", &["Patient/a", "Group/mid"]));
+    let (low, high) = (group("low", &["Patient/ghost", "Group/lowest"]), group("high", &["Patient/a", "Group/low"]));
+    let lines = [bad, off, left, &mid, &top, &low, &high, STORE].join("\n");
+    std::fs::write(scratch.path().join("store/secret-name.ndjson"), lines).unwrap();
+    let clients = client("full", "", &[&full])
+        + &client("bound", "levels = ['group']\ngroups = ['left', 'top', 'high']", &[&bound]);
+    let server = serve(scratch.path(), &clients);
+    let http = server.client();
+    for who in [&full, &bound] {
+        assert_eq!(export(&http, who, "/fhir/Group/left/$export").0, ["Patient/a"]);
+    }
+    let told = kick_off_refused(&http, &full, "/fhir/Group/top/$export");
+    assert!(told.contains("Group/bad, which Group/top reaches") && told.contains("secret-rules"), "{told}");
+    let told = kick_off_refused(&http, &bound, "/fhir/Group/top/$export");
+    assert!(!told.contains("Group/bad") && !told.contains("secret-rules"), "{told}");
+    let messages = export(&http, &bound, "/fhir/Group/high/$export").1.join("\n");
+    assert!(messages.contains("a Group below Group/high lists Patient/ghost"), "{messages}");
+    assert!(!messages.contains("Group/low"), "{messages}");
+    let messages = export(&http, &full, "/fhir/Group/high/$export").1.join("\n");
+    assert!(
+        messages.contains("Group/low lists Patient/ghost") && messages.contains("lists Group/lowest"),
+        "{messages}"
+    );
 }
