@@ -83,6 +83,8 @@ pub enum Advice {
     GroupIdOrFile,
     /// Types outside the Patient compartment are exported at system level (TYPE-04).
     SystemLevel,
+    /// The window must begin before it ends; this is where it begins.
+    BeginEarlier(String),
     /// Late rows were left out because the request says so ([`crate::select::Late::Report`]).
     LateReported,
     /// An export of nobody can be asked for ([`crate::ExportRequest::allow_empty`]).
@@ -120,6 +122,7 @@ fn plain_advice(advice: &Advice) -> Option<String> {
         Advice::TakeAsListed => Some("; take members as listed to export it".to_string()),
         Advice::SystemLevel => Some(", or export at system level".to_string()),
         Advice::AllowEmpty => Some("; allow_empty exports nobody all the same".to_string()),
+        Advice::BeginEarlier(since) => Some(format!("; _since is {since}")),
         Advice::LateReported | Advice::UndatedExcluded => Some(", as was asked".to_string()),
         Advice::GroupIdOrFile => None,
     }

@@ -35,6 +35,7 @@ fn advice(advice: &Advice) -> Option<String> {
         Advice::GroupIdOrFile => "; give an id, or a path with a '/'".to_string(),
         Advice::SystemLevel => ", or export with --system".to_string(),
         Advice::AllowEmpty => "; give --allow-empty for an export without records".to_string(),
+        Advice::BeginEarlier(since) => format!("; give a later one, or an earlier --since than {since}"),
         Advice::LateReported => ", as --late report asks".to_string(),
         Advice::UndatedExcluded => ", as --missing-last-updated exclude asks".to_string(),
     })

@@ -340,8 +340,8 @@ impl ExportRequest {
         if let (Some(since), Some(until)) = (&self.since, &self.until)
             && since >= until
         {
-            let text = format!("{until} is not later than _since, {since}, so nothing could match (SINCE-09)");
-            problems.push(Problem::of(Parameter::Until, text));
+            let text = format!("{until} ends the window before it begins, so nothing could match (SINCE-09)");
+            problems.push(Problem::of(Parameter::Until, text).advise(Advice::BeginEarlier(since.to_string())));
         }
         if self.bounds.file_bytes == 0 {
             problems.push(Problem::of(Parameter::MaxFileBytes, "0 is no bound; give at least 1, such as 256MiB"));

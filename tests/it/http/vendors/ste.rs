@@ -79,7 +79,7 @@ fn from_kick_off_to_files() {
         assert!(files.iter().filter(|item| item["type"] == "Observation").count() > 1, "ONEUP-S20");
         let found = resources(&client, who, &done);
         assert_eq!(done["resourceCount"], found.len(), "ONEUP-S14");
-        assert_eq!(found.len(), 15, "everything of the client: {found:?}");
+        assert_eq!(found.len(), 16, "everything of the client: {found:?}");
     }
     client.get(&format!("{STE}/$export")).outcome(401, "login");
 }
