@@ -27,7 +27,7 @@ pub struct GroupHead {
     pub name: Option<String>,
     /// Whether there is a `characteristic`.
     pub has_characteristic: bool,
-    /// What changes the meaning of the Group or of a member, each once, at most [`MODIFIERS_MAX`] of them.
+    /// What changes the meaning of the Group or of a member, each once, at most ten of them.
     pub modifiers: Vec<Modifier>,
     /// Number of members.
     pub members: u64,

@@ -26,7 +26,7 @@ const LABEL: &[u8] = b"outpour credential 1:";
 /// What is kept of a secret, read from its text.
 #[derive(Clone, Debug)]
 pub enum StoredHash {
-    /// SHA-256 of [`LABEL`] and the secret.
+    /// SHA-256 of a label and the secret.
     Sha256(Sha256Hash),
     /// Argon2id, as earlier versions made it.
     Argon2(Arc<Argon2Hash>),
