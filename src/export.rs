@@ -270,7 +270,7 @@ pub fn all_messages(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Res
     match (audience, plan.ledger().faulty) {
         (Audience::BoundClient, 0) => {}
         (Audience::BoundClient, faults) => {
-            let text = format!("{faults} lines of the store are faulty and were passed by; its operator knows which");
+            let text = format!("faulty lines of the store that were passed by: {faults}; its operator knows which");
             messages.push("faults", Message::new(Severity::Error, Code::Incomplete, text));
         }
         _ => fault_messages(snapshot, plan, &mut messages)?,

@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
     }
 
-    /// Whatever stands in the place of a file is told from one, at once: a test that hangs here has opened it.
+    /// Anything but a regular file is refused at once: a test that hangs here has opened it.
     #[test]
     fn nothing_but_a_regular_file_is_opened() {
         let dir = tempfile::tempdir().unwrap();

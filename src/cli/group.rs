@@ -101,7 +101,7 @@ fn refuse_pipe(path: &Path, why: &str) -> Result<(), RequestError> {
             let text = format!("{}: it is no regular file, and {why} reads it twice; give a file", path.display());
             Err(RequestError::one(text))
         }
-        // One that is not there is told by who opens it.
+        // A missing file is reported where it is opened.
         _ => Ok(()),
     }
 }

@@ -69,31 +69,31 @@ fn patient_groups(groups: &Groups<'_>, mut ids: Vec<String>) -> Result<(Vec<Scop
     Ok((found, copies))
 }
 
-/// What some Groups say of who may be named.
+/// Whether some Groups list patients that a bound client may name, the best of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Naming {
+enum SourcePresence {
     /// None of them has ever been there but as a bound client wrote it.
     Never,
     /// One was there; a bound client has changed or deleted it, or it left the store.
-    Before,
+    Formerly,
     /// One is there, and no bound client wrote its current version.
-    Now,
+    Current,
 }
 
-fn naming(groups: &Groups<'_>, ids: &[String]) -> Result<Naming, GroupsError> {
-    let mut best = Naming::Never;
+fn presence_of(groups: &Groups<'_>, ids: &[String]) -> Result<SourcePresence, GroupsError> {
+    let mut best = SourcePresence::Never;
     for id in ids.iter().filter_map(|id| Id::parse(id.as_bytes())) {
         let of_writer = |writer: Option<&GroupWriter>| match writer {
-            Some(writer) if !writer.bound_to_groups => Naming::Now,
-            Some(writer) if !writer.follows_unbound => Naming::Never,
+            Some(writer) if !writer.bound_to_groups => SourcePresence::Current,
+            Some(writer) if !writer.follows_unbound => SourcePresence::Never,
             // Of a version without a writer it is not known.
-            _ => Naming::Before,
+            _ => SourcePresence::Formerly,
         };
         best = best.max(match groups.find(&id)? {
-            Found::Store(_) => Naming::Now,
+            Found::Store(_) => SourcePresence::Current,
             Found::Book(group) => of_writer(group.writer()),
-            Found::Deleted { .. } => Naming::Before,
-            Found::Unknown => Naming::Never,
+            Found::Deleted { .. } => SourcePresence::Formerly,
+            Found::Unknown => SourcePresence::Never,
         });
     }
     Ok(best)
@@ -125,10 +125,10 @@ pub fn check_writers(
     let mut problems = Vec::new();
     for client in bound {
         let own = (0..tenants.len()).filter(|at| client.tenants.contains(&tenants[*at].name));
-        let found = own.map(|at| tenant_naming(check, &tenants[at], at, mounts, &client.groups));
-        let why = match found.collect::<Result<Vec<Naming>, _>>().map(|found| found.into_iter().max()) {
-            Ok(Some(Naming::Now)) => continue,
-            Ok(Some(Naming::Before)) => {
+        let found = own.map(|at| tenant_presence(check, &tenants[at], at, mounts, &client.groups));
+        let why = match found.collect::<Result<Vec<SourcePresence>, _>>().map(|found| found.into_iter().max()) {
+            Ok(Some(SourcePresence::Current)) => continue,
+            Ok(Some(SourcePresence::Formerly)) => {
                 let (client, groups) = (&client.name, client.groups.join(" "));
                 tracing::warn!(
                     client,
@@ -149,20 +149,20 @@ pub fn check_writers(
     problems
 }
 
-fn tenant_naming(
+fn tenant_presence(
     check: WriterCheck,
     tenant: &Tenant,
     at: usize,
     mounts: &[Mount],
     ids: &[String],
-) -> Result<Naming, GroupsError> {
+) -> Result<SourcePresence, GroupsError> {
     let bases = mounts.iter().find(|mount| mount.tenant == at).map_or(&[][..], Mount::fhir_bases);
     let ask = || {
         let snapshot = tenant.engine.snapshot_now();
-        naming(&Groups::new(&tenant.groups, snapshot.as_ref(), bases), ids)
+        presence_of(&Groups::new(&tenant.groups, snapshot.as_ref(), bases), ids)
     };
     let found = ask()?;
-    if found > Naming::Never || check == WriterCheck::Reload {
+    if found > SourcePresence::Never || check == WriterCheck::Reload {
         return Ok(found);
     }
     tracing::info!(tenant = tenant.name, "the store is brought into the index to look for the groups of clients");

@@ -199,7 +199,7 @@ fn a_bound_client_is_told_of_its_own() {
         for secret in ["secret-name", "at byte", "no instant"] {
             assert!(!told.contains(secret) && !manifest.to_string().contains(secret), "{secret} {target}: {told}");
         }
-        assert_eq!(told.matches("1 lines of the store are faulty").count(), 1, "{target}: {told}");
+        assert_eq!(told.matches("faulty lines of the store that were passed by: 1;").count(), 1, "{target}: {told}");
         // Of other servers' patients only what rows of the cohort say.
         let says_foreign = target.contains("Group/all");
         assert_eq!(
