@@ -5,9 +5,12 @@
 mod common;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use outpour::fhir::Instant;
+use outpour::export::{Existing, ExportOptions, export};
+use outpour::fhir::instant::Instant;
+use outpour::plan::plan;
+use outpour::request::ExportRequest;
+use outpour::store::{Store, StoreOptions, Watch};
 use outpour::write::sink::Sync;
-use outpour::{Existing, ExportOptions, ExportRequest, Store, StoreOptions, Watch, export, plan};
 
 fn as_of() -> Instant {
     Instant::parse("2026-06-01T00:00:00Z").unwrap()
@@ -17,7 +20,7 @@ fn exports(c: &mut Criterion) {
     let scratch = tempfile::tempdir().unwrap();
     let root = scratch.path().join("store");
     common::plain_store(&root);
-    let access = outpour::bytes::guard::install().unwrap();
+    let access = outpour::sys::sigbus::install().unwrap();
     let index_dir = Some(scratch.path().join("index"));
     let store = Store::open_with(&root, StoreOptions { index_dir, access, ..StoreOptions::default() }).unwrap();
     let snapshot = store.snapshot(as_of()).unwrap();
@@ -46,7 +49,7 @@ fn exports(c: &mut Criterion) {
             sync: Sync::No,
             faults_allowed: None,
             clock: &as_of,
-            words: &outpour::observe::PLAIN_WORDS,
+            words: &outpour::issue::PLAIN_WORDS,
         };
         pool.install(|| export(&store, &request, as_of(), &options, &Watch::default())).unwrap()
     };

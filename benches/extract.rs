@@ -5,9 +5,10 @@
 mod common;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use outpour::bytes::kernels::Kernel;
-use outpour::extract::{Extractor, ResourceFacts, Validate};
+use outpour::extract::Validate;
+use outpour::extract::facts::{Extractor, ResourceFacts};
 use outpour::fhir::instant::InstantRef;
+use outpour::simd::Kernel;
 use std::hint::black_box;
 
 /// The lines, cut beforehand: cutting is measured by itself.

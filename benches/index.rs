@@ -5,13 +5,13 @@
 mod common;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use outpour::{Store, StoreOptions, Watch};
+use outpour::store::{Store, StoreOptions, Watch};
 
 fn index(c: &mut Criterion) {
     let scratch = tempfile::tempdir().unwrap();
     let root = scratch.path().join("store");
     let bytes = common::plain_store(&root);
-    let access = outpour::bytes::guard::install().unwrap();
+    let access = outpour::sys::sigbus::install().unwrap();
     let mut group = c.benchmark_group("index");
     group.throughput(Throughput::Bytes(bytes)).sample_size(10);
     for threads in [1, 2] {

@@ -11,9 +11,12 @@ use std::path::Path;
 use std::time::Instant as Clock;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use outpour::fhir::Instant;
-use outpour::select::{Cohort, Selection, Way};
-use outpour::{ExportRequest, Snapshot, Store, StoreOptions, Watch};
+use outpour::fhir::instant::Instant;
+use outpour::index::snapshot::Snapshot;
+use outpour::request::{ExportRequest, Way};
+use outpour::select::cohort::Cohort;
+use outpour::select::selection::Selection;
+use outpour::store::{Store, StoreOptions, Watch};
 
 mod common;
 
@@ -58,7 +61,7 @@ fn selection(c: &mut Criterion) {
     let scratch = tempfile::tempdir().unwrap();
     let (root, rows) = (scratch.path().join("store"), rows());
     store(&root, rows);
-    let access = outpour::bytes::guard::install().unwrap();
+    let access = outpour::sys::sigbus::install().unwrap();
     let store = Store::open_with(&root, StoreOptions { access, ..StoreOptions::default() }).unwrap();
     let snapshot = store.snapshot(Instant::parse("2026-06-01T00:00:00Z").unwrap()).unwrap();
     let pool = common::one_thread();
@@ -113,7 +116,7 @@ fn opening(c: &mut Criterion) {
         let text = format!("{{\"resourceType\":\"Patient\",\"id\":\"p{file}\"}}\n");
         std::fs::write(root.join(format!("{file:04}.ndjson")), text).unwrap();
     }
-    let access = outpour::bytes::guard::install().unwrap();
+    let access = outpour::sys::sigbus::install().unwrap();
     let store = Store::open_with(&root, StoreOptions { access, ..StoreOptions::default() }).unwrap();
     store.index(&Watch::default()).unwrap();
     // The files of an index are trusted by their times once they are old enough for these to tell.

@@ -6,11 +6,11 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::bytes::decode::DecodeError;
-use crate::bytes::source::SourceError;
-use crate::observe::{Advice, PLAIN_WORDS, Parameter, Words};
-use crate::store::sealed::Damaged;
-use crate::write::new_directory::NewDirectoryError;
+use crate::codec::decoder::DecodeError;
+use crate::index::page_checksums::Damaged;
+use crate::issue::{Advice, PLAIN_WORDS, Parameter, Words};
+use crate::sys::atomic_dir::NewDirectoryError;
+use crate::sys::store_file::SourceError;
 
 /// A store cannot be opened or indexed.
 #[derive(Debug, thiserror::Error)]
@@ -159,7 +159,7 @@ pub enum ExportError {
     Index(#[from] IndexError),
     /// The output directory cannot be used.
     #[error(transparent)]
-    Record(#[from] crate::write::record::RecordError),
+    Record(#[from] crate::write::journal::RecordError),
     /// An output file cannot be written.
     #[error("cannot write {name} in {}: {source}; make room, then run the same command with --resume", directory.display())]
     Write {

@@ -1,12 +1,38 @@
 //! The front door: the README, then a dozen names. What stands behind them is in [`docs`].
 //!
 #![doc = include_str!("../README.md")]
-#![deny(unsafe_op_in_unsafe_fn, missing_docs)]
+#![deny(unsafe_op_in_unsafe_fn)]
 
-pub mod bytes;
 #[doc(hidden)]
 pub mod cli;
+pub mod codec;
 pub mod error;
+pub mod export;
+pub mod extract;
+pub mod fhir;
+pub mod group;
+pub mod hash;
+pub mod index;
+pub mod inspect;
+pub mod issue;
+#[cfg(feature = "server")]
+pub mod job;
+pub mod limits;
+pub mod named_enum;
+pub mod pack;
+pub mod plan;
+pub mod request;
+pub mod select;
+#[cfg(feature = "server")]
+pub mod server;
+pub mod simd;
+pub mod store;
+pub mod synth;
+pub mod sys;
+pub mod text_table;
+pub mod verify;
+pub mod write;
+
 /// Documents: architecture, what the service is tested by, formats, readings, what the service answers.
 pub mod docs {
     #[doc = include_str!("docs/architecture.md")]
@@ -20,26 +46,9 @@ pub mod docs {
     #[doc = include_str!("docs/service.md")]
     pub mod service {}
 }
-pub mod export;
-pub mod extract;
-pub mod fhir;
-pub mod inspect;
-#[cfg(feature = "server")]
-pub mod job;
-pub mod limits;
-pub mod observe;
-pub mod pack;
-pub mod plan;
-pub mod select;
-#[cfg(feature = "server")]
-pub mod server;
-pub mod store;
-pub mod synth;
-pub mod verify;
-mod words;
-pub mod write;
 
-pub use export::{Existing, ExportOptions, Exported, FaultsAllowed, export};
-pub use plan::{Plan, plan};
-pub use select::ExportRequest;
-pub use store::{Snapshot, Store, StoreOptions, Watch};
+pub use crate::export::{Existing, ExportOptions, Exported, FaultsAllowed, export};
+pub use crate::index::snapshot::Snapshot;
+pub use crate::plan::{Plan, plan};
+pub use crate::request::ExportRequest;
+pub use crate::store::{Store, StoreOptions, Watch};

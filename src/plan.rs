@@ -7,16 +7,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bytes::source::SourceError;
 use crate::error::{ExportError, Problem, RequestError};
-use crate::fhir::ResourceType;
-use crate::observe::{Advice, Code, Message, Messages, Parameter, Severity};
-use crate::select::deletions::Deletions;
-use crate::select::request::MissingLastUpdated;
-use crate::select::selection::foreign_owners;
-use crate::select::{Audience, Bounds, Cohort, ExportRequest, Late, Ledger, Population, Selection};
-use crate::store::Snapshot;
-use crate::store::sealed::Damaged;
+use crate::fhir::resource_type::ResourceType;
+use crate::index::page_checksums::Damaged;
+use crate::index::snapshot::Snapshot;
+use crate::issue::{Advice, Code, Message, Messages, Parameter, Severity};
+use crate::request::{Audience, Bounds, ExportRequest, Late, MissingLastUpdated, Population};
+use crate::select::cohort::Cohort;
+use crate::select::deleted::Deletions;
+use crate::select::selection::{Ledger, Selection, foreign_owners};
+use crate::sys::store_file::SourceError;
 use crate::write::shard_name;
 
 /// One row in so many is wanted at least where places are proven as a whole: a page has as many, and pages that follow one

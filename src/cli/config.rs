@@ -2,25 +2,24 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::args::{
+use crate::cli::args::{
     AccessArg, CompressArg, DigestArg, ExportArgs, GroupRulesArgs, LateArg, MembersArg, MissingArg, RulesArg,
     SelectionArg, StoreArgs, WriteArgs,
 };
-use crate::bytes::guard;
-use crate::bytes::kernels::Kernel;
-use crate::bytes::source::Access;
 use crate::error::{Problem, RequestError};
 use crate::export::{FaultsAllowed, inside_store};
 use crate::extract::Validate;
-use crate::extract::group_rules::{GroupContent, GroupRules};
-use crate::fhir::Instant;
-use crate::observe::Parameter;
-use crate::select::request::{Late, Members, MissingLastUpdated, Way};
+use crate::fhir::instant::Instant;
+use crate::group::rules::{GroupContent, GroupRules};
+use crate::hash::digest::DigestAlgorithm;
+use crate::issue::Parameter;
+use crate::request::{Bounds, ExportRequest, Late, Members, MissingLastUpdated, Way};
+use crate::simd::Kernel;
 use crate::store::{Store, StoreOptions};
-use crate::write::digest::DigestAlgorithm;
+use crate::sys::sigbus;
+use crate::sys::store_file::Access;
 use crate::write::encode::Coding;
 use crate::write::sink::Sync;
-use crate::{ExportRequest, select::Bounds};
 
 /// The clock, in milliseconds: T is chosen at that precision first (CONS-06).
 pub fn now() -> Instant {
@@ -71,7 +70,7 @@ pub fn open_store(args: &StoreArgs, validate: Option<Validate>, sync: bool) -> R
     let access = match args.access {
         AccessArg::Called => Access::called(),
         // Where no handler can be installed, files are read instead: slower, and as safe.
-        AccessArg::Mapped => guard::install().unwrap_or(Access::called()),
+        AccessArg::Mapped => sigbus::install().unwrap_or(Access::called()),
     };
     let kernel = match &args.kernel {
         None => Kernel::detect(),
@@ -175,7 +174,7 @@ pub fn resolve(args: &ExportArgs) -> Result<Resolved, RequestError> {
         DigestArg::Sha256 => DigestAlgorithm::Sha256,
         DigestArg::None => DigestAlgorithm::None,
     };
-    if args.context == super::args::ContextArg::Referenced {
+    if args.context == crate::cli::args::ContextArg::Referenced {
         request = request.problem(
             "--context referenced is not part of this version; leave it out, or export Practitioner, Organization and \
              the like with --system --type",
@@ -261,7 +260,7 @@ pub fn resolve(args: &ExportArgs) -> Result<Resolved, RequestError> {
 
 fn group_path(request: &ExportRequest) -> Option<std::path::PathBuf> {
     match &request.population {
-        crate::select::Population::GroupFile(path) => Some(path.clone()),
+        crate::request::Population::GroupFile(path) => Some(path.clone()),
         _ => None,
     }
 }

@@ -5,15 +5,15 @@ use std::io::Write;
 
 use serde_json::json;
 
-use super::args::{CredentialCommand, CredentialSecretArgs, CredentialTokenArgs};
-use super::config::now;
-use super::{Exit, fail, put_json, say};
+use crate::cli::args::{CredentialCommand, CredentialSecretArgs, CredentialTokenArgs};
+use crate::cli::config::now;
+use crate::cli::{Exit, fail, put_json, say};
 use crate::error::RequestError;
-use crate::fhir::instant::TICKS_PER_SECOND;
-use crate::fhir::{Id, Instant};
+use crate::fhir::id::Id;
+use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::limits::{CLIENT_ID_BYTES_MAX, CREDENTIAL_LIFETIME_DAYS_MAX};
-use crate::server::auth::config::SecretHash;
 use crate::server::auth::secret::{hash, random_id, random_secret};
+use crate::server::config::auth::SecretHash;
 
 /// Runs the command.
 pub fn run(command: CredentialCommand) -> Exit {

@@ -4,19 +4,21 @@ use std::time::Instant as Clock;
 
 use serde_json::json;
 
-use super::args::ExportArgs;
-use super::config::{Resolved, now, pool, resolve, sync};
-use super::progress::watched;
-use super::table::{bytes, count, table};
-use super::words::FLAGS;
-use super::{Exit, fail, put_json, say};
+use crate::cli::args::ExportArgs;
+use crate::cli::config::{Resolved, now, pool, resolve, sync};
+use crate::cli::message_text::FLAGS;
+use crate::cli::progress::watched;
+use crate::cli::table::{bytes, table};
+use crate::cli::{Exit, fail, put_json, say};
 use crate::error::{ExportError, IndexError};
 use crate::export::{Existing, ExportOptions, Exported, all_messages, export, plan_only};
-use crate::observe::Severity;
+use crate::index::refresh::Work;
+use crate::issue::Severity;
 use crate::plan::Plan;
-use crate::select::{Audience, Ledger};
-use crate::store::Work;
-use crate::write::record::RecordError;
+use crate::request::Audience;
+use crate::select::selection::Ledger;
+use crate::text_table::grouped as count;
+use crate::write::journal::RecordError;
 
 /// Runs the command.
 pub fn run(args: ExportArgs) -> Exit {

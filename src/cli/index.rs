@@ -4,18 +4,22 @@ use std::time::Instant as Clock;
 
 use serde_json::json;
 
-use super::args::{IndexArgs, ValidateArg};
-use super::config::{open_store, pool};
-use super::export::{exit_of, index_line};
-use super::progress::watched;
-use super::table::{bytes, count, table};
-use super::{Exit, fail, put_json, say};
+use crate::cli::args::{IndexArgs, ValidateArg};
+use crate::cli::config::{open_store, pool};
+use crate::cli::export::{exit_of, index_line};
+use crate::cli::progress::watched;
+use crate::cli::table::{bytes, table};
+use crate::cli::{Exit, fail, put_json, say};
 use crate::error::{IndexError, RequestError};
-use crate::extract::{FaultKind, Validate};
-use crate::fhir::ResourceType;
-use crate::store::layout::Head;
-use crate::store::sealed::Damaged;
-use crate::store::{Index, Store, Watch, Work};
+use crate::extract::Validate;
+use crate::extract::fault::FaultKind;
+use crate::fhir::resource_type::ResourceType;
+use crate::index::page_checksums::Damaged;
+use crate::index::refresh::Work;
+use crate::index::segment::layout::Head;
+use crate::index::snapshot::Index;
+use crate::store::{Store, Watch};
+use crate::text_table::grouped as count;
 
 /// Runs the command.
 pub fn run(args: IndexArgs) -> Exit {
@@ -129,7 +133,7 @@ fn counted(store: &Store, recheck: bool, watch: &Watch) -> Result<(Index, Work, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::layout::Column;
+    use crate::index::segment::layout::Column;
 
     /// The totals are the sums over the extents, also after the store has grown and shrunk.
     #[test]

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::args::InspectArgs;
-use super::{Exit, fail, put_json, say};
+use crate::cli::args::read_only::InspectArgs;
+use crate::cli::{Exit, fail, put_json, say};
 use crate::inspect::inspect;
 
 /// Runs the command.

@@ -4,25 +4,25 @@
 //! everything for people goes to standard error.
 
 pub mod args;
-mod config;
+pub mod config;
 #[cfg(feature = "server")]
-mod credential;
-mod export;
-mod group;
-mod index;
-mod inspect;
-mod pack;
-mod progress;
+pub mod credential;
+pub mod export;
+pub mod group;
+pub mod index;
+pub mod inspect;
+pub mod message_text;
+pub mod pack;
+pub mod progress;
 #[cfg(feature = "server")]
-mod serve;
-mod synth;
-mod table;
-mod verify;
-mod words;
+pub mod serve;
+pub mod synth;
+pub mod table;
+pub mod verify;
 
 use std::io::Write;
 
-use args::{Args, Command};
+use crate::cli::args::{Args, Command};
 
 /// How a command ends (CLI-03).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub enum Exit {
 
 /// Runs a command.
 pub fn run(args: Args) -> Exit {
-    crate::bytes::open_files::raise_limit();
+    crate::sys::open_file_limit::raise_limit();
     match args.command {
         Command::Export(args) => export::run(args),
         Command::Index(args) => index::run(args),
@@ -72,10 +72,10 @@ fn put_json(document: &serde_json::Value) {
 
 /// Tells what went wrong, causes included, to people and (with `--json`) to machines.
 fn fail(exit: Exit, error: &(dyn std::error::Error + 'static), json: bool) -> Exit {
-    let mut problems = words::lines(error);
+    let mut problems = message_text::lines(error);
     let mut cause = error.source();
     while let Some(error) = cause {
-        let text = words::lines(error).join("\n");
+        let text = message_text::lines(error).join("\n");
         // A transparent error and its source say the same.
         if !problems.iter().any(|known| known.contains(&text)) {
             problems.push(format!("because: {text}"));

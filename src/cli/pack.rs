@@ -2,16 +2,17 @@
 
 use std::time::Instant as Clock;
 
-use super::args::PackArgs;
-use super::config::{now, open_store, pool, sync, transaction_time};
-use super::export::{index_line, is_full};
-use super::progress::watched;
-use super::table::{bytes, count};
-use super::{Exit, fail, put_json, say};
+use crate::cli::args::PackArgs;
+use crate::cli::config::{now, open_store, pool, sync, transaction_time};
+use crate::cli::export::{index_line, is_full};
+use crate::cli::progress::watched;
+use crate::cli::table::bytes;
+use crate::cli::{Exit, fail, put_json, say};
 use crate::error::{IndexError, PackError, RequestError};
-use crate::fhir::Instant;
+use crate::fhir::instant::Instant;
 use crate::pack::{PackOptions, Packed, pack};
 use crate::store::Store;
+use crate::text_table::grouped as count;
 
 /// Runs the command.
 pub fn run(args: PackArgs) -> Exit {
@@ -79,7 +80,10 @@ fn summary(packed: &Packed, args: &PackArgs, seconds: f64) -> String {
     line("rows", format!("{}, and {} lines of deletions", count(rows), count(tombstone_lines)));
     line("left", format!("{} superseded, {} deleted, {} blank", count(superseded), count(deleted), count(blank)));
     if rejected > 0 {
-        line("rejected", format!("{} lines that are no resources, in {}", count(rejected), crate::pack::REJECTED));
+        line(
+            "rejected",
+            format!("{} lines that are no resources, in {}", count(rejected), crate::pack::non_rows::REJECTED),
+        );
     }
     if damaged > 0 {
         let lost = "compressed files are damaged or cut off: what stood there is lost";

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::args::ProgressArg;
-use crate::bytes::signal;
+use crate::cli::args::ProgressArg;
 use crate::store::Watch;
+use crate::sys::interrupt;
 
 /// Runs `work` under a watch that is shown and can be interrupted.
 pub fn watched<T: Send>(when: ProgressArg, work: impl FnOnce(&Watch) -> T + Send) -> T {
     let watch = Watch::default();
     let done = AtomicBool::new(false);
-    let interrupted = signal::interrupts();
+    let interrupted = interrupt::interrupts();
     let shown = when == ProgressArg::Auto && std::io::stderr().is_terminal();
     std::thread::scope(|scope| {
         let watcher = scope.spawn(|| {

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use tracing_subscriber::filter::LevelFilter;
 
-use super::args::{AccessArg, ServeArgs, StoreArgs};
-use super::config::open_store;
-use super::{Exit, say};
-use crate::bytes::regular_file::read_argument;
-use crate::bytes::signal::interrupts;
+use crate::cli::args::{AccessArg, ServeArgs, StoreArgs};
+use crate::cli::config::open_store;
+use crate::cli::{Exit, say};
 use crate::error::RequestError;
 use crate::limits::CONFIG_BYTES_MAX;
 use crate::server::config::{Config, LogFormat};
-use crate::server::{Served, serve};
+use crate::server::serve::{Served, serve};
+use crate::sys::interrupt::interrupts;
+use crate::sys::regular_file::read_argument;
 
 /// How often is looked whether the process is asked to stop.
 const LOOK: Duration = Duration::from_millis(20);

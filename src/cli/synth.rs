@@ -4,15 +4,18 @@ use std::time::Instant as Clock;
 
 use serde_json::json;
 
-use super::args::{LayoutArg, OrderArg, SynthArgs};
-use super::config::{pool, sync};
-use super::export::is_full;
-use super::progress::watched;
-use super::table::{bytes, count, table};
-use super::{Exit, fail, put_json, say};
+use crate::cli::args::{LayoutArg, OrderArg, SynthArgs};
+use crate::cli::config::{pool, sync};
+use crate::cli::export::is_full;
+use crate::cli::progress::watched;
+use crate::cli::table::{bytes, table};
+use crate::cli::{Exit, fail, put_json, say};
 use crate::error::RequestError;
-use crate::synth::{Layout, Order, SynthError, SynthOptions, since_share, synth};
-use crate::write::new_directory::NewDirectoryError;
+use crate::synth::store::synth;
+use crate::synth::time::since_share;
+use crate::synth::{Layout, Order, SynthError, SynthOptions};
+use crate::sys::atomic_dir::NewDirectoryError;
+use crate::text_table::grouped as count;
 
 /// Most patients: they are numbered in 32 bits.
 const PATIENTS_MAX: u64 = u32::MAX as u64;

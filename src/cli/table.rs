@@ -18,9 +18,6 @@ pub fn table(rows: &[Vec<String>]) -> String {
     out
 }
 
-/// `12,345,678`
-pub use crate::verify::table::grouped as count;
-
 /// `12.3 MB`
 pub fn bytes(n: u64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB", "PB"];
@@ -37,7 +34,7 @@ pub fn bytes(n: u64) -> String {
 mod tests {
     #[test]
     fn numbers_read_well() {
-        assert_eq!(super::count(1234567), "1,234,567");
+        assert_eq!(crate::text_table::grouped(1234567), "1,234,567");
         assert_eq!(super::bytes(12_345_678), "12.3 MB");
         assert_eq!(super::bytes(999), "999 B");
     }

@@ -2,15 +2,18 @@
 
 use serde_json::json;
 
-use super::args::{AccessArg, StoreArgs, VerifyArgs};
-use super::config::{open_store, pool};
-use super::progress::watched;
-use super::{Exit, fail, put_json, say};
-use crate::bytes::guard;
-use crate::bytes::source::Access;
+use crate::cli::args::read_only::VerifyArgs;
+use crate::cli::args::{AccessArg, StoreArgs};
+use crate::cli::config::{open_store, pool};
+use crate::cli::progress::watched;
+use crate::cli::{Exit, fail, put_json, say};
 use crate::error::RequestError;
 use crate::store::Watch;
-use crate::verify::{self, LedgerOptions, Target, UnfinishedReport, VerifyError};
+use crate::sys::sigbus;
+use crate::sys::store_file::Access;
+use crate::verify::ledger::LedgerOptions;
+use crate::verify::target::{Target, UnfinishedReport};
+use crate::verify::{self, VerifyError};
 
 /// Runs the command.
 pub fn run(args: VerifyArgs) -> Exit {
@@ -18,7 +21,7 @@ pub fn run(args: VerifyArgs) -> Exit {
         Ok(pool) => pool,
         Err(error) => return fail(Exit::BadRequest, &error, args.run.json),
     };
-    match verify::target(&args.directory, args.index_dir.is_some()) {
+    match verify::target::target(&args.directory, args.index_dir.is_some()) {
         Ok(Target::Export) => {}
         Ok(Target::Unfinished(report)) => return unfinished(&args, &report),
         Ok(Target::Store) if args.ledger => {
@@ -46,14 +49,14 @@ fn exit_of(error: &VerifyError) -> Exit {
 
 /// Whether the export is as its manifest says.
 fn export(args: &VerifyArgs, watch: &Watch) -> Result<bool, VerifyError> {
-    let report = verify::export(&args.directory, watch)?;
+    let report = verify::export::export(&args.directory, watch)?;
     let mut holds = report.holds;
     let mut lines = report.lines();
     let mut ledger = None;
     if args.ledger {
-        let access = guard::install().unwrap_or(Access::called());
+        let access = sigbus::install().unwrap_or(Access::called());
         let options = LedgerOptions { access, ..LedgerOptions::default() };
-        let recounted = verify::ledger(&args.directory, &report, &options, watch)?;
+        let recounted = verify::ledger::ledger(&args.directory, &report, &options, watch)?;
         holds &= recounted.holds;
         lines.extend(recounted.lines());
         ledger = Some(recounted);
@@ -91,7 +94,7 @@ fn store(args: &VerifyArgs) -> Exit {
         Ok(store) => store,
         Err(error) => return fail(Exit::BadRequest, &error, args.run.json),
     };
-    match watched(args.run.progress, |watch| verify::store(&store, watch)) {
+    match watched(args.run.progress, |watch| verify::index::store(&store, watch)) {
         Err(error) => fail(exit_of(&error), &error, args.run.json),
         Ok(report) => {
             let exit = if report.holds { Exit::Done } else { Exit::Partial };

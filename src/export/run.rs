@@ -7,25 +7,28 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use serde_json::json;
 
-use super::job_plan::{JobPlan, job_plan, same_job};
-use super::{DELETED, ERROR, Existing, ExportOptions, Exported, Moment, all_messages, check_faults, planned};
 use crate::error::{ExportError, IndexError};
-use crate::fhir::Instant;
-use crate::observe::{Message, Messages};
+use crate::export::plan_record::{JobPlan, job_plan, same_job};
+use crate::export::{DELETED, ERROR, Existing, ExportOptions, Exported, Moment, all_messages, check_faults, planned};
+use crate::fhir::instant::Instant;
+use crate::index::refresh::Work;
+use crate::index::snapshot::Snapshot;
+use crate::issue::{Message, Messages};
 use crate::plan::Plan;
-use crate::select::{Audience, ExportRequest};
-use crate::store::{Snapshot, Store, Watch, Work};
-use crate::write::deleted::deleted_lines;
+use crate::request::{Audience, ExportRequest};
+use crate::store::{Store, Watch};
+use crate::write::deleted_bundle::deleted_lines;
 use crate::write::encode::{Coding, Encoder};
-use crate::write::frames::Recoders;
-use crate::write::generated::{self, write_lines};
+use crate::write::frame_copy::Recoders;
+use crate::write::generated_files::{self, write_lines};
+use crate::write::journal::{MANIFEST, PlanFile, Receipt, RecordError};
 use crate::write::manifest::{Manifest, file_url};
-use crate::write::outcome::outcome_lines;
-use crate::write::record::{Begin, JobDirectory, MANIFEST, PlanFile, Receipt, RecordError};
+use crate::write::operation_outcome::outcome_lines;
+use crate::write::output_dir::{Begin, JobDirectory};
 use crate::write::shard::sweep;
+use crate::write::shard_groups::together;
 use crate::write::sink::{DirSink, Sync};
-use crate::write::status::{Status, StatusFile};
-use crate::write::together::together;
+use crate::write::status_file::{Status, StatusFile};
 
 /// A clock, for `status.json` only.
 pub type Clock<'a> = &'a (dyn Fn() -> Instant + std::marker::Sync);
@@ -90,8 +93,8 @@ impl ExportRun {
             Some(PlanFile { job: recorded, .. }) => same_job(recorded, &job)?,
             None => {
                 let mut names: Vec<String> = (0..plan.shards.len()).map(|shard| plan.file_name(shard)).collect();
-                names.extend(generated::file_names(DELETED, &deleted, request));
-                names.extend(generated::file_names(ERROR, &error, request));
+                names.extend(generated_files::file_names(DELETED, &deleted, request));
+                names.extend(generated_files::file_names(ERROR, &error, request));
                 directory.write_plan(&job, &names)?;
             }
         }

@@ -3,15 +3,19 @@
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use super::Validate;
-use super::fault::{Fault, FaultKind};
-use super::lines::{Pass, Row, Shapes};
-use super::scanner::{Scanner, Visitor};
-use super::trie::{Node, Trie};
-use crate::bytes::kernels::Kernel;
+use crate::extract::Validate;
+use crate::extract::block::shape_cache::Shapes;
+use crate::extract::block::{Pass, Row};
+use crate::extract::fault::{Fault, FaultKind};
+use crate::extract::scanner::{Scanner, Visitor};
+use crate::extract::trie::{Node, Trie};
+use crate::fhir::compartment;
+use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
-use crate::fhir::{Id, Reference, ResourceType, compartment};
+use crate::fhir::reference::Reference;
+use crate::fhir::resource_type::ResourceType;
 use crate::limits::TOMBSTONES_PER_LINE_MAX;
+use crate::simd::Kernel;
 
 /// What kind of line it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,7 +141,7 @@ impl Facts {
 }
 
 /// Paths that decide for every resource.
-pub(super) const ALWAYS: u64 = 1 << 62;
+pub(crate) const ALWAYS: u64 = 1 << 62;
 /// Paths of a Bundle.
 const BUNDLE: u64 = 1 << 63;
 const _: () = assert!(compartment::PATHS.len() < 62, "each path has a bit of its own");
@@ -149,13 +153,13 @@ fn owner_paths(resource_type: ResourceType) -> u64 {
 }
 
 /// Names that are followed, and what stands there.
-pub(super) struct Names {
-    pub(super) trie: Trie,
-    pub(super) roles: Vec<Role>,
+pub(crate) struct Names {
+    pub(crate) trie: Trie,
+    pub(crate) roles: Vec<Role>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(crate) enum Role {
     None,
     ResourceType,
     Id,
@@ -169,7 +173,7 @@ pub(super) enum Role {
     Resource,
 }
 
-pub(super) static NAMES: LazyLock<Names> = LazyLock::new(|| {
+pub(crate) static NAMES: LazyLock<Names> = LazyLock::new(|| {
     let mut trie = Trie::new();
     let mut roles = Vec::new();
     let mut role = |node: Node, role| {

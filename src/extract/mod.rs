@@ -6,28 +6,20 @@
 //! of one, `group_rules` what one must keep, `identifiers` what a Patient is known under. `naive` is the slow, obvious twin that defines correct. This
 //! module never builds a tree of a document.
 
+pub mod block;
 pub mod facts;
 pub mod fault;
-pub mod group;
-pub mod group_facts;
-pub mod group_rules;
-pub mod identifiers;
-mod lines;
 pub mod naive;
-mod scalar;
-mod scanner;
-mod skip;
-mod stack;
+pub mod scalar;
+pub mod scanner;
+pub mod skip;
+pub mod stack;
 #[cfg(test)]
 mod tests;
-mod trie;
-mod unescape;
+pub mod trie;
+pub mod unescape;
 
-pub use facts::{Content, Extractor, Facts, LastUpdated, ResourceFacts};
-pub use fault::{Fault, FaultKind};
-pub use lines::Row;
-
-use crate::words::by_name;
+use crate::named_enum::by_name;
 
 /// How much of a line is checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

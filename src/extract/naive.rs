@@ -1,10 +1,15 @@
-//! The slow, obvious twin of [`super::Extractor`]: it defines which lines are faulty and what the others say.
+//! The slow, obvious twin of [`Extractor`](crate::extract::facts::Extractor): it defines which lines are faulty and what the others say.
 //!
 //! serde_json decides what is JSON; then the whole document is read into a flat list of values and the facts are looked
 //! up in it, path by path. No kernels, no pieces, no pruning, no recursion. For tests and `verify`, never for an export.
 
-use super::{Content, FaultKind};
-use crate::fhir::{Id, Instant, Reference, ResourceType, compartment};
+use crate::extract::facts::Content;
+use crate::extract::fault::FaultKind;
+use crate::fhir::compartment;
+use crate::fhir::id::Id;
+use crate::fhir::instant::Instant;
+use crate::fhir::reference::Reference;
+use crate::fhir::resource_type::ResourceType;
 use crate::limits::{REFERENCE_BYTES_MAX, TOMBSTONES_PER_LINE_MAX};
 
 /// What a line says, by value.
@@ -20,9 +25,9 @@ pub struct PlainFacts {
     pub last_updated: Option<Option<Instant>>,
     /// `meta.versionId`, empty when there is none.
     pub version_id: String,
-    /// As [`super::Facts::references`].
+    /// As [`Facts::references`](crate::extract::facts::Facts::references).
     pub references: Vec<String>,
-    /// As [`super::Facts::tombstones`].
+    /// As [`Facts::tombstones`](crate::extract::facts::Facts::tombstones).
     pub tombstones: Vec<String>,
 }
 
@@ -41,7 +46,7 @@ pub fn is_syntax(kind: FaultKind) -> bool {
     matches!(kind, Utf8 | Bom | Truncated | NotObject | Trailing | Grammar | Scalar | Escape | Control)
 }
 
-/// Reads a line as [`super::Extractor::extract`] does.
+/// Reads a line as [`Extractor::extract`](crate::extract::facts::Extractor::extract) does.
 ///
 /// # Errors
 /// Why it is faulty.

@@ -2,10 +2,13 @@
 
 use proptest::prelude::*;
 
-use super::naive::{self, PlainFacts, Wrong};
-use super::{Content, Extractor, Facts, Fault, LastUpdated, ResourceFacts, Row, Validate};
-use crate::bytes::kernels::Kernel;
-use crate::fhir::Id;
+use crate::extract::Validate;
+use crate::extract::block::Row;
+use crate::extract::facts::{Content, Extractor, Facts, LastUpdated, ResourceFacts};
+use crate::extract::fault::Fault;
+use crate::extract::naive::{self, PlainFacts, Wrong};
+use crate::fhir::id::Id;
+use crate::simd::Kernel;
 
 fn plain(facts: &Facts) -> PlainFacts {
     PlainFacts {

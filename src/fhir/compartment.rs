@@ -4,7 +4,7 @@
 //! are left out: other shapes than the type's are followed all the same (reading 8). `Device.patient` is added
 //! (COMP-07). A test holds the table against the official definitions.
 
-use super::ResourceType;
+use crate::fhir::resource_type::ResourceType;
 
 /// Every path that any type has: property names from the root to a Reference, joined by dots. The position of a path
 /// is its bit in [`paths_of`].

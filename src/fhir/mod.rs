@@ -7,8 +7,3 @@ pub mod id;
 pub mod instant;
 pub mod reference;
 pub mod resource_type;
-
-pub use id::Id;
-pub use instant::Instant;
-pub use reference::Reference;
-pub use resource_type::ResourceType;

@@ -5,7 +5,8 @@
 
 use std::sync::LazyLock;
 
-use super::{Id, ResourceType};
+use crate::fhir::id::Id;
+use crate::fhir::resource_type::ResourceType;
 
 /// A literal reference to a resource: `[base/]Type/id[/_history/version]`
 /// (<https://hl7.org/fhir/R4/references.html#literal>). What is in no legal form (`urn:uuid:`, `#contained`, queries,

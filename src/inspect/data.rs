@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::report::{Part, Report};
-use crate::bytes::decode::{Coding, Decoder, Restart};
-use crate::bytes::kernels::Kernel;
-use crate::bytes::source::{Access, Source};
-use crate::extract::{Content, Extractor, FaultKind, Validate};
-use crate::fhir::Instant;
-use crate::store::packed::PackedTable;
+use crate::codec::decoder::{Coding, Decoder, Restart};
+use crate::extract::Validate;
+use crate::extract::facts::{Content, Extractor};
+use crate::extract::fault::FaultKind;
+use crate::fhir::instant::Instant;
+use crate::inspect::report::{Part, Report};
+use crate::simd::Kernel;
+use crate::store::packed::seek_table::PackedTable;
+use crate::sys::store_file::{Access, Source};
 
 /// Shows a data file of this coding. Bundles of deletions are told from resources.
 pub fn show(path: &Path, coding: Coding, report: &mut Report) {
@@ -75,7 +77,7 @@ pub fn show(path: &Path, coding: Coding, report: &mut Report) {
     }
     types.iter().for_each(|(name, count)| part.row(vec![name.to_string(), count.to_string()]));
     report.part("a data file", part);
-    damage.into_iter().take(super::report::ROWS_MAX).for_each(|what| report.broken(path, what));
+    damage.into_iter().take(crate::inspect::report::ROWS_MAX).for_each(|what| report.broken(path, what));
     if let Some(error) = broken_off {
         report.broken(path, error);
     }

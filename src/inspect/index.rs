@@ -5,21 +5,22 @@ use std::sync::Arc;
 
 use memchr::memmem;
 
-use super::report::{Part, Report};
-use crate::bytes::regular_file::read_regular;
-use crate::fhir::{Instant, ResourceType};
+use crate::fhir::instant::Instant;
+use crate::fhir::resource_type::ResourceType;
+use crate::index::dir::{Home, IndexBytes};
+use crate::index::global;
+use crate::index::meta::{self, Generation, Note};
+use crate::index::segment::layout::{self, ALL_COLUMNS, COLUMNS, Column, Head, Places};
+use crate::index::segment::reader::Extent;
+use crate::inspect::report::{Part, Report};
 use crate::limits::GENERATION_BYTES_MAX;
-use crate::store::extent::Extent;
-use crate::store::generation::{self, Generation, Note};
-use crate::store::index_file::{Home, IndexBytes};
-use crate::store::layout::{self, ALL_COLUMNS, COLUMNS, Column, Head, Places};
-use crate::store::merged;
-use crate::verify::table::grouped;
+use crate::sys::regular_file::read_regular;
+use crate::text_table::grouped;
 
 /// An index directory: its generation, the files that it names, and files that it does not.
 pub fn directory(path: &Path, report: &mut Report) {
-    let named = generation(&path.join(generation::FILE), report);
-    let mut known: Vec<&str> = vec![generation::FILE, "lock"];
+    let named = generation(&path.join(meta::FILE), report);
+    let mut known: Vec<&str> = vec![meta::FILE, "lock"];
     if let Some(named) = &named {
         let containers = named.containers.iter().map(|name| (name, extents as fn(&Path, &mut Report)));
         for (named, look) in containers.chain([(&named.merged, merged as fn(&Path, &mut Report))]) {
@@ -31,9 +32,9 @@ pub fn directory(path: &Path, report: &mut Report) {
             }
         }
     }
-    let noted = path.join(generation::NOTE);
+    let noted = path.join(meta::NOTE);
     if noted.is_file() {
-        known.push(generation::NOTE);
+        known.push(meta::NOTE);
         note(&noted, report);
     }
     for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
@@ -119,16 +120,16 @@ pub fn merged(path: &Path, report: &mut Report) {
     let mut part = Part::new(format!("{}: merged over all extents", name(path)), &["section", "elements", "bytes"]);
     part.fact("bytes", grouped(bytes.len() as u64));
     let (words, _) = bytes.as_chunks::<8>();
-    let words: Vec<u64> = words.iter().take(merged::WORDS).map(|word| u64::from_le_bytes(*word)).collect();
-    if words.len() == merged::WORDS {
-        if words[0] != merged::MAGIC {
+    let words: Vec<u64> = words.iter().take(global::WORDS).map(|word| u64::from_le_bytes(*word)).collect();
+    if words.len() == global::WORDS {
+        if words[0] != global::MAGIC {
             report.broken(path, "byte 0: it does not begin with the magic bytes");
         }
-        for ((section, width), count) in merged::SECTIONS.iter().zip(&words[2..]) {
+        for ((section, width), count) in global::SECTIONS.iter().zip(&words[2..]) {
             let size = count.checked_mul(*width as u64).map_or("too many".to_string(), grouped);
             part.row(vec![section.to_string(), grouped(*count), size]);
         }
-        let state = merged::state(&bytes);
+        let state = global::state(&bytes);
         if let Err(reason) = state {
             report.broken(path, reason);
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::verify::table::Table;
+use crate::text_table::Table;
 
 /// Rows of a table that are kept.
 pub const ROWS_MAX: usize = 200;
@@ -83,7 +83,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new(path: &Path) -> Report {
+    pub(crate) fn new(path: &Path) -> Report {
         Report {
             path: path.display().to_string(),
             what: String::new(),
@@ -96,7 +96,7 @@ impl Report {
     }
 
     /// Adds a part; the first one says what the whole is, unless that is known.
-    pub(super) fn part(&mut self, what: &str, part: Part) {
+    pub(crate) fn part(&mut self, what: &str, part: Part) {
         if self.what.is_empty() {
             self.what = what.to_string();
         }
@@ -104,7 +104,7 @@ impl Report {
     }
 
     /// Notes damage.
-    pub(super) fn broken(&mut self, path: &Path, what: impl fmt::Display) {
+    pub(crate) fn broken(&mut self, path: &Path, what: impl fmt::Display) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         self.broken.push(format!("{name}: {what}"));
     }

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::export::{Existing, ExportOptions};
-use crate::fhir::Instant;
+use crate::fhir::instant::Instant;
+use crate::request::ExportRequest;
+use crate::store::{Store, Watch};
 use crate::write::sink::Sync;
-use crate::{ExportRequest, Store, Watch};
 
 /// A store, exported: its index and the export.
 fn exported() -> (tempfile::TempDir, PathBuf, PathBuf) {
@@ -28,11 +29,11 @@ fn exported() -> (tempfile::TempDir, PathBuf, PathBuf) {
         sync: Sync::No,
         faults_allowed: None,
         clock: &clock,
-        words: &crate::observe::PLAIN_WORDS,
+        words: &crate::issue::PLAIN_WORDS,
     };
     let as_of = Instant::parse("2024-01-01T00:00:00Z").unwrap();
     let request = ExportRequest::all_patients();
-    crate::export(&Store::open(&store).unwrap(), &request, as_of, &options, &Watch::default()).unwrap();
+    crate::export::export(&Store::open(&store).unwrap(), &request, as_of, &options, &Watch::default()).unwrap();
     (dir, store, out)
 }
 

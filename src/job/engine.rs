@@ -10,20 +10,22 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::indexer::Indexer;
-use super::record::{Asked, FORMAT, GROUP_FILE, JobRecord, PATIENT_FILE, Records, Whose, is_job_id, scope_file};
-use super::state::State;
-use super::table::{Job, Table};
-use super::terms::{Accepted, EngineOptions, FileView, Found, JobView, OpenError, Refused, Retried};
-use super::work;
-use crate::bytes::directory::Directory;
-use crate::bytes::disk::disk_space;
-use crate::bytes::private::{create_private, private_directory};
 use crate::error::IndexError;
-use crate::extract::FaultKind;
-use crate::fhir::Instant;
-use crate::fhir::instant::TICKS_PER_SECOND;
-use crate::store::{Snapshot, Store, View, Watch};
+use crate::extract::fault::FaultKind;
+use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
+use crate::index::snapshot::Snapshot;
+use crate::index::store_listing::View;
+use crate::job::api::{Accepted, EngineOptions, FileView, Found, JobView, OpenError, Refused, Retried};
+use crate::job::indexer::Indexer;
+use crate::job::record::{Asked, FORMAT, GROUP_FILE, JobRecord, PATIENT_FILE, Records, Whose, scope_file};
+use crate::job::record_check::is_job_id;
+use crate::job::registry::{Job, Table};
+use crate::job::state::State;
+use crate::job::worker;
+use crate::store::{Store, Watch};
+use crate::sys::directory::Directory;
+use crate::sys::disk::disk_space;
+use crate::sys::private_files::{create_private, private_directory};
 use crate::write::sink::Sync;
 
 /// Name of the mark that says that records and files belong together.
@@ -31,7 +33,7 @@ const MARK: &str = ".service";
 /// Most bytes of a mark.
 const MARK_BYTES_MAX: u64 = 4096;
 
-pub(super) struct Inner {
+pub(crate) struct Inner {
     pub options: EngineOptions,
     pub records: Records,
     /// The directory of the jobs' directories, open.
@@ -52,7 +54,7 @@ pub(super) struct Inner {
 
 /// The job engine. Dropping it stops it, see [`Engine::stop`].
 pub struct Engine {
-    pub(super) inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
 
@@ -205,7 +207,7 @@ impl Engine {
             _lock: lock,
         });
         // What a crash left behind is gone before the first question is answered.
-        work::reap(&inner);
+        worker::reap(&inner);
         let engine = Engine { inner, threads: Mutex::default() };
         engine.start(threads.max(2))?;
         Ok(engine)
@@ -216,8 +218,8 @@ impl Engine {
         for at in 0..workers + 1 {
             let inner = self.inner.clone();
             let (name, body): (_, fn(&Arc<Inner>)) = match at {
-                0 => ("outpour-reaper".to_string(), work::reaper),
-                at => (format!("outpour-job-{at}"), work::worker),
+                0 => ("outpour-reaper".to_string(), worker::reaper),
+                at => (format!("outpour-job-{at}"), worker::worker),
             };
             let thread = std::thread::Builder::new().name(name).spawn(move || body(&inner));
             threads.push(thread.map_err(|error| OpenError::Threads(error.to_string()))?);
@@ -398,14 +400,14 @@ impl Engine {
         if record.state == State::Expired || self.is_over(&record) {
             return Found::Expired;
         }
-        let percent = if record.state.is_active() { work::percent(&job) } else { 100 };
+        let percent = if record.state.is_active() { worker::percent(&job) } else { 100 };
         let begun = job.begun.lock().expect("no panic under it").clone();
         let seconds_left = begun.filter(|_| percent > 0).map(|begun| {
             let taken = (self.inner.now().ticks - begun.ticks).max(0) as f64 / TICKS_PER_SECOND as f64;
             (taken * f64::from(100 - percent) / f64::from(percent)).ceil() as u64
         });
         let asked_before = job.asked.swap(true, Relaxed);
-        let planned = work::planned(&job, &record);
+        let planned = worker::planned(&job, &record);
         Found::Job(JobView { record, percent, seconds_left, asked_before, planned, changed: job.touched() })
     }
 
@@ -436,7 +438,7 @@ impl Engine {
             return Err(());
         }
         let Some(file) = record.files.get(at) else { return Ok(None) };
-        let place = format!("{}/{}/{}", job.id, work::OUT, file.receipt.file);
+        let place = format!("{}/{}/{}", job.id, worker::OUT, file.receipt.file);
         Ok(Some(FileView { record, at, root: self.inner.options.files.clone(), place }))
     }
 
@@ -458,7 +460,7 @@ impl Engine {
         }
         job.watch.cancel.store(true, Relaxed);
         let mut table = inner.table();
-        work::forget(&mut table, &job);
+        worker::forget(&mut table, &job);
         if !job.stage.lock().expect("no panic under it").is_busy() {
             table.trash.push(id.to_string());
         }
@@ -512,7 +514,7 @@ impl Engine {
 
     /// Expires and removes what is due now, as the reaper does by itself.
     pub fn reap(&self) {
-        work::reap(&self.inner);
+        worker::reap(&self.inner);
     }
 
     /// Stops: work ends at its next piece and is taken up again by the next engine on the same directories.

@@ -4,8 +4,10 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use crate::bytes::source::Stamp;
-use crate::store::{Index, Store, generation};
+use crate::index::meta;
+use crate::index::snapshot::Index;
+use crate::store::Store;
+use crate::sys::store_file::Stamp;
 
 /// See the module.
 #[derive(Default)]
@@ -25,7 +27,7 @@ struct Runs {
 impl Indexer {
     /// The index as it was last published.
     pub fn last(&self, store: &Store) -> Option<Arc<Index>> {
-        let path = store.index_dir().join(generation::FILE);
+        let path = store.index_dir().join(meta::FILE);
         let stamp = Stamp::of_metadata(&std::fs::metadata(path).ok()?);
         let mut held = self.held.lock().expect("no panic under it");
         match &*held {

@@ -6,25 +6,14 @@
 //! without one is swept away when the service starts, and whatever a crash interrupts is done again from the record. What is
 //! read from the disk is checked first (`record_check`), and nothing beneath the two directories is reached through a link.
 
+pub mod api;
 pub mod engine;
-pub mod groups;
-mod indexer;
+pub mod fair_queue;
+pub mod indexer;
 pub mod record;
-mod record_check;
+pub mod record_check;
+pub mod registry;
 pub mod state;
-mod table;
-pub mod terms;
-mod turns;
-mod work;
-
-pub use engine::Engine;
-pub use record::{
-    Asked, Failure, FileRecord, JobRecord, Kind, Naming, Planned, RecordedScope, Requested, ScopeGroup, Whose,
-};
-pub use state::State;
-pub use terms::{Accepted, EngineOptions, FileView, Found, JobView, Limits, OpenError, Refused, Retried};
-
-#[cfg(test)]
-mod hostile;
 #[cfg(test)]
 mod tests;
+pub mod worker;

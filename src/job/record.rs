@@ -6,22 +6,21 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::groups::BookGroup;
-use super::state::State;
-use crate::bytes::directory::Directory;
-use crate::bytes::private::private_directory;
-use crate::fhir::Instant;
+use crate::fhir::instant::Instant;
+use crate::group::registry::BookGroup;
+use crate::hash::digest::DigestAlgorithm;
+use crate::index::store_listing::View;
+use crate::issue::Message;
+use crate::job::record_check::is_job_id;
+use crate::job::state::State;
 use crate::limits::RECORD_BYTES_MAX;
-use crate::observe::Message;
-use crate::select::{Audience, Bounds, ExportRequest, Late, Members, MissingLastUpdated, Population, WriterScope};
-use crate::store::View;
-use crate::write::digest::DigestAlgorithm;
+use crate::request::{Audience, Bounds, ExportRequest, Late, Members, MissingLastUpdated, Population, WriterScope};
+use crate::sys::directory::Directory;
+use crate::sys::private_files::private_directory;
 use crate::write::encode::Coding;
+use crate::write::journal::{Receipt, place_of};
 use crate::write::output_name::OutputName;
-use crate::write::record::{Receipt, place_of};
 use crate::write::sink::Sync;
-
-pub use super::record_check::is_job_id;
 
 /// Name of the file in a job's directory that holds the Group it was asked for, when that is not in the store.
 pub const GROUP_FILE: &str = "group.ndjson";

@@ -3,10 +3,12 @@
 
 use std::collections::HashSet;
 
-use super::record::{JobRecord, Kind, Naming, Requested, ScopeGroup, Whose};
-use super::state::State;
-use crate::fhir::{Id, Instant, ResourceType};
-use crate::write::digest::DigestAlgorithm;
+use crate::fhir::id::Id;
+use crate::fhir::instant::Instant;
+use crate::fhir::resource_type::ResourceType;
+use crate::hash::digest::DigestAlgorithm;
+use crate::job::record::{JobRecord, Kind, Naming, Requested, ScopeGroup, Whose};
+use crate::job::state::State;
 
 /// Whether a text is the id of a job: 32 hexadecimal digits as the engine makes them (KICK-14). It is used as the name of a
 /// directory and of a file.

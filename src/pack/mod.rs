@@ -12,13 +12,13 @@
 //!
 //! Memory: 16 bytes a row of the largest type (in passes when there are very many), and a few frames a thread.
 
-mod file;
-mod gaps;
-mod keep;
-mod left;
-mod lines;
-mod order;
-mod rows;
+pub mod cluster;
+pub mod non_rows;
+pub mod prior_owners;
+pub mod retention;
+pub mod row_fetch;
+pub mod tombstones;
+pub mod writer;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -27,15 +27,16 @@ use std::sync::atomic::Ordering::Relaxed;
 use rayon::prelude::*;
 use serde::Serialize;
 
-pub use self::gaps::REJECTED;
-
-use self::file::{Header, Writer};
-use self::keep::Keep;
-use self::rows::Rows;
 use crate::error::{IndexError, PackError};
-use crate::fhir::{Instant, ResourceType};
-use crate::store::{Snapshot, Store, StoreOptions, Watch, Work};
-use crate::write::new_directory::NewDirectory;
+use crate::fhir::instant::Instant;
+use crate::fhir::resource_type::ResourceType;
+use crate::index::refresh::Work;
+use crate::index::snapshot::Snapshot;
+use crate::pack::retention::Keep;
+use crate::pack::row_fetch::Rows;
+use crate::pack::writer::{Header, Writer};
+use crate::store::{Store, StoreOptions, Watch};
+use crate::sys::atomic_dir::NewDirectory;
 use crate::write::sink::Sync;
 
 /// How a store is packed.
@@ -133,7 +134,7 @@ fn write(
     let bytes = |extent: usize| index.entry(extent).end - index.entry(extent).start;
     watch.write_total.store(snapshot.extents().map(bytes).sum(), Relaxed);
     let mut rows = Rows::new(snapshot, directory.path(), store.access);
-    let found = gaps::write(snapshot, &mut rows, store.kernel, (directory.path(), options.sync), watch, packed)?;
+    let found = non_rows::write(snapshot, &mut rows, store.kernel, (directory.path(), options.sync), watch, packed)?;
     let mut types: BTreeSet<usize> = snapshot.extents().flat_map(|extent| types_of(snapshot, extent)).collect();
     if !found.is_empty() {
         types.insert(ResourceType::BUNDLE.index());
@@ -145,13 +146,13 @@ fn write(
         for set in keep.sets() {
             let header = Header::new(snapshot, set);
             writer.begin(header, packed)?;
-            for pass in order::passes(&keep, at) {
-                order::write(&keep, at, set, pass, &rows, &mut writer, watch, packed)?;
+            for pass in cluster::passes(&keep, at) {
+                cluster::write(&keep, at, set, pass, &rows, &mut writer, watch, packed)?;
             }
         }
         if resource_type == ResourceType::BUNDLE {
             rows.decode(&|extent| index.extents()[extent].head().tombstone_lines > 0, watch)?;
-            lines::write(&keep, &found, &rows, &mut writer, packed)?;
+            tombstones::write(&keep, &found, &rows, &mut writer, packed)?;
         }
         writer.finish(packed)?;
         let bundles_to_come = at < ResourceType::BUNDLE.index();

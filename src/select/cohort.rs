@@ -3,14 +3,13 @@
 //! A patient is named by base and id; a member stands for its id under the relative base and under every base that is
 //! ours (reading 5). What does not resolve is a warning, never an error (GROUP-06).
 
-use super::bitmap::Bitmap;
-use super::groups::our_bases;
-pub use super::groups::rows_of;
-use super::members::MemberResolver;
-use super::request::{ExportRequest, Population, WriterScope};
 use crate::error::ExportError;
-use crate::observe::Messages;
-use crate::store::snapshot::Snapshot;
+use crate::group::lookup::our_bases;
+use crate::index::snapshot::Snapshot;
+use crate::issue::Messages;
+use crate::request::{ExportRequest, Population, WriterScope};
+use crate::select::bitmap::Bitmap;
+use crate::select::members::MemberResolver;
 
 /// The patients of an export.
 pub struct Cohort {

@@ -8,22 +8,24 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use super::bitmap::Bitmap;
-use super::groups::{FoundGroup, Unusable, find_group, is_our_base, read_group, similar_groups, unusable};
-use super::nested_groups::{GroupQueue, NestedGroup};
-use super::request::{Audience, ExportRequest, Members, WriterScope};
-use crate::bytes::kernels::Kernel;
 use crate::error::{ExportError, IndexError, Problem, RequestError};
-use crate::extract::group::{GroupHead, GroupReader, Member};
-use crate::extract::identifiers::IdentifierReader;
-use crate::fhir::instant::date_time_span;
-use crate::fhir::{Id, Instant, Reference, ResourceType};
+use crate::fhir::id::Id;
+use crate::fhir::instant::{Instant, date_time_span};
+use crate::fhir::reference::Reference;
+use crate::fhir::resource_type::ResourceType;
+use crate::group::identifiers::IdentifierReader;
+use crate::group::lookup::{FoundGroup, Unusable, find_group, is_our_base, read_group, similar_groups, unusable};
+use crate::group::reader::{GroupHead, GroupReader, Member};
+use crate::index::global::Section;
+use crate::index::page_checksums::Damaged;
+use crate::index::row_reader::{row_range, stream_range};
+use crate::index::snapshot::{Snapshot, State};
+use crate::issue::{Advice, Code, Message, Messages, Parameter, Place};
 use crate::limits::{GROUP_DEPTH_MAX, READ_BYTES};
-use crate::observe::{Advice, Code, Message, Messages, Parameter, Place};
-use crate::store::merged::Section;
-use crate::store::rows::{row_range, stream_range};
-use crate::store::sealed::Damaged;
-use crate::store::snapshot::{Snapshot, State};
+use crate::request::{Audience, ExportRequest, Members, WriterScope};
+use crate::select::bitmap::Bitmap;
+use crate::select::nested_groups::{GroupQueue, NestedGroup};
+use crate::simd::Kernel;
 
 /// What members came to.
 pub struct Resolved {

@@ -5,14 +5,17 @@
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
-use super::groups::{FoundGroup, find_group, our_bases, read_group, unusable};
-use super::members::is_active;
-use super::request::Members;
 use crate::error::ExportError;
-use crate::extract::group::{Member, Modifier};
-use crate::fhir::{Id, Instant, Reference, ResourceType};
+use crate::fhir::id::Id;
+use crate::fhir::instant::Instant;
+use crate::fhir::reference::Reference;
+use crate::fhir::resource_type::ResourceType;
+use crate::group::lookup::{FoundGroup, find_group, our_bases, read_group, unusable};
+use crate::group::reader::{Member, Modifier};
+use crate::index::snapshot::Snapshot;
 use crate::limits::GROUP_DEPTH_MAX;
-use crate::store::snapshot::Snapshot;
+use crate::request::Members;
+use crate::select::members::is_active;
 
 /// A Group that another one lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +73,7 @@ impl Following<'_> {
     pub fn group_of(&self, member: &Member<'_>) -> Option<Id> {
         let reference = Reference::parse(member.reference?)?;
         let counts = self.members == Members::Listed || is_active(member, self.at);
-        let ours = super::groups::is_our_base(reference.base, self.fhir_bases);
+        let ours = crate::group::lookup::is_our_base(reference.base, self.fhir_bases);
         (counts && ours && reference.resource_type == ResourceType::GROUP).then_some(reference.id)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::bitmap::{Bitmap, Bits};
+use crate::select::bitmap::{Bitmap, Bits};
 
 /// A set of rows of an extent.
 #[derive(Clone, Debug)]

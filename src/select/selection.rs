@@ -8,20 +8,20 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::bitmap::Bitmap;
-use super::cohort::Cohort;
-use super::ended::Ended;
-use super::filter::{Class, Filter};
-use super::request::{ExportRequest, Way};
-use super::row_set::RowSet;
-use super::{columns, postings, zones};
-use crate::extract::FaultKind;
-use crate::fhir::Instant;
+use crate::extract::fault::FaultKind;
+use crate::fhir::instant::Instant;
+use crate::index::global::Section;
+use crate::index::page_checksums::Damaged;
+use crate::index::segment::layout::{Column, Head};
+use crate::index::snapshot::Snapshot;
 use crate::limits::POSTINGS_SHARE;
-use crate::store::layout::{Column, Head};
-use crate::store::merged::Section;
-use crate::store::sealed::Damaged;
-use crate::store::snapshot::Snapshot;
+use crate::request::{ExportRequest, Way};
+use crate::select::bitmap::Bitmap;
+use crate::select::classifier::{Class, Filter};
+use crate::select::cohort::Cohort;
+use crate::select::row_set::RowSet;
+use crate::select::visibility::Ended;
+use crate::select::{column_scan, postings_scan, zone_map_scan};
 
 /// Every input line under the first class that fits it; the sum is the lines of the snapshot (reading 10).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,17 +164,17 @@ impl Selection {
             noticed: Noticed { faults: vec![0; FaultKind::ALL.len()], ..Noticed::default() },
         };
         if by_postings(snapshot, cohort, request) {
-            let (rows, part) = postings::select(&filter)?;
+            let (rows, part) = postings_scan::select(&filter)?;
             selection.add(part);
             rows.into_iter().for_each(|(extent, rows)| selection.rows[extent] = rows);
         } else {
             let ended = Ended::of(&filter)?;
             let pass = |extent| match request.way {
-                Way::Rows => columns::pass(&filter, Ended::default(), extent),
-                _ if zones::fits(&filter, extent) => zones::pass(&filter, ended, extent),
-                _ => match columns::whole(&filter, ended, extent)? {
+                Way::Rows => column_scan::pass(&filter, Ended::default(), extent),
+                _ if zone_map_scan::fits(&filter, extent) => zone_map_scan::pass(&filter, ended, extent),
+                _ => match column_scan::whole(&filter, ended, extent)? {
                     Some(part) => Ok(part),
-                    None => columns::pass(&filter, ended, extent),
+                    None => column_scan::pass(&filter, ended, extent),
                 },
             };
             let extents: Vec<usize> = snapshot.extents().collect();

@@ -20,28 +20,31 @@ use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, MethodRouter, get, on};
 use serde_json::json;
 
-use super::auth::{Authenticator, Door, Principal};
-use super::config::{Authorization, Config};
-use super::connection::Peer;
-use super::dialect::Taken;
-use super::export::{PREFERENCE_APPLIED, Started, kick_off, refused};
-use super::files::{StoredFile, send, wrapped};
-use super::gate::{self, AsGet, Places};
-use super::groups::GroupDesk;
-use super::hosts::{self, AllowedHosts};
-use super::http::dates::system_time;
-use super::http::format::media_type;
-use super::http::query::Query;
-use super::kickoff::Level;
-use super::mount::Mount;
-use super::outcome::{IssueType, Refusal, informational, resource};
-use super::polls::Polls;
-use super::routes::Operation;
-use super::status;
-use crate::fhir::ResourceType;
-use crate::job::groups::{GroupBook, GroupWriter};
-use crate::job::{Engine, Found, Retried};
-use crate::write::digest::Digest;
+use crate::fhir::resource_type::ResourceType;
+use crate::group::registry::GroupBook;
+use crate::group::registry::writer::GroupWriter;
+use crate::hash::digest::Digest;
+use crate::job::api::{Found, Retried};
+use crate::job::engine::Engine;
+use crate::server::auth::{Authenticator, Door, Principal};
+use crate::server::config::Config;
+use crate::server::config::mounts::Authorization;
+use crate::server::connection::request_tracker::Peer;
+use crate::server::dialect::{Taken, render};
+use crate::server::error::{IssueType, Refusal, informational, resource};
+use crate::server::files::binary::wrapped;
+use crate::server::files::{StoredFile, send};
+use crate::server::groups::GroupDesk;
+use crate::server::hosts::{self, AllowedHosts};
+use crate::server::http::dates::system_time;
+use crate::server::http::format::media_type;
+use crate::server::http::query::Query;
+use crate::server::kick_off::Level;
+use crate::server::kick_off::start::{PREFERENCE_APPLIED, Started, kick_off, refused};
+use crate::server::middleware::{AsGet, Places, log, pass};
+use crate::server::mount::Mount;
+use crate::server::rate_limit::Polls;
+use crate::server::routes::Operation;
 
 /// How often is looked whether a job that is waited for has ended.
 const LOOK: Duration = Duration::from_millis(20);
@@ -145,11 +148,10 @@ pub fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(|method: Method| async move { not_allowed(&method) })
         .with_state(app);
     // Routes are found by the path with `$` written plainly; what was received is remembered.
-    let gated =
-        Router::new().fallback_service(router).layer(middleware::from_fn_with_state(places.clone(), gate::pass));
+    let gated = Router::new().fallback_service(router).layer(middleware::from_fn_with_state(places.clone(), pass));
     let plain = tower::ServiceBuilder::new().map_request(plain_path).service(gated);
     let answered = Router::new().fallback_service(plain).layer(middleware::from_fn_with_state(hosts, hosts::pass));
-    answered.layer(middleware::from_fn_with_state(places, gate::log))
+    answered.layer(middleware::from_fn_with_state(places, log))
 }
 
 /// 405; what is possible stands in `Allow` (CORE-06).
@@ -238,7 +240,7 @@ async fn answer(
     let (door, peer) = (app.door(&app.mounts[at]), parts.extensions.get::<Peer>());
     let principal = app.authenticator.authenticate(door, &parts.headers, peer).await?;
     let illegal =
-        |name: &Option<String>| name.as_ref().is_some_and(|name| crate::fhir::Id::parse(name.as_bytes()).is_none());
+        |name: &Option<String>| name.as_ref().is_some_and(|name| crate::fhir::id::Id::parse(name.as_bytes()).is_none());
     // Files are looked up by their whole name, which is no id on every mount.
     if illegal(&id) && operation != Operation::File || illegal(&version) {
         return Err(Refusal::not_found("this URL"));
@@ -300,7 +302,7 @@ fn job_id(mount: &Mount, asked: &Asked) -> Result<String, Refusal> {
             }
         }
     };
-    crate::fhir::Id::parse(name.as_bytes()).ok_or_else(unknown)?;
+    crate::fhir::id::Id::parse(name.as_bytes()).ok_or_else(unknown)?;
     (mount.dialect.job_named)(&name).ok_or_else(unknown)
 }
 
@@ -380,7 +382,7 @@ async fn wait(app: &App, mount: &Mount, principal: &Principal, started: Started)
         let found = engine.find(job, mount.name(), &principal.client);
         match &found {
             Found::Job(view) if view.record.state.is_active() => {}
-            _ => return status::answer(&found, mount, principal, requires_access_token),
+            _ => return render::answer(&found, mount, principal, requires_access_token),
         }
         tokio::time::sleep(LOOK.min(until.saturating_duration_since(Moment::now()))).await;
     }
@@ -424,8 +426,8 @@ fn retry(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Re
             tracing::info!(job = id, client = principal.log_name(), "a job is tried again");
             let found = engine.find(id, mount.name(), &principal.client);
             let Found::Job(view) = &found else { return Err(Refusal::not_found("this job")) };
-            let at =
-                crate::fhir::Instant::parse(&view.record.transaction_time).expect("a record holds what was written");
+            let at = crate::fhir::instant::Instant::parse(&view.record.transaction_time)
+                .expect("a record holds what was written");
             Ok((mount.dialect.taken)(&Taken {
                 mount,
                 job: id,
@@ -454,7 +456,7 @@ fn poll(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Res
     if let Found::Job(view) = &found {
         principal.check_job(&view.record)?;
     }
-    Ok(status::answer(&found, mount, principal, app.authenticator.requires_access_token()))
+    Ok(render::answer(&found, mount, principal, app.authenticator.requires_access_token()))
 }
 
 /// Groups (GROUP-01).
@@ -480,7 +482,7 @@ fn group(app: &App, mount: &Mount, operation: Operation, asked: &Asked) -> Resul
     };
     Ok(match operation {
         Operation::GroupSearch => desk.search(asked.uri.query(), headers),
-        Operation::GroupCreate => desk.create(headers, body, &super::random),
+        Operation::GroupCreate => desk.create(headers, body, &crate::server::serve::random),
         Operation::GroupUpdate => desk.update(id, headers, body),
         Operation::GroupDelete => desk.delete(id, headers),
         Operation::GroupVersion => desk.read_version(id, asked.version.as_deref().unwrap_or_default(), headers),
@@ -494,11 +496,11 @@ async fn file(app: &App, mount: &Mount, operation: Operation, asked: Asked) -> R
     let unknown = || Refusal::not_found("this file");
     let found = match app.tenant(mount).engine.file(&id, mount.name(), &asked.principal.client) {
         Ok(found) => found.ok_or_else(unknown)?,
-        Err(()) => return Err(status::expired("this file was kept until its time and is gone; ask for a new export")),
+        Err(()) => return Err(render::expired("this file was kept until its time and is gone; ask for a new export")),
     };
     let (record, receipt) = (&found.record, &found.record.files[found.at].receipt);
     asked.principal.check_file(record, &record.files[found.at])?;
-    let ended = record.ended.as_deref().and_then(crate::fhir::Instant::parse);
+    let ended = record.ended.as_deref().and_then(crate::fhir::instant::Instant::parse);
     let finished = ended.as_ref().and_then(system_time).unwrap_or(SystemTime::UNIX_EPOCH);
     let stored = StoredFile {
         root: found.root,

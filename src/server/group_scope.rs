@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
-use super::app::Tenant;
-use super::auth::config::{ClientConfig, PatientSource};
-use super::auth::{Authenticator, WritingRights};
-use super::mount::Mount;
-use crate::fhir::Id;
-use crate::job::groups::{BookGroup, Found, GroupWriter, Groups, GroupsError};
-use crate::job::{RecordedScope, ScopeGroup};
+use crate::fhir::id::Id;
+use crate::group::registry::view::{Found, Groups};
+use crate::group::registry::writer::GroupWriter;
+use crate::group::registry::{BookGroup, GroupsError};
+use crate::job::record::{RecordedScope, ScopeGroup};
+use crate::server::app::Tenant;
+use crate::server::auth::{Authenticator, WritingRights};
+use crate::server::config::auth::{ClientConfig, PatientSource};
+use crate::server::mount::Mount;
 
 /// The scope of a version of a Group, and the Groups of the book that it needs as they are now; none when the Group may
 /// draw on the whole store.

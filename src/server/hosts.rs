@@ -26,8 +26,8 @@ use axum::response::IntoResponse;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 
-use super::gate::REQUEST_ID;
-use super::outcome::{IssueType, Refusal};
+use crate::server::error::{IssueType, Refusal};
+use crate::server::middleware::REQUEST_ID;
 
 /// By which browsers say how the site of a page is related to the one that is asked.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");

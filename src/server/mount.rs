@@ -1,15 +1,16 @@
 //! A mount: one dialect at one base, over the engine of one tenant. What it adds to its dialect is configuration (DIALECT-01,
 //! DIALECT-05); what the engine does is the same behind every mount.
 
-use super::capability::{Declaration, Policies};
-use super::config::{CUSTOMER, Config, MountConfig};
-use super::dialect::Dialect;
-use super::kickoff::{Asked, KickoffPolicy};
-use super::routes::{Enabled, Route, routes_on};
-use crate::job::groups::{GroupContent, GroupRules};
-use crate::job::{Requested, Whose};
-use crate::select::Bounds;
-use crate::write::digest::DigestAlgorithm;
+use crate::group::rules::{GroupContent, GroupRules};
+use crate::hash::digest::DigestAlgorithm;
+use crate::job::record::{Requested, Whose};
+use crate::request::Bounds;
+use crate::server::capability::{Declaration, Policies};
+use crate::server::config::Config;
+use crate::server::config::mounts::{CUSTOMER, MountConfig};
+use crate::server::dialect::Dialect;
+use crate::server::kick_off::{Asked, KickoffPolicy};
+use crate::server::routes::{Enabled, Route, routes_on};
 use crate::write::encode::Coding;
 
 /// See the module.
@@ -74,7 +75,7 @@ impl Mount {
             tenant,
             url: format!("{public_url}{base}"),
             base,
-            since: super::serve::now().to_string(),
+            since: crate::server::serve::now().to_string(),
             kickoff: KickoffPolicy {
                 headers: settings.header_policy,
                 parameters: dialect.parameters,

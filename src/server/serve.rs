@@ -9,22 +9,23 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::middleware::map_request;
 use tokio::net::TcpListener;
 
-use super::app::{App, Tenant, router};
-use super::auth::Provider;
-use super::auth::config::ClientConfig;
-use super::config::{Config, TenantConfig};
-use super::connection::{self, ConnectionLimits};
-use super::forwarded::Proxies;
-use super::group_scope::{WriterCheck, check_writers};
-use super::hosts::AllowedHosts;
-use super::mount::Mount;
-use super::polls::Polls;
-use super::reload;
-use super::tls::Certificate;
-use super::words::HTTP_WORDS;
-use crate::fhir::Instant;
-use crate::job::groups::GroupBook;
-use crate::job::{Engine, EngineOptions, Limits};
+use crate::fhir::instant::Instant;
+use crate::group::registry::GroupBook;
+use crate::job::api::{EngineOptions, Limits};
+use crate::job::engine::Engine;
+use crate::server::app::{App, Tenant, router};
+use crate::server::auth::provider::Provider;
+use crate::server::config::auth::ClientConfig;
+use crate::server::config::{Config, TenantConfig};
+use crate::server::connection::limits::ConnectionLimits;
+use crate::server::group_scope::{WriterCheck, check_writers};
+use crate::server::hosts::AllowedHosts;
+use crate::server::message_text::HTTP_WORDS;
+use crate::server::mount::Mount;
+use crate::server::proxy::Proxies;
+use crate::server::rate_limit::Polls;
+use crate::server::tls::Certificate;
+use crate::server::{connection, file_watch};
 use crate::store::Store;
 use crate::write::sink::Sync;
 
@@ -115,7 +116,7 @@ pub async fn serve(
             tenant.ready.store(true, Relaxed);
         });
     }
-    let renewal = certificate.map(|certificate| reload::watch(app.config.tls.paths(), move || renew(&certificate)));
+    let renewal = certificate.map(|certificate| file_watch::watch(app.config.tls.paths(), move || renew(&certificate)));
     begun(&Served { listen, tls: tls.is_some(), bases: app.mounts.iter().map(|mount| mount.url.clone()).collect() });
     let marked = router(app.clone()).layer(map_request(move |request| std::future::ready(proxies.mark(request))));
     let drained = connection::serve(listener, tls, marked, connections, stop).await;
@@ -185,7 +186,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::store::small_world::append;
+    use crate::index::test_lines::append;
 
     /// The answer to a GET as it stands.
     fn get(address: SocketAddr, path: &str) -> String {

@@ -17,8 +17,8 @@ use rustls::version::{TLS12, TLS13};
 use serde::{Deserialize, Serialize};
 use tokio_rustls::TlsAcceptor;
 
-use crate::bytes::regular_file::read_regular;
 use crate::limits::TLS_FILE_BYTES_MAX;
+use crate::sys::regular_file::read_regular;
 
 /// `[tls]`: the two files, or neither.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,47 +4,22 @@
 //! `generation` names one consistent index, [`Snapshot`] is what one export sees. Nothing here knows requests, output
 //! files or clocks.
 
-pub mod columns;
-mod containers;
-pub mod extent;
-pub mod extent_builder;
-mod files;
-mod forget;
-pub mod generation;
-mod hash_order;
-pub mod index_file;
-pub mod key;
-pub mod layout;
-mod lines;
-pub mod merge;
-mod merge_more;
-pub mod merged;
 pub mod packed;
-mod refresh;
-mod relations;
-pub mod rows;
-mod scan;
-pub mod sealed;
-#[cfg(test)]
-pub(crate) mod small_world;
-pub mod snapshot;
-mod standing;
-pub mod view;
 pub mod walk;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use crate::bytes::kernels::Kernel;
-use crate::bytes::source::Access;
 use crate::error::IndexError;
 use crate::extract::Validate;
-use crate::fhir::Instant;
-use refresh::Trust;
-pub use refresh::Work;
-pub use snapshot::{Index, Snapshot, SnapshotRecord};
-pub use view::View;
+use crate::fhir::instant::Instant;
+use crate::index::refresh::{self, Trust, Work};
+use crate::index::snapshot::{Index, Snapshot, SnapshotRecord};
+use crate::index::store_listing::View;
+use crate::index::{invalidate, store_files};
+use crate::simd::Kernel;
+use crate::sys::store_file::Access;
 
 /// End of the hidden name under which a directory is built beside its place. Such a directory is never a store.
 pub const PARTIAL_SUFFIX: &str = ".outpour-partial";
@@ -148,7 +123,7 @@ impl Store {
     ///
     /// # Safety
     /// No process may truncate or rewrite the store's files in place while the store or anything made from it lives.
-    /// (The binary installs a fault guard instead, see [`crate::bytes::guard`], and needs no such promise.)
+    /// (The binary installs a fault guard instead, see [`guard`](crate::sys::sigbus), and needs no such promise.)
     pub unsafe fn open_mapped(root: impl AsRef<Path>) -> Result<Store, IndexError> {
         // SAFETY: the caller makes the promise that the constructor asks for.
         let access = unsafe { Access::mapped() };
@@ -236,7 +211,7 @@ impl Store {
     /// # Errors
     /// When a directory cannot be read.
     pub fn look(&self) -> Result<View, IndexError> {
-        Ok(View::of(&files::look(self)?))
+        Ok(View::of(&store_files::look(self)?))
     }
 
     /// Like [`Store::snapshot_watched`], of the bytes that an earlier [`Store::look`] saw: what was appended or came
@@ -278,7 +253,7 @@ impl Store {
     /// # Errors
     /// When the index cannot be written.
     pub fn forget(&self, name: &str, watch: &Watch) -> Result<(), IndexError> {
-        forget::forget(self, name, watch)
+        invalidate::forget(self, name, watch)
     }
 
     /// The snapshot that a record names: the same extents, whatever has been appended since.

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::bytes::decode::Coding;
-use crate::bytes::regular_file::{RegularFileError, read_regular};
-use crate::bytes::source::Stamp;
+use crate::codec::decoder::Coding;
 use crate::limits::MANIFEST_BYTES_MAX;
+use crate::sys::regular_file::{RegularFileError, read_regular};
+use crate::sys::store_file::Stamp;
 
 /// A data file of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,18 +5,16 @@
 //! 2012 and 2025, so the share of rows after an instant is known beforehand. The same seed gives the same bytes on any
 //! machine and any number of threads. Nothing is held but the seed (52 MB) and, in order of arrival, a window of events.
 
-mod event;
-mod rename;
-mod seed;
-mod store;
-mod time;
+pub mod event;
+pub mod rename;
+pub mod seed;
+pub mod store;
+pub mod time;
 
 use std::path::PathBuf;
 
-use crate::write::new_directory::NewDirectoryError;
+use crate::sys::atomic_dir::NewDirectoryError;
 use crate::write::sink::Sync;
-pub use store::synth;
-pub use time::since_share;
 
 /// In what order rows stand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

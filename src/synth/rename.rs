@@ -3,10 +3,10 @@
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
 /// Length of a UUID's text.
-pub(super) const UUID_BYTES: usize = 36;
+pub(crate) const UUID_BYTES: usize = 36;
 
 /// The UUID that patient `patient` has in the place of `old`.
-pub(super) fn renamed(seed: u64, patient: u64, old: u128) -> u128 {
+pub(crate) fn renamed(seed: u64, patient: u64, old: u128) -> u128 {
     let mut key = [0; 24];
     key[..8].copy_from_slice(&patient.to_le_bytes());
     key[8..].copy_from_slice(&old.to_le_bytes());
@@ -14,7 +14,7 @@ pub(super) fn renamed(seed: u64, patient: u64, old: u128) -> u128 {
 }
 
 /// A number that decides something about a row of a patient, evenly spread.
-pub(super) fn choice(seed: u64, patient: u64, row: u64, what: u64) -> u64 {
+pub(crate) fn choice(seed: u64, patient: u64, row: u64, what: u64) -> u64 {
     let mut key = [0; 24];
     key[..8].copy_from_slice(&patient.to_le_bytes());
     key[8..16].copy_from_slice(&row.to_le_bytes());
@@ -23,7 +23,7 @@ pub(super) fn choice(seed: u64, patient: u64, row: u64, what: u64) -> u64 {
 }
 
 /// Reads a UUID in lower-case hexadecimal at the start of `text`.
-pub(super) fn parse(text: &[u8]) -> Option<u128> {
+pub(crate) fn parse(text: &[u8]) -> Option<u128> {
     let text = text.first_chunk::<UUID_BYTES>()?;
     let mut value = 0u128;
     for (at, byte) in text.iter().enumerate() {
@@ -39,7 +39,7 @@ pub(super) fn parse(text: &[u8]) -> Option<u128> {
 }
 
 /// Writes a UUID as 36 characters.
-pub(super) fn put(out: &mut Vec<u8>, uuid: u128) {
+pub(crate) fn put(out: &mut Vec<u8>, uuid: u128) {
     let mut text = [b'-'; UUID_BYTES];
     let mut at = 0;
     for byte in uuid.to_be_bytes() {

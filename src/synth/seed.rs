@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use super::rename::{UUID_BYTES, parse};
-use crate::fhir::ResourceType;
+use crate::fhir::resource_type::ResourceType;
+use crate::synth::rename::{UUID_BYTES, parse};
 
 macro_rules! bundled {
     ($($name:literal),*) => {
@@ -38,7 +38,7 @@ bundled!(
 
 /// Where a copy of a row differs from the seed.
 #[derive(Clone, Copy)]
-pub(super) enum Cut {
+pub(crate) enum Cut {
     /// A UUID of the patient's.
     Uuid(u128),
     /// `meta.versionId`.
@@ -48,7 +48,7 @@ pub(super) enum Cut {
 }
 
 /// A resource of the seed.
-pub(super) struct SeedRow {
+pub(crate) struct SeedRow {
     pub resource_type: ResourceType,
     pub id: u128,
     /// Its line in the seed's text, without the newline.
@@ -63,7 +63,7 @@ pub(super) struct SeedRow {
 
 /// A patient of the seed.
 #[derive(Default)]
-pub(super) struct SeedPatient {
+pub(crate) struct SeedPatient {
     pub id: u128,
     /// Rows, by type and then in the seed's order.
     pub rows: Vec<SeedRow>,
@@ -72,7 +72,7 @@ pub(super) struct SeedPatient {
 }
 
 /// The bundled patients, and what they share.
-pub(super) struct Seed {
+pub(crate) struct Seed {
     text: Vec<u8>,
     pub patients: Vec<SeedPatient>,
     /// Organizations and practitioners.
@@ -81,7 +81,7 @@ pub(super) struct Seed {
 
 impl Seed {
     /// Decodes and cuts the bundled store.
-    pub(super) fn load() -> Seed {
+    pub(crate) fn load() -> Seed {
         let mut text = Vec::new();
         let mut lines: Vec<(ResourceType, Range<usize>)> = Vec::new();
         for (name, packed) in BUNDLED {
@@ -140,7 +140,7 @@ impl Seed {
     }
 
     /// Writes a row: `put` is asked for what stands at each cut.
-    pub(super) fn put(&self, row: &SeedRow, out: &mut Vec<u8>, mut put: impl FnMut(&mut Vec<u8>, Cut)) {
+    pub(crate) fn put(&self, row: &SeedRow, out: &mut Vec<u8>, mut put: impl FnMut(&mut Vec<u8>, Cut)) {
         let mut at = row.line.start;
         for (range, cut) in &row.cuts {
             out.extend_from_slice(&self.text[at..range.start]);

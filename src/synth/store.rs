@@ -7,15 +7,15 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use rayon::prelude::*;
 
-use super::event::{Event, Lives, What};
-use super::rename::{self, renamed};
-use super::seed::{Cut, Seed, SeedPatient, SeedRow};
-use super::{Layout, Order, SynthError, SynthOptions, Synthesised, time};
-use crate::bytes::private::create_private;
-use crate::fhir::ResourceType;
+use crate::fhir::resource_type::ResourceType;
 use crate::limits::SYNTH_EVENTS_MAX;
 use crate::store::Watch;
-use crate::write::new_directory::{NewDirectory, NewDirectoryError};
+use crate::synth::event::{Event, Lives, What};
+use crate::synth::rename::{self, renamed};
+use crate::synth::seed::{Cut, Seed, SeedPatient, SeedRow};
+use crate::synth::{Layout, Order, SynthError, SynthOptions, Synthesised, time};
+use crate::sys::atomic_dir::{NewDirectory, NewDirectoryError};
+use crate::sys::private_files::create_private;
 use crate::write::sink::Sync;
 
 /// Patients whose rows are made as one chunk: some 1 MB.

@@ -1,13 +1,13 @@
 //! Times between 2012 and 2025, drawn evenly from hashes, in the forms that real servers write.
 
-use crate::fhir::Instant;
+use crate::fhir::instant::Instant;
 
 /// Ticks (100 ns) a second.
 const SECOND: i64 = 10_000_000;
 /// 2012-01-01T00:00:00Z in ticks since 1970.
-pub(super) const BEGIN: i64 = 1_325_376_000 * SECOND;
+pub(crate) const BEGIN: i64 = 1_325_376_000 * SECOND;
 /// 2025-01-01T00:00:00Z.
-pub(super) const END: i64 = 1_735_689_600 * SECOND;
+pub(crate) const END: i64 = 1_735_689_600 * SECOND;
 
 /// The instant after which about this share (0 to 1) of the rows was last updated: what to give as `_since`.
 pub fn since_share(share: f64) -> Instant {
@@ -16,13 +16,13 @@ pub fn since_share(share: f64) -> Instant {
 }
 
 /// An instant between two, evenly by hash.
-pub(super) fn between(from: i64, to: i64, hash: u64) -> i64 {
+pub(crate) fn between(from: i64, to: i64, hash: u64) -> i64 {
     from + ((i128::from(to - from) * i128::from(hash)) >> 64) as i64
 }
 
 /// Writes an instant; which form it has is chosen by hash: mostly `Z` and milliseconds, some with an offset, some with
 /// seconds only or with seven digits.
-pub(super) fn put(out: &mut Vec<u8>, ticks: i64, hash: u64) {
+pub(crate) fn put(out: &mut Vec<u8>, ticks: i64, hash: u64) {
     use std::io::Write;
     let (offset, zone): (i64, &[u8]) = match hash % 8 {
         0 => (0, b"+00:00"),

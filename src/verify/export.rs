@@ -12,18 +12,18 @@ use std::sync::atomic::Ordering::Relaxed;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::VerifyError;
-use super::difference::{Difference, Differences};
-use super::file::{self, FileFound, Section};
-use super::manifest::{self, Listed, Stated};
-use super::table::{Table, grouped};
-use crate::bytes::regular_file::read_regular;
-use crate::export::JobPlan;
+use crate::export::plan_record::JobPlan;
+use crate::hash::digest::DigestAlgorithm;
 use crate::limits::MANIFEST_BYTES_MAX;
-use crate::select::Ledger;
+use crate::select::selection::Ledger;
 use crate::store::Watch;
-use crate::write::digest::DigestAlgorithm;
-use crate::write::record::{JOB, MANIFEST, STATUS};
+use crate::sys::regular_file::read_regular;
+use crate::text_table::{Table, grouped};
+use crate::verify::VerifyError;
+use crate::verify::manifest::{self, Listed, Stated};
+use crate::verify::mismatch::{Difference, Differences};
+use crate::verify::output_file::{self, FileFound, Section};
+use crate::write::journal::{JOB, MANIFEST, STATUS};
 
 /// Names of unlisted files that a report gives.
 const UNLISTED_MAX: usize = 100;
@@ -96,7 +96,7 @@ pub fn export(directory: &Path, watch: &Watch) -> Result<ExportReport, VerifyErr
                 Some(digest) => digest.algorithm,
                 None => DigestAlgorithm::None,
             };
-            file::read(directory, &listed.name, listed.section, &listed.of_type, algorithm, watch)
+            output_file::read(directory, &listed.name, listed.section, &listed.of_type, algorithm, watch)
         })
         .collect::<Result<_, _>>()?;
     let mut report = ExportReport { transaction_time: stated.transaction_time.clone(), ..ExportReport::default() };

@@ -10,21 +10,21 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::VerifyError;
-use super::asked::Asked;
-use super::difference::{Difference, Differences};
-use super::export::ExportReport;
-use super::history::History;
-use super::members::Members;
-use super::recount::recount;
-use super::table::{Table, grouped};
-use crate::bytes::regular_file::read_regular;
-use crate::bytes::source::Access;
-use crate::export::JobPlan;
+use crate::export::plan_record::JobPlan;
 use crate::limits::MANIFEST_BYTES_MAX;
-use crate::select::Ledger;
+use crate::select::selection::Ledger;
 use crate::store::Watch;
-use crate::write::record::{JOB, MANIFEST};
+use crate::sys::regular_file::read_regular;
+use crate::sys::store_file::Access;
+use crate::text_table::{Table, grouped};
+use crate::verify::VerifyError;
+use crate::verify::export::ExportReport;
+use crate::verify::members::Members;
+use crate::verify::mismatch::{Difference, Differences};
+use crate::verify::recount::recount;
+use crate::verify::request::Asked;
+use crate::verify::version_history::History;
+use crate::write::journal::{JOB, MANIFEST};
 
 /// Where to look for what the record names, if not where the record says.
 #[derive(Clone, Debug)]
@@ -109,7 +109,7 @@ pub fn ledger(
         differences.push(Difference::of_file("ledger", MANIFEST, what));
     }
     // The counts may agree by chance: the lines themselves must be the same.
-    for resource_type in crate::fhir::ResourceType::all() {
+    for resource_type in crate::fhir::resource_type::ResourceType::all() {
         let name = resource_type.name();
         let (lines, sum) = found.exported.get(name).copied().unwrap_or_default();
         let in_files = export.output.get(name).copied().unwrap_or_default();

@@ -4,12 +4,14 @@
 
 use serde_json::{Map, Value};
 
-use super::difference::{Difference, Differences};
-use super::file::Section;
-use crate::fhir::{Instant, ResourceType};
-use crate::select::{Bounds, Ledger};
+use crate::fhir::instant::Instant;
+use crate::fhir::resource_type::ResourceType;
+use crate::request::Bounds;
+use crate::select::selection::Ledger;
+use crate::verify::mismatch::{Difference, Differences};
+use crate::verify::output_file::Section;
+use crate::write::journal::MANIFEST;
 use crate::write::manifest::{EXPORT_KEY, FILE_KEY, FileFacts, Item};
-use crate::write::record::MANIFEST;
 
 /// A file that the manifest lists.
 pub struct Listed {

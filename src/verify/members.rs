@@ -5,16 +5,18 @@ use std::path::Path;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::VerifyError;
-use super::asked::{Asked, Whose};
-use super::file::entity;
-use super::history::{History, identifier};
-use super::tree::{Json, Tree, Want, without_lone_surrogates};
-use crate::bytes::regular_file::read_regular;
 use crate::error::IndexError;
+use crate::fhir::id::Id;
 use crate::fhir::instant::date_time_span;
-use crate::fhir::{Id, Reference, ResourceType};
+use crate::fhir::reference::Reference;
+use crate::fhir::resource_type::ResourceType;
 use crate::limits::{GROUP_DEPTH_MAX, POPULATION_BYTES_MAX};
+use crate::sys::regular_file::read_regular;
+use crate::verify::VerifyError;
+use crate::verify::json_tree::{Json, Tree, Want, without_lone_surrogates};
+use crate::verify::output_file::entity;
+use crate::verify::request::{Asked, Whose};
+use crate::verify::version_history::{History, identifier};
 
 /// The patients asked for.
 #[derive(Default)]

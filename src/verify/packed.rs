@@ -2,14 +2,14 @@
 //!
 //! A damaged frame is known to the index as a fault; here it is a difference, because the file is not what was packed.
 
-use super::VerifyError;
-use super::difference::{Difference, Differences};
-use crate::bytes::decode::Coding;
-use crate::fhir::ResourceType;
-use crate::store::Index;
-use crate::store::layout::NO_INSTANT;
-use crate::store::packed::table::{TableError, is_packed};
-use crate::store::packed::{FrameError, FrameNote, FrameReader, PackedTable};
+use crate::codec::decoder::Coding;
+use crate::fhir::resource_type::ResourceType;
+use crate::index::segment::layout::NO_INSTANT;
+use crate::index::snapshot::Index;
+use crate::store::packed::frame_reader::{FrameError, FrameReader};
+use crate::store::packed::seek_table::{FrameNote, PackedTable, TableError, is_packed};
+use crate::verify::VerifyError;
+use crate::verify::mismatch::{Difference, Differences};
 
 /// Checks every packed file of a store.
 ///

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::asked::{Asked, Whose};
-use super::history::{History, Known, Last, Version};
-use super::members::Members;
-use crate::fhir::{Instant, ResourceType};
-use crate::select::Ledger;
+use crate::fhir::instant::Instant;
+use crate::fhir::resource_type::ResourceType;
+use crate::select::selection::Ledger;
+use crate::verify::members::Members;
+use crate::verify::request::{Asked, Whose};
+use crate::verify::version_history::{History, Known, Last, Version};
 
 /// What a recount came to.
 #[derive(Default)]

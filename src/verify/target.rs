@@ -10,28 +10,28 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::VerifyError;
-use super::table::grouped;
-use crate::bytes::regular_file::{Links, open_regular, read_regular};
-use crate::bytes::source::{Access, Source};
-use crate::export::JobPlan;
-use crate::fhir::Instant;
+use crate::export::plan_record::JobPlan;
+use crate::fhir::instant::Instant;
+use crate::index::meta;
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::store::PARTIAL_SUFFIX;
-use crate::store::generation;
-use crate::store::packed::table::is_packed;
+use crate::store::packed::seek_table::is_packed;
 use crate::store::walk::{Walk, walk};
+use crate::sys::regular_file::{Links, open_regular, read_regular};
+use crate::sys::store_file::{Access, Source};
+use crate::text_table::grouped;
+use crate::verify::VerifyError;
+use crate::write::journal::{DONE, JOB, MANIFEST, NEXT, PLAN, Receipt, STATUS};
 use crate::write::output_name::OutputName;
-use crate::write::record::{DONE, JOB, MANIFEST, NEXT, PLAN, Receipt, STATUS};
 
 /// What a directory was taken for.
 #[derive(Clone, Debug)]
 pub enum Target {
-    /// It holds a manifest: [`super::export`] verifies it.
+    /// It holds a manifest: [`export`](crate::verify::export::export) verifies it.
     Export,
     /// It holds what a run has left that has not published its manifest.
     Unfinished(UnfinishedReport),
-    /// It holds data files or an index: [`super::store`] verifies it.
+    /// It holds data files or an index: [`store`](crate::verify::index::store) verifies it.
     Store,
 }
 
@@ -82,10 +82,10 @@ pub fn target(directory: &Path, index_elsewhere: bool) -> Result<Target, VerifyE
         return Ok(Target::Unfinished(unfinished(directory, status)));
     }
     // 2. An index is the mark of a store.
-    if index_elsewhere || directory.join(".outpour").join(generation::FILE).is_file() {
+    if index_elsewhere || directory.join(".outpour").join(meta::FILE).is_file() {
         return Ok(Target::Store);
     }
-    if directory.join(generation::FILE).is_file() {
+    if directory.join(meta::FILE).is_file() {
         return Err(neither(
             "is an index: give the store that it belongs to, and the index with --index-dir".to_string(),
         ));

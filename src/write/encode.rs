@@ -9,11 +9,11 @@ use std::io;
 use flate2::{Compress, Compression, FlushCompress, Status};
 use rayon::prelude::*;
 
-use super::digest::{Digest, DigestAlgorithm, Digester};
-use super::sink::Sink;
-use super::tail::Tail;
+use crate::hash::digest::{Digest, DigestAlgorithm, Digester};
 use crate::limits::{BLOCK_BYTES, GATHER_BYTES};
-use crate::words::by_name;
+use crate::named_enum::by_name;
+use crate::write::sink::Sink;
+use crate::write::write_buffer::Tail;
 
 /// Level of gzip output: the trade most tools make.
 const GZIP_LEVEL: u32 = 6;
@@ -325,8 +325,8 @@ fn zstd_frame(input: &[u8]) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sink::MemorySink;
     use super::*;
+    use crate::write::sink::MemorySink;
     use std::io::Read;
 
     fn encode(rows: &[Vec<u8>], coding: Coding, blocks: usize, threads: usize) -> (Vec<u8>, Sums) {

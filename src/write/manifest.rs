@@ -6,9 +6,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::digest::Digest;
-use super::record::Receipt;
-use crate::fhir::Instant;
+use crate::fhir::instant::Instant;
+use crate::hash::digest::Digest;
+use crate::write::journal::Receipt;
 
 /// Key of the root extension: snapshot, policies and ledger.
 pub const EXPORT_KEY: &str = "urn:outpour:export:1";

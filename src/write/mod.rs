@@ -4,24 +4,22 @@
 //! them somewhere, `record` remembers what is finished, `job_directory` puts a run in the place of the one before, `manifest`
 //! says that all is there. Nothing here selects rows or reads a clock.
 
-pub mod deleted;
-pub mod digest;
+pub mod deleted_bundle;
 pub mod encode;
-pub mod frames;
-pub mod generated;
-mod job_directory;
+pub mod frame_copy;
+pub mod generated_files;
+pub mod journal;
 pub mod manifest;
-pub mod new_directory;
-pub mod outcome;
+pub mod operation_outcome;
+pub mod output_dir;
 pub mod output_name;
-pub mod record;
 pub mod shard;
+pub mod shard_groups;
 pub mod sink;
-pub mod status;
-pub mod tail;
-pub mod together;
+pub mod status_file;
+pub mod write_buffer;
 
-use encode::Coding;
+use crate::write::encode::Coding;
 
 /// Name of the `ordinal`th file of a stem: `Patient.00001.ndjson`, with the coding's suffix. No
 /// patient, group or client id stands in a name (FILE-20).

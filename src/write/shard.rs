@@ -8,21 +8,22 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::encode::Encoder;
-use super::frames::{FrameCopier, Recoders, Taken};
-use super::record::Receipt;
-use super::sink::Sink;
-use crate::bytes::decode::{Coding, Decoder};
-use crate::bytes::source::{Source, SourceError};
+use crate::codec::decoder::{Coding, Decoder};
 use crate::error::ExportError;
-use crate::fhir::ResourceType;
+use crate::fhir::resource_type::ResourceType;
+use crate::index::page_checksums::Damaged;
+use crate::index::row_reader::row_range;
+use crate::index::segment::layout::flag;
+use crate::index::snapshot::{Index, Snapshot};
 use crate::limits::READ_BYTES;
 use crate::plan::{Place, Plan};
-use crate::store::layout::flag;
-use crate::store::packed::PackedTable;
-use crate::store::rows::row_range;
-use crate::store::sealed::Damaged;
-use crate::store::{Index, Snapshot, Watch};
+use crate::store::Watch;
+use crate::store::packed::seek_table::PackedTable;
+use crate::sys::store_file::{Source, SourceError};
+use crate::write::encode::Encoder;
+use crate::write::frame_copy::{FrameCopier, Recoders, Taken};
+use crate::write::journal::Receipt;
+use crate::write::sink::Sink;
 
 /// Most bytes of a run, unless it is one row: a run stays in the second-level cache between its read and its write. It
 /// is cut earlier where its rows complete a write.

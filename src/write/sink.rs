@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use crate::bytes::directory::{Directory, temporary_name};
-use crate::bytes::disk::Room;
+use crate::sys::directory::{Directory, temporary_name};
+use crate::sys::disk::Room;
 
 /// A place for output files, one at a time. A file appears whole on [`Sink::commit`] or not at all.
 pub trait Sink: Send {

@@ -12,19 +12,20 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::super::args::GroupImportArgs;
-use super::super::config::{group_rules, now, open_store, pool};
-use super::super::table::count;
-use super::super::{Exit, put_json, say};
-use super::{read, refuse_pipe, store_args};
-use crate::bytes::private::create_private;
+use crate::cli::args::GroupImportArgs;
+use crate::cli::config::{group_rules, now, open_store, pool};
+use crate::cli::group::{read, refuse_pipe, store_args};
+use crate::cli::{Exit, put_json, say};
 use crate::error::{ExportError, RequestError};
-use crate::extract::group_rules::GroupRules;
-use crate::fhir::Id;
-use crate::select::Cohort;
+use crate::fhir::id::Id;
+use crate::group::rules::GroupRules;
+use crate::index::snapshot::Snapshot;
+use crate::request::ExportRequest;
+use crate::select::cohort::Cohort;
 use crate::store::Store;
+use crate::sys::private_files::create_private;
+use crate::text_table::grouped as count;
 use crate::write::sink::sync_directory;
-use crate::{ExportRequest, Snapshot};
 
 /// Runs the command.
 pub fn run(args: &GroupImportArgs) -> Result<Exit, ExportError> {
@@ -129,7 +130,7 @@ fn copy(from: &Path, rules: GroupRules, id: &Id, to: &File) -> Result<u64, CopyE
 /// Whether no other file of the store holds a version of the Group that is later than the one imported.
 fn is_current(store: &Store, id: &Id, target: &Path) -> Result<bool, ExportError> {
     pool(None)?.install(|| {
-        let (index, _) = store.index(&crate::Watch::default())?;
+        let (index, _) = store.index(&crate::store::Watch::default())?;
         let snapshot = Snapshot::of_index(index, now());
         let cohort = Cohort::resolve(&snapshot, &ExportRequest::group(id.as_str()));
         let row = cohort.ok().and_then(|cohort| cohort.group_row);

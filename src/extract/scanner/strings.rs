@@ -1,13 +1,13 @@
 //! What stands inside strings: their text gathered over pieces, their escapes, control characters and UTF-8.
 
-use super::Scanner;
-use crate::bytes::kernels::{BLOCK, Masks};
 use crate::extract::fault::FaultKind;
+use crate::extract::scanner::Scanner;
 use crate::limits::REFERENCE_BYTES_MAX;
+use crate::simd::{BLOCK, Masks};
 
 impl Scanner {
     /// Adds raw string text from `from` up to the closing quote; whether it was found.
-    pub(super) fn gather(&mut self, piece: &[u8], from: usize) -> bool {
+    pub(crate) fn gather(&mut self, piece: &[u8], from: usize) -> bool {
         // A backslash at the end of the text gathered so far escapes the first character here.
         let mut escaped = self.text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
         for (at, byte) in piece.iter().enumerate().skip(from) {
@@ -40,7 +40,7 @@ impl Scanner {
     }
 
     /// Escapes and control characters inside strings (RFC 8259, section 7).
-    pub(super) fn check_strings(
+    pub(crate) fn check_strings(
         &mut self,
         piece: &[u8],
         base: usize,
@@ -82,7 +82,7 @@ impl Scanner {
     }
 
     /// UTF-8 of a piece, sequences over its borders included.
-    pub(super) fn check_utf8(&mut self, piece: &[u8]) -> Result<(), (FaultKind, usize)> {
+    pub(crate) fn check_utf8(&mut self, piece: &[u8]) -> Result<(), (FaultKind, usize)> {
         let mut rest = piece;
         if !self.partial.is_empty() {
             let mut joined = std::mem::take(&mut self.partial);

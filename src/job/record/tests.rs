@@ -1,7 +1,7 @@
 //! A record that was changed anywhere is not believed.
 
 use super::*;
-use crate::write::digest::Digest;
+use crate::hash::digest::Digest;
 
 /// A record of a complete job with a file in each list.
 fn complete() -> JobRecord {

@@ -16,12 +16,12 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::sync::oneshot;
 
-#[cfg(test)]
-use super::config::SecretHash;
 use crate::limits::{
     ARGON2_KIB_MAX, ARGON2_LANES_MAX, ARGON2_PASSES_MAX, ARGON2_QUEUE_MAX, ARGON2_THREADS, PROVEN_SECRETS_MAX,
 };
-use crate::server::connection::Peer;
+#[cfg(test)]
+use crate::server::config::auth::SecretHash;
+use crate::server::connection::request_tracker::Peer;
 
 /// An argon2id hash, read and found to be of bounded cost. `Debug` does not show it.
 pub struct Argon2Hash {

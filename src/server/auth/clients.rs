@@ -13,15 +13,16 @@ use std::sync::{Arc, RwLock};
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::argon2_pool::{Argon2Hash, Argon2Pool, Busy};
-use super::config::{AuthConfig, ClientConfig, LevelName, PatientSource, problems};
-use super::given::{Given, HeaderNames, Way};
-use super::secret::{Sha256Hash, StoredHash};
-use super::{Authentication, Authenticator, Door, Principal, WritingRights};
-use crate::fhir::{Instant, ResourceType};
-use crate::server::connection::Peer;
-use crate::server::gate::REQUEST_ID;
-use crate::server::outcome::{IssueType, Refusal};
+use crate::fhir::instant::Instant;
+use crate::fhir::resource_type::ResourceType;
+use crate::server::auth::argon2_pool::{Argon2Hash, Argon2Pool, Busy};
+use crate::server::auth::credentials::{Given, HeaderNames, Way};
+use crate::server::auth::secret::{Sha256Hash, StoredHash};
+use crate::server::auth::{Authentication, Authenticator, Door, Principal, WritingRights};
+use crate::server::config::auth::{AuthConfig, ClientConfig, LevelName, PatientSource, problems};
+use crate::server::connection::request_tracker::Peer;
+use crate::server::error::{IssueType, Refusal};
+use crate::server::middleware::REQUEST_ID;
 
 /// Everybody who may ask, looked up by credential.
 #[derive(Debug)]

@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::clients::{ClientTable, StaticClients};
-use super::config::{AuthConfig, ClientConfig};
-use super::{Anybody, Authenticator};
-use crate::bytes::regular_file::read_regular;
 use crate::limits::CONFIG_BYTES_MAX;
+use crate::server::auth::clients::{ClientTable, StaticClients};
+use crate::server::auth::{Anybody, Authenticator};
 use crate::server::config::Config;
-use crate::server::reload::{Watcher, watch};
+use crate::server::config::auth::{AuthConfig, ClientConfig};
+use crate::server::file_watch::{Watcher, watch};
 use crate::server::serve::{now, random};
+use crate::sys::regular_file::read_regular;
 
 /// What is wrong with clients beside what their configuration shows by itself, one sentence each. Blocks.
 pub type ClientCheck = Arc<dyn Fn(&[ClientConfig]) -> Vec<String> + Send + Sync>;

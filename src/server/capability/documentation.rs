@@ -5,9 +5,10 @@
 
 use serde_json::{Value, json};
 
-use super::Declaration;
-use crate::fhir::{ResourceType, compartment};
-use crate::select::{Late, Members, MissingLastUpdated};
+use crate::fhir::compartment;
+use crate::fhir::resource_type::ResourceType;
+use crate::request::{Late, Members, MissingLastUpdated};
+use crate::server::capability::Declaration;
 use crate::server::parameters::OUTPUT_FORMATS;
 use crate::write::encode::Coding;
 
@@ -68,7 +69,7 @@ impl Declaration<'_> {
 
     /// Levels, and the parameters of each.
     fn levels(&self) -> Vec<Topic> {
-        let level = |export: &'static super::Export| {
+        let level = |export: &'static crate::server::capability::Export| {
             let values: Vec<String> = self.parameters_of(export).map(|of| of.name.to_string()).collect();
             let text = format!(
                 "{} Asked for by GET at {}. Parameters: {}; what they mean stands in {}.",

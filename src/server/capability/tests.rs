@@ -3,6 +3,8 @@
 use serde_json::Value;
 
 use super::*;
+use crate::group::registry::query;
+use crate::server::capability::documentation;
 use crate::server::parameters::PARAMETERS;
 use crate::server::routes::IG_ROUTES;
 

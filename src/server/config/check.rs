@@ -1,11 +1,10 @@
 //! What is wrong with a configuration, all at once and before anything is opened: what contradicts itself or the machine, and
 //! what would let anybody in or one tenant see another. Nothing on the disk is looked at.
 
-use super::{Config, DEFAULT_TENANT};
 use crate::export::FaultsAllowed;
-use crate::server::auth::config as auth;
-use crate::server::forwarded::Proxies;
+use crate::server::config::{Config, DEFAULT_TENANT, auth};
 use crate::server::hosts::AllowedHosts;
+use crate::server::proxy::Proxies;
 
 impl Config {
     /// Why the service must not listen on addresses that other machines reach: it must know its clients, and be asked in

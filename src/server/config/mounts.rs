@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::limits::{ONEUP_GROUP_BYTES_MAX, ONEUP_GROUP_MEMBERS_MAX};
-use crate::select::{Late, Members, MissingLastUpdated};
-use crate::words::by_name;
+use crate::named_enum::by_name;
+use crate::request::{Late, Members, MissingLastUpdated};
 
 /// What stands in a base for the name of a tenant.
 pub const CUSTOMER: &str = "{customer}";
@@ -135,7 +135,7 @@ impl MountConfig {
         MountConfig {
             enabled: true,
             base: "/fhir".to_string(),
-            tenant: super::DEFAULT_TENANT.to_string(),
+            tenant: crate::server::config::DEFAULT_TENANT.to_string(),
             strict_dialect: false,
             authorization: vec![Authorization::Bearer],
             header_policy: HeaderPolicy::Strict,
@@ -236,7 +236,9 @@ impl MountConfig {
         if self.accepted_body == AcceptedBody::Request && name != "netsmart" {
             problems.push(format!("{name}.accepted_body: only netsmart's documents show another than \"outcome\""));
         }
-        for of in self.supported_profiles.keys().filter(|of| crate::fhir::ResourceType::parse(of).is_none()) {
+        for of in
+            self.supported_profiles.keys().filter(|of| crate::fhir::resource_type::ResourceType::parse(of).is_none())
+        {
             problems.push(format!("{name}.supported_profiles: {of:?} is no R4 resource type"));
         }
         problems
@@ -253,21 +255,21 @@ fn over<'de, D: Deserializer<'de>>(given: D, defaults: MountConfig) -> Result<Mo
 }
 
 /// `[ig]`, for serde.
-pub(super) fn read_ig<'de, D: Deserializer<'de>>(given: D) -> Result<MountConfig, D::Error> {
+pub(crate) fn read_ig<'de, D: Deserializer<'de>>(given: D) -> Result<MountConfig, D::Error> {
     over(given, MountConfig::ig())
 }
 
 /// `[netsmart]`, for serde.
-pub(super) fn read_netsmart<'de, D: Deserializer<'de>>(given: D) -> Result<MountConfig, D::Error> {
+pub(crate) fn read_netsmart<'de, D: Deserializer<'de>>(given: D) -> Result<MountConfig, D::Error> {
     over(given, MountConfig::netsmart())
 }
 
 /// `[oneup_ste]`, for serde.
-pub(super) fn read_oneup_ste<'de, D: Deserializer<'de>>(given: D) -> Result<MountConfig, D::Error> {
+pub(crate) fn read_oneup_ste<'de, D: Deserializer<'de>>(given: D) -> Result<MountConfig, D::Error> {
     over(given, MountConfig::oneup_ste())
 }
 
 /// `[oneup_mte]`, for serde.
-pub(super) fn read_oneup_mte<'de, D: Deserializer<'de>>(given: D) -> Result<MountConfig, D::Error> {
+pub(crate) fn read_oneup_mte<'de, D: Deserializer<'de>>(given: D) -> Result<MountConfig, D::Error> {
     over(given, MountConfig::oneup_mte())
 }

@@ -1,6 +1,6 @@
 //! What carries a connection's bytes: a socket, or TLS over one.
 //!
-//! Pieces of a stored file ([`crate::bytes::outgoing`]) leave a socket by `sendfile(2)`, unread. Under TLS they are read
+//! Pieces of a stored file ([`outgoing`](crate::sys::sendfile)) leave a socket by `sendfile(2)`, unread. Under TLS they are read
 //! right before they are encrypted, so that nothing is sent that the file does not have. No waits are kept here.
 
 use std::cell::RefCell;
@@ -13,11 +13,11 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use crate::bytes::outgoing::{Place, place_of};
 use crate::limits::SEALED_BYTES;
+use crate::sys::sendfile::{Place, place_of};
 
 /// A connection's bytes, either way.
-pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin {
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
     /// The socket at the bottom.
     fn socket(&self) -> &TcpStream;
 

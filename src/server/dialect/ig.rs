@@ -3,12 +3,11 @@
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 
-use super::{Dialect, RequestIds, Taken};
-use crate::job::Naming;
-use crate::server::outcome::{IssueType, informational};
+use crate::job::record::Naming;
+use crate::server::dialect::{Dialect, RequestIds, Taken, render};
+use crate::server::error::{IssueType, informational};
 use crate::server::parameters::PARAMETERS;
 use crate::server::routes::IG_ROUTES;
-use crate::server::status;
 
 /// See the module.
 pub const IG: Dialect = Dialect {
@@ -28,7 +27,7 @@ pub const IG: Dialect = Dialect {
     file_path: |file| format!("/bulk-files/{file}"),
     job_named: |name| Some(name.to_string()),
     taken,
-    polled: status::of_job,
+    polled: render::of_job,
 };
 
 /// 202 with where to look, and an OperationOutcome (KICK-08, KICK-09, NETSMART-E03).

@@ -4,13 +4,12 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 
-use super::{Dialect, Polled, RequestIds, Taken, ig};
-use crate::job::Naming;
-use crate::server::config::AcceptedBody;
-use crate::server::outcome::{IssueType, resource};
+use crate::job::record::Naming;
+use crate::server::config::mounts::AcceptedBody;
+use crate::server::dialect::{Dialect, Polled, RequestIds, Taken, ig, render};
+use crate::server::error::{IssueType, resource};
 use crate::server::parameters::NETSMART_PARAMETERS;
 use crate::server::routes::NETSMART_ROUTES;
-use crate::server::status;
 
 /// See the module.
 pub const NETSMART: Dialect = Dialect {
@@ -45,7 +44,7 @@ fn taken(taken: &Taken<'_>) -> Response<Body> {
 
 /// As the IG has it, with `X-RetryAfter` beside `Retry-After` (NETSMART-E09, C-20).
 fn polled(polled: &Polled<'_>) -> Response<Body> {
-    let mut response = status::of_job(polled);
+    let mut response = render::of_job(polled);
     if let Some(after) = response.headers().get(header::RETRY_AFTER).cloned() {
         response.headers_mut().insert("x-retryafter", after);
     }

@@ -5,14 +5,14 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 
-use super::{Dialect, Polled, RequestIds, Taken, ig};
-use crate::fhir::Instant;
-use crate::fhir::instant::TICKS_PER_SECOND;
-use crate::job::{JobView, Kind, Naming, State};
-use crate::server::outcome::IssueType;
+use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
+use crate::job::api::JobView;
+use crate::job::record::{Kind, Naming};
+use crate::job::state::State;
+use crate::server::dialect::{Dialect, Polled, RequestIds, Taken, ig, render};
+use crate::server::error::IssueType;
 use crate::server::parameters::{ONEUP_MTE_PARAMETERS, ONEUP_STE_PARAMETERS};
 use crate::server::routes::{ONEUP_MTE_ROUTES, ONEUP_STE_ROUTES};
-use crate::server::status;
 use crate::write::manifest::Item;
 
 /// The single-tenant environment.
@@ -123,7 +123,7 @@ fn told(polled: &Polled<'_>, link: Link) -> Response<Body> {
     });
     let fields = body.as_object_mut().expect("an object");
     if record.state == State::Complete {
-        let manifest = status::manifest(polled);
+        let manifest = render::manifest(polled);
         let list = |items: &[Item]| items.iter().map(|item| listed(item, link, strict)).collect::<Vec<Value>>();
         fields.insert("output".into(), list(&manifest.output).into());
         if !strict {
@@ -138,7 +138,7 @@ fn told(polled: &Polled<'_>, link: Link) -> Response<Body> {
     }
     let mut response = json_answer(status, &body);
     if record.state.is_active() {
-        status::progress(response.headers_mut(), view);
+        render::progress(response.headers_mut(), view);
     }
     response
 }

@@ -1,6 +1,6 @@
 //! The bytes of a stored file as the body of an answer, piece by piece as the client takes them.
 //!
-//! What goes out as it is stored is sent from the map of the file ([`crate::bytes::outgoing`]): nothing is read here but
+//! What goes out as it is stored is sent from the map of the file ([`outgoing`](crate::sys::sendfile)): nothing is read here but
 //! what is not in memory yet, on a thread that may wait. What has to be decoded, or cannot be mapped, is read on such a
 //! thread a piece at a time, one piece ahead of the client; no thread is held while a client is slow. Nothing here
 //! knows headers.
@@ -16,13 +16,13 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::bytes::outgoing::Outgoing;
 use crate::limits::{DECODED_BYTES, FETCHED_BYTES, SENT_BYTES, ZSTD_WINDOW_LOG_MAX};
+use crate::sys::sendfile::Outgoing;
 use crate::write::encode::Coding;
 
 /// A file's bytes, whole or a range of them. The file is open from before the headers to the end of the body, so that
 /// deleting its name cuts nothing.
-pub(super) struct FileBody {
+pub(crate) struct FileBody {
     way: Way,
     left: u64,
 }
@@ -43,7 +43,7 @@ enum Way {
 }
 
 /// Reads a range of a file's decoded bytes.
-pub(super) struct Reader {
+pub(crate) struct Reader {
     bytes: Box<dyn Read + Send>,
     skip: u64,
     left: u64,
@@ -56,7 +56,7 @@ impl Reader {
     ///
     /// # Errors
     /// The system's, when the file or a decoder is not to be had.
-    pub(super) fn new(mut file: File, coding: Coding, range: Range<u64>, len: u64) -> io::Result<Reader> {
+    pub(crate) fn new(mut file: File, coding: Coding, range: Range<u64>, len: u64) -> io::Result<Reader> {
         let (mut skip, left, ends) = (range.start, range.end - range.start, range.end == len);
         if coding == Coding::None {
             file.seek(SeekFrom::Start(skip))?;
@@ -77,7 +77,7 @@ impl Reader {
     }
 
     /// The next piece, never empty.
-    pub(super) fn next(&mut self) -> io::Result<Bytes> {
+    pub(crate) fn next(&mut self) -> io::Result<Bytes> {
         let short = || io::Error::new(io::ErrorKind::UnexpectedEof, "it has fewer bytes than were recorded");
         if self.skip > 0 {
             let skipped = io::copy(&mut self.bytes.by_ref().take(self.skip), &mut io::sink())?;
@@ -102,13 +102,13 @@ impl Reader {
 
 impl FileBody {
     /// Sends a range of a mapped file as it is stored.
-    pub(super) fn mapped(file: Arc<Outgoing>, range: Range<u64>) -> FileBody {
+    pub(crate) fn mapped(file: Arc<Outgoing>, range: Range<u64>) -> FileBody {
         let left = range.end - range.start;
         FileBody { way: Way::Mapped { file, at: range.start, fetched: range.start, fetching: None }, left }
     }
 
     /// Sends what a reader reads.
-    pub(super) fn read(reader: Reader) -> FileBody {
+    pub(crate) fn read(reader: Reader) -> FileBody {
         FileBody { left: reader.left, way: Way::Read(reader) }
     }
 

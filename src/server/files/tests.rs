@@ -1,5 +1,6 @@
 //! Tests of sending: every header and byte of an answer, without a socket.
 
+use crate::server::files::binary::wrapped;
 use std::io::Write;
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use http_body_util::BodyExt;
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE};
 
 use super::*;
-use crate::bytes::guard;
-use crate::write::digest::DigestAlgorithm;
+use crate::hash::digest::DigestAlgorithm;
+use crate::sys::sigbus;
 use crate::write::encode::Encoder;
 use crate::write::sink::MemorySink;
 
@@ -24,7 +25,7 @@ struct Stored {
 
 impl Stored {
     fn new(coding: Coding, plain: Vec<u8>) -> Stored {
-        guard::install().unwrap();
+        sigbus::install().unwrap();
         let sink = MemorySink::default();
         let mut encoder = Encoder::begin(sink.clone(), "f", coding, DigestAlgorithm::Xxh3, 1).unwrap();
         encoder.write(&plain).unwrap();

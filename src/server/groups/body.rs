@@ -11,7 +11,9 @@ use axum::body::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::task::JoinHandle;
 
-use crate::job::groups::{BookGroup, Found, GroupsError, StoreGroup};
+use crate::group::registry::store_groups::StoreGroup;
+use crate::group::registry::view::Found;
+use crate::group::registry::{BookGroup, GroupsError};
 use crate::limits::{GROUP_DECODED_PIECE_BYTES, GROUP_PIECE_BYTES};
 
 /// A part of a body.

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::Store;
 use crate::limits::GROUP_PIECE_BYTES;
+use crate::store::Store;
 use crate::write::sink::Sync;
 
 const BASE: &str = "https://us.example/fhir";

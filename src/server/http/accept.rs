@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, header};
 
-use super::list::{joined, split};
+use crate::server::http::list::{joined, split};
 
 /// What a client takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,8 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::http::HeaderValue;
 
-use crate::fhir::Instant;
-use crate::fhir::instant::TICKS_PER_SECOND;
+use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 
 /// Seconds from 1970 to the year 10000, for which the form has no digits.
 const YEAR_10000_SECONDS: u64 = 253_402_300_800;

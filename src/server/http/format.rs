@@ -2,9 +2,9 @@
 
 use axum::http::{HeaderMap, StatusCode};
 
-use super::accept::Accept;
-use super::query::{Query, plus_for_space};
-use crate::server::outcome::{FHIR_JSON, IssueType, Refusal};
+use crate::server::error::{FHIR_JSON, IssueType, Refusal};
+use crate::server::http::accept::Accept;
+use crate::server::http::query::{Query, plus_for_space};
 
 /// The media type in which a description is sent: JSON by the name that the client gave it, in `_format` or, without
 /// that, in `Accept` (<https://hl7.org/fhir/R4/http.html#mime-type>; CLIENT-04).

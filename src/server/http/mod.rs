@@ -4,5 +4,6 @@ pub mod accept;
 pub mod dates;
 pub mod format;
 pub mod list;
+pub mod preconditions;
 pub mod prefer;
 pub mod query;

@@ -2,7 +2,7 @@
 
 use axum::http::HeaderMap;
 
-use super::list::{joined, split, unquoted};
+use crate::server::http::list::{joined, split, unquoted};
 
 /// The preferences that are known. `wait` is not: no answer here is waited for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -7,9 +7,5 @@
 //! read, and rows are scanned as those of any other file. Nothing here writes files or knows types, rows or patients
 //! beyond what the table notes for the index.
 
-pub mod frames;
-pub(super) mod remembered;
-pub mod table;
-
-pub use frames::{FrameError, FrameReader};
-pub use table::{FrameNote, LeftOwner, PackedTable, TableError};
+pub mod frame_reader;
+pub mod seek_table;

@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::export::{Existing, ExportOptions};
-use crate::fhir::Instant;
-use crate::select::Population;
+use crate::fhir::instant::Instant;
+use crate::request::{ExportRequest, Population};
+use crate::store::Store;
 use crate::write::encode::Coding;
 use crate::write::sink::Sync;
-use crate::{ExportRequest, Store};
 use std::path::PathBuf;
 
 /// A store of two patients and a deletion, exported.
@@ -46,10 +46,10 @@ pub fn exported(mut request: ExportRequest) -> (tempfile::TempDir, PathBuf) {
         sync: Sync::No,
         faults_allowed: None,
         clock: &clock,
-        words: &crate::observe::PLAIN_WORDS,
+        words: &crate::issue::PLAIN_WORDS,
     };
     let as_of = Instant::parse("2024-01-01T00:00:00Z").unwrap();
-    crate::export(&Store::open(&store).unwrap(), &request, as_of, &options, &Watch::default()).unwrap();
+    crate::export::export(&Store::open(&store).unwrap(), &request, as_of, &options, &Watch::default()).unwrap();
     (dir, out)
 }
 

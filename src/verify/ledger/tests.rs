@@ -1,11 +1,12 @@
 //! Recounts over the bundled stores, and over ledgers and stores that are not what they were.
 
-use super::super::export;
 use super::*;
 use crate::export::{Existing, ExportOptions};
-use crate::fhir::Instant;
+use crate::fhir::instant::Instant;
+use crate::request::ExportRequest;
+use crate::store::{Store, StoreOptions};
+use crate::verify::export::export;
 use crate::write::sink::Sync;
-use crate::{ExportRequest, Store, StoreOptions};
 
 fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name)
@@ -22,10 +23,10 @@ fn exported(dir: &Path, store: &Path, request: &ExportRequest, as_of: &str) -> O
         sync: Sync::No,
         faults_allowed: None,
         clock: &clock,
-        words: &crate::observe::PLAIN_WORDS,
+        words: &crate::issue::PLAIN_WORDS,
     };
     let store = Store::open_with(store, options).unwrap();
-    match crate::export(&store, request, Instant::parse(as_of).unwrap(), &writing, &Watch::default()) {
+    match crate::export::export(&store, request, Instant::parse(as_of).unwrap(), &writing, &Watch::default()) {
         Ok(_) => Some(out),
         Err(crate::error::ExportError::Request(_)) => None,
         Err(error) => panic!("{error}"),
@@ -51,8 +52,8 @@ fn requests(group_files: &[PathBuf], since: &[&str]) -> Vec<ExportRequest> {
                 request = request.since(since);
             }
             requests.push(request.clone());
-            request.missing_last_updated = crate::select::MissingLastUpdated::Exclude;
-            request.members = crate::select::Members::Active;
+            request.missing_last_updated = crate::request::MissingLastUpdated::Exclude;
+            request.members = crate::request::Members::Active;
             request.fhir_bases = vec!["https://fhir.example.org/r4/".to_string()];
             requests.push(request.clone().types(["Patient", "Observation", "Provenance", "Group"]));
             requests.push(request.until("2021-06-01T00:00:00Z"));

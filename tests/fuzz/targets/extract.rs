@@ -2,8 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use outpour::bytes::kernels::Kernel;
-use outpour::extract::{Content, Extractor, ResourceFacts, Validate, naive};
+use outpour::extract::{Validate, naive};
+use outpour::extract::facts::{Content, Extractor, ResourceFacts};
+use outpour::simd::Kernel;
 
 fuzz_target!(|data: &[u8]| {
     let Some((cut, line)) = data.split_first() else { return };

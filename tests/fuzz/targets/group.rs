@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use outpour::bytes::kernels::Kernel;
-use outpour::extract::group::{GroupReader, Member};
-use outpour::extract::identifiers::IdentifierReader;
+use outpour::group::identifiers::IdentifierReader;
+use outpour::group::reader::{GroupReader, Member};
+use outpour::simd::Kernel;
 
 fn members(data: &[u8], cut: usize) -> Option<(u64, Vec<String>)> {
     let mut found = Vec::new();

@@ -6,11 +6,11 @@ use std::io::Write;
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use outpour::store::extent::Extent;
-use outpour::store::generation::Generation;
-use outpour::store::index_file::Home;
-use outpour::store::layout::{MAGIC, Places, VERSION, seal};
-use outpour::store::merge;
+use outpour::index::dir::Home;
+use outpour::index::global::build;
+use outpour::index::meta::Generation;
+use outpour::index::segment::layout::{MAGIC, Places, VERSION, seal};
+use outpour::index::segment::reader::Extent;
 
 fuzz_target!(|data: &[u8]| {
     Generation::from_bytes(data);
@@ -37,5 +37,5 @@ fuzz_target!(|data: &[u8]| {
     }
     (0..extent.tombstones()).for_each(|at| drop((columns.tombstone_of(at), columns.tombstone_updated(at))));
     columns.faults().for_each(drop);
-    merge::build(&[extent], &home, "merged").ok();
+    build::build(&[extent], &home, "merged").ok();
 });

@@ -2,10 +2,10 @@
 
 use std::task::{Context, Poll, Waker};
 
-use super::super::argon2_pool::hash_as_before;
-use super::super::secret::hash;
 use super::*;
 use crate::limits::ARGON2_QUEUE_MAX;
+use crate::server::auth::argon2_pool::hash_as_before;
+use crate::server::auth::secret::hash;
 use crate::server::config::Config;
 
 const DOOR: Door<'static> = Door { tenant: "default", bearer: true, client_headers: true };

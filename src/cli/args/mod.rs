@@ -1,0 +1,576 @@
+//! The words of the command line, as clap reads them. No decision is made here.
+
+pub mod read_only;
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
+
+use crate::cli::args::read_only::{InspectArgs, VerifyArgs};
+
+/// Exports a cohort's FHIR R4 records in bulk: index once, select rows, copy byte ranges.
+#[derive(Parser, Debug)]
+#[command(name = "outpour", version = version(), max_term_width = 110, arg_required_else_help = true, after_help = "\
+A first run on your own data:
+  outpour export --store /data/fhir --group my-group --out /data/export
+Every night from then on, only what changed:
+  outpour export --store /data/fhir --group my-group --out /data/export-2 --since <transactionTime of the last manifest>
+
+Exit codes: 0 done; 1 done, and the error files name faulty records; 2 the request was wrong; 3 failed; 130 interrupted.")]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// `--version`: the version and the scanner kernel in use.
+fn version() -> &'static str {
+    match crate::simd::Kernel::detect().name() {
+        "avx512" => concat!(env!("CARGO_PKG_VERSION"), " (kernel avx512)"),
+        "avx2" => concat!(env!("CARGO_PKG_VERSION"), " (kernel avx2)"),
+        _ => concat!(env!("CARGO_PKG_VERSION"), " (kernel scalar)"),
+    }
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+#[allow(clippy::large_enum_variant)]
+pub enum Command {
+    /// Write the records of a Group, of patients or of everybody as NDJSON files with a manifest
+    Export(ExportArgs),
+    /// Bring the index of a store up to date
+    Index(IndexArgs),
+    /// Write a store anew as a packed one: sorted, compressed, made for exports that copy
+    Pack(PackArgs),
+    /// Check an export against its manifest, or a store's index against its bytes
+    Verify(VerifyArgs),
+    /// Show what any file that outpour writes holds
+    Inspect(InspectArgs),
+    /// Answer other services: asynchronous exports over HTTP, as the Bulk Data Access IG describes them
+    #[cfg(feature = "server")]
+    Serve(ServeArgs),
+    /// Make a benchmark store of any size out of bundled synthetic patients
+    Synth(SynthArgs),
+    /// Check or import Groups
+    Group {
+        /// What to do with a Group.
+        #[command(subcommand)]
+        command: GroupCommand,
+    },
+    /// Make tokens and secrets for the clients of the service
+    #[cfg(feature = "server")]
+    #[command(after_help = "\
+A client says who it is by a bearer token, or by an id and a secret in headers. This command makes them out of 256 random
+bits and prints two things: what the client gets, on standard output, shown this once and kept nowhere; and what the
+configuration of the service gets, on standard error, which holds a SHA-256 hash and gives nothing away.
+
+  outpour credential token --lifetime 30d          a line for `tokens` of a client
+  outpour credential token --patient p1            a token of a user, for one patient's record
+  outpour credential secret --client-id nightly    for client headers
+
+Put it into the file that `outpour serve --config` reads, below [[clients]]:
+  [[clients]]
+  name = \"nightly\"
+  tokens = [
+    { id = \"...\", hash = \"...\", expires = \"...\" },
+  ]
+A service that runs takes it within seconds. Taking the line out again revokes the token.")]
+    Credential {
+        /// What to make.
+        #[command(subcommand)]
+        command: CredentialCommand,
+    },
+}
+
+/// Where the store is and how it is read.
+#[derive(clap::Args, Debug, Clone)]
+pub struct StoreArgs {
+    /// Directory tree of .ndjson, .ndjson.gz and .ndjson.zst files, one resource a line
+    #[arg(long, value_name = "DIR")]
+    pub store: PathBuf,
+    /// Where the index lies [default: .outpour in the store]
+    #[arg(long, value_name = "DIR")]
+    pub index_dir: Option<PathBuf>,
+    /// How store files are read: mapped, or called with pread
+    #[arg(long, value_name = "HOW", default_value = "mapped", hide = true)]
+    pub access: AccessArg,
+    /// Scanner kernel to force
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub kernel: Option<String>,
+}
+
+/// How a command runs, and what it tells meanwhile.
+#[derive(clap::Args, Debug, Clone)]
+#[command(next_help_heading = "Run")]
+pub struct RunArgs {
+    /// Threads to use [default: one a processor]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// One JSON document on standard output
+    #[arg(long)]
+    pub json: bool,
+    /// Show progress on a terminal
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub progress: ProgressArg,
+}
+
+/// The same of a command that writes data files.
+#[derive(clap::Args, Debug, Clone)]
+#[command(next_help_heading = "Run")]
+pub struct WriteArgs {
+    /// Do not wait until files are on the disk
+    #[arg(long)]
+    pub no_sync: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub run: RunArgs,
+}
+
+/// See `--access`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum AccessArg {
+    Mapped,
+    Called,
+}
+
+/// See `--progress`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ProgressArg {
+    Auto,
+    Never,
+}
+
+/// `outpour export`
+#[derive(clap::Args, Debug)]
+#[command(group = ArgGroup::new("population").required(true).args(["group", "patients", "all_patients", "system"]))]
+#[command(after_help = "\
+Examples:
+  outpour export --store DIR --out OUT --group ten                          a Group of the store
+  outpour export --store DIR --out OUT --group cohort.json --type Patient,Condition
+  outpour export --store DIR --out OUT --all-patients --since 2024-05-01T00:00:00Z --compress gzip
+  outpour export --store DIR --out OUT --group ten --plan                   how much it would be; writes nothing
+
+The export is complete when OUT/manifest.json is there. OUT/status.json tells the state at any time.")]
+pub struct ExportArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub store: StoreArgs,
+    /// Directory that the export is written to
+    #[arg(long, value_name = "DIR", required_unless_present = "plan")]
+    pub out: Option<PathBuf>,
+
+    /// Members of this Group: an id in the store, or a path to a file (with a '/' or ending in .json)
+    #[arg(long, value_name = "ID|FILE.json", help_heading = "Whose records (one of)")]
+    pub group: Option<String>,
+    /// Patients named in a file, one id or reference a line; - reads standard input
+    #[arg(long, value_name = "FILE|-", help_heading = "Whose records (one of)")]
+    pub patients: Option<PathBuf>,
+    /// With --patients: a list that names nobody is exported, as an empty Group is, and not refused
+    #[arg(long, help_heading = "Whose records (one of)")]
+    pub allow_empty: bool,
+    /// Everybody's compartment
+    #[arg(long, help_heading = "Whose records (one of)")]
+    pub all_patients: bool,
+    /// Everything in the store, compartments ignored
+    #[arg(long, help_heading = "Whose records (one of)")]
+    pub system: bool,
+
+    /// Resource types, separated by commas; repeats add up [default: all]
+    #[arg(long = "type", value_name = "A,B", help_heading = "Which records")]
+    pub types: Vec<String>,
+    /// Only what was updated after this instant (strictly); a date means 00:00:00Z of that day
+    #[arg(long, value_name = "INSTANT|DATE", help_heading = "Which records")]
+    pub since: Option<String>,
+    /// Only what was updated before this instant (strictly)
+    #[arg(long, value_name = "INSTANT", help_heading = "Which records")]
+    pub until: Option<String>,
+    /// Take the store as of this instant, which becomes the transactionTime [default: now]
+    #[arg(long, value_name = "INSTANT", help_heading = "Which records")]
+    pub as_of: Option<String>,
+    /// Group members: all that are listed, or those that are active at the transactionTime
+    #[arg(long, value_name = "WHICH", default_value = "listed", help_heading = "Which records")]
+    pub members: MembersArg,
+    /// Resources outside the compartment that are referred to
+    #[arg(long, value_name = "WHICH", default_value = "none", help_heading = "Which records")]
+    pub context: ContextArg,
+    /// Base URL under which absolute references are this store's; repeatable
+    #[arg(long, value_name = "URL", help_heading = "Which records")]
+    pub fhir_base: Vec<String>,
+    /// With --since: records that came to the store late, dated before it
+    #[arg(long, value_name = "HOW", default_value = "include", help_heading = "Which records")]
+    pub late: LateArg,
+    /// With --since or --until: records without meta.lastUpdated
+    #[arg(long, value_name = "HOW", default_value = "include", help_heading = "Which records")]
+    pub missing_last_updated: MissingArg,
+
+    /// Most uncompressed bytes of a file, such as 256MiB, 1GB or 1000000
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", help_heading = "Files")]
+    pub max_file_bytes: String,
+    /// Most resources of a file
+    #[arg(long, value_name = "N", help_heading = "Files")]
+    pub max_file_resources: Option<u64>,
+    /// Compress the files
+    #[arg(long, value_name = "CODING", default_value = "none", help_heading = "Files")]
+    pub compress: CompressArg,
+    /// URL that is put before file names in the manifest [default: file:// URLs]
+    #[arg(long, value_name = "URL", help_heading = "Files")]
+    pub base_url: Option<String>,
+    /// Digest of each file in the manifest
+    #[arg(long, value_name = "ALGORITHM", default_value = "xxh3", help_heading = "Files")]
+    pub digest: DigestArg,
+
+    /// How rows are selected; every way gives the same files
+    #[arg(long, value_name = "WAY", default_value = "auto", hide = true)]
+    pub selection: SelectionArg,
+    /// Fail when more lines than this are faulty: a number, or a share such as 0.1%
+    #[arg(long, value_name = "N|P%", help_heading = "Run")]
+    pub faults_allowed: Option<String>,
+    /// Print types, rows, bytes and files, and write nothing
+    #[arg(long, help_heading = "Run")]
+    pub plan: bool,
+    /// Finish an interrupted export
+    #[arg(long, conflicts_with = "force", help_heading = "Run")]
+    pub resume: bool,
+    /// Replace an earlier export, which stays whole until the new one is planned and, where there is room, written; foreign
+    /// files are left alone
+    #[arg(long, help_heading = "Run")]
+    pub force: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub write: WriteArgs,
+}
+
+/// See `--members`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum MembersArg {
+    Listed,
+    Active,
+}
+
+/// See `--context`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ContextArg {
+    None,
+    Referenced,
+}
+
+/// See `--selection`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum SelectionArg {
+    Auto,
+    Postings,
+    Columns,
+    Rows,
+}
+
+/// See `--late`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum LateArg {
+    Include,
+    Report,
+}
+
+/// See `--missing-last-updated`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum MissingArg {
+    Include,
+    Exclude,
+}
+
+/// See `--compress`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum CompressArg {
+    None,
+    Gzip,
+    Zstd,
+}
+
+/// See `--digest`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum DigestArg {
+    Xxh3,
+    Sha256,
+    None,
+}
+
+/// See `--validate`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ValidateArg {
+    Full,
+    Structure,
+}
+
+/// `outpour index`
+#[derive(clap::Args, Debug)]
+pub struct IndexArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub store: StoreArgs,
+    /// What is checked of each line: the whole grammar, or (for stores that another system has validated) structure
+    /// only [default: full, or what the index was made with]
+    #[arg(long, value_name = "HOW")]
+    pub validate: Option<ValidateArg>,
+    /// Check every byte of the index, and make again what is damaged
+    #[arg(long)]
+    pub recheck: bool,
+    /// Also index references outside the compartment (for --context referenced)
+    #[arg(long)]
+    pub references: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub run: RunArgs,
+}
+
+/// `outpour synth`
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+The store appears when it is whole. Until then it is built beside its place as .NAME.outpour-partial, which a run that \
+fails removes. A run that was killed leaves it; the next one to the same place begins anew in it, and removing it by \
+hand does no harm.")]
+pub struct SynthArgs {
+    /// The new store: a directory that is not there yet, or an empty one
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Patients in it; 4,000 make 2 GB
+    #[arg(long, value_name = "N")]
+    pub patients: u64,
+    /// Another seed gives other ids, times and choices
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// Rows of a patient together, or all in order of arrival as in a server's log
+    #[arg(long, value_name = "ORDER", default_value = "clustered")]
+    pub order: OrderArg,
+    /// A file a type, or all types in one file
+    #[arg(long, value_name = "LAYOUT", default_value = "by-type")]
+    pub layout: LayoutArg,
+    /// Share of the rows that have a second version
+    #[arg(long, value_name = "P%", default_value = "2%")]
+    pub updates: String,
+    /// Share of the rows that are deleted later
+    #[arg(long, value_name = "P%", default_value = "0.5%")]
+    pub deletions: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub write: WriteArgs,
+}
+
+/// See `--order`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum OrderArg {
+    Clustered,
+    Arrival,
+}
+
+/// See `--layout`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum LayoutArg {
+    ByType,
+    Mixed,
+}
+
+/// `outpour pack`
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+A packed store is an ordinary store: a directory of .ndjson.zst files that any tool for zstd reads. Versions that a \
+later one or a deletion followed leave; lines that are no resources go to rejected.ndjson. New data is put beside the \
+packed files; pack again, to another directory, from time to time.
+
+The new directory appears when it is whole. Until then it is built beside its place as .NAME.outpour-partial, which a \
+run that fails removes. A run that was killed leaves it; the next one to the same place begins anew in it, and removing \
+it by hand does no harm.
+
+Exit code 1: packed, and some lines are no resources, or a compressed file is damaged or cut off, so that something was \
+lost or may have been. Of the store that was packed only the index is written: keep it until you have looked.")]
+pub struct PackArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub store: StoreArgs,
+    /// The new directory; it must not be there yet, or be empty
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// zstd level of the frames
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
+    pub level: i32,
+    /// Versions that were followed by this time leave [default: now]
+    #[arg(long, value_name = "INSTANT")]
+    pub as_of: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub write: WriteArgs,
+}
+
+/// `outpour serve`
+#[cfg(feature = "server")]
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  outpour serve --store DIR --data /var/lib/outpour            on http://127.0.0.1:8080, for this machine alone
+  outpour serve --config serve.toml
+  outpour serve --config serve.toml --print-config             every value in force
+
+What can be asked: http://127.0.0.1:8080/fhir/metadata. Jobs outlive the service: what was running when it stopped
+goes on when it starts again.")]
+pub struct ServeArgs {
+    /// Directory tree of .ndjson, .ndjson.gz and .ndjson.zst files, one resource a line
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// Where the service keeps jobs, files and Groups
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where the records of jobs lie [default: jobs in --data]
+    #[arg(long, value_name = "DIR")]
+    pub jobs: Option<PathBuf>,
+    /// Where the index lies [default: .outpour in the store]
+    #[arg(long, value_name = "DIR")]
+    pub index_dir: Option<PathBuf>,
+    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<std::net::SocketAddr>,
+    /// A configuration in TOML; the words of the command line go before it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the configuration in force, and stop
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+/// `outpour group`
+#[derive(Subcommand, Debug)]
+#[command(after_help = "\
+A Group is R4's: resourceType, id, type (person or animal), actual true, and its members, such as
+  {\"resourceType\":\"Group\",\"id\":\"mine\",\"type\":\"person\",\"actual\":true,
+   \"member\":[{\"entity\":{\"reference\":\"Patient/1\"}},{\"entity\":{\"reference\":\"Patient/2\"}}]}
+
+  outpour group check mine.json --store DIR                      what it resolves to
+  outpour group check mine.json --rules oneup                    whether 1upHealth would take it
+  outpour group import mine.json --store DIR --rules oneup       stored, if it keeps the rules; else nothing is written
+  outpour export --store DIR --group mine --out OUT              its members' records
+
+--rules oneup: at least one member, each a reference to a Patient; at most 10,000; and at most 400 KiB of JSON without
+white space if any member says more than entity.reference. --max-members and --max-bytes move the two bounds.
+Every problem is told at once (exit code 2). A service on the same store takes an imported Group at its next kick-off.")]
+pub enum GroupCommand {
+    /// Check a Group and say what it resolves to
+    Check(GroupCheckArgs),
+    /// Put a Group into a store as `Group.{id}.ndjson`
+    Import(GroupImportArgs),
+}
+
+/// `outpour group check`
+#[derive(clap::Args, Debug)]
+pub struct GroupCheckArgs {
+    /// File with one Group resource
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Store to resolve the members in
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// Where the store's index lies [default: .outpour in the store]
+    #[arg(long, value_name = "DIR")]
+    pub index_dir: Option<PathBuf>,
+    /// Base URL under which absolute references are the store's; repeatable
+    #[arg(long, value_name = "URL")]
+    pub fhir_base: Vec<String>,
+    /// Members: all that are listed, or those that are active now
+    #[arg(long, value_name = "WHICH", default_value = "listed")]
+    pub members: MembersArg,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub rules: GroupRulesArgs,
+    /// One JSON document on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `outpour group import`
+#[derive(clap::Args, Debug)]
+pub struct GroupImportArgs {
+    /// File with one Group resource
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Store to put it into
+    #[arg(long, value_name = "DIR")]
+    pub store: PathBuf,
+    /// Where the store's index lies [default: .outpour in the store]
+    #[arg(long, value_name = "DIR")]
+    pub index_dir: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub rules: GroupRulesArgs,
+    /// One JSON document on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `outpour credential`
+#[cfg(feature = "server")]
+#[derive(Subcommand, Debug)]
+pub enum CredentialCommand {
+    /// Make a bearer token, and the line of the configuration that lets it in
+    Token(CredentialTokenArgs),
+    /// Make a secret for client headers, and the lines of the configuration that let it in
+    Secret(CredentialSecretArgs),
+}
+
+/// `outpour credential token`
+#[cfg(feature = "server")]
+#[derive(clap::Args, Debug)]
+pub struct CredentialTokenArgs {
+    /// How long it is taken: a number and m, h or d, or never
+    #[arg(long, value_name = "TIME", default_value = "2h")]
+    pub lifetime: String,
+    /// Make it a user's: it opens the record of this patient alone
+    #[arg(long, value_name = "ID")]
+    pub patient: Option<String>,
+    /// One JSON document on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `outpour credential secret`
+#[cfg(feature = "server")]
+#[derive(clap::Args, Debug)]
+pub struct CredentialSecretArgs {
+    /// Id that the client sends beside it [default: a random one]
+    #[arg(long, value_name = "ID")]
+    pub client_id: Option<String>,
+    /// One JSON document on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The rules that a Group is held to.
+#[derive(clap::Args, Debug, Clone)]
+#[command(next_help_heading = "Rules")]
+pub struct GroupRulesArgs {
+    /// Those of FHIR R4 and of what can be exported, or 1upHealth's as well
+    #[arg(long, value_name = "WHOSE", default_value = "r4")]
+    pub rules: RulesArg,
+    /// Most members [default: no bound; with oneup 10000]
+    #[arg(long, value_name = "N")]
+    pub max_members: Option<u64>,
+    /// Most bytes of its JSON without white space, where members say more than entity.reference [default: no bound; with
+    /// oneup 400KiB]
+    #[arg(long, value_name = "SIZE")]
+    pub max_bytes: Option<String>,
+}
+
+/// See `--rules`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum RulesArg {
+    R4,
+    Oneup,
+}

@@ -1,0 +1,167 @@
+//! `outpour group check`, and what it shares with `outpour group import`.
+
+pub mod import;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::cli::args::{AccessArg, GroupCheckArgs, GroupCommand, StoreArgs};
+use crate::cli::config::{group_rules, members, open_store, pool, transaction_time};
+use crate::cli::export::exit_of;
+use crate::cli::message_text::FLAGS;
+use crate::cli::{Exit, fail, put_json, say};
+use crate::error::{ExportError, RequestError};
+use crate::fhir::reference::Reference;
+use crate::fhir::resource_type::ResourceType;
+use crate::group::reader::{GroupHead, Member};
+use crate::group::rules::problem::Problem;
+use crate::group::rules::{GroupCheck, GroupRules, WantedId};
+use crate::issue::Messages;
+use crate::limits::READ_BYTES;
+use crate::request::ExportRequest;
+use crate::select::cohort::Cohort;
+use crate::text_table::grouped as count;
+
+/// Runs the command.
+pub fn run(command: GroupCommand) -> Exit {
+    let (json, outcome) = match command {
+        GroupCommand::Check(args) => (args.json, check(&args)),
+        GroupCommand::Import(args) => (args.json, import::run(&args)),
+    };
+    outcome.unwrap_or_else(|error| fail(exit_of(&error), &error, json))
+}
+
+/// What the members of a Group are, told without a store.
+#[derive(Default)]
+struct Kinds {
+    patients: u64,
+    absolute: u64,
+    groups: u64,
+    identifiers: u64,
+    other: u64,
+    inactive: u64,
+    with_period: u64,
+}
+
+impl Kinds {
+    fn count(&mut self, member: &Member<'_>) {
+        match member.reference.map(Reference::parse) {
+            Some(Some(reference)) if reference.resource_type == ResourceType::PATIENT => {
+                self.patients += 1;
+                self.absolute += u64::from(!reference.base.is_empty());
+            }
+            Some(Some(reference)) if reference.resource_type == ResourceType::GROUP => self.groups += 1,
+            None if member.identifier.is_some() => self.identifiers += 1,
+            _ => self.other += 1,
+        }
+        self.inactive += u64::from(member.inactive);
+        self.with_period += u64::from(member.period_start.is_some() || member.period_end.is_some());
+    }
+}
+
+fn store_args(store: &Path, index_dir: Option<PathBuf>) -> StoreArgs {
+    StoreArgs { store: store.to_path_buf(), index_dir, access: AccessArg::Mapped, kernel: None }
+}
+
+/// Reads a Group file, in pieces that `on_piece` sees too, and holds it to rules: what it says of itself, and the kinds
+/// of its members.
+fn read(
+    path: &Path,
+    rules: GroupRules,
+    on_piece: &mut dyn FnMut(&[u8]) -> Result<(), ExportError>,
+) -> Result<(GroupHead, Kinds), ExportError> {
+    let unreadable = |error| RequestError::one(format!("{}: cannot be read: {error}", path.display()));
+    let mut file = File::open(path).map_err(unreadable)?;
+    let mut kinds = Kinds::default();
+    let mut on_member = |member: &Member<'_>| kinds.count(member);
+    let mut check = GroupCheck::new(rules, WantedId::Own, &mut on_member);
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let read = match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(unreadable(error).into()),
+        };
+        check.feed(&buffer[..read]);
+        on_piece(&buffer[..read])?;
+    }
+    let told = |problem: Problem| format!("{}: {}", path.display(), problem.text).into();
+    match check.finish() {
+        Ok(checked) => Ok((checked.head, kinds)),
+        Err(problems) => Err(RequestError { problems: problems.into_iter().map(told).collect() }.into()),
+    }
+}
+
+/// Refuses a pipe or device as a file that is read twice: the second time it would be waited for, or be empty.
+fn refuse_pipe(path: &Path, why: &str) -> Result<(), RequestError> {
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => {
+            let text = format!("{}: it is no regular file, and {why} reads it twice; give a file", path.display());
+            Err(RequestError::one(text))
+        }
+        // A missing file is reported where it is opened.
+        _ => Ok(()),
+    }
+}
+
+fn check(args: &GroupCheckArgs) -> Result<Exit, ExportError> {
+    if args.store.is_some() {
+        refuse_pipe(&args.file, "a check against a store")?;
+    }
+    let (head, kinds) = read(&args.file, group_rules(&args.rules)?, &mut |_| Ok(()))?;
+    let resolved = match &args.store {
+        None => None,
+        Some(path) => {
+            let store = open_store(&store_args(path, args.index_dir.clone()), None, true)?;
+            let as_of = transaction_time(&store);
+            let mut request = ExportRequest::group_file(&args.file);
+            request.members = members(args.members);
+            request.fhir_bases = args.fhir_base.iter().map(|base| base.trim_end_matches('/').to_string()).collect();
+            let cohort = pool(None)?.install(|| -> Result<_, ExportError> {
+                // A look, not an export: it must not count as a snapshot that has seen the store's files.
+                // Nor does a check write anything.
+                let (index, _) = store.read_only().index(&crate::store::Watch::default())?;
+                Cohort::resolve(&crate::index::snapshot::Snapshot::of_index(index, as_of), &request)
+            })?;
+            Some(cohort)
+        }
+    };
+    report(args, &head, &kinds, resolved.as_ref());
+    Ok(Exit::Done)
+}
+
+fn report(args: &GroupCheckArgs, head: &GroupHead, kinds: &Kinds, cohort: Option<&Cohort>) {
+    let id = head.id.map(|id| id.to_string()).unwrap_or_default();
+    let none = Messages::default();
+    let messages = cohort.map_or(&none, |cohort| &cohort.messages);
+    let found = cohort.map(|cohort| cohort.members.count());
+    if args.json {
+        let texts: Vec<String> = messages.iter().map(|message| message.say(&FLAGS)).collect();
+        put_json(&json!({
+            "status": "complete", "exitCode": 0, "id": id, "name": head.name, "members": head.members,
+            "patients": kinds.patients, "absolute": kinds.absolute, "groups": kinds.groups,
+            "identifiers": kinds.identifiers, "other": kinds.other, "inactive": kinds.inactive,
+            "withPeriod": kinds.with_period, "found": found, "messages": texts,
+        }));
+    }
+    say(&format!("Group/{id}: {} members", count(head.members)));
+    let lines = [
+        ("patients by reference", kinds.patients),
+        ("of these, by absolute URL", kinds.absolute),
+        ("Groups", kinds.groups),
+        ("by identifier only", kinds.identifiers),
+        ("anything else", kinds.other),
+        ("marked inactive", kinds.inactive),
+        ("with a period", kinds.with_period),
+    ];
+    lines.iter().filter(|(_, n)| *n > 0).for_each(|(what, n)| say(&format!("  {:>9}  {what}", count(*n))));
+    match found {
+        Some(found) => say(&format!("  {:>9}  patients of the store", count(found as u64))),
+        None => say("  (give --store to see which of them the store holds)"),
+    }
+    messages.iter().for_each(|message| say(&format!("  {}", message.say(&FLAGS))));
+}

@@ -1,0 +1,54 @@
+//! The words of the command line: flags for parameters, and advice that names them.
+
+use crate::error::{ExportError, RequestError};
+use crate::issue::{Advice, PLAIN_WORDS, Parameter, Words};
+
+/// See the module.
+pub const FLAGS: Words = Words { parameter: flag, place: PLAIN_WORDS.place, advice };
+
+fn flag(parameter: Parameter) -> &'static str {
+    match parameter {
+        Parameter::Group => "--group",
+        Parameter::Patients => "--patients",
+        Parameter::Type => "--type",
+        Parameter::Since => "--since",
+        Parameter::Until => "--until",
+        Parameter::AsOf => "--as-of",
+        Parameter::Members => "--members",
+        Parameter::FhirBase => "--fhir-base",
+        Parameter::Late => "--late",
+        Parameter::MissingLastUpdated => "--missing-last-updated",
+        Parameter::MaxFileBytes => "--max-file-bytes",
+        Parameter::MaxFileResources => "--max-file-resources",
+        Parameter::FaultsAllowed => "--faults-allowed",
+        Parameter::BaseUrl => "--base-url",
+        Parameter::Context => "--context",
+        Parameter::Store => "--store",
+        Parameter::Out => "--out",
+    }
+}
+
+fn advice(advice: &Advice) -> Option<String> {
+    Some(match advice {
+        Advice::NameBase(base) => format!("; if that base is this store's, give --fhir-base {base}"),
+        Advice::TakeAsListed => "; use --members listed to export it".to_string(),
+        Advice::GroupIdOrFile => "; give an id, or a path with a '/'".to_string(),
+        Advice::SystemLevel => ", or export with --system".to_string(),
+        Advice::AllowEmpty => "; give --allow-empty for an export without records".to_string(),
+        Advice::BeginEarlier(since) => format!("; give a later one, or an earlier --since than {since}"),
+        Advice::LateReported => ", as --late report asks".to_string(),
+        Advice::UndatedExcluded => ", as --missing-last-updated exclude asks".to_string(),
+    })
+}
+
+/// One line for each thing that an error says by itself, its causes apart.
+pub fn lines(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
+    let request = error.downcast_ref::<RequestError>().or(match error.downcast_ref() {
+        Some(ExportError::Request(request)) => Some(request),
+        _ => None,
+    });
+    match request {
+        Some(request) => request.say(&FLAGS).iter().flat_map(|text| text.lines()).map(str::to_string).collect(),
+        None => error.to_string().lines().map(str::to_string).collect(),
+    }
+}

@@ -1,0 +1,244 @@
+//! The uncompressed bytes of a store file, in pieces, from its start or from any place where decoding can start anew.
+//!
+//! gzip files are read as members (RFC 1952), zstd files as frames (RFC 8878), as many as there are, empty and skippable
+//! ones among them; the start of each is a [`Restart`]. All that was decoded before an error is handed out before the
+//! error is, so that a torn file yields its whole lines. Memory is bounded by the two buffers and zstd's window.
+//!
+//! Nothing here cuts lines, compresses, or decides what a torn file means.
+
+use std::path::PathBuf;
+
+use crate::codec::gzip::Gzip;
+use crate::codec::zstd::Zstd;
+use crate::limits::READ_BYTES;
+use crate::sys::store_file::{Source, SourceError};
+
+/// How a store file is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Coding {
+    /// Not at all.
+    Plain,
+    /// gzip, any number of members.
+    Gzip,
+    /// zstd, any number of frames.
+    Zstd,
+}
+
+impl Coding {
+    /// By the end of a file's name, exactly in lower case; `None` when it is no store file.
+    pub fn of_name(name: &str) -> Option<Coding> {
+        match name {
+            _ if name.ends_with(".ndjson") => Some(Coding::Plain),
+            _ if name.ends_with(".ndjson.gz") => Some(Coding::Gzip),
+            _ if name.ends_with(".ndjson.zst") => Some(Coding::Zstd),
+            _ => None,
+        }
+    }
+}
+
+/// A place where decoding can start: a member or frame begins here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Restart {
+    /// Its offset in the file, in bytes.
+    pub compressed: u64,
+    /// Uncompressed bytes before it.
+    pub uncompressed: u64,
+}
+
+/// Why decoding stopped before the end of the file.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the fields say what the messages say
+pub enum DecodeError {
+    /// The file cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// It ends in the middle of a member or frame.
+    #[error(
+        "{} ends at byte {compressed} in the middle of its compressed data (after {uncompressed} uncompressed bytes): \
+         it is still being written or was cut off; copy it again",
+        path.display()
+    )]
+    Truncated { path: PathBuf, compressed: u64, uncompressed: u64 },
+    /// It is not what its name says, or damaged.
+    #[error(
+        "{} is damaged near byte {compressed} (after {uncompressed} uncompressed bytes): {reason}; \
+         copy or compress it again",
+        path.display()
+    )]
+    Corrupt { path: PathBuf, compressed: u64, uncompressed: u64, reason: String },
+    /// Another piece was asked for after an error.
+    #[error("{} could not be decoded any further: see the error before", path.display())]
+    Stopped { path: PathBuf },
+}
+
+/// Decodes a source, piece by piece.
+pub struct Decoder<'a> {
+    input: Input<'a>,
+    from: Restart,
+    uncompressed: u64,
+    out: Vec<u8>,
+    engine: Engine,
+    state: State,
+}
+
+enum Engine {
+    Plain,
+    Gzip(Box<Gzip>),
+    Zstd(Box<Zstd>),
+}
+
+enum State {
+    Running,
+    /// What was decoded before it has been handed out; the error comes next.
+    Failing(DecodeError),
+    Failed,
+}
+
+/// What one step of an engine came to.
+pub(crate) enum Step {
+    /// Go on.
+    More,
+    /// The file ends here, between two members.
+    End,
+    /// The file ends here, and must not.
+    Truncated,
+    Corrupt(String),
+}
+
+impl<'a> Decoder<'a> {
+    /// Decodes from a restart (the default one is the start of the file) to the end that the source had when opened.
+    ///
+    /// # Errors
+    /// [`SourceError::Beyond`] when the source ends before the restart.
+    pub fn new(source: &'a Source, coding: Coding, from: Restart) -> Result<Decoder<'a>, DecodeError> {
+        source.read(from.compressed, 0, &mut Vec::new())?;
+        let engine = match coding {
+            Coding::Plain => Engine::Plain,
+            Coding::Gzip => Engine::Gzip(Box::new(Gzip::new())),
+            Coding::Zstd => Engine::Zstd(Box::new(Zstd::new())),
+        };
+        let input = Input { source, at: from.compressed, buf: Vec::new(), buf_start: 0, buf_len: 0 };
+        Ok(Decoder { input, from, uncompressed: from.uncompressed, out: Vec::new(), engine, state: State::Running })
+    }
+
+    /// Bytes of the file that have been read.
+    pub fn compressed(&self) -> u64 {
+        self.input.at
+    }
+
+    /// Uncompressed bytes up to the end of the last piece, counted from the start of the file.
+    pub fn uncompressed(&self) -> u64 {
+        self.uncompressed
+    }
+
+    /// The next 1 to `READ_BYTES` uncompressed bytes, `None` at the end. Calls `passed` for each restart that the piece
+    /// reaches after the one it began with, in order; a restart may stand at the very end of the piece.
+    ///
+    /// A piece of a mapped plain file is the map itself: [`Source::check`] tells whether it was really there.
+    ///
+    /// # Errors
+    /// [`DecodeError`], once all that was decoded before it has been handed out; after that [`DecodeError::Stopped`].
+    pub fn piece(&mut self, mut passed: impl FnMut(Restart)) -> Result<Option<&[u8]>, DecodeError> {
+        let source = self.input.source;
+        match std::mem::replace(&mut self.state, State::Running) {
+            State::Running => {}
+            State::Failing(error) => return Err(self.fail(error)),
+            State::Failed => return Err(self.fail(DecodeError::Stopped { path: source.path().into() })),
+        }
+        if let Engine::Plain = self.engine {
+            let len = (source.len() - self.input.at).min(READ_BYTES as u64);
+            if let Err(error) = if len == 0 { source.check() } else { Ok(()) } {
+                return Err(self.fail(error.into()));
+            }
+            let at = self.input.at;
+            (self.input.at, self.uncompressed) = (at + len, self.uncompressed + len);
+            return match source.read(at, len as usize, &mut self.out) {
+                Ok(bytes) => Ok((len > 0).then_some(bytes)),
+                Err(error) => {
+                    self.state = State::Failed;
+                    Err(error.into())
+                }
+            };
+        }
+
+        self.out.resize(READ_BYTES, 0);
+        let (mut filled, start) = (0, self.uncompressed);
+        while filled < self.out.len() {
+            let at = self.input.at;
+            let passed = &mut |compressed, filled: usize| {
+                if compressed != self.from.compressed {
+                    passed(Restart { compressed, uncompressed: start + filled as u64 });
+                }
+            };
+            let step = match &mut self.engine {
+                Engine::Gzip(gzip) => gzip.step(&mut self.input, &mut self.out, &mut filled, passed),
+                Engine::Zstd(zstd) => zstd.step(&mut self.input, &mut self.out, &mut filled, passed),
+                Engine::Plain => Ok(Step::End),
+            };
+            let (path, uncompressed) = (|| source.path().to_path_buf(), start + filled as u64);
+            let error = match step {
+                Ok(Step::More) => continue,
+                Ok(Step::End) => None,
+                Ok(Step::Truncated) => {
+                    Some(DecodeError::Truncated { path: path(), compressed: source.len(), uncompressed })
+                }
+                Ok(Step::Corrupt(reason)) => {
+                    Some(DecodeError::Corrupt { path: path(), compressed: at, uncompressed, reason })
+                }
+                Err(error) => Some(error.into()),
+            };
+            // A mapped file that was shortened meanwhile looks damaged, or ends in what looks like padding.
+            if let Some(error) = source.check().err().map(DecodeError::from).or(error) {
+                self.state = State::Failing(error);
+            }
+            break;
+        }
+        self.uncompressed = start + filled as u64;
+        if filled > 0 {
+            return Ok(Some(&self.out[..filled]));
+        }
+        match std::mem::replace(&mut self.state, State::Running) {
+            State::Failing(error) => Err(self.fail(error)),
+            _ => Ok(None),
+        }
+    }
+
+    fn fail(&mut self, error: DecodeError) -> DecodeError {
+        self.state = State::Failed;
+        error
+    }
+}
+
+/// The compressed bytes from a place on.
+pub(crate) struct Input<'a> {
+    pub(crate) source: &'a Source,
+    pub(crate) at: u64,
+    buf: Vec<u8>,
+    buf_start: u64,
+    buf_len: usize,
+}
+
+impl Input<'_> {
+    /// At least `want` bytes (at most `READ_BYTES`), unless the file ends before. The bytes come in the same portions
+    /// with a map and without, so that errors do, too.
+    pub(crate) fn peek(&mut self, want: usize) -> Result<&[u8], SourceError> {
+        let left = (self.source.len() - self.at).min(READ_BYTES as u64) as usize;
+        let mut used = self.at - self.buf_start;
+        if (self.buf_len as u64).saturating_sub(used) < want.min(left) as u64 {
+            self.source.read(self.at, left, &mut self.buf)?;
+            (self.buf_start, self.buf_len, used) = (self.at, left, 0);
+        }
+        let buf = match self.source.map() {
+            Some(map) => &map[self.buf_start as usize..],
+            None => &self.buf,
+        };
+        Ok(&buf[(used as usize).min(self.buf_len)..self.buf_len])
+    }
+
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.at == self.source.len()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+//! Decoding against the libraries' own encoders: splits, cuts, damage, and files that change meanwhile.
+
+use super::*;
+use crate::codec::gzip::gzip_header;
+use crate::sys::store_file::Access;
+use crate::sys::store_file::tests::{accesses, file_of};
+use proptest::prelude::*;
+use std::io::Write;
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = ::zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.include_checksum(true).unwrap();
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Bytes that compress, but not to nothing.
+fn text(len: usize) -> Vec<u8> {
+    let mut random = 1_u64;
+    let mut next = || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        b"{}:,\"abcdefghij\n"[(random >> 60) as usize]
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+struct Decoded {
+    bytes: Vec<u8>,
+    restarts: Vec<Restart>,
+    error: Option<DecodeError>,
+}
+
+fn decode(source: &Source, coding: Coding, from: Restart) -> Decoded {
+    let mut decoder = Decoder::new(source, coding, from).unwrap();
+    let mut decoded = Decoded { bytes: Vec::new(), restarts: Vec::new(), error: None };
+    loop {
+        match decoder.piece(|restart| decoded.restarts.push(restart)) {
+            Ok(Some(piece)) => {
+                assert!(!piece.is_empty() && piece.len() <= READ_BYTES);
+                decoded.bytes.extend_from_slice(piece);
+            }
+            Ok(None) => break,
+            Err(error) => {
+                assert!(matches!(decoder.piece(|_| ()), Err(DecodeError::Stopped { .. })));
+                decoded.error = Some(error);
+                break;
+            }
+        }
+    }
+    assert_eq!(decoder.uncompressed() - from.uncompressed, decoded.bytes.len() as u64);
+    decoded
+}
+
+/// Decodes bytes by each access, which must agree.
+fn decode_bytes(bytes: &[u8], coding: Coding) -> Decoded {
+    let file = file_of(bytes);
+    let [a, b] =
+        accesses().map(|access| decode(&Source::open(file.path(), access).unwrap(), coding, Restart::default()));
+    assert_eq!((&a.bytes, &a.restarts), (&b.bytes, &b.restarts));
+    assert_eq!(a.error.as_ref().map(ToString::to_string), b.error.as_ref().map(ToString::to_string));
+    a
+}
+
+#[track_caller]
+fn check(bytes: &[u8], coding: Coding, expected: &[u8], error: &str) {
+    let decoded = decode_bytes(bytes, coding);
+    assert!(decoded.bytes == expected, "{} bytes for {}", decoded.bytes.len(), expected.len());
+    let found = decoded.error.map(|error| error.to_string()).unwrap_or_default();
+    assert!(found.contains(error) && found.is_empty() == error.is_empty(), "{found:?}");
+}
+
+#[test]
+fn names_tell_the_coding() {
+    assert_eq!(Coding::of_name("Patient.ndjson"), Some(Coding::Plain));
+    assert_eq!(Coding::of_name("Patient.1.ndjson.gz"), Some(Coding::Gzip));
+    assert_eq!(Coding::of_name("Patient.ndjson.zst"), Some(Coding::Zstd));
+    for name in ["Patient.json", "Patient.NDJSON", "Patient.ndjson.GZ", "Patient.gz", "ndjson", "a.ndjson.bz2", ""] {
+        assert_eq!(Coding::of_name(name), None, "{name}");
+    }
+}
+
+#[test]
+fn empty_files_are_empty() {
+    for coding in [Coding::Plain, Coding::Gzip, Coding::Zstd] {
+        check(b"", coding, b"", "");
+    }
+    check(&gzip(b""), Coding::Gzip, b"", "");
+    check(&zstd(b""), Coding::Zstd, b"", "");
+}
+
+// Several pieces, each by both accesses, in one member and in many.
+#[test]
+fn large_files_come_in_pieces() {
+    let bytes = text(5 * READ_BYTES + 12345);
+    check(&bytes, Coding::Plain, &bytes, "");
+    for (coding, compress) in [(Coding::Gzip, gzip as fn(&[u8]) -> Vec<u8>), (Coding::Zstd, zstd)] {
+        check(&compress(&bytes), coding, &bytes, "");
+        let many: Vec<u8> = bytes.chunks(70_001).flat_map(compress).collect();
+        check(&many, coding, &bytes, "");
+    }
+}
+
+#[test]
+fn gzip_headers_and_padding_as_in_the_wild() {
+    let full = flate2::GzBuilder::new()
+        .filename("name")
+        .comment("comment")
+        .extra(vec![0; 70])
+        .write(Vec::new(), flate2::Compression::best());
+    let mut full = { full }.finish().unwrap();
+    check(&full, Coding::Gzip, b"", "");
+    // A header checksum is part of the format, though nobody writes it.
+    let head = gzip_header(&full).unwrap().unwrap();
+    full[3] |= 2;
+    let crc = crc32fast::hash(&full[..head]) as u16;
+    full.splice(head..head, crc.to_le_bytes());
+    check(&full, Coding::Gzip, b"", "");
+    full[head] ^= 1;
+    check(&full, Coding::Gzip, b"", "checksum of a gzip header");
+
+    let mut padded = gzip(b"one\n");
+    padded.resize(padded.len() + 3000, 0);
+    check(&padded, Coding::Gzip, b"one\n", "");
+    padded.extend(gzip(b"two\n"));
+    check(&padded, Coding::Gzip, b"one\ntwo\n", "");
+    padded.extend(b"garbage");
+    check(&padded, Coding::Gzip, b"one\ntwo\n", "no gzip member begins here");
+    check(b"\0\0", Coding::Gzip, b"", "no gzip member begins here");
+    check(b"{}\n", Coding::Gzip, b"", "no gzip member begins here");
+}
+
+#[test]
+fn damage_is_told_from_truncation() {
+    let member = gzip(b"one\n");
+    for (back, error) in [(1, "length"), (8, "checksum"), (9, "near byte")] {
+        let mut broken = member.clone();
+        let at = broken.len() - back;
+        broken[at] ^= 0x5a;
+        assert!(decode_bytes(&broken, Coding::Gzip).error.unwrap().to_string().contains(error), "{back}");
+    }
+    let mut frame = zstd(b"one\n");
+    let last = frame.len() - 1;
+    check(&frame[..last], Coding::Zstd, b"one\n", "middle of its compressed data");
+    frame[last] ^= 1;
+    check(&frame, Coding::Zstd, b"one\n", "checksum");
+    check(b"{}\n{}\n", Coding::Zstd, b"", "no zstd frame begins here");
+    check(b"{}\n", Coding::Zstd, b"", "middle");
+}
+
+#[test]
+fn skippable_frames_are_skipped_and_must_be_whole() {
+    let skip = |len: u32| [&0x184d_2a5e_u32.to_le_bytes()[..], &len.to_le_bytes(), &vec![7; len as usize]].concat();
+    let file = [skip(0), zstd(b"a\n"), skip(3_000_000), zstd(b"b\n"), skip(5)].concat();
+    check(&file, Coding::Zstd, b"a\nb\n", "");
+    check(&file[..file.len() - 1], Coding::Zstd, b"a\nb\n", "middle");
+    check(&file[..file.len() - 6], Coding::Zstd, b"a\nb\n", "middle");
+    assert_eq!(decode_bytes(&file, Coding::Zstd).restarts.len(), 2);
+}
+
+// A frame that wants a window of 2 GiB is refused before memory is taken for it.
+#[test]
+fn huge_windows_are_refused() {
+    let frame = [&b"\x28\xb5\x2f\xfd"[..], &[0, 21 << 3, 1, 0, 0]].concat();
+    check(&frame, Coding::Zstd, b"", "--long=27");
+}
+
+// The last of many blocks is broken: those before it are handed out.
+#[test]
+fn what_stands_before_an_error_is_handed_out() {
+    let bytes = text(3 * READ_BYTES);
+    for (coding, file) in [(Coding::Gzip, gzip(&bytes)), (Coding::Zstd, zstd(&bytes))] {
+        let cut = decode_bytes(&file[..file.len() - 2000], coding);
+        assert!(matches!(cut.error, Some(DecodeError::Truncated { .. })));
+        let mut broken = file.clone();
+        let from = broken.len() - 3000;
+        broken[from..].iter_mut().for_each(|byte| *byte ^= 0x5a);
+        let broken = decode_bytes(&broken, coding);
+        assert!(matches!(broken.error, Some(DecodeError::Corrupt { .. })), "{:?}", broken.error);
+        for decoded in [cut, broken] {
+            let right = decoded.bytes.iter().zip(&bytes).take_while(|(a, b)| a == b).count();
+            assert!(right > bytes.len() - 300_000, "{coding:?}: {right} of {}", bytes.len());
+        }
+    }
+}
+
+// The file shrinks between two pieces: the error is the source's, not damage, and not a quiet end in "padding".
+#[test]
+fn a_file_shortened_meanwhile_is_named() {
+    let bytes = text(4 * READ_BYTES);
+    let split: Vec<u8> = bytes.chunks(READ_BYTES).flat_map(gzip).collect();
+    for (coding, file) in [(Coding::Plain, bytes.clone()), (Coding::Gzip, split), (Coding::Zstd, zstd(&bytes))] {
+        for access in accesses() {
+            let file = file_of(&file);
+            let source = Source::open(file.path(), access).unwrap();
+            let mut decoder = Decoder::new(&source, coding, Restart::default()).unwrap();
+            assert!(decoder.piece(|_| ()).unwrap().is_some());
+            file.as_file().set_len(source.len() / 2).unwrap();
+            let error = loop {
+                match decoder.piece(|_| ()) {
+                    Ok(piece) => assert!(piece.is_some(), "{coding:?} {access:?} ended quietly"),
+                    Err(error) => break error,
+                }
+            };
+            assert!(matches!(error, DecodeError::Source(SourceError::Truncated { .. })), "{error:?}");
+        }
+    }
+}
+
+#[test]
+fn a_restart_beyond_the_end_is_an_error() {
+    let file = file_of(b"{}\n");
+    let source = Source::open(file.path(), Access::called()).unwrap();
+    assert!(Decoder::new(&source, Coding::Gzip, Restart { compressed: 4, uncompressed: 0 }).is_err());
+    assert!(decode(&source, Coding::Zstd, Restart { compressed: 3, uncompressed: 9 }).bytes.is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    // Any split decodes to the same bytes; each member but the first is reported, and from each the tail comes.
+    #[test]
+    fn splits_restarts_and_truncations(
+        lens in proptest::collection::vec(prop_oneof![Just(0), 1..5000_usize], 1..8),
+        is_gzip: bool,
+        cut: proptest::sample::Index,
+        flip: (proptest::sample::Index, u8),
+    ) {
+        let bytes = text(lens.iter().sum());
+        let (coding, compress) = if is_gzip { (Coding::Gzip, gzip as fn(&[u8]) -> Vec<u8>) } else { (Coding::Zstd, zstd as _) };
+        let (mut file, mut starts, mut done) = (Vec::new(), Vec::new(), 0);
+        for len in lens {
+            starts.push(Restart { compressed: file.len() as u64, uncompressed: done as u64 });
+            file.extend(compress(&bytes[done..done + len]));
+            done += len;
+        }
+        let whole = decode_bytes(&file, coding);
+        prop_assert!(whole.error.is_none());
+        prop_assert!(whole.bytes == bytes);
+        prop_assert_eq!(&whole.restarts, &starts[1..]);
+        let stored = file_of(&file);
+        for access in accesses() {
+            let source = Source::open(stored.path(), access).unwrap();
+            for (at, start) in starts.iter().enumerate() {
+                let tail = decode(&source, coding, *start);
+                prop_assert!(tail.bytes == bytes[start.uncompressed as usize..] && tail.error.is_none());
+                prop_assert_eq!(&tail.restarts, &starts[at + 1..]);
+            }
+        }
+
+        let cut = cut.index(file.len());
+        let torn = decode_bytes(&file[..cut], coding);
+        prop_assert!(bytes.starts_with(&torn.bytes));
+        let between = starts.iter().any(|start| start.compressed == cut as u64);
+        match torn.error {
+            None => prop_assert!(between),
+            Some(error) => prop_assert!(!between && matches!(error, DecodeError::Truncated { .. }), "{error:?}"),
+        }
+
+        let at = flip.0.index(file.len());
+        file[at] ^= flip.1;
+        decode_bytes(&file, coding);
+    }
+
+    #[test]
+    fn any_bytes_are_decoded_or_refused(bytes: Vec<u8>, magic in 0..3) {
+        let magic: &[u8] = [&b"\x1f\x8b\x08"[..], b"\x28\xb5\x2f\xfd", b""][magic as usize];
+        let bytes = [magic, &bytes].concat();
+        decode_bytes(&bytes, Coding::Gzip);
+        decode_bytes(&bytes, Coding::Zstd);
+    }
+}

@@ -1,0 +1,285 @@
+//! The record of a job: what decides the bytes of an export, as a resumed run must find it again.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ExportError;
+use crate::fhir::instant::Instant;
+use crate::index::snapshot::{ExtentRecord, Snapshot, SnapshotRecord};
+use crate::issue::Message;
+use crate::plan::Plan;
+use crate::request::{ExportRequest, Population};
+use crate::store::Store;
+use crate::store::walk::is_store_name;
+use crate::write::journal::place_of;
+use crate::write::output_name::OutputName;
+
+/// First file of the record: everything that a resumed run must find again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobPlan {
+    /// Name of the plan: a hash of all that decides its bytes.
+    pub plan_id: String,
+    /// The request, field by field, as normalised.
+    pub request: BTreeMap<String, String>,
+    /// The snapshot.
+    pub snapshot: SnapshotRecord,
+    /// The files: name, rows, uncompressed bytes.
+    pub shards: Vec<(String, u64, u64)>,
+    /// Where the run read from. Not part of the plan's name: the same bytes elsewhere are the same plan.
+    #[serde(default)]
+    pub origin: Origin,
+}
+
+/// Where a run read from, so that `verify --ledger` can count again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Origin {
+    /// The store, as it was given.
+    pub store: String,
+    /// The store, absolute, links resolved.
+    pub store_absolute: String,
+    /// The file that names the population, absolute, if one does. What it held is known by its hash in the request.
+    pub population_file: Option<String>,
+}
+
+impl Origin {
+    pub(crate) fn of(store: &Store, request: &ExportRequest) -> Origin {
+        let absolute = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf()).display().to_string();
+        let population_file = match &request.population {
+            // What came through a pipe is not there to be read again.
+            Population::Patients(path) | Population::GroupFile(path) if path.is_file() => Some(absolute(path)),
+            Population::Patients(_) | Population::GroupFile(_) => None,
+            Population::System | Population::AllPatients | Population::Group(_) => None,
+        };
+        Origin { store: store.root().display().to_string(), store_absolute: absolute(store.root()), population_file }
+    }
+}
+
+impl JobPlan {
+    /// Reads the record of an output directory, `.outpour-job/plan.json`.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with it.
+    pub fn from_bytes(bytes: &[u8]) -> Result<JobPlan, String> {
+        match JobPlan::read(bytes)? {
+            (job, None) => Ok(job),
+            (_, Some(wrong)) => Err(wrong),
+        }
+    }
+
+    /// The same of a record that may be damaged, which is only to be shown: what can be read, and what is wrong with it.
+    ///
+    /// # Errors
+    /// Where it cannot be read at all.
+    pub fn read(bytes: &[u8]) -> Result<(JobPlan, Option<String>), String> {
+        #[derive(Deserialize)]
+        struct File {
+            files: Vec<String>,
+            job: JobPlan,
+        }
+        let File { files, job } = serde_json::from_slice(bytes).map_err(|error| place_of(&error))?;
+        let wrong = job.check(&files).err();
+        Ok((job, wrong))
+    }
+
+    /// Rows and bytes of each shard, by the name of its file.
+    pub(crate) fn by_name(&self) -> HashMap<&str, (u64, u64)> {
+        self.shards.iter().map(|(name, rows, bytes)| (name.as_str(), (*rows, *bytes))).collect()
+    }
+
+    /// Checks a record that was read, as if a stranger had written it; `files` are the names beside it. Names are those of
+    /// output files and each stands once, the shards' first; store files lie in the store; instants are instants.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with it, without a word of what it holds.
+    pub(crate) fn check(&self, files: &[String]) -> Result<(), String> {
+        let wrong = |what: &str| Err(format!("{what} is not as outpour writes it"));
+        let is_hash = self.plan_id.len() == 32 && self.plan_id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if !is_hash {
+            return wrong("planId");
+        }
+        let mut names = HashSet::new();
+        for (at, name) in files.iter().enumerate() {
+            let (Some(parsed), true) = (OutputName::parse(name), names.insert(name)) else { return wrong("files") };
+            if parsed.folder.is_empty() != (at < self.shards.len()) {
+                return wrong("files");
+            }
+        }
+        let sized = |rows: u64, bytes: u64| rows > 0 && bytes / 2 >= rows;
+        let listed = |(at, (name, rows, bytes)): (usize, &(String, u64, u64))| {
+            files.get(at) == Some(name) && sized(*rows, *bytes)
+        };
+        if !self.shards.iter().enumerate().all(listed) {
+            return wrong("shards");
+        }
+        if Instant::parse(&self.snapshot.as_of).is_none() {
+            return wrong("snapshot.asOf");
+        }
+        let sound = |extent: &ExtentRecord| is_store_name(&extent.file) && extent.start <= extent.end;
+        // In store order, and no byte in two of them.
+        let ordered = |a: &ExtentRecord, b: &ExtentRecord| match a.file.as_bytes().cmp(b.file.as_bytes()) {
+            Ordering::Equal => a.end <= b.start,
+            order => order.is_lt(),
+        };
+        let extents = &self.snapshot.extents;
+        if !extents.iter().all(sound) || !extents.is_sorted_by(ordered) {
+            return wrong("snapshot.extents");
+        }
+        Ok(())
+    }
+}
+
+/// Everything that decides the bytes of an export, by the name a user knows it under.
+pub(crate) fn job_plan(plan: &Plan, snapshot: &Snapshot, store: &Store) -> JobPlan {
+    let request = &plan.request;
+    let types: Vec<&str> = request.types.iter().map(|t| t.name()).collect();
+    let instant = |at: &Option<Instant>| at.as_ref().map_or(String::new(), Instant::to_string);
+    let population = match &request.population {
+        Population::System => "system".to_string(),
+        Population::AllPatients => "all patients".to_string(),
+        Population::Patients(_) => format!("patients {:032x}", plan.cohort.file_hash.unwrap_or_default()),
+        Population::Group(id) => format!("Group/{id}"),
+        Population::GroupFile(_) => format!("Group file {:032x}", plan.cohort.file_hash.unwrap_or_default()),
+    };
+    let fields = [
+        ("population", population),
+        ("--type", types.join(",")),
+        ("--since", instant(&request.since)),
+        ("--until", instant(&request.until)),
+        ("--members", request.members.name().to_string()),
+        ("--fhir-base", request.fhir_bases.join(" ")),
+        ("--late", request.late.name().to_string()),
+        ("--missing-last-updated", request.missing_last_updated.name().to_string()),
+        ("--max-file-bytes", request.bounds.file_bytes.to_string()),
+        ("--max-file-resources", request.bounds.file_resources.map_or(String::new(), |n| n.to_string())),
+        ("--compress", request.coding.name().to_string()),
+        ("--digest", request.digest.name().to_string()),
+        ("--base-url", request.base_url.clone().unwrap_or_default()),
+        ("version", env!("CARGO_PKG_VERSION").to_string()),
+    ];
+    let mut fields = fields.to_vec();
+    if !request.absent_groups.is_empty() {
+        let absent: Vec<&str> = request.absent_groups.iter().map(String::as_str).collect();
+        fields.push(("absentGroups", absent.join(" ")));
+    }
+    if let Some(writer) = &plan.cohort.writer {
+        fields.push(("writer", writer.clone()));
+    }
+    if !request.notes.is_empty() {
+        fields.push(("notes", notes_hash(&request.notes)));
+    }
+    let request: BTreeMap<String, String> = fields.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+    let shards = plan.shards.iter().enumerate();
+    let shards = shards.map(|(at, shard)| (plan.file_name(at), shard.rows, shard.bytes)).collect();
+    let plan_id = plan_id(&plan.snapshot_id, &request);
+    JobPlan { plan_id, request, snapshot: snapshot.record(), shards, origin: Origin::of(store, &plan.request) }
+}
+
+/// Name of a plan: a hash of the snapshot's name and of the request, field by field.
+fn plan_id(snapshot_id: &str, request: &BTreeMap<String, String>) -> String {
+    let identity = serde_json::to_vec(&(snapshot_id, request)).expect("plain data");
+    format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&identity))
+}
+
+/// Hash of what was decided while the request was read: it goes into the message files, and so into the plan's name.
+fn notes_hash(notes: &[Message]) -> String {
+    let notes = serde_json::to_vec(notes).expect("plain data");
+    format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&notes))
+}
+
+/// A resumed run must be the recorded one (the field that differs is named).
+pub(crate) fn same_job(recorded: &JobPlan, now: &JobPlan) -> Result<(), ExportError> {
+    for (field, given) in &now.request {
+        let then = recorded.request.get(field).cloned().unwrap_or_default();
+        if then != *given {
+            return Err(ExportError::Differs { field: field.clone(), recorded: then, given: given.clone() });
+        }
+    }
+    if recorded.plan_id != now.plan_id || recorded.shards != now.shards {
+        let (recorded, given) = (recorded.plan_id.clone(), now.plan_id.clone());
+        return Err(ExportError::Differs { field: "the plan".to_string(), recorded, given });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::digest::DigestAlgorithm;
+    use crate::issue::Code;
+    use crate::request::{Late, Members, MissingLastUpdated};
+    use crate::store::Watch;
+    use crate::write::encode::Coding;
+
+    /// The record of an export of a store that never changes, at an instant that never changes.
+    fn record(change: impl Fn(&mut ExportRequest)) -> JobPlan {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("p.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n").unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let mut request = ExportRequest::all_patients();
+        change(&mut request);
+        let as_of = Instant::parse("2024-05-01T00:00:00Z").unwrap();
+        let (plan, snapshot, _) = crate::export::plan_only(&store, &request, as_of, &Watch::default()).unwrap();
+        let mut job = job_plan(&plan, &snapshot, &store);
+        job.origin = Origin::default();
+        job
+    }
+
+    /// Its name under a version that never changes.
+    fn named(job: &JobPlan) -> String {
+        let mut request = job.request.clone();
+        request.insert("version".to_string(), "0.1.0".to_string());
+        let snapshot = serde_json::to_vec(&job.snapshot).unwrap();
+        plan_id(&format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&snapshot)), &request)
+    }
+
+    /// CLI-04: a run that a former build of this version began is taken up by this one. The words stand in the records on
+    /// disk and are hashed into the names of plans: a test that fails here is mended by putting the old words back.
+    #[test]
+    fn names_of_plans_stay_as_they_are() {
+        type Change = fn(&mut ExportRequest);
+        let cases: [(&str, &str, &str, Change); 8] = [
+            ("--members", "listed", "6064c05b7db63cd1b979e5166716d682", |_| {}),
+            ("--members", "active", "bb8472546cb4aff95ef1e2e758b44e12", |request| request.members = Members::Active),
+            ("--late", "report", "c19b41acc7ff210ca30c66ef66d3e63a", |request| request.late = Late::Report),
+            ("--missing-last-updated", "exclude", "976a8671f1915fde64b855351d610abf", |request| {
+                request.missing_last_updated = MissingLastUpdated::Exclude;
+            }),
+            ("--compress", "gzip", "1316627620c83909dd772d5e346594d1", |request| request.coding = Coding::Gzip),
+            ("--compress", "zstd", "1223a0f72abad76896028e8e8f20f9c9", |request| request.coding = Coding::Zstd),
+            ("--digest", "none", "918dc522c87ea9f9d7bc8cedc3c0318f", |request| request.digest = DigestAlgorithm::None),
+            ("--digest", "sha256", "ba10fe30eacf074816636514fc95153c", |request| {
+                request.digest = DigestAlgorithm::Sha256
+            }),
+        ];
+        for (field, word, name, change) in cases {
+            let job = record(change);
+            assert_eq!((&*job.request[field], &*named(&job)), (word, name), "{field}");
+        }
+    }
+
+    /// The same of everything else that a record holds, to the byte.
+    #[test]
+    fn a_record_stays_as_it_is() {
+        let note = Message::warning(Code::NotFound, "n");
+        let mut job = record(|request| request.notes = vec![note.clone()]);
+        job.plan_id = named(&job);
+        job.request.insert("version".to_string(), "0.1.0".to_string());
+        let text = serde_json::to_string(&job).unwrap();
+        let expected = concat!(
+            r#"{"planId":"e6ad2c55b00972e82b6d88a13b459b64","request":{"--base-url":"","--compress":"none","--digest":"xxh3","#,
+            r#""--fhir-base":"","--late":"include","--max-file-bytes":"268435456","--max-file-resources":"","#,
+            r#""--members":"listed","--missing-last-updated":"include","--since":"","--type":"","--until":"","#,
+            r#""notes":"bc2c0d41e1b754ef40233cafef77b8d8","population":"all patients","version":"0.1.0"},"#,
+            r#""snapshot":{"asOf":"2024-05-01T00:00:00.000Z","validate":"full","birth":17145216000000000,"#,
+            r#""extents":[{"file":"p.ndjson","start":0,"end":36,"content":16782702288333608016,"tail":false,"#,
+            r#""firstSeen":17145216000000000}]},"shards":[["Patient.00001.ndjson",1,36]],"#,
+            r#""origin":{"store":"","storeAbsolute":"","populationFile":null}}"#
+        );
+        assert_eq!(text, expected);
+    }
+}

@@ -1,0 +1,379 @@
+//! Every way of selecting gives the same rows, classes and notices; and a damaged page is found by whoever needs it.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use crate::error::{ExportError, IndexError};
+use crate::export::{Existing, ExportOptions, export};
+use crate::fhir::instant::Instant;
+use crate::fhir::resource_type::ResourceType;
+use crate::index::meta::{self, Generation};
+use crate::index::snapshot::Snapshot;
+use crate::index::test_lines::{append, line};
+use crate::plan::{Place, Shard, cut, plan};
+use crate::request::{Bounds, ExportRequest, Late, MissingLastUpdated, Population, Way};
+use crate::select::cohort::Cohort;
+use crate::select::selection::Selection;
+use crate::store::{Store, Watch};
+use crate::sys::store_file::{Access, Source};
+
+fn at(text: &str) -> Instant {
+    Instant::parse(text).unwrap()
+}
+
+/// Everything that a selection says.
+fn told(snapshot: &Snapshot, request: &ExportRequest, way: Way) -> impl PartialEq + std::fmt::Debug {
+    let request = request.clone().way(way);
+    let cohort = Cohort::resolve(snapshot, &request).unwrap();
+    let selection = Selection::new(snapshot, &cohort, &request).unwrap();
+    assert!(selection.ledger.balances(), "{way:?}: {:?}", selection.ledger);
+    let rows: Vec<Vec<usize>> = selection.rows.iter().map(|rows| rows.iter().collect()).collect();
+    let present: Vec<usize> = cohort.members.iter().filter(|member| selection.present.contains(*member)).collect();
+    (rows, present, selection.ledger, format!("{:?}", selection.noticed))
+}
+
+fn request(people: &Path) -> impl Strategy<Value = ExportRequest> + use<> {
+    let people = people.to_path_buf();
+    let types = prop_oneof![
+        3 => Just(vec![]),
+        1 => Just(vec!["Observation"]),
+        1 => Just(vec!["Patient", "Provenance"]),
+        1 => Just(vec!["Provenance", "Device"]),
+    ];
+    (0..3u32, types, 0..40u32, 0..40u32, 0..2u32, any::<[bool; 4]>()).prop_map(
+        move |(who, types, since, until, base, [late, missing, open, windowed])| {
+            let mut request = match who {
+                0 => ExportRequest::all_patients(),
+                1 => ExportRequest::patients(&people),
+                _ => ExportRequest::system(),
+            };
+            request = request.types(types);
+            if windowed {
+                request = request.since(&format!("2020-01-01T00:00:{since:02}Z"));
+            }
+            if !open && until > since {
+                request = request.until(&format!("2020-01-01T00:00:{until:02}Z"));
+            }
+            if base == 1 {
+                request.fhir_bases.push("https://a.example/r4".to_string());
+            }
+            request.late = if late { Late::Include } else { Late::Report };
+            request.missing_last_updated =
+                if missing { MissingLastUpdated::Include } else { MissingLastUpdated::Exclude };
+            request
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// In a store that grows by several extents a file, some of them late, for T behind everything and within.
+    #[test]
+    fn all_ways_lead_to_the_same_rows(
+        rounds in proptest::collection::vec((0..3usize, proptest::collection::vec(line(), 0..90)), 1..5),
+        people in proptest::collection::vec(0..5u32, 1..3),
+        requests in proptest::collection::vec(request(Path::new("/dev/null")), 8),
+        seconds in proptest::collection::vec(0..60u32, 2),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        for (round, (file, lines)) in rounds.iter().enumerate() {
+            append(&dir.path().join(["b.ndjson", "a.ndjson", "c.ndjson"][*file]), lines);
+            store.snapshot(at(&format!("2020-01-01T00:00:{:02}Z", 7 * round + 3))).unwrap();
+        }
+        let list = dir.path().join("people.txt");
+        std::fs::write(&list, people.iter().map(|id| format!("p{id}\n")).collect::<String>()).unwrap();
+        for second in seconds {
+            let snapshot = store.snapshot(at(&format!("2020-01-01T00:00:{second:02}Z"))).unwrap();
+            for mut request in requests.clone() {
+                if let Population::Patients(path) = &mut request.population {
+                    path.clone_from(&list);
+                }
+                let rows = told(&snapshot, &request, Way::Rows);
+                for way in [Way::Auto, Way::Columns, Way::Postings] {
+                    prop_assert_eq!(&rows, &told(&snapshot, &request, way), "{:?} {:?}", way, request);
+                }
+            }
+        }
+    }
+}
+
+/// What [`cut`] does, row by row.
+fn cut_by_rows(snapshot: &Snapshot, selection: &Selection, bounds: Bounds) -> Vec<Shard> {
+    let mut done: Vec<Vec<Shard>> = vec![Vec::new(); ResourceType::COUNT];
+    for (extent, rows) in selection.rows.iter().enumerate() {
+        let columns = snapshot.index().extents()[extent].prove_whole().unwrap();
+        for row in rows.iter() {
+            let (resource_type, bytes) = (columns.type_of(row), u64::from(columns.length(row)) + 1);
+            let (shards, place) = (&mut done[resource_type.index()], Place { extent, row });
+            let ordinal = shards.len() as u32 + 1;
+            match shards.last_mut() {
+                Some(open)
+                    if open.bytes + bytes <= bounds.file_bytes
+                        && bounds.file_resources.is_none_or(|most| open.rows < most) =>
+                {
+                    *open = Shard { last: place, rows: open.rows + 1, bytes: open.bytes + bytes, ..open.clone() };
+                }
+                _ => shards.push(Shard { resource_type, ordinal, first: place, last: place, rows: 1, bytes }),
+            }
+        }
+    }
+    done.concat()
+}
+
+/// Rows of a file of one type, most of them with nothing about them that needs a look.
+fn even_lines() -> impl Strategy<Value = Vec<String>> {
+    let row = (0..40u32, 0..30u32, 0..5u32, 0..80usize).prop_map(|(id, second, patient, filler)| {
+        format!(
+            r#"{{"resourceType":"Observation","id":"e{id}","meta":{{"lastUpdated":"2020-01-01T00:00:{second:02}Z"}},"subject":{{"reference":"Patient/p{patient}"}},"x":"{}"}}"#,
+            "x".repeat(filler)
+        )
+    });
+    let odd = prop_oneof![
+        Just(r#"{"resourceType":"Observation","id":"nobody","meta":{"lastUpdated":"2020-01-01T00:00:00Z"}}"#),
+        Just(r#"  {"resourceType":"Observation","id":"spaced","subject":{"reference":"Patient/p1"}}"#),
+        Just(r#"{"resourceType":"Device","id":"other","patient":{"reference":"Patient/p1"}}"#),
+        Just(
+            r#"{"resourceType":"Bundle","meta":{"lastUpdated":"2020-01-01T00:00:09Z"},"type":"batch","entry":[{"request":{"method":"DELETE","url":"Observation/e7"}}]}"#
+        ),
+        Just(""),
+    ];
+    let odd = proptest::option::weighted(0.3, (any::<proptest::sample::Index>(), odd));
+    (proptest::collection::vec(row, 0..120), odd).prop_map(|(mut rows, odd)| {
+        if let Some((at, odd)) = odd {
+            rows.insert(at.index(rows.len() + 1), odd.to_string());
+        }
+        rows
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// Extents that are taken by their headers: the same rows in the same files, of a plain store and of the same packed.
+    #[test]
+    fn whole_extents_are_their_rows(
+        rounds in proptest::collection::vec((0..2usize, even_lines()), 1..5),
+        people in proptest::collection::vec(0..5u32, 1..6),
+        bounds in proptest::collection::vec((1..40_000u64, proptest::option::of(1..200u64)), 4),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let (plain, packed, list) = (dir.path().join("plain"), dir.path().join("packed"), dir.path().join("people.txt"));
+        std::fs::create_dir(&plain).unwrap();
+        let patients: Vec<String> =
+            (0..5).map(|id| format!(r#"{{"resourceType":"Patient","id":"p{id}"}}"#)).collect();
+        append(&plain.join("p.ndjson"), &patients);
+        std::fs::write(&list, people.iter().map(|id| format!("p{id}\n")).collect::<String>()).unwrap();
+        let late = at("2020-01-01T00:01:00Z");
+        for (file, lines) in &rounds {
+            append(&plain.join(["a.ndjson", "b.ndjson"][*file]), lines);
+            Store::open(&plain).unwrap().snapshot(late.clone()).unwrap();
+        }
+        let options = crate::pack::PackOptions { to: packed.clone(), level: 1, sync: crate::write::sink::Sync::No };
+        crate::pack::pack(&Store::open(&plain).unwrap(), late.clone(), &options, &Watch::default()).unwrap();
+        for (root, second) in [(&plain, 60), (&plain, 12), (&packed, 60)] {
+            let as_of = if second == 60 { late.clone() } else { at(&format!("2020-01-01T00:00:{second:02}Z")) };
+            let snapshot = Store::open(root).unwrap().snapshot(as_of).unwrap();
+            let whole = [ExportRequest::all_patients(), ExportRequest::system(), ExportRequest::patients(&list)];
+            let since = |second: u32| format!("2020-01-01T00:00:{second:02}Z");
+            let newer = whole.clone().map(|request| request.since(&since(3))).into_iter();
+            let later = whole.clone().map(|request| request.since(&since(second / 2))).into_iter();
+            for request in whole.into_iter().chain(newer).chain(later) {
+                let rows = told(&snapshot, &request, Way::Rows);
+                for way in [Way::Auto, Way::Columns, Way::Postings] {
+                    prop_assert_eq!(&rows, &told(&snapshot, &request, way), "{:?} {:?}", way, request);
+                }
+                let cohort = Cohort::resolve(&snapshot, &request).unwrap();
+                let selection = Selection::new(&snapshot, &cohort, &request).unwrap();
+                for (file_bytes, file_resources) in &bounds {
+                    let bounds = Bounds { file_bytes: *file_bytes, file_resources: *file_resources };
+                    let shards = cut(&snapshot, &selection, bounds).unwrap();
+                    prop_assert_eq!(shards, cut_by_rows(&snapshot, &selection, bounds), "{:?}", bounds);
+                }
+            }
+        }
+    }
+}
+
+/// Makes the generation trust an index file as it is now, as if a disk had garbled it and kept its times.
+fn trust(index: &Path) {
+    let name = index.join(meta::FILE);
+    let mut generation = Generation::from_bytes(&std::fs::read(&name).unwrap()).unwrap();
+    let stamp = |file: &str| Source::open(index.join(file), Access::called()).unwrap().stamp();
+    for file in generation.containers.iter_mut().chain([&mut generation.merged]) {
+        file.stamp = Some(stamp(&file.name));
+    }
+    std::fs::write(name, generation.to_bytes()).unwrap();
+}
+
+/// A byte is flipped anywhere in the index, behind its back: a plan either does not need that page and is the same, or
+/// says that the index is damaged; an export repairs it and writes the same files.
+#[test]
+fn a_damaged_page_is_found_by_whoever_reads_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, list) = (dir.path().join("store"), dir.path().join("people.txt"));
+    std::fs::create_dir(&root).unwrap();
+    let lines: Vec<String> = (0..4000)
+        .map(|n| {
+            format!(
+                r#"{{"resourceType":"Observation","id":"o{n}","meta":{{"lastUpdated":"2020-01-01T00:{:02}:00Z"}},"subject":{{"reference":"Patient/p{}"}}}}"#,
+                n % 60,
+                n / 8
+            )
+        })
+        .collect();
+    append(&root.join("a.ndjson"), &lines);
+    std::fs::write(&list, "p77\np300\n").unwrap();
+    let store = Store::open(&root).unwrap();
+    let as_of = at("2021-01-01T00:00:00Z");
+    let request = ExportRequest::patients(&list);
+    let planned = |request: &ExportRequest| {
+        let snapshot = store.snapshot(as_of.clone())?;
+        let plan = plan(&snapshot, request)?;
+        Ok::<_, ExportError>((plan.shards.clone(), *plan.ledger(), plan.selection.rows.clone()))
+    };
+    let good = planned(&request).unwrap();
+    assert_eq!(good.1.exported, 16);
+    let index = store.index_dir();
+    trust(&index);
+    let generation = Generation::from_bytes(&std::fs::read(index.join(meta::FILE)).unwrap()).unwrap();
+    let (mut found, mut passed) = (0, 0);
+    let files = [&generation.containers[0].name, &generation.merged.name];
+    let whole = files.map(|file| std::fs::read(index.join(file)).unwrap());
+    for (file, bytes) in files.into_iter().zip(&whole) {
+        let path = index.join(file);
+        for at in (0..bytes.len()).step_by(if bytes.len() > 100_000 { 1511 } else { 197 }) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            std::fs::write(&path, damaged).unwrap();
+            trust(&index);
+            match planned(&request) {
+                Ok(plan) => {
+                    assert!(plan == good, "byte {at} of {file}");
+                    passed += 1;
+                }
+                Err(ExportError::Index(IndexError::Damaged { .. })) => found += 1,
+                Err(other) => panic!("byte {at} of {file}: {other}"),
+            }
+            // An index found damaged when it is opened is repaired there and then, under other names.
+            std::fs::write(index.join(meta::FILE), generation.to_bytes()).unwrap();
+            files.iter().zip(&whole).for_each(|(file, bytes)| std::fs::write(index.join(file), bytes).unwrap());
+            trust(&index);
+        }
+    }
+    assert!(found > 20 && passed > 20, "{found} {passed}");
+}
+
+/// The same of a packed store, where a copy of frames reads the places of rows that were not selected, too.
+#[test]
+fn a_damaged_page_never_spoils_a_copy_of_frames() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, packed, list) = (dir.path().join("plain"), dir.path().join("packed"), dir.path().join("people.txt"));
+    std::fs::create_dir(&root).unwrap();
+    let filler = "x".repeat(200);
+    let lines: Vec<String> = (0..8000)
+        .map(|n| {
+            let (id, owner) = (n, n % 250);
+            format!(
+                r#"{{"resourceType":"Observation","id":"o{id}","subject":{{"reference":"Patient/p{owner}"}},"x":"{filler}"}}"#
+            )
+        })
+        .collect();
+    append(&root.join("a.ndjson"), &lines);
+    std::fs::write(&list, "p77\n").unwrap();
+    let as_of = at("2021-01-01T00:00:00Z");
+    let options = crate::pack::PackOptions { to: packed.clone(), level: 1, sync: crate::write::sink::Sync::No };
+    crate::pack::pack(&Store::open(&root).unwrap(), as_of.clone(), &options, &Watch::default()).unwrap();
+    let store = Store::open(&packed).unwrap();
+    store.snapshot(as_of.clone()).unwrap();
+    let index = store.index_dir();
+    let known = || Generation::from_bytes(&std::fs::read(index.join(meta::FILE)).unwrap()).unwrap();
+    let out = dir.path().join("out");
+    let write = |coding| {
+        let options = ExportOptions {
+            out: out.clone(),
+            existing: Existing::Force,
+            sync: crate::write::sink::Sync::No,
+            faults_allowed: None,
+            clock: &|| Instant::parse("2021-01-01T00:00:00Z").unwrap(),
+            words: &crate::issue::PLAIN_WORDS,
+        };
+        let mut request = ExportRequest::patients(&list).way(Way::Postings);
+        request.coding = coding;
+        let done = export(&store, &request, as_of.clone(), &options, &Watch::default()).unwrap();
+        (done.files.iter().map(|file| (file.count, file.digest.clone())).collect::<Vec<_>>(), done.index.repaired.len())
+    };
+    let codings = [crate::write::encode::Coding::None, crate::write::encode::Coding::Zstd];
+    let good = codings.map(|coding| write(coding).0);
+    assert_eq!(good[0][0].0, 32);
+    // Where the rows' places stand in the index file.
+    let bytes = std::fs::read(index.join(&known().containers[0].name)).unwrap();
+    let offsets: Vec<u8> = {
+        let snapshot = store.snapshot(as_of.clone()).unwrap();
+        let extent = &snapshot.index().extents()[0];
+        extent.columns().place.as_flattened().iter().flat_map(|word| word.to_le_bytes()).collect()
+    };
+    let first = bytes.windows(offsets.len()).position(|window| window == offsets).unwrap();
+    let mut repaired = 0;
+    for at in (first..first + offsets.len()).step_by(512) {
+        let name = known().containers[0].name.clone();
+        let mut bytes = std::fs::read(index.join(&name)).unwrap();
+        // Rows that seem to lie before all others.
+        bytes[at..at + 512].fill(0);
+        std::fs::write(index.join(&name), bytes).unwrap();
+        trust(&index);
+        for (coding, good) in codings.iter().zip(&good) {
+            let (files, repairs) = write(*coding);
+            assert!(files == *good, "byte {at}, {coding:?}");
+            repaired += repairs;
+        }
+        // What nobody read is still damaged: repaired now.
+        store.recheck(&Watch::default()).unwrap();
+    }
+    assert!((2..20).contains(&repaired), "{repaired}");
+}
+
+/// The whole way: found, repaired, exported, and told.
+#[test]
+fn an_export_repairs_what_it_finds_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("store");
+    std::fs::create_dir(&root).unwrap();
+    let lines: Vec<String> = (0..3000)
+        .map(|n| {
+            format!(r#"{{"resourceType":"Observation","id":"o{n}","subject":{{"reference":"Patient/p{}"}}}}"#, n % 9)
+        })
+        .collect();
+    append(&root.join("a.ndjson"), &lines);
+    let store = Store::open(&root).unwrap();
+    let as_of = at("2021-01-01T00:00:00Z");
+    let lengths: Vec<u8> = {
+        let snapshot = store.snapshot(as_of.clone()).unwrap();
+        let columns = snapshot.index().extents()[0].columns();
+        columns.place.as_flattened().iter().flat_map(|word| word.to_le_bytes()).collect()
+    };
+    let index = store.index_dir();
+    let name = Generation::from_bytes(&std::fs::read(index.join(meta::FILE)).unwrap()).unwrap();
+    let path = index.join(&name.containers[0].name);
+    let mut bytes = std::fs::read(&path).unwrap();
+    // A column that every export reads; what nobody reads is left for who checks all of it.
+    let first = bytes.windows(lengths.len()).position(|window| window == lengths).unwrap();
+    bytes[first + lengths.len() / 3] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    trust(&index);
+    let options = ExportOptions {
+        out: dir.path().join("out"),
+        existing: Existing::Refuse,
+        sync: crate::write::sink::Sync::No,
+        faults_allowed: None,
+        clock: &|| Instant::parse("2021-01-01T00:00:00Z").unwrap(),
+        words: &crate::issue::PLAIN_WORDS,
+    };
+    let request = ExportRequest::all_patients().way(Way::Rows);
+    let done = export(&store, &request, as_of, &options, &Watch::default()).unwrap();
+    assert_eq!(done.ledger.exported, 3000);
+    assert_eq!(done.index.repaired.len(), 1, "{:?}", done.index);
+    assert!(store.index(&Watch::default()).unwrap().1.repaired.is_empty());
+}

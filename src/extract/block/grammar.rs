@@ -1,0 +1,64 @@
+//! Whether the tokens of a block stand behind tokens that they may follow, for all of them at once.
+
+use crate::extract::block::Leave;
+use crate::extract::block::tokens::Tokens;
+use crate::simd::BLOCK;
+
+/// Whether the next token follows one of these classes, for the grammar.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Follows {
+    open_object: bool,
+    open_array: bool,
+    object_comma: bool,
+    key: bool,
+    /// A colon, or a comma in an array.
+    value_due: bool,
+}
+
+/// Checks that each token among `part` stands behind one that it may follow (RFC 8259, section 2).
+#[inline(always)]
+pub(crate) fn grammar<const FULL: bool>(
+    tokens: &Tokens,
+    part: u64,
+    object: u64,
+    line_start: usize,
+    follows: &mut Follows,
+) -> Result<(), Leave> {
+    let open = tokens.open & part;
+    let close = tokens.close & part;
+    let comma = tokens.comma & part;
+    let colon = tokens.colon & part;
+    let quote = tokens.opening & part;
+    let scalar = tokens.scalar & part;
+    let newline = tokens.newline & part;
+    let all = open | close | comma | colon | quote | scalar | newline;
+    if !FULL && all == 0 {
+        return Ok(());
+    }
+    // The tokens directly behind those of a class. The sum's carry runs over positions without a token.
+    let behind = |class: u64, carried: &mut bool| -> u64 {
+        let (sum, over) = (class << 1 | u64::from(*carried)).overflowing_add(!all);
+        *carried = over | (class >> 63 != 0);
+        sum & all
+    };
+    let after_open_object = behind(open & tokens.curly, &mut follows.open_object);
+    let after_open_array = behind(open & !tokens.curly, &mut follows.open_array);
+    let after_object_comma = behind(comma & object, &mut follows.object_comma);
+    let key = quote & (after_open_object | after_object_comma);
+    let after_key = behind(key, &mut follows.key);
+    let value_due = behind(colon | comma & !object, &mut follows.value_due);
+    let after_value = all & !(after_open_object | after_open_array | after_object_comma | after_key | value_due);
+    // The first token of a line, too, stands behind none of these.
+    let first = match line_start.checked_sub(tokens.base) {
+        Some(bit) if bit < BLOCK => 1 << bit,
+        _ => 0,
+    };
+    let value = quote | scalar | open;
+    let wrong = after_open_object & !(quote | close)
+        | after_open_array & !(value | close)
+        | after_object_comma & !quote
+        | (after_key ^ colon)
+        | value_due & !value
+        | after_value & !(comma | close | newline | first & open);
+    if wrong == 0 { Ok(()) } else { Err(Leave) }
+}

@@ -1,0 +1,578 @@
+//! Reads many lines in one pass over their bytes, a block of 64 at a time, and leaves what is out of the ordinary to
+//! the scanner that reads a line by itself.
+//!
+//! ```text
+//! for each block: classes (kernel) -> strings -> where brackets, colons, commas, values stand (one word each)
+//!     for each bracket        the kinds of open containers, a bit each; a container that nothing is wanted from
+//!                             costs this loop and nothing else
+//!     for each colon, but only in containers on a followed path: the key before it, the value behind it
+//!     for the block as a whole: does each token stand behind one that it may follow?
+//! ```
+//!
+//! The last step is what makes the full grammar cheap. Which tokens stand directly behind a token of class X is one
+//! addition: shift X up by one, and add the positions without tokens; the carry runs from behind X to the next token
+//! and stops there. Five such additions check 64 bytes, with no look at a single token.
+//!
+//! Before all that a line is held against the shapes of lines met before (`shape`); most lines have one, and of those
+//! no token is looked at twice. What has none is walked as above.
+//!
+//! A line is told to the caller only when all of it was right. A line that is faulty, or that this pass does not care
+//! to judge (white space before it, an escape in a key that matters, a key given twice, nesting beyond a word), is left
+//! to [`Extractor::extract`](crate::extract::facts::Extractor::extract), which says what it is. So the pass is never more lenient than that, and a test
+//! holds the two against each other.
+
+pub mod grammar;
+pub mod shape_cache;
+pub mod skeleton;
+pub mod tokens;
+
+use std::ops::Range;
+
+use crate::extract::block::grammar::{Follows, grammar};
+use crate::extract::block::shape_cache::{Fit, Shapes};
+use crate::extract::block::tokens::{Carry, Tokens, tokens};
+use crate::extract::facts::{ALWAYS, LastUpdated, Names, ResourceFacts, Role};
+use crate::extract::trie::{Node, ROOT, Trie, head_of};
+use crate::fhir::compartment;
+use crate::fhir::id::Id;
+use crate::fhir::instant::InstantRef;
+use crate::fhir::resource_type::ResourceType;
+use crate::limits::REFERENCE_BYTES_MAX;
+use crate::simd::{BLOCK, Job, Vector};
+
+/// Most containers on a followed path that are open at once; a line with more goes to the scanner.
+const FRAMES: usize = 24;
+/// Blocks whose classes are found before their tokens are looked at.
+const BATCH: usize = 16;
+/// Most containers that are open at once where the grammar is checked.
+const DEPTH_MAX: u32 = 63;
+
+/// A resource among many lines: its facts, where they stand in the text.
+pub struct Row<'a> {
+    found: &'a Found,
+    text: &'a [u8],
+    trie: &'a Trie,
+    last_updated: LastUpdated<'a>,
+}
+
+impl ResourceFacts for Row<'_> {
+    fn resource_type(&self) -> ResourceType {
+        self.found.resource_type
+    }
+    fn id(&self) -> &[u8] {
+        &self.text[self.found.id.clone()]
+    }
+    fn last_updated(&self) -> LastUpdated<'_> {
+        self.last_updated
+    }
+    fn version_id(&self) -> &[u8] {
+        &self.text[self.found.version_id.clone()]
+    }
+    fn reference_bytes(&self) -> impl Iterator<Item = &[u8]> {
+        let wanted = compartment::paths_of(self.found.resource_type);
+        let of_type = self.found.references.iter().filter(move |(node, _)| self.trie.paths(*node) & wanted != 0);
+        // The line was checked to be UTF-8, and a text between quotes is whole characters.
+        of_type.map(|(_, range)| &self.text[range.clone()])
+    }
+}
+
+/// Where the facts of the current line stand; ranges from 0, where no value can begin, for what was not met.
+#[derive(PartialEq)]
+struct Found {
+    is_known: bool,
+    resource_type: ResourceType,
+    id: Range<usize>,
+    last_updated: Range<usize>,
+    version_id: Range<usize>,
+    references: Vec<(Node, Range<usize>)>,
+}
+
+impl Found {
+    fn new() -> Found {
+        Found {
+            is_known: false,
+            resource_type: ResourceType::PATIENT,
+            id: 0..0,
+            last_updated: 0..0,
+            version_id: 0..0,
+            references: Vec::with_capacity(16),
+        }
+    }
+
+    /// The line from `start`, whose newline stands at `end`, is right but for what these facts may hold: its range
+    /// without its end, and its lastUpdated.
+    #[inline(always)]
+    fn judge<'a>(&self, text: &'a [u8], line: Line) -> Result<(Range<usize>, LastUpdated<'a>), Leave> {
+        let Line { start, end, high, escapes } = line;
+        let end = if text[end - 1] == b'\r' { end - 1 } else { end };
+        if !self.is_known
+            || high && simdutf8::basic::from_utf8(&text[start..end]).is_err()
+            || escapes && self.has_escapes(text)
+            || !Id::is_legal(&text[self.id.clone()])
+        {
+            return Err(Leave);
+        }
+        let last_updated = match self.last_updated.start {
+            0 => LastUpdated::Missing,
+            _ => LastUpdated::At(InstantRef::parse(&text[self.last_updated.clone()]).ok_or(Leave)?),
+        };
+        Ok((start..end, last_updated))
+    }
+
+    /// Whether an escape stands in what was found.
+    #[cold]
+    fn has_escapes(&self, text: &[u8]) -> bool {
+        let references = self.references.iter().map(|(_, range)| range);
+        let mut all = references.chain([&self.id, &self.last_updated, &self.version_id]);
+        all.any(|range| memchr::memchr(b'\\', &text[range.clone()]).is_some())
+    }
+}
+
+/// A whole line.
+struct Line {
+    start: usize,
+    /// Where its newline stands.
+    end: usize,
+    /// Whether a byte of 0x80 or above stands in it, or near it.
+    high: bool,
+    /// The same of a backslash.
+    escapes: bool,
+}
+
+/// One pass; see [`Extractor::lines`](crate::extract::facts::Extractor::lines).
+pub(crate) struct Pass<'a, R> {
+    pub text: &'a [u8],
+    pub from: usize,
+    pub full: bool,
+    pub names: &'a Names,
+    /// What is known of lines met before, by this mode.
+    pub shapes: &'a mut Shapes,
+    /// Is given each line that is right; `false` stops the pass behind it.
+    pub row: R,
+}
+
+impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Job for Pass<'_, R> {
+    /// Start of the line at which the pass stopped, or the end of the text.
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<V: Vector>(self, vector: V) -> usize {
+        // Each mode is compiled by itself.
+        if self.full { self.lines::<V, true>(vector) } else { self.lines::<V, false>(vector) }
+    }
+}
+
+impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Pass<'_, R> {
+    #[inline(always)]
+    fn lines<V: Vector, const FULL: bool>(self, vector: V) -> usize {
+        let Pass { text, from, names, shapes, mut row, .. } = self;
+        let mut walk = Walk {
+            text,
+            trie: &names.trie,
+            roles: &names.roles,
+            found: Found::new(),
+            wanted: 0,
+            start: from,
+            depth: 0,
+            stack: 0,
+            skip: 0,
+            curly: 0,
+            frames: [Frame::default(); FRAMES],
+            open_frames: 0,
+            pending: None,
+            last_quote: 0,
+            escapes: false,
+        };
+        while walk.start < text.len() {
+            let start = walk.start;
+            let mut learn = false;
+            if shapes.rest == 0 {
+                match shapes.fit::<V, FULL>(vector, text, start, &mut walk.found) {
+                    Fit::Unknown { learn: again } => learn = again,
+                    Fit::Found => {
+                        let outline = shapes.outline();
+                        let line = Line { start, end: outline.end, high: outline.high, escapes: outline.escapes };
+                        let Ok((range, last_updated)) = walk.found.judge(text, line) else { return start };
+                        walk.start = outline.end + 1;
+                        let facts = Row { found: &walk.found, text, trie: walk.trie, last_updated };
+                        if !row(range, &facts) {
+                            return walk.start;
+                        }
+                        continue;
+                    }
+                }
+            }
+            // One line without a shape, or as many as are not to be tried.
+            let mut goes_on = false;
+            walk.run::<V, _, FULL>(vector, |range, facts| {
+                if learn {
+                    shapes.learn::<V, FULL>(vector, text, start, names, facts.found);
+                }
+                shapes.rest = shapes.rest.saturating_sub(1);
+                goes_on = row(range, facts);
+                goes_on && shapes.rest > 0
+            });
+            if !goes_on || shapes.rest > 0 {
+                break;
+            }
+        }
+        walk.start
+    }
+}
+
+/// A container on a followed path.
+#[derive(Clone, Copy, Default)]
+struct Frame {
+    node: Node,
+    is_array: bool,
+    /// Children met so far, by ordinal.
+    seen: u64,
+}
+
+struct Walk<'a> {
+    text: &'a [u8],
+    trie: &'a Trie,
+    roles: &'a [Role],
+    found: Found,
+    /// Paths of the type, all of them until it is known.
+    wanted: u64,
+    /// Start of the line.
+    start: usize,
+    /// Open containers.
+    depth: u32,
+    /// Their kinds, the innermost lowest, 1 for an object. Inside skipped containers only where the grammar is checked.
+    stack: u64,
+    /// Depth inside the outermost container that nothing is wanted from, 0 outside of one.
+    skip: u32,
+    /// Objects open inside of it, where the grammar is not checked.
+    curly: i32,
+    frames: [Frame; FRAMES],
+    open_frames: usize,
+    /// Node whose value begins at this offset.
+    pending: Option<(Node, usize)>,
+    /// Offset of the last opening quote in the blocks before.
+    last_quote: usize,
+    /// Whether a backslash stands in the line, or at least near it.
+    escapes: bool,
+}
+
+/// Leaves the line to the scanner.
+struct Leave;
+
+impl<'a> Walk<'a> {
+    #[inline(always)]
+    fn run<V: Vector, R: FnMut(Range<usize>, &Row<'_>) -> bool, const FULL: bool>(
+        &mut self,
+        vector: V,
+        mut row: R,
+    ) -> usize {
+        let text = self.text;
+        if !self.begins() {
+            return self.start;
+        }
+        let mut batch = [Tokens::default(); BATCH];
+        let mut carry = Carry::default();
+        let mut follows = Follows::default();
+        let mut high = 0;
+        let mut base = self.start;
+        while base < text.len() {
+            // First the classes of a few blocks, which takes no branch that could be guessed wrong, then their tokens: a
+            // wrong guess there would otherwise wait for the whole way from the bytes to the masks.
+            let mut blocks = 0;
+            let mut newline = 0;
+            while blocks < BATCH && newline == 0 && base < text.len() {
+                batch[blocks] = match text[base..].first_chunk::<BLOCK>() {
+                    Some(block) => tokens::<V, FULL>(vector, text, base, &vector.classes(block), &mut carry),
+                    None => {
+                        let mut block = [b' '; BLOCK];
+                        block[..text.len() - base].copy_from_slice(&text[base..]);
+                        tokens::<V, FULL>(vector, text, base, &vector.classes(&block), &mut carry)
+                    }
+                };
+                newline = batch[blocks].newline;
+                base += BLOCK;
+                blocks += 1;
+            }
+            for tokens in &batch[..blocks] {
+                // Up to the first newline, or all of it. What stands behind is read again with the next line, whose
+                // blocks begin where it begins: lines that look alike then take the same branches.
+                let part = tokens.newline ^ tokens.newline.wrapping_sub(1);
+                self.escapes |= tokens.backslash;
+                high |= tokens.high & part;
+                if tokens.wrong & part != 0 || self.part::<FULL>(tokens, part, &mut follows).is_err() {
+                    return self.start;
+                }
+                if tokens.opening != 0 {
+                    self.last_quote = tokens.base + 63 - tokens.opening.leading_zeros() as usize;
+                }
+            }
+            if newline == 0 {
+                continue;
+            }
+            let end = base - BLOCK + newline.trailing_zeros() as usize;
+            let Ok((range, last_updated)) = self.end_line(end, high != 0) else { return self.start };
+            self.start = end + 1;
+            let facts = Row { found: &self.found, text, trie: self.trie, last_updated };
+            if !row(range, &facts) || !self.begins() {
+                return self.start;
+            }
+            carry = Carry::default();
+            follows = Follows::default();
+            high = 0;
+            base = self.start;
+        }
+        self.start
+    }
+
+    /// Begins a line; whether it is one for this pass.
+    #[inline(always)]
+    fn begins(&mut self) -> bool {
+        self.depth = 0;
+        self.stack = 0;
+        self.skip = 0;
+        self.open_frames = 0;
+        self.pending = None;
+        self.escapes = false;
+        self.wanted = u64::MAX;
+        self.found.is_known = false;
+        (self.found.id, self.found.last_updated, self.found.version_id) = (0..0, 0..0, 0..0);
+        self.found.references.clear();
+        self.text.get(self.start) == Some(&b'{')
+    }
+
+    /// The line ends before the newline at `end`; its range without its end, and its lastUpdated.
+    #[inline(always)]
+    fn end_line(&mut self, end: usize, high: bool) -> Result<(Range<usize>, LastUpdated<'a>), Leave> {
+        if self.depth != 0 {
+            return Err(Leave);
+        }
+        self.found.judge(self.text, Line { start: self.start, end, high, escapes: self.escapes })
+    }
+
+    /// The part of a block that belongs to one line.
+    #[inline(always)]
+    fn part<const FULL: bool>(&mut self, tokens: &Tokens, part: u64, follows: &mut Follows) -> Result<(), Leave> {
+        if FULL {
+            if self.depth + (tokens.open & part).count_ones() > DEPTH_MAX {
+                return Err(Leave);
+            }
+        } else if self.skip != 0 {
+            let closes = (tokens.close & part).count_ones();
+            if closes <= self.depth - self.skip {
+                // What is skipped cannot end here: the brackets are only counted.
+                let curly = |brackets: u64| (brackets & tokens.curly & part).count_ones() as i32;
+                self.depth = self.depth + (tokens.open & part).count_ones() - closes;
+                self.curly += curly(tokens.open) - curly(tokens.close);
+                return Ok(());
+            }
+        }
+        let mut object = 0u64.wrapping_sub(self.stack & 1);
+        // Where the grammar is not checked: the inside of what is skipped.
+        let mut inside = if !FULL && self.skip != 0 { u64::MAX } else { 0 };
+        let mut brackets = (tokens.open | tokens.close) & part;
+        let mut colons = tokens.colon & part;
+        loop {
+            if self.skip != 0 {
+                let was = self.stack;
+                let at = self.skipped::<FULL>(tokens, &mut brackets, &mut object)?;
+                if self.skip != 0 {
+                    break;
+                }
+                colons &= u64::MAX << at;
+                if !FULL {
+                    inside ^= u64::MAX << at;
+                    object ^= 0u64.wrapping_sub((self.stack ^ was) & 1) << at;
+                }
+            }
+            let next = brackets | colons;
+            if next == 0 {
+                break;
+            }
+            let at = next.trailing_zeros();
+            let bit = next & next.wrapping_neg();
+            if colons & bit != 0 {
+                colons ^= bit;
+                self.key(tokens, at)?;
+                continue;
+            }
+            brackets ^= bit;
+            let was = self.stack;
+            self.bracket(tokens, at)?;
+            object ^= 0u64.wrapping_sub((self.stack ^ was) & 1) << at;
+            if !FULL && self.skip != 0 {
+                inside ^= u64::MAX << at << 1;
+            }
+        }
+        grammar::<FULL>(tokens, part & !inside, object, self.start, follows)
+    }
+
+    /// Takes brackets inside a skipped container until it ends or none is left; the place of the last one taken.
+    #[inline(always)]
+    fn skipped<const FULL: bool>(&mut self, tokens: &Tokens, left: &mut u64, object: &mut u64) -> Result<u32, Leave> {
+        let (mut stack, mut depth, mut curly, mut rest, mut wrong) = (self.stack, self.depth, self.curly, *left, 0);
+        let mut at = 0;
+        while rest != 0 {
+            at = rest.trailing_zeros();
+            rest &= rest - 1;
+            let opens = tokens.open >> at & 1;
+            let is_object = tokens.curly >> at & 1;
+            depth = depth.wrapping_add(2 * opens as u32).wrapping_sub(1);
+            if FULL {
+                let was = stack;
+                wrong |= (opens ^ 1) & (stack ^ is_object);
+                stack = if opens != 0 { stack << 1 | is_object } else { stack >> 1 };
+                *object ^= 0u64.wrapping_sub((stack ^ was) & 1) << at;
+            } else {
+                curly += if opens != 0 { is_object as i32 } else { -(is_object as i32) };
+            }
+            if depth < self.skip {
+                self.skip = 0;
+                if !FULL {
+                    wrong |= u64::from(curly != 0);
+                    stack >>= 1;
+                }
+                break;
+            }
+        }
+        (self.stack, self.depth, self.curly, *left) = (stack, depth, curly, rest);
+        if wrong & 1 == 0 { Ok(at) } else { Err(Leave) }
+    }
+
+    /// A bracket where the innermost container, if any, lies on a followed path.
+    #[inline(always)]
+    fn bracket(&mut self, tokens: &Tokens, at: u32) -> Result<(), Leave> {
+        let is_object = tokens.curly >> at & 1;
+        let position = tokens.base + at as usize;
+        if tokens.open >> at & 1 != 0 {
+            let node = match self.open_frames.checked_sub(1).map(|last| self.frames[last]) {
+                None if position == self.start && is_object != 0 => Some(ROOT),
+                None => return Err(Leave),
+                Some(frame) if frame.is_array => Some(frame.node),
+                Some(_) => self.pending.filter(|(_, begins)| *begins == position).map(|(node, _)| node),
+            };
+            self.pending = None;
+            self.depth += 1;
+            self.stack = self.stack << 1 | is_object;
+            match node.filter(|node| *node == ROOT || !self.trie.is_leaf(*node)) {
+                Some(node) => {
+                    let frame = self.frames.get_mut(self.open_frames).ok_or(Leave)?;
+                    *frame = Frame { node, is_array: is_object == 0, seen: 0 };
+                    self.open_frames += 1;
+                }
+                None if node.is_some() => return Err(Leave),
+                None => {
+                    self.skip = self.depth;
+                    self.curly = is_object as i32;
+                }
+            }
+            return Ok(());
+        }
+        if self.open_frames == 0 || self.stack & 1 != is_object {
+            return Err(Leave);
+        }
+        self.open_frames -= 1;
+        self.pending = None;
+        self.depth -= 1;
+        self.stack >>= 1;
+        Ok(())
+    }
+
+    /// The key before a colon, in the innermost container, which lies on a followed path.
+    #[inline(always)]
+    fn key(&mut self, tokens: &Tokens, at: u32) -> Result<(), Leave> {
+        let text = self.text;
+        let colon = tokens.base + at as usize;
+        let before = tokens.opening & ((1 << at) - 1);
+        let quote = match before {
+            0 => self.last_quote,
+            _ => tokens.base + 63 - before.leading_zeros() as usize,
+        };
+        let mut end = colon - 1;
+        while end > quote && text[end] != b'"' {
+            end -= 1;
+        }
+        let Some(name) = text.get(quote + 1..end) else { return Err(Leave) };
+        if self.escapes && memchr::memchr(b'\\', name).is_some() {
+            return Err(Leave);
+        }
+        let Some(frame) = self.frames.get_mut(self.open_frames.wrapping_sub(1)) else { return Err(Leave) };
+        let head = match text[quote + 1..].first_chunk::<8>() {
+            Some(eight) => u64::from_le_bytes(*eight) & (u64::MAX >> (64 - 8 * name.len().clamp(1, 8))),
+            None => head_of(name),
+        };
+        let Some(node) = self.trie.child_with(frame.node, head, name) else { return Ok(()) };
+        if self.trie.paths(node) & self.wanted == 0 {
+            return Ok(());
+        }
+        let bit = 1 << self.trie.ordinal(node);
+        if frame.seen & bit != 0 {
+            return Err(Leave);
+        }
+        frame.seen |= bit;
+        self.value(tokens, node, colon + 1)
+    }
+
+    /// The value of a followed key, behind its colon.
+    #[inline(always)]
+    fn value(&mut self, tokens: &Tokens, node: Node, mut at: usize) -> Result<(), Leave> {
+        let text = self.text;
+        while text.get(at).is_some_and(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
+            at += 1;
+        }
+        if matches!(text.get(at), Some(b'{' | b'[')) {
+            self.pending = Some((node, at));
+            return Ok(());
+        }
+        if !self.trie.is_leaf(node) {
+            return Ok(());
+        }
+        if text.get(at) != Some(&b'"') {
+            return Err(Leave);
+        }
+        // Mostly the string ends in this block; then its end is known. Escapes are looked for at the line's end.
+        let behind = match (at + 1).checked_sub(tokens.base) {
+            Some(bit) if bit < BLOCK => tokens.closing & (u64::MAX << bit),
+            _ => 0,
+        };
+        let end = match behind {
+            0 => at + 1 + memchr::memchr(b'"', &text[at + 1..]).ok_or(Leave)?,
+            _ => tokens.base + behind.trailing_zeros() as usize,
+        };
+        let range = at + 1..end;
+        let first = |known: &mut Range<usize>| match known.start {
+            0 => {
+                *known = range.clone();
+                Ok(())
+            }
+            // It was met already, in another element of an array.
+            _ => Err(Leave),
+        };
+        match self.roles[node as usize] {
+            Role::ResourceType => self.resource_type(range)?,
+            Role::Id => first(&mut self.found.id)?,
+            Role::LastUpdated => first(&mut self.found.last_updated)?,
+            Role::VersionId => first(&mut self.found.version_id)?,
+            Role::Reference if range.len() <= REFERENCE_BYTES_MAX => self.found.references.push((node, range)),
+            Role::Reference => return Err(Leave),
+            // Those of Bundles, which are left to the scanner once the type is known.
+            Role::BundleType | Role::Entry | Role::Method | Role::Url | Role::Resource | Role::None => {}
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn resource_type(&mut self, range: Range<usize>) -> Result<(), Leave> {
+        let name = &self.text[range];
+        if name != self.found.resource_type.name().as_bytes() {
+            let known = str::from_utf8(name).ok().and_then(ResourceType::parse).ok_or(Leave)?;
+            self.found.resource_type = known;
+        }
+        let known = self.found.resource_type;
+        if known == ResourceType::BUNDLE || known == ResourceType::GROUP {
+            return Err(Leave);
+        }
+        self.found.is_known = true;
+        self.wanted = compartment::paths_of(known) | ALWAYS;
+        Ok(())
+    }
+}

@@ -1,0 +1,187 @@
+//! Groups of the store, looked up and judged: which row is a Group's current version, and whether a Group can stand
+//! for a set of patients at all. Members are resolved in `cohort`.
+
+use std::fmt;
+
+use crate::error::ExportError;
+use crate::extract::fault::Fault;
+use crate::fhir::id::Id;
+use crate::fhir::resource_type::ResourceType;
+use crate::group::reader::{GroupHead, GroupReader, Member, Modifier};
+use crate::index::page_checksums::Damaged;
+use crate::index::row_reader::{row_range, stream_range};
+use crate::index::segment::id_encoding;
+use crate::index::segment::layout::{Column, kind};
+use crate::index::snapshot::{Snapshot, State};
+use crate::request::Members;
+use crate::simd::Kernel;
+
+/// What a snapshot says of a Group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FoundGroup {
+    /// Its current version: extent and row.
+    Current(usize, usize),
+    /// It has versions, all of them later than the transactionTime.
+    Future,
+    /// It was deleted.
+    Deleted,
+    /// No row has its id.
+    Unknown,
+}
+
+/// Looks a Group up; `ours` says of each reference base of the index whether it is ours.
+///
+/// # Errors
+/// [`Damaged`] when the index is.
+pub fn find_group(snapshot: &Snapshot, id: &Id, ours: &[bool]) -> Result<FoundGroup, Damaged> {
+    let mut found = FoundGroup::Unknown;
+    for (extent, row) in rows_of(snapshot, ResourceType::GROUP, id)? {
+        match snapshot.state(extent, row, snapshot.as_of().as_ref(), ours, &|_| true)? {
+            State::Current => return Ok(FoundGroup::Current(extent, row)),
+            State::Future => found = FoundGroup::Future,
+            State::Deleted => found = FoundGroup::Deleted,
+            State::Superseded => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Why a Group cannot stand for a set of patients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// It is of another resource type, or of none.
+    NoGroup(Option<ResourceType>),
+    /// It groups something else than patients (GROUP-09).
+    Type(String),
+    /// It is defined by characteristics (GROUP-10).
+    Characteristics,
+    /// It is not active, and members are taken as active (reading 9).
+    Inactive,
+    /// It says something that changes its meaning and is not understood here (GROUP-10, reading 22).
+    Modified(Modifier),
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unusable::NoGroup(found) => {
+                let found = found.map_or("no resource", |found| found.name());
+                write!(f, "holds {found}, not a Group; give a Group resource")
+            }
+            Unusable::Type(of) => {
+                write!(f, "is a Group of type {of}; only Groups of patients (type person or animal) can be exported")
+            }
+            Unusable::Characteristics => {
+                f.write_str("is defined by characteristics, which are not evaluated here; list its members")
+            }
+            Unusable::Inactive => f.write_str("has active false, and members are taken as active"),
+            Unusable::Modified(modifier) => {
+                write!(
+                    f,
+                    "has {modifier}, which changes its meaning and is not understood here; list the members that it leaves instead"
+                )
+            }
+        }
+    }
+}
+
+/// Everything that keeps a Group from standing for a set of patients.
+pub fn unusable(head: &GroupHead, members: Members) -> Vec<Unusable> {
+    if head.resource_type != Some(ResourceType::GROUP) {
+        return vec![Unusable::NoGroup(head.resource_type)];
+    }
+    let mut problems = Vec::new();
+    if let Some(of) = head.group_type.as_deref()
+        && !matches!(of, "person" | "animal")
+    {
+        problems.push(Unusable::Type(of.to_string()));
+    }
+    if head.has_characteristic && (head.members == 0 || head.actual == Some(false)) {
+        problems.push(Unusable::Characteristics);
+    }
+    if head.active == Some(false) && members == Members::Active {
+        problems.push(Unusable::Inactive);
+    }
+    problems.extend(head.modifiers.iter().cloned().map(Unusable::Modified));
+    problems
+}
+
+/// Whether each reference base of the index is ours: the relative one, and those given (reading 5).
+pub fn our_bases(snapshot: &Snapshot, fhir_bases: &[String]) -> Vec<bool> {
+    let is_ours = |base: &String| is_our_base(base, fhir_bases);
+    snapshot.index().bases().iter().map(is_ours).collect()
+}
+
+/// Whether a reference base is ours; it has no slash at its end.
+pub fn is_our_base(base: &str, fhir_bases: &[String]) -> bool {
+    base.is_empty() || fhir_bases.iter().any(|ours| ours.trim_end_matches('/') == base)
+}
+
+/// Reads a Group of the store: its members go to `on_member` as they come, what it says of itself is given back. The
+/// inner error is what is wrong with its text; members that were given before do not count then.
+///
+/// # Errors
+/// When the row cannot be read.
+pub fn read_group(
+    snapshot: &Snapshot,
+    (extent, row): (usize, usize),
+    on_member: &mut dyn FnMut(&Member<'_>),
+) -> Result<Result<GroupHead, Fault>, ExportError> {
+    let index = snapshot.index();
+    let mut reader = GroupReader::new(Kernel::detect(), on_member);
+    reader.begin();
+    stream_range(index, index.entry(extent).file, row_range(index, extent, row), &mut |piece| reader.feed(piece))?;
+    Ok(reader.finish())
+}
+
+/// Every visible row of a resource, in no order. The rows and their ids are proven.
+///
+/// # Errors
+/// [`Damaged`] when the index is.
+pub fn rows_of(snapshot: &Snapshot, resource_type: ResourceType, id: &Id) -> Result<Vec<(usize, usize)>, Damaged> {
+    let hash = id_encoding::entity_hash(resource_type, id.as_bytes());
+    let mut rows = Vec::new();
+    for extent in snapshot.extents() {
+        let this = &snapshot.index().extents()[extent];
+        if !this.head().has_type(resource_type.index()) {
+            continue;
+        }
+        for reference in this.named(hash)? {
+            let row = (reference & !kind::MASK) as usize;
+            if reference & kind::MASK == kind::ROW
+                && this.row(row)?.type_of(row) == resource_type
+                && this.row_id(row)? == *id
+            {
+                rows.push((extent, row));
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// Ids of Groups in the store that a person may have meant, nearest first, at most five.
+///
+/// # Errors
+/// [`Damaged`] when the index is.
+pub fn similar_groups(snapshot: &Snapshot, id: &str) -> Result<Vec<String>, Damaged> {
+    let mut near: Vec<(usize, String)> = Vec::new();
+    for extent in snapshot.extents() {
+        let this = &snapshot.index().extents()[extent];
+        if !this.head().has_type(ResourceType::GROUP.index()) {
+            continue;
+        }
+        let columns = this.prove_columns(&[Column::Type, Column::Flags, Column::Id, Column::Heap])?;
+        for row in 0..columns.rows() {
+            if columns.type_of(row) == ResourceType::GROUP {
+                let known = columns.id_of(row).to_string();
+                let distance = strsim::damerau_levenshtein(&known.to_lowercase(), &id.to_lowercase());
+                if distance <= 3.max(id.len() / 3) || known.contains(id) || id.contains(&known) {
+                    near.push((distance, known));
+                }
+            }
+        }
+    }
+    near.sort();
+    near.dedup();
+    Ok(near.into_iter().take(5).map(|(_, id)| id).collect())
+}

@@ -1,0 +1,67 @@
+//! A Group as a client sends it, made the line that is kept.
+//!
+//! No tree is built of it, because a Group may have a million members. Of what the client wrote only `id`,
+//! `meta.versionId` and `meta.lastUpdated` are replaced and white space between tokens dropped; every other token stays
+//! byte for byte: digits of decimals, escapes, elements that R4 does not know, the order of keys. What is allowed stands
+//! in [`group_rules`](crate::group::rules).
+
+use crate::fhir::id::Id;
+use crate::fhir::instant::Instant;
+use crate::group::reader::Member;
+use crate::group::registry::json::{Value, push_compact};
+use crate::group::rules::problem::Problem;
+use crate::group::rules::{GroupCheck, GroupRules, WantedId};
+use crate::limits::READ_BYTES;
+
+/// A Group that may be kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Document<'a> {
+    root: Value<'a>,
+}
+
+impl<'a> Document<'a> {
+    /// Checks a body.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it ([`GroupCheck::finish`]).
+    pub fn check(body: &'a [u8], id: WantedId<'_>, rules: &GroupRules) -> Result<Document<'a>, Vec<Problem>> {
+        let mut on_member = |_: &Member<'_>| {};
+        let mut check = GroupCheck::new(*rules, id, &mut on_member);
+        body.chunks(READ_BYTES).for_each(|piece| check.feed(piece));
+        match check.finish() {
+            Ok(_) => Ok(Document { root: Value::of(body) }),
+            Err(mut problems) => {
+                let unplaced = problems.iter_mut().filter(|problem| problem.expression.is_none());
+                unplaced.for_each(|problem| problem.text.insert_str(0, "body: "));
+                Err(problems)
+            }
+        }
+    }
+
+    /// The line that is kept, without its newline.
+    pub fn stamp(&self, id: &Id, version: u64, at: &Instant) -> Vec<u8> {
+        let mut line = Vec::with_capacity(self.root.bytes().len() + 128);
+        line.extend_from_slice(
+            format!(r#"{{"resourceType":"Group","id":"{id}","meta":{{"versionId":"{version}","lastUpdated":"{at}""#)
+                .as_bytes(),
+        );
+        for (_, meta) in self.root.members().filter(|(member, _)| member.name() == "meta") {
+            // What says more of the two values replaced goes with them.
+            push_others(meta, &["versionId", "lastUpdated", "_versionId", "_lastUpdated"], &mut line);
+        }
+        line.push(b'}');
+        push_others(self.root, &["resourceType", "id", "meta"], &mut line);
+        line.push(b'}');
+        line
+    }
+}
+
+/// Appends the members of an object but for those replaced.
+fn push_others(object: Value<'_>, replaced: &[&str], line: &mut Vec<u8>) {
+    for (member, value) in object.members().filter(|(member, _)| !replaced.contains(&&*member.name())) {
+        line.push(b',');
+        line.extend_from_slice(member.bytes());
+        line.push(b':');
+        push_compact(value.bytes(), line);
+    }
+}

@@ -1,0 +1,225 @@
+//! Walks JSON text in place, so that what is not looked at stays as it was written.
+//!
+//! The text has passed the scanner's full check before: here nothing is checked again, and on other text any answer
+//! may come, but no panic.
+
+use std::borrow::Cow;
+
+/// A value of a document: its text, without white space around it.
+#[derive(Clone, Copy, Debug)]
+pub struct Value<'a>(&'a [u8]);
+
+/// What a value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `{…}`
+    Object,
+    /// `[…]`
+    Array,
+    /// `"…"`
+    String,
+    /// A number.
+    Number,
+    /// `true` or `false`
+    Bool(bool),
+    /// `null`
+    Null,
+}
+
+impl<'a> Value<'a> {
+    /// The value that a document is.
+    pub fn of(document: &'a [u8]) -> Value<'a> {
+        Value(document.trim_ascii())
+    }
+
+    /// Its text.
+    pub fn bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// What it is.
+    pub fn kind(self) -> Kind {
+        match self.0.first() {
+            Some(b'{') => Kind::Object,
+            Some(b'[') => Kind::Array,
+            Some(b'"') => Kind::String,
+            Some(b't') => Kind::Bool(true),
+            Some(b'f') => Kind::Bool(false),
+            Some(b'n') | None => Kind::Null,
+            Some(_) => Kind::Number,
+        }
+    }
+
+    /// For the twin of the walk: the text of a string, escapes resolved; what no text can be (a lone surrogate) gives none.
+    #[cfg(test)]
+    pub fn text(self) -> Option<Cow<'a, str>> {
+        (self.kind() == Kind::String).then(|| text_of(self.0)).flatten()
+    }
+
+    /// Names and values of an object, in their order; nothing of anything else.
+    pub fn members(self) -> impl Iterator<Item = (Member<'a>, Value<'a>)> {
+        let mut rest = if self.kind() == Kind::Object { &self.0[1..] } else { &[][..] };
+        std::iter::from_fn(move || {
+            rest = behind(rest, b',');
+            if rest.first() != Some(&b'"') {
+                return None;
+            }
+            let (name, after) = rest.split_at(end_of(rest));
+            let after = behind(after, b':');
+            let (value, after) = after.split_at(end_of(after));
+            rest = after;
+            Some((Member(name), Value(value)))
+        })
+    }
+
+    /// For the twin of the walk: the values of an array; nothing of anything else.
+    #[cfg(test)]
+    pub fn elements(self) -> impl Iterator<Item = Value<'a>> {
+        let mut rest = if self.kind() == Kind::Array { &self.0[1..] } else { &[][..] };
+        std::iter::from_fn(move || {
+            rest = behind(rest, b',');
+            if matches!(rest.first(), None | Some(b']')) {
+                return None;
+            }
+            let (value, after) = rest.split_at(end_of(rest));
+            rest = after;
+            (!value.is_empty()).then_some(Value(value))
+        })
+    }
+}
+
+/// The name of an object's member.
+#[derive(Clone, Copy, Debug)]
+pub struct Member<'a>(&'a [u8]);
+
+impl<'a> Member<'a> {
+    /// As it is written, with its quotes.
+    pub fn bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// Escapes resolved.
+    pub fn name(self) -> Cow<'a, str> {
+        text_of(self.0).unwrap_or_default()
+    }
+}
+
+fn text_of(string: &[u8]) -> Option<Cow<'_, str>> {
+    if memchr::memchr(b'\\', string).is_some() {
+        return serde_json::from_slice::<String>(string).ok().map(Cow::Owned);
+    }
+    let inner = string.get(1..string.len().checked_sub(1)?)?;
+    str::from_utf8(inner).ok().map(Cow::Borrowed)
+}
+
+/// What follows white space and one separator.
+fn behind(text: &[u8], separator: u8) -> &[u8] {
+    let text = text.trim_ascii_start();
+    text.strip_prefix(&[separator]).unwrap_or(text).trim_ascii_start()
+}
+
+/// Where the value ends that a text begins with.
+fn end_of(text: &[u8]) -> usize {
+    match text.first() {
+        Some(b'"') => end_of_string(text),
+        Some(b'{' | b'[') => {
+            let (mut at, mut depth) = (0, 0usize);
+            while at < text.len() {
+                match text[at] {
+                    b'"' => {
+                        at += end_of_string(&text[at..]);
+                        continue;
+                    }
+                    b'{' | b'[' => depth += 1,
+                    b'}' | b']' => depth -= 1,
+                    _ => {}
+                }
+                at += 1;
+                if depth == 0 {
+                    return at;
+                }
+            }
+            text.len()
+        }
+        _ => {
+            let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
+            text.iter().position(ends).unwrap_or(text.len())
+        }
+    }
+}
+
+fn end_of_string(text: &[u8]) -> usize {
+    let mut at = 1;
+    while let Some(found) = text.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+        at += found;
+        match text[at] {
+            b'"' => return at + 1,
+            _ => at += 2,
+        }
+    }
+    text.len()
+}
+
+/// Appends a value without the white space between its tokens: one line, every token as it was written.
+pub fn push_compact(value: &[u8], line: &mut Vec<u8>) {
+    let mut at = 0;
+    while at < value.len() {
+        let len = match value[at] {
+            b' ' | b'\t' | b'\n' | b'\r' => {
+                at += 1;
+                continue;
+            }
+            b'"' => end_of_string(&value[at..]),
+            _ => {
+                let stops = |byte: &u8| matches!(byte, b'"' | b' ' | b'\t' | b'\n' | b'\r');
+                value[at..].iter().position(stops).unwrap_or(value.len() - at)
+            }
+        };
+        line.extend_from_slice(&value[at..at + len]);
+        at += len;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::rules::tokens::tests::document as any_json;
+    use proptest::prelude::*;
+    use serde_json::Value as Tree;
+
+    fn tree(value: Value<'_>) -> Tree {
+        match value.kind() {
+            Kind::Object => {
+                Tree::Object(value.members().map(|(name, value)| (name.name().into_owned(), tree(value))).collect())
+            }
+            Kind::Array => Tree::Array(value.elements().map(tree).collect()),
+            Kind::String => Tree::String(value.text().unwrap().into_owned()),
+            _ => serde_json::from_slice(value.bytes()).unwrap(),
+        }
+    }
+
+    proptest! {
+        /// The walk and serde_json read the same tree, written either way, and compact text is what serde_json writes.
+        #[test]
+        fn the_walk_is_serde_jsons_tree(document in any_json()) {
+            let compact = serde_json::to_vec(&document).unwrap();
+            let pretty = serde_json::to_vec_pretty(&document).unwrap();
+            prop_assert_eq!(tree(Value::of(&compact)), document.clone());
+            prop_assert_eq!(tree(Value::of(&pretty)), document);
+            let mut line = Vec::new();
+            push_compact(&pretty, &mut line);
+            prop_assert_eq!(line, compact);
+        }
+
+        #[test]
+        fn no_text_is_a_panic(text in "[\\[\\]{}:,\" \\\\a1tn\n]{0,24}") {
+            let mut left = vec![Value::of(text.as_bytes())];
+            while let Some(value) = left.pop() {
+                left.extend(value.elements());
+                left.extend(value.members().map(|(_, value)| value));
+                value.text();
+            }
+            push_compact(text.as_bytes(), &mut Vec::new());
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! What a search for Groups asks: parameters read into criteria, all of which a Group must meet (GROUP-01).
+//!
+//! R4's rules (<https://hl7.org/fhir/R4/search.html>): a comma separates values of which one must match, a repeated
+//! parameter adds a criterion, `\` escapes. Names are compared without regard to case, but accents count. Searches by
+//! content that is not kept in memory (`characteristic`, `value`, `exclude`, text) are not done here.
+
+use crate::fhir::id::Id;
+use crate::fhir::reference::Reference;
+use crate::fhir::resource_type::ResourceType;
+use crate::group::registry::search_facts::{GroupFacts, member_key};
+use crate::group::rules::problem::{Problem, ProblemKind};
+
+/// The search parameters of a Group and their types, as a CapabilityStatement lists them.
+pub const PARAMETERS: [(&str, &str); 8] = [
+    ("_id", "token"),
+    ("actual", "token"),
+    ("code", "token"),
+    ("identifier", "token"),
+    ("managing-entity", "reference"),
+    ("member", "reference"),
+    ("name", "string"),
+    ("type", "token"),
+];
+
+/// The system of `Group.type` (<https://hl7.org/fhir/R4/valueset-group-type.html>).
+const TYPE_SYSTEM: &str = "http://hl7.org/fhir/group-type";
+
+/// Criteria.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query {
+    criteria: Vec<Criterion>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Criterion {
+    Id(Vec<String>),
+    Name(Compare, Vec<String>),
+    Identifier(Vec<Token>),
+    Code(Vec<Token>),
+    Type(Vec<Token>),
+    Actual(Vec<String>),
+    ManagingEntity(Vec<Target>),
+    Member(Vec<Target>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Compare {
+    Starts,
+    Contains,
+    Exact,
+}
+
+/// A token as a search gives it; an empty system stands for none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Token {
+    Value(String),
+    SystemAndValue(String, String),
+    System(String),
+}
+
+impl Token {
+    fn matches(&self, (system, value): (&str, &str)) -> bool {
+        match self {
+            Token::Value(wanted) => wanted == value,
+            Token::SystemAndValue(of, wanted) => of == system && wanted == value,
+            Token::System(of) => of == system,
+        }
+    }
+}
+
+/// A reference as a search gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Under a base that is ours, of one type or of any.
+    Ours(Option<ResourceType>, Id),
+    /// Under another base, its final slash gone.
+    Foreign(String, ResourceType, Id),
+    /// In no form that names a resource: equal as a text.
+    Text(String),
+}
+
+fn is_ours(base: &str, bases: &[String]) -> bool {
+    base.is_empty() || bases.iter().any(|ours| ours.trim_end_matches('/') == base)
+}
+
+impl Target {
+    fn parse(text: &str, only: Option<ResourceType>, bases: &[String]) -> Target {
+        match (Reference::parse(text), Id::parse(text.as_bytes())) {
+            (Some(found), _) if is_ours(found.base, bases) => Target::Ours(Some(found.resource_type), found.id),
+            (Some(found), _) => Target::Foreign(found.base.to_string(), found.resource_type, found.id),
+            (None, Some(id)) => Target::Ours(only, id),
+            (None, None) => Target::Text(text.to_string()),
+        }
+    }
+
+    /// Whether a reference of a Group is meant; versions do not count.
+    pub fn matches(&self, reference: &str, bases: &[String]) -> bool {
+        match (self, Reference::parse(reference)) {
+            (Target::Ours(of, id), Some(found)) => {
+                found.id == *id && of.is_none_or(|of| of == found.resource_type) && is_ours(found.base, bases)
+            }
+            (Target::Foreign(base, of, id), Some(found)) => {
+                found.base == base && found.resource_type == *of && found.id == *id
+            }
+            (Target::Text(text), None) => text == reference,
+            _ => false,
+        }
+    }
+
+    fn key(&self) -> u64 {
+        match self {
+            Target::Ours(_, id) | Target::Foreign(_, _, id) => xxhash_rust::xxh3::xxh3_64(id.as_bytes()),
+            Target::Text(text) => member_key(text),
+        }
+    }
+}
+
+impl Query {
+    /// Reads parameters (name and value, percent escapes resolved). What cannot be used is a problem each, whose
+    /// expression is the parameter's name, and no criterion; the caller decides whether that is an error.
+    pub fn parse(parameters: &[(String, String)], bases: &[String]) -> (Query, Vec<Problem>) {
+        let (mut query, mut problems) = (Query::default(), Vec::new());
+        for (name, value) in parameters {
+            match criterion(name, value, bases) {
+                Ok(criterion) => query.criteria.push(criterion),
+                Err((kind, text)) => problems.push(Problem { kind, expression: Some(name.clone()), text }),
+            }
+        }
+        (query, problems)
+    }
+
+    /// The ids that `_id` leaves, if it was given.
+    pub(crate) fn ids(&self) -> Option<Vec<Id>> {
+        let ids = self.criteria.iter().find_map(|criterion| match criterion {
+            Criterion::Id(ids) => Some(ids),
+            _ => None,
+        })?;
+        Some(ids.iter().filter_map(|id| Id::parse(id.as_bytes())).collect())
+    }
+
+    /// The members asked for: one list for each criterion.
+    pub(crate) fn members(&self) -> Vec<&[Target]> {
+        let members = self.criteria.iter().filter_map(|criterion| match criterion {
+            Criterion::Member(targets) => Some(targets.as_slice()),
+            _ => None,
+        });
+        members.collect()
+    }
+
+    /// Whether a Group may meet every criterion: certain but for members, whom only the Group's bytes can tell.
+    pub(crate) fn may_match(&self, id: &Id, facts: &GroupFacts, bases: &[String]) -> bool {
+        let any = |tokens: &[Token], of: &[(String, String)]| {
+            of.iter().any(|(system, value)| tokens.iter().any(|token| token.matches((system, value))))
+        };
+        self.criteria.iter().all(|criterion| match criterion {
+            Criterion::Id(ids) => ids.iter().any(|wanted| wanted == id.as_str()),
+            Criterion::Name(how, texts) => facts.name.as_deref().is_some_and(|name| {
+                texts.iter().any(|text| match how {
+                    Compare::Exact => name == text,
+                    Compare::Starts => name.to_lowercase().starts_with(&text.to_lowercase()),
+                    Compare::Contains => name.to_lowercase().contains(&text.to_lowercase()),
+                })
+            }),
+            Criterion::Identifier(tokens) => any(tokens, &facts.identifiers),
+            Criterion::Code(tokens) => any(tokens, &facts.codes),
+            Criterion::Type(tokens) => {
+                let code = facts.group_type.as_deref();
+                code.is_some_and(|code| tokens.iter().any(|token| token.matches((TYPE_SYSTEM, code))))
+            }
+            Criterion::Actual(values) => {
+                let actual = match facts.actual {
+                    Some(true) => "true",
+                    Some(false) => "false",
+                    None => return false,
+                };
+                values.iter().any(|value| value == actual)
+            }
+            Criterion::ManagingEntity(targets) => {
+                let reference = facts.managing_entity.as_deref();
+                reference.is_some_and(|reference| targets.iter().any(|target| target.matches(reference, bases)))
+            }
+            Criterion::Member(targets) => targets.iter().any(|target| facts.members.may_hold(target.key())),
+        })
+    }
+}
+
+fn criterion(name: &str, value: &str, bases: &[String]) -> Result<Criterion, (ProblemKind, String)> {
+    let (stem, modifier) = name.split_once(':').map_or((name, None), |(stem, modifier)| (stem, Some(modifier)));
+    let Some((_, kind)) = PARAMETERS.iter().find(|(known, _)| *known == stem) else {
+        let known = PARAMETERS.map(|(known, _)| known).join(", ");
+        let text = format!("{name} is no search parameter of Group here; give one of {known}");
+        return Err((ProblemKind::NotSupported, text));
+    };
+    let resource_type = modifier.and_then(ResourceType::parse);
+    let how = match (*kind, modifier) {
+        (_, None) => Compare::Starts,
+        ("string", Some("exact")) => Compare::Exact,
+        ("string", Some("contains")) => Compare::Contains,
+        ("reference", Some(_)) if resource_type.is_some() => Compare::Starts,
+        (_, Some(_)) => {
+            let text = format!("{name}: this modifier is not supported here; give {stem} without it");
+            return Err((ProblemKind::NotSupported, text));
+        }
+    };
+    let values = split(value, ',');
+    if values.iter().any(|value| value.is_empty()) {
+        return Err((ProblemKind::Value, format!("{name} has an empty value; give one, or leave {name} away")));
+    }
+    let plain = || values.iter().map(|value| unescape(value)).collect::<Vec<_>>();
+    let targets = || plain().iter().map(|value| Target::parse(value, resource_type, bases)).collect::<Vec<_>>();
+    let tokens = || {
+        let wrong = || (ProblemKind::Value, format!("{name} has a value that is no token; give value or system|value"));
+        values.iter().map(|value| token(value).ok_or_else(wrong)).collect::<Result<Vec<_>, _>>()
+    };
+    Ok(match stem {
+        "_id" => Criterion::Id(plain()),
+        "name" => Criterion::Name(how, plain()),
+        "identifier" => Criterion::Identifier(tokens()?),
+        "code" => Criterion::Code(tokens()?),
+        "type" => Criterion::Type(tokens()?),
+        "managing-entity" => Criterion::ManagingEntity(targets()),
+        "member" => Criterion::Member(targets()),
+        _ => {
+            if plain().iter().any(|value| !matches!(value.as_str(), "true" | "false")) {
+                return Err((ProblemKind::Value, format!("{name} has a value that is neither true nor false")));
+            }
+            Criterion::Actual(plain())
+        }
+    })
+}
+
+/// `value`, `system|value`, `|value` (no system) or `system|`.
+fn token(text: &str) -> Option<Token> {
+    let parts: Vec<String> = split(text, '|').iter().map(|part| unescape(part)).collect();
+    match parts.as_slice() {
+        [value] => Some(Token::Value(value.clone())),
+        [system, value] if value.is_empty() => (!system.is_empty()).then(|| Token::System(system.clone())),
+        [system, value] => Some(Token::SystemAndValue(system.clone(), value.clone())),
+        _ => None,
+    }
+}
+
+/// Cuts at a separator that no `\` stands before; escapes stay.
+fn split(text: &str, separator: char) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut escaped = false;
+    for character in text.chars() {
+        if character == separator && !escaped {
+            parts.push(String::new());
+            continue;
+        }
+        escaped = character == '\\' && !escaped;
+        parts.last_mut().expect("there is one").push(character);
+    }
+    parts
+}
+
+/// `\,`, `\|`, `\$` and `\\` as what they stand for; another backslash is one.
+fn unescape(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match (character, characters.peek()) {
+            ('\\', Some(',' | '|' | '$' | '\\')) => plain.extend(characters.next()),
+            _ => plain.push(character),
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(name: &str, value: &str) -> Result<Criterion, (ProblemKind, String)> {
+        criterion(name, value, &["https://us.example/fhir/".to_string()])
+    }
+
+    #[test]
+    fn tokens_and_their_escapes() {
+        let text = |text: &str| text.to_string();
+        for (value, expected) in [
+            ("v", Token::Value(text("v"))),
+            ("s|v", Token::SystemAndValue(text("s"), text("v"))),
+            ("|v", Token::SystemAndValue(text(""), text("v"))),
+            ("s|", Token::System(text("s"))),
+            (r"a\|b", Token::Value(text("a|b"))),
+            (r"s|a\,b\\", Token::SystemAndValue(text("s"), text(r"a,b\"))),
+        ] {
+            assert_eq!(one("identifier", value), Ok(Criterion::Identifier(vec![expected])), "{value}");
+        }
+        assert_eq!(
+            one("identifier", "a,s|b"),
+            Ok(Criterion::Identifier(vec![Token::Value(text("a")), Token::SystemAndValue(text("s"), text("b"))]))
+        );
+        for wrong in ["", "|", "a|b|c", "a,"] {
+            assert!(one("identifier", wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn references_in_every_form() {
+        let bases = ["https://us.example/fhir".to_string()];
+        let id = Id::parse(b"x").unwrap();
+        let patient = Target::Ours(Some(ResourceType::PATIENT), id);
+        for (name, value, expected) in [
+            ("member", "Patient/x", patient.clone()),
+            ("member", "https://us.example/fhir/Patient/x", patient.clone()),
+            ("member:Patient", "x", patient.clone()),
+            ("member", "x", Target::Ours(None, id)),
+            (
+                "member",
+                "https://b.example/Patient/x",
+                Target::Foreign("https://b.example".into(), ResourceType::PATIENT, id),
+            ),
+            ("member", "urn:uuid:1", Target::Text("urn:uuid:1".into())),
+        ] {
+            assert_eq!(one(name, value), Ok(Criterion::Member(vec![expected])), "{value}");
+        }
+        assert!(patient.matches("Patient/x/_history/3", &bases));
+        assert!(patient.matches("https://us.example/fhir/Patient/x", &bases));
+        assert!(!patient.matches("https://b.example/Patient/x", &bases));
+        assert!(!patient.matches("Practitioner/x", &bases));
+        assert!(Target::Ours(None, id).matches("Practitioner/x", &bases));
+    }
+
+    /// CORE-04: what is wrong names the parameter.
+    #[test]
+    fn what_cannot_be_used_is_told_by_name() {
+        for (name, value) in [
+            ("nonsense", "1"),
+            ("_summary", "true"),
+            ("name:missing", "true"),
+            ("identifier:of-type", "a"),
+            ("name", ""),
+            ("actual", "yes"),
+            ("_id:exact", "a"),
+            ("member:Nonsense", "x"),
+            ("characteristic", "a"),
+        ] {
+            let (query, problems) = Query::parse(&[(name.into(), value.into())], &[]);
+            assert_eq!(query, Query::default());
+            assert!(problems[0].text.contains(name) && problems[0].expression.as_deref() == Some(name), "{problems:?}");
+        }
+    }
+}

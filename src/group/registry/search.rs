@@ -1,0 +1,199 @@
+//! Searches over the book and the store as one, in the order of ids, a page at a time.
+//!
+//! Facts in memory answer all but `member`, for which the few Groups that may have one are read. A page goes on behind
+//! an id, so Groups that come or go between two pages move no other from one to the next. The total is counted anew
+//! for each page.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::fhir::id::Id;
+use crate::group::facts::{GroupFact, GroupFactReader};
+use crate::group::registry::query::{Query, Target};
+use crate::group::registry::store_groups::InStore;
+use crate::group::registry::view::{Found, Groups, book_holds, facts_of};
+use crate::group::registry::{Entry, GroupsError};
+use crate::limits::READ_BYTES;
+use crate::simd::Kernel;
+
+/// Which part of the results is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The last id of the page before.
+    pub after: Option<Id>,
+    /// Most Groups.
+    pub count: usize,
+    /// The page ends with the Group that takes it past so many bytes of Groups.
+    pub bytes_max: u64,
+}
+
+/// A page was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Total {
+    /// Groups that match, on all pages.
+    pub total: u64,
+    /// The last id of this page, if more follow it.
+    pub next: Option<Id>,
+}
+
+/// A Group that matches.
+pub struct Hit {
+    /// Its id.
+    pub id: Id,
+    /// A [`Found::Book`] or [`Found::Store`].
+    pub found: Found,
+}
+
+impl Hit {
+    /// Bytes of its resource.
+    pub fn len(&self) -> u64 {
+        match &self.found {
+            Found::Book(group) => group.len(),
+            Found::Store(group) => group.len(),
+            Found::Deleted { .. } | Found::Unknown => 0,
+        }
+    }
+
+    /// Never: a Group has bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What is known of an id before its Group is looked at.
+#[derive(Default)]
+struct Candidate {
+    entry: Option<Arc<Entry>>,
+    in_store: Option<InStore>,
+}
+
+impl Groups<'_> {
+    /// Tells the Groups of a page to `on_hit`, in the order of their ids. Blocks.
+    ///
+    /// # Errors
+    /// When the book or the store cannot be read, or as `on_hit` says.
+    pub fn search(
+        &self,
+        query: &Query,
+        page: Page,
+        on_hit: &mut dyn FnMut(Hit) -> Result<(), GroupsError>,
+    ) -> Result<Total, GroupsError> {
+        self.book.store_facts.lock().expect("no panic under it").begin();
+        let (mut total, mut told, mut bytes) = (0u64, 0usize, 0u64);
+        let (mut last, mut next) = (None, None);
+        for (id, candidate) in self.candidates(query)? {
+            let on_page = page.after.is_none_or(|after| id > after) && next.is_none() && page.count > 0;
+            let full = told >= page.count || bytes > page.bytes_max;
+            let wanted = on_page && !full;
+            let Some(hit) = self.look(&id, candidate, query, wanted)? else { continue };
+            total += 1;
+            if wanted {
+                (told, bytes, last) = (told + 1, bytes + hit.len(), Some(id));
+                on_hit(hit)?;
+            } else if on_page {
+                next = last;
+            }
+        }
+        Ok(Total { total, next })
+    }
+
+    /// Every id that a Group may stand under.
+    fn candidates(&self, query: &Query) -> Result<BTreeMap<Id, Candidate>, GroupsError> {
+        let mut candidates: BTreeMap<Id, Candidate> = BTreeMap::new();
+        // Where the client may know of some only, those are asked for, one by one: what others are there costs nothing.
+        let visible = || self.visible.map(|ids| ids.iter().filter_map(|id| Id::parse(id.as_bytes())).collect());
+        match (query.ids().or_else(visible), &self.store) {
+            (Some(ids), store) => {
+                for id in ids.into_iter().filter(|id| self.sees(id)) {
+                    let in_store = store.as_ref().map(|store| store.find(&id)).transpose()?;
+                    candidates.insert(id, Candidate { entry: self.book.entry(&id), in_store });
+                }
+                return Ok(candidates);
+            }
+            (None, Some(store)) => store.each(&mut |id, current| {
+                candidates.entry(id).or_default().in_store = Some(current);
+            })?,
+            (None, None) => {}
+        }
+        for (id, entry) in self.book.entries() {
+            candidates.entry(id).or_default().entry = Some(entry);
+        }
+        Ok(candidates)
+    }
+
+    /// The Group of an id if it matches; one that is not `wanted` is not opened unless that decides it.
+    fn look(&self, id: &Id, candidate: Candidate, query: &Query, wanted: bool) -> Result<Option<Hit>, GroupsError> {
+        let Candidate { entry, in_store } = candidate;
+        let by_book = |entry: &Entry| in_store.as_ref().is_none_or(|in_store| book_holds(entry, in_store));
+        let by_members = !query.members().is_empty();
+        if let Some(entry) = entry.as_deref().filter(|entry| by_book(entry)) {
+            let Some(facts) = facts_of(entry) else { return Ok(None) };
+            if !query.may_match(id, facts, self.bases) {
+                return Ok(None);
+            }
+            // The store may have deleted it since, which only a question by id tells.
+            let in_store = match (in_store, &self.store) {
+                (None, Some(store)) => store.find(id)?,
+                (in_store, _) => in_store.unwrap_or(InStore::Unknown),
+            };
+            if !book_holds(entry, &in_store) {
+                return Ok(None);
+            }
+            if !wanted && !by_members {
+                return Ok(Some(Hit { id: *id, found: Found::Unknown }));
+            }
+            // Another version may have come meanwhile: what is opened is looked at again.
+            let found = {
+                let _reading = self.book.reading(id);
+                self.merge(id, self.book.entry(id).as_deref(), in_store)?
+            };
+            return self.confirm(id, found, query);
+        }
+        match (in_store, &self.store) {
+            (Some(InStore::Current { extent, row, .. }), Some(store)) => {
+                let group = store.group(self.book, extent, row)?;
+                self.confirm(id, Found::Store(group), query)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn confirm(&self, id: &Id, found: Found, query: &Query) -> Result<Option<Hit>, GroupsError> {
+        let matches = match found.facts() {
+            Some(facts) => query.may_match(id, facts, self.bases),
+            None => false,
+        };
+        let matches = matches && self.has_members(&found, &query.members())?;
+        Ok(matches.then_some(Hit { id: *id, found }))
+    }
+
+    /// Whether a Group has one member of each list.
+    fn has_members(&self, found: &Found, lists: &[&[Target]]) -> Result<bool, GroupsError> {
+        if lists.is_empty() {
+            return Ok(true);
+        }
+        let mut met = vec![false; lists.len()];
+        let mut on_fact = |fact: GroupFact<'_>| {
+            let GroupFact::Member(reference) = fact else { return };
+            for (met, targets) in met.iter_mut().zip(lists) {
+                *met = *met || targets.iter().any(|target| target.matches(reference, self.bases));
+            }
+        };
+        let mut reader = GroupFactReader::new(Kernel::detect(), &mut on_fact);
+        match found {
+            Found::Book(group) => {
+                let mut buffer = vec![0; READ_BYTES.min(group.len() as usize)];
+                let mut at = 0;
+                while at < group.len() {
+                    let len = buffer.len().min((group.len() - at) as usize);
+                    group.read_at(at, &mut buffer[..len])?;
+                    reader.feed(&buffer[..len]);
+                    at += len as u64;
+                }
+            }
+            Found::Store(group) => group.stream(0..group.len(), &mut |piece| reader.feed(piece))?,
+            Found::Deleted { .. } | Found::Unknown => return Ok(false),
+        }
+        Ok(met.iter().all(|met| *met))
+    }
+}

@@ -1,0 +1,187 @@
+//! Groups of the store, as a snapshot shows them: which version is current, and its bytes.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::codec::decoder::Coding;
+use crate::error::IndexError;
+use crate::fhir::id::Id;
+use crate::fhir::instant::Instant;
+use crate::fhir::resource_type::ResourceType;
+use crate::group::lookup::rows_of;
+use crate::group::registry::search_facts::GroupFacts;
+use crate::group::registry::{GroupBook, GroupsError};
+use crate::index::page_checksums::Damaged;
+use crate::index::row_reader::{row_range, stream_range};
+use crate::index::segment::id_encoding;
+use crate::index::segment::layout::{BASE_BITS, Column, kind};
+use crate::index::snapshot::{Snapshot, State};
+
+/// A Group of the store: one row, whose bytes stay where they are.
+#[derive(Clone)]
+pub struct StoreGroup {
+    /// The snapshot that shows it.
+    pub snapshot: Snapshot,
+    /// Its extent.
+    pub extent: usize,
+    /// Its number there.
+    pub row: usize,
+    facts: Arc<GroupFacts>,
+}
+
+impl StoreGroup {
+    /// What is known of it.
+    pub fn facts(&self) -> &GroupFacts {
+        &self.facts
+    }
+
+    fn range(&self) -> Range<u64> {
+        row_range(self.snapshot.index(), self.extent, self.row)
+    }
+
+    /// Its bytes.
+    pub fn len(&self) -> u64 {
+        let range = self.range();
+        range.end - range.start
+    }
+
+    /// Never: a row has bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether its file is compressed, so that each read decodes what lies before.
+    pub fn is_compressed(&self) -> bool {
+        let index = self.snapshot.index();
+        index.coding(index.entry(self.extent).file) != Coding::Plain
+    }
+
+    /// Feeds a part of the resource, in pieces. Blocks.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn stream(&self, part: Range<u64>, feed: &mut dyn FnMut(&[u8])) -> Result<(), GroupsError> {
+        let index = self.snapshot.index();
+        let row = self.range();
+        let range = row.start + part.start..(row.start + part.end).min(row.end);
+        Ok(stream_range(index, index.entry(self.extent).file, range, feed)?)
+    }
+}
+
+/// What the store says of an id.
+pub(crate) enum InStore {
+    /// The row that is current, and its lastUpdated.
+    Current {
+        extent: usize,
+        row: usize,
+        updated: Option<Instant>,
+    },
+    /// It was deleted then.
+    Deleted(Instant),
+    Unknown,
+}
+
+/// A snapshot, and which reference bases are ours in it.
+pub(crate) struct InSnapshot<'a> {
+    pub snapshot: &'a Snapshot,
+    ours: Vec<bool>,
+}
+
+impl<'a> InSnapshot<'a> {
+    pub fn new(snapshot: &'a Snapshot, bases: &[String]) -> InSnapshot<'a> {
+        let is_ours = |base: &String| base.is_empty() || bases.iter().any(|b| b.trim_end_matches('/') == base);
+        InSnapshot { snapshot, ours: snapshot.index().bases().iter().map(is_ours).collect() }
+    }
+
+    fn state(&self, extent: usize, row: usize) -> Result<State, Damaged> {
+        self.snapshot.state(extent, row, self.snapshot.as_of().as_ref(), &self.ours, &|_| true)
+    }
+
+    fn current(&self, extent: usize, row: usize) -> Result<InStore, Damaged> {
+        let updated = self.snapshot.index().extents()[extent].updated(row)?.map(|at| at.to_owned());
+        Ok(InStore::Current { extent, row, updated })
+    }
+
+    /// What the store says of an id.
+    pub fn find(&self, id: &Id) -> Result<InStore, Damaged> {
+        for (extent, row) in rows_of(self.snapshot, ResourceType::GROUP, id)? {
+            if self.state(extent, row)? == State::Current {
+                return self.current(extent, row);
+            }
+        }
+        // No version is left, so the last deletion is what holds, if there is one.
+        Ok(self.deleted(id)?.map_or(InStore::Unknown, InStore::Deleted))
+    }
+
+    fn deleted(&self, id: &Id) -> Result<Option<Instant>, Damaged> {
+        let index = self.snapshot.index();
+        let hash = id_encoding::entity_hash(ResourceType::GROUP, id.as_bytes());
+        let mut last: Option<Instant> = None;
+        for extent in self.snapshot.extents() {
+            let this = &index.extents()[extent];
+            if this.tombstones() == 0 {
+                continue;
+            }
+            for reference in this.named(hash)?.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE) {
+                let entry = (reference & !kind::MASK) as usize;
+                let columns = this.tombstone(entry)?;
+                let base = index.base_number(extent, columns.tomb_base[entry] & BASE_BITS);
+                let Some(at) = columns.tombstone_updated(entry) else { continue };
+                if columns.tombstone_of(entry) == (ResourceType::GROUP, *id)
+                    && self.ours[base as usize]
+                    && at <= self.snapshot.as_of().as_ref()
+                    && last.as_ref().is_none_or(|last| last.as_ref() < at)
+                {
+                    last = Some(at.to_owned());
+                }
+            }
+        }
+        Ok(last)
+    }
+
+    /// Every Group that is current.
+    pub fn each(&self, tell: &mut dyn FnMut(Id, InStore)) -> Result<(), Damaged> {
+        let index = self.snapshot.index();
+        for extent in self.snapshot.extents() {
+            let this = &index.extents()[extent];
+            if !this.head().has_type(ResourceType::GROUP.index()) {
+                continue;
+            }
+            let columns = this.prove_columns(&[Column::Type])?;
+            for row in memchr::memchr_iter(ResourceType::GROUP.index() as u8, columns.resource_type) {
+                if self.state(extent, row)? == State::Current {
+                    tell(this.row_id(row)?, self.current(extent, row)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A Group with its facts, from memory or from its bytes.
+    pub fn group(&self, book: &GroupBook, extent: usize, row: usize) -> Result<StoreGroup, GroupsError> {
+        let index = self.snapshot.index();
+        // Its place and length, which the reader of its bytes relies on.
+        index.extents()[extent].row(row)?;
+        let key = (index.entry(extent).content, row);
+        let known = book.store_facts.lock().expect("no panic under it").get(key);
+        let facts = match known {
+            Some(facts) => facts,
+            None => {
+                let file = index.entry(extent).file;
+                let range = row_range(index, extent, row);
+                let read = GroupFacts::read(|feed| stream_range(index, file, range, feed))?;
+                let facts = Arc::new(read.map_err(|_| {
+                    // The row passed the scan when it was indexed; a fault now means that it was changed in place.
+                    let path = index.source(file).map(|source| source.path().to_path_buf()).unwrap_or_default();
+                    crate::error::ExportError::from(IndexError::Changed {
+                        path,
+                        reason: "was rewritten in place".into(),
+                    })
+                })?);
+                book.store_facts.lock().expect("no panic under it").put(key, &facts);
+                facts
+            }
+        };
+        Ok(StoreGroup { snapshot: self.snapshot.clone(), extent, row, facts })
+    }
+}

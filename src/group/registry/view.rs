@@ -1,0 +1,311 @@
+//! All Groups: those of the book and those of the store as one. Of two with the same id the later version holds; of
+//! two as old as each other the book's.
+
+use std::sync::LazyLock;
+
+use crate::fhir::id::Id;
+use crate::fhir::instant::Instant;
+use crate::group::registry::document::Document;
+use crate::group::registry::search_facts::GroupFacts;
+use crate::group::registry::store_groups::{InSnapshot, InStore, StoreGroup};
+use crate::group::registry::writer::GroupWriter;
+use crate::group::registry::{BookGroup, Entry, EntryState, GroupBook, GroupsError};
+use crate::index::snapshot::Snapshot;
+
+/// What stands under an id.
+pub enum Found {
+    /// A Group made here.
+    Book(BookGroup),
+    /// A Group of the store.
+    Store(StoreGroup),
+    /// A Group that was deleted, through the service or in the store.
+    Deleted {
+        /// Version that the deletion is, when it was made here.
+        version: Option<u64>,
+        /// When.
+        at: Instant,
+    },
+    /// Nothing has ever stood there.
+    Unknown,
+}
+
+impl Found {
+    /// What is known of the Group, if there is one.
+    pub fn facts(&self) -> Option<&GroupFacts> {
+        match self {
+            Found::Book(group) => Some(group.facts()),
+            Found::Store(group) => Some(group.facts()),
+            Found::Deleted { .. } | Found::Unknown => None,
+        }
+    }
+
+    /// The number of the version after it: the next one for a number, else 1.
+    fn next_version(&self) -> u64 {
+        let now = match self {
+            Found::Deleted { version, .. } => *version,
+            other => other.facts().and_then(|facts| facts.version.parse().ok()),
+        };
+        now.and_then(|now: u64| now.checked_add(1)).unwrap_or(1)
+    }
+
+    /// The instant of the version after it: now, but never before what it follows, or it would not hold.
+    fn next_instant(&self, now: &Instant) -> Instant {
+        let before = match self {
+            Found::Deleted { at, .. } => Some(at),
+            other => other.facts().and_then(|facts| facts.last_updated.as_ref()),
+        };
+        before.map_or(now, |before| before.max(now)).clone()
+    }
+}
+
+/// What a writer expects to find (`If-Match`, `If-None-Match`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Whatever is there.
+    Anything,
+    /// A Group in any version.
+    Something,
+    /// No Group.
+    Nothing,
+    /// A Group in one of these versions.
+    Versions(Vec<String>),
+}
+
+impl Expected {
+    /// Whether it is met.
+    pub fn holds(&self, found: &Found) -> bool {
+        match self {
+            Expected::Anything => true,
+            Expected::Something => found.facts().is_some(),
+            Expected::Nothing => found.facts().is_none(),
+            Expected::Versions(versions) => found.facts().is_some_and(|facts| versions.contains(&facts.version)),
+        }
+    }
+}
+
+/// A version that was made to last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The Group's id.
+    pub id: Id,
+    /// Number of the version.
+    pub version: u64,
+    /// Its lastUpdated.
+    pub at: Instant,
+    /// Whether no Group stood there before.
+    pub created: bool,
+    /// The resource, one line without its newline; empty for a deletion.
+    pub line: Vec<u8>,
+}
+
+/// A writer found something else than it expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The version that is current; none when there is no Group.
+    pub current: Option<String>,
+}
+
+/// The book and the store, as one moment shows them.
+pub struct Groups<'a> {
+    pub(crate) book: &'a GroupBook,
+    pub(crate) store: Option<InSnapshot<'a>>,
+    pub(crate) bases: &'a [String],
+    /// Ids that the client may know of; all if none.
+    pub(crate) visible: Option<&'a [String]>,
+    /// Who writes.
+    writer: Option<GroupWriter>,
+}
+
+/// The id that is looked up for every one that the client may not know of: the same work as for a Group that is not
+/// there, and none that depends on the Group that may be there, so that neither the answer nor its time tells (KICK-16).
+static NOBODY: LazyLock<Id> = LazyLock::new(|| Id::parse(&[b'-'; 64]).expect("64 dashes are a legal id"));
+
+impl<'a> Groups<'a> {
+    /// The Groups of a book, and of a store under the bases that are ours (the service's own and the store's
+    /// `--fhir-base`; final slashes do not count).
+    pub fn new(book: &'a GroupBook, store: Option<&'a Snapshot>, bases: &'a [String]) -> Groups<'a> {
+        Groups {
+            book,
+            store: store.map(|snapshot| InSnapshot::new(snapshot, bases)),
+            bases,
+            visible: None,
+            writer: None,
+        }
+    }
+
+    /// The same for a client that may know of these ids only; of all if `None`. Under any other id nothing stands for it,
+    /// and nothing can be changed.
+    pub fn seen_by(self, visible: Option<&'a [String]>) -> Groups<'a> {
+        Groups { visible, ..self }
+    }
+
+    /// The same for a client that writes: versions remember it.
+    pub fn written_by(self, writer: GroupWriter) -> Groups<'a> {
+        Groups { writer: Some(writer), ..self }
+    }
+
+    /// Whether the client may know what stands under an id.
+    pub fn sees(&self, id: &Id) -> bool {
+        self.visible.is_none_or(|visible| visible.iter().any(|known| known == id.as_str()))
+    }
+
+    /// The id to lock and look up for one that is asked for.
+    fn asked<'i>(&self, id: &'i Id) -> &'i Id {
+        if self.sees(id) { id } else { &NOBODY }
+    }
+
+    /// What stands under an id. Reads a Group of the store once, to know its version. Blocks.
+    ///
+    /// # Errors
+    /// When the book or the store cannot be read.
+    pub fn find(&self, id: &Id) -> Result<Found, GroupsError> {
+        let _reading = self.book.reading(self.asked(id));
+        self.find_seen(id)
+    }
+
+    /// What stands under an id for the client. Under the lock of [`Groups::asked`].
+    fn find_seen(&self, id: &Id) -> Result<Found, GroupsError> {
+        let found = self.find_locked(self.asked(id))?;
+        Ok(if self.sees(id) { found } else { Found::Unknown })
+    }
+
+    fn find_locked(&self, id: &Id) -> Result<Found, GroupsError> {
+        let in_store = match &self.store {
+            Some(store) => store.find(id)?,
+            None => InStore::Unknown,
+        };
+        self.merge(id, self.book.entry(id).as_deref(), in_store)
+    }
+
+    /// The later of what the book and the store say. Under the lock of the id.
+    pub(crate) fn merge(&self, id: &Id, entry: Option<&Entry>, in_store: InStore) -> Result<Found, GroupsError> {
+        if let Some(entry) = entry.filter(|entry| book_holds(entry, &in_store)) {
+            return Ok(match self.book.open_group(id, entry)? {
+                Some(group) => Found::Book(group),
+                None => Found::Deleted { version: Some(entry.version), at: entry.at.clone() },
+            });
+        }
+        match (in_store, &self.store) {
+            (InStore::Current { extent, row, .. }, Some(store)) => {
+                Ok(Found::Store(store.group(self.book, extent, row)?))
+            }
+            (InStore::Deleted(at), _) => Ok(Found::Deleted { version: entry.map(|entry| entry.version), at }),
+            _ => Ok(Found::Unknown),
+        }
+    }
+
+    /// Keeps a new Group under an id that nothing has stood under. On return it survives a crash. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be kept. `Ok(Err(_))` when the id is taken: make another one.
+    pub fn create(
+        &self,
+        id: &Id,
+        document: &Document<'_>,
+        now: &Instant,
+    ) -> Result<Result<Written, Refused>, GroupsError> {
+        let _writing = self.book.writing(id);
+        match self.find_locked(id)? {
+            Found::Unknown => self.put(id, document, &Found::Unknown, now).map(Ok),
+            found => Ok(Err(Refused { current: found.facts().map(|facts| facts.version.clone()) })),
+        }
+    }
+
+    /// Keeps a version of the Group under an id, the first one if need be. On return it survives a crash. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be kept. `Ok(Err(_))` when something else stands there than was expected, or the client may not
+    /// know of it.
+    pub fn update(
+        &self,
+        id: &Id,
+        document: &Document<'_>,
+        expected: &Expected,
+        now: &Instant,
+    ) -> Result<Result<Written, Refused>, GroupsError> {
+        let _writing = self.book.writing(self.asked(id));
+        let found = self.find_seen(id)?;
+        if !expected.holds(&found) || !self.sees(id) {
+            return Ok(Err(Refused { current: found.facts().map(|facts| facts.version.clone()) }));
+        }
+        self.put(id, document, &found, now).map(Ok)
+    }
+
+    fn put(&self, id: &Id, document: &Document<'_>, found: &Found, now: &Instant) -> Result<Written, GroupsError> {
+        let (version, at) = (found.next_version(), found.next_instant(now));
+        let line =
+            self.book.put(id, document.stamp(id, version, &at), version, at.clone(), self.writer_after(found))?;
+        Ok(Written { id: *id, version, at, created: found.facts().is_none(), line })
+    }
+
+    /// Who writes, for a version that follows what was found.
+    fn writer_after(&self, found: &Found) -> Option<GroupWriter> {
+        let follows_unbound = match found {
+            Found::Store(_) | Found::Deleted { .. } => true,
+            Found::Book(group) => {
+                group.writer().is_some_and(|writer| !writer.bound_to_groups || writer.follows_unbound)
+            }
+            Found::Unknown => false,
+        };
+        self.writer
+            .clone()
+            .map(|writer| GroupWriter { follows_unbound: writer.bound_to_groups && follows_unbound, ..writer })
+    }
+
+    /// Ids under which the book holds against a Group that is current in the store.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn superseding(&self) -> Result<Vec<Id>, GroupsError> {
+        let Some(store) = &self.store else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for (id, entry) in self.book.entries() {
+            let in_store = store.find(&id)?;
+            if matches!(in_store, InStore::Current { .. }) && book_holds(&entry, &in_store) {
+                found.push(id);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Deletes the Group under an id, the store's too. On return the deletion survives a crash. `None` when no Group
+    /// stood there: nothing is written then. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be kept. `Ok(Err(_))` when something else stands there than was expected.
+    pub fn delete(
+        &self,
+        id: &Id,
+        expected: &Expected,
+        now: &Instant,
+    ) -> Result<Result<Option<Written>, Refused>, GroupsError> {
+        let _writing = self.book.writing(self.asked(id));
+        let found = self.find_seen(id)?;
+        if !expected.holds(&found) {
+            return Ok(Err(Refused { current: found.facts().map(|facts| facts.version.clone()) }));
+        }
+        if found.facts().is_none() {
+            return Ok(Ok(None));
+        }
+        let (version, at) = (found.next_version(), found.next_instant(now));
+        self.book.mark_deleted(id, version, at.clone())?;
+        Ok(Ok(Some(Written { id: *id, version, at, created: false, line: Vec::new() })))
+    }
+}
+
+/// Whether the book's word holds against the store's.
+pub(crate) fn book_holds(entry: &Entry, in_store: &InStore) -> bool {
+    match in_store {
+        InStore::Current { updated, .. } => updated.as_ref().is_none_or(|updated| *updated <= entry.at),
+        InStore::Deleted(at) => *at <= entry.at,
+        InStore::Unknown => true,
+    }
+}
+
+/// What is known of an entry that is live.
+pub(crate) fn facts_of(entry: &Entry) -> Option<&GroupFacts> {
+    match &entry.state {
+        EntryState::Live { facts, .. } => Some(facts),
+        EntryState::Deleted => None,
+    }
+}

@@ -1,0 +1,95 @@
+//! What a file holds, as hashes: all of a range, or a sample that tells an appended file from another one.
+//!
+//! xxh3, 64 bits: against accidents, not against malice.
+
+use std::ops::Range;
+
+use crate::hash::xxh3::Xxh3;
+use crate::limits::READ_BYTES;
+use crate::sys::store_file::{Source, SourceError};
+
+/// Blocks of a sample.
+pub const SAMPLE_BLOCKS: u64 = 64;
+/// Size of one of them, in bytes.
+pub const SAMPLE_BLOCK_BYTES: u64 = 4096;
+
+impl Source {
+    /// xxh3 of the 64 blocks of 4 KiB that lie evenly in the first `upto_len` bytes, first and last included; of all
+    /// these bytes when they are no more than the blocks. A file that was only appended to keeps the value of its old
+    /// length.
+    ///
+    /// # Errors
+    /// As [`Source::read`] and [`Source::check`].
+    pub fn samples(&self, upto_len: u64) -> Result<u64, SourceError> {
+        if upto_len <= SAMPLE_BLOCKS * SAMPLE_BLOCK_BYTES {
+            return self.content_hash(0..upto_len);
+        }
+        let last = upto_len - SAMPLE_BLOCK_BYTES;
+        let (mut hash, mut buf) = (Xxh3::new(), Vec::new());
+        for block in 0..SAMPLE_BLOCKS {
+            let offset = (last as u128 * block as u128 / (SAMPLE_BLOCKS - 1) as u128) as u64;
+            hash.update(self.read(offset, SAMPLE_BLOCK_BYTES as usize, &mut buf)?);
+        }
+        self.check()?;
+        Ok(hash.digest())
+    }
+
+    /// xxh3 of a range of bytes, read in pieces.
+    ///
+    /// # Errors
+    /// As [`Source::read`] and [`Source::check`].
+    pub fn content_hash(&self, range: Range<u64>) -> Result<u64, SourceError> {
+        let (mut hash, mut buf) = (Xxh3::new(), Vec::new());
+        let mut offset = range.start;
+        while offset < range.end {
+            let len = (range.end - offset).min(READ_BYTES as u64) as usize;
+            hash.update(self.read(offset, len, &mut buf)?);
+            offset += len as u64;
+        }
+        self.check()?;
+        Ok(hash.digest())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::sys::store_file::Source;
+    use crate::sys::store_file::tests::{accesses, file_of};
+    use xxhash_rust::xxh3::xxh3_64;
+
+    #[test]
+    fn both_accesses_hash_alike() {
+        let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at.wrapping_mul(0x9e37_79b1) >> 24) as u8).collect();
+        let file = file_of(&bytes);
+        for access in accesses() {
+            let source = Source::open(file.path(), access).unwrap();
+            assert_eq!(source.content_hash(0..3_000_000).unwrap(), xxh3_64(&bytes));
+            assert_eq!(source.content_hash(5..2_000_000).unwrap(), xxh3_64(&bytes[5..2_000_000]));
+            assert_eq!(source.content_hash(7..7).unwrap(), xxh3_64(b""));
+            assert_eq!(source.samples(1000).unwrap(), xxh3_64(&bytes[..1000]));
+            let picked: Vec<u8> = (0..64)
+                .map(|block| (3_000_000 - 4096) * block / 63)
+                .flat_map(|at| bytes[at..at + 4096].to_vec())
+                .collect();
+            assert_eq!(source.samples(3_000_000).unwrap(), xxh3_64(&picked));
+            assert!(source.samples(3_000_001).is_err());
+            assert!(source.content_hash(0..u64::MAX).is_err());
+        }
+    }
+
+    // Appending keeps the sample of the old length; a changed first or last byte does not.
+    #[test]
+    fn samples_tell_append_from_change() {
+        let mut bytes = vec![b'x'; 500_000];
+        let sample =
+            |bytes: &[u8]| Source::open(file_of(bytes).path(), accesses()[0]).unwrap().samples(500_000).unwrap();
+        let before = sample(&bytes);
+        bytes.extend_from_slice(b"more");
+        assert_eq!(sample(&bytes), before);
+        bytes[499_999] = b'y';
+        assert_ne!(sample(&bytes), before);
+        bytes[499_999] = b'x';
+        bytes[0] = b'y';
+        assert_ne!(sample(&bytes), before);
+    }
+}

@@ -1,0 +1,142 @@
+//! Digests over files as they are written (MANIFEST-17).
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
+
+use crate::hash::xxh3::Xxh3;
+use crate::named_enum::by_name;
+
+/// Which digest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DigestAlgorithm {
+    /// xxHash3, 128 bit: finds damage, costs next to nothing.
+    #[default]
+    Xxh3,
+    /// SHA-256: also finds intent.
+    Sha256,
+    /// None.
+    None,
+}
+
+impl DigestAlgorithm {
+    /// Every value.
+    pub const ALL: [DigestAlgorithm; 3] = [DigestAlgorithm::Xxh3, DigestAlgorithm::Sha256, DigestAlgorithm::None];
+
+    /// Its word in records, manifests and hashes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DigestAlgorithm::Xxh3 => "xxh3",
+            DigestAlgorithm::Sha256 => "sha256",
+            DigestAlgorithm::None => "none",
+        }
+    }
+}
+
+by_name!(DigestAlgorithm);
+
+/// A digest's value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digest {
+    /// Which.
+    pub algorithm: DigestAlgorithm,
+    /// Lower-case hexadecimal.
+    pub value: String,
+}
+
+/// A digest being computed.
+pub enum Digester {
+    /// xxHash3.
+    Xxh3(Box<Xxh3>),
+    /// SHA-256.
+    Sha256(Box<sha2::Sha256>),
+    /// Nothing.
+    None,
+}
+
+impl Digester {
+    /// Starts.
+    pub fn new(algorithm: DigestAlgorithm) -> Digester {
+        match algorithm {
+            DigestAlgorithm::Xxh3 => Digester::Xxh3(Box::default()),
+            DigestAlgorithm::Sha256 => Digester::Sha256(Box::default()),
+            DigestAlgorithm::None => Digester::None,
+        }
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Digester::Xxh3(hash) => hash.update(bytes),
+            Digester::Sha256(hash) => hash.update(bytes),
+            Digester::None => {}
+        }
+    }
+
+    /// The value, unless there is none.
+    pub fn finish(self) -> Option<Digest> {
+        match self {
+            Digester::Xxh3(hash) => {
+                Some(Digest { algorithm: DigestAlgorithm::Xxh3, value: format!("{:032x}", hash.digest128()) })
+            }
+            Digester::Sha256(hash) => {
+                let value = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+                Some(Digest { algorithm: DigestAlgorithm::Sha256, value })
+            }
+            Digester::None => None,
+        }
+    }
+}
+
+impl Digest {
+    /// Whether it has the length and the digits of its algorithm.
+    pub fn is_well_formed(&self) -> bool {
+        let digits = match self.algorithm {
+            DigestAlgorithm::Xxh3 => 32,
+            DigestAlgorithm::Sha256 => 64,
+            DigestAlgorithm::None => return false,
+        };
+        self.value.len() == digits && self.value.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    }
+}
+
+/// Length and digest of a file that was just opened.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn digest_file(mut file: File, algorithm: DigestAlgorithm) -> io::Result<(u64, Option<Digest>)> {
+    let mut digester = Digester::new(algorithm);
+    let mut buffer = vec![0; 1 << 20];
+    let mut len = 0;
+    if algorithm == DigestAlgorithm::None {
+        return Ok((file.metadata()?.len(), None));
+    }
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok((len, digester.finish())),
+            Ok(read) => {
+                digester.update(&buffer[..read]);
+                len += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Known answers: SHA-256 of "abc" (FIPS 180-4, appendix B.1).
+    #[test]
+    fn sha256_of_abc() {
+        let mut digester = Digester::new(DigestAlgorithm::Sha256);
+        digester.update(b"a");
+        digester.update(b"bc");
+        let value = digester.finish().unwrap().value;
+        assert_eq!(value, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+}

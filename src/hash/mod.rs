@@ -1,0 +1,5 @@
+//! TODO: module documentation.
+
+pub mod content;
+pub mod digest;
+pub mod xxh3;

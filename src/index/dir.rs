@@ -1,0 +1,323 @@
+//! Where the files of an index live: a directory, memory when nothing can be written, or both when nothing is to be.
+//!
+//! In memory a file is an anonymous one of the kernel's, so everything above works on files and maps alike; it is gone
+//! when the process ends.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::ops::Deref;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use crate::index::meta::{EXTENTS, MERGED};
+use crate::limits::GENERATION_BYTES_MAX;
+use crate::sys::disk::Room;
+use crate::sys::file_map::{GrowFile, ReadMap, memory_file};
+use crate::sys::private_files::{create_private, private_directory};
+use crate::sys::regular_file::{Links, open_regular, read_regular};
+use crate::sys::store_file::Stamp;
+
+/// Name of the lock file of an index directory.
+const LOCK: &str = "lock";
+
+/// Bytes of a block of [`Blocks`].
+const BLOCK_BYTES: usize = 256 << 10;
+
+/// The home of an index.
+pub enum Home {
+    /// Files in a directory of this path, 0600 in 0700 (the index holds patient ids, PRIV-03).
+    Directory(PathBuf),
+    /// Anonymous files by name.
+    Memory(MemoryFiles),
+    /// Files in a directory that is only read; what is written is in memory, and hides the file of its name there.
+    ReadOnly(PathBuf, MemoryFiles),
+}
+
+/// Anonymous files by name.
+#[derive(Default)]
+pub struct MemoryFiles(Mutex<HashMap<String, File>>);
+
+impl MemoryFiles {
+    fn create(&self, name: &str) -> io::Result<File> {
+        let file = memory_file(name)?;
+        let copy = file.try_clone()?;
+        self.0.lock().expect("no thread panics with the lock").insert(name.to_string(), copy);
+        Ok(file)
+    }
+
+    /// Maps a file; `None` when there is none of this name.
+    fn open(&self, name: &str) -> io::Result<Option<ReadMap>> {
+        let files = self.0.lock().expect("no thread panics with the lock");
+        let Some(file) = files.get(name) else { return Ok(None) };
+        Ok(Some(ReadMap::of_file(file.try_clone()?, Path::new(name))?))
+    }
+
+    fn keep_only(&self, names: &[&str]) {
+        self.0.lock().expect("no thread panics with the lock").retain(|name, _| names.contains(&name.as_str()));
+    }
+}
+
+/// Bytes of an index file, mapped.
+pub struct IndexBytes(ReadMap);
+
+impl Deref for IndexBytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl IndexBytes {
+    /// Size and times when it was opened.
+    pub fn stamp(&self) -> Stamp {
+        self.0.source().stamp()
+    }
+}
+
+/// A new file that is written in whole blocks at multiples of their length, so that the kernel keeps it in large pages:
+/// a reader who maps it then faults, and misses in the tables of its pages, a few times instead of thousands.
+pub struct Blocks {
+    file: File,
+    /// What does not make a block yet.
+    begun: Vec<u8>,
+    room: Room,
+}
+
+impl Blocks {
+    /// Writes bytes behind those that were written.
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.room.before_write(&self.file, bytes.len());
+        self.file.write_all(bytes)
+    }
+
+    fn put_begun(&mut self) -> io::Result<()> {
+        let mut begun = std::mem::take(&mut self.begun);
+        self.put(&begun)?;
+        begun.clear();
+        self.begun = begun;
+        Ok(())
+    }
+}
+
+impl Write for Blocks {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.begun.is_empty() && bytes.len() >= BLOCK_BYTES {
+            let whole = bytes.len() / BLOCK_BYTES * BLOCK_BYTES;
+            self.put(&bytes[..whole])?;
+            return Ok(whole);
+        }
+        let taken = bytes.len().min(BLOCK_BYTES - self.begun.len());
+        self.begun.extend_from_slice(&bytes[..taken]);
+        if self.begun.len() == BLOCK_BYTES {
+            self.put_begun()?;
+        }
+        Ok(taken)
+    }
+
+    /// Writes what is there. Only at the end of the file: blocks after it would lie elsewhere.
+    fn flush(&mut self) -> io::Result<()> {
+        self.put_begun()?;
+        self.room.give_back(&self.file)
+    }
+}
+
+/// The exclusive right to change an index; given back on drop.
+pub struct Lock(#[allow(dead_code, reason = "holds the lock while it is open")] Option<File>);
+
+impl Home {
+    /// An index in memory.
+    pub fn memory() -> Home {
+        Home::Memory(MemoryFiles::default())
+    }
+
+    /// An index in a directory, which need not be there and in which nothing is written: what is made is in memory.
+    pub fn read_only(path: &Path) -> Home {
+        Home::ReadOnly(path.to_path_buf(), MemoryFiles::default())
+    }
+
+    /// An index in a directory, which is made if it is not there.
+    ///
+    /// # Errors
+    /// When the directory can neither be made nor written: the caller falls back to memory.
+    pub fn directory(path: &Path) -> io::Result<Home> {
+        private_directory(path)?;
+        create_private(&path.join(LOCK))?;
+        Ok(Home::Directory(path.to_path_buf()))
+    }
+
+    /// Whether the index outlives the process.
+    pub fn is_durable(&self) -> bool {
+        matches!(self, Home::Directory(_))
+    }
+
+    /// Takes the writer's lock, or one that holds writers off where nothing is written; `waiting` is called once if another process holds it.
+    pub fn lock(&self, waiting: &mut dyn FnMut()) -> io::Result<Lock> {
+        let (file, shared) = match self {
+            Home::Memory(_) => return Ok(Lock(None)),
+            Home::Directory(path) => (create_private(&path.join(LOCK))?, false),
+            // A reader that makes in memory what is missing holds writers off until it is made. Without a lock file nobody
+            // writes.
+            Home::ReadOnly(path, _) => match open_regular(&path.join(LOCK), Links::Refuse) {
+                Ok(file) => (file, true),
+                Err(_) => return Ok(Lock(None)),
+            },
+        };
+        match if shared { file.try_lock_shared() } else { file.try_lock() } {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                waiting();
+                if shared { file.lock_shared()? } else { file.lock()? }
+            }
+            Err(std::fs::TryLockError::Error(error)) => return Err(error),
+        }
+        Ok(Lock(Some(file)))
+    }
+
+    /// Makes a new file to write to.
+    pub fn create(&self, name: &str) -> io::Result<File> {
+        match self {
+            Home::Directory(path) => {
+                let file = create_own(&path.join(name))?;
+                // As for output files: a new one is not to be written to disk when it is closed.
+                if file.metadata()?.len() > 0 {
+                    file.set_len(0)?;
+                }
+                Ok(file)
+            }
+            Home::Memory(files) | Home::ReadOnly(_, files) => files.create(name),
+        }
+    }
+
+    /// Makes a new file to be written from front to end, and flushed there.
+    pub fn create_blocks(&self, name: &str) -> io::Result<Blocks> {
+        Ok(Blocks { file: self.create(name)?, begun: Vec::with_capacity(BLOCK_BYTES), room: Room::default() })
+    }
+
+    /// Makes a new file of this length, to be filled in any order.
+    pub fn create_sized(&self, name: &str, len: u64) -> io::Result<GrowFile> {
+        Ok(GrowFile::of_file(self.create(name)?, len, Path::new(name))?)
+    }
+
+    /// Maps a file.
+    pub fn open(&self, name: &str) -> io::Result<IndexBytes> {
+        let map = match self {
+            Home::Directory(path) => ReadMap::open(path.join(name))?,
+            Home::Memory(files) => files.open(name)?.ok_or(io::ErrorKind::NotFound)?,
+            Home::ReadOnly(path, files) => match files.open(name)? {
+                Some(map) => map,
+                None => ReadMap::open(path.join(name))?,
+            },
+        };
+        Ok(IndexBytes(map))
+    }
+
+    /// Reads a small file.
+    pub fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        match self {
+            Home::Directory(path) => Ok(read_regular(&path.join(name), GENERATION_BYTES_MAX)?),
+            Home::Memory(_) => Ok(self.open(name)?.to_vec()),
+            Home::ReadOnly(path, files) => match files.open(name)? {
+                Some(map) => Ok(map.to_vec()),
+                None => Ok(read_regular(&path.join(name), GENERATION_BYTES_MAX)?),
+            },
+        }
+    }
+
+    /// Replaces a small file as a whole: temporary file, sync, rename. `bytes` is given the time of the new file, in
+    /// nanoseconds since the Unix epoch: the file system's own clock.
+    pub fn replace(&self, name: &str, bytes: &mut dyn FnMut(i64) -> Vec<u8>) -> io::Result<()> {
+        match self {
+            Home::Directory(path) => {
+                let temporary = path.join(format!("{name}.part"));
+                std::fs::remove_file(&temporary).ok();
+                let mut file = create_private(&temporary)?;
+                let now = Stamp::of_metadata(&file.metadata()?).mtime_ns;
+                file.write_all(&bytes(now))?;
+                file.sync_data()?;
+                std::fs::rename(&temporary, path.join(name))
+            }
+            Home::Memory(_) | Home::ReadOnly(..) => self.create(name)?.write_all(&bytes(i64::MIN)),
+        }
+    }
+
+    /// Overwrites a small file in place; with `sync`, to the disk. A reader may find it torn.
+    pub fn overwrite(&self, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
+        match self {
+            Home::Directory(path) => {
+                let file = create_own(&path.join(name))?;
+                file.write_all_at(bytes, 0)?;
+                file.set_len(bytes.len() as u64)?;
+                if sync { file.sync_data() } else { Ok(()) }
+            }
+            Home::Memory(_) | Home::ReadOnly(..) => self.create(name)?.write_all(bytes),
+        }
+    }
+
+    /// Removes every file but the lock and those named. Readers that have them open keep them.
+    pub fn keep_only(&self, names: &[&str]) {
+        match self {
+            Home::Directory(path) => {
+                // A file that cannot be listed or removed costs space, nothing else.
+                for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+                    let name = entry.file_name();
+                    let kept = name.to_str().is_none_or(|name| name == LOCK || names.contains(&name));
+                    if !kept && is_ours(&name.to_string_lossy()) {
+                        std::fs::remove_file(entry.path()).ok();
+                    }
+                }
+            }
+            Home::Memory(files) | Home::ReadOnly(_, files) => files.keep_only(names),
+        }
+    }
+}
+
+/// As [`create_private`], for a name that only an index gives: a pipe, a link or the like under it is removed first.
+fn create_own(path: &Path) -> io::Result<File> {
+    match create_private(path) {
+        // A pipe or a device; a link; a socket.
+        Err(error)
+            if error.kind() == io::ErrorKind::InvalidInput
+                || matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO)) =>
+        {
+            std::fs::remove_file(path)?;
+            create_private(path)
+        }
+        made => made,
+    }
+}
+
+/// Whether an index could have written a file of this name: nothing else is ever removed.
+fn is_ours(name: &str) -> bool {
+    name.starts_with(EXTENTS) || name.starts_with(MERGED) || name == "generation.part"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However the bytes come, they leave in their order, and all but the last ones in whole blocks.
+    #[test]
+    fn blocks_are_the_bytes_that_were_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::directory(&dir.path().join("index")).unwrap();
+        let bytes: Vec<u8> = (0..7 * BLOCK_BYTES + 99).map(|at| (at.wrapping_mul(0x9e37_79b1) >> 11) as u8).collect();
+        for name in ["extents-a", "extents-b"] {
+            // The second time, there is a file of that name.
+            for first in [1, BLOCK_BYTES - 1, BLOCK_BYTES, 3 * BLOCK_BYTES + 5] {
+                let mut file = home.create_blocks(name).unwrap();
+                let (mut at, mut step) = (0, first);
+                while at < bytes.len() {
+                    let len = step.min(bytes.len() - at);
+                    file.write_all(&bytes[at..at + len]).unwrap();
+                    at += len;
+                    assert_eq!(home.read(name).unwrap().len(), at / BLOCK_BYTES * BLOCK_BYTES);
+                    step = step * 7 % 900_001 + 1;
+                }
+                file.flush().unwrap();
+                assert!(home.read(name).unwrap() == bytes);
+            }
+        }
+    }
+}

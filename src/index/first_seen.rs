@@ -1,0 +1,46 @@
+//! What the tables of packed files tell a new index of the index that was packed: its birth, and which rows came late.
+//!
+//! An index that has given out snapshots already knows better: to it a packed file that arrives is new.
+
+use std::collections::HashMap;
+
+use crate::index::meta::Generation;
+use crate::index::segment::scan::{Part, Span};
+
+/// What the tables of the files to scan tell.
+#[derive(Default)]
+pub struct Remembered {
+    first_seen: HashMap<usize, Option<i64>>,
+    birth: Option<i64>,
+    latest: Option<i64>,
+}
+
+impl Remembered {
+    /// Collects it; nothing when the generation has given out a snapshot.
+    pub fn of(spans: &[Span], generation: &Generation) -> Remembered {
+        let mut remembered = Remembered::default();
+        if generation.birth.is_some() {
+            return remembered;
+        }
+        for span in spans {
+            if let Part::Packed { table, .. } = &span.part {
+                remembered.first_seen.insert(span.file, table.first_seen);
+                // Of several packs the oldest birth: it errs towards exporting a row twice, never towards losing it.
+                remembered.birth = remembered.birth.into_iter().chain(table.birth).min();
+                remembered.latest = remembered.latest.max(table.latest);
+            }
+        }
+        remembered
+    }
+
+    /// Notes birth and latest snapshot in a generation that has none.
+    pub fn note(&self, generation: &mut Generation) {
+        generation.birth = generation.birth.or(self.birth);
+        generation.latest = generation.latest.max(self.latest);
+    }
+
+    /// T of the first snapshot that held the rows of a file, if its table tells.
+    pub fn first_seen(&self, file: usize) -> Option<i64> {
+        self.first_seen.get(&file).copied().flatten()
+    }
+}

@@ -1,0 +1,409 @@
+//! Merges new extents into what was merged before, when extents only came and none went: the usual append.
+//!
+//! The outcome is, byte for byte, what merging everything again gives. What is old is copied with its numbers moved on
+//! (memory speed); only resources and patients that a new extent names are put together anew. Those are found by a
+//! filter of a bit for each new hash: one pass over the old extents' sorted hashes, in the order in which both lie.
+
+use rayon::prelude::*;
+
+use crate::fhir::id::Id;
+use crate::index::dir::Home;
+use crate::index::global::build::{
+    Chains, Counted, Entry, Filling, MergeError, OwnerRef, Whole, counts, each_entity, pair, sort_owners,
+};
+use crate::index::global::{Bases, Merged, Section};
+use crate::index::page_checksums::Damaged;
+use crate::index::segment::layout::{BASE_BITS, Column};
+use crate::index::segment::reader::Extent;
+
+/// Bits of the filter for each new hash: one in so many old hashes is looked at in vain.
+const FILTER_BITS: usize = 64;
+
+/// Whether what was merged before can and should be used: every extent of it is still there, in its order, and the new
+/// ones are not most of the store.
+pub fn pays(before: &Merged, extents: &[Extent], origins: &[Option<usize>]) -> bool {
+    let kept: Vec<usize> = origins.iter().flatten().copied().collect();
+    let weight = |extent: &Extent| extent.rows() + extent.tombstones() + extent.head().targets as usize;
+    let new = |(extent, origin): (&Extent, &Option<usize>)| if origin.is_none() { weight(extent) } else { 0 };
+    let all: usize = extents.iter().map(weight).sum();
+    kept.iter().copied().eq(0..before.heads().len()) && extents.iter().zip(origins).map(new).sum::<usize>() * 2 <= all
+}
+
+/// Where the old numbers went.
+struct Moved<'a> {
+    before: &'a Merged,
+    old: Bases,
+    new: &'a Bases,
+    /// The new number of each old extent.
+    extents: Vec<usize>,
+    old_rows: usize,
+}
+
+impl Moved<'_> {
+    /// A record's new number.
+    fn record(&self, record: u32) -> u32 {
+        let at = record as usize;
+        match at < self.old_rows {
+            true => self.within(at, &self.old.row, &self.new.row) as u32,
+            false => {
+                let at = self.within(at - self.old_rows, &self.old.tombstone, &self.new.tombstone);
+                (self.new.rows + at) as u32
+            }
+        }
+    }
+
+    fn target(&self, target: u32) -> u32 {
+        self.within(target as usize, &self.old.target, &self.new.target) as u32
+    }
+
+    /// A number counted over the store, which `old` and `new` cut at the extents.
+    fn within(&self, at: usize, old: &[usize], new: &[usize]) -> usize {
+        let extent = old.partition_point(|start| *start <= at) - 1;
+        at - old[extent] + new[self.extents[extent]]
+    }
+}
+
+/// Merges `extents` (in store order) into the file `name`, given what was merged over those that have an origin.
+///
+/// # Errors
+/// As [`build`](crate::index::global::build::build).
+pub fn extend(
+    before: &Merged,
+    extents: &[Extent],
+    origins: &[Option<usize>],
+    home: &Home,
+    name: &str,
+) -> Result<(), MergeError> {
+    let is_new = |extent: usize| origins[extent].is_none();
+    // Of old extents only names are read; those that are compared are few, but anywhere.
+    (0..extents.len()).into_par_iter().try_for_each(|extent| match is_new(extent) {
+        true => extents[extent].prove_whole().map(drop),
+        false => extents[extent].prove_columns(&[Column::Base, Column::Heap, Column::SortedHash]).map(drop),
+    })?;
+    let whole = Whole::of(extents);
+    let old = Bases::of(before.heads().iter());
+    let old_rows = old.rows;
+    let places = origins.iter().enumerate().filter_map(|(new, origin)| origin.map(|_| new)).collect();
+    let moved = Moved { before, old, new: &whole.starts, extents: places, old_rows };
+
+    let entries = touched(extents, &whole, &is_new)?;
+    let (chains, totals) = chains(&whole, &moved, entries, &is_new)?;
+    let patients = Patients::of(&whole, &moved, extents, &is_new)?;
+    let mut base_counts = vec![0u64; whole.bases.len()];
+    let old_counts = before.proven_longs(Section::BaseCount, 0..before.count(Section::BaseCount))?;
+    for (count, base) in old_counts.iter().zip(&patients.old_bases) {
+        base_counts[*base as usize] += count;
+    }
+    for extent in (0..extents.len()).filter(|extent| is_new(*extent)) {
+        let own = whole.columns[extent].base_count;
+        whole.base_numbers[extent].iter().zip(own).for_each(|(base, count)| base_counts[*base as usize] += count);
+    }
+
+    let counts = counts(&whole.heads, &whole.bases, patients.count, &chains);
+    let mut file = Filling::create(home, name, &counts)?;
+    file.put_whole(&whole.heads, &whole.bases, &whole.base_numbers.concat(), &totals, &base_counts);
+    file.put_chains(&chains);
+    patients.put(&mut file, &whole, &moved, &is_new)?;
+    Ok(file.finish()?)
+}
+
+/// Every entry of a new extent, and every old one that may be about the same resource, proven.
+fn touched(
+    extents: &[Extent],
+    whole: &Whole<'_>,
+    is_new: &(dyn Fn(usize) -> bool + Sync),
+) -> Result<Vec<Entry>, Damaged> {
+    let new = || (0..extents.len()).filter(|extent| is_new(*extent));
+    let hashes: usize = new().map(|extent| whole.columns[extent].sorted_hash.len()).sum();
+    let bits = (hashes * FILTER_BITS).next_power_of_two().trailing_zeros().max(6);
+    let mut filter = vec![0u64; 1 << (bits - 6)];
+    let mut entries: Vec<Entry> = Vec::with_capacity(hashes);
+    for extent in new() {
+        let c = &whole.columns[extent];
+        for (hash, reference) in c.sorted_hash.iter().zip(c.sorted_ref) {
+            let bit = hash >> (64 - bits);
+            filter[(bit / 64) as usize] |= 1 << (bit % 64);
+            entries.push((*hash, extent as u32, *reference));
+        }
+    }
+    let old: Vec<usize> = (0..extents.len()).filter(|extent| !is_new(*extent)).collect();
+    let found: Vec<Vec<Entry>> = old
+        .into_par_iter()
+        .map(|extent| {
+            let c = &whole.columns[extent];
+            let mut found = Vec::new();
+            for (at, hash) in c.sorted_hash.iter().enumerate() {
+                let bit = hash >> (64 - bits);
+                if filter[(bit / 64) as usize] >> (bit % 64) & 1 != 0 {
+                    extents[extent].prove_entry(at)?;
+                    found.push((*hash, extent as u32, c.sorted_ref[at]));
+                }
+            }
+            Ok(found)
+        })
+        .collect::<Result<_, Damaged>>()?;
+    entries.extend(found.into_iter().flatten());
+    Ok(entries)
+}
+
+/// The chains of all records: the old ones moved on, but for resources that are put together anew; and the totals.
+fn chains(
+    whole: &Whole<'_>,
+    moved: &Moved<'_>,
+    entries: Vec<Entry>,
+    is_new: &dyn Fn(usize) -> bool,
+) -> Result<(Chains, Counted), Damaged> {
+    let before = moved.before;
+    let mut anew = Chains::default();
+    let mut totals = Counted::none();
+    let (mut records_anew, mut targets_anew): (Vec<u32>, Vec<u32>) = Default::default();
+    each_entity(whole, entries, &mut |resource_type, records, targets| {
+        anew.add(records, targets, whole.starts.rows);
+        totals.add(resource_type, records, 1);
+        let old: Vec<_> = records.iter().filter(|record| !is_new(record.extent as usize)).cloned().collect();
+        totals.add(resource_type, &old, -1);
+        records_anew.extend(records.iter().map(|record| record.number));
+        targets_anew.extend(targets);
+    });
+    records_anew.sort_unstable();
+    targets_anew.sort_unstable();
+    let old_totals = before.proven_longs(Section::Totals, 0..before.count(Section::Totals))?;
+    totals.0.iter_mut().zip(old_totals).for_each(|(sum, old)| *sum += *old as i64);
+    for extent in (0..whole.columns.len()).filter(|extent| is_new(*extent)) {
+        totals.add_columns(&whole.columns[extent]);
+    }
+
+    let all = |section| before.proven_longs(section, 0..before.count(section));
+    let kept = |known: &[u32], number: u32| known.binary_search(&number).is_err();
+    // The heads of old targets and the ends of old DELETE entries come first, so that what is new overwrites them.
+    let mut chains = Chains::default();
+    for (at, version) in before.proven_words(Section::Ends, 0..before.count(Section::Ends))?.iter().enumerate() {
+        let at = moved.within(at, &moved.old.tombstone, &moved.new.tombstone) as u32;
+        if kept(&records_anew, whole.starts.rows as u32 + at) {
+            chains.ends.push((at, version.checked_sub(1).map_or(0, |version| moved.record(version) + 1)));
+        }
+    }
+    let heads = before.proven_words(Section::TargetHead, 0..before.count(Section::TargetHead))?;
+    for (at, head) in heads.iter().enumerate() {
+        let at = moved.target(at as u32);
+        if kept(&targets_anew, at) {
+            chains.target_head.push((at, head.checked_sub(1).map_or(0, |head| moved.record(head) + 1)));
+        }
+    }
+    chains.ends.append(&mut anew.ends);
+    chains.target_head.append(&mut anew.target_head);
+    let move_on = |section, second: &(dyn Fn(u32) -> u32 + Sync), keep: &(dyn Fn(u32, u32) -> bool + Sync)| {
+        let one = |long: &u64| {
+            let (first, second) = (moved.record((long >> 32) as u32), second(*long as u32));
+            keep(first, second).then(|| pair(first, second))
+        };
+        Ok::<Vec<u64>, Damaged>(all(section)?.par_iter().filter_map(one).collect())
+    };
+    let mut succession =
+        move_on(Section::Succession, &|next| moved.record(next), &|record, _| kept(&records_anew, record))?;
+    let mut about = move_on(Section::About, &|target| moved.target(target), &|_, target| kept(&targets_anew, target))?;
+    succession.append(&mut anew.succession);
+    about.append(&mut anew.about);
+    // Nearly sorted: a run of what is old, and one of what is new.
+    succession.par_sort();
+    about.par_sort();
+    (chains.succession, chains.about) = (succession, about);
+    Ok((chains, totals))
+}
+
+/// The patients of all extents: the old ones, and where the new ones come in between.
+struct Patients {
+    count: usize,
+    /// New number of each old base.
+    old_bases: Vec<u32>,
+    /// Owners of new extents, those of one patient together, in the order of patients.
+    owners: Vec<OwnerRef>,
+    /// For each run of `owners` that is one patient: its end, and the old patient that it is or stands before.
+    runs: Vec<Run>,
+}
+
+struct Run {
+    end: usize,
+    old: usize,
+    is_old: bool,
+}
+
+impl Patients {
+    fn of(
+        whole: &Whole<'_>,
+        moved: &Moved<'_>,
+        extents: &[Extent],
+        is_new: &dyn Fn(usize) -> bool,
+    ) -> Result<Patients, Damaged> {
+        let before = moved.before;
+        let old_count = before.count(Section::PatientHash);
+        let hashes = before.proven_longs(Section::PatientHash, 0..old_count)?;
+        let bases = before.proven_words(Section::PatientBase, 0..old_count)?;
+        let starts = before.proven_words(Section::PatientStart, 0..old_count + 1)?;
+        let base_number = |text: &String| whole.bases.binary_search(text).map(|at| at as u32);
+        let old_bases: Vec<u32> = before
+            .bases()?
+            .iter()
+            .map(base_number)
+            .collect::<Result<_, _>>()
+            .map_err(|_| Damaged("a base is unknown"))?;
+        let mut owners = Vec::new();
+        for extent in (0..extents.len()).filter(|extent| is_new(*extent)) {
+            let c = &whole.columns[extent];
+            for (owner, hash) in c.owner_hash.iter().enumerate() {
+                let base = whole.base_numbers[extent][(c.owner_base[owner] & BASE_BITS) as usize];
+                owners.push(OwnerRef { hash: *hash, extent: extent as u32, owner: owner as u32, base });
+            }
+        }
+        sort_owners(&mut owners, &whole.columns);
+        let key = |owner: &OwnerRef| (owner.hash, owner.base, owner.id(&whole.columns));
+        let old_key = |patient: usize| -> Result<(u64, u32, Id), Damaged> {
+            let first = before.word(Section::Occurrence, starts[patient] as usize)? as usize;
+            let extent = moved.old.owner.partition_point(|start| *start <= first) - 1;
+            let id = extents[moved.extents[extent]].owner_id(first - moved.old.owner[extent])?;
+            Ok((hashes[patient], old_bases[bases[patient] as usize], id))
+        };
+        let (mut runs, mut at, mut old) = (Vec::new(), 0, 0);
+        let mut count = old_count;
+        while at < owners.len() {
+            let this = key(&owners[at]);
+            let mut end = at + 1;
+            while end < owners.len() && key(&owners[end]) == this {
+                end += 1;
+            }
+            while old < old_count && (hashes[old] < this.0 || hashes[old] == this.0 && old_key(old)? < this) {
+                old += 1;
+            }
+            let is_old = old < old_count && hashes[old] == this.0 && old_key(old)? == this;
+            count += usize::from(!is_old);
+            runs.push(Run { end, old, is_old });
+            at = end;
+        }
+        Ok(Patients { count, old_bases, owners, runs })
+    }
+
+    /// Puts the patients' sections into the file.
+    fn put(
+        &self,
+        file: &mut Filling,
+        whole: &Whole<'_>,
+        moved: &Moved<'_>,
+        is_new: &dyn Fn(usize) -> bool,
+    ) -> Result<(), Damaged> {
+        let before = moved.before;
+        let old_count = before.count(Section::PatientHash);
+        let hashes = before.proven_longs(Section::PatientHash, 0..old_count)?;
+        let bases = before.proven_words(Section::PatientBase, 0..old_count)?;
+        let starts = before.proven_words(Section::PatientStart, 0..old_count + 1)?;
+        let occurrences = before.proven_words(Section::Occurrence, 0..before.count(Section::Occurrence))?;
+        let owner_patient = before.proven_words(Section::OwnerPatient, 0..before.count(Section::OwnerPatient))?;
+        let slots = file.sections();
+        let mut new_number = vec![0u32; old_count];
+        let (mut patient, mut occurrence, mut run_start) = (0usize, 0usize, 0usize);
+        let mut runs = self.runs.iter().peekable();
+        let mut list: Vec<u32> = Vec::new();
+        let mut old = 0;
+        while old < old_count || runs.peek().is_some() {
+            let run = runs.next_if(|run| run.old == old);
+            list.clear();
+            let mut of_old = false;
+            let (hash, base) = match run {
+                Some(run) if !run.is_old => (self.owners[run_start].hash, self.owners[run_start].base),
+                _ => {
+                    of_old = true;
+                    (hashes[old], self.old_bases[bases[old] as usize])
+                }
+            };
+            if of_old {
+                let own = &occurrences[starts[old] as usize..starts[old + 1] as usize];
+                let mut extent = 0;
+                for owner in own.iter().map(|owner| *owner as usize) {
+                    // Ascending, so the extent is never sought behind.
+                    if moved.old.owner.get(extent + 1).is_some_and(|start| *start <= owner) {
+                        extent += moved.old.owner[extent..].partition_point(|start| *start <= owner) - 1;
+                    }
+                    list.push((owner - moved.old.owner[extent] + moved.new.owner[moved.extents[extent]]) as u32);
+                }
+                new_number[old] = patient as u32;
+                old += 1;
+            }
+            if let Some(run) = run {
+                for owner in &self.owners[run_start..run.end] {
+                    let number = whole.starts.owner[owner.extent as usize] as u32 + owner.owner;
+                    slots.put(Section::OwnerPatient, number as usize, patient as u32);
+                    list.push(number);
+                }
+                run_start = run.end;
+                list.sort_unstable();
+            }
+            slots.put_long(Section::PatientHash, patient, hash);
+            slots.put(Section::PatientBase, patient, base);
+            slots.put(Section::PatientStart, patient, occurrence as u32);
+            for number in &list {
+                slots.put(Section::Occurrence, occurrence, *number);
+                occurrence += 1;
+            }
+            patient += 1;
+        }
+        slots.put(Section::PatientStart, patient, occurrence as u32);
+        for (old, new) in moved.extents.iter().enumerate() {
+            debug_assert!(!is_new(*new));
+            let (from, to) = (moved.old.owner[old], moved.new.owner[*new]);
+            for at in 0..before.heads()[old].owners as usize {
+                slots.put(Section::OwnerPatient, to + at, new_number[owner_patient[from + at] as usize]);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::global::build;
+    use crate::index::test_lines::{append, line};
+    use crate::store::{Store, Watch};
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+        /// Appending to any file, and adding one, gives the bytes that merging everything gives.
+        #[test]
+        fn what_is_merged_bit_by_bit_is_what_is_merged_at_once(
+            rounds in proptest::collection::vec(
+                proptest::collection::vec((0..3usize, proptest::collection::vec(line(), 0..12)), 1..3), 1..6)
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(dir.path()).unwrap();
+            for round in rounds {
+                for (file, lines) in round {
+                    append(&dir.path().join(["b.ndjson", "a.ndjson", "c/d.ndjson"][file].replace("c/", "c")), &lines);
+                }
+                let (index, work) = store.index(&Watch::default()).unwrap();
+                prop_assert!(work.repaired.is_empty(), "{:?}", work.repaired);
+                let home = Home::memory();
+                build::build(index.extents(), &home, "whole").unwrap();
+                let whole = home.open("whole").unwrap();
+                prop_assert!(whole[..] == index.merged().bytes()[..]);
+                index.merged().check(index.extents()).unwrap();
+            }
+        }
+    }
+
+    /// A small append is merged into what is there; a large one, or one that replaces a file, merges everything.
+    #[test]
+    fn it_pays_when_little_came_and_nothing_went() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let lines: Vec<String> = (0..40).map(|n| format!(r#"{{"resourceType":"Patient","id":"x{n}"}}"#)).collect();
+        append(&dir.path().join("a.ndjson"), &lines[..30]);
+        let (before, _) = store.index(&Watch::default()).unwrap();
+        append(&dir.path().join("a.ndjson"), &lines[30..]);
+        let (after, _) = store.index(&Watch::default()).unwrap();
+        assert!(pays(before.merged(), after.extents(), &[Some(0), None]));
+        assert!(!pays(before.merged(), after.extents(), &[None, None]));
+        assert!(!pays(after.merged(), after.extents(), &[Some(1), Some(0)]));
+        assert!(!pays(after.merged(), &after.extents()[..1], &[Some(0)]));
+    }
+}

@@ -1,0 +1,525 @@
+//! Merges what only the whole store can tell: the patient dictionary with the owners of each patient, the succession
+//! of versions, and where Provenance targets lead.
+//!
+//! Every extent keeps its keys sorted by hash, and hashes spread evenly, so the merge goes through the hash space in
+//! partitions: a slice of each extent, sorted together, in parallel. Ids are compared, never only their hashes. What a
+//! partition finds is put in one mapped file; in memory it takes 8 bytes a record with a successor, 8 a Provenance
+//! target, and 4 a DELETE entry or target. When extents only came and none went, `extend` merges them into what is
+//! there instead, to the same bytes.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use rayon::prelude::*;
+
+use crate::codec::little_endian::atomics_u32;
+use crate::extract::fault::FaultKind;
+use crate::fhir::id::Id;
+use crate::fhir::instant::InstantRef;
+use crate::fhir::resource_type::ResourceType;
+use crate::index::dir::Home;
+use crate::index::global::{
+    ALL_SECTIONS, Bases, Counts, MAGIC, SECTIONS, Section, TOTALS_WORDS, TYPE_TOTALS, WORDS, places,
+};
+use crate::index::page_checksums::{Damaged, checksum, write_seals};
+use crate::index::segment::columns::Columns;
+use crate::index::segment::id_encoding::Version;
+use crate::index::segment::layout::{ALL_COLUMNS, BASE_BITS, Column, Head, kind};
+use crate::index::segment::radix_sort::sort_by_hash;
+use crate::index::segment::reader::Extent;
+use crate::sys::file_map::GrowFile;
+
+/// Records that one partition aims at.
+const PARTITION_RECORDS: usize = 1 << 17;
+
+/// A merge failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
+    /// The file cannot be made or filled.
+    #[error(transparent)]
+    Write(#[from] std::io::Error),
+    /// What is there already is damaged.
+    #[error("{}", .0.0)]
+    Damaged(Damaged),
+}
+
+impl From<Damaged> for MergeError {
+    fn from(damaged: Damaged) -> MergeError {
+        MergeError::Damaged(damaged)
+    }
+}
+
+/// The reference bases of all extents in order, the empty one first, and for each extent the numbers of its own.
+pub fn global_bases(columns: &[Columns<'_>]) -> (Vec<String>, Vec<Vec<u32>>) {
+    let mut all: Vec<String> = vec![String::new()];
+    for columns in columns {
+        for base in 0..columns.bases() {
+            let text = columns.base_text(base);
+            if let Err(at) = all.binary_search_by(|known| known.as_str().cmp(text)) {
+                all.insert(at, text.to_string());
+            }
+        }
+    }
+    let of = |columns: &Columns<'_>| {
+        let number = |base| all.binary_search_by(|known| known.as_str().cmp(columns.base_text(base)));
+        (0..columns.bases()).map(|base| number(base).expect("collected above") as u32).collect()
+    };
+    let own = columns.iter().map(of).collect();
+    (all, own)
+}
+
+/// The extents of a merge with their columns, their own numbers of bases, and where each begins.
+pub(crate) struct Whole<'a> {
+    pub columns: Vec<Columns<'a>>,
+    pub heads: Vec<Head>,
+    pub bases: Vec<String>,
+    pub base_numbers: Vec<Vec<u32>>,
+    pub starts: Bases,
+}
+
+impl Whole<'_> {
+    pub(crate) fn of(extents: &[Extent]) -> Whole<'_> {
+        let columns: Vec<Columns<'_>> = extents.iter().map(Extent::columns).collect();
+        let heads: Vec<Head> = extents.iter().map(|extent| *extent.head()).collect();
+        let (bases, base_numbers) = global_bases(&columns);
+        let starts = Bases::of(heads.iter());
+        Whole { columns, heads, bases, base_numbers, starts }
+    }
+}
+
+/// What the records of the store say of one another.
+#[derive(Default)]
+pub(crate) struct Chains {
+    /// Record and next record, the first in the upper half.
+    pub succession: Vec<u64>,
+    /// Record and target that names its resource.
+    pub about: Vec<u64>,
+    /// DELETE entry and the version before it, plus one.
+    pub ends: Vec<(u32, u32)>,
+    /// Target and the first record of its resource, plus one.
+    pub target_head: Vec<(u32, u32)>,
+}
+
+impl Chains {
+    fn absorb(&mut self, more: Chains) {
+        self.succession.extend(more.succession);
+        self.about.extend(more.about);
+        self.ends.extend(more.ends);
+        self.target_head.extend(more.target_head);
+    }
+
+    /// Adds what one resource gives.
+    pub(crate) fn add(&mut self, records: &[Record<'_>], targets: &[u32], rows: usize) {
+        let mut version = 0;
+        for (at, record) in records.iter().enumerate() {
+            if let Some(next) = records.get(at + 1) {
+                self.succession.push(pair(record.number, next.number));
+            }
+            match record.is_version {
+                true => version = record.number + 1,
+                false => self.ends.push((record.number - rows as u32, version)),
+            }
+            self.about.extend(targets.iter().map(|target| pair(record.number, *target)));
+        }
+        let head = records.first().map_or(0, |record| record.number + 1);
+        self.target_head.extend(targets.iter().map(|target| (*target, head)));
+    }
+}
+
+pub(crate) fn pair(first: u32, second: u32) -> u64 {
+    u64::from(first) << 32 | u64::from(second)
+}
+
+/// Numbers of the totals that follow from successions: superseded and deleted rows of each type, foreign deletions.
+pub(crate) struct Counted(pub Vec<i64>);
+
+impl Counted {
+    pub(crate) fn none() -> Counted {
+        Counted(vec![0; TOTALS_WORDS])
+    }
+
+    /// Adds (`sign` 1) or takes away (-1) what the records of one resource, in their order, count for.
+    pub(crate) fn add(&mut self, resource_type: ResourceType, records: &[Record<'_>], sign: i64) {
+        let at = resource_type.index() * TYPE_TOTALS;
+        for (number, record) in records.iter().enumerate() {
+            if !record.is_version {
+                self.0[TOTALS_WORDS - 1] += if record.foreign { sign } else { 0 };
+                continue;
+            }
+            let behind = &records[number + 1..];
+            if behind.iter().any(|record| record.is_version) {
+                self.0[at + 1] += sign;
+            } else if behind.iter().any(|record| !record.foreign) {
+                self.0[at + 2] += sign;
+            }
+        }
+    }
+
+    fn absorb(&mut self, more: &Counted) {
+        self.0.iter_mut().zip(&more.0).for_each(|(sum, count)| *sum += count);
+    }
+
+    /// Adds the counts that extents state themselves.
+    pub(crate) fn add_columns(&mut self, columns: &Columns<'_>) {
+        for (index, rows) in columns.type_count.iter().enumerate() {
+            self.0[index * TYPE_TOTALS] += *rows as i64;
+        }
+        for (kind, faults) in columns.fault_count.iter().enumerate().take(FaultKind::ALL.len()) {
+            self.0[ResourceType::COUNT * TYPE_TOTALS + kind] += *faults as i64;
+        }
+    }
+}
+
+/// A merged file being filled, in any order and by any thread.
+pub(crate) struct Filling {
+    file: GrowFile,
+    front: usize,
+    places: [std::ops::Range<usize>; SECTIONS.len()],
+}
+
+impl Filling {
+    pub(crate) fn create(home: &Home, name: &str, counts: &Counts) -> Result<Filling, std::io::Error> {
+        let (front, places) = places(counts).ok_or(std::io::ErrorKind::FileTooLarge)?;
+        let end = places[SECTIONS.len() - 1].end.next_multiple_of(8);
+        let mut file = home.create_sized(name, end as u64)?;
+        let words = file.u64s_mut();
+        words[0] = MAGIC;
+        for (slot, count) in words[2..].iter_mut().zip(counts) {
+            *slot = *count as u64;
+        }
+        Ok(Filling { file, front, places })
+    }
+
+    /// The sections, to be filled.
+    pub(crate) fn sections(&mut self) -> Slots<'_> {
+        Slots {
+            words: atomics_u32(self.file.u32s_mut()),
+            starts: ALL_SECTIONS.map(|s| self.places[s as usize].start / 4),
+        }
+    }
+
+    /// Puts bytes into a section of bytes.
+    fn put_text(&mut self, section: Section, text: &[u8]) {
+        let place = self.places[section as usize].clone();
+        self.file.bytes_mut()[place].copy_from_slice(text);
+    }
+
+    /// Seals what was filled.
+    pub(crate) fn finish(mut self) -> Result<(), std::io::Error> {
+        let (front, body) = self.file.bytes_mut().split_at_mut(self.front);
+        write_seals(&mut front[WORDS * 8..], body);
+        let sum = checksum(&front[16..]);
+        self.file.u64s_mut()[1] = sum;
+        Ok(self.file.finish(false)?)
+    }
+
+    /// Puts in what follows from the extents alone.
+    pub(crate) fn put_whole(
+        &mut self,
+        heads: &[Head],
+        bases: &[String],
+        extent_bases: &[u32],
+        totals: &Counted,
+        base_counts: &[u64],
+    ) {
+        let slots = self.sections();
+        heads.iter().flat_map(Head::words).enumerate().for_each(|(at, word)| slots.put_long(Section::Heads, at, word));
+        totals.0.iter().enumerate().for_each(|(at, total)| slots.put_long(Section::Totals, at, *total as u64));
+        base_counts.iter().enumerate().for_each(|(at, count)| slots.put_long(Section::BaseCount, at, *count));
+        bases.iter().enumerate().for_each(|(at, base)| slots.put(Section::BaseLength, at, base.len() as u32));
+        extent_bases.iter().enumerate().for_each(|(at, base)| slots.put(Section::ExtentBase, at, *base));
+        self.put_text(Section::BaseText, bases.concat().as_bytes());
+    }
+
+    /// Puts in the chains, which must be sorted.
+    pub(crate) fn put_chains(&mut self, chains: &Chains) {
+        let slots = self.sections();
+        for (section, list) in [(Section::Succession, &chains.succession), (Section::About, &chains.about)] {
+            list.par_iter().enumerate().for_each(|(at, long)| slots.put_long(section, at, *long));
+        }
+        for (section, list) in [(Section::Ends, &chains.ends), (Section::TargetHead, &chains.target_head)] {
+            list.par_iter().for_each(|(at, word)| slots.put(section, *at as usize, *word));
+        }
+    }
+}
+
+/// The sections of a file being filled.
+#[derive(Clone, Copy)]
+pub(crate) struct Slots<'a> {
+    words: &'a [AtomicU32],
+    starts: [usize; SECTIONS.len()],
+}
+
+impl Slots<'_> {
+    pub(crate) fn put(&self, section: Section, at: usize, word: u32) {
+        self.words[self.starts[section as usize] + at].store(word, Relaxed);
+    }
+
+    pub(crate) fn put_long(&self, section: Section, at: usize, long: u64) {
+        let at = self.starts[section as usize] + at * 2;
+        self.words[at].store(long as u32, Relaxed);
+        self.words[at + 1].store((long >> 32) as u32, Relaxed);
+    }
+}
+
+/// What a merge reads nothing of: where rows lie, whose they are, which are new, and what went wrong.
+const NOT_READ: [Column; 10] = [
+    Column::Place,
+    Column::OwnerStart,
+    Column::Owner,
+    Column::PostingStart,
+    Column::Posting,
+    Column::Several,
+    Column::UpdatedMax,
+    Column::TombLeft,
+    Column::Fault,
+    Column::Restart,
+];
+
+/// Merges the extents (in store order) into the file `name`.
+///
+/// # Errors
+/// When the file cannot be made or filled, or an extent is damaged.
+pub fn build(extents: &[Extent], home: &Home, name: &str) -> Result<(), MergeError> {
+    let read: Vec<Column> = ALL_COLUMNS.into_iter().filter(|column| !NOT_READ.contains(column)).collect();
+    extents.par_iter().try_for_each(|extent| extent.prove_columns(&read).map(drop))?;
+    let whole = Whole::of(extents);
+    let partitions = |total: usize| total.div_ceil(PARTITION_RECORDS).next_power_of_two().trailing_zeros();
+
+    let bits = partitions(whole.columns.iter().map(|c| c.sorted_hash.len()).sum());
+    let parts: Vec<(Chains, Counted)> = (0..1u64 << bits)
+        .into_par_iter()
+        .map(|part| {
+            let (mut chains, mut counted) = (Chains::default(), Counted::none());
+            let range = hash_range(part, bits);
+            let mut entries: Vec<Entry> = Vec::new();
+            for (extent, c) in whole.columns.iter().enumerate() {
+                entries.extend(
+                    slice_of(c.sorted_hash, range).map(|at| (c.sorted_hash[at], extent as u32, c.sorted_ref[at])),
+                );
+            }
+            each_entity(&whole, entries, &mut |resource_type, records, targets| {
+                chains.add(records, targets, whole.starts.rows);
+                counted.add(resource_type, records, 1);
+            });
+            (chains, counted)
+        })
+        .collect();
+    let (mut chains, mut totals) = (Chains::default(), Counted::none());
+    for (more, counted) in parts {
+        chains.absorb(more);
+        totals.absorb(&counted);
+    }
+    chains.succession.par_sort_unstable();
+    chains.about.par_sort_unstable();
+    let mut base_counts = vec![0; whole.bases.len()];
+    for (columns, numbers) in whole.columns.iter().zip(&whole.base_numbers) {
+        totals.add_columns(columns);
+        numbers.iter().zip(columns.base_count).for_each(|(base, count)| base_counts[*base as usize] += count);
+    }
+
+    // Patients are counted first, so that the file has its size before anything is put into it.
+    let bits = partitions(whole.columns.iter().map(|c| c.owner_hash.len()).sum());
+    let per_part: Vec<(usize, usize)> = (0..1u64 << bits)
+        .into_par_iter()
+        .map(|part| {
+            let (mut patients, mut owners) = (0, 0);
+            each_patient(&whole, part, bits, |_, first| {
+                patients += usize::from(first);
+                owners += 1;
+            });
+            (patients, owners)
+        })
+        .collect();
+    let patients: usize = per_part.iter().map(|part| part.0).sum();
+    let counts = counts(&whole.heads, &whole.bases, patients, &chains);
+    let mut file = Filling::create(home, name, &counts)?;
+    file.put_whole(&whole.heads, &whole.bases, &whole.base_numbers.concat(), &totals, &base_counts);
+    file.put_chains(&chains);
+    drop(chains);
+    let slots = file.sections();
+    per_part.par_iter().enumerate().for_each(|(part, _)| {
+        let before = per_part[..part].iter().fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
+        let (mut patient, mut occurrence) = before;
+        each_patient(&whole, part as u64, bits, |owner, first| {
+            if first {
+                slots.put_long(Section::PatientHash, patient, owner.hash);
+                slots.put(Section::PatientBase, patient, owner.base);
+                slots.put(Section::PatientStart, patient, occurrence as u32);
+                patient += 1;
+            }
+            let number = whole.starts.owner[owner.extent as usize] + owner.owner as usize;
+            slots.put(Section::OwnerPatient, number, patient as u32 - 1);
+            slots.put(Section::Occurrence, occurrence, number as u32);
+            occurrence += 1;
+        });
+    });
+    slots.put(Section::PatientStart, patients, counts[Section::Occurrence as usize] as u32);
+    Ok(file.finish()?)
+}
+
+/// Numbers of elements of each section.
+pub(crate) fn counts(heads: &[Head], bases: &[String], patients: usize, chains: &Chains) -> Counts {
+    let sum = |count: &dyn Fn(&Head) -> u64| heads.iter().map(count).sum::<u64>() as usize;
+    ALL_SECTIONS.map(|section| match section {
+        Section::Heads => heads.len() * crate::index::segment::layout::HEAD_WORDS,
+        Section::Totals => TOTALS_WORDS,
+        Section::BaseCount | Section::BaseLength => bases.len(),
+        Section::PatientHash | Section::PatientBase => patients,
+        Section::Succession => chains.succession.len(),
+        Section::About => chains.about.len(),
+        Section::PatientStart => patients + 1,
+        Section::Occurrence | Section::OwnerPatient => sum(&|head| head.owners),
+        Section::Ends => sum(&|head| head.tombstones),
+        Section::TargetHead => sum(&|head| head.targets),
+        Section::ExtentBase => sum(&|head| head.bases),
+        Section::BaseText => bases.iter().map(String::len).sum(),
+    })
+}
+
+/// An owner as the merge sees it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct OwnerRef {
+    pub hash: u64,
+    pub extent: u32,
+    pub owner: u32,
+    pub base: u32,
+}
+
+impl OwnerRef {
+    pub(crate) fn id(&self, columns: &[Columns<'_>]) -> Id {
+        columns[self.extent as usize].owner_id_of(self.owner as usize)
+    }
+
+    /// Whether both are the same patient, whose hashes are compared by the caller.
+    fn is_same(&self, other: &OwnerRef, columns: &[Columns<'_>]) -> bool {
+        let (a, b) = (&columns[self.extent as usize], &columns[other.extent as usize]);
+        self.base == other.base && a.same_owner_id(self.owner as usize, b, other.owner as usize)
+    }
+}
+
+/// The hashes of partition `part` out of `1 << bits`, as an inclusive range.
+fn hash_range(part: u64, bits: u32) -> (u64, u64) {
+    if bits == 0 {
+        return (0, u64::MAX);
+    }
+    let low = part << (64 - bits);
+    (low, low | (u64::MAX >> bits))
+}
+
+fn slice_of(hashes: &[u64], (low, high): (u64, u64)) -> std::ops::Range<usize> {
+    hashes.partition_point(|hash| *hash < low)..hashes.partition_point(|hash| *hash <= high)
+}
+
+/// Sorts owners so that those of one patient stand together, in store order.
+pub(crate) fn sort_owners(owners: &mut Vec<OwnerRef>, columns: &[Columns<'_>]) {
+    sort_by_hash(owners, &mut Vec::new(), |owner| owner.hash);
+    for group in owners.chunk_by_mut(|a, b| a.hash == b.hash) {
+        // Equal hashes are nearly always equal patients; then nothing moves.
+        if group.iter().all(|owner| owner.is_same(&group[0], columns)) {
+            continue;
+        }
+        group.sort_by_key(|owner| (owner.base, owner.id(columns)));
+    }
+}
+
+/// Calls `visit` for every owner of every extent in a partition, those of one patient together and in store order;
+/// the flag is set for the first of a patient.
+fn each_patient(whole: &Whole<'_>, part: u64, bits: u32, mut visit: impl FnMut(OwnerRef, bool)) {
+    let range = hash_range(part, bits);
+    let mut owners: Vec<OwnerRef> = Vec::new();
+    for (extent, c) in whole.columns.iter().enumerate() {
+        for owner in slice_of(c.owner_hash, range) {
+            let base = whole.base_numbers[extent][(c.owner_base[owner] & BASE_BITS) as usize];
+            owners.push(OwnerRef { hash: c.owner_hash[owner], extent: extent as u32, owner: owner as u32, base });
+        }
+    }
+    sort_owners(&mut owners, &whole.columns);
+    let mut last: Option<OwnerRef> = None;
+    for owner in owners {
+        let again = last.is_some_and(|last| last.hash == owner.hash && last.is_same(&owner, &whole.columns));
+        visit(owner, !again);
+        last = Some(owner);
+    }
+}
+
+/// Hash of (type, id), extent, and what it is there.
+pub(crate) type Entry = (u64, u32, u32);
+
+/// A version or a DELETE entry of one resource, as its succession orders it.
+#[derive(Clone)]
+pub(crate) struct Record<'a> {
+    /// `None` sorts first: a version without lastUpdated is older than any with one (reading 3).
+    at: Option<InstantRef<'a>>,
+    /// At one instant a DELETE entry is older than a version: what was written last is kept.
+    is_version: bool,
+    version: Version<'a>,
+    /// Its number over the store.
+    pub number: u32,
+    /// Its extent.
+    pub extent: u32,
+    /// Whether it is a DELETE entry under a base other than the empty one.
+    foreign: bool,
+}
+
+/// Is given a resource's type, its records, and the numbers of the targets that lead to it.
+type Visit<'a> = &'a mut dyn FnMut(ResourceType, &[Record<'_>], &[u32]);
+
+/// Calls `visit` for every resource among `entries` that may have a succession or be a target, with its records in
+/// order and the numbers of the targets that lead to it. DELETE entries without an instant end nothing and are left out.
+pub(crate) fn each_entity(whole: &Whole<'_>, mut entries: Vec<Entry>, visit: Visit<'_>) {
+    sort_by_hash(&mut entries, &mut Vec::new(), |entry| entry.0);
+    let (mut records, mut targets) = (Vec::new(), Vec::new());
+    for group in entries.chunk_by(|a, b| a.0 == b.0) {
+        if group.len() == 1 {
+            continue;
+        }
+        let entity = |(_, extent, reference): &Entry| -> (ResourceType, Id) {
+            let c = &whole.columns[*extent as usize];
+            let number = (reference & !kind::MASK) as usize;
+            match reference & kind::MASK {
+                kind::TOMBSTONE => c.tombstone_of(number),
+                kind::TARGET => c.target_of(number),
+                _ => (c.type_of(number), c.id_of(number)),
+            }
+        };
+        let mut keyed: Vec<((ResourceType, Id), Entry)> = group.iter().map(|e| (entity(e), *e)).collect();
+        keyed.sort_unstable();
+        for same in keyed.chunk_by(|a, b| a.0 == b.0) {
+            records.clear();
+            targets.clear();
+            for (_, entry) in same {
+                place(whole, *entry, &mut records, &mut targets);
+            }
+            records.sort_unstable_by(|a: &Record<'_>, b: &Record<'_>| {
+                (a.at, a.is_version, a.version, a.number).cmp(&(b.at, b.is_version, b.version, b.number))
+            });
+            visit(same[0].0.0, &records, &targets);
+        }
+    }
+}
+
+/// Puts an entry among the records or the targets of its resource.
+fn place<'a>(whole: &Whole<'a>, (_, extent, reference): Entry, records: &mut Vec<Record<'a>>, targets: &mut Vec<u32>) {
+    let number = (reference & !kind::MASK) as usize;
+    let (c, starts) = (&whole.columns[extent as usize], &whole.starts);
+    let at = extent as usize;
+    match reference & kind::MASK {
+        kind::TARGET => targets.push((starts.target[at] + number) as u32),
+        kind::TOMBSTONE => records.extend(c.tombstone_updated(number).map(|updated| Record {
+            at: Some(updated),
+            is_version: false,
+            version: Version::None,
+            number: (starts.rows + starts.tombstone[at] + number) as u32,
+            extent,
+            foreign: whole.base_numbers[at][(c.tomb_base[number] & BASE_BITS) as usize] != 0,
+        })),
+        _ => records.push(Record {
+            at: c.updated_of(number),
+            is_version: true,
+            version: c.version_of(number),
+            number: (starts.row[at] + number) as u32,
+            extent,
+            foreign: false,
+        }),
+    }
+}

@@ -1,0 +1,408 @@
+//! The merged file: what only the whole store can tell, as it lies on disk, and how it is asked.
+//!
+//! A header with the number of elements of each section, seals, then the sections. Opening reads the header and the
+//! table of extents; everything else is proven as it is read. Nothing here merges; that is `merge`.
+//!
+//! Records are numbered over the store: rows first, in store order, then DELETE entries in store order.
+
+pub mod append;
+pub mod build;
+
+use std::ops::Range;
+
+use crate::codec::little_endian::{u32s, u64s};
+use crate::extract::fault::FaultKind;
+use crate::fhir::resource_type::ResourceType;
+use crate::index::dir::IndexBytes;
+use crate::index::meta::ExtentEntry;
+use crate::index::page_checksums::{Damaged, Seals, checksum, seal_count};
+use crate::index::segment::layout::{HEAD_WORDS, Head};
+use crate::index::segment::reader::Extent;
+
+/// First word of a merged file.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"OUTMERG\x03");
+/// Numbers kept for each resource type among the totals: rows, superseded rows, deleted rows.
+pub const TYPE_TOTALS: usize = 3;
+/// Words of the totals: those of each type, faults of each kind, DELETE entries under bases that may not be ours.
+pub const TOTALS_WORDS: usize = ResourceType::COUNT * TYPE_TOTALS + FaultKind::ALL.len() + 1;
+
+macro_rules! sections {
+    ($($section:ident $width:literal $name:literal;)*) => {
+        /// The sections of a merged file, in the order they lie in.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        #[allow(missing_docs)]
+        pub enum Section { $($section),* }
+        /// Name and bytes of an element of each.
+        pub const SECTIONS: &[(&str, usize)] = &[$(($name, $width)),*];
+        /// All of them.
+        pub const ALL_SECTIONS: [Section; SECTIONS.len()] = [$(Section::$section),*];
+    };
+}
+
+sections! {
+    Heads 8 "header of each extent";
+    Totals 8 "rows, superseded and deleted rows of each type; faults of each kind; deletions under other bases";
+    BaseCount 8 "references under each base";
+    PatientHash 8 "hash of each patient";
+    Succession 8 "record and next record of the same resource, where there is one";
+    About 8 "record and target of a Provenance that names its resource";
+    PatientBase 4 "base of each patient";
+    PatientStart 4 "first owner of each patient";
+    Occurrence 4 "owners of each patient";
+    OwnerPatient 4 "patient of each owner";
+    Ends 4 "version before each deletion";
+    TargetHead 4 "first record of each target";
+    BaseLength 4 "length of each base";
+    ExtentBase 4 "bases of each extent";
+    BaseText 1 "text of the bases";
+}
+
+/// Words of the header before its seals: magic, checksum of what follows, number of elements of each section.
+pub const WORDS: usize = 2 + SECTIONS.len();
+
+/// Numbers of elements of the sections.
+pub type Counts = [usize; SECTIONS.len()];
+
+/// Where the sections lie: the end of the seals, then each section, padded to 8 bytes.
+pub fn places(counts: &Counts) -> Option<(usize, [Range<usize>; SECTIONS.len()])> {
+    let mut body = 0usize;
+    let mut places = [const { 0..0 }; SECTIONS.len()];
+    for (at, place) in places.iter_mut().enumerate() {
+        let len = counts[at].checked_mul(SECTIONS[at].1)?;
+        *place = body..body.checked_add(len)?;
+        body = place.end.checked_next_multiple_of(8)?;
+    }
+    let front = WORDS * 8 + seal_count(body).checked_mul(4)?.checked_next_multiple_of(8)?;
+    for place in &mut places {
+        *place = place.start.checked_add(front)?..place.end.checked_add(front)?;
+    }
+    Some((front, places))
+}
+
+/// What is wrong with the bytes of a merged file, by themselves.
+///
+/// # Errors
+/// A sentence.
+pub fn state(bytes: &[u8]) -> Result<(), &'static str> {
+    let (_, _, seals) = front(bytes)?;
+    seals.prove_whole(bytes).map_err(|damaged| damaged.0)
+}
+
+/// Reads and checks a header: numbers of elements, places and seals of the sections.
+fn front(bytes: &[u8]) -> Result<(Counts, [Range<usize>; SECTIONS.len()], Seals), &'static str> {
+    let (words, _) = bytes.get(..WORDS * 8).ok_or("it is shorter than its header")?.as_chunks::<8>();
+    let word = |at: usize| u64::from_le_bytes(words[at]);
+    if word(0) != MAGIC {
+        return Err("it does not begin with the magic bytes");
+    }
+    let mut counts = [0; SECTIONS.len()];
+    for (at, count) in counts.iter_mut().enumerate() {
+        *count = usize::try_from(word(2 + at)).map_err(|_| "its sizes do not fit")?;
+    }
+    let (front, places) = places(&counts).ok_or("its sizes do not fit")?;
+    let end = places[SECTIONS.len() - 1].end.next_multiple_of(8);
+    if end != bytes.len() {
+        return Err("it is not as long as it says");
+    }
+    if checksum(&bytes[16..front]) != word(1) {
+        return Err("its checksum does not hold");
+    }
+    Ok((counts, places, Seals::new(WORDS * 8, front..end)))
+}
+
+/// The merged facts of a generation, mapped.
+pub struct Merged {
+    bytes: IndexBytes,
+    counts: Counts,
+    places: [Range<usize>; SECTIONS.len()],
+    seals: Seals,
+    heads: Vec<Head>,
+}
+
+/// Numbers of the first row, DELETE entry, target, owner and base of each extent.
+pub struct Bases {
+    /// First row.
+    pub row: Vec<usize>,
+    /// First DELETE entry, counted from the first of the store.
+    pub tombstone: Vec<usize>,
+    /// First target.
+    pub target: Vec<usize>,
+    /// First owner.
+    pub owner: Vec<usize>,
+    /// First base.
+    pub base: Vec<usize>,
+    /// Rows of the store.
+    pub rows: usize,
+}
+
+impl Bases {
+    /// Counts through the heads of the extents.
+    pub fn of<'a>(heads: impl Iterator<Item = &'a Head> + Clone) -> Bases {
+        let starts = |count: &dyn Fn(&Head) -> u64| {
+            let mut sum = 0;
+            let one = |head: &Head| {
+                let start = sum;
+                sum += count(head) as usize;
+                start
+            };
+            let starts: Vec<usize> = heads.clone().map(one).collect();
+            (starts, sum)
+        };
+        let (row, rows) = starts(&|head| head.rows);
+        Bases {
+            row,
+            rows,
+            tombstone: starts(&|head| head.tombstones).0,
+            target: starts(&|head| head.targets).0,
+            owner: starts(&|head| head.owners).0,
+            base: starts(&|head| head.bases).0,
+        }
+    }
+}
+
+impl Merged {
+    /// Opens a merged file by its header and its table of extents, which must be those of `entries`.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong; the caller merges again.
+    pub fn open(bytes: IndexBytes, entries: &[ExtentEntry]) -> Result<Merged, &'static str> {
+        let (counts, places, seals) = front(&bytes)?;
+        let mut merged = Merged { bytes, counts, places, seals, heads: Vec::new() };
+        merged.prove(Section::Heads, 0..merged.count(Section::Heads)).map_err(|damaged| damaged.0)?;
+        let (heads, rest) = merged.longs(Section::Heads).as_chunks::<HEAD_WORDS>();
+        let heads: Vec<Head> = heads.iter().map(Head::from_words).collect();
+        let same = |(head, entry): (&Head, &ExtentEntry)| {
+            (head.start, head.end, head.content) == (entry.start, entry.end, entry.content)
+        };
+        if !rest.is_empty() || heads.len() != entries.len() || !heads.iter().zip(entries).all(same) {
+            return Err("it belongs to other extents");
+        }
+        merged.heads = heads;
+        merged.sizes()?;
+        Ok(merged)
+    }
+
+    /// Whether the sections are as long as one another and the extents ask for.
+    fn sizes(&self) -> Result<(), &'static str> {
+        let sum =
+            |count: &dyn Fn(&Head) -> u64| self.heads.iter().fold(0u64, |sum, head| sum.saturating_add(count(head)));
+        let (patients, bases) = (self.count(Section::PatientHash), self.count(Section::BaseLength));
+        let count = |section| self.count(section) as u64;
+        let sound = count(Section::Totals) == TOTALS_WORDS as u64
+            && count(Section::PatientBase) == patients as u64
+            && count(Section::PatientStart) == patients as u64 + 1
+            && count(Section::Occurrence) == sum(&|head| head.owners)
+            && count(Section::OwnerPatient) == sum(&|head| head.owners)
+            && count(Section::Ends) == sum(&|head| head.tombstones)
+            && count(Section::TargetHead) == sum(&|head| head.targets)
+            && count(Section::ExtentBase) == sum(&|head| head.bases)
+            && count(Section::BaseCount) == bases as u64;
+        if sound { Ok(()) } else { Err("its sections differ in length") }
+    }
+
+    /// Checks everything: pages, and the relations that later indexing relies on.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong.
+    pub fn check(&self, extents: &[Extent]) -> Result<(), &'static str> {
+        if extents.iter().zip(&self.heads).any(|(extent, head)| extent.head() != head) {
+            return Err("it belongs to other extents");
+        }
+        self.seals.prove_whole(&self.bytes).map_err(|damaged| damaged.0)?;
+        let below = |section, bound: usize| self.words(section).iter().all(|at| (*at as usize) < bound);
+        let rows: u64 = self.heads.iter().map(|head| head.rows).sum();
+        let records = rows as usize + self.count(Section::Ends);
+        let pairs = |section, second: usize| {
+            let pairs = self.longs(section);
+            let inside = |pair: &u64| ((pair >> 32) as usize) < records && (*pair as u32 as usize) < second;
+            pairs.iter().all(inside) && pairs.is_sorted()
+        };
+        let starts = self.words(Section::PatientStart);
+        let sound = self.longs(Section::PatientHash).is_sorted()
+            && starts.is_sorted()
+            && starts.first() == Some(&0)
+            && starts.last().map(|end| *end as usize) == Some(self.count(Section::Occurrence))
+            && starts.windows(2).all(|pair| pair[0] < pair[1])
+            && below(Section::Occurrence, self.count(Section::Occurrence))
+            && below(Section::OwnerPatient, self.count(Section::PatientHash))
+            && below(Section::PatientBase, self.count(Section::BaseLength))
+            && below(Section::ExtentBase, self.count(Section::BaseLength))
+            && below(Section::Ends, rows as usize + 1)
+            && below(Section::TargetHead, records + 1)
+            && pairs(Section::Succession, records)
+            && pairs(Section::About, self.count(Section::TargetHead));
+        if sound { Ok(()) } else { Err("a number points nowhere") }
+    }
+
+    /// The headers of the extents.
+    pub fn heads(&self) -> &[Head] {
+        &self.heads
+    }
+
+    /// Number of elements of a section.
+    pub fn count(&self, section: Section) -> usize {
+        self.counts[section as usize]
+    }
+
+    /// Bytes of the whole file.
+    pub fn bytes(&self) -> &IndexBytes {
+        &self.bytes
+    }
+
+    /// Proves elements of a section.
+    ///
+    /// # Errors
+    /// [`Damaged`] when they are not what was written, or not there.
+    pub fn prove(&self, section: Section, elements: Range<usize>) -> Result<(), Damaged> {
+        if elements.start > elements.end || elements.end > self.count(section) {
+            return Err(Damaged("a number points nowhere"));
+        }
+        let (start, width) = (self.places[section as usize].start, SECTIONS[section as usize].1);
+        self.seals.prove(&self.bytes, start + elements.start * width..start + elements.end * width)
+    }
+
+    /// A section of `u32`s as it lies there: what has not been proven may be anything.
+    pub fn words(&self, section: Section) -> &[u32] {
+        u32s(&self.bytes[self.places[section as usize].clone()]).expect("aligned")
+    }
+
+    /// A section of `u64`s as it lies there: what has not been proven may be anything.
+    pub fn longs(&self, section: Section) -> &[u64] {
+        u64s(&self.bytes[self.places[section as usize].clone()]).expect("aligned")
+    }
+
+    /// Proven `u32`s of a section.
+    ///
+    /// # Errors
+    /// As [`Merged::prove`].
+    pub fn proven_words(&self, section: Section, elements: Range<usize>) -> Result<&[u32], Damaged> {
+        self.prove(section, elements.clone())?;
+        Ok(&self.words(section)[elements])
+    }
+
+    /// Proven `u64`s of a section.
+    ///
+    /// # Errors
+    /// As [`Merged::prove`].
+    pub fn proven_longs(&self, section: Section, elements: Range<usize>) -> Result<&[u64], Damaged> {
+        self.prove(section, elements.clone())?;
+        Ok(&self.longs(section)[elements])
+    }
+
+    /// A proven `u32` of a section.
+    ///
+    /// # Errors
+    /// As [`Merged::prove`].
+    pub fn word(&self, section: Section, at: usize) -> Result<u32, Damaged> {
+        Ok(self.proven_words(section, at..at + 1)?[0])
+    }
+
+    /// The first element of an ascending section of `u64`s that is not less than `key`.
+    ///
+    /// # Errors
+    /// As [`Merged::prove`].
+    pub fn lower_bound(&self, section: Section, key: u64) -> Result<usize, Damaged> {
+        self.lower_bound_in(section, key, 0..self.longs(section).len())
+    }
+
+    /// The same among some elements.
+    fn lower_bound_in(&self, section: Section, key: u64, among: Range<usize>) -> Result<usize, Damaged> {
+        let longs = self.longs(section);
+        let (mut low, mut high) = (among.start, among.end);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            self.prove(section, middle..middle + 1)?;
+            match longs[middle] < key {
+                true => low = middle + 1,
+                false => high = middle,
+            }
+        }
+        Ok(low)
+    }
+
+    /// The pairs of `section` whose first number lies in `records`, as they lie there.
+    ///
+    /// # Errors
+    /// As [`Merged::prove`].
+    pub fn pairs(&self, section: Section, records: Range<usize>) -> Result<&[u64], Damaged> {
+        if self.count(section) == 0 {
+            return Ok(&[]);
+        }
+        let first = self.lower_bound(section, (records.start as u64) << 32)?;
+        // The end is near for few records: look for it in steps that double.
+        let (key, count) = ((records.end as u64) << 32, self.count(section));
+        let (mut below, mut step) = (first, 1);
+        while below + step <= count && self.proven_longs(section, below + step - 1..below + step)?[0] < key {
+            below += step;
+            step *= 2;
+        }
+        let end = self.lower_bound_in(section, key, below..count.min(below + step))?;
+        self.proven_longs(section, first..end.max(first))
+    }
+
+    /// The next record of the same resource.
+    ///
+    /// # Errors
+    /// As [`Merged::prove`].
+    pub fn next(&self, record: usize) -> Result<Option<usize>, Damaged> {
+        Ok(self.pairs(Section::Succession, record..record + 1)?.first().map(|pair| *pair as u32 as usize))
+    }
+
+    /// The totals of the whole store.
+    ///
+    /// # Errors
+    /// As [`Merged::prove`].
+    pub fn totals(&self) -> Result<Totals<'_>, Damaged> {
+        Ok(Totals(self.proven_longs(Section::Totals, 0..TOTALS_WORDS)?))
+    }
+
+    /// The reference bases of the store in order, the empty one first.
+    ///
+    /// # Errors
+    /// As [`Merged::prove`].
+    pub fn bases(&self) -> Result<Vec<String>, Damaged> {
+        let lengths = self.proven_words(Section::BaseLength, 0..self.count(Section::BaseLength))?;
+        self.prove(Section::BaseText, 0..self.count(Section::BaseText))?;
+        let mut text = &self.bytes[self.places[Section::BaseText as usize].clone()];
+        let mut bases = Vec::with_capacity(lengths.len());
+        for len in lengths {
+            let (base, rest) = text.split_at_checked(*len as usize).ok_or(Damaged("a text lies beyond its heap"))?;
+            bases.push(str::from_utf8(base).map_err(|_| Damaged("a text is no text"))?.to_string());
+            text = rest;
+        }
+        Ok(bases)
+    }
+}
+
+/// What holds of the whole store once every record of it counts: every extent is seen, and T lies behind every instant.
+#[derive(Clone, Copy)]
+pub struct Totals<'a>(&'a [u64]);
+
+impl Totals<'_> {
+    /// Rows of a type.
+    pub fn rows(&self, index: usize) -> u64 {
+        self.0[index * TYPE_TOTALS]
+    }
+
+    /// Rows of a type that a later version follows.
+    pub fn superseded(&self, index: usize) -> u64 {
+        self.0[index * TYPE_TOTALS + 1]
+    }
+
+    /// Rows of a type that no later version follows, but a DELETE entry with a relative reference.
+    pub fn deleted(&self, index: usize) -> u64 {
+        self.0[index * TYPE_TOTALS + 2]
+    }
+
+    /// Faulty lines of a kind.
+    pub fn faults(&self, kind: usize) -> u64 {
+        self.0[ResourceType::COUNT * TYPE_TOTALS + kind]
+    }
+
+    /// DELETE entries in successions under bases other than the empty one: with any, the numbers above depend on
+    /// whose bases are ours.
+    pub fn foreign_deletions(&self) -> u64 {
+        self.0[TOTALS_WORDS - 1]
+    }
+}

@@ -1,0 +1,31 @@
+//! Makes an index scan a store file again: what it says of the file turned out not to be what is there.
+
+use crate::error::IndexError;
+use crate::index::dir::Home;
+use crate::index::meta::{self, Generation, SCAN_AGAIN};
+use crate::store::{IndexAccess, Store, Watch};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Marks the extents of a file (by its name below the store) to be scanned again. What the index remembers of snapshots
+/// stays. An index in memory is made anew by every command, and needs no mark.
+///
+/// # Errors
+/// When the index cannot be written.
+pub fn forget(store: &Store, name: &str, watch: &Watch) -> Result<(), IndexError> {
+    if store.options().index_access == IndexAccess::ReadOnly {
+        return Ok(());
+    }
+    let Ok(home) = Home::directory(&store.index_dir()) else { return Ok(()) };
+    let failed = |source| IndexError::Write { name: meta::FILE.into(), source };
+    let _lock = home.lock(&mut || watch.waiting.store(true, Relaxed)).map_err(failed)?;
+    watch.waiting.store(false, Relaxed);
+    let Some(mut known) = home.read(meta::FILE).ok().and_then(|bytes| Generation::from_bytes(&bytes)) else {
+        return Ok(());
+    };
+    for extent in &mut known.extents {
+        if known.files[extent.file].name == name {
+            extent.at = SCAN_AGAIN;
+        }
+    }
+    home.replace(meta::FILE, &mut |_| known.to_bytes()).map_err(failed)
+}

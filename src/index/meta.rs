@@ -1,0 +1,483 @@
+//! The generation file: which extents make one consistent index of the whole store, and what the index remembers of
+//! the snapshots taken from it.
+//!
+//! One small file replaced by rename: a line with magic, version and checksum, then numbers and names one behind the
+//! other, so that a thousand files are read in microseconds. The snapshots taken since it was published are noted in a
+//! [`Note`] beside it, which is overwritten in place.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::extract::Validate;
+use crate::fhir::instant::Instant;
+use crate::index::segment::layout;
+use crate::store::walk::is_store_name;
+use crate::sys::store_file::Stamp;
+
+/// Name of the file.
+pub const FILE: &str = "generation";
+/// Name of the file of the [`Note`].
+pub const NOTE: &str = "generation.note";
+
+/// How the name of a file begins that holds extents.
+pub const EXTENTS: &str = "extents-";
+/// How the name of a file begins that holds what was merged over them.
+pub const MERGED: &str = "merged-";
+
+/// Whether a file of the index directory can have this name.
+fn is_index_name(name: &str, stem: &str) -> bool {
+    name.starts_with(stem) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+/// In the place of an extent's offset in its container: it is to be scanned again.
+pub const SCAN_AGAIN: u64 = u64::MAX;
+
+/// A store file as the index knows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FileEntry {
+    /// Path relative to the store.
+    pub name: String,
+    /// Size and times when it was indexed.
+    pub stamp: Stamp,
+    /// Hash of sampled blocks of its bytes up to that size.
+    pub samples: u64,
+    /// Whether new bytes behind the old end can be indexed by themselves: a plain file always, a compressed one when
+    /// it ended with a whole member and a whole line.
+    pub appendable: bool,
+}
+
+/// An extent of the generation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExtentEntry {
+    /// Index of the store file in [`Generation::files`].
+    pub file: usize,
+    /// Index of the container in [`Generation::containers`].
+    pub container: usize,
+    /// Offset in the container.
+    pub at: u64,
+    /// Start in the (uncompressed) file.
+    pub start: u64,
+    /// End in the (uncompressed) file.
+    pub end: u64,
+    /// Hash of the bytes from start to end.
+    pub content: u64,
+    /// Whether it is the last line of a plain file, still without its newline.
+    pub tail: bool,
+    /// T of the first snapshot that held it, in ticks rounded up; none until one has.
+    pub first_seen: Option<i64>,
+}
+
+/// One consistent index of a store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generation {
+    /// Grows with every change.
+    pub sequence: u64,
+    /// What the scan checked.
+    pub validate: Validate,
+    /// T of the first snapshot ever taken, in ticks rounded up.
+    pub birth: Option<i64>,
+    /// Greatest T of the snapshots taken, in ticks rounded up.
+    pub latest: Option<i64>,
+    /// Store files in store order.
+    pub files: Vec<FileEntry>,
+    /// Files of the index that hold extents.
+    pub containers: Vec<IndexFile>,
+    /// Extents in store order.
+    pub extents: Vec<ExtentEntry>,
+    /// File of the index that holds what was merged over all extents.
+    pub merged: IndexFile,
+}
+
+/// A file of the index.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct IndexFile {
+    /// Name in the index directory.
+    pub name: String,
+    /// Size and times when it was published. While they hold nobody has touched it, and it is opened by its header
+    /// alone. `None` when it was so young then that a later write could have left them as they are.
+    pub stamp: Option<Stamp>,
+}
+
+impl IndexFile {
+    /// A file that is not trusted yet.
+    pub fn new(name: String) -> IndexFile {
+        IndexFile { name, stamp: None }
+    }
+}
+
+/// An instant as ticks, rounded up to the next tick.
+pub fn ticks_up(at: &Instant) -> i64 {
+    at.ticks + i64::from(!at.rest.is_empty())
+}
+
+impl Generation {
+    /// An index of nothing.
+    pub fn empty(validate: Validate) -> Generation {
+        Generation {
+            sequence: 0,
+            validate,
+            birth: None,
+            latest: None,
+            files: Vec::new(),
+            containers: Vec::new(),
+            extents: Vec::new(),
+            merged: IndexFile::default(),
+        }
+    }
+
+    /// Notes that a snapshot at `as_of` holds every extent; whether that changed anything.
+    ///
+    /// An extent is never called older than the snapshots that were taken before it came: a snapshot of the past
+    /// taken today must not make tonight's late file look as if last night's export had held it.
+    pub fn seen(&mut self, as_of: &Instant) -> bool {
+        let now = ticks_up(as_of);
+        let first = match self.latest {
+            Some(latest) if latest >= now => latest + 1,
+            _ => now,
+        };
+        let mut changed = false;
+        for extent in &mut self.extents {
+            if extent.first_seen.is_none() {
+                extent.first_seen = Some(first);
+                changed = true;
+            }
+        }
+        if self.birth.is_none() {
+            self.birth = Some(first);
+            changed = true;
+        }
+        if self.latest.is_none_or(|latest| latest < now) {
+            self.latest = Some(now);
+            changed = true;
+        }
+        changed
+    }
+
+    /// Whether rows of this extent are late for an export since `since` (reading "late rows"): the extent was first
+    /// held by a snapshot after `since`, and the index was alive then, or has come later than the index's birth.
+    pub fn is_late(&self, extent: &ExtentEntry, since: &Instant) -> bool {
+        self.came_late(extent.first_seen, since)
+    }
+
+    /// The same of what the snapshot of a T (in ticks) was the first to hold.
+    pub fn came_late(&self, first_seen: Option<i64>, since: &Instant) -> bool {
+        let (Some(first), Some(birth)) = (first_seen, self.birth) else { return false };
+        // Rounding up errs towards exporting a row twice, never towards losing it.
+        first > since.ticks && first > birth
+    }
+
+    /// Applies what was noted after this generation was published; whether the note was its own.
+    pub fn apply(&mut self, note: &Note) -> bool {
+        if note.sequence != self.sequence {
+            return false;
+        }
+        for extent in &mut self.extents {
+            extent.first_seen = extent.first_seen.or(note.first);
+        }
+        self.latest = self.latest.max(note.latest);
+        true
+    }
+
+    /// The file's bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut body = Writer(Vec::with_capacity(256 + self.files.len() * 96 + self.extents.len() * 64));
+        body.number(self.sequence);
+        body.number(u64::from(self.validate == Validate::Full));
+        body.optional(self.birth);
+        body.optional(self.latest);
+        body.number(self.files.len() as u64);
+        for file in &self.files {
+            body.text(&file.name);
+            body.stamp(&file.stamp);
+            body.number(file.samples);
+            body.number(u64::from(file.appendable));
+        }
+        body.number(self.containers.len() as u64);
+        for file in self.containers.iter().chain([&self.merged]) {
+            body.text(&file.name);
+            body.number(u64::from(file.stamp.is_some()));
+            body.stamp(&file.stamp.unwrap_or(Stamp { len: 0, mtime_ns: 0, ctime_ns: 0 }));
+        }
+        body.number(self.extents.len() as u64);
+        for extent in &self.extents {
+            for number in [extent.file as u64, extent.container as u64, extent.at, extent.start, extent.end] {
+                body.number(number);
+            }
+            body.number(extent.content);
+            body.number(u64::from(extent.tail));
+            body.optional(extent.first_seen);
+        }
+        let mut bytes = format!("outpour-index {} {:016x}\n", layout::VERSION, xxh3_64(&body.0)).into_bytes();
+        bytes.extend_from_slice(&body.0);
+        bytes
+    }
+
+    /// Reads the file; `None` when it is damaged or of another version, which means a rebuild.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Generation> {
+        let newline = memchr::memchr(b'\n', bytes)?;
+        let (head, body) = (str::from_utf8(&bytes[..newline]).ok()?, &bytes[newline + 1..]);
+        if head != format!("outpour-index {} {:016x}", layout::VERSION, xxh3_64(body)) {
+            return None;
+        }
+        let generation = Generation::read(&mut Reader(body))?;
+        let (files, containers) = (generation.files.len(), generation.containers.len());
+        let sound = generation.extents.iter().all(|e| e.file < files && e.container < containers && e.start <= e.end);
+        let ordered = generation.extents.is_sorted_by_key(|e| (e.file, e.start))
+            && generation.files.is_sorted_by(|a, b| a.name.as_bytes() < b.name.as_bytes());
+        // What it names is opened: store files in the store, files of the index beside it, nothing else.
+        let in_store = generation.files.iter().all(|file| is_store_name(&file.name));
+        let in_index = generation.containers.iter().all(|file| is_index_name(&file.name, EXTENTS))
+            && (generation.merged.name.is_empty() || is_index_name(&generation.merged.name, MERGED));
+        (sound && ordered && in_store && in_index).then_some(generation)
+    }
+
+    /// Whether a file that cannot be read is a generation of another version of the format.
+    pub fn is_of_other_version(bytes: &[u8]) -> bool {
+        let version = bytes.strip_prefix(b"outpour-index ").and_then(|rest| rest.split(|byte| *byte == b' ').next());
+        let version =
+            version.and_then(|digits| str::from_utf8(digits).ok()).and_then(|digits| digits.parse::<u32>().ok());
+        version.is_some_and(|version| version != layout::VERSION)
+    }
+
+    /// Reads what stands behind the first line, whatever its checksum.
+    pub fn read_body(body: &[u8]) -> Option<Generation> {
+        Generation::read(&mut Reader(body))
+    }
+
+    fn read(body: &mut Reader<'_>) -> Option<Generation> {
+        let sequence = body.number()?;
+        let validate = if body.flag()? { Validate::Full } else { Validate::Structure };
+        let (birth, latest) = (body.optional()?, body.optional()?);
+        let file = |body: &mut Reader<'_>| {
+            let (name, stamp) = (body.text()?, body.stamp()?);
+            Some(FileEntry { name, stamp, samples: body.number()?, appendable: body.flag()? })
+        };
+        let files = body.list(file)?;
+        let index_file = |body: &mut Reader<'_>| {
+            let (name, trusted, stamp) = (body.text()?, body.flag()?, body.stamp()?);
+            Some(IndexFile { name, stamp: trusted.then_some(stamp) })
+        };
+        let containers = body.list(index_file)?;
+        let merged = index_file(body)?;
+        let extent = |body: &mut Reader<'_>| {
+            Some(ExtentEntry {
+                file: usize::try_from(body.number()?).ok()?,
+                container: usize::try_from(body.number()?).ok()?,
+                at: body.number()?,
+                start: body.number()?,
+                end: body.number()?,
+                content: body.number()?,
+                tail: body.flag()?,
+                first_seen: body.optional()?,
+            })
+        };
+        let extents = body.list(extent)?;
+        body.0.is_empty().then_some(Generation {
+            sequence,
+            validate,
+            birth,
+            latest,
+            files,
+            containers,
+            extents,
+            merged,
+        })
+    }
+}
+
+/// What the index remembers of the snapshots taken since a generation was published: overwritten in place by each.
+///
+/// A note that is torn or lost costs no record: extents are then first seen by a later snapshot than they were, so
+/// that an export since an earlier one takes their rows again. The first snapshot of all is not noted here: it goes
+/// into the generation itself and to the disk, because without it late rows could not be told at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// Sequence of the generation.
+    pub sequence: u64,
+    /// T of the first snapshot that held the generation's new extents, in ticks; none until one has.
+    pub first: Option<i64>,
+    /// Greatest T of the snapshots taken, in ticks.
+    pub latest: Option<i64>,
+}
+
+impl Note {
+    /// What is to be noted of a generation in which a snapshot was seen; `before` is it as published.
+    pub fn of(generation: &Generation, before: &Generation) -> Note {
+        let new = before.extents.iter().position(|extent| extent.first_seen.is_none());
+        Note {
+            sequence: generation.sequence,
+            first: new.and_then(|at| generation.extents[at].first_seen),
+            latest: generation.latest,
+        }
+    }
+
+    /// The file's bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut body = Writer(Vec::new());
+        body.number(self.sequence);
+        body.optional(self.first);
+        body.optional(self.latest);
+        let sum = xxh3_64(&body.0);
+        body.number(sum);
+        body.0
+    }
+
+    /// Reads the file; `None` when it is torn.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Note> {
+        let mut body = Reader(bytes);
+        let note = Note { sequence: body.number()?, first: body.optional()?, latest: body.optional()? };
+        let own = bytes.len() - body.0.len();
+        (body.number()? == xxh3_64(&bytes[..own]) && body.0.is_empty()).then_some(note)
+    }
+}
+
+/// Appends numbers and texts.
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn number(&mut self, number: u64) {
+        self.0.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn optional(&mut self, number: Option<i64>) {
+        self.number(u64::from(number.is_some()));
+        self.number(number.unwrap_or_default() as u64);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.number(text.len() as u64);
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    fn stamp(&mut self, stamp: &Stamp) {
+        self.number(stamp.len);
+        self.number(stamp.mtime_ns as u64);
+        self.number(stamp.ctime_ns as u64);
+    }
+}
+
+/// Takes them off again; `None` when they are not there.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn number(&mut self) -> Option<u64> {
+        let (number, rest) = self.0.split_first_chunk::<8>()?;
+        self.0 = rest;
+        Some(u64::from_le_bytes(*number))
+    }
+
+    fn flag(&mut self) -> Option<bool> {
+        match self.number()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+
+    fn optional(&mut self) -> Option<Option<i64>> {
+        let (there, number) = (self.flag()?, self.number()?);
+        Some(there.then_some(number as i64))
+    }
+
+    fn text(&mut self) -> Option<String> {
+        let len = usize::try_from(self.number()?).ok()?;
+        let (text, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        str::from_utf8(text).ok().map(str::to_string)
+    }
+
+    fn stamp(&mut self) -> Option<Stamp> {
+        let (len, mtime_ns, ctime_ns) = (self.number()?, self.number()? as i64, self.number()? as i64);
+        Some(Stamp { len, mtime_ns, ctime_ns })
+    }
+
+    fn list<T>(&mut self, one: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        let count = usize::try_from(self.number()?).ok()?;
+        // Each element takes at least eight bytes, so a damaged count cannot ask for more memory than the file has.
+        let mut list = Vec::with_capacity(count.min(self.0.len() / 8));
+        for _ in 0..count {
+            list.push(one(self)?);
+        }
+        Some(list)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generation() -> Generation {
+        let stamp = Stamp { len: 3, mtime_ns: -1, ctime_ns: i64::MAX };
+        let extent = |start, first_seen| ExtentEntry {
+            file: 0,
+            container: 0,
+            at: u64::MAX,
+            start,
+            end: start + 7,
+            content: 5,
+            tail: start == 7,
+            first_seen,
+        };
+        Generation {
+            sequence: 4,
+            birth: Some(-7),
+            latest: Some(12),
+            files: vec![FileEntry { name: "ä/b.ndjson".into(), stamp, samples: 9, appendable: true }],
+            containers: vec![IndexFile { name: "extents-1".into(), stamp: Some(stamp) }],
+            extents: vec![extent(0, Some(-7)), extent(7, None)],
+            merged: IndexFile::new("merged-1".into()),
+            ..Generation::empty(Validate::Structure)
+        }
+    }
+
+    /// What is written is read back; what is cut short or changed anywhere is refused.
+    #[test]
+    fn a_generation_reads_back_or_not_at_all() {
+        let generation = generation();
+        let bytes = generation.to_bytes();
+        assert_eq!(Generation::from_bytes(&bytes), Some(generation));
+        for at in 0..bytes.len() {
+            assert_eq!(Generation::from_bytes(&bytes[..at]), None);
+            assert!(Generation::read_body(&bytes[at..bytes.len() - 1]).is_none_or(|read| read.files.len() < 9));
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert_eq!(Generation::from_bytes(&damaged), None, "byte {at}");
+        }
+    }
+
+    /// A forged file, its checksum right, cannot have anything opened outside of the store and the index.
+    #[test]
+    fn names_that_lead_elsewhere_are_refused() {
+        let reads = |change: &dyn Fn(&mut Generation)| {
+            let mut generation = generation();
+            change(&mut generation);
+            Generation::from_bytes(&generation.to_bytes()).is_some()
+        };
+        assert!(reads(&|_| {}));
+        for name in ["../x.ndjson", "/etc/x.ndjson", "a/../x.ndjson", "a//x.ndjson", ".hidden/x.ndjson", "passwd", ""] {
+            assert!(!reads(&|generation| generation.files[0].name = name.to_string()), "{name}");
+        }
+        for name in ["../extents-1", "extents-/../../x", "extents-1/x", "merged-1", "lock", "", "/extents-1"] {
+            assert!(!reads(&|generation| generation.containers[0].name = name.to_string()), "{name}");
+        }
+        for name in ["../merged-1", "merged-/../x", "extents-1", "generation"] {
+            assert!(!reads(&|generation| generation.merged.name = name.to_string()), "{name}");
+        }
+        assert!(reads(&|generation| generation.merged.name = String::new()));
+    }
+
+    /// A note stands for what `seen` did to the generation, and for no other generation.
+    #[test]
+    fn a_note_gives_back_what_was_seen() {
+        let published = generation();
+        let mut seen = published.clone();
+        assert!(seen.seen(&Instant { ticks: 20, rest: Box::default() }));
+        let note = Note::from_bytes(&Note::of(&seen, &published).to_bytes()).unwrap();
+        let mut again = published.clone();
+        assert!(again.apply(&note) && again == seen);
+        let mut other = Generation { sequence: 5, ..published.clone() };
+        assert!(!other.apply(&note) && other.latest == published.latest);
+        let mut torn = note.to_bytes();
+        torn[9] ^= 1;
+        assert_eq!(Note::from_bytes(&torn), None);
+    }
+}

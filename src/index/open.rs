@@ -1,0 +1,85 @@
+//! What of an index on disk still stands: its extents and what was merged over them, opened by their headers where
+//! nobody has touched their files, checked byte by byte where somebody may have.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::index::dir::{Home, IndexBytes};
+use crate::index::global::Merged;
+use crate::index::meta::{ExtentEntry, Generation, IndexFile};
+use crate::index::refresh::Trust;
+use crate::index::segment::reader::Extent;
+
+/// An index, as far as it stands.
+pub struct Standing {
+    /// Each extent of the generation, or why it is to be made again.
+    pub extents: Vec<Result<Extent, &'static str>>,
+    /// What was merged over them, or why it is to be merged again.
+    pub merged: Result<Merged, &'static str>,
+}
+
+impl Standing {
+    /// Everything, if everything stands.
+    ///
+    /// # Errors
+    /// The first reason why not.
+    pub fn whole(self) -> Result<(Vec<Extent>, Merged), &'static str> {
+        let merged = self.merged?;
+        Ok((self.extents.into_iter().collect::<Result<Vec<_>, _>>()?, merged))
+    }
+}
+
+/// Opens a generation.
+pub fn stand(home: &Home, generation: &Generation, trust: Trust) -> Standing {
+    let trusted = |file: &IndexFile, bytes: &IndexBytes| {
+        trust == Trust::Stamps && file.stamp.is_some_and(|stamp| stamp == bytes.stamp())
+    };
+    let (merged, merged_trusted) = match home.open(&generation.merged.name) {
+        Ok(bytes) if !generation.merged.name.is_empty() => {
+            let trusted = trusted(&generation.merged, &bytes);
+            (Merged::open(bytes, &generation.extents), trusted)
+        }
+        _ => (Err("it cannot be opened"), false),
+    };
+    let containers: Vec<Option<(Arc<IndexBytes>, bool)>> = generation
+        .containers
+        .iter()
+        .map(|file| {
+            let bytes = Arc::new(home.open(&file.name).ok()?);
+            let trusted = trusted(file, &bytes);
+            Some((bytes, trusted))
+        })
+        .collect();
+    let heads = merged.as_ref().ok().filter(|_| merged_trusted).map(Merged::heads);
+    let one = |(at, entry): (usize, &ExtentEntry)| {
+        if entry.at == u64::MAX {
+            return Err("it is to be scanned again");
+        }
+        let (bytes, trusted) = containers[entry.container].as_ref().ok_or("its file cannot be opened")?;
+        if let Some(heads) = heads.filter(|_| *trusted) {
+            // The table of extents was compared with the generation.
+            return Ok(Extent::known(bytes.clone(), entry.at, heads[at]));
+        }
+        let extent = Extent::open(bytes.clone(), entry.at)?;
+        let head = extent.head();
+        match (head.start, head.end, head.content) == (entry.start, entry.end, entry.content) {
+            true => Ok(extent),
+            false => Err("it is of other bytes"),
+        }
+    };
+    let all_trusted = heads.is_some() && containers.iter().all(|file| file.as_ref().is_some_and(|file| file.1));
+    let extents: Vec<Result<Extent, &'static str>> = match all_trusted {
+        true => generation.extents.iter().enumerate().map(one).collect(),
+        false => generation.extents.par_iter().enumerate().map(one).collect(),
+    };
+    let merged = merged.and_then(|merged| {
+        if !merged_trusted || !all_trusted {
+            let standing: Option<Vec<Extent>> = extents.iter().map(|extent| extent.clone().ok()).collect();
+            // With an extent gone it is merged again in any case.
+            merged.check(&standing.ok_or("an extent is damaged")?)?;
+        }
+        Ok(merged)
+    });
+    Standing { extents, merged }
+}

@@ -1,0 +1,133 @@
+//! Seals: a checksum for each page of a sealed run of bytes, so that an index is proven piece by piece, as it is read.
+//!
+//! Opening an index reads its headers only. Whoever reads a column has the pages proven first, once each; a pass over
+//! all rows has whole columns proven. So a damaged page is found before anything that it says is believed, and a small
+//! question pays for the pages that it touches and not for the index. What a seal holds is as outpour wrote it: it
+//! says nothing of a file that was forged together with its seals, which a changed stamp sends to the whole check.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use crate::hash::xxh3::xxh3_64;
+
+/// Bytes that one seal speaks for. Smaller pages make scattered reads cheaper and the index longer (0.4 % of itself).
+pub const PAGE_BYTES: usize = 1024;
+
+/// A part of an index file is not what was written: what is wrong, as a sentence. The cure is always the same: the
+/// whole index is checked, what is damaged is made again from the store, and the question is asked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damaged(pub &'static str);
+
+/// The checksum of a header.
+pub fn checksum(bytes: &[u8]) -> u64 {
+    xxh3_64(bytes)
+}
+
+/// Number of seals of so many bytes.
+pub fn seal_count(bytes: usize) -> usize {
+    bytes.div_ceil(PAGE_BYTES)
+}
+
+fn seal_of(page: &[u8]) -> u32 {
+    xxh3_64(page) as u32
+}
+
+/// Writes the seals of `body`, four bytes each, to the front of `seals`.
+pub fn write_seals(seals: &mut [u8], body: &[u8]) {
+    for (seal, page) in seals.chunks_exact_mut(4).zip(body.chunks(PAGE_BYTES)) {
+        seal.copy_from_slice(&seal_of(page).to_le_bytes());
+    }
+}
+
+/// Which pages of a sealed run have been proven. The seals themselves are covered by the header's checksum.
+pub struct Seals {
+    /// Where the seals lie.
+    seals: usize,
+    /// What they speak for.
+    body: Range<usize>,
+    proven: Box<[AtomicU64]>,
+    whole: AtomicBool,
+}
+
+impl Seals {
+    /// Nothing is proven yet. `seals` is where they begin in the bytes that [`Seals::prove`] is given, `body` what
+    /// they speak for; the caller has checked that both lie inside.
+    pub fn new(seals: usize, body: Range<usize>) -> Seals {
+        let words = seal_count(body.len()).div_ceil(64);
+        let proven = (0..words).map(|_| AtomicU64::new(0)).collect();
+        Seals { seals, body, proven, whole: AtomicBool::new(false) }
+    }
+
+    /// Proves the pages that hold `range` of `bytes`.
+    ///
+    /// # Errors
+    /// [`Damaged`] when one of them is not what was written, or the range lies outside of the body.
+    pub fn prove(&self, bytes: &[u8], range: Range<usize>) -> Result<(), Damaged> {
+        if self.whole.load(Relaxed) || range.is_empty() {
+            return Ok(());
+        }
+        if range.start < self.body.start || range.end > self.body.end {
+            return Err(Damaged("a number points out of it"));
+        }
+        let first = (range.start - self.body.start) / PAGE_BYTES;
+        let last = (range.end - 1 - self.body.start) / PAGE_BYTES;
+        for page in first..=last {
+            let (word, bit) = (&self.proven[page / 64], 1 << (page % 64));
+            if word.load(Relaxed) & bit != 0 {
+                continue;
+            }
+            let start = self.body.start + page * PAGE_BYTES;
+            let end = self.body.end.min(start + PAGE_BYTES);
+            let at = self.seals + page * 4;
+            let stored = u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
+            if seal_of(&bytes[start..end]) != stored {
+                return Err(Damaged("a page of it is not what was written"));
+            }
+            word.fetch_or(bit, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Proves everything.
+    ///
+    /// # Errors
+    /// As [`Seals::prove`].
+    pub fn prove_whole(&self, bytes: &[u8]) -> Result<(), Damaged> {
+        self.prove(bytes, self.body.clone())?;
+        self.whole.store(true, Relaxed);
+        Ok(())
+    }
+
+    /// Whether everything has been proven.
+    pub fn is_whole(&self) -> bool {
+        self.whole.load(Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each damaged byte is found by who reads its page, and by nobody else.
+    #[test]
+    fn a_page_is_proven_before_it_is_read() {
+        let body = 3 * PAGE_BYTES + 100;
+        let mut bytes: Vec<u8> = (0..16 + body).map(|at| (at * 7 % 251) as u8).collect();
+        let (front, tail) = bytes.split_at_mut(16);
+        write_seals(front, tail);
+        let seals = || Seals::new(0, 16..16 + body);
+        seals().prove_whole(&bytes).unwrap();
+        for damaged in [16, 16 + PAGE_BYTES - 1, 16 + PAGE_BYTES, 15 + body] {
+            bytes[damaged] ^= 1;
+            let page = (damaged - 16) / PAGE_BYTES;
+            let seals = seals();
+            for other in 0..4 {
+                let at = 16 + other * PAGE_BYTES;
+                assert_eq!(seals.prove(&bytes, at..at + 1).is_err(), other == page);
+            }
+            assert!(seals.prove_whole(&bytes).is_err() && !seals.is_whole());
+            bytes[damaged] ^= 1;
+        }
+        assert!(seals().prove(&bytes, 15..17).is_err() && seals().prove(&bytes, body..body + 17).is_err());
+    }
+}

@@ -1,0 +1,569 @@
+//! Brings an index up to date: keeps what still stands, scans what is new or was damaged, merges, publishes.
+//!
+//! Readers take no lock. A writer holds the lock from the moment it has seen that there is work until the generation
+//! file is replaced; then it looks again, because another may have done the work meanwhile. When neither the store nor
+//! the index has been touched, nothing is opened but the generation and the headers of the index files.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::codec::decoder::{Coding, Restart};
+use crate::error::IndexError;
+use crate::extract::Validate;
+use crate::fhir::instant::Instant;
+use crate::index::dir::{Home, Lock};
+use crate::index::first_seen::Remembered;
+use crate::index::global::build::{self, MergeError};
+use crate::index::global::{Merged, append};
+use crate::index::meta::{self, ExtentEntry, FileEntry, Generation, IndexFile, Note, SCAN_AGAIN};
+use crate::index::open::{Standing, stand};
+use crate::index::segment::reader::Extent;
+use crate::index::segment::scan::{Part, ScanOptions, Span, compressed_spans, plain_spans, scan};
+use crate::index::segment_files::gather_containers;
+use crate::index::snapshot::{ExtentRecord, Index, Snapshot, SnapshotRecord};
+use crate::index::store_files::Files;
+use crate::index::store_listing::View;
+use crate::limits::STORE_ROWS_MAX;
+use crate::store::{IndexAccess, Store, Watch};
+use crate::sys::store_file::{Source, Stamp};
+
+/// Times that a reader looks again when files vanish under it because a writer published a newer generation.
+const ATTEMPTS: usize = 8;
+
+/// Time in which a file can be written again without its times telling, in nanoseconds: the ticks of the file system's
+/// clock, and some more.
+const RACY_NS: i64 = 30_000_000;
+
+/// What of an index is believed without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Files whose size and times are those at their publication; what is read of them is proven by its seals.
+    Stamps,
+    /// Nothing: every byte is checked.
+    Nothing,
+}
+
+/// What bringing the index up to date took.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Work {
+    /// Bytes of store files scanned.
+    pub scanned_bytes: u64,
+    /// Extents scanned.
+    pub scanned_extents: usize,
+    /// Extents kept.
+    pub kept_extents: usize,
+    /// Why extents that should have been there were scanned again.
+    pub repaired: Vec<String>,
+    /// Why the index is in memory only, if it is.
+    pub in_memory: Option<String>,
+}
+
+/// What stands and what is to do, for the files as they are now.
+struct Survey {
+    generation: Generation,
+    extents: Vec<Extent>,
+    /// For each extent its number in the generation before.
+    origins: Vec<usize>,
+    spans: Vec<Span>,
+    /// `first_seen` that extents scanned again keep: (file, start, end, first seen).
+    inherited: Vec<(usize, u64, u64, Option<i64>)>,
+    changed: bool,
+    repaired: Vec<String>,
+}
+
+/// A generation as it was published, and with what was noted since.
+struct Known {
+    published: Generation,
+    noted: Generation,
+}
+
+fn load(home: &Home) -> Option<Known> {
+    let published = Generation::from_bytes(&home.read(meta::FILE).ok()?)?;
+    let mut noted = published.clone();
+    if let Some(note) = home.read(meta::NOTE).ok().and_then(|bytes| Note::from_bytes(&bytes)) {
+        noted.apply(&note);
+    }
+    Some(Known { published, noted })
+}
+
+/// The index of the store as it is now; with `as_of`, also noted as a snapshot's.
+pub fn refresh(
+    store: &Store,
+    as_of: Option<&Instant>,
+    view: Option<&View>,
+    watch: &Watch,
+    mut trust: Trust,
+) -> Result<(Index, Work), IndexError> {
+    let (home, in_memory) = match store.options().index_access {
+        IndexAccess::ReadOnly => (Home::read_only(&store.index_dir()), None),
+        IndexAccess::ReadWrite => match Home::directory(&store.index_dir()) {
+            Ok(home) => (home, None),
+            Err(error) => (Home::memory(), Some(format!("{}: {error}", store.index_dir().display()))),
+        },
+    };
+    let mut work = Work { in_memory, ..Work::default() };
+    let mut last_reason = "it changed under every attempt to read it";
+    for _ in 0..ATTEMPTS {
+        let known = load(&home);
+        let files = match view {
+            Some(view) => Files::find_within(store, view, known.as_ref().map(|known| &known.noted))?,
+            None => Files::find(store)?,
+        };
+        if let Some(known) = known
+            && unchanged(&files, &known.noted, store.options().validate)
+            && let Ok((extents, merged)) = stand(&home, &known.noted, trust).whole()
+        {
+            let Some(generation) = note(&home, store, known, as_of, watch)? else { continue };
+            work.kept_extents = extents.len();
+            match Index::new(generation, extents, merged, files, home.is_durable()) {
+                Ok(index) => return Ok((index, work)),
+                Err(damaged) => last_reason = damaged.0,
+            }
+            trust = Trust::Nothing;
+            continue;
+        }
+        let lock = take_lock(&home, watch)?;
+        // Another writer may have been here while this one waited.
+        let known = load(&home).map(|known| known.noted);
+        let before_sequence = known.as_ref().map_or(0, |known| known.sequence);
+        let standing = known.as_ref().map(|known| stand(&home, known, trust));
+        let survey = survey(&files, known.as_ref(), standing.as_ref(), store.options().validate)?;
+        let before = standing.and_then(|standing| standing.merged.ok());
+        let (mut generation, extents) = match build(&home, survey, before, &files, watch, store, &mut work) {
+            Err(IndexError::Damaged { reason }) if trust == Trust::Stamps => {
+                (trust, last_reason) = (Trust::Nothing, reason);
+                continue;
+            }
+            built => built?,
+        };
+        if generation.sequence != before_sequence && store.options().index_access == IndexAccess::ReadOnly {
+            work.in_memory = Some(format!("{} is only read here", store.index_dir().display()));
+        }
+        if let Some(as_of) = as_of {
+            generation.seen(as_of);
+        }
+        publish(&home, &mut generation)?;
+        home.keep_only(&names(&generation));
+        let merged = match home.open(&generation.merged.name) {
+            Ok(bytes) => Merged::open(bytes, &generation.extents),
+            Err(_) => Err("it cannot be opened"),
+        };
+        drop(lock);
+        let index = merged.and_then(|merged| {
+            Index::new(generation, extents, merged, files, home.is_durable()).map_err(|damaged| damaged.0)
+        });
+        match index {
+            Ok(index) => return Ok((index, work)),
+            Err(reason) => (trust, last_reason) = (Trust::Nothing, reason),
+        }
+    }
+    Err(IndexError::ReadBack { name: store.index_dir().display().to_string(), reason: last_reason })
+}
+
+fn take_lock(home: &Home, watch: &Watch) -> Result<Lock, IndexError> {
+    let lock = home
+        .lock(&mut || watch.waiting.store(true, Relaxed))
+        .map_err(|source| IndexError::Write { name: "lock".into(), source })?;
+    watch.waiting.store(false, Relaxed);
+    Ok(lock)
+}
+
+/// Files of the index that a generation needs.
+fn names(generation: &Generation) -> Vec<&str> {
+    let mut names: Vec<&str> = generation.containers.iter().map(|file| file.name.as_str()).collect();
+    names.extend([generation.merged.name.as_str(), meta::FILE, meta::NOTE]);
+    names
+}
+
+/// Whether the files are those that the generation was made from, untouched.
+fn unchanged(files: &Files, known: &Generation, wanted: Option<Validate>) -> bool {
+    let weaker = wanted == Some(Validate::Full) && known.validate == Validate::Structure;
+    !weaker
+        && known.files.len() == files.count()
+        && known.extents.iter().all(|extent| extent.at != SCAN_AGAIN)
+        && (0..files.count())
+            .all(|at| known.files[at].stamp == files.stamp(at) && known.files[at].name == files.name(at))
+}
+
+/// Notes a snapshot, and stamps of index files that can be trusted by now; the generation with both. `None` when
+/// another writer has published meanwhile.
+fn note(
+    home: &Home,
+    store: &Store,
+    known: Known,
+    as_of: Option<&Instant>,
+    watch: &Watch,
+) -> Result<Option<Generation>, IndexError> {
+    let Known { mut published, mut noted } = known;
+    let unseen = as_of.is_some_and(|as_of| noted.clone().seen(as_of));
+    let stampless =
+        home.is_durable() && noted.containers.iter().chain([&noted.merged]).any(|file| file.stamp.is_none());
+    if !unseen && !stampless {
+        return Ok(Some(noted));
+    }
+    let _lock = take_lock(home, watch)?;
+    let Some(now) = load(home) else { return Ok(None) };
+    if now.published.sequence != published.sequence {
+        return Ok(None);
+    }
+    (published, noted) = (now.published, now.noted);
+    let first_of_all = noted.birth.is_none() && as_of.is_some();
+    if let Some(as_of) = as_of {
+        noted.seen(as_of);
+    }
+    if first_of_all || stampless {
+        publish(home, &mut noted)?;
+    } else if unseen {
+        let note = Note::of(&noted, &published).to_bytes();
+        home.overwrite(meta::NOTE, &note, store.options().sync)
+            .map_err(|source| IndexError::Write { name: meta::NOTE.into(), source })?;
+    }
+    Ok(Some(noted))
+}
+
+/// The greatest T, in ticks, of the snapshots that the index on disk remembers; nothing is made for it.
+pub fn latest(store: &Store) -> Option<i64> {
+    load(&Home::Directory(store.index_dir()))?.noted.latest
+}
+
+/// The index as it was last published, without a look at the store; none when there is none that stands.
+pub fn last(store: &Store) -> Option<Index> {
+    // A writer may take the files away that a generation just read names.
+    for _ in 0..ATTEMPTS {
+        let home = match store.options().index_access {
+            IndexAccess::ReadOnly => Home::read_only(&store.index_dir()),
+            IndexAccess::ReadWrite => Home::directory(&store.index_dir()).ok()?,
+        };
+        let known = load(&home)?.noted;
+        let Ok((extents, merged)) = stand(&home, &known, Trust::Stamps).whole() else { continue };
+        let files = Files::known(store, &known);
+        if let Ok(index) = Index::new(known, extents, merged, files, home.is_durable()) {
+            return Some(index);
+        }
+    }
+    None
+}
+
+/// The snapshot of a record: from the index if it still has the extents, else from the store's bytes.
+pub fn again(store: &Store, record: &SnapshotRecord, watch: &Watch) -> Result<(Snapshot, Work), IndexError> {
+    let Some(as_of) = Instant::parse(&record.as_of) else {
+        return Err(gone(store, "", "is to be seen as of what is no instant; begin anew with --force"));
+    };
+    let (index, mut work) = refresh(store, None, None, watch, Trust::Stamps)?;
+    let index = match Snapshot::of_record(index, record, as_of.clone()) {
+        Ok(snapshot) => return Ok((snapshot, work)),
+        Err((index, _)) => index,
+    };
+    // Some of the index was lost or cut anew. What stands is kept, the other recorded spans are scanned, in memory.
+    let files = Files::find(store)?;
+    let home = Home::memory();
+    let known = index.find_extents(record);
+    let same = index.generation().validate == record.validate;
+    // A compressed file is decoded from its start, and cut as it is then.
+    let is_coded = |name: &str| Coding::of_name(name).is_some_and(|coding| coding != Coding::Plain);
+    let lost = record.extents.iter().zip(&known).filter(|(extent, known)| known.is_none() && is_coded(&extent.file));
+    let lost: HashSet<&str> = lost.map(|(extent, _)| extent.file.as_str()).collect();
+    let stays = |extent: &ExtentRecord| same && !lost.contains(extent.file.as_str());
+    let kept: Vec<Option<usize>> =
+        record.extents.iter().zip(known).map(|(extent, known)| known.filter(|_| stays(extent))).collect();
+    let mut generation = Generation { files: entries(&files)?, ..Generation::empty(record.validate) };
+    generation.containers = index.generation().containers.clone();
+    let (mut extents, mut spans) = (Vec::new(), Vec::new());
+    for (extent, kept) in record.extents.iter().zip(&kept) {
+        let Some(file) = files.position(&extent.file) else {
+            return Err(gone(store, &extent.file, "is no longer there; put it back, or begin anew with --force"));
+        };
+        if let Some(kept) = *kept {
+            generation.extents.push(ExtentEntry { file, ..index.entry(kept).clone() });
+            extents.push(index.extents()[kept].clone());
+            continue;
+        }
+        match files.coding(file) {
+            Coding::Plain if extent.end > files.source(file)?.len() => {
+                let reason = "is shorter than it was when the export began; put it back, or begin anew with --force";
+                return Err(gone(store, &extent.file, reason));
+            }
+            Coding::Plain => {
+                spans.push(Span { file, part: Part::Plain { range: extent.start..extent.end, tail: extent.tail } })
+            }
+            coding => {
+                if !spans.iter().any(|span: &Span| span.file == file) {
+                    spans.extend(compressed_spans(file, coding, files.source(file)?)?);
+                }
+            }
+        }
+    }
+    let survey = Survey {
+        generation,
+        // Nothing was merged before that the numbers would be of.
+        origins: (0..extents.len()).collect(),
+        extents,
+        spans,
+        inherited: Vec::new(),
+        changed: true,
+        repaired: Vec::new(),
+    };
+    let (generation, extents) = build(&home, survey, None, &files, watch, store, &mut work)?;
+    let merged = home.open(&generation.merged.name).map_err(|_| "it cannot be opened");
+    let index = merged
+        .and_then(|bytes| Merged::open(bytes, &generation.extents))
+        .and_then(|merged| Index::new(generation, extents, merged, files, false).map_err(|damaged| damaged.0))
+        .map_err(|reason| IndexError::ReadBack { name: "in memory".into(), reason })?;
+    match Snapshot::of_record(index, record, as_of) {
+        Ok(snapshot) => Ok((snapshot, work)),
+        Err((_, missing)) => {
+            let reason = "no longer holds the bytes that the interrupted export began with; begin anew with --force";
+            Err(gone(store, &record.extents[missing].file, reason))
+        }
+    }
+}
+
+fn gone(store: &Store, name: &str, reason: &str) -> IndexError {
+    IndexError::Changed { path: store.root().join(name), reason: reason.to_string() }
+}
+
+/// Publishes a generation. Index files get the stamps by which later readers trust them, but for those so young that
+/// a later write could leave them as they are: those are checked once more, and stamped then.
+fn publish(home: &Home, generation: &mut Generation) -> Result<(), IndexError> {
+    let opened = |file: &IndexFile| home.open(&file.name).ok().map(|bytes| bytes.stamp());
+    let containers: Vec<_> = generation.containers.iter().map(opened).collect();
+    let merged = opened(&generation.merged);
+    let mut bytes = |now: i64| {
+        // In memory there is no such clock: `now` lies before every time, and nothing settles.
+        let age = |stamp: &Stamp| now.saturating_sub(stamp.mtime_ns.max(stamp.ctime_ns));
+        let settled = |stamp: &Option<Stamp>| stamp.filter(|stamp| age(stamp) >= RACY_NS);
+        for (file, stamp) in generation.containers.iter_mut().zip(&containers) {
+            file.stamp = settled(stamp);
+        }
+        generation.merged.stamp = settled(&merged);
+        generation.to_bytes()
+    };
+    home.replace(meta::FILE, &mut bytes).map_err(|source| IndexError::Write { name: meta::FILE.into(), source })
+}
+
+fn entries(files: &Files) -> Result<Vec<FileEntry>, IndexError> {
+    let entry = |file| {
+        let source = files.source(file)?;
+        let samples = source.samples(source.len())?;
+        Ok(FileEntry { name: files.name(file).to_string(), stamp: source.stamp(), samples, appendable: true })
+    };
+    (0..files.count()).map(entry).collect()
+}
+
+/// Compares the files with what the index knows of them.
+fn survey(
+    files: &Files,
+    known: Option<&Generation>,
+    standing: Option<&Standing>,
+    wanted: Option<Validate>,
+) -> Result<Survey, IndexError> {
+    let mut known = known.cloned().unwrap_or_else(|| Generation::empty(wanted.unwrap_or(Validate::Full)));
+    let mut repaired = Vec::new();
+    let weaker = wanted == Some(Validate::Full) && known.validate == Validate::Structure;
+    if weaker {
+        // What was checked less is scanned again; what the index remembers of snapshots stays.
+        repaired.push("the index was made with --validate structure".to_string());
+        known.validate = Validate::Full;
+    }
+    let stands = |at: usize| match standing {
+        _ if weaker || known.extents[at].at == SCAN_AGAIN => Err("it is to be scanned again"),
+        Some(standing) => standing.extents[at].clone(),
+        None => Err("it cannot be opened"),
+    };
+    let mut generation = Generation { files: Vec::new(), extents: Vec::new(), ..known.clone() };
+    let (mut extents, mut origins) = (Vec::new(), Vec::new());
+    let (mut spans, mut inherited) = (Vec::new(), Vec::new());
+    let mut changed = weaker || known.merged.name.is_empty() || known.files.len() != files.count();
+    for file in 0..files.count() {
+        let (name, coding) = (files.name(file), files.coding(file));
+        let old = known.files.binary_search_by(|entry| entry.name.as_bytes().cmp(name.as_bytes())).ok();
+        let same_stamp = old.is_some_and(|old| known.files[old].stamp == files.stamp(file));
+        // A file that was not touched is not opened.
+        let source = || files.source(file);
+        let standing = match old.map(|old| &known.files[old]) {
+            Some(entry) if same_stamp => Some(entry),
+            Some(entry)
+                if source()?.len() >= entry.stamp.len
+                    && (entry.appendable || source()?.len() == entry.stamp.len)
+                    && source()?.samples(entry.stamp.len)? == entry.samples =>
+            {
+                changed = true;
+                Some(entry)
+            }
+            _ => None,
+        };
+        let samples = match standing {
+            Some(entry) if same_stamp => entry.samples,
+            _ => source()?.samples(source()?.len())?,
+        };
+        let appendable = standing.is_none_or(|entry| entry.appendable);
+        let len = files.stamp(file).len;
+        generation.files.push(FileEntry { name: name.to_string(), stamp: files.stamp(file), samples, appendable });
+        let Some((old, entry)) = old.zip(standing) else {
+            changed = true;
+            spans.extend(whole_file(file, coding, source()?)?);
+            continue;
+        };
+        let grown = len > entry.stamp.len;
+        let mut end = 0;
+        let mut damaged = None;
+        let first = known.extents.partition_point(|extent| extent.file < old);
+        for (at, extent) in known.extents.iter().enumerate().skip(first).take_while(|(_, extent)| extent.file == old) {
+            // The last line without its newline stands only while nothing but a newline follows it.
+            if extent.tail && grown && byte_at(source()?, extent.end)? != Some(b'\n') {
+                break;
+            }
+            end = if extent.tail && grown { extent.end + 1 } else { extent.end };
+            match stands(at) {
+                Ok(open) => {
+                    generation.extents.push(ExtentEntry { file, ..extent.clone() });
+                    extents.push(open);
+                    origins.push(at);
+                }
+                Err(reason) => {
+                    damaged = Some(reason);
+                    inherited.push((file, extent.start, extent.end, extent.first_seen));
+                    if coding == Coding::Plain {
+                        let part = Part::Plain { range: extent.start..extent.end, tail: extent.tail };
+                        spans.push(Span { file, part });
+                    }
+                }
+            }
+        }
+        if let Some(reason) = damaged {
+            changed = true;
+            repaired.push(format!("{name}: an extent of the index is damaged: {reason}"));
+            if coding != Coding::Plain {
+                // A compressed file is decoded from its start; its other extents go, too.
+                let first = generation.extents.partition_point(|extent| extent.file < file);
+                for extent in &generation.extents[first..] {
+                    inherited.push((file, extent.start, extent.end, extent.first_seen));
+                }
+                generation.extents.truncate(first);
+                extents.truncate(first);
+                origins.truncate(first);
+                spans.extend(whole_file(file, coding, source()?)?);
+                continue;
+            }
+        }
+        match coding {
+            Coding::Plain if len > end => spans.extend(plain_spans(file, source()?, end..len)?),
+            Coding::Plain => {}
+            coding if grown => {
+                let from = Restart { compressed: entry.stamp.len, uncompressed: end };
+                spans.push(Span { file, part: Part::Compressed { coding, from } });
+            }
+            _ => {}
+        }
+    }
+    changed |= !spans.is_empty();
+    if let (false, Some(Err(reason))) = (changed, standing.map(|standing| &standing.merged)) {
+        changed = true;
+        repaired.push(format!("the merged file of the index is damaged: {reason}"));
+    }
+    Ok(Survey { generation, extents, origins, spans, inherited, changed, repaired })
+}
+
+fn byte_at(source: &Source, at: u64) -> Result<Option<u8>, IndexError> {
+    if at >= source.len() {
+        return Ok(None);
+    }
+    Ok(source.read(at, 1, &mut Vec::new())?.first().copied())
+}
+
+fn whole_file(file: usize, coding: Coding, source: &Source) -> Result<Vec<Span>, IndexError> {
+    match coding {
+        Coding::Plain => Ok(plain_spans(file, source, 0..source.len())?),
+        coding => Ok(compressed_spans(file, coding, source)?),
+    }
+}
+
+/// Scans, assembles and merges what a survey asks for; `before` is what was merged over the generation before.
+fn build(
+    home: &Home,
+    survey: Survey,
+    before: Option<Merged>,
+    files: &Files,
+    watch: &Watch,
+    store: &Store,
+    work: &mut Work,
+) -> Result<(Generation, Vec<Extent>), IndexError> {
+    let Survey { mut generation, mut extents, origins, spans, inherited, changed, repaired } = survey;
+    work.repaired.extend(repaired);
+    work.kept_extents = extents.len();
+    if !changed {
+        return Ok((generation, extents));
+    }
+    let mut origins: Vec<Option<usize>> = origins.into_iter().map(Some).collect();
+    generation.sequence += 1;
+    if !spans.is_empty() {
+        let mut total = 0;
+        for span in &spans {
+            total += span.part.file_bytes(files.source(span.file)?);
+        }
+        watch.scan_total.fetch_add(total, Relaxed);
+        let options = ScanOptions {
+            kernel: store.options().kernel,
+            validate: generation.validate,
+            progress: &watch.scan_done,
+            cancel: &watch.cancel,
+        };
+        let name = format!("extents-{:012}", generation.sequence);
+        let scanned = scan(files, &spans, home, &name, &options)?;
+        work.scanned_bytes += watch.scan_done.load(Relaxed);
+        work.scanned_extents += scanned.extents.len();
+        for file in scanned.open_ended {
+            generation.files[file].appendable = false;
+        }
+        let remembered = Remembered::of(&spans, &generation);
+        remembered.note(&mut generation);
+        let container = generation.containers.len();
+        generation.containers.push(IndexFile::new(name.clone()));
+        let bytes = Arc::new(home.open(&name).map_err(|source| IndexError::Write { name: name.clone(), source })?);
+        let old = generation.extents.drain(..).zip(extents.drain(..)).zip(origins.drain(..));
+        let mut all: Vec<_> = old.map(|((entry, extent), origin)| (entry, extent, origin)).collect();
+        for new in scanned.extents {
+            let read_back = |reason| IndexError::ReadBack { name: name.clone(), reason };
+            let extent = Extent::written(bytes.clone(), new.at).map_err(read_back)?;
+            debug_assert_eq!(Extent::open(bytes.clone(), new.at).err(), None, "what is written holds");
+            // What was scanned again was seen when the latest of the extents in its place was.
+            let first_seen = inherited
+                .iter()
+                .filter(|(file, start, end, _)| *file == new.file && *start < new.end && new.start < *end)
+                .map(|(.., first_seen)| *first_seen)
+                .reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b)))
+                .flatten()
+                .or_else(|| remembered.first_seen(new.file));
+            let (file, at, start, end, content, tail) = (new.file, new.at, new.start, new.end, new.content, new.tail);
+            let entry = ExtentEntry { file, container, at, start, end, content, tail, first_seen };
+            all.push((entry, extent, None));
+        }
+        all.sort_by_key(|(entry, ..)| (entry.file, entry.start));
+        for (entry, extent, origin) in all {
+            generation.extents.push(entry);
+            extents.push(extent);
+            origins.push(origin);
+        }
+    }
+    gather_containers(home, &mut generation, &mut extents)?;
+    let rows: u64 = extents.iter().map(|extent| (extent.rows() + extent.tombstones()) as u64).sum();
+    if rows > STORE_ROWS_MAX {
+        return Err(IndexError::TooManyRows { max: STORE_ROWS_MAX });
+    }
+    watch.merging.store(true, Relaxed);
+    generation.merged = IndexFile::new(format!("merged-{:012}", generation.sequence));
+    let merged = match before {
+        Some(before) if append::pays(&before, &extents, &origins) => {
+            append::extend(&before, &extents, &origins, home, &generation.merged.name)
+        }
+        _ => build::build(&extents, home, &generation.merged.name),
+    };
+    watch.merging.store(false, Relaxed);
+    match merged {
+        Ok(()) => Ok((generation, extents)),
+        Err(MergeError::Damaged(damaged)) => Err(damaged.into()),
+        Err(MergeError::Write(source)) => Err(IndexError::Write { name: generation.merged.name, source }),
+    }
+}

@@ -1,0 +1,65 @@
+//! The bytes of single rows, wherever they lie.
+//!
+//! For the few lines that are really read on the export path (Groups, the Patients that an identifier may name); the
+//! bulk is copied by `write`, which never looks inside a row.
+
+use std::ops::Range;
+
+use crate::codec::decoder::{Coding, Decoder};
+use crate::error::ExportError;
+use crate::index::snapshot::Index;
+use crate::limits::READ_BYTES;
+use crate::sys::store_file::SourceError;
+
+/// Range of a row in its (uncompressed) file, without its line end. The row has been proven.
+pub fn row_range(index: &Index, extent: usize, row: usize) -> Range<u64> {
+    let columns = index.extents()[extent].columns();
+    let start = index.entry(extent).start + u64::from(columns.offset(row));
+    start..start + u64::from(columns.length(row))
+}
+
+/// Feeds the bytes of `range` of a store file to `feed`, in pieces.
+///
+/// # Errors
+/// When the file cannot be read or decoded that far.
+pub fn stream_range(
+    index: &Index,
+    file: usize,
+    range: Range<u64>,
+    feed: &mut dyn FnMut(&[u8]),
+) -> Result<(), ExportError> {
+    let source = index.source(file)?;
+    match index.coding(file) {
+        Coding::Plain => {
+            let mut buffer = Vec::new();
+            let mut at = range.start;
+            while at < range.end {
+                let len = (range.end - at).min(READ_BYTES as u64) as usize;
+                feed(source.read(at, len, &mut buffer)?);
+                at += len as u64;
+            }
+            source.check()?;
+        }
+        coding => {
+            let from = index.restart_before(file, range.start);
+            let mut decoder = Decoder::new(source, coding, from)?;
+            let mut at = from.uncompressed;
+            while at < range.end {
+                let piece = match decoder.piece(|_| {}) {
+                    Ok(Some(piece)) => piece,
+                    Ok(None) => {
+                        let (path, len_expected) = (source.path().to_path_buf(), range.end);
+                        return Err(SourceError::Truncated { path, len_expected, len_found: at }.into());
+                    }
+                    Err(error) => return Err(error.into()),
+                };
+                let end = at + piece.len() as u64;
+                let from = range.start.clamp(at, end) - at;
+                let to = range.end.clamp(at, end) - at;
+                feed(&piece[from as usize..to as usize]);
+                at = end;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,458 @@
+//! Collects the facts of the lines of one extent and lays them out as columns.
+//!
+//! One worker owns a builder; nothing is shared. Memory is bounded by [`EXTENT_ROWS_MAX`] and [`EXTENT_FAULTS_MAX`].
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+
+use crate::codec::little_endian::{as_bytes_i64, as_bytes_u32, as_bytes_u64};
+use crate::extract::facts::{Facts, LastUpdated, ResourceFacts};
+use crate::extract::fault::{Fault, FaultKind};
+use crate::fhir::id::Id;
+use crate::fhir::reference::Reference;
+use crate::fhir::resource_type::ResourceType;
+use crate::index::segment::id_encoding::{self, IdClass};
+use crate::index::segment::layout::{self, COLUMN_COUNT, Column, Head, NO_INSTANT, ZONE_ROWS, flag, kind};
+use crate::index::segment::radix_sort::sort_by_hash;
+use crate::limits::{EXTENT_FAULTS_MAX, EXTENT_ROWS_MAX};
+
+/// A patient as the owner dictionary keys it. Its hash is computed once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct OwnerKey {
+    hash: u64,
+    base: u32,
+    id: Id,
+}
+
+impl Hash for OwnerKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// Passes a hash through that is one already.
+#[derive(Default)]
+struct Ready(u64);
+
+impl Hasher for Ready {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only whole hashes are written")
+    }
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+/// An extent under construction.
+#[derive(Default)]
+pub struct ExtentBuilder {
+    head: Head,
+    place: Vec<[u32; 2]>,
+    last_updated: Vec<i64>,
+    version: Vec<u64>,
+    id: Vec<[u8; 16]>,
+    resource_type: Vec<u8>,
+    flags: Vec<u8>,
+    owner_start: Vec<u32>,
+    owner: Vec<u32>,
+    sorted: Vec<(u64, u32)>,
+    sorted_spare: Vec<(u64, u32)>,
+    owners: HashMap<OwnerKey, u32, BuildHasherDefault<Ready>>,
+    owner_list: Vec<OwnerKey>,
+    /// The owner met last: neighbouring rows mostly share it.
+    last_owner: Option<(String, u32)>,
+    /// Reference bases; the first is the empty one of relative references.
+    bases: Vec<String>,
+    base_numbers: HashMap<String, u32>,
+    base_count: Vec<u64>,
+    tomb_type: Vec<u8>,
+    tomb_id: Vec<[u8; 16]>,
+    tomb_base: Vec<u32>,
+    tomb_updated: Vec<i64>,
+    tomb_left: Vec<[u64; 2]>,
+    target_row: Vec<u32>,
+    target_type: Vec<u8>,
+    target_id: Vec<[u8; 16]>,
+    target_base: Vec<u32>,
+    fault: Vec<u32>,
+    fault_count: Vec<u64>,
+    type_count: Vec<u64>,
+    exact: Vec<[u32; 3]>,
+    restart: Vec<u64>,
+    heap: Vec<u8>,
+}
+
+impl ExtentBuilder {
+    /// A builder of nothing; [`ExtentBuilder::begin`] comes next.
+    pub fn new() -> ExtentBuilder {
+        ExtentBuilder::default()
+    }
+
+    /// Begins an empty extent at `start` in the uncompressed file. The columns keep their memory from extent to extent:
+    /// getting it anew, page by page, costs a twentieth of a build.
+    pub fn begin(&mut self, start: u64) {
+        fn clear<T>(columns: &mut [&mut Vec<T>]) {
+            columns.iter_mut().for_each(|column| column.clear());
+        }
+        self.head = Head { start, end: start, ..Head::default() };
+        clear(&mut [&mut self.last_updated, &mut self.tomb_updated]);
+        clear(&mut [&mut self.version, &mut self.base_count, &mut self.fault_count]);
+        clear(&mut [&mut self.type_count, &mut self.restart]);
+        clear(&mut [&mut self.id, &mut self.tomb_id, &mut self.target_id]);
+        clear(&mut [
+            &mut self.resource_type,
+            &mut self.flags,
+            &mut self.tomb_type,
+            &mut self.target_type,
+            &mut self.heap,
+        ]);
+        clear(&mut [&mut self.owner_start, &mut self.owner, &mut self.fault]);
+        self.place.clear();
+        clear(&mut [&mut self.tomb_base, &mut self.target_row, &mut self.target_base]);
+        self.sorted.clear();
+        self.owners.clear();
+        self.owner_list.clear();
+        self.last_owner = None;
+        self.bases.clear();
+        self.base_numbers.clear();
+        self.tomb_left.clear();
+        self.exact.clear();
+        self.owner_start.push(0);
+        self.bases.push(String::new());
+        self.base_count.push(0);
+        self.fault_count.resize(FaultKind::ALL.len(), 0);
+        self.type_count.resize(ResourceType::COUNT, 0);
+    }
+
+    /// Whether another line would be too much for one extent.
+    pub fn is_full(&self) -> bool {
+        self.place.len() + self.tomb_type.len() + self.target_row.len() >= EXTENT_ROWS_MAX
+    }
+
+    /// Whether anything was counted as a line.
+    pub fn has_lines(&self) -> bool {
+        self.head.lines > 0
+    }
+
+    /// Where the extent begins.
+    pub fn start(&self) -> u64 {
+        self.head.start
+    }
+
+    /// A blank line.
+    pub fn blank(&mut self) {
+        self.head.lines += 1;
+        self.head.blank += 1;
+    }
+
+    /// A faulty line at `offset` in the file.
+    pub fn fault(&mut self, offset: u64, length: u64, fault: Fault) {
+        let clip = |n: u64| n.min(u64::from(u32::MAX)) as u32;
+        self.fault_count[fault.kind as usize] += 1;
+        if self.fault.len() / 5 < EXTENT_FAULTS_MAX {
+            self.fault.extend([
+                clip(offset - self.head.start),
+                clip(length),
+                clip(self.head.lines),
+                clip(fault.at),
+                fault.kind as u32,
+            ]);
+        }
+        self.head.lines += 1;
+        self.head.faulty += 1;
+    }
+
+    /// A restart of a compressed file: uncompressed and compressed offset.
+    pub fn restart(&mut self, uncompressed: u64, compressed: u64) {
+        self.restart.extend([uncompressed, compressed]);
+    }
+
+    /// A resource line at `offset` in the file.
+    pub fn row(&mut self, offset: u64, length: u32, leading_space: bool, facts: &impl ResourceFacts) {
+        let row = self.place.len() as u32;
+        let (resource_type, id) = (facts.resource_type(), facts.id());
+        let (class, packed) = id_encoding::pack_id(id, &mut self.heap);
+        let mut flags = class as u8;
+        self.head.add_type(facts.resource_type().index());
+        if leading_space {
+            flags |= flag::LEADING_SPACE;
+        }
+        let ticks = match facts.last_updated() {
+            LastUpdated::At(at) => {
+                if !at.rest.is_empty() {
+                    flags |= flag::EXACT;
+                    let place = id_encoding::push_heap(&mut self.heap, at.rest);
+                    self.exact.push([row, place, at.rest.len() as u32]);
+                }
+                at.ticks
+            }
+            LastUpdated::Missing => NO_INSTANT,
+            LastUpdated::Illegal => {
+                flags |= flag::ILLEGAL_UPDATED;
+                self.head.illegal_updated += 1;
+                NO_INSTANT
+            }
+        };
+        self.head.lines += 1;
+        self.head.undated += u64::from(ticks == NO_INSTANT);
+        self.place.push([(offset - self.head.start) as u32, length]);
+        self.last_updated.push(ticks);
+        self.version.push(id_encoding::pack_version(facts.version_id(), &mut self.heap));
+        self.id.push(packed);
+        self.resource_type.push(resource_type.index() as u8);
+        self.head.flags |= u64::from(flags);
+        self.flags.push(flags);
+        self.type_count[resource_type.index()] += 1;
+        self.sorted.push((id_encoding::entity_hash(resource_type, id), row | kind::ROW));
+        self.own(facts, row);
+        self.head.row_bytes += u64::from(length) + 1;
+        self.head.unowned += u64::from(self.owner_start.last() == Some(&(self.owner.len() as u32)));
+        self.owner_start.push(self.owner.len() as u32);
+    }
+
+    /// Owners and targets of a row.
+    fn own(&mut self, facts: &impl ResourceFacts, row: u32) {
+        let first = self.owner.len();
+        let resource_type = facts.resource_type();
+        if resource_type == ResourceType::PATIENT {
+            // A Patient is in its own compartment (COMP-02).
+            let id = Id::parse(facts.id()).expect("a resource without a legal id is a fault");
+            let own = self.owner_number("", id);
+            self.owner.push(own);
+        }
+        for text in facts.reference_bytes() {
+            let number = match &self.last_owner {
+                Some((last, number)) if last.as_bytes() == text && resource_type != ResourceType::PROVENANCE => {
+                    let base = self.owner_list[*number as usize].base;
+                    self.base_count[base as usize] += 1;
+                    *number
+                }
+                _ => {
+                    let text = str::from_utf8(text).unwrap_or_default();
+                    let Some(reference) = Reference::parse(text) else { continue };
+                    if resource_type == ResourceType::PROVENANCE {
+                        // Patients, too: a Patient row that links to a member is in that member's compartment.
+                        self.target(row, &reference);
+                    }
+                    if reference.resource_type != ResourceType::PATIENT {
+                        continue;
+                    }
+                    let number = self.owner_number(reference.base, reference.id);
+                    let base = self.owner_list[number as usize].base;
+                    self.base_count[base as usize] += 1;
+                    let mut last = self.last_owner.take().map(|(text, _)| text).unwrap_or_default();
+                    last.clear();
+                    last.push_str(text);
+                    self.last_owner = Some((last, number));
+                    number
+                }
+            };
+            if !self.owner[first..].contains(&number) {
+                self.owner.push(number);
+            }
+        }
+    }
+
+    fn owner_number(&mut self, base: &str, id: Id) -> u32 {
+        let hash = id_encoding::owner_hash(base.as_bytes(), id.as_bytes());
+        let key = OwnerKey { hash, base: self.base_number(base), id };
+        let next = self.owner_list.len() as u32;
+        let number = *self.owners.entry(key).or_insert(next);
+        if number == next {
+            self.owner_list.push(key);
+        }
+        number
+    }
+
+    fn base_number(&mut self, base: &str) -> u32 {
+        if base.is_empty() {
+            return 0;
+        }
+        if let Some(number) = self.base_numbers.get(base) {
+            return *number;
+        }
+        let number = self.bases.len() as u32;
+        self.bases.push(base.to_string());
+        self.base_numbers.insert(base.to_string(), number);
+        self.base_count.push(0);
+        number
+    }
+
+    fn target(&mut self, row: u32, reference: &Reference<'_>) {
+        let number = self.target_row.len() as u32;
+        let (class, packed) = id_encoding::pack_id(reference.id.as_bytes(), &mut self.heap);
+        let base = self.base_number(reference.base) | (class as u32) << 30;
+        self.target_row.push(row);
+        self.target_type.push(reference.resource_type.index() as u8);
+        self.target_id.push(packed);
+        self.target_base.push(base);
+        let hash = id_encoding::entity_hash(reference.resource_type, reference.id.as_bytes());
+        self.sorted.push((hash, number | kind::TARGET));
+    }
+
+    /// A line of DELETE entries.
+    pub fn tombstone_line(&mut self, facts: &Facts) {
+        self.head.lines += 1;
+        self.head.tombstone_lines += 1;
+        for url in facts.tombstones() {
+            let Some(reference) = Reference::parse(url) else { continue };
+            let number = self.tomb_type.len() as u32;
+            let ticks = match facts.last_updated() {
+                LastUpdated::At(at) => {
+                    if !at.rest.is_empty() {
+                        let place = id_encoding::push_heap(&mut self.heap, at.rest);
+                        self.exact.push([number | 1 << 31, place, at.rest.len() as u32]);
+                    }
+                    at.ticks
+                }
+                LastUpdated::Missing | LastUpdated::Illegal => NO_INSTANT,
+            };
+            let (class, packed) = id_encoding::pack_id(reference.id.as_bytes(), &mut self.heap);
+            let base = self.base_number(reference.base) | (class as u32) << 30;
+            self.tomb_type.push(reference.resource_type.index() as u8);
+            self.tomb_id.push(packed);
+            self.tomb_base.push(base);
+            self.tomb_updated.push(ticks);
+            let hash = id_encoding::entity_hash(reference.resource_type, reference.id.as_bytes());
+            self.sorted.push((hash, number | kind::TOMBSTONE));
+        }
+    }
+
+    /// DELETE entries so far.
+    pub fn tombstones(&self) -> usize {
+        self.tomb_type.len()
+    }
+
+    /// What is known of the version that DELETE entry `tombstone` (the latest, in order) ended: an owner, or a sentinel.
+    pub fn left(&mut self, tombstone: usize, updated: i64, owner: Result<(&str, Id), u32>) {
+        let owner = owner.map_or_else(|sentinel| sentinel, |(base, id)| self.owner_number(base, id));
+        self.tomb_left.push([tombstone as u64 | u64::from(owner) << 32, updated as u64]);
+    }
+
+    /// The extent's bytes, given where it ends in the file and the hash of its bytes there, in the memory of `out`.
+    pub fn finish(&mut self, end: u64, content: u64, out: Vec<u8>) -> Vec<u8> {
+        self.head.end = end;
+        self.head.content = content;
+        self.summarise();
+        // Owners in the order of their hashes, so that dictionaries merge without sorting again.
+        let mut order: Vec<u32> = (0..self.owner_list.len() as u32).collect();
+        order.sort_unstable_by(|a, b| {
+            let (a, b) = (&self.owner_list[*a as usize], &self.owner_list[*b as usize]);
+            a.hash.cmp(&b.hash).then_with(|| (a.base, &a.id).cmp(&(b.base, &b.id)))
+        });
+        let mut place = vec![0u32; order.len()];
+        for (new, old) in order.iter().enumerate() {
+            place[*old as usize] = new as u32;
+        }
+        for owner in &mut self.owner {
+            *owner = place[*owner as usize];
+        }
+        let (posting_start, posting) = postings(&self.owner_start, &self.owner, order.len());
+        let rows = 0..self.place.len() as u32;
+        let owners_of = |row: u32| self.owner_start[row as usize + 1] - self.owner_start[row as usize];
+        let several: Vec<u32> = rows.filter(|row| owners_of(*row) > 1).collect();
+        // A zone with an undated row has the greatest value, so that nothing passes it by.
+        let zone = |rows: &[i64]| match rows.contains(&NO_INSTANT) {
+            true => i64::MAX,
+            false => rows.iter().copied().max().unwrap_or(NO_INSTANT),
+        };
+        let updated_max: Vec<i64> = self.last_updated.chunks(ZONE_ROWS).map(zone).collect();
+        for [at, _] in &mut self.tomb_left {
+            if let Some(new) = place.get((*at >> 32) as usize) {
+                *at = *at & u64::from(u32::MAX) | u64::from(*new) << 32;
+            }
+        }
+        let mut owner_hash = Vec::with_capacity(order.len());
+        let mut owner_id = Vec::with_capacity(order.len());
+        let mut owner_base = Vec::with_capacity(order.len());
+        for old in order {
+            let key = self.owner_list[old as usize];
+            let (class, packed): (IdClass, _) = id_encoding::pack_id(key.id.as_bytes(), &mut self.heap);
+            owner_hash.push(key.hash);
+            owner_id.push(packed);
+            owner_base.push(key.base | (class as u32) << 30);
+        }
+        sort_by_hash(&mut self.sorted, &mut self.sorted_spare, |entry| entry.0);
+        let (sorted_hash, sorted_ref): (Vec<u64>, Vec<u32>) = self.sorted.iter().copied().unzip();
+        let mut base = Vec::new();
+        for text in &self.bases {
+            base.push(id_encoding::push_heap(&mut self.heap, text.as_bytes()));
+            base.push(text.len() as u32);
+        }
+        self.exact.sort_unstable();
+
+        let mut columns: [&[u8]; COLUMN_COUNT] = [&[]; COLUMN_COUNT];
+        let mut put = |column: Column, bytes| columns[column as usize] = bytes;
+        put(Column::Place, as_bytes_u32(self.place.as_flattened()));
+        put(Column::LastUpdated, as_bytes_i64(&self.last_updated));
+        put(Column::VersionId, as_bytes_u64(&self.version));
+        put(Column::Id, self.id.as_flattened());
+        put(Column::Type, &self.resource_type);
+        put(Column::Flags, &self.flags);
+        put(Column::OwnerStart, as_bytes_u32(&self.owner_start));
+        put(Column::Owner, as_bytes_u32(&self.owner));
+        put(Column::PostingStart, as_bytes_u32(&posting_start));
+        put(Column::Posting, as_bytes_u32(&posting));
+        put(Column::Several, as_bytes_u32(&several));
+        put(Column::UpdatedMax, as_bytes_i64(&updated_max));
+        put(Column::SortedHash, as_bytes_u64(&sorted_hash));
+        put(Column::SortedRef, as_bytes_u32(&sorted_ref));
+        put(Column::OwnerHash, as_bytes_u64(&owner_hash));
+        put(Column::OwnerId, owner_id.as_flattened());
+        put(Column::OwnerBase, as_bytes_u32(&owner_base));
+        put(Column::Base, as_bytes_u32(&base));
+        put(Column::BaseCount, as_bytes_u64(&self.base_count));
+        put(Column::TombType, &self.tomb_type);
+        put(Column::TombId, self.tomb_id.as_flattened());
+        put(Column::TombBase, as_bytes_u32(&self.tomb_base));
+        put(Column::TombUpdated, as_bytes_i64(&self.tomb_updated));
+        put(Column::TombLeft, as_bytes_u64(self.tomb_left.as_flattened()));
+        put(Column::TargetRow, as_bytes_u32(&self.target_row));
+        put(Column::TargetType, &self.target_type);
+        put(Column::TargetId, self.target_id.as_flattened());
+        put(Column::TargetBase, as_bytes_u32(&self.target_base));
+        put(Column::Fault, as_bytes_u32(&self.fault));
+        put(Column::FaultCount, as_bytes_u64(&self.fault_count));
+        put(Column::TypeCount, as_bytes_u64(&self.type_count));
+        put(Column::Exact, as_bytes_u32(self.exact.as_flattened()));
+        put(Column::Restart, as_bytes_u64(&self.restart));
+        put(Column::Heap, &self.heap);
+        layout::encode(self.head, &columns, out)
+    }
+
+    /// What the header says of the columns, so that most questions need not touch them.
+    fn summarise(&mut self) {
+        let greatest = |ticks: &[i64]| ticks.iter().copied().max().unwrap_or(NO_INSTANT) as u64;
+        self.head.updated_max = greatest(&self.last_updated);
+        self.head.tombstone_updated_max = greatest(&self.tomb_updated);
+        self.head.tombstones_undated = self.tomb_updated.iter().filter(|ticks| **ticks == NO_INSTANT).count() as u64;
+        self.head.rows = self.place.len() as u64;
+        self.head.tombstones = self.tomb_type.len() as u64;
+        self.head.targets = self.target_row.len() as u64;
+        self.head.left = self.tomb_left.len() as u64;
+        self.head.owners = self.owner_list.len() as u64;
+        self.head.bases = self.bases.len() as u64;
+    }
+}
+
+/// The rows of each owner, ascending: where each owner's begin, then all of them.
+pub fn postings(owner_start: &[u32], owner: &[u32], owners: usize) -> (Vec<u32>, Vec<u32>) {
+    let mut start = vec![0u32; owners + 1];
+    owner.iter().for_each(|owner| start[*owner as usize + 1] += 1);
+    for at in 0..owners {
+        start[at + 1] += start[at];
+    }
+    let mut next = start.clone();
+    let mut rows = vec![0; owner.len()];
+    for (row, pair) in owner_start.windows(2).enumerate() {
+        for owner in &owner[pair[0] as usize..pair[1] as usize] {
+            let slot = &mut next[*owner as usize];
+            rows[*slot as usize] = row as u32;
+            *slot += 1;
+        }
+    }
+    (start, rows)
+}

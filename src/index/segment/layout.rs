@@ -1,0 +1,398 @@
+//! The one place that knows how an extent lies on disk: a header, seals, then columns, each aligned to 8 bytes.
+//!
+//! All integers are little-endian. Offsets derive from the lengths before them; a reader checks magic, version,
+//! lengths and the header's checksum, and the seal of every page that it reads, before it believes anything.
+//! `src/docs/format.md` is compared with [`COLUMNS`] by a test.
+
+use crate::fhir::resource_type::ResourceType;
+use crate::index::page_checksums::{Seals, checksum, seal_count, write_seals};
+
+/// First bytes of an extent.
+pub const MAGIC: [u8; 8] = *b"OUTPOUR\x01";
+/// Version of the layout; another version is rebuilt from the store, never converted.
+pub const VERSION: u32 = 3;
+
+/// A column: what it holds, bytes an element, and what an element stands for.
+pub struct ColumnInfo {
+    /// Name as `inspect` and the format document print it.
+    pub name: &'static str,
+    /// Bytes of one element.
+    pub width: usize,
+    /// What there is one element of.
+    pub per: &'static str,
+    /// What it holds.
+    pub holds: &'static str,
+}
+
+macro_rules! columns {
+    ($($column:ident $name:literal $width:literal $per:literal $holds:literal;)*) => {
+        /// The columns of an extent, in the order they lie in.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        #[allow(missing_docs)]
+        pub enum Column { $($column),* }
+        /// Their descriptions.
+        pub const COLUMNS: &[ColumnInfo] = &[
+            $(ColumnInfo { name: $name, width: $width, per: $per, holds: $holds }),*
+        ];
+        /// All of them.
+        pub const ALL_COLUMNS: [Column; COLUMNS.len()] = [$(Column::$column),*];
+    };
+}
+
+columns! {
+    Place "place" 8 "row" "two u32: start of the line, from the start of the extent; bytes of the line without its end";
+    LastUpdated "last_updated" 8 "row" "i64 of 100 ns ticks since 1970, least value for none";
+    VersionId "version" 8 "row" "numeric versionId plus one, 0 for none, top bit: length and place in the heap";
+    Id "id" 16 "row" "packed id";
+    Type "type" 1 "row" "place of the resource type in the order of names";
+    Flags "flags" 1 "row" "see the flags below";
+    OwnerStart "owner_start" 4 "row, and one more" "first of the row's owners";
+    Owner "owner" 4 "row and owner" "place in the extent's owner dictionary";
+    PostingStart "posting_start" 4 "owner, and one more" "first of the owner's rows";
+    Posting "posting" 4 "row and owner" "a row of the owner, ascending";
+    Several "several" 4 "row of several owners" "its number";
+    UpdatedMax "updated_max" 8 "64 rows, the last ones included" "greatest last_updated among them, greatest value if one has none";
+    SortedHash "sorted_hash" 8 "row, tombstone, target" "hash of (type, id), ascending";
+    SortedRef "sorted_ref" 4 "row, tombstone, target" "its number; the two top bits tell which: 0 row, 2 tombstone, 3 target";
+    OwnerHash "owner_hash" 8 "owner" "hash of (base, id), ascending";
+    OwnerId "owner_id" 16 "owner" "packed id";
+    OwnerBase "owner_base" 4 "owner" "reference base, two top bits: class of the id";
+    Base "base" 8 "base" "place and length of its text in the heap; the first is the empty one";
+    BaseCount "base_count" 8 "base" "references to patients under it";
+    TombType "tombstone_type" 1 "tombstone" "as type";
+    TombId "tombstone_id" 16 "tombstone" "packed id";
+    TombBase "tombstone_base" 4 "tombstone" "reference base, two top bits: class of the id";
+    TombUpdated "tombstone_last_updated" 8 "tombstone" "as last_updated";
+    TombLeft "tombstone_left" 16 "owner of a version that has left" "two u32: tombstone, owner or a sentinel; i64: last_updated of the version";
+    TargetRow "target_row" 4 "target" "the Provenance row that names it";
+    TargetType "target_type" 1 "target" "as type";
+    TargetId "target_id" 16 "target" "packed id";
+    TargetBase "target_base" 4 "target" "reference base, two top bits: class of the id";
+    Fault "fault" 20 "fault kept" "five u32: offset, length, line in the extent, byte in the line, kind";
+    FaultCount "fault_count" 8 "kind of fault" "lines with it";
+    TypeCount "type_count" 8 "resource type" "rows of it";
+    Exact "exact" 12 "instant of more than 7 fraction digits" "three u32: row (top bit: tombstone), place and length of the digits in the heap";
+    Restart "restart" 16 "restart of a compressed file" "two u64: uncompressed and compressed offset in the file";
+    Heap "heap" 1 "byte" "long ids, digits, bases";
+}
+
+/// Number of columns.
+pub const COLUMN_COUNT: usize = COLUMNS.len();
+
+/// Flags of a row: two bits of id class, then these.
+pub mod flag {
+    /// The id's class.
+    pub const ID_CLASS: u8 = 0b11;
+    /// More fraction digits than ticks hold: see the `exact` column.
+    pub const EXACT: u8 = 1 << 2;
+    /// `meta.lastUpdated` is there but no legal instant; it counts as none (reading 1).
+    pub const ILLEGAL_UPDATED: u8 = 1 << 3;
+    /// White space stands before the line's `{`.
+    pub const LEADING_SPACE: u8 = 1 << 4;
+}
+
+/// Top bits of `sorted_ref`.
+pub mod kind {
+    /// The mask of the two bits.
+    pub const MASK: u32 = 3 << 30;
+    /// A resource.
+    pub const ROW: u32 = 0;
+    /// A DELETE entry.
+    pub const TOMBSTONE: u32 = 2 << 30;
+    /// A target of a Provenance.
+    pub const TARGET: u32 = 3 << 30;
+}
+
+/// `last_updated` of a row without one.
+pub const NO_INSTANT: i64 = i64::MIN;
+/// Bits of a `*_base` element that number the base; the two above are the class of the id beside it.
+pub const BASE_BITS: u32 = (1 << 30) - 1;
+
+macro_rules! head {
+    ($($(#[$doc:meta])* $field:ident;)*) => {
+        /// Fixed part of the header, before the column table. Of a merged file, what it repeats of each extent.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Head { $($(#[$doc])* pub $field: u64,)* }
+
+        /// Words of a [`Head`].
+        pub const HEAD_WORDS: usize = [$(stringify!($field)),*].len();
+
+        impl Head {
+            /// Its words as they lie on disk.
+            pub fn words(&self) -> [u64; HEAD_WORDS] {
+                [$(self.$field),*]
+            }
+
+            /// The head of these words.
+            pub fn from_words(words: &[u64; HEAD_WORDS]) -> Head {
+                let [$($field),*] = *words;
+                Head { $($field),* }
+            }
+        }
+    };
+}
+
+head! {
+    /// Bytes of the whole extent on disk, a multiple of 8.
+    size;
+    /// Start in the (uncompressed) file.
+    start;
+    /// End in the (uncompressed) file.
+    end;
+    /// xxh3 (64 bit) of the file's bytes from start to end.
+    content;
+    /// Lines, of any kind.
+    lines;
+    /// Blank lines.
+    blank;
+    /// Faulty lines.
+    faulty;
+    /// Lines of DELETE entries.
+    tombstone_lines;
+    /// Rows without `meta.lastUpdated`, or with an illegal one.
+    undated;
+    /// Rows whose `meta.lastUpdated` is there but illegal.
+    illegal_updated;
+    /// Greatest last_updated of the rows (an `i64`), the least value when none has one.
+    updated_max;
+    /// Rows.
+    rows;
+    /// DELETE entries.
+    tombstones;
+    /// DELETE entries without an instant.
+    tombstones_undated;
+    /// Greatest instant of the DELETE entries (an `i64`), the least value when none has one.
+    tombstone_updated_max;
+    /// Owners of versions that have left, as DELETE entries remember them.
+    left;
+    /// Targets of Provenances.
+    targets;
+    /// Owners.
+    owners;
+    /// Reference bases.
+    bases;
+    /// Types of its rows, a bit each: the first 64.
+    types_0;
+    /// The next 64.
+    types_1;
+    /// The others.
+    types_2;
+    /// Flags that any of its rows has.
+    flags;
+    /// Rows that nobody owns.
+    unowned;
+    /// Bytes of its rows, a newline after each included.
+    row_bytes;
+}
+
+const _: () = assert!(ResourceType::COUNT <= 192, "the types of an extent are 192 bits");
+
+impl Head {
+    /// Greatest last_updated of the rows, in ticks.
+    pub fn updated_max(&self) -> i64 {
+        self.updated_max as i64
+    }
+
+    /// Greatest instant of the DELETE entries, in ticks.
+    pub fn tombstone_updated_max(&self) -> i64 {
+        self.tombstone_updated_max as i64
+    }
+
+    /// The types of its rows, a bit each.
+    pub fn types(&self) -> [u64; 3] {
+        [self.types_0, self.types_1, self.types_2]
+    }
+
+    /// Whether it has rows of the type of this number.
+    pub fn has_type(&self, index: usize) -> bool {
+        self.types()[index / 64] >> (index % 64) & 1 != 0
+    }
+
+    /// The type that all of its rows have, if they have one.
+    pub fn only_type(&self) -> Option<ResourceType> {
+        let words = self.types();
+        let at = words.iter().position(|word| *word != 0)?;
+        match self.type_count() {
+            1 => ResourceType::from_index(at * 64 + words[at].trailing_zeros() as usize),
+            _ => None,
+        }
+    }
+
+    /// Whether its rows lie one behind the other, each with a newline, and nothing else does.
+    pub fn is_dense(&self) -> bool {
+        self.end.checked_sub(self.start) == Some(self.row_bytes)
+    }
+
+    /// How many types its rows have.
+    pub fn type_count(&self) -> u32 {
+        self.types().iter().map(|word| word.count_ones()).sum()
+    }
+
+    /// Notes that it has rows of the type of this number.
+    pub fn add_type(&mut self, index: usize) {
+        *[&mut self.types_0, &mut self.types_1, &mut self.types_2][index / 64] |= 1 << (index % 64);
+    }
+}
+
+/// Rows that one element of `updated_max` speaks for.
+pub const ZONE_ROWS: usize = 64;
+/// Bytes of the header with the column table; the seals follow.
+pub const HEADER_BYTES: usize = 8 + 8 + 8 + HEAD_WORDS * 8 + COLUMN_COUNT * 8;
+/// Offset of the checksum (xxh3 of the rest of the header and of the seals).
+const CHECKSUM_AT: usize = 16;
+
+/// Bytes of the header and the seals of an extent whose columns take so many bytes.
+fn front_bytes(body: usize) -> usize {
+    HEADER_BYTES + (seal_count(body) * 4).next_multiple_of(8)
+}
+
+/// Lays the header and the columns out in one run of bytes, in the memory of `out`.
+pub fn encode(mut head: Head, columns: &[&[u8]; COLUMN_COUNT], mut out: Vec<u8>) -> Vec<u8> {
+    let body: usize = columns.iter().map(|column| column.len().next_multiple_of(8)).sum();
+    let front = front_bytes(body);
+    head.size = (front + body) as u64;
+    out.clear();
+    out.reserve(front + body);
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&(COLUMN_COUNT as u32).to_le_bytes());
+    out.extend_from_slice(&[0; 8]);
+    for word in head.words() {
+        out.extend_from_slice(&word.to_le_bytes());
+    }
+    for column in columns {
+        out.extend_from_slice(&(column.len() as u64).to_le_bytes());
+    }
+    out.resize(front, 0);
+    for column in columns {
+        out.extend_from_slice(column);
+        out.resize(out.len().next_multiple_of(8), 0);
+    }
+    seal(&mut out, front);
+    out
+}
+
+/// Writes the seals and the checksum of an extent whose columns begin at `front`.
+pub fn seal(extent: &mut [u8], front: usize) {
+    let (head, body) = extent.split_at_mut(front);
+    write_seals(&mut head[HEADER_BYTES..], body);
+    let sum = checksum(&head[CHECKSUM_AT + 8..]);
+    head[CHECKSUM_AT..CHECKSUM_AT + 8].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// Whether every checksum and seal of the extent that `bytes` begin with holds.
+pub fn intact(bytes: &[u8], places: &Places) -> bool {
+    let seals = Seals::new(HEADER_BYTES, places.front..places.head.size as usize);
+    places.front_intact(bytes) && seals.prove_whole(bytes).is_ok()
+}
+
+/// Where the columns of an extent lie, relative to its first byte.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The header's fixed part.
+    pub head: Head,
+    front: usize,
+    columns: [(usize, usize); COLUMN_COUNT],
+}
+
+impl Places {
+    /// Reads a header. `bytes` begins with the extent and may go on behind it. Checks everything but the checksum;
+    /// the error says what is wrong.
+    pub fn read(bytes: &[u8]) -> Result<Places, &'static str> {
+        let word = |at: usize| bytes.get(at..at + 8).map(|w| u64::from_le_bytes(w.try_into().expect("8 bytes")));
+        if bytes.len() < HEADER_BYTES {
+            return Err("it is shorter than a header");
+        }
+        if bytes[..8] != MAGIC {
+            return Err("it does not begin with the magic bytes");
+        }
+        if bytes[8..12] != VERSION.to_le_bytes() || bytes[12..16] != (COLUMN_COUNT as u32).to_le_bytes() {
+            return Err("it is of another format version");
+        }
+        let mut words = [0; HEAD_WORDS];
+        for (at, slot) in words.iter_mut().enumerate() {
+            *slot = word(24 + at * 8).ok_or("it is shorter than a header")?;
+        }
+        let head = Head::from_words(&words);
+        let Head { size, start, end, .. } = head;
+        if size > bytes.len() as u64 || size % 8 != 0 || start > end {
+            return Err("its lengths do not fit");
+        }
+        let mut body = 0u64;
+        for column in 0..COLUMN_COUNT {
+            let len = word(24 + HEAD_WORDS * 8 + column * 8).ok_or("it is shorter than a header")?;
+            // `size` bounds every sum, so none overflows.
+            if len > size || body > size {
+                return Err("its columns do not fit");
+            }
+            body += len.next_multiple_of(8);
+        }
+        if body > size {
+            return Err("its columns do not fit");
+        }
+        let front = front_bytes(body as usize);
+        let mut columns = [(0, 0); COLUMN_COUNT];
+        let mut at = front as u64;
+        for (column, slot) in columns.iter_mut().enumerate() {
+            let len = word(24 + HEAD_WORDS * 8 + column * 8).ok_or("it is shorter than a header")?;
+            // `size` bounds every sum below, so none overflows.
+            if len > size || at + len.next_multiple_of(8) > size || len % COLUMNS[column].width as u64 != 0 {
+                return Err("its columns do not fit");
+            }
+            *slot = (at as usize, len as usize);
+            at += len.next_multiple_of(8);
+        }
+        if at != size {
+            return Err("its columns do not fill it");
+        }
+        let places = Places { head, front, columns };
+        let counted = [
+            (Column::Place, head.rows),
+            (Column::TombType, head.tombstones),
+            (Column::TargetRow, head.targets),
+            (Column::OwnerHash, head.owners),
+        ];
+        if counted.iter().any(|(column, count)| places.count(*column) as u64 != *count) {
+            return Err("its columns are not as long as its header says");
+        }
+        Ok(places)
+    }
+
+    /// Where the columns begin, relative to the extent.
+    pub fn front(&self) -> usize {
+        self.front
+    }
+
+    /// Whether the checksum of the header and seals of `bytes` (which begin with the extent) holds.
+    pub fn front_intact(&self, bytes: &[u8]) -> bool {
+        let stored = u64::from_le_bytes(bytes[CHECKSUM_AT..CHECKSUM_AT + 8].try_into().expect("8 bytes"));
+        checksum(&bytes[CHECKSUM_AT + 8..self.front]) == stored
+    }
+
+    /// Byte range of a column.
+    pub fn column(&self, column: Column) -> std::ops::Range<usize> {
+        let (at, len) = self.columns[column as usize];
+        at..at + len
+    }
+
+    /// Number of elements of a column.
+    pub fn count(&self, column: Column) -> usize {
+        self.columns[column as usize].1 / COLUMNS[column as usize].width
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The document lists every column as it is.
+    #[test]
+    fn the_format_document_is_true() {
+        let document = include_str!("../../docs/format.md");
+        for ColumnInfo { name, width, per, holds } in COLUMNS {
+            let row = format!("| {name} | {width} | {per} | {holds} |");
+            assert!(document.contains(&row), "format.md lacks: {row}");
+        }
+    }
+}

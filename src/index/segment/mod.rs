@@ -1,0 +1,11 @@
+//! TODO: module documentation.
+
+pub mod builder;
+pub mod columns;
+pub mod id_encoding;
+pub mod layout;
+pub mod line_splitter;
+pub mod radix_sort;
+pub mod reader;
+pub mod scan;
+pub mod validate;

@@ -1,0 +1,390 @@
+//! Reading an extent: typed columns over its bytes, proven before they are believed.
+//!
+//! An extent is opened by its header, when something is first asked of it. What is read of its columns is proven page
+//! by page ([`Extent::prove`], [`Extent::row`]) or as a whole ([`Extent::prove_whole`]); what was proven is as outpour
+//! wrote it, so that later indexing cannot fail. [`Extent::open`] checks all of it, relations too, for files that
+//! somebody else may have touched. Nothing here knows other extents; what only the whole store can tell is merged.
+
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use crate::codec::little_endian::{hashes, i64s, u32s, u64s};
+use crate::fhir::id::Id;
+use crate::fhir::instant::InstantRef;
+use crate::fhir::resource_type::ResourceType;
+use crate::index::dir::IndexBytes;
+use crate::index::page_checksums::{Damaged, Seals};
+use crate::index::segment::columns::Columns;
+use crate::index::segment::id_encoding::IdClass;
+use crate::index::segment::layout::{COLUMNS, Column, HEADER_BYTES, Head, NO_INSTANT, Places, flag, kind};
+
+/// An extent of the index.
+#[derive(Clone)]
+pub struct Extent(Arc<Inner>);
+
+struct Inner {
+    bytes: Arc<IndexBytes>,
+    at: u64,
+    head: Head,
+    opened: OnceLock<Result<Opened, Damaged>>,
+}
+
+struct Opened {
+    at: usize,
+    places: Places,
+    seals: Seals,
+}
+
+impl Opened {
+    fn read(bytes: &[u8], at: u64) -> Result<Opened, Damaged> {
+        let at = usize::try_from(at).map_err(|_| Damaged("it lies beyond the file"))?;
+        let own = bytes.get(at..).ok_or(Damaged("it lies beyond the file"))?;
+        if at % 8 != 0 {
+            return Err(Damaged("it is not aligned"));
+        }
+        let places = Places::read(own).map_err(Damaged)?;
+        if !places.front_intact(own) {
+            return Err(Damaged("its checksum does not hold"));
+        }
+        let seals = Seals::new(HEADER_BYTES, places.front()..places.head.size as usize);
+        Ok(Opened { at, places, seals })
+    }
+}
+
+impl Extent {
+    /// Opens the extent that begins at `at` and checks all of it: header, seals, pages and every relation.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong; the caller rebuilds.
+    pub fn open(bytes: Arc<IndexBytes>, at: u64) -> Result<Extent, &'static str> {
+        let extent = Extent::written(bytes, at)?;
+        extent.prove_whole().map_err(|damaged| damaged.0)?;
+        extent.columns().check(extent.head())?;
+        Ok(extent)
+    }
+
+    /// Opens the extent that begins at `at` by its header. This process has written it, so that its relations hold as far
+    /// as its seals do, and those are proven as it is read.
+    ///
+    /// # Errors
+    /// As [`Extent::open`].
+    pub fn written(bytes: Arc<IndexBytes>, at: u64) -> Result<Extent, &'static str> {
+        let opened = Opened::read(&bytes, at).map_err(|damaged| damaged.0)?;
+        Ok(Extent(Arc::new(Inner { bytes, at, head: opened.places.head, opened: OnceLock::from(Ok(opened)) })))
+    }
+
+    /// The extent that begins at `at` and has this header, as what was merged over the store has it. Nothing is read
+    /// of it yet.
+    pub fn known(bytes: Arc<IndexBytes>, at: u64, head: Head) -> Extent {
+        Extent(Arc::new(Inner { bytes, at, head, opened: OnceLock::new() }))
+    }
+
+    fn opened(&self) -> Result<&Opened, Damaged> {
+        let opened = self.0.opened.get_or_init(|| match Opened::read(&self.0.bytes, self.0.at)? {
+            opened if opened.places.head == self.0.head => Ok(opened),
+            _ => Err(Damaged("its header is another than the one that was merged")),
+        });
+        opened.as_ref().map_err(|damaged| *damaged)
+    }
+
+    /// The header.
+    pub fn head(&self) -> &Head {
+        &self.0.head
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.0.head.rows as usize
+    }
+
+    /// Number of DELETE entries.
+    pub fn tombstones(&self) -> usize {
+        self.0.head.tombstones as usize
+    }
+
+    /// Number of elements and of bytes of a column.
+    pub fn column_size(&self, column: Column) -> (usize, usize) {
+        self.opened().map_or((0, 0), |opened| (opened.places.count(column), opened.places.column(column).len()))
+    }
+
+    /// Its bytes, as they lie on disk; none when its header is damaged.
+    pub fn bytes(&self) -> &[u8] {
+        self.opened().map_or(&[], |opened| &self.0.bytes[opened.at..][..opened.places.head.size as usize])
+    }
+
+    /// Proves elements of a column.
+    ///
+    /// # Errors
+    /// [`Damaged`] when they are not what was written, or not there.
+    pub fn prove(&self, column: Column, elements: Range<usize>) -> Result<(), Damaged> {
+        let opened = self.opened()?;
+        let (place, width) = (opened.places.column(column), COLUMNS[column as usize].width);
+        if elements.start > elements.end || elements.end > opened.places.count(column) {
+            return Err(Damaged("a number points nowhere"));
+        }
+        opened.seals.prove(self.bytes(), place.start + elements.start * width..place.start + elements.end * width)
+    }
+
+    /// A proven element of a column of `u32`s.
+    fn word(&self, column: Column, at: usize) -> Result<u32, Damaged> {
+        self.prove(column, at..at + 1)?;
+        let start = self.opened()?.places.column(column).start + at * 4;
+        Ok(u32::from_le_bytes(self.bytes()[start..start + 4].try_into().expect("4 bytes")))
+    }
+
+    /// Proves all of some columns.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn prove_columns(&self, columns: &[Column]) -> Result<Columns<'_>, Damaged> {
+        let opened = self.opened()?;
+        for column in columns {
+            opened.seals.prove(self.bytes(), opened.places.column(*column))?;
+        }
+        Ok(self.columns())
+    }
+
+    /// Proves every column.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn prove_whole(&self) -> Result<Columns<'_>, Damaged> {
+        self.opened()?.seals.prove_whole(self.bytes())?;
+        Ok(self.columns())
+    }
+
+    /// The columns, with what selecting and copying reads of a row proven: its place, type, flags and lastUpdated.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn row(&self, row: usize) -> Result<Columns<'_>, Damaged> {
+        let opened = self.opened()?;
+        if !opened.seals.is_whole() {
+            if row >= self.rows() {
+                return Err(Damaged("a number points nowhere"));
+            }
+            for column in [Column::Place, Column::Type, Column::Flags, Column::LastUpdated] {
+                self.prove(column, row..row + 1)?;
+            }
+            if opened.places.count(Column::Exact) > 0 {
+                self.prove_columns(&[Column::Exact, Column::Heap])?;
+            }
+        }
+        Ok(self.columns())
+    }
+
+    /// Proves what copying reads of some rows: their places, and of type and flags what the header leaves open.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn prove_copied(&self, rows: Range<usize>) -> Result<(), Damaged> {
+        if rows.end > self.rows() {
+            return Err(Damaged("a number points nowhere"));
+        }
+        self.prove(Column::Place, rows.clone())?;
+        if self.0.head.only_type().is_none() {
+            self.prove(Column::Type, rows.clone())?;
+        }
+        match self.0.head.flags & u64::from(flag::LEADING_SPACE) {
+            0 => Ok(()),
+            _ => self.prove(Column::Flags, rows),
+        }
+    }
+
+    /// A row's owners, proven.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn row_owners(&self, row: usize) -> Result<&[u32], Damaged> {
+        self.list(Column::OwnerStart, Column::Owner, row)
+    }
+
+    /// The rows of an owner, ascending, proven.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn posting(&self, owner: usize) -> Result<&[u32], Damaged> {
+        self.list(Column::PostingStart, Column::Posting, owner)
+    }
+
+    /// The elements of `list` that belong to `at`, where `start` says where they begin.
+    fn list(&self, start: Column, list: Column, at: usize) -> Result<&[u32], Damaged> {
+        let range = self.word(start, at)? as usize..self.word(start, at + 1)? as usize;
+        self.prove(list, range.clone())?;
+        let words = u32s(&self.bytes()[self.opened()?.places.column(list)]).expect("an aligned column");
+        Ok(&words[range])
+    }
+
+    /// A row's lastUpdated with every digit, proven.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn updated(&self, row: usize) -> Result<Option<InstantRef<'_>>, Damaged> {
+        let opened = self.opened()?;
+        if opened.places.count(Column::Exact) > 0 {
+            return Ok(self.row(row)?.updated_of(row));
+        }
+        self.prove(Column::LastUpdated, row..row + 1)?;
+        let start = opened.places.column(Column::LastUpdated).start + row * 8;
+        let ticks = i64::from_le_bytes(self.bytes()[start..start + 8].try_into().expect("8 bytes"));
+        Ok((ticks != NO_INSTANT).then_some(InstantRef { ticks, rest: &[] }))
+    }
+
+    /// A row's resource type, proven.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn type_of(&self, row: usize) -> Result<ResourceType, Damaged> {
+        self.prove(Column::Type, row..row + 1)?;
+        let start = self.opened()?.places.column(Column::Type).start + row;
+        ResourceType::from_index(self.bytes()[start] as usize).ok_or(Damaged("a type is none"))
+    }
+
+    /// References (see [`kind`]) of everything whose hash of (type, id) is this one, proven.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn named(&self, hash: u64) -> Result<&[u32], Damaged> {
+        let columns = self.columns();
+        let bound = |after: &dyn Fn(u64) -> bool| -> Result<usize, Damaged> {
+            let (mut low, mut high) = (0, self.column_size(Column::SortedHash).0);
+            while low < high {
+                let middle = low + (high - low) / 2;
+                self.prove(Column::SortedHash, middle..middle + 1)?;
+                match after(columns.sorted_hash[middle]) {
+                    true => high = middle,
+                    false => low = middle + 1,
+                }
+            }
+            Ok(low)
+        };
+        let same = bound(&|known| known >= hash)?..bound(&|known| known > hash)?;
+        self.prove(Column::SortedRef, same.clone())?;
+        Ok(&columns.sorted_ref[same])
+    }
+
+    /// Proves what a merge reads of the entry at `at` of the sorted columns: what it is, its name, instant and version.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn prove_entry(&self, at: usize) -> Result<(), Damaged> {
+        let reference = self.word(Column::SortedRef, at)?;
+        let number = (reference & !kind::MASK) as usize;
+        match reference & kind::MASK {
+            kind::TOMBSTONE => self.tombstone(number).map(drop),
+            kind::TARGET => [Column::TargetType, Column::TargetId, Column::TargetBase]
+                .into_iter()
+                .try_for_each(|column| self.prove(column, number..number + 1)),
+            _ => {
+                self.row_id(number)?;
+                self.prove(Column::VersionId, number..number + 1)
+            }
+        }
+    }
+
+    /// The columns, with a DELETE entry proven.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn tombstone(&self, at: usize) -> Result<Columns<'_>, Damaged> {
+        for column in [Column::TombType, Column::TombId, Column::TombBase, Column::TombUpdated] {
+            self.prove(column, at..at + 1)?;
+        }
+        let columns = self.columns();
+        let in_heap = columns.tomb_base[at] >> 30 == IdClass::Heap as u32;
+        if in_heap || self.column_size(Column::Exact).0 > 0 {
+            self.prove_columns(&[Column::Exact, Column::Heap])?;
+        }
+        Ok(columns)
+    }
+
+    /// The columns, with a target of a Provenance proven, but for its id.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn target(&self, at: usize) -> Result<Columns<'_>, Damaged> {
+        self.prove(Column::TargetRow, at..at + 1)?;
+        self.prove(Column::TargetBase, at..at + 1)?;
+        Ok(self.columns())
+    }
+
+    /// A row's id, proven.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn row_id(&self, row: usize) -> Result<Id, Damaged> {
+        self.row(row)?;
+        self.prove(Column::Id, row..row + 1)?;
+        let columns = self.columns();
+        if columns.flags[row] & flag::ID_CLASS == IdClass::Heap as u8 {
+            self.prove_columns(&[Column::Heap])?;
+        }
+        Ok(columns.id_of(row))
+    }
+
+    /// An owner's id, proven.
+    ///
+    /// # Errors
+    /// As [`Extent::prove`].
+    pub fn owner_id(&self, owner: usize) -> Result<Id, Damaged> {
+        self.prove(Column::OwnerId, owner..owner + 1)?;
+        self.prove(Column::OwnerBase, owner..owner + 1)?;
+        let columns = self.columns();
+        if columns.owner_base[owner] >> 30 == IdClass::Heap as u32 {
+            self.prove_columns(&[Column::Heap])?;
+        }
+        Ok(columns.owner_id_of(owner))
+    }
+
+    /// Every column, as it lies there: what has not been proven may be anything. Without an intact header they are
+    /// empty.
+    pub fn columns(&self) -> Columns<'_> {
+        let opened = self.opened();
+        let bytes = self.bytes();
+        let of = |column| match &opened {
+            Ok(opened) => &bytes[opened.places.column(column)],
+            Err(_) => &[],
+        };
+        // Columns are 8-byte aligned in an aligned extent and their lengths divide, so the casts hold.
+        let words = |column| u32s(of(column)).expect("an aligned column");
+        let longs = |column| u64s(of(column)).expect("an aligned column");
+        let ticks = |column| i64s(of(column)).expect("an aligned column");
+        let ids = |column| hashes(of(column)).expect("whole ids");
+        Columns {
+            place: words(Column::Place).as_chunks::<2>().0,
+            last_updated: ticks(Column::LastUpdated),
+            version: longs(Column::VersionId),
+            id: ids(Column::Id),
+            resource_type: of(Column::Type),
+            flags: of(Column::Flags),
+            owner_start: words(Column::OwnerStart),
+            owner: words(Column::Owner),
+            posting_start: words(Column::PostingStart),
+            posting: words(Column::Posting),
+            several: words(Column::Several),
+            updated_max: ticks(Column::UpdatedMax),
+            sorted_hash: longs(Column::SortedHash),
+            sorted_ref: words(Column::SortedRef),
+            owner_hash: longs(Column::OwnerHash),
+            owner_id: ids(Column::OwnerId),
+            owner_base: words(Column::OwnerBase),
+            base: words(Column::Base),
+            base_count: longs(Column::BaseCount),
+            tomb_type: of(Column::TombType),
+            tomb_id: ids(Column::TombId),
+            tomb_base: words(Column::TombBase),
+            tomb_updated: ticks(Column::TombUpdated),
+            tomb_left: longs(Column::TombLeft),
+            target_row: words(Column::TargetRow),
+            target_type: of(Column::TargetType),
+            target_id: ids(Column::TargetId),
+            target_base: words(Column::TargetBase),
+            fault: words(Column::Fault),
+            fault_count: longs(Column::FaultCount),
+            type_count: longs(Column::TypeCount),
+            exact: words(Column::Exact),
+            restart: longs(Column::Restart),
+            heap: of(Column::Heap),
+        }
+    }
+}

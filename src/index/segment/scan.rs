@@ -1,0 +1,388 @@
+//! Scans the parts of a store that no extent covers yet, on all threads, into new extents.
+//!
+//! Workers are pure functions from a span to encoded extents; one writer appends them to a container file in whatever
+//! order they come, and their place in the store, not their arrival, gives their order. Speed of light: the scanner's
+//! bytes per second times the threads; memory: one extent's columns a thread, and a few encoded ones on their way.
+
+use std::io::Write;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use memchr::{memchr, memrchr};
+use rayon::prelude::*;
+
+use crate::codec::decoder::{Coding, DecodeError, Decoder, Restart};
+use crate::error::IndexError;
+use crate::extract::Validate;
+use crate::extract::facts::Extractor;
+use crate::extract::fault::FaultKind;
+use crate::index::dir::Home;
+use crate::index::segment::line_splitter::{Encoded, Lines, Tools};
+use crate::index::store_files::Files;
+use crate::limits::{EXTENT_BYTES, READ_BYTES, SCAN_BYTES};
+use crate::simd::Kernel;
+use crate::store::packed::frame_reader::{FrameError, FrameReader};
+use crate::store::packed::seek_table::{PackedTable, TableError, is_packed};
+use crate::sys::store_file::{Source, SourceError};
+
+/// A part of a store file to scan.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// Index of the file among the store's files.
+    pub file: usize,
+    /// What to scan of it.
+    pub part: Part,
+}
+
+/// What a span covers.
+#[derive(Clone, Debug)]
+pub enum Part {
+    /// Bytes of a plain file; begins and ends at line ends, but for the tail, which has no newline yet.
+    Plain {
+        /// Offsets in the file.
+        range: Range<u64>,
+        /// Whether it is the line without a newline at the end of the file.
+        tail: bool,
+    },
+    /// A compressed file from a restart to its end.
+    Compressed {
+        /// gzip or zstd.
+        coding: Coding,
+        /// Where to begin.
+        from: Restart,
+    },
+    /// Frames of a packed file.
+    Packed {
+        /// The file's table.
+        table: Arc<PackedTable>,
+        /// Which frames.
+        frames: Range<usize>,
+    },
+}
+
+impl Part {
+    /// Bytes of the file that it covers.
+    pub fn file_bytes(&self, source: &Source) -> u64 {
+        match self {
+            Part::Plain { range, .. } => range.end - range.start,
+            Part::Compressed { from, .. } => source.len() - from.compressed,
+            Part::Packed { table, frames } => frames.clone().map(|frame| table.frame(frame).compressed_len).sum(),
+        }
+    }
+}
+
+/// A new extent, written to the container.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// Index of the file among the store's files.
+    pub file: usize,
+    /// Offset in the container.
+    pub at: u64,
+    /// Start in the (uncompressed) file.
+    pub start: u64,
+    /// End in the (uncompressed) file.
+    pub end: u64,
+    /// Hash of the bytes between them.
+    pub content: u64,
+    /// Whether it is a tail.
+    pub tail: bool,
+}
+
+/// Result of a scan.
+#[derive(Default)]
+pub struct Scanned {
+    /// The new extents, in no order.
+    pub extents: Vec<Written>,
+    /// Compressed files (indices among the store's files) that did not end with a whole member and a whole line.
+    pub open_ended: Vec<usize>,
+}
+
+/// How a scan is run.
+pub struct ScanOptions<'a> {
+    /// Scanner kernel.
+    pub kernel: Kernel,
+    /// What is checked.
+    pub validate: Validate,
+    /// Bytes of store files scanned so far.
+    pub progress: &'a AtomicU64,
+    /// Set from outside to stop.
+    pub cancel: &'a AtomicBool,
+}
+
+/// Cuts `range` of a plain file into spans of about [`EXTENT_BYTES`] at line ends, the line without a newline at its
+/// end apart. Touches only the bytes around the cuts.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn plain_spans(file: usize, source: &Source, range: Range<u64>) -> Result<Vec<Span>, SourceError> {
+    let mut spans = Vec::new();
+    let lines_end = match last_newline(source, range.clone())? {
+        Some(at) => at + 1,
+        None => range.start,
+    };
+    let mut start = range.start;
+    while start < lines_end {
+        let aim = start + EXTENT_BYTES;
+        let end = match aim < lines_end {
+            true => first_newline(source, aim - 1..lines_end)?.map_or(lines_end, |at| at + 1),
+            false => lines_end,
+        };
+        spans.push(Span { file, part: Part::Plain { range: start..end, tail: false } });
+        start = end;
+    }
+    if lines_end < range.end {
+        spans.push(Span { file, part: Part::Plain { range: lines_end..range.end, tail: true } });
+    }
+    Ok(spans)
+}
+
+/// Spans of a whole compressed file: of about [`EXTENT_BYTES`] where a table tells frames apart, else one.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn compressed_spans(file: usize, coding: Coding, source: &Source) -> Result<Vec<Span>, SourceError> {
+    let table = match coding {
+        Coding::Zstd => PackedTable::open(source),
+        _ => Ok(None),
+    };
+    let table = match table {
+        Ok(Some(table)) => Arc::new(table),
+        Err(TableError::Source(error)) => return Err(error),
+        Ok(None) | Err(TableError::Damaged(_)) => {
+            let from = Restart { compressed: 0, uncompressed: 0 };
+            return Ok(vec![Span { file, part: Part::Compressed { coding, from } }]);
+        }
+    };
+    let mut spans = Vec::new();
+    if table.frames() == 0 {
+        // A store without resources was packed: what its table remembers is all there is.
+        spans.push(Span { file, part: Part::Packed { table: table.clone(), frames: 0..0 } });
+    }
+    let mut first = 0;
+    for at in 0..table.frames() {
+        let frame = table.frame(at);
+        let full = frame.uncompressed + frame.uncompressed_len - table.frame(first).uncompressed >= EXTENT_BYTES;
+        if full || at + 1 == table.frames() {
+            spans.push(Span { file, part: Part::Packed { table: table.clone(), frames: first..at + 1 } });
+            first = at + 1;
+        }
+    }
+    Ok(spans)
+}
+
+fn first_newline(source: &Source, range: Range<u64>) -> Result<Option<u64>, SourceError> {
+    let mut buffer = Vec::new();
+    let mut at = range.start;
+    while at < range.end {
+        let len = (range.end - at).min(READ_BYTES as u64) as usize;
+        if let Some(found) = memchr(b'\n', source.read(at, len, &mut buffer)?) {
+            return Ok(Some(at + found as u64));
+        }
+        at += len as u64;
+    }
+    Ok(None)
+}
+
+fn last_newline(source: &Source, range: Range<u64>) -> Result<Option<u64>, SourceError> {
+    let mut buffer = Vec::new();
+    let mut end = range.end;
+    while end > range.start {
+        let len = (end - range.start).min(READ_BYTES as u64) as usize;
+        if let Some(found) = memrchr(b'\n', source.read(end - len as u64, len, &mut buffer)?) {
+            return Ok(Some(end - len as u64 + found as u64));
+        }
+        end -= len as u64;
+    }
+    Ok(None)
+}
+
+/// Scans `spans` on the current rayon pool and appends the extents to the container `name`.
+///
+/// # Errors
+/// The first failure to read the store or write the index, or the wish to stop.
+pub fn scan(
+    files: &Files,
+    spans: &[Span],
+    home: &Home,
+    name: &str,
+    options: &ScanOptions<'_>,
+) -> Result<Scanned, IndexError> {
+    let failed_write = |source| IndexError::Write { name: name.to_string(), source };
+    let mut container = home.create_blocks(name).map_err(failed_write)?;
+    // Bounded: a slow disk holds the workers back instead of filling the memory.
+    let (sender, receiver) = crossbeam::channel::bounded::<(usize, bool, Encoded)>(rayon::current_num_threads());
+    // Written buffers go back to be filled again.
+    let (give_back, spare) = crossbeam::channel::bounded::<Vec<u8>>(rayon::current_num_threads());
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(move || -> Result<Vec<Written>, IndexError> {
+            let mut extents = Vec::new();
+            let mut at = 0;
+            for (file, tail, encoded) in receiver {
+                container.write_all(&encoded.bytes).map_err(failed_write)?;
+                let Encoded { bytes, start, end, content } = encoded;
+                extents.push(Written { file, at, start, end, content, tail });
+                at += bytes.len() as u64;
+                let _ = give_back.try_send(bytes);
+            }
+            container.flush().map_err(failed_write)?;
+            Ok(extents)
+        });
+        let open_ended = spans
+            .par_iter()
+            .map_init(
+                || {
+                    let extractor = Extractor::new(options.kernel, options.validate);
+                    (Tools::new(extractor, spare.clone()), sender.clone())
+                },
+                |(tools, sender), span| {
+                    let source = files.source(span.file)?;
+                    let tail = matches!(span.part, Part::Plain { tail: true, .. });
+                    let mut emit = |encoded| sender.send((span.file, tail, encoded)).map_err(|_| IndexError::Stopped);
+                    match &span.part {
+                        Part::Plain { range, .. } => {
+                            scan_plain(source, range.clone(), tools, options, &mut emit).map(|()| None)
+                        }
+                        Part::Compressed { coding, from } => {
+                            let closed = scan_compressed(source, *coding, *from, tools, options, &mut emit)?;
+                            Ok((!closed).then_some(span.file))
+                        }
+                        Part::Packed { table, frames } => {
+                            scan_packed(source, table, frames.clone(), tools, options, &mut emit)?;
+                            // What is put behind a table makes another file of it.
+                            Ok(Some(span.file))
+                        }
+                    }
+                },
+            )
+            .filter_map(Result::transpose)
+            .collect::<Result<Vec<usize>, IndexError>>();
+        drop(sender);
+        // A failed write closes the channel, and the workers then stop with `Stopped`: the cause goes first.
+        let extents = writer.join().expect("the writer does not panic")?;
+        Ok(Scanned { extents, open_ended: open_ended? })
+    })
+}
+
+type Emit<'a> = &'a mut dyn FnMut(Encoded) -> Result<(), IndexError>;
+
+fn scan_plain(
+    source: &Source,
+    range: Range<u64>,
+    tools: &mut Tools,
+    options: &ScanOptions<'_>,
+    emit: Emit<'_>,
+) -> Result<(), IndexError> {
+    let mut lines = Lines::new(tools, range.start);
+    // Read rather than mapped: one copy that stays in the second-level cache costs less than faulting pages in, and the
+    // scan then waits for no memory. A line that a piece cuts is moved to the front of the next.
+    let mut buffer = vec![0; 2 * SCAN_BYTES];
+    let mut kept = 0;
+    let mut at = range.start;
+    while at < range.end {
+        if options.cancel.load(Relaxed) {
+            return Err(IndexError::Cancelled);
+        }
+        let len = (range.end - at).min(SCAN_BYTES as u64) as usize;
+        source.pread_into(at, &mut buffer[kept..kept + len])?;
+        at += len as u64;
+        let held = kept + len;
+        let whole = match memrchr(b'\n', &buffer[kept..held]) {
+            Some(newline) if at < range.end => kept + newline + 1,
+            // No line ends here, or the last does: the line goes through the scanner in pieces.
+            _ => held,
+        };
+        lines.piece(&buffer[..whole], u64::MAX);
+        buffer.copy_within(whole..held, 0);
+        kept = held - whole;
+        options.progress.fetch_add(len as u64, Relaxed);
+        for encoded in lines.take_done() {
+            emit(encoded)?;
+        }
+    }
+    lines.finish().into_iter().try_for_each(emit)
+}
+
+/// Whether the file ended with a whole member and a whole line.
+fn scan_compressed(
+    source: &Source,
+    coding: Coding,
+    from: Restart,
+    tools: &mut Tools,
+    options: &ScanOptions<'_>,
+    emit: Emit<'_>,
+) -> Result<bool, IndexError> {
+    let mut decoder = match Decoder::new(source, coding, from) {
+        Ok(decoder) => decoder,
+        Err(DecodeError::Source(error)) => return Err(error.into()),
+        Err(_) => unreachable!("only reading fails before the first piece"),
+    };
+    let mut restarts = Vec::new();
+    let mut lines = Lines::new(tools, from.uncompressed);
+    lines.restart(from.uncompressed, from.compressed);
+    let mut compressed = from.compressed;
+    loop {
+        if options.cancel.load(Relaxed) {
+            return Err(IndexError::Cancelled);
+        }
+        match decoder.piece(|restart| restarts.push(restart)) {
+            Ok(Some(piece)) => lines.piece(piece, EXTENT_BYTES),
+            Ok(None) => break,
+            Err(DecodeError::Source(error)) => return Err(error.into()),
+            Err(_) => {
+                lines.break_off(FaultKind::Damaged).into_iter().try_for_each(emit)?;
+                return Ok(false);
+            }
+        }
+        for restart in restarts.drain(..) {
+            lines.restart(restart.uncompressed, restart.compressed);
+        }
+        let now = decoder.compressed();
+        options.progress.fetch_add(now - compressed, Relaxed);
+        compressed = now;
+        for encoded in lines.take_done() {
+            emit(encoded)?;
+        }
+    }
+    let mut closed = !lines.inside_line();
+    if coding == Coding::Zstd && from.compressed == 0 && is_packed(source)? {
+        // It is read here because its table could not be.
+        lines.damaged_table();
+        closed = false;
+    }
+    lines.finish().into_iter().try_for_each(emit)?;
+    Ok(closed)
+}
+
+/// Frames of a packed file. One that is damaged is one fault, and the next one is found by the table.
+fn scan_packed(
+    source: &Source,
+    table: &PackedTable,
+    frames: Range<usize>,
+    tools: &mut Tools,
+    options: &ScanOptions<'_>,
+    emit: Emit<'_>,
+) -> Result<(), IndexError> {
+    if frames.is_empty() {
+        return Ok(());
+    }
+    let mut lines = Lines::new(tools, table.frame(frames.start).uncompressed);
+    let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
+    for at in frames {
+        if options.cancel.load(Relaxed) {
+            return Err(IndexError::Cancelled);
+        }
+        let frame = table.frame(at);
+        lines.frame(table, at);
+        match reader.feed(source, &frame, &mut buffer, &mut |piece| lines.piece(piece, u64::MAX)) {
+            Ok(()) => {}
+            Err(FrameError::Damaged(_)) => lines.damaged_frame(frame.uncompressed_len, frame.rows),
+            Err(FrameError::Source(error)) => return Err(error.into()),
+        }
+        options.progress.fetch_add(frame.compressed_len, Relaxed);
+        for encoded in lines.take_done() {
+            emit(encoded)?;
+        }
+    }
+    lines.finish().into_iter().try_for_each(emit)
+}

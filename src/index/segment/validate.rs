@@ -1,0 +1,121 @@
+//! The relations between the columns of an extent that make every later index legal: what seals cannot tell of a file
+//! that was forged together with them. Only files that somebody may have touched are checked this far.
+
+use crate::extract::fault::FaultKind;
+use crate::fhir::resource_type::ResourceType;
+use crate::index::segment::columns::Columns;
+use crate::index::segment::id_encoding::{self, IdClass};
+use crate::index::segment::layout::{BASE_BITS, Head, ZONE_ROWS, flag, kind};
+use crate::store::packed::seek_table::{FOLLOWED, LATE, NOBODY};
+
+impl Columns<'_> {
+    /// The relations that make every later index legal. One pass over the columns; a file whose seals hold fails only
+    /// if it was forged.
+    pub(crate) fn check(&self, head: &Head) -> Result<(), &'static str> {
+        let rows = self.place.len();
+        let owners = self.owner_hash.len();
+        let tombs = self.tomb_type.len();
+        let targets = self.target_row.len();
+        let bases = self.base.len() / 2;
+        let same = |lens: &[usize], count: usize| lens.iter().all(|len| *len == count);
+        if !same(
+            &[self.last_updated.len(), self.version.len(), self.id.len(), self.resource_type.len(), self.flags.len()],
+            rows,
+        ) || self.owner_start.len() != rows + 1
+            || !same(&[self.owner_id.len(), self.owner_base.len()], owners)
+            || !same(&[self.tomb_id.len(), self.tomb_base.len(), self.tomb_updated.len()], tombs)
+            || !same(&[self.target_type.len(), self.target_id.len(), self.target_base.len()], targets)
+            || !same(&[self.sorted_hash.len(), self.sorted_ref.len()], rows + tombs + targets)
+            || self.posting_start.len() != owners + 1
+            || self.posting.len() != self.owner.len()
+            || self.updated_max.len() != rows.div_ceil(ZONE_ROWS)
+            || self.base_count.len() != bases
+            || bases == 0
+            || self.fault_count.len() != FaultKind::ALL.len()
+            || self.type_count.len() != ResourceType::COUNT
+        {
+            return Err("its columns differ in length");
+        }
+        let ordered = self.owner_start.windows(2).all(|pair| pair[0] <= pair[1]);
+        if !ordered || self.owner_start[0] != 0 || self.owner_start[rows] as usize != self.owner.len() {
+            return Err("its owners do not fit");
+        }
+        let ordered = self.posting_start.windows(2).all(|pair| pair[0] <= pair[1]);
+        if !ordered || self.posting_start[0] != 0 || self.posting_start[owners] as usize != self.posting.len() {
+            return Err("its postings do not fit");
+        }
+        let types = |column: &[u8]| column.iter().all(|at| (*at as usize) < ResourceType::COUNT);
+        let below = |column: &[u32], bound: usize| column.iter().all(|at| (*at as usize) < bound);
+        let based = |column: &[u32]| {
+            column.iter().all(|at| ((at & BASE_BITS) as usize) < bases && IdClass::from_bits(at >> 30).is_some())
+        };
+        if !below(self.owner, owners)
+            || !below(self.target_row, rows)
+            || !below(self.posting, rows)
+            || !below(self.several, rows)
+            || !types(self.resource_type)
+            || !types(self.tomb_type)
+            || !types(self.target_type)
+            || !based(self.owner_base)
+            || !based(self.tomb_base)
+            || !based(self.target_base)
+        {
+            return Err("a number points nowhere");
+        }
+        // What the header says of them is asked in place of the columns.
+        let mut found = Head::default();
+        self.resource_type.iter().for_each(|at| found.add_type(*at as usize));
+        found.flags = self.flags.iter().fold(0, |sum, flags| sum | u64::from(*flags));
+        found.row_bytes = self.place.iter().map(|[_, length]| u64::from(*length) + 1).sum();
+        found.unowned = self.owner_start.windows(2).filter(|pair| pair[0] == pair[1]).count() as u64;
+        let told = |head: &Head| (head.types(), head.flags, head.row_bytes, head.unowned);
+        if told(&found) != told(head) {
+            return Err("its header does not speak for its rows");
+        }
+        let (left, _) = self.tomb_left.as_chunks::<2>();
+        let owned = |at: u64| {
+            let owner = (at >> 32) as u32;
+            (owner as usize) < owners || matches!(owner, NOBODY | FOLLOWED | LATE)
+        };
+        if !left.iter().all(|[at, _]| (*at as u32 as usize) < tombs && owned(*at))
+            || !left.is_sorted_by_key(|[at, _]| *at as u32)
+        {
+            return Err("an owner of what has left points nowhere");
+        }
+        let refs = self.sorted_ref.iter().all(|at| {
+            let number = (at & !kind::MASK) as usize;
+            match at & kind::MASK {
+                kind::ROW => number < rows,
+                kind::TOMBSTONE => number < tombs,
+                kind::TARGET => number < targets,
+                _ => false,
+            }
+        });
+        if !refs || !self.sorted_hash.is_sorted() || !self.owner_hash.is_sorted() {
+            return Err("its order does not hold");
+        }
+        let heap = |at: u32, len: u32| u64::from(at) + u64::from(len) <= self.heap.len() as u64;
+        let ids = |ids: &[[u8; 16]], class: &dyn Fn(usize) -> u32| {
+            ids.iter().enumerate().all(|(at, id)| match IdClass::from_bits(class(at)) {
+                Some(IdClass::Uuid) => true,
+                Some(class) => id_encoding::unpack_id(class, id, self.heap).is_some(),
+                None => false,
+            })
+        };
+        if !self.base.chunks_exact(2).all(|base| {
+            heap(base[0], base[1]) && str::from_utf8(&self.heap[base[0] as usize..(base[0] + base[1]) as usize]).is_ok()
+        }) || !self.exact.chunks_exact(3).all(|exact| heap(exact[1], exact[2]))
+            || !ids(self.id, &|at| u32::from(self.flags[at] & flag::ID_CLASS))
+            || !ids(self.owner_id, &|at| self.owner_base[at] >> 30)
+            || !ids(self.tomb_id, &|at| self.tomb_base[at] >> 30)
+            || !ids(self.target_id, &|at| self.target_base[at] >> 30)
+        {
+            return Err("a text lies beyond its heap");
+        }
+        let faults = self.fault.chunks_exact(5).all(|fault| FaultKind::ALL.get(fault[4] as usize).is_some());
+        if !faults {
+            return Err("a fault is of no known kind");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,542 @@
+//! An opened index, and the snapshot that one export sees of it.
+//!
+//! A snapshot is the extents visible to an export and its transactionTime T; with them every question about a row
+//! (is it current at T, whose is it, is it late) has one answer, whatever happens to the store meanwhile.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::decoder::{Coding, Decoder, Restart};
+use crate::error::IndexError;
+use crate::extract::Validate;
+use crate::fhir::id::Id;
+use crate::fhir::instant::{Instant, InstantRef};
+use crate::index::global::{Bases, Merged, Section};
+use crate::index::meta::{ExtentEntry, Generation};
+use crate::index::page_checksums::Damaged;
+use crate::index::segment::layout::{BASE_BITS, Column};
+use crate::index::segment::reader::Extent;
+use crate::index::store_files::Files;
+use crate::store::packed::frame_reader::FrameReader;
+use crate::store::packed::seek_table::PackedTable;
+use crate::sys::store_file::{Source, SourceError};
+
+/// One consistent index of a store. Its files, and those of the store, are read as they are asked.
+pub struct Index {
+    generation: Generation,
+    extents: Vec<Extent>,
+    merged: Merged,
+    files: Files,
+    /// Restarts of each compressed file, ascending.
+    restarts: Vec<Vec<Restart>>,
+    bases: Vec<String>,
+    base_numbers: Vec<u32>,
+    starts: Bases,
+    durable: bool,
+    /// Tables of packed files, read when first asked for.
+    tables: Vec<OnceLock<Option<Box<PackedTable>>>>,
+}
+
+impl Index {
+    pub(crate) fn new(
+        generation: Generation,
+        extents: Vec<Extent>,
+        merged: Merged,
+        files: Files,
+        durable: bool,
+    ) -> Result<Index, Damaged> {
+        let mut restarts = vec![Vec::new(); files.count()];
+        for (entry, extent) in generation.extents.iter().zip(&extents) {
+            if files.coding(entry.file) == Coding::Plain {
+                continue;
+            }
+            let (pairs, _) = extent.prove_columns(&[Column::Restart])?.restart.as_chunks::<2>();
+            restarts[entry.file].extend(
+                pairs
+                    .iter()
+                    .map(|[uncompressed, compressed]| Restart { compressed: *compressed, uncompressed: *uncompressed }),
+            );
+        }
+        restarts.iter_mut().for_each(|list| list.sort_by_key(|restart| (restart.uncompressed, restart.compressed)));
+        let bases = merged.bases()?;
+        let base_numbers = merged.proven_words(Section::ExtentBase, 0..merged.count(Section::ExtentBase))?.to_vec();
+        let starts = Bases::of(extents.iter().map(Extent::head));
+        let tables = generation.files.iter().map(|_| OnceLock::new()).collect();
+        Ok(Index { tables, generation, extents, merged, files, restarts, bases, base_numbers, starts, durable })
+    }
+
+    /// Resource rows of all extents.
+    pub fn rows(&self) -> usize {
+        self.starts.rows
+    }
+
+    /// Number of extents.
+    pub fn extent_count(&self) -> usize {
+        self.extents.len()
+    }
+
+    /// The extents, in store order.
+    pub fn extents(&self) -> &[Extent] {
+        &self.extents
+    }
+
+    /// What the generation says of an extent.
+    pub fn entry(&self, extent: usize) -> &ExtentEntry {
+        &self.generation.extents[extent]
+    }
+
+    /// The generation.
+    pub fn generation(&self) -> &Generation {
+        &self.generation
+    }
+
+    /// The merged facts.
+    pub fn merged(&self) -> &Merged {
+        &self.merged
+    }
+
+    /// The extents that a record names, by their numbers here; `None` for those that are not here as they were.
+    pub(crate) fn find_extents(&self, record: &SnapshotRecord) -> Vec<Option<usize>> {
+        let key = |file, start, end, content, tail| (file, start, end, content, tail);
+        let entries = self.generation.extents.iter().enumerate();
+        let mut known: HashMap<_, usize> =
+            entries.map(|(at, e)| (key(self.file_name(e.file), e.start, e.end, e.content, e.tail), at)).collect();
+        let wanted = record.extents.iter();
+        // Each stands once in a snapshot.
+        wanted.map(|e| known.remove(&key(&*e.file, e.start, e.end, e.content, e.tail))).collect()
+    }
+
+    /// Name of a store file, relative to the store.
+    pub fn file_name(&self, file: usize) -> &str {
+        &self.generation.files[file].name
+    }
+
+    /// A store file, opened when it is first asked for. Should it be another by then than the one that was indexed,
+    /// [`Index::verify_unchanged`] tells.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn source(&self, file: usize) -> Result<&Source, SourceError> {
+        self.files.source(file)
+    }
+
+    /// Coding of a store file.
+    pub fn coding(&self, file: usize) -> Coding {
+        self.files.coding(file)
+    }
+
+    /// The table of a packed file, `None` when the file has none that can be used.
+    pub fn packed(&self, file: usize) -> Option<&PackedTable> {
+        if self.coding(file) != Coding::Zstd {
+            return None;
+        }
+        // A file that cannot be read tells so when its rows are.
+        let open = || PackedTable::open(self.source(file).ok()?).ok().flatten().map(Box::new);
+        self.tables[file].get_or_init(open).as_deref()
+    }
+
+    /// The last restart of a compressed file at or before an uncompressed offset.
+    pub fn restart_before(&self, file: usize, offset: u64) -> Restart {
+        let list = &self.restarts[file];
+        let after = list.partition_point(|restart| restart.uncompressed <= offset);
+        // Several restarts may share an uncompressed offset (empty members); any of them serves.
+        if after == 0 { Restart { compressed: 0, uncompressed: 0 } } else { list[after - 1] }
+    }
+
+    /// Reference bases in the store, the empty one first.
+    pub fn bases(&self) -> &[String] {
+        &self.bases
+    }
+
+    /// Number of an extent's base among [`Index::bases`].
+    pub fn base_number(&self, extent: usize, base: u32) -> u32 {
+        self.base_numbers[self.starts.base[extent] + base as usize]
+    }
+
+    /// Numbers of the first row, DELETE entry, target and owner of each extent.
+    pub fn starts(&self) -> &Bases {
+        &self.starts
+    }
+
+    /// The extent that holds a row, and the row's number in it.
+    pub fn locate(&self, row: usize) -> (usize, usize) {
+        let extent = self.starts.row.partition_point(|start| *start <= row) - 1;
+        (extent, row - self.starts.row[extent])
+    }
+
+    /// The extent that holds a DELETE entry (counted over the store), and its number in it.
+    pub fn locate_tombstone(&self, at: usize) -> (usize, usize) {
+        let extent = self.starts.tombstone.partition_point(|start| *start <= at) - 1;
+        (extent, at - self.starts.tombstone[extent])
+    }
+
+    /// The extent that holds an owner (counted over the store), and its number in it.
+    pub fn locate_owner(&self, at: usize) -> (usize, usize) {
+        let extent = self.starts.owner.partition_point(|start| *start <= at) - 1;
+        (extent, at - self.starts.owner[extent])
+    }
+
+    /// The extent that holds a target (counted over the store), and its number in it.
+    pub fn locate_target(&self, at: usize) -> (usize, usize) {
+        let extent = self.starts.target.partition_point(|start| *start <= at) - 1;
+        (extent, at - self.starts.target[extent])
+    }
+
+    /// The number of a patient named by a base (a number among [`Index::bases`]) and an id.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn patient(&self, base: u32, id: &Id) -> Result<Option<u32>, Damaged> {
+        let hash = crate::index::segment::id_encoding::owner_hash(self.bases[base as usize].as_bytes(), id.as_bytes());
+        let first = self.merged.lower_bound(Section::PatientHash, hash)?;
+        for at in first..self.patients() {
+            if self.merged.proven_longs(Section::PatientHash, at..at + 1)?[0] != hash {
+                break;
+            }
+            if self.merged.word(Section::PatientBase, at)? == base && self.patient_id(at as u32)? == *id {
+                return Ok(Some(at as u32));
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many patients the dictionary has: every (base, id) that a reference or a Patient row names.
+    pub fn patients(&self) -> usize {
+        self.merged.count(Section::PatientHash)
+    }
+
+    /// The owners (counted over the store) that are a patient of the dictionary, one in each extent that names it.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn owners_of_patient(&self, patient: u32) -> Result<&[u32], Damaged> {
+        let at = patient as usize;
+        let span = self.merged.proven_words(Section::PatientStart, at..at + 2)?;
+        self.merged.proven_words(Section::Occurrence, span[0] as usize..span[1] as usize)
+    }
+
+    /// The patient that an owner of an extent is.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn patient_of_owner(&self, extent: usize, owner: u32) -> Result<u32, Damaged> {
+        self.merged.word(Section::OwnerPatient, self.starts.owner[extent] + owner as usize)
+    }
+
+    /// The id of a patient of the dictionary.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn patient_id(&self, patient: u32) -> Result<Id, Damaged> {
+        let first = self.owners_of_patient(patient)?.first().ok_or(Damaged("a patient has no name"))?;
+        let (extent, owner) = self.locate_owner(*first as usize);
+        self.extents[extent].owner_id(owner)
+    }
+
+    /// Files in the store's tree that are no data files.
+    pub fn ignored(&self) -> &[String] {
+        self.files.ignored()
+    }
+
+    /// Whether the index is kept on disk.
+    pub fn is_durable(&self) -> bool {
+        self.durable
+    }
+
+    /// Checks that every store file that was read still holds the bytes that its extents were made from, if it was
+    /// touched at all. Of a file that was not opened nothing has left, so nothing is asked of it.
+    ///
+    /// # Errors
+    /// [`IndexError::Changed`] or [`IndexError::Source`] with the file's name.
+    pub fn verify_unchanged(&self) -> Result<(), IndexError> {
+        for (file, source) in self.files.opened() {
+            source.check()?;
+            if source.changed()? || source.stamp() != self.generation.files[file].stamp {
+                self.verify_content(file)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hashes the bytes behind each extent of a file again.
+    ///
+    /// # Errors
+    /// As [`Index::verify_unchanged`].
+    pub fn verify_content(&self, file: usize) -> Result<(), IndexError> {
+        let source = self.source(file)?;
+        let changed = |what: &str| IndexError::Changed {
+            path: source.path().to_path_buf(),
+            reason: format!(
+                "was {what} in place while it was in use; replace store files by rename, then run the same command again"
+            ),
+        };
+        let entries: Vec<&ExtentEntry> = self.generation.extents.iter().filter(|e| e.file == file).collect();
+        if self.files.coding(file) == Coding::Plain {
+            for entry in entries {
+                if entry.end > source.len() {
+                    return Err(changed("truncated"));
+                }
+                if source.content_hash(entry.start..entry.end)? != entry.content {
+                    return Err(changed("rewritten"));
+                }
+            }
+            return Ok(());
+        }
+        if let Ok(Some(table)) = PackedTable::open(source) {
+            return self.verify_frames(source, &table, &entries).then_some(()).ok_or_else(|| changed("rewritten"));
+        }
+        let from = Restart { compressed: 0, uncompressed: 0 };
+        let Ok(mut decoder) = Decoder::new(source, self.files.coding(file), from) else {
+            return Err(changed("truncated"));
+        };
+        let mut hash = crate::hash::xxh3::Xxh3::new();
+        let (mut at, mut next) = (0u64, 0);
+        while let Some(piece) = decoder.piece(|_| {}).ok().flatten() {
+            let mut piece = piece;
+            while next < entries.len() && entries[next].end <= at + piece.len() as u64 {
+                let (own, rest) = piece.split_at((entries[next].end - at) as usize);
+                hash.update(own);
+                if hash.digest() != entries[next].content {
+                    return Err(changed("rewritten"));
+                }
+                hash.reset();
+                at += own.len() as u64;
+                piece = rest;
+                next += 1;
+            }
+            hash.update(piece);
+            at += piece.len() as u64;
+        }
+        // An empty extent at the end holds a fault only, and no bytes that could have changed.
+        while next < entries.len() && entries[next].end == at && hash.digest() == entries[next].content {
+            hash.reset();
+            next += 1;
+        }
+        if next < entries.len() { Err(changed("truncated")) } else { Ok(()) }
+    }
+
+    /// Whether the frames of a packed file hash to what the extents were made from; damaged ones have no bytes.
+    fn verify_frames(&self, source: &Source, table: &PackedTable, entries: &[&ExtentEntry]) -> bool {
+        let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
+        let mut hashes = entries.iter().map(|entry| (entry, crate::hash::xxh3::Xxh3::new())).collect::<Vec<_>>();
+        let mut next = 0;
+        for at in 0..table.frames() {
+            let frame = table.frame(at);
+            let mut place = frame.uncompressed;
+            let read = reader.feed(source, &frame, &mut buffer, &mut |mut piece| {
+                while !piece.is_empty() && next < hashes.len() {
+                    let (entry, hash) = &mut hashes[next];
+                    let (own, rest) = piece.split_at(piece.len().min((entry.end.max(place) - place) as usize));
+                    hash.update(own);
+                    place += own.len() as u64;
+                    next += usize::from(place >= entry.end);
+                    piece = rest;
+                }
+            });
+            let end = frame.uncompressed + frame.uncompressed_len;
+            while read.is_err() && next < hashes.len() && hashes[next].0.end <= end {
+                next += 1;
+            }
+        }
+        hashes.iter().all(|(entry, hash)| hash.digest() == entry.content)
+    }
+}
+
+/// A snapshot as a job record keeps it, enough to take the same one again (CONS-08).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotRecord {
+    /// The transactionTime.
+    pub as_of: String,
+    /// What the index checked.
+    pub validate: Validate,
+    /// Birth of the index, in ticks.
+    pub birth: Option<i64>,
+    /// The extents.
+    pub extents: Vec<ExtentRecord>,
+}
+
+impl SnapshotRecord {
+    /// Name of the snapshot: a hash of the record as JSON, so its keys, their order and its words stay as they are.
+    fn id(&self) -> String {
+        let record = serde_json::to_vec(self).expect("a record is plain data");
+        format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&record))
+    }
+}
+
+/// An extent as a job record keeps it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExtentRecord {
+    /// Store file, relative to the store.
+    pub file: String,
+    /// Start in the (uncompressed) file.
+    pub start: u64,
+    /// End in it.
+    pub end: u64,
+    /// Hash of the bytes between.
+    pub content: u64,
+    /// Whether it is the last line without a newline.
+    pub tail: bool,
+    /// T of the first snapshot that held it, in ticks.
+    pub first_seen: Option<i64>,
+}
+
+/// What one export sees of a store.
+#[derive(Clone)]
+pub struct Snapshot {
+    index: Arc<Index>,
+    as_of: Instant,
+    /// Visible extents; all of them unless the snapshot was taken again from a record.
+    visible: Arc<[bool]>,
+}
+
+/// A resource's state at some instant, as the ledger counts it (reading 10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It is the current version.
+    Current,
+    /// Its lastUpdated is later.
+    Future,
+    /// A later version is there.
+    Superseded,
+    /// It was deleted.
+    Deleted,
+}
+
+impl Snapshot {
+    /// Everything that an index holds, as of an instant.
+    pub fn new(index: Arc<Index>, as_of: Instant) -> Snapshot {
+        let visible = vec![true; index.extent_count()].into();
+        Snapshot { index, as_of, visible }
+    }
+
+    /// A look at an index as of some instant, which the index does not remember as a snapshot.
+    pub fn of_index(index: Index, as_of: Instant) -> Snapshot {
+        Snapshot::new(Arc::new(index), as_of)
+    }
+
+    /// The snapshot that a record names, as of its instant, if the index has all of its extents; else the index again, and the number of the
+    /// first of the record's extents that it does not have.
+    pub(crate) fn of_record(
+        mut index: Index,
+        record: &SnapshotRecord,
+        as_of: Instant,
+    ) -> Result<Snapshot, (Box<Index>, usize)> {
+        let found = index.find_extents(record);
+        if let Some(missing) = found.iter().position(Option::is_none) {
+            return Err((Box::new(index), missing));
+        }
+        let mut visible = vec![false; index.extent_count()];
+        index.generation.birth = record.birth;
+        for (at, wanted) in found.into_iter().flatten().zip(&record.extents) {
+            visible[at] = true;
+            index.generation.extents[at].first_seen = wanted.first_seen;
+        }
+        Ok(Snapshot { index: Arc::new(index), as_of, visible: visible.into() })
+    }
+
+    /// What a job record needs to take this snapshot again.
+    pub fn record(&self) -> SnapshotRecord {
+        let extents = (0..self.index.extent_count()).filter(|at| self.visible[*at]).map(|at| {
+            let entry = self.index.entry(at);
+            ExtentRecord {
+                file: self.index.file_name(entry.file).to_string(),
+                start: entry.start,
+                end: entry.end,
+                content: entry.content,
+                tail: entry.tail,
+                first_seen: entry.first_seen,
+            }
+        });
+        SnapshotRecord {
+            as_of: self.as_of.to_string(),
+            validate: self.index.generation.validate,
+            birth: self.index.generation.birth,
+            extents: extents.collect(),
+        }
+    }
+
+    /// Name of the snapshot: the same bytes at the same T have the same name on any machine.
+    pub fn id(&self) -> String {
+        self.record().id()
+    }
+
+    /// The index.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The transactionTime T.
+    pub fn as_of(&self) -> &Instant {
+        &self.as_of
+    }
+
+    /// Whether an extent is part of the snapshot.
+    pub fn sees(&self, extent: usize) -> bool {
+        self.visible[extent]
+    }
+
+    /// The visible extents, in store order.
+    pub fn extents(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.index.extent_count()).filter(|at| self.visible[*at])
+    }
+
+    /// Whether rows of an extent are late for an export since `since`.
+    pub fn is_late(&self, extent: usize, since: &Instant) -> bool {
+        self.index.generation.is_late(self.index.entry(extent), since)
+    }
+
+    /// Whether every extent is part of it.
+    pub fn sees_all(&self) -> bool {
+        self.visible.iter().all(|visible| *visible)
+    }
+
+    /// State of a row at `at`, which is T or an instant before it, among the extents that `known` lets through.
+    ///
+    /// `ours` tells whether a reference base (a number among [`Index::bases`]) is one of ours: a DELETE entry under
+    /// another base ends nothing here.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn state(
+        &self,
+        extent: usize,
+        row: usize,
+        at: InstantRef<'_>,
+        ours: &[bool],
+        known: &dyn Fn(usize) -> bool,
+    ) -> Result<State, Damaged> {
+        let index = &*self.index;
+        // Most extents end before T as a whole, and then nobody need look when a row is dated.
+        let this = &index.extents[extent];
+        if this.head().updated_max() >= at.ticks && this.updated(row)?.is_some_and(|updated| updated > at) {
+            return Ok(State::Future);
+        }
+        let mut next = index.merged.next(index.starts.row[extent] + row)?;
+        let mut deleted = false;
+        while let Some(number) = next {
+            if number < index.starts.rows {
+                let (extent, row) = index.locate(number);
+                if index.extents[extent].updated(row)?.is_some_and(|updated| updated > at) {
+                    break;
+                }
+                if self.visible[extent] && known(extent) {
+                    return Ok(State::Superseded);
+                }
+            } else {
+                let (extent, entry) = index.locate_tombstone(number - index.starts.rows);
+                let columns = index.extents[extent].tombstone(entry)?;
+                if columns.tombstone_updated(entry).is_none_or(|updated| updated > at) {
+                    break;
+                }
+                let base = index.base_number(extent, columns.tomb_base[entry] & BASE_BITS);
+                deleted |= self.visible[extent] && known(extent) && ours[base as usize];
+            }
+            next = index.merged.next(number)?;
+        }
+        Ok(if deleted { State::Deleted } else { State::Current })
+    }
+}

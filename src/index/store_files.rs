@@ -1,0 +1,122 @@
+//! The data files of a store as one walk found them: opened when something is first read from them.
+//!
+//! A walk takes size and times of every file, and for most questions that is all. What was found and what was opened
+//! may differ when somebody was quicker; whoever reads compares [`Files::stamp`] with what its index was made from.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use crate::codec::decoder::Coding;
+use crate::error::IndexError;
+use crate::index::meta::{FileEntry, Generation};
+use crate::index::store_listing::View;
+use crate::store::Store;
+use crate::store::walk::{Found, Walk, walk};
+use crate::sys::store_file::{Access, Source, SourceError, Stamp};
+
+/// Walks a store.
+///
+/// # Errors
+/// When a directory cannot be read.
+pub fn look(store: &Store) -> Result<Walk, IndexError> {
+    walk(store.root()).map_err(|(path, source)| IndexError::Read { path, source })
+}
+
+/// The files of a store.
+pub struct Files {
+    root: PathBuf,
+    access: Access,
+    walked: Walk,
+    /// Whether files end where the walk says, however long they are by now.
+    cut: bool,
+    open: Vec<OnceLock<Source>>,
+}
+
+impl Files {
+    /// Walks the store.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub fn find(store: &Store) -> Result<Files, IndexError> {
+        Ok(Files::of(store, look(store)?, false))
+    }
+
+    /// As [`Files::find`], cut back to what a view saw; of what came later only what is indexed already is left.
+    ///
+    /// # Errors
+    /// As [`Files::find`].
+    pub fn find_within(store: &Store, view: &View, known: Option<&Generation>) -> Result<Files, IndexError> {
+        let mut walked = look(store)?;
+        view.cut(&mut walked, known);
+        Ok(Files::of(store, walked, true))
+    }
+
+    /// The files that a generation was made of, without a look at the store.
+    pub fn known(store: &Store, generation: &Generation) -> Files {
+        let found = |entry: &FileEntry| Found {
+            name: entry.name.clone(),
+            coding: Coding::of_name(&entry.name).unwrap_or(Coding::Plain),
+            stamp: entry.stamp,
+        };
+        let files = generation.files.iter().map(found).collect();
+        Files::of(store, Walk { files, ignored: Vec::new() }, true)
+    }
+
+    fn of(store: &Store, walked: Walk, cut: bool) -> Files {
+        let open = walked.files.iter().map(|_| OnceLock::new()).collect();
+        Files { root: store.root().to_path_buf(), access: store.options().access, walked, cut, open }
+    }
+
+    /// Number of files.
+    pub fn count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Path of a file, relative to the store.
+    pub fn name(&self, file: usize) -> &str {
+        &self.walked.files[file].name
+    }
+
+    /// How a file is coded.
+    pub fn coding(&self, file: usize) -> Coding {
+        self.walked.files[file].coding
+    }
+
+    /// The number of the file of this name.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.walked.files.binary_search_by(|found| found.name.as_bytes().cmp(name.as_bytes())).ok()
+    }
+
+    /// Size and times of a file: when it was opened if it was, else when it was found.
+    pub fn stamp(&self, file: usize) -> Stamp {
+        self.open[file].get().map_or(self.walked.files[file].stamp, Source::stamp)
+    }
+
+    /// A file, opened now if it was not yet.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    pub fn source(&self, file: usize) -> Result<&Source, SourceError> {
+        if let Some(source) = self.open[file].get() {
+            return Ok(source);
+        }
+        let source = Source::open(self.root.join(self.name(file)), self.access)?;
+        let source = match self.coding(file) {
+            // What was appended since the files were found is not there.
+            Coding::Plain if self.cut => source.up_to(self.walked.files[file].stamp.len),
+            _ => source,
+        };
+        // Another thread may have been quicker; then its source is the one.
+        Ok(self.open[file].get_or_init(|| source))
+    }
+
+    /// The files that have been opened.
+    pub fn opened(&self) -> impl Iterator<Item = (usize, &Source)> {
+        self.open.iter().enumerate().filter_map(|(file, open)| open.get().map(|source| (file, source)))
+    }
+
+    /// Relative paths that the walk passed by.
+    pub fn ignored(&self) -> &[String] {
+        &self.walked.ignored
+    }
+}

@@ -1,0 +1,144 @@
+//! What a store held at some moment, as a walk saw it: names, sizes and times, nothing opened. A caller that answers
+//! before it indexes fixes what an export will see by it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::decoder::Coding;
+use crate::index::meta::Generation;
+use crate::store::walk::{Found, Walk};
+use crate::sys::store_file::Stamp;
+
+/// Names and stamps of a store's data files, in store order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    files: Vec<(String, Stamp)>,
+}
+
+impl View {
+    pub(crate) fn of(walk: &Walk) -> View {
+        View { files: walk.files.iter().map(|found| (found.name.clone(), found.stamp)).collect() }
+    }
+
+    /// Bytes of all files, as they lie on the disk.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|(_, stamp)| stamp.len).sum()
+    }
+
+    /// Whether a generation knows every byte of it.
+    pub fn is_indexed(&self, generation: &Generation) -> bool {
+        self.files.iter().all(|(name, stamp)| {
+            // What has been appended since may be in the index already; what was there must be.
+            let later = |known: Stamp| known.len >= stamp.len && known.mtime_ns >= stamp.mtime_ns;
+            known(generation, name).is_some_and(later)
+        })
+    }
+
+    /// Cuts what a later walk found back to this view: files that came later go, what was appended to plain files is
+    /// cut off. What the index knows already stays, because its extents cannot be divided: such rows were there when
+    /// somebody else looked. Compressed files are read whole.
+    pub(crate) fn cut(&self, walk: &mut Walk, known_by: Option<&Generation>) {
+        let known = |found: &Found| known_by.and_then(|generation| known(generation, &found.name));
+        walk.files.retain(|found| self.position(&found.name).is_some() || known(found).is_some());
+        for found in &mut walk.files {
+            let seen = self.position(&found.name).map_or(0, |at| self.files[at].1.len);
+            if found.coding == Coding::Plain {
+                found.stamp.len = found.stamp.len.min(seen.max(known(found).map_or(0, |known| known.len)));
+            }
+        }
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        self.files.binary_search_by(|(known, _)| known.as_bytes().cmp(name.as_bytes())).ok()
+    }
+}
+
+fn known(generation: &Generation, name: &str) -> Option<Stamp> {
+    let at = generation.files.binary_search_by(|entry| entry.name.as_bytes().cmp(name.as_bytes())).ok()?;
+    Some(generation.files[at].stamp)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use crate::fhir::instant::Instant;
+    use crate::index::test_lines::append;
+    use crate::store::{Store, Watch};
+
+    fn row(id: usize) -> String {
+        format!(r#"{{"resourceType":"Patient","id":"p{id}"}}"#)
+    }
+
+    fn as_of() -> Instant {
+        Instant::parse("2024-01-01T00:00:00Z").unwrap()
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        fs::create_dir_all(to).unwrap();
+        for entry in fs::read_dir(from).unwrap().flatten().filter(|entry| entry.path().is_file()) {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+
+    /// CONS-08: what came after a look is not in its snapshot, whatever was indexed before; the next one has it all.
+    #[test]
+    fn a_snapshot_of_a_view_ends_where_the_view_did() {
+        for indexed_before in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let (root, twin) = (dir.path().join("store"), dir.path().join("twin"));
+            fs::create_dir(&root).unwrap();
+            append(&root.join("a.ndjson"), &[row(1), row(2)]);
+            let store = Store::open(&root).unwrap();
+            assert!(store.last_index().is_none());
+            if indexed_before {
+                store.index(&Watch::default()).unwrap();
+            }
+            append(&root.join("a.ndjson"), &[row(3)]);
+            append(&root.join("b.ndjson"), &[row(4)]);
+            let view = store.look().unwrap();
+            copy(&root, &twin);
+            append(&root.join("a.ndjson"), &[row(5)]);
+            append(&root.join("b.ndjson"), &[row(6), row(7)]);
+            append(&root.join("c.ndjson"), &[row(8)]);
+            if let Some(index) = store.last_index() {
+                assert!(!view.is_indexed(index.generation()));
+            }
+            let (snapshot, _) = store.snapshot_of(&view, as_of(), &Watch::default()).unwrap();
+            assert_eq!(snapshot.index().rows(), 4);
+            snapshot.index().verify_unchanged().unwrap();
+            assert!(view.is_indexed(store.last_index().unwrap().generation()));
+            let then = Store::open(&twin).unwrap().snapshot(as_of()).unwrap();
+            let contents = |snapshot: &crate::index::snapshot::Snapshot| {
+                snapshot.record().extents.iter().map(|extent| (extent.end, extent.content)).max().unwrap()
+            };
+            if !indexed_before {
+                assert_eq!(contents(&snapshot), contents(&then), "the same bytes as a copy of that moment");
+            }
+            // The same view again is the same snapshot, and costs no scan; what came since is found by the next look.
+            let (again, work) = store.snapshot_of(&view, as_of(), &Watch::default()).unwrap();
+            assert_eq!((again.record(), work.scanned_bytes), (snapshot.record(), 0));
+            assert_eq!(store.snapshot(as_of()).unwrap().index().rows(), 8);
+            // By now the index holds more: a look of long ago sees it, but nothing is lost.
+            assert_eq!(store.snapshot_of(&view, as_of(), &Watch::default()).unwrap().0.index().rows(), 8);
+            assert_eq!(store.last_index().unwrap().rows(), 8);
+        }
+    }
+
+    /// A line that is being written while one looks is not torn for the next.
+    #[test]
+    fn a_view_that_ends_within_a_line_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.ndjson");
+        append(&file, &[row(1)]);
+        let text = row(2);
+        let (head, tail) = text.split_at(20);
+        fs::write(&file, row(1) + "\n" + head).unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let view = store.look().unwrap();
+        fs::write(&file, row(1) + "\n" + head + tail + "\n").unwrap();
+        let (snapshot, _) = store.snapshot_of(&view, as_of(), &Watch::default()).unwrap();
+        assert_eq!(snapshot.index().rows(), 1);
+        assert_eq!(store.snapshot(as_of()).unwrap().index().rows(), 2);
+    }
+}

@@ -1,0 +1,143 @@
+//! The files of an export: manifest, status, plan, receipts.
+
+use std::fmt::Display;
+use std::io;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::export::plan_record::JobPlan;
+use crate::inspect::Kind;
+use crate::inspect::report::{Part, Report};
+use crate::limits::MANIFEST_BYTES_MAX;
+use crate::sys::regular_file::{RegularFileError, read_regular};
+use crate::text_table::grouped;
+use crate::verify::manifest as shape;
+use crate::verify::mismatch::Differences;
+use crate::write::journal::Receipt;
+
+/// Longest file that is read to find out what it is, in bytes: none of these files under a foreign name is longer.
+const PROBE_BYTES_MAX: u64 = 64 << 20;
+
+/// What a JSON file is, told by its keys.
+pub fn kind_of(path: &Path) -> io::Result<Option<Kind>> {
+    let bytes = match read_regular(path, PROBE_BYTES_MAX) {
+        Err(RegularFileError::TooLong { .. }) => return Ok(None),
+        read => read?,
+    };
+    let has = |value: &Value, keys: &[&str]| keys.iter().all(|key| value.get(key).is_some());
+    Ok(match serde_json::from_slice::<Value>(&bytes) {
+        Ok(value) if has(&value, &["transactionTime", "batches", "status"]) => Some(Kind::Status),
+        Ok(value) if has(&value, &["transactionTime", "output", "error"]) => Some(Kind::Manifest),
+        Ok(value) if has(&value, &["files", "job"]) => Some(Kind::Plan),
+        _ => None,
+    })
+}
+
+fn read(path: &Path, report: &mut Report) -> Option<Vec<u8>> {
+    match read_regular(path, MANIFEST_BYTES_MAX) {
+        Ok(bytes) => Some(bytes),
+        Err(error) => {
+            report.broken(path, format!("it cannot be read: {error}"));
+            None
+        }
+    }
+}
+
+fn or_none<T: Display>(value: Option<T>) -> String {
+    value.map_or("not stated".to_string(), |value| value.to_string())
+}
+
+/// `manifest.json`.
+pub fn manifest(path: &Path, report: &mut Report) {
+    let Some(bytes) = read(path, report) else { return };
+    let mut differences = Differences::default();
+    let stated = shape::read(&bytes, &mut differences);
+    differences.lines().into_iter().for_each(|what| report.broken.push(what));
+    let mut part = Part::new("manifest", &["file", "type", "lines", "bytes", "on disk", "digest"]);
+    part.fact("transactionTime", or_none(stated.transaction_time.as_ref()));
+    part.fact("plan", or_none(stated.plan_id.as_ref()));
+    part.fact("files", grouped(stated.files.len() as u64));
+    for listed in &stated.files {
+        let facts = listed.facts.as_ref();
+        let number = |number: Option<u64>| number.map_or(String::new(), grouped);
+        let digest = facts.and_then(|facts| facts.digest.as_ref());
+        part.row(vec![
+            listed.name.clone(),
+            listed.of_type.clone(),
+            number(listed.count),
+            number(facts.map(|facts| facts.bytes)),
+            number(facts.map(|facts| facts.file_bytes)),
+            digest.map_or(String::new(), |digest| digest.value.clone()),
+        ]);
+    }
+    report.part("the manifest of an export", part);
+    if let Some(Value::Object(ledger)) = stated.ledger.and_then(|ledger| serde_json::to_value(ledger).ok()) {
+        let mut part = Part::new("ledger", &["class", "lines"]);
+        ledger.iter().for_each(|(class, count)| part.row(vec![class.clone(), grouped(count.as_u64().unwrap_or(0))]));
+        report.part("", part);
+    }
+}
+
+/// `status.json`.
+pub fn status(path: &Path, report: &mut Report) {
+    let Some(bytes) = read(path, report) else { return };
+    let mut part = Part::new("status", &[]);
+    match serde_json::from_slice::<Value>(&bytes) {
+        Err(error) => report.broken(path, format!("it cannot be read: {error}")),
+        Ok(value) => {
+            let show = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
+            for key in ["id", "status", "transactionTime", "lastUpdated", "resourceCount"] {
+                part.fact(key, or_none(value.get(key).map(show)));
+            }
+            for key in ["complete", "running", "failed", "total"] {
+                part.fact(&format!("batches {key}"), or_none(value["batches"].get(key).map(show)));
+            }
+        }
+    }
+    report.part("the status of an export", part);
+}
+
+/// `plan.json`.
+pub fn plan(path: &Path, report: &mut Report) {
+    let Some(bytes) = read(path, report) else { return };
+    let mut part = Part::new("plan", &["file", "lines", "bytes"]);
+    match JobPlan::read(&bytes) {
+        Err(error) => report.broken(path, format!("it cannot be read: {error}")),
+        Ok((job, wrong)) => {
+            wrong.into_iter().for_each(|wrong| report.broken(path, wrong));
+            part.fact("plan", &job.plan_id);
+            part.fact("store", &job.origin.store_absolute);
+            job.origin.population_file.iter().for_each(|file| part.fact("population file", file));
+            part.fact("transactionTime", &job.snapshot.as_of);
+            part.fact("extents", grouped(job.snapshot.extents.len() as u64));
+            job.request.iter().filter(|(_, value)| !value.is_empty()).for_each(|(name, value)| part.fact(name, value));
+            for (name, rows, bytes) in &job.shards {
+                part.row(vec![name.clone(), grouped(*rows), grouped(*bytes)]);
+            }
+        }
+    }
+    report.part("the plan of an export", part);
+}
+
+/// `done.ndjson`.
+pub fn done(path: &Path, report: &mut Report) {
+    let Some(bytes) = read(path, report) else { return };
+    let mut part = Part::new("finished files", &["file", "type", "lines", "bytes", "on disk"]);
+    let mut count = 0;
+    for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        match serde_json::from_slice::<Receipt>(line) {
+            _ if !line.ends_with(b"\n") => {
+                report.broken(path, format!("line {}: it was cut off; that file counts as unfinished", number + 1));
+            }
+            Err(error) => report.broken(path, format!("line {}: no receipt: {error}", number + 1)),
+            Ok(receipt) => {
+                count += 1;
+                let Receipt { file, r#type, count, bytes, file_bytes, .. } = receipt;
+                part.row(vec![file, r#type, grouped(count), grouped(bytes), grouped(file_bytes)]);
+            }
+        }
+    }
+    part.fact("receipts", grouped(count));
+    report.part("the receipts of an export", part);
+}

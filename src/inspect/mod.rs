@@ -1,0 +1,148 @@
+//! Looks into any file that this project writes, and says what is there.
+//!
+//! An inspector never writes, repairs or decides anything. It takes damage as it finds it: what is broken is named with
+//! its place, and the rest is shown. No patient ids are shown. Whether a file says the truth is not asked here; that is
+//! what `verify` is for.
+
+pub mod data;
+pub mod export;
+pub mod index;
+pub mod report;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::codec::decoder::Coding;
+use crate::index::segment::layout;
+use crate::index::{global, meta};
+use crate::inspect::report::Report;
+use crate::sys::regular_file::{Links, open_regular};
+use crate::write::journal::{DONE, JOB, MANIFEST, NEXT, PLAN, STATUS};
+
+/// A path cannot be looked into.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// It cannot be read.
+    #[error("cannot read {}: {source}; check that it is there and may be read", path.display())]
+    Read {
+        /// The file or directory.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// It is nothing of this project's making.
+    #[error(
+        "{} is no file or directory that outpour writes; give an export, an index (.outpour in a store), or a file of one",
+        path.display()
+    )]
+    Foreign {
+        /// The file or directory.
+        path: PathBuf,
+    },
+}
+
+/// What a file is, told by its first bytes, or by its name when those are damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Extents,
+    Merged,
+    Generation,
+    Note,
+    Manifest,
+    Status,
+    Plan,
+    Done,
+    Data(Coding),
+}
+
+/// Looks into a file or directory.
+///
+/// # Errors
+/// When it cannot be read, or is nothing that outpour writes. Damage is no error but part of the report.
+pub fn inspect(path: &Path) -> Result<Report, InspectError> {
+    let read = |source| InspectError::Read { path: path.to_path_buf(), source };
+    let mut report = Report::new(path);
+    if std::fs::metadata(path).map_err(read)?.is_dir() {
+        directory(path, &mut report)?;
+    } else {
+        let foreign = || InspectError::Foreign { path: path.to_path_buf() };
+        file(path, kind_of(path).map_err(read)?.ok_or_else(foreign)?, &mut report);
+    }
+    report.intact = report.broken.is_empty();
+    Ok(report)
+}
+
+fn directory(path: &Path, report: &mut Report) -> Result<(), InspectError> {
+    let store_index = path.join(".outpour");
+    if path.join(JOB).is_dir() || path.join(MANIFEST).is_file() {
+        report.what = "an export".to_string();
+        for (name, kind) in [
+            (MANIFEST.to_string(), Kind::Manifest),
+            (STATUS.to_string(), Kind::Status),
+            (format!("{JOB}/plan.json"), Kind::Plan),
+            (format!("{JOB}/done.ndjson"), Kind::Done),
+        ] {
+            let path = path.join(&name);
+            match path.is_file() {
+                true => file(&path, kind, report),
+                false => report.absent.push(name),
+            }
+        }
+        // An export that is to replace this one, if there is one.
+        for (name, kind) in [(STATUS, Kind::Status), (PLAN, Kind::Plan), (DONE, Kind::Done)] {
+            let path = path.join(NEXT).join(name);
+            if path.is_file() {
+                file(&path, kind, report);
+            }
+        }
+    } else if path.join(meta::FILE).is_file() {
+        report.what = "an index".to_string();
+        index::directory(path, report);
+    } else if store_index.join(meta::FILE).is_file() {
+        report.what = "a store with its index".to_string();
+        index::directory(&store_index, report);
+    } else {
+        return Err(InspectError::Foreign { path: path.to_path_buf() });
+    }
+    Ok(())
+}
+
+fn kind_of(path: &Path) -> io::Result<Option<Kind>> {
+    let mut head = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(open_regular(path, Links::Follow)?, 64), &mut head)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let by_name = match &*name {
+        MANIFEST => Some(Kind::Manifest),
+        STATUS => Some(Kind::Status),
+        meta::NOTE => Some(Kind::Note),
+        "plan.json" => Some(Kind::Plan),
+        "done.ndjson" => Some(Kind::Done),
+        meta::FILE => Some(Kind::Generation),
+        _ if name.starts_with("extents-") => Some(Kind::Extents),
+        _ if name.starts_with("merged-") => Some(Kind::Merged),
+        _ => Coding::of_name(&name).map(Kind::Data),
+    };
+    Ok(match &head[..] {
+        head if head.starts_with(&layout::MAGIC) => Some(Kind::Extents),
+        head if head.starts_with(&global::MAGIC.to_le_bytes()) => Some(Kind::Merged),
+        head if head.starts_with(b"outpour-index ") => Some(Kind::Generation),
+        _ if by_name.is_some() => by_name,
+        _ => export::kind_of(path)?,
+    })
+}
+
+fn file(path: &Path, kind: Kind, report: &mut Report) {
+    match kind {
+        Kind::Extents => index::extents(path, report),
+        Kind::Merged => index::merged(path, report),
+        Kind::Note => index::note(path, report),
+        Kind::Generation => drop(index::generation(path, report)),
+        Kind::Manifest => export::manifest(path, report),
+        Kind::Status => export::status(path, report),
+        Kind::Plan => export::plan(path, report),
+        Kind::Done => export::done(path, report),
+        Kind::Data(coding) => data::show(path, coding, report),
+    }
+}

@@ -1,0 +1,355 @@
+//! What the reader of an export should know: messages, bounded in number and without clinical content.
+//!
+//! A message names no flag, header or file of the host. It carries the place it speaks of ([`Place`]), the parameter it
+//! is about ([`Parameter`]) and what can be done ([`Advice`]) as data, and each door puts them into its own [`Words`].
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::MESSAGES_PER_CAUSE_MAX;
+use crate::named_enum::by_name;
+
+/// A parameter of an export. Doors have their own names for it: a flag, a query parameter, a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Parameter {
+    Group,
+    Patients,
+    Type,
+    Since,
+    Until,
+    AsOf,
+    Members,
+    FhirBase,
+    Late,
+    MissingLastUpdated,
+    MaxFileBytes,
+    MaxFileResources,
+    FaultsAllowed,
+    BaseUrl,
+    Context,
+    Store,
+    Out,
+}
+
+impl Parameter {
+    /// Its name where no door gives it another: FHIR's if it has one, else that of the field of
+    /// [`ExportRequest`](crate::request::ExportRequest).
+    pub const fn name(self) -> &'static str {
+        match self {
+            Parameter::Group => "group",
+            Parameter::Patients => "patients",
+            Parameter::Type => "_type",
+            Parameter::Since => "_since",
+            Parameter::Until => "_until",
+            Parameter::AsOf => "as_of",
+            Parameter::Members => "members",
+            Parameter::FhirBase => "fhir_bases",
+            Parameter::Late => "late",
+            Parameter::MissingLastUpdated => "missing_last_updated",
+            Parameter::MaxFileBytes => "file_bytes",
+            Parameter::MaxFileResources => "file_resources",
+            Parameter::FaultsAllowed => "faults_allowed",
+            Parameter::BaseUrl => "base_url",
+            Parameter::Context => "context",
+            Parameter::Store => "store",
+            Parameter::Out => "out",
+        }
+    }
+}
+
+/// What lists the member that a message speaks of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The Group of this id.
+    Group(String),
+    /// A Group that the Group of this id reaches through others; which one is not told.
+    BelowGroup(String),
+    /// The Group file that was asked for, which gives no id.
+    GroupFile,
+    /// A line of the list of patients, from 1.
+    PatientList(u64),
+}
+
+/// What the reader of a message can do, or what decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// If this base is one of the store's, it can be given as such (reading 5).
+    NameBase(String),
+    /// A Group that is not active can be exported for its members as listed (reading 9).
+    TakeAsListed,
+    /// The Group can be asked for by id, or be read from a file.
+    GroupIdOrFile,
+    /// Types outside the Patient compartment are exported at system level (TYPE-04).
+    SystemLevel,
+    /// The window must begin before it ends; this is where it begins.
+    BeginEarlier(String),
+    /// Late rows were left out because the request says so ([`Late::Report`](crate::request::Late::Report)).
+    LateReported,
+    /// An export of nobody can be asked for ([`ExportRequest::allow_empty`](crate::request::ExportRequest::allow_empty)).
+    AllowEmpty,
+    /// Undated rows were left out because the request says so ([`MissingLastUpdated::Exclude`](crate::request::MissingLastUpdated::Exclude)).
+    UndatedExcluded,
+}
+
+/// How a door speaks.
+#[derive(Debug)]
+pub struct Words {
+    /// The name of a parameter.
+    pub parameter: fn(Parameter) -> &'static str,
+    /// The subject of a sentence about a place.
+    pub place: fn(&Place) -> String,
+    /// What follows the text of a message, with its own punctuation; none where there is nothing to do.
+    pub advice: fn(&Advice) -> Option<String>,
+}
+
+/// The words of the library: names of fields and FHIR's parameters, and no advice but what holds at every door.
+pub const PLAIN_WORDS: Words = Words { parameter: Parameter::name, place: plain_place, advice: plain_advice };
+
+fn plain_place(place: &Place) -> String {
+    match place {
+        Place::Group(id) => format!("Group/{id}"),
+        Place::BelowGroup(id) => format!("a Group below Group/{id}"),
+        Place::GroupFile => "the Group".to_string(),
+        Place::PatientList(line) => format!("line {line} of the list of patients"),
+    }
+}
+
+fn plain_advice(advice: &Advice) -> Option<String> {
+    match advice {
+        Advice::NameBase(base) => Some(format!("; if that base is this store's, name {base} as one of ours")),
+        Advice::TakeAsListed => Some("; take members as listed to export it".to_string()),
+        Advice::SystemLevel => Some(", or export at system level".to_string()),
+        Advice::AllowEmpty => Some("; allow_empty exports nobody all the same".to_string()),
+        Advice::BeginEarlier(since) => Some(format!("; _since is {since}")),
+        Advice::LateReported | Advice::UndatedExcluded => Some(", as was asked".to_string()),
+        Advice::GroupIdOrFile => None,
+    }
+}
+
+/// Severity of an OperationOutcome issue (<https://hl7.org/fhir/R4/valueset-issue-severity.html>), worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Severity {
+    Information,
+    Warning,
+    Error,
+    Fatal,
+}
+
+impl Severity {
+    /// Every value.
+    pub const ALL: [Severity; 4] = [Severity::Information, Severity::Warning, Severity::Error, Severity::Fatal];
+
+    /// Its code in FHIR, which records and answers hold.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Severity::Information => "information",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+            Severity::Fatal => "fatal",
+        }
+    }
+}
+
+/// Code of an OperationOutcome issue (<https://hl7.org/fhir/R4/valueset-issue-type.html>).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Code {
+    Incomplete,
+    Informational,
+    Invalid,
+    NotFound,
+    NotSupported,
+    Processing,
+    Structure,
+    TooLong,
+}
+
+impl Code {
+    /// Every value.
+    pub const ALL: [Code; 8] = [
+        Code::Incomplete,
+        Code::Informational,
+        Code::Invalid,
+        Code::NotFound,
+        Code::NotSupported,
+        Code::Processing,
+        Code::Structure,
+        Code::TooLong,
+    ];
+
+    /// Its code in FHIR, which records and answers hold.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Code::Incomplete => "incomplete",
+            Code::Informational => "informational",
+            Code::Invalid => "invalid",
+            Code::NotFound => "not-found",
+            Code::NotSupported => "not-supported",
+            Code::Processing => "processing",
+            Code::Structure => "structure",
+            Code::TooLong => "too-long",
+        }
+    }
+}
+
+by_name!(Severity, Code);
+
+/// One issue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What kind of thing.
+    pub code: Code,
+    /// What lists it; its name comes before the text. Not kept in records: a note on a request has none.
+    #[serde(skip)]
+    pub place: Option<Place>,
+    /// What, where, and what to do; ids and offsets, never clinical content (OUTCOME-05).
+    pub text: String,
+    /// What follows the text. Not kept in records either.
+    #[serde(skip)]
+    pub advice: Option<Advice>,
+}
+
+impl Message {
+    /// A message of no place.
+    pub fn new(severity: Severity, code: Code, text: impl Into<String>) -> Message {
+        Message { severity, code, place: None, text: text.into(), advice: None }
+    }
+
+    /// A warning.
+    pub fn warning(code: Code, text: impl Into<String>) -> Message {
+        Message::new(Severity::Warning, code, text)
+    }
+
+    /// The same, about what a place lists.
+    pub fn at(self, place: Place) -> Message {
+        Message { place: Some(place), ..self }
+    }
+
+    /// The same, with what can be done.
+    pub fn advise(self, advice: Advice) -> Message {
+        Message { advice: Some(advice), ..self }
+    }
+
+    /// The sentence that a door prints.
+    pub fn say(&self, words: &Words) -> String {
+        let place = self.place.as_ref().map_or(String::new(), |place| (words.place)(place) + " ");
+        let advice = self.advice.as_ref().and_then(words.advice).unwrap_or_default();
+        format!("{place}{}{advice}", self.text)
+    }
+}
+
+/// Messages of one cause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Cause {
+    name: &'static str,
+    severity: Severity,
+    code: Code,
+    kept: Vec<Message>,
+    count: u64,
+}
+
+/// Messages by cause: the first [`MESSAGES_PER_CAUSE_MAX`] of each are kept, the others counted (OUTCOME-06).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Messages {
+    causes: Vec<Cause>,
+}
+
+impl Messages {
+    /// Adds a message under its cause.
+    pub fn push(&mut self, cause: &'static str, message: Message) {
+        let cause = self.cause(message.severity, message.code, cause);
+        cause.count += 1;
+        if cause.kept.len() < MESSAGES_PER_CAUSE_MAX {
+            cause.kept.push(message);
+        }
+    }
+
+    /// Gives messages about one place another one: that of a Group file, once its id is known.
+    pub fn replace_place(&mut self, old: &Place, new: &Place) {
+        let kept = self.causes.iter_mut().flat_map(|cause| &mut cause.kept);
+        kept.filter(|message| message.place.as_ref() == Some(old)).for_each(|m| m.place = Some(new.clone()));
+    }
+
+    /// Counts messages of a cause whose details are not known.
+    pub fn more(&mut self, severity: Severity, code: Code, cause: &'static str, count: u64) {
+        if count > 0 {
+            self.cause(severity, code, cause).count += count;
+        }
+    }
+
+    /// Adds all of another's.
+    pub fn add(&mut self, other: &Messages) {
+        for cause in &other.causes {
+            for message in &cause.kept {
+                self.push(cause.name, message.clone());
+            }
+            self.more(cause.severity, cause.code, cause.name, cause.count - cause.kept.len() as u64);
+        }
+    }
+
+    fn cause(&mut self, severity: Severity, code: Code, name: &'static str) -> &mut Cause {
+        let at = self.causes.iter().position(|known| known.name == name).unwrap_or_else(|| {
+            self.causes.push(Cause { name, severity, code, kept: Vec::new(), count: 0 });
+            self.causes.len() - 1
+        });
+        let cause = &mut self.causes[at];
+        cause.severity = cause.severity.max(severity);
+        cause
+    }
+
+    /// Every message kept, causes in the order they came up, each with one more line for what was only counted.
+    pub fn iter(&self) -> impl Iterator<Item = Message> + '_ {
+        self.causes.iter().flat_map(|cause| {
+            let left = cause.count - cause.kept.len() as u64;
+            let summary = (left > 0).then(|| {
+                let text = format!("{left} more of the same kind ({}), {} in all", cause.name, cause.count);
+                Message::new(cause.severity, cause.code, text)
+            });
+            cause.kept.iter().cloned().chain(summary)
+        })
+    }
+
+    /// How many there were of each severity.
+    pub fn counts(&self) -> BTreeMap<Severity, u64> {
+        let mut counts = BTreeMap::new();
+        self.causes.iter().for_each(|cause| *counts.entry(cause.severity).or_default() += cause.count);
+        counts
+    }
+
+    /// Causes that came up more often here than in what a reader was told: name, count, and the first message.
+    pub fn withheld<'a>(&'a self, told: &'a Messages) -> impl Iterator<Item = (&'static str, u64, &'a Message)> {
+        let known = |name| told.causes.iter().find(|cause| cause.name == name).map_or(0, |cause| cause.count);
+        let more = self.causes.iter().filter(move |cause| cause.count > known(cause.name));
+        more.filter_map(|cause| Some((cause.name, cause.count, cause.kept.first()?)))
+    }
+
+    /// The worst severity.
+    pub fn worst(&self) -> Option<Severity> {
+        self.causes.iter().map(|cause| cause.severity).max()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// OUTCOME-06: a hundred thousand of one cause are so many lines and one more.
+    #[test]
+    fn messages_of_one_cause_are_bounded() {
+        let mut messages = Messages::default();
+        for n in 0..100_000 {
+            messages.push("grammar", Message::new(Severity::Error, Code::Structure, format!("line {n}")));
+        }
+        messages.push("member", Message::warning(Code::NotFound, "Patient/x"));
+        messages.more(Severity::Error, Code::Structure, "grammar", 5);
+        let all: Vec<Message> = messages.iter().collect();
+        assert_eq!(all.len(), MESSAGES_PER_CAUSE_MAX + 2);
+        assert!(all[MESSAGES_PER_CAUSE_MAX].text.contains("100005 in all"));
+        assert_eq!(messages.worst(), Some(Severity::Error));
+    }
+}

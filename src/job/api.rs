@@ -1,0 +1,179 @@
+//! What the engine is given, and what it answers: options and bounds, kick-offs taken and refused, jobs and files as their
+//! owners see them. How it comes to its answers is not here.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::export::FaultsAllowed;
+use crate::fhir::instant::Instant;
+use crate::issue::Words;
+use crate::job::record::{JobRecord, Planned};
+use crate::job::state::State;
+use crate::store::Store;
+use crate::write::sink::Sync;
+
+/// Bounds of what the engine takes on.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Jobs of one client that may wait or run (KICK-12).
+    pub active_per_client: usize,
+    /// Jobs that may wait or run.
+    pub active: usize,
+    /// Times that a shard is tried.
+    pub attempts: u32,
+    /// How long an expired job is remembered, in seconds (STATUS-13).
+    pub remembered_seconds: u64,
+    /// Share of the disk, in hundredths, from which on no job is taken (EXPIRE-03).
+    pub disk_high_water: u8,
+    /// More faulty lines than this fail a job (CONS-10).
+    pub faults_allowed: Option<FaultsAllowed>,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            active_per_client: 10,
+            active: 100,
+            attempts: 3,
+            remembered_seconds: 24 * 3600,
+            disk_high_water: 95,
+            faults_allowed: None,
+        }
+    }
+}
+
+/// How an engine is opened.
+pub struct EngineOptions {
+    /// The store.
+    pub store: Store,
+    /// Directory of the records.
+    pub records: PathBuf,
+    /// Directory of the jobs' directories.
+    pub files: PathBuf,
+    /// Threads that work.
+    pub threads: usize,
+    /// Bounds.
+    pub limits: Limits,
+    /// Whether records and files are synced before anybody is told of them.
+    pub sync: Sync,
+    /// The time.
+    pub clock: Box<dyn Fn() -> Instant + Send + std::marker::Sync>,
+    /// Random bytes, from a source fit for secrets.
+    pub random: Box<dyn Fn() -> [u8; 16] + Send + std::marker::Sync>,
+    /// How the message files speak.
+    pub words: &'static Words,
+}
+
+/// An engine cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A directory cannot be used.
+    #[error("cannot use {}: {source}; make it writable, or choose another place with --data or --jobs", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Another process has it.
+    #[error("another outpour serves from {}; stop it, or choose another --data", path.display())]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The records are not those of the files.
+    #[error(
+        "the records in {} are not those of the files in {}: give the --data and --jobs that belong together (is a volume not mounted?); \
+         to begin anew, take both directories away", records.display(), files.display()
+    )]
+    Strangers {
+        /// Directory of the files.
+        files: PathBuf,
+        /// Directory of the records.
+        records: PathBuf,
+    },
+    /// The index cannot be kept.
+    #[error("the index directory {} cannot be written: a service needs an index that lasts; give a writable --index-dir", path.display())]
+    Index {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Threads cannot be started.
+    #[error("cannot start threads: {0}")]
+    Threads(String),
+}
+
+/// A kick-off that was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The job.
+    pub id: String,
+    /// Its transactionTime.
+    pub transaction_time: Instant,
+}
+
+/// A kick-off that was not taken. No job was made (KICK-10).
+#[derive(Debug)]
+pub enum Refused {
+    /// The client has as many active jobs as it may; so many.
+    ClientBusy(usize),
+    /// There are as many active jobs as there may be.
+    Busy,
+    /// The disk of the files, or of the records, is too full: used hundredths.
+    DiskFull(u8),
+    /// The service is stopping.
+    Stopping,
+    /// The record cannot be written.
+    Unwritable(std::io::Error),
+}
+
+/// What became of a job.
+pub enum Found {
+    /// It is there.
+    Job(JobView),
+    /// It was, and its files are gone.
+    Expired,
+    /// Nobody knows it, or not by this client on this mount.
+    Unknown,
+}
+
+/// A job as its owner may see it.
+#[derive(Clone)]
+pub struct JobView {
+    /// Its record.
+    pub record: Arc<JobRecord>,
+    /// How much is done, in hundredths; 100 only when it has ended.
+    pub percent: u8,
+    /// Seconds that it may still take, as far as that can be told.
+    pub seconds_left: Option<u64>,
+    /// Whether it was asked for before, since the engine was opened.
+    pub asked_before: bool,
+    /// How much it has to do and has done, once that is known.
+    pub planned: Option<Planned>,
+    /// When something about it changed last; never before its T.
+    pub changed: Instant,
+}
+
+/// What became of the wish to try a failed job again (C-03).
+#[derive(Debug)]
+pub enum Retried {
+    /// It waits for its turn, with its T and the files that it has finished.
+    Accepted,
+    /// It has not failed: it is in this state.
+    NotFailed(State),
+    /// Nobody knows it, or not by this client on this mount.
+    Unknown,
+}
+
+/// A file of a finished job.
+#[derive(Clone)]
+pub struct FileView {
+    /// The job.
+    pub record: Arc<JobRecord>,
+    /// Its number among the record's files.
+    pub at: usize,
+    /// The directory of all jobs' files.
+    pub root: PathBuf,
+    /// Where in it this one lies, reached without following a link.
+    pub place: String,
+}

@@ -1,0 +1,123 @@
+//! What the engine knows, in memory: an index over the records, and how far each job has come.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use crate::fhir::instant::Instant;
+use crate::job::fair_queue::{Turns, Waiting};
+use crate::job::record::JobRecord;
+use crate::job::worker::Stage;
+use crate::store::Watch;
+
+/// A job in memory.
+pub struct Job {
+    pub id: String,
+    pub client: String,
+    /// What is true of it, as it was written last. Held for a moment only: who asks for it never waits for the disk.
+    pub record: Mutex<Arc<JobRecord>>,
+    /// Held while the record is written or removed.
+    pub changing: Mutex<()>,
+    /// Set under `changing`; then the record is not written any more.
+    pub deleted: AtomicBool,
+    /// Its client has asked what became of it, in this process.
+    pub asked: AtomicBool,
+    pub watch: Watch,
+    pub percent: AtomicU64,
+    /// It has begun anew once because the index was damaged.
+    pub mended: AtomicBool,
+    /// When work on it began, in this process.
+    pub begun: Mutex<Option<Instant>>,
+    pub stage: Mutex<Stage>,
+    /// When something about it changed last, in ticks.
+    touched: AtomicI64,
+}
+
+impl Waiting for Job {
+    fn client(&self) -> &str {
+        &self.client
+    }
+}
+
+impl Job {
+    /// A job as its record has it; `now` in ticks.
+    pub fn new(record: JobRecord, now: i64) -> Arc<Job> {
+        let instants = [Some(&record.transaction_time), record.ended.as_ref()];
+        let known = instants.into_iter().flatten().filter_map(|at| Instant::parse(at)).map(|at| at.ticks).max();
+        // What an active job did before a restart is not recorded: it changes now.
+        let touched = known.into_iter().chain(record.state.is_active().then_some(now)).max().unwrap_or(now);
+        Arc::new(Job {
+            touched: AtomicI64::new(touched),
+            id: record.id.clone(),
+            client: record.client.clone(),
+            record: Mutex::new(Arc::new(record)),
+            changing: Mutex::new(()),
+            deleted: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
+            watch: Watch::default(),
+            percent: AtomicU64::new(0),
+            mended: AtomicBool::new(false),
+            begun: Mutex::new(None),
+            stage: Mutex::new(Stage::Waiting),
+        })
+    }
+
+    pub fn record(&self) -> Arc<JobRecord> {
+        self.record.lock().expect("no panic under it").clone()
+    }
+
+    /// Something about it has changed.
+    pub fn touch(&self, now: &Instant) {
+        self.touched.fetch_max(now.ticks, Relaxed);
+    }
+
+    /// When something about it changed last: never before its T, and never earlier than was told (ONEUP-S16).
+    pub fn touched(&self) -> Instant {
+        Instant { ticks: self.touched.load(Relaxed), rest: Box::default() }
+    }
+
+    /// As if nothing had been done yet, for another try.
+    pub fn renew(&self) {
+        for counter in [&self.watch.write_done, &self.watch.files_done, &self.watch.scan_done, &self.percent] {
+            counter.store(0, Relaxed);
+        }
+        self.mended.store(false, Relaxed);
+        *self.begun.lock().expect("no panic under it") = None;
+        *self.stage.lock().expect("no panic under it") = Stage::Waiting;
+    }
+}
+
+impl Table {
+    /// A job that was announced has come, or will not.
+    pub fn come(&mut self, client: &str) {
+        if let Some(coming) = self.coming.get_mut(client) {
+            *coming -= 1;
+            if *coming == 0 {
+                self.coming.remove(client);
+            }
+        }
+    }
+
+    /// Has the reaper come by at that time, or before.
+    pub fn due_at(&mut self, at: Option<Instant>) {
+        self.due = self.due.into_iter().chain(at.map(|at| at.ticks)).min();
+    }
+}
+
+/// What the engine knows, in memory.
+#[derive(Default)]
+pub struct Table {
+    pub jobs: HashMap<String, Arc<Job>>,
+    /// Mounts and the names of their files: whose, and which.
+    pub files: HashMap<(String, String), (Arc<Job>, usize)>,
+    pub turns: Turns<Job>,
+    /// A job is being prepared: others wait, for they would wait for the index's lock.
+    pub preparing: bool,
+    /// Kick-offs that are being made durable, by client.
+    pub coming: HashMap<String, usize>,
+    /// Names of what is to be removed from the directory of files.
+    pub trash: Vec<String>,
+    /// When a job's time is over next, in ticks; none if no job's ever is.
+    pub due: Option<i64>,
+    pub stopping: bool,
+}

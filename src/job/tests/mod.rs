@@ -1,0 +1,588 @@
+//! The engine as its callers see it: against a plain export, across restarts, with a clock that is set by hand.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::export::{Existing, ExportOptions};
+use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
+use crate::hash::digest::DigestAlgorithm;
+use crate::index::test_lines::append;
+use crate::job::api::*;
+use crate::job::engine::Engine;
+use crate::job::record::*;
+use crate::job::state::State;
+use crate::request::{Bounds, ExportRequest, Late, Members, MissingLastUpdated};
+use crate::store::{Store, Watch};
+use crate::write::encode::Coding;
+use crate::write::sink::Sync;
+
+const START: &str = "2024-01-01T00:00:00Z";
+
+pub(crate) struct World {
+    dir: tempfile::TempDir,
+    /// Ticks of the clock.
+    clock: Arc<AtomicI64>,
+    ids: Arc<AtomicU64>,
+    /// A place to be taken as soon as the plan of the job that it belongs to stands, in its output directory.
+    block: Arc<Mutex<Option<PathBuf>>>,
+}
+
+impl World {
+    pub fn new(rows: usize) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("store")).unwrap();
+        let line = |n: usize| {
+            let kind = ["Observation", "Condition", "Encounter"][n % 3];
+            let owner = n % 7;
+            format!(r#"{{"resourceType":"{kind}","id":"r{n}","subject":{{"reference":"Patient/p{owner}"}}}}"#)
+        };
+        let lines: Vec<String> = (0..rows).map(line).collect();
+        append(&dir.path().join("store/rows.ndjson"), &lines);
+        let members = r#"{"entity":{"reference":"Patient/p1"}},{"entity":{"reference":"Patient/p2"}}"#;
+        let group =
+            format!(r#"{{"resourceType":"Group","id":"g","type":"person","actual":true,"member":[{members}]}}"#);
+        append(&dir.path().join("store/group.ndjson"), &[group]);
+        let clock = Arc::new(AtomicI64::new(Instant::parse(START).unwrap().ticks));
+        World { dir, clock, ids: Arc::default(), block: Arc::default() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn dir_path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn open(&self, limits: Limits) -> Engine {
+        Engine::open(self.options(limits)).unwrap()
+    }
+
+    pub fn options(&self, limits: Limits) -> EngineOptions {
+        let (clock, ids, block) = (self.clock.clone(), self.ids.clone(), self.block.clone());
+        EngineOptions {
+            store: Store::open(self.path("store")).unwrap(),
+            records: self.path("data/jobs"),
+            files: self.path("data/files"),
+            threads: 2,
+            limits,
+            sync: Sync::No,
+            // A job looks at the clock when it has planned, and before it writes.
+            clock: Box::new(move || {
+                let mut block = block.lock().unwrap();
+                let planned = |place: &PathBuf| place.with_file_name(".outpour-job").join("plan.json").exists();
+                if let Some(place) = block.take_if(|place| planned(place)) {
+                    // No file can come to stand where a directory with something in it stands.
+                    std::fs::create_dir_all(place.join("full")).unwrap();
+                }
+                Instant { ticks: clock.load(SeqCst), rest: Box::default() }
+            }),
+            random: Box::new(move || (u128::from(ids.fetch_add(1, SeqCst)) << 96 | 7).to_le_bytes()),
+            words: &crate::issue::PLAIN_WORDS,
+        }
+    }
+
+    pub fn tick(&self, seconds: i64) {
+        self.clock.fetch_add(seconds * TICKS_PER_SECOND, SeqCst);
+    }
+
+    pub fn asked(&self, engine: &Engine, client: &str, whose: Whose) -> Asked {
+        Asked {
+            mount: "ig".into(),
+            client: client.into(),
+            url: "http://localhost/fhir/$export".into(),
+            request: Requested {
+                whose,
+                types: Vec::new(),
+                since: None,
+                until: None,
+                members: Members::Active,
+                scope: None,
+                absent_groups: Vec::new(),
+                bound_client: false,
+                fhir_bases: Vec::new(),
+                late: Late::Include,
+                missing_last_updated: MissingLastUpdated::Include,
+                bounds: Bounds { file_bytes: 2000, file_resources: None },
+                coding: Coding::None,
+                digest: DigestAlgorithm::Xxh3,
+                notes: Vec::new(),
+            },
+            group: None,
+            scope: Vec::new(),
+            view: engine.look().unwrap(),
+            keep_seconds: Some(3600),
+            naming: Naming::Random,
+        }
+    }
+
+    /// Everything under the data directory.
+    fn left(&self) -> Vec<String> {
+        fn visit(dir: &Path, found: &mut Vec<String>) {
+            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+                found.push(entry.path().display().to_string());
+                visit(&entry.path(), found);
+            }
+        }
+        let mut found = Vec::new();
+        visit(&self.path("data/files"), &mut found);
+        visit(&self.path("data/jobs"), &mut found);
+        found.retain(|path| !path.ends_with("/.lock") && !path.ends_with("/.service"));
+        found
+    }
+}
+
+pub(crate) fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..4000 {
+        if let Some(found) = look() {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("waited in vain: {what}");
+}
+
+pub(crate) fn ended(engine: &Engine, id: &str, client: &str) -> Arc<JobRecord> {
+    wait("the end of a job", || match engine.find(id, "ig", client) {
+        Found::Job(view) if !view.record.state.is_active() => Some(view.record),
+        Found::Job(view) => {
+            assert!(view.percent < 100);
+            None
+        }
+        _ => panic!("the job is gone"),
+    })
+}
+
+pub(crate) fn contents(engine: &Engine, record: &JobRecord) -> Vec<(String, Vec<u8>)> {
+    let read = |file: &FileRecord| {
+        let found = engine.file(&file.id, &record.mount, &record.client).unwrap().unwrap();
+        assert_eq!(found.record.files[found.at], *file);
+        (file.receipt.file.clone(), std::fs::read(found.root.join(found.place)).unwrap())
+    };
+    record.files.iter().map(read).collect()
+}
+
+/// The same snapshot, request and policies on the command line and as a job give the same bytes; a job is shown to its
+/// own client and mount alone (DIALECT-01, STATUS-15), its ids tell nothing (KICK-14, FILE-20).
+#[test]
+fn a_job_writes_what_an_export_writes() {
+    let world = World::new(500);
+    let engine = world.open(Limits::default());
+    let id = engine.kick_off(world.asked(&engine, "a", Whose::StoreGroup("g".into()))).unwrap().id;
+    let record = ended(&engine, &id, "a");
+    assert_eq!(
+        (record.state, &record.transaction_time, &record.view),
+        (State::Complete, &"2024-01-01T00:00:00.000Z".into(), &None)
+    );
+    let mut request = ExportRequest::group("g");
+    (request.members, request.bounds) = (Members::Active, record.request.bounds);
+    let options = ExportOptions {
+        out: world.path("out"),
+        existing: Existing::Refuse,
+        sync: Sync::No,
+        faults_allowed: None,
+        clock: &|| Instant::parse(START).unwrap(),
+        words: &crate::issue::PLAIN_WORDS,
+    };
+    let store = Store::open(world.path("store")).unwrap();
+    let done =
+        crate::export::export(&store, &request, Instant::parse(START).unwrap(), &options, &Watch::default()).unwrap();
+    let files = contents(&engine, &record);
+    assert!(files.len() > 6, "{}", files.len());
+    let read = |file: &crate::write::journal::Receipt| {
+        (file.file.clone(), std::fs::read(options.out.join(&file.file)).unwrap())
+    };
+    assert_eq!(files, done.files.iter().map(read).collect::<Vec<_>>());
+    for (mount, client) in [("netsmart", "a"), ("ig", "b")] {
+        assert!(matches!(engine.find(&id, mount, client), Found::Unknown));
+        assert!(!engine.delete(&id, mount, client).unwrap());
+    }
+    let file = &record.files[0].id;
+    assert!(engine.file(file, "ig", "a").unwrap().is_some());
+    for (id, mount, client) in [(&**file, "netsmart", "a"), (file, "ig", "b"), ("../../etc/passwd", "ig", "a")] {
+        assert!(engine.file(id, mount, client).unwrap().is_none());
+    }
+    for id in record.files.iter().map(|file| &file.id).chain([&id]) {
+        assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    }
+}
+
+/// STATUS-18, KICK-13: whatever an engine is doing when it ends, the next one finishes to the same bytes and T.
+#[test]
+fn a_restart_goes_on_with_every_job() {
+    let world = World::new(3000);
+    let (good, t) = {
+        let engine = world.open(Limits::default());
+        let id = engine.kick_off(world.asked(&engine, "a", Whose::AllPatients)).unwrap().id;
+        let record = ended(&engine, &id, "a");
+        let good = (contents(&engine, &record), record.transaction_time.clone());
+        engine.delete(&id, "ig", "a").unwrap();
+        good
+    };
+    for round in 0..12 {
+        let id = {
+            let engine = world.open(Limits::default());
+            let id = engine.kick_off(world.asked(&engine, "a", Whose::AllPatients)).unwrap().id;
+            std::thread::sleep(Duration::from_micros(round * 1500));
+            id
+        };
+        // A clock that stepped back does not turn T back (CONS-06).
+        world.clock.store(Instant::parse(START).unwrap().ticks - 1000 * TICKS_PER_SECOND, SeqCst);
+        let engine = world.open(Limits::default());
+        let record = ended(&engine, &id, "a");
+        assert_eq!((contents(&engine, &record), &record.transaction_time), (good.clone(), &t), "round {round}");
+        let next = engine.kick_off(world.asked(&engine, "a", Whose::System)).unwrap();
+        assert_eq!(next.transaction_time.to_string(), t, "round {round}");
+        assert!(engine.delete(&next.id, "ig", "a").unwrap() && engine.delete(&id, "ig", "a").unwrap());
+    }
+    drop(world.open(Limits::default()));
+    assert_eq!(world.left(), Vec::<String>::new());
+}
+
+/// DELETE-01…05: from the answer on nobody knows the job, and within a second nothing of it is left.
+#[test]
+fn a_deleted_job_leaves_nothing() {
+    let world = World::new(20_000);
+    let engine = world.open(Limits::default());
+    for round in 0..30 {
+        let id = engine.kick_off(world.asked(&engine, "a", Whose::AllPatients)).unwrap().id;
+        std::thread::sleep(Duration::from_micros(round * 1000));
+        assert!(engine.delete(&id, "ig", "a").unwrap());
+        assert!(matches!(engine.find(&id, "ig", "a"), Found::Unknown));
+        assert!(!engine.delete(&id, "ig", "a").unwrap(), "DELETE-04");
+        let mut looks = 0;
+        wait("an empty directory", || {
+            looks += 1;
+            world.left().is_empty().then_some(())
+        });
+        assert!(looks < 200, "within a second");
+        assert_eq!(engine.active(), 0);
+    }
+}
+
+/// KICK-12: so many of a client's, so many of all; a refusal makes no job (KICK-10).
+#[test]
+fn limits_hold() {
+    let world = World::new(10);
+    let limits = Limits { active_per_client: 2, active: 3, ..Limits::default() };
+    let engine = world.open(limits.clone());
+    // Nothing moves while somebody holds the index's lock.
+    std::fs::create_dir_all(world.path("store/.outpour")).unwrap();
+    let lock = std::fs::File::create(world.path("store/.outpour/lock")).unwrap();
+    lock.lock().unwrap();
+    let kick = |client: &str| engine.kick_off(world.asked(&engine, client, Whose::System));
+    let ids = [kick("a").unwrap().id, kick("a").unwrap().id];
+    assert!(matches!(kick("a"), Err(Refused::ClientBusy(2))));
+    let other = kick("b").unwrap().id;
+    assert!(matches!(kick("c"), Err(Refused::Busy)));
+    assert_eq!(engine.active(), 3);
+    assert!(engine.delete(&ids[1], "ig", "a").unwrap());
+    let third = kick("c").unwrap().id;
+    drop(lock);
+    for (id, client) in [(&ids[0], "a"), (&other, "b"), (&third, "c")] {
+        assert_eq!(ended(&engine, id, client).state, State::Complete);
+    }
+    let full = world.options(Limits { disk_high_water: 0, ..limits });
+    drop(engine);
+    let engine = Engine::open(full).unwrap();
+    let refused = engine.kick_off(world.asked(&engine, "a", Whose::System));
+    assert!(matches!(refused, Err(Refused::DiskFull(_))), "EXPIRE-03");
+    assert!(!engine.file(&ended(&engine, &ids[0], "a").files[0].id, "ig", "a").unwrap().unwrap().place.is_empty());
+}
+
+/// EXPIRE-01, EXPIRE-03, STATUS-13, FILE-10: kept until its time, then remembered, then forgotten; also across a restart.
+#[test]
+fn jobs_expire() {
+    for restart in [false, true] {
+        let world = World::new(50);
+        let limits = Limits { remembered_seconds: 100, ..Limits::default() };
+        let engine = world.open(limits.clone());
+        let id = engine.kick_off(world.asked(&engine, "a", Whose::System)).unwrap().id;
+        let mut asked = world.asked(&engine, "a", Whose::System);
+        asked.keep_seconds = None;
+        let forever = engine.kick_off(asked).unwrap().id;
+        assert_eq!(ended(&engine, &forever, "a").expires, None, "EXPIRE-04");
+        let record = ended(&engine, &id, "a");
+        assert_eq!(record.expires.as_deref(), Some("2024-01-01T01:00:00.000Z"));
+        let mut held = Some(engine);
+        let mut go_on = |seconds: i64| {
+            world.tick(seconds);
+            if restart {
+                // One engine at a time has the directories.
+                held = None;
+                held = Some(world.open(limits.clone()));
+            }
+            let engine = held.as_ref().unwrap();
+            engine.reap();
+            match engine.find(&id, "ig", "a") {
+                Found::Job(_) => "there",
+                Found::Expired => "expired",
+                Found::Unknown => "unknown",
+            }
+        };
+        assert_eq!(go_on(3599), "there");
+        assert_eq!(go_on(1), "expired");
+        assert_eq!(go_on(99), "expired");
+        assert_eq!(go_on(1), "unknown");
+        let engine = held.unwrap();
+        assert!(engine.file(&record.files[0].id, "ig", "a").is_ok_and(|file| file.is_none()));
+        let kept = ended(&engine, &forever, "a");
+        assert!(!contents(&engine, &kept).is_empty());
+        assert!(!world.left().iter().any(|path| path.contains(&id)));
+    }
+}
+
+/// While a job's record is being written, which may take as long as the disk likes, nobody who asks for it waits.
+#[test]
+fn questions_do_not_wait_for_the_disk() {
+    let world = World::new(50);
+    let engine = Arc::new(world.open(Limits::default()));
+    let id = engine.kick_off(world.asked(&engine, "a", Whose::System)).unwrap().id;
+    let file = ended(&engine, &id, "a").files[0].id.clone();
+    let job = engine.inner.table().jobs[&id].clone();
+    let _written = job.changing.lock().unwrap();
+    let (told, answer) = std::sync::mpsc::channel();
+    let asking = engine.clone();
+    std::thread::spawn(move || {
+        asking.reap();
+        let found = matches!(asking.find(&id, "ig", "a"), Found::Job(view) if view.asked_before);
+        told.send(found && asking.file(&file, "ig", "a").is_ok_and(|file| file.is_some()))
+    });
+    assert!(answer.recv_timeout(Duration::from_secs(20)).expect("an answer without the lock"));
+}
+
+/// STATUS-08, STATUS-10: a job that cannot be done says so in words that name nothing of the host's.
+#[test]
+fn a_failed_job_says_why() {
+    let world = World::new(50);
+    let limits = Limits { faults_allowed: Some(crate::export::FaultsAllowed::Count(0)), ..Limits::default() };
+    append(&world.path("store/rows.ndjson"), &["{".to_string()]);
+    let engine = world.open(limits);
+    let id = engine.kick_off(world.asked(&engine, "a", Whose::System)).unwrap().id;
+    let record = ended(&engine, &id, "a");
+    let failure = record.failure.as_ref().unwrap();
+    assert_eq!(record.state, State::Failed);
+    assert!(failure.reason.contains("faulty lines") && !failure.reason.contains('/'), "{failure:?}");
+    assert!(engine.delete(&id, "ig", "a").unwrap(), "DELETE-08");
+    wait("an empty directory", || world.left().is_empty().then_some(()));
+}
+
+/// GROUP-07, CONS-08: what comes to the store while a job waits is not in it.
+#[test]
+fn a_job_sees_the_store_as_it_was_asked() {
+    let world = World::new(60);
+    let engine = world.open(Limits::default());
+    let lock = world.path("store/.outpour/lock");
+    std::fs::create_dir_all(lock.parent().unwrap()).unwrap();
+    let lock = std::fs::File::create(lock).unwrap();
+    lock.lock().unwrap();
+    let id = engine.kick_off(world.asked(&engine, "a", Whose::StoreGroup("g".into()))).unwrap().id;
+    append(
+        &world.path("store/group.ndjson"),
+        &[r#"{"resourceType":"Group","id":"g","type":"person","actual":true}"#.into()],
+    );
+    append(
+        &world.path("store/rows.ndjson"),
+        &[r#"{"resourceType":"Condition","id":"late","subject":{"reference":"Patient/p1"}}"#.into()],
+    );
+    drop(lock);
+    let record = ended(&engine, &id, "a");
+    let rows: u64 = record.files.iter().filter(|file| file.kind == Kind::Output).map(|file| file.receipt.count).sum();
+    assert_eq!(rows, 18);
+    let again = engine.kick_off(world.asked(&engine, "a", Whose::StoreGroup("g".into()))).unwrap().id;
+    assert_eq!(
+        ended(&engine, &again, "a").files.iter().filter(|file| file.kind == Kind::Output).count(),
+        0,
+        "GROUP-05"
+    );
+}
+
+/// A job that cannot be prepared fails once, whoever else looks for a turn; the engine goes on.
+#[test]
+fn many_jobs_fail_and_the_engine_goes_on() {
+    let world = World::new(50);
+    append(&world.path("store/rows.ndjson"), &["{".to_string()]);
+    let faults_allowed = Some(crate::export::FaultsAllowed::Count(0));
+    let limits = Limits { faults_allowed, active_per_client: 1000, active: 1000, ..Limits::default() };
+    let engine = Engine::open(EngineOptions { threads: 8, ..world.options(limits) }).unwrap();
+    for _ in 0..20 {
+        let kick = |_| engine.kick_off(world.asked(&engine, "a", Whose::System)).unwrap().id;
+        let ids: Vec<String> = (0..20).map(kick).collect();
+        ids.iter().for_each(|id| assert_eq!(ended(&engine, id, "a").state, State::Failed));
+    }
+}
+
+/// Directories that hold something else lose nothing; records that are not those of the files are refused, because
+/// every file would seem to be nobody's (a volume that is not mounted).
+#[test]
+fn nothing_of_anybody_else_is_removed() {
+    let world = World::new(50);
+    let own = world.path("data/files/my-notes");
+    std::fs::create_dir_all(&own).unwrap();
+    let engine = world.open(Limits::default());
+    let id = engine.kick_off(world.asked(&engine, "a", Whose::System)).unwrap().id;
+    let record = ended(&engine, &id, "a");
+    let files = contents(&engine, &record);
+    drop(engine);
+    let elsewhere = |records: &str| {
+        Engine::open(EngineOptions { records: world.path(records), ..world.options(Limits::default()) }).err()
+    };
+    assert!(matches!(elsewhere("unmounted"), Some(OpenError::Strangers { .. })));
+    let engine = world.open(Limits::default());
+    assert_eq!(contents(&engine, &ended(&engine, &id, "a")), files);
+    assert!(own.is_dir());
+}
+
+/// A job that waits for the index, its directory made, and the lock that it waits for.
+fn waiting(world: &World, engine: &Engine, asked: Asked) -> (String, std::fs::File) {
+    engine.index_and_wait(Duration::from_secs(60));
+    let lock = std::fs::File::create(world.path("store/.outpour/lock")).unwrap();
+    lock.lock().unwrap();
+    append(&world.path("store/more.ndjson"), &[r#"{"resourceType":"Patient","id":"new"}"#.into()]);
+    let asked = Asked { view: engine.look().unwrap(), ..asked };
+    let id = engine.kick_off(asked).unwrap().id;
+    wait("the job's directory", || world.path(&format!("data/files/{id}/out")).is_dir().then_some(()));
+    (id, lock)
+}
+
+/// ONEUP-M05, ONEUP-S14, ONEUP-S15, ONEUP-S16, C-03: a failed job is tried again with its T; what was finished stays as it is, and
+/// only what failed is written. Meanwhile nobody else may try it, and counters never go back, over a restart neither.
+#[test]
+fn a_failed_job_is_tried_again() {
+    for restart in [false, true] {
+        let world = World::new(600);
+        let limits = Limits { attempts: 2, ..Limits::default() };
+        let engine = world.open(limits.clone());
+        let asked =
+            Asked { naming: Naming::Typed, keep_seconds: None, ..world.asked(&engine, "a", Whose::AllPatients) };
+        let (id, lock) = waiting(&world, &engine, asked);
+        assert!(matches!(engine.retry(&id, "ig", "a").unwrap(), Retried::NotFailed(_)), "running");
+        let out = world.path(&format!("data/files/{id}/out"));
+        let block = out.join("Encounter.00002.ndjson");
+        *world.block.lock().unwrap() = Some(block.clone());
+        drop(lock);
+        let failed = ended(&engine, &id, "a");
+        assert_eq!(failed.state, State::Failed);
+        let view = |engine: &Engine| match engine.find(&id, "ig", "a") {
+            Found::Job(view) => view,
+            _ => panic!("the job is gone"),
+        };
+        let (before, planned) = (view(&engine), failed.planned.unwrap());
+        assert!(planned.complete > 0 && planned.complete < planned.shards, "{planned:?}");
+        assert_eq!(before.planned, Some(planned));
+        let identity = |name: &str| {
+            use std::os::unix::fs::MetadataExt;
+            let file = std::fs::metadata(out.join(name)).ok()?;
+            file.is_file().then(|| (file.ino(), file.mtime(), file.mtime_nsec()))
+        };
+        let finished: Vec<(String, _)> = std::fs::read_dir(&out)
+            .unwrap()
+            .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
+            .filter(|name| name.ends_with(".ndjson") && !name.starts_with('.'))
+            .filter_map(|name| identity(&name).map(|identity| (name, identity)))
+            .collect();
+        assert_eq!(finished.len() as u64, planned.complete);
+        std::fs::remove_dir_all(&block).unwrap();
+        world.tick(5);
+        let engine = match restart {
+            true => {
+                drop(engine);
+                world.open(limits.clone())
+            }
+            false => engine,
+        };
+        let stays = view(&engine);
+        assert!(
+            stays.record.state == State::Failed && stays.changed >= before.changed && stays.planned == before.planned
+        );
+        for (mount, client) in [("oneup-mte", "a"), ("ig", "b")] {
+            assert!(matches!(engine.retry(&id, mount, client).unwrap(), Retried::Unknown));
+        }
+        assert!(matches!(engine.retry(&id, "ig", "a").unwrap(), Retried::Accepted));
+        let mut last = before;
+        let done = wait("the second try", || {
+            let now = view(&engine);
+            let (a, b) = (last.planned.unwrap(), now.planned.unwrap());
+            assert!(
+                now.changed >= last.changed && b.complete >= a.complete && (a.rows, a.shards) == (b.rows, b.shards)
+            );
+            last = now;
+            (!last.record.state.is_active()).then(|| last.record.clone())
+        });
+        assert_eq!((done.state, &done.transaction_time), (State::Complete, &failed.transaction_time));
+        assert_eq!(done.planned, Some(Planned { complete: planned.shards, ..planned }));
+        finished.iter().for_each(|(name, before)| assert_eq!(identity(name), Some(*before), "{name}"));
+        let rows: u64 = done.files.iter().filter(|file| file.kind == Kind::Output).map(|file| file.receipt.count).sum();
+        assert_eq!(rows, planned.rows);
+        assert!(matches!(engine.retry(&id, "ig", "a").unwrap(), Retried::NotFailed(State::Complete)));
+        assert!(!contents(&engine, &done).is_empty());
+    }
+}
+
+/// ONEUP-S17: short names of files are those of their types, and none is given twice on a mount, whoever's job it is.
+#[test]
+fn short_names_are_reserved() {
+    let world = World::new(60);
+    let ids = world.ids.clone();
+    let options = EngineOptions {
+        // Eight digits that come again and again.
+        random: Box::new(move || (u128::from(ids.fetch_add(1, SeqCst)) << 96 | 7).to_le_bytes()),
+        ..world.options(Limits { active_per_client: 100, ..Limits::default() })
+    };
+    let engine = Engine::open(options).unwrap();
+    let mut names = std::collections::HashSet::new();
+    for round in 0..20 {
+        world.ids.store(round, SeqCst);
+        let client = if round % 2 == 0 { "a" } else { "b" };
+        let asked = Asked { naming: Naming::Typed, ..world.asked(&engine, client, Whose::System) };
+        // The job's own id must be free too.
+        let Ok(accepted) = engine.kick_off(asked) else { continue };
+        for file in &ended(&engine, &accepted.id, client).files {
+            let of = &file.receipt.r#type;
+            let digits = file.id.strip_prefix(&format!("{of}_")).and_then(|rest| rest.strip_suffix(".ndjson")).unwrap();
+            assert!(digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()));
+            assert!(names.insert(file.id.clone()), "{}", file.id);
+        }
+    }
+}
+
+/// ONEUP-S01: a user's job exports that patient's record and no other.
+#[test]
+fn a_user_exports_one_record() {
+    let world = World::new(70);
+    let engine = world.open(Limits::default());
+    let id = engine.kick_off(world.asked(&engine, "a", Whose::Patient("p3".into()))).unwrap().id;
+    let record = ended(&engine, &id, "a");
+    let files: String = contents(&engine, &record)
+        .into_iter()
+        .filter(|(name, _)| !name.starts_with("error"))
+        .map(|(_, bytes)| String::from_utf8(bytes).unwrap())
+        .collect();
+    assert_eq!(files.lines().count(), 10);
+    assert!(files.lines().all(|line| line.contains("Patient/p3")));
+}
+
+/// Kick-offs that come while the store is indexed for the first time are answered by jobs that end, whichever thread takes
+/// up what: none waits for a lock that it holds itself.
+#[test]
+fn jobs_end_that_meet_the_first_index() {
+    for round in 0..12 {
+        let world = World::new(300);
+        for file in 0..40 {
+            let line = |n: usize| format!(r#"{{"resourceType":"Basic","id":"b{file}-{n}"}}"#);
+            append(&world.path(&format!("store/{file}.ndjson")), &(0..50).map(line).collect::<Vec<_>>());
+        }
+        let engine = Arc::new(world.open(Limits::default()));
+        let indexing = engine.clone();
+        let thread = std::thread::spawn(move || indexing.index_and_wait(Duration::from_secs(60)));
+        std::thread::sleep(Duration::from_millis(round));
+        let id = engine.kick_off(world.asked(&engine, "a", Whose::System)).unwrap().id;
+        assert_eq!(ended(&engine, &id, "a").state, State::Complete);
+        assert!(thread.join().unwrap());
+    }
+}
+
+#[cfg(test)]
+mod hostile_records;

@@ -1,0 +1,588 @@
+//! What the engine's threads do: workers prepare, write and finish jobs by turns; the reaper expires and removes.
+
+use std::collections::hash_map::Entry;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use crate::error::{ExportError, IndexError};
+use crate::export::run::ExportRun;
+use crate::export::{Existing, ExportOptions, Exported, Moment, recover};
+use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
+use crate::job::engine::Inner;
+use crate::job::record::{Failure, FileRecord, GROUP_FILE, JobRecord, Kind, Naming, PATIENT_FILE, Planned, Whose};
+use crate::job::registry::{Job, Table};
+use crate::job::state::State;
+use crate::write::journal::{Receipt, RecordError};
+use crate::write::output_name::OutputName;
+
+/// Name of the output directory in a job's directory.
+pub const OUT: &str = "out";
+/// Times that a name is made for a file before it is believed that none is free.
+const NAMES_TRIED_MAX: usize = 1000;
+/// How long the reaper sleeps when nothing is due, at most.
+const REAPER_SECONDS: u64 = 30;
+
+/// How far a job has come, in memory.
+pub enum Stage {
+    /// Nothing is being done.
+    Waiting,
+    /// A worker takes its snapshot and plans.
+    Preparing,
+    /// Workers write its tasks.
+    Writing {
+        /// The run.
+        run: Arc<ExportRun>,
+        /// Tasks to write, and how often each was tried.
+        pending: Vec<(usize, u32)>,
+        /// Tasks being written.
+        busy: usize,
+        /// Why the job is to fail once nobody is at work on it.
+        failed: Option<ExportError>,
+    },
+    /// A worker publishes it.
+    Finishing,
+    /// Nothing will be done any more.
+    Ended,
+}
+
+impl Stage {
+    /// Whether a worker is at it.
+    pub fn is_busy(&self) -> bool {
+        match self {
+            Stage::Preparing | Stage::Finishing => true,
+            Stage::Writing { busy, .. } => *busy > 0,
+            Stage::Waiting | Stage::Ended => false,
+        }
+    }
+}
+
+/// A turn.
+enum Turn {
+    Prepare(Arc<Job>),
+    Write(Arc<Job>, Arc<ExportRun>, usize, u32),
+    Finish(Arc<Job>, Arc<ExportRun>),
+}
+
+/// A worker's life.
+pub fn worker(inner: &Arc<Inner>) {
+    let mut table = inner.table();
+    loop {
+        if table.stopping {
+            return;
+        }
+        let Some(turn) = next_turn(&mut table) else {
+            table = inner.wake.wait(table).expect("no panic under it");
+            continue;
+        };
+        drop(table);
+        match turn {
+            Turn::Prepare(job) => prepare(inner, &job),
+            Turn::Write(job, run, task, tried) => write(inner, &job, run, task, tried),
+            Turn::Finish(job, run) => finish(inner, &job, run),
+        }
+        table = inner.table();
+    }
+}
+
+fn next_turn(table: &mut Table) -> Option<Turn> {
+    let Table { turns, preparing, .. } = table;
+    turns.next(|job| {
+        let mut stage = job.stage.lock().expect("no panic under it");
+        match &mut *stage {
+            Stage::Waiting if !*preparing => {
+                *stage = Stage::Preparing;
+                *preparing = true;
+                Some(Turn::Prepare(job.clone()))
+            }
+            Stage::Writing { run, pending, busy, failed } => {
+                if let (None, Some((task, tried))) = (&failed, pending.pop()) {
+                    *busy += 1;
+                    return Some(Turn::Write(job.clone(), run.clone(), task, tried));
+                }
+                if *busy > 0 || !pending.is_empty() {
+                    return None;
+                }
+                let run = run.clone();
+                *stage = Stage::Finishing;
+                Some(Turn::Finish(job.clone(), run))
+            }
+            _ => None,
+        }
+    })
+}
+
+/// Runs work on the pool. A panic is the job's failure, not the service's.
+fn guarded<T: Send>(
+    inner: &Inner,
+    work: impl FnOnce() -> Result<T, ExportError> + Send,
+) -> Result<T, Option<ExportError>> {
+    catch_unwind(AssertUnwindSafe(|| inner.pool.install(work))).map_err(|_| None)?.map_err(Some)
+}
+
+fn options<'a>(inner: &'a Inner, id: &str) -> ExportOptions<'a> {
+    ExportOptions {
+        out: inner.directory(id).join(OUT),
+        existing: Existing::Resume,
+        sync: inner.options.sync,
+        faults_allowed: inner.options.limits.faults_allowed,
+        clock: &*inner.options.clock,
+        words: inner.options.words,
+    }
+}
+
+/// Whether the output directory of a job is no good any more.
+fn is_spoiled(error: &ExportError) -> bool {
+    use crate::write::journal::RecordError::{Damaged, Foreign, NotEmpty};
+    matches!(
+        error,
+        ExportError::Differs { .. } | ExportError::Record(Damaged { .. } | Foreign { .. } | NotEmpty { .. })
+    )
+}
+
+/// Makes the directory of a job, and looks that nothing in it leads elsewhere or would have a reader wait.
+fn prepare_directory(inner: &Inner, record: &JobRecord) -> Result<(), ExportError> {
+    let directory = inner.directory(&record.id);
+    let failed = |name: &str| {
+        let path = directory.join(name);
+        |source| ExportError::Record(RecordError::Io { path, source })
+    };
+    let files = inner.files.make_directory(&record.id).map_err(failed(""))?;
+    files.make_directory(OUT).map_err(failed(OUT))?;
+    let given = match &record.request.whose {
+        Whose::Patient(_) => Some(PATIENT_FILE),
+        Whose::OwnGroup(_) => Some(GROUP_FILE),
+        Whose::System | Whose::AllPatients | Whose::StoreGroup(_) => None,
+    };
+    given.map_or(Ok(()), |name| files.open_file(name).map(drop).map_err(failed(name)))
+}
+
+/// Removes what a job has written.
+fn remove_output(inner: &Inner, id: &str) -> Result<(), ExportError> {
+    let place = format!("{id}/{OUT}");
+    inner
+        .files
+        .remove_tree(&place)
+        .map_err(|source| ExportError::Record(RecordError::Io { path: inner.options.files.join(&place), source }))
+}
+
+fn prepare(inner: &Arc<Inner>, job: &Arc<Job>) {
+    let record = job.record();
+    let directory = inner.directory(&job.id);
+    *job.begun.lock().expect("no panic under it") = Some(inner.now());
+    let begin = || {
+        prepare_directory(inner, &record)?;
+        let options = options(inner, &job.id);
+        let as_of = Instant::parse(&record.transaction_time).expect("a record is checked when it is read");
+        let moment = Moment { as_of, view: record.view.clone() };
+        let request = record.request.to_request(&directory);
+        let store = &inner.options.store;
+        let begin = || ExportRun::begin(store, &request, &moment, &options, Existing::Resume, &job.watch);
+        match begin() {
+            // What was begun cannot be gone on with (by another version of outpour, say): it begins anew, with its T.
+            // Nobody was told of any of its files yet.
+            Err(error) if is_spoiled(&error) || recover(store, &error, &job.watch)?.is_some() => {
+                tracing::warn!(job = job.id, "what a job has begun cannot be gone on with; it begins anew");
+                remove_output(inner, &job.id)?;
+                begin()
+            }
+            begun => begun,
+        }
+    };
+    let turn = inner.index_turn();
+    let begun = guarded(inner, begin);
+    drop(turn);
+    let failed = match begun {
+        Ok(run) => {
+            log_withheld(job, &run);
+            let pending = (0..run.tasks()).rev().map(|task| (task, 0)).collect();
+            // What stood in the record before a retry or a restart stands now.
+            let before = record.planned.map_or(0, |planned| planned.complete);
+            let planned = Planned { rows: run.plan().rows(), shards: run.plan().shards.len() as u64, complete: before };
+            let noted = match record.state {
+                State::Running if record.planned == Some(planned) => Ok(true),
+                _ => inner.change(job, |record| {
+                    if record.state == State::Queued {
+                        record.become_(State::Running);
+                    }
+                    record.planned = Some(planned);
+                }),
+            };
+            job.touch(&inner.now());
+            let stage = Stage::Writing { run: Arc::new(run), pending, busy: 0, failed: None };
+            *job.stage.lock().expect("no panic under it") = stage;
+            noted.err().map(|error| Some(unwritable(inner, error)))
+        }
+        // Nobody takes a turn of what is about to fail.
+        Err(error) => {
+            *job.stage.lock().expect("no panic under it") = Stage::Ended;
+            Some(error)
+        }
+    };
+    let mut table = inner.table();
+    table.preparing = false;
+    let parked = table.stopping;
+    let gone = job.deleted.load(Relaxed);
+    drop(table);
+    match failed {
+        _ if gone => leave(inner, job),
+        // What was cut off by the stop is for the next service.
+        Some(error) if !parked => fail(inner, job, error),
+        _ => {}
+    }
+    inner.wake.notify_all();
+}
+
+/// Leaves in the log what the operator may know and the job's client is not told.
+fn log_withheld(job: &Job, run: &ExportRun) {
+    match run.withheld() {
+        Ok(withheld) => withheld.into_iter().for_each(|(cause, count, first)| {
+            tracing::warn!(job = job.id, cause, count, first = first.text, "not told to the client of the job");
+        }),
+        Err(error) => tracing::warn!(job = job.id, %error, "the messages of a job cannot be put together"),
+    }
+}
+
+fn write(inner: &Arc<Inner>, job: &Arc<Job>, run: Arc<ExportRun>, task: usize, tried: u32) {
+    let done = guarded(inner, || run.write(task, &*inner.options.clock, &job.watch));
+    // A run holds the lock of its directory: nobody may hold one that the stage does not.
+    drop(run);
+    let mut over = None;
+    {
+        let mut stage = job.stage.lock().expect("no panic under it");
+        let Stage::Writing { pending, busy, failed, .. } = &mut *stage else { return };
+        *busy -= 1;
+        let stopped = job.watch.cancel.load(Relaxed);
+        job.touch(&inner.now());
+        match done {
+            Ok(()) => {}
+            Err(_) if stopped => pending.push((task, tried)),
+            Err(error) => {
+                let again = tried + 1 < inner.options.limits.attempts && error.as_ref().is_some_and(may_pass);
+                let detail = error.as_ref().map_or("a panic".to_string(), ToString::to_string);
+                tracing::warn!(job = job.id, task, tried, again, detail, "a shard could not be written");
+                match (again, error) {
+                    // Behind the others: what was wrong may have passed by then.
+                    (true, _) => pending.insert(0, (task, tried + 1)),
+                    (false, Some(error)) => *failed = Some(error),
+                    (false, None) => *failed = Some(ExportError::Cancelled),
+                }
+            }
+        }
+        if *busy == 0
+            && !stopped
+            && let Some(error) = failed.take()
+        {
+            // Nobody takes a turn of it while it is mended.
+            if let Stage::Writing { run, .. } = std::mem::replace(&mut *stage, Stage::Preparing) {
+                run.fail(&error, &*inner.options.clock);
+            }
+            over = Some(error);
+        }
+    }
+    if let Some(error) = over {
+        mend(inner, job, error);
+    } else if job.deleted.load(Relaxed) {
+        leave(inner, job);
+    }
+    inner.wake.notify_all();
+}
+
+/// Whether trying once more may help.
+fn may_pass(error: &ExportError) -> bool {
+    !matches!(
+        error,
+        ExportError::Index(IndexError::Damaged { .. }) | ExportError::Frame { .. } | ExportError::Torn { .. }
+    )
+}
+
+/// A job whose index or packed file was found damaged begins anew, once; others fail. No run of it is left.
+fn mend(inner: &Arc<Inner>, job: &Arc<Job>, error: ExportError) {
+    let first = !job.mended.swap(true, Relaxed);
+    let turn = inner.index_turn();
+    let recovered =
+        first && matches!(guarded(inner, || recover(&inner.options.store, &error, &job.watch)), Ok(Some(_)));
+    drop(turn);
+    if recovered {
+        tracing::warn!(job = job.id, %error, "the index was mended; the job begins anew");
+        remove_output(inner, &job.id).ok();
+        job.watch.write_done.store(0, Relaxed);
+        job.watch.files_done.store(0, Relaxed);
+        // Nothing that was finished stands any more.
+        inner.change(job, |record| record.planned = None).ok();
+    }
+    // Nobody takes a turn of what is about to fail.
+    *job.stage.lock().expect("no panic under it") = if recovered { Stage::Waiting } else { Stage::Ended };
+    if job.deleted.load(Relaxed) {
+        leave(inner, job);
+    } else if !recovered {
+        fail(inner, job, Some(error));
+    }
+}
+
+fn finish(inner: &Arc<Inner>, job: &Arc<Job>, run: Arc<ExportRun>) {
+    let done = guarded(inner, || run.finish(&*inner.options.clock, &job.watch));
+    drop(run);
+    let ended = match done {
+        Ok(exported) => complete(inner, job, &exported).map_err(|error| Some(unwritable(inner, error))),
+        Err(error) => Err(error),
+    };
+    let stopped = job.watch.cancel.load(Relaxed);
+    match ended {
+        Err(Some(error)) if !stopped => mend(inner, job, error),
+        ended => {
+            *job.stage.lock().expect("no panic under it") = if stopped { Stage::Waiting } else { Stage::Ended };
+            if job.deleted.load(Relaxed) {
+                leave(inner, job);
+            } else if ended.is_err() && !stopped {
+                fail(inner, job, None);
+            }
+        }
+    }
+    inner.wake.notify_all();
+}
+
+fn complete(inner: &Inner, job: &Arc<Job>, exported: &Exported) -> std::io::Result<()> {
+    let record = job.record();
+    // Whoever reads of a file in the record finds it; before, nobody knows its name.
+    let named = {
+        let mut table = inner.table();
+        let mut name = |at: usize, of: &str| {
+            let names = (0..NAMES_TRIED_MAX).map(|_| match record.naming {
+                Naming::Random => inner.new_id(),
+                Naming::Typed => format!("{of}_{}.ndjson", &inner.new_id()[..8]),
+            });
+            for id in names {
+                if let Entry::Vacant(free) = table.files.entry((record.mount.clone(), id.clone())) {
+                    free.insert((job.clone(), at));
+                    return Ok(id);
+                }
+            }
+            Err(std::io::Error::other("no name for a file is free"))
+        };
+        let file = |(at, receipt): (usize, &Receipt)| {
+            let (id, receipt) = (name(at, &receipt.r#type)?, receipt.clone());
+            let kind = OutputName::parse(&receipt.file).map_or(Kind::Output, |name| Kind::of(&name));
+            Ok(FileRecord { id, kind, receipt })
+        };
+        exported.files.iter().enumerate().map(file).collect::<std::io::Result<Vec<FileRecord>>>()
+    };
+    let files = match named {
+        Ok(files) => files,
+        Err(error) => {
+            inner.table().files.retain(|_, (owner, _)| !Arc::ptr_eq(owner, job));
+            return Err(error);
+        }
+    };
+    let changed = inner.change(job, |record| {
+        record.become_(State::Complete);
+        record.view = None;
+        record.files = files;
+        record.planned = record.planned.map(|planned| Planned { complete: planned.shards, ..planned });
+        record.extension = exported.manifest.extension.clone();
+        end(record, inner.now());
+    });
+    let mut table = inner.table();
+    match changed {
+        Ok(true) => {
+            table.due_at(job.record().expiry());
+            table.turns.remove(job);
+            job.touch(&inner.now());
+            tracing::info!(job = job.id, files = exported.files.len(), "a job is complete");
+        }
+        _ => table.files.retain(|_, (owner, _)| !Arc::ptr_eq(owner, job)),
+    }
+    changed.map(drop)
+}
+
+/// What all ends of a job have in common.
+fn end(record: &mut JobRecord, now: Instant) {
+    record.expires = record.keep_seconds.map(|seconds| later(&now, seconds).to_string());
+    record.ended = Some(now.to_string());
+}
+
+/// So many seconds later, but never after the last instant that can be written down.
+fn later(at: &Instant, seconds: u64) -> Instant {
+    let ticks = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(TICKS_PER_SECOND);
+    let last = Instant::parse("9999-12-31T23:59:59Z").map_or(i64::MAX, |last| last.ticks);
+    Instant { ticks: at.ticks.saturating_add(ticks).min(last), rest: Box::default() }
+}
+
+/// Ends a job without success; no error stands for a panic.
+fn fail(inner: &Inner, job: &Arc<Job>, error: Option<ExportError>) {
+    let detail = error.as_ref().map_or("a worker panicked".to_string(), ToString::to_string);
+    let reason = error.as_ref().map_or("the service failed; its operator finds the cause in the log", public_reason);
+    tracing::error!(job = job.id, detail, "a job failed");
+    let failure = Failure { reason: reason.to_string(), detail };
+    let left = planned(job, &job.record());
+    // Whoever reads that it has failed may have it tried again at once: by then nothing is left of this try.
+    *job.stage.lock().expect("no panic under it") = Stage::Ended;
+    inner.table().turns.remove(job);
+    job.touch(&inner.now());
+    let changed = inner.change(job, |record| {
+        record.become_(State::Failed);
+        record.failure = Some(failure);
+        record.planned = left;
+        end(record, inner.now());
+    });
+    if let Err(error) = changed {
+        // It stays active on the disk, and is tried again by the next service on this directory.
+        tracing::error!(job = job.id, %error, "the record of a failed job cannot be written");
+        let mut held = job.record.lock().expect("no panic under it");
+        let mut record = (**held).clone();
+        record.state = State::Failed;
+        record.failure =
+            Some(Failure { reason: public_reason(&ExportError::Cancelled).to_string(), detail: error.to_string() });
+        *held = Arc::new(record);
+    }
+    inner.table().due_at(job.record().expiry());
+}
+
+/// What a client may know of an error: no path of the host, nothing of the data.
+fn public_reason(error: &ExportError) -> &'static str {
+    match error {
+        ExportError::Request(_) => {
+            "what was asked for cannot be exported any more: the Group is gone or cannot stand for patients"
+        }
+        ExportError::Faults { .. } => "the store holds more faulty lines than this service allows",
+        ExportError::Index(IndexError::Changed { .. }) | ExportError::Torn { .. } => {
+            "a file of the store was changed in place while it was read; ask again"
+        }
+        ExportError::Index(_) | ExportError::Decode(_) | ExportError::Frame { .. } => {
+            "the store cannot be read as a whole; its operator finds the cause in the log"
+        }
+        ExportError::Write { .. } | ExportError::Record(_) => {
+            "an output file cannot be written; the operator finds the cause in the log"
+        }
+        ExportError::Differs { .. } | ExportError::Import { .. } | ExportError::Cancelled => {
+            "the service failed; its operator finds the cause in the log"
+        }
+    }
+}
+
+fn unwritable(inner: &Inner, source: std::io::Error) -> ExportError {
+    ExportError::Write { directory: inner.options.records.clone(), name: "the record of the job".to_string(), source }
+}
+
+/// The last to leave a deleted job has its directory removed.
+fn leave(inner: &Inner, job: &Arc<Job>) {
+    let mut stage = job.stage.lock().expect("no panic under it");
+    if !stage.is_busy() {
+        *stage = Stage::Ended;
+        drop(stage);
+        inner.table().trash.push(job.id.clone());
+    }
+}
+
+/// Takes a job out of what the engine knows.
+pub fn forget(table: &mut Table, job: &Arc<Job>) {
+    table.turns.remove(job);
+    table.jobs.remove(&job.id);
+    let record = job.record();
+    for file in &record.files {
+        table.files.remove(&(record.mount.clone(), file.id.clone()));
+    }
+}
+
+/// How much a job has to do and has done, if it is planned; never more done than there is, nor less than was recorded.
+pub fn planned(job: &Job, record: &JobRecord) -> Option<Planned> {
+    let planned = record.planned?;
+    let done = job.watch.files_done.load(Relaxed);
+    Some(Planned { complete: planned.complete.max(done).min(planned.shards), ..planned })
+}
+
+/// How much of a job is done, in hundredths, never less than was told before and never all.
+pub fn percent(job: &Job) -> u8 {
+    let watch = &job.watch;
+    let share = |done: u64, total: u64| if total == 0 { 0.0 } else { (done as f64 / total as f64).min(1.0) };
+    let (scan, write) = (watch.scan_total.load(Relaxed), watch.write_total.load(Relaxed));
+    let scanned = share(watch.scan_done.load(Relaxed), scan);
+    let written = share(watch.write_done.load(Relaxed), write);
+    // Indexing new bytes is the first half of a job that has any.
+    let done = if scan > 0 { scanned * 50.0 + written * 50.0 } else { written * 100.0 };
+    let now = (done as u64).min(99);
+    now.max(job.percent.fetch_max(now, Relaxed)) as u8
+}
+
+/// The reaper's life. Woken by every turn that ends, it looks at the jobs only when the time of one is over.
+pub fn reaper(inner: &Arc<Inner>) {
+    loop {
+        reap(inner);
+        let mut table = inner.table();
+        loop {
+            if table.stopping {
+                return;
+            }
+            let left = table.due.map_or(i64::MAX, |due| due.saturating_sub(inner.now().ticks));
+            if left <= 0 {
+                break;
+            }
+            if !table.trash.is_empty() {
+                drop(table);
+                sweep(inner);
+                table = inner.table();
+                continue;
+            }
+            let left = Duration::from_millis((left / (TICKS_PER_SECOND / 1000)) as u64 + 1);
+            let most = Duration::from_secs(REAPER_SECONDS);
+            table = inner.wake.wait_timeout(table, left.min(most)).expect("no panic under it").0;
+        }
+    }
+}
+
+/// Expires and forgets what is due, then removes directories. A download under way keeps its file (DELETE-06).
+pub fn reap(inner: &Inner) {
+    let now = inner.now();
+    let jobs: Vec<Arc<Job>> = {
+        let mut table = inner.table();
+        table.due = None;
+        table.jobs.values().cloned().collect()
+    };
+    let mut due = None;
+    for job in jobs {
+        let record = job.record();
+        let Some(expiry) = record.expiry() else { continue };
+        if expiry > now || record.state.is_active() {
+            due = due.into_iter().chain([expiry]).min();
+            continue;
+        }
+        let done = match record.state {
+            State::Expired => inner.records.remove(&job.id).map(|()| forget(&mut inner.table(), &job)),
+            _ => expire(inner, &job, &now).map(|()| due = due.take().into_iter().chain(job.record().expiry()).min()),
+        };
+        if let Err(error) = done {
+            tracing::error!(job = job.id, %error, "the record of a job that is over cannot be changed");
+            due = due.into_iter().chain([later(&now, REAPER_SECONDS)]).min();
+        }
+    }
+    inner.table().due_at(due);
+    sweep(inner);
+}
+
+/// Removes the directories of jobs that nobody knows any more.
+fn sweep(inner: &Inner) {
+    let trash = std::mem::take(&mut inner.table().trash);
+    for name in trash {
+        if let Err(error) = inner.files.remove_tree(&name) {
+            tracing::error!(job = name, %error, "what a job left cannot be removed");
+        }
+    }
+}
+
+fn expire(inner: &Inner, job: &Arc<Job>, now: &Instant) -> std::io::Result<()> {
+    let remembered = inner.options.limits.remembered_seconds;
+    let changed = inner.change(job, |record| {
+        // Whoever asks for it may have had it expired since it was looked at.
+        if record.state != State::Expired {
+            record.become_(State::Expired);
+            record.expires = Some(later(now, remembered).to_string());
+            record.extension.clear();
+        }
+    })?;
+    if changed {
+        tracing::info!(job = job.id, "a job has expired");
+        inner.table().trash.push(job.id.clone());
+    }
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! Words that are written down: in records, manifests, hashes, configurations and answers.
+//!
+//! An enum that is written down by name has a `const fn name` and a list `ALL`, both written by hand; [`by_name!`] derives
+//! everything else from them. So a variant can be renamed and no file, hash or answer changes. A word that has been
+//! released is never changed: its tests pin it.
+
+/// `from_name`, and serde by the words of `name`, for enums that have `ALL` and `name`.
+macro_rules! by_name {
+    ($($named:ty),+ $(,)?) => { $(
+        impl $named {
+            /// The value that has this name, if there is one.
+            pub fn from_name(name: &str) -> Option<$named> {
+                <$named>::ALL.into_iter().find(|value| value.name() == name)
+            }
+        }
+
+        impl serde::Serialize for $named {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.name())
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $named {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<$named, D::Error> {
+                const NAMES: [&str; <$named>::ALL.len()] = {
+                    let mut names = [""; <$named>::ALL.len()];
+                    let mut at = 0;
+                    while at < names.len() {
+                        names[at] = <$named>::ALL[at].name();
+                        at += 1;
+                    }
+                    names
+                };
+                let text = <std::borrow::Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
+                <$named>::from_name(&text).ok_or_else(|| serde::de::Error::unknown_variant(&text, &NAMES))
+            }
+        }
+    )+ };
+}
+pub(crate) use by_name;
+
+/// Holds every value of an enum against its word, and its word against serde, both ways.
+#[cfg(test)]
+#[track_caller]
+pub(crate) fn pinned<T>(all: &[T], words: &[&str])
+where
+    T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    let written: Vec<String> = all.iter().map(|value| serde_json::to_string(value).unwrap()).collect();
+    let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    assert_eq!(written, quoted);
+    for (value, word) in all.iter().zip(&quoted) {
+        assert_eq!(serde_json::from_str::<T>(word).unwrap(), *value);
+    }
+    assert!(serde_json::from_str::<T>("\"no such word\"").is_err());
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::extract::Validate;
+    use crate::hash::digest::DigestAlgorithm;
+    use crate::issue::{Code, Severity};
+    use crate::named_enum::pinned;
+    use crate::request::{Late, Members, MissingLastUpdated};
+    use crate::write::encode::Coding;
+    use crate::write::status_file::Status;
+
+    /// The words of released versions. Each stands in a record, a manifest or a hash on somebody's disk: a test that fails
+    /// here is mended by putting the word back, not by changing the test.
+    #[test]
+    fn words_on_disk_stay_as_they_are() {
+        pinned(&[Members::Listed, Members::Active], &["listed", "active"]);
+        pinned(&[Late::Include, Late::Report], &["include", "report"]);
+        pinned(&[MissingLastUpdated::Include, MissingLastUpdated::Exclude], &["include", "exclude"]);
+        pinned(&[Coding::None, Coding::Gzip, Coding::Zstd], &["none", "gzip", "zstd"]);
+        let digests = [DigestAlgorithm::Xxh3, DigestAlgorithm::Sha256, DigestAlgorithm::None];
+        pinned(&digests, &["xxh3", "sha256", "none"]);
+        pinned(&[Validate::Full, Validate::Structure], &["full", "structure"]);
+        let severities = [Severity::Information, Severity::Warning, Severity::Error, Severity::Fatal];
+        pinned(&severities, &["information", "warning", "error", "fatal"]);
+        let states = [Status::InProgress, Status::Successful, Status::Failed, Status::Cancelled];
+        pinned(&states, &["In Progress", "Successful", "Failed", "Cancelled"]);
+        let codes = [
+            Code::Incomplete,
+            Code::Informational,
+            Code::Invalid,
+            Code::NotFound,
+            Code::NotSupported,
+            Code::Processing,
+            Code::Structure,
+            Code::TooLong,
+        ];
+        let words = [
+            "incomplete",
+            "informational",
+            "invalid",
+            "not-found",
+            "not-supported",
+            "processing",
+            "structure",
+            "too-long",
+        ];
+        pinned(&codes, &words);
+    }
+}

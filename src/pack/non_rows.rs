@@ -1,0 +1,278 @@
+//! The lines that the index does not place: deletions, whose lines stay as they are, and faults, which go to
+//! `rejected.ndjson` as they are.
+//!
+//! They stand in the gaps between rows. Only extents that count such lines are looked into, and each line found is read
+//! once more to tell which it is.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
+
+use memchr::memchr;
+
+use crate::error::{IndexError, PackError};
+use crate::extract::facts::{Content, Extractor};
+use crate::extract::fault::FaultKind;
+use crate::fhir::reference::Reference;
+use crate::index::row_reader::row_range;
+use crate::index::snapshot::Snapshot;
+use crate::limits::{PACK_DAMAGE_TOLD_MAX, READ_BYTES, ROW_BYTES_MAX};
+use crate::pack::Packed;
+use crate::pack::row_fetch::Rows;
+use crate::simd::Kernel;
+use crate::store::Watch;
+use crate::sys::private_files::create_private;
+use crate::sys::store_file::Source;
+use crate::write::sink::Sync;
+
+/// Name of the file of lines that are no resources. They stay faults there.
+pub const REJECTED: &str = "rejected.ndjson";
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// A line of DELETE entries.
+#[derive(Clone, Copy, Debug)]
+pub struct TombstoneLine {
+    /// Extent that holds it.
+    pub extent: usize,
+    /// Start in the (uncompressed) file.
+    pub start: u64,
+    /// Bytes without the line's end.
+    pub length: u64,
+    /// Its first DELETE entry, numbered in the extent.
+    pub first: usize,
+    /// Its DELETE entries.
+    pub count: usize,
+}
+
+/// Finds the lines of DELETE entries and copies the faulty lines; counts what leaves besides.
+///
+/// # Errors
+/// When the store cannot be read or the file not be written.
+pub fn write(
+    snapshot: &Snapshot,
+    rows: &mut Rows<'_>,
+    kernel: Kernel,
+    (directory, sync): (&Path, Sync),
+    watch: &Watch,
+    packed: &mut Packed,
+) -> Result<Vec<TombstoneLine>, PackError> {
+    let index = snapshot.index();
+    let walked = |extent: usize| {
+        let head = index.extents()[extent].head();
+        head.faulty + head.tombstone_lines > 0
+    };
+    rows.decode(&walked, watch)?;
+    let mut extractor = Extractor::new(kernel, index.generation().validate);
+    let mut rejected = Rejected { path: directory.join(REJECTED), file: None };
+    let mut found = Vec::new();
+    for extent in snapshot.extents() {
+        let head = index.extents()[extent].head();
+        packed.lines += head.lines;
+        packed.blank += head.blank;
+        damage(snapshot, extent, packed);
+        if !walked(extent) {
+            continue;
+        }
+        if watch.cancel.load(Relaxed) {
+            return Err(IndexError::Cancelled.into());
+        }
+        let source = rows.source(index.entry(extent).file)?;
+        let mut tombstone = 0;
+        for gap in gaps(snapshot, extent, source)? {
+            each_line(source, gap, &mut |line| {
+                match read(source, &line, &mut extractor)? {
+                    What::Blank | What::Resource => {}
+                    What::Faulty => {
+                        rejected.take(source, &line)?;
+                        packed.rejected += 1;
+                    }
+                    What::Tombstones(count) => {
+                        let (start, length) = (line.start, line.end - line.start);
+                        found.push(TombstoneLine { extent, start, length, first: tombstone, count });
+                        tombstone += count;
+                    }
+                }
+                Ok(())
+            })?;
+        }
+    }
+    rejected.finish(sync, packed)?;
+    Ok(found)
+}
+
+/// Counts the places at which a compressed file is damaged, and tells where the first of them are. Something was lost
+/// there, or may have been: of a file that was cut off behind a line nobody can know.
+fn damage(snapshot: &Snapshot, extent: usize, packed: &mut Packed) {
+    let index = snapshot.index();
+    let (entry, columns) = (index.entry(extent), index.extents()[extent].columns());
+    let kinds = [FaultKind::Damaged, FaultKind::DamagedFrame, FaultKind::DamagedTable];
+    let count: u64 = kinds.iter().map(|kind| columns.fault_count[*kind as usize]).sum();
+    packed.damaged += count;
+    if count == 0 {
+        return;
+    }
+    let room = PACK_DAMAGE_TOLD_MAX.saturating_sub(packed.damage.len());
+    let name = index.file_name(entry.file);
+    let told = columns.faults().filter(|fault| kinds.contains(&fault.kind)).map(|fault| {
+        let start = entry.start + u64::from(fault.offset);
+        let frame = match fault.kind {
+            FaultKind::DamagedFrame => {
+                format!(", frame at byte {} of the file", index.restart_before(entry.file, start).compressed)
+            }
+            _ => String::new(),
+        };
+        format!("{name}: byte {start}{frame}: {}", fault.kind)
+    });
+    packed.damage.extend(told.take(room));
+}
+
+/// The spans of an extent between its rows and their line ends, damaged frames left out.
+fn gaps(snapshot: &Snapshot, extent: usize, source: &Source) -> Result<Vec<Range<u64>>, PackError> {
+    let index = snapshot.index();
+    let (entry, columns) = (index.entry(extent), index.extents()[extent].columns());
+    let mut taken: Vec<Range<u64>> = (0..columns.rows()).map(|row| row_range(index, extent, row)).collect();
+    let lost = columns.faults().filter(|fault| fault.kind == FaultKind::DamagedFrame);
+    let lost: Vec<Range<u64>> = lost
+        .map(|fault| {
+            entry.start + u64::from(fault.offset)..entry.start + u64::from(fault.offset) + u64::from(fault.length)
+        })
+        .collect();
+    taken.extend_from_slice(&lost);
+    taken.sort_by_key(|range| range.start);
+    let mut gaps = Vec::new();
+    let mut buffer = Vec::new();
+    let mut at = entry.start;
+    let end = entry.end.min(source.len());
+    if at == 0 && end >= 3 && source.read(0, 3, &mut buffer)? == BOM {
+        at = 3;
+    }
+    for range in taken {
+        if at < range.start {
+            gaps.push(at..range.start.min(end));
+        }
+        at = range.end;
+        if lost.binary_search_by_key(&range.start, |lost| lost.start).is_err() && at < end {
+            // The line's end, one byte or two.
+            at += if source.read(at, 1, &mut buffer)? == b"\r" { 2 } else { 1 };
+        }
+    }
+    if at < end {
+        gaps.push(at..end);
+    }
+    Ok(gaps)
+}
+
+/// Calls `visit` with each line of a span, without its newline and one carriage return.
+fn each_line(
+    source: &Source,
+    span: Range<u64>,
+    visit: &mut dyn FnMut(Range<u64>) -> Result<(), PackError>,
+) -> Result<(), PackError> {
+    let mut buffer = Vec::new();
+    let (mut start, mut at, mut last) = (span.start, span.start, 0);
+    while at < span.end {
+        let len = (span.end - at).min(READ_BYTES as u64) as usize;
+        let bytes = source.read(at, len, &mut buffer)?;
+        let mut from = 0;
+        while let Some(end) = memchr(b'\n', &bytes[from..]).map(|end| from + end) {
+            let newline = at + end as u64;
+            let before = if end > 0 { bytes[end - 1] } else { last };
+            let carriage = newline > start && before == b'\r';
+            visit(start..newline - u64::from(carriage))?;
+            start = newline + 1;
+            from = end + 1;
+        }
+        last = bytes[len - 1];
+        at += len as u64;
+    }
+    if start < span.end {
+        visit(start..span.end - u64::from(last == b'\r'))?;
+    }
+    Ok(())
+}
+
+enum What {
+    Blank,
+    /// A line that was torn behind its last byte: it cannot be known to be whole, and cannot be kept as a fault.
+    Resource,
+    Faulty,
+    Tombstones(usize),
+}
+
+fn read(source: &Source, line: &Range<u64>, extractor: &mut Extractor) -> Result<What, PackError> {
+    if line.end - line.start > ROW_BYTES_MAX {
+        return Ok(What::Faulty);
+    }
+    let mut blank = true;
+    extractor.begin();
+    pieces(source, line, &mut |piece| {
+        blank = blank && piece.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r'));
+        extractor.feed(piece);
+        Ok(())
+    })?;
+    Ok(match extractor.finish() {
+        _ if blank => What::Blank,
+        Ok(facts) if facts.content == Content::Tombstones => {
+            // As the index counts them.
+            What::Tombstones(facts.tombstones().filter(|url| Reference::parse(url).is_some()).count())
+        }
+        Ok(_) => What::Resource,
+        Err(_) => What::Faulty,
+    })
+}
+
+/// Passes a span of a file on, in pieces.
+pub fn pieces(
+    source: &Source,
+    span: &Range<u64>,
+    feed: &mut dyn FnMut(&[u8]) -> Result<(), PackError>,
+) -> Result<(), PackError> {
+    let (mut at, mut buffer) = (span.start, Vec::new());
+    while at < span.end {
+        let len = (span.end - at).min(READ_BYTES as u64) as usize;
+        feed(source.read(at, len, &mut buffer)?)?;
+        at += len as u64;
+    }
+    Ok(())
+}
+
+/// The file of rejected lines; made when the first one comes.
+struct Rejected {
+    path: PathBuf,
+    file: Option<BufWriter<File>>,
+}
+
+impl Rejected {
+    fn take(&mut self, source: &Source, line: &Range<u64>) -> Result<(), PackError> {
+        let path = self.path.clone();
+        let write = |source| PackError::Write { path: path.clone(), source };
+        let file = match &mut self.file {
+            Some(file) => file,
+            slot => {
+                let file = slot.insert(BufWriter::with_capacity(1 << 20, create_private(&self.path).map_err(write)?));
+                let mut buffer = Vec::new();
+                if line.end - line.start >= 3 && source.read(line.start, 3, &mut buffer)? == BOM {
+                    // At the start of a file it would be passed by, and the line be a fault no more.
+                    file.write_all(b"\n").map_err(write)?;
+                }
+                file
+            }
+        };
+        pieces(source, line, &mut |piece| file.write_all(piece).map_err(write))?;
+        file.write_all(b"\n").map_err(write)
+    }
+
+    fn finish(self, sync: Sync, packed: &mut Packed) -> Result<(), PackError> {
+        let Some(file) = self.file else { return Ok(()) };
+        let write = |source| PackError::Write { path: self.path.clone(), source };
+        let file = file.into_inner().map_err(|error| write(error.into_error()))?;
+        if sync == Sync::Yes {
+            file.sync_all().map_err(write)?;
+        }
+        packed.files += 1;
+        packed.file_bytes += file.metadata().map_err(write)?.len();
+        Ok(())
+    }
+}

@@ -1,0 +1,131 @@
+//! Which rows stay, and with which files.
+//!
+//! A version leaves when a later version, or a deletion under the store's own base, followed it no later than T. The
+//! exception is a deleted Provenance: whose it is depends on what it is about, which may change hands yet.
+
+use crate::fhir::instant::InstantRef;
+use crate::fhir::resource_type::ResourceType;
+use crate::index::page_checksums::Damaged;
+use crate::index::snapshot::{Snapshot, State};
+
+/// Rows that go to the same files: those that an index says it first saw at one T, after they were written.
+///
+/// `None` is the set of all others. A row is late for an export since S when S is not before its lastUpdated and before
+/// the T that first saw it; a row dated after that T can never be, and needs no set of its own.
+pub type Set = Option<i64>;
+
+/// What becomes of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It stays; it is current at T.
+    Stays,
+    /// It stays; it is dated after T.
+    Future,
+    /// It leaves: a later version is there.
+    Superseded,
+    /// It leaves: it was deleted.
+    Deleted,
+}
+
+impl Fate {
+    /// Whether it leaves.
+    pub fn leaves(self) -> bool {
+        matches!(self, Fate::Superseded | Fate::Deleted)
+    }
+}
+
+/// Answers for a snapshot.
+pub struct Keep<'a> {
+    /// The snapshot packed.
+    pub snapshot: &'a Snapshot,
+    /// Which reference bases are the store's own in any case: the empty one.
+    ours: Vec<bool>,
+    sets: Vec<Set>,
+}
+
+impl<'a> Keep<'a> {
+    /// Prepares.
+    pub fn new(snapshot: &'a Snapshot) -> Keep<'a> {
+        let index = snapshot.index();
+        let ours = index.bases().iter().map(String::is_empty).collect();
+        let mut keep = Keep { snapshot, ours, sets: vec![None] };
+        let mut late: Vec<i64> = snapshot.extents().filter_map(|extent| keep.late_from(extent)).collect();
+        late.sort_unstable();
+        late.dedup();
+        keep.sets.extend(late.into_iter().map(Some));
+        keep
+    }
+
+    /// The sets, that of the rows that are never late first.
+    pub fn sets(&self) -> impl Iterator<Item = Set> + '_ {
+        self.sets.iter().copied()
+    }
+
+    /// T of the first snapshot that held an extent, if its rows can be late.
+    fn late_from(&self, extent: usize) -> Option<i64> {
+        let index = self.snapshot.index();
+        let first = index.entry(extent).first_seen?;
+        (first > index.generation().birth?).then_some(first)
+    }
+
+    /// The set of rows or deletions of an extent that are dated so (in ticks). Those without a date are older than any:
+    /// when they came tells whether a reader of increments could know them.
+    pub fn set_of(&self, extent: usize, ticks: i64) -> Set {
+        self.late_from(extent).filter(|first| ticks < *first)
+    }
+
+    /// What becomes of a row.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn fate(&self, extent: usize, row: usize) -> Result<Fate, Damaged> {
+        let first = self.snapshot.index().starts().row[extent];
+        self.fate_of(extent, row, self.snapshot.index().merged().next(first + row)?.is_some())
+    }
+
+    /// The same when it is known whether anything follows the row.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn fate_of(&self, extent: usize, row: usize, is_followed: bool) -> Result<Fate, Damaged> {
+        let index = self.snapshot.index();
+        let columns = index.extents()[extent].columns();
+        let at = self.snapshot.as_of().as_ref();
+        if columns.updated_of(row).is_some_and(|updated| updated > at) {
+            return Ok(Fate::Future);
+        }
+        if !is_followed {
+            return Ok(Fate::Stays);
+        }
+        Ok(match self.snapshot.state(extent, row, at, &self.ours, &|_| true)? {
+            State::Current => Fate::Stays,
+            State::Future => Fate::Future,
+            State::Superseded => Fate::Superseded,
+            State::Deleted if columns.type_of(row) == ResourceType::PROVENANCE => Fate::Stays,
+            State::Deleted => Fate::Deleted,
+        })
+    }
+
+    /// Whether a version follows a record (a row or a DELETE entry, numbered over the store) no later than T.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn is_followed(&self, record: usize) -> Result<bool, Damaged> {
+        let index = self.snapshot.index();
+        let at: InstantRef<'_> = self.snapshot.as_of().as_ref();
+        let mut next = index.merged().next(record)?;
+        while let Some(number) = next {
+            if number < index.rows() {
+                let (extent, row) = index.locate(number);
+                if index.extents()[extent].columns().updated_of(row).is_some_and(|updated| updated > at) {
+                    return Ok(false);
+                }
+                if self.snapshot.sees(extent) {
+                    return Ok(true);
+                }
+            }
+            next = index.merged().next(number)?;
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,73 @@
+//! The lines of DELETE entries, as they are, in store order.
+
+use crate::error::PackError;
+use crate::index::segment::layout::NO_INSTANT;
+use crate::limits::{FRAME_BYTES, PACKED_ROWS_MAX};
+use crate::pack::non_rows::{TombstoneLine, pieces};
+use crate::pack::retention::Keep;
+use crate::pack::row_fetch::Rows;
+use crate::pack::writer::{Header, LeftEntry, Writer, updated};
+use crate::pack::{Packed, prior_owners};
+
+/// Writes them, those that can be late to files of their own.
+///
+/// # Errors
+/// When they cannot be read, or the files not be written.
+pub fn write(
+    keep: &Keep<'_>,
+    found: &[TombstoneLine],
+    rows: &Rows<'_>,
+    writer: &mut Writer,
+    packed: &mut Packed,
+) -> Result<(), PackError> {
+    let index = keep.snapshot.index();
+    let ticks = |line: &TombstoneLine| match line.count {
+        0 => NO_INSTANT,
+        _ => index.extents()[line.extent].columns().tomb_updated[line.first],
+    };
+    for set in keep.sets() {
+        writer.begin(Header::new(keep.snapshot, set), packed)?;
+        let mut frame = Frame::default();
+        for line in found.iter().filter(|line| keep.set_of(line.extent, ticks(line)) == set) {
+            let entries = frame.entries as u64 + line.count as u64;
+            if !frame.text.is_empty()
+                && (frame.text.len() as u64 + line.length > FRAME_BYTES || entries > PACKED_ROWS_MAX / 8)
+            {
+                std::mem::take(&mut frame).put(writer, packed)?;
+            }
+            let source = rows.source(index.entry(line.extent).file)?;
+            pieces(source, &(line.start..line.start + line.length), &mut |piece| {
+                frame.text.extend_from_slice(piece);
+                Ok(())
+            })?;
+            frame.text.push(b'\n');
+            frame.lengths.push(line.length as u32);
+            frame.ticks.push(ticks(line));
+            for tombstone in line.first..line.first + line.count {
+                frame.left.extend(prior_owners::entries(keep, line.extent, tombstone, frame.entries)?);
+                frame.entries += 1;
+            }
+            packed.tombstone_lines += 1;
+        }
+        if !frame.text.is_empty() {
+            frame.put(writer, packed)?;
+        }
+    }
+    Ok(())
+}
+
+/// A frame being filled.
+#[derive(Default)]
+struct Frame {
+    text: Vec<u8>,
+    lengths: Vec<u32>,
+    ticks: Vec<i64>,
+    left: Vec<LeftEntry>,
+    entries: u32,
+}
+
+impl Frame {
+    fn put(self, writer: &mut Writer, packed: &mut Packed) -> Result<(), PackError> {
+        writer.lines(&self.text, self.lengths, updated(&self.ticks), self.left, packed)
+    }
+}

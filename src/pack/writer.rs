@@ -1,0 +1,331 @@
+//! Writes the data files of a packed store: head, frames, table.
+//!
+//! Frames are coded in parallel and written in order, so that the bytes do not depend on the threads. A file is full at
+//! about [`PACKED_FILE_BYTES`]; the next one goes on with the next number.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use crate::error::PackError;
+use crate::fhir::id::Id;
+use crate::fhir::resource_type::ResourceType;
+use crate::hash::xxh3::{Xxh3, xxh3_64};
+use crate::index::segment::layout::NO_INSTANT;
+use crate::index::snapshot::Snapshot;
+use crate::limits::{FRAME_HELD_MAX, PACKED_FILE_BYTES, PACKED_ROWS_MAX};
+use crate::pack::Packed;
+use crate::pack::cluster::Key;
+use crate::pack::retention::Set;
+use crate::pack::row_fetch::Rows;
+use crate::store::packed::seek_table::{self, LeftOwner, PackedTable};
+use crate::sys::private_files::create_private;
+use crate::write::encode::zstd_compressor;
+use crate::write::sink::Sync;
+
+/// What the table of each file says of the pack.
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    packed_at: i64,
+    birth: Option<i64>,
+    latest: Option<i64>,
+    first_seen: Option<i64>,
+}
+
+impl Header {
+    /// For the files of a set of a snapshot.
+    pub fn new(snapshot: &Snapshot, set: Set) -> Header {
+        let generation = snapshot.index().generation();
+        let packed_at = crate::index::meta::ticks_up(snapshot.as_of());
+        // Rows that are never late count as seen from the start.
+        let first_seen = set.or(generation.birth);
+        Header { packed_at, birth: generation.birth, latest: generation.latest, first_seen }
+    }
+}
+
+/// A frame, coded.
+pub struct Coded {
+    bytes: Vec<u8>,
+    hash: u64,
+    lengths: Vec<u32>,
+    updated: (i64, i64),
+}
+
+impl Coded {
+    fn uncompressed(&self) -> u64 {
+        self.lengths.iter().map(|length| u64::from(*length) + 1).sum()
+    }
+}
+
+/// An owner of a version that has left, for the table: the DELETE entry in its frame, and the rest.
+pub struct LeftEntry {
+    /// Number of the DELETE entry in the frame.
+    pub entry: u32,
+    /// lastUpdated of the version.
+    pub updated: i64,
+    /// Base and id, or a sentinel.
+    pub owner: Result<(String, Id), u32>,
+}
+
+/// A data file under construction.
+struct Open {
+    file: BufWriter<File>,
+    path: PathBuf,
+    table: PackedTable,
+    lengths: Vec<u32>,
+    file_bytes: u64,
+}
+
+/// Writes the data files of one type.
+pub struct Writer {
+    directory: PathBuf,
+    resource_type: ResourceType,
+    level: i32,
+    sync: Sync,
+    ordinal: u32,
+    header: Option<Header>,
+    open: Option<Open>,
+}
+
+impl Writer {
+    /// A writer that has written nothing.
+    pub fn new(directory: &Path, resource_type: ResourceType, level: i32, sync: Sync) -> Writer {
+        let directory = directory.to_path_buf();
+        Writer { directory, resource_type, level, sync, ordinal: 0, header: None, open: None }
+    }
+
+    /// What follows belongs to another set, which has files of its own.
+    ///
+    /// # Errors
+    /// When the file of the former set cannot be finished.
+    pub fn begin(&mut self, header: Header, packed: &mut Packed) -> Result<(), PackError> {
+        self.finish(packed)?;
+        self.header = Some(header);
+        Ok(())
+    }
+
+    /// Codes frames of rows and writes them.
+    ///
+    /// # Errors
+    /// When rows cannot be read or the file not be written.
+    pub fn frames(
+        &mut self,
+        keys: &[Key],
+        frames: &[Range<usize>],
+        rows: &Rows<'_>,
+        packed: &mut Packed,
+    ) -> Result<(), PackError> {
+        let level = self.level;
+        let coded: Vec<Option<Coded>> = frames
+            .par_iter()
+            .map_init(
+                || Coder::new(level),
+                |coder, frame| {
+                    let numbers: Vec<usize> = keys[frame.clone()].iter().map(|key| key.row as usize).collect();
+                    coder.as_mut().map_err(|error| PackError::code(error))?.rows(&numbers, rows)
+                },
+            )
+            .collect::<Result<_, PackError>>()?;
+        for (frame, coded) in frames.iter().zip(coded) {
+            match coded {
+                Some(coded) => self.put(&coded, Vec::new(), packed)?,
+                None => self.long_row(keys[frame.start].row as usize, rows, packed)?,
+            }
+            packed.rows += frame.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Writes a frame of whole lines that are given as they are. `left` are the owners of their DELETE entries.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn lines(
+        &mut self,
+        text: &[u8],
+        lengths: Vec<u32>,
+        updated: (i64, i64),
+        left: Vec<LeftEntry>,
+        packed: &mut Packed,
+    ) -> Result<(), PackError> {
+        let mut coder = Coder::new(self.level).map_err(|error| PackError::code(&error))?;
+        let bytes = coder.code(text).map_err(|error| PackError::code(&error))?;
+        let hash = xxh3_64(&bytes);
+        self.put(&Coded { bytes, hash, lengths, updated }, left, packed)
+    }
+
+    /// Writes a file without a frame, for the sake of its table: it remembers the index that was packed.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn empty(&mut self, header: Header, packed: &mut Packed) -> Result<(), PackError> {
+        self.begin(header, packed)?;
+        self.file(0, 0, packed)?;
+        self.finish(packed)
+    }
+
+    /// The file that takes a frame of so many bytes and rows.
+    fn file(&mut self, bytes: u64, rows: u64, packed: &mut Packed) -> Result<&mut Open, PackError> {
+        let full = self.open.as_ref().is_some_and(|open| {
+            let entries = open.lengths.len().max(open.table.left.len()) as u64;
+            open.table.uncompressed_len() + bytes > PACKED_FILE_BYTES || entries + rows > PACKED_ROWS_MAX
+        });
+        if full {
+            self.finish(packed)?;
+        }
+        if self.open.is_none() {
+            self.ordinal += 1;
+            let path = self.directory.join(format!("{}.{:05}.ndjson.zst", self.resource_type.name(), self.ordinal));
+            let write = |source| PackError::Write { path: path.clone(), source };
+            let mut file = BufWriter::with_capacity(1 << 20, create_private(&path).map_err(write)?);
+            file.write_all(&seek_table::head()).map_err(write)?;
+            let Header { packed_at, birth, latest, first_seen } = self.header.expect("begun before it is written to");
+            let mut table = PackedTable::default();
+            table.resource_type = Some(self.resource_type);
+            (table.packed_at, table.birth) = (packed_at, birth);
+            (table.latest, table.first_seen) = (latest, first_seen);
+            self.open = Some(Open { file, path, table, lengths: Vec::new(), file_bytes: seek_table::HEAD_BYTES });
+        }
+        Ok(self.open.as_mut().expect("opened above"))
+    }
+
+    fn put(&mut self, coded: &Coded, left: Vec<LeftEntry>, packed: &mut Packed) -> Result<(), PackError> {
+        let uncompressed = coded.uncompressed();
+        let entries = coded.lengths.len().max(left.len()) as u64;
+        let open = self.file(uncompressed, entries, packed)?;
+        open.write(&coded.bytes)?;
+        let frame = open.table.frames() as u32;
+        let rows = coded.lengths.len() as u32;
+        open.table.push(coded.bytes.len() as u64, uncompressed, coded.hash, coded.updated, rows);
+        open.lengths.extend_from_slice(&coded.lengths);
+        for LeftEntry { entry, updated, owner } in left {
+            let owner = match owner {
+                Ok(name) => {
+                    // Neighbouring entries mostly share their owner.
+                    if open.table.names.last() != Some(&name) {
+                        open.table.names.push(name);
+                    }
+                    open.table.names.len() as u32 - 1
+                }
+                Err(sentinel) => sentinel,
+            };
+            open.table.left.push(LeftOwner { frame, entry, updated, owner });
+        }
+        packed.frames += 1;
+        packed.bytes += uncompressed;
+        Ok(())
+    }
+
+    /// A row that is too long to be held, as a frame of its own, coded on the way to the file.
+    fn long_row(&mut self, number: usize, rows: &Rows<'_>, packed: &mut Packed) -> Result<(), PackError> {
+        let (ticks, length) = rows.facts(number);
+        let level = self.level;
+        let open = self.file(u64::from(length) + 1, 1, packed)?;
+        let path = open.path.clone();
+        let write = |source| PackError::Write { path: path.clone(), source };
+        let mut sink = Hashed { file: &mut open.file, hash: Xxh3::new(), bytes: 0 };
+        let mut encoder = zstd::stream::write::Encoder::new(&mut sink, level).map_err(write)?;
+        encoder.include_checksum(true).map_err(write)?;
+        let mut uncompressed = 0;
+        rows.pieces(number, &mut Vec::new(), &mut |piece| {
+            uncompressed += piece.len() as u64;
+            encoder.write_all(piece).map_err(write)
+        })?;
+        encoder.finish().map_err(write)?;
+        let (hash, bytes) = (sink.hash.digest(), sink.bytes);
+        open.file_bytes += bytes;
+        open.table.push(bytes, uncompressed, hash, updated(&[ticks]), 1);
+        open.lengths.push((uncompressed - 1).min(u64::from(u32::MAX)) as u32);
+        packed.frames += 1;
+        packed.bytes += uncompressed;
+        Ok(())
+    }
+
+    /// Ends the file that is open.
+    ///
+    /// # Errors
+    /// When it cannot be written or synced.
+    pub fn finish(&mut self, packed: &mut Packed) -> Result<(), PackError> {
+        let Some(mut open) = self.open.take() else { return Ok(()) };
+        let path = open.path.clone();
+        let write = |source| PackError::Write { path: path.clone(), source };
+        let table = open.table.to_bytes(&open.lengths).map_err(write)?;
+        open.write(&table)?;
+        let file = open.file.into_inner().map_err(|error| write(error.into_error()))?;
+        if self.sync == Sync::Yes {
+            file.sync_all().map_err(write)?;
+        }
+        packed.files += 1;
+        packed.file_bytes += open.file_bytes;
+        Ok(())
+    }
+}
+
+impl Open {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), PackError> {
+        self.file_bytes += bytes.len() as u64;
+        self.file.write_all(bytes).map_err(|source| PackError::Write { path: self.path.clone(), source })
+    }
+}
+
+/// Hashes what passes.
+struct Hashed<'a> {
+    file: &'a mut BufWriter<File>,
+    hash: Xxh3,
+    bytes: u64,
+}
+
+impl Write for Hashed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file.write_all(bytes)?;
+        self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Codes frames on one thread.
+struct Coder {
+    compressor: zstd::bulk::Compressor<'static>,
+    text: Vec<u8>,
+    buffer: Vec<u8>,
+}
+
+impl Coder {
+    fn new(level: i32) -> std::io::Result<Coder> {
+        let compressor = zstd_compressor(level)?;
+        Ok(Coder { compressor, text: Vec::new(), buffer: Vec::new() })
+    }
+
+    /// A frame of rows; `None` for a row that is too long to be held.
+    fn rows(&mut self, numbers: &[usize], rows: &Rows<'_>) -> Result<Option<Coded>, PackError> {
+        let facts: Vec<(i64, u32)> = numbers.iter().map(|number| rows.facts(*number)).collect();
+        if facts.iter().map(|(_, length)| u64::from(*length) + 1).sum::<u64>() > FRAME_HELD_MAX / 2 {
+            return Ok(None);
+        }
+        self.text.clear();
+        let mut lengths = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            lengths.push(rows.take(*number, &mut self.buffer, &mut self.text)?);
+        }
+        let bytes = self.compressor.compress(&self.text).map_err(|error| PackError::code(&error))?;
+        let ticks: Vec<i64> = facts.iter().map(|(ticks, _)| *ticks).collect();
+        Ok(Some(Coded { hash: xxh3_64(&bytes), bytes, lengths, updated: updated(&ticks) }))
+    }
+
+    fn code(&mut self, text: &[u8]) -> std::io::Result<Vec<u8>> {
+        self.compressor.compress(text)
+    }
+}
+
+/// Least and greatest of some instants; of none, what compares as none.
+pub fn updated(ticks: &[i64]) -> (i64, i64) {
+    let dated = || ticks.iter().copied().filter(|ticks| *ticks != NO_INSTANT);
+    (dated().min().unwrap_or(i64::MAX), dated().max().unwrap_or(NO_INSTANT))
+}

@@ -1,0 +1,393 @@
+//! What is asked for: a builder with the names of the FHIR parameters, and the policies beside them.
+//!
+//! A request is checked as a whole; every problem is told at once. Nothing here reads the store.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Problem, RequestError};
+use crate::fhir::compartment;
+use crate::fhir::instant::Instant;
+use crate::fhir::resource_type::ResourceType;
+use crate::hash::digest::DigestAlgorithm;
+use crate::issue::{Advice, Message, Parameter};
+use crate::limits::FILE_BYTES_DEFAULT;
+use crate::named_enum::by_name;
+use crate::write::encode::Coding;
+
+/// Whose records are exported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Population {
+    /// Everything in the store, compartments ignored (COMP-14).
+    System,
+    /// Every patient's compartment.
+    AllPatients,
+    /// The patients named in a file, one id or reference a line.
+    Patients(PathBuf),
+    /// The members of the Group with this id in the store.
+    Group(String),
+    /// The members of the Group in this file.
+    GroupFile(PathBuf),
+}
+
+impl Population {
+    /// Whether it is the same when it is asked again: what came through a pipe is gone then.
+    pub fn can_be_read_again(&self) -> bool {
+        match self {
+            Population::Patients(path) | Population::GroupFile(path) => path.is_file(),
+            Population::System | Population::AllPatients | Population::Group(_) => true,
+        }
+    }
+}
+
+/// How `member.inactive` and `member.period` are read (reading 4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Members {
+    /// Whoever is listed is a member.
+    #[default]
+    Listed,
+    /// R4's meaning: active members whose period covers the transactionTime (GROUP-04).
+    Active,
+}
+
+impl Members {
+    /// Every value.
+    pub const ALL: [Members; 2] = [Members::Listed, Members::Active];
+
+    /// Its word in records, manifests, hashes and configurations.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Members::Listed => "listed",
+            Members::Active => "active",
+        }
+    }
+}
+
+/// What happens to late rows under `_since`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Late {
+    /// They are exported whatever their lastUpdated.
+    #[default]
+    Include,
+    /// They are only counted.
+    Report,
+}
+
+impl Late {
+    /// Every value.
+    pub const ALL: [Late; 2] = [Late::Include, Late::Report];
+
+    /// Its word, as that of [`Members`].
+    pub const fn name(self) -> &'static str {
+        match self {
+            Late::Include => "include",
+            Late::Report => "report",
+        }
+    }
+}
+
+/// What happens to rows without `meta.lastUpdated` under `_since` and `_until` (reading 2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MissingLastUpdated {
+    /// They pass.
+    #[default]
+    Include,
+    /// They do not.
+    Exclude,
+}
+
+impl MissingLastUpdated {
+    /// Every value.
+    pub const ALL: [MissingLastUpdated; 2] = [MissingLastUpdated::Include, MissingLastUpdated::Exclude];
+
+    /// Its word, as that of [`Members`].
+    pub const fn name(self) -> &'static str {
+        match self {
+            MissingLastUpdated::Include => "include",
+            MissingLastUpdated::Exclude => "exclude",
+        }
+    }
+}
+
+by_name!(Members, Late, MissingLastUpdated);
+
+/// Who reads the messages and the ledger of an export (reading 24).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Audience {
+    /// Who runs the store: everything is told.
+    #[default]
+    Operator,
+    /// A client of a service that may have the whole store. What concerns patients outside a Group is left out of the
+    /// messages of that Group.
+    Client,
+    /// A client that may have some Groups, types or one patient only: it is told of those alone.
+    BoundClient,
+}
+
+/// What the writer of the Group asked for may draw on, when it was bound to Groups: the Group reaches no more patients
+/// than its writer (GROUP-03).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriterScope {
+    /// Whether the writer of the version is known. An unknown one is not shown any Group.
+    pub known: bool,
+    /// Ids of Groups that the Group may list; others are not there for it. All if `None`.
+    pub groups: Option<Vec<String>>,
+    /// Groups whose members it may list; any patient if `None`.
+    pub patients_of: Option<Vec<Population>>,
+}
+
+/// How rows are selected. Every way gives the same rows and counts; this is for tests and benches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Way {
+    /// The shorter one.
+    #[default]
+    Auto,
+    /// From the members' side.
+    Postings,
+    /// By a pass over the columns, which passes by what `_since` does not want.
+    Columns,
+    /// By a pass over the columns, row by row.
+    Rows,
+}
+
+/// Bounds of an output file; a row is never split (FILE-12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bounds {
+    /// Most uncompressed bytes; one longer row gets a file of its own.
+    pub file_bytes: u64,
+    /// Most rows, if bounded.
+    pub file_resources: Option<u64>,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds { file_bytes: FILE_BYTES_DEFAULT, file_resources: None }
+    }
+}
+
+/// An export request. Fields are public; [`ExportRequest::check`] tells what is wrong with them.
+///
+/// ```
+/// use outpour::ExportRequest;
+/// let request = ExportRequest::group("ten").types(["Patient", "Observation"]).since("2020-01-01T00:00:00Z");
+/// assert!(request.check().is_ok());
+/// let wrong = ExportRequest::group("ten").types(["Pateint"]).since("yesterday");
+/// assert_eq!(wrong.check().unwrap_err().problems.len(), 2); // every problem at once
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExportRequest {
+    /// Whose records.
+    pub population: Population,
+    /// `_type`; empty for all (TYPE-02).
+    pub types: Vec<ResourceType>,
+    /// `_since`, strict (SINCE-02).
+    pub since: Option<Instant>,
+    /// `_until`, strict (SINCE-08).
+    pub until: Option<Instant>,
+    /// Whether a list of patients may name nobody. It decides no byte of an export, only whether there is one; so it is
+    /// no part of a plan's name, and a resumed run gives it again.
+    pub allow_empty: bool,
+    /// How Group members are read.
+    pub members: Members,
+    /// What the Group's writer may draw on; the whole store if `None`.
+    pub writer: Option<WriterScope>,
+    /// Ids of Groups of the store that count as absent where other Groups list them: what stands there has been replaced or
+    /// deleted elsewhere (GROUP-01).
+    pub absent_groups: BTreeSet<String>,
+    /// Bases under which absolute references are ours (reading 5).
+    pub fhir_bases: Vec<String>,
+    /// Late rows.
+    pub late: Late,
+    /// Undated rows.
+    pub missing_last_updated: MissingLastUpdated,
+    /// Bounds of a file.
+    pub bounds: Bounds,
+    /// Coding of the files.
+    pub coding: Coding,
+    /// Digest over each file.
+    pub digest: DigestAlgorithm,
+    /// Who reads the messages.
+    pub audience: Audience,
+    /// Put before file names and the request path; file URLs when `None`.
+    pub base_url: Option<String>,
+    /// How rows are selected.
+    pub way: Way,
+    /// What was decided while the request was read, for the message files (HDR-06).
+    pub notes: Vec<Message>,
+    problems: Vec<Problem>,
+}
+
+impl ExportRequest {
+    fn of(population: Population) -> ExportRequest {
+        ExportRequest {
+            population,
+            types: Vec::new(),
+            since: None,
+            until: None,
+            allow_empty: false,
+            members: Members::default(),
+            writer: None,
+            absent_groups: BTreeSet::new(),
+            fhir_bases: Vec::new(),
+            late: Late::default(),
+            missing_last_updated: MissingLastUpdated::default(),
+            bounds: Bounds::default(),
+            coding: Coding::None,
+            digest: DigestAlgorithm::Xxh3,
+            audience: Audience::default(),
+            base_url: None,
+            way: Way::Auto,
+            notes: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// Everything in the store.
+    pub fn system() -> ExportRequest {
+        ExportRequest::of(Population::System)
+    }
+
+    /// Every patient's compartment.
+    pub fn all_patients() -> ExportRequest {
+        ExportRequest::of(Population::AllPatients)
+    }
+
+    /// The patients named in a file.
+    pub fn patients(file: impl Into<PathBuf>) -> ExportRequest {
+        ExportRequest::of(Population::Patients(file.into()))
+    }
+
+    /// The members of a Group in the store.
+    pub fn group(id: impl Into<String>) -> ExportRequest {
+        ExportRequest::of(Population::Group(id.into()))
+    }
+
+    /// The members of a Group in a file.
+    pub fn group_file(file: impl Into<PathBuf>) -> ExportRequest {
+        ExportRequest::of(Population::GroupFile(file.into()))
+    }
+
+    /// `_type`: names of resource types; empty items are ignored (PARAM-07). Repeats add up (PARAM-01).
+    pub fn types<S: AsRef<str>>(mut self, names: impl IntoIterator<Item = S>) -> ExportRequest {
+        for name in names {
+            let name = name.as_ref().trim();
+            if name.is_empty() {
+                continue;
+            }
+            match ResourceType::parse(name) {
+                Some(known) => self.types.push(known),
+                None => {
+                    let similar = ResourceType::similar(name);
+                    let advice = match similar.as_slice() {
+                        [] => "use the names of FHIR R4, such as Patient or Observation".to_string(),
+                        near => format!("did you mean {}?", near.join(" or ")),
+                    };
+                    let text = format!("{name:?} is no R4 resource type; {advice}");
+                    self.problems.push(Problem::of(Parameter::Type, text));
+                }
+            }
+        }
+        self.types.sort_unstable();
+        self.types.dedup();
+        self
+    }
+
+    /// `_since`: an instant, or a date as 00:00:00Z of that day (reading 1).
+    pub fn since(mut self, text: &str) -> ExportRequest {
+        match Instant::parse_instant_or_date(text) {
+            Some(at) => self.since = Some(at),
+            None => self.problems.push(Problem::of(
+                Parameter::Since,
+                format!(
+                    "{text:?} is neither an instant such as 2024-05-01T00:00:00Z (with seconds and offset) nor a date"
+                ),
+            )),
+        }
+        self
+    }
+
+    /// `_until`: an instant.
+    pub fn until(mut self, text: &str) -> ExportRequest {
+        match Instant::parse(text) {
+            Some(at) => self.until = Some(at),
+            None => self.problems.push(Problem::of(
+                Parameter::Until,
+                format!("{text:?} is no instant such as 2024-05-01T00:00:00Z (with seconds and offset)"),
+            )),
+        }
+        self
+    }
+
+    /// How rows are selected.
+    pub fn way(mut self, way: Way) -> ExportRequest {
+        self.way = way;
+        self
+    }
+
+    /// A problem that was found while the request was put together elsewhere.
+    pub fn problem(mut self, problem: impl Into<Problem>) -> ExportRequest {
+        self.problems.push(problem.into());
+        self
+    }
+
+    /// Whether the request can be carried out as far as it can be told without the store.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn check(&self) -> Result<(), RequestError> {
+        let mut problems = self.problems.clone();
+        if let (Some(since), Some(until)) = (&self.since, &self.until)
+            && since >= until
+        {
+            let text = format!("{until} ends the window before it begins, so nothing could match (SINCE-09)");
+            problems.push(Problem::of(Parameter::Until, text).advise(Advice::BeginEarlier(since.to_string())));
+        }
+        if self.bounds.file_bytes == 0 {
+            problems.push(Problem::of(Parameter::MaxFileBytes, "0 is no bound; give at least 1, such as 256MiB"));
+        }
+        if self.bounds.file_resources == Some(0) {
+            problems.push(Problem::of(Parameter::MaxFileResources, "0 is no bound; give at least 1, or leave it out"));
+        }
+        if self.population != Population::System
+            && !self.types.is_empty()
+            && self.problems.is_empty()
+            && self.types.iter().all(|t| !compartment::in_compartment(*t))
+        {
+            let names: Vec<&str> = self.types.iter().map(|t| t.name()).collect();
+            let text = format!(
+                "only types outside the Patient compartment are named ({}), which belong to no patient (TYPE-04); \
+                 add a type of the compartment",
+                names.join(", ")
+            );
+            problems.push(Problem::of(Parameter::Type, text).advise(Advice::SystemLevel));
+        }
+        if problems.is_empty() { Ok(()) } else { Err(RequestError { problems }) }
+    }
+
+    /// The request as its kick-off URL: `{base-url}Group/{id}/$export?…` with sorted parameters (MANIFEST-02).
+    /// `group_id` is the id inside a Group file.
+    pub fn canonical(&self, group_id: Option<&str>) -> String {
+        let path = match &self.population {
+            Population::System => "$export".to_string(),
+            Population::AllPatients | Population::Patients(_) => "Patient/$export".to_string(),
+            Population::Group(id) => format!("Group/{id}/$export"),
+            Population::GroupFile(_) => format!("Group/{}/$export", group_id.unwrap_or("file")),
+        };
+        let mut parameters = Vec::new();
+        if let Some(since) = &self.since {
+            parameters.push(format!("_since={since}"));
+        }
+        if !self.types.is_empty() {
+            let names: Vec<&str> = self.types.iter().map(|t| t.name()).collect();
+            parameters.push(format!("_type={}", names.join(",")));
+        }
+        if let Some(until) = &self.until {
+            parameters.push(format!("_until={until}"));
+        }
+        let query = if parameters.is_empty() { String::new() } else { format!("?{}", parameters.join("&")) };
+        format!("{}{path}{query}", self.base_url.as_deref().unwrap_or(""))
+    }
+}

@@ -1,0 +1,372 @@
+//! The question that selection asks of a row, one row at a time: the slow and obvious way, which the passes over many
+//! rows abbreviate and are tested against. Everything that it reads of the index is proven on the way.
+
+use std::collections::HashSet;
+
+use crate::fhir::instant::InstantRef;
+use crate::fhir::resource_type::ResourceType;
+use crate::index::global::Section;
+use crate::index::page_checksums::Damaged;
+use crate::index::segment::columns::Left;
+use crate::index::segment::layout::{BASE_BITS, Column};
+use crate::index::snapshot::{Snapshot, State};
+use crate::request::{ExportRequest, Late, MissingLastUpdated, Population};
+use crate::select::cohort::Cohort;
+use crate::select::selection::Part;
+
+/// Deepest chain of Provenances about Provenances that is followed.
+pub const PROVENANCE_DEPTH_MAX: usize = 32;
+
+/// The class of a row in the ledger: the first that fits it (reading 10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Class {
+    Future,
+    Superseded,
+    Deleted,
+    Type,
+    Cohort,
+    SinceOrUntil,
+    Exported,
+}
+
+/// The last version of a Provenance's target that was met.
+enum Last {
+    /// A row: extent and row.
+    Row(usize, usize),
+    /// One that has left: its lastUpdated in ticks, and whether it was a member's.
+    Left { updated: i64, owned: bool },
+}
+
+/// Which versions an observer knows of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// All that the snapshot sees.
+    All,
+    /// Those that were there at `_since`: none that came late.
+    Then,
+}
+
+/// How a row came to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Whose it is must be asked.
+    Anyhow,
+    /// By a member's postings, unless it is a Group or a Provenance.
+    AsMembers,
+}
+
+/// A request prepared against a snapshot.
+pub struct Filter<'a> {
+    /// What is seen.
+    pub snapshot: &'a Snapshot,
+    /// Whose records are asked for.
+    pub cohort: &'a Cohort,
+    /// What is asked for.
+    pub request: &'a ExportRequest,
+    types: [bool; ResourceType::COUNT],
+}
+
+impl<'a> Filter<'a> {
+    /// Prepares a request against a snapshot.
+    pub fn new(snapshot: &'a Snapshot, cohort: &'a Cohort, request: &'a ExportRequest) -> Filter<'a> {
+        let mut types = [request.types.is_empty(); ResourceType::COUNT];
+        request.types.iter().for_each(|t| types[t.index()] = true);
+        Filter { snapshot, cohort, request, types }
+    }
+
+    /// T.
+    pub fn at(&self) -> InstantRef<'a> {
+        self.snapshot.as_of().as_ref()
+    }
+
+    /// Whether `_type` lets a type through.
+    pub fn wants(&self, resource_type: ResourceType) -> bool {
+        self.types[resource_type.index()]
+    }
+
+    /// Whether the window lets an instant through; undated rows go by policy.
+    pub fn in_window(&self, updated: Option<InstantRef<'_>>) -> bool {
+        let Some(updated) = updated else {
+            let bounded = self.request.since.is_some() || self.request.until.is_some();
+            return !bounded || self.request.missing_last_updated == MissingLastUpdated::Include;
+        };
+        self.after_since(updated) && self.before_until(updated)
+    }
+
+    /// `_since`, strict.
+    pub fn after_since(&self, updated: InstantRef<'_>) -> bool {
+        self.request.since.as_ref().is_none_or(|since| updated > since.as_ref())
+    }
+
+    /// `_until`, strict.
+    pub fn before_until(&self, updated: InstantRef<'_>) -> bool {
+        self.request.until.as_ref().is_none_or(|until| updated < until.as_ref())
+    }
+
+    /// Whether the rows of an extent are late under the request's `_since`.
+    pub fn is_late(&self, extent: usize) -> bool {
+        self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late(extent, since))
+    }
+
+    /// Whether it does not matter when the rows of an extent are dated: all of them are, before T, and there is no window.
+    pub fn timeless(&self, extent: usize) -> bool {
+        let head = self.snapshot.index().extents()[extent].head();
+        let bounded = self.request.since.is_some() || self.request.until.is_some();
+        !bounded && head.undated == 0 && head.updated_max() < self.at().ticks
+    }
+
+    /// Whether the rows of an extent need no look but for whose they are and what follows them: they are of one type that
+    /// is wanted and belongs to whoever owns it, and it does not matter when they are dated.
+    pub fn is_even(&self, extent: usize) -> bool {
+        self.plain_type(extent).is_some() && self.timeless(extent)
+    }
+
+    /// The one type of the rows of an extent, if it is wanted and belongs to whoever owns it.
+    pub fn plain_type(&self, extent: usize) -> Option<ResourceType> {
+        let one_by_one = [ResourceType::PATIENT, ResourceType::GROUP, ResourceType::PROVENANCE];
+        let only = self.snapshot.index().extents()[extent].head().only_type();
+        only.filter(|only| self.wants(*only) && !one_by_one.contains(only))
+    }
+
+    /// The class of a row; what messages need to know of it is noted in `part`.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn classify(&self, extent: usize, row: usize, part: &mut Part) -> Result<Class, Damaged> {
+        self.classify_found(extent, row, Found::Anyhow, part)
+    }
+
+    /// The same of a row that was found in some way.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn classify_found(&self, extent: usize, row: usize, found: Found, part: &mut Part) -> Result<Class, Damaged> {
+        let this = &self.snapshot.index().extents()[extent];
+        match self.snapshot.state(extent, row, self.at(), &self.cohort.ours, &|_| true)? {
+            State::Current => {}
+            State::Future => return Ok(Class::Future),
+            State::Superseded => return Ok(Class::Superseded),
+            State::Deleted => return Ok(Class::Deleted),
+        }
+        let resource_type = this.type_of(row)?;
+        if resource_type == ResourceType::PATIENT {
+            // A Patient row owns itself first.
+            let own = *this.row_owners(row)?.first().ok_or(Damaged("a Patient owns nobody"))?;
+            part.present.push(self.snapshot.index().patient_of_owner(extent, own)?);
+        }
+        if !self.wants(resource_type) {
+            return Ok(Class::Type);
+        }
+        let by_owner = found == Found::AsMembers
+            && resource_type != ResourceType::GROUP
+            && resource_type != ResourceType::PROVENANCE;
+        if self.request.population != Population::System
+            && !by_owner
+            && !self.belongs(extent, row, self.at(), Known::All)?
+        {
+            return Ok(Class::Cohort);
+        }
+        if self.timeless(extent) {
+            return Ok(Class::Exported);
+        }
+        let updated = this.updated(row)?;
+        match self.passes_window(part, extent, row, resource_type, updated)? {
+            true => Ok(Class::Exported),
+            false => Ok(Class::SinceOrUntil),
+        }
+    }
+
+    /// The same of a version that has left, by the T that first saw it, in ticks.
+    fn came_late(&self, first: i64) -> bool {
+        let generation = self.snapshot.index().generation();
+        self.request.since.as_ref().is_some_and(|since| generation.came_late(Some(first), since))
+    }
+
+    /// Whether the window lets a row through, late ones and Provenances that are new to the reader included.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn passes_window(
+        &self,
+        part: &mut Part,
+        extent: usize,
+        row: usize,
+        resource_type: ResourceType,
+        updated: Option<InstantRef<'_>>,
+    ) -> Result<bool, Damaged> {
+        let Some(updated) = updated else {
+            part.undated += 1;
+            return Ok(self.in_window(None));
+        };
+        if self.after_since(updated) {
+            return Ok(self.before_until(updated));
+        }
+        if !self.before_until(updated) {
+            return Ok(false);
+        }
+        if self.is_late(extent) {
+            part.late += 1;
+            return Ok(self.request.late == Late::Include);
+        }
+        Ok(resource_type == ResourceType::PROVENANCE && self.newly_belongs(extent, row)?)
+    }
+
+    /// Whether an owner of a row is in the cohort.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn owned(&self, extent: usize, row: usize) -> Result<bool, Damaged> {
+        let Some(patients) = &self.cohort.patients else { return Ok(true) };
+        let index = self.snapshot.index();
+        for owner in index.extents()[extent].row_owners(row)? {
+            if patients.contains(index.patient_of_owner(extent, *owner)? as usize) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a row is in the compartment of a member (COMP-04), Provenance through its targets (COMP-08), as of an
+    /// instant and among the versions that are `known`.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn belongs(&self, extent: usize, row: usize, at: InstantRef<'_>, known: Known) -> Result<bool, Damaged> {
+        if self.cohort.patients.is_none() {
+            return Ok(true);
+        }
+        if self.owned(extent, row)? && self.snapshot.index().extents()[extent].type_of(row)? != ResourceType::GROUP {
+            return Ok(true);
+        }
+        // Level by level, and no row twice: Provenances about one another make a web, whose paths are countless.
+        let mut seen = HashSet::new();
+        let mut level = vec![(extent, row)];
+        for _ in 0..=PROVENANCE_DEPTH_MAX {
+            let mut next = Vec::new();
+            for (extent, row) in level {
+                let resource_type = self.snapshot.index().extents()[extent].type_of(row)?;
+                let belongs = match resource_type {
+                    // Other members' names would leak (COMP-09): only the Group asked for, if it is named by type.
+                    ResourceType::GROUP => {
+                        self.cohort.group_row == Some((extent, row)) && !self.request.types.is_empty()
+                    }
+                    _ => self.owned(extent, row)?,
+                };
+                if belongs {
+                    return Ok(true);
+                }
+                if resource_type == ResourceType::PROVENANCE
+                    && self.targets(extent, row, at, known, &mut |target| {
+                        if seen.insert(target) {
+                            next.push(target);
+                        }
+                    })?
+                {
+                    return Ok(true);
+                }
+            }
+            level = next;
+        }
+        Ok(false)
+    }
+
+    /// Whether a version that has left, as a DELETE entry of an extent remembers it, was a member's.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn owns_left(&self, extent: usize, left: &Left<'_>) -> Result<bool, Damaged> {
+        let Some(patients) = &self.cohort.patients else { return Ok(true) };
+        for owner in left.owners() {
+            if patients.contains(self.snapshot.index().patient_of_owner(extent, owner as u32)? as usize) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a DELETE entry tells of a version that was there at an instant and has left, younger than `last`.
+    fn left_at(
+        &self,
+        (extent, entry): (usize, usize),
+        at: InstantRef<'_>,
+        known: Known,
+        last: Option<&Last>,
+    ) -> Result<Option<Last>, Damaged> {
+        let index = self.snapshot.index();
+        let this = &index.extents()[extent];
+        if this.head().left == 0 || !self.snapshot.sees(extent) {
+            return Ok(None);
+        }
+        let Some(left) = this.prove_columns(&[Column::TombLeft])?.left_of(entry) else { return Ok(None) };
+        let before = match last {
+            Some(Last::Row(extent, row)) => Some(index.extents()[*extent].row(*row)?.last_updated[*row]),
+            Some(Last::Left { updated, .. }) => Some(*updated),
+            None => None,
+        };
+        let there = InstantRef { ticks: left.updated, rest: &[] } <= at;
+        let came_late = known == Known::Then && left.first_seen.is_some_and(|first| self.came_late(first));
+        if left.followed || !there || came_late || before.is_some_and(|before| before >= left.updated) {
+            return Ok(None);
+        }
+        Ok(Some(Last::Left { updated: left.updated, owned: self.owns_left(extent, &left)? }))
+    }
+
+    /// Calls `visit` for what a Provenance is about: of each target of ours the last version at an instant. Whether one
+    /// of them has left a packed store and was a member's.
+    fn targets(
+        &self,
+        extent: usize,
+        row: usize,
+        at: InstantRef<'_>,
+        known: Known,
+        visit: &mut dyn FnMut((usize, usize)),
+    ) -> Result<bool, Damaged> {
+        let mut owned = false;
+        let index = self.snapshot.index();
+        let columns = index.extents()[extent].prove_columns(&[Column::TargetRow, Column::TargetBase])?;
+        for target in columns.targets_of(row) {
+            let base = index.base_number(extent, columns.target_base[target] & BASE_BITS);
+            if !self.cohort.ours[base as usize] {
+                continue;
+            }
+            // The versions of the target, oldest first; the last one at that instant decides, deleted or not: what
+            // was told of a record stays with those who were told of the record.
+            let head = index.merged().word(Section::TargetHead, index.starts().target[extent] + target)?;
+            let mut record = (head as usize).checked_sub(1);
+            let mut last = None;
+            while let Some(number) = record {
+                if number < index.rows() {
+                    let (extent, row) = index.locate(number);
+                    if index.extents()[extent].updated(row)?.is_some_and(|updated| updated > at) {
+                        break;
+                    }
+                    if self.snapshot.sees(extent) && (known == Known::All || !self.is_late(extent)) {
+                        last = Some(Last::Row(extent, row));
+                    }
+                } else {
+                    // A version that has left a packed store is known by the deletion that ended it.
+                    let entry = index.locate_tombstone(number - index.rows());
+                    last = self.left_at(entry, at, known, last.as_ref())?.or(last);
+                }
+                record = index.merged().next(number)?;
+            }
+            match last {
+                Some(Last::Row(extent, row)) => visit((extent, row)),
+                Some(Last::Left { owned: by_member, .. }) => owned |= by_member,
+                None => {}
+            }
+        }
+        Ok(owned)
+    }
+
+    /// A Provenance that belongs at T but did not at `_since`, because what it is about came or changed hands later,
+    /// is new to the reader whatever its own lastUpdated (CONS-05).
+    fn newly_belongs(&self, extent: usize, row: usize) -> Result<bool, Damaged> {
+        let Some(since) = &self.request.since else { return Ok(false) };
+        if self.cohort.patients.is_none() {
+            return Ok(false);
+        }
+        Ok(!self.belongs(extent, row, since.as_ref(), Known::Then)?)
+    }
+}

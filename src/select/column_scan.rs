@@ -1,0 +1,136 @@
+//! Selection by a pass over the columns of an extent: every row gets exactly one class of the ledger, and the exported
+//! ones a bit. The way for cohorts that are a large part of the store.
+
+use crate::fhir::resource_type::ResourceType;
+use crate::index::global::Section;
+use crate::index::page_checksums::Damaged;
+use crate::index::segment::layout::{Column, flag};
+use crate::index::snapshot::State;
+use crate::request::Population;
+use crate::select::bitmap::Bitmap;
+use crate::select::classifier::{Class, Filter, Known};
+use crate::select::row_set::RowSet;
+use crate::select::selection::Part;
+use crate::select::visibility::Ended;
+
+/// Takes all rows of an extent but those that something follows, if no other row of it can be left out: its header says
+/// that somebody owns each of them, and everybody in its dictionary is asked for. Else `None`.
+///
+/// # Errors
+/// [`Damaged`] when the index is.
+pub fn whole(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Option<Part>, Damaged> {
+    let index = filter.snapshot.index();
+    let this = &index.extents()[extent];
+    if this.rows() == 0 || !filter.is_even(extent) || !all_belong(filter, extent)? {
+        return Ok(None);
+    }
+    let mut part = Part::of(this.head());
+    let mut rows = Bitmap::full(this.rows());
+    let first = index.starts().row[extent];
+    let mut left = 0;
+    for pair in index.merged().pairs(Section::Succession, first..first + this.rows())? {
+        let row = (pair >> 32) as usize - first;
+        let class = match ended.state(filter, extent, row, *pair as u32 as usize)? {
+            State::Current => continue,
+            State::Future => Class::Future,
+            State::Superseded => Class::Superseded,
+            State::Deleted => Class::Deleted,
+        };
+        part.count(class);
+        rows.remove(row);
+        left += 1;
+    }
+    part.ledger.exported += this.rows() as u64 - left;
+    part.rows = RowSet::Many(rows);
+    Ok(Some(part))
+}
+
+/// Whether every row of an extent has an owner, and every owner is in the cohort.
+///
+/// # Errors
+/// [`Damaged`] when the index is.
+pub fn all_belong(filter: &Filter<'_>, extent: usize) -> Result<bool, Damaged> {
+    let Some(patients) = &filter.cohort.patients else { return Ok(true) };
+    let index = filter.snapshot.index();
+    let head = index.extents()[extent].head();
+    let owners = index.starts().owner[extent]..index.starts().owner[extent] + head.owners as usize;
+    let mut owners = index.merged().proven_words(Section::OwnerPatient, owners)?.iter();
+    Ok(head.unowned == 0 && owners.all(|patient| patients.contains(*patient as usize)))
+}
+
+/// Goes through the rows of an extent.
+///
+/// # Errors
+/// [`Damaged`] when the index is.
+pub fn pass(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Part, Damaged> {
+    let index = filter.snapshot.index();
+    let this = &index.extents()[extent];
+    let timeless = filter.timeless(extent);
+    let columns = this.prove_columns(&[Column::Type, Column::Flags, Column::OwnerStart, Column::Owner])?;
+    if !timeless {
+        this.prove_columns(&[Column::LastUpdated, Column::Exact, Column::Heap])?;
+    }
+    let mut part = Part::of(index.extents()[extent].head());
+    part.illegal_updated = 0;
+    let mut rows = Bitmap::new(columns.rows());
+    let merged = index.merged();
+    let first = index.starts().row[extent];
+    let mut successions = merged.pairs(Section::Succession, first..first + columns.rows())?.iter().peekable();
+    let owners = index.starts().owner[extent]..index.starts().owner[extent] + columns.owner_hash.len();
+    let owner_patient = merged.proven_words(Section::OwnerPatient, owners)?;
+    // Membership of the extent's own owners, once each, so that the loop below asks a small array.
+    let members: Vec<bool> = match &filter.cohort.patients {
+        Some(patients) => owner_patient.iter().map(|patient| patients.contains(*patient as usize)).collect(),
+        None => Vec::new(),
+    };
+    let at = filter.at();
+    for row in 0..columns.rows() {
+        let next = successions.next_if(|pair| (**pair >> 32) as usize == first + row);
+        let updated = if timeless { None } else { columns.updated_of(row) };
+        part.illegal_updated += u64::from(columns.flags[row] & flag::ILLEGAL_UPDATED != 0);
+        if updated.is_some_and(|updated| updated > at) {
+            part.count(Class::Future);
+            continue;
+        }
+        if let Some(pair) = next {
+            match ended.state(filter, extent, row, *pair as u32 as usize)? {
+                State::Current => {}
+                State::Future => unreachable!("asked above"),
+                State::Superseded => {
+                    part.count(Class::Superseded);
+                    continue;
+                }
+                State::Deleted => {
+                    part.count(Class::Deleted);
+                    continue;
+                }
+            }
+        }
+        let resource_type = columns.type_of(row);
+        if resource_type == ResourceType::PATIENT {
+            // A Patient row owns itself first.
+            part.present.push(owner_patient[columns.owners_of(row)[0] as usize]);
+        }
+        if !filter.wants(resource_type) {
+            part.count(Class::Type);
+            continue;
+        }
+        let belongs = match (&filter.request.population, resource_type) {
+            (Population::System, _) => true,
+            (_, ResourceType::GROUP | ResourceType::PROVENANCE) => filter.belongs(extent, row, at, Known::All)?,
+            _ => columns.owners_of(row).iter().any(|owner| members[*owner as usize]),
+        };
+        if !belongs {
+            part.count(Class::Cohort);
+            continue;
+        }
+        if !timeless && !filter.passes_window(&mut part, extent, row, resource_type, updated)? {
+            part.count(Class::SinceOrUntil);
+            continue;
+        }
+        part.count(Class::Exported);
+        rows.insert(row);
+    }
+    part.rows = RowSet::Many(rows);
+    Ok(part)
+}

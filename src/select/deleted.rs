@@ -1,0 +1,193 @@
+//! Which deletions an export with `_since` lists (DELETED-01…07).
+//!
+//! A resource is listed when it has no current version at T and one of the DELETE entries behind its last version
+//! lies in the window, or came late. Owners are those of the version that the deletion ended (DELETED-05).
+
+use crate::fhir::id::Id;
+use crate::fhir::instant::InstantRef;
+use crate::fhir::resource_type::ResourceType;
+use crate::index::global::Section;
+use crate::index::page_checksums::Damaged;
+use crate::index::segment::columns::Left;
+use crate::index::segment::id_encoding::entity_hash;
+use crate::index::segment::layout::{BASE_BITS, Column, kind};
+use crate::index::snapshot::{Index, Snapshot};
+use crate::request::{ExportRequest, Late, Population};
+use crate::select::classifier::{Filter, Known};
+use crate::select::cohort::Cohort;
+
+/// The deletions of an export.
+#[derive(Default)]
+pub struct Deletions {
+    /// Resources deleted, in the order of type names, then of their DELETE entries in the store; each once.
+    pub listed: Vec<(ResourceType, Id)>,
+    /// DELETE entries of resources that the store never held: whose they were is not known (reading 9).
+    pub unknown: u64,
+    /// DELETE entries visible in the snapshot, of any kind.
+    pub entries: u64,
+    /// DELETE entries without an instant: they end nothing.
+    pub undated: u64,
+}
+
+impl Deletions {
+    /// Goes through the DELETE entries of the snapshot.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the index is.
+    pub fn new(snapshot: &Snapshot, cohort: &Cohort, request: &ExportRequest) -> Result<Deletions, Damaged> {
+        let filter = Filter::new(snapshot, cohort, request);
+        let index = snapshot.index();
+        let at = snapshot.as_of().as_ref();
+        let mut deletions = Deletions::default();
+        let mut found: Vec<((ResourceType, usize), Id)> = Vec::new();
+        let remembering: Vec<usize> =
+            snapshot.extents().filter(|extent| index.extents()[*extent].head().left > 0).collect();
+        for extent in snapshot.extents() {
+            let this = &index.extents()[extent];
+            let head = this.head();
+            deletions.entries += head.tombstones;
+            deletions.undated += head.tombstones_undated;
+            let late = filter.is_late(extent);
+            let Some(since) = &request.since else { continue };
+            if head.tombstones == 0 || !late && head.tombstone_updated_max() < since.ticks {
+                continue;
+            }
+            let needed = [Column::TombType, Column::TombId, Column::TombBase, Column::TombUpdated];
+            this.prove_columns(&needed)?;
+            let columns = this.prove_columns(&[Column::Exact, Column::Heap, Column::TombLeft])?;
+            for entry in 0..columns.tomb_type.len() {
+                let base = index.base_number(extent, columns.tomb_base[entry] & BASE_BITS);
+                let Some(updated) = columns.tombstone_updated(entry) else { continue };
+                if !cohort.ours[base as usize] || updated > at {
+                    continue;
+                }
+                let (resource_type, id) = columns.tombstone_of(entry);
+                let in_window = filter.before_until(updated)
+                    && (filter.after_since(updated) || late && request.late == Late::Include);
+                if !filter.wants(resource_type) || !in_window {
+                    continue;
+                }
+                let number = index.starts().tombstone[extent] + entry;
+                let left = match head.left {
+                    0 => None,
+                    _ => columns.left_of(entry),
+                };
+                let (of, left) = match left {
+                    Some(left) => (extent, Some(left)),
+                    None => match left_by_another(&filter, &remembering, (resource_type, &id))? {
+                        Some((of, left)) => (of, Some(left)),
+                        None => (extent, None),
+                    },
+                };
+                let outlived = left.is_some_and(|left| InstantRef { ticks: left.updated, rest: &[] } >= updated);
+                if outlived || left.is_some_and(|left| left.followed) || !ended(snapshot, index.rows() + number)? {
+                    continue;
+                }
+                let noted = index.merged().word(Section::Ends, number)?;
+                let version = last_version(snapshot, index, noted as usize)?;
+                // A packed store remembers whose a version was that has left, unless a younger one is found.
+                let ticks = match version {
+                    Some((extent, row)) => Some(index.extents()[extent].row(row)?.last_updated[row]),
+                    None => None,
+                };
+                let left = left.filter(|left| ticks.is_none_or(|ticks| ticks < left.updated));
+                let owned = match (left, version) {
+                    (Some(left), _) => filter.owns_left(of, &left)?,
+                    (None, None) if request.population == Population::System => true,
+                    (None, None) => {
+                        deletions.unknown += 1;
+                        false
+                    }
+                    (None, Some((extent, row))) => filter.belongs(extent, row, at, Known::All)?,
+                };
+                if owned {
+                    found.push(((resource_type, number), id));
+                }
+            }
+        }
+        found.sort_unstable();
+        let mut seen = std::collections::HashSet::new();
+        for ((resource_type, _), id) in found {
+            if seen.insert((resource_type, id)) {
+                deletions.listed.push((resource_type, id));
+            }
+        }
+        Ok(deletions)
+    }
+}
+
+/// What another DELETE entry of the same resource remembers of its last version, where that has left a packed store: the
+/// extent of that entry, and the youngest version there is. Extents that `remember` anything are few.
+fn left_by_another<'a>(
+    filter: &Filter<'a>,
+    remember: &[usize],
+    (resource_type, id): (ResourceType, &Id),
+) -> Result<Option<(usize, Left<'a>)>, Damaged> {
+    let index = filter.snapshot.index();
+    let hash = entity_hash(resource_type, id.as_bytes());
+    let mut found: Option<(usize, Left<'a>)> = None;
+    for extent in remember {
+        let this = &index.extents()[*extent];
+        for reference in this.named(hash)?.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE) {
+            let entry = (reference & !kind::MASK) as usize;
+            let columns = this.tombstone(entry)?;
+            let base = index.base_number(*extent, columns.tomb_base[entry] & BASE_BITS);
+            if columns.tombstone_of(entry) != (resource_type, *id) || !filter.cohort.ours[base as usize] {
+                continue;
+            }
+            let left = this.prove_columns(&[Column::TombLeft])?.left_of(entry).filter(|left| {
+                !left.followed && InstantRef { ticks: left.updated, rest: &[] } <= filter.snapshot.as_of().as_ref()
+            });
+            if let Some(left) = left
+                && found.is_none_or(|(_, known)| known.updated < left.updated)
+            {
+                found = Some((*extent, left));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Whether no version follows a record at or before T, so that the resource is gone at T.
+fn ended(snapshot: &Snapshot, record: usize) -> Result<bool, Damaged> {
+    let index = snapshot.index();
+    let at = snapshot.as_of().as_ref();
+    let mut next = index.merged().next(record)?;
+    while let Some(number) = next {
+        if number < index.rows() {
+            let (extent, row) = index.locate(number);
+            if index.extents()[extent].updated(row)?.is_some_and(|updated| updated > at) {
+                return Ok(true);
+            }
+            if snapshot.sees(extent) {
+                return Ok(false);
+            }
+        }
+        next = index.merged().next(number)?;
+    }
+    Ok(true)
+}
+
+/// The last visible version before a DELETE entry. Usually the one that the merge noted; when that one is not part of
+/// the snapshot, an older one is sought.
+fn last_version(snapshot: &Snapshot, index: &Index, noted: usize) -> Result<Option<(usize, usize)>, Damaged> {
+    let Some(noted) = noted.checked_sub(1) else { return Ok(None) };
+    let (extent, row) = index.locate(noted);
+    if snapshot.sees(extent) {
+        return Ok(Some((extent, row)));
+    }
+    let columns = index.extents()[extent].row(row)?;
+    let (resource_type, id) = (columns.type_of(row), index.extents()[extent].row_id(row)?);
+    let noted_updated = columns.updated_of(row);
+    let mut best = None;
+    for (extent, row) in crate::group::lookup::rows_of(snapshot, resource_type, &id)? {
+        let columns = index.extents()[extent].prove_columns(&[Column::VersionId, Column::Heap])?;
+        if columns.updated_of(row) <= noted_updated {
+            let key = (columns.updated_of(row), columns.version_of(row), index.starts().row[extent] + row);
+            if best.as_ref().is_none_or(|(known, _)| *known < key) {
+                best = Some((key, (extent, row)));
+            }
+        }
+    }
+    Ok(best.map(|(_, place)| place))
+}

@@ -1,0 +1,196 @@
+//! Selection from the members' side: their rows by the postings, a look at each, and everything else by totals. The
+//! way for cohorts that are a small part of the store: what it costs follows the answer, not the store.
+
+use rayon::prelude::*;
+
+use crate::fhir::resource_type::ResourceType;
+use crate::index::global::Section;
+use crate::index::page_checksums::Damaged;
+use crate::index::segment::layout::Column;
+use crate::index::snapshot::State;
+use crate::select::classifier::{Class, Filter, Found, PROVENANCE_DEPTH_MAX};
+use crate::select::row_set::RowSet;
+use crate::select::selection::{Ledger, Part};
+
+/// A row: extent and number in it.
+type Row = (u32, u32);
+
+/// Selects: the rows of each extent that has any, and a part that speaks for the whole store.
+///
+/// # Errors
+/// [`Damaged`] when the index is.
+pub fn select(filter: &Filter<'_>) -> Result<(Vec<(usize, RowSet)>, Part), Damaged> {
+    let index = filter.snapshot.index();
+    let mut part = Part::default();
+    for extent in filter.snapshot.extents() {
+        part.add_head(index.extents()[extent].head());
+    }
+    let mut rows: Vec<(usize, RowSet)> = Vec::new();
+    let (mut in_cohort, mut exported) = (0, 0);
+    for found in candidates(filter)?.chunk_by(|a, b| a.0 == b.0) {
+        let extent = found[0].0 as usize;
+        let (taken, passed_by) = take(filter, extent, found, &mut part)?;
+        exported += taken.len() as u64;
+        in_cohort += taken.len() as u64 + passed_by;
+        if !taken.is_empty() {
+            rows.push((extent, RowSet::Few(taken)));
+        }
+    }
+    let totals = totals(filter)?;
+    let ledger = &mut part.ledger;
+    let mut wanted = 0;
+    for resource_type in ResourceType::all() {
+        let [rows, future, superseded, deleted] = totals[resource_type.index()];
+        ledger.future += future;
+        ledger.superseded += superseded;
+        ledger.deleted += deleted;
+        let current = rows - future - superseded - deleted;
+        match filter.wants(resource_type) {
+            true => wanted += current,
+            false => ledger.r#type += current,
+        }
+    }
+    *ledger = Ledger { cohort: wanted - in_cohort, since_or_until: in_cohort - exported, exported, ..*ledger };
+    Ok((rows, part))
+}
+
+/// Of the candidates of an extent, ascending, those that are exported, and how many more the window keeps back.
+fn take(filter: &Filter<'_>, extent: usize, candidates: &[Row], part: &mut Part) -> Result<(Vec<u32>, u64), Damaged> {
+    let index = filter.snapshot.index();
+    let even = filter.is_even(extent);
+    let first = index.starts().row[extent];
+    let number = |(_, row): &Row| first + *row as usize;
+    let span = number(&candidates[0])..number(&candidates[candidates.len() - 1]) + 1;
+    let mut followed =
+        index.merged().pairs(Section::Succession, span)?.iter().map(|pair| (pair >> 32) as usize).peekable();
+    let (mut taken, mut passed_by) = (Vec::with_capacity(candidates.len()), 0);
+    for candidate in candidates {
+        let (number, row) = (number(candidate), candidate.1);
+        while followed.next_if(|followed| *followed < number).is_some() {}
+        let class = match even && followed.peek() != Some(&number) {
+            true => Class::Exported,
+            false => filter.classify_found(extent, row as usize, Found::AsMembers, part)?,
+        };
+        match class {
+            Class::SinceOrUntil => passed_by += 1,
+            Class::Exported => taken.push(row),
+            _ => {}
+        }
+    }
+    Ok((taken, passed_by))
+}
+
+/// Every row that may be the cohort's, in store order: the members' own in any version, Provenances about them, and
+/// about those, and the Group asked for.
+fn candidates(filter: &Filter<'_>) -> Result<Vec<Row>, Damaged> {
+    let index = filter.snapshot.index();
+    let mut lists: Vec<(usize, &[u32])> = Vec::new();
+    for patient in filter.cohort.patients.iter().flat_map(|patients| patients.iter()) {
+        for owner in index.owners_of_patient(patient as u32)? {
+            let (extent, owner) = index.locate_owner(*owner as usize);
+            lists.push((extent, index.extents()[extent].posting(owner)?));
+        }
+    }
+    let group = filter.cohort.group_row.map(|(extent, row)| (extent, [row as u32]));
+    lists.extend(group.iter().map(|(extent, row)| (*extent, &row[..])));
+    lists.sort_unstable_by_key(|(extent, _)| *extent);
+    let mut rows: Vec<Row> = Vec::with_capacity(lists.iter().map(|(_, list)| list.len()).sum());
+    let mut found: Vec<u32> = Vec::new();
+    for of_extent in lists.chunk_by(|a, b| a.0 == b.0) {
+        found.clear();
+        of_extent.iter().for_each(|(_, list)| found.extend_from_slice(list));
+        found.sort_unstable();
+        found.dedup();
+        rows.extend(found.iter().map(|row| (of_extent[0].0 as u32, *row)));
+    }
+    if index.merged().count(Section::About) > 0 {
+        let mut known: std::collections::HashSet<Row> = rows.iter().copied().collect();
+        let mut new = rows.clone();
+        for _ in 0..=PROVENANCE_DEPTH_MAX {
+            let mut found = Vec::new();
+            for (extent, row) in new {
+                let record = index.starts().row[extent as usize] + row as usize;
+                for pair in index.merged().pairs(Section::About, record..record + 1)? {
+                    let (extent, target) = index.locate_target(*pair as u32 as usize);
+                    let row = (extent as u32, index.extents()[extent].target(target)?.target_row[target]);
+                    if known.insert(row) {
+                        found.push(row);
+                    }
+                }
+            }
+            rows.extend(&found);
+            new = found;
+        }
+        rows.sort_unstable();
+    }
+    if index.extents().iter().any(|extent| extent.head().left > 0) {
+        // What has left a packed store has no postings, so every Provenance may be about something that has.
+        for (number, extent) in index.extents().iter().enumerate() {
+            if extent.head().has_type(ResourceType::PROVENANCE.index()) {
+                let types = extent.prove_columns(&[Column::Type])?.resource_type.iter().enumerate();
+                let provenances = types.filter(|(_, at)| **at as usize == ResourceType::PROVENANCE.index());
+                rows.extend(provenances.map(|(row, _)| (number as u32, row as u32)));
+            }
+        }
+        rows.sort_unstable();
+        rows.dedup();
+    }
+    rows.retain(|(extent, _)| filter.snapshot.sees(*extent as usize));
+    Ok(rows)
+}
+
+/// For each type its rows, and those in the future, superseded and deleted. From what was counted when the index was
+/// made, where all that counted then counts now: nothing dated after T, every extent seen, deletions under our base.
+fn totals(filter: &Filter<'_>) -> Result<Vec<[u64; 4]>, Damaged> {
+    let (snapshot, index) = (filter.snapshot, filter.snapshot.index());
+    let at = filter.at();
+    let mut sums = vec![[0; 4]; ResourceType::COUNT];
+    let whole = index.merged().totals()?;
+    let counted = snapshot.sees_all()
+        && whole.foreign_deletions() == 0
+        && index.extents().iter().all(|extent| {
+            let head = extent.head();
+            head.updated_max() < at.ticks && head.tombstone_updated_max() < at.ticks
+        });
+    if counted {
+        for (index, sum) in sums.iter_mut().enumerate() {
+            *sum = [whole.rows(index), 0, whole.superseded(index), whole.deleted(index)];
+        }
+        return Ok(sums);
+    }
+    let extents: Vec<usize> = snapshot.extents().collect();
+    let parts: Vec<Vec<[u64; 4]>> =
+        extents.into_par_iter().map(|extent| totals_of(filter, extent)).collect::<Result<_, _>>()?;
+    for part in parts {
+        sums.iter_mut().zip(part).for_each(|(sum, part)| sum.iter_mut().zip(part).for_each(|(sum, n)| *sum += n));
+    }
+    Ok(sums)
+}
+
+/// The same of one extent, row by row where it must be.
+fn totals_of(filter: &Filter<'_>, extent: usize) -> Result<Vec<[u64; 4]>, Damaged> {
+    let (snapshot, index) = (filter.snapshot, filter.snapshot.index());
+    let (this, at) = (&index.extents()[extent], filter.at());
+    let mut sums = vec![[0; 4]; ResourceType::COUNT];
+    let counts = this.prove_columns(&[Column::TypeCount])?.type_count;
+    sums.iter_mut().zip(counts).for_each(|(sum, rows)| sum[0] = *rows);
+    if this.head().updated_max() >= at.ticks {
+        let needed = [Column::LastUpdated, Column::Type, Column::Flags, Column::Exact, Column::Heap];
+        let columns = this.prove_columns(&needed)?;
+        for row in 0..this.rows() {
+            let future = columns.updated_of(row).is_some_and(|updated| updated > at);
+            sums[columns.resource_type[row] as usize][1] += u64::from(future);
+        }
+    }
+    let first = index.starts().row[extent];
+    for pair in index.merged().pairs(Section::Succession, first..first + this.rows())? {
+        let row = (pair >> 32) as usize - first;
+        let class = match snapshot.state(extent, row, at, &filter.cohort.ours, &|_| true)? {
+            State::Superseded => 2,
+            State::Deleted => 3,
+            State::Current | State::Future => continue,
+        };
+        sums[this.row(row)?.resource_type[row] as usize][class] += 1;
+    }
+    Ok(sums)
+}

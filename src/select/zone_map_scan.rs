@@ -1,0 +1,194 @@
+//! Selection under `_since` without looking at most rows.
+//!
+//! Each 64 rows of an extent have their greatest lastUpdated in a column of its own, so that an increment passes by
+//! nearly all of them. What is left over is only counted: rows with an owner in the cohort by the lengths of the
+//! owners' postings, the others by what remains. Rows that need a look (in a zone that is new, with a successor, a
+//! Provenance, a Group) get the slow way, one by one, and are taken out of what is counted. Speed of light for 10
+//! million rows, of which one in a thousand is new: 1.3 MB of zones, and about 10,000 cache lines of lastUpdated.
+
+use crate::fhir::resource_type::ResourceType;
+use crate::index::global::Section;
+use crate::index::page_checksums::Damaged;
+use crate::index::segment::layout::{Column, NO_INSTANT, ZONE_ROWS};
+use crate::index::snapshot::State;
+use crate::select::classifier::{Class, Filter};
+use crate::select::column_scan;
+use crate::select::selection::Part;
+use crate::select::visibility::Ended;
+
+/// One row in so many may need a look; with more of them a pass over the columns costs less.
+const LOOKED_AT_SHARE: usize = 16;
+
+/// Whether the rows of an extent can be told this way: nothing in it lies after T, its rows are not late, and `_type`
+/// wants all of them or none.
+pub fn fits(filter: &Filter<'_>, extent: usize) -> bool {
+    let head = filter.snapshot.index().extents()[extent].head();
+    let wanted = ResourceType::all().filter(|t| head.has_type(t.index()) && filter.wants(*t)).count();
+    let one_by_one = [ResourceType::PROVENANCE, ResourceType::GROUP];
+    filter.request.since.is_some()
+        && !filter.is_late(extent)
+        && head.updated_max() < filter.at().ticks
+        && (wanted == 0 || wanted == head.type_count() as usize)
+        && !(head.type_count() == 1 && one_by_one.iter().any(|t| head.has_type(t.index())))
+}
+
+/// Selects in an extent that fits.
+///
+/// # Errors
+/// [`Damaged`] when the index is.
+pub fn pass(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Part, Damaged> {
+    let index = filter.snapshot.index();
+    let this = &index.extents()[extent];
+    let mut part = Part::of(this.head());
+    if this.rows() == 0 {
+        return Ok(part);
+    }
+    let wanted = ResourceType::all().any(|t| this.head().has_type(t.index()) && filter.wants(t));
+    let first = index.starts().row[extent];
+    let successions = index.merged().pairs(Section::Succession, first..first + this.rows())?;
+    // Rows that something follows: mostly that alone tells how they ended, and then nobody need look at them.
+    let (mut listed, mut gone): (Vec<u32>, Vec<(u32, Class)>) = (Vec::new(), Vec::new());
+    for pair in successions {
+        let row = ((pair >> 32) as usize - first) as u32;
+        match ended.by(filter, *pair as u32 as usize) {
+            Some(State::Superseded) => gone.push((row, Class::Superseded)),
+            Some(State::Deleted) => gone.push((row, Class::Deleted)),
+            _ => listed.push(row),
+        }
+    }
+    one_by_one(filter, extent, &mut listed)?;
+    let mut slow = listed.clone();
+    slow.sort_unstable();
+    if wanted && let Some(since) = &filter.request.since {
+        newer(filter, extent, since.ticks, &mut listed)?;
+    }
+    listed.sort_unstable();
+    listed.dedup();
+    listed.retain(|row| gone.binary_search_by_key(row, |(row, _)| *row).is_err());
+    if listed.len() * LOOKED_AT_SHARE > this.rows() {
+        return column_scan::pass(filter, ended, extent);
+    }
+    let all_belong = wanted && column_scan::all_belong(filter, extent)?;
+    let mut owned = match wanted {
+        true if all_belong => this.rows() as u64,
+        true => owned(filter, extent)?,
+        false => 0,
+    };
+    // Where everybody is asked for, nothing but the window is left to ask of a row that nothing follows.
+    let plain = filter.plain_type(extent).filter(|_| all_belong);
+    for row in listed.iter().map(|row| *row as usize) {
+        let class = match plain.filter(|_| slow.binary_search(&(row as u32)).is_err()) {
+            Some(plain) => match filter.passes_window(&mut part, extent, row, plain, this.updated(row)?)? {
+                true => Class::Exported,
+                false => Class::SinceOrUntil,
+            },
+            None => filter.classify(extent, row, &mut part)?,
+        };
+        part.count(class);
+        if class == Class::Exported {
+            part.rows.push(row);
+        }
+        owned -= u64::from(wanted && (all_belong || filter.owned(extent, row)?));
+    }
+    for (row, class) in &gone {
+        part.count(*class);
+        owned -= u64::from(wanted && (all_belong || filter.owned(extent, *row as usize)?));
+    }
+    let left = this.rows() as u64 - listed.len() as u64 - gone.len() as u64;
+    match wanted {
+        false => part.ledger.r#type += left,
+        true => {
+            part.ledger.since_or_until += owned;
+            part.ledger.cohort += left - owned;
+        }
+    }
+    listed.extend(gone.iter().map(|(row, _)| row));
+    listed.sort_unstable();
+    present(filter, extent, &listed, &mut part)?;
+    Ok(part)
+}
+
+/// Rows whose owners do not tell whose they are.
+fn one_by_one(filter: &Filter<'_>, extent: usize, listed: &mut Vec<u32>) -> Result<(), Damaged> {
+    let this = &filter.snapshot.index().extents()[extent];
+    let [a, b] = [ResourceType::PROVENANCE, ResourceType::GROUP].map(ResourceType::index);
+    if this.head().has_type(a) || this.head().has_type(b) {
+        let types = this.prove_columns(&[Column::Type])?.resource_type;
+        listed.extend(memchr::memchr2_iter(a as u8, b as u8, types).map(|row| row as u32));
+    }
+    Ok(())
+}
+
+/// Rows that `_since` may let through: all digits, and the rest of the question, are for the slow way.
+fn newer(filter: &Filter<'_>, extent: usize, since: i64, listed: &mut Vec<u32>) -> Result<(), Damaged> {
+    let this = &filter.snapshot.index().extents()[extent];
+    let columns = this.prove_columns(&[Column::UpdatedMax])?;
+    for (zone, max) in columns.updated_max.iter().enumerate() {
+        if *max < since {
+            continue;
+        }
+        let rows = zone * ZONE_ROWS..((zone + 1) * ZONE_ROWS).min(this.rows());
+        this.prove(Column::LastUpdated, rows.clone())?;
+        let mut mask = newer_mask(&columns.last_updated[rows.clone()], since);
+        while mask != 0 {
+            listed.push(rows.start as u32 + mask.trailing_zeros());
+            mask &= mask - 1;
+        }
+    }
+    Ok(())
+}
+
+/// A bit for each of up to 64 rows: those not before `since`, and those without an instant.
+fn newer_mask(ticks: &[i64], since: i64) -> u64 {
+    let bit = |(at, ticks): (usize, &i64)| u64::from(*ticks >= since || *ticks == NO_INSTANT) << at;
+    ticks.iter().enumerate().map(bit).fold(0, |mask, bit| mask | bit)
+}
+
+/// How many rows have an owner in the cohort: the postings of the members, each row of several owners once.
+fn owned(filter: &Filter<'_>, extent: usize) -> Result<u64, Damaged> {
+    let index = filter.snapshot.index();
+    let this = &index.extents()[extent];
+    let Some(patients) = &filter.cohort.patients else { return Ok(this.rows() as u64) };
+    let columns = this.prove_columns(&[Column::PostingStart, Column::Several])?;
+    let owners = index.starts().owner[extent]..index.starts().owner[extent] + this.head().owners as usize;
+    let owner_patient = index.merged().proven_words(Section::OwnerPatient, owners)?;
+    let member = |owner: usize| patients.contains(owner_patient[owner] as usize);
+    let postings = columns.posting_start.windows(2).enumerate();
+    let mut owned: u64 =
+        postings.map(|(owner, pair)| u64::from(pair[1].saturating_sub(pair[0])) * u64::from(member(owner))).sum();
+    for row in columns.several {
+        let own = this.row_owners(*row as usize)?;
+        let members = own.iter().filter(|owner| member(**owner as usize)).count() as u64;
+        owned -= members.saturating_sub(1);
+    }
+    Ok(owned)
+}
+
+/// Notes the current Patient rows that are none of those listed.
+fn present(filter: &Filter<'_>, extent: usize, listed: &[u32], part: &mut Part) -> Result<(), Damaged> {
+    let index = filter.snapshot.index();
+    let this = &index.extents()[extent];
+    if !this.head().has_type(ResourceType::PATIENT.index()) {
+        return Ok(());
+    }
+    let columns = this.prove_columns(&[Column::Type, Column::OwnerStart, Column::Owner])?;
+    for row in memchr::memchr_iter(ResourceType::PATIENT.index() as u8, columns.resource_type) {
+        if listed.binary_search(&(row as u32)).is_err() {
+            let own = *columns.owners_of(row).first().ok_or(Damaged("a Patient owns nobody"))?;
+            part.present.push(index.patient_of_owner(extent, own)?);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_has_what_is_new_and_what_has_no_date() {
+        let ticks = [3, NO_INSTANT, 4, i64::MAX, -5];
+        assert_eq!(newer_mask(&ticks, 4), 0b01110);
+        assert_eq!(newer_mask(&[9; 64], 9), u64::MAX);
+    }
+}

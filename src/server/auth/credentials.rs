@@ -1,0 +1,138 @@
+//! The credentials in a request, as they were written. Whether they are right is not asked here.
+//!
+//! Only headers are looked at, never the query (AUTH-27). What could be read in two ways is read in none.
+
+use axum::http::{HeaderMap, HeaderName, header};
+
+use crate::limits::CREDENTIAL_BYTES_MAX;
+use crate::server::config::auth::AuthConfig;
+
+/// A way of authorization.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// `Authorization: Bearer {id}.{secret}`
+    Bearer,
+    /// Client headers (ONEUP-S07).
+    ClientHeaders,
+}
+
+/// What a request brings. Without `Debug`, lest a secret be shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Given<'a> {
+    /// Nothing.
+    Nothing,
+    /// More than one credential: who sends it cannot be told for certain.
+    Several,
+    /// One that has not the form of a credential.
+    Malformed(Way),
+    /// One.
+    Credential {
+        /// How it came.
+        way: Way,
+        /// Its public part.
+        id: &'a str,
+        /// Its secret part.
+        secret: &'a str,
+    },
+}
+
+/// Names of the client headers.
+#[derive(Clone, Debug)]
+pub struct HeaderNames {
+    id: HeaderName,
+    secret: HeaderName,
+    user: HeaderName,
+}
+
+impl HeaderNames {
+    /// As configured; none when one of them is no name of a header.
+    pub fn new(auth: &AuthConfig) -> Option<HeaderNames> {
+        let name = |name: &String| HeaderName::try_from(name).ok();
+        Some(HeaderNames {
+            id: name(&auth.client_id_header)?,
+            secret: name(&auth.client_secret_header)?,
+            user: name(&auth.user_header)?,
+        })
+    }
+}
+
+impl<'a> Given<'a> {
+    /// Reads the headers of a request.
+    pub fn of(headers: &'a HeaderMap, names: &HeaderNames) -> Given<'a> {
+        let all = |name: &HeaderName| headers.get_all(name).iter().collect::<Vec<_>>();
+        let tokens = all(&header::AUTHORIZATION);
+        let (ids, secrets, users) = (all(&names.id), all(&names.secret), all(&names.user));
+        let by_client = !ids.is_empty() || !secrets.is_empty() || !users.is_empty();
+        let once = [&tokens, &ids, &secrets, &users].iter().all(|values| values.len() <= 1);
+        if !once || (by_client && !tokens.is_empty()) {
+            return Given::Several;
+        }
+        let text = |values: &[&'a axum::http::HeaderValue]| {
+            let text = values.first()?.to_str().ok()?.trim();
+            (1..=CREDENTIAL_BYTES_MAX).contains(&text.len()).then_some(text)
+        };
+        if by_client {
+            // A client that speaks for one of its users would need the user's own token.
+            let for_itself = users.is_empty() || text(&users).is_some_and(|user| user.eq_ignore_ascii_case("client"));
+            return match (text(&ids), text(&secrets)) {
+                (Some(id), Some(secret)) if for_itself => Given::Credential { way: Way::ClientHeaders, id, secret },
+                _ => Given::Malformed(Way::ClientHeaders),
+            };
+        }
+        if tokens.is_empty() {
+            return Given::Nothing;
+        }
+        let token = text(&tokens).and_then(|value| value.split_once(' ')).and_then(|(scheme, token)| {
+            let (id, secret) = token.trim_start().split_once('.')?;
+            let plain = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic());
+            (scheme.eq_ignore_ascii_case("bearer") && plain(id) && plain(secret)).then_some((id, secret))
+        });
+        match token {
+            Some((id, secret)) => Given::Credential { way: Way::Bearer, id, secret },
+            None => Given::Malformed(Way::Bearer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a request with these headers is read as.
+    fn read(given: &[(&str, &str)]) -> String {
+        let mut headers = HeaderMap::new();
+        for (name, value) in given {
+            let name = HeaderName::try_from(*name).unwrap();
+            headers.append(name, value.parse().unwrap());
+        }
+        match Given::of(&headers, &HeaderNames::new(&AuthConfig::default()).unwrap()) {
+            Given::Nothing => "nothing".into(),
+            Given::Several => "several".into(),
+            Given::Malformed(way) => format!("malformed {way:?}"),
+            Given::Credential { way, id, secret } => format!("{way:?} {id} {secret}"),
+        }
+    }
+
+    /// AUTH-23, ONEUP-S07: each way by itself; what is ambiguous is not guessed at.
+    #[test]
+    fn credentials_are_read() {
+        assert_eq!(read(&[("accept", "a")]), "nothing");
+        assert_eq!(read(&[("authorization", "Bearer id.secret")]), "Bearer id secret");
+        assert_eq!(read(&[("authorization", "bearer   id.se.cret ")]), "Bearer id se.cret");
+        let long = format!("Bearer id.{}", "x".repeat(CREDENTIAL_BYTES_MAX));
+        for token in ["", "Bearer", "Bearer ", "Bearer id", "Bearer id.", "Bearer .secret", "Basic id.secret", &long] {
+            assert_eq!(read(&[("authorization", token)]), "malformed Bearer", "{token}");
+        }
+        assert_eq!(read(&[("authorization", "Bearer a.b c")]), "malformed Bearer");
+        assert_eq!(read(&[("authorization", "Bearer a.b"), ("authorization", "Bearer a.b")]), "several");
+
+        let (id, secret) = (("client_id", "me"), ("client_secret", "s"));
+        assert_eq!(read(&[id, secret]), "ClientHeaders me s");
+        assert_eq!(read(&[id, secret, ("x-oneup-user-id", "client")]), "ClientHeaders me s");
+        for given in [&[id][..], &[secret], &[("x-oneup-user-id", "client")], &[id, secret, ("x-oneup-user-id", "7")]] {
+            assert_eq!(read(given), "malformed ClientHeaders", "{given:?}");
+        }
+        assert_eq!(read(&[id, id, secret]), "several");
+        assert_eq!(read(&[id, secret, ("authorization", "Bearer a.b")]), "several");
+    }
+}

@@ -1,0 +1,262 @@
+//! What somebody who was let in may do: which exports, which of their results, which Groups. The same on every mount
+//! (DIALECT-05).
+
+use axum::http::StatusCode;
+
+use crate::fhir::compartment;
+use crate::fhir::resource_type::ResourceType;
+use crate::job::record::{FileRecord, JobRecord, Kind, Whose};
+use crate::server::auth::Principal;
+use crate::server::error::{IssueType, Refusal};
+use crate::server::kick_off::start::unknown_group;
+use crate::server::kick_off::{Asked, Level};
+use crate::server::routes::Operation;
+
+fn forbidden(text: impl Into<String>) -> Refusal {
+    Refusal::new(StatusCode::FORBIDDEN, IssueType::Forbidden, text)
+}
+
+impl Principal {
+    /// Whether it may export at a level. A user may export its own record and nothing else.
+    pub fn may_export(&self, level: &Level) -> bool {
+        match (level, &self.patient) {
+            (Level::User(own), patient) => patient.as_ref() == Some(own),
+            (_, Some(_)) => false,
+            (Level::System, None) => self.levels[0],
+            (Level::Patient, None) => self.levels[1],
+            (Level::Group(id), None) => self.levels[2] && self.sees_group(id),
+        }
+    }
+
+    /// Whether it may export a type.
+    pub fn may_export_type(&self, of: ResourceType) -> bool {
+        self.types.as_ref().is_none_or(|types| types.contains(&of))
+    }
+
+    /// Whether it may see any Group: who may export or write Groups, or exports them as resources of the system. Group
+    /// level is enough, whatever its types are: who may have the records of members may know who they are.
+    pub fn sees_groups(&self) -> bool {
+        let as_resources = self.levels[0] && self.may_export_type(ResourceType::GROUP);
+        self.patient.is_none() && (self.levels[2] || self.writes_groups || as_resources)
+    }
+
+    /// Whether it may see a Group. One that it may not is answered as if it were not there (KICK-16).
+    pub fn sees_group(&self, id: &str) -> bool {
+        self.sees_groups() && self.groups.as_ref().is_none_or(|groups| groups.iter().any(|known| known == id))
+    }
+
+    /// Lets a kick-off pass that it may ask (KICK-18), and narrows one that names no types to its own (AUTH-22,
+    /// NETSMART-E02).
+    ///
+    /// # Errors
+    /// 403.
+    pub fn allow(&self, level: &Level, asked: &mut Asked) -> Result<(), Refusal> {
+        // A Group that it may not see is looked for all the same, so that it takes as long as one that is not there
+        // (KICK-16).
+        let hidden = matches!(level, Level::Group(id) if !self.sees_group(id));
+        if !hidden && !self.may_export(level) {
+            return Err(forbidden("this client may not export at this level; ask for a Group that it may see"));
+        }
+        let Some(allowed) = &self.types else { return Ok(()) };
+        let denied: Vec<&str> =
+            asked.types.iter().filter(|of| !self.may_export_type(**of)).map(|of| of.name()).collect();
+        if !denied.is_empty() {
+            return Err(forbidden(format!("_type: this client may not export {}", denied.join(", "))));
+        }
+        if asked.types.is_empty() {
+            // Patients' records have no other types, and the Group itself only comes when it is named (reading 6).
+            let whole = *level == Level::System;
+            let has = |of: &ResourceType| whole || (compartment::in_compartment(*of) && *of != ResourceType::GROUP);
+            asked.types = allowed.iter().copied().filter(has).collect();
+            asked.types.sort_unstable();
+            asked.types.dedup();
+            if asked.types.is_empty() {
+                let names: Vec<&str> = allowed.iter().map(|of| of.name()).collect();
+                return Err(forbidden(format!(
+                    "this client may export {} only, which this level does not give by itself",
+                    names.join(", ")
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it may still have all that a job of its own exports: it may have been told less since (STATUS-14).
+    ///
+    /// # Errors
+    /// 403.
+    pub fn check_job(&self, job: &JobRecord) -> Result<(), Refusal> {
+        self.check_population(job)?;
+        let Some(allowed) = &self.types else { return Ok(()) };
+        let types = &job.request.types;
+        match !types.is_empty() && types.iter().all(|name| allowed.iter().any(|of| of.name() == name)) {
+            true => Ok(()),
+            false => Err(forbidden("this export has types that this client may no longer export; ask for a new one")),
+        }
+    }
+
+    /// Whether it may still export at the level of a job of its own, and its Group.
+    fn check_population(&self, job: &JobRecord) -> Result<(), Refusal> {
+        let level = match &job.request.whose {
+            Whose::System => Level::System,
+            Whose::AllPatients => Level::Patient,
+            Whose::Patient(id) => Level::User(id.clone()),
+            Whose::StoreGroup(id) | Whose::OwnGroup(id) => Level::Group(id.clone()),
+        };
+        match self.may_export(&level) {
+            true => Ok(()),
+            false => Err(forbidden("this client may no longer export whom this export is of; ask for a new one")),
+        }
+    }
+
+    /// Whether it may have a file of a job of its own: one of its types, or one that tells of nothing but them.
+    ///
+    /// # Errors
+    /// 403.
+    pub fn check_file(&self, job: &JobRecord, file: &FileRecord) -> Result<(), Refusal> {
+        self.check_population(job)?;
+        // It may have been bound since: the messages speak of the whole store then (reading 24).
+        if file.kind == Kind::Error && self.is_bound() && !job.request.bound_client {
+            return Err(forbidden(
+                "these messages are of the whole store, which this client may no longer have; ask for a new export",
+            ));
+        }
+        let Some(allowed) = &self.types else { return Ok(()) };
+        if file.kind != Kind::Output {
+            return self.check_job(job);
+        }
+        match allowed.iter().any(|of| of.name() == file.receipt.r#type) {
+            true => Ok(()),
+            false => Err(forbidden("this client may not fetch files of this type")),
+        }
+    }
+
+    /// Whether it may do something with Groups, or with one of an id (GROUP-08).
+    ///
+    /// # Errors
+    /// 403 for what it may not do at all, 404 for a Group that it may not see.
+    pub fn check_group(&self, operation: Operation, id: &str) -> Result<(), Refusal> {
+        let writes = matches!(operation, Operation::GroupCreate | Operation::GroupUpdate | Operation::GroupDelete);
+        if writes && (!self.writes_groups || self.patient.is_some()) {
+            return Err(forbidden("this client may not make, change or delete Groups"));
+        }
+        if operation == Operation::GroupCreate && self.groups.is_some() {
+            // Its id is made here, so that it would not be among those that the client was given by name.
+            let text = "this client may change its own Groups only; put one under an id that it may see";
+            return Err(forbidden(text));
+        }
+        match id.is_empty() {
+            true if !self.sees_groups() => Err(forbidden("this client may not see Groups")),
+            false if !self.sees_group(id) => Err(unknown_group()),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn principal() -> Principal {
+        let client = "a".to_string();
+        Principal { client, patient: None, types: None, levels: [true; 3], groups: None, writes_groups: true }
+    }
+
+    fn types(names: &[&str]) -> Vec<ResourceType> {
+        names.iter().map(|name| ResourceType::parse(name).unwrap()).collect()
+    }
+
+    fn group(id: &str) -> Level {
+        Level::Group(id.into())
+    }
+
+    /// KICK-18: levels and Groups that a client may export.
+    #[test]
+    fn a_principal_sees_its_own() {
+        let mut principal = principal();
+        assert!(principal.may_export(&group("a")) && principal.may_export(&Level::System));
+        principal.groups = Some(vec!["b".into()]);
+        principal.levels[0] = false;
+        assert!(!principal.may_export(&group("a")) && principal.may_export(&group("b")));
+        assert!(!principal.may_export(&Level::System));
+    }
+
+    /// ONEUP-S01: no level is open to a user but its own record, nor any Group.
+    #[test]
+    fn a_user_has_no_level() {
+        let user = Principal { patient: Some("p".into()), ..principal() };
+        for level in [Level::System, Level::Patient, group("a")] {
+            assert!(!user.may_export(&level));
+            let hidden = matches!(level, Level::Group(_));
+            assert_eq!(user.allow(&level, &mut Asked::default()).is_ok(), hidden, "a Group is looked for in vain");
+        }
+        for operation in [Operation::GroupSearch, Operation::GroupCreate] {
+            assert_eq!(user.check_group(operation, "").unwrap_err().status, 403);
+        }
+        assert_eq!(user.check_group(Operation::GroupRead, "a").unwrap_err().status, 404);
+        let mut asked = Asked::default();
+        let user = Principal { types: Some(types(&["Group", "Organization", "Patient"])), ..user };
+        user.allow(&Level::User("p".into()), &mut asked).unwrap();
+        assert!(!user.may_export(&Level::User("q".into())) && !principal().may_export(&Level::User("p".into())));
+        assert_eq!(asked.types, types(&["Patient"]));
+    }
+
+    /// AUTH-22, NETSMART-E02: without `_type` a client gets its own types, those of the level; foreign ones are refused.
+    #[test]
+    fn types_are_narrowed() {
+        let client = Principal { types: Some(types(&["Patient", "Organization", "Group"])), ..principal() };
+        for (level, expected) in [
+            (Level::System, &["Group", "Organization", "Patient"][..]),
+            (Level::Patient, &["Patient"]),
+            (group("a"), &["Patient"]),
+        ] {
+            let mut asked = Asked::default();
+            client.allow(&level, &mut asked).unwrap();
+            assert_eq!(asked.types, types(expected), "{level:?}");
+        }
+        let mut named = Asked { types: types(&["Group", "Patient"]), ..Asked::default() };
+        client.allow(&group("a"), &mut named).unwrap();
+        assert_eq!(named.types, types(&["Group", "Patient"]), "what is named stays");
+        let mut foreign = Asked { types: types(&["Condition", "Patient"]), ..Asked::default() };
+        let refused = client.allow(&Level::Patient, &mut foreign).unwrap_err();
+        assert!(refused.status == 403 && refused.to_json().contains("Condition"));
+        let outside = Principal { types: Some(types(&["Organization"])), ..principal() };
+        assert_eq!(outside.allow(&Level::Patient, &mut Asked::default()).unwrap_err().status, 403);
+        let mut all = Asked::default();
+        principal().allow(&Level::System, &mut all).unwrap();
+        assert!(all.types.is_empty());
+    }
+
+    /// GROUP-08, AUTH-24: who may export a Group may read it; who may write Groups changes only its own, and makes new
+    /// ones only if all are its own.
+    #[test]
+    fn groups_are_seen_and_written() {
+        let all = [Operation::GroupRead, Operation::GroupUpdate, Operation::GroupDelete, Operation::GroupVersion];
+        let status =
+            |who: &Principal, operation, id: &str| who.check_group(operation, id).err().map(|e| e.status.as_u16());
+        let own = Principal { groups: Some(vec!["b".into()]), levels: [false, false, true], ..principal() };
+        for operation in all {
+            assert_eq!((status(&own, operation, "b"), status(&own, operation, "a")), (None, Some(404)));
+            assert_eq!(status(&principal(), operation, "a"), None);
+        }
+        assert_eq!(
+            (status(&own, Operation::GroupSearch, ""), status(&own, Operation::GroupCreate, "")),
+            (None, Some(403))
+        );
+        assert_eq!(status(&principal(), Operation::GroupCreate, ""), None);
+        let reader = Principal { writes_groups: false, ..own };
+        assert_eq!(
+            (status(&reader, Operation::GroupRead, "b"), status(&reader, Operation::GroupDelete, "b")),
+            (None, Some(403))
+        );
+        let typed = Principal { types: Some(types(&["Patient"])), writes_groups: false, ..principal() };
+        assert_eq!(status(&typed, Operation::GroupRead, "a"), None, "it may export the Group");
+        let system = Principal { levels: [true, false, false], ..typed };
+        assert_eq!(
+            (status(&system, Operation::GroupRead, "a"), status(&system, Operation::GroupSearch, "")),
+            (Some(404), Some(403))
+        );
+        let with_type = Principal { types: Some(types(&["Group"])), ..system };
+        assert_eq!(status(&with_type, Operation::GroupSearch, ""), None);
+    }
+}

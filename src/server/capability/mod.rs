@@ -1,0 +1,322 @@
+//! What a mount says of itself: its CapabilityStatement and OperationDefinitions, R4 JSON.
+//!
+//! Made from the tables that requests are routed and read by, so that what is stated is what is done (CAP-01, CAP-13).
+//! Shapes: <https://hl7.org/fhir/R4/capabilitystatement.html>, <https://hl7.org/fhir/R4/operationdefinition.html>;
+//! canonical URLs: <https://hl7.org/fhir/uv/bulkdata/artifacts.html>. Search parameters of `_typeFilter` (CAP-06) are not
+//! listed, because it is not served; neither is SMART, because there is no authorization (CAP-10).
+
+pub mod documentation;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::fhir::resource_type::ResourceType;
+use crate::group::registry::query;
+use crate::request::{Bounds, Late, Members, MissingLastUpdated};
+use crate::server::parameters::{Parameter, find};
+use crate::server::routes::{Enabled, Operation, Route, routes_on};
+use crate::write::encode::Coding;
+
+/// What a Bulk Data server declares to follow (CAP-02).
+const INSTANTIATES: &str = "http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data";
+/// The guide.
+const GUIDE: &str = "http://hl7.org/fhir/uv/bulkdata/ImplementationGuide/hl7.fhir.uv.bulkdata";
+/// What the definitions of its operations begin with (CAP-03).
+const DEFINITIONS: &str = "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/";
+/// Marks what REST can and an export cannot (CAP-07, C-18).
+const NOT_IN_BULK: &str = "http://hl7.org/fhir/uv/bulkdata/Extension/operation-not-supported";
+
+/// A kick-off, as resources describe it.
+struct Export {
+    operation: Operation,
+    /// Id of its OperationDefinition, and its name in releases before 3 (CAP-04).
+    id: &'static str,
+    /// The type it stands under; none for the system.
+    resource: Option<&'static str>,
+    /// Whether it stands under one instance of that type.
+    instance: bool,
+    name: &'static str,
+    title: &'static str,
+    level: &'static str,
+    description: &'static str,
+}
+
+static EXPORTS: [Export; 3] = [
+    Export {
+        operation: Operation::SystemExport,
+        id: "export",
+        resource: None,
+        instance: false,
+        name: "BulkDataExport",
+        title: "Export of the whole system",
+        level: "system",
+        description: "Exports every resource, whether or not it belongs to a patient.",
+    },
+    Export {
+        operation: Operation::PatientExport,
+        id: "patient-export",
+        resource: Some("Patient"),
+        instance: false,
+        name: "PatientLevelExport",
+        title: "Export of all patients",
+        level: "patient",
+        description: "Exports the records of all patients.",
+    },
+    Export {
+        operation: Operation::GroupExport,
+        id: "group-export",
+        resource: Some("Group"),
+        instance: true,
+        name: "GroupLevelExport",
+        title: "Export of a Group",
+        level: "group",
+        description: "Exports the records of the members of one Group.",
+    },
+];
+
+/// How a mount exports, as far as its documentation states it (CAP-12).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Policies {
+    /// Bounds of a file.
+    pub bounds: Bounds,
+    /// How files are stored.
+    pub coding: Coding,
+    /// How Group members are read.
+    pub members: Members,
+    /// Rows that reached the store late.
+    pub late: Late,
+    /// Rows without `meta.lastUpdated`.
+    pub missing_last_updated: MissingLastUpdated,
+}
+
+/// All that a mount says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Declaration<'a> {
+    /// Its absolute URL, without a slash at the end (CORE-05).
+    pub base_url: &'a str,
+    /// Its routes.
+    pub routes: &'a [Route],
+    /// Its kick-off parameters.
+    pub parameters: &'a [Parameter],
+    /// What is switched on.
+    pub enabled: Enabled,
+    /// Who may ask, for people.
+    pub security: &'a str,
+    /// Profiles that it names for a type (NETSMART-G08).
+    pub profiles: &'a BTreeMap<String, Vec<String>>,
+    /// How it exports.
+    pub policies: Policies,
+}
+
+impl Declaration<'_> {
+    /// The CapabilityStatement. `date` is the time, as FHIR writes it; `version` is the software's.
+    pub fn statement(&self, date: &str, version: &str) -> Value {
+        let documentation = self.documentation();
+        let mut rest = json!({
+            "extension": [documentation.extension()],
+            "mode": "server",
+            "documentation": documentation.markdown(),
+            "security": { "description": self.security },
+        });
+        let types = ResourceType::all().map(|known| self.resource(known.name()));
+        add_list(&mut rest, "resource", types.flatten().collect());
+        let system = self.exports().filter(|export| export.resource.is_none());
+        add_list(&mut rest, "operation", system.flat_map(|export| self.operations(export)).collect());
+        json!({
+            "resourceType": "CapabilityStatement",
+            "url": format!("{}/metadata", self.base_url),
+            "version": version,
+            "name": "OutpourBulkExport",
+            "title": "outpour bulk export",
+            "status": "active",
+            "experimental": false,
+            "date": date,
+            "description": "Bulk export of FHIR R4 records as newline-delimited JSON.",
+            "kind": "instance",
+            "instantiates": [INSTANTIATES],
+            "software": { "name": "outpour", "version": version },
+            "implementation": { "description": "outpour bulk export", "url": self.base_url },
+            "fhirVersion": "4.0.1",
+            "format": ["application/fhir+json", "json"],
+            "implementationGuide": [GUIDE],
+            "rest": [rest],
+        })
+    }
+
+    /// The OperationDefinition `export`, `patient-export` or `group-export` (CAP-09); none for other names, and none for
+    /// what is switched off.
+    ///
+    /// It is derived from the guide's, with the parameters that are served here. `affectsState` is false: the operation
+    /// is called by GET.
+    pub fn operation_definition(&self, name: &str, version: &str) -> Option<Value> {
+        let export = self.exports().find(|export| export.id == name)?;
+        let mut definition = json!({
+            "resourceType": "OperationDefinition",
+            "id": export.id,
+            "url": self.definition_url(export),
+            "version": version,
+            "name": export.name,
+            "title": export.title,
+            "status": "active",
+            "kind": "operation",
+            "experimental": false,
+            "description": format!(
+                "{} Called by GET at {} with `Prefer: respond-async`, as the \
+                 [asynchronous pattern](http://hl7.org/fhir/R4/async.html) of FHIR R4 says.",
+                export.description,
+                self.places(export),
+            ),
+            "affectsState": false,
+            "code": "export",
+            "base": format!("{DEFINITIONS}{}", export.id),
+        });
+        add_list(&mut definition, "resource", export.resource.iter().map(|of| json!(of)).collect());
+        let fields = definition.as_object_mut().expect("an object");
+        fields.insert("system".into(), json!(export.resource.is_none()));
+        fields.insert("type".into(), json!(export.resource.is_some() && !export.instance));
+        fields.insert("instance".into(), json!(export.instance));
+        let parameter = |of: &Parameter| {
+            json!({
+                "name": of.name,
+                "use": "in",
+                "min": of.min,
+                "max": of.max,
+                "documentation": of.documentation,
+                "type": of.fhir_type,
+            })
+        };
+        add_list(&mut definition, "parameter", self.parameters_of(export).map(parameter).collect());
+        Some(definition)
+    }
+
+    /// The kick-offs that are routed and on.
+    fn exports(&self) -> impl Iterator<Item = &'static Export> {
+        EXPORTS.iter().filter(|export| self.is_on(export.operation))
+    }
+
+    fn is_on(&self, operation: Operation) -> bool {
+        routes_on(self.routes, &self.enabled).any(|route| route.operation == operation)
+    }
+
+    fn parameters_of(&self, export: &'static Export) -> impl Iterator<Item = &Parameter> {
+        let system = export.resource.is_none();
+        self.parameters.iter().filter(move |parameter| parameter.supported && (parameter.system || !system))
+    }
+
+    fn definition_url(&self, export: &Export) -> String {
+        format!("{}/OperationDefinition/{}", self.base_url, export.id)
+    }
+
+    /// Where an export is asked for, in markdown; the ways to write `$` count once.
+    fn places(&self, export: &Export) -> String {
+        let routes = routes_on(self.routes, &self.enabled).filter(|route| route.operation == export.operation);
+        let written = routes.filter(|route| !route.path.contains('%'));
+        let place = |route: &Route| format!("`[base]{}`", route.path.replace('{', "[").replace('}', "]"));
+        written.map(place).collect::<Vec<_>>().join(" or ")
+    }
+
+    /// An export under the name of release 3 and the one of release 2, where they differ (CAP-03, CAP-04).
+    fn operations(&self, export: &'static Export) -> Vec<Value> {
+        let mut names = vec!["export", export.id];
+        names.dedup();
+        let parameter = |of: &Parameter| format!("`{}` ({}): {}", of.name, of.fhir_type, of.documentation);
+        let parameters: Vec<String> = self.parameters_of(export).map(parameter).collect();
+        let documentation = format!(
+            "{} Parameters are defined in {}.\n\n{}",
+            export.description,
+            self.definition_url(export),
+            parameters.join("\n\n")
+        );
+        let definition = format!("{DEFINITIONS}{}", export.id);
+        let operation = |name| json!({ "name": name, "definition": definition, "documentation": documentation });
+        names.into_iter().map(operation).collect()
+    }
+
+    /// A type, if it can be exported (CAP-05) or REST does something with it.
+    fn resource(&self, name: &str) -> Option<Value> {
+        let mut codes: Vec<&str> = Vec::new();
+        for route in routes_on(self.routes, &self.enabled) {
+            if let Some((of, code)) = route.operation.interaction()
+                && of == name
+                && !codes.contains(&code)
+            {
+                codes.push(code);
+            }
+        }
+        let exported = self.exports().next().is_some();
+        if !exported && codes.is_empty() {
+            return None;
+        }
+        let mut resource = json!({ "type": name });
+        if !exported {
+            add_list(&mut resource, "extension", vec![not_in_bulk()]);
+        }
+        let profiles = self.profiles.get(name).into_iter().flatten().map(|profile| json!(profile));
+        add_list(&mut resource, "supportedProfile", profiles.collect());
+        let can = |code: &str| codes.contains(&code);
+        let (updated, searched) = (can("update"), can("search-type"));
+        add_list(&mut resource, "interaction", codes.iter().map(|code| json!({ "code": code })).collect());
+        let fields = resource.as_object_mut().expect("an object");
+        if name == "OperationDefinition" && !codes.is_empty() {
+            let text = "What is read are the definitions of this server's own operations.";
+            fields.insert("documentation".into(), json!(text));
+        }
+        if updated {
+            fields.insert("versioning".into(), json!("versioned"));
+            fields.insert("readHistory".into(), json!(false));
+            fields.insert("updateCreate".into(), json!(true));
+        }
+        let mut search = Vec::new();
+        if name == "Group" && searched {
+            search.extend(query::PARAMETERS.iter().map(|(name, of)| group_search(name, of)));
+        }
+        if name == "Patient" && exported && find(self.parameters, "_since").is_some_and(|since| since.supported) {
+            search.push(last_updated());
+        }
+        add_list(&mut resource, "searchParam", search);
+        let own = self.exports().filter(|export| export.resource == Some(name));
+        add_list(&mut resource, "operation", own.flat_map(|export| self.operations(export)).collect());
+        Some(resource)
+    }
+}
+
+/// FHIR has no empty arrays: an empty one is left out.
+fn add_list(to: &mut Value, name: &str, list: Vec<Value>) {
+    let fields: &mut Map<String, Value> = to.as_object_mut().expect("an object");
+    if !list.is_empty() {
+        fields.insert(name.into(), Value::Array(list));
+    }
+}
+
+fn not_in_bulk() -> Value {
+    json!({ "url": NOT_IN_BULK, "valueCanonical": INSTANTIATES })
+}
+
+/// A search parameter of Groups; over REST only, since no export takes searches. R4 has no definition of `name`.
+fn group_search(name: &str, of: &str) -> Value {
+    let mut out = json!({ "extension": [not_in_bulk()], "name": name });
+    let definition = match name {
+        "name" => None,
+        "_id" => Some("http://hl7.org/fhir/SearchParameter/Resource-id".to_string()),
+        _ => Some(format!("http://hl7.org/fhir/SearchParameter/Group-{name}")),
+    };
+    let fields = out.as_object_mut().expect("an object");
+    if let Some(definition) = definition {
+        fields.insert("definition".into(), json!(definition));
+    }
+    fields.insert("type".into(), json!(of));
+    out
+}
+
+/// Clients use `_since` only where Patient declares this (CLIENT-04).
+fn last_updated() -> Value {
+    json!({
+        "name": "_lastUpdated",
+        "definition": "http://hl7.org/fhir/SearchParameter/Resource-lastUpdated",
+        "type": "date",
+        "documentation": "By `_since` and `_until` of an export; Patients are not searched over REST.",
+    })
+}

@@ -1,0 +1,382 @@
+//! Who may ask, as the configuration says it: `[auth]` and `[[clients]]`, and everything that can be wrong with them.
+//!
+//! No secret stands here: the configuration holds hashes only, and even these are not shown by `Debug` or in a message.
+
+use std::collections::BTreeSet;
+
+use axum::http::{HeaderName, header};
+use serde::{Deserialize, Serialize};
+
+use crate::fhir::id::Id;
+use crate::fhir::instant::Instant;
+use crate::fhir::resource_type::ResourceType;
+use crate::limits::{CLIENT_ID_BYTES_MAX, NAME_BYTES_MAX};
+use crate::named_enum::by_name;
+use crate::server::auth::secret::StoredHash;
+
+/// `[auth]`: how credentials come in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthConfig {
+    /// Name of the header with a client's id (ONEUP-S07).
+    pub client_id_header: String,
+    /// Name of the header with its secret.
+    pub client_secret_header: String,
+    /// Name of the header that says for whom it asks: `client` for itself, which is also meant when it is absent.
+    pub user_header: String,
+}
+
+impl Default for AuthConfig {
+    fn default() -> AuthConfig {
+        AuthConfig {
+            client_id_header: "client_id".to_string(),
+            client_secret_header: "client_secret".to_string(),
+            user_header: "x-oneup-user-id".to_string(),
+        }
+    }
+}
+
+/// One of `[[clients]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientConfig {
+    /// Its name: jobs belong to it.
+    pub name: String,
+    /// Tenants whose data it may ask for.
+    #[serde(default = "default_tenants")]
+    pub tenants: Vec<String>,
+    /// Types that it may export; all if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub types: Vec<String>,
+    /// Levels at which it may export.
+    #[serde(default = "all_levels")]
+    pub levels: Vec<LevelName>,
+    /// Groups that it may see and export; all if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// Whether it may make, change and delete Groups.
+    #[serde(default)]
+    pub writes_groups: bool,
+    /// Which patients it may name in the Groups that it writes; `of-groups` if it is left out. Only for a client with
+    /// `groups` and `writes_groups`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patients: Option<PatientSource>,
+    /// Its id in client headers; empty when it sends none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub client_id: String,
+    /// The hash of its secret in client headers.
+    #[serde(default, skip_serializing_if = "SecretHash::is_empty")]
+    pub client_secret_hash: SecretHash,
+    /// Its bearer tokens, and those of its users.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<TokenConfig>,
+}
+
+/// A bearer token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenConfig {
+    /// Its public part.
+    pub id: String,
+    /// The hash of its secret part.
+    pub hash: SecretHash,
+    /// The instant from which on it is no longer taken; empty for never.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub expires: String,
+    /// The id of the patient whose record alone it opens; empty for the client itself (ONEUP-S01).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub patient: String,
+}
+
+/// The text of a hash, which [`StoredHash`] reads; `Debug` does not show it.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SecretHash(pub String);
+
+impl SecretHash {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl std::fmt::Debug for SecretHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretHash(..)")
+    }
+}
+
+/// Which patients count in a Group that a client bound to Groups wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatientSource {
+    /// Those who are members of a Group of its `groups` that no such client wrote.
+    OfGroups,
+    /// All of the store.
+    Any,
+}
+
+impl PatientSource {
+    /// Every value.
+    pub const ALL: [PatientSource; 2] = [PatientSource::OfGroups, PatientSource::Any];
+
+    /// Its word in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PatientSource::OfGroups => "of-groups",
+            PatientSource::Any => "any",
+        }
+    }
+}
+
+/// A level of export, as the configuration names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum LevelName {
+    System,
+    Patient,
+    Group,
+}
+
+impl LevelName {
+    /// Every value.
+    pub const ALL: [LevelName; 3] = [LevelName::System, LevelName::Patient, LevelName::Group];
+
+    /// Its word in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            LevelName::System => "system",
+            LevelName::Patient => "patient",
+            LevelName::Group => "group",
+        }
+    }
+}
+
+by_name!(PatientSource, LevelName);
+
+fn default_tenants() -> Vec<String> {
+    vec!["default".to_string()]
+}
+
+fn all_levels() -> Vec<LevelName> {
+    vec![LevelName::System, LevelName::Patient, LevelName::Group]
+}
+
+/// A name that can stand in a log and, followed by a slash, in the name of a user.
+fn is_plain(name: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+/// Everything that is wrong with who may ask, one sentence each. Hashes are not repeated: somebody may have put the
+/// secret there.
+pub fn problems(auth: &AuthConfig, clients: &[ClientConfig]) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut headers = BTreeSet::from([header::AUTHORIZATION.to_string()]);
+    for (key, name) in [
+        ("client_id_header", &auth.client_id_header),
+        ("client_secret_header", &auth.client_secret_header),
+        ("user_header", &auth.user_header),
+    ] {
+        match HeaderName::try_from(name) {
+            Err(_) => problems.push(format!("auth.{key} {name:?} is no name of a header")),
+            Ok(name) if !headers.insert(name.to_string()) => {
+                problems.push(format!("auth.{key} is {name}, which stands for something else already"));
+            }
+            Ok(_) => {}
+        }
+    }
+    let (mut names, mut token_ids, mut client_ids) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for (at, client) in clients.iter().enumerate() {
+        let named = match client.name.as_str() {
+            name if is_plain(name) => format!("client {name}"),
+            name => {
+                problems.push(format!(
+                    "clients: name {name:?} is none: give 1 to {NAME_BYTES_MAX} of A-Z, a-z, 0-9, '.', '_' and '-'"
+                ));
+                format!("client number {}", at + 1)
+            }
+        };
+        let mut wrong = |text: String| problems.push(format!("{named}: {text}"));
+        if !names.insert(&client.name) {
+            wrong("another client has this name; jobs belong to it, so it must be of one client alone".into());
+        }
+        client_problems(client, &mut wrong);
+        if !client.client_id.is_empty() && !client_ids.insert(&client.client_id) {
+            wrong("another client has its client_id".into());
+        }
+        for token in &client.tokens {
+            token_problems(token, &mut wrong);
+            if !token_ids.insert(&token.id) {
+                wrong(format!("a token with the id {:?} stands elsewhere already", token.id));
+            }
+        }
+    }
+    problems
+}
+
+fn client_problems(client: &ClientConfig, wrong: &mut dyn FnMut(String)) {
+    if client.tenants.is_empty() {
+        wrong("tenants is empty, so that it may ask for nobody's data; leave it out for [\"default\"]".into());
+    }
+    for tenant in client.tenants.iter().filter(|tenant| !is_plain(tenant)) {
+        wrong(format!("tenants holds {tenant:?}, which is no name of a tenant"));
+    }
+    for name in client.types.iter().filter(|name| ResourceType::parse(name).is_none()) {
+        let near = ResourceType::similar(name);
+        let advice = if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) };
+        wrong(format!("types holds {name:?}, which is no R4 resource type{advice}"));
+    }
+    if client.levels.is_empty() {
+        wrong("levels is empty, so that it may export nothing; leave it out for all".into());
+    }
+    for id in client.groups.iter().filter(|id| Id::parse(id.as_bytes()).is_none()) {
+        wrong(format!("groups holds {id:?}, which is no id"));
+    }
+    if !client.groups.is_empty() && client.levels.iter().any(|level| *level != LevelName::Group) {
+        wrong(
+            "groups are named, but levels are not [\"group\"] alone: at a wider level it would export the records of \
+             patients outside its groups; give levels = [\"group\"], or no groups"
+                .into(),
+        );
+    }
+    if client.patients == Some(PatientSource::Any) && (client.groups.is_empty() || !client.writes_groups) {
+        wrong("patients = \"any\" counts only for a client that has groups and writes_groups; leave it out".into());
+    }
+    let id = client.client_id.as_str();
+    if id.len() > CLIENT_ID_BYTES_MAX || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        wrong(format!("client_id has more than {CLIENT_ID_BYTES_MAX} characters, or others than a header can hold"));
+    }
+    match (id.is_empty(), client.client_secret_hash.is_empty()) {
+        (true, true) => {}
+        (false, false) => {
+            if let Err(reason) = StoredHash::parse(&client.client_secret_hash) {
+                wrong(format!("client_secret_hash {reason}"));
+            }
+        }
+        _ => wrong("client_id and client_secret_hash belong together; give both or neither".into()),
+    }
+}
+
+fn token_problems(token: &TokenConfig, wrong: &mut dyn FnMut(String)) {
+    let id = token.id.as_str();
+    if !is_plain(id) || id.contains('.') {
+        // What is no id may be a whole token.
+        wrong(
+            "the id of a token is 1 to 64 of A-Z, a-z, 0-9, '_' and '-'; what follows its first dot is secret".into(),
+        );
+        return;
+    }
+    if let Err(reason) = StoredHash::parse(&token.hash) {
+        wrong(format!("the hash of the token {id} {reason}"));
+    }
+    if !token.expires.is_empty() && Instant::parse(&token.expires).is_none() {
+        wrong(format!(
+            "the token {id} expires at {:?}, which is no instant such as 2027-01-01T00:00:00Z",
+            token.expires
+        ));
+    }
+    if !token.patient.is_empty() && Id::parse(token.patient.as_bytes()).is_none() {
+        wrong(format!("the token {id} is of patient {:?}, which is no id", token.patient));
+    }
+}
+
+/// What is wrong with the text of a configuration, by line and column. The line itself is not shown, as the parser would,
+/// nor are strings that stand where something else is expected: they may be secrets that were put in the wrong place.
+pub fn told(error: &toml::de::Error, text: &str) -> String {
+    let mut message = error.message().to_string();
+    while let Some(from) = message.find("string \"") {
+        let end = message.rfind('"').filter(|end| *end > from + 7).map_or(message.len(), |end| end + 1);
+        message.replace_range(from..end, "a text");
+    }
+    let Some(span) = error.span() else { return message };
+    let before = &text.as_bytes()[..span.start.min(text.len())];
+    let line = memchr::memchr_iter(b'\n', before).count() + 1;
+    let column = before.len() - memchr::memrchr(b'\n', before).map_or(0, |at| at + 1) + 1;
+    format!("line {line}, column {column}: {message}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::config::Config;
+
+    fn hash() -> String {
+        crate::server::auth::secret::hash("right").0
+    }
+
+    fn read(text: &str) -> Result<(AuthConfig, Vec<ClientConfig>), String> {
+        Config::parse(text).map(|config| (config.auth, config.clients))
+    }
+
+    #[track_caller]
+    fn wrong(text: &str, words: &[&str]) {
+        let text = text.replace("HASH", &hash());
+        let (auth, clients) = read(&text).unwrap();
+        let problems = problems(&auth, &clients);
+        assert_eq!(problems.len(), words.len(), "{problems:?}");
+        for word in words {
+            assert!(problems.iter().any(|problem| problem.contains(word)), "{word}: {problems:?}");
+        }
+    }
+
+    /// A client as the documentation shows it; what is left out has its default.
+    #[test]
+    fn clients_are_read() {
+        let text = "[[clients]]\nname = 'a'\ntokens = [{ id = 'x', hash = 'HASH', expires = '2027-01-01T00:00:00Z', patient = 'p' }]\n\
+                    [[clients]]\nname = 'b'\nlevels = ['group']\ngroups = ['g']\nclient_id = 'c'\nclient_secret_hash = 'HASH'\n";
+        let (auth, clients) = read(&text.replace("HASH", &hash())).unwrap();
+        assert_eq!(problems(&auth, &clients), Vec::<String>::new());
+        assert_eq!((&clients[0].tenants, clients[0].levels.len()), (&vec!["default".to_string()], 3));
+        let config = Config { clients, ..Config::default() };
+        assert_eq!(Config::parse(&config.to_toml()).unwrap(), config, "what is printed can be read");
+    }
+
+    /// Everything that can be wrong with a client, told at once. AUTH-24: a wider level would go round its Groups.
+    #[test]
+    fn problems_are_told() {
+        wrong("[[clients]]\nname = 'a b'\n[[clients]]\nname = 'c'\n[[clients]]\nname = 'c'", &["a b", "one client"]);
+        wrong("[[clients]]\nname = 'a'\ntypes = ['Patiant']\ntenants = ['x/y', 'z']", &["did you mean Patient", "x/y"]);
+        wrong("[[clients]]\nname = 'a'\ntenants = []\nlevels = []", &["tenants is empty", "levels is empty"]);
+        wrong("[[clients]]\nname = 'a'\ngroups = ['g']", &["levels = [\"group\"]"]);
+        wrong("[[clients]]\nname = 'a'\ngroups = ['g', '?']\nlevels = ['group']", &["is no id"]);
+        wrong("[[clients]]\nname = 'a'\nclient_id = 'x'", &["belong together"]);
+        wrong("[[clients]]\nname = 'a'\nclient_id = 'x y'\nclient_secret_hash = 'HASH'", &["client_id has"]);
+        let both = "client_id = 'x'\nclient_secret_hash = 'HASH'\n";
+        wrong(&format!("[[clients]]\nname = 'a'\n{both}[[clients]]\nname = 'b'\n{both}"), &["its client_id"]);
+        wrong("[[clients]]\nname = 'a'\ntokens = [{ id = 'x', hash = 'HASH' }, { id = 'x', hash = 'HASH' }]", &["x"]);
+        wrong(
+            "[[clients]]\nname = 'a'\ntokens = [{ id = 'x', hash = 'HASH', expires = 'soon', patient = '?' }]",
+            &["soon", "is no id"],
+        );
+        wrong("[auth]\nuser_header = 'client_id'\nclient_secret_header = 'a b'", &["stands for", "a b"]);
+        wrong("[auth]\nclient_id_header = 'Authorization'", &["authorization"]);
+        assert!(read("[[clients]]\nname = 'a'\nlevel = ['group']").unwrap_err().contains("level"));
+        assert!(read("[[clients]]\nname = 'a'\nlevels = ['all']").unwrap_err().contains("line 3"));
+    }
+
+    /// AUTH-27: secrets in the wrong place are not repeated, and hashes are never shown.
+    #[test]
+    fn nothing_secret_is_told() {
+        let secret = "5ecre7";
+        for text in [
+            format!("[[clients]]\nname = 'a'\ntokens = [{{ id = 'x', hash = '{secret}' }}]"),
+            format!("[[clients]]\nname = 'a'\ntokens = [{{ id = 'x.{secret}', hash = 'h' }}]"),
+            format!("[[clients]]\nname = 'a'\nclient_id = 'x'\nclient_secret_hash = '{secret}'"),
+        ] {
+            let (auth, clients) = read(&text).unwrap();
+            let problems = problems(&auth, &clients);
+            assert!(problems.len() == 1 && !problems[0].contains(secret), "{problems:?}");
+        }
+        for text in [
+            format!("[[clients]]\nname = 'a'\ntokens = '{secret}'"),
+            format!("[[clients]]\nname = 'a'\nsecret = '{secret}'"),
+            format!("[[clients]]\nname = 'a'\ntokens = [{{ id = 'x', hash = '{secret}', secret = '{secret}' }}]"),
+            format!("[[clients]]\nname = 'a'\nwrites_groups = \"{secret}\\\"{secret}\""),
+            format!("[[clients]]\nname = 'a'\nclient_secret_hash = '{secret}\n"),
+        ] {
+            let told = read(&text).unwrap_err();
+            assert!(told.contains("line ") && !told.contains(secret), "{told}");
+        }
+        let text = format!("[[clients]]\nname = 'a'\ntokens = [{{ id = 'x', hash = '{}' }}]", hash());
+        assert!(!format!("{:?}", read(&text).unwrap()).contains("sha256"));
+    }
+}

@@ -1,0 +1,501 @@
+//! The configuration: one TOML file, every key with a default, none that is not known. The command line may stand in for
+//! the most common keys.
+//!
+//! Units stand in the names. What contradicts itself or the machine is told before anything is opened, all at once.
+
+pub mod auth;
+pub mod check;
+pub mod mounts;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::export::FaultsAllowed;
+use crate::hash::digest::DigestAlgorithm;
+use crate::named_enum::by_name;
+use crate::server::config::auth::{AuthConfig, ClientConfig};
+use crate::server::config::mounts::MountConfig;
+use crate::server::tls::TlsFiles;
+use crate::write::encode::Coding;
+
+/// Name of the tenant whose store and data stand outside `[[tenants]]`.
+pub const DEFAULT_TENANT: &str = "default";
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Address and port to listen on; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// What every advertised URL begins with, without a slash at its end; empty for `http://`, or `https://` with
+    /// TLS, and the address (CORE-05).
+    pub public_url: String,
+    /// Addresses and networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    pub trusted_proxies: Vec<String>,
+    /// Names and addresses of hosts that requests may be for where there are no clients, besides this machine's and the
+    /// public URL's.
+    pub hosts: Vec<String>,
+    /// Certificate and key.
+    pub tls: TlsFiles,
+    /// The store of the tenant named `default`; without a path there is no such tenant.
+    pub store: StoreConfig,
+    /// Where the service keeps what is its own, for that tenant.
+    pub data: DataConfig,
+    /// More tenants: nothing of one is ever seen by another.
+    pub tenants: Vec<TenantConfig>,
+    /// Jobs.
+    pub jobs: JobsConfig,
+    /// Files of an export.
+    pub files: FilesConfig,
+    /// Bounds of what clients may ask.
+    pub limits: LimitsConfig,
+    /// The mount that speaks the Bulk Data Access IG.
+    #[serde(deserialize_with = "mounts::read_ig")]
+    pub ig: MountConfig,
+    /// Netsmart's.
+    #[serde(deserialize_with = "mounts::read_netsmart")]
+    pub netsmart: MountConfig,
+    /// 1upHealth's single-tenant environment.
+    #[serde(deserialize_with = "mounts::read_oneup_ste")]
+    pub oneup_ste: MountConfig,
+    /// 1upHealth's multi-tenant environment.
+    #[serde(deserialize_with = "mounts::read_oneup_mte")]
+    pub oneup_mte: MountConfig,
+    /// How credentials come in.
+    pub auth: AuthConfig,
+    /// The log, on standard error.
+    pub log: LogConfig,
+    /// Who may ask; anybody on this machine if empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub clients: Vec<ClientConfig>,
+    /// The file that this was read from, to be read again when it changes.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
+}
+
+/// `[store]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// Directory of the store.
+    pub path: PathBuf,
+    /// Where its index lies; empty for `.outpour` in the store. It must be writable.
+    pub index_dir: PathBuf,
+    /// Bases under which absolute references are ours, besides the base that the service itself stands under.
+    pub fhir_bases: Vec<String>,
+}
+
+/// `[data]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// Directory of jobs, files and Groups.
+    pub path: PathBuf,
+    /// Where the records of jobs lie, if not in `jobs` there: they may be on another volume than the files.
+    pub jobs: PathBuf,
+    /// Whether records and files are on the disk before anybody is told of them.
+    pub sync: bool,
+}
+
+/// One of `[[tenants]]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TenantConfig {
+    /// What `{customer}` stands for in URLs: letters, digits, `-`, `.`, `_`.
+    pub name: String,
+    /// Its store.
+    pub store: StoreConfig,
+    /// Where the service keeps what belongs to it.
+    pub data: DataConfig,
+}
+
+/// `[jobs]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JobsConfig {
+    /// Threads that index and write; 0 for one a processor.
+    pub threads: usize,
+    /// Jobs of one client that may wait or run; one more is answered 429.
+    pub active_per_client: usize,
+    /// Jobs of all clients that may wait or run.
+    pub active: usize,
+    /// Times that a shard is tried before its job fails.
+    pub attempts: u32,
+    /// How long an expired job is answered 410 before it is 404, in seconds.
+    pub remembered_seconds: u64,
+    /// Share of the disk, in hundredths, from which on a kick-off is answered 507.
+    pub disk_high_water: u8,
+    /// More faulty lines in the store than this, a number or a share such as `1%`, fail a job; empty for no limit.
+    pub faults_allowed: String,
+    /// How long a kick-off waits for the index when it names a Group that the index does not know, in milliseconds.
+    pub group_wait_milliseconds: u64,
+}
+
+/// `[files]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FilesConfig {
+    /// Most uncompressed bytes of a file.
+    pub max_bytes: u64,
+    /// Most resources of a file; 0 for no limit.
+    pub max_resources: u64,
+    /// How files are stored: `none`, `gzip` or `zstd`. Clients may always ask for identity.
+    pub compress: Coding,
+    /// The digest in the manifest: `xxh3`, `sha256` or `none`.
+    pub digest: DigestAlgorithm,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Most bytes of the body of a request; more are 413.
+    pub body_bytes: usize,
+    /// Polls of one job a second that a client may keep up; more are 429.
+    pub polls_per_second: u32,
+    /// Polls of one job at once before that holds.
+    pub polls_burst: u32,
+    /// Most connections at a time.
+    pub connections: usize,
+    /// Most bytes of a request line and its headers.
+    pub head_bytes: usize,
+    /// Most headers of a request.
+    pub headers: usize,
+    /// Longest time for the headers of a request, in seconds.
+    pub head_seconds: u64,
+    /// Longest silence between two requests, in seconds.
+    pub idle_seconds: u64,
+    /// Longest pause in the body of a request, in seconds.
+    pub body_seconds: u64,
+    /// Longest time for which a client takes no bytes of an answer, in seconds.
+    pub write_seconds: u64,
+    /// Time that answers in flight have to end when the service stops, in seconds.
+    pub drain_seconds: u64,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub level: String,
+    /// `text` for people, `json` for machines.
+    pub format: LogFormat,
+}
+
+/// See [`LogConfig::format`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl LogFormat {
+    /// Every value.
+    pub const ALL: [LogFormat; 2] = [LogFormat::Text, LogFormat::Json];
+
+    /// Its word in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        }
+    }
+}
+
+by_name!(LogFormat);
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            public_url: String::new(),
+            trusted_proxies: Vec::new(),
+            hosts: Vec::new(),
+            tls: TlsFiles::default(),
+            store: StoreConfig::default(),
+            data: DataConfig::default(),
+            jobs: JobsConfig::default(),
+            files: FilesConfig::default(),
+            limits: LimitsConfig::default(),
+            tenants: Vec::new(),
+            ig: MountConfig::ig(),
+            netsmart: MountConfig::netsmart(),
+            oneup_ste: MountConfig::oneup_ste(),
+            oneup_mte: MountConfig::oneup_mte(),
+            auth: AuthConfig::default(),
+            log: LogConfig { level: "info".to_string(), format: LogFormat::Text },
+            clients: Vec::new(),
+            file: None,
+        }
+    }
+}
+
+impl Default for DataConfig {
+    fn default() -> DataConfig {
+        DataConfig { path: PathBuf::new(), jobs: PathBuf::new(), sync: true }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> LogConfig {
+        Config::default().log
+    }
+}
+
+impl Default for JobsConfig {
+    fn default() -> JobsConfig {
+        let limits = crate::job::api::Limits::default();
+        JobsConfig {
+            threads: 0,
+            active_per_client: limits.active_per_client,
+            active: limits.active,
+            attempts: limits.attempts,
+            remembered_seconds: limits.remembered_seconds,
+            disk_high_water: limits.disk_high_water,
+            faults_allowed: String::new(),
+            group_wait_milliseconds: 2000,
+        }
+    }
+}
+
+impl Default for FilesConfig {
+    fn default() -> FilesConfig {
+        FilesConfig {
+            max_bytes: crate::limits::FILE_BYTES_DEFAULT,
+            max_resources: 0,
+            compress: Coding::None,
+            digest: DigestAlgorithm::Xxh3,
+        }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> LimitsConfig {
+        let connections = crate::server::connection::limits::ConnectionLimits::default();
+        LimitsConfig {
+            body_bytes: 16 << 20,
+            polls_per_second: 2,
+            polls_burst: 10,
+            connections: connections.connections_max,
+            head_bytes: connections.head_bytes_max,
+            headers: connections.headers_max,
+            head_seconds: connections.head_wait.as_secs(),
+            idle_seconds: connections.idle_wait.as_secs(),
+            body_seconds: connections.body_wait.as_secs(),
+            write_seconds: connections.write_wait.as_secs(),
+            drain_seconds: connections.drain_wait.as_secs(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    /// What is wrong with it, with line and column.
+    pub fn parse(text: &str) -> Result<Config, String> {
+        toml::from_str(text).map_err(|error| auth::told(&error, text))
+    }
+
+    /// The configuration as a file would hold it, every value visible.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a configuration is plain data")
+    }
+
+    /// What every advertised URL begins with; `listen` is the address that was really bound.
+    pub fn public_url(&self, listen: SocketAddr) -> String {
+        match self.public_url.trim_end_matches('/') {
+            "" if self.tls.is_on() => format!("https://{listen}"),
+            "" => format!("http://{listen}"),
+            given => given.to_string(),
+        }
+    }
+
+    /// All tenants, `default` first if there is one.
+    pub fn all_tenants(&self) -> Vec<TenantConfig> {
+        let name = DEFAULT_TENANT.to_string();
+        let default = TenantConfig { name, store: self.store.clone(), data: self.data.clone() };
+        // Without any tenant it is the one that is missing something.
+        let stands = !self.store.path.as_os_str().is_empty() || self.tenants.is_empty();
+        stands.then_some(default).into_iter().chain(self.tenants.iter().cloned()).collect()
+    }
+
+    /// The mounts' configurations, with the names of their tables.
+    pub fn mounts(&self) -> [(&'static str, &MountConfig); 4] {
+        [("ig", &self.ig), ("netsmart", &self.netsmart), ("oneup_ste", &self.oneup_ste), ("oneup_mte", &self.oneup_mte)]
+    }
+
+    /// See [`JobsConfig::faults_allowed`].
+    pub fn faults_allowed(&self) -> Option<FaultsAllowed> {
+        let text = self.jobs.faults_allowed.trim();
+        match text.strip_suffix('%') {
+            Some(share) => share.trim().parse().ok().map(FaultsAllowed::Percent),
+            None => text.parse().ok().map(FaultsAllowed::Count),
+        }
+    }
+}
+
+impl DataConfig {
+    /// Where the records of jobs lie.
+    pub fn records(&self) -> PathBuf {
+        match self.jobs.as_os_str().is_empty() {
+            true => self.path.join("jobs"),
+            false => self.jobs.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::config::mounts::{AcceptedBody, Authorization, HeaderPolicy};
+
+    /// The clients of the documented example, comment signs taken away, are read and are right.
+    #[test]
+    fn the_example_of_clients_is_right() {
+        let example = include_str!("../../docs/serve.toml");
+        let (_, clients) = example.split_once("\n#[[clients]]").unwrap();
+        let clients: Vec<&str> = clients.lines().map(|line| line.strip_prefix('#').unwrap_or(line)).collect();
+        let config = Config::parse(&format!("[[clients]]{}", clients.join("\n"))).unwrap();
+        assert_eq!(auth::problems(&config.auth, &config.clients), Vec::<String>::new());
+        let client = &config.clients[0];
+        assert_eq!((client.tokens.len(), client.client_id.as_str(), client.groups.len()), (2, "nightly-1", 1));
+    }
+
+    /// The words of configurations that are in use: a test that fails here is mended by putting the word back.
+    #[test]
+    fn words_of_configurations_stay_as_they_are() {
+        use crate::named_enum::pinned;
+        pinned(&[Authorization::Bearer, Authorization::ClientHeaders], &["bearer", "client-headers"]);
+        pinned(&[HeaderPolicy::Strict, HeaderPolicy::Assume], &["strict", "assume"]);
+        pinned(&[AcceptedBody::Outcome, AcceptedBody::Request], &["outcome", "request"]);
+        pinned(&[LogFormat::Text, LogFormat::Json], &["text", "json"]);
+        let levels = [auth::LevelName::System, auth::LevelName::Patient, auth::LevelName::Group];
+        pinned(&levels, &["system", "patient", "group"]);
+        pinned(&crate::server::config::auth::PatientSource::ALL, &["of-groups", "any"]);
+    }
+
+    /// The documented example holds every key with its default, and nothing else.
+    #[test]
+    fn the_example_is_the_default() {
+        let example = include_str!("../../docs/serve.toml");
+        let mut default = Config::default();
+        default.store.path = "/data/fhir".into();
+        default.data.path = "/var/lib/outpour".into();
+        assert_eq!(Config::parse(example).unwrap(), default);
+        assert_eq!(default.problems(), Vec::<String>::new());
+        let keys = |text: &str| {
+            let table: toml::Table = toml::from_str(text).unwrap();
+            let mut keys = Vec::new();
+            for (name, value) in table {
+                match value {
+                    toml::Value::Table(inner) => keys.extend(inner.keys().map(|key| format!("{name}.{key}"))),
+                    _ => keys.push(name),
+                }
+            }
+            keys.sort();
+            keys
+        };
+        // What has no default stands in the example as a comment.
+        let commented = |key: &String| key != "tenants" && !key.ends_with(".supported_profiles");
+        let known: Vec<String> = keys(&default.to_toml()).into_iter().filter(commented).collect();
+        assert_eq!(keys(example), known);
+        assert_eq!(Config::parse(&default.to_toml()).unwrap(), default, "what is printed can be read");
+    }
+
+    /// KICK-13, DIALECT-04: what is not given has its default, also beside what is given. Each mount has its dialect's.
+    #[test]
+    fn sections_may_be_given_in_part() {
+        let config = Config::parse("[data]\npath = 'd'\n[netsmart]\nbase = '/n'\n[[tenants]]\nname = 'b'\n").unwrap();
+        assert!(config.data.sync && config.tenants[0].data.sync);
+        assert_eq!(config.netsmart, MountConfig { base: "/n".into(), ..MountConfig::netsmart() });
+        assert_eq!(config.oneup_mte, MountConfig::oneup_mte());
+        assert!(Config::parse("[netsmart]\nbse = '/n'\n").unwrap_err().contains("bse"));
+    }
+
+    /// DIALECT-04, ONEUP-M01: tenants have nothing in common, mounts have a tenant and a place of their own.
+    #[test]
+    fn tenants_and_mounts_are_checked() {
+        let base = "store = { path = 's' }\ndata = { path = 'd' }\n[log]\nlevel = 'info'\n";
+        let tenant = |name: &str, store: &str, data: &str| {
+            format!("[[tenants]]\nname = '{name}'\nstore = {{ path = '{store}' }}\ndata = {{ path = '{data}' }}\n")
+        };
+        for (more, problems) in [
+            (String::new(), &[][..]),
+            (tenant("b", "s2", "d2"), &[]),
+            (tenant("b", "s", "d2"), &["store.path is that of tenant \"default\""]),
+            (tenant("b", "s2", "d"), &["data.path is that of tenant", "data.jobs is that of tenant"]),
+            (tenant("b/c", "s2", "d2"), &["a name has"]),
+            (tenant("b", "s2", "d2") + &tenant("b", "s3", "d3"), &["stands twice"]),
+            ("[netsmart]\nbase = '/fhir/x'\n".into(), &["netsmart.base stands at or below ig.base"]),
+            ("[netsmart]\nbase = '/fhir'\n".into(), &["netsmart.base stands at or below ig.base"]),
+            ("[ig]\ntenant = 'c'\n".into(), &["ig.tenant \"c\" is no tenant (default)"]),
+            ("[ig]\ntenant = 'c'\nenabled = false\n".into(), &[]),
+            ("[oneup_ste]\nbase = '/x/{customer}'\nauthorization = []\n".into(), &["oneup_ste.authorization"]),
+            ("[ig]\naccepted_body = 'request'\n".into(), &["ig.accepted_body"]),
+            ("[[clients]]\nname = 'c'\ntenants = ['default', 'x']\n".into(), &["\"x\", which is no tenant"]),
+            ("[ig]\nsupported_profiles = { Nope = [] }\n".into(), &["Nope"]),
+        ] {
+            let found = Config::parse(&format!("{base}{more}")).unwrap().problems();
+            assert_eq!(found.len(), problems.len(), "{more}: {found:?}");
+            for (found, problem) in found.iter().zip(problems) {
+                assert!(found.contains(problem), "{found}: {problem}");
+            }
+        }
+    }
+
+    /// Every problem is told at once; unknown keys are refused by name. CORE-01: no other address than loopback.
+    #[test]
+    fn wrong_configurations_are_refused() {
+        assert!(Config::parse("lissten = 1").unwrap_err().contains("lissten"));
+        assert!(Config::parse("[jobs]\nactive = \"x\"").unwrap_err().contains("line 2"));
+        let text = "listen = '0.0.0.0:80'\npublic_url = 'here'\n[ig]\nbase = 'fhir/'\n[jobs]\nactive = 0\nfaults_allowed = '200%'\n[log]\nlevel = 'loud'";
+        let problems = Config::parse(text).unwrap().problems();
+        for word in
+            ["store.path", "data.path", "listen", "public_url", "ig.base", "jobs.active", "faults_allowed", "log.level"]
+        {
+            assert!(problems.iter().any(|problem| problem.contains(word)), "{word}: {problems:?}");
+        }
+        assert_eq!(problems.len(), 8);
+    }
+
+    /// CORE-01, CORE-05: TLS is whole or not there; who listens for other machines says under which URL.
+    #[test]
+    fn tls_and_proxies_are_whole() {
+        let problems = |text: &str| {
+            let mut config = Config::parse(text).unwrap();
+            (config.store.path, config.data.path) = ("store".into(), "data".into());
+            config.problems()
+        };
+        for (text, words) in [
+            ("", &[][..]),
+            ("[tls]\ncertificate = 'c'\nkey = 'k'", &[]),
+            ("trusted_proxies = ['127.0.0.1', 'fd00::/8']", &[]),
+            ("hosts = ['bulk.example.org', '10.0.0.1']", &[]),
+            ("hosts = ['http://bulk', '*', 'bulk']", &["\"http://bulk\"", "\"*\""]),
+            ("[tls]\ncertificate = 'c'", &["not tls.key"]),
+            ("[tls]\nkey = 'k'", &["not tls.certificate"]),
+            ("trusted_proxies = ['10.0.0.0/8', 'proxy', '10.0.0.0/40']", &["\"proxy\"", "\"10.0.0.0/40\""]),
+            ("listen = '10.0.0.1:80'\ntrusted_proxies = ['10.0.0.2']", &["without authorization", "public_url"]),
+            ("listen = '0.0.0.0:80'\n[tls]\ncertificate = 'c'\nkey = 'k'", &["without authorization", "0.0.0.0 is no"]),
+            ("listen = '10.0.0.1:80'\n[tls]\ncertificate = 'c'\nkey = 'k'", &["without authorization"]),
+        ] {
+            let found = problems(text);
+            assert_eq!(found.len(), words.len(), "{text}: {found:?}");
+            for word in words {
+                assert!(found.iter().any(|problem| problem.contains(word)), "{word}: {found:?}");
+            }
+        }
+        let listen = "127.0.0.1:1".parse().unwrap();
+        let mut config = Config::default();
+        assert_eq!(config.public_url(listen), "http://127.0.0.1:1");
+        config.tls = TlsFiles { certificate: "c".into(), key: "k".into() };
+        assert_eq!(config.public_url(listen), "https://127.0.0.1:1");
+        config.public_url = "https://bulk.example.org/".into();
+        assert_eq!(config.public_url(listen), "https://bulk.example.org");
+    }
+}

@@ -1,0 +1,134 @@
+//! Dialects: what a mount's clients see of the one job engine. A dialect is a table of routes, parameters, rules and
+//! renderings; nothing of it reaches the engine but how files are named (DIALECT-01).
+
+pub mod ig;
+pub mod netsmart;
+pub mod oneup;
+pub mod render;
+
+use axum::body::Body;
+use axum::http::{Method, Response};
+
+use crate::fhir::instant::Instant;
+use crate::job::api::JobView;
+use crate::job::record::Naming;
+use crate::server::error::IssueType;
+use crate::server::mount::Mount;
+use crate::server::parameters::Parameter;
+use crate::server::routes::Route;
+
+/// A job that was taken, to be told to whoever asked for it.
+pub struct Taken<'a> {
+    /// Where it was asked for.
+    pub mount: &'a Mount,
+    /// Its id, the engine's.
+    pub job: &'a str,
+    /// Its T.
+    pub transaction_time: &'a Instant,
+    /// The kick-off URL, verbatim.
+    pub request: &'a str,
+    /// How many parts of the request were passed over.
+    pub notes: usize,
+    /// Whether files need a token.
+    pub requires_access_token: bool,
+}
+
+/// A job that is asked about.
+pub struct Polled<'a> {
+    /// Where it is asked about, and was asked for.
+    pub mount: &'a Mount,
+    /// The job.
+    pub view: &'a JobView,
+    /// Whether files need a token.
+    pub requires_access_token: bool,
+    /// Whether the reader may have some Groups, types or one patient only (reading 24).
+    pub bound_client: bool,
+}
+
+/// How request ids are taken from clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestIds {
+    /// Up to 64 letters, digits, `-`, `.` and `_` are given back.
+    Plain,
+    /// A UUID is given back; what is none comes back as `X-Correlation-Id` (NETSMART-E11).
+    Uuid,
+}
+
+/// See the module.
+#[derive(Clone, Copy, Debug)]
+pub struct Dialect {
+    /// Its name, by which jobs remember their mount.
+    pub name: &'static str,
+    /// Which URL means what.
+    pub routes: &'static [Route],
+    /// Parameters of a kick-off.
+    pub parameters: &'static [Parameter],
+    /// Whether names of types are told apart by case (C-12).
+    pub case_sensitive_types: bool,
+    /// Whether only types of the Patient compartment may be asked for (C-19).
+    pub compartment_types: bool,
+    /// The code of an issue about a type that is not exported (C-15).
+    pub type_refused: IssueType,
+    /// Whether a date alone may stand in `_since` (C-05).
+    pub dates: bool,
+    /// Whether `$export` of a user is the user's own record (ONEUP-S01).
+    pub user_exports: bool,
+    /// Whether Groups that clients send follow 1upHealth's rules (ONEUP-G08).
+    pub group_rules: bool,
+    /// Whether only GET, the method EXPORT and PUT of a job are let in (ONEUP-M03…M05).
+    pub gated: bool,
+    /// How request ids are taken.
+    pub request_ids: RequestIds,
+    /// How files are named.
+    pub naming: Naming,
+    /// Where the state of a job is told, below the base.
+    pub status_path: fn(&str) -> String,
+    /// Where a file is, below the base.
+    pub file_path: fn(&str) -> String,
+    /// The id of the engine's that a client names a job by; none for what is no such name.
+    pub job_named: fn(&str) -> Option<String>,
+    /// The answer to a kick-off.
+    pub taken: fn(&Taken<'_>) -> Response<Body>,
+    /// The answer to a question about a job that is there.
+    pub polled: fn(&Polled<'_>) -> Response<Body>,
+}
+
+impl Dialect {
+    /// Every dialect, by the name of its table in the configuration.
+    pub fn named(table: &str) -> &'static Dialect {
+        match table {
+            "netsmart" => &netsmart::NETSMART,
+            "oneup_ste" => &oneup::STE,
+            "oneup_mte" => &oneup::MTE,
+            _ => &ig::IG,
+        }
+    }
+
+    /// Whether a path below a base is that of a job's state.
+    fn is_job(&self, path: &str) -> bool {
+        let job = path.strip_prefix((self.status_path)("").as_str());
+        job.is_some_and(|job| !job.is_empty() && !job.contains('/'))
+    }
+
+    /// What becomes of a method at a path below a base of this dialect, before anything else is looked at.
+    pub fn pass(&self, method: &Method, path: &str) -> Passage {
+        match (self.gated, method.as_str()) {
+            (false, _) => Passage::Go,
+            (true, "POST" | "DELETE") => Passage::Forbidden,
+            (true, "PUT") if !self.is_job(path) => Passage::Forbidden,
+            (true, "EXPORT") => Passage::AsGet,
+            (true, _) => Passage::Go,
+        }
+    }
+}
+
+/// See [`Dialect::pass`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// On to the routes.
+    Go,
+    /// On to the routes, as GET; only a kick-off answers it (ONEUP-M03).
+    AsGet,
+    /// 403 (ONEUP-M04).
+    Forbidden,
+}

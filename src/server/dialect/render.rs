@@ -1,0 +1,156 @@
+//! What became of a job, as the IG tells it: the answer to a poll, the manifest (STATUS, MANIFEST).
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use serde_json::{Value, json};
+
+use crate::fhir::instant::Instant;
+use crate::job::api::{Found, JobView};
+use crate::job::record::{FileRecord, JobRecord, Kind};
+use crate::job::state::State;
+use crate::server::auth::Principal;
+use crate::server::dialect::Polled;
+use crate::server::error::{IssueType, Refusal, informational};
+use crate::server::http::dates::imf_fixdate;
+use crate::server::mount::Mount;
+use crate::write::journal::Receipt;
+use crate::write::manifest::{EXPORT_KEY, Manifest};
+
+/// Most seconds that a client is told to wait (STATUS-03).
+const RETRY_SECONDS_MAX: u64 = 120;
+
+/// The state of a job, as its mount renders it.
+pub fn answer(found: &Found, mount: &Mount, principal: &Principal, requires_access_token: bool) -> Response<Body> {
+    match found {
+        Found::Unknown => Refusal::not_found("this job").into_response(),
+        Found::Expired => {
+            expired("the files of this job were kept until their time and are gone; ask again").into_response()
+        }
+        Found::Job(view) => {
+            let bound_client = principal.is_bound() || view.record.request.bound_client;
+            (mount.dialect.polled)(&Polled { mount, view, requires_access_token, bound_client })
+        }
+    }
+}
+
+/// 410 (STATUS-13, FILE-11).
+pub fn expired(text: &str) -> Refusal {
+    Refusal::new(StatusCode::GONE, IssueType::NotFound, text)
+}
+
+/// The state of a job, as the IG has it.
+pub fn of_job(polled: &Polled<'_>) -> Response<Body> {
+    let view = polled.view;
+    let first = polled.mount.settings.first_poll_in_progress && !view.asked_before;
+    match view.record.state {
+        // A public suite wants to see progress (CLIENT-12).
+        State::Complete if first => in_progress(&JobView { percent: 99, seconds_left: None, ..view.clone() }),
+        State::Complete => complete(polled),
+        State::Failed => failed(&view.record),
+        _ => in_progress(view),
+    }
+}
+
+/// 202, with how far it has come (STATUS-01…03).
+fn in_progress(view: &JobView) -> Response<Body> {
+    let percent = view.percent.min(99);
+    let mut response = informational(StatusCode::ACCEPTED, format!("the export is being written: {percent}% complete"));
+    progress(response.headers_mut(), view);
+    response
+}
+
+/// `X-Progress`, and when to ask again (STATUS-02, STATUS-03, CLIENT-02).
+pub fn progress(headers: &mut HeaderMap, view: &JobView) {
+    let progress = format!("{}% complete", view.percent.min(99));
+    headers.insert("x-progress", HeaderValue::from_str(&progress).expect("plain text"));
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(view.seconds_left.unwrap_or(1).clamp(1, RETRY_SECONDS_MAX)));
+}
+
+/// 500, with a code that says that asking again will not help (STATUS-08, STATUS-09).
+fn failed(record: &JobRecord) -> Response<Body> {
+    let reason = record.failure.as_ref().map_or("the export failed", |failure| &failure.reason);
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, IssueType::Processing, reason).into_response()
+}
+
+/// 200 with the manifest (STATUS-06, STATUS-07); without what the vendor's documents do not show where only that is wanted
+/// (DIALECT-06).
+fn complete(polled: &Polled<'_>) -> Response<Body> {
+    let (record, mount) = (&polled.view.record, polled.mount);
+    let manifest = manifest(polled);
+    let bytes = match mount.settings.strict_dialect {
+        false => manifest.to_bytes(),
+        true => {
+            let mut plain = serde_json::to_value(&manifest).expect("a manifest is plain data");
+            let fields = plain.as_object_mut().expect("an object");
+            fields.retain(|key, _| !["deleted", "extension"].contains(&key.as_str()));
+            for item in fields.values_mut().filter_map(|list| list.as_array_mut()).flatten() {
+                item.as_object_mut().expect("an object").remove("extension");
+            }
+            plain.to_string().into_bytes()
+        }
+    };
+    let mut response = Response::new(Body::from(bytes));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(date) = record.expiry().as_ref().and_then(imf_fixdate) {
+        headers.insert(header::EXPIRES, date);
+    }
+    response
+}
+
+/// The manifest of a finished job: the engine's, with the URLs under which a mount serves the files.
+/// One that may not have the whole store gets no more of the ledger than its own lines (reading 10).
+pub fn manifest(polled: &Polled<'_>) -> Manifest {
+    let (record, mount) = (&polled.view.record, polled.mount);
+    let list = |kind: Kind| -> Vec<Receipt> {
+        let of_kind = record.files.iter().filter(|file| file.kind == kind);
+        let served = |id: &str| (mount.dialect.file_path)(id);
+        of_kind.map(|FileRecord { id, receipt, .. }| Receipt { file: served(id), ..receipt.clone() }).collect()
+    };
+    let as_of = Instant::parse(&record.transaction_time).expect("a record holds what was written");
+    let (output, deleted, error) = (list(Kind::Output), list(Kind::Deleted), list(Kind::Error));
+    let none = serde_json::Value::Null;
+    let mut manifest = Manifest::assemble(&as_of, record.url.clone(), &mount.url, &output, &deleted, &error, none);
+    manifest.extension = record.extension.clone();
+    if polled.bound_client {
+        manifest.extension.get_mut(EXPORT_KEY).into_iter().for_each(keep_own);
+    }
+    manifest.requires_access_token = polled.requires_access_token;
+    manifest
+}
+
+/// Takes out of the root extension what is of the whole store or of other mounts: bases, and every class of the ledger
+/// but those of current rows of the cohort and types that were asked for.
+fn keep_own(export: &mut Value) {
+    // What is read back from the disk may be anything.
+    let Some(export) = export.as_object_mut() else { return *export = Value::Null };
+    export.get_mut("policies").and_then(Value::as_object_mut).map(|policies| policies.remove("fhirBases"));
+    let count = |class: &str| export.get("ledger").and_then(|ledger| ledger.get(class)?.as_u64()).unwrap_or(0);
+    let (since_or_until, exported) = (count("sinceOrUntil"), count("exported"));
+    let lines = since_or_until.saturating_add(exported);
+    let own = json!({ "lines": lines, "sinceOrUntil": since_or_until, "exported": exported });
+    export.insert("ledger".to_string(), own);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reading 10: what is left of the ledger adds up to its lines, and nothing tells of other lines or mounts.
+    #[test]
+    fn a_bound_client_gets_its_own_lines() {
+        let ledger = json!({"lines": 100, "blank": 1, "faulty": 2, "tombstone": 3, "future": 4, "superseded": 5,
+            "deleted": 6, "type": 7, "cohort": 60, "sinceOrUntil": 4, "exported": 8});
+        let mut export = json!({"planId": "x", "policies": {"members": "listed", "fhirBases": ["https://other.example"]},
+            "ledger": ledger});
+        keep_own(&mut export);
+        let own = json!({"lines": 12, "exported": 8, "sinceOrUntil": 4});
+        assert_eq!(export, json!({"planId": "x", "policies": {"members": "listed"}, "ledger": own}));
+        for mut odd in [json!({}), json!("x"), json!({"policies": 1, "ledger": [2]})] {
+            keep_own(&mut odd);
+            assert!(odd.is_null() || odd["ledger"]["lines"] == 0, "{odd}");
+        }
+    }
+}

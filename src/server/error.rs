@@ -1,0 +1,224 @@
+//! Answers that are not what was asked for: OperationOutcomes, each with what is wrong, where, and what to do.
+//!
+//! Nothing here names a path of the host or repeats clinical content (OUTCOME-05); every error that a client sees is
+//! made here (CORE-03, CORE-04, CLIENT-11).
+
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use serde_json::{Map, Value, json};
+
+use crate::issue::Severity;
+
+/// Media type of FHIR resources in JSON.
+pub const FHIR_JSON: &str = "application/fhir+json";
+
+/// Codes of issues (<https://hl7.org/fhir/R4/valueset-issue-type.html>), those that are used here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum IssueType {
+    Invalid,
+    Structure,
+    Required,
+    Value,
+    Login,
+    Unknown,
+    Expired,
+    Forbidden,
+    Processing,
+    NotSupported,
+    Duplicate,
+    NotFound,
+    Deleted,
+    TooLong,
+    BusinessRule,
+    Conflict,
+    Transient,
+    LockError,
+    NoStore,
+    Exception,
+    Timeout,
+    Incomplete,
+    Throttled,
+    TooCostly,
+    Informational,
+}
+
+impl IssueType {
+    /// Its code.
+    pub fn code(self) -> &'static str {
+        match self {
+            IssueType::Invalid => "invalid",
+            IssueType::Structure => "structure",
+            IssueType::Required => "required",
+            IssueType::Value => "value",
+            IssueType::Login => "login",
+            IssueType::Unknown => "unknown",
+            IssueType::Expired => "expired",
+            IssueType::Forbidden => "forbidden",
+            IssueType::Processing => "processing",
+            IssueType::NotSupported => "not-supported",
+            IssueType::Duplicate => "duplicate",
+            IssueType::NotFound => "not-found",
+            IssueType::Deleted => "deleted",
+            IssueType::TooLong => "too-long",
+            IssueType::BusinessRule => "business-rule",
+            IssueType::Conflict => "conflict",
+            IssueType::Transient => "transient",
+            IssueType::LockError => "lock-error",
+            IssueType::NoStore => "no-store",
+            IssueType::Exception => "exception",
+            IssueType::Timeout => "timeout",
+            IssueType::Incomplete => "incomplete",
+            IssueType::Throttled => "throttled",
+            IssueType::TooCostly => "too-costly",
+            IssueType::Informational => "informational",
+        }
+    }
+}
+
+/// One issue of an OperationOutcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issue {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What kind of thing.
+    pub code: IssueType,
+    /// What is wrong, by the name of the parameter or header, and what to do.
+    pub diagnostics: String,
+    /// Where: a FHIRPath, or `http.<header>`.
+    pub expression: Option<String>,
+}
+
+impl Issue {
+    /// An error.
+    pub fn error(code: IssueType, diagnostics: impl Into<String>) -> Issue {
+        Issue { severity: Severity::Error, code, diagnostics: diagnostics.into(), expression: None }
+    }
+
+    /// The same, with where.
+    pub fn at(mut self, expression: impl Into<String>) -> Issue {
+        self.expression = Some(expression.into());
+        self
+    }
+}
+
+/// An OperationOutcome as JSON.
+pub fn outcome(issues: &[Issue]) -> Value {
+    let issue = |issue: &Issue| {
+        let mut out = Map::new();
+        out.insert("severity".into(), json!(issue.severity));
+        out.insert("code".into(), json!(issue.code.code()));
+        out.insert("diagnostics".into(), json!(issue.diagnostics));
+        if let Some(expression) = &issue.expression {
+            out.insert("expression".into(), json!([expression]));
+        }
+        Value::Object(out)
+    };
+    json!({ "resourceType": "OperationOutcome", "issue": issues.iter().map(issue).collect::<Vec<_>>() })
+}
+
+/// A resource as an answer.
+pub fn resource(status: StatusCode, body: &Value) -> Response<Body> {
+    let mut response = Response::new(Body::from(serde_json::to_vec(body).expect("plain data")));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(FHIR_JSON));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// An answer with one informational issue: the body of a 202 (KICK-09, DELETE-01).
+pub fn informational(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+    let issue = Issue {
+        severity: Severity::Information,
+        code: IssueType::Informational,
+        diagnostics: text.into(),
+        expression: None,
+    };
+    resource(status, &outcome(&[issue]))
+}
+
+/// A request that is answered with what is wrong with it: every problem at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status.
+    pub status: StatusCode,
+    /// What is wrong; one at least.
+    pub issues: Vec<Issue>,
+    /// Headers besides those of the body.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Refusal {
+    /// One problem.
+    pub fn new(status: StatusCode, code: IssueType, diagnostics: impl Into<String>) -> Refusal {
+        Refusal::of(status, vec![Issue::error(code, diagnostics)])
+    }
+
+    /// Several.
+    pub fn of(status: StatusCode, issues: Vec<Issue>) -> Refusal {
+        Refusal { status, issues, headers: Vec::new() }
+    }
+
+    /// 404, in the same words whatever the reason (KICK-16).
+    pub fn not_found(what: &str) -> Refusal {
+        Refusal::new(StatusCode::NOT_FOUND, IssueType::NotFound, format!("{what} is not known here"))
+    }
+
+    /// Where the last problem is.
+    pub fn at(mut self, expression: impl Into<String>) -> Refusal {
+        if let Some(issue) = self.issues.last_mut() {
+            issue.expression = Some(expression.into());
+        }
+        self
+    }
+
+    /// The body.
+    pub fn to_json(&self) -> String {
+        outcome(&self.issues).to_string()
+    }
+
+    /// With a header.
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Refusal {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// With `Retry-After`, in seconds, at least 1 (CLIENT-02).
+    pub fn retry_after(self, seconds: u64) -> Refusal {
+        self.header(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response<Body> {
+        let mut response = resource(self.status, &outcome(&self.issues));
+        for (name, value) in self.headers {
+            response.headers_mut().append(name, value);
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CORE-03, CORE-04: severity, code, diagnostics and where; as `application/fhir+json`.
+    #[tokio::test]
+    async fn a_refusal_is_an_operation_outcome() {
+        let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, IssueType::Throttled, "too many")
+            .at("http.prefer")
+            .retry_after(0);
+        let response = refusal.into_response();
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()["retry-after"], "1");
+        assert_eq!(response.headers()["content-type"], "application/fhir+json");
+        let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let issue =
+            json!({"severity": "error", "code": "throttled", "diagnostics": "too many", "expression": ["http.prefer"]});
+        assert_eq!(body, json!({"resourceType": "OperationOutcome", "issue": [issue]}));
+    }
+}

@@ -1,0 +1,60 @@
+//! A stored file as a Binary resource, for clients that ask for FHIR (NETSMART-G10;
+//! <https://hl7.org/fhir/R4/binary.html#rest>). Its bytes stand in base64 inside JSON, as a whole in memory: for small files
+//! only.
+
+use std::io;
+
+use axum::response::Response;
+use base64ct::{Base64, Encoding};
+use hyper::header::HeaderMap;
+use hyper::{Method, StatusCode};
+use serde_json::json;
+
+use crate::limits::WRAPPED_FILE_BYTES_MAX;
+use crate::server::error::{FHIR_JSON, IssueType, Refusal, resource};
+use crate::server::files::body::Reader;
+use crate::server::files::negotiation::MEDIA_TYPES;
+use crate::server::files::{StoredFile, failed, send};
+use crate::server::http::accept::Accept;
+
+/// The answer to a read of `Binary/{id}`: the file itself, or the resource when the client likes FHIR's JSON better; that of
+/// a file with more than [`WRAPPED_FILE_BYTES_MAX`] bytes is 413.
+pub async fn wrapped(method: &Method, headers: &HeaderMap, file: StoredFile, id: &str) -> Response {
+    let offered = [MEDIA_TYPES[0], MEDIA_TYPES[1], MEDIA_TYPES[2], FHIR_JSON, "application/json"];
+    let best = Accept::of(headers).best(&offered);
+    if best.is_none_or(|best| MEDIA_TYPES.contains(&best)) {
+        return send(method, headers, file).await;
+    }
+    match wrap(file, id).await {
+        Ok(response) => response,
+        Err(refusal) => axum::response::IntoResponse::into_response(refusal),
+    }
+}
+
+async fn wrap(file: StoredFile, id: &str) -> Result<Response, Refusal> {
+    if file.bytes > WRAPPED_FILE_BYTES_MAX {
+        let text = format!(
+            "the file has {} bytes, and up to {WRAPPED_FILE_BYTES_MAX} are sent as a Binary resource: ask with Accept: {}, or at \
+             Binary/{id}/$binary-access-read",
+            file.bytes, MEDIA_TYPES[0]
+        );
+        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, IssueType::TooLong, text));
+    }
+    let stored = file.clone();
+    let read = tokio::task::spawn_blocking(move || -> io::Result<Vec<u8>> {
+        let mut reader = Reader::new(stored.open()?, stored.coding, 0..stored.bytes, stored.bytes)?;
+        let mut bytes = Vec::with_capacity(stored.bytes as usize);
+        while (bytes.len() as u64) < stored.bytes {
+            bytes.extend_from_slice(&reader.next()?);
+        }
+        Ok(bytes)
+    });
+    let bytes = read.await.map_err(io::Error::other).flatten().map_err(|error| failed(&file, error))?;
+    let body = json!({
+        "resourceType": "Binary",
+        "id": id,
+        "contentType": MEDIA_TYPES[0],
+        "data": Base64::encode_string(&bytes),
+    });
+    Ok(resource(StatusCode::OK, &body))
+}

@@ -1,0 +1,203 @@
+//! What a request asks of a stored file: its media type, its coding, a range of it. Header values only.
+
+use std::ops::Range;
+
+use hyper::header::{ACCEPT_ENCODING, HeaderMap, HeaderName, RANGE};
+
+use crate::server::http::accept::Accept;
+use crate::write::encode::Coding;
+
+/// Media types under which a file may be asked for (FILE-05); it is always sent as the first.
+pub(crate) const MEDIA_TYPES: [&str; 3] = ["application/fhir+ndjson", "application/ndjson", "application/octet-stream"];
+
+/// Name of a coding in headers, `None` for identity, which is never named (FILE-04).
+pub(crate) fn coding_name(coding: Coding) -> Option<&'static str> {
+    match coding {
+        Coding::None => None,
+        Coding::Gzip => Some("gzip"),
+        Coding::Zstd => Some("zstd"),
+    }
+}
+
+/// A weight in thousandths (RFC 9110, section 12.4.2); what is none counts as 1, so that a slip refuses nobody.
+fn weight<'a>(parameters: impl Iterator<Item = &'a str>) -> u32 {
+    for parameter in parameters {
+        if let Some((name, value)) = parameter.split_once('=')
+            && name.trim().eq_ignore_ascii_case("q")
+        {
+            return value.trim().parse::<f32>().map_or(1000, |q| (q.clamp(0.0, 1.0) * 1000.0) as u32);
+        }
+    }
+    1000
+}
+
+/// The members of a list header, in lower case, with their weights. All parameters but the weight are passed by.
+fn weighted(headers: &HeaderMap, name: HeaderName) -> Vec<(String, u32)> {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let members = values.flat_map(|value| value.split(',')).map(|member| {
+        let mut parts = member.split(';');
+        (parts.next().unwrap_or_default().trim().to_ascii_lowercase(), weight(parts))
+    });
+    members.filter(|(name, _)| !name.is_empty()).collect()
+}
+
+/// Whether NDJSON will do for the client: its `Accept` is absent, or has a range that a file's types lie in.
+pub(crate) fn takes_ndjson(headers: &HeaderMap) -> bool {
+    Accept::of(headers).best(&MEDIA_TYPES).is_some()
+}
+
+/// The coding to send: the stored one when the client names it (or `*`) and likes it no less than identity, else
+/// identity; `None` when it excludes both.
+pub(crate) fn coding(headers: &HeaderMap, stored: Coding) -> Option<Coding> {
+    let codings = weighted(headers, ACCEPT_ENCODING);
+    let weight_of = |name: &str| codings.iter().find(|(coding, _)| coding == name).map(|(_, weight)| *weight);
+    let any = weight_of("*");
+    let stored_weight = match coding_name(stored) {
+        Some(name) => weight_of(name).or_else(|| if name == "gzip" { weight_of("x-gzip") } else { None }).or(any),
+        None => None,
+    };
+    // Identity that nobody mentions is acceptable, and less so than what is mentioned.
+    let (stored_weight, identity) = (stored_weight.unwrap_or(0), weight_of("identity").or(any));
+    match (stored_weight, identity) {
+        (0, Some(0)) => None,
+        (0, _) => Some(Coding::None),
+        (weight, Some(identity)) if identity > weight => Some(Coding::None),
+        _ => Some(stored),
+    }
+}
+
+/// Which bytes of a representation are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All: there is no range, or none that we answer (several at once, another unit, not to be read).
+    Whole,
+    /// These, never none.
+    Range(Range<u64>),
+    /// None that there are: 416.
+    Beyond,
+}
+
+/// The part that `Range` asks for of `len` bytes (RFC 9110, section 14.2).
+pub(crate) fn part(headers: &HeaderMap, len: u64) -> Part {
+    let mut values = headers.get_all(RANGE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return Part::Whole };
+    let Ok(value) = value.to_str() else { return Part::Whole };
+    let Some((unit, range)) = value.split_once('=') else { return Part::Whole };
+    let Some((first, last)) = range.trim().split_once('-') else { return Part::Whole };
+    let number = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        // A number too large to hold lies behind every file.
+        digits.then(|| text.parse().unwrap_or(u64::MAX))
+    };
+    if !unit.trim().eq_ignore_ascii_case("bytes") {
+        return Part::Whole;
+    }
+    match (number(first), number(last)) {
+        (Some(first), Some(last)) if first > last => Part::Whole,
+        (Some(first), _) if first >= len && (last.is_empty() || number(last).is_some()) => Part::Beyond,
+        (Some(first), Some(last)) => Part::Range(first..last.saturating_add(1).min(len)),
+        (Some(first), None) if last.is_empty() => Part::Range(first..len),
+        (None, Some(suffix)) if first.is_empty() && (suffix == 0 || len == 0) => Part::Beyond,
+        (None, Some(suffix)) if first.is_empty() => Part::Range(len.saturating_sub(suffix)..len),
+        _ => Part::Whole,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::{ACCEPT, HeaderValue};
+
+    fn with(name: HeaderName, values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(&name, HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    /// FILE-04: the matrix of what is stored and what is accepted.
+    #[test]
+    fn codings_are_chosen() {
+        let [none, gzip, zstd] = [Coding::None, Coding::Gzip, Coding::Zstd];
+        for (accepted, from_gzip, from_zstd) in [
+            (&[][..], Some(none), Some(none)),
+            (&[""], Some(none), Some(none)),
+            (&["gzip"], Some(gzip), Some(none)),
+            (&["GZIP, deflate, br"], Some(gzip), Some(none)),
+            (&["x-gzip"], Some(gzip), Some(none)),
+            (&["br", "zstd"], Some(none), Some(zstd)),
+            (&["gzip;q=0"], Some(none), Some(none)),
+            (&["gzip; Q=0.000, zstd;q=0.5"], Some(none), Some(zstd)),
+            (&["*"], Some(gzip), Some(zstd)),
+            (&["gzip;q=0, *"], Some(none), Some(zstd)),
+            (&["identity"], Some(none), Some(none)),
+            (&["identity, gzip"], Some(gzip), Some(none)),
+            (&["identity;q=1, gzip;q=0.5"], Some(none), Some(none)),
+            (&["identity;q=0.5, *;q=0"], Some(none), Some(none)),
+            (&["identity;q=0, gzip"], Some(gzip), None),
+            (&["*;q=0"], None, None),
+            (&["identity;q=0"], None, None),
+            (&["gzip;q=nonsense"], Some(gzip), Some(none)),
+        ] {
+            let headers = with(ACCEPT_ENCODING, accepted);
+            assert_eq!((coding(&headers, gzip), coding(&headers, zstd)), (from_gzip, from_zstd), "{accepted:?}");
+            let refused = accepted.concat().contains("identity;q=0") && !accepted.concat().contains("identity;q=0.5")
+                || accepted == ["*;q=0"];
+            assert_eq!(coding(&headers, none), (!refused).then_some(none), "{accepted:?}");
+        }
+    }
+
+    /// FILE-05: what an `Accept` must say to have the file.
+    #[test]
+    fn media_types_are_accepted() {
+        for (accepted, taken) in [
+            (&[][..], true),
+            (&["application/fhir+ndjson"], true),
+            (&["text/csv, Application/NDJSON;charset=utf-8"], true),
+            (&["text/csv", "application/octet-stream;q=0.1"], true),
+            (&["application/*"], true),
+            (&["*/*;q=0.1"], true),
+            (&["text/csv"], false),
+            (&["application/fhir+json"], false),
+            (&["*/*;q=0"], false),
+            (&["application/fhir+ndjson;q=0, application/ndjson;q=0, application/octet-stream;q=0, */*"], false),
+        ] {
+            assert_eq!(takes_ndjson(&with(ACCEPT, accepted)), taken, "{accepted:?}");
+        }
+    }
+
+    /// FILE-14: one range is answered, what cannot be is 416, all else is passed by.
+    #[test]
+    fn ranges_are_read() {
+        let huge = format!("bytes=0-{}0", u64::MAX);
+        let beyond = format!("bytes={}0-", u64::MAX);
+        for (value, expected) in [
+            ("bytes=0-0", Part::Range(0..1)),
+            ("Bytes = 3-9", Part::Range(3..10)),
+            ("bytes=3-10", Part::Range(3..10)),
+            ("bytes=9-", Part::Range(9..10)),
+            ("bytes=-3", Part::Range(7..10)),
+            ("bytes=-30", Part::Range(0..10)),
+            (&huge, Part::Range(0..10)),
+            (&beyond, Part::Beyond),
+            ("bytes=10-", Part::Beyond),
+            ("bytes=10-12", Part::Beyond),
+            ("bytes=-0", Part::Beyond),
+            ("bytes=5-4", Part::Whole),
+            ("bytes=12-11", Part::Whole),
+            ("bytes=12-x", Part::Whole),
+            ("bytes=0-1,3-4", Part::Whole),
+            ("bytes=-", Part::Whole),
+            ("bytes=+1-2", Part::Whole),
+            ("rows=0-1", Part::Whole),
+            ("0-1", Part::Whole),
+        ] {
+            assert_eq!(part(&with(RANGE, &[value]), 10), expected, "{value}");
+        }
+        assert_eq!(part(&with(RANGE, &["bytes=0-"]), 0), Part::Beyond);
+        assert_eq!(part(&with(RANGE, &["bytes=-1"]), 0), Part::Beyond);
+        assert_eq!(part(&with(RANGE, &["bytes=0-1", "bytes=0-1"]), 10), Part::Whole);
+        assert_eq!(part(&HeaderMap::new(), 10), Part::Whole);
+    }
+}

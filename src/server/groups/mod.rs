@@ -1,0 +1,336 @@
+//! Groups over HTTP: create, read, update, delete, search (GROUP-01).
+//!
+//! Handlers over the parts of a request, each of which gives the whole answer; what is decided about Groups is decided
+//! in [`groups`](crate::group::registry). They read and sync files: call them on a thread that may block. What they answer is sent
+//! without blocking. Who may see which Group is told here ([`GroupDesk::visible`]), not decided.
+//!
+//! Not done: conditional create (`If-None-Exist` is refused, because passing it over would make Groups twice), search
+//! by POST, old versions, PATCH.
+
+pub mod body;
+pub mod request;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, SystemTime};
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::fhir::id::Id;
+use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
+use crate::group::registry::document::Document;
+use crate::group::registry::search::Page;
+use crate::group::registry::view::{Found, Groups, Refused, Written};
+use crate::group::registry::writer::GroupWriter;
+use crate::group::registry::{GroupBook, GroupsError};
+use crate::group::rules::problem::{Problem, ProblemKind};
+use crate::group::rules::{GroupContent, GroupRules, WantedId};
+use crate::index::snapshot::Snapshot;
+use crate::issue::Severity;
+use crate::limits::GROUP_PAGE_BYTES;
+use crate::server::error::{FHIR_JSON, Issue, IssueType, Refusal, informational, outcome};
+use crate::server::groups::body::{Part, PartsBody};
+use crate::server::groups::request::{Search, Tags, check_content_type, expected, tags};
+use crate::server::http::prefer::{Prefer, Returned};
+
+/// Times that an id is made before it is believed that something is wrong with its source.
+const IDS_TRIED_MAX: usize = 8;
+
+/// What the answers to a request for Groups depend on, beside the request.
+pub struct GroupDesk<'a> {
+    /// Groups made here.
+    pub book: &'a GroupBook,
+    /// The store's, if an index stands.
+    pub snapshot: Option<&'a Snapshot>,
+    /// Absolute URL of the mount, without a final slash (CORE-05).
+    pub base: &'a str,
+    /// Reference bases that are ours: that URL and those of the store.
+    pub bases: &'a [String],
+    /// Groups that the client may see; all if `None`. Others are answered as if they were not there (KICK-16).
+    pub visible: Option<&'a [String]>,
+    /// Who writes.
+    pub writer: GroupWriter,
+    /// What may be created.
+    pub rules: GroupRules,
+    /// The time.
+    pub now: Instant,
+}
+
+impl GroupDesk<'_> {
+    fn groups(&self) -> Groups<'_> {
+        Groups::new(self.book, self.snapshot, self.bases).seen_by(self.visible).written_by(self.writer.clone())
+    }
+
+    /// `POST {base}/Group`: 201 with `Location`, `ETag`, `Last-Modified`. `random` gives 128 bits fit for secrets.
+    pub fn create(&self, headers: &HeaderMap, body: &[u8], random: &dyn Fn() -> [u8; 16]) -> Response {
+        answer(self.try_create(headers, body, random))
+    }
+
+    fn try_create(&self, headers: &HeaderMap, body: &[u8], random: &dyn Fn() -> [u8; 16]) -> Result<Response, Refusal> {
+        if headers.contains_key("if-none-exist") {
+            let text = "If-None-Exist: conditional create is not done here; search first, then create without it";
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, IssueType::NotSupported, text).at("http.if-none-exist"));
+        }
+        check_content_type(headers)?;
+        let document =
+            Document::check(body, WantedId::Ignored, &self.rules).map_err(|problems| self.refuse(problems))?;
+        for _ in 0..IDS_TRIED_MAX {
+            let id: String = random().iter().map(|byte| format!("{byte:02x}")).collect();
+            let id = Id::parse(id.as_bytes()).expect("32 hexadecimal digits are a legal id");
+            if let Ok(written) = self.groups().create(&id, &document, &self.now).map_err(failed)? {
+                return Ok(self.written(headers, written));
+            }
+        }
+        Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, IssueType::Exception, "no id is free; try again"))
+    }
+
+    /// `PUT {base}/Group/{id}`: 200, or 201 when no Group stood there; 412 when `If-Match` or `If-None-Match: *` is not
+    /// met; 404 under an id that the client may not see, whether or not a Group stands there.
+    pub fn update(&self, id: &str, headers: &HeaderMap, body: &[u8]) -> Response {
+        answer(self.try_update(id, headers, body))
+    }
+
+    fn try_update(&self, id: &str, headers: &HeaderMap, body: &[u8]) -> Result<Response, Refusal> {
+        let id = legal(id)?;
+        check_content_type(headers)?;
+        let expected = expected(headers)?;
+        let document =
+            Document::check(body, WantedId::Same(&id), &self.rules).map_err(|problems| self.refuse(problems))?;
+        let groups = self.groups();
+        match groups.update(&id, &document, &expected, &self.now).map_err(failed)? {
+            Ok(written) => Ok(self.written(headers, written)),
+            // Nothing was expected that is not there: what keeps the client from writing is that it may not know of it.
+            Err(_) if !groups.sees(&id) && expected.holds(&Found::Unknown) => Err(unknown()),
+            Err(refused) => Err(unmet(&refused)),
+        }
+    }
+
+    /// `DELETE {base}/Group/{id}`: 204, also when there is no such Group; 412 when `If-Match` is not met.
+    pub fn delete(&self, id: &str, headers: &HeaderMap) -> Response {
+        answer(self.try_delete(id, headers))
+    }
+
+    fn try_delete(&self, id: &str, headers: &HeaderMap) -> Result<Response, Refusal> {
+        let id = legal(id)?;
+        let expected = expected(headers)?;
+        let mut response = StatusCode::NO_CONTENT.into_response();
+        match self.groups().delete(&id, &expected, &self.now).map_err(failed)? {
+            Ok(Some(written)) => mark(response.headers_mut(), &written.version.to_string(), Some(&written.at)),
+            Ok(None) => {}
+            Err(refused) => return Err(unmet(&refused)),
+        }
+        Ok(response)
+    }
+
+    /// `GET` or `HEAD {base}/Group/{id}`: 200 with the bytes of the resource as they are kept, 304, 404, 410.
+    pub fn read(&self, id: &str, headers: &HeaderMap) -> Response {
+        answer(self.try_read(id, None, headers))
+    }
+
+    /// `GET {base}/Group/{id}/_history/{version}`: as [`GroupDesk::read`] while that version is current; then 404, because
+    /// former versions are not kept.
+    pub fn read_version(&self, id: &str, version: &str, headers: &HeaderMap) -> Response {
+        answer(self.try_read(id, Some(version), headers))
+    }
+
+    fn try_read(&self, id: &str, version: Option<&str>, headers: &HeaderMap) -> Result<Response, Refusal> {
+        let id = legal(id)?;
+        let found = self.groups().find(&id).map_err(failed)?;
+        let Some(facts) = found.facts().cloned() else {
+            return Err(match found {
+                Found::Deleted { .. } => {
+                    let text = format!("Group/{id} was deleted; an update brings it back");
+                    Refusal::new(StatusCode::GONE, IssueType::Deleted, text)
+                }
+                _ => unknown(),
+            });
+        };
+        if version.is_some_and(|version| version != facts.version) {
+            let text = "only the current version of a Group is kept; read it without _history";
+            return Err(Refusal::new(StatusCode::NOT_FOUND, IssueType::NotFound, text));
+        }
+        let unchanged = match tags(headers, header::IF_NONE_MATCH)? {
+            Some(Tags::Any) => true,
+            Some(Tags::Versions(versions)) => versions.contains(&facts.version),
+            None => facts.last_updated.as_ref().is_some_and(|at| !is_modified(headers, at)),
+        };
+        let mut response = match unchanged {
+            true => StatusCode::NOT_MODIFIED.into_response(),
+            false => resource(Part::of(found).map_err(failed)?),
+        };
+        mark(response.headers_mut(), &facts.version, facts.last_updated.as_ref());
+        Ok(response)
+    }
+
+    /// `GET {base}/Group?…`: a searchset Bundle, a page of it. Unknown parameters are refused, or told in the Bundle under
+    /// `Prefer: handling=lenient`. A page ends early with the Group that takes it past [`GROUP_PAGE_BYTES`].
+    pub fn search(&self, query: Option<&str>, headers: &HeaderMap) -> Response {
+        answer(self.try_search(query, headers))
+    }
+
+    fn try_search(&self, query: Option<&str>, headers: &HeaderMap) -> Result<Response, Refusal> {
+        let lenient = Prefer::of(headers).lenient;
+        let search = Search::read(query, self.bases, lenient).map_err(refuse)?;
+        let mut entries: Vec<Part> = Vec::new();
+        let page = Page { after: search.after, count: search.count, bytes_max: GROUP_PAGE_BYTES };
+        let text = |text: String| Part::Bytes(Bytes::from(text));
+        let told = self.groups().search(&search.query, page, &mut |hit| {
+            let id = hit.id;
+            if let Some(part) = Part::of(hit.found)? {
+                let url = json!(format!("{}/Group/{id}", self.base));
+                let comma = if entries.is_empty() { "" } else { "," };
+                entries.push(text(format!(r#"{comma}{{"fullUrl":{url},"resource":"#)));
+                entries.push(part);
+                entries.push(text(r#","search":{"mode":"match"}}"#.to_string()));
+            }
+            Ok(())
+        });
+        let told = told.map_err(failed)?;
+        if !search.ignored.is_empty() {
+            let warning = |problem: &Problem| Issue { severity: Severity::Warning, ..issue(problem) };
+            let told = outcome(&search.ignored.iter().map(warning).collect::<Vec<_>>());
+            let comma = if entries.is_empty() { "" } else { "," };
+            entries.push(text(format!(r#"{comma}{{"resource":{told},"search":{{"mode":"outcome"}}}}"#)));
+        }
+        let mut links = vec![json!({"relation": "self", "url": search.url(self.base, search.after.as_ref())})];
+        links.extend(told.next.map(|next| json!({"relation": "next", "url": search.url(self.base, Some(&next))})));
+        let links = json!(links);
+        let head = format!(r#"{{"resourceType":"Bundle","type":"searchset","total":{},"link":{links}"#, told.total);
+        // FHIR has no empty arrays.
+        let (open, close) = if entries.is_empty() { ("", "}") } else { (r#","entry":["#, "]}") };
+        let parts = [text(head + open)].into_iter().chain(entries).chain([text(close.to_string())]);
+        Ok(resource(parts))
+    }
+
+    /// All problems of a Group in one answer: 413 for one that is too large for this service, but 422 where the rules of
+    /// the mount say how large one may be (ONEUP-G02), or refuse what R4 allows, and for a modifier (reading 22); else 400.
+    fn refuse(&self, problems: Vec<Problem>) -> Refusal {
+        use crate::group::rules::problem::ProblemKind::{BusinessRule, NotSupported, TooLong};
+        let has = |kind| problems.iter().any(|problem| problem.kind == kind);
+        let status = match self.rules.content {
+            GroupContent::R4 if has(TooLong) => StatusCode::PAYLOAD_TOO_LARGE,
+            _ if has(TooLong) || has(BusinessRule) || has(NotSupported) => StatusCode::UNPROCESSABLE_ENTITY,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Refusal { status, ..refuse(problems) }
+    }
+
+    fn written(&self, headers: &HeaderMap, written: Written) -> Response {
+        let version = written.version.to_string();
+        let preferences = Prefer::of(headers);
+        let mut response = match preferences.returned.unwrap_or(Returned::Representation) {
+            Returned::Minimal => Body::empty().into_response(),
+            Returned::Representation => resource([Part::Bytes(Bytes::from(written.line))]),
+            Returned::Outcome => {
+                let done = if written.created { "created" } else { "updated" };
+                informational(StatusCode::OK, format!("Group/{} was {done} as version {version}", written.id))
+            }
+        };
+        *response.status_mut() = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+        let headers = response.headers_mut();
+        mark(headers, &version, Some(&written.at));
+        let location = format!("{}/Group/{}/_history/{version}", self.base, written.id);
+        headers.extend(HeaderValue::try_from(location).ok().map(|value| (header::LOCATION, value)));
+        if let Some(wanted) = preferences.returned {
+            headers.insert("preference-applied", HeaderValue::from_static(wanted.text()));
+        }
+        response
+    }
+}
+
+fn answer(outcome: Result<Response, Refusal>) -> Response {
+    outcome.unwrap_or_else(|refusal| refusal.into_response())
+}
+
+/// A body of FHIR JSON.
+fn resource(parts: impl IntoIterator<Item = Part>) -> Response {
+    let headers = [(header::CONTENT_TYPE, FHIR_JSON), (header::CACHE_CONTROL, "no-store")];
+    (headers, Body::new(PartsBody::new(parts))).into_response()
+}
+
+/// `ETag` and `Last-Modified`.
+fn mark(headers: &mut HeaderMap, version: &str, at: Option<&Instant>) {
+    let tag = HeaderValue::try_from(format!("W/\"{version}\"")).ok();
+    headers.extend(tag.map(|tag| (header::ETAG, tag)));
+    let date = at.and_then(http_time).map(httpdate::fmt_http_date).and_then(|date| HeaderValue::try_from(date).ok());
+    headers.extend(date.map(|date| (header::LAST_MODIFIED, date)));
+}
+
+/// The second of an instant, if a header can tell it: years 1970 to 9999.
+fn http_time(at: &Instant) -> Option<SystemTime> {
+    let seconds = u64::try_from(at.ticks.div_euclid(TICKS_PER_SECOND)).ok()?;
+    (seconds < 253_402_300_800).then(|| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+/// Whether a version is later than `If-Modified-Since` says, to the second; a value that is no date is passed over.
+fn is_modified(headers: &HeaderMap, at: &Instant) -> bool {
+    let since = headers.get(header::IF_MODIFIED_SINCE).and_then(|value| value.to_str().ok());
+    let since = since.and_then(|text| httpdate::parse_http_date(text).ok());
+    !matches!((since, http_time(at)), (Some(since), Some(at)) if at <= since)
+}
+
+/// CORE-07: what is no legal id is not found, as any other that is not there.
+fn legal(id: &str) -> Result<Id, Refusal> {
+    Id::parse(id.as_bytes()).ok_or_else(unknown)
+}
+
+fn unknown() -> Refusal {
+    Refusal::not_found("this Group")
+}
+
+fn unmet(refused: &Refused) -> Refusal {
+    let text = match &refused.current {
+        Some(version) => format!("If-Match, If-None-Match: the Group is at version {version}; read it, then try again"),
+        None => "If-Match: there is no Group of this id".to_string(),
+    };
+    Refusal::new(StatusCode::PRECONDITION_FAILED, IssueType::Conflict, text).at("http.if-match")
+}
+
+fn issue_type(kind: ProblemKind) -> IssueType {
+    match kind {
+        ProblemKind::Structure => IssueType::Structure,
+        ProblemKind::Invariant => IssueType::Invalid,
+        ProblemKind::BusinessRule => IssueType::BusinessRule,
+        ProblemKind::Required => IssueType::Required,
+        ProblemKind::Value => IssueType::Value,
+        ProblemKind::TooLong => IssueType::TooLong,
+        ProblemKind::NotSupported => IssueType::NotSupported,
+    }
+}
+
+fn issue(problem: &Problem) -> Issue {
+    let issue = Issue::error(issue_type(problem.kind), problem.text.as_str());
+    match &problem.expression {
+        Some(element) if element.starts_with("Group") => issue.at(element),
+        Some(parameter) => issue.at(format!("http.{parameter}")),
+        None => issue,
+    }
+}
+
+/// All problems of a request in one answer.
+fn refuse(problems: Vec<Problem>) -> Refusal {
+    Refusal::of(StatusCode::BAD_REQUEST, problems.iter().map(issue).collect())
+}
+
+/// What went wrong here is for the log; the client hears whose fault it is and what to do, no path.
+fn failed(error: GroupsError) -> Refusal {
+    tracing::error!(%error, "Groups cannot be read or kept");
+    let full = |error: &std::io::Error| {
+        matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+    };
+    match &error {
+        GroupsError::Io { source, .. } if full(source) => Refusal::new(
+            StatusCode::INSUFFICIENT_STORAGE,
+            IssueType::NoStore,
+            "the service has no room to keep the Group; try again later",
+        ),
+        _ => Refusal::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            IssueType::Exception,
+            "the service cannot read or keep its Groups; its log says why",
+        ),
+    }
+}

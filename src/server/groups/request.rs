@@ -1,0 +1,247 @@
+//! What requests for Groups say in their headers and query strings, read without a look at any Group.
+
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use crate::fhir::id::Id;
+use crate::group::registry::query::Query;
+use crate::group::registry::view::Expected;
+use crate::group::rules::problem::{Problem, ProblemKind};
+use crate::limits::{GROUP_PAGE_DEFAULT, GROUP_PAGE_MAX};
+use crate::server::error::{IssueType, Refusal};
+
+/// A header that holds entity tags.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tags {
+    /// `*`
+    Any,
+    /// Opaque texts, weak or strong: versions are compared, so that both are the same here.
+    Versions(Vec<String>),
+}
+
+/// Reads a list of entity tags (RFC 9110, 8.8.3); none when the header is not given.
+///
+/// # Errors
+/// 400 with the header's name.
+pub fn tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<Tags>, Refusal> {
+    let wrong = || {
+        let text = format!("{name}: the value is no list of entity tags; give W/\"version\", or *");
+        Refusal::new(StatusCode::BAD_REQUEST, IssueType::Value, text).at(format!("http.{name}"))
+    };
+    let mut versions = Vec::new();
+    let mut given = false;
+    for value in headers.get_all(&name) {
+        given = true;
+        let mut rest = value.to_str().map_err(|_| wrong())?.trim();
+        if rest == "*" {
+            return Ok(Some(Tags::Any));
+        }
+        while !rest.is_empty() {
+            let quoted = rest.strip_prefix("W/").unwrap_or(rest).strip_prefix('"').ok_or_else(wrong)?;
+            let (version, after) = quoted.split_once('"').ok_or_else(wrong)?;
+            versions.push(version.to_string());
+            rest = after.trim_start();
+            if !rest.is_empty() {
+                rest = rest.strip_prefix(',').ok_or_else(wrong)?.trim_start();
+            }
+        }
+    }
+    if given && versions.is_empty() {
+        return Err(wrong());
+    }
+    Ok(given.then_some(Tags::Versions(versions)))
+}
+
+/// What a write expects to find.
+///
+/// # Errors
+/// 400 with the header's name.
+pub fn expected(headers: &HeaderMap) -> Result<Expected, Refusal> {
+    let none_match = tags(headers, header::IF_NONE_MATCH)?;
+    Ok(match (tags(headers, header::IF_MATCH)?, none_match) {
+        (None, None) => Expected::Anything,
+        (Some(Tags::Any), None) => Expected::Something,
+        (Some(Tags::Versions(versions)), None) => Expected::Versions(versions),
+        (None, Some(Tags::Any)) => Expected::Nothing,
+        (_, Some(_)) => {
+            let text = "If-None-Match: a write takes If-None-Match: * alone; give If-Match to change one version";
+            let refusal = Refusal::new(StatusCode::BAD_REQUEST, IssueType::NotSupported, text);
+            return Err(refusal.at("http.if-none-match"));
+        }
+    })
+}
+
+/// Refuses a body that does not say that it is JSON. A body without a Content-Type is taken for JSON.
+///
+/// # Errors
+/// 415 with the header's name.
+pub fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if matches!(essence.as_str(), "application/fhir+json" | "application/json" | "application/json+fhir") {
+        return Ok(());
+    }
+    let text = "Content-Type: a Group is taken as application/fhir+json (or application/json)";
+    Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, IssueType::NotSupported, text).at("http.content-type"))
+}
+
+/// A search, as its query string asks it.
+#[derive(Clone, Debug)]
+pub struct Search {
+    /// What is asked.
+    pub query: Query,
+    /// Most Groups of a page.
+    pub count: usize,
+    /// The last id of the page before.
+    pub after: Option<Id>,
+    /// What was left out of it (under `handling=lenient`).
+    pub ignored: Vec<Problem>,
+    /// The parameters that were used, but for those of paging.
+    used: Vec<(String, String)>,
+}
+
+/// Everything but what RFC 3986 calls unreserved, and a few characters that read better as they are.
+const ENCODED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':').remove(b'/').remove(b',');
+
+impl Search {
+    /// Reads a query string. `+` stands for a space, as in forms.
+    ///
+    /// # Errors
+    /// Every parameter that cannot be used, in `strict` handling; under lenient handling only what would change which
+    /// page is told.
+    pub fn read(query: Option<&str>, bases: &[String], lenient: bool) -> Result<Search, Vec<Problem>> {
+        let mut wrong = Vec::new();
+        let mut problem = |kind, name: &str, text: String| {
+            wrong.push(Problem { kind, expression: Some(name.to_string()), text });
+        };
+        let (mut asked, mut count, mut after) = (Vec::new(), GROUP_PAGE_DEFAULT, None);
+        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (Some(name), Some(value)) = (decode(name), decode(value)) else {
+                let name = decode(name).unwrap_or_else(|| "a parameter".to_string());
+                problem(ProblemKind::Structure, &name, format!("{name} is not UTF-8 with percent escapes"));
+                continue;
+            };
+            match name.as_str() {
+                "_count" => match value.parse::<usize>() {
+                    Ok(asked) => count = asked.min(GROUP_PAGE_MAX),
+                    Err(_) => problem(ProblemKind::Value, &name, "_count is a number of Groups, such as 50".into()),
+                },
+                "_page" => match from_token(&value) {
+                    Some(id) => after = Some(id),
+                    None => problem(ProblemKind::Value, &name, "_page is no link that a search here gave".into()),
+                },
+                "_format" if value.contains("json") => {}
+                "_format" => problem(ProblemKind::NotSupported, &name, "_format is json here".into()),
+                _ => asked.push((name, value)),
+            }
+        }
+        let (query, problems) = Query::parse(&asked, bases);
+        if !lenient || !wrong.is_empty() {
+            wrong.extend(problems.iter().cloned());
+        }
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        let unused = |name: &str| problems.iter().any(|problem| problem.expression.as_deref() == Some(name));
+        asked.retain(|(name, _)| !unused(name));
+        Ok(Search { query, count, after, ignored: problems, used: asked })
+    }
+
+    /// The URL of this page, or of the one behind an id.
+    pub fn url(&self, base: &str, after: Option<&Id>) -> String {
+        let mut url = format!("{base}/Group?");
+        for (name, value) in &self.used {
+            url += &format!("{}={}&", utf8_percent_encode(name, ENCODED), utf8_percent_encode(value, ENCODED));
+        }
+        url += &format!("_count={}", self.count);
+        if let Some(after) = after {
+            url += &format!("&_page={}", to_token(after));
+        }
+        url
+    }
+}
+
+fn decode(text: &str) -> Option<String> {
+    let bytes = text.as_bytes();
+    let whole = |at: usize| bytes.get(at + 1..at + 3).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit));
+    if !memchr::memchr_iter(b'%', bytes).all(whole) {
+        return None;
+    }
+    percent_decode_str(&text.replace('+', " ")).decode_utf8().ok().map(|text| text.into_owned())
+}
+
+/// Where a page goes on: opaque to clients, so that it may become something else.
+fn to_token(id: &Id) -> String {
+    id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_token(token: &str) -> Option<Id> {
+    let (pairs, []) = token.as_bytes().as_chunks::<2>() else { return None };
+    let digit = |byte: u8| (byte as char).to_digit(16);
+    let bytes = pairs.iter().map(|[high, low]| Some((digit(*high)? * 16 + digit(*low)?) as u8));
+    Id::parse(&bytes.collect::<Option<Vec<u8>>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn tags_are_read_as_rfc_9110_writes_them() {
+        let read = |value: &str| tags(&headers(&[("if-match", value)]), header::IF_MATCH);
+        let versions = |list: &[&str]| Some(Tags::Versions(list.iter().map(|text| text.to_string()).collect()));
+        assert_eq!(read(r#"W/"3""#).unwrap(), versions(&["3"]));
+        assert_eq!(read(r#""3", W/"a,b" ,"c""#).unwrap(), versions(&["3", "a,b", "c"]));
+        assert_eq!(read("*").unwrap(), Some(Tags::Any));
+        for wrong in ["3", r#"W/"3"#, r#""3" "4""#, "", "W/*"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(tags(&HeaderMap::new(), header::IF_MATCH).unwrap(), None);
+    }
+
+    #[test]
+    fn queries_are_decoded_and_written_again() {
+        let search = Search::read(Some("name=a%20b+c%2B&identifier=s%7Cv&_count=5&_format=json"), &[], false).unwrap();
+        assert_eq!(
+            search.url("http://h/fhir", None),
+            "http://h/fhir/Group?name=a%20b%20c%2B&identifier=s%7Cv&_count=5"
+        );
+        let id = Id::parse(b"a.B-9").unwrap();
+        let next = search.url("http://h/fhir", Some(&id));
+        let again = Search::read(Some(next.split_once('?').unwrap().1), &[], false).unwrap();
+        assert_eq!((again.after, again.query, again.count), (Some(id), search.query, 5));
+        for wrong in ["name=%zz", "name=%ff", "name=%2", "_count=-1", "_page=0", "_page=00", "_format=xml", "%ff=1"] {
+            assert_eq!(Search::read(Some(wrong), &[], true).unwrap_err().len(), 1, "{wrong}");
+        }
+    }
+
+    /// HDR-06 in a search: what is not known is refused with every name, or left out under `handling=lenient`.
+    #[test]
+    fn unknown_parameters_are_refused_or_left_out() {
+        let asked = Some("foo=1&name=a&bar=2");
+        let problems = Search::read(asked, &[], false).unwrap_err();
+        assert_eq!(
+            problems.iter().filter_map(|problem| problem.expression.as_deref()).collect::<Vec<_>>(),
+            ["foo", "bar"]
+        );
+        let search = Search::read(asked, &[], true).unwrap();
+        assert_eq!(search.ignored.len(), 2);
+        assert_eq!(search.url("b", None), "b/Group?name=a&_count=50");
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_or_query_is_a_panic(value in "[ -~]{0,30}", query in "[%&=a-f0-9_|+,\\\\é]{0,30}") {
+            let headers = headers(&[("if-match", &value), ("prefer", &value), ("content-type", &value)]);
+            let _ = (expected(&headers), check_content_type(&headers));
+            let _ = Search::read(Some(&query), &[], false);
+        }
+    }
+}

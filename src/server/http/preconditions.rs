@@ -1,0 +1,150 @@
+//! Conditional requests (RFC 9110, section 13): is the client's copy still good, is the range it asks for of this file.
+//!
+//! Our files never change, so that every tag is strong and every date a strong validator.
+
+use std::time::{Duration, SystemTime};
+
+use hyper::header::{HeaderMap, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE};
+
+/// What a representation is known by.
+#[derive(Clone, Debug)]
+pub(crate) struct Validators {
+    /// The entity tag, quotes included.
+    pub(crate) tag: String,
+    /// Last modification, in whole seconds, as it is told.
+    pub(crate) modified: SystemTime,
+}
+
+/// What the conditions of a request come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The request is to be answered.
+    Go,
+    /// 304: the client has it.
+    NotModified,
+    /// 412: not what the client wants; the header that says so.
+    Failed(&'static str),
+}
+
+impl Validators {
+    pub(crate) fn new(tag: String, modified: SystemTime) -> Validators {
+        let seconds = modified.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Validators { tag, modified: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) }
+    }
+
+    /// The conditions in the order of section 13.2.2; a date that is none does not count.
+    pub(crate) fn judge(&self, headers: &HeaderMap) -> Verdict {
+        if headers.contains_key(IF_MATCH) {
+            if !self.is_listed(headers, IF_MATCH, Weak::Differs) {
+                return Verdict::Failed("If-Match");
+            }
+        } else if date(headers, IF_UNMODIFIED_SINCE).is_some_and(|date| self.modified > date) {
+            return Verdict::Failed("If-Unmodified-Since");
+        }
+        if headers.contains_key(IF_NONE_MATCH) {
+            if self.is_listed(headers, IF_NONE_MATCH, Weak::Counts) {
+                return Verdict::NotModified;
+            }
+        } else if date(headers, IF_MODIFIED_SINCE).is_some_and(|date| self.modified <= date) {
+            return Verdict::NotModified;
+        }
+        Verdict::Go
+    }
+
+    /// Whether a `Range` counts: there is no `If-Range`, or it names just this representation.
+    pub(crate) fn allow_range(&self, headers: &HeaderMap) -> bool {
+        let mut values = headers.get_all(IF_RANGE).iter();
+        let (Some(value), None) = (values.next(), values.next()) else { return !headers.contains_key(IF_RANGE) };
+        let Ok(value) = value.to_str() else { return false };
+        value == self.tag || httpdate::parse_http_date(value).is_ok_and(|date| date == self.modified)
+    }
+
+    fn is_listed(&self, headers: &HeaderMap, name: HeaderName, weak: Weak) -> bool {
+        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|list| {
+            list.trim() == "*"
+                || tags(list).any(|(is_weak, tag)| tag == self.tag && (!is_weak || matches!(weak, Weak::Counts)))
+        })
+    }
+}
+
+/// How tags are compared when one is weak (section 8.8.3.2).
+#[derive(Clone, Copy)]
+enum Weak {
+    Differs,
+    Counts,
+}
+
+/// The entity tags of a list, quotes included, and whether each is weak; up to what is none.
+fn tags(list: &str) -> impl Iterator<Item = (bool, &str)> {
+    let mut rest = list;
+    std::iter::from_fn(move || {
+        rest = rest.trim_start_matches([' ', '\t', ',']);
+        let (weak, tag) = match rest.strip_prefix("W/") {
+            Some(tag) => (true, tag),
+            None => (false, rest),
+        };
+        let end = tag.strip_prefix('"')?.find('"')? + 2;
+        rest = &tag[end..];
+        Some((weak, &tag[..end]))
+    })
+}
+
+fn date(headers: &HeaderMap, name: HeaderName) -> Option<SystemTime> {
+    httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderValue;
+
+    fn judged(pairs: &[(HeaderName, &str)]) -> (Verdict, bool) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(name, HeaderValue::from_str(value).unwrap());
+        }
+        // Sun, 06 Nov 1994 08:49:37 GMT and a fraction, which no header can tell.
+        let modified = SystemTime::UNIX_EPOCH + Duration::from_millis(784_111_777_900);
+        let validators = Validators::new("\"abc\"".into(), modified);
+        (validators.judge(&headers), validators.allow_range(&headers))
+    }
+
+    /// FILE-14: each condition alone, and which of two counts.
+    #[test]
+    fn conditions_are_judged_in_order() {
+        const THEN: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+        const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
+        let [none, matched] = [IF_NONE_MATCH, IF_MATCH];
+        let failed = Verdict::Failed;
+        for (pairs, verdict) in [
+            (&[][..], Verdict::Go),
+            (&[(none.clone(), "\"abc\"")], Verdict::NotModified),
+            (&[(none.clone(), "W/\"abc\"")], Verdict::NotModified),
+            (&[(none.clone(), "\"x\", \"abc\"")], Verdict::NotModified),
+            (&[(none.clone(), "\"x\""), (none.clone(), "\"abc\"")], Verdict::NotModified),
+            (&[(none.clone(), "*")], Verdict::NotModified),
+            (&[(none.clone(), "\"abcd\"")], Verdict::Go),
+            (&[(none.clone(), "abc")], Verdict::Go),
+            (&[(none.clone(), "\"a,\"abc\"")], Verdict::Go),
+            (&[(matched.clone(), "\"abc\"")], Verdict::Go),
+            (&[(matched.clone(), "*")], Verdict::Go),
+            (&[(matched.clone(), "W/\"abc\"")], failed("If-Match")),
+            (&[(matched.clone(), "\"x\"")], failed("If-Match")),
+            (&[(IF_MODIFIED_SINCE, THEN)], Verdict::NotModified),
+            (&[(IF_MODIFIED_SINCE, BEFORE)], Verdict::Go),
+            (&[(IF_MODIFIED_SINCE, "yesterday")], Verdict::Go),
+            (&[(IF_MODIFIED_SINCE, THEN), (none.clone(), "\"x\"")], Verdict::Go),
+            (&[(IF_UNMODIFIED_SINCE, THEN)], Verdict::Go),
+            (&[(IF_UNMODIFIED_SINCE, BEFORE)], failed("If-Unmodified-Since")),
+            (&[(IF_UNMODIFIED_SINCE, BEFORE), (matched, "\"abc\"")], Verdict::Go),
+        ] {
+            assert_eq!(judged(pairs), (verdict, true), "{pairs:?}");
+        }
+        for (value, allowed) in
+            [("\"abc\"", true), ("W/\"abc\"", false), ("\"old\"", false), (THEN, true), (BEFORE, false), ("", false)]
+        {
+            assert_eq!(judged(&[(IF_RANGE, value)]), (Verdict::Go, allowed), "{value}");
+        }
+        assert!(!judged(&[(IF_RANGE, "\"abc\""), (IF_RANGE, "\"abc\"")]).1);
+    }
+}

@@ -1,0 +1,395 @@
+//! Kick-offs in data: a query string and headers, and what they are read as.
+
+use crate::server::parameters::OUTPUT_FORMATS;
+use proptest::prelude::*;
+
+use super::*;
+use crate::limits::{KICKOFF_PROBLEMS_MAX, MESSAGES_PER_CAUSE_MAX};
+use crate::server::parameters::PARAMETERS;
+
+const NOW: &str = "2024-06-01T12:00:00Z";
+const IG: KickoffPolicy = KickoffPolicy {
+    headers: HeaderPolicy::Strict,
+    parameters: PARAMETERS,
+    case_sensitive_types: true,
+    compartment_types: false,
+    type_refused: IssueType::NotSupported,
+    dates: false,
+    clock_skew_seconds: 60,
+};
+
+fn headers(accept: &[&str], prefer: &[&str]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, values) in [("accept", accept), ("prefer", prefer)] {
+        for value in values {
+            headers.append(name, value.parse().unwrap());
+        }
+    }
+    headers
+}
+
+fn with(level: &Level, query: &str, prefer: &str, policy: &KickoffPolicy) -> Result<Asked, Refusal> {
+    let headers = headers(&["application/fhir+json"], &[prefer]);
+    parse(level, Some(query), &headers, &Instant::parse(NOW).unwrap(), policy)
+}
+
+/// As a client that wants no leniency asks for the system.
+fn strict(query: &str) -> Result<Asked, Refusal> {
+    with(&Level::System, query, "respond-async", &IG)
+}
+
+fn lenient(query: &str) -> Result<Asked, Refusal> {
+    with(&Level::System, query, "respond-async, handling=lenient", &IG)
+}
+
+/// The parts of the request that are wrong, one for each problem.
+#[track_caller]
+fn wrong(found: Result<Asked, Refusal>) -> Vec<String> {
+    let refusal = found.unwrap_err();
+    assert_eq!(refusal.status, 400);
+    let named = |issue: &Issue| issue.diagnostics.split(':').next().unwrap().to_string();
+    refusal.issues.iter().map(named).collect()
+}
+
+fn types(asked: &Asked) -> Vec<&str> {
+    asked.types.iter().map(|of| of.name()).collect()
+}
+
+fn instant(text: &str) -> Option<Instant> {
+    Some(Instant::parse(text).unwrap())
+}
+
+/// C-17, HDR-01, HDR-02, HDR-03, HDR-04, CLIENT-01: what headers must be there, under both policies.
+#[test]
+fn headers_are_checked() {
+    let assume = KickoffPolicy { headers: HeaderPolicy::Assume, ..IG };
+    let now = Instant::parse(NOW).unwrap();
+    for (accept, prefer, strictly, assumed) in [
+        (&["application/fhir+json"][..], &["respond-async"][..], Ok(()), Ok(())),
+        (&["application/json;q=0.5"], &["RESPOND-ASYNC, wait=10"], Ok(()), Ok(())),
+        (&["*/*"], &["handling=lenient", "respond-async"], Ok(()), Ok(())),
+        (&["application/fhir+json, */*; q=0.1"], &["respond-async"], Ok(()), Ok(())),
+        (&["text/html", "application/*"], &["respond-async"], Ok(()), Ok(())),
+        (&[], &["respond-async"], Err(400), Ok(())),
+        (&[""], &["respond-async"], Err(400), Ok(())),
+        (&["*/*"], &[], Err(400), Ok(())),
+        (&["*/*"], &["handling=lenient"], Err(400), Ok(())),
+        (&[], &[], Err(400), Ok(())),
+        (&["text/html"], &["respond-async"], Err(406), Err(406)),
+        (&["application/fhir+xml"], &["respond-async"], Err(406), Err(406)),
+        (&["application/fhir+json;q=0"], &["respond-async"], Err(406), Err(406)),
+        (&["text/html"], &[], Err(406), Err(406)),
+    ] {
+        let read = |policy| {
+            let found = parse(&Level::Patient, None, &headers(accept, prefer), &now, policy);
+            found.map(drop).map_err(|refusal| refusal.status.as_u16())
+        };
+        assert_eq!((read(&IG), read(&assume)), (strictly, assumed), "{accept:?} {prefer:?}");
+    }
+}
+
+/// CORE-04, KICK-11: every problem of headers and parameters in one answer, each named and placed.
+#[test]
+fn all_problems_are_told_at_once() {
+    let query = "_outputFormat=csv&_since=yesterday&_type=Nope&foo=1&_until=%zz&_typeFilter=x";
+    let refusal =
+        parse(&Level::System, Some(query), &HeaderMap::new(), &Instant::parse(NOW).unwrap(), &IG).unwrap_err();
+    let told: Vec<_> = refusal.issues.iter().map(|issue| (issue.code, issue.expression.as_deref())).collect();
+    assert_eq!(
+        told,
+        [
+            (IssueType::Required, Some("http.accept")),
+            (IssueType::Required, Some("http.prefer")),
+            (IssueType::Invalid, None),
+            (IssueType::NotSupported, Some("http._outputFormat")),
+            (IssueType::Value, Some("http._since")),
+            (IssueType::NotSupported, Some("http._type")),
+            (IssueType::NotSupported, Some("http._typeFilter")),
+            (IssueType::NotSupported, Some("http.foo")),
+        ]
+    );
+    let names = ["Accept", "Prefer", "_until", "_outputFormat", "_since", "_type", "_typeFilter", "foo"];
+    assert_eq!(wrong(Err(refusal)), names);
+    let html = headers(&["text/html"], &[]);
+    let refusal = parse(&Level::System, Some("foo=1"), &html, &Instant::parse(NOW).unwrap(), &IG).unwrap_err();
+    assert_eq!((refusal.status.as_u16(), refusal.issues.len()), (406, 3));
+}
+
+/// FMT-01, FMT-02, PARAM-06, HDR-07: the three names of NDJSON with a `+` however it is written; nothing else, lenient or not.
+#[test]
+fn output_formats() {
+    for value in [
+        "application/fhir+ndjson",
+        "application/fhir%2Bndjson",
+        "application/fhir%20ndjson",
+        "application%2Fndjson",
+        "ndjson",
+        "",
+    ] {
+        assert!(strict(&format!("_outputFormat={value}")).is_ok(), "{value}");
+    }
+    for value in [
+        "application/xml",
+        "text/html",
+        "x-custom",
+        "application/fhir%2Bjson",
+        "NDJSON,ndjson",
+        "application/vnd.apache.parquet",
+    ] {
+        let query = format!("_outputFormat={value}");
+        assert_eq!(wrong(strict(&query)), ["_outputFormat"]);
+        assert_eq!(wrong(lenient(&query)), ["_outputFormat"]);
+    }
+}
+
+/// SINCE-01, SINCE-03, SINCE-08, SINCE-09, PARAM-06, HDR-07: instants and nothing else, at every level, lenient or not.
+#[test]
+fn instants() {
+    for (text, read) in [
+        ("2024-05-01T00:00:00Z", "2024-05-01T00:00:00Z"),
+        ("2024-05-01T00:00:00%2B05:00", "2024-04-30T19:00:00Z"),
+        ("2024-05-01T00:00:00+05:00", "2024-04-30T19:00:00Z"),
+        ("2024-05-01T00:00:00%2005:00", "2024-04-30T19:00:00Z"),
+        ("%202024-05-01T00:00:00.123456789Z+", "2024-05-01T00:00:00.123456789Z"),
+        ("2024-06-01T12:00:30Z", "2024-06-01T12:00:30Z"),
+        ("2024-06-01T12:01:00Z", "2024-06-01T12:01:00Z"),
+    ] {
+        for level in [Level::System, Level::Patient, Level::Group("g".into())] {
+            let asked = with(&level, &format!("_since={text}"), "respond-async", &IG).unwrap();
+            assert_eq!(asked.since, instant(read), "{text}");
+            let asked = with(&level, &format!("_until={text}"), "respond-async", &IG).unwrap();
+            assert_eq!(asked.until, instant(read), "{text}");
+        }
+    }
+    for text in [
+        "0000-60-01T30:70:80+05:00",
+        "2024-02-30T00:00:00Z",
+        "2024-05-01",
+        "2024-05",
+        "2024-05-01T00:00Z",
+        "2024-05-01T00:00:00",
+        "2024-05-01 00:00:00Z",
+        "2024-05-01t00:00:00z",
+        "yesterday",
+        "1714521600",
+        "%F0%9F%8E%89",
+    ] {
+        for name in ["_since", "_until"] {
+            let query = format!("{name}={text}");
+            assert_eq!(
+                (wrong(strict(&query)), wrong(lenient(&query))),
+                (vec![name.to_string()], vec![name.to_string()]),
+                "{text}"
+            );
+        }
+    }
+    // The future is no beginning, whatever the leniency, but an end like none.
+    for text in ["2024-06-01T12:01:00.0000001Z", "2024-06-01T13:00:00Z", "2057-01-01T00:00:00Z"] {
+        assert_eq!(wrong(lenient(&format!("_since={text}"))), ["_since"]);
+        assert_eq!(strict(&format!("_until={text}")).unwrap().until, instant(text));
+    }
+    for (since, until, fits) in [
+        ("2024-05-01T00:00:00Z", "2024-05-01T00:00:00.0000001Z", true),
+        ("2024-05-01T00:00:00Z", "2024-05-01T02:00:00%2B02:00", false),
+        ("2024-05-02T00:00:00Z", "2024-05-01T00:00:00Z", false),
+    ] {
+        let found = lenient(&format!("_since={since}&_until={until}"));
+        if fits { assert!(found.is_ok()) } else { assert_eq!(wrong(found), ["_until"]) }
+    }
+}
+
+/// PARAM-03: what may stand once may be repeated, not contradicted.
+#[test]
+fn repeats() {
+    let [one, other] = ["_since=2024-05-01T00:00:00%2B01:00", "_since=2024-05-02T00:00:00Z"];
+    let respelled = "_since=2024-05-01T00:00:00+01:00&_since=";
+    assert_eq!(strict(&format!("{one}&{one}&{respelled}")), strict(one));
+    assert_eq!(wrong(strict(&format!("{one}&{other}"))), ["_since"]);
+    assert_eq!(wrong(lenient(&format!("{one}&{other}"))), ["_since"]);
+    assert_eq!(wrong(lenient("_outputFormat=ndjson&_outputFormat=application/ndjson")), ["_outputFormat"]);
+}
+
+/// PARAM-01, PARAM-07, PARAM-09: lists in any spelling mean the same, and are kept in one.
+#[test]
+fn lists_are_normalised() {
+    let expected = strict("_type=Observation,Patient").unwrap();
+    assert_eq!(types(&expected), ["Observation", "Patient"]);
+    for query in [
+        "_type=Patient&_type=Observation",
+        "_type=Patient,,Observation,%20Patient%20,&_type=",
+        "_type=Patient%2C+Observation",
+        "%5Ftype=Observation,Patient",
+        "&&_type=,&_type=Observation&_since=&_type=Patient,Patient",
+    ] {
+        assert_eq!(strict(query).unwrap(), expected, "{query}");
+    }
+    for query in ["", "_type=", "_type", "_type=,%20,", "_since=&_until=+&_outputFormat", "_elements=&patient"] {
+        let asked = strict(query).unwrap();
+        assert_eq!(asked, Asked { prefer: asked.prefer.clone(), ..Asked::default() }, "{query}");
+    }
+}
+
+/// TYPE-03, TYPE-07, PARAM-08, HDR-05: names that are no types are refused with advice, or left out with a message.
+#[test]
+fn unknown_types() {
+    for name in ["Nope", "patient", "Resource", "DomainResource", "Patient;Observation", "*", "Pateint"] {
+        let refusal = strict(&format!("_type=Patient,{name}")).unwrap_err();
+        assert!(refusal.issues[0].diagnostics.contains(name), "{name}");
+        assert_eq!((refusal.issues[0].code, refusal.issues.len()), (IssueType::NotSupported, 1));
+        let asked = lenient(&format!("_type=Patient,{name},{name}")).unwrap();
+        assert_eq!(types(&asked), ["Patient"]);
+        let [note] = &asked.notes[..] else { panic!("{name}: {:?}", asked.notes) };
+        assert!(note.text.contains(name) && note.text.starts_with("_type:"));
+        // Without a type that remains everything would be exported.
+        assert_eq!(wrong(lenient(&format!("_type={name}"))), ["_type"]);
+    }
+    let advice = strict("_type=Pateint").unwrap_err().issues.remove(0).diagnostics;
+    assert!(advice.ends_with("did you mean Patient?"), "{advice}");
+    let blind = KickoffPolicy { case_sensitive_types: false, ..IG };
+    assert_eq!(types(&with(&Level::System, "_type=patient,PATIENT", "respond-async", &blind).unwrap()), ["Patient"]);
+}
+
+/// TYPE-04: only types outside the compartment, where only what patients own is exported.
+#[test]
+fn types_outside_the_compartment() {
+    for level in [Level::Patient, Level::Group("g".into())] {
+        let read = |query| with(&level, query, "respond-async, handling=lenient", &IG);
+        assert_eq!(wrong(read("_type=Practitioner,Location")), ["_type"]);
+        assert_eq!(types(&read("_type=Practitioner,Observation").unwrap()), ["Observation", "Practitioner"]);
+        // The other problems are told with it.
+        assert_eq!(wrong(read("_type=Practitioner&_since=x")), ["_since", "_type"]);
+    }
+    assert!(strict("_type=Practitioner,Location").is_ok());
+}
+
+/// PARAM-04, PARAM-08, HDR-05, HDR-06, OUTCOME-04, FILE-13: what is not supported is refused by name, or ignored with one
+/// message for each name.
+#[test]
+fn unsupported_parameters() {
+    for name in [
+        "_elements",
+        "_typeFilter",
+        "patient",
+        "includeAssociatedData",
+        "organizeOutputBy",
+        "allowPartialManifests",
+        "_maximumFileSize",
+        "foo",
+        "_Type",
+        "_format",
+    ] {
+        let query = format!("{name}=true&_type=Patient&{name}=false");
+        let refusal = strict(&query).unwrap_err();
+        assert_eq!((refusal.issues[0].code, refusal.issues.len()), (IssueType::NotSupported, 1));
+        assert_eq!(wrong(Err(refusal)), [name]);
+        let asked = lenient(&query).unwrap();
+        let [note] = &asked.notes[..] else { panic!("{name}: {:?}", asked.notes) };
+        assert!(note.text.starts_with(&format!("{name}: ")), "{}", note.text);
+        assert_eq!(types(&asked), ["Patient"]);
+    }
+    assert_eq!(lenient("foo=1&bar=2&_type=Patient,Nope").unwrap().notes.len(), 3);
+    assert!(strict("_Type=Patient").unwrap_err().issues[0].diagnostics.ends_with("did you mean _type?"));
+    assert_eq!(wrong(strict("bar")), ["bar"], "an empty value does not hide a slip of the name");
+}
+
+/// HDR-11: only preferences that were given and have had an effect are said to be applied.
+#[test]
+fn applied_preferences_are_told() {
+    let assume = KickoffPolicy { headers: HeaderPolicy::Assume, ..IG };
+    for (prefer, query, applied) in [
+        ("respond-async", "", Some("respond-async")),
+        ("respond-async, handling=lenient", "", Some("respond-async")),
+        ("handling=lenient; respond-async, respond-async", "foo=1", Some("respond-async, handling=lenient")),
+        ("handling=lenient", "foo=1", Some("handling=lenient")),
+        ("return=minimal", "", None),
+        ("separate-export-status, respond-async", "", Some("respond-async")),
+    ] {
+        let asked = with(&Level::System, query, prefer, &assume).unwrap();
+        assert_eq!(asked.preference_applied(), applied.map(HeaderValue::from_static), "{prefer}");
+    }
+}
+
+/// Reading 1: mounts that take dates take them in `_since`.
+#[test]
+fn dates_where_a_mount_takes_them() {
+    let dates = KickoffPolicy { dates: true, ..IG };
+    let asked = with(&Level::System, "_since=2024-05-01", "respond-async", &dates).unwrap();
+    assert_eq!(asked.since, instant("2024-05-01T00:00:00Z"));
+    assert_eq!(wrong(with(&Level::System, "_since=2024-5-1", "respond-async", &dates)), ["_since"]);
+    assert_eq!(wrong(with(&Level::System, "_until=2024-05-01", "respond-async", &dates)), ["_until"]);
+}
+
+/// CORE-08, OUTCOME-06: a flood of problems gives a bounded answer, soon, and repeats little of what was sent.
+#[test]
+fn floods_are_bounded() {
+    let many: String = (0..5_000).map(|n| format!("Nope{n},")).collect();
+    let query = format!("_type={many}Patient");
+    assert_eq!(strict(&query).unwrap_err().issues.len(), KICKOFF_PROBLEMS_MAX + 1);
+    assert!(strict(&query).unwrap_err().issues.last().unwrap().diagnostics.starts_with("4900 more"));
+    assert_eq!(lenient(&query).unwrap().notes.len(), MESSAGES_PER_CAUSE_MAX + 1);
+    let query: String = (0..900).map(|n| format!("p{n}=1&")).collect();
+    assert_eq!(strict(&query).unwrap_err().issues.len(), KICKOFF_PROBLEMS_MAX + 1);
+    assert_eq!(lenient(&query).unwrap().notes.len(), MESSAGES_PER_CAUSE_MAX + 1);
+    let long = "é".repeat(100_000);
+    for query in
+        [format!("_type={long}"), format!("_since={long}"), format!("_outputFormat={long}"), format!("{long}=1")]
+    {
+        let refusal = strict(&query).unwrap_err();
+        assert_eq!(refusal.issues.len(), 1);
+        assert!(refusal.issues[0].diagnostics.len() < 500);
+    }
+}
+
+/// CAP-13: every parameter that is advertised is accepted at every level, every type by `_type` where all are exported.
+#[test]
+fn what_is_advertised_is_accepted() {
+    for parameter in PARAMETERS.iter().filter(|parameter| parameter.supported) {
+        let value = match parameter.fhir_type {
+            "instant" => "2024-05-01T00:00:00Z",
+            _ if parameter.name == "_type" => "Patient",
+            _ => OUTPUT_FORMATS[0],
+        };
+        for level in [Level::System, Level::Patient, Level::Group("g".into())] {
+            let query = format!("{}={value}", parameter.name);
+            assert!(with(&level, &query, "respond-async", &IG).is_ok(), "{query}");
+        }
+    }
+    for of in ResourceType::all() {
+        assert_eq!(strict(&format!("_type={}", of.name())).unwrap().types, [of]);
+    }
+}
+
+proptest! {
+    /// CORE-04: whatever comes is read or refused, and what is refused is told in words.
+    #[test]
+    fn nothing_panics(
+        query in "([_a-zA-Z%]{0,8}|_type|_since|_until|_outputFormat)=[ -~é]{0,30}(&_(type|since)=[-0-9TZ:+ ,PatientGroup]{0,40})?",
+        accept in "[ -~]{0,30}",
+        prefer in "(respond-async|handling=lenient)?[ -~]{0,30}",
+        strictly: bool,
+        dates: bool,
+    ) {
+        let headers_policy = if strictly { HeaderPolicy::Strict } else { HeaderPolicy::Assume };
+        let policy = KickoffPolicy { headers: headers_policy, case_sensitive_types: strictly, dates, clock_skew_seconds: u64::MAX, ..IG };
+        for level in [Level::System, Level::Patient] {
+            let found = parse(&level, Some(&query), &headers(&[&accept], &[&prefer]), &Instant::parse(NOW).unwrap(), &policy);
+            if let Err(refusal) = found {
+                prop_assert!(!refusal.issues.is_empty() && refusal.issues.iter().all(|issue| issue.diagnostics.contains(' ')));
+            }
+        }
+    }
+
+    /// PARAM-09: a request and its normalised form are read as the same.
+    #[test]
+    fn what_is_normalised_stays_so(
+        names in prop::collection::vec(prop::sample::select(ResourceType::all().map(|of| of.name()).collect::<Vec<_>>()), 0..6),
+        since in 0i64..1_700_000_000_000,
+        span in 1i64..1_000_000_000_000,
+    ) {
+        let [since, until] = [since, since + span].map(|at| Instant::from_unix_millis(at).to_string());
+        let asked = strict(&format!("_until={until}&_type={}&_since={since}", names.join(","))).unwrap();
+        let of: Vec<String> = asked.types.iter().map(|of| format!("&_type={}", of.name())).collect();
+        let [since, until] = [&asked.since, &asked.until].map(|at| at.as_ref().unwrap().to_string());
+        prop_assert_eq!(strict(&format!("_since={since}&_until={until}{}", of.concat())).unwrap(), asked);
+    }
+}

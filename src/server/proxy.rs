@@ -1,0 +1,185 @@
+//! Where a request comes from, and whether it came in secrecy: directly, or through proxies that are trusted.
+//!
+//! Only of trusted peers `X-Forwarded-For` and `X-Forwarded-Proto` are read, for the client's address in the log and to
+//! refuse what came to the proxy by plain http (CORE-01). `X-Forwarded-Host` is never read: advertised URLs are built
+//! from the configuration (CORE-05). Nor is `Forwarded` (RFC 7239): a proxy writes one or the other, and passes on what
+//! the client has written into the one that it does not write.
+
+use std::net::IpAddr;
+
+use axum::extract::{ConnectInfo, Request};
+use axum::http::{HeaderMap, StatusCode};
+use ipnet::IpNet;
+
+use crate::server::connection::OverTls;
+use crate::server::error::{IssueType, Refusal};
+
+/// Addresses whose forwarded headers are believed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies(Vec<IpNet>);
+
+/// Where a request comes from. Handlers find it among its extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The client's address, as far back as trusted proxies tell.
+    pub client: IpAddr,
+    way: Way,
+}
+
+/// How a request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// By TLS, on this machine, or through a trusted proxy.
+    Allowed,
+    /// By plain http from another machine that is no trusted proxy.
+    Plain,
+    /// By plain http to a trusted proxy.
+    PlainToProxy,
+}
+
+impl Proxies {
+    /// Reads addresses, and networks such as `10.0.0.0/8`.
+    ///
+    /// # Errors
+    /// Those that are neither, one sentence each.
+    pub fn parse(texts: &[String]) -> Result<Proxies, Vec<String>> {
+        let (mut nets, mut problems) = (Vec::new(), Vec::new());
+        for text in texts {
+            match text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
+                Ok(net) => nets.push(net),
+                Err(_) => problems.push(format!(
+                    "trusted_proxies holds {text:?}, which is neither an address nor a network such as 10.0.0.0/8"
+                )),
+            }
+        }
+        if problems.is_empty() { Ok(Proxies(nets)) } else { Err(problems) }
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|net| net.contains(&address))
+    }
+
+    /// Notes on a request where it comes from.
+    pub fn mark(&self, mut request: Request) -> Request {
+        let extensions = request.extensions();
+        let peer = extensions.get::<ConnectInfo<std::net::SocketAddr>>().map(|peer| peer.0.ip());
+        let tls = extensions.get::<OverTls>().is_some_and(|tls| tls.0);
+        if let Some(peer) = peer {
+            let origin = self.origin(peer, tls, request.headers());
+            request.extensions_mut().insert(origin);
+        }
+        request
+    }
+
+    fn origin(&self, peer: IpAddr, tls: bool, headers: &HeaderMap) -> Origin {
+        // What a socket for both families says of an IPv4 peer is the same peer.
+        let peer = peer.to_canonical();
+        if !self.trusts(peer) {
+            let way = if tls || peer.is_loopback() { Way::Allowed } else { Way::Plain };
+            return Origin { client: peer, way };
+        }
+        // Of a chain, each trusted proxy vouches for the one before it; what lies before that is anybody's word.
+        let mut client = peer;
+        for before in list(headers, "x-forwarded-for").rev() {
+            let Some(address) = address(before) else { break };
+            client = address;
+            if !self.trusts(client) {
+                break;
+            }
+        }
+        // The first is the client's own: proxies among themselves are the operator's business. A client that writes
+        // `https` here by plain http deceives itself alone.
+        let plain = list(headers, "x-forwarded-proto").next().is_some_and(|first| first.eq_ignore_ascii_case("http"));
+        Origin { client, way: if plain { Way::PlainToProxy } else { Way::Allowed } }
+    }
+}
+
+impl Origin {
+    /// The answer to a request that came by plain http where it must not (CORE-01). Probes of a service's health may.
+    pub fn refusal(&self, path: &str) -> Option<Refusal> {
+        let reason = match self.way {
+            _ if path.starts_with("/health/") => return None,
+            Way::Allowed => return None,
+            Way::Plain => {
+                "this service is asked by https, or through a proxy that it trusts; this request came by http"
+            }
+            Way::PlainToProxy => "this service is asked by https; this request came to its proxy by http",
+        };
+        Some(Refusal::new(StatusCode::FORBIDDEN, IssueType::Forbidden, reason))
+    }
+}
+
+/// The items of a header that is a list, in all its lines.
+fn list<'h>(headers: &'h HeaderMap, name: &str) -> impl DoubleEndedIterator<Item = &'h str> {
+    let lines: Vec<&str> = headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("?")).collect();
+    let items: Vec<&str> = lines.into_iter().flat_map(|line| line.split(',')).map(str::trim).collect();
+    items.into_iter()
+}
+
+/// An address, perhaps with a port, as proxies write them.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let parsed = bare.parse().ok().or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|address| address.ip()));
+    parsed.map(|address: IpAddr| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        lines.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    fn origin(peer: &str, tls: bool, lines: &[(&'static str, &'static str)]) -> (String, Way) {
+        let proxies = ["10.0.0.0/8", "127.0.0.1", "2001:db8::/32"].map(String::from);
+        let found = Proxies::parse(&proxies).unwrap().origin(peer.parse().unwrap(), tls, &headers(lines));
+        (found.client.to_string(), found.way)
+    }
+
+    /// CORE-05: what a proxy says of the client is believed of trusted ones only, back to the first that is not.
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        let chain = ("x-forwarded-for", "1.1.1.1, 8.8.8.8, 10.1.1.1");
+        assert_eq!(origin("10.2.2.2", false, &[chain]).0, "8.8.8.8");
+        assert_eq!(origin("::ffff:10.2.2.2", false, &[chain]).0, "8.8.8.8");
+        assert_eq!(origin("11.2.2.2", true, &[chain]).0, "11.2.2.2");
+        assert_eq!(origin("127.0.0.1", false, &[]).0, "127.0.0.1");
+        let lines = [("x-forwarded-for", "8.8.8.8"), ("x-forwarded-for", "[2001:db8::1]:443")];
+        assert_eq!(origin("127.0.0.1", false, &lines).0, "8.8.8.8");
+        assert_eq!(origin("127.0.0.1", false, &[("x-forwarded-for", "8.8.4.4:1234")]).0, "8.8.4.4");
+        assert_eq!(origin("127.0.0.1", false, &[("x-forwarded-for", "8.8.8.8, unknown")]).0, "127.0.0.1");
+    }
+
+    /// CORE-01: plain http is for this machine and trusted proxies, and only when it came to these by https.
+    #[test]
+    fn plain_requests_are_refused() {
+        let (https, http) = (("x-forwarded-proto", "https"), ("x-forwarded-proto", "HTTP, https"));
+        for (peer, tls, line, way) in [
+            ("10.1.1.1", false, Some(https), Way::Allowed),
+            ("10.1.1.1", false, None, Way::Allowed),
+            ("10.1.1.1", false, Some(http), Way::PlainToProxy),
+            ("10.1.1.1", true, Some(http), Way::PlainToProxy),
+            ("8.8.8.8", false, Some(https), Way::Plain),
+            ("8.8.8.8", true, Some(http), Way::Allowed),
+            ("::1", false, Some(http), Way::Allowed),
+        ] {
+            let lines: Vec<_> = line.into_iter().collect();
+            let (client, found) = origin(peer, tls, &lines);
+            assert_eq!(found, way, "{peer} {tls} {line:?}");
+            let origin = Origin { client: client.parse().unwrap(), way };
+            assert_eq!(origin.refusal("/fhir/metadata").is_some(), way != Way::Allowed);
+            assert!(origin.refusal("/health/live").is_none());
+        }
+    }
+
+    #[test]
+    fn what_is_no_network_is_told() {
+        let texts = ["10.0.0.0/8", "10.0.0.0/33", "proxy", "::1", ""].map(String::from);
+        let problems = Proxies::parse(&texts).unwrap_err();
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert!(problems[0].contains("10.0.0.0/33") && problems[1].contains("proxy"));
+    }
+}

@@ -1,0 +1,152 @@
+//! The AVX-512 kernel: one vector a block, whose comparisons are masks already.
+
+use std::arch::x86_64::*;
+
+use crate::simd::{
+    Avx512, BLOCK, Classes, HALF, Job, Marks, PUNCTUATION_BY_LOW_HALF, SCALAR, SPACE_BY_LOW_HALF, Vector, avx2,
+};
+
+/// Runs a job as compiled for AVX-512.
+///
+/// # Safety
+/// The processor must have AVX-512 F, BW and VBMI2, and all that the AVX2 kernel needs; an [`Avx512`] proves it.
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,avx2,pclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
+pub(crate) unsafe fn run<J: Job>(proof: Avx512, job: J) -> J::Output {
+    job.run(proof)
+}
+
+impl Vector for Avx512 {
+    #[inline(always)]
+    fn classes(self, block: &[u8; BLOCK]) -> Classes {
+        // SAFETY: whoever holds an `Avx512` runs on a processor with the features.
+        unsafe { classes(block) }
+    }
+    #[inline(always)]
+    fn prefix_xor(self, bits: u64) -> u64 {
+        // SAFETY: as above; PCLMULQDQ is among them.
+        unsafe { avx2::prefix_xor(bits) }
+    }
+    #[inline(always)]
+    fn marks(self, block: &[u8; BLOCK]) -> Marks {
+        // SAFETY: as above.
+        unsafe { marks(block) }
+    }
+    #[inline(always)]
+    fn pack(
+        self,
+        block: &[u8; BLOCK],
+        of: u64,
+        scalars: u64,
+        base: u16,
+        bytes: &mut [u8; BLOCK],
+        places: &mut [u16; BLOCK],
+    ) -> usize {
+        // SAFETY: as above; VBMI2 is among them.
+        unsafe { pack(block, of, scalars, base, bytes, places) };
+        of.count_ones() as usize
+    }
+    #[inline(always)]
+    fn differing(self, a: &[u8; HALF], b: &[u8; HALF]) -> u32 {
+        // SAFETY: as above; AVX2 is among them.
+        unsafe { avx2::differing(a, b) }
+    }
+}
+
+/// # Safety
+/// The processor must have AVX-512 F and BW.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn marks(block: &[u8; BLOCK]) -> Marks {
+    // SAFETY: the load lies inside the block's 64 bytes, and an unaligned load is asked for.
+    let text = unsafe { _mm512_loadu_si512(block.as_ptr().cast()) };
+    let is = |byte: u8| _mm512_cmpeq_epi8_mask(text, _mm512_set1_epi8(byte as i8));
+    let table = |bytes: &[u8; 16]| -> __m512i {
+        // SAFETY: the load takes the table's 16 bytes, and an unaligned load is asked for.
+        _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
+    };
+    // `[` and `{`, `]` and `}` differ in one bit; what becomes `,` or `:` by setting it is a control character, which
+    // cannot stand outside of strings and is marked as such.
+    let folded = _mm512_or_si512(text, _mm512_set1_epi8(0x20));
+    let punctuation = _mm512_cmpeq_epi8_mask(_mm512_shuffle_epi8(table(&PUNCTUATION_BY_LOW_HALF), text), folded);
+    let control = _mm512_cmplt_epu8_mask(text, _mm512_set1_epi8(0x20));
+    Marks {
+        backslash: is(b'\\'),
+        quote: is(b'"'),
+        punctuation: punctuation & !control,
+        space: _mm512_cmpeq_epi8_mask(_mm512_shuffle_epi8(table(&SPACE_BY_LOW_HALF), text), text),
+        control,
+        high: _mm512_movepi8_mask(text),
+        digit: _mm512_cmplt_epu8_mask(_mm512_sub_epi8(text, _mm512_set1_epi8(b'0' as i8)), _mm512_set1_epi8(10)),
+        zero: is(b'0'),
+        dot: is(b'.'),
+    }
+}
+
+/// Numbers of the bytes of a block.
+static PLACES: [u8; BLOCK] = {
+    let mut places = [0; BLOCK];
+    let mut at = 0;
+    while at < BLOCK {
+        places[at] = at as u8;
+        at += 1;
+    }
+    places
+};
+
+/// # Safety
+/// The processor must have AVX-512 F, BW and VBMI2.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi2")]
+unsafe fn pack(
+    block: &[u8; BLOCK],
+    of: u64,
+    scalars: u64,
+    base: u16,
+    bytes: &mut [u8; BLOCK],
+    places: &mut [u16; BLOCK],
+) {
+    // SAFETY: the loads take 64 bytes each that the references are of, and unaligned loads are asked for.
+    let (text, all) =
+        unsafe { (_mm512_loadu_si512(block.as_ptr().cast()), _mm512_loadu_si512(PLACES.as_ptr().cast())) };
+    let text = _mm512_mask_mov_epi8(text, scalars, _mm512_set1_epi8(SCALAR as i8));
+    let found = _mm512_maskz_compress_epi8(of, all);
+    let base = _mm512_set1_epi16(base as i16);
+    let low = _mm512_add_epi16(_mm512_cvtepu8_epi16(_mm512_castsi512_si256(found)), base);
+    // SAFETY: the stores fill the 64 bytes of the one and the 64 integers of 2 bytes of the other, at any alignment.
+    unsafe {
+        _mm512_storeu_si512(bytes.as_mut_ptr().cast(), _mm512_maskz_compress_epi8(of, text));
+        _mm512_storeu_si512(places.as_mut_ptr().cast(), low);
+        if of.count_ones() > 32 {
+            let high = _mm512_add_epi16(_mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64::<1>(found)), base);
+            _mm512_storeu_si512(places.as_mut_ptr().add(32).cast(), high);
+        }
+    }
+}
+
+/// # Safety
+/// The processor must have AVX-512 F and BW.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn classes(block: &[u8; BLOCK]) -> Classes {
+    // SAFETY: the load lies inside the block's 64 bytes, and an unaligned load is asked for.
+    let text = unsafe { _mm512_loadu_si512(block.as_ptr().cast()) };
+    let is = |byte: u8| _mm512_cmpeq_epi8_mask(text, _mm512_set1_epi8(byte as i8));
+    // `[` and `{`, `]` and `}` differ in one bit: setting it lets one comparison find both.
+    let folded = _mm512_or_si512(text, _mm512_set1_epi8(0x20));
+    let folded_is = |byte: u8| _mm512_cmpeq_epi8_mask(folded, _mm512_set1_epi8(byte as i8));
+    // SAFETY: the load takes the table's 16 bytes, and an unaligned load is asked for.
+    let kinds = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(SPACE_BY_LOW_HALF.as_ptr().cast()) });
+    Classes {
+        backslash: is(b'\\'),
+        quote: is(b'"'),
+        open: folded_is(b'{'),
+        close: folded_is(b'}'),
+        curly: _mm512_test_epi8_mask(text, _mm512_set1_epi8(0x20)),
+        colon: is(b':'),
+        comma: is(b','),
+        space: _mm512_cmpeq_epi8_mask(_mm512_shuffle_epi8(kinds, text), text),
+        newline: is(b'\n'),
+        control: _mm512_cmplt_epu8_mask(text, _mm512_set1_epi8(0x20)),
+        high: _mm512_movepi8_mask(text),
+    }
+}

@@ -1,0 +1,79 @@
+//! The portable kernel: byte by byte, and therefore obviously right.
+
+use crate::simd::{BLOCK, Classes, HALF, Marks, Vector};
+
+/// No vectors.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain;
+
+impl Vector for Plain {
+    fn classes(self, block: &[u8; BLOCK]) -> Classes {
+        classes(block)
+    }
+    fn prefix_xor(self, bits: u64) -> u64 {
+        prefix_xor(bits)
+    }
+    fn marks(self, block: &[u8; BLOCK]) -> Marks {
+        marks(block)
+    }
+    fn differing(self, a: &[u8; HALF], b: &[u8; HALF]) -> u32 {
+        (0..HALF).fold(0, |bits, at| bits | u32::from(a[at] != b[at]) << at)
+    }
+}
+
+/// Classes of a block.
+fn classes(block: &[u8; BLOCK]) -> Classes {
+    let mut found = Classes::default();
+    for (at, byte) in block.iter().enumerate() {
+        let bit = 1 << at;
+        match byte {
+            b'\\' => found.backslash |= bit,
+            b'"' => found.quote |= bit,
+            b'{' | b'[' => found.open |= bit,
+            b'}' | b']' => found.close |= bit,
+            b':' => found.colon |= bit,
+            b',' => found.comma |= bit,
+            b' ' | b'\t' | b'\n' | b'\r' => found.space |= bit,
+            _ => {}
+        }
+        if *byte == b'\n' {
+            found.newline |= bit;
+        }
+        if *byte & 0x20 != 0 {
+            found.curly |= bit;
+        }
+        if *byte < 0x20 {
+            found.control |= bit;
+        }
+        if *byte >= 0x80 {
+            found.high |= bit;
+        }
+    }
+    found
+}
+
+/// Marks of a block.
+fn marks(block: &[u8; BLOCK]) -> Marks {
+    let found = classes(block);
+    let of =
+        |is: fn(&u8) -> bool| block.iter().enumerate().fold(0, |bits, (at, byte)| bits | u64::from(is(byte)) << at);
+    Marks {
+        backslash: found.backslash,
+        quote: found.quote,
+        punctuation: found.punctuation(),
+        space: found.space,
+        control: found.control,
+        high: found.high,
+        digit: of(u8::is_ascii_digit),
+        zero: of(|byte| *byte == b'0'),
+        dot: of(|byte| *byte == b'.'),
+    }
+}
+
+/// Bit i of the result is the parity of bits 0 to i.
+fn prefix_xor(mut bits: u64) -> u64 {
+    for shift in [1, 2, 4, 8, 16, 32] {
+        bits ^= bits << shift;
+    }
+    bits
+}

@@ -1,0 +1,173 @@
+//! Reads single frames of a packed file, each checked before its bytes are used.
+//!
+//! One decompression context and one buffer serve any number of frames. A frame is sound when its bytes in the file have
+//! the hash of the table, decode to the length of the table, and end a line. Frames too long to be held (a line of
+//! gigabytes is one) are passed on in pieces.
+
+use zstd::zstd_safe::{DCtx, DParameter, get_error_name};
+
+use crate::codec::decoder::{Coding, DecodeError, Decoder, Restart};
+use crate::hash::xxh3::xxh3_64;
+use crate::limits::{FRAME_HELD_MAX, ZSTD_WINDOW_LOG_MAX};
+use crate::store::packed::seek_table::FrameNote;
+use crate::sys::store_file::{Source, SourceError};
+
+/// Why a frame cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The file cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The frame's bytes are not what the table says.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+/// Whether a frame is small enough to be held as a whole.
+pub fn is_held(frame: &FrameNote) -> bool {
+    frame.uncompressed_len <= FRAME_HELD_MAX && frame.compressed_len <= FRAME_HELD_MAX
+}
+
+/// Reads frames of packed files.
+pub struct FrameReader {
+    /// Whether a frame's own checksum is asked, too.
+    checksums: bool,
+    /// Whether the frames lie about in the file.
+    scattered: bool,
+    /// Made when the first frame is decoded: frames that are only copied need none.
+    context: Option<DCtx<'static>>,
+    compressed: Vec<u8>,
+}
+
+impl Default for FrameReader {
+    fn default() -> FrameReader {
+        FrameReader::new()
+    }
+}
+
+impl FrameReader {
+    /// A reader.
+    pub fn new() -> FrameReader {
+        FrameReader { checksums: true, scattered: false, context: None, compressed: Vec::new() }
+    }
+
+    /// A reader that leaves the frames' own checksums alone, which are over their uncompressed bytes: the compressed ones
+    /// have the hash of the table, so that they are those that were packed. A tenth of what decoding costs.
+    pub fn of_what_was_packed() -> FrameReader {
+        FrameReader { checksums: false, ..FrameReader::new() }
+    }
+
+    /// The same of frames that lie about in their file, which are better read than mapped.
+    pub fn of_scattered_frames(self) -> FrameReader {
+        FrameReader { scattered: true, ..self }
+    }
+
+    /// The bytes of a held frame as they lie in the file, checked against the table's hash.
+    ///
+    /// # Errors
+    /// [`FrameError`].
+    pub fn checked<'b>(&'b mut self, source: &'b Source, frame: &FrameNote) -> Result<&'b [u8], FrameError> {
+        checked(source, frame, self.scattered, &mut self.compressed)
+    }
+
+    /// Decodes a held frame into `out`, which must be as long as the frame is uncompressed.
+    ///
+    /// # Errors
+    /// [`FrameError`].
+    pub fn decode(&mut self, source: &Source, frame: &FrameNote, out: &mut [u8]) -> Result<(), FrameError> {
+        let bytes = checked(source, frame, self.scattered, &mut self.compressed)?;
+        let damaged = |what: String| FrameError::Damaged(what);
+        let checksums = self.checksums;
+        match self.context.get_or_insert_with(|| context(checksums)).decompress(out, bytes) {
+            Ok(len) if len == out.len() => {}
+            Ok(len) => return Err(damaged(format!("it holds {len} bytes, the table says {}", out.len()))),
+            Err(code) => return Err(damaged(format!("its zstd data is broken ({})", get_error_name(code)))),
+        }
+        match out.last() {
+            Some(b'\n') => Ok(()),
+            _ => Err(damaged("it does not end with a whole line".into())),
+        }
+    }
+
+    /// Passes the uncompressed bytes of a frame to `feed`: at once when it is held, else in pieces.
+    ///
+    /// # Errors
+    /// [`FrameError`]; nothing was passed on then, unless the file changed meanwhile.
+    pub fn feed(
+        &mut self,
+        source: &Source,
+        frame: &FrameNote,
+        buffer: &mut Vec<u8>,
+        feed: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), FrameError> {
+        if is_held(frame) {
+            let len = frame.uncompressed_len as usize;
+            if buffer.len() < len {
+                buffer.resize(len, 0);
+            }
+            self.decode(source, frame, &mut buffer[..len])?;
+            feed(&buffer[..len]);
+            return Ok(());
+        }
+        if source.content_hash(frame.compressed..frame.compressed + frame.compressed_len)? != frame.hash {
+            return Err(FrameError::Damaged("its bytes have changed".into()));
+        }
+        // Decoded twice: nothing may be passed on of a frame that is not sound as a whole.
+        each_piece(source, frame, &mut |_| {})?;
+        each_piece(source, frame, feed)
+    }
+}
+
+fn context(checksums: bool) -> DCtx<'static> {
+    let mut context = DCtx::create();
+    if !checksums {
+        // Refused by a library that does not know it, which then asks them.
+        let _ = context.set_parameter(DParameter::ForceIgnoreChecksum(true));
+    }
+    // The library refuses this for a bound that it does not know only; its default is the same.
+    let _ = context.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX));
+    context
+}
+
+fn checked<'b>(
+    source: &'b Source,
+    frame: &FrameNote,
+    scattered: bool,
+    buffer: &'b mut Vec<u8>,
+) -> Result<&'b [u8], FrameError> {
+    let len = frame.compressed_len as usize;
+    let bytes = match scattered {
+        true => source.pread(frame.compressed, len, buffer)?,
+        false => source.read(frame.compressed, len, buffer)?,
+    };
+    match xxh3_64(bytes) == frame.hash {
+        true => Ok(bytes),
+        false => {
+            source.check()?;
+            Err(FrameError::Damaged("its bytes have changed".into()))
+        }
+    }
+}
+
+/// The pieces of a frame that is too long to be held.
+fn each_piece(source: &Source, frame: &FrameNote, feed: &mut dyn FnMut(&[u8])) -> Result<(), FrameError> {
+    let broken = |error: DecodeError| match error {
+        DecodeError::Source(error) => FrameError::Source(error),
+        other => FrameError::Damaged(other.to_string()),
+    };
+    let from = Restart { compressed: frame.compressed, uncompressed: frame.uncompressed };
+    let mut decoder = Decoder::new(source, Coding::Zstd, from).map_err(broken)?;
+    let mut left = frame.uncompressed_len;
+    let mut last = 0;
+    while left > 0 {
+        let Some(piece) = decoder.piece(|_| {}).map_err(broken)? else { break };
+        let piece = &piece[..(piece.len() as u64).min(left) as usize];
+        left -= piece.len() as u64;
+        last = piece.last().copied().unwrap_or(last);
+        feed(piece);
+    }
+    match (left, last) {
+        (0, b'\n') => Ok(()),
+        _ => Err(FrameError::Damaged("it does not end with a whole line".into())),
+    }
+}

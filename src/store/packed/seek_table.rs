@@ -1,0 +1,494 @@
+//! The one place that knows how the head and the table of a packed file lie on disk.
+//!
+//! All integers are little-endian. The file begins with a skippable frame that names the format, so that a file whose
+//! end was cut off is still known as a packed one. It ends with a skippable frame that holds, one behind the other: the
+//! places of all frames and of their common end (`u64` compressed, `u64` uncompressed), their hashes (`u64`), least and
+//! greatest lastUpdated (`i64` each), numbers of rows (`u32`), the row lengths (`u32`, zstd), the owners of DELETE
+//! entries whose versions have left, the names of these owners, and a trailer of fixed size with counts, instants, the
+//! checksum of all before it and the format's name.
+
+use crate::codec::little_endian::{
+    as_bytes_i64, as_bytes_i64_mut, as_bytes_u32, as_bytes_u32_mut, as_bytes_u64, as_bytes_u64_mut,
+};
+use crate::fhir::id::Id;
+use crate::fhir::resource_type::ResourceType;
+use crate::hash::xxh3::{Xxh3, xxh3_64};
+use crate::index::segment::layout::NO_INSTANT;
+use crate::limits::{PACKED_FRAMES_MAX, PACKED_ROWS_MAX};
+use crate::sys::store_file::{Source, SourceError};
+
+/// First bytes of the payload of the head, last bytes of the table.
+pub const MAGIC: [u8; 8] = *b"OUTPACK\x01";
+/// Version of the layout.
+pub const VERSION: u64 = 1;
+/// Magic number of the skippable frames.
+const SKIPPABLE: u32 = 0x184d_2a5b;
+/// Bytes of the head: a skippable frame with the format's name.
+pub const HEAD_BYTES: u64 = 16;
+/// Words of the trailer.
+const TRAILER_WORDS: usize = 14;
+/// Bytes of the trailer.
+pub const TRAILER_BYTES: usize = TRAILER_WORDS * 8;
+/// Bytes of one entry of a left owner.
+const LEFT_BYTES: usize = 24;
+/// Bytes of a table that are passed by at a time.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// Stands in the place of an owner: the version that the DELETE entry ended has left, and belonged to nobody.
+pub const NOBODY: u32 = u32::MAX;
+/// Stands in the place of an owner: a later version followed the DELETE entry, so that it deletes nothing any more.
+pub const FOLLOWED: u32 = u32::MAX - 1;
+
+/// Stands in the place of an owner: the version that the DELETE entry ended came late, and the instant of this entry is not
+/// its lastUpdated but T of the first snapshot that held it. The last entry of its DELETE entry.
+pub const LATE: u32 = u32::MAX - 2;
+
+/// What the table notes of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameNote {
+    /// First byte in the file.
+    pub compressed: u64,
+    /// Bytes in the file.
+    pub compressed_len: u64,
+    /// Uncompressed bytes before it.
+    pub uncompressed: u64,
+    /// Uncompressed bytes of it.
+    pub uncompressed_len: u64,
+    /// xxh3 (64 bit) of its bytes in the file.
+    pub hash: u64,
+    /// Least lastUpdated of its rows in ticks, `i64::MAX` when none has one.
+    pub least: i64,
+    /// Greatest lastUpdated of its rows in ticks, the sentinel for none when none has one.
+    pub greatest: i64,
+    /// Rows.
+    pub rows: u32,
+}
+
+/// An owner of the version that a DELETE entry ended, kept because that version has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftOwner {
+    /// Number of the frame.
+    pub frame: u32,
+    /// Number of the DELETE entry in the frame.
+    pub entry: u32,
+    /// lastUpdated of the version, in ticks, or the sentinel for none; see [`LATE`].
+    pub updated: i64,
+    /// Place among the names, [`NOBODY`], [`FOLLOWED`] or [`LATE`].
+    pub owner: u32,
+}
+
+/// The table of a packed file. Also what a writer of one collects.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PackedTable {
+    /// The one type of the file's rows.
+    pub resource_type: Option<ResourceType>,
+    /// transactionTime of the pack, in ticks: versions that others had followed until then may have left.
+    pub packed_at: i64,
+    /// T of the first snapshot of the index that was packed, in ticks.
+    pub birth: Option<i64>,
+    /// Greatest T of its snapshots, in ticks.
+    pub latest: Option<i64>,
+    /// T of the first snapshot that held these rows, in ticks.
+    pub first_seen: Option<i64>,
+    places: Vec<u64>,
+    hashes: Vec<u64>,
+    least: Vec<i64>,
+    greatest: Vec<i64>,
+    rows: Vec<u32>,
+    /// Owners of DELETE entries, by frame and entry.
+    pub left: Vec<LeftOwner>,
+    /// Base and id of the owners.
+    pub names: Vec<(String, Id)>,
+}
+
+/// Why a file that begins as a packed one has no table that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// The file cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The table is not there or damaged; the text says what was noticed.
+    #[error("{0}")]
+    Damaged(&'static str),
+}
+
+fn optional(ticks: i64) -> Option<i64> {
+    (ticks != NO_INSTANT).then_some(ticks)
+}
+
+/// The bytes that a packed file begins with.
+pub fn head() -> [u8; HEAD_BYTES as usize] {
+    let mut head = [0; HEAD_BYTES as usize];
+    head[..4].copy_from_slice(&SKIPPABLE.to_le_bytes());
+    head[4..8].copy_from_slice(&8u32.to_le_bytes());
+    head[8..].copy_from_slice(&MAGIC);
+    head
+}
+
+/// Whether a file begins as a packed one.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn is_packed(source: &Source) -> Result<bool, SourceError> {
+    if source.len() < HEAD_BYTES {
+        return Ok(false);
+    }
+    Ok(source.read(0, HEAD_BYTES as usize, &mut Vec::new())? == head())
+}
+
+impl PackedTable {
+    /// Number of frames.
+    pub fn frames(&self) -> usize {
+        self.hashes.len()
+    }
+
+    /// Rows of all frames.
+    pub fn rows(&self) -> u64 {
+        self.rows.iter().map(|rows| u64::from(*rows)).sum()
+    }
+
+    /// Uncompressed bytes of all frames.
+    pub fn uncompressed_len(&self) -> u64 {
+        self.places.last().copied().unwrap_or(0)
+    }
+
+    /// Where the frames end and the table begins, in the file.
+    pub fn compressed_end(&self) -> u64 {
+        self.places.len().checked_sub(2).map_or(HEAD_BYTES, |at| self.places[at])
+    }
+
+    /// A frame.
+    pub fn frame(&self, at: usize) -> FrameNote {
+        let places = &self.places[at * 2..at * 2 + 4];
+        FrameNote {
+            compressed: places[0],
+            compressed_len: places[2] - places[0],
+            uncompressed: places[1],
+            uncompressed_len: places[3] - places[1],
+            hash: self.hashes[at],
+            least: self.least[at],
+            greatest: self.greatest[at],
+            rows: self.rows[at],
+        }
+    }
+
+    /// The first frame that ends behind an uncompressed offset; the number of frames when none does.
+    pub fn frame_at(&self, offset: u64) -> usize {
+        let (places, _) = self.places.as_chunks::<2>();
+        places.partition_point(|[_, uncompressed]| *uncompressed <= offset).saturating_sub(1).min(self.frames())
+    }
+
+    /// Adds a frame behind the last one: its length in the file, its hash, what its rows come to.
+    pub fn push(&mut self, compressed_len: u64, uncompressed_len: u64, hash: u64, updated: (i64, i64), rows: u32) {
+        if self.places.is_empty() {
+            self.places.extend([HEAD_BYTES, 0]);
+        }
+        let (compressed, uncompressed) = (self.compressed_end(), self.uncompressed_len());
+        self.places.extend([compressed + compressed_len, uncompressed + uncompressed_len]);
+        self.hashes.push(hash);
+        self.least.push(updated.0);
+        self.greatest.push(updated.1);
+        self.rows.push(rows);
+    }
+
+    /// The skippable frame that ends the file, given the length of each row.
+    ///
+    /// # Errors
+    /// When the library fails to compress, for want of memory.
+    pub fn to_bytes(&self, row_lengths: &[u32]) -> std::io::Result<Vec<u8>> {
+        let mut places = self.places.clone();
+        if places.is_empty() {
+            places.extend([HEAD_BYTES, 0]);
+        }
+        let lengths = zstd::bulk::compress(as_bytes_u32(row_lengths), 3)?;
+        let mut out = vec![0; 8];
+        out.extend_from_slice(as_bytes_u64(&places));
+        out.extend_from_slice(as_bytes_u64(&self.hashes));
+        out.extend_from_slice(as_bytes_i64(&self.least));
+        out.extend_from_slice(as_bytes_i64(&self.greatest));
+        out.extend_from_slice(as_bytes_u32(&self.rows));
+        out.extend_from_slice(&lengths);
+        for left in &self.left {
+            for word in [left.frame, left.entry, left.owner, 0] {
+                out.extend_from_slice(&word.to_le_bytes());
+            }
+            out.extend_from_slice(&left.updated.to_le_bytes());
+        }
+        let names_at = out.len();
+        for (base, id) in &self.names {
+            out.extend_from_slice(&(base.len() as u32).to_le_bytes());
+            out.extend_from_slice(&(id.as_bytes().len() as u32).to_le_bytes());
+            out.extend_from_slice(base.as_bytes());
+            out.extend_from_slice(id.as_bytes());
+        }
+        let names_bytes = out.len() - names_at;
+        let instant = |at: Option<i64>| at.unwrap_or(NO_INSTANT) as u64;
+        let words = [
+            VERSION,
+            self.frames() as u64,
+            row_lengths.len() as u64,
+            lengths.len() as u64,
+            self.left.len() as u64,
+            self.names.len() as u64,
+            names_bytes as u64,
+            self.resource_type.map_or(u64::MAX, |t| t.index() as u64),
+            self.packed_at as u64,
+            instant(self.birth),
+            instant(self.latest),
+            instant(self.first_seen),
+        ];
+        words.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+        let checksum = xxh3_64(&out[8..]);
+        out.extend_from_slice(&checksum.to_le_bytes());
+        out.extend_from_slice(&MAGIC);
+        let payload = u32::try_from(out.len() - 8).map_err(|_| std::io::Error::other("a table of more than 4 GiB"))?;
+        out[..4].copy_from_slice(&SKIPPABLE.to_le_bytes());
+        out[4..8].copy_from_slice(&payload.to_le_bytes());
+        Ok(out)
+    }
+
+    /// The table of a file, `None` when the file is no packed one.
+    ///
+    /// # Errors
+    /// [`TableError`]; the file's frames may be sound all the same.
+    pub fn open(source: &Source) -> Result<Option<PackedTable>, TableError> {
+        if !is_packed(source)? {
+            return Ok(None);
+        }
+        parse(source, false).map(|(table, _)| Some(table))
+    }
+
+    /// The table of a packed file and the length of each of its rows.
+    ///
+    /// # Errors
+    /// As [`PackedTable::open`].
+    pub fn open_with_lengths(source: &Source) -> Result<Option<(PackedTable, Vec<u32>)>, TableError> {
+        if !is_packed(source)? {
+            return Ok(None);
+        }
+        let (table, coded) = parse(source, true)?;
+        let damaged = || TableError::Damaged("the row lengths cannot be decoded");
+        let rows = table.rows() as usize;
+        let bytes = zstd::bulk::decompress(&coded, rows * 4).map_err(|_| damaged())?;
+        let (lengths, rest) = bytes.as_chunks::<4>();
+        if lengths.len() != rows || !rest.is_empty() {
+            return Err(damaged());
+        }
+        Ok(Some((table, lengths.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect())))
+    }
+}
+
+/// The parts of a table, read one behind the other into memory of our own: what is checked is what is used, whatever
+/// happens to the file.
+struct Parts<'a> {
+    source: &'a Source,
+    at: u64,
+    sum: Xxh3,
+}
+
+impl Parts<'_> {
+    fn fill(&mut self, part: &mut [u8]) -> Result<(), SourceError> {
+        self.source.pread_into(self.at, part)?;
+        self.sum.update(part);
+        self.at += part.len() as u64;
+        Ok(())
+    }
+
+    fn bytes(&mut self, len: usize) -> Result<Vec<u8>, SourceError> {
+        let mut bytes = vec![0; len];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// A part that nobody asks for, which belongs to the checksum all the same.
+    fn pass_by(&mut self, len: usize) -> Result<Vec<u8>, SourceError> {
+        let mut piece = vec![0; len.min(PIECE_BYTES)];
+        let mut left = len;
+        while left > 0 {
+            let now = left.min(PIECE_BYTES);
+            self.fill(&mut piece[..now])?;
+            left -= now;
+        }
+        Ok(Vec::new())
+    }
+}
+
+/// Reads the table at the end of a file that begins as a packed one; also the coded row lengths, if they are asked for.
+fn parse(source: &Source, lengths_too: bool) -> Result<(PackedTable, Vec<u8>), TableError> {
+    let damaged = TableError::Damaged;
+    if source.len() < HEAD_BYTES + 8 + TRAILER_BYTES as u64 {
+        return Err(damaged("the file ends before its table"));
+    }
+    let mut buffer = Vec::new();
+    let trailer_at = source.len() - TRAILER_BYTES as u64;
+    let trailer: Vec<u64> = words(source.read(trailer_at, TRAILER_BYTES, &mut buffer)?);
+    if trailer[TRAILER_WORDS - 1] != u64::from_le_bytes(MAGIC) {
+        return Err(damaged("the file does not end with a table: it was cut off, or appended to"));
+    }
+    if trailer[0] != VERSION {
+        return Err(damaged("the table is of another format version"));
+    }
+    let [frames, rows, lengths, left, names, names_bytes] = *trailer[1..7].first_chunk().expect("six words");
+    if frames > PACKED_FRAMES_MAX || rows > PACKED_ROWS_MAX {
+        return Err(damaged("the table has more frames or rows than a packed file may have"));
+    }
+    // Each term is below 2^32 once it is known to lie in the file, so that the sum cannot overflow.
+    let parts = [lengths, left, names, names_bytes];
+    if parts.iter().any(|part| *part > source.len().min(u64::from(u32::MAX))) {
+        return Err(damaged("the table is longer than the file"));
+    }
+    let payload =
+        (frames + 1) * 16 + frames * 28 + lengths + left * LEFT_BYTES as u64 + names_bytes + TRAILER_BYTES as u64;
+    if payload > u64::from(u32::MAX) || payload + 8 + HEAD_BYTES > source.len() {
+        return Err(damaged("the table is longer than the file"));
+    }
+    let at = source.len() - payload - 8;
+    let mut parts = Parts { source, at, sum: Xxh3::new() };
+    let mut lead = [0; 8];
+    parts.fill(&mut lead)?;
+    parts.sum.reset();
+    if lead[..4] != SKIPPABLE.to_le_bytes() || lead[4..] != (payload as u32).to_le_bytes() {
+        return Err(damaged("no table begins where it should"));
+    }
+    let count = frames as usize;
+    let mut table = PackedTable {
+        resource_type: usize::try_from(trailer[7]).ok().and_then(ResourceType::from_index),
+        packed_at: trailer[8] as i64,
+        birth: optional(trailer[9] as i64),
+        latest: optional(trailer[10] as i64),
+        first_seen: optional(trailer[11] as i64),
+        places: vec![0; (count + 1) * 2],
+        hashes: vec![0; count],
+        least: vec![0; count],
+        greatest: vec![0; count],
+        rows: vec![0; count],
+        ..PackedTable::default()
+    };
+    parts.fill(as_bytes_u64_mut(&mut table.places))?;
+    parts.fill(as_bytes_u64_mut(&mut table.hashes))?;
+    parts.fill(as_bytes_i64_mut(&mut table.least))?;
+    parts.fill(as_bytes_i64_mut(&mut table.greatest))?;
+    parts.fill(as_bytes_u32_mut(&mut table.rows))?;
+    let coded = match lengths_too {
+        true => parts.bytes(lengths as usize)?,
+        false => parts.pass_by(lengths as usize)?,
+    };
+    let left = parts.bytes(left as usize * LEFT_BYTES)?;
+    let text = parts.bytes(names_bytes as usize)?;
+    parts.sum.update(as_bytes_u64(&trailer[..TRAILER_WORDS - 2]));
+    source.check()?;
+    if parts.sum.digest() != trailer[TRAILER_WORDS - 2] {
+        return Err(damaged("the checksum of the table does not hold"));
+    }
+    table.left = left.chunks_exact(LEFT_BYTES).map(left_owner).collect();
+    table.names = owner_names(&text).ok_or(damaged("the owners of the table cannot be read"))?;
+    check(&table, at, rows, names)?;
+    Ok((table, coded))
+}
+
+fn words(bytes: &[u8]) -> Vec<u64> {
+    bytes.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect()
+}
+
+fn left_owner(bytes: &[u8]) -> LeftOwner {
+    let word = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().expect("24 bytes"));
+    let updated = i64::from_le_bytes(*bytes[16..].first_chunk().expect("24 bytes"));
+    LeftOwner { frame: word(0), entry: word(4), owner: word(8), updated }
+}
+
+fn owner_names(mut bytes: &[u8]) -> Option<Vec<(String, Id)>> {
+    let mut names = Vec::new();
+    while !bytes.is_empty() {
+        let word = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?) as usize);
+        let (base, id) = (word(0)?, word(4)?);
+        let text = bytes.get(8..8usize.checked_add(base)?.checked_add(id)?)?;
+        let base_text = str::from_utf8(&text[..base]).ok()?.to_string();
+        names.push((base_text, Id::parse(&text[base..])?));
+        bytes = &bytes[8 + base + id..];
+    }
+    Some(names)
+}
+
+/// The relations that later indexing relies on.
+fn check(table: &PackedTable, table_at: u64, rows: u64, names: u64) -> Result<(), TableError> {
+    let (places, _) = table.places.as_chunks::<2>();
+    let ascending = places.windows(2).all(|pair| pair[0][0] < pair[1][0] && pair[0][1] < pair[1][1]);
+    let whole = places.first() == Some(&[HEAD_BYTES, 0]) && places.last().is_some_and(|end| end[0] == table_at);
+    if !ascending || !whole || table.rows() != rows || table.names.len() as u64 != names {
+        return Err(TableError::Damaged("the places of the table do not fit the file"));
+    }
+    let sound = table.left.iter().all(|left| {
+        (left.frame as usize) < table.frames()
+            && ((left.owner as usize) < table.names.len() || matches!(left.owner, NOBODY | FOLLOWED | LATE))
+    });
+    let ordered = table.left.is_sorted_by_key(|left| (left.frame, left.entry));
+    if sound && ordered { Ok(()) } else { Err(TableError::Damaged("an owner of the table leads nowhere")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::store_file::Access;
+    use std::io::Write;
+
+    fn table() -> (PackedTable, Vec<u32>) {
+        let mut table = PackedTable {
+            resource_type: Some(ResourceType::PATIENT),
+            packed_at: 77,
+            birth: Some(3),
+            latest: Some(9),
+            first_seen: None,
+            ..PackedTable::default()
+        };
+        table.push(100, 400, 7, (1, 5), 2);
+        table.push(50, 600, 8, (i64::MAX, NO_INSTANT), 1);
+        table.left = vec![
+            LeftOwner { frame: 0, entry: 1, updated: 12, owner: 0 },
+            LeftOwner { frame: 1, entry: 0, updated: NO_INSTANT, owner: NOBODY },
+        ];
+        table.names = vec![("https://example.org/fhir".into(), Id::parse(b"a-1").unwrap())];
+        (table, vec![150, 248, 599])
+    }
+
+    fn file(bytes: &[u8]) -> Source {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        Source::open(file.path(), Access::called()).unwrap()
+    }
+
+    fn packed() -> Vec<u8> {
+        let (table, lengths) = table();
+        let mut bytes = head().to_vec();
+        bytes.resize(HEAD_BYTES as usize + 150, 0x55);
+        bytes.extend(table.to_bytes(&lengths).unwrap());
+        bytes
+    }
+
+    #[test]
+    fn a_table_reads_back() {
+        let bytes = packed();
+        let (expected, lengths) = table();
+        let (found, found_lengths) = PackedTable::open_with_lengths(&file(&bytes)).unwrap().unwrap();
+        assert_eq!((&found, found_lengths), (&expected, lengths));
+        assert_eq!((found.rows(), found.uncompressed_len(), found.compressed_end()), (3, 1000, 166));
+        let at: Vec<usize> = [0, 399, 400, 999, 1000, 5000].map(|offset| found.frame_at(offset)).to_vec();
+        assert_eq!(at, [0, 0, 1, 1, 2, 2]);
+        assert!(PackedTable::open(&file(b"{}\n")).unwrap().is_none());
+    }
+
+    /// Every single changed byte of the table is noticed, and so is every cut and every appended byte.
+    #[test]
+    fn damage_is_noticed() {
+        let bytes = packed();
+        for at in HEAD_BYTES as usize + 150..bytes.len() {
+            let mut broken = bytes.clone();
+            broken[at] ^= 0x10;
+            assert!(matches!(PackedTable::open(&file(&broken)), Err(TableError::Damaged(_))), "byte {at}");
+        }
+        for len in HEAD_BYTES as usize..bytes.len() {
+            assert!(PackedTable::open(&file(&bytes[..len])).is_err(), "cut to {len}");
+        }
+        let longer = [&bytes[..], b"x"].concat();
+        assert!(PackedTable::open(&file(&longer)).is_err());
+    }
+}

@@ -1,0 +1,345 @@
+//! Maps of files that are our own: an index file that is read, and a file that is filled in any order.
+//!
+//! Files of others (a store) are read through `source`, which assumes less of them.
+
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Deref;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use memmap2::{MmapMut, MmapOptions};
+
+use crate::codec::little_endian;
+use crate::sys::sigbus::Registration;
+use crate::sys::store_file::{Access, Order, Source, SourceError};
+
+/// A published file of ours, mapped to be read. Such files never change under their name (they are replaced by
+/// rename); should one be shortened all the same, it reads as zeros when the SIGBUS handler is installed, and
+/// [`ReadMap::check`] tells.
+#[derive(Debug)]
+pub struct ReadMap {
+    source: Source,
+}
+
+impl ReadMap {
+    /// Maps the file. It is read here and there, so there is no read-ahead beyond the kernel's usual one.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<ReadMap, SourceError> {
+        // SAFETY: published files of ours are never written to nor shortened, as the format's rules have it; the
+        // process that breaks them dies, or reads zeros, and cannot make us read outside of the map.
+        let source = Source::open(path, unsafe { Access::mapped() })?;
+        ReadMap::of_source(source)
+    }
+
+    /// Maps a file that is open already; `name` stands for it in messages.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    pub fn of_file(file: File, name: &Path) -> Result<ReadMap, SourceError> {
+        // SAFETY: as in `open`.
+        let source = Source::of_file(file, name, unsafe { Access::mapped() })?;
+        ReadMap::of_source(source)
+    }
+
+    fn of_source(source: Source) -> Result<ReadMap, SourceError> {
+        if source.map().is_none() && !source.is_empty() {
+            let error = io::ErrorKind::FileTooLarge.into(); // longer than this machine's addresses
+            return Err(SourceError::Read { path: source.path().into(), offset: 0, source: error });
+        }
+        Ok(ReadMap { source })
+    }
+
+    /// The file itself: its path, length and stamp.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Tells the kernel in which order the file is going to be read.
+    pub fn advise(&self, order: Order) {
+        self.source.advise(order);
+    }
+
+    /// Whether everything read so far was really there.
+    ///
+    /// # Errors
+    /// As [`Source::check`].
+    pub fn check(&self) -> Result<(), SourceError> {
+        self.source.check()
+    }
+}
+
+impl Deref for ReadMap {
+    type Target = [u8];
+
+    /// The file's bytes; those of an empty file are none.
+    fn deref(&self) -> &[u8] {
+        self.source.map().unwrap_or_default()
+    }
+}
+
+/// Why a file of ours could not be filled.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {} of {len} bytes ({doing}): check the free space and the rights of its directory", path.display())]
+pub struct GrowError {
+    /// The file.
+    pub path: PathBuf,
+    /// The length it was to have, in bytes.
+    pub len: u64,
+    /// Step that failed.
+    pub doing: &'static str,
+    /// The system's error.
+    pub source: io::Error,
+}
+
+impl From<GrowError> for io::Error {
+    fn from(error: GrowError) -> io::Error {
+        io::Error::new(error.source.kind(), error)
+    }
+}
+
+/// A new file of known length, mapped to be filled in any order. Its blocks are taken when it is created, so that a full
+/// disk is an error there and no signal later. Dropped without [`GrowFile::finish`], it is removed again.
+#[derive(Debug)]
+pub struct GrowFile {
+    path: PathBuf,
+    len: u64,
+    file: File,
+    map: Option<Filled>,
+    /// Whether nothing is to be removed on drop.
+    finished: bool,
+}
+
+/// A new file without a name, in memory; it is gone when the last handle and map are.
+///
+/// # Errors
+/// As the operating system gives them.
+pub fn memory_file(name: &str) -> io::Result<File> {
+    let name = CString::new(name).map_err(io::Error::other)?;
+    // SAFETY: the name is a C string that outlives the call; the descriptor that comes back is ours alone.
+    unsafe {
+        let descriptor = libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC);
+        if descriptor < 0 { Err(io::Error::last_os_error()) } else { Ok(File::from_raw_fd(descriptor)) }
+    }
+}
+
+/// Fields drop in this order: the range is forgotten before it is unmapped.
+#[derive(Debug)]
+struct Filled {
+    registration: Option<Registration>,
+    map: MmapMut,
+}
+
+impl GrowFile {
+    /// Creates the file (mode 0600; it must not exist yet) with that many zero bytes.
+    ///
+    /// # Errors
+    /// [`GrowError`]: it exists, the disk is full, …
+    pub fn create(path: impl AsRef<Path>, len: u64) -> Result<GrowFile, GrowError> {
+        let path = path.as_ref().to_path_buf();
+        let failed = |doing, source| GrowError { path: path.clone(), len, doing, source };
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+            .open(&path)
+            .map_err(|source| failed("create", source))?;
+        // From here on, dropping it removes the file.
+        GrowFile { path, len, file, map: None, finished: false }.filled()
+    }
+
+    /// Makes an empty file that is open already that long; `name` stands for it in messages.
+    ///
+    /// # Errors
+    /// [`GrowError`]: the disk or the memory is full, …
+    pub fn of_file(file: File, len: u64, name: &Path) -> Result<GrowFile, GrowError> {
+        GrowFile { path: name.to_path_buf(), len, file, map: None, finished: true }.filled()
+    }
+
+    fn filled(mut self) -> Result<GrowFile, GrowError> {
+        let failed = |doing, source| GrowError { path: self.path.clone(), len: self.len, doing, source };
+        reserve(&self.file, self.len).map_err(|source| failed("take space", source))?;
+        self.map = Filled::new(&self.file, self.len).map_err(|source| failed("map", source))?;
+        Ok(self)
+    }
+
+    /// Its bytes.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.map.as_mut().map(|filled| &mut filled.map[..]).unwrap_or_default()
+    }
+
+    /// Its bytes as `u32`s, but for up to three bytes at the end.
+    pub fn u32s_mut(&mut self) -> &mut [u32] {
+        little_endian::u32s_mut(whole(self.bytes_mut(), 4)).unwrap_or_default()
+    }
+
+    /// Its bytes as `u64`s, but for up to seven bytes at the end.
+    pub fn u64s_mut(&mut self) -> &mut [u64] {
+        little_endian::u64s_mut(whole(self.bytes_mut(), 8)).unwrap_or_default()
+    }
+
+    /// Leaves the file as it is filled; with `sync`, not before it is on the disk.
+    ///
+    /// # Errors
+    /// [`GrowError`] when it could not be written, or (under the SIGBUS handler) some page of it could not be had.
+    pub fn finish(mut self, sync: bool) -> Result<(), GrowError> {
+        let failed = |doing, source| GrowError { path: self.path.clone(), len: self.len, doing, source };
+        if let Some(filled) = &self.map {
+            if sync {
+                filled.map.flush().map_err(|source| failed("write", source))?;
+            }
+            if filled.registration.as_ref().is_some_and(Registration::faulted) {
+                return Err(failed("write", io::Error::other("a page of it could not be written")));
+            }
+        }
+        if sync {
+            self.file.sync_all().map_err(|source| failed("sync", source))?;
+        }
+        self.finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for GrowFile {
+    fn drop(&mut self) {
+        if !self.finished {
+            // Nobody has been told of it; if it cannot be removed, whoever creates it again is told.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Filled {
+    fn new(file: &File, len: u64) -> io::Result<Option<Filled>> {
+        if len == 0 {
+            return Ok(None);
+        }
+        let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        // SAFETY: the file is new and ours alone until it is finished: nobody knows its name, and its mode keeps
+        // other users out.
+        let map = unsafe { MmapOptions::new().len(len).map_mut(file)? };
+        let registration = Registration::new(&map, libc::PROT_READ | libc::PROT_WRITE);
+        Ok(Some(Filled { registration, map }))
+    }
+}
+
+fn whole(bytes: &mut [u8], unit: usize) -> &mut [u8] {
+    let len = bytes.len() / unit * unit;
+    &mut bytes[..len]
+}
+
+/// Takes the space on disk, so that filling the map cannot fail for want of it.
+fn reserve(file: &File, len: u64) -> io::Result<()> {
+    if len == 0 {
+        return Ok(());
+    }
+    let offset = libc::off_t::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    loop {
+        // SAFETY: the descriptor is open, and the call touches no memory of ours.
+        match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, offset) } {
+            0 => return Ok(()),
+            libc::EINTR => continue,
+            // Some file systems cannot: written zeros take the space as well.
+            libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS => return write_zeros(file, len),
+            error => return Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+fn write_zeros(file: &File, len: u64) -> io::Result<()> {
+    let zeros = vec![0; 1 << 20];
+    let mut offset = 0;
+    while offset < len {
+        let piece = (len - offset).min(zeros.len() as u64);
+        file.write_all_at(&zeros[..piece as usize], offset)?;
+        offset += piece;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::sigbus;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn what_is_filled_is_read() {
+        let places = [Some(tempfile::tempdir().unwrap()), tempfile::tempdir_in("/dev/shm").ok()];
+        for (place, sync) in places.iter().flatten().zip([true, false]) {
+            let path = place.path().join("column");
+            let mut file = GrowFile::create(&path, 8 * 10_001 + 3).unwrap();
+            assert_eq!((file.u64s_mut().len(), file.u32s_mut().len()), (10_001, 20_002));
+            for at in (0..10_001).rev() {
+                file.u64s_mut()[at] = at as u64 * 3;
+            }
+            file.u32s_mut()[1] = 7;
+            file.bytes_mut()[80_010] = 9;
+            file.finish(sync).unwrap();
+
+            let map = ReadMap::open(&path).unwrap();
+            assert_eq!(map.len(), 80_011);
+            let values = little_endian::u64s(&map[..80_008]).unwrap();
+            assert_eq!((values[0], values[10_000], map[80_010]), (7 << 32, 30_000, 9));
+            map.check().unwrap();
+            assert_eq!(map.source().path().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn an_empty_file_and_zeros_by_hand() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("empty");
+        let mut file = GrowFile::create(&path, 0).unwrap();
+        assert!(file.bytes_mut().is_empty() && file.u32s_mut().is_empty() && file.u64s_mut().is_empty());
+        file.finish(true).unwrap();
+        assert!(ReadMap::open(&path).unwrap().is_empty());
+        let file = tempfile::tempfile().unwrap();
+        write_zeros(&file, (1 << 20) + 5).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), (1 << 20) + 5);
+    }
+
+    // No room, a name that is taken, a file given up: errors, and nothing is left behind.
+    #[test]
+    fn what_cannot_be_made_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("column");
+        for len in [1 << 60, u64::MAX] {
+            let error = GrowFile::create(&path, len).unwrap_err();
+            assert!(error.to_string().contains(&*path.to_string_lossy()), "{error}");
+            assert!(!path.exists());
+        }
+        drop(GrowFile::create(&path, 100).unwrap());
+        assert!(!path.exists());
+        std::fs::write(&path, "taken").unwrap();
+        assert_eq!(io::Error::from(GrowFile::create(&path, 100).unwrap_err()).kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&path).unwrap(), b"taken");
+        assert!(matches!(ReadMap::open(dir.path().join("none")), Err(SourceError::Open { .. })));
+    }
+
+    // Somebody shortens our files against the rules: under the guard that is an error on both sides.
+    #[test]
+    fn a_shortened_file_is_an_error() {
+        sigbus::install().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("column");
+        let mut file = GrowFile::create(&path, 1 << 16).unwrap();
+        let other = OpenOptions::new().write(true).open(&path).unwrap();
+        other.set_len(0).unwrap();
+        file.u64s_mut().fill(5);
+        assert!(file.finish(true).is_err());
+        assert!(!path.exists());
+
+        std::fs::write(&path, vec![1; 1 << 16]).unwrap();
+        let map = ReadMap::open(&path).unwrap();
+        OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+        assert_eq!(map.iter().map(|byte| *byte as u64).sum::<u64>(), 0);
+        assert!(matches!(map.check(), Err(SourceError::Truncated { .. })));
+    }
+}

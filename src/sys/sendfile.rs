@@ -1,0 +1,267 @@
+//! A stored file on its way to a socket: its bytes stand in buffers, and still leave by `sendfile(2)`.
+//!
+//! The file is mapped, and pieces of the map travel through the HTTP library as any other buffer does. Where they arrive
+//! at a socket, [`place_of`] tells by their address which file and offset they are, and [`Place::send`] has the kernel
+//! send them from its page cache: no page of the map is ever touched, nothing is copied to user space. A transport that
+//! has to see the bytes, as to encrypt them, reads them with [`Place::read`]; whoever does not ask has plain memory.
+//!
+//! Only files of our own are sent, which are finished and never written to again. Should one be shortened all the same,
+//! `sendfile` and reads come to its end, which is an error here before a byte too many has left; who reads the memory
+//! reads zeros under the SIGBUS handler, and [`Outgoing::check`] tells. Without the handler nothing is mapped: [`Outgoing::of_file`] says so.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+
+use crate::sys::sigbus;
+use crate::sys::store_file::{Access, Order, Source, SourceError};
+
+/// Maps of all files that are being sent, by their first address. Each is here from its birth until right before it
+/// is unmapped.
+static MAPS: RwLock<BTreeMap<usize, Weak<Outgoing>>> = RwLock::new(BTreeMap::new());
+
+/// What happened to a file that ends too early.
+const SHORTENED: &str = "a stored file was shortened";
+
+/// A stored file, open and mapped. It stays readable when its name is deleted.
+#[derive(Debug)]
+pub struct Outgoing {
+    source: Source,
+}
+
+/// A piece of an [`Outgoing`] file, as memory.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    file: Arc<Outgoing>,
+    range: Range<usize>,
+}
+
+/// Where in which file some bytes stand.
+#[derive(Debug)]
+pub struct Place {
+    file: Arc<Outgoing>,
+    offset: u64,
+}
+
+impl Outgoing {
+    /// Maps an open file; `path` stands for it in messages. `None` when it cannot be mapped in safety (no SIGBUS handler, too
+    /// many maps, no bytes in it): then it is to be read.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    pub fn of_file(file: File, path: &Path) -> Result<Option<Arc<Outgoing>>, SourceError> {
+        if !sigbus::is_installed() {
+            return Ok(None);
+        }
+        let source = Source::of_file(file, path, Access::guarded())?;
+        let Some(start) = source.map().map(|map| map.as_ptr() as usize) else { return Ok(None) };
+        source.advise(Order::Scan);
+        let file = Arc::new(Outgoing { source });
+        let mut maps = MAPS.write().unwrap_or_else(PoisonError::into_inner);
+        maps.insert(start, Arc::downgrade(&file));
+        Ok(Some(file))
+    }
+
+    /// Its length when opened, in bytes.
+    pub fn len(&self) -> u64 {
+        self.source.len()
+    }
+
+    /// Whether there is nothing in it. Such a file is not mapped, so there is always something.
+    pub fn is_empty(&self) -> bool {
+        self.source.is_empty()
+    }
+
+    /// A piece of it; what lies beyond its end is cut off.
+    pub fn piece(self: &Arc<Outgoing>, range: Range<u64>) -> Piece {
+        let end = range.end.min(self.len());
+        // A map has no more bytes than there are addresses.
+        Piece { file: self.clone(), range: range.start.min(end) as usize..end as usize }
+    }
+
+    /// Whether the whole file is still there, and all that was read of its map was.
+    ///
+    /// # Errors
+    /// As [`Source::check`].
+    pub fn check(&self) -> Result<(), SourceError> {
+        self.source.check()
+    }
+
+    /// Whether these bytes are in memory, so that sending them does not wait for a disk. When in doubt, no.
+    pub fn is_cached(&self, range: Range<u64>) -> bool {
+        let Some(map) = self.source.map() else { return false };
+        // SAFETY: asks for a number.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(1) as usize;
+        let end = range.end.min(map.len() as u64) as usize;
+        let start = (range.start as usize).min(end) / page * page;
+        let mut pages = vec![0u8; (end - start).div_ceil(page)];
+        // SAFETY: the pages lie in the map, which begins at a page and is borrowed; there is a byte for each of them.
+        let result = unsafe {
+            let first = map.as_ptr().add(start) as *mut libc::c_void;
+            libc::mincore(first, end - start, pages.as_mut_ptr())
+        };
+        result == 0 && pages.iter().all(|page| page & 1 == 1)
+    }
+
+    /// Has these bytes read from the disk; returns when they are in memory.
+    ///
+    /// # Errors
+    /// As [`Source::pread`].
+    pub fn fetch(&self, range: Range<u64>) -> Result<(), SourceError> {
+        const STEP: u64 = 256 << 10;
+        let end = range.end.min(self.len());
+        let mut buffer = Vec::new();
+        for at in (range.start..end).step_by(STEP as usize) {
+            self.source.pread(at, STEP.min(end - at) as usize, &mut buffer)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if let Some(map) = self.source.map() {
+            MAPS.write().unwrap_or_else(PoisonError::into_inner).remove(&(map.as_ptr() as usize));
+        }
+    }
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        self.file.source.map().and_then(|map| map.get(self.range.clone())).unwrap_or_default()
+    }
+}
+
+/// The file that these bytes are the map of, if they are one's. Whoever has them borrowed keeps that map alive, so the
+/// address cannot be another's.
+pub fn place_of(bytes: &[u8]) -> Option<Place> {
+    let address = bytes.as_ptr() as usize;
+    // Held no longer than for the search: the file may be dropped here, which takes the lock.
+    let nearest = |maps: &BTreeMap<usize, Weak<Outgoing>>| {
+        Some(maps.range(..=address).next_back()?).map(|(start, file)| (*start, file.clone()))
+    };
+    let (start, file) = nearest(&MAPS.read().unwrap_or_else(PoisonError::into_inner))?;
+    let (offset, file) = ((address - start) as u64, file.upgrade()?);
+    (!bytes.is_empty() && offset + bytes.len() as u64 <= file.len()).then_some(Place { file, offset })
+}
+
+impl Place {
+    /// Has the kernel send up to `len` bytes from here, and returns how many it took.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the socket takes none now, `UnexpectedEof` when the file has become shorter, else the system's.
+    pub fn send(&self, socket: BorrowedFd<'_>, len: usize) -> io::Result<usize> {
+        let mut offset = libc::off64_t::try_from(self.offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let file = self.file.source.file().as_raw_fd();
+        // SAFETY: both descriptors are open while borrowed, and the call touches no memory of ours but `offset`.
+        match unsafe { libc::sendfile64(socket.as_raw_fd(), file, &mut offset, len) } {
+            0 if len > 0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, SHORTENED)),
+            sent if sent < 0 => Err(io::Error::last_os_error()),
+            sent => Ok(sent as usize),
+        }
+    }
+
+    /// Reads bytes from here into the whole of `buffer`. Unlike those of the map they are known to be the file's, and
+    /// no page has to be mapped for them.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the file has become shorter, else the system's.
+    pub fn read(&self, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.source.file().read_exact_at(buffer, self.offset).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), SHORTENED),
+            _ => error,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    fn stored(bytes: &[u8]) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    fn open(stored: &tempfile::NamedTempFile) -> Option<Arc<Outgoing>> {
+        Outgoing::of_file(stored.reopen().unwrap(), stored.path()).unwrap()
+    }
+
+    fn bytes() -> Vec<u8> {
+        (0..300_000u32).flat_map(|n| n.to_le_bytes()).collect()
+    }
+
+    /// What the kernel sends, and what is read, is what the memory shows, at any offset, of the right one of two files.
+    #[test]
+    fn memory_and_sendfile_agree() {
+        sigbus::install().unwrap();
+        let (bytes, other) = (bytes(), vec![7; 50_000]);
+        let (one, two) = (stored(&bytes), stored(&other));
+        let (one, two) = (open(&one).unwrap(), open(&two).unwrap());
+        let (from, mut to) = UnixStream::pair().unwrap();
+        for (file, whole, start, len) in [
+            (&one, &bytes, 0, 1),
+            (&one, &bytes, 4095, 9000),
+            (&two, &other, 10, 4000),
+            (&one, &bytes, 1_190_000, 10_000),
+        ] {
+            let piece = file.piece(start..start + len);
+            let slice = piece.as_ref();
+            assert_eq!(slice, &whole[start as usize..(start + len) as usize]);
+            let sent = place_of(slice).unwrap().send(from.as_fd(), slice.len()).unwrap();
+            let mut read = vec![0; sent];
+            to.read_exact(&mut read).unwrap();
+            assert_eq!(&read, &slice[..sent]);
+            read.resize(slice.len(), 0);
+            place_of(slice).unwrap().read(&mut read).unwrap();
+            assert_eq!(&read, slice);
+        }
+        // Cut at the end; bytes of somebody else, and of a file that is gone, are nobody's.
+        assert_eq!(two.piece(49_999..70_000).as_ref(), [7]);
+        assert!(two.piece(60_000..70_000).as_ref().is_empty());
+        assert!(place_of(&bytes).is_none() && place_of(&[]).is_none());
+        let start = one.source.map().unwrap().as_ptr() as usize;
+        drop(one);
+        assert!(MAPS.read().unwrap().get(&start).is_none_or(|file| file.upgrade().is_some()));
+    }
+
+    #[test]
+    fn what_was_fetched_is_cached() {
+        sigbus::install().unwrap();
+        let file = stored(&bytes());
+        let outgoing = open(&file).unwrap();
+        outgoing.fetch(5000..2_000_000).unwrap();
+        assert!(outgoing.is_cached(5000..1_200_000) && outgoing.is_cached(1_200_000..1_200_000));
+        assert!(open(&stored(b"")).is_none());
+    }
+
+    /// DELETE-06: a name that is gone does not matter; bytes that are gone are an error, never a signal.
+    #[test]
+    fn a_deleted_file_is_sent_and_a_shortened_one_is_an_error() {
+        sigbus::install().unwrap();
+        let file = stored(&bytes());
+        let writer = file.reopen().unwrap();
+        let outgoing = open(&file).unwrap();
+        drop(file);
+        let (from, _to) = UnixStream::pair().unwrap();
+        let piece = outgoing.piece(1_000_000..1_001_000);
+        assert_eq!(place_of(piece.as_ref()).unwrap().send(from.as_fd(), 1000).unwrap(), 1000);
+        writer.set_len(1 << 16).unwrap();
+        let error = place_of(piece.as_ref()).unwrap().send(from.as_fd(), 1000).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        let error = place_of(piece.as_ref()).unwrap().read(&mut [0; 1000]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert!(piece.as_ref().iter().all(|byte| *byte == 0));
+        assert!(outgoing.check().is_err());
+        assert!(outgoing.fetch(0..1 << 20).is_err());
+    }
+}

@@ -1,0 +1,303 @@
+//! An index against the bytes it was made from, line by line, by the obvious twin of the scanner.
+//!
+//! Every column of every extent is compared but the restarts of compressed files, and the patient dictionary. What the
+//! merge says of successions is not: a ledger recount shows whether that was right. Nothing is written: what the index on
+//! the disk lacks, or has damaged, is made in memory, and told.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::Ordering::Relaxed;
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::codec::decoder::Coding;
+use crate::extract::Validate;
+use crate::index::meta::{self, Generation};
+use crate::index::refresh::Work;
+use crate::index::segment::layout::BASE_BITS;
+use crate::index::snapshot::Index;
+use crate::limits::GENERATION_BYTES_MAX;
+use crate::named_enum::by_name;
+use crate::store::{Store, Watch};
+use crate::sys::regular_file::read_regular;
+use crate::text_table::{Table, grouped};
+use crate::verify::VerifyError;
+use crate::verify::line_reader::Cut;
+use crate::verify::mismatch::{Difference, Differences};
+use crate::verify::prior_owners::LeftOwners;
+use crate::verify::segment::ExtentCheck;
+use crate::verify::segment_lines::{self, Stretch};
+
+/// What of the index was found on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IndexState {
+    /// None.
+    Absent,
+    /// One of another version of the format, which cannot be read.
+    OtherFormat,
+    /// Its generation file is damaged, so that nothing of it can be read.
+    Damaged,
+    /// One whose generation can be read.
+    Present,
+}
+
+impl IndexState {
+    /// Every value.
+    pub const ALL: [IndexState; 4] =
+        [IndexState::Absent, IndexState::OtherFormat, IndexState::Damaged, IndexState::Present];
+
+    /// Its word in the report.
+    pub const fn name(self) -> &'static str {
+        match self {
+            IndexState::Absent => "absent",
+            IndexState::OtherFormat => "otherFormat",
+            IndexState::Damaged => "damaged",
+            IndexState::Present => "present",
+        }
+    }
+
+    fn of(store: &Store) -> Result<IndexState, VerifyError> {
+        let path = store.index_dir().join(meta::FILE);
+        match read_regular(&path, GENERATION_BYTES_MAX) {
+            Err(error) if error.is_absence() => Ok(IndexState::Absent),
+            Err(error) => Err(VerifyError::Read { path, source: error.into() }),
+            Ok(bytes) if Generation::from_bytes(&bytes).is_some() => Ok(IndexState::Present),
+            Ok(bytes) if Generation::is_of_other_version(&bytes) => Ok(IndexState::OtherFormat),
+            Ok(_) => Ok(IndexState::Damaged),
+        }
+    }
+}
+
+by_name!(IndexState);
+
+/// Lines by what they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct LineCounts {
+    pub lines: u64,
+    pub blank: u64,
+    pub faulty: u64,
+    pub tombstone: u64,
+    pub rows: u64,
+    /// Lines too long to be held, which only the scanner has read.
+    pub long: u64,
+}
+
+impl LineCounts {
+    fn add(&mut self, other: &LineCounts) {
+        self.lines += other.lines;
+        self.blank += other.blank;
+        self.faulty += other.faulty;
+        self.tombstone += other.tombstone;
+        self.rows += other.rows;
+        self.long += other.long;
+    }
+}
+
+/// What a store's index was found to be.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreReport {
+    /// Whether the index says what the bytes say, and is not damaged. One that is not there, or behind the store, is not.
+    pub holds: bool,
+    /// What of the index is on the disk.
+    pub on_disk: IndexState,
+    /// What the scan of the index had checked of each line.
+    pub validate: Validate,
+    /// Store files.
+    pub files: u64,
+    /// Extents.
+    pub extents: u64,
+    /// Uncompressed bytes.
+    pub bytes: u64,
+    /// Lines, as the twin reads them.
+    pub counts: LineCounts,
+    /// Rows by type, as the twin reads them.
+    pub types: BTreeMap<&'static str, u64>,
+    /// Work that bringing the index up to date took, in memory; `repaired` is what is damaged on the disk.
+    pub index: Work,
+    /// Where index and bytes differ.
+    pub differences: Differences,
+}
+
+/// Verifies the index of a store against its bytes. Runs on the current rayon pool; memory is bounded by the longest
+/// line that is held, a thread, and by the columns of one extent.
+///
+/// # Errors
+/// When the store cannot be read or indexed.
+pub fn store(store: &Store, watch: &Watch) -> Result<StoreReport, VerifyError> {
+    let on_disk = IndexState::of(store)?;
+    // Nothing is believed of the index that was not checked, whatever its files' times say.
+    let (index, mut work) = store.read_only().recheck(watch)?;
+    if on_disk == IndexState::Damaged {
+        work.repaired.push("the generation file of the index is damaged: nothing of the index can be read".to_string());
+    }
+    let extents: Vec<(usize, Coding)> =
+        (0..index.extent_count()).map(|at| (index.entry(at).file, index.coding(index.entry(at).file))).collect();
+    let mut lines_before = vec![0; extents.len()];
+    for at in 1..extents.len() {
+        if extents[at].0 == extents[at - 1].0 {
+            lines_before[at] = lines_before[at - 1] + index.extents()[at - 1].head().lines;
+        }
+    }
+    let total = index.generation().files.iter().map(|file| file.stamp.len).sum();
+    watch.scan_total.store(total, Relaxed);
+    watch.scan_done.store(0, Relaxed);
+    let parts: Vec<Vec<ExtentCheck<'_>>> = segment_lines::tasks(&extents)
+        .into_par_iter()
+        .map(|task| {
+            let stretches: Vec<Stretch> =
+                task.clone().map(|at| Stretch { start: index.entry(at).start, end: index.entry(at).end }).collect();
+            let mut checks: Vec<ExtentCheck<'_>> =
+                task.clone().map(|at| ExtentCheck::new(&index, at, lines_before[at])).collect();
+            let (file, coding) = extents[task.start];
+            let mut left = LeftOwners::new(index.packed(file));
+            let mut on_line = |number: usize, cut: Cut<'_>| checks[number].line(cut, &mut left);
+            let hashes = segment_lines::read(index.source(file)?, coding, &stretches, watch, &mut on_line)?;
+            checks.iter_mut().zip(hashes).for_each(|(check, hash)| check.finish(hash));
+            Ok(checks)
+        })
+        .collect::<Result<_, VerifyError>>()?;
+    let mut report = StoreReport {
+        holds: false,
+        on_disk,
+        validate: index.generation().validate,
+        files: index.generation().files.len() as u64,
+        extents: extents.len() as u64,
+        bytes: 0,
+        counts: LineCounts::default(),
+        types: BTreeMap::new(),
+        index: work,
+        differences: Differences::default(),
+    };
+    for (at, check) in parts.into_iter().flatten().enumerate() {
+        report.bytes += index.entry(at).end - index.entry(at).start;
+        report.counts.add(&check.counts);
+        for (name, rows) in &check.types {
+            *report.types.entry(name).or_default() += rows;
+        }
+        report.differences.absorb(check.differences);
+    }
+    coverage(&index, &mut report.differences)?;
+    dictionary(&index, &mut report.differences)?;
+    crate::verify::packed::check(&index, &mut report.differences)?;
+    report.holds = report.differences.is_empty() && report.index.repaired.is_empty();
+    Ok(report)
+}
+
+/// Whether the extents of each file follow one another without a gap, to its end.
+fn coverage(index: &Index, differences: &mut Differences) -> Result<(), VerifyError> {
+    for file in 0..index.generation().files.len() {
+        let source = index.source(file)?;
+        let newline_at = |at: u64| match at < source.len() && index.coding(file) == Coding::Plain {
+            true => source.read(at, 1, &mut Vec::new()).map(|byte| byte == b"\n"),
+            false => Ok(false),
+        };
+        let mut at = 0;
+        let mut tail = false;
+        let mut gap = |at: u64, to: u64| {
+            let what = format!("no extent covers its bytes {at} to {to}");
+            differences.push(Difference::of_file("extents", index.file_name(file), what));
+        };
+        for entry in index.generation().extents.iter().filter(|entry| entry.file == file) {
+            // A last line that was completed by nothing but its newline keeps its extent.
+            if tail && entry.start == at + 1 && newline_at(at)? {
+                at += 1;
+            }
+            if entry.start != at {
+                gap(at, entry.start);
+            }
+            (at, tail) = (entry.end, entry.tail);
+        }
+        if index.coding(file) == Coding::Plain && at != source.len() {
+            let newline = tail && at + 1 == source.len() && newline_at(at)?;
+            if !newline {
+                gap(at, source.len());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether each owner of each extent is the patient of the dictionary that it says it is.
+fn dictionary(index: &Index, differences: &mut Differences) -> Result<(), VerifyError> {
+    for at in 0..index.extent_count() {
+        let columns = index.extents()[at].columns();
+        for owner in 0..columns.owner_hash.len() {
+            let patient = index.patient_of_owner(at, owner as u32)?;
+            let number = (index.starts().owner[at] + owner) as u32;
+            let base = index.base_number(at, columns.owner_base[owner] & BASE_BITS);
+            let id = columns.owner_id_of(owner);
+            let listed = index.owners_of_patient(patient)?.contains(&number);
+            if index.patient_id(patient)? != id || index.patient(base, &id)? != Some(patient) || !listed {
+                let what = format!("owner {owner} of extent {at} is another patient in the dictionary");
+                differences.push(Difference::of_file("dictionary", index.file_name(index.entry(at).file), what));
+            }
+        }
+    }
+    Ok(())
+}
+
+impl StoreReport {
+    /// The report for people.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let in_memory = "one that was made in memory says what the store's bytes say, and nothing was written.";
+        lines.push(match (self.holds, self.differences.total(), self.on_disk) {
+            (true, _, IndexState::Absent) => format!("The store has no index; {in_memory}"),
+            (true, _, IndexState::OtherFormat) => format!("The index is of another version of the format; {in_memory}"),
+            (true, ..) => "The index says what the store's bytes say.".to_string(),
+            (false, 0, _) => {
+                "The index is damaged; what is damaged was made again in memory, and says what the store's bytes say. \
+                 `outpour index --recheck` repairs it on the disk."
+                    .to_string()
+            }
+            (false, total, _) => format!("The index differs from the store's bytes: {} differences.", grouped(total)),
+        });
+        if self.on_disk == IndexState::Present && self.index.in_memory.is_some() && self.index.repaired.is_empty() {
+            let scanned = grouped(self.index.scanned_bytes);
+            lines.push(format!("It is behind the store: {scanned} bytes were indexed in memory, nothing was written."));
+        }
+        let mut table = Table::new(&["lines", "number"]);
+        let counts = self.counts;
+        for (name, count) in [
+            ("all", counts.lines),
+            ("blank", counts.blank),
+            ("faulty", counts.faulty),
+            ("deletions", counts.tombstone),
+            ("resources", counts.rows),
+        ] {
+            table.row([name, &grouped(count)]);
+        }
+        for (name, rows) in &self.types {
+            table.row([format!("  {name}"), grouped(*rows)]);
+        }
+        lines.extend(table.lines());
+        lines.push(format!(
+            "{} files, {} extents, {} bytes of lines.",
+            grouped(self.files),
+            grouped(self.extents),
+            grouped(self.bytes)
+        ));
+        if counts.long > 0 {
+            lines.push(format!(
+                "{} lines are too long to be held; only outpour's own scanner has read them.",
+                grouped(counts.long)
+            ));
+        }
+        lines.extend(self.index.repaired.iter().map(|what| format!("Damaged: {what}.")));
+        lines.extend(self.differences.lines());
+        lines
+    }
+}
+
+impl fmt::Display for StoreReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lines().iter().try_for_each(|line| writeln!(f, "{line}"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! A second opinion on an exported line: simd-json, which shares no code with the scanner that let it pass.
+//!
+//! simd-json has documented limits (numbers beyond `f64` and 64 bits, a depth of 1024, lone surrogates). What it refuses is
+//! put before serde_json, without bounds on depth and digits, and only what both refuse is no JSON.
+
+use simd_json::{Buffers, Node};
+
+use crate::verify::json_tree::{Json, Tree, Want, without_lone_surrogates};
+
+/// What a line says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// `resourceType`, if it is a string.
+    pub resource_type: Option<String>,
+    /// `id`, if it is a string.
+    pub id: Option<String>,
+    /// Whether one of the two stands twice.
+    pub twice: bool,
+}
+
+/// The readers, with buffers that are used again.
+#[derive(Default)]
+pub struct Second {
+    buffers: Buffers,
+    scratch: Vec<u8>,
+    /// Lines that serde_json had to decide.
+    pub asked_again: u64,
+}
+
+impl Second {
+    /// Reads a line; `None` when it is no JSON object.
+    pub fn read(&mut self, line: &[u8]) -> Option<Named> {
+        self.scratch.clear();
+        self.scratch.extend_from_slice(line);
+        if let Ok(tape) = simd_json::to_tape_with_buffers(&mut self.scratch, &mut self.buffers) {
+            return named(&tape.0);
+        }
+        self.asked_again += 1;
+        let text = without_lone_surrogates(str::from_utf8(line).ok()?);
+        let tree = Tree::read(&text, &Want::of(&["resourceType", "id"]))?;
+        let of = |key| match tree.leaves(key).next() {
+            Some(Json::Text(text)) => Some(text.clone()),
+            _ => None,
+        };
+        Some(Named { resource_type: of("resourceType"), id: of("id"), twice: tree.twice })
+    }
+}
+
+/// The keys of the outermost object.
+fn named(tape: &[Node<'_>]) -> Option<Named> {
+    let Some(Node::Object { len, .. }) = tape.first() else { return None };
+    let mut found = Named::default();
+    let (mut seen_type, mut seen_id) = (0, 0);
+    let mut at = 1;
+    for _ in 0..*len {
+        let (key, value) = (tape.get(at)?, tape.get(at + 1)?);
+        let text = if let Node::String(text) = value { Some(text.to_string()) } else { None };
+        match key {
+            Node::String("resourceType") => (found.resource_type, seen_type) = (text, seen_type + 1),
+            Node::String("id") => (found.id, seen_id) = (text, seen_id + 1),
+            _ => {}
+        }
+        at += 2 + match value {
+            Node::Object { count, .. } | Node::Array { count, .. } => *count,
+            _ => 0,
+        };
+    }
+    found.twice = seen_type > 1 || seen_id > 1;
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(resource_type: &str, id: &str) -> Named {
+        Named { resource_type: Some(resource_type.into()), id: Some(id.into()), twice: false }
+    }
+
+    /// Only the outermost keys count, whatever is nested between them.
+    #[test]
+    fn both_readers_find_the_outermost_keys() {
+        let mut second = Second::default();
+        let line = br#"{"x":{"id":"n","y":[1,{"id":"m"}]},"resourceType":"Patient","z":[[],{}],"id":"a\u0062"}"#;
+        assert_eq!(second.read(line), Some(named("Patient", "ab")));
+        assert_eq!(second.asked_again, 0);
+        // A number beyond f64, a lone surrogate, a depth beyond simd-json's: legal all the same.
+        let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
+        for value in ["1e400", "123456789012345678901234567890", r#""\ud800""#, &deep] {
+            let line = format!(r#"{{"resourceType":"Patient","v":{value},"id":"a"}}"#);
+            assert_eq!(second.read(line.as_bytes()), Some(named("Patient", "a")), "{}", &line[..60.min(line.len())]);
+        }
+        assert!(second.asked_again >= 2);
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        let mut second = Second::default();
+        let wrong: [&[u8]; 8] =
+            [b"[]", b"{", b"{} {}", b"1", b"{\"a\":01}", b"{\"a\":\"\x01\"}", b"{\"a\":\"\xff\"}", b"\xef\xbb\xbf{}"];
+        for line in wrong {
+            assert_eq!(second.read(line), None, "{}", String::from_utf8_lossy(line));
+        }
+        assert!(second.read(br#"{"id":"a","id":"a"}"#).unwrap().twice);
+    }
+}

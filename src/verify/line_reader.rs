@@ -1,0 +1,223 @@
+//! Cuts bytes that come in pieces into lines, and holds no line that is too long to be held.
+//!
+//! Nothing is taken from the line cutter of the index, which this one is to check. A line longer than
+//! [`LINE_HELD_MAX`] is given to the project's own scanner piece by piece instead, and told as such: for it there is no
+//! second opinion.
+
+use memchr::memchr;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::extract::Validate;
+use crate::extract::facts::Extractor;
+use crate::limits::{LINE_HELD_MAX, ROW_BYTES_MAX};
+use crate::simd::Kernel;
+use crate::verify::oracle_line::Line;
+
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// Whether a byte order mark at the start of the file is passed by (reading 8) or is part of the first line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// It is no part of a line.
+    Skip,
+    /// It is what it is.
+    Keep,
+}
+
+/// A line.
+pub struct Cut<'a> {
+    /// Where it begins in the (uncompressed) file.
+    pub offset: u64,
+    /// Whether a newline ends it.
+    pub ended: bool,
+    /// Its bytes without the newline, or what stands for them.
+    pub body: Body<'a>,
+}
+
+/// What is known of a line.
+pub enum Body<'a> {
+    /// All of it.
+    Whole(&'a [u8]),
+    /// Too long to be held: its length without newline and one carriage return, the hash of that much, and what the
+    /// scanner made of it.
+    Long(u64, u64, Line),
+    /// The file cannot be decoded further: so many bytes of a line were there.
+    Broken(u64),
+}
+
+/// A line that is too long to be held.
+struct Long {
+    extractor: Extractor,
+    length: u64,
+    blank: bool,
+    /// A carriage return that may be the last byte.
+    carriage: bool,
+    hash: Xxh3,
+}
+
+/// Cuts the bytes of a file, or of a stretch of it that begins at a line's start.
+pub struct Cutter {
+    mark: Mark,
+    position: u64,
+    start: u64,
+    held: Vec<u8>,
+    long: Option<Box<Long>>,
+}
+
+impl Cutter {
+    /// Begins at an offset of the file.
+    pub fn new(offset: u64, mark: Mark) -> Cutter {
+        Cutter { mark, position: offset, start: offset, held: Vec::new(), long: None }
+    }
+
+    /// The next bytes. The first piece of a file has the whole byte order mark, if there is one.
+    pub fn feed(&mut self, mut piece: &[u8], on_line: &mut dyn FnMut(Cut<'_>)) {
+        if self.position == 0 && self.mark == Mark::Skip && piece.starts_with(BOM) {
+            (self.position, self.start) = (3, 3);
+            piece = &piece[3..];
+        }
+        while let Some(end) = memchr(b'\n', piece) {
+            if self.long.is_none() && self.held.is_empty() && end <= LINE_HELD_MAX {
+                on_line(Cut { offset: self.start, ended: true, body: Body::Whole(&piece[..end]) });
+            } else {
+                self.hold(&piece[..end]);
+                self.close(true, on_line);
+            }
+            self.position += end as u64 + 1;
+            self.start = self.position;
+            piece = &piece[end + 1..];
+        }
+        self.hold(piece);
+        self.position += piece.len() as u64;
+    }
+
+    /// Whether the bytes so far end with a whole line.
+    pub fn is_between_lines(&self) -> bool {
+        self.position == self.start
+    }
+
+    /// No more bytes: what stands behind the last newline is a line.
+    pub fn finish(mut self, on_line: &mut dyn FnMut(Cut<'_>)) {
+        if self.position > self.start {
+            self.close(false, on_line);
+        }
+    }
+
+    /// The bytes cannot be read further: what stands behind the last newline, be it nothing, is a broken line.
+    pub fn break_off(self, on_line: &mut dyn FnMut(Cut<'_>)) {
+        on_line(Cut { offset: self.start, ended: false, body: Body::Broken(self.position - self.start) });
+    }
+
+    fn hold(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        if self.long.is_none() && self.held.len() + bytes.len() > LINE_HELD_MAX {
+            let mut long = Box::new(Long {
+                extractor: Extractor::new(Kernel::detect(), Validate::Full),
+                length: 0,
+                blank: true,
+                carriage: false,
+                hash: Xxh3::new(),
+            });
+            long.extractor.begin();
+            long.feed(&std::mem::take(&mut self.held));
+            self.long = Some(long);
+        }
+        match &mut self.long {
+            Some(long) => long.feed(bytes),
+            None => self.held.extend_from_slice(bytes),
+        }
+    }
+
+    fn close(&mut self, ended: bool, on_line: &mut dyn FnMut(Cut<'_>)) {
+        let body = match self.long.take() {
+            Some(mut long) => {
+                let line = long.line();
+                Body::Long(long.length, long.hash.digest(), line)
+            }
+            None => Body::Whole(&self.held),
+        };
+        on_line(Cut { offset: self.start, ended, body });
+        self.held.clear();
+    }
+}
+
+impl Long {
+    fn feed(&mut self, bytes: &[u8]) {
+        let Some((last, head)) = bytes.split_last() else { return };
+        if self.carriage {
+            self.take(b"\r");
+        }
+        self.carriage = *last == b'\r';
+        self.take(if self.carriage { head } else { bytes });
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.blank = self.blank && bytes.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r'));
+        self.length += bytes.len() as u64;
+        self.hash.update(bytes);
+        self.extractor.feed(bytes);
+    }
+
+    fn line(&mut self) -> Line {
+        match self.extractor.finish() {
+            _ if self.blank => Line::Blank,
+            _ if self.length > ROW_BYTES_MAX => Line::Faulty,
+            Ok(facts) => Line::of_facts(facts),
+            Err(_) => Line::Faulty,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(bytes: &[u8], piece: usize, mark: Mark) -> Vec<(u64, bool, Vec<u8>)> {
+        let mut lines = Vec::new();
+        let mut on_line = |cut: Cut<'_>| match cut.body {
+            Body::Whole(line) => lines.push((cut.offset, cut.ended, line.to_vec())),
+            _ => panic!("no line here is long"),
+        };
+        let mut cutter = Cutter::new(0, mark);
+        bytes.chunks(piece).for_each(|piece| cutter.feed(piece, &mut on_line));
+        cutter.finish(&mut on_line);
+        lines
+    }
+
+    /// Pieces of any length give the same lines, blank ones and an unended one among them.
+    #[test]
+    fn lines_do_not_depend_on_pieces() {
+        let bytes = b"\xef\xbb\xbfone\r\n\n{}\n\n last";
+        let whole = cut(bytes, 100, Mark::Skip);
+        assert_eq!(whole[0], (3, true, b"one\r".to_vec()));
+        assert_eq!(whole[4], (13, false, b" last".to_vec()));
+        for piece in 3..9 {
+            assert_eq!(cut(bytes, piece, Mark::Skip), whole);
+        }
+        assert_eq!(cut(bytes, 5, Mark::Keep)[0], (0, true, b"\xef\xbb\xbfone\r".to_vec()));
+        assert_eq!(cut(b"a\n", 1, Mark::Keep), [(0, true, b"a".to_vec())]);
+        assert_eq!(cut(b"", 1, Mark::Keep), []);
+    }
+
+    /// A line longer than what is held is scanned in pieces, its carriage return left out.
+    #[test]
+    fn a_long_line_is_scanned() {
+        let mut line = b"{\"resourceType\":\"Patient\",\"id\":\"a\",\"x\":\"".to_vec();
+        line.resize(LINE_HELD_MAX, b'x');
+        line.extend_from_slice(b"\"}\r");
+        let mut cutter = Cutter::new(7, Mark::Keep);
+        let mut seen = Vec::new();
+        let mut on_line = |cut: Cut<'_>| match cut.body {
+            Body::Long(length, hash, Line::Row(row)) => seen.push((cut.offset, length, hash, row.id)),
+            _ => panic!("it is long"),
+        };
+        line.chunks(1 << 20).for_each(|piece| cutter.feed(piece, &mut on_line));
+        cutter.feed(b"\n", &mut on_line);
+        cutter.finish(&mut on_line);
+        let bytes = &line[..line.len() - 1];
+        let id = crate::fhir::id::Id::parse(b"a").unwrap();
+        assert_eq!(seen, [(7, bytes.len() as u64, xxhash_rust::xxh3::xxh3_64(bytes), id)]);
+    }
+}

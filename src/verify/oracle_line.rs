@@ -1,0 +1,121 @@
+//! What a line says, in words that the slow twin of the scanner and the scanner itself can both be put into.
+//!
+//! The twin, [`crate::extract::naive`], reads every line that is held; the scanner only those that are too long for that.
+
+use crate::extract::facts::{Content, Facts, LastUpdated};
+use crate::extract::naive;
+use crate::fhir::id::Id;
+use crate::fhir::instant::Instant;
+use crate::fhir::reference::Reference;
+use crate::fhir::resource_type::ResourceType;
+
+/// What a line is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// White space only.
+    Blank,
+    /// No resource and no list of deletions.
+    Faulty,
+    /// A Bundle of DELETE entries: its instant and their urls.
+    Deletions(Option<Instant>, Vec<String>),
+    /// A resource.
+    Row(Box<Row>),
+}
+
+/// What a resource says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// `resourceType`.
+    pub resource_type: ResourceType,
+    /// `id`.
+    pub id: Id,
+    /// `meta.lastUpdated`, if it is an instant.
+    pub updated: Option<Instant>,
+    /// Whether there is one that is no instant.
+    pub illegal_updated: bool,
+    /// Digits of a numeric `meta.versionId` without leading zeros.
+    pub version: Option<String>,
+    /// References on compartment paths of the type, in no order; none of a Group.
+    pub references: Vec<String>,
+}
+
+impl Row {
+    /// The patients whose compartment it is in by itself, as (base, id), ascending, each once.
+    pub fn owners(&self) -> Vec<(&str, Id)> {
+        let named = self.parsed().filter(|reference| reference.resource_type == ResourceType::PATIENT);
+        let mut owners: Vec<(&str, Id)> = named.map(|reference| (reference.base, reference.id)).collect();
+        if self.resource_type == ResourceType::PATIENT {
+            owners.push(("", self.id));
+        }
+        owners.sort_unstable();
+        owners.dedup();
+        owners
+    }
+
+    /// What a Provenance is about, as (base, type, id), ascending.
+    pub fn targets(&self) -> Vec<(&str, ResourceType, Id)> {
+        let is_target = self.resource_type == ResourceType::PROVENANCE;
+        let all = self.parsed().filter(|_| is_target);
+        let mut targets: Vec<_> = all.map(|target| (target.base, target.resource_type, target.id)).collect();
+        targets.sort_unstable();
+        targets
+    }
+
+    fn parsed(&self) -> impl Iterator<Item = Reference<'_>> {
+        self.references.iter().filter_map(|text| Reference::parse(text))
+    }
+}
+
+impl Line {
+    /// Reads a line without its newline, one trailing carriage return, and the byte order mark of the file.
+    pub fn read(line: &[u8]) -> Line {
+        if line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
+            return Line::Blank;
+        }
+        let Ok(facts) = naive::extract(line) else { return Line::Faulty };
+        let illegal_updated = facts.last_updated == Some(None);
+        let updated = facts.last_updated.flatten();
+        match (facts.content, facts.id) {
+            (Content::Tombstones, _) => Line::Deletions(updated, facts.tombstones),
+            (Content::Resource, None) => Line::Faulty,
+            (Content::Resource, Some(id)) => Line::Row(Box::new(Row {
+                resource_type: facts.resource_type,
+                id,
+                updated,
+                illegal_updated,
+                version: digits(&facts.version_id),
+                references: facts.references,
+            })),
+        }
+    }
+
+    /// What the scanner made of a line, in these words.
+    pub fn of_facts(facts: &Facts) -> Line {
+        let (updated, illegal_updated) = match facts.last_updated() {
+            LastUpdated::Missing => (None, false),
+            LastUpdated::Illegal => (None, true),
+            LastUpdated::At(at) => (Some(at.to_owned()), false),
+        };
+        match (facts.content, facts.id) {
+            (Content::Tombstones, _) => Line::Deletions(updated, facts.tombstones().map(str::to_string).collect()),
+            (Content::Resource, None) => Line::Faulty,
+            (Content::Resource, Some(id)) => Line::Row(Box::new(Row {
+                resource_type: facts.resource_type,
+                id,
+                updated,
+                illegal_updated,
+                version: str::from_utf8(facts.version_id()).ok().and_then(digits),
+                references: facts.references().map(str::to_string).collect(),
+            })),
+        }
+    }
+}
+
+/// A number without leading zeros; `None` for anything that does not order as a number.
+fn digits(text: &str) -> Option<String> {
+    let number = (1..=crate::limits::ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    number.then(|| text.trim_start_matches('0').to_string())
+}
+
+#[cfg(test)]
+mod tests;

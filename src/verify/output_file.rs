@@ -1,0 +1,337 @@
+//! One file of an export, read from its first byte to its last: size, digest, coding, and every line.
+//!
+//! The file streams through: nothing is held but one line, if it is not too long, and 16 bytes a line for the search for
+//! duplicates, which is not done here.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
+
+use crate::codec::decoder::Coding;
+use crate::fhir::id::Id;
+use crate::fhir::reference::Reference;
+use crate::fhir::resource_type::ResourceType;
+use crate::hash::digest::{Digest, DigestAlgorithm, Digester};
+use crate::limits::{DELETED_ENTRIES_MAX, READ_BYTES};
+use crate::store::Watch;
+use crate::sys::regular_file::{Links, RegularFileError, open_regular};
+use crate::verify::VerifyError;
+use crate::verify::json_oracle::Second;
+use crate::verify::line_reader::{Body, Cut, Cutter, Mark};
+use crate::verify::mismatch::{Difference, Differences};
+use crate::verify::oracle_line::Line;
+
+/// Largest window of a zstd file that any client may be expected to have, as a power of two of bytes (8 MiB, RFC 8878).
+const WINDOW_LOG_MAX: u32 = 23;
+
+/// What kind of lines a file of the manifest holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Section {
+    /// Resources.
+    Output,
+    /// Bundles of deletions.
+    Deleted,
+    /// OperationOutcomes.
+    Error,
+}
+
+impl Section {
+    /// The manifest's name of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Section::Output => "output",
+            Section::Deleted => "deleted",
+            Section::Error => "error",
+        }
+    }
+}
+
+/// What a file holds.
+#[derive(Default)]
+pub struct FileFound {
+    /// Its lines.
+    pub lines: u64,
+    /// Its uncompressed bytes.
+    pub bytes: u64,
+    /// Its bytes on disk.
+    pub file_bytes: u64,
+    /// Its digest, as it was asked for.
+    pub digest: Option<Digest>,
+    /// Hash of (type, id) of each line of `output`, 0 where there is none; of each deletion in `deleted`.
+    pub entities: Vec<u128>,
+    /// Sum of the hashes of its lines: the same whatever their order.
+    pub sum: u64,
+    /// Lines that only the scanner could read, because they are too long to be held.
+    pub long_lines: u64,
+    /// Lines that simd-json refuses and serde_json does not.
+    pub asked_again: u64,
+    /// What is wrong with it.
+    pub differences: Differences,
+}
+
+/// Reads a file of an export. `of_type` is the type that the manifest states.
+///
+/// # Errors
+/// When it cannot be read; a file that is not there or cannot be decoded is a difference.
+pub fn read(
+    directory: &Path,
+    name: &str,
+    section: Section,
+    of_type: &str,
+    algorithm: DigestAlgorithm,
+    watch: &Watch,
+) -> Result<FileFound, VerifyError> {
+    let path = directory.join(name);
+    let mut reading = Reading::new(name, section, of_type);
+    let failed = |source| VerifyError::Read { path: path.clone(), source };
+    let file = match open_regular(&path, Links::Follow) {
+        Ok(file) => file,
+        Err(RegularFileError::NotRegular) => return Ok(reading.refused("it is no regular file")),
+        Err(error) if error.is_absence() => return Ok(reading.refused("it is not there")),
+        Err(error) => return Err(failed(error.into())),
+    };
+    let metered = Metered { file, digester: Digester::new(algorithm), bytes: 0, failed: None, watch };
+    let mut input = BufReader::with_capacity(READ_BYTES, metered);
+    let decoded = match Coding::of_name(name) {
+        Some(Coding::Gzip) => {
+            let mut decoder = flate2::bufread::GzDecoder::new(input);
+            let decoded = reading.lines(&mut decoder);
+            input = decoder.into_inner();
+            // Many clients read the first member only.
+            let more = decoded.is_ok() && input.fill_buf().is_ok_and(|rest| !rest.is_empty());
+            if more {
+                reading.differs("FILE-04", "something follows its first gzip member, which many clients never read");
+            }
+            decoded
+        }
+        Some(Coding::Zstd) => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(input).map_err(failed)?;
+            decoder.window_log_max(WINDOW_LOG_MAX).map_err(failed)?;
+            let decoded = reading.lines(&mut decoder);
+            input = decoder.finish();
+            decoded
+        }
+        _ => reading.lines(&mut input),
+    };
+    // The digest is over the whole file, whether or not all of it could be decoded.
+    let drained = io::copy(&mut input, &mut io::sink());
+    let Metered { digester, bytes, failed: broken, .. } = input.into_inner();
+    if watch.cancel.load(Relaxed) {
+        return Err(VerifyError::Cancelled);
+    }
+    if let Some(source) = broken.or(drained.err()) {
+        return Err(failed(source));
+    }
+    if let Err(error) = decoded {
+        reading.differs("FILE-04", format!("it cannot be decoded as its name says: {error}"));
+    }
+    let mut found = reading.finish();
+    found.file_bytes = bytes;
+    found.digest = digester.finish();
+    Ok(found)
+}
+
+/// Counts and digests the bytes of a file as they pass; tells apart what the disk and what the coding refuses.
+struct Metered<'a> {
+    file: File,
+    digester: Digester,
+    bytes: u64,
+    failed: Option<io::Error>,
+    watch: &'a Watch,
+}
+
+impl Read for Metered<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.watch.cancel.load(Relaxed) {
+            return Err(io::Error::other("stopped on request"));
+        }
+        match self.file.read(buffer) {
+            Ok(read) => {
+                self.digester.update(&buffer[..read]);
+                self.bytes += read as u64;
+                self.watch.scan_done.fetch_add(read as u64, Relaxed);
+                Ok(read)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
+            Err(error) => {
+                let copy = io::Error::new(error.kind(), error.to_string());
+                self.failed = Some(error);
+                Err(copy)
+            }
+        }
+    }
+}
+
+/// A file being read.
+struct Reading<'a> {
+    name: &'a str,
+    section: Section,
+    of_type: &'a str,
+    second: Second,
+    found: FileFound,
+}
+
+impl<'a> Reading<'a> {
+    fn new(name: &'a str, section: Section, of_type: &'a str) -> Reading<'a> {
+        Reading { name, section, of_type, second: Second::default(), found: FileFound::default() }
+    }
+
+    fn refused(mut self, why: &str) -> FileFound {
+        self.differs("MANIFEST-05", why);
+        self.found
+    }
+
+    fn finish(mut self) -> FileFound {
+        self.found.asked_again = self.second.asked_again;
+        self.found
+    }
+
+    fn differs(&mut self, rule: &'static str, what: impl Into<String>) {
+        self.found.differences.push(Difference::of_file(rule, self.name, what));
+    }
+
+    fn lines(&mut self, input: &mut dyn Read) -> io::Result<()> {
+        let mut cutter = Cutter::new(0, Mark::Keep);
+        let mut buffer = vec![0; READ_BYTES];
+        let outcome = loop {
+            match input.read(&mut buffer) {
+                Ok(0) => break Ok(()),
+                Ok(read) => {
+                    self.found.bytes += read as u64;
+                    cutter.feed(&buffer[..read], &mut |cut| self.line(&cut));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(error),
+            }
+        };
+        if outcome.is_ok() {
+            cutter.finish(&mut |cut| self.line(&cut));
+        }
+        outcome
+    }
+
+    fn line(&mut self, cut: &Cut<'_>) {
+        self.found.lines += 1;
+        let (number, byte) = (self.found.lines, cut.offset);
+        let name = self.name;
+        let mut wrong = Vec::new();
+        if !cut.ended {
+            wrong.push(("FILE-02", "no newline ends the last line".to_string()));
+        }
+        let (resource_type, id) = match &cut.body {
+            Body::Whole(line) => {
+                self.found.sum = self.found.sum.wrapping_add(xxh3_64(line));
+                self.whole(line, &mut wrong)
+            }
+            Body::Long(_, hash, line) => {
+                self.found.sum = self.found.sum.wrapping_add(*hash);
+                self.found.long_lines += 1;
+                long(line, self.section, &mut wrong)
+            }
+            Body::Broken(_) => (None, None),
+        };
+        if let Some(found) = &resource_type
+            && found != self.of_type
+        {
+            wrong.push(("FILE-01", format!("its resourceType is {found}, the manifest says {}", self.of_type)));
+        }
+        if self.section == Section::Output {
+            let id = id.filter(|id| Id::parse(id.as_bytes()).is_some());
+            if id.is_none() && wrong.is_empty() {
+                wrong.push(("CONS-07", "it has no legal id".to_string()));
+            }
+            self.found.entities.push(match (resource_type, id) {
+                (Some(resource_type), Some(id)) => entity(&resource_type, &id),
+                _ => 0,
+            });
+        }
+        for (rule, what) in wrong {
+            self.found.differences.push(Difference::of_line(rule, name, number, byte, what));
+        }
+    }
+
+    /// Type and id of a line that is held.
+    fn whole(&mut self, line: &[u8], wrong: &mut Vec<(&'static str, String)>) -> (Option<String>, Option<String>) {
+        if line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
+            wrong.push(("FILE-02", "it is blank".to_string()));
+            return (None, None);
+        }
+        if line.starts_with(b"\xef\xbb\xbf") {
+            wrong.push(("FILE-02", "a byte order mark begins it".to_string()));
+            return (None, None);
+        }
+        if simdutf8::basic::from_utf8(line).is_err() {
+            wrong.push(("FILE-02", "it is not UTF-8".to_string()));
+            return (None, None);
+        }
+        let Some(named) = self.second.read(line) else {
+            wrong.push(("FILE-02", "it is no JSON object".to_string()));
+            return (None, None);
+        };
+        if named.twice {
+            wrong.push(("FILE-01", "resourceType or id stands twice in it".to_string()));
+        }
+        if named.resource_type.is_none() {
+            wrong.push(("FILE-01", "it has no resourceType".to_string()));
+        }
+        if self.section == Section::Deleted {
+            match deletions(line) {
+                Ok(entries) => self.found.entities.extend(entries),
+                Err(what) => wrong.push(("DELETED-02", what)),
+            }
+        }
+        (named.resource_type, named.id)
+    }
+}
+
+/// Type and id of a line that is too long to be held, as the scanner found them.
+fn long(line: &Line, section: Section, wrong: &mut Vec<(&'static str, String)>) -> (Option<String>, Option<String>) {
+    match line {
+        Line::Row(row) => (Some(row.resource_type.to_string()), Some(row.id.to_string())),
+        _ if section == Section::Deleted => {
+            wrong.push(("DELETED-07", format!("it has more than {DELETED_ENTRIES_MAX} entries")));
+            (None, None)
+        }
+        Line::Blank => {
+            wrong.push(("FILE-02", "it is blank".to_string()));
+            (None, None)
+        }
+        _ => {
+            wrong.push(("FILE-02", "it is no resource".to_string()));
+            (None, None)
+        }
+    }
+}
+
+/// The deletions of a Bundle line: what it must look like to every client (DELETED-02, DELETED-07).
+fn deletions(line: &[u8]) -> Result<Vec<u128>, String> {
+    let bundle: serde_json::Value = serde_json::from_slice(line).map_err(|_| "it cannot be read".to_string())?;
+    if bundle["type"] != "transaction" {
+        return Err("its type is not transaction".to_string());
+    }
+    let entries = bundle["entry"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if !(1..=DELETED_ENTRIES_MAX).contains(&entries.len()) {
+        return Err(format!("it has {} entries, not 1 to {DELETED_ENTRIES_MAX}", entries.len()));
+    }
+    let read = |(at, entry): (usize, &serde_json::Value)| {
+        let request = &entry["request"];
+        let target =
+            request["url"].as_str().filter(|_| request["method"] == "DELETE" && entry.get("resource").is_none());
+        match target.and_then(Reference::parse) {
+            Some(target) if target.base.is_empty() && target.version.is_none() => {
+                Ok(entity(target.resource_type.name(), target.id.as_str()))
+            }
+            _ => Err(format!("its entry {} is no DELETE of Type/id", at + 1)),
+        }
+    };
+    entries.iter().enumerate().map(read).collect()
+}
+
+/// Hash of a resource's name. Never 0, which stands for none.
+pub fn entity(resource_type: &str, id: &str) -> u128 {
+    let seed = ResourceType::parse(resource_type).map_or(0, |known| known.index() as u64 + 1);
+    xxh3_128_with_seed(id.as_bytes(), seed).max(1)
+}

@@ -1,0 +1,116 @@
+//! What an export was asked for, read back from the words of its record.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use crate::export::plan_record::JobPlan;
+use crate::fhir::instant::Instant;
+use crate::fhir::resource_type::ResourceType;
+
+/// Whose records were asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Everybody's and nobody's.
+    System,
+    /// Every patient's.
+    AllPatients,
+    /// Those of the patients listed in a file of this hash.
+    Patients(PathBuf, String),
+    /// Those of the members of this Group in the store.
+    Group(String),
+    /// Those of the members of the Group in a file of this hash.
+    GroupFile(PathBuf, String),
+}
+
+/// A request.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Whose records.
+    pub whose: Whose,
+    /// transactionTime.
+    pub as_of: Instant,
+    /// Types; empty for all.
+    pub types: HashSet<ResourceType>,
+    /// `_since`.
+    pub since: Option<Instant>,
+    /// `_until`.
+    pub until: Option<Instant>,
+    /// Whether members must be active.
+    pub active: bool,
+    /// Bases that are ours, without a slash at the end.
+    pub bases: Vec<String>,
+    /// Whether late rows were exported.
+    pub late: bool,
+    /// Whether undated rows pass the window.
+    pub undated: bool,
+}
+
+impl Asked {
+    /// Reads the request of a record. `file` stands in for the population's file that the record names.
+    ///
+    /// # Errors
+    /// A sentence that says what is missing.
+    pub fn read(job: &JobPlan, file: Option<&Path>) -> Result<Asked, String> {
+        if ["writer", "absentGroups"].iter().any(|field| job.request.contains_key(*field)) {
+            let why =
+                "belongs to an export for which Groups of the service decided who is a member, which is not recounted";
+            return Err(why.into());
+        }
+        let field = |name: &str| {
+            let missing = || format!("does not say what {name} was; export again");
+            job.request.get(name).map(String::as_str).ok_or_else(missing)
+        };
+        let instant = |name: &str| match field(name)? {
+            "" => Ok(None),
+            text => Instant::parse(text).map(Some).ok_or_else(|| format!("has a {name} that is no instant")),
+        };
+        let choice = |name: &str, yes: &str, no: &str| match field(name)? {
+            text if text == yes => Ok(true),
+            text if text == no => Ok(false),
+            other => Err(format!("has {other:?} for {name}, which this version does not know")),
+        };
+        let types = field("--type")?.split(',').filter(|name| !name.is_empty());
+        let types = types
+            .map(|name| ResourceType::parse(name).ok_or_else(|| format!("names an unknown type {name:?}")))
+            .collect::<Result<_, _>>()?;
+        let bases = field("--fhir-base")?.split(' ').filter(|base| !base.is_empty());
+        Ok(Asked {
+            whose: whose(job, field("population")?, file)?,
+            as_of: Instant::parse(&job.snapshot.as_of).ok_or("has a transactionTime that is no instant")?,
+            types,
+            since: instant("--since")?,
+            until: instant("--until")?,
+            active: choice("--members", "active", "listed")?,
+            bases: bases.map(|base| base.trim_end_matches('/').to_string()).collect(),
+            late: choice("--late", "include", "report")?,
+            undated: choice("--missing-last-updated", "include", "exclude")?,
+        })
+    }
+
+    /// Whether a reference base is ours; the empty one of relative references is.
+    pub fn is_ours(&self, base: &str) -> bool {
+        base.is_empty() || self.bases.iter().any(|ours| ours == base)
+    }
+}
+
+fn whose(job: &JobPlan, text: &str, file: Option<&Path>) -> Result<Whose, String> {
+    let named = job.origin.population_file.as_deref().map(Path::new);
+    let file = || {
+        let path = file.or(named).ok_or("does not say where the population's file was; name it again")?;
+        Ok::<PathBuf, String>(path.to_path_buf())
+    };
+    if let Some(hash) = text.strip_prefix("patients ") {
+        return Ok(Whose::Patients(file()?, hash.to_string()));
+    }
+    if let Some(hash) = text.strip_prefix("Group file ") {
+        return Ok(Whose::GroupFile(file()?, hash.to_string()));
+    }
+    match text {
+        "system" => Ok(Whose::System),
+        "all patients" => Ok(Whose::AllPatients),
+        _ => match text.strip_prefix("Group/") {
+            Some(id) => Ok(Whose::Group(id.to_string())),
+            None => Err(format!("has {text:?} for population, which this version does not know")),
+        },
+    }
+}

@@ -1,0 +1,324 @@
+//! One extent against the lines that it was made from: a cursor in every column, moved on by each line.
+
+use std::collections::BTreeMap;
+
+use crate::fhir::instant::Instant;
+use crate::fhir::reference::Reference;
+use crate::fhir::resource_type::ResourceType;
+use crate::index::segment::builder::postings;
+use crate::index::segment::columns::{Columns, FaultRow};
+use crate::index::segment::id_encoding::{Version, entity_hash, owner_hash};
+use crate::index::segment::layout::{BASE_BITS, Head, NO_INSTANT, ZONE_ROWS, flag, kind};
+use crate::index::snapshot::Index;
+use crate::limits::{EXTENT_FAULTS_MAX, ROW_BYTES_MAX};
+use crate::verify::index::LineCounts;
+use crate::verify::line_reader::{Body, Cut};
+use crate::verify::mismatch::{Difference, Differences};
+use crate::verify::oracle_line::{Line, Row};
+use crate::verify::prior_owners::LeftOwners;
+
+/// A comparison going on.
+pub struct ExtentCheck<'a> {
+    file: &'a str,
+    head: Head,
+    columns: Columns<'a>,
+    faults: Vec<FaultRow>,
+    start: u64,
+    content: u64,
+    lines_before: u64,
+    row: usize,
+    tombstone: usize,
+    /// What the sorted columns must hold; `None` once that cannot be known any more.
+    sorted: Option<Vec<(u64, u32)>>,
+    bases: BTreeMap<String, u64>,
+    undated: u64,
+    /// What the twin has read.
+    pub counts: LineCounts,
+    /// Rows by type.
+    pub types: BTreeMap<&'static str, u64>,
+    /// What differs.
+    pub differences: Differences,
+}
+
+impl<'a> ExtentCheck<'a> {
+    /// A comparison of an extent, before which so many lines stand in its file.
+    pub fn new(index: &'a Index, extent: usize, lines_before: u64) -> ExtentCheck<'a> {
+        let entry = index.entry(extent);
+        let columns = index.extents()[extent].columns();
+        ExtentCheck {
+            file: index.file_name(entry.file),
+            head: *index.extents()[extent].head(),
+            columns,
+            faults: columns.faults().collect(),
+            start: entry.start,
+            content: entry.content,
+            lines_before,
+            row: 0,
+            tombstone: 0,
+            sorted: Some(Vec::new()),
+            bases: BTreeMap::new(),
+            undated: 0,
+            counts: LineCounts::default(),
+            types: BTreeMap::new(),
+            differences: Differences::default(),
+        }
+    }
+
+    /// The next line; `left` stands before its DELETE entries.
+    pub fn line(&mut self, cut: Cut<'_>, left: &mut LeftOwners<'_>) {
+        let at = cut.offset;
+        let (line, length) = match cut.body {
+            Body::Whole(bytes) => {
+                let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+                self.leading_space(at, bytes);
+                (Line::read(bytes), bytes.len() as u64)
+            }
+            Body::Long(length, _, line) => {
+                self.counts.long += 1;
+                (line, length)
+            }
+            Body::Broken(length) => (Line::Faulty, length),
+        };
+        let line = if length > ROW_BYTES_MAX { Line::Faulty } else { line };
+        match line {
+            Line::Blank => self.counts.blank += 1,
+            Line::Faulty => self.faulty(at, length),
+            Line::Deletions(updated, urls) => self.deletions(at, &updated, &urls, left),
+            Line::Row(row) => self.resource(at, length, &row),
+        }
+        self.counts.lines += 1;
+    }
+
+    /// The lines are over; `hash` is that of their bytes.
+    pub fn finish(&mut self, hash: u64) {
+        while let Some(at) = self.next_row() {
+            self.differs(at, "the index has a row here, where no resource is");
+            self.row += 1;
+        }
+        if hash != self.content || hash != self.head.content {
+            self.whole("content", "its bytes are not those that the index was made from".to_string());
+        }
+        let Head { lines, blank, faulty, tombstone_lines, undated, .. } = self.head;
+        let counts = self.counts;
+        for (name, stated, found) in [
+            ("lines", lines, counts.lines),
+            ("blank", blank, counts.blank),
+            ("faulty", faulty, counts.faulty),
+            ("tombstone_lines", tombstone_lines, counts.tombstone),
+            ("undated", undated, self.undated),
+        ] {
+            if stated != found {
+                self.whole("header", format!("the extent's header says {stated} {name}, the bytes {found}"));
+            }
+        }
+        for resource_type in ResourceType::all() {
+            let found = self.types.get(resource_type.name()).copied().unwrap_or(0);
+            let stated = self.columns.type_count[resource_type.index()];
+            if stated != found {
+                self.whole("type_count", format!("the index says {stated} rows of {resource_type}, the bytes {found}"));
+            }
+        }
+        let faults: u64 = self.columns.fault_count.iter().sum();
+        if faults != counts.faulty || self.faults.len() as u64 != counts.faulty.min(EXTENT_FAULTS_MAX as u64) {
+            self.whole("fault_count", format!("the index counts {faults} faults, the bytes have {}", counts.faulty));
+        }
+        if self.tombstone != self.columns.tomb_type.len() {
+            self.whole("tombstone_type", "the index has more deletions than the bytes".to_string());
+        }
+        self.dictionary();
+    }
+
+    /// Columns that follow from the rows: the sorted hashes, the owners' hashes, the bases' counts.
+    fn dictionary(&mut self) {
+        let columns = self.columns;
+        if let Some(mut sorted) = self.sorted.take() {
+            sorted.sort_unstable();
+            let stated = columns.sorted_hash.iter().copied().zip(columns.sorted_ref.iter().copied());
+            if !stated.eq(sorted) {
+                self.whole("sorted_hash", "the sorted columns are not those of the rows".to_string());
+            }
+        }
+        let (start, rows) = postings(columns.owner_start, columns.owner, columns.owner_hash.len());
+        if columns.posting_start != start || columns.posting != rows {
+            self.whole("posting", "the rows of the owners are not those that the rows name".to_string());
+        }
+        let of_several = (0..columns.rows()).filter(|row| columns.owners_of(*row).len() > 1);
+        if !of_several.eq(columns.several.iter().map(|row| *row as usize)) {
+            self.whole("several", "the rows of several owners are others".to_string());
+        }
+        let greatest = |zone: &[i64]| match zone.contains(&NO_INSTANT) {
+            true => Some(i64::MAX),
+            false => zone.iter().max().copied(),
+        };
+        if !columns.last_updated.chunks(ZONE_ROWS).map(greatest).eq(columns.updated_max.iter().copied().map(Some)) {
+            self.whole("updated_max", "the greatest instants are others".to_string());
+        }
+        for owner in 0..columns.owner_hash.len() {
+            let base = columns.base_text((columns.owner_base[owner] & BASE_BITS) as usize);
+            if owner_hash(base.as_bytes(), columns.owner_id_of(owner).as_bytes()) != columns.owner_hash[owner] {
+                self.whole("owner_hash", format!("owner {owner} has another hash than its name"));
+            }
+        }
+        for base in 0..columns.bases() {
+            let text = columns.base_text(base);
+            let found = self.bases.get(text).copied().unwrap_or(0);
+            if columns.base_count[base] != found {
+                let what = format!(
+                    "the index counts {} references under {text:?}, {found} are there",
+                    columns.base_count[base]
+                );
+                self.whole("base_count", what);
+            }
+        }
+    }
+
+    /// Where the index has its next row.
+    fn next_row(&self) -> Option<u64> {
+        self.columns.place.get(self.row).map(|[offset, _]| self.start + u64::from(*offset))
+    }
+
+    fn differs(&mut self, at: u64, what: impl Into<String>) {
+        let line = self.lines_before + self.counts.lines + 1;
+        self.differences.push(Difference::of_line("index", self.file, line, at, what));
+    }
+
+    fn whole(&mut self, rule: &'static str, what: String) {
+        let what = format!("extent at byte {}: {what}", self.start);
+        self.differences.push(Difference::of_file(rule, self.file, what));
+    }
+
+    fn leading_space(&mut self, at: u64, line: &[u8]) {
+        let spaced = line.first().is_some_and(|byte| matches!(byte, b' ' | b'\t' | b'\r'));
+        if self.next_row() == Some(at) && (self.columns.flags[self.row] & flag::LEADING_SPACE != 0) != spaced {
+            self.differs(at, "flags: white space before the resource");
+        }
+    }
+
+    fn faulty(&mut self, at: u64, length: u64) {
+        let number = self.counts.faulty as usize;
+        self.counts.faulty += 1;
+        if number >= EXTENT_FAULTS_MAX {
+            return;
+        }
+        let offset = (at - self.start).min(u64::from(u32::MAX)) as u32;
+        let length = length.min(u64::from(u32::MAX)) as u32;
+        match self.faults.get(number) {
+            Some(fault) if fault.offset == offset => {
+                if fault.length != length || u64::from(fault.line) != self.counts.lines {
+                    self.differs(at, "fault: the index has another length or line number");
+                }
+            }
+            _ => self.differs(at, "the line is faulty, and the index does not say so"),
+        }
+        if self.next_row() == Some(at) {
+            self.differs(at, "the line is faulty, and the index has it as a row");
+            self.row += 1;
+            self.sorted = None;
+        }
+    }
+
+    fn deletions(&mut self, at: u64, updated: &Option<Instant>, urls: &[String], left: &mut LeftOwners<'_>) {
+        self.counts.tombstone += 1;
+        for reference in urls.iter().filter_map(|url| Reference::parse(url)) {
+            let entry = self.tombstone;
+            let hash = entity_hash(reference.resource_type, reference.id.as_bytes());
+            self.sorted.iter_mut().for_each(|sorted| sorted.push((hash, entry as u32 | kind::TOMBSTONE)));
+            if entry >= self.columns.tomb_type.len() {
+                return self.differs(at, "the index has fewer deletions than the line");
+            }
+            self.tombstone += 1;
+            let base = self.columns.base_text((self.columns.tomb_base[entry] & BASE_BITS) as usize);
+            let same = self.columns.tombstone_of(entry) == (reference.resource_type, reference.id)
+                && base == reference.base
+                && self.columns.tombstone_updated(entry) == updated.as_ref().map(Instant::as_ref);
+            if !same {
+                self.differs(at, "tombstone: the index has another name or instant of a deletion");
+            }
+            if !left.same(at, &self.columns, entry) {
+                self.differs(
+                    at,
+                    "tombstone_left: the index has other owners of a version that has left than the table",
+                );
+            }
+        }
+    }
+
+    fn resource(&mut self, at: u64, length: u64, row: &Row) {
+        self.counts.rows += 1;
+        *self.types.entry(row.resource_type.name()).or_default() += 1;
+        self.undated += u64::from(row.updated.is_none());
+        for reference in row.references.iter().filter_map(|text| Reference::parse(text)) {
+            if reference.resource_type == ResourceType::PATIENT {
+                *self.bases.entry(reference.base.to_string()).or_default() += 1;
+            }
+        }
+        while self.next_row().is_some_and(|stated| stated < at) {
+            self.differs(at, "the index has a row before this line, where no resource is");
+            self.row += 1;
+        }
+        if self.next_row() != Some(at) {
+            self.sorted = None;
+            return self.differs(at, "the line is a resource, and the index has no row for it");
+        }
+        self.sort_row(row);
+        let wrong = self.columns_of(row, length);
+        if !wrong.is_empty() {
+            self.differs(at, format!("the index differs in {}", wrong.join(", ")));
+        }
+        self.row += 1;
+    }
+
+    /// Notes what the sorted columns must have for a row.
+    fn sort_row(&mut self, row: &Row) {
+        let number = self.row;
+        let Some(sorted) = &mut self.sorted else { return };
+        sorted.push((entity_hash(row.resource_type, row.id.as_bytes()), number as u32 | kind::ROW));
+        for target in self.columns.targets_of(number) {
+            let (resource_type, id) = self.columns.target_of(target);
+            sorted.push((entity_hash(resource_type, id.as_bytes()), target as u32 | kind::TARGET));
+        }
+    }
+
+    /// Names of the columns in which the index differs from a row.
+    fn columns_of(&self, row: &Row, length: u64) -> Vec<&'static str> {
+        let columns = self.columns;
+        let at = self.row;
+        let version = match columns.version_of(at) {
+            Version::None => None,
+            Version::Small(0) => Some(String::new()),
+            Version::Small(number) => Some(number.to_string()),
+            Version::Big(_, digits) => Some(String::from_utf8_lossy(digits).into_owned()),
+        };
+        let base_of = |base: u32| columns.base_text((base & BASE_BITS) as usize);
+        let mut owners: Vec<_> = columns
+            .owners_of(at)
+            .iter()
+            .map(|owner| (base_of(columns.owner_base[*owner as usize]), columns.owner_id_of(*owner as usize)))
+            .collect();
+        // A Patient owns itself first: the selection relies on it.
+        let own_first = row.resource_type != ResourceType::PATIENT || owners.first() == Some(&("", row.id));
+        owners.sort_unstable();
+        let mut targets: Vec<_> = columns
+            .targets_of(at)
+            .map(|target| {
+                let (resource_type, id) = columns.target_of(target);
+                (base_of(columns.target_base[target]), resource_type, id)
+            })
+            .collect();
+        targets.sort_unstable();
+        [
+            ("place", u64::from(columns.length(at)) == length),
+            ("type", columns.type_of(at) == row.resource_type),
+            ("id", columns.id_of(at) == row.id),
+            ("last_updated", columns.updated_of(at) == row.updated.as_ref().map(Instant::as_ref)),
+            ("flags", (columns.flags[at] & flag::ILLEGAL_UPDATED != 0) == row.illegal_updated),
+            ("version", version == row.version),
+            ("owner", own_first && owners == row.owners()),
+            ("target", targets == row.targets()),
+        ]
+        .into_iter()
+        .filter(|(_, same)| !same)
+        .map(|(name, _)| name)
+        .collect()
+    }
+}

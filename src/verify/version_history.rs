@@ -1,0 +1,353 @@
+//! Every row and deletion of the bytes that an export saw, by resource: what was known of whom, and when.
+//!
+//! One pass over the store, by the twin of the scanner. Names are kept as hashes of 128 bits.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
+
+use rayon::prelude::*;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::codec::decoder::Coding;
+use crate::error::IndexError;
+use crate::fhir::instant::Instant;
+use crate::fhir::reference::Reference;
+use crate::fhir::resource_type::ResourceType;
+use crate::index::segment::layout::NO_INSTANT;
+use crate::index::snapshot::SnapshotRecord;
+use crate::store::Watch;
+use crate::store::packed::seek_table::{FOLLOWED, LATE, LeftOwner, PackedTable};
+use crate::sys::store_file::{Access, Source};
+use crate::verify::VerifyError;
+use crate::verify::json_tree::{Json, Tree, Want, without_lone_surrogates};
+use crate::verify::line_reader::{Body, Cut};
+use crate::verify::oracle_line::{Line, Row};
+use crate::verify::output_file::entity;
+use crate::verify::prior_owners::LeftOwners;
+use crate::verify::request::Asked;
+use crate::verify::segment_lines::{self, Stretch};
+
+/// Which versions an observer knows of, by whether they are late.
+pub type Known<'a> = &'a dyn Fn(bool) -> bool;
+
+/// A version of a resource.
+pub struct Version {
+    /// Hash of its type and id.
+    pub entity: u128,
+    /// Its type.
+    pub resource_type: ResourceType,
+    /// Its instant.
+    pub updated: Option<Instant>,
+    /// Digits of its version id: how many, and which, orders as the numbers do.
+    version: Option<(usize, Box<str>)>,
+    /// Hashes of the patients of ours that it belongs to by itself.
+    pub owners: Box<[u128]>,
+    /// Hashes of what it is about, if it is a Provenance: resources of ours.
+    pub targets: Box<[u128]>,
+    /// Hashes of its business identifiers, if it is a Patient.
+    pub identifiers: Box<[u128]>,
+    /// Number of its extent in the record.
+    extent: usize,
+    /// Where its line begins, and its length.
+    place: (u64, u64),
+    /// Whether it came to the store later than `_since`, and dates from before.
+    pub late: bool,
+    /// Hash of its line.
+    pub line: u64,
+}
+
+/// A deletion with an instant, of a resource of ours.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deletion {
+    entity: u128,
+    updated: Instant,
+}
+
+/// A version that has left a packed store, as the deletion that ended it remembers it.
+pub struct Left {
+    entity: u128,
+    /// Its instant in ticks, the least for none.
+    updated: i64,
+    /// Hashes of the patients of ours that it belonged to.
+    pub owners: Box<[u128]>,
+    late: bool,
+}
+
+/// The last version of a resource.
+pub enum Last<'a> {
+    /// Its place among the versions.
+    Version(usize),
+    /// It has left.
+    Left(&'a Left),
+}
+
+/// All of it.
+#[derive(Default)]
+pub struct History {
+    /// Versions in store order.
+    pub versions: Vec<Version>,
+    /// Places of the versions, sorted by resource, then from the oldest to the latest.
+    order: Vec<u32>,
+    /// Deletions, sorted by resource.
+    deletions: Vec<Deletion>,
+    /// Versions that have left, sorted by resource and instant.
+    left: Vec<Left>,
+    /// All lines.
+    pub lines: u64,
+    /// Blank lines.
+    pub blank: u64,
+    /// Faulty lines.
+    pub faulty: u64,
+    /// Lines of deletions.
+    pub tombstones: u64,
+    /// Lines that only the scanner has read.
+    pub long: u64,
+    files: Vec<(Source, Coding)>,
+    file_of: Vec<usize>,
+}
+
+impl History {
+    /// Reads exactly the bytes that a record names.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or no longer holds those bytes.
+    pub fn read(
+        root: &Path,
+        record: &SnapshotRecord,
+        asked: &Asked,
+        access: Access,
+        watch: &Watch,
+    ) -> Result<History, VerifyError> {
+        let mut files: Vec<(Source, Coding)> = Vec::new();
+        let mut extents: Vec<(usize, Coding)> = Vec::new();
+        let mut names: Vec<&str> = Vec::new();
+        for extent in &record.extents {
+            if names.last() != Some(&extent.file.as_str()) {
+                let Some(coding) = Coding::of_name(&extent.file) else { return Err(changed(root, &extent.file)) };
+                files.push((Source::open(root.join(&extent.file), access)?, coding));
+                names.push(&extent.file);
+            }
+            extents.push((files.len() - 1, files[files.len() - 1].1));
+        }
+        watch.scan_total.store(files.iter().map(|(source, _)| source.len()).sum(), Relaxed);
+        watch.scan_done.store(0, Relaxed);
+        let parts: Vec<History> = segment_lines::tasks(&extents)
+            .into_par_iter()
+            .map(|task| {
+                let own = &record.extents[task.clone()];
+                let stretches: Vec<Stretch> =
+                    own.iter().map(|extent| Stretch { start: extent.start, end: extent.end }).collect();
+                let late: Vec<bool> =
+                    own.iter().map(|extent| is_late(extent.first_seen, record.birth, asked)).collect();
+                let (source, coding) = &files[extents[task.start].0];
+                let mut part = History::default();
+                let table = match coding {
+                    Coding::Zstd => PackedTable::open(source).ok().flatten(),
+                    _ => None,
+                };
+                let mut left = LeftOwners::new(table.as_ref());
+                let mut on_line = |number: usize, cut: Cut<'_>| {
+                    part.line(cut, task.start + number, late[number], (asked, record.birth), &mut left);
+                };
+                let hashes = segment_lines::read(source, *coding, &stretches, watch, &mut on_line)?;
+                match own.iter().map(|extent| extent.content).eq(hashes) {
+                    true => Ok(part),
+                    false => Err(changed(root, &own[0].file)),
+                }
+            })
+            .collect::<Result<_, _>>()?;
+        let mut history =
+            History { files, file_of: extents.iter().map(|(file, _)| *file).collect(), ..History::default() };
+        for part in parts {
+            history.versions.extend(part.versions);
+            history.deletions.extend(part.deletions);
+            history.left.extend(part.left);
+            history.lines += part.lines;
+            history.blank += part.blank;
+            history.faulty += part.faulty;
+            history.tombstones += part.tombstones;
+            history.long += part.long;
+        }
+        history.sort();
+        Ok(history)
+    }
+
+    fn line(
+        &mut self,
+        cut: Cut<'_>,
+        extent: usize,
+        late: bool,
+        (asked, birth): (&Asked, Option<i64>),
+        left: &mut LeftOwners<'_>,
+    ) {
+        self.lines += 1;
+        let (line, length, hash, whole) = match cut.body {
+            Body::Whole(bytes) => {
+                let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+                (Line::read(bytes), bytes.len() as u64, xxh3_64(bytes), bytes)
+            }
+            Body::Long(length, hash, line) => {
+                self.long += 1;
+                (line, length, hash, &[][..])
+            }
+            Body::Broken(_) => (Line::Faulty, 0, 0, &[][..]),
+        };
+        match line {
+            Line::Blank => self.blank += 1,
+            Line::Faulty => self.faulty += 1,
+            Line::Deletions(updated, urls) => {
+                self.tombstones += 1;
+                for target in urls.iter().filter_map(|url| Reference::parse(url)) {
+                    let gone = left.next(cut.offset);
+                    // Without an instant they end nothing (reading 9).
+                    let Some(updated) = updated.clone().filter(|_| asked.is_ours(target.base)) else { continue };
+                    let entity = entity(target.resource_type.name(), target.id.as_str());
+                    self.deletions.push(Deletion { entity, updated });
+                    self.left.extend(has_left(entity, gone, left, asked, birth));
+                }
+            }
+            Line::Row(row) => {
+                let place = (cut.offset, length);
+                self.versions.push(version(&row, whole, extent, place, late, hash, asked));
+            }
+        }
+    }
+
+    fn sort(&mut self) {
+        let versions = &self.versions;
+        let mut order: Vec<u32> = (0..versions.len() as u32).collect();
+        order.par_sort_unstable_by(|a, b| {
+            let (one, other) = (&versions[*a as usize], &versions[*b as usize]);
+            (one.entity, &one.updated, &one.version, a).cmp(&(other.entity, &other.updated, &other.version, b))
+        });
+        self.order = order;
+        self.deletions.par_sort_unstable();
+        self.left.sort_by_key(|left| (left.entity, left.updated));
+    }
+
+    /// Versions of a resource, the oldest first.
+    fn versions_of(&self, entity: u128) -> &[u32] {
+        let of = |at: &u32| self.versions[*at as usize].entity;
+        let first = self.order.partition_point(|at| of(at) < entity);
+        let after = self.order.partition_point(|at| of(at) <= entity);
+        &self.order[first..after]
+    }
+
+    /// The last version of a resource at an instant among those that are known; whether it was deleted is not asked.
+    pub fn last_version(&self, entity: u128, at: &Instant, known: Known) -> Option<usize> {
+        let seen =
+            |version: &Version| version.updated.as_ref().is_none_or(|updated| updated <= at) && known(version.late);
+        self.versions_of(entity).iter().map(|at| *at as usize).rfind(|at| seen(&self.versions[*at]))
+    }
+
+    /// The same with versions that have left: the younger of the two.
+    pub fn last(&self, entity: u128, at: &Instant, known: Known) -> Option<Last<'_>> {
+        let version = self.last_version(entity, at, known);
+        let ticks = |at: usize| self.versions[at].updated.as_ref().map_or(NO_INSTANT, |updated| updated.ticks);
+        let first = self.left.partition_point(|left| left.entity < entity);
+        let own = self.left[first..].iter().take_while(|left| left.entity == entity);
+        let left = own.filter(|left| left.updated <= at.ticks && known(left.late)).last();
+        match left.filter(|left| version.is_none_or(|version| ticks(version) < left.updated)) {
+            Some(left) => Some(Last::Left(left)),
+            None => version.map(Last::Version),
+        }
+    }
+
+    /// Whether a deletion at or before an instant is later than a version.
+    pub fn is_deleted(&self, version: &Version, at: &Instant) -> bool {
+        let first = self.deletions.partition_point(|deletion| deletion.entity < version.entity);
+        let own = self.deletions[first..].iter().take_while(|deletion| deletion.entity == version.entity);
+        let later = |deletion: &Deletion| version.updated.as_ref().is_none_or(|updated| deletion.updated > *updated);
+        own.into_iter().any(|deletion| deletion.updated <= *at && later(deletion))
+    }
+
+    /// The version that is current at an instant.
+    pub fn current(&self, entity: u128, at: &Instant) -> Option<usize> {
+        let last = self.last_version(entity, at, &|_late| true)?;
+        (!self.is_deleted(&self.versions[last], at)).then_some(last)
+    }
+
+    /// The bytes of a version's line.
+    ///
+    /// # Errors
+    /// When they cannot be read again.
+    pub fn bytes(&self, version: usize) -> Result<Vec<u8>, VerifyError> {
+        let Version { extent, place: (start, length), .. } = self.versions[version];
+        let (source, coding) = &self.files[self.file_of[extent]];
+        let stretch = Stretch { start, end: start + length };
+        let mut bytes = Vec::with_capacity(length as usize);
+        let watch = Watch::default();
+        segment_lines::bytes(source, *coding, stretch, &watch, &mut |piece| bytes.extend_from_slice(piece))?;
+        Ok(bytes)
+    }
+}
+
+fn version(row: &Row, whole: &[u8], extent: usize, place: (u64, u64), late: bool, line: u64, asked: &Asked) -> Version {
+    let owners = row.owners().into_iter().filter(|(base, _)| asked.is_ours(base));
+    let targets = row.targets().into_iter().filter(|(base, ..)| asked.is_ours(base));
+    let mut owners: Vec<u128> = owners.map(|(_, id)| entity("Patient", id.as_str())).collect();
+    owners.dedup();
+    Version {
+        entity: entity(row.resource_type.name(), row.id.as_str()),
+        resource_type: row.resource_type,
+        updated: row.updated.clone(),
+        version: row.version.as_deref().map(|digits| (digits.len(), digits.into())),
+        owners: owners.into(),
+        targets: targets.map(|(_, of_type, id)| entity(of_type.name(), id.as_str())).collect(),
+        identifiers: if row.resource_type == ResourceType::PATIENT { identifiers(whole) } else { Box::default() },
+        extent,
+        place,
+        late,
+        line,
+    }
+}
+
+/// Hash of a business identifier; the system is empty when there is none.
+pub fn identifier(system: &str, value: &str) -> u128 {
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    hash.update(&(system.len() as u64).to_le_bytes());
+    hash.update(system.as_bytes());
+    hash.update(value.as_bytes());
+    hash.digest128()
+}
+
+fn identifiers(line: &[u8]) -> Box<[u128]> {
+    let text = without_lone_surrogates(str::from_utf8(line).unwrap_or_default());
+    let want = Want::of(&["identifier.system", "identifier.value"]);
+    let Some(tree) = Tree::read(&text, &want) else { return Box::default() };
+    let one = |found: &Json| {
+        let found = Tree::of(found);
+        let text = |key| found.leaves(key).last().and_then(Json::text);
+        Some(identifier(text("system").unwrap_or(""), text("value")?))
+    };
+    tree.objects("identifier").into_iter().filter_map(one).collect()
+}
+
+/// The version that a deletion ended, from what the table of a packed file has of it.
+fn has_left(
+    entity: u128,
+    gone: &[LeftOwner],
+    table: &LeftOwners<'_>,
+    asked: &Asked,
+    birth: Option<i64>,
+) -> Option<Left> {
+    let first = gone.first().filter(|first| first.owner != FOLLOWED)?;
+    let names = gone.iter().filter_map(|left| table.name(left)).filter(|(base, _)| asked.is_ours(base));
+    let owners = names.map(|(_, id)| crate::verify::output_file::entity("Patient", id.as_str())).collect();
+    let late = gone.iter().any(|left| left.owner == LATE && is_late(Some(left.updated), birth, asked));
+    Some(Left { entity, updated: first.updated, owners, late })
+}
+
+/// An extent first held by a snapshot after `_since`, unless the whole index is no older.
+fn is_late(first_seen: Option<i64>, birth: Option<i64>, asked: &Asked) -> bool {
+    match (first_seen, birth, &asked.since) {
+        (Some(first), Some(birth), Some(since)) => first > since.ticks && first > birth,
+        _ => false,
+    }
+}
+
+fn changed(root: &Path, file: &str) -> VerifyError {
+    let path: PathBuf = root.join(file);
+    let reason = "no longer holds the bytes that were exported; a ledger can be recounted only from those".to_string();
+    VerifyError::Index(IndexError::Changed { path, reason })
+}

@@ -1,0 +1,87 @@
+//! Lines made here (messages, deletions) as size-bounded files, under the same bounds as rows (FILE-12).
+
+use std::io;
+
+use crate::request::ExportRequest;
+use crate::write::encode::Encoder;
+use crate::write::journal::Receipt;
+use crate::write::shard_name;
+use crate::write::sink::Sink;
+
+/// Lines of the next file, from the first of `lines`: as many as its bounds allow, at least one.
+fn next_file(lines: &[String], request: &ExportRequest) -> usize {
+    let bounds = request.bounds;
+    let mut bytes = 0;
+    let fits = |(at, line): &(usize, &String)| {
+        bytes += line.len() as u64 + 1;
+        *at == 0 || bytes <= bounds.file_bytes && bounds.file_resources.is_none_or(|most| (*at as u64) < most)
+    };
+    lines.iter().enumerate().take_while(fits).count()
+}
+
+/// Names of the files that [`write_lines`] will write.
+pub fn file_names(stem: &str, lines: &[String], request: &ExportRequest) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut rest = lines;
+    while !rest.is_empty() {
+        names.push(shard_name(stem, names.len() as u32 + 1, request.coding));
+        rest = &rest[next_file(rest, request)..];
+    }
+    names
+}
+
+/// Writes lines to `stem.00001.ndjson` and so on; no line, no file. `resource_type` is the type of every line.
+///
+/// # Errors
+/// The sink's, with the name of the file.
+pub fn write_lines<S: Sink>(
+    stem: &str,
+    resource_type: &'static str,
+    lines: &[String],
+    request: &ExportRequest,
+    sink: &dyn Fn() -> S,
+) -> Result<Vec<Receipt>, (String, io::Error)> {
+    let mut receipts: Vec<Receipt> = Vec::new();
+    let mut rest = lines;
+    while !rest.is_empty() {
+        let name = shard_name(stem, receipts.len() as u32 + 1, request.coding);
+        let at = |error| (name.clone(), error);
+        let mut encoder = Encoder::begin(sink(), &name, request.coding, request.digest, 1).map_err(at)?;
+        let (taken, left) = rest.split_at(next_file(rest, request));
+        for line in taken {
+            encoder.write(line.as_bytes()).and_then(|()| encoder.write(b"\n")).map_err(at)?;
+        }
+        let sums = encoder.finish().map_err(at)?;
+        receipts.push(Receipt::new(name, resource_type, taken.len() as u64, sums));
+        rest = left;
+    }
+    Ok(receipts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::Bounds;
+    use crate::write::sink::MemorySink;
+
+    /// FILE-12, DELETED-07: bounds hold to the byte, a longer line is alone, no file is empty, names are known before.
+    #[test]
+    fn files_are_bounded() {
+        let lines: Vec<String> = ["aaa", "bbb", "cccccccc", "d"].map(String::from).to_vec();
+        let counts = |file_bytes, file_resources| {
+            let mut request = ExportRequest::system();
+            request.bounds = Bounds { file_bytes, file_resources };
+            let sink = MemorySink::default();
+            let receipts = write_lines("error/X", "X", &lines, &request, &|| sink.clone()).unwrap();
+            let names: Vec<String> = receipts.iter().map(|receipt| receipt.file.clone()).collect();
+            assert_eq!(names, file_names("error/X", &lines, &request));
+            assert_eq!(sink.files().into_values().flatten().count(), 4 + 4 + 9 + 2);
+            receipts.iter().map(|receipt| receipt.count).collect::<Vec<_>>()
+        };
+        assert_eq!(counts(8, None), [2, 1, 1]);
+        assert_eq!(counts(7, None), [1, 1, 1, 1]);
+        assert_eq!(counts(19, None), [4]);
+        assert_eq!(counts(18, None), [3, 1]);
+        assert_eq!(counts(100, Some(2)), [2, 2]);
+    }
+}

@@ -1,0 +1,17 @@
+//! The lines of the `error` files: one OperationOutcome a message (OUTCOME-01…06).
+
+use serde_json::json;
+
+use crate::issue::{Messages, Words};
+
+/// One line a message, in the words of a door, without line ends.
+pub fn outcome_lines(messages: &Messages, words: &Words) -> Vec<String> {
+    let line = |message: crate::issue::Message| {
+        json!({
+            "resourceType": "OperationOutcome",
+            "issue": [{ "severity": message.severity, "code": message.code, "diagnostics": message.say(words) }],
+        })
+        .to_string()
+    };
+    messages.iter().map(line).collect()
+}

@@ -1,0 +1,90 @@
+//! Which shards are written in one sweep, because they take rows from the same files.
+
+use std::collections::HashMap;
+
+use crate::codec::decoder::Coding;
+use crate::index::snapshot::Snapshot;
+use crate::plan::Plan;
+
+/// Groups of shards that are written together because they take rows from the same compressed file, which is decoded
+/// once, or from the same plain file of several types, which is read once a thread. Other shards stand alone.
+pub fn together(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> {
+    let index = snapshot.index();
+    // Union-find over shards; the first shard met at each compressed file speaks for it.
+    let mut parent: Vec<usize> = (0..plan.shards.len()).collect();
+    fn root(parent: &mut [usize], mut at: usize) -> usize {
+        while parent[at] != at {
+            parent[at] = parent[parent[at]];
+            at = parent[at];
+        }
+        at
+    }
+    let takes = |number: usize, extent: usize| {
+        let of_type = plan.shards[number].resource_type.index();
+        snapshot.sees(extent) && index.extents()[extent].head().has_type(of_type)
+    };
+    let mut type_of_file: HashMap<usize, Option<usize>> = HashMap::new();
+    for (number, shard) in plan.shards.iter().enumerate() {
+        let own = Some(shard.resource_type.index());
+        for extent in (shard.first.extent..=shard.last.extent).filter(|extent| takes(number, *extent)) {
+            let known = type_of_file.entry(index.entry(extent).file).or_insert(own);
+            *known = known.filter(|_| *known == own);
+        }
+    }
+    let mut first_of_file: HashMap<usize, usize> = HashMap::new();
+    let mut decodes = vec![false; plan.shards.len()];
+    for (number, shard) in plan.shards.iter().enumerate() {
+        for extent in (shard.first.extent..=shard.last.extent).filter(|extent| takes(number, *extent)) {
+            let file = index.entry(extent).file;
+            let is_plain = index.coding(file) == Coding::Plain;
+            let is_mixed = is_plain && type_of_file[&file].is_none();
+            if is_mixed || !is_plain && index.packed(file).is_none() {
+                decodes[number] |= !is_plain;
+                let first = *first_of_file.entry(file).or_insert(number);
+                let (a, b) = (root(&mut parent, first), root(&mut parent, number));
+                parent[a.max(b)] = a.min(b);
+            }
+        }
+    }
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut group_of: HashMap<usize, usize> = HashMap::new();
+    for number in 0..plan.shards.len() {
+        let root = root(&mut parent, number);
+        let group = *group_of.entry(root).or_insert_with(|| {
+            groups.push(Vec::new());
+            groups.len() - 1
+        });
+        groups[group].push(number);
+    }
+    let threads = rayon::current_num_threads();
+    let split = |group: Vec<usize>| match group.iter().any(|shard| decodes[*shard]) {
+        true => vec![group],
+        false => by_type(plan, group, threads),
+    };
+    groups.into_iter().flat_map(split).collect()
+}
+
+/// Splits a group into at most `parts` of about equal bytes; the shards of one type stay together.
+fn by_type(plan: &Plan, group: Vec<usize>, parts: usize) -> Vec<Vec<usize>> {
+    let mut types: Vec<(u64, Vec<usize>)> = Vec::new();
+    for shard in group {
+        match types.last_mut() {
+            Some((bytes, list)) if plan.shards[list[0]].resource_type == plan.shards[shard].resource_type => {
+                *bytes += plan.shards[shard].bytes;
+                list.push(shard);
+            }
+            _ => types.push((plan.shards[shard].bytes, vec![shard])),
+        }
+    }
+    types.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+    let mut split: Vec<(u64, Vec<usize>)> = vec![(0, Vec::new()); parts.clamp(1, types.len().max(1))];
+    for (bytes, shards) in types {
+        let least = split.iter_mut().min_by_key(|(sum, _)| *sum).expect("there is one at least");
+        least.0 += bytes;
+        least.1.extend(shards);
+    }
+    for (_, shards) in &mut split {
+        shards.sort_unstable();
+    }
+    split.into_iter().map(|(_, shards)| shards).filter(|shards| !shards.is_empty()).collect()
+}

@@ -1,0 +1,168 @@
+//! `status.json`: the state of a job while it runs and after, with the fields of 1upHealth's status document
+//! (ONEUP-S12…S17), replaced as a whole so that any process can watch it.
+
+use std::io;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
+use crate::named_enum::by_name;
+use crate::sys::directory::Directory;
+use crate::write::journal::STATUS;
+use crate::write::manifest::Manifest;
+
+/// State of a job (ONEUP-S13).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Status {
+    InProgress,
+    Successful,
+    Failed,
+    Cancelled,
+}
+
+impl Status {
+    /// Every value.
+    pub const ALL: [Status; 4] = [Status::InProgress, Status::Successful, Status::Failed, Status::Cancelled];
+
+    /// Its word in the document.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Status::InProgress => "In Progress",
+            Status::Successful => "Successful",
+            Status::Failed => "Failed",
+            Status::Cancelled => "Cancelled",
+        }
+    }
+}
+
+by_name!(Status);
+
+#[derive(Serialize)]
+struct Batches {
+    running: u64,
+    complete: u64,
+    failed: u64,
+    total: u64,
+}
+
+#[derive(Serialize)]
+struct Output<'a> {
+    r#type: &'a str,
+    url: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Document<'a> {
+    id: &'a str,
+    transaction_time: String,
+    request: &'a str,
+    requires_access_token: bool,
+    status: Status,
+    resource_count: u64,
+    batches: Batches,
+    last_updated: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<Vec<Output<'a>>>,
+}
+
+/// The status document of one job; a batch is a shard.
+pub struct StatusFile {
+    directory: Arc<Directory>,
+    id: String,
+    as_of: Instant,
+    request: String,
+    resources: u64,
+    total: u64,
+    complete: u64,
+    status: Status,
+    written: Option<Instant>,
+    final_output: Option<Manifest>,
+}
+
+impl StatusFile {
+    /// A job in progress of `total` shards and `resources` rows.
+    pub fn new(
+        directory: Arc<Directory>,
+        id: &str,
+        as_of: Instant,
+        request: String,
+        resources: u64,
+        total: u64,
+    ) -> StatusFile {
+        StatusFile {
+            directory,
+            id: id.to_string(),
+            as_of,
+            request,
+            resources,
+            total,
+            complete: 0,
+            status: Status::InProgress,
+            written: None,
+            final_output: None,
+        }
+    }
+
+    /// From now on the document is in this directory; what was written is there already.
+    pub fn move_to(&mut self, directory: Arc<Directory>) {
+        self.directory = directory;
+    }
+
+    /// So many shards are finished.
+    pub fn complete(&mut self, shards: u64) {
+        self.complete = shards.min(self.total);
+    }
+
+    /// The job ended without success.
+    pub fn end(&mut self, status: Status) {
+        self.status = status;
+    }
+
+    /// The job is published.
+    pub fn succeed(&mut self, manifest: &Manifest) {
+        self.status = Status::Successful;
+        self.complete = self.total;
+        self.final_output = Some(manifest.clone());
+    }
+
+    /// Replaces the file if a second has passed since the last time, or the job has ended.
+    ///
+    /// # Errors
+    /// When it cannot be written; the caller may go on without.
+    pub fn write(&mut self, now: Instant) -> io::Result<()> {
+        // Clocks step back; the document's times do not (ONEUP-S16).
+        let now = [&now, &self.as_of].into_iter().chain(self.written.as_ref()).max().expect("not empty").clone();
+        let recent = self.written.as_ref().is_some_and(|last| now.ticks - last.ticks < TICKS_PER_SECOND);
+        if recent && self.status == Status::InProgress {
+            return Ok(());
+        }
+        let left = self.total - self.complete;
+        let ended = matches!(self.status, Status::Failed | Status::Cancelled);
+        let output = self.final_output.as_ref().map(|manifest| {
+            manifest.output.iter().map(|item| Output { r#type: &item.r#type, url: &item.url }).collect()
+        });
+        let document = Document {
+            id: &self.id,
+            transaction_time: self.as_of.to_string(),
+            request: &self.request,
+            requires_access_token: false,
+            status: self.status,
+            resource_count: self.resources,
+            batches: Batches {
+                running: if ended { 0 } else { left },
+                complete: self.complete,
+                failed: if ended { left } else { 0 },
+                total: self.total,
+            },
+            last_updated: now.to_string(),
+            output,
+        };
+        let mut bytes = serde_json::to_vec_pretty(&document).expect("plain data");
+        bytes.push(b'\n');
+        self.written = Some(now);
+        self.directory.replace(STATUS, &bytes, false)
+    }
+}
