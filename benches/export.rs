@@ -5,12 +5,14 @@
 mod common;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use outpour::export::{Existing, ExportOptions, export};
+use outpour::export::export;
+use outpour::export::options::{Existing, ExportOptions};
+use outpour::export::planning::plan;
 use outpour::fhir::instant::Instant;
-use outpour::plan::plan;
+use outpour::progress::Watch;
 use outpour::request::ExportRequest;
-use outpour::store::{Store, StoreOptions, Watch};
-use outpour::write::sink::Sync;
+use outpour::store::{Store, StoreOptions};
+use outpour::sys::durability::Sync;
 
 fn as_of() -> Instant {
     Instant::parse("2026-06-01T00:00:00Z").unwrap()

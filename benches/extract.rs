@@ -6,7 +6,8 @@ mod common;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use outpour::extract::Validate;
-use outpour::extract::facts::{Extractor, ResourceFacts};
+use outpour::extract::extractor::Extractor;
+use outpour::extract::facts::ResourceFacts;
 use outpour::fhir::instant::InstantRef;
 use outpour::simd::Kernel;
 use std::hint::black_box;

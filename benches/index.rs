@@ -5,7 +5,8 @@
 mod common;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use outpour::store::{Store, StoreOptions, Watch};
+use outpour::progress::Watch;
+use outpour::store::{Store, StoreOptions};
 
 fn index(c: &mut Criterion) {
     let scratch = tempfile::tempdir().unwrap();

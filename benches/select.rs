@@ -13,10 +13,11 @@ use std::time::Instant as Clock;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use outpour::fhir::instant::Instant;
 use outpour::index::snapshot::Snapshot;
+use outpour::progress::Watch;
 use outpour::request::{ExportRequest, Way};
 use outpour::select::cohort::Cohort;
 use outpour::select::selection::Selection;
-use outpour::store::{Store, StoreOptions, Watch};
+use outpour::store::{Store, StoreOptions};
 
 mod common;
 

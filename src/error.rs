@@ -7,7 +7,6 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::codec::decoder::DecodeError;
-use crate::index::page_checksums::Damaged;
 use crate::issue::{Advice, PLAIN_WORDS, Parameter, Words};
 use crate::sys::atomic_dir::NewDirectoryError;
 use crate::sys::store_file::SourceError;
@@ -159,7 +158,7 @@ pub enum ExportError {
     Index(#[from] IndexError),
     /// The output directory cannot be used.
     #[error(transparent)]
-    Record(#[from] crate::write::journal::RecordError),
+    Record(#[from] crate::error::RecordError),
     /// An output file cannot be written.
     #[error("cannot write {name} in {}: {source}; make room, then run the same command with --resume", directory.display())]
     Write {
@@ -328,3 +327,49 @@ impl From<SourceError> for ExportError {
         ExportError::Index(IndexError::Source(error))
     }
 }
+
+/// An output directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// It cannot be read or written.
+    #[error("cannot use {}: {source}; choose another directory with --out, or make it writable", path.display())]
+    Io {
+        /// What was touched.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Another export runs into it.
+    #[error("another export is running into {}; wait for it, or choose another directory with --out", path.display())]
+    Busy {
+        /// The output directory.
+        path: PathBuf,
+    },
+    /// It holds something already.
+    #[error("the output directory {} {holds}", path.display())]
+    NotEmpty {
+        /// The output directory.
+        path: PathBuf,
+        /// What it holds, and what to do.
+        holds: String,
+    },
+    /// Its record cannot be read.
+    #[error("the record {} cannot be read ({reason}); begin anew with --force", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A foreign file stands where an output file would go.
+    #[error("{} is not of outpour's making but has the name of an output file; move it away, or choose another directory with --out", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// A part of an index file is not what was written: what is wrong, as a sentence. The cure is always the same: the
+/// whole index is checked, what is damaged is made again from the store, and the question is asked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damaged(pub &'static str);

@@ -21,6 +21,7 @@ pub mod limits;
 pub mod named_enum;
 pub mod pack;
 pub mod plan;
+pub mod progress;
 pub mod request;
 pub mod select;
 #[cfg(feature = "server")]
@@ -47,8 +48,12 @@ pub mod docs {
     pub mod service {}
 }
 
-pub use crate::export::{Existing, ExportOptions, Exported, FaultsAllowed, export};
+pub use crate::export::export;
+pub use crate::export::options::{Existing, ExportOptions, FaultsAllowed};
+pub use crate::export::planning::plan;
+pub use crate::export::report::Exported;
 pub use crate::index::snapshot::Snapshot;
-pub use crate::plan::{Plan, plan};
+pub use crate::plan::Plan;
+pub use crate::progress::Watch;
 pub use crate::request::ExportRequest;
-pub use crate::store::{Store, StoreOptions, Watch};
+pub use crate::store::{Store, StoreOptions};

@@ -58,10 +58,11 @@ where
 #[cfg(test)]
 mod tests {
     use crate::extract::Validate;
+    use crate::group::lookup::Members;
     use crate::hash::digest::DigestAlgorithm;
     use crate::issue::{Code, Severity};
     use crate::named_enum::pinned;
-    use crate::request::{Late, Members, MissingLastUpdated};
+    use crate::request::{Late, MissingLastUpdated};
     use crate::write::encode::Coding;
     use crate::write::status_file::Status;
 

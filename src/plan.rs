@@ -3,21 +3,20 @@
 //! A shard is a resource type, an ordinal and the first and last of its rows in store order, so a plan of a hundred
 //! million rows stays as small as its list of files. Its rows are the selected ones of its type between the two.
 
+use crate::write::encode::Coding;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{ExportError, Problem, RequestError};
+use crate::error::Damaged;
 use crate::fhir::resource_type::ResourceType;
-use crate::index::page_checksums::Damaged;
 use crate::index::snapshot::Snapshot;
-use crate::issue::{Advice, Code, Message, Messages, Parameter, Severity};
-use crate::request::{Audience, Bounds, ExportRequest, Late, MissingLastUpdated, Population};
+use crate::issue::Messages;
+use crate::request::{Bounds, ExportRequest};
 use crate::select::cohort::Cohort;
 use crate::select::deleted::Deletions;
-use crate::select::selection::{Ledger, Selection, foreign_owners};
-use crate::sys::store_file::SourceError;
-use crate::write::shard_name;
+use crate::select::ledger::Ledger;
+use crate::select::selection::Selection;
 
 /// One row in so many is wanted at least where places are proven as a whole: a page has as many, and pages that follow one
 /// another are proven faster than as many that lie about.
@@ -85,31 +84,6 @@ pub struct TypeTotal {
     pub files: u64,
 }
 
-/// Plans an export: cohort, selection, shards. Runs on the current rayon pool; writes nothing.
-///
-/// # Errors
-/// [`ExportError::Request`] with every problem of the request, and what fails in the store.
-pub fn plan(snapshot: &Snapshot, request: &ExportRequest) -> Result<Plan, ExportError> {
-    request.check()?;
-    if let Some(since) = &request.since
-        && since > snapshot.as_of()
-    {
-        let text = format!(
-            "{since} is later than the transactionTime {}; nothing can have changed after it yet (SINCE-03)",
-            snapshot.as_of()
-        );
-        return Err(RequestError::one(Problem::of(Parameter::Since, text)).into());
-    }
-    let mut cohort = Cohort::resolve(snapshot, request)?;
-    let selection = Selection::new(snapshot, &cohort, request)?;
-    let deletions = Deletions::new(snapshot, &cohort, request)?;
-    let mut messages = std::mem::take(&mut cohort.messages);
-    absent_members(snapshot, &cohort, &selection, &mut messages)?;
-    let shards = cut(snapshot, &selection, request.bounds)?;
-    open_sources(snapshot, &selection)?;
-    Ok(Plan { request: request.clone(), shards, selection, cohort, deletions, messages, snapshot_id: snapshot.id() })
-}
-
 /// Cuts the selected rows into shards, greedily in store order (FILE-12): a file takes rows as long as its bounds
 /// hold, and a row longer than the bound is alone in its file.
 ///
@@ -173,103 +147,6 @@ pub fn cut(snapshot: &Snapshot, selection: &Selection, bounds: Bounds) -> Result
     Ok(done.into_iter().flatten().collect())
 }
 
-/// Opens the files that rows are taken from: what is replaced by rename from here on changes nothing for the export.
-fn open_sources(snapshot: &Snapshot, selection: &Selection) -> Result<(), SourceError> {
-    let index = snapshot.index();
-    let taken = (0..selection.rows.len()).filter(|extent| !selection.rows[*extent].is_empty());
-    let mut files: Vec<usize> = taken.map(|extent| index.entry(extent).file).collect();
-    files.dedup();
-    files.into_iter().try_for_each(|file| index.source(file).map(drop))
-}
-
-/// A member needs no current Patient row: its records are exported, and a warning names it (GROUP-06).
-fn absent_members(
-    snapshot: &Snapshot,
-    cohort: &Cohort,
-    selection: &Selection,
-    messages: &mut Messages,
-) -> Result<(), Damaged> {
-    for patient in cohort.members.iter().filter(|patient| !selection.present.contains(*patient)) {
-        let id = snapshot.index().patient_id(patient as u32)?;
-        let text = format!(
-            "Patient/{id} is asked for but has no current Patient resource in the store; its records were exported"
-        );
-        messages.push("member-without-patient", Message::warning(Code::NotFound, text));
-    }
-    Ok(())
-}
-
-/// What was decided by policy is said, with its count (OUTCOME-02, SINCE-04, DELETED-09).
-///
-/// A reader who may not have the whole store is told of its cohort and types alone (reading 24): what is counted over the
-/// whole store only is left out for it.
-///
-/// # Errors
-/// [`Damaged`] when the index is.
-pub fn policy_messages(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Result<Messages, Damaged> {
-    let Plan { request, selection, deletions, .. } = plan;
-    let noticed = &selection.noticed;
-    let sees_all = audience != Audience::BoundClient;
-    let mut messages = Messages::default();
-    let mut push = |cause, message| messages.push(cause, message);
-    let tell = |severity, text: String| Message::new(severity, Code::Informational, text);
-    if (request.since.is_some() || request.until.is_some()) && noticed.undated > 0 {
-        let (done, advice) = match request.missing_last_updated {
-            MissingLastUpdated::Include => ("exported whatever _since and _until say", None),
-            MissingLastUpdated::Exclude => ("left out", Some(Advice::UndatedExcluded)),
-        };
-        let text = format!("{} resources without a usable meta.lastUpdated were {done}", noticed.undated);
-        push("undated", Message { advice, ..tell(Severity::Information, text) });
-    }
-    if noticed.late > 0 {
-        let (done, advice) = match request.late {
-            Late::Include => ("were exported", None),
-            Late::Report => ("were not exported", Some(Advice::LateReported)),
-        };
-        let text = format!(
-            "{} resources came to the store after the export that _since names, though they are dated before it; they {done}",
-            noticed.late
-        );
-        push("late", Message { advice, ..tell(Severity::Information, text) });
-    }
-    if noticed.illegal_updated > 0 && sees_all {
-        let text = format!(
-            "{} resources have a meta.lastUpdated that is no instant; it counts as none",
-            noticed.illegal_updated
-        );
-        push("illegal-last-updated", tell(Severity::Warning, text));
-    }
-    let foreign = match (&request.population, audience) {
-        (Population::System, _) => Vec::new(),
-        (_, Audience::Operator) | (Population::AllPatients, Audience::Client) => noticed.foreign.clone(),
-        _ => foreign_owners(snapshot, &plan.cohort, selection)?,
-    };
-    for (base, count) in foreign {
-        let text =
-            format!("{count} references to patients under the base {base} were taken for another server's patients");
-        push("foreign-base", tell(Severity::Warning, text).advise(Advice::NameBase(base)));
-    }
-    if request.since.is_some() && deletions.entries == 0 {
-        let text = "The store holds no DELETE entries, so deletions are not tracked: none can be listed".to_string();
-        push("no-deletions", tell(Severity::Information, text));
-    }
-    if deletions.unknown > 0 && sees_all {
-        let text = format!(
-            "{} deletions of resources that the store never held are not listed: whose they were is not known",
-            deletions.unknown
-        );
-        push("deleted-unknown", tell(Severity::Warning, text));
-    }
-    if deletions.undated > 0 && sees_all {
-        let text = format!(
-            "{} DELETE entries have no meta.lastUpdated; they count as older than everything and delete nothing",
-            deletions.undated
-        );
-        push("deleted-undated", tell(Severity::Warning, text));
-    }
-    Ok(messages)
-}
-
 impl Plan {
     /// Rows, bytes and files of each type that has any.
     pub fn totals(&self) -> BTreeMap<&'static str, TypeTotal> {
@@ -303,4 +180,10 @@ impl Plan {
         let shard = &self.shards[shard];
         shard_name(shard.resource_type.name(), shard.ordinal, self.request.coding)
     }
+}
+
+/// Name of the `ordinal`th file of a stem: `Patient.00001.ndjson`, with the coding's suffix. No
+/// patient, group or client id stands in a name (FILE-20).
+pub fn shard_name(stem: &str, ordinal: u32, coding: Coding) -> String {
+    format!("{stem}.{ordinal:05}.ndjson{}", coding.suffix())
 }

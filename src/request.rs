@@ -2,6 +2,7 @@
 //!
 //! A request is checked as a whole; every problem is told at once. Nothing here reads the store.
 
+use crate::group::lookup::Members;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -38,29 +39,6 @@ impl Population {
         match self {
             Population::Patients(path) | Population::GroupFile(path) => path.is_file(),
             Population::System | Population::AllPatients | Population::Group(_) => true,
-        }
-    }
-}
-
-/// How `member.inactive` and `member.period` are read (reading 4).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Members {
-    /// Whoever is listed is a member.
-    #[default]
-    Listed,
-    /// R4's meaning: active members whose period covers the transactionTime (GROUP-04).
-    Active,
-}
-
-impl Members {
-    /// Every value.
-    pub const ALL: [Members; 2] = [Members::Listed, Members::Active];
-
-    /// Its word in records, manifests, hashes and configurations.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Members::Listed => "listed",
-            Members::Active => "active",
         }
     }
 }

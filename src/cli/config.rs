@@ -7,19 +7,21 @@ use crate::cli::args::{
     SelectionArg, StoreArgs, WriteArgs,
 };
 use crate::error::{Problem, RequestError};
-use crate::export::{FaultsAllowed, inside_store};
+use crate::export::options::FaultsAllowed;
 use crate::extract::Validate;
 use crate::fhir::instant::Instant;
+use crate::group::lookup::Members;
 use crate::group::rules::{GroupContent, GroupRules};
 use crate::hash::digest::DigestAlgorithm;
 use crate::issue::Parameter;
-use crate::request::{Bounds, ExportRequest, Late, Members, MissingLastUpdated, Way};
+use crate::request::{Bounds, ExportRequest, Late, MissingLastUpdated, Way};
 use crate::simd::Kernel;
+use crate::store::paths::inside_store;
 use crate::store::{Store, StoreOptions};
+use crate::sys::access::Access;
+use crate::sys::durability::Sync;
 use crate::sys::sigbus;
-use crate::sys::store_file::Access;
 use crate::write::encode::Coding;
-use crate::write::sink::Sync;
 
 /// The clock, in milliseconds: T is chosen at that precision first (CONS-06).
 pub fn now() -> Instant {

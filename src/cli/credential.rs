@@ -13,7 +13,7 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::limits::{CLIENT_ID_BYTES_MAX, CREDENTIAL_LIFETIME_DAYS_MAX};
 use crate::server::auth::secret::{hash, random_id, random_secret};
-use crate::server::config::auth::SecretHash;
+use crate::server::auth::secret_hash::SecretHash;
 
 /// Runs the command.
 pub fn run(command: CredentialCommand) -> Exit {

@@ -10,15 +10,18 @@ use crate::cli::message_text::FLAGS;
 use crate::cli::progress::watched;
 use crate::cli::table::{bytes, table};
 use crate::cli::{Exit, fail, put_json, say};
-use crate::error::{ExportError, IndexError};
-use crate::export::{Existing, ExportOptions, Exported, all_messages, export, plan_only};
-use crate::index::refresh::Work;
+use crate::error::{ExportError, IndexError, RecordError};
+use crate::export::export;
+use crate::export::messages::all_messages;
+use crate::export::options::{Existing, ExportOptions};
+use crate::export::planning::plan_only;
+use crate::export::report::Exported;
+use crate::index::report::Work;
 use crate::issue::Severity;
 use crate::plan::Plan;
 use crate::request::Audience;
-use crate::select::selection::Ledger;
+use crate::select::ledger::Ledger;
 use crate::text_table::grouped as count;
-use crate::write::journal::RecordError;
 
 /// Runs the command.
 pub fn run(args: ExportArgs) -> Exit {

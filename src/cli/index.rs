@@ -10,15 +10,15 @@ use crate::cli::export::{exit_of, index_line};
 use crate::cli::progress::watched;
 use crate::cli::table::{bytes, table};
 use crate::cli::{Exit, fail, put_json, say};
-use crate::error::{IndexError, RequestError};
+use crate::error::{Damaged, IndexError, RequestError};
 use crate::extract::Validate;
 use crate::extract::fault::FaultKind;
 use crate::fhir::resource_type::ResourceType;
-use crate::index::page_checksums::Damaged;
-use crate::index::refresh::Work;
+use crate::index::report::Work;
 use crate::index::segment::layout::Head;
 use crate::index::snapshot::Index;
-use crate::store::{Store, Watch};
+use crate::progress::Watch;
+use crate::store::Store;
 use crate::text_table::grouped as count;
 
 /// Runs the command.

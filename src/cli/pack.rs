@@ -10,7 +10,8 @@ use crate::cli::table::bytes;
 use crate::cli::{Exit, fail, put_json, say};
 use crate::error::{IndexError, PackError, RequestError};
 use crate::fhir::instant::Instant;
-use crate::pack::{PackOptions, Packed, pack};
+use crate::pack::report::Packed;
+use crate::pack::{PackOptions, pack};
 use crate::store::Store;
 use crate::text_table::grouped as count;
 

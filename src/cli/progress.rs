@@ -8,7 +8,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::args::ProgressArg;
-use crate::store::Watch;
+use crate::progress::Watch;
 use crate::sys::interrupt;
 
 /// Runs `work` under a watch that is shown and can be interrupted.

@@ -106,7 +106,7 @@ fn configuration(args: &ServeArgs) -> Result<Config, RequestError> {
         for tenant in &tenants {
             for (name, path) in [("--data", &tenant.data.path), ("--jobs", &tenant.data.jobs)] {
                 if !path.as_os_str().is_empty()
-                    && let Err(inside) = crate::export::inside_store(store, path)
+                    && let Err(inside) = crate::store::paths::inside_store(store, path)
                 {
                     problems.extend(inside.problems.iter().map(|problem| format!("{name}: {}", problem.text)));
                 }

@@ -6,6 +6,8 @@
 //!
 //! Nothing here cuts lines, compresses, or decides what a torn file means.
 
+use crate::codec::compression::Restart;
+use crate::codec::input::{Input, Step};
 use std::path::PathBuf;
 
 use crate::codec::gzip::Gzip;
@@ -34,15 +36,6 @@ impl Coding {
             _ => None,
         }
     }
-}
-
-/// A place where decoding can start: a member or frame begins here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Restart {
-    /// Its offset in the file, in bytes.
-    pub compressed: u64,
-    /// Uncompressed bytes before it.
-    pub uncompressed: u64,
 }
 
 /// Why decoding stopped before the end of the file.
@@ -92,17 +85,6 @@ enum State {
     /// What was decoded before it has been handed out; the error comes next.
     Failing(DecodeError),
     Failed,
-}
-
-/// What one step of an engine came to.
-pub(crate) enum Step {
-    /// Go on.
-    More,
-    /// The file ends here, between two members.
-    End,
-    /// The file ends here, and must not.
-    Truncated,
-    Corrupt(String),
 }
 
 impl<'a> Decoder<'a> {
@@ -206,37 +188,6 @@ impl<'a> Decoder<'a> {
     fn fail(&mut self, error: DecodeError) -> DecodeError {
         self.state = State::Failed;
         error
-    }
-}
-
-/// The compressed bytes from a place on.
-pub(crate) struct Input<'a> {
-    pub(crate) source: &'a Source,
-    pub(crate) at: u64,
-    buf: Vec<u8>,
-    buf_start: u64,
-    buf_len: usize,
-}
-
-impl Input<'_> {
-    /// At least `want` bytes (at most `READ_BYTES`), unless the file ends before. The bytes come in the same portions
-    /// with a map and without, so that errors do, too.
-    pub(crate) fn peek(&mut self, want: usize) -> Result<&[u8], SourceError> {
-        let left = (self.source.len() - self.at).min(READ_BYTES as u64) as usize;
-        let mut used = self.at - self.buf_start;
-        if (self.buf_len as u64).saturating_sub(used) < want.min(left) as u64 {
-            self.source.read(self.at, left, &mut self.buf)?;
-            (self.buf_start, self.buf_len, used) = (self.at, left, 0);
-        }
-        let buf = match self.source.map() {
-            Some(map) => &map[self.buf_start as usize..],
-            None => &self.buf,
-        };
-        Ok(&buf[(used as usize).min(self.buf_len)..self.buf_len])
-    }
-
-    pub(crate) fn is_at_end(&self) -> bool {
-        self.at == self.source.len()
     }
 }
 

@@ -5,7 +5,7 @@
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use crate::codec::decoder::{Input, Step};
+use crate::codec::input::{Input, Step};
 use crate::limits::READ_BYTES;
 use crate::sys::store_file::SourceError;
 

@@ -1,6 +1,8 @@
 //! TODO: module documentation.
 
+pub mod compression;
 pub mod decoder;
 pub mod gzip;
+pub mod input;
 pub mod little_endian;
 pub mod zstd;

@@ -2,7 +2,7 @@
 
 use ::zstd::zstd_safe::{self, DCtx, DParameter, InBuffer, OutBuffer};
 
-use crate::codec::decoder::{Input, Step};
+use crate::codec::input::{Input, Step};
 use crate::limits::{READ_BYTES, ZSTD_WINDOW_LOG_MAX};
 use crate::sys::store_file::SourceError;
 

@@ -209,10 +209,11 @@ pub(crate) fn same_job(recorded: &JobPlan, now: &JobPlan) -> Result<(), ExportEr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::group::lookup::Members;
     use crate::hash::digest::DigestAlgorithm;
     use crate::issue::Code;
-    use crate::request::{Late, Members, MissingLastUpdated};
-    use crate::store::Watch;
+    use crate::progress::Watch;
+    use crate::request::{Late, MissingLastUpdated};
     use crate::write::encode::Coding;
 
     /// The record of an export of a store that never changes, at an instant that never changes.
@@ -223,7 +224,8 @@ mod tests {
         let mut request = ExportRequest::all_patients();
         change(&mut request);
         let as_of = Instant::parse("2024-05-01T00:00:00Z").unwrap();
-        let (plan, snapshot, _) = crate::export::plan_only(&store, &request, as_of, &Watch::default()).unwrap();
+        let (plan, snapshot, _) =
+            crate::export::planning::plan_only(&store, &request, as_of, &Watch::default()).unwrap();
         let mut job = job_plan(&plan, &snapshot, &store);
         job.origin = Origin::default();
         job

@@ -1,37 +1,40 @@
 //! One run of an export, in parts that a caller may schedule: begin (snapshot, plan, record), write each task, finish
 //! (messages, the last look at the store, the manifest). Tasks may run in any order, at once, and again.
 
+use crate::export::options::Clock;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 
 use serde_json::json;
 
-use crate::error::{ExportError, IndexError};
+use crate::error::{ExportError, IndexError, RecordError};
+use crate::export::messages::all_messages;
+use crate::export::options::{Existing, ExportOptions, Moment};
 use crate::export::plan_record::{JobPlan, job_plan, same_job};
-use crate::export::{DELETED, ERROR, Existing, ExportOptions, Exported, Moment, all_messages, check_faults, planned};
+use crate::export::planning::{check_faults, planned};
+use crate::export::report::Exported;
 use crate::fhir::instant::Instant;
-use crate::index::refresh::Work;
+use crate::index::report::Work;
 use crate::index::snapshot::Snapshot;
 use crate::issue::{Message, Messages};
 use crate::plan::Plan;
+use crate::progress::Watch;
 use crate::request::{Audience, ExportRequest};
-use crate::store::{Store, Watch};
+use crate::store::Store;
+use crate::sys::durability::Sync;
 use crate::write::deleted_bundle::deleted_lines;
 use crate::write::encode::{Coding, Encoder};
 use crate::write::frame_copy::Recoders;
 use crate::write::generated_files::{self, write_lines};
-use crate::write::journal::{MANIFEST, PlanFile, Receipt, RecordError};
+use crate::write::journal::{MANIFEST, PlanFile, Receipt};
 use crate::write::manifest::{Manifest, file_url};
 use crate::write::operation_outcome::outcome_lines;
 use crate::write::output_dir::{Begin, JobDirectory};
 use crate::write::shard::sweep;
 use crate::write::shard_groups::together;
-use crate::write::sink::{DirSink, Sync};
+use crate::write::sink::DirSink;
 use crate::write::status_file::{Status, StatusFile};
-
-/// A clock, for `status.json` only.
-pub type Clock<'a> = &'a (dyn Fn() -> Instant + std::marker::Sync);
 
 /// An export that has its plan and its record.
 pub struct ExportRun {
@@ -388,3 +391,9 @@ fn status_file(
         plan.shards.len() as u64,
     ))
 }
+
+/// Stem of the files of deletions.
+const DELETED: &str = "deleted/Bundle";
+
+/// Stem of the files of messages.
+const ERROR: &str = "error/OperationOutcome";

@@ -7,9 +7,11 @@
 //! module never builds a tree of a document.
 
 pub mod block;
+pub mod extractor;
 pub mod facts;
 pub mod fault;
 pub mod naive;
+pub mod paths;
 pub mod scalar;
 pub mod scanner;
 pub mod skip;

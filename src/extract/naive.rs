@@ -1,4 +1,4 @@
-//! The slow, obvious twin of [`Extractor`](crate::extract::facts::Extractor): it defines which lines are faulty and what the others say.
+//! The slow, obvious twin of [`Extractor`](crate::extract::extractor::Extractor): it defines which lines are faulty and what the others say.
 //!
 //! serde_json decides what is JSON; then the whole document is read into a flat list of values and the facts are looked
 //! up in it, path by path. No kernels, no pieces, no pruning, no recursion. For tests and `verify`, never for an export.
@@ -46,7 +46,7 @@ pub fn is_syntax(kind: FaultKind) -> bool {
     matches!(kind, Utf8 | Bom | Truncated | NotObject | Trailing | Grammar | Scalar | Escape | Control)
 }
 
-/// Reads a line as [`Extractor::extract`](crate::extract::facts::Extractor::extract) does.
+/// Reads a line as [`Extractor::extract`](crate::extract::extractor::Extractor::extract) does.
 ///
 /// # Errors
 /// Why it is faulty.

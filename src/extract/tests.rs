@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 
 use crate::extract::Validate;
-use crate::extract::block::Row;
-use crate::extract::facts::{Content, Extractor, Facts, LastUpdated, ResourceFacts};
+use crate::extract::block::row::Row;
+use crate::extract::extractor::Extractor;
+use crate::extract::facts::{Content, Facts, LastUpdated, ResourceFacts};
 use crate::extract::fault::Fault;
 use crate::extract::naive::{self, PlainFacts, Wrong};
 use crate::fhir::id::Id;

@@ -297,6 +297,9 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (era * 400 + year, month, date)
 }
 
+/// `last_updated` of a row without one.
+pub const NO_INSTANT: i64 = i64::MIN;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,17 +3,15 @@
 
 use std::fmt;
 
-use crate::error::ExportError;
+use crate::error::{Damaged, ExportError};
 use crate::extract::fault::Fault;
 use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::reader::{GroupHead, GroupReader, Member, Modifier};
-use crate::index::page_checksums::Damaged;
 use crate::index::row_reader::{row_range, stream_range};
 use crate::index::segment::id_encoding;
 use crate::index::segment::layout::{Column, kind};
 use crate::index::snapshot::{Snapshot, State};
-use crate::request::Members;
 use crate::simd::Kernel;
 
 /// What a snapshot says of a Group.
@@ -184,4 +182,27 @@ pub fn similar_groups(snapshot: &Snapshot, id: &str) -> Result<Vec<String>, Dama
     near.sort();
     near.dedup();
     Ok(near.into_iter().take(5).map(|(_, id)| id).collect())
+}
+
+/// How `member.inactive` and `member.period` are read (reading 4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Members {
+    /// Whoever is listed is a member.
+    #[default]
+    Listed,
+    /// R4's meaning: active members whose period covers the transactionTime (GROUP-04).
+    Active,
+}
+
+impl Members {
+    /// Every value.
+    pub const ALL: [Members; 2] = [Members::Listed, Members::Active];
+
+    /// Its word in records, manifests, hashes and configurations.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Members::Listed => "listed",
+            Members::Active => "active",
+        }
+    }
 }

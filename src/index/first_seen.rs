@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use crate::index::meta::Generation;
-use crate::index::segment::scan::{Part, Span};
+use crate::index::segment::span::{Part, Span};
 
 /// What the tables of the files to scan tell.
 #[derive(Default)]

@@ -3,7 +3,8 @@
 use crate::error::IndexError;
 use crate::index::dir::Home;
 use crate::index::meta::{self, Generation, SCAN_AGAIN};
-use crate::store::{IndexAccess, Store, Watch};
+use crate::progress::Watch;
+use crate::store::{IndexAccess, Store};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Marks the extents of a file (by its name below the store) to be scanned again. What the index remembers of snapshots

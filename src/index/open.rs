@@ -8,7 +8,6 @@ use rayon::prelude::*;
 use crate::index::dir::{Home, IndexBytes};
 use crate::index::global::Merged;
 use crate::index::meta::{ExtentEntry, Generation, IndexFile};
-use crate::index::refresh::Trust;
 use crate::index::segment::reader::Extent;
 
 /// An index, as far as it stands.
@@ -82,4 +81,13 @@ pub fn stand(home: &Home, generation: &Generation, trust: Trust) -> Standing {
         Ok(merged)
     });
     Standing { extents, merged }
+}
+
+/// What of an index is believed without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Files whose size and times are those at their publication; what is read of them is proven by its seals.
+    Stamps,
+    /// Nothing: every byte is checked.
+    Nothing,
 }

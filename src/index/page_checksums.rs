@@ -5,6 +5,7 @@
 //! question pays for the pages that it touches and not for the index. What a seal holds is as outpour wrote it: it
 //! says nothing of a file that was forged together with its seals, which a changed stamp sends to the whole check.
 
+use crate::error::Damaged;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -12,11 +13,6 @@ use crate::hash::xxh3::xxh3_64;
 
 /// Bytes that one seal speaks for. Smaller pages make scattered reads cheaper and the index longer (0.4 % of itself).
 pub const PAGE_BYTES: usize = 1024;
-
-/// A part of an index file is not what was written: what is wrong, as a sentence. The cure is always the same: the
-/// whole index is checked, what is damaged is made again from the store, and the question is asked again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Damaged(pub &'static str);
 
 /// The checksum of a header.
 pub fn checksum(bytes: &[u8]) -> u64 {

@@ -4,29 +4,33 @@
 //! file is replaced; then it looks again, because another may have done the work meanwhile. When neither the store nor
 //! the index has been touched, nothing is opened but the generation and the headers of the index files.
 
+use crate::index::diff::{Survey, entries, survey, unchanged};
+use crate::index::open::Trust;
+use crate::index::report::Work;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::codec::decoder::{Coding, Restart};
+use crate::codec::decoder::Coding;
 use crate::error::IndexError;
-use crate::extract::Validate;
 use crate::fhir::instant::Instant;
 use crate::index::dir::{Home, Lock};
 use crate::index::first_seen::Remembered;
 use crate::index::global::build::{self, MergeError};
 use crate::index::global::{Merged, append};
-use crate::index::meta::{self, ExtentEntry, FileEntry, Generation, IndexFile, Note, SCAN_AGAIN};
-use crate::index::open::{Standing, stand};
+use crate::index::meta::{self, ExtentEntry, Generation, IndexFile, Note};
+use crate::index::open::stand;
 use crate::index::segment::reader::Extent;
-use crate::index::segment::scan::{Part, ScanOptions, Span, compressed_spans, plain_spans, scan};
+use crate::index::segment::scan::{ScanOptions, scan};
+use crate::index::segment::span::{Part, Span, compressed_spans};
 use crate::index::segment_files::gather_containers;
 use crate::index::snapshot::{ExtentRecord, Index, Snapshot, SnapshotRecord};
 use crate::index::store_files::Files;
 use crate::index::store_listing::View;
 use crate::limits::STORE_ROWS_MAX;
-use crate::store::{IndexAccess, Store, Watch};
-use crate::sys::store_file::{Source, Stamp};
+use crate::progress::Watch;
+use crate::store::{IndexAccess, Store};
+use crate::sys::store_file::Stamp;
 
 /// Times that a reader looks again when files vanish under it because a writer published a newer generation.
 const ATTEMPTS: usize = 8;
@@ -34,44 +38,6 @@ const ATTEMPTS: usize = 8;
 /// Time in which a file can be written again without its times telling, in nanoseconds: the ticks of the file system's
 /// clock, and some more.
 const RACY_NS: i64 = 30_000_000;
-
-/// What of an index is believed without reading it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trust {
-    /// Files whose size and times are those at their publication; what is read of them is proven by its seals.
-    Stamps,
-    /// Nothing: every byte is checked.
-    Nothing,
-}
-
-/// What bringing the index up to date took.
-#[derive(Clone, Debug, Default, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Work {
-    /// Bytes of store files scanned.
-    pub scanned_bytes: u64,
-    /// Extents scanned.
-    pub scanned_extents: usize,
-    /// Extents kept.
-    pub kept_extents: usize,
-    /// Why extents that should have been there were scanned again.
-    pub repaired: Vec<String>,
-    /// Why the index is in memory only, if it is.
-    pub in_memory: Option<String>,
-}
-
-/// What stands and what is to do, for the files as they are now.
-struct Survey {
-    generation: Generation,
-    extents: Vec<Extent>,
-    /// For each extent its number in the generation before.
-    origins: Vec<usize>,
-    spans: Vec<Span>,
-    /// `first_seen` that extents scanned again keep: (file, start, end, first seen).
-    inherited: Vec<(usize, u64, u64, Option<i64>)>,
-    changed: bool,
-    repaired: Vec<String>,
-}
 
 /// A generation as it was published, and with what was noted since.
 struct Known {
@@ -175,16 +141,6 @@ fn names(generation: &Generation) -> Vec<&str> {
     let mut names: Vec<&str> = generation.containers.iter().map(|file| file.name.as_str()).collect();
     names.extend([generation.merged.name.as_str(), meta::FILE, meta::NOTE]);
     names
-}
-
-/// Whether the files are those that the generation was made from, untouched.
-fn unchanged(files: &Files, known: &Generation, wanted: Option<Validate>) -> bool {
-    let weaker = wanted == Some(Validate::Full) && known.validate == Validate::Structure;
-    !weaker
-        && known.files.len() == files.count()
-        && known.extents.iter().all(|extent| extent.at != SCAN_AGAIN)
-        && (0..files.count())
-            .all(|at| known.files[at].stamp == files.stamp(at) && known.files[at].name == files.name(at))
 }
 
 /// Notes a snapshot, and stamps of index files that can be trusted by now; the generation with both. `None` when
@@ -341,143 +297,6 @@ fn publish(home: &Home, generation: &mut Generation) -> Result<(), IndexError> {
         generation.to_bytes()
     };
     home.replace(meta::FILE, &mut bytes).map_err(|source| IndexError::Write { name: meta::FILE.into(), source })
-}
-
-fn entries(files: &Files) -> Result<Vec<FileEntry>, IndexError> {
-    let entry = |file| {
-        let source = files.source(file)?;
-        let samples = source.samples(source.len())?;
-        Ok(FileEntry { name: files.name(file).to_string(), stamp: source.stamp(), samples, appendable: true })
-    };
-    (0..files.count()).map(entry).collect()
-}
-
-/// Compares the files with what the index knows of them.
-fn survey(
-    files: &Files,
-    known: Option<&Generation>,
-    standing: Option<&Standing>,
-    wanted: Option<Validate>,
-) -> Result<Survey, IndexError> {
-    let mut known = known.cloned().unwrap_or_else(|| Generation::empty(wanted.unwrap_or(Validate::Full)));
-    let mut repaired = Vec::new();
-    let weaker = wanted == Some(Validate::Full) && known.validate == Validate::Structure;
-    if weaker {
-        // What was checked less is scanned again; what the index remembers of snapshots stays.
-        repaired.push("the index was made with --validate structure".to_string());
-        known.validate = Validate::Full;
-    }
-    let stands = |at: usize| match standing {
-        _ if weaker || known.extents[at].at == SCAN_AGAIN => Err("it is to be scanned again"),
-        Some(standing) => standing.extents[at].clone(),
-        None => Err("it cannot be opened"),
-    };
-    let mut generation = Generation { files: Vec::new(), extents: Vec::new(), ..known.clone() };
-    let (mut extents, mut origins) = (Vec::new(), Vec::new());
-    let (mut spans, mut inherited) = (Vec::new(), Vec::new());
-    let mut changed = weaker || known.merged.name.is_empty() || known.files.len() != files.count();
-    for file in 0..files.count() {
-        let (name, coding) = (files.name(file), files.coding(file));
-        let old = known.files.binary_search_by(|entry| entry.name.as_bytes().cmp(name.as_bytes())).ok();
-        let same_stamp = old.is_some_and(|old| known.files[old].stamp == files.stamp(file));
-        // A file that was not touched is not opened.
-        let source = || files.source(file);
-        let standing = match old.map(|old| &known.files[old]) {
-            Some(entry) if same_stamp => Some(entry),
-            Some(entry)
-                if source()?.len() >= entry.stamp.len
-                    && (entry.appendable || source()?.len() == entry.stamp.len)
-                    && source()?.samples(entry.stamp.len)? == entry.samples =>
-            {
-                changed = true;
-                Some(entry)
-            }
-            _ => None,
-        };
-        let samples = match standing {
-            Some(entry) if same_stamp => entry.samples,
-            _ => source()?.samples(source()?.len())?,
-        };
-        let appendable = standing.is_none_or(|entry| entry.appendable);
-        let len = files.stamp(file).len;
-        generation.files.push(FileEntry { name: name.to_string(), stamp: files.stamp(file), samples, appendable });
-        let Some((old, entry)) = old.zip(standing) else {
-            changed = true;
-            spans.extend(whole_file(file, coding, source()?)?);
-            continue;
-        };
-        let grown = len > entry.stamp.len;
-        let mut end = 0;
-        let mut damaged = None;
-        let first = known.extents.partition_point(|extent| extent.file < old);
-        for (at, extent) in known.extents.iter().enumerate().skip(first).take_while(|(_, extent)| extent.file == old) {
-            // The last line without its newline stands only while nothing but a newline follows it.
-            if extent.tail && grown && byte_at(source()?, extent.end)? != Some(b'\n') {
-                break;
-            }
-            end = if extent.tail && grown { extent.end + 1 } else { extent.end };
-            match stands(at) {
-                Ok(open) => {
-                    generation.extents.push(ExtentEntry { file, ..extent.clone() });
-                    extents.push(open);
-                    origins.push(at);
-                }
-                Err(reason) => {
-                    damaged = Some(reason);
-                    inherited.push((file, extent.start, extent.end, extent.first_seen));
-                    if coding == Coding::Plain {
-                        let part = Part::Plain { range: extent.start..extent.end, tail: extent.tail };
-                        spans.push(Span { file, part });
-                    }
-                }
-            }
-        }
-        if let Some(reason) = damaged {
-            changed = true;
-            repaired.push(format!("{name}: an extent of the index is damaged: {reason}"));
-            if coding != Coding::Plain {
-                // A compressed file is decoded from its start; its other extents go, too.
-                let first = generation.extents.partition_point(|extent| extent.file < file);
-                for extent in &generation.extents[first..] {
-                    inherited.push((file, extent.start, extent.end, extent.first_seen));
-                }
-                generation.extents.truncate(first);
-                extents.truncate(first);
-                origins.truncate(first);
-                spans.extend(whole_file(file, coding, source()?)?);
-                continue;
-            }
-        }
-        match coding {
-            Coding::Plain if len > end => spans.extend(plain_spans(file, source()?, end..len)?),
-            Coding::Plain => {}
-            coding if grown => {
-                let from = Restart { compressed: entry.stamp.len, uncompressed: end };
-                spans.push(Span { file, part: Part::Compressed { coding, from } });
-            }
-            _ => {}
-        }
-    }
-    changed |= !spans.is_empty();
-    if let (false, Some(Err(reason))) = (changed, standing.map(|standing| &standing.merged)) {
-        changed = true;
-        repaired.push(format!("the merged file of the index is damaged: {reason}"));
-    }
-    Ok(Survey { generation, extents, origins, spans, inherited, changed, repaired })
-}
-
-fn byte_at(source: &Source, at: u64) -> Result<Option<u8>, IndexError> {
-    if at >= source.len() {
-        return Ok(None);
-    }
-    Ok(source.read(at, 1, &mut Vec::new())?.first().copied())
-}
-
-fn whole_file(file: usize, coding: Coding, source: &Source) -> Result<Vec<Span>, IndexError> {
-    match coding {
-        Coding::Plain => Ok(plain_spans(file, source, 0..source.len())?),
-        coding => Ok(compressed_spans(file, coding, source)?),
-    }
 }
 
 /// Scans, assembles and merges what a survey asks for; `before` is what was merged over the generation before.

@@ -8,14 +8,14 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::decoder::{Coding, Decoder, Restart};
-use crate::error::IndexError;
+use crate::codec::compression::Restart;
+use crate::codec::decoder::{Coding, Decoder};
+use crate::error::{Damaged, IndexError};
 use crate::extract::Validate;
 use crate::fhir::id::Id;
 use crate::fhir::instant::{Instant, InstantRef};
 use crate::index::global::{Bases, Merged, Section};
 use crate::index::meta::{ExtentEntry, Generation};
-use crate::index::page_checksums::Damaged;
 use crate::index::segment::layout::{BASE_BITS, Column};
 use crate::index::segment::reader::Extent;
 use crate::index::store_files::Files;

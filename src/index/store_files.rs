@@ -12,7 +12,8 @@ use crate::index::meta::{FileEntry, Generation};
 use crate::index::store_listing::View;
 use crate::store::Store;
 use crate::store::walk::{Found, Walk, walk};
-use crate::sys::store_file::{Access, Source, SourceError, Stamp};
+use crate::sys::access::Access;
+use crate::sys::store_file::{Source, SourceError, Stamp};
 
 /// Walks a store.
 ///

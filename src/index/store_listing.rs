@@ -64,7 +64,8 @@ mod tests {
 
     use crate::fhir::instant::Instant;
     use crate::index::test_lines::append;
-    use crate::store::{Store, Watch};
+    use crate::progress::Watch;
+    use crate::store::Store;
 
     fn row(id: usize) -> String {
         format!(r#"{{"resourceType":"Patient","id":"p{id}"}}"#)

@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::codec::decoder::{Coding, Decoder, Restart};
+use crate::codec::compression::Restart;
+use crate::codec::decoder::{Coding, Decoder};
 use crate::extract::Validate;
-use crate::extract::facts::{Content, Extractor};
+use crate::extract::extractor::Extractor;
+use crate::extract::facts::Content;
 use crate::extract::fault::FaultKind;
 use crate::fhir::instant::Instant;
 use crate::inspect::report::{Part, Report};
 use crate::simd::Kernel;
 use crate::store::packed::seek_table::PackedTable;
-use crate::sys::store_file::{Access, Source};
+use crate::sys::access::Access;
+use crate::sys::store_file::Source;
 
 /// Shows a data file of this coding. Bundles of deletions are told from resources.
 pub fn show(path: &Path, coding: Coding, report: &mut Report) {

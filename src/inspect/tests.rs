@@ -1,11 +1,12 @@
 //! Good and damaged files, and what the inspector says of them.
 
 use super::*;
-use crate::export::{Existing, ExportOptions};
+use crate::export::options::{Existing, ExportOptions};
 use crate::fhir::instant::Instant;
+use crate::progress::Watch;
 use crate::request::ExportRequest;
-use crate::store::{Store, Watch};
-use crate::write::sink::Sync;
+use crate::store::Store;
+use crate::sys::durability::Sync;
 
 /// A store, exported: its index and the export.
 fn exported() -> (tempfile::TempDir, PathBuf, PathBuf) {

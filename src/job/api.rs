@@ -4,13 +4,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::export::FaultsAllowed;
+use crate::export::options::FaultsAllowed;
 use crate::fhir::instant::Instant;
 use crate::issue::Words;
 use crate::job::record::{JobRecord, Planned};
 use crate::job::state::State;
 use crate::store::Store;
-use crate::write::sink::Sync;
+use crate::sys::durability::Sync;
 
 /// Bounds of what the engine takes on.
 #[derive(Clone, Debug)]

@@ -3,11 +3,11 @@
 //! Everything that must survive a crash is in a record before anybody is told of it. What is in memory is an index over
 //! the records, and the work under way; `work` holds what the threads do.
 
+use crate::job::shared::Inner;
 use std::collections::HashSet;
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use crate::error::IndexError;
@@ -17,83 +17,26 @@ use crate::index::snapshot::Snapshot;
 use crate::index::store_listing::View;
 use crate::job::api::{Accepted, EngineOptions, FileView, Found, JobView, OpenError, Refused, Retried};
 use crate::job::indexer::Indexer;
-use crate::job::record::{Asked, FORMAT, GROUP_FILE, JobRecord, PATIENT_FILE, Records, Whose, scope_file};
-use crate::job::record_check::is_job_id;
+use crate::job::record::{Asked, FORMAT, GROUP_FILE, JobRecord, PATIENT_FILE, Records, Whose, is_job_id, scope_file};
 use crate::job::registry::{Job, Table};
 use crate::job::state::State;
-use crate::job::worker;
-use crate::store::{Store, Watch};
+use crate::job::{reaper, shared, worker};
+use crate::progress::Watch;
+use crate::store::Store;
 use crate::sys::directory::Directory;
 use crate::sys::disk::disk_space;
+use crate::sys::durability::Sync;
 use crate::sys::private_files::{create_private, private_directory};
-use crate::write::sink::Sync;
 
 /// Name of the mark that says that records and files belong together.
 const MARK: &str = ".service";
 /// Most bytes of a mark.
 const MARK_BYTES_MAX: u64 = 4096;
 
-pub(crate) struct Inner {
-    pub options: EngineOptions,
-    pub records: Records,
-    /// The directory of the jobs' directories, open.
-    pub files: Directory,
-    pub pool: rayon::ThreadPool,
-    /// Held by who brings the index up to date, and taken before work is handed to the pool. The store's own lock is waited
-    /// for by a thread of the pool, which may be the very one that holds it: while that waits for a part of its work it
-    /// takes up other work, and would wait for itself for ever.
-    pub index_turn: Mutex<()>,
-    pub table: Mutex<Table>,
-    /// Told when there may be something to do.
-    pub wake: Condvar,
-    /// The greatest T given out, in ticks.
-    last_t: Mutex<i64>,
-    indexer: Indexer,
-    _lock: File,
-}
-
 /// The job engine. Dropping it stops it, see [`Engine::stop`].
 pub struct Engine {
     pub(crate) inner: Arc<Inner>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
-}
-
-impl Inner {
-    /// See [`Inner::index_turn`]; a panic under it leaves nothing behind.
-    pub fn index_turn(&self) -> MutexGuard<'_, ()> {
-        self.index_turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    pub fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().expect("no panic under it")
-    }
-
-    pub fn now(&self) -> Instant {
-        (self.options.clock)()
-    }
-
-    /// An id that cannot be guessed: 128 random bits (KICK-14).
-    pub fn new_id(&self) -> String {
-        format!("{:032x}", u128::from_le_bytes((self.options.random)()))
-    }
-
-    /// The directory of a job.
-    pub fn directory(&self, id: &str) -> PathBuf {
-        self.options.files.join(id)
-    }
-
-    /// Changes a job's record, durably, unless the job was deleted meanwhile. Tells whether it was done.
-    pub fn change(&self, job: &Job, change: impl FnOnce(&mut JobRecord)) -> std::io::Result<bool> {
-        let _changing = job.changing.lock().expect("no panic under it");
-        if job.deleted.load(Relaxed) {
-            return Ok(false);
-        }
-        let mut record = (*job.record()).clone();
-        change(&mut record);
-        self.records.write(&record)?;
-        *job.record.lock().expect("no panic under it") = Arc::new(record);
-        Ok(true)
-    }
 }
 
 /// Checks that the records are those of the files: were another volume's, or none, taken for them, every file of a
@@ -207,7 +150,7 @@ impl Engine {
             _lock: lock,
         });
         // What a crash left behind is gone before the first question is answered.
-        worker::reap(&inner);
+        reaper::reap(&inner);
         let engine = Engine { inner, threads: Mutex::default() };
         engine.start(threads.max(2))?;
         Ok(engine)
@@ -218,7 +161,7 @@ impl Engine {
         for at in 0..workers + 1 {
             let inner = self.inner.clone();
             let (name, body): (_, fn(&Arc<Inner>)) = match at {
-                0 => ("outpour-reaper".to_string(), worker::reaper),
+                0 => ("outpour-reaper".to_string(), reaper::reaper),
                 at => (format!("outpour-job-{at}"), worker::worker),
             };
             let thread = std::thread::Builder::new().name(name).spawn(move || body(&inner));
@@ -460,7 +403,7 @@ impl Engine {
         }
         job.watch.cancel.store(true, Relaxed);
         let mut table = inner.table();
-        worker::forget(&mut table, &job);
+        shared::forget(&mut table, &job);
         if !job.stage.lock().expect("no panic under it").is_busy() {
             table.trash.push(id.to_string());
         }
@@ -514,7 +457,7 @@ impl Engine {
 
     /// Expires and removes what is due now, as the reaper does by itself.
     pub fn reap(&self) {
-        worker::reap(&self.inner);
+        reaper::reap(&self.inner);
     }
 
     /// Stops: work ends at its next piece and is taken up again by the next engine on the same directories.

@@ -10,9 +10,11 @@ pub mod api;
 pub mod engine;
 pub mod fair_queue;
 pub mod indexer;
+pub mod reaper;
 pub mod record;
 pub mod record_check;
 pub mod registry;
+pub mod shared;
 pub mod state;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! The record of a job, and the directory that keeps the records.
 
+use crate::job::record_check::is_hex;
 use std::io;
 use std::path::Path;
 
@@ -7,20 +8,20 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::fhir::instant::Instant;
+use crate::group::lookup::Members;
 use crate::group::registry::BookGroup;
 use crate::hash::digest::DigestAlgorithm;
 use crate::index::store_listing::View;
 use crate::issue::Message;
-use crate::job::record_check::is_job_id;
 use crate::job::state::State;
 use crate::limits::RECORD_BYTES_MAX;
-use crate::request::{Audience, Bounds, ExportRequest, Late, Members, MissingLastUpdated, Population, WriterScope};
+use crate::request::{Audience, Bounds, ExportRequest, Late, MissingLastUpdated, Population, WriterScope};
 use crate::sys::directory::Directory;
+use crate::sys::durability::Sync;
 use crate::sys::private_files::private_directory;
 use crate::write::encode::Coding;
 use crate::write::journal::{Receipt, place_of};
 use crate::write::output_name::OutputName;
-use crate::write::sink::Sync;
 
 /// Name of the file in a job's directory that holds the Group it was asked for, when that is not in the store.
 pub const GROUP_FILE: &str = "group.ndjson";
@@ -430,6 +431,12 @@ impl Records {
         listed.records.sort_by(|a, b| (&a.accepted, &a.id).cmp(&(&b.accepted, &b.id)));
         Ok(listed)
     }
+}
+
+/// Whether a text is the id of a job: 32 hexadecimal digits as the engine makes them (KICK-14). It is used as the name of a
+/// directory and of a file.
+pub fn is_job_id(text: &str) -> bool {
+    is_hex(text, 32)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What must hold of a job's record before anything in it is believed: records lie on a disk, where a stranger or damage may
 //! have written them. A record that does not pass is as one that cannot be read.
 
+use crate::job::record::is_job_id;
 use std::collections::HashSet;
 
 use crate::fhir::id::Id;
@@ -10,13 +11,7 @@ use crate::hash::digest::DigestAlgorithm;
 use crate::job::record::{JobRecord, Kind, Naming, Requested, ScopeGroup, Whose};
 use crate::job::state::State;
 
-/// Whether a text is the id of a job: 32 hexadecimal digits as the engine makes them (KICK-14). It is used as the name of a
-/// directory and of a file.
-pub fn is_job_id(text: &str) -> bool {
-    is_hex(text, 32)
-}
-
-fn is_hex(text: &str, digits: usize) -> bool {
+pub(crate) fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 

@@ -1,5 +1,7 @@
 //! What the engine knows, in memory: an index over the records, and how far each job has come.
 
+use crate::error::ExportError;
+use crate::export::run::ExportRun;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -7,8 +9,7 @@ use std::sync::{Arc, Mutex};
 use crate::fhir::instant::Instant;
 use crate::job::fair_queue::{Turns, Waiting};
 use crate::job::record::JobRecord;
-use crate::job::worker::Stage;
-use crate::store::Watch;
+use crate::progress::Watch;
 
 /// A job in memory.
 pub struct Job {
@@ -120,4 +121,38 @@ pub struct Table {
     /// When a job's time is over next, in ticks; none if no job's ever is.
     pub due: Option<i64>,
     pub stopping: bool,
+}
+
+/// How far a job has come, in memory.
+pub enum Stage {
+    /// Nothing is being done.
+    Waiting,
+    /// A worker takes its snapshot and plans.
+    Preparing,
+    /// Workers write its tasks.
+    Writing {
+        /// The run.
+        run: Arc<ExportRun>,
+        /// Tasks to write, and how often each was tried.
+        pending: Vec<(usize, u32)>,
+        /// Tasks being written.
+        busy: usize,
+        /// Why the job is to fail once nobody is at work on it.
+        failed: Option<ExportError>,
+    },
+    /// A worker publishes it.
+    Finishing,
+    /// Nothing will be done any more.
+    Ended,
+}
+
+impl Stage {
+    /// Whether a worker is at it.
+    pub fn is_busy(&self) -> bool {
+        match self {
+            Stage::Preparing | Stage::Finishing => true,
+            Stage::Writing { busy, .. } => *busy > 0,
+            Stage::Waiting | Stage::Ended => false,
+        }
+    }
 }

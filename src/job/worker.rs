@@ -1,20 +1,23 @@
 //! What the engine's threads do: workers prepare, write and finish jobs by turns; the reaper expires and removes.
 
+use crate::job::registry::Stage;
+use crate::job::shared::{later, leave};
 use std::collections::hash_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
-use crate::error::{ExportError, IndexError};
+use crate::error::{ExportError, IndexError, RecordError};
+use crate::export::options::{Existing, ExportOptions, Moment};
+use crate::export::repair::recover;
+use crate::export::report::Exported;
 use crate::export::run::ExportRun;
-use crate::export::{Existing, ExportOptions, Exported, Moment, recover};
-use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
-use crate::job::engine::Inner;
+use crate::fhir::instant::Instant;
 use crate::job::record::{Failure, FileRecord, GROUP_FILE, JobRecord, Kind, Naming, PATIENT_FILE, Planned, Whose};
 use crate::job::registry::{Job, Table};
+use crate::job::shared::Inner;
 use crate::job::state::State;
-use crate::write::journal::{Receipt, RecordError};
+use crate::write::journal::Receipt;
 use crate::write::output_name::OutputName;
 
 /// Name of the output directory in a job's directory.
@@ -22,41 +25,7 @@ pub const OUT: &str = "out";
 /// Times that a name is made for a file before it is believed that none is free.
 const NAMES_TRIED_MAX: usize = 1000;
 /// How long the reaper sleeps when nothing is due, at most.
-const REAPER_SECONDS: u64 = 30;
-
-/// How far a job has come, in memory.
-pub enum Stage {
-    /// Nothing is being done.
-    Waiting,
-    /// A worker takes its snapshot and plans.
-    Preparing,
-    /// Workers write its tasks.
-    Writing {
-        /// The run.
-        run: Arc<ExportRun>,
-        /// Tasks to write, and how often each was tried.
-        pending: Vec<(usize, u32)>,
-        /// Tasks being written.
-        busy: usize,
-        /// Why the job is to fail once nobody is at work on it.
-        failed: Option<ExportError>,
-    },
-    /// A worker publishes it.
-    Finishing,
-    /// Nothing will be done any more.
-    Ended,
-}
-
-impl Stage {
-    /// Whether a worker is at it.
-    pub fn is_busy(&self) -> bool {
-        match self {
-            Stage::Preparing | Stage::Finishing => true,
-            Stage::Writing { busy, .. } => *busy > 0,
-            Stage::Waiting | Stage::Ended => false,
-        }
-    }
-}
+pub(crate) const REAPER_SECONDS: u64 = 30;
 
 /// A turn.
 enum Turn {
@@ -121,7 +90,7 @@ fn guarded<T: Send>(
     catch_unwind(AssertUnwindSafe(|| inner.pool.install(work))).map_err(|_| None)?.map_err(Some)
 }
 
-fn options<'a>(inner: &'a Inner, id: &str) -> ExportOptions<'a> {
+pub(crate) fn options<'a>(inner: &'a Inner, id: &str) -> ExportOptions<'a> {
     ExportOptions {
         out: inner.directory(id).join(OUT),
         existing: Existing::Resume,
@@ -134,7 +103,7 @@ fn options<'a>(inner: &'a Inner, id: &str) -> ExportOptions<'a> {
 
 /// Whether the output directory of a job is no good any more.
 fn is_spoiled(error: &ExportError) -> bool {
-    use crate::write::journal::RecordError::{Damaged, Foreign, NotEmpty};
+    use crate::error::RecordError::{Damaged, Foreign, NotEmpty};
     matches!(
         error,
         ExportError::Differs { .. } | ExportError::Record(Damaged { .. } | Foreign { .. } | NotEmpty { .. })
@@ -402,13 +371,6 @@ fn end(record: &mut JobRecord, now: Instant) {
     record.ended = Some(now.to_string());
 }
 
-/// So many seconds later, but never after the last instant that can be written down.
-fn later(at: &Instant, seconds: u64) -> Instant {
-    let ticks = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(TICKS_PER_SECOND);
-    let last = Instant::parse("9999-12-31T23:59:59Z").map_or(i64::MAX, |last| last.ticks);
-    Instant { ticks: at.ticks.saturating_add(ticks).min(last), rest: Box::default() }
-}
-
 /// Ends a job without success; no error stands for a panic.
 fn fail(inner: &Inner, job: &Arc<Job>, error: Option<ExportError>) {
     let detail = error.as_ref().map_or("a worker panicked".to_string(), ToString::to_string);
@@ -465,26 +427,6 @@ fn unwritable(inner: &Inner, source: std::io::Error) -> ExportError {
     ExportError::Write { directory: inner.options.records.clone(), name: "the record of the job".to_string(), source }
 }
 
-/// The last to leave a deleted job has its directory removed.
-fn leave(inner: &Inner, job: &Arc<Job>) {
-    let mut stage = job.stage.lock().expect("no panic under it");
-    if !stage.is_busy() {
-        *stage = Stage::Ended;
-        drop(stage);
-        inner.table().trash.push(job.id.clone());
-    }
-}
-
-/// Takes a job out of what the engine knows.
-pub fn forget(table: &mut Table, job: &Arc<Job>) {
-    table.turns.remove(job);
-    table.jobs.remove(&job.id);
-    let record = job.record();
-    for file in &record.files {
-        table.files.remove(&(record.mount.clone(), file.id.clone()));
-    }
-}
-
 /// How much a job has to do and has done, if it is planned; never more done than there is, nor less than was recorded.
 pub fn planned(job: &Job, record: &JobRecord) -> Option<Planned> {
     let planned = record.planned?;
@@ -503,86 +445,4 @@ pub fn percent(job: &Job) -> u8 {
     let done = if scan > 0 { scanned * 50.0 + written * 50.0 } else { written * 100.0 };
     let now = (done as u64).min(99);
     now.max(job.percent.fetch_max(now, Relaxed)) as u8
-}
-
-/// The reaper's life. Woken by every turn that ends, it looks at the jobs only when the time of one is over.
-pub fn reaper(inner: &Arc<Inner>) {
-    loop {
-        reap(inner);
-        let mut table = inner.table();
-        loop {
-            if table.stopping {
-                return;
-            }
-            let left = table.due.map_or(i64::MAX, |due| due.saturating_sub(inner.now().ticks));
-            if left <= 0 {
-                break;
-            }
-            if !table.trash.is_empty() {
-                drop(table);
-                sweep(inner);
-                table = inner.table();
-                continue;
-            }
-            let left = Duration::from_millis((left / (TICKS_PER_SECOND / 1000)) as u64 + 1);
-            let most = Duration::from_secs(REAPER_SECONDS);
-            table = inner.wake.wait_timeout(table, left.min(most)).expect("no panic under it").0;
-        }
-    }
-}
-
-/// Expires and forgets what is due, then removes directories. A download under way keeps its file (DELETE-06).
-pub fn reap(inner: &Inner) {
-    let now = inner.now();
-    let jobs: Vec<Arc<Job>> = {
-        let mut table = inner.table();
-        table.due = None;
-        table.jobs.values().cloned().collect()
-    };
-    let mut due = None;
-    for job in jobs {
-        let record = job.record();
-        let Some(expiry) = record.expiry() else { continue };
-        if expiry > now || record.state.is_active() {
-            due = due.into_iter().chain([expiry]).min();
-            continue;
-        }
-        let done = match record.state {
-            State::Expired => inner.records.remove(&job.id).map(|()| forget(&mut inner.table(), &job)),
-            _ => expire(inner, &job, &now).map(|()| due = due.take().into_iter().chain(job.record().expiry()).min()),
-        };
-        if let Err(error) = done {
-            tracing::error!(job = job.id, %error, "the record of a job that is over cannot be changed");
-            due = due.into_iter().chain([later(&now, REAPER_SECONDS)]).min();
-        }
-    }
-    inner.table().due_at(due);
-    sweep(inner);
-}
-
-/// Removes the directories of jobs that nobody knows any more.
-fn sweep(inner: &Inner) {
-    let trash = std::mem::take(&mut inner.table().trash);
-    for name in trash {
-        if let Err(error) = inner.files.remove_tree(&name) {
-            tracing::error!(job = name, %error, "what a job left cannot be removed");
-        }
-    }
-}
-
-fn expire(inner: &Inner, job: &Arc<Job>, now: &Instant) -> std::io::Result<()> {
-    let remembered = inner.options.limits.remembered_seconds;
-    let changed = inner.change(job, |record| {
-        // Whoever asks for it may have had it expired since it was looked at.
-        if record.state != State::Expired {
-            record.become_(State::Expired);
-            record.expires = Some(later(now, remembered).to_string());
-            record.extension.clear();
-        }
-    })?;
-    if changed {
-        tracing::info!(job = job.id, "a job has expired");
-        inner.table().trash.push(job.id.clone());
-    }
-    Ok(())
 }

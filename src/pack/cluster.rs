@@ -4,6 +4,7 @@
 //! of all, in store order. A patient with enough rows of the type has frames of its own, so that a Group's export
 //! copies them as they are; the others share. Long runs are cut, so that an export of what changed reads little.
 
+use crate::pack::sort_key::Key;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -12,11 +13,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::error::{IndexError, PackError};
 use crate::index::global::Section;
 use crate::limits::{FRAME_BYTES, FRAME_PATIENT_BYTES_MIN};
-use crate::pack::Packed;
+use crate::pack::report::Packed;
 use crate::pack::retention::{Fate, Keep, Set};
 use crate::pack::row_fetch::Rows;
 use crate::pack::writer::Writer;
-use crate::store::Watch;
+use crate::progress::Watch;
 
 /// Most keys that are sorted at a time, by aim: 64 MiB of them.
 const PASS_ROWS: u64 = 1 << 22;
@@ -27,24 +28,6 @@ const NOBODY: u32 = u32::MAX - 1;
 const FUTURE: u32 = u32::MAX;
 /// Frames are coded in batches of so many uncompressed bytes, by aim.
 const BATCH_BYTES: u64 = 8 << 20;
-
-/// Where a row goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key {
-    patient: u32,
-    ticks_high: u32,
-    ticks_low: u32,
-    /// Number of the row over the store.
-    pub row: u32,
-}
-
-impl Key {
-    fn new(patient: u32, ticks: i64, row: u32) -> Key {
-        // The sign bit turned round, so that words order as the ticks do.
-        let ticks = ticks as u64 ^ 1 << 63;
-        Key { patient, ticks_high: (ticks >> 32) as u32, ticks_low: ticks as u32, row }
-    }
-}
 
 /// The patients that are taken in one pass over the columns: all of them, unless a type has very many rows.
 pub fn passes(keep: &Keep<'_>, type_index: usize) -> impl Iterator<Item = Range<u64>> + use<> {

@@ -15,29 +15,32 @@
 pub mod cluster;
 pub mod non_rows;
 pub mod prior_owners;
+pub mod report;
 pub mod retention;
 pub mod row_fetch;
+pub mod sort_key;
 pub mod tombstones;
 pub mod writer;
 
+use crate::pack::report::Packed;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 
 use rayon::prelude::*;
-use serde::Serialize;
 
 use crate::error::{IndexError, PackError};
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
-use crate::index::refresh::Work;
+use crate::index::report::Work;
 use crate::index::snapshot::Snapshot;
 use crate::pack::retention::Keep;
 use crate::pack::row_fetch::Rows;
 use crate::pack::writer::{Header, Writer};
-use crate::store::{Store, StoreOptions, Watch};
+use crate::progress::Watch;
+use crate::store::{Store, StoreOptions};
 use crate::sys::atomic_dir::NewDirectory;
-use crate::write::sink::Sync;
+use crate::sys::durability::Sync;
 
 /// How a store is packed.
 pub struct PackOptions {
@@ -47,42 +50,6 @@ pub struct PackOptions {
     pub level: i32,
     /// Whether files are synced before the directory appears.
     pub sync: Sync,
-}
-
-/// What a pack came to.
-#[derive(Clone, Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Packed {
-    /// transactionTime of the pack.
-    pub transaction_time: String,
-    /// Lines of the store.
-    pub lines: u64,
-    /// Rows packed.
-    pub rows: u64,
-    /// Lines of deletions packed.
-    pub tombstone_lines: u64,
-    /// Versions that left: a later one was there.
-    pub superseded: u64,
-    /// Versions that left: they were deleted.
-    pub deleted: u64,
-    /// Lines that are no resources, in `rejected.ndjson`.
-    pub rejected: u64,
-    /// Blank lines that left.
-    pub blank: u64,
-    /// Places where compressed files of the store are damaged: what stood there is lost.
-    pub damaged: u64,
-    /// Where: the first [`crate::limits::PACK_DAMAGE_TOLD_MAX`] of them, each with file and byte.
-    pub damage: Vec<String>,
-    /// Data files.
-    pub files: u64,
-    /// Frames in them.
-    pub frames: u64,
-    /// Uncompressed bytes of the rows and deletions packed.
-    pub bytes: u64,
-    /// Bytes of the files.
-    pub file_bytes: u64,
-    /// Work on the index.
-    pub index: Work,
 }
 
 /// Packs a store as of `as_of`. Runs on the current rayon pool.
@@ -180,5 +147,6 @@ fn types_of(snapshot: &Snapshot, extent: usize) -> impl Iterator<Item = usize> +
 
 /// The new directory must not lie in the store, where the next command would read it as input, nor hold the store.
 fn outside(store: &Path, to: &Path) -> Result<(), PackError> {
-    crate::export::inside_store(store, to).map_err(|_| PackError::Inside { to: to.to_path_buf(), store: store.into() })
+    crate::store::paths::inside_store(store, to)
+        .map_err(|_| PackError::Inside { to: to.to_path_buf(), store: store.into() })
 }

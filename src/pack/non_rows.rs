@@ -13,19 +13,20 @@ use std::sync::atomic::Ordering::Relaxed;
 use memchr::memchr;
 
 use crate::error::{IndexError, PackError};
-use crate::extract::facts::{Content, Extractor};
+use crate::extract::extractor::Extractor;
+use crate::extract::facts::Content;
 use crate::extract::fault::FaultKind;
 use crate::fhir::reference::Reference;
 use crate::index::row_reader::row_range;
 use crate::index::snapshot::Snapshot;
 use crate::limits::{PACK_DAMAGE_TOLD_MAX, READ_BYTES, ROW_BYTES_MAX};
-use crate::pack::Packed;
+use crate::pack::report::Packed;
 use crate::pack::row_fetch::Rows;
+use crate::progress::Watch;
 use crate::simd::Kernel;
-use crate::store::Watch;
+use crate::sys::durability::Sync;
 use crate::sys::private_files::create_private;
 use crate::sys::store_file::Source;
-use crate::write::sink::Sync;
 
 /// Name of the file of lines that are no resources. They stay faults there.
 pub const REJECTED: &str = "rejected.ndjson";

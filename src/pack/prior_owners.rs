@@ -1,9 +1,10 @@
 //! Whose a deletion is, once the version that it ended has left.
 
+use crate::error::Damaged;
+use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::global::Section;
-use crate::index::page_checksums::Damaged;
-use crate::index::segment::layout::{BASE_BITS, NO_INSTANT};
+use crate::index::segment::layout::BASE_BITS;
 use crate::pack::retention::Keep;
 use crate::pack::writer::LeftEntry;
 use crate::store::packed::seek_table::{FOLLOWED, LATE, NOBODY};

@@ -3,9 +3,9 @@
 //! A version leaves when a later version, or a deletion under the store's own base, followed it no later than T. The
 //! exception is a deleted Provenance: whose it is depends on what it is about, which may change hands yet.
 
+use crate::error::Damaged;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
-use crate::index::page_checksums::Damaged;
 use crate::index::snapshot::{Snapshot, State};
 
 /// Rows that go to the same files: those that an index says it first saw at one T, after they were written.

@@ -9,17 +9,19 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::codec::decoder::{Coding, DecodeError, Decoder, Restart};
+use crate::codec::compression::Restart;
+use crate::codec::decoder::{Coding, DecodeError, Decoder};
 use crate::error::{IndexError, PackError};
 use crate::index::row_reader::row_range;
 use crate::index::segment::layout::flag;
 use crate::index::snapshot::{Index, Snapshot};
 use crate::limits::READ_BYTES;
-use crate::store::Watch;
+use crate::progress::Watch;
 use crate::store::packed::frame_reader::{FrameError, FrameReader};
 use crate::store::packed::seek_table::PackedTable;
+use crate::sys::access::Access;
 use crate::sys::private_files::create_private;
-use crate::sys::store_file::{Access, Source, SourceError};
+use crate::sys::store_file::{Source, SourceError};
 
 /// Reads rows.
 pub struct Rows<'a> {

@@ -1,13 +1,14 @@
 //! The lines of DELETE entries, as they are, in store order.
 
 use crate::error::PackError;
-use crate::index::segment::layout::NO_INSTANT;
+use crate::fhir::instant::NO_INSTANT;
 use crate::limits::{FRAME_BYTES, PACKED_ROWS_MAX};
 use crate::pack::non_rows::{TombstoneLine, pieces};
+use crate::pack::prior_owners;
+use crate::pack::report::Packed;
 use crate::pack::retention::Keep;
 use crate::pack::row_fetch::Rows;
 use crate::pack::writer::{Header, LeftEntry, Writer, updated};
-use crate::pack::{Packed, prior_owners};
 
 /// Writes them, those that can be late to files of their own.
 ///

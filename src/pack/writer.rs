@@ -12,19 +12,19 @@ use rayon::prelude::*;
 
 use crate::error::PackError;
 use crate::fhir::id::Id;
+use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::xxh3::{Xxh3, xxh3_64};
-use crate::index::segment::layout::NO_INSTANT;
 use crate::index::snapshot::Snapshot;
 use crate::limits::{FRAME_HELD_MAX, PACKED_FILE_BYTES, PACKED_ROWS_MAX};
-use crate::pack::Packed;
-use crate::pack::cluster::Key;
+use crate::pack::report::Packed;
 use crate::pack::retention::Set;
 use crate::pack::row_fetch::Rows;
+use crate::pack::sort_key::Key;
 use crate::store::packed::seek_table::{self, LeftOwner, PackedTable};
+use crate::sys::durability::Sync;
 use crate::sys::private_files::create_private;
 use crate::write::encode::zstd_compressor;
-use crate::write::sink::Sync;
 
 /// What the table of each file says of the pack.
 #[derive(Clone, Copy, Debug)]

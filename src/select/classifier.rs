@@ -1,34 +1,22 @@
 //! The question that selection asks of a row, one row at a time: the slow and obvious way, which the passes over many
 //! rows abbreviate and are tested against. Everything that it reads of the index is proven on the way.
 
+use crate::select::ledger::Class;
 use std::collections::HashSet;
 
+use crate::error::Damaged;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::global::Section;
-use crate::index::page_checksums::Damaged;
 use crate::index::segment::columns::Left;
 use crate::index::segment::layout::{BASE_BITS, Column};
 use crate::index::snapshot::{Snapshot, State};
 use crate::request::{ExportRequest, Late, MissingLastUpdated, Population};
 use crate::select::cohort::Cohort;
-use crate::select::selection::Part;
+use crate::select::ledger::Part;
 
 /// Deepest chain of Provenances about Provenances that is followed.
 pub const PROVENANCE_DEPTH_MAX: usize = 32;
-
-/// The class of a row in the ledger: the first that fits it (reading 10).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Class {
-    Future,
-    Superseded,
-    Deleted,
-    Type,
-    Cohort,
-    SinceOrUntil,
-    Exported,
-}
 
 /// The last version of a Provenance's target that was met.
 enum Last {

@@ -1,16 +1,16 @@
 //! Selection by a pass over the columns of an extent: every row gets exactly one class of the ledger, and the exported
 //! ones a bit. The way for cohorts that are a large part of the store.
 
+use crate::error::Damaged;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::global::Section;
-use crate::index::page_checksums::Damaged;
 use crate::index::segment::layout::{Column, flag};
 use crate::index::snapshot::State;
 use crate::request::Population;
 use crate::select::bitmap::Bitmap;
-use crate::select::classifier::{Class, Filter, Known};
+use crate::select::classifier::{Filter, Known};
+use crate::select::ledger::{Class, Part};
 use crate::select::row_set::RowSet;
-use crate::select::selection::Part;
 use crate::select::visibility::Ended;
 
 /// Takes all rows of an extent but those that something follows, if no other row of it can be left out: its header says

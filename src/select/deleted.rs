@@ -3,11 +3,11 @@
 //! A resource is listed when it has no current version at T and one of the DELETE entries behind its last version
 //! lies in the window, or came late. Owners are those of the version that the deletion ended (DELETED-05).
 
+use crate::error::Damaged;
 use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::global::Section;
-use crate::index::page_checksums::Damaged;
 use crate::index::segment::columns::Left;
 use crate::index::segment::id_encoding::entity_hash;
 use crate::index::segment::layout::{BASE_BITS, Column, kind};

@@ -3,26 +3,27 @@
 //! What does not resolve is a message that names what lists it. A Group is read as it streams by; of its members only
 //! those are held that are Groups or known by an identifier.
 
+use crate::select::nested_groups::is_active;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use crate::error::{ExportError, IndexError, Problem, RequestError};
+use crate::error::{Damaged, ExportError, IndexError, Problem, RequestError};
 use crate::fhir::id::Id;
-use crate::fhir::instant::{Instant, date_time_span};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::identifiers::IdentifierReader;
-use crate::group::lookup::{FoundGroup, Unusable, find_group, is_our_base, read_group, similar_groups, unusable};
+use crate::group::lookup::{
+    FoundGroup, Members, Unusable, find_group, is_our_base, read_group, similar_groups, unusable,
+};
 use crate::group::reader::{GroupHead, GroupReader, Member};
 use crate::index::global::Section;
-use crate::index::page_checksums::Damaged;
 use crate::index::row_reader::{row_range, stream_range};
 use crate::index::snapshot::{Snapshot, State};
 use crate::issue::{Advice, Code, Message, Messages, Parameter, Place};
 use crate::limits::{GROUP_DEPTH_MAX, READ_BYTES};
-use crate::request::{Audience, ExportRequest, Members, WriterScope};
+use crate::request::{Audience, ExportRequest, WriterScope};
 use crate::select::bitmap::Bitmap;
 use crate::select::nested_groups::{GroupQueue, NestedGroup};
 use crate::simd::Kernel;
@@ -519,14 +520,6 @@ fn rewritten(snapshot: &Snapshot, extent: usize) -> Result<ExportError, ExportEr
     let index = snapshot.index();
     let path = index.source(index.entry(extent).file)?.path().to_path_buf();
     Ok(IndexError::Changed { path, reason: "was rewritten in place".into() }.into())
-}
-
-/// GROUP-04: neither inactive nor outside its period at T. A bound that is no date is taken as not given.
-pub fn is_active(member: &Member<'_>, at: &Instant) -> bool {
-    let bound = |text: Option<&str>| text.and_then(|text| date_time_span(text.as_bytes()));
-    let begun = bound(member.period_start).is_none_or(|(first, _)| first <= *at);
-    let over = bound(member.period_end).is_some_and(|(_, after)| after <= *at);
-    !member.inactive && begun && !over
 }
 
 /// Counts newlines as bytes pass, to turn a byte offset into a line number.

@@ -5,6 +5,7 @@ pub mod classifier;
 pub mod cohort;
 pub mod column_scan;
 pub mod deleted;
+pub mod ledger;
 pub mod members;
 pub mod nested_groups;
 pub mod postings_scan;

@@ -3,6 +3,7 @@
 //! Breadth first, so that the order of members decides nothing: a Group is met first where it lies least deep, is read
 //! once, and a cycle ends by itself (GROUP-03).
 
+use crate::fhir::instant::date_time_span;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use crate::error::ExportError;
@@ -10,12 +11,10 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
-use crate::group::lookup::{FoundGroup, find_group, our_bases, read_group, unusable};
+use crate::group::lookup::{FoundGroup, Members, find_group, our_bases, read_group, unusable};
 use crate::group::reader::{Member, Modifier};
 use crate::index::snapshot::Snapshot;
 use crate::limits::GROUP_DEPTH_MAX;
-use crate::request::Members;
-use crate::select::members::is_active;
 
 /// A Group that another one lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +106,14 @@ pub fn find_modifier(
         listed.into_iter().for_each(|id| queue.push(NestedGroup { id, depth: depth + 1, listed_by: 0 }));
     }
     Ok(None)
+}
+
+/// GROUP-04: neither inactive nor outside its period at T. A bound that is no date is taken as not given.
+pub fn is_active(member: &Member<'_>, at: &Instant) -> bool {
+    let bound = |text: Option<&str>| text.and_then(|text| date_time_span(text.as_bytes()));
+    let begun = bound(member.period_start).is_none_or(|(first, _)| first <= *at);
+    let over = bound(member.period_end).is_some_and(|(_, after)| after <= *at);
+    !member.inactive && begun && !over
 }
 
 #[cfg(test)]

@@ -3,14 +3,14 @@
 
 use rayon::prelude::*;
 
+use crate::error::Damaged;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::global::Section;
-use crate::index::page_checksums::Damaged;
 use crate::index::segment::layout::Column;
 use crate::index::snapshot::State;
-use crate::select::classifier::{Class, Filter, Found, PROVENANCE_DEPTH_MAX};
+use crate::select::classifier::{Filter, Found, PROVENANCE_DEPTH_MAX};
+use crate::select::ledger::{Class, Ledger, Part};
 use crate::select::row_set::RowSet;
-use crate::select::selection::{Ledger, Part};
 
 /// A row: extent and number in it.
 type Row = (u32, u32);

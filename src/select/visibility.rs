@@ -1,7 +1,7 @@
 //! How the rows ended that something follows: mostly told by what follows alone, without a look at either.
 
+use crate::error::Damaged;
 use crate::index::global::Section;
-use crate::index::page_checksums::Damaged;
 use crate::index::snapshot::State;
 use crate::select::classifier::Filter;
 

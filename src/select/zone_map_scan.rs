@@ -6,14 +6,15 @@
 //! Provenance, a Group) get the slow way, one by one, and are taken out of what is counted. Speed of light for 10
 //! million rows, of which one in a thousand is new: 1.3 MB of zones, and about 10,000 cache lines of lastUpdated.
 
+use crate::error::Damaged;
+use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::global::Section;
-use crate::index::page_checksums::Damaged;
-use crate::index::segment::layout::{Column, NO_INSTANT, ZONE_ROWS};
+use crate::index::segment::layout::{Column, ZONE_ROWS};
 use crate::index::snapshot::State;
-use crate::select::classifier::{Class, Filter};
+use crate::select::classifier::Filter;
 use crate::select::column_scan;
-use crate::select::selection::Part;
+use crate::select::ledger::{Class, Part};
 use crate::select::visibility::Ended;
 
 /// One row in so many may need a look; with more of them a pass over the columns costs less.

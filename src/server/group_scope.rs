@@ -8,10 +8,10 @@ use crate::group::registry::view::{Found, Groups};
 use crate::group::registry::writer::GroupWriter;
 use crate::group::registry::{BookGroup, GroupsError};
 use crate::job::record::{RecordedScope, ScopeGroup};
-use crate::server::app::Tenant;
 use crate::server::auth::{Authenticator, WritingRights};
 use crate::server::config::auth::{ClientConfig, PatientSource};
 use crate::server::mount::Mount;
+use crate::server::state::Tenant;
 
 /// The scope of a version of a Group, and the Groups of the book that it needs as they are now; none when the Group may
 /// draw on the whole store.

@@ -27,7 +27,7 @@ use http_body_util::BodyExt;
 use hyper::body::Body as _;
 
 use crate::server::error::{IssueType, Refusal};
-use crate::server::middleware::REQUEST_ID;
+use crate::server::ids::REQUEST_ID;
 
 /// By which browsers say how the site of a page is related to the one that is asked.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");

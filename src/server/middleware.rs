@@ -2,6 +2,7 @@
 //! refusal of the methods that it never takes (ONEUP-M04). Bases are compared as the routes have them, and a tenant's name in a
 //! base may be any: whether there is such a tenant is not told here.
 
+use crate::server::ids::REQUEST_ID;
 use std::sync::Arc;
 use std::time::Instant as Moment;
 
@@ -18,8 +19,6 @@ use crate::server::error::{IssueType, Refusal};
 use crate::server::proxy::Origin;
 use crate::server::routes::Operation;
 
-/// Name of the header that names a request in the log.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Where a name that was not taken goes back to the client (NETSMART-E11).
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 
@@ -121,7 +120,7 @@ fn is_taken(ids: RequestIds, id: &str) -> bool {
 }
 
 fn new_id(ids: RequestIds) -> String {
-    let id = crate::server::serve::new_id();
+    let id = crate::server::ids::new_id();
     match ids {
         RequestIds::Plain => id,
         RequestIds::Uuid => [&id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..]].join("-"),

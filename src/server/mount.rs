@@ -9,7 +9,7 @@ use crate::server::capability::{Declaration, Policies};
 use crate::server::config::Config;
 use crate::server::config::mounts::{CUSTOMER, MountConfig};
 use crate::server::dialect::Dialect;
-use crate::server::kick_off::{Asked, KickoffPolicy};
+use crate::server::kick_off::request::{Asked, KickoffPolicy};
 use crate::server::routes::{Enabled, Route, routes_on};
 use crate::write::encode::Coding;
 
@@ -75,7 +75,7 @@ impl Mount {
             tenant,
             url: format!("{public_url}{base}"),
             base,
-            since: crate::server::serve::now().to_string(),
+            since: crate::server::ids::now().to_string(),
             kickoff: KickoffPolicy {
                 headers: settings.header_policy,
                 parameters: dialect.parameters,

@@ -1,19 +1,18 @@
 //! A service from its configuration: opens what it needs, listens, answers until it is told to stop.
 
+use crate::server::ids::{now, random};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::middleware::map_request;
 use tokio::net::TcpListener;
 
-use crate::fhir::instant::Instant;
 use crate::group::registry::GroupBook;
 use crate::job::api::{EngineOptions, Limits};
 use crate::job::engine::Engine;
-use crate::server::app::{App, Tenant, router};
 use crate::server::auth::provider::Provider;
 use crate::server::config::auth::ClientConfig;
 use crate::server::config::{Config, TenantConfig};
@@ -24,10 +23,12 @@ use crate::server::message_text::HTTP_WORDS;
 use crate::server::mount::Mount;
 use crate::server::proxy::Proxies;
 use crate::server::rate_limit::Polls;
+use crate::server::router::router;
+use crate::server::state::{App, Tenant};
 use crate::server::tls::Certificate;
 use crate::server::{connection, file_watch};
 use crate::store::Store;
-use crate::write::sink::Sync;
+use crate::sys::durability::Sync;
 
 /// Longest time that the first indexing is waited for at a stretch.
 const INDEX_WAIT: Duration = Duration::from_secs(3600);
@@ -40,27 +41,6 @@ pub struct Served {
     pub tls: bool,
     /// Where its mounts are.
     pub bases: Vec<String>,
-}
-
-/// 128 random bits from the system.
-///
-/// # Panics
-/// When the system has none to give: a service that cannot make secrets must not go on.
-pub fn random() -> [u8; 16] {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the system gives random bytes");
-    bytes
-}
-
-/// A name that cannot be guessed: 32 hexadecimal digits.
-pub fn new_id() -> String {
-    format!("{:032x}", u128::from_le_bytes(random()))
-}
-
-/// The time, in milliseconds: T is chosen at that precision first (CONS-06).
-pub fn now() -> Instant {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Instant::from_unix_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Serves the tenants' stores, which are given in their order, until `stop` comes: then downloads in flight may end, and jobs

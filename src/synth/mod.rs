@@ -14,7 +14,7 @@ pub mod time;
 use std::path::PathBuf;
 
 use crate::sys::atomic_dir::NewDirectoryError;
-use crate::write::sink::Sync;
+use crate::sys::durability::Sync;
 
 /// In what order rows stand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -9,14 +9,14 @@ use rayon::prelude::*;
 
 use crate::fhir::resource_type::ResourceType;
 use crate::limits::SYNTH_EVENTS_MAX;
-use crate::store::Watch;
+use crate::progress::Watch;
 use crate::synth::event::{Event, Lives, What};
 use crate::synth::rename::{self, renamed};
 use crate::synth::seed::{Cut, Seed, SeedPatient, SeedRow};
 use crate::synth::{Layout, Order, SynthError, SynthOptions, Synthesised, time};
 use crate::sys::atomic_dir::{NewDirectory, NewDirectoryError};
+use crate::sys::durability::Sync;
 use crate::sys::private_files::create_private;
-use crate::write::sink::Sync;
 
 /// Patients whose rows are made as one chunk: some 1 MB.
 const PATIENTS_PER_CHUNK: u64 = 2;

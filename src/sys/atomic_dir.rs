@@ -8,9 +8,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::store::PARTIAL_SUFFIX;
+use crate::sys::durability::{Sync, sync_directory};
 use crate::sys::private_files::private_directory;
-use crate::write::sink::{Sync, sync_directory};
 
 /// Why a directory was not made.
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +135,9 @@ impl Drop for NewDirectory {
         }
     }
 }
+
+/// End of the hidden name under which a directory is built beside its place. Such a directory is never a store.
+pub const PARTIAL_SUFFIX: &str = ".outpour-partial";
 
 #[cfg(test)]
 mod tests {

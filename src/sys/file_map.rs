@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use memmap2::{MmapMut, MmapOptions};
 
 use crate::codec::little_endian;
+use crate::sys::access::Access;
 use crate::sys::sigbus::Registration;
-use crate::sys::store_file::{Access, Order, Source, SourceError};
+use crate::sys::store_file::{Order, Source, SourceError};
 
 /// A published file of ours, mapped to be read. Such files never change under their name (they are replaced by
 /// rename); should one be shortened all the same, it reads as zeros when the SIGBUS handler is installed, and

@@ -5,9 +5,11 @@
 //! read, a column that is filled) and `columns` sees their bytes as integers; `directory` reaches files of our own beneath a directory
 //! without following links; `outgoing` is a file on its way to a socket.
 
+pub mod access;
 pub mod atomic_dir;
 pub mod directory;
 pub mod disk;
+pub mod durability;
 pub mod file_map;
 pub mod interrupt;
 pub mod open_file_limit;

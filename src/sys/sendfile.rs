@@ -18,8 +18,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
+use crate::sys::access::Access;
 use crate::sys::sigbus;
-use crate::sys::store_file::{Access, Order, Source, SourceError};
+use crate::sys::store_file::{Order, Source, SourceError};
 
 /// Maps of all files that are being sent, by their first address. Each is here from its birth until right before it
 /// is unmapped.

@@ -11,7 +11,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use crate::sys::store_file::Access;
+use crate::sys::access::Access;
 
 /// Most ranges registered at a time; further files are read without a map. Half of the maps that Linux allows a process
 /// by default (`vm.max_map_count`), since a zero page makes one more of each range.

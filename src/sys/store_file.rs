@@ -7,6 +7,7 @@
 //! acts on what was read asks [`Source::check`] afterwards, and never assumes more of mapped bytes than that they are
 //! bytes: a check made once (of UTF-8, say) does not hold for a second look.
 
+use crate::sys::access::{Access, Kind};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -18,43 +19,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::regular_file::{Links, RegularFileError, open_regular};
 use crate::sys::sigbus::Registration;
-
-/// How store files are read: a choice whose constructors carry the safety argument, so that it can travel as a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access(Kind);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Called,
-    MappedUnderGuard,
-    MappedOnTrust,
-}
-
-impl Access {
-    /// By `pread`: safe whatever others do to the files, and the library's default.
-    pub const fn called() -> Access {
-        Access(Kind::Called)
-    }
-
-    /// Through maps under the SIGBUS handler, which alone hands this out ([`install`](crate::sys::sigbus::install)).
-    pub(crate) const fn guarded() -> Access {
-        Access(Kind::MappedUnderGuard)
-    }
-
-    /// Through maps, whether or not the SIGBUS handler is installed.
-    ///
-    /// # Safety
-    /// The caller promises that nobody shortens a file while a [`Source`] of it lives (its readers would die of
-    /// SIGBUS), nor writes into the part that it had when it was opened.
-    pub const unsafe fn mapped() -> Access {
-        Access(Kind::MappedOnTrust)
-    }
-
-    /// Whether files are mapped.
-    pub fn is_mapped(self) -> bool {
-        self.0 != Kind::Called
-    }
-}
 
 /// Size and times of a file. Equal stamps mean the same bytes, as far as times can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

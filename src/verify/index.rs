@@ -4,6 +4,7 @@
 //! merge says of successions is not: a ledger recount shows whether that was right. Nothing is written: what the index on
 //! the disk lacks, or has damaged, is made in memory, and told.
 
+use crate::verify::line_counts::LineCounts;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,12 +15,13 @@ use serde::Serialize;
 use crate::codec::decoder::Coding;
 use crate::extract::Validate;
 use crate::index::meta::{self, Generation};
-use crate::index::refresh::Work;
+use crate::index::report::Work;
 use crate::index::segment::layout::BASE_BITS;
 use crate::index::snapshot::Index;
 use crate::limits::GENERATION_BYTES_MAX;
 use crate::named_enum::by_name;
-use crate::store::{Store, Watch};
+use crate::progress::Watch;
+use crate::store::Store;
 use crate::sys::regular_file::read_regular;
 use crate::text_table::{Table, grouped};
 use crate::verify::VerifyError;
@@ -70,31 +72,6 @@ impl IndexState {
 }
 
 by_name!(IndexState);
-
-/// Lines by what they are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(missing_docs)]
-pub struct LineCounts {
-    pub lines: u64,
-    pub blank: u64,
-    pub faulty: u64,
-    pub tombstone: u64,
-    pub rows: u64,
-    /// Lines too long to be held, which only the scanner has read.
-    pub long: u64,
-}
-
-impl LineCounts {
-    fn add(&mut self, other: &LineCounts) {
-        self.lines += other.lines;
-        self.blank += other.blank;
-        self.faulty += other.faulty;
-        self.tombstone += other.tombstone;
-        self.rows += other.rows;
-        self.long += other.long;
-    }
-}
 
 /// What a store's index was found to be.
 #[derive(Clone, Debug, Serialize)]

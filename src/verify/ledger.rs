@@ -12,10 +12,10 @@ use serde::Serialize;
 
 use crate::export::plan_record::JobPlan;
 use crate::limits::MANIFEST_BYTES_MAX;
-use crate::select::selection::Ledger;
-use crate::store::Watch;
+use crate::progress::Watch;
+use crate::select::ledger::Ledger;
+use crate::sys::access::Access;
 use crate::sys::regular_file::read_regular;
-use crate::sys::store_file::Access;
 use crate::text_table::{Table, grouped};
 use crate::verify::VerifyError;
 use crate::verify::export::ExportReport;

@@ -8,7 +8,7 @@ use memchr::memchr;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::extract::Validate;
-use crate::extract::facts::Extractor;
+use crate::extract::extractor::Extractor;
 use crate::limits::{LINE_HELD_MAX, ROW_BYTES_MAX};
 use crate::simd::Kernel;
 use crate::verify::oracle_line::Line;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::request::Bounds;
-use crate::select::selection::Ledger;
+use crate::select::ledger::Ledger;
 use crate::verify::mismatch::{Difference, Differences};
 use crate::verify::output_file::Section;
 use crate::write::journal::MANIFEST;

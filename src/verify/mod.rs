@@ -13,6 +13,7 @@ pub mod index;
 pub mod json_oracle;
 pub mod json_tree;
 pub mod ledger;
+pub mod line_counts;
 pub mod line_reader;
 pub mod manifest;
 pub mod members;
@@ -31,8 +32,7 @@ pub mod version_history;
 use std::io;
 use std::path::PathBuf;
 
-use crate::error::IndexError;
-use crate::index::page_checksums::Damaged;
+use crate::error::{Damaged, IndexError};
 use crate::sys::store_file::SourceError;
 
 /// A verification cannot be made. That something is not as stated is no error but a report's content.

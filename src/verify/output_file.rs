@@ -16,7 +16,7 @@ use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::digest::{Digest, DigestAlgorithm, Digester};
 use crate::limits::{DELETED_ENTRIES_MAX, READ_BYTES};
-use crate::store::Watch;
+use crate::progress::Watch;
 use crate::sys::regular_file::{Links, RegularFileError, open_regular};
 use crate::verify::VerifyError;
 use crate::verify::json_oracle::Second;

@@ -3,8 +3,8 @@
 //! A damaged frame is known to the index as a fault; here it is a difference, because the file is not what was packed.
 
 use crate::codec::decoder::Coding;
+use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
-use crate::index::segment::layout::NO_INSTANT;
 use crate::index::snapshot::Index;
 use crate::store::packed::frame_reader::{FrameError, FrameReader};
 use crate::store::packed::seek_table::{FrameNote, PackedTable, TableError, is_packed};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
-use crate::select::selection::Ledger;
+use crate::select::ledger::Ledger;
 use crate::verify::members::Members;
 use crate::verify::request::{Asked, Whose};
 use crate::verify::version_history::{History, Known, Last, Version};

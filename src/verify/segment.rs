@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use crate::fhir::instant::Instant;
+use crate::fhir::instant::{Instant, NO_INSTANT};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::segment::builder::postings;
 use crate::index::segment::columns::{Columns, FaultRow};
 use crate::index::segment::id_encoding::{Version, entity_hash, owner_hash};
-use crate::index::segment::layout::{BASE_BITS, Head, NO_INSTANT, ZONE_ROWS, flag, kind};
+use crate::index::segment::layout::{BASE_BITS, Head, ZONE_ROWS, flag, kind};
 use crate::index::snapshot::Index;
 use crate::limits::{EXTENT_FAULTS_MAX, ROW_BYTES_MAX};
-use crate::verify::index::LineCounts;
+use crate::verify::line_counts::LineCounts;
 use crate::verify::line_reader::{Body, Cut};
 use crate::verify::mismatch::{Difference, Differences};
 use crate::verify::oracle_line::{Line, Row};

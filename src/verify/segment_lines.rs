@@ -4,10 +4,11 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::codec::decoder::{Coding, DecodeError, Decoder, Restart};
+use crate::codec::compression::Restart;
+use crate::codec::decoder::{Coding, DecodeError, Decoder};
 use crate::hash::xxh3::Xxh3;
 use crate::limits::READ_BYTES;
-use crate::store::Watch;
+use crate::progress::Watch;
 use crate::store::packed::frame_reader::{FrameError, FrameReader};
 use crate::store::packed::seek_table::{PackedTable, is_packed};
 use crate::sys::store_file::Source;
@@ -308,7 +309,7 @@ fn pause(watch: &Watch) -> Result<(), VerifyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::store_file::Access;
+    use crate::sys::access::Access;
     use std::io::Write;
 
     /// A compressed file gives the same lines and hashes as the plain one, and a broken line where it is cut off.

@@ -10,14 +10,14 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::codec::decoder::Coding;
 use crate::error::IndexError;
-use crate::fhir::instant::Instant;
+use crate::fhir::instant::{Instant, NO_INSTANT};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
-use crate::index::segment::layout::NO_INSTANT;
 use crate::index::snapshot::SnapshotRecord;
-use crate::store::Watch;
+use crate::progress::Watch;
 use crate::store::packed::seek_table::{FOLLOWED, LATE, LeftOwner, PackedTable};
-use crate::sys::store_file::{Access, Source};
+use crate::sys::access::Access;
+use crate::sys::store_file::Source;
 use crate::verify::VerifyError;
 use crate::verify::json_tree::{Json, Tree, Want, without_lone_surrogates};
 use crate::verify::line_reader::{Body, Cut};

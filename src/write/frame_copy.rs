@@ -15,9 +15,8 @@ use rayon::prelude::*;
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::{CParameter, ParamSwitch, compress_bound};
 
-use crate::error::ExportError;
+use crate::error::{Damaged, ExportError};
 use crate::hash::xxh3::xxh3_64;
-use crate::index::page_checksums::Damaged;
 use crate::index::segment::columns::Columns;
 use crate::index::segment::layout::Column;
 use crate::index::segment::reader::Extent;

@@ -2,10 +2,10 @@
 
 use std::io;
 
+use crate::plan::shard_name;
 use crate::request::ExportRequest;
 use crate::write::encode::Encoder;
 use crate::write::journal::Receipt;
-use crate::write::shard_name;
 use crate::write::sink::Sink;
 
 /// Lines of the next file, from the first of `lines`: as many as its bounds allow, at least one.

@@ -4,10 +4,11 @@
 //! what is done with them. A record is read as if a stranger had written it: what it names must have the name of an output
 //! file, and a finished file counts only if it is there with the size and digest that its receipt says.
 
+use crate::error::RecordError;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,6 @@ use crate::limits::RECORD_BYTES_MAX;
 use crate::sys::directory::Directory;
 use crate::write::encode::{Coding, Sums};
 use crate::write::output_name::OutputName;
-use crate::write::sink::Sync;
 
 /// Directory of the record, inside the output directory.
 pub const JOB: &str = ".outpour-job";
@@ -67,47 +67,6 @@ impl Receipt {
         let digest = self.digest.as_ref().is_none_or(Digest::is_well_formed);
         (self.r#type == name.resource_type.name() && lines && coded && digest).then_some(name)
     }
-}
-
-/// An output directory cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum RecordError {
-    /// It cannot be read or written.
-    #[error("cannot use {}: {source}; choose another directory with --out, or make it writable", path.display())]
-    Io {
-        /// What was touched.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// Another export runs into it.
-    #[error("another export is running into {}; wait for it, or choose another directory with --out", path.display())]
-    Busy {
-        /// The output directory.
-        path: PathBuf,
-    },
-    /// It holds something already.
-    #[error("the output directory {} {holds}", path.display())]
-    NotEmpty {
-        /// The output directory.
-        path: PathBuf,
-        /// What it holds, and what to do.
-        holds: String,
-    },
-    /// Its record cannot be read.
-    #[error("the record {} cannot be read ({reason}); begin anew with --force", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// A foreign file stands where an output file would go.
-    #[error("{} is not of outpour's making but has the name of an output file; move it away, or choose another directory with --out", path.display())]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-    },
 }
 
 /// `plan.json`.
@@ -213,16 +172,4 @@ pub(crate) fn is_as_recorded(file: File, receipt: &Receipt, algorithm: DigestAlg
         return Ok(false);
     }
     Ok(crate::hash::digest::digest_file(file, algorithm)? == (receipt.file_bytes, receipt.digest.clone()))
-}
-
-/// Replaces a file as a whole.
-///
-/// # Errors
-/// When it cannot be written; the old one then still stands.
-pub fn replace_file(path: &Path, bytes: &[u8], sync: Sync) -> io::Result<()> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    Directory::open(parent)?.replace(name, bytes, sync == Sync::Yes)
 }

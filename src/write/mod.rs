@@ -18,11 +18,3 @@ pub mod shard_groups;
 pub mod sink;
 pub mod status_file;
 pub mod write_buffer;
-
-use crate::write::encode::Coding;
-
-/// Name of the `ordinal`th file of a stem: `Patient.00001.ndjson`, with the coding's suffix. No
-/// patient, group or client id stands in a name (FILE-20).
-pub fn shard_name(stem: &str, ordinal: u32, coding: Coding) -> String {
-    format!("{stem}.{ordinal:05}.ndjson{}", coding.suffix())
-}

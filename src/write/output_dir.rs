@@ -27,17 +27,18 @@ use std::sync::{Arc, Mutex};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
+use crate::error::RecordError;
 use crate::hash::digest::DigestAlgorithm;
 use crate::limits::RECORD_BYTES_MAX;
 use crate::sys::directory::{Directory, temporary_name};
 use crate::sys::disk::disk_space;
+use crate::sys::durability::Sync;
 use crate::sys::private_files::private_directory;
 use crate::write::journal::{
-    DONE, JOB, MANIFEST, NEXT, PLAN, PlanFile, Receipt, Record, RecordError, STATUS, is_as_recorded, line_of, place_of,
+    DONE, JOB, MANIFEST, NEXT, PLAN, PlanFile, Receipt, Record, STATUS, is_as_recorded, line_of, place_of,
 };
 use crate::write::manifest::{EXPORT_KEY, Manifest};
 use crate::write::output_name::OutputName;
-use crate::write::sink::Sync;
 
 /// Names of the files of the export that is being replaced, in [`NEXT`].
 const REPLACED: &str = "replaced.json";

@@ -1,8 +1,8 @@
 //! Names of output files, read back: a record may name these and nothing else.
 
 use crate::fhir::resource_type::ResourceType;
+use crate::plan::shard_name;
 use crate::write::encode::Coding;
-use crate::write::shard_name;
 
 /// The parts of an output file's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,15 +9,14 @@ use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::codec::decoder::{Coding, Decoder};
-use crate::error::ExportError;
+use crate::error::{Damaged, ExportError};
 use crate::fhir::resource_type::ResourceType;
-use crate::index::page_checksums::Damaged;
 use crate::index::row_reader::row_range;
 use crate::index::segment::layout::flag;
 use crate::index::snapshot::{Index, Snapshot};
 use crate::limits::READ_BYTES;
 use crate::plan::{Place, Plan};
-use crate::store::Watch;
+use crate::progress::Watch;
 use crate::store::packed::seek_table::PackedTable;
 use crate::sys::store_file::{Source, SourceError};
 use crate::write::encode::Encoder;

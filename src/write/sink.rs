@@ -1,5 +1,6 @@
 //! Where the bytes of an output file go.
 
+use crate::sys::durability::Sync;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
@@ -45,16 +46,6 @@ impl<S: Sink + ?Sized> Sink for &mut S {
     }
 }
 
-/// Whether files are made to survive a loss of power before they are named.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sync {
-    /// fsync each.
-    #[default]
-    Yes,
-    /// Leave it to the kernel.
-    No,
-}
-
 /// Files in a directory: 0600, under a temporary name until they are whole (PRIV-03). No link below it is followed.
 pub struct DirSink {
     path: PathBuf,
@@ -80,14 +71,6 @@ impl DirSink {
     pub fn within(directory: Arc<Directory>, sync: Sync) -> DirSink {
         DirSink { path: directory.path().to_path_buf(), directory: Some(directory), sync, open: None }
     }
-}
-
-/// Makes the entries of a directory last.
-///
-/// # Errors
-/// When the directory cannot be opened or synced.
-pub fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
 }
 
 impl Sink for DirSink {

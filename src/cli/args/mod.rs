@@ -1,7 +1,9 @@
 //! The words of the command line, as clap reads them. No decision is made here.
 
 pub mod read_only;
+pub mod run;
 
+use crate::cli::args::run::RunArgs;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
@@ -97,21 +99,6 @@ pub struct StoreArgs {
     /// Scanner kernel to force
     #[arg(long, value_name = "NAME", hide = true)]
     pub kernel: Option<String>,
-}
-
-/// How a command runs, and what it tells meanwhile.
-#[derive(clap::Args, Debug, Clone)]
-#[command(next_help_heading = "Run")]
-pub struct RunArgs {
-    /// Threads to use [default: one a processor]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
-    /// One JSON document on standard output
-    #[arg(long)]
-    pub json: bool,
-    /// Show progress on a terminal
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
-    pub progress: ProgressArg,
 }
 
 /// The same of a command that writes data files.

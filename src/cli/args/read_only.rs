@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::cli::args::RunArgs;
+use crate::cli::args::run::RunArgs;
 
 /// `outpour verify`
 #[derive(clap::Args, Debug)]

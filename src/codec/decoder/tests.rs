@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::codec::gzip::gzip_header;
-use crate::sys::store_file::Access;
+use crate::sys::access::Access;
 use crate::sys::store_file::tests::{accesses, file_of};
 use proptest::prelude::*;
 use std::io::Write;

@@ -5,18 +5,22 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use crate::error::{ExportError, IndexError};
-use crate::export::{Existing, ExportOptions, export};
+use crate::export::export;
+use crate::export::options::{Existing, ExportOptions};
+use crate::export::planning::plan;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::meta::{self, Generation};
 use crate::index::snapshot::Snapshot;
 use crate::index::test_lines::{append, line};
-use crate::plan::{Place, Shard, cut, plan};
+use crate::plan::{Place, Shard, cut};
+use crate::progress::Watch;
 use crate::request::{Bounds, ExportRequest, Late, MissingLastUpdated, Population, Way};
 use crate::select::cohort::Cohort;
 use crate::select::selection::Selection;
-use crate::store::{Store, Watch};
-use crate::sys::store_file::{Access, Source};
+use crate::store::Store;
+use crate::sys::access::Access;
+use crate::sys::store_file::Source;
 
 fn at(text: &str) -> Instant {
     Instant::parse(text).unwrap()
@@ -171,7 +175,7 @@ proptest! {
             append(&plain.join(["a.ndjson", "b.ndjson"][*file]), lines);
             Store::open(&plain).unwrap().snapshot(late.clone()).unwrap();
         }
-        let options = crate::pack::PackOptions { to: packed.clone(), level: 1, sync: crate::write::sink::Sync::No };
+        let options = crate::pack::PackOptions { to: packed.clone(), level: 1, sync: crate::sys::durability::Sync::No };
         crate::pack::pack(&Store::open(&plain).unwrap(), late.clone(), &options, &Watch::default()).unwrap();
         for (root, second) in [(&plain, 60), (&plain, 12), (&packed, 60)] {
             let as_of = if second == 60 { late.clone() } else { at(&format!("2020-01-01T00:00:{second:02}Z")) };
@@ -284,7 +288,7 @@ fn a_damaged_page_never_spoils_a_copy_of_frames() {
     append(&root.join("a.ndjson"), &lines);
     std::fs::write(&list, "p77\n").unwrap();
     let as_of = at("2021-01-01T00:00:00Z");
-    let options = crate::pack::PackOptions { to: packed.clone(), level: 1, sync: crate::write::sink::Sync::No };
+    let options = crate::pack::PackOptions { to: packed.clone(), level: 1, sync: crate::sys::durability::Sync::No };
     crate::pack::pack(&Store::open(&root).unwrap(), as_of.clone(), &options, &Watch::default()).unwrap();
     let store = Store::open(&packed).unwrap();
     store.snapshot(as_of.clone()).unwrap();
@@ -295,7 +299,7 @@ fn a_damaged_page_never_spoils_a_copy_of_frames() {
         let options = ExportOptions {
             out: out.clone(),
             existing: Existing::Force,
-            sync: crate::write::sink::Sync::No,
+            sync: crate::sys::durability::Sync::No,
             faults_allowed: None,
             clock: &|| Instant::parse("2021-01-01T00:00:00Z").unwrap(),
             words: &crate::issue::PLAIN_WORDS,
@@ -366,7 +370,7 @@ fn an_export_repairs_what_it_finds_damaged() {
     let options = ExportOptions {
         out: dir.path().join("out"),
         existing: Existing::Refuse,
-        sync: crate::write::sink::Sync::No,
+        sync: crate::sys::durability::Sync::No,
         faults_allowed: None,
         clock: &|| Instant::parse("2021-01-01T00:00:00Z").unwrap(),
         words: &crate::issue::PLAIN_WORDS,

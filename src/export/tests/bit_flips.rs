@@ -1,12 +1,12 @@
 //! A record in which one bit is not as it was written: the run that goes on with it comes to the same files and manifest as an
 //! undisturbed one, or is refused and changes nothing that is published.
 
+use crate::Existing;
+use crate::export::ExportError;
 use crate::export::plan_record::JobPlan;
+use crate::export::tests::kills::{World, changes, check, copy, everything, tree};
 use std::collections::BTreeMap;
 use std::path::Path;
-
-use crate::export::tests::kills::{World, changes, check, copy, everything, tree};
-use crate::export::*;
 
 const PLAN: &str = ".outpour-job/plan.json";
 const DONE: &str = ".outpour-job/done.ndjson";

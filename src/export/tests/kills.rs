@@ -3,13 +3,22 @@
 //! While a manifest stands, every file that it names is there as it says, and no other file has the name of an output file;
 //! what is gone on with, or begun anew, comes to the directory of an undisturbed run; foreign files stay.
 
+use crate::Existing;
+use crate::ExportOptions;
+use crate::ExportRequest;
+use crate::Exported;
+use crate::Store;
+use crate::Watch;
+use crate::export::export;
+use crate::fhir::instant::Instant;
+use crate::sys::durability::Sync;
+use crate::write::manifest::Manifest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use crate::error::ExportError;
-use crate::export::*;
 use crate::hash::digest::{DigestAlgorithm, digest_file};
 use crate::index::test_lines::append;
 use crate::request::Bounds;

@@ -1,6 +1,6 @@
 //! Whether the tokens of a block stand behind tokens that they may follow, for all of them at once.
 
-use crate::extract::block::Leave;
+use crate::extract::block::row::Leave;
 use crate::extract::block::tokens::Tokens;
 use crate::simd::BLOCK;
 

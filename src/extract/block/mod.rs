@@ -18,24 +18,25 @@
 //!
 //! A line is told to the caller only when all of it was right. A line that is faulty, or that this pass does not care
 //! to judge (white space before it, an escape in a key that matters, a key given twice, nesting beyond a word), is left
-//! to [`Extractor::extract`](crate::extract::facts::Extractor::extract), which says what it is. So the pass is never more lenient than that, and a test
+//! to [`Extractor::extract`](crate::extract::extractor::Extractor::extract), which says what it is. So the pass is never more lenient than that, and a test
 //! holds the two against each other.
 
 pub mod grammar;
+pub mod row;
 pub mod shape_cache;
 pub mod skeleton;
 pub mod tokens;
 
+use crate::extract::block::row::{Found, Leave, Row};
 use std::ops::Range;
 
 use crate::extract::block::grammar::{Follows, grammar};
 use crate::extract::block::shape_cache::{Fit, Shapes};
 use crate::extract::block::tokens::{Carry, Tokens, tokens};
-use crate::extract::facts::{ALWAYS, LastUpdated, Names, ResourceFacts, Role};
+use crate::extract::facts::LastUpdated;
+use crate::extract::paths::{ALWAYS, Names, Role};
 use crate::extract::trie::{Node, ROOT, Trie, head_of};
 use crate::fhir::compartment;
-use crate::fhir::id::Id;
-use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
 use crate::limits::REFERENCE_BYTES_MAX;
 use crate::simd::{BLOCK, Job, Vector};
@@ -46,87 +47,6 @@ const FRAMES: usize = 24;
 const BATCH: usize = 16;
 /// Most containers that are open at once where the grammar is checked.
 const DEPTH_MAX: u32 = 63;
-
-/// A resource among many lines: its facts, where they stand in the text.
-pub struct Row<'a> {
-    found: &'a Found,
-    text: &'a [u8],
-    trie: &'a Trie,
-    last_updated: LastUpdated<'a>,
-}
-
-impl ResourceFacts for Row<'_> {
-    fn resource_type(&self) -> ResourceType {
-        self.found.resource_type
-    }
-    fn id(&self) -> &[u8] {
-        &self.text[self.found.id.clone()]
-    }
-    fn last_updated(&self) -> LastUpdated<'_> {
-        self.last_updated
-    }
-    fn version_id(&self) -> &[u8] {
-        &self.text[self.found.version_id.clone()]
-    }
-    fn reference_bytes(&self) -> impl Iterator<Item = &[u8]> {
-        let wanted = compartment::paths_of(self.found.resource_type);
-        let of_type = self.found.references.iter().filter(move |(node, _)| self.trie.paths(*node) & wanted != 0);
-        // The line was checked to be UTF-8, and a text between quotes is whole characters.
-        of_type.map(|(_, range)| &self.text[range.clone()])
-    }
-}
-
-/// Where the facts of the current line stand; ranges from 0, where no value can begin, for what was not met.
-#[derive(PartialEq)]
-struct Found {
-    is_known: bool,
-    resource_type: ResourceType,
-    id: Range<usize>,
-    last_updated: Range<usize>,
-    version_id: Range<usize>,
-    references: Vec<(Node, Range<usize>)>,
-}
-
-impl Found {
-    fn new() -> Found {
-        Found {
-            is_known: false,
-            resource_type: ResourceType::PATIENT,
-            id: 0..0,
-            last_updated: 0..0,
-            version_id: 0..0,
-            references: Vec::with_capacity(16),
-        }
-    }
-
-    /// The line from `start`, whose newline stands at `end`, is right but for what these facts may hold: its range
-    /// without its end, and its lastUpdated.
-    #[inline(always)]
-    fn judge<'a>(&self, text: &'a [u8], line: Line) -> Result<(Range<usize>, LastUpdated<'a>), Leave> {
-        let Line { start, end, high, escapes } = line;
-        let end = if text[end - 1] == b'\r' { end - 1 } else { end };
-        if !self.is_known
-            || high && simdutf8::basic::from_utf8(&text[start..end]).is_err()
-            || escapes && self.has_escapes(text)
-            || !Id::is_legal(&text[self.id.clone()])
-        {
-            return Err(Leave);
-        }
-        let last_updated = match self.last_updated.start {
-            0 => LastUpdated::Missing,
-            _ => LastUpdated::At(InstantRef::parse(&text[self.last_updated.clone()]).ok_or(Leave)?),
-        };
-        Ok((start..end, last_updated))
-    }
-
-    /// Whether an escape stands in what was found.
-    #[cold]
-    fn has_escapes(&self, text: &[u8]) -> bool {
-        let references = self.references.iter().map(|(_, range)| range);
-        let mut all = references.chain([&self.id, &self.last_updated, &self.version_id]);
-        all.any(|range| memchr::memchr(b'\\', &text[range.clone()]).is_some())
-    }
-}
 
 /// A whole line.
 struct Line {
@@ -139,7 +59,7 @@ struct Line {
     escapes: bool,
 }
 
-/// One pass; see [`Extractor::lines`](crate::extract::facts::Extractor::lines).
+/// One pass; see [`Extractor::lines`](crate::extract::extractor::Extractor::lines).
 pub(crate) struct Pass<'a, R> {
     pub text: &'a [u8],
     pub from: usize,
@@ -255,9 +175,6 @@ struct Walk<'a> {
     /// Whether a backslash stands in the line, or at least near it.
     escapes: bool,
 }
-
-/// Leaves the line to the scanner.
-struct Leave;
 
 impl<'a> Walk<'a> {
     #[inline(always)]

@@ -11,9 +11,9 @@
 
 use std::ops::Range;
 
-use crate::extract::block::Found;
+use crate::extract::block::row::Found;
 use crate::extract::block::skeleton::Outline;
-use crate::extract::facts::{ALWAYS, Names, Role};
+use crate::extract::paths::{ALWAYS, Names, Role};
 use crate::extract::scalar;
 use crate::extract::trie::{Node, ROOT};
 use crate::fhir::compartment;
@@ -289,7 +289,7 @@ impl Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::extract::facts::NAMES;
+    use crate::extract::paths::NAMES;
     use crate::simd::{Job, Kernel};
     use proptest::prelude::*;
 

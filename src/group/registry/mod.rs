@@ -29,17 +29,15 @@ use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::error::ExportError;
+use crate::error::{Damaged, ExportError};
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::group::registry::search_facts::{FactsCache, GroupFacts};
 use crate::group::registry::writer::{GroupWriter, WRITER_LINE_BYTES_MAX};
-use crate::index::page_checksums::Damaged;
 use crate::limits::READ_BYTES;
+use crate::sys::durability::{Sync, replace_file, sync_directory};
 use crate::sys::private_files::{create_private, private_directory};
 use crate::sys::regular_file::{Links, open_regular};
-use crate::write::journal::replace_file;
-use crate::write::sink::{Sync, sync_directory};
 
 /// Groups cannot be read or kept.
 #[derive(Debug, thiserror::Error)]

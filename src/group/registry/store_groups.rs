@@ -4,14 +4,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::codec::decoder::Coding;
-use crate::error::IndexError;
+use crate::error::{Damaged, IndexError};
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::rows_of;
 use crate::group::registry::search_facts::GroupFacts;
 use crate::group::registry::{GroupBook, GroupsError};
-use crate::index::page_checksums::Damaged;
 use crate::index::row_reader::{row_range, stream_range};
 use crate::index::segment::id_encoding;
 use crate::index::segment::layout::{BASE_BITS, Column, kind};

@@ -1,15 +1,14 @@
 //! The book and the view of all Groups: what survives a crash, which version holds, and searches against a twin that
 //! reads every document.
 
+use crate::fhir::reference::Reference;
 use crate::group::registry::document::Document;
 use crate::group::registry::query::Query;
-use crate::group::registry::search::Page;
-use crate::group::registry::search::Total;
-use crate::group::registry::view::Expected;
-use crate::group::registry::view::Found;
-use crate::group::registry::view::Groups;
-use crate::group::rules::GroupRules;
-use crate::group::rules::WantedId;
+use crate::group::registry::search::{Page, Total};
+use crate::group::registry::view::{Expected, Found, Groups};
+use crate::group::rules::{GroupRules, WantedId};
+use crate::index::snapshot::Snapshot;
+use crate::store::Store;
 use std::fs;
 use std::path::Path;
 
@@ -18,9 +17,6 @@ use serde_json::{Value as Tree, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::fhir::reference::Reference;
-use crate::index::snapshot::Snapshot;
-use crate::store::Store;
 
 fn id(text: &str) -> Id {
     Id::parse(text.as_bytes()).unwrap()

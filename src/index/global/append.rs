@@ -6,13 +6,13 @@
 
 use rayon::prelude::*;
 
+use crate::error::Damaged;
 use crate::fhir::id::Id;
 use crate::index::dir::Home;
 use crate::index::global::build::{
     Chains, Counted, Entry, Filling, MergeError, OwnerRef, Whole, counts, each_entity, pair, sort_owners,
 };
 use crate::index::global::{Bases, Merged, Section};
-use crate::index::page_checksums::Damaged;
 use crate::index::segment::layout::{BASE_BITS, Column};
 use crate::index::segment::reader::Extent;
 
@@ -362,7 +362,8 @@ mod tests {
     use super::*;
     use crate::index::global::build;
     use crate::index::test_lines::{append, line};
-    use crate::store::{Store, Watch};
+    use crate::progress::Watch;
+    use crate::store::Store;
     use proptest::prelude::*;
 
     proptest! {

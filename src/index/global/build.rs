@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use rayon::prelude::*;
 
 use crate::codec::little_endian::atomics_u32;
+use crate::error::Damaged;
 use crate::extract::fault::FaultKind;
 use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
@@ -20,7 +21,7 @@ use crate::index::dir::Home;
 use crate::index::global::{
     ALL_SECTIONS, Bases, Counts, MAGIC, SECTIONS, Section, TOTALS_WORDS, TYPE_TOTALS, WORDS, places,
 };
-use crate::index::page_checksums::{Damaged, checksum, write_seals};
+use crate::index::page_checksums::{checksum, write_seals};
 use crate::index::segment::columns::Columns;
 use crate::index::segment::id_encoding::Version;
 use crate::index::segment::layout::{ALL_COLUMNS, BASE_BITS, Column, Head, kind};

@@ -11,11 +11,12 @@ pub mod build;
 use std::ops::Range;
 
 use crate::codec::little_endian::{u32s, u64s};
+use crate::error::Damaged;
 use crate::extract::fault::FaultKind;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::dir::IndexBytes;
 use crate::index::meta::ExtentEntry;
-use crate::index::page_checksums::{Damaged, Seals, checksum, seal_count};
+use crate::index::page_checksums::{Seals, checksum, seal_count};
 use crate::index::segment::layout::{HEAD_WORDS, Head};
 use crate::index::segment::reader::Extent;
 

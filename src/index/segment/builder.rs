@@ -9,10 +9,11 @@ use crate::codec::little_endian::{as_bytes_i64, as_bytes_u32, as_bytes_u64};
 use crate::extract::facts::{Facts, LastUpdated, ResourceFacts};
 use crate::extract::fault::{Fault, FaultKind};
 use crate::fhir::id::Id;
+use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::segment::id_encoding::{self, IdClass};
-use crate::index::segment::layout::{self, COLUMN_COUNT, Column, Head, NO_INSTANT, ZONE_ROWS, flag, kind};
+use crate::index::segment::layout::{self, COLUMN_COUNT, Column, Head, ZONE_ROWS, flag, kind};
 use crate::index::segment::radix_sort::sort_by_hash;
 use crate::limits::{EXTENT_FAULTS_MAX, EXTENT_ROWS_MAX};
 

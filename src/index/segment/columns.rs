@@ -4,10 +4,10 @@
 
 use crate::extract::fault::FaultKind;
 use crate::fhir::id::Id;
-use crate::fhir::instant::InstantRef;
+use crate::fhir::instant::{InstantRef, NO_INSTANT};
 use crate::fhir::resource_type::ResourceType;
 use crate::index::segment::id_encoding::{self, IdClass, Version};
-use crate::index::segment::layout::{NO_INSTANT, flag};
+use crate::index::segment::layout::flag;
 use crate::store::packed::seek_table::{FOLLOWED, LATE, NOBODY};
 
 /// The columns of an extent (see [`COLUMNS`](crate::index::segment::layout::COLUMNS) for what each holds).

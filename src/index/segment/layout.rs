@@ -104,8 +104,6 @@ pub mod kind {
     pub const TARGET: u32 = 3 << 30;
 }
 
-/// `last_updated` of a row without one.
-pub const NO_INSTANT: i64 = i64::MIN;
 /// Bits of a `*_base` element that number the base; the two above are the class of the id beside it.
 pub const BASE_BITS: u32 = (1 << 30) - 1;
 

@@ -7,7 +7,8 @@
 use crossbeam::channel::Receiver;
 use memchr::{memchr, memrchr};
 
-use crate::extract::facts::{Content, Extractor, Facts};
+use crate::extract::extractor::Extractor;
+use crate::extract::facts::{Content, Facts};
 use crate::extract::fault::{Fault, FaultKind};
 use crate::hash::xxh3::Xxh3;
 use crate::index::segment::builder::ExtentBuilder;

@@ -8,4 +8,5 @@ pub mod line_splitter;
 pub mod radix_sort;
 pub mod reader;
 pub mod scan;
+pub mod span;
 pub mod validate;

@@ -9,14 +9,15 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use crate::codec::little_endian::{hashes, i64s, u32s, u64s};
+use crate::error::Damaged;
 use crate::fhir::id::Id;
-use crate::fhir::instant::InstantRef;
+use crate::fhir::instant::{InstantRef, NO_INSTANT};
 use crate::fhir::resource_type::ResourceType;
 use crate::index::dir::IndexBytes;
-use crate::index::page_checksums::{Damaged, Seals};
+use crate::index::page_checksums::Seals;
 use crate::index::segment::columns::Columns;
 use crate::index::segment::id_encoding::IdClass;
-use crate::index::segment::layout::{COLUMNS, Column, HEADER_BYTES, Head, NO_INSTANT, Places, flag, kind};
+use crate::index::segment::layout::{COLUMNS, Column, HEADER_BYTES, Head, Places, flag, kind};
 
 /// An extent of the index.
 #[derive(Clone)]

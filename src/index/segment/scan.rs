@@ -4,73 +4,28 @@
 //! order they come, and their place in the store, not their arrival, gives their order. Speed of light: the scanner's
 //! bytes per second times the threads; memory: one extent's columns a thread, and a few encoded ones on their way.
 
+use crate::index::segment::span::{Part, Span};
 use std::io::Write;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use memchr::{memchr, memrchr};
+use memchr::memrchr;
 use rayon::prelude::*;
 
-use crate::codec::decoder::{Coding, DecodeError, Decoder, Restart};
+use crate::codec::compression::Restart;
+use crate::codec::decoder::{Coding, DecodeError, Decoder};
 use crate::error::IndexError;
 use crate::extract::Validate;
-use crate::extract::facts::Extractor;
+use crate::extract::extractor::Extractor;
 use crate::extract::fault::FaultKind;
 use crate::index::dir::Home;
 use crate::index::segment::line_splitter::{Encoded, Lines, Tools};
 use crate::index::store_files::Files;
-use crate::limits::{EXTENT_BYTES, READ_BYTES, SCAN_BYTES};
+use crate::limits::{EXTENT_BYTES, SCAN_BYTES};
 use crate::simd::Kernel;
 use crate::store::packed::frame_reader::{FrameError, FrameReader};
-use crate::store::packed::seek_table::{PackedTable, TableError, is_packed};
-use crate::sys::store_file::{Source, SourceError};
-
-/// A part of a store file to scan.
-#[derive(Clone, Debug)]
-pub struct Span {
-    /// Index of the file among the store's files.
-    pub file: usize,
-    /// What to scan of it.
-    pub part: Part,
-}
-
-/// What a span covers.
-#[derive(Clone, Debug)]
-pub enum Part {
-    /// Bytes of a plain file; begins and ends at line ends, but for the tail, which has no newline yet.
-    Plain {
-        /// Offsets in the file.
-        range: Range<u64>,
-        /// Whether it is the line without a newline at the end of the file.
-        tail: bool,
-    },
-    /// A compressed file from a restart to its end.
-    Compressed {
-        /// gzip or zstd.
-        coding: Coding,
-        /// Where to begin.
-        from: Restart,
-    },
-    /// Frames of a packed file.
-    Packed {
-        /// The file's table.
-        table: Arc<PackedTable>,
-        /// Which frames.
-        frames: Range<usize>,
-    },
-}
-
-impl Part {
-    /// Bytes of the file that it covers.
-    pub fn file_bytes(&self, source: &Source) -> u64 {
-        match self {
-            Part::Plain { range, .. } => range.end - range.start,
-            Part::Compressed { from, .. } => source.len() - from.compressed,
-            Part::Packed { table, frames } => frames.clone().map(|frame| table.frame(frame).compressed_len).sum(),
-        }
-    }
-}
+use crate::store::packed::seek_table::{PackedTable, is_packed};
+use crate::sys::store_file::Source;
 
 /// A new extent, written to the container.
 #[derive(Clone, Debug)]
@@ -108,93 +63,6 @@ pub struct ScanOptions<'a> {
     pub progress: &'a AtomicU64,
     /// Set from outside to stop.
     pub cancel: &'a AtomicBool,
-}
-
-/// Cuts `range` of a plain file into spans of about [`EXTENT_BYTES`] at line ends, the line without a newline at its
-/// end apart. Touches only the bytes around the cuts.
-///
-/// # Errors
-/// When the file cannot be read.
-pub fn plain_spans(file: usize, source: &Source, range: Range<u64>) -> Result<Vec<Span>, SourceError> {
-    let mut spans = Vec::new();
-    let lines_end = match last_newline(source, range.clone())? {
-        Some(at) => at + 1,
-        None => range.start,
-    };
-    let mut start = range.start;
-    while start < lines_end {
-        let aim = start + EXTENT_BYTES;
-        let end = match aim < lines_end {
-            true => first_newline(source, aim - 1..lines_end)?.map_or(lines_end, |at| at + 1),
-            false => lines_end,
-        };
-        spans.push(Span { file, part: Part::Plain { range: start..end, tail: false } });
-        start = end;
-    }
-    if lines_end < range.end {
-        spans.push(Span { file, part: Part::Plain { range: lines_end..range.end, tail: true } });
-    }
-    Ok(spans)
-}
-
-/// Spans of a whole compressed file: of about [`EXTENT_BYTES`] where a table tells frames apart, else one.
-///
-/// # Errors
-/// When the file cannot be read.
-pub fn compressed_spans(file: usize, coding: Coding, source: &Source) -> Result<Vec<Span>, SourceError> {
-    let table = match coding {
-        Coding::Zstd => PackedTable::open(source),
-        _ => Ok(None),
-    };
-    let table = match table {
-        Ok(Some(table)) => Arc::new(table),
-        Err(TableError::Source(error)) => return Err(error),
-        Ok(None) | Err(TableError::Damaged(_)) => {
-            let from = Restart { compressed: 0, uncompressed: 0 };
-            return Ok(vec![Span { file, part: Part::Compressed { coding, from } }]);
-        }
-    };
-    let mut spans = Vec::new();
-    if table.frames() == 0 {
-        // A store without resources was packed: what its table remembers is all there is.
-        spans.push(Span { file, part: Part::Packed { table: table.clone(), frames: 0..0 } });
-    }
-    let mut first = 0;
-    for at in 0..table.frames() {
-        let frame = table.frame(at);
-        let full = frame.uncompressed + frame.uncompressed_len - table.frame(first).uncompressed >= EXTENT_BYTES;
-        if full || at + 1 == table.frames() {
-            spans.push(Span { file, part: Part::Packed { table: table.clone(), frames: first..at + 1 } });
-            first = at + 1;
-        }
-    }
-    Ok(spans)
-}
-
-fn first_newline(source: &Source, range: Range<u64>) -> Result<Option<u64>, SourceError> {
-    let mut buffer = Vec::new();
-    let mut at = range.start;
-    while at < range.end {
-        let len = (range.end - at).min(READ_BYTES as u64) as usize;
-        if let Some(found) = memchr(b'\n', source.read(at, len, &mut buffer)?) {
-            return Ok(Some(at + found as u64));
-        }
-        at += len as u64;
-    }
-    Ok(None)
-}
-
-fn last_newline(source: &Source, range: Range<u64>) -> Result<Option<u64>, SourceError> {
-    let mut buffer = Vec::new();
-    let mut end = range.end;
-    while end > range.start {
-        let len = (end - range.start).min(READ_BYTES as u64) as usize;
-        if let Some(found) = memrchr(b'\n', source.read(end - len as u64, len, &mut buffer)?) {
-            return Ok(Some(end - len as u64 + found as u64));
-        }
-        end -= len as u64;
-    }
-    Ok(None)
 }
 
 /// Scans `spans` on the current rayon pool and appends the extents to the container `name`.

@@ -5,18 +5,20 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::export::{Existing, ExportOptions};
+use crate::export::options::{Existing, ExportOptions};
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
+use crate::group::lookup::Members;
 use crate::hash::digest::DigestAlgorithm;
 use crate::index::test_lines::append;
 use crate::job::api::*;
 use crate::job::engine::Engine;
 use crate::job::record::*;
 use crate::job::state::State;
-use crate::request::{Bounds, ExportRequest, Late, Members, MissingLastUpdated};
-use crate::store::{Store, Watch};
+use crate::progress::Watch;
+use crate::request::{Bounds, ExportRequest, Late, MissingLastUpdated};
+use crate::store::Store;
+use crate::sys::durability::Sync;
 use crate::write::encode::Coding;
-use crate::write::sink::Sync;
 
 const START: &str = "2024-01-01T00:00:00Z";
 
@@ -357,7 +359,7 @@ fn questions_do_not_wait_for_the_disk() {
 #[test]
 fn a_failed_job_says_why() {
     let world = World::new(50);
-    let limits = Limits { faults_allowed: Some(crate::export::FaultsAllowed::Count(0)), ..Limits::default() };
+    let limits = Limits { faults_allowed: Some(crate::export::options::FaultsAllowed::Count(0)), ..Limits::default() };
     append(&world.path("store/rows.ndjson"), &["{".to_string()]);
     let engine = world.open(limits);
     let id = engine.kick_off(world.asked(&engine, "a", Whose::System)).unwrap().id;
@@ -404,7 +406,7 @@ fn a_job_sees_the_store_as_it_was_asked() {
 fn many_jobs_fail_and_the_engine_goes_on() {
     let world = World::new(50);
     append(&world.path("store/rows.ndjson"), &["{".to_string()]);
-    let faults_allowed = Some(crate::export::FaultsAllowed::Count(0));
+    let faults_allowed = Some(crate::export::options::FaultsAllowed::Count(0));
     let limits = Limits { faults_allowed, active_per_client: 1000, active: 1000, ..Limits::default() };
     let engine = Engine::open(EngineOptions { threads: 8, ..world.options(limits) }).unwrap();
     for _ in 0..20 {

@@ -20,7 +20,7 @@ use crate::limits::{
     ARGON2_KIB_MAX, ARGON2_LANES_MAX, ARGON2_PASSES_MAX, ARGON2_QUEUE_MAX, ARGON2_THREADS, PROVEN_SECRETS_MAX,
 };
 #[cfg(test)]
-use crate::server::config::auth::SecretHash;
+use crate::server::auth::secret_hash::SecretHash;
 use crate::server::connection::request_tracker::Peer;
 
 /// An argon2id hash, read and found to be of bounded cost. `Debug` does not show it.

@@ -22,7 +22,7 @@ use crate::server::auth::{Authentication, Authenticator, Door, Principal, Writin
 use crate::server::config::auth::{AuthConfig, ClientConfig, LevelName, PatientSource, problems};
 use crate::server::connection::request_tracker::Peer;
 use crate::server::error::{IssueType, Refusal};
-use crate::server::middleware::REQUEST_ID;
+use crate::server::ids::REQUEST_ID;
 
 /// Everybody who may ask, looked up by credential.
 #[derive(Debug)]

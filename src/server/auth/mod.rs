@@ -11,6 +11,7 @@ pub mod credentials;
 pub mod permissions;
 pub mod provider;
 pub mod secret;
+pub mod secret_hash;
 
 use std::future::Future;
 use std::net::SocketAddr;

@@ -8,8 +8,8 @@ use crate::fhir::resource_type::ResourceType;
 use crate::job::record::{FileRecord, JobRecord, Kind, Whose};
 use crate::server::auth::Principal;
 use crate::server::error::{IssueType, Refusal};
+use crate::server::kick_off::request::{Asked, Level};
 use crate::server::kick_off::start::unknown_group;
-use crate::server::kick_off::{Asked, Level};
 use crate::server::routes::Operation;
 
 fn forbidden(text: impl Into<String>) -> Refusal {

@@ -10,7 +10,7 @@ use crate::server::auth::{Anybody, Authenticator};
 use crate::server::config::Config;
 use crate::server::config::auth::{AuthConfig, ClientConfig};
 use crate::server::file_watch::{Watcher, watch};
-use crate::server::serve::{now, random};
+use crate::server::ids::{now, random};
 use crate::sys::regular_file::read_regular;
 
 /// What is wrong with clients beside what their configuration shows by itself, one sentence each. Blocks.

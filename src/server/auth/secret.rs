@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::server::auth::argon2_pool::Argon2Hash;
-use crate::server::config::auth::SecretHash;
+use crate::server::auth::secret_hash::SecretHash;
 
 /// What a hash that is made here begins with; its 64 hexadecimal digits follow. The version is that of [`LABEL`] and of
 /// what is hashed behind it.
@@ -38,12 +38,12 @@ pub struct Sha256Hash([u8; 32]);
 
 /// Hexadecimal digits of 256 random bits.
 pub fn random_secret() -> String {
-    [crate::server::serve::new_id(), crate::server::serve::new_id()].concat()
+    [crate::server::ids::new_id(), crate::server::ids::new_id()].concat()
 }
 
 /// Hexadecimal digits of 64 random bits, for an id that is public.
 pub fn random_id() -> String {
-    crate::server::serve::new_id()[..16].to_string()
+    crate::server::ids::new_id()[..16].to_string()
 }
 
 /// The hash of a secret, as the configuration holds it.

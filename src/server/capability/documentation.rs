@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::fhir::compartment;
 use crate::fhir::resource_type::ResourceType;
-use crate::request::{Late, Members, MissingLastUpdated};
+use crate::group::lookup::Members;
+use crate::request::{Late, MissingLastUpdated};
 use crate::server::capability::Declaration;
 use crate::server::parameters::OUTPUT_FORMATS;
 use crate::write::encode::Coding;

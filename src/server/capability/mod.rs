@@ -14,8 +14,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::fhir::resource_type::ResourceType;
+use crate::group::lookup::Members;
 use crate::group::registry::query;
-use crate::request::{Bounds, Late, Members, MissingLastUpdated};
+use crate::request::{Bounds, Late, MissingLastUpdated};
 use crate::server::parameters::{Parameter, find};
 use crate::server::routes::{Enabled, Operation, Route, routes_on};
 use crate::write::encode::Coding;

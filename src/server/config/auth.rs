@@ -2,6 +2,7 @@
 //!
 //! No secret stands here: the configuration holds hashes only, and even these are not shown by `Debug` or in a message.
 
+use crate::server::auth::secret_hash::SecretHash;
 use std::collections::BTreeSet;
 
 use axum::http::{HeaderName, header};
@@ -86,23 +87,6 @@ pub struct TokenConfig {
     /// The id of the patient whose record alone it opens; empty for the client itself (ONEUP-S01).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub patient: String,
-}
-
-/// The text of a hash, which [`StoredHash`] reads; `Debug` does not show it.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct SecretHash(pub String);
-
-impl SecretHash {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl std::fmt::Debug for SecretHash {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("SecretHash(..)")
-    }
 }
 
 /// Which patients count in a Group that a client bound to Groups wrote.

@@ -1,8 +1,9 @@
 //! What is wrong with a configuration, all at once and before anything is opened: what contradicts itself or the machine, and
 //! what would let anybody in or one tenant see another. Nothing on the disk is looked at.
 
-use crate::export::FaultsAllowed;
-use crate::server::config::{Config, DEFAULT_TENANT, auth};
+use crate::export::options::FaultsAllowed;
+use crate::server::config::mounts::DEFAULT_TENANT;
+use crate::server::config::{Config, auth};
 use crate::server::hosts::AllowedHosts;
 use crate::server::proxy::Proxies;
 

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::group::lookup::Members;
 use crate::limits::{ONEUP_GROUP_BYTES_MAX, ONEUP_GROUP_MEMBERS_MAX};
 use crate::named_enum::by_name;
-use crate::request::{Late, Members, MissingLastUpdated};
+use crate::request::{Late, MissingLastUpdated};
 
 /// What stands in a base for the name of a tenant.
 pub const CUSTOMER: &str = "{customer}";
@@ -135,7 +136,7 @@ impl MountConfig {
         MountConfig {
             enabled: true,
             base: "/fhir".to_string(),
-            tenant: crate::server::config::DEFAULT_TENANT.to_string(),
+            tenant: crate::server::config::mounts::DEFAULT_TENANT.to_string(),
             strict_dialect: false,
             authorization: vec![Authorization::Bearer],
             header_policy: HeaderPolicy::Strict,
@@ -273,3 +274,6 @@ pub(crate) fn read_oneup_ste<'de, D: Deserializer<'de>>(given: D) -> Result<Moun
 pub(crate) fn read_oneup_mte<'de, D: Deserializer<'de>>(given: D) -> Result<MountConfig, D::Error> {
     over(given, MountConfig::oneup_mte())
 }
+
+/// Name of the tenant whose store and data stand outside `[[tenants]]`.
+pub const DEFAULT_TENANT: &str = "default";

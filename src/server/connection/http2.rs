@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::limits::STREAMS_MAX;
 use crate::server::connection::limits::ConnectionLimits;
 use crate::server::connection::request_tracker::Flow;
-use crate::server::connection::timeout_stream::Timer;
+use crate::server::connection::timer::Timer;
 
 /// Most bytes of bodies of requests that a connection holds unread; HTTP/2's name for it is the window.
 const UNREAD_BYTES: u32 = 1 << 20;

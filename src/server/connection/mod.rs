@@ -13,6 +13,7 @@ pub mod request_tracker;
 #[cfg(test)]
 mod tests;
 pub mod timeout_stream;
+pub mod timer;
 pub mod transport;
 
 use std::any::Any;

@@ -5,6 +5,7 @@
 //! Under HTTP/2 only the wait for a client that does not read is kept here: the others belong to requests, of which
 //! there are many at a time, and bytes that come tell nothing of them.
 
+use crate::server::connection::timer::Timer;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -13,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use crate::server::connection::limits::ConnectionLimits;
 use crate::server::connection::protocol_errors;
@@ -61,34 +62,6 @@ struct Refusing {
     written: usize,
     /// Length of what it stands for.
     instead_of: usize,
-}
-
-/// A deadline that is forgotten and set again, often.
-#[derive(Default)]
-pub(crate) struct Timer {
-    sleep: Option<Pin<Box<Sleep>>>,
-    deadline: Option<Instant>,
-}
-
-impl Timer {
-    pub(crate) fn poll(&mut self, deadline: Instant, context: &mut Context<'_>) -> Poll<()> {
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        if self.deadline != Some(deadline) {
-            sleep.as_mut().reset(deadline);
-            self.deadline = Some(deadline);
-        }
-        sleep.as_mut().poll(context)
-    }
-
-    /// As [`Timer::poll`], of the deadline that was set first since the timer was cleared.
-    fn poll_first(&mut self, wait: Duration, context: &mut Context<'_>) -> Poll<()> {
-        let deadline = self.deadline.unwrap_or_else(|| Instant::now() + wait);
-        self.poll(deadline, context)
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.deadline = None;
-    }
 }
 
 impl<T: Transport> Wire<T> {

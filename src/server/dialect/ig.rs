@@ -4,7 +4,8 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 
 use crate::job::record::Naming;
-use crate::server::dialect::{Dialect, RequestIds, Taken, render};
+use crate::server::dialect::job_view::Taken;
+use crate::server::dialect::{Dialect, RequestIds, render};
 use crate::server::error::{IssueType, informational};
 use crate::server::parameters::PARAMETERS;
 use crate::server::routes::IG_ROUTES;

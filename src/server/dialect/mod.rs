@@ -2,48 +2,19 @@
 //! renderings; nothing of it reaches the engine but how files are named (DIALECT-01).
 
 pub mod ig;
+pub mod job_view;
 pub mod netsmart;
 pub mod oneup;
 pub mod render;
 
+use crate::server::dialect::job_view::{Polled, Taken};
 use axum::body::Body;
 use axum::http::{Method, Response};
 
-use crate::fhir::instant::Instant;
-use crate::job::api::JobView;
 use crate::job::record::Naming;
 use crate::server::error::IssueType;
-use crate::server::mount::Mount;
 use crate::server::parameters::Parameter;
 use crate::server::routes::Route;
-
-/// A job that was taken, to be told to whoever asked for it.
-pub struct Taken<'a> {
-    /// Where it was asked for.
-    pub mount: &'a Mount,
-    /// Its id, the engine's.
-    pub job: &'a str,
-    /// Its T.
-    pub transaction_time: &'a Instant,
-    /// The kick-off URL, verbatim.
-    pub request: &'a str,
-    /// How many parts of the request were passed over.
-    pub notes: usize,
-    /// Whether files need a token.
-    pub requires_access_token: bool,
-}
-
-/// A job that is asked about.
-pub struct Polled<'a> {
-    /// Where it is asked about, and was asked for.
-    pub mount: &'a Mount,
-    /// The job.
-    pub view: &'a JobView,
-    /// Whether files need a token.
-    pub requires_access_token: bool,
-    /// Whether the reader may have some Groups, types or one patient only (reading 24).
-    pub bound_client: bool,
-}
 
 /// How request ids are taken from clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,8 @@ use serde_json::json;
 
 use crate::job::record::Naming;
 use crate::server::config::mounts::AcceptedBody;
-use crate::server::dialect::{Dialect, Polled, RequestIds, Taken, ig, render};
+use crate::server::dialect::job_view::{Polled, Taken};
+use crate::server::dialect::{Dialect, RequestIds, ig, render};
 use crate::server::error::{IssueType, resource};
 use crate::server::parameters::NETSMART_PARAMETERS;
 use crate::server::routes::NETSMART_ROUTES;

@@ -10,7 +10,7 @@ use crate::job::api::{Found, JobView};
 use crate::job::record::{FileRecord, JobRecord, Kind};
 use crate::job::state::State;
 use crate::server::auth::Principal;
-use crate::server::dialect::Polled;
+use crate::server::dialect::job_view::Polled;
 use crate::server::error::{IssueType, Refusal, informational};
 use crate::server::http::dates::imf_fixdate;
 use crate::server::mount::Mount;

@@ -1,6 +1,10 @@
 //! Tests of sending: every header and byte of an answer, without a socket.
 
+use crate::hash::digest::DigestAlgorithm;
 use crate::server::files::binary::wrapped;
+use crate::sys::sigbus;
+use crate::write::encode::Encoder;
+use crate::write::sink::MemorySink;
 use std::io::Write;
 use std::time::Duration;
 
@@ -8,10 +12,6 @@ use http_body_util::BodyExt;
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE};
 
 use super::*;
-use crate::hash::digest::DigestAlgorithm;
-use crate::sys::sigbus;
-use crate::write::encode::Encoder;
-use crate::write::sink::MemorySink;
 
 const CODINGS: [Coding; 3] = [Coding::None, Coding::Gzip, Coding::Zstd];
 

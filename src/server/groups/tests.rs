@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::*;
 use crate::limits::GROUP_PIECE_BYTES;
 use crate::store::Store;
-use crate::write::sink::Sync;
+use crate::sys::durability::Sync;
 
 const BASE: &str = "https://us.example/fhir";
 

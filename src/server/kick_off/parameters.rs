@@ -9,7 +9,7 @@ use crate::issue::{Code, Message, Messages};
 use crate::limits::{KICKOFF_PROBLEMS_MAX, SHOWN_CHARS_MAX};
 use crate::server::error::{Issue, IssueType};
 use crate::server::http::query::plus_for_space;
-use crate::server::kick_off::{Asked, KickoffPolicy, Level};
+use crate::server::kick_off::request::{Asked, KickoffPolicy, Level};
 use crate::server::parameters::{OUTPUT_FORMATS, Parameter, find};
 
 /// Reads parameters, decoded: names and values, with a space where a query had a raw `+`.

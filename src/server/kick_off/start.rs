@@ -15,12 +15,13 @@ use crate::job::api::{Accepted, Refused};
 use crate::job::record::{RecordedScope, Requested, Whose};
 use crate::limits::READ_BYTES;
 use crate::select::nested_groups::{Following, GroupQueue, NestedGroup, find_modifier};
-use crate::server::app::{App, Tenant};
 use crate::server::auth::Principal;
 use crate::server::error::{Issue, IssueType, Refusal};
 use crate::server::group_scope::scope_of;
-use crate::server::kick_off::{self, Level};
+use crate::server::kick_off;
+use crate::server::kick_off::request::Level;
 use crate::server::mount::Mount;
+use crate::server::state::{App, Tenant};
 use crate::simd::Kernel;
 
 /// Seconds after which a client that has too many jobs may ask again.

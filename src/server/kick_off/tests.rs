@@ -1,11 +1,12 @@
 //! Kick-offs in data: a query string and headers, and what they are read as.
 
-use crate::server::parameters::OUTPUT_FORMATS;
+use crate::fhir::resource_type::ResourceType;
+use crate::limits::{KICKOFF_PROBLEMS_MAX, MESSAGES_PER_CAUSE_MAX};
+use crate::server::parameters::{OUTPUT_FORMATS, PARAMETERS};
+use axum::http::HeaderValue;
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits::{KICKOFF_PROBLEMS_MAX, MESSAGES_PER_CAUSE_MAX};
-use crate::server::parameters::PARAMETERS;
 
 const NOW: &str = "2024-06-01T12:00:00Z";
 const IG: KickoffPolicy = KickoffPolicy {

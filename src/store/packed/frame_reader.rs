@@ -6,7 +6,8 @@
 
 use zstd::zstd_safe::{DCtx, DParameter, get_error_name};
 
-use crate::codec::decoder::{Coding, DecodeError, Decoder, Restart};
+use crate::codec::compression::Restart;
+use crate::codec::decoder::{Coding, DecodeError, Decoder};
 use crate::hash::xxh3::xxh3_64;
 use crate::limits::{FRAME_HELD_MAX, ZSTD_WINDOW_LOG_MAX};
 use crate::store::packed::seek_table::FrameNote;

@@ -11,9 +11,9 @@ use crate::codec::little_endian::{
     as_bytes_i64, as_bytes_i64_mut, as_bytes_u32, as_bytes_u32_mut, as_bytes_u64, as_bytes_u64_mut,
 };
 use crate::fhir::id::Id;
+use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::xxh3::{Xxh3, xxh3_64};
-use crate::index::segment::layout::NO_INSTANT;
 use crate::limits::{PACKED_FRAMES_MAX, PACKED_ROWS_MAX};
 use crate::sys::store_file::{Source, SourceError};
 
@@ -428,7 +428,7 @@ fn check(table: &PackedTable, table_at: u64, rows: u64, names: u64) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::store_file::Access;
+    use crate::sys::access::Access;
     use std::io::Write;
 
     fn table() -> (PackedTable, Vec<u32>) {

@@ -1,12 +1,12 @@
 //! Exports, good and damaged in each way that a rule forbids.
 
 use super::*;
-use crate::export::{Existing, ExportOptions};
+use crate::export::options::{Existing, ExportOptions};
 use crate::fhir::instant::Instant;
 use crate::request::{ExportRequest, Population};
 use crate::store::Store;
+use crate::sys::durability::Sync;
 use crate::write::encode::Coding;
-use crate::write::sink::Sync;
 use std::path::PathBuf;
 
 /// A store of two patients and a deletion, exported.

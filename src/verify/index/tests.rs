@@ -171,7 +171,7 @@ fn changed_bytes_are_found() {
     std::fs::write(&file, text).unwrap();
     let name = index.join(crate::index::meta::FILE);
     let mut generation = crate::index::meta::Generation::from_bytes(&std::fs::read(&name).unwrap()).unwrap();
-    let source = crate::sys::store_file::Source::open(&file, crate::sys::store_file::Access::called()).unwrap();
+    let source = crate::sys::store_file::Source::open(&file, crate::sys::access::Access::called()).unwrap();
     generation.files[0].stamp = source.stamp();
     std::fs::write(&name, generation.to_bytes()).unwrap();
     let report = verified(&root, &index);
@@ -205,7 +205,7 @@ fn owners_of_what_has_left_are_compared() {
     std::fs::write(root.join("all.ndjson"), text).unwrap();
     let store = Store::open(&root).unwrap();
     let at = crate::fhir::instant::Instant::parse("2020-02-01T00:00:00Z").unwrap();
-    let options = crate::pack::PackOptions { to: packed.clone(), level: 1, sync: crate::write::sink::Sync::No };
+    let options = crate::pack::PackOptions { to: packed.clone(), level: 1, sync: crate::sys::durability::Sync::No };
     crate::pack::pack(&store, at, &options, &Watch::default()).unwrap();
     let index = dir.path().join("index");
     indexed(&packed, &index);

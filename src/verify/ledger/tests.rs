@@ -1,12 +1,12 @@
 //! Recounts over the bundled stores, and over ledgers and stores that are not what they were.
 
 use super::*;
-use crate::export::{Existing, ExportOptions};
+use crate::export::options::{Existing, ExportOptions};
 use crate::fhir::instant::Instant;
 use crate::request::ExportRequest;
 use crate::store::{Store, StoreOptions};
+use crate::sys::durability::Sync;
 use crate::verify::export::export;
-use crate::write::sink::Sync;
 
 fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name)
@@ -53,7 +53,7 @@ fn requests(group_files: &[PathBuf], since: &[&str]) -> Vec<ExportRequest> {
             }
             requests.push(request.clone());
             request.missing_last_updated = crate::request::MissingLastUpdated::Exclude;
-            request.members = crate::request::Members::Active;
+            request.members = crate::group::lookup::Members::Active;
             request.fhir_bases = vec!["https://fhir.example.org/r4/".to_string()];
             requests.push(request.clone().types(["Patient", "Observation", "Provenance", "Group"]));
             requests.push(request.until("2021-06-01T00:00:00Z"));

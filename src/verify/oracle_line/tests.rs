@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::extract::Validate;
-use crate::extract::facts::Extractor;
+use crate::extract::extractor::Extractor;
 use crate::simd::Kernel;
 use std::path::Path;
 

@@ -3,7 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use outpour::extract::{Validate, naive};
-use outpour::extract::facts::{Content, Extractor, ResourceFacts};
+use outpour::extract::extractor::Extractor;
+use outpour::extract::facts::{Content, ResourceFacts};
 use outpour::simd::Kernel;
 
 fuzz_target!(|data: &[u8]| {

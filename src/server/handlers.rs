@@ -5,94 +5,43 @@
 //! Handlers that touch the disk run on threads that may block. A path is looked at as it was received, but for `%24`,
 //! which is `$` (CORE-07); ids are looked up, never joined into a path.
 
+use crate::server::router::{Received, not_allowed};
+use crate::server::state::App;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant as Moment, SystemTime};
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
-use axum::middleware;
 use axum::response::IntoResponse;
-use axum::routing::{MethodFilter, MethodRouter, get, on};
 use serde_json::json;
 
 use crate::fhir::resource_type::ResourceType;
-use crate::group::registry::GroupBook;
 use crate::group::registry::writer::GroupWriter;
 use crate::hash::digest::Digest;
 use crate::job::api::{Found, Retried};
-use crate::job::engine::Engine;
-use crate::server::auth::{Authenticator, Door, Principal};
-use crate::server::config::Config;
-use crate::server::config::mounts::Authorization;
+use crate::server::auth::Principal;
 use crate::server::connection::request_tracker::Peer;
-use crate::server::dialect::{Taken, render};
+use crate::server::dialect::job_view::Taken;
+use crate::server::dialect::render;
 use crate::server::error::{IssueType, Refusal, informational, resource};
 use crate::server::files::binary::wrapped;
 use crate::server::files::{StoredFile, send};
 use crate::server::groups::GroupDesk;
-use crate::server::hosts::{self, AllowedHosts};
 use crate::server::http::dates::system_time;
 use crate::server::http::format::media_type;
 use crate::server::http::query::Query;
-use crate::server::kick_off::Level;
+use crate::server::kick_off::request::Level;
 use crate::server::kick_off::start::{PREFERENCE_APPLIED, Started, kick_off, refused};
-use crate::server::middleware::{AsGet, Places, log, pass};
+use crate::server::middleware::AsGet;
 use crate::server::mount::Mount;
-use crate::server::rate_limit::Polls;
 use crate::server::routes::Operation;
 
 /// How often is looked whether a job that is waited for has ended.
 const LOOK: Duration = Duration::from_millis(20);
-
-/// A store, and all that the service keeps for it. Nothing of one tenant is ever seen by another (ONEUP-M01).
-pub struct Tenant {
-    /// Its name.
-    pub name: String,
-    /// The job engine.
-    pub engine: Engine,
-    /// The Groups that clients made.
-    pub groups: GroupBook,
-    /// Whether the index has been brought up to date once.
-    pub ready: AtomicBool,
-}
-
-/// What every handler shares.
-pub struct App {
-    /// The configuration in force.
-    pub config: Config,
-    /// The tenants.
-    pub tenants: Arc<Vec<Tenant>>,
-    /// Who asks.
-    pub authenticator: Arc<dyn Authenticator>,
-    /// The hosts that it answers under; any where it is asked who sends a request.
-    pub hosts: Arc<Option<AllowedHosts>>,
-    /// The mounts.
-    pub mounts: Vec<Mount>,
-    /// How often is asked.
-    pub polls: Polls,
-}
-
-impl App {
-    /// The tenant of a mount.
-    pub fn tenant(&self, mount: &Mount) -> &Tenant {
-        &self.tenants[mount.tenant]
-    }
-
-    /// What a mount takes.
-    fn door<'a>(&'a self, mount: &'a Mount) -> Door<'a> {
-        let takes = |method| mount.settings.authorization.contains(&method);
-        Door {
-            tenant: &self.tenant(mount).name,
-            bearer: takes(Authorization::Bearer),
-            client_headers: takes(Authorization::ClientHeaders),
-        }
-    }
-}
 
 /// One request, as a handler sees it.
 struct Asked {
@@ -113,81 +62,15 @@ impl Asked {
 }
 
 /// The names in a path.
-type Names = Result<Path<HashMap<String, String>>, PathRejection>;
+pub(crate) type Names = Result<Path<HashMap<String, String>>, PathRejection>;
 
-/// The routes of all mounts, and those that belong to none.
-pub fn router(app: Arc<App>) -> Router {
-    let mut router = Router::new()
-        .route("/health/live", get(|| async { health(json!({ "status": "live" })) }))
-        .route("/health/ready", get(ready));
-    for at in 0..app.mounts.len() {
-        let mount = &app.mounts[at];
-        let mut inner: Vec<(&'static str, MethodRouter<Arc<App>>)> = Vec::new();
-        for route in mount.routes() {
-            let filter = MethodFilter::try_from(route.method.clone()).expect("a table of known methods");
-            let operation = route.operation;
-            let handler = move |app: State<Arc<App>>, names: Names, request: Request| async move {
-                match names {
-                    Ok(names) => handle(app.0, at, operation, names.0, request).await,
-                    // A name that is no text in UTF-8 is nobody's.
-                    Err(_) => Refusal::not_found("this URL").into_response(),
-                }
-            };
-            match inner.iter_mut().find(|(path, _)| *path == route.path) {
-                Some((_, methods)) => *methods = std::mem::take(methods).on(filter, handler),
-                None => inner.push((route.path, on(filter, handler))),
-            }
-        }
-        for (path, methods) in inner {
-            router = router.route(&format!("{}{path}", mount.base), methods);
-        }
-    }
-    let (places, hosts) = (Arc::new(Places::of(&app.config)), app.hosts.clone());
-    let router = router
-        .fallback(|| async { Refusal::not_found("this URL") })
-        .method_not_allowed_fallback(|method: Method| async move { not_allowed(&method) })
-        .with_state(app);
-    // Routes are found by the path with `$` written plainly; what was received is remembered.
-    let gated = Router::new().fallback_service(router).layer(middleware::from_fn_with_state(places.clone(), pass));
-    let plain = tower::ServiceBuilder::new().map_request(plain_path).service(gated);
-    let answered = Router::new().fallback_service(plain).layer(middleware::from_fn_with_state(hosts, hosts::pass));
-    answered.layer(middleware::from_fn_with_state(places, log))
-}
-
-/// 405; what is possible stands in `Allow` (CORE-06).
-fn not_allowed(method: &Method) -> Refusal {
-    let text = format!("{method} is not possible here; the Allow header says what is");
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, IssueType::NotSupported, text)
-}
-
-/// The URI as it was received.
-#[derive(Clone)]
-struct Received(Uri);
-
-fn plain_path(mut request: Request) -> Request {
-    let received = request.uri().clone();
-    if received.path().contains("%24") {
-        let mut parts = received.clone().into_parts();
-        let query = received.query().map_or(String::new(), |query| format!("?{query}"));
-        let plain = format!("{}{query}", received.path().replace("%24", "$"));
-        if let Ok(plain) = plain.parse() {
-            parts.path_and_query = Some(plain);
-            if let Ok(uri) = Uri::from_parts(parts) {
-                *request.uri_mut() = uri;
-            }
-        }
-    }
-    request.extensions_mut().insert(Received(received));
-    request
-}
-
-fn health(document: serde_json::Value) -> Response<Body> {
+pub(crate) fn health(document: serde_json::Value) -> Response<Body> {
     let mut response = resource(StatusCode::OK, &document);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
-async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
+pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
     let active: usize = app.tenants.iter().map(|tenant| tenant.engine.active()).sum();
     match app.tenants.iter().all(|tenant| tenant.ready.load(Relaxed)) {
         true => {
@@ -204,7 +87,7 @@ async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
 }
 
 /// Answers an operation of a mount.
-async fn handle(
+pub(crate) async fn handle(
     app: Arc<App>,
     at: usize,
     operation: Operation,
@@ -482,7 +365,7 @@ fn group(app: &App, mount: &Mount, operation: Operation, asked: &Asked) -> Resul
     };
     Ok(match operation {
         Operation::GroupSearch => desk.search(asked.uri.query(), headers),
-        Operation::GroupCreate => desk.create(headers, body, &crate::server::serve::random),
+        Operation::GroupCreate => desk.create(headers, body, &crate::server::ids::random),
         Operation::GroupUpdate => desk.update(id, headers, body),
         Operation::GroupDelete => desk.delete(id, headers),
         Operation::GroupVersion => desk.read_version(id, asked.version.as_deref().unwrap_or_default(), headers),

@@ -1,0 +1,18 @@
+//! TODO: module documentation.
+
+use crate::cli::args::ProgressArg;
+
+/// How a command runs, and what it tells meanwhile.
+#[derive(clap::Args, Debug, Clone)]
+#[command(next_help_heading = "Run")]
+pub struct RunArgs {
+    /// Threads to use [default: one a processor]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// One JSON document on standard output
+    #[arg(long)]
+    pub json: bool,
+    /// Show progress on a terminal
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub progress: ProgressArg,
+}

@@ -1,0 +1,175 @@
+//! TODO: module documentation.
+
+use crate::error::{Damaged, IndexError};
+use crate::extract::fault::FaultKind;
+use crate::index::segment::layout::Column;
+use crate::index::snapshot::Snapshot;
+use crate::issue::{Advice, Code, Message, Messages, Severity};
+use crate::plan::Plan;
+use crate::request::{Audience, Late, MissingLastUpdated, Population};
+use crate::select::cohort::Cohort;
+use crate::select::selection::{Selection, foreign_owners};
+
+/// A member needs no current Patient row: its records are exported, and a warning names it (GROUP-06).
+pub(crate) fn absent_members(
+    snapshot: &Snapshot,
+    cohort: &Cohort,
+    selection: &Selection,
+    messages: &mut Messages,
+) -> Result<(), Damaged> {
+    for patient in cohort.members.iter().filter(|patient| !selection.present.contains(*patient)) {
+        let id = snapshot.index().patient_id(patient as u32)?;
+        let text = format!(
+            "Patient/{id} is asked for but has no current Patient resource in the store; its records were exported"
+        );
+        messages.push("member-without-patient", Message::warning(Code::NotFound, text));
+    }
+    Ok(())
+}
+
+/// What was decided by policy is said, with its count (OUTCOME-02, SINCE-04, DELETED-09).
+///
+/// A reader who may not have the whole store is told of its cohort and types alone (reading 24): what is counted over the
+/// whole store only is left out for it.
+///
+/// # Errors
+/// [`Damaged`] when the index is.
+pub fn policy_messages(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Result<Messages, Damaged> {
+    let Plan { request, selection, deletions, .. } = plan;
+    let noticed = &selection.noticed;
+    let sees_all = audience != Audience::BoundClient;
+    let mut messages = Messages::default();
+    let mut push = |cause, message| messages.push(cause, message);
+    let tell = |severity, text: String| Message::new(severity, Code::Informational, text);
+    if (request.since.is_some() || request.until.is_some()) && noticed.undated > 0 {
+        let (done, advice) = match request.missing_last_updated {
+            MissingLastUpdated::Include => ("exported whatever _since and _until say", None),
+            MissingLastUpdated::Exclude => ("left out", Some(Advice::UndatedExcluded)),
+        };
+        let text = format!("{} resources without a usable meta.lastUpdated were {done}", noticed.undated);
+        push("undated", Message { advice, ..tell(Severity::Information, text) });
+    }
+    if noticed.late > 0 {
+        let (done, advice) = match request.late {
+            Late::Include => ("were exported", None),
+            Late::Report => ("were not exported", Some(Advice::LateReported)),
+        };
+        let text = format!(
+            "{} resources came to the store after the export that _since names, though they are dated before it; they {done}",
+            noticed.late
+        );
+        push("late", Message { advice, ..tell(Severity::Information, text) });
+    }
+    if noticed.illegal_updated > 0 && sees_all {
+        let text = format!(
+            "{} resources have a meta.lastUpdated that is no instant; it counts as none",
+            noticed.illegal_updated
+        );
+        push("illegal-last-updated", tell(Severity::Warning, text));
+    }
+    let foreign = match (&request.population, audience) {
+        (Population::System, _) => Vec::new(),
+        (_, Audience::Operator) | (Population::AllPatients, Audience::Client) => noticed.foreign.clone(),
+        _ => foreign_owners(snapshot, &plan.cohort, selection)?,
+    };
+    for (base, count) in foreign {
+        let text =
+            format!("{count} references to patients under the base {base} were taken for another server's patients");
+        push("foreign-base", tell(Severity::Warning, text).advise(Advice::NameBase(base)));
+    }
+    if request.since.is_some() && deletions.entries == 0 {
+        let text = "The store holds no DELETE entries, so deletions are not tracked: none can be listed".to_string();
+        push("no-deletions", tell(Severity::Information, text));
+    }
+    if deletions.unknown > 0 && sees_all {
+        let text = format!(
+            "{} deletions of resources that the store never held are not listed: whose they were is not known",
+            deletions.unknown
+        );
+        push("deleted-unknown", tell(Severity::Warning, text));
+    }
+    if deletions.undated > 0 && sees_all {
+        let text = format!(
+            "{} DELETE entries have no meta.lastUpdated; they count as older than everything and delete nothing",
+            deletions.undated
+        );
+        push("deleted-undated", tell(Severity::Warning, text));
+    }
+    Ok(messages)
+}
+
+/// What a reader of the export is told: notes on the request, what did not resolve, policies applied, and the faulty lines
+/// of the snapshot in store order (OUTCOME-03, OUTCOME-05); to one that may not have the whole store only their number.
+///
+/// # Errors
+/// [`IndexError::Damaged`] when the index is.
+pub fn all_messages(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Result<Messages, IndexError> {
+    let mut messages = Messages::default();
+    for note in &plan.request.notes {
+        messages.push("note", note.clone());
+    }
+    messages.add(&plan.messages);
+    messages.add(&policy_messages(snapshot, plan, audience)?);
+    match (audience, plan.ledger().faulty) {
+        (Audience::BoundClient, 0) => {}
+        (Audience::BoundClient, faults) => {
+            let text = format!("faulty lines of the store that were passed by: {faults}; its operator knows which");
+            messages.push("faults", Message::new(Severity::Error, Code::Incomplete, text));
+        }
+        _ => fault_messages(snapshot, plan, &mut messages)?,
+    }
+    Ok(messages)
+}
+
+fn fault_messages(snapshot: &Snapshot, plan: &Plan, messages: &mut Messages) -> Result<(), IndexError> {
+    let index = snapshot.index();
+    let mut told = vec![0u64; FaultKind::ALL.len()];
+    let (mut file, mut lines_before) = (usize::MAX, 0);
+    for extent in snapshot.extents() {
+        let entry = index.entry(extent);
+        if entry.file != file {
+            (file, lines_before) = (entry.file, 0);
+        }
+        let lines = index.extents()[extent].head().lines;
+        if index.extents()[extent].head().faulty == 0 {
+            lines_before += lines;
+            continue;
+        }
+        for fault in index.extents()[extent].prove_columns(&[Column::Fault])?.faults() {
+            told[fault.kind as usize] += 1;
+            let line = lines_before + u64::from(fault.line) + 1;
+            let start = entry.start + u64::from(fault.offset);
+            let name = index.file_name(file);
+            let text = match fault.kind {
+                FaultKind::DamagedFrame => {
+                    let frame = index.restart_before(file, start).compressed;
+                    let (kind, rows) = (fault.kind, fault.at);
+                    format!(
+                        "{name}: line {line} at byte {start}, frame at byte {frame} of the file, {rows} rows: {kind}"
+                    )
+                }
+                kind => format!("{name}: line {line} at byte {start}: {kind} (byte {} of the line)", fault.at),
+            };
+            messages.push(fault.kind.name(), Message::new(Severity::Error, fault_code(fault.kind), text));
+        }
+        lines_before += lines;
+    }
+    // The index keeps the details of so many faults an extent; the others are counted.
+    for (kind, told) in FaultKind::ALL.iter().zip(told) {
+        messages.more(
+            Severity::Error,
+            fault_code(*kind),
+            kind.name(),
+            plan.selection.noticed.faults[*kind as usize] - told,
+        );
+    }
+    Ok(())
+}
+
+fn fault_code(kind: FaultKind) -> Code {
+    match kind {
+        FaultKind::TooLong => Code::TooLong,
+        FaultKind::Damaged | FaultKind::DamagedFrame | FaultKind::DamagedTable => Code::Incomplete,
+        _ => Code::Structure,
+    }
+}

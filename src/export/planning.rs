@@ -1,0 +1,121 @@
+//! TODO: module documentation.
+
+use crate::error::{ExportError, IndexError, Problem, RequestError};
+use crate::export::messages::{absent_members, all_messages};
+use crate::export::options::FaultsAllowed;
+use crate::fhir::instant::Instant;
+use crate::index::report::Work;
+use crate::index::snapshot::Snapshot;
+use crate::issue::{Messages, Parameter};
+use crate::plan::{Plan, cut};
+use crate::progress::Watch;
+use crate::request::ExportRequest;
+use crate::select::cohort::Cohort;
+use crate::select::deleted::Deletions;
+use crate::select::selection::Selection;
+use crate::store::Store;
+use crate::sys::store_file::SourceError;
+
+/// Plans an export: cohort, selection, shards. Runs on the current rayon pool; writes nothing.
+///
+/// # Errors
+/// [`ExportError::Request`] with every problem of the request, and what fails in the store.
+pub fn plan(snapshot: &Snapshot, request: &ExportRequest) -> Result<Plan, ExportError> {
+    request.check()?;
+    if let Some(since) = &request.since
+        && since > snapshot.as_of()
+    {
+        let text = format!(
+            "{since} is later than the transactionTime {}; nothing can have changed after it yet (SINCE-03)",
+            snapshot.as_of()
+        );
+        return Err(RequestError::one(Problem::of(Parameter::Since, text)).into());
+    }
+    let mut cohort = Cohort::resolve(snapshot, request)?;
+    let selection = Selection::new(snapshot, &cohort, request)?;
+    let deletions = Deletions::new(snapshot, &cohort, request)?;
+    let mut messages = std::mem::take(&mut cohort.messages);
+    absent_members(snapshot, &cohort, &selection, &mut messages)?;
+    let shards = cut(snapshot, &selection, request.bounds)?;
+    open_sources(snapshot, &selection)?;
+    Ok(Plan { request: request.clone(), shards, selection, cohort, deletions, messages, snapshot_id: snapshot.id() })
+}
+
+/// Opens the files that rows are taken from: what is replaced by rename from here on changes nothing for the export.
+fn open_sources(snapshot: &Snapshot, selection: &Selection) -> Result<(), SourceError> {
+    let index = snapshot.index();
+    let taken = (0..selection.rows.len()).filter(|extent| !selection.rows[*extent].is_empty());
+    let mut files: Vec<usize> = taken.map(|extent| index.entry(extent).file).collect();
+    files.dedup();
+    files.into_iter().try_for_each(|file| index.source(file).map(drop))
+}
+
+/// Plans without writing: the estimate that `--plan` prints. The index is not written either, and notes no snapshot: what it
+/// lacks is made in memory.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_only(
+    store: &Store,
+    request: &ExportRequest,
+    as_of: Instant,
+    watch: &Watch,
+) -> Result<(Plan, Snapshot, Work), ExportError> {
+    request.check()?;
+    let store = store.read_only();
+    let take = || store.snapshot_watched(as_of.clone(), watch);
+    let (snapshot, work, plan, _) = planned_from(request, &take, &|| store.snapshot_rechecked(as_of.clone(), watch))?;
+    Ok((plan, snapshot, work))
+}
+
+/// A snapshot, the work that it took, its plan and all messages.
+type Planned = (Snapshot, Work, Plan, Messages);
+
+/// Takes a snapshot and plans. An index that turns out to be damaged is checked as a whole, repaired, and asked again.
+pub(crate) fn planned(
+    store: &Store,
+    request: &ExportRequest,
+    take: &dyn Fn() -> Result<(Snapshot, Work), IndexError>,
+    watch: &Watch,
+) -> Result<Planned, ExportError> {
+    let again = || {
+        let (_, repair) = store.recheck(watch)?;
+        let (snapshot, mut work) = take()?;
+        work.repaired.extend(repair.repaired);
+        Ok((snapshot, work))
+    };
+    planned_from(request, take, &again)
+}
+
+/// Takes a snapshot and plans; one whose index turns out to be damaged is taken again.
+fn planned_from(
+    request: &ExportRequest,
+    take: &dyn Fn() -> Result<(Snapshot, Work), IndexError>,
+    again: &dyn Fn() -> Result<(Snapshot, Work), IndexError>,
+) -> Result<Planned, ExportError> {
+    let of = |(snapshot, work): (Snapshot, Work)| {
+        let plan = plan(&snapshot, request)?;
+        let messages = all_messages(&snapshot, &plan, request.audience)?;
+        Ok((snapshot, work, plan, messages))
+    };
+    match take().map_err(ExportError::from).and_then(of) {
+        Err(ExportError::Index(IndexError::Damaged { reason })) => {
+            let taken = again()?;
+            if !request.population.can_be_read_again() {
+                return Err(IndexError::Damaged { reason }.into());
+            }
+            of(taken)
+        }
+        done => done,
+    }
+}
+
+pub(crate) fn check_faults(plan: &Plan, allowed: Option<FaultsAllowed>) -> Result<(), ExportError> {
+    let (faults, lines) = (plan.ledger().faulty, plan.ledger().lines);
+    let (over, allowed) = match allowed {
+        None => return Ok(()),
+        Some(FaultsAllowed::Count(most)) => (faults > most, most.to_string()),
+        Some(FaultsAllowed::Percent(most)) => (faults as f64 * 100.0 > most * lines as f64, format!("{most}%")),
+    };
+    if over { Err(ExportError::Faults { faults, lines, allowed }) } else { Ok(()) }
+}

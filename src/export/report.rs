@@ -1,0 +1,39 @@
+//! TODO: module documentation.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::fhir::instant::Instant;
+use crate::index::report::Work;
+use crate::issue::Severity;
+use crate::select::ledger::Ledger;
+use crate::write::journal::Receipt;
+use crate::write::manifest::Manifest;
+
+/// What an export did.
+pub struct Exported {
+    /// The published manifest.
+    pub manifest: Manifest,
+    /// Where it lies.
+    pub manifest_path: PathBuf,
+    /// Receipts of all files, in the manifest's order.
+    pub files: Vec<Receipt>,
+    /// The ledger.
+    pub ledger: Ledger,
+    /// Worst message of the error files, if there is one.
+    pub worst: Option<Severity>,
+    /// Messages by severity.
+    pub messages: BTreeMap<Severity, u64>,
+    /// Work on the index.
+    pub index: Work,
+    /// Files that a resumed run found finished.
+    pub resumed_files: usize,
+    /// The transactionTime.
+    pub transaction_time: Instant,
+    /// Members listed by the Group or file, before duplicates collapse.
+    pub members_listed: u64,
+    /// Patients of the cohort, by relative reference.
+    pub members_found: u64,
+    /// Files in the store's tree that are no data files.
+    pub ignored: Vec<String>,
+}

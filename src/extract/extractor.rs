@@ -1,0 +1,325 @@
+//! TODO: module documentation.
+
+use std::ops::Range;
+
+use crate::extract::Validate;
+use crate::extract::block::Pass;
+use crate::extract::block::row::Row;
+use crate::extract::block::shape_cache::Shapes;
+use crate::extract::facts::{Content, Facts, Updated};
+use crate::extract::fault::{Fault, FaultKind};
+use crate::extract::paths::{ALWAYS, NAMES, Role};
+use crate::extract::scanner::{Scanner, Visitor};
+use crate::extract::trie::{Node, Trie};
+use crate::fhir::compartment;
+use crate::fhir::id::Id;
+use crate::fhir::instant::InstantRef;
+use crate::fhir::reference::Reference;
+use crate::fhir::resource_type::ResourceType;
+use crate::limits::TOMBSTONES_PER_LINE_MAX;
+use crate::simd::Kernel;
+
+/// Paths of a Bundle.
+pub(crate) const BUNDLE: u64 = 1 << 63;
+
+/// What a scan of one line has met.
+struct Collector {
+    facts: Facts,
+    /// Paths of the type, all of them until it is known.
+    wanted: u64,
+    resource_type: Option<Option<ResourceType>>,
+    id: Option<Option<Id>>,
+    has_version: bool,
+    /// The resourceType stood twice, so it does not matter which types they name.
+    type_again: bool,
+    /// Paths on which a key stood twice, and where first.
+    again: u64,
+    again_at: u64,
+    bundle: BundleState,
+    roles: &'static [Role],
+    paths: &'static Trie,
+}
+
+#[derive(Default)]
+struct BundleState {
+    is_list: bool,
+    entries: usize,
+    /// Whether the entry's method is DELETE, once it is known.
+    method: Option<bool>,
+    /// The entry's url, `None` inside when it is too long to be looked at.
+    url: Option<Option<String>>,
+    resource: bool,
+    wrong: Option<FaultKind>,
+}
+
+impl Collector {
+    fn begin(&mut self) {
+        let facts = &mut self.facts;
+        facts.content = Content::Resource;
+        facts.id = None;
+        facts.updated = Updated::Missing;
+        facts.updated_rest.clear();
+        facts.version_id.clear();
+        facts.texts.clear();
+        facts.ends.clear();
+        self.wanted = u64::MAX;
+        self.resource_type = None;
+        self.id = None;
+        self.has_version = false;
+        self.type_again = false;
+        self.again = 0;
+        self.again_at = 0;
+        if self.bundle.entries > 0 || self.bundle.is_list {
+            self.bundle = BundleState::default();
+        }
+    }
+
+    /// A lastUpdated stands here. A second one, in an array of metas, is as if the key stood twice.
+    fn note_updated(&mut self) {
+        if self.facts.updated != Updated::Missing {
+            self.again |= ALWAYS;
+        }
+    }
+
+    /// The same for a versionId.
+    fn note_version(&mut self) {
+        if std::mem::replace(&mut self.has_version, true) {
+            self.again |= ALWAYS;
+        }
+    }
+
+    fn push(&mut self, text: &str, paths: u64) {
+        self.facts.texts.push_str(text);
+        self.facts.ends.push((self.facts.texts.len() as u32, paths));
+    }
+
+    /// The verdict on a line whose grammar holds.
+    fn finish(&mut self, at: u64) -> Result<(), Fault> {
+        let fault = |kind| Err(Fault { kind, at });
+        let resource_type = match self.resource_type {
+            Some(Some(known)) => known,
+            _ if self.type_again => return Err(Fault { kind: FaultKind::DuplicateKey, at: self.again_at }),
+            Some(None) => return fault(FaultKind::UnknownType),
+            None => return fault(FaultKind::NoType),
+        };
+        let deciding = ALWAYS
+            | match resource_type {
+                ResourceType::BUNDLE => BUNDLE,
+                _ => compartment::paths_of(resource_type),
+            };
+        if self.again & deciding != 0 {
+            return Err(Fault { kind: FaultKind::DuplicateKey, at: self.again_at });
+        }
+        self.facts.resource_type = resource_type;
+        self.facts.id = self.id.flatten();
+        if resource_type == ResourceType::BUNDLE {
+            self.facts.content = Content::Tombstones;
+            return match self.bundle.wrong {
+                Some(kind) => fault(kind),
+                None if !self.bundle.is_list || self.bundle.entries == 0 => fault(FaultKind::Bundle),
+                None => Ok(()),
+            };
+        }
+        match self.id {
+            Some(Some(_)) => Ok(()),
+            Some(None) => fault(FaultKind::IllegalId),
+            None => fault(FaultKind::NoId),
+        }
+    }
+}
+
+impl Visitor for Collector {
+    #[inline]
+    fn wants(&self, paths: u64) -> bool {
+        paths & self.wanted != 0
+    }
+
+    fn string(&mut self, node: Node, text: Option<&str>) {
+        match self.roles[node as usize] {
+            Role::ResourceType => {
+                let known = text.and_then(|text| match text == self.facts.resource_type.name() {
+                    true => Some(self.facts.resource_type),
+                    false => ResourceType::parse(text),
+                });
+                self.resource_type = Some(known);
+                if let Some(known) = known {
+                    self.facts.resource_type = known;
+                    let bundle = if known == ResourceType::BUNDLE { BUNDLE } else { 0 };
+                    self.wanted = compartment::paths_of(known) | ALWAYS | bundle;
+                }
+            }
+            Role::Id => self.id = Some(text.and_then(|text| Id::parse(text.as_bytes()))),
+            Role::LastUpdated => {
+                self.note_updated();
+                self.facts.updated = match text.and_then(|text| InstantRef::parse(text.as_bytes())) {
+                    Some(at) => {
+                        self.facts.updated_rest.clear();
+                        self.facts.updated_rest.extend_from_slice(at.rest);
+                        Updated::Ticks(at.ticks)
+                    }
+                    None => Updated::Illegal,
+                };
+            }
+            Role::VersionId => {
+                self.note_version();
+                self.facts.version_id.clear();
+                self.facts.version_id.extend_from_slice(text.unwrap_or_default().as_bytes());
+            }
+            Role::Reference => {
+                // A Group's members are followed for keys given twice only.
+                let members = self.resource_type == Some(Some(ResourceType::GROUP));
+                if let Some(text) = text.filter(|_| !members) {
+                    let paths = self.paths.paths(node);
+                    self.push(text, paths);
+                }
+            }
+            Role::BundleType => self.bundle.is_list = matches!(text, Some("transaction" | "batch")),
+            Role::Method => {
+                // Two requests in one entry: as if the key stood twice.
+                if self.bundle.method.replace(text == Some("DELETE")).is_some() {
+                    self.again |= BUNDLE;
+                }
+            }
+            Role::Url => {
+                if self.bundle.url.replace(text.map(str::to_string)).is_some() {
+                    self.again |= BUNDLE;
+                }
+            }
+            Role::Resource => self.bundle.resource = true,
+            Role::Entry | Role::None => {}
+        }
+    }
+
+    fn scalar(&mut self, node: Node, first: u8) {
+        match self.roles[node as usize] {
+            Role::LastUpdated if first != b'n' => {
+                self.note_updated();
+                self.facts.updated = Updated::Illegal;
+            }
+            Role::VersionId if first != b'n' => self.note_version(),
+            Role::Resource => self.bundle.resource = true,
+            _ => {}
+        }
+    }
+
+    fn container(&mut self, node: Node) {
+        self.scalar(node, b'{');
+    }
+
+    fn open(&mut self, node: Node) {
+        if self.roles[node as usize] == Role::Entry {
+            self.bundle.method = None;
+            self.bundle.url = None;
+            self.bundle.resource = false;
+            self.bundle.entries += 1;
+        }
+    }
+
+    fn close(&mut self, node: Node) {
+        if self.roles[node as usize] != Role::Entry || self.bundle.wrong.is_some() {
+            return;
+        }
+        if self.bundle.entries > TOMBSTONES_PER_LINE_MAX {
+            self.bundle.wrong = Some(FaultKind::BundleTooLong);
+            return;
+        }
+        let url = self.bundle.url.take().flatten();
+        match url {
+            Some(url) if self.bundle.method == Some(true) && !self.bundle.resource => match Reference::parse(&url) {
+                Some(reference) if reference.version.is_none() => self.push(&url, BUNDLE),
+                _ => self.bundle.wrong = Some(FaultKind::BundleUrl),
+            },
+            _ => self.bundle.wrong = Some(FaultKind::Bundle),
+        }
+    }
+
+    fn again(&mut self, node: Node, at: u64) {
+        if self.again == 0 {
+            self.again_at = at;
+        }
+        self.type_again |= self.roles[node as usize] == Role::ResourceType;
+        self.again |= self.paths.paths(node);
+    }
+}
+
+/// Extracts facts line by line.
+pub struct Extractor {
+    scanner: Scanner,
+    collector: Collector,
+    length: u64,
+    shapes: Shapes,
+}
+
+impl Extractor {
+    /// An extractor.
+    pub fn new(kernel: Kernel, validate: Validate) -> Extractor {
+        let facts = Facts {
+            content: Content::Resource,
+            resource_type: ResourceType::PATIENT,
+            id: None,
+            updated: Updated::Missing,
+            updated_rest: Vec::new(),
+            version_id: Vec::new(),
+            texts: String::new(),
+            ends: Vec::new(),
+        };
+        let collector = Collector {
+            facts,
+            wanted: u64::MAX,
+            resource_type: None,
+            id: None,
+            has_version: false,
+            type_again: false,
+            again: 0,
+            again_at: 0,
+            bundle: BundleState::default(),
+            roles: &NAMES.roles,
+            paths: &NAMES.trie,
+        };
+        Extractor { scanner: Scanner::new(kernel, validate), collector, length: 0, shapes: Shapes::new() }
+    }
+
+    /// Reads the lines of `text` from `from`, the start of one, until `row` answers `false`; `row` is given the range of
+    /// each without its line end, and its facts. `text` must end with a newline. The result is where the next line to
+    /// read starts, or the end of the text. When `row` did not stop it, that line is out of the ordinary: it is for
+    /// [`Extractor::extract`] to judge, and reading goes on behind it.
+    pub fn lines(&mut self, text: &[u8], from: usize, row: impl FnMut(Range<usize>, &Row<'_>) -> bool) -> usize {
+        debug_assert!(text.ends_with(b"\n"));
+        let full = self.scanner.validate() == Validate::Full;
+        let pass = Pass { text, from, full, names: &NAMES, shapes: &mut self.shapes, row };
+        self.scanner.kernel().run(pass)
+    }
+
+    /// The facts of a line: without its newline, without one trailing carriage return, not blank.
+    ///
+    /// # Errors
+    /// The fault, when the line is no resource and no list of deletions.
+    pub fn extract(&mut self, line: &[u8]) -> Result<&Facts, Fault> {
+        self.begin();
+        self.feed(line);
+        self.finish()
+    }
+
+    /// Begins a line that comes in pieces.
+    pub fn begin(&mut self) {
+        self.scanner.begin();
+        self.collector.begin();
+        self.length = 0;
+    }
+
+    /// The next piece of the line.
+    pub fn feed(&mut self, piece: &[u8]) {
+        self.length += piece.len() as u64;
+        self.scanner.feed(piece, &NAMES.trie, &mut self.collector);
+    }
+
+    /// The line is over.
+    ///
+    /// # Errors
+    /// As [`Extractor::extract`].
+    pub fn finish(&mut self) -> Result<&Facts, Fault> {
+        self.scanner.finish()?;
+        self.collector.finish(self.length)?;
+        Ok(&self.collector.facts)
+    }
+}

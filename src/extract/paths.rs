@@ -1,0 +1,64 @@
+//! TODO: module documentation.
+
+use std::sync::LazyLock;
+
+use crate::extract::extractor::BUNDLE;
+use crate::extract::trie::{Node, Trie};
+use crate::fhir::compartment;
+use crate::fhir::resource_type::ResourceType;
+
+/// Paths that decide for every resource.
+pub(crate) const ALWAYS: u64 = 1 << 62;
+
+/// The paths on which a resource names its owners. A Group is left out: it is never exported by compartment, and its
+/// members may be millions (COMP-09).
+pub(crate) fn owner_paths(resource_type: ResourceType) -> u64 {
+    if resource_type == ResourceType::GROUP { 0 } else { compartment::paths_of(resource_type) }
+}
+
+/// Names that are followed, and what stands there.
+pub(crate) struct Names {
+    pub(crate) trie: Trie,
+    pub(crate) roles: Vec<Role>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    None,
+    ResourceType,
+    Id,
+    LastUpdated,
+    VersionId,
+    Reference,
+    BundleType,
+    Entry,
+    Method,
+    Url,
+    Resource,
+}
+
+pub(crate) static NAMES: LazyLock<Names> = LazyLock::new(|| {
+    let mut trie = Trie::new();
+    let mut roles = Vec::new();
+    let mut role = |node: Node, role| {
+        roles.resize(roles.len().max(node as usize + 1), Role::None);
+        roles[node as usize] = role;
+    };
+    role(trie.add("resourceType", ALWAYS), Role::ResourceType);
+    role(trie.add("id", ALWAYS), Role::Id);
+    role(trie.add("meta.lastUpdated", ALWAYS), Role::LastUpdated);
+    role(trie.add("meta.versionId", ALWAYS), Role::VersionId);
+    role(trie.add("type", BUNDLE), Role::BundleType);
+    role(trie.add("entry", BUNDLE), Role::Entry);
+    role(trie.add("entry.request.method", BUNDLE), Role::Method);
+    role(trie.add("entry.request.url", BUNDLE), Role::Url);
+    role(trie.add("entry.resource", BUNDLE), Role::Resource);
+    for (at, path) in compartment::PATHS.iter().enumerate() {
+        let node = trie.add(path, 1 << at);
+        role(trie.add_below(node, "reference", 1 << at), Role::Reference);
+    }
+    trie.seal();
+    let nodes = trie.len();
+    roles.resize(nodes, Role::None);
+    Names { trie, roles }
+});

@@ -1,0 +1,172 @@
+//! TODO: module documentation.
+
+use crate::codec::compression::Restart;
+use crate::codec::decoder::Coding;
+use crate::error::IndexError;
+use crate::extract::Validate;
+use crate::index::meta::{ExtentEntry, FileEntry, Generation, SCAN_AGAIN};
+use crate::index::open::Standing;
+use crate::index::segment::reader::Extent;
+use crate::index::segment::span::{Part, Span, compressed_spans, plain_spans};
+use crate::index::store_files::Files;
+use crate::sys::store_file::Source;
+
+/// What stands and what is to do, for the files as they are now.
+pub(crate) struct Survey {
+    pub(crate) generation: Generation,
+    pub(crate) extents: Vec<Extent>,
+    /// For each extent its number in the generation before.
+    pub(crate) origins: Vec<usize>,
+    pub(crate) spans: Vec<Span>,
+    /// `first_seen` that extents scanned again keep: (file, start, end, first seen).
+    pub(crate) inherited: Vec<(usize, u64, u64, Option<i64>)>,
+    pub(crate) changed: bool,
+    pub(crate) repaired: Vec<String>,
+}
+
+/// Whether the files are those that the generation was made from, untouched.
+pub(crate) fn unchanged(files: &Files, known: &Generation, wanted: Option<Validate>) -> bool {
+    let weaker = wanted == Some(Validate::Full) && known.validate == Validate::Structure;
+    !weaker
+        && known.files.len() == files.count()
+        && known.extents.iter().all(|extent| extent.at != SCAN_AGAIN)
+        && (0..files.count())
+            .all(|at| known.files[at].stamp == files.stamp(at) && known.files[at].name == files.name(at))
+}
+
+pub(crate) fn entries(files: &Files) -> Result<Vec<FileEntry>, IndexError> {
+    let entry = |file| {
+        let source = files.source(file)?;
+        let samples = source.samples(source.len())?;
+        Ok(FileEntry { name: files.name(file).to_string(), stamp: source.stamp(), samples, appendable: true })
+    };
+    (0..files.count()).map(entry).collect()
+}
+
+/// Compares the files with what the index knows of them.
+pub(crate) fn survey(
+    files: &Files,
+    known: Option<&Generation>,
+    standing: Option<&Standing>,
+    wanted: Option<Validate>,
+) -> Result<Survey, IndexError> {
+    let mut known = known.cloned().unwrap_or_else(|| Generation::empty(wanted.unwrap_or(Validate::Full)));
+    let mut repaired = Vec::new();
+    let weaker = wanted == Some(Validate::Full) && known.validate == Validate::Structure;
+    if weaker {
+        // What was checked less is scanned again; what the index remembers of snapshots stays.
+        repaired.push("the index was made with --validate structure".to_string());
+        known.validate = Validate::Full;
+    }
+    let stands = |at: usize| match standing {
+        _ if weaker || known.extents[at].at == SCAN_AGAIN => Err("it is to be scanned again"),
+        Some(standing) => standing.extents[at].clone(),
+        None => Err("it cannot be opened"),
+    };
+    let mut generation = Generation { files: Vec::new(), extents: Vec::new(), ..known.clone() };
+    let (mut extents, mut origins) = (Vec::new(), Vec::new());
+    let (mut spans, mut inherited) = (Vec::new(), Vec::new());
+    let mut changed = weaker || known.merged.name.is_empty() || known.files.len() != files.count();
+    for file in 0..files.count() {
+        let (name, coding) = (files.name(file), files.coding(file));
+        let old = known.files.binary_search_by(|entry| entry.name.as_bytes().cmp(name.as_bytes())).ok();
+        let same_stamp = old.is_some_and(|old| known.files[old].stamp == files.stamp(file));
+        // A file that was not touched is not opened.
+        let source = || files.source(file);
+        let standing = match old.map(|old| &known.files[old]) {
+            Some(entry) if same_stamp => Some(entry),
+            Some(entry)
+                if source()?.len() >= entry.stamp.len
+                    && (entry.appendable || source()?.len() == entry.stamp.len)
+                    && source()?.samples(entry.stamp.len)? == entry.samples =>
+            {
+                changed = true;
+                Some(entry)
+            }
+            _ => None,
+        };
+        let samples = match standing {
+            Some(entry) if same_stamp => entry.samples,
+            _ => source()?.samples(source()?.len())?,
+        };
+        let appendable = standing.is_none_or(|entry| entry.appendable);
+        let len = files.stamp(file).len;
+        generation.files.push(FileEntry { name: name.to_string(), stamp: files.stamp(file), samples, appendable });
+        let Some((old, entry)) = old.zip(standing) else {
+            changed = true;
+            spans.extend(whole_file(file, coding, source()?)?);
+            continue;
+        };
+        let grown = len > entry.stamp.len;
+        let mut end = 0;
+        let mut damaged = None;
+        let first = known.extents.partition_point(|extent| extent.file < old);
+        for (at, extent) in known.extents.iter().enumerate().skip(first).take_while(|(_, extent)| extent.file == old) {
+            // The last line without its newline stands only while nothing but a newline follows it.
+            if extent.tail && grown && byte_at(source()?, extent.end)? != Some(b'\n') {
+                break;
+            }
+            end = if extent.tail && grown { extent.end + 1 } else { extent.end };
+            match stands(at) {
+                Ok(open) => {
+                    generation.extents.push(ExtentEntry { file, ..extent.clone() });
+                    extents.push(open);
+                    origins.push(at);
+                }
+                Err(reason) => {
+                    damaged = Some(reason);
+                    inherited.push((file, extent.start, extent.end, extent.first_seen));
+                    if coding == Coding::Plain {
+                        let part = Part::Plain { range: extent.start..extent.end, tail: extent.tail };
+                        spans.push(Span { file, part });
+                    }
+                }
+            }
+        }
+        if let Some(reason) = damaged {
+            changed = true;
+            repaired.push(format!("{name}: an extent of the index is damaged: {reason}"));
+            if coding != Coding::Plain {
+                // A compressed file is decoded from its start; its other extents go, too.
+                let first = generation.extents.partition_point(|extent| extent.file < file);
+                for extent in &generation.extents[first..] {
+                    inherited.push((file, extent.start, extent.end, extent.first_seen));
+                }
+                generation.extents.truncate(first);
+                extents.truncate(first);
+                origins.truncate(first);
+                spans.extend(whole_file(file, coding, source()?)?);
+                continue;
+            }
+        }
+        match coding {
+            Coding::Plain if len > end => spans.extend(plain_spans(file, source()?, end..len)?),
+            Coding::Plain => {}
+            coding if grown => {
+                let from = Restart { compressed: entry.stamp.len, uncompressed: end };
+                spans.push(Span { file, part: Part::Compressed { coding, from } });
+            }
+            _ => {}
+        }
+    }
+    changed |= !spans.is_empty();
+    if let (false, Some(Err(reason))) = (changed, standing.map(|standing| &standing.merged)) {
+        changed = true;
+        repaired.push(format!("the merged file of the index is damaged: {reason}"));
+    }
+    Ok(Survey { generation, extents, origins, spans, inherited, changed, repaired })
+}
+
+fn byte_at(source: &Source, at: u64) -> Result<Option<u8>, IndexError> {
+    if at >= source.len() {
+        return Ok(None);
+    }
+    Ok(source.read(at, 1, &mut Vec::new())?.first().copied())
+}
+
+fn whole_file(file: usize, coding: Coding, source: &Source) -> Result<Vec<Span>, IndexError> {
+    match coding {
+        Coding::Plain => Ok(plain_spans(file, source, 0..source.len())?),
+        coding => Ok(compressed_spans(file, coding, source)?),
+    }
+}

@@ -1,0 +1,106 @@
+//! TODO: module documentation.
+
+use std::sync::Arc;
+
+use crate::error::IndexError;
+use crate::fhir::instant::Instant;
+use crate::index::open::Trust;
+use crate::index::report::Work;
+use crate::index::snapshot::{Index, Snapshot, SnapshotRecord};
+use crate::index::store_listing::View;
+use crate::index::{invalidate, refresh, store_files};
+use crate::progress::Watch;
+use crate::store::Store;
+
+impl Store {
+    /// The greatest T of the snapshots that the store's index remembers.
+    pub fn latest_snapshot(&self) -> Option<Instant> {
+        let ticks = refresh::latest(self)?;
+        Some(Instant { ticks, rest: Box::default() })
+    }
+
+    /// Brings the index up to date and takes a snapshot: what an export as of `as_of` sees (CONS-04). Rows that come
+    /// to the store later, or are dated later, are not part of it.
+    ///
+    /// # Errors
+    /// When the store cannot be read as a whole.
+    pub fn snapshot(&self, as_of: Instant) -> Result<Snapshot, IndexError> {
+        self.snapshot_watched(as_of, &Watch::default()).map(|(snapshot, _)| snapshot)
+    }
+
+    /// Like [`Store::snapshot`], watched; also tells what work that was.
+    ///
+    /// # Errors
+    /// When the store cannot be read as a whole, or the watch says stop.
+    pub fn snapshot_watched(&self, as_of: Instant, watch: &Watch) -> Result<(Snapshot, Work), IndexError> {
+        let (index, work) = refresh::refresh(self, Some(&as_of), None, watch, Trust::Stamps)?;
+        Ok((Snapshot::new(Arc::new(index), as_of), work))
+    }
+
+    /// Like [`Store::snapshot_watched`], but every byte of the index is checked as by [`Store::recheck`].
+    ///
+    /// # Errors
+    /// As [`Store::snapshot_watched`].
+    pub fn snapshot_rechecked(&self, as_of: Instant, watch: &Watch) -> Result<(Snapshot, Work), IndexError> {
+        let (index, work) = refresh::refresh(self, Some(&as_of), None, watch, Trust::Nothing)?;
+        Ok((Snapshot::new(Arc::new(index), as_of), work))
+    }
+
+    /// What the store holds now: a walk over its names, sizes and times, nothing read.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub fn look(&self) -> Result<View, IndexError> {
+        Ok(View::of(&store_files::look(self)?))
+    }
+
+    /// Like [`Store::snapshot_watched`], of the bytes that an earlier [`Store::look`] saw: what was appended or came
+    /// since is not part of it, unless somebody else has had it indexed meanwhile. Files replaced since are taken as
+    /// they are now.
+    ///
+    /// # Errors
+    /// As [`Store::snapshot_watched`].
+    pub fn snapshot_of(&self, view: &View, as_of: Instant, watch: &Watch) -> Result<(Snapshot, Work), IndexError> {
+        let (index, work) = refresh::refresh(self, Some(&as_of), Some(view), watch, Trust::Stamps)?;
+        Ok((Snapshot::new(Arc::new(index), as_of), work))
+    }
+
+    /// The index as it was last published, without a look at the store; `None` when there is none that stands, or it
+    /// is being replaced.
+    pub fn last_index(&self) -> Option<Index> {
+        refresh::last(self)
+    }
+
+    /// Brings the index up to date and opens it, without taking a snapshot.
+    ///
+    /// # Errors
+    /// When the store cannot be read as a whole, or the watch says stop.
+    pub fn index(&self, watch: &Watch) -> Result<(Index, Work), IndexError> {
+        refresh::refresh(self, None, None, watch, Trust::Stamps)
+    }
+
+    /// Like [`Store::index`], but every byte of the index is checked whatever its files' times say, and what is damaged
+    /// is made again. For whoever was told [`IndexError::Damaged`], or wants to know.
+    ///
+    /// # Errors
+    /// As [`Store::index`].
+    pub fn recheck(&self, watch: &Watch) -> Result<(Index, Work), IndexError> {
+        refresh::refresh(self, None, None, watch, Trust::Nothing)
+    }
+
+    /// Has the index scan a store file again when it is next brought up to date; the file is named as below the store.
+    ///
+    /// # Errors
+    /// When the index cannot be written.
+    pub fn forget(&self, name: &str, watch: &Watch) -> Result<(), IndexError> {
+        invalidate::forget(self, name, watch)
+    }
+
+    /// The snapshot that a record names: the same extents, whatever has been appended since.
+    ///
+    /// # Errors
+    /// [`IndexError::Changed`] when the store no longer holds those bytes.
+    pub fn snapshot_again(&self, record: &SnapshotRecord, watch: &Watch) -> Result<(Snapshot, Work), IndexError> {
+        refresh::again(self, record, watch)
+    }
+}

@@ -1,0 +1,19 @@
+//! TODO: module documentation.
+
+/// Where a row goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    pub(crate) patient: u32,
+    ticks_high: u32,
+    ticks_low: u32,
+    /// Number of the row over the store.
+    pub row: u32,
+}
+
+impl Key {
+    pub(crate) fn new(patient: u32, ticks: i64, row: u32) -> Key {
+        // The sign bit turned round, so that words order as the ticks do.
+        let ticks = ticks as u64 ^ 1 << 63;
+        Key { patient, ticks_high: (ticks >> 32) as u32, ticks_low: ticks as u32, row }
+    }
+}

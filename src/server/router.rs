@@ -1,0 +1,88 @@
+//! TODO: module documentation.
+
+use axum::Router;
+use axum::extract::Request;
+use axum::extract::State;
+use axum::http::Method;
+use axum::http::StatusCode;
+use axum::http::Uri;
+use axum::middleware;
+use axum::response::IntoResponse;
+use axum::routing::MethodFilter;
+use axum::routing::MethodRouter;
+use axum::routing::get;
+use axum::routing::on;
+use serde_json::json;
+use std::sync::Arc;
+
+use crate::server::error::{IssueType, Refusal};
+use crate::server::handlers::{Names, handle, health, ready};
+use crate::server::hosts;
+use crate::server::middleware::{Places, log, pass};
+use crate::server::state::App;
+
+/// The routes of all mounts, and those that belong to none.
+pub fn router(app: Arc<App>) -> Router {
+    let mut router = Router::new()
+        .route("/health/live", get(|| async { health(json!({ "status": "live" })) }))
+        .route("/health/ready", get(ready));
+    for at in 0..app.mounts.len() {
+        let mount = &app.mounts[at];
+        let mut inner: Vec<(&'static str, MethodRouter<Arc<App>>)> = Vec::new();
+        for route in mount.routes() {
+            let filter = MethodFilter::try_from(route.method.clone()).expect("a table of known methods");
+            let operation = route.operation;
+            let handler = move |app: State<Arc<App>>, names: Names, request: Request| async move {
+                match names {
+                    Ok(names) => handle(app.0, at, operation, names.0, request).await,
+                    // A name that is no text in UTF-8 is nobody's.
+                    Err(_) => Refusal::not_found("this URL").into_response(),
+                }
+            };
+            match inner.iter_mut().find(|(path, _)| *path == route.path) {
+                Some((_, methods)) => *methods = std::mem::take(methods).on(filter, handler),
+                None => inner.push((route.path, on(filter, handler))),
+            }
+        }
+        for (path, methods) in inner {
+            router = router.route(&format!("{}{path}", mount.base), methods);
+        }
+    }
+    let (places, hosts) = (Arc::new(Places::of(&app.config)), app.hosts.clone());
+    let router = router
+        .fallback(|| async { Refusal::not_found("this URL") })
+        .method_not_allowed_fallback(|method: Method| async move { not_allowed(&method) })
+        .with_state(app);
+    // Routes are found by the path with `$` written plainly; what was received is remembered.
+    let gated = Router::new().fallback_service(router).layer(middleware::from_fn_with_state(places.clone(), pass));
+    let plain = tower::ServiceBuilder::new().map_request(plain_path).service(gated);
+    let answered = Router::new().fallback_service(plain).layer(middleware::from_fn_with_state(hosts, hosts::pass));
+    answered.layer(middleware::from_fn_with_state(places, log))
+}
+
+/// 405; what is possible stands in `Allow` (CORE-06).
+pub(crate) fn not_allowed(method: &Method) -> Refusal {
+    let text = format!("{method} is not possible here; the Allow header says what is");
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, IssueType::NotSupported, text)
+}
+
+/// The URI as it was received.
+#[derive(Clone)]
+pub(crate) struct Received(pub(crate) Uri);
+
+fn plain_path(mut request: Request) -> Request {
+    let received = request.uri().clone();
+    if received.path().contains("%24") {
+        let mut parts = received.clone().into_parts();
+        let query = received.query().map_or(String::new(), |query| format!("?{query}"));
+        let plain = format!("{}{query}", received.path().replace("%24", "$"));
+        if let Ok(plain) = plain.parse() {
+            parts.path_and_query = Some(plain);
+            if let Ok(uri) = Uri::from_parts(parts) {
+                *request.uri_mut() = uri;
+            }
+        }
+    }
+    request.extensions_mut().insert(Received(received));
+    request
+}

@@ -1,0 +1,58 @@
+//! TODO: module documentation.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::group::registry::GroupBook;
+use crate::job::engine::Engine;
+use crate::server::auth::{Authenticator, Door};
+use crate::server::config::Config;
+use crate::server::config::mounts::Authorization;
+use crate::server::hosts::AllowedHosts;
+use crate::server::mount::Mount;
+use crate::server::rate_limit::Polls;
+
+/// A store, and all that the service keeps for it. Nothing of one tenant is ever seen by another (ONEUP-M01).
+pub struct Tenant {
+    /// Its name.
+    pub name: String,
+    /// The job engine.
+    pub engine: Engine,
+    /// The Groups that clients made.
+    pub groups: GroupBook,
+    /// Whether the index has been brought up to date once.
+    pub ready: AtomicBool,
+}
+
+/// What every handler shares.
+pub struct App {
+    /// The configuration in force.
+    pub config: Config,
+    /// The tenants.
+    pub tenants: Arc<Vec<Tenant>>,
+    /// Who asks.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// The hosts that it answers under; any where it is asked who sends a request.
+    pub hosts: Arc<Option<AllowedHosts>>,
+    /// The mounts.
+    pub mounts: Vec<Mount>,
+    /// How often is asked.
+    pub polls: Polls,
+}
+
+impl App {
+    /// The tenant of a mount.
+    pub fn tenant(&self, mount: &Mount) -> &Tenant {
+        &self.tenants[mount.tenant]
+    }
+
+    /// What a mount takes.
+    pub(crate) fn door<'a>(&'a self, mount: &'a Mount) -> Door<'a> {
+        let takes = |method| mount.settings.authorization.contains(&method);
+        Door {
+            tenant: &self.tenant(mount).name,
+            bearer: takes(Authorization::Bearer),
+            client_headers: takes(Authorization::ClientHeaders),
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! TODO: module documentation.
+
+use std::path::Path;
+
+use crate::error::{Problem, RequestError};
+use crate::issue::Parameter;
+
+/// Whether `out` lies inside `store`, where the next export would read it as input.
+pub fn inside_store(store: &Path, out: &Path) -> Result<(), RequestError> {
+    let absolute = |path: &Path| {
+        // The directory need not be there yet: resolve as much of it as there is.
+        let mut rest = Vec::new();
+        let mut at = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        loop {
+            match at.canonicalize() {
+                Ok(found) => return rest.iter().rev().fold(found, |path, part| path.join(part)),
+                Err(_) => match (at.file_name().map(|name| name.to_os_string()), at.parent()) {
+                    (Some(name), Some(parent)) => {
+                        rest.push(name);
+                        at = parent.to_path_buf();
+                    }
+                    _ => return at,
+                },
+            }
+        }
+    };
+    match absolute(out).starts_with(absolute(store)) {
+        false => Ok(()),
+        true => Err(RequestError::one(Problem::of(
+            Parameter::Out,
+            format!(
+                "{} lies inside the store {}, where the next export would read it as input; choose a directory outside",
+                out.display(),
+                store.display()
+            ),
+        ))),
+    }
+}

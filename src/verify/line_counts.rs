@@ -1,0 +1,28 @@
+//! TODO: module documentation.
+
+use serde::Serialize;
+
+/// Lines by what they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct LineCounts {
+    pub lines: u64,
+    pub blank: u64,
+    pub faulty: u64,
+    pub tombstone: u64,
+    pub rows: u64,
+    /// Lines too long to be held, which only the scanner has read.
+    pub long: u64,
+}
+
+impl LineCounts {
+    pub(crate) fn add(&mut self, other: &LineCounts) {
+        self.lines += other.lines;
+        self.blank += other.blank;
+        self.faulty += other.faulty;
+        self.tombstone += other.tombstone;
+        self.rows += other.rows;
+        self.long += other.long;
+    }
+}
