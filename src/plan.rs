@@ -3,11 +3,6 @@
 //! A shard is a resource type, an ordinal and the first and last of its rows in store order, so a plan of a hundred
 //! million rows stays as small as its list of files. Its rows are the selected ones of its type between the two.
 
-use crate::write::encode::Coding;
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
-
 use crate::error::Damaged;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::snapshot::Snapshot;
@@ -17,6 +12,10 @@ use crate::select::cohort::Cohort;
 use crate::select::deleted::Deletions;
 use crate::select::ledger::Ledger;
 use crate::select::selection::Selection;
+use crate::write::encode::Coding;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 
 /// One row in so many is wanted at least where places are proven as a whole: a page has as many, and pages that follow one
 /// another are proven faster than as many that lie about.

@@ -2,21 +2,20 @@
 //!
 //! A request is checked as a whole; every problem is told at once. Nothing here reads the store.
 
-use crate::group::lookup::Members;
-use std::collections::BTreeSet;
-use std::path::PathBuf;
-
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Problem, RequestError};
 use crate::fhir::compartment;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
+use crate::group::lookup::Members;
 use crate::hash::digest::DigestAlgorithm;
 use crate::issue::{Advice, Message, Parameter};
 use crate::limits::FILE_BYTES_DEFAULT;
 use crate::named_enum::by_name;
 use crate::write::encode::Coding;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
 
 /// Whose records are exported.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::args::ProgressArg;
+use crate::cli::args::run::ProgressArg;
 use crate::progress::Watch;
 use crate::sys::interrupt;
 

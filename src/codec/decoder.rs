@@ -7,13 +7,12 @@
 //! Nothing here cuts lines, compresses, or decides what a torn file means.
 
 use crate::codec::compression::Restart;
-use crate::codec::input::{Input, Step};
-use std::path::PathBuf;
-
 use crate::codec::gzip::Gzip;
+use crate::codec::input::{Input, Step};
 use crate::codec::zstd::Zstd;
 use crate::limits::READ_BYTES;
 use crate::sys::store_file::{Source, SourceError};
+use std::path::PathBuf;
 
 /// How a store file is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

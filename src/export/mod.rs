@@ -14,19 +14,18 @@ pub mod run;
 #[cfg(test)]
 mod tests;
 
+use crate::error::ExportError;
 use crate::export::options::{Existing, ExportOptions, Moment};
 use crate::export::repair::recover;
 use crate::export::report::Exported;
-use std::sync::atomic::Ordering::Relaxed;
-
-use rayon::prelude::*;
-
-use crate::error::ExportError;
 use crate::export::run::ExportRun;
 use crate::fhir::instant::Instant;
 use crate::progress::Watch;
 use crate::request::ExportRequest;
 use crate::store::Store;
+use std::sync::atomic::Ordering::Relaxed;
+
+use rayon::prelude::*;
 
 /// Runs an export as of `as_of`, or resumes one.
 ///

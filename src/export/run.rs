@@ -1,16 +1,9 @@
 //! One run of an export, in parts that a caller may schedule: begin (snapshot, plan, record), write each task, finish
 //! (messages, the last look at the store, the manifest). Tasks may run in any order, at once, and again.
 
-use crate::export::options::Clock;
-use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::Ordering::Relaxed;
-
-use serde_json::json;
-
 use crate::error::{ExportError, IndexError, RecordError};
 use crate::export::messages::all_messages;
-use crate::export::options::{Existing, ExportOptions, Moment};
+use crate::export::options::{Clock, Existing, ExportOptions, Moment};
 use crate::export::plan_record::{JobPlan, job_plan, same_job};
 use crate::export::planning::{check_faults, planned};
 use crate::export::report::Exported;
@@ -35,6 +28,11 @@ use crate::write::shard::sweep;
 use crate::write::shard_groups::together;
 use crate::write::sink::DirSink;
 use crate::write::status_file::{Status, StatusFile};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering::Relaxed;
+
+use serde_json::json;
 
 /// An export that has its plan and its record.
 pub struct ExportRun {

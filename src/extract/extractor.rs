@@ -1,5 +1,6 @@
 //! TODO: module documentation.
 
+use crate::extract::paths::BUNDLE;
 use std::ops::Range;
 
 use crate::extract::Validate;
@@ -18,9 +19,6 @@ use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::limits::TOMBSTONES_PER_LINE_MAX;
 use crate::simd::Kernel;
-
-/// Paths of a Bundle.
-pub(crate) const BUNDLE: u64 = 1 << 63;
 
 /// What a scan of one line has met.
 struct Collector {

@@ -1,8 +1,6 @@
 //! What the index keeps of a line.
 
-use crate::extract::extractor::BUNDLE;
-use crate::extract::paths::owner_paths;
-
+use crate::extract::paths::{BUNDLE, owner_paths};
 use crate::fhir::compartment;
 use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;

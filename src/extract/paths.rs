@@ -2,7 +2,6 @@
 
 use std::sync::LazyLock;
 
-use crate::extract::extractor::BUNDLE;
 use crate::extract::trie::{Node, Trie};
 use crate::fhir::compartment;
 use crate::fhir::resource_type::ResourceType;
@@ -62,3 +61,6 @@ pub(crate) static NAMES: LazyLock<Names> = LazyLock::new(|| {
     roles.resize(nodes, Role::None);
     Names { trie, roles }
 });
+
+/// Paths of a Bundle.
+pub(crate) const BUNDLE: u64 = 1 << 63;

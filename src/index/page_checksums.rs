@@ -6,10 +6,9 @@
 //! says nothing of a file that was forged together with its seals, which a changed stamp sends to the whole check.
 
 use crate::error::Damaged;
+use crate::hash::xxh3::xxh3_64;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-
-use crate::hash::xxh3::xxh3_64;
 
 /// Bytes that one seal speaks for. Smaller pages make scattered reads cheaper and the index longer (0.4 % of itself).
 pub const PAGE_BYTES: usize = 1024;

@@ -4,22 +4,17 @@
 //! file is replaced; then it looks again, because another may have done the work meanwhile. When neither the store nor
 //! the index has been touched, nothing is opened but the generation and the headers of the index files.
 
-use crate::index::diff::{Survey, entries, survey, unchanged};
-use crate::index::open::Trust;
-use crate::index::report::Work;
-use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-
 use crate::codec::decoder::Coding;
 use crate::error::IndexError;
 use crate::fhir::instant::Instant;
+use crate::index::diff::{Survey, entries, survey, unchanged};
 use crate::index::dir::{Home, Lock};
 use crate::index::first_seen::Remembered;
 use crate::index::global::build::{self, MergeError};
 use crate::index::global::{Merged, append};
 use crate::index::meta::{self, ExtentEntry, Generation, IndexFile, Note};
-use crate::index::open::stand;
+use crate::index::open::{Trust, stand};
+use crate::index::report::Work;
 use crate::index::segment::reader::Extent;
 use crate::index::segment::scan::{ScanOptions, scan};
 use crate::index::segment::span::{Part, Span, compressed_spans};
@@ -31,6 +26,9 @@ use crate::limits::STORE_ROWS_MAX;
 use crate::progress::Watch;
 use crate::store::{IndexAccess, Store};
 use crate::sys::store_file::Stamp;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Times that a reader looks again when files vanish under it because a writer published a newer generation.
 const ATTEMPTS: usize = 8;

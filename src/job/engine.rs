@@ -3,13 +3,6 @@
 //! Everything that must survive a crash is in a record before anybody is told of it. What is in memory is an index over
 //! the records, and the work under way; `work` holds what the threads do.
 
-use crate::job::shared::Inner;
-use std::collections::HashSet;
-use std::path::PathBuf;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
-
 use crate::error::IndexError;
 use crate::extract::fault::FaultKind;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
@@ -19,14 +12,20 @@ use crate::job::api::{Accepted, EngineOptions, FileView, Found, JobView, OpenErr
 use crate::job::indexer::Indexer;
 use crate::job::record::{Asked, FORMAT, GROUP_FILE, JobRecord, PATIENT_FILE, Records, Whose, is_job_id, scope_file};
 use crate::job::registry::{Job, Table};
+use crate::job::shared::{self, Inner};
 use crate::job::state::State;
-use crate::job::{reaper, shared, worker};
+use crate::job::{reaper, worker};
 use crate::progress::Watch;
 use crate::store::Store;
 use crate::sys::directory::Directory;
 use crate::sys::disk::disk_space;
 use crate::sys::durability::Sync;
 use crate::sys::private_files::{create_private, private_directory};
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 /// Name of the mark that says that records and files belong together.
 const MARK: &str = ".service";

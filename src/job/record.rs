@@ -1,12 +1,5 @@
 //! The record of a job, and the directory that keeps the records.
 
-use crate::job::record_check::is_hex;
-use std::io;
-use std::path::Path;
-
-use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64;
-
 use crate::fhir::instant::Instant;
 use crate::group::lookup::Members;
 use crate::group::registry::BookGroup;
@@ -22,6 +15,11 @@ use crate::sys::private_files::private_directory;
 use crate::write::encode::Coding;
 use crate::write::journal::{Receipt, place_of};
 use crate::write::output_name::OutputName;
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Name of the file in a job's directory that holds the Group it was asked for, when that is not in the store.
 pub const GROUP_FILE: &str = "group.ndjson";
@@ -437,6 +435,10 @@ impl Records {
 /// directory and of a file.
 pub fn is_job_id(text: &str) -> bool {
     is_hex(text, 32)
+}
+
+pub(crate) fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]

@@ -1,19 +1,14 @@
 //! What must hold of a job's record before anything in it is believed: records lie on a disk, where a stranger or damage may
 //! have written them. A record that does not pass is as one that cannot be read.
 
-use crate::job::record::is_job_id;
-use std::collections::HashSet;
-
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::digest::DigestAlgorithm;
-use crate::job::record::{JobRecord, Kind, Naming, Requested, ScopeGroup, Whose};
+use crate::job::record::is_hex;
+use crate::job::record::{JobRecord, Kind, Naming, Requested, ScopeGroup, Whose, is_job_id};
 use crate::job::state::State;
-
-pub(crate) fn is_hex(text: &str, digits: usize) -> bool {
-    text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-}
+use std::collections::HashSet;
 
 /// Whether a text is an instant that can be written down again: an offset does not carry it out of the years 0001 to 9999,
 /// which dates in headers end with.

@@ -2,14 +2,13 @@
 
 use crate::error::ExportError;
 use crate::export::run::ExportRun;
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
-
 use crate::fhir::instant::Instant;
 use crate::job::fair_queue::{Turns, Waiting};
 use crate::job::record::JobRecord;
 use crate::progress::Watch;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 /// A job in memory.
 pub struct Job {

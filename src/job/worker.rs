@@ -1,12 +1,5 @@
 //! What the engine's threads do: workers prepare, write and finish jobs by turns; the reaper expires and removes.
 
-use crate::job::registry::Stage;
-use crate::job::shared::{later, leave};
-use std::collections::hash_map::Entry;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-
 use crate::error::{ExportError, IndexError, RecordError};
 use crate::export::options::{Existing, ExportOptions, Moment};
 use crate::export::repair::recover;
@@ -14,11 +7,15 @@ use crate::export::report::Exported;
 use crate::export::run::ExportRun;
 use crate::fhir::instant::Instant;
 use crate::job::record::{Failure, FileRecord, GROUP_FILE, JobRecord, Kind, Naming, PATIENT_FILE, Planned, Whose};
-use crate::job::registry::{Job, Table};
-use crate::job::shared::Inner;
+use crate::job::registry::{Job, Stage, Table};
+use crate::job::shared::{Inner, later, leave};
 use crate::job::state::State;
 use crate::write::journal::Receipt;
 use crate::write::output_name::OutputName;
+use std::collections::hash_map::Entry;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Name of the output directory in a job's directory.
 pub const OUT: &str = "out";

@@ -4,20 +4,19 @@
 //! of all, in store order. A patient with enough rows of the type has frames of its own, so that a Group's export
 //! copies them as they are; the others share. Long runs are cut, so that an export of what changed reads little.
 
-use crate::pack::sort_key::Key;
-use std::ops::Range;
-
-use rayon::prelude::*;
-use std::sync::atomic::Ordering::Relaxed;
-
 use crate::error::{IndexError, PackError};
 use crate::index::global::Section;
 use crate::limits::{FRAME_BYTES, FRAME_PATIENT_BYTES_MIN};
 use crate::pack::report::Packed;
 use crate::pack::retention::{Fate, Keep, Set};
 use crate::pack::row_fetch::Rows;
+use crate::pack::sort_key::Key;
 use crate::pack::writer::Writer;
 use crate::progress::Watch;
+use std::ops::Range;
+
+use rayon::prelude::*;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Most keys that are sorted at a time, by aim: 64 MiB of them.
 const PASS_ROWS: u64 = 1 << 22;

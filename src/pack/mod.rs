@@ -22,18 +22,12 @@ pub mod sort_key;
 pub mod tombstones;
 pub mod writer;
 
-use crate::pack::report::Packed;
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::Relaxed;
-
-use rayon::prelude::*;
-
 use crate::error::{IndexError, PackError};
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::report::Work;
 use crate::index::snapshot::Snapshot;
+use crate::pack::report::Packed;
 use crate::pack::retention::Keep;
 use crate::pack::row_fetch::Rows;
 use crate::pack::writer::{Header, Writer};
@@ -41,6 +35,11 @@ use crate::progress::Watch;
 use crate::store::{Store, StoreOptions};
 use crate::sys::atomic_dir::NewDirectory;
 use crate::sys::durability::Sync;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
+
+use rayon::prelude::*;
 
 /// How a store is packed.
 pub struct PackOptions {

@@ -1,9 +1,6 @@
 //! The question that selection asks of a row, one row at a time: the slow and obvious way, which the passes over many
 //! rows abbreviate and are tested against. Everything that it reads of the index is proven on the way.
 
-use crate::select::ledger::Class;
-use std::collections::HashSet;
-
 use crate::error::Damaged;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
@@ -13,7 +10,8 @@ use crate::index::segment::layout::{BASE_BITS, Column};
 use crate::index::snapshot::{Snapshot, State};
 use crate::request::{ExportRequest, Late, MissingLastUpdated, Population};
 use crate::select::cohort::Cohort;
-use crate::select::ledger::Part;
+use crate::select::ledger::{Class, Part};
+use std::collections::HashSet;
 
 /// Deepest chain of Provenances about Provenances that is followed.
 pub const PROVENANCE_DEPTH_MAX: usize = 32;

@@ -3,12 +3,6 @@
 //! What does not resolve is a message that names what lists it. A Group is read as it streams by; of its members only
 //! those are held that are Groups or known by an identifier.
 
-use crate::select::nested_groups::is_active;
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
-
 use crate::error::{Damaged, ExportError, IndexError, Problem, RequestError};
 use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
@@ -25,8 +19,12 @@ use crate::issue::{Advice, Code, Message, Messages, Parameter, Place};
 use crate::limits::{GROUP_DEPTH_MAX, READ_BYTES};
 use crate::request::{Audience, ExportRequest, WriterScope};
 use crate::select::bitmap::Bitmap;
-use crate::select::nested_groups::{GroupQueue, NestedGroup};
+use crate::select::nested_groups::{GroupQueue, NestedGroup, is_active};
 use crate::simd::Kernel;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 
 /// What members came to.
 pub struct Resolved {

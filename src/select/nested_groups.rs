@@ -3,18 +3,16 @@
 //! Breadth first, so that the order of members decides nothing: a Group is met first where it lies least deep, is read
 //! once, and a cycle ends by itself (GROUP-03).
 
-use crate::fhir::instant::date_time_span;
-use std::collections::{BTreeSet, HashSet, VecDeque};
-
 use crate::error::ExportError;
 use crate::fhir::id::Id;
-use crate::fhir::instant::Instant;
+use crate::fhir::instant::{Instant, date_time_span};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::{FoundGroup, Members, find_group, our_bases, read_group, unusable};
 use crate::group::reader::{Member, Modifier};
 use crate::index::snapshot::Snapshot;
 use crate::limits::GROUP_DEPTH_MAX;
+use std::collections::{BTreeSet, HashSet, VecDeque};
 
 /// A Group that another one lists.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,9 +5,6 @@
 //! independent, so passes run over them in parallel; results are put together in store order. No byte of the store is
 //! read here.
 
-use crate::select::ledger::{Ledger, Part};
-use rayon::prelude::*;
-
 use crate::error::Damaged;
 use crate::extract::fault::FaultKind;
 use crate::fhir::instant::Instant;
@@ -19,9 +16,11 @@ use crate::request::{ExportRequest, Way};
 use crate::select::bitmap::Bitmap;
 use crate::select::classifier::Filter;
 use crate::select::cohort::Cohort;
+use crate::select::ledger::{Ledger, Part};
 use crate::select::row_set::RowSet;
 use crate::select::visibility::Ended;
 use crate::select::{column_scan, postings_scan, zone_map_scan};
+use rayon::prelude::*;
 
 /// What selecting noticed besides, for messages.
 #[derive(Clone, Debug, Default)]

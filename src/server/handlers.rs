@@ -5,20 +5,6 @@
 //! Handlers that touch the disk run on threads that may block. A path is looked at as it was received, but for `%24`,
 //! which is `$` (CORE-07); ids are looked up, never joined into a path.
 
-use crate::server::router::{Received, not_allowed};
-use crate::server::state::App;
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant as Moment, SystemTime};
-
-use axum::body::Body;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
-use axum::response::IntoResponse;
-use serde_json::json;
-
 use crate::fhir::resource_type::ResourceType;
 use crate::group::registry::writer::GroupWriter;
 use crate::hash::digest::Digest;
@@ -39,6 +25,18 @@ use crate::server::kick_off::start::{PREFERENCE_APPLIED, Started, kick_off, refu
 use crate::server::middleware::AsGet;
 use crate::server::mount::Mount;
 use crate::server::routes::Operation;
+use crate::server::state::App;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant as Moment, SystemTime};
+
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
+use axum::response::IntoResponse;
+use serde_json::json;
 
 /// How often is looked whether a job that is waited for has ended.
 const LOOK: Duration = Duration::from_millis(20);
@@ -400,3 +398,13 @@ async fn file(app: &App, mount: &Mount, operation: Operation, asked: Asked) -> R
         _ => send(&asked.method, &asked.headers, stored).await,
     })
 }
+
+/// 405; what is possible stands in `Allow` (CORE-06).
+pub(crate) fn not_allowed(method: &Method) -> Refusal {
+    let text = format!("{method} is not possible here; the Allow header says what is");
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, IssueType::NotSupported, text)
+}
+
+/// The URI as it was received.
+#[derive(Clone)]
+pub(crate) struct Received(pub(crate) Uri);

@@ -2,7 +2,13 @@
 //! refusal of the methods that it never takes (ONEUP-M04). Bases are compared as the routes have them, and a tenant's name in a
 //! base may be any: whether there is such a tenant is not told here.
 
+use crate::server::config::Config;
+use crate::server::config::mounts::CUSTOMER;
+use crate::server::dialect::{Dialect, Passage, RequestIds};
+use crate::server::error::{IssueType, Refusal};
 use crate::server::ids::REQUEST_ID;
+use crate::server::proxy::Origin;
+use crate::server::routes::Operation;
 use std::sync::Arc;
 use std::time::Instant as Moment;
 
@@ -11,13 +17,6 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use axum::middleware::Next;
 use axum::response::IntoResponse;
-
-use crate::server::config::Config;
-use crate::server::config::mounts::CUSTOMER;
-use crate::server::dialect::{Dialect, Passage, RequestIds};
-use crate::server::error::{IssueType, Refusal};
-use crate::server::proxy::Origin;
-use crate::server::routes::Operation;
 
 /// Where a name that was not taken goes back to the client (NETSMART-E11).
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");

@@ -1,10 +1,10 @@
 //! TODO: module documentation.
 
+use crate::server::handlers::{Received, not_allowed};
 use axum::Router;
 use axum::extract::Request;
 use axum::extract::State;
 use axum::http::Method;
-use axum::http::StatusCode;
 use axum::http::Uri;
 use axum::middleware;
 use axum::response::IntoResponse;
@@ -15,7 +15,7 @@ use axum::routing::on;
 use serde_json::json;
 use std::sync::Arc;
 
-use crate::server::error::{IssueType, Refusal};
+use crate::server::error::Refusal;
 use crate::server::handlers::{Names, handle, health, ready};
 use crate::server::hosts;
 use crate::server::middleware::{Places, log, pass};
@@ -59,16 +59,6 @@ pub fn router(app: Arc<App>) -> Router {
     let answered = Router::new().fallback_service(plain).layer(middleware::from_fn_with_state(hosts, hosts::pass));
     answered.layer(middleware::from_fn_with_state(places, log))
 }
-
-/// 405; what is possible stands in `Allow` (CORE-06).
-pub(crate) fn not_allowed(method: &Method) -> Refusal {
-    let text = format!("{method} is not possible here; the Allow header says what is");
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, IssueType::NotSupported, text)
-}
-
-/// The URI as it was received.
-#[derive(Clone)]
-pub(crate) struct Received(pub(crate) Uri);
 
 fn plain_path(mut request: Request) -> Request {
     let received = request.uri().clone();

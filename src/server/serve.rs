@@ -1,15 +1,5 @@
 //! A service from its configuration: opens what it needs, listens, answers until it is told to stop.
 
-use crate::server::ids::{now, random};
-use std::future::Future;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
-
-use axum::middleware::map_request;
-use tokio::net::TcpListener;
-
 use crate::group::registry::GroupBook;
 use crate::job::api::{EngineOptions, Limits};
 use crate::job::engine::Engine;
@@ -19,6 +9,7 @@ use crate::server::config::{Config, TenantConfig};
 use crate::server::connection::limits::ConnectionLimits;
 use crate::server::group_scope::{WriterCheck, check_writers};
 use crate::server::hosts::AllowedHosts;
+use crate::server::ids::{now, random};
 use crate::server::message_text::HTTP_WORDS;
 use crate::server::mount::Mount;
 use crate::server::proxy::Proxies;
@@ -29,6 +20,14 @@ use crate::server::tls::Certificate;
 use crate::server::{connection, file_watch};
 use crate::store::Store;
 use crate::sys::durability::Sync;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use axum::middleware::map_request;
+use tokio::net::TcpListener;
 
 /// Longest time that the first indexing is waited for at a stretch.
 const INDEX_WAIT: Duration = Duration::from_secs(3600);

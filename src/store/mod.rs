@@ -8,13 +8,12 @@ pub mod packed;
 pub mod paths;
 pub mod walk;
 
-use crate::sys::atomic_dir::PARTIAL_SUFFIX;
-use std::path::{Path, PathBuf};
-
 use crate::error::IndexError;
 use crate::extract::Validate;
 use crate::simd::Kernel;
 use crate::sys::access::Access;
+use crate::sys::atomic_dir::PARTIAL_SUFFIX;
+use std::path::{Path, PathBuf};
 
 /// What may be done to the index of a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,6 +8,8 @@
 //! bytes: a check made once (of UTF-8, say) does not hold for a second look.
 
 use crate::sys::access::{Access, Kind};
+use crate::sys::regular_file::{Links, RegularFileError, open_regular};
+use crate::sys::sigbus::Registration;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -16,9 +18,6 @@ use std::path::{Path, PathBuf};
 
 use memmap2::{Mmap, MmapOptions};
 use serde::{Deserialize, Serialize};
-
-use crate::sys::regular_file::{Links, RegularFileError, open_regular};
-use crate::sys::sigbus::Registration;
 
 /// Size and times of a file. Equal stamps mean the same bytes, as far as times can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -4,14 +4,6 @@
 //! merge says of successions is not: a ledger recount shows whether that was right. Nothing is written: what the index on
 //! the disk lacks, or has damaged, is made in memory, and told.
 
-use crate::verify::line_counts::LineCounts;
-use std::collections::BTreeMap;
-use std::fmt;
-use std::sync::atomic::Ordering::Relaxed;
-
-use rayon::prelude::*;
-use serde::Serialize;
-
 use crate::codec::decoder::Coding;
 use crate::extract::Validate;
 use crate::index::meta::{self, Generation};
@@ -25,11 +17,18 @@ use crate::store::Store;
 use crate::sys::regular_file::read_regular;
 use crate::text_table::{Table, grouped};
 use crate::verify::VerifyError;
+use crate::verify::line_counts::LineCounts;
 use crate::verify::line_reader::Cut;
 use crate::verify::mismatch::{Difference, Differences};
 use crate::verify::prior_owners::LeftOwners;
 use crate::verify::segment::ExtentCheck;
 use crate::verify::segment_lines::{self, Stretch};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::Ordering::Relaxed;
+
+use rayon::prelude::*;
+use serde::Serialize;
 
 /// What of the index was found on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,11 @@
 //! file, and a finished file counts only if it is there with the size and digest that its receipt says.
 
 use crate::error::RecordError;
+use crate::hash::digest::{Digest, DigestAlgorithm};
+use crate::limits::RECORD_BYTES_MAX;
+use crate::sys::directory::Directory;
+use crate::write::encode::{Coding, Sums};
+use crate::write::output_name::OutputName;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
@@ -12,12 +17,6 @@ use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-
-use crate::hash::digest::{Digest, DigestAlgorithm};
-use crate::limits::RECORD_BYTES_MAX;
-use crate::sys::directory::Directory;
-use crate::write::encode::{Coding, Sums};
-use crate::write::output_name::OutputName;
 
 /// Directory of the record, inside the output directory.
 pub const JOB: &str = ".outpour-job";

@@ -276,7 +276,7 @@ fn lanes<S: Sink>(plan: &Plan, shards: &[usize], open: Open<'_, S>) -> Result<Ve
 #[derive(Clone, Copy)]
 struct Line {
     file: usize,
-    start: u64,
+    pub(crate) start: u64,
     length: u64,
     spaced: bool,
 }

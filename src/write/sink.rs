@@ -1,14 +1,13 @@
 //! Where the bytes of an output file go.
 
+use crate::sys::directory::{Directory, temporary_name};
+use crate::sys::disk::Room;
 use crate::sys::durability::Sync;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-
-use crate::sys::directory::{Directory, temporary_name};
-use crate::sys::disk::Room;
 
 /// A place for output files, one at a time. A file appears whole on [`Sink::commit`] or not at all.
 pub trait Sink: Send {

@@ -3,12 +3,11 @@
 pub mod read_only;
 pub mod run;
 
+use crate::cli::args::read_only::{InspectArgs, VerifyArgs};
 use crate::cli::args::run::RunArgs;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
-
-use crate::cli::args::read_only::{InspectArgs, VerifyArgs};
 
 /// Exports a cohort's FHIR R4 records in bulk: index once, select rows, copy byte ranges.
 #[derive(Parser, Debug)]
@@ -119,14 +118,6 @@ pub struct WriteArgs {
 pub enum AccessArg {
     Mapped,
     Called,
-}
-
-/// See `--progress`.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum ProgressArg {
-    Auto,
-    Never,
 }
 
 /// `outpour export`

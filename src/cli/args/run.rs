@@ -1,6 +1,6 @@
 //! TODO: module documentation.
 
-use crate::cli::args::ProgressArg;
+use clap::ValueEnum;
 
 /// How a command runs, and what it tells meanwhile.
 #[derive(clap::Args, Debug, Clone)]
@@ -15,4 +15,12 @@ pub struct RunArgs {
     /// Show progress on a terminal
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub progress: ProgressArg,
+}
+
+/// See `--progress`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ProgressArg {
+    Auto,
+    Never,
 }

@@ -1,8 +1,8 @@
 //! A record in which one bit is not as it was written: the run that goes on with it comes to the same files and manifest as an
 //! undisturbed one, or is refused and changes nothing that is published.
 
-use crate::Existing;
-use crate::export::ExportError;
+use crate::error::ExportError;
+use crate::export::options::Existing;
 use crate::export::plan_record::JobPlan;
 use crate::export::tests::kills::{World, changes, check, copy, everything, tree};
 use std::collections::BTreeMap;

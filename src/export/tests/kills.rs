@@ -3,29 +3,26 @@
 //! While a manifest stands, every file that it names is there as it says, and no other file has the name of an output file;
 //! what is gone on with, or begun anew, comes to the directory of an undisturbed run; foreign files stay.
 
-use crate::Existing;
-use crate::ExportOptions;
-use crate::ExportRequest;
-use crate::Exported;
-use crate::Store;
-use crate::Watch;
+use crate::error::ExportError;
 use crate::export::export;
+use crate::export::options::{Existing, ExportOptions};
+use crate::export::report::Exported;
 use crate::fhir::instant::Instant;
+use crate::hash::digest::{DigestAlgorithm, digest_file};
+use crate::index::test_lines::append;
+use crate::progress::Watch;
+use crate::request::{Bounds, ExportRequest};
+use crate::store::Store;
+use crate::sys::directory::tests::watching;
 use crate::sys::durability::Sync;
+use crate::write::encode::Coding;
+use crate::write::journal::STATUS;
 use crate::write::manifest::Manifest;
+use crate::write::output_name::OutputName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-
-use crate::error::ExportError;
-use crate::hash::digest::{DigestAlgorithm, digest_file};
-use crate::index::test_lines::append;
-use crate::request::Bounds;
-use crate::sys::directory::tests::watching;
-use crate::write::encode::Coding;
-use crate::write::journal::STATUS;
-use crate::write::output_name::OutputName;
 
 const AS_OF: &str = "2024-06-01T00:00:00Z";
 /// A file of somebody else's in each directory, and what it holds.

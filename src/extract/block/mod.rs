@@ -27,10 +27,9 @@ pub mod shape_cache;
 pub mod skeleton;
 pub mod tokens;
 
-use crate::extract::block::row::{Found, Leave, Row};
-use std::ops::Range;
-
 use crate::extract::block::grammar::{Follows, grammar};
+use crate::extract::block::row::Line;
+use crate::extract::block::row::{Found, Leave, Row};
 use crate::extract::block::shape_cache::{Fit, Shapes};
 use crate::extract::block::tokens::{Carry, Tokens, tokens};
 use crate::extract::facts::LastUpdated;
@@ -40,6 +39,7 @@ use crate::fhir::compartment;
 use crate::fhir::resource_type::ResourceType;
 use crate::limits::REFERENCE_BYTES_MAX;
 use crate::simd::{BLOCK, Job, Vector};
+use std::ops::Range;
 
 /// Most containers on a followed path that are open at once; a line with more goes to the scanner.
 const FRAMES: usize = 24;
@@ -47,17 +47,6 @@ const FRAMES: usize = 24;
 const BATCH: usize = 16;
 /// Most containers that are open at once where the grammar is checked.
 const DEPTH_MAX: u32 = 63;
-
-/// A whole line.
-struct Line {
-    start: usize,
-    /// Where its newline stands.
-    end: usize,
-    /// Whether a byte of 0x80 or above stands in it, or near it.
-    high: bool,
-    /// The same of a backslash.
-    escapes: bool,
-}
 
 /// One pass; see [`Extractor::lines`](crate::extract::extractor::Extractor::lines).
 pub(crate) struct Pass<'a, R> {

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use crate::extract::block::Line;
 use crate::extract::facts::{LastUpdated, ResourceFacts};
 use crate::extract::trie::{Node, Trie};
 use crate::fhir::compartment;
@@ -93,3 +92,14 @@ impl Found {
 
 /// Leaves the line to the scanner.
 pub(crate) struct Leave;
+
+/// A whole line.
+pub(crate) struct Line {
+    pub(crate) start: usize,
+    /// Where its newline stands.
+    pub(crate) end: usize,
+    /// Whether a byte of 0x80 or above stands in it, or near it.
+    pub(crate) high: bool,
+    /// The same of a backslash.
+    pub(crate) escapes: bool,
+}

@@ -4,14 +4,6 @@
 //! order they come, and their place in the store, not their arrival, gives their order. Speed of light: the scanner's
 //! bytes per second times the threads; memory: one extent's columns a thread, and a few encoded ones on their way.
 
-use crate::index::segment::span::{Part, Span};
-use std::io::Write;
-use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-
-use memchr::memrchr;
-use rayon::prelude::*;
-
 use crate::codec::compression::Restart;
 use crate::codec::decoder::{Coding, DecodeError, Decoder};
 use crate::error::IndexError;
@@ -20,12 +12,19 @@ use crate::extract::extractor::Extractor;
 use crate::extract::fault::FaultKind;
 use crate::index::dir::Home;
 use crate::index::segment::line_splitter::{Encoded, Lines, Tools};
+use crate::index::segment::span::{Part, Span};
 use crate::index::store_files::Files;
 use crate::limits::{EXTENT_BYTES, SCAN_BYTES};
 use crate::simd::Kernel;
 use crate::store::packed::frame_reader::{FrameError, FrameReader};
 use crate::store::packed::seek_table::{PackedTable, is_packed};
 use crate::sys::store_file::Source;
+use std::io::Write;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use memchr::memrchr;
+use rayon::prelude::*;
 
 /// A new extent, written to the container.
 #[derive(Clone, Debug)]

@@ -2,18 +2,17 @@
 //!
 //! No secret stands here: the configuration holds hashes only, and even these are not shown by `Debug` or in a message.
 
-use crate::server::auth::secret_hash::SecretHash;
-use std::collections::BTreeSet;
-
-use axum::http::{HeaderName, header};
-use serde::{Deserialize, Serialize};
-
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::limits::{CLIENT_ID_BYTES_MAX, NAME_BYTES_MAX};
 use crate::named_enum::by_name;
 use crate::server::auth::secret::StoredHash;
+use crate::server::auth::secret_hash::SecretHash;
+use std::collections::BTreeSet;
+
+use axum::http::{HeaderName, header};
+use serde::{Deserialize, Serialize};
 
 /// `[auth]`: how credentials come in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,19 +7,17 @@ pub mod auth;
 pub mod check;
 pub mod mounts;
 
-use crate::server::config::mounts::DEFAULT_TENANT;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-
-use serde::{Deserialize, Serialize};
-
 use crate::export::options::FaultsAllowed;
 use crate::hash::digest::DigestAlgorithm;
 use crate::named_enum::by_name;
 use crate::server::config::auth::{AuthConfig, ClientConfig};
-use crate::server::config::mounts::MountConfig;
+use crate::server::config::mounts::{DEFAULT_TENANT, MountConfig};
 use crate::server::tls::TlsFiles;
 use crate::write::encode::Coding;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

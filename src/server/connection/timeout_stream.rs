@@ -5,7 +5,11 @@
 //! Under HTTP/2 only the wait for a client that does not read is kept here: the others belong to requests, of which
 //! there are many at a time, and bytes that come tell nothing of them.
 
+use crate::server::connection::limits::ConnectionLimits;
+use crate::server::connection::protocol_errors;
+use crate::server::connection::request_tracker::Flow;
 use crate::server::connection::timer::Timer;
+use crate::server::connection::transport::Transport;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -15,11 +19,6 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::time::Instant;
-
-use crate::server::connection::limits::ConnectionLimits;
-use crate::server::connection::protocol_errors;
-use crate::server::connection::request_tracker::Flow;
-use crate::server::connection::transport::Transport;
 
 /// Longest time for which a closed connection still takes what the client sends, so that it can read the answer: a
 /// socket that is closed with bytes unread resets the connection, and the answer may be lost with it.

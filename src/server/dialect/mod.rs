@@ -7,14 +7,13 @@ pub mod netsmart;
 pub mod oneup;
 pub mod render;
 
-use crate::server::dialect::job_view::{Polled, Taken};
-use axum::body::Body;
-use axum::http::{Method, Response};
-
 use crate::job::record::Naming;
+use crate::server::dialect::job_view::{Polled, Taken};
 use crate::server::error::IssueType;
 use crate::server::parameters::Parameter;
 use crate::server::routes::Route;
+use axum::body::Body;
+use axum::http::{Method, Response};
 
 /// How request ids are taken from clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

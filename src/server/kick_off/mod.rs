@@ -8,9 +8,6 @@ pub mod start;
 #[cfg(test)]
 mod tests;
 
-use crate::server::kick_off::request::{Asked, KickoffPolicy, Level};
-use axum::http::{HeaderMap, StatusCode};
-
 use crate::fhir::instant::Instant;
 use crate::server::config::mounts::HeaderPolicy;
 use crate::server::error::{FHIR_JSON, Issue, IssueType, Refusal};
@@ -18,6 +15,8 @@ use crate::server::http::accept::Accept;
 use crate::server::http::prefer::Prefer;
 use crate::server::http::query::Query;
 use crate::server::kick_off::parameters::read;
+use crate::server::kick_off::request::{Asked, KickoffPolicy, Level};
+use axum::http::{HeaderMap, StatusCode};
 
 /// Reads a kick-off by GET: its query string as it was received, and its headers.
 ///
