@@ -9,7 +9,7 @@ use outpour::export::export;
 use outpour::export::options::{Existing, ExportOptions};
 use outpour::export::planning::plan;
 use outpour::fhir::instant::Instant;
-use outpour::progress::Watch;
+use outpour::progress::Progress;
 use outpour::request::ExportRequest;
 use outpour::store::{Store, StoreOptions};
 use outpour::sys::durability::Sync;
@@ -53,7 +53,7 @@ fn exports(c: &mut Criterion) {
             clock: &as_of,
             words: &outpour::issue::PLAIN_WORDS,
         };
-        pool.install(|| export(&store, &request, as_of(), &options, &Watch::default())).unwrap()
+        pool.install(|| export(&store, &request, as_of(), &options, &Progress::default())).unwrap()
     };
     let once = scratch.path().join("once");
     let exported = run(&once);

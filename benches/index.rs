@@ -5,7 +5,7 @@
 mod common;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use outpour::progress::Watch;
+use outpour::progress::Progress;
 use outpour::store::{Store, StoreOptions};
 
 fn index(c: &mut Criterion) {
@@ -24,7 +24,7 @@ fn index(c: &mut Criterion) {
                     let index_dir = Some(home.path().to_path_buf());
                     let options = StoreOptions { index_dir, access, ..StoreOptions::default() };
                     let store = Store::open_with(&root, options).unwrap();
-                    let (index, work) = pool.install(|| store.index(&Watch::default())).unwrap();
+                    let (index, work) = pool.install(|| store.index(&Progress::default())).unwrap();
                     assert_eq!((index.rows(), work.scanned_bytes), (38_483, bytes));
                     home
                 },
@@ -35,10 +35,10 @@ fn index(c: &mut Criterion) {
     let home = scratch.path().join("index");
     let options = StoreOptions { index_dir: Some(home), access, ..StoreOptions::default() };
     let store = Store::open_with(&root, options).unwrap();
-    store.index(&Watch::default()).unwrap();
+    store.index(&Progress::default()).unwrap();
     group.bench_function("open, up to date", |b| {
         b.iter(|| {
-            let (index, work) = store.index(&Watch::default()).unwrap();
+            let (index, work) = store.index(&Progress::default()).unwrap();
             assert_eq!((index.rows(), work.scanned_bytes), (38_483, 0));
         })
     });

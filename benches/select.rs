@@ -13,7 +13,7 @@ use std::time::Instant as Clock;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use outpour::fhir::instant::Instant;
 use outpour::index::snapshot::Snapshot;
-use outpour::progress::Watch;
+use outpour::progress::Progress;
 use outpour::request::{ExportRequest, Way};
 use outpour::select::cohort::Cohort;
 use outpour::select::selection::Selection;
@@ -119,13 +119,13 @@ fn opening(c: &mut Criterion) {
     }
     let access = outpour::sys::sigbus::install().unwrap();
     let store = Store::open_with(&root, StoreOptions { access, ..StoreOptions::default() }).unwrap();
-    store.index(&Watch::default()).unwrap();
+    store.index(&Progress::default()).unwrap();
     // The files of an index are trusted by their times once they are old enough for these to tell.
     std::thread::sleep(std::time::Duration::from_millis(100));
-    store.index(&Watch::default()).unwrap();
+    store.index(&Progress::default()).unwrap();
     c.bench_function("open, 1,000 files", |b| {
         b.iter(|| {
-            let (index, work) = store.index(&Watch::default()).unwrap();
+            let (index, work) = store.index(&Progress::default()).unwrap();
             assert_eq!((index.rows(), index.extent_count(), work.scanned_bytes), (1000, 1000, 0));
         })
     });

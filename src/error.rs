@@ -79,14 +79,14 @@ pub enum IndexError {
     Stopped,
 }
 
-impl From<Damaged> for IndexError {
-    fn from(damaged: Damaged) -> IndexError {
+impl From<CorruptIndex> for IndexError {
+    fn from(damaged: CorruptIndex) -> IndexError {
         IndexError::Damaged { reason: damaged.0 }
     }
 }
 
-impl From<Damaged> for ExportError {
-    fn from(damaged: Damaged) -> ExportError {
+impl From<CorruptIndex> for ExportError {
+    fn from(damaged: CorruptIndex) -> ExportError {
         IndexError::from(damaged).into()
     }
 }
@@ -301,8 +301,8 @@ impl From<NewDirectoryError> for PackError {
     }
 }
 
-impl From<Damaged> for PackError {
-    fn from(damaged: Damaged) -> PackError {
+impl From<CorruptIndex> for PackError {
+    fn from(damaged: CorruptIndex) -> PackError {
         IndexError::from(damaged).into()
     }
 }
@@ -372,4 +372,4 @@ pub enum RecordError {
 /// A part of an index file is not what was written: what is wrong, as a sentence. The cure is always the same: the
 /// whole index is checked, what is damaged is made again from the store, and the question is asked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Damaged(pub &'static str);
+pub struct CorruptIndex(pub &'static str);

@@ -54,6 +54,6 @@ pub use crate::export::planning::plan;
 pub use crate::export::report::Exported;
 pub use crate::index::snapshot::Snapshot;
 pub use crate::plan::Plan;
-pub use crate::progress::Watch;
+pub use crate::progress::Progress;
 pub use crate::request::ExportRequest;
 pub use crate::store::{Store, StoreOptions};

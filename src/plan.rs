@@ -3,7 +3,7 @@
 //! A shard is a resource type, an ordinal and the first and last of its rows in store order, so a plan of a hundred
 //! million rows stays as small as its list of files. Its rows are the selected ones of its type between the two.
 
-use crate::error::Damaged;
+use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::snapshot::Snapshot;
 use crate::issue::Messages;
@@ -88,7 +88,7 @@ pub struct TypeTotal {
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn cut(snapshot: &Snapshot, selection: &Selection, bounds: Bounds) -> Result<Vec<Shard>, Damaged> {
+pub fn cut(snapshot: &Snapshot, selection: &Selection, bounds: Bounds) -> Result<Vec<Shard>, CorruptIndex> {
     let mut done: Vec<Vec<Shard>> = vec![Vec::new(); ResourceType::COUNT];
     let fits = |open: &Shard, rows: u64, bytes: u64| {
         let alone = open.rows == 0 && rows == 1;

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 /// Watches long work, and can stop it.
 #[derive(Default)]
-pub struct Watch {
+pub struct Progress {
     /// Set to stop: work ends at its next piece.
     pub cancel: AtomicBool,
     /// Bytes of store files to scan for the index.

@@ -10,14 +10,14 @@ use crate::cli::export::{exit_of, index_line};
 use crate::cli::progress::watched;
 use crate::cli::table::{bytes, table};
 use crate::cli::{Exit, fail, put_json, say};
-use crate::error::{Damaged, IndexError, RequestError};
+use crate::error::{CorruptIndex, IndexError, RequestError};
 use crate::extract::Validate;
 use crate::extract::fault::FaultKind;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::report::Work;
 use crate::index::segment::layout::Head;
 use crate::index::snapshot::Index;
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::store::Store;
 use crate::text_table::grouped as count;
 
@@ -105,7 +105,7 @@ struct Counts {
 
 impl Counts {
     /// From the totals that were merged and the headers of the extents, none of which is opened for it.
-    fn of(index: &Index) -> Result<Counts, Damaged> {
+    fn of(index: &Index) -> Result<Counts, CorruptIndex> {
         let totals = index.merged().totals()?;
         let sum = |count: &dyn Fn(&Head) -> u64| index.extents().iter().map(|extent| count(extent.head())).sum();
         Ok(Counts {
@@ -120,7 +120,7 @@ impl Counts {
 }
 
 /// Brings the index up to date and counts what it holds; one whose totals turn out to be damaged is repaired first.
-fn counted(store: &Store, recheck: bool, watch: &Watch) -> Result<(Index, Work, Counts), IndexError> {
+fn counted(store: &Store, recheck: bool, watch: &Progress) -> Result<(Index, Work, Counts), IndexError> {
     let (index, work) = if recheck { store.recheck(watch)? } else { store.index(watch)? };
     if let Ok(counts) = Counts::of(&index) {
         return Ok((index, work, counts));
@@ -149,7 +149,7 @@ mod tests {
                 2 => std::fs::remove_file(dir.path().join("b.ndjson")).unwrap(),
                 _ => {}
             }
-            let (index, _, counts) = counted(&store, false, &Watch::default()).unwrap();
+            let (index, _, counts) = counted(&store, false, &Progress::default()).unwrap();
             let (mut types, mut faults) = (vec![0; ResourceType::COUNT], vec![0; FaultKind::ALL.len()]);
             for extent in index.extents() {
                 let columns = extent.prove_columns(&[Column::TypeCount, Column::FaultCount]).unwrap();

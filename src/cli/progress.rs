@@ -8,12 +8,12 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::args::run::ProgressArg;
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::sys::interrupt;
 
 /// Runs `work` under a watch that is shown and can be interrupted.
-pub fn watched<T: Send>(when: ProgressArg, work: impl FnOnce(&Watch) -> T + Send) -> T {
-    let watch = Watch::default();
+pub fn watched<T: Send>(when: ProgressArg, work: impl FnOnce(&Progress) -> T + Send) -> T {
+    let watch = Progress::default();
     let done = AtomicBool::new(false);
     let interrupted = interrupt::interrupts();
     let shown = when == ProgressArg::Auto && std::io::stderr().is_terminal();
@@ -52,7 +52,7 @@ impl Drop for Done<'_> {
     }
 }
 
-fn show(bar: &ProgressBar, watch: &Watch) {
+fn show(bar: &ProgressBar, watch: &Progress) {
     let (scan, total) = (watch.scan_done.load(Relaxed), watch.scan_total.load(Relaxed));
     let (written, to_write) = (watch.write_done.load(Relaxed), watch.write_total.load(Relaxed));
     let line = "{msg:<10} {bar:30} {bytes:>10} of {total_bytes:<10} {bytes_per_sec:>12}, {eta} left";

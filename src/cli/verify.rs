@@ -8,7 +8,7 @@ use crate::cli::config::{open_store, pool};
 use crate::cli::progress::watched;
 use crate::cli::{Exit, fail, put_json, say};
 use crate::error::RequestError;
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::sys::access::Access;
 use crate::sys::sigbus;
 use crate::verify::ledger::LedgerOptions;
@@ -48,7 +48,7 @@ fn exit_of(error: &VerifyError) -> Exit {
 }
 
 /// Whether the export is as its manifest says.
-fn export(args: &VerifyArgs, watch: &Watch) -> Result<bool, VerifyError> {
+fn export(args: &VerifyArgs, watch: &Progress) -> Result<bool, VerifyError> {
     let report = verify::export::export(&args.directory, watch)?;
     let mut holds = report.holds;
     let mut lines = report.lines();

@@ -1,6 +1,6 @@
 //! TODO: module documentation.
 
-use crate::error::{Damaged, IndexError};
+use crate::error::{CorruptIndex, IndexError};
 use crate::extract::fault::FaultKind;
 use crate::index::segment::layout::Column;
 use crate::index::snapshot::Snapshot;
@@ -16,7 +16,7 @@ pub(crate) fn absent_members(
     cohort: &Cohort,
     selection: &Selection,
     messages: &mut Messages,
-) -> Result<(), Damaged> {
+) -> Result<(), CorruptIndex> {
     for patient in cohort.members.iter().filter(|patient| !selection.present.contains(*patient)) {
         let id = snapshot.index().patient_id(patient as u32)?;
         let text = format!(
@@ -34,7 +34,7 @@ pub(crate) fn absent_members(
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn policy_messages(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Result<Messages, Damaged> {
+pub fn policy_messages(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Result<Messages, CorruptIndex> {
     let Plan { request, selection, deletions, .. } = plan;
     let noticed = &selection.noticed;
     let sees_all = audience != Audience::BoundClient;

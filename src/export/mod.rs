@@ -20,7 +20,7 @@ use crate::export::repair::recover;
 use crate::export::report::Exported;
 use crate::export::run::ExportRun;
 use crate::fhir::instant::Instant;
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::request::ExportRequest;
 use crate::store::Store;
 use std::sync::atomic::Ordering::Relaxed;
@@ -36,7 +36,7 @@ pub fn export(
     request: &ExportRequest,
     as_of: Instant,
     options: &ExportOptions<'_>,
-    watch: &Watch,
+    watch: &Progress,
 ) -> Result<Exported, ExportError> {
     let mut moment = Moment { as_of, view: None };
     let error = match attempt(store, request, &mut moment, options, options.existing, watch) {
@@ -61,7 +61,7 @@ fn attempt(
     moment: &mut Moment,
     options: &ExportOptions<'_>,
     existing: Existing,
-    watch: &Watch,
+    watch: &Progress,
 ) -> Result<Exported, ExportError> {
     let run = ExportRun::begin(store, request, moment, options, existing, watch)?;
     moment.as_of = run.transaction_time().clone();

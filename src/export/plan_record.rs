@@ -212,7 +212,7 @@ mod tests {
     use crate::group::lookup::Members;
     use crate::hash::digest::DigestAlgorithm;
     use crate::issue::Code;
-    use crate::progress::Watch;
+    use crate::progress::Progress;
     use crate::request::{Late, MissingLastUpdated};
     use crate::write::encode::Coding;
 
@@ -225,7 +225,7 @@ mod tests {
         change(&mut request);
         let as_of = Instant::parse("2024-05-01T00:00:00Z").unwrap();
         let (plan, snapshot, _) =
-            crate::export::planning::plan_only(&store, &request, as_of, &Watch::default()).unwrap();
+            crate::export::planning::plan_only(&store, &request, as_of, &Progress::default()).unwrap();
         let mut job = job_plan(&plan, &snapshot, &store);
         job.origin = Origin::default();
         job

@@ -8,7 +8,7 @@ use crate::index::report::Work;
 use crate::index::snapshot::Snapshot;
 use crate::issue::{Messages, Parameter};
 use crate::plan::{Plan, cut};
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::request::ExportRequest;
 use crate::select::cohort::Cohort;
 use crate::select::deleted::Deletions;
@@ -59,7 +59,7 @@ pub fn plan_only(
     store: &Store,
     request: &ExportRequest,
     as_of: Instant,
-    watch: &Watch,
+    watch: &Progress,
 ) -> Result<(Plan, Snapshot, Work), ExportError> {
     request.check()?;
     let store = store.read_only();
@@ -76,7 +76,7 @@ pub(crate) fn planned(
     store: &Store,
     request: &ExportRequest,
     take: &dyn Fn() -> Result<(Snapshot, Work), IndexError>,
-    watch: &Watch,
+    watch: &Progress,
 ) -> Result<Planned, ExportError> {
     let again = || {
         let (_, repair) = store.recheck(watch)?;

@@ -2,7 +2,7 @@
 
 use crate::codec::decoder::DecodeError;
 use crate::error::{ExportError, IndexError};
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::store::Store;
 use crate::store::packed::seek_table::is_packed;
 use crate::sys::access::Access;
@@ -14,7 +14,7 @@ use crate::sys::store_file::Source;
 ///
 /// # Errors
 /// When the store or the index cannot be read or written.
-pub fn recover(store: &Store, error: &ExportError, watch: &Watch) -> Result<Option<Vec<String>>, ExportError> {
+pub fn recover(store: &Store, error: &ExportError, watch: &Progress) -> Result<Option<Vec<String>>, ExportError> {
     if let ExportError::Index(IndexError::Damaged { .. }) = error {
         return Ok(Some(store.recheck(watch)?.1.repaired));
     }

@@ -12,7 +12,7 @@ use crate::index::report::Work;
 use crate::index::snapshot::Snapshot;
 use crate::issue::{Message, Messages};
 use crate::plan::Plan;
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::request::{Audience, ExportRequest};
 use crate::store::Store;
 use crate::sys::durability::Sync;
@@ -65,7 +65,7 @@ impl ExportRun {
         moment: &Moment,
         options: &ExportOptions<'_>,
         existing: Existing,
-        watch: &Watch,
+        watch: &Progress,
     ) -> Result<ExportRun, ExportError> {
         request.check()?;
         let directory = JobDirectory::open(&options.out, options.sync)?;
@@ -174,7 +174,7 @@ impl ExportRun {
     ///
     /// # Panics
     /// When there is no such task.
-    pub fn write(&self, task: usize, clock: Clock<'_>, watch: &Watch) -> Result<(), ExportError> {
+    pub fn write(&self, task: usize, clock: Clock<'_>, watch: &Progress) -> Result<(), ExportError> {
         let plan = &self.plan;
         let shards = &self.tasks[task];
         let left: Vec<usize> = shards
@@ -222,7 +222,7 @@ impl ExportRun {
     ///
     /// # Panics
     /// When a task has not been written.
-    pub fn finish(&self, clock: Clock<'_>, watch: &Watch) -> Result<Exported, ExportError> {
+    pub fn finish(&self, clock: Clock<'_>, watch: &Progress) -> Result<Exported, ExportError> {
         let output: Vec<Receipt> = self.receipts.lock().expect("no panic under it").values().cloned().collect();
         assert_eq!(output.len(), self.plan.shards.len(), "every task is written before a run is finished");
         let deleted = self.generated(DELETED, "Bundle", &self.deleted)?;
@@ -340,7 +340,7 @@ impl ExportRun {
     }
 
     /// Updates `status.json`, at most once a second. A status that cannot be written costs nobody an export.
-    fn tell(&self, clock: Clock<'_>, watch: &Watch, change: impl FnOnce(&mut StatusFile)) {
+    fn tell(&self, clock: Clock<'_>, watch: &Progress, change: impl FnOnce(&mut StatusFile)) {
         let mut status = self.status.lock().expect("no panic under it");
         status.complete(watch.files_done.load(Relaxed));
         change(&mut status);

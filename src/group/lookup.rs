@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::error::{Damaged, ExportError};
+use crate::error::{CorruptIndex, ExportError};
 use crate::extract::fault::Fault;
 use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;
@@ -31,7 +31,7 @@ pub enum FoundGroup {
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn find_group(snapshot: &Snapshot, id: &Id, ours: &[bool]) -> Result<FoundGroup, Damaged> {
+pub fn find_group(snapshot: &Snapshot, id: &Id, ours: &[bool]) -> Result<FoundGroup, CorruptIndex> {
     let mut found = FoundGroup::Unknown;
     for (extent, row) in rows_of(snapshot, ResourceType::GROUP, id)? {
         match snapshot.state(extent, row, snapshot.as_of().as_ref(), ours, &|_| true)? {
@@ -136,7 +136,7 @@ pub fn read_group(
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn rows_of(snapshot: &Snapshot, resource_type: ResourceType, id: &Id) -> Result<Vec<(usize, usize)>, Damaged> {
+pub fn rows_of(snapshot: &Snapshot, resource_type: ResourceType, id: &Id) -> Result<Vec<(usize, usize)>, CorruptIndex> {
     let hash = id_encoding::entity_hash(resource_type, id.as_bytes());
     let mut rows = Vec::new();
     for extent in snapshot.extents() {
@@ -161,7 +161,7 @@ pub fn rows_of(snapshot: &Snapshot, resource_type: ResourceType, id: &Id) -> Res
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn similar_groups(snapshot: &Snapshot, id: &str) -> Result<Vec<String>, Damaged> {
+pub fn similar_groups(snapshot: &Snapshot, id: &str) -> Result<Vec<String>, CorruptIndex> {
     let mut near: Vec<(usize, String)> = Vec::new();
     for extent in snapshot.extents() {
         let this = &snapshot.index().extents()[extent];

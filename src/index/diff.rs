@@ -6,7 +6,7 @@ use crate::error::IndexError;
 use crate::extract::Validate;
 use crate::index::meta::{ExtentEntry, FileEntry, Generation, SCAN_AGAIN};
 use crate::index::open::Standing;
-use crate::index::segment::reader::Extent;
+use crate::index::segment::reader::Segment;
 use crate::index::segment::span::{Part, Span, compressed_spans, plain_spans};
 use crate::index::store_files::Files;
 use crate::sys::store_file::Source;
@@ -14,7 +14,7 @@ use crate::sys::store_file::Source;
 /// What stands and what is to do, for the files as they are now.
 pub(crate) struct Survey {
     pub(crate) generation: Generation,
-    pub(crate) extents: Vec<Extent>,
+    pub(crate) extents: Vec<Segment>,
     /// For each extent its number in the generation before.
     pub(crate) origins: Vec<usize>,
     pub(crate) spans: Vec<Span>,

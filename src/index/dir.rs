@@ -26,7 +26,7 @@ const LOCK: &str = "lock";
 const BLOCK_BYTES: usize = 256 << 10;
 
 /// The home of an index.
-pub enum Home {
+pub enum IndexDir {
     /// Files in a directory of this path, 0600 in 0700 (the index holds patient ids, PRIV-03).
     Directory(PathBuf),
     /// Anonymous files by name.
@@ -126,40 +126,40 @@ impl Write for Blocks {
 /// The exclusive right to change an index; given back on drop.
 pub struct Lock(#[allow(dead_code, reason = "holds the lock while it is open")] Option<File>);
 
-impl Home {
+impl IndexDir {
     /// An index in memory.
-    pub fn memory() -> Home {
-        Home::Memory(MemoryFiles::default())
+    pub fn memory() -> IndexDir {
+        IndexDir::Memory(MemoryFiles::default())
     }
 
     /// An index in a directory, which need not be there and in which nothing is written: what is made is in memory.
-    pub fn read_only(path: &Path) -> Home {
-        Home::ReadOnly(path.to_path_buf(), MemoryFiles::default())
+    pub fn read_only(path: &Path) -> IndexDir {
+        IndexDir::ReadOnly(path.to_path_buf(), MemoryFiles::default())
     }
 
     /// An index in a directory, which is made if it is not there.
     ///
     /// # Errors
     /// When the directory can neither be made nor written: the caller falls back to memory.
-    pub fn directory(path: &Path) -> io::Result<Home> {
+    pub fn directory(path: &Path) -> io::Result<IndexDir> {
         private_directory(path)?;
         create_private(&path.join(LOCK))?;
-        Ok(Home::Directory(path.to_path_buf()))
+        Ok(IndexDir::Directory(path.to_path_buf()))
     }
 
     /// Whether the index outlives the process.
     pub fn is_durable(&self) -> bool {
-        matches!(self, Home::Directory(_))
+        matches!(self, IndexDir::Directory(_))
     }
 
     /// Takes the writer's lock, or one that holds writers off where nothing is written; `waiting` is called once if another process holds it.
     pub fn lock(&self, waiting: &mut dyn FnMut()) -> io::Result<Lock> {
         let (file, shared) = match self {
-            Home::Memory(_) => return Ok(Lock(None)),
-            Home::Directory(path) => (create_private(&path.join(LOCK))?, false),
+            IndexDir::Memory(_) => return Ok(Lock(None)),
+            IndexDir::Directory(path) => (create_private(&path.join(LOCK))?, false),
             // A reader that makes in memory what is missing holds writers off until it is made. Without a lock file nobody
             // writes.
-            Home::ReadOnly(path, _) => match open_regular(&path.join(LOCK), Links::Refuse) {
+            IndexDir::ReadOnly(path, _) => match open_regular(&path.join(LOCK), Links::Refuse) {
                 Ok(file) => (file, true),
                 Err(_) => return Ok(Lock(None)),
             },
@@ -178,7 +178,7 @@ impl Home {
     /// Makes a new file to write to.
     pub fn create(&self, name: &str) -> io::Result<File> {
         match self {
-            Home::Directory(path) => {
+            IndexDir::Directory(path) => {
                 let file = create_own(&path.join(name))?;
                 // As for output files: a new one is not to be written to disk when it is closed.
                 if file.metadata()?.len() > 0 {
@@ -186,7 +186,7 @@ impl Home {
                 }
                 Ok(file)
             }
-            Home::Memory(files) | Home::ReadOnly(_, files) => files.create(name),
+            IndexDir::Memory(files) | IndexDir::ReadOnly(_, files) => files.create(name),
         }
     }
 
@@ -203,9 +203,9 @@ impl Home {
     /// Maps a file.
     pub fn open(&self, name: &str) -> io::Result<IndexBytes> {
         let map = match self {
-            Home::Directory(path) => ReadMap::open(path.join(name))?,
-            Home::Memory(files) => files.open(name)?.ok_or(io::ErrorKind::NotFound)?,
-            Home::ReadOnly(path, files) => match files.open(name)? {
+            IndexDir::Directory(path) => ReadMap::open(path.join(name))?,
+            IndexDir::Memory(files) => files.open(name)?.ok_or(io::ErrorKind::NotFound)?,
+            IndexDir::ReadOnly(path, files) => match files.open(name)? {
                 Some(map) => map,
                 None => ReadMap::open(path.join(name))?,
             },
@@ -216,9 +216,9 @@ impl Home {
     /// Reads a small file.
     pub fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         match self {
-            Home::Directory(path) => Ok(read_regular(&path.join(name), GENERATION_BYTES_MAX)?),
-            Home::Memory(_) => Ok(self.open(name)?.to_vec()),
-            Home::ReadOnly(path, files) => match files.open(name)? {
+            IndexDir::Directory(path) => Ok(read_regular(&path.join(name), GENERATION_BYTES_MAX)?),
+            IndexDir::Memory(_) => Ok(self.open(name)?.to_vec()),
+            IndexDir::ReadOnly(path, files) => match files.open(name)? {
                 Some(map) => Ok(map.to_vec()),
                 None => Ok(read_regular(&path.join(name), GENERATION_BYTES_MAX)?),
             },
@@ -229,7 +229,7 @@ impl Home {
     /// nanoseconds since the Unix epoch: the file system's own clock.
     pub fn replace(&self, name: &str, bytes: &mut dyn FnMut(i64) -> Vec<u8>) -> io::Result<()> {
         match self {
-            Home::Directory(path) => {
+            IndexDir::Directory(path) => {
                 let temporary = path.join(format!("{name}.part"));
                 std::fs::remove_file(&temporary).ok();
                 let mut file = create_private(&temporary)?;
@@ -238,27 +238,27 @@ impl Home {
                 file.sync_data()?;
                 std::fs::rename(&temporary, path.join(name))
             }
-            Home::Memory(_) | Home::ReadOnly(..) => self.create(name)?.write_all(&bytes(i64::MIN)),
+            IndexDir::Memory(_) | IndexDir::ReadOnly(..) => self.create(name)?.write_all(&bytes(i64::MIN)),
         }
     }
 
     /// Overwrites a small file in place; with `sync`, to the disk. A reader may find it torn.
     pub fn overwrite(&self, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
         match self {
-            Home::Directory(path) => {
+            IndexDir::Directory(path) => {
                 let file = create_own(&path.join(name))?;
                 file.write_all_at(bytes, 0)?;
                 file.set_len(bytes.len() as u64)?;
                 if sync { file.sync_data() } else { Ok(()) }
             }
-            Home::Memory(_) | Home::ReadOnly(..) => self.create(name)?.write_all(bytes),
+            IndexDir::Memory(_) | IndexDir::ReadOnly(..) => self.create(name)?.write_all(bytes),
         }
     }
 
     /// Removes every file but the lock and those named. Readers that have them open keep them.
     pub fn keep_only(&self, names: &[&str]) {
         match self {
-            Home::Directory(path) => {
+            IndexDir::Directory(path) => {
                 // A file that cannot be listed or removed costs space, nothing else.
                 for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
                     let name = entry.file_name();
@@ -268,7 +268,7 @@ impl Home {
                     }
                 }
             }
-            Home::Memory(files) | Home::ReadOnly(_, files) => files.keep_only(names),
+            IndexDir::Memory(files) | IndexDir::ReadOnly(_, files) => files.keep_only(names),
         }
     }
 }
@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn blocks_are_the_bytes_that_were_written() {
         let dir = tempfile::tempdir().unwrap();
-        let home = Home::directory(&dir.path().join("index")).unwrap();
+        let home = IndexDir::directory(&dir.path().join("index")).unwrap();
         let bytes: Vec<u8> = (0..7 * BLOCK_BYTES + 99).map(|at| (at.wrapping_mul(0x9e37_79b1) >> 11) as u8).collect();
         for name in ["extents-a", "extents-b"] {
             // The second time, there is a file of that name.

@@ -1,9 +1,9 @@
 //! Makes an index scan a store file again: what it says of the file turned out not to be what is there.
 
 use crate::error::IndexError;
-use crate::index::dir::Home;
+use crate::index::dir::IndexDir;
 use crate::index::meta::{self, Generation, SCAN_AGAIN};
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::store::{IndexAccess, Store};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -12,11 +12,11 @@ use std::sync::atomic::Ordering::Relaxed;
 ///
 /// # Errors
 /// When the index cannot be written.
-pub fn forget(store: &Store, name: &str, watch: &Watch) -> Result<(), IndexError> {
+pub fn forget(store: &Store, name: &str, watch: &Progress) -> Result<(), IndexError> {
     if store.options().index_access == IndexAccess::ReadOnly {
         return Ok(());
     }
-    let Ok(home) = Home::directory(&store.index_dir()) else { return Ok(()) };
+    let Ok(home) = IndexDir::directory(&store.index_dir()) else { return Ok(()) };
     let failed = |source| IndexError::Write { name: meta::FILE.into(), source };
     let _lock = home.lock(&mut || watch.waiting.store(true, Relaxed)).map_err(failed)?;
     watch.waiting.store(false, Relaxed);

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::index::dir::{Home, IndexBytes};
+use crate::index::dir::{IndexDir, IndexBytes};
 use crate::index::global::Merged;
 use crate::index::meta::{ExtentEntry, Generation, IndexFile};
-use crate::index::segment::reader::Extent;
+use crate::index::segment::reader::Segment;
 
 /// An index, as far as it stands.
 pub struct Standing {
     /// Each extent of the generation, or why it is to be made again.
-    pub extents: Vec<Result<Extent, &'static str>>,
+    pub extents: Vec<Result<Segment, &'static str>>,
     /// What was merged over them, or why it is to be merged again.
     pub merged: Result<Merged, &'static str>,
 }
@@ -23,14 +23,14 @@ impl Standing {
     ///
     /// # Errors
     /// The first reason why not.
-    pub fn whole(self) -> Result<(Vec<Extent>, Merged), &'static str> {
+    pub fn whole(self) -> Result<(Vec<Segment>, Merged), &'static str> {
         let merged = self.merged?;
         Ok((self.extents.into_iter().collect::<Result<Vec<_>, _>>()?, merged))
     }
 }
 
 /// Opens a generation.
-pub fn stand(home: &Home, generation: &Generation, trust: Trust) -> Standing {
+pub fn stand(home: &IndexDir, generation: &Generation, trust: Trust) -> Standing {
     let trusted = |file: &IndexFile, bytes: &IndexBytes| {
         trust == Trust::Stamps && file.stamp.is_some_and(|stamp| stamp == bytes.stamp())
     };
@@ -58,9 +58,9 @@ pub fn stand(home: &Home, generation: &Generation, trust: Trust) -> Standing {
         let (bytes, trusted) = containers[entry.container].as_ref().ok_or("its file cannot be opened")?;
         if let Some(heads) = heads.filter(|_| *trusted) {
             // The table of extents was compared with the generation.
-            return Ok(Extent::known(bytes.clone(), entry.at, heads[at]));
+            return Ok(Segment::known(bytes.clone(), entry.at, heads[at]));
         }
-        let extent = Extent::open(bytes.clone(), entry.at)?;
+        let extent = Segment::open(bytes.clone(), entry.at)?;
         let head = extent.head();
         match (head.start, head.end, head.content) == (entry.start, entry.end, entry.content) {
             true => Ok(extent),
@@ -68,13 +68,13 @@ pub fn stand(home: &Home, generation: &Generation, trust: Trust) -> Standing {
         }
     };
     let all_trusted = heads.is_some() && containers.iter().all(|file| file.as_ref().is_some_and(|file| file.1));
-    let extents: Vec<Result<Extent, &'static str>> = match all_trusted {
+    let extents: Vec<Result<Segment, &'static str>> = match all_trusted {
         true => generation.extents.iter().enumerate().map(one).collect(),
         false => generation.extents.par_iter().enumerate().map(one).collect(),
     };
     let merged = merged.and_then(|merged| {
         if !merged_trusted || !all_trusted {
-            let standing: Option<Vec<Extent>> = extents.iter().map(|extent| extent.clone().ok()).collect();
+            let standing: Option<Vec<Segment>> = extents.iter().map(|extent| extent.clone().ok()).collect();
             // With an extent gone it is merged again in any case.
             merged.check(&standing.ok_or("an extent is damaged")?)?;
         }

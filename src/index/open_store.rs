@@ -9,7 +9,7 @@ use crate::index::report::Work;
 use crate::index::snapshot::{Index, Snapshot, SnapshotRecord};
 use crate::index::store_listing::View;
 use crate::index::{invalidate, refresh, store_files};
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::store::Store;
 
 impl Store {
@@ -25,14 +25,14 @@ impl Store {
     /// # Errors
     /// When the store cannot be read as a whole.
     pub fn snapshot(&self, as_of: Instant) -> Result<Snapshot, IndexError> {
-        self.snapshot_watched(as_of, &Watch::default()).map(|(snapshot, _)| snapshot)
+        self.snapshot_watched(as_of, &Progress::default()).map(|(snapshot, _)| snapshot)
     }
 
     /// Like [`Store::snapshot`], watched; also tells what work that was.
     ///
     /// # Errors
     /// When the store cannot be read as a whole, or the watch says stop.
-    pub fn snapshot_watched(&self, as_of: Instant, watch: &Watch) -> Result<(Snapshot, Work), IndexError> {
+    pub fn snapshot_watched(&self, as_of: Instant, watch: &Progress) -> Result<(Snapshot, Work), IndexError> {
         let (index, work) = refresh::refresh(self, Some(&as_of), None, watch, Trust::Stamps)?;
         Ok((Snapshot::new(Arc::new(index), as_of), work))
     }
@@ -41,7 +41,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::snapshot_watched`].
-    pub fn snapshot_rechecked(&self, as_of: Instant, watch: &Watch) -> Result<(Snapshot, Work), IndexError> {
+    pub fn snapshot_rechecked(&self, as_of: Instant, watch: &Progress) -> Result<(Snapshot, Work), IndexError> {
         let (index, work) = refresh::refresh(self, Some(&as_of), None, watch, Trust::Nothing)?;
         Ok((Snapshot::new(Arc::new(index), as_of), work))
     }
@@ -60,7 +60,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::snapshot_watched`].
-    pub fn snapshot_of(&self, view: &View, as_of: Instant, watch: &Watch) -> Result<(Snapshot, Work), IndexError> {
+    pub fn snapshot_of(&self, view: &View, as_of: Instant, watch: &Progress) -> Result<(Snapshot, Work), IndexError> {
         let (index, work) = refresh::refresh(self, Some(&as_of), Some(view), watch, Trust::Stamps)?;
         Ok((Snapshot::new(Arc::new(index), as_of), work))
     }
@@ -75,7 +75,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot be read as a whole, or the watch says stop.
-    pub fn index(&self, watch: &Watch) -> Result<(Index, Work), IndexError> {
+    pub fn index(&self, watch: &Progress) -> Result<(Index, Work), IndexError> {
         refresh::refresh(self, None, None, watch, Trust::Stamps)
     }
 
@@ -84,7 +84,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::index`].
-    pub fn recheck(&self, watch: &Watch) -> Result<(Index, Work), IndexError> {
+    pub fn recheck(&self, watch: &Progress) -> Result<(Index, Work), IndexError> {
         refresh::refresh(self, None, None, watch, Trust::Nothing)
     }
 
@@ -92,7 +92,7 @@ impl Store {
     ///
     /// # Errors
     /// When the index cannot be written.
-    pub fn forget(&self, name: &str, watch: &Watch) -> Result<(), IndexError> {
+    pub fn forget(&self, name: &str, watch: &Progress) -> Result<(), IndexError> {
         invalidate::forget(self, name, watch)
     }
 
@@ -100,7 +100,7 @@ impl Store {
     ///
     /// # Errors
     /// [`IndexError::Changed`] when the store no longer holds those bytes.
-    pub fn snapshot_again(&self, record: &SnapshotRecord, watch: &Watch) -> Result<(Snapshot, Work), IndexError> {
+    pub fn snapshot_again(&self, record: &SnapshotRecord, watch: &Progress) -> Result<(Snapshot, Work), IndexError> {
         refresh::again(self, record, watch)
     }
 }

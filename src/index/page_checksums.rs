@@ -5,7 +5,7 @@
 //! question pays for the pages that it touches and not for the index. What a seal holds is as outpour wrote it: it
 //! says nothing of a file that was forged together with its seals, which a changed stamp sends to the whole check.
 
-use crate::error::Damaged;
+use crate::error::CorruptIndex;
 use crate::hash::xxh3::xxh3_64;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -57,12 +57,12 @@ impl Seals {
     ///
     /// # Errors
     /// [`Damaged`] when one of them is not what was written, or the range lies outside of the body.
-    pub fn prove(&self, bytes: &[u8], range: Range<usize>) -> Result<(), Damaged> {
+    pub fn prove(&self, bytes: &[u8], range: Range<usize>) -> Result<(), CorruptIndex> {
         if self.whole.load(Relaxed) || range.is_empty() {
             return Ok(());
         }
         if range.start < self.body.start || range.end > self.body.end {
-            return Err(Damaged("a number points out of it"));
+            return Err(CorruptIndex("a number points out of it"));
         }
         let first = (range.start - self.body.start) / PAGE_BYTES;
         let last = (range.end - 1 - self.body.start) / PAGE_BYTES;
@@ -76,7 +76,7 @@ impl Seals {
             let at = self.seals + page * 4;
             let stored = u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
             if seal_of(&bytes[start..end]) != stored {
-                return Err(Damaged("a page of it is not what was written"));
+                return Err(CorruptIndex("a page of it is not what was written"));
             }
             word.fetch_or(bit, Relaxed);
         }
@@ -87,7 +87,7 @@ impl Seals {
     ///
     /// # Errors
     /// As [`Seals::prove`].
-    pub fn prove_whole(&self, bytes: &[u8]) -> Result<(), Damaged> {
+    pub fn prove_whole(&self, bytes: &[u8]) -> Result<(), CorruptIndex> {
         self.prove(bytes, self.body.clone())?;
         self.whole.store(true, Relaxed);
         Ok(())

@@ -8,14 +8,14 @@ use crate::codec::decoder::Coding;
 use crate::error::IndexError;
 use crate::fhir::instant::Instant;
 use crate::index::diff::{Survey, entries, survey, unchanged};
-use crate::index::dir::{Home, Lock};
+use crate::index::dir::{IndexDir, Lock};
 use crate::index::first_seen::Remembered;
 use crate::index::global::build::{self, MergeError};
 use crate::index::global::{Merged, append};
 use crate::index::meta::{self, ExtentEntry, Generation, IndexFile, Note};
 use crate::index::open::{Trust, stand};
 use crate::index::report::Work;
-use crate::index::segment::reader::Extent;
+use crate::index::segment::reader::Segment;
 use crate::index::segment::scan::{ScanOptions, scan};
 use crate::index::segment::span::{Part, Span, compressed_spans};
 use crate::index::segment_files::gather_containers;
@@ -23,7 +23,7 @@ use crate::index::snapshot::{ExtentRecord, Index, Snapshot, SnapshotRecord};
 use crate::index::store_files::Files;
 use crate::index::store_listing::View;
 use crate::limits::STORE_ROWS_MAX;
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::store::{IndexAccess, Store};
 use crate::sys::store_file::Stamp;
 use std::collections::HashSet;
@@ -43,7 +43,7 @@ struct Known {
     noted: Generation,
 }
 
-fn load(home: &Home) -> Option<Known> {
+fn load(home: &IndexDir) -> Option<Known> {
     let published = Generation::from_bytes(&home.read(meta::FILE).ok()?)?;
     let mut noted = published.clone();
     if let Some(note) = home.read(meta::NOTE).ok().and_then(|bytes| Note::from_bytes(&bytes)) {
@@ -57,14 +57,14 @@ pub fn refresh(
     store: &Store,
     as_of: Option<&Instant>,
     view: Option<&View>,
-    watch: &Watch,
+    watch: &Progress,
     mut trust: Trust,
 ) -> Result<(Index, Work), IndexError> {
     let (home, in_memory) = match store.options().index_access {
-        IndexAccess::ReadOnly => (Home::read_only(&store.index_dir()), None),
-        IndexAccess::ReadWrite => match Home::directory(&store.index_dir()) {
+        IndexAccess::ReadOnly => (IndexDir::read_only(&store.index_dir()), None),
+        IndexAccess::ReadWrite => match IndexDir::directory(&store.index_dir()) {
             Ok(home) => (home, None),
-            Err(error) => (Home::memory(), Some(format!("{}: {error}", store.index_dir().display()))),
+            Err(error) => (IndexDir::memory(), Some(format!("{}: {error}", store.index_dir().display()))),
         },
     };
     let mut work = Work { in_memory, ..Work::default() };
@@ -126,7 +126,7 @@ pub fn refresh(
     Err(IndexError::ReadBack { name: store.index_dir().display().to_string(), reason: last_reason })
 }
 
-fn take_lock(home: &Home, watch: &Watch) -> Result<Lock, IndexError> {
+fn take_lock(home: &IndexDir, watch: &Progress) -> Result<Lock, IndexError> {
     let lock = home
         .lock(&mut || watch.waiting.store(true, Relaxed))
         .map_err(|source| IndexError::Write { name: "lock".into(), source })?;
@@ -144,11 +144,11 @@ fn names(generation: &Generation) -> Vec<&str> {
 /// Notes a snapshot, and stamps of index files that can be trusted by now; the generation with both. `None` when
 /// another writer has published meanwhile.
 fn note(
-    home: &Home,
+    home: &IndexDir,
     store: &Store,
     known: Known,
     as_of: Option<&Instant>,
-    watch: &Watch,
+    watch: &Progress,
 ) -> Result<Option<Generation>, IndexError> {
     let Known { mut published, mut noted } = known;
     let unseen = as_of.is_some_and(|as_of| noted.clone().seen(as_of));
@@ -179,7 +179,7 @@ fn note(
 
 /// The greatest T, in ticks, of the snapshots that the index on disk remembers; nothing is made for it.
 pub fn latest(store: &Store) -> Option<i64> {
-    load(&Home::Directory(store.index_dir()))?.noted.latest
+    load(&IndexDir::Directory(store.index_dir()))?.noted.latest
 }
 
 /// The index as it was last published, without a look at the store; none when there is none that stands.
@@ -187,8 +187,8 @@ pub fn last(store: &Store) -> Option<Index> {
     // A writer may take the files away that a generation just read names.
     for _ in 0..ATTEMPTS {
         let home = match store.options().index_access {
-            IndexAccess::ReadOnly => Home::read_only(&store.index_dir()),
-            IndexAccess::ReadWrite => Home::directory(&store.index_dir()).ok()?,
+            IndexAccess::ReadOnly => IndexDir::read_only(&store.index_dir()),
+            IndexAccess::ReadWrite => IndexDir::directory(&store.index_dir()).ok()?,
         };
         let known = load(&home)?.noted;
         let Ok((extents, merged)) = stand(&home, &known, Trust::Stamps).whole() else { continue };
@@ -201,7 +201,7 @@ pub fn last(store: &Store) -> Option<Index> {
 }
 
 /// The snapshot of a record: from the index if it still has the extents, else from the store's bytes.
-pub fn again(store: &Store, record: &SnapshotRecord, watch: &Watch) -> Result<(Snapshot, Work), IndexError> {
+pub fn again(store: &Store, record: &SnapshotRecord, watch: &Progress) -> Result<(Snapshot, Work), IndexError> {
     let Some(as_of) = Instant::parse(&record.as_of) else {
         return Err(gone(store, "", "is to be seen as of what is no instant; begin anew with --force"));
     };
@@ -212,7 +212,7 @@ pub fn again(store: &Store, record: &SnapshotRecord, watch: &Watch) -> Result<(S
     };
     // Some of the index was lost or cut anew. What stands is kept, the other recorded spans are scanned, in memory.
     let files = Files::find(store)?;
-    let home = Home::memory();
+    let home = IndexDir::memory();
     let known = index.find_extents(record);
     let same = index.generation().validate == record.validate;
     // A compressed file is decoded from its start, and cut as it is then.
@@ -280,7 +280,7 @@ fn gone(store: &Store, name: &str, reason: &str) -> IndexError {
 
 /// Publishes a generation. Index files get the stamps by which later readers trust them, but for those so young that
 /// a later write could leave them as they are: those are checked once more, and stamped then.
-fn publish(home: &Home, generation: &mut Generation) -> Result<(), IndexError> {
+fn publish(home: &IndexDir, generation: &mut Generation) -> Result<(), IndexError> {
     let opened = |file: &IndexFile| home.open(&file.name).ok().map(|bytes| bytes.stamp());
     let containers: Vec<_> = generation.containers.iter().map(opened).collect();
     let merged = opened(&generation.merged);
@@ -299,14 +299,14 @@ fn publish(home: &Home, generation: &mut Generation) -> Result<(), IndexError> {
 
 /// Scans, assembles and merges what a survey asks for; `before` is what was merged over the generation before.
 fn build(
-    home: &Home,
+    home: &IndexDir,
     survey: Survey,
     before: Option<Merged>,
     files: &Files,
-    watch: &Watch,
+    watch: &Progress,
     store: &Store,
     work: &mut Work,
-) -> Result<(Generation, Vec<Extent>), IndexError> {
+) -> Result<(Generation, Vec<Segment>), IndexError> {
     let Survey { mut generation, mut extents, origins, spans, inherited, changed, repaired } = survey;
     work.repaired.extend(repaired);
     work.kept_extents = extents.len();
@@ -343,8 +343,8 @@ fn build(
         let mut all: Vec<_> = old.map(|((entry, extent), origin)| (entry, extent, origin)).collect();
         for new in scanned.extents {
             let read_back = |reason| IndexError::ReadBack { name: name.clone(), reason };
-            let extent = Extent::written(bytes.clone(), new.at).map_err(read_back)?;
-            debug_assert_eq!(Extent::open(bytes.clone(), new.at).err(), None, "what is written holds");
+            let extent = Segment::written(bytes.clone(), new.at).map_err(read_back)?;
+            debug_assert_eq!(Segment::open(bytes.clone(), new.at).err(), None, "what is written holds");
             // What was scanned again was seen when the latest of the extents in its place was.
             let first_seen = inherited
                 .iter()

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::error::IndexError;
-use crate::index::dir::Home;
+use crate::index::dir::IndexDir;
 use crate::index::meta::{Generation, IndexFile};
-use crate::index::segment::reader::Extent;
+use crate::index::segment::reader::Segment;
 
 /// Containers at which an index run copies all live extents into one.
 const CONTAINERS_MAX: usize = 24;
@@ -14,7 +14,7 @@ const CONTAINERS_MAX: usize = 24;
 ///
 /// # Errors
 /// When the new container cannot be written, or an extent is damaged.
-pub fn gather_containers(home: &Home, generation: &mut Generation, extents: &mut [Extent]) -> Result<(), IndexError> {
+pub fn gather_containers(home: &IndexDir, generation: &mut Generation, extents: &mut [Segment]) -> Result<(), IndexError> {
     let mut used: Vec<usize> = generation.extents.iter().map(|extent| extent.container).collect();
     used.sort_unstable();
     used.dedup();
@@ -40,7 +40,7 @@ pub fn gather_containers(home: &Home, generation: &mut Generation, extents: &mut
     std::io::Write::flush(&mut file).map_err(failed)?;
     let bytes = Arc::new(home.open(&name).map_err(failed)?);
     for (extent, entry) in extents.iter_mut().zip(&generation.extents) {
-        *extent = Extent::known(bytes.clone(), entry.at, *extent.head());
+        *extent = Segment::known(bytes.clone(), entry.at, *extent.head());
     }
     generation.containers = vec![IndexFile::new(name)];
     Ok(())

@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::compression::Restart;
 use crate::codec::decoder::{Coding, Decoder};
-use crate::error::{Damaged, IndexError};
+use crate::error::{CorruptIndex, IndexError};
 use crate::extract::Validate;
 use crate::fhir::id::Id;
 use crate::fhir::instant::{Instant, InstantRef};
 use crate::index::global::{Bases, Merged, Section};
 use crate::index::meta::{ExtentEntry, Generation};
 use crate::index::segment::layout::{BASE_BITS, Column};
-use crate::index::segment::reader::Extent;
+use crate::index::segment::reader::Segment;
 use crate::index::store_files::Files;
 use crate::store::packed::frame_reader::FrameReader;
 use crate::store::packed::seek_table::PackedTable;
@@ -26,7 +26,7 @@ use crate::sys::store_file::{Source, SourceError};
 /// One consistent index of a store. Its files, and those of the store, are read as they are asked.
 pub struct Index {
     generation: Generation,
-    extents: Vec<Extent>,
+    extents: Vec<Segment>,
     merged: Merged,
     files: Files,
     /// Restarts of each compressed file, ascending.
@@ -42,11 +42,11 @@ pub struct Index {
 impl Index {
     pub(crate) fn new(
         generation: Generation,
-        extents: Vec<Extent>,
+        extents: Vec<Segment>,
         merged: Merged,
         files: Files,
         durable: bool,
-    ) -> Result<Index, Damaged> {
+    ) -> Result<Index, CorruptIndex> {
         let mut restarts = vec![Vec::new(); files.count()];
         for (entry, extent) in generation.extents.iter().zip(&extents) {
             if files.coding(entry.file) == Coding::Plain {
@@ -62,7 +62,7 @@ impl Index {
         restarts.iter_mut().for_each(|list| list.sort_by_key(|restart| (restart.uncompressed, restart.compressed)));
         let bases = merged.bases()?;
         let base_numbers = merged.proven_words(Section::ExtentBase, 0..merged.count(Section::ExtentBase))?.to_vec();
-        let starts = Bases::of(extents.iter().map(Extent::head));
+        let starts = Bases::of(extents.iter().map(Segment::head));
         let tables = generation.files.iter().map(|_| OnceLock::new()).collect();
         Ok(Index { tables, generation, extents, merged, files, restarts, bases, base_numbers, starts, durable })
     }
@@ -78,7 +78,7 @@ impl Index {
     }
 
     /// The extents, in store order.
-    pub fn extents(&self) -> &[Extent] {
+    pub fn extents(&self) -> &[Segment] {
         &self.extents
     }
 
@@ -188,7 +188,7 @@ impl Index {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn patient(&self, base: u32, id: &Id) -> Result<Option<u32>, Damaged> {
+    pub fn patient(&self, base: u32, id: &Id) -> Result<Option<u32>, CorruptIndex> {
         let hash = crate::index::segment::id_encoding::owner_hash(self.bases[base as usize].as_bytes(), id.as_bytes());
         let first = self.merged.lower_bound(Section::PatientHash, hash)?;
         for at in first..self.patients() {
@@ -211,7 +211,7 @@ impl Index {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn owners_of_patient(&self, patient: u32) -> Result<&[u32], Damaged> {
+    pub fn owners_of_patient(&self, patient: u32) -> Result<&[u32], CorruptIndex> {
         let at = patient as usize;
         let span = self.merged.proven_words(Section::PatientStart, at..at + 2)?;
         self.merged.proven_words(Section::Occurrence, span[0] as usize..span[1] as usize)
@@ -221,7 +221,7 @@ impl Index {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn patient_of_owner(&self, extent: usize, owner: u32) -> Result<u32, Damaged> {
+    pub fn patient_of_owner(&self, extent: usize, owner: u32) -> Result<u32, CorruptIndex> {
         self.merged.word(Section::OwnerPatient, self.starts.owner[extent] + owner as usize)
     }
 
@@ -229,8 +229,8 @@ impl Index {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn patient_id(&self, patient: u32) -> Result<Id, Damaged> {
-        let first = self.owners_of_patient(patient)?.first().ok_or(Damaged("a patient has no name"))?;
+    pub fn patient_id(&self, patient: u32) -> Result<Id, CorruptIndex> {
+        let first = self.owners_of_patient(patient)?.first().ok_or(CorruptIndex("a patient has no name"))?;
         let (extent, owner) = self.locate_owner(*first as usize);
         self.extents[extent].owner_id(owner)
     }
@@ -508,7 +508,7 @@ impl Snapshot {
         at: InstantRef<'_>,
         ours: &[bool],
         known: &dyn Fn(usize) -> bool,
-    ) -> Result<State, Damaged> {
+    ) -> Result<State, CorruptIndex> {
         let index = &*self.index;
         // Most extents end before T as a whole, and then nobody need look when a row is dated.
         let this = &index.extents[extent];

@@ -64,7 +64,7 @@ mod tests {
 
     use crate::fhir::instant::Instant;
     use crate::index::test_lines::append;
-    use crate::progress::Watch;
+    use crate::progress::Progress;
     use crate::store::Store;
 
     fn row(id: usize) -> String {
@@ -93,7 +93,7 @@ mod tests {
             let store = Store::open(&root).unwrap();
             assert!(store.last_index().is_none());
             if indexed_before {
-                store.index(&Watch::default()).unwrap();
+                store.index(&Progress::default()).unwrap();
             }
             append(&root.join("a.ndjson"), &[row(3)]);
             append(&root.join("b.ndjson"), &[row(4)]);
@@ -105,7 +105,7 @@ mod tests {
             if let Some(index) = store.last_index() {
                 assert!(!view.is_indexed(index.generation()));
             }
-            let (snapshot, _) = store.snapshot_of(&view, as_of(), &Watch::default()).unwrap();
+            let (snapshot, _) = store.snapshot_of(&view, as_of(), &Progress::default()).unwrap();
             assert_eq!(snapshot.index().rows(), 4);
             snapshot.index().verify_unchanged().unwrap();
             assert!(view.is_indexed(store.last_index().unwrap().generation()));
@@ -117,11 +117,11 @@ mod tests {
                 assert_eq!(contents(&snapshot), contents(&then), "the same bytes as a copy of that moment");
             }
             // The same view again is the same snapshot, and costs no scan; what came since is found by the next look.
-            let (again, work) = store.snapshot_of(&view, as_of(), &Watch::default()).unwrap();
+            let (again, work) = store.snapshot_of(&view, as_of(), &Progress::default()).unwrap();
             assert_eq!((again.record(), work.scanned_bytes), (snapshot.record(), 0));
             assert_eq!(store.snapshot(as_of()).unwrap().index().rows(), 8);
             // By now the index holds more: a look of long ago sees it, but nothing is lost.
-            assert_eq!(store.snapshot_of(&view, as_of(), &Watch::default()).unwrap().0.index().rows(), 8);
+            assert_eq!(store.snapshot_of(&view, as_of(), &Progress::default()).unwrap().0.index().rows(), 8);
             assert_eq!(store.last_index().unwrap().rows(), 8);
         }
     }
@@ -138,7 +138,7 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         let view = store.look().unwrap();
         fs::write(&file, row(1) + "\n" + head + tail + "\n").unwrap();
-        let (snapshot, _) = store.snapshot_of(&view, as_of(), &Watch::default()).unwrap();
+        let (snapshot, _) = store.snapshot_of(&view, as_of(), &Progress::default()).unwrap();
         assert_eq!(snapshot.index().rows(), 1);
         assert_eq!(store.snapshot(as_of()).unwrap().index().rows(), 2);
     }

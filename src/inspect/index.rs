@@ -7,11 +7,11 @@ use memchr::memmem;
 
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
-use crate::index::dir::{Home, IndexBytes};
+use crate::index::dir::{IndexDir, IndexBytes};
 use crate::index::global;
 use crate::index::meta::{self, Generation, Note};
 use crate::index::segment::layout::{self, ALL_COLUMNS, COLUMNS, Column, Head, Places};
-use crate::index::segment::reader::Extent;
+use crate::index::segment::reader::Segment;
 use crate::inspect::report::{Part, Report};
 use crate::limits::GENERATION_BYTES_MAX;
 use crate::sys::regular_file::read_regular;
@@ -48,7 +48,7 @@ pub fn directory(path: &Path, report: &mut Report) {
 fn open(path: &Path, report: &mut Report) -> Option<Arc<IndexBytes>> {
     let name = path.file_name()?.to_str()?;
     // The home is only named, not made: nothing is written.
-    match Home::Directory(path.parent()?.to_path_buf()).open(name) {
+    match IndexDir::Directory(path.parent()?.to_path_buf()).open(name) {
         Ok(bytes) => Some(Arc::new(bytes)),
         Err(error) => {
             report.broken(path, format!("it cannot be read: {error}"));
@@ -78,7 +78,7 @@ pub fn extents(path: &Path, report: &mut Report) {
                 continue;
             }
         };
-        let state = match Extent::open(bytes.clone(), at as u64) {
+        let state = match Segment::open(bytes.clone(), at as u64) {
             Ok(_) => "ok",
             Err(reason) => {
                 report.broken(path, format!("byte {at}: extent: {reason}"));

@@ -3,7 +3,7 @@
 use super::*;
 use crate::export::options::{Existing, ExportOptions};
 use crate::fhir::instant::Instant;
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::request::ExportRequest;
 use crate::store::Store;
 use crate::sys::durability::Sync;
@@ -34,7 +34,7 @@ fn exported() -> (tempfile::TempDir, PathBuf, PathBuf) {
     };
     let as_of = Instant::parse("2024-01-01T00:00:00Z").unwrap();
     let request = ExportRequest::all_patients();
-    crate::export::export(&Store::open(&store).unwrap(), &request, as_of, &options, &Watch::default()).unwrap();
+    crate::export::export(&Store::open(&store).unwrap(), &request, as_of, &options, &Progress::default()).unwrap();
     (dir, store, out)
 }
 

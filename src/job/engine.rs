@@ -15,7 +15,7 @@ use crate::job::registry::{Job, Table};
 use crate::job::shared::{self, Inner};
 use crate::job::state::State;
 use crate::job::{reaper, worker};
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::store::Store;
 use crate::sys::directory::Directory;
 use crate::sys::disk::disk_space;
@@ -442,7 +442,7 @@ impl Engine {
         let inner = self.inner.clone();
         self.inner.indexer.run_and_wait(most, move || {
             let _turn = inner.index_turn();
-            let done = inner.pool.install(|| inner.options.store.index(&Watch::default()));
+            let done = inner.pool.install(|| inner.options.store.index(&Progress::default()));
             if let Err(error) = done {
                 tracing::error!(%error, "the store cannot be indexed");
             }

@@ -5,7 +5,7 @@ use crate::export::run::ExportRun;
 use crate::fhir::instant::Instant;
 use crate::job::fair_queue::{Turns, Waiting};
 use crate::job::record::JobRecord;
-use crate::progress::Watch;
+use crate::progress::Progress;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -22,7 +22,7 @@ pub struct Job {
     pub deleted: AtomicBool,
     /// Its client has asked what became of it, in this process.
     pub asked: AtomicBool,
-    pub watch: Watch,
+    pub watch: Progress,
     pub percent: AtomicU64,
     /// It has begun anew once because the index was damaged.
     pub mended: AtomicBool,
@@ -54,7 +54,7 @@ impl Job {
             changing: Mutex::new(()),
             deleted: AtomicBool::new(false),
             asked: AtomicBool::new(false),
-            watch: Watch::default(),
+            watch: Progress::default(),
             percent: AtomicU64::new(0),
             mended: AtomicBool::new(false),
             begun: Mutex::new(None),

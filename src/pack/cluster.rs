@@ -12,7 +12,7 @@ use crate::pack::retention::{Fate, Keep, Set};
 use crate::pack::row_fetch::Rows;
 use crate::pack::sort_key::Key;
 use crate::pack::writer::Writer;
-use crate::progress::Watch;
+use crate::progress::Progress;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -49,7 +49,7 @@ pub fn write(
     pass: Range<u64>,
     rows: &Rows<'_>,
     writer: &mut Writer,
-    watch: &Watch,
+    watch: &Progress,
     packed: &mut Packed,
 ) -> Result<(), PackError> {
     let mut keys = keys(keep, type_index, set, &pass, packed)?;

@@ -31,7 +31,7 @@ use crate::pack::report::Packed;
 use crate::pack::retention::Keep;
 use crate::pack::row_fetch::Rows;
 use crate::pack::writer::{Header, Writer};
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::store::{Store, StoreOptions};
 use crate::sys::atomic_dir::NewDirectory;
 use crate::sys::durability::Sync;
@@ -55,7 +55,7 @@ pub struct PackOptions {
 ///
 /// # Errors
 /// [`PackError`]; nothing is left at or beside the target then.
-pub fn pack(store: &Store, as_of: Instant, options: &PackOptions, watch: &Watch) -> Result<Packed, PackError> {
+pub fn pack(store: &Store, as_of: Instant, options: &PackOptions, watch: &Progress) -> Result<Packed, PackError> {
     outside(store.root(), &options.to)?;
     let directory = NewDirectory::begin(&options.to, options.sync)?;
     let (snapshot, work) = proven(store, as_of, watch)?;
@@ -71,7 +71,7 @@ pub fn pack(store: &Store, as_of: Instant, options: &PackOptions, watch: &Watch)
 }
 
 /// A snapshot whose whole index was proven, since everything of it is read; a damaged one is repaired first.
-fn proven(store: &Store, as_of: Instant, watch: &Watch) -> Result<(Snapshot, Work), PackError> {
+fn proven(store: &Store, as_of: Instant, watch: &Progress) -> Result<(Snapshot, Work), PackError> {
     let prove = |snapshot: &Snapshot| {
         snapshot.index().extents().par_iter().try_for_each(|extent| extent.prove_whole().map(drop))
     };
@@ -92,7 +92,7 @@ fn write(
     store: &StoreOptions,
     directory: &NewDirectory,
     options: &PackOptions,
-    watch: &Watch,
+    watch: &Progress,
     packed: &mut Packed,
 ) -> Result<(), PackError> {
     let index = snapshot.index();

@@ -22,7 +22,7 @@ use crate::index::snapshot::Snapshot;
 use crate::limits::{PACK_DAMAGE_TOLD_MAX, READ_BYTES, ROW_BYTES_MAX};
 use crate::pack::report::Packed;
 use crate::pack::row_fetch::Rows;
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::simd::Kernel;
 use crate::sys::durability::Sync;
 use crate::sys::private_files::create_private;
@@ -56,7 +56,7 @@ pub fn write(
     rows: &mut Rows<'_>,
     kernel: Kernel,
     (directory, sync): (&Path, Sync),
-    watch: &Watch,
+    watch: &Progress,
     packed: &mut Packed,
 ) -> Result<Vec<TombstoneLine>, PackError> {
     let index = snapshot.index();

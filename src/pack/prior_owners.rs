@@ -1,6 +1,6 @@
 //! Whose a deletion is, once the version that it ended has left.
 
-use crate::error::Damaged;
+use crate::error::CorruptIndex;
 use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::global::Section;
@@ -10,7 +10,7 @@ use crate::pack::writer::LeftEntry;
 use crate::store::packed::seek_table::{FOLLOWED, LATE, NOBODY};
 
 /// What the table must hold of a DELETE entry (numbered in its extent) that is the `entry`th of its frame.
-pub fn entries(keep: &Keep<'_>, extent: usize, tombstone: usize, entry: u32) -> Result<Vec<LeftEntry>, Damaged> {
+pub fn entries(keep: &Keep<'_>, extent: usize, tombstone: usize, entry: u32) -> Result<Vec<LeftEntry>, CorruptIndex> {
     let index = keep.snapshot.index();
     let columns = index.extents()[extent].columns();
     let number = index.starts().tombstone[extent] + tombstone;

@@ -3,7 +3,7 @@
 //! A version leaves when a later version, or a deletion under the store's own base, followed it no later than T. The
 //! exception is a deleted Provenance: whose it is depends on what it is about, which may change hands yet.
 
-use crate::error::Damaged;
+use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::snapshot::{Snapshot, State};
@@ -78,7 +78,7 @@ impl<'a> Keep<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn fate(&self, extent: usize, row: usize) -> Result<Fate, Damaged> {
+    pub fn fate(&self, extent: usize, row: usize) -> Result<Fate, CorruptIndex> {
         let first = self.snapshot.index().starts().row[extent];
         self.fate_of(extent, row, self.snapshot.index().merged().next(first + row)?.is_some())
     }
@@ -87,7 +87,7 @@ impl<'a> Keep<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn fate_of(&self, extent: usize, row: usize, is_followed: bool) -> Result<Fate, Damaged> {
+    pub fn fate_of(&self, extent: usize, row: usize, is_followed: bool) -> Result<Fate, CorruptIndex> {
         let index = self.snapshot.index();
         let columns = index.extents()[extent].columns();
         let at = self.snapshot.as_of().as_ref();
@@ -110,7 +110,7 @@ impl<'a> Keep<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn is_followed(&self, record: usize) -> Result<bool, Damaged> {
+    pub fn is_followed(&self, record: usize) -> Result<bool, CorruptIndex> {
         let index = self.snapshot.index();
         let at: InstantRef<'_> = self.snapshot.as_of().as_ref();
         let mut next = index.merged().next(record)?;

@@ -16,7 +16,7 @@ use crate::index::row_reader::row_range;
 use crate::index::segment::layout::flag;
 use crate::index::snapshot::{Index, Snapshot};
 use crate::limits::READ_BYTES;
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::store::packed::frame_reader::{FrameError, FrameReader};
 use crate::store::packed::seek_table::PackedTable;
 use crate::sys::access::Access;
@@ -51,7 +51,7 @@ impl<'a> Rows<'a> {
     ///
     /// # Errors
     /// When a file cannot be read, or the new one not be written.
-    pub fn decode(&mut self, wanted: &dyn Fn(usize) -> bool, watch: &Watch) -> Result<(), PackError> {
+    pub fn decode(&mut self, wanted: &dyn Fn(usize) -> bool, watch: &Progress) -> Result<(), PackError> {
         for extent in self.snapshot.extents().filter(|extent| wanted(*extent)) {
             let file = self.index().entry(extent).file;
             if self.index().coding(file) == Coding::Plain || self.decoded.contains_key(&file) {
@@ -172,7 +172,7 @@ fn decode(
     index: &Index,
     file: usize,
     out: &mut File,
-    watch: &Watch,
+    watch: &Progress,
     failed: &dyn Fn(std::io::Error) -> PackError,
 ) -> Result<(), PackError> {
     let source = index.source(file)?;

@@ -1,7 +1,7 @@
 //! The question that selection asks of a row, one row at a time: the slow and obvious way, which the passes over many
 //! rows abbreviate and are tested against. Everything that it reads of the index is proven on the way.
 
-use crate::error::Damaged;
+use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::global::Section;
@@ -119,7 +119,7 @@ impl<'a> Filter<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn classify(&self, extent: usize, row: usize, part: &mut Part) -> Result<Class, Damaged> {
+    pub fn classify(&self, extent: usize, row: usize, part: &mut Part) -> Result<Class, CorruptIndex> {
         self.classify_found(extent, row, Found::Anyhow, part)
     }
 
@@ -127,7 +127,7 @@ impl<'a> Filter<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn classify_found(&self, extent: usize, row: usize, found: Found, part: &mut Part) -> Result<Class, Damaged> {
+    pub fn classify_found(&self, extent: usize, row: usize, found: Found, part: &mut Part) -> Result<Class, CorruptIndex> {
         let this = &self.snapshot.index().extents()[extent];
         match self.snapshot.state(extent, row, self.at(), &self.cohort.ours, &|_| true)? {
             State::Current => {}
@@ -138,7 +138,7 @@ impl<'a> Filter<'a> {
         let resource_type = this.type_of(row)?;
         if resource_type == ResourceType::PATIENT {
             // A Patient row owns itself first.
-            let own = *this.row_owners(row)?.first().ok_or(Damaged("a Patient owns nobody"))?;
+            let own = *this.row_owners(row)?.first().ok_or(CorruptIndex("a Patient owns nobody"))?;
             part.present.push(self.snapshot.index().patient_of_owner(extent, own)?);
         }
         if !self.wants(resource_type) {
@@ -180,7 +180,7 @@ impl<'a> Filter<'a> {
         row: usize,
         resource_type: ResourceType,
         updated: Option<InstantRef<'_>>,
-    ) -> Result<bool, Damaged> {
+    ) -> Result<bool, CorruptIndex> {
         let Some(updated) = updated else {
             part.undated += 1;
             return Ok(self.in_window(None));
@@ -202,7 +202,7 @@ impl<'a> Filter<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn owned(&self, extent: usize, row: usize) -> Result<bool, Damaged> {
+    pub fn owned(&self, extent: usize, row: usize) -> Result<bool, CorruptIndex> {
         let Some(patients) = &self.cohort.patients else { return Ok(true) };
         let index = self.snapshot.index();
         for owner in index.extents()[extent].row_owners(row)? {
@@ -218,7 +218,7 @@ impl<'a> Filter<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn belongs(&self, extent: usize, row: usize, at: InstantRef<'_>, known: Known) -> Result<bool, Damaged> {
+    pub fn belongs(&self, extent: usize, row: usize, at: InstantRef<'_>, known: Known) -> Result<bool, CorruptIndex> {
         if self.cohort.patients.is_none() {
             return Ok(true);
         }
@@ -261,7 +261,7 @@ impl<'a> Filter<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn owns_left(&self, extent: usize, left: &Left<'_>) -> Result<bool, Damaged> {
+    pub fn owns_left(&self, extent: usize, left: &Left<'_>) -> Result<bool, CorruptIndex> {
         let Some(patients) = &self.cohort.patients else { return Ok(true) };
         for owner in left.owners() {
             if patients.contains(self.snapshot.index().patient_of_owner(extent, owner as u32)? as usize) {
@@ -278,7 +278,7 @@ impl<'a> Filter<'a> {
         at: InstantRef<'_>,
         known: Known,
         last: Option<&Last>,
-    ) -> Result<Option<Last>, Damaged> {
+    ) -> Result<Option<Last>, CorruptIndex> {
         let index = self.snapshot.index();
         let this = &index.extents()[extent];
         if this.head().left == 0 || !self.snapshot.sees(extent) {
@@ -307,7 +307,7 @@ impl<'a> Filter<'a> {
         at: InstantRef<'_>,
         known: Known,
         visit: &mut dyn FnMut((usize, usize)),
-    ) -> Result<bool, Damaged> {
+    ) -> Result<bool, CorruptIndex> {
         let mut owned = false;
         let index = self.snapshot.index();
         let columns = index.extents()[extent].prove_columns(&[Column::TargetRow, Column::TargetBase])?;
@@ -348,7 +348,7 @@ impl<'a> Filter<'a> {
 
     /// A Provenance that belongs at T but did not at `_since`, because what it is about came or changed hands later,
     /// is new to the reader whatever its own lastUpdated (CONS-05).
-    fn newly_belongs(&self, extent: usize, row: usize) -> Result<bool, Damaged> {
+    fn newly_belongs(&self, extent: usize, row: usize) -> Result<bool, CorruptIndex> {
         let Some(since) = &self.request.since else { return Ok(false) };
         if self.cohort.patients.is_none() {
             return Ok(false);

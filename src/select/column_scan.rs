@@ -1,7 +1,7 @@
 //! Selection by a pass over the columns of an extent: every row gets exactly one class of the ledger, and the exported
 //! ones a bit. The way for cohorts that are a large part of the store.
 
-use crate::error::Damaged;
+use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::global::Section;
 use crate::index::segment::layout::{Column, flag};
@@ -18,7 +18,7 @@ use crate::select::visibility::Ended;
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn whole(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Option<Part>, Damaged> {
+pub fn whole(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Option<Part>, CorruptIndex> {
     let index = filter.snapshot.index();
     let this = &index.extents()[extent];
     if this.rows() == 0 || !filter.is_even(extent) || !all_belong(filter, extent)? {
@@ -49,7 +49,7 @@ pub fn whole(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Option<
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn all_belong(filter: &Filter<'_>, extent: usize) -> Result<bool, Damaged> {
+pub fn all_belong(filter: &Filter<'_>, extent: usize) -> Result<bool, CorruptIndex> {
     let Some(patients) = &filter.cohort.patients else { return Ok(true) };
     let index = filter.snapshot.index();
     let head = index.extents()[extent].head();
@@ -62,7 +62,7 @@ pub fn all_belong(filter: &Filter<'_>, extent: usize) -> Result<bool, Damaged> {
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn pass(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Part, Damaged> {
+pub fn pass(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Part, CorruptIndex> {
     let index = filter.snapshot.index();
     let this = &index.extents()[extent];
     let timeless = filter.timeless(extent);

@@ -3,7 +3,7 @@
 //! A resource is listed when it has no current version at T and one of the DELETE entries behind its last version
 //! lies in the window, or came late. Owners are those of the version that the deletion ended (DELETED-05).
 
-use crate::error::Damaged;
+use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
@@ -34,7 +34,7 @@ impl Deletions {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn new(snapshot: &Snapshot, cohort: &Cohort, request: &ExportRequest) -> Result<Deletions, Damaged> {
+    pub fn new(snapshot: &Snapshot, cohort: &Cohort, request: &ExportRequest) -> Result<Deletions, CorruptIndex> {
         let filter = Filter::new(snapshot, cohort, request);
         let index = snapshot.index();
         let at = snapshot.as_of().as_ref();
@@ -122,7 +122,7 @@ fn left_by_another<'a>(
     filter: &Filter<'a>,
     remember: &[usize],
     (resource_type, id): (ResourceType, &Id),
-) -> Result<Option<(usize, Left<'a>)>, Damaged> {
+) -> Result<Option<(usize, Left<'a>)>, CorruptIndex> {
     let index = filter.snapshot.index();
     let hash = entity_hash(resource_type, id.as_bytes());
     let mut found: Option<(usize, Left<'a>)> = None;
@@ -149,7 +149,7 @@ fn left_by_another<'a>(
 }
 
 /// Whether no version follows a record at or before T, so that the resource is gone at T.
-fn ended(snapshot: &Snapshot, record: usize) -> Result<bool, Damaged> {
+fn ended(snapshot: &Snapshot, record: usize) -> Result<bool, CorruptIndex> {
     let index = snapshot.index();
     let at = snapshot.as_of().as_ref();
     let mut next = index.merged().next(record)?;
@@ -170,7 +170,7 @@ fn ended(snapshot: &Snapshot, record: usize) -> Result<bool, Damaged> {
 
 /// The last visible version before a DELETE entry. Usually the one that the merge noted; when that one is not part of
 /// the snapshot, an older one is sought.
-fn last_version(snapshot: &Snapshot, index: &Index, noted: usize) -> Result<Option<(usize, usize)>, Damaged> {
+fn last_version(snapshot: &Snapshot, index: &Index, noted: usize) -> Result<Option<(usize, usize)>, CorruptIndex> {
     let Some(noted) = noted.checked_sub(1) else { return Ok(None) };
     let (extent, row) = index.locate(noted);
     if snapshot.sees(extent) {

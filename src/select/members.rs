@@ -3,7 +3,7 @@
 //! What does not resolve is a message that names what lists it. A Group is read as it streams by; of its members only
 //! those are held that are Groups or known by an identifier.
 
-use crate::error::{Damaged, ExportError, IndexError, Problem, RequestError};
+use crate::error::{CorruptIndex, ExportError, IndexError, Problem, RequestError};
 use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
@@ -55,7 +55,7 @@ pub struct MemberResolver<'a> {
     places: Vec<Place>,
     listed: u64,
     messages: Messages,
-    damaged: Option<Damaged>,
+    damaged: Option<CorruptIndex>,
 }
 
 impl<'a> MemberResolver<'a> {
@@ -88,7 +88,7 @@ impl<'a> MemberResolver<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index was found to be on the way.
-    pub fn finish(self) -> Result<Resolved, Damaged> {
+    pub fn finish(self) -> Result<Resolved, CorruptIndex> {
         let MemberResolver { patients, members, listed, messages, damaged, .. } = self;
         damaged.map_or(Ok(Resolved { patients, members, listed, messages }), Err)
     }
@@ -97,7 +97,7 @@ impl<'a> MemberResolver<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn add_everyone(&mut self) -> Result<(), Damaged> {
+    pub fn add_everyone(&mut self) -> Result<(), CorruptIndex> {
         let index = self.snapshot.index();
         let bases = index.merged().proven_words(Section::PatientBase, 0..index.patients())?;
         for (patient, base) in bases.iter().enumerate() {

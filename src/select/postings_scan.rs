@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use crate::error::Damaged;
+use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::global::Section;
 use crate::index::segment::layout::Column;
@@ -19,7 +19,7 @@ type Row = (u32, u32);
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn select(filter: &Filter<'_>) -> Result<(Vec<(usize, RowSet)>, Part), Damaged> {
+pub fn select(filter: &Filter<'_>) -> Result<(Vec<(usize, RowSet)>, Part), CorruptIndex> {
     let index = filter.snapshot.index();
     let mut part = Part::default();
     for extent in filter.snapshot.extents() {
@@ -55,7 +55,7 @@ pub fn select(filter: &Filter<'_>) -> Result<(Vec<(usize, RowSet)>, Part), Damag
 }
 
 /// Of the candidates of an extent, ascending, those that are exported, and how many more the window keeps back.
-fn take(filter: &Filter<'_>, extent: usize, candidates: &[Row], part: &mut Part) -> Result<(Vec<u32>, u64), Damaged> {
+fn take(filter: &Filter<'_>, extent: usize, candidates: &[Row], part: &mut Part) -> Result<(Vec<u32>, u64), CorruptIndex> {
     let index = filter.snapshot.index();
     let even = filter.is_even(extent);
     let first = index.starts().row[extent];
@@ -82,7 +82,7 @@ fn take(filter: &Filter<'_>, extent: usize, candidates: &[Row], part: &mut Part)
 
 /// Every row that may be the cohort's, in store order: the members' own in any version, Provenances about them, and
 /// about those, and the Group asked for.
-fn candidates(filter: &Filter<'_>) -> Result<Vec<Row>, Damaged> {
+fn candidates(filter: &Filter<'_>) -> Result<Vec<Row>, CorruptIndex> {
     let index = filter.snapshot.index();
     let mut lists: Vec<(usize, &[u32])> = Vec::new();
     for patient in filter.cohort.patients.iter().flat_map(|patients| patients.iter()) {
@@ -141,7 +141,7 @@ fn candidates(filter: &Filter<'_>) -> Result<Vec<Row>, Damaged> {
 
 /// For each type its rows, and those in the future, superseded and deleted. From what was counted when the index was
 /// made, where all that counted then counts now: nothing dated after T, every extent seen, deletions under our base.
-fn totals(filter: &Filter<'_>) -> Result<Vec<[u64; 4]>, Damaged> {
+fn totals(filter: &Filter<'_>) -> Result<Vec<[u64; 4]>, CorruptIndex> {
     let (snapshot, index) = (filter.snapshot, filter.snapshot.index());
     let at = filter.at();
     let mut sums = vec![[0; 4]; ResourceType::COUNT];
@@ -168,7 +168,7 @@ fn totals(filter: &Filter<'_>) -> Result<Vec<[u64; 4]>, Damaged> {
 }
 
 /// The same of one extent, row by row where it must be.
-fn totals_of(filter: &Filter<'_>, extent: usize) -> Result<Vec<[u64; 4]>, Damaged> {
+fn totals_of(filter: &Filter<'_>, extent: usize) -> Result<Vec<[u64; 4]>, CorruptIndex> {
     let (snapshot, index) = (filter.snapshot, filter.snapshot.index());
     let (this, at) = (&index.extents()[extent], filter.at());
     let mut sums = vec![[0; 4]; ResourceType::COUNT];

@@ -5,7 +5,7 @@
 //! independent, so passes run over them in parallel; results are put together in store order. No byte of the store is
 //! read here.
 
-use crate::error::Damaged;
+use crate::error::CorruptIndex;
 use crate::extract::fault::FaultKind;
 use crate::fhir::instant::Instant;
 use crate::index::global::Section;
@@ -54,7 +54,7 @@ impl Selection {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn new(snapshot: &Snapshot, cohort: &Cohort, request: &ExportRequest) -> Result<Selection, Damaged> {
+    pub fn new(snapshot: &Snapshot, cohort: &Cohort, request: &ExportRequest) -> Result<Selection, CorruptIndex> {
         let filter = Filter::new(snapshot, cohort, request);
         let index = snapshot.index();
         let mut selection = Selection {
@@ -100,7 +100,7 @@ impl Selection {
     }
 
     /// Counts faults by kind and references under foreign bases.
-    fn notice(&mut self, snapshot: &Snapshot, cohort: &Cohort) -> Result<(), Damaged> {
+    fn notice(&mut self, snapshot: &Snapshot, cohort: &Cohort) -> Result<(), CorruptIndex> {
         let index = snapshot.index();
         let mut foreign = vec![0; index.bases().len()];
         if snapshot.sees_all() {
@@ -133,7 +133,7 @@ pub fn foreign_owners(
     snapshot: &Snapshot,
     cohort: &Cohort,
     selection: &Selection,
-) -> Result<Vec<(String, u64)>, Damaged> {
+) -> Result<Vec<(String, u64)>, CorruptIndex> {
     let index = snapshot.index();
     let mut counts = vec![0; index.bases().len()];
     if cohort.ours.iter().all(|ours| *ours) {

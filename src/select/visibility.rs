@@ -1,6 +1,6 @@
 //! How the rows ended that something follows: mostly told by what follows alone, without a look at either.
 
-use crate::error::Damaged;
+use crate::error::CorruptIndex;
 use crate::index::global::Section;
 use crate::index::snapshot::State;
 use crate::select::classifier::Filter;
@@ -19,7 +19,7 @@ impl Ended {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn of(filter: &Filter<'_>) -> Result<Ended, Damaged> {
+    pub fn of(filter: &Filter<'_>) -> Result<Ended, CorruptIndex> {
         let (snapshot, index, at) = (filter.snapshot, filter.snapshot.index(), filter.at());
         let heads = || index.extents().iter().map(|extent| extent.head());
         if !snapshot.sees_all() || heads().any(|head| head.updated_max() >= at.ticks) {
@@ -45,7 +45,7 @@ impl Ended {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn state(self, filter: &Filter<'_>, extent: usize, row: usize, next: usize) -> Result<State, Damaged> {
+    pub fn state(self, filter: &Filter<'_>, extent: usize, row: usize, next: usize) -> Result<State, CorruptIndex> {
         match self.by(filter, next) {
             Some(state) => Ok(state),
             None => filter.snapshot.state(extent, row, filter.at(), &filter.cohort.ours, &|_| true),

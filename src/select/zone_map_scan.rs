@@ -6,7 +6,7 @@
 //! Provenance, a Group) get the slow way, one by one, and are taken out of what is counted. Speed of light for 10
 //! million rows, of which one in a thousand is new: 1.3 MB of zones, and about 10,000 cache lines of lastUpdated.
 
-use crate::error::Damaged;
+use crate::error::CorruptIndex;
 use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::global::Section;
@@ -37,7 +37,7 @@ pub fn fits(filter: &Filter<'_>, extent: usize) -> bool {
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn pass(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Part, Damaged> {
+pub fn pass(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Part, CorruptIndex> {
     let index = filter.snapshot.index();
     let this = &index.extents()[extent];
     let mut part = Part::of(this.head());
@@ -110,7 +110,7 @@ pub fn pass(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Part, Da
 }
 
 /// Rows whose owners do not tell whose they are.
-fn one_by_one(filter: &Filter<'_>, extent: usize, listed: &mut Vec<u32>) -> Result<(), Damaged> {
+fn one_by_one(filter: &Filter<'_>, extent: usize, listed: &mut Vec<u32>) -> Result<(), CorruptIndex> {
     let this = &filter.snapshot.index().extents()[extent];
     let [a, b] = [ResourceType::PROVENANCE, ResourceType::GROUP].map(ResourceType::index);
     if this.head().has_type(a) || this.head().has_type(b) {
@@ -121,7 +121,7 @@ fn one_by_one(filter: &Filter<'_>, extent: usize, listed: &mut Vec<u32>) -> Resu
 }
 
 /// Rows that `_since` may let through: all digits, and the rest of the question, are for the slow way.
-fn newer(filter: &Filter<'_>, extent: usize, since: i64, listed: &mut Vec<u32>) -> Result<(), Damaged> {
+fn newer(filter: &Filter<'_>, extent: usize, since: i64, listed: &mut Vec<u32>) -> Result<(), CorruptIndex> {
     let this = &filter.snapshot.index().extents()[extent];
     let columns = this.prove_columns(&[Column::UpdatedMax])?;
     for (zone, max) in columns.updated_max.iter().enumerate() {
@@ -146,7 +146,7 @@ fn newer_mask(ticks: &[i64], since: i64) -> u64 {
 }
 
 /// How many rows have an owner in the cohort: the postings of the members, each row of several owners once.
-fn owned(filter: &Filter<'_>, extent: usize) -> Result<u64, Damaged> {
+fn owned(filter: &Filter<'_>, extent: usize) -> Result<u64, CorruptIndex> {
     let index = filter.snapshot.index();
     let this = &index.extents()[extent];
     let Some(patients) = &filter.cohort.patients else { return Ok(this.rows() as u64) };
@@ -166,7 +166,7 @@ fn owned(filter: &Filter<'_>, extent: usize) -> Result<u64, Damaged> {
 }
 
 /// Notes the current Patient rows that are none of those listed.
-fn present(filter: &Filter<'_>, extent: usize, listed: &[u32], part: &mut Part) -> Result<(), Damaged> {
+fn present(filter: &Filter<'_>, extent: usize, listed: &[u32], part: &mut Part) -> Result<(), CorruptIndex> {
     let index = filter.snapshot.index();
     let this = &index.extents()[extent];
     if !this.head().has_type(ResourceType::PATIENT.index()) {
@@ -175,7 +175,7 @@ fn present(filter: &Filter<'_>, extent: usize, listed: &[u32], part: &mut Part) 
     let columns = this.prove_columns(&[Column::Type, Column::OwnerStart, Column::Owner])?;
     for row in memchr::memchr_iter(ResourceType::PATIENT.index() as u8, columns.resource_type) {
         if listed.binary_search(&(row as u32)).is_err() {
-            let own = *columns.owners_of(row).first().ok_or(Damaged("a Patient owns nobody"))?;
+            let own = *columns.owners_of(row).first().ok_or(CorruptIndex("a Patient owns nobody"))?;
             part.present.push(index.patient_of_owner(extent, own)?);
         }
     }

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::fhir::resource_type::ResourceType;
 use crate::limits::SYNTH_EVENTS_MAX;
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::synth::event::{Event, Lives, What};
 use crate::synth::rename::{self, renamed};
 use crate::synth::seed::{Cut, Seed, SeedPatient, SeedRow};
@@ -32,7 +32,7 @@ const GROUPS: [(&str, f64); 5] =
 ///
 /// # Errors
 /// [`SynthError`]; then nothing stands in the place of the store.
-pub fn synth(options: &SynthOptions, watch: &Watch) -> Result<Synthesised, SynthError> {
+pub fn synth(options: &SynthOptions, watch: &Progress) -> Result<Synthesised, SynthError> {
     let directory = NewDirectory::begin(&options.out, options.sync)?;
     let seed = Seed::load();
     let mut maker = Maker {
@@ -61,7 +61,7 @@ pub fn synth(options: &SynthOptions, watch: &Watch) -> Result<Synthesised, Synth
 struct Maker<'a> {
     options: &'a SynthOptions,
     lives: Lives<'a>,
-    watch: &'a Watch,
+    watch: &'a Progress,
     seed: Seed,
     files: Files,
     done: Synthesised,
@@ -298,7 +298,7 @@ impl Files {
         Files { directory: directory.path().to_path_buf(), mixed, sync: options.sync, open: Vec::new() }
     }
 
-    fn write(&mut self, chunk: &Chunk, watch: &Watch) -> Result<(), SynthError> {
+    fn write(&mut self, chunk: &Chunk, watch: &Progress) -> Result<(), SynthError> {
         if watch.cancel.load(Relaxed) {
             return Err(SynthError::Cancelled);
         }

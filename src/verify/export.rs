@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::export::plan_record::JobPlan;
 use crate::hash::digest::DigestAlgorithm;
 use crate::limits::MANIFEST_BYTES_MAX;
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::select::ledger::Ledger;
 use crate::sys::regular_file::read_regular;
 use crate::text_table::{Table, grouped};
@@ -82,7 +82,7 @@ pub struct ExportReport {
 /// # Errors
 /// [`VerifyError::NoExport`] when the directory holds no manifest; [`VerifyError::Read`] when a file that is there cannot
 /// be read; [`VerifyError::Cancelled`].
-pub fn export(directory: &Path, watch: &Watch) -> Result<ExportReport, VerifyError> {
+pub fn export(directory: &Path, watch: &Progress) -> Result<ExportReport, VerifyError> {
     let bytes = manifest_bytes(directory)?;
     let mut differences = Differences::default();
     let stated = manifest::read(&bytes, &mut differences);

@@ -12,7 +12,7 @@ use crate::index::segment::layout::BASE_BITS;
 use crate::index::snapshot::Index;
 use crate::limits::GENERATION_BYTES_MAX;
 use crate::named_enum::by_name;
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::store::Store;
 use crate::sys::regular_file::read_regular;
 use crate::text_table::{Table, grouped};
@@ -103,7 +103,7 @@ pub struct StoreReport {
 ///
 /// # Errors
 /// When the store cannot be read or indexed.
-pub fn store(store: &Store, watch: &Watch) -> Result<StoreReport, VerifyError> {
+pub fn store(store: &Store, watch: &Progress) -> Result<StoreReport, VerifyError> {
     let on_disk = IndexState::of(store)?;
     // Nothing is believed of the index that was not checked, whatever its files' times say.
     let (index, mut work) = store.read_only().recheck(watch)?;

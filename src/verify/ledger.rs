@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::export::plan_record::JobPlan;
 use crate::limits::MANIFEST_BYTES_MAX;
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::select::ledger::Ledger;
 use crate::sys::access::Access;
 use crate::sys::regular_file::read_regular;
@@ -81,7 +81,7 @@ pub fn ledger(
     directory: &Path,
     export: &ExportReport,
     options: &LedgerOptions,
-    watch: &Watch,
+    watch: &Progress,
 ) -> Result<LedgerReport, VerifyError> {
     let path = directory.join(JOB).join("plan.json");
     let bad = |reason: String| VerifyError::Record { path: path.clone(), reason };

@@ -32,7 +32,7 @@ pub mod version_history;
 use std::io;
 use std::path::PathBuf;
 
-use crate::error::{Damaged, IndexError};
+use crate::error::{CorruptIndex, IndexError};
 use crate::sys::store_file::SourceError;
 
 /// A verification cannot be made. That something is not as stated is no error but a report's content.
@@ -78,8 +78,8 @@ pub enum VerifyError {
     Cancelled,
 }
 
-impl From<Damaged> for VerifyError {
-    fn from(damaged: Damaged) -> VerifyError {
+impl From<CorruptIndex> for VerifyError {
+    fn from(damaged: CorruptIndex) -> VerifyError {
         IndexError::from(damaged).into()
     }
 }

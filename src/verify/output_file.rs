@@ -16,7 +16,7 @@ use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::digest::{Digest, DigestAlgorithm, Digester};
 use crate::limits::{DELETED_ENTRIES_MAX, READ_BYTES};
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::sys::regular_file::{Links, RegularFileError, open_regular};
 use crate::verify::VerifyError;
 use crate::verify::json_oracle::Second;
@@ -82,7 +82,7 @@ pub fn read(
     section: Section,
     of_type: &str,
     algorithm: DigestAlgorithm,
-    watch: &Watch,
+    watch: &Progress,
 ) -> Result<FileFound, VerifyError> {
     let path = directory.join(name);
     let mut reading = Reading::new(name, section, of_type);
@@ -140,7 +140,7 @@ struct Metered<'a> {
     digester: Digester,
     bytes: u64,
     failed: Option<io::Error>,
-    watch: &'a Watch,
+    watch: &'a Progress,
 }
 
 impl Read for Metered<'_> {

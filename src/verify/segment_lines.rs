@@ -8,7 +8,7 @@ use crate::codec::compression::Restart;
 use crate::codec::decoder::{Coding, DecodeError, Decoder};
 use crate::hash::xxh3::Xxh3;
 use crate::limits::READ_BYTES;
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::store::packed::frame_reader::{FrameError, FrameReader};
 use crate::store::packed::seek_table::{PackedTable, is_packed};
 use crate::sys::store_file::Source;
@@ -49,7 +49,7 @@ pub fn read(
     source: &Source,
     coding: Coding,
     stretches: &[Stretch],
-    watch: &Watch,
+    watch: &Progress,
     on_line: OnLine<'_>,
 ) -> Result<Vec<u64>, VerifyError> {
     match coding {
@@ -64,7 +64,7 @@ fn plain(
     source: &Source,
     stretch: Stretch,
     number: usize,
-    watch: &Watch,
+    watch: &Progress,
     on_line: OnLine<'_>,
 ) -> Result<u64, VerifyError> {
     let mut cutter = Cutter::new(stretch.start, Mark::Skip);
@@ -89,7 +89,7 @@ fn compressed(
     source: &Source,
     coding: Coding,
     stretches: &[Stretch],
-    watch: &Watch,
+    watch: &Progress,
     on_line: OnLine<'_>,
 ) -> Result<Vec<u64>, VerifyError> {
     if let Ok(Some(table)) = PackedTable::open(source) {
@@ -133,7 +133,7 @@ fn packed(
     source: &Source,
     table: &PackedTable,
     stretches: &[Stretch],
-    watch: &Watch,
+    watch: &Progress,
     on_line: OnLine<'_>,
 ) -> Result<Vec<u64>, VerifyError> {
     let mut walk = Walk::new(stretches, on_line);
@@ -233,7 +233,7 @@ pub fn bytes(
     source: &Source,
     coding: Coding,
     stretch: Stretch,
-    watch: &Watch,
+    watch: &Progress,
     feed: &mut dyn FnMut(&[u8]),
 ) -> Result<(), VerifyError> {
     if coding == Coding::Plain {
@@ -302,7 +302,7 @@ fn finish(cutter: Option<Cutter>, number: usize, on_line: OnLine<'_>) {
     }
 }
 
-fn pause(watch: &Watch) -> Result<(), VerifyError> {
+fn pause(watch: &Progress) -> Result<(), VerifyError> {
     if watch.cancel.load(Relaxed) { Err(VerifyError::Cancelled) } else { Ok(()) }
 }
 
@@ -333,7 +333,7 @@ mod tests {
                 Body::Broken(bytes) => lines.push((number, cut.offset, format!("broken {bytes}").into())),
                 Body::Long(..) => panic!("none is long"),
             };
-            let hashes = read(&source, coding, &stretches, &Watch::default(), &mut on_line).unwrap();
+            let hashes = read(&source, coding, &stretches, &Progress::default(), &mut on_line).unwrap();
             (lines, hashes)
         };
         let plain = lines(&text, Coding::Plain);

@@ -14,7 +14,7 @@ use crate::fhir::instant::{Instant, NO_INSTANT};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::snapshot::SnapshotRecord;
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::store::packed::seek_table::{FOLLOWED, LATE, LeftOwner, PackedTable};
 use crate::sys::access::Access;
 use crate::sys::store_file::Source;
@@ -116,7 +116,7 @@ impl History {
         record: &SnapshotRecord,
         asked: &Asked,
         access: Access,
-        watch: &Watch,
+        watch: &Progress,
     ) -> Result<History, VerifyError> {
         let mut files: Vec<(Source, Coding)> = Vec::new();
         let mut extents: Vec<(usize, Coding)> = Vec::new();
@@ -276,7 +276,7 @@ impl History {
         let (source, coding) = &self.files[self.file_of[extent]];
         let stretch = Stretch { start, end: start + length };
         let mut bytes = Vec::with_capacity(length as usize);
-        let watch = Watch::default();
+        let watch = Progress::default();
         segment_lines::bytes(source, *coding, stretch, &watch, &mut |piece| bytes.extend_from_slice(piece))?;
         Ok(bytes)
     }

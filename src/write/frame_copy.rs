@@ -15,11 +15,11 @@ use rayon::prelude::*;
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::{CParameter, ParamSwitch, compress_bound};
 
-use crate::error::{Damaged, ExportError};
+use crate::error::{CorruptIndex, ExportError};
 use crate::hash::xxh3::xxh3_64;
 use crate::index::segment::columns::Columns;
 use crate::index::segment::layout::Column;
-use crate::index::segment::reader::Extent;
+use crate::index::segment::reader::Segment;
 use crate::index::snapshot::Index;
 use crate::limits::{FRAME_HELD_MAX, READ_BYTES};
 use crate::select::row_set::RowSet;
@@ -435,7 +435,7 @@ fn end_in_file(frame: &FrameNote) -> u64 {
 /// be looked at. Those too long to be held can only be copied.
 fn whole_frames(
     table: &PackedTable,
-    extent: &Extent,
+    extent: &Segment,
     taken: &Taken<'_>,
     one_type: bool,
     coding: Coding,
@@ -463,7 +463,7 @@ fn is_type(columns: &Columns<'_>, row: usize, taken: &Taken<'_>) -> bool {
 }
 
 /// The frame that holds a byte. `number` is that of the last one that was asked for, which it follows as a rule.
-fn frame_of(table: &PackedTable, place: u64, number: &mut usize) -> Result<FrameNote, Damaged> {
+fn frame_of(table: &PackedTable, place: u64, number: &mut usize) -> Result<FrameNote, CorruptIndex> {
     let holds = |at: usize| {
         let frame = (at < table.frames()).then(|| table.frame(at))?;
         (frame.uncompressed..end_of(&frame)).contains(&place).then_some(frame)
@@ -473,17 +473,17 @@ fn frame_of(table: &PackedTable, place: u64, number: &mut usize) -> Result<Frame
         return Ok(frame);
     }
     *number = table.frame_at(place);
-    holds(*number).ok_or(Damaged("a row lies in no frame"))
+    holds(*number).ok_or(CorruptIndex("a row lies in no frame"))
 }
 
 /// The rows that lie in a frame, of which `row` is one. `places` and `start` are those of the extent.
 fn rows_of(
-    extent: &Extent,
+    extent: &Segment,
     places: &[[u32; 2]],
     start: u64,
     row: usize,
     frame: &FrameNote,
-) -> Result<Range<usize>, Damaged> {
+) -> Result<Range<usize>, CorruptIndex> {
     let before = |[offset, _]: &[u32; 2], end: u64| start + u64::from(*offset) < end;
     let first = row.saturating_sub(frame.rows as usize);
     let first = first + places[first..row].partition_point(|place| before(place, frame.uncompressed));
@@ -498,7 +498,7 @@ fn rows_of(
     let bounded = (first == 0 || fits(outer, false)) && (behind == places.len() || fits(behind, false));
     match bounded && behind > row && fits(first, true) && fits(behind - 1, true) {
         true => Ok(first..behind),
-        false => Err(Damaged("a frame's rows are not its own")),
+        false => Err(CorruptIndex("a frame's rows are not its own")),
     }
 }
 

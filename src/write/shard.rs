@@ -9,14 +9,14 @@ use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::codec::decoder::{Coding, Decoder};
-use crate::error::{Damaged, ExportError};
+use crate::error::{CorruptIndex, ExportError};
 use crate::fhir::resource_type::ResourceType;
 use crate::index::row_reader::row_range;
 use crate::index::segment::layout::flag;
 use crate::index::snapshot::{Index, Snapshot};
 use crate::limits::READ_BYTES;
 use crate::plan::{Place, Plan};
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::store::packed::seek_table::PackedTable;
 use crate::sys::store_file::{Source, SourceError};
 use crate::write::encode::Encoder;
@@ -56,7 +56,7 @@ pub fn sweep<S: Sink>(
     snapshot: &Snapshot,
     shards: &[usize],
     recoders: &Recoders,
-    watch: &Watch,
+    watch: &Progress,
     open: &mut dyn FnMut(usize) -> Result<Option<Encoder<S>>, ExportError>,
     close: &mut dyn FnMut(usize, Receipt) -> Result<(), ExportError>,
     failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
@@ -162,7 +162,7 @@ fn end_shard<S: Sink>(
     lanes: &mut Vec<Lane<S>>,
     at: usize,
     reader: &mut Reader<'_>,
-    watch: &Watch,
+    watch: &Progress,
     open: Open<'_, S>,
     close: &mut dyn FnMut(usize, Receipt) -> Result<(), ExportError>,
     failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
@@ -176,7 +176,7 @@ fn end_shard<S: Sink>(
         let Output { encoder, name, resource_type } = output;
         // Rows that the index places wrongly would be caught above; this catches rows that nobody took.
         if encoder.taken() != plan.shards[number].bytes {
-            return Err(Damaged("its rows do not come to what was planned").into());
+            return Err(CorruptIndex("its rows do not come to what was planned").into());
         }
         let sums = encoder.finish().map_err(|error| failed_write(&name, error))?;
         close(number, Receipt::new(name, resource_type, plan.shards[number].rows, sums))?;
@@ -204,7 +204,7 @@ impl Plan {
         shard: usize,
         snapshot: &Snapshot,
         sink: &mut impl Sink,
-        watch: &Watch,
+        watch: &Progress,
     ) -> Result<Receipt, ExportError> {
         let failed = |name: &str, source: std::io::Error| ExportError::Write {
             directory: std::path::PathBuf::from("the sink"),
@@ -384,7 +384,7 @@ impl<'a> Reader<'a> {
         run: &mut Run,
         table: &PackedTable,
         taken: &Taken<'_>,
-        watch: &Watch,
+        watch: &Progress,
         failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
     ) -> Result<(), ExportError> {
         let done = self.flush(output, run, failed_write)?;

@@ -130,7 +130,7 @@ fn copy(from: &Path, rules: GroupRules, id: &Id, to: &File) -> Result<u64, CopyE
 /// Whether no other file of the store holds a version of the Group that is later than the one imported.
 fn is_current(store: &Store, id: &Id, target: &Path) -> Result<bool, ExportError> {
     pool(None)?.install(|| {
-        let (index, _) = store.index(&crate::progress::Watch::default())?;
+        let (index, _) = store.index(&crate::progress::Progress::default())?;
         let snapshot = Snapshot::of_index(index, now());
         let cohort = Cohort::resolve(&snapshot, &ExportRequest::group(id.as_str()));
         let row = cohort.ok().and_then(|cohort| cohort.group_row);

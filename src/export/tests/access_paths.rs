@@ -14,7 +14,7 @@ use crate::index::meta::{self, Generation};
 use crate::index::snapshot::Snapshot;
 use crate::index::test_lines::{append, line};
 use crate::plan::{Place, Shard, cut};
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::request::{Bounds, ExportRequest, Late, MissingLastUpdated, Population, Way};
 use crate::select::cohort::Cohort;
 use crate::select::selection::Selection;
@@ -176,7 +176,7 @@ proptest! {
             Store::open(&plain).unwrap().snapshot(late.clone()).unwrap();
         }
         let options = crate::pack::PackOptions { to: packed.clone(), level: 1, sync: crate::sys::durability::Sync::No };
-        crate::pack::pack(&Store::open(&plain).unwrap(), late.clone(), &options, &Watch::default()).unwrap();
+        crate::pack::pack(&Store::open(&plain).unwrap(), late.clone(), &options, &Progress::default()).unwrap();
         for (root, second) in [(&plain, 60), (&plain, 12), (&packed, 60)] {
             let as_of = if second == 60 { late.clone() } else { at(&format!("2020-01-01T00:00:{second:02}Z")) };
             let snapshot = Store::open(root).unwrap().snapshot(as_of).unwrap();
@@ -289,7 +289,7 @@ fn a_damaged_page_never_spoils_a_copy_of_frames() {
     std::fs::write(&list, "p77\n").unwrap();
     let as_of = at("2021-01-01T00:00:00Z");
     let options = crate::pack::PackOptions { to: packed.clone(), level: 1, sync: crate::sys::durability::Sync::No };
-    crate::pack::pack(&Store::open(&root).unwrap(), as_of.clone(), &options, &Watch::default()).unwrap();
+    crate::pack::pack(&Store::open(&root).unwrap(), as_of.clone(), &options, &Progress::default()).unwrap();
     let store = Store::open(&packed).unwrap();
     store.snapshot(as_of.clone()).unwrap();
     let index = store.index_dir();
@@ -306,7 +306,7 @@ fn a_damaged_page_never_spoils_a_copy_of_frames() {
         };
         let mut request = ExportRequest::patients(&list).way(Way::Postings);
         request.coding = coding;
-        let done = export(&store, &request, as_of.clone(), &options, &Watch::default()).unwrap();
+        let done = export(&store, &request, as_of.clone(), &options, &Progress::default()).unwrap();
         (done.files.iter().map(|file| (file.count, file.digest.clone())).collect::<Vec<_>>(), done.index.repaired.len())
     };
     let codings = [crate::write::encode::Coding::None, crate::write::encode::Coding::Zstd];
@@ -334,7 +334,7 @@ fn a_damaged_page_never_spoils_a_copy_of_frames() {
             repaired += repairs;
         }
         // What nobody read is still damaged: repaired now.
-        store.recheck(&Watch::default()).unwrap();
+        store.recheck(&Progress::default()).unwrap();
     }
     assert!((2..20).contains(&repaired), "{repaired}");
 }
@@ -376,8 +376,8 @@ fn an_export_repairs_what_it_finds_damaged() {
         words: &crate::issue::PLAIN_WORDS,
     };
     let request = ExportRequest::all_patients().way(Way::Rows);
-    let done = export(&store, &request, as_of, &options, &Watch::default()).unwrap();
+    let done = export(&store, &request, as_of, &options, &Progress::default()).unwrap();
     assert_eq!(done.ledger.exported, 3000);
     assert_eq!(done.index.repaired.len(), 1, "{:?}", done.index);
-    assert!(store.index(&Watch::default()).unwrap().1.repaired.is_empty());
+    assert!(store.index(&Progress::default()).unwrap().1.repaired.is_empty());
 }

@@ -10,7 +10,7 @@ use crate::export::report::Exported;
 use crate::fhir::instant::Instant;
 use crate::hash::digest::{DigestAlgorithm, digest_file};
 use crate::index::test_lines::append;
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::request::{Bounds, ExportRequest};
 use crate::store::Store;
 use crate::sys::directory::tests::watching;
@@ -73,7 +73,7 @@ impl World {
             words: &crate::issue::PLAIN_WORDS,
         };
         let as_of = Instant::parse(AS_OF).unwrap();
-        self.pool.install(|| export(&self.store, request, as_of, &options, &Watch::default()))
+        self.pool.install(|| export(&self.store, request, as_of, &options, &Progress::default()))
     }
 
     /// A directory with an export of this request and foreign files.

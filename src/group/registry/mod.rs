@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::error::{Damaged, ExportError};
+use crate::error::{CorruptIndex, ExportError};
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::group::registry::search_facts::{FactsCache, GroupFacts};
@@ -69,8 +69,8 @@ pub enum GroupsError {
     Store(#[from] ExportError),
 }
 
-impl From<Damaged> for GroupsError {
-    fn from(damaged: Damaged) -> GroupsError {
+impl From<CorruptIndex> for GroupsError {
+    fn from(damaged: CorruptIndex) -> GroupsError {
         GroupsError::Store(damaged.into())
     }
 }

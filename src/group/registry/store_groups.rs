@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::codec::decoder::Coding;
-use crate::error::{Damaged, IndexError};
+use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
@@ -92,17 +92,17 @@ impl<'a> InSnapshot<'a> {
         InSnapshot { snapshot, ours: snapshot.index().bases().iter().map(is_ours).collect() }
     }
 
-    fn state(&self, extent: usize, row: usize) -> Result<State, Damaged> {
+    fn state(&self, extent: usize, row: usize) -> Result<State, CorruptIndex> {
         self.snapshot.state(extent, row, self.snapshot.as_of().as_ref(), &self.ours, &|_| true)
     }
 
-    fn current(&self, extent: usize, row: usize) -> Result<InStore, Damaged> {
+    fn current(&self, extent: usize, row: usize) -> Result<InStore, CorruptIndex> {
         let updated = self.snapshot.index().extents()[extent].updated(row)?.map(|at| at.to_owned());
         Ok(InStore::Current { extent, row, updated })
     }
 
     /// What the store says of an id.
-    pub fn find(&self, id: &Id) -> Result<InStore, Damaged> {
+    pub fn find(&self, id: &Id) -> Result<InStore, CorruptIndex> {
         for (extent, row) in rows_of(self.snapshot, ResourceType::GROUP, id)? {
             if self.state(extent, row)? == State::Current {
                 return self.current(extent, row);
@@ -112,7 +112,7 @@ impl<'a> InSnapshot<'a> {
         Ok(self.deleted(id)?.map_or(InStore::Unknown, InStore::Deleted))
     }
 
-    fn deleted(&self, id: &Id) -> Result<Option<Instant>, Damaged> {
+    fn deleted(&self, id: &Id) -> Result<Option<Instant>, CorruptIndex> {
         let index = self.snapshot.index();
         let hash = id_encoding::entity_hash(ResourceType::GROUP, id.as_bytes());
         let mut last: Option<Instant> = None;
@@ -139,7 +139,7 @@ impl<'a> InSnapshot<'a> {
     }
 
     /// Every Group that is current.
-    pub fn each(&self, tell: &mut dyn FnMut(Id, InStore)) -> Result<(), Damaged> {
+    pub fn each(&self, tell: &mut dyn FnMut(Id, InStore)) -> Result<(), CorruptIndex> {
         let index = self.snapshot.index();
         for extent in self.snapshot.extents() {
             let this = &index.extents()[extent];

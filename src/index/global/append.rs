@@ -6,25 +6,25 @@
 
 use rayon::prelude::*;
 
-use crate::error::Damaged;
+use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
-use crate::index::dir::Home;
+use crate::index::dir::IndexDir;
 use crate::index::global::build::{
     Chains, Counted, Entry, Filling, MergeError, OwnerRef, Whole, counts, each_entity, pair, sort_owners,
 };
 use crate::index::global::{Bases, Merged, Section};
 use crate::index::segment::layout::{BASE_BITS, Column};
-use crate::index::segment::reader::Extent;
+use crate::index::segment::reader::Segment;
 
 /// Bits of the filter for each new hash: one in so many old hashes is looked at in vain.
 const FILTER_BITS: usize = 64;
 
 /// Whether what was merged before can and should be used: every extent of it is still there, in its order, and the new
 /// ones are not most of the store.
-pub fn pays(before: &Merged, extents: &[Extent], origins: &[Option<usize>]) -> bool {
+pub fn pays(before: &Merged, extents: &[Segment], origins: &[Option<usize>]) -> bool {
     let kept: Vec<usize> = origins.iter().flatten().copied().collect();
-    let weight = |extent: &Extent| extent.rows() + extent.tombstones() + extent.head().targets as usize;
-    let new = |(extent, origin): (&Extent, &Option<usize>)| if origin.is_none() { weight(extent) } else { 0 };
+    let weight = |extent: &Segment| extent.rows() + extent.tombstones() + extent.head().targets as usize;
+    let new = |(extent, origin): (&Segment, &Option<usize>)| if origin.is_none() { weight(extent) } else { 0 };
     let all: usize = extents.iter().map(weight).sum();
     kept.iter().copied().eq(0..before.heads().len()) && extents.iter().zip(origins).map(new).sum::<usize>() * 2 <= all
 }
@@ -69,9 +69,9 @@ impl Moved<'_> {
 /// As [`build`](crate::index::global::build::build).
 pub fn extend(
     before: &Merged,
-    extents: &[Extent],
+    extents: &[Segment],
     origins: &[Option<usize>],
-    home: &Home,
+    home: &IndexDir,
     name: &str,
 ) -> Result<(), MergeError> {
     let is_new = |extent: usize| origins[extent].is_none();
@@ -109,10 +109,10 @@ pub fn extend(
 
 /// Every entry of a new extent, and every old one that may be about the same resource, proven.
 fn touched(
-    extents: &[Extent],
+    extents: &[Segment],
     whole: &Whole<'_>,
     is_new: &(dyn Fn(usize) -> bool + Sync),
-) -> Result<Vec<Entry>, Damaged> {
+) -> Result<Vec<Entry>, CorruptIndex> {
     let new = || (0..extents.len()).filter(|extent| is_new(*extent));
     let hashes: usize = new().map(|extent| whole.columns[extent].sorted_hash.len()).sum();
     let bits = (hashes * FILTER_BITS).next_power_of_two().trailing_zeros().max(6);
@@ -141,7 +141,7 @@ fn touched(
             }
             Ok(found)
         })
-        .collect::<Result<_, Damaged>>()?;
+        .collect::<Result<_, CorruptIndex>>()?;
     entries.extend(found.into_iter().flatten());
     Ok(entries)
 }
@@ -152,7 +152,7 @@ fn chains(
     moved: &Moved<'_>,
     entries: Vec<Entry>,
     is_new: &dyn Fn(usize) -> bool,
-) -> Result<(Chains, Counted), Damaged> {
+) -> Result<(Chains, Counted), CorruptIndex> {
     let before = moved.before;
     let mut anew = Chains::default();
     let mut totals = Counted::none();
@@ -197,7 +197,7 @@ fn chains(
             let (first, second) = (moved.record((long >> 32) as u32), second(*long as u32));
             keep(first, second).then(|| pair(first, second))
         };
-        Ok::<Vec<u64>, Damaged>(all(section)?.par_iter().filter_map(one).collect())
+        Ok::<Vec<u64>, CorruptIndex>(all(section)?.par_iter().filter_map(one).collect())
     };
     let mut succession =
         move_on(Section::Succession, &|next| moved.record(next), &|record, _| kept(&records_anew, record))?;
@@ -232,9 +232,9 @@ impl Patients {
     fn of(
         whole: &Whole<'_>,
         moved: &Moved<'_>,
-        extents: &[Extent],
+        extents: &[Segment],
         is_new: &dyn Fn(usize) -> bool,
-    ) -> Result<Patients, Damaged> {
+    ) -> Result<Patients, CorruptIndex> {
         let before = moved.before;
         let old_count = before.count(Section::PatientHash);
         let hashes = before.proven_longs(Section::PatientHash, 0..old_count)?;
@@ -246,7 +246,7 @@ impl Patients {
             .iter()
             .map(base_number)
             .collect::<Result<_, _>>()
-            .map_err(|_| Damaged("a base is unknown"))?;
+            .map_err(|_| CorruptIndex("a base is unknown"))?;
         let mut owners = Vec::new();
         for extent in (0..extents.len()).filter(|extent| is_new(*extent)) {
             let c = &whole.columns[extent];
@@ -257,7 +257,7 @@ impl Patients {
         }
         sort_owners(&mut owners, &whole.columns);
         let key = |owner: &OwnerRef| (owner.hash, owner.base, owner.id(&whole.columns));
-        let old_key = |patient: usize| -> Result<(u64, u32, Id), Damaged> {
+        let old_key = |patient: usize| -> Result<(u64, u32, Id), CorruptIndex> {
             let first = before.word(Section::Occurrence, starts[patient] as usize)? as usize;
             let extent = moved.old.owner.partition_point(|start| *start <= first) - 1;
             let id = extents[moved.extents[extent]].owner_id(first - moved.old.owner[extent])?;
@@ -289,7 +289,7 @@ impl Patients {
         whole: &Whole<'_>,
         moved: &Moved<'_>,
         is_new: &dyn Fn(usize) -> bool,
-    ) -> Result<(), Damaged> {
+    ) -> Result<(), CorruptIndex> {
         let before = moved.before;
         let old_count = before.count(Section::PatientHash);
         let hashes = before.proven_longs(Section::PatientHash, 0..old_count)?;
@@ -362,7 +362,7 @@ mod tests {
     use super::*;
     use crate::index::global::build;
     use crate::index::test_lines::{append, line};
-    use crate::progress::Watch;
+    use crate::progress::Progress;
     use crate::store::Store;
     use proptest::prelude::*;
 
@@ -381,9 +381,9 @@ mod tests {
                 for (file, lines) in round {
                     append(&dir.path().join(["b.ndjson", "a.ndjson", "c/d.ndjson"][file].replace("c/", "c")), &lines);
                 }
-                let (index, work) = store.index(&Watch::default()).unwrap();
+                let (index, work) = store.index(&Progress::default()).unwrap();
                 prop_assert!(work.repaired.is_empty(), "{:?}", work.repaired);
-                let home = Home::memory();
+                let home = IndexDir::memory();
                 build::build(index.extents(), &home, "whole").unwrap();
                 let whole = home.open("whole").unwrap();
                 prop_assert!(whole[..] == index.merged().bytes()[..]);
@@ -399,9 +399,9 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         let lines: Vec<String> = (0..40).map(|n| format!(r#"{{"resourceType":"Patient","id":"x{n}"}}"#)).collect();
         append(&dir.path().join("a.ndjson"), &lines[..30]);
-        let (before, _) = store.index(&Watch::default()).unwrap();
+        let (before, _) = store.index(&Progress::default()).unwrap();
         append(&dir.path().join("a.ndjson"), &lines[30..]);
-        let (after, _) = store.index(&Watch::default()).unwrap();
+        let (after, _) = store.index(&Progress::default()).unwrap();
         assert!(pays(before.merged(), after.extents(), &[Some(0), None]));
         assert!(!pays(before.merged(), after.extents(), &[None, None]));
         assert!(!pays(after.merged(), after.extents(), &[Some(1), Some(0)]));

@@ -12,12 +12,12 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use rayon::prelude::*;
 
 use crate::codec::little_endian::atomics_u32;
-use crate::error::Damaged;
+use crate::error::CorruptIndex;
 use crate::extract::fault::FaultKind;
 use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
-use crate::index::dir::Home;
+use crate::index::dir::IndexDir;
 use crate::index::global::{
     ALL_SECTIONS, Bases, Counts, MAGIC, SECTIONS, Section, TOTALS_WORDS, TYPE_TOTALS, WORDS, places,
 };
@@ -26,7 +26,7 @@ use crate::index::segment::columns::Columns;
 use crate::index::segment::id_encoding::Version;
 use crate::index::segment::layout::{ALL_COLUMNS, BASE_BITS, Column, Head, kind};
 use crate::index::segment::radix_sort::sort_by_hash;
-use crate::index::segment::reader::Extent;
+use crate::index::segment::reader::Segment;
 use crate::sys::file_map::GrowFile;
 
 /// Records that one partition aims at.
@@ -40,11 +40,11 @@ pub enum MergeError {
     Write(#[from] std::io::Error),
     /// What is there already is damaged.
     #[error("{}", .0.0)]
-    Damaged(Damaged),
+    Damaged(CorruptIndex),
 }
 
-impl From<Damaged> for MergeError {
-    fn from(damaged: Damaged) -> MergeError {
+impl From<CorruptIndex> for MergeError {
+    fn from(damaged: CorruptIndex) -> MergeError {
         MergeError::Damaged(damaged)
     }
 }
@@ -78,8 +78,8 @@ pub(crate) struct Whole<'a> {
 }
 
 impl Whole<'_> {
-    pub(crate) fn of(extents: &[Extent]) -> Whole<'_> {
-        let columns: Vec<Columns<'_>> = extents.iter().map(Extent::columns).collect();
+    pub(crate) fn of(extents: &[Segment]) -> Whole<'_> {
+        let columns: Vec<Columns<'_>> = extents.iter().map(Segment::columns).collect();
         let heads: Vec<Head> = extents.iter().map(|extent| *extent.head()).collect();
         let (bases, base_numbers) = global_bases(&columns);
         let starts = Bases::of(heads.iter());
@@ -178,7 +178,7 @@ pub(crate) struct Filling {
 }
 
 impl Filling {
-    pub(crate) fn create(home: &Home, name: &str, counts: &Counts) -> Result<Filling, std::io::Error> {
+    pub(crate) fn create(home: &IndexDir, name: &str, counts: &Counts) -> Result<Filling, std::io::Error> {
         let (front, places) = places(counts).ok_or(std::io::ErrorKind::FileTooLarge)?;
         let end = places[SECTIONS.len() - 1].end.next_multiple_of(8);
         let mut file = home.create_sized(name, end as u64)?;
@@ -280,7 +280,7 @@ const NOT_READ: [Column; 10] = [
 ///
 /// # Errors
 /// When the file cannot be made or filled, or an extent is damaged.
-pub fn build(extents: &[Extent], home: &Home, name: &str) -> Result<(), MergeError> {
+pub fn build(extents: &[Segment], home: &IndexDir, name: &str) -> Result<(), MergeError> {
     let read: Vec<Column> = ALL_COLUMNS.into_iter().filter(|column| !NOT_READ.contains(column)).collect();
     extents.par_iter().try_for_each(|extent| extent.prove_columns(&read).map(drop))?;
     let whole = Whole::of(extents);

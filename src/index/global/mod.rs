@@ -11,14 +11,14 @@ pub mod build;
 use std::ops::Range;
 
 use crate::codec::little_endian::{u32s, u64s};
-use crate::error::Damaged;
+use crate::error::CorruptIndex;
 use crate::extract::fault::FaultKind;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::dir::IndexBytes;
 use crate::index::meta::ExtentEntry;
 use crate::index::page_checksums::{Seals, checksum, seal_count};
 use crate::index::segment::layout::{HEAD_WORDS, Head};
-use crate::index::segment::reader::Extent;
+use crate::index::segment::reader::Segment;
 
 /// First word of a merged file.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"OUTMERG\x03");
@@ -206,7 +206,7 @@ impl Merged {
     ///
     /// # Errors
     /// A sentence that says what is wrong.
-    pub fn check(&self, extents: &[Extent]) -> Result<(), &'static str> {
+    pub fn check(&self, extents: &[Segment]) -> Result<(), &'static str> {
         if extents.iter().zip(&self.heads).any(|(extent, head)| extent.head() != head) {
             return Err("it belongs to other extents");
         }
@@ -255,9 +255,9 @@ impl Merged {
     ///
     /// # Errors
     /// [`Damaged`] when they are not what was written, or not there.
-    pub fn prove(&self, section: Section, elements: Range<usize>) -> Result<(), Damaged> {
+    pub fn prove(&self, section: Section, elements: Range<usize>) -> Result<(), CorruptIndex> {
         if elements.start > elements.end || elements.end > self.count(section) {
-            return Err(Damaged("a number points nowhere"));
+            return Err(CorruptIndex("a number points nowhere"));
         }
         let (start, width) = (self.places[section as usize].start, SECTIONS[section as usize].1);
         self.seals.prove(&self.bytes, start + elements.start * width..start + elements.end * width)
@@ -277,7 +277,7 @@ impl Merged {
     ///
     /// # Errors
     /// As [`Merged::prove`].
-    pub fn proven_words(&self, section: Section, elements: Range<usize>) -> Result<&[u32], Damaged> {
+    pub fn proven_words(&self, section: Section, elements: Range<usize>) -> Result<&[u32], CorruptIndex> {
         self.prove(section, elements.clone())?;
         Ok(&self.words(section)[elements])
     }
@@ -286,7 +286,7 @@ impl Merged {
     ///
     /// # Errors
     /// As [`Merged::prove`].
-    pub fn proven_longs(&self, section: Section, elements: Range<usize>) -> Result<&[u64], Damaged> {
+    pub fn proven_longs(&self, section: Section, elements: Range<usize>) -> Result<&[u64], CorruptIndex> {
         self.prove(section, elements.clone())?;
         Ok(&self.longs(section)[elements])
     }
@@ -295,7 +295,7 @@ impl Merged {
     ///
     /// # Errors
     /// As [`Merged::prove`].
-    pub fn word(&self, section: Section, at: usize) -> Result<u32, Damaged> {
+    pub fn word(&self, section: Section, at: usize) -> Result<u32, CorruptIndex> {
         Ok(self.proven_words(section, at..at + 1)?[0])
     }
 
@@ -303,12 +303,12 @@ impl Merged {
     ///
     /// # Errors
     /// As [`Merged::prove`].
-    pub fn lower_bound(&self, section: Section, key: u64) -> Result<usize, Damaged> {
+    pub fn lower_bound(&self, section: Section, key: u64) -> Result<usize, CorruptIndex> {
         self.lower_bound_in(section, key, 0..self.longs(section).len())
     }
 
     /// The same among some elements.
-    fn lower_bound_in(&self, section: Section, key: u64, among: Range<usize>) -> Result<usize, Damaged> {
+    fn lower_bound_in(&self, section: Section, key: u64, among: Range<usize>) -> Result<usize, CorruptIndex> {
         let longs = self.longs(section);
         let (mut low, mut high) = (among.start, among.end);
         while low < high {
@@ -326,7 +326,7 @@ impl Merged {
     ///
     /// # Errors
     /// As [`Merged::prove`].
-    pub fn pairs(&self, section: Section, records: Range<usize>) -> Result<&[u64], Damaged> {
+    pub fn pairs(&self, section: Section, records: Range<usize>) -> Result<&[u64], CorruptIndex> {
         if self.count(section) == 0 {
             return Ok(&[]);
         }
@@ -346,7 +346,7 @@ impl Merged {
     ///
     /// # Errors
     /// As [`Merged::prove`].
-    pub fn next(&self, record: usize) -> Result<Option<usize>, Damaged> {
+    pub fn next(&self, record: usize) -> Result<Option<usize>, CorruptIndex> {
         Ok(self.pairs(Section::Succession, record..record + 1)?.first().map(|pair| *pair as u32 as usize))
     }
 
@@ -354,7 +354,7 @@ impl Merged {
     ///
     /// # Errors
     /// As [`Merged::prove`].
-    pub fn totals(&self) -> Result<Totals<'_>, Damaged> {
+    pub fn totals(&self) -> Result<Totals<'_>, CorruptIndex> {
         Ok(Totals(self.proven_longs(Section::Totals, 0..TOTALS_WORDS)?))
     }
 
@@ -362,14 +362,14 @@ impl Merged {
     ///
     /// # Errors
     /// As [`Merged::prove`].
-    pub fn bases(&self) -> Result<Vec<String>, Damaged> {
+    pub fn bases(&self) -> Result<Vec<String>, CorruptIndex> {
         let lengths = self.proven_words(Section::BaseLength, 0..self.count(Section::BaseLength))?;
         self.prove(Section::BaseText, 0..self.count(Section::BaseText))?;
         let mut text = &self.bytes[self.places[Section::BaseText as usize].clone()];
         let mut bases = Vec::with_capacity(lengths.len());
         for len in lengths {
-            let (base, rest) = text.split_at_checked(*len as usize).ok_or(Damaged("a text lies beyond its heap"))?;
-            bases.push(str::from_utf8(base).map_err(|_| Damaged("a text is no text"))?.to_string());
+            let (base, rest) = text.split_at_checked(*len as usize).ok_or(CorruptIndex("a text lies beyond its heap"))?;
+            bases.push(str::from_utf8(base).map_err(|_| CorruptIndex("a text is no text"))?.to_string());
             text = rest;
         }
         Ok(bases)

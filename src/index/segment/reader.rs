@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use crate::codec::little_endian::{hashes, i64s, u32s, u64s};
-use crate::error::Damaged;
+use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
 use crate::fhir::instant::{InstantRef, NO_INSTANT};
 use crate::fhir::resource_type::ResourceType;
@@ -21,13 +21,13 @@ use crate::index::segment::layout::{COLUMNS, Column, HEADER_BYTES, Head, Places,
 
 /// An extent of the index.
 #[derive(Clone)]
-pub struct Extent(Arc<Inner>);
+pub struct Segment(Arc<Inner>);
 
 struct Inner {
     bytes: Arc<IndexBytes>,
     at: u64,
     head: Head,
-    opened: OnceLock<Result<Opened, Damaged>>,
+    opened: OnceLock<Result<Opened, CorruptIndex>>,
 }
 
 struct Opened {
@@ -37,28 +37,28 @@ struct Opened {
 }
 
 impl Opened {
-    fn read(bytes: &[u8], at: u64) -> Result<Opened, Damaged> {
-        let at = usize::try_from(at).map_err(|_| Damaged("it lies beyond the file"))?;
-        let own = bytes.get(at..).ok_or(Damaged("it lies beyond the file"))?;
+    fn read(bytes: &[u8], at: u64) -> Result<Opened, CorruptIndex> {
+        let at = usize::try_from(at).map_err(|_| CorruptIndex("it lies beyond the file"))?;
+        let own = bytes.get(at..).ok_or(CorruptIndex("it lies beyond the file"))?;
         if at % 8 != 0 {
-            return Err(Damaged("it is not aligned"));
+            return Err(CorruptIndex("it is not aligned"));
         }
-        let places = Places::read(own).map_err(Damaged)?;
+        let places = Places::read(own).map_err(CorruptIndex)?;
         if !places.front_intact(own) {
-            return Err(Damaged("its checksum does not hold"));
+            return Err(CorruptIndex("its checksum does not hold"));
         }
         let seals = Seals::new(HEADER_BYTES, places.front()..places.head.size as usize);
         Ok(Opened { at, places, seals })
     }
 }
 
-impl Extent {
+impl Segment {
     /// Opens the extent that begins at `at` and checks all of it: header, seals, pages and every relation.
     ///
     /// # Errors
     /// A sentence that says what is wrong; the caller rebuilds.
-    pub fn open(bytes: Arc<IndexBytes>, at: u64) -> Result<Extent, &'static str> {
-        let extent = Extent::written(bytes, at)?;
+    pub fn open(bytes: Arc<IndexBytes>, at: u64) -> Result<Segment, &'static str> {
+        let extent = Segment::written(bytes, at)?;
         extent.prove_whole().map_err(|damaged| damaged.0)?;
         extent.columns().check(extent.head())?;
         Ok(extent)
@@ -69,21 +69,21 @@ impl Extent {
     ///
     /// # Errors
     /// As [`Extent::open`].
-    pub fn written(bytes: Arc<IndexBytes>, at: u64) -> Result<Extent, &'static str> {
+    pub fn written(bytes: Arc<IndexBytes>, at: u64) -> Result<Segment, &'static str> {
         let opened = Opened::read(&bytes, at).map_err(|damaged| damaged.0)?;
-        Ok(Extent(Arc::new(Inner { bytes, at, head: opened.places.head, opened: OnceLock::from(Ok(opened)) })))
+        Ok(Segment(Arc::new(Inner { bytes, at, head: opened.places.head, opened: OnceLock::from(Ok(opened)) })))
     }
 
     /// The extent that begins at `at` and has this header, as what was merged over the store has it. Nothing is read
     /// of it yet.
-    pub fn known(bytes: Arc<IndexBytes>, at: u64, head: Head) -> Extent {
-        Extent(Arc::new(Inner { bytes, at, head, opened: OnceLock::new() }))
+    pub fn known(bytes: Arc<IndexBytes>, at: u64, head: Head) -> Segment {
+        Segment(Arc::new(Inner { bytes, at, head, opened: OnceLock::new() }))
     }
 
-    fn opened(&self) -> Result<&Opened, Damaged> {
+    fn opened(&self) -> Result<&Opened, CorruptIndex> {
         let opened = self.0.opened.get_or_init(|| match Opened::read(&self.0.bytes, self.0.at)? {
             opened if opened.places.head == self.0.head => Ok(opened),
-            _ => Err(Damaged("its header is another than the one that was merged")),
+            _ => Err(CorruptIndex("its header is another than the one that was merged")),
         });
         opened.as_ref().map_err(|damaged| *damaged)
     }
@@ -117,17 +117,17 @@ impl Extent {
     ///
     /// # Errors
     /// [`Damaged`] when they are not what was written, or not there.
-    pub fn prove(&self, column: Column, elements: Range<usize>) -> Result<(), Damaged> {
+    pub fn prove(&self, column: Column, elements: Range<usize>) -> Result<(), CorruptIndex> {
         let opened = self.opened()?;
         let (place, width) = (opened.places.column(column), COLUMNS[column as usize].width);
         if elements.start > elements.end || elements.end > opened.places.count(column) {
-            return Err(Damaged("a number points nowhere"));
+            return Err(CorruptIndex("a number points nowhere"));
         }
         opened.seals.prove(self.bytes(), place.start + elements.start * width..place.start + elements.end * width)
     }
 
     /// A proven element of a column of `u32`s.
-    fn word(&self, column: Column, at: usize) -> Result<u32, Damaged> {
+    fn word(&self, column: Column, at: usize) -> Result<u32, CorruptIndex> {
         self.prove(column, at..at + 1)?;
         let start = self.opened()?.places.column(column).start + at * 4;
         Ok(u32::from_le_bytes(self.bytes()[start..start + 4].try_into().expect("4 bytes")))
@@ -137,7 +137,7 @@ impl Extent {
     ///
     /// # Errors
     /// As [`Extent::prove`].
-    pub fn prove_columns(&self, columns: &[Column]) -> Result<Columns<'_>, Damaged> {
+    pub fn prove_columns(&self, columns: &[Column]) -> Result<Columns<'_>, CorruptIndex> {
         let opened = self.opened()?;
         for column in columns {
             opened.seals.prove(self.bytes(), opened.places.column(*column))?;
@@ -149,7 +149,7 @@ impl Extent {
     ///
     /// # Errors
     /// As [`Extent::prove`].
-    pub fn prove_whole(&self) -> Result<Columns<'_>, Damaged> {
+    pub fn prove_whole(&self) -> Result<Columns<'_>, CorruptIndex> {
         self.opened()?.seals.prove_whole(self.bytes())?;
         Ok(self.columns())
     }
@@ -158,11 +158,11 @@ impl Extent {
     ///
     /// # Errors
     /// As [`Extent::prove`].
-    pub fn row(&self, row: usize) -> Result<Columns<'_>, Damaged> {
+    pub fn row(&self, row: usize) -> Result<Columns<'_>, CorruptIndex> {
         let opened = self.opened()?;
         if !opened.seals.is_whole() {
             if row >= self.rows() {
-                return Err(Damaged("a number points nowhere"));
+                return Err(CorruptIndex("a number points nowhere"));
             }
             for column in [Column::Place, Column::Type, Column::Flags, Column::LastUpdated] {
                 self.prove(column, row..row + 1)?;
@@ -178,9 +178,9 @@ impl Extent {
     ///
     /// # Errors
     /// As [`Extent::prove`].
-    pub fn prove_copied(&self, rows: Range<usize>) -> Result<(), Damaged> {
+    pub fn prove_copied(&self, rows: Range<usize>) -> Result<(), CorruptIndex> {
         if rows.end > self.rows() {
-            return Err(Damaged("a number points nowhere"));
+            return Err(CorruptIndex("a number points nowhere"));
         }
         self.prove(Column::Place, rows.clone())?;
         if self.0.head.only_type().is_none() {
@@ -196,7 +196,7 @@ impl Extent {
     ///
     /// # Errors
     /// As [`Extent::prove`].
-    pub fn row_owners(&self, row: usize) -> Result<&[u32], Damaged> {
+    pub fn row_owners(&self, row: usize) -> Result<&[u32], CorruptIndex> {
         self.list(Column::OwnerStart, Column::Owner, row)
     }
 
@@ -204,12 +204,12 @@ impl Extent {
     ///
     /// # Errors
     /// As [`Extent::prove`].
-    pub fn posting(&self, owner: usize) -> Result<&[u32], Damaged> {
+    pub fn posting(&self, owner: usize) -> Result<&[u32], CorruptIndex> {
         self.list(Column::PostingStart, Column::Posting, owner)
     }
 
     /// The elements of `list` that belong to `at`, where `start` says where they begin.
-    fn list(&self, start: Column, list: Column, at: usize) -> Result<&[u32], Damaged> {
+    fn list(&self, start: Column, list: Column, at: usize) -> Result<&[u32], CorruptIndex> {
         let range = self.word(start, at)? as usize..self.word(start, at + 1)? as usize;
         self.prove(list, range.clone())?;
         let words = u32s(&self.bytes()[self.opened()?.places.column(list)]).expect("an aligned column");
@@ -220,7 +220,7 @@ impl Extent {
     ///
     /// # Errors
     /// As [`Extent::prove`].
-    pub fn updated(&self, row: usize) -> Result<Option<InstantRef<'_>>, Damaged> {
+    pub fn updated(&self, row: usize) -> Result<Option<InstantRef<'_>>, CorruptIndex> {
         let opened = self.opened()?;
         if opened.places.count(Column::Exact) > 0 {
             return Ok(self.row(row)?.updated_of(row));
@@ -235,19 +235,19 @@ impl Extent {
     ///
     /// # Errors
     /// As [`Extent::prove`].
-    pub fn type_of(&self, row: usize) -> Result<ResourceType, Damaged> {
+    pub fn type_of(&self, row: usize) -> Result<ResourceType, CorruptIndex> {
         self.prove(Column::Type, row..row + 1)?;
         let start = self.opened()?.places.column(Column::Type).start + row;
-        ResourceType::from_index(self.bytes()[start] as usize).ok_or(Damaged("a type is none"))
+        ResourceType::from_index(self.bytes()[start] as usize).ok_or(CorruptIndex("a type is none"))
     }
 
     /// References (see [`kind`]) of everything whose hash of (type, id) is this one, proven.
     ///
     /// # Errors
     /// As [`Extent::prove`].
-    pub fn named(&self, hash: u64) -> Result<&[u32], Damaged> {
+    pub fn named(&self, hash: u64) -> Result<&[u32], CorruptIndex> {
         let columns = self.columns();
-        let bound = |after: &dyn Fn(u64) -> bool| -> Result<usize, Damaged> {
+        let bound = |after: &dyn Fn(u64) -> bool| -> Result<usize, CorruptIndex> {
             let (mut low, mut high) = (0, self.column_size(Column::SortedHash).0);
             while low < high {
                 let middle = low + (high - low) / 2;
@@ -268,7 +268,7 @@ impl Extent {
     ///
     /// # Errors
     /// As [`Extent::prove`].
-    pub fn prove_entry(&self, at: usize) -> Result<(), Damaged> {
+    pub fn prove_entry(&self, at: usize) -> Result<(), CorruptIndex> {
         let reference = self.word(Column::SortedRef, at)?;
         let number = (reference & !kind::MASK) as usize;
         match reference & kind::MASK {
@@ -287,7 +287,7 @@ impl Extent {
     ///
     /// # Errors
     /// As [`Extent::prove`].
-    pub fn tombstone(&self, at: usize) -> Result<Columns<'_>, Damaged> {
+    pub fn tombstone(&self, at: usize) -> Result<Columns<'_>, CorruptIndex> {
         for column in [Column::TombType, Column::TombId, Column::TombBase, Column::TombUpdated] {
             self.prove(column, at..at + 1)?;
         }
@@ -303,7 +303,7 @@ impl Extent {
     ///
     /// # Errors
     /// As [`Extent::prove`].
-    pub fn target(&self, at: usize) -> Result<Columns<'_>, Damaged> {
+    pub fn target(&self, at: usize) -> Result<Columns<'_>, CorruptIndex> {
         self.prove(Column::TargetRow, at..at + 1)?;
         self.prove(Column::TargetBase, at..at + 1)?;
         Ok(self.columns())
@@ -313,7 +313,7 @@ impl Extent {
     ///
     /// # Errors
     /// As [`Extent::prove`].
-    pub fn row_id(&self, row: usize) -> Result<Id, Damaged> {
+    pub fn row_id(&self, row: usize) -> Result<Id, CorruptIndex> {
         self.row(row)?;
         self.prove(Column::Id, row..row + 1)?;
         let columns = self.columns();
@@ -327,7 +327,7 @@ impl Extent {
     ///
     /// # Errors
     /// As [`Extent::prove`].
-    pub fn owner_id(&self, owner: usize) -> Result<Id, Damaged> {
+    pub fn owner_id(&self, owner: usize) -> Result<Id, CorruptIndex> {
         self.prove(Column::OwnerId, owner..owner + 1)?;
         self.prove(Column::OwnerBase, owner..owner + 1)?;
         let columns = self.columns();

@@ -10,7 +10,7 @@ use crate::error::IndexError;
 use crate::extract::Validate;
 use crate::extract::extractor::Extractor;
 use crate::extract::fault::FaultKind;
-use crate::index::dir::Home;
+use crate::index::dir::IndexDir;
 use crate::index::segment::line_splitter::{Encoded, Lines, Tools};
 use crate::index::segment::span::{Part, Span};
 use crate::index::store_files::Files;
@@ -71,7 +71,7 @@ pub struct ScanOptions<'a> {
 pub fn scan(
     files: &Files,
     spans: &[Span],
-    home: &Home,
+    home: &IndexDir,
     name: &str,
     options: &ScanOptions<'_>,
 ) -> Result<Scanned, IndexError> {

@@ -14,7 +14,7 @@ use crate::job::api::*;
 use crate::job::engine::Engine;
 use crate::job::record::*;
 use crate::job::state::State;
-use crate::progress::Watch;
+use crate::progress::Progress;
 use crate::request::{Bounds, ExportRequest, Late, MissingLastUpdated};
 use crate::store::Store;
 use crate::sys::durability::Sync;
@@ -190,7 +190,7 @@ fn a_job_writes_what_an_export_writes() {
     };
     let store = Store::open(world.path("store")).unwrap();
     let done =
-        crate::export::export(&store, &request, Instant::parse(START).unwrap(), &options, &Watch::default()).unwrap();
+        crate::export::export(&store, &request, Instant::parse(START).unwrap(), &options, &Progress::default()).unwrap();
     let files = contents(&engine, &record);
     assert!(files.len() > 6, "{}", files.len());
     let read = |file: &crate::write::journal::Receipt| {

@@ -49,7 +49,7 @@ pub fn exported(mut request: ExportRequest) -> (tempfile::TempDir, PathBuf) {
         words: &crate::issue::PLAIN_WORDS,
     };
     let as_of = Instant::parse("2024-01-01T00:00:00Z").unwrap();
-    crate::export::export(&Store::open(&store).unwrap(), &request, as_of, &options, &Watch::default()).unwrap();
+    crate::export::export(&Store::open(&store).unwrap(), &request, as_of, &options, &Progress::default()).unwrap();
     (dir, out)
 }
 
@@ -66,7 +66,7 @@ fn coded(coding: Coding) -> ExportRequest {
 }
 
 fn rules(out: &Path) -> Vec<&'static str> {
-    let report = export(out, &Watch::default()).unwrap();
+    let report = export(out, &Progress::default()).unwrap();
     assert_eq!(report.holds, report.differences.is_empty());
     assert!(!report.to_string().is_empty());
     serde_json::to_string(&report).unwrap();
@@ -85,7 +85,7 @@ fn a_good_export_holds() {
     for coding in [Coding::None, Coding::Gzip, Coding::Zstd] {
         let (_dir, out) = exported(coded(coding));
         std::fs::write(out.join("notes.txt"), "x").unwrap();
-        let report = export(&out, &Watch::default()).unwrap();
+        let report = export(&out, &Progress::default()).unwrap();
         assert_eq!(report.differences.lines(), Vec::<String>::new());
         assert!(report.holds);
         assert_eq!(report.unlisted, ["notes.txt"]);
@@ -132,7 +132,7 @@ fn damage_is_found() {
         std::fs::write(&shard, &keep).unwrap();
     }
     std::fs::remove_file(&shard).unwrap();
-    let report = export(&out, &Watch::default()).unwrap();
+    let report = export(&out, &Progress::default()).unwrap();
     assert!(report.differences.lines()[0].starts_with("Observation.00001.ndjson: it is not there"), "{report}");
 }
 
@@ -200,7 +200,7 @@ fn the_manifest_is_held_to_its_shape() {
     std::fs::write(&path, &keep[..keep.len() / 2]).unwrap();
     assert!(rules(&out).contains(&"MANIFEST-15"));
     std::fs::remove_file(&path).unwrap();
-    let error = export(&out, &Watch::default()).unwrap_err();
+    let error = export(&out, &Progress::default()).unwrap_err();
     assert!(error.to_string().contains("not finished") && error.exit_code() == 2, "{error}");
-    assert_eq!(export(&out.join("none"), &Watch::default()).unwrap_err().exit_code(), 2);
+    assert_eq!(export(&out.join("none"), &Progress::default()).unwrap_err().exit_code(), 2);
 }

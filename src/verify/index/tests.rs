@@ -17,7 +17,7 @@ fn open(root: &Path, index: &Path) -> Store {
 
 fn verified(root: &Path, index: &Path) -> StoreReport {
     let before = files(index);
-    let report = store(&open(root, index), &Watch::default()).unwrap();
+    let report = store(&open(root, index), &Progress::default()).unwrap();
     assert_eq!(files(index), before, "a verification writes nothing");
     report
 }
@@ -38,7 +38,7 @@ fn files(index: &Path) -> Option<Vec<(String, Vec<u8>, std::time::SystemTime)>> 
 
 /// Makes the index, or makes again what is damaged of it.
 fn indexed(root: &Path, index: &Path) {
-    open(root, index).recheck(&Watch::default()).unwrap();
+    open(root, index).recheck(&Progress::default()).unwrap();
 }
 
 /// The twin agrees with the index on every bundled store: real records, and all that was made to set them apart.
@@ -206,7 +206,7 @@ fn owners_of_what_has_left_are_compared() {
     let store = Store::open(&root).unwrap();
     let at = crate::fhir::instant::Instant::parse("2020-02-01T00:00:00Z").unwrap();
     let options = crate::pack::PackOptions { to: packed.clone(), level: 1, sync: crate::sys::durability::Sync::No };
-    crate::pack::pack(&store, at, &options, &Watch::default()).unwrap();
+    crate::pack::pack(&store, at, &options, &Progress::default()).unwrap();
     let index = dir.path().join("index");
     indexed(&packed, &index);
     assert!(verified(&packed, &index).holds);
@@ -277,7 +277,7 @@ fn a_verification_and_a_writer_hold_each_other_off() {
     std::fs::write(root.join("b.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"b\"}\n").unwrap();
     let writer = std::fs::File::options().read(true).write(true).open(index.join("lock")).unwrap();
     writer.lock().unwrap();
-    let watch = Watch::default();
+    let watch = Progress::default();
     let store_now = open(&root, &index);
     std::thread::scope(|scope| {
         let verification = scope.spawn(|| store(&store_now, &watch).unwrap());

@@ -26,7 +26,7 @@ fn exported(dir: &Path, store: &Path, request: &ExportRequest, as_of: &str) -> O
         words: &crate::issue::PLAIN_WORDS,
     };
     let store = Store::open_with(store, options).unwrap();
-    match crate::export::export(&store, request, Instant::parse(as_of).unwrap(), &writing, &Watch::default()) {
+    match crate::export::export(&store, request, Instant::parse(as_of).unwrap(), &writing, &Progress::default()) {
         Ok(_) => Some(out),
         Err(crate::error::ExportError::Request(_)) => None,
         Err(error) => panic!("{error}"),
@@ -34,7 +34,7 @@ fn exported(dir: &Path, store: &Path, request: &ExportRequest, as_of: &str) -> O
 }
 
 fn recounted(out: &Path) -> LedgerReport {
-    let watch = Watch::default();
+    let watch = Progress::default();
     let found = export(out, &watch).unwrap();
     assert!(found.holds, "{found}");
     ledger(out, &found, &LedgerOptions::default(), &watch).unwrap()
@@ -133,7 +133,7 @@ fn late_rows_and_groups_are_recounted() {
     // A list that has changed is not taken for the one that was read; moved, it can be named.
     let moved = dir.path().join("moved");
     std::fs::rename(&list, &moved).unwrap();
-    let watch = Watch::default();
+    let watch = Progress::default();
     let found = export(&third, &watch).unwrap();
     let elsewhere = LedgerOptions { population_file: Some(moved.clone()), ..LedgerOptions::default() };
     assert!(ledger(&third, &found, &elsewhere, &watch).unwrap().holds);
@@ -153,7 +153,7 @@ fn a_wrong_ledger_is_found() {
     std::fs::write(dir.path().join("ids"), "p\n").unwrap();
     let request = ExportRequest::patients(dir.path().join("ids"));
     let out = exported(dir.path(), &store, &request, "2022-01-01T00:00:00Z").unwrap();
-    let watch = Watch::default();
+    let watch = Progress::default();
     let found = export(&out, &watch).unwrap();
     let recount = |found: &ExportReport| ledger(&out, found, &LedgerOptions::default(), &watch);
     assert!(recount(&found).unwrap().holds);
