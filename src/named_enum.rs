@@ -57,13 +57,13 @@ where
 
 #[cfg(test)]
 mod tests {
+    use crate::codec::compression::Compression;
     use crate::extract::Validate;
     use crate::group::lookup::Members;
     use crate::hash::digest::DigestAlgorithm;
     use crate::issue::{Code, Severity};
     use crate::named_enum::pinned;
     use crate::request::{Late, MissingLastUpdated};
-    use crate::write::encode::Coding;
     use crate::write::status_file::Status;
 
     /// The words of released versions. Each stands in a record, a manifest or a hash on somebody's disk: a test that fails
@@ -73,7 +73,7 @@ mod tests {
         pinned(&[Members::Listed, Members::Active], &["listed", "active"]);
         pinned(&[Late::Include, Late::Report], &["include", "report"]);
         pinned(&[MissingLastUpdated::Include, MissingLastUpdated::Exclude], &["include", "exclude"]);
-        pinned(&[Coding::None, Coding::Gzip, Coding::Zstd], &["none", "gzip", "zstd"]);
+        pinned(&[Compression::None, Compression::Gzip, Compression::Zstd], &["none", "gzip", "zstd"]);
         let digests = [DigestAlgorithm::Xxh3, DigestAlgorithm::Sha256, DigestAlgorithm::None];
         pinned(&digests, &["xxh3", "sha256", "none"]);
         pinned(&[Validate::Full, Validate::Structure], &["full", "structure"]);

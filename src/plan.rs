@@ -3,6 +3,7 @@
 //! A shard is a resource type, an ordinal and the first and last of its rows in store order, so a plan of a hundred
 //! million rows stays as small as its list of files. Its rows are the selected ones of its type between the two.
 
+use crate::codec::compression::Compression;
 use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::snapshot::Snapshot;
@@ -12,7 +13,6 @@ use crate::select::cohort::Cohort;
 use crate::select::deleted::Deletions;
 use crate::select::ledger::Ledger;
 use crate::select::selection::Selection;
-use crate::write::encode::Coding;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -183,6 +183,6 @@ impl Plan {
 
 /// Name of the `ordinal`th file of a stem: `Patient.00001.ndjson`, with the coding's suffix. No
 /// patient, group or client id stands in a name (FILE-20).
-pub fn shard_name(stem: &str, ordinal: u32, coding: Coding) -> String {
+pub fn shard_name(stem: &str, ordinal: u32, coding: Compression) -> String {
     format!("{stem}.{ordinal:05}.ndjson{}", coding.suffix())
 }

@@ -2,6 +2,7 @@
 //!
 //! A request is checked as a whole; every problem is told at once. Nothing here reads the store.
 
+use crate::codec::compression::Compression;
 use crate::error::{Problem, RequestError};
 use crate::fhir::compartment;
 use crate::fhir::instant::Instant;
@@ -11,7 +12,6 @@ use crate::hash::digest::DigestAlgorithm;
 use crate::issue::{Advice, Message, Parameter};
 use crate::limits::FILE_BYTES_DEFAULT;
 use crate::named_enum::by_name;
-use crate::write::encode::Coding;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -182,8 +182,8 @@ pub struct ExportRequest {
     pub missing_last_updated: MissingLastUpdated,
     /// Bounds of a file.
     pub bounds: Bounds,
-    /// Coding of the files.
-    pub coding: Coding,
+    /// Compression of the files.
+    pub coding: Compression,
     /// Digest over each file.
     pub digest: DigestAlgorithm,
     /// Who reads the messages.
@@ -212,7 +212,7 @@ impl ExportRequest {
             late: Late::default(),
             missing_last_updated: MissingLastUpdated::default(),
             bounds: Bounds::default(),
-            coding: Coding::None,
+            coding: Compression::None,
             digest: DigestAlgorithm::Xxh3,
             audience: Audience::default(),
             base_url: None,

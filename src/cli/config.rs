@@ -6,6 +6,7 @@ use crate::cli::args::{
     AccessArg, CompressArg, DigestArg, ExportArgs, GroupRulesArgs, LateArg, MembersArg, MissingArg, RulesArg,
     SelectionArg, StoreArgs, WriteArgs,
 };
+use crate::codec::compression::Compression;
 use crate::error::{Problem, RequestError};
 use crate::export::options::FaultsAllowed;
 use crate::extract::Validate;
@@ -21,7 +22,6 @@ use crate::store::{Store, StoreOptions};
 use crate::sys::access::Access;
 use crate::sys::durability::Sync;
 use crate::sys::sigbus;
-use crate::write::encode::Coding;
 
 /// The clock, in milliseconds: T is chosen at that precision first (CONS-06).
 pub fn now() -> Instant {
@@ -167,9 +167,9 @@ pub fn resolve(args: &ExportArgs) -> Result<Resolved, RequestError> {
         MissingArg::Exclude => MissingLastUpdated::Exclude,
     };
     request.coding = match args.compress {
-        CompressArg::None => Coding::None,
-        CompressArg::Gzip => Coding::Gzip,
-        CompressArg::Zstd => Coding::Zstd,
+        CompressArg::None => Compression::None,
+        CompressArg::Gzip => Compression::Gzip,
+        CompressArg::Zstd => Compression::Zstd,
     };
     request.digest = match args.digest {
         DigestArg::Xxh3 => DigestAlgorithm::Xxh3,

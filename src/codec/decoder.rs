@@ -6,6 +6,7 @@
 //!
 //! Nothing here cuts lines, compresses, or decides what a torn file means.
 
+use crate::codec::compression::Compression;
 use crate::codec::compression::Restart;
 use crate::codec::gzip::Gzip;
 use crate::codec::input::{Input, Step};
@@ -13,29 +14,6 @@ use crate::codec::zstd::Zstd;
 use crate::limits::READ_BYTES;
 use crate::sys::store_file::{Source, SourceError};
 use std::path::PathBuf;
-
-/// How a store file is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Coding {
-    /// Not at all.
-    Plain,
-    /// gzip, any number of members.
-    Gzip,
-    /// zstd, any number of frames.
-    Zstd,
-}
-
-impl Coding {
-    /// By the end of a file's name, exactly in lower case; `None` when it is no store file.
-    pub fn of_name(name: &str) -> Option<Coding> {
-        match name {
-            _ if name.ends_with(".ndjson") => Some(Coding::Plain),
-            _ if name.ends_with(".ndjson.gz") => Some(Coding::Gzip),
-            _ if name.ends_with(".ndjson.zst") => Some(Coding::Zstd),
-            _ => None,
-        }
-    }
-}
 
 /// Why decoding stopped before the end of the file.
 #[derive(Debug, thiserror::Error)]
@@ -91,12 +69,12 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// [`SourceError::Beyond`] when the source ends before the restart.
-    pub fn new(source: &'a Source, coding: Coding, from: Restart) -> Result<Decoder<'a>, DecodeError> {
+    pub fn new(source: &'a Source, coding: Compression, from: Restart) -> Result<Decoder<'a>, DecodeError> {
         source.read(from.compressed, 0, &mut Vec::new())?;
         let engine = match coding {
-            Coding::Plain => Engine::Plain,
-            Coding::Gzip => Engine::Gzip(Box::new(Gzip::new())),
-            Coding::Zstd => Engine::Zstd(Box::new(Zstd::new())),
+            Compression::None => Engine::Plain,
+            Compression::Gzip => Engine::Gzip(Box::new(Gzip::new())),
+            Compression::Zstd => Engine::Zstd(Box::new(Zstd::new())),
         };
         let input = Input { source, at: from.compressed, buf: Vec::new(), buf_start: 0, buf_len: 0 };
         Ok(Decoder { input, from, uncompressed: from.uncompressed, out: Vec::new(), engine, state: State::Running })

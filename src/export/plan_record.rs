@@ -209,12 +209,12 @@ pub(crate) fn same_job(recorded: &JobPlan, now: &JobPlan) -> Result<(), ExportEr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::compression::Compression;
     use crate::group::lookup::Members;
     use crate::hash::digest::DigestAlgorithm;
     use crate::issue::Code;
     use crate::progress::Progress;
     use crate::request::{Late, MissingLastUpdated};
-    use crate::write::encode::Coding;
 
     /// The record of an export of a store that never changes, at an instant that never changes.
     fn record(change: impl Fn(&mut ExportRequest)) -> JobPlan {
@@ -251,8 +251,8 @@ mod tests {
             ("--missing-last-updated", "exclude", "976a8671f1915fde64b855351d610abf", |request| {
                 request.missing_last_updated = MissingLastUpdated::Exclude;
             }),
-            ("--compress", "gzip", "1316627620c83909dd772d5e346594d1", |request| request.coding = Coding::Gzip),
-            ("--compress", "zstd", "1223a0f72abad76896028e8e8f20f9c9", |request| request.coding = Coding::Zstd),
+            ("--compress", "gzip", "1316627620c83909dd772d5e346594d1", |request| request.coding = Compression::Gzip),
+            ("--compress", "zstd", "1223a0f72abad76896028e8e8f20f9c9", |request| request.coding = Compression::Zstd),
             ("--digest", "none", "918dc522c87ea9f9d7bc8cedc3c0318f", |request| request.digest = DigestAlgorithm::None),
             ("--digest", "sha256", "ba10fe30eacf074816636514fc95153c", |request| {
                 request.digest = DigestAlgorithm::Sha256

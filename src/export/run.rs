@@ -1,6 +1,7 @@
 //! One run of an export, in parts that a caller may schedule: begin (snapshot, plan, record), write each task, finish
 //! (messages, the last look at the store, the manifest). Tasks may run in any order, at once, and again.
 
+use crate::codec::compression::Compression;
 use crate::error::{ExportError, IndexError, RecordError};
 use crate::export::messages::all_messages;
 use crate::export::options::{Clock, Existing, ExportOptions, Moment};
@@ -17,7 +18,7 @@ use crate::request::{Audience, ExportRequest};
 use crate::store::Store;
 use crate::sys::durability::Sync;
 use crate::write::deleted_bundle::deleted_lines;
-use crate::write::encode::{Coding, Encoder};
+use crate::write::encode::Encoder;
 use crate::write::frame_copy::Recoders;
 use crate::write::generated_files::{self, write_lines};
 use crate::write::journal::{MANIFEST, PlanFile, Receipt};
@@ -113,7 +114,7 @@ impl ExportRun {
             let lines: usize = deleted.iter().chain(&error).map(|line| line.len() + 1).sum();
             let left = (plan.bytes() + lines as u64).saturating_sub(written);
             // How much compressed files will take is not known: they are tried.
-            let needed = if request.coding == Coding::None { left } else { 0 };
+            let needed = if request.coding == Compression::None { left } else { 0 };
             if !directory.has_room_beside(needed)? {
                 directory.move_into_place(&finished)?;
             }

@@ -48,7 +48,7 @@ const ROLES: [(&str, Role); 14] = [
     ("identifier", Role::Identifier),
     ("identifier.system", Role::System),
     ("identifier.value", Role::Value),
-    ("code.coding", Role::Coding),
+    ("code.coding", Role::Compression),
     ("code.coding.system", Role::System),
     ("code.coding.code", Role::Value),
 ];
@@ -65,7 +65,7 @@ enum Role {
     Actual,
     ManagingEntity,
     Identifier,
-    Coding,
+    Compression,
     System,
     Value,
     Member,
@@ -147,14 +147,14 @@ impl Visitor for State<'_> {
     fn container(&mut self, _: Node) {}
 
     fn open(&mut self, node: Node) {
-        if matches!(NAMES.1[node as usize], Role::Identifier | Role::Coding) {
+        if matches!(NAMES.1[node as usize], Role::Identifier | Role::Compression) {
             (self.system, self.value) = (None, None);
         }
     }
 
     fn close(&mut self, node: Node) {
         let role = NAMES.1[node as usize];
-        if matches!(role, Role::Identifier | Role::Coding)
+        if matches!(role, Role::Identifier | Role::Compression)
             && let Some(value) = self.value.take()
         {
             let system = self.system.as_deref().unwrap_or("");

@@ -1,7 +1,7 @@
 //! TODO: module documentation.
 
+use crate::codec::compression::Compression;
 use crate::codec::compression::Restart;
-use crate::codec::decoder::Coding;
 use crate::error::IndexError;
 use crate::extract::Validate;
 use crate::index::meta::{ExtentEntry, FileEntry, Generation, SCAN_AGAIN};
@@ -116,7 +116,7 @@ pub(crate) fn survey(
                 Err(reason) => {
                     damaged = Some(reason);
                     inherited.push((file, extent.start, extent.end, extent.first_seen));
-                    if coding == Coding::Plain {
+                    if coding == Compression::None {
                         let part = Part::Plain { range: extent.start..extent.end, tail: extent.tail };
                         spans.push(Span { file, part });
                     }
@@ -126,7 +126,7 @@ pub(crate) fn survey(
         if let Some(reason) = damaged {
             changed = true;
             repaired.push(format!("{name}: an extent of the index is damaged: {reason}"));
-            if coding != Coding::Plain {
+            if coding != Compression::None {
                 // A compressed file is decoded from its start; its other extents go, too.
                 let first = generation.extents.partition_point(|extent| extent.file < file);
                 for extent in &generation.extents[first..] {
@@ -140,8 +140,8 @@ pub(crate) fn survey(
             }
         }
         match coding {
-            Coding::Plain if len > end => spans.extend(plain_spans(file, source()?, end..len)?),
-            Coding::Plain => {}
+            Compression::None if len > end => spans.extend(plain_spans(file, source()?, end..len)?),
+            Compression::None => {}
             coding if grown => {
                 let from = Restart { compressed: entry.stamp.len, uncompressed: end };
                 spans.push(Span { file, part: Part::Compressed { coding, from } });
@@ -164,9 +164,9 @@ fn byte_at(source: &Source, at: u64) -> Result<Option<u8>, IndexError> {
     Ok(source.read(at, 1, &mut Vec::new())?.first().copied())
 }
 
-fn whole_file(file: usize, coding: Coding, source: &Source) -> Result<Vec<Span>, IndexError> {
+fn whole_file(file: usize, coding: Compression, source: &Source) -> Result<Vec<Span>, IndexError> {
     match coding {
-        Coding::Plain => Ok(plain_spans(file, source, 0..source.len())?),
+        Compression::None => Ok(plain_spans(file, source, 0..source.len())?),
         coding => Ok(compressed_spans(file, coding, source)?),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::index::dir::{IndexDir, IndexBytes};
+use crate::index::dir::{IndexBytes, IndexDir};
 use crate::index::global::Merged;
 use crate::index::meta::{ExtentEntry, Generation, IndexFile};
 use crate::index::segment::reader::Segment;

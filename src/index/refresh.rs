@@ -4,7 +4,7 @@
 //! file is replaced; then it looks again, because another may have done the work meanwhile. When neither the store nor
 //! the index has been touched, nothing is opened but the generation and the headers of the index files.
 
-use crate::codec::decoder::Coding;
+use crate::codec::compression::Compression;
 use crate::error::IndexError;
 use crate::fhir::instant::Instant;
 use crate::index::diff::{Survey, entries, survey, unchanged};
@@ -216,7 +216,7 @@ pub fn again(store: &Store, record: &SnapshotRecord, watch: &Progress) -> Result
     let known = index.find_extents(record);
     let same = index.generation().validate == record.validate;
     // A compressed file is decoded from its start, and cut as it is then.
-    let is_coded = |name: &str| Coding::of_name(name).is_some_and(|coding| coding != Coding::Plain);
+    let is_coded = |name: &str| Compression::of_file_name(name).is_some_and(|coding| coding != Compression::None);
     let lost = record.extents.iter().zip(&known).filter(|(extent, known)| known.is_none() && is_coded(&extent.file));
     let lost: HashSet<&str> = lost.map(|(extent, _)| extent.file.as_str()).collect();
     let stays = |extent: &ExtentRecord| same && !lost.contains(extent.file.as_str());
@@ -235,11 +235,11 @@ pub fn again(store: &Store, record: &SnapshotRecord, watch: &Progress) -> Result
             continue;
         }
         match files.coding(file) {
-            Coding::Plain if extent.end > files.source(file)?.len() => {
+            Compression::None if extent.end > files.source(file)?.len() => {
                 let reason = "is shorter than it was when the export began; put it back, or begin anew with --force";
                 return Err(gone(store, &extent.file, reason));
             }
-            Coding::Plain => {
+            Compression::None => {
                 spans.push(Span { file, part: Part::Plain { range: extent.start..extent.end, tail: extent.tail } })
             }
             coding => {

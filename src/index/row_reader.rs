@@ -5,7 +5,8 @@
 
 use std::ops::Range;
 
-use crate::codec::decoder::{Coding, Decoder};
+use crate::codec::compression::Compression;
+use crate::codec::decoder::Decoder;
 use crate::error::ExportError;
 use crate::index::snapshot::Index;
 use crate::limits::READ_BYTES;
@@ -30,7 +31,7 @@ pub fn stream_range(
 ) -> Result<(), ExportError> {
     let source = index.source(file)?;
     match index.coding(file) {
-        Coding::Plain => {
+        Compression::None => {
             let mut buffer = Vec::new();
             let mut at = range.start;
             while at < range.end {

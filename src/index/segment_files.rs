@@ -14,7 +14,11 @@ const CONTAINERS_MAX: usize = 24;
 ///
 /// # Errors
 /// When the new container cannot be written, or an extent is damaged.
-pub fn gather_containers(home: &IndexDir, generation: &mut Generation, extents: &mut [Segment]) -> Result<(), IndexError> {
+pub fn gather_containers(
+    home: &IndexDir,
+    generation: &mut Generation,
+    extents: &mut [Segment],
+) -> Result<(), IndexError> {
     let mut used: Vec<usize> = generation.extents.iter().map(|extent| extent.container).collect();
     used.sort_unstable();
     used.dedup();

@@ -8,8 +8,9 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::compression::Compression;
 use crate::codec::compression::Restart;
-use crate::codec::decoder::{Coding, Decoder};
+use crate::codec::decoder::Decoder;
 use crate::error::{CorruptIndex, IndexError};
 use crate::extract::Validate;
 use crate::fhir::id::Id;
@@ -49,7 +50,7 @@ impl Index {
     ) -> Result<Index, CorruptIndex> {
         let mut restarts = vec![Vec::new(); files.count()];
         for (entry, extent) in generation.extents.iter().zip(&extents) {
-            if files.coding(entry.file) == Coding::Plain {
+            if files.coding(entry.file) == Compression::None {
                 continue;
             }
             let (pairs, _) = extent.prove_columns(&[Column::Restart])?.restart.as_chunks::<2>();
@@ -122,14 +123,14 @@ impl Index {
         self.files.source(file)
     }
 
-    /// Coding of a store file.
-    pub fn coding(&self, file: usize) -> Coding {
+    /// Compression of a store file.
+    pub fn coding(&self, file: usize) -> Compression {
         self.files.coding(file)
     }
 
     /// The table of a packed file, `None` when the file has none that can be used.
     pub fn packed(&self, file: usize) -> Option<&PackedTable> {
-        if self.coding(file) != Coding::Zstd {
+        if self.coding(file) != Compression::Zstd {
             return None;
         }
         // A file that cannot be read tells so when its rows are.
@@ -273,7 +274,7 @@ impl Index {
             ),
         };
         let entries: Vec<&ExtentEntry> = self.generation.extents.iter().filter(|e| e.file == file).collect();
-        if self.files.coding(file) == Coding::Plain {
+        if self.files.coding(file) == Compression::None {
             for entry in entries {
                 if entry.end > source.len() {
                     return Err(changed("truncated"));

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use crate::codec::decoder::Coding;
+use crate::codec::compression::Compression;
 use crate::error::IndexError;
 use crate::index::meta::{FileEntry, Generation};
 use crate::index::store_listing::View;
@@ -56,7 +56,7 @@ impl Files {
     pub fn known(store: &Store, generation: &Generation) -> Files {
         let found = |entry: &FileEntry| Found {
             name: entry.name.clone(),
-            coding: Coding::of_name(&entry.name).unwrap_or(Coding::Plain),
+            coding: Compression::of_file_name(&entry.name).unwrap_or(Compression::None),
             stamp: entry.stamp,
         };
         let files = generation.files.iter().map(found).collect();
@@ -79,7 +79,7 @@ impl Files {
     }
 
     /// How a file is coded.
-    pub fn coding(&self, file: usize) -> Coding {
+    pub fn coding(&self, file: usize) -> Compression {
         self.walked.files[file].coding
     }
 
@@ -104,7 +104,7 @@ impl Files {
         let source = Source::open(self.root.join(self.name(file)), self.access)?;
         let source = match self.coding(file) {
             // What was appended since the files were found is not there.
-            Coding::Plain if self.cut => source.up_to(self.walked.files[file].stamp.len),
+            Compression::None if self.cut => source.up_to(self.walked.files[file].stamp.len),
             _ => source,
         };
         // Another thread may have been quicker; then its source is the one.

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::decoder::Coding;
+use crate::codec::compression::Compression;
 use crate::index::meta::Generation;
 use crate::store::walk::{Found, Walk};
 use crate::sys::store_file::Stamp;
@@ -41,7 +41,7 @@ impl View {
         walk.files.retain(|found| self.position(&found.name).is_some() || known(found).is_some());
         for found in &mut walk.files {
             let seen = self.position(&found.name).map_or(0, |at| self.files[at].1.len);
-            if found.coding == Coding::Plain {
+            if found.coding == Compression::None {
                 found.stamp.len = found.stamp.len.min(seen.max(known(found).map_or(0, |known| known.len)));
             }
         }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::codec::compression::Compression;
 use crate::codec::compression::Restart;
-use crate::codec::decoder::{Coding, Decoder};
+use crate::codec::decoder::Decoder;
 use crate::extract::Validate;
 use crate::extract::extractor::Extractor;
 use crate::extract::facts::Content;
@@ -17,7 +18,7 @@ use crate::sys::access::Access;
 use crate::sys::store_file::Source;
 
 /// Shows a data file of this coding. Bundles of deletions are told from resources.
-pub fn show(path: &Path, coding: Coding, report: &mut Report) {
+pub fn show(path: &Path, coding: Compression, report: &mut Report) {
     let source = match Source::open(path, Access::called()) {
         Ok(source) => source,
         Err(error) => return report.broken(path, error),

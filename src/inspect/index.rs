@@ -7,7 +7,7 @@ use memchr::memmem;
 
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
-use crate::index::dir::{IndexDir, IndexBytes};
+use crate::index::dir::{IndexBytes, IndexDir};
 use crate::index::global;
 use crate::index::meta::{self, Generation, Note};
 use crate::index::segment::layout::{self, ALL_COLUMNS, COLUMNS, Column, Head, Places};

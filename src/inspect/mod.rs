@@ -14,7 +14,7 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::codec::decoder::Coding;
+use crate::codec::compression::Compression;
 use crate::index::segment::layout;
 use crate::index::{global, meta};
 use crate::inspect::report::Report;
@@ -54,7 +54,7 @@ enum Kind {
     Status,
     Plan,
     Done,
-    Data(Coding),
+    Data(Compression),
 }
 
 /// Looks into a file or directory.
@@ -122,7 +122,7 @@ fn kind_of(path: &Path) -> io::Result<Option<Kind>> {
         meta::FILE => Some(Kind::Generation),
         _ if name.starts_with("extents-") => Some(Kind::Extents),
         _ if name.starts_with("merged-") => Some(Kind::Merged),
-        _ => Coding::of_name(&name).map(Kind::Data),
+        _ => Compression::of_file_name(&name).map(Kind::Data),
     };
     Ok(match &head[..] {
         head if head.starts_with(&layout::MAGIC) => Some(Kind::Extents),

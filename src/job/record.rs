@@ -1,5 +1,6 @@
 //! The record of a job, and the directory that keeps the records.
 
+use crate::codec::compression::Compression;
 use crate::fhir::instant::Instant;
 use crate::group::lookup::Members;
 use crate::group::registry::BookGroup;
@@ -12,7 +13,6 @@ use crate::request::{Audience, Bounds, ExportRequest, Late, MissingLastUpdated, 
 use crate::sys::directory::Directory;
 use crate::sys::durability::Sync;
 use crate::sys::private_files::private_directory;
-use crate::write::encode::Coding;
 use crate::write::journal::{Receipt, place_of};
 use crate::write::output_name::OutputName;
 use std::io;
@@ -117,8 +117,8 @@ pub struct Requested {
     pub missing_last_updated: MissingLastUpdated,
     /// Bounds of a file.
     pub bounds: Bounds,
-    /// Coding of stored files.
-    pub coding: Coding,
+    /// Compression of stored files.
+    pub coding: Compression,
     /// Digest over each file.
     pub digest: DigestAlgorithm,
     /// What was decided while the request was read.

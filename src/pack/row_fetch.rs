@@ -9,8 +9,9 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::codec::compression::Compression;
 use crate::codec::compression::Restart;
-use crate::codec::decoder::{Coding, DecodeError, Decoder};
+use crate::codec::decoder::{DecodeError, Decoder};
 use crate::error::{IndexError, PackError};
 use crate::index::row_reader::row_range;
 use crate::index::segment::layout::flag;
@@ -54,7 +55,7 @@ impl<'a> Rows<'a> {
     pub fn decode(&mut self, wanted: &dyn Fn(usize) -> bool, watch: &Progress) -> Result<(), PackError> {
         for extent in self.snapshot.extents().filter(|extent| wanted(*extent)) {
             let file = self.index().entry(extent).file;
-            if self.index().coding(file) == Coding::Plain || self.decoded.contains_key(&file) {
+            if self.index().coding(file) == Compression::None || self.decoded.contains_key(&file) {
                 continue;
             }
             let path = self.decoded_path(file);

@@ -127,7 +127,13 @@ impl<'a> Filter<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn classify_found(&self, extent: usize, row: usize, found: Found, part: &mut Part) -> Result<Class, CorruptIndex> {
+    pub fn classify_found(
+        &self,
+        extent: usize,
+        row: usize,
+        found: Found,
+        part: &mut Part,
+    ) -> Result<Class, CorruptIndex> {
         let this = &self.snapshot.index().extents()[extent];
         match self.snapshot.state(extent, row, self.at(), &self.cohort.ours, &|_| true)? {
             State::Current => {}

@@ -55,7 +55,12 @@ pub fn select(filter: &Filter<'_>) -> Result<(Vec<(usize, RowSet)>, Part), Corru
 }
 
 /// Of the candidates of an extent, ascending, those that are exported, and how many more the window keeps back.
-fn take(filter: &Filter<'_>, extent: usize, candidates: &[Row], part: &mut Part) -> Result<(Vec<u32>, u64), CorruptIndex> {
+fn take(
+    filter: &Filter<'_>,
+    extent: usize,
+    candidates: &[Row],
+    part: &mut Part,
+) -> Result<(Vec<u32>, u64), CorruptIndex> {
     let index = filter.snapshot.index();
     let even = filter.is_even(extent);
     let first = index.starts().row[extent];

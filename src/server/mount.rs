@@ -1,6 +1,7 @@
 //! A mount: one dialect at one base, over the engine of one tenant. What it adds to its dialect is configuration (DIALECT-01,
 //! DIALECT-05); what the engine does is the same behind every mount.
 
+use crate::codec::compression::Compression;
 use crate::group::rules::{GroupContent, GroupRules};
 use crate::hash::digest::DigestAlgorithm;
 use crate::job::record::{Requested, Whose};
@@ -11,7 +12,6 @@ use crate::server::config::mounts::{CUSTOMER, MountConfig};
 use crate::server::dialect::Dialect;
 use crate::server::kick_off::request::{Asked, KickoffPolicy};
 use crate::server::routes::{Enabled, Route, routes_on};
-use crate::write::encode::Coding;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ pub struct Mount {
     pub enabled: Enabled,
     fhir_bases: Vec<String>,
     bounds: Bounds,
-    coding: Coding,
+    coding: Compression,
     digest: DigestAlgorithm,
 }
 

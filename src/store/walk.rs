@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::codec::decoder::Coding;
+use crate::codec::compression::Compression;
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::sys::regular_file::{RegularFileError, read_regular};
 use crate::sys::store_file::Stamp;
@@ -22,7 +22,7 @@ pub struct Found {
     /// Path relative to the store, `/` between its parts; store order is the bytewise order of these.
     pub name: String,
     /// How its bytes are coded.
-    pub coding: Coding,
+    pub coding: Compression,
     /// Size and times when it was found.
     pub stamp: Stamp,
 }
@@ -39,7 +39,7 @@ pub struct Walk {
 /// Whether a walk could have found a data file of this name: it leads to a place in the store, through no hidden
 /// directory. Names that a record or an index brings are held against it before anything is opened.
 pub fn is_store_name(name: &str) -> bool {
-    Coding::of_name(name).is_some() && name.split('/').all(|part| !part.is_empty() && !part.starts_with('.'))
+    Compression::of_file_name(name).is_some() && name.split('/').all(|part| !part.is_empty() && !part.starts_with('.'))
 }
 
 /// Walks the directory tree under `root`.
@@ -78,7 +78,7 @@ fn visit(directory: &Path, prefix: &str, walk: &mut Walk) -> Result<(), (PathBuf
             continue;
         }
         let listed = published.as_ref().is_none_or(|names| names.contains(&name));
-        match Coding::of_name(&name) {
+        match Compression::of_file_name(&name) {
             Some(coding) if kind.is_file() && listed => push(&entry, relative, coding, walk)?,
             _ => walk.ignored.push(relative),
         }
@@ -87,7 +87,12 @@ fn visit(directory: &Path, prefix: &str, walk: &mut Walk) -> Result<(), (PathBuf
 }
 
 /// Adds a file. One that was removed since the directory was read is not part of the store any more.
-fn push(entry: &std::fs::DirEntry, name: String, coding: Coding, walk: &mut Walk) -> Result<(), (PathBuf, io::Error)> {
+fn push(
+    entry: &std::fs::DirEntry,
+    name: String,
+    coding: Compression,
+    walk: &mut Walk,
+) -> Result<(), (PathBuf, io::Error)> {
     match entry.metadata() {
         Ok(found) => walk.files.push(Found { name, coding, stamp: Stamp::of_metadata(&found) }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -109,7 +114,7 @@ fn visit_published(
         let name = entry.file_name().to_string_lossy().into_owned();
         let relative = format!("{prefix}/{name}");
         let file = entry.file_type().map_err(at)?.is_file();
-        match Coding::of_name(&name) {
+        match Compression::of_file_name(&name) {
             _ if name.starts_with('.') => {}
             Some(coding) if file && names.contains(&format!("deleted/{name}")) => push(&entry, relative, coding, walk)?,
             _ => walk.ignored.push(relative),

@@ -4,7 +4,7 @@
 //! merge says of successions is not: a ledger recount shows whether that was right. Nothing is written: what the index on
 //! the disk lacks, or has damaged, is made in memory, and told.
 
-use crate::codec::decoder::Coding;
+use crate::codec::compression::Compression;
 use crate::extract::Validate;
 use crate::index::meta::{self, Generation};
 use crate::index::report::Work;
@@ -110,7 +110,7 @@ pub fn store(store: &Store, watch: &Progress) -> Result<StoreReport, VerifyError
     if on_disk == IndexState::Damaged {
         work.repaired.push("the generation file of the index is damaged: nothing of the index can be read".to_string());
     }
-    let extents: Vec<(usize, Coding)> =
+    let extents: Vec<(usize, Compression)> =
         (0..index.extent_count()).map(|at| (index.entry(at).file, index.coding(index.entry(at).file))).collect();
     let mut lines_before = vec![0; extents.len()];
     for at in 1..extents.len() {
@@ -167,7 +167,7 @@ pub fn store(store: &Store, watch: &Progress) -> Result<StoreReport, VerifyError
 fn coverage(index: &Index, differences: &mut Differences) -> Result<(), VerifyError> {
     for file in 0..index.generation().files.len() {
         let source = index.source(file)?;
-        let newline_at = |at: u64| match at < source.len() && index.coding(file) == Coding::Plain {
+        let newline_at = |at: u64| match at < source.len() && index.coding(file) == Compression::None {
             true => source.read(at, 1, &mut Vec::new()).map(|byte| byte == b"\n"),
             false => Ok(false),
         };
@@ -187,7 +187,7 @@ fn coverage(index: &Index, differences: &mut Differences) -> Result<(), VerifyEr
             }
             (at, tail) = (entry.end, entry.tail);
         }
-        if index.coding(file) == Coding::Plain && at != source.len() {
+        if index.coding(file) == Compression::None && at != source.len() {
             let newline = tail && at + 1 == source.len() && newline_at(at)?;
             if !newline {
                 gap(at, source.len());

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
-use crate::codec::decoder::Coding;
+use crate::codec::compression::Compression;
 use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
@@ -95,8 +95,8 @@ pub fn read(
     };
     let metered = Metered { file, digester: Digester::new(algorithm), bytes: 0, failed: None, watch };
     let mut input = BufReader::with_capacity(READ_BYTES, metered);
-    let decoded = match Coding::of_name(name) {
-        Some(Coding::Gzip) => {
+    let decoded = match Compression::of_file_name(name) {
+        Some(Compression::Gzip) => {
             let mut decoder = flate2::bufread::GzDecoder::new(input);
             let decoded = reading.lines(&mut decoder);
             input = decoder.into_inner();
@@ -107,7 +107,7 @@ pub fn read(
             }
             decoded
         }
-        Some(Coding::Zstd) => {
+        Some(Compression::Zstd) => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(input).map_err(failed)?;
             decoder.window_log_max(WINDOW_LOG_MAX).map_err(failed)?;
             let decoded = reading.lines(&mut decoder);

@@ -2,7 +2,7 @@
 //!
 //! A damaged frame is known to the index as a fault; here it is a difference, because the file is not what was packed.
 
-use crate::codec::decoder::Coding;
+use crate::codec::compression::Compression;
 use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::snapshot::Index;
@@ -17,7 +17,7 @@ use crate::verify::mismatch::{Difference, Differences};
 /// When a file cannot be read.
 pub fn check(index: &Index, differences: &mut Differences) -> Result<(), VerifyError> {
     for file in 0..index.generation().files.len() {
-        if index.coding(file) != Coding::Zstd {
+        if index.coding(file) != Compression::Zstd {
             continue;
         }
         let source = index.source(file)?;

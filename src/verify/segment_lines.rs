@@ -4,8 +4,9 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::codec::compression::Compression;
 use crate::codec::compression::Restart;
-use crate::codec::decoder::{Coding, DecodeError, Decoder};
+use crate::codec::decoder::{DecodeError, Decoder};
 use crate::hash::xxh3::Xxh3;
 use crate::limits::READ_BYTES;
 use crate::progress::Progress;
@@ -29,11 +30,11 @@ pub type OnLine<'a> = &'a mut dyn FnMut(usize, Cut<'_>);
 
 /// Parts of files that can be read apart from each other: each stretch of a plain file, all of a compressed one
 /// together. `stretches` are (file, …) in store order; the answer holds ranges of them.
-pub fn tasks(stretches: &[(usize, Coding)]) -> Vec<std::ops::Range<usize>> {
+pub fn tasks(stretches: &[(usize, Compression)]) -> Vec<std::ops::Range<usize>> {
     let mut tasks: Vec<std::ops::Range<usize>> = Vec::new();
     for (at, (file, coding)) in stretches.iter().enumerate() {
         match tasks.last_mut() {
-            Some(last) if *coding != Coding::Plain && stretches[last.start].0 == *file => last.end = at + 1,
+            Some(last) if *coding != Compression::None && stretches[last.start].0 == *file => last.end = at + 1,
             _ => tasks.push(at..at + 1),
         }
     }
@@ -47,13 +48,13 @@ pub fn tasks(stretches: &[(usize, Coding)]) -> Vec<std::ops::Range<usize>> {
 /// When the file cannot be read; damage of a compressed one is a broken line.
 pub fn read(
     source: &Source,
-    coding: Coding,
+    coding: Compression,
     stretches: &[Stretch],
     watch: &Progress,
     on_line: OnLine<'_>,
 ) -> Result<Vec<u64>, VerifyError> {
     match coding {
-        Coding::Plain => {
+        Compression::None => {
             stretches.iter().enumerate().map(|(at, stretch)| plain(source, *stretch, at, watch, on_line)).collect()
         }
         coding => compressed(source, coding, stretches, watch, on_line),
@@ -87,7 +88,7 @@ fn plain(
 
 fn compressed(
     source: &Source,
-    coding: Coding,
+    coding: Compression,
     stretches: &[Stretch],
     watch: &Progress,
     on_line: OnLine<'_>,
@@ -124,7 +125,7 @@ fn compressed(
             break false;
         }
     };
-    let no_table = !broken && !walk.is_over() && coding == Coding::Zstd && is_packed(source)?;
+    let no_table = !broken && !walk.is_over() && coding == Compression::Zstd && is_packed(source)?;
     Ok(walk.end(broken, no_table))
 }
 
@@ -231,12 +232,12 @@ impl<'a, 'b> Walk<'a, 'b> {
 /// When the file cannot be read. Of a compressed file that cannot be decoded so far there is less.
 pub fn bytes(
     source: &Source,
-    coding: Coding,
+    coding: Compression,
     stretch: Stretch,
     watch: &Progress,
     feed: &mut dyn FnMut(&[u8]),
 ) -> Result<(), VerifyError> {
-    if coding == Coding::Plain {
+    if coding == Compression::None {
         let (mut at, mut buffer) = (stretch.start, Vec::new());
         while at < stretch.end {
             let len = (stretch.end - at).min(READ_BYTES as u64);
@@ -336,19 +337,19 @@ mod tests {
             let hashes = read(&source, coding, &stretches, &Progress::default(), &mut on_line).unwrap();
             (lines, hashes)
         };
-        let plain = lines(&text, Coding::Plain);
+        let plain = lines(&text, Compression::None);
         assert_eq!(plain.0.len(), 1001);
         assert_eq!(plain.1[0], xxhash_rust::xxh3::xxh3_64(&text[..cut as usize]));
-        assert_eq!(lines(&gzip, Coding::Gzip), plain);
-        assert_eq!(lines(&zstd, Coding::Zstd), plain);
-        let (torn, hashes) = lines(&gzip[..gzip.len() - 4], Coding::Gzip);
+        assert_eq!(lines(&gzip, Compression::Gzip), plain);
+        assert_eq!(lines(&zstd, Compression::Zstd), plain);
+        let (torn, hashes) = lines(&gzip[..gzip.len() - 4], Compression::Gzip);
         assert_eq!((torn.len(), torn[1000].2.clone()), (1001, b"broken 4".to_vec()));
         assert_eq!(hashes, plain.1);
     }
 
     #[test]
     fn compressed_files_are_one_task() {
-        let (p, z) = (Coding::Plain, Coding::Zstd);
+        let (p, z) = (Compression::None, Compression::Zstd);
         assert_eq!(tasks(&[(0, p), (0, p), (1, z), (1, z), (2, z)]), [0..1, 1..2, 2..4, 4..5]);
         assert!(tasks(&[]).is_empty());
     }

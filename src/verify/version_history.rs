@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::codec::decoder::Coding;
+use crate::codec::compression::Compression;
 use crate::error::IndexError;
 use crate::fhir::instant::{Instant, NO_INSTANT};
 use crate::fhir::reference::Reference;
@@ -102,7 +102,7 @@ pub struct History {
     pub tombstones: u64,
     /// Lines that only the scanner has read.
     pub long: u64,
-    files: Vec<(Source, Coding)>,
+    files: Vec<(Source, Compression)>,
     file_of: Vec<usize>,
 }
 
@@ -118,12 +118,14 @@ impl History {
         access: Access,
         watch: &Progress,
     ) -> Result<History, VerifyError> {
-        let mut files: Vec<(Source, Coding)> = Vec::new();
-        let mut extents: Vec<(usize, Coding)> = Vec::new();
+        let mut files: Vec<(Source, Compression)> = Vec::new();
+        let mut extents: Vec<(usize, Compression)> = Vec::new();
         let mut names: Vec<&str> = Vec::new();
         for extent in &record.extents {
             if names.last() != Some(&extent.file.as_str()) {
-                let Some(coding) = Coding::of_name(&extent.file) else { return Err(changed(root, &extent.file)) };
+                let Some(coding) = Compression::of_file_name(&extent.file) else {
+                    return Err(changed(root, &extent.file));
+                };
                 files.push((Source::open(root.join(&extent.file), access)?, coding));
                 names.push(&extent.file);
             }
@@ -142,7 +144,7 @@ impl History {
                 let (source, coding) = &files[extents[task.start].0];
                 let mut part = History::default();
                 let table = match coding {
-                    Coding::Zstd => PackedTable::open(source).ok().flatten(),
+                    Compression::Zstd => PackedTable::open(source).ok().flatten(),
                     _ => None,
                 };
                 let mut left = LeftOwners::new(table.as_ref());

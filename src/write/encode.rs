@@ -6,12 +6,12 @@
 
 use std::io;
 
-use flate2::{Compress, Compression, FlushCompress, Status};
+use flate2::{Compress, FlushCompress, Status};
 use rayon::prelude::*;
 
+use crate::codec::compression::Compression;
 use crate::hash::digest::{Digest, DigestAlgorithm, Digester};
 use crate::limits::{BLOCK_BYTES, GATHER_BYTES};
-use crate::named_enum::by_name;
 use crate::write::sink::Sink;
 use crate::write::write_buffer::Tail;
 
@@ -21,45 +21,6 @@ const GZIP_LEVEL: u32 = 6;
 const ZSTD_LEVEL: i32 = 3;
 /// A gzip header without name and time, so that the same rows give the same bytes (RFC 1952; OS 255: unknown).
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
-
-/// Coding of output files.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Coding {
-    /// As they are.
-    #[default]
-    None,
-    /// One gzip member a file.
-    Gzip,
-    /// zstd frames.
-    Zstd,
-}
-
-impl Coding {
-    /// Every value.
-    pub const ALL: [Coding; 3] = [Coding::None, Coding::Gzip, Coding::Zstd];
-
-    /// Its word in records, manifests and hashes.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Coding::None => "none",
-            Coding::Gzip => "gzip",
-            Coding::Zstd => "zstd",
-        }
-    }
-}
-
-by_name!(Coding);
-
-impl Coding {
-    /// What is put behind `.ndjson`.
-    pub fn suffix(self) -> &'static str {
-        match self {
-            Coding::None => "",
-            Coding::Gzip => ".gz",
-            Coding::Zstd => ".zst",
-        }
-    }
-}
 
 /// What a finished file came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +36,7 @@ pub struct Sums {
 /// Writes one output file.
 pub struct Encoder<S: Sink> {
     sink: S,
-    coding: Coding,
+    coding: Compression,
     digester: Digester,
     bytes: u64,
     file_bytes: u64,
@@ -94,7 +55,7 @@ impl<S: Sink> Encoder<S> {
     pub fn begin(
         mut sink: S,
         name: &str,
-        coding: Coding,
+        coding: Compression,
         digest: DigestAlgorithm,
         blocks: usize,
     ) -> io::Result<Encoder<S>> {
@@ -110,7 +71,7 @@ impl<S: Sink> Encoder<S> {
             gather_max: BLOCK_BYTES * blocks.max(1),
             tail: Tail::default(),
         };
-        if coding == Coding::Gzip {
+        if coding == Compression::Gzip {
             encoder.put(&GZIP_HEADER)?;
         }
         Ok(encoder)
@@ -122,7 +83,7 @@ impl<S: Sink> Encoder<S> {
     /// When the sink fails.
     pub fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         self.bytes += bytes.len() as u64;
-        if self.coding == Coding::None {
+        if self.coding == Compression::None {
             return self.put(bytes);
         }
         while !bytes.is_empty() {
@@ -138,7 +99,7 @@ impl<S: Sink> Encoder<S> {
     }
 
     /// How the file is coded.
-    pub fn coding(&self) -> Coding {
+    pub fn coding(&self) -> Compression {
         self.coding
     }
 
@@ -149,13 +110,13 @@ impl<S: Sink> Encoder<S> {
 
     /// Bytes that a reader of rows does well to bring next, which complete a write.
     pub fn room(&self) -> usize {
-        if self.coding == Coding::None { self.tail.room() } else { GATHER_BYTES }
+        if self.coding == Compression::None { self.tail.room() } else { GATHER_BYTES }
     }
 
     /// Where the next bytes of the file go when rows are not coded, see [`Tail::place`]; then [`Encoder::placed`] tells
     /// how many there are.
     pub fn place(&mut self, len: usize) -> Option<&mut [u8]> {
-        (self.coding == Coding::None).then(|| self.tail.place(len))
+        (self.coding == Compression::None).then(|| self.tail.place(len))
     }
 
     /// Appends so many bytes of rows that have been put in the place.
@@ -163,7 +124,7 @@ impl<S: Sink> Encoder<S> {
     /// # Errors
     /// When the sink fails.
     pub fn placed(&mut self, len: usize) -> io::Result<()> {
-        debug_assert_eq!(self.coding, Coding::None, "others have no place");
+        debug_assert_eq!(self.coding, Compression::None, "others have no place");
         self.bytes += len as u64;
         self.tail.take(len);
         self.send_due()
@@ -183,7 +144,7 @@ impl<S: Sink> Encoder<S> {
     /// # Errors
     /// When the sink fails.
     pub fn coded_placed(&mut self, len: usize, uncompressed: u64) -> io::Result<()> {
-        debug_assert_eq!(self.coding, Coding::Zstd, "only its frames can be joined");
+        debug_assert_eq!(self.coding, Compression::Zstd, "only its frames can be joined");
         self.bytes += uncompressed;
         self.tail.take(len);
         self.send_due()
@@ -195,7 +156,7 @@ impl<S: Sink> Encoder<S> {
     /// # Errors
     /// When the sink fails.
     pub fn coded(&mut self, coded: &[u8], uncompressed: u64) -> io::Result<()> {
-        debug_assert_eq!(self.coding, Coding::Zstd, "only its frames can be joined");
+        debug_assert_eq!(self.coding, Compression::Zstd, "only its frames can be joined");
         self.flush()?;
         self.bytes += uncompressed;
         self.put(coded)
@@ -208,7 +169,7 @@ impl<S: Sink> Encoder<S> {
     pub fn finish(mut self) -> io::Result<Sums> {
         self.flush()?;
         match self.coding {
-            Coding::Gzip => {
+            Compression::Gzip => {
                 // An empty final block ends the deflate stream that the sync flushes left open.
                 let end = deflate(&[], FlushCompress::Finish)?;
                 self.put(&end)?;
@@ -216,7 +177,7 @@ impl<S: Sink> Encoder<S> {
                 self.put(&crc.to_le_bytes())?;
                 self.put(&(self.bytes as u32).to_le_bytes())?;
             }
-            Coding::Zstd if self.bytes == 0 => {
+            Compression::Zstd if self.bytes == 0 => {
                 let empty = zstd_frame(&[])?;
                 self.put(&empty)?;
             }
@@ -238,8 +199,8 @@ impl<S: Sink> Encoder<S> {
         }
         let gathered = std::mem::take(&mut self.gathered);
         match self.coding {
-            Coding::None => unreachable!("nothing is gathered to be coded"),
-            Coding::Gzip => {
+            Compression::None => unreachable!("nothing is gathered to be coded"),
+            Compression::Gzip => {
                 let block = |block: &[u8]| -> io::Result<(Vec<u8>, crc32fast::Hasher)> {
                     let mut crc = crc32fast::Hasher::new();
                     crc.update(block);
@@ -251,7 +212,7 @@ impl<S: Sink> Encoder<S> {
                     self.crc.combine(&crc);
                 }
             }
-            Coding::Zstd => {
+            Compression::Zstd => {
                 let coded: Vec<_> = gathered.par_chunks(BLOCK_BYTES).map(zstd_frame).collect::<io::Result<_>>()?;
                 for coded in coded {
                     self.put(&coded)?;
@@ -293,7 +254,7 @@ fn send(sink: &mut impl Sink, digester: &mut Digester, file_bytes: &mut u64, byt
 
 /// Raw deflate of one block, ended as asked.
 fn deflate(input: &[u8], flush: FlushCompress) -> io::Result<Vec<u8>> {
-    let mut deflater = Compress::new(Compression::new(GZIP_LEVEL), false);
+    let mut deflater = Compress::new(flate2::Compression::new(GZIP_LEVEL), false);
     let mut out = Vec::with_capacity(input.len() / 4 + 1024);
     loop {
         let consumed = deflater.total_in() as usize;
@@ -329,7 +290,7 @@ mod tests {
     use crate::write::sink::MemorySink;
     use std::io::Read;
 
-    fn encode(rows: &[Vec<u8>], coding: Coding, blocks: usize, threads: usize) -> (Vec<u8>, Sums) {
+    fn encode(rows: &[Vec<u8>], coding: Compression, blocks: usize, threads: usize) -> (Vec<u8>, Sums) {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let sink = MemorySink::default();
@@ -368,7 +329,7 @@ mod tests {
                 [1, GATHER_BYTES / 2 - 1, GATHER_BYTES / 2, GATHER_BYTES - first.min(GATHER_BYTES), GATHER_BYTES]
             {
                 let rows = [vec![b'a'; first], vec![b'b'; second], vec![b'c'; 10]];
-                assert!(encode(&rows, Coding::None, 1, 1).0 == rows.concat(), "{first} and {second} bytes");
+                assert!(encode(&rows, Compression::None, 1, 1).0 == rows.concat(), "{first} and {second} bytes");
             }
         }
     }
@@ -378,17 +339,17 @@ mod tests {
     fn files_decode_to_their_rows_whatever_the_threads() {
         let rows = rows();
         let plain = rows.concat();
-        for coding in [Coding::None, Coding::Gzip, Coding::Zstd] {
+        for coding in [Compression::None, Compression::Gzip, Compression::Zstd] {
             let (file, sums) = encode(&rows, coding, 2, 2);
             assert_eq!((sums.bytes, sums.file_bytes), (plain.len() as u64, file.len() as u64));
             let mut decoded = Vec::new();
             match coding {
-                Coding::None => decoded = file.clone(),
+                Compression::None => decoded = file.clone(),
                 // GzDecoder, unlike MultiGzDecoder, stops after the first member.
-                Coding::Gzip => {
+                Compression::Gzip => {
                     flate2::read::GzDecoder::new(&file[..]).read_to_end(&mut decoded).unwrap();
                 }
-                Coding::Zstd => decoded = zstd::decode_all(&file[..]).unwrap(),
+                Compression::Zstd => decoded = zstd::decode_all(&file[..]).unwrap(),
             }
             assert!(decoded == plain, "{coding:?}");
             for (blocks, threads) in [(1, 1), (7, 7)] {
@@ -399,10 +360,10 @@ mod tests {
 
     #[test]
     fn an_empty_file_is_valid() {
-        let (file, _) = encode(&[], Coding::Gzip, 1, 1);
+        let (file, _) = encode(&[], Compression::Gzip, 1, 1);
         let mut decoded = Vec::new();
         flate2::read::GzDecoder::new(&file[..]).read_to_end(&mut decoded).unwrap();
         assert!(decoded.is_empty());
-        assert!(zstd::decode_all(&encode(&[], Coding::Zstd, 1, 1).0[..]).unwrap().is_empty());
+        assert!(zstd::decode_all(&encode(&[], Compression::Zstd, 1, 1).0[..]).unwrap().is_empty());
     }
 }

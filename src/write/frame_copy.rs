@@ -15,6 +15,7 @@ use rayon::prelude::*;
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::{CParameter, ParamSwitch, compress_bound};
 
+use crate::codec::compression::Compression;
 use crate::error::{CorruptIndex, ExportError};
 use crate::hash::xxh3::xxh3_64;
 use crate::index::segment::columns::Columns;
@@ -26,7 +27,7 @@ use crate::select::row_set::RowSet;
 use crate::store::packed::frame_reader::{FrameError, FrameReader, is_held};
 use crate::store::packed::seek_table::{FrameNote, PackedTable};
 use crate::sys::store_file::Source;
-use crate::write::encode::{Coding, Encoder, zstd_compressor};
+use crate::write::encode::{Encoder, zstd_compressor};
 use crate::write::sink::Sink;
 
 /// Level of the frames that are coded anew. With [`RECODE_MATCH`] and coded literals it makes frames of 48 KiB of Synthea
@@ -144,7 +145,7 @@ impl<'a> FrameCopier<'a> {
             let all = one_type && asked == own && taken.selected.all(asked.clone());
             if all
                 && fills(&columns, entry.start, &own, &frame)
-                && (is_held(&frame) || encoder.coding() == Coding::Zstd)
+                && (is_held(&frame) || encoder.coding() == Compression::Zstd)
             {
                 self.take_whole(encoder, source, frame, &mut steps, failed)?;
                 continue;
@@ -161,7 +162,7 @@ impl<'a> FrameCopier<'a> {
                 continue;
             }
             match encoder.coding() {
-                Coding::Zstd => steps.recode(Job { frame, ranges, bytes }),
+                Compression::Zstd => steps.recode(Job { frame, ranges, bytes }),
                 _ => self.decode(encoder, source, &Job { frame, ranges, bytes }, failed)?,
             }
             if steps.held >= BATCH_BYTES {
@@ -182,11 +183,11 @@ impl<'a> FrameCopier<'a> {
         failed: Failed<'_>,
     ) -> Result<(), ExportError> {
         match encoder.coding() {
-            Coding::Zstd if is_held(&frame) => {
+            Compression::Zstd if is_held(&frame) => {
                 steps.copy(frame);
                 Ok(())
             }
-            Coding::Zstd => {
+            Compression::Zstd => {
                 self.steps(encoder, source, std::mem::take(steps), failed)?;
                 self.copy_long(encoder, source, &frame, failed)
             }
@@ -438,7 +439,7 @@ fn whole_frames(
     extent: &Segment,
     taken: &Taken<'_>,
     one_type: bool,
-    coding: Coding,
+    coding: Compression,
 ) -> Option<Range<usize>> {
     let head = extent.head();
     if extent.rows() == 0
@@ -454,7 +455,7 @@ fn whole_frames(
     let bounded = last < table.frames()
         && table.frame(first).uncompressed == head.start
         && end_of(&table.frame(last)) == head.end
-        && (coding == Coding::Zstd || frames.clone().all(|frame| is_held(&table.frame(frame))));
+        && (coding == Compression::Zstd || frames.clone().all(|frame| is_held(&table.frame(frame))));
     bounded.then_some(frames)
 }
 

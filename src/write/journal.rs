@@ -4,11 +4,12 @@
 //! what is done with them. A record is read as if a stranger had written it: what it names must have the name of an output
 //! file, and a finished file counts only if it is there with the size and digest that its receipt says.
 
+use crate::codec::compression::Compression;
 use crate::error::RecordError;
 use crate::hash::digest::{Digest, DigestAlgorithm};
 use crate::limits::RECORD_BYTES_MAX;
 use crate::sys::directory::Directory;
-use crate::write::encode::{Coding, Sums};
+use crate::write::encode::Sums;
 use crate::write::output_name::OutputName;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -62,7 +63,7 @@ impl Receipt {
     pub fn checked(&self) -> Option<OutputName> {
         let name = OutputName::parse(&self.file)?;
         let lines = self.count > 0 && self.bytes / 2 >= self.count;
-        let coded = name.coding != Coding::None || self.bytes == self.file_bytes;
+        let coded = name.coding != Compression::None || self.bytes == self.file_bytes;
         let digest = self.digest.as_ref().is_none_or(Digest::is_well_formed);
         (self.r#type == name.resource_type.name() && lines && coded && digest).then_some(name)
     }

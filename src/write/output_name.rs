@@ -1,8 +1,8 @@
 //! Names of output files, read back: a record may name these and nothing else.
 
+use crate::codec::compression::Compression;
 use crate::fhir::resource_type::ResourceType;
 use crate::plan::shard_name;
-use crate::write::encode::Coding;
 
 /// The parts of an output file's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct OutputName {
     /// Its number within the type, from 1.
     pub ordinal: u32,
     /// How it is coded.
-    pub coding: Coding,
+    pub coding: Compression,
 }
 
 impl OutputName {
@@ -31,9 +31,9 @@ impl OutputName {
         let resource_type = ResourceType::parse(parts.next()?)?;
         let ordinal = parts.next()?.parse().ok().filter(|ordinal| *ordinal > 0)?;
         let coding = match parts.next()? {
-            "ndjson" => Coding::None,
-            "ndjson.gz" => Coding::Gzip,
-            "ndjson.zst" => Coding::Zstd,
+            "ndjson" => Compression::None,
+            "ndjson.gz" => Compression::Gzip,
+            "ndjson.zst" => Compression::Zstd,
             _ => return None,
         };
         let of_folder = match folder {
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_nothing_else() {
         for (stem, folder) in [("Patient", ""), ("deleted/Bundle", "deleted/"), ("error/OperationOutcome", "error/")] {
-            for coding in [Coding::None, Coding::Gzip, Coding::Zstd] {
+            for coding in [Compression::None, Compression::Gzip, Compression::Zstd] {
                 for ordinal in [1, 99_999, 100_000, u32::MAX] {
                     let parsed = OutputName::parse(&shard_name(stem, ordinal, coding)).unwrap();
                     assert_eq!((parsed.folder, parsed.ordinal, parsed.coding), (folder, ordinal, coding));

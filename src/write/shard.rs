@@ -8,7 +8,8 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::codec::decoder::{Coding, Decoder};
+use crate::codec::compression::Compression;
+use crate::codec::decoder::Decoder;
 use crate::error::{CorruptIndex, ExportError};
 use crate::fhir::resource_type::ResourceType;
 use crate::index::row_reader::row_range;
@@ -106,7 +107,7 @@ pub fn sweep<S: Sink>(
         let file = index.entry(extent).file;
         // What several types are taken from is read once for all of them.
         let shared = lanes.len() > 1
-            && index.coding(file) == Coding::Plain
+            && index.coding(file) == Compression::None
             && plan.selection.rows[extent].count() * DENSE_SHARE >= columns.rows();
         let mut rows = plan.selection.rows[extent].iter();
         let mut ahead: Vec<(usize, [u32; 2])> = Vec::with_capacity(ROWS_AHEAD);
@@ -355,7 +356,7 @@ impl<'a> Reader<'a> {
         if self.used.last() != Some(&line.file) && !self.used.contains(&line.file) {
             self.used.push(line.file);
         }
-        if self.index.coding(line.file) != Coding::Plain {
+        if self.index.coding(line.file) != Compression::None {
             let done = self.flush(output, run, failed_write)?;
             let Output { encoder, name, .. } = output;
             return Ok(done + self.copy_decoded(encoder, line, &|error| failed_write(name, error))?);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::codec::decoder::Coding;
+use crate::codec::compression::Compression;
 use crate::index::snapshot::Snapshot;
 use crate::plan::Plan;
 
@@ -36,7 +36,7 @@ pub fn together(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> {
     for (number, shard) in plan.shards.iter().enumerate() {
         for extent in (shard.first.extent..=shard.last.extent).filter(|extent| takes(number, *extent)) {
             let file = index.entry(extent).file;
-            let is_plain = index.coding(file) == Coding::Plain;
+            let is_plain = index.coding(file) == Compression::None;
             let is_mixed = is_plain && type_of_file[&file].is_none();
             if is_mixed || !is_plain && index.packed(file).is_none() {
                 decodes[number] |= !is_plain;

@@ -36,7 +36,7 @@ struct Decoded {
     error: Option<DecodeError>,
 }
 
-fn decode(source: &Source, coding: Coding, from: Restart) -> Decoded {
+fn decode(source: &Source, coding: Compression, from: Restart) -> Decoded {
     let mut decoder = Decoder::new(source, coding, from).unwrap();
     let mut decoded = Decoded { bytes: Vec::new(), restarts: Vec::new(), error: None };
     loop {
@@ -58,7 +58,7 @@ fn decode(source: &Source, coding: Coding, from: Restart) -> Decoded {
 }
 
 /// Decodes bytes by each access, which must agree.
-fn decode_bytes(bytes: &[u8], coding: Coding) -> Decoded {
+fn decode_bytes(bytes: &[u8], coding: Compression) -> Decoded {
     let file = file_of(bytes);
     let [a, b] =
         accesses().map(|access| decode(&Source::open(file.path(), access).unwrap(), coding, Restart::default()));
@@ -68,7 +68,7 @@ fn decode_bytes(bytes: &[u8], coding: Coding) -> Decoded {
 }
 
 #[track_caller]
-fn check(bytes: &[u8], coding: Coding, expected: &[u8], error: &str) {
+fn check(bytes: &[u8], coding: Compression, expected: &[u8], error: &str) {
     let decoded = decode_bytes(bytes, coding);
     assert!(decoded.bytes == expected, "{} bytes for {}", decoded.bytes.len(), expected.len());
     let found = decoded.error.map(|error| error.to_string()).unwrap_or_default();
@@ -77,29 +77,29 @@ fn check(bytes: &[u8], coding: Coding, expected: &[u8], error: &str) {
 
 #[test]
 fn names_tell_the_coding() {
-    assert_eq!(Coding::of_name("Patient.ndjson"), Some(Coding::Plain));
-    assert_eq!(Coding::of_name("Patient.1.ndjson.gz"), Some(Coding::Gzip));
-    assert_eq!(Coding::of_name("Patient.ndjson.zst"), Some(Coding::Zstd));
+    assert_eq!(Compression::of_file_name("Patient.ndjson"), Some(Compression::None));
+    assert_eq!(Compression::of_file_name("Patient.1.ndjson.gz"), Some(Compression::Gzip));
+    assert_eq!(Compression::of_file_name("Patient.ndjson.zst"), Some(Compression::Zstd));
     for name in ["Patient.json", "Patient.NDJSON", "Patient.ndjson.GZ", "Patient.gz", "ndjson", "a.ndjson.bz2", ""] {
-        assert_eq!(Coding::of_name(name), None, "{name}");
+        assert_eq!(Compression::of_file_name(name), None, "{name}");
     }
 }
 
 #[test]
 fn empty_files_are_empty() {
-    for coding in [Coding::Plain, Coding::Gzip, Coding::Zstd] {
+    for coding in [Compression::None, Compression::Gzip, Compression::Zstd] {
         check(b"", coding, b"", "");
     }
-    check(&gzip(b""), Coding::Gzip, b"", "");
-    check(&zstd(b""), Coding::Zstd, b"", "");
+    check(&gzip(b""), Compression::Gzip, b"", "");
+    check(&zstd(b""), Compression::Zstd, b"", "");
 }
 
 // Several pieces, each by both accesses, in one member and in many.
 #[test]
 fn large_files_come_in_pieces() {
     let bytes = text(5 * READ_BYTES + 12345);
-    check(&bytes, Coding::Plain, &bytes, "");
-    for (coding, compress) in [(Coding::Gzip, gzip as fn(&[u8]) -> Vec<u8>), (Coding::Zstd, zstd)] {
+    check(&bytes, Compression::None, &bytes, "");
+    for (coding, compress) in [(Compression::Gzip, gzip as fn(&[u8]) -> Vec<u8>), (Compression::Zstd, zstd)] {
         check(&compress(&bytes), coding, &bytes, "");
         let many: Vec<u8> = bytes.chunks(70_001).flat_map(compress).collect();
         check(&many, coding, &bytes, "");
@@ -114,25 +114,25 @@ fn gzip_headers_and_padding_as_in_the_wild() {
         .extra(vec![0; 70])
         .write(Vec::new(), flate2::Compression::best());
     let mut full = { full }.finish().unwrap();
-    check(&full, Coding::Gzip, b"", "");
+    check(&full, Compression::Gzip, b"", "");
     // A header checksum is part of the format, though nobody writes it.
     let head = gzip_header(&full).unwrap().unwrap();
     full[3] |= 2;
     let crc = crc32fast::hash(&full[..head]) as u16;
     full.splice(head..head, crc.to_le_bytes());
-    check(&full, Coding::Gzip, b"", "");
+    check(&full, Compression::Gzip, b"", "");
     full[head] ^= 1;
-    check(&full, Coding::Gzip, b"", "checksum of a gzip header");
+    check(&full, Compression::Gzip, b"", "checksum of a gzip header");
 
     let mut padded = gzip(b"one\n");
     padded.resize(padded.len() + 3000, 0);
-    check(&padded, Coding::Gzip, b"one\n", "");
+    check(&padded, Compression::Gzip, b"one\n", "");
     padded.extend(gzip(b"two\n"));
-    check(&padded, Coding::Gzip, b"one\ntwo\n", "");
+    check(&padded, Compression::Gzip, b"one\ntwo\n", "");
     padded.extend(b"garbage");
-    check(&padded, Coding::Gzip, b"one\ntwo\n", "no gzip member begins here");
-    check(b"\0\0", Coding::Gzip, b"", "no gzip member begins here");
-    check(b"{}\n", Coding::Gzip, b"", "no gzip member begins here");
+    check(&padded, Compression::Gzip, b"one\ntwo\n", "no gzip member begins here");
+    check(b"\0\0", Compression::Gzip, b"", "no gzip member begins here");
+    check(b"{}\n", Compression::Gzip, b"", "no gzip member begins here");
 }
 
 #[test]
@@ -142,39 +142,39 @@ fn damage_is_told_from_truncation() {
         let mut broken = member.clone();
         let at = broken.len() - back;
         broken[at] ^= 0x5a;
-        assert!(decode_bytes(&broken, Coding::Gzip).error.unwrap().to_string().contains(error), "{back}");
+        assert!(decode_bytes(&broken, Compression::Gzip).error.unwrap().to_string().contains(error), "{back}");
     }
     let mut frame = zstd(b"one\n");
     let last = frame.len() - 1;
-    check(&frame[..last], Coding::Zstd, b"one\n", "middle of its compressed data");
+    check(&frame[..last], Compression::Zstd, b"one\n", "middle of its compressed data");
     frame[last] ^= 1;
-    check(&frame, Coding::Zstd, b"one\n", "checksum");
-    check(b"{}\n{}\n", Coding::Zstd, b"", "no zstd frame begins here");
-    check(b"{}\n", Coding::Zstd, b"", "middle");
+    check(&frame, Compression::Zstd, b"one\n", "checksum");
+    check(b"{}\n{}\n", Compression::Zstd, b"", "no zstd frame begins here");
+    check(b"{}\n", Compression::Zstd, b"", "middle");
 }
 
 #[test]
 fn skippable_frames_are_skipped_and_must_be_whole() {
     let skip = |len: u32| [&0x184d_2a5e_u32.to_le_bytes()[..], &len.to_le_bytes(), &vec![7; len as usize]].concat();
     let file = [skip(0), zstd(b"a\n"), skip(3_000_000), zstd(b"b\n"), skip(5)].concat();
-    check(&file, Coding::Zstd, b"a\nb\n", "");
-    check(&file[..file.len() - 1], Coding::Zstd, b"a\nb\n", "middle");
-    check(&file[..file.len() - 6], Coding::Zstd, b"a\nb\n", "middle");
-    assert_eq!(decode_bytes(&file, Coding::Zstd).restarts.len(), 2);
+    check(&file, Compression::Zstd, b"a\nb\n", "");
+    check(&file[..file.len() - 1], Compression::Zstd, b"a\nb\n", "middle");
+    check(&file[..file.len() - 6], Compression::Zstd, b"a\nb\n", "middle");
+    assert_eq!(decode_bytes(&file, Compression::Zstd).restarts.len(), 2);
 }
 
 // A frame that wants a window of 2 GiB is refused before memory is taken for it.
 #[test]
 fn huge_windows_are_refused() {
     let frame = [&b"\x28\xb5\x2f\xfd"[..], &[0, 21 << 3, 1, 0, 0]].concat();
-    check(&frame, Coding::Zstd, b"", "--long=27");
+    check(&frame, Compression::Zstd, b"", "--long=27");
 }
 
 // The last of many blocks is broken: those before it are handed out.
 #[test]
 fn what_stands_before_an_error_is_handed_out() {
     let bytes = text(3 * READ_BYTES);
-    for (coding, file) in [(Coding::Gzip, gzip(&bytes)), (Coding::Zstd, zstd(&bytes))] {
+    for (coding, file) in [(Compression::Gzip, gzip(&bytes)), (Compression::Zstd, zstd(&bytes))] {
         let cut = decode_bytes(&file[..file.len() - 2000], coding);
         assert!(matches!(cut.error, Some(DecodeError::Truncated { .. })));
         let mut broken = file.clone();
@@ -194,7 +194,9 @@ fn what_stands_before_an_error_is_handed_out() {
 fn a_file_shortened_meanwhile_is_named() {
     let bytes = text(4 * READ_BYTES);
     let split: Vec<u8> = bytes.chunks(READ_BYTES).flat_map(gzip).collect();
-    for (coding, file) in [(Coding::Plain, bytes.clone()), (Coding::Gzip, split), (Coding::Zstd, zstd(&bytes))] {
+    for (coding, file) in
+        [(Compression::None, bytes.clone()), (Compression::Gzip, split), (Compression::Zstd, zstd(&bytes))]
+    {
         for access in accesses() {
             let file = file_of(&file);
             let source = Source::open(file.path(), access).unwrap();
@@ -216,8 +218,8 @@ fn a_file_shortened_meanwhile_is_named() {
 fn a_restart_beyond_the_end_is_an_error() {
     let file = file_of(b"{}\n");
     let source = Source::open(file.path(), Access::called()).unwrap();
-    assert!(Decoder::new(&source, Coding::Gzip, Restart { compressed: 4, uncompressed: 0 }).is_err());
-    assert!(decode(&source, Coding::Zstd, Restart { compressed: 3, uncompressed: 9 }).bytes.is_empty());
+    assert!(Decoder::new(&source, Compression::Gzip, Restart { compressed: 4, uncompressed: 0 }).is_err());
+    assert!(decode(&source, Compression::Zstd, Restart { compressed: 3, uncompressed: 9 }).bytes.is_empty());
 }
 
 proptest! {
@@ -232,7 +234,7 @@ proptest! {
         flip: (proptest::sample::Index, u8),
     ) {
         let bytes = text(lens.iter().sum());
-        let (coding, compress) = if is_gzip { (Coding::Gzip, gzip as fn(&[u8]) -> Vec<u8>) } else { (Coding::Zstd, zstd as _) };
+        let (coding, compress) = if is_gzip { (Compression::Gzip, gzip as fn(&[u8]) -> Vec<u8>) } else { (Compression::Zstd, zstd as _) };
         let (mut file, mut starts, mut done) = (Vec::new(), Vec::new(), 0);
         for len in lens {
             starts.push(Restart { compressed: file.len() as u64, uncompressed: done as u64 });
@@ -271,7 +273,7 @@ proptest! {
     fn any_bytes_are_decoded_or_refused(bytes: Vec<u8>, magic in 0..3) {
         let magic: &[u8] = [&b"\x1f\x8b\x08"[..], b"\x28\xb5\x2f\xfd", b""][magic as usize];
         let bytes = [magic, &bytes].concat();
-        decode_bytes(&bytes, Coding::Gzip);
-        decode_bytes(&bytes, Coding::Zstd);
+        decode_bytes(&bytes, Compression::Gzip);
+        decode_bytes(&bytes, Compression::Zstd);
     }
 }

@@ -309,7 +309,7 @@ fn a_damaged_page_never_spoils_a_copy_of_frames() {
         let done = export(&store, &request, as_of.clone(), &options, &Progress::default()).unwrap();
         (done.files.iter().map(|file| (file.count, file.digest.clone())).collect::<Vec<_>>(), done.index.repaired.len())
     };
-    let codings = [crate::write::encode::Coding::None, crate::write::encode::Coding::Zstd];
+    let codings = [crate::codec::compression::Compression::None, crate::codec::compression::Compression::Zstd];
     let good = codings.map(|coding| write(coding).0);
     assert_eq!(good[0][0].0, 32);
     // Where the rows' places stand in the index file.

@@ -3,6 +3,7 @@
 //! While a manifest stands, every file that it names is there as it says, and no other file has the name of an output file;
 //! what is gone on with, or begun anew, comes to the directory of an undisturbed run; foreign files stay.
 
+use crate::codec::compression::Compression;
 use crate::error::ExportError;
 use crate::export::export;
 use crate::export::options::{Existing, ExportOptions};
@@ -15,7 +16,6 @@ use crate::request::{Bounds, ExportRequest};
 use crate::store::Store;
 use crate::sys::directory::tests::watching;
 use crate::sys::durability::Sync;
-use crate::write::encode::Coding;
 use crate::write::journal::STATUS;
 use crate::write::manifest::Manifest;
 use crate::write::output_name::OutputName;
@@ -88,7 +88,7 @@ impl World {
     }
 }
 
-fn request(types: &[&str], since: Option<&str>, file_bytes: u64, coding: Coding) -> ExportRequest {
+fn request(types: &[&str], since: Option<&str>, file_bytes: u64, coding: Compression) -> ExportRequest {
     let request = ExportRequest::all_patients().types(types);
     let mut request = since.into_iter().fold(request, ExportRequest::since);
     request.base_url = Some("https://x.example/".to_string());
@@ -98,17 +98,17 @@ fn request(types: &[&str], since: Option<&str>, file_bytes: u64, coding: Coding)
 
 /// Everything and its messages.
 pub(crate) fn everything() -> ExportRequest {
-    request(&["Observation", "Condition"], None, 3000, Coding::None)
+    request(&["Observation", "Condition"], None, 3000, Compression::None)
 }
 
 /// The changes of some weeks, with deletions.
 pub(crate) fn changes() -> ExportRequest {
-    request(&["Observation", "Encounter"], Some("2024-03-05T00:00:00Z"), 1500, Coding::None)
+    request(&["Observation", "Encounter"], Some("2024-03-05T00:00:00Z"), 1500, Compression::None)
 }
 
 /// A few rows in another coding.
 fn few() -> ExportRequest {
-    request(&["Condition"], None, 3000, Coding::Gzip)
+    request(&["Condition"], None, 3000, Compression::Gzip)
 }
 
 /// Every file below a directory, by name; receipts by their lines, in any order.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::codec::decoder::Coding;
+use crate::codec::compression::Compression;
 use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
@@ -52,7 +52,7 @@ impl StoreGroup {
     /// Whether its file is compressed, so that each read decodes what lies before.
     pub fn is_compressed(&self) -> bool {
         let index = self.snapshot.index();
-        index.coding(index.entry(self.extent).file) != Coding::Plain
+        index.coding(index.entry(self.extent).file) != Compression::None
     }
 
     /// Feeds a part of the resource, in pieces. Blocks.

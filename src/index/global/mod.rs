@@ -368,7 +368,8 @@ impl Merged {
         let mut text = &self.bytes[self.places[Section::BaseText as usize].clone()];
         let mut bases = Vec::with_capacity(lengths.len());
         for len in lengths {
-            let (base, rest) = text.split_at_checked(*len as usize).ok_or(CorruptIndex("a text lies beyond its heap"))?;
+            let (base, rest) =
+                text.split_at_checked(*len as usize).ok_or(CorruptIndex("a text lies beyond its heap"))?;
             bases.push(str::from_utf8(base).map_err(|_| CorruptIndex("a text is no text"))?.to_string());
             text = rest;
         }

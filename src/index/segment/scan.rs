@@ -4,8 +4,9 @@
 //! order they come, and their place in the store, not their arrival, gives their order. Speed of light: the scanner's
 //! bytes per second times the threads; memory: one extent's columns a thread, and a few encoded ones on their way.
 
+use crate::codec::compression::Compression;
 use crate::codec::compression::Restart;
-use crate::codec::decoder::{Coding, DecodeError, Decoder};
+use crate::codec::decoder::{DecodeError, Decoder};
 use crate::error::IndexError;
 use crate::extract::Validate;
 use crate::extract::extractor::Extractor;
@@ -173,7 +174,7 @@ fn scan_plain(
 /// Whether the file ended with a whole member and a whole line.
 fn scan_compressed(
     source: &Source,
-    coding: Coding,
+    coding: Compression,
     from: Restart,
     tools: &mut Tools,
     options: &ScanOptions<'_>,
@@ -212,7 +213,7 @@ fn scan_compressed(
         }
     }
     let mut closed = !lines.inside_line();
-    if coding == Coding::Zstd && from.compressed == 0 && is_packed(source)? {
+    if coding == Compression::Zstd && from.compressed == 0 && is_packed(source)? {
         // It is read here because its table could not be.
         lines.damaged_table();
         closed = false;

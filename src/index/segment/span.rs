@@ -5,8 +5,8 @@ use memchr::memrchr;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::codec::compression::Compression;
 use crate::codec::compression::Restart;
-use crate::codec::decoder::Coding;
 use crate::limits::{EXTENT_BYTES, READ_BYTES};
 use crate::store::packed::seek_table::{PackedTable, TableError};
 use crate::sys::store_file::{Source, SourceError};
@@ -33,7 +33,7 @@ pub enum Part {
     /// A compressed file from a restart to its end.
     Compressed {
         /// gzip or zstd.
-        coding: Coding,
+        coding: Compression,
         /// Where to begin.
         from: Restart,
     },
@@ -88,9 +88,9 @@ pub fn plain_spans(file: usize, source: &Source, range: Range<u64>) -> Result<Ve
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn compressed_spans(file: usize, coding: Coding, source: &Source) -> Result<Vec<Span>, SourceError> {
+pub fn compressed_spans(file: usize, coding: Compression, source: &Source) -> Result<Vec<Span>, SourceError> {
     let table = match coding {
-        Coding::Zstd => PackedTable::open(source),
+        Compression::Zstd => PackedTable::open(source),
         _ => Ok(None),
     };
     let table = match table {

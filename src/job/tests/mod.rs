@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::codec::compression::Compression;
 use crate::export::options::{Existing, ExportOptions};
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::group::lookup::Members;
@@ -18,7 +19,6 @@ use crate::progress::Progress;
 use crate::request::{Bounds, ExportRequest, Late, MissingLastUpdated};
 use crate::store::Store;
 use crate::sys::durability::Sync;
-use crate::write::encode::Coding;
 
 const START: &str = "2024-01-01T00:00:00Z";
 
@@ -108,7 +108,7 @@ impl World {
                 late: Late::Include,
                 missing_last_updated: MissingLastUpdated::Include,
                 bounds: Bounds { file_bytes: 2000, file_resources: None },
-                coding: Coding::None,
+                coding: Compression::None,
                 digest: DigestAlgorithm::Xxh3,
                 notes: Vec::new(),
             },
@@ -189,8 +189,8 @@ fn a_job_writes_what_an_export_writes() {
         words: &crate::issue::PLAIN_WORDS,
     };
     let store = Store::open(world.path("store")).unwrap();
-    let done =
-        crate::export::export(&store, &request, Instant::parse(START).unwrap(), &options, &Progress::default()).unwrap();
+    let done = crate::export::export(&store, &request, Instant::parse(START).unwrap(), &options, &Progress::default())
+        .unwrap();
     let files = contents(&engine, &record);
     assert!(files.len() > 6, "{}", files.len());
     let read = |file: &crate::write::journal::Receipt| {

@@ -5,13 +5,13 @@
 
 use serde_json::{Value, json};
 
+use crate::codec::compression::Compression;
 use crate::fhir::compartment;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::Members;
 use crate::request::{Late, MissingLastUpdated};
 use crate::server::capability::Declaration;
 use crate::server::parameters::OUTPUT_FORMATS;
-use crate::write::encode::Coding;
 
 /// URL of the extension; inside it each topic is an extension under its key, with a `text` and `value`s.
 pub const EXTENSION: &str = "urn:outpour:documentation:1";
@@ -87,9 +87,9 @@ impl Declaration<'_> {
     fn formats(&self) -> Topic {
         let values = OUTPUT_FORMATS.map(String::from).to_vec();
         let stored = match self.policies.coding {
-            Coding::None => "Files are sent as they are, without a content coding.",
-            Coding::Gzip => "Files are sent with gzip coding to clients that accept it, otherwise without.",
-            Coding::Zstd => "Files are sent with zstd coding to clients that accept it, otherwise without.",
+            Compression::None => "Files are sent as they are, without a content coding.",
+            Compression::Gzip => "Files are sent with gzip coding to clients that accept it, otherwise without.",
+            Compression::Zstd => "Files are sent with zstd coding to clients that accept it, otherwise without.",
         };
         let text = format!(
             "Newline-delimited JSON, served as `application/fhir+ndjson`. `_outputFormat` may be {}. {stored}",

@@ -13,13 +13,13 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::codec::compression::Compression;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::Members;
 use crate::group::registry::query;
 use crate::request::{Bounds, Late, MissingLastUpdated};
 use crate::server::parameters::{Parameter, find};
 use crate::server::routes::{Enabled, Operation, Route, routes_on};
-use crate::write::encode::Coding;
 
 /// What a Bulk Data server declares to follow (CAP-02).
 const INSTANTIATES: &str = "http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data";
@@ -84,7 +84,7 @@ pub struct Policies {
     /// Bounds of a file.
     pub bounds: Bounds,
     /// How files are stored.
-    pub coding: Coding,
+    pub coding: Compression,
     /// How Group members are read.
     pub members: Members,
     /// Rows that reached the store late.

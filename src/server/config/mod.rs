@@ -7,13 +7,13 @@ pub mod auth;
 pub mod check;
 pub mod mounts;
 
+use crate::codec::compression::Compression;
 use crate::export::options::FaultsAllowed;
 use crate::hash::digest::DigestAlgorithm;
 use crate::named_enum::by_name;
 use crate::server::config::auth::{AuthConfig, ClientConfig};
 use crate::server::config::mounts::{DEFAULT_TENANT, MountConfig};
 use crate::server::tls::TlsFiles;
-use crate::write::encode::Coding;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -138,7 +138,7 @@ pub struct FilesConfig {
     /// Most resources of a file; 0 for no limit.
     pub max_resources: u64,
     /// How files are stored: `none`, `gzip` or `zstd`. Clients may always ask for identity.
-    pub compress: Coding,
+    pub compress: Compression,
     /// The digest in the manifest: `xxh3`, `sha256` or `none`.
     pub digest: DigestAlgorithm,
 }
@@ -263,7 +263,7 @@ impl Default for FilesConfig {
         FilesConfig {
             max_bytes: crate::limits::FILE_BYTES_DEFAULT,
             max_resources: 0,
-            compress: Coding::None,
+            compress: Compression::None,
             digest: DigestAlgorithm::Xxh3,
         }
     }

@@ -16,9 +16,9 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use crate::codec::compression::Compression;
 use crate::limits::{DECODED_BYTES, FETCHED_BYTES, SENT_BYTES, ZSTD_WINDOW_LOG_MAX};
 use crate::sys::sendfile::Outgoing;
-use crate::write::encode::Coding;
 
 /// A file's bytes, whole or a range of them. The file is open from before the headers to the end of the body, so that
 /// deleting its name cuts nothing.
@@ -56,18 +56,18 @@ impl Reader {
     ///
     /// # Errors
     /// The system's, when the file or a decoder is not to be had.
-    pub(crate) fn new(mut file: File, coding: Coding, range: Range<u64>, len: u64) -> io::Result<Reader> {
+    pub(crate) fn new(mut file: File, coding: Compression, range: Range<u64>, len: u64) -> io::Result<Reader> {
         let (mut skip, left, ends) = (range.start, range.end - range.start, range.end == len);
-        if coding == Coding::None {
+        if coding == Compression::None {
             file.seek(SeekFrom::Start(skip))?;
             skip = 0;
         }
         let bytes: Box<dyn Read + Send> = match coding {
-            Coding::None => Box::new(file),
-            Coding::Gzip => {
+            Compression::None => Box::new(file),
+            Compression::Gzip => {
                 Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(DECODED_BYTES, file)))
             }
-            Coding::Zstd => {
+            Compression::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::new(file)?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
                 Box::new(decoder)

@@ -27,6 +27,7 @@ use hyper::header::{
 };
 use hyper::{Method, StatusCode};
 
+use crate::codec::compression::Compression;
 use crate::server::error::{IssueType, Refusal};
 use crate::server::files::body::{FileBody, Reader};
 use crate::server::files::negotiation::{MEDIA_TYPES, Part, coding, coding_name, part, takes_ndjson};
@@ -34,7 +35,6 @@ use crate::server::http::dates::imf_fixdate_of;
 use crate::server::http::preconditions::{Validators, Verdict};
 use crate::sys::directory::Directory;
 use crate::sys::sendfile::Outgoing;
-use crate::write::encode::Coding;
 
 /// A finished file of a job, as its record knows it. It never changes (FILE-16).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub struct StoredFile {
     /// Name to save it under, such as `Patient.00001.ndjson`.
     pub name: String,
     /// How it is stored.
-    pub coding: Coding,
+    pub coding: Compression,
     /// Its bytes when decoded.
     pub bytes: u64,
     /// Its bytes as they are stored.
@@ -143,7 +143,7 @@ enum Opened {
 
 /// Opens it on a thread that may wait, and makes sure that it is the one of the record. What has to be decoded is not
 /// mapped.
-async fn open(file: &StoredFile, coding: Coding) -> Result<Opened, Refusal> {
+async fn open(file: &StoredFile, coding: Compression) -> Result<Opened, Refusal> {
     let (stored, as_stored) = (file.clone(), coding == file.coding);
     let opened = tokio::task::spawn_blocking(move || -> io::Result<Opened> {
         let plain = stored.open()?;
@@ -168,11 +168,11 @@ impl StoredFile {
     }
 }
 
-fn body(opened: Opened, file: &StoredFile, coding: Coding, range: Range<u64>) -> io::Result<FileBody> {
+fn body(opened: Opened, file: &StoredFile, coding: Compression, range: Range<u64>) -> io::Result<FileBody> {
     Ok(match opened {
         Opened::Mapped(mapped) => FileBody::mapped(mapped, range),
         Opened::File(plain) if coding == file.coding => {
-            FileBody::read(Reader::new(plain, Coding::None, range, file.file_bytes)?)
+            FileBody::read(Reader::new(plain, Compression::None, range, file.file_bytes)?)
         }
         Opened::File(plain) => FileBody::read(Reader::new(plain, file.coding, range, file.bytes)?),
     })
@@ -192,7 +192,7 @@ fn failed(file: &StoredFile, error: io::Error) -> Refusal {
 }
 
 /// The headers that every answer about this representation has.
-fn describe(headers: &mut HeaderMap, file: &StoredFile, coding: Coding, validators: &Validators) {
+fn describe(headers: &mut HeaderMap, file: &StoredFile, coding: Compression, validators: &Validators) {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPES[0]));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-transform"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -205,7 +205,7 @@ fn describe(headers: &mut HeaderMap, file: &StoredFile, coding: Coding, validato
     if let Some(name) = coding_name(coding) {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
     }
-    if file.coding != Coding::None {
+    if file.coding != Compression::None {
         headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
     }
 }
@@ -213,7 +213,7 @@ fn describe(headers: &mut HeaderMap, file: &StoredFile, coding: Coding, validato
 /// A refusal that another `Accept-Encoding` would have changed.
 fn vary(refusal: Refusal, file: &StoredFile) -> Refusal {
     match file.coding {
-        Coding::None => refusal,
+        Compression::None => refusal,
         _ => refusal.header(VARY, HeaderValue::from_static("accept-encoding")),
     }
 }
@@ -226,7 +226,7 @@ fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 }
 
 /// The strong tag of a representation.
-fn tag(file: &StoredFile, coding: Coding) -> String {
+fn tag(file: &StoredFile, coding: Compression) -> String {
     let seed: String = file.etag_seed.chars().filter(|c| c.is_ascii_graphic() && *c != '"').collect();
     match coding_name(coding) {
         Some(name) => format!("\"{seed}-{name}\""),

@@ -4,18 +4,18 @@ use std::ops::Range;
 
 use hyper::header::{ACCEPT_ENCODING, HeaderMap, HeaderName, RANGE};
 
+use crate::codec::compression::Compression;
 use crate::server::http::accept::Accept;
-use crate::write::encode::Coding;
 
 /// Media types under which a file may be asked for (FILE-05); it is always sent as the first.
 pub(crate) const MEDIA_TYPES: [&str; 3] = ["application/fhir+ndjson", "application/ndjson", "application/octet-stream"];
 
 /// Name of a coding in headers, `None` for identity, which is never named (FILE-04).
-pub(crate) fn coding_name(coding: Coding) -> Option<&'static str> {
+pub(crate) fn coding_name(coding: Compression) -> Option<&'static str> {
     match coding {
-        Coding::None => None,
-        Coding::Gzip => Some("gzip"),
-        Coding::Zstd => Some("zstd"),
+        Compression::None => None,
+        Compression::Gzip => Some("gzip"),
+        Compression::Zstd => Some("zstd"),
     }
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn takes_ndjson(headers: &HeaderMap) -> bool {
 
 /// The coding to send: the stored one when the client names it (or `*`) and likes it no less than identity, else
 /// identity; `None` when it excludes both.
-pub(crate) fn coding(headers: &HeaderMap, stored: Coding) -> Option<Coding> {
+pub(crate) fn coding(headers: &HeaderMap, stored: Compression) -> Option<Compression> {
     let codings = weighted(headers, ACCEPT_ENCODING);
     let weight_of = |name: &str| codings.iter().find(|(coding, _)| coding == name).map(|(_, weight)| *weight);
     let any = weight_of("*");
@@ -60,8 +60,8 @@ pub(crate) fn coding(headers: &HeaderMap, stored: Coding) -> Option<Coding> {
     let (stored_weight, identity) = (stored_weight.unwrap_or(0), weight_of("identity").or(any));
     match (stored_weight, identity) {
         (0, Some(0)) => None,
-        (0, _) => Some(Coding::None),
-        (weight, Some(identity)) if identity > weight => Some(Coding::None),
+        (0, _) => Some(Compression::None),
+        (weight, Some(identity)) if identity > weight => Some(Compression::None),
         _ => Some(stored),
     }
 }
@@ -119,7 +119,7 @@ mod tests {
     /// FILE-04: the matrix of what is stored and what is accepted.
     #[test]
     fn codings_are_chosen() {
-        let [none, gzip, zstd] = [Coding::None, Coding::Gzip, Coding::Zstd];
+        let [none, gzip, zstd] = [Compression::None, Compression::Gzip, Compression::Zstd];
         for (accepted, from_gzip, from_zstd) in [
             (&[][..], Some(none), Some(none)),
             (&[""], Some(none), Some(none)),

@@ -13,7 +13,7 @@ use hyper::header::{ACCEPT, ACCEPT_ENCODING, IF_MATCH, IF_NONE_MATCH, IF_RANGE, 
 
 use super::*;
 
-const CODINGS: [Coding; 3] = [Coding::None, Coding::Gzip, Coding::Zstd];
+const CODINGS: [Compression; 3] = [Compression::None, Compression::Gzip, Compression::Zstd];
 
 /// A stored file, its plain bytes and its stored ones.
 struct Stored {
@@ -24,7 +24,7 @@ struct Stored {
 }
 
 impl Stored {
-    fn new(coding: Coding, plain: Vec<u8>) -> Stored {
+    fn new(coding: Compression, plain: Vec<u8>) -> Stored {
         sigbus::install().unwrap();
         let sink = MemorySink::default();
         let mut encoder = Encoder::begin(sink.clone(), "f", coding, DigestAlgorithm::Xxh3, 1).unwrap();
@@ -51,8 +51,8 @@ impl Stored {
     }
 
     /// The bytes of a representation.
-    fn bytes(&self, coding: Coding) -> &[u8] {
-        if coding == Coding::None { &self.plain } else { &self.coded }
+    fn bytes(&self, coding: Compression) -> &[u8] {
+        if coding == Compression::None { &self.plain } else { &self.coded }
     }
 
     async fn ask(&self, method: Method, headers: &[(HeaderName, &str)]) -> Answered {
@@ -107,7 +107,7 @@ fn rows(len: usize) -> Vec<u8> {
     rows
 }
 
-fn accepting(coding: Coding) -> &'static str {
+fn accepting(coding: Compression) -> &'static str {
     coding_name(coding).unwrap_or("identity")
 }
 
@@ -131,7 +131,7 @@ async fn a_file_is_described() {
             assert_eq!(got.header(name.clone()), Some(value), "{name}");
         }
         assert_eq!(got.header(CONTENT_ENCODING), None);
-        assert_eq!(got.header(VARY).is_some(), coding != Coding::None);
+        assert_eq!(got.header(VARY).is_some(), coding != Compression::None);
     }
 }
 
@@ -143,9 +143,9 @@ async fn codings_are_offered() {
         for (accepted, coding) in [
             ("gzip, zstd", stored_as),
             ("*", stored_as),
-            ("gzip;q=0, zstd;q=0", Coding::None),
-            ("identity", Coding::None),
-            ("br", Coding::None),
+            ("gzip;q=0, zstd;q=0", Compression::None),
+            ("identity", Compression::None),
+            ("br", Compression::None),
         ] {
             let got = stored.get(&[(ACCEPT_ENCODING, accepted)]).await;
             let bytes = stored.bytes(coding);
@@ -164,7 +164,7 @@ async fn codings_are_offered() {
 /// FILE-05, FILE-11: what is not to be had so is an OperationOutcome.
 #[tokio::test]
 async fn what_cannot_be_answered_is_refused() {
-    let stored = Stored::new(Coding::None, rows(1000));
+    let stored = Stored::new(Compression::None, rows(1000));
     stored.get(&[(ACCEPT, "text/csv")]).await.is_refused(406, "Accept header");
     let got = stored.ask(Method::DELETE, &[]).await;
     got.is_refused(405, "GET or HEAD");
@@ -186,7 +186,7 @@ async fn downloads_resume_at_any_byte() {
     };
     for stored_as in CODINGS {
         let stored = Stored::new(stored_as, rows(2_500_000));
-        for coding in [stored_as, Coding::None] {
+        for coding in [stored_as, Compression::None] {
             let whole = stored.bytes(coding);
             let accepted = (ACCEPT_ENCODING, accepting(coding));
             let tag = stored.get(std::slice::from_ref(&accepted)).await.header(ETAG).unwrap().to_string();
@@ -213,7 +213,7 @@ async fn downloads_resume_at_any_byte() {
 /// ranges give the whole file.
 #[tokio::test]
 async fn ranges_that_do_not_count() {
-    let stored = Stored::new(Coding::Gzip, rows(50_000));
+    let stored = Stored::new(Compression::Gzip, rows(50_000));
     let len = stored.coded.len();
     let gzip = (ACCEPT_ENCODING, "gzip");
     let got = stored.get(&[gzip.clone(), (RANGE, &format!("bytes={len}-"))]).await;
@@ -237,7 +237,7 @@ async fn ranges_that_do_not_count() {
 /// FILE-14: what the client has is not sent again, and the 304 says which it is.
 #[tokio::test]
 async fn what_the_client_has_is_not_sent() {
-    let stored = Stored::new(Coding::Zstd, rows(50_000));
+    let stored = Stored::new(Compression::Zstd, rows(50_000));
     let zstd = (ACCEPT_ENCODING, "zstd");
     let got = stored.get(&[zstd.clone(), (IF_NONE_MATCH, "\"x\", W/\"seed:1-zstd\"")]).await;
     assert_eq!((got.status, got.body()), (304, &b""[..]));
@@ -285,7 +285,7 @@ async fn a_file_that_is_gone_is_refused() {
         },
     ] {
         for accepted in ["gzip", "identity"] {
-            let stored = Stored::new(Coding::Gzip, rows(1000));
+            let stored = Stored::new(Compression::Gzip, rows(1000));
             change(&stored.path());
             stored.get(&[(ACCEPT_ENCODING, accepted)]).await.is_refused(500, "operator");
         }
@@ -314,7 +314,7 @@ async fn what_is_no_file_of_ours_is_refused() {
         moved
     };
     for kind in 0..5 {
-        let mut stored = Stored::new(Coding::Gzip, rows(1000));
+        let mut stored = Stored::new(Compression::Gzip, rows(1000));
         let moved = stands_for(kind, &mut stored);
         for accepted in ["gzip", "identity"] {
             let headers = [(ACCEPT_ENCODING, accepted)];
@@ -330,7 +330,9 @@ async fn what_is_no_file_of_ours_is_refused() {
 /// DELETE-06: once it has begun, a download ends whatever becomes of the file's name.
 #[tokio::test]
 async fn deletion_does_not_cut_a_download() {
-    for (stored_as, accepted) in [(Coding::None, "identity"), (Coding::Gzip, "gzip"), (Coding::Gzip, "identity")] {
+    for (stored_as, accepted) in
+        [(Compression::None, "identity"), (Compression::Gzip, "gzip"), (Compression::Gzip, "identity")]
+    {
         let stored = Stored::new(stored_as, rows(5_000_000));
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(accepted));
@@ -346,7 +348,7 @@ async fn deletion_does_not_cut_a_download() {
 /// FILE-15: a file that breaks off or is damaged ends the body with an error, so that no client takes it for whole.
 #[tokio::test]
 async fn a_damaged_file_is_never_whole() {
-    for stored_as in [Coding::Gzip, Coding::Zstd] {
+    for stored_as in [Compression::Gzip, Compression::Zstd] {
         let stored = Stored::new(stored_as, rows(2_000_000));
         let mut damaged = stored.coded.clone();
         let at = damaged.len() - 6; // in the checksum
@@ -360,7 +362,7 @@ async fn a_damaged_file_is_never_whole() {
         }
     }
     // A mapped file that loses its end while it is sent.
-    let stored = Stored::new(Coding::None, rows(5_000_000));
+    let stored = Stored::new(Compression::None, rows(5_000_000));
     let mut body = send(&Method::GET, &HeaderMap::new(), stored.file.clone()).await.into_body();
     body.frame().await.unwrap().unwrap();
     std::fs::OpenOptions::new().write(true).open(stored.path()).unwrap().set_len(1 << 20).unwrap();

@@ -6,8 +6,9 @@
 
 use zstd::zstd_safe::{DCtx, DParameter, get_error_name};
 
+use crate::codec::compression::Compression;
 use crate::codec::compression::Restart;
-use crate::codec::decoder::{Coding, DecodeError, Decoder};
+use crate::codec::decoder::{DecodeError, Decoder};
 use crate::hash::xxh3::xxh3_64;
 use crate::limits::{FRAME_HELD_MAX, ZSTD_WINDOW_LOG_MAX};
 use crate::store::packed::seek_table::FrameNote;
@@ -157,7 +158,7 @@ fn each_piece(source: &Source, frame: &FrameNote, feed: &mut dyn FnMut(&[u8])) -
         other => FrameError::Damaged(other.to_string()),
     };
     let from = Restart { compressed: frame.compressed, uncompressed: frame.uncompressed };
-    let mut decoder = Decoder::new(source, Coding::Zstd, from).map_err(broken)?;
+    let mut decoder = Decoder::new(source, Compression::Zstd, from).map_err(broken)?;
     let mut left = frame.uncompressed_len;
     let mut last = 0;
     while left > 0 {

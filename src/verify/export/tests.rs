@@ -1,12 +1,12 @@
 //! Exports, good and damaged in each way that a rule forbids.
 
 use super::*;
+use crate::codec::compression::Compression;
 use crate::export::options::{Existing, ExportOptions};
 use crate::fhir::instant::Instant;
 use crate::request::{ExportRequest, Population};
 use crate::store::Store;
 use crate::sys::durability::Sync;
-use crate::write::encode::Coding;
 use std::path::PathBuf;
 
 /// A store of two patients and a deletion, exported.
@@ -59,7 +59,7 @@ fn request() -> ExportRequest {
     request
 }
 
-fn coded(coding: Coding) -> ExportRequest {
+fn coded(coding: Compression) -> ExportRequest {
     let mut request = request();
     request.coding = coding;
     request
@@ -82,7 +82,7 @@ fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 /// A good export holds in every coding; a file that is not listed is told and no difference.
 #[test]
 fn a_good_export_holds() {
-    for coding in [Coding::None, Coding::Gzip, Coding::Zstd] {
+    for coding in [Compression::None, Compression::Gzip, Compression::Zstd] {
         let (_dir, out) = exported(coded(coding));
         std::fs::write(out.join("notes.txt"), "x").unwrap();
         let report = export(&out, &Progress::default()).unwrap();
@@ -161,7 +161,7 @@ fn deleted_bundles_are_held_to_their_shape() {
 /// A coded file that cannot be decoded is a difference with its cause, not a failure.
 #[test]
 fn damaged_codings_are_found() {
-    for coding in [Coding::Gzip, Coding::Zstd] {
+    for coding in [Compression::Gzip, Compression::Zstd] {
         let (_dir, out) = exported(coded(coding));
         let shard = out.join(format!("Observation.00001.ndjson{}", coding.suffix()));
         let keep = std::fs::read(&shard).unwrap();
@@ -171,7 +171,7 @@ fn damaged_codings_are_found() {
         let found = rules(&out);
         match coding {
             // Most clients read the first member only: the rest is not there for them.
-            Coding::Gzip => assert_eq!(found, ["FILE-04", "MANIFEST-17"]),
+            Compression::Gzip => assert_eq!(found, ["FILE-04", "MANIFEST-17"]),
             _ => assert_eq!(found, ["CONS-07", "FILE-12", "MANIFEST-07", "MANIFEST-17", "ledger"]),
         }
     }

@@ -15,11 +15,11 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::codec::compression::Compression;
 use crate::server::files::{StoredFile, send};
 use crate::server::tls::tests::{connector, make};
 use crate::server::tls::{Certificate, TlsFiles};
 use crate::sys::sigbus;
-use crate::write::encode::Coding;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Over {
@@ -62,7 +62,7 @@ impl Server {
             root: root.clone(),
             place: "stored".into(),
             name: "Patient.00001.ndjson".into(),
-            coding: Coding::None,
+            coding: Compression::None,
             bytes: len,
             file_bytes: len,
             etag_seed: "seed".into(),
