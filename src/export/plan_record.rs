@@ -182,13 +182,13 @@ pub(crate) fn job_plan(plan: &Plan, snapshot: &Snapshot, store: &Store) -> JobPl
 /// Name of a plan: a hash of the snapshot's name and of the request, field by field.
 fn plan_id(snapshot_id: &str, request: &BTreeMap<String, String>) -> String {
     let identity = serde_json::to_vec(&(snapshot_id, request)).expect("plain data");
-    format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&identity))
+    format!("{:032x}", crate::hash::xxh3_128(&identity))
 }
 
 /// Hash of what was decided while the request was read: it goes into the message files, and so into the plan's name.
 fn notes_hash(notes: &[Message]) -> String {
     let notes = serde_json::to_vec(notes).expect("plain data");
-    format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&notes))
+    format!("{:032x}", crate::hash::xxh3_128(&notes))
 }
 
 /// A resumed run must be the recorded one (the field that differs is named).
@@ -236,7 +236,7 @@ mod tests {
         let mut request = job.request.clone();
         request.insert("version".to_string(), "0.1.0".to_string());
         let snapshot = serde_json::to_vec(&job.snapshot).unwrap();
-        plan_id(&format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&snapshot)), &request)
+        plan_id(&format!("{:032x}", crate::hash::xxh3_128(&snapshot)), &request)
     }
 
     /// CLI-04: a run that a former build of this version began is taken up by this one. The words stand in the records on

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use crate::hash::xxh3::Xxh3;
+use crate::hash::Hasher64;
 use crate::limits::READ_BYTES;
 use crate::sys::store_file::{Source, SourceError};
 
@@ -25,7 +25,7 @@ impl Source {
             return self.content_hash(0..upto_len);
         }
         let last = upto_len - SAMPLE_BLOCK_BYTES;
-        let (mut hash, mut buf) = (Xxh3::new(), Vec::new());
+        let (mut hash, mut buf) = (Hasher64::new(), Vec::new());
         for block in 0..SAMPLE_BLOCKS {
             let offset = (last as u128 * block as u128 / (SAMPLE_BLOCKS - 1) as u128) as u64;
             hash.update(self.read(offset, SAMPLE_BLOCK_BYTES as usize, &mut buf)?);
@@ -39,7 +39,7 @@ impl Source {
     /// # Errors
     /// As [`Source::read`] and [`Source::check`].
     pub fn content_hash(&self, range: Range<u64>) -> Result<u64, SourceError> {
-        let (mut hash, mut buf) = (Xxh3::new(), Vec::new());
+        let (mut hash, mut buf) = (Hasher64::new(), Vec::new());
         let mut offset = range.start;
         while offset < range.end {
             let len = (range.end - offset).min(READ_BYTES as u64) as usize;
@@ -53,9 +53,9 @@ impl Source {
 
 #[cfg(test)]
 mod tests {
+    use crate::hash::xxh3_64;
     use crate::sys::store_file::Source;
     use crate::sys::store_file::tests::{accesses, file_of};
-    use xxhash_rust::xxh3::xxh3_64;
 
     #[test]
     fn both_accesses_hash_alike() {

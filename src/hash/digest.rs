@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
-use crate::hash::xxh3::Xxh3;
+use crate::hash::Hasher128;
 use crate::named_enum::by_name;
 
 /// Which digest.
@@ -49,7 +49,7 @@ pub struct Digest {
 /// A digest being computed.
 pub enum Digester {
     /// xxHash3.
-    Xxh3(Box<Xxh3>),
+    Xxh3(Box<Hasher128>),
     /// SHA-256.
     Sha256(Box<sha2::Sha256>),
     /// Nothing.
@@ -79,7 +79,7 @@ impl Digester {
     pub fn finish(self) -> Option<Digest> {
         match self {
             Digester::Xxh3(hash) => {
-                Some(Digest { algorithm: DigestAlgorithm::Xxh3, value: format!("{:032x}", hash.digest128()) })
+                Some(Digest { algorithm: DigestAlgorithm::Xxh3, value: format!("{:032x}", hash.digest()) })
             }
             Digester::Sha256(hash) => {
                 let value = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,5 +1,124 @@
-//! TODO: module documentation.
+//! xxHash3 of bytes, in one call or in pieces; hashes of store files (`content`) and digests of output files (`digest`).
+//!
+//! Checksums against accidents, not against malice. The values are those of the published algorithm
+//! (<https://github.com/Cyan4973/xxHash/blob/v0.8.3/doc/xxhash_spec.md>) with its default secret; `twox-hash` computes
+//! them and chooses the processor's vectors at run time. Hashes stand in index files, packed files, plan records and
+//! manifests, so that the algorithm cannot be changed without a new version of each.
 
 pub mod content;
 pub mod digest;
-pub mod xxh3;
+
+use std::hash::Hasher;
+
+use twox_hash::{XxHash3_64, XxHash3_128};
+
+/// Hash of 64 bits.
+pub fn xxh3_64(bytes: &[u8]) -> u64 {
+    XxHash3_64::oneshot(bytes)
+}
+
+/// Hash of 128 bits.
+pub fn xxh3_128(bytes: &[u8]) -> u128 {
+    XxHash3_128::oneshot(bytes)
+}
+
+/// Hash of 64 bits, one of a family of functions that `seed` selects from.
+pub fn xxh3_64_with_seed(bytes: &[u8], seed: u64) -> u64 {
+    XxHash3_64::oneshot_with_seed(seed, bytes)
+}
+
+/// Hash of 128 bits, one of a family of functions that `seed` selects from.
+pub fn xxh3_128_with_seed(bytes: &[u8], seed: u64) -> u128 {
+    XxHash3_128::oneshot_with_seed(seed, bytes)
+}
+
+/// [`xxh3_64`] of bytes that come in pieces.
+#[derive(Clone, Default)]
+pub struct Hasher64(XxHash3_64);
+
+impl Hasher64 {
+    /// A hasher that has taken no bytes.
+    pub fn new() -> Hasher64 {
+        Hasher64::default()
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+
+    /// The hash of all bytes so far; more may follow.
+    pub fn digest(&self) -> u64 {
+        self.0.finish()
+    }
+}
+
+/// [`xxh3_128`] of bytes that come in pieces.
+#[derive(Clone, Default)]
+pub struct Hasher128(XxHash3_128);
+
+impl Hasher128 {
+    /// A hasher that has taken no bytes.
+    pub fn new() -> Hasher128 {
+        Hasher128::default()
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+
+    /// The hash of all bytes so far; more may follow.
+    pub fn digest(&self) -> u128 {
+        self.0.finish_128()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use xxhash_rust::xxh3 as oracle;
+
+    fn bytes(len: usize, seed: u64) -> Vec<u8> {
+        let mut state = seed | 1;
+        let mut next = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 56) as u8
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    /// Every length around the edges of stripes (64 bytes) and blocks (1,024 bytes), at every alignment of a word.
+    #[test]
+    fn every_length_hashes_as_another_crate_does() {
+        let text = bytes(5 * 1024, 7);
+        for len in (0..=2 * 1024 + 3 * 64).chain([3 * 1024 - 1, 3 * 1024, 3 * 1024 + 1, 4 * 1024]) {
+            let text = &text[len % 8..][..len];
+            assert_eq!(xxh3_64(text), oracle::xxh3_64(text), "{len}");
+            assert_eq!(xxh3_128(text), oracle::xxh3_128(text), "{len}");
+            assert_eq!(xxh3_64_with_seed(text, 9), oracle::xxh3_64_with_seed(text, 9), "{len}");
+            assert_eq!(xxh3_128_with_seed(text, 9), oracle::xxh3_128_with_seed(text, 9), "{len}");
+        }
+    }
+
+    proptest! {
+        /// However the input is cut, and whenever a digest is taken.
+        #[test]
+        fn pieces_hash_as_the_whole(
+            seed: u64,
+            cuts in prop::collection::vec(prop_oneof![0usize..70, 900usize..1200, 0usize..9000, Just(1024)], 0..12)
+        ) {
+            let text = bytes(cuts.iter().sum(), seed);
+            let (mut short, mut long, mut end) = (Hasher64::new(), Hasher128::new(), 0);
+            for cut in &cuts {
+                let piece = &text[end..end + cut];
+                short.update(piece);
+                long.update(piece);
+                end += cut;
+                prop_assert_eq!(short.digest(), oracle::xxh3_64(&text[..end]));
+                prop_assert_eq!(long.digest(), oracle::xxh3_128(&text[..end]));
+            }
+        }
+    }
+}

@@ -5,7 +5,7 @@
 //! other, so that a thousand files are read in microseconds. The snapshots taken since it was published are noted in a
 //! [`Note`] beside it, which is overwritten in place.
 
-use xxhash_rust::xxh3::xxh3_64;
+use crate::hash::xxh3_64;
 
 use crate::extract::Validate;
 use crate::fhir::instant::Instant;

@@ -6,7 +6,7 @@
 //! says nothing of a file that was forged together with its seals, which a changed stamp sends to the whole check.
 
 use crate::error::CorruptIndex;
-use crate::hash::xxh3::xxh3_64;
+use crate::hash::xxh3_64;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 

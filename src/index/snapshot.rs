@@ -3,6 +3,7 @@
 //! A snapshot is the extents visible to an export and its transactionTime T; with them every question about a row
 //! (is it current at T, whose is it, is it late) has one answer, whatever happens to the store meanwhile.
 
+use crate::hash::Hasher64;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
@@ -292,7 +293,7 @@ impl Index {
         let Ok(mut decoder) = Decoder::new(source, self.files.coding(file), from) else {
             return Err(changed("truncated"));
         };
-        let mut hash = crate::hash::xxh3::Xxh3::new();
+        let mut hash = Hasher64::new();
         let (mut at, mut next) = (0u64, 0);
         while let Some(piece) = decoder.piece(|_| {}).ok().flatten() {
             let mut piece = piece;
@@ -302,7 +303,7 @@ impl Index {
                 if hash.digest() != entries[next].content {
                     return Err(changed("rewritten"));
                 }
-                hash.reset();
+                hash = Hasher64::new();
                 at += own.len() as u64;
                 piece = rest;
                 next += 1;
@@ -312,7 +313,7 @@ impl Index {
         }
         // An empty extent at the end holds a fault only, and no bytes that could have changed.
         while next < entries.len() && entries[next].end == at && hash.digest() == entries[next].content {
-            hash.reset();
+            hash = Hasher64::new();
             next += 1;
         }
         if next < entries.len() { Err(changed("truncated")) } else { Ok(()) }
@@ -321,7 +322,7 @@ impl Index {
     /// Whether the frames of a packed file hash to what the extents were made from; damaged ones have no bytes.
     fn verify_frames(&self, source: &Source, table: &PackedTable, entries: &[&ExtentEntry]) -> bool {
         let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
-        let mut hashes = entries.iter().map(|entry| (entry, crate::hash::xxh3::Xxh3::new())).collect::<Vec<_>>();
+        let mut hashes = entries.iter().map(|entry| (entry, Hasher64::new())).collect::<Vec<_>>();
         let mut next = 0;
         for at in 0..table.frames() {
             let frame = table.frame(at);
@@ -363,7 +364,7 @@ impl SnapshotRecord {
     /// Name of the snapshot: a hash of the record as JSON, so its keys, their order and its words stay as they are.
     fn id(&self) -> String {
         let record = serde_json::to_vec(self).expect("a record is plain data");
-        format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&record))
+        format!("{:032x}", crate::hash::xxh3_128(&record))
     }
 }
 

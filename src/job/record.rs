@@ -18,8 +18,8 @@ use crate::write::output_name::OutputName;
 use std::io;
 use std::path::Path;
 
+use crate::hash::xxh3_64;
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64;
 
 /// Name of the file in a job's directory that holds the Group it was asked for, when that is not in the store.
 pub const GROUP_FILE: &str = "group.ndjson";

@@ -14,7 +14,7 @@ use crate::error::PackError;
 use crate::fhir::id::Id;
 use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
-use crate::hash::xxh3::{Xxh3, xxh3_64};
+use crate::hash::{Hasher64, xxh3_64};
 use crate::index::snapshot::Snapshot;
 use crate::limits::{FRAME_HELD_MAX, PACKED_FILE_BYTES, PACKED_ROWS_MAX};
 use crate::pack::report::Packed;
@@ -226,7 +226,7 @@ impl Writer {
         let open = self.file(u64::from(length) + 1, 1, packed)?;
         let path = open.path.clone();
         let write = |source| PackError::Write { path: path.clone(), source };
-        let mut sink = Hashed { file: &mut open.file, hash: Xxh3::new(), bytes: 0 };
+        let mut sink = Hashed { file: &mut open.file, hash: Hasher64::new(), bytes: 0 };
         let mut encoder = zstd::stream::write::Encoder::new(&mut sink, level).map_err(write)?;
         encoder.include_checksum(true).map_err(write)?;
         let mut uncompressed = 0;
@@ -274,7 +274,7 @@ impl Open {
 /// Hashes what passes.
 struct Hashed<'a> {
     file: &'a mut BufWriter<File>,
-    hash: Xxh3,
+    hash: Hasher64,
     bytes: u64,
 }
 

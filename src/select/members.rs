@@ -3,6 +3,7 @@
 //! What does not resolve is a message that names what lists it. A Group is read as it streams by; of its members only
 //! those are held that are Groups or known by an identifier.
 
+use crate::hash::Hasher128;
 use crate::error::{CorruptIndex, ExportError, IndexError, Problem, RequestError};
 use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
@@ -236,7 +237,7 @@ impl<'a> MemberResolver<'a> {
             |what: String| RequestError::one(Problem::of(Parameter::Group, format!("{}: {what}", path.display())));
         let unreadable = |error: std::io::Error| problem(format!("cannot be read: {error}"));
         let mut file = File::open(path).map_err(unreadable)?;
-        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        let mut hash = Hasher128::new();
         let mut lines = LineCounter::default();
         let place = self.place(Place::GroupFile);
         let outcome = {
@@ -268,7 +269,7 @@ impl<'a> MemberResolver<'a> {
             self.groups.exclude(id);
         }
         self.note_inactive(&head, place);
-        Ok((head.id, hash.digest128()))
+        Ok((head.id, hash.digest()))
     }
 
     /// Whether a Group can stand for a set of patients (GROUP-09, GROUP-10, readings 5, 9 and 22).
@@ -383,7 +384,7 @@ impl<'a> MemberResolver<'a> {
             |what: String| RequestError::one(Problem::of(Parameter::Patients, format!("{}: {what}", path.display())));
         let file = File::open(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
         let mut reader = BufReader::with_capacity(READ_BYTES, file);
-        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        let mut hash = Hasher128::new();
         let (mut line, mut number) = (Vec::new(), 0u64);
         let mut wrong = Vec::new();
         loop {
@@ -433,7 +434,7 @@ impl<'a> MemberResolver<'a> {
             let problem = Problem::of(Parameter::Patients, text).advise(Advice::AllowEmpty);
             return Err(RequestError::one(problem).into());
         }
-        Ok(hash.digest128())
+        Ok(hash.digest())
     }
 
     /// Identifier members: each must match exactly one current Patient (GROUP-02). Reads the Patient rows once.

@@ -10,9 +10,6 @@ pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
 pub mod scalar;
-pub mod xxh3_lanes;
-
-use crate::simd::xxh3_lanes::Last;
 
 /// Bytes of a block.
 pub const BLOCK: usize = 64;
@@ -144,20 +141,6 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: an `Avx512` exists only where `available` has detected the features.
             Kernel::Avx512(proof) => unsafe { avx512::run(proof, job) },
-        }
-    }
-
-    /// Feeds the lanes of xxHash3 the whole stripes of `bytes`, of which the first begins a block, and then `last`: a
-    /// stripe and its key.
-    pub fn stripes(self, lanes: &mut [u64; 8], bytes: &[u8], last: Last<'_>) {
-        match self {
-            Kernel::Scalar => xxh3_lanes::scalar(lanes, bytes, last),
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: an `Avx2` exists only where `available` has detected the feature.
-            Kernel::Avx2(_) => unsafe { xxh3_lanes::avx2(lanes, bytes, last) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: an `Avx512` exists only where `available` has detected the feature.
-            Kernel::Avx512(_) => unsafe { xxh3_lanes::avx512(lanes, bytes, last) },
         }
     }
 

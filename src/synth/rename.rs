@@ -1,6 +1,6 @@
 //! New ids for old: a copy's UUIDs follow from the seed, the copy and the old UUID alone.
 
-use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
+use crate::hash::{xxh3_64_with_seed, xxh3_128_with_seed};
 
 /// Length of a UUID's text.
 pub(crate) const UUID_BYTES: usize = 36;

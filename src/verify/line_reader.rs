@@ -4,8 +4,8 @@
 //! [`LINE_HELD_MAX`] is given to the project's own scanner piece by piece instead, and told as such: for it there is no
 //! second opinion.
 
+use crate::hash::Hasher64;
 use memchr::memchr;
-use xxhash_rust::xxh3::Xxh3;
 
 use crate::extract::Validate;
 use crate::extract::extractor::Extractor;
@@ -52,7 +52,7 @@ struct Long {
     blank: bool,
     /// A carriage return that may be the last byte.
     carriage: bool,
-    hash: Xxh3,
+    hash: Hasher64,
 }
 
 /// Cuts the bytes of a file, or of a stretch of it that begins at a line's start.
@@ -118,7 +118,7 @@ impl Cutter {
                 length: 0,
                 blank: true,
                 carriage: false,
-                hash: Xxh3::new(),
+                hash: Hasher64::new(),
             });
             long.extractor.begin();
             long.feed(&std::mem::take(&mut self.held));
@@ -218,6 +218,6 @@ mod tests {
         cutter.finish(&mut on_line);
         let bytes = &line[..line.len() - 1];
         let id = crate::fhir::id::Id::parse(b"a").unwrap();
-        assert_eq!(seen, [(7, bytes.len() as u64, xxhash_rust::xxh3::xxh3_64(bytes), id)]);
+        assert_eq!(seen, [(7, bytes.len() as u64, crate::hash::xxh3_64(bytes), id)]);
     }
 }

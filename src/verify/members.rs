@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 
-use xxhash_rust::xxh3::xxh3_128;
+use crate::hash::xxh3_128;
 
 use crate::error::IndexError;
 use crate::fhir::id::Id;

@@ -8,7 +8,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
+use crate::hash::{xxh3_64, xxh3_128_with_seed};
 
 use crate::codec::compression::Compression;
 use crate::fhir::id::Id;

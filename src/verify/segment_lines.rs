@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::codec::compression::Compression;
 use crate::codec::compression::Restart;
 use crate::codec::decoder::{DecodeError, Decoder};
-use crate::hash::xxh3::Xxh3;
+use crate::hash::Hasher64;
 use crate::limits::READ_BYTES;
 use crate::progress::Progress;
 use crate::store::packed::frame_reader::{FrameError, FrameReader};
@@ -69,7 +69,7 @@ fn plain(
     on_line: OnLine<'_>,
 ) -> Result<u64, VerifyError> {
     let mut cutter = Cutter::new(stretch.start, Mark::Skip);
-    let (mut hash, mut buffer) = (Xxh3::new(), Vec::new());
+    let (mut hash, mut buffer) = (Hasher64::new(), Vec::new());
     let end = stretch.end.min(source.len());
     let mut at = stretch.start.min(end);
     while at < end {
@@ -154,7 +154,7 @@ fn packed(
 /// Bytes of a compressed file on their way to the stretches that they belong to.
 struct Walk<'a, 'b> {
     stretches: &'a [Stretch],
-    hashes: Vec<Xxh3>,
+    hashes: Vec<Hasher64>,
     number: usize,
     at: u64,
     cutter: Option<Cutter>,
@@ -163,7 +163,7 @@ struct Walk<'a, 'b> {
 
 impl<'a, 'b> Walk<'a, 'b> {
     fn new(stretches: &'a [Stretch], on_line: OnLine<'b>) -> Walk<'a, 'b> {
-        let hashes = vec![Xxh3::new(); stretches.len()];
+        let hashes = vec![Hasher64::new(); stretches.len()];
         let cutter = stretches.first().map(|stretch| Cutter::new(stretch.start, Mark::Skip));
         Walk { stretches, hashes, number: 0, at: 0, cutter, on_line }
     }
@@ -222,7 +222,7 @@ impl<'a, 'b> Walk<'a, 'b> {
             Some(cutter) if no_table && cutter.is_between_lines() => cutter.break_off(&mut |cut| on_line(number, cut)),
             cutter => finish(cutter, number, on_line),
         }
-        self.hashes.iter().map(Xxh3::digest).collect()
+        self.hashes.iter().map(Hasher64::digest).collect()
     }
 }
 
@@ -339,7 +339,7 @@ mod tests {
         };
         let plain = lines(&text, Compression::None);
         assert_eq!(plain.0.len(), 1001);
-        assert_eq!(plain.1[0], xxhash_rust::xxh3::xxh3_64(&text[..cut as usize]));
+        assert_eq!(plain.1[0], crate::hash::xxh3_64(&text[..cut as usize]));
         assert_eq!(lines(&gzip, Compression::Gzip), plain);
         assert_eq!(lines(&zstd, Compression::Zstd), plain);
         let (torn, hashes) = lines(&gzip[..gzip.len() - 4], Compression::Gzip);

@@ -2,11 +2,12 @@
 //!
 //! One pass over the store, by the twin of the scanner. Names are kept as hashes of 128 bits.
 
+use crate::hash::Hasher128;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::hash::xxh3_64;
 use rayon::prelude::*;
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::codec::compression::Compression;
 use crate::error::IndexError;
@@ -306,11 +307,11 @@ fn version(row: &Row, whole: &[u8], extent: usize, place: (u64, u64), late: bool
 
 /// Hash of a business identifier; the system is empty when there is none.
 pub fn identifier(system: &str, value: &str) -> u128 {
-    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    let mut hash = Hasher128::new();
     hash.update(&(system.len() as u64).to_le_bytes());
     hash.update(system.as_bytes());
     hash.update(value.as_bytes());
-    hash.digest128()
+    hash.digest()
 }
 
 fn identifiers(line: &[u8]) -> Box<[u128]> {

@@ -17,7 +17,7 @@ use zstd::zstd_safe::{CParameter, ParamSwitch, compress_bound};
 
 use crate::codec::compression::Compression;
 use crate::error::{CorruptIndex, ExportError};
-use crate::hash::xxh3::xxh3_64;
+use crate::hash::xxh3_64;
 use crate::index::segment::columns::Columns;
 use crate::index::segment::layout::Column;
 use crate::index::segment::reader::Segment;

@@ -59,7 +59,7 @@ impl Replaced {
 
     fn sum_of(files: &BTreeSet<String>) -> String {
         let names = serde_json::to_vec(files).expect("names are plain data");
-        format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&names))
+        format!("{:032x}", crate::hash::xxh3_128(&names))
     }
 }
 

@@ -26,8 +26,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::hash::xxh3_64;
 use serde_json::json;
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{CorruptIndex, ExportError};
 use crate::fhir::id::Id;

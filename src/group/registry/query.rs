@@ -109,7 +109,7 @@ impl Target {
 
     fn key(&self) -> u64 {
         match self {
-            Target::Ours(_, id) | Target::Foreign(_, _, id) => xxhash_rust::xxh3::xxh3_64(id.as_bytes()),
+            Target::Ours(_, id) | Target::Foreign(_, _, id) => crate::hash::xxh3_64(id.as_bytes()),
             Target::Text(text) => member_key(text),
         }
     }

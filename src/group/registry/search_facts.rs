@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use crate::hash::{Hasher64, xxh3_64};
 
 use crate::extract::fault::Fault;
 use crate::fhir::id::Id;
@@ -53,7 +53,7 @@ impl GroupFacts {
     ) -> Result<Result<GroupFacts, Fault>, E> {
         let mut facts = GroupFacts::default();
         let mut keys = Vec::new();
-        let mut hash = Xxh3::new();
+        let mut hash = Hasher64::new();
         let mut on_fact = |fact: GroupFact<'_>| match fact {
             GroupFact::ResourceType(text) => facts.is_group = text == "Group",
             GroupFact::Id(text) => facts.id = Id::parse(text.as_bytes()),

@@ -3,7 +3,7 @@
 //! A packed id is exact, so that the index can compare ids without reading the store: a UUID in lower case is its 128
 //! bits, up to 15 characters stand inline, anything else lies in the extent's heap.
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use crate::hash::xxh3_64_with_seed;
 
 use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;

@@ -10,7 +10,7 @@ use memchr::{memchr, memrchr};
 use crate::extract::extractor::Extractor;
 use crate::extract::facts::{Content, Facts};
 use crate::extract::fault::{Fault, FaultKind};
-use crate::hash::xxh3::Xxh3;
+use crate::hash::Hasher64;
 use crate::index::segment::builder::ExtentBuilder;
 use crate::limits::ROW_BYTES_MAX;
 use crate::store::packed::seek_table::{LeftOwner, PackedTable};
@@ -49,7 +49,7 @@ pub struct Lines<'a> {
     extractor: &'a mut Extractor,
     builder: &'a mut ExtentBuilder,
     spare: &'a Receiver<Vec<u8>>,
-    hash: Xxh3,
+    hash: Hasher64,
     /// Offset in the file of the next byte.
     position: u64,
     line: Option<OpenLine>,
@@ -85,7 +85,7 @@ impl<'a> Lines<'a> {
             extractor,
             builder,
             spare,
-            hash: Xxh3::new(),
+            hash: Hasher64::new(),
             position: start,
             line: None,
             done: Vec::new(),

@@ -9,7 +9,7 @@ use zstd::zstd_safe::{DCtx, DParameter, get_error_name};
 use crate::codec::compression::Compression;
 use crate::codec::compression::Restart;
 use crate::codec::decoder::{DecodeError, Decoder};
-use crate::hash::xxh3::xxh3_64;
+use crate::hash::xxh3_64;
 use crate::limits::{FRAME_HELD_MAX, ZSTD_WINDOW_LOG_MAX};
 use crate::store::packed::seek_table::FrameNote;
 use crate::sys::store_file::{Source, SourceError};

@@ -13,7 +13,7 @@ use crate::codec::little_endian::{
 use crate::fhir::id::Id;
 use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
-use crate::hash::xxh3::{Xxh3, xxh3_64};
+use crate::hash::{Hasher64, xxh3_64};
 use crate::limits::{PACKED_FRAMES_MAX, PACKED_ROWS_MAX};
 use crate::sys::store_file::{Source, SourceError};
 
@@ -283,7 +283,7 @@ impl PackedTable {
 struct Parts<'a> {
     source: &'a Source,
     at: u64,
-    sum: Xxh3,
+    sum: Hasher64,
 }
 
 impl Parts<'_> {
@@ -343,10 +343,10 @@ fn parse(source: &Source, lengths_too: bool) -> Result<(PackedTable, Vec<u8>), T
         return Err(damaged("the table is longer than the file"));
     }
     let at = source.len() - payload - 8;
-    let mut parts = Parts { source, at, sum: Xxh3::new() };
+    let mut parts = Parts { source, at, sum: Hasher64::new() };
     let mut lead = [0; 8];
     parts.fill(&mut lead)?;
-    parts.sum.reset();
+    parts.sum = Hasher64::new();
     if lead[..4] != SKIPPABLE.to_le_bytes() || lead[4..] != (payload as u32).to_le_bytes() {
         return Err(damaged("no table begins where it should"));
     }
