@@ -4,5 +4,4 @@ pub mod compression;
 pub mod decoder;
 pub mod gzip;
 pub mod input;
-pub mod little_endian;
 pub mod zstd;

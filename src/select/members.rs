@@ -3,7 +3,6 @@
 //! What does not resolve is a message that names what lists it. A Group is read as it streams by; of its members only
 //! those are held that are Groups or known by an identifier.
 
-use crate::hash::Hasher128;
 use crate::error::{CorruptIndex, ExportError, IndexError, Problem, RequestError};
 use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
@@ -13,6 +12,7 @@ use crate::group::lookup::{
     FoundGroup, Members, Unusable, find_group, is_our_base, read_group, similar_groups, unusable,
 };
 use crate::group::reader::{GroupHead, GroupReader, Member};
+use crate::hash::Hasher128;
 use crate::index::global::Section;
 use crate::index::row_reader::{row_range, stream_range};
 use crate::index::snapshot::{Snapshot, State};

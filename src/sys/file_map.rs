@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use memmap2::{MmapMut, MmapOptions};
 
-use crate::codec::little_endian;
 use crate::sys::access::Access;
+use crate::sys::little_endian;
 use crate::sys::sigbus::Registration;
 use crate::sys::store_file::{Order, Source, SourceError};
 
@@ -177,12 +177,12 @@ impl GrowFile {
 
     /// Its bytes as `u32`s, but for up to three bytes at the end.
     pub fn u32s_mut(&mut self) -> &mut [u32] {
-        little_endian::u32s_mut(whole(self.bytes_mut(), 4)).unwrap_or_default()
+        little_endian::view_mut(whole(self.bytes_mut(), 4)).unwrap_or_default()
     }
 
     /// Its bytes as `u64`s, but for up to seven bytes at the end.
     pub fn u64s_mut(&mut self) -> &mut [u64] {
-        little_endian::u64s_mut(whole(self.bytes_mut(), 8)).unwrap_or_default()
+        little_endian::view_mut(whole(self.bytes_mut(), 8)).unwrap_or_default()
     }
 
     /// Leaves the file as it is filled; with `sync`, not before it is on the disk.
@@ -286,7 +286,7 @@ mod tests {
 
             let map = ReadMap::open(&path).unwrap();
             assert_eq!(map.len(), 80_011);
-            let values = little_endian::u64s(&map[..80_008]).unwrap();
+            let values = little_endian::view::<u64>(&map[..80_008]).unwrap();
             assert_eq!((values[0], values[10_000], map[80_010]), (7 << 32, 30_000, 9));
             map.check().unwrap();
             assert_eq!(map.source().path().metadata().unwrap().permissions().mode() & 0o777, 0o600);

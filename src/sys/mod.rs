@@ -12,6 +12,7 @@ pub mod disk;
 pub mod durability;
 pub mod file_map;
 pub mod interrupt;
+pub mod little_endian;
 pub mod open_file_limit;
 pub mod private_files;
 pub mod regular_file;

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
-use crate::codec::little_endian::atomics_u32;
 use crate::error::CorruptIndex;
 use crate::extract::fault::FaultKind;
 use crate::fhir::id::Id;
@@ -28,6 +27,7 @@ use crate::index::segment::layout::{ALL_COLUMNS, BASE_BITS, Column, Head, kind};
 use crate::index::segment::radix_sort::sort_by_hash;
 use crate::index::segment::reader::Segment;
 use crate::sys::file_map::GrowFile;
+use crate::sys::little_endian::atomics_u32;
 
 /// Records that one partition aims at.
 const PARTITION_RECORDS: usize = 1 << 17;

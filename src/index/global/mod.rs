@@ -10,7 +10,6 @@ pub mod build;
 
 use std::ops::Range;
 
-use crate::codec::little_endian::{u32s, u64s};
 use crate::error::CorruptIndex;
 use crate::extract::fault::FaultKind;
 use crate::fhir::resource_type::ResourceType;
@@ -19,6 +18,7 @@ use crate::index::meta::ExtentEntry;
 use crate::index::page_checksums::{Seals, checksum, seal_count};
 use crate::index::segment::layout::{HEAD_WORDS, Head};
 use crate::index::segment::reader::Segment;
+use crate::sys::little_endian::view;
 
 /// First word of a merged file.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"OUTMERG\x03");
@@ -265,12 +265,12 @@ impl Merged {
 
     /// A section of `u32`s as it lies there: what has not been proven may be anything.
     pub fn words(&self, section: Section) -> &[u32] {
-        u32s(&self.bytes[self.places[section as usize].clone()]).expect("aligned")
+        view(&self.bytes[self.places[section as usize].clone()]).expect("aligned")
     }
 
     /// A section of `u64`s as it lies there: what has not been proven may be anything.
     pub fn longs(&self, section: Section) -> &[u64] {
-        u64s(&self.bytes[self.places[section as usize].clone()]).expect("aligned")
+        view(&self.bytes[self.places[section as usize].clone()]).expect("aligned")
     }
 
     /// Proven `u32`s of a section.

@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
-use crate::codec::little_endian::{as_bytes_i64, as_bytes_u32, as_bytes_u64};
 use crate::extract::facts::{Facts, LastUpdated, ResourceFacts};
 use crate::extract::fault::{Fault, FaultKind};
 use crate::fhir::id::Id;
@@ -16,6 +15,7 @@ use crate::index::segment::id_encoding::{self, IdClass};
 use crate::index::segment::layout::{self, COLUMN_COUNT, Column, Head, ZONE_ROWS, flag, kind};
 use crate::index::segment::radix_sort::sort_by_hash;
 use crate::limits::{EXTENT_FAULTS_MAX, EXTENT_ROWS_MAX};
+use crate::sys::little_endian::bytes_of;
 
 /// A patient as the owner dictionary keys it. Its hash is computed once.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -387,39 +387,39 @@ impl ExtentBuilder {
 
         let mut columns: [&[u8]; COLUMN_COUNT] = [&[]; COLUMN_COUNT];
         let mut put = |column: Column, bytes| columns[column as usize] = bytes;
-        put(Column::Place, as_bytes_u32(self.place.as_flattened()));
-        put(Column::LastUpdated, as_bytes_i64(&self.last_updated));
-        put(Column::VersionId, as_bytes_u64(&self.version));
+        put(Column::Place, bytes_of(self.place.as_flattened()));
+        put(Column::LastUpdated, bytes_of(&self.last_updated));
+        put(Column::VersionId, bytes_of(&self.version));
         put(Column::Id, self.id.as_flattened());
         put(Column::Type, &self.resource_type);
         put(Column::Flags, &self.flags);
-        put(Column::OwnerStart, as_bytes_u32(&self.owner_start));
-        put(Column::Owner, as_bytes_u32(&self.owner));
-        put(Column::PostingStart, as_bytes_u32(&posting_start));
-        put(Column::Posting, as_bytes_u32(&posting));
-        put(Column::Several, as_bytes_u32(&several));
-        put(Column::UpdatedMax, as_bytes_i64(&updated_max));
-        put(Column::SortedHash, as_bytes_u64(&sorted_hash));
-        put(Column::SortedRef, as_bytes_u32(&sorted_ref));
-        put(Column::OwnerHash, as_bytes_u64(&owner_hash));
+        put(Column::OwnerStart, bytes_of(&self.owner_start));
+        put(Column::Owner, bytes_of(&self.owner));
+        put(Column::PostingStart, bytes_of(&posting_start));
+        put(Column::Posting, bytes_of(&posting));
+        put(Column::Several, bytes_of(&several));
+        put(Column::UpdatedMax, bytes_of(&updated_max));
+        put(Column::SortedHash, bytes_of(&sorted_hash));
+        put(Column::SortedRef, bytes_of(&sorted_ref));
+        put(Column::OwnerHash, bytes_of(&owner_hash));
         put(Column::OwnerId, owner_id.as_flattened());
-        put(Column::OwnerBase, as_bytes_u32(&owner_base));
-        put(Column::Base, as_bytes_u32(&base));
-        put(Column::BaseCount, as_bytes_u64(&self.base_count));
+        put(Column::OwnerBase, bytes_of(&owner_base));
+        put(Column::Base, bytes_of(&base));
+        put(Column::BaseCount, bytes_of(&self.base_count));
         put(Column::TombType, &self.tomb_type);
         put(Column::TombId, self.tomb_id.as_flattened());
-        put(Column::TombBase, as_bytes_u32(&self.tomb_base));
-        put(Column::TombUpdated, as_bytes_i64(&self.tomb_updated));
-        put(Column::TombLeft, as_bytes_u64(self.tomb_left.as_flattened()));
-        put(Column::TargetRow, as_bytes_u32(&self.target_row));
+        put(Column::TombBase, bytes_of(&self.tomb_base));
+        put(Column::TombUpdated, bytes_of(&self.tomb_updated));
+        put(Column::TombLeft, bytes_of(self.tomb_left.as_flattened()));
+        put(Column::TargetRow, bytes_of(&self.target_row));
         put(Column::TargetType, &self.target_type);
         put(Column::TargetId, self.target_id.as_flattened());
-        put(Column::TargetBase, as_bytes_u32(&self.target_base));
-        put(Column::Fault, as_bytes_u32(&self.fault));
-        put(Column::FaultCount, as_bytes_u64(&self.fault_count));
-        put(Column::TypeCount, as_bytes_u64(&self.type_count));
-        put(Column::Exact, as_bytes_u32(self.exact.as_flattened()));
-        put(Column::Restart, as_bytes_u64(&self.restart));
+        put(Column::TargetBase, bytes_of(&self.target_base));
+        put(Column::Fault, bytes_of(&self.fault));
+        put(Column::FaultCount, bytes_of(&self.fault_count));
+        put(Column::TypeCount, bytes_of(&self.type_count));
+        put(Column::Exact, bytes_of(self.exact.as_flattened()));
+        put(Column::Restart, bytes_of(&self.restart));
         put(Column::Heap, &self.heap);
         layout::encode(self.head, &columns, out)
     }

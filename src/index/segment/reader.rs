@@ -8,7 +8,6 @@
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use crate::codec::little_endian::{hashes, i64s, u32s, u64s};
 use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
 use crate::fhir::instant::{InstantRef, NO_INSTANT};
@@ -18,6 +17,7 @@ use crate::index::page_checksums::Seals;
 use crate::index::segment::columns::Columns;
 use crate::index::segment::id_encoding::IdClass;
 use crate::index::segment::layout::{COLUMNS, Column, HEADER_BYTES, Head, Places, flag, kind};
+use crate::sys::little_endian::view;
 
 /// An extent of the index.
 #[derive(Clone)]
@@ -212,7 +212,7 @@ impl Segment {
     fn list(&self, start: Column, list: Column, at: usize) -> Result<&[u32], CorruptIndex> {
         let range = self.word(start, at)? as usize..self.word(start, at + 1)? as usize;
         self.prove(list, range.clone())?;
-        let words = u32s(&self.bytes()[self.opened()?.places.column(list)]).expect("an aligned column");
+        let words = view(&self.bytes()[self.opened()?.places.column(list)]).expect("an aligned column");
         Ok(&words[range])
     }
 
@@ -347,10 +347,10 @@ impl Segment {
             Err(_) => &[],
         };
         // Columns are 8-byte aligned in an aligned extent and their lengths divide, so the casts hold.
-        let words = |column| u32s(of(column)).expect("an aligned column");
-        let longs = |column| u64s(of(column)).expect("an aligned column");
-        let ticks = |column| i64s(of(column)).expect("an aligned column");
-        let ids = |column| hashes(of(column)).expect("whole ids");
+        let words = |column| view(of(column)).expect("an aligned column");
+        let longs = |column| view(of(column)).expect("an aligned column");
+        let ticks = |column| view(of(column)).expect("an aligned column");
+        let ids = |column| view(of(column)).expect("whole ids");
         Columns {
             place: words(Column::Place).as_chunks::<2>().0,
             last_updated: ticks(Column::LastUpdated),

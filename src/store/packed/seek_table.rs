@@ -7,14 +7,12 @@
 //! entries whose versions have left, the names of these owners, and a trailer of fixed size with counts, instants, the
 //! checksum of all before it and the format's name.
 
-use crate::codec::little_endian::{
-    as_bytes_i64, as_bytes_i64_mut, as_bytes_u32, as_bytes_u32_mut, as_bytes_u64, as_bytes_u64_mut,
-};
 use crate::fhir::id::Id;
 use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::{Hasher64, xxh3_64};
 use crate::limits::{PACKED_FRAMES_MAX, PACKED_ROWS_MAX};
+use crate::sys::little_endian::{bytes_of, bytes_of_mut};
 use crate::sys::store_file::{Source, SourceError};
 
 /// First bytes of the payload of the head, last bytes of the table.
@@ -200,13 +198,13 @@ impl PackedTable {
         if places.is_empty() {
             places.extend([HEAD_BYTES, 0]);
         }
-        let lengths = zstd::bulk::compress(as_bytes_u32(row_lengths), 3)?;
+        let lengths = zstd::bulk::compress(bytes_of(row_lengths), 3)?;
         let mut out = vec![0; 8];
-        out.extend_from_slice(as_bytes_u64(&places));
-        out.extend_from_slice(as_bytes_u64(&self.hashes));
-        out.extend_from_slice(as_bytes_i64(&self.least));
-        out.extend_from_slice(as_bytes_i64(&self.greatest));
-        out.extend_from_slice(as_bytes_u32(&self.rows));
+        out.extend_from_slice(bytes_of(&places));
+        out.extend_from_slice(bytes_of(&self.hashes));
+        out.extend_from_slice(bytes_of(&self.least));
+        out.extend_from_slice(bytes_of(&self.greatest));
+        out.extend_from_slice(bytes_of(&self.rows));
         out.extend_from_slice(&lengths);
         for left in &self.left {
             for word in [left.frame, left.entry, left.owner, 0] {
@@ -364,18 +362,18 @@ fn parse(source: &Source, lengths_too: bool) -> Result<(PackedTable, Vec<u8>), T
         rows: vec![0; count],
         ..PackedTable::default()
     };
-    parts.fill(as_bytes_u64_mut(&mut table.places))?;
-    parts.fill(as_bytes_u64_mut(&mut table.hashes))?;
-    parts.fill(as_bytes_i64_mut(&mut table.least))?;
-    parts.fill(as_bytes_i64_mut(&mut table.greatest))?;
-    parts.fill(as_bytes_u32_mut(&mut table.rows))?;
+    parts.fill(bytes_of_mut(&mut table.places))?;
+    parts.fill(bytes_of_mut(&mut table.hashes))?;
+    parts.fill(bytes_of_mut(&mut table.least))?;
+    parts.fill(bytes_of_mut(&mut table.greatest))?;
+    parts.fill(bytes_of_mut(&mut table.rows))?;
     let coded = match lengths_too {
         true => parts.bytes(lengths as usize)?,
         false => parts.pass_by(lengths as usize)?,
     };
     let left = parts.bytes(left as usize * LEFT_BYTES)?;
     let text = parts.bytes(names_bytes as usize)?;
-    parts.sum.update(as_bytes_u64(&trailer[..TRAILER_WORDS - 2]));
+    parts.sum.update(bytes_of(&trailer[..TRAILER_WORDS - 2]));
     source.check()?;
     if parts.sum.digest() != trailer[TRAILER_WORDS - 2] {
         return Err(damaged("the checksum of the table does not hold"));
