@@ -51,7 +51,7 @@ pub mod docs {
 pub use crate::export::export;
 pub use crate::export::options::{Existing, ExportOptions, FaultsAllowed};
 pub use crate::export::planning::plan;
-pub use crate::export::report::Exported;
+pub use crate::export::report::ExportReport;
 pub use crate::index::snapshot::Snapshot;
 pub use crate::plan::Plan;
 pub use crate::progress::Progress;

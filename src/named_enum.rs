@@ -59,7 +59,7 @@ where
 mod tests {
     use crate::codec::compression::Compression;
     use crate::extract::Validate;
-    use crate::group::lookup::Members;
+    use crate::group::lookup::MembershipRule;
     use crate::hash::digest::DigestAlgorithm;
     use crate::issue::{Code, Severity};
     use crate::named_enum::pinned;
@@ -70,7 +70,7 @@ mod tests {
     /// here is mended by putting the word back, not by changing the test.
     #[test]
     fn words_on_disk_stay_as_they_are() {
-        pinned(&[Members::Listed, Members::Active], &["listed", "active"]);
+        pinned(&[MembershipRule::Listed, MembershipRule::Active], &["listed", "active"]);
         pinned(&[Late::Include, Late::Report], &["include", "report"]);
         pinned(&[MissingLastUpdated::Include, MissingLastUpdated::Exclude], &["include", "exclude"]);
         pinned(&[Compression::None, Compression::Gzip, Compression::Zstd], &["none", "gzip", "zstd"]);

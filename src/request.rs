@@ -7,7 +7,7 @@ use crate::error::{Problem, RequestError};
 use crate::fhir::compartment;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
-use crate::group::lookup::Members;
+use crate::group::lookup::MembershipRule;
 use crate::hash::digest::DigestAlgorithm;
 use crate::issue::{Advice, Message, Parameter};
 use crate::limits::FILE_BYTES_DEFAULT;
@@ -56,7 +56,7 @@ impl Late {
     /// Every value.
     pub const ALL: [Late; 2] = [Late::Include, Late::Report];
 
-    /// Its word, as that of [`Members`].
+    /// Its word, as that of [`MembershipRule`].
     pub const fn name(self) -> &'static str {
         match self {
             Late::Include => "include",
@@ -79,7 +79,7 @@ impl MissingLastUpdated {
     /// Every value.
     pub const ALL: [MissingLastUpdated; 2] = [MissingLastUpdated::Include, MissingLastUpdated::Exclude];
 
-    /// Its word, as that of [`Members`].
+    /// Its word, as that of [`MembershipRule`].
     pub const fn name(self) -> &'static str {
         match self {
             MissingLastUpdated::Include => "include",
@@ -88,7 +88,7 @@ impl MissingLastUpdated {
     }
 }
 
-by_name!(Members, Late, MissingLastUpdated);
+by_name!(MembershipRule, Late, MissingLastUpdated);
 
 /// Who reads the messages and the ledger of an export (reading 24).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -168,7 +168,7 @@ pub struct ExportRequest {
     /// no part of a plan's name, and a resumed run gives it again.
     pub allow_empty: bool,
     /// How Group members are read.
-    pub members: Members,
+    pub members: MembershipRule,
     /// What the Group's writer may draw on; the whole store if `None`.
     pub writer: Option<WriterScope>,
     /// Ids of Groups of the store that count as absent where other Groups list them: what stands there has been replaced or
@@ -205,7 +205,7 @@ impl ExportRequest {
             since: None,
             until: None,
             allow_empty: false,
-            members: Members::default(),
+            members: MembershipRule::default(),
             writer: None,
             absent_groups: BTreeSet::new(),
             fhir_bases: Vec::new(),

@@ -11,7 +11,7 @@ use crate::error::{Problem, RequestError};
 use crate::export::options::FaultsAllowed;
 use crate::extract::Validate;
 use crate::fhir::instant::Instant;
-use crate::group::lookup::Members;
+use crate::group::lookup::MembershipRule;
 use crate::group::rules::{GroupContent, GroupRules};
 use crate::hash::digest::DigestAlgorithm;
 use crate::issue::Parameter;
@@ -120,10 +120,10 @@ pub fn group_rules(args: &GroupRulesArgs) -> Result<GroupRules, RequestError> {
 }
 
 /// `--members`
-pub fn members(arg: MembersArg) -> Members {
+pub fn members(arg: MembersArg) -> MembershipRule {
     match arg {
-        MembersArg::Listed => Members::Listed,
-        MembersArg::Active => Members::Active,
+        MembersArg::Listed => MembershipRule::Listed,
+        MembersArg::Active => MembershipRule::Active,
     }
 }
 

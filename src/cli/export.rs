@@ -15,7 +15,7 @@ use crate::export::export;
 use crate::export::messages::all_messages;
 use crate::export::options::{Existing, ExportOptions};
 use crate::export::planning::plan_only;
-use crate::export::report::Exported;
+use crate::export::report::ExportReport;
 use crate::index::report::Work;
 use crate::issue::Severity;
 use crate::plan::Plan;
@@ -139,7 +139,7 @@ fn types_table(plan: &Plan) -> String {
 }
 
 /// Rows, bytes and files by type of what was written.
-fn totals(exported: &Exported) -> std::collections::BTreeMap<String, [u64; 4]> {
+fn totals(exported: &ExportReport) -> std::collections::BTreeMap<String, [u64; 4]> {
     let mut totals = std::collections::BTreeMap::new();
     for file in exported.files.iter().filter(|file| !file.file.contains('/')) {
         let total: &mut [u64; 4] = totals.entry(file.r#type.clone()).or_default();
@@ -148,7 +148,7 @@ fn totals(exported: &Exported) -> std::collections::BTreeMap<String, [u64; 4]> {
     totals
 }
 
-fn summary(exported: &Exported, seconds: f64) -> String {
+fn summary(exported: &ExportReport, seconds: f64) -> String {
     let mut out = format!("{} as of {}\n\n", exported.manifest.request, exported.transaction_time);
     let totals = totals(exported);
     let coded = exported.files.iter().any(|file| file.bytes != file.file_bytes);
@@ -231,7 +231,7 @@ pub fn index_line(work: &Work) -> String {
     out
 }
 
-fn document(exported: &Exported, exit: Exit, seconds: f64) -> serde_json::Value {
+fn document(exported: &ExportReport, exit: Exit, seconds: f64) -> serde_json::Value {
     let types: serde_json::Map<String, serde_json::Value> = totals(exported)
         .into_iter()
         .map(|(name, [rows, bytes, file_bytes, files])| {

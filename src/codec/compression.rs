@@ -51,7 +51,7 @@ by_name!(Compression);
 
 /// A place where decoding can start: a gzip member or a zstd frame begins there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Restart {
+pub struct SeekPoint {
     /// Its offset in the file, in bytes.
     pub compressed: u64,
     /// Uncompressed bytes before it.

@@ -1,15 +1,15 @@
 //! The uncompressed bytes of a store file, in pieces, from its start or from any place where decoding can start anew.
 //!
 //! gzip files are read as members (RFC 1952), zstd files as frames (RFC 8878), as many as there are, empty and skippable
-//! ones among them; the start of each is a [`Restart`]. All that was decoded before an error is handed out before the
+//! ones among them; the start of each is a [`SeekPoint`]. All that was decoded before an error is handed out before the
 //! error is, so that a torn file yields its whole lines. Memory is bounded by the two buffers and zstd's window.
 //!
 //! Nothing here cuts lines, compresses, or decides what a torn file means.
 
 use crate::codec::compression::Compression;
-use crate::codec::compression::Restart;
+use crate::codec::compression::SeekPoint;
 use crate::codec::gzip::Gzip;
-use crate::codec::input::{Input, Step};
+use crate::codec::input::{Input, DecodeStep};
 use crate::codec::zstd::Zstd;
 use crate::limits::READ_BYTES;
 use crate::sys::store_file::{Source, SourceError};
@@ -44,20 +44,20 @@ pub enum DecodeError {
 /// Decodes a source, piece by piece.
 pub struct Decoder<'a> {
     input: Input<'a>,
-    from: Restart,
+    from: SeekPoint,
     uncompressed: u64,
     out: Vec<u8>,
-    engine: Engine,
-    state: State,
+    engine: DecoderEngine,
+    state: DecoderState,
 }
 
-enum Engine {
+enum DecoderEngine {
     Plain,
     Gzip(Box<Gzip>),
     Zstd(Box<Zstd>),
 }
 
-enum State {
+enum DecoderState {
     Running,
     /// What was decoded before it has been handed out; the error comes next.
     Failing(DecodeError),
@@ -69,15 +69,15 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// [`SourceError::Beyond`] when the source ends before the restart.
-    pub fn new(source: &'a Source, coding: Compression, from: Restart) -> Result<Decoder<'a>, DecodeError> {
+    pub fn new(source: &'a Source, coding: Compression, from: SeekPoint) -> Result<Decoder<'a>, DecodeError> {
         source.read(from.compressed, 0, &mut Vec::new())?;
         let engine = match coding {
-            Compression::None => Engine::Plain,
-            Compression::Gzip => Engine::Gzip(Box::new(Gzip::new())),
-            Compression::Zstd => Engine::Zstd(Box::new(Zstd::new())),
+            Compression::None => DecoderEngine::Plain,
+            Compression::Gzip => DecoderEngine::Gzip(Box::new(Gzip::new())),
+            Compression::Zstd => DecoderEngine::Zstd(Box::new(Zstd::new())),
         };
         let input = Input { source, at: from.compressed, buf: Vec::new(), buf_start: 0, buf_len: 0 };
-        Ok(Decoder { input, from, uncompressed: from.uncompressed, out: Vec::new(), engine, state: State::Running })
+        Ok(Decoder { input, from, uncompressed: from.uncompressed, out: Vec::new(), engine, state: DecoderState::Running })
     }
 
     /// Bytes of the file that have been read.
@@ -97,14 +97,14 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// [`DecodeError`], once all that was decoded before it has been handed out; after that [`DecodeError::Stopped`].
-    pub fn piece(&mut self, mut passed: impl FnMut(Restart)) -> Result<Option<&[u8]>, DecodeError> {
+    pub fn piece(&mut self, mut passed: impl FnMut(SeekPoint)) -> Result<Option<&[u8]>, DecodeError> {
         let source = self.input.source;
-        match std::mem::replace(&mut self.state, State::Running) {
-            State::Running => {}
-            State::Failing(error) => return Err(self.fail(error)),
-            State::Failed => return Err(self.fail(DecodeError::Stopped { path: source.path().into() })),
+        match std::mem::replace(&mut self.state, DecoderState::Running) {
+            DecoderState::Running => {}
+            DecoderState::Failing(error) => return Err(self.fail(error)),
+            DecoderState::Failed => return Err(self.fail(DecodeError::Stopped { path: source.path().into() })),
         }
-        if let Engine::Plain = self.engine {
+        if let DecoderEngine::Plain = self.engine {
             let len = (source.len() - self.input.at).min(READ_BYTES as u64);
             if let Err(error) = if len == 0 { source.check() } else { Ok(()) } {
                 return Err(self.fail(error.into()));
@@ -114,7 +114,7 @@ impl<'a> Decoder<'a> {
             return match source.read(at, len as usize, &mut self.out) {
                 Ok(bytes) => Ok((len > 0).then_some(bytes)),
                 Err(error) => {
-                    self.state = State::Failed;
+                    self.state = DecoderState::Failed;
                     Err(error.into())
                 }
             };
@@ -126,29 +126,29 @@ impl<'a> Decoder<'a> {
             let at = self.input.at;
             let passed = &mut |compressed, filled: usize| {
                 if compressed != self.from.compressed {
-                    passed(Restart { compressed, uncompressed: start + filled as u64 });
+                    passed(SeekPoint { compressed, uncompressed: start + filled as u64 });
                 }
             };
             let step = match &mut self.engine {
-                Engine::Gzip(gzip) => gzip.step(&mut self.input, &mut self.out, &mut filled, passed),
-                Engine::Zstd(zstd) => zstd.step(&mut self.input, &mut self.out, &mut filled, passed),
-                Engine::Plain => Ok(Step::End),
+                DecoderEngine::Gzip(gzip) => gzip.step(&mut self.input, &mut self.out, &mut filled, passed),
+                DecoderEngine::Zstd(zstd) => zstd.step(&mut self.input, &mut self.out, &mut filled, passed),
+                DecoderEngine::Plain => Ok(DecodeStep::End),
             };
             let (path, uncompressed) = (|| source.path().to_path_buf(), start + filled as u64);
             let error = match step {
-                Ok(Step::More) => continue,
-                Ok(Step::End) => None,
-                Ok(Step::Truncated) => {
+                Ok(DecodeStep::More) => continue,
+                Ok(DecodeStep::End) => None,
+                Ok(DecodeStep::Truncated) => {
                     Some(DecodeError::Truncated { path: path(), compressed: source.len(), uncompressed })
                 }
-                Ok(Step::Corrupt(reason)) => {
+                Ok(DecodeStep::Corrupt(reason)) => {
                     Some(DecodeError::Corrupt { path: path(), compressed: at, uncompressed, reason })
                 }
                 Err(error) => Some(error.into()),
             };
             // A mapped file that was shortened meanwhile looks damaged, or ends in what looks like padding.
             if let Some(error) = source.check().err().map(DecodeError::from).or(error) {
-                self.state = State::Failing(error);
+                self.state = DecoderState::Failing(error);
             }
             break;
         }
@@ -156,14 +156,14 @@ impl<'a> Decoder<'a> {
         if filled > 0 {
             return Ok(Some(&self.out[..filled]));
         }
-        match std::mem::replace(&mut self.state, State::Running) {
-            State::Failing(error) => Err(self.fail(error)),
+        match std::mem::replace(&mut self.state, DecoderState::Running) {
+            DecoderState::Failing(error) => Err(self.fail(error)),
             _ => Ok(None),
         }
     }
 
     fn fail(&mut self, error: DecodeError) -> DecodeError {
-        self.state = State::Failed;
+        self.state = DecoderState::Failed;
         error
     }
 }

@@ -5,7 +5,7 @@
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use crate::codec::input::{Input, Step};
+use crate::codec::input::{Input, DecodeStep};
 use crate::limits::READ_BYTES;
 use crate::sys::store_file::SourceError;
 
@@ -13,13 +13,13 @@ use crate::sys::store_file::SourceError;
 /// ignore it, we read another member that follows them. Anything else is damage.
 pub(crate) struct Gzip {
     inflate: Decompress,
-    place: Place,
+    place: MemberPart,
     crc: crc32fast::Hasher,
     /// Of the member's bytes, modulo 2^32 as its trailer has it.
     len: u32,
 }
 
-enum Place {
+enum MemberPart {
     Header,
     Body,
     Trailer,
@@ -28,7 +28,7 @@ enum Place {
 
 impl Gzip {
     pub(crate) fn new() -> Gzip {
-        Gzip { inflate: Decompress::new(false), place: Place::Header, crc: crc32fast::Hasher::new(), len: 0 }
+        Gzip { inflate: Decompress::new(false), place: MemberPart::Header, crc: crc32fast::Hasher::new(), len: 0 }
     }
 
     pub(crate) fn step(
@@ -37,10 +37,10 @@ impl Gzip {
         out: &mut [u8],
         filled: &mut usize,
         passed: &mut impl FnMut(u64, usize),
-    ) -> Result<Step, SourceError> {
+    ) -> Result<DecodeStep, SourceError> {
         match self.place {
-            Place::Header if input.is_at_end() => return Ok(Step::End),
-            Place::Header => {
+            MemberPart::Header if input.is_at_end() => return Ok(DecodeStep::End),
+            MemberPart::Header => {
                 let mut found = gzip_header(input.peek(10)?);
                 if let Ok(None) = found {
                     found = gzip_header(input.peek(READ_BYTES)?);
@@ -51,14 +51,14 @@ impl Gzip {
                         input.at += len as u64;
                         self.inflate.reset(false);
                         (self.crc, self.len) = (crc32fast::Hasher::new(), 0);
-                        self.place = Place::Body;
+                        self.place = MemberPart::Body;
                     }
-                    Ok(None) if input.source.len() - input.at < READ_BYTES as u64 => return Ok(Step::Truncated),
-                    Ok(None) => return Ok(Step::Corrupt("the header of a gzip member has no end".into())),
-                    Err(reason) => return Ok(Step::Corrupt(reason.into())),
+                    Ok(None) if input.source.len() - input.at < READ_BYTES as u64 => return Ok(DecodeStep::Truncated),
+                    Ok(None) => return Ok(DecodeStep::Corrupt("the header of a gzip member has no end".into())),
+                    Err(reason) => return Ok(DecodeStep::Corrupt(reason.into())),
                 }
             }
-            Place::Body => {
+            MemberPart::Body => {
                 let (taken, made) = (self.inflate.total_in(), self.inflate.total_out());
                 let result = self.inflate.decompress(input.peek(1)?, &mut out[*filled..], FlushDecompress::None);
                 let (taken, made) = (self.inflate.total_in() - taken, self.inflate.total_out() - made);
@@ -68,36 +68,36 @@ impl Gzip {
                 *filled += made.len();
                 input.at += taken;
                 match result {
-                    Ok(Status::StreamEnd) => self.place = Place::Trailer,
+                    Ok(Status::StreamEnd) => self.place = MemberPart::Trailer,
                     Ok(_) if taken > 0 || !made.is_empty() => {}
-                    Ok(_) if input.is_at_end() => return Ok(Step::Truncated),
-                    Ok(_) => return Ok(Step::Corrupt("its deflate data does not go on".into())),
-                    Err(_) => return Ok(Step::Corrupt("its deflate data is broken".into())),
+                    Ok(_) if input.is_at_end() => return Ok(DecodeStep::Truncated),
+                    Ok(_) => return Ok(DecodeStep::Corrupt("its deflate data does not go on".into())),
+                    Err(_) => return Ok(DecodeStep::Corrupt("its deflate data is broken".into())),
                 }
             }
-            Place::Trailer => {
+            MemberPart::Trailer => {
                 let Some(&[c0, c1, c2, c3, l0, l1, l2, l3]) = input.peek(8)?.first_chunk() else {
-                    return Ok(Step::Truncated);
+                    return Ok(DecodeStep::Truncated);
                 };
                 if u32::from_le_bytes([c0, c1, c2, c3]) != self.crc.clone().finalize() {
-                    return Ok(Step::Corrupt("the checksum of a gzip member differs".into()));
+                    return Ok(DecodeStep::Corrupt("the checksum of a gzip member differs".into()));
                 }
                 if u32::from_le_bytes([l0, l1, l2, l3]) != self.len {
-                    return Ok(Step::Corrupt("the length of a gzip member differs".into()));
+                    return Ok(DecodeStep::Corrupt("the length of a gzip member differs".into()));
                 }
                 input.at += 8;
-                self.place = Place::Padding;
+                self.place = MemberPart::Padding;
             }
-            Place::Padding => {
+            MemberPart::Padding => {
                 let bytes = input.peek(1)?;
                 let (zeros, seen) = (bytes.iter().take_while(|byte| **byte == 0).count(), bytes.len());
                 input.at += zeros as u64;
                 if zeros < seen || seen == 0 {
-                    self.place = Place::Header;
+                    self.place = MemberPart::Header;
                 }
             }
         }
-        Ok(Step::More)
+        Ok(DecodeStep::More)
     }
 }
 

@@ -4,7 +4,7 @@ use crate::limits::READ_BYTES;
 use crate::sys::store_file::{Source, SourceError};
 
 /// What one step of an engine came to.
-pub(crate) enum Step {
+pub(crate) enum DecodeStep {
     /// Go on.
     More,
     /// The file ends here, between two members.

@@ -2,7 +2,7 @@
 
 use ::zstd::zstd_safe::{self, DCtx, DParameter, InBuffer, OutBuffer};
 
-use crate::codec::input::{Input, Step};
+use crate::codec::input::{Input, DecodeStep};
 use crate::limits::{READ_BYTES, ZSTD_WINDOW_LOG_MAX};
 use crate::sys::store_file::SourceError;
 
@@ -37,7 +37,7 @@ impl Zstd {
         out: &mut [u8],
         filled: &mut usize,
         passed: &mut impl FnMut(u64, usize),
-    ) -> Result<Step, SourceError> {
+    ) -> Result<DecodeStep, SourceError> {
         if !self.in_frame {
             return self.begin(input, *filled, passed);
         }
@@ -52,16 +52,16 @@ impl Zstd {
         self.waiting = made == room;
         match result {
             Ok(0) => (self.in_frame, self.waiting) = (false, false),
-            Ok(_) if stuck => return Ok(Step::Truncated),
+            Ok(_) if stuck => return Ok(DecodeStep::Truncated),
             Ok(wanted) => self.wanted = wanted.min(READ_BYTES),
             Err(code) => {
                 let name = zstd_safe::get_error_name(code);
                 let advice =
                     if name.contains("too much memory") { "; recompress it with at most --long=27" } else { "" };
-                return Ok(Step::Corrupt(format!("its zstd data is broken ({name}{advice})")));
+                return Ok(DecodeStep::Corrupt(format!("its zstd data is broken ({name}{advice})")));
             }
         }
-        Ok(Step::More)
+        Ok(DecodeStep::More)
     }
 
     fn begin(
@@ -69,9 +69,9 @@ impl Zstd {
         input: &mut Input,
         filled: usize,
         passed: &mut impl FnMut(u64, usize),
-    ) -> Result<Step, SourceError> {
+    ) -> Result<DecodeStep, SourceError> {
         if input.is_at_end() {
-            return Ok(Step::End);
+            return Ok(DecodeStep::End);
         }
         let bytes = input.peek(8)?;
         let word = |at: usize| bytes.get(at..at + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
@@ -82,11 +82,11 @@ impl Zstd {
             }
             (Some(magic), len) if magic & !0xf == Zstd::MAGIC_SKIPPABLE => match len {
                 Some(len) if 8 + len as u64 <= input.source.len() - input.at => input.at += 8 + len as u64,
-                _ => return Ok(Step::Truncated),
+                _ => return Ok(DecodeStep::Truncated),
             },
-            (Some(_), _) => return Ok(Step::Corrupt("no zstd frame begins here".into())),
-            (None, _) => return Ok(Step::Truncated),
+            (Some(_), _) => return Ok(DecodeStep::Corrupt("no zstd frame begins here".into())),
+            (None, _) => return Ok(DecodeStep::Truncated),
         }
-        Ok(Step::More)
+        Ok(DecodeStep::More)
     }
 }

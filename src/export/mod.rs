@@ -15,9 +15,9 @@ pub mod run;
 mod tests;
 
 use crate::error::ExportError;
-use crate::export::options::{Existing, ExportOptions, Moment};
+use crate::export::options::{Existing, ExportOptions, SnapshotRequest};
 use crate::export::repair::recover;
-use crate::export::report::Exported;
+use crate::export::report::ExportReport;
 use crate::export::run::ExportRun;
 use crate::fhir::instant::Instant;
 use crate::progress::Progress;
@@ -37,8 +37,8 @@ pub fn export(
     as_of: Instant,
     options: &ExportOptions<'_>,
     watch: &Progress,
-) -> Result<Exported, ExportError> {
-    let mut moment = Moment { as_of, view: None };
+) -> Result<ExportReport, ExportError> {
+    let mut moment = SnapshotRequest { as_of, view: None };
     let error = match attempt(store, request, &mut moment, options, options.existing, watch) {
         Err(error) => error,
         done => return done,
@@ -58,11 +58,11 @@ pub fn export(
 fn attempt(
     store: &Store,
     request: &ExportRequest,
-    moment: &mut Moment,
+    moment: &mut SnapshotRequest,
     options: &ExportOptions<'_>,
     existing: Existing,
     watch: &Progress,
-) -> Result<Exported, ExportError> {
+) -> Result<ExportReport, ExportError> {
     let run = ExportRun::begin(store, request, moment, options, existing, watch)?;
     moment.as_of = run.transaction_time().clone();
     let write_all = || {

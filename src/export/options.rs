@@ -46,7 +46,7 @@ pub struct ExportOptions<'a> {
 
 /// What moment of a store an export sees.
 #[derive(Clone, Debug)]
-pub struct Moment {
+pub struct SnapshotRequest {
     /// The transactionTime.
     pub as_of: Instant,
     /// What the store held when it was asked; what it holds when the export begins if `None`.

@@ -20,7 +20,7 @@ use crate::write::output_name::OutputName;
 /// First file of the record: everything that a resumed run must find again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct JobPlan {
+pub struct PlanRecord {
     /// Name of the plan: a hash of all that decides its bytes.
     pub plan_id: String,
     /// The request, field by field, as normalised.
@@ -31,13 +31,13 @@ pub struct JobPlan {
     pub shards: Vec<(String, u64, u64)>,
     /// Where the run read from. Not part of the plan's name: the same bytes elsewhere are the same plan.
     #[serde(default)]
-    pub origin: Origin,
+    pub origin: ExportOrigin,
 }
 
 /// Where a run read from, so that `verify --ledger` can count again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Origin {
+pub struct ExportOrigin {
     /// The store, as it was given.
     pub store: String,
     /// The store, absolute, links resolved.
@@ -46,8 +46,8 @@ pub struct Origin {
     pub population_file: Option<String>,
 }
 
-impl Origin {
-    pub(crate) fn of(store: &Store, request: &ExportRequest) -> Origin {
+impl ExportOrigin {
+    pub(crate) fn of(store: &Store, request: &ExportRequest) -> ExportOrigin {
         let absolute = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf()).display().to_string();
         let population_file = match &request.population {
             // What came through a pipe is not there to be read again.
@@ -55,17 +55,17 @@ impl Origin {
             Population::Patients(_) | Population::GroupFile(_) => None,
             Population::System | Population::AllPatients | Population::Group(_) => None,
         };
-        Origin { store: store.root().display().to_string(), store_absolute: absolute(store.root()), population_file }
+        ExportOrigin { store: store.root().display().to_string(), store_absolute: absolute(store.root()), population_file }
     }
 }
 
-impl JobPlan {
+impl PlanRecord {
     /// Reads the record of an output directory, `.outpour-job/plan.json`.
     ///
     /// # Errors
     /// A sentence that says what is wrong with it.
-    pub fn from_bytes(bytes: &[u8]) -> Result<JobPlan, String> {
-        match JobPlan::read(bytes)? {
+    pub fn from_bytes(bytes: &[u8]) -> Result<PlanRecord, String> {
+        match PlanRecord::read(bytes)? {
             (job, None) => Ok(job),
             (_, Some(wrong)) => Err(wrong),
         }
@@ -75,13 +75,13 @@ impl JobPlan {
     ///
     /// # Errors
     /// Where it cannot be read at all.
-    pub fn read(bytes: &[u8]) -> Result<(JobPlan, Option<String>), String> {
+    pub fn read(bytes: &[u8]) -> Result<(PlanRecord, Option<String>), String> {
         #[derive(Deserialize)]
-        struct File {
+        struct SnapshotFile {
             files: Vec<String>,
-            job: JobPlan,
+            job: PlanRecord,
         }
-        let File { files, job } = serde_json::from_slice(bytes).map_err(|error| place_of(&error))?;
+        let SnapshotFile { files, job } = serde_json::from_slice(bytes).map_err(|error| place_of(&error))?;
         let wrong = job.check(&files).err();
         Ok((job, wrong))
     }
@@ -134,7 +134,7 @@ impl JobPlan {
 }
 
 /// Everything that decides the bytes of an export, by the name a user knows it under.
-pub(crate) fn job_plan(plan: &Plan, snapshot: &Snapshot, store: &Store) -> JobPlan {
+pub(crate) fn job_plan(plan: &Plan, snapshot: &Snapshot, store: &Store) -> PlanRecord {
     let request = &plan.request;
     let types: Vec<&str> = request.types.iter().map(|t| t.name()).collect();
     let instant = |at: &Option<Instant>| at.as_ref().map_or(String::new(), Instant::to_string);
@@ -176,7 +176,7 @@ pub(crate) fn job_plan(plan: &Plan, snapshot: &Snapshot, store: &Store) -> JobPl
     let shards = plan.shards.iter().enumerate();
     let shards = shards.map(|(at, shard)| (plan.file_name(at), shard.rows, shard.bytes)).collect();
     let plan_id = plan_id(&plan.snapshot_id, &request);
-    JobPlan { plan_id, request, snapshot: snapshot.record(), shards, origin: Origin::of(store, &plan.request) }
+    PlanRecord { plan_id, request, snapshot: snapshot.record(), shards, origin: ExportOrigin::of(store, &plan.request) }
 }
 
 /// Name of a plan: a hash of the snapshot's name and of the request, field by field.
@@ -192,7 +192,7 @@ fn notes_hash(notes: &[Message]) -> String {
 }
 
 /// A resumed run must be the recorded one (the field that differs is named).
-pub(crate) fn same_job(recorded: &JobPlan, now: &JobPlan) -> Result<(), ExportError> {
+pub(crate) fn same_job(recorded: &PlanRecord, now: &PlanRecord) -> Result<(), ExportError> {
     for (field, given) in &now.request {
         let then = recorded.request.get(field).cloned().unwrap_or_default();
         if then != *given {
@@ -210,14 +210,14 @@ pub(crate) fn same_job(recorded: &JobPlan, now: &JobPlan) -> Result<(), ExportEr
 mod tests {
     use super::*;
     use crate::codec::compression::Compression;
-    use crate::group::lookup::Members;
+    use crate::group::lookup::MembershipRule;
     use crate::hash::digest::DigestAlgorithm;
     use crate::issue::Code;
     use crate::progress::Progress;
     use crate::request::{Late, MissingLastUpdated};
 
     /// The record of an export of a store that never changes, at an instant that never changes.
-    fn record(change: impl Fn(&mut ExportRequest)) -> JobPlan {
+    fn record(change: impl Fn(&mut ExportRequest)) -> PlanRecord {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("p.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n").unwrap();
         let store = Store::open(dir.path()).unwrap();
@@ -227,12 +227,12 @@ mod tests {
         let (plan, snapshot, _) =
             crate::export::planning::plan_only(&store, &request, as_of, &Progress::default()).unwrap();
         let mut job = job_plan(&plan, &snapshot, &store);
-        job.origin = Origin::default();
+        job.origin = ExportOrigin::default();
         job
     }
 
     /// Its name under a version that never changes.
-    fn named(job: &JobPlan) -> String {
+    fn named(job: &PlanRecord) -> String {
         let mut request = job.request.clone();
         request.insert("version".to_string(), "0.1.0".to_string());
         let snapshot = serde_json::to_vec(&job.snapshot).unwrap();
@@ -243,10 +243,10 @@ mod tests {
     /// disk and are hashed into the names of plans: a test that fails here is mended by putting the old words back.
     #[test]
     fn names_of_plans_stay_as_they_are() {
-        type Change = fn(&mut ExportRequest);
-        let cases: [(&str, &str, &str, Change); 8] = [
+        type RequestChange = fn(&mut ExportRequest);
+        let cases: [(&str, &str, &str, RequestChange); 8] = [
             ("--members", "listed", "6064c05b7db63cd1b979e5166716d682", |_| {}),
-            ("--members", "active", "bb8472546cb4aff95ef1e2e758b44e12", |request| request.members = Members::Active),
+            ("--members", "active", "bb8472546cb4aff95ef1e2e758b44e12", |request| request.members = MembershipRule::Active),
             ("--late", "report", "c19b41acc7ff210ca30c66ef66d3e63a", |request| request.late = Late::Report),
             ("--missing-last-updated", "exclude", "976a8671f1915fde64b855351d610abf", |request| {
                 request.missing_last_updated = MissingLastUpdated::Exclude;

@@ -69,7 +69,7 @@ pub fn plan_only(
 }
 
 /// A snapshot, the work that it took, its plan and all messages.
-type Planned = (Snapshot, Work, Plan, Messages);
+type PlannedExport = (Snapshot, Work, Plan, Messages);
 
 /// Takes a snapshot and plans. An index that turns out to be damaged is checked as a whole, repaired, and asked again.
 pub(crate) fn planned(
@@ -77,7 +77,7 @@ pub(crate) fn planned(
     request: &ExportRequest,
     take: &dyn Fn() -> Result<(Snapshot, Work), IndexError>,
     watch: &Progress,
-) -> Result<Planned, ExportError> {
+) -> Result<PlannedExport, ExportError> {
     let again = || {
         let (_, repair) = store.recheck(watch)?;
         let (snapshot, mut work) = take()?;
@@ -92,7 +92,7 @@ fn planned_from(
     request: &ExportRequest,
     take: &dyn Fn() -> Result<(Snapshot, Work), IndexError>,
     again: &dyn Fn() -> Result<(Snapshot, Work), IndexError>,
-) -> Result<Planned, ExportError> {
+) -> Result<PlannedExport, ExportError> {
     let of = |(snapshot, work): (Snapshot, Work)| {
         let plan = plan(&snapshot, request)?;
         let messages = all_messages(&snapshot, &plan, request.audience)?;

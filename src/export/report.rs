@@ -11,7 +11,7 @@ use crate::write::journal::Receipt;
 use crate::write::manifest::Manifest;
 
 /// What an export did.
-pub struct Exported {
+pub struct ExportReport {
     /// The published manifest.
     pub manifest: Manifest,
     /// Where it lies.

@@ -4,10 +4,10 @@
 use crate::codec::compression::Compression;
 use crate::error::{ExportError, IndexError, RecordError};
 use crate::export::messages::all_messages;
-use crate::export::options::{Clock, Existing, ExportOptions, Moment};
-use crate::export::plan_record::{JobPlan, job_plan, same_job};
+use crate::export::options::{Clock, Existing, ExportOptions, SnapshotRequest};
+use crate::export::plan_record::{PlanRecord, job_plan, same_job};
 use crate::export::planning::{check_faults, planned};
-use crate::export::report::Exported;
+use crate::export::report::ExportReport;
 use crate::fhir::instant::Instant;
 use crate::index::report::Work;
 use crate::index::snapshot::Snapshot;
@@ -41,7 +41,7 @@ pub struct ExportRun {
     plan: Plan,
     directory: JobDirectory,
     sync: Sync,
-    job: JobPlan,
+    job: PlanRecord,
     /// Shards that are written together, by number.
     tasks: Vec<Vec<usize>>,
     /// Files that a former run finished, by name.
@@ -63,7 +63,7 @@ impl ExportRun {
     pub fn begin(
         store: &Store,
         request: &ExportRequest,
-        moment: &Moment,
+        moment: &SnapshotRequest,
         options: &ExportOptions<'_>,
         existing: Existing,
         watch: &Progress,
@@ -75,7 +75,7 @@ impl ExportRun {
             Existing::Resume => Begin::Resume,
             Existing::Force => Begin::Force,
         };
-        let recorded: Option<PlanFile<JobPlan>> = directory.begin(begin)?;
+        let recorded: Option<PlanFile<PlanRecord>> = directory.begin(begin)?;
         if let Some(PlanFile { files, job }) = &recorded {
             let path = directory.plan_path();
             job.check(files).map_err(|reason| RecordError::Damaged { path, reason })?;
@@ -223,7 +223,7 @@ impl ExportRun {
     ///
     /// # Panics
     /// When a task has not been written.
-    pub fn finish(&self, clock: Clock<'_>, watch: &Progress) -> Result<Exported, ExportError> {
+    pub fn finish(&self, clock: Clock<'_>, watch: &Progress) -> Result<ExportReport, ExportError> {
         let output: Vec<Receipt> = self.receipts.lock().expect("no panic under it").values().cloned().collect();
         assert_eq!(output.len(), self.plan.shards.len(), "every task is written before a run is finished");
         let deleted = self.generated(DELETED, "Bundle", &self.deleted)?;
@@ -246,7 +246,7 @@ impl ExportRun {
         self.directory.publish(&manifest.to_bytes(), &files).map_err(|error| self.not_moved(error))?;
         self.follow_status();
         self.tell(clock, watch, |status| status.succeed(&manifest));
-        Ok(Exported {
+        Ok(ExportReport {
             manifest_path: self.directory.path().join(MANIFEST),
             manifest,
             files,
@@ -377,7 +377,7 @@ impl ExportRun {
 fn status_file(
     plan: &Plan,
     snapshot: &Snapshot,
-    job: &JobPlan,
+    job: &PlanRecord,
     directory: &JobDirectory,
 ) -> Result<StatusFile, RecordError> {
     let files = directory.files();

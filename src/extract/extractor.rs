@@ -7,9 +7,9 @@ use crate::extract::Validate;
 use crate::extract::block::Pass;
 use crate::extract::block::row::Row;
 use crate::extract::block::shape_cache::Shapes;
-use crate::extract::facts::{Content, Facts, Updated};
+use crate::extract::facts::{Content, Facts, LastUpdatedText};
 use crate::extract::fault::{Fault, FaultKind};
-use crate::extract::paths::{ALWAYS, NAMES, Role};
+use crate::extract::paths::{ALWAYS, NAMES, ElementRole};
 use crate::extract::scanner::{Scanner, Visitor};
 use crate::extract::trie::{Node, Trie};
 use crate::fhir::compartment;
@@ -34,7 +34,7 @@ struct Collector {
     again: u64,
     again_at: u64,
     bundle: BundleState,
-    roles: &'static [Role],
+    roles: &'static [ElementRole],
     paths: &'static Trie,
 }
 
@@ -55,7 +55,7 @@ impl Collector {
         let facts = &mut self.facts;
         facts.content = Content::Resource;
         facts.id = None;
-        facts.updated = Updated::Missing;
+        facts.updated = LastUpdatedText::Missing;
         facts.updated_rest.clear();
         facts.version_id.clear();
         facts.texts.clear();
@@ -74,7 +74,7 @@ impl Collector {
 
     /// A lastUpdated stands here. A second one, in an array of metas, is as if the key stood twice.
     fn note_updated(&mut self) {
-        if self.facts.updated != Updated::Missing {
+        if self.facts.updated != LastUpdatedText::Missing {
             self.again |= ALWAYS;
         }
     }
@@ -134,7 +134,7 @@ impl Visitor for Collector {
 
     fn string(&mut self, node: Node, text: Option<&str>) {
         match self.roles[node as usize] {
-            Role::ResourceType => {
+            ElementRole::ResourceType => {
                 let known = text.and_then(|text| match text == self.facts.resource_type.name() {
                     true => Some(self.facts.resource_type),
                     false => ResourceType::parse(text),
@@ -146,24 +146,24 @@ impl Visitor for Collector {
                     self.wanted = compartment::paths_of(known) | ALWAYS | bundle;
                 }
             }
-            Role::Id => self.id = Some(text.and_then(|text| Id::parse(text.as_bytes()))),
-            Role::LastUpdated => {
+            ElementRole::Id => self.id = Some(text.and_then(|text| Id::parse(text.as_bytes()))),
+            ElementRole::LastUpdated => {
                 self.note_updated();
                 self.facts.updated = match text.and_then(|text| InstantRef::parse(text.as_bytes())) {
                     Some(at) => {
                         self.facts.updated_rest.clear();
                         self.facts.updated_rest.extend_from_slice(at.rest);
-                        Updated::Ticks(at.ticks)
+                        LastUpdatedText::Ticks(at.ticks)
                     }
-                    None => Updated::Illegal,
+                    None => LastUpdatedText::Illegal,
                 };
             }
-            Role::VersionId => {
+            ElementRole::VersionId => {
                 self.note_version();
                 self.facts.version_id.clear();
                 self.facts.version_id.extend_from_slice(text.unwrap_or_default().as_bytes());
             }
-            Role::Reference => {
+            ElementRole::Reference => {
                 // A Group's members are followed for keys given twice only.
                 let members = self.resource_type == Some(Some(ResourceType::GROUP));
                 if let Some(text) = text.filter(|_| !members) {
@@ -171,31 +171,31 @@ impl Visitor for Collector {
                     self.push(text, paths);
                 }
             }
-            Role::BundleType => self.bundle.is_list = matches!(text, Some("transaction" | "batch")),
-            Role::Method => {
+            ElementRole::BundleType => self.bundle.is_list = matches!(text, Some("transaction" | "batch")),
+            ElementRole::Method => {
                 // Two requests in one entry: as if the key stood twice.
                 if self.bundle.method.replace(text == Some("DELETE")).is_some() {
                     self.again |= BUNDLE;
                 }
             }
-            Role::Url => {
+            ElementRole::Url => {
                 if self.bundle.url.replace(text.map(str::to_string)).is_some() {
                     self.again |= BUNDLE;
                 }
             }
-            Role::Resource => self.bundle.resource = true,
-            Role::Entry | Role::None => {}
+            ElementRole::Resource => self.bundle.resource = true,
+            ElementRole::Entry | ElementRole::None => {}
         }
     }
 
     fn scalar(&mut self, node: Node, first: u8) {
         match self.roles[node as usize] {
-            Role::LastUpdated if first != b'n' => {
+            ElementRole::LastUpdated if first != b'n' => {
                 self.note_updated();
-                self.facts.updated = Updated::Illegal;
+                self.facts.updated = LastUpdatedText::Illegal;
             }
-            Role::VersionId if first != b'n' => self.note_version(),
-            Role::Resource => self.bundle.resource = true,
+            ElementRole::VersionId if first != b'n' => self.note_version(),
+            ElementRole::Resource => self.bundle.resource = true,
             _ => {}
         }
     }
@@ -205,7 +205,7 @@ impl Visitor for Collector {
     }
 
     fn open(&mut self, node: Node) {
-        if self.roles[node as usize] == Role::Entry {
+        if self.roles[node as usize] == ElementRole::Entry {
             self.bundle.method = None;
             self.bundle.url = None;
             self.bundle.resource = false;
@@ -214,7 +214,7 @@ impl Visitor for Collector {
     }
 
     fn close(&mut self, node: Node) {
-        if self.roles[node as usize] != Role::Entry || self.bundle.wrong.is_some() {
+        if self.roles[node as usize] != ElementRole::Entry || self.bundle.wrong.is_some() {
             return;
         }
         if self.bundle.entries > TOMBSTONES_PER_LINE_MAX {
@@ -235,7 +235,7 @@ impl Visitor for Collector {
         if self.again == 0 {
             self.again_at = at;
         }
-        self.type_again |= self.roles[node as usize] == Role::ResourceType;
+        self.type_again |= self.roles[node as usize] == ElementRole::ResourceType;
         self.again |= self.paths.paths(node);
     }
 }
@@ -255,7 +255,7 @@ impl Extractor {
             content: Content::Resource,
             resource_type: ResourceType::PATIENT,
             id: None,
-            updated: Updated::Missing,
+            updated: LastUpdatedText::Missing,
             updated_rest: Vec::new(),
             version_id: Vec::new(),
             texts: String::new(),

@@ -28,7 +28,7 @@ pub enum LastUpdated<'a> {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Updated {
+pub(crate) enum LastUpdatedText {
     #[default]
     Missing,
     Illegal,
@@ -80,7 +80,7 @@ pub struct Facts {
     pub resource_type: ResourceType,
     /// `id`; a resource always has one.
     pub id: Option<Id>,
-    pub(crate) updated: Updated,
+    pub(crate) updated: LastUpdatedText,
     pub(crate) updated_rest: Vec<u8>,
     pub(crate) version_id: Vec<u8>,
     /// Texts of references or of DELETE urls, one behind the other.
@@ -93,9 +93,9 @@ impl Facts {
     /// `meta.lastUpdated`.
     pub fn last_updated(&self) -> LastUpdated<'_> {
         match self.updated {
-            Updated::Missing => LastUpdated::Missing,
-            Updated::Illegal => LastUpdated::Illegal,
-            Updated::Ticks(ticks) => LastUpdated::At(InstantRef { ticks, rest: &self.updated_rest }),
+            LastUpdatedText::Missing => LastUpdated::Missing,
+            LastUpdatedText::Illegal => LastUpdated::Illegal,
+            LastUpdatedText::Ticks(ticks) => LastUpdated::At(InstantRef { ticks, rest: &self.updated_rest }),
         }
     }
 

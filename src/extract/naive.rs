@@ -33,7 +33,7 @@ pub struct PlainFacts {
 
 /// Why a line is faulty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wrong {
+pub enum FaultFound {
     /// It is no JSON object in UTF-8.
     Syntax,
     /// It is one, but not what this project takes.
@@ -50,17 +50,17 @@ pub fn is_syntax(kind: FaultKind) -> bool {
 ///
 /// # Errors
 /// Why it is faulty.
-pub fn extract(line: &[u8]) -> Result<PlainFacts, Wrong> {
-    let text = str::from_utf8(line).map_err(|_| Wrong::Syntax)?;
-    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|_| Wrong::Syntax)?;
-    let document = Document::read(text);
-    let Value::Map(_) = document.values[0] else { return Err(Wrong::Syntax) };
-    let wrong = |kind| Err(Wrong::Kind(kind));
+pub fn extract(line: &[u8]) -> Result<PlainFacts, FaultFound> {
+    let text = str::from_utf8(line).map_err(|_| FaultFound::Syntax)?;
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|_| FaultFound::Syntax)?;
+    let document = ParsedLine::read(text);
+    let JsonValue::Map(_) = document.values[0] else { return Err(FaultFound::Syntax) };
+    let wrong = |kind| Err(FaultFound::Kind(kind));
 
     // The type of a twice given resourceType does not matter: that key decides for every type.
     let types = document.at(&[0], &["resourceType"]);
     let resource_type = match types.last().map(|at| &document.values[*at]) {
-        Some(Value::Text(name)) => match ResourceType::parse(name) {
+        Some(JsonValue::Text(name)) => match ResourceType::parse(name) {
             Some(known) => known,
             None if types.len() > 1 => return wrong(FaultKind::DuplicateKey),
             None => return wrong(FaultKind::UnknownType),
@@ -84,17 +84,17 @@ pub fn extract(line: &[u8]) -> Result<PlainFacts, Wrong> {
     }
 
     // An array of several metas that say different things is as if the key stood twice.
-    let once = |path: &[&str]| -> Result<Option<&Value>, Wrong> {
+    let once = |path: &[&str]| -> Result<Option<&JsonValue>, FaultFound> {
         let mut said = document.at(&[0], path).into_iter().map(|at| &document.values[at]);
-        let first = said.find(|value| !matches!(value, Value::Null));
-        match said.any(|value| !matches!(value, Value::Null)) {
-            true => Err(Wrong::Kind(FaultKind::DuplicateKey)),
+        let first = said.find(|value| !matches!(value, JsonValue::Null));
+        match said.any(|value| !matches!(value, JsonValue::Null)) {
+            true => Err(FaultFound::Kind(FaultKind::DuplicateKey)),
             false => Ok(first),
         }
     };
     let updated = once(&["meta", "lastUpdated"])?;
     let last_updated = updated.map(|value| value.text().filter(|text| is_looked_at(text)).and_then(Instant::parse));
-    let version = once(&["meta", "versionId"])?.and_then(Value::text).filter(|text| is_looked_at(text));
+    let version = once(&["meta", "versionId"])?.and_then(JsonValue::text).filter(|text| is_looked_at(text));
     let id_text = document.at(&[0], &["id"]).first().and_then(|at| document.values[*at].text());
     let id = id_text.and_then(|text| Id::parse(text.as_bytes()));
     let mut facts = PlainFacts {
@@ -108,7 +108,7 @@ pub fn extract(line: &[u8]) -> Result<PlainFacts, Wrong> {
     };
     if resource_type == ResourceType::BUNDLE {
         facts.content = Content::Tombstones;
-        facts.tombstones = document.deletions().map_err(Wrong::Kind)?;
+        facts.tombstones = document.deletions().map_err(FaultFound::Kind)?;
         return Ok(facts);
     }
     match (id_text, id) {
@@ -135,7 +135,7 @@ fn is_looked_at(text: &str) -> bool {
 }
 
 #[derive(Debug)]
-enum Value {
+enum JsonValue {
     Null,
     Other,
     Text(String),
@@ -143,22 +143,22 @@ enum Value {
     Map(Vec<(String, usize)>),
 }
 
-impl Value {
+impl JsonValue {
     fn text(&self) -> Option<&str> {
-        if let Value::Text(text) = self { Some(text) } else { None }
+        if let JsonValue::Text(text) = self { Some(text) } else { None }
     }
 }
 
 /// All values of a document in the order of their first bytes; containers name their parts by number.
-struct Document {
-    values: Vec<Value>,
+struct ParsedLine {
+    values: Vec<JsonValue>,
 }
 
-impl Document {
+impl ParsedLine {
     /// Reads a text that is known to be JSON, so every byte is where it may be.
-    fn read(text: &str) -> Document {
+    fn read(text: &str) -> ParsedLine {
         let bytes = text.as_bytes();
-        let mut values: Vec<Value> = Vec::new();
+        let mut values: Vec<JsonValue> = Vec::new();
         let mut open: Vec<usize> = Vec::new();
         let mut key: Option<String> = None;
         let mut at = 0;
@@ -166,8 +166,8 @@ impl Document {
             let start = at;
             at += 1;
             let value = match bytes[start] {
-                b'{' => Value::Map(Vec::new()),
-                b'[' => Value::List(Vec::new()),
+                b'{' => JsonValue::Map(Vec::new()),
+                b'[' => JsonValue::List(Vec::new()),
                 b'}' | b']' => {
                     open.pop();
                     continue;
@@ -178,33 +178,33 @@ impl Document {
                     }
                     at += 1;
                     let string = decode(&text[start + 1..at - 1]);
-                    let in_map = open.last().is_some_and(|map| matches!(values[*map], Value::Map(_)));
+                    let in_map = open.last().is_some_and(|map| matches!(values[*map], JsonValue::Map(_)));
                     if in_map && key.is_none() {
                         key = Some(string);
                         continue;
                     }
-                    Value::Text(string)
+                    JsonValue::Text(string)
                 }
                 b',' | b':' | b' ' | b'\t' | b'\r' | b'\n' => continue,
                 first => {
                     while at < bytes.len() && !b",:]} \t\r\n".contains(&bytes[at]) {
                         at += 1;
                     }
-                    if first == b'n' { Value::Null } else { Value::Other }
+                    if first == b'n' { JsonValue::Null } else { JsonValue::Other }
                 }
             };
             let number = values.len();
             match open.last().map(|parent| &mut values[*parent]) {
-                Some(Value::Map(entries)) => entries.push((key.take().unwrap_or_default(), number)),
-                Some(Value::List(items)) => items.push(number),
+                Some(JsonValue::Map(entries)) => entries.push((key.take().unwrap_or_default(), number)),
+                Some(JsonValue::List(items)) => items.push(number),
                 _ => {}
             }
-            if matches!(value, Value::Map(_) | Value::List(_)) {
+            if matches!(value, JsonValue::Map(_) | JsonValue::List(_)) {
                 open.push(number);
             }
             values.push(value);
         }
-        Document { values }
+        ParsedLine { values }
     }
 
     /// The objects among these values and, to any depth, in arrays of them (reading 8), in order.
@@ -213,8 +213,8 @@ impl Document {
         let mut maps = Vec::new();
         while let Some(at) = left.pop() {
             match &self.values[at] {
-                Value::Map(entries) => maps.push(entries),
-                Value::List(items) => left.extend(items.iter().rev()),
+                JsonValue::Map(entries) => maps.push(entries),
+                JsonValue::List(items) => left.extend(items.iter().rev()),
                 _ => {}
             }
         }

@@ -16,13 +16,13 @@ pub(crate) fn owner_paths(resource_type: ResourceType) -> u64 {
 }
 
 /// Names that are followed, and what stands there.
-pub(crate) struct Names {
+pub(crate) struct ElementPaths {
     pub(crate) trie: Trie,
-    pub(crate) roles: Vec<Role>,
+    pub(crate) roles: Vec<ElementRole>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
+pub(crate) enum ElementRole {
     None,
     ResourceType,
     Id,
@@ -36,30 +36,30 @@ pub(crate) enum Role {
     Resource,
 }
 
-pub(crate) static NAMES: LazyLock<Names> = LazyLock::new(|| {
+pub(crate) static NAMES: LazyLock<ElementPaths> = LazyLock::new(|| {
     let mut trie = Trie::new();
     let mut roles = Vec::new();
     let mut role = |node: Node, role| {
-        roles.resize(roles.len().max(node as usize + 1), Role::None);
+        roles.resize(roles.len().max(node as usize + 1), ElementRole::None);
         roles[node as usize] = role;
     };
-    role(trie.add("resourceType", ALWAYS), Role::ResourceType);
-    role(trie.add("id", ALWAYS), Role::Id);
-    role(trie.add("meta.lastUpdated", ALWAYS), Role::LastUpdated);
-    role(trie.add("meta.versionId", ALWAYS), Role::VersionId);
-    role(trie.add("type", BUNDLE), Role::BundleType);
-    role(trie.add("entry", BUNDLE), Role::Entry);
-    role(trie.add("entry.request.method", BUNDLE), Role::Method);
-    role(trie.add("entry.request.url", BUNDLE), Role::Url);
-    role(trie.add("entry.resource", BUNDLE), Role::Resource);
+    role(trie.add("resourceType", ALWAYS), ElementRole::ResourceType);
+    role(trie.add("id", ALWAYS), ElementRole::Id);
+    role(trie.add("meta.lastUpdated", ALWAYS), ElementRole::LastUpdated);
+    role(trie.add("meta.versionId", ALWAYS), ElementRole::VersionId);
+    role(trie.add("type", BUNDLE), ElementRole::BundleType);
+    role(trie.add("entry", BUNDLE), ElementRole::Entry);
+    role(trie.add("entry.request.method", BUNDLE), ElementRole::Method);
+    role(trie.add("entry.request.url", BUNDLE), ElementRole::Url);
+    role(trie.add("entry.resource", BUNDLE), ElementRole::Resource);
     for (at, path) in compartment::PATHS.iter().enumerate() {
         let node = trie.add(path, 1 << at);
-        role(trie.add_below(node, "reference", 1 << at), Role::Reference);
+        role(trie.add_below(node, "reference", 1 << at), ElementRole::Reference);
     }
     trie.seal();
     let nodes = trie.len();
-    roles.resize(nodes, Role::None);
-    Names { trie, roles }
+    roles.resize(nodes, ElementRole::None);
+    ElementPaths { trie, roles }
 });
 
 /// Paths of a Bundle.

@@ -1,34 +1,34 @@
 //! Numbers and literals, one byte at a time, so that one can go on in the next piece.
 
 /// A state of the automaton.
-pub type State = u8;
+pub type ScalarState = u8;
 
 /// Nothing read yet.
-pub const START: State = 0;
+pub const START: ScalarState = 0;
 /// No number or literal begins so.
-pub const REJECT: State = 21;
+pub const REJECT: ScalarState = 21;
 
-const MINUS: State = 1;
-const ZERO: State = 2;
-const INTEGER: State = 3;
-const POINT: State = 4;
-const FRACTION: State = 5;
-const EXPONENT: State = 6;
-const SIGN: State = 7;
-const POWER: State = 8;
+const MINUS: ScalarState = 1;
+const ZERO: ScalarState = 2;
+const INTEGER: ScalarState = 3;
+const POINT: ScalarState = 4;
+const FRACTION: ScalarState = 5;
+const EXPONENT: ScalarState = 6;
+const SIGN: ScalarState = 7;
+const POWER: ScalarState = 8;
 /// `true`, `false` and `null` from their first letters on; each has its states in a row.
-const TRUE: State = 9;
-const FALSE: State = 12;
-const NULL: State = 16;
-const LITERAL_END: State = 19;
+const TRUE: ScalarState = 9;
+const FALSE: ScalarState = 12;
+const NULL: ScalarState = 16;
+const LITERAL_END: ScalarState = 19;
 
 /// Whether a number or literal may end in this state.
-pub fn accepts(state: State) -> bool {
+pub fn accepts(state: ScalarState) -> bool {
     matches!(state, ZERO | INTEGER | FRACTION | POWER | LITERAL_END)
 }
 
 /// The state behind one more byte (RFC 8259, sections 3 and 6).
-fn step(state: State, byte: u8) -> State {
+fn step(state: ScalarState, byte: u8) -> ScalarState {
     match (state, byte) {
         (START, b'-') => MINUS,
         (START | MINUS, b'0') => ZERO,
@@ -56,7 +56,7 @@ fn ends(byte: u8) -> bool {
 
 /// Reads on from `state`: the state reached and the bytes read. All bytes read means that it may go on.
 #[inline]
-pub fn run(mut state: State, bytes: &[u8]) -> (State, usize) {
+pub fn run(mut state: ScalarState, bytes: &[u8]) -> (ScalarState, usize) {
     // Most numbers are short integers; this is their whole way.
     for (at, byte) in bytes.iter().enumerate() {
         if state == INTEGER && byte.is_ascii_digit() {

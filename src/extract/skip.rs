@@ -8,7 +8,7 @@
 /// What the grammar allows next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Expect {
+pub enum ExpectedToken {
     Value,
     ValueOrEnd,
     Key,
@@ -20,16 +20,16 @@ pub enum Expect {
     Wrong,
 }
 
-impl Expect {
-    const ALL: [Expect; 8] = [
-        Expect::Value,
-        Expect::ValueOrEnd,
-        Expect::Key,
-        Expect::KeyOrEnd,
-        Expect::Colon,
-        Expect::CommaOrEnd,
-        Expect::Nothing,
-        Expect::Wrong,
+impl ExpectedToken {
+    const ALL: [ExpectedToken; 8] = [
+        ExpectedToken::Value,
+        ExpectedToken::ValueOrEnd,
+        ExpectedToken::Key,
+        ExpectedToken::KeyOrEnd,
+        ExpectedToken::Colon,
+        ExpectedToken::CommaOrEnd,
+        ExpectedToken::Nothing,
+        ExpectedToken::Wrong,
     ];
 }
 
@@ -58,30 +58,30 @@ pub static CLASS: [u8; 256] = {
 
 /// Index: innermost container is an object (bit 6), what is allowed (bits 3 to 5), class of the token.
 static NEXT: [u8; 128] = {
-    let mut table = [Expect::Wrong as u8; 128];
+    let mut table = [ExpectedToken::Wrong as u8; 128];
     let mut at = 0;
     while at < 128 {
         let in_object = at >= 64;
-        let expect = Expect::ALL[at >> 3 & 7];
-        let value = matches!(expect, Expect::Value | Expect::ValueOrEnd);
+        let expect = ExpectedToken::ALL[at >> 3 & 7];
+        let value = matches!(expect, ExpectedToken::Value | ExpectedToken::ValueOrEnd);
         let next = match (at & 7) as u8 {
-            OPEN_OBJECT if value => Expect::KeyOrEnd,
-            OPEN_ARRAY if value => Expect::ValueOrEnd,
-            QUOTE | SCALAR if value => Expect::CommaOrEnd,
-            QUOTE if matches!(expect, Expect::Key | Expect::KeyOrEnd) => Expect::Colon,
-            COLON if matches!(expect, Expect::Colon) => Expect::Value,
-            COMMA if matches!(expect, Expect::CommaOrEnd) => {
+            OPEN_OBJECT if value => ExpectedToken::KeyOrEnd,
+            OPEN_ARRAY if value => ExpectedToken::ValueOrEnd,
+            QUOTE | SCALAR if value => ExpectedToken::CommaOrEnd,
+            QUOTE if matches!(expect, ExpectedToken::Key | ExpectedToken::KeyOrEnd) => ExpectedToken::Colon,
+            COLON if matches!(expect, ExpectedToken::Colon) => ExpectedToken::Value,
+            COMMA if matches!(expect, ExpectedToken::CommaOrEnd) => {
                 if in_object {
-                    Expect::Key
+                    ExpectedToken::Key
                 } else {
-                    Expect::Value
+                    ExpectedToken::Value
                 }
             }
-            CLOSE_OBJECT if in_object && matches!(expect, Expect::KeyOrEnd | Expect::CommaOrEnd) => Expect::CommaOrEnd,
-            CLOSE_ARRAY if !in_object && matches!(expect, Expect::ValueOrEnd | Expect::CommaOrEnd) => {
-                Expect::CommaOrEnd
+            CLOSE_OBJECT if in_object && matches!(expect, ExpectedToken::KeyOrEnd | ExpectedToken::CommaOrEnd) => ExpectedToken::CommaOrEnd,
+            CLOSE_ARRAY if !in_object && matches!(expect, ExpectedToken::ValueOrEnd | ExpectedToken::CommaOrEnd) => {
+                ExpectedToken::CommaOrEnd
             }
-            _ => Expect::Wrong,
+            _ => ExpectedToken::Wrong,
         };
         table[at] = next as u8;
         at += 1;
@@ -102,8 +102,8 @@ pub struct Skip {
 
 impl Skip {
     /// What is allowed next.
-    pub fn expect(&self) -> Expect {
-        Expect::ALL[self.expect as usize & 7]
+    pub fn expect(&self) -> ExpectedToken {
+        ExpectedToken::ALL[self.expect as usize & 7]
     }
 
     /// One token of this class.

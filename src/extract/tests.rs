@@ -7,7 +7,7 @@ use crate::extract::block::row::Row;
 use crate::extract::extractor::Extractor;
 use crate::extract::facts::{Content, Facts, LastUpdated, ResourceFacts};
 use crate::extract::fault::Fault;
-use crate::extract::naive::{self, PlainFacts, Wrong};
+use crate::extract::naive::{self, PlainFacts, FaultFound};
 use crate::fhir::id::Id;
 use crate::simd::Kernel;
 
@@ -43,8 +43,8 @@ fn plain_row(row: &Row<'_>) -> PlainFacts {
     }
 }
 
-fn outcome(found: Result<&Facts, Fault>) -> Result<PlainFacts, Wrong> {
-    found.map(plain).map_err(|fault| if naive::is_syntax(fault.kind) { Wrong::Syntax } else { Wrong::Kind(fault.kind) })
+fn outcome(found: Result<&Facts, Fault>) -> Result<PlainFacts, FaultFound> {
+    found.map(plain).map_err(|fault| if naive::is_syntax(fault.kind) { FaultFound::Syntax } else { FaultFound::Kind(fault.kind) })
 }
 
 /// Holds every way to read the line against the twin; `cuts` are lengths of pieces, used again and again.
@@ -79,7 +79,7 @@ fn check(line: &[u8], cuts: &[usize]) {
     if !limits && !deep && !line.is_empty() {
         let refuses = simd_json::to_tape(&mut line.to_vec()).is_err();
         // A root that is no object is refused here only.
-        let expected = expected == Err(Wrong::Syntax) && !is_other_root(line);
+        let expected = expected == Err(FaultFound::Syntax) && !is_other_root(line);
         assert_eq!(refuses, expected, "simd-json: {}", shown());
     }
 }
@@ -283,7 +283,7 @@ proptest! {
 }
 
 /// Reads a text of whole lines with the pass over many, lines that it leaves by themselves.
-fn read_many(kernel: Kernel, validate: Validate, text: &[u8]) -> Vec<Result<PlainFacts, Wrong>> {
+fn read_many(kernel: Kernel, validate: Validate, text: &[u8]) -> Vec<Result<PlainFacts, FaultFound>> {
     let mut extractor = Extractor::new(kernel, validate);
     let (mut all, mut at) = (Vec::new(), 0);
     while at < text.len() {
@@ -305,7 +305,7 @@ fn read_many(kernel: Kernel, validate: Validate, text: &[u8]) -> Vec<Result<Plai
     all
 }
 
-fn read_singly(kernel: Kernel, validate: Validate, text: &[u8]) -> Vec<Result<PlainFacts, Wrong>> {
+fn read_singly(kernel: Kernel, validate: Validate, text: &[u8]) -> Vec<Result<PlainFacts, FaultFound>> {
     let mut extractor = Extractor::new(kernel, validate);
     let lines = text.strip_suffix(b"\n").unwrap().split(|byte| *byte == b'\n');
     lines.map(|line| outcome(extractor.extract(line.strip_suffix(b"\r").unwrap_or(line)))).collect()

@@ -5,7 +5,7 @@ pub type Node = u16;
 /// The resource.
 pub const ROOT: Node = 0;
 
-struct Entry {
+struct TrieEntry {
     name: &'static str,
     /// Paths (bits) that go through it.
     paths: u64,
@@ -15,33 +15,33 @@ struct Entry {
     /// Number among its parent's children, for the mask of those seen.
     ordinal: u8,
     /// Where each child stands by the hash of its name's head, once sealed; 0 for nowhere. Children never collide.
-    slots: Vec<Slot>,
+    slots: Vec<TrieSlot>,
     multiplier: u64,
 }
 
 /// What a look-up needs to tell a child.
 #[derive(Clone, Copy)]
-struct Slot {
+struct TrieSlot {
     head: u64,
     len: u16,
     child: Node,
 }
 
 /// The slot of no child: no name is so long.
-const FREE: Slot = Slot { head: 0, len: u16::MAX, child: ROOT };
+const FREE: TrieSlot = TrieSlot { head: 0, len: u16::MAX, child: ROOT };
 
 /// Multipliers tried until no two children of a node fall on one slot.
 const MULTIPLIERS_MAX: u64 = 1 << 20;
 
 /// Paths as a tree.
 pub struct Trie {
-    entries: Vec<Entry>,
+    entries: Vec<TrieEntry>,
 }
 
 impl Trie {
     /// A tree of nothing.
     pub fn new() -> Trie {
-        let root = Entry {
+        let root = TrieEntry {
             name: "",
             paths: 0,
             head: 0,
@@ -76,7 +76,7 @@ impl Trie {
                     let ordinal = parent.children.len() as u8;
                     assert!(ordinal < 64 && name.len() < 64, "children are told apart by the bits of a word");
                     parent.children.push(child);
-                    self.entries.push(Entry {
+                    self.entries.push(TrieEntry {
                         name,
                         paths: 0,
                         head: head_of(name.as_bytes()),
@@ -96,7 +96,7 @@ impl Trie {
     /// Makes the tree ready for look-ups: finds for each node a hash that keeps its children apart.
     pub fn seal(&mut self) {
         for at in 0..self.entries.len() {
-            let children: Vec<Slot> = self.entries[at].children.iter().map(|child| self.slot(*child)).collect();
+            let children: Vec<TrieSlot> = self.entries[at].children.iter().map(|child| self.slot(*child)).collect();
             // As many slots as pairs, so that a random multiplier keeps all apart more often than not.
             let slots = (children.len() * children.len()).next_power_of_two().max(2);
             let tries = (1..MULTIPLIERS_MAX).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
@@ -114,9 +114,9 @@ impl Trie {
         }
     }
 
-    fn slot(&self, child: Node) -> Slot {
+    fn slot(&self, child: Node) -> TrieSlot {
         let entry = &self.entries[child as usize];
-        Slot { head: entry.head, len: entry.name.len() as u16, child }
+        TrieSlot { head: entry.head, len: entry.name.len() as u16, child }
     }
 
     /// The child of this name, once sealed.

@@ -36,25 +36,25 @@ pub enum GroupFact<'a> {
     Member(&'a str),
 }
 
-const ROLES: [(&str, Role); 14] = [
-    ("resourceType", Role::ResourceType),
-    ("id", Role::Id),
-    ("meta.versionId", Role::Version),
-    ("meta.lastUpdated", Role::Updated),
-    ("name", Role::Name),
-    ("type", Role::Type),
-    ("actual", Role::Actual),
-    ("managingEntity.reference", Role::ManagingEntity),
-    ("identifier", Role::Identifier),
-    ("identifier.system", Role::System),
-    ("identifier.value", Role::Value),
-    ("code.coding", Role::Compression),
-    ("code.coding.system", Role::System),
-    ("code.coding.code", Role::Value),
+const ROLES: [(&str, FactElement); 14] = [
+    ("resourceType", FactElement::ResourceType),
+    ("id", FactElement::Id),
+    ("meta.versionId", FactElement::Version),
+    ("meta.lastUpdated", FactElement::Updated),
+    ("name", FactElement::Name),
+    ("type", FactElement::Type),
+    ("actual", FactElement::Actual),
+    ("managingEntity.reference", FactElement::ManagingEntity),
+    ("identifier", FactElement::Identifier),
+    ("identifier.system", FactElement::System),
+    ("identifier.value", FactElement::Value),
+    ("code.coding", FactElement::Compression),
+    ("code.coding.system", FactElement::System),
+    ("code.coding.code", FactElement::Value),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
+enum FactElement {
     None,
     ResourceType,
     Id,
@@ -71,12 +71,12 @@ enum Role {
     Member,
 }
 
-static NAMES: LazyLock<(Trie, Vec<Role>)> = LazyLock::new(|| {
+static NAMES: LazyLock<(Trie, Vec<FactElement>)> = LazyLock::new(|| {
     let mut trie = Trie::new();
     let mut nodes = ROLES.map(|(path, role)| (trie.add(path, 1), role)).to_vec();
-    nodes.push((trie.add("member.entity.reference", 1), Role::Member));
+    nodes.push((trie.add("member.entity.reference", 1), FactElement::Member));
     trie.seal();
-    let mut roles = vec![Role::None; trie.len()];
+    let mut roles = vec![FactElement::None; trie.len()];
     nodes.into_iter().for_each(|(node, role)| roles[node as usize] = role);
     (trie, roles)
 });
@@ -84,10 +84,10 @@ static NAMES: LazyLock<(Trie, Vec<Role>)> = LazyLock::new(|| {
 /// Reads one Group in pieces.
 pub struct GroupFactReader<'a> {
     scanner: Scanner,
-    state: State<'a>,
+    state: FactReaderState<'a>,
 }
 
-struct State<'a> {
+struct FactReaderState<'a> {
     on_fact: &'a mut dyn FnMut(GroupFact<'_>),
     system: Option<String>,
     value: Option<String>,
@@ -98,7 +98,7 @@ impl<'a> GroupFactReader<'a> {
     pub fn new(kernel: Kernel, on_fact: &'a mut dyn FnMut(GroupFact<'_>)) -> GroupFactReader<'a> {
         let mut scanner = Scanner::new(kernel, Validate::Structure);
         scanner.begin();
-        GroupFactReader { scanner, state: State { on_fact, system: None, value: None } }
+        GroupFactReader { scanner, state: FactReaderState { on_fact, system: None, value: None } }
     }
 
     /// The next piece of the document.
@@ -115,7 +115,7 @@ impl<'a> GroupFactReader<'a> {
     }
 }
 
-impl Visitor for State<'_> {
+impl Visitor for FactReaderState<'_> {
     fn wants(&self, _: u64) -> bool {
         true
     }
@@ -123,23 +123,23 @@ impl Visitor for State<'_> {
     fn string(&mut self, node: Node, text: Option<&str>) {
         let Some(text) = text else { return };
         let fact = match NAMES.1[node as usize] {
-            Role::ResourceType => GroupFact::ResourceType(text),
-            Role::Id => GroupFact::Id(text),
-            Role::Version => GroupFact::Version(text),
-            Role::Updated => GroupFact::Updated(text),
-            Role::Name => GroupFact::Name(text),
-            Role::Type => GroupFact::Type(text),
-            Role::ManagingEntity => GroupFact::ManagingEntity(text),
-            Role::Member => GroupFact::Member(text),
-            Role::System => return self.system = Some(text.to_string()),
-            Role::Value => return self.value = Some(text.to_string()),
+            FactElement::ResourceType => GroupFact::ResourceType(text),
+            FactElement::Id => GroupFact::Id(text),
+            FactElement::Version => GroupFact::Version(text),
+            FactElement::Updated => GroupFact::Updated(text),
+            FactElement::Name => GroupFact::Name(text),
+            FactElement::Type => GroupFact::Type(text),
+            FactElement::ManagingEntity => GroupFact::ManagingEntity(text),
+            FactElement::Member => GroupFact::Member(text),
+            FactElement::System => return self.system = Some(text.to_string()),
+            FactElement::Value => return self.value = Some(text.to_string()),
             _ => return,
         };
         (self.on_fact)(fact);
     }
 
     fn scalar(&mut self, node: Node, first: u8) {
-        if NAMES.1[node as usize] == Role::Actual && matches!(first, b't' | b'f') {
+        if NAMES.1[node as usize] == FactElement::Actual && matches!(first, b't' | b'f') {
             (self.on_fact)(GroupFact::Actual(first == b't'));
         }
     }
@@ -147,19 +147,19 @@ impl Visitor for State<'_> {
     fn container(&mut self, _: Node) {}
 
     fn open(&mut self, node: Node) {
-        if matches!(NAMES.1[node as usize], Role::Identifier | Role::Compression) {
+        if matches!(NAMES.1[node as usize], FactElement::Identifier | FactElement::Compression) {
             (self.system, self.value) = (None, None);
         }
     }
 
     fn close(&mut self, node: Node) {
         let role = NAMES.1[node as usize];
-        if matches!(role, Role::Identifier | Role::Compression)
+        if matches!(role, FactElement::Identifier | FactElement::Compression)
             && let Some(value) = self.value.take()
         {
             let system = self.system.as_deref().unwrap_or("");
             (self.on_fact)(match role {
-                Role::Identifier => GroupFact::Identifier(system, &value),
+                FactElement::Identifier => GroupFact::Identifier(system, &value),
                 _ => GroupFact::Code(system, &value),
             });
         }

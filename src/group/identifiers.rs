@@ -18,10 +18,10 @@ static NAMES: LazyLock<(Trie, [Node; 3])> = LazyLock::new(|| {
 /// Reads the identifiers of one resource in pieces.
 pub struct IdentifierReader<'a> {
     scanner: Scanner,
-    state: State<'a>,
+    state: IdentifierState<'a>,
 }
 
-struct State<'a> {
+struct IdentifierState<'a> {
     on_identifier: &'a mut dyn FnMut(&str, &str),
     system: Option<String>,
     value: Option<String>,
@@ -30,7 +30,7 @@ struct State<'a> {
 impl<'a> IdentifierReader<'a> {
     /// A reader that tells system (empty if none) and value of each identifier.
     pub fn new(kernel: Kernel, on_identifier: &'a mut dyn FnMut(&str, &str)) -> IdentifierReader<'a> {
-        let state = State { on_identifier, system: None, value: None };
+        let state = IdentifierState { on_identifier, system: None, value: None };
         IdentifierReader { scanner: Scanner::new(kernel, Validate::Full), state }
     }
 
@@ -53,7 +53,7 @@ impl<'a> IdentifierReader<'a> {
     }
 }
 
-impl Visitor for State<'_> {
+impl Visitor for IdentifierState<'_> {
     fn wants(&self, _: u64) -> bool {
         true
     }

@@ -7,7 +7,7 @@ use crate::error::{CorruptIndex, ExportError};
 use crate::extract::fault::Fault;
 use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;
-use crate::group::reader::{GroupHead, GroupReader, Member, Modifier};
+use crate::group::reader::{GroupHead, GroupReader, GroupMember, Modifier};
 use crate::index::row_reader::{row_range, stream_range};
 use crate::index::segment::id_encoding;
 use crate::index::segment::layout::{Column, kind};
@@ -46,7 +46,7 @@ pub fn find_group(snapshot: &Snapshot, id: &Id, ours: &[bool]) -> Result<FoundGr
 
 /// Why a Group cannot stand for a set of patients.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unusable {
+pub enum UnusableGroup {
     /// It is of another resource type, or of none.
     NoGroup(Option<ResourceType>),
     /// It groups something else than patients (GROUP-09).
@@ -59,21 +59,21 @@ pub enum Unusable {
     Modified(Modifier),
 }
 
-impl fmt::Display for Unusable {
+impl fmt::Display for UnusableGroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Unusable::NoGroup(found) => {
+            UnusableGroup::NoGroup(found) => {
                 let found = found.map_or("no resource", |found| found.name());
                 write!(f, "holds {found}, not a Group; give a Group resource")
             }
-            Unusable::Type(of) => {
+            UnusableGroup::Type(of) => {
                 write!(f, "is a Group of type {of}; only Groups of patients (type person or animal) can be exported")
             }
-            Unusable::Characteristics => {
+            UnusableGroup::Characteristics => {
                 f.write_str("is defined by characteristics, which are not evaluated here; list its members")
             }
-            Unusable::Inactive => f.write_str("has active false, and members are taken as active"),
-            Unusable::Modified(modifier) => {
+            UnusableGroup::Inactive => f.write_str("has active false, and members are taken as active"),
+            UnusableGroup::Modified(modifier) => {
                 write!(
                     f,
                     "has {modifier}, which changes its meaning and is not understood here; list the members that it leaves instead"
@@ -84,23 +84,23 @@ impl fmt::Display for Unusable {
 }
 
 /// Everything that keeps a Group from standing for a set of patients.
-pub fn unusable(head: &GroupHead, members: Members) -> Vec<Unusable> {
+pub fn unusable(head: &GroupHead, members: MembershipRule) -> Vec<UnusableGroup> {
     if head.resource_type != Some(ResourceType::GROUP) {
-        return vec![Unusable::NoGroup(head.resource_type)];
+        return vec![UnusableGroup::NoGroup(head.resource_type)];
     }
     let mut problems = Vec::new();
     if let Some(of) = head.group_type.as_deref()
         && !matches!(of, "person" | "animal")
     {
-        problems.push(Unusable::Type(of.to_string()));
+        problems.push(UnusableGroup::Type(of.to_string()));
     }
     if head.has_characteristic && (head.members == 0 || head.actual == Some(false)) {
-        problems.push(Unusable::Characteristics);
+        problems.push(UnusableGroup::Characteristics);
     }
-    if head.active == Some(false) && members == Members::Active {
-        problems.push(Unusable::Inactive);
+    if head.active == Some(false) && members == MembershipRule::Active {
+        problems.push(UnusableGroup::Inactive);
     }
-    problems.extend(head.modifiers.iter().cloned().map(Unusable::Modified));
+    problems.extend(head.modifiers.iter().cloned().map(UnusableGroup::Modified));
     problems
 }
 
@@ -123,7 +123,7 @@ pub fn is_our_base(base: &str, fhir_bases: &[String]) -> bool {
 pub fn read_group(
     snapshot: &Snapshot,
     (extent, row): (usize, usize),
-    on_member: &mut dyn FnMut(&Member<'_>),
+    on_member: &mut dyn FnMut(&GroupMember<'_>),
 ) -> Result<Result<GroupHead, Fault>, ExportError> {
     let index = snapshot.index();
     let mut reader = GroupReader::new(Kernel::detect(), on_member);
@@ -186,7 +186,7 @@ pub fn similar_groups(snapshot: &Snapshot, id: &str) -> Result<Vec<String>, Corr
 
 /// How `member.inactive` and `member.period` are read (reading 4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Members {
+pub enum MembershipRule {
     /// Whoever is listed is a member.
     #[default]
     Listed,
@@ -194,15 +194,15 @@ pub enum Members {
     Active,
 }
 
-impl Members {
+impl MembershipRule {
     /// Every value.
-    pub const ALL: [Members; 2] = [Members::Listed, Members::Active];
+    pub const ALL: [MembershipRule; 2] = [MembershipRule::Listed, MembershipRule::Active];
 
     /// Its word in records, manifests, hashes and configurations.
     pub const fn name(self) -> &'static str {
         match self {
-            Members::Listed => "listed",
-            Members::Active => "active",
+            MembershipRule::Listed => "listed",
+            MembershipRule::Active => "active",
         }
     }
 }

@@ -58,7 +58,7 @@ const MODIFIERS_MAX: usize = 10;
 
 /// A member of a Group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Member<'a> {
+pub struct GroupMember<'a> {
     /// `entity.reference`.
     pub reference: Option<&'a str>,
     /// `entity.identifier`: system (empty if none) and value.
@@ -71,35 +71,35 @@ pub struct Member<'a> {
     pub period_end: Option<&'a str>,
 }
 
-const ROLES: [(&str, Role); 24] = [
-    ("resourceType", Role::ResourceType),
-    ("id", Role::Id),
-    ("type", Role::Type),
-    ("actual", Role::Actual),
-    ("active", Role::Active),
-    ("name", Role::Name),
-    ("characteristic", Role::Characteristic),
-    ("member", Role::Member),
-    ("member.entity.reference", Role::Reference),
-    ("member.entity.identifier.system", Role::System),
-    ("member.entity.identifier.value", Role::Value),
-    ("member.inactive", Role::Inactive),
-    ("member.period.start", Role::Start),
-    ("member.period.end", Role::End),
-    ("implicitRules", Role::ImplicitRules),
-    ("modifierExtension", Role::Modifier("Group.modifierExtension")),
-    ("modifierExtension.url", Role::ModifierUrl),
-    ("characteristic.modifierExtension", Role::Modifier("Group.characteristic.modifierExtension")),
-    ("characteristic.modifierExtension.url", Role::ModifierUrl),
-    ("member.modifierExtension", Role::Modifier("Group.member.modifierExtension")),
-    ("member.modifierExtension.url", Role::ModifierUrl),
-    ("member.entity.modifierExtension", Role::Modifier("Group.member.entity.modifierExtension")),
-    ("member.entity.modifierExtension.url", Role::ModifierUrl),
-    ("extension.url", Role::ExtensionUrl),
+const ROLES: [(&str, GroupElement); 24] = [
+    ("resourceType", GroupElement::ResourceType),
+    ("id", GroupElement::Id),
+    ("type", GroupElement::Type),
+    ("actual", GroupElement::Actual),
+    ("active", GroupElement::Active),
+    ("name", GroupElement::Name),
+    ("characteristic", GroupElement::Characteristic),
+    ("member", GroupElement::Member),
+    ("member.entity.reference", GroupElement::Reference),
+    ("member.entity.identifier.system", GroupElement::System),
+    ("member.entity.identifier.value", GroupElement::Value),
+    ("member.inactive", GroupElement::Inactive),
+    ("member.period.start", GroupElement::Start),
+    ("member.period.end", GroupElement::End),
+    ("implicitRules", GroupElement::ImplicitRules),
+    ("modifierExtension", GroupElement::Modifier("Group.modifierExtension")),
+    ("modifierExtension.url", GroupElement::ModifierUrl),
+    ("characteristic.modifierExtension", GroupElement::Modifier("Group.characteristic.modifierExtension")),
+    ("characteristic.modifierExtension.url", GroupElement::ModifierUrl),
+    ("member.modifierExtension", GroupElement::Modifier("Group.member.modifierExtension")),
+    ("member.modifierExtension.url", GroupElement::ModifierUrl),
+    ("member.entity.modifierExtension", GroupElement::Modifier("Group.member.entity.modifierExtension")),
+    ("member.entity.modifierExtension.url", GroupElement::ModifierUrl),
+    ("extension.url", GroupElement::ExtensionUrl),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
+enum GroupElement {
     None,
     ResourceType,
     Id,
@@ -126,11 +126,11 @@ enum Role {
 /// whoever wrote it meant fewer patients than are listed.
 const MEMBER_FILTER: &str = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/member-filter";
 
-static NAMES: LazyLock<(Trie, Vec<Role>)> = LazyLock::new(|| {
+static NAMES: LazyLock<(Trie, Vec<GroupElement>)> = LazyLock::new(|| {
     let mut trie = Trie::new();
     let nodes = ROLES.map(|(path, role)| (trie.add(path, 1), role));
     trie.seal();
-    let mut roles = vec![Role::None; trie.len()];
+    let mut roles = vec![GroupElement::None; trie.len()];
     nodes.into_iter().for_each(|(node, role)| roles[node as usize] = role);
     (trie, roles)
 });
@@ -138,12 +138,12 @@ static NAMES: LazyLock<(Trie, Vec<Role>)> = LazyLock::new(|| {
 /// Reads one Group in pieces.
 pub struct GroupReader<'a> {
     scanner: Scanner,
-    state: State<'a>,
+    state: GroupReaderState<'a>,
 }
 
-struct State<'a> {
+struct GroupReaderState<'a> {
     head: GroupHead,
-    on_member: &'a mut dyn FnMut(&Member<'_>),
+    on_member: &'a mut dyn FnMut(&GroupMember<'_>),
     reference: Option<String>,
     system: Option<String>,
     value: Option<String>,
@@ -158,8 +158,8 @@ struct State<'a> {
 
 impl<'a> GroupReader<'a> {
     /// A reader that tells each member to `on_member`.
-    pub fn new(kernel: Kernel, on_member: &'a mut dyn FnMut(&Member<'_>)) -> GroupReader<'a> {
-        let state = State {
+    pub fn new(kernel: Kernel, on_member: &'a mut dyn FnMut(&GroupMember<'_>)) -> GroupReader<'a> {
+        let state = GroupReaderState {
             head: GroupHead::default(),
             on_member,
             reference: None,
@@ -205,7 +205,7 @@ impl<'a> GroupReader<'a> {
     }
 }
 
-impl State<'_> {
+impl GroupReaderState<'_> {
     fn modify(&mut self, path: &'static str, url: Option<String>) {
         let modifier = Modifier { path, url };
         if self.head.modifiers.len() < MODIFIERS_MAX && !self.head.modifiers.contains(&modifier) {
@@ -214,14 +214,14 @@ impl State<'_> {
     }
 }
 
-impl Visitor for State<'_> {
+impl Visitor for GroupReaderState<'_> {
     fn wants(&self, _: u64) -> bool {
         true
     }
 
     fn string(&mut self, node: Node, text: Option<&str>) {
         let role = NAMES.1[node as usize];
-        if role == Role::ImplicitRules {
+        if role == GroupElement::ImplicitRules {
             return self.modify("Group.implicitRules", text.map(str::to_string));
         }
         let Some(text) = text else { return };
@@ -232,17 +232,17 @@ impl Visitor for State<'_> {
             *slot = Some(buffer);
         };
         match role {
-            Role::ResourceType => self.head.resource_type = ResourceType::parse(text),
-            Role::Id => self.head.id = Id::parse(text.as_bytes()),
-            Role::Type => self.head.group_type = Some(text.to_string()),
-            Role::Name => self.head.name = Some(text.to_string()),
-            Role::Reference => keep(&mut self.reference),
-            Role::System => keep(&mut self.system),
-            Role::Value => keep(&mut self.value),
-            Role::Start => keep(&mut self.start),
-            Role::End => keep(&mut self.end),
-            Role::ModifierUrl => keep(&mut self.url),
-            Role::ExtensionUrl if text == MEMBER_FILTER => self.modify("Group.extension", Some(text.to_string())),
+            GroupElement::ResourceType => self.head.resource_type = ResourceType::parse(text),
+            GroupElement::Id => self.head.id = Id::parse(text.as_bytes()),
+            GroupElement::Type => self.head.group_type = Some(text.to_string()),
+            GroupElement::Name => self.head.name = Some(text.to_string()),
+            GroupElement::Reference => keep(&mut self.reference),
+            GroupElement::System => keep(&mut self.system),
+            GroupElement::Value => keep(&mut self.value),
+            GroupElement::Start => keep(&mut self.start),
+            GroupElement::End => keep(&mut self.end),
+            GroupElement::ModifierUrl => keep(&mut self.url),
+            GroupElement::ExtensionUrl if text == MEMBER_FILTER => self.modify("Group.extension", Some(text.to_string())),
             _ => {}
         }
     }
@@ -254,22 +254,22 @@ impl Visitor for State<'_> {
             _ => None,
         };
         match NAMES.1[node as usize] {
-            Role::Actual => self.head.actual = truth,
-            Role::Active => self.head.active = truth,
-            Role::Inactive => self.inactive = truth == Some(true),
-            Role::ImplicitRules if first != b'n' => self.modify("Group.implicitRules", None),
+            GroupElement::Actual => self.head.actual = truth,
+            GroupElement::Active => self.head.active = truth,
+            GroupElement::Inactive => self.inactive = truth == Some(true),
+            GroupElement::ImplicitRules if first != b'n' => self.modify("Group.implicitRules", None),
             _ => {}
         }
     }
 
     fn container(&mut self, node: Node) {
-        if NAMES.1[node as usize] == Role::ImplicitRules {
+        if NAMES.1[node as usize] == GroupElement::ImplicitRules {
             self.modify("Group.implicitRules", None);
         }
     }
 
     fn scalar_inside(&mut self, node: Node, first: u8) {
-        if let Role::Modifier(path) = NAMES.1[node as usize]
+        if let GroupElement::Modifier(path) = NAMES.1[node as usize]
             && first != b'n'
         {
             self.modify(path, None);
@@ -277,12 +277,12 @@ impl Visitor for State<'_> {
     }
 
     fn open_array(&mut self, node: Node) {
-        self.head.has_characteristic |= NAMES.1[node as usize] == Role::Characteristic;
+        self.head.has_characteristic |= NAMES.1[node as usize] == GroupElement::Characteristic;
     }
 
     fn open(&mut self, node: Node) {
         match NAMES.1[node as usize] {
-            Role::Member => {
+            GroupElement::Member => {
                 self.reference = None;
                 self.system = None;
                 self.value = None;
@@ -290,16 +290,16 @@ impl Visitor for State<'_> {
                 self.start = None;
                 self.end = None;
             }
-            Role::Characteristic => self.head.has_characteristic = true,
-            Role::Modifier(_) => self.url = None,
+            GroupElement::Characteristic => self.head.has_characteristic = true,
+            GroupElement::Modifier(_) => self.url = None,
             _ => {}
         }
     }
 
     fn close(&mut self, node: Node) {
         match NAMES.1[node as usize] {
-            Role::Member => {}
-            Role::Modifier(path) => {
+            GroupElement::Member => {}
+            GroupElement::Modifier(path) => {
                 let url = self.url.take();
                 return self.modify(path, url);
             }
@@ -307,7 +307,7 @@ impl Visitor for State<'_> {
         }
         self.head.members += 1;
         let identifier = self.value.as_deref().map(|value| (self.system.as_deref().unwrap_or(""), value));
-        (self.on_member)(&Member {
+        (self.on_member)(&GroupMember {
             reference: self.reference.as_deref(),
             identifier,
             inactive: self.inactive,

@@ -1,7 +1,7 @@
 //! TODO: module documentation.
 
 use crate::codec::compression::Compression;
-use crate::codec::compression::Restart;
+use crate::codec::compression::SeekPoint;
 use crate::error::IndexError;
 use crate::extract::Validate;
 use crate::index::meta::{ExtentEntry, FileEntry, Generation, SCAN_AGAIN};
@@ -12,7 +12,7 @@ use crate::index::store_files::Files;
 use crate::sys::store_file::Source;
 
 /// What stands and what is to do, for the files as they are now.
-pub(crate) struct Survey {
+pub(crate) struct StoreDiff {
     pub(crate) generation: Generation,
     pub(crate) extents: Vec<Segment>,
     /// For each extent its number in the generation before.
@@ -49,7 +49,7 @@ pub(crate) fn survey(
     known: Option<&Generation>,
     standing: Option<&Standing>,
     wanted: Option<Validate>,
-) -> Result<Survey, IndexError> {
+) -> Result<StoreDiff, IndexError> {
     let mut known = known.cloned().unwrap_or_else(|| Generation::empty(wanted.unwrap_or(Validate::Full)));
     let mut repaired = Vec::new();
     let weaker = wanted == Some(Validate::Full) && known.validate == Validate::Structure;
@@ -143,7 +143,7 @@ pub(crate) fn survey(
             Compression::None if len > end => spans.extend(plain_spans(file, source()?, end..len)?),
             Compression::None => {}
             coding if grown => {
-                let from = Restart { compressed: entry.stamp.len, uncompressed: end };
+                let from = SeekPoint { compressed: entry.stamp.len, uncompressed: end };
                 spans.push(Span { file, part: Part::Compressed { coding, from } });
             }
             _ => {}
@@ -154,7 +154,7 @@ pub(crate) fn survey(
         changed = true;
         repaired.push(format!("the merged file of the index is damaged: {reason}"));
     }
-    Ok(Survey { generation, extents, origins, spans, inherited, changed, repaired })
+    Ok(StoreDiff { generation, extents, origins, spans, inherited, changed, repaired })
 }
 
 fn byte_at(source: &Source, at: u64) -> Result<Option<u8>, IndexError> {

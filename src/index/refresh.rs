@@ -7,7 +7,7 @@
 use crate::codec::compression::Compression;
 use crate::error::IndexError;
 use crate::fhir::instant::Instant;
-use crate::index::diff::{Survey, entries, survey, unchanged};
+use crate::index::diff::{StoreDiff, entries, survey, unchanged};
 use crate::index::dir::{IndexDir, Lock};
 use crate::index::first_seen::Remembered;
 use crate::index::global::build::{self, MergeError};
@@ -249,7 +249,7 @@ pub fn again(store: &Store, record: &SnapshotRecord, watch: &Progress) -> Result
             }
         }
     }
-    let survey = Survey {
+    let survey = StoreDiff {
         generation,
         // Nothing was merged before that the numbers would be of.
         origins: (0..extents.len()).collect(),
@@ -300,14 +300,14 @@ fn publish(home: &IndexDir, generation: &mut Generation) -> Result<(), IndexErro
 /// Scans, assembles and merges what a survey asks for; `before` is what was merged over the generation before.
 fn build(
     home: &IndexDir,
-    survey: Survey,
+    survey: StoreDiff,
     before: Option<Merged>,
     files: &Files,
     watch: &Progress,
     store: &Store,
     work: &mut Work,
 ) -> Result<(Generation, Vec<Segment>), IndexError> {
-    let Survey { mut generation, mut extents, origins, spans, inherited, changed, repaired } = survey;
+    let StoreDiff { mut generation, mut extents, origins, spans, inherited, changed, repaired } = survey;
     work.repaired.extend(repaired);
     work.kept_extents = extents.len();
     if !changed {

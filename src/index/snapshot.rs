@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::compression::Compression;
-use crate::codec::compression::Restart;
+use crate::codec::compression::SeekPoint;
 use crate::codec::decoder::Decoder;
 use crate::error::{CorruptIndex, IndexError};
 use crate::extract::Validate;
@@ -32,7 +32,7 @@ pub struct Index {
     merged: Merged,
     files: Files,
     /// Restarts of each compressed file, ascending.
-    restarts: Vec<Vec<Restart>>,
+    restarts: Vec<Vec<SeekPoint>>,
     bases: Vec<String>,
     base_numbers: Vec<u32>,
     starts: Bases,
@@ -58,7 +58,7 @@ impl Index {
             restarts[entry.file].extend(
                 pairs
                     .iter()
-                    .map(|[uncompressed, compressed]| Restart { compressed: *compressed, uncompressed: *uncompressed }),
+                    .map(|[uncompressed, compressed]| SeekPoint { compressed: *compressed, uncompressed: *uncompressed }),
             );
         }
         restarts.iter_mut().for_each(|list| list.sort_by_key(|restart| (restart.uncompressed, restart.compressed)));
@@ -140,11 +140,11 @@ impl Index {
     }
 
     /// The last restart of a compressed file at or before an uncompressed offset.
-    pub fn restart_before(&self, file: usize, offset: u64) -> Restart {
+    pub fn restart_before(&self, file: usize, offset: u64) -> SeekPoint {
         let list = &self.restarts[file];
         let after = list.partition_point(|restart| restart.uncompressed <= offset);
         // Several restarts may share an uncompressed offset (empty members); any of them serves.
-        if after == 0 { Restart { compressed: 0, uncompressed: 0 } } else { list[after - 1] }
+        if after == 0 { SeekPoint { compressed: 0, uncompressed: 0 } } else { list[after - 1] }
     }
 
     /// Reference bases in the store, the empty one first.
@@ -289,7 +289,7 @@ impl Index {
         if let Ok(Some(table)) = PackedTable::open(source) {
             return self.verify_frames(source, &table, &entries).then_some(()).ok_or_else(|| changed("rewritten"));
         }
-        let from = Restart { compressed: 0, uncompressed: 0 };
+        let from = SeekPoint { compressed: 0, uncompressed: 0 };
         let Ok(mut decoder) = Decoder::new(source, self.files.coding(file), from) else {
             return Err(changed("truncated"));
         };

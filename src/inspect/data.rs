@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::codec::compression::Compression;
-use crate::codec::compression::Restart;
+use crate::codec::compression::SeekPoint;
 use crate::codec::decoder::Decoder;
 use crate::extract::Validate;
 use crate::extract::extractor::Extractor;
@@ -37,7 +37,7 @@ pub fn show(path: &Path, coding: Compression, report: &mut Report) {
             Err(fault) => damage.push(format!("line {lines}, byte {} of it: {}", fault.at, fault.kind)),
         }
     };
-    let mut decoder = match Decoder::new(&source, coding, Restart::default()) {
+    let mut decoder = match Decoder::new(&source, coding, SeekPoint::default()) {
         Ok(decoder) => decoder,
         Err(error) => return report.broken(path, error),
     };

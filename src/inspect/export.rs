@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::export::plan_record::JobPlan;
+use crate::export::plan_record::PlanRecord;
 use crate::inspect::Kind;
 use crate::inspect::report::{Part, Report};
 use crate::limits::MANIFEST_BYTES_MAX;
@@ -102,7 +102,7 @@ pub fn status(path: &Path, report: &mut Report) {
 pub fn plan(path: &Path, report: &mut Report) {
     let Some(bytes) = read(path, report) else { return };
     let mut part = Part::new("plan", &["file", "lines", "bytes"]);
-    match JobPlan::read(&bytes) {
+    match PlanRecord::read(&bytes) {
         Err(error) => report.broken(path, format!("it cannot be read: {error}")),
         Ok((job, wrong)) => {
             wrong.into_iter().for_each(|wrong| report.broken(path, wrong));

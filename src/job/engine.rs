@@ -11,7 +11,7 @@ use crate::index::store_listing::View;
 use crate::job::api::{Accepted, EngineOptions, FileView, Found, JobView, OpenError, Refused, Retried};
 use crate::job::indexer::Indexer;
 use crate::job::record::{Asked, FORMAT, GROUP_FILE, JobRecord, PATIENT_FILE, Records, Whose, is_job_id, scope_file};
-use crate::job::registry::{Job, Table};
+use crate::job::registry::{Job, JobRegistry};
 use crate::job::shared::{self, Inner};
 use crate::job::state::State;
 use crate::job::{reaper, worker};
@@ -98,7 +98,7 @@ impl Engine {
             .build()
             .map_err(|error| OpenError::Threads(error.to_string()))?;
         let listed = records.list().map_err(failed(&options.records))?;
-        let mut table = Table::default();
+        let mut table = JobRegistry::default();
         let mut last_t = options.store.latest_snapshot().map_or(i64::MIN, |last| last.ticks);
         let mut keep: Vec<String> = listed.unreadable.iter().map(|(id, _)| id.clone()).collect();
         for (id, reason) in &listed.unreadable {

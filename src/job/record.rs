@@ -2,8 +2,8 @@
 
 use crate::codec::compression::Compression;
 use crate::fhir::instant::Instant;
-use crate::group::lookup::Members;
-use crate::group::registry::BookGroup;
+use crate::group::lookup::MembershipRule;
+use crate::group::registry::RegisteredGroup;
 use crate::hash::digest::DigestAlgorithm;
 use crate::index::store_listing::View;
 use crate::issue::Message;
@@ -98,7 +98,7 @@ pub struct Requested {
     /// `_until`, every digit.
     pub until: Option<String>,
     /// How Group members are read.
-    pub members: Members,
+    pub members: MembershipRule,
     /// What the Group's writer might draw on; the whole store if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<RecordedScope>,
@@ -172,9 +172,9 @@ pub struct Asked {
     /// What is exported.
     pub request: Requested,
     /// The Group as it is now, for [`Whose::OwnGroup`].
-    pub group: Option<BookGroup>,
+    pub group: Option<RegisteredGroup>,
     /// The Groups as they are now for each [`ScopeGroup::Copied`].
-    pub scope: Vec<BookGroup>,
+    pub scope: Vec<RegisteredGroup>,
     /// What the store held when it was asked.
     pub view: View,
     /// How long its files are kept once it has ended, in seconds; `None` for ever.

@@ -87,7 +87,7 @@ impl Job {
     }
 }
 
-impl Table {
+impl JobRegistry {
     /// A job that was announced has come, or will not.
     pub fn come(&mut self, client: &str) {
         if let Some(coming) = self.coming.get_mut(client) {
@@ -106,7 +106,7 @@ impl Table {
 
 /// What the engine knows, in memory.
 #[derive(Default)]
-pub struct Table {
+pub struct JobRegistry {
     pub jobs: HashMap<String, Arc<Job>>,
     /// Mounts and the names of their files: whose, and which.
     pub files: HashMap<(String, String), (Arc<Job>, usize)>,

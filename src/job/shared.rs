@@ -12,7 +12,7 @@ use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::job::api::EngineOptions;
 use crate::job::indexer::Indexer;
 use crate::job::record::{JobRecord, Records};
-use crate::job::registry::{Job, Stage, Table};
+use crate::job::registry::{Job, Stage, JobRegistry};
 use crate::sys::directory::Directory;
 
 pub(crate) struct Inner {
@@ -25,7 +25,7 @@ pub(crate) struct Inner {
     /// for by a thread of the pool, which may be the very one that holds it: while that waits for a part of its work it
     /// takes up other work, and would wait for itself for ever.
     pub index_turn: Mutex<()>,
-    pub table: Mutex<Table>,
+    pub table: Mutex<JobRegistry>,
     /// Told when there may be something to do.
     pub wake: Condvar,
     /// The greatest T given out, in ticks.
@@ -40,7 +40,7 @@ impl Inner {
         self.index_turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    pub fn table(&self) -> MutexGuard<'_, Table> {
+    pub fn table(&self) -> MutexGuard<'_, JobRegistry> {
         self.table.lock().expect("no panic under it")
     }
 
@@ -90,7 +90,7 @@ pub(crate) fn leave(inner: &Inner, job: &Arc<Job>) {
 }
 
 /// Takes a job out of what the engine knows.
-pub fn forget(table: &mut Table, job: &Arc<Job>) {
+pub fn forget(table: &mut JobRegistry, job: &Arc<Job>) {
     table.turns.remove(job);
     table.jobs.remove(&job.id);
     let record = job.record();

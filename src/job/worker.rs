@@ -1,13 +1,13 @@
 //! What the engine's threads do: workers prepare, write and finish jobs by turns; the reaper expires and removes.
 
 use crate::error::{ExportError, IndexError, RecordError};
-use crate::export::options::{Existing, ExportOptions, Moment};
+use crate::export::options::{Existing, ExportOptions, SnapshotRequest};
 use crate::export::repair::recover;
-use crate::export::report::Exported;
+use crate::export::report::ExportReport;
 use crate::export::run::ExportRun;
 use crate::fhir::instant::Instant;
 use crate::job::record::{Failure, FileRecord, GROUP_FILE, JobRecord, Kind, Naming, PATIENT_FILE, Planned, Whose};
-use crate::job::registry::{Job, Stage, Table};
+use crate::job::registry::{Job, Stage, JobRegistry};
 use crate::job::shared::{Inner, later, leave};
 use crate::job::state::State;
 use crate::write::journal::Receipt;
@@ -52,8 +52,8 @@ pub fn worker(inner: &Arc<Inner>) {
     }
 }
 
-fn next_turn(table: &mut Table) -> Option<Turn> {
-    let Table { turns, preparing, .. } = table;
+fn next_turn(table: &mut JobRegistry) -> Option<Turn> {
+    let JobRegistry { turns, preparing, .. } = table;
     turns.next(|job| {
         let mut stage = job.stage.lock().expect("no panic under it");
         match &mut *stage {
@@ -141,7 +141,7 @@ fn prepare(inner: &Arc<Inner>, job: &Arc<Job>) {
         prepare_directory(inner, &record)?;
         let options = options(inner, &job.id);
         let as_of = Instant::parse(&record.transaction_time).expect("a record is checked when it is read");
-        let moment = Moment { as_of, view: record.view.clone() };
+        let moment = SnapshotRequest { as_of, view: record.view.clone() };
         let request = record.request.to_request(&directory);
         let store = &inner.options.store;
         let begin = || ExportRun::begin(store, &request, &moment, &options, Existing::Resume, &job.watch);
@@ -309,7 +309,7 @@ fn finish(inner: &Arc<Inner>, job: &Arc<Job>, run: Arc<ExportRun>) {
     inner.wake.notify_all();
 }
 
-fn complete(inner: &Inner, job: &Arc<Job>, exported: &Exported) -> std::io::Result<()> {
+fn complete(inner: &Inner, job: &Arc<Job>, exported: &ExportReport) -> std::io::Result<()> {
     let record = job.record();
     // Whoever reads of a file in the record finds it; before, nobody knows its name.
     let named = {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::codec::compression::Compression;
-use crate::codec::compression::Restart;
+use crate::codec::compression::SeekPoint;
 use crate::codec::decoder::{DecodeError, Decoder};
 use crate::error::{IndexError, PackError};
 use crate::index::row_reader::row_range;
@@ -205,7 +205,7 @@ fn decode(
         }
         return Ok(());
     }
-    let mut decoder = Decoder::new(source, index.coding(file), Restart::default()).map_err(PackError::decode)?;
+    let mut decoder = Decoder::new(source, index.coding(file), SeekPoint::default()).map_err(PackError::decode)?;
     loop {
         stopped()?;
         match decoder.piece(|_| {}) {

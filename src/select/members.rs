@@ -9,9 +9,9 @@ use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::identifiers::IdentifierReader;
 use crate::group::lookup::{
-    FoundGroup, Members, Unusable, find_group, is_our_base, read_group, similar_groups, unusable,
+    FoundGroup, MembershipRule, UnusableGroup, find_group, is_our_base, read_group, similar_groups, unusable,
 };
-use crate::group::reader::{GroupHead, GroupReader, Member};
+use crate::group::reader::{GroupHead, GroupReader, GroupMember};
 use crate::hash::Hasher128;
 use crate::index::global::Section;
 use crate::index::row_reader::{row_range, stream_range};
@@ -187,9 +187,9 @@ impl<'a> MemberResolver<'a> {
         }
     }
 
-    fn add_member(&mut self, member: &Member<'_>, depth: usize, place: usize) {
+    fn add_member(&mut self, member: &GroupMember<'_>, depth: usize, place: usize) {
         self.listed += 1;
-        if self.request.members == Members::Active && !is_active(member, self.snapshot.as_of()) {
+        if self.request.members == MembershipRule::Active && !is_active(member, self.snapshot.as_of()) {
             return;
         }
         if let Some(text) = member.reference {
@@ -241,7 +241,7 @@ impl<'a> MemberResolver<'a> {
         let mut lines = LineCounter::default();
         let place = self.place(Place::GroupFile);
         let outcome = {
-            let mut on_member = |member: &Member<'_>| self.add_member(member, 0, place);
+            let mut on_member = |member: &GroupMember<'_>| self.add_member(member, 0, place);
             let mut reader = GroupReader::new(Kernel::detect(), &mut on_member);
             reader.begin();
             let mut buffer = vec![0; READ_BYTES];
@@ -274,16 +274,16 @@ impl<'a> MemberResolver<'a> {
 
     /// Whether a Group can stand for a set of patients (GROUP-09, GROUP-10, readings 5, 9 and 22).
     fn check_head(&self, head: &GroupHead, name: &str) -> Result<(), RequestError> {
-        let problem = |of: &Unusable| {
+        let problem = |of: &UnusableGroup| {
             let problem = Problem::of(Parameter::Group, format!("{name} {of}"));
-            if *of == Unusable::Inactive { problem.advise(Advice::TakeAsListed) } else { problem }
+            if *of == UnusableGroup::Inactive { problem.advise(Advice::TakeAsListed) } else { problem }
         };
         let problems: Vec<Problem> = unusable(head, self.request.members).iter().map(problem).collect();
         if problems.is_empty() { Ok(()) } else { Err(RequestError { problems }) }
     }
 
     fn note_inactive(&mut self, head: &GroupHead, place: usize) {
-        if head.active == Some(false) && self.request.members == Members::Listed {
+        if head.active == Some(false) && self.request.members == MembershipRule::Listed {
             let text = "has active false; it was exported because members are taken as listed";
             self.warn("group-inactive", place, Message::warning(Code::Processing, text));
         }
@@ -346,7 +346,7 @@ impl<'a> MemberResolver<'a> {
                 }
             };
             let unusable = unusable(&head, self.request.members);
-            let modified = unusable.iter().filter(|problem| matches!(problem, Unusable::Modified(_)));
+            let modified = unusable.iter().filter(|problem| matches!(problem, UnusableGroup::Modified(_)));
             let problem =
                 |of| Problem::of(Parameter::Group, format!("Group/{id}, which is nested in the Group asked for, {of}"));
             let problems: Vec<Problem> = modified.map(problem).collect();
@@ -354,7 +354,7 @@ impl<'a> MemberResolver<'a> {
                 return Err(RequestError { problems }.into());
             }
             if !unusable.is_empty() {
-                let why: Vec<String> = unusable.iter().map(Unusable::to_string).collect();
+                let why: Vec<String> = unusable.iter().map(UnusableGroup::to_string).collect();
                 let text = format!("lists {name}, which was passed over: it {}", why.join("; it "));
                 self.warn("group-unusable", listed_by, Message::warning(Code::NotSupported, text));
                 continue;

@@ -8,8 +8,8 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::{Instant, date_time_span};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
-use crate::group::lookup::{FoundGroup, Members, find_group, our_bases, read_group, unusable};
-use crate::group::reader::{Member, Modifier};
+use crate::group::lookup::{FoundGroup, MembershipRule, find_group, our_bases, read_group, unusable};
+use crate::group::reader::{GroupMember, Modifier};
 use crate::index::snapshot::Snapshot;
 use crate::limits::GROUP_DEPTH_MAX;
 use std::collections::{BTreeSet, HashSet, VecDeque};
@@ -58,7 +58,7 @@ pub struct Following<'a> {
     /// Bases that are ours.
     pub fhir_bases: &'a [String],
     /// Which members count.
-    pub members: Members,
+    pub members: MembershipRule,
     /// When.
     pub at: &'a Instant,
     /// Groups of the store that count as absent.
@@ -67,9 +67,9 @@ pub struct Following<'a> {
 
 impl Following<'_> {
     /// The id of a Group that a member names, if it counts and names one that is ours.
-    pub fn group_of(&self, member: &Member<'_>) -> Option<Id> {
+    pub fn group_of(&self, member: &GroupMember<'_>) -> Option<Id> {
         let reference = Reference::parse(member.reference?)?;
-        let counts = self.members == Members::Listed || is_active(member, self.at);
+        let counts = self.members == MembershipRule::Listed || is_active(member, self.at);
         let ours = crate::group::lookup::is_our_base(reference.base, self.fhir_bases);
         (counts && ours && reference.resource_type == ResourceType::GROUP).then_some(reference.id)
     }
@@ -92,7 +92,7 @@ pub fn find_modifier(
         }
         let FoundGroup::Current(extent, row) = find_group(snapshot, &id, &ours)? else { continue };
         let mut listed = Vec::new();
-        let mut on_member = |member: &Member<'_>| listed.extend(following.group_of(member));
+        let mut on_member = |member: &GroupMember<'_>| listed.extend(following.group_of(member));
         let Ok(head) = read_group(snapshot, (extent, row), &mut on_member)? else { continue };
         let problems = unusable(&head, following.members);
         if let Some(modifier) = head.modifiers.into_iter().next() {
@@ -107,7 +107,7 @@ pub fn find_modifier(
 }
 
 /// GROUP-04: neither inactive nor outside its period at T. A bound that is no date is taken as not given.
-pub fn is_active(member: &Member<'_>, at: &Instant) -> bool {
+pub fn is_active(member: &GroupMember<'_>, at: &Instant) -> bool {
     let bound = |text: Option<&str>| text.and_then(|text| date_time_span(text.as_bytes()));
     let begun = bound(member.period_start).is_none_or(|(first, _)| first <= *at);
     let over = bound(member.period_end).is_some_and(|(_, after)| after <= *at);

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use crate::fhir::id::Id;
-use crate::group::registry::view::{Found, Groups};
+use crate::group::registry::view::{GroupLookup, GroupView};
 use crate::group::registry::writer::GroupWriter;
-use crate::group::registry::{BookGroup, GroupsError};
+use crate::group::registry::{RegisteredGroup, GroupsError};
 use crate::job::record::{RecordedScope, ScopeGroup};
 use crate::server::auth::{Authenticator, WritingRights};
 use crate::server::config::auth::{ClientConfig, PatientSource};
@@ -21,10 +21,10 @@ use crate::server::state::Tenant;
 pub fn scope_of(
     authenticator: &dyn Authenticator,
     tenant: &str,
-    groups: &Groups<'_>,
+    groups: &GroupView<'_>,
     id: &str,
-    group: &BookGroup,
-) -> Result<Option<(RecordedScope, Vec<BookGroup>)>, GroupsError> {
+    group: &RegisteredGroup,
+) -> Result<Option<(RecordedScope, Vec<RegisteredGroup>)>, GroupsError> {
     let (known, rights) = match group.writer() {
         Some(writer) if !writer.bound_to_groups => return Ok(None),
         // A client that is not configured any more sees nothing.
@@ -52,7 +52,7 @@ pub fn scope_of(
 }
 
 /// Those of some Groups whose current version no bound client wrote: the only ones that say who may be named.
-fn patient_groups(groups: &Groups<'_>, mut ids: Vec<String>) -> Result<(Vec<ScopeGroup>, Vec<BookGroup>), GroupsError> {
+fn patient_groups(groups: &GroupView<'_>, mut ids: Vec<String>) -> Result<(Vec<ScopeGroup>, Vec<RegisteredGroup>), GroupsError> {
     ids.sort();
     ids.dedup();
     let (mut found, mut copies) = (Vec::new(), Vec::new());
@@ -60,12 +60,12 @@ fn patient_groups(groups: &Groups<'_>, mut ids: Vec<String>) -> Result<(Vec<Scop
         let Some(parsed) = Id::parse(id.as_bytes()) else { continue };
         match groups.find(&parsed)? {
             // What is not there yet may be by the time the export begins.
-            Found::Store(_) | Found::Unknown => found.push(ScopeGroup::Store(id)),
-            Found::Book(group) if group.writer().is_some_and(|writer| !writer.bound_to_groups) => {
+            GroupLookup::Store(_) | GroupLookup::Unknown => found.push(ScopeGroup::Store(id)),
+            GroupLookup::Book(group) if group.writer().is_some_and(|writer| !writer.bound_to_groups) => {
                 found.push(ScopeGroup::Copied(id));
                 copies.push(group);
             }
-            Found::Book(_) | Found::Deleted { .. } => {}
+            GroupLookup::Book(_) | GroupLookup::Deleted { .. } => {}
         }
     }
     Ok((found, copies))
@@ -82,7 +82,7 @@ enum SourcePresence {
     Current,
 }
 
-fn presence_of(groups: &Groups<'_>, ids: &[String]) -> Result<SourcePresence, GroupsError> {
+fn presence_of(groups: &GroupView<'_>, ids: &[String]) -> Result<SourcePresence, GroupsError> {
     let mut best = SourcePresence::Never;
     for id in ids.iter().filter_map(|id| Id::parse(id.as_bytes())) {
         let of_writer = |writer: Option<&GroupWriter>| match writer {
@@ -92,10 +92,10 @@ fn presence_of(groups: &Groups<'_>, ids: &[String]) -> Result<SourcePresence, Gr
             _ => SourcePresence::Formerly,
         };
         best = best.max(match groups.find(&id)? {
-            Found::Store(_) => SourcePresence::Current,
-            Found::Book(group) => of_writer(group.writer()),
-            Found::Deleted { .. } => SourcePresence::Formerly,
-            Found::Unknown => SourcePresence::Never,
+            GroupLookup::Store(_) => SourcePresence::Current,
+            GroupLookup::Book(group) => of_writer(group.writer()),
+            GroupLookup::Deleted { .. } => SourcePresence::Formerly,
+            GroupLookup::Unknown => SourcePresence::Never,
         });
     }
     Ok(best)
@@ -161,7 +161,7 @@ fn tenant_presence(
     let bases = mounts.iter().find(|mount| mount.tenant == at).map_or(&[][..], Mount::fhir_bases);
     let ask = || {
         let snapshot = tenant.engine.snapshot_now();
-        presence_of(&Groups::new(&tenant.groups, snapshot.as_ref(), bases), ids)
+        presence_of(&GroupView::new(&tenant.groups, snapshot.as_ref(), bases), ids)
     };
     let found = ask()?;
     if found > SourcePresence::Never || check == WriterCheck::Reload {

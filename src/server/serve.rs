@@ -1,6 +1,6 @@
 //! A service from its configuration: opens what it needs, listens, answers until it is told to stop.
 
-use crate::group::registry::GroupBook;
+use crate::group::registry::GroupRegistry;
 use crate::job::api::{EngineOptions, Limits};
 use crate::job::engine::Engine;
 use crate::server::auth::provider::Provider;
@@ -133,7 +133,7 @@ fn tenant(config: &Config, of: TenantConfig, store: Store) -> Result<Tenant, Str
         words: &HTTP_WORDS,
     };
     let engine = Engine::open(options).map_err(|error| error.to_string())?;
-    let groups = GroupBook::open(&of.data.path.join("groups"), sync).map_err(|error| error.to_string())?;
+    let groups = GroupRegistry::open(&of.data.path.join("groups"), sync).map_err(|error| error.to_string())?;
     Ok(Tenant { name: of.name, engine, groups, ready: AtomicBool::new(false) })
 }
 

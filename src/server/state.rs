@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::group::registry::GroupBook;
+use crate::group::registry::GroupRegistry;
 use crate::job::engine::Engine;
 use crate::server::auth::{Authenticator, Door};
 use crate::server::config::Config;
@@ -19,7 +19,7 @@ pub struct Tenant {
     /// The job engine.
     pub engine: Engine,
     /// The Groups that clients made.
-    pub groups: GroupBook,
+    pub groups: GroupRegistry,
     /// Whether the index has been brought up to date once.
     pub ready: AtomicBool,
 }

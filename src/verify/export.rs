@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::export::plan_record::JobPlan;
+use crate::export::plan_record::PlanRecord;
 use crate::hash::digest::DigestAlgorithm;
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::progress::Progress;
@@ -224,7 +224,7 @@ fn record(directory: &Path, stated: &Stated, differences: &mut Differences) {
     let name = format!("{JOB}/plan.json");
     let Ok(bytes) = read_regular(&directory.join(&name), MANIFEST_BYTES_MAX) else { return };
     let mut differs = |what: &str| differences.push(Difference::of_file("record", &name, what));
-    match JobPlan::from_bytes(&bytes) {
+    match PlanRecord::from_bytes(&bytes) {
         Err(error) => differs(&format!("it cannot be read: {error}")),
         Ok(job) if job.plan_id != *plan_id => differs("it is the record of another export than the manifest's"),
         Ok(job) => {

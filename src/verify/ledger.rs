@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::export::plan_record::JobPlan;
+use crate::export::plan_record::PlanRecord;
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::progress::Progress;
 use crate::select::ledger::Ledger;
@@ -87,7 +87,7 @@ pub fn ledger(
     let bad = |reason: String| VerifyError::Record { path: path.clone(), reason };
     let bytes = read_regular(&path, MANIFEST_BYTES_MAX)
         .map_err(|error| bad(format!("cannot be read ({error}); export again")))?;
-    let job = JobPlan::from_bytes(&bytes).map_err(|error| bad(format!("cannot be read ({error}); export again")))?;
+    let job = PlanRecord::from_bytes(&bytes).map_err(|error| bad(format!("cannot be read ({error}); export again")))?;
     let Some(stated) = export.ledger else {
         return Err(bad("belongs to a manifest that states no ledger; export again".to_string()));
     };
@@ -132,7 +132,7 @@ pub fn ledger(
     })
 }
 
-fn store_root(job: &JobPlan, options: &LedgerOptions) -> Option<PathBuf> {
+fn store_root(job: &PlanRecord, options: &LedgerOptions) -> Option<PathBuf> {
     if let Some(store) = &options.store {
         return Some(store.clone());
     }

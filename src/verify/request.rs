@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use crate::export::plan_record::JobPlan;
+use crate::export::plan_record::PlanRecord;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 
@@ -50,7 +50,7 @@ impl Asked {
     ///
     /// # Errors
     /// A sentence that says what is missing.
-    pub fn read(job: &JobPlan, file: Option<&Path>) -> Result<Asked, String> {
+    pub fn read(job: &PlanRecord, file: Option<&Path>) -> Result<Asked, String> {
         if ["writer", "absentGroups"].iter().any(|field| job.request.contains_key(*field)) {
             let why =
                 "belongs to an export for which Groups of the service decided who is a member, which is not recounted";
@@ -93,7 +93,7 @@ impl Asked {
     }
 }
 
-fn whose(job: &JobPlan, text: &str, file: Option<&Path>) -> Result<Whose, String> {
+fn whose(job: &PlanRecord, text: &str, file: Option<&Path>) -> Result<Whose, String> {
     let named = job.origin.population_file.as_deref().map(Path::new);
     let file = || {
         let path = file.or(named).ok_or("does not say where the population's file was; name it again")?;

@@ -5,7 +5,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::codec::compression::Compression;
-use crate::codec::compression::Restart;
+use crate::codec::compression::SeekPoint;
 use crate::codec::decoder::{DecodeError, Decoder};
 use crate::hash::Hasher64;
 use crate::limits::READ_BYTES;
@@ -96,7 +96,7 @@ fn compressed(
     if let Ok(Some(table)) = PackedTable::open(source) {
         return packed(source, &table, stretches, watch, on_line);
     }
-    let from = Restart { compressed: 0, uncompressed: 0 };
+    let from = SeekPoint { compressed: 0, uncompressed: 0 };
     let failed = |error| match error {
         DecodeError::Source(error) => Err(VerifyError::from(error)),
         _ => Ok(()),
@@ -249,7 +249,7 @@ pub fn bytes(
     if let Ok(Some(table)) = PackedTable::open(source) {
         return packed_bytes(source, &table, stretch, feed);
     }
-    let mut decoder = match Decoder::new(source, coding, Restart { compressed: 0, uncompressed: 0 }) {
+    let mut decoder = match Decoder::new(source, coding, SeekPoint { compressed: 0, uncompressed: 0 }) {
         Ok(decoder) => decoder,
         Err(DecodeError::Source(error)) => return Err(error.into()),
         Err(_) => return Ok(()),

@@ -10,7 +10,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::export::plan_record::JobPlan;
+use crate::export::plan_record::PlanRecord;
 use crate::fhir::instant::Instant;
 use crate::index::meta;
 use crate::limits::MANIFEST_BYTES_MAX;
@@ -115,7 +115,7 @@ fn read_status(path: &Path) -> Option<Value> {
 #[derive(Deserialize)]
 struct PlanFile {
     files: Vec<String>,
-    job: JobPlan,
+    job: PlanRecord,
 }
 
 fn unfinished(directory: &Path, status: Option<Value>) -> UnfinishedReport {

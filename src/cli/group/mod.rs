@@ -16,8 +16,8 @@ use crate::cli::{Exit, fail, put_json, say};
 use crate::error::{ExportError, RequestError};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
-use crate::group::reader::{GroupHead, Member};
-use crate::group::rules::problem::Problem;
+use crate::group::reader::{GroupHead, GroupMember};
+use crate::group::rules::problem::RuleViolation;
 use crate::group::rules::{GroupCheck, GroupRules, WantedId};
 use crate::issue::Messages;
 use crate::limits::READ_BYTES;
@@ -47,7 +47,7 @@ struct Kinds {
 }
 
 impl Kinds {
-    fn count(&mut self, member: &Member<'_>) {
+    fn count(&mut self, member: &GroupMember<'_>) {
         match member.reference.map(Reference::parse) {
             Some(Some(reference)) if reference.resource_type == ResourceType::PATIENT => {
                 self.patients += 1;
@@ -76,7 +76,7 @@ fn read(
     let unreadable = |error| RequestError::one(format!("{}: cannot be read: {error}", path.display()));
     let mut file = File::open(path).map_err(unreadable)?;
     let mut kinds = Kinds::default();
-    let mut on_member = |member: &Member<'_>| kinds.count(member);
+    let mut on_member = |member: &GroupMember<'_>| kinds.count(member);
     let mut check = GroupCheck::new(rules, WantedId::Own, &mut on_member);
     let mut buffer = vec![0; READ_BYTES];
     loop {
@@ -89,7 +89,7 @@ fn read(
         check.feed(&buffer[..read]);
         on_piece(&buffer[..read])?;
     }
-    let told = |problem: Problem| format!("{}: {}", path.display(), problem.text).into();
+    let told = |problem: RuleViolation| format!("{}: {}", path.display(), problem.text).into();
     match check.finish() {
         Ok(checked) => Ok((checked.head, kinds)),
         Err(problems) => Err(RequestError { problems: problems.into_iter().map(told).collect() }.into()),

@@ -32,11 +32,11 @@ fn text(len: usize) -> Vec<u8> {
 
 struct Decoded {
     bytes: Vec<u8>,
-    restarts: Vec<Restart>,
+    restarts: Vec<SeekPoint>,
     error: Option<DecodeError>,
 }
 
-fn decode(source: &Source, coding: Compression, from: Restart) -> Decoded {
+fn decode(source: &Source, coding: Compression, from: SeekPoint) -> Decoded {
     let mut decoder = Decoder::new(source, coding, from).unwrap();
     let mut decoded = Decoded { bytes: Vec::new(), restarts: Vec::new(), error: None };
     loop {
@@ -61,7 +61,7 @@ fn decode(source: &Source, coding: Compression, from: Restart) -> Decoded {
 fn decode_bytes(bytes: &[u8], coding: Compression) -> Decoded {
     let file = file_of(bytes);
     let [a, b] =
-        accesses().map(|access| decode(&Source::open(file.path(), access).unwrap(), coding, Restart::default()));
+        accesses().map(|access| decode(&Source::open(file.path(), access).unwrap(), coding, SeekPoint::default()));
     assert_eq!((&a.bytes, &a.restarts), (&b.bytes, &b.restarts));
     assert_eq!(a.error.as_ref().map(ToString::to_string), b.error.as_ref().map(ToString::to_string));
     a
@@ -200,7 +200,7 @@ fn a_file_shortened_meanwhile_is_named() {
         for access in accesses() {
             let file = file_of(&file);
             let source = Source::open(file.path(), access).unwrap();
-            let mut decoder = Decoder::new(&source, coding, Restart::default()).unwrap();
+            let mut decoder = Decoder::new(&source, coding, SeekPoint::default()).unwrap();
             assert!(decoder.piece(|_| ()).unwrap().is_some());
             file.as_file().set_len(source.len() / 2).unwrap();
             let error = loop {
@@ -218,8 +218,8 @@ fn a_file_shortened_meanwhile_is_named() {
 fn a_restart_beyond_the_end_is_an_error() {
     let file = file_of(b"{}\n");
     let source = Source::open(file.path(), Access::called()).unwrap();
-    assert!(Decoder::new(&source, Compression::Gzip, Restart { compressed: 4, uncompressed: 0 }).is_err());
-    assert!(decode(&source, Compression::Zstd, Restart { compressed: 3, uncompressed: 9 }).bytes.is_empty());
+    assert!(Decoder::new(&source, Compression::Gzip, SeekPoint { compressed: 4, uncompressed: 0 }).is_err());
+    assert!(decode(&source, Compression::Zstd, SeekPoint { compressed: 3, uncompressed: 9 }).bytes.is_empty());
 }
 
 proptest! {
@@ -237,7 +237,7 @@ proptest! {
         let (coding, compress) = if is_gzip { (Compression::Gzip, gzip as fn(&[u8]) -> Vec<u8>) } else { (Compression::Zstd, zstd as _) };
         let (mut file, mut starts, mut done) = (Vec::new(), Vec::new(), 0);
         for len in lens {
-            starts.push(Restart { compressed: file.len() as u64, uncompressed: done as u64 });
+            starts.push(SeekPoint { compressed: file.len() as u64, uncompressed: done as u64 });
             file.extend(compress(&bytes[done..done + len]));
             done += len;
         }

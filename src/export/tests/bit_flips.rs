@@ -3,7 +3,7 @@
 
 use crate::error::ExportError;
 use crate::export::options::Existing;
-use crate::export::plan_record::JobPlan;
+use crate::export::plan_record::PlanRecord;
 use crate::export::tests::kills::{World, changes, check, copy, everything, tree};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -113,7 +113,7 @@ fn a_plan_names_output_files_and_store_files_only() {
     let out = world.old("out", &changes());
     std::fs::remove_file(out.join("manifest.json")).unwrap();
     let whole = std::fs::read(out.join(PLAN)).unwrap();
-    assert!(JobPlan::from_bytes(&whole).is_ok());
+    assert!(PlanRecord::from_bytes(&whole).is_ok());
     let whole: serde_json::Value = serde_json::from_slice(&whole).unwrap();
     let names = [
         "../../etc/passwd",
@@ -129,7 +129,7 @@ fn a_plan_names_output_files_and_store_files_only() {
             let mut changed = whole.clone();
             *changed.pointer_mut(place).unwrap() = serde_json::json!(name);
             let bytes = serde_json::to_vec(&changed).unwrap();
-            let wrong = JobPlan::from_bytes(&bytes).expect_err(place);
+            let wrong = PlanRecord::from_bytes(&bytes).expect_err(place);
             assert!(name.len() < 3 || !wrong.contains(name), "{place}: {wrong}");
             std::fs::write(out.join(PLAN), bytes).unwrap();
             let refused = world.export(&out, &changes(), Existing::Resume).err();

@@ -7,7 +7,7 @@ use crate::codec::compression::Compression;
 use crate::error::ExportError;
 use crate::export::export;
 use crate::export::options::{Existing, ExportOptions};
-use crate::export::report::Exported;
+use crate::export::report::ExportReport;
 use crate::fhir::instant::Instant;
 use crate::hash::digest::{DigestAlgorithm, digest_file};
 use crate::index::test_lines::append;
@@ -63,7 +63,7 @@ impl World {
         self.dir.path().join(name)
     }
 
-    pub fn export(&self, out: &Path, request: &ExportRequest, existing: Existing) -> Result<Exported, ExportError> {
+    pub fn export(&self, out: &Path, request: &ExportRequest, existing: Existing) -> Result<ExportReport, ExportError> {
         let options = ExportOptions {
             out: out.to_path_buf(),
             existing,

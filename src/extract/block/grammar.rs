@@ -1,12 +1,12 @@
 //! Whether the tokens of a block stand behind tokens that they may follow, for all of them at once.
 
-use crate::extract::block::row::Leave;
-use crate::extract::block::tokens::Tokens;
+use crate::extract::block::row::OutOfOrdinary;
+use crate::extract::block::tokens::TokenMasks;
 use crate::simd::BLOCK;
 
 /// Whether the next token follows one of these classes, for the grammar.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Follows {
+pub(crate) struct Followers {
     open_object: bool,
     open_array: bool,
     object_comma: bool,
@@ -18,12 +18,12 @@ pub(crate) struct Follows {
 /// Checks that each token among `part` stands behind one that it may follow (RFC 8259, section 2).
 #[inline(always)]
 pub(crate) fn grammar<const FULL: bool>(
-    tokens: &Tokens,
+    tokens: &TokenMasks,
     part: u64,
     object: u64,
     line_start: usize,
-    follows: &mut Follows,
-) -> Result<(), Leave> {
+    follows: &mut Followers,
+) -> Result<(), OutOfOrdinary> {
     let open = tokens.open & part;
     let close = tokens.close & part;
     let comma = tokens.comma & part;
@@ -60,5 +60,5 @@ pub(crate) fn grammar<const FULL: bool>(
         | (after_key ^ colon)
         | value_due & !value
         | after_value & !(comma | close | newline | first & open);
-    if wrong == 0 { Ok(()) } else { Err(Leave) }
+    if wrong == 0 { Ok(()) } else { Err(OutOfOrdinary) }
 }

@@ -27,13 +27,13 @@ pub mod shape_cache;
 pub mod skeleton;
 pub mod tokens;
 
-use crate::extract::block::grammar::{Follows, grammar};
-use crate::extract::block::row::Line;
-use crate::extract::block::row::{Found, Leave, Row};
-use crate::extract::block::shape_cache::{Fit, Shapes};
-use crate::extract::block::tokens::{Carry, Tokens, tokens};
+use crate::extract::block::grammar::{Followers, grammar};
+use crate::extract::block::row::PendingLine;
+use crate::extract::block::row::{RowElements, OutOfOrdinary, Row};
+use crate::extract::block::shape_cache::{ShapeFit, Shapes};
+use crate::extract::block::tokens::{TokenCarry, TokenMasks, tokens};
 use crate::extract::facts::LastUpdated;
-use crate::extract::paths::{ALWAYS, Names, Role};
+use crate::extract::paths::{ALWAYS, ElementPaths, ElementRole};
 use crate::extract::trie::{Node, ROOT, Trie, head_of};
 use crate::fhir::compartment;
 use crate::fhir::resource_type::ResourceType;
@@ -53,7 +53,7 @@ pub(crate) struct Pass<'a, R> {
     pub text: &'a [u8],
     pub from: usize,
     pub full: bool,
-    pub names: &'a Names,
+    pub names: &'a ElementPaths,
     /// What is known of lines met before, by this mode.
     pub shapes: &'a mut Shapes,
     /// Is given each line that is right; `false` stops the pass behind it.
@@ -75,18 +75,18 @@ impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Pass<'_, R> {
     #[inline(always)]
     fn lines<V: Vector, const FULL: bool>(self, vector: V) -> usize {
         let Pass { text, from, names, shapes, mut row, .. } = self;
-        let mut walk = Walk {
+        let mut walk = TokenWalk {
             text,
             trie: &names.trie,
             roles: &names.roles,
-            found: Found::new(),
+            found: RowElements::new(),
             wanted: 0,
             start: from,
             depth: 0,
             stack: 0,
             skip: 0,
             curly: 0,
-            frames: [Frame::default(); FRAMES],
+            frames: [ContainerFrame::default(); FRAMES],
             open_frames: 0,
             pending: None,
             last_quote: 0,
@@ -97,10 +97,10 @@ impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Pass<'_, R> {
             let mut learn = false;
             if shapes.rest == 0 {
                 match shapes.fit::<V, FULL>(vector, text, start, &mut walk.found) {
-                    Fit::Unknown { learn: again } => learn = again,
-                    Fit::Found => {
+                    ShapeFit::Unknown { learn: again } => learn = again,
+                    ShapeFit::Found => {
                         let outline = shapes.outline();
-                        let line = Line { start, end: outline.end, high: outline.high, escapes: outline.escapes };
+                        let line = PendingLine { start, end: outline.end, high: outline.high, escapes: outline.escapes };
                         let Ok((range, last_updated)) = walk.found.judge(text, line) else { return start };
                         walk.start = outline.end + 1;
                         let facts = Row { found: &walk.found, text, trie: walk.trie, last_updated };
@@ -131,18 +131,18 @@ impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Pass<'_, R> {
 
 /// A container on a followed path.
 #[derive(Clone, Copy, Default)]
-struct Frame {
+struct ContainerFrame {
     node: Node,
     is_array: bool,
     /// Children met so far, by ordinal.
     seen: u64,
 }
 
-struct Walk<'a> {
+struct TokenWalk<'a> {
     text: &'a [u8],
     trie: &'a Trie,
-    roles: &'a [Role],
-    found: Found,
+    roles: &'a [ElementRole],
+    found: RowElements,
     /// Paths of the type, all of them until it is known.
     wanted: u64,
     /// Start of the line.
@@ -155,7 +155,7 @@ struct Walk<'a> {
     skip: u32,
     /// Objects open inside of it, where the grammar is not checked.
     curly: i32,
-    frames: [Frame; FRAMES],
+    frames: [ContainerFrame; FRAMES],
     open_frames: usize,
     /// Node whose value begins at this offset.
     pending: Option<(Node, usize)>,
@@ -165,7 +165,7 @@ struct Walk<'a> {
     escapes: bool,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> TokenWalk<'a> {
     #[inline(always)]
     fn run<V: Vector, R: FnMut(Range<usize>, &Row<'_>) -> bool, const FULL: bool>(
         &mut self,
@@ -176,9 +176,9 @@ impl<'a> Walk<'a> {
         if !self.begins() {
             return self.start;
         }
-        let mut batch = [Tokens::default(); BATCH];
-        let mut carry = Carry::default();
-        let mut follows = Follows::default();
+        let mut batch = [TokenMasks::default(); BATCH];
+        let mut carry = TokenCarry::default();
+        let mut follows = Followers::default();
         let mut high = 0;
         let mut base = self.start;
         while base < text.len() {
@@ -222,8 +222,8 @@ impl<'a> Walk<'a> {
             if !row(range, &facts) || !self.begins() {
                 return self.start;
             }
-            carry = Carry::default();
-            follows = Follows::default();
+            carry = TokenCarry::default();
+            follows = Followers::default();
             high = 0;
             base = self.start;
         }
@@ -248,19 +248,19 @@ impl<'a> Walk<'a> {
 
     /// The line ends before the newline at `end`; its range without its end, and its lastUpdated.
     #[inline(always)]
-    fn end_line(&mut self, end: usize, high: bool) -> Result<(Range<usize>, LastUpdated<'a>), Leave> {
+    fn end_line(&mut self, end: usize, high: bool) -> Result<(Range<usize>, LastUpdated<'a>), OutOfOrdinary> {
         if self.depth != 0 {
-            return Err(Leave);
+            return Err(OutOfOrdinary);
         }
-        self.found.judge(self.text, Line { start: self.start, end, high, escapes: self.escapes })
+        self.found.judge(self.text, PendingLine { start: self.start, end, high, escapes: self.escapes })
     }
 
     /// The part of a block that belongs to one line.
     #[inline(always)]
-    fn part<const FULL: bool>(&mut self, tokens: &Tokens, part: u64, follows: &mut Follows) -> Result<(), Leave> {
+    fn part<const FULL: bool>(&mut self, tokens: &TokenMasks, part: u64, follows: &mut Followers) -> Result<(), OutOfOrdinary> {
         if FULL {
             if self.depth + (tokens.open & part).count_ones() > DEPTH_MAX {
-                return Err(Leave);
+                return Err(OutOfOrdinary);
             }
         } else if self.skip != 0 {
             let closes = (tokens.close & part).count_ones();
@@ -314,7 +314,7 @@ impl<'a> Walk<'a> {
 
     /// Takes brackets inside a skipped container until it ends or none is left; the place of the last one taken.
     #[inline(always)]
-    fn skipped<const FULL: bool>(&mut self, tokens: &Tokens, left: &mut u64, object: &mut u64) -> Result<u32, Leave> {
+    fn skipped<const FULL: bool>(&mut self, tokens: &TokenMasks, left: &mut u64, object: &mut u64) -> Result<u32, OutOfOrdinary> {
         let (mut stack, mut depth, mut curly, mut rest, mut wrong) = (self.stack, self.depth, self.curly, *left, 0);
         let mut at = 0;
         while rest != 0 {
@@ -341,18 +341,18 @@ impl<'a> Walk<'a> {
             }
         }
         (self.stack, self.depth, self.curly, *left) = (stack, depth, curly, rest);
-        if wrong & 1 == 0 { Ok(at) } else { Err(Leave) }
+        if wrong & 1 == 0 { Ok(at) } else { Err(OutOfOrdinary) }
     }
 
     /// A bracket where the innermost container, if any, lies on a followed path.
     #[inline(always)]
-    fn bracket(&mut self, tokens: &Tokens, at: u32) -> Result<(), Leave> {
+    fn bracket(&mut self, tokens: &TokenMasks, at: u32) -> Result<(), OutOfOrdinary> {
         let is_object = tokens.curly >> at & 1;
         let position = tokens.base + at as usize;
         if tokens.open >> at & 1 != 0 {
             let node = match self.open_frames.checked_sub(1).map(|last| self.frames[last]) {
                 None if position == self.start && is_object != 0 => Some(ROOT),
-                None => return Err(Leave),
+                None => return Err(OutOfOrdinary),
                 Some(frame) if frame.is_array => Some(frame.node),
                 Some(_) => self.pending.filter(|(_, begins)| *begins == position).map(|(node, _)| node),
             };
@@ -361,11 +361,11 @@ impl<'a> Walk<'a> {
             self.stack = self.stack << 1 | is_object;
             match node.filter(|node| *node == ROOT || !self.trie.is_leaf(*node)) {
                 Some(node) => {
-                    let frame = self.frames.get_mut(self.open_frames).ok_or(Leave)?;
-                    *frame = Frame { node, is_array: is_object == 0, seen: 0 };
+                    let frame = self.frames.get_mut(self.open_frames).ok_or(OutOfOrdinary)?;
+                    *frame = ContainerFrame { node, is_array: is_object == 0, seen: 0 };
                     self.open_frames += 1;
                 }
-                None if node.is_some() => return Err(Leave),
+                None if node.is_some() => return Err(OutOfOrdinary),
                 None => {
                     self.skip = self.depth;
                     self.curly = is_object as i32;
@@ -374,7 +374,7 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         if self.open_frames == 0 || self.stack & 1 != is_object {
-            return Err(Leave);
+            return Err(OutOfOrdinary);
         }
         self.open_frames -= 1;
         self.pending = None;
@@ -385,7 +385,7 @@ impl<'a> Walk<'a> {
 
     /// The key before a colon, in the innermost container, which lies on a followed path.
     #[inline(always)]
-    fn key(&mut self, tokens: &Tokens, at: u32) -> Result<(), Leave> {
+    fn key(&mut self, tokens: &TokenMasks, at: u32) -> Result<(), OutOfOrdinary> {
         let text = self.text;
         let colon = tokens.base + at as usize;
         let before = tokens.opening & ((1 << at) - 1);
@@ -397,11 +397,11 @@ impl<'a> Walk<'a> {
         while end > quote && text[end] != b'"' {
             end -= 1;
         }
-        let Some(name) = text.get(quote + 1..end) else { return Err(Leave) };
+        let Some(name) = text.get(quote + 1..end) else { return Err(OutOfOrdinary) };
         if self.escapes && memchr::memchr(b'\\', name).is_some() {
-            return Err(Leave);
+            return Err(OutOfOrdinary);
         }
-        let Some(frame) = self.frames.get_mut(self.open_frames.wrapping_sub(1)) else { return Err(Leave) };
+        let Some(frame) = self.frames.get_mut(self.open_frames.wrapping_sub(1)) else { return Err(OutOfOrdinary) };
         let head = match text[quote + 1..].first_chunk::<8>() {
             Some(eight) => u64::from_le_bytes(*eight) & (u64::MAX >> (64 - 8 * name.len().clamp(1, 8))),
             None => head_of(name),
@@ -412,7 +412,7 @@ impl<'a> Walk<'a> {
         }
         let bit = 1 << self.trie.ordinal(node);
         if frame.seen & bit != 0 {
-            return Err(Leave);
+            return Err(OutOfOrdinary);
         }
         frame.seen |= bit;
         self.value(tokens, node, colon + 1)
@@ -420,7 +420,7 @@ impl<'a> Walk<'a> {
 
     /// The value of a followed key, behind its colon.
     #[inline(always)]
-    fn value(&mut self, tokens: &Tokens, node: Node, mut at: usize) -> Result<(), Leave> {
+    fn value(&mut self, tokens: &TokenMasks, node: Node, mut at: usize) -> Result<(), OutOfOrdinary> {
         let text = self.text;
         while text.get(at).is_some_and(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
             at += 1;
@@ -433,7 +433,7 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         if text.get(at) != Some(&b'"') {
-            return Err(Leave);
+            return Err(OutOfOrdinary);
         }
         // Mostly the string ends in this block; then its end is known. Escapes are looked for at the line's end.
         let behind = match (at + 1).checked_sub(tokens.base) {
@@ -441,7 +441,7 @@ impl<'a> Walk<'a> {
             _ => 0,
         };
         let end = match behind {
-            0 => at + 1 + memchr::memchr(b'"', &text[at + 1..]).ok_or(Leave)?,
+            0 => at + 1 + memchr::memchr(b'"', &text[at + 1..]).ok_or(OutOfOrdinary)?,
             _ => tokens.base + behind.trailing_zeros() as usize,
         };
         let range = at + 1..end;
@@ -451,31 +451,31 @@ impl<'a> Walk<'a> {
                 Ok(())
             }
             // It was met already, in another element of an array.
-            _ => Err(Leave),
+            _ => Err(OutOfOrdinary),
         };
         match self.roles[node as usize] {
-            Role::ResourceType => self.resource_type(range)?,
-            Role::Id => first(&mut self.found.id)?,
-            Role::LastUpdated => first(&mut self.found.last_updated)?,
-            Role::VersionId => first(&mut self.found.version_id)?,
-            Role::Reference if range.len() <= REFERENCE_BYTES_MAX => self.found.references.push((node, range)),
-            Role::Reference => return Err(Leave),
+            ElementRole::ResourceType => self.resource_type(range)?,
+            ElementRole::Id => first(&mut self.found.id)?,
+            ElementRole::LastUpdated => first(&mut self.found.last_updated)?,
+            ElementRole::VersionId => first(&mut self.found.version_id)?,
+            ElementRole::Reference if range.len() <= REFERENCE_BYTES_MAX => self.found.references.push((node, range)),
+            ElementRole::Reference => return Err(OutOfOrdinary),
             // Those of Bundles, which are left to the scanner once the type is known.
-            Role::BundleType | Role::Entry | Role::Method | Role::Url | Role::Resource | Role::None => {}
+            ElementRole::BundleType | ElementRole::Entry | ElementRole::Method | ElementRole::Url | ElementRole::Resource | ElementRole::None => {}
         }
         Ok(())
     }
 
     #[inline(always)]
-    fn resource_type(&mut self, range: Range<usize>) -> Result<(), Leave> {
+    fn resource_type(&mut self, range: Range<usize>) -> Result<(), OutOfOrdinary> {
         let name = &self.text[range];
         if name != self.found.resource_type.name().as_bytes() {
-            let known = str::from_utf8(name).ok().and_then(ResourceType::parse).ok_or(Leave)?;
+            let known = str::from_utf8(name).ok().and_then(ResourceType::parse).ok_or(OutOfOrdinary)?;
             self.found.resource_type = known;
         }
         let known = self.found.resource_type;
         if known == ResourceType::BUNDLE || known == ResourceType::GROUP {
-            return Err(Leave);
+            return Err(OutOfOrdinary);
         }
         self.found.is_known = true;
         self.wanted = compartment::paths_of(known) | ALWAYS;

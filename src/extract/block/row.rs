@@ -11,7 +11,7 @@ use crate::fhir::resource_type::ResourceType;
 
 /// A resource among many lines: its facts, where they stand in the text.
 pub struct Row<'a> {
-    pub(crate) found: &'a Found,
+    pub(crate) found: &'a RowElements,
     pub(crate) text: &'a [u8],
     pub(crate) trie: &'a Trie,
     pub(crate) last_updated: LastUpdated<'a>,
@@ -40,7 +40,7 @@ impl ResourceFacts for Row<'_> {
 
 /// Where the facts of the current line stand; ranges from 0, where no value can begin, for what was not met.
 #[derive(PartialEq)]
-pub(crate) struct Found {
+pub(crate) struct RowElements {
     pub(crate) is_known: bool,
     pub(crate) resource_type: ResourceType,
     pub(crate) id: Range<usize>,
@@ -49,9 +49,9 @@ pub(crate) struct Found {
     pub(crate) references: Vec<(Node, Range<usize>)>,
 }
 
-impl Found {
-    pub(crate) fn new() -> Found {
-        Found {
+impl RowElements {
+    pub(crate) fn new() -> RowElements {
+        RowElements {
             is_known: false,
             resource_type: ResourceType::PATIENT,
             id: 0..0,
@@ -64,19 +64,19 @@ impl Found {
     /// The line from `start`, whose newline stands at `end`, is right but for what these facts may hold: its range
     /// without its end, and its lastUpdated.
     #[inline(always)]
-    pub(crate) fn judge<'a>(&self, text: &'a [u8], line: Line) -> Result<(Range<usize>, LastUpdated<'a>), Leave> {
-        let Line { start, end, high, escapes } = line;
+    pub(crate) fn judge<'a>(&self, text: &'a [u8], line: PendingLine) -> Result<(Range<usize>, LastUpdated<'a>), OutOfOrdinary> {
+        let PendingLine { start, end, high, escapes } = line;
         let end = if text[end - 1] == b'\r' { end - 1 } else { end };
         if !self.is_known
             || high && simdutf8::basic::from_utf8(&text[start..end]).is_err()
             || escapes && self.has_escapes(text)
             || !Id::is_legal(&text[self.id.clone()])
         {
-            return Err(Leave);
+            return Err(OutOfOrdinary);
         }
         let last_updated = match self.last_updated.start {
             0 => LastUpdated::Missing,
-            _ => LastUpdated::At(InstantRef::parse(&text[self.last_updated.clone()]).ok_or(Leave)?),
+            _ => LastUpdated::At(InstantRef::parse(&text[self.last_updated.clone()]).ok_or(OutOfOrdinary)?),
         };
         Ok((start..end, last_updated))
     }
@@ -91,10 +91,10 @@ impl Found {
 }
 
 /// Leaves the line to the scanner.
-pub(crate) struct Leave;
+pub(crate) struct OutOfOrdinary;
 
 /// A whole line.
-pub(crate) struct Line {
+pub(crate) struct PendingLine {
     pub(crate) start: usize,
     /// Where its newline stands.
     pub(crate) end: usize,

@@ -11,9 +11,9 @@
 
 use std::ops::Range;
 
-use crate::extract::block::row::Found;
-use crate::extract::block::skeleton::Outline;
-use crate::extract::paths::{ALWAYS, Names, Role};
+use crate::extract::block::row::RowElements;
+use crate::extract::block::skeleton::Skeleton;
+use crate::extract::paths::{ALWAYS, ElementPaths, ElementRole};
 use crate::extract::scalar;
 use crate::extract::trie::{Node, ROOT};
 use crate::fhir::compartment;
@@ -31,7 +31,7 @@ struct Shape {
     bytes: Box<[u8]>,
     resource_type: ResourceType,
     /// What stands behind the opening quotes of these tokens.
-    fixed: Vec<Fixed>,
+    fixed: Vec<FixedText>,
     /// Tokens where the values stand.
     id: Option<u16>,
     last_updated: Option<u16>,
@@ -42,34 +42,34 @@ struct Shape {
 }
 
 /// A text of up to [`HALF`] bytes that stands behind a token's first byte in every line of the shape.
-struct Fixed {
+struct FixedText {
     text: [u8; HALF],
     /// Its bytes, a bit each.
     mask: u32,
     token: u16,
 }
 
-impl Fixed {
+impl FixedText {
     /// The bytes of `text` from behind a token's first one to `end`.
-    fn new(text: &[u8], token: u16, range: Range<usize>) -> Option<Fixed> {
+    fn new(text: &[u8], token: u16, range: Range<usize>) -> Option<FixedText> {
         let known = text.get(range)?;
         let mut text = [0; HALF];
         text.get_mut(..known.len())?.copy_from_slice(known);
-        Some(Fixed { text, mask: (u64::from(u32::MAX) >> (HALF - known.len())) as u32, token })
+        Some(FixedText { text, mask: (u64::from(u32::MAX) >> (HALF - known.len())) as u32, token })
     }
 }
 
 /// Shapes met, and the line that is being held against them.
 pub(in crate::extract) struct Shapes {
-    outline: Outline,
-    slots: Vec<Slot>,
+    outline: Skeleton,
+    slots: Vec<ShapeSlot>,
     credit: u32,
     /// Lines that are not to be tried.
     pub(crate) rest: u32,
 }
 
 #[derive(Default)]
-struct Slot {
+struct ShapeSlot {
     /// Hash of the last line that fell here and had no shape: a shape is learned when it comes again.
     missed: u64,
     hash: u64,
@@ -77,7 +77,7 @@ struct Slot {
 }
 
 /// What came of trying a line.
-pub(crate) enum Fit {
+pub(crate) enum ShapeFit {
     /// What was to be found is found.
     Found,
     /// The line is for the walk; whether its shape should be learned from it.
@@ -86,12 +86,12 @@ pub(crate) enum Fit {
 
 impl Shapes {
     pub(in crate::extract) fn new() -> Shapes {
-        let slots = (0..SHAPES_MAX).map(|_| Slot::default()).collect();
-        Shapes { outline: Outline::new(), slots, credit: CREDIT_MAX, rest: 0 }
+        let slots = (0..SHAPES_MAX).map(|_| ShapeSlot::default()).collect();
+        Shapes { outline: Skeleton::new(), slots, credit: CREDIT_MAX, rest: 0 }
     }
 
     /// The line tried last.
-    pub(crate) fn outline(&self) -> &Outline {
+    pub(crate) fn outline(&self) -> &Skeleton {
         &self.outline
     }
 
@@ -102,8 +102,8 @@ impl Shapes {
         vector: V,
         text: &[u8],
         start: usize,
-        found: &mut Found,
-    ) -> Fit {
+        found: &mut RowElements,
+    ) -> ShapeFit {
         let mut learn = false;
         // White space before a line is for the scanner to note.
         if text.get(start) == Some(&b'{') && self.outline.draw::<V, FULL>(vector, text, start) {
@@ -115,7 +115,7 @@ impl Shapes {
                 && shape.take::<V, FULL>(vector, text, start, &self.outline, found)
             {
                 self.credit = (self.credit + 1).min(CREDIT_MAX);
-                return Fit::Found;
+                return ShapeFit::Found;
             }
             learn = std::mem::replace(&mut slot.missed, hash) == hash;
         }
@@ -124,7 +124,7 @@ impl Shapes {
             // A few tries the next time show whether it has become worth it.
             (self.credit, self.rest) = (CREDIT_MAX / 8, REST_LINES);
         }
-        Fit::Unknown { learn }
+        ShapeFit::Unknown { learn }
     }
 
     /// Learns the shape of the line tried last, in which the walk has found `found`.
@@ -134,11 +134,11 @@ impl Shapes {
         vector: V,
         text: &[u8],
         start: usize,
-        names: &Names,
-        found: &Found,
+        names: &ElementPaths,
+        found: &RowElements,
     ) {
         let Some(shape) = Shape::of(text, start, &self.outline, names, found.resource_type) else { return };
-        let mut again = Found::new();
+        let mut again = RowElements::new();
         if shape.take::<V, FULL>(vector, text, start, &self.outline, &mut again) && again == *found {
             let hash = self.outline.hash();
             let slot = &mut self.slots[hash as usize % SHAPES_MAX];
@@ -173,8 +173,8 @@ impl Shape {
         vector: V,
         text: &[u8],
         start: usize,
-        outline: &Outline,
-        found: &mut Found,
+        outline: &Skeleton,
+        found: &mut RowElements,
     ) -> bool {
         let mut differing = 0;
         for fixed in &self.fixed {
@@ -214,8 +214,8 @@ impl Shape {
     }
 
     /// The shape of a line that the walk has found right; `None` for one that is out of the ordinary.
-    fn of(text: &[u8], start: usize, outline: &Outline, names: &Names, resource_type: ResourceType) -> Option<Shape> {
-        let Names { trie, roles } = names;
+    fn of(text: &[u8], start: usize, outline: &Skeleton, names: &ElementPaths, resource_type: ResourceType) -> Option<Shape> {
+        let ElementPaths { trie, roles } = names;
         let bytes = outline.bytes();
         let place = |token: usize| start + outline.place(token as u16);
         let mut shape = Shape {
@@ -255,7 +255,7 @@ impl Shape {
                     if text[colon - 1] != b'"' || name.contains(&b'\\') {
                         return None;
                     }
-                    shape.fixed.push(Fixed::new(text, token, place(at) + 1..colon + 1)?);
+                    shape.fixed.push(FixedText::new(text, token, place(at) + 1..colon + 1)?);
                     pending = trie.child(parent, name).filter(|node| trie.paths(*node) & wanted != 0);
                     let Some(node) = pending else { continue };
                     match bytes.get(at + 2)? {
@@ -268,14 +268,14 @@ impl Shape {
                     }
                     let token = token + 2;
                     match roles[node as usize] {
-                        Role::ResourceType => {
-                            shape.fixed.push(Fixed::new(text, token, place(at + 2) + 1..place(at + 3))?);
+                        ElementRole::ResourceType => {
+                            shape.fixed.push(FixedText::new(text, token, place(at + 2) + 1..place(at + 3))?);
                             wanted = compartment::paths_of(resource_type) | ALWAYS;
                         }
-                        Role::Id => shape.id = Some(token),
-                        Role::LastUpdated => shape.last_updated = Some(token),
-                        Role::VersionId => shape.version_id = Some(token),
-                        Role::Reference => shape.references.push((node, token)),
+                        ElementRole::Id => shape.id = Some(token),
+                        ElementRole::LastUpdated => shape.last_updated = Some(token),
+                        ElementRole::VersionId => shape.version_id = Some(token),
+                        ElementRole::Reference => shape.references.push((node, token)),
                         _ => {}
                     }
                 }
@@ -317,21 +317,21 @@ mod tests {
         }
     }
 
-    struct Fits<'a>(&'a mut Shapes, &'a [u8]);
+    struct FitCheck<'a>(&'a mut Shapes, &'a [u8]);
 
-    impl Job for Fits<'_> {
+    impl Job for FitCheck<'_> {
         /// How many lines fit a shape, every other one learned.
         type Output = usize;
         #[inline(always)]
         fn run<V: Vector>(self, vector: V) -> usize {
-            let Fits(shapes, text) = self;
+            let FitCheck(shapes, text) = self;
             let (mut fits, mut start) = (0, 0);
             while start < text.len() {
-                let mut found = Found::new();
+                let mut found = RowElements::new();
                 match shapes.fit::<V, true>(vector, text, start, &mut found) {
-                    Fit::Found => fits += 1,
-                    Fit::Unknown { .. } => {
-                        let mut known = Found { is_known: true, resource_type: ResourceType::PATIENT, ..Found::new() };
+                    ShapeFit::Found => fits += 1,
+                    ShapeFit::Unknown { .. } => {
+                        let mut known = RowElements { is_known: true, resource_type: ResourceType::PATIENT, ..RowElements::new() };
                         known.id = start + 7..start + 8;
                         shapes.learn::<V, true>(vector, text, start, &NAMES, &known);
                     }
@@ -360,7 +360,7 @@ mod tests {
         let far = format!("{{}}{}\n", " ".repeat(64));
         for kernel in Kernel::available() {
             let fits = |line: &str, other: &str| {
-                kernel.run(Fits(&mut Shapes::new(), format!("{line}\n{other}\n{far}").as_bytes()))
+                kernel.run(FitCheck(&mut Shapes::new(), format!("{line}\n{other}\n{far}").as_bytes()))
             };
             assert_eq!(fits(line, same), 1, "{}", kernel.name());
             for other in others {

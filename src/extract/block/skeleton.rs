@@ -9,7 +9,7 @@ use crate::limits::{OUTLINE_BYTES_MAX, OUTLINE_TOKENS_MAX};
 use crate::simd::{BLOCK, Vector, escaped_characters};
 
 /// A drawn line.
-pub(crate) struct Outline {
+pub(crate) struct Skeleton {
     /// Bytes of the tokens; zeros behind the last.
     bytes: Box<[u8; OUTLINE_TOKENS_MAX + BLOCK]>,
     /// Where each begins, from the start of the line.
@@ -23,9 +23,9 @@ pub(crate) struct Outline {
     pub(crate) escapes: bool,
 }
 
-impl Outline {
-    pub(crate) fn new() -> Outline {
-        Outline { bytes: Box::new([0; _]), places: Box::new([0; _]), tokens: 0, end: 0, high: false, escapes: false }
+impl Skeleton {
+    pub(crate) fn new() -> Skeleton {
+        Skeleton { bytes: Box::new([0; _]), places: Box::new([0; _]), tokens: 0, end: 0, high: false, escapes: false }
     }
 
     /// Bytes of the tokens.

@@ -6,7 +6,7 @@ use crate::simd::{BLOCK, Classes, Vector, escaped_characters};
 
 /// Where the tokens of a block stand; strings are told apart.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Tokens {
+pub(crate) struct TokenMasks {
     pub(crate) base: usize,
     pub(crate) open: u64,
     pub(crate) close: u64,
@@ -30,7 +30,7 @@ pub(crate) struct Tokens {
 
 /// What one block hands to the next about strings and scalars.
 #[derive(Default)]
-pub(crate) struct Carry {
+pub(crate) struct TokenCarry {
     escaped: bool,
     in_string: u64,
     scalar: u64,
@@ -43,8 +43,8 @@ pub(crate) fn tokens<V: Vector, const FULL: bool>(
     text: &[u8],
     base: usize,
     found: &Classes,
-    carry: &mut Carry,
-) -> Tokens {
+    carry: &mut TokenCarry,
+) -> TokenMasks {
     let (mut escaped, mut wrong) = (0, 0);
     if found.backslash != 0 || carry.escaped {
         (escaped, carry.escaped) = escaped_characters(found.backslash, BLOCK, carry.escaped);
@@ -70,7 +70,7 @@ pub(crate) fn tokens<V: Vector, const FULL: bool>(
             wrong |= u64::from(!scalar::accepts(state)) << at;
         }
     }
-    Tokens {
+    TokenMasks {
         base,
         open: found.open & outside,
         close: found.close & outside,

@@ -16,7 +16,7 @@
 pub mod strings;
 
 use crate::extract::fault::{Fault, FaultKind};
-use crate::extract::skip::{CLASS, Expect, SCALAR, Skip};
+use crate::extract::skip::{CLASS, ExpectedToken, SCALAR, Skip};
 use crate::extract::stack::Stack;
 use crate::extract::trie::{Node, ROOT, Trie};
 use crate::extract::unescape::unescape;
@@ -48,7 +48,7 @@ pub trait Visitor {
 
 /// A container on a followed path.
 #[derive(Clone, Copy)]
-struct Frame {
+struct ScannerFrame {
     depth: u32,
     node: Node,
     is_array: bool,
@@ -62,7 +62,7 @@ enum Crossing {
     /// A string whose text is wanted; what was read of it is in `text`.
     Key,
     Value(Node),
-    Scalar(scalar::State),
+    Scalar(scalar::ScalarState),
 }
 
 /// A scan of one text.
@@ -72,8 +72,8 @@ pub struct Scanner {
     carry: Carry,
     masks: Box<Masks>,
     stack: Stack,
-    expect: Expect,
-    frames: Vec<Frame>,
+    expect: ExpectedToken,
+    frames: Vec<ScannerFrame>,
     /// Least depth inside the container that nothing is wanted from, 0 outside of one.
     skip_depth: u32,
     /// Containers open since then, and objects among them, where only they are counted.
@@ -104,7 +104,7 @@ impl Scanner {
             carry: Carry::default(),
             masks: Box::default(),
             stack: Stack::default(),
-            expect: Expect::Value,
+            expect: ExpectedToken::Value,
             frames: Vec::new(),
             skip_depth: 0,
             open: 0,
@@ -135,7 +135,7 @@ impl Scanner {
     pub fn begin(&mut self) {
         self.carry = Carry::default();
         self.stack.clear();
-        self.expect = Expect::Value;
+        self.expect = ExpectedToken::Value;
         self.frames.clear();
         self.skip_depth = 0;
         self.pending = Some(ROOT);
@@ -190,7 +190,7 @@ impl Scanner {
             return fault(FaultKind::Utf8);
         }
         match self.expect {
-            Expect::Nothing if !self.carry.in_string() => Ok(()),
+            ExpectedToken::Nothing if !self.carry.in_string() => Ok(()),
             _ => fault(FaultKind::Truncated),
         }
     }
@@ -257,7 +257,7 @@ impl Scanner {
                 break;
             }
         }
-        if walk.expect() == Expect::Wrong {
+        if walk.expect() == ExpectedToken::Wrong {
             // Token by token from the start of the block, to say where and what.
             self.skip_depth = 0;
             return Ok(starts);
@@ -289,7 +289,7 @@ impl Scanner {
                 }
                 self.skip_depth = 0;
                 self.stack.pop();
-                self.expect = Expect::CommaOrEnd;
+                self.expect = ExpectedToken::CommaOrEnd;
                 break;
             }
         }
@@ -305,11 +305,11 @@ impl Scanner {
         visitor: &mut V,
         full: bool,
     ) -> Result<(), (FaultKind, usize)> {
-        let wants_value = matches!(self.expect, Expect::Value | Expect::ValueOrEnd);
+        let wants_value = matches!(self.expect, ExpectedToken::Value | ExpectedToken::ValueOrEnd);
         match piece[at] {
             b'"' => match self.expect {
-                Expect::Key | Expect::KeyOrEnd => {
-                    self.expect = Expect::Colon;
+                ExpectedToken::Key | ExpectedToken::KeyOrEnd => {
+                    self.expect = ExpectedToken::Colon;
                     if self.frames.last().is_some_and(|frame| frame.depth == self.stack.depth) {
                         self.key(piece, at, trie, visitor)?;
                     }
@@ -318,38 +318,38 @@ impl Scanner {
                     if self.stack.depth == 0 {
                         return Err((FaultKind::NotObject, at));
                     }
-                    self.expect = Expect::CommaOrEnd;
+                    self.expect = ExpectedToken::CommaOrEnd;
                     if let Some(node) = self.pending.take() {
                         self.string(piece, at, node, trie, visitor);
                     }
                 }
                 _ => return Err((self.wrong(), at)),
             },
-            b':' if self.expect == Expect::Colon => self.expect = Expect::Value,
-            b',' if self.expect == Expect::CommaOrEnd => {
+            b':' if self.expect == ExpectedToken::Colon => self.expect = ExpectedToken::Value,
+            b',' if self.expect == ExpectedToken::CommaOrEnd => {
                 if self.stack.in_object() {
-                    self.expect = Expect::Key;
+                    self.expect = ExpectedToken::Key;
                 } else {
-                    self.expect = Expect::Value;
+                    self.expect = ExpectedToken::Value;
                     self.next_element();
                 }
             }
             b'{' if wants_value => {
                 let node = self.pending.take();
                 self.stack.push(true);
-                self.expect = Expect::KeyOrEnd;
+                self.expect = ExpectedToken::KeyOrEnd;
                 self.enter(node, false, trie, visitor);
             }
             b'[' if wants_value && self.stack.depth > 0 => {
                 let node = self.pending.take();
                 self.stack.push(false);
-                self.expect = Expect::ValueOrEnd;
+                self.expect = ExpectedToken::ValueOrEnd;
                 self.enter(node, true, trie, visitor);
             }
-            b'}' if self.stack.in_object() && matches!(self.expect, Expect::KeyOrEnd | Expect::CommaOrEnd) => {
+            b'}' if self.stack.in_object() && matches!(self.expect, ExpectedToken::KeyOrEnd | ExpectedToken::CommaOrEnd) => {
                 self.leave(visitor);
             }
-            b']' if self.stack.in_array() && matches!(self.expect, Expect::ValueOrEnd | Expect::CommaOrEnd) => {
+            b']' if self.stack.in_array() && matches!(self.expect, ExpectedToken::ValueOrEnd | ExpectedToken::CommaOrEnd) => {
                 self.leave(visitor);
             }
             b'[' if wants_value => return Err((FaultKind::NotObject, at)),
@@ -358,7 +358,7 @@ impl Scanner {
                 if self.stack.depth == 0 {
                     return Err((FaultKind::NotObject, at));
                 }
-                self.expect = Expect::CommaOrEnd;
+                self.expect = ExpectedToken::CommaOrEnd;
                 match self.pending.take() {
                     Some(node) if trie.is_leaf(node) => visitor.scalar(node, piece[at]),
                     Some(node) => visitor.scalar_inside(node, piece[at]),
@@ -376,14 +376,14 @@ impl Scanner {
 
     fn wrong(&self) -> FaultKind {
         match self.expect {
-            Expect::Nothing => FaultKind::Trailing,
-            Expect::Value if self.stack.depth == 0 => FaultKind::NotObject,
+            ExpectedToken::Nothing => FaultKind::Trailing,
+            ExpectedToken::Value if self.stack.depth == 0 => FaultKind::NotObject,
             _ => FaultKind::Grammar,
         }
     }
 
     #[inline]
-    fn end_scalar(&mut self, state: scalar::State, end: usize, len: usize) -> Result<(), (FaultKind, usize)> {
+    fn end_scalar(&mut self, state: scalar::ScalarState, end: usize, len: usize) -> Result<(), (FaultKind, usize)> {
         if end == len && state != scalar::REJECT {
             self.crossing = Crossing::Scalar(state);
             return Ok(());
@@ -532,7 +532,7 @@ impl Scanner {
             }
             return node.into_iter().for_each(|leaf| visitor.container(leaf));
         };
-        self.frames.push(Frame { depth: self.stack.depth, node, is_array, seen: 0 });
+        self.frames.push(ScannerFrame { depth: self.stack.depth, node, is_array, seen: 0 });
         if is_array {
             self.pending = Some(node);
             visitor.open_array(node);
@@ -558,7 +558,7 @@ impl Scanner {
         if self.stack.depth < self.skip_depth {
             self.skip_depth = 0;
         }
-        self.expect = if self.stack.depth == 0 { Expect::Nothing } else { Expect::CommaOrEnd };
+        self.expect = if self.stack.depth == 0 { ExpectedToken::Nothing } else { ExpectedToken::CommaOrEnd };
     }
 
     /// The next element of an array on a followed path is followed, too.

@@ -7,29 +7,29 @@
 
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
-use crate::group::reader::Member;
-use crate::group::registry::json::{Value, push_compact};
-use crate::group::rules::problem::Problem;
+use crate::group::reader::GroupMember;
+use crate::group::registry::json::{JsonSpan, push_compact};
+use crate::group::rules::problem::RuleViolation;
 use crate::group::rules::{GroupCheck, GroupRules, WantedId};
 use crate::limits::READ_BYTES;
 
 /// A Group that may be kept.
 #[derive(Clone, Copy, Debug)]
-pub struct Document<'a> {
-    root: Value<'a>,
+pub struct GroupDocument<'a> {
+    root: JsonSpan<'a>,
 }
 
-impl<'a> Document<'a> {
+impl<'a> GroupDocument<'a> {
     /// Checks a body.
     ///
     /// # Errors
     /// Everything that is wrong with it ([`GroupCheck::finish`]).
-    pub fn check(body: &'a [u8], id: WantedId<'_>, rules: &GroupRules) -> Result<Document<'a>, Vec<Problem>> {
-        let mut on_member = |_: &Member<'_>| {};
+    pub fn check(body: &'a [u8], id: WantedId<'_>, rules: &GroupRules) -> Result<GroupDocument<'a>, Vec<RuleViolation>> {
+        let mut on_member = |_: &GroupMember<'_>| {};
         let mut check = GroupCheck::new(*rules, id, &mut on_member);
         body.chunks(READ_BYTES).for_each(|piece| check.feed(piece));
         match check.finish() {
-            Ok(_) => Ok(Document { root: Value::of(body) }),
+            Ok(_) => Ok(GroupDocument { root: JsonSpan::of(body) }),
             Err(mut problems) => {
                 let unplaced = problems.iter_mut().filter(|problem| problem.expression.is_none());
                 unplaced.for_each(|problem| problem.text.insert_str(0, "body: "));
@@ -57,7 +57,7 @@ impl<'a> Document<'a> {
 }
 
 /// Appends the members of an object but for those replaced.
-fn push_others(object: Value<'_>, replaced: &[&str], line: &mut Vec<u8>) {
+fn push_others(object: JsonSpan<'_>, replaced: &[&str], line: &mut Vec<u8>) {
     for (member, value) in object.members().filter(|(member, _)| !replaced.contains(&&*member.name())) {
         line.push(b',');
         line.extend_from_slice(member.bytes());

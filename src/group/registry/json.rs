@@ -7,11 +7,11 @@ use std::borrow::Cow;
 
 /// A value of a document: its text, without white space around it.
 #[derive(Clone, Copy, Debug)]
-pub struct Value<'a>(&'a [u8]);
+pub struct JsonSpan<'a>(&'a [u8]);
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum JsonKind {
     /// `{…}`
     Object,
     /// `[…]`
@@ -26,10 +26,10 @@ pub enum Kind {
     Null,
 }
 
-impl<'a> Value<'a> {
+impl<'a> JsonSpan<'a> {
     /// The value that a document is.
-    pub fn of(document: &'a [u8]) -> Value<'a> {
-        Value(document.trim_ascii())
+    pub fn of(document: &'a [u8]) -> JsonSpan<'a> {
+        JsonSpan(document.trim_ascii())
     }
 
     /// Its text.
@@ -38,27 +38,27 @@ impl<'a> Value<'a> {
     }
 
     /// What it is.
-    pub fn kind(self) -> Kind {
+    pub fn kind(self) -> JsonKind {
         match self.0.first() {
-            Some(b'{') => Kind::Object,
-            Some(b'[') => Kind::Array,
-            Some(b'"') => Kind::String,
-            Some(b't') => Kind::Bool(true),
-            Some(b'f') => Kind::Bool(false),
-            Some(b'n') | None => Kind::Null,
-            Some(_) => Kind::Number,
+            Some(b'{') => JsonKind::Object,
+            Some(b'[') => JsonKind::Array,
+            Some(b'"') => JsonKind::String,
+            Some(b't') => JsonKind::Bool(true),
+            Some(b'f') => JsonKind::Bool(false),
+            Some(b'n') | None => JsonKind::Null,
+            Some(_) => JsonKind::Number,
         }
     }
 
     /// For the twin of the walk: the text of a string, escapes resolved; what no text can be (a lone surrogate) gives none.
     #[cfg(test)]
     pub fn text(self) -> Option<Cow<'a, str>> {
-        (self.kind() == Kind::String).then(|| text_of(self.0)).flatten()
+        (self.kind() == JsonKind::String).then(|| text_of(self.0)).flatten()
     }
 
     /// Names and values of an object, in their order; nothing of anything else.
-    pub fn members(self) -> impl Iterator<Item = (Member<'a>, Value<'a>)> {
-        let mut rest = if self.kind() == Kind::Object { &self.0[1..] } else { &[][..] };
+    pub fn members(self) -> impl Iterator<Item = (JsonMember<'a>, JsonSpan<'a>)> {
+        let mut rest = if self.kind() == JsonKind::Object { &self.0[1..] } else { &[][..] };
         std::iter::from_fn(move || {
             rest = behind(rest, b',');
             if rest.first() != Some(&b'"') {
@@ -68,14 +68,14 @@ impl<'a> Value<'a> {
             let after = behind(after, b':');
             let (value, after) = after.split_at(end_of(after));
             rest = after;
-            Some((Member(name), Value(value)))
+            Some((JsonMember(name), JsonSpan(value)))
         })
     }
 
     /// For the twin of the walk: the values of an array; nothing of anything else.
     #[cfg(test)]
-    pub fn elements(self) -> impl Iterator<Item = Value<'a>> {
-        let mut rest = if self.kind() == Kind::Array { &self.0[1..] } else { &[][..] };
+    pub fn elements(self) -> impl Iterator<Item = JsonSpan<'a>> {
+        let mut rest = if self.kind() == JsonKind::Array { &self.0[1..] } else { &[][..] };
         std::iter::from_fn(move || {
             rest = behind(rest, b',');
             if matches!(rest.first(), None | Some(b']')) {
@@ -83,16 +83,16 @@ impl<'a> Value<'a> {
             }
             let (value, after) = rest.split_at(end_of(rest));
             rest = after;
-            (!value.is_empty()).then_some(Value(value))
+            (!value.is_empty()).then_some(JsonSpan(value))
         })
     }
 }
 
 /// The name of an object's member.
 #[derive(Clone, Copy, Debug)]
-pub struct Member<'a>(&'a [u8]);
+pub struct JsonMember<'a>(&'a [u8]);
 
-impl<'a> Member<'a> {
+impl<'a> JsonMember<'a> {
     /// As it is written, with its quotes.
     pub fn bytes(self) -> &'a [u8] {
         self.0
@@ -187,13 +187,13 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value as Tree;
 
-    fn tree(value: Value<'_>) -> Tree {
+    fn tree(value: JsonSpan<'_>) -> Tree {
         match value.kind() {
-            Kind::Object => {
+            JsonKind::Object => {
                 Tree::Object(value.members().map(|(name, value)| (name.name().into_owned(), tree(value))).collect())
             }
-            Kind::Array => Tree::Array(value.elements().map(tree).collect()),
-            Kind::String => Tree::String(value.text().unwrap().into_owned()),
+            JsonKind::Array => Tree::Array(value.elements().map(tree).collect()),
+            JsonKind::String => Tree::String(value.text().unwrap().into_owned()),
             _ => serde_json::from_slice(value.bytes()).unwrap(),
         }
     }
@@ -204,8 +204,8 @@ mod tests {
         fn the_walk_is_serde_jsons_tree(document in any_json()) {
             let compact = serde_json::to_vec(&document).unwrap();
             let pretty = serde_json::to_vec_pretty(&document).unwrap();
-            prop_assert_eq!(tree(Value::of(&compact)), document.clone());
-            prop_assert_eq!(tree(Value::of(&pretty)), document);
+            prop_assert_eq!(tree(JsonSpan::of(&compact)), document.clone());
+            prop_assert_eq!(tree(JsonSpan::of(&pretty)), document);
             let mut line = Vec::new();
             push_compact(&pretty, &mut line);
             prop_assert_eq!(line, compact);
@@ -213,7 +213,7 @@ mod tests {
 
         #[test]
         fn no_text_is_a_panic(text in "[\\[\\]{}:,\" \\\\a1tn\n]{0,24}") {
-            let mut left = vec![Value::of(text.as_bytes())];
+            let mut left = vec![JsonSpan::of(text.as_bytes())];
             while let Some(value) = left.pop() {
                 left.extend(value.elements());
                 left.extend(value.members().map(|(_, value)| value));

@@ -77,7 +77,7 @@ impl From<CorruptIndex> for GroupsError {
 
 /// What the book says of an id.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct RegistryEntry {
     version: u64,
     at: Instant,
     state: EntryState,
@@ -96,7 +96,7 @@ enum EntryState {
 
 /// A Group of the book: one version, whatever happens to it meanwhile.
 #[derive(Clone, Debug)]
-pub struct BookGroup {
+pub struct RegisteredGroup {
     file: Arc<File>,
     path: PathBuf,
     len: u64,
@@ -104,7 +104,7 @@ pub struct BookGroup {
     writer: Option<GroupWriter>,
 }
 
-impl BookGroup {
+impl RegisteredGroup {
     /// Who wrote this version, if that is recorded.
     pub fn writer(&self) -> Option<&GroupWriter> {
         self.writer.as_ref()
@@ -164,23 +164,23 @@ const SUFFIX: &str = ".ndjson";
 
 /// The Groups made through the service.
 #[derive(Debug)]
-pub struct GroupBook {
+pub struct GroupRegistry {
     directory: PathBuf,
     sync: Sync,
-    entries: RwLock<BTreeMap<Id, Arc<Entry>>>,
+    entries: RwLock<BTreeMap<Id, Arc<RegistryEntry>>>,
     stripes: [RwLock<()>; STRIPES],
     store_facts: Mutex<FactsCache>,
     _lock: File,
 }
 
-impl GroupBook {
+impl GroupRegistry {
     /// Opens the book kept in a directory, making it if it is not there: every Group is read once, what a crash left
     /// unfinished is removed. Files of other names are left alone.
     ///
     /// # Errors
     /// [`GroupsError::Busy`], [`GroupsError::Io`]; [`GroupsError::Damaged`] with the first file that is not as it was
     /// written, because a service that forgot a Group would answer wrongly about it.
-    pub fn open(directory: &Path, sync: Sync) -> Result<GroupBook, GroupsError> {
+    pub fn open(directory: &Path, sync: Sync) -> Result<GroupRegistry, GroupsError> {
         private_directory(directory).map_err(io_at(directory))?;
         let lock = create_private(&directory.join(".lock")).map_err(io_at(directory))?;
         match lock.try_lock() {
@@ -203,7 +203,7 @@ impl GroupBook {
             // A rename that a crash kept from lasting is made to last before anybody is told of what it brought.
             sync_directory(directory).map_err(io_at(directory))?;
         }
-        Ok(GroupBook {
+        Ok(GroupRegistry {
             directory: directory.to_path_buf(),
             sync,
             entries: RwLock::new(entries),
@@ -214,7 +214,7 @@ impl GroupBook {
     }
 
     /// The file of a Group of the book; none when it has none of this id, or it was deleted. The file's content is
-    /// replaced by rename: open it at once, or take [`BookGroup::copy_to`].
+    /// replaced by rename: open it at once, or take [`RegisteredGroup::copy_to`].
     pub fn file_of(&self, id: &Id) -> Option<PathBuf> {
         let entry = self.entry(id)?;
         matches!(entry.state, EntryState::Live { .. }).then(|| self.path_of(id))
@@ -224,12 +224,12 @@ impl GroupBook {
         self.directory.join(format!("{id}{SUFFIX}"))
     }
 
-    fn entry(&self, id: &Id) -> Option<Arc<Entry>> {
+    fn entry(&self, id: &Id) -> Option<Arc<RegistryEntry>> {
         self.entries.read().expect("no panic under it").get(id).cloned()
     }
 
     /// Every entry, in the order of ids.
-    fn entries(&self) -> Vec<(Id, Arc<Entry>)> {
+    fn entries(&self) -> Vec<(Id, Arc<RegistryEntry>)> {
         let entries = self.entries.read().expect("no panic under it");
         entries.iter().map(|(id, entry)| (*id, entry.clone())).collect()
     }
@@ -248,15 +248,15 @@ impl GroupBook {
     }
 
     /// The Group of an entry that is live. Under the stripe's lock, in either mode.
-    fn open_group(&self, id: &Id, entry: &Entry) -> Result<Option<BookGroup>, GroupsError> {
+    fn open_group(&self, id: &Id, entry: &RegistryEntry) -> Result<Option<RegisteredGroup>, GroupsError> {
         let EntryState::Live { facts, len, writer } = &entry.state else { return Ok(None) };
         let path = self.path_of(id);
         let file = Arc::new(open_regular(&path, Links::Refuse).map_err(|error| io_at(&path)(error.into()))?);
-        Ok(Some(BookGroup { file, path, len: *len, facts: facts.clone(), writer: writer.clone() }))
+        Ok(Some(RegisteredGroup { file, path, len: *len, facts: facts.clone(), writer: writer.clone() }))
     }
 
     /// Makes a line, and that of its writer, the content of a Group's file. Under the stripe's lock for writing.
-    fn replace(&self, id: &Id, mut line: Vec<u8>, entry: Entry) -> Result<Vec<u8>, GroupsError> {
+    fn replace(&self, id: &Id, mut line: Vec<u8>, entry: RegistryEntry) -> Result<Vec<u8>, GroupsError> {
         let path = self.path_of(id);
         let len = line.len();
         line.push(b'\n');
@@ -290,7 +290,7 @@ impl GroupBook {
         })?;
         let facts = Arc::new(facts.map_err(|fault| self.damaged(id, fault.kind.to_string()))?);
         let state = EntryState::Live { facts, len: line.len() as u64, writer };
-        self.replace(id, line, Entry { version, at, state })
+        self.replace(id, line, RegistryEntry { version, at, state })
     }
 
     fn mark_deleted(&self, id: &Id, version: u64, at: Instant) -> Result<(), GroupsError> {
@@ -300,7 +300,7 @@ impl GroupBook {
             "type": "transaction",
             "entry": [{"request": {"method": "DELETE", "url": format!("Group/{id}")}}],
         });
-        self.replace(id, line.to_string().into_bytes(), Entry { version, at, state: EntryState::Deleted }).map(drop)
+        self.replace(id, line.to_string().into_bytes(), RegistryEntry { version, at, state: EntryState::Deleted }).map(drop)
     }
 
     fn damaged(&self, id: &Id, reason: String) -> GroupsError {
@@ -320,7 +320,7 @@ fn is_leftover(name: &str) -> bool {
 }
 
 /// Reads what a file of the book says.
-fn load(path: &Path, id: &Id) -> Result<Entry, GroupsError> {
+fn load(path: &Path, id: &Id) -> Result<RegistryEntry, GroupsError> {
     let damaged = |reason: &str| GroupsError::Damaged { path: path.to_path_buf(), reason: reason.to_string() };
     let mut file = open_regular(path, Links::Refuse).map_err(|error| io_at(path)(error.into()))?;
     let len = file.metadata().map_err(io_at(path))?.len();
@@ -375,10 +375,10 @@ fn load(path: &Path, id: &Id) -> Result<Entry, GroupsError> {
         if line["entry"][0]["request"]["url"].as_str() != Some(&format!("Group/{id}")) {
             return Err(damaged("it deletes another Group than its name says"));
         }
-        return Ok(Entry { version, at, state: EntryState::Deleted });
+        return Ok(RegistryEntry { version, at, state: EntryState::Deleted });
     }
     if !facts.is_group || facts.id != Some(*id) {
         return Err(damaged("it is not the Group that its name says"));
     }
-    Ok(Entry { version, at, state: EntryState::Live { facts: Arc::new(facts), len, writer } })
+    Ok(RegistryEntry { version, at, state: EntryState::Live { facts: Arc::new(facts), len, writer } })
 }

@@ -8,7 +8,7 @@ use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::registry::search_facts::{GroupFacts, member_key};
-use crate::group::rules::problem::{Problem, ProblemKind};
+use crate::group::rules::problem::{RuleViolation, RuleKind};
 
 /// The search parameters of a Group and their types, as a CapabilityStatement lists them.
 pub const PARAMETERS: [(&str, &str); 8] = [
@@ -27,24 +27,24 @@ const TYPE_SYSTEM: &str = "http://hl7.org/fhir/group-type";
 
 /// Criteria.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Query {
+pub struct GroupQuery {
     criteria: Vec<Criterion>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Criterion {
     Id(Vec<String>),
-    Name(Compare, Vec<String>),
-    Identifier(Vec<Token>),
-    Code(Vec<Token>),
-    Type(Vec<Token>),
+    Name(Comparator, Vec<String>),
+    Identifier(Vec<TokenCriterion>),
+    Code(Vec<TokenCriterion>),
+    Type(Vec<TokenCriterion>),
     Actual(Vec<String>),
-    ManagingEntity(Vec<Target>),
-    Member(Vec<Target>),
+    ManagingEntity(Vec<ReferenceCriterion>),
+    Member(Vec<ReferenceCriterion>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Compare {
+enum Comparator {
     Starts,
     Contains,
     Exact,
@@ -52,25 +52,25 @@ enum Compare {
 
 /// A token as a search gives it; an empty system stands for none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Token {
+enum TokenCriterion {
     Value(String),
     SystemAndValue(String, String),
     System(String),
 }
 
-impl Token {
+impl TokenCriterion {
     fn matches(&self, (system, value): (&str, &str)) -> bool {
         match self {
-            Token::Value(wanted) => wanted == value,
-            Token::SystemAndValue(of, wanted) => of == system && wanted == value,
-            Token::System(of) => of == system,
+            TokenCriterion::Value(wanted) => wanted == value,
+            TokenCriterion::SystemAndValue(of, wanted) => of == system && wanted == value,
+            TokenCriterion::System(of) => of == system,
         }
     }
 }
 
 /// A reference as a search gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
+pub(crate) enum ReferenceCriterion {
     /// Under a base that is ours, of one type or of any.
     Ours(Option<ResourceType>, Id),
     /// Under another base, its final slash gone.
@@ -83,47 +83,47 @@ fn is_ours(base: &str, bases: &[String]) -> bool {
     base.is_empty() || bases.iter().any(|ours| ours.trim_end_matches('/') == base)
 }
 
-impl Target {
-    fn parse(text: &str, only: Option<ResourceType>, bases: &[String]) -> Target {
+impl ReferenceCriterion {
+    fn parse(text: &str, only: Option<ResourceType>, bases: &[String]) -> ReferenceCriterion {
         match (Reference::parse(text), Id::parse(text.as_bytes())) {
-            (Some(found), _) if is_ours(found.base, bases) => Target::Ours(Some(found.resource_type), found.id),
-            (Some(found), _) => Target::Foreign(found.base.to_string(), found.resource_type, found.id),
-            (None, Some(id)) => Target::Ours(only, id),
-            (None, None) => Target::Text(text.to_string()),
+            (Some(found), _) if is_ours(found.base, bases) => ReferenceCriterion::Ours(Some(found.resource_type), found.id),
+            (Some(found), _) => ReferenceCriterion::Foreign(found.base.to_string(), found.resource_type, found.id),
+            (None, Some(id)) => ReferenceCriterion::Ours(only, id),
+            (None, None) => ReferenceCriterion::Text(text.to_string()),
         }
     }
 
     /// Whether a reference of a Group is meant; versions do not count.
     pub fn matches(&self, reference: &str, bases: &[String]) -> bool {
         match (self, Reference::parse(reference)) {
-            (Target::Ours(of, id), Some(found)) => {
+            (ReferenceCriterion::Ours(of, id), Some(found)) => {
                 found.id == *id && of.is_none_or(|of| of == found.resource_type) && is_ours(found.base, bases)
             }
-            (Target::Foreign(base, of, id), Some(found)) => {
+            (ReferenceCriterion::Foreign(base, of, id), Some(found)) => {
                 found.base == base && found.resource_type == *of && found.id == *id
             }
-            (Target::Text(text), None) => text == reference,
+            (ReferenceCriterion::Text(text), None) => text == reference,
             _ => false,
         }
     }
 
     fn key(&self) -> u64 {
         match self {
-            Target::Ours(_, id) | Target::Foreign(_, _, id) => crate::hash::xxh3_64(id.as_bytes()),
-            Target::Text(text) => member_key(text),
+            ReferenceCriterion::Ours(_, id) | ReferenceCriterion::Foreign(_, _, id) => crate::hash::xxh3_64(id.as_bytes()),
+            ReferenceCriterion::Text(text) => member_key(text),
         }
     }
 }
 
-impl Query {
+impl GroupQuery {
     /// Reads parameters (name and value, percent escapes resolved). What cannot be used is a problem each, whose
     /// expression is the parameter's name, and no criterion; the caller decides whether that is an error.
-    pub fn parse(parameters: &[(String, String)], bases: &[String]) -> (Query, Vec<Problem>) {
-        let (mut query, mut problems) = (Query::default(), Vec::new());
+    pub fn parse(parameters: &[(String, String)], bases: &[String]) -> (GroupQuery, Vec<RuleViolation>) {
+        let (mut query, mut problems) = (GroupQuery::default(), Vec::new());
         for (name, value) in parameters {
             match criterion(name, value, bases) {
                 Ok(criterion) => query.criteria.push(criterion),
-                Err((kind, text)) => problems.push(Problem { kind, expression: Some(name.clone()), text }),
+                Err((kind, text)) => problems.push(RuleViolation { kind, expression: Some(name.clone()), text }),
             }
         }
         (query, problems)
@@ -139,7 +139,7 @@ impl Query {
     }
 
     /// The members asked for: one list for each criterion.
-    pub(crate) fn members(&self) -> Vec<&[Target]> {
+    pub(crate) fn members(&self) -> Vec<&[ReferenceCriterion]> {
         let members = self.criteria.iter().filter_map(|criterion| match criterion {
             Criterion::Member(targets) => Some(targets.as_slice()),
             _ => None,
@@ -149,16 +149,16 @@ impl Query {
 
     /// Whether a Group may meet every criterion: certain but for members, whom only the Group's bytes can tell.
     pub(crate) fn may_match(&self, id: &Id, facts: &GroupFacts, bases: &[String]) -> bool {
-        let any = |tokens: &[Token], of: &[(String, String)]| {
+        let any = |tokens: &[TokenCriterion], of: &[(String, String)]| {
             of.iter().any(|(system, value)| tokens.iter().any(|token| token.matches((system, value))))
         };
         self.criteria.iter().all(|criterion| match criterion {
             Criterion::Id(ids) => ids.iter().any(|wanted| wanted == id.as_str()),
             Criterion::Name(how, texts) => facts.name.as_deref().is_some_and(|name| {
                 texts.iter().any(|text| match how {
-                    Compare::Exact => name == text,
-                    Compare::Starts => name.to_lowercase().starts_with(&text.to_lowercase()),
-                    Compare::Contains => name.to_lowercase().contains(&text.to_lowercase()),
+                    Comparator::Exact => name == text,
+                    Comparator::Starts => name.to_lowercase().starts_with(&text.to_lowercase()),
+                    Comparator::Contains => name.to_lowercase().contains(&text.to_lowercase()),
                 })
             }),
             Criterion::Identifier(tokens) => any(tokens, &facts.identifiers),
@@ -184,32 +184,32 @@ impl Query {
     }
 }
 
-fn criterion(name: &str, value: &str, bases: &[String]) -> Result<Criterion, (ProblemKind, String)> {
+fn criterion(name: &str, value: &str, bases: &[String]) -> Result<Criterion, (RuleKind, String)> {
     let (stem, modifier) = name.split_once(':').map_or((name, None), |(stem, modifier)| (stem, Some(modifier)));
     let Some((_, kind)) = PARAMETERS.iter().find(|(known, _)| *known == stem) else {
         let known = PARAMETERS.map(|(known, _)| known).join(", ");
         let text = format!("{name} is no search parameter of Group here; give one of {known}");
-        return Err((ProblemKind::NotSupported, text));
+        return Err((RuleKind::NotSupported, text));
     };
     let resource_type = modifier.and_then(ResourceType::parse);
     let how = match (*kind, modifier) {
-        (_, None) => Compare::Starts,
-        ("string", Some("exact")) => Compare::Exact,
-        ("string", Some("contains")) => Compare::Contains,
-        ("reference", Some(_)) if resource_type.is_some() => Compare::Starts,
+        (_, None) => Comparator::Starts,
+        ("string", Some("exact")) => Comparator::Exact,
+        ("string", Some("contains")) => Comparator::Contains,
+        ("reference", Some(_)) if resource_type.is_some() => Comparator::Starts,
         (_, Some(_)) => {
             let text = format!("{name}: this modifier is not supported here; give {stem} without it");
-            return Err((ProblemKind::NotSupported, text));
+            return Err((RuleKind::NotSupported, text));
         }
     };
     let values = split(value, ',');
     if values.iter().any(|value| value.is_empty()) {
-        return Err((ProblemKind::Value, format!("{name} has an empty value; give one, or leave {name} away")));
+        return Err((RuleKind::Value, format!("{name} has an empty value; give one, or leave {name} away")));
     }
     let plain = || values.iter().map(|value| unescape(value)).collect::<Vec<_>>();
-    let targets = || plain().iter().map(|value| Target::parse(value, resource_type, bases)).collect::<Vec<_>>();
+    let targets = || plain().iter().map(|value| ReferenceCriterion::parse(value, resource_type, bases)).collect::<Vec<_>>();
     let tokens = || {
-        let wrong = || (ProblemKind::Value, format!("{name} has a value that is no token; give value or system|value"));
+        let wrong = || (RuleKind::Value, format!("{name} has a value that is no token; give value or system|value"));
         values.iter().map(|value| token(value).ok_or_else(wrong)).collect::<Result<Vec<_>, _>>()
     };
     Ok(match stem {
@@ -222,7 +222,7 @@ fn criterion(name: &str, value: &str, bases: &[String]) -> Result<Criterion, (Pr
         "member" => Criterion::Member(targets()),
         _ => {
             if plain().iter().any(|value| !matches!(value.as_str(), "true" | "false")) {
-                return Err((ProblemKind::Value, format!("{name} has a value that is neither true nor false")));
+                return Err((RuleKind::Value, format!("{name} has a value that is neither true nor false")));
             }
             Criterion::Actual(plain())
         }
@@ -230,12 +230,12 @@ fn criterion(name: &str, value: &str, bases: &[String]) -> Result<Criterion, (Pr
 }
 
 /// `value`, `system|value`, `|value` (no system) or `system|`.
-fn token(text: &str) -> Option<Token> {
+fn token(text: &str) -> Option<TokenCriterion> {
     let parts: Vec<String> = split(text, '|').iter().map(|part| unescape(part)).collect();
     match parts.as_slice() {
-        [value] => Some(Token::Value(value.clone())),
-        [system, value] if value.is_empty() => (!system.is_empty()).then(|| Token::System(system.clone())),
-        [system, value] => Some(Token::SystemAndValue(system.clone(), value.clone())),
+        [value] => Some(TokenCriterion::Value(value.clone())),
+        [system, value] if value.is_empty() => (!system.is_empty()).then(|| TokenCriterion::System(system.clone())),
+        [system, value] => Some(TokenCriterion::SystemAndValue(system.clone(), value.clone())),
         _ => None,
     }
 }
@@ -272,7 +272,7 @@ fn unescape(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn one(name: &str, value: &str) -> Result<Criterion, (ProblemKind, String)> {
+    fn one(name: &str, value: &str) -> Result<Criterion, (RuleKind, String)> {
         criterion(name, value, &["https://us.example/fhir/".to_string()])
     }
 
@@ -280,18 +280,18 @@ mod tests {
     fn tokens_and_their_escapes() {
         let text = |text: &str| text.to_string();
         for (value, expected) in [
-            ("v", Token::Value(text("v"))),
-            ("s|v", Token::SystemAndValue(text("s"), text("v"))),
-            ("|v", Token::SystemAndValue(text(""), text("v"))),
-            ("s|", Token::System(text("s"))),
-            (r"a\|b", Token::Value(text("a|b"))),
-            (r"s|a\,b\\", Token::SystemAndValue(text("s"), text(r"a,b\"))),
+            ("v", TokenCriterion::Value(text("v"))),
+            ("s|v", TokenCriterion::SystemAndValue(text("s"), text("v"))),
+            ("|v", TokenCriterion::SystemAndValue(text(""), text("v"))),
+            ("s|", TokenCriterion::System(text("s"))),
+            (r"a\|b", TokenCriterion::Value(text("a|b"))),
+            (r"s|a\,b\\", TokenCriterion::SystemAndValue(text("s"), text(r"a,b\"))),
         ] {
             assert_eq!(one("identifier", value), Ok(Criterion::Identifier(vec![expected])), "{value}");
         }
         assert_eq!(
             one("identifier", "a,s|b"),
-            Ok(Criterion::Identifier(vec![Token::Value(text("a")), Token::SystemAndValue(text("s"), text("b"))]))
+            Ok(Criterion::Identifier(vec![TokenCriterion::Value(text("a")), TokenCriterion::SystemAndValue(text("s"), text("b"))]))
         );
         for wrong in ["", "|", "a|b|c", "a,"] {
             assert!(one("identifier", wrong).is_err(), "{wrong}");
@@ -302,18 +302,18 @@ mod tests {
     fn references_in_every_form() {
         let bases = ["https://us.example/fhir".to_string()];
         let id = Id::parse(b"x").unwrap();
-        let patient = Target::Ours(Some(ResourceType::PATIENT), id);
+        let patient = ReferenceCriterion::Ours(Some(ResourceType::PATIENT), id);
         for (name, value, expected) in [
             ("member", "Patient/x", patient.clone()),
             ("member", "https://us.example/fhir/Patient/x", patient.clone()),
             ("member:Patient", "x", patient.clone()),
-            ("member", "x", Target::Ours(None, id)),
+            ("member", "x", ReferenceCriterion::Ours(None, id)),
             (
                 "member",
                 "https://b.example/Patient/x",
-                Target::Foreign("https://b.example".into(), ResourceType::PATIENT, id),
+                ReferenceCriterion::Foreign("https://b.example".into(), ResourceType::PATIENT, id),
             ),
-            ("member", "urn:uuid:1", Target::Text("urn:uuid:1".into())),
+            ("member", "urn:uuid:1", ReferenceCriterion::Text("urn:uuid:1".into())),
         ] {
             assert_eq!(one(name, value), Ok(Criterion::Member(vec![expected])), "{value}");
         }
@@ -321,7 +321,7 @@ mod tests {
         assert!(patient.matches("https://us.example/fhir/Patient/x", &bases));
         assert!(!patient.matches("https://b.example/Patient/x", &bases));
         assert!(!patient.matches("Practitioner/x", &bases));
-        assert!(Target::Ours(None, id).matches("Practitioner/x", &bases));
+        assert!(ReferenceCriterion::Ours(None, id).matches("Practitioner/x", &bases));
     }
 
     /// CORE-04: what is wrong names the parameter.
@@ -338,8 +338,8 @@ mod tests {
             ("member:Nonsense", "x"),
             ("characteristic", "a"),
         ] {
-            let (query, problems) = Query::parse(&[(name.into(), value.into())], &[]);
-            assert_eq!(query, Query::default());
+            let (query, problems) = GroupQuery::parse(&[(name.into(), value.into())], &[]);
+            assert_eq!(query, GroupQuery::default());
             assert!(problems[0].text.contains(name) && problems[0].expression.as_deref() == Some(name), "{problems:?}");
         }
     }

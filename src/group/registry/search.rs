@@ -9,16 +9,16 @@ use std::sync::Arc;
 
 use crate::fhir::id::Id;
 use crate::group::facts::{GroupFact, GroupFactReader};
-use crate::group::registry::query::{Query, Target};
-use crate::group::registry::store_groups::InStore;
-use crate::group::registry::view::{Found, Groups, book_holds, facts_of};
-use crate::group::registry::{Entry, GroupsError};
+use crate::group::registry::query::{GroupQuery, ReferenceCriterion};
+use crate::group::registry::store_groups::StoreLocation;
+use crate::group::registry::view::{GroupLookup, GroupView, book_holds, facts_of};
+use crate::group::registry::{RegistryEntry, GroupsError};
 use crate::limits::READ_BYTES;
 use crate::simd::Kernel;
 
 /// Which part of the results is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Page {
+pub struct SearchPage {
     /// The last id of the page before.
     pub after: Option<Id>,
     /// Most Groups.
@@ -29,7 +29,7 @@ pub struct Page {
 
 /// A page was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Total {
+pub struct TotalMode {
     /// Groups that match, on all pages.
     pub total: u64,
     /// The last id of this page, if more follow it.
@@ -37,20 +37,20 @@ pub struct Total {
 }
 
 /// A Group that matches.
-pub struct Hit {
+pub struct SearchHit {
     /// Its id.
     pub id: Id,
-    /// A [`Found::Book`] or [`Found::Store`].
-    pub found: Found,
+    /// A [`GroupLookup::Book`] or [`GroupLookup::Store`].
+    pub found: GroupLookup,
 }
 
-impl Hit {
+impl SearchHit {
     /// Bytes of its resource.
     pub fn len(&self) -> u64 {
         match &self.found {
-            Found::Book(group) => group.len(),
-            Found::Store(group) => group.len(),
-            Found::Deleted { .. } | Found::Unknown => 0,
+            GroupLookup::Book(group) => group.len(),
+            GroupLookup::Store(group) => group.len(),
+            GroupLookup::Deleted { .. } | GroupLookup::Unknown => 0,
         }
     }
 
@@ -62,22 +62,22 @@ impl Hit {
 
 /// What is known of an id before its Group is looked at.
 #[derive(Default)]
-struct Candidate {
-    entry: Option<Arc<Entry>>,
-    in_store: Option<InStore>,
+struct SearchCandidate {
+    entry: Option<Arc<RegistryEntry>>,
+    in_store: Option<StoreLocation>,
 }
 
-impl Groups<'_> {
+impl GroupView<'_> {
     /// Tells the Groups of a page to `on_hit`, in the order of their ids. Blocks.
     ///
     /// # Errors
     /// When the book or the store cannot be read, or as `on_hit` says.
     pub fn search(
         &self,
-        query: &Query,
-        page: Page,
-        on_hit: &mut dyn FnMut(Hit) -> Result<(), GroupsError>,
-    ) -> Result<Total, GroupsError> {
+        query: &GroupQuery,
+        page: SearchPage,
+        on_hit: &mut dyn FnMut(SearchHit) -> Result<(), GroupsError>,
+    ) -> Result<TotalMode, GroupsError> {
         self.book.store_facts.lock().expect("no panic under it").begin();
         let (mut total, mut told, mut bytes) = (0u64, 0usize, 0u64);
         let (mut last, mut next) = (None, None);
@@ -94,19 +94,19 @@ impl Groups<'_> {
                 next = last;
             }
         }
-        Ok(Total { total, next })
+        Ok(TotalMode { total, next })
     }
 
     /// Every id that a Group may stand under.
-    fn candidates(&self, query: &Query) -> Result<BTreeMap<Id, Candidate>, GroupsError> {
-        let mut candidates: BTreeMap<Id, Candidate> = BTreeMap::new();
+    fn candidates(&self, query: &GroupQuery) -> Result<BTreeMap<Id, SearchCandidate>, GroupsError> {
+        let mut candidates: BTreeMap<Id, SearchCandidate> = BTreeMap::new();
         // Where the client may know of some only, those are asked for, one by one: what others are there costs nothing.
         let visible = || self.visible.map(|ids| ids.iter().filter_map(|id| Id::parse(id.as_bytes())).collect());
         match (query.ids().or_else(visible), &self.store) {
             (Some(ids), store) => {
                 for id in ids.into_iter().filter(|id| self.sees(id)) {
                     let in_store = store.as_ref().map(|store| store.find(&id)).transpose()?;
-                    candidates.insert(id, Candidate { entry: self.book.entry(&id), in_store });
+                    candidates.insert(id, SearchCandidate { entry: self.book.entry(&id), in_store });
                 }
                 return Ok(candidates);
             }
@@ -122,9 +122,9 @@ impl Groups<'_> {
     }
 
     /// The Group of an id if it matches; one that is not `wanted` is not opened unless that decides it.
-    fn look(&self, id: &Id, candidate: Candidate, query: &Query, wanted: bool) -> Result<Option<Hit>, GroupsError> {
-        let Candidate { entry, in_store } = candidate;
-        let by_book = |entry: &Entry| in_store.as_ref().is_none_or(|in_store| book_holds(entry, in_store));
+    fn look(&self, id: &Id, candidate: SearchCandidate, query: &GroupQuery, wanted: bool) -> Result<Option<SearchHit>, GroupsError> {
+        let SearchCandidate { entry, in_store } = candidate;
+        let by_book = |entry: &RegistryEntry| in_store.as_ref().is_none_or(|in_store| book_holds(entry, in_store));
         let by_members = !query.members().is_empty();
         if let Some(entry) = entry.as_deref().filter(|entry| by_book(entry)) {
             let Some(facts) = facts_of(entry) else { return Ok(None) };
@@ -134,13 +134,13 @@ impl Groups<'_> {
             // The store may have deleted it since, which only a question by id tells.
             let in_store = match (in_store, &self.store) {
                 (None, Some(store)) => store.find(id)?,
-                (in_store, _) => in_store.unwrap_or(InStore::Unknown),
+                (in_store, _) => in_store.unwrap_or(StoreLocation::Unknown),
             };
             if !book_holds(entry, &in_store) {
                 return Ok(None);
             }
             if !wanted && !by_members {
-                return Ok(Some(Hit { id: *id, found: Found::Unknown }));
+                return Ok(Some(SearchHit { id: *id, found: GroupLookup::Unknown }));
             }
             // Another version may have come meanwhile: what is opened is looked at again.
             let found = {
@@ -150,25 +150,25 @@ impl Groups<'_> {
             return self.confirm(id, found, query);
         }
         match (in_store, &self.store) {
-            (Some(InStore::Current { extent, row, .. }), Some(store)) => {
+            (Some(StoreLocation::Current { extent, row, .. }), Some(store)) => {
                 let group = store.group(self.book, extent, row)?;
-                self.confirm(id, Found::Store(group), query)
+                self.confirm(id, GroupLookup::Store(group), query)
             }
             _ => Ok(None),
         }
     }
 
-    fn confirm(&self, id: &Id, found: Found, query: &Query) -> Result<Option<Hit>, GroupsError> {
+    fn confirm(&self, id: &Id, found: GroupLookup, query: &GroupQuery) -> Result<Option<SearchHit>, GroupsError> {
         let matches = match found.facts() {
             Some(facts) => query.may_match(id, facts, self.bases),
             None => false,
         };
         let matches = matches && self.has_members(&found, &query.members())?;
-        Ok(matches.then_some(Hit { id: *id, found }))
+        Ok(matches.then_some(SearchHit { id: *id, found }))
     }
 
     /// Whether a Group has one member of each list.
-    fn has_members(&self, found: &Found, lists: &[&[Target]]) -> Result<bool, GroupsError> {
+    fn has_members(&self, found: &GroupLookup, lists: &[&[ReferenceCriterion]]) -> Result<bool, GroupsError> {
         if lists.is_empty() {
             return Ok(true);
         }
@@ -181,7 +181,7 @@ impl Groups<'_> {
         };
         let mut reader = GroupFactReader::new(Kernel::detect(), &mut on_fact);
         match found {
-            Found::Book(group) => {
+            GroupLookup::Book(group) => {
                 let mut buffer = vec![0; READ_BYTES.min(group.len() as usize)];
                 let mut at = 0;
                 while at < group.len() {
@@ -191,8 +191,8 @@ impl Groups<'_> {
                     at += len as u64;
                 }
             }
-            Found::Store(group) => group.stream(0..group.len(), &mut |piece| reader.feed(piece))?,
-            Found::Deleted { .. } | Found::Unknown => return Ok(false),
+            GroupLookup::Store(group) => group.stream(0..group.len(), &mut |piece| reader.feed(piece))?,
+            GroupLookup::Deleted { .. } | GroupLookup::Unknown => return Ok(false),
         }
         Ok(met.iter().all(|met| *met))
     }

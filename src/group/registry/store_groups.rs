@@ -10,7 +10,7 @@ use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::rows_of;
 use crate::group::registry::search_facts::GroupFacts;
-use crate::group::registry::{GroupBook, GroupsError};
+use crate::group::registry::{GroupRegistry, GroupsError};
 use crate::index::row_reader::{row_range, stream_range};
 use crate::index::segment::id_encoding;
 use crate::index::segment::layout::{BASE_BITS, Column, kind};
@@ -68,7 +68,7 @@ impl StoreGroup {
 }
 
 /// What the store says of an id.
-pub(crate) enum InStore {
+pub(crate) enum StoreLocation {
     /// The row that is current, and its lastUpdated.
     Current {
         extent: usize,
@@ -81,35 +81,35 @@ pub(crate) enum InStore {
 }
 
 /// A snapshot, and which reference bases are ours in it.
-pub(crate) struct InSnapshot<'a> {
+pub(crate) struct SnapshotLocation<'a> {
     pub snapshot: &'a Snapshot,
     ours: Vec<bool>,
 }
 
-impl<'a> InSnapshot<'a> {
-    pub fn new(snapshot: &'a Snapshot, bases: &[String]) -> InSnapshot<'a> {
+impl<'a> SnapshotLocation<'a> {
+    pub fn new(snapshot: &'a Snapshot, bases: &[String]) -> SnapshotLocation<'a> {
         let is_ours = |base: &String| base.is_empty() || bases.iter().any(|b| b.trim_end_matches('/') == base);
-        InSnapshot { snapshot, ours: snapshot.index().bases().iter().map(is_ours).collect() }
+        SnapshotLocation { snapshot, ours: snapshot.index().bases().iter().map(is_ours).collect() }
     }
 
     fn state(&self, extent: usize, row: usize) -> Result<State, CorruptIndex> {
         self.snapshot.state(extent, row, self.snapshot.as_of().as_ref(), &self.ours, &|_| true)
     }
 
-    fn current(&self, extent: usize, row: usize) -> Result<InStore, CorruptIndex> {
+    fn current(&self, extent: usize, row: usize) -> Result<StoreLocation, CorruptIndex> {
         let updated = self.snapshot.index().extents()[extent].updated(row)?.map(|at| at.to_owned());
-        Ok(InStore::Current { extent, row, updated })
+        Ok(StoreLocation::Current { extent, row, updated })
     }
 
     /// What the store says of an id.
-    pub fn find(&self, id: &Id) -> Result<InStore, CorruptIndex> {
+    pub fn find(&self, id: &Id) -> Result<StoreLocation, CorruptIndex> {
         for (extent, row) in rows_of(self.snapshot, ResourceType::GROUP, id)? {
             if self.state(extent, row)? == State::Current {
                 return self.current(extent, row);
             }
         }
         // No version is left, so the last deletion is what holds, if there is one.
-        Ok(self.deleted(id)?.map_or(InStore::Unknown, InStore::Deleted))
+        Ok(self.deleted(id)?.map_or(StoreLocation::Unknown, StoreLocation::Deleted))
     }
 
     fn deleted(&self, id: &Id) -> Result<Option<Instant>, CorruptIndex> {
@@ -139,7 +139,7 @@ impl<'a> InSnapshot<'a> {
     }
 
     /// Every Group that is current.
-    pub fn each(&self, tell: &mut dyn FnMut(Id, InStore)) -> Result<(), CorruptIndex> {
+    pub fn each(&self, tell: &mut dyn FnMut(Id, StoreLocation)) -> Result<(), CorruptIndex> {
         let index = self.snapshot.index();
         for extent in self.snapshot.extents() {
             let this = &index.extents()[extent];
@@ -157,7 +157,7 @@ impl<'a> InSnapshot<'a> {
     }
 
     /// A Group with its facts, from memory or from its bytes.
-    pub fn group(&self, book: &GroupBook, extent: usize, row: usize) -> Result<StoreGroup, GroupsError> {
+    pub fn group(&self, book: &GroupRegistry, extent: usize, row: usize) -> Result<StoreGroup, GroupsError> {
         let index = self.snapshot.index();
         // Its place and length, which the reader of its bytes relies on.
         index.extents()[extent].row(row)?;

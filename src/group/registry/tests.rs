@@ -2,10 +2,10 @@
 //! reads every document.
 
 use crate::fhir::reference::Reference;
-use crate::group::registry::document::Document;
-use crate::group::registry::query::Query;
-use crate::group::registry::search::{Page, Total};
-use crate::group::registry::view::{Expected, Found, Groups};
+use crate::group::registry::document::GroupDocument;
+use crate::group::registry::query::GroupQuery;
+use crate::group::registry::search::{SearchPage, TotalMode};
+use crate::group::registry::view::{Precondition, GroupLookup, GroupView};
 use crate::group::rules::{GroupRules, WantedId};
 use crate::index::snapshot::Snapshot;
 use crate::store::Store;
@@ -39,12 +39,12 @@ fn with_id(name: &str, members: &[&str]) -> Vec<u8> {
     tree.to_string().into_bytes()
 }
 
-fn checked(body: &[u8]) -> Document<'_> {
-    Document::check(body, WantedId::Ignored, &GroupRules::default()).unwrap()
+fn checked(body: &[u8]) -> GroupDocument<'_> {
+    GroupDocument::check(body, WantedId::Ignored, &GroupRules::default()).unwrap()
 }
 
-fn book(directory: &Path) -> GroupBook {
-    GroupBook::open(directory, Sync::No).unwrap()
+fn book(directory: &Path) -> GroupRegistry {
+    GroupRegistry::open(directory, Sync::No).unwrap()
 }
 
 /// A store of these lines, and its snapshot at a second.
@@ -63,37 +63,37 @@ fn store_group(name: &str, second: i64, more: &str) -> String {
     )
 }
 
-fn bytes_of(found: &Found) -> Vec<u8> {
+fn bytes_of(found: &GroupLookup) -> Vec<u8> {
     match found {
-        Found::Book(group) => {
+        GroupLookup::Book(group) => {
             let mut bytes = vec![0; group.len() as usize];
             group.read_at(0, &mut bytes).unwrap();
             bytes
         }
-        Found::Store(group) => {
+        GroupLookup::Store(group) => {
             let mut bytes = Vec::new();
             group.stream(0..group.len(), &mut |piece| bytes.extend_from_slice(piece)).unwrap();
             bytes
         }
-        Found::Deleted { .. } | Found::Unknown => Vec::new(),
+        GroupLookup::Deleted { .. } | GroupLookup::Unknown => Vec::new(),
     }
 }
 
-fn label(found: &Found) -> String {
+fn label(found: &GroupLookup) -> String {
     match found {
-        Found::Book(group) => format!("book {}", group.facts().version),
-        Found::Store(group) => format!("store {}", group.facts().version),
-        Found::Deleted { .. } => "deleted".to_string(),
-        Found::Unknown => "unknown".to_string(),
+        GroupLookup::Book(group) => format!("book {}", group.facts().version),
+        GroupLookup::Store(group) => format!("store {}", group.facts().version),
+        GroupLookup::Deleted { .. } => "deleted".to_string(),
+        GroupLookup::Unknown => "unknown".to_string(),
     }
 }
 
-fn ids_of(groups: &Groups<'_>, parameters: &[(&str, &str)]) -> Vec<String> {
+fn ids_of(groups: &GroupView<'_>, parameters: &[(&str, &str)]) -> Vec<String> {
     let parameters: Vec<_> = parameters.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-    let (query, problems) = Query::parse(&parameters, groups.bases);
+    let (query, problems) = GroupQuery::parse(&parameters, groups.bases);
     assert_eq!(problems, []);
     let mut ids = Vec::new();
-    let page = Page { after: None, count: 1000, bytes_max: u64::MAX };
+    let page = SearchPage { after: None, count: 1000, bytes_max: u64::MAX };
     let total = groups
         .search(&query, page, &mut |hit| {
             ids.push(hit.id.to_string());
@@ -119,38 +119,38 @@ fn a_group_lives_and_is_there_after_a_restart() {
     };
     {
         let book = book(home.path());
-        let groups = Groups::new(&book, None, &[]);
+        let groups = GroupView::new(&book, None, &[]);
         let written = groups.create(&id("g1"), &checked(text.as_bytes()), &at(1)).unwrap().unwrap();
         assert_eq!((written.version, written.created), (1, true));
         assert_eq!(String::from_utf8(written.line).unwrap(), line(1, 1));
         assert!(groups.create(&id("g1"), &checked(text.as_bytes()), &at(1)).unwrap().is_err());
         assert_eq!(bytes_of(&groups.find(&id("g1")).unwrap()), line(1, 1).into_bytes());
         let before = groups.find(&id("g1")).unwrap();
-        groups.update(&id("g1"), &checked(text.as_bytes()), &Expected::Anything, &at(2)).unwrap().unwrap();
+        groups.update(&id("g1"), &checked(text.as_bytes()), &Precondition::Anything, &at(2)).unwrap().unwrap();
         assert_eq!(bytes_of(&before), line(1, 1).into_bytes(), "a reader keeps the version that it found");
-        assert!(matches!(GroupBook::open(home.path(), Sync::No), Err(GroupsError::Busy { .. })));
+        assert!(matches!(GroupRegistry::open(home.path(), Sync::No), Err(GroupsError::Busy { .. })));
     }
     {
         let book = book(home.path());
-        let groups = Groups::new(&book, None, &[]);
+        let groups = GroupView::new(&book, None, &[]);
         let found = groups.find(&id("g1")).unwrap();
         assert_eq!(bytes_of(&found), line(2, 2).into_bytes());
-        let Found::Book(group) = found else { panic!("it is the book's") };
+        let GroupLookup::Book(group) = found else { panic!("it is the book's") };
         let copy = home.path().join("copy");
         group.copy_to(&copy, Sync::No).unwrap();
         assert_eq!(fs::read_to_string(&copy).unwrap(), line(2, 2) + "\n");
         assert_eq!(fs::read_to_string(book.file_of(&id("g1")).unwrap()).unwrap(), line(2, 2) + "\n");
         // A clock that went back makes no version that is older than the one before.
-        let written = groups.delete(&id("g1"), &Expected::Anything, &at(-9)).unwrap().unwrap().unwrap();
+        let written = groups.delete(&id("g1"), &Precondition::Anything, &at(-9)).unwrap().unwrap().unwrap();
         assert_eq!((written.version, written.at), (3, at(2)));
     }
     let book = book(home.path());
-    let groups = Groups::new(&book, None, &[]);
-    assert!(matches!(groups.find(&id("g1")).unwrap(), Found::Deleted { version: Some(3), .. }));
+    let groups = GroupView::new(&book, None, &[]);
+    assert!(matches!(groups.find(&id("g1")).unwrap(), GroupLookup::Deleted { version: Some(3), .. }));
     assert_eq!(book.file_of(&id("g1")), None);
-    assert_eq!(groups.delete(&id("g1"), &Expected::Anything, &at(5)).unwrap(), Ok(None));
-    assert!(matches!(groups.find(&id("g2")).unwrap(), Found::Unknown));
-    let written = groups.update(&id("g1"), &checked(text.as_bytes()), &Expected::Nothing, &at(6)).unwrap().unwrap();
+    assert_eq!(groups.delete(&id("g1"), &Precondition::Anything, &at(5)).unwrap(), Ok(None));
+    assert!(matches!(groups.find(&id("g2")).unwrap(), GroupLookup::Unknown));
+    let written = groups.update(&id("g1"), &checked(text.as_bytes()), &Precondition::Nothing, &at(6)).unwrap().unwrap();
     assert_eq!((written.version, written.created), (4, true));
 }
 
@@ -160,8 +160,8 @@ fn files_are_private() {
     use std::os::unix::fs::PermissionsExt;
     let home = tempfile::tempdir().unwrap();
     let directory = home.path().join("groups");
-    let book = GroupBook::open(&directory, Sync::Yes).unwrap();
-    Groups::new(&book, None, &[]).create(&id("g"), &checked(&body(&[])), &at(1)).unwrap().unwrap();
+    let book = GroupRegistry::open(&directory, Sync::Yes).unwrap();
+    GroupView::new(&book, None, &[]).create(&id("g"), &checked(&body(&[])), &at(1)).unwrap().unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&directory), mode(&directory.join("g.ndjson"))), (0o700, 0o600));
 }
@@ -176,10 +176,10 @@ fn the_later_version_holds() {
     {
         let home = tempfile::tempdir().unwrap();
         let book = book(home.path());
-        Groups::new(&book, None, &[]).create(&id("g"), &checked(&body(&[])), &at(book_second)).unwrap().unwrap();
+        GroupView::new(&book, None, &[]).create(&id("g"), &checked(&body(&[])), &at(book_second)).unwrap().unwrap();
         // A row of second 99 is not there yet at T.
         let (_store, snapshot) = store(&rows(store_second), 50);
-        let groups = Groups::new(&book, Some(&snapshot), &[]);
+        let groups = GroupView::new(&book, Some(&snapshot), &[]);
         assert_eq!(label(&groups.find(&id("g")).unwrap()), expected, "{store_second}");
         assert_eq!(ids_of(&groups, &[]), ["g"]);
     }
@@ -193,10 +193,10 @@ fn groups_of_the_store_are_changed_and_deleted() {
     let book = book(home.path());
     let row = store_group("g", 5, r#", "name" : "As it is""#);
     let (_first, snapshot) = store(std::slice::from_ref(&row), 50);
-    let groups = Groups::new(&book, Some(&snapshot), &[]);
+    let groups = GroupView::new(&book, Some(&snapshot), &[]);
     assert_eq!(bytes_of(&groups.find(&id("g")).unwrap()), row.into_bytes());
-    let wrong = Expected::Versions(vec!["4".into()]);
-    let right = Expected::Versions(vec!["5".into()]);
+    let wrong = Precondition::Versions(vec!["4".into()]);
+    let right = Precondition::Versions(vec!["5".into()]);
     let document = body(&["Patient/a"]);
     let refused = groups.update(&id("g"), &checked(&document), &wrong, &at(1)).unwrap().unwrap_err();
     assert_eq!(refused.current.as_deref(), Some("5"));
@@ -204,22 +204,22 @@ fn groups_of_the_store_are_changed_and_deleted() {
     assert_eq!((written.version, &written.at, written.created), (6, &at(5), false));
     assert_eq!(label(&groups.find(&id("g")).unwrap()), "book 6");
     assert!(groups.delete(&id("g"), &right, &at(7)).unwrap().is_err());
-    groups.delete(&id("g"), &Expected::Something, &at(7)).unwrap().unwrap().unwrap();
+    groups.delete(&id("g"), &Precondition::Something, &at(7)).unwrap().unwrap().unwrap();
     assert_eq!(label(&groups.find(&id("g")).unwrap()), "deleted");
     assert_eq!(ids_of(&groups, &[]), [""; 0]);
-    assert!(groups.delete(&id("g"), &Expected::Something, &at(7)).unwrap().is_err());
+    assert!(groups.delete(&id("g"), &Precondition::Something, &at(7)).unwrap().is_err());
 
     let (_later, snapshot) = store(&[store_group("g", 8, "")], 50);
-    let groups = Groups::new(&book, Some(&snapshot), &[]);
+    let groups = GroupView::new(&book, Some(&snapshot), &[]);
     assert_eq!(label(&groups.find(&id("g")).unwrap()), "store 5");
-    groups.update(&id("g"), &checked(&document), &Expected::Anything, &at(9)).unwrap().unwrap();
+    groups.update(&id("g"), &checked(&document), &Precondition::Anything, &at(9)).unwrap().unwrap();
     for (second, expected, listed) in [(8, "book 6", 1), (20, "deleted", 0)] {
         let deletion = format!(
             r#"{{"resourceType":"Bundle","type":"transaction","meta":{{"lastUpdated":"{}"}},"entry":[{{"request":{{"method":"DELETE","url":"Group/g"}}}}]}}"#,
             at(second)
         );
         let (_deleted, snapshot) = store(&[store_group("g", 3, ""), deletion], 50);
-        let groups = Groups::new(&book, Some(&snapshot), &[]);
+        let groups = GroupView::new(&book, Some(&snapshot), &[]);
         assert_eq!(label(&groups.find(&id("g")).unwrap()), expected);
         assert_eq!(ids_of(&groups, &[]).len(), listed);
         assert_eq!(ids_of(&groups, &[("_id", "g")]).len(), listed);
@@ -234,7 +234,7 @@ fn every_crash_point_leaves_one_version() {
     let (before, after) = (home.path().join("before"), home.path().join("after"));
     {
         let book = book(&before);
-        Groups::new(&book, None, &[]).create(&id("g"), &checked(&body(&["Patient/a"])), &at(1)).unwrap().unwrap();
+        GroupView::new(&book, None, &[]).create(&id("g"), &checked(&body(&["Patient/a"])), &at(1)).unwrap().unwrap();
     }
     let copy = |from: &Path, to: &Path| {
         fs::create_dir_all(to).unwrap();
@@ -247,12 +247,12 @@ fn every_crash_point_leaves_one_version() {
         copy(&before, &after);
         {
             let book = book(&after);
-            let groups = Groups::new(&book, None, &[]);
+            let groups = GroupView::new(&book, None, &[]);
             match deletes {
-                true => drop(groups.delete(&id("g"), &Expected::Anything, &at(2)).unwrap().unwrap()),
+                true => drop(groups.delete(&id("g"), &Precondition::Anything, &at(2)).unwrap().unwrap()),
                 false => drop(
                     groups
-                        .update(&id("g"), &checked(&body(&["Patient/b"])), &Expected::Anything, &at(2))
+                        .update(&id("g"), &checked(&body(&["Patient/b"])), &Precondition::Anything, &at(2))
                         .unwrap()
                         .unwrap(),
                 ),
@@ -268,7 +268,7 @@ fn every_crash_point_leaves_one_version() {
                 fs::write(crashed.path().join(".g.ndjson.part"), &line[..written]).unwrap();
             }
             let book = book(crashed.path());
-            let found = Groups::new(&book, None, &[]).find(&id("g")).unwrap();
+            let found = GroupView::new(&book, None, &[]).find(&id("g")).unwrap();
             let expected = match (renamed, deletes) {
                 (false, _) => "book 1",
                 (true, false) => "book 2",
@@ -289,25 +289,25 @@ fn a_damaged_file_is_told() {
     let home = tempfile::tempdir().unwrap();
     {
         let book = book(home.path());
-        let groups = Groups::new(&book, None, &[]);
+        let groups = GroupView::new(&book, None, &[]);
         groups.create(&id("g"), &checked(&body(&["Patient/a"])), &at(1)).unwrap().unwrap();
         groups.create(&id("d"), &checked(&body(&["Patient/a"])), &at(1)).unwrap().unwrap();
-        groups.delete(&id("d"), &Expected::Anything, &at(1)).unwrap().unwrap();
+        groups.delete(&id("d"), &Precondition::Anything, &at(1)).unwrap().unwrap();
     }
     for name in ["g.ndjson", "d.ndjson"] {
         let path = home.path().join(name);
         let whole = fs::read(&path).unwrap();
         for len in 0..whole.len() {
             fs::write(&path, &whole[..len]).unwrap();
-            let error = GroupBook::open(home.path(), Sync::No).unwrap_err();
+            let error = GroupRegistry::open(home.path(), Sync::No).unwrap_err();
             assert!(matches!(&error, GroupsError::Damaged { path: of, .. } if *of == path), "{len}: {error}");
         }
         fs::write(home.path().join("other.ndjson"), &whole).unwrap();
         fs::write(&path, &whole).unwrap();
-        assert!(matches!(GroupBook::open(home.path(), Sync::No), Err(GroupsError::Damaged { .. })));
+        assert!(matches!(GroupRegistry::open(home.path(), Sync::No), Err(GroupsError::Damaged { .. })));
         fs::remove_file(home.path().join("other.ndjson")).unwrap();
     }
-    assert!(GroupBook::open(home.path(), Sync::No).is_ok());
+    assert!(GroupRegistry::open(home.path(), Sync::No).is_ok());
 }
 
 /// What could not be kept is not told as kept, and what stood before still stands.
@@ -316,14 +316,14 @@ fn a_write_that_fails_changes_nothing() {
     let home = tempfile::tempdir().unwrap();
     let directory = home.path().join("groups");
     let book = book(&directory);
-    let groups = Groups::new(&book, None, &[]);
+    let groups = GroupView::new(&book, None, &[]);
     groups.create(&id("g"), &checked(&body(&["Patient/a"])), &at(1)).unwrap().unwrap();
     // A directory where the temporary file would go: neither a change nor a deletion can be written.
     fs::create_dir(directory.join(".g.ndjson.part")).unwrap();
     let document = body(&["Patient/b"]);
-    let changed = groups.update(&id("g"), &checked(&document), &Expected::Anything, &at(2));
+    let changed = groups.update(&id("g"), &checked(&document), &Precondition::Anything, &at(2));
     assert!(matches!(changed, Err(GroupsError::Io { .. })));
-    assert!(matches!(groups.delete(&id("g"), &Expected::Anything, &at(2)), Err(GroupsError::Io { .. })));
+    assert!(matches!(groups.delete(&id("g"), &Precondition::Anything, &at(2)), Err(GroupsError::Io { .. })));
     assert_eq!(label(&groups.find(&id("g")).unwrap()), "book 1");
     fs::create_dir(directory.join(".h.ndjson.part")).unwrap();
     assert!(groups.create(&id("h"), &checked(&document), &at(2)).is_err());
@@ -336,13 +336,13 @@ fn one_of_many_writers_wins() {
     let home = tempfile::tempdir().unwrap();
     let book = book(home.path());
     let document = body(&["Patient/a"]);
-    Groups::new(&book, None, &[]).create(&id("g"), &checked(&document), &at(1)).unwrap().unwrap();
+    GroupView::new(&book, None, &[]).create(&id("g"), &checked(&document), &at(1)).unwrap().unwrap();
     let taken: usize = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..8)
             .map(|_| {
                 scope.spawn(|| {
-                    let groups = Groups::new(&book, None, &[]);
-                    let expected = Expected::Versions(vec!["1".into()]);
+                    let groups = GroupView::new(&book, None, &[]);
+                    let expected = Precondition::Versions(vec!["1".into()]);
                     usize::from(groups.update(&id("g"), &checked(&document), &expected, &at(2)).unwrap().is_ok())
                 })
             })
@@ -350,7 +350,7 @@ fn one_of_many_writers_wins() {
         writers.into_iter().map(|writer| writer.join().unwrap()).sum()
     });
     assert_eq!(taken, 1);
-    assert_eq!(label(&Groups::new(&book, None, &[]).find(&id("g")).unwrap()), "book 2");
+    assert_eq!(label(&GroupView::new(&book, None, &[]).find(&id("g")).unwrap()), "book 2");
 }
 
 /// Pages hold every match once, in the order of ids, whatever their size; a Group that takes a page past its bytes
@@ -360,7 +360,7 @@ fn pages_hold_every_match_once() {
     let home = tempfile::tempdir().unwrap();
     let book = book(home.path());
     let (_store, snapshot) = store(&(0..5).map(|n| store_group(&format!("s{n}"), 5, "")).collect::<Vec<_>>(), 50);
-    let groups = Groups::new(&book, Some(&snapshot), &[]);
+    let groups = GroupView::new(&book, Some(&snapshot), &[]);
     for n in 0..5 {
         groups.create(&id(&format!("r{n}")), &checked(&body(&["Patient/a"])), &at(1)).unwrap().unwrap();
     }
@@ -369,10 +369,10 @@ fn pages_hold_every_match_once() {
     for (count, bytes_max) in [(1, u64::MAX), (3, u64::MAX), (10, u64::MAX), (100, u64::MAX), (4, 0), (4, 300)] {
         let (mut seen, mut after) = (Vec::new(), None);
         loop {
-            let page = Page { after, count, bytes_max };
+            let page = SearchPage { after, count, bytes_max };
             let before = seen.len();
             let total = groups
-                .search(&Query::default(), page, &mut |hit| {
+                .search(&GroupQuery::default(), page, &mut |hit| {
                     assert_eq!(hit.len(), bytes_of(&hit.found).len() as u64);
                     seen.push(hit.id.to_string());
                     Ok(())
@@ -387,9 +387,9 @@ fn pages_hold_every_match_once() {
         }
         assert_eq!(seen, all, "{count} {bytes_max}");
     }
-    let page = Page { after: None, count: 0, bytes_max: 0 };
-    let total = groups.search(&Query::default(), page, &mut |_| panic!("none is asked for")).unwrap();
-    assert_eq!(total, Total { total: 10, next: None });
+    let page = SearchPage { after: None, count: 0, bytes_max: 0 };
+    let total = groups.search(&GroupQuery::default(), page, &mut |_| panic!("none is asked for")).unwrap();
+    assert_eq!(total, TotalMode { total: 10, next: None });
 }
 
 /// The twin of a search: reads the whole document, and compares in the plainest way.
@@ -490,7 +490,7 @@ proptest! {
         }
         let rows: Vec<String> = trees.iter().filter(|(_, made)| !made).map(|(tree, _)| tree.to_string()).collect();
         let (_store, snapshot) = store(&rows, 50);
-        let groups = Groups::new(&book, Some(&snapshot), &bases);
+        let groups = GroupView::new(&book, Some(&snapshot), &bases);
         for (tree, _) in trees.iter().filter(|(_, made)| *made) {
             let name = id(tree["id"].as_str().unwrap());
             groups.create(&name, &checked(tree.to_string().as_bytes()), &at(1)).unwrap().unwrap();
@@ -524,11 +524,11 @@ proptest! {
         text.splice(cut..(cut + with.len()).min(text.len()), with.bytes());
         for body in [text, bytes] {
             for wanted in [WantedId::Ignored, WantedId::Same(&id("g"))] {
-                if let Ok(document) = Document::check(&body, wanted, &GroupRules::default()) {
+                if let Ok(document) = GroupDocument::check(&body, wanted, &GroupRules::default()) {
                     let line = document.stamp(&id("g"), 1, &at(1));
                     let tree: Tree = serde_json::from_slice(&line).unwrap();
                     prop_assert_eq!(&tree["id"], "g");
-                    prop_assert!(Document::check(&line, wanted, &GroupRules::default()).is_ok());
+                    prop_assert!(GroupDocument::check(&line, wanted, &GroupRules::default()).is_ok());
                 }
             }
         }
@@ -541,17 +541,17 @@ fn what_is_no_file_is_refused_by_name() {
     for kind in 0..3 {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("book/g.ndjson");
-        drop(GroupBook::open(&dir.path().join("book"), Sync::No).unwrap());
+        drop(GroupRegistry::open(&dir.path().join("book"), Sync::No).unwrap());
         match kind {
             0 => std::os::unix::fs::symlink("/etc/passwd", &place).unwrap(),
             1 => assert!(std::process::Command::new("mkfifo").arg(&place).status().unwrap().success()),
             _ => std::fs::create_dir(&place).unwrap(),
         }
-        let refused = GroupBook::open(&dir.path().join("book"), Sync::No).unwrap_err();
+        let refused = GroupRegistry::open(&dir.path().join("book"), Sync::No).unwrap_err();
         assert!(matches!(&refused, GroupsError::Io { path, .. } if *path == place), "{refused}");
         // What has the form of a temporary file and is none of a Group stays.
         std::fs::rename(&place, dir.path().join("book/.no group.ndjson.part")).unwrap();
-        drop(GroupBook::open(&dir.path().join("book"), Sync::No).unwrap());
+        drop(GroupRegistry::open(&dir.path().join("book"), Sync::No).unwrap());
         assert!(dir.path().join("book/.no group.ndjson.part").symlink_metadata().is_ok());
     }
 }

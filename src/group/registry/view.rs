@@ -5,17 +5,17 @@ use std::sync::LazyLock;
 
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
-use crate::group::registry::document::Document;
+use crate::group::registry::document::GroupDocument;
 use crate::group::registry::search_facts::GroupFacts;
-use crate::group::registry::store_groups::{InSnapshot, InStore, StoreGroup};
+use crate::group::registry::store_groups::{SnapshotLocation, StoreLocation, StoreGroup};
 use crate::group::registry::writer::GroupWriter;
-use crate::group::registry::{BookGroup, Entry, EntryState, GroupBook, GroupsError};
+use crate::group::registry::{RegisteredGroup, RegistryEntry, EntryState, GroupRegistry, GroupsError};
 use crate::index::snapshot::Snapshot;
 
 /// What stands under an id.
-pub enum Found {
+pub enum GroupLookup {
     /// A Group made here.
-    Book(BookGroup),
+    Book(RegisteredGroup),
     /// A Group of the store.
     Store(StoreGroup),
     /// A Group that was deleted, through the service or in the store.
@@ -29,20 +29,20 @@ pub enum Found {
     Unknown,
 }
 
-impl Found {
+impl GroupLookup {
     /// What is known of the Group, if there is one.
     pub fn facts(&self) -> Option<&GroupFacts> {
         match self {
-            Found::Book(group) => Some(group.facts()),
-            Found::Store(group) => Some(group.facts()),
-            Found::Deleted { .. } | Found::Unknown => None,
+            GroupLookup::Book(group) => Some(group.facts()),
+            GroupLookup::Store(group) => Some(group.facts()),
+            GroupLookup::Deleted { .. } | GroupLookup::Unknown => None,
         }
     }
 
     /// The number of the version after it: the next one for a number, else 1.
     fn next_version(&self) -> u64 {
         let now = match self {
-            Found::Deleted { version, .. } => *version,
+            GroupLookup::Deleted { version, .. } => *version,
             other => other.facts().and_then(|facts| facts.version.parse().ok()),
         };
         now.and_then(|now: u64| now.checked_add(1)).unwrap_or(1)
@@ -51,7 +51,7 @@ impl Found {
     /// The instant of the version after it: now, but never before what it follows, or it would not hold.
     fn next_instant(&self, now: &Instant) -> Instant {
         let before = match self {
-            Found::Deleted { at, .. } => Some(at),
+            GroupLookup::Deleted { at, .. } => Some(at),
             other => other.facts().and_then(|facts| facts.last_updated.as_ref()),
         };
         before.map_or(now, |before| before.max(now)).clone()
@@ -60,7 +60,7 @@ impl Found {
 
 /// What a writer expects to find (`If-Match`, `If-None-Match`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Expected {
+pub enum Precondition {
     /// Whatever is there.
     Anything,
     /// A Group in any version.
@@ -71,21 +71,21 @@ pub enum Expected {
     Versions(Vec<String>),
 }
 
-impl Expected {
+impl Precondition {
     /// Whether it is met.
-    pub fn holds(&self, found: &Found) -> bool {
+    pub fn holds(&self, found: &GroupLookup) -> bool {
         match self {
-            Expected::Anything => true,
-            Expected::Something => found.facts().is_some(),
-            Expected::Nothing => found.facts().is_none(),
-            Expected::Versions(versions) => found.facts().is_some_and(|facts| versions.contains(&facts.version)),
+            Precondition::Anything => true,
+            Precondition::Something => found.facts().is_some(),
+            Precondition::Nothing => found.facts().is_none(),
+            Precondition::Versions(versions) => found.facts().is_some_and(|facts| versions.contains(&facts.version)),
         }
     }
 }
 
 /// A version that was made to last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
+pub struct GroupWrite {
     /// The Group's id.
     pub id: Id,
     /// Number of the version.
@@ -100,15 +100,15 @@ pub struct Written {
 
 /// A writer found something else than it expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct WriteError {
     /// The version that is current; none when there is no Group.
     pub current: Option<String>,
 }
 
 /// The book and the store, as one moment shows them.
-pub struct Groups<'a> {
-    pub(crate) book: &'a GroupBook,
-    pub(crate) store: Option<InSnapshot<'a>>,
+pub struct GroupView<'a> {
+    pub(crate) book: &'a GroupRegistry,
+    pub(crate) store: Option<SnapshotLocation<'a>>,
     pub(crate) bases: &'a [String],
     /// Ids that the client may know of; all if none.
     pub(crate) visible: Option<&'a [String]>,
@@ -120,13 +120,13 @@ pub struct Groups<'a> {
 /// there, and none that depends on the Group that may be there, so that neither the answer nor its time tells (KICK-16).
 static NOBODY: LazyLock<Id> = LazyLock::new(|| Id::parse(&[b'-'; 64]).expect("64 dashes are a legal id"));
 
-impl<'a> Groups<'a> {
+impl<'a> GroupView<'a> {
     /// The Groups of a book, and of a store under the bases that are ours (the service's own and the store's
     /// `--fhir-base`; final slashes do not count).
-    pub fn new(book: &'a GroupBook, store: Option<&'a Snapshot>, bases: &'a [String]) -> Groups<'a> {
-        Groups {
+    pub fn new(book: &'a GroupRegistry, store: Option<&'a Snapshot>, bases: &'a [String]) -> GroupView<'a> {
+        GroupView {
             book,
-            store: store.map(|snapshot| InSnapshot::new(snapshot, bases)),
+            store: store.map(|snapshot| SnapshotLocation::new(snapshot, bases)),
             bases,
             visible: None,
             writer: None,
@@ -135,13 +135,13 @@ impl<'a> Groups<'a> {
 
     /// The same for a client that may know of these ids only; of all if `None`. Under any other id nothing stands for it,
     /// and nothing can be changed.
-    pub fn seen_by(self, visible: Option<&'a [String]>) -> Groups<'a> {
-        Groups { visible, ..self }
+    pub fn seen_by(self, visible: Option<&'a [String]>) -> GroupView<'a> {
+        GroupView { visible, ..self }
     }
 
     /// The same for a client that writes: versions remember it.
-    pub fn written_by(self, writer: GroupWriter) -> Groups<'a> {
-        Groups { writer: Some(writer), ..self }
+    pub fn written_by(self, writer: GroupWriter) -> GroupView<'a> {
+        GroupView { writer: Some(writer), ..self }
     }
 
     /// Whether the client may know what stands under an id.
@@ -158,39 +158,39 @@ impl<'a> Groups<'a> {
     ///
     /// # Errors
     /// When the book or the store cannot be read.
-    pub fn find(&self, id: &Id) -> Result<Found, GroupsError> {
+    pub fn find(&self, id: &Id) -> Result<GroupLookup, GroupsError> {
         let _reading = self.book.reading(self.asked(id));
         self.find_seen(id)
     }
 
-    /// What stands under an id for the client. Under the lock of [`Groups::asked`].
-    fn find_seen(&self, id: &Id) -> Result<Found, GroupsError> {
+    /// What stands under an id for the client. Under the lock of [`GroupView::asked`].
+    fn find_seen(&self, id: &Id) -> Result<GroupLookup, GroupsError> {
         let found = self.find_locked(self.asked(id))?;
-        Ok(if self.sees(id) { found } else { Found::Unknown })
+        Ok(if self.sees(id) { found } else { GroupLookup::Unknown })
     }
 
-    fn find_locked(&self, id: &Id) -> Result<Found, GroupsError> {
+    fn find_locked(&self, id: &Id) -> Result<GroupLookup, GroupsError> {
         let in_store = match &self.store {
             Some(store) => store.find(id)?,
-            None => InStore::Unknown,
+            None => StoreLocation::Unknown,
         };
         self.merge(id, self.book.entry(id).as_deref(), in_store)
     }
 
     /// The later of what the book and the store say. Under the lock of the id.
-    pub(crate) fn merge(&self, id: &Id, entry: Option<&Entry>, in_store: InStore) -> Result<Found, GroupsError> {
+    pub(crate) fn merge(&self, id: &Id, entry: Option<&RegistryEntry>, in_store: StoreLocation) -> Result<GroupLookup, GroupsError> {
         if let Some(entry) = entry.filter(|entry| book_holds(entry, &in_store)) {
             return Ok(match self.book.open_group(id, entry)? {
-                Some(group) => Found::Book(group),
-                None => Found::Deleted { version: Some(entry.version), at: entry.at.clone() },
+                Some(group) => GroupLookup::Book(group),
+                None => GroupLookup::Deleted { version: Some(entry.version), at: entry.at.clone() },
             });
         }
         match (in_store, &self.store) {
-            (InStore::Current { extent, row, .. }, Some(store)) => {
-                Ok(Found::Store(store.group(self.book, extent, row)?))
+            (StoreLocation::Current { extent, row, .. }, Some(store)) => {
+                Ok(GroupLookup::Store(store.group(self.book, extent, row)?))
             }
-            (InStore::Deleted(at), _) => Ok(Found::Deleted { version: entry.map(|entry| entry.version), at }),
-            _ => Ok(Found::Unknown),
+            (StoreLocation::Deleted(at), _) => Ok(GroupLookup::Deleted { version: entry.map(|entry| entry.version), at }),
+            _ => Ok(GroupLookup::Unknown),
         }
     }
 
@@ -201,13 +201,13 @@ impl<'a> Groups<'a> {
     pub fn create(
         &self,
         id: &Id,
-        document: &Document<'_>,
+        document: &GroupDocument<'_>,
         now: &Instant,
-    ) -> Result<Result<Written, Refused>, GroupsError> {
+    ) -> Result<Result<GroupWrite, WriteError>, GroupsError> {
         let _writing = self.book.writing(id);
         match self.find_locked(id)? {
-            Found::Unknown => self.put(id, document, &Found::Unknown, now).map(Ok),
-            found => Ok(Err(Refused { current: found.facts().map(|facts| facts.version.clone()) })),
+            GroupLookup::Unknown => self.put(id, document, &GroupLookup::Unknown, now).map(Ok),
+            found => Ok(Err(WriteError { current: found.facts().map(|facts| facts.version.clone()) })),
         }
     }
 
@@ -219,33 +219,33 @@ impl<'a> Groups<'a> {
     pub fn update(
         &self,
         id: &Id,
-        document: &Document<'_>,
-        expected: &Expected,
+        document: &GroupDocument<'_>,
+        expected: &Precondition,
         now: &Instant,
-    ) -> Result<Result<Written, Refused>, GroupsError> {
+    ) -> Result<Result<GroupWrite, WriteError>, GroupsError> {
         let _writing = self.book.writing(self.asked(id));
         let found = self.find_seen(id)?;
         if !expected.holds(&found) || !self.sees(id) {
-            return Ok(Err(Refused { current: found.facts().map(|facts| facts.version.clone()) }));
+            return Ok(Err(WriteError { current: found.facts().map(|facts| facts.version.clone()) }));
         }
         self.put(id, document, &found, now).map(Ok)
     }
 
-    fn put(&self, id: &Id, document: &Document<'_>, found: &Found, now: &Instant) -> Result<Written, GroupsError> {
+    fn put(&self, id: &Id, document: &GroupDocument<'_>, found: &GroupLookup, now: &Instant) -> Result<GroupWrite, GroupsError> {
         let (version, at) = (found.next_version(), found.next_instant(now));
         let line =
             self.book.put(id, document.stamp(id, version, &at), version, at.clone(), self.writer_after(found))?;
-        Ok(Written { id: *id, version, at, created: found.facts().is_none(), line })
+        Ok(GroupWrite { id: *id, version, at, created: found.facts().is_none(), line })
     }
 
     /// Who writes, for a version that follows what was found.
-    fn writer_after(&self, found: &Found) -> Option<GroupWriter> {
+    fn writer_after(&self, found: &GroupLookup) -> Option<GroupWriter> {
         let follows_unbound = match found {
-            Found::Store(_) | Found::Deleted { .. } => true,
-            Found::Book(group) => {
+            GroupLookup::Store(_) | GroupLookup::Deleted { .. } => true,
+            GroupLookup::Book(group) => {
                 group.writer().is_some_and(|writer| !writer.bound_to_groups || writer.follows_unbound)
             }
-            Found::Unknown => false,
+            GroupLookup::Unknown => false,
         };
         self.writer
             .clone()
@@ -261,7 +261,7 @@ impl<'a> Groups<'a> {
         let mut found = Vec::new();
         for (id, entry) in self.book.entries() {
             let in_store = store.find(&id)?;
-            if matches!(in_store, InStore::Current { .. }) && book_holds(&entry, &in_store) {
+            if matches!(in_store, StoreLocation::Current { .. }) && book_holds(&entry, &in_store) {
                 found.push(id);
             }
         }
@@ -276,34 +276,34 @@ impl<'a> Groups<'a> {
     pub fn delete(
         &self,
         id: &Id,
-        expected: &Expected,
+        expected: &Precondition,
         now: &Instant,
-    ) -> Result<Result<Option<Written>, Refused>, GroupsError> {
+    ) -> Result<Result<Option<GroupWrite>, WriteError>, GroupsError> {
         let _writing = self.book.writing(self.asked(id));
         let found = self.find_seen(id)?;
         if !expected.holds(&found) {
-            return Ok(Err(Refused { current: found.facts().map(|facts| facts.version.clone()) }));
+            return Ok(Err(WriteError { current: found.facts().map(|facts| facts.version.clone()) }));
         }
         if found.facts().is_none() {
             return Ok(Ok(None));
         }
         let (version, at) = (found.next_version(), found.next_instant(now));
         self.book.mark_deleted(id, version, at.clone())?;
-        Ok(Ok(Some(Written { id: *id, version, at, created: false, line: Vec::new() })))
+        Ok(Ok(Some(GroupWrite { id: *id, version, at, created: false, line: Vec::new() })))
     }
 }
 
 /// Whether the book's word holds against the store's.
-pub(crate) fn book_holds(entry: &Entry, in_store: &InStore) -> bool {
+pub(crate) fn book_holds(entry: &RegistryEntry, in_store: &StoreLocation) -> bool {
     match in_store {
-        InStore::Current { updated, .. } => updated.as_ref().is_none_or(|updated| *updated <= entry.at),
-        InStore::Deleted(at) => *at <= entry.at,
-        InStore::Unknown => true,
+        StoreLocation::Current { updated, .. } => updated.as_ref().is_none_or(|updated| *updated <= entry.at),
+        StoreLocation::Deleted(at) => *at <= entry.at,
+        StoreLocation::Unknown => true,
     }
 }
 
 /// What is known of an entry that is live.
-pub(crate) fn facts_of(entry: &Entry) -> Option<&GroupFacts> {
+pub(crate) fn facts_of(entry: &RegistryEntry) -> Option<&GroupFacts> {
     match &entry.state {
         EntryState::Live { facts, .. } => Some(facts),
         EntryState::Deleted => None,

@@ -20,7 +20,7 @@ pub struct GroupWriter {
 /// The line, as a document of its own.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct WriterLine {
     writer: GroupWriter,
 }
 
@@ -30,7 +30,7 @@ pub const WRITER_LINE_BYTES_MAX: usize = 4096;
 impl GroupWriter {
     /// The line, with its newline.
     pub fn to_line(&self) -> Vec<u8> {
-        let mut line = serde_json::to_vec(&Line { writer: self.clone() }).expect("plain data");
+        let mut line = serde_json::to_vec(&WriterLine { writer: self.clone() }).expect("plain data");
         line.push(b'\n');
         line
     }
@@ -44,7 +44,7 @@ impl GroupWriter {
             return Ok(None);
         }
         let line = rest.strip_suffix(b"\n").ok_or("the line of its writer is cut off")?;
-        let Line { writer } =
+        let WriterLine { writer } =
             serde_json::from_slice(line).map_err(|error| format!("the line of its writer: {error}"))?;
         // Byte for byte as it is written: a reader of JSON takes other forms, too.
         if writer.to_line() != rest {

@@ -16,9 +16,9 @@ use crate::extract::fault::Fault;
 use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
-use crate::group::reader::{GroupHead, GroupReader, Member};
-use crate::group::rules::problem::{Problem, ProblemKind, Problems, unreadable};
-use crate::group::rules::tokens::{Text, Token, Tokens};
+use crate::group::reader::{GroupHead, GroupReader, GroupMember};
+use crate::group::rules::problem::{RuleViolation, RuleKind, RuleViolations, unreadable};
+use crate::group::rules::tokens::{TokenText, JsonToken, TokenReader};
 use crate::limits::{GROUP_ELEMENTS_MAX, ONEUP_GROUP_BYTES_MAX, ONEUP_GROUP_MEMBERS_MAX, ROW_BYTES_MAX};
 use crate::simd::Kernel;
 
@@ -73,7 +73,7 @@ impl GroupRules {
 
 /// What was found of a Group that keeps the rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checked {
+pub struct CheckedGroup {
     /// What it says of itself.
     pub head: GroupHead,
     /// Its bytes without white space between its tokens.
@@ -88,8 +88,8 @@ const ELEMENT_CHARS_MAX: usize = 64;
 /// Holds one Group, in pieces, to rules.
 pub struct GroupCheck<'a> {
     reader: GroupReader<'a>,
-    tokens: Tokens,
-    rules: State<'a>,
+    tokens: TokenReader,
+    rules: CheckState<'a>,
     position: u64,
     /// Newlines so far, and where the last line begins.
     lines: (u64, u64),
@@ -99,13 +99,13 @@ pub struct GroupCheck<'a> {
 
 impl<'a> GroupCheck<'a> {
     /// A check that tells each member to `on_member`; what it was told of a Group with problems is to be dropped.
-    pub fn new(rules: GroupRules, id: WantedId<'a>, on_member: &'a mut dyn FnMut(&Member<'_>)) -> GroupCheck<'a> {
+    pub fn new(rules: GroupRules, id: WantedId<'a>, on_member: &'a mut dyn FnMut(&GroupMember<'_>)) -> GroupCheck<'a> {
         let mut reader = GroupReader::new(Kernel::detect(), on_member);
         reader.begin();
         GroupCheck {
             reader,
-            tokens: Tokens::new(),
-            rules: State::new(rules, id),
+            tokens: TokenReader::new(),
+            rules: CheckState::new(rules, id),
             position: 0,
             lines: (0, 0),
             fault: None,
@@ -144,7 +144,7 @@ impl<'a> GroupCheck<'a> {
     /// # Errors
     /// Everything that is wrong with it: of what is no JSON the first fault, else at most [`crate::limits::GROUP_PROBLEMS_MAX`] problems
     /// of single elements, one more that counts the others, and those of the Group as a whole.
-    pub fn finish(mut self) -> Result<Checked, Vec<Problem>> {
+    pub fn finish(mut self) -> Result<CheckedGroup, Vec<RuleViolation>> {
         let outcome = self.reader.finish();
         self.note_fault(&[]);
         match (outcome, self.fault) {
@@ -158,24 +158,24 @@ impl<'a> GroupCheck<'a> {
 
 /// What an element of R4's Group must be (<https://hl7.org/fhir/R4/group.html>). Elements that are not listed are kept
 /// unseen: extensions, narrative, what later versions add.
-const SHAPES: [(&str, Shape); 13] = [
-    ("active", Shape::Bool),
-    ("actual", Shape::Bool),
-    ("characteristic", Shape::Objects),
-    ("code", Shape::Object),
-    ("contained", Shape::Objects),
-    ("extension", Shape::Objects),
-    ("identifier", Shape::Objects),
-    ("managingEntity", Shape::Object),
-    ("member", Shape::Objects),
-    ("meta", Shape::Object),
-    ("name", Shape::Text),
-    ("quantity", Shape::Number),
-    ("type", Shape::Text),
+const SHAPES: [(&str, ElementShape); 13] = [
+    ("active", ElementShape::Bool),
+    ("actual", ElementShape::Bool),
+    ("characteristic", ElementShape::Objects),
+    ("code", ElementShape::Object),
+    ("contained", ElementShape::Objects),
+    ("extension", ElementShape::Objects),
+    ("identifier", ElementShape::Objects),
+    ("managingEntity", ElementShape::Object),
+    ("member", ElementShape::Objects),
+    ("meta", ElementShape::Object),
+    ("name", ElementShape::Text),
+    ("quantity", ElementShape::Number),
+    ("type", ElementShape::Text),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Shape {
+enum ElementShape {
     Bool,
     Number,
     Object,
@@ -183,24 +183,24 @@ enum Shape {
     Text,
 }
 
-impl Shape {
+impl ElementShape {
     fn name(self) -> &'static str {
         match self {
-            Shape::Bool => "true or false",
-            Shape::Number => "a number",
-            Shape::Object => "an object",
-            Shape::Objects => "an array of objects",
-            Shape::Text => "a string that is not empty",
+            ElementShape::Bool => "true or false",
+            ElementShape::Number => "a number",
+            ElementShape::Object => "an object",
+            ElementShape::Objects => "an array of objects",
+            ElementShape::Text => "a string that is not empty",
         }
     }
 
-    fn fits(self, token: Token<'_>) -> bool {
+    fn fits(self, token: JsonToken<'_>) -> bool {
         match (self, token) {
-            (Shape::Bool, Token::Bool(_)) | (Shape::Number, Token::Number) | (Shape::Object, Token::Object) => true,
+            (ElementShape::Bool, JsonToken::Bool(_)) | (ElementShape::Number, JsonToken::Number) | (ElementShape::Object, JsonToken::Object) => true,
             // What stands in it is told one by one where it comes.
-            (Shape::Objects, Token::Array) => true,
+            (ElementShape::Objects, JsonToken::Array) => true,
             // A text too long to be looked at is not empty.
-            (Shape::Text, Token::String(text)) => text.get().is_none_or(|text| !text.trim().is_empty()),
+            (ElementShape::Text, JsonToken::String(text)) => text.get().is_none_or(|text| !text.trim().is_empty()),
             _ => false,
         }
     }
@@ -208,13 +208,13 @@ impl Shape {
 
 /// A member as it comes by.
 #[derive(Clone, Copy, Default)]
-struct MemberSeen {
+struct MemberState {
     /// It is an object: what it holds is looked at.
     is_object: bool,
-    field: Field,
+    field: ElementField,
     /// `entity`: none, no object, or an object.
     entity: Option<bool>,
-    entity_field: Field,
+    entity_field: ElementField,
     has_reference: bool,
     has_identifier: bool,
     /// In `entity.identifier`, if that is an object: whether the next value is its value, and whether it has one.
@@ -225,7 +225,7 @@ struct MemberSeen {
 
 /// Whose value comes next.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Field {
+enum ElementField {
     #[default]
     Other,
     Entity,
@@ -235,14 +235,14 @@ enum Field {
     Identifier,
 }
 
-struct State<'a> {
+struct CheckState<'a> {
     rules: GroupRules,
     wanted: WantedId<'a>,
-    problems: Problems,
+    problems: RuleViolations,
     seen: HashSet<String>,
     /// Element of the Group that is looked at, as a path.
     path: String,
-    shape: Option<Shape>,
+    shape: Option<ElementShape>,
     is_member: bool,
     /// In an array of objects, how many of them have come.
     items: Option<u64>,
@@ -253,16 +253,16 @@ struct State<'a> {
     actual: Option<Option<bool>>,
     has_member: bool,
     members: u64,
-    member: MemberSeen,
+    member: MemberState,
     references_only: bool,
 }
 
-impl<'a> State<'a> {
-    fn new(rules: GroupRules, wanted: WantedId<'a>) -> State<'a> {
-        State {
+impl<'a> CheckState<'a> {
+    fn new(rules: GroupRules, wanted: WantedId<'a>) -> CheckState<'a> {
+        CheckState {
             rules,
             wanted,
-            problems: Problems::default(),
+            problems: RuleViolations::default(),
             seen: HashSet::new(),
             path: String::new(),
             shape: None,
@@ -274,33 +274,33 @@ impl<'a> State<'a> {
             actual: None,
             has_member: false,
             members: 0,
-            member: MemberSeen::default(),
+            member: MemberState::default(),
             references_only: true,
         }
     }
 
-    fn token(&mut self, depth: usize, token: Token<'_>) {
+    fn token(&mut self, depth: usize, token: JsonToken<'_>) {
         let in_member = self.is_member && self.items.is_some() && self.member.is_object;
         match depth {
             1 => self.element(token),
             2 => self.item(token),
             3 if in_member => self.in_member(token),
-            4 if in_member && self.member.field == Field::Entity => self.in_entity(token),
+            4 if in_member && self.member.field == ElementField::Entity => self.in_entity(token),
             5 if in_member && self.member.identifier_is_object => self.in_identifier(token),
             _ => {}
         }
     }
 
     /// A token of the Group itself.
-    fn element(&mut self, token: Token<'_>) {
+    fn element(&mut self, token: JsonToken<'_>) {
         match token {
-            Token::Key(name) => return self.begin_element(name),
-            Token::End => return,
+            JsonToken::Key(name) => return self.begin_element(name),
+            JsonToken::End => return,
             _ => {}
         }
-        let text = |token: Token<'_>| match token {
+        let text = |token: JsonToken<'_>| match token {
             // What is too long to be looked at is none of the values that are wanted.
-            Token::String(text) => Some(text.get().map_or_else(|| "…".to_string(), Cow::into_owned)),
+            JsonToken::String(text) => Some(text.get().map_or_else(|| "…".to_string(), Cow::into_owned)),
             _ => None,
         };
         match self.path.strip_prefix("Group.").unwrap_or_default() {
@@ -309,7 +309,7 @@ impl<'a> State<'a> {
             "type" => self.group_type = Some(text(token)),
             "actual" => {
                 self.actual = match token {
-                    Token::Bool(truth) => Some(Some(truth)),
+                    JsonToken::Bool(truth) => Some(Some(truth)),
                     _ => Some(None),
                 }
             }
@@ -319,13 +319,13 @@ impl<'a> State<'a> {
         let Some(shape) = self.shape else { return };
         if !shape.fits(token) {
             let path = &self.path;
-            self.problems.push(ProblemKind::Structure, path, || format!("{path} must be {}", shape.name()));
-        } else if shape == Shape::Objects {
+            self.problems.push(RuleKind::Structure, path, || format!("{path} must be {}", shape.name()));
+        } else if shape == ElementShape::Objects {
             self.items = Some(0);
         }
     }
 
-    fn begin_element(&mut self, name: Text<'_>) {
+    fn begin_element(&mut self, name: TokenText<'_>) {
         let name = name.get();
         let shown: String = name.as_deref().unwrap_or("…").chars().take(ELEMENT_CHARS_MAX).collect();
         self.path = format!("Group.{shown}");
@@ -334,11 +334,11 @@ impl<'a> State<'a> {
         self.shape = SHAPES.iter().find(|(known, _)| name.as_deref() == Some(*known)).map(|(_, shape)| *shape);
         let (path, problems) = (&self.path, &mut self.problems);
         match name {
-            None => problems.push(ProblemKind::Structure, "Group", || "the name of an element is too long".into()),
-            Some(name) if self.seen.contains(&*name) => problems.push(ProblemKind::Structure, path, || {
+            None => problems.push(RuleKind::Structure, "Group", || "the name of an element is too long".into()),
+            Some(name) if self.seen.contains(&*name) => problems.push(RuleKind::Structure, path, || {
                 format!("{path} stands twice; parsers disagree on which one holds")
             }),
-            Some(_) if self.seen.len() == GROUP_ELEMENTS_MAX => problems.push(ProblemKind::Structure, path, || {
+            Some(_) if self.seen.len() == GROUP_ELEMENTS_MAX => problems.push(RuleKind::Structure, path, || {
                 format!("the Group has more than {GROUP_ELEMENTS_MAX} elements, which no Group of R4 has")
             }),
             Some(name) => drop(self.seen.insert(name.into_owned())),
@@ -346,78 +346,78 @@ impl<'a> State<'a> {
     }
 
     /// A token of an element of the Group; of interest if that is an array of objects.
-    fn item(&mut self, token: Token<'_>) {
+    fn item(&mut self, token: JsonToken<'_>) {
         let Some(at) = self.items else { return };
-        if matches!(token, Token::End) {
+        if matches!(token, JsonToken::End) {
             return self.items = None;
         }
         self.items = Some(at + 1);
-        let is_object = matches!(token, Token::Object);
+        let is_object = matches!(token, JsonToken::Object);
         if self.is_member {
             self.members += 1;
-            self.member = MemberSeen { is_object, ..MemberSeen::default() };
+            self.member = MemberState { is_object, ..MemberState::default() };
         }
         if !is_object {
             let entity = if self.is_member { " with an entity" } else { "" };
             let path = format!("{}[{at}]", self.path);
-            self.problems.push(ProblemKind::Structure, &path, || format!("{path} must be an object{entity}"));
+            self.problems.push(RuleKind::Structure, &path, || format!("{path} must be an object{entity}"));
         }
     }
 
-    fn wrong(&mut self, kind: ProblemKind, below: &str, what: &str) {
+    fn wrong(&mut self, kind: RuleKind, below: &str, what: &str) {
         // Told again and again in a list of a million: without a path when nobody will read it.
         let at = self.members - 1;
         let path = if self.problems.is_full() { String::new() } else { format!("Group.member[{at}]{below}") };
         self.problems.push(kind, &path, || format!("{path} {what}"));
     }
 
-    fn in_member(&mut self, token: Token<'_>) {
+    fn in_member(&mut self, token: JsonToken<'_>) {
         match (self.member.field, token) {
-            (_, Token::Key(name)) => {
+            (_, JsonToken::Key(name)) => {
                 self.member.field = match name.get().as_deref() {
-                    Some("entity") => Field::Entity,
-                    Some("inactive") => Field::Inactive,
-                    Some("period") => Field::Period,
-                    _ => Field::Other,
+                    Some("entity") => ElementField::Entity,
+                    Some("inactive") => ElementField::Inactive,
+                    Some("period") => ElementField::Period,
+                    _ => ElementField::Other,
                 };
-                self.references_only &= self.member.field == Field::Entity;
+                self.references_only &= self.member.field == ElementField::Entity;
             }
-            (_, Token::End) => self.end_member(),
-            (Field::Entity, token) => self.member.entity = Some(matches!(token, Token::Object)),
-            (Field::Inactive, Token::Bool(_)) | (Field::Period, Token::Object) => {}
-            (Field::Inactive, _) => self.wrong(ProblemKind::Structure, ".inactive", "must be true or false"),
-            (Field::Period, _) => self.wrong(ProblemKind::Structure, ".period", "must be an object"),
+            (_, JsonToken::End) => self.end_member(),
+            (ElementField::Entity, token) => self.member.entity = Some(matches!(token, JsonToken::Object)),
+            (ElementField::Inactive, JsonToken::Bool(_)) | (ElementField::Period, JsonToken::Object) => {}
+            (ElementField::Inactive, _) => self.wrong(RuleKind::Structure, ".inactive", "must be true or false"),
+            (ElementField::Period, _) => self.wrong(RuleKind::Structure, ".period", "must be an object"),
             _ => {}
         }
     }
 
-    fn in_entity(&mut self, token: Token<'_>) {
+    fn in_entity(&mut self, token: JsonToken<'_>) {
         if self.member.entity != Some(true) {
             return;
         }
         match (self.member.entity_field, token) {
-            (_, Token::Key(name)) => {
+            (_, JsonToken::Key(name)) => {
                 self.member.entity_field = match name.get().as_deref() {
-                    Some("reference") => Field::Reference,
-                    Some("identifier") => Field::Identifier,
-                    _ => Field::Other,
+                    Some("reference") => ElementField::Reference,
+                    Some("identifier") => ElementField::Identifier,
+                    _ => ElementField::Other,
                 };
-                self.references_only &= self.member.entity_field == Field::Reference;
-                self.member.has_reference |= self.member.entity_field == Field::Reference;
-                self.member.has_identifier |= self.member.entity_field == Field::Identifier;
+                self.references_only &= self.member.entity_field == ElementField::Reference;
+                self.member.has_reference |= self.member.entity_field == ElementField::Reference;
+                self.member.has_identifier |= self.member.entity_field == ElementField::Identifier;
             }
-            (_, Token::End) => self.member.entity_field = Field::Other,
-            (Field::Reference, Token::String(text)) => self.reference(text),
-            (Field::Reference, _) => self.reference_is_none(),
-            (Field::Identifier, Token::Object) => self.member.identifier_is_object = true,
-            (Field::Identifier, _) => self.identifier_is_none(),
+            (_, JsonToken::End) => self.member.entity_field = ElementField::Other,
+            (ElementField::Reference, JsonToken::String(text)) => self.reference(text),
+            (ElementField::Reference, _) => self.reference_is_none(),
+            (ElementField::Identifier, JsonToken::Object) => self.member.identifier_is_object = true,
+            (ElementField::Identifier, _) => self.identifier_is_none(),
             _ => {}
         }
     }
 
-    fn reference(&mut self, text: Text<'_>) {
+    fn reference(&mut self, text: TokenText<'_>) {
         let Some(text) = text.get() else {
-            return self.wrong(ProblemKind::Structure, ".entity.reference", "is longer than any that is looked at");
+            return self.wrong(RuleKind::Structure, ".entity.reference", "is longer than any that is looked at");
         };
         if text.is_empty() || text.contains(char::is_whitespace) {
             return self.reference_is_none();
@@ -425,26 +425,26 @@ impl<'a> State<'a> {
         let is_patient = |text| Reference::parse(text).is_some_and(|of| of.resource_type == ResourceType::PATIENT);
         if self.rules.content == GroupContent::Patients && !is_patient(&text) {
             let what = "is no reference to a Patient; only Patients can be members here, such as Patient/123";
-            self.wrong(ProblemKind::BusinessRule, ".entity.reference", what);
+            self.wrong(RuleKind::BusinessRule, ".entity.reference", what);
         }
     }
 
     fn reference_is_none(&mut self) {
         let what = "must be a string without white space, such as Patient/123";
-        self.wrong(ProblemKind::Structure, ".entity.reference", what);
+        self.wrong(RuleKind::Structure, ".entity.reference", what);
     }
 
     fn identifier_is_none(&mut self) {
-        self.wrong(ProblemKind::Structure, ".entity.identifier", "must be an object with a value");
+        self.wrong(RuleKind::Structure, ".entity.identifier", "must be an object with a value");
     }
 
-    fn in_identifier(&mut self, token: Token<'_>) {
+    fn in_identifier(&mut self, token: JsonToken<'_>) {
         match token {
-            Token::Key(name) => self.member.at_value = name.get().as_deref() == Some("value"),
-            Token::String(text) if self.member.at_value => {
+            JsonToken::Key(name) => self.member.at_value = name.get().as_deref() == Some("value"),
+            JsonToken::String(text) if self.member.at_value => {
                 self.member.has_value = text.get().is_none_or(|text| !text.is_empty());
             }
-            Token::End => {
+            JsonToken::End => {
                 self.member.identifier_is_object = false;
                 if !self.member.has_value {
                     self.identifier_is_none();
@@ -456,47 +456,47 @@ impl<'a> State<'a> {
 
     /// Each member names an entity, by reference or by identifier.
     fn end_member(&mut self) {
-        let MemberSeen { entity, has_reference, has_identifier, .. } = self.member;
+        let MemberState { entity, has_reference, has_identifier, .. } = self.member;
         match entity {
-            None => self.wrong(ProblemKind::Required, ".entity", "is missing; give a reference or an identifier"),
+            None => self.wrong(RuleKind::Required, ".entity", "is missing; give a reference or an identifier"),
             Some(false) => {
                 let what = "must be an object with a reference or an identifier";
-                self.wrong(ProblemKind::Structure, ".entity", what);
+                self.wrong(RuleKind::Structure, ".entity", what);
             }
             Some(true) if !has_reference && !has_identifier => {
-                self.wrong(ProblemKind::Required, ".entity", "has neither a reference nor an identifier");
+                self.wrong(RuleKind::Required, ".entity", "has neither a reference nor an identifier");
             }
             Some(true) if !has_reference && self.rules.content == GroupContent::Patients => {
                 let what = "has no reference; members are taken by reference only here, such as Patient/123";
-                self.wrong(ProblemKind::BusinessRule, ".entity", what);
+                self.wrong(RuleKind::BusinessRule, ".entity", what);
             }
             Some(true) => {}
         }
         self.member.is_object = false;
     }
 
-    fn finish(mut self, head: GroupHead, bytes: u64) -> Result<Checked, Vec<Problem>> {
+    fn finish(mut self, head: GroupHead, bytes: u64) -> Result<CheckedGroup, Vec<RuleViolation>> {
         self.names();
         self.values(&head);
         let problems = &mut self.problems;
         if let Some(max) = self.rules.members_max.filter(|max| self.members > *max) {
             let text = format!("the Group has {} members; at most {max} are taken", self.members);
-            problems.push_last(ProblemKind::TooLong, "Group.member", text);
+            problems.push_last(RuleKind::TooLong, "Group.member", text);
         }
         if let Some(max) = self.rules.bytes_max.filter(|max| bytes > *max && !self.references_only) {
             let text = format!(
                 "the Group has {bytes} bytes without white space; where members say more than entity.reference at most \
                  {max} are taken: leave the rest out, or make two Groups"
             );
-            problems.push_last(ProblemKind::TooLong, "Group", text);
+            problems.push_last(RuleKind::TooLong, "Group", text);
         }
         if bytes > ROW_BYTES_MAX {
             let text =
                 format!("the Group has {bytes} bytes without white space; no row is longer than {ROW_BYTES_MAX}");
-            problems.push_last(ProblemKind::TooLong, "Group", text);
+            problems.push_last(RuleKind::TooLong, "Group", text);
         }
         match self.problems.all() {
-            none if none.is_empty() => Ok(Checked { head, bytes, references_only: self.references_only }),
+            none if none.is_empty() => Ok(CheckedGroup { head, bytes, references_only: self.references_only }),
             problems => Err(problems),
         }
     }
@@ -508,11 +508,11 @@ impl<'a> State<'a> {
             Some("Group") => {}
             Some(_) => {
                 let text = "resourceType is not Group; only Group resources are kept here";
-                problems.push_last(ProblemKind::Value, "Group.resourceType", text);
+                problems.push_last(RuleKind::Value, "Group.resourceType", text);
             }
             None => {
                 let text = "resourceType is missing; it must be Group";
-                problems.push_last(ProblemKind::Required, "Group.resourceType", text);
+                problems.push_last(RuleKind::Required, "Group.resourceType", text);
             }
         }
         match (self.wanted, self.id.as_deref()) {
@@ -520,20 +520,20 @@ impl<'a> State<'a> {
             (WantedId::Same(wanted), Some(own)) if own == wanted.as_str() => {}
             (WantedId::Same(wanted), Some(_)) => {
                 let text = format!("Group.id is not the id of the URL, {wanted}; send the Group under its own URL");
-                problems.push_last(ProblemKind::Value, "Group.id", text);
+                problems.push_last(RuleKind::Value, "Group.id", text);
             }
             (WantedId::Same(wanted), None) => {
                 let text = format!("Group.id is missing; an update must have the id of the URL, {wanted}");
-                problems.push_last(ProblemKind::Required, "Group.id", text);
+                problems.push_last(RuleKind::Required, "Group.id", text);
             }
             (WantedId::Own, Some(own)) if Id::parse(own.as_bytes()).is_some() => {}
             (WantedId::Own, Some(_)) => {
                 let text = "Group.id is no legal id; it is 1 to 64 letters, digits, '-' and '.'";
-                problems.push_last(ProblemKind::Value, "Group.id", text);
+                problems.push_last(RuleKind::Value, "Group.id", text);
             }
             (WantedId::Own, None) => {
                 let text = "Group.id is missing; a Group is asked for by its id";
-                problems.push_last(ProblemKind::Required, "Group.id", text);
+                problems.push_last(RuleKind::Required, "Group.id", text);
             }
         }
     }
@@ -548,27 +548,27 @@ impl<'a> State<'a> {
         match &self.group_type {
             Some(Some(code)) if !code.trim().is_empty() && !types.contains(&&**code) => {
                 let text = format!("Group.type must be one of {}", types.join(", "));
-                problems.push_last(ProblemKind::Value, "Group.type", text);
+                problems.push_last(RuleKind::Value, "Group.type", text);
             }
             Some(_) => {}
             None => {
                 let text = format!("Group.type is missing; it must be one of {}", types.join(", "));
-                problems.push_last(ProblemKind::Required, "Group.type", text);
+                problems.push_last(RuleKind::Required, "Group.type", text);
             }
         }
         match self.actual {
             Some(Some(false)) if self.members > 0 => {
                 let text = "Group.actual is false, and such a Group has no members (R4, grp-1); give actual true";
-                problems.push_last(ProblemKind::Invariant, "Group.member", text);
+                problems.push_last(RuleKind::Invariant, "Group.member", text);
             }
             Some(Some(false)) if content == GroupContent::Patients => {
                 let text = "Group.actual is false; a Group that lists its members has true";
-                problems.push_last(ProblemKind::BusinessRule, "Group.actual", text);
+                problems.push_last(RuleKind::BusinessRule, "Group.actual", text);
             }
             Some(_) => {}
             None => {
                 let text = "Group.actual is missing; give true for a Group that lists its members";
-                problems.push_last(ProblemKind::Required, "Group.actual", text);
+                problems.push_last(RuleKind::Required, "Group.actual", text);
             }
         }
         if content == GroupContent::Patients && self.members == 0 {
@@ -576,18 +576,18 @@ impl<'a> State<'a> {
                 true => "Group.member is empty; list at least one Patient",
                 false => "Group.member is missing; list at least one Patient",
             };
-            problems.push_last(ProblemKind::Required, "Group.member", text);
+            problems.push_last(RuleKind::Required, "Group.member", text);
         }
         let is_described = self.members == 0 || self.actual == Some(Some(false));
         if content >= GroupContent::Exportable && head.has_characteristic && is_described {
             let text = "the Group is defined by characteristics, which are not evaluated; list its members";
-            problems.push_last(ProblemKind::BusinessRule, "Group.characteristic", text);
+            problems.push_last(RuleKind::BusinessRule, "Group.characteristic", text);
         }
         for modifier in &head.modifiers {
             let text = format!(
                 "{modifier} changes the meaning of the Group and is not understood here; list the members that it leaves instead"
             );
-            problems.push_last(ProblemKind::NotSupported, modifier.path, text);
+            problems.push_last(RuleKind::NotSupported, modifier.path, text);
         }
     }
 }

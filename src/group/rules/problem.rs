@@ -5,7 +5,7 @@ use crate::limits::GROUP_PROBLEMS_MAX;
 
 /// What kind of thing is wrong with a document or a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProblemKind {
+pub enum RuleKind {
     /// It cannot be read as what it should be.
     Structure,
     /// Something that must be there is not.
@@ -24,9 +24,9 @@ pub enum ProblemKind {
 
 /// Something wrong with a document or a question, without any of its content but ids and codes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct RuleViolation {
     /// What kind.
-    pub kind: ProblemKind,
+    pub kind: RuleKind,
     /// The element or parameter, as a FHIRPath where it is an element.
     pub expression: Option<String>,
     /// What is wrong, and what to do.
@@ -34,7 +34,7 @@ pub struct Problem {
 }
 
 /// A text that cannot be read, by line and column, in bytes, from 1.
-pub fn unreadable(fault: Fault, line: u64, column: u64) -> Problem {
+pub fn unreadable(fault: Fault, line: u64, column: u64) -> RuleViolation {
     let text = match fault.kind {
         FaultKind::DuplicateKey => "a key stands twice in one object; parsers disagree on which one holds".to_string(),
         FaultKind::NotObject => "this is no JSON object; give one Group resource".to_string(),
@@ -44,19 +44,19 @@ pub fn unreadable(fault: Fault, line: u64, column: u64) -> Problem {
         FaultKind::Bom => "the text begins with a byte order mark; remove it".to_string(),
         kind => kind.to_string(),
     };
-    Problem { kind: ProblemKind::Structure, expression: None, text: format!("line {line}, column {column}: {text}") }
+    RuleViolation { kind: RuleKind::Structure, expression: None, text: format!("line {line}, column {column}: {text}") }
 }
 
 /// Problems of one Group, as many as are told.
 #[derive(Default)]
-pub struct Problems {
-    kept: Vec<Problem>,
+pub struct RuleViolations {
+    kept: Vec<RuleViolation>,
     more: usize,
 }
 
-impl Problems {
+impl RuleViolations {
     /// A problem of a single element; beyond the bound it is counted only.
-    pub fn push(&mut self, kind: ProblemKind, expression: &str, text: impl FnOnce() -> String) {
+    pub fn push(&mut self, kind: RuleKind, expression: &str, text: impl FnOnce() -> String) {
         match self.kept.len() < GROUP_PROBLEMS_MAX {
             true => self.push_last(kind, expression, text()),
             false => self.more += 1,
@@ -64,8 +64,8 @@ impl Problems {
     }
 
     /// One of the few that decide about the Group as a whole, which no number of others may hide.
-    pub fn push_last(&mut self, kind: ProblemKind, expression: &str, text: impl Into<String>) {
-        self.kept.push(Problem { kind, expression: Some(expression.to_string()), text: text.into() });
+    pub fn push_last(&mut self, kind: RuleKind, expression: &str, text: impl Into<String>) {
+        self.kept.push(RuleViolation { kind, expression: Some(expression.to_string()), text: text.into() });
     }
 
     /// Whether further problems of single elements are only counted.
@@ -74,10 +74,10 @@ impl Problems {
     }
 
     /// All that are told, and how many are not.
-    pub fn all(mut self) -> Vec<Problem> {
+    pub fn all(mut self) -> Vec<RuleViolation> {
         if self.more > 0 {
             let text = format!("{} more problems of this Group are not listed", self.more);
-            self.kept.push(Problem { kind: ProblemKind::Structure, expression: None, text });
+            self.kept.push(RuleViolation { kind: RuleKind::Structure, expression: None, text });
         }
         self.kept
     }

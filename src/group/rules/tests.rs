@@ -7,20 +7,20 @@ use serde_json::{Value as Tree, json};
 use super::*;
 use crate::limits::GROUP_PROBLEMS_MAX;
 
-fn cut(body: &[u8], piece: usize, id: WantedId<'_>, rules: &GroupRules) -> Result<Checked, Vec<Problem>> {
-    let mut on_member = |_: &Member<'_>| {};
+fn cut(body: &[u8], piece: usize, id: WantedId<'_>, rules: &GroupRules) -> Result<CheckedGroup, Vec<RuleViolation>> {
+    let mut on_member = |_: &GroupMember<'_>| {};
     let mut check = GroupCheck::new(*rules, id, &mut on_member);
     body.chunks(piece).for_each(|piece| check.feed(piece));
     check.finish()
 }
 
 /// The same however the text is cut.
-fn checked(body: &str, id: WantedId<'_>, rules: &GroupRules) -> Result<Checked, Vec<Problem>> {
+fn checked(body: &str, id: WantedId<'_>, rules: &GroupRules) -> Result<CheckedGroup, Vec<RuleViolation>> {
     let whole = cut(body.as_bytes(), usize::MAX, id, rules);
     // Long documents are cut at few places only: each piece has a cost.
     let pieces = if body.len() < 10_000 { &[1, 7, 64][..] } else { &[65_537][..] };
     // In which column an unreadable text is noticed depends on the cut.
-    let told = |found: &Result<Checked, Vec<Problem>>| match found {
+    let told = |found: &Result<CheckedGroup, Vec<RuleViolation>>| match found {
         Err(problems) if problems[0].text.starts_with("line ") => Err(Some(problems[0].kind)),
         Err(_) => Err(None),
         Ok(_) => Ok(()),
@@ -32,7 +32,7 @@ fn checked(body: &str, id: WantedId<'_>, rules: &GroupRules) -> Result<Checked, 
     whole
 }
 
-fn problems(body: &str, id: WantedId<'_>, rules: &GroupRules) -> Vec<(ProblemKind, String)> {
+fn problems(body: &str, id: WantedId<'_>, rules: &GroupRules) -> Vec<(RuleKind, String)> {
     let found = checked(body, id, rules).err().unwrap_or_default();
     found.into_iter().map(|problem| (problem.kind, problem.expression.unwrap_or(problem.text))).collect()
 }
@@ -48,7 +48,7 @@ fn text_that_is_no_json_is_told_by_place() {
         (r#"{"type":"person","type":"person"}"#, "line 1, column "),
     ] {
         let found = problems(body, WantedId::Ignored, &GroupRules::default());
-        let [(ProblemKind::Structure, text)] = found.as_slice() else { panic!("{body}: {found:?}") };
+        let [(RuleKind::Structure, text)] = found.as_slice() else { panic!("{body}: {found:?}") };
         assert!(text.starts_with(expected), "{body:?}: {text}");
     }
 }
@@ -68,23 +68,23 @@ fn every_problem_is_told_at_once() {
         "member":["secret-2",{},{"entity":"secret-3"},{"entity":{}},{"entity":{"reference":"a b"}},{"entity":{"identifier":{"system":"secret-4"}}},
         {"entity":{"reference":"Patient/a"},"inactive":1,"period":[]},{"entity":{"identifier":{"value":"v"}}}],"extension":[5]}"#;
     let all = [
-        (ProblemKind::Structure, "Group.actual"),
-        (ProblemKind::Structure, "Group.name"),
-        (ProblemKind::Structure, "Group.quantity"),
-        (ProblemKind::Structure, "Group.identifier"),
-        (ProblemKind::Structure, "Group.note"),
-        (ProblemKind::Structure, "Group.member[0]"),
-        (ProblemKind::Required, "Group.member[1].entity"),
-        (ProblemKind::Structure, "Group.member[2].entity"),
-        (ProblemKind::Required, "Group.member[3].entity"),
-        (ProblemKind::Structure, "Group.member[4].entity.reference"),
-        (ProblemKind::Structure, "Group.member[5].entity.identifier"),
-        (ProblemKind::Structure, "Group.member[6].inactive"),
-        (ProblemKind::Structure, "Group.member[6].period"),
-        (ProblemKind::Structure, "Group.extension[0]"),
-        (ProblemKind::Value, "Group.resourceType"),
-        (ProblemKind::Value, "Group.id"),
-        (ProblemKind::Required, "Group.type"),
+        (RuleKind::Structure, "Group.actual"),
+        (RuleKind::Structure, "Group.name"),
+        (RuleKind::Structure, "Group.quantity"),
+        (RuleKind::Structure, "Group.identifier"),
+        (RuleKind::Structure, "Group.note"),
+        (RuleKind::Structure, "Group.member[0]"),
+        (RuleKind::Required, "Group.member[1].entity"),
+        (RuleKind::Structure, "Group.member[2].entity"),
+        (RuleKind::Required, "Group.member[3].entity"),
+        (RuleKind::Structure, "Group.member[4].entity.reference"),
+        (RuleKind::Structure, "Group.member[5].entity.identifier"),
+        (RuleKind::Structure, "Group.member[6].inactive"),
+        (RuleKind::Structure, "Group.member[6].period"),
+        (RuleKind::Structure, "Group.extension[0]"),
+        (RuleKind::Value, "Group.resourceType"),
+        (RuleKind::Value, "Group.id"),
+        (RuleKind::Required, "Group.type"),
     ];
     let found = problems(body, WantedId::Same(&id), &GroupRules::default());
     assert_eq!(found, all.map(|(kind, path)| (kind, path.to_string())));
@@ -98,16 +98,16 @@ fn what_r4_requires() {
     let found = |body: &str| problems(body, WantedId::Ignored, &limits);
     let one = |kind, path: &str| vec![(kind, path.to_string())];
     assert_eq!(found(r#"{"resourceType":"Group","type":"person","actual":true,"member":[]}"#), []);
-    assert_eq!(found(r#"{"resourceType":"Group","type":"person"}"#), one(ProblemKind::Required, "Group.actual"));
+    assert_eq!(found(r#"{"resourceType":"Group","type":"person"}"#), one(RuleKind::Required, "Group.actual"));
     assert_eq!(
         found(r#"{"resourceType":"Group","type":"people","actual":true}"#),
-        one(ProblemKind::Value, "Group.type")
+        one(RuleKind::Value, "Group.type")
     );
     assert_eq!(
         found(
             r#"{"resourceType":"Group","type":"person","actual":false,"member":[{"entity":{"reference":"Patient/a"}}]}"#
         ),
-        one(ProblemKind::Invariant, "Group.member")
+        one(RuleKind::Invariant, "Group.member")
     );
     assert_eq!(
         problems(
@@ -115,7 +115,7 @@ fn what_r4_requires() {
             WantedId::Same(&Id::parse(b"g").unwrap()),
             &limits
         ),
-        one(ProblemKind::Required, "Group.id")
+        one(RuleKind::Required, "Group.id")
     );
 }
 
@@ -165,7 +165,7 @@ fn group_of_bytes(bytes: u64, more: &str) -> String {
 #[track_caller]
 fn too_long(body: &str, rules: &GroupRules, numbers: &[u64]) {
     let found = checked(body, WantedId::Ignored, rules).unwrap_err();
-    let [Problem { kind: ProblemKind::TooLong, text, .. }] = found.as_slice() else { panic!("{found:?}") };
+    let [RuleViolation { kind: RuleKind::TooLong, text, .. }] = found.as_slice() else { panic!("{found:?}") };
     assert!(numbers.iter().all(|number| text.contains(&number.to_string())), "{text}");
 }
 
@@ -215,7 +215,7 @@ fn what_is_more_than_a_reference() {
     too_long(&more, &rules, &[more.len() as u64, 250]);
     taken(&group(1, r#","inactive":true"#), &rules);
     let both = problems(&group(4, r#","inactive":true"#), WantedId::Ignored, &rules);
-    assert_eq!(both.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), [ProblemKind::TooLong; 2]);
+    assert_eq!(both.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), [RuleKind::TooLong; 2]);
     // One member of three decides, wherever it says more.
     for with in [
         r#"{"entity":{"reference":"Patient/a"},"period":{"end":"2020"}}"#,
@@ -257,22 +257,22 @@ fn members_are_patients() {
         ["Practitioner/b", "Group/b", "urn:uuid:58c297c4-d684-4677-8024-01131d93835e", "b", "Patient/", "#p"]
     {
         let body = one(&format!(r#"{{"entity":{{"reference":"{reference}"}}}}"#));
-        let expected = [(ProblemKind::BusinessRule, "Group.member[1].entity.reference".to_string())];
+        let expected = [(RuleKind::BusinessRule, "Group.member[1].entity.reference".to_string())];
         assert_eq!(problems(&body, WantedId::Ignored, &oneup), expected, "{reference}");
         taken(&body, &GroupRules::default());
     }
     let body = one(r#"{"entity":{"identifier":{"value":"v"}}}"#);
-    let expected = [(ProblemKind::BusinessRule, "Group.member[1].entity".to_string())];
+    let expected = [(RuleKind::BusinessRule, "Group.member[1].entity".to_string())];
     assert_eq!(problems(&body, WantedId::Ignored, &oneup), expected);
     let member = r#""member":[{"entity":{"reference":"Patient/a"}}]"#;
     for (text, kind, place) in [
-        (format!(r#""actual":true,{member}"#), ProblemKind::Required, "Group.type"),
-        (format!(r#""type":"person",{member}"#), ProblemKind::Required, "Group.actual"),
-        (format!(r#""type":"practitioner","actual":true,{member}"#), ProblemKind::Value, "Group.type"),
-        (format!(r#""type":"person","actual":false,{member}"#), ProblemKind::Invariant, "Group.member"),
-        (r#""type":"person","actual":true"#.to_string(), ProblemKind::Required, "Group.member"),
-        (r#""type":"person","actual":true,"member":[]"#.to_string(), ProblemKind::Required, "Group.member"),
-        (r#""type":"animal","actual":true,"member":null"#.to_string(), ProblemKind::Structure, "Group.member"),
+        (format!(r#""actual":true,{member}"#), RuleKind::Required, "Group.type"),
+        (format!(r#""type":"person",{member}"#), RuleKind::Required, "Group.actual"),
+        (format!(r#""type":"practitioner","actual":true,{member}"#), RuleKind::Value, "Group.type"),
+        (format!(r#""type":"person","actual":false,{member}"#), RuleKind::Invariant, "Group.member"),
+        (r#""type":"person","actual":true"#.to_string(), RuleKind::Required, "Group.member"),
+        (r#""type":"person","actual":true,"member":[]"#.to_string(), RuleKind::Required, "Group.member"),
+        (r#""type":"animal","actual":true,"member":null"#.to_string(), RuleKind::Structure, "Group.member"),
     ] {
         let found = problems(&format!(r#"{{"resourceType":"Group",{text}}}"#), WantedId::Ignored, &oneup);
         assert_eq!(found[0], (kind, place.to_string()), "{text}");
@@ -284,7 +284,7 @@ fn members_are_patients() {
 fn a_bound_is_not_hidden_by_other_problems() {
     let found = problems(&group(10_001, "").replace("Patient/", "Device/"), WantedId::Ignored, &GroupRules::oneup());
     assert_eq!(found.len(), GROUP_PROBLEMS_MAX + 2);
-    assert!(found.contains(&(ProblemKind::TooLong, "Group.member".to_string())));
+    assert!(found.contains(&(RuleKind::TooLong, "Group.member".to_string())));
 }
 
 /// Names and number of elements are bounded, so that no text takes more memory than that.
@@ -296,13 +296,13 @@ fn elements_are_bounded() {
     let body = format!(r#"{{"resourceType":"Group","type":"person","actual":true,"{}":0}}"#, "x".repeat(5000));
     assert_eq!(
         problems(&body, WantedId::Ignored, &GroupRules::default()),
-        [(ProblemKind::Structure, "Group".to_string())]
+        [(RuleKind::Structure, "Group".to_string())]
     );
 }
 
 /// What the rules say, by the tree.
-fn naive(tree: &Tree, bytes: usize, rules: &GroupRules) -> Vec<(ProblemKind, String)> {
-    use ProblemKind::*;
+fn naive(tree: &Tree, bytes: usize, rules: &GroupRules) -> Vec<(RuleKind, String)> {
+    use RuleKind::*;
     let mut found = Vec::new();
     let root = tree.as_object().unwrap();
     let patients = rules.content == GroupContent::Patients;
@@ -310,15 +310,15 @@ fn naive(tree: &Tree, bytes: usize, rules: &GroupRules) -> Vec<(ProblemKind, Str
         let shape = SHAPES.iter().find(|(known, _)| known == name).map(|(_, shape)| *shape);
         let fits = match shape {
             None => true,
-            Some(Shape::Bool) => value.is_boolean(),
-            Some(Shape::Number) => value.is_number(),
-            Some(Shape::Object) => value.is_object(),
-            Some(Shape::Objects) => value.is_array(),
-            Some(Shape::Text) => value.as_str().is_some_and(|text| !text.trim().is_empty()),
+            Some(ElementShape::Bool) => value.is_boolean(),
+            Some(ElementShape::Number) => value.is_number(),
+            Some(ElementShape::Object) => value.is_object(),
+            Some(ElementShape::Objects) => value.is_array(),
+            Some(ElementShape::Text) => value.as_str().is_some_and(|text| !text.trim().is_empty()),
         };
         if !fits {
             found.push((Structure, format!("Group.{name}")));
-        } else if shape == Some(Shape::Objects) {
+        } else if shape == Some(ElementShape::Objects) {
             for (at, item) in value.as_array().unwrap().iter().enumerate().filter(|(_, item)| !item.is_object()) {
                 found.push((Structure, format!("Group.{name}[{at}]")));
                 assert!(!item.is_object());
@@ -564,8 +564,8 @@ fn an_id_of_its_own() {
         problems(&body, WantedId::Own, &GroupRules::default())
     };
     assert_eq!(found(r#","id":"a.b-C""#), []);
-    assert_eq!(found(""), [(ProblemKind::Required, "Group.id".to_string())]);
+    assert_eq!(found(""), [(RuleKind::Required, "Group.id".to_string())]);
     for id in [r#""../a""#, r#""""#, "7"] {
-        assert_eq!(found(&format!(r#","id":{id}"#)), [(ProblemKind::Value, "Group.id".to_string())], "{id}");
+        assert_eq!(found(&format!(r#","id":{id}"#)), [(RuleKind::Value, "Group.id".to_string())], "{id}");
     }
 }

@@ -15,11 +15,11 @@ const RAW_BYTES_MAX: usize = 6 * REFERENCE_BYTES_MAX;
 
 /// What a token is.
 #[derive(Clone, Copy, Debug)]
-pub enum Token<'a> {
+pub enum JsonToken<'a> {
     /// The name of a member of an object.
-    Key(Text<'a>),
+    Key(TokenText<'a>),
     /// A string that is a value.
-    String(Text<'a>),
+    String(TokenText<'a>),
     /// A number.
     Number,
     /// `true` or `false`.
@@ -36,9 +36,9 @@ pub enum Token<'a> {
 
 /// The text of a string, as it is written.
 #[derive(Clone, Copy, Debug)]
-pub struct Text<'a>(&'a [u8]);
+pub struct TokenText<'a>(&'a [u8]);
 
-impl<'a> Text<'a> {
+impl<'a> TokenText<'a> {
     /// With its escapes resolved; none when it is longer than [`REFERENCE_BYTES_MAX`].
     pub fn get(self) -> Option<Cow<'a, str>> {
         if self.0.len() > RAW_BYTES_MAX {
@@ -56,7 +56,7 @@ impl<'a> Text<'a> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum TokenState {
     Between,
     /// In a string; whether its next byte is escaped.
     String {
@@ -67,8 +67,8 @@ enum State {
 }
 
 /// Cuts one text.
-pub struct Tokens {
-    state: State,
+pub struct TokenReader {
+    state: TokenState,
     depth: usize,
     /// Whether the container of each depth that is told is an object.
     objects: [bool; DEPTH_TOLD_MAX + 1],
@@ -79,11 +79,11 @@ pub struct Tokens {
     bytes: u64,
 }
 
-impl Tokens {
+impl TokenReader {
     /// Ready for the first piece.
-    pub fn new() -> Tokens {
+    pub fn new() -> TokenReader {
         let objects = [false; DEPTH_TOLD_MAX + 1];
-        Tokens { state: State::Between, depth: 0, objects, wants_key: false, text: Vec::new(), bytes: 0 }
+        TokenReader { state: TokenState::Between, depth: 0, objects, wants_key: false, text: Vec::new(), bytes: 0 }
     }
 
     /// Bytes so far without the white space between tokens.
@@ -92,22 +92,22 @@ impl Tokens {
     }
 
     /// The next piece. Tells each token, and in how many containers it lies.
-    pub fn feed(&mut self, piece: &[u8], mut on_token: impl FnMut(usize, Token<'_>)) {
+    pub fn feed(&mut self, piece: &[u8], mut on_token: impl FnMut(usize, JsonToken<'_>)) {
         let mut at = 0;
         while at < piece.len() {
             match self.state {
-                State::String { escaped } => at = self.string(piece, at, escaped, &mut on_token),
-                State::Scalar => {
+                TokenState::String { escaped } => at = self.string(piece, at, escaped, &mut on_token),
+                TokenState::Scalar => {
                     let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
                     let found = piece[at..].iter().position(ends);
                     let end = found.map_or(piece.len(), |len| at + len);
                     self.bytes += (end - at) as u64;
                     at = end;
                     if found.is_some() {
-                        self.state = State::Between;
+                        self.state = TokenState::Between;
                     }
                 }
-                State::Between => {
+                TokenState::Between => {
                     self.bytes += u64::from(!matches!(piece[at], b' ' | b'\t' | b'\n' | b'\r'));
                     self.between(piece[at], &mut on_token);
                     at += 1;
@@ -120,18 +120,18 @@ impl Tokens {
         self.depth <= DEPTH_TOLD_MAX
     }
 
-    fn between(&mut self, byte: u8, on_token: &mut impl FnMut(usize, Token<'_>)) {
+    fn between(&mut self, byte: u8, on_token: &mut impl FnMut(usize, JsonToken<'_>)) {
         let token = match byte {
-            b'{' => Token::Object,
-            b'[' => Token::Array,
-            b'}' | b']' => Token::End,
-            b't' => Token::Bool(true),
-            b'f' => Token::Bool(false),
-            b'n' => Token::Null,
-            b'-' | b'0'..=b'9' => Token::Number,
+            b'{' => JsonToken::Object,
+            b'[' => JsonToken::Array,
+            b'}' | b']' => JsonToken::End,
+            b't' => JsonToken::Bool(true),
+            b'f' => JsonToken::Bool(false),
+            b'n' => JsonToken::Null,
+            b'-' | b'0'..=b'9' => JsonToken::Number,
             b'"' => {
                 self.text.clear();
-                return self.state = State::String { escaped: false };
+                return self.state = TokenState::String { escaped: false };
             }
             b',' => return self.wants_key = self.objects.get(self.depth) == Some(&true),
             b':' => return self.wants_key = false,
@@ -141,15 +141,15 @@ impl Tokens {
             on_token(self.depth, token);
         }
         match token {
-            Token::Object | Token::Array => {
+            JsonToken::Object | JsonToken::Array => {
                 self.depth += 1;
-                self.wants_key = matches!(token, Token::Object);
+                self.wants_key = matches!(token, JsonToken::Object);
                 if let Some(is_object) = self.objects.get_mut(self.depth) {
                     *is_object = self.wants_key;
                 }
             }
-            Token::End => (self.depth, self.wants_key) = (self.depth.saturating_sub(1), false),
-            _ => self.state = State::Scalar,
+            JsonToken::End => (self.depth, self.wants_key) = (self.depth.saturating_sub(1), false),
+            _ => self.state = TokenState::Scalar,
         }
     }
 
@@ -159,7 +159,7 @@ impl Tokens {
         piece: &[u8],
         from: usize,
         escaped: bool,
-        on_token: &mut impl FnMut(usize, Token<'_>),
+        on_token: &mut impl FnMut(usize, JsonToken<'_>),
     ) -> usize {
         let mut at = from + usize::from(escaped);
         let end = loop {
@@ -167,7 +167,7 @@ impl Tokens {
                 None => break None,
                 Some(quote) if piece[quote] == b'"' => break Some(quote),
                 Some(last) if last + 1 == piece.len() => {
-                    self.state = State::String { escaped: true };
+                    self.state = TokenState::String { escaped: true };
                     self.keep(&piece[from..]);
                     return piece.len();
                 }
@@ -175,11 +175,11 @@ impl Tokens {
             }
         };
         let Some(end) = end else {
-            self.state = State::String { escaped: false };
+            self.state = TokenState::String { escaped: false };
             self.keep(&piece[from..]);
             return piece.len();
         };
-        self.state = State::Between;
+        self.state = TokenState::Between;
         if self.is_told() {
             let crosses = !self.text.is_empty();
             if crosses {
@@ -187,8 +187,8 @@ impl Tokens {
             } else {
                 self.bytes += (end - from) as u64;
             }
-            let text = Text(if crosses { &self.text } else { &piece[from..end] });
-            on_token(self.depth, if self.wants_key { Token::Key(text) } else { Token::String(text) });
+            let text = TokenText(if crosses { &self.text } else { &piece[from..end] });
+            on_token(self.depth, if self.wants_key { JsonToken::Key(text) } else { JsonToken::String(text) });
         } else {
             self.bytes += (end - from) as u64;
         }
@@ -237,19 +237,19 @@ pub mod tests {
     }
 
     fn cut(text: &[u8], piece: usize) -> (Vec<(usize, String)>, u64) {
-        let mut tokens = Tokens::new();
+        let mut tokens = TokenReader::new();
         let mut out = Vec::new();
         for piece in text.chunks(piece) {
             tokens.feed(piece, |depth, token| {
                 let text = match token {
-                    Token::Key(text) => format!("key {}", text.get().unwrap()),
-                    Token::String(text) => format!("string {}", text.get().unwrap()),
-                    Token::Number => "number".into(),
-                    Token::Bool(truth) => truth.to_string(),
-                    Token::Null => "null".into(),
-                    Token::Object => "{".into(),
-                    Token::Array => "[".into(),
-                    Token::End => "end".into(),
+                    JsonToken::Key(text) => format!("key {}", text.get().unwrap()),
+                    JsonToken::String(text) => format!("string {}", text.get().unwrap()),
+                    JsonToken::Number => "number".into(),
+                    JsonToken::Bool(truth) => truth.to_string(),
+                    JsonToken::Null => "null".into(),
+                    JsonToken::Object => "{".into(),
+                    JsonToken::Array => "[".into(),
+                    JsonToken::End => "end".into(),
                 };
                 out.push((depth, text));
             });
@@ -293,7 +293,7 @@ pub mod tests {
 
         #[test]
         fn no_text_is_a_panic(text in "[\\[\\]{}:,\" \\\\a1tn\n]{0,24}", piece in 1usize..9) {
-            text.as_bytes().chunks(piece).fold(Tokens::new(), |mut tokens, piece| {
+            text.as_bytes().chunks(piece).fold(TokenReader::new(), |mut tokens, piece| {
                 tokens.feed(piece, |_, _| {});
                 tokens
             });
@@ -306,11 +306,11 @@ pub mod tests {
         for (chars, known) in [(REFERENCE_BYTES_MAX, true), (REFERENCE_BYTES_MAX + 1, false), (100_000, false)] {
             let text = format!(r#"["{}"]"#, "x".repeat(chars));
             for piece in [7, 4096, usize::MAX] {
-                let mut tokens = Tokens::new();
+                let mut tokens = TokenReader::new();
                 let mut told = Vec::new();
                 for piece in text.as_bytes().chunks(piece) {
                     tokens.feed(piece, |_, token| {
-                        if let Token::String(text) = token {
+                        if let JsonToken::String(text) = token {
                             told.push(text.get().is_some());
                         }
                     });

@@ -5,7 +5,7 @@
 //! bytes per second times the threads; memory: one extent's columns a thread, and a few encoded ones on their way.
 
 use crate::codec::compression::Compression;
-use crate::codec::compression::Restart;
+use crate::codec::compression::SeekPoint;
 use crate::codec::decoder::{DecodeError, Decoder};
 use crate::error::IndexError;
 use crate::extract::Validate;
@@ -175,7 +175,7 @@ fn scan_plain(
 fn scan_compressed(
     source: &Source,
     coding: Compression,
-    from: Restart,
+    from: SeekPoint,
     tools: &mut Tools,
     options: &ScanOptions<'_>,
     emit: Emit<'_>,

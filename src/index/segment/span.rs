@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::codec::compression::Compression;
-use crate::codec::compression::Restart;
+use crate::codec::compression::SeekPoint;
 use crate::limits::{EXTENT_BYTES, READ_BYTES};
 use crate::store::packed::seek_table::{PackedTable, TableError};
 use crate::sys::store_file::{Source, SourceError};
@@ -35,7 +35,7 @@ pub enum Part {
         /// gzip or zstd.
         coding: Compression,
         /// Where to begin.
-        from: Restart,
+        from: SeekPoint,
     },
     /// Frames of a packed file.
     Packed {
@@ -97,7 +97,7 @@ pub fn compressed_spans(file: usize, coding: Compression, source: &Source) -> Re
         Ok(Some(table)) => Arc::new(table),
         Err(TableError::Source(error)) => return Err(error),
         Ok(None) | Err(TableError::Damaged(_)) => {
-            let from = Restart { compressed: 0, uncompressed: 0 };
+            let from = SeekPoint { compressed: 0, uncompressed: 0 };
             return Ok(vec![Span { file, part: Part::Compressed { coding, from } }]);
         }
     };

@@ -30,7 +30,7 @@ fn complete() -> JobRecord {
             types: vec!["Observation".into(), "Patient".into()],
             since: Some("2020-01-01T00:00:00.000Z".into()),
             until: None,
-            members: Members::Active,
+            members: MembershipRule::Active,
             scope: Some(RecordedScope {
                 known: true,
                 groups: Some(vec!["g".into()]),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::codec::compression::Compression;
 use crate::export::options::{Existing, ExportOptions};
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
-use crate::group::lookup::Members;
+use crate::group::lookup::MembershipRule;
 use crate::hash::digest::DigestAlgorithm;
 use crate::index::test_lines::append;
 use crate::job::api::*;
@@ -100,7 +100,7 @@ impl World {
                 types: Vec::new(),
                 since: None,
                 until: None,
-                members: Members::Active,
+                members: MembershipRule::Active,
                 scope: None,
                 absent_groups: Vec::new(),
                 bound_client: false,
@@ -179,7 +179,7 @@ fn a_job_writes_what_an_export_writes() {
         (State::Complete, &"2024-01-01T00:00:00.000Z".into(), &None)
     );
     let mut request = ExportRequest::group("g");
-    (request.members, request.bounds) = (Members::Active, record.request.bounds);
+    (request.members, request.bounds) = (MembershipRule::Active, record.request.bounds);
     let options = ExportOptions {
         out: world.path("out"),
         existing: Existing::Refuse,

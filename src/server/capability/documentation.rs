@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::codec::compression::Compression;
 use crate::fhir::compartment;
 use crate::fhir::resource_type::ResourceType;
-use crate::group::lookup::Members;
+use crate::group::lookup::MembershipRule;
 use crate::request::{Late, MissingLastUpdated};
 use crate::server::capability::Declaration;
 use crate::server::parameters::OUTPUT_FORMATS;
@@ -117,10 +117,10 @@ impl Declaration<'_> {
     fn patient_data(&self) -> Topic {
         let types = ResourceType::all().filter(|known| compartment::in_compartment(*known));
         let members = match self.policies.members {
-            Members::Active => {
+            MembershipRule::Active => {
                 "Members of a Group are those that are not inactive and whose period covers the time of the export."
             }
-            Members::Listed => "Members of a Group are all that it lists; `inactive` and `period` are ignored.",
+            MembershipRule::Listed => "Members of a Group are all that it lists; `inactive` and `period` are ignored.",
         };
         let text = format!(
             "At Patient and Group level: the Patient resources, the resources of the \

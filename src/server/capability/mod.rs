@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::codec::compression::Compression;
 use crate::fhir::resource_type::ResourceType;
-use crate::group::lookup::Members;
+use crate::group::lookup::MembershipRule;
 use crate::group::registry::query;
 use crate::request::{Bounds, Late, MissingLastUpdated};
 use crate::server::parameters::{Parameter, find};
@@ -86,7 +86,7 @@ pub struct Policies {
     /// How files are stored.
     pub coding: Compression,
     /// How Group members are read.
-    pub members: Members,
+    pub members: MembershipRule,
     /// Rows that reached the store late.
     pub late: Late,
     /// Rows without `meta.lastUpdated`.

@@ -16,7 +16,7 @@ fn declaration(enabled: Enabled) -> Declaration<'static> {
     let policies = Policies {
         bounds: Bounds { file_bytes: 1000, file_resources: Some(7) },
         coding: Compression::None,
-        members: Members::Active,
+        members: MembershipRule::Active,
         late: Late::Include,
         missing_last_updated: MissingLastUpdated::Include,
     };
@@ -279,7 +279,7 @@ fn documentation_follows_the_policies() {
         Policies { bounds, ..first.policies },
         Policies { coding: Compression::Gzip, ..first.policies },
         Policies { coding: Compression::Zstd, ..first.policies },
-        Policies { members: Members::Listed, ..first.policies },
+        Policies { members: MembershipRule::Listed, ..first.policies },
         Policies { late: Late::Report, ..first.policies },
         Policies { missing_last_updated: MissingLastUpdated::Exclude, ..first.policies },
     ] {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::group::lookup::Members;
+use crate::group::lookup::MembershipRule;
 use crate::limits::{ONEUP_GROUP_BYTES_MAX, ONEUP_GROUP_MEMBERS_MAX};
 use crate::named_enum::by_name;
 use crate::request::{Late, MissingLastUpdated};
@@ -32,7 +32,7 @@ pub struct MountConfig {
     /// `strict` refuses a kick-off without `Accept` or `Prefer` headers, `assume` takes them as given (HDR-01, HDR-03).
     pub header_policy: HeaderPolicy,
     /// `active` reads Group members as R4 does, `listed` takes all (GROUP-04, C-10).
-    pub members: Members,
+    pub members: MembershipRule,
     /// Rows that reached the store late: `include` or `report`.
     pub late: Late,
     /// Rows without `meta.lastUpdated` under `_since` and `_until`: `include` or `exclude`.
@@ -140,7 +140,7 @@ impl MountConfig {
             strict_dialect: false,
             authorization: vec![Authorization::Bearer],
             header_policy: HeaderPolicy::Strict,
-            members: Members::Active,
+            members: MembershipRule::Active,
             late: Late::Include,
             missing_last_updated: MissingLastUpdated::Include,
             clock_skew_seconds: 60,
@@ -177,7 +177,7 @@ impl MountConfig {
         MountConfig {
             base: "/bulk-data/r4".to_string(),
             authorization: vec![Authorization::Bearer, Authorization::ClientHeaders],
-            members: Members::Listed,
+            members: MembershipRule::Listed,
             keep_seconds: 0,
             group_members_max: ONEUP_GROUP_MEMBERS_MAX,
             group_bytes_max: ONEUP_GROUP_BYTES_MAX,

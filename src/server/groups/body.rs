@@ -12,8 +12,8 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::task::JoinHandle;
 
 use crate::group::registry::store_groups::StoreGroup;
-use crate::group::registry::view::Found;
-use crate::group::registry::{BookGroup, GroupsError};
+use crate::group::registry::view::GroupLookup;
+use crate::group::registry::{RegisteredGroup, GroupsError};
 use crate::limits::{GROUP_DECODED_PIECE_BYTES, GROUP_PIECE_BYTES};
 
 /// A part of a body.
@@ -22,7 +22,7 @@ pub enum Part {
     /// Text, or a Group that is small.
     Bytes(Bytes),
     /// A Group of the book.
-    Book(BookGroup),
+    Book(RegisteredGroup),
     /// A Group of the store.
     Store(StoreGroup),
 }
@@ -32,11 +32,11 @@ impl Part {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn of(found: Found) -> Result<Option<Part>, GroupsError> {
+    pub fn of(found: GroupLookup) -> Result<Option<Part>, GroupsError> {
         let part = match found {
-            Found::Book(group) => Part::Book(group),
-            Found::Store(group) => Part::Store(group),
-            Found::Deleted { .. } | Found::Unknown => return Ok(None),
+            GroupLookup::Book(group) => Part::Book(group),
+            GroupLookup::Store(group) => Part::Store(group),
+            GroupLookup::Deleted { .. } | GroupLookup::Unknown => return Ok(None),
         };
         match part.len() <= GROUP_PIECE_BYTES as u64 {
             true => part.read(0).map(|bytes| Some(Part::Bytes(bytes))),

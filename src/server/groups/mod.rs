@@ -21,12 +21,12 @@ use serde_json::json;
 
 use crate::fhir::id::Id;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
-use crate::group::registry::document::Document;
-use crate::group::registry::search::Page;
-use crate::group::registry::view::{Found, Groups, Refused, Written};
+use crate::group::registry::document::GroupDocument;
+use crate::group::registry::search::SearchPage;
+use crate::group::registry::view::{GroupLookup, GroupView, WriteError, GroupWrite};
 use crate::group::registry::writer::GroupWriter;
-use crate::group::registry::{GroupBook, GroupsError};
-use crate::group::rules::problem::{Problem, ProblemKind};
+use crate::group::registry::{GroupRegistry, GroupsError};
+use crate::group::rules::problem::{RuleViolation, RuleKind};
 use crate::group::rules::{GroupContent, GroupRules, WantedId};
 use crate::index::snapshot::Snapshot;
 use crate::issue::Severity;
@@ -42,7 +42,7 @@ const IDS_TRIED_MAX: usize = 8;
 /// What the answers to a request for Groups depend on, beside the request.
 pub struct GroupDesk<'a> {
     /// Groups made here.
-    pub book: &'a GroupBook,
+    pub book: &'a GroupRegistry,
     /// The store's, if an index stands.
     pub snapshot: Option<&'a Snapshot>,
     /// Absolute URL of the mount, without a final slash (CORE-05).
@@ -60,8 +60,8 @@ pub struct GroupDesk<'a> {
 }
 
 impl GroupDesk<'_> {
-    fn groups(&self) -> Groups<'_> {
-        Groups::new(self.book, self.snapshot, self.bases).seen_by(self.visible).written_by(self.writer.clone())
+    fn groups(&self) -> GroupView<'_> {
+        GroupView::new(self.book, self.snapshot, self.bases).seen_by(self.visible).written_by(self.writer.clone())
     }
 
     /// `POST {base}/Group`: 201 with `Location`, `ETag`, `Last-Modified`. `random` gives 128 bits fit for secrets.
@@ -76,7 +76,7 @@ impl GroupDesk<'_> {
         }
         check_content_type(headers)?;
         let document =
-            Document::check(body, WantedId::Ignored, &self.rules).map_err(|problems| self.refuse(problems))?;
+            GroupDocument::check(body, WantedId::Ignored, &self.rules).map_err(|problems| self.refuse(problems))?;
         for _ in 0..IDS_TRIED_MAX {
             let id: String = random().iter().map(|byte| format!("{byte:02x}")).collect();
             let id = Id::parse(id.as_bytes()).expect("32 hexadecimal digits are a legal id");
@@ -98,12 +98,12 @@ impl GroupDesk<'_> {
         check_content_type(headers)?;
         let expected = expected(headers)?;
         let document =
-            Document::check(body, WantedId::Same(&id), &self.rules).map_err(|problems| self.refuse(problems))?;
+            GroupDocument::check(body, WantedId::Same(&id), &self.rules).map_err(|problems| self.refuse(problems))?;
         let groups = self.groups();
         match groups.update(&id, &document, &expected, &self.now).map_err(failed)? {
             Ok(written) => Ok(self.written(headers, written)),
             // Nothing was expected that is not there: what keeps the client from writing is that it may not know of it.
-            Err(_) if !groups.sees(&id) && expected.holds(&Found::Unknown) => Err(unknown()),
+            Err(_) if !groups.sees(&id) && expected.holds(&GroupLookup::Unknown) => Err(unknown()),
             Err(refused) => Err(unmet(&refused)),
         }
     }
@@ -141,7 +141,7 @@ impl GroupDesk<'_> {
         let found = self.groups().find(&id).map_err(failed)?;
         let Some(facts) = found.facts().cloned() else {
             return Err(match found {
-                Found::Deleted { .. } => {
+                GroupLookup::Deleted { .. } => {
                     let text = format!("Group/{id} was deleted; an update brings it back");
                     Refusal::new(StatusCode::GONE, IssueType::Deleted, text)
                 }
@@ -175,7 +175,7 @@ impl GroupDesk<'_> {
         let lenient = Prefer::of(headers).lenient;
         let search = Search::read(query, self.bases, lenient).map_err(refuse)?;
         let mut entries: Vec<Part> = Vec::new();
-        let page = Page { after: search.after, count: search.count, bytes_max: GROUP_PAGE_BYTES };
+        let page = SearchPage { after: search.after, count: search.count, bytes_max: GROUP_PAGE_BYTES };
         let text = |text: String| Part::Bytes(Bytes::from(text));
         let told = self.groups().search(&search.query, page, &mut |hit| {
             let id = hit.id;
@@ -190,7 +190,7 @@ impl GroupDesk<'_> {
         });
         let told = told.map_err(failed)?;
         if !search.ignored.is_empty() {
-            let warning = |problem: &Problem| Issue { severity: Severity::Warning, ..issue(problem) };
+            let warning = |problem: &RuleViolation| Issue { severity: Severity::Warning, ..issue(problem) };
             let told = outcome(&search.ignored.iter().map(warning).collect::<Vec<_>>());
             let comma = if entries.is_empty() { "" } else { "," };
             entries.push(text(format!(r#"{comma}{{"resource":{told},"search":{{"mode":"outcome"}}}}"#)));
@@ -207,8 +207,8 @@ impl GroupDesk<'_> {
 
     /// All problems of a Group in one answer: 413 for one that is too large for this service, but 422 where the rules of
     /// the mount say how large one may be (ONEUP-G02), or refuse what R4 allows, and for a modifier (reading 22); else 400.
-    fn refuse(&self, problems: Vec<Problem>) -> Refusal {
-        use crate::group::rules::problem::ProblemKind::{BusinessRule, NotSupported, TooLong};
+    fn refuse(&self, problems: Vec<RuleViolation>) -> Refusal {
+        use crate::group::rules::problem::RuleKind::{BusinessRule, NotSupported, TooLong};
         let has = |kind| problems.iter().any(|problem| problem.kind == kind);
         let status = match self.rules.content {
             GroupContent::R4 if has(TooLong) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -218,7 +218,7 @@ impl GroupDesk<'_> {
         Refusal { status, ..refuse(problems) }
     }
 
-    fn written(&self, headers: &HeaderMap, written: Written) -> Response {
+    fn written(&self, headers: &HeaderMap, written: GroupWrite) -> Response {
         let version = written.version.to_string();
         let preferences = Prefer::of(headers);
         let mut response = match preferences.returned.unwrap_or(Returned::Representation) {
@@ -281,7 +281,7 @@ fn unknown() -> Refusal {
     Refusal::not_found("this Group")
 }
 
-fn unmet(refused: &Refused) -> Refusal {
+fn unmet(refused: &WriteError) -> Refusal {
     let text = match &refused.current {
         Some(version) => format!("If-Match, If-None-Match: the Group is at version {version}; read it, then try again"),
         None => "If-Match: there is no Group of this id".to_string(),
@@ -289,19 +289,19 @@ fn unmet(refused: &Refused) -> Refusal {
     Refusal::new(StatusCode::PRECONDITION_FAILED, IssueType::Conflict, text).at("http.if-match")
 }
 
-fn issue_type(kind: ProblemKind) -> IssueType {
+fn issue_type(kind: RuleKind) -> IssueType {
     match kind {
-        ProblemKind::Structure => IssueType::Structure,
-        ProblemKind::Invariant => IssueType::Invalid,
-        ProblemKind::BusinessRule => IssueType::BusinessRule,
-        ProblemKind::Required => IssueType::Required,
-        ProblemKind::Value => IssueType::Value,
-        ProblemKind::TooLong => IssueType::TooLong,
-        ProblemKind::NotSupported => IssueType::NotSupported,
+        RuleKind::Structure => IssueType::Structure,
+        RuleKind::Invariant => IssueType::Invalid,
+        RuleKind::BusinessRule => IssueType::BusinessRule,
+        RuleKind::Required => IssueType::Required,
+        RuleKind::Value => IssueType::Value,
+        RuleKind::TooLong => IssueType::TooLong,
+        RuleKind::NotSupported => IssueType::NotSupported,
     }
 }
 
-fn issue(problem: &Problem) -> Issue {
+fn issue(problem: &RuleViolation) -> Issue {
     let issue = Issue::error(issue_type(problem.kind), problem.text.as_str());
     match &problem.expression {
         Some(element) if element.starts_with("Group") => issue.at(element),
@@ -311,7 +311,7 @@ fn issue(problem: &Problem) -> Issue {
 }
 
 /// All problems of a request in one answer.
-fn refuse(problems: Vec<Problem>) -> Refusal {
+fn refuse(problems: Vec<RuleViolation>) -> Refusal {
     Refusal::of(StatusCode::BAD_REQUEST, problems.iter().map(issue).collect())
 }
 

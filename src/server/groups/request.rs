@@ -4,9 +4,9 @@ use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::fhir::id::Id;
-use crate::group::registry::query::Query;
-use crate::group::registry::view::Expected;
-use crate::group::rules::problem::{Problem, ProblemKind};
+use crate::group::registry::query::GroupQuery;
+use crate::group::registry::view::Precondition;
+use crate::group::rules::problem::{RuleViolation, RuleKind};
 use crate::limits::{GROUP_PAGE_DEFAULT, GROUP_PAGE_MAX};
 use crate::server::error::{IssueType, Refusal};
 
@@ -56,13 +56,13 @@ pub fn tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<Tags>, Refus
 ///
 /// # Errors
 /// 400 with the header's name.
-pub fn expected(headers: &HeaderMap) -> Result<Expected, Refusal> {
+pub fn expected(headers: &HeaderMap) -> Result<Precondition, Refusal> {
     let none_match = tags(headers, header::IF_NONE_MATCH)?;
     Ok(match (tags(headers, header::IF_MATCH)?, none_match) {
-        (None, None) => Expected::Anything,
-        (Some(Tags::Any), None) => Expected::Something,
-        (Some(Tags::Versions(versions)), None) => Expected::Versions(versions),
-        (None, Some(Tags::Any)) => Expected::Nothing,
+        (None, None) => Precondition::Anything,
+        (Some(Tags::Any), None) => Precondition::Something,
+        (Some(Tags::Versions(versions)), None) => Precondition::Versions(versions),
+        (None, Some(Tags::Any)) => Precondition::Nothing,
         (_, Some(_)) => {
             let text = "If-None-Match: a write takes If-None-Match: * alone; give If-Match to change one version";
             let refusal = Refusal::new(StatusCode::BAD_REQUEST, IssueType::NotSupported, text);
@@ -89,13 +89,13 @@ pub fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
 #[derive(Clone, Debug)]
 pub struct Search {
     /// What is asked.
-    pub query: Query,
+    pub query: GroupQuery,
     /// Most Groups of a page.
     pub count: usize,
     /// The last id of the page before.
     pub after: Option<Id>,
     /// What was left out of it (under `handling=lenient`).
-    pub ignored: Vec<Problem>,
+    pub ignored: Vec<RuleViolation>,
     /// The parameters that were used, but for those of paging.
     used: Vec<(String, String)>,
 }
@@ -110,34 +110,34 @@ impl Search {
     /// # Errors
     /// Every parameter that cannot be used, in `strict` handling; under lenient handling only what would change which
     /// page is told.
-    pub fn read(query: Option<&str>, bases: &[String], lenient: bool) -> Result<Search, Vec<Problem>> {
+    pub fn read(query: Option<&str>, bases: &[String], lenient: bool) -> Result<Search, Vec<RuleViolation>> {
         let mut wrong = Vec::new();
         let mut problem = |kind, name: &str, text: String| {
-            wrong.push(Problem { kind, expression: Some(name.to_string()), text });
+            wrong.push(RuleViolation { kind, expression: Some(name.to_string()), text });
         };
         let (mut asked, mut count, mut after) = (Vec::new(), GROUP_PAGE_DEFAULT, None);
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (Some(name), Some(value)) = (decode(name), decode(value)) else {
                 let name = decode(name).unwrap_or_else(|| "a parameter".to_string());
-                problem(ProblemKind::Structure, &name, format!("{name} is not UTF-8 with percent escapes"));
+                problem(RuleKind::Structure, &name, format!("{name} is not UTF-8 with percent escapes"));
                 continue;
             };
             match name.as_str() {
                 "_count" => match value.parse::<usize>() {
                     Ok(asked) => count = asked.min(GROUP_PAGE_MAX),
-                    Err(_) => problem(ProblemKind::Value, &name, "_count is a number of Groups, such as 50".into()),
+                    Err(_) => problem(RuleKind::Value, &name, "_count is a number of Groups, such as 50".into()),
                 },
                 "_page" => match from_token(&value) {
                     Some(id) => after = Some(id),
-                    None => problem(ProblemKind::Value, &name, "_page is no link that a search here gave".into()),
+                    None => problem(RuleKind::Value, &name, "_page is no link that a search here gave".into()),
                 },
                 "_format" if value.contains("json") => {}
-                "_format" => problem(ProblemKind::NotSupported, &name, "_format is json here".into()),
+                "_format" => problem(RuleKind::NotSupported, &name, "_format is json here".into()),
                 _ => asked.push((name, value)),
             }
         }
-        let (query, problems) = Query::parse(&asked, bases);
+        let (query, problems) = GroupQuery::parse(&asked, bases);
         if !lenient || !wrong.is_empty() {
             wrong.extend(problems.iter().cloned());
         }

@@ -16,7 +16,7 @@ const BASE: &str = "https://us.example/fhir";
 
 struct Shop {
     _home: tempfile::TempDir,
-    book: GroupBook,
+    book: GroupRegistry,
     snapshot: Option<Snapshot>,
     bases: Vec<String>,
     rules: GroupRules,
@@ -59,7 +59,7 @@ fn second(second: i64) -> Instant {
 impl Shop {
     fn new(rows: &[String]) -> Shop {
         let home = tempfile::tempdir().unwrap();
-        let book = GroupBook::open(&home.path().join("groups"), Sync::No).unwrap();
+        let book = GroupRegistry::open(&home.path().join("groups"), Sync::No).unwrap();
         let snapshot = (!rows.is_empty()).then(|| snapshot(&home.path().join("store"), rows));
         let bases = vec![BASE.to_string()];
         Shop { _home: home, book, snapshot, bases, rules: GroupRules::default(), visible: None }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::fhir::id::Id;
-use crate::group::lookup::{Unusable, read_group, unusable};
-use crate::group::reader::{GroupHead, GroupReader, Member};
-use crate::group::registry::BookGroup;
-use crate::group::registry::view::{Found, Groups};
+use crate::group::lookup::{UnusableGroup, read_group, unusable};
+use crate::group::reader::{GroupHead, GroupReader, GroupMember};
+use crate::group::registry::RegisteredGroup;
+use crate::group::registry::view::{GroupLookup, GroupView};
 use crate::job::api::{Accepted, Refused};
 use crate::job::record::{RecordedScope, Requested, Whose};
 use crate::limits::READ_BYTES;
@@ -109,25 +109,25 @@ fn find_group(
     id: &str,
     visible: bool,
     view: &crate::index::store_listing::View,
-) -> Result<Found, Refusal> {
+) -> Result<GroupLookup, Refusal> {
     let Some(id) = Id::parse(id.as_bytes()) else { return Err(unknown_group()) };
-    let look = || -> Result<(Found, bool), Refusal> {
+    let look = || -> Result<(GroupLookup, bool), Refusal> {
         let snapshot = tenant.engine.snapshot_now();
         let indexed = snapshot.as_ref().is_some_and(|snapshot| view.is_indexed(snapshot.index().generation()));
-        let groups = Groups::new(&tenant.groups, snapshot.as_ref(), mount.fhir_bases());
+        let groups = GroupView::new(&tenant.groups, snapshot.as_ref(), mount.fhir_bases());
         let found = groups.find(&id).map_err(|error| unreadable(&error))?;
-        Ok((if visible { found } else { Found::Unknown }, indexed))
+        Ok((if visible { found } else { GroupLookup::Unknown }, indexed))
     };
     let (found, indexed) = look()?;
     match found {
-        Found::Unknown | Found::Deleted { .. } if !indexed => {}
-        Found::Unknown | Found::Deleted { .. } => return Err(unknown_group()),
+        GroupLookup::Unknown | GroupLookup::Deleted { .. } if !indexed => {}
+        GroupLookup::Unknown | GroupLookup::Deleted { .. } => return Err(unknown_group()),
         found => return Ok(found),
     }
     let done = tenant.engine.index_and_wait(Duration::from_millis(app.config.jobs.group_wait_milliseconds));
     match look()? {
-        (Found::Unknown | Found::Deleted { .. }, indexed) if done && indexed => Err(unknown_group()),
-        (Found::Unknown | Found::Deleted { .. }, _) => {
+        (GroupLookup::Unknown | GroupLookup::Deleted { .. }, indexed) if done && indexed => Err(unknown_group()),
+        (GroupLookup::Unknown | GroupLookup::Deleted { .. }, _) => {
             let text = "new data is being read in, and this Group may be part of it; ask again";
             Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, IssueType::Transient, text).retry_after(1))
         }
@@ -139,11 +139,11 @@ fn find_group(
 #[derive(Default)]
 struct GroupPopulation {
     /// The Group itself, if it was made through the service.
-    own: Option<BookGroup>,
+    own: Option<RegisteredGroup>,
     /// What its writer may draw on.
     scope: Option<RecordedScope>,
     /// The Groups that this needs, as they are now.
-    scope_groups: Vec<BookGroup>,
+    scope_groups: Vec<RegisteredGroup>,
     /// Groups of the store that something of the service stands for: they count as absent where others list them.
     absent: BTreeSet<String>,
 }
@@ -159,9 +159,9 @@ fn group_population(
     let tenant = app.tenant(mount);
     let found = find_group(app, tenant, mount, id, principal.sees_group(id), view)?;
     let snapshot = tenant.engine.snapshot_now();
-    let groups = Groups::new(&tenant.groups, snapshot.as_ref(), mount.fhir_bases());
+    let groups = GroupView::new(&tenant.groups, snapshot.as_ref(), mount.fhir_bases());
     let mut of = GroupPopulation::default();
-    if let Found::Book(group) = &found {
+    if let GroupLookup::Book(group) = &found {
         let scoped = scope_of(app.authenticator.as_ref(), &tenant.name, &groups, id, group);
         if let Some((scope, copies)) = scoped.map_err(|error| unreadable(&error))? {
             (of.scope, of.scope_groups) = (Some(scope), copies);
@@ -170,7 +170,7 @@ fn group_population(
     let absent = groups.superseding().map_err(|error| unreadable(&error))?;
     of.absent = absent.into_iter().map(|id| id.to_string()).collect();
     check_group(&found, &of, principal, tenant, mount, id)?;
-    if let Found::Book(group) = found {
+    if let GroupLookup::Book(group) = found {
         of.own = Some(group);
     }
     Ok(of)
@@ -178,7 +178,7 @@ fn group_population(
 
 /// Whether a Group can stand for patients (GROUP-09, GROUP-10, reading 22), and the Groups that it lists do not forbid it.
 fn check_group(
-    found: &Found,
+    found: &GroupLookup,
     of: &GroupPopulation,
     principal: &Principal,
     tenant: &Tenant,
@@ -195,7 +195,7 @@ fn check_group(
         let groups = of.scope.as_ref().and_then(|scope| scope.groups.as_ref());
         groups.is_none_or(|groups| groups.iter().any(|known| known == nested.as_str()))
     };
-    let mut on_member = |member: &Member<'_>| {
+    let mut on_member = |member: &GroupMember<'_>| {
         let nested = following.group_of(member).filter(may_list);
         nested.into_iter().for_each(|id| listed.push(NestedGroup { id, depth: 1, listed_by: 0 }));
     };
@@ -206,7 +206,7 @@ fn check_group(
     let mut issues: Vec<Issue> = unusable(&head, members)
         .into_iter()
         .map(|problem| {
-            let code = if problem == Unusable::Inactive { IssueType::Invalid } else { IssueType::NotSupported };
+            let code = if problem == UnusableGroup::Inactive { IssueType::Invalid } else { IssueType::NotSupported };
             Issue::error(code, format!("Group/{id} {problem}"))
         })
         .collect();
@@ -215,7 +215,7 @@ fn check_group(
         issues.extend(found.map(|(nested, modifier)| {
             // What a Group is called, and holds, that the client may not see, it is not told.
             let text = match principal.sees_group(nested.as_str()) {
-                true => format!("Group/{nested}, which Group/{id} reaches, {}", Unusable::Modified(modifier)),
+                true => format!("Group/{nested}, which Group/{id} reaches, {}", UnusableGroup::Modified(modifier)),
                 false => format!("Group/{id} reaches a Group with a modifier that is not understood here"),
             };
             Issue::error(IssueType::NotSupported, text)
@@ -224,10 +224,10 @@ fn check_group(
     if issues.is_empty() { Ok(()) } else { Err(Refusal::of(StatusCode::BAD_REQUEST, issues)) }
 }
 
-fn head_of(found: &Found, on_member: &mut dyn FnMut(&Member<'_>)) -> Result<GroupHead, String> {
+fn head_of(found: &GroupLookup, on_member: &mut dyn FnMut(&GroupMember<'_>)) -> Result<GroupHead, String> {
     let read = match found {
-        Found::Store(group) => read_group(&group.snapshot, (group.extent, group.row), on_member),
-        Found::Book(group) => {
+        GroupLookup::Store(group) => read_group(&group.snapshot, (group.extent, group.row), on_member),
+        GroupLookup::Book(group) => {
             let mut reader = GroupReader::new(Kernel::detect(), on_member);
             reader.begin();
             let (mut at, mut buffer) = (0, vec![0; READ_BYTES]);

@@ -7,7 +7,7 @@
 use zstd::zstd_safe::{DCtx, DParameter, get_error_name};
 
 use crate::codec::compression::Compression;
-use crate::codec::compression::Restart;
+use crate::codec::compression::SeekPoint;
 use crate::codec::decoder::{DecodeError, Decoder};
 use crate::hash::xxh3_64;
 use crate::limits::{FRAME_HELD_MAX, ZSTD_WINDOW_LOG_MAX};
@@ -157,7 +157,7 @@ fn each_piece(source: &Source, frame: &FrameNote, feed: &mut dyn FnMut(&[u8])) -
         DecodeError::Source(error) => FrameError::Source(error),
         other => FrameError::Damaged(other.to_string()),
     };
-    let from = Restart { compressed: frame.compressed, uncompressed: frame.uncompressed };
+    let from = SeekPoint { compressed: frame.compressed, uncompressed: frame.uncompressed };
     let mut decoder = Decoder::new(source, Compression::Zstd, from).map_err(broken)?;
     let mut left = frame.uncompressed_len;
     let mut last = 0;

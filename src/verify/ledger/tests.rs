@@ -53,7 +53,7 @@ fn requests(group_files: &[PathBuf], since: &[&str]) -> Vec<ExportRequest> {
             }
             requests.push(request.clone());
             request.missing_last_updated = crate::request::MissingLastUpdated::Exclude;
-            request.members = crate::group::lookup::Members::Active;
+            request.members = crate::group::lookup::MembershipRule::Active;
             request.fhir_bases = vec!["https://fhir.example.org/r4/".to_string()];
             requests.push(request.clone().types(["Patient", "Observation", "Provenance", "Group"]));
             requests.push(request.until("2021-06-01T00:00:00Z"));
