@@ -14,7 +14,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use outpour::fhir::instant::Instant;
 use outpour::index::snapshot::Snapshot;
 use outpour::progress::Progress;
-use outpour::request::{ExportRequest, Way};
+use outpour::request::{AccessPath, ExportRequest};
 use outpour::select::cohort::Cohort;
 use outpour::select::selection::Selection;
 use outpour::store::{Store, StoreOptions};
@@ -52,7 +52,7 @@ fn store(root: &Path, rows: usize) {
     }
 }
 
-fn select(snapshot: &Snapshot, request: &ExportRequest, way: Way) -> Selection {
+fn select(snapshot: &Snapshot, request: &ExportRequest, way: AccessPath) -> Selection {
     let request = request.clone().way(way);
     let cohort = Cohort::resolve(snapshot, &request).unwrap();
     Selection::new(snapshot, &cohort, &request).unwrap()
@@ -79,15 +79,15 @@ fn selection(c: &mut Criterion) {
     group.throughput(Throughput::Elements(rows as u64));
     let increment = ExportRequest::all_patients().since(SINCE);
     let run = |request: &ExportRequest, way| pool.install(|| select(&snapshot, request, way));
-    let slow = run(&increment, Way::Rows);
-    let zones = run(&increment, Way::Columns);
+    let slow = run(&increment, AccessPath::Rows);
+    let zones = run(&increment, AccessPath::Columns);
     assert!(slow.ledger == zones.ledger && slow.rows == zones.rows);
     assert!((1..rows as u64 / 500).contains(&zones.ledger.exported), "{:?}", zones.ledger);
-    group.bench_function("an increment of 1 in 1,000, by zones", |b| b.iter(|| run(&increment, Way::Columns)));
-    group.bench_function("an increment of 1 in 1,000, row by row", |b| b.iter(|| run(&increment, Way::Rows)));
+    group.bench_function("an increment of 1 in 1,000, by zones", |b| b.iter(|| run(&increment, AccessPath::Columns)));
+    group.bench_function("an increment of 1 in 1,000, row by row", |b| b.iter(|| run(&increment, AccessPath::Rows)));
     for members in [1, patients / 100, patients / 10] {
         let request = cohort(members.max(1));
-        for way in [Way::Postings, Way::Columns] {
+        for way in [AccessPath::Postings, AccessPath::Columns] {
             assert_eq!(run(&request, way).ledger.exported as usize, members.max(1) * (ROWS_A_PATIENT + 1));
             group.bench_function(format!("{} members, {way:?}", members.max(1)), |b| b.iter(|| run(&request, way)));
         }
@@ -105,7 +105,11 @@ fn selection(c: &mut Criterion) {
     };
     for percent in [1, 2, 4, 6, 8, 12, 16, 25, 50] {
         let request = cohort((patients * percent / 100).max(1));
-        println!("{percent:>4} {:>9.2} {:>9.2}", best(&request, Way::Postings), best(&request, Way::Columns));
+        println!(
+            "{percent:>4} {:>9.2} {:>9.2}",
+            best(&request, AccessPath::Postings),
+            best(&request, AccessPath::Columns)
+        );
     }
 }
 

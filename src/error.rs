@@ -7,9 +7,9 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::codec::decoder::DecodeError;
-use crate::issue::{Advice, PLAIN_WORDS, Parameter, Words};
-use crate::sys::atomic_dir::NewDirectoryError;
-use crate::sys::store_file::SourceError;
+use crate::issue::{Advice, PLAIN_WORDS, Parameter, ParameterNames};
+use crate::sys::atomic_dir::AtomicDirError;
+use crate::sys::store_file::StoreFileError;
 
 /// A store cannot be opened or indexed.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,7 @@ pub enum IndexError {
     },
     /// A store file failed while it was read.
     #[error(transparent)]
-    Source(#[from] SourceError),
+    Source(#[from] StoreFileError),
     /// The index cannot be written.
     #[error("cannot write the index file {name}: {source}; make room, or choose another place with --index-dir")]
     Write {
@@ -91,9 +91,9 @@ impl From<CorruptIndex> for ExportError {
     }
 }
 
-/// One thing that is wrong with a request. Doors print it by [`Problem::say`] in their own words.
+/// One thing that is wrong with a request. Doors print it by [`RequestProblem::say`] in their own words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct RequestProblem {
     /// The parameter that is wrong, if it is a single one.
     pub parameter: Option<Parameter>,
     /// What is wrong with it, and what to do.
@@ -102,28 +102,28 @@ pub struct Problem {
     pub advice: Option<Advice>,
 }
 
-impl Problem {
+impl RequestProblem {
     /// A problem with a parameter.
-    pub fn of(parameter: Parameter, text: impl Into<String>) -> Problem {
-        Problem { parameter: Some(parameter), text: text.into(), advice: None }
+    pub fn of(parameter: Parameter, text: impl Into<String>) -> RequestProblem {
+        RequestProblem { parameter: Some(parameter), text: text.into(), advice: None }
     }
 
     /// The same, with what can be done.
-    pub fn advise(self, advice: Advice) -> Problem {
-        Problem { advice: Some(advice), ..self }
+    pub fn advise(self, advice: Advice) -> RequestProblem {
+        RequestProblem { advice: Some(advice), ..self }
     }
 
     /// The sentence that a door prints.
-    pub fn say(&self, words: &Words) -> String {
+    pub fn say(&self, words: &ParameterNames) -> String {
         let parameter = self.parameter.map_or(String::new(), |parameter| format!("{}: ", (words.parameter)(parameter)));
         let advice = self.advice.as_ref().and_then(words.advice).unwrap_or_default();
         format!("{parameter}{}{advice}", self.text)
     }
 }
 
-impl<T: Into<String>> From<T> for Problem {
-    fn from(text: T) -> Problem {
-        Problem { parameter: None, text: text.into(), advice: None }
+impl<T: Into<String>> From<T> for RequestProblem {
+    fn from(text: T) -> RequestProblem {
+        RequestProblem { parameter: None, text: text.into(), advice: None }
     }
 }
 
@@ -132,17 +132,17 @@ impl<T: Into<String>> From<T> for Problem {
 #[error("{}", self.say(&PLAIN_WORDS).join("\n"))]
 pub struct RequestError {
     /// What is wrong, one or more.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<RequestProblem>,
 }
 
 impl RequestError {
     /// A request with one problem.
-    pub fn one(problem: impl Into<Problem>) -> RequestError {
+    pub fn one(problem: impl Into<RequestProblem>) -> RequestError {
         RequestError { problems: vec![problem.into()] }
     }
 
     /// One sentence a problem, as a door prints them.
-    pub fn say(&self, words: &Words) -> Vec<String> {
+    pub fn say(&self, words: &ParameterNames) -> Vec<String> {
         self.problems.iter().map(|problem| problem.say(words)).collect()
     }
 }
@@ -158,7 +158,7 @@ pub enum ExportError {
     Index(#[from] IndexError),
     /// The output directory cannot be used.
     #[error(transparent)]
-    Record(#[from] crate::error::RecordError),
+    Record(#[from] crate::error::JournalError),
     /// An output file cannot be written.
     #[error("cannot write {name} in {}: {source}; make room, then run the same command with --resume", directory.display())]
     Write {
@@ -292,11 +292,11 @@ impl PackError {
     }
 }
 
-impl From<NewDirectoryError> for PackError {
-    fn from(error: NewDirectoryError) -> PackError {
+impl From<AtomicDirError> for PackError {
+    fn from(error: AtomicDirError) -> PackError {
         match error {
-            NewDirectoryError::Target { path, reason } => PackError::Target { path, reason },
-            NewDirectoryError::Write { path, source } => PackError::Write { path, source },
+            AtomicDirError::Target { path, reason } => PackError::Target { path, reason },
+            AtomicDirError::Write { path, source } => PackError::Write { path, source },
         }
     }
 }
@@ -307,8 +307,8 @@ impl From<CorruptIndex> for PackError {
     }
 }
 
-impl From<SourceError> for PackError {
-    fn from(error: SourceError) -> PackError {
+impl From<StoreFileError> for PackError {
+    fn from(error: StoreFileError) -> PackError {
         PackError::Index(IndexError::Source(error))
     }
 }
@@ -322,15 +322,15 @@ impl From<DecodeError> for ExportError {
     }
 }
 
-impl From<SourceError> for ExportError {
-    fn from(error: SourceError) -> ExportError {
+impl From<StoreFileError> for ExportError {
+    fn from(error: StoreFileError) -> ExportError {
         ExportError::Index(IndexError::Source(error))
     }
 }
 
 /// An output directory cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum RecordError {
+pub enum JournalError {
     /// It cannot be read or written.
     #[error("cannot use {}: {source}; choose another directory with --out, or make it writable", path.display())]
     Io {

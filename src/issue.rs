@@ -1,7 +1,7 @@
 //! What the reader of an export should know: messages, bounded in number and without clinical content.
 //!
-//! A message names no flag, header or file of the host. It carries the place it speaks of ([`Place`]), the parameter it
-//! is about ([`Parameter`]) and what can be done ([`Advice`]) as data, and each door puts them into its own [`Words`].
+//! A message names no flag, header or file of the host. It carries the place it speaks of ([`IssuePlace`]), the parameter it
+//! is about ([`Parameter`]) and what can be done ([`Advice`]) as data, and each door puts them into its own [`ParameterNames`].
 
 use std::collections::BTreeMap;
 
@@ -61,7 +61,7 @@ impl Parameter {
 
 /// What lists the member that a message speaks of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum IssuePlace {
     /// The Group of this id.
     Group(String),
     /// A Group that the Group of this id reaches through others; which one is not told.
@@ -95,24 +95,25 @@ pub enum Advice {
 
 /// How a door speaks.
 #[derive(Debug)]
-pub struct Words {
+pub struct ParameterNames {
     /// The name of a parameter.
     pub parameter: fn(Parameter) -> &'static str,
     /// The subject of a sentence about a place.
-    pub place: fn(&Place) -> String,
+    pub place: fn(&IssuePlace) -> String,
     /// What follows the text of a message, with its own punctuation; none where there is nothing to do.
     pub advice: fn(&Advice) -> Option<String>,
 }
 
 /// The words of the library: names of fields and FHIR's parameters, and no advice but what holds at every door.
-pub const PLAIN_WORDS: Words = Words { parameter: Parameter::name, place: plain_place, advice: plain_advice };
+pub const PLAIN_WORDS: ParameterNames =
+    ParameterNames { parameter: Parameter::name, place: plain_place, advice: plain_advice };
 
-fn plain_place(place: &Place) -> String {
+fn plain_place(place: &IssuePlace) -> String {
     match place {
-        Place::Group(id) => format!("Group/{id}"),
-        Place::BelowGroup(id) => format!("a Group below Group/{id}"),
-        Place::GroupFile => "the Group".to_string(),
-        Place::PatientList(line) => format!("line {line} of the list of patients"),
+        IssuePlace::Group(id) => format!("Group/{id}"),
+        IssuePlace::BelowGroup(id) => format!("a Group below Group/{id}"),
+        IssuePlace::GroupFile => "the Group".to_string(),
+        IssuePlace::PatientList(line) => format!("line {line} of the list of patients"),
     }
 }
 
@@ -156,7 +157,7 @@ impl Severity {
 /// Code of an OperationOutcome issue (<https://hl7.org/fhir/R4/valueset-issue-type.html>).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum Code {
+pub enum IssueCode {
     Incomplete,
     Informational,
     Invalid,
@@ -167,46 +168,46 @@ pub enum Code {
     TooLong,
 }
 
-impl Code {
+impl IssueCode {
     /// Every value.
-    pub const ALL: [Code; 8] = [
-        Code::Incomplete,
-        Code::Informational,
-        Code::Invalid,
-        Code::NotFound,
-        Code::NotSupported,
-        Code::Processing,
-        Code::Structure,
-        Code::TooLong,
+    pub const ALL: [IssueCode; 8] = [
+        IssueCode::Incomplete,
+        IssueCode::Informational,
+        IssueCode::Invalid,
+        IssueCode::NotFound,
+        IssueCode::NotSupported,
+        IssueCode::Processing,
+        IssueCode::Structure,
+        IssueCode::TooLong,
     ];
 
     /// Its code in FHIR, which records and answers hold.
     pub const fn name(self) -> &'static str {
         match self {
-            Code::Incomplete => "incomplete",
-            Code::Informational => "informational",
-            Code::Invalid => "invalid",
-            Code::NotFound => "not-found",
-            Code::NotSupported => "not-supported",
-            Code::Processing => "processing",
-            Code::Structure => "structure",
-            Code::TooLong => "too-long",
+            IssueCode::Incomplete => "incomplete",
+            IssueCode::Informational => "informational",
+            IssueCode::Invalid => "invalid",
+            IssueCode::NotFound => "not-found",
+            IssueCode::NotSupported => "not-supported",
+            IssueCode::Processing => "processing",
+            IssueCode::Structure => "structure",
+            IssueCode::TooLong => "too-long",
         }
     }
 }
 
-by_name!(Severity, Code);
+by_name!(Severity, IssueCode);
 
 /// One issue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
+pub struct Issue {
     /// How bad it is.
     pub severity: Severity,
     /// What kind of thing.
-    pub code: Code,
+    pub code: IssueCode,
     /// What lists it; its name comes before the text. Not kept in records: a note on a request has none.
     #[serde(skip)]
-    pub place: Option<Place>,
+    pub place: Option<IssuePlace>,
     /// What, where, and what to do; ids and offsets, never clinical content (OUTCOME-05).
     pub text: String,
     /// What follows the text. Not kept in records either.
@@ -214,29 +215,29 @@ pub struct Message {
     pub advice: Option<Advice>,
 }
 
-impl Message {
+impl Issue {
     /// A message of no place.
-    pub fn new(severity: Severity, code: Code, text: impl Into<String>) -> Message {
-        Message { severity, code, place: None, text: text.into(), advice: None }
+    pub fn new(severity: Severity, code: IssueCode, text: impl Into<String>) -> Issue {
+        Issue { severity, code, place: None, text: text.into(), advice: None }
     }
 
     /// A warning.
-    pub fn warning(code: Code, text: impl Into<String>) -> Message {
-        Message::new(Severity::Warning, code, text)
+    pub fn warning(code: IssueCode, text: impl Into<String>) -> Issue {
+        Issue::new(Severity::Warning, code, text)
     }
 
     /// The same, about what a place lists.
-    pub fn at(self, place: Place) -> Message {
-        Message { place: Some(place), ..self }
+    pub fn at(self, place: IssuePlace) -> Issue {
+        Issue { place: Some(place), ..self }
     }
 
     /// The same, with what can be done.
-    pub fn advise(self, advice: Advice) -> Message {
-        Message { advice: Some(advice), ..self }
+    pub fn advise(self, advice: Advice) -> Issue {
+        Issue { advice: Some(advice), ..self }
     }
 
     /// The sentence that a door prints.
-    pub fn say(&self, words: &Words) -> String {
+    pub fn say(&self, words: &ParameterNames) -> String {
         let place = self.place.as_ref().map_or(String::new(), |place| (words.place)(place) + " ");
         let advice = self.advice.as_ref().and_then(words.advice).unwrap_or_default();
         format!("{place}{}{advice}", self.text)
@@ -245,23 +246,23 @@ impl Message {
 
 /// Messages of one cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Cause {
+struct IssueCause {
     name: &'static str,
     severity: Severity,
-    code: Code,
-    kept: Vec<Message>,
+    code: IssueCode,
+    kept: Vec<Issue>,
     count: u64,
 }
 
 /// Messages by cause: the first [`MESSAGES_PER_CAUSE_MAX`] of each are kept, the others counted (OUTCOME-06).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Messages {
-    causes: Vec<Cause>,
+pub struct IssueLog {
+    causes: Vec<IssueCause>,
 }
 
-impl Messages {
+impl IssueLog {
     /// Adds a message under its cause.
-    pub fn push(&mut self, cause: &'static str, message: Message) {
+    pub fn push(&mut self, cause: &'static str, message: Issue) {
         let cause = self.cause(message.severity, message.code, cause);
         cause.count += 1;
         if cause.kept.len() < MESSAGES_PER_CAUSE_MAX {
@@ -270,20 +271,20 @@ impl Messages {
     }
 
     /// Gives messages about one place another one: that of a Group file, once its id is known.
-    pub fn replace_place(&mut self, old: &Place, new: &Place) {
+    pub fn replace_place(&mut self, old: &IssuePlace, new: &IssuePlace) {
         let kept = self.causes.iter_mut().flat_map(|cause| &mut cause.kept);
         kept.filter(|message| message.place.as_ref() == Some(old)).for_each(|m| m.place = Some(new.clone()));
     }
 
     /// Counts messages of a cause whose details are not known.
-    pub fn more(&mut self, severity: Severity, code: Code, cause: &'static str, count: u64) {
+    pub fn more(&mut self, severity: Severity, code: IssueCode, cause: &'static str, count: u64) {
         if count > 0 {
             self.cause(severity, code, cause).count += count;
         }
     }
 
     /// Adds all of another's.
-    pub fn add(&mut self, other: &Messages) {
+    pub fn add(&mut self, other: &IssueLog) {
         for cause in &other.causes {
             for message in &cause.kept {
                 self.push(cause.name, message.clone());
@@ -292,9 +293,9 @@ impl Messages {
         }
     }
 
-    fn cause(&mut self, severity: Severity, code: Code, name: &'static str) -> &mut Cause {
+    fn cause(&mut self, severity: Severity, code: IssueCode, name: &'static str) -> &mut IssueCause {
         let at = self.causes.iter().position(|known| known.name == name).unwrap_or_else(|| {
-            self.causes.push(Cause { name, severity, code, kept: Vec::new(), count: 0 });
+            self.causes.push(IssueCause { name, severity, code, kept: Vec::new(), count: 0 });
             self.causes.len() - 1
         });
         let cause = &mut self.causes[at];
@@ -303,12 +304,12 @@ impl Messages {
     }
 
     /// Every message kept, causes in the order they came up, each with one more line for what was only counted.
-    pub fn iter(&self) -> impl Iterator<Item = Message> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = Issue> + '_ {
         self.causes.iter().flat_map(|cause| {
             let left = cause.count - cause.kept.len() as u64;
             let summary = (left > 0).then(|| {
                 let text = format!("{left} more of the same kind ({}), {} in all", cause.name, cause.count);
-                Message::new(cause.severity, cause.code, text)
+                Issue::new(cause.severity, cause.code, text)
             });
             cause.kept.iter().cloned().chain(summary)
         })
@@ -322,7 +323,7 @@ impl Messages {
     }
 
     /// Causes that came up more often here than in what a reader was told: name, count, and the first message.
-    pub fn withheld<'a>(&'a self, told: &'a Messages) -> impl Iterator<Item = (&'static str, u64, &'a Message)> {
+    pub fn withheld<'a>(&'a self, told: &'a IssueLog) -> impl Iterator<Item = (&'static str, u64, &'a Issue)> {
         let known = |name| told.causes.iter().find(|cause| cause.name == name).map_or(0, |cause| cause.count);
         let more = self.causes.iter().filter(move |cause| cause.count > known(cause.name));
         more.filter_map(|cause| Some((cause.name, cause.count, cause.kept.first()?)))
@@ -341,13 +342,13 @@ mod tests {
     /// OUTCOME-06: a hundred thousand of one cause are so many lines and one more.
     #[test]
     fn messages_of_one_cause_are_bounded() {
-        let mut messages = Messages::default();
+        let mut messages = IssueLog::default();
         for n in 0..100_000 {
-            messages.push("grammar", Message::new(Severity::Error, Code::Structure, format!("line {n}")));
+            messages.push("grammar", Issue::new(Severity::Error, IssueCode::Structure, format!("line {n}")));
         }
-        messages.push("member", Message::warning(Code::NotFound, "Patient/x"));
-        messages.more(Severity::Error, Code::Structure, "grammar", 5);
-        let all: Vec<Message> = messages.iter().collect();
+        messages.push("member", Issue::warning(IssueCode::NotFound, "Patient/x"));
+        messages.more(Severity::Error, IssueCode::Structure, "grammar", 5);
+        let all: Vec<Issue> = messages.iter().collect();
         assert_eq!(all.len(), MESSAGES_PER_CAUSE_MAX + 2);
         assert!(all[MESSAGES_PER_CAUSE_MAX].text.contains("100005 in all"));
         assert_eq!(messages.worst(), Some(Severity::Error));

@@ -61,9 +61,9 @@ mod tests {
     use crate::extract::Validate;
     use crate::group::lookup::MembershipRule;
     use crate::hash::digest::DigestAlgorithm;
-    use crate::issue::{Code, Severity};
+    use crate::issue::{IssueCode, Severity};
     use crate::named_enum::pinned;
-    use crate::request::{Late, MissingLastUpdated};
+    use crate::request::{LateArrivals, MissingLastUpdated};
     use crate::write::status_file::Status;
 
     /// The words of released versions. Each stands in a record, a manifest or a hash on somebody's disk: a test that fails
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn words_on_disk_stay_as_they_are() {
         pinned(&[MembershipRule::Listed, MembershipRule::Active], &["listed", "active"]);
-        pinned(&[Late::Include, Late::Report], &["include", "report"]);
+        pinned(&[LateArrivals::Include, LateArrivals::Report], &["include", "report"]);
         pinned(&[MissingLastUpdated::Include, MissingLastUpdated::Exclude], &["include", "exclude"]);
         pinned(&[Compression::None, Compression::Gzip, Compression::Zstd], &["none", "gzip", "zstd"]);
         let digests = [DigestAlgorithm::Xxh3, DigestAlgorithm::Sha256, DigestAlgorithm::None];
@@ -82,14 +82,14 @@ mod tests {
         let states = [Status::InProgress, Status::Successful, Status::Failed, Status::Cancelled];
         pinned(&states, &["In Progress", "Successful", "Failed", "Cancelled"]);
         let codes = [
-            Code::Incomplete,
-            Code::Informational,
-            Code::Invalid,
-            Code::NotFound,
-            Code::NotSupported,
-            Code::Processing,
-            Code::Structure,
-            Code::TooLong,
+            IssueCode::Incomplete,
+            IssueCode::Informational,
+            IssueCode::Invalid,
+            IssueCode::NotFound,
+            IssueCode::NotSupported,
+            IssueCode::Processing,
+            IssueCode::Structure,
+            IssueCode::TooLong,
         ];
         let words = [
             "incomplete",

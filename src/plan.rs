@@ -7,8 +7,8 @@ use crate::codec::compression::Compression;
 use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::snapshot::Snapshot;
-use crate::issue::Messages;
-use crate::request::{Bounds, ExportRequest};
+use crate::issue::IssueLog;
+use crate::request::{ExportRequest, FileBounds};
 use crate::select::cohort::Cohort;
 use crate::select::deleted::Deletions;
 use crate::select::ledger::Ledger;
@@ -23,7 +23,7 @@ const DENSE_SHARE: usize = 128;
 
 /// A row's place: extent and row in it. Places order as the store does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Place {
+pub struct RowAddress {
     /// Number of the extent in the index.
     pub extent: usize,
     /// Number of the row in the extent.
@@ -38,9 +38,9 @@ pub struct Shard {
     /// From 1 within the type.
     pub ordinal: u32,
     /// Its first row.
-    pub first: Place,
+    pub first: RowAddress,
     /// Its last row.
-    pub last: Place,
+    pub last: RowAddress,
     /// Its rows.
     pub rows: u64,
     /// Its uncompressed bytes, a newline after each row included.
@@ -49,7 +49,7 @@ pub struct Shard {
 
 impl Shard {
     /// A file that begins with a row, which it does not hold yet.
-    fn begin(resource_type: ResourceType, ordinal: u32, first: Place) -> Shard {
+    fn begin(resource_type: ResourceType, ordinal: u32, first: RowAddress) -> Shard {
         Shard { resource_type, ordinal, first, last: first, rows: 0, bytes: 0 }
     }
 }
@@ -67,7 +67,7 @@ pub struct Plan {
     /// The deletions to list.
     pub deletions: Deletions,
     /// What did not resolve.
-    pub messages: Messages,
+    pub messages: IssueLog,
     /// Name of the snapshot.
     pub snapshot_id: String,
 }
@@ -88,7 +88,7 @@ pub struct TypeTotal {
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn cut(snapshot: &Snapshot, selection: &Selection, bounds: Bounds) -> Result<Vec<Shard>, CorruptIndex> {
+pub fn cut(snapshot: &Snapshot, selection: &Selection, bounds: FileBounds) -> Result<Vec<Shard>, CorruptIndex> {
     let mut done: Vec<Vec<Shard>> = vec![Vec::new(); ResourceType::COUNT];
     let fits = |open: &Shard, rows: u64, bytes: u64| {
         let alone = open.rows == 0 && rows == 1;
@@ -99,7 +99,7 @@ pub fn cut(snapshot: &Snapshot, selection: &Selection, bounds: Bounds) -> Result
     for extent in snapshot.extents() {
         let (this, chosen) = (&snapshot.index().extents()[extent], &selection.rows[extent]);
         let (head, count) = (this.head(), chosen.count());
-        let place = |row| Place { extent, row };
+        let place = |row| RowAddress { extent, row };
         // Rows of one type that are taken one and all, and fit into the file, need no look; nor do they when frames are
         // copied (who must look at some of their rows after all proves them then).
         let whole = head.only_type().filter(|_| count == this.rows() && count > 0);

@@ -3,13 +3,13 @@
 //! A request is checked as a whole; every problem is told at once. Nothing here reads the store.
 
 use crate::codec::compression::Compression;
-use crate::error::{Problem, RequestError};
+use crate::error::{RequestError, RequestProblem};
 use crate::fhir::compartment;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::MembershipRule;
 use crate::hash::digest::DigestAlgorithm;
-use crate::issue::{Advice, Message, Parameter};
+use crate::issue::{Advice, Issue, Parameter};
 use crate::limits::FILE_BYTES_DEFAULT;
 use crate::named_enum::by_name;
 use std::collections::BTreeSet;
@@ -44,7 +44,7 @@ impl Population {
 
 /// What happens to late rows under `_since`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Late {
+pub enum LateArrivals {
     /// They are exported whatever their lastUpdated.
     #[default]
     Include,
@@ -52,15 +52,15 @@ pub enum Late {
     Report,
 }
 
-impl Late {
+impl LateArrivals {
     /// Every value.
-    pub const ALL: [Late; 2] = [Late::Include, Late::Report];
+    pub const ALL: [LateArrivals; 2] = [LateArrivals::Include, LateArrivals::Report];
 
     /// Its word, as that of [`MembershipRule`].
     pub const fn name(self) -> &'static str {
         match self {
-            Late::Include => "include",
-            Late::Report => "report",
+            LateArrivals::Include => "include",
+            LateArrivals::Report => "report",
         }
     }
 }
@@ -88,7 +88,7 @@ impl MissingLastUpdated {
     }
 }
 
-by_name!(MembershipRule, Late, MissingLastUpdated);
+by_name!(MembershipRule, LateArrivals, MissingLastUpdated);
 
 /// Who reads the messages and the ledger of an export (reading 24).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,7 +117,7 @@ pub struct WriterScope {
 
 /// How rows are selected. Every way gives the same rows and counts; this is for tests and benches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Way {
+pub enum AccessPath {
     /// The shorter one.
     #[default]
     Auto,
@@ -132,16 +132,16 @@ pub enum Way {
 /// Bounds of an output file; a row is never split (FILE-12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Bounds {
+pub struct FileBounds {
     /// Most uncompressed bytes; one longer row gets a file of its own.
     pub file_bytes: u64,
     /// Most rows, if bounded.
     pub file_resources: Option<u64>,
 }
 
-impl Default for Bounds {
-    fn default() -> Bounds {
-        Bounds { file_bytes: FILE_BYTES_DEFAULT, file_resources: None }
+impl Default for FileBounds {
+    fn default() -> FileBounds {
+        FileBounds { file_bytes: FILE_BYTES_DEFAULT, file_resources: None }
     }
 }
 
@@ -177,11 +177,11 @@ pub struct ExportRequest {
     /// Bases under which absolute references are ours (reading 5).
     pub fhir_bases: Vec<String>,
     /// Late rows.
-    pub late: Late,
+    pub late: LateArrivals,
     /// Undated rows.
     pub missing_last_updated: MissingLastUpdated,
     /// Bounds of a file.
-    pub bounds: Bounds,
+    pub bounds: FileBounds,
     /// Compression of the files.
     pub coding: Compression,
     /// Digest over each file.
@@ -191,10 +191,10 @@ pub struct ExportRequest {
     /// Put before file names and the request path; file URLs when `None`.
     pub base_url: Option<String>,
     /// How rows are selected.
-    pub way: Way,
+    pub way: AccessPath,
     /// What was decided while the request was read, for the message files (HDR-06).
-    pub notes: Vec<Message>,
-    problems: Vec<Problem>,
+    pub notes: Vec<Issue>,
+    problems: Vec<RequestProblem>,
 }
 
 impl ExportRequest {
@@ -209,14 +209,14 @@ impl ExportRequest {
             writer: None,
             absent_groups: BTreeSet::new(),
             fhir_bases: Vec::new(),
-            late: Late::default(),
+            late: LateArrivals::default(),
             missing_last_updated: MissingLastUpdated::default(),
-            bounds: Bounds::default(),
+            bounds: FileBounds::default(),
             coding: Compression::None,
             digest: DigestAlgorithm::Xxh3,
             audience: Audience::default(),
             base_url: None,
-            way: Way::Auto,
+            way: AccessPath::Auto,
             notes: Vec::new(),
             problems: Vec::new(),
         }
@@ -263,7 +263,7 @@ impl ExportRequest {
                         near => format!("did you mean {}?", near.join(" or ")),
                     };
                     let text = format!("{name:?} is no R4 resource type; {advice}");
-                    self.problems.push(Problem::of(Parameter::Type, text));
+                    self.problems.push(RequestProblem::of(Parameter::Type, text));
                 }
             }
         }
@@ -276,7 +276,7 @@ impl ExportRequest {
     pub fn since(mut self, text: &str) -> ExportRequest {
         match Instant::parse_instant_or_date(text) {
             Some(at) => self.since = Some(at),
-            None => self.problems.push(Problem::of(
+            None => self.problems.push(RequestProblem::of(
                 Parameter::Since,
                 format!(
                     "{text:?} is neither an instant such as 2024-05-01T00:00:00Z (with seconds and offset) nor a date"
@@ -290,7 +290,7 @@ impl ExportRequest {
     pub fn until(mut self, text: &str) -> ExportRequest {
         match Instant::parse(text) {
             Some(at) => self.until = Some(at),
-            None => self.problems.push(Problem::of(
+            None => self.problems.push(RequestProblem::of(
                 Parameter::Until,
                 format!("{text:?} is no instant such as 2024-05-01T00:00:00Z (with seconds and offset)"),
             )),
@@ -299,13 +299,13 @@ impl ExportRequest {
     }
 
     /// How rows are selected.
-    pub fn way(mut self, way: Way) -> ExportRequest {
+    pub fn way(mut self, way: AccessPath) -> ExportRequest {
         self.way = way;
         self
     }
 
     /// A problem that was found while the request was put together elsewhere.
-    pub fn problem(mut self, problem: impl Into<Problem>) -> ExportRequest {
+    pub fn problem(mut self, problem: impl Into<RequestProblem>) -> ExportRequest {
         self.problems.push(problem.into());
         self
     }
@@ -320,13 +320,17 @@ impl ExportRequest {
             && since >= until
         {
             let text = format!("{until} ends the window before it begins, so nothing could match (SINCE-09)");
-            problems.push(Problem::of(Parameter::Until, text).advise(Advice::BeginEarlier(since.to_string())));
+            problems.push(RequestProblem::of(Parameter::Until, text).advise(Advice::BeginEarlier(since.to_string())));
         }
         if self.bounds.file_bytes == 0 {
-            problems.push(Problem::of(Parameter::MaxFileBytes, "0 is no bound; give at least 1, such as 256MiB"));
+            problems
+                .push(RequestProblem::of(Parameter::MaxFileBytes, "0 is no bound; give at least 1, such as 256MiB"));
         }
         if self.bounds.file_resources == Some(0) {
-            problems.push(Problem::of(Parameter::MaxFileResources, "0 is no bound; give at least 1, or leave it out"));
+            problems.push(RequestProblem::of(
+                Parameter::MaxFileResources,
+                "0 is no bound; give at least 1, or leave it out",
+            ));
         }
         if self.population != Population::System
             && !self.types.is_empty()
@@ -339,7 +343,7 @@ impl ExportRequest {
                  add a type of the compartment",
                 names.join(", ")
             );
-            problems.push(Problem::of(Parameter::Type, text).advise(Advice::SystemLevel));
+            problems.push(RequestProblem::of(Parameter::Type, text).advise(Advice::SystemLevel));
         }
         if problems.is_empty() { Ok(()) } else { Err(RequestError { problems }) }
     }

@@ -2,15 +2,15 @@
 
 /// Rows of cells under a heading.
 #[derive(Clone, Debug)]
-pub struct Table {
+pub struct TextTable {
     /// The heading first.
     rows: Vec<Vec<String>>,
 }
 
-impl Table {
+impl TextTable {
     /// A table with this heading.
-    pub fn new(heading: &[&str]) -> Table {
-        Table { rows: vec![heading.iter().map(|cell| cell.to_string()).collect()] }
+    pub fn new(heading: &[&str]) -> TextTable {
+        TextTable { rows: vec![heading.iter().map(|cell| cell.to_string()).collect()] }
     }
 
     /// Adds a row; it has as many cells as the heading, or fewer.
@@ -61,12 +61,12 @@ mod tests {
 
     #[test]
     fn columns_are_aligned() {
-        let mut table = Table::new(&["type", "lines"]);
+        let mut table = TextTable::new(&["type", "lines"]);
         table.row(["Patient", &grouped(12)]);
         table.row(["Observation", &grouped(1234567)]);
         let lines = ["  type             lines", "  Patient             12", "  Observation  1,234,567"];
         assert_eq!(table.lines(), lines);
-        assert!(Table::new(&["a"]).is_empty());
+        assert!(TextTable::new(&["a"]).is_empty());
         assert_eq!(grouped(100), "100");
     }
 }

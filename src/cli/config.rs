@@ -7,7 +7,7 @@ use crate::cli::args::{
     SelectionArg, StoreArgs, WriteArgs,
 };
 use crate::codec::compression::Compression;
-use crate::error::{Problem, RequestError};
+use crate::error::{RequestError, RequestProblem};
 use crate::export::options::FaultsAllowed;
 use crate::extract::Validate;
 use crate::fhir::instant::Instant;
@@ -15,7 +15,7 @@ use crate::group::lookup::MembershipRule;
 use crate::group::rules::{GroupContent, GroupRules};
 use crate::hash::digest::DigestAlgorithm;
 use crate::issue::Parameter;
-use crate::request::{Bounds, ExportRequest, Late, MissingLastUpdated, Way};
+use crate::request::{AccessPath, ExportRequest, FileBounds, LateArrivals, MissingLastUpdated};
 use crate::simd::Kernel;
 use crate::store::paths::inside_store;
 use crate::store::{Store, StoreOptions};
@@ -84,7 +84,7 @@ pub fn open_store(args: &StoreArgs, validate: Option<Validate>, sync: bool) -> R
     let index_dir = args.index_dir.clone();
     let options = StoreOptions { index_dir, access, kernel, validate, sync, ..StoreOptions::default() };
     Store::open_with(&args.store, options)
-        .map_err(|error| RequestError::one(Problem::of(Parameter::Store, error.to_string())))
+        .map_err(|error| RequestError::one(RequestProblem::of(Parameter::Store, error.to_string())))
 }
 
 /// `--no-sync`
@@ -128,7 +128,7 @@ pub fn members(arg: MembersArg) -> MembershipRule {
 }
 
 /// What an export run needs, decided.
-pub struct Resolved {
+pub struct ResolvedConfig {
     pub request: ExportRequest,
     pub store: Store,
     pub as_of: Instant,
@@ -136,7 +136,7 @@ pub struct Resolved {
 }
 
 /// Decides everything that can be decided before the store is read; all problems at once.
-pub fn resolve(args: &ExportArgs) -> Result<Resolved, RequestError> {
+pub fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError> {
     let mut request = match (&args.group, &args.patients) {
         (Some(group), _) if group.contains('/') || group.ends_with(".json") => ExportRequest::group_file(group),
         (Some(group), _) => ExportRequest::group(group),
@@ -155,12 +155,12 @@ pub fn resolve(args: &ExportArgs) -> Result<Resolved, RequestError> {
     request.allow_empty = args.allow_empty;
     if args.allow_empty && args.patients.is_none() {
         let text = "not given, so --allow-empty has nothing to allow; leave it out";
-        request = request.problem(Problem::of(Parameter::Patients, text));
+        request = request.problem(RequestProblem::of(Parameter::Patients, text));
     }
     request.members = members(args.members);
     request.late = match args.late {
-        LateArg::Include => Late::Include,
-        LateArg::Report => Late::Report,
+        LateArg::Include => LateArrivals::Include,
+        LateArg::Report => LateArrivals::Report,
     };
     request.missing_last_updated = match args.missing_last_updated {
         MissingArg::Include => MissingLastUpdated::Include,
@@ -201,17 +201,17 @@ pub fn resolve(args: &ExportArgs) -> Result<Resolved, RequestError> {
         request.base_url = Some(format!("{}/", base.trim_end_matches('/')));
     }
     request.way = match args.selection {
-        SelectionArg::Auto => Way::Auto,
-        SelectionArg::Postings => Way::Postings,
-        SelectionArg::Columns => Way::Columns,
-        SelectionArg::Rows => Way::Rows,
+        SelectionArg::Auto => AccessPath::Auto,
+        SelectionArg::Postings => AccessPath::Postings,
+        SelectionArg::Columns => AccessPath::Columns,
+        SelectionArg::Rows => AccessPath::Rows,
     };
     let file_bytes = parse_size(&args.max_file_bytes);
     if file_bytes.is_none() {
         let text = format!("--max-file-bytes: {:?} is no size such as 256MiB, 1GB or 1000000", args.max_file_bytes);
         request = request.problem(text);
     }
-    request.bounds = Bounds { file_bytes: file_bytes.unwrap_or(1), file_resources: args.max_file_resources };
+    request.bounds = FileBounds { file_bytes: file_bytes.unwrap_or(1), file_resources: args.max_file_resources };
     let faults_allowed = args.faults_allowed.as_deref().map(|text| (text, parse_faults(text)));
     if let Some((text, None)) = faults_allowed {
         request = request.problem(format!("--faults-allowed: {text:?} is neither a number nor a share such as 0.1%"));
@@ -257,7 +257,7 @@ pub fn resolve(args: &ExportArgs) -> Result<Resolved, RequestError> {
     request.check()?;
     let faults_allowed = faults_allowed.and_then(|(_, allowed)| allowed);
     let store = store.expect("without a store the request has a problem");
-    Ok(Resolved { request, store, as_of, faults_allowed })
+    Ok(ResolvedConfig { request, store, as_of, faults_allowed })
 }
 
 fn group_path(request: &ExportRequest) -> Option<std::path::PathBuf> {

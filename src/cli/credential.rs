@@ -45,7 +45,11 @@ fn token(args: &CredentialTokenArgs) -> Result<Exit, RequestError> {
         "status": "complete", "exitCode": 0, "token": token, "id": id, "hash": hash, "expires": expires,
         "patient": args.patient, "configuration": entry,
     });
-    let told = Told { secret: &token, header: "the token, sent as Authorization: Bearer TOKEN", place: "`tokens`" };
+    let told = CredentialOutput {
+        secret: &token,
+        header: "the token, sent as Authorization: Bearer TOKEN",
+        place: "`tokens`",
+    };
     Ok(tell(args.json, &document, &told, &entry))
 }
 
@@ -63,17 +67,17 @@ fn secret(args: &CredentialSecretArgs) -> Result<Exit, RequestError> {
         "configuration": entry,
     });
     let header = format!("the secret, sent as client_secret with client_id: {id}");
-    Ok(tell(args.json, &document, &Told { secret: &secret, header: &header, place: "the client" }, &entry))
+    Ok(tell(args.json, &document, &CredentialOutput { secret: &secret, header: &header, place: "the client" }, &entry))
 }
 
 /// Words around what was made.
-struct Told<'a> {
+struct CredentialOutput<'a> {
     secret: &'a str,
     header: &'a str,
     place: &'a str,
 }
 
-fn tell(json: bool, document: &serde_json::Value, told: &Told<'_>, entry: &str) -> Exit {
+fn tell(json: bool, document: &serde_json::Value, told: &CredentialOutput<'_>, entry: &str) -> Exit {
     if json {
         put_json(document);
         return Exit::Done;

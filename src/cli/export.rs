@@ -5,18 +5,18 @@ use std::time::Instant as Clock;
 use serde_json::json;
 
 use crate::cli::args::ExportArgs;
-use crate::cli::config::{Resolved, now, pool, resolve, sync};
+use crate::cli::config::{ResolvedConfig, now, pool, resolve, sync};
 use crate::cli::message_text::FLAGS;
 use crate::cli::progress::watched;
 use crate::cli::table::{bytes, table};
 use crate::cli::{Exit, fail, put_json, say};
-use crate::error::{ExportError, IndexError, RecordError};
+use crate::error::{ExportError, IndexError, JournalError};
 use crate::export::export;
 use crate::export::messages::all_messages;
 use crate::export::options::{Existing, ExportOptions};
 use crate::export::planning::plan_only;
 use crate::export::report::ExportReport;
-use crate::index::report::Work;
+use crate::index::report::RefreshStats;
 use crate::issue::Severity;
 use crate::plan::Plan;
 use crate::request::Audience;
@@ -44,7 +44,7 @@ pub fn run(args: ExportArgs) -> Exit {
 /// The exit code of a failure.
 pub fn exit_of(error: &ExportError) -> Exit {
     match error {
-        ExportError::Record(RecordError::Io { source, .. }) if is_full(source) => Exit::Failed,
+        ExportError::Record(JournalError::Io { source, .. }) if is_full(source) => Exit::Failed,
         ExportError::Request(_) | ExportError::Record(_) | ExportError::Differs { .. } => Exit::BadRequest,
         ExportError::Index(IndexError::NoStore { .. }) => Exit::BadRequest,
         ExportError::Cancelled | ExportError::Index(IndexError::Cancelled) => Exit::Interrupted,
@@ -59,8 +59,8 @@ pub fn is_full(error: &std::io::Error) -> bool {
         || error.raw_os_error() == Some(libc::EIO)
 }
 
-fn export_command(args: &ExportArgs, resolved: Resolved, begun: Clock) -> Result<Exit, ExportError> {
-    let Resolved { request, store, as_of, faults_allowed } = resolved;
+fn export_command(args: &ExportArgs, resolved: ResolvedConfig, begun: Clock) -> Result<Exit, ExportError> {
+    let ResolvedConfig { request, store, as_of, faults_allowed } = resolved;
     let options = ExportOptions {
         out: args.out.clone().expect("clap asks for it unless --plan is given"),
         existing: match (args.resume, args.force) {
@@ -86,8 +86,8 @@ fn export_command(args: &ExportArgs, resolved: Resolved, begun: Clock) -> Result
     Ok(exit)
 }
 
-fn plan_command(args: &ExportArgs, resolved: Resolved) -> Result<Exit, ExportError> {
-    let Resolved { request, store, as_of, .. } = resolved;
+fn plan_command(args: &ExportArgs, resolved: ResolvedConfig) -> Result<Exit, ExportError> {
+    let ResolvedConfig { request, store, as_of, .. } = resolved;
     let (plan, snapshot, work) = watched(args.write.run.progress, |watch| plan_only(&store, &request, as_of, watch))?;
     let messages = all_messages(&snapshot, &plan, Audience::Operator)?;
     if args.write.run.json {
@@ -214,7 +214,7 @@ fn ledger_line(ledger: &Ledger) -> String {
 }
 
 /// A line on what was done to the index.
-pub fn index_line(work: &Work) -> String {
+pub fn index_line(work: &RefreshStats) -> String {
     let mut out = match work.scanned_extents {
         0 => "  index      up to date\n".to_string(),
         _ => format!("  index      {} scanned\n", bytes(work.scanned_bytes)),

@@ -14,8 +14,8 @@ use crate::error::{CorruptIndex, IndexError, RequestError};
 use crate::extract::Validate;
 use crate::extract::fault::FaultKind;
 use crate::fhir::resource_type::ResourceType;
-use crate::index::report::Work;
-use crate::index::segment::layout::Head;
+use crate::index::report::RefreshStats;
+use crate::index::segment::layout::SegmentHeader;
 use crate::index::snapshot::Index;
 use crate::progress::Progress;
 use crate::store::Store;
@@ -46,7 +46,7 @@ pub fn run(args: IndexArgs) -> Exit {
         }
     };
     let seconds = begun.elapsed().as_secs_f64();
-    let Counts { types, faults, index_bytes, lines, faulty, tombstones } = counts;
+    let LineTotals { types, faults, index_bytes, lines, faulty, tombstones } = counts;
     let named_types: serde_json::Map<String, serde_json::Value> = ResourceType::all()
         .filter(|t| types[t.index()] > 0)
         .map(|t| (t.name().to_string(), types[t.index()].into()))
@@ -94,7 +94,7 @@ pub fn run(args: IndexArgs) -> Exit {
 }
 
 /// What the summary tells of an index.
-struct Counts {
+struct LineTotals {
     types: Vec<u64>,
     faults: Vec<u64>,
     index_bytes: u64,
@@ -103,12 +103,13 @@ struct Counts {
     tombstones: u64,
 }
 
-impl Counts {
+impl LineTotals {
     /// From the totals that were merged and the headers of the extents, none of which is opened for it.
-    fn of(index: &Index) -> Result<Counts, CorruptIndex> {
+    fn of(index: &Index) -> Result<LineTotals, CorruptIndex> {
         let totals = index.merged().totals()?;
-        let sum = |count: &dyn Fn(&Head) -> u64| index.extents().iter().map(|extent| count(extent.head())).sum();
-        Ok(Counts {
+        let sum =
+            |count: &dyn Fn(&SegmentHeader) -> u64| index.extents().iter().map(|extent| count(extent.head())).sum();
+        Ok(LineTotals {
             types: (0..ResourceType::COUNT).map(|at| totals.rows(at)).collect(),
             faults: (0..FaultKind::ALL.len()).map(|kind| totals.faults(kind)).collect(),
             index_bytes: sum(&|head| head.size),
@@ -120,14 +121,14 @@ impl Counts {
 }
 
 /// Brings the index up to date and counts what it holds; one whose totals turn out to be damaged is repaired first.
-fn counted(store: &Store, recheck: bool, watch: &Progress) -> Result<(Index, Work, Counts), IndexError> {
+fn counted(store: &Store, recheck: bool, watch: &Progress) -> Result<(Index, RefreshStats, LineTotals), IndexError> {
     let (index, work) = if recheck { store.recheck(watch)? } else { store.index(watch)? };
-    if let Ok(counts) = Counts::of(&index) {
+    if let Ok(counts) = LineTotals::of(&index) {
         return Ok((index, work, counts));
     }
     let (index, repair) = store.recheck(watch)?;
-    let counts = Counts::of(&index)?;
-    Ok((index, Work { scanned_bytes: work.scanned_bytes + repair.scanned_bytes, ..repair }, counts))
+    let counts = LineTotals::of(&index)?;
+    Ok((index, RefreshStats { scanned_bytes: work.scanned_bytes + repair.scanned_bytes, ..repair }, counts))
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! The words of the command line: flags for parameters, and advice that names them.
 
 use crate::error::{ExportError, RequestError};
-use crate::issue::{Advice, PLAIN_WORDS, Parameter, Words};
+use crate::issue::{Advice, PLAIN_WORDS, Parameter, ParameterNames};
 
 /// See the module.
-pub const FLAGS: Words = Words { parameter: flag, place: PLAIN_WORDS.place, advice };
+pub const FLAGS: ParameterNames = ParameterNames { parameter: flag, place: PLAIN_WORDS.place, advice };
 
 fn flag(parameter: Parameter) -> &'static str {
     match parameter {

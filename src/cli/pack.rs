@@ -10,7 +10,7 @@ use crate::cli::table::bytes;
 use crate::cli::{Exit, fail, put_json, say};
 use crate::error::{IndexError, PackError, RequestError};
 use crate::fhir::instant::Instant;
-use crate::pack::report::Packed;
+use crate::pack::report::PackReport;
 use crate::pack::{PackOptions, pack};
 use crate::store::Store;
 use crate::text_table::grouped as count;
@@ -71,8 +71,8 @@ fn denied(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory)
 }
 
-fn summary(packed: &Packed, args: &PackArgs, seconds: f64) -> String {
-    let Packed { rows, frames, files, superseded, deleted, rejected, blank, damaged, tombstone_lines, .. } =
+fn summary(packed: &PackReport, args: &PackArgs, seconds: f64) -> String {
+    let PackReport { rows, frames, files, superseded, deleted, rejected, blank, damaged, tombstone_lines, .. } =
         packed.clone();
     let ratio = packed.bytes as f64 / packed.file_bytes.max(1) as f64;
     let rate = (packed.bytes as f64 / seconds.max(1e-6)) as u64;

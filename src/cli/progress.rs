@@ -34,18 +34,18 @@ pub fn watched<T: Send>(when: ProgressArg, work: impl FnOnce(&Progress) -> T + S
             }
         });
         // Also when the work panics: the scope waits for its threads before the panic goes on.
-        let _done = Done { done: &done, watcher: watcher.thread() };
+        let _done = ProgressGuard { done: &done, watcher: watcher.thread() };
         work(&watch)
     })
 }
 
 /// Ends the watching thread when it is dropped.
-struct Done<'a> {
+struct ProgressGuard<'a> {
     done: &'a AtomicBool,
     watcher: &'a Thread,
 }
 
-impl Drop for Done<'_> {
+impl Drop for ProgressGuard<'_> {
     fn drop(&mut self) {
         self.done.store(true, Relaxed);
         self.watcher.unpark();

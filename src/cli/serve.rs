@@ -12,7 +12,7 @@ use crate::cli::{Exit, say};
 use crate::error::RequestError;
 use crate::limits::CONFIG_BYTES_MAX;
 use crate::server::config::{Config, LogFormat};
-use crate::server::serve::{Served, serve};
+use crate::server::serve::{ServeInfo, serve};
 use crate::sys::interrupt::interrupts;
 use crate::sys::regular_file::read_argument;
 
@@ -130,7 +130,7 @@ fn log(config: &Config) {
     };
 }
 
-fn told(served: &Served) {
+fn told(served: &ServeInfo) {
     let scheme = if served.tls { "https" } else { "http" };
     say(&format!("outpour serves on {scheme}://{}; stop it with Ctrl-C", served.listen));
     for base in &served.bases {

@@ -13,8 +13,8 @@ use crate::cli::{Exit, fail, put_json, say};
 use crate::error::RequestError;
 use crate::synth::store::synth;
 use crate::synth::time::since_share;
-use crate::synth::{Layout, Order, SynthError, SynthOptions};
-use crate::sys::atomic_dir::NewDirectoryError;
+use crate::synth::{Layout, SynthError, SynthOptions, SynthOrder};
+use crate::sys::atomic_dir::AtomicDirError;
 use crate::text_table::grouped as count;
 
 /// Most patients: they are numbered in 32 bits.
@@ -85,8 +85,8 @@ fn options(args: &SynthArgs) -> Result<SynthOptions, RequestError> {
         patients: args.patients,
         seed: args.seed,
         order: match args.order {
-            OrderArg::Clustered => Order::Clustered,
-            OrderArg::Arrival => Order::Arrival,
+            OrderArg::Clustered => SynthOrder::Clustered,
+            OrderArg::Arrival => SynthOrder::Arrival,
         },
         layout: match args.layout {
             LayoutArg::ByType => Layout::ByType,
@@ -100,8 +100,8 @@ fn options(args: &SynthArgs) -> Result<SynthOptions, RequestError> {
 
 fn exit_of(error: &SynthError) -> Exit {
     match error {
-        SynthError::Directory(NewDirectoryError::Target { .. }) => Exit::BadRequest,
-        SynthError::Directory(NewDirectoryError::Write { source, .. }) if !is_full(source) => Exit::BadRequest,
+        SynthError::Directory(AtomicDirError::Target { .. }) => Exit::BadRequest,
+        SynthError::Directory(AtomicDirError::Write { source, .. }) if !is_full(source) => Exit::BadRequest,
         SynthError::Directory(_) => Exit::Failed,
         SynthError::Cancelled => Exit::Interrupted,
     }

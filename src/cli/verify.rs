@@ -12,7 +12,7 @@ use crate::progress::Progress;
 use crate::sys::access::Access;
 use crate::sys::sigbus;
 use crate::verify::ledger::LedgerOptions;
-use crate::verify::target::{Target, UnfinishedReport};
+use crate::verify::target::{UnfinishedReport, VerifyTarget};
 use crate::verify::{self, VerifyError};
 
 /// Runs the command.
@@ -22,13 +22,13 @@ pub fn run(args: VerifyArgs) -> Exit {
         Err(error) => return fail(Exit::BadRequest, &error, args.run.json),
     };
     match verify::target::target(&args.directory, args.index_dir.is_some()) {
-        Ok(Target::Export) => {}
-        Ok(Target::Unfinished(report)) => return unfinished(&args, &report),
-        Ok(Target::Store) if args.ledger => {
+        Ok(VerifyTarget::Export) => {}
+        Ok(VerifyTarget::Unfinished(report)) => return unfinished(&args, &report),
+        Ok(VerifyTarget::Store) if args.ledger => {
             let text = format!("--ledger: {} holds no manifest; it recounts exports", args.directory.display());
             return fail(Exit::BadRequest, &RequestError::one(text), args.run.json);
         }
-        Ok(Target::Store) => return pool.install(|| store(&args)),
+        Ok(VerifyTarget::Store) => return pool.install(|| store(&args)),
         Err(error) => return fail(exit_of(&error), &error, args.run.json),
     }
     let outcome = pool.install(|| watched(args.run.progress, |watch| export(&args, watch)));

@@ -9,10 +9,10 @@
 use crate::codec::compression::Compression;
 use crate::codec::compression::SeekPoint;
 use crate::codec::gzip::Gzip;
-use crate::codec::input::{Input, DecodeStep};
+use crate::codec::input::{DecodeStep, Input};
 use crate::codec::zstd::Zstd;
 use crate::limits::READ_BYTES;
-use crate::sys::store_file::{Source, SourceError};
+use crate::sys::store_file::{StoreFile, StoreFileError};
 use std::path::PathBuf;
 
 /// Why decoding stopped before the end of the file.
@@ -21,7 +21,7 @@ use std::path::PathBuf;
 pub enum DecodeError {
     /// The file cannot be read.
     #[error(transparent)]
-    Source(#[from] SourceError),
+    Source(#[from] StoreFileError),
     /// It ends in the middle of a member or frame.
     #[error(
         "{} ends at byte {compressed} in the middle of its compressed data (after {uncompressed} uncompressed bytes): \
@@ -68,8 +68,8 @@ impl<'a> Decoder<'a> {
     /// Decodes from a restart (the default one is the start of the file) to the end that the source had when opened.
     ///
     /// # Errors
-    /// [`SourceError::Beyond`] when the source ends before the restart.
-    pub fn new(source: &'a Source, coding: Compression, from: SeekPoint) -> Result<Decoder<'a>, DecodeError> {
+    /// [`StoreFileError::Beyond`] when the source ends before the restart.
+    pub fn new(source: &'a StoreFile, coding: Compression, from: SeekPoint) -> Result<Decoder<'a>, DecodeError> {
         source.read(from.compressed, 0, &mut Vec::new())?;
         let engine = match coding {
             Compression::None => DecoderEngine::Plain,
@@ -77,7 +77,14 @@ impl<'a> Decoder<'a> {
             Compression::Zstd => DecoderEngine::Zstd(Box::new(Zstd::new())),
         };
         let input = Input { source, at: from.compressed, buf: Vec::new(), buf_start: 0, buf_len: 0 };
-        Ok(Decoder { input, from, uncompressed: from.uncompressed, out: Vec::new(), engine, state: DecoderState::Running })
+        Ok(Decoder {
+            input,
+            from,
+            uncompressed: from.uncompressed,
+            out: Vec::new(),
+            engine,
+            state: DecoderState::Running,
+        })
     }
 
     /// Bytes of the file that have been read.
@@ -93,7 +100,7 @@ impl<'a> Decoder<'a> {
     /// The next 1 to `READ_BYTES` uncompressed bytes, `None` at the end. Calls `passed` for each restart that the piece
     /// reaches after the one it began with, in order; a restart may stand at the very end of the piece.
     ///
-    /// A piece of a mapped plain file is the map itself: [`Source::check`] tells whether it was really there.
+    /// A piece of a mapped plain file is the map itself: [`StoreFile::check`] tells whether it was really there.
     ///
     /// # Errors
     /// [`DecodeError`], once all that was decoded before it has been handed out; after that [`DecodeError::Stopped`].

@@ -5,9 +5,9 @@
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use crate::codec::input::{Input, DecodeStep};
+use crate::codec::input::{DecodeStep, Input};
 use crate::limits::READ_BYTES;
-use crate::sys::store_file::SourceError;
+use crate::sys::store_file::StoreFileError;
 
 /// Members of a gzip file. Zeros after a member are padding, as gzip has it (tapes, blocks); unlike gzip, which would
 /// ignore it, we read another member that follows them. Anything else is damage.
@@ -37,7 +37,7 @@ impl Gzip {
         out: &mut [u8],
         filled: &mut usize,
         passed: &mut impl FnMut(u64, usize),
-    ) -> Result<DecodeStep, SourceError> {
+    ) -> Result<DecodeStep, StoreFileError> {
         match self.place {
             MemberPart::Header if input.is_at_end() => return Ok(DecodeStep::End),
             MemberPart::Header => {

@@ -1,7 +1,7 @@
 //! TODO: module documentation.
 
 use crate::limits::READ_BYTES;
-use crate::sys::store_file::{Source, SourceError};
+use crate::sys::store_file::{StoreFile, StoreFileError};
 
 /// What one step of an engine came to.
 pub(crate) enum DecodeStep {
@@ -16,7 +16,7 @@ pub(crate) enum DecodeStep {
 
 /// The compressed bytes from a place on.
 pub(crate) struct Input<'a> {
-    pub(crate) source: &'a Source,
+    pub(crate) source: &'a StoreFile,
     pub(crate) at: u64,
     pub(crate) buf: Vec<u8>,
     pub(crate) buf_start: u64,
@@ -26,7 +26,7 @@ pub(crate) struct Input<'a> {
 impl Input<'_> {
     /// At least `want` bytes (at most `READ_BYTES`), unless the file ends before. The bytes come in the same portions
     /// with a map and without, so that errors do, too.
-    pub(crate) fn peek(&mut self, want: usize) -> Result<&[u8], SourceError> {
+    pub(crate) fn peek(&mut self, want: usize) -> Result<&[u8], StoreFileError> {
         let left = (self.source.len() - self.at).min(READ_BYTES as u64) as usize;
         let mut used = self.at - self.buf_start;
         if (self.buf_len as u64).saturating_sub(used) < want.min(left) as u64 {

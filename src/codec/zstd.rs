@@ -2,9 +2,9 @@
 
 use ::zstd::zstd_safe::{self, DCtx, DParameter, InBuffer, OutBuffer};
 
-use crate::codec::input::{Input, DecodeStep};
+use crate::codec::input::{DecodeStep, Input};
 use crate::limits::{READ_BYTES, ZSTD_WINDOW_LOG_MAX};
-use crate::sys::store_file::SourceError;
+use crate::sys::store_file::StoreFileError;
 
 /// Frames of a zstd file.
 ///
@@ -37,7 +37,7 @@ impl Zstd {
         out: &mut [u8],
         filled: &mut usize,
         passed: &mut impl FnMut(u64, usize),
-    ) -> Result<DecodeStep, SourceError> {
+    ) -> Result<DecodeStep, StoreFileError> {
         if !self.in_frame {
             return self.begin(input, *filled, passed);
         }
@@ -69,7 +69,7 @@ impl Zstd {
         input: &mut Input,
         filled: usize,
         passed: &mut impl FnMut(u64, usize),
-    ) -> Result<DecodeStep, SourceError> {
+    ) -> Result<DecodeStep, StoreFileError> {
         if input.is_at_end() {
             return Ok(DecodeStep::End);
         }

@@ -4,9 +4,9 @@ use crate::error::{CorruptIndex, IndexError};
 use crate::extract::fault::FaultKind;
 use crate::index::segment::layout::Column;
 use crate::index::snapshot::Snapshot;
-use crate::issue::{Advice, Code, Message, Messages, Severity};
+use crate::issue::{Advice, Issue, IssueCode, IssueLog, Severity};
 use crate::plan::Plan;
-use crate::request::{Audience, Late, MissingLastUpdated, Population};
+use crate::request::{Audience, LateArrivals, MissingLastUpdated, Population};
 use crate::select::cohort::Cohort;
 use crate::select::selection::{Selection, foreign_owners};
 
@@ -15,14 +15,14 @@ pub(crate) fn absent_members(
     snapshot: &Snapshot,
     cohort: &Cohort,
     selection: &Selection,
-    messages: &mut Messages,
+    messages: &mut IssueLog,
 ) -> Result<(), CorruptIndex> {
     for patient in cohort.members.iter().filter(|patient| !selection.present.contains(*patient)) {
         let id = snapshot.index().patient_id(patient as u32)?;
         let text = format!(
             "Patient/{id} is asked for but has no current Patient resource in the store; its records were exported"
         );
-        messages.push("member-without-patient", Message::warning(Code::NotFound, text));
+        messages.push("member-without-patient", Issue::warning(IssueCode::NotFound, text));
     }
     Ok(())
 }
@@ -34,31 +34,31 @@ pub(crate) fn absent_members(
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn policy_messages(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Result<Messages, CorruptIndex> {
+pub fn policy_messages(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Result<IssueLog, CorruptIndex> {
     let Plan { request, selection, deletions, .. } = plan;
     let noticed = &selection.noticed;
     let sees_all = audience != Audience::BoundClient;
-    let mut messages = Messages::default();
+    let mut messages = IssueLog::default();
     let mut push = |cause, message| messages.push(cause, message);
-    let tell = |severity, text: String| Message::new(severity, Code::Informational, text);
+    let tell = |severity, text: String| Issue::new(severity, IssueCode::Informational, text);
     if (request.since.is_some() || request.until.is_some()) && noticed.undated > 0 {
         let (done, advice) = match request.missing_last_updated {
             MissingLastUpdated::Include => ("exported whatever _since and _until say", None),
             MissingLastUpdated::Exclude => ("left out", Some(Advice::UndatedExcluded)),
         };
         let text = format!("{} resources without a usable meta.lastUpdated were {done}", noticed.undated);
-        push("undated", Message { advice, ..tell(Severity::Information, text) });
+        push("undated", Issue { advice, ..tell(Severity::Information, text) });
     }
     if noticed.late > 0 {
         let (done, advice) = match request.late {
-            Late::Include => ("were exported", None),
-            Late::Report => ("were not exported", Some(Advice::LateReported)),
+            LateArrivals::Include => ("were exported", None),
+            LateArrivals::Report => ("were not exported", Some(Advice::LateReported)),
         };
         let text = format!(
             "{} resources came to the store after the export that _since names, though they are dated before it; they {done}",
             noticed.late
         );
-        push("late", Message { advice, ..tell(Severity::Information, text) });
+        push("late", Issue { advice, ..tell(Severity::Information, text) });
     }
     if noticed.illegal_updated > 0 && sees_all {
         let text = format!(
@@ -103,8 +103,8 @@ pub fn policy_messages(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> 
 ///
 /// # Errors
 /// [`IndexError::Damaged`] when the index is.
-pub fn all_messages(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Result<Messages, IndexError> {
-    let mut messages = Messages::default();
+pub fn all_messages(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Result<IssueLog, IndexError> {
+    let mut messages = IssueLog::default();
     for note in &plan.request.notes {
         messages.push("note", note.clone());
     }
@@ -114,14 +114,14 @@ pub fn all_messages(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Res
         (Audience::BoundClient, 0) => {}
         (Audience::BoundClient, faults) => {
             let text = format!("faulty lines of the store that were passed by: {faults}; its operator knows which");
-            messages.push("faults", Message::new(Severity::Error, Code::Incomplete, text));
+            messages.push("faults", Issue::new(Severity::Error, IssueCode::Incomplete, text));
         }
         _ => fault_messages(snapshot, plan, &mut messages)?,
     }
     Ok(messages)
 }
 
-fn fault_messages(snapshot: &Snapshot, plan: &Plan, messages: &mut Messages) -> Result<(), IndexError> {
+fn fault_messages(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> Result<(), IndexError> {
     let index = snapshot.index();
     let mut told = vec![0u64; FaultKind::ALL.len()];
     let (mut file, mut lines_before) = (usize::MAX, 0);
@@ -150,7 +150,7 @@ fn fault_messages(snapshot: &Snapshot, plan: &Plan, messages: &mut Messages) -> 
                 }
                 kind => format!("{name}: line {line} at byte {start}: {kind} (byte {} of the line)", fault.at),
             };
-            messages.push(fault.kind.name(), Message::new(Severity::Error, fault_code(fault.kind), text));
+            messages.push(fault.kind.name(), Issue::new(Severity::Error, fault_code(fault.kind), text));
         }
         lines_before += lines;
     }
@@ -166,10 +166,10 @@ fn fault_messages(snapshot: &Snapshot, plan: &Plan, messages: &mut Messages) -> 
     Ok(())
 }
 
-fn fault_code(kind: FaultKind) -> Code {
+fn fault_code(kind: FaultKind) -> IssueCode {
     match kind {
-        FaultKind::TooLong => Code::TooLong,
-        FaultKind::Damaged | FaultKind::DamagedFrame | FaultKind::DamagedTable => Code::Incomplete,
-        _ => Code::Structure,
+        FaultKind::TooLong => IssueCode::TooLong,
+        FaultKind::Damaged | FaultKind::DamagedFrame | FaultKind::DamagedTable => IssueCode::Incomplete,
+        _ => IssueCode::Structure,
     }
 }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use crate::fhir::instant::Instant;
-use crate::index::store_listing::View;
-use crate::issue::Words;
+use crate::index::store_listing::StoreListing;
+use crate::issue::ParameterNames;
 use crate::sys::durability::Sync;
 
 /// What to do with an output directory that is not empty.
@@ -41,7 +41,7 @@ pub struct ExportOptions<'a> {
     /// The time, for `status.json` only.
     pub clock: Clock<'a>,
     /// How the message files speak.
-    pub words: &'a Words,
+    pub words: &'a ParameterNames,
 }
 
 /// What moment of a store an export sees.
@@ -50,7 +50,7 @@ pub struct SnapshotRequest {
     /// The transactionTime.
     pub as_of: Instant,
     /// What the store held when it was asked; what it holds when the export begins if `None`.
-    pub view: Option<View>,
+    pub view: Option<StoreListing>,
 }
 
 /// A clock, for `status.json` only.

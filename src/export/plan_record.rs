@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ExportError;
 use crate::fhir::instant::Instant;
-use crate::index::snapshot::{ExtentRecord, Snapshot, SnapshotRecord};
-use crate::issue::Message;
+use crate::index::snapshot::{SegmentRef, Snapshot, SnapshotRecord};
+use crate::issue::Issue;
 use crate::plan::Plan;
 use crate::request::{ExportRequest, Population};
 use crate::store::Store;
@@ -55,7 +55,11 @@ impl ExportOrigin {
             Population::Patients(_) | Population::GroupFile(_) => None,
             Population::System | Population::AllPatients | Population::Group(_) => None,
         };
-        ExportOrigin { store: store.root().display().to_string(), store_absolute: absolute(store.root()), population_file }
+        ExportOrigin {
+            store: store.root().display().to_string(),
+            store_absolute: absolute(store.root()),
+            population_file,
+        }
     }
 }
 
@@ -119,9 +123,9 @@ impl PlanRecord {
         if Instant::parse(&self.snapshot.as_of).is_none() {
             return wrong("snapshot.asOf");
         }
-        let sound = |extent: &ExtentRecord| is_store_name(&extent.file) && extent.start <= extent.end;
+        let sound = |extent: &SegmentRef| is_store_name(&extent.file) && extent.start <= extent.end;
         // In store order, and no byte in two of them.
-        let ordered = |a: &ExtentRecord, b: &ExtentRecord| match a.file.as_bytes().cmp(b.file.as_bytes()) {
+        let ordered = |a: &SegmentRef, b: &SegmentRef| match a.file.as_bytes().cmp(b.file.as_bytes()) {
             Ordering::Equal => a.end <= b.start,
             order => order.is_lt(),
         };
@@ -186,7 +190,7 @@ fn plan_id(snapshot_id: &str, request: &BTreeMap<String, String>) -> String {
 }
 
 /// Hash of what was decided while the request was read: it goes into the message files, and so into the plan's name.
-fn notes_hash(notes: &[Message]) -> String {
+fn notes_hash(notes: &[Issue]) -> String {
     let notes = serde_json::to_vec(notes).expect("plain data");
     format!("{:032x}", crate::hash::xxh3_128(&notes))
 }
@@ -212,9 +216,9 @@ mod tests {
     use crate::codec::compression::Compression;
     use crate::group::lookup::MembershipRule;
     use crate::hash::digest::DigestAlgorithm;
-    use crate::issue::Code;
+    use crate::issue::IssueCode;
     use crate::progress::Progress;
-    use crate::request::{Late, MissingLastUpdated};
+    use crate::request::{LateArrivals, MissingLastUpdated};
 
     /// The record of an export of a store that never changes, at an instant that never changes.
     fn record(change: impl Fn(&mut ExportRequest)) -> PlanRecord {
@@ -246,8 +250,10 @@ mod tests {
         type RequestChange = fn(&mut ExportRequest);
         let cases: [(&str, &str, &str, RequestChange); 8] = [
             ("--members", "listed", "6064c05b7db63cd1b979e5166716d682", |_| {}),
-            ("--members", "active", "bb8472546cb4aff95ef1e2e758b44e12", |request| request.members = MembershipRule::Active),
-            ("--late", "report", "c19b41acc7ff210ca30c66ef66d3e63a", |request| request.late = Late::Report),
+            ("--members", "active", "bb8472546cb4aff95ef1e2e758b44e12", |request| {
+                request.members = MembershipRule::Active
+            }),
+            ("--late", "report", "c19b41acc7ff210ca30c66ef66d3e63a", |request| request.late = LateArrivals::Report),
             ("--missing-last-updated", "exclude", "976a8671f1915fde64b855351d610abf", |request| {
                 request.missing_last_updated = MissingLastUpdated::Exclude;
             }),
@@ -267,7 +273,7 @@ mod tests {
     /// The same of everything else that a record holds, to the byte.
     #[test]
     fn a_record_stays_as_it_is() {
-        let note = Message::warning(Code::NotFound, "n");
+        let note = Issue::warning(IssueCode::NotFound, "n");
         let mut job = record(|request| request.notes = vec![note.clone()]);
         job.plan_id = named(&job);
         job.request.insert("version".to_string(), "0.1.0".to_string());

@@ -1,12 +1,12 @@
 //! TODO: module documentation.
 
-use crate::error::{ExportError, IndexError, Problem, RequestError};
+use crate::error::{ExportError, IndexError, RequestError, RequestProblem};
 use crate::export::messages::{absent_members, all_messages};
 use crate::export::options::FaultsAllowed;
 use crate::fhir::instant::Instant;
-use crate::index::report::Work;
+use crate::index::report::RefreshStats;
 use crate::index::snapshot::Snapshot;
-use crate::issue::{Messages, Parameter};
+use crate::issue::{IssueLog, Parameter};
 use crate::plan::{Plan, cut};
 use crate::progress::Progress;
 use crate::request::ExportRequest;
@@ -14,7 +14,7 @@ use crate::select::cohort::Cohort;
 use crate::select::deleted::Deletions;
 use crate::select::selection::Selection;
 use crate::store::Store;
-use crate::sys::store_file::SourceError;
+use crate::sys::store_file::StoreFileError;
 
 /// Plans an export: cohort, selection, shards. Runs on the current rayon pool; writes nothing.
 ///
@@ -29,7 +29,7 @@ pub fn plan(snapshot: &Snapshot, request: &ExportRequest) -> Result<Plan, Export
             "{since} is later than the transactionTime {}; nothing can have changed after it yet (SINCE-03)",
             snapshot.as_of()
         );
-        return Err(RequestError::one(Problem::of(Parameter::Since, text)).into());
+        return Err(RequestError::one(RequestProblem::of(Parameter::Since, text)).into());
     }
     let mut cohort = Cohort::resolve(snapshot, request)?;
     let selection = Selection::new(snapshot, &cohort, request)?;
@@ -42,7 +42,7 @@ pub fn plan(snapshot: &Snapshot, request: &ExportRequest) -> Result<Plan, Export
 }
 
 /// Opens the files that rows are taken from: what is replaced by rename from here on changes nothing for the export.
-fn open_sources(snapshot: &Snapshot, selection: &Selection) -> Result<(), SourceError> {
+fn open_sources(snapshot: &Snapshot, selection: &Selection) -> Result<(), StoreFileError> {
     let index = snapshot.index();
     let taken = (0..selection.rows.len()).filter(|extent| !selection.rows[*extent].is_empty());
     let mut files: Vec<usize> = taken.map(|extent| index.entry(extent).file).collect();
@@ -60,7 +60,7 @@ pub fn plan_only(
     request: &ExportRequest,
     as_of: Instant,
     watch: &Progress,
-) -> Result<(Plan, Snapshot, Work), ExportError> {
+) -> Result<(Plan, Snapshot, RefreshStats), ExportError> {
     request.check()?;
     let store = store.read_only();
     let take = || store.snapshot_watched(as_of.clone(), watch);
@@ -69,13 +69,13 @@ pub fn plan_only(
 }
 
 /// A snapshot, the work that it took, its plan and all messages.
-type PlannedExport = (Snapshot, Work, Plan, Messages);
+type PlannedExport = (Snapshot, RefreshStats, Plan, IssueLog);
 
 /// Takes a snapshot and plans. An index that turns out to be damaged is checked as a whole, repaired, and asked again.
 pub(crate) fn planned(
     store: &Store,
     request: &ExportRequest,
-    take: &dyn Fn() -> Result<(Snapshot, Work), IndexError>,
+    take: &dyn Fn() -> Result<(Snapshot, RefreshStats), IndexError>,
     watch: &Progress,
 ) -> Result<PlannedExport, ExportError> {
     let again = || {
@@ -90,10 +90,10 @@ pub(crate) fn planned(
 /// Takes a snapshot and plans; one whose index turns out to be damaged is taken again.
 fn planned_from(
     request: &ExportRequest,
-    take: &dyn Fn() -> Result<(Snapshot, Work), IndexError>,
-    again: &dyn Fn() -> Result<(Snapshot, Work), IndexError>,
+    take: &dyn Fn() -> Result<(Snapshot, RefreshStats), IndexError>,
+    again: &dyn Fn() -> Result<(Snapshot, RefreshStats), IndexError>,
 ) -> Result<PlannedExport, ExportError> {
-    let of = |(snapshot, work): (Snapshot, Work)| {
+    let of = |(snapshot, work): (Snapshot, RefreshStats)| {
         let plan = plan(&snapshot, request)?;
         let messages = all_messages(&snapshot, &plan, request.audience)?;
         Ok((snapshot, work, plan, messages))

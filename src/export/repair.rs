@@ -6,7 +6,7 @@ use crate::progress::Progress;
 use crate::store::Store;
 use crate::store::packed::seek_table::is_packed;
 use crate::sys::access::Access;
-use crate::sys::store_file::Source;
+use crate::sys::store_file::StoreFile;
 
 /// What an error that stopped an export says of the index, mended: damage found while writing has the index checked
 /// as a whole, a packed file that is no longer what was indexed is indexed anew. Then what was repaired is told, and
@@ -30,6 +30,6 @@ fn damaged_file(store: &Store, error: &ExportError) -> Option<String> {
         ExportError::Decode(DecodeError::Corrupt { path, .. }) => path,
         _ => return None,
     };
-    let source = Source::open(path, Access::called()).ok()?;
+    let source = StoreFile::open(path, Access::called()).ok()?;
     is_packed(&source).ok()?.then(|| path.strip_prefix(store.root()).ok()?.to_str().map(str::to_string))?
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::fhir::instant::Instant;
-use crate::index::report::Work;
+use crate::index::report::RefreshStats;
 use crate::issue::Severity;
 use crate::select::ledger::Ledger;
 use crate::write::journal::Receipt;
@@ -25,7 +25,7 @@ pub struct ExportReport {
     /// Messages by severity.
     pub messages: BTreeMap<Severity, u64>,
     /// Work on the index.
-    pub index: Work,
+    pub index: RefreshStats,
     /// Files that a resumed run found finished.
     pub resumed_files: usize,
     /// The transactionTime.

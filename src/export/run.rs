@@ -2,16 +2,16 @@
 //! (messages, the last look at the store, the manifest). Tasks may run in any order, at once, and again.
 
 use crate::codec::compression::Compression;
-use crate::error::{ExportError, IndexError, RecordError};
+use crate::error::{ExportError, IndexError, JournalError};
 use crate::export::messages::all_messages;
 use crate::export::options::{Clock, Existing, ExportOptions, SnapshotRequest};
 use crate::export::plan_record::{PlanRecord, job_plan, same_job};
 use crate::export::planning::{check_faults, planned};
 use crate::export::report::ExportReport;
 use crate::fhir::instant::Instant;
-use crate::index::report::Work;
+use crate::index::report::RefreshStats;
 use crate::index::snapshot::Snapshot;
-use crate::issue::{Message, Messages};
+use crate::issue::{Issue, IssueLog};
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::request::{Audience, ExportRequest};
@@ -19,12 +19,12 @@ use crate::store::Store;
 use crate::sys::durability::Sync;
 use crate::write::deleted_bundle::deleted_lines;
 use crate::write::encode::Encoder;
-use crate::write::frame_copy::Recoders;
+use crate::write::frame_copy::Recompressors;
 use crate::write::generated_files::{self, write_lines};
 use crate::write::journal::{MANIFEST, PlanFile, Receipt};
 use crate::write::manifest::{Manifest, file_url};
 use crate::write::operation_outcome::outcome_lines;
-use crate::write::output_dir::{Begin, JobDirectory};
+use crate::write::output_dir::{BeginMode, ExportJournal};
 use crate::write::shard::sweep;
 use crate::write::shard_groups::together;
 use crate::write::sink::DirSink;
@@ -39,20 +39,20 @@ use serde_json::json;
 pub struct ExportRun {
     snapshot: Snapshot,
     plan: Plan,
-    directory: JobDirectory,
+    directory: ExportJournal,
     sync: Sync,
     job: PlanRecord,
     /// Shards that are written together, by number.
     tasks: Vec<Vec<usize>>,
     /// Files that a former run finished, by name.
     finished: BTreeMap<String, Receipt>,
-    recoders: Recoders,
+    recoders: Recompressors,
     receipts: Mutex<BTreeMap<usize, Receipt>>,
     status: Mutex<StatusFile>,
     deleted: Vec<String>,
     error: Vec<String>,
-    messages: Messages,
-    work: Work,
+    messages: IssueLog,
+    work: RefreshStats,
 }
 
 impl ExportRun {
@@ -69,16 +69,16 @@ impl ExportRun {
         watch: &Progress,
     ) -> Result<ExportRun, ExportError> {
         request.check()?;
-        let directory = JobDirectory::open(&options.out, options.sync)?;
+        let directory = ExportJournal::open(&options.out, options.sync)?;
         let begin = match existing {
-            Existing::Refuse => Begin::Fresh,
-            Existing::Resume => Begin::Resume,
-            Existing::Force => Begin::Force,
+            Existing::Refuse => BeginMode::Fresh,
+            Existing::Resume => BeginMode::Resume,
+            Existing::Force => BeginMode::Force,
         };
         let recorded: Option<PlanFile<PlanRecord>> = directory.begin(begin)?;
         if let Some(PlanFile { files, job }) = &recorded {
             let path = directory.plan_path();
-            job.check(files).map_err(|reason| RecordError::Damaged { path, reason })?;
+            job.check(files).map_err(|reason| JournalError::Damaged { path, reason })?;
         }
         let take = || match (&recorded, &moment.view) {
             (Some(PlanFile { job, .. }), _) => store.snapshot_again(&job.snapshot, watch),
@@ -125,7 +125,7 @@ impl ExportRun {
         let run = ExportRun {
             tasks: together(&plan, &snapshot),
             finished: finished.into_iter().map(|receipt| (receipt.file.clone(), receipt)).collect(),
-            recoders: Recoders::default(),
+            recoders: Recompressors::default(),
             receipts: Mutex::default(),
             status: Mutex::new(status),
             sync: options.sync,
@@ -147,7 +147,7 @@ impl ExportRun {
     ///
     /// # Errors
     /// When the index is damaged.
-    pub fn withheld(&self) -> Result<Vec<(&'static str, u64, Message)>, IndexError> {
+    pub fn withheld(&self) -> Result<Vec<(&'static str, u64, Issue)>, IndexError> {
         let all = all_messages(&self.snapshot, &self.plan, Audience::Operator)?;
         Ok(all.withheld(&self.messages).map(|(cause, count, first)| (cause, count, first.clone())).collect())
     }
@@ -323,9 +323,9 @@ impl ExportRun {
     }
 
     /// A failure of the output directory while files come into their place.
-    fn not_moved(&self, error: RecordError) -> ExportError {
+    fn not_moved(&self, error: JournalError) -> ExportError {
         match error {
-            RecordError::Io { path, source } => {
+            JournalError::Io { path, source } => {
                 let name = path.strip_prefix(self.directory.path()).unwrap_or(&path).display().to_string();
                 self.failed(&name, source)
             }
@@ -378,11 +378,11 @@ fn status_file(
     plan: &Plan,
     snapshot: &Snapshot,
     job: &PlanRecord,
-    directory: &JobDirectory,
-) -> Result<StatusFile, RecordError> {
+    directory: &ExportJournal,
+) -> Result<StatusFile, JournalError> {
     let files = directory.files();
     Ok(StatusFile::new(
-        files.map_err(|source| RecordError::Io { path: directory.path().to_path_buf(), source })?,
+        files.map_err(|source| JournalError::Io { path: directory.path().to_path_buf(), source })?,
         &job.plan_id,
         snapshot.as_of().clone(),
         plan.request.canonical(plan.cohort.group_id.as_deref()),

@@ -6,10 +6,10 @@ use std::ops::Range;
 use crate::extract::Validate;
 use crate::extract::block::Pass;
 use crate::extract::block::row::Row;
-use crate::extract::block::shape_cache::Shapes;
+use crate::extract::block::shape_cache::ShapeCache;
 use crate::extract::facts::{Content, Facts, LastUpdatedText};
 use crate::extract::fault::{Fault, FaultKind};
-use crate::extract::paths::{ALWAYS, NAMES, ElementRole};
+use crate::extract::paths::{ALWAYS, ElementRole, NAMES};
 use crate::extract::scanner::{Scanner, Visitor};
 use crate::extract::trie::{Node, Trie};
 use crate::fhir::compartment;
@@ -245,7 +245,7 @@ pub struct Extractor {
     scanner: Scanner,
     collector: Collector,
     length: u64,
-    shapes: Shapes,
+    shapes: ShapeCache,
 }
 
 impl Extractor {
@@ -274,7 +274,7 @@ impl Extractor {
             roles: &NAMES.roles,
             paths: &NAMES.trie,
         };
-        Extractor { scanner: Scanner::new(kernel, validate), collector, length: 0, shapes: Shapes::new() }
+        Extractor { scanner: Scanner::new(kernel, validate), collector, length: 0, shapes: ShapeCache::new() }
     }
 
     /// Reads the lines of `text` from `from`, the start of one, until `row` answers `false`; `row` is given the range of

@@ -77,7 +77,9 @@ static NEXT: [u8; 128] = {
                     ExpectedToken::Value
                 }
             }
-            CLOSE_OBJECT if in_object && matches!(expect, ExpectedToken::KeyOrEnd | ExpectedToken::CommaOrEnd) => ExpectedToken::CommaOrEnd,
+            CLOSE_OBJECT if in_object && matches!(expect, ExpectedToken::KeyOrEnd | ExpectedToken::CommaOrEnd) => {
+                ExpectedToken::CommaOrEnd
+            }
             CLOSE_ARRAY if !in_object && matches!(expect, ExpectedToken::ValueOrEnd | ExpectedToken::CommaOrEnd) => {
                 ExpectedToken::CommaOrEnd
             }

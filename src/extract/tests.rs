@@ -7,7 +7,7 @@ use crate::extract::block::row::Row;
 use crate::extract::extractor::Extractor;
 use crate::extract::facts::{Content, Facts, LastUpdated, ResourceFacts};
 use crate::extract::fault::Fault;
-use crate::extract::naive::{self, PlainFacts, FaultFound};
+use crate::extract::naive::{self, FaultFound, PlainFacts};
 use crate::fhir::id::Id;
 use crate::simd::Kernel;
 
@@ -44,7 +44,9 @@ fn plain_row(row: &Row<'_>) -> PlainFacts {
 }
 
 fn outcome(found: Result<&Facts, Fault>) -> Result<PlainFacts, FaultFound> {
-    found.map(plain).map_err(|fault| if naive::is_syntax(fault.kind) { FaultFound::Syntax } else { FaultFound::Kind(fault.kind) })
+    found
+        .map(plain)
+        .map_err(|fault| if naive::is_syntax(fault.kind) { FaultFound::Syntax } else { FaultFound::Kind(fault.kind) })
 }
 
 /// Holds every way to read the line against the twin; `cuts` are lengths of pieces, used again and again.

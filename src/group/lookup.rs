@@ -7,11 +7,11 @@ use crate::error::{CorruptIndex, ExportError};
 use crate::extract::fault::Fault;
 use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;
-use crate::group::reader::{GroupHead, GroupReader, GroupMember, Modifier};
+use crate::group::reader::{GroupHead, GroupMember, GroupReader, Modifier};
 use crate::index::row_reader::{row_range, stream_range};
 use crate::index::segment::id_encoding;
 use crate::index::segment::layout::{Column, kind};
-use crate::index::snapshot::{Snapshot, State};
+use crate::index::snapshot::{RowState, Snapshot};
 use crate::simd::Kernel;
 
 /// What a snapshot says of a Group.
@@ -35,10 +35,10 @@ pub fn find_group(snapshot: &Snapshot, id: &Id, ours: &[bool]) -> Result<FoundGr
     let mut found = FoundGroup::Unknown;
     for (extent, row) in rows_of(snapshot, ResourceType::GROUP, id)? {
         match snapshot.state(extent, row, snapshot.as_of().as_ref(), ours, &|_| true)? {
-            State::Current => return Ok(FoundGroup::Current(extent, row)),
-            State::Future => found = FoundGroup::Future,
-            State::Deleted => found = FoundGroup::Deleted,
-            State::Superseded => {}
+            RowState::Current => return Ok(FoundGroup::Current(extent, row)),
+            RowState::Future => found = FoundGroup::Future,
+            RowState::Deleted => found = FoundGroup::Deleted,
+            RowState::Superseded => {}
         }
     }
     Ok(found)

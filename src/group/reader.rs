@@ -242,7 +242,9 @@ impl Visitor for GroupReaderState<'_> {
             GroupElement::Start => keep(&mut self.start),
             GroupElement::End => keep(&mut self.end),
             GroupElement::ModifierUrl => keep(&mut self.url),
-            GroupElement::ExtensionUrl if text == MEMBER_FILTER => self.modify("Group.extension", Some(text.to_string())),
+            GroupElement::ExtensionUrl if text == MEMBER_FILTER => {
+                self.modify("Group.extension", Some(text.to_string()))
+            }
             _ => {}
         }
     }

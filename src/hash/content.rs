@@ -6,21 +6,21 @@ use std::ops::Range;
 
 use crate::hash::Hasher64;
 use crate::limits::READ_BYTES;
-use crate::sys::store_file::{Source, SourceError};
+use crate::sys::store_file::{StoreFile, StoreFileError};
 
 /// Blocks of a sample.
 pub const SAMPLE_BLOCKS: u64 = 64;
 /// Size of one of them, in bytes.
 pub const SAMPLE_BLOCK_BYTES: u64 = 4096;
 
-impl Source {
+impl StoreFile {
     /// xxh3 of the 64 blocks of 4 KiB that lie evenly in the first `upto_len` bytes, first and last included; of all
     /// these bytes when they are no more than the blocks. A file that was only appended to keeps the value of its old
     /// length.
     ///
     /// # Errors
-    /// As [`Source::read`] and [`Source::check`].
-    pub fn samples(&self, upto_len: u64) -> Result<u64, SourceError> {
+    /// As [`StoreFile::read`] and [`StoreFile::check`].
+    pub fn samples(&self, upto_len: u64) -> Result<u64, StoreFileError> {
         if upto_len <= SAMPLE_BLOCKS * SAMPLE_BLOCK_BYTES {
             return self.content_hash(0..upto_len);
         }
@@ -37,8 +37,8 @@ impl Source {
     /// xxh3 of a range of bytes, read in pieces.
     ///
     /// # Errors
-    /// As [`Source::read`] and [`Source::check`].
-    pub fn content_hash(&self, range: Range<u64>) -> Result<u64, SourceError> {
+    /// As [`StoreFile::read`] and [`StoreFile::check`].
+    pub fn content_hash(&self, range: Range<u64>) -> Result<u64, StoreFileError> {
         let (mut hash, mut buf) = (Hasher64::new(), Vec::new());
         let mut offset = range.start;
         while offset < range.end {
@@ -54,7 +54,7 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use crate::hash::xxh3_64;
-    use crate::sys::store_file::Source;
+    use crate::sys::store_file::StoreFile;
     use crate::sys::store_file::tests::{accesses, file_of};
 
     #[test]
@@ -62,7 +62,7 @@ mod tests {
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at.wrapping_mul(0x9e37_79b1) >> 24) as u8).collect();
         let file = file_of(&bytes);
         for access in accesses() {
-            let source = Source::open(file.path(), access).unwrap();
+            let source = StoreFile::open(file.path(), access).unwrap();
             assert_eq!(source.content_hash(0..3_000_000).unwrap(), xxh3_64(&bytes));
             assert_eq!(source.content_hash(5..2_000_000).unwrap(), xxh3_64(&bytes[5..2_000_000]));
             assert_eq!(source.content_hash(7..7).unwrap(), xxh3_64(b""));
@@ -82,7 +82,7 @@ mod tests {
     fn samples_tell_append_from_change() {
         let mut bytes = vec![b'x'; 500_000];
         let sample =
-            |bytes: &[u8]| Source::open(file_of(bytes).path(), accesses()[0]).unwrap().samples(500_000).unwrap();
+            |bytes: &[u8]| StoreFile::open(file_of(bytes).path(), accesses()[0]).unwrap().samples(500_000).unwrap();
         let before = sample(&bytes);
         bytes.extend_from_slice(b"more");
         assert_eq!(sample(&bytes), before);

@@ -4,20 +4,20 @@ use crate::codec::compression::Compression;
 use crate::codec::compression::SeekPoint;
 use crate::error::IndexError;
 use crate::extract::Validate;
-use crate::index::meta::{ExtentEntry, FileEntry, Generation, SCAN_AGAIN};
-use crate::index::open::Standing;
+use crate::index::meta::{FileEntry, IndexMeta, SCAN_AGAIN, SegmentMeta};
+use crate::index::open::OpenedIndex;
 use crate::index::segment::reader::Segment;
-use crate::index::segment::span::{Part, Span, compressed_spans, plain_spans};
-use crate::index::store_files::Files;
-use crate::sys::store_file::Source;
+use crate::index::segment::span::{RangeKind, ScanRange, compressed_spans, plain_spans};
+use crate::index::store_files::StoreFiles;
+use crate::sys::store_file::StoreFile;
 
 /// What stands and what is to do, for the files as they are now.
 pub(crate) struct StoreDiff {
-    pub(crate) generation: Generation,
+    pub(crate) generation: IndexMeta,
     pub(crate) extents: Vec<Segment>,
     /// For each extent its number in the generation before.
     pub(crate) origins: Vec<usize>,
-    pub(crate) spans: Vec<Span>,
+    pub(crate) spans: Vec<ScanRange>,
     /// `first_seen` that extents scanned again keep: (file, start, end, first seen).
     pub(crate) inherited: Vec<(usize, u64, u64, Option<i64>)>,
     pub(crate) changed: bool,
@@ -25,7 +25,7 @@ pub(crate) struct StoreDiff {
 }
 
 /// Whether the files are those that the generation was made from, untouched.
-pub(crate) fn unchanged(files: &Files, known: &Generation, wanted: Option<Validate>) -> bool {
+pub(crate) fn unchanged(files: &StoreFiles, known: &IndexMeta, wanted: Option<Validate>) -> bool {
     let weaker = wanted == Some(Validate::Full) && known.validate == Validate::Structure;
     !weaker
         && known.files.len() == files.count()
@@ -34,7 +34,7 @@ pub(crate) fn unchanged(files: &Files, known: &Generation, wanted: Option<Valida
             .all(|at| known.files[at].stamp == files.stamp(at) && known.files[at].name == files.name(at))
 }
 
-pub(crate) fn entries(files: &Files) -> Result<Vec<FileEntry>, IndexError> {
+pub(crate) fn entries(files: &StoreFiles) -> Result<Vec<FileEntry>, IndexError> {
     let entry = |file| {
         let source = files.source(file)?;
         let samples = source.samples(source.len())?;
@@ -45,12 +45,12 @@ pub(crate) fn entries(files: &Files) -> Result<Vec<FileEntry>, IndexError> {
 
 /// Compares the files with what the index knows of them.
 pub(crate) fn survey(
-    files: &Files,
-    known: Option<&Generation>,
-    standing: Option<&Standing>,
+    files: &StoreFiles,
+    known: Option<&IndexMeta>,
+    standing: Option<&OpenedIndex>,
     wanted: Option<Validate>,
 ) -> Result<StoreDiff, IndexError> {
-    let mut known = known.cloned().unwrap_or_else(|| Generation::empty(wanted.unwrap_or(Validate::Full)));
+    let mut known = known.cloned().unwrap_or_else(|| IndexMeta::empty(wanted.unwrap_or(Validate::Full)));
     let mut repaired = Vec::new();
     let weaker = wanted == Some(Validate::Full) && known.validate == Validate::Structure;
     if weaker {
@@ -63,7 +63,7 @@ pub(crate) fn survey(
         Some(standing) => standing.extents[at].clone(),
         None => Err("it cannot be opened"),
     };
-    let mut generation = Generation { files: Vec::new(), extents: Vec::new(), ..known.clone() };
+    let mut generation = IndexMeta { files: Vec::new(), extents: Vec::new(), ..known.clone() };
     let (mut extents, mut origins) = (Vec::new(), Vec::new());
     let (mut spans, mut inherited) = (Vec::new(), Vec::new());
     let mut changed = weaker || known.merged.name.is_empty() || known.files.len() != files.count();
@@ -109,7 +109,7 @@ pub(crate) fn survey(
             end = if extent.tail && grown { extent.end + 1 } else { extent.end };
             match stands(at) {
                 Ok(open) => {
-                    generation.extents.push(ExtentEntry { file, ..extent.clone() });
+                    generation.extents.push(SegmentMeta { file, ..extent.clone() });
                     extents.push(open);
                     origins.push(at);
                 }
@@ -117,8 +117,8 @@ pub(crate) fn survey(
                     damaged = Some(reason);
                     inherited.push((file, extent.start, extent.end, extent.first_seen));
                     if coding == Compression::None {
-                        let part = Part::Plain { range: extent.start..extent.end, tail: extent.tail };
-                        spans.push(Span { file, part });
+                        let part = RangeKind::Plain { range: extent.start..extent.end, tail: extent.tail };
+                        spans.push(ScanRange { file, part });
                     }
                 }
             }
@@ -144,7 +144,7 @@ pub(crate) fn survey(
             Compression::None => {}
             coding if grown => {
                 let from = SeekPoint { compressed: entry.stamp.len, uncompressed: end };
-                spans.push(Span { file, part: Part::Compressed { coding, from } });
+                spans.push(ScanRange { file, part: RangeKind::Compressed { coding, from } });
             }
             _ => {}
         }
@@ -157,14 +157,14 @@ pub(crate) fn survey(
     Ok(StoreDiff { generation, extents, origins, spans, inherited, changed, repaired })
 }
 
-fn byte_at(source: &Source, at: u64) -> Result<Option<u8>, IndexError> {
+fn byte_at(source: &StoreFile, at: u64) -> Result<Option<u8>, IndexError> {
     if at >= source.len() {
         return Ok(None);
     }
     Ok(source.read(at, 1, &mut Vec::new())?.first().copied())
 }
 
-fn whole_file(file: usize, coding: Compression, source: &Source) -> Result<Vec<Span>, IndexError> {
+fn whole_file(file: usize, coding: Compression, source: &StoreFile) -> Result<Vec<ScanRange>, IndexError> {
     match coding {
         Compression::None => Ok(plain_spans(file, source, 0..source.len())?),
         coding => Ok(compressed_spans(file, coding, source)?),

@@ -13,16 +13,16 @@ use std::sync::Mutex;
 
 use crate::index::meta::{EXTENTS, MERGED};
 use crate::limits::GENERATION_BYTES_MAX;
-use crate::sys::disk::Room;
+use crate::sys::disk::DiskReservation;
 use crate::sys::file_map::{GrowFile, ReadMap, memory_file};
 use crate::sys::private_files::{create_private, private_directory};
 use crate::sys::regular_file::{Links, open_regular, read_regular};
-use crate::sys::store_file::Stamp;
+use crate::sys::store_file::FileStamp;
 
 /// Name of the lock file of an index directory.
 const LOCK: &str = "lock";
 
-/// Bytes of a block of [`Blocks`].
+/// Bytes of a block of [`BlockWriter`].
 const BLOCK_BYTES: usize = 256 << 10;
 
 /// The home of an index.
@@ -71,21 +71,21 @@ impl Deref for IndexBytes {
 
 impl IndexBytes {
     /// Size and times when it was opened.
-    pub fn stamp(&self) -> Stamp {
+    pub fn stamp(&self) -> FileStamp {
         self.0.source().stamp()
     }
 }
 
 /// A new file that is written in whole blocks at multiples of their length, so that the kernel keeps it in large pages:
 /// a reader who maps it then faults, and misses in the tables of its pages, a few times instead of thousands.
-pub struct Blocks {
+pub struct BlockWriter {
     file: File,
     /// What does not make a block yet.
     begun: Vec<u8>,
-    room: Room,
+    room: DiskReservation,
 }
 
-impl Blocks {
+impl BlockWriter {
     /// Writes bytes behind those that were written.
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.room.before_write(&self.file, bytes.len());
@@ -101,7 +101,7 @@ impl Blocks {
     }
 }
 
-impl Write for Blocks {
+impl Write for BlockWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.begun.is_empty() && bytes.len() >= BLOCK_BYTES {
             let whole = bytes.len() / BLOCK_BYTES * BLOCK_BYTES;
@@ -124,7 +124,7 @@ impl Write for Blocks {
 }
 
 /// The exclusive right to change an index; given back on drop.
-pub struct Lock(#[allow(dead_code, reason = "holds the lock while it is open")] Option<File>);
+pub struct IndexLock(#[allow(dead_code, reason = "holds the lock while it is open")] Option<File>);
 
 impl IndexDir {
     /// An index in memory.
@@ -153,15 +153,15 @@ impl IndexDir {
     }
 
     /// Takes the writer's lock, or one that holds writers off where nothing is written; `waiting` is called once if another process holds it.
-    pub fn lock(&self, waiting: &mut dyn FnMut()) -> io::Result<Lock> {
+    pub fn lock(&self, waiting: &mut dyn FnMut()) -> io::Result<IndexLock> {
         let (file, shared) = match self {
-            IndexDir::Memory(_) => return Ok(Lock(None)),
+            IndexDir::Memory(_) => return Ok(IndexLock(None)),
             IndexDir::Directory(path) => (create_private(&path.join(LOCK))?, false),
             // A reader that makes in memory what is missing holds writers off until it is made. Without a lock file nobody
             // writes.
             IndexDir::ReadOnly(path, _) => match open_regular(&path.join(LOCK), Links::Refuse) {
                 Ok(file) => (file, true),
-                Err(_) => return Ok(Lock(None)),
+                Err(_) => return Ok(IndexLock(None)),
             },
         };
         match if shared { file.try_lock_shared() } else { file.try_lock() } {
@@ -172,7 +172,7 @@ impl IndexDir {
             }
             Err(std::fs::TryLockError::Error(error)) => return Err(error),
         }
-        Ok(Lock(Some(file)))
+        Ok(IndexLock(Some(file)))
     }
 
     /// Makes a new file to write to.
@@ -191,8 +191,12 @@ impl IndexDir {
     }
 
     /// Makes a new file to be written from front to end, and flushed there.
-    pub fn create_blocks(&self, name: &str) -> io::Result<Blocks> {
-        Ok(Blocks { file: self.create(name)?, begun: Vec::with_capacity(BLOCK_BYTES), room: Room::default() })
+    pub fn create_blocks(&self, name: &str) -> io::Result<BlockWriter> {
+        Ok(BlockWriter {
+            file: self.create(name)?,
+            begun: Vec::with_capacity(BLOCK_BYTES),
+            room: DiskReservation::default(),
+        })
     }
 
     /// Makes a new file of this length, to be filled in any order.
@@ -233,7 +237,7 @@ impl IndexDir {
                 let temporary = path.join(format!("{name}.part"));
                 std::fs::remove_file(&temporary).ok();
                 let mut file = create_private(&temporary)?;
-                let now = Stamp::of_metadata(&file.metadata()?).mtime_ns;
+                let now = FileStamp::of_metadata(&file.metadata()?).mtime_ns;
                 file.write_all(&bytes(now))?;
                 file.sync_data()?;
                 std::fs::rename(&temporary, path.join(name))

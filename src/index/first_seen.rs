@@ -4,26 +4,26 @@
 
 use std::collections::HashMap;
 
-use crate::index::meta::Generation;
-use crate::index::segment::span::{Part, Span};
+use crate::index::meta::IndexMeta;
+use crate::index::segment::span::{RangeKind, ScanRange};
 
 /// What the tables of the files to scan tell.
 #[derive(Default)]
-pub struct Remembered {
+pub struct FirstSeen {
     first_seen: HashMap<usize, Option<i64>>,
     birth: Option<i64>,
     latest: Option<i64>,
 }
 
-impl Remembered {
+impl FirstSeen {
     /// Collects it; nothing when the generation has given out a snapshot.
-    pub fn of(spans: &[Span], generation: &Generation) -> Remembered {
-        let mut remembered = Remembered::default();
+    pub fn of(spans: &[ScanRange], generation: &IndexMeta) -> FirstSeen {
+        let mut remembered = FirstSeen::default();
         if generation.birth.is_some() {
             return remembered;
         }
         for span in spans {
-            if let Part::Packed { table, .. } = &span.part {
+            if let RangeKind::Packed { table, .. } = &span.part {
                 remembered.first_seen.insert(span.file, table.first_seen);
                 // Of several packs the oldest birth: it errs towards exporting a row twice, never towards losing it.
                 remembered.birth = remembered.birth.into_iter().chain(table.birth).min();
@@ -34,7 +34,7 @@ impl Remembered {
     }
 
     /// Notes birth and latest snapshot in a generation that has none.
-    pub fn note(&self, generation: &mut Generation) {
+    pub fn note(&self, generation: &mut IndexMeta) {
         generation.birth = generation.birth.or(self.birth);
         generation.latest = generation.latest.max(self.latest);
     }

@@ -2,7 +2,7 @@
 
 use crate::error::IndexError;
 use crate::index::dir::IndexDir;
-use crate::index::meta::{self, Generation, SCAN_AGAIN};
+use crate::index::meta::{self, IndexMeta, SCAN_AGAIN};
 use crate::progress::Progress;
 use crate::store::{IndexAccess, Store};
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,7 +20,7 @@ pub fn forget(store: &Store, name: &str, watch: &Progress) -> Result<(), IndexEr
     let failed = |source| IndexError::Write { name: meta::FILE.into(), source };
     let _lock = home.lock(&mut || watch.waiting.store(true, Relaxed)).map_err(failed)?;
     watch.waiting.store(false, Relaxed);
-    let Some(mut known) = home.read(meta::FILE).ok().and_then(|bytes| Generation::from_bytes(&bytes)) else {
+    let Some(mut known) = home.read(meta::FILE).ok().and_then(|bytes| IndexMeta::from_bytes(&bytes)) else {
         return Ok(());
     };
     for extent in &mut known.extents {

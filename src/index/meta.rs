@@ -3,7 +3,7 @@
 //!
 //! One small file replaced by rename: a line with magic, version and checksum, then numbers and names one behind the
 //! other, so that a thousand files are read in microseconds. The snapshots taken since it was published are noted in a
-//! [`Note`] beside it, which is overwritten in place.
+//! [`SnapshotLog`] beside it, which is overwritten in place.
 
 use crate::hash::xxh3_64;
 
@@ -11,11 +11,11 @@ use crate::extract::Validate;
 use crate::fhir::instant::Instant;
 use crate::index::segment::layout;
 use crate::store::walk::is_store_name;
-use crate::sys::store_file::Stamp;
+use crate::sys::store_file::FileStamp;
 
 /// Name of the file.
 pub const FILE: &str = "generation";
-/// Name of the file of the [`Note`].
+/// Name of the file of the [`SnapshotLog`].
 pub const NOTE: &str = "generation.note";
 
 /// How the name of a file begins that holds extents.
@@ -37,7 +37,7 @@ pub struct FileEntry {
     /// Path relative to the store.
     pub name: String,
     /// Size and times when it was indexed.
-    pub stamp: Stamp,
+    pub stamp: FileStamp,
     /// Hash of sampled blocks of its bytes up to that size.
     pub samples: u64,
     /// Whether new bytes behind the old end can be indexed by themselves: a plain file always, a compressed one when
@@ -47,10 +47,10 @@ pub struct FileEntry {
 
 /// An extent of the generation.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ExtentEntry {
-    /// Index of the store file in [`Generation::files`].
+pub struct SegmentMeta {
+    /// Index of the store file in [`IndexMeta::files`].
     pub file: usize,
-    /// Index of the container in [`Generation::containers`].
+    /// Index of the container in [`IndexMeta::containers`].
     pub container: usize,
     /// Offset in the container.
     pub at: u64,
@@ -68,7 +68,7 @@ pub struct ExtentEntry {
 
 /// One consistent index of a store.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Generation {
+pub struct IndexMeta {
     /// Grows with every change.
     pub sequence: u64,
     /// What the scan checked.
@@ -82,7 +82,7 @@ pub struct Generation {
     /// Files of the index that hold extents.
     pub containers: Vec<IndexFile>,
     /// Extents in store order.
-    pub extents: Vec<ExtentEntry>,
+    pub extents: Vec<SegmentMeta>,
     /// File of the index that holds what was merged over all extents.
     pub merged: IndexFile,
 }
@@ -94,7 +94,7 @@ pub struct IndexFile {
     pub name: String,
     /// Size and times when it was published. While they hold nobody has touched it, and it is opened by its header
     /// alone. `None` when it was so young then that a later write could have left them as they are.
-    pub stamp: Option<Stamp>,
+    pub stamp: Option<FileStamp>,
 }
 
 impl IndexFile {
@@ -109,10 +109,10 @@ pub fn ticks_up(at: &Instant) -> i64 {
     at.ticks + i64::from(!at.rest.is_empty())
 }
 
-impl Generation {
+impl IndexMeta {
     /// An index of nothing.
-    pub fn empty(validate: Validate) -> Generation {
-        Generation {
+    pub fn empty(validate: Validate) -> IndexMeta {
+        IndexMeta {
             sequence: 0,
             validate,
             birth: None,
@@ -154,7 +154,7 @@ impl Generation {
 
     /// Whether rows of this extent are late for an export since `since` (reading "late rows"): the extent was first
     /// held by a snapshot after `since`, and the index was alive then, or has come later than the index's birth.
-    pub fn is_late(&self, extent: &ExtentEntry, since: &Instant) -> bool {
+    pub fn is_late(&self, extent: &SegmentMeta, since: &Instant) -> bool {
         self.came_late(extent.first_seen, since)
     }
 
@@ -166,7 +166,7 @@ impl Generation {
     }
 
     /// Applies what was noted after this generation was published; whether the note was its own.
-    pub fn apply(&mut self, note: &Note) -> bool {
+    pub fn apply(&mut self, note: &SnapshotLog) -> bool {
         if note.sequence != self.sequence {
             return false;
         }
@@ -179,7 +179,7 @@ impl Generation {
 
     /// The file's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut body = Writer(Vec::with_capacity(256 + self.files.len() * 96 + self.extents.len() * 64));
+        let mut body = MetaWriter(Vec::with_capacity(256 + self.files.len() * 96 + self.extents.len() * 64));
         body.number(self.sequence);
         body.number(u64::from(self.validate == Validate::Full));
         body.optional(self.birth);
@@ -195,7 +195,7 @@ impl Generation {
         for file in self.containers.iter().chain([&self.merged]) {
             body.text(&file.name);
             body.number(u64::from(file.stamp.is_some()));
-            body.stamp(&file.stamp.unwrap_or(Stamp { len: 0, mtime_ns: 0, ctime_ns: 0 }));
+            body.stamp(&file.stamp.unwrap_or(FileStamp { len: 0, mtime_ns: 0, ctime_ns: 0 }));
         }
         body.number(self.extents.len() as u64);
         for extent in &self.extents {
@@ -212,13 +212,13 @@ impl Generation {
     }
 
     /// Reads the file; `None` when it is damaged or of another version, which means a rebuild.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Generation> {
+    pub fn from_bytes(bytes: &[u8]) -> Option<IndexMeta> {
         let newline = memchr::memchr(b'\n', bytes)?;
         let (head, body) = (str::from_utf8(&bytes[..newline]).ok()?, &bytes[newline + 1..]);
         if head != format!("outpour-index {} {:016x}", layout::VERSION, xxh3_64(body)) {
             return None;
         }
-        let generation = Generation::read(&mut Reader(body))?;
+        let generation = IndexMeta::read(&mut MetaReader(body))?;
         let (files, containers) = (generation.files.len(), generation.containers.len());
         let sound = generation.extents.iter().all(|e| e.file < files && e.container < containers && e.start <= e.end);
         let ordered = generation.extents.is_sorted_by_key(|e| (e.file, e.start))
@@ -239,27 +239,27 @@ impl Generation {
     }
 
     /// Reads what stands behind the first line, whatever its checksum.
-    pub fn read_body(body: &[u8]) -> Option<Generation> {
-        Generation::read(&mut Reader(body))
+    pub fn read_body(body: &[u8]) -> Option<IndexMeta> {
+        IndexMeta::read(&mut MetaReader(body))
     }
 
-    fn read(body: &mut Reader<'_>) -> Option<Generation> {
+    fn read(body: &mut MetaReader<'_>) -> Option<IndexMeta> {
         let sequence = body.number()?;
         let validate = if body.flag()? { Validate::Full } else { Validate::Structure };
         let (birth, latest) = (body.optional()?, body.optional()?);
-        let file = |body: &mut Reader<'_>| {
+        let file = |body: &mut MetaReader<'_>| {
             let (name, stamp) = (body.text()?, body.stamp()?);
             Some(FileEntry { name, stamp, samples: body.number()?, appendable: body.flag()? })
         };
         let files = body.list(file)?;
-        let index_file = |body: &mut Reader<'_>| {
+        let index_file = |body: &mut MetaReader<'_>| {
             let (name, trusted, stamp) = (body.text()?, body.flag()?, body.stamp()?);
             Some(IndexFile { name, stamp: trusted.then_some(stamp) })
         };
         let containers = body.list(index_file)?;
         let merged = index_file(body)?;
-        let extent = |body: &mut Reader<'_>| {
-            Some(ExtentEntry {
+        let extent = |body: &mut MetaReader<'_>| {
+            Some(SegmentMeta {
                 file: usize::try_from(body.number()?).ok()?,
                 container: usize::try_from(body.number()?).ok()?,
                 at: body.number()?,
@@ -271,16 +271,7 @@ impl Generation {
             })
         };
         let extents = body.list(extent)?;
-        body.0.is_empty().then_some(Generation {
-            sequence,
-            validate,
-            birth,
-            latest,
-            files,
-            containers,
-            extents,
-            merged,
-        })
+        body.0.is_empty().then_some(IndexMeta { sequence, validate, birth, latest, files, containers, extents, merged })
     }
 }
 
@@ -290,7 +281,7 @@ impl Generation {
 /// that an export since an earlier one takes their rows again. The first snapshot of all is not noted here: it goes
 /// into the generation itself and to the disk, because without it late rows could not be told at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Note {
+pub struct SnapshotLog {
     /// Sequence of the generation.
     pub sequence: u64,
     /// T of the first snapshot that held the generation's new extents, in ticks; none until one has.
@@ -299,11 +290,11 @@ pub struct Note {
     pub latest: Option<i64>,
 }
 
-impl Note {
+impl SnapshotLog {
     /// What is to be noted of a generation in which a snapshot was seen; `before` is it as published.
-    pub fn of(generation: &Generation, before: &Generation) -> Note {
+    pub fn of(generation: &IndexMeta, before: &IndexMeta) -> SnapshotLog {
         let new = before.extents.iter().position(|extent| extent.first_seen.is_none());
-        Note {
+        SnapshotLog {
             sequence: generation.sequence,
             first: new.and_then(|at| generation.extents[at].first_seen),
             latest: generation.latest,
@@ -312,7 +303,7 @@ impl Note {
 
     /// The file's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut body = Writer(Vec::new());
+        let mut body = MetaWriter(Vec::new());
         body.number(self.sequence);
         body.optional(self.first);
         body.optional(self.latest);
@@ -322,18 +313,18 @@ impl Note {
     }
 
     /// Reads the file; `None` when it is torn.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Note> {
-        let mut body = Reader(bytes);
-        let note = Note { sequence: body.number()?, first: body.optional()?, latest: body.optional()? };
+    pub fn from_bytes(bytes: &[u8]) -> Option<SnapshotLog> {
+        let mut body = MetaReader(bytes);
+        let note = SnapshotLog { sequence: body.number()?, first: body.optional()?, latest: body.optional()? };
         let own = bytes.len() - body.0.len();
         (body.number()? == xxh3_64(&bytes[..own]) && body.0.is_empty()).then_some(note)
     }
 }
 
 /// Appends numbers and texts.
-struct Writer(Vec<u8>);
+struct MetaWriter(Vec<u8>);
 
-impl Writer {
+impl MetaWriter {
     fn number(&mut self, number: u64) {
         self.0.extend_from_slice(&number.to_le_bytes());
     }
@@ -348,7 +339,7 @@ impl Writer {
         self.0.extend_from_slice(text.as_bytes());
     }
 
-    fn stamp(&mut self, stamp: &Stamp) {
+    fn stamp(&mut self, stamp: &FileStamp) {
         self.number(stamp.len);
         self.number(stamp.mtime_ns as u64);
         self.number(stamp.ctime_ns as u64);
@@ -356,9 +347,9 @@ impl Writer {
 }
 
 /// Takes them off again; `None` when they are not there.
-struct Reader<'a>(&'a [u8]);
+struct MetaReader<'a>(&'a [u8]);
 
-impl Reader<'_> {
+impl MetaReader<'_> {
     fn number(&mut self) -> Option<u64> {
         let (number, rest) = self.0.split_first_chunk::<8>()?;
         self.0 = rest;
@@ -385,9 +376,9 @@ impl Reader<'_> {
         str::from_utf8(text).ok().map(str::to_string)
     }
 
-    fn stamp(&mut self) -> Option<Stamp> {
+    fn stamp(&mut self) -> Option<FileStamp> {
         let (len, mtime_ns, ctime_ns) = (self.number()?, self.number()? as i64, self.number()? as i64);
-        Some(Stamp { len, mtime_ns, ctime_ns })
+        Some(FileStamp { len, mtime_ns, ctime_ns })
     }
 
     fn list<T>(&mut self, one: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
@@ -405,9 +396,9 @@ impl Reader<'_> {
 mod tests {
     use super::*;
 
-    fn generation() -> Generation {
-        let stamp = Stamp { len: 3, mtime_ns: -1, ctime_ns: i64::MAX };
-        let extent = |start, first_seen| ExtentEntry {
+    fn generation() -> IndexMeta {
+        let stamp = FileStamp { len: 3, mtime_ns: -1, ctime_ns: i64::MAX };
+        let extent = |start, first_seen| SegmentMeta {
             file: 0,
             container: 0,
             at: u64::MAX,
@@ -417,7 +408,7 @@ mod tests {
             tail: start == 7,
             first_seen,
         };
-        Generation {
+        IndexMeta {
             sequence: 4,
             birth: Some(-7),
             latest: Some(12),
@@ -425,7 +416,7 @@ mod tests {
             containers: vec![IndexFile { name: "extents-1".into(), stamp: Some(stamp) }],
             extents: vec![extent(0, Some(-7)), extent(7, None)],
             merged: IndexFile::new("merged-1".into()),
-            ..Generation::empty(Validate::Structure)
+            ..IndexMeta::empty(Validate::Structure)
         }
     }
 
@@ -434,23 +425,23 @@ mod tests {
     fn a_generation_reads_back_or_not_at_all() {
         let generation = generation();
         let bytes = generation.to_bytes();
-        assert_eq!(Generation::from_bytes(&bytes), Some(generation));
+        assert_eq!(IndexMeta::from_bytes(&bytes), Some(generation));
         for at in 0..bytes.len() {
-            assert_eq!(Generation::from_bytes(&bytes[..at]), None);
-            assert!(Generation::read_body(&bytes[at..bytes.len() - 1]).is_none_or(|read| read.files.len() < 9));
+            assert_eq!(IndexMeta::from_bytes(&bytes[..at]), None);
+            assert!(IndexMeta::read_body(&bytes[at..bytes.len() - 1]).is_none_or(|read| read.files.len() < 9));
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;
-            assert_eq!(Generation::from_bytes(&damaged), None, "byte {at}");
+            assert_eq!(IndexMeta::from_bytes(&damaged), None, "byte {at}");
         }
     }
 
     /// A forged file, its checksum right, cannot have anything opened outside of the store and the index.
     #[test]
     fn names_that_lead_elsewhere_are_refused() {
-        let reads = |change: &dyn Fn(&mut Generation)| {
+        let reads = |change: &dyn Fn(&mut IndexMeta)| {
             let mut generation = generation();
             change(&mut generation);
-            Generation::from_bytes(&generation.to_bytes()).is_some()
+            IndexMeta::from_bytes(&generation.to_bytes()).is_some()
         };
         assert!(reads(&|_| {}));
         for name in ["../x.ndjson", "/etc/x.ndjson", "a/../x.ndjson", "a//x.ndjson", ".hidden/x.ndjson", "passwd", ""] {
@@ -471,13 +462,13 @@ mod tests {
         let published = generation();
         let mut seen = published.clone();
         assert!(seen.seen(&Instant { ticks: 20, rest: Box::default() }));
-        let note = Note::from_bytes(&Note::of(&seen, &published).to_bytes()).unwrap();
+        let note = SnapshotLog::from_bytes(&SnapshotLog::of(&seen, &published).to_bytes()).unwrap();
         let mut again = published.clone();
         assert!(again.apply(&note) && again == seen);
-        let mut other = Generation { sequence: 5, ..published.clone() };
+        let mut other = IndexMeta { sequence: 5, ..published.clone() };
         assert!(!other.apply(&note) && other.latest == published.latest);
         let mut torn = note.to_bytes();
         torn[9] ^= 1;
-        assert_eq!(Note::from_bytes(&torn), None);
+        assert_eq!(SnapshotLog::from_bytes(&torn), None);
     }
 }

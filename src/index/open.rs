@@ -6,38 +6,38 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::index::dir::{IndexBytes, IndexDir};
-use crate::index::global::Merged;
-use crate::index::meta::{ExtentEntry, Generation, IndexFile};
+use crate::index::global::GlobalIndex;
+use crate::index::meta::{IndexFile, IndexMeta, SegmentMeta};
 use crate::index::segment::reader::Segment;
 
 /// An index, as far as it stands.
-pub struct Standing {
+pub struct OpenedIndex {
     /// Each extent of the generation, or why it is to be made again.
     pub extents: Vec<Result<Segment, &'static str>>,
     /// What was merged over them, or why it is to be merged again.
-    pub merged: Result<Merged, &'static str>,
+    pub merged: Result<GlobalIndex, &'static str>,
 }
 
-impl Standing {
+impl OpenedIndex {
     /// Everything, if everything stands.
     ///
     /// # Errors
     /// The first reason why not.
-    pub fn whole(self) -> Result<(Vec<Segment>, Merged), &'static str> {
+    pub fn whole(self) -> Result<(Vec<Segment>, GlobalIndex), &'static str> {
         let merged = self.merged?;
         Ok((self.extents.into_iter().collect::<Result<Vec<_>, _>>()?, merged))
     }
 }
 
 /// Opens a generation.
-pub fn stand(home: &IndexDir, generation: &Generation, trust: Trust) -> Standing {
+pub fn stand(home: &IndexDir, generation: &IndexMeta, trust: Verification) -> OpenedIndex {
     let trusted = |file: &IndexFile, bytes: &IndexBytes| {
-        trust == Trust::Stamps && file.stamp.is_some_and(|stamp| stamp == bytes.stamp())
+        trust == Verification::Stamps && file.stamp.is_some_and(|stamp| stamp == bytes.stamp())
     };
     let (merged, merged_trusted) = match home.open(&generation.merged.name) {
         Ok(bytes) if !generation.merged.name.is_empty() => {
             let trusted = trusted(&generation.merged, &bytes);
-            (Merged::open(bytes, &generation.extents), trusted)
+            (GlobalIndex::open(bytes, &generation.extents), trusted)
         }
         _ => (Err("it cannot be opened"), false),
     };
@@ -50,8 +50,8 @@ pub fn stand(home: &IndexDir, generation: &Generation, trust: Trust) -> Standing
             Some((bytes, trusted))
         })
         .collect();
-    let heads = merged.as_ref().ok().filter(|_| merged_trusted).map(Merged::heads);
-    let one = |(at, entry): (usize, &ExtentEntry)| {
+    let heads = merged.as_ref().ok().filter(|_| merged_trusted).map(GlobalIndex::heads);
+    let one = |(at, entry): (usize, &SegmentMeta)| {
         if entry.at == u64::MAX {
             return Err("it is to be scanned again");
         }
@@ -80,12 +80,12 @@ pub fn stand(home: &IndexDir, generation: &Generation, trust: Trust) -> Standing
         }
         Ok(merged)
     });
-    Standing { extents, merged }
+    OpenedIndex { extents, merged }
 }
 
 /// What of an index is believed without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trust {
+pub enum Verification {
     /// Files whose size and times are those at their publication; what is read of them is proven by its seals.
     Stamps,
     /// Nothing: every byte is checked.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::error::IndexError;
 use crate::fhir::instant::Instant;
-use crate::index::open::Trust;
-use crate::index::report::Work;
+use crate::index::open::Verification;
+use crate::index::report::RefreshStats;
 use crate::index::snapshot::{Index, Snapshot, SnapshotRecord};
-use crate::index::store_listing::View;
+use crate::index::store_listing::StoreListing;
 use crate::index::{invalidate, refresh, store_files};
 use crate::progress::Progress;
 use crate::store::Store;
@@ -32,8 +32,8 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot be read as a whole, or the watch says stop.
-    pub fn snapshot_watched(&self, as_of: Instant, watch: &Progress) -> Result<(Snapshot, Work), IndexError> {
-        let (index, work) = refresh::refresh(self, Some(&as_of), None, watch, Trust::Stamps)?;
+    pub fn snapshot_watched(&self, as_of: Instant, watch: &Progress) -> Result<(Snapshot, RefreshStats), IndexError> {
+        let (index, work) = refresh::refresh(self, Some(&as_of), None, watch, Verification::Stamps)?;
         Ok((Snapshot::new(Arc::new(index), as_of), work))
     }
 
@@ -41,8 +41,8 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::snapshot_watched`].
-    pub fn snapshot_rechecked(&self, as_of: Instant, watch: &Progress) -> Result<(Snapshot, Work), IndexError> {
-        let (index, work) = refresh::refresh(self, Some(&as_of), None, watch, Trust::Nothing)?;
+    pub fn snapshot_rechecked(&self, as_of: Instant, watch: &Progress) -> Result<(Snapshot, RefreshStats), IndexError> {
+        let (index, work) = refresh::refresh(self, Some(&as_of), None, watch, Verification::Nothing)?;
         Ok((Snapshot::new(Arc::new(index), as_of), work))
     }
 
@@ -50,8 +50,8 @@ impl Store {
     ///
     /// # Errors
     /// When a directory cannot be read.
-    pub fn look(&self) -> Result<View, IndexError> {
-        Ok(View::of(&store_files::look(self)?))
+    pub fn look(&self) -> Result<StoreListing, IndexError> {
+        Ok(StoreListing::of(&store_files::look(self)?))
     }
 
     /// Like [`Store::snapshot_watched`], of the bytes that an earlier [`Store::look`] saw: what was appended or came
@@ -60,8 +60,13 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::snapshot_watched`].
-    pub fn snapshot_of(&self, view: &View, as_of: Instant, watch: &Progress) -> Result<(Snapshot, Work), IndexError> {
-        let (index, work) = refresh::refresh(self, Some(&as_of), Some(view), watch, Trust::Stamps)?;
+    pub fn snapshot_of(
+        &self,
+        view: &StoreListing,
+        as_of: Instant,
+        watch: &Progress,
+    ) -> Result<(Snapshot, RefreshStats), IndexError> {
+        let (index, work) = refresh::refresh(self, Some(&as_of), Some(view), watch, Verification::Stamps)?;
         Ok((Snapshot::new(Arc::new(index), as_of), work))
     }
 
@@ -75,8 +80,8 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot be read as a whole, or the watch says stop.
-    pub fn index(&self, watch: &Progress) -> Result<(Index, Work), IndexError> {
-        refresh::refresh(self, None, None, watch, Trust::Stamps)
+    pub fn index(&self, watch: &Progress) -> Result<(Index, RefreshStats), IndexError> {
+        refresh::refresh(self, None, None, watch, Verification::Stamps)
     }
 
     /// Like [`Store::index`], but every byte of the index is checked whatever its files' times say, and what is damaged
@@ -84,8 +89,8 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::index`].
-    pub fn recheck(&self, watch: &Progress) -> Result<(Index, Work), IndexError> {
-        refresh::refresh(self, None, None, watch, Trust::Nothing)
+    pub fn recheck(&self, watch: &Progress) -> Result<(Index, RefreshStats), IndexError> {
+        refresh::refresh(self, None, None, watch, Verification::Nothing)
     }
 
     /// Has the index scan a store file again when it is next brought up to date; the file is named as below the store.
@@ -100,7 +105,11 @@ impl Store {
     ///
     /// # Errors
     /// [`IndexError::Changed`] when the store no longer holds those bytes.
-    pub fn snapshot_again(&self, record: &SnapshotRecord, watch: &Progress) -> Result<(Snapshot, Work), IndexError> {
+    pub fn snapshot_again(
+        &self,
+        record: &SnapshotRecord,
+        watch: &Progress,
+    ) -> Result<(Snapshot, RefreshStats), IndexError> {
         refresh::again(self, record, watch)
     }
 }

@@ -35,7 +35,7 @@ pub fn write_seals(seals: &mut [u8], body: &[u8]) {
 }
 
 /// Which pages of a sealed run have been proven. The seals themselves are covered by the header's checksum.
-pub struct Seals {
+pub struct PageChecksums {
     /// Where the seals lie.
     seals: usize,
     /// What they speak for.
@@ -44,13 +44,13 @@ pub struct Seals {
     whole: AtomicBool,
 }
 
-impl Seals {
-    /// Nothing is proven yet. `seals` is where they begin in the bytes that [`Seals::prove`] is given, `body` what
+impl PageChecksums {
+    /// Nothing is proven yet. `seals` is where they begin in the bytes that [`PageChecksums::prove`] is given, `body` what
     /// they speak for; the caller has checked that both lie inside.
-    pub fn new(seals: usize, body: Range<usize>) -> Seals {
+    pub fn new(seals: usize, body: Range<usize>) -> PageChecksums {
         let words = seal_count(body.len()).div_ceil(64);
         let proven = (0..words).map(|_| AtomicU64::new(0)).collect();
-        Seals { seals, body, proven, whole: AtomicBool::new(false) }
+        PageChecksums { seals, body, proven, whole: AtomicBool::new(false) }
     }
 
     /// Proves the pages that hold `range` of `bytes`.
@@ -86,7 +86,7 @@ impl Seals {
     /// Proves everything.
     ///
     /// # Errors
-    /// As [`Seals::prove`].
+    /// As [`PageChecksums::prove`].
     pub fn prove_whole(&self, bytes: &[u8]) -> Result<(), CorruptIndex> {
         self.prove(bytes, self.body.clone())?;
         self.whole.store(true, Relaxed);
@@ -110,7 +110,7 @@ mod tests {
         let mut bytes: Vec<u8> = (0..16 + body).map(|at| (at * 7 % 251) as u8).collect();
         let (front, tail) = bytes.split_at_mut(16);
         write_seals(front, tail);
-        let seals = || Seals::new(0, 16..16 + body);
+        let seals = || PageChecksums::new(0, 16..16 + body);
         seals().prove_whole(&bytes).unwrap();
         for damaged in [16, 16 + PAGE_BYTES - 1, 16 + PAGE_BYTES, 15 + body] {
             bytes[damaged] ^= 1;

@@ -8,24 +8,24 @@ use crate::codec::compression::Compression;
 use crate::error::IndexError;
 use crate::fhir::instant::Instant;
 use crate::index::diff::{StoreDiff, entries, survey, unchanged};
-use crate::index::dir::{IndexDir, Lock};
-use crate::index::first_seen::Remembered;
-use crate::index::global::build::{self, MergeError};
-use crate::index::global::{Merged, append};
-use crate::index::meta::{self, ExtentEntry, Generation, IndexFile, Note};
-use crate::index::open::{Trust, stand};
-use crate::index::report::Work;
+use crate::index::dir::{IndexDir, IndexLock};
+use crate::index::first_seen::FirstSeen;
+use crate::index::global::build::{self, BuildError};
+use crate::index::global::{GlobalIndex, append};
+use crate::index::meta::{self, IndexFile, IndexMeta, SegmentMeta, SnapshotLog};
+use crate::index::open::{Verification, stand};
+use crate::index::report::RefreshStats;
 use crate::index::segment::reader::Segment;
 use crate::index::segment::scan::{ScanOptions, scan};
-use crate::index::segment::span::{Part, Span, compressed_spans};
+use crate::index::segment::span::{RangeKind, ScanRange, compressed_spans};
 use crate::index::segment_files::gather_containers;
-use crate::index::snapshot::{ExtentRecord, Index, Snapshot, SnapshotRecord};
-use crate::index::store_files::Files;
-use crate::index::store_listing::View;
+use crate::index::snapshot::{Index, SegmentRef, Snapshot, SnapshotRecord};
+use crate::index::store_files::StoreFiles;
+use crate::index::store_listing::StoreListing;
 use crate::limits::STORE_ROWS_MAX;
 use crate::progress::Progress;
 use crate::store::{IndexAccess, Store};
-use crate::sys::store_file::Stamp;
+use crate::sys::store_file::FileStamp;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -38,28 +38,28 @@ const ATTEMPTS: usize = 8;
 const RACY_NS: i64 = 30_000_000;
 
 /// A generation as it was published, and with what was noted since.
-struct Known {
-    published: Generation,
-    noted: Generation,
+struct LoadedMeta {
+    published: IndexMeta,
+    noted: IndexMeta,
 }
 
-fn load(home: &IndexDir) -> Option<Known> {
-    let published = Generation::from_bytes(&home.read(meta::FILE).ok()?)?;
+fn load(home: &IndexDir) -> Option<LoadedMeta> {
+    let published = IndexMeta::from_bytes(&home.read(meta::FILE).ok()?)?;
     let mut noted = published.clone();
-    if let Some(note) = home.read(meta::NOTE).ok().and_then(|bytes| Note::from_bytes(&bytes)) {
+    if let Some(note) = home.read(meta::NOTE).ok().and_then(|bytes| SnapshotLog::from_bytes(&bytes)) {
         noted.apply(&note);
     }
-    Some(Known { published, noted })
+    Some(LoadedMeta { published, noted })
 }
 
 /// The index of the store as it is now; with `as_of`, also noted as a snapshot's.
 pub fn refresh(
     store: &Store,
     as_of: Option<&Instant>,
-    view: Option<&View>,
+    view: Option<&StoreListing>,
     watch: &Progress,
-    mut trust: Trust,
-) -> Result<(Index, Work), IndexError> {
+    mut trust: Verification,
+) -> Result<(Index, RefreshStats), IndexError> {
     let (home, in_memory) = match store.options().index_access {
         IndexAccess::ReadOnly => (IndexDir::read_only(&store.index_dir()), None),
         IndexAccess::ReadWrite => match IndexDir::directory(&store.index_dir()) {
@@ -67,13 +67,13 @@ pub fn refresh(
             Err(error) => (IndexDir::memory(), Some(format!("{}: {error}", store.index_dir().display()))),
         },
     };
-    let mut work = Work { in_memory, ..Work::default() };
+    let mut work = RefreshStats { in_memory, ..RefreshStats::default() };
     let mut last_reason = "it changed under every attempt to read it";
     for _ in 0..ATTEMPTS {
         let known = load(&home);
         let files = match view {
-            Some(view) => Files::find_within(store, view, known.as_ref().map(|known| &known.noted))?,
-            None => Files::find(store)?,
+            Some(view) => StoreFiles::find_within(store, view, known.as_ref().map(|known| &known.noted))?,
+            None => StoreFiles::find(store)?,
         };
         if let Some(known) = known
             && unchanged(&files, &known.noted, store.options().validate)
@@ -85,7 +85,7 @@ pub fn refresh(
                 Ok(index) => return Ok((index, work)),
                 Err(damaged) => last_reason = damaged.0,
             }
-            trust = Trust::Nothing;
+            trust = Verification::Nothing;
             continue;
         }
         let lock = take_lock(&home, watch)?;
@@ -96,8 +96,8 @@ pub fn refresh(
         let survey = survey(&files, known.as_ref(), standing.as_ref(), store.options().validate)?;
         let before = standing.and_then(|standing| standing.merged.ok());
         let (mut generation, extents) = match build(&home, survey, before, &files, watch, store, &mut work) {
-            Err(IndexError::Damaged { reason }) if trust == Trust::Stamps => {
-                (trust, last_reason) = (Trust::Nothing, reason);
+            Err(IndexError::Damaged { reason }) if trust == Verification::Stamps => {
+                (trust, last_reason) = (Verification::Nothing, reason);
                 continue;
             }
             built => built?,
@@ -111,7 +111,7 @@ pub fn refresh(
         publish(&home, &mut generation)?;
         home.keep_only(&names(&generation));
         let merged = match home.open(&generation.merged.name) {
-            Ok(bytes) => Merged::open(bytes, &generation.extents),
+            Ok(bytes) => GlobalIndex::open(bytes, &generation.extents),
             Err(_) => Err("it cannot be opened"),
         };
         drop(lock);
@@ -120,13 +120,13 @@ pub fn refresh(
         });
         match index {
             Ok(index) => return Ok((index, work)),
-            Err(reason) => (trust, last_reason) = (Trust::Nothing, reason),
+            Err(reason) => (trust, last_reason) = (Verification::Nothing, reason),
         }
     }
     Err(IndexError::ReadBack { name: store.index_dir().display().to_string(), reason: last_reason })
 }
 
-fn take_lock(home: &IndexDir, watch: &Progress) -> Result<Lock, IndexError> {
+fn take_lock(home: &IndexDir, watch: &Progress) -> Result<IndexLock, IndexError> {
     let lock = home
         .lock(&mut || watch.waiting.store(true, Relaxed))
         .map_err(|source| IndexError::Write { name: "lock".into(), source })?;
@@ -135,7 +135,7 @@ fn take_lock(home: &IndexDir, watch: &Progress) -> Result<Lock, IndexError> {
 }
 
 /// Files of the index that a generation needs.
-fn names(generation: &Generation) -> Vec<&str> {
+fn names(generation: &IndexMeta) -> Vec<&str> {
     let mut names: Vec<&str> = generation.containers.iter().map(|file| file.name.as_str()).collect();
     names.extend([generation.merged.name.as_str(), meta::FILE, meta::NOTE]);
     names
@@ -146,11 +146,11 @@ fn names(generation: &Generation) -> Vec<&str> {
 fn note(
     home: &IndexDir,
     store: &Store,
-    known: Known,
+    known: LoadedMeta,
     as_of: Option<&Instant>,
     watch: &Progress,
-) -> Result<Option<Generation>, IndexError> {
-    let Known { mut published, mut noted } = known;
+) -> Result<Option<IndexMeta>, IndexError> {
+    let LoadedMeta { mut published, mut noted } = known;
     let unseen = as_of.is_some_and(|as_of| noted.clone().seen(as_of));
     let stampless =
         home.is_durable() && noted.containers.iter().chain([&noted.merged]).any(|file| file.stamp.is_none());
@@ -170,7 +170,7 @@ fn note(
     if first_of_all || stampless {
         publish(home, &mut noted)?;
     } else if unseen {
-        let note = Note::of(&noted, &published).to_bytes();
+        let note = SnapshotLog::of(&noted, &published).to_bytes();
         home.overwrite(meta::NOTE, &note, store.options().sync)
             .map_err(|source| IndexError::Write { name: meta::NOTE.into(), source })?;
     }
@@ -191,8 +191,8 @@ pub fn last(store: &Store) -> Option<Index> {
             IndexAccess::ReadWrite => IndexDir::directory(&store.index_dir()).ok()?,
         };
         let known = load(&home)?.noted;
-        let Ok((extents, merged)) = stand(&home, &known, Trust::Stamps).whole() else { continue };
-        let files = Files::known(store, &known);
+        let Ok((extents, merged)) = stand(&home, &known, Verification::Stamps).whole() else { continue };
+        let files = StoreFiles::known(store, &known);
         if let Ok(index) = Index::new(known, extents, merged, files, home.is_durable()) {
             return Some(index);
         }
@@ -201,17 +201,17 @@ pub fn last(store: &Store) -> Option<Index> {
 }
 
 /// The snapshot of a record: from the index if it still has the extents, else from the store's bytes.
-pub fn again(store: &Store, record: &SnapshotRecord, watch: &Progress) -> Result<(Snapshot, Work), IndexError> {
+pub fn again(store: &Store, record: &SnapshotRecord, watch: &Progress) -> Result<(Snapshot, RefreshStats), IndexError> {
     let Some(as_of) = Instant::parse(&record.as_of) else {
         return Err(gone(store, "", "is to be seen as of what is no instant; begin anew with --force"));
     };
-    let (index, mut work) = refresh(store, None, None, watch, Trust::Stamps)?;
+    let (index, mut work) = refresh(store, None, None, watch, Verification::Stamps)?;
     let index = match Snapshot::of_record(index, record, as_of.clone()) {
         Ok(snapshot) => return Ok((snapshot, work)),
         Err((index, _)) => index,
     };
     // Some of the index was lost or cut anew. What stands is kept, the other recorded spans are scanned, in memory.
-    let files = Files::find(store)?;
+    let files = StoreFiles::find(store)?;
     let home = IndexDir::memory();
     let known = index.find_extents(record);
     let same = index.generation().validate == record.validate;
@@ -219,10 +219,10 @@ pub fn again(store: &Store, record: &SnapshotRecord, watch: &Progress) -> Result
     let is_coded = |name: &str| Compression::of_file_name(name).is_some_and(|coding| coding != Compression::None);
     let lost = record.extents.iter().zip(&known).filter(|(extent, known)| known.is_none() && is_coded(&extent.file));
     let lost: HashSet<&str> = lost.map(|(extent, _)| extent.file.as_str()).collect();
-    let stays = |extent: &ExtentRecord| same && !lost.contains(extent.file.as_str());
+    let stays = |extent: &SegmentRef| same && !lost.contains(extent.file.as_str());
     let kept: Vec<Option<usize>> =
         record.extents.iter().zip(known).map(|(extent, known)| known.filter(|_| stays(extent))).collect();
-    let mut generation = Generation { files: entries(&files)?, ..Generation::empty(record.validate) };
+    let mut generation = IndexMeta { files: entries(&files)?, ..IndexMeta::empty(record.validate) };
     generation.containers = index.generation().containers.clone();
     let (mut extents, mut spans) = (Vec::new(), Vec::new());
     for (extent, kept) in record.extents.iter().zip(&kept) {
@@ -230,7 +230,7 @@ pub fn again(store: &Store, record: &SnapshotRecord, watch: &Progress) -> Result
             return Err(gone(store, &extent.file, "is no longer there; put it back, or begin anew with --force"));
         };
         if let Some(kept) = *kept {
-            generation.extents.push(ExtentEntry { file, ..index.entry(kept).clone() });
+            generation.extents.push(SegmentMeta { file, ..index.entry(kept).clone() });
             extents.push(index.extents()[kept].clone());
             continue;
         }
@@ -239,11 +239,12 @@ pub fn again(store: &Store, record: &SnapshotRecord, watch: &Progress) -> Result
                 let reason = "is shorter than it was when the export began; put it back, or begin anew with --force";
                 return Err(gone(store, &extent.file, reason));
             }
-            Compression::None => {
-                spans.push(Span { file, part: Part::Plain { range: extent.start..extent.end, tail: extent.tail } })
-            }
+            Compression::None => spans.push(ScanRange {
+                file,
+                part: RangeKind::Plain { range: extent.start..extent.end, tail: extent.tail },
+            }),
             coding => {
-                if !spans.iter().any(|span: &Span| span.file == file) {
+                if !spans.iter().any(|span: &ScanRange| span.file == file) {
                     spans.extend(compressed_spans(file, coding, files.source(file)?)?);
                 }
             }
@@ -262,7 +263,7 @@ pub fn again(store: &Store, record: &SnapshotRecord, watch: &Progress) -> Result
     let (generation, extents) = build(&home, survey, None, &files, watch, store, &mut work)?;
     let merged = home.open(&generation.merged.name).map_err(|_| "it cannot be opened");
     let index = merged
-        .and_then(|bytes| Merged::open(bytes, &generation.extents))
+        .and_then(|bytes| GlobalIndex::open(bytes, &generation.extents))
         .and_then(|merged| Index::new(generation, extents, merged, files, false).map_err(|damaged| damaged.0))
         .map_err(|reason| IndexError::ReadBack { name: "in memory".into(), reason })?;
     match Snapshot::of_record(index, record, as_of) {
@@ -280,14 +281,14 @@ fn gone(store: &Store, name: &str, reason: &str) -> IndexError {
 
 /// Publishes a generation. Index files get the stamps by which later readers trust them, but for those so young that
 /// a later write could leave them as they are: those are checked once more, and stamped then.
-fn publish(home: &IndexDir, generation: &mut Generation) -> Result<(), IndexError> {
+fn publish(home: &IndexDir, generation: &mut IndexMeta) -> Result<(), IndexError> {
     let opened = |file: &IndexFile| home.open(&file.name).ok().map(|bytes| bytes.stamp());
     let containers: Vec<_> = generation.containers.iter().map(opened).collect();
     let merged = opened(&generation.merged);
     let mut bytes = |now: i64| {
         // In memory there is no such clock: `now` lies before every time, and nothing settles.
-        let age = |stamp: &Stamp| now.saturating_sub(stamp.mtime_ns.max(stamp.ctime_ns));
-        let settled = |stamp: &Option<Stamp>| stamp.filter(|stamp| age(stamp) >= RACY_NS);
+        let age = |stamp: &FileStamp| now.saturating_sub(stamp.mtime_ns.max(stamp.ctime_ns));
+        let settled = |stamp: &Option<FileStamp>| stamp.filter(|stamp| age(stamp) >= RACY_NS);
         for (file, stamp) in generation.containers.iter_mut().zip(&containers) {
             file.stamp = settled(stamp);
         }
@@ -301,12 +302,12 @@ fn publish(home: &IndexDir, generation: &mut Generation) -> Result<(), IndexErro
 fn build(
     home: &IndexDir,
     survey: StoreDiff,
-    before: Option<Merged>,
-    files: &Files,
+    before: Option<GlobalIndex>,
+    files: &StoreFiles,
     watch: &Progress,
     store: &Store,
-    work: &mut Work,
-) -> Result<(Generation, Vec<Segment>), IndexError> {
+    work: &mut RefreshStats,
+) -> Result<(IndexMeta, Vec<Segment>), IndexError> {
     let StoreDiff { mut generation, mut extents, origins, spans, inherited, changed, repaired } = survey;
     work.repaired.extend(repaired);
     work.kept_extents = extents.len();
@@ -334,7 +335,7 @@ fn build(
         for file in scanned.open_ended {
             generation.files[file].appendable = false;
         }
-        let remembered = Remembered::of(&spans, &generation);
+        let remembered = FirstSeen::of(&spans, &generation);
         remembered.note(&mut generation);
         let container = generation.containers.len();
         generation.containers.push(IndexFile::new(name.clone()));
@@ -354,7 +355,7 @@ fn build(
                 .flatten()
                 .or_else(|| remembered.first_seen(new.file));
             let (file, at, start, end, content, tail) = (new.file, new.at, new.start, new.end, new.content, new.tail);
-            let entry = ExtentEntry { file, container, at, start, end, content, tail, first_seen };
+            let entry = SegmentMeta { file, container, at, start, end, content, tail, first_seen };
             all.push((entry, extent, None));
         }
         all.sort_by_key(|(entry, ..)| (entry.file, entry.start));
@@ -380,7 +381,7 @@ fn build(
     watch.merging.store(false, Relaxed);
     match merged {
         Ok(()) => Ok((generation, extents)),
-        Err(MergeError::Damaged(damaged)) => Err(damaged.into()),
-        Err(MergeError::Write(source)) => Err(IndexError::Write { name: generation.merged.name, source }),
+        Err(BuildError::Damaged(damaged)) => Err(damaged.into()),
+        Err(BuildError::Write(source)) => Err(IndexError::Write { name: generation.merged.name, source }),
     }
 }

@@ -3,7 +3,7 @@
 /// What bringing the index up to date took.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Work {
+pub struct RefreshStats {
     /// Bytes of store files scanned.
     pub scanned_bytes: u64,
     /// Extents scanned.

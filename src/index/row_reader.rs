@@ -10,7 +10,7 @@ use crate::codec::decoder::Decoder;
 use crate::error::ExportError;
 use crate::index::snapshot::Index;
 use crate::limits::READ_BYTES;
-use crate::sys::store_file::SourceError;
+use crate::sys::store_file::StoreFileError;
 
 /// Range of a row in its (uncompressed) file, without its line end. The row has been proven.
 pub fn row_range(index: &Index, extent: usize, row: usize) -> Range<u64> {
@@ -50,7 +50,7 @@ pub fn stream_range(
                     Ok(Some(piece)) => piece,
                     Ok(None) => {
                         let (path, len_expected) = (source.path().to_path_buf(), range.end);
-                        return Err(SourceError::Truncated { path, len_expected, len_found: at }.into());
+                        return Err(StoreFileError::Truncated { path, len_expected, len_found: at }.into());
                     }
                     Err(error) => return Err(error.into()),
                 };

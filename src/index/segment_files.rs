@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::IndexError;
 use crate::index::dir::IndexDir;
-use crate::index::meta::{Generation, IndexFile};
+use crate::index::meta::{IndexFile, IndexMeta};
 use crate::index::segment::reader::Segment;
 
 /// Containers at which an index run copies all live extents into one.
@@ -16,7 +16,7 @@ const CONTAINERS_MAX: usize = 24;
 /// When the new container cannot be written, or an extent is damaged.
 pub fn gather_containers(
     home: &IndexDir,
-    generation: &mut Generation,
+    generation: &mut IndexMeta,
     extents: &mut [Segment],
 ) -> Result<(), IndexError> {
     let mut used: Vec<usize> = generation.extents.iter().map(|extent| extent.container).collect();

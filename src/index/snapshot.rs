@@ -16,37 +16,37 @@ use crate::error::{CorruptIndex, IndexError};
 use crate::extract::Validate;
 use crate::fhir::id::Id;
 use crate::fhir::instant::{Instant, InstantRef};
-use crate::index::global::{Bases, Merged, Section};
-use crate::index::meta::{ExtentEntry, Generation};
+use crate::index::global::{GlobalIndex, Section, SegmentOffsets};
+use crate::index::meta::{IndexMeta, SegmentMeta};
 use crate::index::segment::layout::{BASE_BITS, Column};
 use crate::index::segment::reader::Segment;
-use crate::index::store_files::Files;
+use crate::index::store_files::StoreFiles;
 use crate::store::packed::frame_reader::FrameReader;
-use crate::store::packed::seek_table::PackedTable;
-use crate::sys::store_file::{Source, SourceError};
+use crate::store::packed::seek_table::SeekTable;
+use crate::sys::store_file::{StoreFile, StoreFileError};
 
 /// One consistent index of a store. Its files, and those of the store, are read as they are asked.
 pub struct Index {
-    generation: Generation,
+    generation: IndexMeta,
     extents: Vec<Segment>,
-    merged: Merged,
-    files: Files,
+    merged: GlobalIndex,
+    files: StoreFiles,
     /// Restarts of each compressed file, ascending.
     restarts: Vec<Vec<SeekPoint>>,
     bases: Vec<String>,
     base_numbers: Vec<u32>,
-    starts: Bases,
+    starts: SegmentOffsets,
     durable: bool,
     /// Tables of packed files, read when first asked for.
-    tables: Vec<OnceLock<Option<Box<PackedTable>>>>,
+    tables: Vec<OnceLock<Option<Box<SeekTable>>>>,
 }
 
 impl Index {
     pub(crate) fn new(
-        generation: Generation,
+        generation: IndexMeta,
         extents: Vec<Segment>,
-        merged: Merged,
-        files: Files,
+        merged: GlobalIndex,
+        files: StoreFiles,
         durable: bool,
     ) -> Result<Index, CorruptIndex> {
         let mut restarts = vec![Vec::new(); files.count()];
@@ -56,15 +56,16 @@ impl Index {
             }
             let (pairs, _) = extent.prove_columns(&[Column::Restart])?.restart.as_chunks::<2>();
             restarts[entry.file].extend(
-                pairs
-                    .iter()
-                    .map(|[uncompressed, compressed]| SeekPoint { compressed: *compressed, uncompressed: *uncompressed }),
+                pairs.iter().map(|[uncompressed, compressed]| SeekPoint {
+                    compressed: *compressed,
+                    uncompressed: *uncompressed,
+                }),
             );
         }
         restarts.iter_mut().for_each(|list| list.sort_by_key(|restart| (restart.uncompressed, restart.compressed)));
         let bases = merged.bases()?;
         let base_numbers = merged.proven_words(Section::ExtentBase, 0..merged.count(Section::ExtentBase))?.to_vec();
-        let starts = Bases::of(extents.iter().map(Segment::head));
+        let starts = SegmentOffsets::of(extents.iter().map(Segment::head));
         let tables = generation.files.iter().map(|_| OnceLock::new()).collect();
         Ok(Index { tables, generation, extents, merged, files, restarts, bases, base_numbers, starts, durable })
     }
@@ -85,17 +86,17 @@ impl Index {
     }
 
     /// What the generation says of an extent.
-    pub fn entry(&self, extent: usize) -> &ExtentEntry {
+    pub fn entry(&self, extent: usize) -> &SegmentMeta {
         &self.generation.extents[extent]
     }
 
     /// The generation.
-    pub fn generation(&self) -> &Generation {
+    pub fn generation(&self) -> &IndexMeta {
         &self.generation
     }
 
     /// The merged facts.
-    pub fn merged(&self) -> &Merged {
+    pub fn merged(&self) -> &GlobalIndex {
         &self.merged
     }
 
@@ -120,7 +121,7 @@ impl Index {
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub fn source(&self, file: usize) -> Result<&Source, SourceError> {
+    pub fn source(&self, file: usize) -> Result<&StoreFile, StoreFileError> {
         self.files.source(file)
     }
 
@@ -130,12 +131,12 @@ impl Index {
     }
 
     /// The table of a packed file, `None` when the file has none that can be used.
-    pub fn packed(&self, file: usize) -> Option<&PackedTable> {
+    pub fn packed(&self, file: usize) -> Option<&SeekTable> {
         if self.coding(file) != Compression::Zstd {
             return None;
         }
         // A file that cannot be read tells so when its rows are.
-        let open = || PackedTable::open(self.source(file).ok()?).ok().flatten().map(Box::new);
+        let open = || SeekTable::open(self.source(file).ok()?).ok().flatten().map(Box::new);
         self.tables[file].get_or_init(open).as_deref()
     }
 
@@ -158,7 +159,7 @@ impl Index {
     }
 
     /// Numbers of the first row, DELETE entry, target and owner of each extent.
-    pub fn starts(&self) -> &Bases {
+    pub fn starts(&self) -> &SegmentOffsets {
         &self.starts
     }
 
@@ -251,7 +252,7 @@ impl Index {
     /// touched at all. Of a file that was not opened nothing has left, so nothing is asked of it.
     ///
     /// # Errors
-    /// [`IndexError::Changed`] or [`IndexError::Source`] with the file's name.
+    /// [`IndexError::Changed`] or [`IndexError::StoreFile`] with the file's name.
     pub fn verify_unchanged(&self) -> Result<(), IndexError> {
         for (file, source) in self.files.opened() {
             source.check()?;
@@ -274,7 +275,7 @@ impl Index {
                 "was {what} in place while it was in use; replace store files by rename, then run the same command again"
             ),
         };
-        let entries: Vec<&ExtentEntry> = self.generation.extents.iter().filter(|e| e.file == file).collect();
+        let entries: Vec<&SegmentMeta> = self.generation.extents.iter().filter(|e| e.file == file).collect();
         if self.files.coding(file) == Compression::None {
             for entry in entries {
                 if entry.end > source.len() {
@@ -286,7 +287,7 @@ impl Index {
             }
             return Ok(());
         }
-        if let Ok(Some(table)) = PackedTable::open(source) {
+        if let Ok(Some(table)) = SeekTable::open(source) {
             return self.verify_frames(source, &table, &entries).then_some(()).ok_or_else(|| changed("rewritten"));
         }
         let from = SeekPoint { compressed: 0, uncompressed: 0 };
@@ -320,7 +321,7 @@ impl Index {
     }
 
     /// Whether the frames of a packed file hash to what the extents were made from; damaged ones have no bytes.
-    fn verify_frames(&self, source: &Source, table: &PackedTable, entries: &[&ExtentEntry]) -> bool {
+    fn verify_frames(&self, source: &StoreFile, table: &SeekTable, entries: &[&SegmentMeta]) -> bool {
         let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
         let mut hashes = entries.iter().map(|entry| (entry, Hasher64::new())).collect::<Vec<_>>();
         let mut next = 0;
@@ -357,7 +358,7 @@ pub struct SnapshotRecord {
     /// Birth of the index, in ticks.
     pub birth: Option<i64>,
     /// The extents.
-    pub extents: Vec<ExtentRecord>,
+    pub extents: Vec<SegmentRef>,
 }
 
 impl SnapshotRecord {
@@ -371,7 +372,7 @@ impl SnapshotRecord {
 /// An extent as a job record keeps it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ExtentRecord {
+pub struct SegmentRef {
     /// Store file, relative to the store.
     pub file: String,
     /// Start in the (uncompressed) file.
@@ -397,7 +398,7 @@ pub struct Snapshot {
 
 /// A resource's state at some instant, as the ledger counts it (reading 10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum RowState {
     /// It is the current version.
     Current,
     /// Its lastUpdated is later.
@@ -444,7 +445,7 @@ impl Snapshot {
     pub fn record(&self) -> SnapshotRecord {
         let extents = (0..self.index.extent_count()).filter(|at| self.visible[*at]).map(|at| {
             let entry = self.index.entry(at);
-            ExtentRecord {
+            SegmentRef {
                 file: self.index.file_name(entry.file).to_string(),
                 start: entry.start,
                 end: entry.end,
@@ -510,12 +511,12 @@ impl Snapshot {
         at: InstantRef<'_>,
         ours: &[bool],
         known: &dyn Fn(usize) -> bool,
-    ) -> Result<State, CorruptIndex> {
+    ) -> Result<RowState, CorruptIndex> {
         let index = &*self.index;
         // Most extents end before T as a whole, and then nobody need look when a row is dated.
         let this = &index.extents[extent];
         if this.head().updated_max() >= at.ticks && this.updated(row)?.is_some_and(|updated| updated > at) {
-            return Ok(State::Future);
+            return Ok(RowState::Future);
         }
         let mut next = index.merged.next(index.starts.row[extent] + row)?;
         let mut deleted = false;
@@ -526,7 +527,7 @@ impl Snapshot {
                     break;
                 }
                 if self.visible[extent] && known(extent) {
-                    return Ok(State::Superseded);
+                    return Ok(RowState::Superseded);
                 }
             } else {
                 let (extent, entry) = index.locate_tombstone(number - index.starts.rows);
@@ -539,6 +540,6 @@ impl Snapshot {
             }
             next = index.merged.next(number)?;
         }
-        Ok(if deleted { State::Deleted } else { State::Current })
+        Ok(if deleted { RowState::Deleted } else { RowState::Current })
     }
 }

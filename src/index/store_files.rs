@@ -1,19 +1,19 @@
 //! The data files of a store as one walk found them: opened when something is first read from them.
 //!
 //! A walk takes size and times of every file, and for most questions that is all. What was found and what was opened
-//! may differ when somebody was quicker; whoever reads compares [`Files::stamp`] with what its index was made from.
+//! may differ when somebody was quicker; whoever reads compares [`StoreFiles::stamp`] with what its index was made from.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use crate::codec::compression::Compression;
 use crate::error::IndexError;
-use crate::index::meta::{FileEntry, Generation};
-use crate::index::store_listing::View;
+use crate::index::meta::{FileEntry, IndexMeta};
+use crate::index::store_listing::StoreListing;
 use crate::store::Store;
-use crate::store::walk::{Found, Walk, walk};
+use crate::store::walk::{Walk, WalkedFile, walk};
 use crate::sys::access::Access;
-use crate::sys::store_file::{Source, SourceError, Stamp};
+use crate::sys::store_file::{FileStamp, StoreFile, StoreFileError};
 
 /// Walks a store.
 ///
@@ -24,48 +24,52 @@ pub fn look(store: &Store) -> Result<Walk, IndexError> {
 }
 
 /// The files of a store.
-pub struct Files {
+pub struct StoreFiles {
     root: PathBuf,
     access: Access,
     walked: Walk,
     /// Whether files end where the walk says, however long they are by now.
     cut: bool,
-    open: Vec<OnceLock<Source>>,
+    open: Vec<OnceLock<StoreFile>>,
 }
 
-impl Files {
+impl StoreFiles {
     /// Walks the store.
     ///
     /// # Errors
     /// When a directory cannot be read.
-    pub fn find(store: &Store) -> Result<Files, IndexError> {
-        Ok(Files::of(store, look(store)?, false))
+    pub fn find(store: &Store) -> Result<StoreFiles, IndexError> {
+        Ok(StoreFiles::of(store, look(store)?, false))
     }
 
-    /// As [`Files::find`], cut back to what a view saw; of what came later only what is indexed already is left.
+    /// As [`StoreFiles::find`], cut back to what a view saw; of what came later only what is indexed already is left.
     ///
     /// # Errors
-    /// As [`Files::find`].
-    pub fn find_within(store: &Store, view: &View, known: Option<&Generation>) -> Result<Files, IndexError> {
+    /// As [`StoreFiles::find`].
+    pub fn find_within(
+        store: &Store,
+        view: &StoreListing,
+        known: Option<&IndexMeta>,
+    ) -> Result<StoreFiles, IndexError> {
         let mut walked = look(store)?;
         view.cut(&mut walked, known);
-        Ok(Files::of(store, walked, true))
+        Ok(StoreFiles::of(store, walked, true))
     }
 
     /// The files that a generation was made of, without a look at the store.
-    pub fn known(store: &Store, generation: &Generation) -> Files {
-        let found = |entry: &FileEntry| Found {
+    pub fn known(store: &Store, generation: &IndexMeta) -> StoreFiles {
+        let found = |entry: &FileEntry| WalkedFile {
             name: entry.name.clone(),
             coding: Compression::of_file_name(&entry.name).unwrap_or(Compression::None),
             stamp: entry.stamp,
         };
         let files = generation.files.iter().map(found).collect();
-        Files::of(store, Walk { files, ignored: Vec::new() }, true)
+        StoreFiles::of(store, Walk { files, ignored: Vec::new() }, true)
     }
 
-    fn of(store: &Store, walked: Walk, cut: bool) -> Files {
+    fn of(store: &Store, walked: Walk, cut: bool) -> StoreFiles {
         let open = walked.files.iter().map(|_| OnceLock::new()).collect();
-        Files { root: store.root().to_path_buf(), access: store.options().access, walked, cut, open }
+        StoreFiles { root: store.root().to_path_buf(), access: store.options().access, walked, cut, open }
     }
 
     /// Number of files.
@@ -89,19 +93,19 @@ impl Files {
     }
 
     /// Size and times of a file: when it was opened if it was, else when it was found.
-    pub fn stamp(&self, file: usize) -> Stamp {
-        self.open[file].get().map_or(self.walked.files[file].stamp, Source::stamp)
+    pub fn stamp(&self, file: usize) -> FileStamp {
+        self.open[file].get().map_or(self.walked.files[file].stamp, StoreFile::stamp)
     }
 
     /// A file, opened now if it was not yet.
     ///
     /// # Errors
-    /// As [`Source::open`].
-    pub fn source(&self, file: usize) -> Result<&Source, SourceError> {
+    /// As [`StoreFile::open`].
+    pub fn source(&self, file: usize) -> Result<&StoreFile, StoreFileError> {
         if let Some(source) = self.open[file].get() {
             return Ok(source);
         }
-        let source = Source::open(self.root.join(self.name(file)), self.access)?;
+        let source = StoreFile::open(self.root.join(self.name(file)), self.access)?;
         let source = match self.coding(file) {
             // What was appended since the files were found is not there.
             Compression::None if self.cut => source.up_to(self.walked.files[file].stamp.len),
@@ -112,7 +116,7 @@ impl Files {
     }
 
     /// The files that have been opened.
-    pub fn opened(&self) -> impl Iterator<Item = (usize, &Source)> {
+    pub fn opened(&self) -> impl Iterator<Item = (usize, &StoreFile)> {
         self.open.iter().enumerate().filter_map(|(file, open)| open.get().map(|source| (file, source)))
     }
 

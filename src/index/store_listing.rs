@@ -4,19 +4,19 @@
 use serde::{Deserialize, Serialize};
 
 use crate::codec::compression::Compression;
-use crate::index::meta::Generation;
-use crate::store::walk::{Found, Walk};
-use crate::sys::store_file::Stamp;
+use crate::index::meta::IndexMeta;
+use crate::store::walk::{Walk, WalkedFile};
+use crate::sys::store_file::FileStamp;
 
 /// Names and stamps of a store's data files, in store order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct View {
-    files: Vec<(String, Stamp)>,
+pub struct StoreListing {
+    files: Vec<(String, FileStamp)>,
 }
 
-impl View {
-    pub(crate) fn of(walk: &Walk) -> View {
-        View { files: walk.files.iter().map(|found| (found.name.clone(), found.stamp)).collect() }
+impl StoreListing {
+    pub(crate) fn of(walk: &Walk) -> StoreListing {
+        StoreListing { files: walk.files.iter().map(|found| (found.name.clone(), found.stamp)).collect() }
     }
 
     /// Bytes of all files, as they lie on the disk.
@@ -25,10 +25,10 @@ impl View {
     }
 
     /// Whether a generation knows every byte of it.
-    pub fn is_indexed(&self, generation: &Generation) -> bool {
+    pub fn is_indexed(&self, generation: &IndexMeta) -> bool {
         self.files.iter().all(|(name, stamp)| {
             // What has been appended since may be in the index already; what was there must be.
-            let later = |known: Stamp| known.len >= stamp.len && known.mtime_ns >= stamp.mtime_ns;
+            let later = |known: FileStamp| known.len >= stamp.len && known.mtime_ns >= stamp.mtime_ns;
             known(generation, name).is_some_and(later)
         })
     }
@@ -36,8 +36,8 @@ impl View {
     /// Cuts what a later walk found back to this view: files that came later go, what was appended to plain files is
     /// cut off. What the index knows already stays, because its extents cannot be divided: such rows were there when
     /// somebody else looked. Compressed files are read whole.
-    pub(crate) fn cut(&self, walk: &mut Walk, known_by: Option<&Generation>) {
-        let known = |found: &Found| known_by.and_then(|generation| known(generation, &found.name));
+    pub(crate) fn cut(&self, walk: &mut Walk, known_by: Option<&IndexMeta>) {
+        let known = |found: &WalkedFile| known_by.and_then(|generation| known(generation, &found.name));
         walk.files.retain(|found| self.position(&found.name).is_some() || known(found).is_some());
         for found in &mut walk.files {
             let seen = self.position(&found.name).map_or(0, |at| self.files[at].1.len);
@@ -52,7 +52,7 @@ impl View {
     }
 }
 
-fn known(generation: &Generation, name: &str) -> Option<Stamp> {
+fn known(generation: &IndexMeta, name: &str) -> Option<FileStamp> {
     let at = generation.files.binary_search_by(|entry| entry.name.as_bytes().cmp(name.as_bytes())).ok()?;
     Some(generation.files[at].stamp)
 }

@@ -11,15 +11,15 @@ use crate::extract::extractor::Extractor;
 use crate::extract::facts::Content;
 use crate::extract::fault::FaultKind;
 use crate::fhir::instant::Instant;
-use crate::inspect::report::{Part, Report};
+use crate::inspect::report::{InspectReport, ReportSection};
 use crate::simd::Kernel;
-use crate::store::packed::seek_table::PackedTable;
+use crate::store::packed::seek_table::SeekTable;
 use crate::sys::access::Access;
-use crate::sys::store_file::Source;
+use crate::sys::store_file::StoreFile;
 
 /// Shows a data file of this coding. Bundles of deletions are told from resources.
-pub fn show(path: &Path, coding: Compression, report: &mut Report) {
-    let source = match Source::open(path, Access::called()) {
+pub fn show(path: &Path, coding: Compression, report: &mut InspectReport) {
+    let source = match StoreFile::open(path, Access::called()) {
         Ok(source) => source,
         Err(error) => return report.broken(path, error),
     };
@@ -70,11 +70,11 @@ pub fn show(path: &Path, coding: Compression, report: &mut Report) {
     if open {
         end_line(&mut extractor, &mut lines);
     }
-    let mut part = Part::new("data file", &["type", "lines"]);
+    let mut part = ReportSection::new("data file", &["type", "lines"]);
     part.fact("bytes", source.len());
     part.fact("uncompressed", uncompressed);
     part.fact("lines", lines);
-    match PackedTable::open(&source) {
+    match SeekTable::open(&source) {
         Ok(Some(table)) => packed(&mut part, &table),
         Ok(None) => {}
         Err(error) => report.broken(path, error),
@@ -88,7 +88,7 @@ pub fn show(path: &Path, coding: Compression, report: &mut Report) {
 }
 
 /// What the table of a packed file says.
-fn packed(part: &mut Part, table: &PackedTable) {
+fn packed(part: &mut ReportSection, table: &SeekTable) {
     let instant = |ticks: i64| Instant { ticks, rest: Box::default() }.to_string();
     let known = |ticks: Option<i64>| ticks.map_or("unknown".to_string(), instant);
     let frames = (0..table.frames()).map(|at| table.frame(at));

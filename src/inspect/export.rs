@@ -7,34 +7,34 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::export::plan_record::PlanRecord;
-use crate::inspect::Kind;
-use crate::inspect::report::{Part, Report};
+use crate::inspect::FileKind;
+use crate::inspect::report::{InspectReport, ReportSection};
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::sys::regular_file::{RegularFileError, read_regular};
 use crate::text_table::grouped;
 use crate::verify::manifest as shape;
-use crate::verify::mismatch::Differences;
+use crate::verify::mismatch::Mismatches;
 use crate::write::journal::Receipt;
 
 /// Longest file that is read to find out what it is, in bytes: none of these files under a foreign name is longer.
 const PROBE_BYTES_MAX: u64 = 64 << 20;
 
 /// What a JSON file is, told by its keys.
-pub fn kind_of(path: &Path) -> io::Result<Option<Kind>> {
+pub fn kind_of(path: &Path) -> io::Result<Option<FileKind>> {
     let bytes = match read_regular(path, PROBE_BYTES_MAX) {
         Err(RegularFileError::TooLong { .. }) => return Ok(None),
         read => read?,
     };
     let has = |value: &Value, keys: &[&str]| keys.iter().all(|key| value.get(key).is_some());
     Ok(match serde_json::from_slice::<Value>(&bytes) {
-        Ok(value) if has(&value, &["transactionTime", "batches", "status"]) => Some(Kind::Status),
-        Ok(value) if has(&value, &["transactionTime", "output", "error"]) => Some(Kind::Manifest),
-        Ok(value) if has(&value, &["files", "job"]) => Some(Kind::Plan),
+        Ok(value) if has(&value, &["transactionTime", "batches", "status"]) => Some(FileKind::Status),
+        Ok(value) if has(&value, &["transactionTime", "output", "error"]) => Some(FileKind::Manifest),
+        Ok(value) if has(&value, &["files", "job"]) => Some(FileKind::Plan),
         _ => None,
     })
 }
 
-fn read(path: &Path, report: &mut Report) -> Option<Vec<u8>> {
+fn read(path: &Path, report: &mut InspectReport) -> Option<Vec<u8>> {
     match read_regular(path, MANIFEST_BYTES_MAX) {
         Ok(bytes) => Some(bytes),
         Err(error) => {
@@ -49,12 +49,12 @@ fn or_none<T: Display>(value: Option<T>) -> String {
 }
 
 /// `manifest.json`.
-pub fn manifest(path: &Path, report: &mut Report) {
+pub fn manifest(path: &Path, report: &mut InspectReport) {
     let Some(bytes) = read(path, report) else { return };
-    let mut differences = Differences::default();
+    let mut differences = Mismatches::default();
     let stated = shape::read(&bytes, &mut differences);
     differences.lines().into_iter().for_each(|what| report.broken.push(what));
-    let mut part = Part::new("manifest", &["file", "type", "lines", "bytes", "on disk", "digest"]);
+    let mut part = ReportSection::new("manifest", &["file", "type", "lines", "bytes", "on disk", "digest"]);
     part.fact("transactionTime", or_none(stated.transaction_time.as_ref()));
     part.fact("plan", or_none(stated.plan_id.as_ref()));
     part.fact("files", grouped(stated.files.len() as u64));
@@ -73,16 +73,16 @@ pub fn manifest(path: &Path, report: &mut Report) {
     }
     report.part("the manifest of an export", part);
     if let Some(Value::Object(ledger)) = stated.ledger.and_then(|ledger| serde_json::to_value(ledger).ok()) {
-        let mut part = Part::new("ledger", &["class", "lines"]);
+        let mut part = ReportSection::new("ledger", &["class", "lines"]);
         ledger.iter().for_each(|(class, count)| part.row(vec![class.clone(), grouped(count.as_u64().unwrap_or(0))]));
         report.part("", part);
     }
 }
 
 /// `status.json`.
-pub fn status(path: &Path, report: &mut Report) {
+pub fn status(path: &Path, report: &mut InspectReport) {
     let Some(bytes) = read(path, report) else { return };
-    let mut part = Part::new("status", &[]);
+    let mut part = ReportSection::new("status", &[]);
     match serde_json::from_slice::<Value>(&bytes) {
         Err(error) => report.broken(path, format!("it cannot be read: {error}")),
         Ok(value) => {
@@ -99,9 +99,9 @@ pub fn status(path: &Path, report: &mut Report) {
 }
 
 /// `plan.json`.
-pub fn plan(path: &Path, report: &mut Report) {
+pub fn plan(path: &Path, report: &mut InspectReport) {
     let Some(bytes) = read(path, report) else { return };
-    let mut part = Part::new("plan", &["file", "lines", "bytes"]);
+    let mut part = ReportSection::new("plan", &["file", "lines", "bytes"]);
     match PlanRecord::read(&bytes) {
         Err(error) => report.broken(path, format!("it cannot be read: {error}")),
         Ok((job, wrong)) => {
@@ -121,9 +121,9 @@ pub fn plan(path: &Path, report: &mut Report) {
 }
 
 /// `done.ndjson`.
-pub fn done(path: &Path, report: &mut Report) {
+pub fn done(path: &Path, report: &mut InspectReport) {
     let Some(bytes) = read(path, report) else { return };
-    let mut part = Part::new("finished files", &["file", "type", "lines", "bytes", "on disk"]);
+    let mut part = ReportSection::new("finished files", &["file", "type", "lines", "bytes", "on disk"]);
     let mut count = 0;
     for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
         match serde_json::from_slice::<Receipt>(line) {

@@ -9,21 +9,21 @@ use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::dir::{IndexBytes, IndexDir};
 use crate::index::global;
-use crate::index::meta::{self, Generation, Note};
-use crate::index::segment::layout::{self, ALL_COLUMNS, COLUMNS, Column, Head, Places};
+use crate::index::meta::{self, IndexMeta, SnapshotLog};
+use crate::index::segment::layout::{self, ALL_COLUMNS, COLUMNS, Column, ColumnRanges, SegmentHeader};
 use crate::index::segment::reader::Segment;
-use crate::inspect::report::{Part, Report};
+use crate::inspect::report::{InspectReport, ReportSection};
 use crate::limits::GENERATION_BYTES_MAX;
 use crate::sys::regular_file::read_regular;
 use crate::text_table::grouped;
 
 /// An index directory: its generation, the files that it names, and files that it does not.
-pub fn directory(path: &Path, report: &mut Report) {
+pub fn directory(path: &Path, report: &mut InspectReport) {
     let named = generation(&path.join(meta::FILE), report);
     let mut known: Vec<&str> = vec![meta::FILE, "lock"];
     if let Some(named) = &named {
-        let containers = named.containers.iter().map(|name| (name, extents as fn(&Path, &mut Report)));
-        for (named, look) in containers.chain([(&named.merged, merged as fn(&Path, &mut Report))]) {
+        let containers = named.containers.iter().map(|name| (name, extents as fn(&Path, &mut InspectReport)));
+        for (named, look) in containers.chain([(&named.merged, merged as fn(&Path, &mut InspectReport))]) {
             known.push(&named.name);
             let file = path.join(&named.name);
             match file.is_file() {
@@ -45,7 +45,7 @@ pub fn directory(path: &Path, report: &mut Report) {
     }
 }
 
-fn open(path: &Path, report: &mut Report) -> Option<Arc<IndexBytes>> {
+fn open(path: &Path, report: &mut InspectReport) -> Option<Arc<IndexBytes>> {
     let name = path.file_name()?.to_str()?;
     // The home is only named, not made: nothing is written.
     match IndexDir::Directory(path.parent()?.to_path_buf()).open(name) {
@@ -58,9 +58,9 @@ fn open(path: &Path, report: &mut Report) -> Option<Arc<IndexBytes>> {
 }
 
 /// A file of extents, one after the other. Behind a broken one the next is sought by its first bytes.
-pub fn extents(path: &Path, report: &mut Report) {
+pub fn extents(path: &Path, report: &mut InspectReport) {
     let Some(bytes) = open(path, report) else { return };
-    let mut list = Part::new(
+    let mut list = ReportSection::new(
         format!("{}: extents", name(path)),
         &["at", "bytes", "from", "to", "lines", "rows", "faulty", "deletions", "checksum"],
     );
@@ -69,7 +69,7 @@ pub fn extents(path: &Path, report: &mut Report) {
     let (mut at, mut count) = (0usize, 0u64);
     while at < bytes.len() {
         let own = &bytes[at..];
-        let places = match Places::read(own) {
+        let places = match ColumnRanges::read(own) {
             Ok(places) => places,
             Err(reason) => {
                 let next = memmem::find(&own[1..], &layout::MAGIC).map_or(bytes.len(), |found| at + 1 + found);
@@ -86,7 +86,7 @@ pub fn extents(path: &Path, report: &mut Report) {
             }
         };
         count += 1;
-        let Head { size, start, end, lines, faulty, tombstone_lines, .. } = places.head;
+        let SegmentHeader { size, start, end, lines, faulty, tombstone_lines, .. } = places.head;
         let rows = places.count(Column::Place) as u64;
         let numbers = [at as u64, size, start, end, lines, rows, faulty, tombstone_lines];
         list.row(numbers.iter().map(|number| grouped(*number)).chain([state.to_string()]).collect());
@@ -101,13 +101,13 @@ pub fn extents(path: &Path, report: &mut Report) {
     list.fact("format version", layout::VERSION);
     list.fact("extents", grouped(count));
     report.part("a file of extents", list);
-    let mut columns = Part::new("columns", &["column", "elements", "bytes", "each", "per"]);
+    let mut columns = ReportSection::new("columns", &["column", "elements", "bytes", "each", "per"]);
     for (info, (elements, bytes)) in COLUMNS.iter().zip(sums) {
         let cells = [info.name.to_string(), grouped(elements), grouped(bytes), info.width.to_string(), info.per.into()];
         columns.row(cells.to_vec());
     }
     report.part("", columns);
-    let mut rows = Part::new("rows by type", &["type", "rows"]);
+    let mut rows = ReportSection::new("rows by type", &["type", "rows"]);
     for (resource_type, count) in ResourceType::all().zip(types).filter(|(_, count)| *count > 0) {
         rows.row(vec![resource_type.to_string(), grouped(count)]);
     }
@@ -115,9 +115,10 @@ pub fn extents(path: &Path, report: &mut Report) {
 }
 
 /// What was merged over all extents.
-pub fn merged(path: &Path, report: &mut Report) {
+pub fn merged(path: &Path, report: &mut InspectReport) {
     let Some(bytes) = open(path, report) else { return };
-    let mut part = Part::new(format!("{}: merged over all extents", name(path)), &["section", "elements", "bytes"]);
+    let mut part =
+        ReportSection::new(format!("{}: merged over all extents", name(path)), &["section", "elements", "bytes"]);
     part.fact("bytes", grouped(bytes.len() as u64));
     let (words, _) = bytes.as_chunks::<8>();
     let words: Vec<u64> = words.iter().take(global::WORDS).map(|word| u64::from_le_bytes(*word)).collect();
@@ -141,8 +142,8 @@ pub fn merged(path: &Path, report: &mut Report) {
 }
 
 /// The generation file. What can be read of it is given back.
-pub fn generation(path: &Path, report: &mut Report) -> Option<Generation> {
-    let mut part = Part::new("generation", &["file", "bytes", "extents", "last", "appendable"]);
+pub fn generation(path: &Path, report: &mut InspectReport) -> Option<IndexMeta> {
+    let mut part = ReportSection::new("generation", &["file", "bytes", "extents", "last", "appendable"]);
     let bytes = match read_regular(path, GENERATION_BYTES_MAX) {
         Ok(bytes) => bytes,
         Err(error) => {
@@ -150,13 +151,13 @@ pub fn generation(path: &Path, report: &mut Report) -> Option<Generation> {
             return None;
         }
     };
-    let sound = Generation::from_bytes(&bytes);
+    let sound = IndexMeta::from_bytes(&bytes);
     if sound.is_none() {
         report.broken(path, "its magic, version, checksum or order does not hold; the index will be made again");
     }
     let body = memchr::memchr(b'\n', &bytes).map_or(&[][..], |newline| &bytes[newline + 1..]);
     let found = sound.or_else(|| {
-        let found = Generation::read_body(body);
+        let found = IndexMeta::read_body(body);
         if found.is_none() {
             report.broken(path, "what stands behind its first line cannot be read");
         }
@@ -192,9 +193,9 @@ fn at(ticks: Option<i64>) -> String {
 }
 
 /// The note of the snapshots taken since the generation was published.
-pub fn note(path: &Path, report: &mut Report) {
-    let mut part = Part::new("note of snapshots", &[]);
-    match read_regular(path, GENERATION_BYTES_MAX).ok().and_then(|bytes| Note::from_bytes(&bytes)) {
+pub fn note(path: &Path, report: &mut InspectReport) {
+    let mut part = ReportSection::new("note of snapshots", &[]);
+    match read_regular(path, GENERATION_BYTES_MAX).ok().and_then(|bytes| SnapshotLog::from_bytes(&bytes)) {
         Some(note) => {
             part.fact("of generation", note.sequence);
             part.fact("first snapshot of its new extents", at(note.first));

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use crate::codec::compression::Compression;
 use crate::index::segment::layout;
 use crate::index::{global, meta};
-use crate::inspect::report::Report;
+use crate::inspect::report::InspectReport;
 use crate::sys::regular_file::{Links, open_regular};
 use crate::write::journal::{DONE, JOB, MANIFEST, NEXT, PLAN, STATUS};
 
@@ -45,7 +45,7 @@ pub enum InspectError {
 
 /// What a file is, told by its first bytes, or by its name when those are damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum FileKind {
     Extents,
     Merged,
     Generation,
@@ -61,9 +61,9 @@ enum Kind {
 ///
 /// # Errors
 /// When it cannot be read, or is nothing that outpour writes. Damage is no error but part of the report.
-pub fn inspect(path: &Path) -> Result<Report, InspectError> {
+pub fn inspect(path: &Path) -> Result<InspectReport, InspectError> {
     let read = |source| InspectError::Read { path: path.to_path_buf(), source };
-    let mut report = Report::new(path);
+    let mut report = InspectReport::new(path);
     if std::fs::metadata(path).map_err(read)?.is_dir() {
         directory(path, &mut report)?;
     } else {
@@ -74,15 +74,15 @@ pub fn inspect(path: &Path) -> Result<Report, InspectError> {
     Ok(report)
 }
 
-fn directory(path: &Path, report: &mut Report) -> Result<(), InspectError> {
+fn directory(path: &Path, report: &mut InspectReport) -> Result<(), InspectError> {
     let store_index = path.join(".outpour");
     if path.join(JOB).is_dir() || path.join(MANIFEST).is_file() {
         report.what = "an export".to_string();
         for (name, kind) in [
-            (MANIFEST.to_string(), Kind::Manifest),
-            (STATUS.to_string(), Kind::Status),
-            (format!("{JOB}/plan.json"), Kind::Plan),
-            (format!("{JOB}/done.ndjson"), Kind::Done),
+            (MANIFEST.to_string(), FileKind::Manifest),
+            (STATUS.to_string(), FileKind::Status),
+            (format!("{JOB}/plan.json"), FileKind::Plan),
+            (format!("{JOB}/done.ndjson"), FileKind::Done),
         ] {
             let path = path.join(&name);
             match path.is_file() {
@@ -91,7 +91,7 @@ fn directory(path: &Path, report: &mut Report) -> Result<(), InspectError> {
             }
         }
         // An export that is to replace this one, if there is one.
-        for (name, kind) in [(STATUS, Kind::Status), (PLAN, Kind::Plan), (DONE, Kind::Done)] {
+        for (name, kind) in [(STATUS, FileKind::Status), (PLAN, FileKind::Plan), (DONE, FileKind::Done)] {
             let path = path.join(NEXT).join(name);
             if path.is_file() {
                 file(&path, kind, report);
@@ -109,40 +109,40 @@ fn directory(path: &Path, report: &mut Report) -> Result<(), InspectError> {
     Ok(())
 }
 
-fn kind_of(path: &Path) -> io::Result<Option<Kind>> {
+fn kind_of(path: &Path) -> io::Result<Option<FileKind>> {
     let mut head = Vec::new();
     io::Read::read_to_end(&mut io::Read::take(open_regular(path, Links::Follow)?, 64), &mut head)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let by_name = match &*name {
-        MANIFEST => Some(Kind::Manifest),
-        STATUS => Some(Kind::Status),
-        meta::NOTE => Some(Kind::Note),
-        "plan.json" => Some(Kind::Plan),
-        "done.ndjson" => Some(Kind::Done),
-        meta::FILE => Some(Kind::Generation),
-        _ if name.starts_with("extents-") => Some(Kind::Extents),
-        _ if name.starts_with("merged-") => Some(Kind::Merged),
-        _ => Compression::of_file_name(&name).map(Kind::Data),
+        MANIFEST => Some(FileKind::Manifest),
+        STATUS => Some(FileKind::Status),
+        meta::NOTE => Some(FileKind::Note),
+        "plan.json" => Some(FileKind::Plan),
+        "done.ndjson" => Some(FileKind::Done),
+        meta::FILE => Some(FileKind::Generation),
+        _ if name.starts_with("extents-") => Some(FileKind::Extents),
+        _ if name.starts_with("merged-") => Some(FileKind::Merged),
+        _ => Compression::of_file_name(&name).map(FileKind::Data),
     };
     Ok(match &head[..] {
-        head if head.starts_with(&layout::MAGIC) => Some(Kind::Extents),
-        head if head.starts_with(&global::MAGIC.to_le_bytes()) => Some(Kind::Merged),
-        head if head.starts_with(b"outpour-index ") => Some(Kind::Generation),
+        head if head.starts_with(&layout::MAGIC) => Some(FileKind::Extents),
+        head if head.starts_with(&global::MAGIC.to_le_bytes()) => Some(FileKind::Merged),
+        head if head.starts_with(b"outpour-index ") => Some(FileKind::Generation),
         _ if by_name.is_some() => by_name,
         _ => export::kind_of(path)?,
     })
 }
 
-fn file(path: &Path, kind: Kind, report: &mut Report) {
+fn file(path: &Path, kind: FileKind, report: &mut InspectReport) {
     match kind {
-        Kind::Extents => index::extents(path, report),
-        Kind::Merged => index::merged(path, report),
-        Kind::Note => index::note(path, report),
-        Kind::Generation => drop(index::generation(path, report)),
-        Kind::Manifest => export::manifest(path, report),
-        Kind::Status => export::status(path, report),
-        Kind::Plan => export::plan(path, report),
-        Kind::Done => export::done(path, report),
-        Kind::Data(coding) => data::show(path, coding, report),
+        FileKind::Extents => index::extents(path, report),
+        FileKind::Merged => index::merged(path, report),
+        FileKind::Note => index::note(path, report),
+        FileKind::Generation => drop(index::generation(path, report)),
+        FileKind::Manifest => export::manifest(path, report),
+        FileKind::Status => export::status(path, report),
+        FileKind::Plan => export::plan(path, report),
+        FileKind::Done => export::done(path, report),
+        FileKind::Data(coding) => data::show(path, coding, report),
     }
 }

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::text_table::Table;
+use crate::text_table::TextTable;
 
 /// Rows of a table that are kept.
 pub const ROWS_MAX: usize = 200;
 
 /// One file, or one thing in it.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Part {
+pub struct ReportSection {
     /// What it is.
     pub title: String,
     /// Facts by name, in their order.
@@ -25,11 +25,11 @@ pub struct Part {
     pub more: u64,
 }
 
-impl Part {
+impl ReportSection {
     /// A part with this title, and a table with this heading.
-    pub fn new(title: impl Into<String>, heading: &[&str]) -> Part {
+    pub fn new(title: impl Into<String>, heading: &[&str]) -> ReportSection {
         let heading = heading.iter().map(|name| name.to_string()).collect();
-        Part { title: title.into(), heading, ..Part::default() }
+        ReportSection { title: title.into(), heading, ..ReportSection::default() }
     }
 
     /// Adds a fact.
@@ -52,7 +52,7 @@ impl Part {
             .extend(self.facts.iter().map(|(name, value)| format!("  {name:<width$}  {value}").trim_end().to_string()));
         if !self.rows.is_empty() {
             let heading: Vec<&str> = self.heading.iter().map(String::as_str).collect();
-            let mut table = Table::new(&heading);
+            let mut table = TextTable::new(&heading);
             self.rows.iter().for_each(|row| table.row(row));
             lines.extend(table.lines());
         }
@@ -65,7 +65,7 @@ impl Part {
 
 /// What was found.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct InspectReport {
     /// The path that was looked into.
     pub path: String,
     /// What it is.
@@ -73,7 +73,7 @@ pub struct Report {
     /// Whether nothing is broken.
     pub intact: bool,
     /// Its parts.
-    pub parts: Vec<Part>,
+    pub parts: Vec<ReportSection>,
     /// Files that could be there and are not.
     pub absent: Vec<String>,
     /// Files of an index that its generation does not name: of no use any more, or foreign.
@@ -82,9 +82,9 @@ pub struct Report {
     pub broken: Vec<String>,
 }
 
-impl Report {
-    pub(crate) fn new(path: &Path) -> Report {
-        Report {
+impl InspectReport {
+    pub(crate) fn new(path: &Path) -> InspectReport {
+        InspectReport {
             path: path.display().to_string(),
             what: String::new(),
             intact: true,
@@ -96,7 +96,7 @@ impl Report {
     }
 
     /// Adds a part; the first one says what the whole is, unless that is known.
-    pub(crate) fn part(&mut self, what: &str, part: Part) {
+    pub(crate) fn part(&mut self, what: &str, part: ReportSection) {
         if self.what.is_empty() {
             self.what = what.to_string();
         }
@@ -134,7 +134,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for InspectReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.lines().iter().try_for_each(|line| writeln!(f, "{line}"))
     }

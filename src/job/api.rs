@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use crate::export::options::FaultsAllowed;
 use crate::fhir::instant::Instant;
-use crate::issue::Words;
-use crate::job::record::{JobRecord, Planned};
-use crate::job::state::State;
+use crate::issue::ParameterNames;
+use crate::job::record::{JobRecord, PlannedCounts};
+use crate::job::state::JobState;
 use crate::store::Store;
 use crate::sys::durability::Sync;
 
 /// Bounds of what the engine takes on.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct JobLimits {
     /// Jobs of one client that may wait or run (KICK-12).
     pub active_per_client: usize,
     /// Jobs that may wait or run.
@@ -29,9 +29,9 @@ pub struct Limits {
     pub faults_allowed: Option<FaultsAllowed>,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
+impl Default for JobLimits {
+    fn default() -> JobLimits {
+        JobLimits {
             active_per_client: 10,
             active: 100,
             attempts: 3,
@@ -53,7 +53,7 @@ pub struct EngineOptions {
     /// Threads that work.
     pub threads: usize,
     /// Bounds.
-    pub limits: Limits,
+    pub limits: JobLimits,
     /// Whether records and files are synced before anybody is told of them.
     pub sync: Sync,
     /// The time.
@@ -61,7 +61,7 @@ pub struct EngineOptions {
     /// Random bytes, from a source fit for secrets.
     pub random: Box<dyn Fn() -> [u8; 16] + Send + std::marker::Sync>,
     /// How the message files speak.
-    pub words: &'static Words,
+    pub words: &'static ParameterNames,
 }
 
 /// An engine cannot be opened.
@@ -105,7 +105,7 @@ pub enum OpenError {
 
 /// A kick-off that was taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Accepted {
+pub struct AcceptedJob {
     /// The job.
     pub id: String,
     /// Its transactionTime.
@@ -114,7 +114,7 @@ pub struct Accepted {
 
 /// A kick-off that was not taken. No job was made (KICK-10).
 #[derive(Debug)]
-pub enum Refused {
+pub enum KickOffError {
     /// The client has as many active jobs as it may; so many.
     ClientBusy(usize),
     /// There are as many active jobs as there may be.
@@ -128,7 +128,7 @@ pub enum Refused {
 }
 
 /// What became of a job.
-pub enum Found {
+pub enum JobLookup {
     /// It is there.
     Job(JobView),
     /// It was, and its files are gone.
@@ -149,18 +149,18 @@ pub struct JobView {
     /// Whether it was asked for before, since the engine was opened.
     pub asked_before: bool,
     /// How much it has to do and has done, once that is known.
-    pub planned: Option<Planned>,
+    pub planned: Option<PlannedCounts>,
     /// When something about it changed last; never before its T.
     pub changed: Instant,
 }
 
 /// What became of the wish to try a failed job again (C-03).
 #[derive(Debug)]
-pub enum Retried {
+pub enum RetryOutcome {
     /// It waits for its turn, with its T and the files that it has finished.
     Accepted,
     /// It has not failed: it is in this state.
-    NotFailed(State),
+    NotFailed(JobState),
     /// Nobody knows it, or not by this client on this mount.
     Unknown,
 }

@@ -7,13 +7,17 @@ use crate::error::IndexError;
 use crate::extract::fault::FaultKind;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::index::snapshot::Snapshot;
-use crate::index::store_listing::View;
-use crate::job::api::{Accepted, EngineOptions, FileView, Found, JobView, OpenError, Refused, Retried};
+use crate::index::store_listing::StoreListing;
+use crate::job::api::{
+    AcceptedJob, EngineOptions, FileView, JobLookup, JobView, KickOffError, OpenError, RetryOutcome,
+};
 use crate::job::indexer::Indexer;
-use crate::job::record::{Asked, FORMAT, GROUP_FILE, JobRecord, PATIENT_FILE, Records, Whose, is_job_id, scope_file};
+use crate::job::record::{
+    FORMAT, GROUP_FILE, JobRecord, KickOff, PATIENT_FILE, RecordDirectory, RecordedPopulation, is_job_id, scope_file,
+};
 use crate::job::registry::{Job, JobRegistry};
-use crate::job::shared::{self, Inner};
-use crate::job::state::State;
+use crate::job::shared::{self, EngineShared};
+use crate::job::state::JobState;
 use crate::job::{reaper, worker};
 use crate::progress::Progress;
 use crate::store::Store;
@@ -32,9 +36,9 @@ const MARK: &str = ".service";
 /// Most bytes of a mark.
 const MARK_BYTES_MAX: u64 = 4096;
 
-/// The job engine. Dropping it stops it, see [`Engine::stop`].
-pub struct Engine {
-    pub(crate) inner: Arc<Inner>,
+/// The job engine. Dropping it stops it, see [`JobEngine::stop`].
+pub struct JobEngine {
+    pub(crate) inner: Arc<EngineShared>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
 
@@ -65,19 +69,19 @@ fn belong_together(options: &EngineOptions, files: &Directory, records: &Directo
     Ok(())
 }
 
-impl Engine {
+impl JobEngine {
     /// Opens the directories, takes up what was left unfinished, and starts to work.
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn open(options: EngineOptions) -> Result<Engine, OpenError> {
+    pub fn open(options: EngineOptions) -> Result<JobEngine, OpenError> {
         let failed = |path: &PathBuf| {
             let path = path.clone();
             move |source| OpenError::Directory { path, source }
         };
         private_directory(&options.files).map_err(failed(&options.files))?;
         let files = Directory::open(&options.files).map_err(failed(&options.files))?;
-        let records = Records::open(&options.records, options.sync).map_err(failed(&options.records))?;
+        let records = RecordDirectory::open(&options.records, options.sync).map_err(failed(&options.records))?;
         let lock = create_private(&options.records.join(".lock")).map_err(failed(&options.records))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -112,7 +116,7 @@ impl Engine {
                 continue;
             }
             last_t = last_t.max(Instant::parse(&record.transaction_time).map_or(i64::MIN, |at| at.ticks));
-            if record.state != State::Expired {
+            if record.state != JobState::Expired {
                 keep.push(record.id.clone());
             }
             let job = Job::new(record, (options.clock)().ticks);
@@ -136,7 +140,7 @@ impl Engine {
         let found = files.names().map_err(failed(&options.files))?;
         let found = found.into_iter().filter_map(|name| name.into_string().ok());
         table.trash.extend(found.filter(|name| is_job_id(name) && !keep.contains(name)));
-        let inner = Arc::new(Inner {
+        let inner = Arc::new(EngineShared {
             options,
             records,
             files,
@@ -150,7 +154,7 @@ impl Engine {
         });
         // What a crash left behind is gone before the first question is answered.
         reaper::reap(&inner);
-        let engine = Engine { inner, threads: Mutex::default() };
+        let engine = JobEngine { inner, threads: Mutex::default() };
         engine.start(threads.max(2))?;
         Ok(engine)
     }
@@ -159,7 +163,7 @@ impl Engine {
         let mut threads = self.threads.lock().expect("no panic under it");
         for at in 0..workers + 1 {
             let inner = self.inner.clone();
-            let (name, body): (_, fn(&Arc<Inner>)) = match at {
+            let (name, body): (_, fn(&Arc<EngineShared>)) = match at {
                 0 => ("outpour-reaper".to_string(), reaper::reaper),
                 at => (format!("outpour-job-{at}"), worker::worker),
             };
@@ -177,8 +181,8 @@ impl Engine {
     /// Takes a kick-off. When this returns, the job outlives a crash (KICK-13).
     ///
     /// # Errors
-    /// [`Refused`].
-    pub fn kick_off(&self, asked: Asked) -> Result<Accepted, Refused> {
+    /// [`KickOffError`].
+    pub fn kick_off(&self, asked: KickOff) -> Result<AcceptedJob, KickOffError> {
         let client = asked.client.clone();
         self.announce(&client)?;
         let made = self.make_durable(asked);
@@ -186,7 +190,7 @@ impl Engine {
         table.come(&client);
         let record = made.map_err(unwritten)?;
         let transaction_time = Instant::parse(&record.transaction_time).expect("written here");
-        let accepted = Accepted { id: record.id.clone(), transaction_time };
+        let accepted = AcceptedJob { id: record.id.clone(), transaction_time };
         let job = Job::new(record, self.inner.now().ticks);
         table.jobs.insert(job.id.clone(), job.clone());
         table.turns.push(job);
@@ -196,27 +200,27 @@ impl Engine {
     }
 
     /// Counts a job that is about to be made durable, if there is room for one more.
-    fn announce(&self, client: &str) -> Result<(), Refused> {
+    fn announce(&self, client: &str) -> Result<(), KickOffError> {
         let inner = &self.inner;
         let limits = &inner.options.limits;
         for place in [&inner.options.files, &inner.options.records] {
-            let used = disk_space(place).map_err(Refused::Unwritable)?.used_hundredths();
+            let used = disk_space(place).map_err(KickOffError::Unwritable)?.used_hundredths();
             if used >= limits.disk_high_water {
-                return Err(Refused::DiskFull(used));
+                return Err(KickOffError::DiskFull(used));
             }
         }
         let mut table = inner.table();
         if table.stopping {
-            return Err(Refused::Stopping);
+            return Err(KickOffError::Stopping);
         }
         let coming: usize = table.coming.values().sum();
         let own = table.turns.iter().filter(|job| job.client == client).count()
             + table.coming.get(client).copied().unwrap_or(0);
         if own >= limits.active_per_client {
-            return Err(Refused::ClientBusy(own));
+            return Err(KickOffError::ClientBusy(own));
         }
         if table.turns.iter().count() + coming >= limits.active {
-            return Err(Refused::Busy);
+            return Err(KickOffError::Busy);
         }
         *table.coming.entry(client.to_string()).or_default() += 1;
         Ok(())
@@ -226,16 +230,16 @@ impl Engine {
     /// When this says that it was accepted, that outlives a crash.
     ///
     /// # Errors
-    /// [`Refused`], as for a kick-off; then the job is as it was.
-    pub fn retry(&self, id: &str, mount: &str, client: &str) -> Result<Retried, Refused> {
+    /// [`KickOffError`], as for a kick-off; then the job is as it was.
+    pub fn retry(&self, id: &str, mount: &str, client: &str) -> Result<RetryOutcome, KickOffError> {
         let inner = &self.inner;
-        let Some(job) = self.job(id, mount, client) else { return Ok(Retried::Unknown) };
+        let Some(job) = self.job(id, mount, client) else { return Ok(RetryOutcome::Unknown) };
         // Asked first, so that what is wrong with the job is told before what is wrong with the time.
         let refusal = |record: &JobRecord| match record.state {
-            State::Expired => Some(Retried::Unknown),
-            _ if self.is_over(record) => Some(Retried::Unknown),
-            State::Failed => None,
-            other => Some(Retried::NotFailed(other)),
+            JobState::Expired => Some(RetryOutcome::Unknown),
+            _ if self.is_over(record) => Some(RetryOutcome::Unknown),
+            JobState::Failed => None,
+            other => Some(RetryOutcome::NotFailed(other)),
         };
         if let Some(refusal) = refusal(&job.record()) {
             return Ok(refusal);
@@ -245,22 +249,22 @@ impl Engine {
             let _changing = job.changing.lock().expect("no panic under it");
             let mut record = (*job.record()).clone();
             if job.deleted.load(Relaxed) {
-                return Ok(Retried::Unknown);
+                return Ok(RetryOutcome::Unknown);
             }
             if let Some(refusal) = refusal(&record) {
                 return Ok(refusal);
             }
-            record.become_(State::Queued);
+            record.become_(JobState::Queued);
             (record.failure, record.ended, record.expires) = (None, None, None);
             inner.records.write(&record)?;
             *job.record.lock().expect("no panic under it") = Arc::new(record);
             job.renew();
             job.touch(&inner.now());
-            Ok(Retried::Accepted)
+            Ok(RetryOutcome::Accepted)
         })();
         let mut table = inner.table();
         table.come(client);
-        if matches!(retried, Ok(Retried::Accepted)) && !job.deleted.load(Relaxed) {
+        if matches!(retried, Ok(RetryOutcome::Accepted)) && !job.deleted.load(Relaxed) {
             table.turns.push(job);
         }
         drop(table);
@@ -268,7 +272,7 @@ impl Engine {
         retried.map_err(unwritten)
     }
 
-    fn make_durable(&self, asked: Asked) -> std::io::Result<JobRecord> {
+    fn make_durable(&self, asked: KickOff) -> std::io::Result<JobRecord> {
         let id = self.inner.new_id();
         let made = self.make_record(id.clone(), asked);
         if made.is_err() {
@@ -278,12 +282,12 @@ impl Engine {
         made
     }
 
-    fn make_record(&self, id: String, asked: Asked) -> std::io::Result<JobRecord> {
+    fn make_record(&self, id: String, asked: KickOff) -> std::io::Result<JobRecord> {
         let inner = &self.inner;
         let now = inner.now();
         let directory = inner.directory(&id);
         let patient = match &asked.request.whose {
-            Whose::Patient(patient) => Some(format!("{patient}\n")),
+            RecordedPopulation::Patient(patient) => Some(format!("{patient}\n")),
             _ => None,
         };
         if asked.group.is_some() || patient.is_some() {
@@ -313,7 +317,7 @@ impl Engine {
             request: asked.request,
             transaction_time: self.transaction_time(&now).to_string(),
             view: Some(asked.view),
-            state: State::Queued,
+            state: JobState::Queued,
             accepted: now.to_string(),
             ended: None,
             keep_seconds: asked.keep_seconds,
@@ -336,11 +340,11 @@ impl Engine {
     }
 
     /// What became of a job, for its client on its mount; others learn nothing (DIALECT-01, STATUS-15).
-    pub fn find(&self, id: &str, mount: &str, client: &str) -> Found {
-        let Some(job) = self.job(id, mount, client) else { return Found::Unknown };
+    pub fn find(&self, id: &str, mount: &str, client: &str) -> JobLookup {
+        let Some(job) = self.job(id, mount, client) else { return JobLookup::Unknown };
         let record = job.record();
-        if record.state == State::Expired || self.is_over(&record) {
-            return Found::Expired;
+        if record.state == JobState::Expired || self.is_over(&record) {
+            return JobLookup::Expired;
         }
         let percent = if record.state.is_active() { worker::percent(&job) } else { 100 };
         let begun = job.begun.lock().expect("no panic under it").clone();
@@ -350,7 +354,7 @@ impl Engine {
         });
         let asked_before = job.asked.swap(true, Relaxed);
         let planned = worker::planned(&job, &record);
-        Found::Job(JobView { record, percent, seconds_left, asked_before, planned, changed: job.touched() })
+        JobLookup::Job(JobView { record, percent, seconds_left, asked_before, planned, changed: job.touched() })
     }
 
     /// Whether a job's time is over, whether or not the reaper has come by.
@@ -376,7 +380,7 @@ impl Engine {
         if record.client != client {
             return Ok(None);
         }
-        if record.state == State::Expired || self.is_over(&record) {
+        if record.state == JobState::Expired || self.is_over(&record) {
             return Err(());
         }
         let Some(file) = record.files.get(at) else { return Ok(None) };
@@ -394,7 +398,7 @@ impl Engine {
         let Some(job) = self.job(id, mount, client) else { return Ok(false) };
         {
             let _changing = job.changing.lock().expect("no panic under it");
-            if job.deleted.load(Relaxed) || job.record().state == State::Expired {
+            if job.deleted.load(Relaxed) || job.record().state == JobState::Expired {
                 return Ok(false);
             }
             inner.records.remove(id)?;
@@ -432,7 +436,7 @@ impl Engine {
     ///
     /// # Errors
     /// When a directory cannot be read.
-    pub fn look(&self) -> Result<View, IndexError> {
+    pub fn look(&self) -> Result<StoreListing, IndexError> {
         self.store().look()
     }
 
@@ -473,14 +477,14 @@ impl Engine {
     }
 }
 
-fn unwritten(error: std::io::Error) -> Refused {
+fn unwritten(error: std::io::Error) -> KickOffError {
     match error.kind() {
-        std::io::ErrorKind::StorageFull => Refused::DiskFull(100),
-        _ => Refused::Unwritable(error),
+        std::io::ErrorKind::StorageFull => KickOffError::DiskFull(100),
+        _ => KickOffError::Unwritable(error),
     }
 }
 
-impl Drop for Engine {
+impl Drop for JobEngine {
     fn drop(&mut self) {
         self.stop();
     }

@@ -4,23 +4,23 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Something that a client waits for.
-pub trait Waiting {
+pub trait Queued {
     /// Whose it is.
     fn client(&self) -> &str;
 }
 
 /// Jobs by client. A client whose job was given a turn goes to the end of the line.
-pub struct Turns<T> {
+pub struct FairQueue<T> {
     clients: VecDeque<(String, Vec<Arc<T>>)>,
 }
 
-impl<T> Default for Turns<T> {
-    fn default() -> Turns<T> {
-        Turns { clients: VecDeque::new() }
+impl<T> Default for FairQueue<T> {
+    fn default() -> FairQueue<T> {
+        FairQueue { clients: VecDeque::new() }
     }
 }
 
-impl<T: Waiting> Turns<T> {
+impl<T: Queued> FairQueue<T> {
     /// Adds a job behind its client's others.
     pub fn push(&mut self, job: Arc<T>) {
         match self.clients.iter_mut().find(|(client, _)| client == job.client()) {
@@ -63,7 +63,7 @@ mod tests {
 
     struct Job(&'static str, AtomicUsize);
 
-    impl Waiting for Job {
+    impl Queued for Job {
         fn client(&self) -> &str {
             self.0
         }
@@ -72,7 +72,7 @@ mod tests {
     /// A client with a thousand shards to write does not hold up one with three.
     #[test]
     fn clients_take_turns() {
-        let mut turns = Turns::default();
+        let mut turns = FairQueue::default();
         let big = Arc::new(Job("big", AtomicUsize::new(1000)));
         let small = Arc::new(Job("small", AtomicUsize::new(3)));
         for job in [&big, &big, &small] {

@@ -7,17 +7,17 @@ use std::time::Duration;
 use crate::index::meta;
 use crate::index::snapshot::Index;
 use crate::store::Store;
-use crate::sys::store_file::Stamp;
+use crate::sys::store_file::FileStamp;
 
 /// See the module.
 #[derive(Default)]
 pub struct Indexer {
-    held: Mutex<Option<(Stamp, Arc<Index>)>>,
-    runs: Arc<(Mutex<Runs>, Condvar)>,
+    held: Mutex<Option<(FileStamp, Arc<Index>)>>,
+    runs: Arc<(Mutex<IndexRuns>, Condvar)>,
 }
 
 #[derive(Default)]
-struct Runs {
+struct IndexRuns {
     running: bool,
     /// Somebody asked while one was running.
     again: bool,
@@ -28,7 +28,7 @@ impl Indexer {
     /// The index as it was last published.
     pub fn last(&self, store: &Store) -> Option<Arc<Index>> {
         let path = store.index_dir().join(meta::FILE);
-        let stamp = Stamp::of_metadata(&std::fs::metadata(path).ok()?);
+        let stamp = FileStamp::of_metadata(&std::fs::metadata(path).ok()?);
         let mut held = self.held.lock().expect("no panic under it");
         match &*held {
             Some((known, index)) if *known == stamp => Some(index.clone()),

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::job::registry::Job;
-use crate::job::shared::{Inner, forget, later};
-use crate::job::state::State;
+use crate::job::shared::{EngineShared, forget, later};
+use crate::job::state::JobState;
 use crate::job::worker::REAPER_SECONDS;
 
 /// The reaper's life. Woken by every turn that ends, it looks at the jobs only when the time of one is over.
-pub fn reaper(inner: &Arc<Inner>) {
+pub fn reaper(inner: &Arc<EngineShared>) {
     loop {
         reap(inner);
         let mut table = inner.table();
@@ -36,7 +36,7 @@ pub fn reaper(inner: &Arc<Inner>) {
 }
 
 /// Expires and forgets what is due, then removes directories. A download under way keeps its file (DELETE-06).
-pub fn reap(inner: &Inner) {
+pub fn reap(inner: &EngineShared) {
     let now = inner.now();
     let jobs: Vec<Arc<Job>> = {
         let mut table = inner.table();
@@ -52,7 +52,7 @@ pub fn reap(inner: &Inner) {
             continue;
         }
         let done = match record.state {
-            State::Expired => inner.records.remove(&job.id).map(|()| forget(&mut inner.table(), &job)),
+            JobState::Expired => inner.records.remove(&job.id).map(|()| forget(&mut inner.table(), &job)),
             _ => expire(inner, &job, &now).map(|()| due = due.take().into_iter().chain(job.record().expiry()).min()),
         };
         if let Err(error) = done {
@@ -65,7 +65,7 @@ pub fn reap(inner: &Inner) {
 }
 
 /// Removes the directories of jobs that nobody knows any more.
-fn sweep(inner: &Inner) {
+fn sweep(inner: &EngineShared) {
     let trash = std::mem::take(&mut inner.table().trash);
     for name in trash {
         if let Err(error) = inner.files.remove_tree(&name) {
@@ -74,12 +74,12 @@ fn sweep(inner: &Inner) {
     }
 }
 
-fn expire(inner: &Inner, job: &Arc<Job>, now: &Instant) -> std::io::Result<()> {
+fn expire(inner: &EngineShared, job: &Arc<Job>, now: &Instant) -> std::io::Result<()> {
     let remembered = inner.options.limits.remembered_seconds;
     let changed = inner.change(job, |record| {
         // Whoever asks for it may have had it expired since it was looked at.
-        if record.state != State::Expired {
-            record.become_(State::Expired);
+        if record.state != JobState::Expired {
+            record.become_(JobState::Expired);
             record.expires = Some(later(now, remembered).to_string());
             record.extension.clear();
         }

@@ -5,11 +5,11 @@ use crate::fhir::instant::Instant;
 use crate::group::lookup::MembershipRule;
 use crate::group::registry::RegisteredGroup;
 use crate::hash::digest::DigestAlgorithm;
-use crate::index::store_listing::View;
-use crate::issue::Message;
-use crate::job::state::State;
+use crate::index::store_listing::StoreListing;
+use crate::issue::Issue;
+use crate::job::state::JobState;
 use crate::limits::RECORD_BYTES_MAX;
-use crate::request::{Audience, Bounds, ExportRequest, Late, MissingLastUpdated, Population, WriterScope};
+use crate::request::{Audience, ExportRequest, FileBounds, LateArrivals, MissingLastUpdated, Population, WriterScope};
 use crate::sys::directory::Directory;
 use crate::sys::durability::Sync;
 use crate::sys::private_files::private_directory;
@@ -29,7 +29,7 @@ pub const PATIENT_FILE: &str = "patient";
 /// Whose records a job exports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Whose {
+pub enum RecordedPopulation {
     /// Everything in the store.
     System,
     /// Every patient.
@@ -88,9 +88,9 @@ pub fn scope_file(id: &str) -> String {
 /// What a job exports, as normalised at kick-off (PARAM-09).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Requested {
+pub struct StoredRequest {
     /// Whose records.
-    pub whose: Whose,
+    pub whose: RecordedPopulation,
     /// `_type`, sorted; empty for all.
     pub types: Vec<String>,
     /// `_since`, every digit.
@@ -112,32 +112,32 @@ pub struct Requested {
     /// Bases that are ours.
     pub fhir_bases: Vec<String>,
     /// Late rows.
-    pub late: Late,
+    pub late: LateArrivals,
     /// Undated rows.
     pub missing_last_updated: MissingLastUpdated,
     /// Bounds of a file.
-    pub bounds: Bounds,
+    pub bounds: FileBounds,
     /// Compression of stored files.
     pub coding: Compression,
     /// Digest over each file.
     pub digest: DigestAlgorithm,
     /// What was decided while the request was read.
-    pub notes: Vec<Message>,
+    pub notes: Vec<Issue>,
 }
 
 fn is_bound() -> bool {
     true
 }
 
-impl Requested {
+impl StoredRequest {
     /// The request for the engine; `directory` is the job's.
     pub fn to_request(&self, directory: &Path) -> ExportRequest {
         let mut request = match &self.whose {
-            Whose::System => ExportRequest::system(),
-            Whose::AllPatients => ExportRequest::all_patients(),
-            Whose::Patient(_) => ExportRequest::patients(directory.join(PATIENT_FILE)),
-            Whose::StoreGroup(id) => ExportRequest::group(id.clone()),
-            Whose::OwnGroup(_) => ExportRequest::group_file(directory.join(GROUP_FILE)),
+            RecordedPopulation::System => ExportRequest::system(),
+            RecordedPopulation::AllPatients => ExportRequest::all_patients(),
+            RecordedPopulation::Patient(_) => ExportRequest::patients(directory.join(PATIENT_FILE)),
+            RecordedPopulation::StoreGroup(id) => ExportRequest::group(id.clone()),
+            RecordedPopulation::OwnGroup(_) => ExportRequest::group_file(directory.join(GROUP_FILE)),
         };
         request = request.types(&self.types);
         if let Some(since) = &self.since {
@@ -162,7 +162,7 @@ impl Requested {
 }
 
 /// A kick-off that has passed every check.
-pub struct Asked {
+pub struct KickOff {
     /// The mount that it came to; no other shows the job (DIALECT-01).
     pub mount: String,
     /// Who asked.
@@ -170,23 +170,23 @@ pub struct Asked {
     /// The kick-off URL, verbatim (MANIFEST-02).
     pub url: String,
     /// What is exported.
-    pub request: Requested,
-    /// The Group as it is now, for [`Whose::OwnGroup`].
+    pub request: StoredRequest,
+    /// The Group as it is now, for [`RecordedPopulation::OwnGroup`].
     pub group: Option<RegisteredGroup>,
     /// The Groups as they are now for each [`ScopeGroup::Copied`].
     pub scope: Vec<RegisteredGroup>,
     /// What the store held when it was asked.
-    pub view: View,
+    pub view: StoreListing,
     /// How long its files are kept once it has ended, in seconds; `None` for ever.
     pub keep_seconds: Option<u64>,
     /// How its files are named to the world.
-    pub naming: Naming,
+    pub naming: UrlNaming,
 }
 
 /// How the files of a job are named to the world.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Naming {
+pub enum UrlNaming {
     /// 32 hexadecimal digits, random: whoever knows the name was told it (FILE-20).
     #[default]
     Random,
@@ -197,7 +197,7 @@ pub enum Naming {
 
 /// How much a job has to do, known once it is planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Planned {
+pub struct PlannedCounts {
     /// Resources that it exports (ONEUP-S14).
     pub rows: u64,
     /// Shards.
@@ -210,19 +210,19 @@ pub struct Planned {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
-pub enum Kind {
+pub enum RecordKind {
     Output,
     Deleted,
     Error,
 }
 
-impl Kind {
+impl RecordKind {
     /// The list that a file of this name stands in.
-    pub fn of(name: &OutputName) -> Kind {
+    pub fn of(name: &OutputName) -> RecordKind {
         match name.folder {
-            "deleted/" => Kind::Deleted,
-            "error/" => Kind::Error,
-            _ => Kind::Output,
+            "deleted/" => RecordKind::Deleted,
+            "error/" => RecordKind::Error,
+            _ => RecordKind::Output,
         }
     }
 }
@@ -230,17 +230,17 @@ impl Kind {
 /// A file of a finished job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
-    /// What the world knows it by, see [`Naming`].
+    /// What the world knows it by, see [`UrlNaming`].
     pub id: String,
     /// Its list in the manifest.
-    pub kind: Kind,
+    pub kind: RecordKind,
     /// Name in the output directory, type, rows, bytes, digest.
     pub receipt: Receipt,
 }
 
 /// Why a job failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
+pub struct JobFailure {
     /// For the client: no path of the host, nothing of the data.
     pub reason: String,
     /// For the operator.
@@ -262,14 +262,14 @@ pub struct JobRecord {
     /// The kick-off URL, verbatim.
     pub url: String,
     /// What is exported.
-    pub request: Requested,
+    pub request: StoredRequest,
     /// T.
     pub transaction_time: String,
     /// What the store held at kick-off; none once the job is complete.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub view: Option<View>,
+    pub view: Option<StoreListing>,
     /// Its state.
-    pub state: State,
+    pub state: JobState,
     /// When it was accepted.
     pub accepted: String,
     /// When it ended.
@@ -282,13 +282,13 @@ pub struct JobRecord {
     pub expires: Option<String>,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub failure: Option<Failure>,
+    pub failure: Option<JobFailure>,
     /// How its files are named.
     #[serde(default)]
-    pub naming: Naming,
+    pub naming: UrlNaming,
     /// How much it has to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub planned: Option<Planned>,
+    pub planned: Option<PlannedCounts>,
     /// Its files, in the manifest's order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FileRecord>,
@@ -305,7 +305,7 @@ impl JobRecord {
     ///
     /// # Panics
     /// When there is no such transition: that is a mistake of the program's.
-    pub fn become_(&mut self, next: State) {
+    pub fn become_(&mut self, next: JobState) {
         assert!(self.state.may_become(next), "job {}: {:?} cannot become {next:?}", self.id, self.state);
         self.state = next;
     }
@@ -317,13 +317,13 @@ impl JobRecord {
 }
 
 /// The directory of records.
-pub struct Records {
+pub struct RecordDirectory {
     directory: Directory,
     sync: Sync,
 }
 
 /// What lies in the directory of records.
-pub struct Listed {
+pub struct RecordListing {
     /// Records that can be read.
     pub records: Vec<JobRecord>,
     /// Names of records that cannot, without their ending, and why; their jobs' files are left alone.
@@ -365,14 +365,14 @@ fn unsealed(bytes: &[u8], id: &str) -> Result<JobRecord, String> {
     }
 }
 
-impl Records {
+impl RecordDirectory {
     /// Opens the directory, which is made if it is not there.
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn open(directory: &Path, sync: Sync) -> io::Result<Records> {
+    pub fn open(directory: &Path, sync: Sync) -> io::Result<RecordDirectory> {
         private_directory(directory)?;
-        Ok(Records { directory: Directory::open(directory)?, sync })
+        Ok(RecordDirectory { directory: Directory::open(directory)?, sync })
     }
 
     /// The directory, open.
@@ -404,8 +404,8 @@ impl Records {
     ///
     /// # Errors
     /// When the directory cannot be read.
-    pub fn list(&self) -> io::Result<Listed> {
-        let mut listed = Listed { records: Vec::new(), unreadable: Vec::new() };
+    pub fn list(&self) -> io::Result<RecordListing> {
+        let mut listed = RecordListing { records: Vec::new(), unreadable: Vec::new() };
         for name in self.directory.names()? {
             let Some(name) = name.to_str() else { continue };
             if name.strip_prefix('.').and_then(|name| name.strip_suffix(".json.part")).is_some_and(is_job_id) {

@@ -6,8 +6,8 @@ use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::digest::DigestAlgorithm;
 use crate::job::record::is_hex;
-use crate::job::record::{JobRecord, Kind, Naming, Requested, ScopeGroup, Whose, is_job_id};
-use crate::job::state::State;
+use crate::job::record::{JobRecord, RecordKind, RecordedPopulation, ScopeGroup, StoredRequest, UrlNaming, is_job_id};
+use crate::job::state::JobState;
 use std::collections::HashSet;
 
 /// Whether a text is an instant that can be written down again: an offset does not carry it out of the years 0001 to 9999,
@@ -28,7 +28,7 @@ impl JobRecord {
             None => Ok(()),
         };
         let active = self.state.is_active();
-        let may_have_files = matches!(self.state, State::Complete | State::Expired);
+        let may_have_files = matches!(self.state, JobState::Complete | JobState::Expired);
         all(&[
             (is_job_id(&self.id), "its id is none"),
             (is_instant(&self.transaction_time), "its transactionTime is no instant"),
@@ -37,7 +37,7 @@ impl JobRecord {
             (self.expires.as_deref().is_none_or(is_instant), "it expires at what is no instant"),
             (active == self.ended.is_none(), "its state and its end contradict each other"),
             (!active || self.view.is_some(), "it is active and does not say what it exports"),
-            (self.state != State::Failed || self.failure.is_some(), "it has failed and does not say why"),
+            (self.state != JobState::Failed || self.failure.is_some(), "it has failed and does not say why"),
             (may_have_files || self.files.is_empty(), "it has files before it is complete"),
             (self.planned.is_none_or(|planned| planned.complete <= planned.shards), "it has done more than there is"),
         ])?;
@@ -52,8 +52,8 @@ impl JobRecord {
             let name = file.receipt.checked().ok_or("a file of it is not as a file is recorded")?;
             let of = name.resource_type.name();
             let id_holds = match self.naming {
-                Naming::Random => is_job_id(&file.id),
-                Naming::Typed => {
+                UrlNaming::Random => is_job_id(&file.id),
+                UrlNaming::Typed => {
                     let digits = file.id.strip_prefix(of).and_then(|rest| rest.strip_prefix('_'));
                     digits.and_then(|rest| rest.strip_suffix(".ndjson")).is_some_and(|digits| is_hex(digits, 8))
                 }
@@ -62,18 +62,18 @@ impl JobRecord {
             if !id_holds || !ids.insert(&file.id) {
                 return Err("the id of a file of it is none, or stands twice");
             }
-            if !names.insert(&file.receipt.file) || file.kind != Kind::of(&name) {
+            if !names.insert(&file.receipt.file) || file.kind != RecordKind::of(&name) {
                 return Err("a file of it stands twice, or in the wrong list");
             }
             if name.coding != self.request.coding || digest != self.request.digest {
                 return Err("a file of it has another coding or digest than was asked for");
             }
-            if file.kind == Kind::Output {
+            if file.kind == RecordKind::Output {
                 (shards, rows) = (shards + 1, rows.saturating_add(file.receipt.count));
             }
         }
         match self.planned {
-            Some(planned) if self.state == State::Complete && (planned.shards, planned.rows) != (shards, rows) => {
+            Some(planned) if self.state == JobState::Complete && (planned.shards, planned.rows) != (shards, rows) => {
                 Err("its files are not as they were planned")
             }
             _ => Ok(()),
@@ -81,11 +81,13 @@ impl JobRecord {
     }
 }
 
-impl Requested {
+impl StoredRequest {
     fn check(&self) -> Result<(), &'static str> {
         let id = match &self.whose {
-            Whose::System | Whose::AllPatients => None,
-            Whose::Patient(id) | Whose::StoreGroup(id) | Whose::OwnGroup(id) => Some(id),
+            RecordedPopulation::System | RecordedPopulation::AllPatients => None,
+            RecordedPopulation::Patient(id) | RecordedPopulation::StoreGroup(id) | RecordedPopulation::OwnGroup(id) => {
+                Some(id)
+            }
         };
         if id.is_some_and(|id| Id::parse(id.as_bytes()).is_none()) {
             return Err("the id of whose records it exports is none");

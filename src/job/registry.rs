@@ -3,7 +3,7 @@
 use crate::error::ExportError;
 use crate::export::run::ExportRun;
 use crate::fhir::instant::Instant;
-use crate::job::fair_queue::{Turns, Waiting};
+use crate::job::fair_queue::{FairQueue, Queued};
 use crate::job::record::JobRecord;
 use crate::progress::Progress;
 use std::collections::HashMap;
@@ -28,12 +28,12 @@ pub struct Job {
     pub mended: AtomicBool,
     /// When work on it began, in this process.
     pub begun: Mutex<Option<Instant>>,
-    pub stage: Mutex<Stage>,
+    pub stage: Mutex<RunPhase>,
     /// When something about it changed last, in ticks.
     touched: AtomicI64,
 }
 
-impl Waiting for Job {
+impl Queued for Job {
     fn client(&self) -> &str {
         &self.client
     }
@@ -58,7 +58,7 @@ impl Job {
             percent: AtomicU64::new(0),
             mended: AtomicBool::new(false),
             begun: Mutex::new(None),
-            stage: Mutex::new(Stage::Waiting),
+            stage: Mutex::new(RunPhase::Waiting),
         })
     }
 
@@ -83,7 +83,7 @@ impl Job {
         }
         self.mended.store(false, Relaxed);
         *self.begun.lock().expect("no panic under it") = None;
-        *self.stage.lock().expect("no panic under it") = Stage::Waiting;
+        *self.stage.lock().expect("no panic under it") = RunPhase::Waiting;
     }
 }
 
@@ -110,7 +110,7 @@ pub struct JobRegistry {
     pub jobs: HashMap<String, Arc<Job>>,
     /// Mounts and the names of their files: whose, and which.
     pub files: HashMap<(String, String), (Arc<Job>, usize)>,
-    pub turns: Turns<Job>,
+    pub turns: FairQueue<Job>,
     /// A job is being prepared: others wait, for they would wait for the index's lock.
     pub preparing: bool,
     /// Kick-offs that are being made durable, by client.
@@ -123,7 +123,7 @@ pub struct JobRegistry {
 }
 
 /// How far a job has come, in memory.
-pub enum Stage {
+pub enum RunPhase {
     /// Nothing is being done.
     Waiting,
     /// A worker takes its snapshot and plans.
@@ -145,13 +145,13 @@ pub enum Stage {
     Ended,
 }
 
-impl Stage {
+impl RunPhase {
     /// Whether a worker is at it.
     pub fn is_busy(&self) -> bool {
         match self {
-            Stage::Preparing | Stage::Finishing => true,
-            Stage::Writing { busy, .. } => *busy > 0,
-            Stage::Waiting | Stage::Ended => false,
+            RunPhase::Preparing | RunPhase::Finishing => true,
+            RunPhase::Writing { busy, .. } => *busy > 0,
+            RunPhase::Waiting | RunPhase::Ended => false,
         }
     }
 }

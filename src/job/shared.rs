@@ -11,13 +11,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::job::api::EngineOptions;
 use crate::job::indexer::Indexer;
-use crate::job::record::{JobRecord, Records};
-use crate::job::registry::{Job, Stage, JobRegistry};
+use crate::job::record::{JobRecord, RecordDirectory};
+use crate::job::registry::{Job, JobRegistry, RunPhase};
 use crate::sys::directory::Directory;
 
-pub(crate) struct Inner {
+pub(crate) struct EngineShared {
     pub options: EngineOptions,
-    pub records: Records,
+    pub records: RecordDirectory,
     /// The directory of the jobs' directories, open.
     pub files: Directory,
     pub pool: rayon::ThreadPool,
@@ -34,8 +34,8 @@ pub(crate) struct Inner {
     pub(crate) _lock: File,
 }
 
-impl Inner {
-    /// See [`Inner::index_turn`]; a panic under it leaves nothing behind.
+impl EngineShared {
+    /// See [`EngineShared::index_turn`]; a panic under it leaves nothing behind.
     pub fn index_turn(&self) -> MutexGuard<'_, ()> {
         self.index_turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -80,10 +80,10 @@ pub(crate) fn later(at: &Instant, seconds: u64) -> Instant {
 }
 
 /// The last to leave a deleted job has its directory removed.
-pub(crate) fn leave(inner: &Inner, job: &Arc<Job>) {
+pub(crate) fn leave(inner: &EngineShared, job: &Arc<Job>) {
     let mut stage = job.stage.lock().expect("no panic under it");
     if !stage.is_busy() {
-        *stage = Stage::Ended;
+        *stage = RunPhase::Ended;
         drop(stage);
         inner.table().trash.push(job.id.clone());
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// State of a job. What is not here has no record: a job that was deleted is forgotten at once (STATUS-12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum JobState {
     /// Accepted and durable; no work was done yet.
     Queued,
     /// It has its plan, or had it before a restart.
@@ -18,13 +18,14 @@ pub enum State {
     Expired,
 }
 
-impl State {
+impl JobState {
     /// Every state.
-    pub const ALL: [State; 5] = [State::Queued, State::Running, State::Complete, State::Failed, State::Expired];
+    pub const ALL: [JobState; 5] =
+        [JobState::Queued, JobState::Running, JobState::Complete, JobState::Failed, JobState::Expired];
 
     /// Whether a job may go from this state to another. Going on after a restart is no transition; a retry is (C-03).
-    pub fn may_become(self, next: State) -> bool {
-        use State::{Complete, Expired, Failed, Queued, Running};
+    pub fn may_become(self, next: JobState) -> bool {
+        use JobState::{Complete, Expired, Failed, Queued, Running};
         matches!(
             (self, next),
             (Queued, Running | Failed) | (Running, Complete | Failed) | (Complete | Failed, Expired) | (Failed, Queued)
@@ -33,7 +34,7 @@ impl State {
 
     /// Whether it takes part in the queue.
     pub fn is_active(self) -> bool {
-        matches!(self, State::Queued | State::Running)
+        matches!(self, JobState::Queued | JobState::Running)
     }
 }
 
@@ -44,15 +45,15 @@ mod tests {
     /// ONEUP-M05: no way leads back but that of a failed job that is tried again. Every job can come to an end.
     #[test]
     fn transitions() {
-        for from in State::ALL {
-            for to in State::ALL.into_iter().filter(|to| from.may_become(*to)) {
-                let retried = [from, to].contains(&State::Failed) && [from, to].contains(&State::Queued);
+        for from in JobState::ALL {
+            for to in JobState::ALL.into_iter().filter(|to| from.may_become(*to)) {
+                let retried = [from, to].contains(&JobState::Failed) && [from, to].contains(&JobState::Queued);
                 assert_eq!(to.may_become(from), retried, "{from:?} {to:?}");
                 assert!(from != to);
             }
-            assert_eq!(from.is_active(), from.may_become(State::Failed), "{from:?}");
-            assert_eq!(from == State::Failed, from.may_become(State::Queued), "{from:?}");
+            assert_eq!(from.is_active(), from.may_become(JobState::Failed), "{from:?}");
+            assert_eq!(from == JobState::Failed, from.may_become(JobState::Queued), "{from:?}");
         }
-        assert!(State::ALL.into_iter().all(|to| !State::Expired.may_become(to)));
+        assert!(JobState::ALL.into_iter().all(|to| !JobState::Expired.may_become(to)));
     }
 }

@@ -1,15 +1,18 @@
 //! What the engine's threads do: workers prepare, write and finish jobs by turns; the reaper expires and removes.
 
-use crate::error::{ExportError, IndexError, RecordError};
+use crate::error::{ExportError, IndexError, JournalError};
 use crate::export::options::{Existing, ExportOptions, SnapshotRequest};
 use crate::export::repair::recover;
 use crate::export::report::ExportReport;
 use crate::export::run::ExportRun;
 use crate::fhir::instant::Instant;
-use crate::job::record::{Failure, FileRecord, GROUP_FILE, JobRecord, Kind, Naming, PATIENT_FILE, Planned, Whose};
-use crate::job::registry::{Job, Stage, JobRegistry};
-use crate::job::shared::{Inner, later, leave};
-use crate::job::state::State;
+use crate::job::record::{
+    FileRecord, GROUP_FILE, JobFailure, JobRecord, PATIENT_FILE, PlannedCounts, RecordKind, RecordedPopulation,
+    UrlNaming,
+};
+use crate::job::registry::{Job, JobRegistry, RunPhase};
+use crate::job::shared::{EngineShared, later, leave};
+use crate::job::state::JobState;
 use crate::write::journal::Receipt;
 use crate::write::output_name::OutputName;
 use std::collections::hash_map::Entry;
@@ -25,14 +28,14 @@ const NAMES_TRIED_MAX: usize = 1000;
 pub(crate) const REAPER_SECONDS: u64 = 30;
 
 /// A turn.
-enum Turn {
+enum WorkItem {
     Prepare(Arc<Job>),
     Write(Arc<Job>, Arc<ExportRun>, usize, u32),
     Finish(Arc<Job>, Arc<ExportRun>),
 }
 
 /// A worker's life.
-pub fn worker(inner: &Arc<Inner>) {
+pub fn worker(inner: &Arc<EngineShared>) {
     let mut table = inner.table();
     loop {
         if table.stopping {
@@ -44,35 +47,35 @@ pub fn worker(inner: &Arc<Inner>) {
         };
         drop(table);
         match turn {
-            Turn::Prepare(job) => prepare(inner, &job),
-            Turn::Write(job, run, task, tried) => write(inner, &job, run, task, tried),
-            Turn::Finish(job, run) => finish(inner, &job, run),
+            WorkItem::Prepare(job) => prepare(inner, &job),
+            WorkItem::Write(job, run, task, tried) => write(inner, &job, run, task, tried),
+            WorkItem::Finish(job, run) => finish(inner, &job, run),
         }
         table = inner.table();
     }
 }
 
-fn next_turn(table: &mut JobRegistry) -> Option<Turn> {
+fn next_turn(table: &mut JobRegistry) -> Option<WorkItem> {
     let JobRegistry { turns, preparing, .. } = table;
     turns.next(|job| {
         let mut stage = job.stage.lock().expect("no panic under it");
         match &mut *stage {
-            Stage::Waiting if !*preparing => {
-                *stage = Stage::Preparing;
+            RunPhase::Waiting if !*preparing => {
+                *stage = RunPhase::Preparing;
                 *preparing = true;
-                Some(Turn::Prepare(job.clone()))
+                Some(WorkItem::Prepare(job.clone()))
             }
-            Stage::Writing { run, pending, busy, failed } => {
+            RunPhase::Writing { run, pending, busy, failed } => {
                 if let (None, Some((task, tried))) = (&failed, pending.pop()) {
                     *busy += 1;
-                    return Some(Turn::Write(job.clone(), run.clone(), task, tried));
+                    return Some(WorkItem::Write(job.clone(), run.clone(), task, tried));
                 }
                 if *busy > 0 || !pending.is_empty() {
                     return None;
                 }
                 let run = run.clone();
-                *stage = Stage::Finishing;
-                Some(Turn::Finish(job.clone(), run))
+                *stage = RunPhase::Finishing;
+                Some(WorkItem::Finish(job.clone(), run))
             }
             _ => None,
         }
@@ -81,13 +84,13 @@ fn next_turn(table: &mut JobRegistry) -> Option<Turn> {
 
 /// Runs work on the pool. A panic is the job's failure, not the service's.
 fn guarded<T: Send>(
-    inner: &Inner,
+    inner: &EngineShared,
     work: impl FnOnce() -> Result<T, ExportError> + Send,
 ) -> Result<T, Option<ExportError>> {
     catch_unwind(AssertUnwindSafe(|| inner.pool.install(work))).map_err(|_| None)?.map_err(Some)
 }
 
-pub(crate) fn options<'a>(inner: &'a Inner, id: &str) -> ExportOptions<'a> {
+pub(crate) fn options<'a>(inner: &'a EngineShared, id: &str) -> ExportOptions<'a> {
     ExportOptions {
         out: inner.directory(id).join(OUT),
         existing: Existing::Resume,
@@ -100,7 +103,7 @@ pub(crate) fn options<'a>(inner: &'a Inner, id: &str) -> ExportOptions<'a> {
 
 /// Whether the output directory of a job is no good any more.
 fn is_spoiled(error: &ExportError) -> bool {
-    use crate::error::RecordError::{Damaged, Foreign, NotEmpty};
+    use crate::error::JournalError::{Damaged, Foreign, NotEmpty};
     matches!(
         error,
         ExportError::Differs { .. } | ExportError::Record(Damaged { .. } | Foreign { .. } | NotEmpty { .. })
@@ -108,32 +111,32 @@ fn is_spoiled(error: &ExportError) -> bool {
 }
 
 /// Makes the directory of a job, and looks that nothing in it leads elsewhere or would have a reader wait.
-fn prepare_directory(inner: &Inner, record: &JobRecord) -> Result<(), ExportError> {
+fn prepare_directory(inner: &EngineShared, record: &JobRecord) -> Result<(), ExportError> {
     let directory = inner.directory(&record.id);
     let failed = |name: &str| {
         let path = directory.join(name);
-        |source| ExportError::Record(RecordError::Io { path, source })
+        |source| ExportError::Record(JournalError::Io { path, source })
     };
     let files = inner.files.make_directory(&record.id).map_err(failed(""))?;
     files.make_directory(OUT).map_err(failed(OUT))?;
     let given = match &record.request.whose {
-        Whose::Patient(_) => Some(PATIENT_FILE),
-        Whose::OwnGroup(_) => Some(GROUP_FILE),
-        Whose::System | Whose::AllPatients | Whose::StoreGroup(_) => None,
+        RecordedPopulation::Patient(_) => Some(PATIENT_FILE),
+        RecordedPopulation::OwnGroup(_) => Some(GROUP_FILE),
+        RecordedPopulation::System | RecordedPopulation::AllPatients | RecordedPopulation::StoreGroup(_) => None,
     };
     given.map_or(Ok(()), |name| files.open_file(name).map(drop).map_err(failed(name)))
 }
 
 /// Removes what a job has written.
-fn remove_output(inner: &Inner, id: &str) -> Result<(), ExportError> {
+fn remove_output(inner: &EngineShared, id: &str) -> Result<(), ExportError> {
     let place = format!("{id}/{OUT}");
     inner
         .files
         .remove_tree(&place)
-        .map_err(|source| ExportError::Record(RecordError::Io { path: inner.options.files.join(&place), source }))
+        .map_err(|source| ExportError::Record(JournalError::Io { path: inner.options.files.join(&place), source }))
 }
 
-fn prepare(inner: &Arc<Inner>, job: &Arc<Job>) {
+fn prepare(inner: &Arc<EngineShared>, job: &Arc<Job>) {
     let record = job.record();
     let directory = inner.directory(&job.id);
     *job.begun.lock().expect("no panic under it") = Some(inner.now());
@@ -165,24 +168,25 @@ fn prepare(inner: &Arc<Inner>, job: &Arc<Job>) {
             let pending = (0..run.tasks()).rev().map(|task| (task, 0)).collect();
             // What stood in the record before a retry or a restart stands now.
             let before = record.planned.map_or(0, |planned| planned.complete);
-            let planned = Planned { rows: run.plan().rows(), shards: run.plan().shards.len() as u64, complete: before };
+            let planned =
+                PlannedCounts { rows: run.plan().rows(), shards: run.plan().shards.len() as u64, complete: before };
             let noted = match record.state {
-                State::Running if record.planned == Some(planned) => Ok(true),
+                JobState::Running if record.planned == Some(planned) => Ok(true),
                 _ => inner.change(job, |record| {
-                    if record.state == State::Queued {
-                        record.become_(State::Running);
+                    if record.state == JobState::Queued {
+                        record.become_(JobState::Running);
                     }
                     record.planned = Some(planned);
                 }),
             };
             job.touch(&inner.now());
-            let stage = Stage::Writing { run: Arc::new(run), pending, busy: 0, failed: None };
+            let stage = RunPhase::Writing { run: Arc::new(run), pending, busy: 0, failed: None };
             *job.stage.lock().expect("no panic under it") = stage;
             noted.err().map(|error| Some(unwritable(inner, error)))
         }
         // Nobody takes a turn of what is about to fail.
         Err(error) => {
-            *job.stage.lock().expect("no panic under it") = Stage::Ended;
+            *job.stage.lock().expect("no panic under it") = RunPhase::Ended;
             Some(error)
         }
     };
@@ -210,14 +214,14 @@ fn log_withheld(job: &Job, run: &ExportRun) {
     }
 }
 
-fn write(inner: &Arc<Inner>, job: &Arc<Job>, run: Arc<ExportRun>, task: usize, tried: u32) {
+fn write(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>, task: usize, tried: u32) {
     let done = guarded(inner, || run.write(task, &*inner.options.clock, &job.watch));
     // A run holds the lock of its directory: nobody may hold one that the stage does not.
     drop(run);
     let mut over = None;
     {
         let mut stage = job.stage.lock().expect("no panic under it");
-        let Stage::Writing { pending, busy, failed, .. } = &mut *stage else { return };
+        let RunPhase::Writing { pending, busy, failed, .. } = &mut *stage else { return };
         *busy -= 1;
         let stopped = job.watch.cancel.load(Relaxed);
         job.touch(&inner.now());
@@ -241,7 +245,7 @@ fn write(inner: &Arc<Inner>, job: &Arc<Job>, run: Arc<ExportRun>, task: usize, t
             && let Some(error) = failed.take()
         {
             // Nobody takes a turn of it while it is mended.
-            if let Stage::Writing { run, .. } = std::mem::replace(&mut *stage, Stage::Preparing) {
+            if let RunPhase::Writing { run, .. } = std::mem::replace(&mut *stage, RunPhase::Preparing) {
                 run.fail(&error, &*inner.options.clock);
             }
             over = Some(error);
@@ -264,7 +268,7 @@ fn may_pass(error: &ExportError) -> bool {
 }
 
 /// A job whose index or packed file was found damaged begins anew, once; others fail. No run of it is left.
-fn mend(inner: &Arc<Inner>, job: &Arc<Job>, error: ExportError) {
+fn mend(inner: &Arc<EngineShared>, job: &Arc<Job>, error: ExportError) {
     let first = !job.mended.swap(true, Relaxed);
     let turn = inner.index_turn();
     let recovered =
@@ -279,7 +283,7 @@ fn mend(inner: &Arc<Inner>, job: &Arc<Job>, error: ExportError) {
         inner.change(job, |record| record.planned = None).ok();
     }
     // Nobody takes a turn of what is about to fail.
-    *job.stage.lock().expect("no panic under it") = if recovered { Stage::Waiting } else { Stage::Ended };
+    *job.stage.lock().expect("no panic under it") = if recovered { RunPhase::Waiting } else { RunPhase::Ended };
     if job.deleted.load(Relaxed) {
         leave(inner, job);
     } else if !recovered {
@@ -287,7 +291,7 @@ fn mend(inner: &Arc<Inner>, job: &Arc<Job>, error: ExportError) {
     }
 }
 
-fn finish(inner: &Arc<Inner>, job: &Arc<Job>, run: Arc<ExportRun>) {
+fn finish(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>) {
     let done = guarded(inner, || run.finish(&*inner.options.clock, &job.watch));
     drop(run);
     let ended = match done {
@@ -298,7 +302,7 @@ fn finish(inner: &Arc<Inner>, job: &Arc<Job>, run: Arc<ExportRun>) {
     match ended {
         Err(Some(error)) if !stopped => mend(inner, job, error),
         ended => {
-            *job.stage.lock().expect("no panic under it") = if stopped { Stage::Waiting } else { Stage::Ended };
+            *job.stage.lock().expect("no panic under it") = if stopped { RunPhase::Waiting } else { RunPhase::Ended };
             if job.deleted.load(Relaxed) {
                 leave(inner, job);
             } else if ended.is_err() && !stopped {
@@ -309,15 +313,15 @@ fn finish(inner: &Arc<Inner>, job: &Arc<Job>, run: Arc<ExportRun>) {
     inner.wake.notify_all();
 }
 
-fn complete(inner: &Inner, job: &Arc<Job>, exported: &ExportReport) -> std::io::Result<()> {
+fn complete(inner: &EngineShared, job: &Arc<Job>, exported: &ExportReport) -> std::io::Result<()> {
     let record = job.record();
     // Whoever reads of a file in the record finds it; before, nobody knows its name.
     let named = {
         let mut table = inner.table();
         let mut name = |at: usize, of: &str| {
             let names = (0..NAMES_TRIED_MAX).map(|_| match record.naming {
-                Naming::Random => inner.new_id(),
-                Naming::Typed => format!("{of}_{}.ndjson", &inner.new_id()[..8]),
+                UrlNaming::Random => inner.new_id(),
+                UrlNaming::Typed => format!("{of}_{}.ndjson", &inner.new_id()[..8]),
             });
             for id in names {
                 if let Entry::Vacant(free) = table.files.entry((record.mount.clone(), id.clone())) {
@@ -329,7 +333,7 @@ fn complete(inner: &Inner, job: &Arc<Job>, exported: &ExportReport) -> std::io::
         };
         let file = |(at, receipt): (usize, &Receipt)| {
             let (id, receipt) = (name(at, &receipt.r#type)?, receipt.clone());
-            let kind = OutputName::parse(&receipt.file).map_or(Kind::Output, |name| Kind::of(&name));
+            let kind = OutputName::parse(&receipt.file).map_or(RecordKind::Output, |name| RecordKind::of(&name));
             Ok(FileRecord { id, kind, receipt })
         };
         exported.files.iter().enumerate().map(file).collect::<std::io::Result<Vec<FileRecord>>>()
@@ -342,10 +346,10 @@ fn complete(inner: &Inner, job: &Arc<Job>, exported: &ExportReport) -> std::io::
         }
     };
     let changed = inner.change(job, |record| {
-        record.become_(State::Complete);
+        record.become_(JobState::Complete);
         record.view = None;
         record.files = files;
-        record.planned = record.planned.map(|planned| Planned { complete: planned.shards, ..planned });
+        record.planned = record.planned.map(|planned| PlannedCounts { complete: planned.shards, ..planned });
         record.extension = exported.manifest.extension.clone();
         end(record, inner.now());
     });
@@ -369,18 +373,18 @@ fn end(record: &mut JobRecord, now: Instant) {
 }
 
 /// Ends a job without success; no error stands for a panic.
-fn fail(inner: &Inner, job: &Arc<Job>, error: Option<ExportError>) {
+fn fail(inner: &EngineShared, job: &Arc<Job>, error: Option<ExportError>) {
     let detail = error.as_ref().map_or("a worker panicked".to_string(), ToString::to_string);
     let reason = error.as_ref().map_or("the service failed; its operator finds the cause in the log", public_reason);
     tracing::error!(job = job.id, detail, "a job failed");
-    let failure = Failure { reason: reason.to_string(), detail };
+    let failure = JobFailure { reason: reason.to_string(), detail };
     let left = planned(job, &job.record());
     // Whoever reads that it has failed may have it tried again at once: by then nothing is left of this try.
-    *job.stage.lock().expect("no panic under it") = Stage::Ended;
+    *job.stage.lock().expect("no panic under it") = RunPhase::Ended;
     inner.table().turns.remove(job);
     job.touch(&inner.now());
     let changed = inner.change(job, |record| {
-        record.become_(State::Failed);
+        record.become_(JobState::Failed);
         record.failure = Some(failure);
         record.planned = left;
         end(record, inner.now());
@@ -390,9 +394,9 @@ fn fail(inner: &Inner, job: &Arc<Job>, error: Option<ExportError>) {
         tracing::error!(job = job.id, %error, "the record of a failed job cannot be written");
         let mut held = job.record.lock().expect("no panic under it");
         let mut record = (**held).clone();
-        record.state = State::Failed;
+        record.state = JobState::Failed;
         record.failure =
-            Some(Failure { reason: public_reason(&ExportError::Cancelled).to_string(), detail: error.to_string() });
+            Some(JobFailure { reason: public_reason(&ExportError::Cancelled).to_string(), detail: error.to_string() });
         *held = Arc::new(record);
     }
     inner.table().due_at(job.record().expiry());
@@ -420,15 +424,15 @@ fn public_reason(error: &ExportError) -> &'static str {
     }
 }
 
-fn unwritable(inner: &Inner, source: std::io::Error) -> ExportError {
+fn unwritable(inner: &EngineShared, source: std::io::Error) -> ExportError {
     ExportError::Write { directory: inner.options.records.clone(), name: "the record of the job".to_string(), source }
 }
 
 /// How much a job has to do and has done, if it is planned; never more done than there is, nor less than was recorded.
-pub fn planned(job: &Job, record: &JobRecord) -> Option<Planned> {
+pub fn planned(job: &Job, record: &JobRecord) -> Option<PlannedCounts> {
     let planned = record.planned?;
     let done = job.watch.files_done.load(Relaxed);
-    Some(Planned { complete: planned.complete.max(done).min(planned.shards), ..planned })
+    Some(PlannedCounts { complete: planned.complete.max(done).min(planned.shards), ..planned })
 }
 
 /// How much of a job is done, in hundredths, never less than was told before and never all.

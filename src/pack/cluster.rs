@@ -7,11 +7,11 @@
 use crate::error::{IndexError, PackError};
 use crate::index::global::Section;
 use crate::limits::{FRAME_BYTES, FRAME_PATIENT_BYTES_MIN};
-use crate::pack::report::Packed;
-use crate::pack::retention::{Fate, Keep, Set};
-use crate::pack::row_fetch::Rows;
-use crate::pack::sort_key::Key;
-use crate::pack::writer::Writer;
+use crate::pack::report::PackReport;
+use crate::pack::retention::{Disposition, Retention, VersionSet};
+use crate::pack::row_fetch::RowFetcher;
+use crate::pack::sort_key::SortKey;
+use crate::pack::writer::PackWriter;
 use crate::progress::Progress;
 use std::ops::Range;
 
@@ -29,7 +29,7 @@ const FUTURE: u32 = u32::MAX;
 const BATCH_BYTES: u64 = 8 << 20;
 
 /// The patients that are taken in one pass over the columns: all of them, unless a type has very many rows.
-pub fn passes(keep: &Keep<'_>, type_index: usize) -> impl Iterator<Item = Range<u64>> + use<> {
+pub fn passes(keep: &Retention<'_>, type_index: usize) -> impl Iterator<Item = Range<u64>> + use<> {
     let index = keep.snapshot.index();
     let count = |extent: usize| index.extents()[extent].columns().type_count[type_index];
     let rows: u64 = keep.snapshot.extents().map(count).sum();
@@ -43,23 +43,23 @@ pub fn passes(keep: &Keep<'_>, type_index: usize) -> impl Iterator<Item = Range<
 /// Writes the rows of one type, set and pass.
 #[allow(clippy::too_many_arguments, reason = "called once, from the loop over types, sets and passes")]
 pub fn write(
-    keep: &Keep<'_>,
+    keep: &Retention<'_>,
     type_index: usize,
-    set: Set,
+    set: VersionSet,
     pass: Range<u64>,
-    rows: &Rows<'_>,
-    writer: &mut Writer,
+    rows: &RowFetcher<'_>,
+    writer: &mut PackWriter,
     watch: &Progress,
-    packed: &mut Packed,
+    packed: &mut PackReport,
 ) -> Result<(), PackError> {
     let mut keys = keys(keep, type_index, set, &pass, packed)?;
     keys.par_sort_unstable();
     let index = keep.snapshot.index();
-    let length = |key: &Key| {
+    let length = |key: &SortKey| {
         let (extent, row) = index.locate(key.row as usize);
         u64::from(index.extents()[extent].columns().length(row)) + 1
     };
-    let mut frames = Frames { keys: &keys, length: &length, at: 0, shared: Vec::new() };
+    let mut frames = FrameCutter { keys: &keys, length: &length, at: 0, shared: Vec::new() };
     let mut batch: Vec<Range<usize>> = Vec::new();
     let mut bytes = 0;
     loop {
@@ -84,12 +84,12 @@ pub fn write(
 
 /// The keys of the rows that stay. What leaves is counted with the set of the others, once.
 fn keys(
-    keep: &Keep<'_>,
+    keep: &Retention<'_>,
     type_index: usize,
-    set: Set,
+    set: VersionSet,
     pass: &Range<u64>,
-    packed: &mut Packed,
-) -> Result<Vec<Key>, IndexError> {
+    packed: &mut PackReport,
+) -> Result<Vec<SortKey>, IndexError> {
     let index = keep.snapshot.index();
     let merged = index.merged();
     let mut keys = Vec::new();
@@ -115,10 +115,10 @@ fn keys(
             let is_followed = followed.first().is_some_and(|pair| (pair >> 32) as usize == number);
             let number = number as u32;
             match keep.fate_of(extent, row, is_followed)? {
-                Fate::Stays => keys.push(Key::new(patient, ticks, number)),
-                Fate::Future => keys.push(Key::new(FUTURE, i64::MAX, number)),
-                Fate::Superseded => packed.superseded += 1,
-                Fate::Deleted => packed.deleted += 1,
+                Disposition::Stays => keys.push(SortKey::new(patient, ticks, number)),
+                Disposition::Future => keys.push(SortKey::new(FUTURE, i64::MAX, number)),
+                Disposition::Superseded => packed.superseded += 1,
+                Disposition::Deleted => packed.deleted += 1,
             }
         }
     }
@@ -126,15 +126,15 @@ fn keys(
 }
 
 /// Cuts sorted keys into frames.
-struct Frames<'a> {
-    keys: &'a [Key],
-    length: &'a dyn Fn(&Key) -> u64,
+struct FrameCutter<'a> {
+    keys: &'a [SortKey],
+    length: &'a dyn Fn(&SortKey) -> u64,
     at: usize,
     /// Ends and lengths of frames that are cut but not handed out, last first.
     shared: Vec<(Range<usize>, u64)>,
 }
 
-impl Frames<'_> {
+impl FrameCutter<'_> {
     /// The next frame: its keys and its bytes.
     fn next_frame(&mut self) -> Option<(Range<usize>, u64)> {
         if let Some(ready) = self.shared.pop() {
@@ -208,13 +208,13 @@ mod tests {
         let mut of_row = Vec::new();
         for (patient, bytes) in lengths.iter().enumerate() {
             for part in 0..1 + bytes / 2000 {
-                keys.push(Key::new(patient as u32, part as i64 - 3, of_row.len() as u32));
+                keys.push(SortKey::new(patient as u32, part as i64 - 3, of_row.len() as u32));
                 of_row.push(if patient == 7 && part == 5 { 2_000_000 } else { bytes / (1 + bytes / 2000) });
             }
         }
         assert!(keys.is_sorted());
-        let length = |key: &Key| of_row[key.row as usize];
-        let mut frames = Frames { keys: &keys, length: &length, at: 0, shared: Vec::new() };
+        let length = |key: &SortKey| of_row[key.row as usize];
+        let mut frames = FrameCutter { keys: &keys, length: &length, at: 0, shared: Vec::new() };
         let mut at = 0;
         while let Some((range, bytes)) = frames.next_frame() {
             assert_eq!(range.start, at);
@@ -230,6 +230,6 @@ mod tests {
     #[test]
     fn keys_order_as_ticks_do() {
         let ticks = [i64::MIN, -5, 0, 1, 1 << 40, i64::MAX];
-        assert!(ticks.windows(2).all(|pair| Key::new(1, pair[0], 9) < Key::new(1, pair[1], 0)));
+        assert!(ticks.windows(2).all(|pair| SortKey::new(1, pair[0], 9) < SortKey::new(1, pair[1], 0)));
     }
 }

@@ -25,15 +25,15 @@ pub mod writer;
 use crate::error::{IndexError, PackError};
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
-use crate::index::report::Work;
+use crate::index::report::RefreshStats;
 use crate::index::snapshot::Snapshot;
-use crate::pack::report::Packed;
-use crate::pack::retention::Keep;
-use crate::pack::row_fetch::Rows;
-use crate::pack::writer::{Header, Writer};
+use crate::pack::report::PackReport;
+use crate::pack::retention::Retention;
+use crate::pack::row_fetch::RowFetcher;
+use crate::pack::writer::{PackHeader, PackWriter};
 use crate::progress::Progress;
 use crate::store::{Store, StoreOptions};
-use crate::sys::atomic_dir::NewDirectory;
+use crate::sys::atomic_dir::AtomicDir;
 use crate::sys::durability::Sync;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -55,11 +55,12 @@ pub struct PackOptions {
 ///
 /// # Errors
 /// [`PackError`]; nothing is left at or beside the target then.
-pub fn pack(store: &Store, as_of: Instant, options: &PackOptions, watch: &Progress) -> Result<Packed, PackError> {
+pub fn pack(store: &Store, as_of: Instant, options: &PackOptions, watch: &Progress) -> Result<PackReport, PackError> {
     outside(store.root(), &options.to)?;
-    let directory = NewDirectory::begin(&options.to, options.sync)?;
+    let directory = AtomicDir::begin(&options.to, options.sync)?;
     let (snapshot, work) = proven(store, as_of, watch)?;
-    let mut packed = Packed { transaction_time: snapshot.as_of().to_string(), index: work, ..Packed::default() };
+    let mut packed =
+        PackReport { transaction_time: snapshot.as_of().to_string(), index: work, ..PackReport::default() };
     write(&snapshot, store.options(), &directory, options, watch, &mut packed)?;
     // The last look at the store: what was read must be what the snapshot was taken of.
     snapshot.index().verify_unchanged()?;
@@ -71,7 +72,7 @@ pub fn pack(store: &Store, as_of: Instant, options: &PackOptions, watch: &Progre
 }
 
 /// A snapshot whose whole index was proven, since everything of it is read; a damaged one is repaired first.
-fn proven(store: &Store, as_of: Instant, watch: &Progress) -> Result<(Snapshot, Work), PackError> {
+fn proven(store: &Store, as_of: Instant, watch: &Progress) -> Result<(Snapshot, RefreshStats), PackError> {
     let prove = |snapshot: &Snapshot| {
         snapshot.index().extents().par_iter().try_for_each(|extent| extent.prove_whole().map(drop))
     };
@@ -90,16 +91,16 @@ fn proven(store: &Store, as_of: Instant, watch: &Progress) -> Result<(Snapshot, 
 fn write(
     snapshot: &Snapshot,
     store: &StoreOptions,
-    directory: &NewDirectory,
+    directory: &AtomicDir,
     options: &PackOptions,
     watch: &Progress,
-    packed: &mut Packed,
+    packed: &mut PackReport,
 ) -> Result<(), PackError> {
     let index = snapshot.index();
-    let keep = Keep::new(snapshot);
+    let keep = Retention::new(snapshot);
     let bytes = |extent: usize| index.entry(extent).end - index.entry(extent).start;
     watch.write_total.store(snapshot.extents().map(bytes).sum(), Relaxed);
-    let mut rows = Rows::new(snapshot, directory.path(), store.access);
+    let mut rows = RowFetcher::new(snapshot, directory.path(), store.access);
     let found = non_rows::write(snapshot, &mut rows, store.kernel, (directory.path(), options.sync), watch, packed)?;
     let mut types: BTreeSet<usize> = snapshot.extents().flat_map(|extent| types_of(snapshot, extent)).collect();
     if !found.is_empty() {
@@ -108,9 +109,9 @@ fn write(
     for at in types {
         let resource_type = ResourceType::from_index(at).expect("a type of the index");
         rows.decode(&|extent| types_of(snapshot, extent).any(|of| of == at), watch)?;
-        let mut writer = Writer::new(directory.path(), resource_type, options.level, options.sync);
+        let mut writer = PackWriter::new(directory.path(), resource_type, options.level, options.sync);
         for set in keep.sets() {
-            let header = Header::new(snapshot, set);
+            let header = PackHeader::new(snapshot, set);
             writer.begin(header, packed)?;
             for pass in cluster::passes(&keep, at) {
                 cluster::write(&keep, at, set, pass, &rows, &mut writer, watch, packed)?;
@@ -132,8 +133,8 @@ fn write(
     }
     if packed.frames == 0 {
         // Rows that come to the new store must be as late as they would have been in this one.
-        let mut writer = Writer::new(directory.path(), ResourceType::BUNDLE, options.level, options.sync);
-        writer.empty(Header::new(snapshot, None), packed)?;
+        let mut writer = PackWriter::new(directory.path(), ResourceType::BUNDLE, options.level, options.sync);
+        writer.empty(PackHeader::new(snapshot, None), packed)?;
     }
     Ok(())
 }

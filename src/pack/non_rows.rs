@@ -20,13 +20,13 @@ use crate::fhir::reference::Reference;
 use crate::index::row_reader::row_range;
 use crate::index::snapshot::Snapshot;
 use crate::limits::{PACK_DAMAGE_TOLD_MAX, READ_BYTES, ROW_BYTES_MAX};
-use crate::pack::report::Packed;
-use crate::pack::row_fetch::Rows;
+use crate::pack::report::PackReport;
+use crate::pack::row_fetch::RowFetcher;
 use crate::progress::Progress;
 use crate::simd::Kernel;
 use crate::sys::durability::Sync;
 use crate::sys::private_files::create_private;
-use crate::sys::store_file::Source;
+use crate::sys::store_file::StoreFile;
 
 /// Name of the file of lines that are no resources. They stay faults there.
 pub const REJECTED: &str = "rejected.ndjson";
@@ -53,11 +53,11 @@ pub struct TombstoneLine {
 /// When the store cannot be read or the file not be written.
 pub fn write(
     snapshot: &Snapshot,
-    rows: &mut Rows<'_>,
+    rows: &mut RowFetcher<'_>,
     kernel: Kernel,
     (directory, sync): (&Path, Sync),
     watch: &Progress,
-    packed: &mut Packed,
+    packed: &mut PackReport,
 ) -> Result<Vec<TombstoneLine>, PackError> {
     let index = snapshot.index();
     let walked = |extent: usize| {
@@ -66,7 +66,7 @@ pub fn write(
     };
     rows.decode(&walked, watch)?;
     let mut extractor = Extractor::new(kernel, index.generation().validate);
-    let mut rejected = Rejected { path: directory.join(REJECTED), file: None };
+    let mut rejected = RejectedLines { path: directory.join(REJECTED), file: None };
     let mut found = Vec::new();
     for extent in snapshot.extents() {
         let head = index.extents()[extent].head();
@@ -84,12 +84,12 @@ pub fn write(
         for gap in gaps(snapshot, extent, source)? {
             each_line(source, gap, &mut |line| {
                 match read(source, &line, &mut extractor)? {
-                    What::Blank | What::Resource => {}
-                    What::Faulty => {
+                    NonRowKind::Blank | NonRowKind::Resource => {}
+                    NonRowKind::Faulty => {
                         rejected.take(source, &line)?;
                         packed.rejected += 1;
                     }
-                    What::Tombstones(count) => {
+                    NonRowKind::Tombstones(count) => {
                         let (start, length) = (line.start, line.end - line.start);
                         found.push(TombstoneLine { extent, start, length, first: tombstone, count });
                         tombstone += count;
@@ -105,7 +105,7 @@ pub fn write(
 
 /// Counts the places at which a compressed file is damaged, and tells where the first of them are. Something was lost
 /// there, or may have been: of a file that was cut off behind a line nobody can know.
-fn damage(snapshot: &Snapshot, extent: usize, packed: &mut Packed) {
+fn damage(snapshot: &Snapshot, extent: usize, packed: &mut PackReport) {
     let index = snapshot.index();
     let (entry, columns) = (index.entry(extent), index.extents()[extent].columns());
     let kinds = [FaultKind::Damaged, FaultKind::DamagedFrame, FaultKind::DamagedTable];
@@ -130,7 +130,7 @@ fn damage(snapshot: &Snapshot, extent: usize, packed: &mut Packed) {
 }
 
 /// The spans of an extent between its rows and their line ends, damaged frames left out.
-fn gaps(snapshot: &Snapshot, extent: usize, source: &Source) -> Result<Vec<Range<u64>>, PackError> {
+fn gaps(snapshot: &Snapshot, extent: usize, source: &StoreFile) -> Result<Vec<Range<u64>>, PackError> {
     let index = snapshot.index();
     let (entry, columns) = (index.entry(extent), index.extents()[extent].columns());
     let mut taken: Vec<Range<u64>> = (0..columns.rows()).map(|row| row_range(index, extent, row)).collect();
@@ -167,7 +167,7 @@ fn gaps(snapshot: &Snapshot, extent: usize, source: &Source) -> Result<Vec<Range
 
 /// Calls `visit` with each line of a span, without its newline and one carriage return.
 fn each_line(
-    source: &Source,
+    source: &StoreFile,
     span: Range<u64>,
     visit: &mut dyn FnMut(Range<u64>) -> Result<(), PackError>,
 ) -> Result<(), PackError> {
@@ -194,7 +194,7 @@ fn each_line(
     Ok(())
 }
 
-enum What {
+enum NonRowKind {
     Blank,
     /// A line that was torn behind its last byte: it cannot be known to be whole, and cannot be kept as a fault.
     Resource,
@@ -202,9 +202,9 @@ enum What {
     Tombstones(usize),
 }
 
-fn read(source: &Source, line: &Range<u64>, extractor: &mut Extractor) -> Result<What, PackError> {
+fn read(source: &StoreFile, line: &Range<u64>, extractor: &mut Extractor) -> Result<NonRowKind, PackError> {
     if line.end - line.start > ROW_BYTES_MAX {
-        return Ok(What::Faulty);
+        return Ok(NonRowKind::Faulty);
     }
     let mut blank = true;
     extractor.begin();
@@ -214,19 +214,19 @@ fn read(source: &Source, line: &Range<u64>, extractor: &mut Extractor) -> Result
         Ok(())
     })?;
     Ok(match extractor.finish() {
-        _ if blank => What::Blank,
+        _ if blank => NonRowKind::Blank,
         Ok(facts) if facts.content == Content::Tombstones => {
             // As the index counts them.
-            What::Tombstones(facts.tombstones().filter(|url| Reference::parse(url).is_some()).count())
+            NonRowKind::Tombstones(facts.tombstones().filter(|url| Reference::parse(url).is_some()).count())
         }
-        Ok(_) => What::Resource,
-        Err(_) => What::Faulty,
+        Ok(_) => NonRowKind::Resource,
+        Err(_) => NonRowKind::Faulty,
     })
 }
 
 /// Passes a span of a file on, in pieces.
 pub fn pieces(
-    source: &Source,
+    source: &StoreFile,
     span: &Range<u64>,
     feed: &mut dyn FnMut(&[u8]) -> Result<(), PackError>,
 ) -> Result<(), PackError> {
@@ -240,13 +240,13 @@ pub fn pieces(
 }
 
 /// The file of rejected lines; made when the first one comes.
-struct Rejected {
+struct RejectedLines {
     path: PathBuf,
     file: Option<BufWriter<File>>,
 }
 
-impl Rejected {
-    fn take(&mut self, source: &Source, line: &Range<u64>) -> Result<(), PackError> {
+impl RejectedLines {
+    fn take(&mut self, source: &StoreFile, line: &Range<u64>) -> Result<(), PackError> {
         let path = self.path.clone();
         let write = |source| PackError::Write { path: path.clone(), source };
         let file = match &mut self.file {
@@ -265,7 +265,7 @@ impl Rejected {
         file.write_all(b"\n").map_err(write)
     }
 
-    fn finish(self, sync: Sync, packed: &mut Packed) -> Result<(), PackError> {
+    fn finish(self, sync: Sync, packed: &mut PackReport) -> Result<(), PackError> {
         let Some(file) = self.file else { return Ok(()) };
         let write = |source| PackError::Write { path: self.path.clone(), source };
         let file = file.into_inner().map_err(|error| write(error.into_error()))?;

@@ -5,16 +5,21 @@ use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::global::Section;
 use crate::index::segment::layout::BASE_BITS;
-use crate::pack::retention::Keep;
-use crate::pack::writer::LeftEntry;
+use crate::pack::retention::Retention;
+use crate::pack::writer::PriorOwnerEntry;
 use crate::store::packed::seek_table::{FOLLOWED, LATE, NOBODY};
 
 /// What the table must hold of a DELETE entry (numbered in its extent) that is the `entry`th of its frame.
-pub fn entries(keep: &Keep<'_>, extent: usize, tombstone: usize, entry: u32) -> Result<Vec<LeftEntry>, CorruptIndex> {
+pub fn entries(
+    keep: &Retention<'_>,
+    extent: usize,
+    tombstone: usize,
+    entry: u32,
+) -> Result<Vec<PriorOwnerEntry>, CorruptIndex> {
     let index = keep.snapshot.index();
     let columns = index.extents()[extent].columns();
     let number = index.starts().tombstone[extent] + tombstone;
-    let one = |updated, sentinel| vec![LeftEntry { entry, updated, owner: Err(sentinel) }];
+    let one = |updated, sentinel| vec![PriorOwnerEntry { entry, updated, owner: Err(sentinel) }];
     if columns.tomb_updated[tombstone] == NO_INSTANT {
         return Ok(Vec::new()); // it ends nothing
     }
@@ -43,14 +48,14 @@ pub fn entries(keep: &Keep<'_>, extent: usize, tombstone: usize, entry: u32) -> 
         _ => return Ok(Vec::new()),
     };
     // Who asks what was known at an instant must know when it came.
-    let late = first_seen.map(|first| LeftEntry { entry, updated: first, owner: Err(LATE) });
+    let late = first_seen.map(|first| PriorOwnerEntry { entry, updated: first, owner: Err(LATE) });
     if owners.is_empty() {
         return Ok(one(updated, NOBODY).into_iter().chain(late).collect());
     }
     let columns = index.extents()[of].columns();
     let name = |owner: usize| {
         let base = columns.base_text((columns.owner_base[owner] & BASE_BITS) as usize);
-        LeftEntry { entry, updated, owner: Ok((base.to_string(), columns.owner_id_of(owner))) }
+        PriorOwnerEntry { entry, updated, owner: Ok((base.to_string(), columns.owner_id_of(owner))) }
     };
     Ok(owners.into_iter().map(name).chain(late).collect())
 }

@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
-use crate::index::report::Work;
+use crate::index::report::RefreshStats;
 
 /// What a pack came to.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Packed {
+pub struct PackReport {
     /// transactionTime of the pack.
     pub transaction_time: String,
     /// Lines of the store.
@@ -37,5 +37,5 @@ pub struct Packed {
     /// Bytes of the files.
     pub file_bytes: u64,
     /// Work on the index.
-    pub index: Work,
+    pub index: RefreshStats,
 }

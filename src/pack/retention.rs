@@ -6,17 +6,17 @@
 use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
-use crate::index::snapshot::{Snapshot, State};
+use crate::index::snapshot::{RowState, Snapshot};
 
 /// Rows that go to the same files: those that an index says it first saw at one T, after they were written.
 ///
 /// `None` is the set of all others. A row is late for an export since S when S is not before its lastUpdated and before
 /// the T that first saw it; a row dated after that T can never be, and needs no set of its own.
-pub type Set = Option<i64>;
+pub type VersionSet = Option<i64>;
 
 /// What becomes of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum Disposition {
     /// It stays; it is current at T.
     Stays,
     /// It stays; it is dated after T.
@@ -27,28 +27,28 @@ pub enum Fate {
     Deleted,
 }
 
-impl Fate {
+impl Disposition {
     /// Whether it leaves.
     pub fn leaves(self) -> bool {
-        matches!(self, Fate::Superseded | Fate::Deleted)
+        matches!(self, Disposition::Superseded | Disposition::Deleted)
     }
 }
 
 /// Answers for a snapshot.
-pub struct Keep<'a> {
+pub struct Retention<'a> {
     /// The snapshot packed.
     pub snapshot: &'a Snapshot,
     /// Which reference bases are the store's own in any case: the empty one.
     ours: Vec<bool>,
-    sets: Vec<Set>,
+    sets: Vec<VersionSet>,
 }
 
-impl<'a> Keep<'a> {
+impl<'a> Retention<'a> {
     /// Prepares.
-    pub fn new(snapshot: &'a Snapshot) -> Keep<'a> {
+    pub fn new(snapshot: &'a Snapshot) -> Retention<'a> {
         let index = snapshot.index();
         let ours = index.bases().iter().map(String::is_empty).collect();
-        let mut keep = Keep { snapshot, ours, sets: vec![None] };
+        let mut keep = Retention { snapshot, ours, sets: vec![None] };
         let mut late: Vec<i64> = snapshot.extents().filter_map(|extent| keep.late_from(extent)).collect();
         late.sort_unstable();
         late.dedup();
@@ -57,7 +57,7 @@ impl<'a> Keep<'a> {
     }
 
     /// The sets, that of the rows that are never late first.
-    pub fn sets(&self) -> impl Iterator<Item = Set> + '_ {
+    pub fn sets(&self) -> impl Iterator<Item = VersionSet> + '_ {
         self.sets.iter().copied()
     }
 
@@ -70,7 +70,7 @@ impl<'a> Keep<'a> {
 
     /// The set of rows or deletions of an extent that are dated so (in ticks). Those without a date are older than any:
     /// when they came tells whether a reader of increments could know them.
-    pub fn set_of(&self, extent: usize, ticks: i64) -> Set {
+    pub fn set_of(&self, extent: usize, ticks: i64) -> VersionSet {
         self.late_from(extent).filter(|first| ticks < *first)
     }
 
@@ -78,7 +78,7 @@ impl<'a> Keep<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn fate(&self, extent: usize, row: usize) -> Result<Fate, CorruptIndex> {
+    pub fn fate(&self, extent: usize, row: usize) -> Result<Disposition, CorruptIndex> {
         let first = self.snapshot.index().starts().row[extent];
         self.fate_of(extent, row, self.snapshot.index().merged().next(first + row)?.is_some())
     }
@@ -87,22 +87,22 @@ impl<'a> Keep<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn fate_of(&self, extent: usize, row: usize, is_followed: bool) -> Result<Fate, CorruptIndex> {
+    pub fn fate_of(&self, extent: usize, row: usize, is_followed: bool) -> Result<Disposition, CorruptIndex> {
         let index = self.snapshot.index();
         let columns = index.extents()[extent].columns();
         let at = self.snapshot.as_of().as_ref();
         if columns.updated_of(row).is_some_and(|updated| updated > at) {
-            return Ok(Fate::Future);
+            return Ok(Disposition::Future);
         }
         if !is_followed {
-            return Ok(Fate::Stays);
+            return Ok(Disposition::Stays);
         }
         Ok(match self.snapshot.state(extent, row, at, &self.ours, &|_| true)? {
-            State::Current => Fate::Stays,
-            State::Future => Fate::Future,
-            State::Superseded => Fate::Superseded,
-            State::Deleted if columns.type_of(row) == ResourceType::PROVENANCE => Fate::Stays,
-            State::Deleted => Fate::Deleted,
+            RowState::Current => Disposition::Stays,
+            RowState::Future => Disposition::Future,
+            RowState::Superseded => Disposition::Superseded,
+            RowState::Deleted if columns.type_of(row) == ResourceType::PROVENANCE => Disposition::Stays,
+            RowState::Deleted => Disposition::Deleted,
         })
     }
 

@@ -19,25 +19,25 @@ use crate::index::snapshot::{Index, Snapshot};
 use crate::limits::READ_BYTES;
 use crate::progress::Progress;
 use crate::store::packed::frame_reader::{FrameError, FrameReader};
-use crate::store::packed::seek_table::PackedTable;
+use crate::store::packed::seek_table::SeekTable;
 use crate::sys::access::Access;
 use crate::sys::private_files::create_private;
-use crate::sys::store_file::{Source, SourceError};
+use crate::sys::store_file::{StoreFile, StoreFileError};
 
 /// Reads rows.
-pub struct Rows<'a> {
+pub struct RowFetcher<'a> {
     snapshot: &'a Snapshot,
     directory: PathBuf,
-    decoded: HashMap<usize, Source>,
+    decoded: HashMap<usize, StoreFile>,
     access: Access,
 }
 
-impl<'a> Rows<'a> {
+impl<'a> RowFetcher<'a> {
     /// Decoded files go to this directory, under hidden names.
-    pub fn new(snapshot: &'a Snapshot, directory: &Path, access: Access) -> Rows<'a> {
+    pub fn new(snapshot: &'a Snapshot, directory: &Path, access: Access) -> RowFetcher<'a> {
         // No advice on how the files are read: a store is mostly in some order already, and reading it page by page, as
         // for scattered rows, was measured five times slower where it is not in memory.
-        Rows { snapshot, directory: directory.to_path_buf(), decoded: HashMap::new(), access }
+        RowFetcher { snapshot, directory: directory.to_path_buf(), decoded: HashMap::new(), access }
     }
 
     fn index(&self) -> &'a Index {
@@ -63,7 +63,7 @@ impl<'a> Rows<'a> {
             let mut out = create_private(&path).map_err(write)?;
             decode(self.index(), file, &mut out, watch, &write)?;
             drop(out);
-            self.decoded.insert(file, Source::open(&path, self.access)?);
+            self.decoded.insert(file, StoreFile::open(&path, self.access)?);
         }
         Ok(())
     }
@@ -88,7 +88,7 @@ impl<'a> Rows<'a> {
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub fn source(&self, file: usize) -> Result<&Source, SourceError> {
+    pub fn source(&self, file: usize) -> Result<&StoreFile, StoreFileError> {
         self.decoded.get(&file).map_or_else(|| self.index().source(file), Ok)
     }
 
@@ -116,7 +116,7 @@ impl<'a> Rows<'a> {
     /// another one, because one before the newline is no part of a line.
     ///
     /// # Errors
-    /// As [`Rows::take`], and those of `feed`.
+    /// As [`RowFetcher::take`], and those of `feed`.
     pub fn pieces(
         &self,
         number: usize,
@@ -181,7 +181,7 @@ fn decode(
         true => Err(PackError::from(IndexError::Cancelled)),
         false => Ok(()),
     };
-    if let Ok(Some(table)) = PackedTable::open(source) {
+    if let Ok(Some(table)) = SeekTable::open(source) {
         let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
         for at in 0..table.frames() {
             stopped()?;

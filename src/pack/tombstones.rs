@@ -5,21 +5,21 @@ use crate::fhir::instant::NO_INSTANT;
 use crate::limits::{FRAME_BYTES, PACKED_ROWS_MAX};
 use crate::pack::non_rows::{TombstoneLine, pieces};
 use crate::pack::prior_owners;
-use crate::pack::report::Packed;
-use crate::pack::retention::Keep;
-use crate::pack::row_fetch::Rows;
-use crate::pack::writer::{Header, LeftEntry, Writer, updated};
+use crate::pack::report::PackReport;
+use crate::pack::retention::Retention;
+use crate::pack::row_fetch::RowFetcher;
+use crate::pack::writer::{PackHeader, PackWriter, PriorOwnerEntry, updated};
 
 /// Writes them, those that can be late to files of their own.
 ///
 /// # Errors
 /// When they cannot be read, or the files not be written.
 pub fn write(
-    keep: &Keep<'_>,
+    keep: &Retention<'_>,
     found: &[TombstoneLine],
-    rows: &Rows<'_>,
-    writer: &mut Writer,
-    packed: &mut Packed,
+    rows: &RowFetcher<'_>,
+    writer: &mut PackWriter,
+    packed: &mut PackReport,
 ) -> Result<(), PackError> {
     let index = keep.snapshot.index();
     let ticks = |line: &TombstoneLine| match line.count {
@@ -27,8 +27,8 @@ pub fn write(
         _ => index.extents()[line.extent].columns().tomb_updated[line.first],
     };
     for set in keep.sets() {
-        writer.begin(Header::new(keep.snapshot, set), packed)?;
-        let mut frame = Frame::default();
+        writer.begin(PackHeader::new(keep.snapshot, set), packed)?;
+        let mut frame = TombstoneFrame::default();
         for line in found.iter().filter(|line| keep.set_of(line.extent, ticks(line)) == set) {
             let entries = frame.entries as u64 + line.count as u64;
             if !frame.text.is_empty()
@@ -59,16 +59,16 @@ pub fn write(
 
 /// A frame being filled.
 #[derive(Default)]
-struct Frame {
+struct TombstoneFrame {
     text: Vec<u8>,
     lengths: Vec<u32>,
     ticks: Vec<i64>,
-    left: Vec<LeftEntry>,
+    left: Vec<PriorOwnerEntry>,
     entries: u32,
 }
 
-impl Frame {
-    fn put(self, writer: &mut Writer, packed: &mut Packed) -> Result<(), PackError> {
+impl TombstoneFrame {
+    fn put(self, writer: &mut PackWriter, packed: &mut PackReport) -> Result<(), PackError> {
         writer.lines(&self.text, self.lengths, updated(&self.ticks), self.left, packed)
     }
 }

@@ -17,51 +17,51 @@ use crate::fhir::resource_type::ResourceType;
 use crate::hash::{Hasher64, xxh3_64};
 use crate::index::snapshot::Snapshot;
 use crate::limits::{FRAME_HELD_MAX, PACKED_FILE_BYTES, PACKED_ROWS_MAX};
-use crate::pack::report::Packed;
-use crate::pack::retention::Set;
-use crate::pack::row_fetch::Rows;
-use crate::pack::sort_key::Key;
-use crate::store::packed::seek_table::{self, LeftOwner, PackedTable};
+use crate::pack::report::PackReport;
+use crate::pack::retention::VersionSet;
+use crate::pack::row_fetch::RowFetcher;
+use crate::pack::sort_key::SortKey;
+use crate::store::packed::seek_table::{self, PriorOwnerRecord, SeekTable};
 use crate::sys::durability::Sync;
 use crate::sys::private_files::create_private;
 use crate::write::encode::zstd_compressor;
 
 /// What the table of each file says of the pack.
 #[derive(Clone, Copy, Debug)]
-pub struct Header {
+pub struct PackHeader {
     packed_at: i64,
     birth: Option<i64>,
     latest: Option<i64>,
     first_seen: Option<i64>,
 }
 
-impl Header {
+impl PackHeader {
     /// For the files of a set of a snapshot.
-    pub fn new(snapshot: &Snapshot, set: Set) -> Header {
+    pub fn new(snapshot: &Snapshot, set: VersionSet) -> PackHeader {
         let generation = snapshot.index().generation();
         let packed_at = crate::index::meta::ticks_up(snapshot.as_of());
         // Rows that are never late count as seen from the start.
         let first_seen = set.or(generation.birth);
-        Header { packed_at, birth: generation.birth, latest: generation.latest, first_seen }
+        PackHeader { packed_at, birth: generation.birth, latest: generation.latest, first_seen }
     }
 }
 
 /// A frame, coded.
-pub struct Coded {
+pub struct EncodedFrame {
     bytes: Vec<u8>,
     hash: u64,
     lengths: Vec<u32>,
     updated: (i64, i64),
 }
 
-impl Coded {
+impl EncodedFrame {
     fn uncompressed(&self) -> u64 {
         self.lengths.iter().map(|length| u64::from(*length) + 1).sum()
     }
 }
 
 /// An owner of a version that has left, for the table: the DELETE entry in its frame, and the rest.
-pub struct LeftEntry {
+pub struct PriorOwnerEntry {
     /// Number of the DELETE entry in the frame.
     pub entry: u32,
     /// lastUpdated of the version.
@@ -71,37 +71,37 @@ pub struct LeftEntry {
 }
 
 /// A data file under construction.
-struct Open {
+struct OpenPackFile {
     file: BufWriter<File>,
     path: PathBuf,
-    table: PackedTable,
+    table: SeekTable,
     lengths: Vec<u32>,
     file_bytes: u64,
 }
 
 /// Writes the data files of one type.
-pub struct Writer {
+pub struct PackWriter {
     directory: PathBuf,
     resource_type: ResourceType,
     level: i32,
     sync: Sync,
     ordinal: u32,
-    header: Option<Header>,
-    open: Option<Open>,
+    header: Option<PackHeader>,
+    open: Option<OpenPackFile>,
 }
 
-impl Writer {
+impl PackWriter {
     /// A writer that has written nothing.
-    pub fn new(directory: &Path, resource_type: ResourceType, level: i32, sync: Sync) -> Writer {
+    pub fn new(directory: &Path, resource_type: ResourceType, level: i32, sync: Sync) -> PackWriter {
         let directory = directory.to_path_buf();
-        Writer { directory, resource_type, level, sync, ordinal: 0, header: None, open: None }
+        PackWriter { directory, resource_type, level, sync, ordinal: 0, header: None, open: None }
     }
 
     /// What follows belongs to another set, which has files of its own.
     ///
     /// # Errors
     /// When the file of the former set cannot be finished.
-    pub fn begin(&mut self, header: Header, packed: &mut Packed) -> Result<(), PackError> {
+    pub fn begin(&mut self, header: PackHeader, packed: &mut PackReport) -> Result<(), PackError> {
         self.finish(packed)?;
         self.header = Some(header);
         Ok(())
@@ -113,16 +113,16 @@ impl Writer {
     /// When rows cannot be read or the file not be written.
     pub fn frames(
         &mut self,
-        keys: &[Key],
+        keys: &[SortKey],
         frames: &[Range<usize>],
-        rows: &Rows<'_>,
-        packed: &mut Packed,
+        rows: &RowFetcher<'_>,
+        packed: &mut PackReport,
     ) -> Result<(), PackError> {
         let level = self.level;
-        let coded: Vec<Option<Coded>> = frames
+        let coded: Vec<Option<EncodedFrame>> = frames
             .par_iter()
             .map_init(
-                || Coder::new(level),
+                || FrameEncoder::new(level),
                 |coder, frame| {
                     let numbers: Vec<usize> = keys[frame.clone()].iter().map(|key| key.row as usize).collect();
                     coder.as_mut().map_err(|error| PackError::code(error))?.rows(&numbers, rows)
@@ -148,27 +148,27 @@ impl Writer {
         text: &[u8],
         lengths: Vec<u32>,
         updated: (i64, i64),
-        left: Vec<LeftEntry>,
-        packed: &mut Packed,
+        left: Vec<PriorOwnerEntry>,
+        packed: &mut PackReport,
     ) -> Result<(), PackError> {
-        let mut coder = Coder::new(self.level).map_err(|error| PackError::code(&error))?;
+        let mut coder = FrameEncoder::new(self.level).map_err(|error| PackError::code(&error))?;
         let bytes = coder.code(text).map_err(|error| PackError::code(&error))?;
         let hash = xxh3_64(&bytes);
-        self.put(&Coded { bytes, hash, lengths, updated }, left, packed)
+        self.put(&EncodedFrame { bytes, hash, lengths, updated }, left, packed)
     }
 
     /// Writes a file without a frame, for the sake of its table: it remembers the index that was packed.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn empty(&mut self, header: Header, packed: &mut Packed) -> Result<(), PackError> {
+    pub fn empty(&mut self, header: PackHeader, packed: &mut PackReport) -> Result<(), PackError> {
         self.begin(header, packed)?;
         self.file(0, 0, packed)?;
         self.finish(packed)
     }
 
     /// The file that takes a frame of so many bytes and rows.
-    fn file(&mut self, bytes: u64, rows: u64, packed: &mut Packed) -> Result<&mut Open, PackError> {
+    fn file(&mut self, bytes: u64, rows: u64, packed: &mut PackReport) -> Result<&mut OpenPackFile, PackError> {
         let full = self.open.as_ref().is_some_and(|open| {
             let entries = open.lengths.len().max(open.table.left.len()) as u64;
             open.table.uncompressed_len() + bytes > PACKED_FILE_BYTES || entries + rows > PACKED_ROWS_MAX
@@ -182,17 +182,24 @@ impl Writer {
             let write = |source| PackError::Write { path: path.clone(), source };
             let mut file = BufWriter::with_capacity(1 << 20, create_private(&path).map_err(write)?);
             file.write_all(&seek_table::head()).map_err(write)?;
-            let Header { packed_at, birth, latest, first_seen } = self.header.expect("begun before it is written to");
-            let mut table = PackedTable::default();
+            let PackHeader { packed_at, birth, latest, first_seen } =
+                self.header.expect("begun before it is written to");
+            let mut table = SeekTable::default();
             table.resource_type = Some(self.resource_type);
             (table.packed_at, table.birth) = (packed_at, birth);
             (table.latest, table.first_seen) = (latest, first_seen);
-            self.open = Some(Open { file, path, table, lengths: Vec::new(), file_bytes: seek_table::HEAD_BYTES });
+            self.open =
+                Some(OpenPackFile { file, path, table, lengths: Vec::new(), file_bytes: seek_table::HEAD_BYTES });
         }
         Ok(self.open.as_mut().expect("opened above"))
     }
 
-    fn put(&mut self, coded: &Coded, left: Vec<LeftEntry>, packed: &mut Packed) -> Result<(), PackError> {
+    fn put(
+        &mut self,
+        coded: &EncodedFrame,
+        left: Vec<PriorOwnerEntry>,
+        packed: &mut PackReport,
+    ) -> Result<(), PackError> {
         let uncompressed = coded.uncompressed();
         let entries = coded.lengths.len().max(left.len()) as u64;
         let open = self.file(uncompressed, entries, packed)?;
@@ -201,7 +208,7 @@ impl Writer {
         let rows = coded.lengths.len() as u32;
         open.table.push(coded.bytes.len() as u64, uncompressed, coded.hash, coded.updated, rows);
         open.lengths.extend_from_slice(&coded.lengths);
-        for LeftEntry { entry, updated, owner } in left {
+        for PriorOwnerEntry { entry, updated, owner } in left {
             let owner = match owner {
                 Ok(name) => {
                     // Neighbouring entries mostly share their owner.
@@ -212,7 +219,7 @@ impl Writer {
                 }
                 Err(sentinel) => sentinel,
             };
-            open.table.left.push(LeftOwner { frame, entry, updated, owner });
+            open.table.left.push(PriorOwnerRecord { frame, entry, updated, owner });
         }
         packed.frames += 1;
         packed.bytes += uncompressed;
@@ -220,13 +227,13 @@ impl Writer {
     }
 
     /// A row that is too long to be held, as a frame of its own, coded on the way to the file.
-    fn long_row(&mut self, number: usize, rows: &Rows<'_>, packed: &mut Packed) -> Result<(), PackError> {
+    fn long_row(&mut self, number: usize, rows: &RowFetcher<'_>, packed: &mut PackReport) -> Result<(), PackError> {
         let (ticks, length) = rows.facts(number);
         let level = self.level;
         let open = self.file(u64::from(length) + 1, 1, packed)?;
         let path = open.path.clone();
         let write = |source| PackError::Write { path: path.clone(), source };
-        let mut sink = Hashed { file: &mut open.file, hash: Hasher64::new(), bytes: 0 };
+        let mut sink = HashingWriter { file: &mut open.file, hash: Hasher64::new(), bytes: 0 };
         let mut encoder = zstd::stream::write::Encoder::new(&mut sink, level).map_err(write)?;
         encoder.include_checksum(true).map_err(write)?;
         let mut uncompressed = 0;
@@ -248,7 +255,7 @@ impl Writer {
     ///
     /// # Errors
     /// When it cannot be written or synced.
-    pub fn finish(&mut self, packed: &mut Packed) -> Result<(), PackError> {
+    pub fn finish(&mut self, packed: &mut PackReport) -> Result<(), PackError> {
         let Some(mut open) = self.open.take() else { return Ok(()) };
         let path = open.path.clone();
         let write = |source| PackError::Write { path: path.clone(), source };
@@ -264,7 +271,7 @@ impl Writer {
     }
 }
 
-impl Open {
+impl OpenPackFile {
     fn write(&mut self, bytes: &[u8]) -> Result<(), PackError> {
         self.file_bytes += bytes.len() as u64;
         self.file.write_all(bytes).map_err(|source| PackError::Write { path: self.path.clone(), source })
@@ -272,13 +279,13 @@ impl Open {
 }
 
 /// Hashes what passes.
-struct Hashed<'a> {
+struct HashingWriter<'a> {
     file: &'a mut BufWriter<File>,
     hash: Hasher64,
     bytes: u64,
 }
 
-impl Write for Hashed<'_> {
+impl Write for HashingWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.file.write_all(bytes)?;
         self.hash.update(bytes);
@@ -291,20 +298,20 @@ impl Write for Hashed<'_> {
 }
 
 /// Codes frames on one thread.
-struct Coder {
+struct FrameEncoder {
     compressor: zstd::bulk::Compressor<'static>,
     text: Vec<u8>,
     buffer: Vec<u8>,
 }
 
-impl Coder {
-    fn new(level: i32) -> std::io::Result<Coder> {
+impl FrameEncoder {
+    fn new(level: i32) -> std::io::Result<FrameEncoder> {
         let compressor = zstd_compressor(level)?;
-        Ok(Coder { compressor, text: Vec::new(), buffer: Vec::new() })
+        Ok(FrameEncoder { compressor, text: Vec::new(), buffer: Vec::new() })
     }
 
     /// A frame of rows; `None` for a row that is too long to be held.
-    fn rows(&mut self, numbers: &[usize], rows: &Rows<'_>) -> Result<Option<Coded>, PackError> {
+    fn rows(&mut self, numbers: &[usize], rows: &RowFetcher<'_>) -> Result<Option<EncodedFrame>, PackError> {
         let facts: Vec<(i64, u32)> = numbers.iter().map(|number| rows.facts(*number)).collect();
         if facts.iter().map(|(_, length)| u64::from(*length) + 1).sum::<u64>() > FRAME_HELD_MAX / 2 {
             return Ok(None);
@@ -316,7 +323,7 @@ impl Coder {
         }
         let bytes = self.compressor.compress(&self.text).map_err(|error| PackError::code(&error))?;
         let ticks: Vec<i64> = facts.iter().map(|(ticks, _)| *ticks).collect();
-        Ok(Some(Coded { hash: xxh3_64(&bytes), bytes, lengths, updated: updated(&ticks) }))
+        Ok(Some(EncodedFrame { hash: xxh3_64(&bytes), bytes, lengths, updated: updated(&ticks) }))
     }
 
     fn code(&mut self, text: &[u8]) -> std::io::Result<Vec<u8>> {

@@ -56,23 +56,23 @@ impl Bitmap {
     }
 
     /// The numbers in the set, ascending.
-    pub fn iter(&self) -> Bits<'_> {
+    pub fn iter(&self) -> BitIterator<'_> {
         self.range(0..self.words.len() * 64)
     }
 
     /// The numbers in the set within a range, ascending.
-    pub fn range(&self, range: std::ops::Range<usize>) -> Bits<'_> {
+    pub fn range(&self, range: std::ops::Range<usize>) -> BitIterator<'_> {
         let (first, behind) = (range.start / 64, range.end.div_ceil(64));
         let last = match range.end % 64 {
             0 => u64::MAX,
             bits => (1 << bits) - 1,
         };
         if range.is_empty() {
-            return Bits { words: &[], at: 0, left: 0, last };
+            return BitIterator { words: &[], at: 0, left: 0, last };
         }
         let words = &self.words[..behind];
         let left = words[first] & u64::MAX << (range.start % 64) & if first + 1 == behind { last } else { u64::MAX };
-        Bits { words, at: first, left, last }
+        BitIterator { words, at: first, left, last }
     }
 
     /// Whether any number of a range is in the set.
@@ -102,7 +102,7 @@ impl Bitmap {
 }
 
 /// Numbers of a set within a range. Every row of an export passes here twice, so it is a plain loop over words.
-pub struct Bits<'a> {
+pub struct BitIterator<'a> {
     /// The words up to the one that the range ends in.
     words: &'a [u64],
     at: usize,
@@ -112,7 +112,7 @@ pub struct Bits<'a> {
     last: u64,
 }
 
-impl Iterator for Bits<'_> {
+impl Iterator for BitIterator<'_> {
     type Item = usize;
 
     #[inline]

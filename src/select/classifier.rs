@@ -5,19 +5,19 @@ use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::global::Section;
-use crate::index::segment::columns::Left;
+use crate::index::segment::columns::PriorOwner;
 use crate::index::segment::layout::{BASE_BITS, Column};
-use crate::index::snapshot::{Snapshot, State};
-use crate::request::{ExportRequest, Late, MissingLastUpdated, Population};
+use crate::index::snapshot::{RowState, Snapshot};
+use crate::request::{ExportRequest, LateArrivals, MissingLastUpdated, Population};
 use crate::select::cohort::Cohort;
-use crate::select::ledger::{Class, Part};
+use crate::select::ledger::{RowClass, SegmentSelection};
 use std::collections::HashSet;
 
 /// Deepest chain of Provenances about Provenances that is followed.
 pub const PROVENANCE_DEPTH_MAX: usize = 32;
 
 /// The last version of a Provenance's target that was met.
-enum Last {
+enum LastVersion {
     /// A row: extent and row.
     Row(usize, usize),
     /// One that has left: its lastUpdated in ticks, and whether it was a member's.
@@ -26,7 +26,7 @@ enum Last {
 
 /// Which versions an observer knows of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
+pub enum Horizon {
     /// All that the snapshot sees.
     All,
     /// Those that were there at `_since`: none that came late.
@@ -35,7 +35,7 @@ pub enum Known {
 
 /// How a row came to be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum CandidateSource {
     /// Whose it is must be asked.
     Anyhow,
     /// By a member's postings, unless it is a Group or a Provenance.
@@ -43,7 +43,7 @@ pub enum Found {
 }
 
 /// A request prepared against a snapshot.
-pub struct Filter<'a> {
+pub struct RowClassifier<'a> {
     /// What is seen.
     pub snapshot: &'a Snapshot,
     /// Whose records are asked for.
@@ -53,12 +53,12 @@ pub struct Filter<'a> {
     types: [bool; ResourceType::COUNT],
 }
 
-impl<'a> Filter<'a> {
+impl<'a> RowClassifier<'a> {
     /// Prepares a request against a snapshot.
-    pub fn new(snapshot: &'a Snapshot, cohort: &'a Cohort, request: &'a ExportRequest) -> Filter<'a> {
+    pub fn new(snapshot: &'a Snapshot, cohort: &'a Cohort, request: &'a ExportRequest) -> RowClassifier<'a> {
         let mut types = [request.types.is_empty(); ResourceType::COUNT];
         request.types.iter().for_each(|t| types[t.index()] = true);
-        Filter { snapshot, cohort, request, types }
+        RowClassifier { snapshot, cohort, request, types }
     }
 
     /// T.
@@ -119,8 +119,8 @@ impl<'a> Filter<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn classify(&self, extent: usize, row: usize, part: &mut Part) -> Result<Class, CorruptIndex> {
-        self.classify_found(extent, row, Found::Anyhow, part)
+    pub fn classify(&self, extent: usize, row: usize, part: &mut SegmentSelection) -> Result<RowClass, CorruptIndex> {
+        self.classify_found(extent, row, CandidateSource::Anyhow, part)
     }
 
     /// The same of a row that was found in some way.
@@ -131,15 +131,15 @@ impl<'a> Filter<'a> {
         &self,
         extent: usize,
         row: usize,
-        found: Found,
-        part: &mut Part,
-    ) -> Result<Class, CorruptIndex> {
+        found: CandidateSource,
+        part: &mut SegmentSelection,
+    ) -> Result<RowClass, CorruptIndex> {
         let this = &self.snapshot.index().extents()[extent];
         match self.snapshot.state(extent, row, self.at(), &self.cohort.ours, &|_| true)? {
-            State::Current => {}
-            State::Future => return Ok(Class::Future),
-            State::Superseded => return Ok(Class::Superseded),
-            State::Deleted => return Ok(Class::Deleted),
+            RowState::Current => {}
+            RowState::Future => return Ok(RowClass::Future),
+            RowState::Superseded => return Ok(RowClass::Superseded),
+            RowState::Deleted => return Ok(RowClass::Deleted),
         }
         let resource_type = this.type_of(row)?;
         if resource_type == ResourceType::PATIENT {
@@ -148,24 +148,24 @@ impl<'a> Filter<'a> {
             part.present.push(self.snapshot.index().patient_of_owner(extent, own)?);
         }
         if !self.wants(resource_type) {
-            return Ok(Class::Type);
+            return Ok(RowClass::Type);
         }
-        let by_owner = found == Found::AsMembers
+        let by_owner = found == CandidateSource::AsMembers
             && resource_type != ResourceType::GROUP
             && resource_type != ResourceType::PROVENANCE;
         if self.request.population != Population::System
             && !by_owner
-            && !self.belongs(extent, row, self.at(), Known::All)?
+            && !self.belongs(extent, row, self.at(), Horizon::All)?
         {
-            return Ok(Class::Cohort);
+            return Ok(RowClass::Cohort);
         }
         if self.timeless(extent) {
-            return Ok(Class::Exported);
+            return Ok(RowClass::Exported);
         }
         let updated = this.updated(row)?;
         match self.passes_window(part, extent, row, resource_type, updated)? {
-            true => Ok(Class::Exported),
-            false => Ok(Class::SinceOrUntil),
+            true => Ok(RowClass::Exported),
+            false => Ok(RowClass::SinceOrUntil),
         }
     }
 
@@ -181,7 +181,7 @@ impl<'a> Filter<'a> {
     /// [`Damaged`] when the index is.
     pub fn passes_window(
         &self,
-        part: &mut Part,
+        part: &mut SegmentSelection,
         extent: usize,
         row: usize,
         resource_type: ResourceType,
@@ -199,7 +199,7 @@ impl<'a> Filter<'a> {
         }
         if self.is_late(extent) {
             part.late += 1;
-            return Ok(self.request.late == Late::Include);
+            return Ok(self.request.late == LateArrivals::Include);
         }
         Ok(resource_type == ResourceType::PROVENANCE && self.newly_belongs(extent, row)?)
     }
@@ -224,7 +224,7 @@ impl<'a> Filter<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn belongs(&self, extent: usize, row: usize, at: InstantRef<'_>, known: Known) -> Result<bool, CorruptIndex> {
+    pub fn belongs(&self, extent: usize, row: usize, at: InstantRef<'_>, known: Horizon) -> Result<bool, CorruptIndex> {
         if self.cohort.patients.is_none() {
             return Ok(true);
         }
@@ -267,7 +267,7 @@ impl<'a> Filter<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn owns_left(&self, extent: usize, left: &Left<'_>) -> Result<bool, CorruptIndex> {
+    pub fn owns_left(&self, extent: usize, left: &PriorOwner<'_>) -> Result<bool, CorruptIndex> {
         let Some(patients) = &self.cohort.patients else { return Ok(true) };
         for owner in left.owners() {
             if patients.contains(self.snapshot.index().patient_of_owner(extent, owner as u32)? as usize) {
@@ -282,9 +282,9 @@ impl<'a> Filter<'a> {
         &self,
         (extent, entry): (usize, usize),
         at: InstantRef<'_>,
-        known: Known,
-        last: Option<&Last>,
-    ) -> Result<Option<Last>, CorruptIndex> {
+        known: Horizon,
+        last: Option<&LastVersion>,
+    ) -> Result<Option<LastVersion>, CorruptIndex> {
         let index = self.snapshot.index();
         let this = &index.extents()[extent];
         if this.head().left == 0 || !self.snapshot.sees(extent) {
@@ -292,16 +292,16 @@ impl<'a> Filter<'a> {
         }
         let Some(left) = this.prove_columns(&[Column::TombLeft])?.left_of(entry) else { return Ok(None) };
         let before = match last {
-            Some(Last::Row(extent, row)) => Some(index.extents()[*extent].row(*row)?.last_updated[*row]),
-            Some(Last::Left { updated, .. }) => Some(*updated),
+            Some(LastVersion::Row(extent, row)) => Some(index.extents()[*extent].row(*row)?.last_updated[*row]),
+            Some(LastVersion::Left { updated, .. }) => Some(*updated),
             None => None,
         };
         let there = InstantRef { ticks: left.updated, rest: &[] } <= at;
-        let came_late = known == Known::Then && left.first_seen.is_some_and(|first| self.came_late(first));
+        let came_late = known == Horizon::Then && left.first_seen.is_some_and(|first| self.came_late(first));
         if left.followed || !there || came_late || before.is_some_and(|before| before >= left.updated) {
             return Ok(None);
         }
-        Ok(Some(Last::Left { updated: left.updated, owned: self.owns_left(extent, &left)? }))
+        Ok(Some(LastVersion::Left { updated: left.updated, owned: self.owns_left(extent, &left)? }))
     }
 
     /// Calls `visit` for what a Provenance is about: of each target of ours the last version at an instant. Whether one
@@ -311,7 +311,7 @@ impl<'a> Filter<'a> {
         extent: usize,
         row: usize,
         at: InstantRef<'_>,
-        known: Known,
+        known: Horizon,
         visit: &mut dyn FnMut((usize, usize)),
     ) -> Result<bool, CorruptIndex> {
         let mut owned = false;
@@ -333,8 +333,8 @@ impl<'a> Filter<'a> {
                     if index.extents()[extent].updated(row)?.is_some_and(|updated| updated > at) {
                         break;
                     }
-                    if self.snapshot.sees(extent) && (known == Known::All || !self.is_late(extent)) {
-                        last = Some(Last::Row(extent, row));
+                    if self.snapshot.sees(extent) && (known == Horizon::All || !self.is_late(extent)) {
+                        last = Some(LastVersion::Row(extent, row));
                     }
                 } else {
                     // A version that has left a packed store is known by the deletion that ended it.
@@ -344,8 +344,8 @@ impl<'a> Filter<'a> {
                 record = index.merged().next(number)?;
             }
             match last {
-                Some(Last::Row(extent, row)) => visit((extent, row)),
-                Some(Last::Left { owned: by_member, .. }) => owned |= by_member,
+                Some(LastVersion::Row(extent, row)) => visit((extent, row)),
+                Some(LastVersion::Left { owned: by_member, .. }) => owned |= by_member,
                 None => {}
             }
         }
@@ -359,6 +359,6 @@ impl<'a> Filter<'a> {
         if self.cohort.patients.is_none() {
             return Ok(false);
         }
-        Ok(!self.belongs(extent, row, since.as_ref(), Known::Then)?)
+        Ok(!self.belongs(extent, row, since.as_ref(), Horizon::Then)?)
     }
 }

@@ -6,7 +6,7 @@
 use crate::error::ExportError;
 use crate::group::lookup::our_bases;
 use crate::index::snapshot::Snapshot;
-use crate::issue::Messages;
+use crate::issue::IssueLog;
 use crate::request::{ExportRequest, Population, WriterScope};
 use crate::select::bitmap::Bitmap;
 use crate::select::members::MemberResolver;
@@ -30,7 +30,7 @@ pub struct Cohort {
     /// A name of the scope of the Group's writer, if it has one.
     pub writer: Option<String>,
     /// What did not resolve.
-    pub messages: Messages,
+    pub messages: IssueLog,
 }
 
 impl Cohort {

@@ -5,36 +5,40 @@ use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::global::Section;
 use crate::index::segment::layout::{Column, flag};
-use crate::index::snapshot::State;
+use crate::index::snapshot::RowState;
 use crate::request::Population;
 use crate::select::bitmap::Bitmap;
-use crate::select::classifier::{Filter, Known};
-use crate::select::ledger::{Class, Part};
+use crate::select::classifier::{Horizon, RowClassifier};
+use crate::select::ledger::{RowClass, SegmentSelection};
 use crate::select::row_set::RowSet;
-use crate::select::visibility::Ended;
+use crate::select::visibility::Visibility;
 
 /// Takes all rows of an extent but those that something follows, if no other row of it can be left out: its header says
 /// that somebody owns each of them, and everybody in its dictionary is asked for. Else `None`.
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn whole(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Option<Part>, CorruptIndex> {
+pub fn whole(
+    filter: &RowClassifier<'_>,
+    ended: Visibility,
+    extent: usize,
+) -> Result<Option<SegmentSelection>, CorruptIndex> {
     let index = filter.snapshot.index();
     let this = &index.extents()[extent];
     if this.rows() == 0 || !filter.is_even(extent) || !all_belong(filter, extent)? {
         return Ok(None);
     }
-    let mut part = Part::of(this.head());
+    let mut part = SegmentSelection::of(this.head());
     let mut rows = Bitmap::full(this.rows());
     let first = index.starts().row[extent];
     let mut left = 0;
     for pair in index.merged().pairs(Section::Succession, first..first + this.rows())? {
         let row = (pair >> 32) as usize - first;
         let class = match ended.state(filter, extent, row, *pair as u32 as usize)? {
-            State::Current => continue,
-            State::Future => Class::Future,
-            State::Superseded => Class::Superseded,
-            State::Deleted => Class::Deleted,
+            RowState::Current => continue,
+            RowState::Future => RowClass::Future,
+            RowState::Superseded => RowClass::Superseded,
+            RowState::Deleted => RowClass::Deleted,
         };
         part.count(class);
         rows.remove(row);
@@ -49,7 +53,7 @@ pub fn whole(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Option<
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn all_belong(filter: &Filter<'_>, extent: usize) -> Result<bool, CorruptIndex> {
+pub fn all_belong(filter: &RowClassifier<'_>, extent: usize) -> Result<bool, CorruptIndex> {
     let Some(patients) = &filter.cohort.patients else { return Ok(true) };
     let index = filter.snapshot.index();
     let head = index.extents()[extent].head();
@@ -62,7 +66,7 @@ pub fn all_belong(filter: &Filter<'_>, extent: usize) -> Result<bool, CorruptInd
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn pass(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Part, CorruptIndex> {
+pub fn pass(filter: &RowClassifier<'_>, ended: Visibility, extent: usize) -> Result<SegmentSelection, CorruptIndex> {
     let index = filter.snapshot.index();
     let this = &index.extents()[extent];
     let timeless = filter.timeless(extent);
@@ -70,7 +74,7 @@ pub fn pass(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Part, Co
     if !timeless {
         this.prove_columns(&[Column::LastUpdated, Column::Exact, Column::Heap])?;
     }
-    let mut part = Part::of(index.extents()[extent].head());
+    let mut part = SegmentSelection::of(index.extents()[extent].head());
     part.illegal_updated = 0;
     let mut rows = Bitmap::new(columns.rows());
     let merged = index.merged();
@@ -89,19 +93,19 @@ pub fn pass(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Part, Co
         let updated = if timeless { None } else { columns.updated_of(row) };
         part.illegal_updated += u64::from(columns.flags[row] & flag::ILLEGAL_UPDATED != 0);
         if updated.is_some_and(|updated| updated > at) {
-            part.count(Class::Future);
+            part.count(RowClass::Future);
             continue;
         }
         if let Some(pair) = next {
             match ended.state(filter, extent, row, *pair as u32 as usize)? {
-                State::Current => {}
-                State::Future => unreachable!("asked above"),
-                State::Superseded => {
-                    part.count(Class::Superseded);
+                RowState::Current => {}
+                RowState::Future => unreachable!("asked above"),
+                RowState::Superseded => {
+                    part.count(RowClass::Superseded);
                     continue;
                 }
-                State::Deleted => {
-                    part.count(Class::Deleted);
+                RowState::Deleted => {
+                    part.count(RowClass::Deleted);
                     continue;
                 }
             }
@@ -112,23 +116,23 @@ pub fn pass(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Part, Co
             part.present.push(owner_patient[columns.owners_of(row)[0] as usize]);
         }
         if !filter.wants(resource_type) {
-            part.count(Class::Type);
+            part.count(RowClass::Type);
             continue;
         }
         let belongs = match (&filter.request.population, resource_type) {
             (Population::System, _) => true,
-            (_, ResourceType::GROUP | ResourceType::PROVENANCE) => filter.belongs(extent, row, at, Known::All)?,
+            (_, ResourceType::GROUP | ResourceType::PROVENANCE) => filter.belongs(extent, row, at, Horizon::All)?,
             _ => columns.owners_of(row).iter().any(|owner| members[*owner as usize]),
         };
         if !belongs {
-            part.count(Class::Cohort);
+            part.count(RowClass::Cohort);
             continue;
         }
         if !timeless && !filter.passes_window(&mut part, extent, row, resource_type, updated)? {
-            part.count(Class::SinceOrUntil);
+            part.count(RowClass::SinceOrUntil);
             continue;
         }
-        part.count(Class::Exported);
+        part.count(RowClass::Exported);
         rows.insert(row);
     }
     part.rows = RowSet::Many(rows);

@@ -8,12 +8,12 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::global::Section;
-use crate::index::segment::columns::Left;
+use crate::index::segment::columns::PriorOwner;
 use crate::index::segment::id_encoding::entity_hash;
 use crate::index::segment::layout::{BASE_BITS, Column, kind};
 use crate::index::snapshot::{Index, Snapshot};
-use crate::request::{ExportRequest, Late, Population};
-use crate::select::classifier::{Filter, Known};
+use crate::request::{ExportRequest, LateArrivals, Population};
+use crate::select::classifier::{Horizon, RowClassifier};
 use crate::select::cohort::Cohort;
 
 /// The deletions of an export.
@@ -35,7 +35,7 @@ impl Deletions {
     /// # Errors
     /// [`Damaged`] when the index is.
     pub fn new(snapshot: &Snapshot, cohort: &Cohort, request: &ExportRequest) -> Result<Deletions, CorruptIndex> {
-        let filter = Filter::new(snapshot, cohort, request);
+        let filter = RowClassifier::new(snapshot, cohort, request);
         let index = snapshot.index();
         let at = snapshot.as_of().as_ref();
         let mut deletions = Deletions::default();
@@ -63,7 +63,7 @@ impl Deletions {
                 }
                 let (resource_type, id) = columns.tombstone_of(entry);
                 let in_window = filter.before_until(updated)
-                    && (filter.after_since(updated) || late && request.late == Late::Include);
+                    && (filter.after_since(updated) || late && request.late == LateArrivals::Include);
                 if !filter.wants(resource_type) || !in_window {
                     continue;
                 }
@@ -98,7 +98,7 @@ impl Deletions {
                         deletions.unknown += 1;
                         false
                     }
-                    (None, Some((extent, row))) => filter.belongs(extent, row, at, Known::All)?,
+                    (None, Some((extent, row))) => filter.belongs(extent, row, at, Horizon::All)?,
                 };
                 if owned {
                     found.push(((resource_type, number), id));
@@ -119,13 +119,13 @@ impl Deletions {
 /// What another DELETE entry of the same resource remembers of its last version, where that has left a packed store: the
 /// extent of that entry, and the youngest version there is. Extents that `remember` anything are few.
 fn left_by_another<'a>(
-    filter: &Filter<'a>,
+    filter: &RowClassifier<'a>,
     remember: &[usize],
     (resource_type, id): (ResourceType, &Id),
-) -> Result<Option<(usize, Left<'a>)>, CorruptIndex> {
+) -> Result<Option<(usize, PriorOwner<'a>)>, CorruptIndex> {
     let index = filter.snapshot.index();
     let hash = entity_hash(resource_type, id.as_bytes());
-    let mut found: Option<(usize, Left<'a>)> = None;
+    let mut found: Option<(usize, PriorOwner<'a>)> = None;
     for extent in remember {
         let this = &index.extents()[*extent];
         for reference in this.named(hash)?.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE) {

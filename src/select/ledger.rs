@@ -3,13 +3,13 @@
 use serde::Deserialize;
 use serde::Serialize;
 
-use crate::index::segment::layout::Head;
+use crate::index::segment::layout::SegmentHeader;
 use crate::select::row_set::RowSet;
 
 /// The class of a row in the ledger: the first that fits it (reading 10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum Class {
+pub enum RowClass {
     Future,
     Superseded,
     Deleted,
@@ -71,7 +71,7 @@ impl Ledger {
 
 /// What a part of the store contributes.
 #[derive(Default)]
-pub struct Part {
+pub struct SegmentSelection {
     /// Rows taken.
     pub rows: RowSet,
     /// Patients that have a current Patient row.
@@ -86,16 +86,16 @@ pub struct Part {
     pub late: u64,
 }
 
-impl Part {
+impl SegmentSelection {
     /// What the header of an extent says.
-    pub fn of(head: &Head) -> Part {
-        let mut part = Part::default();
+    pub fn of(head: &SegmentHeader) -> SegmentSelection {
+        let mut part = SegmentSelection::default();
         part.add_head(head);
         part
     }
 
     /// Adds what the header of an extent says.
-    pub fn add_head(&mut self, head: &Head) {
+    pub fn add_head(&mut self, head: &SegmentHeader) {
         self.ledger.lines += head.lines;
         self.ledger.blank += head.blank;
         self.ledger.faulty += head.faulty;
@@ -104,16 +104,16 @@ impl Part {
     }
 
     /// Counts a row under its class.
-    pub fn count(&mut self, class: Class) {
+    pub fn count(&mut self, class: RowClass) {
         let ledger = &mut self.ledger;
         *match class {
-            Class::Future => &mut ledger.future,
-            Class::Superseded => &mut ledger.superseded,
-            Class::Deleted => &mut ledger.deleted,
-            Class::Type => &mut ledger.r#type,
-            Class::Cohort => &mut ledger.cohort,
-            Class::SinceOrUntil => &mut ledger.since_or_until,
-            Class::Exported => &mut ledger.exported,
+            RowClass::Future => &mut ledger.future,
+            RowClass::Superseded => &mut ledger.superseded,
+            RowClass::Deleted => &mut ledger.deleted,
+            RowClass::Type => &mut ledger.r#type,
+            RowClass::Cohort => &mut ledger.cohort,
+            RowClass::SinceOrUntil => &mut ledger.since_or_until,
+            RowClass::Exported => &mut ledger.exported,
         } += 1;
     }
 }

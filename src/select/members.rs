@@ -3,7 +3,7 @@
 //! What does not resolve is a message that names what lists it. A Group is read as it streams by; of its members only
 //! those are held that are Groups or known by an identifier.
 
-use crate::error::{CorruptIndex, ExportError, IndexError, Problem, RequestError};
+use crate::error::{CorruptIndex, ExportError, IndexError, RequestError, RequestProblem};
 use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
@@ -11,12 +11,12 @@ use crate::group::identifiers::IdentifierReader;
 use crate::group::lookup::{
     FoundGroup, MembershipRule, UnusableGroup, find_group, is_our_base, read_group, similar_groups, unusable,
 };
-use crate::group::reader::{GroupHead, GroupReader, GroupMember};
+use crate::group::reader::{GroupHead, GroupMember, GroupReader};
 use crate::hash::Hasher128;
 use crate::index::global::Section;
 use crate::index::row_reader::{row_range, stream_range};
-use crate::index::snapshot::{Snapshot, State};
-use crate::issue::{Advice, Code, Message, Messages, Parameter, Place};
+use crate::index::snapshot::{RowState, Snapshot};
+use crate::issue::{Advice, Issue, IssueCode, IssueLog, IssuePlace, Parameter};
 use crate::limits::{GROUP_DEPTH_MAX, READ_BYTES};
 use crate::request::{Audience, ExportRequest, WriterScope};
 use crate::select::bitmap::Bitmap;
@@ -28,7 +28,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 /// What members came to.
-pub struct Resolved {
+pub struct ResolvedMembers {
     /// The patients, by every name that is ours.
     pub patients: Bitmap,
     /// One of the names of each.
@@ -36,7 +36,7 @@ pub struct Resolved {
     /// Members listed, before duplicates collapse.
     pub listed: u64,
     /// What did not resolve.
-    pub messages: Messages,
+    pub messages: IssueLog,
 }
 
 /// Resolves members one by one.
@@ -53,9 +53,9 @@ pub struct MemberResolver<'a> {
     identifiers: HashMap<(String, String), usize>,
     groups: GroupQueue,
     /// What lists members, by number.
-    places: Vec<Place>,
+    places: Vec<IssuePlace>,
     listed: u64,
-    messages: Messages,
+    messages: IssueLog,
     damaged: Option<CorruptIndex>,
 }
 
@@ -80,7 +80,7 @@ impl<'a> MemberResolver<'a> {
             groups: GroupQueue::default(),
             places: Vec::new(),
             listed: 0,
-            messages: Messages::default(),
+            messages: IssueLog::default(),
             damaged: None,
         }
     }
@@ -89,9 +89,9 @@ impl<'a> MemberResolver<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index was found to be on the way.
-    pub fn finish(self) -> Result<Resolved, CorruptIndex> {
+    pub fn finish(self) -> Result<ResolvedMembers, CorruptIndex> {
         let MemberResolver { patients, members, listed, messages, damaged, .. } = self;
-        damaged.map_or(Ok(Resolved { patients, members, listed, messages }), Err)
+        damaged.map_or(Ok(ResolvedMembers { patients, members, listed, messages }), Err)
     }
 
     /// Patient level: everybody that a reference of ours or a Patient row names.
@@ -136,7 +136,7 @@ impl<'a> MemberResolver<'a> {
                     Some(_) => "which is in no Group that this Group's writer was given, or not in the store",
                 };
                 let text = format!("lists Patient/{id}, {why}: nothing was exported for it");
-                return self.warn("member-not-found", place, Message::warning(Code::NotFound, text));
+                return self.warn("member-not-found", place, Issue::warning(IssueCode::NotFound, text));
             }
         };
         found.into_iter().for_each(|patient| {
@@ -144,7 +144,7 @@ impl<'a> MemberResolver<'a> {
         });
     }
 
-    fn warn(&mut self, cause: &'static str, place: usize, message: Message) {
+    fn warn(&mut self, cause: &'static str, place: usize, message: Issue) {
         self.messages.push(cause, message.at(self.places[place].clone()));
     }
 
@@ -152,12 +152,12 @@ impl<'a> MemberResolver<'a> {
     fn add_reference(&mut self, text: &str, depth: usize, place: usize) {
         let Some(reference) = Reference::parse(text) else {
             let text = "has a member whose reference is in no form that names a resource of this store";
-            return self.warn("member-malformed", place, Message::warning(Code::Invalid, text));
+            return self.warn("member-malformed", place, Issue::warning(IssueCode::Invalid, text));
         };
         let base = reference.base;
         if !is_our_base(base, &self.request.fhir_bases) {
             let text = format!("lists a member under the base {base}, which is not ours: nothing was exported for it");
-            let message = Message::warning(Code::NotFound, text).advise(Advice::NameBase(base.to_string()));
+            let message = Issue::warning(IssueCode::NotFound, text).advise(Advice::NameBase(base.to_string()));
             return self.warn("member-foreign", place, message);
         }
         match reference.resource_type {
@@ -165,7 +165,7 @@ impl<'a> MemberResolver<'a> {
             ResourceType::GROUP => self.add_nested(reference.id, depth + 1, place),
             other => {
                 let text = format!("lists {other}/{}, which is no Patient", reference.id);
-                self.warn("member-type", place, Message::warning(Code::NotSupported, text));
+                self.warn("member-type", place, Issue::warning(IssueCode::NotSupported, text));
             }
         }
     }
@@ -178,7 +178,7 @@ impl<'a> MemberResolver<'a> {
                 let text = format!(
                     "lists Group/{id}, which was not followed because who wrote this version is not recorded; write the Group again"
                 );
-                self.warn("group-writer-unknown", listed_by, Message::warning(Code::NotSupported, text));
+                self.warn("group-writer-unknown", listed_by, Issue::warning(IssueCode::NotSupported, text));
             }
             Some(WriterScope { groups: Some(groups), .. }) if groups.iter().all(|known| known != id.as_str()) => {
                 self.warn("group-not-found", listed_by, absent_group(&format!("Group/{id}")));
@@ -199,11 +199,11 @@ impl<'a> MemberResolver<'a> {
         } else {
             let text =
                 format!("has a member, number {} of all, with neither a reference nor an identifier", self.listed);
-            self.warn("member-empty", place, Message::warning(Code::Invalid, text));
+            self.warn("member-empty", place, Issue::warning(IssueCode::Invalid, text));
         }
     }
 
-    fn place(&mut self, place: Place) -> usize {
+    fn place(&mut self, place: IssuePlace) -> usize {
         self.places.push(place);
         self.places.len() - 1
     }
@@ -215,13 +215,13 @@ impl<'a> MemberResolver<'a> {
     pub fn add_group_of_store(&mut self, row: (usize, usize), id: &str) -> Result<(), ExportError> {
         let index = self.snapshot.index();
         Id::parse(id.as_bytes()).into_iter().for_each(|id| self.groups.exclude(id));
-        let place = self.place(Place::Group(id.to_string()));
+        let place = self.place(IssuePlace::Group(id.to_string()));
         let snapshot = self.snapshot;
         let read = read_group(snapshot, row, &mut |member| self.add_member(member, 0, place))?;
         let head = read.map_err(|fault| {
             let (file, start) = (index.file_name(index.entry(row.0).file), row_range(index, row.0, row.1).start);
             let text = format!("{file} at byte {start}: byte {} of the line: {}", fault.at, fault.kind);
-            RequestError::one(Problem::of(Parameter::Group, text))
+            RequestError::one(RequestProblem::of(Parameter::Group, text))
         })?;
         self.check_head(&head, &format!("Group/{id}"))?;
         self.note_inactive(&head, place);
@@ -233,13 +233,14 @@ impl<'a> MemberResolver<'a> {
     /// # Errors
     /// [`ExportError::Request`] when it cannot be read, or cannot stand for a set of patients.
     pub fn add_group_file(&mut self, path: &Path) -> Result<(Option<Id>, u128), ExportError> {
-        let problem =
-            |what: String| RequestError::one(Problem::of(Parameter::Group, format!("{}: {what}", path.display())));
+        let problem = |what: String| {
+            RequestError::one(RequestProblem::of(Parameter::Group, format!("{}: {what}", path.display())))
+        };
         let unreadable = |error: std::io::Error| problem(format!("cannot be read: {error}"));
         let mut file = File::open(path).map_err(unreadable)?;
         let mut hash = Hasher128::new();
         let mut lines = LineCounter::default();
-        let place = self.place(Place::GroupFile);
+        let place = self.place(IssuePlace::GroupFile);
         let outcome = {
             let mut on_member = |member: &GroupMember<'_>| self.add_member(member, 0, place);
             let mut reader = GroupReader::new(Kernel::detect(), &mut on_member);
@@ -263,8 +264,8 @@ impl<'a> MemberResolver<'a> {
         self.check_head(&head, &path.display().to_string())?;
         if let Some(id) = head.id {
             // Known only now that all of it was read.
-            let named = Place::Group(id.to_string());
-            self.messages.replace_place(&Place::GroupFile, &named);
+            let named = IssuePlace::Group(id.to_string());
+            self.messages.replace_place(&IssuePlace::GroupFile, &named);
             self.places[place] = named;
             self.groups.exclude(id);
         }
@@ -275,17 +276,17 @@ impl<'a> MemberResolver<'a> {
     /// Whether a Group can stand for a set of patients (GROUP-09, GROUP-10, readings 5, 9 and 22).
     fn check_head(&self, head: &GroupHead, name: &str) -> Result<(), RequestError> {
         let problem = |of: &UnusableGroup| {
-            let problem = Problem::of(Parameter::Group, format!("{name} {of}"));
+            let problem = RequestProblem::of(Parameter::Group, format!("{name} {of}"));
             if *of == UnusableGroup::Inactive { problem.advise(Advice::TakeAsListed) } else { problem }
         };
-        let problems: Vec<Problem> = unusable(head, self.request.members).iter().map(problem).collect();
+        let problems: Vec<RequestProblem> = unusable(head, self.request.members).iter().map(problem).collect();
         if problems.is_empty() { Ok(()) } else { Err(RequestError { problems }) }
     }
 
     fn note_inactive(&mut self, head: &GroupHead, place: usize) {
         if head.active == Some(false) && self.request.members == MembershipRule::Listed {
             let text = "has active false; it was exported because members are taken as listed";
-            self.warn("group-inactive", place, Message::warning(Code::Processing, text));
+            self.warn("group-inactive", place, Issue::warning(IssueCode::Processing, text));
         }
     }
 
@@ -296,7 +297,9 @@ impl<'a> MemberResolver<'a> {
     pub fn find_group(&self, id: &str) -> Result<(usize, usize), ExportError> {
         let Some(wanted) = Id::parse(id.as_bytes()) else {
             let text = format!("{id:?} is no legal id (1 to 64 letters, digits, '-' and '.')");
-            return Err(RequestError::one(Problem::of(Parameter::Group, text).advise(Advice::GroupIdOrFile)).into());
+            return Err(
+                RequestError::one(RequestProblem::of(Parameter::Group, text).advise(Advice::GroupIdOrFile)).into()
+            );
         };
         let why = match find_group(self.snapshot, &wanted, self.ours)? {
             FoundGroup::Current(extent, row) => return Ok((extent, row)),
@@ -308,7 +311,7 @@ impl<'a> MemberResolver<'a> {
             [] => "the store holds no Group with a similar id".to_string(),
             near => format!("similar ids: {}", near.join(", ")),
         };
-        Err(RequestError::one(Problem::of(Parameter::Group, format!("Group/{id} {why}; {near}"))).into())
+        Err(RequestError::one(RequestProblem::of(Parameter::Group, format!("Group/{id} {why}; {near}"))).into())
     }
 
     /// The Groups that Groups list. Each is read twice: it counts only if the whole of it can stand for patients, and
@@ -325,7 +328,7 @@ impl<'a> MemberResolver<'a> {
             let name = if is_hidden && depth > 1 { "a Group".to_string() } else { format!("Group/{id}") };
             if depth > GROUP_DEPTH_MAX {
                 let text = format!("lists {name} more than {GROUP_DEPTH_MAX} Groups deep; it was not followed");
-                self.warn("group-depth", listed_by, Message::warning(Code::NotSupported, text));
+                self.warn("group-depth", listed_by, Issue::warning(IssueCode::NotSupported, text));
                 continue;
             }
             let found = match self.request.absent_groups.contains(id.as_str()) {
@@ -341,28 +344,32 @@ impl<'a> MemberResolver<'a> {
                 Ok(head) => head,
                 Err(fault) => {
                     let text = format!("lists {name}, which cannot be read: byte {}: {}", fault.at, fault.kind);
-                    self.warn("group-unreadable", listed_by, Message::warning(Code::Structure, text));
+                    self.warn("group-unreadable", listed_by, Issue::warning(IssueCode::Structure, text));
                     continue;
                 }
             };
             let unusable = unusable(&head, self.request.members);
             let modified = unusable.iter().filter(|problem| matches!(problem, UnusableGroup::Modified(_)));
-            let problem =
-                |of| Problem::of(Parameter::Group, format!("Group/{id}, which is nested in the Group asked for, {of}"));
-            let problems: Vec<Problem> = modified.map(problem).collect();
+            let problem = |of| {
+                RequestProblem::of(
+                    Parameter::Group,
+                    format!("Group/{id}, which is nested in the Group asked for, {of}"),
+                )
+            };
+            let problems: Vec<RequestProblem> = modified.map(problem).collect();
             if !problems.is_empty() {
                 return Err(RequestError { problems }.into());
             }
             if !unusable.is_empty() {
                 let why: Vec<String> = unusable.iter().map(UnusableGroup::to_string).collect();
                 let text = format!("lists {name}, which was passed over: it {}", why.join("; it "));
-                self.warn("group-unusable", listed_by, Message::warning(Code::NotSupported, text));
+                self.warn("group-unusable", listed_by, Issue::warning(IssueCode::NotSupported, text));
                 continue;
             }
             let place = match (is_hidden, self.places.first()) {
-                (true, Some(Place::Group(top))) => Place::BelowGroup(top.clone()),
-                (true, _) => Place::GroupFile,
-                (false, _) => Place::Group(id.to_string()),
+                (true, Some(IssuePlace::Group(top))) => IssuePlace::BelowGroup(top.clone()),
+                (true, _) => IssuePlace::GroupFile,
+                (false, _) => IssuePlace::Group(id.to_string()),
             };
             let place = self.place(place);
             self.note_inactive(&head, place);
@@ -380,8 +387,9 @@ impl<'a> MemberResolver<'a> {
     /// # Errors
     /// [`ExportError::Request`] when it cannot be read, or a line names no patient.
     pub fn add_list(&mut self, path: &Path) -> Result<u128, ExportError> {
-        let problem =
-            |what: String| RequestError::one(Problem::of(Parameter::Patients, format!("{}: {what}", path.display())));
+        let problem = |what: String| {
+            RequestError::one(RequestProblem::of(Parameter::Patients, format!("{}: {what}", path.display())))
+        };
         let file = File::open(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
         let mut reader = BufReader::with_capacity(READ_BYTES, file);
         let mut hash = Hasher128::new();
@@ -404,7 +412,7 @@ impl<'a> MemberResolver<'a> {
             self.listed += 1;
             // One place serves every line: what it stands for is copied into a message, and nothing is kept.
             self.places.clear();
-            let place = self.place(Place::PatientList(number));
+            let place = self.place(IssuePlace::PatientList(number));
             match (Id::parse(text), str::from_utf8(text).ok()) {
                 (Some(id), _) => self.add_patient(&id, place),
                 (None, Some(text)) if Reference::parse(text).is_some() => {
@@ -431,7 +439,7 @@ impl<'a> MemberResolver<'a> {
         }
         if self.listed == 0 && !self.request.allow_empty {
             let text = format!("{}: it names nobody: no line of it holds an id or a reference", path.display());
-            let problem = Problem::of(Parameter::Patients, text).advise(Advice::AllowEmpty);
+            let problem = RequestProblem::of(Parameter::Patients, text).advise(Advice::AllowEmpty);
             return Err(RequestError::one(problem).into());
         }
         Ok(hash.digest())
@@ -457,7 +465,7 @@ impl<'a> MemberResolver<'a> {
             let columns = index.extents()[extent].prove_whole()?;
             for row in 0..columns.rows() {
                 if columns.type_of(row) != ResourceType::PATIENT
-                    || self.snapshot.state(extent, row, as_of, self.ours, &|_| true)? != State::Current
+                    || self.snapshot.state(extent, row, as_of, self.ours, &|_| true)? != RowState::Current
                 {
                     continue;
                 }
@@ -502,16 +510,16 @@ impl<'a> MemberResolver<'a> {
                 "lists a member by an identifier of system {:?} that matches {found} Patients, not one",
                 pair.0
             );
-            self.warn("member-identifier", *place, Message::warning(Code::NotFound, text));
+            self.warn("member-identifier", *place, Issue::warning(IssueCode::NotFound, text));
         }
         Ok(())
     }
 }
 
 /// The message about a Group that is not there, or not for the writer of the Group that lists it.
-fn absent_group(name: &str) -> Message {
+fn absent_group(name: &str) -> Issue {
     let text = format!("lists {name}, which the store does not hold, or not as it stands; it was not followed");
-    Message::warning(Code::NotFound, text)
+    Issue::warning(IssueCode::NotFound, text)
 }
 
 /// What is wrong when a row no longer reads as it did.

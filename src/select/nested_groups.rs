@@ -54,7 +54,7 @@ impl GroupQueue {
 
 /// How Groups are followed, as far as that does not depend on patients.
 #[derive(Clone, Copy, Debug)]
-pub struct Following<'a> {
+pub struct GroupFollow<'a> {
     /// Bases that are ours.
     pub fhir_bases: &'a [String],
     /// Which members count.
@@ -65,7 +65,7 @@ pub struct Following<'a> {
     pub absent: &'a BTreeSet<String>,
 }
 
-impl Following<'_> {
+impl GroupFollow<'_> {
     /// The id of a Group that a member names, if it counts and names one that is ours.
     pub fn group_of(&self, member: &GroupMember<'_>) -> Option<Id> {
         let reference = Reference::parse(member.reference?)?;
@@ -82,7 +82,7 @@ impl Following<'_> {
 /// When the store cannot be read.
 pub fn find_modifier(
     snapshot: &Snapshot,
-    following: &Following<'_>,
+    following: &GroupFollow<'_>,
     mut queue: GroupQueue,
 ) -> Result<Option<(Id, Modifier)>, ExportError> {
     let ours = our_bases(snapshot, following.fhir_bases);

@@ -7,21 +7,21 @@ use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::global::Section;
 use crate::index::segment::layout::Column;
-use crate::index::snapshot::State;
-use crate::select::classifier::{Filter, Found, PROVENANCE_DEPTH_MAX};
-use crate::select::ledger::{Class, Ledger, Part};
+use crate::index::snapshot::RowState;
+use crate::select::classifier::{CandidateSource, PROVENANCE_DEPTH_MAX, RowClassifier};
+use crate::select::ledger::{Ledger, RowClass, SegmentSelection};
 use crate::select::row_set::RowSet;
 
 /// A row: extent and number in it.
-type Row = (u32, u32);
+type PostingRow = (u32, u32);
 
 /// Selects: the rows of each extent that has any, and a part that speaks for the whole store.
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn select(filter: &Filter<'_>) -> Result<(Vec<(usize, RowSet)>, Part), CorruptIndex> {
+pub fn select(filter: &RowClassifier<'_>) -> Result<(Vec<(usize, RowSet)>, SegmentSelection), CorruptIndex> {
     let index = filter.snapshot.index();
-    let mut part = Part::default();
+    let mut part = SegmentSelection::default();
     for extent in filter.snapshot.extents() {
         part.add_head(index.extents()[extent].head());
     }
@@ -56,15 +56,15 @@ pub fn select(filter: &Filter<'_>) -> Result<(Vec<(usize, RowSet)>, Part), Corru
 
 /// Of the candidates of an extent, ascending, those that are exported, and how many more the window keeps back.
 fn take(
-    filter: &Filter<'_>,
+    filter: &RowClassifier<'_>,
     extent: usize,
-    candidates: &[Row],
-    part: &mut Part,
+    candidates: &[PostingRow],
+    part: &mut SegmentSelection,
 ) -> Result<(Vec<u32>, u64), CorruptIndex> {
     let index = filter.snapshot.index();
     let even = filter.is_even(extent);
     let first = index.starts().row[extent];
-    let number = |(_, row): &Row| first + *row as usize;
+    let number = |(_, row): &PostingRow| first + *row as usize;
     let span = number(&candidates[0])..number(&candidates[candidates.len() - 1]) + 1;
     let mut followed =
         index.merged().pairs(Section::Succession, span)?.iter().map(|pair| (pair >> 32) as usize).peekable();
@@ -73,12 +73,12 @@ fn take(
         let (number, row) = (number(candidate), candidate.1);
         while followed.next_if(|followed| *followed < number).is_some() {}
         let class = match even && followed.peek() != Some(&number) {
-            true => Class::Exported,
-            false => filter.classify_found(extent, row as usize, Found::AsMembers, part)?,
+            true => RowClass::Exported,
+            false => filter.classify_found(extent, row as usize, CandidateSource::AsMembers, part)?,
         };
         match class {
-            Class::SinceOrUntil => passed_by += 1,
-            Class::Exported => taken.push(row),
+            RowClass::SinceOrUntil => passed_by += 1,
+            RowClass::Exported => taken.push(row),
             _ => {}
         }
     }
@@ -87,7 +87,7 @@ fn take(
 
 /// Every row that may be the cohort's, in store order: the members' own in any version, Provenances about them, and
 /// about those, and the Group asked for.
-fn candidates(filter: &Filter<'_>) -> Result<Vec<Row>, CorruptIndex> {
+fn candidates(filter: &RowClassifier<'_>) -> Result<Vec<PostingRow>, CorruptIndex> {
     let index = filter.snapshot.index();
     let mut lists: Vec<(usize, &[u32])> = Vec::new();
     for patient in filter.cohort.patients.iter().flat_map(|patients| patients.iter()) {
@@ -99,7 +99,7 @@ fn candidates(filter: &Filter<'_>) -> Result<Vec<Row>, CorruptIndex> {
     let group = filter.cohort.group_row.map(|(extent, row)| (extent, [row as u32]));
     lists.extend(group.iter().map(|(extent, row)| (*extent, &row[..])));
     lists.sort_unstable_by_key(|(extent, _)| *extent);
-    let mut rows: Vec<Row> = Vec::with_capacity(lists.iter().map(|(_, list)| list.len()).sum());
+    let mut rows: Vec<PostingRow> = Vec::with_capacity(lists.iter().map(|(_, list)| list.len()).sum());
     let mut found: Vec<u32> = Vec::new();
     for of_extent in lists.chunk_by(|a, b| a.0 == b.0) {
         found.clear();
@@ -109,7 +109,7 @@ fn candidates(filter: &Filter<'_>) -> Result<Vec<Row>, CorruptIndex> {
         rows.extend(found.iter().map(|row| (of_extent[0].0 as u32, *row)));
     }
     if index.merged().count(Section::About) > 0 {
-        let mut known: std::collections::HashSet<Row> = rows.iter().copied().collect();
+        let mut known: std::collections::HashSet<PostingRow> = rows.iter().copied().collect();
         let mut new = rows.clone();
         for _ in 0..=PROVENANCE_DEPTH_MAX {
             let mut found = Vec::new();
@@ -146,7 +146,7 @@ fn candidates(filter: &Filter<'_>) -> Result<Vec<Row>, CorruptIndex> {
 
 /// For each type its rows, and those in the future, superseded and deleted. From what was counted when the index was
 /// made, where all that counted then counts now: nothing dated after T, every extent seen, deletions under our base.
-fn totals(filter: &Filter<'_>) -> Result<Vec<[u64; 4]>, CorruptIndex> {
+fn totals(filter: &RowClassifier<'_>) -> Result<Vec<[u64; 4]>, CorruptIndex> {
     let (snapshot, index) = (filter.snapshot, filter.snapshot.index());
     let at = filter.at();
     let mut sums = vec![[0; 4]; ResourceType::COUNT];
@@ -173,7 +173,7 @@ fn totals(filter: &Filter<'_>) -> Result<Vec<[u64; 4]>, CorruptIndex> {
 }
 
 /// The same of one extent, row by row where it must be.
-fn totals_of(filter: &Filter<'_>, extent: usize) -> Result<Vec<[u64; 4]>, CorruptIndex> {
+fn totals_of(filter: &RowClassifier<'_>, extent: usize) -> Result<Vec<[u64; 4]>, CorruptIndex> {
     let (snapshot, index) = (filter.snapshot, filter.snapshot.index());
     let (this, at) = (&index.extents()[extent], filter.at());
     let mut sums = vec![[0; 4]; ResourceType::COUNT];
@@ -191,9 +191,9 @@ fn totals_of(filter: &Filter<'_>, extent: usize) -> Result<Vec<[u64; 4]>, Corrup
     for pair in index.merged().pairs(Section::Succession, first..first + this.rows())? {
         let row = (pair >> 32) as usize - first;
         let class = match snapshot.state(extent, row, at, &filter.cohort.ours, &|_| true)? {
-            State::Superseded => 2,
-            State::Deleted => 3,
-            State::Current | State::Future => continue,
+            RowState::Superseded => 2,
+            RowState::Deleted => 3,
+            RowState::Current | RowState::Future => continue,
         };
         sums[this.row(row)?.resource_type[row] as usize][class] += 1;
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::select::bitmap::{Bitmap, Bits};
+use crate::select::bitmap::{BitIterator, Bitmap};
 
 /// A set of rows of an extent.
 #[derive(Clone, Debug)]
@@ -21,10 +21,10 @@ impl Default for RowSet {
 
 impl RowSet {
     /// The rows in the set, ascending.
-    pub fn iter(&self) -> Rows<'_> {
+    pub fn iter(&self) -> RowSetIter<'_> {
         match self {
-            RowSet::Few(list) => Rows::Few(list.iter()),
-            RowSet::Many(bits) => Rows::Many(bits.iter()),
+            RowSet::Few(list) => RowSetIter::Few(list.iter()),
+            RowSet::Many(bits) => RowSetIter::Many(bits.iter()),
         }
     }
 
@@ -45,10 +45,10 @@ impl RowSet {
     }
 
     /// The rows in the set within a range, ascending.
-    pub fn range(&self, range: Range<usize>) -> Rows<'_> {
+    pub fn range(&self, range: Range<usize>) -> RowSetIter<'_> {
         match self {
-            RowSet::Few(list) => Rows::Few(within(list, &range).iter()),
-            RowSet::Many(bits) => Rows::Many(bits.range(range)),
+            RowSet::Few(list) => RowSetIter::Few(within(list, &range).iter()),
+            RowSet::Many(bits) => RowSetIter::Many(bits.range(range)),
         }
     }
 
@@ -78,21 +78,21 @@ impl RowSet {
 }
 
 /// Rows of a set, ascending.
-pub enum Rows<'a> {
+pub enum RowSetIter<'a> {
     /// Of a list.
     Few(std::slice::Iter<'a, u32>),
     /// Of a bitmap.
-    Many(Bits<'a>),
+    Many(BitIterator<'a>),
 }
 
-impl Iterator for Rows<'_> {
+impl Iterator for RowSetIter<'_> {
     type Item = usize;
 
     #[inline]
     fn next(&mut self) -> Option<usize> {
         match self {
-            Rows::Few(list) => list.next().map(|row| *row as usize),
-            Rows::Many(bits) => bits.next(),
+            RowSetIter::Few(list) => list.next().map(|row| *row as usize),
+            RowSetIter::Many(bits) => bits.next(),
         }
     }
 }

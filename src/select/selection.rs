@@ -12,19 +12,19 @@ use crate::index::global::Section;
 use crate::index::segment::layout::Column;
 use crate::index::snapshot::Snapshot;
 use crate::limits::POSTINGS_SHARE;
-use crate::request::{ExportRequest, Way};
+use crate::request::{AccessPath, ExportRequest};
 use crate::select::bitmap::Bitmap;
-use crate::select::classifier::Filter;
+use crate::select::classifier::RowClassifier;
 use crate::select::cohort::Cohort;
-use crate::select::ledger::{Ledger, Part};
+use crate::select::ledger::{Ledger, SegmentSelection};
 use crate::select::row_set::RowSet;
-use crate::select::visibility::Ended;
+use crate::select::visibility::Visibility;
 use crate::select::{column_scan, postings_scan, zone_map_scan};
 use rayon::prelude::*;
 
 /// What selecting noticed besides, for messages.
 #[derive(Clone, Debug, Default)]
-pub struct Noticed {
+pub struct SelectionStats {
     /// Exported rows without a usable lastUpdated, or such rows left out by policy.
     pub undated: u64,
     /// Rows of the snapshot whose lastUpdated is there but illegal.
@@ -46,7 +46,7 @@ pub struct Selection {
     /// The classes of all lines.
     pub ledger: Ledger,
     /// For messages.
-    pub noticed: Noticed,
+    pub noticed: SelectionStats,
 }
 
 impl Selection {
@@ -55,22 +55,22 @@ impl Selection {
     /// # Errors
     /// [`Damaged`] when the index is.
     pub fn new(snapshot: &Snapshot, cohort: &Cohort, request: &ExportRequest) -> Result<Selection, CorruptIndex> {
-        let filter = Filter::new(snapshot, cohort, request);
+        let filter = RowClassifier::new(snapshot, cohort, request);
         let index = snapshot.index();
         let mut selection = Selection {
             rows: vec![RowSet::default(); index.extent_count()],
             present: Bitmap::new(index.patients()),
             ledger: Ledger::default(),
-            noticed: Noticed { faults: vec![0; FaultKind::ALL.len()], ..Noticed::default() },
+            noticed: SelectionStats { faults: vec![0; FaultKind::ALL.len()], ..SelectionStats::default() },
         };
         if by_postings(snapshot, cohort, request) {
             let (rows, part) = postings_scan::select(&filter)?;
             selection.add(part);
             rows.into_iter().for_each(|(extent, rows)| selection.rows[extent] = rows);
         } else {
-            let ended = Ended::of(&filter)?;
+            let ended = Visibility::of(&filter)?;
             let pass = |extent| match request.way {
-                Way::Rows => column_scan::pass(&filter, Ended::default(), extent),
+                AccessPath::Rows => column_scan::pass(&filter, Visibility::default(), extent),
                 _ if zone_map_scan::fits(&filter, extent) => zone_map_scan::pass(&filter, ended, extent),
                 _ => match column_scan::whole(&filter, ended, extent)? {
                     Some(part) => Ok(part),
@@ -78,7 +78,8 @@ impl Selection {
                 },
             };
             let extents: Vec<usize> = snapshot.extents().collect();
-            let parts: Vec<Part> = extents.par_iter().map(|extent| pass(*extent)).collect::<Result<_, _>>()?;
+            let parts: Vec<SegmentSelection> =
+                extents.par_iter().map(|extent| pass(*extent)).collect::<Result<_, _>>()?;
             for (extent, part) in extents.into_iter().zip(parts) {
                 selection.rows[extent] = selection.add(part);
             }
@@ -88,7 +89,7 @@ impl Selection {
     }
 
     /// Adds what a part contributes, but for its rows, which are given back.
-    fn add(&mut self, part: Part) -> RowSet {
+    fn add(&mut self, part: SegmentSelection) -> RowSet {
         self.ledger.add(&part.ledger);
         self.noticed.undated += part.undated;
         self.noticed.illegal_updated += part.illegal_updated;
@@ -156,9 +157,9 @@ pub fn foreign_owners(
 fn by_postings(snapshot: &Snapshot, cohort: &Cohort, request: &ExportRequest) -> bool {
     let Some(patients) = &cohort.patients else { return false };
     match request.way {
-        Way::Postings => true,
-        Way::Columns | Way::Rows => false,
-        Way::Auto => patients.count() * POSTINGS_SHARE <= snapshot.index().patients(),
+        AccessPath::Postings => true,
+        AccessPath::Columns | AccessPath::Rows => false,
+        AccessPath::Auto => patients.count() * POSTINGS_SHARE <= snapshot.index().patients(),
     }
 }
 

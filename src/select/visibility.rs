@@ -2,42 +2,42 @@
 
 use crate::error::CorruptIndex;
 use crate::index::global::Section;
-use crate::index::snapshot::State;
-use crate::select::classifier::Filter;
+use crate::index::snapshot::RowState;
+use crate::select::classifier::RowClassifier;
 
 /// What is known of all successions of the store at T.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Ended {
+pub struct Visibility {
     /// Every row is seen and dated before T, so that a row that another one follows is superseded.
     by_rows: bool,
     /// So is every deletion, each of one of ours, and nothing follows any: what a deletion follows is deleted.
     by_deletions: bool,
 }
 
-impl Ended {
+impl Visibility {
     /// Looks at the headers of the store.
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn of(filter: &Filter<'_>) -> Result<Ended, CorruptIndex> {
+    pub fn of(filter: &RowClassifier<'_>) -> Result<Visibility, CorruptIndex> {
         let (snapshot, index, at) = (filter.snapshot, filter.snapshot.index(), filter.at());
         let heads = || index.extents().iter().map(|extent| extent.head());
         if !snapshot.sees_all() || heads().any(|head| head.updated_max() >= at.ticks) {
-            return Ok(Ended::default());
+            return Ok(Visibility::default());
         }
         let deletions: usize = heads().map(|head| head.tombstones as usize).sum();
         let followed = index.merged().pairs(Section::Succession, index.rows()..index.rows() + deletions)?;
         let by_deletions = followed.is_empty()
             && index.merged().totals()?.foreign_deletions() == 0
             && heads().all(|head| head.tombstone_updated_max() < at.ticks);
-        Ok(Ended { by_rows: true, by_deletions })
+        Ok(Visibility { by_rows: true, by_deletions })
     }
 
     /// How a row ended that the record of number `next` follows, if that much tells it.
-    pub fn by(self, filter: &Filter<'_>, next: usize) -> Option<State> {
+    pub fn by(self, filter: &RowClassifier<'_>, next: usize) -> Option<RowState> {
         match next < filter.snapshot.index().rows() {
-            true => self.by_rows.then_some(State::Superseded),
-            false => self.by_deletions.then_some(State::Deleted),
+            true => self.by_rows.then_some(RowState::Superseded),
+            false => self.by_deletions.then_some(RowState::Deleted),
         }
     }
 
@@ -45,7 +45,13 @@ impl Ended {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn state(self, filter: &Filter<'_>, extent: usize, row: usize, next: usize) -> Result<State, CorruptIndex> {
+    pub fn state(
+        self,
+        filter: &RowClassifier<'_>,
+        extent: usize,
+        row: usize,
+        next: usize,
+    ) -> Result<RowState, CorruptIndex> {
         match self.by(filter, next) {
             Some(state) => Ok(state),
             None => filter.snapshot.state(extent, row, filter.at(), &filter.cohort.ours, &|_| true),

@@ -11,18 +11,18 @@ use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::global::Section;
 use crate::index::segment::layout::{Column, ZONE_ROWS};
-use crate::index::snapshot::State;
-use crate::select::classifier::Filter;
+use crate::index::snapshot::RowState;
+use crate::select::classifier::RowClassifier;
 use crate::select::column_scan;
-use crate::select::ledger::{Class, Part};
-use crate::select::visibility::Ended;
+use crate::select::ledger::{RowClass, SegmentSelection};
+use crate::select::visibility::Visibility;
 
 /// One row in so many may need a look; with more of them a pass over the columns costs less.
 const LOOKED_AT_SHARE: usize = 16;
 
 /// Whether the rows of an extent can be told this way: nothing in it lies after T, its rows are not late, and `_type`
 /// wants all of them or none.
-pub fn fits(filter: &Filter<'_>, extent: usize) -> bool {
+pub fn fits(filter: &RowClassifier<'_>, extent: usize) -> bool {
     let head = filter.snapshot.index().extents()[extent].head();
     let wanted = ResourceType::all().filter(|t| head.has_type(t.index()) && filter.wants(*t)).count();
     let one_by_one = [ResourceType::PROVENANCE, ResourceType::GROUP];
@@ -37,10 +37,10 @@ pub fn fits(filter: &Filter<'_>, extent: usize) -> bool {
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn pass(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Part, CorruptIndex> {
+pub fn pass(filter: &RowClassifier<'_>, ended: Visibility, extent: usize) -> Result<SegmentSelection, CorruptIndex> {
     let index = filter.snapshot.index();
     let this = &index.extents()[extent];
-    let mut part = Part::of(this.head());
+    let mut part = SegmentSelection::of(this.head());
     if this.rows() == 0 {
         return Ok(part);
     }
@@ -48,12 +48,12 @@ pub fn pass(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Part, Co
     let first = index.starts().row[extent];
     let successions = index.merged().pairs(Section::Succession, first..first + this.rows())?;
     // Rows that something follows: mostly that alone tells how they ended, and then nobody need look at them.
-    let (mut listed, mut gone): (Vec<u32>, Vec<(u32, Class)>) = (Vec::new(), Vec::new());
+    let (mut listed, mut gone): (Vec<u32>, Vec<(u32, RowClass)>) = (Vec::new(), Vec::new());
     for pair in successions {
         let row = ((pair >> 32) as usize - first) as u32;
         match ended.by(filter, *pair as u32 as usize) {
-            Some(State::Superseded) => gone.push((row, Class::Superseded)),
-            Some(State::Deleted) => gone.push((row, Class::Deleted)),
+            Some(RowState::Superseded) => gone.push((row, RowClass::Superseded)),
+            Some(RowState::Deleted) => gone.push((row, RowClass::Deleted)),
             _ => listed.push(row),
         }
     }
@@ -80,13 +80,13 @@ pub fn pass(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Part, Co
     for row in listed.iter().map(|row| *row as usize) {
         let class = match plain.filter(|_| slow.binary_search(&(row as u32)).is_err()) {
             Some(plain) => match filter.passes_window(&mut part, extent, row, plain, this.updated(row)?)? {
-                true => Class::Exported,
-                false => Class::SinceOrUntil,
+                true => RowClass::Exported,
+                false => RowClass::SinceOrUntil,
             },
             None => filter.classify(extent, row, &mut part)?,
         };
         part.count(class);
-        if class == Class::Exported {
+        if class == RowClass::Exported {
             part.rows.push(row);
         }
         owned -= u64::from(wanted && (all_belong || filter.owned(extent, row)?));
@@ -110,7 +110,7 @@ pub fn pass(filter: &Filter<'_>, ended: Ended, extent: usize) -> Result<Part, Co
 }
 
 /// Rows whose owners do not tell whose they are.
-fn one_by_one(filter: &Filter<'_>, extent: usize, listed: &mut Vec<u32>) -> Result<(), CorruptIndex> {
+fn one_by_one(filter: &RowClassifier<'_>, extent: usize, listed: &mut Vec<u32>) -> Result<(), CorruptIndex> {
     let this = &filter.snapshot.index().extents()[extent];
     let [a, b] = [ResourceType::PROVENANCE, ResourceType::GROUP].map(ResourceType::index);
     if this.head().has_type(a) || this.head().has_type(b) {
@@ -121,7 +121,7 @@ fn one_by_one(filter: &Filter<'_>, extent: usize, listed: &mut Vec<u32>) -> Resu
 }
 
 /// Rows that `_since` may let through: all digits, and the rest of the question, are for the slow way.
-fn newer(filter: &Filter<'_>, extent: usize, since: i64, listed: &mut Vec<u32>) -> Result<(), CorruptIndex> {
+fn newer(filter: &RowClassifier<'_>, extent: usize, since: i64, listed: &mut Vec<u32>) -> Result<(), CorruptIndex> {
     let this = &filter.snapshot.index().extents()[extent];
     let columns = this.prove_columns(&[Column::UpdatedMax])?;
     for (zone, max) in columns.updated_max.iter().enumerate() {
@@ -146,7 +146,7 @@ fn newer_mask(ticks: &[i64], since: i64) -> u64 {
 }
 
 /// How many rows have an owner in the cohort: the postings of the members, each row of several owners once.
-fn owned(filter: &Filter<'_>, extent: usize) -> Result<u64, CorruptIndex> {
+fn owned(filter: &RowClassifier<'_>, extent: usize) -> Result<u64, CorruptIndex> {
     let index = filter.snapshot.index();
     let this = &index.extents()[extent];
     let Some(patients) = &filter.cohort.patients else { return Ok(this.rows() as u64) };
@@ -166,7 +166,12 @@ fn owned(filter: &Filter<'_>, extent: usize) -> Result<u64, CorruptIndex> {
 }
 
 /// Notes the current Patient rows that are none of those listed.
-fn present(filter: &Filter<'_>, extent: usize, listed: &[u32], part: &mut Part) -> Result<(), CorruptIndex> {
+fn present(
+    filter: &RowClassifier<'_>,
+    extent: usize,
+    listed: &[u32],
+    part: &mut SegmentSelection,
+) -> Result<(), CorruptIndex> {
     let index = filter.snapshot.index();
     let this = &index.extents()[extent];
     if !this.head().has_type(ResourceType::PATIENT.index()) {

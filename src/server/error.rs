@@ -16,7 +16,7 @@ pub const FHIR_JSON: &str = "application/fhir+json";
 /// Codes of issues (<https://hl7.org/fhir/R4/valueset-issue-type.html>), those that are used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum IssueType {
+pub enum OutcomeIssueType {
     Invalid,
     Structure,
     Required,
@@ -44,68 +44,68 @@ pub enum IssueType {
     Informational,
 }
 
-impl IssueType {
+impl OutcomeIssueType {
     /// Its code.
     pub fn code(self) -> &'static str {
         match self {
-            IssueType::Invalid => "invalid",
-            IssueType::Structure => "structure",
-            IssueType::Required => "required",
-            IssueType::Value => "value",
-            IssueType::Login => "login",
-            IssueType::Unknown => "unknown",
-            IssueType::Expired => "expired",
-            IssueType::Forbidden => "forbidden",
-            IssueType::Processing => "processing",
-            IssueType::NotSupported => "not-supported",
-            IssueType::Duplicate => "duplicate",
-            IssueType::NotFound => "not-found",
-            IssueType::Deleted => "deleted",
-            IssueType::TooLong => "too-long",
-            IssueType::BusinessRule => "business-rule",
-            IssueType::Conflict => "conflict",
-            IssueType::Transient => "transient",
-            IssueType::LockError => "lock-error",
-            IssueType::NoStore => "no-store",
-            IssueType::Exception => "exception",
-            IssueType::Timeout => "timeout",
-            IssueType::Incomplete => "incomplete",
-            IssueType::Throttled => "throttled",
-            IssueType::TooCostly => "too-costly",
-            IssueType::Informational => "informational",
+            OutcomeIssueType::Invalid => "invalid",
+            OutcomeIssueType::Structure => "structure",
+            OutcomeIssueType::Required => "required",
+            OutcomeIssueType::Value => "value",
+            OutcomeIssueType::Login => "login",
+            OutcomeIssueType::Unknown => "unknown",
+            OutcomeIssueType::Expired => "expired",
+            OutcomeIssueType::Forbidden => "forbidden",
+            OutcomeIssueType::Processing => "processing",
+            OutcomeIssueType::NotSupported => "not-supported",
+            OutcomeIssueType::Duplicate => "duplicate",
+            OutcomeIssueType::NotFound => "not-found",
+            OutcomeIssueType::Deleted => "deleted",
+            OutcomeIssueType::TooLong => "too-long",
+            OutcomeIssueType::BusinessRule => "business-rule",
+            OutcomeIssueType::Conflict => "conflict",
+            OutcomeIssueType::Transient => "transient",
+            OutcomeIssueType::LockError => "lock-error",
+            OutcomeIssueType::NoStore => "no-store",
+            OutcomeIssueType::Exception => "exception",
+            OutcomeIssueType::Timeout => "timeout",
+            OutcomeIssueType::Incomplete => "incomplete",
+            OutcomeIssueType::Throttled => "throttled",
+            OutcomeIssueType::TooCostly => "too-costly",
+            OutcomeIssueType::Informational => "informational",
         }
     }
 }
 
 /// One issue of an OperationOutcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Issue {
+pub struct OutcomeIssue {
     /// How bad it is.
     pub severity: Severity,
     /// What kind of thing.
-    pub code: IssueType,
+    pub code: OutcomeIssueType,
     /// What is wrong, by the name of the parameter or header, and what to do.
     pub diagnostics: String,
     /// Where: a FHIRPath, or `http.<header>`.
     pub expression: Option<String>,
 }
 
-impl Issue {
+impl OutcomeIssue {
     /// An error.
-    pub fn error(code: IssueType, diagnostics: impl Into<String>) -> Issue {
-        Issue { severity: Severity::Error, code, diagnostics: diagnostics.into(), expression: None }
+    pub fn error(code: OutcomeIssueType, diagnostics: impl Into<String>) -> OutcomeIssue {
+        OutcomeIssue { severity: Severity::Error, code, diagnostics: diagnostics.into(), expression: None }
     }
 
     /// The same, with where.
-    pub fn at(mut self, expression: impl Into<String>) -> Issue {
+    pub fn at(mut self, expression: impl Into<String>) -> OutcomeIssue {
         self.expression = Some(expression.into());
         self
     }
 }
 
 /// An OperationOutcome as JSON.
-pub fn outcome(issues: &[Issue]) -> Value {
-    let issue = |issue: &Issue| {
+pub fn outcome(issues: &[OutcomeIssue]) -> Value {
+    let issue = |issue: &OutcomeIssue| {
         let mut out = Map::new();
         out.insert("severity".into(), json!(issue.severity));
         out.insert("code".into(), json!(issue.code.code()));
@@ -130,9 +130,9 @@ pub fn resource(status: StatusCode, body: &Value) -> Response<Body> {
 
 /// An answer with one informational issue: the body of a 202 (KICK-09, DELETE-01).
 pub fn informational(status: StatusCode, text: impl Into<String>) -> Response<Body> {
-    let issue = Issue {
+    let issue = OutcomeIssue {
         severity: Severity::Information,
-        code: IssueType::Informational,
+        code: OutcomeIssueType::Informational,
         diagnostics: text.into(),
         expression: None,
     };
@@ -141,33 +141,33 @@ pub fn informational(status: StatusCode, text: impl Into<String>) -> Response<Bo
 
 /// A request that is answered with what is wrong with it: every problem at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct ApiError {
     /// The status.
     pub status: StatusCode,
     /// What is wrong; one at least.
-    pub issues: Vec<Issue>,
+    pub issues: Vec<OutcomeIssue>,
     /// Headers besides those of the body.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-impl Refusal {
+impl ApiError {
     /// One problem.
-    pub fn new(status: StatusCode, code: IssueType, diagnostics: impl Into<String>) -> Refusal {
-        Refusal::of(status, vec![Issue::error(code, diagnostics)])
+    pub fn new(status: StatusCode, code: OutcomeIssueType, diagnostics: impl Into<String>) -> ApiError {
+        ApiError::of(status, vec![OutcomeIssue::error(code, diagnostics)])
     }
 
     /// Several.
-    pub fn of(status: StatusCode, issues: Vec<Issue>) -> Refusal {
-        Refusal { status, issues, headers: Vec::new() }
+    pub fn of(status: StatusCode, issues: Vec<OutcomeIssue>) -> ApiError {
+        ApiError { status, issues, headers: Vec::new() }
     }
 
     /// 404, in the same words whatever the reason (KICK-16).
-    pub fn not_found(what: &str) -> Refusal {
-        Refusal::new(StatusCode::NOT_FOUND, IssueType::NotFound, format!("{what} is not known here"))
+    pub fn not_found(what: &str) -> ApiError {
+        ApiError::new(StatusCode::NOT_FOUND, OutcomeIssueType::NotFound, format!("{what} is not known here"))
     }
 
     /// Where the last problem is.
-    pub fn at(mut self, expression: impl Into<String>) -> Refusal {
+    pub fn at(mut self, expression: impl Into<String>) -> ApiError {
         if let Some(issue) = self.issues.last_mut() {
             issue.expression = Some(expression.into());
         }
@@ -180,18 +180,18 @@ impl Refusal {
     }
 
     /// With a header.
-    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Refusal {
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> ApiError {
         self.headers.push((name, value));
         self
     }
 
     /// With `Retry-After`, in seconds, at least 1 (CLIENT-02).
-    pub fn retry_after(self, seconds: u64) -> Refusal {
+    pub fn retry_after(self, seconds: u64) -> ApiError {
         self.header(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response<Body> {
         let mut response = resource(self.status, &outcome(&self.issues));
         for (name, value) in self.headers {
@@ -208,7 +208,7 @@ mod tests {
     /// CORE-03, CORE-04: severity, code, diagnostics and where; as `application/fhir+json`.
     #[tokio::test]
     async fn a_refusal_is_an_operation_outcome() {
-        let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, IssueType::Throttled, "too many")
+        let refusal = ApiError::new(StatusCode::TOO_MANY_REQUESTS, OutcomeIssueType::Throttled, "too many")
             .at("http.prefer")
             .retry_after(0);
         let response = refusal.into_response();

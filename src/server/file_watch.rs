@@ -17,18 +17,18 @@ const SETTLE_MAX: usize = 50;
 
 /// Watches until it is dropped.
 #[must_use = "nothing is watched once it is dropped"]
-pub struct Watcher(JoinHandle<()>);
+pub struct FileWatcher(JoinHandle<()>);
 
-impl Drop for Watcher {
+impl Drop for FileWatcher {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
 /// Which bytes stand under a path, as far as its metadata tells; none when nothing does.
-type Identity = Option<(u64, u64, u64, i64, i64)>;
+type FileIdentity = Option<(u64, u64, u64, i64, i64)>;
 
-fn look(paths: &[PathBuf]) -> Vec<Identity> {
+fn look(paths: &[PathBuf]) -> Vec<FileIdentity> {
     let identity = |path: &PathBuf| {
         let found = std::fs::metadata(path).ok()?;
         Some((found.dev(), found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
@@ -39,8 +39,8 @@ fn look(paths: &[PathBuf]) -> Vec<Identity> {
 /// Calls `changed` on a thread that may block: once soon after the beginning, because a file may have changed since the
 /// caller read it, whenever one of the files is another or has other times or another size than before, and at SIGHUP.
 /// Runs inside an async runtime.
-pub fn watch(paths: Vec<PathBuf>, changed: impl FnMut() + Send + 'static) -> Watcher {
-    Watcher(tokio::spawn(async move {
+pub fn watch(paths: Vec<PathBuf>, changed: impl FnMut() + Send + 'static) -> FileWatcher {
+    FileWatcher(tokio::spawn(async move {
         // A signal is passed over on a system that has none to give; looking goes on.
         let mut hangups = signal(SignalKind::hangup()).ok();
         let mut looks = tokio::time::interval(LOOK);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::fhir::id::Id;
 use crate::group::registry::view::{GroupLookup, GroupView};
 use crate::group::registry::writer::GroupWriter;
-use crate::group::registry::{RegisteredGroup, GroupsError};
+use crate::group::registry::{GroupsError, RegisteredGroup};
 use crate::job::record::{RecordedScope, ScopeGroup};
 use crate::server::auth::{Authenticator, WritingRights};
 use crate::server::config::auth::{ClientConfig, PatientSource};
@@ -52,7 +52,10 @@ pub fn scope_of(
 }
 
 /// Those of some Groups whose current version no bound client wrote: the only ones that say who may be named.
-fn patient_groups(groups: &GroupView<'_>, mut ids: Vec<String>) -> Result<(Vec<ScopeGroup>, Vec<RegisteredGroup>), GroupsError> {
+fn patient_groups(
+    groups: &GroupView<'_>,
+    mut ids: Vec<String>,
+) -> Result<(Vec<ScopeGroup>, Vec<RegisteredGroup>), GroupsError> {
     ids.sort();
     ids.dedup();
     let (mut found, mut copies) = (Vec::new(), Vec::new());

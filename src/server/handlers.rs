@@ -8,20 +8,20 @@
 use crate::fhir::resource_type::ResourceType;
 use crate::group::registry::writer::GroupWriter;
 use crate::hash::digest::Digest;
-use crate::job::api::{Found, Retried};
+use crate::job::api::{JobLookup, RetryOutcome};
 use crate::server::auth::Principal;
 use crate::server::connection::request_tracker::Peer;
-use crate::server::dialect::job_view::Taken;
+use crate::server::dialect::job_view::StartedJob;
 use crate::server::dialect::render;
-use crate::server::error::{IssueType, Refusal, informational, resource};
+use crate::server::error::{ApiError, OutcomeIssueType, informational, resource};
 use crate::server::files::binary::wrapped;
 use crate::server::files::{StoredFile, send};
-use crate::server::groups::GroupDesk;
+use crate::server::groups::GroupHandlers;
 use crate::server::http::dates::system_time;
 use crate::server::http::format::media_type;
 use crate::server::http::query::Query;
 use crate::server::kick_off::request::Level;
-use crate::server::kick_off::start::{PREFERENCE_APPLIED, Started, kick_off, refused};
+use crate::server::kick_off::start::{PREFERENCE_APPLIED, StartedExport, kick_off, refused};
 use crate::server::middleware::AsGet;
 use crate::server::mount::Mount;
 use crate::server::routes::Operation;
@@ -42,7 +42,7 @@ use serde_json::json;
 const LOOK: Duration = Duration::from_millis(20);
 
 /// One request, as a handler sees it.
-struct Asked {
+struct HandlerRequest {
     method: Method,
     headers: HeaderMap,
     /// As received.
@@ -53,14 +53,14 @@ struct Asked {
     body: Option<axum::body::Bytes>,
 }
 
-impl Asked {
+impl HandlerRequest {
     fn id(&self) -> &str {
         self.id.as_deref().unwrap_or_default()
     }
 }
 
 /// The names in a path.
-pub(crate) type Names = Result<Path<HashMap<String, String>>, PathRejection>;
+pub(crate) type PathParams = Result<Path<HashMap<String, String>>, PathRejection>;
 
 pub(crate) fn health(document: serde_json::Value) -> Response<Body> {
     let mut response = resource(StatusCode::OK, &document);
@@ -79,7 +79,9 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
         }
         false => {
             let text = "the store is being indexed for the first time since the start";
-            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, IssueType::Transient, text).retry_after(1).into_response()
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OutcomeIssueType::Transient, text)
+                .retry_after(1)
+                .into_response()
         }
     }
 }
@@ -106,7 +108,7 @@ async fn answer(
     operation: Operation,
     mut names: HashMap<String, String>,
     request: Request,
-) -> Result<Response<Body>, Refusal> {
+) -> Result<Response<Body>, ApiError> {
     let (id, version) = (names.remove("id"), names.remove("version"));
     let (parts, body) = request.into_parts();
     // HEAD comes along with GET, and EXPORT where it is known; to look must not start a job.
@@ -124,14 +126,14 @@ async fn answer(
         |name: &Option<String>| name.as_ref().is_some_and(|name| crate::fhir::id::Id::parse(name.as_bytes()).is_none());
     // Files are looked up by their whole name, which is no id on every mount.
     if illegal(&id) && operation != Operation::File || illegal(&version) {
-        return Err(Refusal::not_found("this URL"));
+        return Err(ApiError::not_found("this URL"));
     }
     let body = match operation {
         Operation::GroupCreate | Operation::GroupUpdate => Some(read_body(body, app.config.limits.body_bytes).await?),
         _ => None,
     };
-    let uri = parts.extensions.get::<Received>().map_or(parts.uri, |received| received.0.clone());
-    let mut asked = Asked { method: parts.method, headers: parts.headers, uri, principal, id, version, body };
+    let uri = parts.extensions.get::<OriginalUri>().map_or(parts.uri, |received| received.0.clone());
+    let mut asked = HandlerRequest { method: parts.method, headers: parts.headers, uri, principal, id, version, body };
     match operation {
         Operation::File | Operation::Binary => return file(&app, &app.mounts[at], operation, asked).await,
         Operation::JobStatus | Operation::JobDelete | Operation::JobRetry => {
@@ -154,16 +156,18 @@ async fn answer(
 }
 
 /// Does what blocks on a thread that may.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Result<T, Refusal> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
         let text = "the service failed at this request: try again, and tell its operator";
-        Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, IssueType::Exception, text))
+        Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, OutcomeIssueType::Exception, text))
     })
 }
 
 /// The job that a request is about: named in the path, or by `_id` where the path has no place for it (C-09).
-fn job_id(mount: &Mount, asked: &Asked) -> Result<String, Refusal> {
-    let unknown = || Refusal::not_found("this job");
+fn job_id(mount: &Mount, asked: &HandlerRequest) -> Result<String, ApiError> {
+    let unknown = || ApiError::not_found("this job");
     let name = match &asked.id {
         Some(name) => name.clone(),
         None => {
@@ -174,11 +178,11 @@ fn job_id(mount: &Mount, asked: &Asked) -> Result<String, Refusal> {
                 (None, _) => {
                     let text =
                         "_id: the job is not named; ask with ?_id=, as the Content-Location of the kick-off has it";
-                    return Err(Refusal::new(StatusCode::BAD_REQUEST, IssueType::Required, text).at("http._id"));
+                    return Err(ApiError::new(StatusCode::BAD_REQUEST, OutcomeIssueType::Required, text).at("http._id"));
                 }
                 _ => {
                     let text = "_id: it is given more than once; name one job";
-                    return Err(Refusal::new(StatusCode::BAD_REQUEST, IssueType::Invalid, text).at("http._id"));
+                    return Err(ApiError::new(StatusCode::BAD_REQUEST, OutcomeIssueType::Invalid, text).at("http._id"));
                 }
             }
         }
@@ -187,17 +191,17 @@ fn job_id(mount: &Mount, asked: &Asked) -> Result<String, Refusal> {
     (mount.dialect.job_named)(&name).ok_or_else(unknown)
 }
 
-async fn read_body(body: Body, most: usize) -> Result<axum::body::Bytes, Refusal> {
+async fn read_body(body: Body, most: usize) -> Result<axum::body::Bytes, ApiError> {
     use http_body_util::{BodyExt, LengthLimitError, Limited};
     match Limited::new(body, most).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             let text = format!("the body has more than {most} bytes, which is what this service takes");
-            Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, IssueType::TooLong, text))
+            Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, OutcomeIssueType::TooLong, text))
         }
         Err(_) => {
             let text = "the body did not arrive as a whole; send it again";
-            Err(Refusal::new(StatusCode::BAD_REQUEST, IssueType::Incomplete, text))
+            Err(ApiError::new(StatusCode::BAD_REQUEST, OutcomeIssueType::Incomplete, text))
         }
     }
 }
@@ -210,14 +214,14 @@ fn describe(
     id: Option<&str>,
     headers: &HeaderMap,
     query: Option<&str>,
-) -> Result<Response<Body>, Refusal> {
+) -> Result<Response<Body>, ApiError> {
     let media_type = media_type(headers, query)?;
     let (declaration, version) = (mount.declaration(app.authenticator.describe()), env!("CARGO_PKG_VERSION"));
     let found = match operation {
         Operation::Metadata => Some(declaration.statement(&mount.since, version)),
         _ => id.and_then(|name| declaration.operation_definition(name, version)),
     };
-    let found = found.ok_or_else(|| Refusal::not_found("this OperationDefinition"))?;
+    let found = found.ok_or_else(|| ApiError::not_found("this OperationDefinition"))?;
     let mut response = resource(StatusCode::OK, &found);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
@@ -232,7 +236,7 @@ fn url_of(mount: &Mount, uri: &Uri) -> String {
 }
 
 /// Starts a job.
-fn start(app: &App, at: usize, operation: Operation, asked: &Asked) -> Result<Started, Refusal> {
+fn start(app: &App, at: usize, operation: Operation, asked: &HandlerRequest) -> Result<StartedExport, ApiError> {
     let (mount, principal, query) = (&app.mounts[at], &asked.principal, asked.uri.query());
     let url = url_of(mount, &asked.uri);
     let begin = |level: &Level, query| kick_off(app, mount, principal, level, query, &asked.headers, url.clone());
@@ -244,7 +248,7 @@ fn start(app: &App, at: usize, operation: Operation, asked: &Asked) -> Result<St
         Operation::PatientExport => begin(&Level::Patient, query),
         Operation::TypeExport => {
             let of = ResourceType::all().find(|of| of.name().eq_ignore_ascii_case(asked.id()));
-            let of = of.ok_or_else(|| Refusal::not_found("this URL"))?;
+            let of = of.ok_or_else(|| ApiError::not_found("this URL"))?;
             // As if `_type` had been given (ONEUP-M06); one that is given as well adds to it.
             let rest = query.filter(|query| !query.is_empty()).map_or(String::new(), |query| format!("&{query}"));
             begin(&Level::Patient, Some(&format!("_type={}{rest}", of.name())))
@@ -255,27 +259,27 @@ fn start(app: &App, at: usize, operation: Operation, asked: &Asked) -> Result<St
 
 /// The answer to a kick-off. Where the mount waits for the end of its jobs, and the client does not ask otherwise, what has
 /// become of the job by then (ONEUP-M10).
-async fn wait(app: &App, mount: &Mount, principal: &Principal, started: Started) -> Response<Body> {
+async fn wait(app: &App, mount: &Mount, principal: &Principal, started: StartedExport) -> Response<Body> {
     let requires_access_token = app.authenticator.requires_access_token();
     let (engine, job) = (&app.tenant(mount).engine, &started.job.id);
     let until = Moment::now() + Duration::from_millis(mount.settings.sync_wait_milliseconds);
     while !started.respond_async && Moment::now() < until {
         let found = engine.find(job, mount.name(), &principal.client);
         match &found {
-            Found::Job(view) if view.record.state.is_active() => {}
+            JobLookup::Job(view) if view.record.state.is_active() => {}
             _ => return render::answer(&found, mount, principal, requires_access_token),
         }
         tokio::time::sleep(LOOK.min(until.saturating_duration_since(Moment::now()))).await;
     }
     let (request, notes) = (started.request.as_str(), started.notes);
     let transaction_time = &started.job.transaction_time;
-    let taken = Taken { mount, job, transaction_time, request, notes, requires_access_token };
+    let taken = StartedJob { mount, job, transaction_time, request, notes, requires_access_token };
     let mut response = (mount.dialect.taken)(&taken);
     response.headers_mut().extend(started.applied.map(|applied| (PREFERENCE_APPLIED, applied)));
     response
 }
 
-fn act(app: &App, at: usize, operation: Operation, asked: &Asked) -> Result<Response<Body>, Refusal> {
+fn act(app: &App, at: usize, operation: Operation, asked: &HandlerRequest) -> Result<Response<Body>, ApiError> {
     let mount = &app.mounts[at];
     match operation {
         Operation::JobDelete => delete(app, mount, &asked.principal, asked.id()),
@@ -284,32 +288,32 @@ fn act(app: &App, at: usize, operation: Operation, asked: &Asked) -> Result<Resp
     }
 }
 
-fn delete(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Response<Body>, Refusal> {
+fn delete(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Response<Body>, ApiError> {
     match app.tenant(mount).engine.delete(id, mount.name(), &principal.client) {
         Ok(true) => {
             tracing::info!(job = id, client = principal.log_name(), "a job was deleted");
             Ok(informational(StatusCode::ACCEPTED, "the export is deleted, and its files go"))
         }
-        Ok(false) => Err(Refusal::not_found("this job")),
+        Ok(false) => Err(ApiError::not_found("this job")),
         Err(error) => {
             tracing::error!(job = id, %error, "the record of a job cannot be removed");
             let text = "the export cannot be deleted for the moment; ask again";
-            Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, IssueType::NoStore, text).retry_after(5))
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OutcomeIssueType::NoStore, text).retry_after(5))
         }
     }
 }
 
 /// Tries a failed job again (ONEUP-M05).
-fn retry(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Response<Body>, Refusal> {
+fn retry(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Response<Body>, ApiError> {
     let engine = &app.tenant(mount).engine;
     match engine.retry(id, mount.name(), &principal.client).map_err(refused)? {
-        Retried::Accepted => {
+        RetryOutcome::Accepted => {
             tracing::info!(job = id, client = principal.log_name(), "a job is tried again");
             let found = engine.find(id, mount.name(), &principal.client);
-            let Found::Job(view) = &found else { return Err(Refusal::not_found("this job")) };
+            let JobLookup::Job(view) = &found else { return Err(ApiError::not_found("this job")) };
             let at = crate::fhir::instant::Instant::parse(&view.record.transaction_time)
                 .expect("a record holds what was written");
-            Ok((mount.dialect.taken)(&Taken {
+            Ok((mount.dialect.taken)(&StartedJob {
                 mount,
                 job: id,
                 transaction_time: &at,
@@ -318,36 +322,36 @@ fn retry(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Re
                 requires_access_token: app.authenticator.requires_access_token(),
             }))
         }
-        Retried::NotFailed(state) => {
+        RetryOutcome::NotFailed(state) => {
             let state = if state.is_active() { "under way" } else { "complete" };
             let text = format!("this job is {state}; only one that has failed can be tried again (ONEUP-M05)");
-            Err(Refusal::new(StatusCode::CONFLICT, IssueType::Conflict, text))
+            Err(ApiError::new(StatusCode::CONFLICT, OutcomeIssueType::Conflict, text))
         }
-        Retried::Unknown => Err(Refusal::not_found("this job")),
+        RetryOutcome::Unknown => Err(ApiError::not_found("this job")),
     }
 }
 
-fn poll(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Response<Body>, Refusal> {
+fn poll(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Response<Body>, ApiError> {
     if let Err(wait) = app.polls.count(&principal.client, id, Moment::now()) {
         let text = "this job is polled too often; wait as long as Retry-After says";
-        let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, IssueType::Throttled, text);
+        let refusal = ApiError::new(StatusCode::TOO_MANY_REQUESTS, OutcomeIssueType::Throttled, text);
         return Err(refusal.retry_after(wait.as_secs_f64().ceil() as u64));
     }
     let found = app.tenant(mount).engine.find(id, mount.name(), &principal.client);
-    if let Found::Job(view) = &found {
+    if let JobLookup::Job(view) = &found {
         principal.check_job(&view.record)?;
     }
     Ok(render::answer(&found, mount, principal, app.authenticator.requires_access_token()))
 }
 
 /// Groups (GROUP-01).
-fn group(app: &App, mount: &Mount, operation: Operation, asked: &Asked) -> Result<Response<Body>, Refusal> {
+fn group(app: &App, mount: &Mount, operation: Operation, asked: &HandlerRequest) -> Result<Response<Body>, ApiError> {
     let (headers, id) = (&asked.headers, asked.id());
     let body = asked.body.as_deref().unwrap_or_default();
     asked.principal.check_group(operation, id)?;
     let tenant = app.tenant(mount);
     let snapshot = tenant.engine.snapshot_now();
-    let desk = GroupDesk {
+    let desk = GroupHandlers {
         book: &tenant.groups,
         snapshot: snapshot.as_ref(),
         base: &mount.url,
@@ -372,9 +376,14 @@ fn group(app: &App, mount: &Mount, operation: Operation, asked: &Asked) -> Resul
 }
 
 /// Sends a file of a finished job (FILE).
-async fn file(app: &App, mount: &Mount, operation: Operation, asked: Asked) -> Result<Response<Body>, Refusal> {
+async fn file(
+    app: &App,
+    mount: &Mount,
+    operation: Operation,
+    asked: HandlerRequest,
+) -> Result<Response<Body>, ApiError> {
     let id = asked.id.unwrap_or_default();
-    let unknown = || Refusal::not_found("this file");
+    let unknown = || ApiError::not_found("this file");
     let found = match app.tenant(mount).engine.file(&id, mount.name(), &asked.principal.client) {
         Ok(found) => found.ok_or_else(unknown)?,
         Err(()) => return Err(render::expired("this file was kept until its time and is gone; ask for a new export")),
@@ -400,11 +409,11 @@ async fn file(app: &App, mount: &Mount, operation: Operation, asked: Asked) -> R
 }
 
 /// 405; what is possible stands in `Allow` (CORE-06).
-pub(crate) fn not_allowed(method: &Method) -> Refusal {
+pub(crate) fn not_allowed(method: &Method) -> ApiError {
     let text = format!("{method} is not possible here; the Allow header says what is");
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, IssueType::NotSupported, text)
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, OutcomeIssueType::NotSupported, text)
 }
 
 /// The URI as it was received.
 #[derive(Clone)]
-pub(crate) struct Received(pub(crate) Uri);
+pub(crate) struct OriginalUri(pub(crate) Uri);

@@ -26,7 +26,7 @@ use axum::response::IntoResponse;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 
-use crate::server::error::{IssueType, Refusal};
+use crate::server::error::{ApiError, OutcomeIssueType};
 use crate::server::ids::REQUEST_ID;
 
 /// By which browsers say how the site of a page is related to the one that is asked.
@@ -124,16 +124,16 @@ impl AllowedHosts {
     }
 
     /// The answer to a request that does not ask for one of these hosts, or that a page of another has made.
-    fn refusal(&self, uri: &Uri, headers: &HeaderMap) -> Option<Refusal> {
+    fn refusal(&self, uri: &Uri, headers: &HeaderMap) -> Option<ApiError> {
         if !self.is_asked(uri, headers) {
             let text = "Host: without authorization this service answers only under localhost, 127.0.0.1, [::1], the host \
                         of its public URL and the hosts of its configuration; ask under one of these, or have its operator \
                         add this one to hosts";
-            let refusal = Refusal::new(StatusCode::MISDIRECTED_REQUEST, IssueType::Forbidden, text);
+            let refusal = ApiError::new(StatusCode::MISDIRECTED_REQUEST, OutcomeIssueType::Forbidden, text);
             return Some(refusal.at("http.host"));
         }
         let forbidden = |header: HeaderName, text: &str| {
-            let refusal = Refusal::new(StatusCode::FORBIDDEN, IssueType::Forbidden, text);
+            let refusal = ApiError::new(StatusCode::FORBIDDEN, OutcomeIssueType::Forbidden, text);
             Some(refusal.at(format!("http.{header}")))
         };
         let is_own = |origin: &str| HostName::of_origin(origin).is_some_and(|host| self.allows(&host));
@@ -192,7 +192,7 @@ pub async fn pass(State(hosts): State<Arc<Option<AllowedHosts>>>, mut request: R
 }
 
 /// Refuses a body that does not say what it is. A body of which only the end comes is none, and is taken away.
-async fn check_body_type(request: &mut Request) -> Result<(), Refusal> {
+async fn check_body_type(request: &mut Request) -> Result<(), ApiError> {
     let takes_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
     let given = request.headers().get(header::CONTENT_TYPE);
     let is_typed = given.is_some_and(|value| !value.as_bytes().trim_ascii().is_empty());
@@ -201,7 +201,7 @@ async fn check_body_type(request: &mut Request) -> Result<(), Refusal> {
     }
     let untyped = || {
         let text = "Content-Type: the body does not say what it is; send application/fhir+json with it";
-        let refusal = Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, IssueType::NotSupported, text);
+        let refusal = ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, OutcomeIssueType::NotSupported, text);
         refusal.at("http.content-type")
     };
     if request.body().size_hint().lower() > 0 {
@@ -217,7 +217,7 @@ async fn check_body_type(request: &mut Request) -> Result<(), Refusal> {
             Some(Ok(_)) => break,
             Some(Err(_)) => {
                 let text = "the body did not arrive as a whole; send it again";
-                return Err(Refusal::new(StatusCode::BAD_REQUEST, IssueType::Incomplete, text));
+                return Err(ApiError::new(StatusCode::BAD_REQUEST, OutcomeIssueType::Incomplete, text));
             }
         }
     }
@@ -412,9 +412,9 @@ mod tests {
     }
 
     /// A body of pieces, whose length is not known before.
-    struct Pieces(Vec<&'static str>);
+    struct BodyPieces(Vec<&'static str>);
 
-    impl hyper::body::Body for Pieces {
+    impl hyper::body::Body for BodyPieces {
         type Data = axum::body::Bytes;
         type Error = std::convert::Infallible;
 
@@ -427,7 +427,7 @@ mod tests {
     }
 
     fn pieces(pieces: &[&'static str]) -> Body {
-        Body::new(Pieces(pieces.iter().rev().copied().collect()))
+        Body::new(BodyPieces(pieces.iter().rev().copied().collect()))
     }
 
     /// CORE-06: a body says what it is; one without bytes is none, however it is sent.

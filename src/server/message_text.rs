@@ -1,17 +1,17 @@
 //! The words of the service: parameters as the query names them, and advice that a client can follow. No option of the
 //! command line, no setting and no file of the host is named (OUTCOME-05).
 
-use crate::issue::{Advice, Parameter, Place, Words};
+use crate::issue::{Advice, IssuePlace, Parameter, ParameterNames};
 
 /// See the module.
-pub const HTTP_WORDS: Words = Words { parameter: Parameter::name, place, advice };
+pub const HTTP_WORDS: ParameterNames = ParameterNames { parameter: Parameter::name, place, advice };
 
-fn place(place: &Place) -> String {
+fn place(place: &IssuePlace) -> String {
     match place {
-        Place::Group(id) => format!("Group/{id}"),
-        Place::BelowGroup(id) => format!("a Group below Group/{id}"),
-        Place::GroupFile => "the Group".to_string(),
-        Place::PatientList(_) => "the request".to_string(),
+        IssuePlace::Group(id) => format!("Group/{id}"),
+        IssuePlace::BelowGroup(id) => format!("a Group below Group/{id}"),
+        IssuePlace::GroupFile => "the Group".to_string(),
+        IssuePlace::PatientList(_) => "the request".to_string(),
     }
 }
 

@@ -4,10 +4,10 @@
 
 use crate::server::config::Config;
 use crate::server::config::mounts::CUSTOMER;
-use crate::server::dialect::{Dialect, Passage, RequestIds};
-use crate::server::error::{IssueType, Refusal};
+use crate::server::dialect::{Dialect, MethodPolicy, RequestIds};
+use crate::server::error::{ApiError, OutcomeIssueType};
 use crate::server::ids::REQUEST_ID;
-use crate::server::proxy::Origin;
+use crate::server::proxy::RequestOrigin;
 use crate::server::routes::Operation;
 use std::sync::Arc;
 use std::time::Instant as Moment;
@@ -26,14 +26,14 @@ const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 pub struct AsGet;
 
 /// Where mounts are.
-pub struct Places(Vec<(Vec<String>, &'static Dialect)>);
+pub struct MountTable(Vec<(Vec<String>, &'static Dialect)>);
 
-impl Places {
+impl MountTable {
     /// Those of the mounts that are on.
-    pub fn of(config: &Config) -> Places {
+    pub fn of(config: &Config) -> MountTable {
         let on = config.mounts().into_iter().filter(|(_, mount)| mount.enabled);
         let segments = |base: &str| base.split('/').skip(1).map(str::to_string).collect();
-        Places(on.map(|(table, mount)| (segments(&mount.base), Dialect::named(table))).collect())
+        MountTable(on.map(|(table, mount)| (segments(&mount.base), Dialect::named(table))).collect())
     }
 
     /// The dialect at a path, and the rest of the path.
@@ -54,28 +54,29 @@ impl Places {
 }
 
 /// Lets a request on to the routes, or not.
-pub async fn pass(State(places): State<Arc<Places>>, mut request: Request, next: Next) -> Response<Body> {
-    let passage =
-        places.find(request.uri().path()).map_or(Passage::Go, |(dialect, rest)| dialect.pass(request.method(), rest));
+pub async fn pass(State(places): State<Arc<MountTable>>, mut request: Request, next: Next) -> Response<Body> {
+    let passage = places
+        .find(request.uri().path())
+        .map_or(MethodPolicy::Go, |(dialect, rest)| dialect.pass(request.method(), rest));
     match passage {
-        Passage::Go => {}
-        Passage::AsGet => {
+        MethodPolicy::Go => {}
+        MethodPolicy::AsGet => {
             *request.method_mut() = Method::GET;
             request.extensions_mut().insert(AsGet);
         }
-        Passage::Forbidden => {
+        MethodPolicy::Forbidden => {
             let text = format!(
                 "{} is not taken here: ask with GET or EXPORT, and with PUT only to try a failed job again at its status URL",
                 request.method()
             );
-            return Refusal::new(StatusCode::FORBIDDEN, IssueType::Forbidden, text).into_response();
+            return ApiError::new(StatusCode::FORBIDDEN, OutcomeIssueType::Forbidden, text).into_response();
         }
     }
     next.run(request).await
 }
 
 /// Names each request, and writes a line of log for each answer: no query, no ids, nothing of the data.
-pub async fn log(State(places): State<Arc<Places>>, mut request: Request, next: Next) -> Response<Body> {
+pub async fn log(State(places): State<Arc<MountTable>>, mut request: Request, next: Next) -> Response<Body> {
     let place = places.find(request.uri().path()).map(|(dialect, _)| dialect);
     let ids = place.map_or(RequestIds::Plain, |dialect| dialect.request_ids);
     let given = request.headers().get(&REQUEST_ID).cloned();
@@ -88,7 +89,7 @@ pub async fn log(State(places): State<Arc<Places>>, mut request: Request, next: 
     let value = HeaderValue::from_str(&id).expect("letters and digits");
     request.headers_mut().insert(REQUEST_ID, value.clone());
     let (method, begun) = (request.method().clone(), Moment::now());
-    let origin = request.extensions().get::<Origin>().copied();
+    let origin = request.extensions().get::<RequestOrigin>().copied();
     let mut response = match origin.and_then(|origin| origin.refusal(request.uri().path())) {
         Some(refusal) => refusal.into_response(),
         None => next.run(request).await,
@@ -133,7 +134,7 @@ mod tests {
     /// ONEUP-M01, ONEUP-M04: a base is told from what only begins like it, and holds for tenants that nobody knows.
     #[test]
     fn places_are_found() {
-        let places = Places::of(&Config::default());
+        let places = MountTable::of(&Config::default());
         let find = |path| places.find(path).map(|(dialect, rest)| (dialect.name, rest));
         assert_eq!(find("/fhir/Group/a"), Some(("ig", "/Group/a")));
         assert_eq!(find("/fhir"), Some(("ig", "")));

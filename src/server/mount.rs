@@ -4,13 +4,13 @@
 use crate::codec::compression::Compression;
 use crate::group::rules::{GroupContent, GroupRules};
 use crate::hash::digest::DigestAlgorithm;
-use crate::job::record::{Requested, Whose};
-use crate::request::Bounds;
+use crate::job::record::{RecordedPopulation, StoredRequest};
+use crate::request::FileBounds;
 use crate::server::capability::{Declaration, Policies};
 use crate::server::config::Config;
 use crate::server::config::mounts::{CUSTOMER, MountConfig};
 use crate::server::dialect::Dialect;
-use crate::server::kick_off::request::{Asked, KickoffPolicy};
+use crate::server::kick_off::request::{KickOffParams, KickOffPolicy};
 use crate::server::routes::{Enabled, Route, routes_on};
 
 /// See the module.
@@ -29,11 +29,11 @@ pub struct Mount {
     /// Since when it is as it is: the date of its CapabilityStatement.
     pub since: String,
     /// How kick-offs are read.
-    pub kickoff: KickoffPolicy,
+    pub kickoff: KickOffPolicy,
     /// What is switched on.
     pub enabled: Enabled,
     fhir_bases: Vec<String>,
-    bounds: Bounds,
+    bounds: FileBounds,
     coding: Compression,
     digest: DigestAlgorithm,
 }
@@ -76,7 +76,7 @@ impl Mount {
             url: format!("{public_url}{base}"),
             base,
             since: crate::server::ids::now().to_string(),
-            kickoff: KickoffPolicy {
+            kickoff: KickOffPolicy {
                 headers: settings.header_policy,
                 parameters: dialect.parameters,
                 case_sensitive_types: dialect.case_sensitive_types,
@@ -93,7 +93,7 @@ impl Mount {
                 groups_writable: settings.groups_writable,
             },
             fhir_bases: Vec::new(),
-            bounds: Bounds {
+            bounds: FileBounds {
                 file_bytes: files.max_bytes,
                 file_resources: Some(files.max_resources).filter(|most| *most > 0),
             },
@@ -128,8 +128,8 @@ impl Mount {
     }
 
     /// A request under this mount's policies.
-    pub fn request(&self, whose: Whose, asked: &Asked) -> Requested {
-        Requested {
+    pub fn request(&self, whose: RecordedPopulation, asked: &KickOffParams) -> StoredRequest {
+        StoredRequest {
             whose,
             types: asked.types.iter().map(|of| of.name().to_string()).collect(),
             since: asked.since.as_ref().map(ToString::to_string),

@@ -5,7 +5,7 @@
 
 /// One parameter of `$export`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parameter {
+pub struct ParameterRow {
     /// Its name; case counts (PARAM-08).
     pub name: &'static str,
     /// Its type in an OperationDefinition.
@@ -25,7 +25,7 @@ pub struct Parameter {
     pub system: bool,
 }
 
-impl Parameter {
+impl ParameterRow {
     /// Whether it may stand several times, its values in a comma list (PARAM-01).
     pub fn is_list(&self) -> bool {
         self.max == "*"
@@ -36,7 +36,7 @@ impl Parameter {
 pub const OUTPUT_FORMATS: [&str; 3] = ["application/fhir+ndjson", "application/ndjson", "ndjson"];
 
 /// The parameter of this exact name.
-pub fn find<'a>(table: &'a [Parameter], name: &str) -> Option<&'a Parameter> {
+pub fn find<'a>(table: &'a [ParameterRow], name: &str) -> Option<&'a ParameterRow> {
     table.iter().find(|parameter| parameter.name == name)
 }
 
@@ -45,8 +45,8 @@ const fn served(
     fhir_type: &'static str,
     max: &'static str,
     documentation: &'static str,
-) -> Parameter {
-    Parameter { name, fhir_type, min: 0, max, documentation, supported: true, lenient: false, system: true }
+) -> ParameterRow {
+    ParameterRow { name, fhir_type, min: 0, max, documentation, supported: true, lenient: false, system: true }
 }
 
 const fn known(
@@ -54,12 +54,12 @@ const fn known(
     fhir_type: &'static str,
     max: &'static str,
     documentation: &'static str,
-) -> Parameter {
+) -> ParameterRow {
     let served = served(name, fhir_type, max, documentation);
-    Parameter { supported: false, lenient: true, ..served }
+    ParameterRow { supported: false, lenient: true, ..served }
 }
 
-const OUTPUT_FORMAT: Parameter = served(
+const OUTPUT_FORMAT: ParameterRow = served(
     "_outputFormat",
     "string",
     "1",
@@ -67,7 +67,7 @@ const OUTPUT_FORMAT: Parameter = served(
      Anything else is refused, also under `handling=lenient`.",
 );
 
-const SINCE: Parameter = served(
+const SINCE: ParameterRow = served(
     "_since",
     "instant",
     "1",
@@ -76,7 +76,7 @@ const SINCE: Parameter = served(
      manifest's `deleted`.",
 );
 
-const UNTIL: Parameter = served(
+const UNTIL: ParameterRow = served(
     "_until",
     "instant",
     "1",
@@ -85,7 +85,7 @@ const UNTIL: Parameter = served(
      `_until` is absent, so windows of time do not add up to the history.",
 );
 
-const TYPE: Parameter = Parameter {
+const TYPE: ParameterRow = ParameterRow {
     lenient: true,
     ..served(
         "_type",
@@ -98,51 +98,51 @@ const TYPE: Parameter = Parameter {
     )
 };
 
-const ELEMENTS: Parameter = known("_elements", "string", "*", "Root elements to which resources are cut down.");
-const TYPE_FILTER: Parameter = known("_typeFilter", "string", "*", "Searches that resources of a type must match.");
-const PATIENT: Parameter = Parameter {
+const ELEMENTS: ParameterRow = known("_elements", "string", "*", "Root elements to which resources are cut down.");
+const TYPE_FILTER: ParameterRow = known("_typeFilter", "string", "*", "Searches that resources of a type must match.");
+const PATIENT: ParameterRow = ParameterRow {
     system: false,
     ..known("patient", "Reference", "*", "Patients to whose records the export is restricted; by POST only.")
 };
-const ASSOCIATED: Parameter =
+const ASSOCIATED: ParameterRow =
     known("includeAssociatedData", "code", "*", "Named sets of associated resources, such as Provenance, to add.");
-const ORGANIZE: Parameter =
+const ORGANIZE: ParameterRow =
     known("organizeOutputBy", "string", "1", "The resource type by whose instances files are organized.");
-const PARTIAL: Parameter =
+const PARTIAL: ParameterRow =
     known("allowPartialManifests", "boolean", "1", "Whether files may be listed before the export ends.");
 
 /// The parameters of the Bulk Data IG, release 3.
-pub const PARAMETERS: &[Parameter] =
+pub const PARAMETERS: &[ParameterRow] =
     &[OUTPUT_FORMAT, SINCE, UNTIL, TYPE, ELEMENTS, TYPE_FILTER, PATIENT, ASSOCIATED, ORGANIZE, PARTIAL];
 
 /// `_until` where only the IG documents it.
-const UNTIL_UNKNOWN: Parameter = Parameter { supported: false, ..UNTIL };
+const UNTIL_UNKNOWN: ParameterRow = ParameterRow { supported: false, ..UNTIL };
 
 /// The table of a vendor's mount, with its own `_since` and `_type`; the rest of the IG's is known and not served.
-const fn vendors(since: Parameter, types: Parameter) -> [Parameter; 10] {
+const fn vendors(since: ParameterRow, types: ParameterRow) -> [ParameterRow; 10] {
     [OUTPUT_FORMAT, since, UNTIL_UNKNOWN, types, ELEMENTS, TYPE_FILTER, PATIENT, ASSOCIATED, ORGANIZE, PARTIAL]
 }
 
 /// Netsmart's: the three of its documents (NETSMART-G04).
-pub const NETSMART_PARAMETERS: &[Parameter] = &vendors(SINCE, TYPE);
+pub const NETSMART_PARAMETERS: &[ParameterRow] = &vendors(SINCE, TYPE);
 
-const ONEUP_SINCE: Parameter = Parameter {
+const ONEUP_SINCE: ParameterRow = ParameterRow {
     fhir_type: "string",
     documentation: "A date, such as `2021-01-01`, or a date with time and zone: resources whose `meta.lastUpdated` is strictly \
                     later. A date alone stands for 00:00:00 of that day, UTC.",
     ..SINCE
 };
 
-const ONEUP_TYPE: Parameter = Parameter {
+const ONEUP_TYPE: ParameterRow = ParameterRow {
     documentation: "Names of the resource types to export, in a comma list or repeated; case does not count. Only these are in \
                     the output. Without it every type is exported. A name that FHIR R4 does not have is refused.",
     ..TYPE
 };
 
 /// 1upHealth's, in the single-tenant environment (ONEUP-S04…S06).
-pub const ONEUP_STE_PARAMETERS: &[Parameter] = &vendors(ONEUP_SINCE, ONEUP_TYPE);
+pub const ONEUP_STE_PARAMETERS: &[ParameterRow] = &vendors(ONEUP_SINCE, ONEUP_TYPE);
 
-const ONEUP_MTE_TYPE: Parameter = Parameter {
+const ONEUP_MTE_TYPE: ParameterRow = ParameterRow {
     lenient: false,
     documentation: "Names of the resource types to export, in a comma list or repeated; case does not count. Patient and types of \
                     the Patient compartment alone: any other name is refused. Without it all of these are exported.",
@@ -150,13 +150,13 @@ const ONEUP_MTE_TYPE: Parameter = Parameter {
 };
 
 /// 1upHealth's, in the multi-tenant environment (ONEUP-M06…M08).
-pub const ONEUP_MTE_PARAMETERS: &[Parameter] = &vendors(ONEUP_SINCE, ONEUP_MTE_TYPE);
+pub const ONEUP_MTE_PARAMETERS: &[ParameterRow] = &vendors(ONEUP_SINCE, ONEUP_MTE_TYPE);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn names(of: impl Fn(&Parameter) -> bool) -> Vec<&'static str> {
+    fn names(of: impl Fn(&ParameterRow) -> bool) -> Vec<&'static str> {
         PARAMETERS.iter().filter(|parameter| of(parameter)).map(|parameter| parameter.name).collect()
     }
 
@@ -165,7 +165,7 @@ mod tests {
     fn what_is_served() {
         assert_eq!(names(|p| p.supported), ["_outputFormat", "_since", "_until", "_type"]);
         let lists = ["_type", "_elements", "_typeFilter", "patient", "includeAssociatedData"];
-        assert_eq!(names(Parameter::is_list), lists);
+        assert_eq!(names(ParameterRow::is_list), lists);
         assert!(PARAMETERS.iter().all(|p| p.min == 0 && ["1", "*"].contains(&p.max)));
         assert_eq!(names(|p| !p.system), ["patient"], "PATIENT-03");
     }

@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, StatusCode};
 use ipnet::IpNet;
 
 use crate::server::connection::OverTls;
-use crate::server::error::{IssueType, Refusal};
+use crate::server::error::{ApiError, OutcomeIssueType};
 
 /// Addresses whose forwarded headers are believed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,15 +20,15 @@ pub struct Proxies(Vec<IpNet>);
 
 /// Where a request comes from. Handlers find it among its extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct RequestOrigin {
     /// The client's address, as far back as trusted proxies tell.
     pub client: IpAddr,
-    way: Way,
+    way: Arrival,
 }
 
 /// How a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum Arrival {
     /// By TLS, on this machine, or through a trusted proxy.
     Allowed,
     /// By plain http from another machine that is no trusted proxy.
@@ -71,12 +71,12 @@ impl Proxies {
         request
     }
 
-    fn origin(&self, peer: IpAddr, tls: bool, headers: &HeaderMap) -> Origin {
+    fn origin(&self, peer: IpAddr, tls: bool, headers: &HeaderMap) -> RequestOrigin {
         // What a socket for both families says of an IPv4 peer is the same peer.
         let peer = peer.to_canonical();
         if !self.trusts(peer) {
-            let way = if tls || peer.is_loopback() { Way::Allowed } else { Way::Plain };
-            return Origin { client: peer, way };
+            let way = if tls || peer.is_loopback() { Arrival::Allowed } else { Arrival::Plain };
+            return RequestOrigin { client: peer, way };
         }
         // Of a chain, each trusted proxy vouches for the one before it; what lies before that is anybody's word.
         let mut client = peer;
@@ -90,22 +90,22 @@ impl Proxies {
         // The first is the client's own: proxies among themselves are the operator's business. A client that writes
         // `https` here by plain http deceives itself alone.
         let plain = list(headers, "x-forwarded-proto").next().is_some_and(|first| first.eq_ignore_ascii_case("http"));
-        Origin { client, way: if plain { Way::PlainToProxy } else { Way::Allowed } }
+        RequestOrigin { client, way: if plain { Arrival::PlainToProxy } else { Arrival::Allowed } }
     }
 }
 
-impl Origin {
+impl RequestOrigin {
     /// The answer to a request that came by plain http where it must not (CORE-01). Probes of a service's health may.
-    pub fn refusal(&self, path: &str) -> Option<Refusal> {
+    pub fn refusal(&self, path: &str) -> Option<ApiError> {
         let reason = match self.way {
             _ if path.starts_with("/health/") => return None,
-            Way::Allowed => return None,
-            Way::Plain => {
+            Arrival::Allowed => return None,
+            Arrival::Plain => {
                 "this service is asked by https, or through a proxy that it trusts; this request came by http"
             }
-            Way::PlainToProxy => "this service is asked by https; this request came to its proxy by http",
+            Arrival::PlainToProxy => "this service is asked by https; this request came to its proxy by http",
         };
-        Some(Refusal::new(StatusCode::FORBIDDEN, IssueType::Forbidden, reason))
+        Some(ApiError::new(StatusCode::FORBIDDEN, OutcomeIssueType::Forbidden, reason))
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
         lines.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
     }
 
-    fn origin(peer: &str, tls: bool, lines: &[(&'static str, &'static str)]) -> (String, Way) {
+    fn origin(peer: &str, tls: bool, lines: &[(&'static str, &'static str)]) -> (String, Arrival) {
         let proxies = ["10.0.0.0/8", "127.0.0.1", "2001:db8::/32"].map(String::from);
         let found = Proxies::parse(&proxies).unwrap().origin(peer.parse().unwrap(), tls, &headers(lines));
         (found.client.to_string(), found.way)
@@ -158,19 +158,19 @@ mod tests {
     fn plain_requests_are_refused() {
         let (https, http) = (("x-forwarded-proto", "https"), ("x-forwarded-proto", "HTTP, https"));
         for (peer, tls, line, way) in [
-            ("10.1.1.1", false, Some(https), Way::Allowed),
-            ("10.1.1.1", false, None, Way::Allowed),
-            ("10.1.1.1", false, Some(http), Way::PlainToProxy),
-            ("10.1.1.1", true, Some(http), Way::PlainToProxy),
-            ("8.8.8.8", false, Some(https), Way::Plain),
-            ("8.8.8.8", true, Some(http), Way::Allowed),
-            ("::1", false, Some(http), Way::Allowed),
+            ("10.1.1.1", false, Some(https), Arrival::Allowed),
+            ("10.1.1.1", false, None, Arrival::Allowed),
+            ("10.1.1.1", false, Some(http), Arrival::PlainToProxy),
+            ("10.1.1.1", true, Some(http), Arrival::PlainToProxy),
+            ("8.8.8.8", false, Some(https), Arrival::Plain),
+            ("8.8.8.8", true, Some(http), Arrival::Allowed),
+            ("::1", false, Some(http), Arrival::Allowed),
         ] {
             let lines: Vec<_> = line.into_iter().collect();
             let (client, found) = origin(peer, tls, &lines);
             assert_eq!(found, way, "{peer} {tls} {line:?}");
-            let origin = Origin { client: client.parse().unwrap(), way };
-            assert_eq!(origin.refusal("/fhir/metadata").is_some(), way != Way::Allowed);
+            let origin = RequestOrigin { client: client.parse().unwrap(), way };
+            assert_eq!(origin.refusal("/fhir/metadata").is_some(), way != Arrival::Allowed);
             assert!(origin.refusal("/health/live").is_none());
         }
     }

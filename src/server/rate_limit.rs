@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 const BUCKETS_MAX: usize = 100_000;
 
 /// Buckets by client and job.
-pub struct Polls {
+pub struct PollLimiter {
     per_second: f64,
     burst: f64,
     buckets: Mutex<HashMap<(String, String), (f64, Instant)>>,
 }
 
-impl Polls {
+impl PollLimiter {
     /// So many polls a second, and so many at once.
-    pub fn new(per_second: u32, burst: u32) -> Polls {
+    pub fn new(per_second: u32, burst: u32) -> PollLimiter {
         let (per_second, burst) = (f64::from(per_second.max(1)), f64::from(burst.max(1)));
-        Polls { per_second, burst, buckets: Mutex::default() }
+        PollLimiter { per_second, burst, buckets: Mutex::default() }
     }
 
     /// Counts a poll.
@@ -50,7 +50,7 @@ mod tests {
     /// STATUS-04: a poll a second is never too many; a loop without a pause soon is, and may go on after the wait.
     #[test]
     fn polls_are_counted() {
-        let polls = Polls::new(2, 10);
+        let polls = PollLimiter::new(2, 10);
         let begun = Instant::now();
         for second in 0..1000 {
             polls.count("a", "job", begun + Duration::from_secs(second)).unwrap();

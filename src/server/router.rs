@@ -1,6 +1,6 @@
 //! TODO: module documentation.
 
-use crate::server::handlers::{Received, not_allowed};
+use crate::server::handlers::{OriginalUri, not_allowed};
 use axum::Router;
 use axum::extract::Request;
 use axum::extract::State;
@@ -15,10 +15,10 @@ use axum::routing::on;
 use serde_json::json;
 use std::sync::Arc;
 
-use crate::server::error::Refusal;
-use crate::server::handlers::{Names, handle, health, ready};
+use crate::server::error::ApiError;
+use crate::server::handlers::{PathParams, handle, health, ready};
 use crate::server::hosts;
-use crate::server::middleware::{Places, log, pass};
+use crate::server::middleware::{MountTable, log, pass};
 use crate::server::state::App;
 
 /// The routes of all mounts, and those that belong to none.
@@ -32,11 +32,11 @@ pub fn router(app: Arc<App>) -> Router {
         for route in mount.routes() {
             let filter = MethodFilter::try_from(route.method.clone()).expect("a table of known methods");
             let operation = route.operation;
-            let handler = move |app: State<Arc<App>>, names: Names, request: Request| async move {
+            let handler = move |app: State<Arc<App>>, names: PathParams, request: Request| async move {
                 match names {
                     Ok(names) => handle(app.0, at, operation, names.0, request).await,
                     // A name that is no text in UTF-8 is nobody's.
-                    Err(_) => Refusal::not_found("this URL").into_response(),
+                    Err(_) => ApiError::not_found("this URL").into_response(),
                 }
             };
             match inner.iter_mut().find(|(path, _)| *path == route.path) {
@@ -48,9 +48,9 @@ pub fn router(app: Arc<App>) -> Router {
             router = router.route(&format!("{}{path}", mount.base), methods);
         }
     }
-    let (places, hosts) = (Arc::new(Places::of(&app.config)), app.hosts.clone());
+    let (places, hosts) = (Arc::new(MountTable::of(&app.config)), app.hosts.clone());
     let router = router
-        .fallback(|| async { Refusal::not_found("this URL") })
+        .fallback(|| async { ApiError::not_found("this URL") })
         .method_not_allowed_fallback(|method: Method| async move { not_allowed(&method) })
         .with_state(app);
     // Routes are found by the path with `$` written plainly; what was received is remembered.
@@ -73,6 +73,6 @@ fn plain_path(mut request: Request) -> Request {
             }
         }
     }
-    request.extensions_mut().insert(Received(received));
+    request.extensions_mut().insert(OriginalUri(received));
     request
 }

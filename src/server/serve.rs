@@ -1,8 +1,8 @@
 //! A service from its configuration: opens what it needs, listens, answers until it is told to stop.
 
 use crate::group::registry::GroupRegistry;
-use crate::job::api::{EngineOptions, Limits};
-use crate::job::engine::Engine;
+use crate::job::api::{EngineOptions, JobLimits};
+use crate::job::engine::JobEngine;
 use crate::server::auth::provider::Provider;
 use crate::server::config::auth::ClientConfig;
 use crate::server::config::{Config, TenantConfig};
@@ -13,7 +13,7 @@ use crate::server::ids::{now, random};
 use crate::server::message_text::HTTP_WORDS;
 use crate::server::mount::Mount;
 use crate::server::proxy::Proxies;
-use crate::server::rate_limit::Polls;
+use crate::server::rate_limit::PollLimiter;
 use crate::server::router::router;
 use crate::server::state::{App, Tenant};
 use crate::server::tls::Certificate;
@@ -33,7 +33,7 @@ use tokio::net::TcpListener;
 const INDEX_WAIT: Duration = Duration::from_secs(3600);
 
 /// A service that answers.
-pub struct Served {
+pub struct ServeInfo {
     /// The address that it listens on.
     pub listen: SocketAddr,
     /// Whether it speaks TLS there.
@@ -50,7 +50,7 @@ pub struct Served {
 pub async fn serve(
     config: Config,
     stores: Vec<Store>,
-    begun: impl FnOnce(&Served),
+    begun: impl FnOnce(&ServeInfo),
     stop: impl Future<Output = ()>,
 ) -> Result<(), String> {
     let certificate = match config.tls.is_on() {
@@ -82,7 +82,7 @@ pub async fn serve(
     let app = Arc::new(App {
         tenants,
         mounts,
-        polls: Polls::new(config.limits.polls_per_second, config.limits.polls_burst),
+        polls: PollLimiter::new(config.limits.polls_per_second, config.limits.polls_burst),
         hosts: Arc::new(lets_in_anybody.then(|| AllowedHosts::new(&public_url, &config.hosts))),
         authenticator: provider.authenticator,
         config,
@@ -96,7 +96,7 @@ pub async fn serve(
         });
     }
     let renewal = certificate.map(|certificate| file_watch::watch(app.config.tls.paths(), move || renew(&certificate)));
-    begun(&Served { listen, tls: tls.is_some(), bases: app.mounts.iter().map(|mount| mount.url.clone()).collect() });
+    begun(&ServeInfo { listen, tls: tls.is_some(), bases: app.mounts.iter().map(|mount| mount.url.clone()).collect() });
     let marked = router(app.clone()).layer(map_request(move |request| std::future::ready(proxies.mark(request))));
     let drained = connection::serve(listener, tls, marked, connections, stop).await;
     if drained.cut > 0 {
@@ -119,7 +119,7 @@ fn tenant(config: &Config, of: TenantConfig, store: Store) -> Result<Tenant, Str
         records: of.data.records(),
         files: of.data.path.join("files"),
         threads,
-        limits: Limits {
+        limits: JobLimits {
             active_per_client: config.jobs.active_per_client,
             active: config.jobs.active,
             attempts: config.jobs.attempts,
@@ -132,7 +132,7 @@ fn tenant(config: &Config, of: TenantConfig, store: Store) -> Result<Tenant, Str
         random: Box::new(random),
         words: &HTTP_WORDS,
     };
-    let engine = Engine::open(options).map_err(|error| error.to_string())?;
+    let engine = JobEngine::open(options).map_err(|error| error.to_string())?;
     let groups = GroupRegistry::open(&of.data.path.join("groups"), sync).map_err(|error| error.to_string())?;
     Ok(Tenant { name: of.name, engine, groups, ready: AtomicBool::new(false) })
 }

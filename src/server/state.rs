@@ -4,20 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::group::registry::GroupRegistry;
-use crate::job::engine::Engine;
-use crate::server::auth::{Authenticator, Door};
+use crate::job::engine::JobEngine;
+use crate::server::auth::{Authenticator, MountAuth};
 use crate::server::config::Config;
 use crate::server::config::mounts::Authorization;
 use crate::server::hosts::AllowedHosts;
 use crate::server::mount::Mount;
-use crate::server::rate_limit::Polls;
+use crate::server::rate_limit::PollLimiter;
 
 /// A store, and all that the service keeps for it. Nothing of one tenant is ever seen by another (ONEUP-M01).
 pub struct Tenant {
     /// Its name.
     pub name: String,
     /// The job engine.
-    pub engine: Engine,
+    pub engine: JobEngine,
     /// The Groups that clients made.
     pub groups: GroupRegistry,
     /// Whether the index has been brought up to date once.
@@ -37,7 +37,7 @@ pub struct App {
     /// The mounts.
     pub mounts: Vec<Mount>,
     /// How often is asked.
-    pub polls: Polls,
+    pub polls: PollLimiter,
 }
 
 impl App {
@@ -47,9 +47,9 @@ impl App {
     }
 
     /// What a mount takes.
-    pub(crate) fn door<'a>(&'a self, mount: &'a Mount) -> Door<'a> {
+    pub(crate) fn door<'a>(&'a self, mount: &'a Mount) -> MountAuth<'a> {
         let takes = |method| mount.settings.authorization.contains(&method);
-        Door {
+        MountAuth {
             tenant: &self.tenant(mount).name,
             bearer: takes(Authorization::Bearer),
             client_headers: takes(Authorization::ClientHeaders),

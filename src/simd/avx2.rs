@@ -2,14 +2,16 @@
 
 use std::arch::x86_64::*;
 
-use crate::simd::{Avx2, BLOCK, Classes, HALF, Job, Marks, PUNCTUATION_BY_LOW_HALF, SCALAR, SPACE_BY_LOW_HALF, Vector};
+use crate::simd::{
+    Avx2, BLOCK, BlockMarks, Classes, HALF, KernelJob, PUNCTUATION_BY_LOW_HALF, SCALAR, SPACE_BY_LOW_HALF, Vector,
+};
 
 /// Runs a job as compiled for AVX2.
 ///
 /// # Safety
 /// The processor must have AVX2, PCLMULQDQ, BMI1, BMI2, LZCNT and POPCNT; an [`Avx2`] proves it.
 #[target_feature(enable = "avx2,pclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
-pub(crate) unsafe fn run<J: Job>(proof: Avx2, job: J) -> J::Output {
+pub(crate) unsafe fn run<J: KernelJob>(proof: Avx2, job: J) -> J::Output {
     job.run(proof)
 }
 
@@ -25,7 +27,7 @@ impl Vector for Avx2 {
         unsafe { prefix_xor(bits) }
     }
     #[inline(always)]
-    fn marks(self, block: &[u8; BLOCK]) -> Marks {
+    fn marks(self, block: &[u8; BLOCK]) -> BlockMarks {
         // SAFETY: as above.
         unsafe { marks(block) }
     }
@@ -59,7 +61,7 @@ impl Vector for Avx2 {
 /// The processor must have AVX2.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn marks(block: &[u8; BLOCK]) -> Marks {
+unsafe fn marks(block: &[u8; BLOCK]) -> BlockMarks {
     // SAFETY: both loads lie inside the block's 64 bytes, and unaligned loads are asked for.
     let text =
         unsafe { [_mm256_loadu_si256(block.as_ptr().cast()), _mm256_loadu_si256(block.as_ptr().add(32).cast())] };
@@ -81,7 +83,7 @@ unsafe fn marks(block: &[u8; BLOCK]) -> Marks {
     // As in the AVX-512 kernel: control characters that the fold turns into `,` or `:` are taken out.
     let folded = |half| _mm256_cmpeq_epi8(_mm256_shuffle_epi8(marks, half), _mm256_or_si256(half, fold));
     let control = bits(text.map(|half| below(half, 0x1f)));
-    Marks {
+    BlockMarks {
         backslash: is(b'\\'),
         quote: is(b'"'),
         punctuation: bits(text.map(folded)) & !control,

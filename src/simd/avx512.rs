@@ -3,7 +3,8 @@
 use std::arch::x86_64::*;
 
 use crate::simd::{
-    Avx512, BLOCK, Classes, HALF, Job, Marks, PUNCTUATION_BY_LOW_HALF, SCALAR, SPACE_BY_LOW_HALF, Vector, avx2,
+    Avx512, BLOCK, BlockMarks, Classes, HALF, KernelJob, PUNCTUATION_BY_LOW_HALF, SCALAR, SPACE_BY_LOW_HALF, Vector,
+    avx2,
 };
 
 /// Runs a job as compiled for AVX-512.
@@ -11,7 +12,7 @@ use crate::simd::{
 /// # Safety
 /// The processor must have AVX-512 F, BW and VBMI2, and all that the AVX2 kernel needs; an [`Avx512`] proves it.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,avx2,pclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
-pub(crate) unsafe fn run<J: Job>(proof: Avx512, job: J) -> J::Output {
+pub(crate) unsafe fn run<J: KernelJob>(proof: Avx512, job: J) -> J::Output {
     job.run(proof)
 }
 
@@ -27,7 +28,7 @@ impl Vector for Avx512 {
         unsafe { avx2::prefix_xor(bits) }
     }
     #[inline(always)]
-    fn marks(self, block: &[u8; BLOCK]) -> Marks {
+    fn marks(self, block: &[u8; BLOCK]) -> BlockMarks {
         // SAFETY: as above.
         unsafe { marks(block) }
     }
@@ -56,7 +57,7 @@ impl Vector for Avx512 {
 /// The processor must have AVX-512 F and BW.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn marks(block: &[u8; BLOCK]) -> Marks {
+unsafe fn marks(block: &[u8; BLOCK]) -> BlockMarks {
     // SAFETY: the load lies inside the block's 64 bytes, and an unaligned load is asked for.
     let text = unsafe { _mm512_loadu_si512(block.as_ptr().cast()) };
     let is = |byte: u8| _mm512_cmpeq_epi8_mask(text, _mm512_set1_epi8(byte as i8));
@@ -69,7 +70,7 @@ unsafe fn marks(block: &[u8; BLOCK]) -> Marks {
     let folded = _mm512_or_si512(text, _mm512_set1_epi8(0x20));
     let punctuation = _mm512_cmpeq_epi8_mask(_mm512_shuffle_epi8(table(&PUNCTUATION_BY_LOW_HALF), text), folded);
     let control = _mm512_cmplt_epu8_mask(text, _mm512_set1_epi8(0x20));
-    Marks {
+    BlockMarks {
         backslash: is(b'\\'),
         quote: is(b'"'),
         punctuation: punctuation & !control,

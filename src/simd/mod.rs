@@ -46,7 +46,7 @@ pub trait Vector: Copy {
     /// Bit i of the result is the parity of bits 0 to i.
     fn prefix_xor(self, bits: u64) -> u64;
     /// The few classes that tell where tokens begin and which scalars are plain numbers.
-    fn marks(self, block: &[u8; BLOCK]) -> Marks;
+    fn marks(self, block: &[u8; BLOCK]) -> BlockMarks;
     /// Packs the bytes of a block that `of` marks, [`SCALAR`] for those that `scalars` marks, and their places, `base`
     /// added. Returns how many there are; what stands behind them is anything.
     #[inline(always)]
@@ -79,7 +79,7 @@ pub const HALF: usize = BLOCK / 2;
 pub const SCALAR: u8 = b'0';
 
 /// Work that is compiled for each kernel. Its `run`, and what it calls, must be `#[inline(always)]` to be.
-pub trait Job {
+pub trait KernelJob {
     /// What it comes to.
     type Output;
     /// Does the work.
@@ -132,9 +132,9 @@ impl Kernel {
     }
 
     /// Runs a job as compiled for this kernel's processor.
-    pub fn run<J: Job>(self, job: J) -> J::Output {
+    pub fn run<J: KernelJob>(self, job: J) -> J::Output {
         match self {
-            Kernel::Scalar => job.run(scalar::Plain),
+            Kernel::Scalar => job.run(scalar::ScalarVector),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: an `Avx2` exists only where `available` has detected the features.
             Kernel::Avx2(proof) => unsafe { avx2::run(proof, job) },
@@ -146,7 +146,7 @@ impl Kernel {
 
     /// Classifies `text`, at most [`BATCH`] blocks of it; all but the last batch of a text must be whole blocks.
     /// Returns the number of blocks, the last of which may be partial.
-    pub fn classify(self, text: &[u8], carry: &mut Carry, masks: &mut Masks) -> usize {
+    pub fn classify(self, text: &[u8], carry: &mut ClassCarry, masks: &mut Masks) -> usize {
         assert!(text.len() <= BLOCK * BATCH);
         self.run(Classify { text, carry, masks })
     }
@@ -154,11 +154,11 @@ impl Kernel {
 
 struct Classify<'a> {
     text: &'a [u8],
-    carry: &'a mut Carry,
+    carry: &'a mut ClassCarry,
     masks: &'a mut Masks,
 }
 
-impl Job for Classify<'_> {
+impl KernelJob for Classify<'_> {
     type Output = usize;
     #[inline(always)]
     fn run<V: Vector>(self, vector: V) -> usize {
@@ -168,7 +168,7 @@ impl Job for Classify<'_> {
 
 /// What one block hands to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Carry {
+pub struct ClassCarry {
     /// The next character is escaped.
     escaped: bool,
     /// All ones inside a string.
@@ -177,7 +177,7 @@ pub struct Carry {
     scalar: bool,
 }
 
-impl Carry {
+impl ClassCarry {
     /// Whether the text so far ends inside a string.
     pub fn in_string(&self) -> bool {
         self.in_string != 0
@@ -242,7 +242,7 @@ pub struct Classes {
 
 /// Some classes of the bytes of a block, as [`Classes`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Marks {
+pub struct BlockMarks {
     /// `\\`
     pub backslash: u64,
     /// `"`
@@ -314,7 +314,7 @@ pub fn escaped_characters(backslash: u64, len: usize, carried: bool) -> (u64, bo
 
 /// The part that all kernels share. Inlined into each, so that it is compiled for that kernel's processor.
 #[inline(always)]
-fn classify_with(text: &[u8], carry: &mut Carry, masks: &mut Masks, vector: impl Vector) -> usize {
+fn classify_with(text: &[u8], carry: &mut ClassCarry, masks: &mut Masks, vector: impl Vector) -> usize {
     let (mut high, mut any_escaped, mut any_control) = (0, 0, 0);
     let (blocks, tail) = text.as_chunks::<BLOCK>();
     for (at, block) in blocks.iter().enumerate() {
@@ -350,7 +350,7 @@ fn classify_with(text: &[u8], carry: &mut Carry, masks: &mut Masks, vector: impl
 /// What follows from the classes of a block of `len` bytes: token starts, escaped characters in strings, control
 /// characters in strings.
 #[inline(always)]
-fn combine(found: Classes, len: usize, carry: &mut Carry, vector: impl Vector) -> (u64, u64, u64) {
+fn combine(found: Classes, len: usize, carry: &mut ClassCarry, vector: impl Vector) -> (u64, u64, u64) {
     let own = if len == BLOCK { u64::MAX } else { (1 << len) - 1 };
     let last = len - 1;
     let mut escaped = 0;
@@ -375,8 +375,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn masks_of(kernel: Kernel, text: &[u8]) -> Vec<(u64, u64, u64, bool, Carry)> {
-        let mut carry = Carry::default();
+    fn masks_of(kernel: Kernel, text: &[u8]) -> Vec<(u64, u64, u64, bool, ClassCarry)> {
+        let mut carry = ClassCarry::default();
         let mut masks = Masks::default();
         let mut all = Vec::new();
         for batch in text.chunks(BLOCK * BATCH) {
@@ -390,8 +390,8 @@ mod tests {
 
     struct Pack<'a>(&'a [u8; BLOCK], u64, u64, u16, &'a [u8; HALF]);
 
-    impl Job for Pack<'_> {
-        type Output = (Marks, Vec<u8>, Vec<u16>, u32);
+    impl KernelJob for Pack<'_> {
+        type Output = (BlockMarks, Vec<u8>, Vec<u16>, u32);
         #[inline(always)]
         fn run<V: Vector>(self, vector: V) -> Self::Output {
             let Pack(block, of, scalars, base, other) = self;
@@ -409,7 +409,7 @@ mod tests {
         scalars: u64,
         base: u16,
         other: &[u8; HALF],
-    ) -> <Pack<'static> as Job>::Output {
+    ) -> <Pack<'static> as KernelJob>::Output {
         kernel.run(Pack(block, of, scalars, base, other))
     }
 

@@ -1,19 +1,19 @@
 //! The portable kernel: byte by byte, and therefore obviously right.
 
-use crate::simd::{BLOCK, Classes, HALF, Marks, Vector};
+use crate::simd::{BLOCK, BlockMarks, Classes, HALF, Vector};
 
 /// No vectors.
 #[derive(Clone, Copy)]
-pub(crate) struct Plain;
+pub(crate) struct ScalarVector;
 
-impl Vector for Plain {
+impl Vector for ScalarVector {
     fn classes(self, block: &[u8; BLOCK]) -> Classes {
         classes(block)
     }
     fn prefix_xor(self, bits: u64) -> u64 {
         prefix_xor(bits)
     }
-    fn marks(self, block: &[u8; BLOCK]) -> Marks {
+    fn marks(self, block: &[u8; BLOCK]) -> BlockMarks {
         marks(block)
     }
     fn differing(self, a: &[u8; HALF], b: &[u8; HALF]) -> u32 {
@@ -53,11 +53,11 @@ fn classes(block: &[u8; BLOCK]) -> Classes {
 }
 
 /// Marks of a block.
-fn marks(block: &[u8; BLOCK]) -> Marks {
+fn marks(block: &[u8; BLOCK]) -> BlockMarks {
     let found = classes(block);
     let of =
         |is: fn(&u8) -> bool| block.iter().enumerate().fold(0, |bits, (at, byte)| bits | u64::from(is(byte)) << at);
-    Marks {
+    BlockMarks {
         backslash: found.backslash,
         quote: found.quote,
         punctuation: found.punctuation(),

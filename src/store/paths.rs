@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::error::{Problem, RequestError};
+use crate::error::{RequestError, RequestProblem};
 use crate::issue::Parameter;
 
 /// Whether `out` lies inside `store`, where the next export would read it as input.
@@ -26,7 +26,7 @@ pub fn inside_store(store: &Path, out: &Path) -> Result<(), RequestError> {
     };
     match absolute(out).starts_with(absolute(store)) {
         false => Ok(()),
-        true => Err(RequestError::one(Problem::of(
+        true => Err(RequestError::one(RequestProblem::of(
             Parameter::Out,
             format!(
                 "{} lies inside the store {}, where the next export would read it as input; choose a directory outside",

@@ -14,24 +14,24 @@ use serde::de::IgnoredAny;
 use crate::codec::compression::Compression;
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::sys::regular_file::{RegularFileError, read_regular};
-use crate::sys::store_file::Stamp;
+use crate::sys::store_file::FileStamp;
 
 /// A data file of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct WalkedFile {
     /// Path relative to the store, `/` between its parts; store order is the bytewise order of these.
     pub name: String,
     /// How its bytes are coded.
     pub coding: Compression,
     /// Size and times when it was found.
-    pub stamp: Stamp,
+    pub stamp: FileStamp,
 }
 
 /// What a walk found.
 #[derive(Clone, Debug, Default)]
 pub struct Walk {
     /// Data files in store order.
-    pub files: Vec<Found>,
+    pub files: Vec<WalkedFile>,
     /// Relative paths that were passed by: other files, symlinks, names that are no UTF-8 (shown lossily).
     pub ignored: Vec<String>,
 }
@@ -94,7 +94,7 @@ fn push(
     walk: &mut Walk,
 ) -> Result<(), (PathBuf, io::Error)> {
     match entry.metadata() {
-        Ok(found) => walk.files.push(Found { name, coding, stamp: Stamp::of_metadata(&found) }),
+        Ok(found) => walk.files.push(WalkedFile { name, coding, stamp: FileStamp::of_metadata(&found) }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err((entry.path(), error)),
     }
@@ -125,13 +125,13 @@ fn visit_published(
 
 /// What tells an outpour manifest from others; nothing else of the document is kept.
 #[derive(Deserialize)]
-struct Marked {
+struct MarkedDirectory {
     #[serde(rename = "extension")]
-    _extension: Mark,
+    _extension: DirectoryMark,
 }
 
 #[derive(Deserialize)]
-struct Mark {
+struct DirectoryMark {
     #[serde(rename = "urn:outpour:export:1")]
     _export: IgnoredAny,
 }
@@ -147,7 +147,7 @@ fn published_names(directory: &Path) -> Result<Option<HashSet<String>>, (PathBuf
         Err(RegularFileError::Io(error)) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
         Err(error) => return Err((path, error.into())),
     };
-    if serde_json::from_slice::<Marked>(&text).is_err() {
+    if serde_json::from_slice::<MarkedDirectory>(&text).is_err() {
         return Ok(None);
     }
     let Ok(manifest) = serde_json::from_slice::<serde_json::Value>(&text) else { return Ok(None) };

@@ -24,11 +24,11 @@ const FORM: u64 = 6;
 pub(crate) struct Event {
     pub at: i64,
     pub patient: u32,
-    pub what: What,
+    pub what: EventKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum What {
+pub(crate) enum EventKind {
     /// First versions of all rows of a visit.
     Visit(u32),
     /// The second version of a row.
@@ -80,14 +80,14 @@ impl Lives<'_> {
                 all.push(Event { at, patient: patient as u32, what });
             }
         };
-        (0..of.visits.len() as u32).for_each(|visit| push(self.visit(patient, visit), What::Visit(visit)));
+        (0..of.visits.len() as u32).for_each(|visit| push(self.visit(patient, visit), EventKind::Visit(visit)));
         for (number, row) in of.rows.iter().enumerate() {
             let life = self.of(patient, number, row);
             if let Some(at) = life.second {
-                push(at, What::Update(number as u32));
+                push(at, EventKind::Update(number as u32));
             }
             if let Some(at) = life.deleted {
-                push(at, What::Deletion(number as u32));
+                push(at, EventKind::Deletion(number as u32));
             }
         }
     }

@@ -13,12 +13,12 @@ pub mod time;
 
 use std::path::PathBuf;
 
-use crate::sys::atomic_dir::NewDirectoryError;
+use crate::sys::atomic_dir::AtomicDirError;
 use crate::sys::durability::Sync;
 
 /// In what order rows stand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Order {
+pub enum SynthOrder {
     /// All rows of a patient together, patients one after another.
     #[default]
     Clustered,
@@ -46,7 +46,7 @@ pub struct SynthOptions {
     /// Another seed gives other ids, times and choices.
     pub seed: u64,
     /// Order of rows.
-    pub order: Order,
+    pub order: SynthOrder,
     /// Files.
     pub layout: Layout,
     /// Share of the patients' rows that have a later version under the same id, 0 to 1.
@@ -60,7 +60,7 @@ pub struct SynthOptions {
 /// What was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Synthesised {
+pub struct SynthReport {
     /// Patients.
     pub patients: u64,
     /// Rows, second versions included.
@@ -80,7 +80,7 @@ pub struct Synthesised {
 pub enum SynthError {
     /// The place is taken or cannot be written.
     #[error(transparent)]
-    Directory(#[from] NewDirectoryError),
+    Directory(#[from] AtomicDirError),
     /// The caller asked to stop.
     #[error("stopped on request")]
     Cancelled,

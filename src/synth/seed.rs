@@ -38,7 +38,7 @@ bundled!(
 
 /// Where a copy of a row differs from the seed.
 #[derive(Clone, Copy)]
-pub(crate) enum Cut {
+pub(crate) enum SeedCut {
     /// A UUID of the patient's.
     Uuid(u128),
     /// `meta.versionId`.
@@ -54,7 +54,7 @@ pub(crate) struct SeedRow {
     /// Its line in the seed's text, without the newline.
     line: Range<usize>,
     /// Ranges in the text, ascending, and what stands there.
-    cuts: Vec<(Range<usize>, Cut)>,
+    cuts: Vec<(Range<usize>, SeedCut)>,
     /// Number of the visit it belongs to, among its patient's.
     pub visit: u32,
     /// Its place among the rows of the visit.
@@ -140,7 +140,7 @@ impl Seed {
     }
 
     /// Writes a row: `put` is asked for what stands at each cut.
-    pub(crate) fn put(&self, row: &SeedRow, out: &mut Vec<u8>, mut put: impl FnMut(&mut Vec<u8>, Cut)) {
+    pub(crate) fn put(&self, row: &SeedRow, out: &mut Vec<u8>, mut put: impl FnMut(&mut Vec<u8>, SeedCut)) {
         let mut at = row.line.start;
         for (range, cut) in &row.cuts {
             out.extend_from_slice(&self.text[at..range.start]);
@@ -163,15 +163,15 @@ fn reference(line: &[u8], prefix: &[u8]) -> Option<u128> {
 }
 
 /// Where a copy differs: version, time, and every UUID but those of shared resources.
-fn cuts(line: &[u8], base: usize, shared: &HashSet<u128>) -> Vec<(Range<usize>, Cut)> {
+fn cuts(line: &[u8], base: usize, shared: &HashSet<u128>) -> Vec<(Range<usize>, SeedCut)> {
     let value = |name: &[u8]| {
         let from = memchr::memmem::find(line, name)? + name.len();
         let len = memchr::memchr(b'"', &line[from..])?;
         Some(base + from..base + from + len)
     };
-    let mut cuts: Vec<(Range<usize>, Cut)> = Vec::new();
-    cuts.extend(value(b"\"versionId\":\"").map(|range| (range, Cut::Version)));
-    cuts.extend(value(b"\"lastUpdated\":\"").map(|range| (range, Cut::Updated)));
+    let mut cuts: Vec<(Range<usize>, SeedCut)> = Vec::new();
+    cuts.extend(value(b"\"versionId\":\"").map(|range| (range, SeedCut::Version)));
+    cuts.extend(value(b"\"lastUpdated\":\"").map(|range| (range, SeedCut::Updated)));
     let mut at = 0;
     while let Some(dash) = memchr::memchr(b'-', &line[at..]).map(|n| at + n) {
         at = dash + 1;
@@ -179,7 +179,7 @@ fn cuts(line: &[u8], base: usize, shared: &HashSet<u128>) -> Vec<(Range<usize>, 
         if let Some(uuid) = parse(&line[from..]) {
             at = from + UUID_BYTES;
             if !shared.contains(&uuid) {
-                cuts.push((base + from..base + at, Cut::Uuid(uuid)));
+                cuts.push((base + from..base + at, SeedCut::Uuid(uuid)));
             }
         }
     }

@@ -10,11 +10,11 @@ use rayon::prelude::*;
 use crate::fhir::resource_type::ResourceType;
 use crate::limits::SYNTH_EVENTS_MAX;
 use crate::progress::Progress;
-use crate::synth::event::{Event, Lives, What};
+use crate::synth::event::{Event, EventKind, Lives};
 use crate::synth::rename::{self, renamed};
-use crate::synth::seed::{Cut, Seed, SeedPatient, SeedRow};
-use crate::synth::{Layout, Order, SynthError, SynthOptions, Synthesised, time};
-use crate::sys::atomic_dir::{NewDirectory, NewDirectoryError};
+use crate::synth::seed::{Seed, SeedCut, SeedPatient, SeedRow};
+use crate::synth::{Layout, SynthError, SynthOptions, SynthOrder, SynthReport, time};
+use crate::sys::atomic_dir::{AtomicDir, AtomicDirError};
 use crate::sys::durability::Sync;
 use crate::sys::private_files::create_private;
 
@@ -32,15 +32,15 @@ const GROUPS: [(&str, f64); 5] =
 ///
 /// # Errors
 /// [`SynthError`]; then nothing stands in the place of the store.
-pub fn synth(options: &SynthOptions, watch: &Progress) -> Result<Synthesised, SynthError> {
-    let directory = NewDirectory::begin(&options.out, options.sync)?;
+pub fn synth(options: &SynthOptions, watch: &Progress) -> Result<SynthReport, SynthError> {
+    let directory = AtomicDir::begin(&options.out, options.sync)?;
     let seed = Seed::load();
     let mut maker = Maker {
         lives: Lives { options },
         options,
         watch,
-        files: Files::new(&directory, options),
-        done: Synthesised { patients: options.patients, ..Synthesised::default() },
+        files: StoreWriter::new(&directory, options),
+        done: SynthReport { patients: options.patients, ..SynthReport::default() },
         seed,
     };
     let mean = maker.seed.patients.iter().map(|patient| patient.rows.len() as u64).sum::<u64>() / 100;
@@ -49,8 +49,8 @@ pub fn synth(options: &SynthOptions, watch: &Progress) -> Result<Synthesised, Sy
     maker.shared()?;
     maker.groups()?;
     match options.order {
-        Order::Clustered => maker.clustered()?,
-        Order::Arrival => maker.arrival()?,
+        SynthOrder::Clustered => maker.clustered()?,
+        SynthOrder::Arrival => maker.arrival()?,
     }
     let Maker { files, done, .. } = maker;
     files.finish()?;
@@ -63,8 +63,8 @@ struct Maker<'a> {
     lives: Lives<'a>,
     watch: &'a Progress,
     seed: Seed,
-    files: Files,
-    done: Synthesised,
+    files: StoreWriter,
+    done: SynthReport,
 }
 
 /// Lines of a chunk, by file.
@@ -202,15 +202,15 @@ impl Maker<'_> {
     fn put_event(&self, chunk: &mut Chunk, event: &Event) {
         let patient = u64::from(event.patient);
         match event.what {
-            What::Visit(visit) => {
+            EventKind::Visit(visit) => {
                 let of = self.seed_of(patient);
                 for number in &of.visits[visit as usize] {
                     let life = self.lives.of(patient, *number as usize, &of.rows[*number as usize]);
                     self.put_version(chunk, patient, *number as usize, 1, life.first);
                 }
             }
-            What::Update(number) => self.put_version(chunk, patient, number as usize, 2, event.at),
-            What::Deletion(number) => self.put_deletion(chunk, patient, number as usize, event.at),
+            EventKind::Update(number) => self.put_version(chunk, patient, number as usize, 2, event.at),
+            EventKind::Deletion(number) => self.put_deletion(chunk, patient, number as usize, event.at),
         }
     }
 
@@ -254,9 +254,9 @@ impl Maker<'_> {
 
     fn put_row(&self, out: &mut Vec<u8>, patient: u64, number: usize, row: &SeedRow, version: u8, at: i64) {
         self.seed.put(row, out, |out, cut| match cut {
-            Cut::Uuid(old) => rename::put(out, renamed(self.options.seed, patient, old)),
-            Cut::Version => out.push(b'0' + version),
-            Cut::Updated => self.lives.put(out, patient, number, at),
+            SeedCut::Uuid(old) => rename::put(out, renamed(self.options.seed, patient, old)),
+            SeedCut::Version => out.push(b'0' + version),
+            SeedCut::Updated => self.lives.put(out, patient, number, at),
         });
     }
 
@@ -274,7 +274,7 @@ impl Maker<'_> {
     }
 }
 
-impl Synthesised {
+impl SynthReport {
     fn add(&mut self, chunk: &Chunk) {
         self.rows += chunk.rows;
         self.updates += chunk.updates;
@@ -285,17 +285,17 @@ impl Synthesised {
 
 /// The files of the new store.
 #[derive(Default)]
-struct Files {
+struct StoreWriter {
     directory: PathBuf,
     mixed: bool,
     sync: Sync,
     open: Vec<(ResourceType, PathBuf, BufWriter<File>)>,
 }
 
-impl Files {
-    fn new(directory: &NewDirectory, options: &SynthOptions) -> Files {
+impl StoreWriter {
+    fn new(directory: &AtomicDir, options: &SynthOptions) -> StoreWriter {
         let mixed = options.layout == Layout::Mixed;
-        Files { directory: directory.path().to_path_buf(), mixed, sync: options.sync, open: Vec::new() }
+        StoreWriter { directory: directory.path().to_path_buf(), mixed, sync: options.sync, open: Vec::new() }
     }
 
     fn write(&mut self, chunk: &Chunk, watch: &Progress) -> Result<(), SynthError> {
@@ -332,5 +332,5 @@ impl Files {
 }
 
 fn failed(path: &std::path::Path, source: std::io::Error) -> SynthError {
-    NewDirectoryError::Write { path: path.to_path_buf(), source }.into()
+    AtomicDirError::Write { path: path.to_path_buf(), source }.into()
 }

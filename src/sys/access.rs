@@ -2,10 +2,10 @@
 
 /// How store files are read: a choice whose constructors carry the safety argument, so that it can travel as a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access(pub(crate) Kind);
+pub struct Access(pub(crate) AccessKind);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum AccessKind {
     Called,
     MappedUnderGuard,
     MappedOnTrust,
@@ -14,12 +14,12 @@ pub(crate) enum Kind {
 impl Access {
     /// By `pread`: safe whatever others do to the files, and the library's default.
     pub const fn called() -> Access {
-        Access(Kind::Called)
+        Access(AccessKind::Called)
     }
 
     /// Through maps under the SIGBUS handler, which alone hands this out ([`install`](crate::sys::sigbus::install)).
     pub(crate) const fn guarded() -> Access {
-        Access(Kind::MappedUnderGuard)
+        Access(AccessKind::MappedUnderGuard)
     }
 
     /// Through maps, whether or not the SIGBUS handler is installed.
@@ -28,11 +28,11 @@ impl Access {
     /// The caller promises that nobody shortens a file while a [`Source`] of it lives (its readers would die of
     /// SIGBUS), nor writes into the part that it had when it was opened.
     pub const unsafe fn mapped() -> Access {
-        Access(Kind::MappedOnTrust)
+        Access(AccessKind::MappedOnTrust)
     }
 
     /// Whether files are mapped.
     pub fn is_mapped(self) -> bool {
-        self.0 != Kind::Called
+        self.0 != AccessKind::Called
     }
 }

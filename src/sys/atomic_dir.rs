@@ -13,7 +13,7 @@ use crate::sys::private_files::private_directory;
 
 /// Why a directory was not made.
 #[derive(Debug, thiserror::Error)]
-pub enum NewDirectoryError {
+pub enum AtomicDirError {
     /// The place is taken.
     #[error("{} {reason}; name a directory that is not there yet, or an empty one", path.display())]
     Target {
@@ -34,7 +34,7 @@ pub enum NewDirectoryError {
 
 /// A directory under construction; removed unless it is published.
 #[derive(Debug)]
-pub struct NewDirectory {
+pub struct AtomicDir {
     hidden: PathBuf,
     target: PathBuf,
     sync: Sync,
@@ -43,23 +43,23 @@ pub struct NewDirectory {
     _lock: File,
 }
 
-impl NewDirectory {
+impl AtomicDir {
     /// Begins. `target` must not be there, or be an empty directory. What a killed run left of an earlier attempt is
     /// removed.
     ///
     /// # Errors
-    /// [`NewDirectoryError`].
-    pub fn begin(target: &Path, sync: Sync) -> Result<NewDirectory, NewDirectoryError> {
+    /// [`AtomicDirError`].
+    pub fn begin(target: &Path, sync: Sync) -> Result<AtomicDir, AtomicDirError> {
         // A link to a directory stands for that directory.
         let absolute = || std::path::absolute(target).unwrap_or_else(|_| target.to_path_buf());
         let target = target.canonicalize().unwrap_or_else(|_| absolute());
-        let refuse = |reason| NewDirectoryError::Target { path: target.clone(), reason };
+        let refuse = |reason| AtomicDirError::Target { path: target.clone(), reason };
         match std::fs::read_dir(&target).map(|mut entries| entries.next()) {
             Ok(None) => {}
             Ok(Some(_)) => return Err(refuse("is not empty")),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) if error.kind() == ErrorKind::NotADirectory => return Err(refuse("is no directory")),
-            Err(source) => return Err(NewDirectoryError::Write { path: target, source }),
+            Err(source) => return Err(AtomicDirError::Write { path: target, source }),
         }
         let (Some(name), Some(parent)) = (target.file_name(), target.parent()) else {
             return Err(refuse("has no name"));
@@ -72,7 +72,7 @@ impl NewDirectory {
         hidden.push(name);
         hidden.push(PARTIAL_SUFFIX);
         let hidden = parent.join(hidden);
-        let write = |source| NewDirectoryError::Write { path: hidden.clone(), source };
+        let write = |source| AtomicDirError::Write { path: hidden.clone(), source };
         let lock = loop {
             private_directory(&hidden).map_err(write)?;
             // A symbolic link is not followed: what it leads to is not ours to empty.
@@ -97,7 +97,7 @@ impl NewDirectory {
             let removed = if is_directory { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
             removed.map_err(write)?;
         }
-        Ok(NewDirectory { hidden, target, sync, published: false, _lock: lock })
+        Ok(AtomicDir { hidden, target, sync, published: false, _lock: lock })
     }
 
     /// Where files are to be written.
@@ -108,16 +108,16 @@ impl NewDirectory {
     /// Puts the directory in its place. Its files are the caller's to sync.
     ///
     /// # Errors
-    /// [`NewDirectoryError::Target`] when something has come there meanwhile, [`NewDirectoryError::Write`].
-    pub fn publish(mut self) -> Result<(), NewDirectoryError> {
-        let write = |path: &Path, source| NewDirectoryError::Write { path: path.to_path_buf(), source };
+    /// [`AtomicDirError::Target`] when something has come there meanwhile, [`AtomicDirError::Write`].
+    pub fn publish(mut self) -> Result<(), AtomicDirError> {
+        let write = |path: &Path, source| AtomicDirError::Write { path: path.to_path_buf(), source };
         if self.sync == Sync::Yes {
             sync_directory(&self.hidden).map_err(|source| write(&self.hidden, source))?;
         }
         match std::fs::rename(&self.hidden, &self.target) {
             Ok(()) => self.published = true,
             Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
-                return Err(NewDirectoryError::Target { path: self.target.clone(), reason: "is no longer empty" });
+                return Err(AtomicDirError::Target { path: self.target.clone(), reason: "is no longer empty" });
             }
             Err(source) => return Err(write(&self.target, source)),
         }
@@ -128,7 +128,7 @@ impl NewDirectory {
     }
 }
 
-impl Drop for NewDirectory {
+impl Drop for AtomicDir {
     fn drop(&mut self) {
         if !self.published {
             std::fs::remove_dir_all(&self.hidden).ok();
@@ -148,10 +148,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("new");
         let names = || std::fs::read_dir(dir.path()).unwrap().count();
-        let new = NewDirectory::begin(&target, Sync::Yes).unwrap();
+        let new = AtomicDir::begin(&target, Sync::Yes).unwrap();
         std::fs::write(new.path().join("a"), "a").unwrap();
-        let second = NewDirectory::begin(&target, Sync::Yes);
-        assert!(matches!(second, Err(NewDirectoryError::Target { .. })), "one builder at a time");
+        let second = AtomicDir::begin(&target, Sync::Yes);
+        assert!(matches!(second, Err(AtomicDirError::Target { .. })), "one builder at a time");
         drop(new);
         assert_eq!(names(), 0, "what was not published is removed");
 
@@ -159,27 +159,27 @@ mod tests {
         std::fs::create_dir_all(dir.path().join(".new.outpour-partial/deep")).unwrap();
         std::fs::write(dir.path().join(".new.outpour-partial/left"), "x").unwrap();
         std::fs::create_dir(&target).unwrap();
-        let new = NewDirectory::begin(&target, Sync::No).unwrap();
+        let new = AtomicDir::begin(&target, Sync::No).unwrap();
         std::fs::write(new.path().join("b"), "b").unwrap();
         new.publish().unwrap();
         assert_eq!((names(), std::fs::read_dir(&target).unwrap().count()), (1, 1));
         for place in [target.clone(), target.join("b")] {
-            let refused = NewDirectory::begin(&place, Sync::No);
-            assert!(matches!(refused, Err(NewDirectoryError::Target { .. })), "{place:?}");
+            let refused = AtomicDir::begin(&place, Sync::No);
+            assert!(matches!(refused, Err(AtomicDirError::Target { .. })), "{place:?}");
         }
         std::os::unix::fs::symlink(&target, dir.path().join(".link.outpour-partial")).unwrap();
-        let refused = NewDirectory::begin(&dir.path().join("link"), Sync::No);
-        assert!(matches!(refused, Err(NewDirectoryError::Target { .. })) && target.join("b").exists());
+        let refused = AtomicDir::begin(&dir.path().join("link"), Sync::No);
+        assert!(matches!(refused, Err(AtomicDirError::Target { .. })) && target.join("b").exists());
     }
 
     #[test]
     fn a_place_that_was_taken_meanwhile_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("new");
-        let new = NewDirectory::begin(&target, Sync::No).unwrap();
+        let new = AtomicDir::begin(&target, Sync::No).unwrap();
         std::fs::create_dir(&target).unwrap();
         std::fs::write(target.join("foreign"), "x").unwrap();
-        assert!(matches!(new.publish(), Err(NewDirectoryError::Target { .. })));
+        assert!(matches!(new.publish(), Err(AtomicDirError::Target { .. })));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

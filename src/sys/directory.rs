@@ -364,11 +364,11 @@ pub(crate) mod tests {
     use crate::sys::regular_file::{Links, open_regular};
 
     /// Called before each change beneath a directory.
-    type Look = Arc<dyn Fn() + Send + Sync>;
-    static LOOKS: Mutex<Vec<(PathBuf, Look)>> = Mutex::new(Vec::new());
+    type EntryLookup = Arc<dyn Fn() + Send + Sync>;
+    static LOOKS: Mutex<Vec<(PathBuf, EntryLookup)>> = Mutex::new(Vec::new());
 
     pub(crate) fn changing(path: &Path) {
-        let looks: Vec<Look> = {
+        let looks: Vec<EntryLookup> = {
             let all = LOOKS.lock().unwrap();
             all.iter().filter(|(root, _)| path.starts_with(root)).map(|(_, look)| look.clone()).collect()
         };

@@ -70,21 +70,21 @@ const ROOM_BYTES_MAX: u64 = 32 << 20;
 /// Room that a file being written from front to end has ahead of it. Without it ext4 counts every block anew as it is
 /// written: a third of what a write costs. Files that stay short go without. It is only a hint: a disk that is full
 /// says so when it is written to.
-pub struct Room {
+pub struct DiskReservation {
     /// Bytes written.
     len: u64,
     /// Where the room ends; `None` when none can be taken any more.
     reserved: Option<u64>,
 }
 
-impl Default for Room {
+impl Default for DiskReservation {
     /// Of a file that nothing was written to.
-    fn default() -> Room {
-        Room { len: 0, reserved: Some(0) }
+    fn default() -> DiskReservation {
+        DiskReservation { len: 0, reserved: Some(0) }
     }
 }
 
-impl Room {
+impl DiskReservation {
     /// Makes room for a write of so many bytes, which comes next.
     pub fn before_write(&mut self, file: &File, len: usize) {
         let end = self.len + len as u64;
@@ -114,7 +114,7 @@ mod tests {
         use std::io::Write;
         use std::os::unix::fs::MetadataExt;
         for refused in [false, true] {
-            let (mut file, mut room) = (tempfile::tempfile().unwrap(), Room::default());
+            let (mut file, mut room) = (tempfile::tempfile().unwrap(), DiskReservation::default());
             for _ in 0..5 {
                 room.before_write(&file, 1 << 20);
                 file.write_all(&vec![1; 1 << 20]).unwrap();

@@ -15,61 +15,61 @@ use memmap2::{MmapMut, MmapOptions};
 use crate::sys::access::Access;
 use crate::sys::little_endian;
 use crate::sys::sigbus::Registration;
-use crate::sys::store_file::{Order, Source, SourceError};
+use crate::sys::store_file::{ReadOrder, StoreFile, StoreFileError};
 
 /// A published file of ours, mapped to be read. Such files never change under their name (they are replaced by
 /// rename); should one be shortened all the same, it reads as zeros when the SIGBUS handler is installed, and
 /// [`ReadMap::check`] tells.
 #[derive(Debug)]
 pub struct ReadMap {
-    source: Source,
+    source: StoreFile,
 }
 
 impl ReadMap {
     /// Maps the file. It is read here and there, so there is no read-ahead beyond the kernel's usual one.
     ///
     /// # Errors
-    /// As [`Source::open`].
-    pub fn open(path: impl AsRef<Path>) -> Result<ReadMap, SourceError> {
+    /// As [`StoreFile::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<ReadMap, StoreFileError> {
         // SAFETY: published files of ours are never written to nor shortened, as the format's rules have it; the
         // process that breaks them dies, or reads zeros, and cannot make us read outside of the map.
-        let source = Source::open(path, unsafe { Access::mapped() })?;
+        let source = StoreFile::open(path, unsafe { Access::mapped() })?;
         ReadMap::of_source(source)
     }
 
     /// Maps a file that is open already; `name` stands for it in messages.
     ///
     /// # Errors
-    /// As [`Source::open`].
-    pub fn of_file(file: File, name: &Path) -> Result<ReadMap, SourceError> {
+    /// As [`StoreFile::open`].
+    pub fn of_file(file: File, name: &Path) -> Result<ReadMap, StoreFileError> {
         // SAFETY: as in `open`.
-        let source = Source::of_file(file, name, unsafe { Access::mapped() })?;
+        let source = StoreFile::of_file(file, name, unsafe { Access::mapped() })?;
         ReadMap::of_source(source)
     }
 
-    fn of_source(source: Source) -> Result<ReadMap, SourceError> {
+    fn of_source(source: StoreFile) -> Result<ReadMap, StoreFileError> {
         if source.map().is_none() && !source.is_empty() {
             let error = io::ErrorKind::FileTooLarge.into(); // longer than this machine's addresses
-            return Err(SourceError::Read { path: source.path().into(), offset: 0, source: error });
+            return Err(StoreFileError::Read { path: source.path().into(), offset: 0, source: error });
         }
         Ok(ReadMap { source })
     }
 
     /// The file itself: its path, length and stamp.
-    pub fn source(&self) -> &Source {
+    pub fn source(&self) -> &StoreFile {
         &self.source
     }
 
     /// Tells the kernel in which order the file is going to be read.
-    pub fn advise(&self, order: Order) {
+    pub fn advise(&self, order: ReadOrder) {
         self.source.advise(order);
     }
 
     /// Whether everything read so far was really there.
     ///
     /// # Errors
-    /// As [`Source::check`].
-    pub fn check(&self) -> Result<(), SourceError> {
+    /// As [`StoreFile::check`].
+    pub fn check(&self) -> Result<(), StoreFileError> {
         self.source.check()
     }
 }
@@ -110,7 +110,7 @@ pub struct GrowFile {
     path: PathBuf,
     len: u64,
     file: File,
-    map: Option<Filled>,
+    map: Option<FilledFile>,
     /// Whether nothing is to be removed on drop.
     finished: bool,
 }
@@ -130,7 +130,7 @@ pub fn memory_file(name: &str) -> io::Result<File> {
 
 /// Fields drop in this order: the range is forgotten before it is unmapped.
 #[derive(Debug)]
-struct Filled {
+struct FilledFile {
     registration: Option<Registration>,
     map: MmapMut,
 }
@@ -166,7 +166,7 @@ impl GrowFile {
     fn filled(mut self) -> Result<GrowFile, GrowError> {
         let failed = |doing, source| GrowError { path: self.path.clone(), len: self.len, doing, source };
         reserve(&self.file, self.len).map_err(|source| failed("take space", source))?;
-        self.map = Filled::new(&self.file, self.len).map_err(|source| failed("map", source))?;
+        self.map = FilledFile::new(&self.file, self.len).map_err(|source| failed("map", source))?;
         Ok(self)
     }
 
@@ -216,8 +216,8 @@ impl Drop for GrowFile {
     }
 }
 
-impl Filled {
-    fn new(file: &File, len: u64) -> io::Result<Option<Filled>> {
+impl FilledFile {
+    fn new(file: &File, len: u64) -> io::Result<Option<FilledFile>> {
         if len == 0 {
             return Ok(None);
         }
@@ -226,7 +226,7 @@ impl Filled {
         // other users out.
         let map = unsafe { MmapOptions::new().len(len).map_mut(file)? };
         let registration = Registration::new(&map, libc::PROT_READ | libc::PROT_WRITE);
-        Ok(Some(Filled { registration, map }))
+        Ok(Some(FilledFile { registration, map }))
     }
 }
 
@@ -321,7 +321,7 @@ mod tests {
         std::fs::write(&path, "taken").unwrap();
         assert_eq!(io::Error::from(GrowFile::create(&path, 100).unwrap_err()).kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read(&path).unwrap(), b"taken");
-        assert!(matches!(ReadMap::open(dir.path().join("none")), Err(SourceError::Open { .. })));
+        assert!(matches!(ReadMap::open(dir.path().join("none")), Err(StoreFileError::Open { .. })));
     }
 
     // Somebody shortens our files against the rules: under the guard that is an error on both sides.
@@ -341,6 +341,6 @@ mod tests {
         let map = ReadMap::open(&path).unwrap();
         OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
         assert_eq!(map.iter().map(|byte| *byte as u64).sum::<u64>(), 0);
-        assert!(matches!(map.check(), Err(SourceError::Truncated { .. })));
+        assert!(matches!(map.check(), Err(StoreFileError::Truncated { .. })));
     }
 }

@@ -1,13 +1,13 @@
 //! A stored file on its way to a socket: its bytes stand in buffers, and still leave by `sendfile(2)`.
 //!
 //! The file is mapped, and pieces of the map travel through the HTTP library as any other buffer does. Where they arrive
-//! at a socket, [`place_of`] tells by their address which file and offset they are, and [`Place::send`] has the kernel
+//! at a socket, [`place_of`] tells by their address which file and offset they are, and [`FileRange::send`] has the kernel
 //! send them from its page cache: no page of the map is ever touched, nothing is copied to user space. A transport that
-//! has to see the bytes, as to encrypt them, reads them with [`Place::read`]; whoever does not ask has plain memory.
+//! has to see the bytes, as to encrypt them, reads them with [`FileRange::read`]; whoever does not ask has plain memory.
 //!
 //! Only files of our own are sent, which are finished and never written to again. Should one be shortened all the same,
 //! `sendfile` and reads come to its end, which is an error here before a byte too many has left; who reads the memory
-//! reads zeros under the SIGBUS handler, and [`Outgoing::check`] tells. Without the handler nothing is mapped: [`Outgoing::of_file`] says so.
+//! reads zeros under the SIGBUS handler, and [`OutgoingFile::check`] tells. Without the handler nothing is mapped: [`OutgoingFile::of_file`] says so.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,49 +20,49 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use crate::sys::access::Access;
 use crate::sys::sigbus;
-use crate::sys::store_file::{Order, Source, SourceError};
+use crate::sys::store_file::{ReadOrder, StoreFile, StoreFileError};
 
 /// Maps of all files that are being sent, by their first address. Each is here from its birth until right before it
 /// is unmapped.
-static MAPS: RwLock<BTreeMap<usize, Weak<Outgoing>>> = RwLock::new(BTreeMap::new());
+static MAPS: RwLock<BTreeMap<usize, Weak<OutgoingFile>>> = RwLock::new(BTreeMap::new());
 
 /// What happened to a file that ends too early.
 const SHORTENED: &str = "a stored file was shortened";
 
 /// A stored file, open and mapped. It stays readable when its name is deleted.
 #[derive(Debug)]
-pub struct Outgoing {
-    source: Source,
+pub struct OutgoingFile {
+    source: StoreFile,
 }
 
-/// A piece of an [`Outgoing`] file, as memory.
+/// A piece of an [`OutgoingFile`] file, as memory.
 #[derive(Clone, Debug)]
 pub struct Piece {
-    file: Arc<Outgoing>,
+    file: Arc<OutgoingFile>,
     range: Range<usize>,
 }
 
 /// Where in which file some bytes stand.
 #[derive(Debug)]
-pub struct Place {
-    file: Arc<Outgoing>,
+pub struct FileRange {
+    file: Arc<OutgoingFile>,
     offset: u64,
 }
 
-impl Outgoing {
+impl OutgoingFile {
     /// Maps an open file; `path` stands for it in messages. `None` when it cannot be mapped in safety (no SIGBUS handler, too
     /// many maps, no bytes in it): then it is to be read.
     ///
     /// # Errors
-    /// As [`Source::open`].
-    pub fn of_file(file: File, path: &Path) -> Result<Option<Arc<Outgoing>>, SourceError> {
+    /// As [`StoreFile::open`].
+    pub fn of_file(file: File, path: &Path) -> Result<Option<Arc<OutgoingFile>>, StoreFileError> {
         if !sigbus::is_installed() {
             return Ok(None);
         }
-        let source = Source::of_file(file, path, Access::guarded())?;
+        let source = StoreFile::of_file(file, path, Access::guarded())?;
         let Some(start) = source.map().map(|map| map.as_ptr() as usize) else { return Ok(None) };
-        source.advise(Order::Scan);
-        let file = Arc::new(Outgoing { source });
+        source.advise(ReadOrder::Scan);
+        let file = Arc::new(OutgoingFile { source });
         let mut maps = MAPS.write().unwrap_or_else(PoisonError::into_inner);
         maps.insert(start, Arc::downgrade(&file));
         Ok(Some(file))
@@ -79,7 +79,7 @@ impl Outgoing {
     }
 
     /// A piece of it; what lies beyond its end is cut off.
-    pub fn piece(self: &Arc<Outgoing>, range: Range<u64>) -> Piece {
+    pub fn piece(self: &Arc<OutgoingFile>, range: Range<u64>) -> Piece {
         let end = range.end.min(self.len());
         // A map has no more bytes than there are addresses.
         Piece { file: self.clone(), range: range.start.min(end) as usize..end as usize }
@@ -88,8 +88,8 @@ impl Outgoing {
     /// Whether the whole file is still there, and all that was read of its map was.
     ///
     /// # Errors
-    /// As [`Source::check`].
-    pub fn check(&self) -> Result<(), SourceError> {
+    /// As [`StoreFile::check`].
+    pub fn check(&self) -> Result<(), StoreFileError> {
         self.source.check()
     }
 
@@ -112,8 +112,8 @@ impl Outgoing {
     /// Has these bytes read from the disk; returns when they are in memory.
     ///
     /// # Errors
-    /// As [`Source::pread`].
-    pub fn fetch(&self, range: Range<u64>) -> Result<(), SourceError> {
+    /// As [`StoreFile::pread`].
+    pub fn fetch(&self, range: Range<u64>) -> Result<(), StoreFileError> {
         const STEP: u64 = 256 << 10;
         let end = range.end.min(self.len());
         let mut buffer = Vec::new();
@@ -124,7 +124,7 @@ impl Outgoing {
     }
 }
 
-impl Drop for Outgoing {
+impl Drop for OutgoingFile {
     fn drop(&mut self) {
         if let Some(map) = self.source.map() {
             MAPS.write().unwrap_or_else(PoisonError::into_inner).remove(&(map.as_ptr() as usize));
@@ -140,18 +140,18 @@ impl AsRef<[u8]> for Piece {
 
 /// The file that these bytes are the map of, if they are one's. Whoever has them borrowed keeps that map alive, so the
 /// address cannot be another's.
-pub fn place_of(bytes: &[u8]) -> Option<Place> {
+pub fn place_of(bytes: &[u8]) -> Option<FileRange> {
     let address = bytes.as_ptr() as usize;
     // Held no longer than for the search: the file may be dropped here, which takes the lock.
-    let nearest = |maps: &BTreeMap<usize, Weak<Outgoing>>| {
+    let nearest = |maps: &BTreeMap<usize, Weak<OutgoingFile>>| {
         Some(maps.range(..=address).next_back()?).map(|(start, file)| (*start, file.clone()))
     };
     let (start, file) = nearest(&MAPS.read().unwrap_or_else(PoisonError::into_inner))?;
     let (offset, file) = ((address - start) as u64, file.upgrade()?);
-    (!bytes.is_empty() && offset + bytes.len() as u64 <= file.len()).then_some(Place { file, offset })
+    (!bytes.is_empty() && offset + bytes.len() as u64 <= file.len()).then_some(FileRange { file, offset })
 }
 
-impl Place {
+impl FileRange {
     /// Has the kernel send up to `len` bytes from here, and returns how many it took.
     ///
     /// # Errors
@@ -193,8 +193,8 @@ mod tests {
         file
     }
 
-    fn open(stored: &tempfile::NamedTempFile) -> Option<Arc<Outgoing>> {
-        Outgoing::of_file(stored.reopen().unwrap(), stored.path()).unwrap()
+    fn open(stored: &tempfile::NamedTempFile) -> Option<Arc<OutgoingFile>> {
+        OutgoingFile::of_file(stored.reopen().unwrap(), stored.path()).unwrap()
     }
 
     fn bytes() -> Vec<u8> {

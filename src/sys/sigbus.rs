@@ -18,7 +18,7 @@ use crate::sys::access::Access;
 pub const RANGES_MAX: usize = 1 << 15;
 
 /// A place in the table that the handler searches. Its fields change only while `version` is odd.
-struct Slot {
+struct GuardSlot {
     version: AtomicU32,
     start: AtomicUsize,
     end: AtomicUsize,
@@ -26,8 +26,8 @@ struct Slot {
     faulted: AtomicBool,
 }
 
-static SLOTS: [Slot; RANGES_MAX] = [const {
-    Slot {
+static SLOTS: [GuardSlot; RANGES_MAX] = [const {
+    GuardSlot {
         version: AtomicU32::new(0),
         start: AtomicUsize::new(0),
         end: AtomicUsize::new(0),
@@ -41,11 +41,11 @@ static SLOTS_USED: AtomicUsize = AtomicUsize::new(0);
 /// Slots that are free again. Only threads that register take this lock, the handler never does.
 static SLOTS_FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
-struct Installed {
+struct GuardInstalled {
     previous: libc::sigaction,
     page_bytes: usize,
 }
-static INSTALLED: OnceLock<Installed> = OnceLock::new();
+static INSTALLED: OnceLock<GuardInstalled> = OnceLock::new();
 static INSTALLING: Mutex<()> = Mutex::new(());
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 
@@ -64,7 +64,7 @@ pub fn install() -> io::Result<Access> {
             }
             // Known before the handler can run, because the handler reads it.
             let page_bytes = libc::sysconf(libc::_SC_PAGESIZE) as usize;
-            let _ = INSTALLED.set(Installed { previous, page_bytes });
+            let _ = INSTALLED.set(GuardInstalled { previous, page_bytes });
         }
         set_handler()?;
         ACTIVE.store(true, SeqCst);
@@ -131,7 +131,7 @@ impl Drop for Registration {
     }
 }
 
-impl Slot {
+impl GuardSlot {
     fn set(&self, start: usize, end: usize, protection: i32) {
         self.version.fetch_add(1, SeqCst);
         self.start.store(start, SeqCst);

@@ -4,10 +4,10 @@
 //! length is that of the moment it was opened: what is appended later is invisible, what is cut off later is an error.
 //!
 //! Bytes read from a map may change or turn to zeros under the reader when somebody else writes to the file. So whoever
-//! acts on what was read asks [`Source::check`] afterwards, and never assumes more of mapped bytes than that they are
+//! acts on what was read asks [`StoreFile::check`] afterwards, and never assumes more of mapped bytes than that they are
 //! bytes: a check made once (of UTF-8, say) does not hold for a second look.
 
-use crate::sys::access::{Access, Kind};
+use crate::sys::access::{Access, AccessKind};
 use crate::sys::regular_file::{Links, RegularFileError, open_regular};
 use crate::sys::sigbus::Registration;
 use std::fs::File;
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 /// Size and times of a file. Equal stamps mean the same bytes, as far as times can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Stamp {
+pub struct FileStamp {
     /// Length in bytes.
     pub len: u64,
     /// Last modification, nanoseconds since the Unix epoch.
@@ -30,15 +30,15 @@ pub struct Stamp {
     pub ctime_ns: i64,
 }
 
-impl Stamp {
-    fn of(file: &File) -> io::Result<Stamp> {
-        Ok(Stamp::of_metadata(&file.metadata()?))
+impl FileStamp {
+    fn of(file: &File) -> io::Result<FileStamp> {
+        Ok(FileStamp::of_metadata(&file.metadata()?))
     }
 
     /// Of what the system tells of a file.
-    pub fn of_metadata(found: &std::fs::Metadata) -> Stamp {
+    pub fn of_metadata(found: &std::fs::Metadata) -> FileStamp {
         let nanos = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
-        Stamp {
+        FileStamp {
             len: found.len(),
             mtime_ns: nanos(found.mtime(), found.mtime_nsec()),
             ctime_ns: nanos(found.ctime(), found.ctime_nsec()),
@@ -49,7 +49,7 @@ impl Stamp {
 /// What can go wrong with a file that is read, each with what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the fields say what the messages say
-pub enum SourceError {
+pub enum StoreFileError {
     /// The file could not be opened.
     #[error("cannot open {}: check that it is there and may be read", path.display())]
     Open { path: PathBuf, source: io::Error },
@@ -82,12 +82,12 @@ pub enum SourceError {
     Beyond { path: PathBuf, offset: u64, end: u64, len_found: u64 },
 }
 
-impl From<SourceError> for io::Error {
-    fn from(error: SourceError) -> io::Error {
+impl From<StoreFileError> for io::Error {
+    fn from(error: StoreFileError) -> io::Error {
         let kind = match &error {
-            SourceError::Open { source, .. } | SourceError::Read { source, .. } => source.kind(),
-            SourceError::NotAFile { .. } => io::ErrorKind::InvalidInput,
-            SourceError::Truncated { .. } | SourceError::Faulted { .. } | SourceError::Beyond { .. } => {
+            StoreFileError::Open { source, .. } | StoreFileError::Read { source, .. } => source.kind(),
+            StoreFileError::NotAFile { .. } => io::ErrorKind::InvalidInput,
+            StoreFileError::Truncated { .. } | StoreFileError::Faulted { .. } | StoreFileError::Beyond { .. } => {
                 io::ErrorKind::UnexpectedEof
             }
         };
@@ -97,7 +97,7 @@ impl From<SourceError> for io::Error {
 
 /// In which order a source is going to be read, for the kernel's read-ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum ReadOrder {
     /// From the front to the end: read far ahead.
     Scan,
     /// Here and there: read what is asked for.
@@ -105,10 +105,10 @@ pub enum Order {
 }
 
 /// An open regular file of fixed length.
-pub struct Source {
+pub struct StoreFile {
     path: PathBuf,
     file: File,
-    stamp: Stamp,
+    stamp: FileStamp,
     map: Option<Mapped>,
 }
 
@@ -118,38 +118,38 @@ struct Mapped {
     map: Mmap,
 }
 
-impl Source {
+impl StoreFile {
     /// Opens a regular file; a symbolic link is not followed. When the guard's table of ranges is full the file is read
     /// by `pread` instead of through a map.
     ///
     /// # Errors
-    /// [`SourceError::Open`], [`SourceError::NotAFile`], or [`SourceError::Read`] when it cannot be mapped.
-    pub fn open(path: impl AsRef<Path>, access: Access) -> Result<Source, SourceError> {
+    /// [`StoreFileError::Open`], [`StoreFileError::NotAFile`], or [`StoreFileError::Read`] when it cannot be mapped.
+    pub fn open(path: impl AsRef<Path>, access: Access) -> Result<StoreFile, StoreFileError> {
         let path = path.as_ref();
         match open_regular(path, Links::Refuse) {
-            Ok(file) => Source::of_file(file, path, access),
-            Err(RegularFileError::NotRegular) => Err(SourceError::NotAFile { path: path.to_path_buf() }),
-            Err(error) => Err(SourceError::Open { path: path.to_path_buf(), source: error.into() }),
+            Ok(file) => StoreFile::of_file(file, path, access),
+            Err(RegularFileError::NotRegular) => Err(StoreFileError::NotAFile { path: path.to_path_buf() }),
+            Err(error) => Err(StoreFileError::Open { path: path.to_path_buf(), source: error.into() }),
         }
     }
 
-    /// As [`Source::open`], of a file that is open already; `path` stands for it in messages.
+    /// As [`StoreFile::open`], of a file that is open already; `path` stands for it in messages.
     ///
     /// # Errors
-    /// As [`Source::open`].
-    pub(crate) fn of_file(file: File, path: &Path, access: Access) -> Result<Source, SourceError> {
+    /// As [`StoreFile::open`].
+    pub(crate) fn of_file(file: File, path: &Path, access: Access) -> Result<StoreFile, StoreFileError> {
         let path = path.to_path_buf();
-        let failed = |path: &Path, source| SourceError::Read { path: path.into(), offset: 0, source };
+        let failed = |path: &Path, source| StoreFileError::Read { path: path.into(), offset: 0, source };
         if !file.metadata().map_err(|source| failed(&path, source))?.is_file() {
-            return Err(SourceError::NotAFile { path });
+            return Err(StoreFileError::NotAFile { path });
         }
-        let stamp = Stamp::of(&file).map_err(|source| failed(&path, source))?;
+        let stamp = FileStamp::of(&file).map_err(|source| failed(&path, source))?;
         let map = Mapped::new(&file, stamp.len, access).map_err(|source| failed(&path, source))?;
-        Ok(Source { path, file, stamp, map })
+        Ok(StoreFile { path, file, stamp, map })
     }
 
     /// The same, ending at `len` if it is longer: what lies behind is not there.
-    pub fn up_to(mut self, len: u64) -> Source {
+    pub fn up_to(mut self, len: u64) -> StoreFile {
         self.stamp.len = self.stamp.len.min(len);
         self
     }
@@ -165,7 +165,7 @@ impl Source {
     }
 
     /// Size and times when opened.
-    pub fn stamp(&self) -> Stamp {
+    pub fn stamp(&self) -> FileStamp {
         self.stamp
     }
 
@@ -188,12 +188,12 @@ impl Source {
     /// which is never made smaller.
     ///
     /// # Errors
-    /// [`SourceError::Beyond`], [`SourceError::Read`]; without a map [`SourceError::Truncated`] (with a map,
-    /// [`Source::check`] tells).
-    pub fn read<'b>(&'b self, offset: u64, len: usize, buf: &'b mut Vec<u8>) -> Result<&'b [u8], SourceError> {
+    /// [`StoreFileError::Beyond`], [`StoreFileError::Read`]; without a map [`StoreFileError::Truncated`] (with a map,
+    /// [`StoreFile::check`] tells).
+    pub fn read<'b>(&'b self, offset: u64, len: usize, buf: &'b mut Vec<u8>) -> Result<&'b [u8], StoreFileError> {
         let end = offset.saturating_add(len as u64);
         if end > self.len() {
-            return Err(SourceError::Beyond { path: self.path.clone(), offset, end, len_found: self.len() });
+            return Err(StoreFileError::Beyond { path: self.path.clone(), offset, end, len_found: self.len() });
         }
         match self.map() {
             Some(map) => Ok(&map[offset as usize..end as usize]),
@@ -206,11 +206,11 @@ impl Source {
     /// scattered rows).
     ///
     /// # Errors
-    /// [`SourceError::Beyond`], [`SourceError::Read`], [`SourceError::Truncated`].
-    pub fn pread<'b>(&self, offset: u64, len: usize, buf: &'b mut Vec<u8>) -> Result<&'b [u8], SourceError> {
+    /// [`StoreFileError::Beyond`], [`StoreFileError::Read`], [`StoreFileError::Truncated`].
+    pub fn pread<'b>(&self, offset: u64, len: usize, buf: &'b mut Vec<u8>) -> Result<&'b [u8], StoreFileError> {
         if offset.saturating_add(len as u64) > self.len() {
             let end = offset.saturating_add(len as u64);
-            return Err(SourceError::Beyond { path: self.path.clone(), offset, end, len_found: self.len() });
+            return Err(StoreFileError::Beyond { path: self.path.clone(), offset, end, len_found: self.len() });
         }
         if buf.len() < len {
             buf.try_reserve_exact(len - buf.len())
@@ -221,30 +221,30 @@ impl Source {
         Ok(&buf[..len])
     }
 
-    /// As [`Source::pread`], into a place of this length.
+    /// As [`StoreFile::pread`], into a place of this length.
     ///
     /// # Errors
-    /// As [`Source::pread`].
-    pub fn pread_into(&self, offset: u64, place: &mut [u8]) -> Result<(), SourceError> {
+    /// As [`StoreFile::pread`].
+    pub fn pread_into(&self, offset: u64, place: &mut [u8]) -> Result<(), StoreFileError> {
         let end = offset.saturating_add(place.len() as u64);
         if end > self.len() {
-            return Err(SourceError::Beyond { path: self.path.clone(), offset, end, len_found: self.len() });
+            return Err(StoreFileError::Beyond { path: self.path.clone(), offset, end, len_found: self.len() });
         }
         match self.file.read_exact_at(place, offset) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 self.check()?;
-                Err(SourceError::Faulted { path: self.path.clone() }) // it has grown again meanwhile
+                Err(StoreFileError::Faulted { path: self.path.clone() }) // it has grown again meanwhile
             }
             Err(error) => Err(self.failed(offset, error)),
         }
     }
 
     /// Tells the kernel how this file is going to be read. Advice only, so a refusal does not matter.
-    pub fn advise(&self, order: Order) {
+    pub fn advise(&self, order: ReadOrder) {
         let (map_advice, file_advice) = match order {
-            Order::Scan => (memmap2::Advice::Sequential, libc::POSIX_FADV_SEQUENTIAL),
-            Order::Scattered => (memmap2::Advice::Random, libc::POSIX_FADV_RANDOM),
+            ReadOrder::Scan => (memmap2::Advice::Sequential, libc::POSIX_FADV_SEQUENTIAL),
+            ReadOrder::Scattered => (memmap2::Advice::Random, libc::POSIX_FADV_RANDOM),
         };
         match &self.map {
             Some(mapped) => drop(mapped.map.advise(map_advice)),
@@ -254,19 +254,19 @@ impl Source {
     }
 
     /// Whether everything read so far was really there. What was overwritten in place without getting shorter passes:
-    /// ask [`Source::changed`] about that.
+    /// ask [`StoreFile::changed`] about that.
     ///
     /// # Errors
-    /// [`SourceError::Truncated`] when the file is now shorter than at open, [`SourceError::Faulted`] when the guard
+    /// [`StoreFileError::Truncated`] when the file is now shorter than at open, [`StoreFileError::Faulted`] when the guard
     /// had to put zeros in the place of a page.
-    pub fn check(&self) -> Result<(), SourceError> {
+    pub fn check(&self) -> Result<(), StoreFileError> {
         let (path, len_expected) = (self.path.clone(), self.len());
         let len_found = self.stamp_now()?.len;
         if len_found < len_expected {
-            return Err(SourceError::Truncated { path, len_expected, len_found });
+            return Err(StoreFileError::Truncated { path, len_expected, len_found });
         }
         match &self.map {
-            Some(Mapped { registration: Some(range), .. }) if range.faulted() => Err(SourceError::Faulted { path }),
+            Some(Mapped { registration: Some(range), .. }) if range.faulted() => Err(StoreFileError::Faulted { path }),
             _ => Ok(()),
         }
     }
@@ -274,17 +274,17 @@ impl Source {
     /// Whether the file was written to since it was opened (an append counts).
     ///
     /// # Errors
-    /// [`SourceError::Read`].
-    pub fn changed(&self) -> Result<bool, SourceError> {
+    /// [`StoreFileError::Read`].
+    pub fn changed(&self) -> Result<bool, StoreFileError> {
         Ok(self.stamp_now()? != self.stamp)
     }
 
-    fn stamp_now(&self) -> Result<Stamp, SourceError> {
-        Stamp::of(&self.file).map_err(|source| self.failed(0, source))
+    fn stamp_now(&self) -> Result<FileStamp, StoreFileError> {
+        FileStamp::of(&self.file).map_err(|source| self.failed(0, source))
     }
 
-    fn failed(&self, offset: u64, source: io::Error) -> SourceError {
-        SourceError::Read { path: self.path.clone(), offset, source }
+    fn failed(&self, offset: u64, source: io::Error) -> StoreFileError {
+        StoreFileError::Read { path: self.path.clone(), offset, source }
     }
 }
 
@@ -298,14 +298,14 @@ impl Mapped {
         // does no harm under the guard; without the guard's care the map is dropped again below.
         let map = unsafe { MmapOptions::new().len(len).map(file)? };
         let registration = Registration::new(&map, libc::PROT_READ);
-        if access.0 == Kind::MappedUnderGuard && registration.is_none() {
+        if access.0 == AccessKind::MappedUnderGuard && registration.is_none() {
             return Ok(None);
         }
         Ok(Some(Mapped { registration, map }))
     }
 }
 
-impl std::fmt::Debug for Source {
+impl std::fmt::Debug for StoreFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Source({}, {} bytes, mapped: {})", self.path.display(), self.len(), self.map.is_some())
     }
@@ -332,7 +332,7 @@ pub(crate) mod tests {
     fn reads_what_was_there_at_open() {
         for access in accesses() {
             let mut file = file_of(b"0123456789");
-            let source = Source::open(file.path(), access).unwrap();
+            let source = StoreFile::open(file.path(), access).unwrap();
             file.write_all(b"more").unwrap();
             let mut buf = Vec::new();
             assert_eq!(source.map().is_some(), access.is_mapped());
@@ -340,12 +340,12 @@ pub(crate) mod tests {
             assert_eq!(source.read(10, 0, &mut buf).unwrap(), b"");
             for (offset, len) in [(3, 8), (11, 0), (u64::MAX, 1), (0, usize::MAX)] {
                 let error = source.read(offset, len, &mut buf).unwrap_err();
-                assert!(matches!(error, SourceError::Beyond { len_found: 10, .. }), "{error:?}");
+                assert!(matches!(error, StoreFileError::Beyond { len_found: 10, .. }), "{error:?}");
             }
             source.check().unwrap();
             assert!(source.changed().unwrap());
-            source.advise(Order::Scan);
-            source.advise(Order::Scattered);
+            source.advise(ReadOrder::Scan);
+            source.advise(ReadOrder::Scattered);
         }
     }
 
@@ -353,7 +353,7 @@ pub(crate) mod tests {
     fn an_empty_file_is_fine() {
         for access in accesses() {
             let file = file_of(b"");
-            let source = Source::open(file.path(), access).unwrap();
+            let source = StoreFile::open(file.path(), access).unwrap();
             assert!(source.is_empty() && source.map().is_none());
             assert_eq!(source.read(0, 0, &mut Vec::new()).unwrap(), b"");
             source.check().unwrap();
@@ -366,14 +366,14 @@ pub(crate) mod tests {
     fn truncation_is_an_error_and_no_signal() {
         for access in accesses() {
             let file = file_of(&vec![7; 1 << 20]);
-            let source = Source::open(file.path(), access).unwrap();
+            let source = StoreFile::open(file.path(), access).unwrap();
             let mut buf = Vec::new();
             assert_eq!(source.read(0, 1 << 20, &mut buf).unwrap()[1 << 19], 7);
             file.as_file().set_len(1 << 19).unwrap();
             let read = source.read(0, 1 << 20, &mut buf).map(|bytes| bytes[(1 << 20) - 1]);
             match read {
                 Ok(byte) => assert_eq!(byte, 0),
-                Err(error) => assert!(matches!(error, SourceError::Truncated { len_found: 0x80000, .. })),
+                Err(error) => assert!(matches!(error, StoreFileError::Truncated { len_found: 0x80000, .. })),
             }
             let error = source.check().unwrap_err();
             assert!(error.to_string().contains(&*file.path().to_string_lossy()), "{error}");
@@ -393,11 +393,11 @@ pub(crate) mod tests {
         // SAFETY: a C string that lives through the call.
         assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
         for path in [dir.path(), &link, &pipe] {
-            let error = Source::open(path, Access::called()).unwrap_err();
-            assert!(matches!(error, SourceError::NotAFile { .. }), "{error:?}");
+            let error = StoreFile::open(path, Access::called()).unwrap_err();
+            assert!(matches!(error, StoreFileError::NotAFile { .. }), "{error:?}");
         }
-        let error = Source::open(dir.path().join("none"), Access::called()).unwrap_err();
-        assert!(matches!(error, SourceError::Open { .. }), "{error:?}");
+        let error = StoreFile::open(dir.path().join("none"), Access::called()).unwrap_err();
+        assert!(matches!(error, StoreFileError::Open { .. }), "{error:?}");
         assert_eq!(io::Error::from(error).kind(), io::ErrorKind::NotFound);
     }
 }

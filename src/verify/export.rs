@@ -18,11 +18,11 @@ use crate::limits::MANIFEST_BYTES_MAX;
 use crate::progress::Progress;
 use crate::select::ledger::Ledger;
 use crate::sys::regular_file::read_regular;
-use crate::text_table::{Table, grouped};
+use crate::text_table::{TextTable, grouped};
 use crate::verify::VerifyError;
-use crate::verify::manifest::{self, Listed, Stated};
-use crate::verify::mismatch::{Difference, Differences};
-use crate::verify::output_file::{self, FileFound, Section};
+use crate::verify::manifest::{self, ListedFile, StatedManifest};
+use crate::verify::mismatch::{Mismatch, Mismatches};
+use crate::verify::output_file::{self, FileSection, VerifiedFile};
 use crate::write::journal::{JOB, MANIFEST, STATUS};
 
 /// Names of unlisted files that a report gives.
@@ -31,7 +31,7 @@ const UNLISTED_MAX: usize = 100;
 /// What the files of one type came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct TypeFound {
+pub struct TypeCount {
     /// Files.
     pub files: u64,
     /// Lines.
@@ -48,7 +48,7 @@ pub struct TypeFound {
 /// What an export directory was found to be.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ExportReport {
+pub struct ExportVerification {
     /// Whether all is as stated.
     pub holds: bool,
     /// The transactionTime.
@@ -56,11 +56,11 @@ pub struct ExportReport {
     /// The manifest's ledger.
     pub ledger: Option<Ledger>,
     /// What was found in `output`, by type.
-    pub output: BTreeMap<String, TypeFound>,
+    pub output: BTreeMap<String, TypeCount>,
     /// What was found in `deleted`.
-    pub deleted: TypeFound,
+    pub deleted: TypeCount,
     /// What was found in `error`.
-    pub error: TypeFound,
+    pub error: TypeCount,
     /// Files in the directory that the manifest does not list: information, no difference. At most 100 are named.
     pub unlisted: Vec<String>,
     /// How many there are.
@@ -74,7 +74,7 @@ pub struct ExportReport {
     /// Whether a new export that is to replace this one is under way in the same directory, or was interrupted there.
     pub is_being_replaced: bool,
     /// What is not as stated.
-    pub differences: Differences,
+    pub differences: Mismatches,
 }
 
 /// Verifies an export directory against its manifest. Runs on the current rayon pool.
@@ -82,13 +82,13 @@ pub struct ExportReport {
 /// # Errors
 /// [`VerifyError::NoExport`] when the directory holds no manifest; [`VerifyError::Read`] when a file that is there cannot
 /// be read; [`VerifyError::Cancelled`].
-pub fn export(directory: &Path, watch: &Progress) -> Result<ExportReport, VerifyError> {
+pub fn export(directory: &Path, watch: &Progress) -> Result<ExportVerification, VerifyError> {
     let bytes = manifest_bytes(directory)?;
-    let mut differences = Differences::default();
+    let mut differences = Mismatches::default();
     let stated = manifest::read(&bytes, &mut differences);
-    let length = |listed: &Listed| directory.join(&listed.name).metadata().map_or(0, |found| found.len());
+    let length = |listed: &ListedFile| directory.join(&listed.name).metadata().map_or(0, |found| found.len());
     watch.scan_total.store(stated.files.iter().map(length).sum(), Relaxed);
-    let found: Vec<FileFound> = stated
+    let found: Vec<VerifiedFile> = stated
         .files
         .par_iter()
         .map(|listed| {
@@ -99,14 +99,15 @@ pub fn export(directory: &Path, watch: &Progress) -> Result<ExportReport, Verify
             output_file::read(directory, &listed.name, listed.section, &listed.of_type, algorithm, watch)
         })
         .collect::<Result<_, _>>()?;
-    let mut report = ExportReport { transaction_time: stated.transaction_time.clone(), ..ExportReport::default() };
+    let mut report =
+        ExportVerification { transaction_time: stated.transaction_time.clone(), ..ExportVerification::default() };
     for (listed, found) in stated.files.iter().zip(&found) {
         differences.absorb(found.differences.clone());
         compare(listed, found, &stated, &mut differences);
         let total = match listed.section {
-            Section::Output => report.output.entry(listed.of_type.clone()).or_default(),
-            Section::Deleted => &mut report.deleted,
-            Section::Error => &mut report.error,
+            FileSection::Output => report.output.entry(listed.of_type.clone()).or_default(),
+            FileSection::Deleted => &mut report.deleted,
+            FileSection::Error => &mut report.error,
         };
         total.files += 1;
         total.lines += found.lines;
@@ -123,7 +124,7 @@ pub fn export(directory: &Path, watch: &Progress) -> Result<ExportReport, Verify
         && ledger.exported != exported
     {
         let what = format!("its ledger says {} exported, the files hold {exported} lines", ledger.exported);
-        differences.push(Difference::of_file("ledger", MANIFEST, what));
+        differences.push(Mismatch::of_file("ledger", MANIFEST, what));
     }
     record(directory, &stated, &mut differences);
     unlisted(directory, &stated, &mut report)?;
@@ -153,8 +154,8 @@ fn manifest_bytes(directory: &Path) -> Result<Vec<u8>, VerifyError> {
 }
 
 /// Compares a file with what the manifest states of it.
-fn compare(listed: &Listed, found: &FileFound, stated: &Stated, differences: &mut Differences) {
-    let mut differs = |rule, what: String| differences.push(Difference::of_file(rule, &listed.name, what));
+fn compare(listed: &ListedFile, found: &VerifiedFile, stated: &StatedManifest, differences: &mut Mismatches) {
+    let mut differs = |rule, what: String| differences.push(Mismatch::of_file(rule, &listed.name, what));
     let number = |what: &str, stated: u64, found: u64| {
         (stated != found).then(|| format!("the manifest says {stated} {what}, it has {found}"))
     };
@@ -184,9 +185,9 @@ fn compare(listed: &Listed, found: &FileFound, stated: &Stated, differences: &mu
 }
 
 /// Each resource once in the whole export (CONS-07), and none both exported and deleted (DELETED-03).
-fn once(files: &[Listed], found: &[FileFound], differences: &mut Differences) {
-    let output = || files.iter().zip(found).filter(|(listed, _)| listed.section == Section::Output);
-    let mut of_types: BTreeMap<&str, Vec<&FileFound>> = BTreeMap::new();
+fn once(files: &[ListedFile], found: &[VerifiedFile], differences: &mut Mismatches) {
+    let output = || files.iter().zip(found).filter(|(listed, _)| listed.section == FileSection::Output);
+    let mut of_types: BTreeMap<&str, Vec<&VerifiedFile>> = BTreeMap::new();
     output().for_each(|(listed, found)| of_types.entry(&listed.of_type).or_default().push(found));
     // Type by type, so that the sorted copy is no larger than the largest type.
     let mut twice: HashSet<u128> = HashSet::new();
@@ -195,7 +196,7 @@ fn once(files: &[Listed], found: &[FileFound], differences: &mut Differences) {
         all.par_sort_unstable();
         twice.extend(all.windows(2).filter(|pair| pair[0] == pair[1] && pair[0] != 0).map(|pair| pair[0]));
     }
-    let deletions = files.iter().zip(found).filter(|(listed, _)| listed.section == Section::Deleted);
+    let deletions = files.iter().zip(found).filter(|(listed, _)| listed.section == FileSection::Deleted);
     let deleted: HashSet<u128> = deletions.flat_map(|(_, found)| found.entities.iter().copied()).collect();
     if twice.is_empty() && deleted.is_empty() {
         return;
@@ -205,7 +206,7 @@ fn once(files: &[Listed], found: &[FileFound], differences: &mut Differences) {
         for (line, entity) in found.entities.iter().enumerate() {
             let mut differs = |rule, what: &str| {
                 let difference =
-                    Difference { line: Some(line as u64 + 1), ..Difference::of_file(rule, &listed.name, what) };
+                    Mismatch { line: Some(line as u64 + 1), ..Mismatch::of_file(rule, &listed.name, what) };
                 differences.push(difference);
             };
             if twice.contains(entity) && !met.insert(*entity) {
@@ -219,17 +220,17 @@ fn once(files: &[Listed], found: &[FileFound], differences: &mut Differences) {
 }
 
 /// The record of the run, if it is still there, must be that of this manifest.
-fn record(directory: &Path, stated: &Stated, differences: &mut Differences) {
+fn record(directory: &Path, stated: &StatedManifest, differences: &mut Mismatches) {
     let Some(plan_id) = &stated.plan_id else { return };
     let name = format!("{JOB}/plan.json");
     let Ok(bytes) = read_regular(&directory.join(&name), MANIFEST_BYTES_MAX) else { return };
-    let mut differs = |what: &str| differences.push(Difference::of_file("record", &name, what));
+    let mut differs = |what: &str| differences.push(Mismatch::of_file("record", &name, what));
     match PlanRecord::from_bytes(&bytes) {
         Err(error) => differs(&format!("it cannot be read: {error}")),
         Ok(job) if job.plan_id != *plan_id => differs("it is the record of another export than the manifest's"),
         Ok(job) => {
             let planned = job.shards.iter().map(|(name, rows, bytes)| (name.as_str(), Some(*rows), Some(*bytes)));
-            let output = stated.files.iter().filter(|listed| listed.section == Section::Output);
+            let output = stated.files.iter().filter(|listed| listed.section == FileSection::Output);
             let listed = output
                 .map(|listed| (listed.name.as_str(), listed.count, listed.facts.as_ref().map(|facts| facts.bytes)));
             if !planned.eq(listed) {
@@ -240,7 +241,7 @@ fn record(directory: &Path, stated: &Stated, differences: &mut Differences) {
 }
 
 /// Names what lies in the directory and is not listed.
-fn unlisted(directory: &Path, stated: &Stated, report: &mut ExportReport) -> Result<(), VerifyError> {
+fn unlisted(directory: &Path, stated: &StatedManifest, report: &mut ExportVerification) -> Result<(), VerifyError> {
     let known: HashSet<&str> =
         stated.files.iter().map(|listed| listed.name.as_str()).chain([MANIFEST, STATUS]).collect();
     for (prefix, place) in
@@ -268,7 +269,7 @@ fn unlisted(directory: &Path, stated: &Stated, report: &mut ExportReport) -> Res
     Ok(())
 }
 
-impl ExportReport {
+impl ExportVerification {
     /// The report for people.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -286,12 +287,12 @@ impl ExportReport {
                  one that the manifest describes."
             ));
         }
-        let mut table = Table::new(&["type", "files", "lines", "bytes", "on disk"]);
+        let mut table = TextTable::new(&["type", "files", "lines", "bytes", "on disk"]);
         let named = self.output.iter().map(|(name, total)| (name.as_str(), total));
         for (name, total) in named.chain([("deleted: Bundle", &self.deleted), ("error: OperationOutcome", &self.error)])
         {
             if total.files > 0 {
-                let TypeFound { files, lines, bytes, file_bytes, .. } = *total;
+                let TypeCount { files, lines, bytes, file_bytes, .. } = *total;
                 table.row([name.to_string(), grouped(files), grouped(lines), grouped(bytes), grouped(file_bytes)]);
             }
         }
@@ -322,7 +323,7 @@ impl ExportReport {
     }
 }
 
-impl fmt::Display for ExportReport {
+impl fmt::Display for ExportVerification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.lines().iter().try_for_each(|line| writeln!(f, "{line}"))
     }

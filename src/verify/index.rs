@@ -6,8 +6,8 @@
 
 use crate::codec::compression::Compression;
 use crate::extract::Validate;
-use crate::index::meta::{self, Generation};
-use crate::index::report::Work;
+use crate::index::meta::{self, IndexMeta};
+use crate::index::report::RefreshStats;
 use crate::index::segment::layout::BASE_BITS;
 use crate::index::snapshot::Index;
 use crate::limits::GENERATION_BYTES_MAX;
@@ -15,14 +15,14 @@ use crate::named_enum::by_name;
 use crate::progress::Progress;
 use crate::store::Store;
 use crate::sys::regular_file::read_regular;
-use crate::text_table::{Table, grouped};
+use crate::text_table::{TextTable, grouped};
 use crate::verify::VerifyError;
 use crate::verify::line_counts::LineCounts;
-use crate::verify::line_reader::Cut;
-use crate::verify::mismatch::{Difference, Differences};
-use crate::verify::prior_owners::LeftOwners;
-use crate::verify::segment::ExtentCheck;
-use crate::verify::segment_lines::{self, Stretch};
+use crate::verify::line_reader::CutLine;
+use crate::verify::mismatch::{Mismatch, Mismatches};
+use crate::verify::prior_owners::PriorOwners;
+use crate::verify::segment::SegmentCheck;
+use crate::verify::segment_lines::{self, SegmentLines};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
@@ -63,8 +63,8 @@ impl IndexState {
         match read_regular(&path, GENERATION_BYTES_MAX) {
             Err(error) if error.is_absence() => Ok(IndexState::Absent),
             Err(error) => Err(VerifyError::Read { path, source: error.into() }),
-            Ok(bytes) if Generation::from_bytes(&bytes).is_some() => Ok(IndexState::Present),
-            Ok(bytes) if Generation::is_of_other_version(&bytes) => Ok(IndexState::OtherFormat),
+            Ok(bytes) if IndexMeta::from_bytes(&bytes).is_some() => Ok(IndexState::Present),
+            Ok(bytes) if IndexMeta::is_of_other_version(&bytes) => Ok(IndexState::OtherFormat),
             Ok(_) => Ok(IndexState::Damaged),
         }
     }
@@ -93,9 +93,9 @@ pub struct StoreReport {
     /// Rows by type, as the twin reads them.
     pub types: BTreeMap<&'static str, u64>,
     /// Work that bringing the index up to date took, in memory; `repaired` is what is damaged on the disk.
-    pub index: Work,
+    pub index: RefreshStats,
     /// Where index and bytes differ.
-    pub differences: Differences,
+    pub differences: Mismatches,
 }
 
 /// Verifies the index of a store against its bytes. Runs on the current rayon pool; memory is bounded by the longest
@@ -121,16 +121,18 @@ pub fn store(store: &Store, watch: &Progress) -> Result<StoreReport, VerifyError
     let total = index.generation().files.iter().map(|file| file.stamp.len).sum();
     watch.scan_total.store(total, Relaxed);
     watch.scan_done.store(0, Relaxed);
-    let parts: Vec<Vec<ExtentCheck<'_>>> = segment_lines::tasks(&extents)
+    let parts: Vec<Vec<SegmentCheck<'_>>> = segment_lines::tasks(&extents)
         .into_par_iter()
         .map(|task| {
-            let stretches: Vec<Stretch> =
-                task.clone().map(|at| Stretch { start: index.entry(at).start, end: index.entry(at).end }).collect();
-            let mut checks: Vec<ExtentCheck<'_>> =
-                task.clone().map(|at| ExtentCheck::new(&index, at, lines_before[at])).collect();
+            let stretches: Vec<SegmentLines> = task
+                .clone()
+                .map(|at| SegmentLines { start: index.entry(at).start, end: index.entry(at).end })
+                .collect();
+            let mut checks: Vec<SegmentCheck<'_>> =
+                task.clone().map(|at| SegmentCheck::new(&index, at, lines_before[at])).collect();
             let (file, coding) = extents[task.start];
-            let mut left = LeftOwners::new(index.packed(file));
-            let mut on_line = |number: usize, cut: Cut<'_>| checks[number].line(cut, &mut left);
+            let mut left = PriorOwners::new(index.packed(file));
+            let mut on_line = |number: usize, cut: CutLine<'_>| checks[number].line(cut, &mut left);
             let hashes = segment_lines::read(index.source(file)?, coding, &stretches, watch, &mut on_line)?;
             checks.iter_mut().zip(hashes).for_each(|(check, hash)| check.finish(hash));
             Ok(checks)
@@ -146,7 +148,7 @@ pub fn store(store: &Store, watch: &Progress) -> Result<StoreReport, VerifyError
         counts: LineCounts::default(),
         types: BTreeMap::new(),
         index: work,
-        differences: Differences::default(),
+        differences: Mismatches::default(),
     };
     for (at, check) in parts.into_iter().flatten().enumerate() {
         report.bytes += index.entry(at).end - index.entry(at).start;
@@ -164,7 +166,7 @@ pub fn store(store: &Store, watch: &Progress) -> Result<StoreReport, VerifyError
 }
 
 /// Whether the extents of each file follow one another without a gap, to its end.
-fn coverage(index: &Index, differences: &mut Differences) -> Result<(), VerifyError> {
+fn coverage(index: &Index, differences: &mut Mismatches) -> Result<(), VerifyError> {
     for file in 0..index.generation().files.len() {
         let source = index.source(file)?;
         let newline_at = |at: u64| match at < source.len() && index.coding(file) == Compression::None {
@@ -175,7 +177,7 @@ fn coverage(index: &Index, differences: &mut Differences) -> Result<(), VerifyEr
         let mut tail = false;
         let mut gap = |at: u64, to: u64| {
             let what = format!("no extent covers its bytes {at} to {to}");
-            differences.push(Difference::of_file("extents", index.file_name(file), what));
+            differences.push(Mismatch::of_file("extents", index.file_name(file), what));
         };
         for entry in index.generation().extents.iter().filter(|entry| entry.file == file) {
             // A last line that was completed by nothing but its newline keeps its extent.
@@ -198,7 +200,7 @@ fn coverage(index: &Index, differences: &mut Differences) -> Result<(), VerifyEr
 }
 
 /// Whether each owner of each extent is the patient of the dictionary that it says it is.
-fn dictionary(index: &Index, differences: &mut Differences) -> Result<(), VerifyError> {
+fn dictionary(index: &Index, differences: &mut Mismatches) -> Result<(), VerifyError> {
     for at in 0..index.extent_count() {
         let columns = index.extents()[at].columns();
         for owner in 0..columns.owner_hash.len() {
@@ -209,7 +211,7 @@ fn dictionary(index: &Index, differences: &mut Differences) -> Result<(), Verify
             let listed = index.owners_of_patient(patient)?.contains(&number);
             if index.patient_id(patient)? != id || index.patient(base, &id)? != Some(patient) || !listed {
                 let what = format!("owner {owner} of extent {at} is another patient in the dictionary");
-                differences.push(Difference::of_file("dictionary", index.file_name(index.entry(at).file), what));
+                differences.push(Mismatch::of_file("dictionary", index.file_name(index.entry(at).file), what));
             }
         }
     }
@@ -236,7 +238,7 @@ impl StoreReport {
             let scanned = grouped(self.index.scanned_bytes);
             lines.push(format!("It is behind the store: {scanned} bytes were indexed in memory, nothing was written."));
         }
-        let mut table = Table::new(&["lines", "number"]);
+        let mut table = TextTable::new(&["lines", "number"]);
         let counts = self.counts;
         for (name, count) in [
             ("all", counts.lines),

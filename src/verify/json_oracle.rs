@@ -5,11 +5,11 @@
 
 use simd_json::{Buffers, Node};
 
-use crate::verify::json_tree::{Json, Tree, Want, without_lone_surrogates};
+use crate::verify::json_tree::{Json, JsonTree, WantedNames, without_lone_surrogates};
 
 /// What a line says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Named {
+pub struct NamedResource {
     /// `resourceType`, if it is a string.
     pub resource_type: Option<String>,
     /// `id`, if it is a string.
@@ -20,16 +20,16 @@ pub struct Named {
 
 /// The readers, with buffers that are used again.
 #[derive(Default)]
-pub struct Second {
+pub struct JsonOracle {
     buffers: Buffers,
     scratch: Vec<u8>,
     /// Lines that serde_json had to decide.
     pub asked_again: u64,
 }
 
-impl Second {
+impl JsonOracle {
     /// Reads a line; `None` when it is no JSON object.
-    pub fn read(&mut self, line: &[u8]) -> Option<Named> {
+    pub fn read(&mut self, line: &[u8]) -> Option<NamedResource> {
         self.scratch.clear();
         self.scratch.extend_from_slice(line);
         if let Ok(tape) = simd_json::to_tape_with_buffers(&mut self.scratch, &mut self.buffers) {
@@ -37,19 +37,19 @@ impl Second {
         }
         self.asked_again += 1;
         let text = without_lone_surrogates(str::from_utf8(line).ok()?);
-        let tree = Tree::read(&text, &Want::of(&["resourceType", "id"]))?;
+        let tree = JsonTree::read(&text, &WantedNames::of(&["resourceType", "id"]))?;
         let of = |key| match tree.leaves(key).next() {
             Some(Json::Text(text)) => Some(text.clone()),
             _ => None,
         };
-        Some(Named { resource_type: of("resourceType"), id: of("id"), twice: tree.twice })
+        Some(NamedResource { resource_type: of("resourceType"), id: of("id"), twice: tree.twice })
     }
 }
 
 /// The keys of the outermost object.
-fn named(tape: &[Node<'_>]) -> Option<Named> {
+fn named(tape: &[Node<'_>]) -> Option<NamedResource> {
     let Some(Node::Object { len, .. }) = tape.first() else { return None };
-    let mut found = Named::default();
+    let mut found = NamedResource::default();
     let (mut seen_type, mut seen_id) = (0, 0);
     let mut at = 1;
     for _ in 0..*len {
@@ -73,14 +73,14 @@ fn named(tape: &[Node<'_>]) -> Option<Named> {
 mod tests {
     use super::*;
 
-    fn named(resource_type: &str, id: &str) -> Named {
-        Named { resource_type: Some(resource_type.into()), id: Some(id.into()), twice: false }
+    fn named(resource_type: &str, id: &str) -> NamedResource {
+        NamedResource { resource_type: Some(resource_type.into()), id: Some(id.into()), twice: false }
     }
 
     /// Only the outermost keys count, whatever is nested between them.
     #[test]
     fn both_readers_find_the_outermost_keys() {
-        let mut second = Second::default();
+        let mut second = JsonOracle::default();
         let line = br#"{"x":{"id":"n","y":[1,{"id":"m"}]},"resourceType":"Patient","z":[[],{}],"id":"a\u0062"}"#;
         assert_eq!(second.read(line), Some(named("Patient", "ab")));
         assert_eq!(second.asked_again, 0);
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn what_is_no_object_is_refused() {
-        let mut second = Second::default();
+        let mut second = JsonOracle::default();
         let wrong: [&[u8]; 8] =
             [b"[]", b"{", b"{} {}", b"1", b"{\"a\":01}", b"{\"a\":\"\x01\"}", b"{\"a\":\"\xff\"}", b"\xef\xbb\xbf{}"];
         for line in wrong {

@@ -19,12 +19,12 @@ const NUMBER: &str = "$serde_json::private::Number";
 
 /// Which keys are read, by nesting.
 #[derive(Clone, Default)]
-pub struct Want(BTreeMap<&'static str, Want>);
+pub struct WantedNames(BTreeMap<&'static str, WantedNames>);
 
-impl Want {
+impl WantedNames {
     /// The keys on these paths, joined by dots.
-    pub fn of<'p>(paths: impl IntoIterator<Item = &'p &'static str>) -> Want {
-        let mut all = Want::default();
+    pub fn of<'p>(paths: impl IntoIterator<Item = &'p &'static str>) -> WantedNames {
+        let mut all = WantedNames::default();
         paths.into_iter().for_each(|path| all.add(path));
         all
     }
@@ -36,7 +36,7 @@ impl Want {
 
 /// The wanted part of a document.
 #[derive(Clone, Debug)]
-pub struct Tree<'a> {
+pub struct JsonTree<'a> {
     root: Cow<'a, Json>,
     /// Whether a wanted key stood twice in one object.
     pub twice: bool,
@@ -76,21 +76,21 @@ impl Json {
     }
 }
 
-impl<'a> Tree<'a> {
+impl<'a> JsonTree<'a> {
     /// Reads a text, all of whose grammar is checked; `None` when it is no JSON object.
-    pub fn read(text: &str, want: &Want) -> Option<Tree<'a>> {
+    pub fn read(text: &str, want: &WantedNames) -> Option<JsonTree<'a>> {
         let twice = Cell::new(false);
         let mut reader = serde_json::Deserializer::from_str(text);
         reader.disable_recursion_limit();
-        let root = Reader { want, twice: &twice, depth: 0 }.deserialize(&mut reader).ok()?;
+        let root = TreeReader { want, twice: &twice, depth: 0 }.deserialize(&mut reader).ok()?;
         reader.end().ok()?;
         let is_object = matches!(root, Json::Map(_));
-        is_object.then(|| Tree { root: Cow::Owned(root), twice: twice.get() })
+        is_object.then(|| JsonTree { root: Cow::Owned(root), twice: twice.get() })
     }
 
     /// A value as a tree of its own.
-    pub fn of(root: &'a Json) -> Tree<'a> {
-        Tree { root: Cow::Borrowed(root), twice: false }
+    pub fn of(root: &'a Json) -> JsonTree<'a> {
+        JsonTree { root: Cow::Borrowed(root), twice: false }
     }
 
     /// What stands at a path, arrays on the way and at its end followed (reading 8: other shapes are followed, too).
@@ -120,13 +120,13 @@ fn children<'j>(value: &'j Json, key: &str) -> impl Iterator<Item = &'j Json> {
 }
 
 #[derive(Clone, Copy)]
-struct Reader<'a> {
-    want: &'a Want,
+struct TreeReader<'a> {
+    want: &'a WantedNames,
     twice: &'a Cell<bool>,
     depth: usize,
 }
 
-impl<'de> DeserializeSeed<'de> for Reader<'_> {
+impl<'de> DeserializeSeed<'de> for TreeReader<'_> {
     type Value = Json;
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
         if self.depth > DEPTH_MAX {
@@ -137,7 +137,7 @@ impl<'de> DeserializeSeed<'de> for Reader<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Reader<'_> {
+impl<'de> Visitor<'de> for TreeReader<'_> {
     type Value = Json;
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("any JSON value")
@@ -162,7 +162,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Json, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = list.next_element_seed(Reader { depth: self.depth + 1, ..self })? {
+        while let Some(item) = list.next_element_seed(TreeReader { depth: self.depth + 1, ..self })? {
             items.push(item);
         }
         Ok(Json::List(items))
@@ -180,7 +180,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
             if entries.iter().any(|(name, _)| *name == key) {
                 self.twice.set(true);
             }
-            entries.push((key, map.next_value_seed(Reader { want, depth: self.depth + 1, ..self })?));
+            entries.push((key, map.next_value_seed(TreeReader { want, depth: self.depth + 1, ..self })?));
         }
         Ok(if number && keys == 1 { Json::Other } else { Json::Map(entries) })
     }

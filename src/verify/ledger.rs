@@ -16,14 +16,14 @@ use crate::progress::Progress;
 use crate::select::ledger::Ledger;
 use crate::sys::access::Access;
 use crate::sys::regular_file::read_regular;
-use crate::text_table::{Table, grouped};
+use crate::text_table::{TextTable, grouped};
 use crate::verify::VerifyError;
-use crate::verify::export::ExportReport;
-use crate::verify::members::Members;
-use crate::verify::mismatch::{Difference, Differences};
+use crate::verify::export::ExportVerification;
+use crate::verify::members::ListedMembers;
+use crate::verify::mismatch::{Mismatch, Mismatches};
 use crate::verify::recount::recount;
-use crate::verify::request::Asked;
-use crate::verify::version_history::History;
+use crate::verify::request::RecordedRequest;
+use crate::verify::version_history::VersionHistory;
 use crate::write::journal::{JOB, MANIFEST};
 
 /// Where to look for what the record names, if not where the record says.
@@ -69,7 +69,7 @@ pub struct LedgerReport {
     /// Lines too long to be held, which only the scanner has read.
     pub long_lines: u64,
     /// What is not as stated.
-    pub differences: Differences,
+    pub differences: Mismatches,
 }
 
 /// Recounts the ledger of an export whose files `export` has found. Runs on the current rayon pool.
@@ -79,7 +79,7 @@ pub struct LedgerReport {
 /// [`crate::error::IndexError::Changed`] when the store no longer holds the bytes that were exported.
 pub fn ledger(
     directory: &Path,
-    export: &ExportReport,
+    export: &ExportVerification,
     options: &LedgerOptions,
     watch: &Progress,
 ) -> Result<LedgerReport, VerifyError> {
@@ -91,22 +91,22 @@ pub fn ledger(
     let Some(stated) = export.ledger else {
         return Err(bad("belongs to a manifest that states no ledger; export again".to_string()));
     };
-    let asked = Asked::read(&job, options.population_file.as_deref()).map_err(&bad)?;
+    let asked = RecordedRequest::read(&job, options.population_file.as_deref()).map_err(&bad)?;
     let root = store_root(&job, options).ok_or_else(|| {
         bad(format!("names the store {:?}, which is not there; say where it is with --store", job.origin.store))
     })?;
-    let history = History::read(&root, &job.snapshot, &asked, options.access, watch)?;
-    let members = Members::resolve(&history, &asked)?;
+    let history = VersionHistory::read(&root, &job.snapshot, &asked, options.access, watch)?;
+    let members = ListedMembers::resolve(&history, &asked)?;
     let found = recount(&history, &asked, &members);
 
-    let mut differences = Differences::default();
+    let mut differences = Mismatches::default();
     if export.transaction_time.as_deref() != Some(job.snapshot.as_of.as_str()) {
-        differences.push(Difference::of_file("record", MANIFEST, "its transactionTime is not that of the record"));
+        differences.push(Mismatch::of_file("record", MANIFEST, "its transactionTime is not that of the record"));
     }
     let classes = classes(&stated, &found.ledger);
     for count in classes.iter().filter(|count| count.stated != count.recounted) {
         let what = format!("the ledger says {} {}, the recount {}", count.stated, count.class, count.recounted);
-        differences.push(Difference::of_file("ledger", MANIFEST, what));
+        differences.push(Mismatch::of_file("ledger", MANIFEST, what));
     }
     // The counts may agree by chance: the lines themselves must be the same.
     for resource_type in crate::fhir::resource_type::ResourceType::all() {
@@ -119,7 +119,7 @@ pub fn ledger(
                 in_files.lines,
                 if lines == in_files.lines { " others" } else { "" }
             );
-            differences.push(Difference::of_file("lines", MANIFEST, what));
+            differences.push(Mismatch::of_file("lines", MANIFEST, what));
         }
     }
     Ok(LedgerReport {
@@ -141,8 +141,8 @@ fn store_root(job: &PlanRecord, options: &LedgerOptions) -> Option<PathBuf> {
 }
 
 fn classes(stated: &Ledger, recounted: &Ledger) -> Vec<ClassCount> {
-    type Class = (&'static str, fn(&Ledger) -> u64);
-    let all: [Class; 11] = [
+    type ClassTotals = (&'static str, fn(&Ledger) -> u64);
+    let all: [ClassTotals; 11] = [
         ("lines", |ledger| ledger.lines),
         ("blank", |ledger| ledger.blank),
         ("faulty", |ledger| ledger.faulty),
@@ -169,7 +169,7 @@ impl LedgerReport {
                 grouped(self.differences.total())
             ),
         }];
-        let mut table = Table::new(&["class", "stated", "recounted"]);
+        let mut table = TextTable::new(&["class", "stated", "recounted"]);
         for count in &self.classes {
             table.row([count.class, &grouped(count.stated), &grouped(count.recounted)]);
         }

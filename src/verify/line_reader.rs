@@ -11,13 +11,13 @@ use crate::extract::Validate;
 use crate::extract::extractor::Extractor;
 use crate::limits::{LINE_HELD_MAX, ROW_BYTES_MAX};
 use crate::simd::Kernel;
-use crate::verify::oracle_line::Line;
+use crate::verify::oracle_line::OracleLine;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Whether a byte order mark at the start of the file is passed by (reading 8) or is part of the first line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mark {
+pub enum LineMark {
     /// It is no part of a line.
     Skip,
     /// It is what it is.
@@ -25,7 +25,7 @@ pub enum Mark {
 }
 
 /// A line.
-pub struct Cut<'a> {
+pub struct CutLine<'a> {
     /// Where it begins in the (uncompressed) file.
     pub offset: u64,
     /// Whether a newline ends it.
@@ -40,13 +40,13 @@ pub enum Body<'a> {
     Whole(&'a [u8]),
     /// Too long to be held: its length without newline and one carriage return, the hash of that much, and what the
     /// scanner made of it.
-    Long(u64, u64, Line),
+    Long(u64, u64, OracleLine),
     /// The file cannot be decoded further: so many bytes of a line were there.
     Broken(u64),
 }
 
 /// A line that is too long to be held.
-struct Long {
+struct LongLine {
     extractor: Extractor,
     length: u64,
     blank: bool,
@@ -56,29 +56,29 @@ struct Long {
 }
 
 /// Cuts the bytes of a file, or of a stretch of it that begins at a line's start.
-pub struct Cutter {
-    mark: Mark,
+pub struct LineReader {
+    mark: LineMark,
     position: u64,
     start: u64,
     held: Vec<u8>,
-    long: Option<Box<Long>>,
+    long: Option<Box<LongLine>>,
 }
 
-impl Cutter {
+impl LineReader {
     /// Begins at an offset of the file.
-    pub fn new(offset: u64, mark: Mark) -> Cutter {
-        Cutter { mark, position: offset, start: offset, held: Vec::new(), long: None }
+    pub fn new(offset: u64, mark: LineMark) -> LineReader {
+        LineReader { mark, position: offset, start: offset, held: Vec::new(), long: None }
     }
 
     /// The next bytes. The first piece of a file has the whole byte order mark, if there is one.
-    pub fn feed(&mut self, mut piece: &[u8], on_line: &mut dyn FnMut(Cut<'_>)) {
-        if self.position == 0 && self.mark == Mark::Skip && piece.starts_with(BOM) {
+    pub fn feed(&mut self, mut piece: &[u8], on_line: &mut dyn FnMut(CutLine<'_>)) {
+        if self.position == 0 && self.mark == LineMark::Skip && piece.starts_with(BOM) {
             (self.position, self.start) = (3, 3);
             piece = &piece[3..];
         }
         while let Some(end) = memchr(b'\n', piece) {
             if self.long.is_none() && self.held.is_empty() && end <= LINE_HELD_MAX {
-                on_line(Cut { offset: self.start, ended: true, body: Body::Whole(&piece[..end]) });
+                on_line(CutLine { offset: self.start, ended: true, body: Body::Whole(&piece[..end]) });
             } else {
                 self.hold(&piece[..end]);
                 self.close(true, on_line);
@@ -97,15 +97,15 @@ impl Cutter {
     }
 
     /// No more bytes: what stands behind the last newline is a line.
-    pub fn finish(mut self, on_line: &mut dyn FnMut(Cut<'_>)) {
+    pub fn finish(mut self, on_line: &mut dyn FnMut(CutLine<'_>)) {
         if self.position > self.start {
             self.close(false, on_line);
         }
     }
 
     /// The bytes cannot be read further: what stands behind the last newline, be it nothing, is a broken line.
-    pub fn break_off(self, on_line: &mut dyn FnMut(Cut<'_>)) {
-        on_line(Cut { offset: self.start, ended: false, body: Body::Broken(self.position - self.start) });
+    pub fn break_off(self, on_line: &mut dyn FnMut(CutLine<'_>)) {
+        on_line(CutLine { offset: self.start, ended: false, body: Body::Broken(self.position - self.start) });
     }
 
     fn hold(&mut self, bytes: &[u8]) {
@@ -113,7 +113,7 @@ impl Cutter {
             return;
         }
         if self.long.is_none() && self.held.len() + bytes.len() > LINE_HELD_MAX {
-            let mut long = Box::new(Long {
+            let mut long = Box::new(LongLine {
                 extractor: Extractor::new(Kernel::detect(), Validate::Full),
                 length: 0,
                 blank: true,
@@ -130,7 +130,7 @@ impl Cutter {
         }
     }
 
-    fn close(&mut self, ended: bool, on_line: &mut dyn FnMut(Cut<'_>)) {
+    fn close(&mut self, ended: bool, on_line: &mut dyn FnMut(CutLine<'_>)) {
         let body = match self.long.take() {
             Some(mut long) => {
                 let line = long.line();
@@ -138,12 +138,12 @@ impl Cutter {
             }
             None => Body::Whole(&self.held),
         };
-        on_line(Cut { offset: self.start, ended, body });
+        on_line(CutLine { offset: self.start, ended, body });
         self.held.clear();
     }
 }
 
-impl Long {
+impl LongLine {
     fn feed(&mut self, bytes: &[u8]) {
         let Some((last, head)) = bytes.split_last() else { return };
         if self.carriage {
@@ -160,12 +160,12 @@ impl Long {
         self.extractor.feed(bytes);
     }
 
-    fn line(&mut self) -> Line {
+    fn line(&mut self) -> OracleLine {
         match self.extractor.finish() {
-            _ if self.blank => Line::Blank,
-            _ if self.length > ROW_BYTES_MAX => Line::Faulty,
-            Ok(facts) => Line::of_facts(facts),
-            Err(_) => Line::Faulty,
+            _ if self.blank => OracleLine::Blank,
+            _ if self.length > ROW_BYTES_MAX => OracleLine::Faulty,
+            Ok(facts) => OracleLine::of_facts(facts),
+            Err(_) => OracleLine::Faulty,
         }
     }
 }
@@ -174,13 +174,13 @@ impl Long {
 mod tests {
     use super::*;
 
-    fn cut(bytes: &[u8], piece: usize, mark: Mark) -> Vec<(u64, bool, Vec<u8>)> {
+    fn cut(bytes: &[u8], piece: usize, mark: LineMark) -> Vec<(u64, bool, Vec<u8>)> {
         let mut lines = Vec::new();
-        let mut on_line = |cut: Cut<'_>| match cut.body {
+        let mut on_line = |cut: CutLine<'_>| match cut.body {
             Body::Whole(line) => lines.push((cut.offset, cut.ended, line.to_vec())),
             _ => panic!("no line here is long"),
         };
-        let mut cutter = Cutter::new(0, mark);
+        let mut cutter = LineReader::new(0, mark);
         bytes.chunks(piece).for_each(|piece| cutter.feed(piece, &mut on_line));
         cutter.finish(&mut on_line);
         lines
@@ -190,15 +190,15 @@ mod tests {
     #[test]
     fn lines_do_not_depend_on_pieces() {
         let bytes = b"\xef\xbb\xbfone\r\n\n{}\n\n last";
-        let whole = cut(bytes, 100, Mark::Skip);
+        let whole = cut(bytes, 100, LineMark::Skip);
         assert_eq!(whole[0], (3, true, b"one\r".to_vec()));
         assert_eq!(whole[4], (13, false, b" last".to_vec()));
         for piece in 3..9 {
-            assert_eq!(cut(bytes, piece, Mark::Skip), whole);
+            assert_eq!(cut(bytes, piece, LineMark::Skip), whole);
         }
-        assert_eq!(cut(bytes, 5, Mark::Keep)[0], (0, true, b"\xef\xbb\xbfone\r".to_vec()));
-        assert_eq!(cut(b"a\n", 1, Mark::Keep), [(0, true, b"a".to_vec())]);
-        assert_eq!(cut(b"", 1, Mark::Keep), []);
+        assert_eq!(cut(bytes, 5, LineMark::Keep)[0], (0, true, b"\xef\xbb\xbfone\r".to_vec()));
+        assert_eq!(cut(b"a\n", 1, LineMark::Keep), [(0, true, b"a".to_vec())]);
+        assert_eq!(cut(b"", 1, LineMark::Keep), []);
     }
 
     /// A line longer than what is held is scanned in pieces, its carriage return left out.
@@ -207,10 +207,10 @@ mod tests {
         let mut line = b"{\"resourceType\":\"Patient\",\"id\":\"a\",\"x\":\"".to_vec();
         line.resize(LINE_HELD_MAX, b'x');
         line.extend_from_slice(b"\"}\r");
-        let mut cutter = Cutter::new(7, Mark::Keep);
+        let mut cutter = LineReader::new(7, LineMark::Keep);
         let mut seen = Vec::new();
-        let mut on_line = |cut: Cut<'_>| match cut.body {
-            Body::Long(length, hash, Line::Row(row)) => seen.push((cut.offset, length, hash, row.id)),
+        let mut on_line = |cut: CutLine<'_>| match cut.body {
+            Body::Long(length, hash, OracleLine::Row(row)) => seen.push((cut.offset, length, hash, row.id)),
             _ => panic!("it is long"),
         };
         line.chunks(1 << 20).for_each(|piece| cutter.feed(piece, &mut on_line));

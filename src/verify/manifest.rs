@@ -6,17 +6,17 @@ use serde_json::{Map, Value};
 
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
-use crate::request::Bounds;
+use crate::request::FileBounds;
 use crate::select::ledger::Ledger;
-use crate::verify::mismatch::{Difference, Differences};
-use crate::verify::output_file::Section;
+use crate::verify::mismatch::{Mismatch, Mismatches};
+use crate::verify::output_file::FileSection;
 use crate::write::journal::MANIFEST;
-use crate::write::manifest::{EXPORT_KEY, FILE_KEY, FileFacts, Item};
+use crate::write::manifest::{EXPORT_KEY, FILE_KEY, FileFacts, ManifestItem};
 
 /// A file that the manifest lists.
-pub struct Listed {
+pub struct ListedFile {
     /// Where in the manifest.
-    pub section: Section,
+    pub section: FileSection,
     /// Its name relative to the directory.
     pub name: String,
     /// Type of its lines.
@@ -29,23 +29,23 @@ pub struct Listed {
 
 /// What a manifest states.
 #[derive(Default)]
-pub struct Stated {
+pub struct StatedManifest {
     /// The transactionTime.
     pub transaction_time: Option<String>,
     /// Its files in its order.
-    pub files: Vec<Listed>,
+    pub files: Vec<ListedFile>,
     /// The ledger of the root extension.
     pub ledger: Option<Ledger>,
     /// The bounds of the root extension.
-    pub bounds: Option<Bounds>,
+    pub bounds: Option<FileBounds>,
     /// Name of the plan.
     pub plan_id: Option<String>,
 }
 
 /// Reads a manifest; what is wrong with it goes to `differences`.
-pub fn read(bytes: &[u8], differences: &mut Differences) -> Stated {
-    let mut wrong = |rule, what: String| differences.push(Difference::of_file(rule, MANIFEST, what));
-    let mut stated = Stated::default();
+pub fn read(bytes: &[u8], differences: &mut Mismatches) -> StatedManifest {
+    let mut wrong = |rule, what: String| differences.push(Mismatch::of_file(rule, MANIFEST, what));
+    let mut stated = StatedManifest::default();
     let root = match serde_json::from_slice::<Value>(bytes) {
         Ok(Value::Object(root)) => root,
         Ok(_) => {
@@ -72,13 +72,15 @@ pub fn read(bytes: &[u8], differences: &mut Differences) -> Stated {
     if !root.get("requiresAccessToken").is_some_and(Value::is_boolean) {
         wrong("MANIFEST-03", "its requiresAccessToken is no boolean".to_string());
     }
-    for (section, rule) in
-        [(Section::Output, "MANIFEST-04"), (Section::Deleted, "MANIFEST-10"), (Section::Error, "MANIFEST-09")]
-    {
+    for (section, rule) in [
+        (FileSection::Output, "MANIFEST-04"),
+        (FileSection::Deleted, "MANIFEST-10"),
+        (FileSection::Error, "MANIFEST-09"),
+    ] {
         match root.get(section.name()) {
-            None if section == Section::Deleted => {}
+            None if section == FileSection::Deleted => {}
             Some(Value::Array(items)) => {
-                if items.is_empty() && section == Section::Deleted {
+                if items.is_empty() && section == FileSection::Deleted {
                     wrong(rule, "its deleted is empty instead of absent".to_string());
                 }
                 for (at, item) in items.iter().enumerate() {
@@ -88,7 +90,7 @@ pub fn read(bytes: &[u8], differences: &mut Differences) -> Stated {
             _ => wrong(rule, format!("its {} is no array", section.name())),
         }
     }
-    let outputs = stated.files.iter().filter(|file| file.section == Section::Output);
+    let outputs = stated.files.iter().filter(|file| file.section == FileSection::Output);
     if !outputs.map(|file| (&file.of_type, ordinal(&file.name))).is_sorted() {
         wrong("MANIFEST-16", "its output is not in the order of types and numbers".to_string());
     }
@@ -101,10 +103,10 @@ pub fn read(bytes: &[u8], differences: &mut Differences) -> Stated {
 }
 
 fn listed(
-    section: Section,
+    section: FileSection,
     at: usize,
     item: &Value,
-    files: &mut Vec<Listed>,
+    files: &mut Vec<ListedFile>,
     wrong: &mut impl FnMut(&'static str, String),
 ) {
     let place = format!("item {} of {}", at + 1, section.name());
@@ -115,9 +117,9 @@ fn listed(
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
     let (of_type, url) = (text("type"), text("url"));
     let fits = match section {
-        Section::Output => ResourceType::parse(of_type).is_some(),
-        Section::Deleted => of_type == "Bundle",
-        Section::Error => of_type == "OperationOutcome",
+        FileSection::Output => ResourceType::parse(of_type).is_some(),
+        FileSection::Deleted => of_type == "Bundle",
+        FileSection::Error => of_type == "OperationOutcome",
     };
     if !fits {
         wrong("MANIFEST-05", format!("{place} has the type {of_type:?}"));
@@ -129,7 +131,7 @@ fn listed(
     if count.is_none_or(|count| count == 0) {
         wrong("MANIFEST-08", format!("{place} has no count, or the count 0"));
     }
-    let named = Item { r#type: of_type.into(), url: url.into(), count: 0, extension: Map::new() };
+    let named = ManifestItem { r#type: of_type.into(), url: url.into(), count: 0, extension: Map::new() };
     let name = named.file_name();
     if name.is_empty() || name.starts_with('.') || name.contains("..") {
         return wrong("MANIFEST-06", format!("the url of {place} names no file of this directory"));
@@ -139,14 +141,18 @@ fn listed(
     }
     let facts = object.get("extension").and_then(|extension| extension.get(FILE_KEY));
     let facts = facts.and_then(|facts| serde_json::from_value(facts.clone()).ok());
-    files.push(Listed { section, name: name.to_string(), of_type: of_type.to_string(), count, facts });
+    files.push(ListedFile { section, name: name.to_string(), of_type: of_type.to_string(), count, facts });
 }
 
-fn root_extension(extension: &Map<String, Value>, stated: &mut Stated, wrong: &mut impl FnMut(&'static str, String)) {
+fn root_extension(
+    extension: &Map<String, Value>,
+    stated: &mut StatedManifest,
+    wrong: &mut impl FnMut(&'static str, String),
+) {
     let Some(ours) = extension.get(EXPORT_KEY) else { return };
     stated.plan_id = ours.get("planId").and_then(Value::as_str).map(str::to_string);
     let policies = ours.get("policies").unwrap_or(&Value::Null);
-    stated.bounds = policies.get("maxFileBytes").and_then(Value::as_u64).map(|file_bytes| Bounds {
+    stated.bounds = policies.get("maxFileBytes").and_then(Value::as_u64).map(|file_bytes| FileBounds {
         file_bytes,
         file_resources: policies.get("maxFileResources").and_then(Value::as_u64),
     });

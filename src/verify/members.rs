@@ -13,21 +13,21 @@ use crate::fhir::resource_type::ResourceType;
 use crate::limits::{GROUP_DEPTH_MAX, POPULATION_BYTES_MAX};
 use crate::sys::regular_file::read_regular;
 use crate::verify::VerifyError;
-use crate::verify::json_tree::{Json, Tree, Want, without_lone_surrogates};
+use crate::verify::json_tree::{Json, JsonTree, WantedNames, without_lone_surrogates};
 use crate::verify::output_file::entity;
-use crate::verify::request::{Asked, Whose};
-use crate::verify::version_history::{History, identifier};
+use crate::verify::request::{RecordedRequest, VerifiedPopulation};
+use crate::verify::version_history::{VersionHistory, identifier};
 
 /// The patients asked for.
 #[derive(Default)]
-pub struct Members {
+pub struct ListedMembers {
     /// Hashes of their names; `None` for everybody.
     patients: Option<HashSet<u128>>,
     /// The version of the Group asked for, if it lies in the store.
     pub group: Option<usize>,
 }
 
-impl Members {
+impl ListedMembers {
     /// Whether a patient was asked for.
     pub fn hold(&self, patient: u128) -> bool {
         self.patients.as_ref().is_none_or(|patients| patients.contains(&patient))
@@ -37,21 +37,21 @@ impl Members {
     ///
     /// # Errors
     /// When a file or Group cannot be read any more as it was read for the export.
-    pub fn resolve(history: &History, asked: &Asked) -> Result<Members, VerifyError> {
+    pub fn resolve(history: &VersionHistory, asked: &RecordedRequest) -> Result<ListedMembers, VerifyError> {
         let mut resolver =
-            Resolver { history, asked, patients: HashSet::new(), groups: VecDeque::new(), seen: HashSet::new() };
+            ObviousResolver { history, asked, patients: HashSet::new(), groups: VecDeque::new(), seen: HashSet::new() };
         let mut group = None;
         match &asked.whose {
-            Whose::System | Whose::AllPatients => return Ok(Members::default()),
-            Whose::Patients(path, hash) => resolver.list(&file(path, hash)?),
-            Whose::Group(id) => {
+            VerifiedPopulation::System | VerifiedPopulation::AllPatients => return Ok(ListedMembers::default()),
+            VerifiedPopulation::Patients(path, hash) => resolver.list(&file(path, hash)?),
+            VerifiedPopulation::Group(id) => {
                 resolver.seen.insert(entity("Group", id));
                 group = history.current(entity("Group", id), &asked.as_of);
                 if let Some(version) = group {
                     resolver.group(&history.bytes(version)?, 0);
                 }
             }
-            Whose::GroupFile(path, hash) => {
+            VerifiedPopulation::GroupFile(path, hash) => {
                 // Its namesake in the store is the Group asked for, should `_type` name Group.
                 let named = resolver.group(&file(path, hash)?, 0);
                 group = named.and_then(|named| history.current(named, &asked.as_of));
@@ -65,7 +65,7 @@ impl Members {
                 resolver.group(&history.bytes(version)?, depth);
             }
         }
-        Ok(Members { patients: Some(resolver.patients), group })
+        Ok(ListedMembers { patients: Some(resolver.patients), group })
     }
 }
 
@@ -80,9 +80,9 @@ fn file(path: &Path, hash: &str) -> Result<Vec<u8>, VerifyError> {
     Err(VerifyError::Index(IndexError::Changed { path: path.to_path_buf(), reason }))
 }
 
-struct Resolver<'a> {
-    history: &'a History,
-    asked: &'a Asked,
+struct ObviousResolver<'a> {
+    history: &'a VersionHistory,
+    asked: &'a RecordedRequest,
     patients: HashSet<u128>,
     /// Groups still to read, and how deep they are nested.
     groups: VecDeque<(u128, usize)>,
@@ -90,7 +90,7 @@ struct Resolver<'a> {
     seen: HashSet<u128>,
 }
 
-impl Resolver<'_> {
+impl ObviousResolver<'_> {
     fn list(&mut self, bytes: &[u8]) {
         for line in bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii) {
             match Id::parse(line) {
@@ -119,7 +119,7 @@ impl Resolver<'_> {
     /// Takes the members of a Group that stands for patients; its name.
     fn group(&mut self, bytes: &[u8], depth: usize) -> Option<u128> {
         let text = without_lone_surrogates(str::from_utf8(bytes).unwrap_or_default());
-        let want = Want::of(&[
+        let want = WantedNames::of(&[
             "id",
             "type",
             "actual",
@@ -132,10 +132,10 @@ impl Resolver<'_> {
             "member.entity.identifier.system",
             "member.entity.identifier.value",
         ]);
-        let group = Tree::read(&text, &want)?;
-        let last = |tree: &Tree<'_>, path: &str| tree.leaves(path).last().cloned();
+        let group = JsonTree::read(&text, &want)?;
+        let last = |tree: &JsonTree<'_>, path: &str| tree.leaves(path).last().cloned();
         let members = group.objects("member").into_iter().filter(|member| matches!(member, Json::Map(_)));
-        let members: Vec<Tree<'_>> = members.map(Tree::of).collect();
+        let members: Vec<JsonTree<'_>> = members.map(JsonTree::of).collect();
         let of_persons = match last(&group, "type") {
             Some(Json::Text(of)) => matches!(of.as_str(), "person" | "animal"),
             _ => true,
@@ -168,7 +168,7 @@ impl Resolver<'_> {
     }
 
     /// Neither inactive nor outside its period at T (GROUP-04).
-    fn is_active(&self, member: &Tree<'_>) -> bool {
+    fn is_active(&self, member: &JsonTree<'_>) -> bool {
         let at = &self.asked.as_of;
         let span =
             |path: &str| member.leaves(path).last().and_then(Json::text).and_then(|t| date_time_span(t.as_bytes()));

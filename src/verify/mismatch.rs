@@ -12,7 +12,7 @@ use crate::limits::DIFFERENCES_PER_RULE_MAX;
 
 /// One thing that is not as stated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Difference {
+pub struct Mismatch {
     /// What it offends: a row of the specification (`FILE-02`) or a short name (`index`).
     pub rule: &'static str,
     /// The file, relative to the directory that is verified.
@@ -27,19 +27,19 @@ pub struct Difference {
     pub what: String,
 }
 
-impl Difference {
+impl Mismatch {
     /// A difference of a file as a whole.
-    pub fn of_file(rule: &'static str, file: &str, what: impl Into<String>) -> Difference {
-        Difference { rule, file: file.to_string(), line: None, byte: None, what: what.into() }
+    pub fn of_file(rule: &'static str, file: &str, what: impl Into<String>) -> Mismatch {
+        Mismatch { rule, file: file.to_string(), line: None, byte: None, what: what.into() }
     }
 
     /// A difference of a line.
-    pub fn of_line(rule: &'static str, file: &str, line: u64, byte: u64, what: impl Into<String>) -> Difference {
-        Difference { rule, file: file.to_string(), line: Some(line), byte: Some(byte), what: what.into() }
+    pub fn of_line(rule: &'static str, file: &str, line: u64, byte: u64, what: impl Into<String>) -> Mismatch {
+        Mismatch { rule, file: file.to_string(), line: Some(line), byte: Some(byte), what: what.into() }
     }
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.file)?;
         if let Some(line) = self.line {
@@ -54,16 +54,16 @@ impl fmt::Display for Difference {
 
 /// Differences: the first [`DIFFERENCES_PER_RULE_MAX`] of each rule are kept, the others counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Differences {
+pub struct Mismatches {
     /// How many there are of each rule.
     pub counts: BTreeMap<&'static str, u64>,
     /// Those kept, in the order in which they stand.
-    pub kept: Vec<Difference>,
+    pub kept: Vec<Mismatch>,
 }
 
-impl Differences {
+impl Mismatches {
     /// Adds one.
-    pub fn push(&mut self, difference: Difference) {
+    pub fn push(&mut self, difference: Mismatch) {
         let count = self.counts.entry(difference.rule).or_default();
         *count += 1;
         if *count <= DIFFERENCES_PER_RULE_MAX as u64 {
@@ -72,7 +72,7 @@ impl Differences {
     }
 
     /// Adds those of another part, which come after.
-    pub fn absorb(&mut self, other: Differences) {
+    pub fn absorb(&mut self, other: Mismatches) {
         let mut counted = other.counts;
         for difference in other.kept {
             if let Some(count) = counted.get_mut(difference.rule) {
@@ -96,7 +96,7 @@ impl Differences {
 
     /// One line each, and one more for each rule of which some were only counted.
     pub fn lines(&self) -> Vec<String> {
-        let mut lines: Vec<String> = self.kept.iter().map(Difference::to_string).collect();
+        let mut lines: Vec<String> = self.kept.iter().map(Mismatch::to_string).collect();
         for (rule, count) in &self.counts {
             let kept = self.kept.iter().filter(|difference| difference.rule == *rule).count() as u64;
             if *count > kept {
@@ -114,11 +114,11 @@ mod tests {
     /// However many there are, so many are kept, and none is forgotten.
     #[test]
     fn differences_are_bounded_and_counted() {
-        let mut all = Differences::default();
+        let mut all = Mismatches::default();
         for part in 0..3 {
-            let mut some = Differences::default();
-            (0..150).for_each(|line| some.push(Difference::of_line("FILE-02", "f", line, 0, "blank")));
-            some.push(Difference::of_file("MANIFEST-07", &format!("f{part}"), "count"));
+            let mut some = Mismatches::default();
+            (0..150).for_each(|line| some.push(Mismatch::of_line("FILE-02", "f", line, 0, "blank")));
+            some.push(Mismatch::of_file("MANIFEST-07", &format!("f{part}"), "count"));
             all.absorb(some);
         }
         assert_eq!((all.total(), all.counts["FILE-02"], all.kept.len()), (453, 450, DIFFERENCES_PER_RULE_MAX + 3));

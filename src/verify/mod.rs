@@ -33,7 +33,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::error::{CorruptIndex, IndexError};
-use crate::sys::store_file::SourceError;
+use crate::sys::store_file::StoreFileError;
 
 /// A verification cannot be made. That something is not as stated is no error but a report's content.
 #[derive(Debug, thiserror::Error)]
@@ -84,8 +84,8 @@ impl From<CorruptIndex> for VerifyError {
     }
 }
 
-impl From<SourceError> for VerifyError {
-    fn from(error: SourceError) -> VerifyError {
+impl From<StoreFileError> for VerifyError {
+    fn from(error: StoreFileError) -> VerifyError {
         VerifyError::Index(IndexError::Source(error))
     }
 }

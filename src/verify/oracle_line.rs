@@ -11,7 +11,7 @@ use crate::fhir::resource_type::ResourceType;
 
 /// What a line is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Line {
+pub enum OracleLine {
     /// White space only.
     Blank,
     /// No resource and no list of deletions.
@@ -19,12 +19,12 @@ pub enum Line {
     /// A Bundle of DELETE entries: its instant and their urls.
     Deletions(Option<Instant>, Vec<String>),
     /// A resource.
-    Row(Box<Row>),
+    Row(Box<OracleRow>),
 }
 
 /// What a resource says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct OracleRow {
     /// `resourceType`.
     pub resource_type: ResourceType,
     /// `id`.
@@ -39,7 +39,7 @@ pub struct Row {
     pub references: Vec<String>,
 }
 
-impl Row {
+impl OracleRow {
     /// The patients whose compartment it is in by itself, as (base, id), ascending, each once.
     pub fn owners(&self) -> Vec<(&str, Id)> {
         let named = self.parsed().filter(|reference| reference.resource_type == ResourceType::PATIENT);
@@ -66,19 +66,19 @@ impl Row {
     }
 }
 
-impl Line {
+impl OracleLine {
     /// Reads a line without its newline, one trailing carriage return, and the byte order mark of the file.
-    pub fn read(line: &[u8]) -> Line {
+    pub fn read(line: &[u8]) -> OracleLine {
         if line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
-            return Line::Blank;
+            return OracleLine::Blank;
         }
-        let Ok(facts) = naive::extract(line) else { return Line::Faulty };
+        let Ok(facts) = naive::extract(line) else { return OracleLine::Faulty };
         let illegal_updated = facts.last_updated == Some(None);
         let updated = facts.last_updated.flatten();
         match (facts.content, facts.id) {
-            (Content::Tombstones, _) => Line::Deletions(updated, facts.tombstones),
-            (Content::Resource, None) => Line::Faulty,
-            (Content::Resource, Some(id)) => Line::Row(Box::new(Row {
+            (Content::Tombstones, _) => OracleLine::Deletions(updated, facts.tombstones),
+            (Content::Resource, None) => OracleLine::Faulty,
+            (Content::Resource, Some(id)) => OracleLine::Row(Box::new(OracleRow {
                 resource_type: facts.resource_type,
                 id,
                 updated,
@@ -90,16 +90,18 @@ impl Line {
     }
 
     /// What the scanner made of a line, in these words.
-    pub fn of_facts(facts: &Facts) -> Line {
+    pub fn of_facts(facts: &Facts) -> OracleLine {
         let (updated, illegal_updated) = match facts.last_updated() {
             LastUpdated::Missing => (None, false),
             LastUpdated::Illegal => (None, true),
             LastUpdated::At(at) => (Some(at.to_owned()), false),
         };
         match (facts.content, facts.id) {
-            (Content::Tombstones, _) => Line::Deletions(updated, facts.tombstones().map(str::to_string).collect()),
-            (Content::Resource, None) => Line::Faulty,
-            (Content::Resource, Some(id)) => Line::Row(Box::new(Row {
+            (Content::Tombstones, _) => {
+                OracleLine::Deletions(updated, facts.tombstones().map(str::to_string).collect())
+            }
+            (Content::Resource, None) => OracleLine::Faulty,
+            (Content::Resource, Some(id)) => OracleLine::Row(Box::new(OracleRow {
                 resource_type: facts.resource_type,
                 id,
                 updated,

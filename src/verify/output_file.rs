@@ -19,17 +19,17 @@ use crate::limits::{DELETED_ENTRIES_MAX, READ_BYTES};
 use crate::progress::Progress;
 use crate::sys::regular_file::{Links, RegularFileError, open_regular};
 use crate::verify::VerifyError;
-use crate::verify::json_oracle::Second;
-use crate::verify::line_reader::{Body, Cut, Cutter, Mark};
-use crate::verify::mismatch::{Difference, Differences};
-use crate::verify::oracle_line::Line;
+use crate::verify::json_oracle::JsonOracle;
+use crate::verify::line_reader::{Body, CutLine, LineMark, LineReader};
+use crate::verify::mismatch::{Mismatch, Mismatches};
+use crate::verify::oracle_line::OracleLine;
 
 /// Largest window of a zstd file that any client may be expected to have, as a power of two of bytes (8 MiB, RFC 8878).
 const WINDOW_LOG_MAX: u32 = 23;
 
 /// What kind of lines a file of the manifest holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Section {
+pub enum FileSection {
     /// Resources.
     Output,
     /// Bundles of deletions.
@@ -38,20 +38,20 @@ pub enum Section {
     Error,
 }
 
-impl Section {
+impl FileSection {
     /// The manifest's name of it.
     pub fn name(self) -> &'static str {
         match self {
-            Section::Output => "output",
-            Section::Deleted => "deleted",
-            Section::Error => "error",
+            FileSection::Output => "output",
+            FileSection::Deleted => "deleted",
+            FileSection::Error => "error",
         }
     }
 }
 
 /// What a file holds.
 #[derive(Default)]
-pub struct FileFound {
+pub struct VerifiedFile {
     /// Its lines.
     pub lines: u64,
     /// Its uncompressed bytes.
@@ -69,7 +69,7 @@ pub struct FileFound {
     /// Lines that simd-json refuses and serde_json does not.
     pub asked_again: u64,
     /// What is wrong with it.
-    pub differences: Differences,
+    pub differences: Mismatches,
 }
 
 /// Reads a file of an export. `of_type` is the type that the manifest states.
@@ -79,13 +79,13 @@ pub struct FileFound {
 pub fn read(
     directory: &Path,
     name: &str,
-    section: Section,
+    section: FileSection,
     of_type: &str,
     algorithm: DigestAlgorithm,
     watch: &Progress,
-) -> Result<FileFound, VerifyError> {
+) -> Result<VerifiedFile, VerifyError> {
     let path = directory.join(name);
-    let mut reading = Reading::new(name, section, of_type);
+    let mut reading = FileReading::new(name, section, of_type);
     let failed = |source| VerifyError::Read { path: path.clone(), source };
     let file = match open_regular(&path, Links::Follow) {
         Ok(file) => file,
@@ -93,7 +93,7 @@ pub fn read(
         Err(error) if error.is_absence() => return Ok(reading.refused("it is not there")),
         Err(error) => return Err(failed(error.into())),
     };
-    let metered = Metered { file, digester: Digester::new(algorithm), bytes: 0, failed: None, watch };
+    let metered = MeteredReader { file, digester: Digester::new(algorithm), bytes: 0, failed: None, watch };
     let mut input = BufReader::with_capacity(READ_BYTES, metered);
     let decoded = match Compression::of_file_name(name) {
         Some(Compression::Gzip) => {
@@ -118,7 +118,7 @@ pub fn read(
     };
     // The digest is over the whole file, whether or not all of it could be decoded.
     let drained = io::copy(&mut input, &mut io::sink());
-    let Metered { digester, bytes, failed: broken, .. } = input.into_inner();
+    let MeteredReader { digester, bytes, failed: broken, .. } = input.into_inner();
     if watch.cancel.load(Relaxed) {
         return Err(VerifyError::Cancelled);
     }
@@ -135,7 +135,7 @@ pub fn read(
 }
 
 /// Counts and digests the bytes of a file as they pass; tells apart what the disk and what the coding refuses.
-struct Metered<'a> {
+struct MeteredReader<'a> {
     file: File,
     digester: Digester,
     bytes: u64,
@@ -143,7 +143,7 @@ struct Metered<'a> {
     watch: &'a Progress,
 }
 
-impl Read for Metered<'_> {
+impl Read for MeteredReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.watch.cancel.load(Relaxed) {
             return Err(io::Error::other("stopped on request"));
@@ -166,35 +166,35 @@ impl Read for Metered<'_> {
 }
 
 /// A file being read.
-struct Reading<'a> {
+struct FileReading<'a> {
     name: &'a str,
-    section: Section,
+    section: FileSection,
     of_type: &'a str,
-    second: Second,
-    found: FileFound,
+    second: JsonOracle,
+    found: VerifiedFile,
 }
 
-impl<'a> Reading<'a> {
-    fn new(name: &'a str, section: Section, of_type: &'a str) -> Reading<'a> {
-        Reading { name, section, of_type, second: Second::default(), found: FileFound::default() }
+impl<'a> FileReading<'a> {
+    fn new(name: &'a str, section: FileSection, of_type: &'a str) -> FileReading<'a> {
+        FileReading { name, section, of_type, second: JsonOracle::default(), found: VerifiedFile::default() }
     }
 
-    fn refused(mut self, why: &str) -> FileFound {
+    fn refused(mut self, why: &str) -> VerifiedFile {
         self.differs("MANIFEST-05", why);
         self.found
     }
 
-    fn finish(mut self) -> FileFound {
+    fn finish(mut self) -> VerifiedFile {
         self.found.asked_again = self.second.asked_again;
         self.found
     }
 
     fn differs(&mut self, rule: &'static str, what: impl Into<String>) {
-        self.found.differences.push(Difference::of_file(rule, self.name, what));
+        self.found.differences.push(Mismatch::of_file(rule, self.name, what));
     }
 
     fn lines(&mut self, input: &mut dyn Read) -> io::Result<()> {
-        let mut cutter = Cutter::new(0, Mark::Keep);
+        let mut cutter = LineReader::new(0, LineMark::Keep);
         let mut buffer = vec![0; READ_BYTES];
         let outcome = loop {
             match input.read(&mut buffer) {
@@ -213,7 +213,7 @@ impl<'a> Reading<'a> {
         outcome
     }
 
-    fn line(&mut self, cut: &Cut<'_>) {
+    fn line(&mut self, cut: &CutLine<'_>) {
         self.found.lines += 1;
         let (number, byte) = (self.found.lines, cut.offset);
         let name = self.name;
@@ -238,7 +238,7 @@ impl<'a> Reading<'a> {
         {
             wrong.push(("FILE-01", format!("its resourceType is {found}, the manifest says {}", self.of_type)));
         }
-        if self.section == Section::Output {
+        if self.section == FileSection::Output {
             let id = id.filter(|id| Id::parse(id.as_bytes()).is_some());
             if id.is_none() && wrong.is_empty() {
                 wrong.push(("CONS-07", "it has no legal id".to_string()));
@@ -249,7 +249,7 @@ impl<'a> Reading<'a> {
             });
         }
         for (rule, what) in wrong {
-            self.found.differences.push(Difference::of_line(rule, name, number, byte, what));
+            self.found.differences.push(Mismatch::of_line(rule, name, number, byte, what));
         }
     }
 
@@ -277,7 +277,7 @@ impl<'a> Reading<'a> {
         if named.resource_type.is_none() {
             wrong.push(("FILE-01", "it has no resourceType".to_string()));
         }
-        if self.section == Section::Deleted {
+        if self.section == FileSection::Deleted {
             match deletions(line) {
                 Ok(entries) => self.found.entities.extend(entries),
                 Err(what) => wrong.push(("DELETED-02", what)),
@@ -288,14 +288,18 @@ impl<'a> Reading<'a> {
 }
 
 /// Type and id of a line that is too long to be held, as the scanner found them.
-fn long(line: &Line, section: Section, wrong: &mut Vec<(&'static str, String)>) -> (Option<String>, Option<String>) {
+fn long(
+    line: &OracleLine,
+    section: FileSection,
+    wrong: &mut Vec<(&'static str, String)>,
+) -> (Option<String>, Option<String>) {
     match line {
-        Line::Row(row) => (Some(row.resource_type.to_string()), Some(row.id.to_string())),
-        _ if section == Section::Deleted => {
+        OracleLine::Row(row) => (Some(row.resource_type.to_string()), Some(row.id.to_string())),
+        _ if section == FileSection::Deleted => {
             wrong.push(("DELETED-07", format!("it has more than {DELETED_ENTRIES_MAX} entries")));
             (None, None)
         }
-        Line::Blank => {
+        OracleLine::Blank => {
             wrong.push(("FILE-02", "it is blank".to_string()));
             (None, None)
         }

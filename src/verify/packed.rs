@@ -7,15 +7,15 @@ use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::snapshot::Index;
 use crate::store::packed::frame_reader::{FrameError, FrameReader};
-use crate::store::packed::seek_table::{FrameNote, PackedTable, TableError, is_packed};
+use crate::store::packed::seek_table::{FrameInfo, SeekTable, TableError, is_packed};
 use crate::verify::VerifyError;
-use crate::verify::mismatch::{Difference, Differences};
+use crate::verify::mismatch::{Mismatch, Mismatches};
 
 /// Checks every packed file of a store.
 ///
 /// # Errors
 /// When a file cannot be read.
-pub fn check(index: &Index, differences: &mut Differences) -> Result<(), VerifyError> {
+pub fn check(index: &Index, differences: &mut Mismatches) -> Result<(), VerifyError> {
     for file in 0..index.generation().files.len() {
         if index.coding(file) != Compression::Zstd {
             continue;
@@ -25,12 +25,12 @@ pub fn check(index: &Index, differences: &mut Differences) -> Result<(), VerifyE
             continue;
         }
         let name = index.file_name(file);
-        match PackedTable::open_with_lengths(source) {
+        match SeekTable::open_with_lengths(source) {
             Ok(Some((table, lengths))) => frames(index, file, &table, &lengths, differences)?,
             Ok(None) => {}
             Err(TableError::Source(error)) => return Err(error.into()),
             Err(TableError::Damaged(reason)) => {
-                differences.push(Difference::of_file("table", name, reason.to_string()));
+                differences.push(Mismatch::of_file("table", name, reason.to_string()));
             }
         }
     }
@@ -40,9 +40,9 @@ pub fn check(index: &Index, differences: &mut Differences) -> Result<(), VerifyE
 fn frames(
     index: &Index,
     file: usize,
-    table: &PackedTable,
+    table: &SeekTable,
     lengths: &[u32],
-    differences: &mut Differences,
+    differences: &mut Mismatches,
 ) -> Result<(), VerifyError> {
     let source = index.source(file)?;
     let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
@@ -54,7 +54,7 @@ fn frames(
         let mut found = Lengths::default();
         let mut tell = |rule, what: String| {
             let what = format!("frame {at} at byte {} of the file: {what}", frame.compressed);
-            differences.push(Difference::of_file(rule, index.file_name(file), what));
+            differences.push(Mismatch::of_file(rule, index.file_name(file), what));
         };
         match reader.feed(source, &frame, &mut buffer, &mut |piece| found.feed(piece)) {
             Ok(()) if found.lines != *stated => {
@@ -92,7 +92,7 @@ impl Lengths {
 
 /// What the table says of the rows of a frame that the index does not: their number, type and instants. A frame of
 /// deletions has no rows.
-fn against_index(index: &Index, file: usize, stated: Option<ResourceType>, frame: &FrameNote) -> Option<String> {
+fn against_index(index: &Index, file: usize, stated: Option<ResourceType>, frame: &FrameInfo) -> Option<String> {
     let (mut rows, mut least, mut greatest) = (0u32, i64::MAX, NO_INSTANT);
     let end = frame.uncompressed + frame.uncompressed_len;
     let mut deletions = false;

@@ -8,25 +8,25 @@
 use crate::fhir::id::Id;
 use crate::index::segment::columns::Columns;
 use crate::index::segment::layout::BASE_BITS;
-use crate::store::packed::seek_table::{FOLLOWED, LATE, LeftOwner, NOBODY, PackedTable};
+use crate::store::packed::seek_table::{FOLLOWED, LATE, NOBODY, PriorOwnerRecord, SeekTable};
 
 /// A cursor in the table of one file, or in none.
-pub struct LeftOwners<'a> {
-    table: Option<&'a PackedTable>,
+pub struct PriorOwners<'a> {
+    table: Option<&'a SeekTable>,
     frame: usize,
     /// DELETE entries of the frame that were met.
     met: u32,
 }
 
-impl<'a> LeftOwners<'a> {
+impl<'a> PriorOwners<'a> {
     /// Before the first line of a file, or of a part of it that begins with a frame.
-    pub fn new(table: Option<&'a PackedTable>) -> LeftOwners<'a> {
-        LeftOwners { table, frame: usize::MAX, met: 0 }
+    pub fn new(table: Option<&'a SeekTable>) -> PriorOwners<'a> {
+        PriorOwners { table, frame: usize::MAX, met: 0 }
     }
 
     /// What the table has of the next DELETE entry, which stands in the line at `at` of the (uncompressed) file; nothing
     /// without a table.
-    pub fn next(&mut self, at: u64) -> &'a [LeftOwner] {
+    pub fn next(&mut self, at: u64) -> &'a [PriorOwnerRecord] {
         let Some(table) = self.table else { return &[] };
         let frame = table.frame_at(at);
         if frame != self.frame {
@@ -40,7 +40,7 @@ impl<'a> LeftOwners<'a> {
     }
 
     /// Base and id of an owner; `None` for a sentinel.
-    pub fn name(&self, left: &LeftOwner) -> Option<(&'a str, Id)> {
+    pub fn name(&self, left: &PriorOwnerRecord) -> Option<(&'a str, Id)> {
         let (base, id) = self.table?.names.get(left.owner as usize)?;
         Some((base, *id))
     }

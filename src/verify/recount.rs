@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::select::ledger::Ledger;
-use crate::verify::members::Members;
-use crate::verify::request::{Asked, Whose};
-use crate::verify::version_history::{History, Known, Last, Version};
+use crate::verify::members::ListedMembers;
+use crate::verify::request::{RecordedRequest, VerifiedPopulation};
+use crate::verify::version_history::{KnownVersion, LastState, ResourceVersion, VersionHistory};
 
 /// What a recount came to.
 #[derive(Default)]
@@ -19,26 +19,26 @@ pub struct Recount {
 }
 
 /// Counts.
-pub fn recount(history: &History, asked: &Asked, members: &Members) -> Recount {
+pub fn recount(history: &VersionHistory, asked: &RecordedRequest, members: &ListedMembers) -> Recount {
     let mut found = Recount::default();
     let ledger = &mut found.ledger;
     ledger.lines = history.lines;
     ledger.blank = history.blank;
     ledger.faulty = history.faulty;
     ledger.tombstone = history.tombstones;
-    let question = Question { history, asked, members };
+    let question = RecountQuestion { history, asked, members };
     for (at, version) in history.versions.iter().enumerate() {
         let class = question.class(at, version);
         *match class {
-            Class::Future => &mut ledger.future,
-            Class::Superseded => &mut ledger.superseded,
-            Class::Deleted => &mut ledger.deleted,
-            Class::Type => &mut ledger.r#type,
-            Class::Cohort => &mut ledger.cohort,
-            Class::SinceOrUntil => &mut ledger.since_or_until,
-            Class::Exported => &mut ledger.exported,
+            RecountClass::Future => &mut ledger.future,
+            RecountClass::Superseded => &mut ledger.superseded,
+            RecountClass::Deleted => &mut ledger.deleted,
+            RecountClass::Type => &mut ledger.r#type,
+            RecountClass::Cohort => &mut ledger.cohort,
+            RecountClass::SinceOrUntil => &mut ledger.since_or_until,
+            RecountClass::Exported => &mut ledger.exported,
         } += 1;
-        if class == Class::Exported {
+        if class == RecountClass::Exported {
             let (lines, sum) = found.exported.entry(version.resource_type.name()).or_default();
             (*lines, *sum) = (*lines + 1, sum.wrapping_add(version.line));
         }
@@ -47,7 +47,7 @@ pub fn recount(history: &History, asked: &Asked, members: &Members) -> Recount {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
+enum RecountClass {
     Future,
     Superseded,
     Deleted,
@@ -57,35 +57,35 @@ enum Class {
     Exported,
 }
 
-struct Question<'a> {
-    history: &'a History,
-    asked: &'a Asked,
-    members: &'a Members,
+struct RecountQuestion<'a> {
+    history: &'a VersionHistory,
+    asked: &'a RecordedRequest,
+    members: &'a ListedMembers,
 }
 
-impl Question<'_> {
-    fn class(&self, at: usize, version: &Version) -> Class {
+impl RecountQuestion<'_> {
+    fn class(&self, at: usize, version: &ResourceVersion) -> RecountClass {
         let asked = self.asked;
         if version.updated.as_ref().is_some_and(|updated| *updated > asked.as_of) {
-            return Class::Future;
+            return RecountClass::Future;
         }
         if self.history.last_version(version.entity, &asked.as_of, &|_late| true) != Some(at) {
-            return Class::Superseded;
+            return RecountClass::Superseded;
         }
         if self.history.is_deleted(version, &asked.as_of) {
-            return Class::Deleted;
+            return RecountClass::Deleted;
         }
         if !asked.types.is_empty() && !asked.types.contains(&version.resource_type) {
-            return Class::Type;
+            return RecountClass::Type;
         }
-        if asked.whose != Whose::System && !self.belongs(at, &asked.as_of, &|_late| true) {
-            return Class::Cohort;
+        if asked.whose != VerifiedPopulation::System && !self.belongs(at, &asked.as_of, &|_late| true) {
+            return RecountClass::Cohort;
         }
-        if self.passes(at, version) { Class::Exported } else { Class::SinceOrUntil }
+        if self.passes(at, version) { RecountClass::Exported } else { RecountClass::SinceOrUntil }
     }
 
     /// The window: `_since` and `_until`, both strict, undated and late rows by policy.
-    fn passes(&self, at: usize, version: &Version) -> bool {
+    fn passes(&self, at: usize, version: &ResourceVersion) -> bool {
         let asked = self.asked;
         let Some(updated) = &version.updated else {
             return asked.undated || asked.since.is_none() && asked.until.is_none();
@@ -99,13 +99,13 @@ impl Question<'_> {
         }
         // A Provenance that has come to belong since then is new to the reader, whatever its own instant.
         version.resource_type == ResourceType::PROVENANCE
-            && asked.whose != Whose::System
+            && asked.whose != VerifiedPopulation::System
             && !self.belongs(at, since, &|late| !late)
     }
 
     /// Whether a version is in the compartment of a patient asked for; a Provenance through the last versions, deleted
     /// or not, of what it is about; of Groups only the one asked for, when types are named (reading 6).
-    fn belongs(&self, at: usize, when: &Instant, known: Known) -> bool {
+    fn belongs(&self, at: usize, when: &Instant, known: KnownVersion) -> bool {
         let mut seen = HashSet::new();
         let mut waiting = vec![at];
         while let Some(at) = waiting.pop() {
@@ -122,8 +122,8 @@ impl Question<'_> {
             if seen.insert(at) {
                 for target in &version.targets {
                     match self.history.last(*target, when, known) {
-                        Some(Last::Version(version)) => waiting.push(version),
-                        Some(Last::Left(left)) if left.owners.iter().any(|owner| self.members.hold(*owner)) => {
+                        Some(LastState::Version(version)) => waiting.push(version),
+                        Some(LastState::Left(left)) if left.owners.iter().any(|owner| self.members.hold(*owner)) => {
                             return true;
                         }
                         _ => {}

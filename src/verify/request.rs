@@ -9,7 +9,7 @@ use crate::fhir::resource_type::ResourceType;
 
 /// Whose records were asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Whose {
+pub enum VerifiedPopulation {
     /// Everybody's and nobody's.
     System,
     /// Every patient's.
@@ -24,9 +24,9 @@ pub enum Whose {
 
 /// A request.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct RecordedRequest {
     /// Whose records.
-    pub whose: Whose,
+    pub whose: VerifiedPopulation,
     /// transactionTime.
     pub as_of: Instant,
     /// Types; empty for all.
@@ -45,12 +45,12 @@ pub struct Asked {
     pub undated: bool,
 }
 
-impl Asked {
+impl RecordedRequest {
     /// Reads the request of a record. `file` stands in for the population's file that the record names.
     ///
     /// # Errors
     /// A sentence that says what is missing.
-    pub fn read(job: &PlanRecord, file: Option<&Path>) -> Result<Asked, String> {
+    pub fn read(job: &PlanRecord, file: Option<&Path>) -> Result<RecordedRequest, String> {
         if ["writer", "absentGroups"].iter().any(|field| job.request.contains_key(*field)) {
             let why =
                 "belongs to an export for which Groups of the service decided who is a member, which is not recounted";
@@ -74,7 +74,7 @@ impl Asked {
             .map(|name| ResourceType::parse(name).ok_or_else(|| format!("names an unknown type {name:?}")))
             .collect::<Result<_, _>>()?;
         let bases = field("--fhir-base")?.split(' ').filter(|base| !base.is_empty());
-        Ok(Asked {
+        Ok(RecordedRequest {
             whose: whose(job, field("population")?, file)?,
             as_of: Instant::parse(&job.snapshot.as_of).ok_or("has a transactionTime that is no instant")?,
             types,
@@ -93,23 +93,23 @@ impl Asked {
     }
 }
 
-fn whose(job: &PlanRecord, text: &str, file: Option<&Path>) -> Result<Whose, String> {
+fn whose(job: &PlanRecord, text: &str, file: Option<&Path>) -> Result<VerifiedPopulation, String> {
     let named = job.origin.population_file.as_deref().map(Path::new);
     let file = || {
         let path = file.or(named).ok_or("does not say where the population's file was; name it again")?;
         Ok::<PathBuf, String>(path.to_path_buf())
     };
     if let Some(hash) = text.strip_prefix("patients ") {
-        return Ok(Whose::Patients(file()?, hash.to_string()));
+        return Ok(VerifiedPopulation::Patients(file()?, hash.to_string()));
     }
     if let Some(hash) = text.strip_prefix("Group file ") {
-        return Ok(Whose::GroupFile(file()?, hash.to_string()));
+        return Ok(VerifiedPopulation::GroupFile(file()?, hash.to_string()));
     }
     match text {
-        "system" => Ok(Whose::System),
-        "all patients" => Ok(Whose::AllPatients),
+        "system" => Ok(VerifiedPopulation::System),
+        "all patients" => Ok(VerifiedPopulation::AllPatients),
         _ => match text.strip_prefix("Group/") {
-            Some(id) => Ok(Whose::Group(id.to_string())),
+            Some(id) => Ok(VerifiedPopulation::Group(id.to_string())),
             None => Err(format!("has {text:?} for population, which this version does not know")),
         },
     }

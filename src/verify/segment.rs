@@ -7,20 +7,20 @@ use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::segment::builder::postings;
 use crate::index::segment::columns::{Columns, FaultRow};
-use crate::index::segment::id_encoding::{Version, entity_hash, owner_hash};
-use crate::index::segment::layout::{BASE_BITS, Head, ZONE_ROWS, flag, kind};
+use crate::index::segment::id_encoding::{VersionKey, entity_hash, owner_hash};
+use crate::index::segment::layout::{BASE_BITS, SegmentHeader, ZONE_ROWS, flag, kind};
 use crate::index::snapshot::Index;
 use crate::limits::{EXTENT_FAULTS_MAX, ROW_BYTES_MAX};
 use crate::verify::line_counts::LineCounts;
-use crate::verify::line_reader::{Body, Cut};
-use crate::verify::mismatch::{Difference, Differences};
-use crate::verify::oracle_line::{Line, Row};
-use crate::verify::prior_owners::LeftOwners;
+use crate::verify::line_reader::{Body, CutLine};
+use crate::verify::mismatch::{Mismatch, Mismatches};
+use crate::verify::oracle_line::{OracleLine, OracleRow};
+use crate::verify::prior_owners::PriorOwners;
 
 /// A comparison going on.
-pub struct ExtentCheck<'a> {
+pub struct SegmentCheck<'a> {
     file: &'a str,
-    head: Head,
+    head: SegmentHeader,
     columns: Columns<'a>,
     faults: Vec<FaultRow>,
     start: u64,
@@ -37,15 +37,15 @@ pub struct ExtentCheck<'a> {
     /// Rows by type.
     pub types: BTreeMap<&'static str, u64>,
     /// What differs.
-    pub differences: Differences,
+    pub differences: Mismatches,
 }
 
-impl<'a> ExtentCheck<'a> {
+impl<'a> SegmentCheck<'a> {
     /// A comparison of an extent, before which so many lines stand in its file.
-    pub fn new(index: &'a Index, extent: usize, lines_before: u64) -> ExtentCheck<'a> {
+    pub fn new(index: &'a Index, extent: usize, lines_before: u64) -> SegmentCheck<'a> {
         let entry = index.entry(extent);
         let columns = index.extents()[extent].columns();
-        ExtentCheck {
+        SegmentCheck {
             file: index.file_name(entry.file),
             head: *index.extents()[extent].head(),
             columns,
@@ -60,31 +60,31 @@ impl<'a> ExtentCheck<'a> {
             undated: 0,
             counts: LineCounts::default(),
             types: BTreeMap::new(),
-            differences: Differences::default(),
+            differences: Mismatches::default(),
         }
     }
 
     /// The next line; `left` stands before its DELETE entries.
-    pub fn line(&mut self, cut: Cut<'_>, left: &mut LeftOwners<'_>) {
+    pub fn line(&mut self, cut: CutLine<'_>, left: &mut PriorOwners<'_>) {
         let at = cut.offset;
         let (line, length) = match cut.body {
             Body::Whole(bytes) => {
                 let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
                 self.leading_space(at, bytes);
-                (Line::read(bytes), bytes.len() as u64)
+                (OracleLine::read(bytes), bytes.len() as u64)
             }
             Body::Long(length, _, line) => {
                 self.counts.long += 1;
                 (line, length)
             }
-            Body::Broken(length) => (Line::Faulty, length),
+            Body::Broken(length) => (OracleLine::Faulty, length),
         };
-        let line = if length > ROW_BYTES_MAX { Line::Faulty } else { line };
+        let line = if length > ROW_BYTES_MAX { OracleLine::Faulty } else { line };
         match line {
-            Line::Blank => self.counts.blank += 1,
-            Line::Faulty => self.faulty(at, length),
-            Line::Deletions(updated, urls) => self.deletions(at, &updated, &urls, left),
-            Line::Row(row) => self.resource(at, length, &row),
+            OracleLine::Blank => self.counts.blank += 1,
+            OracleLine::Faulty => self.faulty(at, length),
+            OracleLine::Deletions(updated, urls) => self.deletions(at, &updated, &urls, left),
+            OracleLine::Row(row) => self.resource(at, length, &row),
         }
         self.counts.lines += 1;
     }
@@ -98,7 +98,7 @@ impl<'a> ExtentCheck<'a> {
         if hash != self.content || hash != self.head.content {
             self.whole("content", "its bytes are not those that the index was made from".to_string());
         }
-        let Head { lines, blank, faulty, tombstone_lines, undated, .. } = self.head;
+        let SegmentHeader { lines, blank, faulty, tombstone_lines, undated, .. } = self.head;
         let counts = self.counts;
         for (name, stated, found) in [
             ("lines", lines, counts.lines),
@@ -179,12 +179,12 @@ impl<'a> ExtentCheck<'a> {
 
     fn differs(&mut self, at: u64, what: impl Into<String>) {
         let line = self.lines_before + self.counts.lines + 1;
-        self.differences.push(Difference::of_line("index", self.file, line, at, what));
+        self.differences.push(Mismatch::of_line("index", self.file, line, at, what));
     }
 
     fn whole(&mut self, rule: &'static str, what: String) {
         let what = format!("extent at byte {}: {what}", self.start);
-        self.differences.push(Difference::of_file(rule, self.file, what));
+        self.differences.push(Mismatch::of_file(rule, self.file, what));
     }
 
     fn leading_space(&mut self, at: u64, line: &[u8]) {
@@ -217,7 +217,7 @@ impl<'a> ExtentCheck<'a> {
         }
     }
 
-    fn deletions(&mut self, at: u64, updated: &Option<Instant>, urls: &[String], left: &mut LeftOwners<'_>) {
+    fn deletions(&mut self, at: u64, updated: &Option<Instant>, urls: &[String], left: &mut PriorOwners<'_>) {
         self.counts.tombstone += 1;
         for reference in urls.iter().filter_map(|url| Reference::parse(url)) {
             let entry = self.tombstone;
@@ -243,7 +243,7 @@ impl<'a> ExtentCheck<'a> {
         }
     }
 
-    fn resource(&mut self, at: u64, length: u64, row: &Row) {
+    fn resource(&mut self, at: u64, length: u64, row: &OracleRow) {
         self.counts.rows += 1;
         *self.types.entry(row.resource_type.name()).or_default() += 1;
         self.undated += u64::from(row.updated.is_none());
@@ -269,7 +269,7 @@ impl<'a> ExtentCheck<'a> {
     }
 
     /// Notes what the sorted columns must have for a row.
-    fn sort_row(&mut self, row: &Row) {
+    fn sort_row(&mut self, row: &OracleRow) {
         let number = self.row;
         let Some(sorted) = &mut self.sorted else { return };
         sorted.push((entity_hash(row.resource_type, row.id.as_bytes()), number as u32 | kind::ROW));
@@ -280,14 +280,14 @@ impl<'a> ExtentCheck<'a> {
     }
 
     /// Names of the columns in which the index differs from a row.
-    fn columns_of(&self, row: &Row, length: u64) -> Vec<&'static str> {
+    fn columns_of(&self, row: &OracleRow, length: u64) -> Vec<&'static str> {
         let columns = self.columns;
         let at = self.row;
         let version = match columns.version_of(at) {
-            Version::None => None,
-            Version::Small(0) => Some(String::new()),
-            Version::Small(number) => Some(number.to_string()),
-            Version::Big(_, digits) => Some(String::from_utf8_lossy(digits).into_owned()),
+            VersionKey::None => None,
+            VersionKey::Small(0) => Some(String::new()),
+            VersionKey::Small(number) => Some(number.to_string()),
+            VersionKey::Big(_, digits) => Some(String::from_utf8_lossy(digits).into_owned()),
         };
         let base_of = |base: u32| columns.base_text((base & BASE_BITS) as usize);
         let mut owners: Vec<_> = columns

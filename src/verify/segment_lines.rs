@@ -11,14 +11,14 @@ use crate::hash::Hasher64;
 use crate::limits::READ_BYTES;
 use crate::progress::Progress;
 use crate::store::packed::frame_reader::{FrameError, FrameReader};
-use crate::store::packed::seek_table::{PackedTable, is_packed};
-use crate::sys::store_file::Source;
+use crate::store::packed::seek_table::{SeekTable, is_packed};
+use crate::sys::store_file::StoreFile;
 use crate::verify::VerifyError;
-use crate::verify::line_reader::{Body, Cut, Cutter, Mark};
+use crate::verify::line_reader::{Body, CutLine, LineMark, LineReader};
 
 /// A part of a store file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stretch {
+pub struct SegmentLines {
     /// Start in the (uncompressed) file.
     pub start: u64,
     /// End in it.
@@ -26,7 +26,7 @@ pub struct Stretch {
 }
 
 /// What is told of each line: the number of its stretch, and the line.
-pub type OnLine<'a> = &'a mut dyn FnMut(usize, Cut<'_>);
+pub type OnLine<'a> = &'a mut dyn FnMut(usize, CutLine<'_>);
 
 /// Parts of files that can be read apart from each other: each stretch of a plain file, all of a compressed one
 /// together. `stretches` are (file, …) in store order; the answer holds ranges of them.
@@ -47,9 +47,9 @@ pub fn tasks(stretches: &[(usize, Compression)]) -> Vec<std::ops::Range<usize>> 
 /// # Errors
 /// When the file cannot be read; damage of a compressed one is a broken line.
 pub fn read(
-    source: &Source,
+    source: &StoreFile,
     coding: Compression,
-    stretches: &[Stretch],
+    stretches: &[SegmentLines],
     watch: &Progress,
     on_line: OnLine<'_>,
 ) -> Result<Vec<u64>, VerifyError> {
@@ -62,13 +62,13 @@ pub fn read(
 }
 
 fn plain(
-    source: &Source,
-    stretch: Stretch,
+    source: &StoreFile,
+    stretch: SegmentLines,
     number: usize,
     watch: &Progress,
     on_line: OnLine<'_>,
 ) -> Result<u64, VerifyError> {
-    let mut cutter = Cutter::new(stretch.start, Mark::Skip);
+    let mut cutter = LineReader::new(stretch.start, LineMark::Skip);
     let (mut hash, mut buffer) = (Hasher64::new(), Vec::new());
     let end = stretch.end.min(source.len());
     let mut at = stretch.start.min(end);
@@ -87,13 +87,13 @@ fn plain(
 }
 
 fn compressed(
-    source: &Source,
+    source: &StoreFile,
     coding: Compression,
-    stretches: &[Stretch],
+    stretches: &[SegmentLines],
     watch: &Progress,
     on_line: OnLine<'_>,
 ) -> Result<Vec<u64>, VerifyError> {
-    if let Ok(Some(table)) = PackedTable::open(source) {
+    if let Ok(Some(table)) = SeekTable::open(source) {
         return packed(source, &table, stretches, watch, on_line);
     }
     let from = SeekPoint { compressed: 0, uncompressed: 0 };
@@ -105,7 +105,7 @@ fn compressed(
         Ok(decoder) => decoder,
         Err(error) => return failed(error).map(|()| Vec::new()),
     };
-    let mut walk = Walk::new(stretches, on_line);
+    let mut walk = LineWalk::new(stretches, on_line);
     let mut compressed = 0;
     let broken = loop {
         pause(watch)?;
@@ -131,13 +131,13 @@ fn compressed(
 
 /// A packed file, frame by frame: one that is damaged is one broken line.
 fn packed(
-    source: &Source,
-    table: &PackedTable,
-    stretches: &[Stretch],
+    source: &StoreFile,
+    table: &SeekTable,
+    stretches: &[SegmentLines],
     watch: &Progress,
     on_line: OnLine<'_>,
 ) -> Result<Vec<u64>, VerifyError> {
-    let mut walk = Walk::new(stretches, on_line);
+    let mut walk = LineWalk::new(stretches, on_line);
     let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
     for frame in (0..table.frames()).map(|at| table.frame(at)) {
         pause(watch)?;
@@ -152,20 +152,20 @@ fn packed(
 }
 
 /// Bytes of a compressed file on their way to the stretches that they belong to.
-struct Walk<'a, 'b> {
-    stretches: &'a [Stretch],
+struct LineWalk<'a, 'b> {
+    stretches: &'a [SegmentLines],
     hashes: Vec<Hasher64>,
     number: usize,
     at: u64,
-    cutter: Option<Cutter>,
+    cutter: Option<LineReader>,
     on_line: OnLine<'b>,
 }
 
-impl<'a, 'b> Walk<'a, 'b> {
-    fn new(stretches: &'a [Stretch], on_line: OnLine<'b>) -> Walk<'a, 'b> {
+impl<'a, 'b> LineWalk<'a, 'b> {
+    fn new(stretches: &'a [SegmentLines], on_line: OnLine<'b>) -> LineWalk<'a, 'b> {
         let hashes = vec![Hasher64::new(); stretches.len()];
-        let cutter = stretches.first().map(|stretch| Cutter::new(stretch.start, Mark::Skip));
-        Walk { stretches, hashes, number: 0, at: 0, cutter, on_line }
+        let cutter = stretches.first().map(|stretch| LineReader::new(stretch.start, LineMark::Skip));
+        LineWalk { stretches, hashes, number: 0, at: 0, cutter, on_line }
     }
 
     /// The next stretch begins only with its first byte: damage behind the last byte belongs to the one before.
@@ -173,7 +173,7 @@ impl<'a, 'b> Walk<'a, 'b> {
         while self.number + 1 < self.stretches.len() && self.at >= self.stretches[self.number].end {
             finish(self.cutter.take(), self.number, self.on_line);
             self.number += 1;
-            self.cutter = Some(Cutter::new(self.stretches[self.number].start, Mark::Skip));
+            self.cutter = Some(LineReader::new(self.stretches[self.number].start, LineMark::Skip));
         }
     }
 
@@ -202,8 +202,8 @@ impl<'a, 'b> Walk<'a, 'b> {
         let within =
             self.stretches.get(self.number).is_some_and(|stretch| (stretch.start..stretch.end).contains(&self.at));
         if within {
-            (self.on_line)(self.number, Cut { offset: self.at, ended: true, body: Body::Broken(bytes) });
-            self.cutter = Some(Cutter::new(self.at + bytes, Mark::Skip));
+            (self.on_line)(self.number, CutLine { offset: self.at, ended: true, body: Body::Broken(bytes) });
+            self.cutter = Some(LineReader::new(self.at + bytes, LineMark::Skip));
         }
         self.at += bytes;
     }
@@ -231,9 +231,9 @@ impl<'a, 'b> Walk<'a, 'b> {
 /// # Errors
 /// When the file cannot be read. Of a compressed file that cannot be decoded so far there is less.
 pub fn bytes(
-    source: &Source,
+    source: &StoreFile,
     coding: Compression,
-    stretch: Stretch,
+    stretch: SegmentLines,
     watch: &Progress,
     feed: &mut dyn FnMut(&[u8]),
 ) -> Result<(), VerifyError> {
@@ -246,7 +246,7 @@ pub fn bytes(
         }
         return Ok(source.check()?);
     }
-    if let Ok(Some(table)) = PackedTable::open(source) {
+    if let Ok(Some(table)) = SeekTable::open(source) {
         return packed_bytes(source, &table, stretch, feed);
     }
     let mut decoder = match Decoder::new(source, coding, SeekPoint { compressed: 0, uncompressed: 0 }) {
@@ -272,9 +272,9 @@ pub fn bytes(
 
 /// The bytes of one stretch of a packed file; of damaged frames there are none.
 fn packed_bytes(
-    source: &Source,
-    table: &PackedTable,
-    stretch: Stretch,
+    source: &StoreFile,
+    table: &SeekTable,
+    stretch: SegmentLines,
     feed: &mut dyn FnMut(&[u8]),
 ) -> Result<(), VerifyError> {
     let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
@@ -297,7 +297,7 @@ fn packed_bytes(
     Ok(())
 }
 
-fn finish(cutter: Option<Cutter>, number: usize, on_line: OnLine<'_>) {
+fn finish(cutter: Option<LineReader>, number: usize, on_line: OnLine<'_>) {
     if let Some(cutter) = cutter {
         cutter.finish(&mut |cut| on_line(number, cut));
     }
@@ -319,7 +319,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let text: Vec<u8> = (0..1000).flat_map(|n| format!("line {n}\n").into_bytes()).chain(*b"last").collect();
         let cut = 10 * "line 0\n".len() as u64;
-        let stretches = [Stretch { start: 0, end: cut }, Stretch { start: cut, end: text.len() as u64 }];
+        let stretches = [SegmentLines { start: 0, end: cut }, SegmentLines { start: cut, end: text.len() as u64 }];
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(&text).unwrap();
         let gzip = gzip.finish().unwrap();
@@ -327,9 +327,9 @@ mod tests {
         let lines = |bytes: &[u8], coding| {
             let path = dir.path().join("f");
             std::fs::write(&path, bytes).unwrap();
-            let source = Source::open(&path, Access::called()).unwrap();
+            let source = StoreFile::open(&path, Access::called()).unwrap();
             let mut lines = Vec::new();
-            let mut on_line = |number, cut: Cut<'_>| match cut.body {
+            let mut on_line = |number, cut: CutLine<'_>| match cut.body {
                 Body::Whole(line) => lines.push((number, cut.offset, line.to_vec())),
                 Body::Broken(bytes) => lines.push((number, cut.offset, format!("broken {bytes}").into())),
                 Body::Long(..) => panic!("none is long"),

@@ -19,7 +19,7 @@ use crate::store::walk::{Walk, walk};
 use crate::sys::access::Access;
 use crate::sys::atomic_dir::PARTIAL_SUFFIX;
 use crate::sys::regular_file::{Links, open_regular, read_regular};
-use crate::sys::store_file::Source;
+use crate::sys::store_file::StoreFile;
 use crate::text_table::grouped;
 use crate::verify::VerifyError;
 use crate::write::journal::{DONE, JOB, MANIFEST, NEXT, PLAN, Receipt, STATUS};
@@ -27,7 +27,7 @@ use crate::write::output_name::OutputName;
 
 /// What a directory was taken for.
 #[derive(Clone, Debug)]
-pub enum Target {
+pub enum VerifyTarget {
     /// It holds a manifest: [`export`](crate::verify::export::export) verifies it.
     Export,
     /// It holds what a run has left that has not published its manifest.
@@ -59,7 +59,7 @@ pub struct UnfinishedReport {
 ///
 /// # Errors
 /// [`VerifyError::Neither`] when it is none of these; [`VerifyError::Read`].
-pub fn target(directory: &Path, index_elsewhere: bool) -> Result<Target, VerifyError> {
+pub fn target(directory: &Path, index_elsewhere: bool) -> Result<VerifyTarget, VerifyError> {
     let neither = |found: String| VerifyError::Neither { path: directory.to_path_buf(), found };
     match std::fs::metadata(directory) {
         Ok(found) if found.is_dir() => {}
@@ -72,19 +72,19 @@ pub fn target(directory: &Path, index_elsewhere: bool) -> Result<Target, VerifyE
     // A packed store under construction is none yet, whatever it holds: to open it as a store says so.
     let name = directory.canonicalize().ok().and_then(|path| path.file_name().map(|name| name.to_os_string()));
     if name.is_some_and(|name| name.as_encoded_bytes().ends_with(PARTIAL_SUFFIX.as_bytes())) {
-        return Ok(Target::Store);
+        return Ok(VerifyTarget::Store);
     }
     if directory.join(MANIFEST).is_file() {
-        return Ok(Target::Export);
+        return Ok(VerifyTarget::Export);
     }
     // 1. What only a run leaves.
     let status = read_status(&directory.join(STATUS));
     if directory.join(JOB).is_dir() || status.is_some() {
-        return Ok(Target::Unfinished(unfinished(directory, status)));
+        return Ok(VerifyTarget::Unfinished(unfinished(directory, status)));
     }
     // 2. An index is the mark of a store.
     if index_elsewhere || directory.join(".outpour").join(meta::FILE).is_file() {
-        return Ok(Target::Store);
+        return Ok(VerifyTarget::Store);
     }
     if directory.join(meta::FILE).is_file() {
         return Err(neither(
@@ -100,8 +100,10 @@ pub fn target(directory: &Path, index_elsewhere: bool) -> Result<Target, VerifyE
         )));
     }
     match found.files.iter().all(|file| is_shard(directory, &file.name)) {
-        true => Ok(Target::Unfinished(UnfinishedReport { finished: shards(&found), ..UnfinishedReport::default() })),
-        false => Ok(Target::Store),
+        true => {
+            Ok(VerifyTarget::Unfinished(UnfinishedReport { finished: shards(&found), ..UnfinishedReport::default() }))
+        }
+        false => Ok(VerifyTarget::Store),
     }
 }
 
@@ -113,7 +115,7 @@ fn read_status(path: &Path) -> Option<Value> {
 
 /// `plan.json`, as far as it is wanted here.
 #[derive(Deserialize)]
-struct PlanFile {
+struct PlanFileState {
     files: Vec<String>,
     job: PlanRecord,
 }
@@ -129,7 +131,7 @@ fn unfinished(directory: &Path, status: Option<Value>) -> UnfinishedReport {
     let (own, next) = (directory.join(JOB), directory.join(NEXT));
     let record = if next.join(PLAN).is_file() { &next } else { &own };
     let plan = read_regular(&record.join(PLAN), MANIFEST_BYTES_MAX).ok();
-    let plan = plan.and_then(|bytes| serde_json::from_slice::<PlanFile>(&bytes).ok());
+    let plan = plan.and_then(|bytes| serde_json::from_slice::<PlanFileState>(&bytes).ok());
     let Some(plan) = plan else {
         report.finished = walk(directory).map_or(0, |found| shards(&found));
         return report;
@@ -163,7 +165,7 @@ fn shards(found: &Walk) -> u64 {
 
 /// Whether a data file can be one of an export: by its name, unless it is one of a packed store, which have the same names.
 fn is_shard(directory: &Path, name: &str) -> bool {
-    let open = || Source::open(directory.join(name), Access::called()).ok();
+    let open = || StoreFile::open(directory.join(name), Access::called()).ok();
     OutputName::parse(name).is_some()
         && !(name.ends_with(".zst") && open().is_some_and(|file| is_packed(&file).unwrap_or(false)))
 }

@@ -16,23 +16,23 @@ use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::snapshot::SnapshotRecord;
 use crate::progress::Progress;
-use crate::store::packed::seek_table::{FOLLOWED, LATE, LeftOwner, PackedTable};
+use crate::store::packed::seek_table::{FOLLOWED, LATE, PriorOwnerRecord, SeekTable};
 use crate::sys::access::Access;
-use crate::sys::store_file::Source;
+use crate::sys::store_file::StoreFile;
 use crate::verify::VerifyError;
-use crate::verify::json_tree::{Json, Tree, Want, without_lone_surrogates};
-use crate::verify::line_reader::{Body, Cut};
-use crate::verify::oracle_line::{Line, Row};
+use crate::verify::json_tree::{Json, JsonTree, WantedNames, without_lone_surrogates};
+use crate::verify::line_reader::{Body, CutLine};
+use crate::verify::oracle_line::{OracleLine, OracleRow};
 use crate::verify::output_file::entity;
-use crate::verify::prior_owners::LeftOwners;
-use crate::verify::request::Asked;
-use crate::verify::segment_lines::{self, Stretch};
+use crate::verify::prior_owners::PriorOwners;
+use crate::verify::request::RecordedRequest;
+use crate::verify::segment_lines::{self, SegmentLines};
 
 /// Which versions an observer knows of, by whether they are late.
-pub type Known<'a> = &'a dyn Fn(bool) -> bool;
+pub type KnownVersion<'a> = &'a dyn Fn(bool) -> bool;
 
 /// A version of a resource.
-pub struct Version {
+pub struct ResourceVersion {
     /// Hash of its type and id.
     pub entity: u128,
     /// Its type.
@@ -65,7 +65,7 @@ pub struct Deletion {
 }
 
 /// A version that has left a packed store, as the deletion that ended it remembers it.
-pub struct Left {
+pub struct DepartedVersion {
     entity: u128,
     /// Its instant in ticks, the least for none.
     updated: i64,
@@ -75,24 +75,24 @@ pub struct Left {
 }
 
 /// The last version of a resource.
-pub enum Last<'a> {
+pub enum LastState<'a> {
     /// Its place among the versions.
     Version(usize),
     /// It has left.
-    Left(&'a Left),
+    Left(&'a DepartedVersion),
 }
 
 /// All of it.
 #[derive(Default)]
-pub struct History {
+pub struct VersionHistory {
     /// Versions in store order.
-    pub versions: Vec<Version>,
+    pub versions: Vec<ResourceVersion>,
     /// Places of the versions, sorted by resource, then from the oldest to the latest.
     order: Vec<u32>,
     /// Deletions, sorted by resource.
     deletions: Vec<Deletion>,
     /// Versions that have left, sorted by resource and instant.
-    left: Vec<Left>,
+    left: Vec<DepartedVersion>,
     /// All lines.
     pub lines: u64,
     /// Blank lines.
@@ -103,11 +103,11 @@ pub struct History {
     pub tombstones: u64,
     /// Lines that only the scanner has read.
     pub long: u64,
-    files: Vec<(Source, Compression)>,
+    files: Vec<(StoreFile, Compression)>,
     file_of: Vec<usize>,
 }
 
-impl History {
+impl VersionHistory {
     /// Reads exactly the bytes that a record names.
     ///
     /// # Errors
@@ -115,11 +115,11 @@ impl History {
     pub fn read(
         root: &Path,
         record: &SnapshotRecord,
-        asked: &Asked,
+        asked: &RecordedRequest,
         access: Access,
         watch: &Progress,
-    ) -> Result<History, VerifyError> {
-        let mut files: Vec<(Source, Compression)> = Vec::new();
+    ) -> Result<VersionHistory, VerifyError> {
+        let mut files: Vec<(StoreFile, Compression)> = Vec::new();
         let mut extents: Vec<(usize, Compression)> = Vec::new();
         let mut names: Vec<&str> = Vec::new();
         for extent in &record.extents {
@@ -127,29 +127,29 @@ impl History {
                 let Some(coding) = Compression::of_file_name(&extent.file) else {
                     return Err(changed(root, &extent.file));
                 };
-                files.push((Source::open(root.join(&extent.file), access)?, coding));
+                files.push((StoreFile::open(root.join(&extent.file), access)?, coding));
                 names.push(&extent.file);
             }
             extents.push((files.len() - 1, files[files.len() - 1].1));
         }
         watch.scan_total.store(files.iter().map(|(source, _)| source.len()).sum(), Relaxed);
         watch.scan_done.store(0, Relaxed);
-        let parts: Vec<History> = segment_lines::tasks(&extents)
+        let parts: Vec<VersionHistory> = segment_lines::tasks(&extents)
             .into_par_iter()
             .map(|task| {
                 let own = &record.extents[task.clone()];
-                let stretches: Vec<Stretch> =
-                    own.iter().map(|extent| Stretch { start: extent.start, end: extent.end }).collect();
+                let stretches: Vec<SegmentLines> =
+                    own.iter().map(|extent| SegmentLines { start: extent.start, end: extent.end }).collect();
                 let late: Vec<bool> =
                     own.iter().map(|extent| is_late(extent.first_seen, record.birth, asked)).collect();
                 let (source, coding) = &files[extents[task.start].0];
-                let mut part = History::default();
+                let mut part = VersionHistory::default();
                 let table = match coding {
-                    Compression::Zstd => PackedTable::open(source).ok().flatten(),
+                    Compression::Zstd => SeekTable::open(source).ok().flatten(),
                     _ => None,
                 };
-                let mut left = LeftOwners::new(table.as_ref());
-                let mut on_line = |number: usize, cut: Cut<'_>| {
+                let mut left = PriorOwners::new(table.as_ref());
+                let mut on_line = |number: usize, cut: CutLine<'_>| {
                     part.line(cut, task.start + number, late[number], (asked, record.birth), &mut left);
                 };
                 let hashes = segment_lines::read(source, *coding, &stretches, watch, &mut on_line)?;
@@ -159,8 +159,11 @@ impl History {
                 }
             })
             .collect::<Result<_, _>>()?;
-        let mut history =
-            History { files, file_of: extents.iter().map(|(file, _)| *file).collect(), ..History::default() };
+        let mut history = VersionHistory {
+            files,
+            file_of: extents.iter().map(|(file, _)| *file).collect(),
+            ..VersionHistory::default()
+        };
         for part in parts {
             history.versions.extend(part.versions);
             history.deletions.extend(part.deletions);
@@ -177,28 +180,28 @@ impl History {
 
     fn line(
         &mut self,
-        cut: Cut<'_>,
+        cut: CutLine<'_>,
         extent: usize,
         late: bool,
-        (asked, birth): (&Asked, Option<i64>),
-        left: &mut LeftOwners<'_>,
+        (asked, birth): (&RecordedRequest, Option<i64>),
+        left: &mut PriorOwners<'_>,
     ) {
         self.lines += 1;
         let (line, length, hash, whole) = match cut.body {
             Body::Whole(bytes) => {
                 let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-                (Line::read(bytes), bytes.len() as u64, xxh3_64(bytes), bytes)
+                (OracleLine::read(bytes), bytes.len() as u64, xxh3_64(bytes), bytes)
             }
             Body::Long(length, hash, line) => {
                 self.long += 1;
                 (line, length, hash, &[][..])
             }
-            Body::Broken(_) => (Line::Faulty, 0, 0, &[][..]),
+            Body::Broken(_) => (OracleLine::Faulty, 0, 0, &[][..]),
         };
         match line {
-            Line::Blank => self.blank += 1,
-            Line::Faulty => self.faulty += 1,
-            Line::Deletions(updated, urls) => {
+            OracleLine::Blank => self.blank += 1,
+            OracleLine::Faulty => self.faulty += 1,
+            OracleLine::Deletions(updated, urls) => {
                 self.tombstones += 1;
                 for target in urls.iter().filter_map(|url| Reference::parse(url)) {
                     let gone = left.next(cut.offset);
@@ -209,7 +212,7 @@ impl History {
                     self.left.extend(has_left(entity, gone, left, asked, birth));
                 }
             }
-            Line::Row(row) => {
+            OracleLine::Row(row) => {
                 let place = (cut.offset, length);
                 self.versions.push(version(&row, whole, extent, place, late, hash, asked));
             }
@@ -237,27 +240,28 @@ impl History {
     }
 
     /// The last version of a resource at an instant among those that are known; whether it was deleted is not asked.
-    pub fn last_version(&self, entity: u128, at: &Instant, known: Known) -> Option<usize> {
-        let seen =
-            |version: &Version| version.updated.as_ref().is_none_or(|updated| updated <= at) && known(version.late);
+    pub fn last_version(&self, entity: u128, at: &Instant, known: KnownVersion) -> Option<usize> {
+        let seen = |version: &ResourceVersion| {
+            version.updated.as_ref().is_none_or(|updated| updated <= at) && known(version.late)
+        };
         self.versions_of(entity).iter().map(|at| *at as usize).rfind(|at| seen(&self.versions[*at]))
     }
 
     /// The same with versions that have left: the younger of the two.
-    pub fn last(&self, entity: u128, at: &Instant, known: Known) -> Option<Last<'_>> {
+    pub fn last(&self, entity: u128, at: &Instant, known: KnownVersion) -> Option<LastState<'_>> {
         let version = self.last_version(entity, at, known);
         let ticks = |at: usize| self.versions[at].updated.as_ref().map_or(NO_INSTANT, |updated| updated.ticks);
         let first = self.left.partition_point(|left| left.entity < entity);
         let own = self.left[first..].iter().take_while(|left| left.entity == entity);
         let left = own.filter(|left| left.updated <= at.ticks && known(left.late)).last();
         match left.filter(|left| version.is_none_or(|version| ticks(version) < left.updated)) {
-            Some(left) => Some(Last::Left(left)),
-            None => version.map(Last::Version),
+            Some(left) => Some(LastState::Left(left)),
+            None => version.map(LastState::Version),
         }
     }
 
     /// Whether a deletion at or before an instant is later than a version.
-    pub fn is_deleted(&self, version: &Version, at: &Instant) -> bool {
+    pub fn is_deleted(&self, version: &ResourceVersion, at: &Instant) -> bool {
         let first = self.deletions.partition_point(|deletion| deletion.entity < version.entity);
         let own = self.deletions[first..].iter().take_while(|deletion| deletion.entity == version.entity);
         let later = |deletion: &Deletion| version.updated.as_ref().is_none_or(|updated| deletion.updated > *updated);
@@ -275,9 +279,9 @@ impl History {
     /// # Errors
     /// When they cannot be read again.
     pub fn bytes(&self, version: usize) -> Result<Vec<u8>, VerifyError> {
-        let Version { extent, place: (start, length), .. } = self.versions[version];
+        let ResourceVersion { extent, place: (start, length), .. } = self.versions[version];
         let (source, coding) = &self.files[self.file_of[extent]];
-        let stretch = Stretch { start, end: start + length };
+        let stretch = SegmentLines { start, end: start + length };
         let mut bytes = Vec::with_capacity(length as usize);
         let watch = Progress::default();
         segment_lines::bytes(source, *coding, stretch, &watch, &mut |piece| bytes.extend_from_slice(piece))?;
@@ -285,12 +289,20 @@ impl History {
     }
 }
 
-fn version(row: &Row, whole: &[u8], extent: usize, place: (u64, u64), late: bool, line: u64, asked: &Asked) -> Version {
+fn version(
+    row: &OracleRow,
+    whole: &[u8],
+    extent: usize,
+    place: (u64, u64),
+    late: bool,
+    line: u64,
+    asked: &RecordedRequest,
+) -> ResourceVersion {
     let owners = row.owners().into_iter().filter(|(base, _)| asked.is_ours(base));
     let targets = row.targets().into_iter().filter(|(base, ..)| asked.is_ours(base));
     let mut owners: Vec<u128> = owners.map(|(_, id)| entity("Patient", id.as_str())).collect();
     owners.dedup();
-    Version {
+    ResourceVersion {
         entity: entity(row.resource_type.name(), row.id.as_str()),
         resource_type: row.resource_type,
         updated: row.updated.clone(),
@@ -316,10 +328,10 @@ pub fn identifier(system: &str, value: &str) -> u128 {
 
 fn identifiers(line: &[u8]) -> Box<[u128]> {
     let text = without_lone_surrogates(str::from_utf8(line).unwrap_or_default());
-    let want = Want::of(&["identifier.system", "identifier.value"]);
-    let Some(tree) = Tree::read(&text, &want) else { return Box::default() };
+    let want = WantedNames::of(&["identifier.system", "identifier.value"]);
+    let Some(tree) = JsonTree::read(&text, &want) else { return Box::default() };
     let one = |found: &Json| {
-        let found = Tree::of(found);
+        let found = JsonTree::of(found);
         let text = |key| found.leaves(key).last().and_then(Json::text);
         Some(identifier(text("system").unwrap_or(""), text("value")?))
     };
@@ -329,20 +341,20 @@ fn identifiers(line: &[u8]) -> Box<[u128]> {
 /// The version that a deletion ended, from what the table of a packed file has of it.
 fn has_left(
     entity: u128,
-    gone: &[LeftOwner],
-    table: &LeftOwners<'_>,
-    asked: &Asked,
+    gone: &[PriorOwnerRecord],
+    table: &PriorOwners<'_>,
+    asked: &RecordedRequest,
     birth: Option<i64>,
-) -> Option<Left> {
+) -> Option<DepartedVersion> {
     let first = gone.first().filter(|first| first.owner != FOLLOWED)?;
     let names = gone.iter().filter_map(|left| table.name(left)).filter(|(base, _)| asked.is_ours(base));
     let owners = names.map(|(_, id)| crate::verify::output_file::entity("Patient", id.as_str())).collect();
     let late = gone.iter().any(|left| left.owner == LATE && is_late(Some(left.updated), birth, asked));
-    Some(Left { entity, updated: first.updated, owners, late })
+    Some(DepartedVersion { entity, updated: first.updated, owners, late })
 }
 
 /// An extent first held by a snapshot after `_since`, unless the whole index is no older.
-fn is_late(first_seen: Option<i64>, birth: Option<i64>, asked: &Asked) -> bool {
+fn is_late(first_seen: Option<i64>, birth: Option<i64>, asked: &RecordedRequest) -> bool {
     match (first_seen, birth, &asked.since) {
         (Some(first), Some(birth), Some(since)) => first > since.ticks && first > birth,
         _ => false,

@@ -13,7 +13,7 @@ use crate::codec::compression::Compression;
 use crate::hash::digest::{Digest, DigestAlgorithm, Digester};
 use crate::limits::{BLOCK_BYTES, GATHER_BYTES};
 use crate::write::sink::Sink;
-use crate::write::write_buffer::Tail;
+use crate::write::write_buffer::WriteBuffer;
 
 /// Level of gzip output: the trade most tools make.
 const GZIP_LEVEL: u32 = 6;
@@ -24,7 +24,7 @@ const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
 /// What a finished file came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sums {
+pub struct FileStats {
     /// Bytes before coding.
     pub bytes: u64,
     /// Bytes of the file.
@@ -44,7 +44,7 @@ pub struct Encoder<S: Sink> {
     /// Input gathered to be coded in whole blocks.
     gathered: Vec<u8>,
     gather_max: usize,
-    tail: Tail,
+    tail: WriteBuffer,
 }
 
 impl<S: Sink> Encoder<S> {
@@ -69,7 +69,7 @@ impl<S: Sink> Encoder<S> {
             crc: crc32fast::Hasher::new(),
             gathered: Vec::new(),
             gather_max: BLOCK_BYTES * blocks.max(1),
-            tail: Tail::default(),
+            tail: WriteBuffer::default(),
         };
         if coding == Compression::Gzip {
             encoder.put(&GZIP_HEADER)?;
@@ -113,7 +113,7 @@ impl<S: Sink> Encoder<S> {
         if self.coding == Compression::None { self.tail.room() } else { GATHER_BYTES }
     }
 
-    /// Where the next bytes of the file go when rows are not coded, see [`Tail::place`]; then [`Encoder::placed`] tells
+    /// Where the next bytes of the file go when rows are not coded, see [`WriteBuffer::place`]; then [`Encoder::placed`] tells
     /// how many there are.
     pub fn place(&mut self, len: usize) -> Option<&mut [u8]> {
         (self.coding == Compression::None).then(|| self.tail.place(len))
@@ -166,7 +166,7 @@ impl<S: Sink> Encoder<S> {
     ///
     /// # Errors
     /// When the sink fails; then the file is not there.
-    pub fn finish(mut self) -> io::Result<Sums> {
+    pub fn finish(mut self) -> io::Result<FileStats> {
         self.flush()?;
         match self.coding {
             Compression::Gzip => {
@@ -189,7 +189,7 @@ impl<S: Sink> Encoder<S> {
         }
         self.sink.commit()?;
         let digester = std::mem::replace(&mut self.digester, Digester::None);
-        Ok(Sums { bytes: self.bytes, file_bytes: self.file_bytes, digest: digester.finish() })
+        Ok(FileStats { bytes: self.bytes, file_bytes: self.file_bytes, digest: digester.finish() })
     }
 
     /// Codes what was gathered and hands it to the sink.
@@ -290,7 +290,7 @@ mod tests {
     use crate::write::sink::MemorySink;
     use std::io::Read;
 
-    fn encode(rows: &[Vec<u8>], coding: Compression, blocks: usize, threads: usize) -> (Vec<u8>, Sums) {
+    fn encode(rows: &[Vec<u8>], coding: Compression, blocks: usize, threads: usize) -> (Vec<u8>, FileStats) {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let sink = MemorySink::default();

@@ -25,8 +25,8 @@ use crate::index::snapshot::Index;
 use crate::limits::{FRAME_HELD_MAX, READ_BYTES};
 use crate::select::row_set::RowSet;
 use crate::store::packed::frame_reader::{FrameError, FrameReader, is_held};
-use crate::store::packed::seek_table::{FrameNote, PackedTable};
-use crate::sys::store_file::Source;
+use crate::store::packed::seek_table::{FrameInfo, SeekTable};
+use crate::sys::store_file::StoreFile;
 use crate::write::encode::{Encoder, zstd_compressor};
 use crate::write::sink::Sink;
 
@@ -49,18 +49,18 @@ pub struct FrameCopier<'a> {
     index: &'a Index,
     reader: FrameReader,
     buffer: Vec<u8>,
-    decoded: Text,
-    recoders: &'a Recoders,
+    decoded: FrameText,
+    recoders: &'a Recompressors,
 }
 
 /// Whatever codes frames anew and is not in use: kept for all files of an export, as their memory is worth more than they.
 #[derive(Default)]
-pub struct Recoders(Mutex<Vec<Recoder>>);
+pub struct Recompressors(Mutex<Vec<Recompressor>>);
 
-impl Recoders {
-    fn code(&self, source: &Source, jobs: &[Job]) -> Result<std::io::Result<Vec<u8>>, ExportError> {
+impl Recompressors {
+    fn code(&self, source: &StoreFile, jobs: &[CopyJob]) -> Result<std::io::Result<Vec<u8>>, ExportError> {
         let spare = self.0.lock().expect("no panic under it").pop();
-        let mut recoder = spare.unwrap_or_else(Recoder::new);
+        let mut recoder = spare.unwrap_or_else(Recompressor::new);
         let coded = recoder.code(source, jobs);
         self.0.lock().expect("no panic under it").push(recoder);
         coded
@@ -68,7 +68,7 @@ impl Recoders {
 }
 
 /// The part of an extent that a shard takes.
-pub struct Taken<'a> {
+pub struct FrameRequest<'a> {
     /// The extent.
     pub extent: usize,
     /// Rows that lie in the shard's bounds.
@@ -80,30 +80,30 @@ pub struct Taken<'a> {
 }
 
 /// A frame and what is wanted of it.
-struct Job {
-    frame: FrameNote,
+struct CopyJob {
+    frame: FrameInfo,
     /// Ranges of its uncompressed bytes, whole lines, ascending; none when all of it is wanted.
     ranges: Vec<Range<usize>>,
     bytes: u64,
 }
 
 /// What to do next to an output file of frames.
-enum Step {
+enum CopyStep {
     /// Neighbouring frames, copied.
-    Copy(Vec<FrameNote>),
+    Copy(Vec<FrameInfo>),
     /// Frames of which a part is wanted, coded anew together.
-    Recode(Vec<Job>),
+    Recode(Vec<CopyJob>),
 }
 
 /// Copies a row (numbered in the extent) of a frame too long to be held.
 type LongRow<'a, S> = &'a mut dyn FnMut(&mut Encoder<S>, usize) -> Result<(), ExportError>;
-type Failed<'a> = &'a dyn Fn(std::io::Error) -> ExportError;
+type CopyFailure<'a> = &'a dyn Fn(std::io::Error) -> ExportError;
 
 impl<'a> FrameCopier<'a> {
     /// A copier.
-    pub fn new(index: &'a Index, recoders: &'a Recoders) -> FrameCopier<'a> {
+    pub fn new(index: &'a Index, recoders: &'a Recompressors) -> FrameCopier<'a> {
         let reader = FrameReader::of_what_was_packed();
-        FrameCopier { index, reader, buffer: Vec::new(), decoded: Text::default(), recoders }
+        FrameCopier { index, reader, buffer: Vec::new(), decoded: FrameText::default(), recoders }
     }
 
     /// Writes what a shard takes of an extent. Rows of frames too long to be held are left to `long`, in their turn.
@@ -113,9 +113,9 @@ impl<'a> FrameCopier<'a> {
     pub fn take<S: Sink>(
         &mut self,
         encoder: &mut Encoder<S>,
-        table: &PackedTable,
-        taken: &Taken<'_>,
-        failed: Failed<'_>,
+        table: &SeekTable,
+        taken: &FrameRequest<'_>,
+        failed: CopyFailure<'_>,
         long: LongRow<'_, S>,
     ) -> Result<(), ExportError> {
         let entry = self.index.entry(taken.extent);
@@ -123,7 +123,7 @@ impl<'a> FrameCopier<'a> {
         let extent = &self.index.extents()[taken.extent];
         let one_type = extent.head().only_type().is_some_and(|only| only.index() == taken.type_index);
         if let Some(frames) = whole_frames(table, extent, taken, one_type, encoder.coding()) {
-            let mut steps = Steps::default();
+            let mut steps = CopySteps::default();
             for frame in frames.map(|frame| table.frame(frame)) {
                 self.take_whole(encoder, source, frame, &mut steps, failed)?;
             }
@@ -135,7 +135,7 @@ impl<'a> FrameCopier<'a> {
             // Planning has proven the others, but need not look at rows that are taken one and all.
             extent.prove_copied(0..extent.rows())?;
         }
-        let mut steps = Steps::default();
+        let mut steps = CopySteps::default();
         let (mut next, mut number) = (taken.rows.start, 0);
         while let Some(row) = taken.selected.range(next..taken.rows.end.max(next)).next() {
             let frame = frame_of(table, entry.start + u64::from(columns.offset(row)), &mut number)?;
@@ -162,8 +162,8 @@ impl<'a> FrameCopier<'a> {
                 continue;
             }
             match encoder.coding() {
-                Compression::Zstd => steps.recode(Job { frame, ranges, bytes }),
-                _ => self.decode(encoder, source, &Job { frame, ranges, bytes }, failed)?,
+                Compression::Zstd => steps.recode(CopyJob { frame, ranges, bytes }),
+                _ => self.decode(encoder, source, &CopyJob { frame, ranges, bytes }, failed)?,
             }
             if steps.held >= BATCH_BYTES {
                 self.steps(encoder, source, std::mem::take(&mut steps), failed)?;
@@ -177,10 +177,10 @@ impl<'a> FrameCopier<'a> {
     fn take_whole<S: Sink>(
         &mut self,
         encoder: &mut Encoder<S>,
-        source: &Source,
-        frame: FrameNote,
-        steps: &mut Steps,
-        failed: Failed<'_>,
+        source: &StoreFile,
+        frame: FrameInfo,
+        steps: &mut CopySteps,
+        failed: CopyFailure<'_>,
     ) -> Result<(), ExportError> {
         match encoder.coding() {
             Compression::Zstd if is_held(&frame) => {
@@ -191,9 +191,12 @@ impl<'a> FrameCopier<'a> {
                 self.steps(encoder, source, std::mem::take(steps), failed)?;
                 self.copy_long(encoder, source, &frame, failed)
             }
-            _ => {
-                self.decode(encoder, source, &Job { frame, ranges: Vec::new(), bytes: frame.uncompressed_len }, failed)
-            }
+            _ => self.decode(
+                encoder,
+                source,
+                &CopyJob { frame, ranges: Vec::new(), bytes: frame.uncompressed_len },
+                failed,
+            ),
         }
     }
 
@@ -201,26 +204,26 @@ impl<'a> FrameCopier<'a> {
     fn steps<S: Sink>(
         &mut self,
         encoder: &mut Encoder<S>,
-        source: &Source,
-        steps: Steps,
-        failed: Failed<'_>,
+        source: &StoreFile,
+        steps: CopySteps,
+        failed: CopyFailure<'_>,
     ) -> Result<(), ExportError> {
         self.flush_decoded(encoder, failed)?;
         let coded: Vec<std::io::Result<Vec<u8>>> = steps
             .list
             .par_iter()
             .map(|step| match step {
-                Step::Copy(_) => Ok(Ok(Vec::new())),
-                Step::Recode(jobs) => self.recoders.code(source, jobs),
+                CopyStep::Copy(_) => Ok(Ok(Vec::new())),
+                CopyStep::Recode(jobs) => self.recoders.code(source, jobs),
             })
             .collect::<Result<_, ExportError>>()?;
         for (step, coded) in steps.list.into_iter().zip(coded) {
             match step {
-                Step::Recode(jobs) => {
+                CopyStep::Recode(jobs) => {
                     let coded = coded.map_err(failed)?;
                     encoder.coded(&coded, jobs.iter().map(|job| job.bytes).sum()).map_err(failed)?;
                 }
-                Step::Copy(frames) => {
+                CopyStep::Copy(frames) => {
                     let (first, last) = (frames[0], frames[frames.len() - 1]);
                     let len = (last.compressed + last.compressed_len - first.compressed) as usize;
                     let place = encoder.coded_place(len).map_err(failed)?;
@@ -244,9 +247,9 @@ impl<'a> FrameCopier<'a> {
     fn copy_long<S: Sink>(
         &mut self,
         encoder: &mut Encoder<S>,
-        source: &Source,
-        frame: &FrameNote,
-        failed: Failed<'_>,
+        source: &StoreFile,
+        frame: &FrameInfo,
+        failed: CopyFailure<'_>,
     ) -> Result<(), ExportError> {
         let end = frame.compressed + frame.compressed_len;
         if source.content_hash(frame.compressed..end)? != frame.hash {
@@ -267,9 +270,9 @@ impl<'a> FrameCopier<'a> {
     fn decode<S: Sink>(
         &mut self,
         encoder: &mut Encoder<S>,
-        source: &Source,
-        job: &Job,
-        failed: Failed<'_>,
+        source: &StoreFile,
+        job: &CopyJob,
+        failed: CopyFailure<'_>,
     ) -> Result<(), ExportError> {
         let len = job.frame.uncompressed_len as usize;
         if let Some(place) = encoder.place(len) {
@@ -282,7 +285,7 @@ impl<'a> FrameCopier<'a> {
         self.decoded.add(&mut self.reader, source, job)
     }
 
-    fn flush_decoded<S: Sink>(&mut self, encoder: &mut Encoder<S>, failed: Failed<'_>) -> Result<(), ExportError> {
+    fn flush_decoded<S: Sink>(&mut self, encoder: &mut Encoder<S>, failed: CopyFailure<'_>) -> Result<(), ExportError> {
         if self.decoded.len > 0 {
             encoder.write(self.decoded.bytes()).map_err(failed)?;
             self.decoded.len = 0;
@@ -293,51 +296,53 @@ impl<'a> FrameCopier<'a> {
 
 /// Steps being collected.
 #[derive(Default)]
-struct Steps {
-    list: Vec<Step>,
+struct CopySteps {
+    list: Vec<CopyStep>,
     /// Uncompressed bytes that coding anew will hold.
     held: u64,
 }
 
-impl Steps {
-    fn copy(&mut self, frame: FrameNote) {
+impl CopySteps {
+    fn copy(&mut self, frame: FrameInfo) {
         match self.list.last_mut() {
-            Some(Step::Copy(frames))
+            Some(CopyStep::Copy(frames))
                 if end_in_file(&frames[frames.len() - 1]) == frame.compressed
                     && end_in_file(&frame) - frames[0].compressed <= COPY_BYTES =>
             {
                 frames.push(frame);
             }
-            _ => self.list.push(Step::Copy(vec![frame])),
+            _ => self.list.push(CopyStep::Copy(vec![frame])),
         }
     }
 
-    fn recode(&mut self, job: Job) {
+    fn recode(&mut self, job: CopyJob) {
         self.held += job.bytes;
         match self.list.last_mut() {
-            Some(Step::Recode(jobs)) if jobs.iter().map(|job| job.bytes).sum::<u64>() + job.bytes <= RECODE_BYTES => {
+            Some(CopyStep::Recode(jobs))
+                if jobs.iter().map(|job| job.bytes).sum::<u64>() + job.bytes <= RECODE_BYTES =>
+            {
                 jobs.push(job);
             }
-            _ => self.list.push(Step::Recode(vec![job])),
+            _ => self.list.push(CopyStep::Recode(vec![job])),
         }
     }
 }
 
 /// Codes frames anew on one thread.
-struct Recoder {
+struct Recompressor {
     reader: FrameReader,
     compressor: Option<Compressor<'static>>,
-    text: Text,
+    text: FrameText,
     coded: Vec<u8>,
 }
 
-impl Recoder {
-    fn new() -> Recoder {
+impl Recompressor {
+    fn new() -> Recompressor {
         let reader = FrameReader::of_what_was_packed().of_scattered_frames();
-        Recoder { reader, compressor: None, text: Text::default(), coded: Vec::new() }
+        Recompressor { reader, compressor: None, text: FrameText::default(), coded: Vec::new() }
     }
 
-    fn code(&mut self, source: &Source, jobs: &[Job]) -> Result<std::io::Result<Vec<u8>>, ExportError> {
+    fn code(&mut self, source: &StoreFile, jobs: &[CopyJob]) -> Result<std::io::Result<Vec<u8>>, ExportError> {
         self.text.len = 0;
         for job in jobs {
             self.text.add(&mut self.reader, source, job)?;
@@ -368,18 +373,18 @@ fn recompressor() -> std::io::Result<Compressor<'static>> {
 
 /// Decoded bytes: a buffer that grows to its size once, so that what is behind its end is not zeroed for every frame.
 #[derive(Default)]
-struct Text {
+struct FrameText {
     buffer: Vec<u8>,
     len: usize,
 }
 
-impl Text {
+impl FrameText {
     fn bytes(&self) -> &[u8] {
         &self.buffer[..self.len]
     }
 
     /// Adds what is wanted of a frame.
-    fn add(&mut self, reader: &mut FrameReader, source: &Source, job: &Job) -> Result<(), ExportError> {
+    fn add(&mut self, reader: &mut FrameReader, source: &StoreFile, job: &CopyJob) -> Result<(), ExportError> {
         let (start, end) = (self.len, self.len + job.frame.uncompressed_len as usize);
         if self.buffer.len() < end {
             self.buffer.resize(end, 0);
@@ -391,7 +396,12 @@ impl Text {
 
 /// Decodes a frame into its place, which is as long as it is, and moves what is wanted of it to the front. Returns how
 /// much that is.
-fn decode_job(reader: &mut FrameReader, source: &Source, job: &Job, own: &mut [u8]) -> Result<usize, ExportError> {
+fn decode_job(
+    reader: &mut FrameReader,
+    source: &StoreFile,
+    job: &CopyJob,
+    own: &mut [u8],
+) -> Result<usize, ExportError> {
     let frame = &job.frame;
     match reader.decode(source, frame, own) {
         Ok(()) => {}
@@ -424,20 +434,20 @@ fn decode_job(reader: &mut FrameReader, source: &Source, job: &Job, own: &mut [u
     Ok(kept)
 }
 
-fn end_of(frame: &FrameNote) -> u64 {
+fn end_of(frame: &FrameInfo) -> u64 {
     frame.uncompressed + frame.uncompressed_len
 }
 
-fn end_in_file(frame: &FrameNote) -> u64 {
+fn end_in_file(frame: &FrameInfo) -> u64 {
     frame.compressed + frame.compressed_len
 }
 
 /// The frames of an extent that is taken as a whole, if they hold its rows and nothing else, so that none of its rows need
 /// be looked at. Those too long to be held can only be copied.
 fn whole_frames(
-    table: &PackedTable,
+    table: &SeekTable,
     extent: &Segment,
-    taken: &Taken<'_>,
+    taken: &FrameRequest<'_>,
     one_type: bool,
     coding: Compression,
 ) -> Option<Range<usize>> {
@@ -459,12 +469,12 @@ fn whole_frames(
     bounded.then_some(frames)
 }
 
-fn is_type(columns: &Columns<'_>, row: usize, taken: &Taken<'_>) -> bool {
+fn is_type(columns: &Columns<'_>, row: usize, taken: &FrameRequest<'_>) -> bool {
     columns.resource_type[row] as usize == taken.type_index
 }
 
 /// The frame that holds a byte. `number` is that of the last one that was asked for, which it follows as a rule.
-fn frame_of(table: &PackedTable, place: u64, number: &mut usize) -> Result<FrameNote, CorruptIndex> {
+fn frame_of(table: &SeekTable, place: u64, number: &mut usize) -> Result<FrameInfo, CorruptIndex> {
     let holds = |at: usize| {
         let frame = (at < table.frames()).then(|| table.frame(at))?;
         (frame.uncompressed..end_of(&frame)).contains(&place).then_some(frame)
@@ -483,7 +493,7 @@ fn rows_of(
     places: &[[u32; 2]],
     start: u64,
     row: usize,
-    frame: &FrameNote,
+    frame: &FrameInfo,
 ) -> Result<Range<usize>, CorruptIndex> {
     let before = |[offset, _]: &[u32; 2], end: u64| start + u64::from(*offset) < end;
     let first = row.saturating_sub(frame.rows as usize);
@@ -504,7 +514,7 @@ fn rows_of(
 }
 
 /// Whether a frame holds these rows, each with a newline, and nothing else. `start` is that of the extent.
-fn fills(columns: &Columns<'_>, start: u64, rows: &Range<usize>, frame: &FrameNote) -> bool {
+fn fills(columns: &Columns<'_>, start: u64, rows: &Range<usize>, frame: &FrameInfo) -> bool {
     let bytes: u64 = columns.place[rows.clone()].iter().map(|[_, length]| u64::from(*length) + 1).sum();
     // Rows follow one another without overlap, so that rows that come to the length of the frame leave no gap.
     bytes == frame.uncompressed_len && start + u64::from(columns.offset(rows.start)) == frame.uncompressed
@@ -515,7 +525,7 @@ fn ranges(
     columns: &Columns<'_>,
     start: u64,
     rows: impl Iterator<Item = usize>,
-    frame: &FrameNote,
+    frame: &FrameInfo,
 ) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
     for row in rows {
@@ -529,7 +539,7 @@ fn ranges(
     ranges
 }
 
-fn damaged(source: &Source, frame: &FrameNote, reason: &str) -> ExportError {
+fn damaged(source: &StoreFile, frame: &FrameInfo, reason: &str) -> ExportError {
     let (path, offset, reason) = (source.path().to_path_buf(), frame.compressed, reason.to_string());
     ExportError::Frame { path, offset, reason }
 }

@@ -61,7 +61,7 @@ pub fn write_lines<S: Sink>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::Bounds;
+    use crate::request::FileBounds;
     use crate::write::sink::MemorySink;
 
     /// FILE-12, DELETED-07: bounds hold to the byte, a longer line is alone, no file is empty, names are known before.
@@ -70,7 +70,7 @@ mod tests {
         let lines: Vec<String> = ["aaa", "bbb", "cccccccc", "d"].map(String::from).to_vec();
         let counts = |file_bytes, file_resources| {
             let mut request = ExportRequest::system();
-            request.bounds = Bounds { file_bytes, file_resources };
+            request.bounds = FileBounds { file_bytes, file_resources };
             let sink = MemorySink::default();
             let receipts = write_lines("error/X", "X", &lines, &request, &|| sink.clone()).unwrap();
             let names: Vec<String> = receipts.iter().map(|receipt| receipt.file.clone()).collect();

@@ -5,11 +5,11 @@
 //! file, and a finished file counts only if it is there with the size and digest that its receipt says.
 
 use crate::codec::compression::Compression;
-use crate::error::RecordError;
+use crate::error::JournalError;
 use crate::hash::digest::{Digest, DigestAlgorithm};
 use crate::limits::RECORD_BYTES_MAX;
 use crate::sys::directory::Directory;
-use crate::write::encode::Sums;
+use crate::write::encode::FileStats;
 use crate::write::output_name::OutputName;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -53,8 +53,8 @@ pub struct Receipt {
 
 impl Receipt {
     /// A receipt for a file of `count` lines.
-    pub fn new(file: String, resource_type: &str, count: u64, sums: Sums) -> Receipt {
-        let Sums { bytes, file_bytes, digest } = sums;
+    pub fn new(file: String, resource_type: &str, count: u64, sums: FileStats) -> Receipt {
+        let FileStats { bytes, file_bytes, digest } = sums;
         Receipt { file, r#type: resource_type.to_string(), count, bytes, file_bytes, digest }
     }
 
@@ -79,14 +79,14 @@ pub struct PlanFile<T> {
 }
 
 /// A record in a directory of its own below the output directory.
-pub(crate) struct Record<'a> {
+pub(crate) struct JournalFiles<'a> {
     root: &'a Directory,
     folder: &'static str,
 }
 
-impl Record<'_> {
-    pub fn new<'a>(root: &'a Directory, folder: &'static str) -> Record<'a> {
-        Record { root, folder }
+impl JournalFiles<'_> {
+    pub fn new<'a>(root: &'a Directory, folder: &'static str) -> JournalFiles<'a> {
+        JournalFiles { root, folder }
     }
 
     /// The name of a file of the record, relative to the output directory.
@@ -98,22 +98,22 @@ impl Record<'_> {
         self.root.path().join(self.name(file))
     }
 
-    fn io(&self, file: &str) -> impl FnOnce(io::Error) -> RecordError + use<> {
+    fn io(&self, file: &str) -> impl FnOnce(io::Error) -> JournalError + use<> {
         let path = self.path(file);
-        |source| RecordError::Io { path, source }
+        |source| JournalError::Io { path, source }
     }
 
     /// Whether there is a plan; whether it can be used is not asked.
-    pub fn stands(&self) -> Result<bool, RecordError> {
+    pub fn stands(&self) -> Result<bool, JournalError> {
         Ok(self.root.metadata(&self.name(PLAN)).map_err(self.io(PLAN))?.is_some())
     }
 
     /// The plan.
     ///
     /// # Errors
-    /// [`RecordError::Damaged`].
-    pub fn plan<T: DeserializeOwned>(&self) -> Result<PlanFile<T>, RecordError> {
-        let damaged = |reason: String| RecordError::Damaged { path: self.path(PLAN), reason };
+    /// [`JournalError::Damaged`].
+    pub fn plan<T: DeserializeOwned>(&self) -> Result<PlanFile<T>, JournalError> {
+        let damaged = |reason: String| JournalError::Damaged { path: self.path(PLAN), reason };
         let bytes = self.root.read(&self.name(PLAN), RECORD_BYTES_MAX).map_err(|error| damaged(error.to_string()))?;
         let plan: PlanFile<T> = serde_json::from_slice(&bytes).map_err(|error| damaged(place_of(&error)))?;
         match plan.files.iter().all(|name| OutputName::parse(name).is_some()) {
@@ -126,7 +126,7 @@ impl Record<'_> {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn receipts(&self) -> Result<Vec<Receipt>, RecordError> {
+    pub fn receipts(&self) -> Result<Vec<Receipt>, JournalError> {
         let bytes = match self.root.read(&self.name(DONE), RECORD_BYTES_MAX) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

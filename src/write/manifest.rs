@@ -26,12 +26,12 @@ pub struct Manifest {
     /// Always false here: files are files.
     pub requires_access_token: bool,
     /// Files of resources by type name, then number.
-    pub output: Vec<Item>,
+    pub output: Vec<ManifestItem>,
     /// Files of deletions; the key is left out when there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub deleted: Vec<Item>,
+    pub deleted: Vec<ManifestItem>,
     /// Files of messages.
-    pub error: Vec<Item>,
+    pub error: Vec<ManifestItem>,
     /// Extensions by key.
     #[serde(default)]
     pub extension: Map<String, Value>,
@@ -39,7 +39,7 @@ pub struct Manifest {
 
 /// A file of a manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Item {
+pub struct ManifestItem {
     /// Type of its lines.
     pub r#type: String,
     /// Where it is.
@@ -64,12 +64,12 @@ pub struct FileFacts {
     pub digest: Option<Digest>,
 }
 
-impl Item {
-    fn of(receipt: &Receipt, base_url: &str) -> Item {
+impl ManifestItem {
+    fn of(receipt: &Receipt, base_url: &str) -> ManifestItem {
         let facts = FileFacts { bytes: receipt.bytes, file_bytes: receipt.file_bytes, digest: receipt.digest.clone() };
         let mut extension = Map::new();
         extension.insert(FILE_KEY.to_string(), serde_json::to_value(facts).expect("plain data"));
-        Item {
+        ManifestItem {
             r#type: receipt.r#type.clone(),
             url: format!("{base_url}{}", receipt.file),
             count: receipt.count,
@@ -105,7 +105,7 @@ impl Manifest {
         error: &[Receipt],
         export: Value,
     ) -> Manifest {
-        let items = |receipts: &[Receipt]| receipts.iter().map(|receipt| Item::of(receipt, base_url)).collect();
+        let items = |receipts: &[Receipt]| receipts.iter().map(|receipt| ManifestItem::of(receipt, base_url)).collect();
         let Value::Object(extension) = json!({ EXPORT_KEY: export }) else {
             unreachable!("an object is written above")
         };

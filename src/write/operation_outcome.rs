@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use crate::issue::{Messages, Words};
+use crate::issue::{IssueLog, ParameterNames};
 
 /// One line a message, in the words of a door, without line ends.
-pub fn outcome_lines(messages: &Messages, words: &Words) -> Vec<String> {
-    let line = |message: crate::issue::Message| {
+pub fn outcome_lines(messages: &IssueLog, words: &ParameterNames) -> Vec<String> {
+    let line = |message: crate::issue::Issue| {
         json!({
             "resourceType": "OperationOutcome",
             "issue": [{ "severity": message.severity, "code": message.code, "diagnostics": message.say(words) }],

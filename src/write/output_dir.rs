@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
-use crate::error::RecordError;
+use crate::error::JournalError;
 use crate::hash::digest::DigestAlgorithm;
 use crate::limits::RECORD_BYTES_MAX;
 use crate::sys::directory::{Directory, temporary_name};
@@ -35,7 +35,7 @@ use crate::sys::disk::disk_space;
 use crate::sys::durability::Sync;
 use crate::sys::private_files::private_directory;
 use crate::write::journal::{
-    DONE, JOB, MANIFEST, NEXT, PLAN, PlanFile, Receipt, Record, STATUS, is_as_recorded, line_of, place_of,
+    DONE, JOB, JournalFiles, MANIFEST, NEXT, PLAN, PlanFile, Receipt, STATUS, is_as_recorded, line_of, place_of,
 };
 use crate::write::manifest::{EXPORT_KEY, Manifest};
 use crate::write::output_name::OutputName;
@@ -45,16 +45,16 @@ const REPLACED: &str = "replaced.json";
 
 /// `replaced.json`.
 #[derive(Serialize, Deserialize)]
-struct Replaced {
+struct ReplacedFiles {
     /// Names of the files that earlier exports may have put in place.
     files: BTreeSet<String>,
     /// A hash of them: a file whose name is lost would stay beside those of another export.
     sum: String,
 }
 
-impl Replaced {
-    fn new(files: BTreeSet<String>) -> Replaced {
-        Replaced { sum: Replaced::sum_of(&files), files }
+impl ReplacedFiles {
+    fn new(files: BTreeSet<String>) -> ReplacedFiles {
+        ReplacedFiles { sum: ReplacedFiles::sum_of(&files), files }
     }
 
     fn sum_of(files: &BTreeSet<String>) -> String {
@@ -65,7 +65,7 @@ impl Replaced {
 
 /// How to begin in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Begin {
+pub enum BeginMode {
     /// Only if it is empty.
     Fresh,
     /// Go on with the record, if there is one.
@@ -75,7 +75,7 @@ pub enum Begin {
 }
 
 /// An output directory, locked for one run.
-pub struct JobDirectory {
+pub struct ExportJournal {
     root: Arc<Directory>,
     sync: Sync,
     done: Mutex<Option<File>>,
@@ -89,26 +89,26 @@ pub struct JobDirectory {
     _lock: File,
 }
 
-impl JobDirectory {
+impl ExportJournal {
     /// Locks an output directory, making it if it is not there.
     ///
     /// # Errors
-    /// [`RecordError::Busy`] when another run has it, [`RecordError::Io`].
-    pub fn open(path: &Path, sync: Sync) -> Result<JobDirectory, RecordError> {
-        let io = |source| RecordError::Io { path: path.to_path_buf(), source };
+    /// [`JournalError::Busy`] when another run has it, [`JournalError::Io`].
+    pub fn open(path: &Path, sync: Sync) -> Result<ExportJournal, JournalError> {
+        let io = |source| JournalError::Io { path: path.to_path_buf(), source };
         let made = !path.exists();
         private_directory(path).map_err(io)?;
         let path = path.canonicalize().map_err(io)?;
-        let failed = |source| RecordError::Io { path: path.join(JOB), source };
+        let failed = |source| JournalError::Io { path: path.join(JOB), source };
         let root = Arc::new(Directory::open(&path).map_err(io)?);
         let lock = root.make_directory(JOB).and_then(|job| job.create("lock")).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => return Err(RecordError::Busy { path }),
+            Err(std::fs::TryLockError::WouldBlock) => return Err(JournalError::Busy { path }),
             Err(std::fs::TryLockError::Error(source)) => return Err(failed(source)),
         }
         let no = || AtomicBool::new(false);
-        Ok(JobDirectory {
+        Ok(ExportJournal {
             root,
             sync,
             done: Mutex::default(),
@@ -146,24 +146,24 @@ impl JobDirectory {
         self.record_of_run().path(PLAN)
     }
 
-    fn own(&self) -> Record<'_> {
-        Record::new(&self.root, JOB)
+    fn own(&self) -> JournalFiles<'_> {
+        JournalFiles::new(&self.root, JOB)
     }
 
-    fn next(&self) -> Record<'_> {
-        Record::new(&self.root, NEXT)
+    fn next(&self) -> JournalFiles<'_> {
+        JournalFiles::new(&self.root, NEXT)
     }
 
-    fn record_of_run(&self) -> Record<'_> {
+    fn record_of_run(&self) -> JournalFiles<'_> {
         if self.is_staged() { self.next() } else { self.own() }
     }
 
-    fn io(&self, name: &str) -> impl FnOnce(io::Error) -> RecordError + use<> {
+    fn io(&self, name: &str) -> impl FnOnce(io::Error) -> JournalError + use<> {
         let path = self.root.path().join(name);
-        |source| RecordError::Io { path, source }
+        |source| JournalError::Io { path, source }
     }
 
-    fn exists(&self, name: &str) -> Result<bool, RecordError> {
+    fn exists(&self, name: &str) -> Result<bool, JournalError> {
         Ok(self.root.metadata(name).map_err(self.io(name))?.is_some())
     }
 
@@ -171,35 +171,35 @@ impl JobDirectory {
     ///
     /// # Errors
     /// When that is not what `begin` allows.
-    pub fn begin<T: DeserializeOwned>(&self, begin: Begin) -> Result<Option<PlanFile<T>>, RecordError> {
+    pub fn begin<T: DeserializeOwned>(&self, begin: BeginMode) -> Result<Option<PlanFile<T>>, JournalError> {
         let (own, next) = (self.own().stands()?, self.next().stands()?);
         if own || next {
             // From here on the directory is ours to keep.
             self.planned.store(true, Relaxed);
         }
-        let refuse = |holds: &str| Err(RecordError::NotEmpty { path: self.path().into(), holds: holds.to_string() });
+        let refuse = |holds: &str| Err(JournalError::NotEmpty { path: self.path().into(), holds: holds.to_string() });
         match (begin, own || next) {
-            (Begin::Fresh, true) if next => refuse(
+            (BeginMode::Fresh, true) if next => refuse(
                 "holds an export and an unfinished one that is to replace it; finish that with --resume, or begin anew with --force",
             ),
-            (Begin::Fresh, true) if self.exists(MANIFEST)? => {
+            (BeginMode::Fresh, true) if self.exists(MANIFEST)? => {
                 refuse("holds a finished export; choose another directory, or replace it with --force")
             }
-            (Begin::Fresh, true) => {
+            (BeginMode::Fresh, true) => {
                 refuse("holds an interrupted export; finish it with --resume, or begin anew with --force")
             }
-            (Begin::Fresh | Begin::Resume, false) => match self.foreign()? {
+            (BeginMode::Fresh | BeginMode::Resume, false) => match self.foreign()? {
                 Some(name) => refuse(&format!(
                     "holds {name}, which is not of an export; choose another directory, or use --force, which leaves \
                      foreign files alone"
                 )),
                 None => Ok(None),
             },
-            (Begin::Resume, true) => {
+            (BeginMode::Resume, true) => {
                 self.staged.store(next, Relaxed);
                 self.record_of_run().plan().map(Some)
             }
-            (Begin::Force, _) => {
+            (BeginMode::Force, _) => {
                 self.replaces.store(own || next, Relaxed);
                 Ok(None)
             }
@@ -207,7 +207,7 @@ impl JobDirectory {
     }
 
     /// The first name in the directory that is not the record's.
-    fn foreign(&self) -> Result<Option<String>, RecordError> {
+    fn foreign(&self) -> Result<Option<String>, JournalError> {
         let names = self.root.names().map_err(self.io(""))?;
         let names = names.into_iter().map(|name| name.to_string_lossy().into_owned());
         Ok(names.filter(|name| name != JOB).min())
@@ -215,9 +215,9 @@ impl JobDirectory {
 
     /// The files that the exports in the directory may have put in place. What a record that cannot be read would list
     /// is not known, and so not ours.
-    fn listed(&self) -> Result<BTreeSet<String>, RecordError> {
+    fn listed(&self) -> Result<BTreeSet<String>, JournalError> {
         let mut names: Vec<String> = Vec::new();
-        let mut add = |record: Record<'_>| -> Result<(), RecordError> {
+        let mut add = |record: JournalFiles<'_>| -> Result<(), JournalError> {
             names.extend(record.plan::<IgnoredAny>().map_or(Vec::new(), |plan| plan.files));
             names.extend(record.receipts()?.into_iter().map(|receipt| receipt.file));
             Ok(())
@@ -241,14 +241,14 @@ impl JobDirectory {
     }
 
     /// The names that `replaced.json` keeps.
-    fn replaced(&self) -> Result<Replaced, RecordError> {
+    fn replaced(&self) -> Result<ReplacedFiles, JournalError> {
         let name = self.next().name(REPLACED);
-        let damaged = |reason| RecordError::Damaged { path: self.root.path().join(&name), reason };
-        let replaced: Replaced = match self.root.read(&name, RECORD_BYTES_MAX) {
+        let damaged = |reason| JournalError::Damaged { path: self.root.path().join(&name), reason };
+        let replaced: ReplacedFiles = match self.root.read(&name, RECORD_BYTES_MAX) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| damaged(place_of(&error)))?,
             Err(error) => return Err(damaged(error.to_string())),
         };
-        let is_sound = replaced.sum == Replaced::sum_of(&replaced.files)
+        let is_sound = replaced.sum == ReplacedFiles::sum_of(&replaced.files)
             && replaced.files.iter().all(|name| OutputName::parse(name).is_some());
         if is_sound { Ok(replaced) } else { Err(damaged("it is not as it was written".to_string())) }
     }
@@ -256,8 +256,8 @@ impl JobDirectory {
     /// Writes the plan, after a look that no foreign file has the name of a file to come. `files` are their names.
     ///
     /// # Errors
-    /// [`RecordError::Foreign`], [`RecordError::Io`]; until the plan stands an old export is whole, and its record is.
-    pub fn write_plan<T: Serialize>(&self, job: &T, files: &[String]) -> Result<(), RecordError> {
+    /// [`JournalError::Foreign`], [`JournalError::Io`]; until the plan stands an old export is whole, and its record is.
+    pub fn write_plan<T: Serialize>(&self, job: &T, files: &[String]) -> Result<(), JournalError> {
         let replaces = self.replaces.load(Relaxed);
         let ours = if replaces { self.listed()? } else { BTreeSet::new() };
         self.refuse_foreign(files, &ours, replaces)?;
@@ -270,7 +270,7 @@ impl JobDirectory {
         }
         // Receipts of an earlier run are gone before this plan stands: its files would be taken for ours.
         let (done, replaced, plan) = (self.next().name(DONE), self.next().name(REPLACED), self.next().name(PLAN));
-        let names = serde_json::to_vec(&Replaced::new(ours)).expect("names are plain data");
+        let names = serde_json::to_vec(&ReplacedFiles::new(ours)).expect("names are plain data");
         self.root.make_directory(NEXT).map_err(self.io(NEXT))?;
         self.root.remove_file(&done).map_err(self.io(&done))?;
         self.root.replace(&replaced, &names, sync).map_err(self.io(&replaced))?;
@@ -280,8 +280,8 @@ impl JobDirectory {
         self.sync(&[JOB])
     }
 
-    fn refuse_foreign(&self, files: &[String], ours: &BTreeSet<String>, replaces: bool) -> Result<(), RecordError> {
-        let foreign = |name: &str| RecordError::Foreign { path: self.root.path().join(name) };
+    fn refuse_foreign(&self, files: &[String], ours: &BTreeSet<String>, replaces: bool) -> Result<(), JournalError> {
+        let foreign = |name: &str| JournalError::Foreign { path: self.root.path().join(name) };
         let own: &[&str] = if replaces { &[] } else { &[MANIFEST, STATUS] };
         for name in files.iter().map(String::as_str).filter(|name| !ours.contains(*name)).chain(own.iter().copied()) {
             match self.root.metadata(name) {
@@ -310,7 +310,7 @@ impl JobDirectory {
     ///
     /// # Errors
     /// When the directory or its disk cannot be asked.
-    pub fn has_room_beside(&self, bytes: u64) -> Result<bool, RecordError> {
+    pub fn has_room_beside(&self, bytes: u64) -> Result<bool, JournalError> {
         let free = || Ok(disk_space(self.path()).map_err(self.io(""))?.free);
         Ok(self.exists(MANIFEST)? && free()? >= bytes)
     }
@@ -323,7 +323,7 @@ impl JobDirectory {
         &self,
         algorithm: DigestAlgorithm,
         is_planned: impl Fn(&Receipt) -> bool,
-    ) -> Result<Vec<Receipt>, RecordError> {
+    ) -> Result<Vec<Receipt>, JournalError> {
         let mut finished = self.record_of_run().receipts()?;
         finished.retain(|receipt| is_planned(receipt));
         // What has been moved into place already is not in `next` any more.
@@ -339,7 +339,7 @@ impl JobDirectory {
         Ok(there)
     }
 
-    fn is_there(&self, name: &str, receipt: &Receipt, algorithm: DigestAlgorithm) -> Result<bool, RecordError> {
+    fn is_there(&self, name: &str, receipt: &Receipt, algorithm: DigestAlgorithm) -> Result<bool, JournalError> {
         match self.root.open_file(name).and_then(|file| is_as_recorded(file, receipt, algorithm)) {
             Ok(as_recorded) => Ok(as_recorded),
             // Something else that stands there is none of the run's files.
@@ -353,9 +353,9 @@ impl JobDirectory {
     /// in its place.
     ///
     /// # Errors
-    /// [`RecordError::Foreign`] when something of somebody else's has come where a file is to go, [`RecordError::Io`]; then
+    /// [`JournalError::Foreign`] when something of somebody else's has come where a file is to go, [`JournalError::Io`]; then
     /// calling it again goes on, by a later run, too.
-    pub fn move_into_place(&self, finished: &[Receipt]) -> Result<(), RecordError> {
+    pub fn move_into_place(&self, finished: &[Receipt]) -> Result<(), JournalError> {
         if !self.is_staged() {
             return Ok(());
         }
@@ -371,7 +371,7 @@ impl JobDirectory {
         }
         for name in staged.iter().filter(|name| !old.contains(**name)) {
             if self.exists(name)? {
-                return Err(RecordError::Foreign { path: root.path().join(name) });
+                return Err(JournalError::Foreign { path: root.path().join(name) });
             }
         }
         // What is moved must be found again by its name, whatever happens.
@@ -392,7 +392,7 @@ impl JobDirectory {
             }
             match root.rename_new(&in_next(name), name) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    return Err(RecordError::Foreign { path: root.path().join(name) });
+                    return Err(JournalError::Foreign { path: root.path().join(name) });
                 }
                 renamed => renamed.map_err(self.io(name))?,
             }
@@ -430,8 +430,8 @@ impl JobDirectory {
     /// Publishes the manifest: the last thing a run does (MANIFEST-18). `finished` are the receipts of all its files.
     ///
     /// # Errors
-    /// As [`JobDirectory::move_into_place`]; when the manifest cannot be written or made to last.
-    pub fn publish(&self, manifest: &[u8], finished: &[Receipt]) -> Result<(), RecordError> {
+    /// As [`ExportJournal::move_into_place`]; when the manifest cannot be written or made to last.
+    pub fn publish(&self, manifest: &[u8], finished: &[Receipt]) -> Result<(), JournalError> {
         self.move_into_place(finished)?;
         // What a run that was killed right after it was moved has left.
         self.clear_next(&[]);
@@ -440,7 +440,7 @@ impl JobDirectory {
     }
 
     /// Removes a file; what cannot be one of ours (a directory, something behind a link) stays.
-    fn remove(&self, name: &str) -> Result<(), RecordError> {
+    fn remove(&self, name: &str) -> Result<(), JournalError> {
         match self.root.remove_file(name) {
             Err(error) if !matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::IsADirectory) => {
                 Err(self.io(name)(error))
@@ -450,7 +450,7 @@ impl JobDirectory {
     }
 
     /// Makes the entries of these directories last, those that are there; `""` is the output directory.
-    fn sync(&self, folders: &[&str]) -> Result<(), RecordError> {
+    fn sync(&self, folders: &[&str]) -> Result<(), JournalError> {
         if self.sync == Sync::No {
             return Ok(());
         }
@@ -496,7 +496,7 @@ impl JobDirectory {
     }
 }
 
-impl Drop for JobDirectory {
+impl Drop for ExportJournal {
     /// A run that failed before it had a plan leaves the directory as it found it.
     fn drop(&mut self) {
         if !self.planned.load(Relaxed) {

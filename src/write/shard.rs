@@ -16,12 +16,12 @@ use crate::index::row_reader::row_range;
 use crate::index::segment::layout::flag;
 use crate::index::snapshot::{Index, Snapshot};
 use crate::limits::READ_BYTES;
-use crate::plan::{Place, Plan};
+use crate::plan::{Plan, RowAddress};
 use crate::progress::Progress;
-use crate::store::packed::seek_table::PackedTable;
-use crate::sys::store_file::{Source, SourceError};
+use crate::store::packed::seek_table::SeekTable;
+use crate::sys::store_file::{StoreFile, StoreFileError};
 use crate::write::encode::Encoder;
-use crate::write::frame_copy::{FrameCopier, Recoders, Taken};
+use crate::write::frame_copy::{FrameCopier, FrameRequest, Recompressors};
 use crate::write::journal::Receipt;
 use crate::write::sink::Sink;
 
@@ -40,7 +40,7 @@ const BYTE_ORDER_MARK: u64 = 3;
 const DENSE_SHARE: usize = 4;
 
 /// An output file being written.
-pub struct Output<S: Sink> {
+pub struct ShardOutput<S: Sink> {
     encoder: Encoder<S>,
     name: String,
     resource_type: &'static str,
@@ -56,7 +56,7 @@ pub fn sweep<S: Sink>(
     plan: &Plan,
     snapshot: &Snapshot,
     shards: &[usize],
-    recoders: &Recoders,
+    recoders: &Recompressors,
     watch: &Progress,
     open: &mut dyn FnMut(usize) -> Result<Option<Encoder<S>>, ExportError>,
     close: &mut dyn FnMut(usize, Receipt) -> Result<(), ExportError>,
@@ -66,7 +66,7 @@ pub fn sweep<S: Sink>(
     let mut lanes = lanes(plan, shards, open)?;
     let first = shards.iter().map(|shard| plan.shards[*shard].first.extent).min().unwrap_or(0);
     let last = shards.iter().map(|shard| plan.shards[*shard].last.extent).max().unwrap_or(0);
-    let mut reader = Reader::new(index);
+    let mut reader = RunReader::new(index);
     let mut copier = FrameCopier::new(index, recoders);
     for extent in (first..=last).filter(|extent| !plan.selection.rows[*extent].is_empty()) {
         let (columns, head) = (index.extents()[extent].columns(), index.extents()[extent].head());
@@ -92,7 +92,7 @@ pub fn sweep<S: Sink>(
                 let first = if shard.first.extent == extent { shard.first.row } else { 0 };
                 let behind = if ends { shard.last.row + 1 } else { index.extents()[extent].rows() };
                 let selected = &plan.selection.rows[extent];
-                let taken = Taken { extent, rows: first..behind, selected, type_index: lane.type_index };
+                let taken = FrameRequest { extent, rows: first..behind, selected, type_index: lane.type_index };
                 if let Some(output) = &mut lane.output {
                     reader.take_frames(&mut copier, output, &mut lane.run, table, &taken, watch, failed_write)?;
                 }
@@ -126,13 +126,13 @@ pub fn sweep<S: Sink>(
             if watch.cancel.load(Relaxed) {
                 return Err(ExportError::Cancelled);
             }
-            let place = Place { extent, row };
+            let place = RowAddress { extent, row };
             if place < plan.shards[lanes[at].shards[lanes[at].current]].first {
                 continue;
             }
             let spaced = any_space && columns.flags[row] & flag::LEADING_SPACE != 0;
             let (start, length) = (base + u64::from(offset), u64::from(length));
-            let line = Line { file, start, length, spaced };
+            let line = CompressedLine { file, start, length, spaced };
             if shared && !reader.holds(&line) {
                 for lane in &mut lanes {
                     if let Some(output) = &mut lane.output {
@@ -160,11 +160,11 @@ pub fn sweep<S: Sink>(
 #[allow(clippy::too_many_arguments, reason = "the state of a sweep")]
 fn end_shard<S: Sink>(
     plan: &Plan,
-    lanes: &mut Vec<Lane<S>>,
+    lanes: &mut Vec<ShardWriter<S>>,
     at: usize,
-    reader: &mut Reader<'_>,
+    reader: &mut RunReader<'_>,
     watch: &Progress,
-    open: Open<'_, S>,
+    open: OpenShard<'_, S>,
     close: &mut dyn FnMut(usize, Receipt) -> Result<(), ExportError>,
     failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
 ) -> Result<(), ExportError> {
@@ -174,7 +174,7 @@ fn end_shard<S: Sink>(
         let done = reader.flush(&mut output, &mut lane.run, failed_write)?;
         watch.write_done.fetch_add(done, Relaxed);
         reader.check()?;
-        let Output { encoder, name, resource_type } = output;
+        let ShardOutput { encoder, name, resource_type } = output;
         // Rows that the index places wrongly would be caught above; this catches rows that nobody took.
         if encoder.taken() != plan.shards[number].bytes {
             return Err(CorruptIndex("its rows do not come to what was planned").into());
@@ -221,37 +221,46 @@ impl Plan {
             receipt = Some(done);
             Ok(())
         };
-        sweep(self, snapshot, &[shard], &Recoders::default(), watch, &mut |_| Ok(encoder.take()), &mut close, &failed)?;
+        sweep(
+            self,
+            snapshot,
+            &[shard],
+            &Recompressors::default(),
+            watch,
+            &mut |_| Ok(encoder.take()),
+            &mut close,
+            &failed,
+        )?;
         Ok(receipt.expect("a sweep that succeeds closes its shard"))
     }
 }
 
 /// The shards of one type, one after another.
-struct Lane<S: Sink> {
+struct ShardWriter<S: Sink> {
     type_index: usize,
     shards: Vec<usize>,
     current: usize,
     first_extent: usize,
     last_extent: usize,
-    output: Option<Output<S>>,
-    run: Run,
+    output: Option<ShardOutput<S>>,
+    run: CopyRun,
 }
 
-impl<S: Sink> Lane<S> {
+impl<S: Sink> ShardWriter<S> {
     fn spans(&self, extent: usize) -> bool {
         (self.first_extent..=self.last_extent).contains(&extent)
     }
 }
 
-type Open<'a, S> = &'a mut dyn FnMut(usize) -> Result<Option<Encoder<S>>, ExportError>;
+type OpenShard<'a, S> = &'a mut dyn FnMut(usize) -> Result<Option<Encoder<S>>, ExportError>;
 
-fn start<S: Sink>(plan: &Plan, shard: usize, open: Open<'_, S>) -> Result<Option<Output<S>>, ExportError> {
+fn start<S: Sink>(plan: &Plan, shard: usize, open: OpenShard<'_, S>) -> Result<Option<ShardOutput<S>>, ExportError> {
     let resource_type = plan.shards[shard].resource_type.name();
-    Ok(open(shard)?.map(|encoder| Output { encoder, name: plan.file_name(shard), resource_type }))
+    Ok(open(shard)?.map(|encoder| ShardOutput { encoder, name: plan.file_name(shard), resource_type }))
 }
 
-fn lanes<S: Sink>(plan: &Plan, shards: &[usize], open: Open<'_, S>) -> Result<Vec<Lane<S>>, ExportError> {
-    let mut lanes: Vec<Lane<S>> = Vec::new();
+fn lanes<S: Sink>(plan: &Plan, shards: &[usize], open: OpenShard<'_, S>) -> Result<Vec<ShardWriter<S>>, ExportError> {
+    let mut lanes: Vec<ShardWriter<S>> = Vec::new();
     for shard in shards {
         let this = &plan.shards[*shard];
         match lanes.iter_mut().find(|lane| lane.type_index == this.resource_type.index()) {
@@ -259,14 +268,14 @@ fn lanes<S: Sink>(plan: &Plan, shards: &[usize], open: Open<'_, S>) -> Result<Ve
                 lane.shards.push(*shard);
                 lane.last_extent = this.last.extent;
             }
-            None => lanes.push(Lane {
+            None => lanes.push(ShardWriter {
                 type_index: this.resource_type.index(),
                 shards: vec![*shard],
                 current: 0,
                 first_extent: this.first.extent,
                 last_extent: this.last.extent,
                 output: start(plan, *shard, open)?,
-                run: Run::default(),
+                run: CopyRun::default(),
             }),
         }
     }
@@ -275,7 +284,7 @@ fn lanes<S: Sink>(plan: &Plan, shards: &[usize], open: Open<'_, S>) -> Result<Ve
 
 /// A row as the copier sees it.
 #[derive(Clone, Copy)]
-struct Line {
+struct CompressedLine {
     file: usize,
     pub(crate) start: u64,
     length: u64,
@@ -284,14 +293,14 @@ struct Line {
 
 /// Rows of a plain file that lie one behind the other, or nearly.
 #[derive(Default)]
-struct Run {
+struct CopyRun {
     file: usize,
-    lines: Vec<Line>,
+    lines: Vec<CompressedLine>,
     /// What its rows come to in the output.
     bytes: u64,
 }
 
-impl Run {
+impl CopyRun {
     fn end(&self) -> u64 {
         self.lines.last().map_or(0, |line| line.start + line.length)
     }
@@ -301,7 +310,7 @@ impl Run {
 }
 
 /// Reads store files for a sweep.
-struct Reader<'a> {
+struct RunReader<'a> {
     index: &'a Index,
     buffer: Vec<u8>,
     /// The compressed file being decoded, and the piece reached.
@@ -319,13 +328,13 @@ struct Decoding<'a> {
     at: u64,
 }
 
-impl<'a> Reader<'a> {
-    fn new(index: &'a Index) -> Reader<'a> {
-        Reader { index, buffer: Vec::new(), decoding: None, used: Vec::new(), window: None }
+impl<'a> RunReader<'a> {
+    fn new(index: &'a Index) -> RunReader<'a> {
+        RunReader { index, buffer: Vec::new(), decoding: None, used: Vec::new(), window: None }
     }
 
     /// Whether a row, and what must stand around it, lies in the window.
-    fn holds(&self, line: &Line) -> bool {
+    fn holds(&self, line: &CompressedLine) -> bool {
         self.window.as_ref().is_some_and(|(file, at, bytes)| {
             let end = (line.start + line.length + 2).min(at + bytes.len() as u64);
             *file == line.file && *at <= line.start.saturating_sub(1) && line.start + line.length < end
@@ -333,7 +342,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Moves the window to where a row begins; a row that is longer has none.
-    fn load(&mut self, line: &Line) -> Result<(), ExportError> {
+    fn load(&mut self, line: &CompressedLine) -> Result<(), ExportError> {
         let source = self.index.source(line.file)?;
         let at = line.start.saturating_sub(1);
         let mut bytes = self.window.take().map(|(.., bytes)| bytes).unwrap_or_default();
@@ -348,9 +357,9 @@ impl<'a> Reader<'a> {
     /// Takes a row for an output; returns the bytes that were written on that occasion.
     fn take<S: Sink>(
         &mut self,
-        output: &mut Output<S>,
-        run: &mut Run,
-        line: Line,
+        output: &mut ShardOutput<S>,
+        run: &mut CopyRun,
+        line: CompressedLine,
         failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
     ) -> Result<u64, ExportError> {
         if self.used.last() != Some(&line.file) && !self.used.contains(&line.file) {
@@ -358,7 +367,7 @@ impl<'a> Reader<'a> {
         }
         if self.index.coding(line.file) != Compression::None {
             let done = self.flush(output, run, failed_write)?;
-            let Output { encoder, name, .. } = output;
+            let ShardOutput { encoder, name, .. } = output;
             return Ok(done + self.copy_decoded(encoder, line, &|error| failed_write(name, error))?);
         }
         let near = run.file == line.file
@@ -381,10 +390,10 @@ impl<'a> Reader<'a> {
     fn take_frames<S: Sink>(
         &mut self,
         copier: &mut FrameCopier<'_>,
-        output: &mut Output<S>,
-        run: &mut Run,
-        table: &PackedTable,
-        taken: &Taken<'_>,
+        output: &mut ShardOutput<S>,
+        run: &mut CopyRun,
+        table: &SeekTable,
+        taken: &FrameRequest<'_>,
         watch: &Progress,
         failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
     ) -> Result<(), ExportError> {
@@ -395,14 +404,14 @@ impl<'a> Reader<'a> {
             self.used.push(file);
         }
         let before = output.encoder.taken();
-        let Output { encoder, name, .. } = output;
+        let ShardOutput { encoder, name, .. } = output;
         let failed = |error| failed_write(name, error);
         let extent = &self.index.extents()[taken.extent];
         let (flags, any_space) = (extent.columns().flags, extent.head().flags & u64::from(flag::LEADING_SPACE) != 0);
         let mut long = |encoder: &mut Encoder<S>, row: usize| {
             let range = row_range(self.index, taken.extent, row);
             let spaced = any_space && flags[row] & flag::LEADING_SPACE != 0;
-            let line = Line { file, start: range.start, length: range.end - range.start, spaced };
+            let line = CompressedLine { file, start: range.start, length: range.end - range.start, spaced };
             self.copy_decoded(encoder, line, &failed).map(|_| ())
         };
         copier.take(encoder, table, taken, &failed, &mut long)?;
@@ -413,8 +422,8 @@ impl<'a> Reader<'a> {
     /// Writes a run out.
     fn flush<S: Sink>(
         &mut self,
-        output: &mut Output<S>,
-        run: &mut Run,
+        output: &mut ShardOutput<S>,
+        run: &mut CopyRun,
         failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
     ) -> Result<u64, ExportError> {
         if run.lines.is_empty() {
@@ -473,7 +482,7 @@ impl<'a> Reader<'a> {
     fn copy_decoded<S: Sink>(
         &mut self,
         encoder: &mut Encoder<S>,
-        line: Line,
+        line: CompressedLine,
         failed_write: &dyn Fn(std::io::Error) -> ExportError,
     ) -> Result<u64, ExportError> {
         let source = self.index.source(line.file)?;
@@ -527,7 +536,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Rows of a run that follow one another, without their last line end.
-fn neighbours(lines: &[Line]) -> impl Iterator<Item = Range<u64>> + '_ {
+fn neighbours(lines: &[CompressedLine]) -> impl Iterator<Item = Range<u64>> + '_ {
     lines.chunk_by(|a, b| a.start + a.length + 1 == b.start).map(|rows| {
         let last = rows[rows.len() - 1];
         rows[0].start..last.start + last.length
@@ -536,7 +545,7 @@ fn neighbours(lines: &[Line]) -> impl Iterator<Item = Range<u64>> + '_ {
 
 /// Moves rows together, each with a newline, to the second byte of the place that they were read into. The place has
 /// a byte more than was read; its first one stands at `at` in the file. Returns what they come to.
-fn close_up(place: &mut [u8], at: u64, lines: &[Line]) -> usize {
+fn close_up(place: &mut [u8], at: u64, lines: &[CompressedLine]) -> usize {
     let mut end = 1;
     for rows in neighbours(lines) {
         let rows = (rows.start - at) as usize..(rows.end - at) as usize;
@@ -552,7 +561,7 @@ fn close_up(place: &mut [u8], at: u64, lines: &[Line]) -> usize {
 }
 
 /// The row follows a line end, begins with `{` and ends before a line end. `bytes` begin at `at` in the file.
-fn check_line(source: &Source, bytes: &[u8], at: u64, line: Line) -> Result<(), ExportError> {
+fn check_line(source: &StoreFile, bytes: &[u8], at: u64, line: CompressedLine) -> Result<(), ExportError> {
     let first = (line.start - at) as usize;
     let behind = &bytes[first + line.length as usize..];
     let follows = match first.checked_sub(1) {
@@ -569,8 +578,8 @@ fn check_line(source: &Source, bytes: &[u8], at: u64, line: Line) -> Result<(), 
 
 /// Copies one row that is too long for a buffer.
 fn copy_long(
-    source: &Source,
-    line: Line,
+    source: &StoreFile,
+    line: CompressedLine,
     buffer: &mut Vec<u8>,
     write: &mut dyn FnMut(&[u8]) -> Result<(), ExportError>,
 ) -> Result<(), ExportError> {
@@ -589,9 +598,9 @@ fn copy_long(
 }
 
 /// A file that ends too early is told like any other failure of the source.
-impl From<(&Source, u64)> for ExportError {
-    fn from((source, found): (&Source, u64)) -> ExportError {
+impl From<(&StoreFile, u64)> for ExportError {
+    fn from((source, found): (&StoreFile, u64)) -> ExportError {
         let (path, len_expected) = (source.path().to_path_buf(), source.len());
-        SourceError::Truncated { path, len_expected, len_found: found }.into()
+        StoreFileError::Truncated { path, len_expected, len_found: found }.into()
     }
 }

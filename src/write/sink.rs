@@ -1,7 +1,7 @@
 //! Where the bytes of an output file go.
 
 use crate::sys::directory::{Directory, temporary_name};
-use crate::sys::disk::Room;
+use crate::sys::disk::DiskReservation;
 use crate::sys::durability::Sync;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -57,7 +57,7 @@ struct OpenFile {
     file: File,
     directory: Arc<Directory>,
     name: String,
-    room: Room,
+    room: DiskReservation,
 }
 
 impl DirSink {
@@ -88,7 +88,7 @@ impl Sink for DirSink {
         if file.metadata()?.len() > 0 {
             file.set_len(0)?;
         }
-        self.open = Some(OpenFile { file, directory, name: name.to_string(), room: Room::default() });
+        self.open = Some(OpenFile { file, directory, name: name.to_string(), room: DiskReservation::default() });
         Ok(())
     }
 

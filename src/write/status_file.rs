@@ -48,14 +48,14 @@ struct Batches {
 }
 
 #[derive(Serialize)]
-struct Output<'a> {
+struct StatusOutput<'a> {
     r#type: &'a str,
     url: &'a str,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Document<'a> {
+struct StatusDocument<'a> {
     id: &'a str,
     transaction_time: String,
     request: &'a str,
@@ -65,7 +65,7 @@ struct Document<'a> {
     batches: Batches,
     last_updated: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    output: Option<Vec<Output<'a>>>,
+    output: Option<Vec<StatusOutput<'a>>>,
 }
 
 /// The status document of one job; a batch is a shard.
@@ -142,9 +142,9 @@ impl StatusFile {
         let left = self.total - self.complete;
         let ended = matches!(self.status, Status::Failed | Status::Cancelled);
         let output = self.final_output.as_ref().map(|manifest| {
-            manifest.output.iter().map(|item| Output { r#type: &item.r#type, url: &item.url }).collect()
+            manifest.output.iter().map(|item| StatusOutput { r#type: &item.r#type, url: &item.url }).collect()
         });
-        let document = Document {
+        let document = StatusDocument {
             id: &self.id,
             transaction_time: self.as_of.to_string(),
             request: &self.request,

@@ -9,13 +9,13 @@ use crate::limits::GATHER_BYTES;
 
 /// What a file has beyond its last write.
 #[derive(Default)]
-pub struct Tail {
+pub struct WriteBuffer {
     /// A byte that is never written, what is gathered, and room.
     buffer: Vec<u8>,
     len: usize,
 }
 
-impl Tail {
+impl WriteBuffer {
     /// Bytes until a write is due.
     pub fn room(&self) -> usize {
         GATHER_BYTES.saturating_sub(self.len)
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn bytes_leave_in_order() {
         let bytes: Vec<u8> = (0..5 * GATHER_BYTES + 77).map(|at| (at.wrapping_mul(0x9e37_79b1) >> 9) as u8).collect();
-        let (mut tail, mut out, mut at, mut step) = (Tail::default(), Vec::new(), 0, 1);
+        let (mut tail, mut out, mut at, mut step) = (WriteBuffer::default(), Vec::new(), 0, 1);
         assert!(tail.bytes().is_empty() && tail.is_empty());
         while at < bytes.len() {
             let len = step.min(bytes.len() - at);

@@ -19,7 +19,7 @@ use crate::fhir::resource_type::ResourceType;
 use crate::group::reader::{GroupHead, GroupMember};
 use crate::group::rules::problem::RuleViolation;
 use crate::group::rules::{GroupCheck, GroupRules, WantedId};
-use crate::issue::Messages;
+use crate::issue::IssueLog;
 use crate::limits::READ_BYTES;
 use crate::request::ExportRequest;
 use crate::select::cohort::Cohort;
@@ -36,7 +36,7 @@ pub fn run(command: GroupCommand) -> Exit {
 
 /// What the members of a Group are, told without a store.
 #[derive(Default)]
-struct Kinds {
+struct ProblemCounts {
     patients: u64,
     absolute: u64,
     groups: u64,
@@ -46,7 +46,7 @@ struct Kinds {
     with_period: u64,
 }
 
-impl Kinds {
+impl ProblemCounts {
     fn count(&mut self, member: &GroupMember<'_>) {
         match member.reference.map(Reference::parse) {
             Some(Some(reference)) if reference.resource_type == ResourceType::PATIENT => {
@@ -72,10 +72,10 @@ fn read(
     path: &Path,
     rules: GroupRules,
     on_piece: &mut dyn FnMut(&[u8]) -> Result<(), ExportError>,
-) -> Result<(GroupHead, Kinds), ExportError> {
+) -> Result<(GroupHead, ProblemCounts), ExportError> {
     let unreadable = |error| RequestError::one(format!("{}: cannot be read: {error}", path.display()));
     let mut file = File::open(path).map_err(unreadable)?;
-    let mut kinds = Kinds::default();
+    let mut kinds = ProblemCounts::default();
     let mut on_member = |member: &GroupMember<'_>| kinds.count(member);
     let mut check = GroupCheck::new(rules, WantedId::Own, &mut on_member);
     let mut buffer = vec![0; READ_BYTES];
@@ -134,9 +134,9 @@ fn check(args: &GroupCheckArgs) -> Result<Exit, ExportError> {
     Ok(Exit::Done)
 }
 
-fn report(args: &GroupCheckArgs, head: &GroupHead, kinds: &Kinds, cohort: Option<&Cohort>) {
+fn report(args: &GroupCheckArgs, head: &GroupHead, kinds: &ProblemCounts, cohort: Option<&Cohort>) {
     let id = head.id.map(|id| id.to_string()).unwrap_or_default();
-    let none = Messages::default();
+    let none = IssueLog::default();
     let messages = cohort.map_or(&none, |cohort| &cohort.messages);
     let found = cohort.map(|cohort| cohort.members.count());
     if args.json {

@@ -36,7 +36,7 @@ struct Decoded {
     error: Option<DecodeError>,
 }
 
-fn decode(source: &Source, coding: Compression, from: SeekPoint) -> Decoded {
+fn decode(source: &StoreFile, coding: Compression, from: SeekPoint) -> Decoded {
     let mut decoder = Decoder::new(source, coding, from).unwrap();
     let mut decoded = Decoded { bytes: Vec::new(), restarts: Vec::new(), error: None };
     loop {
@@ -61,7 +61,7 @@ fn decode(source: &Source, coding: Compression, from: SeekPoint) -> Decoded {
 fn decode_bytes(bytes: &[u8], coding: Compression) -> Decoded {
     let file = file_of(bytes);
     let [a, b] =
-        accesses().map(|access| decode(&Source::open(file.path(), access).unwrap(), coding, SeekPoint::default()));
+        accesses().map(|access| decode(&StoreFile::open(file.path(), access).unwrap(), coding, SeekPoint::default()));
     assert_eq!((&a.bytes, &a.restarts), (&b.bytes, &b.restarts));
     assert_eq!(a.error.as_ref().map(ToString::to_string), b.error.as_ref().map(ToString::to_string));
     a
@@ -199,7 +199,7 @@ fn a_file_shortened_meanwhile_is_named() {
     {
         for access in accesses() {
             let file = file_of(&file);
-            let source = Source::open(file.path(), access).unwrap();
+            let source = StoreFile::open(file.path(), access).unwrap();
             let mut decoder = Decoder::new(&source, coding, SeekPoint::default()).unwrap();
             assert!(decoder.piece(|_| ()).unwrap().is_some());
             file.as_file().set_len(source.len() / 2).unwrap();
@@ -209,7 +209,7 @@ fn a_file_shortened_meanwhile_is_named() {
                     Err(error) => break error,
                 }
             };
-            assert!(matches!(error, DecodeError::Source(SourceError::Truncated { .. })), "{error:?}");
+            assert!(matches!(error, DecodeError::Source(StoreFileError::Truncated { .. })), "{error:?}");
         }
     }
 }
@@ -217,7 +217,7 @@ fn a_file_shortened_meanwhile_is_named() {
 #[test]
 fn a_restart_beyond_the_end_is_an_error() {
     let file = file_of(b"{}\n");
-    let source = Source::open(file.path(), Access::called()).unwrap();
+    let source = StoreFile::open(file.path(), Access::called()).unwrap();
     assert!(Decoder::new(&source, Compression::Gzip, SeekPoint { compressed: 4, uncompressed: 0 }).is_err());
     assert!(decode(&source, Compression::Zstd, SeekPoint { compressed: 3, uncompressed: 9 }).bytes.is_empty());
 }
@@ -247,7 +247,7 @@ proptest! {
         prop_assert_eq!(&whole.restarts, &starts[1..]);
         let stored = file_of(&file);
         for access in accesses() {
-            let source = Source::open(stored.path(), access).unwrap();
+            let source = StoreFile::open(stored.path(), access).unwrap();
             for (at, start) in starts.iter().enumerate() {
                 let tail = decode(&source, coding, *start);
                 prop_assert!(tail.bytes == bytes[start.uncompressed as usize..] && tail.error.is_none());

@@ -10,24 +10,24 @@ use crate::export::options::{Existing, ExportOptions};
 use crate::export::planning::plan;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
-use crate::index::meta::{self, Generation};
+use crate::index::meta::{self, IndexMeta};
 use crate::index::snapshot::Snapshot;
 use crate::index::test_lines::{append, line};
-use crate::plan::{Place, Shard, cut};
+use crate::plan::{RowAddress, Shard, cut};
 use crate::progress::Progress;
-use crate::request::{Bounds, ExportRequest, Late, MissingLastUpdated, Population, Way};
+use crate::request::{AccessPath, ExportRequest, FileBounds, LateArrivals, MissingLastUpdated, Population};
 use crate::select::cohort::Cohort;
 use crate::select::selection::Selection;
 use crate::store::Store;
 use crate::sys::access::Access;
-use crate::sys::store_file::Source;
+use crate::sys::store_file::StoreFile;
 
 fn at(text: &str) -> Instant {
     Instant::parse(text).unwrap()
 }
 
 /// Everything that a selection says.
-fn told(snapshot: &Snapshot, request: &ExportRequest, way: Way) -> impl PartialEq + std::fmt::Debug {
+fn told(snapshot: &Snapshot, request: &ExportRequest, way: AccessPath) -> impl PartialEq + std::fmt::Debug {
     let request = request.clone().way(way);
     let cohort = Cohort::resolve(snapshot, &request).unwrap();
     let selection = Selection::new(snapshot, &cohort, &request).unwrap();
@@ -62,7 +62,7 @@ fn request(people: &Path) -> impl Strategy<Value = ExportRequest> + use<> {
             if base == 1 {
                 request.fhir_bases.push("https://a.example/r4".to_string());
             }
-            request.late = if late { Late::Include } else { Late::Report };
+            request.late = if late { LateArrivals::Include } else { LateArrivals::Report };
             request.missing_last_updated =
                 if missing { MissingLastUpdated::Include } else { MissingLastUpdated::Exclude };
             request
@@ -95,8 +95,8 @@ proptest! {
                 if let Population::Patients(path) = &mut request.population {
                     path.clone_from(&list);
                 }
-                let rows = told(&snapshot, &request, Way::Rows);
-                for way in [Way::Auto, Way::Columns, Way::Postings] {
+                let rows = told(&snapshot, &request, AccessPath::Rows);
+                for way in [AccessPath::Auto, AccessPath::Columns, AccessPath::Postings] {
                     prop_assert_eq!(&rows, &told(&snapshot, &request, way), "{:?} {:?}", way, request);
                 }
             }
@@ -105,13 +105,13 @@ proptest! {
 }
 
 /// What [`cut`] does, row by row.
-fn cut_by_rows(snapshot: &Snapshot, selection: &Selection, bounds: Bounds) -> Vec<Shard> {
+fn cut_by_rows(snapshot: &Snapshot, selection: &Selection, bounds: FileBounds) -> Vec<Shard> {
     let mut done: Vec<Vec<Shard>> = vec![Vec::new(); ResourceType::COUNT];
     for (extent, rows) in selection.rows.iter().enumerate() {
         let columns = snapshot.index().extents()[extent].prove_whole().unwrap();
         for row in rows.iter() {
             let (resource_type, bytes) = (columns.type_of(row), u64::from(columns.length(row)) + 1);
-            let (shards, place) = (&mut done[resource_type.index()], Place { extent, row });
+            let (shards, place) = (&mut done[resource_type.index()], RowAddress { extent, row });
             let ordinal = shards.len() as u32 + 1;
             match shards.last_mut() {
                 Some(open)
@@ -185,14 +185,14 @@ proptest! {
             let newer = whole.clone().map(|request| request.since(&since(3))).into_iter();
             let later = whole.clone().map(|request| request.since(&since(second / 2))).into_iter();
             for request in whole.into_iter().chain(newer).chain(later) {
-                let rows = told(&snapshot, &request, Way::Rows);
-                for way in [Way::Auto, Way::Columns, Way::Postings] {
+                let rows = told(&snapshot, &request, AccessPath::Rows);
+                for way in [AccessPath::Auto, AccessPath::Columns, AccessPath::Postings] {
                     prop_assert_eq!(&rows, &told(&snapshot, &request, way), "{:?} {:?}", way, request);
                 }
                 let cohort = Cohort::resolve(&snapshot, &request).unwrap();
                 let selection = Selection::new(&snapshot, &cohort, &request).unwrap();
                 for (file_bytes, file_resources) in &bounds {
-                    let bounds = Bounds { file_bytes: *file_bytes, file_resources: *file_resources };
+                    let bounds = FileBounds { file_bytes: *file_bytes, file_resources: *file_resources };
                     let shards = cut(&snapshot, &selection, bounds).unwrap();
                     prop_assert_eq!(shards, cut_by_rows(&snapshot, &selection, bounds), "{:?}", bounds);
                 }
@@ -204,8 +204,8 @@ proptest! {
 /// Makes the generation trust an index file as it is now, as if a disk had garbled it and kept its times.
 fn trust(index: &Path) {
     let name = index.join(meta::FILE);
-    let mut generation = Generation::from_bytes(&std::fs::read(&name).unwrap()).unwrap();
-    let stamp = |file: &str| Source::open(index.join(file), Access::called()).unwrap().stamp();
+    let mut generation = IndexMeta::from_bytes(&std::fs::read(&name).unwrap()).unwrap();
+    let stamp = |file: &str| StoreFile::open(index.join(file), Access::called()).unwrap().stamp();
     for file in generation.containers.iter_mut().chain([&mut generation.merged]) {
         file.stamp = Some(stamp(&file.name));
     }
@@ -242,7 +242,7 @@ fn a_damaged_page_is_found_by_whoever_reads_it() {
     assert_eq!(good.1.exported, 16);
     let index = store.index_dir();
     trust(&index);
-    let generation = Generation::from_bytes(&std::fs::read(index.join(meta::FILE)).unwrap()).unwrap();
+    let generation = IndexMeta::from_bytes(&std::fs::read(index.join(meta::FILE)).unwrap()).unwrap();
     let (mut found, mut passed) = (0, 0);
     let files = [&generation.containers[0].name, &generation.merged.name];
     let whole = files.map(|file| std::fs::read(index.join(file)).unwrap());
@@ -293,7 +293,7 @@ fn a_damaged_page_never_spoils_a_copy_of_frames() {
     let store = Store::open(&packed).unwrap();
     store.snapshot(as_of.clone()).unwrap();
     let index = store.index_dir();
-    let known = || Generation::from_bytes(&std::fs::read(index.join(meta::FILE)).unwrap()).unwrap();
+    let known = || IndexMeta::from_bytes(&std::fs::read(index.join(meta::FILE)).unwrap()).unwrap();
     let out = dir.path().join("out");
     let write = |coding| {
         let options = ExportOptions {
@@ -304,7 +304,7 @@ fn a_damaged_page_never_spoils_a_copy_of_frames() {
             clock: &|| Instant::parse("2021-01-01T00:00:00Z").unwrap(),
             words: &crate::issue::PLAIN_WORDS,
         };
-        let mut request = ExportRequest::patients(&list).way(Way::Postings);
+        let mut request = ExportRequest::patients(&list).way(AccessPath::Postings);
         request.coding = coding;
         let done = export(&store, &request, as_of.clone(), &options, &Progress::default()).unwrap();
         (done.files.iter().map(|file| (file.count, file.digest.clone())).collect::<Vec<_>>(), done.index.repaired.len())
@@ -359,7 +359,7 @@ fn an_export_repairs_what_it_finds_damaged() {
         columns.place.as_flattened().iter().flat_map(|word| word.to_le_bytes()).collect()
     };
     let index = store.index_dir();
-    let name = Generation::from_bytes(&std::fs::read(index.join(meta::FILE)).unwrap()).unwrap();
+    let name = IndexMeta::from_bytes(&std::fs::read(index.join(meta::FILE)).unwrap()).unwrap();
     let path = index.join(&name.containers[0].name);
     let mut bytes = std::fs::read(&path).unwrap();
     // A column that every export reads; what nobody reads is left for who checks all of it.
@@ -375,7 +375,7 @@ fn an_export_repairs_what_it_finds_damaged() {
         clock: &|| Instant::parse("2021-01-01T00:00:00Z").unwrap(),
         words: &crate::issue::PLAIN_WORDS,
     };
-    let request = ExportRequest::all_patients().way(Way::Rows);
+    let request = ExportRequest::all_patients().way(AccessPath::Rows);
     let done = export(&store, &request, as_of, &options, &Progress::default()).unwrap();
     assert_eq!(done.ledger.exported, 3000);
     assert_eq!(done.index.repaired.len(), 1, "{:?}", done.index);

@@ -12,7 +12,7 @@ use crate::fhir::instant::Instant;
 use crate::hash::digest::{DigestAlgorithm, digest_file};
 use crate::index::test_lines::append;
 use crate::progress::Progress;
-use crate::request::{Bounds, ExportRequest};
+use crate::request::{ExportRequest, FileBounds};
 use crate::store::Store;
 use crate::sys::directory::tests::watching;
 use crate::sys::durability::Sync;
@@ -92,7 +92,7 @@ fn request(types: &[&str], since: Option<&str>, file_bytes: u64, coding: Compres
     let request = ExportRequest::all_patients().types(types);
     let mut request = since.into_iter().fold(request, ExportRequest::since);
     request.base_url = Some("https://x.example/".to_string());
-    (request.bounds, request.coding) = (Bounds { file_bytes, file_resources: None }, coding);
+    (request.bounds, request.coding) = (FileBounds { file_bytes, file_resources: None }, coding);
     request
 }
 

@@ -29,8 +29,8 @@ pub mod tokens;
 
 use crate::extract::block::grammar::{Followers, grammar};
 use crate::extract::block::row::PendingLine;
-use crate::extract::block::row::{RowElements, OutOfOrdinary, Row};
-use crate::extract::block::shape_cache::{ShapeFit, Shapes};
+use crate::extract::block::row::{OutOfOrdinary, Row, RowElements};
+use crate::extract::block::shape_cache::{ShapeCache, ShapeFit};
 use crate::extract::block::tokens::{TokenCarry, TokenMasks, tokens};
 use crate::extract::facts::LastUpdated;
 use crate::extract::paths::{ALWAYS, ElementPaths, ElementRole};
@@ -38,7 +38,7 @@ use crate::extract::trie::{Node, ROOT, Trie, head_of};
 use crate::fhir::compartment;
 use crate::fhir::resource_type::ResourceType;
 use crate::limits::REFERENCE_BYTES_MAX;
-use crate::simd::{BLOCK, Job, Vector};
+use crate::simd::{BLOCK, KernelJob, Vector};
 use std::ops::Range;
 
 /// Most containers on a followed path that are open at once; a line with more goes to the scanner.
@@ -55,12 +55,12 @@ pub(crate) struct Pass<'a, R> {
     pub full: bool,
     pub names: &'a ElementPaths,
     /// What is known of lines met before, by this mode.
-    pub shapes: &'a mut Shapes,
+    pub shapes: &'a mut ShapeCache,
     /// Is given each line that is right; `false` stops the pass behind it.
     pub row: R,
 }
 
-impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Job for Pass<'_, R> {
+impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> KernelJob for Pass<'_, R> {
     /// Start of the line at which the pass stopped, or the end of the text.
     type Output = usize;
 
@@ -100,7 +100,8 @@ impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Pass<'_, R> {
                     ShapeFit::Unknown { learn: again } => learn = again,
                     ShapeFit::Found => {
                         let outline = shapes.outline();
-                        let line = PendingLine { start, end: outline.end, high: outline.high, escapes: outline.escapes };
+                        let line =
+                            PendingLine { start, end: outline.end, high: outline.high, escapes: outline.escapes };
                         let Ok((range, last_updated)) = walk.found.judge(text, line) else { return start };
                         walk.start = outline.end + 1;
                         let facts = Row { found: &walk.found, text, trie: walk.trie, last_updated };
@@ -257,7 +258,12 @@ impl<'a> TokenWalk<'a> {
 
     /// The part of a block that belongs to one line.
     #[inline(always)]
-    fn part<const FULL: bool>(&mut self, tokens: &TokenMasks, part: u64, follows: &mut Followers) -> Result<(), OutOfOrdinary> {
+    fn part<const FULL: bool>(
+        &mut self,
+        tokens: &TokenMasks,
+        part: u64,
+        follows: &mut Followers,
+    ) -> Result<(), OutOfOrdinary> {
         if FULL {
             if self.depth + (tokens.open & part).count_ones() > DEPTH_MAX {
                 return Err(OutOfOrdinary);
@@ -314,7 +320,12 @@ impl<'a> TokenWalk<'a> {
 
     /// Takes brackets inside a skipped container until it ends or none is left; the place of the last one taken.
     #[inline(always)]
-    fn skipped<const FULL: bool>(&mut self, tokens: &TokenMasks, left: &mut u64, object: &mut u64) -> Result<u32, OutOfOrdinary> {
+    fn skipped<const FULL: bool>(
+        &mut self,
+        tokens: &TokenMasks,
+        left: &mut u64,
+        object: &mut u64,
+    ) -> Result<u32, OutOfOrdinary> {
         let (mut stack, mut depth, mut curly, mut rest, mut wrong) = (self.stack, self.depth, self.curly, *left, 0);
         let mut at = 0;
         while rest != 0 {
@@ -461,7 +472,12 @@ impl<'a> TokenWalk<'a> {
             ElementRole::Reference if range.len() <= REFERENCE_BYTES_MAX => self.found.references.push((node, range)),
             ElementRole::Reference => return Err(OutOfOrdinary),
             // Those of Bundles, which are left to the scanner once the type is known.
-            ElementRole::BundleType | ElementRole::Entry | ElementRole::Method | ElementRole::Url | ElementRole::Resource | ElementRole::None => {}
+            ElementRole::BundleType
+            | ElementRole::Entry
+            | ElementRole::Method
+            | ElementRole::Url
+            | ElementRole::Resource
+            | ElementRole::None => {}
         }
         Ok(())
     }

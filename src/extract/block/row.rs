@@ -64,7 +64,11 @@ impl RowElements {
     /// The line from `start`, whose newline stands at `end`, is right but for what these facts may hold: its range
     /// without its end, and its lastUpdated.
     #[inline(always)]
-    pub(crate) fn judge<'a>(&self, text: &'a [u8], line: PendingLine) -> Result<(Range<usize>, LastUpdated<'a>), OutOfOrdinary> {
+    pub(crate) fn judge<'a>(
+        &self,
+        text: &'a [u8],
+        line: PendingLine,
+    ) -> Result<(Range<usize>, LastUpdated<'a>), OutOfOrdinary> {
         let PendingLine { start, end, high, escapes } = line;
         let end = if text[end - 1] == b'\r' { end - 1 } else { end };
         if !self.is_known

@@ -59,8 +59,8 @@ impl FixedText {
     }
 }
 
-/// Shapes met, and the line that is being held against them.
-pub(in crate::extract) struct Shapes {
+/// ShapeCache met, and the line that is being held against them.
+pub(crate) struct ShapeCache {
     outline: Skeleton,
     slots: Vec<ShapeSlot>,
     credit: u32,
@@ -84,10 +84,10 @@ pub(crate) enum ShapeFit {
     Unknown { learn: bool },
 }
 
-impl Shapes {
-    pub(in crate::extract) fn new() -> Shapes {
+impl ShapeCache {
+    pub(crate) fn new() -> ShapeCache {
         let slots = (0..SHAPES_MAX).map(|_| ShapeSlot::default()).collect();
-        Shapes { outline: Skeleton::new(), slots, credit: CREDIT_MAX, rest: 0 }
+        ShapeCache { outline: Skeleton::new(), slots, credit: CREDIT_MAX, rest: 0 }
     }
 
     /// The line tried last.
@@ -214,7 +214,13 @@ impl Shape {
     }
 
     /// The shape of a line that the walk has found right; `None` for one that is out of the ordinary.
-    fn of(text: &[u8], start: usize, outline: &Skeleton, names: &ElementPaths, resource_type: ResourceType) -> Option<Shape> {
+    fn of(
+        text: &[u8],
+        start: usize,
+        outline: &Skeleton,
+        names: &ElementPaths,
+        resource_type: ResourceType,
+    ) -> Option<Shape> {
         let ElementPaths { trie, roles } = names;
         let bytes = outline.bytes();
         let place = |token: usize| start + outline.place(token as u16);
@@ -290,12 +296,12 @@ impl Shape {
 mod tests {
     use super::*;
     use crate::extract::paths::NAMES;
-    use crate::simd::{Job, Kernel};
+    use crate::simd::{Kernel, KernelJob};
     use proptest::prelude::*;
 
     struct IsScalar<'a>(&'a [u8]);
 
-    impl Job for IsScalar<'_> {
+    impl KernelJob for IsScalar<'_> {
         type Output = bool;
         #[inline(always)]
         fn run<V: Vector>(self, vector: V) -> bool {
@@ -317,9 +323,9 @@ mod tests {
         }
     }
 
-    struct FitCheck<'a>(&'a mut Shapes, &'a [u8]);
+    struct FitCheck<'a>(&'a mut ShapeCache, &'a [u8]);
 
-    impl Job for FitCheck<'_> {
+    impl KernelJob for FitCheck<'_> {
         /// How many lines fit a shape, every other one learned.
         type Output = usize;
         #[inline(always)]
@@ -331,7 +337,8 @@ mod tests {
                 match shapes.fit::<V, true>(vector, text, start, &mut found) {
                     ShapeFit::Found => fits += 1,
                     ShapeFit::Unknown { .. } => {
-                        let mut known = RowElements { is_known: true, resource_type: ResourceType::PATIENT, ..RowElements::new() };
+                        let mut known =
+                            RowElements { is_known: true, resource_type: ResourceType::PATIENT, ..RowElements::new() };
                         known.id = start + 7..start + 8;
                         shapes.learn::<V, true>(vector, text, start, &NAMES, &known);
                     }
@@ -360,7 +367,7 @@ mod tests {
         let far = format!("{{}}{}\n", " ".repeat(64));
         for kernel in Kernel::available() {
             let fits = |line: &str, other: &str| {
-                kernel.run(FitCheck(&mut Shapes::new(), format!("{line}\n{other}\n{far}").as_bytes()))
+                kernel.run(FitCheck(&mut ShapeCache::new(), format!("{line}\n{other}\n{far}").as_bytes()))
             };
             assert_eq!(fits(line, same), 1, "{}", kernel.name());
             for other in others {

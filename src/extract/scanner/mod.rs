@@ -22,7 +22,7 @@ use crate::extract::trie::{Node, ROOT, Trie};
 use crate::extract::unescape::unescape;
 use crate::extract::{Validate, scalar};
 use crate::limits::REFERENCE_BYTES_MAX;
-use crate::simd::{BATCH, BLOCK, Carry, Kernel, Masks};
+use crate::simd::{BATCH, BLOCK, ClassCarry, Kernel, Masks};
 
 /// Is told what stands on the followed paths.
 pub trait Visitor {
@@ -69,7 +69,7 @@ enum Crossing {
 pub struct Scanner {
     kernel: Kernel,
     validate: Validate,
-    carry: Carry,
+    carry: ClassCarry,
     masks: Box<Masks>,
     stack: Stack,
     expect: ExpectedToken,
@@ -101,7 +101,7 @@ impl Scanner {
         Scanner {
             kernel,
             validate,
-            carry: Carry::default(),
+            carry: ClassCarry::default(),
             masks: Box::default(),
             stack: Stack::default(),
             expect: ExpectedToken::Value,
@@ -133,7 +133,7 @@ impl Scanner {
 
     /// Forgets the last text.
     pub fn begin(&mut self) {
-        self.carry = Carry::default();
+        self.carry = ClassCarry::default();
         self.stack.clear();
         self.expect = ExpectedToken::Value;
         self.frames.clear();
@@ -346,10 +346,14 @@ impl Scanner {
                 self.expect = ExpectedToken::ValueOrEnd;
                 self.enter(node, true, trie, visitor);
             }
-            b'}' if self.stack.in_object() && matches!(self.expect, ExpectedToken::KeyOrEnd | ExpectedToken::CommaOrEnd) => {
+            b'}' if self.stack.in_object()
+                && matches!(self.expect, ExpectedToken::KeyOrEnd | ExpectedToken::CommaOrEnd) =>
+            {
                 self.leave(visitor);
             }
-            b']' if self.stack.in_array() && matches!(self.expect, ExpectedToken::ValueOrEnd | ExpectedToken::CommaOrEnd) => {
+            b']' if self.stack.in_array()
+                && matches!(self.expect, ExpectedToken::ValueOrEnd | ExpectedToken::CommaOrEnd) =>
+            {
                 self.leave(visitor);
             }
             b'[' if wants_value => return Err((FaultKind::NotObject, at)),

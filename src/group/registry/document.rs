@@ -24,7 +24,11 @@ impl<'a> GroupDocument<'a> {
     ///
     /// # Errors
     /// Everything that is wrong with it ([`GroupCheck::finish`]).
-    pub fn check(body: &'a [u8], id: WantedId<'_>, rules: &GroupRules) -> Result<GroupDocument<'a>, Vec<RuleViolation>> {
+    pub fn check(
+        body: &'a [u8],
+        id: WantedId<'_>,
+        rules: &GroupRules,
+    ) -> Result<GroupDocument<'a>, Vec<RuleViolation>> {
         let mut on_member = |_: &GroupMember<'_>| {};
         let mut check = GroupCheck::new(*rules, id, &mut on_member);
         body.chunks(READ_BYTES).for_each(|piece| check.feed(piece));

@@ -300,7 +300,8 @@ impl GroupRegistry {
             "type": "transaction",
             "entry": [{"request": {"method": "DELETE", "url": format!("Group/{id}")}}],
         });
-        self.replace(id, line.to_string().into_bytes(), RegistryEntry { version, at, state: EntryState::Deleted }).map(drop)
+        self.replace(id, line.to_string().into_bytes(), RegistryEntry { version, at, state: EntryState::Deleted })
+            .map(drop)
     }
 
     fn damaged(&self, id: &Id, reason: String) -> GroupsError {

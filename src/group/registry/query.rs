@@ -8,7 +8,7 @@ use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::registry::search_facts::{GroupFacts, member_key};
-use crate::group::rules::problem::{RuleViolation, RuleKind};
+use crate::group::rules::problem::{RuleKind, RuleViolation};
 
 /// The search parameters of a Group and their types, as a CapabilityStatement lists them.
 pub const PARAMETERS: [(&str, &str); 8] = [
@@ -86,7 +86,9 @@ fn is_ours(base: &str, bases: &[String]) -> bool {
 impl ReferenceCriterion {
     fn parse(text: &str, only: Option<ResourceType>, bases: &[String]) -> ReferenceCriterion {
         match (Reference::parse(text), Id::parse(text.as_bytes())) {
-            (Some(found), _) if is_ours(found.base, bases) => ReferenceCriterion::Ours(Some(found.resource_type), found.id),
+            (Some(found), _) if is_ours(found.base, bases) => {
+                ReferenceCriterion::Ours(Some(found.resource_type), found.id)
+            }
             (Some(found), _) => ReferenceCriterion::Foreign(found.base.to_string(), found.resource_type, found.id),
             (None, Some(id)) => ReferenceCriterion::Ours(only, id),
             (None, None) => ReferenceCriterion::Text(text.to_string()),
@@ -109,7 +111,9 @@ impl ReferenceCriterion {
 
     fn key(&self) -> u64 {
         match self {
-            ReferenceCriterion::Ours(_, id) | ReferenceCriterion::Foreign(_, _, id) => crate::hash::xxh3_64(id.as_bytes()),
+            ReferenceCriterion::Ours(_, id) | ReferenceCriterion::Foreign(_, _, id) => {
+                crate::hash::xxh3_64(id.as_bytes())
+            }
             ReferenceCriterion::Text(text) => member_key(text),
         }
     }
@@ -207,7 +211,8 @@ fn criterion(name: &str, value: &str, bases: &[String]) -> Result<Criterion, (Ru
         return Err((RuleKind::Value, format!("{name} has an empty value; give one, or leave {name} away")));
     }
     let plain = || values.iter().map(|value| unescape(value)).collect::<Vec<_>>();
-    let targets = || plain().iter().map(|value| ReferenceCriterion::parse(value, resource_type, bases)).collect::<Vec<_>>();
+    let targets =
+        || plain().iter().map(|value| ReferenceCriterion::parse(value, resource_type, bases)).collect::<Vec<_>>();
     let tokens = || {
         let wrong = || (RuleKind::Value, format!("{name} has a value that is no token; give value or system|value"));
         values.iter().map(|value| token(value).ok_or_else(wrong)).collect::<Result<Vec<_>, _>>()
@@ -291,7 +296,10 @@ mod tests {
         }
         assert_eq!(
             one("identifier", "a,s|b"),
-            Ok(Criterion::Identifier(vec![TokenCriterion::Value(text("a")), TokenCriterion::SystemAndValue(text("s"), text("b"))]))
+            Ok(Criterion::Identifier(vec![
+                TokenCriterion::Value(text("a")),
+                TokenCriterion::SystemAndValue(text("s"), text("b"))
+            ]))
         );
         for wrong in ["", "|", "a|b|c", "a,"] {
             assert!(one("identifier", wrong).is_err(), "{wrong}");

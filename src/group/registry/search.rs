@@ -12,7 +12,7 @@ use crate::group::facts::{GroupFact, GroupFactReader};
 use crate::group::registry::query::{GroupQuery, ReferenceCriterion};
 use crate::group::registry::store_groups::StoreLocation;
 use crate::group::registry::view::{GroupLookup, GroupView, book_holds, facts_of};
-use crate::group::registry::{RegistryEntry, GroupsError};
+use crate::group::registry::{GroupsError, RegistryEntry};
 use crate::limits::READ_BYTES;
 use crate::simd::Kernel;
 
@@ -122,7 +122,13 @@ impl GroupView<'_> {
     }
 
     /// The Group of an id if it matches; one that is not `wanted` is not opened unless that decides it.
-    fn look(&self, id: &Id, candidate: SearchCandidate, query: &GroupQuery, wanted: bool) -> Result<Option<SearchHit>, GroupsError> {
+    fn look(
+        &self,
+        id: &Id,
+        candidate: SearchCandidate,
+        query: &GroupQuery,
+        wanted: bool,
+    ) -> Result<Option<SearchHit>, GroupsError> {
         let SearchCandidate { entry, in_store } = candidate;
         let by_book = |entry: &RegistryEntry| in_store.as_ref().is_none_or(|in_store| book_holds(entry, in_store));
         let by_members = !query.members().is_empty();

@@ -14,7 +14,7 @@ use crate::group::registry::{GroupRegistry, GroupsError};
 use crate::index::row_reader::{row_range, stream_range};
 use crate::index::segment::id_encoding;
 use crate::index::segment::layout::{BASE_BITS, Column, kind};
-use crate::index::snapshot::{Snapshot, State};
+use crate::index::snapshot::{RowState, Snapshot};
 
 /// A Group of the store: one row, whose bytes stay where they are.
 #[derive(Clone)]
@@ -92,7 +92,7 @@ impl<'a> SnapshotLocation<'a> {
         SnapshotLocation { snapshot, ours: snapshot.index().bases().iter().map(is_ours).collect() }
     }
 
-    fn state(&self, extent: usize, row: usize) -> Result<State, CorruptIndex> {
+    fn state(&self, extent: usize, row: usize) -> Result<RowState, CorruptIndex> {
         self.snapshot.state(extent, row, self.snapshot.as_of().as_ref(), &self.ours, &|_| true)
     }
 
@@ -104,7 +104,7 @@ impl<'a> SnapshotLocation<'a> {
     /// What the store says of an id.
     pub fn find(&self, id: &Id) -> Result<StoreLocation, CorruptIndex> {
         for (extent, row) in rows_of(self.snapshot, ResourceType::GROUP, id)? {
-            if self.state(extent, row)? == State::Current {
+            if self.state(extent, row)? == RowState::Current {
                 return self.current(extent, row);
             }
         }
@@ -148,7 +148,7 @@ impl<'a> SnapshotLocation<'a> {
             }
             let columns = this.prove_columns(&[Column::Type])?;
             for row in memchr::memchr_iter(ResourceType::GROUP.index() as u8, columns.resource_type) {
-                if self.state(extent, row)? == State::Current {
+                if self.state(extent, row)? == RowState::Current {
                     tell(this.row_id(row)?, self.current(extent, row)?);
                 }
             }

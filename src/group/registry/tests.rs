@@ -5,7 +5,7 @@ use crate::fhir::reference::Reference;
 use crate::group::registry::document::GroupDocument;
 use crate::group::registry::query::GroupQuery;
 use crate::group::registry::search::{SearchPage, TotalMode};
-use crate::group::registry::view::{Precondition, GroupLookup, GroupView};
+use crate::group::registry::view::{GroupLookup, GroupView, Precondition};
 use crate::group::rules::{GroupRules, WantedId};
 use crate::index::snapshot::Snapshot;
 use crate::store::Store;

@@ -7,9 +7,9 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::group::registry::document::GroupDocument;
 use crate::group::registry::search_facts::GroupFacts;
-use crate::group::registry::store_groups::{SnapshotLocation, StoreLocation, StoreGroup};
+use crate::group::registry::store_groups::{SnapshotLocation, StoreGroup, StoreLocation};
 use crate::group::registry::writer::GroupWriter;
-use crate::group::registry::{RegisteredGroup, RegistryEntry, EntryState, GroupRegistry, GroupsError};
+use crate::group::registry::{EntryState, GroupRegistry, GroupsError, RegisteredGroup, RegistryEntry};
 use crate::index::snapshot::Snapshot;
 
 /// What stands under an id.
@@ -178,7 +178,12 @@ impl<'a> GroupView<'a> {
     }
 
     /// The later of what the book and the store say. Under the lock of the id.
-    pub(crate) fn merge(&self, id: &Id, entry: Option<&RegistryEntry>, in_store: StoreLocation) -> Result<GroupLookup, GroupsError> {
+    pub(crate) fn merge(
+        &self,
+        id: &Id,
+        entry: Option<&RegistryEntry>,
+        in_store: StoreLocation,
+    ) -> Result<GroupLookup, GroupsError> {
         if let Some(entry) = entry.filter(|entry| book_holds(entry, &in_store)) {
             return Ok(match self.book.open_group(id, entry)? {
                 Some(group) => GroupLookup::Book(group),
@@ -189,7 +194,9 @@ impl<'a> GroupView<'a> {
             (StoreLocation::Current { extent, row, .. }, Some(store)) => {
                 Ok(GroupLookup::Store(store.group(self.book, extent, row)?))
             }
-            (StoreLocation::Deleted(at), _) => Ok(GroupLookup::Deleted { version: entry.map(|entry| entry.version), at }),
+            (StoreLocation::Deleted(at), _) => {
+                Ok(GroupLookup::Deleted { version: entry.map(|entry| entry.version), at })
+            }
             _ => Ok(GroupLookup::Unknown),
         }
     }
@@ -231,7 +238,13 @@ impl<'a> GroupView<'a> {
         self.put(id, document, &found, now).map(Ok)
     }
 
-    fn put(&self, id: &Id, document: &GroupDocument<'_>, found: &GroupLookup, now: &Instant) -> Result<GroupWrite, GroupsError> {
+    fn put(
+        &self,
+        id: &Id,
+        document: &GroupDocument<'_>,
+        found: &GroupLookup,
+        now: &Instant,
+    ) -> Result<GroupWrite, GroupsError> {
         let (version, at) = (found.next_version(), found.next_instant(now));
         let line =
             self.book.put(id, document.stamp(id, version, &at), version, at.clone(), self.writer_after(found))?;

@@ -16,9 +16,9 @@ use crate::extract::fault::Fault;
 use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
-use crate::group::reader::{GroupHead, GroupReader, GroupMember};
-use crate::group::rules::problem::{RuleViolation, RuleKind, RuleViolations, unreadable};
-use crate::group::rules::tokens::{TokenText, JsonToken, TokenReader};
+use crate::group::reader::{GroupHead, GroupMember, GroupReader};
+use crate::group::rules::problem::{RuleKind, RuleViolation, RuleViolations, unreadable};
+use crate::group::rules::tokens::{JsonToken, TokenReader, TokenText};
 use crate::limits::{GROUP_ELEMENTS_MAX, ONEUP_GROUP_BYTES_MAX, ONEUP_GROUP_MEMBERS_MAX, ROW_BYTES_MAX};
 use crate::simd::Kernel;
 
@@ -196,7 +196,9 @@ impl ElementShape {
 
     fn fits(self, token: JsonToken<'_>) -> bool {
         match (self, token) {
-            (ElementShape::Bool, JsonToken::Bool(_)) | (ElementShape::Number, JsonToken::Number) | (ElementShape::Object, JsonToken::Object) => true,
+            (ElementShape::Bool, JsonToken::Bool(_))
+            | (ElementShape::Number, JsonToken::Number)
+            | (ElementShape::Object, JsonToken::Object) => true,
             // What stands in it is told one by one where it comes.
             (ElementShape::Objects, JsonToken::Array) => true,
             // A text too long to be looked at is not empty.

@@ -99,10 +99,7 @@ fn what_r4_requires() {
     let one = |kind, path: &str| vec![(kind, path.to_string())];
     assert_eq!(found(r#"{"resourceType":"Group","type":"person","actual":true,"member":[]}"#), []);
     assert_eq!(found(r#"{"resourceType":"Group","type":"person"}"#), one(RuleKind::Required, "Group.actual"));
-    assert_eq!(
-        found(r#"{"resourceType":"Group","type":"people","actual":true}"#),
-        one(RuleKind::Value, "Group.type")
-    );
+    assert_eq!(found(r#"{"resourceType":"Group","type":"people","actual":true}"#), one(RuleKind::Value, "Group.type"));
     assert_eq!(
         found(
             r#"{"resourceType":"Group","type":"person","actual":false,"member":[{"entity":{"reference":"Patient/a"}}]}"#

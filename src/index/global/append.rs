@@ -10,9 +10,10 @@ use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
 use crate::index::dir::IndexDir;
 use crate::index::global::build::{
-    Chains, Counted, Entry, Filling, MergeError, OwnerRef, Whole, counts, each_entity, pair, sort_owners,
+    BuildError, GlobalIndexWriter, OwnerEntry, OwnerRef, SegmentSet, TypeTotals, VersionChains, counts, each_entity,
+    pair, sort_owners,
 };
-use crate::index::global::{Bases, Merged, Section};
+use crate::index::global::{GlobalIndex, Section, SegmentOffsets};
 use crate::index::segment::layout::{BASE_BITS, Column};
 use crate::index::segment::reader::Segment;
 
@@ -21,7 +22,7 @@ const FILTER_BITS: usize = 64;
 
 /// Whether what was merged before can and should be used: every extent of it is still there, in its order, and the new
 /// ones are not most of the store.
-pub fn pays(before: &Merged, extents: &[Segment], origins: &[Option<usize>]) -> bool {
+pub fn pays(before: &GlobalIndex, extents: &[Segment], origins: &[Option<usize>]) -> bool {
     let kept: Vec<usize> = origins.iter().flatten().copied().collect();
     let weight = |extent: &Segment| extent.rows() + extent.tombstones() + extent.head().targets as usize;
     let new = |(extent, origin): (&Segment, &Option<usize>)| if origin.is_none() { weight(extent) } else { 0 };
@@ -30,16 +31,16 @@ pub fn pays(before: &Merged, extents: &[Segment], origins: &[Option<usize>]) -> 
 }
 
 /// Where the old numbers went.
-struct Moved<'a> {
-    before: &'a Merged,
-    old: Bases,
-    new: &'a Bases,
+struct OrdinalMap<'a> {
+    before: &'a GlobalIndex,
+    old: SegmentOffsets,
+    new: &'a SegmentOffsets,
     /// The new number of each old extent.
     extents: Vec<usize>,
     old_rows: usize,
 }
 
-impl Moved<'_> {
+impl OrdinalMap<'_> {
     /// A record's new number.
     fn record(&self, record: u32) -> u32 {
         let at = record as usize;
@@ -68,27 +69,27 @@ impl Moved<'_> {
 /// # Errors
 /// As [`build`](crate::index::global::build::build).
 pub fn extend(
-    before: &Merged,
+    before: &GlobalIndex,
     extents: &[Segment],
     origins: &[Option<usize>],
     home: &IndexDir,
     name: &str,
-) -> Result<(), MergeError> {
+) -> Result<(), BuildError> {
     let is_new = |extent: usize| origins[extent].is_none();
     // Of old extents only names are read; those that are compared are few, but anywhere.
     (0..extents.len()).into_par_iter().try_for_each(|extent| match is_new(extent) {
         true => extents[extent].prove_whole().map(drop),
         false => extents[extent].prove_columns(&[Column::Base, Column::Heap, Column::SortedHash]).map(drop),
     })?;
-    let whole = Whole::of(extents);
-    let old = Bases::of(before.heads().iter());
+    let whole = SegmentSet::of(extents);
+    let old = SegmentOffsets::of(before.heads().iter());
     let old_rows = old.rows;
     let places = origins.iter().enumerate().filter_map(|(new, origin)| origin.map(|_| new)).collect();
-    let moved = Moved { before, old, new: &whole.starts, extents: places, old_rows };
+    let moved = OrdinalMap { before, old, new: &whole.starts, extents: places, old_rows };
 
     let entries = touched(extents, &whole, &is_new)?;
     let (chains, totals) = chains(&whole, &moved, entries, &is_new)?;
-    let patients = Patients::of(&whole, &moved, extents, &is_new)?;
+    let patients = PatientMap::of(&whole, &moved, extents, &is_new)?;
     let mut base_counts = vec![0u64; whole.bases.len()];
     let old_counts = before.proven_longs(Section::BaseCount, 0..before.count(Section::BaseCount))?;
     for (count, base) in old_counts.iter().zip(&patients.old_bases) {
@@ -100,7 +101,7 @@ pub fn extend(
     }
 
     let counts = counts(&whole.heads, &whole.bases, patients.count, &chains);
-    let mut file = Filling::create(home, name, &counts)?;
+    let mut file = GlobalIndexWriter::create(home, name, &counts)?;
     file.put_whole(&whole.heads, &whole.bases, &whole.base_numbers.concat(), &totals, &base_counts);
     file.put_chains(&chains);
     patients.put(&mut file, &whole, &moved, &is_new)?;
@@ -110,14 +111,14 @@ pub fn extend(
 /// Every entry of a new extent, and every old one that may be about the same resource, proven.
 fn touched(
     extents: &[Segment],
-    whole: &Whole<'_>,
+    whole: &SegmentSet<'_>,
     is_new: &(dyn Fn(usize) -> bool + Sync),
-) -> Result<Vec<Entry>, CorruptIndex> {
+) -> Result<Vec<OwnerEntry>, CorruptIndex> {
     let new = || (0..extents.len()).filter(|extent| is_new(*extent));
     let hashes: usize = new().map(|extent| whole.columns[extent].sorted_hash.len()).sum();
     let bits = (hashes * FILTER_BITS).next_power_of_two().trailing_zeros().max(6);
     let mut filter = vec![0u64; 1 << (bits - 6)];
-    let mut entries: Vec<Entry> = Vec::with_capacity(hashes);
+    let mut entries: Vec<OwnerEntry> = Vec::with_capacity(hashes);
     for extent in new() {
         let c = &whole.columns[extent];
         for (hash, reference) in c.sorted_hash.iter().zip(c.sorted_ref) {
@@ -127,7 +128,7 @@ fn touched(
         }
     }
     let old: Vec<usize> = (0..extents.len()).filter(|extent| !is_new(*extent)).collect();
-    let found: Vec<Vec<Entry>> = old
+    let found: Vec<Vec<OwnerEntry>> = old
         .into_par_iter()
         .map(|extent| {
             let c = &whole.columns[extent];
@@ -148,14 +149,14 @@ fn touched(
 
 /// The chains of all records: the old ones moved on, but for resources that are put together anew; and the totals.
 fn chains(
-    whole: &Whole<'_>,
-    moved: &Moved<'_>,
-    entries: Vec<Entry>,
+    whole: &SegmentSet<'_>,
+    moved: &OrdinalMap<'_>,
+    entries: Vec<OwnerEntry>,
     is_new: &dyn Fn(usize) -> bool,
-) -> Result<(Chains, Counted), CorruptIndex> {
+) -> Result<(VersionChains, TypeTotals), CorruptIndex> {
     let before = moved.before;
-    let mut anew = Chains::default();
-    let mut totals = Counted::none();
+    let mut anew = VersionChains::default();
+    let mut totals = TypeTotals::none();
     let (mut records_anew, mut targets_anew): (Vec<u32>, Vec<u32>) = Default::default();
     each_entity(whole, entries, &mut |resource_type, records, targets| {
         anew.add(records, targets, whole.starts.rows);
@@ -176,7 +177,7 @@ fn chains(
     let all = |section| before.proven_longs(section, 0..before.count(section));
     let kept = |known: &[u32], number: u32| known.binary_search(&number).is_err();
     // The heads of old targets and the ends of old DELETE entries come first, so that what is new overwrites them.
-    let mut chains = Chains::default();
+    let mut chains = VersionChains::default();
     for (at, version) in before.proven_words(Section::Ends, 0..before.count(Section::Ends))?.iter().enumerate() {
         let at = moved.within(at, &moved.old.tombstone, &moved.new.tombstone) as u32;
         if kept(&records_anew, whole.starts.rows as u32 + at) {
@@ -212,29 +213,29 @@ fn chains(
 }
 
 /// The patients of all extents: the old ones, and where the new ones come in between.
-struct Patients {
+struct PatientMap {
     count: usize,
     /// New number of each old base.
     old_bases: Vec<u32>,
     /// Owners of new extents, those of one patient together, in the order of patients.
     owners: Vec<OwnerRef>,
     /// For each run of `owners` that is one patient: its end, and the old patient that it is or stands before.
-    runs: Vec<Run>,
+    runs: Vec<OrdinalRun>,
 }
 
-struct Run {
+struct OrdinalRun {
     end: usize,
     old: usize,
     is_old: bool,
 }
 
-impl Patients {
+impl PatientMap {
     fn of(
-        whole: &Whole<'_>,
-        moved: &Moved<'_>,
+        whole: &SegmentSet<'_>,
+        moved: &OrdinalMap<'_>,
         extents: &[Segment],
         is_new: &dyn Fn(usize) -> bool,
-    ) -> Result<Patients, CorruptIndex> {
+    ) -> Result<PatientMap, CorruptIndex> {
         let before = moved.before;
         let old_count = before.count(Section::PatientHash);
         let hashes = before.proven_longs(Section::PatientHash, 0..old_count)?;
@@ -276,18 +277,18 @@ impl Patients {
             }
             let is_old = old < old_count && hashes[old] == this.0 && old_key(old)? == this;
             count += usize::from(!is_old);
-            runs.push(Run { end, old, is_old });
+            runs.push(OrdinalRun { end, old, is_old });
             at = end;
         }
-        Ok(Patients { count, old_bases, owners, runs })
+        Ok(PatientMap { count, old_bases, owners, runs })
     }
 
     /// Puts the patients' sections into the file.
     fn put(
         &self,
-        file: &mut Filling,
-        whole: &Whole<'_>,
-        moved: &Moved<'_>,
+        file: &mut GlobalIndexWriter,
+        whole: &SegmentSet<'_>,
+        moved: &OrdinalMap<'_>,
         is_new: &dyn Fn(usize) -> bool,
     ) -> Result<(), CorruptIndex> {
         let before = moved.before;

@@ -18,12 +18,12 @@ use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::dir::IndexDir;
 use crate::index::global::{
-    ALL_SECTIONS, Bases, Counts, MAGIC, SECTIONS, Section, TOTALS_WORDS, TYPE_TOTALS, WORDS, places,
+    ALL_SECTIONS, GlobalCounts, MAGIC, SECTIONS, Section, SegmentOffsets, TOTALS_WORDS, TYPE_TOTALS, WORDS, places,
 };
 use crate::index::page_checksums::{checksum, write_seals};
 use crate::index::segment::columns::Columns;
-use crate::index::segment::id_encoding::Version;
-use crate::index::segment::layout::{ALL_COLUMNS, BASE_BITS, Column, Head, kind};
+use crate::index::segment::id_encoding::VersionKey;
+use crate::index::segment::layout::{ALL_COLUMNS, BASE_BITS, Column, SegmentHeader, kind};
 use crate::index::segment::radix_sort::sort_by_hash;
 use crate::index::segment::reader::Segment;
 use crate::sys::file_map::GrowFile;
@@ -34,7 +34,7 @@ const PARTITION_RECORDS: usize = 1 << 17;
 
 /// A merge failed.
 #[derive(Debug, thiserror::Error)]
-pub enum MergeError {
+pub enum BuildError {
     /// The file cannot be made or filled.
     #[error(transparent)]
     Write(#[from] std::io::Error),
@@ -43,9 +43,9 @@ pub enum MergeError {
     Damaged(CorruptIndex),
 }
 
-impl From<CorruptIndex> for MergeError {
-    fn from(damaged: CorruptIndex) -> MergeError {
-        MergeError::Damaged(damaged)
+impl From<CorruptIndex> for BuildError {
+    fn from(damaged: CorruptIndex) -> BuildError {
+        BuildError::Damaged(damaged)
     }
 }
 
@@ -69,27 +69,27 @@ pub fn global_bases(columns: &[Columns<'_>]) -> (Vec<String>, Vec<Vec<u32>>) {
 }
 
 /// The extents of a merge with their columns, their own numbers of bases, and where each begins.
-pub(crate) struct Whole<'a> {
+pub(crate) struct SegmentSet<'a> {
     pub columns: Vec<Columns<'a>>,
-    pub heads: Vec<Head>,
+    pub heads: Vec<SegmentHeader>,
     pub bases: Vec<String>,
     pub base_numbers: Vec<Vec<u32>>,
-    pub starts: Bases,
+    pub starts: SegmentOffsets,
 }
 
-impl Whole<'_> {
-    pub(crate) fn of(extents: &[Segment]) -> Whole<'_> {
+impl SegmentSet<'_> {
+    pub(crate) fn of(extents: &[Segment]) -> SegmentSet<'_> {
         let columns: Vec<Columns<'_>> = extents.iter().map(Segment::columns).collect();
-        let heads: Vec<Head> = extents.iter().map(|extent| *extent.head()).collect();
+        let heads: Vec<SegmentHeader> = extents.iter().map(|extent| *extent.head()).collect();
         let (bases, base_numbers) = global_bases(&columns);
-        let starts = Bases::of(heads.iter());
-        Whole { columns, heads, bases, base_numbers, starts }
+        let starts = SegmentOffsets::of(heads.iter());
+        SegmentSet { columns, heads, bases, base_numbers, starts }
     }
 }
 
 /// What the records of the store say of one another.
 #[derive(Default)]
-pub(crate) struct Chains {
+pub(crate) struct VersionChains {
     /// Record and next record, the first in the upper half.
     pub succession: Vec<u64>,
     /// Record and target that names its resource.
@@ -100,8 +100,8 @@ pub(crate) struct Chains {
     pub target_head: Vec<(u32, u32)>,
 }
 
-impl Chains {
-    fn absorb(&mut self, more: Chains) {
+impl VersionChains {
+    fn absorb(&mut self, more: VersionChains) {
         self.succession.extend(more.succession);
         self.about.extend(more.about);
         self.ends.extend(more.ends);
@@ -109,7 +109,7 @@ impl Chains {
     }
 
     /// Adds what one resource gives.
-    pub(crate) fn add(&mut self, records: &[Record<'_>], targets: &[u32], rows: usize) {
+    pub(crate) fn add(&mut self, records: &[EntityRecord<'_>], targets: &[u32], rows: usize) {
         let mut version = 0;
         for (at, record) in records.iter().enumerate() {
             if let Some(next) = records.get(at + 1) {
@@ -131,15 +131,15 @@ pub(crate) fn pair(first: u32, second: u32) -> u64 {
 }
 
 /// Numbers of the totals that follow from successions: superseded and deleted rows of each type, foreign deletions.
-pub(crate) struct Counted(pub Vec<i64>);
+pub(crate) struct TypeTotals(pub Vec<i64>);
 
-impl Counted {
-    pub(crate) fn none() -> Counted {
-        Counted(vec![0; TOTALS_WORDS])
+impl TypeTotals {
+    pub(crate) fn none() -> TypeTotals {
+        TypeTotals(vec![0; TOTALS_WORDS])
     }
 
     /// Adds (`sign` 1) or takes away (-1) what the records of one resource, in their order, count for.
-    pub(crate) fn add(&mut self, resource_type: ResourceType, records: &[Record<'_>], sign: i64) {
+    pub(crate) fn add(&mut self, resource_type: ResourceType, records: &[EntityRecord<'_>], sign: i64) {
         let at = resource_type.index() * TYPE_TOTALS;
         for (number, record) in records.iter().enumerate() {
             if !record.is_version {
@@ -155,7 +155,7 @@ impl Counted {
         }
     }
 
-    fn absorb(&mut self, more: &Counted) {
+    fn absorb(&mut self, more: &TypeTotals) {
         self.0.iter_mut().zip(&more.0).for_each(|(sum, count)| *sum += count);
     }
 
@@ -171,14 +171,18 @@ impl Counted {
 }
 
 /// A merged file being filled, in any order and by any thread.
-pub(crate) struct Filling {
+pub(crate) struct GlobalIndexWriter {
     file: GrowFile,
     front: usize,
     places: [std::ops::Range<usize>; SECTIONS.len()],
 }
 
-impl Filling {
-    pub(crate) fn create(home: &IndexDir, name: &str, counts: &Counts) -> Result<Filling, std::io::Error> {
+impl GlobalIndexWriter {
+    pub(crate) fn create(
+        home: &IndexDir,
+        name: &str,
+        counts: &GlobalCounts,
+    ) -> Result<GlobalIndexWriter, std::io::Error> {
         let (front, places) = places(counts).ok_or(std::io::ErrorKind::FileTooLarge)?;
         let end = places[SECTIONS.len() - 1].end.next_multiple_of(8);
         let mut file = home.create_sized(name, end as u64)?;
@@ -187,12 +191,12 @@ impl Filling {
         for (slot, count) in words[2..].iter_mut().zip(counts) {
             *slot = *count as u64;
         }
-        Ok(Filling { file, front, places })
+        Ok(GlobalIndexWriter { file, front, places })
     }
 
     /// The sections, to be filled.
-    pub(crate) fn sections(&mut self) -> Slots<'_> {
-        Slots {
+    pub(crate) fn sections(&mut self) -> SectionWriter<'_> {
+        SectionWriter {
             words: atomics_u32(self.file.u32s_mut()),
             starts: ALL_SECTIONS.map(|s| self.places[s as usize].start / 4),
         }
@@ -216,14 +220,18 @@ impl Filling {
     /// Puts in what follows from the extents alone.
     pub(crate) fn put_whole(
         &mut self,
-        heads: &[Head],
+        heads: &[SegmentHeader],
         bases: &[String],
         extent_bases: &[u32],
-        totals: &Counted,
+        totals: &TypeTotals,
         base_counts: &[u64],
     ) {
         let slots = self.sections();
-        heads.iter().flat_map(Head::words).enumerate().for_each(|(at, word)| slots.put_long(Section::Heads, at, word));
+        heads
+            .iter()
+            .flat_map(SegmentHeader::words)
+            .enumerate()
+            .for_each(|(at, word)| slots.put_long(Section::Heads, at, word));
         totals.0.iter().enumerate().for_each(|(at, total)| slots.put_long(Section::Totals, at, *total as u64));
         base_counts.iter().enumerate().for_each(|(at, count)| slots.put_long(Section::BaseCount, at, *count));
         bases.iter().enumerate().for_each(|(at, base)| slots.put(Section::BaseLength, at, base.len() as u32));
@@ -232,7 +240,7 @@ impl Filling {
     }
 
     /// Puts in the chains, which must be sorted.
-    pub(crate) fn put_chains(&mut self, chains: &Chains) {
+    pub(crate) fn put_chains(&mut self, chains: &VersionChains) {
         let slots = self.sections();
         for (section, list) in [(Section::Succession, &chains.succession), (Section::About, &chains.about)] {
             list.par_iter().enumerate().for_each(|(at, long)| slots.put_long(section, at, *long));
@@ -245,12 +253,12 @@ impl Filling {
 
 /// The sections of a file being filled.
 #[derive(Clone, Copy)]
-pub(crate) struct Slots<'a> {
+pub(crate) struct SectionWriter<'a> {
     words: &'a [AtomicU32],
     starts: [usize; SECTIONS.len()],
 }
 
-impl Slots<'_> {
+impl SectionWriter<'_> {
     pub(crate) fn put(&self, section: Section, at: usize, word: u32) {
         self.words[self.starts[section as usize] + at].store(word, Relaxed);
     }
@@ -280,19 +288,19 @@ const NOT_READ: [Column; 10] = [
 ///
 /// # Errors
 /// When the file cannot be made or filled, or an extent is damaged.
-pub fn build(extents: &[Segment], home: &IndexDir, name: &str) -> Result<(), MergeError> {
+pub fn build(extents: &[Segment], home: &IndexDir, name: &str) -> Result<(), BuildError> {
     let read: Vec<Column> = ALL_COLUMNS.into_iter().filter(|column| !NOT_READ.contains(column)).collect();
     extents.par_iter().try_for_each(|extent| extent.prove_columns(&read).map(drop))?;
-    let whole = Whole::of(extents);
+    let whole = SegmentSet::of(extents);
     let partitions = |total: usize| total.div_ceil(PARTITION_RECORDS).next_power_of_two().trailing_zeros();
 
     let bits = partitions(whole.columns.iter().map(|c| c.sorted_hash.len()).sum());
-    let parts: Vec<(Chains, Counted)> = (0..1u64 << bits)
+    let parts: Vec<(VersionChains, TypeTotals)> = (0..1u64 << bits)
         .into_par_iter()
         .map(|part| {
-            let (mut chains, mut counted) = (Chains::default(), Counted::none());
+            let (mut chains, mut counted) = (VersionChains::default(), TypeTotals::none());
             let range = hash_range(part, bits);
-            let mut entries: Vec<Entry> = Vec::new();
+            let mut entries: Vec<OwnerEntry> = Vec::new();
             for (extent, c) in whole.columns.iter().enumerate() {
                 entries.extend(
                     slice_of(c.sorted_hash, range).map(|at| (c.sorted_hash[at], extent as u32, c.sorted_ref[at])),
@@ -305,7 +313,7 @@ pub fn build(extents: &[Segment], home: &IndexDir, name: &str) -> Result<(), Mer
             (chains, counted)
         })
         .collect();
-    let (mut chains, mut totals) = (Chains::default(), Counted::none());
+    let (mut chains, mut totals) = (VersionChains::default(), TypeTotals::none());
     for (more, counted) in parts {
         chains.absorb(more);
         totals.absorb(&counted);
@@ -333,7 +341,7 @@ pub fn build(extents: &[Segment], home: &IndexDir, name: &str) -> Result<(), Mer
         .collect();
     let patients: usize = per_part.iter().map(|part| part.0).sum();
     let counts = counts(&whole.heads, &whole.bases, patients, &chains);
-    let mut file = Filling::create(home, name, &counts)?;
+    let mut file = GlobalIndexWriter::create(home, name, &counts)?;
     file.put_whole(&whole.heads, &whole.bases, &whole.base_numbers.concat(), &totals, &base_counts);
     file.put_chains(&chains);
     drop(chains);
@@ -359,8 +367,13 @@ pub fn build(extents: &[Segment], home: &IndexDir, name: &str) -> Result<(), Mer
 }
 
 /// Numbers of elements of each section.
-pub(crate) fn counts(heads: &[Head], bases: &[String], patients: usize, chains: &Chains) -> Counts {
-    let sum = |count: &dyn Fn(&Head) -> u64| heads.iter().map(count).sum::<u64>() as usize;
+pub(crate) fn counts(
+    heads: &[SegmentHeader],
+    bases: &[String],
+    patients: usize,
+    chains: &VersionChains,
+) -> GlobalCounts {
+    let sum = |count: &dyn Fn(&SegmentHeader) -> u64| heads.iter().map(count).sum::<u64>() as usize;
     ALL_SECTIONS.map(|section| match section {
         Section::Heads => heads.len() * crate::index::segment::layout::HEAD_WORDS,
         Section::Totals => TOTALS_WORDS,
@@ -425,7 +438,7 @@ pub(crate) fn sort_owners(owners: &mut Vec<OwnerRef>, columns: &[Columns<'_>]) {
 
 /// Calls `visit` for every owner of every extent in a partition, those of one patient together and in store order;
 /// the flag is set for the first of a patient.
-fn each_patient(whole: &Whole<'_>, part: u64, bits: u32, mut visit: impl FnMut(OwnerRef, bool)) {
+fn each_patient(whole: &SegmentSet<'_>, part: u64, bits: u32, mut visit: impl FnMut(OwnerRef, bool)) {
     let range = hash_range(part, bits);
     let mut owners: Vec<OwnerRef> = Vec::new();
     for (extent, c) in whole.columns.iter().enumerate() {
@@ -444,16 +457,16 @@ fn each_patient(whole: &Whole<'_>, part: u64, bits: u32, mut visit: impl FnMut(O
 }
 
 /// Hash of (type, id), extent, and what it is there.
-pub(crate) type Entry = (u64, u32, u32);
+pub(crate) type OwnerEntry = (u64, u32, u32);
 
 /// A version or a DELETE entry of one resource, as its succession orders it.
 #[derive(Clone)]
-pub(crate) struct Record<'a> {
+pub(crate) struct EntityRecord<'a> {
     /// `None` sorts first: a version without lastUpdated is older than any with one (reading 3).
     at: Option<InstantRef<'a>>,
     /// At one instant a DELETE entry is older than a version: what was written last is kept.
     is_version: bool,
-    version: Version<'a>,
+    version: VersionKey<'a>,
     /// Its number over the store.
     pub number: u32,
     /// Its extent.
@@ -463,18 +476,18 @@ pub(crate) struct Record<'a> {
 }
 
 /// Is given a resource's type, its records, and the numbers of the targets that lead to it.
-type Visit<'a> = &'a mut dyn FnMut(ResourceType, &[Record<'_>], &[u32]);
+type VersionVisit<'a> = &'a mut dyn FnMut(ResourceType, &[EntityRecord<'_>], &[u32]);
 
 /// Calls `visit` for every resource among `entries` that may have a succession or be a target, with its records in
 /// order and the numbers of the targets that lead to it. DELETE entries without an instant end nothing and are left out.
-pub(crate) fn each_entity(whole: &Whole<'_>, mut entries: Vec<Entry>, visit: Visit<'_>) {
+pub(crate) fn each_entity(whole: &SegmentSet<'_>, mut entries: Vec<OwnerEntry>, visit: VersionVisit<'_>) {
     sort_by_hash(&mut entries, &mut Vec::new(), |entry| entry.0);
     let (mut records, mut targets) = (Vec::new(), Vec::new());
     for group in entries.chunk_by(|a, b| a.0 == b.0) {
         if group.len() == 1 {
             continue;
         }
-        let entity = |(_, extent, reference): &Entry| -> (ResourceType, Id) {
+        let entity = |(_, extent, reference): &OwnerEntry| -> (ResourceType, Id) {
             let c = &whole.columns[*extent as usize];
             let number = (reference & !kind::MASK) as usize;
             match reference & kind::MASK {
@@ -483,7 +496,7 @@ pub(crate) fn each_entity(whole: &Whole<'_>, mut entries: Vec<Entry>, visit: Vis
                 _ => (c.type_of(number), c.id_of(number)),
             }
         };
-        let mut keyed: Vec<((ResourceType, Id), Entry)> = group.iter().map(|e| (entity(e), *e)).collect();
+        let mut keyed: Vec<((ResourceType, Id), OwnerEntry)> = group.iter().map(|e| (entity(e), *e)).collect();
         keyed.sort_unstable();
         for same in keyed.chunk_by(|a, b| a.0 == b.0) {
             records.clear();
@@ -491,7 +504,7 @@ pub(crate) fn each_entity(whole: &Whole<'_>, mut entries: Vec<Entry>, visit: Vis
             for (_, entry) in same {
                 place(whole, *entry, &mut records, &mut targets);
             }
-            records.sort_unstable_by(|a: &Record<'_>, b: &Record<'_>| {
+            records.sort_unstable_by(|a: &EntityRecord<'_>, b: &EntityRecord<'_>| {
                 (a.at, a.is_version, a.version, a.number).cmp(&(b.at, b.is_version, b.version, b.number))
             });
             visit(same[0].0.0, &records, &targets);
@@ -500,21 +513,26 @@ pub(crate) fn each_entity(whole: &Whole<'_>, mut entries: Vec<Entry>, visit: Vis
 }
 
 /// Puts an entry among the records or the targets of its resource.
-fn place<'a>(whole: &Whole<'a>, (_, extent, reference): Entry, records: &mut Vec<Record<'a>>, targets: &mut Vec<u32>) {
+fn place<'a>(
+    whole: &SegmentSet<'a>,
+    (_, extent, reference): OwnerEntry,
+    records: &mut Vec<EntityRecord<'a>>,
+    targets: &mut Vec<u32>,
+) {
     let number = (reference & !kind::MASK) as usize;
     let (c, starts) = (&whole.columns[extent as usize], &whole.starts);
     let at = extent as usize;
     match reference & kind::MASK {
         kind::TARGET => targets.push((starts.target[at] + number) as u32),
-        kind::TOMBSTONE => records.extend(c.tombstone_updated(number).map(|updated| Record {
+        kind::TOMBSTONE => records.extend(c.tombstone_updated(number).map(|updated| EntityRecord {
             at: Some(updated),
             is_version: false,
-            version: Version::None,
+            version: VersionKey::None,
             number: (starts.rows + starts.tombstone[at] + number) as u32,
             extent,
             foreign: whole.base_numbers[at][(c.tomb_base[number] & BASE_BITS) as usize] != 0,
         })),
-        _ => records.push(Record {
+        _ => records.push(EntityRecord {
             at: c.updated_of(number),
             is_version: true,
             version: c.version_of(number),

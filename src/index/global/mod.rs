@@ -14,9 +14,9 @@ use crate::error::CorruptIndex;
 use crate::extract::fault::FaultKind;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::dir::IndexBytes;
-use crate::index::meta::ExtentEntry;
-use crate::index::page_checksums::{Seals, checksum, seal_count};
-use crate::index::segment::layout::{HEAD_WORDS, Head};
+use crate::index::meta::SegmentMeta;
+use crate::index::page_checksums::{PageChecksums, checksum, seal_count};
+use crate::index::segment::layout::{HEAD_WORDS, SegmentHeader};
 use crate::index::segment::reader::Segment;
 use crate::sys::little_endian::view;
 
@@ -63,10 +63,10 @@ sections! {
 pub const WORDS: usize = 2 + SECTIONS.len();
 
 /// Numbers of elements of the sections.
-pub type Counts = [usize; SECTIONS.len()];
+pub type GlobalCounts = [usize; SECTIONS.len()];
 
 /// Where the sections lie: the end of the seals, then each section, padded to 8 bytes.
-pub fn places(counts: &Counts) -> Option<(usize, [Range<usize>; SECTIONS.len()])> {
+pub fn places(counts: &GlobalCounts) -> Option<(usize, [Range<usize>; SECTIONS.len()])> {
     let mut body = 0usize;
     let mut places = [const { 0..0 }; SECTIONS.len()];
     for (at, place) in places.iter_mut().enumerate() {
@@ -91,7 +91,7 @@ pub fn state(bytes: &[u8]) -> Result<(), &'static str> {
 }
 
 /// Reads and checks a header: numbers of elements, places and seals of the sections.
-fn front(bytes: &[u8]) -> Result<(Counts, [Range<usize>; SECTIONS.len()], Seals), &'static str> {
+fn front(bytes: &[u8]) -> Result<(GlobalCounts, [Range<usize>; SECTIONS.len()], PageChecksums), &'static str> {
     let (words, _) = bytes.get(..WORDS * 8).ok_or("it is shorter than its header")?.as_chunks::<8>();
     let word = |at: usize| u64::from_le_bytes(words[at]);
     if word(0) != MAGIC {
@@ -109,20 +109,20 @@ fn front(bytes: &[u8]) -> Result<(Counts, [Range<usize>; SECTIONS.len()], Seals)
     if checksum(&bytes[16..front]) != word(1) {
         return Err("its checksum does not hold");
     }
-    Ok((counts, places, Seals::new(WORDS * 8, front..end)))
+    Ok((counts, places, PageChecksums::new(WORDS * 8, front..end)))
 }
 
 /// The merged facts of a generation, mapped.
-pub struct Merged {
+pub struct GlobalIndex {
     bytes: IndexBytes,
-    counts: Counts,
+    counts: GlobalCounts,
     places: [Range<usize>; SECTIONS.len()],
-    seals: Seals,
-    heads: Vec<Head>,
+    seals: PageChecksums,
+    heads: Vec<SegmentHeader>,
 }
 
 /// Numbers of the first row, DELETE entry, target, owner and base of each extent.
-pub struct Bases {
+pub struct SegmentOffsets {
     /// First row.
     pub row: Vec<usize>,
     /// First DELETE entry, counted from the first of the store.
@@ -137,12 +137,12 @@ pub struct Bases {
     pub rows: usize,
 }
 
-impl Bases {
+impl SegmentOffsets {
     /// Counts through the heads of the extents.
-    pub fn of<'a>(heads: impl Iterator<Item = &'a Head> + Clone) -> Bases {
-        let starts = |count: &dyn Fn(&Head) -> u64| {
+    pub fn of<'a>(heads: impl Iterator<Item = &'a SegmentHeader> + Clone) -> SegmentOffsets {
+        let starts = |count: &dyn Fn(&SegmentHeader) -> u64| {
             let mut sum = 0;
-            let one = |head: &Head| {
+            let one = |head: &SegmentHeader| {
                 let start = sum;
                 sum += count(head) as usize;
                 start
@@ -151,7 +151,7 @@ impl Bases {
             (starts, sum)
         };
         let (row, rows) = starts(&|head| head.rows);
-        Bases {
+        SegmentOffsets {
             row,
             rows,
             tombstone: starts(&|head| head.tombstones).0,
@@ -162,18 +162,18 @@ impl Bases {
     }
 }
 
-impl Merged {
+impl GlobalIndex {
     /// Opens a merged file by its header and its table of extents, which must be those of `entries`.
     ///
     /// # Errors
     /// A sentence that says what is wrong; the caller merges again.
-    pub fn open(bytes: IndexBytes, entries: &[ExtentEntry]) -> Result<Merged, &'static str> {
+    pub fn open(bytes: IndexBytes, entries: &[SegmentMeta]) -> Result<GlobalIndex, &'static str> {
         let (counts, places, seals) = front(&bytes)?;
-        let mut merged = Merged { bytes, counts, places, seals, heads: Vec::new() };
+        let mut merged = GlobalIndex { bytes, counts, places, seals, heads: Vec::new() };
         merged.prove(Section::Heads, 0..merged.count(Section::Heads)).map_err(|damaged| damaged.0)?;
         let (heads, rest) = merged.longs(Section::Heads).as_chunks::<HEAD_WORDS>();
-        let heads: Vec<Head> = heads.iter().map(Head::from_words).collect();
-        let same = |(head, entry): (&Head, &ExtentEntry)| {
+        let heads: Vec<SegmentHeader> = heads.iter().map(SegmentHeader::from_words).collect();
+        let same = |(head, entry): (&SegmentHeader, &SegmentMeta)| {
             (head.start, head.end, head.content) == (entry.start, entry.end, entry.content)
         };
         if !rest.is_empty() || heads.len() != entries.len() || !heads.iter().zip(entries).all(same) {
@@ -186,8 +186,9 @@ impl Merged {
 
     /// Whether the sections are as long as one another and the extents ask for.
     fn sizes(&self) -> Result<(), &'static str> {
-        let sum =
-            |count: &dyn Fn(&Head) -> u64| self.heads.iter().fold(0u64, |sum, head| sum.saturating_add(count(head)));
+        let sum = |count: &dyn Fn(&SegmentHeader) -> u64| {
+            self.heads.iter().fold(0u64, |sum, head| sum.saturating_add(count(head)))
+        };
         let (patients, bases) = (self.count(Section::PatientHash), self.count(Section::BaseLength));
         let count = |section| self.count(section) as u64;
         let sound = count(Section::Totals) == TOTALS_WORDS as u64
@@ -237,7 +238,7 @@ impl Merged {
     }
 
     /// The headers of the extents.
-    pub fn heads(&self) -> &[Head] {
+    pub fn heads(&self) -> &[SegmentHeader] {
         &self.heads
     }
 
@@ -276,7 +277,7 @@ impl Merged {
     /// Proven `u32`s of a section.
     ///
     /// # Errors
-    /// As [`Merged::prove`].
+    /// As [`GlobalIndex::prove`].
     pub fn proven_words(&self, section: Section, elements: Range<usize>) -> Result<&[u32], CorruptIndex> {
         self.prove(section, elements.clone())?;
         Ok(&self.words(section)[elements])
@@ -285,7 +286,7 @@ impl Merged {
     /// Proven `u64`s of a section.
     ///
     /// # Errors
-    /// As [`Merged::prove`].
+    /// As [`GlobalIndex::prove`].
     pub fn proven_longs(&self, section: Section, elements: Range<usize>) -> Result<&[u64], CorruptIndex> {
         self.prove(section, elements.clone())?;
         Ok(&self.longs(section)[elements])
@@ -294,7 +295,7 @@ impl Merged {
     /// A proven `u32` of a section.
     ///
     /// # Errors
-    /// As [`Merged::prove`].
+    /// As [`GlobalIndex::prove`].
     pub fn word(&self, section: Section, at: usize) -> Result<u32, CorruptIndex> {
         Ok(self.proven_words(section, at..at + 1)?[0])
     }
@@ -302,7 +303,7 @@ impl Merged {
     /// The first element of an ascending section of `u64`s that is not less than `key`.
     ///
     /// # Errors
-    /// As [`Merged::prove`].
+    /// As [`GlobalIndex::prove`].
     pub fn lower_bound(&self, section: Section, key: u64) -> Result<usize, CorruptIndex> {
         self.lower_bound_in(section, key, 0..self.longs(section).len())
     }
@@ -325,7 +326,7 @@ impl Merged {
     /// The pairs of `section` whose first number lies in `records`, as they lie there.
     ///
     /// # Errors
-    /// As [`Merged::prove`].
+    /// As [`GlobalIndex::prove`].
     pub fn pairs(&self, section: Section, records: Range<usize>) -> Result<&[u64], CorruptIndex> {
         if self.count(section) == 0 {
             return Ok(&[]);
@@ -345,7 +346,7 @@ impl Merged {
     /// The next record of the same resource.
     ///
     /// # Errors
-    /// As [`Merged::prove`].
+    /// As [`GlobalIndex::prove`].
     pub fn next(&self, record: usize) -> Result<Option<usize>, CorruptIndex> {
         Ok(self.pairs(Section::Succession, record..record + 1)?.first().map(|pair| *pair as u32 as usize))
     }
@@ -353,15 +354,15 @@ impl Merged {
     /// The totals of the whole store.
     ///
     /// # Errors
-    /// As [`Merged::prove`].
-    pub fn totals(&self) -> Result<Totals<'_>, CorruptIndex> {
-        Ok(Totals(self.proven_longs(Section::Totals, 0..TOTALS_WORDS)?))
+    /// As [`GlobalIndex::prove`].
+    pub fn totals(&self) -> Result<SectionTotals<'_>, CorruptIndex> {
+        Ok(SectionTotals(self.proven_longs(Section::Totals, 0..TOTALS_WORDS)?))
     }
 
     /// The reference bases of the store in order, the empty one first.
     ///
     /// # Errors
-    /// As [`Merged::prove`].
+    /// As [`GlobalIndex::prove`].
     pub fn bases(&self) -> Result<Vec<String>, CorruptIndex> {
         let lengths = self.proven_words(Section::BaseLength, 0..self.count(Section::BaseLength))?;
         self.prove(Section::BaseText, 0..self.count(Section::BaseText))?;
@@ -379,9 +380,9 @@ impl Merged {
 
 /// What holds of the whole store once every record of it counts: every extent is seen, and T lies behind every instant.
 #[derive(Clone, Copy)]
-pub struct Totals<'a>(&'a [u64]);
+pub struct SectionTotals<'a>(&'a [u64]);
 
-impl Totals<'_> {
+impl SectionTotals<'_> {
     /// Rows of a type.
     pub fn rows(&self, index: usize) -> u64 {
         self.0[index * TYPE_TOTALS]

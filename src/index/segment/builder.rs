@@ -12,7 +12,7 @@ use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::segment::id_encoding::{self, IdClass};
-use crate::index::segment::layout::{self, COLUMN_COUNT, Column, Head, ZONE_ROWS, flag, kind};
+use crate::index::segment::layout::{self, COLUMN_COUNT, Column, SegmentHeader, ZONE_ROWS, flag, kind};
 use crate::index::segment::radix_sort::sort_by_hash;
 use crate::limits::{EXTENT_FAULTS_MAX, EXTENT_ROWS_MAX};
 use crate::sys::little_endian::bytes_of;
@@ -33,9 +33,9 @@ impl Hash for OwnerKey {
 
 /// Passes a hash through that is one already.
 #[derive(Default)]
-struct Ready(u64);
+struct PrecomputedHasher(u64);
 
-impl Hasher for Ready {
+impl Hasher for PrecomputedHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -49,8 +49,8 @@ impl Hasher for Ready {
 
 /// An extent under construction.
 #[derive(Default)]
-pub struct ExtentBuilder {
-    head: Head,
+pub struct SegmentBuilder {
+    head: SegmentHeader,
     place: Vec<[u32; 2]>,
     last_updated: Vec<i64>,
     version: Vec<u64>,
@@ -61,7 +61,7 @@ pub struct ExtentBuilder {
     owner: Vec<u32>,
     sorted: Vec<(u64, u32)>,
     sorted_spare: Vec<(u64, u32)>,
-    owners: HashMap<OwnerKey, u32, BuildHasherDefault<Ready>>,
+    owners: HashMap<OwnerKey, u32, BuildHasherDefault<PrecomputedHasher>>,
     owner_list: Vec<OwnerKey>,
     /// The owner met last: neighbouring rows mostly share it.
     last_owner: Option<(String, u32)>,
@@ -86,10 +86,10 @@ pub struct ExtentBuilder {
     heap: Vec<u8>,
 }
 
-impl ExtentBuilder {
-    /// A builder of nothing; [`ExtentBuilder::begin`] comes next.
-    pub fn new() -> ExtentBuilder {
-        ExtentBuilder::default()
+impl SegmentBuilder {
+    /// A builder of nothing; [`SegmentBuilder::begin`] comes next.
+    pub fn new() -> SegmentBuilder {
+        SegmentBuilder::default()
     }
 
     /// Begins an empty extent at `start` in the uncompressed file. The columns keep their memory from extent to extent:
@@ -98,7 +98,7 @@ impl ExtentBuilder {
         fn clear<T>(columns: &mut [&mut Vec<T>]) {
             columns.iter_mut().for_each(|column| column.clear());
         }
-        self.head = Head { start, end: start, ..Head::default() };
+        self.head = SegmentHeader { start, end: start, ..SegmentHeader::default() };
         clear(&mut [&mut self.last_updated, &mut self.tomb_updated]);
         clear(&mut [&mut self.version, &mut self.base_count, &mut self.fault_count]);
         clear(&mut [&mut self.type_count, &mut self.restart]);

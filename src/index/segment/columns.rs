@@ -6,7 +6,7 @@ use crate::extract::fault::FaultKind;
 use crate::fhir::id::Id;
 use crate::fhir::instant::{InstantRef, NO_INSTANT};
 use crate::fhir::resource_type::ResourceType;
-use crate::index::segment::id_encoding::{self, IdClass, Version};
+use crate::index::segment::id_encoding::{self, IdClass, VersionKey};
 use crate::index::segment::layout::flag;
 use crate::store::packed::seek_table::{FOLLOWED, LATE, NOBODY};
 
@@ -52,7 +52,7 @@ pub struct Columns<'a> {
 
 /// A version that has left a packed store, as the DELETE entry that ended it remembers it.
 #[derive(Clone, Copy, Debug)]
-pub struct Left<'a> {
+pub struct PriorOwner<'a> {
     /// Its lastUpdated in ticks, the sentinel for none.
     pub updated: i64,
     /// Whether a later version followed the DELETE entry, so that it deletes nothing any more.
@@ -62,7 +62,7 @@ pub struct Left<'a> {
     entries: &'a [[u64; 2]],
 }
 
-impl<'a> Left<'a> {
+impl<'a> PriorOwner<'a> {
     /// Its owners, as numbers in the extent's dictionary.
     pub fn owners(&self) -> impl Iterator<Item = usize> + 'a {
         self.entries
@@ -165,7 +165,7 @@ impl<'a> Columns<'a> {
     }
 
     /// A row's version.
-    pub fn version_of(&self, row: usize) -> Version<'a> {
+    pub fn version_of(&self, row: usize) -> VersionKey<'a> {
         id_encoding::unpack_version(self.version[row], self.heap)
     }
 
@@ -184,9 +184,9 @@ impl<'a> Columns<'a> {
     }
 
     /// What a packed file tells of the version that a DELETE entry ended and that has left with it.
-    pub fn left_of(&self, tombstone: usize) -> Option<Left<'a>> {
+    pub fn left_of(&self, tombstone: usize) -> Option<PriorOwner<'a>> {
         let entries = self.left_entries(tombstone);
-        entries.first().map(|[at, ticks]| Left {
+        entries.first().map(|[at, ticks]| PriorOwner {
             updated: *ticks as i64,
             followed: (*at >> 32) as u32 == FOLLOWED,
             first_seen: entries.last().filter(|[at, _]| (*at >> 32) as u32 == LATE).map(|[_, ticks]| *ticks as i64),

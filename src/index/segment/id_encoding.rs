@@ -133,7 +133,7 @@ pub fn pack_version(text: &[u8], heap: &mut Vec<u8>) -> u64 {
 
 /// A version id as it orders: no number first, then numbers by value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Version<'a> {
+pub enum VersionKey<'a> {
     /// None given, or no number.
     None,
     /// A number of up to 18 digits.
@@ -143,14 +143,14 @@ pub enum Version<'a> {
 }
 
 /// Reads a packed version.
-pub fn unpack_version(packed: u64, heap: &[u8]) -> Version<'_> {
+pub fn unpack_version(packed: u64, heap: &[u8]) -> VersionKey<'_> {
     match packed {
-        0 => Version::None,
-        _ if packed >> 63 == 0 => Version::Small(packed - 1),
+        0 => VersionKey::None,
+        _ if packed >> 63 == 0 => VersionKey::Small(packed - 1),
         _ => {
             let len = (packed >> 32 & 0x7fff_ffff) as usize;
             let at = packed as u32 as usize;
-            Version::Big(len, heap.get(at..at + len).unwrap_or_default())
+            VersionKey::Big(len, heap.get(at..at + len).unwrap_or_default())
         }
     }
 }
@@ -205,7 +205,7 @@ mod tests {
         let texts: [&[u8]; 7] =
             [b"x", b"0", b"9", b"010", b"999999999999999999", b"1000000000000000000", b"20000000000000000000"];
         let packed: Vec<u64> = texts.iter().map(|text| pack_version(text, &mut heap)).collect();
-        let versions: Vec<Version> = packed.iter().map(|packed| unpack_version(*packed, &heap)).collect();
+        let versions: Vec<VersionKey> = packed.iter().map(|packed| unpack_version(*packed, &heap)).collect();
         assert!(versions.windows(2).all(|pair| pair[0] < pair[1]), "{versions:?}");
     }
 }

@@ -5,7 +5,7 @@
 //! `src/docs/format.md` is compared with [`COLUMNS`] by a test.
 
 use crate::fhir::resource_type::ResourceType;
-use crate::index::page_checksums::{Seals, checksum, seal_count, write_seals};
+use crate::index::page_checksums::{PageChecksums, checksum, seal_count, write_seals};
 
 /// First bytes of an extent.
 pub const MAGIC: [u8; 8] = *b"OUTPOUR\x01";
@@ -111,21 +111,21 @@ macro_rules! head {
     ($($(#[$doc:meta])* $field:ident;)*) => {
         /// Fixed part of the header, before the column table. Of a merged file, what it repeats of each extent.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct Head { $($(#[$doc])* pub $field: u64,)* }
+        pub struct SegmentHeader { $($(#[$doc])* pub $field: u64,)* }
 
-        /// Words of a [`Head`].
+        /// Words of a [`SegmentHeader`].
         pub const HEAD_WORDS: usize = [$(stringify!($field)),*].len();
 
-        impl Head {
+        impl SegmentHeader {
             /// Its words as they lie on disk.
             pub fn words(&self) -> [u64; HEAD_WORDS] {
                 [$(self.$field),*]
             }
 
             /// The head of these words.
-            pub fn from_words(words: &[u64; HEAD_WORDS]) -> Head {
+            pub fn from_words(words: &[u64; HEAD_WORDS]) -> SegmentHeader {
                 let [$($field),*] = *words;
-                Head { $($field),* }
+                SegmentHeader { $($field),* }
             }
         }
     };
@@ -186,7 +186,7 @@ head! {
 
 const _: () = assert!(ResourceType::COUNT <= 192, "the types of an extent are 192 bits");
 
-impl Head {
+impl SegmentHeader {
     /// Greatest last_updated of the rows, in ticks.
     pub fn updated_max(&self) -> i64 {
         self.updated_max as i64
@@ -246,7 +246,7 @@ fn front_bytes(body: usize) -> usize {
 }
 
 /// Lays the header and the columns out in one run of bytes, in the memory of `out`.
-pub fn encode(mut head: Head, columns: &[&[u8]; COLUMN_COUNT], mut out: Vec<u8>) -> Vec<u8> {
+pub fn encode(mut head: SegmentHeader, columns: &[&[u8]; COLUMN_COUNT], mut out: Vec<u8>) -> Vec<u8> {
     let body: usize = columns.iter().map(|column| column.len().next_multiple_of(8)).sum();
     let front = front_bytes(body);
     head.size = (front + body) as u64;
@@ -280,24 +280,24 @@ pub fn seal(extent: &mut [u8], front: usize) {
 }
 
 /// Whether every checksum and seal of the extent that `bytes` begin with holds.
-pub fn intact(bytes: &[u8], places: &Places) -> bool {
-    let seals = Seals::new(HEADER_BYTES, places.front..places.head.size as usize);
+pub fn intact(bytes: &[u8], places: &ColumnRanges) -> bool {
+    let seals = PageChecksums::new(HEADER_BYTES, places.front..places.head.size as usize);
     places.front_intact(bytes) && seals.prove_whole(bytes).is_ok()
 }
 
 /// Where the columns of an extent lie, relative to its first byte.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct ColumnRanges {
     /// The header's fixed part.
-    pub head: Head,
+    pub head: SegmentHeader,
     front: usize,
     columns: [(usize, usize); COLUMN_COUNT],
 }
 
-impl Places {
+impl ColumnRanges {
     /// Reads a header. `bytes` begins with the extent and may go on behind it. Checks everything but the checksum;
     /// the error says what is wrong.
-    pub fn read(bytes: &[u8]) -> Result<Places, &'static str> {
+    pub fn read(bytes: &[u8]) -> Result<ColumnRanges, &'static str> {
         let word = |at: usize| bytes.get(at..at + 8).map(|w| u64::from_le_bytes(w.try_into().expect("8 bytes")));
         if bytes.len() < HEADER_BYTES {
             return Err("it is shorter than a header");
@@ -312,8 +312,8 @@ impl Places {
         for (at, slot) in words.iter_mut().enumerate() {
             *slot = word(24 + at * 8).ok_or("it is shorter than a header")?;
         }
-        let head = Head::from_words(&words);
-        let Head { size, start, end, .. } = head;
+        let head = SegmentHeader::from_words(&words);
+        let SegmentHeader { size, start, end, .. } = head;
         if size > bytes.len() as u64 || size % 8 != 0 || start > end {
             return Err("its lengths do not fit");
         }
@@ -344,7 +344,7 @@ impl Places {
         if at != size {
             return Err("its columns do not fill it");
         }
-        let places = Places { head, front, columns };
+        let places = ColumnRanges { head, front, columns };
         let counted = [
             (Column::Place, head.rows),
             (Column::TombType, head.tombstones),

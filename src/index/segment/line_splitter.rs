@@ -11,14 +11,14 @@ use crate::extract::extractor::Extractor;
 use crate::extract::facts::{Content, Facts};
 use crate::extract::fault::{Fault, FaultKind};
 use crate::hash::Hasher64;
-use crate::index::segment::builder::ExtentBuilder;
+use crate::index::segment::builder::SegmentBuilder;
 use crate::limits::ROW_BYTES_MAX;
-use crate::store::packed::seek_table::{LeftOwner, PackedTable};
+use crate::store::packed::seek_table::{PriorOwnerRecord, SeekTable};
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// An extent that is ready to be written.
-pub struct Encoded {
+pub struct EncodedSegment {
     /// Its bytes.
     pub bytes: Vec<u8>,
     /// Start in the (uncompressed) file.
@@ -30,38 +30,38 @@ pub struct Encoded {
 }
 
 /// What a worker uses again from span to span.
-pub struct Tools {
+pub struct ScanWorker {
     extractor: Extractor,
-    builder: ExtentBuilder,
+    builder: SegmentBuilder,
     /// Buffers of extents that were written, to be filled again.
     spare: Receiver<Vec<u8>>,
 }
 
-impl Tools {
+impl ScanWorker {
     /// Tools of a worker.
-    pub fn new(extractor: Extractor, spare: Receiver<Vec<u8>>) -> Tools {
-        Tools { extractor, builder: ExtentBuilder::new(), spare }
+    pub fn new(extractor: Extractor, spare: Receiver<Vec<u8>>) -> ScanWorker {
+        ScanWorker { extractor, builder: SegmentBuilder::new(), spare }
     }
 }
 
 /// Cuts pieces into lines and lines into extents.
-pub struct Lines<'a> {
+pub struct LineSplitter<'a> {
     extractor: &'a mut Extractor,
-    builder: &'a mut ExtentBuilder,
+    builder: &'a mut SegmentBuilder,
     spare: &'a Receiver<Vec<u8>>,
     hash: Hasher64,
     /// Offset in the file of the next byte.
     position: u64,
     line: Option<OpenLine>,
-    done: Vec<Encoded>,
+    done: Vec<EncodedSegment>,
     /// What a packed file tells of the DELETE entries of the frame being fed, and how many of these were met.
-    left: Option<FrameLeft<'a>>,
+    left: Option<FramePriorOwners<'a>>,
 }
 
 /// Owners of versions that have left, for the DELETE entries of one frame.
-struct FrameLeft<'a> {
-    table: &'a PackedTable,
-    entries: &'a [LeftOwner],
+struct FramePriorOwners<'a> {
+    table: &'a SeekTable,
+    entries: &'a [PriorOwnerRecord],
     met: u32,
 }
 
@@ -76,12 +76,12 @@ struct OpenLine {
     leading_space: bool,
 }
 
-impl<'a> Lines<'a> {
+impl<'a> LineSplitter<'a> {
     /// Starts at `start` in the file, which must be the start of a line.
-    pub fn new(tools: &'a mut Tools, start: u64) -> Lines<'a> {
-        let Tools { extractor, builder, spare } = tools;
+    pub fn new(tools: &'a mut ScanWorker, start: u64) -> LineSplitter<'a> {
+        let ScanWorker { extractor, builder, spare } = tools;
         builder.begin(start);
-        Lines {
+        LineSplitter {
             extractor,
             builder,
             spare,
@@ -94,12 +94,12 @@ impl<'a> Lines<'a> {
     }
 
     /// A frame of a packed file comes next.
-    pub fn frame(&mut self, table: &'a PackedTable, frame: usize) {
+    pub fn frame(&mut self, table: &'a SeekTable, frame: usize) {
         let note = table.frame(frame);
         self.restart(note.uncompressed, note.compressed);
         let at = |frame| table.left.partition_point(|left| (left.frame as usize) < frame);
         let entries = &table.left[at(frame)..at(frame + 1)];
-        self.left = (!entries.is_empty()).then_some(FrameLeft { table, entries, met: 0 });
+        self.left = (!entries.is_empty()).then_some(FramePriorOwners { table, entries, met: 0 });
     }
 
     /// The frame that comes next is damaged: so many bytes are not there, and count as one faulty line.
@@ -126,7 +126,7 @@ impl<'a> Lines<'a> {
     }
 
     /// Extents finished so far.
-    pub fn take_done(&mut self) -> std::vec::Drain<'_, Encoded> {
+    pub fn take_done(&mut self) -> std::vec::Drain<'_, EncodedSegment> {
         self.done.drain(..)
     }
 
@@ -185,7 +185,7 @@ impl<'a> Lines<'a> {
     }
 
     /// The file, or the part of it that was asked for, ends here. The extents that were not taken yet are returned.
-    pub fn finish(mut self) -> Vec<Encoded> {
+    pub fn finish(mut self) -> Vec<EncodedSegment> {
         if self.line.is_some() {
             self.end_open_line();
         }
@@ -196,7 +196,7 @@ impl<'a> Lines<'a> {
     }
 
     /// The bytes cannot be read further: the line that was begun, or the nothing there is, becomes a fault.
-    pub fn break_off(mut self, kind: FaultKind) -> Vec<Encoded> {
+    pub fn break_off(mut self, kind: FaultKind) -> Vec<EncodedSegment> {
         let (start, length) = match self.line.take() {
             Some(line) => (line.start, self.position - line.start),
             None => (self.position, 0),
@@ -210,7 +210,7 @@ impl<'a> Lines<'a> {
         let hash = std::mem::take(&mut self.hash);
         let (start, content) = (self.builder.start(), hash.digest());
         let bytes = self.builder.finish(end, content, self.spare.try_recv().unwrap_or_default());
-        self.done.push(Encoded { bytes, start, end, content });
+        self.done.push(EncodedSegment { bytes, start, end, content });
         self.builder.begin(end);
     }
 
@@ -270,8 +270,8 @@ impl<'a> Lines<'a> {
 }
 
 fn keep(
-    builder: &mut ExtentBuilder,
-    left: &mut Option<FrameLeft<'_>>,
+    builder: &mut SegmentBuilder,
+    left: &mut Option<FramePriorOwners<'_>>,
     outcome: Result<&Facts, Fault>,
     start: u64,
     length: u64,
@@ -290,9 +290,9 @@ fn keep(
     }
 }
 
-impl FrameLeft<'_> {
+impl FramePriorOwners<'_> {
     /// Hands the owners on of the DELETE entries from `first` on, which the builder has just taken.
-    fn take(&mut self, builder: &mut ExtentBuilder, first: usize) {
+    fn take(&mut self, builder: &mut SegmentBuilder, first: usize) {
         for tombstone in first..builder.tombstones() {
             let own = self.entries.partition_point(|left| left.entry < self.met)
                 ..self.entries.partition_point(|left| left.entry <= self.met);

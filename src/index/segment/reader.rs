@@ -13,42 +13,42 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::{InstantRef, NO_INSTANT};
 use crate::fhir::resource_type::ResourceType;
 use crate::index::dir::IndexBytes;
-use crate::index::page_checksums::Seals;
+use crate::index::page_checksums::PageChecksums;
 use crate::index::segment::columns::Columns;
 use crate::index::segment::id_encoding::IdClass;
-use crate::index::segment::layout::{COLUMNS, Column, HEADER_BYTES, Head, Places, flag, kind};
+use crate::index::segment::layout::{COLUMNS, Column, ColumnRanges, HEADER_BYTES, SegmentHeader, flag, kind};
 use crate::sys::little_endian::view;
 
 /// An extent of the index.
 #[derive(Clone)]
-pub struct Segment(Arc<Inner>);
+pub struct Segment(Arc<SegmentInner>);
 
-struct Inner {
+struct SegmentInner {
     bytes: Arc<IndexBytes>,
     at: u64,
-    head: Head,
-    opened: OnceLock<Result<Opened, CorruptIndex>>,
+    head: SegmentHeader,
+    opened: OnceLock<Result<OpenedColumns, CorruptIndex>>,
 }
 
-struct Opened {
+struct OpenedColumns {
     at: usize,
-    places: Places,
-    seals: Seals,
+    places: ColumnRanges,
+    seals: PageChecksums,
 }
 
-impl Opened {
-    fn read(bytes: &[u8], at: u64) -> Result<Opened, CorruptIndex> {
+impl OpenedColumns {
+    fn read(bytes: &[u8], at: u64) -> Result<OpenedColumns, CorruptIndex> {
         let at = usize::try_from(at).map_err(|_| CorruptIndex("it lies beyond the file"))?;
         let own = bytes.get(at..).ok_or(CorruptIndex("it lies beyond the file"))?;
         if at % 8 != 0 {
             return Err(CorruptIndex("it is not aligned"));
         }
-        let places = Places::read(own).map_err(CorruptIndex)?;
+        let places = ColumnRanges::read(own).map_err(CorruptIndex)?;
         if !places.front_intact(own) {
             return Err(CorruptIndex("its checksum does not hold"));
         }
-        let seals = Seals::new(HEADER_BYTES, places.front()..places.head.size as usize);
-        Ok(Opened { at, places, seals })
+        let seals = PageChecksums::new(HEADER_BYTES, places.front()..places.head.size as usize);
+        Ok(OpenedColumns { at, places, seals })
     }
 }
 
@@ -70,18 +70,18 @@ impl Segment {
     /// # Errors
     /// As [`Extent::open`].
     pub fn written(bytes: Arc<IndexBytes>, at: u64) -> Result<Segment, &'static str> {
-        let opened = Opened::read(&bytes, at).map_err(|damaged| damaged.0)?;
-        Ok(Segment(Arc::new(Inner { bytes, at, head: opened.places.head, opened: OnceLock::from(Ok(opened)) })))
+        let opened = OpenedColumns::read(&bytes, at).map_err(|damaged| damaged.0)?;
+        Ok(Segment(Arc::new(SegmentInner { bytes, at, head: opened.places.head, opened: OnceLock::from(Ok(opened)) })))
     }
 
     /// The extent that begins at `at` and has this header, as what was merged over the store has it. Nothing is read
     /// of it yet.
-    pub fn known(bytes: Arc<IndexBytes>, at: u64, head: Head) -> Segment {
-        Segment(Arc::new(Inner { bytes, at, head, opened: OnceLock::new() }))
+    pub fn known(bytes: Arc<IndexBytes>, at: u64, head: SegmentHeader) -> Segment {
+        Segment(Arc::new(SegmentInner { bytes, at, head, opened: OnceLock::new() }))
     }
 
-    fn opened(&self) -> Result<&Opened, CorruptIndex> {
-        let opened = self.0.opened.get_or_init(|| match Opened::read(&self.0.bytes, self.0.at)? {
+    fn opened(&self) -> Result<&OpenedColumns, CorruptIndex> {
+        let opened = self.0.opened.get_or_init(|| match OpenedColumns::read(&self.0.bytes, self.0.at)? {
             opened if opened.places.head == self.0.head => Ok(opened),
             _ => Err(CorruptIndex("its header is another than the one that was merged")),
         });
@@ -89,7 +89,7 @@ impl Segment {
     }
 
     /// The header.
-    pub fn head(&self) -> &Head {
+    pub fn head(&self) -> &SegmentHeader {
         &self.0.head
     }
 

@@ -12,14 +12,14 @@ use crate::extract::Validate;
 use crate::extract::extractor::Extractor;
 use crate::extract::fault::FaultKind;
 use crate::index::dir::IndexDir;
-use crate::index::segment::line_splitter::{Encoded, Lines, Tools};
-use crate::index::segment::span::{Part, Span};
-use crate::index::store_files::Files;
+use crate::index::segment::line_splitter::{EncodedSegment, LineSplitter, ScanWorker};
+use crate::index::segment::span::{RangeKind, ScanRange};
+use crate::index::store_files::StoreFiles;
 use crate::limits::{EXTENT_BYTES, SCAN_BYTES};
 use crate::simd::Kernel;
 use crate::store::packed::frame_reader::{FrameError, FrameReader};
-use crate::store::packed::seek_table::{PackedTable, is_packed};
-use crate::sys::store_file::Source;
+use crate::store::packed::seek_table::{SeekTable, is_packed};
+use crate::sys::store_file::StoreFile;
 use std::io::Write;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -29,7 +29,7 @@ use rayon::prelude::*;
 
 /// A new extent, written to the container.
 #[derive(Clone, Debug)]
-pub struct Written {
+pub struct WrittenSegment {
     /// Index of the file among the store's files.
     pub file: usize,
     /// Offset in the container.
@@ -46,9 +46,9 @@ pub struct Written {
 
 /// Result of a scan.
 #[derive(Default)]
-pub struct Scanned {
+pub struct ScanResult {
     /// The new extents, in no order.
-    pub extents: Vec<Written>,
+    pub extents: Vec<WrittenSegment>,
     /// Compressed files (indices among the store's files) that did not end with a whole member and a whole line.
     pub open_ended: Vec<usize>,
 }
@@ -70,26 +70,26 @@ pub struct ScanOptions<'a> {
 /// # Errors
 /// The first failure to read the store or write the index, or the wish to stop.
 pub fn scan(
-    files: &Files,
-    spans: &[Span],
+    files: &StoreFiles,
+    spans: &[ScanRange],
     home: &IndexDir,
     name: &str,
     options: &ScanOptions<'_>,
-) -> Result<Scanned, IndexError> {
+) -> Result<ScanResult, IndexError> {
     let failed_write = |source| IndexError::Write { name: name.to_string(), source };
     let mut container = home.create_blocks(name).map_err(failed_write)?;
     // Bounded: a slow disk holds the workers back instead of filling the memory.
-    let (sender, receiver) = crossbeam::channel::bounded::<(usize, bool, Encoded)>(rayon::current_num_threads());
+    let (sender, receiver) = crossbeam::channel::bounded::<(usize, bool, EncodedSegment)>(rayon::current_num_threads());
     // Written buffers go back to be filled again.
     let (give_back, spare) = crossbeam::channel::bounded::<Vec<u8>>(rayon::current_num_threads());
     std::thread::scope(|scope| {
-        let writer = scope.spawn(move || -> Result<Vec<Written>, IndexError> {
+        let writer = scope.spawn(move || -> Result<Vec<WrittenSegment>, IndexError> {
             let mut extents = Vec::new();
             let mut at = 0;
             for (file, tail, encoded) in receiver {
                 container.write_all(&encoded.bytes).map_err(failed_write)?;
-                let Encoded { bytes, start, end, content } = encoded;
-                extents.push(Written { file, at, start, end, content, tail });
+                let EncodedSegment { bytes, start, end, content } = encoded;
+                extents.push(WrittenSegment { file, at, start, end, content, tail });
                 at += bytes.len() as u64;
                 let _ = give_back.try_send(bytes);
             }
@@ -101,21 +101,21 @@ pub fn scan(
             .map_init(
                 || {
                     let extractor = Extractor::new(options.kernel, options.validate);
-                    (Tools::new(extractor, spare.clone()), sender.clone())
+                    (ScanWorker::new(extractor, spare.clone()), sender.clone())
                 },
                 |(tools, sender), span| {
                     let source = files.source(span.file)?;
-                    let tail = matches!(span.part, Part::Plain { tail: true, .. });
+                    let tail = matches!(span.part, RangeKind::Plain { tail: true, .. });
                     let mut emit = |encoded| sender.send((span.file, tail, encoded)).map_err(|_| IndexError::Stopped);
                     match &span.part {
-                        Part::Plain { range, .. } => {
+                        RangeKind::Plain { range, .. } => {
                             scan_plain(source, range.clone(), tools, options, &mut emit).map(|()| None)
                         }
-                        Part::Compressed { coding, from } => {
+                        RangeKind::Compressed { coding, from } => {
                             let closed = scan_compressed(source, *coding, *from, tools, options, &mut emit)?;
                             Ok((!closed).then_some(span.file))
                         }
-                        Part::Packed { table, frames } => {
+                        RangeKind::Packed { table, frames } => {
                             scan_packed(source, table, frames.clone(), tools, options, &mut emit)?;
                             // What is put behind a table makes another file of it.
                             Ok(Some(span.file))
@@ -128,20 +128,20 @@ pub fn scan(
         drop(sender);
         // A failed write closes the channel, and the workers then stop with `Stopped`: the cause goes first.
         let extents = writer.join().expect("the writer does not panic")?;
-        Ok(Scanned { extents, open_ended: open_ended? })
+        Ok(ScanResult { extents, open_ended: open_ended? })
     })
 }
 
-type Emit<'a> = &'a mut dyn FnMut(Encoded) -> Result<(), IndexError>;
+type SegmentSink<'a> = &'a mut dyn FnMut(EncodedSegment) -> Result<(), IndexError>;
 
 fn scan_plain(
-    source: &Source,
+    source: &StoreFile,
     range: Range<u64>,
-    tools: &mut Tools,
+    tools: &mut ScanWorker,
     options: &ScanOptions<'_>,
-    emit: Emit<'_>,
+    emit: SegmentSink<'_>,
 ) -> Result<(), IndexError> {
-    let mut lines = Lines::new(tools, range.start);
+    let mut lines = LineSplitter::new(tools, range.start);
     // Read rather than mapped: one copy that stays in the second-level cache costs less than faulting pages in, and the
     // scan then waits for no memory. A line that a piece cuts is moved to the front of the next.
     let mut buffer = vec![0; 2 * SCAN_BYTES];
@@ -173,12 +173,12 @@ fn scan_plain(
 
 /// Whether the file ended with a whole member and a whole line.
 fn scan_compressed(
-    source: &Source,
+    source: &StoreFile,
     coding: Compression,
     from: SeekPoint,
-    tools: &mut Tools,
+    tools: &mut ScanWorker,
     options: &ScanOptions<'_>,
-    emit: Emit<'_>,
+    emit: SegmentSink<'_>,
 ) -> Result<bool, IndexError> {
     let mut decoder = match Decoder::new(source, coding, from) {
         Ok(decoder) => decoder,
@@ -186,7 +186,7 @@ fn scan_compressed(
         Err(_) => unreachable!("only reading fails before the first piece"),
     };
     let mut restarts = Vec::new();
-    let mut lines = Lines::new(tools, from.uncompressed);
+    let mut lines = LineSplitter::new(tools, from.uncompressed);
     lines.restart(from.uncompressed, from.compressed);
     let mut compressed = from.compressed;
     loop {
@@ -224,17 +224,17 @@ fn scan_compressed(
 
 /// Frames of a packed file. One that is damaged is one fault, and the next one is found by the table.
 fn scan_packed(
-    source: &Source,
-    table: &PackedTable,
+    source: &StoreFile,
+    table: &SeekTable,
     frames: Range<usize>,
-    tools: &mut Tools,
+    tools: &mut ScanWorker,
     options: &ScanOptions<'_>,
-    emit: Emit<'_>,
+    emit: SegmentSink<'_>,
 ) -> Result<(), IndexError> {
     if frames.is_empty() {
         return Ok(());
     }
-    let mut lines = Lines::new(tools, table.frame(frames.start).uncompressed);
+    let mut lines = LineSplitter::new(tools, table.frame(frames.start).uncompressed);
     let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
     for at in frames {
         if options.cancel.load(Relaxed) {

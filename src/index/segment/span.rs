@@ -8,21 +8,21 @@ use std::sync::Arc;
 use crate::codec::compression::Compression;
 use crate::codec::compression::SeekPoint;
 use crate::limits::{EXTENT_BYTES, READ_BYTES};
-use crate::store::packed::seek_table::{PackedTable, TableError};
-use crate::sys::store_file::{Source, SourceError};
+use crate::store::packed::seek_table::{SeekTable, TableError};
+use crate::sys::store_file::{StoreFile, StoreFileError};
 
 /// A part of a store file to scan.
 #[derive(Clone, Debug)]
-pub struct Span {
+pub struct ScanRange {
     /// Index of the file among the store's files.
     pub file: usize,
     /// What to scan of it.
-    pub part: Part,
+    pub part: RangeKind,
 }
 
 /// What a span covers.
 #[derive(Clone, Debug)]
-pub enum Part {
+pub enum RangeKind {
     /// Bytes of a plain file; begins and ends at line ends, but for the tail, which has no newline yet.
     Plain {
         /// Offsets in the file.
@@ -40,19 +40,19 @@ pub enum Part {
     /// Frames of a packed file.
     Packed {
         /// The file's table.
-        table: Arc<PackedTable>,
+        table: Arc<SeekTable>,
         /// Which frames.
         frames: Range<usize>,
     },
 }
 
-impl Part {
+impl RangeKind {
     /// Bytes of the file that it covers.
-    pub fn file_bytes(&self, source: &Source) -> u64 {
+    pub fn file_bytes(&self, source: &StoreFile) -> u64 {
         match self {
-            Part::Plain { range, .. } => range.end - range.start,
-            Part::Compressed { from, .. } => source.len() - from.compressed,
-            Part::Packed { table, frames } => frames.clone().map(|frame| table.frame(frame).compressed_len).sum(),
+            RangeKind::Plain { range, .. } => range.end - range.start,
+            RangeKind::Compressed { from, .. } => source.len() - from.compressed,
+            RangeKind::Packed { table, frames } => frames.clone().map(|frame| table.frame(frame).compressed_len).sum(),
         }
     }
 }
@@ -62,7 +62,7 @@ impl Part {
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn plain_spans(file: usize, source: &Source, range: Range<u64>) -> Result<Vec<Span>, SourceError> {
+pub fn plain_spans(file: usize, source: &StoreFile, range: Range<u64>) -> Result<Vec<ScanRange>, StoreFileError> {
     let mut spans = Vec::new();
     let lines_end = match last_newline(source, range.clone())? {
         Some(at) => at + 1,
@@ -75,11 +75,11 @@ pub fn plain_spans(file: usize, source: &Source, range: Range<u64>) -> Result<Ve
             true => first_newline(source, aim - 1..lines_end)?.map_or(lines_end, |at| at + 1),
             false => lines_end,
         };
-        spans.push(Span { file, part: Part::Plain { range: start..end, tail: false } });
+        spans.push(ScanRange { file, part: RangeKind::Plain { range: start..end, tail: false } });
         start = end;
     }
     if lines_end < range.end {
-        spans.push(Span { file, part: Part::Plain { range: lines_end..range.end, tail: true } });
+        spans.push(ScanRange { file, part: RangeKind::Plain { range: lines_end..range.end, tail: true } });
     }
     Ok(spans)
 }
@@ -88,9 +88,13 @@ pub fn plain_spans(file: usize, source: &Source, range: Range<u64>) -> Result<Ve
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn compressed_spans(file: usize, coding: Compression, source: &Source) -> Result<Vec<Span>, SourceError> {
+pub fn compressed_spans(
+    file: usize,
+    coding: Compression,
+    source: &StoreFile,
+) -> Result<Vec<ScanRange>, StoreFileError> {
     let table = match coding {
-        Compression::Zstd => PackedTable::open(source),
+        Compression::Zstd => SeekTable::open(source),
         _ => Ok(None),
     };
     let table = match table {
@@ -98,27 +102,27 @@ pub fn compressed_spans(file: usize, coding: Compression, source: &Source) -> Re
         Err(TableError::Source(error)) => return Err(error),
         Ok(None) | Err(TableError::Damaged(_)) => {
             let from = SeekPoint { compressed: 0, uncompressed: 0 };
-            return Ok(vec![Span { file, part: Part::Compressed { coding, from } }]);
+            return Ok(vec![ScanRange { file, part: RangeKind::Compressed { coding, from } }]);
         }
     };
     let mut spans = Vec::new();
     if table.frames() == 0 {
         // A store without resources was packed: what its table remembers is all there is.
-        spans.push(Span { file, part: Part::Packed { table: table.clone(), frames: 0..0 } });
+        spans.push(ScanRange { file, part: RangeKind::Packed { table: table.clone(), frames: 0..0 } });
     }
     let mut first = 0;
     for at in 0..table.frames() {
         let frame = table.frame(at);
         let full = frame.uncompressed + frame.uncompressed_len - table.frame(first).uncompressed >= EXTENT_BYTES;
         if full || at + 1 == table.frames() {
-            spans.push(Span { file, part: Part::Packed { table: table.clone(), frames: first..at + 1 } });
+            spans.push(ScanRange { file, part: RangeKind::Packed { table: table.clone(), frames: first..at + 1 } });
             first = at + 1;
         }
     }
     Ok(spans)
 }
 
-fn first_newline(source: &Source, range: Range<u64>) -> Result<Option<u64>, SourceError> {
+fn first_newline(source: &StoreFile, range: Range<u64>) -> Result<Option<u64>, StoreFileError> {
     let mut buffer = Vec::new();
     let mut at = range.start;
     while at < range.end {
@@ -131,7 +135,7 @@ fn first_newline(source: &Source, range: Range<u64>) -> Result<Option<u64>, Sour
     Ok(None)
 }
 
-fn last_newline(source: &Source, range: Range<u64>) -> Result<Option<u64>, SourceError> {
+fn last_newline(source: &StoreFile, range: Range<u64>) -> Result<Option<u64>, StoreFileError> {
     let mut buffer = Vec::new();
     let mut end = range.end;
     while end > range.start {

@@ -5,13 +5,13 @@ use crate::extract::fault::FaultKind;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::segment::columns::Columns;
 use crate::index::segment::id_encoding::{self, IdClass};
-use crate::index::segment::layout::{BASE_BITS, Head, ZONE_ROWS, flag, kind};
+use crate::index::segment::layout::{BASE_BITS, SegmentHeader, ZONE_ROWS, flag, kind};
 use crate::store::packed::seek_table::{FOLLOWED, LATE, NOBODY};
 
 impl Columns<'_> {
     /// The relations that make every later index legal. One pass over the columns; a file whose seals hold fails only
     /// if it was forged.
-    pub(crate) fn check(&self, head: &Head) -> Result<(), &'static str> {
+    pub(crate) fn check(&self, head: &SegmentHeader) -> Result<(), &'static str> {
         let rows = self.place.len();
         let owners = self.owner_hash.len();
         let tombs = self.tomb_type.len();
@@ -63,12 +63,12 @@ impl Columns<'_> {
             return Err("a number points nowhere");
         }
         // What the header says of them is asked in place of the columns.
-        let mut found = Head::default();
+        let mut found = SegmentHeader::default();
         self.resource_type.iter().for_each(|at| found.add_type(*at as usize));
         found.flags = self.flags.iter().fold(0, |sum, flags| sum | u64::from(*flags));
         found.row_bytes = self.place.iter().map(|[_, length]| u64::from(*length) + 1).sum();
         found.unowned = self.owner_start.windows(2).filter(|pair| pair[0] == pair[1]).count() as u64;
-        let told = |head: &Head| (head.types(), head.flags, head.row_bytes, head.unowned);
+        let told = |head: &SegmentHeader| (head.types(), head.flags, head.row_bytes, head.unowned);
         if told(&found) != told(head) {
             return Err("its header does not speak for its rows");
         }

@@ -5,7 +5,7 @@ use crate::hash::digest::Digest;
 
 /// A record of a complete job with a file in each list.
 fn complete() -> JobRecord {
-    let file = |at: usize, kind: Kind, name: &str, of: &str| FileRecord {
+    let file = |at: usize, kind: RecordKind, name: &str, of: &str| FileRecord {
         id: format!("{at:032x}"),
         kind,
         receipt: Receipt {
@@ -25,8 +25,8 @@ fn complete() -> JobRecord {
         mount: "ig".into(),
         client: "a".into(),
         url: "http://localhost/fhir/$export?_type=Patient".into(),
-        request: Requested {
-            whose: Whose::StoreGroup("g".into()),
+        request: StoredRequest {
+            whose: RecordedPopulation::StoreGroup("g".into()),
             types: vec!["Observation".into(), "Patient".into()],
             since: Some("2020-01-01T00:00:00.000Z".into()),
             until: None,
@@ -39,28 +39,28 @@ fn complete() -> JobRecord {
             absent_groups: vec!["i".into()],
             bound_client: true,
             fhir_bases: vec!["https://x.example/".into()],
-            late: Late::Include,
+            late: LateArrivals::Include,
             missing_last_updated: MissingLastUpdated::Include,
-            bounds: Bounds { file_bytes: 2000, file_resources: Some(10) },
+            bounds: FileBounds { file_bytes: 2000, file_resources: Some(10) },
             coding: Compression::None,
             digest: DigestAlgorithm::Xxh3,
             notes: Vec::new(),
         },
         transaction_time: "2024-01-01T00:00:00.000Z".into(),
         view: None,
-        state: State::Complete,
+        state: JobState::Complete,
         accepted: "2024-01-01T00:00:00.000Z".into(),
         ended: Some("2024-01-01T00:00:01.000Z".into()),
         keep_seconds: Some(3600),
         expires: Some("2024-01-01T01:00:01.000Z".into()),
         failure: None,
-        naming: Naming::Random,
-        planned: Some(Planned { rows: 4, shards: 2, complete: 2 }),
+        naming: UrlNaming::Random,
+        planned: Some(PlannedCounts { rows: 4, shards: 2, complete: 2 }),
         files: vec![
-            file(1, Kind::Output, "Observation.00001.ndjson", "Observation"),
-            file(2, Kind::Output, "Patient.00001.ndjson", "Patient"),
-            file(3, Kind::Deleted, "deleted/Bundle.00001.ndjson", "Bundle"),
-            file(4, Kind::Error, "error/OperationOutcome.00001.ndjson", "OperationOutcome"),
+            file(1, RecordKind::Output, "Observation.00001.ndjson", "Observation"),
+            file(2, RecordKind::Output, "Patient.00001.ndjson", "Patient"),
+            file(3, RecordKind::Deleted, "deleted/Bundle.00001.ndjson", "Bundle"),
+            file(4, RecordKind::Error, "error/OperationOutcome.00001.ndjson", "OperationOutcome"),
         ],
         extension,
     }
@@ -110,8 +110,8 @@ fn what_cannot_be_is_refused() {
         refused(&|record| record.id = name.to_string());
         refused(&|record| record.files[1].receipt.r#type = name.to_string());
         if name.is_empty() || name.contains('/') {
-            refused(&|record| record.request.whose = Whose::StoreGroup(name.to_string()));
-            refused(&|record| record.request.whose = Whose::Patient(name.to_string()));
+            refused(&|record| record.request.whose = RecordedPopulation::StoreGroup(name.to_string()));
+            refused(&|record| record.request.whose = RecordedPopulation::Patient(name.to_string()));
             let scope = |groups, patients_of| Some(RecordedScope { known: true, groups, patients_of });
             refused(&|record| record.request.scope = scope(Some(vec![name.to_string()]), None));
             refused(&|record| record.request.absent_groups = vec![name.to_string()]);
@@ -143,24 +143,24 @@ fn what_cannot_be_is_refused() {
     refused(&|record| record.format = 2);
     refused(&|record| record.files[3].id = record.files[0].id.clone());
     refused(&|record| record.files[1].receipt.file = record.files[0].receipt.file.clone());
-    refused(&|record| record.files[0].kind = Kind::Error);
-    refused(&|record| record.files[3].kind = Kind::Output);
+    refused(&|record| record.files[0].kind = RecordKind::Error);
+    refused(&|record| record.files[3].kind = RecordKind::Output);
     refused(&|record| record.files[2].receipt.digest = None);
     refused(&|record| record.request.coding = Compression::Gzip);
     refused(&|record| record.request.digest = DigestAlgorithm::Sha256);
-    refused(&|record| record.naming = Naming::Typed);
+    refused(&|record| record.naming = UrlNaming::Typed);
     refused(&|record| record.ended = None);
     refused(&|record| record.files.truncate(1));
     refused(&|record| record.request.bounds.file_bytes = 0);
     refused(&|record| record.request.bounds.file_resources = Some(0));
-    for state in [State::Queued, State::Running, State::Failed] {
+    for state in [JobState::Queued, JobState::Running, JobState::Failed] {
         refused(&|record| record.state = state);
         // Without files, an active job has no end, but a view; a failed one has a reason.
         refused(&|record| (record.state, record.files) = (state, Vec::new()));
         refused(&|record| (record.state, record.files, record.ended) = (state, Vec::new(), None));
     }
     let mut typed = complete();
-    typed.naming = Naming::Typed;
+    typed.naming = UrlNaming::Typed;
     for file in &mut typed.files {
         file.id = format!("{}_0123abcd.ndjson", file.receipt.r#type);
     }
@@ -172,7 +172,7 @@ fn what_cannot_be_is_refused() {
 fn a_directory_of_records_holds_anything() {
     use std::os::unix::fs::symlink;
     let dir = tempfile::tempdir().unwrap();
-    let records = Records::open(dir.path(), Sync::No).unwrap();
+    let records = RecordDirectory::open(dir.path(), Sync::No).unwrap();
     let good = complete();
     records.write(&good).unwrap();
     let id = |digit: char| digit.to_string().repeat(32);

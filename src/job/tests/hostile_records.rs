@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::job::api::*;
 use crate::job::record::*;
-use crate::job::state::State;
+use crate::job::state::JobState;
 use crate::job::tests::{World, contents, ended, wait};
 
 /// Values in the place of every field.
@@ -65,10 +65,10 @@ fn tree(root: &Path, job: &str) -> BTreeMap<String, Option<Vec<u8>>> {
 #[test]
 fn a_record_may_say_anything() {
     let world = World::new(40);
-    let limits = || Limits { remembered_seconds: 10, ..Limits::default() };
+    let limits = || JobLimits { remembered_seconds: 10, ..JobLimits::default() };
     let engine = world.open(limits());
     let kick = |whose| engine.kick_off(world.asked(&engine, "a", whose)).unwrap().id;
-    let (kept, complete) = (kick(Whose::System), kick(Whose::Patient("p3".into())));
+    let (kept, complete) = (kick(RecordedPopulation::System), kick(RecordedPopulation::Patient("p3".into())));
     let good = contents(&engine, &ended(&engine, &kept, "a"));
     ended(&engine, &complete, "a");
     drop(engine);
@@ -106,10 +106,10 @@ fn a_record_may_say_anything() {
                 let engine = world.open(limits());
                 let found = engine.find(&complete, "ig", "a");
                 match &found {
-                    Found::Unknown => refused += 1,
+                    JobLookup::Unknown => refused += 1,
                     _ => read += 1,
                 }
-                if let Found::Job(view) = &found {
+                if let JobLookup::Job(view) = &found {
                     for file in &view.record.files {
                         let place = engine.file(&file.id, "ig", "a").unwrap().unwrap().place;
                         assert!(place.starts_with(&format!("{complete}/out/")) && !place.contains(".."), "{place}");
@@ -131,8 +131,8 @@ fn a_record_may_say_anything() {
 #[test]
 fn a_record_named_as_the_parent_directory_removes_nothing() {
     let world = World::new(40);
-    let engine = world.open(Limits::default());
-    let id = engine.kick_off(world.asked(&engine, "a", Whose::System)).unwrap().id;
+    let engine = world.open(JobLimits::default());
+    let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::System)).unwrap().id;
     let record = ended(&engine, &id, "a");
     let good = contents(&engine, &record);
     drop(engine);
@@ -146,7 +146,7 @@ fn a_record_named_as_the_parent_directory_removes_nothing() {
         std::fs::write(file, hostile).unwrap();
     }
     for _ in 0..2 {
-        let engine = world.open(Limits::default());
+        let engine = world.open(JobLimits::default());
         engine.reap();
         assert_eq!(contents(&engine, &ended(&engine, &id, "a")), good);
         assert!(world.path("store/rows.ndjson").is_file());
@@ -160,8 +160,8 @@ fn links_below_the_directory_of_files_are_not_followed() {
     use std::os::unix::fs::symlink;
     for place in ["", "/out", "/patient", "/patient pipe", "/patient directory", "/out/.outpour-job"] {
         let world = World::new(40);
-        let engine = world.open(Limits::default());
-        let id = engine.kick_off(world.asked(&engine, "a", Whose::Patient("p3".into()))).unwrap().id;
+        let engine = world.open(JobLimits::default());
+        let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::Patient("p3".into()))).unwrap().id;
         ended(&engine, &id, "a");
         drop(engine);
         // As if it had been killed before it was planned.
@@ -187,8 +187,8 @@ fn links_below_the_directory_of_files_are_not_followed() {
             _ => symlink(&outside, &stands).unwrap(),
         }
         let before = tree(&outside, "none");
-        let engine = world.open(Limits::default());
-        assert_eq!(ended(&engine, &id, "a").state, State::Failed, "{place}");
+        let engine = world.open(JobLimits::default());
+        assert_eq!(ended(&engine, &id, "a").state, JobState::Failed, "{place}");
         assert!(engine.delete(&id, "ig", "a").unwrap());
         wait("the directory to go", || stands.symlink_metadata().is_err().then_some(()));
         assert!(tree(&outside, "none") == before, "{place}");

@@ -12,11 +12,11 @@ use crate::group::lookup::MembershipRule;
 use crate::hash::digest::DigestAlgorithm;
 use crate::index::test_lines::append;
 use crate::job::api::*;
-use crate::job::engine::Engine;
+use crate::job::engine::JobEngine;
 use crate::job::record::*;
-use crate::job::state::State;
+use crate::job::state::JobState;
 use crate::progress::Progress;
-use crate::request::{Bounds, ExportRequest, Late, MissingLastUpdated};
+use crate::request::{ExportRequest, FileBounds, LateArrivals, MissingLastUpdated};
 use crate::store::Store;
 use crate::sys::durability::Sync;
 
@@ -58,11 +58,11 @@ impl World {
         self.dir.path()
     }
 
-    pub fn open(&self, limits: Limits) -> Engine {
-        Engine::open(self.options(limits)).unwrap()
+    pub fn open(&self, limits: JobLimits) -> JobEngine {
+        JobEngine::open(self.options(limits)).unwrap()
     }
 
-    pub fn options(&self, limits: Limits) -> EngineOptions {
+    pub fn options(&self, limits: JobLimits) -> EngineOptions {
         let (clock, ids, block) = (self.clock.clone(), self.ids.clone(), self.block.clone());
         EngineOptions {
             store: Store::open(self.path("store")).unwrap(),
@@ -90,12 +90,12 @@ impl World {
         self.clock.fetch_add(seconds * TICKS_PER_SECOND, SeqCst);
     }
 
-    pub fn asked(&self, engine: &Engine, client: &str, whose: Whose) -> Asked {
-        Asked {
+    pub fn asked(&self, engine: &JobEngine, client: &str, whose: RecordedPopulation) -> KickOff {
+        KickOff {
             mount: "ig".into(),
             client: client.into(),
             url: "http://localhost/fhir/$export".into(),
-            request: Requested {
+            request: StoredRequest {
                 whose,
                 types: Vec::new(),
                 since: None,
@@ -105,9 +105,9 @@ impl World {
                 absent_groups: Vec::new(),
                 bound_client: false,
                 fhir_bases: Vec::new(),
-                late: Late::Include,
+                late: LateArrivals::Include,
                 missing_last_updated: MissingLastUpdated::Include,
-                bounds: Bounds { file_bytes: 2000, file_resources: None },
+                bounds: FileBounds { file_bytes: 2000, file_resources: None },
                 coding: Compression::None,
                 digest: DigestAlgorithm::Xxh3,
                 notes: Vec::new(),
@@ -116,7 +116,7 @@ impl World {
             scope: Vec::new(),
             view: engine.look().unwrap(),
             keep_seconds: Some(3600),
-            naming: Naming::Random,
+            naming: UrlNaming::Random,
         }
     }
 
@@ -146,10 +146,10 @@ pub(crate) fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     panic!("waited in vain: {what}");
 }
 
-pub(crate) fn ended(engine: &Engine, id: &str, client: &str) -> Arc<JobRecord> {
+pub(crate) fn ended(engine: &JobEngine, id: &str, client: &str) -> Arc<JobRecord> {
     wait("the end of a job", || match engine.find(id, "ig", client) {
-        Found::Job(view) if !view.record.state.is_active() => Some(view.record),
-        Found::Job(view) => {
+        JobLookup::Job(view) if !view.record.state.is_active() => Some(view.record),
+        JobLookup::Job(view) => {
             assert!(view.percent < 100);
             None
         }
@@ -157,7 +157,7 @@ pub(crate) fn ended(engine: &Engine, id: &str, client: &str) -> Arc<JobRecord> {
     })
 }
 
-pub(crate) fn contents(engine: &Engine, record: &JobRecord) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn contents(engine: &JobEngine, record: &JobRecord) -> Vec<(String, Vec<u8>)> {
     let read = |file: &FileRecord| {
         let found = engine.file(&file.id, &record.mount, &record.client).unwrap().unwrap();
         assert_eq!(found.record.files[found.at], *file);
@@ -171,12 +171,12 @@ pub(crate) fn contents(engine: &Engine, record: &JobRecord) -> Vec<(String, Vec<
 #[test]
 fn a_job_writes_what_an_export_writes() {
     let world = World::new(500);
-    let engine = world.open(Limits::default());
-    let id = engine.kick_off(world.asked(&engine, "a", Whose::StoreGroup("g".into()))).unwrap().id;
+    let engine = world.open(JobLimits::default());
+    let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::StoreGroup("g".into()))).unwrap().id;
     let record = ended(&engine, &id, "a");
     assert_eq!(
         (record.state, &record.transaction_time, &record.view),
-        (State::Complete, &"2024-01-01T00:00:00.000Z".into(), &None)
+        (JobState::Complete, &"2024-01-01T00:00:00.000Z".into(), &None)
     );
     let mut request = ExportRequest::group("g");
     (request.members, request.bounds) = (MembershipRule::Active, record.request.bounds);
@@ -198,7 +198,7 @@ fn a_job_writes_what_an_export_writes() {
     };
     assert_eq!(files, done.files.iter().map(read).collect::<Vec<_>>());
     for (mount, client) in [("netsmart", "a"), ("ig", "b")] {
-        assert!(matches!(engine.find(&id, mount, client), Found::Unknown));
+        assert!(matches!(engine.find(&id, mount, client), JobLookup::Unknown));
         assert!(!engine.delete(&id, mount, client).unwrap());
     }
     let file = &record.files[0].id;
@@ -216,8 +216,8 @@ fn a_job_writes_what_an_export_writes() {
 fn a_restart_goes_on_with_every_job() {
     let world = World::new(3000);
     let (good, t) = {
-        let engine = world.open(Limits::default());
-        let id = engine.kick_off(world.asked(&engine, "a", Whose::AllPatients)).unwrap().id;
+        let engine = world.open(JobLimits::default());
+        let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::AllPatients)).unwrap().id;
         let record = ended(&engine, &id, "a");
         let good = (contents(&engine, &record), record.transaction_time.clone());
         engine.delete(&id, "ig", "a").unwrap();
@@ -225,21 +225,21 @@ fn a_restart_goes_on_with_every_job() {
     };
     for round in 0..12 {
         let id = {
-            let engine = world.open(Limits::default());
-            let id = engine.kick_off(world.asked(&engine, "a", Whose::AllPatients)).unwrap().id;
+            let engine = world.open(JobLimits::default());
+            let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::AllPatients)).unwrap().id;
             std::thread::sleep(Duration::from_micros(round * 1500));
             id
         };
         // A clock that stepped back does not turn T back (CONS-06).
         world.clock.store(Instant::parse(START).unwrap().ticks - 1000 * TICKS_PER_SECOND, SeqCst);
-        let engine = world.open(Limits::default());
+        let engine = world.open(JobLimits::default());
         let record = ended(&engine, &id, "a");
         assert_eq!((contents(&engine, &record), &record.transaction_time), (good.clone(), &t), "round {round}");
-        let next = engine.kick_off(world.asked(&engine, "a", Whose::System)).unwrap();
+        let next = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::System)).unwrap();
         assert_eq!(next.transaction_time.to_string(), t, "round {round}");
         assert!(engine.delete(&next.id, "ig", "a").unwrap() && engine.delete(&id, "ig", "a").unwrap());
     }
-    drop(world.open(Limits::default()));
+    drop(world.open(JobLimits::default()));
     assert_eq!(world.left(), Vec::<String>::new());
 }
 
@@ -247,12 +247,12 @@ fn a_restart_goes_on_with_every_job() {
 #[test]
 fn a_deleted_job_leaves_nothing() {
     let world = World::new(20_000);
-    let engine = world.open(Limits::default());
+    let engine = world.open(JobLimits::default());
     for round in 0..30 {
-        let id = engine.kick_off(world.asked(&engine, "a", Whose::AllPatients)).unwrap().id;
+        let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::AllPatients)).unwrap().id;
         std::thread::sleep(Duration::from_micros(round * 1000));
         assert!(engine.delete(&id, "ig", "a").unwrap());
-        assert!(matches!(engine.find(&id, "ig", "a"), Found::Unknown));
+        assert!(matches!(engine.find(&id, "ig", "a"), JobLookup::Unknown));
         assert!(!engine.delete(&id, "ig", "a").unwrap(), "DELETE-04");
         let mut looks = 0;
         wait("an empty directory", || {
@@ -268,29 +268,29 @@ fn a_deleted_job_leaves_nothing() {
 #[test]
 fn limits_hold() {
     let world = World::new(10);
-    let limits = Limits { active_per_client: 2, active: 3, ..Limits::default() };
+    let limits = JobLimits { active_per_client: 2, active: 3, ..JobLimits::default() };
     let engine = world.open(limits.clone());
     // Nothing moves while somebody holds the index's lock.
     std::fs::create_dir_all(world.path("store/.outpour")).unwrap();
     let lock = std::fs::File::create(world.path("store/.outpour/lock")).unwrap();
     lock.lock().unwrap();
-    let kick = |client: &str| engine.kick_off(world.asked(&engine, client, Whose::System));
+    let kick = |client: &str| engine.kick_off(world.asked(&engine, client, RecordedPopulation::System));
     let ids = [kick("a").unwrap().id, kick("a").unwrap().id];
-    assert!(matches!(kick("a"), Err(Refused::ClientBusy(2))));
+    assert!(matches!(kick("a"), Err(KickOffError::ClientBusy(2))));
     let other = kick("b").unwrap().id;
-    assert!(matches!(kick("c"), Err(Refused::Busy)));
+    assert!(matches!(kick("c"), Err(KickOffError::Busy)));
     assert_eq!(engine.active(), 3);
     assert!(engine.delete(&ids[1], "ig", "a").unwrap());
     let third = kick("c").unwrap().id;
     drop(lock);
     for (id, client) in [(&ids[0], "a"), (&other, "b"), (&third, "c")] {
-        assert_eq!(ended(&engine, id, client).state, State::Complete);
+        assert_eq!(ended(&engine, id, client).state, JobState::Complete);
     }
-    let full = world.options(Limits { disk_high_water: 0, ..limits });
+    let full = world.options(JobLimits { disk_high_water: 0, ..limits });
     drop(engine);
-    let engine = Engine::open(full).unwrap();
-    let refused = engine.kick_off(world.asked(&engine, "a", Whose::System));
-    assert!(matches!(refused, Err(Refused::DiskFull(_))), "EXPIRE-03");
+    let engine = JobEngine::open(full).unwrap();
+    let refused = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::System));
+    assert!(matches!(refused, Err(KickOffError::DiskFull(_))), "EXPIRE-03");
     assert!(!engine.file(&ended(&engine, &ids[0], "a").files[0].id, "ig", "a").unwrap().unwrap().place.is_empty());
 }
 
@@ -299,10 +299,10 @@ fn limits_hold() {
 fn jobs_expire() {
     for restart in [false, true] {
         let world = World::new(50);
-        let limits = Limits { remembered_seconds: 100, ..Limits::default() };
+        let limits = JobLimits { remembered_seconds: 100, ..JobLimits::default() };
         let engine = world.open(limits.clone());
-        let id = engine.kick_off(world.asked(&engine, "a", Whose::System)).unwrap().id;
-        let mut asked = world.asked(&engine, "a", Whose::System);
+        let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::System)).unwrap().id;
+        let mut asked = world.asked(&engine, "a", RecordedPopulation::System);
         asked.keep_seconds = None;
         let forever = engine.kick_off(asked).unwrap().id;
         assert_eq!(ended(&engine, &forever, "a").expires, None, "EXPIRE-04");
@@ -319,9 +319,9 @@ fn jobs_expire() {
             let engine = held.as_ref().unwrap();
             engine.reap();
             match engine.find(&id, "ig", "a") {
-                Found::Job(_) => "there",
-                Found::Expired => "expired",
-                Found::Unknown => "unknown",
+                JobLookup::Job(_) => "there",
+                JobLookup::Expired => "expired",
+                JobLookup::Unknown => "unknown",
             }
         };
         assert_eq!(go_on(3599), "there");
@@ -340,8 +340,8 @@ fn jobs_expire() {
 #[test]
 fn questions_do_not_wait_for_the_disk() {
     let world = World::new(50);
-    let engine = Arc::new(world.open(Limits::default()));
-    let id = engine.kick_off(world.asked(&engine, "a", Whose::System)).unwrap().id;
+    let engine = Arc::new(world.open(JobLimits::default()));
+    let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::System)).unwrap().id;
     let file = ended(&engine, &id, "a").files[0].id.clone();
     let job = engine.inner.table().jobs[&id].clone();
     let _written = job.changing.lock().unwrap();
@@ -349,7 +349,7 @@ fn questions_do_not_wait_for_the_disk() {
     let asking = engine.clone();
     std::thread::spawn(move || {
         asking.reap();
-        let found = matches!(asking.find(&id, "ig", "a"), Found::Job(view) if view.asked_before);
+        let found = matches!(asking.find(&id, "ig", "a"), JobLookup::Job(view) if view.asked_before);
         told.send(found && asking.file(&file, "ig", "a").is_ok_and(|file| file.is_some()))
     });
     assert!(answer.recv_timeout(Duration::from_secs(20)).expect("an answer without the lock"));
@@ -359,13 +359,14 @@ fn questions_do_not_wait_for_the_disk() {
 #[test]
 fn a_failed_job_says_why() {
     let world = World::new(50);
-    let limits = Limits { faults_allowed: Some(crate::export::options::FaultsAllowed::Count(0)), ..Limits::default() };
+    let limits =
+        JobLimits { faults_allowed: Some(crate::export::options::FaultsAllowed::Count(0)), ..JobLimits::default() };
     append(&world.path("store/rows.ndjson"), &["{".to_string()]);
     let engine = world.open(limits);
-    let id = engine.kick_off(world.asked(&engine, "a", Whose::System)).unwrap().id;
+    let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::System)).unwrap().id;
     let record = ended(&engine, &id, "a");
     let failure = record.failure.as_ref().unwrap();
-    assert_eq!(record.state, State::Failed);
+    assert_eq!(record.state, JobState::Failed);
     assert!(failure.reason.contains("faulty lines") && !failure.reason.contains('/'), "{failure:?}");
     assert!(engine.delete(&id, "ig", "a").unwrap(), "DELETE-08");
     wait("an empty directory", || world.left().is_empty().then_some(()));
@@ -375,12 +376,12 @@ fn a_failed_job_says_why() {
 #[test]
 fn a_job_sees_the_store_as_it_was_asked() {
     let world = World::new(60);
-    let engine = world.open(Limits::default());
+    let engine = world.open(JobLimits::default());
     let lock = world.path("store/.outpour/lock");
     std::fs::create_dir_all(lock.parent().unwrap()).unwrap();
     let lock = std::fs::File::create(lock).unwrap();
     lock.lock().unwrap();
-    let id = engine.kick_off(world.asked(&engine, "a", Whose::StoreGroup("g".into()))).unwrap().id;
+    let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::StoreGroup("g".into()))).unwrap().id;
     append(
         &world.path("store/group.ndjson"),
         &[r#"{"resourceType":"Group","id":"g","type":"person","actual":true}"#.into()],
@@ -391,11 +392,12 @@ fn a_job_sees_the_store_as_it_was_asked() {
     );
     drop(lock);
     let record = ended(&engine, &id, "a");
-    let rows: u64 = record.files.iter().filter(|file| file.kind == Kind::Output).map(|file| file.receipt.count).sum();
+    let rows: u64 =
+        record.files.iter().filter(|file| file.kind == RecordKind::Output).map(|file| file.receipt.count).sum();
     assert_eq!(rows, 18);
-    let again = engine.kick_off(world.asked(&engine, "a", Whose::StoreGroup("g".into()))).unwrap().id;
+    let again = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::StoreGroup("g".into()))).unwrap().id;
     assert_eq!(
-        ended(&engine, &again, "a").files.iter().filter(|file| file.kind == Kind::Output).count(),
+        ended(&engine, &again, "a").files.iter().filter(|file| file.kind == RecordKind::Output).count(),
         0,
         "GROUP-05"
     );
@@ -407,12 +409,12 @@ fn many_jobs_fail_and_the_engine_goes_on() {
     let world = World::new(50);
     append(&world.path("store/rows.ndjson"), &["{".to_string()]);
     let faults_allowed = Some(crate::export::options::FaultsAllowed::Count(0));
-    let limits = Limits { faults_allowed, active_per_client: 1000, active: 1000, ..Limits::default() };
-    let engine = Engine::open(EngineOptions { threads: 8, ..world.options(limits) }).unwrap();
+    let limits = JobLimits { faults_allowed, active_per_client: 1000, active: 1000, ..JobLimits::default() };
+    let engine = JobEngine::open(EngineOptions { threads: 8, ..world.options(limits) }).unwrap();
     for _ in 0..20 {
-        let kick = |_| engine.kick_off(world.asked(&engine, "a", Whose::System)).unwrap().id;
+        let kick = |_| engine.kick_off(world.asked(&engine, "a", RecordedPopulation::System)).unwrap().id;
         let ids: Vec<String> = (0..20).map(kick).collect();
-        ids.iter().for_each(|id| assert_eq!(ended(&engine, id, "a").state, State::Failed));
+        ids.iter().for_each(|id| assert_eq!(ended(&engine, id, "a").state, JobState::Failed));
     }
 }
 
@@ -423,27 +425,27 @@ fn nothing_of_anybody_else_is_removed() {
     let world = World::new(50);
     let own = world.path("data/files/my-notes");
     std::fs::create_dir_all(&own).unwrap();
-    let engine = world.open(Limits::default());
-    let id = engine.kick_off(world.asked(&engine, "a", Whose::System)).unwrap().id;
+    let engine = world.open(JobLimits::default());
+    let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::System)).unwrap().id;
     let record = ended(&engine, &id, "a");
     let files = contents(&engine, &record);
     drop(engine);
     let elsewhere = |records: &str| {
-        Engine::open(EngineOptions { records: world.path(records), ..world.options(Limits::default()) }).err()
+        JobEngine::open(EngineOptions { records: world.path(records), ..world.options(JobLimits::default()) }).err()
     };
     assert!(matches!(elsewhere("unmounted"), Some(OpenError::Strangers { .. })));
-    let engine = world.open(Limits::default());
+    let engine = world.open(JobLimits::default());
     assert_eq!(contents(&engine, &ended(&engine, &id, "a")), files);
     assert!(own.is_dir());
 }
 
 /// A job that waits for the index, its directory made, and the lock that it waits for.
-fn waiting(world: &World, engine: &Engine, asked: Asked) -> (String, std::fs::File) {
+fn waiting(world: &World, engine: &JobEngine, asked: KickOff) -> (String, std::fs::File) {
     engine.index_and_wait(Duration::from_secs(60));
     let lock = std::fs::File::create(world.path("store/.outpour/lock")).unwrap();
     lock.lock().unwrap();
     append(&world.path("store/more.ndjson"), &[r#"{"resourceType":"Patient","id":"new"}"#.into()]);
-    let asked = Asked { view: engine.look().unwrap(), ..asked };
+    let asked = KickOff { view: engine.look().unwrap(), ..asked };
     let id = engine.kick_off(asked).unwrap().id;
     wait("the job's directory", || world.path(&format!("data/files/{id}/out")).is_dir().then_some(()));
     (id, lock)
@@ -455,20 +457,23 @@ fn waiting(world: &World, engine: &Engine, asked: Asked) -> (String, std::fs::Fi
 fn a_failed_job_is_tried_again() {
     for restart in [false, true] {
         let world = World::new(600);
-        let limits = Limits { attempts: 2, ..Limits::default() };
+        let limits = JobLimits { attempts: 2, ..JobLimits::default() };
         let engine = world.open(limits.clone());
-        let asked =
-            Asked { naming: Naming::Typed, keep_seconds: None, ..world.asked(&engine, "a", Whose::AllPatients) };
+        let asked = KickOff {
+            naming: UrlNaming::Typed,
+            keep_seconds: None,
+            ..world.asked(&engine, "a", RecordedPopulation::AllPatients)
+        };
         let (id, lock) = waiting(&world, &engine, asked);
-        assert!(matches!(engine.retry(&id, "ig", "a").unwrap(), Retried::NotFailed(_)), "running");
+        assert!(matches!(engine.retry(&id, "ig", "a").unwrap(), RetryOutcome::NotFailed(_)), "running");
         let out = world.path(&format!("data/files/{id}/out"));
         let block = out.join("Encounter.00002.ndjson");
         *world.block.lock().unwrap() = Some(block.clone());
         drop(lock);
         let failed = ended(&engine, &id, "a");
-        assert_eq!(failed.state, State::Failed);
-        let view = |engine: &Engine| match engine.find(&id, "ig", "a") {
-            Found::Job(view) => view,
+        assert_eq!(failed.state, JobState::Failed);
+        let view = |engine: &JobEngine| match engine.find(&id, "ig", "a") {
+            JobLookup::Job(view) => view,
             _ => panic!("the job is gone"),
         };
         let (before, planned) = (view(&engine), failed.planned.unwrap());
@@ -497,12 +502,14 @@ fn a_failed_job_is_tried_again() {
         };
         let stays = view(&engine);
         assert!(
-            stays.record.state == State::Failed && stays.changed >= before.changed && stays.planned == before.planned
+            stays.record.state == JobState::Failed
+                && stays.changed >= before.changed
+                && stays.planned == before.planned
         );
         for (mount, client) in [("oneup-mte", "a"), ("ig", "b")] {
-            assert!(matches!(engine.retry(&id, mount, client).unwrap(), Retried::Unknown));
+            assert!(matches!(engine.retry(&id, mount, client).unwrap(), RetryOutcome::Unknown));
         }
-        assert!(matches!(engine.retry(&id, "ig", "a").unwrap(), Retried::Accepted));
+        assert!(matches!(engine.retry(&id, "ig", "a").unwrap(), RetryOutcome::Accepted));
         let mut last = before;
         let done = wait("the second try", || {
             let now = view(&engine);
@@ -513,12 +520,13 @@ fn a_failed_job_is_tried_again() {
             last = now;
             (!last.record.state.is_active()).then(|| last.record.clone())
         });
-        assert_eq!((done.state, &done.transaction_time), (State::Complete, &failed.transaction_time));
-        assert_eq!(done.planned, Some(Planned { complete: planned.shards, ..planned }));
+        assert_eq!((done.state, &done.transaction_time), (JobState::Complete, &failed.transaction_time));
+        assert_eq!(done.planned, Some(PlannedCounts { complete: planned.shards, ..planned }));
         finished.iter().for_each(|(name, before)| assert_eq!(identity(name), Some(*before), "{name}"));
-        let rows: u64 = done.files.iter().filter(|file| file.kind == Kind::Output).map(|file| file.receipt.count).sum();
+        let rows: u64 =
+            done.files.iter().filter(|file| file.kind == RecordKind::Output).map(|file| file.receipt.count).sum();
         assert_eq!(rows, planned.rows);
-        assert!(matches!(engine.retry(&id, "ig", "a").unwrap(), Retried::NotFailed(State::Complete)));
+        assert!(matches!(engine.retry(&id, "ig", "a").unwrap(), RetryOutcome::NotFailed(JobState::Complete)));
         assert!(!contents(&engine, &done).is_empty());
     }
 }
@@ -531,14 +539,14 @@ fn short_names_are_reserved() {
     let options = EngineOptions {
         // Eight digits that come again and again.
         random: Box::new(move || (u128::from(ids.fetch_add(1, SeqCst)) << 96 | 7).to_le_bytes()),
-        ..world.options(Limits { active_per_client: 100, ..Limits::default() })
+        ..world.options(JobLimits { active_per_client: 100, ..JobLimits::default() })
     };
-    let engine = Engine::open(options).unwrap();
+    let engine = JobEngine::open(options).unwrap();
     let mut names = std::collections::HashSet::new();
     for round in 0..20 {
         world.ids.store(round, SeqCst);
         let client = if round % 2 == 0 { "a" } else { "b" };
-        let asked = Asked { naming: Naming::Typed, ..world.asked(&engine, client, Whose::System) };
+        let asked = KickOff { naming: UrlNaming::Typed, ..world.asked(&engine, client, RecordedPopulation::System) };
         // The job's own id must be free too.
         let Ok(accepted) = engine.kick_off(asked) else { continue };
         for file in &ended(&engine, &accepted.id, client).files {
@@ -554,8 +562,8 @@ fn short_names_are_reserved() {
 #[test]
 fn a_user_exports_one_record() {
     let world = World::new(70);
-    let engine = world.open(Limits::default());
-    let id = engine.kick_off(world.asked(&engine, "a", Whose::Patient("p3".into()))).unwrap().id;
+    let engine = world.open(JobLimits::default());
+    let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::Patient("p3".into()))).unwrap().id;
     let record = ended(&engine, &id, "a");
     let files: String = contents(&engine, &record)
         .into_iter()
@@ -576,12 +584,12 @@ fn jobs_end_that_meet_the_first_index() {
             let line = |n: usize| format!(r#"{{"resourceType":"Basic","id":"b{file}-{n}"}}"#);
             append(&world.path(&format!("store/{file}.ndjson")), &(0..50).map(line).collect::<Vec<_>>());
         }
-        let engine = Arc::new(world.open(Limits::default()));
+        let engine = Arc::new(world.open(JobLimits::default()));
         let indexing = engine.clone();
         let thread = std::thread::spawn(move || indexing.index_and_wait(Duration::from_secs(60)));
         std::thread::sleep(Duration::from_millis(round));
-        let id = engine.kick_off(world.asked(&engine, "a", Whose::System)).unwrap().id;
-        assert_eq!(ended(&engine, &id, "a").state, State::Complete);
+        let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::System)).unwrap().id;
+        assert_eq!(ended(&engine, &id, "a").state, JobState::Complete);
         assert!(thread.join().unwrap());
     }
 }

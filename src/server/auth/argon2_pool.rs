@@ -2,7 +2,7 @@
 //!
 //! A check costs tens of milliseconds of a processor and some 19 MiB, and anybody may ask for one. So it has threads of
 //! its own, each with one block of memory that is used again, a queue of bounded length, and no way to hold up anything
-//! else: beyond the queue the caller hears [`Busy`] at once. A check whose client has gone away while it waited is
+//! else: beyond the queue the caller hears [`PoolBusy`] at once. A check whose client has gone away while it waited is
 //! dropped. Secrets that were right are remembered, so that only the first request with one costs that much.
 //!
 //! No new hash is made here.
@@ -87,7 +87,7 @@ impl std::fmt::Debug for Argon2Hash {
 
 /// There is no room for another check, or its client went away while it waited: the client may ask again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Busy;
+pub struct PoolBusy;
 
 /// Checks secrets against argon2id hashes. Its threads begin with the first check and end when this is dropped.
 pub struct Argon2Pool {
@@ -101,13 +101,13 @@ pub struct Argon2Pool {
 
 #[derive(Default)]
 struct SharedQueue {
-    queue: Mutex<Queue>,
+    queue: Mutex<CheckQueue>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Check>,
+struct CheckQueue {
+    waiting: VecDeque<SecretCheck>,
     /// Threads that have been started.
     threads: usize,
     /// Those of them that are at a check.
@@ -116,7 +116,7 @@ struct Queue {
 }
 
 /// A check that waits for a thread.
-struct Check {
+struct SecretCheck {
     hash: Arc<Argon2Hash>,
     secret: String,
     answer: oneshot::Sender<bool>,
@@ -124,7 +124,7 @@ struct Check {
     waits: Option<Peer>,
 }
 
-impl Check {
+impl SecretCheck {
     /// Whether nobody waits for the answer any more. A client that has closed its side of the connection may still
     /// listen; it is told to ask again, unless its check did not have to wait.
     fn is_abandoned(&self) -> bool {
@@ -133,12 +133,12 @@ impl Check {
 }
 
 impl SharedQueue {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, CheckQueue> {
         self.queue.lock().expect("no panic under it")
     }
 
     /// The next check, in the order in which they came; waits for one. None when it is all over.
-    fn next(&self) -> Option<Check> {
+    fn next(&self) -> Option<SecretCheck> {
         let mut queue = self.lock();
         loop {
             if queue.is_over {
@@ -184,12 +184,12 @@ impl Argon2Pool {
     ///
     /// # Errors
     /// When too many checks wait, or this one's client closes its side of the connection while it waits.
-    pub async fn is_right(&self, hash: &Arc<Argon2Hash>, secret: &str, peer: Option<&Peer>) -> Result<bool, Busy> {
+    pub async fn is_right(&self, hash: &Arc<Argon2Hash>, secret: &str, peer: Option<&Peer>) -> Result<bool, PoolBusy> {
         let digest = self.digest(hash, secret);
         if self.proven().contains(&digest) {
             return Ok(true);
         }
-        let is_right = self.wait(hash, secret, peer)?.await.map_err(|_| Busy)?;
+        let is_right = self.wait(hash, secret, peer)?.await.map_err(|_| PoolBusy)?;
         if is_right {
             let mut proven = self.proven();
             if proven.len() >= PROVEN_SECRETS_MAX {
@@ -217,13 +217,18 @@ impl Argon2Pool {
     }
 
     /// Puts a check into the queue.
-    fn wait(&self, hash: &Arc<Argon2Hash>, secret: &str, peer: Option<&Peer>) -> Result<oneshot::Receiver<bool>, Busy> {
+    fn wait(
+        &self,
+        hash: &Arc<Argon2Hash>,
+        secret: &str,
+        peer: Option<&Peer>,
+    ) -> Result<oneshot::Receiver<bool>, PoolBusy> {
         let mut queue = self.queue.lock();
         if queue.waiting.len() >= ARGON2_QUEUE_MAX {
             queue.waiting.retain(|check| !check.is_abandoned());
         }
         if queue.waiting.len() >= ARGON2_QUEUE_MAX {
-            return Err(Busy);
+            return Err(PoolBusy);
         }
         while queue.threads < self.threads_max {
             let shared = self.queue.clone();
@@ -232,7 +237,7 @@ impl Argon2Pool {
                 Err(error) => {
                     tracing::error!(%error, "a thread that checks credentials cannot be started");
                     if queue.threads == 0 {
-                        return Err(Busy);
+                        return Err(PoolBusy);
                     }
                     break;
                 }
@@ -244,7 +249,7 @@ impl Argon2Pool {
             peer.watch();
         }
         let (answer, answered) = oneshot::channel();
-        queue.waiting.push_back(Check { hash: hash.clone(), secret: secret.to_string(), answer, waits });
+        queue.waiting.push_back(SecretCheck { hash: hash.clone(), secret: secret.to_string(), answer, waits });
         drop(queue);
         self.queue.changed.notify_one();
         Ok(answered)
@@ -323,11 +328,11 @@ mod tests {
         let pool = Argon2Pool::with_threads([1; 32], 0);
         let hash = right();
         let mut waiting: Vec<_> = (0..ARGON2_QUEUE_MAX).map(|_| pool.wait(&hash, "wrong", None).unwrap()).collect();
-        assert_eq!(pool.wait(&hash, "right", None).err(), Some(Busy));
-        assert_eq!(at_once(pool.is_right(&hash, "right", None)), Some(Err(Busy)));
+        assert_eq!(pool.wait(&hash, "right", None).err(), Some(PoolBusy));
+        assert_eq!(at_once(pool.is_right(&hash, "right", None)), Some(Err(PoolBusy)));
         drop(waiting.pop());
         let kept = pool.wait(&hash, "right", None).unwrap();
-        assert_eq!(pool.wait(&hash, "right", None).err(), Some(Busy));
+        assert_eq!(pool.wait(&hash, "right", None).err(), Some(PoolBusy));
         drop(waiting);
         let shared = pool.queue.clone();
         let worker = std::thread::spawn(move || shared.work());

@@ -15,13 +15,13 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
-use crate::server::auth::argon2_pool::{Argon2Hash, Argon2Pool, Busy};
-use crate::server::auth::credentials::{Given, HeaderNames, Way};
+use crate::server::auth::argon2_pool::{Argon2Hash, Argon2Pool, PoolBusy};
+use crate::server::auth::credentials::{CredentialKind, Credentials, HeaderNames};
 use crate::server::auth::secret::{Sha256Hash, StoredHash};
-use crate::server::auth::{Authentication, Authenticator, Door, Principal, WritingRights};
+use crate::server::auth::{Authentication, Authenticator, MountAuth, Principal, WritingRights};
 use crate::server::config::auth::{AuthConfig, ClientConfig, LevelName, PatientSource, problems};
 use crate::server::connection::request_tracker::Peer;
-use crate::server::error::{IssueType, Refusal};
+use crate::server::error::{ApiError, OutcomeIssueType};
 use crate::server::ids::REQUEST_ID;
 
 /// Everybody who may ask, looked up by credential.
@@ -29,22 +29,22 @@ use crate::server::ids::REQUEST_ID;
 pub struct ClientTable {
     headers: HeaderNames,
     clients: Vec<Client>,
-    tokens: Credentials,
-    secrets: Credentials,
+    tokens: ClientCredentials,
+    secrets: ClientCredentials,
 }
 
 /// The credentials of one way, by their ids.
 #[derive(Debug, Default)]
-struct Credentials {
-    entries: HashMap<String, Entry>,
+struct ClientCredentials {
+    entries: HashMap<String, ClientEntry>,
     /// The argon2id hashes among them.
     argon2: Vec<Arc<Argon2Hash>>,
     /// Chooses one of these for an id that has none.
     choice: RandomState,
 }
 
-impl Credentials {
-    fn add(&mut self, id: &str, entry: Entry) {
+impl ClientCredentials {
+    fn add(&mut self, id: &str, entry: ClientEntry) {
         if let StoredHash::Argon2(hash) = &entry.hash {
             self.argon2.push(hash.clone());
         }
@@ -69,7 +69,7 @@ struct Client {
 
 /// What is known of a credential.
 #[derive(Debug)]
-struct Entry {
+struct ClientEntry {
     client: usize,
     hash: StoredHash,
     expires: Option<Instant>,
@@ -85,7 +85,7 @@ impl ClientTable {
         let problems = problems(auth, clients);
         let Some(headers) = HeaderNames::new(auth).filter(|_| problems.is_empty()) else { return Err(problems) };
         let read = |hash| StoredHash::parse(hash).map_err(|reason| vec![format!("a hash {reason}")]);
-        let (tokens, secrets) = (Credentials::default(), Credentials::default());
+        let (tokens, secrets) = (ClientCredentials::default(), ClientCredentials::default());
         let mut table = ClientTable { headers, clients: Vec::new(), tokens, secrets };
         for (at, client) in clients.iter().enumerate() {
             let tenants = client.tenants.clone();
@@ -95,13 +95,13 @@ impl ClientTable {
             table.clients.push(Client { principal, tenants, rights });
             if !client.client_id.is_empty() {
                 let hash = read(&client.client_secret_hash)?;
-                table.secrets.add(&client.client_id, Entry { client: at, hash, expires: None, patient: None });
+                table.secrets.add(&client.client_id, ClientEntry { client: at, hash, expires: None, patient: None });
             }
             for token in &client.tokens {
                 let hash = read(&token.hash)?;
                 let expires = Instant::parse(&token.expires);
                 let patient = Some(token.patient.clone()).filter(|patient| !patient.is_empty());
-                table.tokens.add(&token.id, Entry { client: at, hash, expires, patient });
+                table.tokens.add(&token.id, ClientEntry { client: at, hash, expires, patient });
             }
         }
         Ok(table)
@@ -116,15 +116,15 @@ impl ClientTable {
         self.tokens.argon2.len() + self.secrets.argon2.len()
     }
 
-    fn credentials(&self, way: Way) -> &Credentials {
+    fn credentials(&self, way: CredentialKind) -> &ClientCredentials {
         match way {
-            Way::Bearer => &self.tokens,
-            Way::ClientHeaders => &self.secrets,
+            CredentialKind::Bearer => &self.tokens,
+            CredentialKind::ClientHeaders => &self.secrets,
         }
     }
 
     /// Who stands behind a credential that was right.
-    fn principal(&self, entry: &Entry) -> Principal {
+    fn principal(&self, entry: &ClientEntry) -> Principal {
         let mut principal = self.clients[entry.client].principal.clone();
         if let Some(patient) = &entry.patient {
             // Users of one client never see each other's jobs. No client has such a name: it has a slash.
@@ -156,14 +156,14 @@ pub struct StaticClients {
 
 /// Why somebody is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reason {
+enum RejectionReason {
     Missing,
     Several,
-    NotTaken(Way),
-    Malformed(Way),
-    Unknown(Way),
-    WrongSecret(Way),
-    Expired(Way),
+    NotTaken(CredentialKind),
+    Malformed(CredentialKind),
+    Unknown(CredentialKind),
+    WrongSecret(CredentialKind),
+    Expired(CredentialKind),
     OtherTenant,
     Busy,
 }
@@ -191,39 +191,41 @@ impl StaticClients {
     async fn check<'t>(
         &self,
         table: &'t ClientTable,
-        door: Door<'_>,
-        given: Given<'_>,
+        door: MountAuth<'_>,
+        given: Credentials<'_>,
         peer: Option<&Peer>,
-    ) -> Result<&'t Entry, (Reason, Option<&'t Entry>)> {
+    ) -> Result<&'t ClientEntry, (RejectionReason, Option<&'t ClientEntry>)> {
         let way = match given {
-            Given::Nothing => return Err((Reason::Missing, None)),
-            Given::Several => return Err((Reason::Several, None)),
-            Given::Malformed(way) | Given::Credential { way, .. } => way,
+            Credentials::Nothing => return Err((RejectionReason::Missing, None)),
+            Credentials::Several => return Err((RejectionReason::Several, None)),
+            Credentials::Malformed(way) | Credentials::Credential { way, .. } => way,
         };
         let taken = match way {
-            Way::Bearer => door.bearer,
-            Way::ClientHeaders => door.client_headers,
+            CredentialKind::Bearer => door.bearer,
+            CredentialKind::ClientHeaders => door.client_headers,
         };
         if !taken {
-            return Err((Reason::NotTaken(way), None));
+            return Err((RejectionReason::NotTaken(way), None));
         }
         // Its sender can tell as well that it is none: there is no time to be kept.
-        let Given::Credential { id, secret, .. } = given else { return Err((Reason::Malformed(way), None)) };
+        let Credentials::Credential { id, secret, .. } = given else {
+            return Err((RejectionReason::Malformed(way), None));
+        };
         let credentials = table.credentials(way);
         let entry = credentials.entries.get(id);
         let is_right = match self.is_right(credentials, id, entry, secret, peer).await {
             Ok(is_right) => is_right,
-            Err(Busy) => return Err((Reason::Busy, None)),
+            Err(PoolBusy) => return Err((RejectionReason::Busy, None)),
         };
-        let Some(entry) = entry else { return Err((Reason::Unknown(way), None)) };
+        let Some(entry) = entry else { return Err((RejectionReason::Unknown(way), None)) };
         if !is_right {
-            return Err((Reason::WrongSecret(way), Some(entry)));
+            return Err((RejectionReason::WrongSecret(way), Some(entry)));
         }
         if entry.expires.as_ref().is_some_and(|expires| *expires <= (self.clock)()) {
-            return Err((Reason::Expired(way), Some(entry)));
+            return Err((RejectionReason::Expired(way), Some(entry)));
         }
         if !table.clients[entry.client].tenants.iter().any(|tenant| tenant == door.tenant) {
-            return Err((Reason::OtherTenant, Some(entry)));
+            return Err((RejectionReason::OtherTenant, Some(entry)));
         }
         Ok(entry)
     }
@@ -231,12 +233,12 @@ impl StaticClients {
     /// Whether a secret is an entry's. Without an entry it is not, after the same work.
     async fn is_right(
         &self,
-        credentials: &Credentials,
+        credentials: &ClientCredentials,
         id: &str,
-        entry: Option<&Entry>,
+        entry: Option<&ClientEntry>,
         secret: &str,
         peer: Option<&Peer>,
-    ) -> Result<bool, Busy> {
+    ) -> Result<bool, PoolBusy> {
         let (sha256, argon2) = match entry.map(|entry| &entry.hash) {
             Some(StoredHash::Sha256(hash)) => (Some(hash), None),
             Some(StoredHash::Argon2(hash)) => (None, Some(hash)),
@@ -254,19 +256,19 @@ impl StaticClients {
 impl Authenticator for StaticClients {
     fn authenticate<'a>(
         &'a self,
-        door: Door<'a>,
+        door: MountAuth<'a>,
         headers: &'a HeaderMap,
         peer: Option<&'a Peer>,
     ) -> Authentication<'a> {
         Box::pin(async move {
             let table = self.table();
-            let given = Given::of(headers, &table.headers);
+            let given = Credentials::of(headers, &table.headers);
             let checked = self.check(&table, door, given, peer).await;
             checked.map(|entry| table.principal(entry)).map_err(|(reason, entry)| {
                 let client = entry.map(|entry| table.clients[entry.client].principal.log_name());
                 // An id that is not ours may be a secret that was put in the wrong place.
                 let credential = match given {
-                    Given::Credential { id, .. } if entry.is_some() => Some(id),
+                    Credentials::Credential { id, .. } if entry.is_some() => Some(id),
                     _ => None,
                 };
                 let request = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
@@ -298,7 +300,7 @@ impl Authenticator for StaticClients {
 }
 
 /// The answer: 401 with what is taken here (AUTH-23, ONEUP-M09), 403 (ONEUP-M01), or 503 when it was not found out.
-fn refusal(reason: Reason, door: Door<'_>) -> Refusal {
+fn refusal(reason: RejectionReason, door: MountAuth<'_>) -> ApiError {
     let send = match (door.bearer, door.client_headers) {
         (true, true) => "send Authorization: Bearer and a token, or the client headers",
         (true, false) => "send Authorization: Bearer and a token, which is the only way here",
@@ -306,35 +308,39 @@ fn refusal(reason: Reason, door: Door<'_>) -> Refusal {
     };
     // What RFC 6750 calls it; none when no token was given (section 3.1).
     let (code, text, error) = match reason {
-        Reason::Missing => (IssueType::Login, format!("no credentials were sent: {send}"), None),
-        Reason::Several => {
+        RejectionReason::Missing => (OutcomeIssueType::Login, format!("no credentials were sent: {send}"), None),
+        RejectionReason::Several => {
             let text = format!("more than one credential was sent, or a header of one twice: send one alone; {send}");
-            (IssueType::Login, text, Some("invalid_request"))
+            (OutcomeIssueType::Login, text, Some("invalid_request"))
         }
-        Reason::NotTaken(Way::Bearer) => (IssueType::Login, format!("tokens are not taken here: {send}"), None),
-        Reason::NotTaken(Way::ClientHeaders) => {
-            (IssueType::Login, format!("client headers are not taken here: {send}"), None)
+        RejectionReason::NotTaken(CredentialKind::Bearer) => {
+            (OutcomeIssueType::Login, format!("tokens are not taken here: {send}"), None)
         }
-        Reason::Malformed(Way::Bearer) | Reason::Unknown(Way::Bearer) | Reason::WrongSecret(Way::Bearer) => {
+        RejectionReason::NotTaken(CredentialKind::ClientHeaders) => {
+            (OutcomeIssueType::Login, format!("client headers are not taken here: {send}"), None)
+        }
+        RejectionReason::Malformed(CredentialKind::Bearer)
+        | RejectionReason::Unknown(CredentialKind::Bearer)
+        | RejectionReason::WrongSecret(CredentialKind::Bearer) => {
             let text = "the token is none that is known here: look whether it was copied whole, or ask the operator for another";
-            (IssueType::Login, text.to_string(), Some("invalid_token"))
+            (OutcomeIssueType::Login, text.to_string(), Some("invalid_token"))
         }
-        Reason::Malformed(_) | Reason::Unknown(_) | Reason::WrongSecret(_) => {
+        RejectionReason::Malformed(_) | RejectionReason::Unknown(_) | RejectionReason::WrongSecret(_) => {
             let text = "the client headers are none that are known here: the id and the secret must both be there, each \
                         once, and the user, if given, must be client";
-            (IssueType::Login, text.to_string(), None)
+            (OutcomeIssueType::Login, text.to_string(), None)
         }
-        Reason::Expired(_) => {
+        RejectionReason::Expired(_) => {
             let text = "the token has expired: send a fresh one; jobs and files of the same client are still there";
-            (IssueType::Expired, text.to_string(), Some("invalid_token"))
+            (OutcomeIssueType::Expired, text.to_string(), Some("invalid_token"))
         }
-        Reason::OtherTenant => {
+        RejectionReason::OtherTenant => {
             let text = "this client has no access to this tenant's data";
-            return Refusal::new(StatusCode::FORBIDDEN, IssueType::Forbidden, text);
+            return ApiError::new(StatusCode::FORBIDDEN, OutcomeIssueType::Forbidden, text);
         }
-        Reason::Busy => {
+        RejectionReason::Busy => {
             let text = "too many credentials are being checked: send the same request again, as Retry-After says";
-            return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, IssueType::Throttled, text).retry_after(1);
+            return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OutcomeIssueType::Throttled, text).retry_after(1);
         }
     };
     let challenge = match (door.bearer, error) {
@@ -344,7 +350,7 @@ fn refusal(reason: Reason, door: Door<'_>) -> Refusal {
         // RFC 9110 wants a challenge with every 401; client headers have no scheme of their own.
         (false, _) => HeaderValue::from_static("ClientHeaders realm=\"outpour\""),
     };
-    Refusal::new(StatusCode::UNAUTHORIZED, code, text).header(header::WWW_AUTHENTICATE, challenge)
+    ApiError::new(StatusCode::UNAUTHORIZED, code, text).header(header::WWW_AUTHENTICATE, challenge)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::server::config::auth::AuthConfig;
 
 /// A way of authorization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum CredentialKind {
     /// `Authorization: Bearer {id}.{secret}`
     Bearer,
     /// Client headers (ONEUP-S07).
@@ -18,17 +18,17 @@ pub enum Way {
 
 /// What a request brings. Without `Debug`, lest a secret be shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Given<'a> {
+pub enum Credentials<'a> {
     /// Nothing.
     Nothing,
     /// More than one credential: who sends it cannot be told for certain.
     Several,
     /// One that has not the form of a credential.
-    Malformed(Way),
+    Malformed(CredentialKind),
     /// One.
     Credential {
         /// How it came.
-        way: Way,
+        way: CredentialKind,
         /// Its public part.
         id: &'a str,
         /// Its secret part.
@@ -56,16 +56,16 @@ impl HeaderNames {
     }
 }
 
-impl<'a> Given<'a> {
+impl<'a> Credentials<'a> {
     /// Reads the headers of a request.
-    pub fn of(headers: &'a HeaderMap, names: &HeaderNames) -> Given<'a> {
+    pub fn of(headers: &'a HeaderMap, names: &HeaderNames) -> Credentials<'a> {
         let all = |name: &HeaderName| headers.get_all(name).iter().collect::<Vec<_>>();
         let tokens = all(&header::AUTHORIZATION);
         let (ids, secrets, users) = (all(&names.id), all(&names.secret), all(&names.user));
         let by_client = !ids.is_empty() || !secrets.is_empty() || !users.is_empty();
         let once = [&tokens, &ids, &secrets, &users].iter().all(|values| values.len() <= 1);
         if !once || (by_client && !tokens.is_empty()) {
-            return Given::Several;
+            return Credentials::Several;
         }
         let text = |values: &[&'a axum::http::HeaderValue]| {
             let text = values.first()?.to_str().ok()?.trim();
@@ -75,12 +75,14 @@ impl<'a> Given<'a> {
             // A client that speaks for one of its users would need the user's own token.
             let for_itself = users.is_empty() || text(&users).is_some_and(|user| user.eq_ignore_ascii_case("client"));
             return match (text(&ids), text(&secrets)) {
-                (Some(id), Some(secret)) if for_itself => Given::Credential { way: Way::ClientHeaders, id, secret },
-                _ => Given::Malformed(Way::ClientHeaders),
+                (Some(id), Some(secret)) if for_itself => {
+                    Credentials::Credential { way: CredentialKind::ClientHeaders, id, secret }
+                }
+                _ => Credentials::Malformed(CredentialKind::ClientHeaders),
             };
         }
         if tokens.is_empty() {
-            return Given::Nothing;
+            return Credentials::Nothing;
         }
         let token = text(&tokens).and_then(|value| value.split_once(' ')).and_then(|(scheme, token)| {
             let (id, secret) = token.trim_start().split_once('.')?;
@@ -88,8 +90,8 @@ impl<'a> Given<'a> {
             (scheme.eq_ignore_ascii_case("bearer") && plain(id) && plain(secret)).then_some((id, secret))
         });
         match token {
-            Some((id, secret)) => Given::Credential { way: Way::Bearer, id, secret },
-            None => Given::Malformed(Way::Bearer),
+            Some((id, secret)) => Credentials::Credential { way: CredentialKind::Bearer, id, secret },
+            None => Credentials::Malformed(CredentialKind::Bearer),
         }
     }
 }
@@ -105,11 +107,11 @@ mod tests {
             let name = HeaderName::try_from(*name).unwrap();
             headers.append(name, value.parse().unwrap());
         }
-        match Given::of(&headers, &HeaderNames::new(&AuthConfig::default()).unwrap()) {
-            Given::Nothing => "nothing".into(),
-            Given::Several => "several".into(),
-            Given::Malformed(way) => format!("malformed {way:?}"),
-            Given::Credential { way, id, secret } => format!("{way:?} {id} {secret}"),
+        match Credentials::of(&headers, &HeaderNames::new(&AuthConfig::default()).unwrap()) {
+            Credentials::Nothing => "nothing".into(),
+            Credentials::Several => "several".into(),
+            Credentials::Malformed(way) => format!("malformed {way:?}"),
+            Credentials::Credential { way, id, secret } => format!("{way:?} {id} {secret}"),
         }
     }
 

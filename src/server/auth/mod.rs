@@ -21,11 +21,11 @@ use axum::http::HeaderMap;
 
 use crate::fhir::resource_type::ResourceType;
 use crate::server::connection::request_tracker::Peer;
-use crate::server::error::Refusal;
+use crate::server::error::ApiError;
 
 /// How a request came in: which tenant's data it asks for, and which ways of authorization its mount takes (C-14).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Door<'a> {
+pub struct MountAuth<'a> {
     /// The tenant.
     pub tenant: &'a str,
     /// Whether bearer tokens are taken.
@@ -87,14 +87,18 @@ impl WritingRights {
 }
 
 /// What becomes of a request's credentials: its sender, or the answer to somebody who is not let in.
-pub type Authentication<'a> = Pin<Box<dyn Future<Output = Result<Principal, Refusal>> + Send + 'a>>;
+pub type Authentication<'a> = Pin<Box<dyn Future<Output = Result<Principal, ApiError>> + Send + 'a>>;
 
 /// Tells who sends a request.
 pub trait Authenticator: Send + Sync {
     /// The sender. Takes microseconds on an async thread; what takes longer is done elsewhere and waited for, and given up
     /// when this is dropped or `peer`, the sender's end of the connection, has closed.
-    fn authenticate<'a>(&'a self, door: Door<'a>, headers: &'a HeaderMap, peer: Option<&'a Peer>)
-    -> Authentication<'a>;
+    fn authenticate<'a>(
+        &'a self,
+        door: MountAuth<'a>,
+        headers: &'a HeaderMap,
+        peer: Option<&'a Peer>,
+    ) -> Authentication<'a>;
 
     /// Whether files need a token, as the manifest says (MANIFEST-03).
     fn requires_access_token(&self) -> bool;
@@ -115,23 +119,23 @@ pub trait Authenticator: Send + Sync {
 
 /// Nobody is asked who they are: for this machine alone. An `Authorization` header is ignored (CLIENT-05).
 #[derive(Clone, Copy, Debug)]
-pub struct Anybody(());
+pub struct AnonymousAccess(());
 
-impl Anybody {
+impl AnonymousAccess {
     /// The provider, for a service that listens on loopback.
     ///
     /// # Errors
     /// On any other address (CORE-01).
-    pub fn on(listen: SocketAddr) -> Result<Anybody, String> {
+    pub fn on(listen: SocketAddr) -> Result<AnonymousAccess, String> {
         match listen.ip().is_loopback() {
-            true => Ok(Anybody(())),
+            true => Ok(AnonymousAccess(())),
             false => Err(format!("{listen} is no loopback address, and nobody would be asked who they are")),
         }
     }
 }
 
-impl Authenticator for Anybody {
-    fn authenticate<'a>(&'a self, _: Door<'a>, _: &'a HeaderMap, _: Option<&'a Peer>) -> Authentication<'a> {
+impl Authenticator for AnonymousAccess {
+    fn authenticate<'a>(&'a self, _: MountAuth<'a>, _: &'a HeaderMap, _: Option<&'a Peer>) -> Authentication<'a> {
         let client = "anybody".to_string();
         let anybody =
             Principal { client, patient: None, types: None, levels: [true; 3], groups: None, writes_groups: true };
@@ -166,18 +170,18 @@ mod tests {
         for (address, may) in
             [("127.0.0.1:80", true), ("[::1]:80", true), ("0.0.0.0:80", false), ("10.0.0.1:80", false)]
         {
-            assert_eq!(Anybody::on(address.parse().unwrap()).is_ok(), may, "{address}");
+            assert_eq!(AnonymousAccess::on(address.parse().unwrap()).is_ok(), may, "{address}");
         }
     }
 
     /// CLIENT-05: whatever is sent, it is anybody; nothing is asked for.
     #[tokio::test]
     async fn a_stray_header_is_ignored() {
-        let door = Door { tenant: "default", bearer: true, client_headers: true };
+        let door = MountAuth { tenant: "default", bearer: true, client_headers: true };
         for token in ["Bearer ", "Bearer a.b", "nonsense"] {
             let headers = HeaderMap::from_iter([(axum::http::header::AUTHORIZATION, token.parse().unwrap())]);
-            assert!(!Anybody(()).requires_access_token());
-            assert_eq!(Anybody(()).authenticate(door, &headers, None).await.unwrap().client, "anybody");
+            assert!(!AnonymousAccess(()).requires_access_token());
+            assert_eq!(AnonymousAccess(()).authenticate(door, &headers, None).await.unwrap().client, "anybody");
         }
     }
 }

@@ -5,15 +5,15 @@ use axum::http::StatusCode;
 
 use crate::fhir::compartment;
 use crate::fhir::resource_type::ResourceType;
-use crate::job::record::{FileRecord, JobRecord, Kind, Whose};
+use crate::job::record::{FileRecord, JobRecord, RecordKind, RecordedPopulation};
 use crate::server::auth::Principal;
-use crate::server::error::{IssueType, Refusal};
-use crate::server::kick_off::request::{Asked, Level};
+use crate::server::error::{ApiError, OutcomeIssueType};
+use crate::server::kick_off::request::{KickOffParams, Level};
 use crate::server::kick_off::start::unknown_group;
 use crate::server::routes::Operation;
 
-fn forbidden(text: impl Into<String>) -> Refusal {
-    Refusal::new(StatusCode::FORBIDDEN, IssueType::Forbidden, text)
+fn forbidden(text: impl Into<String>) -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, OutcomeIssueType::Forbidden, text)
 }
 
 impl Principal {
@@ -50,7 +50,7 @@ impl Principal {
     ///
     /// # Errors
     /// 403.
-    pub fn allow(&self, level: &Level, asked: &mut Asked) -> Result<(), Refusal> {
+    pub fn allow(&self, level: &Level, asked: &mut KickOffParams) -> Result<(), ApiError> {
         // A Group that it may not see is looked for all the same, so that it takes as long as one that is not there
         // (KICK-16).
         let hidden = matches!(level, Level::Group(id) if !self.sees_group(id));
@@ -85,7 +85,7 @@ impl Principal {
     ///
     /// # Errors
     /// 403.
-    pub fn check_job(&self, job: &JobRecord) -> Result<(), Refusal> {
+    pub fn check_job(&self, job: &JobRecord) -> Result<(), ApiError> {
         self.check_population(job)?;
         let Some(allowed) = &self.types else { return Ok(()) };
         let types = &job.request.types;
@@ -96,12 +96,12 @@ impl Principal {
     }
 
     /// Whether it may still export at the level of a job of its own, and its Group.
-    fn check_population(&self, job: &JobRecord) -> Result<(), Refusal> {
+    fn check_population(&self, job: &JobRecord) -> Result<(), ApiError> {
         let level = match &job.request.whose {
-            Whose::System => Level::System,
-            Whose::AllPatients => Level::Patient,
-            Whose::Patient(id) => Level::User(id.clone()),
-            Whose::StoreGroup(id) | Whose::OwnGroup(id) => Level::Group(id.clone()),
+            RecordedPopulation::System => Level::System,
+            RecordedPopulation::AllPatients => Level::Patient,
+            RecordedPopulation::Patient(id) => Level::User(id.clone()),
+            RecordedPopulation::StoreGroup(id) | RecordedPopulation::OwnGroup(id) => Level::Group(id.clone()),
         };
         match self.may_export(&level) {
             true => Ok(()),
@@ -113,16 +113,16 @@ impl Principal {
     ///
     /// # Errors
     /// 403.
-    pub fn check_file(&self, job: &JobRecord, file: &FileRecord) -> Result<(), Refusal> {
+    pub fn check_file(&self, job: &JobRecord, file: &FileRecord) -> Result<(), ApiError> {
         self.check_population(job)?;
         // It may have been bound since: the messages speak of the whole store then (reading 24).
-        if file.kind == Kind::Error && self.is_bound() && !job.request.bound_client {
+        if file.kind == RecordKind::Error && self.is_bound() && !job.request.bound_client {
             return Err(forbidden(
                 "these messages are of the whole store, which this client may no longer have; ask for a new export",
             ));
         }
         let Some(allowed) = &self.types else { return Ok(()) };
-        if file.kind != Kind::Output {
+        if file.kind != RecordKind::Output {
             return self.check_job(job);
         }
         match allowed.iter().any(|of| of.name() == file.receipt.r#type) {
@@ -135,7 +135,7 @@ impl Principal {
     ///
     /// # Errors
     /// 403 for what it may not do at all, 404 for a Group that it may not see.
-    pub fn check_group(&self, operation: Operation, id: &str) -> Result<(), Refusal> {
+    pub fn check_group(&self, operation: Operation, id: &str) -> Result<(), ApiError> {
         let writes = matches!(operation, Operation::GroupCreate | Operation::GroupUpdate | Operation::GroupDelete);
         if writes && (!self.writes_groups || self.patient.is_some()) {
             return Err(forbidden("this client may not make, change or delete Groups"));
@@ -188,13 +188,17 @@ mod tests {
         for level in [Level::System, Level::Patient, group("a")] {
             assert!(!user.may_export(&level));
             let hidden = matches!(level, Level::Group(_));
-            assert_eq!(user.allow(&level, &mut Asked::default()).is_ok(), hidden, "a Group is looked for in vain");
+            assert_eq!(
+                user.allow(&level, &mut KickOffParams::default()).is_ok(),
+                hidden,
+                "a Group is looked for in vain"
+            );
         }
         for operation in [Operation::GroupSearch, Operation::GroupCreate] {
             assert_eq!(user.check_group(operation, "").unwrap_err().status, 403);
         }
         assert_eq!(user.check_group(Operation::GroupRead, "a").unwrap_err().status, 404);
-        let mut asked = Asked::default();
+        let mut asked = KickOffParams::default();
         let user = Principal { types: Some(types(&["Group", "Organization", "Patient"])), ..user };
         user.allow(&Level::User("p".into()), &mut asked).unwrap();
         assert!(!user.may_export(&Level::User("q".into())) && !principal().may_export(&Level::User("p".into())));
@@ -210,19 +214,19 @@ mod tests {
             (Level::Patient, &["Patient"]),
             (group("a"), &["Patient"]),
         ] {
-            let mut asked = Asked::default();
+            let mut asked = KickOffParams::default();
             client.allow(&level, &mut asked).unwrap();
             assert_eq!(asked.types, types(expected), "{level:?}");
         }
-        let mut named = Asked { types: types(&["Group", "Patient"]), ..Asked::default() };
+        let mut named = KickOffParams { types: types(&["Group", "Patient"]), ..KickOffParams::default() };
         client.allow(&group("a"), &mut named).unwrap();
         assert_eq!(named.types, types(&["Group", "Patient"]), "what is named stays");
-        let mut foreign = Asked { types: types(&["Condition", "Patient"]), ..Asked::default() };
+        let mut foreign = KickOffParams { types: types(&["Condition", "Patient"]), ..KickOffParams::default() };
         let refused = client.allow(&Level::Patient, &mut foreign).unwrap_err();
         assert!(refused.status == 403 && refused.to_json().contains("Condition"));
         let outside = Principal { types: Some(types(&["Organization"])), ..principal() };
-        assert_eq!(outside.allow(&Level::Patient, &mut Asked::default()).unwrap_err().status, 403);
-        let mut all = Asked::default();
+        assert_eq!(outside.allow(&Level::Patient, &mut KickOffParams::default()).unwrap_err().status, 403);
+        let mut all = KickOffParams::default();
         principal().allow(&Level::System, &mut all).unwrap();
         assert!(all.types.is_empty());
     }

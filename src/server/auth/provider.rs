@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use crate::limits::CONFIG_BYTES_MAX;
 use crate::server::auth::clients::{ClientTable, StaticClients};
-use crate::server::auth::{Anybody, Authenticator};
+use crate::server::auth::{AnonymousAccess, Authenticator};
 use crate::server::config::Config;
 use crate::server::config::auth::{AuthConfig, ClientConfig};
-use crate::server::file_watch::{Watcher, watch};
+use crate::server::file_watch::{FileWatcher, watch};
 use crate::server::ids::{now, random};
 use crate::sys::regular_file::read_regular;
 
@@ -21,7 +21,7 @@ pub struct Provider {
     /// Who asks.
     pub authenticator: Arc<dyn Authenticator>,
     /// Keeps the clients up to date until it is dropped; none without a configuration file.
-    pub watcher: Option<Watcher>,
+    pub watcher: Option<FileWatcher>,
 }
 
 impl Provider {
@@ -32,7 +32,7 @@ impl Provider {
     /// When what is configured cannot be, such as anybody on another address than loopback.
     pub fn open(config: &Config, listen: SocketAddr, check: ClientCheck) -> Result<Provider, String> {
         if config.clients.is_empty() {
-            let authenticator = Arc::new(Anybody::on(listen)?);
+            let authenticator = Arc::new(AnonymousAccess::on(listen)?);
             let watcher = config.file.clone().map(|file| watch(vec![file.clone()], move || warn_of_clients(&file)));
             return Ok(Provider { authenticator, watcher });
         }

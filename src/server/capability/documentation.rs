@@ -9,7 +9,7 @@ use crate::codec::compression::Compression;
 use crate::fhir::compartment;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::MembershipRule;
-use crate::request::{Late, MissingLastUpdated};
+use crate::request::{LateArrivals, MissingLastUpdated};
 use crate::server::capability::Declaration;
 use crate::server::parameters::OUTPUT_FORMATS;
 
@@ -70,7 +70,7 @@ impl Declaration<'_> {
 
     /// Levels, and the parameters of each.
     fn levels(&self) -> Vec<Topic> {
-        let level = |export: &'static crate::server::capability::Export| {
+        let level = |export: &'static crate::server::capability::ExportDeclaration| {
             let values: Vec<String> = self.parameters_of(export).map(|of| of.name.to_string()).collect();
             let text = format!(
                 "{} Asked for by GET at {}. Parameters: {}; what they mean stands in {}.",
@@ -134,10 +134,10 @@ impl Declaration<'_> {
 
     fn since_new_members(&self) -> Topic {
         let late = match self.policies.late {
-            Late::Include => {
+            LateArrivals::Include => {
                 "Resources that reached the store after `_since` are exported even if they are dated before it."
             }
-            Late::Report => {
+            LateArrivals::Report => {
                 "Resources that reached the store after `_since` but are dated before it are not exported, only counted."
             }
         };

@@ -17,8 +17,8 @@ use crate::codec::compression::Compression;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::lookup::MembershipRule;
 use crate::group::registry::query;
-use crate::request::{Bounds, Late, MissingLastUpdated};
-use crate::server::parameters::{Parameter, find};
+use crate::request::{FileBounds, LateArrivals, MissingLastUpdated};
+use crate::server::parameters::{ParameterRow, find};
 use crate::server::routes::{Enabled, Operation, Route, routes_on};
 
 /// What a Bulk Data server declares to follow (CAP-02).
@@ -31,7 +31,7 @@ const DEFINITIONS: &str = "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/"
 const NOT_IN_BULK: &str = "http://hl7.org/fhir/uv/bulkdata/Extension/operation-not-supported";
 
 /// A kick-off, as resources describe it.
-struct Export {
+struct ExportDeclaration {
     operation: Operation,
     /// Id of its OperationDefinition, and its name in releases before 3 (CAP-04).
     id: &'static str,
@@ -45,8 +45,8 @@ struct Export {
     description: &'static str,
 }
 
-static EXPORTS: [Export; 3] = [
-    Export {
+static EXPORTS: [ExportDeclaration; 3] = [
+    ExportDeclaration {
         operation: Operation::SystemExport,
         id: "export",
         resource: None,
@@ -56,7 +56,7 @@ static EXPORTS: [Export; 3] = [
         level: "system",
         description: "Exports every resource, whether or not it belongs to a patient.",
     },
-    Export {
+    ExportDeclaration {
         operation: Operation::PatientExport,
         id: "patient-export",
         resource: Some("Patient"),
@@ -66,7 +66,7 @@ static EXPORTS: [Export; 3] = [
         level: "patient",
         description: "Exports the records of all patients.",
     },
-    Export {
+    ExportDeclaration {
         operation: Operation::GroupExport,
         id: "group-export",
         resource: Some("Group"),
@@ -82,13 +82,13 @@ static EXPORTS: [Export; 3] = [
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policies {
     /// Bounds of a file.
-    pub bounds: Bounds,
+    pub bounds: FileBounds,
     /// How files are stored.
     pub coding: Compression,
     /// How Group members are read.
     pub members: MembershipRule,
     /// Rows that reached the store late.
-    pub late: Late,
+    pub late: LateArrivals,
     /// Rows without `meta.lastUpdated`.
     pub missing_last_updated: MissingLastUpdated,
 }
@@ -101,7 +101,7 @@ pub struct Declaration<'a> {
     /// Its routes.
     pub routes: &'a [Route],
     /// Its kick-off parameters.
-    pub parameters: &'a [Parameter],
+    pub parameters: &'a [ParameterRow],
     /// What is switched on.
     pub enabled: Enabled,
     /// Who may ask, for people.
@@ -179,7 +179,7 @@ impl Declaration<'_> {
         fields.insert("system".into(), json!(export.resource.is_none()));
         fields.insert("type".into(), json!(export.resource.is_some() && !export.instance));
         fields.insert("instance".into(), json!(export.instance));
-        let parameter = |of: &Parameter| {
+        let parameter = |of: &ParameterRow| {
             json!({
                 "name": of.name,
                 "use": "in",
@@ -194,7 +194,7 @@ impl Declaration<'_> {
     }
 
     /// The kick-offs that are routed and on.
-    fn exports(&self) -> impl Iterator<Item = &'static Export> {
+    fn exports(&self) -> impl Iterator<Item = &'static ExportDeclaration> {
         EXPORTS.iter().filter(|export| self.is_on(export.operation))
     }
 
@@ -202,17 +202,17 @@ impl Declaration<'_> {
         routes_on(self.routes, &self.enabled).any(|route| route.operation == operation)
     }
 
-    fn parameters_of(&self, export: &'static Export) -> impl Iterator<Item = &Parameter> {
+    fn parameters_of(&self, export: &'static ExportDeclaration) -> impl Iterator<Item = &ParameterRow> {
         let system = export.resource.is_none();
         self.parameters.iter().filter(move |parameter| parameter.supported && (parameter.system || !system))
     }
 
-    fn definition_url(&self, export: &Export) -> String {
+    fn definition_url(&self, export: &ExportDeclaration) -> String {
         format!("{}/OperationDefinition/{}", self.base_url, export.id)
     }
 
     /// Where an export is asked for, in markdown; the ways to write `$` count once.
-    fn places(&self, export: &Export) -> String {
+    fn places(&self, export: &ExportDeclaration) -> String {
         let routes = routes_on(self.routes, &self.enabled).filter(|route| route.operation == export.operation);
         let written = routes.filter(|route| !route.path.contains('%'));
         let place = |route: &Route| format!("`[base]{}`", route.path.replace('{', "[").replace('}', "]"));
@@ -220,10 +220,10 @@ impl Declaration<'_> {
     }
 
     /// An export under the name of release 3 and the one of release 2, where they differ (CAP-03, CAP-04).
-    fn operations(&self, export: &'static Export) -> Vec<Value> {
+    fn operations(&self, export: &'static ExportDeclaration) -> Vec<Value> {
         let mut names = vec!["export", export.id];
         names.dedup();
-        let parameter = |of: &Parameter| format!("`{}` ({}): {}", of.name, of.fhir_type, of.documentation);
+        let parameter = |of: &ParameterRow| format!("`{}` ({}): {}", of.name, of.fhir_type, of.documentation);
         let parameters: Vec<String> = self.parameters_of(export).map(parameter).collect();
         let documentation = format!(
             "{} Parameters are defined in {}.\n\n{}",

@@ -14,10 +14,10 @@ const ALL: Enabled =
 
 fn declaration(enabled: Enabled) -> Declaration<'static> {
     let policies = Policies {
-        bounds: Bounds { file_bytes: 1000, file_resources: Some(7) },
+        bounds: FileBounds { file_bytes: 1000, file_resources: Some(7) },
         coding: Compression::None,
         members: MembershipRule::Active,
-        late: Late::Include,
+        late: LateArrivals::Include,
         missing_last_updated: MissingLastUpdated::Include,
     };
     static NONE: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -214,8 +214,8 @@ fn operation_definitions() {
 /// route under another path is told by that path.
 #[test]
 fn other_tables_say_other_things() {
-    let parameters = PARAMETERS.iter().map(|of| Parameter { supported: of.name == "patient", ..*of });
-    let parameters: Vec<Parameter> = parameters.collect();
+    let parameters = PARAMETERS.iter().map(|of| ParameterRow { supported: of.name == "patient", ..*of });
+    let parameters: Vec<ParameterRow> = parameters.collect();
     let moved = IG_ROUTES.iter().filter(|route| route.operation == Operation::GroupExport);
     let routes: Vec<Route> = moved.map(|route| Route { path: "/cohort/{id}/$export", ..route.clone() }).collect();
     let declaration = Declaration { routes: &routes, parameters: &parameters, ..declaration(ALL) };
@@ -274,13 +274,13 @@ fn documentation_answers_the_guide() {
 #[test]
 fn documentation_follows_the_policies() {
     let first = declaration(ALL);
-    let bounds = Bounds { file_bytes: 2000, file_resources: None };
+    let bounds = FileBounds { file_bytes: 2000, file_resources: None };
     for policies in [
         Policies { bounds, ..first.policies },
         Policies { coding: Compression::Gzip, ..first.policies },
         Policies { coding: Compression::Zstd, ..first.policies },
         Policies { members: MembershipRule::Listed, ..first.policies },
-        Policies { late: Late::Report, ..first.policies },
+        Policies { late: LateArrivals::Report, ..first.policies },
         Policies { missing_last_updated: MissingLastUpdated::Exclude, ..first.policies },
     ] {
         let other = Declaration { policies, ..first };

@@ -244,7 +244,7 @@ impl Default for LogConfig {
 
 impl Default for JobsConfig {
     fn default() -> JobsConfig {
-        let limits = crate::job::api::Limits::default();
+        let limits = crate::job::api::JobLimits::default();
         JobsConfig {
             threads: 0,
             active_per_client: limits.active_per_client,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::group::lookup::MembershipRule;
 use crate::limits::{ONEUP_GROUP_BYTES_MAX, ONEUP_GROUP_MEMBERS_MAX};
 use crate::named_enum::by_name;
-use crate::request::{Late, MissingLastUpdated};
+use crate::request::{LateArrivals, MissingLastUpdated};
 
 /// What stands in a base for the name of a tenant.
 pub const CUSTOMER: &str = "{customer}";
@@ -34,7 +34,7 @@ pub struct MountConfig {
     /// `active` reads Group members as R4 does, `listed` takes all (GROUP-04, C-10).
     pub members: MembershipRule,
     /// Rows that reached the store late: `include` or `report`.
-    pub late: Late,
+    pub late: LateArrivals,
     /// Rows without `meta.lastUpdated` under `_since` and `_until`: `include` or `exclude`.
     pub missing_last_updated: MissingLastUpdated,
     /// How far in the future `_since` and `_until` may lie, in seconds, because clocks differ (SINCE-03).
@@ -141,7 +141,7 @@ impl MountConfig {
             authorization: vec![Authorization::Bearer],
             header_policy: HeaderPolicy::Strict,
             members: MembershipRule::Active,
-            late: Late::Include,
+            late: LateArrivals::Include,
             missing_last_updated: MissingLastUpdated::Include,
             clock_skew_seconds: 60,
             system_level: true,

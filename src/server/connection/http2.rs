@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::limits::STREAMS_MAX;
 use crate::server::connection::limits::ConnectionLimits;
-use crate::server::connection::request_tracker::Flow;
+use crate::server::connection::request_tracker::RequestTracker;
 use crate::server::connection::timer::Timer;
 
 /// Most bytes of bodies of requests that a connection holds unread; HTTP/2's name for it is the window.
@@ -27,8 +27,8 @@ const UNREAD_BYTES: u32 = 1 << 20;
 const UNREAD_STREAM_BYTES: u32 = 256 << 10;
 
 /// A reader and writer of HTTP/2 within bounds.
-pub(crate) fn builder(limits: &ConnectionLimits) -> Builder<Streams> {
-    let mut builder = Builder::new(Streams { wait: limits.write_wait });
+pub(crate) fn builder(limits: &ConnectionLimits) -> Builder<StreamExecutor> {
+    let mut builder = Builder::new(StreamExecutor { wait: limits.write_wait });
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
@@ -40,7 +40,7 @@ pub(crate) fn builder(limits: &ConnectionLimits) -> Builder<Streams> {
 
 /// Ends when nothing has been asked or answered for too long: the first request has as long as that of an HTTP/1.1
 /// connection. What else the client sends, such as pings, does not count.
-pub(crate) async fn idle(flow: &Flow, since: Instant, limits: &ConnectionLimits) {
+pub(crate) async fn idle(flow: &RequestTracker, since: Instant, limits: &ConnectionLimits) {
     let mut last = (flow.begun(), since);
     loop {
         let now = Instant::now();
@@ -58,7 +58,7 @@ pub(crate) async fn idle(flow: &Flow, since: Instant, limits: &ConnectionLimits)
 }
 
 /// Ends when nothing is being answered, and the client has taken nothing for as long as `wait`.
-pub(crate) async fn still(flow: &Flow, wait: Duration) {
+pub(crate) async fn still(flow: &RequestTracker, wait: Duration) {
     loop {
         let before = flow.taken();
         tokio::time::sleep(wait).await;
@@ -69,14 +69,14 @@ pub(crate) async fn still(flow: &Flow, wait: Duration) {
 }
 
 tokio::task_local! {
-    static PACE: Arc<Pace>;
+    static PACE: Arc<StreamPace>;
 }
 
 /// When a stream's body gave bytes to the library that have not been asked for more of since.
 #[derive(Debug, Default)]
-struct Pace(Mutex<Option<Instant>>);
+struct StreamPace(Mutex<Option<Instant>>);
 
-impl Pace {
+impl StreamPace {
     fn set(&self, since: Option<Instant>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
@@ -94,27 +94,27 @@ pub(crate) fn asked_for_bytes(gave: bool) {
 
 /// Runs the streams of a connection.
 #[derive(Clone, Debug)]
-pub(crate) struct Streams {
+pub(crate) struct StreamExecutor {
     wait: Duration,
 }
 
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamExecutor {
     fn execute(&self, stream: F) {
-        let pace = Arc::<Pace>::default();
+        let pace = Arc::<StreamPace>::default();
         let stream = Box::pin(PACE.scope(pace.clone(), stream));
-        tokio::spawn(Paced { stream, pace, wait: self.wait, timer: Timer::default() });
+        tokio::spawn(PacedStream { stream, pace, wait: self.wait, timer: Timer::default() });
     }
 }
 
 /// A stream that ends when its client takes too long to take bytes: what is dropped is reset.
-struct Paced<F> {
+struct PacedStream<F> {
     stream: Pin<Box<F>>,
-    pace: Arc<Pace>,
+    pace: Arc<StreamPace>,
     wait: Duration,
     timer: Timer,
 }
 
-impl<F: Future<Output = ()>> Future for Paced<F> {
+impl<F: Future<Output = ()>> Future for PacedStream<F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {

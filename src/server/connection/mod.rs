@@ -42,10 +42,10 @@ use tower::Service;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::server::connection::limits::ConnectionLimits;
-use crate::server::connection::request_tracker::{Answer, Asked, Flow, Peer};
-use crate::server::connection::timeout_stream::{Protocol, Wire};
+use crate::server::connection::request_tracker::{Peer, RequestTracker, TrackedBody, TrackedResponseBody};
+use crate::server::connection::timeout_stream::{Protocol, TimeoutStream};
 use crate::server::connection::transport::Transport;
-use crate::server::error::{IssueType, Refusal};
+use crate::server::error::{ApiError, OutcomeIssueType};
 
 /// HTTP/2 as clients name it in the TLS handshake.
 const ALPN_TWO: &[u8] = b"h2";
@@ -63,7 +63,7 @@ pub struct OverTls(pub bool);
 
 /// How a server's connections ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drained {
+pub struct DrainState {
     /// Connections that were cut, since their answers took longer than the drain.
     pub cut: usize,
 }
@@ -77,7 +77,7 @@ pub async fn serve(
     app: Router,
     limits: ConnectionLimits,
     stop: impl Future<Output = ()>,
-) -> Drained {
+) -> DrainState {
     let room = Arc::new(Semaphore::new(limits.connections_max));
     let (stopping, stops) = watch::channel(());
     let host = Host {
@@ -121,12 +121,12 @@ pub async fn serve(
     drop(stopping);
     let all = async { while open.join_next().await.is_some() {} };
     if tokio::time::timeout(host.limits.drain_wait, all).await.is_ok() {
-        return Drained { cut: 0 };
+        return DrainState { cut: 0 };
     }
     while open.try_join_next().is_some() {}
     let cut = open.len();
     open.shutdown().await;
-    Drained { cut }
+    DrainState { cut }
 }
 
 /// What every connection needs.
@@ -180,8 +180,8 @@ impl Host {
         client: SocketAddr,
         tls: OverTls,
     ) -> hyper::Result<()> {
-        let (flow, limits) = (Arc::new(Flow::default()), self.limits);
-        let wire = Wire::new(stream, Protocol::One, since, flow.clone(), limits.clone());
+        let (flow, limits) = (Arc::new(RequestTracker::default()), self.limits);
+        let wire = TimeoutStream::new(stream, Protocol::One, since, flow.clone(), limits.clone());
         let mut builder = http1::Builder::new();
         builder
             .half_close(true) // a client that has said all may still listen
@@ -189,7 +189,7 @@ impl Host {
             .max_headers(limits.headers_max)
             .max_header_size(limits.head_bytes_max)
             .max_buf_size(limits.head_bytes_max.max(8192));
-        let door = Door { app: self.app, client, tls, flow, limits, streams: None };
+        let door = ConnectionService { app: self.app, client, tls, flow, limits, streams: None };
         let mut connection = pin!(builder.serve_connection(TokioIo::new(wire), door));
         tokio::select! {
             ended = &mut connection => return ended,
@@ -200,10 +200,10 @@ impl Host {
 
     /// HTTP/2.
     async fn answer_two(mut self, stream: impl Transport, since: Instant, client: SocketAddr) -> hyper::Result<()> {
-        let (flow, limits) = (Arc::new(Flow::default()), self.limits);
-        let wire = Wire::new(stream, Protocol::Two, since, flow.clone(), limits.clone());
+        let (flow, limits) = (Arc::new(RequestTracker::default()), self.limits);
+        let wire = TimeoutStream::new(stream, Protocol::Two, since, flow.clone(), limits.clone());
         let streams = Some(self.streams);
-        let door = Door { app: self.app, client, tls: OverTls(true), flow: flow.clone(), limits, streams };
+        let door = ConnectionService { app: self.app, client, tls: OverTls(true), flow: flow.clone(), limits, streams };
         let limits = door.limits.clone();
         let mut connection = pin!(http2::builder(&limits).serve_connection(TokioIo::new(wire), door));
         tokio::select! {
@@ -220,39 +220,44 @@ impl Host {
 }
 
 /// The way from a connection to the routes.
-struct Door {
+struct ConnectionService {
     app: Router,
     client: SocketAddr,
     tls: OverTls,
-    flow: Arc<Flow>,
+    flow: Arc<RequestTracker>,
     limits: Arc<ConnectionLimits>,
     /// Where requests get a permit; none where there is one at a time.
     streams: Option<Arc<Semaphore>>,
 }
 
-impl hyper::service::Service<Request<Incoming>> for Door {
-    type Response = hyper::Response<Answer<Body>>;
+impl hyper::service::Service<Request<Incoming>> for ConnectionService {
+    type Response = hyper::Response<TrackedResponseBody<Body>>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let mut answering = self.flow.begin();
-        let mut request = request.map(|body| Body::new(Asked::new(body, self.flow.clone(), self.limits.body_wait)));
+        let mut request =
+            request.map(|body| Body::new(TrackedBody::new(body, self.flow.clone(), self.limits.body_wait)));
         request.extensions_mut().insert(ConnectInfo(self.client));
         request.extensions_mut().insert(self.tls);
         request.extensions_mut().insert(Peer::new(self.flow.clone()));
         let Some(streams) = self.streams.clone() else {
             let answer = self.app.clone().call(request);
-            return Box::pin(async move { Ok(answer.await?.map(|body| Answer { body, _answering: answering })) });
+            return Box::pin(async move {
+                Ok(answer.await?.map(|body| TrackedResponseBody { body, _answering: answering }))
+            });
         };
         if request.headers().len() > self.limits.headers_max {
             let response = protocol_errors::too_many_headers(&self.limits).into_response();
-            return Box::pin(async move { Ok(response.map(|body| Answer { body, _answering: answering })) });
+            return Box::pin(
+                async move { Ok(response.map(|body| TrackedResponseBody { body, _answering: answering })) },
+            );
         }
         let mut app = self.app.clone();
         Box::pin(async move {
             answering.hold(streams.acquire_owned().await.ok());
-            Ok(app.call(request).await?.map(|body| Answer { body, _answering: answering }))
+            Ok(app.call(request).await?.map(|body| TrackedResponseBody { body, _answering: answering }))
         })
     }
 }
@@ -261,5 +266,5 @@ impl hyper::service::Service<Request<Incoming>> for Door {
 fn panicked(_: Box<dyn Any + Send>) -> Response {
     tracing::error!("a handler panicked");
     let reason = "the server failed at this request: try again, and tell its operator";
-    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, IssueType::Exception, reason).into_response()
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, OutcomeIssueType::Exception, reason).into_response()
 }

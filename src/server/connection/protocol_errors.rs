@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 
 use crate::server::connection::limits::ConnectionLimits;
-use crate::server::error::{IssueType, Refusal};
+use crate::server::error::{ApiError, OutcomeIssueType};
 
 /// The answer with an OperationOutcome that stands for the library's own, if `head` is the whole of such a one.
 pub(crate) fn answer(head: &[u8], limits: &ConnectionLimits) -> Option<Vec<u8>> {
@@ -30,12 +30,14 @@ pub(crate) fn answer(head: &[u8], limits: &ConnectionLimits) -> Option<Vec<u8>> 
         431 => too_much(limits),
         _ => return None,
     };
-    is_empty.then(|| whole(status, if status == 400 { IssueType::Structure } else { IssueType::TooLong }, &reason))
+    is_empty.then(|| {
+        whole(status, if status == 400 { OutcomeIssueType::Structure } else { OutcomeIssueType::TooLong }, &reason)
+    })
 }
 
 /// To a request over HTTP/2 with too many headers, which the library does not count.
-pub(crate) fn too_many_headers(limits: &ConnectionLimits) -> Refusal {
-    Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, IssueType::TooLong, too_much(limits))
+pub(crate) fn too_many_headers(limits: &ConnectionLimits) -> ApiError {
+    ApiError::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, OutcomeIssueType::TooLong, too_much(limits))
 }
 
 fn too_much(limits: &ConnectionLimits) -> String {
@@ -48,12 +50,12 @@ fn too_much(limits: &ConnectionLimits) -> String {
 /// To a client that does not finish the headers of its request.
 pub(crate) fn too_slow(wait: Duration) -> Vec<u8> {
     let reason = format!("the request line and headers took longer than {} seconds: send them at once", wait.as_secs());
-    whole(408, IssueType::Timeout, &reason)
+    whole(408, OutcomeIssueType::Timeout, &reason)
 }
 
-fn whole(status: u16, code: IssueType, reason: &str) -> Vec<u8> {
+fn whole(status: u16, code: OutcomeIssueType, reason: &str) -> Vec<u8> {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-    let body = Refusal::new(status, code, reason).to_json();
+    let body = ApiError::new(status, code, reason).to_json();
     let phrase = status.canonical_reason().unwrap_or_default();
     let head = format!(
         "HTTP/1.1 {} {phrase}\r\ncontent-type: application/fhir+json\r\ncache-control: no-store\r\n\

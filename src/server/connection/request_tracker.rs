@@ -19,7 +19,7 @@ use crate::server::connection::http2;
 
 /// One connection's requests. HTTP/1.1 answers one at a time, HTTP/2 some.
 #[derive(Debug, Default)]
-pub(crate) struct Flow {
+pub(crate) struct RequestTracker {
     begun: AtomicU64,
     ended: AtomicU64,
     taken: AtomicU64,
@@ -29,12 +29,12 @@ pub(crate) struct Flow {
     closed: AtomicBool,
 }
 
-impl Flow {
+impl RequestTracker {
     /// A request has arrived; it is being answered until what is returned is dropped.
-    pub(crate) fn begin(self: &Arc<Flow>) -> Answering {
+    pub(crate) fn begin(self: &Arc<RequestTracker>) -> RequestGuard {
         self.begun.fetch_add(1, Relaxed);
         self.watched.store(false, Relaxed);
-        Answering { flow: self.clone(), permit: None }
+        RequestGuard { flow: self.clone(), permit: None }
     }
 
     /// Requests begun so far.
@@ -79,10 +79,10 @@ impl Flow {
 /// Over HTTP/1.1 a client that closes its side of the connection may still listen, so that its request goes on. Who asks
 /// here may do otherwise. Over HTTP/2 a client resets its request, and the answer is dropped: nothing is told here.
 #[derive(Clone, Debug, Default)]
-pub struct Peer(Arc<Flow>);
+pub struct Peer(Arc<RequestTracker>);
 
 impl Peer {
-    pub(crate) fn new(flow: Arc<Flow>) -> Peer {
+    pub(crate) fn new(flow: Arc<RequestTracker>) -> Peer {
         Peer(flow)
     }
 
@@ -105,31 +105,31 @@ impl Peer {
 
 /// Held while a request is being answered.
 #[derive(Debug)]
-pub(crate) struct Answering {
-    flow: Arc<Flow>,
+pub(crate) struct RequestGuard {
+    flow: Arc<RequestTracker>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Answering {
+impl RequestGuard {
     /// Holds a permit as long.
     pub(crate) fn hold(&mut self, permit: Option<OwnedSemaphorePermit>) {
         self.permit = permit;
     }
 }
 
-impl Drop for Answering {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.flow.ended.fetch_add(1, Relaxed);
     }
 }
 
 /// The body of an answer, which is being given as long as this lives.
-pub(crate) struct Answer<B> {
+pub(crate) struct TrackedResponseBody<B> {
     pub(crate) body: B,
-    pub(crate) _answering: Answering,
+    pub(crate) _answering: RequestGuard,
 }
 
-impl<B: Body + Unpin> Body for Answer<B> {
+impl<B: Body + Unpin> Body for TrackedResponseBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -152,21 +152,21 @@ impl<B: Body + Unpin> Body for Answer<B> {
 }
 
 /// The body of a request, whose bytes must not pause for too long.
-pub(crate) struct Asked {
+pub(crate) struct TrackedBody {
     body: Incoming,
-    flow: Arc<Flow>,
+    flow: Arc<RequestTracker>,
     wait: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
-impl Asked {
-    pub(crate) fn new(body: Incoming, flow: Arc<Flow>, wait: Duration) -> Asked {
+impl TrackedBody {
+    pub(crate) fn new(body: Incoming, flow: Arc<RequestTracker>, wait: Duration) -> TrackedBody {
         flow.unread.store(!body.is_end_stream(), Relaxed);
-        Asked { body, flow, wait, sleep: None }
+        TrackedBody { body, flow, wait, sleep: None }
     }
 }
 
-impl Body for Asked {
+impl Body for TrackedBody {
     type Data = Bytes;
     type Error = io::Error;
 

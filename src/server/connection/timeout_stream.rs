@@ -7,7 +7,7 @@
 
 use crate::server::connection::limits::ConnectionLimits;
 use crate::server::connection::protocol_errors;
-use crate::server::connection::request_tracker::Flow;
+use crate::server::connection::request_tracker::RequestTracker;
 use crate::server::connection::timer::Timer;
 use crate::server::connection::transport::Transport;
 use std::future::Future;
@@ -34,10 +34,10 @@ pub(crate) enum Protocol {
 }
 
 /// One client's connection.
-pub(crate) struct Wire<T> {
+pub(crate) struct TimeoutStream<T> {
     stream: T,
     protocol: Protocol,
-    flow: Arc<Flow>,
+    flow: Arc<RequestTracker>,
     limits: Arc<ConnectionLimits>,
     /// Since when the headers of a request are being read.
     head_since: Option<Instant>,
@@ -49,30 +49,30 @@ pub(crate) struct Wire<T> {
     writing: Timer,
     flushing: Timer,
     /// An answer that stands for the library's own.
-    refusal: Option<Refusing>,
+    refusal: Option<RefusalWriter>,
     /// Whether the client has sent its last byte.
     ended: bool,
     /// Whether the connection is being closed.
     lingers: bool,
 }
 
-struct Refusing {
+struct RefusalWriter {
     answer: Vec<u8>,
     written: usize,
     /// Length of what it stands for.
     instead_of: usize,
 }
 
-impl<T: Transport> Wire<T> {
+impl<T: Transport> TimeoutStream<T> {
     /// The first request counts from `since`.
     pub(crate) fn new(
         stream: T,
         protocol: Protocol,
         since: Instant,
-        flow: Arc<Flow>,
+        flow: Arc<RequestTracker>,
         limits: Arc<ConnectionLimits>,
-    ) -> Wire<T> {
-        Wire {
+    ) -> TimeoutStream<T> {
+        TimeoutStream {
             stream,
             protocol,
             flow,
@@ -150,7 +150,7 @@ impl<T: Transport> Wire<T> {
             let mut filled = buffers.iter().filter(|buffer| !buffer.is_empty());
             if let (Some(head), None) = (filled.next(), filled.next()) {
                 let answer = protocol_errors::answer(head, &self.limits);
-                self.refusal = answer.map(|answer| Refusing { answer, written: 0, instead_of: head.len() });
+                self.refusal = answer.map(|answer| RefusalWriter { answer, written: 0, instead_of: head.len() });
             }
         }
         let Some(refusing) = &mut self.refusal else { return Poll::Ready(None) };
@@ -166,7 +166,7 @@ impl<T: Transport> Wire<T> {
     }
 }
 
-impl<T: Transport> AsyncRead for Wire<T> {
+impl<T: Transport> AsyncRead for TimeoutStream<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -192,7 +192,7 @@ impl<T: Transport> AsyncRead for Wire<T> {
     }
 }
 
-impl<T: Transport> AsyncWrite for Wire<T> {
+impl<T: Transport> AsyncWrite for TimeoutStream<T> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(context, &[IoSlice::new(buffer)])
     }

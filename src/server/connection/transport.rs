@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::limits::SEALED_BYTES;
-use crate::sys::sendfile::{Place, place_of};
+use crate::sys::sendfile::{FileRange, place_of};
 
 /// A connection's bytes, either way.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
@@ -47,7 +47,12 @@ impl Transport for TcpStream {
     }
 }
 
-fn poll_send_file(stream: &TcpStream, context: &mut Context<'_>, place: &Place, len: usize) -> Poll<io::Result<usize>> {
+fn poll_send_file(
+    stream: &TcpStream,
+    context: &mut Context<'_>,
+    place: &FileRange,
+    len: usize,
+) -> Poll<io::Result<usize>> {
     loop {
         ready!(stream.poll_write_ready(context))?;
         match stream.try_io(Interest::WRITABLE, || place.send(stream.as_fd(), len)) {

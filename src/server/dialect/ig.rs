@@ -3,10 +3,10 @@
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 
-use crate::job::record::Naming;
-use crate::server::dialect::job_view::Taken;
+use crate::job::record::UrlNaming;
+use crate::server::dialect::job_view::StartedJob;
 use crate::server::dialect::{Dialect, RequestIds, render};
-use crate::server::error::{IssueType, informational};
+use crate::server::error::{OutcomeIssueType, informational};
 use crate::server::parameters::PARAMETERS;
 use crate::server::routes::IG_ROUTES;
 
@@ -17,13 +17,13 @@ pub const IG: Dialect = Dialect {
     parameters: PARAMETERS,
     case_sensitive_types: true,
     compartment_types: false,
-    type_refused: IssueType::NotSupported,
+    type_refused: OutcomeIssueType::NotSupported,
     dates: false,
     user_exports: false,
     group_rules: false,
     gated: false,
     request_ids: RequestIds::Plain,
-    naming: Naming::Random,
+    naming: UrlNaming::Random,
     status_path: |job| format!("/bulk-status/{job}"),
     file_path: |file| format!("/bulk-files/{file}"),
     job_named: |name| Some(name.to_string()),
@@ -32,7 +32,7 @@ pub const IG: Dialect = Dialect {
 };
 
 /// 202 with where to look, and an OperationOutcome (KICK-08, KICK-09, NETSMART-E03).
-pub fn taken(taken: &Taken<'_>) -> Response<Body> {
+pub fn taken(taken: &StartedJob<'_>) -> Response<Body> {
     let location = taken.mount.status_url(taken.job);
     let at = taken.transaction_time;
     let mut text = format!("the export was accepted, as of {at}; its state is at {location}");

@@ -5,7 +5,7 @@ use crate::job::api::JobView;
 use crate::server::mount::Mount;
 
 /// A job that was taken, to be told to whoever asked for it.
-pub struct Taken<'a> {
+pub struct StartedJob<'a> {
     /// Where it was asked for.
     pub mount: &'a Mount,
     /// Its id, the engine's.
@@ -21,7 +21,7 @@ pub struct Taken<'a> {
 }
 
 /// A job that is asked about.
-pub struct Polled<'a> {
+pub struct PolledJob<'a> {
     /// Where it is asked about, and was asked for.
     pub mount: &'a Mount,
     /// The job.

@@ -7,10 +7,10 @@ pub mod netsmart;
 pub mod oneup;
 pub mod render;
 
-use crate::job::record::Naming;
-use crate::server::dialect::job_view::{Polled, Taken};
-use crate::server::error::IssueType;
-use crate::server::parameters::Parameter;
+use crate::job::record::UrlNaming;
+use crate::server::dialect::job_view::{PolledJob, StartedJob};
+use crate::server::error::OutcomeIssueType;
+use crate::server::parameters::ParameterRow;
 use crate::server::routes::Route;
 use axum::body::Body;
 use axum::http::{Method, Response};
@@ -32,13 +32,13 @@ pub struct Dialect {
     /// Which URL means what.
     pub routes: &'static [Route],
     /// Parameters of a kick-off.
-    pub parameters: &'static [Parameter],
+    pub parameters: &'static [ParameterRow],
     /// Whether names of types are told apart by case (C-12).
     pub case_sensitive_types: bool,
     /// Whether only types of the Patient compartment may be asked for (C-19).
     pub compartment_types: bool,
     /// The code of an issue about a type that is not exported (C-15).
-    pub type_refused: IssueType,
+    pub type_refused: OutcomeIssueType,
     /// Whether a date alone may stand in `_since` (C-05).
     pub dates: bool,
     /// Whether `$export` of a user is the user's own record (ONEUP-S01).
@@ -50,7 +50,7 @@ pub struct Dialect {
     /// How request ids are taken.
     pub request_ids: RequestIds,
     /// How files are named.
-    pub naming: Naming,
+    pub naming: UrlNaming,
     /// Where the state of a job is told, below the base.
     pub status_path: fn(&str) -> String,
     /// Where a file is, below the base.
@@ -58,9 +58,9 @@ pub struct Dialect {
     /// The id of the engine's that a client names a job by; none for what is no such name.
     pub job_named: fn(&str) -> Option<String>,
     /// The answer to a kick-off.
-    pub taken: fn(&Taken<'_>) -> Response<Body>,
+    pub taken: fn(&StartedJob<'_>) -> Response<Body>,
     /// The answer to a question about a job that is there.
-    pub polled: fn(&Polled<'_>) -> Response<Body>,
+    pub polled: fn(&PolledJob<'_>) -> Response<Body>,
 }
 
 impl Dialect {
@@ -81,20 +81,20 @@ impl Dialect {
     }
 
     /// What becomes of a method at a path below a base of this dialect, before anything else is looked at.
-    pub fn pass(&self, method: &Method, path: &str) -> Passage {
+    pub fn pass(&self, method: &Method, path: &str) -> MethodPolicy {
         match (self.gated, method.as_str()) {
-            (false, _) => Passage::Go,
-            (true, "POST" | "DELETE") => Passage::Forbidden,
-            (true, "PUT") if !self.is_job(path) => Passage::Forbidden,
-            (true, "EXPORT") => Passage::AsGet,
-            (true, _) => Passage::Go,
+            (false, _) => MethodPolicy::Go,
+            (true, "POST" | "DELETE") => MethodPolicy::Forbidden,
+            (true, "PUT") if !self.is_job(path) => MethodPolicy::Forbidden,
+            (true, "EXPORT") => MethodPolicy::AsGet,
+            (true, _) => MethodPolicy::Go,
         }
     }
 }
 
 /// See [`Dialect::pass`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Passage {
+pub enum MethodPolicy {
     /// On to the routes.
     Go,
     /// On to the routes, as GET; only a kick-off answers it (ONEUP-M03).

@@ -4,11 +4,11 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 
-use crate::job::record::Naming;
+use crate::job::record::UrlNaming;
 use crate::server::config::mounts::AcceptedBody;
-use crate::server::dialect::job_view::{Polled, Taken};
+use crate::server::dialect::job_view::{PolledJob, StartedJob};
 use crate::server::dialect::{Dialect, RequestIds, ig, render};
-use crate::server::error::{IssueType, resource};
+use crate::server::error::{OutcomeIssueType, resource};
 use crate::server::parameters::NETSMART_PARAMETERS;
 use crate::server::routes::NETSMART_ROUTES;
 
@@ -17,9 +17,9 @@ pub const NETSMART: Dialect = Dialect {
     name: "netsmart",
     routes: NETSMART_ROUTES,
     parameters: NETSMART_PARAMETERS,
-    type_refused: IssueType::Processing,
+    type_refused: OutcomeIssueType::Processing,
     request_ids: RequestIds::Uuid,
-    naming: Naming::Random,
+    naming: UrlNaming::Random,
     status_path: |job| format!("/$export-poll-status?_id={job}"),
     file_path: |file| format!("/Binary/{file}/$binary-access-read"),
     taken,
@@ -28,7 +28,7 @@ pub const NETSMART: Dialect = Dialect {
 };
 
 /// As the IG has it; or, where it is so configured, with the other body that its pages show (C-09).
-fn taken(taken: &Taken<'_>) -> Response<Body> {
+fn taken(taken: &StartedJob<'_>) -> Response<Body> {
     if taken.mount.settings.accepted_body == AcceptedBody::Outcome {
         return ig::taken(taken);
     }
@@ -44,7 +44,7 @@ fn taken(taken: &Taken<'_>) -> Response<Body> {
 }
 
 /// As the IG has it, with `X-RetryAfter` beside `Retry-After` (NETSMART-E09, C-20).
-fn polled(polled: &Polled<'_>) -> Response<Body> {
+fn polled(polled: &PolledJob<'_>) -> Response<Body> {
     let mut response = render::of_job(polled);
     if let Some(after) = response.headers().get(header::RETRY_AFTER).cloned() {
         response.headers_mut().insert("x-retryafter", after);

@@ -7,14 +7,14 @@ use serde_json::{Map, Value, json};
 
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::job::api::JobView;
-use crate::job::record::{Kind, Naming};
-use crate::job::state::State;
-use crate::server::dialect::job_view::{Polled, Taken};
+use crate::job::record::{RecordKind, UrlNaming};
+use crate::job::state::JobState;
+use crate::server::dialect::job_view::{PolledJob, StartedJob};
 use crate::server::dialect::{Dialect, RequestIds, ig, render};
-use crate::server::error::IssueType;
+use crate::server::error::OutcomeIssueType;
 use crate::server::parameters::{ONEUP_MTE_PARAMETERS, ONEUP_STE_PARAMETERS};
 use crate::server::routes::{ONEUP_MTE_ROUTES, ONEUP_STE_ROUTES};
-use crate::write::manifest::Item;
+use crate::write::manifest::ManifestItem;
 
 /// The single-tenant environment.
 pub const STE: Dialect = Dialect {
@@ -22,12 +22,12 @@ pub const STE: Dialect = Dialect {
     routes: ONEUP_STE_ROUTES,
     parameters: ONEUP_STE_PARAMETERS,
     case_sensitive_types: false,
-    type_refused: IssueType::NotSupported,
+    type_refused: OutcomeIssueType::NotSupported,
     dates: true,
     user_exports: true,
     group_rules: true,
     request_ids: RequestIds::Plain,
-    naming: Naming::Typed,
+    naming: UrlNaming::Typed,
     status_path: |job| format!("/$export/job/{}", uuid(job)),
     file_path: |file| format!("/$export/file/{file}"),
     job_named,
@@ -90,7 +90,7 @@ fn json_answer(status: StatusCode, body: &Value) -> Response<Body> {
 }
 
 /// 202 with the job's id and where its state is told, in body and header alike (ONEUP-S09, ONEUP-S24).
-fn taken(taken: &Taken<'_>) -> Response<Body> {
+fn taken(taken: &StartedJob<'_>) -> Response<Body> {
     let location = taken.mount.status_url(taken.job);
     let mut message = "The export job was accepted and has started; its status URL tells how far it is.".to_string();
     if taken.notes > 0 {
@@ -103,13 +103,13 @@ fn taken(taken: &Taken<'_>) -> Response<Body> {
 }
 
 /// The state of a job, with its counters, and with its files once it is done (ONEUP-S12…S18, ONEUP-S25).
-fn told(polled: &Polled<'_>, link: Link) -> Response<Body> {
+fn told(polled: &PolledJob<'_>, link: Link) -> Response<Body> {
     let (view, record) = (polled.view, &polled.view.record);
     let strict = polled.mount.settings.strict_dialect;
     let at = |text: &str| Instant::parse(text).map_or_else(|| text.to_string(), |at| millis(&at));
     let (state, status) = match record.state {
-        State::Complete => ("Successful", StatusCode::OK),
-        State::Failed => ("Failed", StatusCode::INTERNAL_SERVER_ERROR),
+        JobState::Complete => ("Successful", StatusCode::OK),
+        JobState::Failed => ("Failed", StatusCode::INTERNAL_SERVER_ERROR),
         _ => ("In Progress", StatusCode::ACCEPTED),
     };
     let mut body = json!({
@@ -123,12 +123,12 @@ fn told(polled: &Polled<'_>, link: Link) -> Response<Body> {
         "lastUpdated": millis(&view.changed),
     });
     let fields = body.as_object_mut().expect("an object");
-    if record.state == State::Complete {
+    if record.state == JobState::Complete {
         let manifest = render::manifest(polled);
-        let list = |items: &[Item]| items.iter().map(|item| listed(item, link, strict)).collect::<Vec<Value>>();
+        let list = |items: &[ManifestItem]| items.iter().map(|item| listed(item, link, strict)).collect::<Vec<Value>>();
         fields.insert("output".into(), list(&manifest.output).into());
         if !strict {
-            if record.files.iter().any(|file| file.kind == Kind::Deleted) {
+            if record.files.iter().any(|file| file.kind == RecordKind::Deleted) {
                 fields.insert("deleted".into(), list(&manifest.deleted).into());
             }
             fields.insert("error".into(), list(&manifest.error).into());
@@ -149,11 +149,11 @@ fn told(polled: &Polled<'_>, link: Link) -> Response<Body> {
 fn batches(view: &JobView) -> Value {
     let (complete, total) = view.planned.map_or((0, 0), |planned| (planned.complete, planned.shards));
     let left = total - complete;
-    let (running, failed) = if view.record.state == State::Failed { (0, left) } else { (left, 0) };
+    let (running, failed) = if view.record.state == JobState::Failed { (0, left) } else { (left, 0) };
     json!({ "running": running, "complete": complete, "failed": failed, "total": total })
 }
 
-fn listed(item: &Item, link: Link, strict: bool) -> Value {
+fn listed(item: &ManifestItem, link: Link, strict: bool) -> Value {
     let mut out = Map::new();
     out.insert("type".into(), json!(item.r#type));
     if link == Link::File {

@@ -6,12 +6,12 @@ use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
 use crate::fhir::instant::Instant;
-use crate::job::api::{Found, JobView};
-use crate::job::record::{FileRecord, JobRecord, Kind};
-use crate::job::state::State;
+use crate::job::api::{JobLookup, JobView};
+use crate::job::record::{FileRecord, JobRecord, RecordKind};
+use crate::job::state::JobState;
 use crate::server::auth::Principal;
-use crate::server::dialect::job_view::Polled;
-use crate::server::error::{IssueType, Refusal, informational};
+use crate::server::dialect::job_view::PolledJob;
+use crate::server::error::{ApiError, OutcomeIssueType, informational};
 use crate::server::http::dates::imf_fixdate;
 use crate::server::mount::Mount;
 use crate::write::journal::Receipt;
@@ -21,33 +21,33 @@ use crate::write::manifest::{EXPORT_KEY, Manifest};
 const RETRY_SECONDS_MAX: u64 = 120;
 
 /// The state of a job, as its mount renders it.
-pub fn answer(found: &Found, mount: &Mount, principal: &Principal, requires_access_token: bool) -> Response<Body> {
+pub fn answer(found: &JobLookup, mount: &Mount, principal: &Principal, requires_access_token: bool) -> Response<Body> {
     match found {
-        Found::Unknown => Refusal::not_found("this job").into_response(),
-        Found::Expired => {
+        JobLookup::Unknown => ApiError::not_found("this job").into_response(),
+        JobLookup::Expired => {
             expired("the files of this job were kept until their time and are gone; ask again").into_response()
         }
-        Found::Job(view) => {
+        JobLookup::Job(view) => {
             let bound_client = principal.is_bound() || view.record.request.bound_client;
-            (mount.dialect.polled)(&Polled { mount, view, requires_access_token, bound_client })
+            (mount.dialect.polled)(&PolledJob { mount, view, requires_access_token, bound_client })
         }
     }
 }
 
 /// 410 (STATUS-13, FILE-11).
-pub fn expired(text: &str) -> Refusal {
-    Refusal::new(StatusCode::GONE, IssueType::NotFound, text)
+pub fn expired(text: &str) -> ApiError {
+    ApiError::new(StatusCode::GONE, OutcomeIssueType::NotFound, text)
 }
 
 /// The state of a job, as the IG has it.
-pub fn of_job(polled: &Polled<'_>) -> Response<Body> {
+pub fn of_job(polled: &PolledJob<'_>) -> Response<Body> {
     let view = polled.view;
     let first = polled.mount.settings.first_poll_in_progress && !view.asked_before;
     match view.record.state {
         // A public suite wants to see progress (CLIENT-12).
-        State::Complete if first => in_progress(&JobView { percent: 99, seconds_left: None, ..view.clone() }),
-        State::Complete => complete(polled),
-        State::Failed => failed(&view.record),
+        JobState::Complete if first => in_progress(&JobView { percent: 99, seconds_left: None, ..view.clone() }),
+        JobState::Complete => complete(polled),
+        JobState::Failed => failed(&view.record),
         _ => in_progress(view),
     }
 }
@@ -70,12 +70,12 @@ pub fn progress(headers: &mut HeaderMap, view: &JobView) {
 /// 500, with a code that says that asking again will not help (STATUS-08, STATUS-09).
 fn failed(record: &JobRecord) -> Response<Body> {
     let reason = record.failure.as_ref().map_or("the export failed", |failure| &failure.reason);
-    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, IssueType::Processing, reason).into_response()
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, OutcomeIssueType::Processing, reason).into_response()
 }
 
 /// 200 with the manifest (STATUS-06, STATUS-07); without what the vendor's documents do not show where only that is wanted
 /// (DIALECT-06).
-fn complete(polled: &Polled<'_>) -> Response<Body> {
+fn complete(polled: &PolledJob<'_>) -> Response<Body> {
     let (record, mount) = (&polled.view.record, polled.mount);
     let manifest = manifest(polled);
     let bytes = match mount.settings.strict_dialect {
@@ -102,15 +102,15 @@ fn complete(polled: &Polled<'_>) -> Response<Body> {
 
 /// The manifest of a finished job: the engine's, with the URLs under which a mount serves the files.
 /// One that may not have the whole store gets no more of the ledger than its own lines (reading 10).
-pub fn manifest(polled: &Polled<'_>) -> Manifest {
+pub fn manifest(polled: &PolledJob<'_>) -> Manifest {
     let (record, mount) = (&polled.view.record, polled.mount);
-    let list = |kind: Kind| -> Vec<Receipt> {
+    let list = |kind: RecordKind| -> Vec<Receipt> {
         let of_kind = record.files.iter().filter(|file| file.kind == kind);
         let served = |id: &str| (mount.dialect.file_path)(id);
         of_kind.map(|FileRecord { id, receipt, .. }| Receipt { file: served(id), ..receipt.clone() }).collect()
     };
     let as_of = Instant::parse(&record.transaction_time).expect("a record holds what was written");
-    let (output, deleted, error) = (list(Kind::Output), list(Kind::Deleted), list(Kind::Error));
+    let (output, deleted, error) = (list(RecordKind::Output), list(RecordKind::Deleted), list(RecordKind::Error));
     let none = serde_json::Value::Null;
     let mut manifest = Manifest::assemble(&as_of, record.url.clone(), &mount.url, &output, &deleted, &error, none);
     manifest.extension = record.extension.clone();

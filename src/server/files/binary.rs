@@ -11,8 +11,8 @@ use hyper::{Method, StatusCode};
 use serde_json::json;
 
 use crate::limits::WRAPPED_FILE_BYTES_MAX;
-use crate::server::error::{FHIR_JSON, IssueType, Refusal, resource};
-use crate::server::files::body::Reader;
+use crate::server::error::{ApiError, FHIR_JSON, OutcomeIssueType, resource};
+use crate::server::files::body::BodyReader;
 use crate::server::files::negotiation::MEDIA_TYPES;
 use crate::server::files::{StoredFile, failed, send};
 use crate::server::http::accept::Accept;
@@ -31,18 +31,18 @@ pub async fn wrapped(method: &Method, headers: &HeaderMap, file: StoredFile, id:
     }
 }
 
-async fn wrap(file: StoredFile, id: &str) -> Result<Response, Refusal> {
+async fn wrap(file: StoredFile, id: &str) -> Result<Response, ApiError> {
     if file.bytes > WRAPPED_FILE_BYTES_MAX {
         let text = format!(
             "the file has {} bytes, and up to {WRAPPED_FILE_BYTES_MAX} are sent as a Binary resource: ask with Accept: {}, or at \
              Binary/{id}/$binary-access-read",
             file.bytes, MEDIA_TYPES[0]
         );
-        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, IssueType::TooLong, text));
+        return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, OutcomeIssueType::TooLong, text));
     }
     let stored = file.clone();
     let read = tokio::task::spawn_blocking(move || -> io::Result<Vec<u8>> {
-        let mut reader = Reader::new(stored.open()?, stored.coding, 0..stored.bytes, stored.bytes)?;
+        let mut reader = BodyReader::new(stored.open()?, stored.coding, 0..stored.bytes, stored.bytes)?;
         let mut bytes = Vec::with_capacity(stored.bytes as usize);
         while (bytes.len() as u64) < stored.bytes {
             bytes.extend_from_slice(&reader.next()?);

@@ -18,32 +18,32 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::codec::compression::Compression;
 use crate::limits::{DECODED_BYTES, FETCHED_BYTES, SENT_BYTES, ZSTD_WINDOW_LOG_MAX};
-use crate::sys::sendfile::Outgoing;
+use crate::sys::sendfile::OutgoingFile;
 
 /// A file's bytes, whole or a range of them. The file is open from before the headers to the end of the body, so that
 /// deleting its name cuts nothing.
 pub(crate) struct FileBody {
-    way: Way,
+    way: ReadStrategy,
     left: u64,
 }
 
-enum Way {
+enum ReadStrategy {
     /// From the map, from `at` on; up to `fetched` nobody asks whether it is in memory.
     Mapped {
-        file: Arc<Outgoing>,
+        file: Arc<OutgoingFile>,
         at: u64,
         fetched: u64,
         fetching: Option<JoinHandle<io::Result<()>>>,
     },
     /// Read, and perhaps decoded.
-    Read(Reader),
-    Reading(JoinHandle<(Reader, io::Result<Bytes>)>),
+    Read(BodyReader),
+    Reading(JoinHandle<(BodyReader, io::Result<Bytes>)>),
     /// After an error or the last piece.
     Over,
 }
 
 /// Reads a range of a file's decoded bytes.
-pub(crate) struct Reader {
+pub(crate) struct BodyReader {
     bytes: Box<dyn Read + Send>,
     skip: u64,
     left: u64,
@@ -51,12 +51,12 @@ pub(crate) struct Reader {
     ends: bool,
 }
 
-impl Reader {
+impl BodyReader {
     /// A reader of `range` out of the `len` bytes that the file, decoded from `coding`, has.
     ///
     /// # Errors
     /// The system's, when the file or a decoder is not to be had.
-    pub(crate) fn new(mut file: File, coding: Compression, range: Range<u64>, len: u64) -> io::Result<Reader> {
+    pub(crate) fn new(mut file: File, coding: Compression, range: Range<u64>, len: u64) -> io::Result<BodyReader> {
         let (mut skip, left, ends) = (range.start, range.end - range.start, range.end == len);
         if coding == Compression::None {
             file.seek(SeekFrom::Start(skip))?;
@@ -73,7 +73,7 @@ impl Reader {
                 Box::new(decoder)
             }
         };
-        Ok(Reader { bytes, skip, left, ends })
+        Ok(BodyReader { bytes, skip, left, ends })
     }
 
     /// The next piece, never empty.
@@ -102,19 +102,19 @@ impl Reader {
 
 impl FileBody {
     /// Sends a range of a mapped file as it is stored.
-    pub(crate) fn mapped(file: Arc<Outgoing>, range: Range<u64>) -> FileBody {
+    pub(crate) fn mapped(file: Arc<OutgoingFile>, range: Range<u64>) -> FileBody {
         let left = range.end - range.start;
-        FileBody { way: Way::Mapped { file, at: range.start, fetched: range.start, fetching: None }, left }
+        FileBody { way: ReadStrategy::Mapped { file, at: range.start, fetched: range.start, fetching: None }, left }
     }
 
     /// Sends what a reader reads.
-    pub(crate) fn read(reader: Reader) -> FileBody {
-        FileBody { left: reader.left, way: Way::Read(reader) }
+    pub(crate) fn read(reader: BodyReader) -> FileBody {
+        FileBody { left: reader.left, way: ReadStrategy::Read(reader) }
     }
 
     fn next(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         match &mut self.way {
-            Way::Mapped { file, at, fetched, fetching } => {
+            ReadStrategy::Mapped { file, at, fetched, fetching } => {
                 let (start, end, stop) = (*at, *at + self.left.min(SENT_BYTES), *at + self.left);
                 if end > *fetched && fetching.is_none() && !file.is_cached(start..end) {
                     let (file, stop) = (file.clone(), stop.min(start + FETCHED_BYTES));
@@ -131,25 +131,25 @@ impl FileBody {
                 *at = end;
                 Poll::Ready(Ok(Bytes::from_owner(file.piece(start..end))))
             }
-            Way::Read(_) => {
-                let Way::Read(reader) = std::mem::replace(&mut self.way, Way::Over) else {
+            ReadStrategy::Read(_) => {
+                let ReadStrategy::Read(reader) = std::mem::replace(&mut self.way, ReadStrategy::Over) else {
                     return Poll::Ready(Err(io::ErrorKind::Other.into()));
                 };
                 self.way = read_on(reader);
                 self.next(context)
             }
-            Way::Reading(running) => {
+            ReadStrategy::Reading(running) => {
                 let (reader, piece) = ready!(Pin::new(running).poll(context)).map_err(io::Error::other)?;
-                self.way = if piece.is_ok() && reader.left > 0 { read_on(reader) } else { Way::Over };
+                self.way = if piece.is_ok() && reader.left > 0 { read_on(reader) } else { ReadStrategy::Over };
                 Poll::Ready(piece)
             }
-            Way::Over => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            ReadStrategy::Over => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
         }
     }
 }
 
-fn read_on(mut reader: Reader) -> Way {
-    Way::Reading(spawn_blocking(move || {
+fn read_on(mut reader: BodyReader) -> ReadStrategy {
+    ReadStrategy::Reading(spawn_blocking(move || {
         let piece = reader.next();
         (reader, piece)
     }))
@@ -172,7 +172,7 @@ impl Body for FileBody {
             Err(error) => {
                 // The headers are out: all that is left is to cut the connection, so that the client sees it is short.
                 tracing::error!(%error, "a stored file cannot be sent to its end");
-                self.way = Way::Over;
+                self.way = ReadStrategy::Over;
                 Poll::Ready(Some(Err(error)))
             }
         }

@@ -28,13 +28,13 @@ use hyper::header::{
 use hyper::{Method, StatusCode};
 
 use crate::codec::compression::Compression;
-use crate::server::error::{IssueType, Refusal};
-use crate::server::files::body::{FileBody, Reader};
-use crate::server::files::negotiation::{MEDIA_TYPES, Part, coding, coding_name, part, takes_ndjson};
+use crate::server::error::{ApiError, OutcomeIssueType};
+use crate::server::files::body::{BodyReader, FileBody};
+use crate::server::files::negotiation::{MEDIA_TYPES, RangeSpec, coding, coding_name, part, takes_ndjson};
 use crate::server::http::dates::imf_fixdate_of;
-use crate::server::http::preconditions::{Validators, Verdict};
+use crate::server::http::preconditions::{PreconditionVerdict, Validators};
 use crate::sys::directory::Directory;
-use crate::sys::sendfile::Outgoing;
+use crate::sys::sendfile::OutgoingFile;
 
 /// A finished file of a job, as its record knows it. It never changes (FILE-16).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,21 +70,21 @@ pub async fn send(method: &Method, headers: &HeaderMap, file: StoredFile) -> Res
     }
 }
 
-async fn answer(method: &Method, headers: &HeaderMap, file: StoredFile) -> Result<Response, Refusal> {
-    let refuse = |status, code, reason: String| Err(Refusal::new(status, code, reason));
+async fn answer(method: &Method, headers: &HeaderMap, file: StoredFile) -> Result<Response, ApiError> {
+    let refuse = |status, code, reason: String| Err(ApiError::new(status, code, reason));
     if !matches!(*method, Method::GET | Method::HEAD) {
         let reason = "a file is read with GET or HEAD, and deleted with its job".to_string();
-        let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, IssueType::NotSupported, reason);
+        let refusal = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, OutcomeIssueType::NotSupported, reason);
         return Err(refusal.header(ALLOW, HeaderValue::from_static("GET, HEAD")));
     }
     if !takes_ndjson(headers) {
         let reason = format!("the Accept header excludes what files are sent as: add {}", MEDIA_TYPES[0]);
-        return refuse(StatusCode::NOT_ACCEPTABLE, IssueType::NotSupported, reason);
+        return refuse(StatusCode::NOT_ACCEPTABLE, OutcomeIssueType::NotSupported, reason);
     }
     let Some(coding) = coding(headers, file.coding) else {
         let offered = coding_name(file.coding).map(|name| format!(" or {name}")).unwrap_or_default();
         let reason = format!("the Accept-Encoding header excludes what there is: allow identity{offered}");
-        return refuse(StatusCode::NOT_ACCEPTABLE, IssueType::NotSupported, reason)
+        return refuse(StatusCode::NOT_ACCEPTABLE, OutcomeIssueType::NotSupported, reason)
             .map_err(|refusal| vary(refusal, &file));
     };
     let len = if coding == file.coding { file.file_bytes } else { file.bytes };
@@ -94,33 +94,33 @@ async fn answer(method: &Method, headers: &HeaderMap, file: StoredFile) -> Resul
     let mut response = Response::new(Body::empty());
     describe(response.headers_mut(), &file, coding, &validators);
     match validators.judge(headers) {
-        Verdict::Go => {}
-        Verdict::NotModified => {
+        PreconditionVerdict::Go => {}
+        PreconditionVerdict::NotModified => {
             for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_DISPOSITION] {
                 response.headers_mut().remove(name);
             }
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             return Ok(response);
         }
-        Verdict::Failed(header) => {
+        PreconditionVerdict::Failed(header) => {
             let reason = format!("{header} names another version than the file's only one: ask without it");
-            return refuse(StatusCode::PRECONDITION_FAILED, IssueType::Conflict, reason);
+            return refuse(StatusCode::PRECONDITION_FAILED, OutcomeIssueType::Conflict, reason);
         }
     }
 
     let asked =
-        if *method == Method::GET && validators.allow_range(headers) { part(headers, len) } else { Part::Whole };
+        if *method == Method::GET && validators.allow_range(headers) { part(headers, len) } else { RangeSpec::Whole };
     let range = match asked {
-        Part::Whole => 0..len,
-        Part::Range(range) => {
+        RangeSpec::Whole => 0..len,
+        RangeSpec::Range(range) => {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             let told = format!("bytes {}-{}/{len}", range.start, range.end - 1);
             put(response.headers_mut(), CONTENT_RANGE, &told);
             range
         }
-        Part::Beyond => {
+        RangeSpec::Beyond => {
             let reason = format!("Range asks for bytes that are not there: the file has {len} in this coding");
-            let refusal = Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, IssueType::Value, reason);
+            let refusal = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, OutcomeIssueType::Value, reason);
             let told = HeaderValue::from_str(&format!("bytes */{len}")).ok();
             return Err(vary(
                 told.into_iter().fold(refusal, |refusal, told| refusal.header(CONTENT_RANGE, told)),
@@ -136,20 +136,20 @@ async fn answer(method: &Method, headers: &HeaderMap, file: StoredFile) -> Resul
 }
 
 /// A file that is open, mapped where it can be.
-enum Opened {
-    Mapped(Arc<Outgoing>),
+enum OpenedFile {
+    Mapped(Arc<OutgoingFile>),
     File(File),
 }
 
 /// Opens it on a thread that may wait, and makes sure that it is the one of the record. What has to be decoded is not
 /// mapped.
-async fn open(file: &StoredFile, coding: Compression) -> Result<Opened, Refusal> {
+async fn open(file: &StoredFile, coding: Compression) -> Result<OpenedFile, ApiError> {
     let (stored, as_stored) = (file.clone(), coding == file.coding);
-    let opened = tokio::task::spawn_blocking(move || -> io::Result<Opened> {
+    let opened = tokio::task::spawn_blocking(move || -> io::Result<OpenedFile> {
         let plain = stored.open()?;
         let path = stored.root.join(&stored.place);
-        let mapped = if as_stored { Outgoing::of_file(plain.try_clone()?, &path)? } else { None };
-        Ok(mapped.map_or(Opened::File(plain), Opened::Mapped))
+        let mapped = if as_stored { OutgoingFile::of_file(plain.try_clone()?, &path)? } else { None };
+        Ok(mapped.map_or(OpenedFile::File(plain), OpenedFile::Mapped))
     });
     opened.await.map_err(io::Error::other).flatten().map_err(|error| failed(file, error))
 }
@@ -168,27 +168,27 @@ impl StoredFile {
     }
 }
 
-fn body(opened: Opened, file: &StoredFile, coding: Compression, range: Range<u64>) -> io::Result<FileBody> {
+fn body(opened: OpenedFile, file: &StoredFile, coding: Compression, range: Range<u64>) -> io::Result<FileBody> {
     Ok(match opened {
-        Opened::Mapped(mapped) => FileBody::mapped(mapped, range),
-        Opened::File(plain) if coding == file.coding => {
-            FileBody::read(Reader::new(plain, Compression::None, range, file.file_bytes)?)
+        OpenedFile::Mapped(mapped) => FileBody::mapped(mapped, range),
+        OpenedFile::File(plain) if coding == file.coding => {
+            FileBody::read(BodyReader::new(plain, Compression::None, range, file.file_bytes)?)
         }
-        Opened::File(plain) => FileBody::read(Reader::new(plain, file.coding, range, file.bytes)?),
+        OpenedFile::File(plain) => FileBody::read(BodyReader::new(plain, file.coding, range, file.bytes)?),
     })
 }
 
 /// What the client is told when the file is not to be had; what happened goes to the log.
-fn failed(file: &StoredFile, error: io::Error) -> Refusal {
+fn failed(file: &StoredFile, error: io::Error) -> ApiError {
     tracing::error!(file = file.place, %error, "a stored file cannot be sent");
     // Out of file descriptors or memory: soon there may be some again.
     let within = error.get_ref().and_then(|error| error.source()).and_then(|error| error.downcast_ref::<io::Error>());
     if matches!(within.unwrap_or(&error).raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EIO)) {
         let reason = "the file cannot be opened at the moment: try again";
-        return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, IssueType::Transient, reason);
+        return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OutcomeIssueType::Transient, reason);
     }
     let reason = "the file is not as the server has stored it: export again, and tell the server's operator";
-    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, IssueType::Exception, reason)
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, OutcomeIssueType::Exception, reason)
 }
 
 /// The headers that every answer about this representation has.
@@ -211,7 +211,7 @@ fn describe(headers: &mut HeaderMap, file: &StoredFile, coding: Compression, val
 }
 
 /// A refusal that another `Accept-Encoding` would have changed.
-fn vary(refusal: Refusal, file: &StoredFile) -> Refusal {
+fn vary(refusal: ApiError, file: &StoredFile) -> ApiError {
     match file.coding {
         Compression::None => refusal,
         _ => refusal.header(VARY, HeaderValue::from_static("accept-encoding")),

@@ -68,7 +68,7 @@ pub(crate) fn coding(headers: &HeaderMap, stored: Compression) -> Option<Compres
 
 /// Which bytes of a representation are asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum RangeSpec {
     /// All: there is no range, or none that we answer (several at once, another unit, not to be read).
     Whole,
     /// These, never none.
@@ -78,28 +78,28 @@ pub(crate) enum Part {
 }
 
 /// The part that `Range` asks for of `len` bytes (RFC 9110, section 14.2).
-pub(crate) fn part(headers: &HeaderMap, len: u64) -> Part {
+pub(crate) fn part(headers: &HeaderMap, len: u64) -> RangeSpec {
     let mut values = headers.get_all(RANGE).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return Part::Whole };
-    let Ok(value) = value.to_str() else { return Part::Whole };
-    let Some((unit, range)) = value.split_once('=') else { return Part::Whole };
-    let Some((first, last)) = range.trim().split_once('-') else { return Part::Whole };
+    let (Some(value), None) = (values.next(), values.next()) else { return RangeSpec::Whole };
+    let Ok(value) = value.to_str() else { return RangeSpec::Whole };
+    let Some((unit, range)) = value.split_once('=') else { return RangeSpec::Whole };
+    let Some((first, last)) = range.trim().split_once('-') else { return RangeSpec::Whole };
     let number = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         // A number too large to hold lies behind every file.
         digits.then(|| text.parse().unwrap_or(u64::MAX))
     };
     if !unit.trim().eq_ignore_ascii_case("bytes") {
-        return Part::Whole;
+        return RangeSpec::Whole;
     }
     match (number(first), number(last)) {
-        (Some(first), Some(last)) if first > last => Part::Whole,
-        (Some(first), _) if first >= len && (last.is_empty() || number(last).is_some()) => Part::Beyond,
-        (Some(first), Some(last)) => Part::Range(first..last.saturating_add(1).min(len)),
-        (Some(first), None) if last.is_empty() => Part::Range(first..len),
-        (None, Some(suffix)) if first.is_empty() && (suffix == 0 || len == 0) => Part::Beyond,
-        (None, Some(suffix)) if first.is_empty() => Part::Range(len.saturating_sub(suffix)..len),
-        _ => Part::Whole,
+        (Some(first), Some(last)) if first > last => RangeSpec::Whole,
+        (Some(first), _) if first >= len && (last.is_empty() || number(last).is_some()) => RangeSpec::Beyond,
+        (Some(first), Some(last)) => RangeSpec::Range(first..last.saturating_add(1).min(len)),
+        (Some(first), None) if last.is_empty() => RangeSpec::Range(first..len),
+        (None, Some(suffix)) if first.is_empty() && (suffix == 0 || len == 0) => RangeSpec::Beyond,
+        (None, Some(suffix)) if first.is_empty() => RangeSpec::Range(len.saturating_sub(suffix)..len),
+        _ => RangeSpec::Whole,
     }
 }
 
@@ -173,31 +173,31 @@ mod tests {
         let huge = format!("bytes=0-{}0", u64::MAX);
         let beyond = format!("bytes={}0-", u64::MAX);
         for (value, expected) in [
-            ("bytes=0-0", Part::Range(0..1)),
-            ("Bytes = 3-9", Part::Range(3..10)),
-            ("bytes=3-10", Part::Range(3..10)),
-            ("bytes=9-", Part::Range(9..10)),
-            ("bytes=-3", Part::Range(7..10)),
-            ("bytes=-30", Part::Range(0..10)),
-            (&huge, Part::Range(0..10)),
-            (&beyond, Part::Beyond),
-            ("bytes=10-", Part::Beyond),
-            ("bytes=10-12", Part::Beyond),
-            ("bytes=-0", Part::Beyond),
-            ("bytes=5-4", Part::Whole),
-            ("bytes=12-11", Part::Whole),
-            ("bytes=12-x", Part::Whole),
-            ("bytes=0-1,3-4", Part::Whole),
-            ("bytes=-", Part::Whole),
-            ("bytes=+1-2", Part::Whole),
-            ("rows=0-1", Part::Whole),
-            ("0-1", Part::Whole),
+            ("bytes=0-0", RangeSpec::Range(0..1)),
+            ("Bytes = 3-9", RangeSpec::Range(3..10)),
+            ("bytes=3-10", RangeSpec::Range(3..10)),
+            ("bytes=9-", RangeSpec::Range(9..10)),
+            ("bytes=-3", RangeSpec::Range(7..10)),
+            ("bytes=-30", RangeSpec::Range(0..10)),
+            (&huge, RangeSpec::Range(0..10)),
+            (&beyond, RangeSpec::Beyond),
+            ("bytes=10-", RangeSpec::Beyond),
+            ("bytes=10-12", RangeSpec::Beyond),
+            ("bytes=-0", RangeSpec::Beyond),
+            ("bytes=5-4", RangeSpec::Whole),
+            ("bytes=12-11", RangeSpec::Whole),
+            ("bytes=12-x", RangeSpec::Whole),
+            ("bytes=0-1,3-4", RangeSpec::Whole),
+            ("bytes=-", RangeSpec::Whole),
+            ("bytes=+1-2", RangeSpec::Whole),
+            ("rows=0-1", RangeSpec::Whole),
+            ("0-1", RangeSpec::Whole),
         ] {
             assert_eq!(part(&with(RANGE, &[value]), 10), expected, "{value}");
         }
-        assert_eq!(part(&with(RANGE, &["bytes=0-"]), 0), Part::Beyond);
-        assert_eq!(part(&with(RANGE, &["bytes=-1"]), 0), Part::Beyond);
-        assert_eq!(part(&with(RANGE, &["bytes=0-1", "bytes=0-1"]), 10), Part::Whole);
-        assert_eq!(part(&HeaderMap::new(), 10), Part::Whole);
+        assert_eq!(part(&with(RANGE, &["bytes=0-"]), 0), RangeSpec::Beyond);
+        assert_eq!(part(&with(RANGE, &["bytes=-1"]), 0), RangeSpec::Beyond);
+        assert_eq!(part(&with(RANGE, &["bytes=0-1", "bytes=0-1"]), 10), RangeSpec::Whole);
+        assert_eq!(part(&HeaderMap::new(), 10), RangeSpec::Whole);
     }
 }

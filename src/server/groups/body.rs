@@ -13,12 +13,12 @@ use tokio::task::JoinHandle;
 
 use crate::group::registry::store_groups::StoreGroup;
 use crate::group::registry::view::GroupLookup;
-use crate::group::registry::{RegisteredGroup, GroupsError};
+use crate::group::registry::{GroupsError, RegisteredGroup};
 use crate::limits::{GROUP_DECODED_PIECE_BYTES, GROUP_PIECE_BYTES};
 
 /// A part of a body.
 #[derive(Clone)]
-pub enum Part {
+pub enum BodyPart {
     /// Text, or a Group that is small.
     Bytes(Bytes),
     /// A Group of the book.
@@ -27,46 +27,46 @@ pub enum Part {
     Store(StoreGroup),
 }
 
-impl Part {
+impl BodyPart {
     /// A Group as a part, read at once if it is small; none when nothing was found. Blocks.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn of(found: GroupLookup) -> Result<Option<Part>, GroupsError> {
+    pub fn of(found: GroupLookup) -> Result<Option<BodyPart>, GroupsError> {
         let part = match found {
-            GroupLookup::Book(group) => Part::Book(group),
-            GroupLookup::Store(group) => Part::Store(group),
+            GroupLookup::Book(group) => BodyPart::Book(group),
+            GroupLookup::Store(group) => BodyPart::Store(group),
             GroupLookup::Deleted { .. } | GroupLookup::Unknown => return Ok(None),
         };
         match part.len() <= GROUP_PIECE_BYTES as u64 {
-            true => part.read(0).map(|bytes| Some(Part::Bytes(bytes))),
+            true => part.read(0).map(|bytes| Some(BodyPart::Bytes(bytes))),
             false => Ok(Some(part)),
         }
     }
 
     fn len(&self) -> u64 {
         match self {
-            Part::Bytes(bytes) => bytes.len() as u64,
-            Part::Book(group) => group.len(),
-            Part::Store(group) => group.len(),
+            BodyPart::Bytes(bytes) => bytes.len() as u64,
+            BodyPart::Book(group) => group.len(),
+            BodyPart::Store(group) => group.len(),
         }
     }
 
     /// Its bytes from an offset on, at most a piece. Blocks.
     fn read(&self, offset: u64) -> Result<Bytes, GroupsError> {
         let piece = match self {
-            Part::Store(group) if group.is_compressed() => GROUP_DECODED_PIECE_BYTES,
+            BodyPart::Store(group) if group.is_compressed() => GROUP_DECODED_PIECE_BYTES,
             _ => GROUP_PIECE_BYTES,
         };
         let end = self.len().min(offset + piece as u64);
         match self {
-            Part::Bytes(bytes) => Ok(bytes.slice(offset as usize..end as usize)),
-            Part::Book(group) => {
+            BodyPart::Bytes(bytes) => Ok(bytes.slice(offset as usize..end as usize)),
+            BodyPart::Book(group) => {
                 let mut bytes = vec![0; (end - offset) as usize];
                 group.read_at(offset, &mut bytes)?;
                 Ok(bytes.into())
             }
-            Part::Store(group) => {
+            BodyPart::Store(group) => {
                 let mut bytes = Vec::with_capacity((end - offset) as usize);
                 group.stream(offset..end, &mut |piece| bytes.extend_from_slice(piece))?;
                 Ok(bytes.into())
@@ -77,7 +77,7 @@ impl Part {
 
 /// Parts one after the other. Its length is known before.
 pub struct PartsBody {
-    parts: VecDeque<Part>,
+    parts: VecDeque<BodyPart>,
     /// Where the first of them goes on.
     at: u64,
     left: u64,
@@ -86,9 +86,9 @@ pub struct PartsBody {
 
 impl PartsBody {
     /// A body of these parts.
-    pub fn new(parts: impl IntoIterator<Item = Part>) -> PartsBody {
-        let parts: VecDeque<Part> = parts.into_iter().filter(|part| part.len() > 0).collect();
-        let left = parts.iter().map(Part::len).sum();
+    pub fn new(parts: impl IntoIterator<Item = BodyPart>) -> PartsBody {
+        let parts: VecDeque<BodyPart> = parts.into_iter().filter(|part| part.len() > 0).collect();
+        let left = parts.iter().map(BodyPart::len).sum();
         PartsBody { parts, at: 0, left, reading: None }
     }
 
@@ -125,7 +125,7 @@ impl Body for PartsBody {
             }
             match self.parts.front() {
                 None => return Poll::Ready(None),
-                Some(Part::Bytes(bytes)) => {
+                Some(BodyPart::Bytes(bytes)) => {
                     let bytes = bytes.clone();
                     return Poll::Ready(Some(Ok(self.took(bytes))));
                 }

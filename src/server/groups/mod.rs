@@ -2,7 +2,7 @@
 //!
 //! Handlers over the parts of a request, each of which gives the whole answer; what is decided about Groups is decided
 //! in [`groups`](crate::group::registry). They read and sync files: call them on a thread that may block. What they answer is sent
-//! without blocking. Who may see which Group is told here ([`GroupDesk::visible`]), not decided.
+//! without blocking. Who may see which Group is told here ([`GroupHandlers::visible`]), not decided.
 //!
 //! Not done: conditional create (`If-None-Exist` is refused, because passing it over would make Groups twice), search
 //! by POST, old versions, PATCH.
@@ -23,24 +23,24 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::group::registry::document::GroupDocument;
 use crate::group::registry::search::SearchPage;
-use crate::group::registry::view::{GroupLookup, GroupView, WriteError, GroupWrite};
+use crate::group::registry::view::{GroupLookup, GroupView, GroupWrite, WriteError};
 use crate::group::registry::writer::GroupWriter;
 use crate::group::registry::{GroupRegistry, GroupsError};
-use crate::group::rules::problem::{RuleViolation, RuleKind};
+use crate::group::rules::problem::{RuleKind, RuleViolation};
 use crate::group::rules::{GroupContent, GroupRules, WantedId};
 use crate::index::snapshot::Snapshot;
 use crate::issue::Severity;
 use crate::limits::GROUP_PAGE_BYTES;
-use crate::server::error::{FHIR_JSON, Issue, IssueType, Refusal, informational, outcome};
-use crate::server::groups::body::{Part, PartsBody};
-use crate::server::groups::request::{Search, Tags, check_content_type, expected, tags};
-use crate::server::http::prefer::{Prefer, Returned};
+use crate::server::error::{ApiError, FHIR_JSON, OutcomeIssue, OutcomeIssueType, informational, outcome};
+use crate::server::groups::body::{BodyPart, PartsBody};
+use crate::server::groups::request::{EntityTags, GroupSearch, check_content_type, expected, tags};
+use crate::server::http::prefer::{Prefer, ReturnPreference};
 
 /// Times that an id is made before it is believed that something is wrong with its source.
 const IDS_TRIED_MAX: usize = 8;
 
 /// What the answers to a request for Groups depend on, beside the request.
-pub struct GroupDesk<'a> {
+pub struct GroupHandlers<'a> {
     /// Groups made here.
     pub book: &'a GroupRegistry,
     /// The store's, if an index stands.
@@ -59,7 +59,7 @@ pub struct GroupDesk<'a> {
     pub now: Instant,
 }
 
-impl GroupDesk<'_> {
+impl GroupHandlers<'_> {
     fn groups(&self) -> GroupView<'_> {
         GroupView::new(self.book, self.snapshot, self.bases).seen_by(self.visible).written_by(self.writer.clone())
     }
@@ -69,10 +69,17 @@ impl GroupDesk<'_> {
         answer(self.try_create(headers, body, random))
     }
 
-    fn try_create(&self, headers: &HeaderMap, body: &[u8], random: &dyn Fn() -> [u8; 16]) -> Result<Response, Refusal> {
+    fn try_create(
+        &self,
+        headers: &HeaderMap,
+        body: &[u8],
+        random: &dyn Fn() -> [u8; 16],
+    ) -> Result<Response, ApiError> {
         if headers.contains_key("if-none-exist") {
             let text = "If-None-Exist: conditional create is not done here; search first, then create without it";
-            return Err(Refusal::new(StatusCode::BAD_REQUEST, IssueType::NotSupported, text).at("http.if-none-exist"));
+            return Err(
+                ApiError::new(StatusCode::BAD_REQUEST, OutcomeIssueType::NotSupported, text).at("http.if-none-exist")
+            );
         }
         check_content_type(headers)?;
         let document =
@@ -84,7 +91,7 @@ impl GroupDesk<'_> {
                 return Ok(self.written(headers, written));
             }
         }
-        Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, IssueType::Exception, "no id is free; try again"))
+        Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, OutcomeIssueType::Exception, "no id is free; try again"))
     }
 
     /// `PUT {base}/Group/{id}`: 200, or 201 when no Group stood there; 412 when `If-Match` or `If-None-Match: *` is not
@@ -93,7 +100,7 @@ impl GroupDesk<'_> {
         answer(self.try_update(id, headers, body))
     }
 
-    fn try_update(&self, id: &str, headers: &HeaderMap, body: &[u8]) -> Result<Response, Refusal> {
+    fn try_update(&self, id: &str, headers: &HeaderMap, body: &[u8]) -> Result<Response, ApiError> {
         let id = legal(id)?;
         check_content_type(headers)?;
         let expected = expected(headers)?;
@@ -113,7 +120,7 @@ impl GroupDesk<'_> {
         answer(self.try_delete(id, headers))
     }
 
-    fn try_delete(&self, id: &str, headers: &HeaderMap) -> Result<Response, Refusal> {
+    fn try_delete(&self, id: &str, headers: &HeaderMap) -> Result<Response, ApiError> {
         let id = legal(id)?;
         let expected = expected(headers)?;
         let mut response = StatusCode::NO_CONTENT.into_response();
@@ -130,36 +137,36 @@ impl GroupDesk<'_> {
         answer(self.try_read(id, None, headers))
     }
 
-    /// `GET {base}/Group/{id}/_history/{version}`: as [`GroupDesk::read`] while that version is current; then 404, because
+    /// `GET {base}/Group/{id}/_history/{version}`: as [`GroupHandlers::read`] while that version is current; then 404, because
     /// former versions are not kept.
     pub fn read_version(&self, id: &str, version: &str, headers: &HeaderMap) -> Response {
         answer(self.try_read(id, Some(version), headers))
     }
 
-    fn try_read(&self, id: &str, version: Option<&str>, headers: &HeaderMap) -> Result<Response, Refusal> {
+    fn try_read(&self, id: &str, version: Option<&str>, headers: &HeaderMap) -> Result<Response, ApiError> {
         let id = legal(id)?;
         let found = self.groups().find(&id).map_err(failed)?;
         let Some(facts) = found.facts().cloned() else {
             return Err(match found {
                 GroupLookup::Deleted { .. } => {
                     let text = format!("Group/{id} was deleted; an update brings it back");
-                    Refusal::new(StatusCode::GONE, IssueType::Deleted, text)
+                    ApiError::new(StatusCode::GONE, OutcomeIssueType::Deleted, text)
                 }
                 _ => unknown(),
             });
         };
         if version.is_some_and(|version| version != facts.version) {
             let text = "only the current version of a Group is kept; read it without _history";
-            return Err(Refusal::new(StatusCode::NOT_FOUND, IssueType::NotFound, text));
+            return Err(ApiError::new(StatusCode::NOT_FOUND, OutcomeIssueType::NotFound, text));
         }
         let unchanged = match tags(headers, header::IF_NONE_MATCH)? {
-            Some(Tags::Any) => true,
-            Some(Tags::Versions(versions)) => versions.contains(&facts.version),
+            Some(EntityTags::Any) => true,
+            Some(EntityTags::Versions(versions)) => versions.contains(&facts.version),
             None => facts.last_updated.as_ref().is_some_and(|at| !is_modified(headers, at)),
         };
         let mut response = match unchanged {
             true => StatusCode::NOT_MODIFIED.into_response(),
-            false => resource(Part::of(found).map_err(failed)?),
+            false => resource(BodyPart::of(found).map_err(failed)?),
         };
         mark(response.headers_mut(), &facts.version, facts.last_updated.as_ref());
         Ok(response)
@@ -171,15 +178,15 @@ impl GroupDesk<'_> {
         answer(self.try_search(query, headers))
     }
 
-    fn try_search(&self, query: Option<&str>, headers: &HeaderMap) -> Result<Response, Refusal> {
+    fn try_search(&self, query: Option<&str>, headers: &HeaderMap) -> Result<Response, ApiError> {
         let lenient = Prefer::of(headers).lenient;
-        let search = Search::read(query, self.bases, lenient).map_err(refuse)?;
-        let mut entries: Vec<Part> = Vec::new();
+        let search = GroupSearch::read(query, self.bases, lenient).map_err(refuse)?;
+        let mut entries: Vec<BodyPart> = Vec::new();
         let page = SearchPage { after: search.after, count: search.count, bytes_max: GROUP_PAGE_BYTES };
-        let text = |text: String| Part::Bytes(Bytes::from(text));
+        let text = |text: String| BodyPart::Bytes(Bytes::from(text));
         let told = self.groups().search(&search.query, page, &mut |hit| {
             let id = hit.id;
-            if let Some(part) = Part::of(hit.found)? {
+            if let Some(part) = BodyPart::of(hit.found)? {
                 let url = json!(format!("{}/Group/{id}", self.base));
                 let comma = if entries.is_empty() { "" } else { "," };
                 entries.push(text(format!(r#"{comma}{{"fullUrl":{url},"resource":"#)));
@@ -190,7 +197,7 @@ impl GroupDesk<'_> {
         });
         let told = told.map_err(failed)?;
         if !search.ignored.is_empty() {
-            let warning = |problem: &RuleViolation| Issue { severity: Severity::Warning, ..issue(problem) };
+            let warning = |problem: &RuleViolation| OutcomeIssue { severity: Severity::Warning, ..issue(problem) };
             let told = outcome(&search.ignored.iter().map(warning).collect::<Vec<_>>());
             let comma = if entries.is_empty() { "" } else { "," };
             entries.push(text(format!(r#"{comma}{{"resource":{told},"search":{{"mode":"outcome"}}}}"#)));
@@ -207,7 +214,7 @@ impl GroupDesk<'_> {
 
     /// All problems of a Group in one answer: 413 for one that is too large for this service, but 422 where the rules of
     /// the mount say how large one may be (ONEUP-G02), or refuse what R4 allows, and for a modifier (reading 22); else 400.
-    fn refuse(&self, problems: Vec<RuleViolation>) -> Refusal {
+    fn refuse(&self, problems: Vec<RuleViolation>) -> ApiError {
         use crate::group::rules::problem::RuleKind::{BusinessRule, NotSupported, TooLong};
         let has = |kind| problems.iter().any(|problem| problem.kind == kind);
         let status = match self.rules.content {
@@ -215,16 +222,16 @@ impl GroupDesk<'_> {
             _ if has(TooLong) || has(BusinessRule) || has(NotSupported) => StatusCode::UNPROCESSABLE_ENTITY,
             _ => StatusCode::BAD_REQUEST,
         };
-        Refusal { status, ..refuse(problems) }
+        ApiError { status, ..refuse(problems) }
     }
 
     fn written(&self, headers: &HeaderMap, written: GroupWrite) -> Response {
         let version = written.version.to_string();
         let preferences = Prefer::of(headers);
-        let mut response = match preferences.returned.unwrap_or(Returned::Representation) {
-            Returned::Minimal => Body::empty().into_response(),
-            Returned::Representation => resource([Part::Bytes(Bytes::from(written.line))]),
-            Returned::Outcome => {
+        let mut response = match preferences.returned.unwrap_or(ReturnPreference::Representation) {
+            ReturnPreference::Minimal => Body::empty().into_response(),
+            ReturnPreference::Representation => resource([BodyPart::Bytes(Bytes::from(written.line))]),
+            ReturnPreference::Outcome => {
                 let done = if written.created { "created" } else { "updated" };
                 informational(StatusCode::OK, format!("Group/{} was {done} as version {version}", written.id))
             }
@@ -241,12 +248,12 @@ impl GroupDesk<'_> {
     }
 }
 
-fn answer(outcome: Result<Response, Refusal>) -> Response {
+fn answer(outcome: Result<Response, ApiError>) -> Response {
     outcome.unwrap_or_else(|refusal| refusal.into_response())
 }
 
 /// A body of FHIR JSON.
-fn resource(parts: impl IntoIterator<Item = Part>) -> Response {
+fn resource(parts: impl IntoIterator<Item = BodyPart>) -> Response {
     let headers = [(header::CONTENT_TYPE, FHIR_JSON), (header::CACHE_CONTROL, "no-store")];
     (headers, Body::new(PartsBody::new(parts))).into_response()
 }
@@ -273,36 +280,36 @@ fn is_modified(headers: &HeaderMap, at: &Instant) -> bool {
 }
 
 /// CORE-07: what is no legal id is not found, as any other that is not there.
-fn legal(id: &str) -> Result<Id, Refusal> {
+fn legal(id: &str) -> Result<Id, ApiError> {
     Id::parse(id.as_bytes()).ok_or_else(unknown)
 }
 
-fn unknown() -> Refusal {
-    Refusal::not_found("this Group")
+fn unknown() -> ApiError {
+    ApiError::not_found("this Group")
 }
 
-fn unmet(refused: &WriteError) -> Refusal {
+fn unmet(refused: &WriteError) -> ApiError {
     let text = match &refused.current {
         Some(version) => format!("If-Match, If-None-Match: the Group is at version {version}; read it, then try again"),
         None => "If-Match: there is no Group of this id".to_string(),
     };
-    Refusal::new(StatusCode::PRECONDITION_FAILED, IssueType::Conflict, text).at("http.if-match")
+    ApiError::new(StatusCode::PRECONDITION_FAILED, OutcomeIssueType::Conflict, text).at("http.if-match")
 }
 
-fn issue_type(kind: RuleKind) -> IssueType {
+fn issue_type(kind: RuleKind) -> OutcomeIssueType {
     match kind {
-        RuleKind::Structure => IssueType::Structure,
-        RuleKind::Invariant => IssueType::Invalid,
-        RuleKind::BusinessRule => IssueType::BusinessRule,
-        RuleKind::Required => IssueType::Required,
-        RuleKind::Value => IssueType::Value,
-        RuleKind::TooLong => IssueType::TooLong,
-        RuleKind::NotSupported => IssueType::NotSupported,
+        RuleKind::Structure => OutcomeIssueType::Structure,
+        RuleKind::Invariant => OutcomeIssueType::Invalid,
+        RuleKind::BusinessRule => OutcomeIssueType::BusinessRule,
+        RuleKind::Required => OutcomeIssueType::Required,
+        RuleKind::Value => OutcomeIssueType::Value,
+        RuleKind::TooLong => OutcomeIssueType::TooLong,
+        RuleKind::NotSupported => OutcomeIssueType::NotSupported,
     }
 }
 
-fn issue(problem: &RuleViolation) -> Issue {
-    let issue = Issue::error(issue_type(problem.kind), problem.text.as_str());
+fn issue(problem: &RuleViolation) -> OutcomeIssue {
+    let issue = OutcomeIssue::error(issue_type(problem.kind), problem.text.as_str());
     match &problem.expression {
         Some(element) if element.starts_with("Group") => issue.at(element),
         Some(parameter) => issue.at(format!("http.{parameter}")),
@@ -311,25 +318,25 @@ fn issue(problem: &RuleViolation) -> Issue {
 }
 
 /// All problems of a request in one answer.
-fn refuse(problems: Vec<RuleViolation>) -> Refusal {
-    Refusal::of(StatusCode::BAD_REQUEST, problems.iter().map(issue).collect())
+fn refuse(problems: Vec<RuleViolation>) -> ApiError {
+    ApiError::of(StatusCode::BAD_REQUEST, problems.iter().map(issue).collect())
 }
 
 /// What went wrong here is for the log; the client hears whose fault it is and what to do, no path.
-fn failed(error: GroupsError) -> Refusal {
+fn failed(error: GroupsError) -> ApiError {
     tracing::error!(%error, "Groups cannot be read or kept");
     let full = |error: &std::io::Error| {
         matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
     };
     match &error {
-        GroupsError::Io { source, .. } if full(source) => Refusal::new(
+        GroupsError::Io { source, .. } if full(source) => ApiError::new(
             StatusCode::INSUFFICIENT_STORAGE,
-            IssueType::NoStore,
+            OutcomeIssueType::NoStore,
             "the service has no room to keep the Group; try again later",
         ),
-        _ => Refusal::new(
+        _ => ApiError::new(
             StatusCode::INTERNAL_SERVER_ERROR,
-            IssueType::Exception,
+            OutcomeIssueType::Exception,
             "the service cannot read or keep its Groups; its log says why",
         ),
     }

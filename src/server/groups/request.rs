@@ -6,13 +6,13 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use crate::fhir::id::Id;
 use crate::group::registry::query::GroupQuery;
 use crate::group::registry::view::Precondition;
-use crate::group::rules::problem::{RuleViolation, RuleKind};
+use crate::group::rules::problem::{RuleKind, RuleViolation};
 use crate::limits::{GROUP_PAGE_DEFAULT, GROUP_PAGE_MAX};
-use crate::server::error::{IssueType, Refusal};
+use crate::server::error::{ApiError, OutcomeIssueType};
 
 /// A header that holds entity tags.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tags {
+pub enum EntityTags {
     /// `*`
     Any,
     /// Opaque texts, weak or strong: versions are compared, so that both are the same here.
@@ -23,10 +23,10 @@ pub enum Tags {
 ///
 /// # Errors
 /// 400 with the header's name.
-pub fn tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<Tags>, Refusal> {
+pub fn tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<EntityTags>, ApiError> {
     let wrong = || {
         let text = format!("{name}: the value is no list of entity tags; give W/\"version\", or *");
-        Refusal::new(StatusCode::BAD_REQUEST, IssueType::Value, text).at(format!("http.{name}"))
+        ApiError::new(StatusCode::BAD_REQUEST, OutcomeIssueType::Value, text).at(format!("http.{name}"))
     };
     let mut versions = Vec::new();
     let mut given = false;
@@ -34,7 +34,7 @@ pub fn tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<Tags>, Refus
         given = true;
         let mut rest = value.to_str().map_err(|_| wrong())?.trim();
         if rest == "*" {
-            return Ok(Some(Tags::Any));
+            return Ok(Some(EntityTags::Any));
         }
         while !rest.is_empty() {
             let quoted = rest.strip_prefix("W/").unwrap_or(rest).strip_prefix('"').ok_or_else(wrong)?;
@@ -49,23 +49,23 @@ pub fn tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<Tags>, Refus
     if given && versions.is_empty() {
         return Err(wrong());
     }
-    Ok(given.then_some(Tags::Versions(versions)))
+    Ok(given.then_some(EntityTags::Versions(versions)))
 }
 
 /// What a write expects to find.
 ///
 /// # Errors
 /// 400 with the header's name.
-pub fn expected(headers: &HeaderMap) -> Result<Precondition, Refusal> {
+pub fn expected(headers: &HeaderMap) -> Result<Precondition, ApiError> {
     let none_match = tags(headers, header::IF_NONE_MATCH)?;
     Ok(match (tags(headers, header::IF_MATCH)?, none_match) {
         (None, None) => Precondition::Anything,
-        (Some(Tags::Any), None) => Precondition::Something,
-        (Some(Tags::Versions(versions)), None) => Precondition::Versions(versions),
-        (None, Some(Tags::Any)) => Precondition::Nothing,
+        (Some(EntityTags::Any), None) => Precondition::Something,
+        (Some(EntityTags::Versions(versions)), None) => Precondition::Versions(versions),
+        (None, Some(EntityTags::Any)) => Precondition::Nothing,
         (_, Some(_)) => {
             let text = "If-None-Match: a write takes If-None-Match: * alone; give If-Match to change one version";
-            let refusal = Refusal::new(StatusCode::BAD_REQUEST, IssueType::NotSupported, text);
+            let refusal = ApiError::new(StatusCode::BAD_REQUEST, OutcomeIssueType::NotSupported, text);
             return Err(refusal.at("http.if-none-match"));
         }
     })
@@ -75,19 +75,19 @@ pub fn expected(headers: &HeaderMap) -> Result<Precondition, Refusal> {
 ///
 /// # Errors
 /// 415 with the header's name.
-pub fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
+pub fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
     let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if matches!(essence.as_str(), "application/fhir+json" | "application/json" | "application/json+fhir") {
         return Ok(());
     }
     let text = "Content-Type: a Group is taken as application/fhir+json (or application/json)";
-    Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, IssueType::NotSupported, text).at("http.content-type"))
+    Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, OutcomeIssueType::NotSupported, text).at("http.content-type"))
 }
 
 /// A search, as its query string asks it.
 #[derive(Clone, Debug)]
-pub struct Search {
+pub struct GroupSearch {
     /// What is asked.
     pub query: GroupQuery,
     /// Most Groups of a page.
@@ -104,13 +104,13 @@ pub struct Search {
 const ENCODED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':').remove(b'/').remove(b',');
 
-impl Search {
+impl GroupSearch {
     /// Reads a query string. `+` stands for a space, as in forms.
     ///
     /// # Errors
     /// Every parameter that cannot be used, in `strict` handling; under lenient handling only what would change which
     /// page is told.
-    pub fn read(query: Option<&str>, bases: &[String], lenient: bool) -> Result<Search, Vec<RuleViolation>> {
+    pub fn read(query: Option<&str>, bases: &[String], lenient: bool) -> Result<GroupSearch, Vec<RuleViolation>> {
         let mut wrong = Vec::new();
         let mut problem = |kind, name: &str, text: String| {
             wrong.push(RuleViolation { kind, expression: Some(name.to_string()), text });
@@ -146,7 +146,7 @@ impl Search {
         }
         let unused = |name: &str| problems.iter().any(|problem| problem.expression.as_deref() == Some(name));
         asked.retain(|(name, _)| !unused(name));
-        Ok(Search { query, count, after, ignored: problems, used: asked })
+        Ok(GroupSearch { query, count, after, ignored: problems, used: asked })
     }
 
     /// The URL of this page, or of the one behind an id.
@@ -196,10 +196,10 @@ mod tests {
     #[test]
     fn tags_are_read_as_rfc_9110_writes_them() {
         let read = |value: &str| tags(&headers(&[("if-match", value)]), header::IF_MATCH);
-        let versions = |list: &[&str]| Some(Tags::Versions(list.iter().map(|text| text.to_string()).collect()));
+        let versions = |list: &[&str]| Some(EntityTags::Versions(list.iter().map(|text| text.to_string()).collect()));
         assert_eq!(read(r#"W/"3""#).unwrap(), versions(&["3"]));
         assert_eq!(read(r#""3", W/"a,b" ,"c""#).unwrap(), versions(&["3", "a,b", "c"]));
-        assert_eq!(read("*").unwrap(), Some(Tags::Any));
+        assert_eq!(read("*").unwrap(), Some(EntityTags::Any));
         for wrong in ["3", r#"W/"3"#, r#""3" "4""#, "", "W/*"] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
@@ -208,17 +208,18 @@ mod tests {
 
     #[test]
     fn queries_are_decoded_and_written_again() {
-        let search = Search::read(Some("name=a%20b+c%2B&identifier=s%7Cv&_count=5&_format=json"), &[], false).unwrap();
+        let search =
+            GroupSearch::read(Some("name=a%20b+c%2B&identifier=s%7Cv&_count=5&_format=json"), &[], false).unwrap();
         assert_eq!(
             search.url("http://h/fhir", None),
             "http://h/fhir/Group?name=a%20b%20c%2B&identifier=s%7Cv&_count=5"
         );
         let id = Id::parse(b"a.B-9").unwrap();
         let next = search.url("http://h/fhir", Some(&id));
-        let again = Search::read(Some(next.split_once('?').unwrap().1), &[], false).unwrap();
+        let again = GroupSearch::read(Some(next.split_once('?').unwrap().1), &[], false).unwrap();
         assert_eq!((again.after, again.query, again.count), (Some(id), search.query, 5));
         for wrong in ["name=%zz", "name=%ff", "name=%2", "_count=-1", "_page=0", "_page=00", "_format=xml", "%ff=1"] {
-            assert_eq!(Search::read(Some(wrong), &[], true).unwrap_err().len(), 1, "{wrong}");
+            assert_eq!(GroupSearch::read(Some(wrong), &[], true).unwrap_err().len(), 1, "{wrong}");
         }
     }
 
@@ -226,12 +227,12 @@ mod tests {
     #[test]
     fn unknown_parameters_are_refused_or_left_out() {
         let asked = Some("foo=1&name=a&bar=2");
-        let problems = Search::read(asked, &[], false).unwrap_err();
+        let problems = GroupSearch::read(asked, &[], false).unwrap_err();
         assert_eq!(
             problems.iter().filter_map(|problem| problem.expression.as_deref()).collect::<Vec<_>>(),
             ["foo", "bar"]
         );
-        let search = Search::read(asked, &[], true).unwrap();
+        let search = GroupSearch::read(asked, &[], true).unwrap();
         assert_eq!(search.ignored.len(), 2);
         assert_eq!(search.url("b", None), "b/Group?name=a&_count=50");
     }
@@ -241,7 +242,7 @@ mod tests {
         fn no_header_or_query_is_a_panic(value in "[ -~]{0,30}", query in "[%&=a-f0-9_|+,\\\\é]{0,30}") {
             let headers = headers(&[("if-match", &value), ("prefer", &value), ("content-type", &value)]);
             let _ = (expected(&headers), check_content_type(&headers));
-            let _ = Search::read(Some(&query), &[], false);
+            let _ = GroupSearch::read(Some(&query), &[], false);
         }
     }
 }

@@ -65,8 +65,8 @@ impl Shop {
         Shop { _home: home, book, snapshot, bases, rules: GroupRules::default(), visible: None }
     }
 
-    fn desk(&self, at: i64) -> GroupDesk<'_> {
-        GroupDesk {
+    fn desk(&self, at: i64) -> GroupHandlers<'_> {
+        GroupHandlers {
             writer: GroupWriter { client: "anybody".into(), bound_to_groups: false, follows_unbound: false },
             book: &self.book,
             snapshot: self.snapshot.as_ref(),

@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, StatusCode};
 
-use crate::server::error::{FHIR_JSON, IssueType, Refusal};
+use crate::server::error::{ApiError, FHIR_JSON, OutcomeIssueType};
 use crate::server::http::accept::Accept;
 use crate::server::http::query::{Query, plus_for_space};
 
@@ -11,14 +11,14 @@ use crate::server::http::query::{Query, plus_for_space};
 ///
 /// # Errors
 /// 406 when it wants another format than JSON.
-pub fn media_type(headers: &HeaderMap, query: Option<&str>) -> Result<&'static str, Refusal> {
+pub fn media_type(headers: &HeaderMap, query: Option<&str>) -> Result<&'static str, ApiError> {
     let (pairs, _) = Query::parse(query);
     let formats = pairs.iter().filter(|(name, value)| name == "_format" && !value.trim().is_empty());
     // A space is a `+` that nobody has encoded (PARAM-06).
     let mut formats = formats.map(|(_, value)| plus_for_space(value.trim())).peekable();
     let refused = |what: &str| {
         let text = format!("{what}: this is described in JSON alone; ask for {FHIR_JSON}");
-        Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, IssueType::NotSupported, text))
+        Err(ApiError::new(StatusCode::NOT_ACCEPTABLE, OutcomeIssueType::NotSupported, text))
     };
     if formats.peek().is_some() {
         let named: Option<Vec<&str>> = formats.map(|format| json_named(&format)).collect();

@@ -17,7 +17,7 @@ pub(crate) struct Validators {
 
 /// What the conditions of a request come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum PreconditionVerdict {
     /// The request is to be answered.
     Go,
     /// 304: the client has it.
@@ -33,22 +33,22 @@ impl Validators {
     }
 
     /// The conditions in the order of section 13.2.2; a date that is none does not count.
-    pub(crate) fn judge(&self, headers: &HeaderMap) -> Verdict {
+    pub(crate) fn judge(&self, headers: &HeaderMap) -> PreconditionVerdict {
         if headers.contains_key(IF_MATCH) {
-            if !self.is_listed(headers, IF_MATCH, Weak::Differs) {
-                return Verdict::Failed("If-Match");
+            if !self.is_listed(headers, IF_MATCH, WeakTag::Differs) {
+                return PreconditionVerdict::Failed("If-Match");
             }
         } else if date(headers, IF_UNMODIFIED_SINCE).is_some_and(|date| self.modified > date) {
-            return Verdict::Failed("If-Unmodified-Since");
+            return PreconditionVerdict::Failed("If-Unmodified-Since");
         }
         if headers.contains_key(IF_NONE_MATCH) {
-            if self.is_listed(headers, IF_NONE_MATCH, Weak::Counts) {
-                return Verdict::NotModified;
+            if self.is_listed(headers, IF_NONE_MATCH, WeakTag::Counts) {
+                return PreconditionVerdict::NotModified;
             }
         } else if date(headers, IF_MODIFIED_SINCE).is_some_and(|date| self.modified <= date) {
-            return Verdict::NotModified;
+            return PreconditionVerdict::NotModified;
         }
-        Verdict::Go
+        PreconditionVerdict::Go
     }
 
     /// Whether a `Range` counts: there is no `If-Range`, or it names just this representation.
@@ -59,17 +59,17 @@ impl Validators {
         value == self.tag || httpdate::parse_http_date(value).is_ok_and(|date| date == self.modified)
     }
 
-    fn is_listed(&self, headers: &HeaderMap, name: HeaderName, weak: Weak) -> bool {
+    fn is_listed(&self, headers: &HeaderMap, name: HeaderName, weak: WeakTag) -> bool {
         headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|list| {
             list.trim() == "*"
-                || tags(list).any(|(is_weak, tag)| tag == self.tag && (!is_weak || matches!(weak, Weak::Counts)))
+                || tags(list).any(|(is_weak, tag)| tag == self.tag && (!is_weak || matches!(weak, WeakTag::Counts)))
         })
     }
 }
 
 /// How tags are compared when one is weak (section 8.8.3.2).
 #[derive(Clone, Copy)]
-enum Weak {
+enum WeakTag {
     Differs,
     Counts,
 }
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
     use hyper::header::HeaderValue;
 
-    fn judged(pairs: &[(HeaderName, &str)]) -> (Verdict, bool) {
+    fn judged(pairs: &[(HeaderName, &str)]) -> (PreconditionVerdict, bool) {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.append(name, HeaderValue::from_str(value).unwrap());
@@ -115,35 +115,35 @@ mod tests {
         const THEN: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
         const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
         let [none, matched] = [IF_NONE_MATCH, IF_MATCH];
-        let failed = Verdict::Failed;
+        let failed = PreconditionVerdict::Failed;
         for (pairs, verdict) in [
-            (&[][..], Verdict::Go),
-            (&[(none.clone(), "\"abc\"")], Verdict::NotModified),
-            (&[(none.clone(), "W/\"abc\"")], Verdict::NotModified),
-            (&[(none.clone(), "\"x\", \"abc\"")], Verdict::NotModified),
-            (&[(none.clone(), "\"x\""), (none.clone(), "\"abc\"")], Verdict::NotModified),
-            (&[(none.clone(), "*")], Verdict::NotModified),
-            (&[(none.clone(), "\"abcd\"")], Verdict::Go),
-            (&[(none.clone(), "abc")], Verdict::Go),
-            (&[(none.clone(), "\"a,\"abc\"")], Verdict::Go),
-            (&[(matched.clone(), "\"abc\"")], Verdict::Go),
-            (&[(matched.clone(), "*")], Verdict::Go),
+            (&[][..], PreconditionVerdict::Go),
+            (&[(none.clone(), "\"abc\"")], PreconditionVerdict::NotModified),
+            (&[(none.clone(), "W/\"abc\"")], PreconditionVerdict::NotModified),
+            (&[(none.clone(), "\"x\", \"abc\"")], PreconditionVerdict::NotModified),
+            (&[(none.clone(), "\"x\""), (none.clone(), "\"abc\"")], PreconditionVerdict::NotModified),
+            (&[(none.clone(), "*")], PreconditionVerdict::NotModified),
+            (&[(none.clone(), "\"abcd\"")], PreconditionVerdict::Go),
+            (&[(none.clone(), "abc")], PreconditionVerdict::Go),
+            (&[(none.clone(), "\"a,\"abc\"")], PreconditionVerdict::Go),
+            (&[(matched.clone(), "\"abc\"")], PreconditionVerdict::Go),
+            (&[(matched.clone(), "*")], PreconditionVerdict::Go),
             (&[(matched.clone(), "W/\"abc\"")], failed("If-Match")),
             (&[(matched.clone(), "\"x\"")], failed("If-Match")),
-            (&[(IF_MODIFIED_SINCE, THEN)], Verdict::NotModified),
-            (&[(IF_MODIFIED_SINCE, BEFORE)], Verdict::Go),
-            (&[(IF_MODIFIED_SINCE, "yesterday")], Verdict::Go),
-            (&[(IF_MODIFIED_SINCE, THEN), (none.clone(), "\"x\"")], Verdict::Go),
-            (&[(IF_UNMODIFIED_SINCE, THEN)], Verdict::Go),
+            (&[(IF_MODIFIED_SINCE, THEN)], PreconditionVerdict::NotModified),
+            (&[(IF_MODIFIED_SINCE, BEFORE)], PreconditionVerdict::Go),
+            (&[(IF_MODIFIED_SINCE, "yesterday")], PreconditionVerdict::Go),
+            (&[(IF_MODIFIED_SINCE, THEN), (none.clone(), "\"x\"")], PreconditionVerdict::Go),
+            (&[(IF_UNMODIFIED_SINCE, THEN)], PreconditionVerdict::Go),
             (&[(IF_UNMODIFIED_SINCE, BEFORE)], failed("If-Unmodified-Since")),
-            (&[(IF_UNMODIFIED_SINCE, BEFORE), (matched, "\"abc\"")], Verdict::Go),
+            (&[(IF_UNMODIFIED_SINCE, BEFORE), (matched, "\"abc\"")], PreconditionVerdict::Go),
         ] {
             assert_eq!(judged(pairs), (verdict, true), "{pairs:?}");
         }
         for (value, allowed) in
             [("\"abc\"", true), ("W/\"abc\"", false), ("\"old\"", false), (THEN, true), (BEFORE, false), ("", false)]
         {
-            assert_eq!(judged(&[(IF_RANGE, value)]), (Verdict::Go, allowed), "{value}");
+            assert_eq!(judged(&[(IF_RANGE, value)]), (PreconditionVerdict::Go, allowed), "{value}");
         }
         assert!(!judged(&[(IF_RANGE, "\"abc\""), (IF_RANGE, "\"abc\"")]).1);
     }

@@ -12,12 +12,12 @@ pub struct Prefer {
     /// `handling=lenient` (HDR-05); not when it is `strict`, something else or not given.
     pub lenient: bool,
     /// `return=`
-    pub returned: Option<Returned>,
+    pub returned: Option<ReturnPreference>,
 }
 
 /// What a write is to be answered with (<https://hl7.org/fhir/R4/http.html#ops>).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Returned {
+pub enum ReturnPreference {
     /// `return=minimal`: no body.
     Minimal,
     /// `return=representation`: the resource.
@@ -26,22 +26,22 @@ pub enum Returned {
     Outcome,
 }
 
-impl Returned {
+impl ReturnPreference {
     /// The preference, as `Preference-Applied` names it.
     pub fn text(self) -> &'static str {
         match self {
-            Returned::Minimal => "return=minimal",
-            Returned::Representation => "return=representation",
-            Returned::Outcome => "return=OperationOutcome",
+            ReturnPreference::Minimal => "return=minimal",
+            ReturnPreference::Representation => "return=representation",
+            ReturnPreference::Outcome => "return=OperationOutcome",
         }
     }
 
     /// Reads the preference's value, in any case.
-    fn parse(text: &str) -> Option<Returned> {
+    fn parse(text: &str) -> Option<ReturnPreference> {
         let known = [
-            ("minimal", Returned::Minimal),
-            ("representation", Returned::Representation),
-            ("OperationOutcome", Returned::Outcome),
+            ("minimal", ReturnPreference::Minimal),
+            ("representation", ReturnPreference::Representation),
+            ("OperationOutcome", ReturnPreference::Outcome),
         ];
         known.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, returned)| returned)
     }
@@ -64,7 +64,7 @@ impl Prefer {
         Prefer {
             respond_async,
             lenient: handling.is_some_and(|value| value.eq_ignore_ascii_case("lenient")),
-            returned: returned.and_then(|value| Returned::parse(&value)),
+            returned: returned.and_then(|value| ReturnPreference::parse(&value)),
         }
     }
 }
@@ -110,9 +110,9 @@ mod tests {
     #[test]
     fn returns_are_read() {
         for (values, returned) in [
-            (&["return=minimal"][..], Some(Returned::Minimal)),
-            (&["respond-async, RETURN = \"operationoutcome\"; x=1"], Some(Returned::Outcome)),
-            (&["return=representation", "return=minimal"], Some(Returned::Representation)),
+            (&["return=minimal"][..], Some(ReturnPreference::Minimal)),
+            (&["respond-async, RETURN = \"operationoutcome\"; x=1"], Some(ReturnPreference::Outcome)),
+            (&["return=representation", "return=minimal"], Some(ReturnPreference::Representation)),
             (&["return=nonsense, return=minimal"], None),
             (&["x=\"a, return=minimal\""], None),
             (&["return"], None),

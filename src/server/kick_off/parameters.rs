@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::fhir::compartment;
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::fhir::resource_type::ResourceType;
-use crate::issue::{Code, Message, Messages};
+use crate::issue::{Issue, IssueCode, IssueLog};
 use crate::limits::{KICKOFF_PROBLEMS_MAX, SHOWN_CHARS_MAX};
-use crate::server::error::{Issue, IssueType};
+use crate::server::error::{OutcomeIssue, OutcomeIssueType};
 use crate::server::http::query::plus_for_space;
-use crate::server::kick_off::request::{Asked, KickoffPolicy, Level};
-use crate::server::parameters::{OUTPUT_FORMATS, Parameter, find};
+use crate::server::kick_off::request::{KickOffParams, KickOffPolicy, Level};
+use crate::server::parameters::{OUTPUT_FORMATS, ParameterRow, find};
 
 /// Reads parameters, decoded: names and values, with a space where a query had a raw `+`.
 ///
@@ -21,16 +21,16 @@ pub fn read(
     pairs: &[(String, String)],
     lenient: bool,
     now: &Instant,
-    policy: &KickoffPolicy,
-) -> Result<Asked, Vec<Issue>> {
-    let mut reader = Reader {
+    policy: &KickOffPolicy,
+) -> Result<KickOffParams, Vec<OutcomeIssue>> {
+    let mut reader = ParameterReader {
         lenient,
         now,
         policy,
         problems: Vec::new(),
         problems_more: 0,
-        notes: Messages::default(),
-        asked: Asked::default(),
+        notes: IssueLog::default(),
+        asked: KickOffParams::default(),
     };
     let mut values: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (name, value) in pairs {
@@ -50,23 +50,23 @@ pub fn read(
     reader.finish()
 }
 
-struct Reader<'a> {
+struct ParameterReader<'a> {
     lenient: bool,
     now: &'a Instant,
-    policy: &'a KickoffPolicy,
-    problems: Vec<Issue>,
+    policy: &'a KickOffPolicy,
+    problems: Vec<OutcomeIssue>,
     problems_more: usize,
-    notes: Messages,
-    asked: Asked,
+    notes: IssueLog,
+    asked: KickOffParams,
 }
 
-impl Reader<'_> {
-    fn problem(&mut self, code: IssueType, name: &str, text: String) {
+impl ParameterReader<'_> {
+    fn problem(&mut self, code: OutcomeIssueType, name: &str, text: String) {
         if self.problems.len() == KICKOFF_PROBLEMS_MAX {
             self.problems_more += 1;
             return;
         }
-        let issue = Issue::error(code, format!("{}: {text}", cut(name)));
+        let issue = OutcomeIssue::error(code, format!("{}: {text}", cut(name)));
         // As R4 writes where an HTTP request is wrong; what is no plain name is told in the text alone.
         let plain =
             name.len() <= SHOWN_CHARS_MAX && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
@@ -75,22 +75,22 @@ impl Reader<'_> {
 
     /// Something that lenient handling passed by (HDR-06). The number of notes is bounded (OUTCOME-06).
     fn note(&mut self, cause: &'static str, text: String) {
-        self.notes.push(cause, Message::warning(Code::NotSupported, text));
+        self.notes.push(cause, Issue::warning(IssueCode::NotSupported, text));
     }
 
-    fn finish(mut self) -> Result<Asked, Vec<Issue>> {
+    fn finish(mut self) -> Result<KickOffParams, Vec<OutcomeIssue>> {
         if self.problems_more > 0 {
             let text = format!("{} more parts of the request are wrong", self.problems_more);
-            self.problems.push(Issue::error(IssueType::Invalid, text));
+            self.problems.push(OutcomeIssue::error(OutcomeIssueType::Invalid, text));
         }
         match self.problems.is_empty() {
-            true => Ok(Asked { notes: self.notes.iter().collect(), ..self.asked }),
+            true => Ok(KickOffParams { notes: self.notes.iter().collect(), ..self.asked }),
             false => Err(self.problems),
         }
     }
 
     /// A parameter of the table with its values, of which there is one at least.
-    fn supported(&mut self, level: &Level, parameter: &Parameter, values: &[&str]) {
+    fn supported(&mut self, level: &Level, parameter: &ParameterRow, values: &[&str]) {
         let name = parameter.name;
         if name == "_type" {
             // Repeats add up, as if given in one list (PARAM-01).
@@ -101,7 +101,7 @@ impl Reader<'_> {
         let values: BTreeSet<String> = values.iter().map(|value| plus_for_space(value)).collect();
         if values.len() > 1 {
             let text = "it is given more than once with different values; give it once (PARAM-03)".to_string();
-            return self.problem(IssueType::Invalid, name, text);
+            return self.problem(OutcomeIssueType::Invalid, name, text);
         }
         let Some(value) = values.first() else { return };
         match name {
@@ -114,7 +114,7 @@ impl Reader<'_> {
                     cut(value),
                     OUTPUT_FORMATS.join(", also written ")
                 );
-                self.problem(IssueType::NotSupported, name, text);
+                self.problem(OutcomeIssueType::NotSupported, name, text);
             }
         }
     }
@@ -125,7 +125,7 @@ impl Reader<'_> {
         let skew = i64::try_from(self.policy.clock_skew_seconds).unwrap_or(i64::MAX).saturating_mul(TICKS_PER_SECOND);
         if at.ticks > self.now.ticks.saturating_add(skew) {
             let text = format!("{:?} lies in the future; it is {} here (SINCE-03)", cut(value), self.now);
-            self.problem(IssueType::Value, name, text);
+            self.problem(OutcomeIssueType::Value, name, text);
             return None;
         }
         Some(at)
@@ -139,7 +139,7 @@ impl Reader<'_> {
                  be there, and be possible",
                 cut(value)
             );
-            self.problem(IssueType::Value, name, text);
+            self.problem(OutcomeIssueType::Value, name, text);
         }
         read
     }
@@ -218,7 +218,7 @@ impl Reader<'_> {
             Some(known) => format!("did you mean {}?", known.name),
             None => "leave it out, or send Prefer: handling=lenient to have it ignored".to_string(),
         };
-        self.problem(IssueType::NotSupported, name, format!("this parameter is not supported here; {advice}"));
+        self.problem(OutcomeIssueType::NotSupported, name, format!("this parameter is not supported here; {advice}"));
     }
 
     /// SINCE-09. An end in the future is only an end that does not matter.
@@ -227,7 +227,7 @@ impl Reader<'_> {
             && since >= until
         {
             let text = format!("{until} is not later than _since, {since}, so that nothing could match (SINCE-09)");
-            self.problem(IssueType::Value, "_until", text);
+            self.problem(OutcomeIssueType::Value, "_until", text);
         }
     }
 }

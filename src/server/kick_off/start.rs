@@ -8,15 +8,15 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::fhir::id::Id;
 use crate::group::lookup::{UnusableGroup, read_group, unusable};
-use crate::group::reader::{GroupHead, GroupReader, GroupMember};
+use crate::group::reader::{GroupHead, GroupMember, GroupReader};
 use crate::group::registry::RegisteredGroup;
 use crate::group::registry::view::{GroupLookup, GroupView};
-use crate::job::api::{Accepted, Refused};
-use crate::job::record::{RecordedScope, Requested, Whose};
+use crate::job::api::{AcceptedJob, KickOffError};
+use crate::job::record::{RecordedPopulation, RecordedScope, StoredRequest};
 use crate::limits::READ_BYTES;
-use crate::select::nested_groups::{Following, GroupQueue, NestedGroup, find_modifier};
+use crate::select::nested_groups::{GroupFollow, GroupQueue, NestedGroup, find_modifier};
 use crate::server::auth::Principal;
-use crate::server::error::{Issue, IssueType, Refusal};
+use crate::server::error::{ApiError, OutcomeIssue, OutcomeIssueType};
 use crate::server::group_scope::scope_of;
 use crate::server::kick_off;
 use crate::server::kick_off::request::Level;
@@ -30,9 +30,9 @@ const BUSY_SECONDS: u64 = 10;
 pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// A kick-off that was taken.
-pub struct Started {
+pub struct StartedExport {
     /// The job, and its T.
-    pub job: Accepted,
+    pub job: AcceptedJob,
     /// The kick-off URL, verbatim.
     pub request: String,
     /// How many parts of the request were passed over.
@@ -55,7 +55,7 @@ pub fn kick_off(
     query: Option<&str>,
     headers: &HeaderMap,
     url: String,
-) -> Result<Started, Refusal> {
+) -> Result<StartedExport, ApiError> {
     let tenant = app.tenant(mount);
     let mut asked = kick_off::parse(level, query, headers, &tenant.engine.now(), &mount.kickoff)?;
     principal.allow(level, &mut asked)?;
@@ -65,19 +65,21 @@ pub fn kick_off(
         _ => None,
     };
     let whose = match level {
-        Level::System => Whose::System,
-        Level::Patient => Whose::AllPatients,
-        Level::User(patient) => Whose::Patient(patient.clone()),
-        Level::Group(id) if of_group.as_ref().is_some_and(|of| of.own.is_some()) => Whose::OwnGroup(id.clone()),
-        Level::Group(id) => Whose::StoreGroup(id.clone()),
+        Level::System => RecordedPopulation::System,
+        Level::Patient => RecordedPopulation::AllPatients,
+        Level::User(patient) => RecordedPopulation::Patient(patient.clone()),
+        Level::Group(id) if of_group.as_ref().is_some_and(|of| of.own.is_some()) => {
+            RecordedPopulation::OwnGroup(id.clone())
+        }
+        Level::Group(id) => RecordedPopulation::StoreGroup(id.clone()),
     };
     let GroupPopulation { own, scope, scope_groups, absent } = of_group.unwrap_or_default();
     let notes = asked.notes.len();
-    let job = crate::job::record::Asked {
+    let job = crate::job::record::KickOff {
         mount: mount.name().to_string(),
         client: principal.client.clone(),
         url: url.clone(),
-        request: Requested {
+        request: StoredRequest {
             scope,
             absent_groups: absent.into_iter().collect(),
             bound_client: principal.is_bound(),
@@ -92,12 +94,12 @@ pub fn kick_off(
     let accepted = tenant.engine.kick_off(job).map_err(refused)?;
     tracing::info!(job = accepted.id, client = principal.log_name(), mount = mount.name(), "a job was accepted");
     let applied = asked.preference_applied();
-    Ok(Started { job: accepted, request: url, notes, applied, respond_async: asked.prefer.respond_async })
+    Ok(StartedExport { job: accepted, request: url, notes, applied, respond_async: asked.prefer.respond_async })
 }
 
 /// The same words for a Group that is not there and one that the client may not see (KICK-16).
-pub fn unknown_group() -> Refusal {
-    Refusal::not_found("this Group")
+pub fn unknown_group() -> ApiError {
+    ApiError::not_found("this Group")
 }
 
 /// Looks a Group up, waiting for the index when only bytes that are not indexed yet can hold it. One that is not visible is
@@ -108,10 +110,10 @@ fn find_group(
     mount: &Mount,
     id: &str,
     visible: bool,
-    view: &crate::index::store_listing::View,
-) -> Result<GroupLookup, Refusal> {
+    view: &crate::index::store_listing::StoreListing,
+) -> Result<GroupLookup, ApiError> {
     let Some(id) = Id::parse(id.as_bytes()) else { return Err(unknown_group()) };
-    let look = || -> Result<(GroupLookup, bool), Refusal> {
+    let look = || -> Result<(GroupLookup, bool), ApiError> {
         let snapshot = tenant.engine.snapshot_now();
         let indexed = snapshot.as_ref().is_some_and(|snapshot| view.is_indexed(snapshot.index().generation()));
         let groups = GroupView::new(&tenant.groups, snapshot.as_ref(), mount.fhir_bases());
@@ -129,7 +131,7 @@ fn find_group(
         (GroupLookup::Unknown | GroupLookup::Deleted { .. }, indexed) if done && indexed => Err(unknown_group()),
         (GroupLookup::Unknown | GroupLookup::Deleted { .. }, _) => {
             let text = "new data is being read in, and this Group may be part of it; ask again";
-            Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, IssueType::Transient, text).retry_after(1))
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OutcomeIssueType::Transient, text).retry_after(1))
         }
         (found, _) => Ok(found),
     }
@@ -154,8 +156,8 @@ fn group_population(
     mount: &Mount,
     principal: &Principal,
     id: &str,
-    view: &crate::index::store_listing::View,
-) -> Result<GroupPopulation, Refusal> {
+    view: &crate::index::store_listing::StoreListing,
+) -> Result<GroupPopulation, ApiError> {
     let tenant = app.tenant(mount);
     let found = find_group(app, tenant, mount, id, principal.sees_group(id), view)?;
     let snapshot = tenant.engine.snapshot_now();
@@ -184,10 +186,10 @@ fn check_group(
     tenant: &Tenant,
     mount: &Mount,
     id: &str,
-) -> Result<(), Refusal> {
+) -> Result<(), ApiError> {
     let now = tenant.engine.now();
     let (fhir_bases, members) = (mount.fhir_bases(), mount.settings.members);
-    let following = Following { fhir_bases, members, at: &now, absent: &of.absent };
+    let following = GroupFollow { fhir_bases, members, at: &now, absent: &of.absent };
     let mut listed = GroupQueue::default();
     Id::parse(id.as_bytes()).into_iter().for_each(|id| listed.exclude(id));
     // A Group that is not there for the writer is not looked at, or the answer would tell that it is there.
@@ -201,13 +203,21 @@ fn check_group(
     };
     let head = head_of(found, &mut on_member).map_err(|error| {
         tracing::error!(%error, "a Group cannot be read");
-        Refusal::new(StatusCode::BAD_REQUEST, IssueType::Structure, format!("Group/{id} cannot be read as a Group"))
+        ApiError::new(
+            StatusCode::BAD_REQUEST,
+            OutcomeIssueType::Structure,
+            format!("Group/{id} cannot be read as a Group"),
+        )
     })?;
-    let mut issues: Vec<Issue> = unusable(&head, members)
+    let mut issues: Vec<OutcomeIssue> = unusable(&head, members)
         .into_iter()
         .map(|problem| {
-            let code = if problem == UnusableGroup::Inactive { IssueType::Invalid } else { IssueType::NotSupported };
-            Issue::error(code, format!("Group/{id} {problem}"))
+            let code = if problem == UnusableGroup::Inactive {
+                OutcomeIssueType::Invalid
+            } else {
+                OutcomeIssueType::NotSupported
+            };
+            OutcomeIssue::error(code, format!("Group/{id} {problem}"))
         })
         .collect();
     if let Some(snapshot) = tenant.engine.snapshot_now() {
@@ -218,10 +228,10 @@ fn check_group(
                 true => format!("Group/{nested}, which Group/{id} reaches, {}", UnusableGroup::Modified(modifier)),
                 false => format!("Group/{id} reaches a Group with a modifier that is not understood here"),
             };
-            Issue::error(IssueType::NotSupported, text)
+            OutcomeIssue::error(OutcomeIssueType::NotSupported, text)
         }));
     }
-    if issues.is_empty() { Ok(()) } else { Err(Refusal::of(StatusCode::BAD_REQUEST, issues)) }
+    if issues.is_empty() { Ok(()) } else { Err(ApiError::of(StatusCode::BAD_REQUEST, issues)) }
 }
 
 fn head_of(found: &GroupLookup, on_member: &mut dyn FnMut(&GroupMember<'_>)) -> Result<GroupHead, String> {
@@ -245,35 +255,35 @@ fn head_of(found: &GroupLookup, on_member: &mut dyn FnMut(&GroupMember<'_>)) -> 
 }
 
 /// The store cannot answer for now.
-fn unreadable(error: &dyn std::fmt::Display) -> Refusal {
+fn unreadable(error: &dyn std::fmt::Display) -> ApiError {
     tracing::error!(%error, "the store cannot be read");
     let text = "the store cannot be read for the moment; ask again, and tell the operator if that does not help";
-    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, IssueType::Transient, text).retry_after(BUSY_SECONDS)
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OutcomeIssueType::Transient, text).retry_after(BUSY_SECONDS)
 }
 
 /// What the engine does not take, as an answer.
-pub fn refused(refused: Refused) -> Refusal {
-    let throttled = |text: String| Refusal::new(StatusCode::TOO_MANY_REQUESTS, IssueType::Throttled, text);
+pub fn refused(refused: KickOffError) -> ApiError {
+    let throttled = |text: String| ApiError::new(StatusCode::TOO_MANY_REQUESTS, OutcomeIssueType::Throttled, text);
     match refused {
-        Refused::ClientBusy(jobs) => {
+        KickOffError::ClientBusy(jobs) => {
             throttled(format!("this client has {jobs} exports waiting or running; wait for one to end, or delete one"))
                 .retry_after(BUSY_SECONDS)
         }
-        Refused::Busy => throttled("the service has as many exports as it takes; ask again later".to_string())
+        KickOffError::Busy => throttled("the service has as many exports as it takes; ask again later".to_string())
             .retry_after(BUSY_SECONDS),
-        Refused::DiskFull(_) => {
+        KickOffError::DiskFull(_) => {
             let text = "there is no room for the files of another export; delete exports that are done with, or ask again when others have expired";
-            Refusal::new(StatusCode::INSUFFICIENT_STORAGE, IssueType::TooCostly, text)
+            ApiError::new(StatusCode::INSUFFICIENT_STORAGE, OutcomeIssueType::TooCostly, text)
         }
-        Refused::Stopping => {
+        KickOffError::Stopping => {
             let text = "the service is stopping; ask again";
-            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, IssueType::Transient, text).retry_after(5)
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OutcomeIssueType::Transient, text).retry_after(5)
         }
-        Refused::Unwritable(error) => {
+        KickOffError::Unwritable(error) => {
             tracing::error!(%error, "the record of a job cannot be written");
             let text =
                 "the export cannot be recorded for the moment; ask again, and tell the operator if that does not help";
-            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, IssueType::NoStore, text).retry_after(BUSY_SECONDS)
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OutcomeIssueType::NoStore, text).retry_after(BUSY_SECONDS)
         }
     }
 }

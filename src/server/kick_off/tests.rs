@@ -9,12 +9,12 @@ use proptest::prelude::*;
 use super::*;
 
 const NOW: &str = "2024-06-01T12:00:00Z";
-const IG: KickoffPolicy = KickoffPolicy {
+const IG: KickOffPolicy = KickOffPolicy {
     headers: HeaderPolicy::Strict,
     parameters: PARAMETERS,
     case_sensitive_types: true,
     compartment_types: false,
-    type_refused: IssueType::NotSupported,
+    type_refused: OutcomeIssueType::NotSupported,
     dates: false,
     clock_skew_seconds: 60,
 };
@@ -29,30 +29,30 @@ fn headers(accept: &[&str], prefer: &[&str]) -> HeaderMap {
     headers
 }
 
-fn with(level: &Level, query: &str, prefer: &str, policy: &KickoffPolicy) -> Result<Asked, Refusal> {
+fn with(level: &Level, query: &str, prefer: &str, policy: &KickOffPolicy) -> Result<KickOffParams, ApiError> {
     let headers = headers(&["application/fhir+json"], &[prefer]);
     parse(level, Some(query), &headers, &Instant::parse(NOW).unwrap(), policy)
 }
 
 /// As a client that wants no leniency asks for the system.
-fn strict(query: &str) -> Result<Asked, Refusal> {
+fn strict(query: &str) -> Result<KickOffParams, ApiError> {
     with(&Level::System, query, "respond-async", &IG)
 }
 
-fn lenient(query: &str) -> Result<Asked, Refusal> {
+fn lenient(query: &str) -> Result<KickOffParams, ApiError> {
     with(&Level::System, query, "respond-async, handling=lenient", &IG)
 }
 
 /// The parts of the request that are wrong, one for each problem.
 #[track_caller]
-fn wrong(found: Result<Asked, Refusal>) -> Vec<String> {
+fn wrong(found: Result<KickOffParams, ApiError>) -> Vec<String> {
     let refusal = found.unwrap_err();
     assert_eq!(refusal.status, 400);
-    let named = |issue: &Issue| issue.diagnostics.split(':').next().unwrap().to_string();
+    let named = |issue: &OutcomeIssue| issue.diagnostics.split(':').next().unwrap().to_string();
     refusal.issues.iter().map(named).collect()
 }
 
-fn types(asked: &Asked) -> Vec<&str> {
+fn types(asked: &KickOffParams) -> Vec<&str> {
     asked.types.iter().map(|of| of.name()).collect()
 }
 
@@ -63,7 +63,7 @@ fn instant(text: &str) -> Option<Instant> {
 /// C-17, HDR-01, HDR-02, HDR-03, HDR-04, CLIENT-01: what headers must be there, under both policies.
 #[test]
 fn headers_are_checked() {
-    let assume = KickoffPolicy { headers: HeaderPolicy::Assume, ..IG };
+    let assume = KickOffPolicy { headers: HeaderPolicy::Assume, ..IG };
     let now = Instant::parse(NOW).unwrap();
     for (accept, prefer, strictly, assumed) in [
         (&["application/fhir+json"][..], &["respond-async"][..], Ok(()), Ok(())),
@@ -99,14 +99,14 @@ fn all_problems_are_told_at_once() {
     assert_eq!(
         told,
         [
-            (IssueType::Required, Some("http.accept")),
-            (IssueType::Required, Some("http.prefer")),
-            (IssueType::Invalid, None),
-            (IssueType::NotSupported, Some("http._outputFormat")),
-            (IssueType::Value, Some("http._since")),
-            (IssueType::NotSupported, Some("http._type")),
-            (IssueType::NotSupported, Some("http._typeFilter")),
-            (IssueType::NotSupported, Some("http.foo")),
+            (OutcomeIssueType::Required, Some("http.accept")),
+            (OutcomeIssueType::Required, Some("http.prefer")),
+            (OutcomeIssueType::Invalid, None),
+            (OutcomeIssueType::NotSupported, Some("http._outputFormat")),
+            (OutcomeIssueType::Value, Some("http._since")),
+            (OutcomeIssueType::NotSupported, Some("http._type")),
+            (OutcomeIssueType::NotSupported, Some("http._typeFilter")),
+            (OutcomeIssueType::NotSupported, Some("http.foo")),
         ]
     );
     let names = ["Accept", "Prefer", "_until", "_outputFormat", "_since", "_type", "_typeFilter", "foo"];
@@ -226,7 +226,7 @@ fn lists_are_normalised() {
     }
     for query in ["", "_type=", "_type", "_type=,%20,", "_since=&_until=+&_outputFormat", "_elements=&patient"] {
         let asked = strict(query).unwrap();
-        assert_eq!(asked, Asked { prefer: asked.prefer.clone(), ..Asked::default() }, "{query}");
+        assert_eq!(asked, KickOffParams { prefer: asked.prefer.clone(), ..KickOffParams::default() }, "{query}");
     }
 }
 
@@ -236,7 +236,7 @@ fn unknown_types() {
     for name in ["Nope", "patient", "Resource", "DomainResource", "Patient;Observation", "*", "Pateint"] {
         let refusal = strict(&format!("_type=Patient,{name}")).unwrap_err();
         assert!(refusal.issues[0].diagnostics.contains(name), "{name}");
-        assert_eq!((refusal.issues[0].code, refusal.issues.len()), (IssueType::NotSupported, 1));
+        assert_eq!((refusal.issues[0].code, refusal.issues.len()), (OutcomeIssueType::NotSupported, 1));
         let asked = lenient(&format!("_type=Patient,{name},{name}")).unwrap();
         assert_eq!(types(&asked), ["Patient"]);
         let [note] = &asked.notes[..] else { panic!("{name}: {:?}", asked.notes) };
@@ -246,7 +246,7 @@ fn unknown_types() {
     }
     let advice = strict("_type=Pateint").unwrap_err().issues.remove(0).diagnostics;
     assert!(advice.ends_with("did you mean Patient?"), "{advice}");
-    let blind = KickoffPolicy { case_sensitive_types: false, ..IG };
+    let blind = KickOffPolicy { case_sensitive_types: false, ..IG };
     assert_eq!(types(&with(&Level::System, "_type=patient,PATIENT", "respond-async", &blind).unwrap()), ["Patient"]);
 }
 
@@ -281,7 +281,7 @@ fn unsupported_parameters() {
     ] {
         let query = format!("{name}=true&_type=Patient&{name}=false");
         let refusal = strict(&query).unwrap_err();
-        assert_eq!((refusal.issues[0].code, refusal.issues.len()), (IssueType::NotSupported, 1));
+        assert_eq!((refusal.issues[0].code, refusal.issues.len()), (OutcomeIssueType::NotSupported, 1));
         assert_eq!(wrong(Err(refusal)), [name]);
         let asked = lenient(&query).unwrap();
         let [note] = &asked.notes[..] else { panic!("{name}: {:?}", asked.notes) };
@@ -296,7 +296,7 @@ fn unsupported_parameters() {
 /// HDR-11: only preferences that were given and have had an effect are said to be applied.
 #[test]
 fn applied_preferences_are_told() {
-    let assume = KickoffPolicy { headers: HeaderPolicy::Assume, ..IG };
+    let assume = KickOffPolicy { headers: HeaderPolicy::Assume, ..IG };
     for (prefer, query, applied) in [
         ("respond-async", "", Some("respond-async")),
         ("respond-async, handling=lenient", "", Some("respond-async")),
@@ -313,7 +313,7 @@ fn applied_preferences_are_told() {
 /// Reading 1: mounts that take dates take them in `_since`.
 #[test]
 fn dates_where_a_mount_takes_them() {
-    let dates = KickoffPolicy { dates: true, ..IG };
+    let dates = KickOffPolicy { dates: true, ..IG };
     let asked = with(&Level::System, "_since=2024-05-01", "respond-async", &dates).unwrap();
     assert_eq!(asked.since, instant("2024-05-01T00:00:00Z"));
     assert_eq!(wrong(with(&Level::System, "_since=2024-5-1", "respond-async", &dates)), ["_since"]);
@@ -371,7 +371,7 @@ proptest! {
         dates: bool,
     ) {
         let headers_policy = if strictly { HeaderPolicy::Strict } else { HeaderPolicy::Assume };
-        let policy = KickoffPolicy { headers: headers_policy, case_sensitive_types: strictly, dates, clock_skew_seconds: u64::MAX, ..IG };
+        let policy = KickOffPolicy { headers: headers_policy, case_sensitive_types: strictly, dates, clock_skew_seconds: u64::MAX, ..IG };
         for level in [Level::System, Level::Patient] {
             let found = parse(&level, Some(&query), &headers(&[&accept], &[&prefer]), &Instant::parse(NOW).unwrap(), &policy);
             if let Err(refusal) = found {

@@ -11,22 +11,22 @@ use crate::codec::compression::SeekPoint;
 use crate::codec::decoder::{DecodeError, Decoder};
 use crate::hash::xxh3_64;
 use crate::limits::{FRAME_HELD_MAX, ZSTD_WINDOW_LOG_MAX};
-use crate::store::packed::seek_table::FrameNote;
-use crate::sys::store_file::{Source, SourceError};
+use crate::store::packed::seek_table::FrameInfo;
+use crate::sys::store_file::{StoreFile, StoreFileError};
 
 /// Why a frame cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// The file cannot be read.
     #[error(transparent)]
-    Source(#[from] SourceError),
+    Source(#[from] StoreFileError),
     /// The frame's bytes are not what the table says.
     #[error("{0}")]
     Damaged(String),
 }
 
 /// Whether a frame is small enough to be held as a whole.
-pub fn is_held(frame: &FrameNote) -> bool {
+pub fn is_held(frame: &FrameInfo) -> bool {
     frame.uncompressed_len <= FRAME_HELD_MAX && frame.compressed_len <= FRAME_HELD_MAX
 }
 
@@ -68,7 +68,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// [`FrameError`].
-    pub fn checked<'b>(&'b mut self, source: &'b Source, frame: &FrameNote) -> Result<&'b [u8], FrameError> {
+    pub fn checked<'b>(&'b mut self, source: &'b StoreFile, frame: &FrameInfo) -> Result<&'b [u8], FrameError> {
         checked(source, frame, self.scattered, &mut self.compressed)
     }
 
@@ -76,7 +76,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// [`FrameError`].
-    pub fn decode(&mut self, source: &Source, frame: &FrameNote, out: &mut [u8]) -> Result<(), FrameError> {
+    pub fn decode(&mut self, source: &StoreFile, frame: &FrameInfo, out: &mut [u8]) -> Result<(), FrameError> {
         let bytes = checked(source, frame, self.scattered, &mut self.compressed)?;
         let damaged = |what: String| FrameError::Damaged(what);
         let checksums = self.checksums;
@@ -97,8 +97,8 @@ impl FrameReader {
     /// [`FrameError`]; nothing was passed on then, unless the file changed meanwhile.
     pub fn feed(
         &mut self,
-        source: &Source,
-        frame: &FrameNote,
+        source: &StoreFile,
+        frame: &FrameInfo,
         buffer: &mut Vec<u8>,
         feed: &mut dyn FnMut(&[u8]),
     ) -> Result<(), FrameError> {
@@ -132,8 +132,8 @@ fn context(checksums: bool) -> DCtx<'static> {
 }
 
 fn checked<'b>(
-    source: &'b Source,
-    frame: &FrameNote,
+    source: &'b StoreFile,
+    frame: &FrameInfo,
     scattered: bool,
     buffer: &'b mut Vec<u8>,
 ) -> Result<&'b [u8], FrameError> {
@@ -152,7 +152,7 @@ fn checked<'b>(
 }
 
 /// The pieces of a frame that is too long to be held.
-fn each_piece(source: &Source, frame: &FrameNote, feed: &mut dyn FnMut(&[u8])) -> Result<(), FrameError> {
+fn each_piece(source: &StoreFile, frame: &FrameInfo, feed: &mut dyn FnMut(&[u8])) -> Result<(), FrameError> {
     let broken = |error: DecodeError| match error {
         DecodeError::Source(error) => FrameError::Source(error),
         other => FrameError::Damaged(other.to_string()),

@@ -13,7 +13,7 @@ use crate::fhir::resource_type::ResourceType;
 use crate::hash::{Hasher64, xxh3_64};
 use crate::limits::{PACKED_FRAMES_MAX, PACKED_ROWS_MAX};
 use crate::sys::little_endian::{bytes_of, bytes_of_mut};
-use crate::sys::store_file::{Source, SourceError};
+use crate::sys::store_file::{StoreFile, StoreFileError};
 
 /// First bytes of the payload of the head, last bytes of the table.
 pub const MAGIC: [u8; 8] = *b"OUTPACK\x01";
@@ -43,7 +43,7 @@ pub const LATE: u32 = u32::MAX - 2;
 
 /// What the table notes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameNote {
+pub struct FrameInfo {
     /// First byte in the file.
     pub compressed: u64,
     /// Bytes in the file.
@@ -64,7 +64,7 @@ pub struct FrameNote {
 
 /// An owner of the version that a DELETE entry ended, kept because that version has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LeftOwner {
+pub struct PriorOwnerRecord {
     /// Number of the frame.
     pub frame: u32,
     /// Number of the DELETE entry in the frame.
@@ -77,7 +77,7 @@ pub struct LeftOwner {
 
 /// The table of a packed file. Also what a writer of one collects.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct PackedTable {
+pub struct SeekTable {
     /// The one type of the file's rows.
     pub resource_type: Option<ResourceType>,
     /// transactionTime of the pack, in ticks: versions that others had followed until then may have left.
@@ -94,7 +94,7 @@ pub struct PackedTable {
     greatest: Vec<i64>,
     rows: Vec<u32>,
     /// Owners of DELETE entries, by frame and entry.
-    pub left: Vec<LeftOwner>,
+    pub left: Vec<PriorOwnerRecord>,
     /// Base and id of the owners.
     pub names: Vec<(String, Id)>,
 }
@@ -104,7 +104,7 @@ pub struct PackedTable {
 pub enum TableError {
     /// The file cannot be read.
     #[error(transparent)]
-    Source(#[from] SourceError),
+    Source(#[from] StoreFileError),
     /// The table is not there or damaged; the text says what was noticed.
     #[error("{0}")]
     Damaged(&'static str),
@@ -127,14 +127,14 @@ pub fn head() -> [u8; HEAD_BYTES as usize] {
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn is_packed(source: &Source) -> Result<bool, SourceError> {
+pub fn is_packed(source: &StoreFile) -> Result<bool, StoreFileError> {
     if source.len() < HEAD_BYTES {
         return Ok(false);
     }
     Ok(source.read(0, HEAD_BYTES as usize, &mut Vec::new())? == head())
 }
 
-impl PackedTable {
+impl SeekTable {
     /// Number of frames.
     pub fn frames(&self) -> usize {
         self.hashes.len()
@@ -156,9 +156,9 @@ impl PackedTable {
     }
 
     /// A frame.
-    pub fn frame(&self, at: usize) -> FrameNote {
+    pub fn frame(&self, at: usize) -> FrameInfo {
         let places = &self.places[at * 2..at * 2 + 4];
-        FrameNote {
+        FrameInfo {
             compressed: places[0],
             compressed_len: places[2] - places[0],
             uncompressed: places[1],
@@ -249,7 +249,7 @@ impl PackedTable {
     ///
     /// # Errors
     /// [`TableError`]; the file's frames may be sound all the same.
-    pub fn open(source: &Source) -> Result<Option<PackedTable>, TableError> {
+    pub fn open(source: &StoreFile) -> Result<Option<SeekTable>, TableError> {
         if !is_packed(source)? {
             return Ok(None);
         }
@@ -259,8 +259,8 @@ impl PackedTable {
     /// The table of a packed file and the length of each of its rows.
     ///
     /// # Errors
-    /// As [`PackedTable::open`].
-    pub fn open_with_lengths(source: &Source) -> Result<Option<(PackedTable, Vec<u32>)>, TableError> {
+    /// As [`SeekTable::open`].
+    pub fn open_with_lengths(source: &StoreFile) -> Result<Option<(SeekTable, Vec<u32>)>, TableError> {
         if !is_packed(source)? {
             return Ok(None);
         }
@@ -278,28 +278,28 @@ impl PackedTable {
 
 /// The parts of a table, read one behind the other into memory of our own: what is checked is what is used, whatever
 /// happens to the file.
-struct Parts<'a> {
-    source: &'a Source,
+struct TableReader<'a> {
+    source: &'a StoreFile,
     at: u64,
     sum: Hasher64,
 }
 
-impl Parts<'_> {
-    fn fill(&mut self, part: &mut [u8]) -> Result<(), SourceError> {
+impl TableReader<'_> {
+    fn fill(&mut self, part: &mut [u8]) -> Result<(), StoreFileError> {
         self.source.pread_into(self.at, part)?;
         self.sum.update(part);
         self.at += part.len() as u64;
         Ok(())
     }
 
-    fn bytes(&mut self, len: usize) -> Result<Vec<u8>, SourceError> {
+    fn bytes(&mut self, len: usize) -> Result<Vec<u8>, StoreFileError> {
         let mut bytes = vec![0; len];
         self.fill(&mut bytes)?;
         Ok(bytes)
     }
 
     /// A part that nobody asks for, which belongs to the checksum all the same.
-    fn pass_by(&mut self, len: usize) -> Result<Vec<u8>, SourceError> {
+    fn pass_by(&mut self, len: usize) -> Result<Vec<u8>, StoreFileError> {
         let mut piece = vec![0; len.min(PIECE_BYTES)];
         let mut left = len;
         while left > 0 {
@@ -312,7 +312,7 @@ impl Parts<'_> {
 }
 
 /// Reads the table at the end of a file that begins as a packed one; also the coded row lengths, if they are asked for.
-fn parse(source: &Source, lengths_too: bool) -> Result<(PackedTable, Vec<u8>), TableError> {
+fn parse(source: &StoreFile, lengths_too: bool) -> Result<(SeekTable, Vec<u8>), TableError> {
     let damaged = TableError::Damaged;
     if source.len() < HEAD_BYTES + 8 + TRAILER_BYTES as u64 {
         return Err(damaged("the file ends before its table"));
@@ -341,7 +341,7 @@ fn parse(source: &Source, lengths_too: bool) -> Result<(PackedTable, Vec<u8>), T
         return Err(damaged("the table is longer than the file"));
     }
     let at = source.len() - payload - 8;
-    let mut parts = Parts { source, at, sum: Hasher64::new() };
+    let mut parts = TableReader { source, at, sum: Hasher64::new() };
     let mut lead = [0; 8];
     parts.fill(&mut lead)?;
     parts.sum = Hasher64::new();
@@ -349,7 +349,7 @@ fn parse(source: &Source, lengths_too: bool) -> Result<(PackedTable, Vec<u8>), T
         return Err(damaged("no table begins where it should"));
     }
     let count = frames as usize;
-    let mut table = PackedTable {
+    let mut table = SeekTable {
         resource_type: usize::try_from(trailer[7]).ok().and_then(ResourceType::from_index),
         packed_at: trailer[8] as i64,
         birth: optional(trailer[9] as i64),
@@ -360,7 +360,7 @@ fn parse(source: &Source, lengths_too: bool) -> Result<(PackedTable, Vec<u8>), T
         least: vec![0; count],
         greatest: vec![0; count],
         rows: vec![0; count],
-        ..PackedTable::default()
+        ..SeekTable::default()
     };
     parts.fill(bytes_of_mut(&mut table.places))?;
     parts.fill(bytes_of_mut(&mut table.hashes))?;
@@ -388,10 +388,10 @@ fn words(bytes: &[u8]) -> Vec<u64> {
     bytes.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect()
 }
 
-fn left_owner(bytes: &[u8]) -> LeftOwner {
+fn left_owner(bytes: &[u8]) -> PriorOwnerRecord {
     let word = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().expect("24 bytes"));
     let updated = i64::from_le_bytes(*bytes[16..].first_chunk().expect("24 bytes"));
-    LeftOwner { frame: word(0), entry: word(4), owner: word(8), updated }
+    PriorOwnerRecord { frame: word(0), entry: word(4), owner: word(8), updated }
 }
 
 fn owner_names(mut bytes: &[u8]) -> Option<Vec<(String, Id)>> {
@@ -408,7 +408,7 @@ fn owner_names(mut bytes: &[u8]) -> Option<Vec<(String, Id)>> {
 }
 
 /// The relations that later indexing relies on.
-fn check(table: &PackedTable, table_at: u64, rows: u64, names: u64) -> Result<(), TableError> {
+fn check(table: &SeekTable, table_at: u64, rows: u64, names: u64) -> Result<(), TableError> {
     let (places, _) = table.places.as_chunks::<2>();
     let ascending = places.windows(2).all(|pair| pair[0][0] < pair[1][0] && pair[0][1] < pair[1][1]);
     let whole = places.first() == Some(&[HEAD_BYTES, 0]) && places.last().is_some_and(|end| end[0] == table_at);
@@ -429,29 +429,29 @@ mod tests {
     use crate::sys::access::Access;
     use std::io::Write;
 
-    fn table() -> (PackedTable, Vec<u32>) {
-        let mut table = PackedTable {
+    fn table() -> (SeekTable, Vec<u32>) {
+        let mut table = SeekTable {
             resource_type: Some(ResourceType::PATIENT),
             packed_at: 77,
             birth: Some(3),
             latest: Some(9),
             first_seen: None,
-            ..PackedTable::default()
+            ..SeekTable::default()
         };
         table.push(100, 400, 7, (1, 5), 2);
         table.push(50, 600, 8, (i64::MAX, NO_INSTANT), 1);
         table.left = vec![
-            LeftOwner { frame: 0, entry: 1, updated: 12, owner: 0 },
-            LeftOwner { frame: 1, entry: 0, updated: NO_INSTANT, owner: NOBODY },
+            PriorOwnerRecord { frame: 0, entry: 1, updated: 12, owner: 0 },
+            PriorOwnerRecord { frame: 1, entry: 0, updated: NO_INSTANT, owner: NOBODY },
         ];
         table.names = vec![("https://example.org/fhir".into(), Id::parse(b"a-1").unwrap())];
         (table, vec![150, 248, 599])
     }
 
-    fn file(bytes: &[u8]) -> Source {
+    fn file(bytes: &[u8]) -> StoreFile {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(bytes).unwrap();
-        Source::open(file.path(), Access::called()).unwrap()
+        StoreFile::open(file.path(), Access::called()).unwrap()
     }
 
     fn packed() -> Vec<u8> {
@@ -466,12 +466,12 @@ mod tests {
     fn a_table_reads_back() {
         let bytes = packed();
         let (expected, lengths) = table();
-        let (found, found_lengths) = PackedTable::open_with_lengths(&file(&bytes)).unwrap().unwrap();
+        let (found, found_lengths) = SeekTable::open_with_lengths(&file(&bytes)).unwrap().unwrap();
         assert_eq!((&found, found_lengths), (&expected, lengths));
         assert_eq!((found.rows(), found.uncompressed_len(), found.compressed_end()), (3, 1000, 166));
         let at: Vec<usize> = [0, 399, 400, 999, 1000, 5000].map(|offset| found.frame_at(offset)).to_vec();
         assert_eq!(at, [0, 0, 1, 1, 2, 2]);
-        assert!(PackedTable::open(&file(b"{}\n")).unwrap().is_none());
+        assert!(SeekTable::open(&file(b"{}\n")).unwrap().is_none());
     }
 
     /// Every single changed byte of the table is noticed, and so is every cut and every appended byte.
@@ -481,12 +481,12 @@ mod tests {
         for at in HEAD_BYTES as usize + 150..bytes.len() {
             let mut broken = bytes.clone();
             broken[at] ^= 0x10;
-            assert!(matches!(PackedTable::open(&file(&broken)), Err(TableError::Damaged(_))), "byte {at}");
+            assert!(matches!(SeekTable::open(&file(&broken)), Err(TableError::Damaged(_))), "byte {at}");
         }
         for len in HEAD_BYTES as usize..bytes.len() {
-            assert!(PackedTable::open(&file(&bytes[..len])).is_err(), "cut to {len}");
+            assert!(SeekTable::open(&file(&bytes[..len])).is_err(), "cut to {len}");
         }
         let longer = [&bytes[..], b"x"].concat();
-        assert!(PackedTable::open(&file(&longer)).is_err());
+        assert!(SeekTable::open(&file(&longer)).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::index::meta;
-use crate::index::segment::layout::{self, Column, HEADER_BYTES, Places, flag};
+use crate::index::segment::layout::{self, Column, ColumnRanges, HEADER_BYTES, flag};
 use crate::store::StoreOptions;
 use std::path::{Path, PathBuf};
 
@@ -90,7 +90,7 @@ fn container(index: &Path) -> PathBuf {
 fn forge(index: &Path, column: Column, change: impl FnOnce(&mut [u8])) {
     let path = container(index);
     let mut bytes = std::fs::read(&path).unwrap();
-    let places = Places::read(&bytes).unwrap();
+    let places = ColumnRanges::read(&bytes).unwrap();
     change(&mut bytes[places.column(column)]);
     layout::seal(&mut bytes[..places.head.size as usize], places.front());
     std::fs::write(&path, bytes).unwrap();
@@ -170,8 +170,8 @@ fn changed_bytes_are_found() {
     let text = std::fs::read_to_string(&file).unwrap().replace("\"a\"", "\"b\"");
     std::fs::write(&file, text).unwrap();
     let name = index.join(crate::index::meta::FILE);
-    let mut generation = crate::index::meta::Generation::from_bytes(&std::fs::read(&name).unwrap()).unwrap();
-    let source = crate::sys::store_file::Source::open(&file, crate::sys::access::Access::called()).unwrap();
+    let mut generation = crate::index::meta::IndexMeta::from_bytes(&std::fs::read(&name).unwrap()).unwrap();
+    let source = crate::sys::store_file::StoreFile::open(&file, crate::sys::access::Access::called()).unwrap();
     generation.files[0].stamp = source.stamp();
     std::fs::write(&name, generation.to_bytes()).unwrap();
     let report = verified(&root, &index);

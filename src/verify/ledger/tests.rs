@@ -155,7 +155,7 @@ fn a_wrong_ledger_is_found() {
     let out = exported(dir.path(), &store, &request, "2022-01-01T00:00:00Z").unwrap();
     let watch = Progress::default();
     let found = export(&out, &watch).unwrap();
-    let recount = |found: &ExportReport| ledger(&out, found, &LedgerOptions::default(), &watch);
+    let recount = |found: &ExportVerification| ledger(&out, found, &LedgerOptions::default(), &watch);
     assert!(recount(&found).unwrap().holds);
 
     let mut wrong = found.clone();

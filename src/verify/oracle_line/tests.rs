@@ -6,10 +6,10 @@ use crate::extract::extractor::Extractor;
 use crate::simd::Kernel;
 use std::path::Path;
 
-fn scanned(line: &[u8]) -> Line {
+fn scanned(line: &[u8]) -> OracleLine {
     match Extractor::new(Kernel::detect(), Validate::Full).extract(line) {
-        Ok(facts) => Line::of_facts(facts),
-        Err(_) => Line::Faulty,
+        Ok(facts) => OracleLine::of_facts(facts),
+        Err(_) => OracleLine::Faulty,
     }
 }
 
@@ -17,12 +17,13 @@ fn scanned(line: &[u8]) -> Line {
 #[track_caller]
 fn agree(line: &[u8]) {
     let shown = || String::from_utf8_lossy(&line[..line.len().min(300)]).into_owned();
-    match (Line::read(line), scanned(line)) {
-        (Line::Blank, _) | (Line::Faulty, Line::Faulty) => {}
-        (Line::Row(twin), Line::Row(scanned)) => {
+    match (OracleLine::read(line), scanned(line)) {
+        (OracleLine::Blank, _) | (OracleLine::Faulty, OracleLine::Faulty) => {}
+        (OracleLine::Row(twin), OracleLine::Row(scanned)) => {
             assert_eq!((twin.owners(), twin.targets()), (scanned.owners(), scanned.targets()), "{}", shown());
-            let facts =
-                |row: &Row| (row.resource_type, row.id, row.updated.clone(), row.illegal_updated, row.version.clone());
+            let facts = |row: &OracleRow| {
+                (row.resource_type, row.id, row.updated.clone(), row.illegal_updated, row.version.clone())
+            };
             assert_eq!(facts(&twin), facts(&scanned), "{}", shown());
         }
         (twin, scanned) => assert_eq!(twin, scanned, "{}", shown()),

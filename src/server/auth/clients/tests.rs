@@ -8,7 +8,7 @@ use crate::server::auth::argon2_pool::hash_as_before;
 use crate::server::auth::secret::hash;
 use crate::server::config::Config;
 
-const DOOR: Door<'static> = Door { tenant: "default", bearer: true, client_headers: true };
+const DOOR: MountAuth<'static> = MountAuth { tenant: "default", bearer: true, client_headers: true };
 const NOW: &str = "2026-06-01T00:00:00Z";
 
 fn table(text: &str) -> ClientTable {
@@ -30,10 +30,10 @@ fn provider_of(text: &str) -> StaticClients {
     StaticClients::new(table(text), [3; 32], || Instant::parse(NOW).unwrap())
 }
 
-type Answer = Result<Principal, Refusal>;
+type Answer = Result<Principal, ApiError>;
 
 /// The answer, if it is there without waiting for a thread.
-fn at_once(provider: &StaticClients, door: Door<'_>, headers: &HeaderMap) -> Option<Answer> {
+fn at_once(provider: &StaticClients, door: MountAuth<'_>, headers: &HeaderMap) -> Option<Answer> {
     match provider.authenticate(door, headers, None).as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(answer) => Some(answer),
         Poll::Pending => None,
@@ -42,7 +42,7 @@ fn at_once(provider: &StaticClients, door: Door<'_>, headers: &HeaderMap) -> Opt
 
 /// The answer of clients that all have hashes of today: it is there at once, whatever is asked.
 #[track_caller]
-fn ask(provider: &StaticClients, door: Door<'_>, headers: &HeaderMap) -> Answer {
+fn ask(provider: &StaticClients, door: MountAuth<'_>, headers: &HeaderMap) -> Answer {
     at_once(provider, door, headers).expect("no slow hash")
 }
 
@@ -60,7 +60,7 @@ fn by_client(id: &str, secret: &str) -> HeaderMap {
 }
 
 #[track_caller]
-fn refused(answer: Answer, status: u16, code: IssueType, challenge: Option<&str>) -> String {
+fn refused(answer: Answer, status: u16, code: OutcomeIssueType, challenge: Option<&str>) -> String {
     let refusal = answer.unwrap_err();
     assert_eq!((refusal.status.as_u16(), refusal.issues[0].code), (status, code), "{refusal:?}");
     let told = refusal.headers.iter().find(|(name, _)| *name == header::WWW_AUTHENTICATE);
@@ -81,7 +81,7 @@ fn who_is_known_is_let_in() {
     let user = ask(&provider, DOOR, &token("tp.right")).unwrap();
     assert_eq!((user.client.as_str(), user.patient.as_deref()), ("a/Patient/p", Some("p")));
     assert_eq!(user.log_name(), "a", "no patient's id in the log");
-    let other = Door { tenant: "other", ..DOOR };
+    let other = MountAuth { tenant: "other", ..DOOR };
     let narrow = ask(&provider, other, &token("tb.right")).unwrap();
     assert_eq!((narrow.levels, narrow.groups.unwrap()), ([false, false, true], vec!["g".to_string()]));
     assert_eq!(narrow.types.unwrap(), [ResourceType::PATIENT]);
@@ -92,21 +92,21 @@ fn who_is_known_is_let_in() {
 #[test]
 fn the_others_hear_the_same() {
     let provider = provider();
-    refused(ask(&provider, DOOR, &HeaderMap::new()), 401, IssueType::Login, PLAIN);
+    refused(ask(&provider, DOOR, &HeaderMap::new()), 401, OutcomeIssueType::Login, PLAIN);
     let wrong: Vec<String> = ["ta.wrong", "tx.right", "ta", "ta.", "", "old.wrong", "tb.wrong", "ca.right"]
         .iter()
-        .map(|text| refused(ask(&provider, DOOR, &token(text)), 401, IssueType::Login, INVALID))
+        .map(|text| refused(ask(&provider, DOOR, &token(text)), 401, OutcomeIssueType::Login, INVALID))
         .collect();
     assert!(wrong.iter().all(|text| *text == wrong[0]), "{wrong:?}");
     let wrong: Vec<String> = [by_client("ca", "wrong"), by_client("cx", "right"), headers(&[("client_id", "ca")])]
         .iter()
-        .map(|headers| refused(ask(&provider, DOOR, headers), 401, IssueType::Login, PLAIN))
+        .map(|headers| refused(ask(&provider, DOOR, headers), 401, OutcomeIssueType::Login, PLAIN))
         .collect();
     assert!(wrong.iter().all(|text| *text == wrong[0]), "{wrong:?}");
     let mut both = token("ta.right");
     both.extend(by_client("ca", "right"));
     let several = Some("Bearer realm=\"outpour\", error=\"invalid_request\"");
-    refused(ask(&provider, DOOR, &both), 401, IssueType::Login, several);
+    refused(ask(&provider, DOOR, &both), 401, OutcomeIssueType::Login, several);
 }
 
 /// AUTH-23, ONEUP-S08: expiry is checked on every request, also of a token that was right before; ONEUP-M01: a token of
@@ -116,10 +116,10 @@ fn time_and_tenant() {
     let provider = provider();
     ask(&provider, DOOR, &token("new.right")).unwrap();
     for _ in 0..2 {
-        let told = refused(ask(&provider, DOOR, &token("old.right")), 401, IssueType::Expired, INVALID);
+        let told = refused(ask(&provider, DOOR, &token("old.right")), 401, OutcomeIssueType::Expired, INVALID);
         assert!(told.contains("fresh"));
     }
-    let told = refused(ask(&provider, DOOR, &token("tb.right")), 403, IssueType::Forbidden, None);
+    let told = refused(ask(&provider, DOOR, &token("tb.right")), 403, OutcomeIssueType::Forbidden, None);
     assert!(!told.contains("other"), "the tenants of a client are not told");
 }
 
@@ -127,14 +127,14 @@ fn time_and_tenant() {
 #[test]
 fn a_door_takes_its_ways() {
     let provider = provider();
-    let tokens = Door { client_headers: false, ..DOOR };
-    let told = refused(ask(&provider, tokens, &by_client("ca", "right")), 401, IssueType::Login, PLAIN);
+    let tokens = MountAuth { client_headers: false, ..DOOR };
+    let told = refused(ask(&provider, tokens, &by_client("ca", "right")), 401, OutcomeIssueType::Login, PLAIN);
     assert!(told.contains("only way") && told.contains("Bearer"), "{told}");
     ask(&provider, tokens, &token("ta.right")).unwrap();
-    let clients = Door { bearer: false, ..DOOR };
+    let clients = MountAuth { bearer: false, ..DOOR };
     let challenge = Some("ClientHeaders realm=\"outpour\"");
-    refused(ask(&provider, clients, &token("ta.right")), 401, IssueType::Login, challenge);
-    refused(ask(&provider, clients, &HeaderMap::new()), 401, IssueType::Login, challenge);
+    refused(ask(&provider, clients, &token("ta.right")), 401, OutcomeIssueType::Login, challenge);
+    refused(ask(&provider, clients, &HeaderMap::new()), 401, OutcomeIssueType::Login, challenge);
     ask(&provider, clients, &by_client("ca", "right")).unwrap();
 }
 
@@ -157,11 +157,11 @@ async fn hashes_of_before() {
     let mut told = Vec::new();
     for wrong in ["tb.wrong", "tx.wrong", "ta.wrong", "old.wrong"] {
         assert!(at_once(&provider, DOOR, &token(wrong)).is_none(), "{wrong}");
-        told.push(refused(answer(token(wrong)).await, 401, IssueType::Login, INVALID));
+        told.push(refused(answer(token(wrong)).await, 401, OutcomeIssueType::Login, INVALID));
     }
     assert!(told.iter().all(|text| *text == told[0]), "{told:?}");
-    refused(answer(token("tx.right")).await, 401, IssueType::Login, INVALID);
-    refused(answer(token("old.right")).await, 401, IssueType::Expired, INVALID);
+    refused(answer(token("tx.right")).await, 401, OutcomeIssueType::Login, INVALID);
+    refused(answer(token("old.right")).await, 401, OutcomeIssueType::Expired, INVALID);
     for quick in [token("ta.right"), by_client("ca", "right")] {
         ask(&provider, DOOR, &quick).unwrap();
     }
@@ -179,7 +179,7 @@ async fn a_flood_of_wrong_tokens() {
     let headers: Vec<HeaderMap> = (0..4 * ARGON2_QUEUE_MAX).map(|n| token(&format!("t{n}.wrong"))).collect();
     let mut flood: Vec<_> = headers.iter().map(|headers| provider.authenticate(DOOR, headers, None)).collect();
     let mut context = Context::from_waker(Waker::noop());
-    let refusals: Vec<Refusal> = flood
+    let refusals: Vec<ApiError> = flood
         .iter_mut()
         .filter_map(|asking| match asking.as_mut().poll(&mut context) {
             Poll::Ready(answer) => Some(answer.unwrap_err()),
@@ -189,7 +189,11 @@ async fn a_flood_of_wrong_tokens() {
     // Some were checked meanwhile: two at a time, tens of milliseconds each.
     assert!(refusals.len() > ARGON2_QUEUE_MAX, "{}", refusals.len());
     for refusal in refusals {
-        assert_eq!((refusal.status.as_u16(), refusal.issues[0].code), (503, IssueType::Throttled), "{refusal:?}");
+        assert_eq!(
+            (refusal.status.as_u16(), refusal.issues[0].code),
+            (503, OutcomeIssueType::Throttled),
+            "{refusal:?}"
+        );
         assert!(refusal.headers.iter().any(|(name, _)| *name == header::RETRY_AFTER));
     }
     for right in [token("ta.right"), token("tc.right"), by_client("ca", "right")] {

@@ -243,5 +243,5 @@ async fn stopping_drains_streams() {
     assert_eq!(slow.await.unwrap(), (200, "slow".into()));
     assert!(file.into_body().collect().await.unwrap().to_bytes() == server.bytes);
     pump.await.unwrap().unwrap();
-    assert_eq!(server.ended.await.unwrap(), Drained { cut: 0 });
+    assert_eq!(server.ended.await.unwrap(), DrainState { cut: 0 });
 }

@@ -40,7 +40,7 @@ struct Server {
     trusted: CertificateDer<'static>,
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
-    ended: tokio::task::JoinHandle<Drained>,
+    ended: tokio::task::JoinHandle<DrainState>,
     dir: tempfile::TempDir,
     bytes: Vec<u8>,
 }
@@ -358,7 +358,7 @@ async fn stopping_drains() {
         file.read_to_end(&mut rest).await.unwrap();
         assert!(rest.ends_with(&server.bytes[1_000_000..]));
         hear(&mut idle).await;
-        assert_eq!(server.ended.await.unwrap(), Drained { cut: 0 });
+        assert_eq!(server.ended.await.unwrap(), DrainState { cut: 0 });
 
         let mut server =
             Server::start(over, ConnectionLimits { drain_wait: Duration::from_millis(50), ..Default::default() }).await;
@@ -366,7 +366,7 @@ async fn stopping_drains() {
         file.write_all(b"GET /file HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         file.read_exact(&mut [0; 1000]).await.unwrap();
         server.stop().await;
-        assert_eq!(server.ended.await.unwrap(), Drained { cut: 1 });
+        assert_eq!(server.ended.await.unwrap(), DrainState { cut: 1 });
     }
 }
 

@@ -60,7 +60,7 @@ async fn stopping_drops_handshakes() {
     let _silent = TcpStream::connect(server.address).await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
     server.stop().await;
-    assert_eq!(server.ended.await.unwrap(), Drained { cut: 0 });
+    assert_eq!(server.ended.await.unwrap(), DrainState { cut: 0 });
 }
 
 /// FILE-15: a stored file that was shortened while it was sent cuts the connection: no byte comes that it did not have.
