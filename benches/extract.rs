@@ -33,7 +33,7 @@ fn rows(text: &[u8], lines: &[std::ops::Range<usize>], kernel: Kernel, validate:
 fn rows_many(text: &[u8], kernel: Kernel, validate: Validate) -> (usize, usize) {
     let mut extractor = Extractor::new(kernel, validate);
     let (mut rows, mut references) = (0, 0);
-    let end = extractor.lines(text, 0, |_, facts| {
+    let end = extractor.extract_lines(text, 0, |_, facts| {
         rows += 1;
         references += facts.references().count();
         true

@@ -88,7 +88,7 @@ pub struct TypeTotal {
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn cut(snapshot: &Snapshot, selection: &Selection, bounds: FileBounds) -> Result<Vec<Shard>, CorruptIndex> {
+pub fn cut_shards(snapshot: &Snapshot, selection: &Selection, bounds: FileBounds) -> Result<Vec<Shard>, CorruptIndex> {
     let mut done: Vec<Vec<Shard>> = vec![Vec::new(); ResourceType::COUNT];
     let fits = |open: &Shard, rows: u64, bytes: u64| {
         let alone = open.rows == 0 && rows == 1;
@@ -114,7 +114,7 @@ pub fn cut(snapshot: &Snapshot, selection: &Selection, bounds: FileBounds) -> Re
         // Whoever writes the other rows reads no more of the index than is proven here: at once where many are wanted.
         let dense = count * DENSE_SHARE >= this.rows();
         if dense && !(framed && joined.is_some()) {
-            this.prove_copied(0..this.rows())?;
+            this.verify_copied(0..this.rows())?;
         }
         if let Some(open) = joined {
             open.last = place(this.rows() - 1);
@@ -125,7 +125,7 @@ pub fn cut(snapshot: &Snapshot, selection: &Selection, bounds: FileBounds) -> Re
         let columns = this.columns();
         for row in chosen.iter() {
             if !dense {
-                this.prove_copied(row..row + 1)?;
+                this.verify_copied(row..row + 1)?;
             }
             let resource_type = head.only_type().unwrap_or_else(|| columns.type_of(row));
             let bytes = u64::from(columns.length(row)) + 1;

@@ -198,7 +198,7 @@ pub struct ExportRequest {
 }
 
 impl ExportRequest {
-    fn of(population: Population) -> ExportRequest {
+    fn population(population: Population) -> ExportRequest {
         ExportRequest {
             population,
             types: Vec::new(),
@@ -224,27 +224,27 @@ impl ExportRequest {
 
     /// Everything in the store.
     pub fn system() -> ExportRequest {
-        ExportRequest::of(Population::System)
+        ExportRequest::population(Population::System)
     }
 
     /// Every patient's compartment.
     pub fn all_patients() -> ExportRequest {
-        ExportRequest::of(Population::AllPatients)
+        ExportRequest::population(Population::AllPatients)
     }
 
     /// The patients named in a file.
     pub fn patients(file: impl Into<PathBuf>) -> ExportRequest {
-        ExportRequest::of(Population::Patients(file.into()))
+        ExportRequest::population(Population::Patients(file.into()))
     }
 
     /// The members of a Group in the store.
     pub fn group(id: impl Into<String>) -> ExportRequest {
-        ExportRequest::of(Population::Group(id.into()))
+        ExportRequest::population(Population::Group(id.into()))
     }
 
     /// The members of a Group in a file.
     pub fn group_file(file: impl Into<PathBuf>) -> ExportRequest {
-        ExportRequest::of(Population::GroupFile(file.into()))
+        ExportRequest::population(Population::GroupFile(file.into()))
     }
 
     /// `_type`: names of resource types; empty items are ignored (PARAM-07). Repeats add up (PARAM-01).
@@ -350,7 +350,7 @@ impl ExportRequest {
 
     /// The request as its kick-off URL: `{base-url}Group/{id}/$export?…` with sorted parameters (MANIFEST-02).
     /// `group_id` is the id inside a Group file.
-    pub fn canonical(&self, group_id: Option<&str>) -> String {
+    pub fn canonical_text(&self, group_id: Option<&str>) -> String {
         let path = match &self.population {
             Population::System => "$export".to_string(),
             Population::AllPatients | Population::Patients(_) => "Patient/$export".to_string(),

@@ -1,19 +1,27 @@
-//! What can be checked from the source text is a test, not a reminder: layers, module docs, unsafe notes, bans on printing,
+//! What can be checked from the source text is a test, not a reminder: layers, circles of files, module docs, unsafe notes, bans on printing,
 //! clocks, opening of whatever stands there, and leftovers, the length of files, and that cited rows of the specification exist.
 //!
 //! It reads text, not syntax: comments are cut at `//`, and a file's own tests (from `#[cfg(test)]` before its test
 //! module on) are held to the unsafe and leftover rules only.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Layers, lowest first. A module may use those of its own layer and below; the rest of the crate's modules
-/// (`error`, `limits`, `observe`) may be used from anywhere.
-const LAYERS: [&[&str]; 10] = [
-    &["fhir", "bytes"],
+/// Layers, lowest first: a module uses those below it. Every module of the crate stands here, none is exempt; `lib.rs` and
+/// `main.rs` stand above all.
+const LAYERS: [&[&str]; 17] = [
+    &["limits", "named_enum", "simd", "sys"],
+    &["codec", "fhir", "hash"],
+    &["error", "issue", "progress", "text_table"],
     &["extract"],
     &["store"],
-    &["select", "plan", "write"],
-    &["export", "synth", "pack"],
+    &["index"],
+    &["group"],
+    &["request"],
+    &["select"],
+    &["plan"],
+    &["write"],
+    &["export", "pack", "synth"],
     &["verify"],
     &["inspect"],
     &["job"],
@@ -21,10 +29,16 @@ const LAYERS: [&[&str]; 10] = [
     &["cli"],
 ];
 
+/// Modules of one layer of which the first uses the second, never the other way.
+const BESIDE: [(&str, &str); 2] = [("error", "issue"), ("sys", "limits")];
+
+/// Circles of files that are left, by the first of their files, and why.
+const CIRCLES: [(&str, &str); 0] = [];
+
 /// Lines of a file before its tests.
 const LINES_MAX: usize = 600;
 
-/// `unsafe` outside `src/bytes/`, and why it is there.
+/// `unsafe` outside `src/sys/` and `src/simd/`, and why it is there.
 const UNSAFE_ELSEWHERE: [(&str, &str); 2] = [
     ("src/store/mod.rs", "`open_mapped`: the choice to map is the caller's promise, and travels on as a safe value"),
     ("src/cli/", "the binary makes that choice, after it has installed the fault handler"),
@@ -36,12 +50,10 @@ const ONLY_IN_DOORS: [&str; 8] =
     ["println!", "eprintln!", "print!(", "eprint!(", "SystemTime::now", "Instant::now()", "std::env", "env::var"];
 /// What opens whatever stands under a name, and may wait for it for ever.
 const OPENS_ANYTHING: [&str; 4] = ["File::open(", "OpenOptions::new", "fs::read(", "fs::read_to_string("];
-/// Where that is right, besides `src/bytes/`, and why.
-const OPENS_WHAT_IS_NAMED: [(&str, &str); 4] = [
-    ("src/cli/group.rs", "the user names the Group file, which may be a pipe"),
+/// Where that is right, besides `src/sys/`, and why.
+const OPENS_WHAT_IS_NAMED: [(&str, &str); 2] = [
+    ("src/cli/group/mod.rs", "the user names the Group file, which may be a pipe"),
     ("src/select/members.rs", "the user names the list or the Group file, which may be a pipe"),
-    ("src/write/new_directory.rs", "a directory, to lock it"),
-    ("src/write/sink.rs", "a directory, to sync it"),
 ];
 const LEFTOVERS: [&str; 5] = ["TODO", "FIXME", "XXX", "dbg!(", "todo!("];
 
@@ -89,11 +101,6 @@ impl Source {
             (number + 1, line.split("//").next().unwrap().to_string(), in_tests)
         })
     }
-
-    fn module(&self) -> &str {
-        let below = self.path.strip_prefix("src/").unwrap_or("");
-        below.split('/').next().unwrap().trim_end_matches(".rs")
-    }
 }
 
 fn sources(root: &str) -> Vec<Source> {
@@ -127,53 +134,174 @@ fn layer(module: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| layer.contains(&module))
 }
 
-/// Modules named by `crate::…` in a line, `crate::{a::…, b}` included.
-fn modules_used(line: &str) -> Vec<String> {
-    let name = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
-    let mut used = Vec::new();
-    for (at, _) in line.match_indices("crate::") {
-        let rest = &line[at + 7..];
-        let Some(list) = rest.strip_prefix('{') else {
-            used.push(name(rest));
-            continue;
-        };
-        let mut depth = 0;
-        let mut fresh = true;
-        for (at, character) in list.char_indices() {
-            match character {
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                ',' if depth == 0 => fresh = true,
-                ' ' => {}
-                _ if fresh => {
-                    used.push(name(&list[at..]));
-                    fresh = false;
-                }
-                _ => {}
-            }
-            if depth < 0 {
-                break;
+/// Paths from `crate::` or `super::` in code, lists in braces written out: `crate::{a::b, c::{d, e}}` is three.
+fn paths_used(code: &str) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    for start in ["crate::", "super::"] {
+        for (offset, _) in code.match_indices(start) {
+            let before = code[..offset].chars().next_back();
+            if before.is_none_or(|c| !c.is_alphanumeric() && c != '_' && c != ':') {
+                read_path(&code[offset..], &[], &mut found);
             }
         }
     }
-    used
+    found
+}
+
+/// Reads one path, which may end in a list, behind `before`. Returns the bytes read.
+fn read_path(text: &str, before: &[String], found: &mut Vec<Vec<String>>) -> usize {
+    let mut path = before.to_vec();
+    let mut end = 0;
+    loop {
+        if text[end..].starts_with('{') {
+            return end + read_list(&text[end..], &path, found);
+        }
+        let name: String = text[end..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        end += name.len();
+        if !name.is_empty() {
+            path.push(name);
+            if text[end..].starts_with("::") {
+                end += 2;
+                continue;
+            }
+        }
+        found.push(path);
+        return end;
+    }
+}
+
+/// Reads `{a, b as c, d::{…}}` behind a path. Returns the bytes read.
+fn read_list(text: &str, before: &[String], found: &mut Vec<Vec<String>>) -> usize {
+    let mut end = 1;
+    loop {
+        end += text[end..].len() - text[end..].trim_start_matches([' ', '\n', ',']).len();
+        if text[end..].is_empty() || text[end..].starts_with('}') {
+            return (end + 1).min(text.len());
+        }
+        end += read_path(&text[end..], before, found);
+        // ` as name` and what else stands before the next comma.
+        end += text[end..].find([',', '}']).unwrap_or(text[end..].len());
+    }
+}
+
+/// The module of a file, as its path from the crate's root.
+fn module_path(file: &str) -> Vec<String> {
+    let below = file.strip_prefix("src/").unwrap().trim_end_matches(".rs");
+    below.split('/').filter(|part| !["mod", "lib"].contains(part)).map(str::to_string).collect()
+}
+
+/// Modules that are there in tests only.
+fn test_modules(all: &[Source]) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    for source in all {
+        for rest in source.text.split("#[cfg(test)]\n").skip(1) {
+            let name = rest.lines().next().and_then(|line| line.rsplit_once("mod ")?.1.strip_suffix(';'));
+            found.extend(name.map(|name| [module_path(&source.path), vec![name.to_string()]].concat()));
+        }
+    }
+    assert!(found.len() > 5, "{found:?}");
+    found
+}
+
+/// Files and the files that they use, outside tests: by the longest part of a path that is a file.
+fn uses() -> BTreeMap<String, BTreeSet<String>> {
+    let all = sources("src");
+    let of_tests = test_modules(&all);
+    let files: BTreeMap<Vec<String>, &Source> = all
+        .iter()
+        .filter(|source| !["src/lib.rs", "src/main.rs"].contains(&source.path.as_str()))
+        .map(|source| (module_path(&source.path), source))
+        .filter(|(module, _)| !of_tests.iter().any(|test| module.starts_with(test)))
+        .collect();
+    let mut uses = BTreeMap::new();
+    for (module, source) in &files {
+        let lines = source.lines().filter(|(_, _, in_tests)| !in_tests);
+        let code: String = lines.map(|(_, line, _)| line + "\n").collect();
+        let mut used = BTreeSet::new();
+        for path in paths_used(&code) {
+            let up = path.iter().take_while(|part| *part == "super").count();
+            let mut absolute = match up {
+                0 => path[1..].to_vec(),
+                _ => [&module[..module.len().saturating_sub(up)], &path[up..]].concat(),
+            };
+            while !absolute.is_empty() && !files.contains_key(&absolute) {
+                absolute.pop();
+            }
+            if !absolute.is_empty() && absolute != *module {
+                used.insert(files[&absolute].path.clone());
+            }
+        }
+        uses.insert(source.path.clone(), used);
+    }
+    uses
+}
+
+fn top_module(file: &str) -> &str {
+    file.strip_prefix("src/").unwrap().split('/').next().unwrap().trim_end_matches(".rs")
 }
 
 #[test]
 fn arrows_point_down() {
-    assert_eq!(modules_used("use crate::{a::b, c::{d, e}, f};"), ["a", "c", "f"]);
-    let mut upward = Vec::new();
-    for source in sources("src") {
-        let Some(own) = layer(source.module()) else { continue };
-        for (number, line, in_tests) in source.lines() {
-            for used in modules_used(&line) {
-                if !in_tests && layer(&used).is_some_and(|layer| layer > own) {
-                    upward.push(format!("{}:{number} uses crate::{used}", source.path));
-                }
+    let read = |text: &str| paths_used(text).into_iter().map(|path| path.join(" ")).collect::<Vec<_>>();
+    assert_eq!(read("use crate::{a::b, c::{d as x, e}, f};"), ["crate a b", "crate c d", "crate c e", "crate f"]);
+    assert_eq!(read("x(crate::a::b(1), super::c)"), ["crate a b", "super c"]);
+    let mut wrong = Vec::new();
+    for (file, used) in uses() {
+        let own = top_module(&file);
+        let Some(own_layer) = layer(own) else {
+            wrong.push(format!("{file}: `{own}` stands in no layer"));
+            continue;
+        };
+        for target in used {
+            let other = top_module(&target);
+            let Some(other_layer) = layer(other) else { continue };
+            let is_beside = other_layer == own_layer && own != other;
+            if other_layer > own_layer || is_beside && !BESIDE.contains(&(own, other)) {
+                wrong.push(format!("{file} uses {target}"));
             }
         }
     }
-    none("layers: cli -> export -> select, plan, write -> store -> extract -> fhir, bytes", upward);
+    none("a module uses those of the layers below it (LAYERS, BESIDE)", wrong);
+}
+
+#[test]
+fn files_use_each_other_in_one_direction() {
+    let uses = uses();
+    let reach = |start: &str| {
+        let mut reached = BTreeSet::new();
+        let mut open: Vec<&String> = uses[start].iter().collect();
+        while let Some(file) = open.pop() {
+            if reached.insert(file.clone()) {
+                open.extend(&uses[file]);
+            }
+        }
+        reached
+    };
+    let reached: BTreeMap<&String, BTreeSet<String>> = uses.keys().map(|file| (file, reach(file))).collect();
+    // Files that reach each other are a circle.
+    let mut circles = BTreeSet::new();
+    for (file, all) in reached.iter().filter(|(file, all)| all.contains(**file)) {
+        let members = uses.keys().filter(|other| all.contains(*other) && reached[other].contains(*file));
+        circles.insert(members.map(String::as_str).collect::<Vec<_>>().join(" "));
+    }
+    let excused = |circle: &String| CIRCLES.iter().any(|(first, _)| circle.starts_with(first));
+    none("circles of files", circles.into_iter().filter(|circle| !excused(circle)).collect());
+}
+
+/// Names are imported from the file that defines them, so that the arrows above are those of the code.
+#[test]
+fn only_the_front_reexports() {
+    let mut found = Vec::new();
+    for source in sources("src").iter().filter(|source| source.path != "src/lib.rs") {
+        for (number, line, in_tests) in source.lines() {
+            let line = line.trim_start();
+            // A macro is exported by its name alone.
+            if !in_tests && line.starts_with("pub") && line.contains(" use ") && line.contains("::") {
+                found.push(format!("{}:{number}", source.path));
+            }
+        }
+    }
+    none("re-exports outside lib.rs", found);
 }
 
 #[test]
@@ -188,7 +316,7 @@ fn unsafe_stays_home_and_has_its_note() {
     let mut astray = Vec::new();
     let mut bare = Vec::new();
     for source in sources("src") {
-        let home = source.path.starts_with("src/bytes/");
+        let home = source.path.starts_with("src/sys/") || source.path.starts_with("src/simd/");
         let excused = UNSAFE_ELSEWHERE.iter().any(|(path, _)| source.path.starts_with(path));
         let raw: Vec<&str> = source.text.lines().collect();
         for (number, line, _) in source.lines() {
@@ -215,7 +343,7 @@ fn unsafe_stays_home_and_has_its_note() {
             }
         }
     }
-    none("`unsafe` outside src/bytes/", astray);
+    none("`unsafe` outside src/sys/ and src/simd/", astray);
     none("`unsafe` without a SAFETY note", bare);
 }
 
@@ -232,22 +360,16 @@ fn only_the_doors_print_and_look_at_the_clock() {
     none("printing, clocks and the environment belong to src/cli/", found);
 }
 
-/// Files are opened by `bytes::regular_file` and `bytes::directory`, which wait for nothing.
+/// Files are opened by `sys::regular_file` and `sys::directory`, which wait for nothing.
 #[test]
 fn nothing_is_opened_that_may_wait() {
     let all = sources("src");
-    // Modules that are there in tests only.
-    let of_tests: Vec<String> = all
-        .iter()
-        .flat_map(|source| source.text.split("#[cfg(test)]\n").skip(1))
-        .filter_map(|rest| Some(rest.lines().next()?.rsplit_once("mod ")?.1.strip_suffix(';')?.to_string()))
-        .collect();
-    assert!(of_tests.len() > 5, "{of_tests:?}");
+    let of_tests = test_modules(&all);
     let mut found = Vec::new();
-    for source in all.iter().filter(|source| !source.path.starts_with("src/bytes/")) {
-        let stem = source.path.rsplit('/').next().unwrap().trim_end_matches(".rs");
+    for source in all.iter().filter(|source| !source.path.starts_with("src/sys/")) {
+        let module = module_path(&source.path);
         let excused = OPENS_WHAT_IS_NAMED.iter().any(|(path, _)| source.path == *path);
-        if excused || source.path.contains("/tests/") || of_tests.iter().any(|name| name == stem) {
+        if excused || of_tests.iter().any(|test| module.starts_with(test)) {
             continue;
         }
         for (number, line, in_tests) in source.lines() {
@@ -256,7 +378,7 @@ fn nothing_is_opened_that_may_wait() {
             }
         }
     }
-    none("opened, whatever it is: use bytes::regular_file or bytes::directory, or say above why it may wait", found);
+    none("opened, whatever it is: use sys::regular_file or sys::directory, or say above why it may wait", found);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::hash::digest::DigestAlgorithm;
 use crate::issue::Parameter;
 use crate::request::{AccessPath, ExportRequest, FileBounds, LateArrivals, MissingLastUpdated};
 use crate::simd::Kernel;
-use crate::store::paths::inside_store;
+use crate::store::paths::check_outside_store;
 use crate::store::{Store, StoreOptions};
 use crate::sys::access::Access;
 use crate::sys::durability::Sync;
@@ -70,9 +70,9 @@ fn parse_faults(text: &str) -> Option<FaultsAllowed> {
 /// Opens the store as the words say; the guard against shortened files is installed first.
 pub fn open_store(args: &StoreArgs, validate: Option<Validate>, sync: bool) -> Result<Store, RequestError> {
     let access = match args.access {
-        AccessArg::Called => Access::called(),
+        AccessArg::Called => Access::pread(),
         // Where no handler can be installed, files are read instead: slower, and as safe.
-        AccessArg::Mapped => sigbus::install().unwrap_or(Access::called()),
+        AccessArg::Mapped => sigbus::install().unwrap_or(Access::pread()),
     };
     let kernel = match &args.kernel {
         None => Kernel::detect(),
@@ -225,7 +225,7 @@ pub fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError> {
         }
     }
     if let Some(out) = &args.out {
-        if let Err(inside) = inside_store(&args.store.store, out) {
+        if let Err(inside) = check_outside_store(&args.store.store, out) {
             request = inside.problems.into_iter().fold(request, ExportRequest::problem);
         }
         if std::fs::metadata(out).is_ok_and(|found| !found.is_dir()) {

@@ -12,7 +12,7 @@ use crate::cli::table::{bytes, table};
 use crate::cli::{Exit, fail, put_json, say};
 use crate::error::{ExportError, IndexError, JournalError};
 use crate::export::export;
-use crate::export::messages::all_messages;
+use crate::export::messages::all_issues;
 use crate::export::options::{Existing, ExportOptions};
 use crate::export::planning::plan_only;
 use crate::export::report::ExportReport;
@@ -89,7 +89,7 @@ fn export_command(args: &ExportArgs, resolved: ResolvedConfig, begun: Clock) -> 
 fn plan_command(args: &ExportArgs, resolved: ResolvedConfig) -> Result<Exit, ExportError> {
     let ResolvedConfig { request, store, as_of, .. } = resolved;
     let (plan, snapshot, work) = watched(args.write.run.progress, |watch| plan_only(&store, &request, as_of, watch))?;
-    let messages = all_messages(&snapshot, &plan, Audience::Operator)?;
+    let messages = all_issues(&snapshot, &plan, Audience::Operator)?;
     if args.write.run.json {
         let files: Vec<_> = (0..plan.shards.len())
             .map(|at| {
@@ -110,7 +110,7 @@ fn plan_command(args: &ExportArgs, resolved: ResolvedConfig) -> Result<Exit, Exp
             "ledger": plan.ledger(),
             "messages": messages.counts(),
             "index": work,
-            "ignoredFiles": snapshot.index().ignored(),
+            "ignoredFiles": snapshot.index().ignored_files(),
         }));
     }
     say(&format!("Plan as of {}; nothing was written\n", snapshot.as_of()));

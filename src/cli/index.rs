@@ -72,7 +72,7 @@ pub fn run(args: IndexArgs) -> Exit {
             "faults": named_faults,
             "extentBytes": index_bytes,
             "work": work,
-            "ignoredFiles": index.ignored(),
+            "ignoredFiles": index.ignored_files(),
             "seconds": seconds,
         }));
     }
@@ -122,11 +122,11 @@ impl LineTotals {
 
 /// Brings the index up to date and counts what it holds; one whose totals turn out to be damaged is repaired first.
 fn counted(store: &Store, recheck: bool, watch: &Progress) -> Result<(Index, RefreshStats, LineTotals), IndexError> {
-    let (index, work) = if recheck { store.recheck(watch)? } else { store.index(watch)? };
+    let (index, work) = if recheck { store.verify_and_repair(watch)? } else { store.index(watch)? };
     if let Ok(counts) = LineTotals::of(&index) {
         return Ok((index, work, counts));
     }
-    let (index, repair) = store.recheck(watch)?;
+    let (index, repair) = store.verify_and_repair(watch)?;
     let counts = LineTotals::of(&index)?;
     Ok((index, RefreshStats { scanned_bytes: work.scanned_bytes + repair.scanned_bytes, ..repair }, counts))
 }
@@ -153,7 +153,7 @@ mod tests {
             let (index, _, counts) = counted(&store, false, &Progress::default()).unwrap();
             let (mut types, mut faults) = (vec![0; ResourceType::COUNT], vec![0; FaultKind::ALL.len()]);
             for extent in index.extents() {
-                let columns = extent.prove_columns(&[Column::TypeCount, Column::FaultCount]).unwrap();
+                let columns = extent.verify_columns(&[Column::TypeCount, Column::FaultCount]).unwrap();
                 types.iter_mut().zip(columns.type_count).for_each(|(sum, count)| *sum += count);
                 faults.iter_mut().zip(columns.fault_count).for_each(|(sum, count)| *sum += count);
             }

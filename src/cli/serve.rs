@@ -100,13 +100,13 @@ fn configuration(args: &ServeArgs) -> Result<Config, RequestError> {
             place.clone_from(given);
         }
     }
-    let mut problems = config.problems();
+    let mut problems = config.config_problems();
     let tenants = config.all_tenants();
     for store in tenants.iter().map(|tenant| &tenant.store.path).filter(|path| !path.as_os_str().is_empty()) {
         for tenant in &tenants {
             for (name, path) in [("--data", &tenant.data.path), ("--jobs", &tenant.data.jobs)] {
                 if !path.as_os_str().is_empty()
-                    && let Err(inside) = crate::store::paths::inside_store(store, path)
+                    && let Err(inside) = crate::store::paths::check_outside_store(store, path)
                 {
                     problems.extend(inside.problems.iter().map(|problem| format!("{name}: {}", problem.text)));
                 }

@@ -21,7 +21,7 @@ pub fn run(args: VerifyArgs) -> Exit {
         Ok(pool) => pool,
         Err(error) => return fail(Exit::BadRequest, &error, args.run.json),
     };
-    match verify::target::target(&args.directory, args.index_dir.is_some()) {
+    match verify::target::verify_target(&args.directory, args.index_dir.is_some()) {
         Ok(VerifyTarget::Export) => {}
         Ok(VerifyTarget::Unfinished(report)) => return unfinished(&args, &report),
         Ok(VerifyTarget::Store) if args.ledger => {
@@ -49,14 +49,14 @@ fn exit_of(error: &VerifyError) -> Exit {
 
 /// Whether the export is as its manifest says.
 fn export(args: &VerifyArgs, watch: &Progress) -> Result<bool, VerifyError> {
-    let report = verify::export::export(&args.directory, watch)?;
+    let report = verify::export::verify_export(&args.directory, watch)?;
     let mut holds = report.holds;
     let mut lines = report.lines();
     let mut ledger = None;
     if args.ledger {
-        let access = sigbus::install().unwrap_or(Access::called());
+        let access = sigbus::install().unwrap_or(Access::pread());
         let options = LedgerOptions { access, ..LedgerOptions::default() };
-        let recounted = verify::ledger::ledger(&args.directory, &report, &options, watch)?;
+        let recounted = verify::ledger::verify_ledger(&args.directory, &report, &options, watch)?;
         holds &= recounted.holds;
         lines.extend(recounted.lines());
         ledger = Some(recounted);
@@ -94,7 +94,7 @@ fn store(args: &VerifyArgs) -> Exit {
         Ok(store) => store,
         Err(error) => return fail(Exit::BadRequest, &error, args.run.json),
     };
-    match watched(args.run.progress, |watch| verify::index::store(&store, watch)) {
+    match watched(args.run.progress, |watch| verify::index::verify_index(&store, watch)) {
         Err(error) => fail(exit_of(&error), &error, args.run.json),
         Ok(report) => {
             let exit = if report.holds { Exit::Done } else { Exit::Partial };

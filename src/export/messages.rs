@@ -11,7 +11,7 @@ use crate::select::cohort::Cohort;
 use crate::select::selection::{Selection, foreign_owners};
 
 /// A member needs no current Patient row: its records are exported, and a warning names it (GROUP-06).
-pub(crate) fn absent_members(
+pub(crate) fn add_absent_members(
     snapshot: &Snapshot,
     cohort: &Cohort,
     selection: &Selection,
@@ -34,7 +34,7 @@ pub(crate) fn absent_members(
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn policy_messages(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Result<IssueLog, CorruptIndex> {
+pub fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Result<IssueLog, CorruptIndex> {
     let Plan { request, selection, deletions, .. } = plan;
     let noticed = &selection.noticed;
     let sees_all = audience != Audience::BoundClient;
@@ -103,25 +103,25 @@ pub fn policy_messages(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> 
 ///
 /// # Errors
 /// [`IndexError::Damaged`] when the index is.
-pub fn all_messages(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Result<IssueLog, IndexError> {
+pub fn all_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Result<IssueLog, IndexError> {
     let mut messages = IssueLog::default();
     for note in &plan.request.notes {
         messages.push("note", note.clone());
     }
     messages.add(&plan.messages);
-    messages.add(&policy_messages(snapshot, plan, audience)?);
+    messages.add(&policy_issues(snapshot, plan, audience)?);
     match (audience, plan.ledger().faulty) {
         (Audience::BoundClient, 0) => {}
         (Audience::BoundClient, faults) => {
             let text = format!("faulty lines of the store that were passed by: {faults}; its operator knows which");
             messages.push("faults", Issue::new(Severity::Error, IssueCode::Incomplete, text));
         }
-        _ => fault_messages(snapshot, plan, &mut messages)?,
+        _ => fault_issues(snapshot, plan, &mut messages)?,
     }
     Ok(messages)
 }
 
-fn fault_messages(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> Result<(), IndexError> {
+fn fault_issues(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> Result<(), IndexError> {
     let index = snapshot.index();
     let mut told = vec![0u64; FaultKind::ALL.len()];
     let (mut file, mut lines_before) = (usize::MAX, 0);
@@ -135,7 +135,7 @@ fn fault_messages(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> 
             lines_before += lines;
             continue;
         }
-        for fault in index.extents()[extent].prove_columns(&[Column::Fault])?.faults() {
+        for fault in index.extents()[extent].verify_columns(&[Column::Fault])?.faults() {
             told[fault.kind as usize] += 1;
             let line = lines_before + u64::from(fault.line) + 1;
             let start = entry.start + u64::from(fault.offset);

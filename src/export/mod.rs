@@ -16,7 +16,7 @@ mod tests;
 
 use crate::error::ExportError;
 use crate::export::options::{Existing, ExportOptions, SnapshotRequest};
-use crate::export::repair::recover;
+use crate::export::repair::repair_index;
 use crate::export::report::ExportReport;
 use crate::export::run::ExportRun;
 use crate::fhir::instant::Instant;
@@ -43,7 +43,7 @@ pub fn export(
         Err(error) => error,
         done => return done,
     };
-    let Some(repaired) = recover(store, &error, watch)? else { return Err(error) };
+    let Some(repaired) = repair_index(store, &error, watch)? else { return Err(error) };
     if !request.population.can_be_read_again() {
         return Err(error);
     }

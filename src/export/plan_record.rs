@@ -14,7 +14,7 @@ use crate::plan::Plan;
 use crate::request::{ExportRequest, Population};
 use crate::store::Store;
 use crate::store::walk::is_store_name;
-use crate::write::journal::place_of;
+use crate::write::journal::place_of_json_error;
 use crate::write::output_name::OutputName;
 
 /// First file of the record: everything that a resumed run must find again.
@@ -85,13 +85,13 @@ impl PlanRecord {
             files: Vec<String>,
             job: PlanRecord,
         }
-        let SnapshotFile { files, job } = serde_json::from_slice(bytes).map_err(|error| place_of(&error))?;
-        let wrong = job.check(&files).err();
+        let SnapshotFile { files, job } = serde_json::from_slice(bytes).map_err(|error| place_of_json_error(&error))?;
+        let wrong = job.check_files(&files).err();
         Ok((job, wrong))
     }
 
     /// Rows and bytes of each shard, by the name of its file.
-    pub(crate) fn by_name(&self) -> HashMap<&str, (u64, u64)> {
+    pub(crate) fn files_by_name(&self) -> HashMap<&str, (u64, u64)> {
         self.shards.iter().map(|(name, rows, bytes)| (name.as_str(), (*rows, *bytes))).collect()
     }
 
@@ -100,7 +100,7 @@ impl PlanRecord {
     ///
     /// # Errors
     /// A sentence that says what is wrong with it, without a word of what it holds.
-    pub(crate) fn check(&self, files: &[String]) -> Result<(), String> {
+    pub(crate) fn check_files(&self, files: &[String]) -> Result<(), String> {
         let wrong = |what: &str| Err(format!("{what} is not as outpour writes it"));
         let is_hash = self.plan_id.len() == 32 && self.plan_id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         if !is_hash {
@@ -138,7 +138,7 @@ impl PlanRecord {
 }
 
 /// Everything that decides the bytes of an export, by the name a user knows it under.
-pub(crate) fn job_plan(plan: &Plan, snapshot: &Snapshot, store: &Store) -> PlanRecord {
+pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> PlanRecord {
     let request = &plan.request;
     let types: Vec<&str> = request.types.iter().map(|t| t.name()).collect();
     let instant = |at: &Option<Instant>| at.as_ref().map_or(String::new(), Instant::to_string);
@@ -196,7 +196,7 @@ fn notes_hash(notes: &[Issue]) -> String {
 }
 
 /// A resumed run must be the recorded one (the field that differs is named).
-pub(crate) fn same_job(recorded: &PlanRecord, now: &PlanRecord) -> Result<(), ExportError> {
+pub(crate) fn check_same_request(recorded: &PlanRecord, now: &PlanRecord) -> Result<(), ExportError> {
     for (field, given) in &now.request {
         let then = recorded.request.get(field).cloned().unwrap_or_default();
         if then != *given {
@@ -230,7 +230,7 @@ mod tests {
         let as_of = Instant::parse("2024-05-01T00:00:00Z").unwrap();
         let (plan, snapshot, _) =
             crate::export::planning::plan_only(&store, &request, as_of, &Progress::default()).unwrap();
-        let mut job = job_plan(&plan, &snapshot, &store);
+        let mut job = plan_record(&plan, &snapshot, &store);
         job.origin = ExportOrigin::default();
         job
     }

@@ -1,13 +1,13 @@
 //! TODO: module documentation.
 
 use crate::error::{ExportError, IndexError, RequestError, RequestProblem};
-use crate::export::messages::{absent_members, all_messages};
+use crate::export::messages::{add_absent_members, all_issues};
 use crate::export::options::FaultsAllowed;
 use crate::fhir::instant::Instant;
 use crate::index::report::RefreshStats;
 use crate::index::snapshot::Snapshot;
 use crate::issue::{IssueLog, Parameter};
-use crate::plan::{Plan, cut};
+use crate::plan::{Plan, cut_shards};
 use crate::progress::Progress;
 use crate::request::ExportRequest;
 use crate::select::cohort::Cohort;
@@ -35,8 +35,8 @@ pub fn plan(snapshot: &Snapshot, request: &ExportRequest) -> Result<Plan, Export
     let selection = Selection::new(snapshot, &cohort, request)?;
     let deletions = Deletions::new(snapshot, &cohort, request)?;
     let mut messages = std::mem::take(&mut cohort.messages);
-    absent_members(snapshot, &cohort, &selection, &mut messages)?;
-    let shards = cut(snapshot, &selection, request.bounds)?;
+    add_absent_members(snapshot, &cohort, &selection, &mut messages)?;
+    let shards = cut_shards(snapshot, &selection, request.bounds)?;
     open_sources(snapshot, &selection)?;
     Ok(Plan { request: request.clone(), shards, selection, cohort, deletions, messages, snapshot_id: snapshot.id() })
 }
@@ -64,7 +64,8 @@ pub fn plan_only(
     request.check()?;
     let store = store.read_only();
     let take = || store.snapshot_watched(as_of.clone(), watch);
-    let (snapshot, work, plan, _) = planned_from(request, &take, &|| store.snapshot_rechecked(as_of.clone(), watch))?;
+    let (snapshot, work, plan, _) =
+        plan_taken_snapshot(request, &take, &|| store.snapshot_verified(as_of.clone(), watch))?;
     Ok((plan, snapshot, work))
 }
 
@@ -72,30 +73,30 @@ pub fn plan_only(
 type PlannedExport = (Snapshot, RefreshStats, Plan, IssueLog);
 
 /// Takes a snapshot and plans. An index that turns out to be damaged is checked as a whole, repaired, and asked again.
-pub(crate) fn planned(
+pub(crate) fn plan_snapshot(
     store: &Store,
     request: &ExportRequest,
     take: &dyn Fn() -> Result<(Snapshot, RefreshStats), IndexError>,
     watch: &Progress,
 ) -> Result<PlannedExport, ExportError> {
     let again = || {
-        let (_, repair) = store.recheck(watch)?;
+        let (_, repair) = store.verify_and_repair(watch)?;
         let (snapshot, mut work) = take()?;
         work.repaired.extend(repair.repaired);
         Ok((snapshot, work))
     };
-    planned_from(request, take, &again)
+    plan_taken_snapshot(request, take, &again)
 }
 
 /// Takes a snapshot and plans; one whose index turns out to be damaged is taken again.
-fn planned_from(
+fn plan_taken_snapshot(
     request: &ExportRequest,
     take: &dyn Fn() -> Result<(Snapshot, RefreshStats), IndexError>,
     again: &dyn Fn() -> Result<(Snapshot, RefreshStats), IndexError>,
 ) -> Result<PlannedExport, ExportError> {
     let of = |(snapshot, work): (Snapshot, RefreshStats)| {
         let plan = plan(&snapshot, request)?;
-        let messages = all_messages(&snapshot, &plan, request.audience)?;
+        let messages = all_issues(&snapshot, &plan, request.audience)?;
         Ok((snapshot, work, plan, messages))
     };
     match take().map_err(ExportError::from).and_then(of) {

@@ -14,12 +14,12 @@ use crate::sys::store_file::StoreFile;
 ///
 /// # Errors
 /// When the store or the index cannot be read or written.
-pub fn recover(store: &Store, error: &ExportError, watch: &Progress) -> Result<Option<Vec<String>>, ExportError> {
+pub fn repair_index(store: &Store, error: &ExportError, watch: &Progress) -> Result<Option<Vec<String>>, ExportError> {
     if let ExportError::Index(IndexError::Damaged { .. }) = error {
-        return Ok(Some(store.recheck(watch)?.1.repaired));
+        return Ok(Some(store.verify_and_repair(watch)?.1.repaired));
     }
     let Some(name) = damaged_file(store, error) else { return Ok(None) };
-    store.forget(&name, watch)?;
+    store.invalidate_file(&name, watch)?;
     Ok(Some(Vec::new()))
 }
 
@@ -30,6 +30,6 @@ fn damaged_file(store: &Store, error: &ExportError) -> Option<String> {
         ExportError::Decode(DecodeError::Corrupt { path, .. }) => path,
         _ => return None,
     };
-    let source = StoreFile::open(path, Access::called()).ok()?;
+    let source = StoreFile::open(path, Access::pread()).ok()?;
     is_packed(&source).ok()?.then(|| path.strip_prefix(store.root()).ok()?.to_str().map(str::to_string))?
 }

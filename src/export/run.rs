@@ -3,10 +3,10 @@
 
 use crate::codec::compression::Compression;
 use crate::error::{ExportError, IndexError, JournalError};
-use crate::export::messages::all_messages;
+use crate::export::messages::all_issues;
 use crate::export::options::{Clock, Existing, ExportOptions, SnapshotRequest};
-use crate::export::plan_record::{PlanRecord, job_plan, same_job};
-use crate::export::planning::{check_faults, planned};
+use crate::export::plan_record::{PlanRecord, check_same_request, plan_record};
+use crate::export::planning::{check_faults, plan_snapshot};
 use crate::export::report::ExportReport;
 use crate::fhir::instant::Instant;
 use crate::index::report::RefreshStats;
@@ -25,8 +25,8 @@ use crate::write::journal::{MANIFEST, PlanFile, Receipt};
 use crate::write::manifest::{Manifest, file_url};
 use crate::write::operation_outcome::outcome_lines;
 use crate::write::output_dir::{BeginMode, ExportJournal};
-use crate::write::shard::sweep;
-use crate::write::shard_groups::together;
+use crate::write::shard::copy_shards;
+use crate::write::shard_groups::group_shards;
 use crate::write::sink::DirSink;
 use crate::write::status_file::{Status, StatusFile};
 use std::collections::BTreeMap;
@@ -78,21 +78,21 @@ impl ExportRun {
         let recorded: Option<PlanFile<PlanRecord>> = directory.begin(begin)?;
         if let Some(PlanFile { files, job }) = &recorded {
             let path = directory.plan_path();
-            job.check(files).map_err(|reason| JournalError::Damaged { path, reason })?;
+            job.check_files(files).map_err(|reason| JournalError::Damaged { path, reason })?;
         }
         let take = || match (&recorded, &moment.view) {
-            (Some(PlanFile { job, .. }), _) => store.snapshot_again(&job.snapshot, watch),
-            (None, Some(view)) => store.snapshot_of(view, moment.as_of.clone(), watch),
+            (Some(PlanFile { job, .. }), _) => store.reopen_snapshot(&job.snapshot, watch),
+            (None, Some(view)) => store.snapshot_of_listing(view, moment.as_of.clone(), watch),
             (None, None) => store.snapshot_watched(moment.as_of.clone(), watch),
         };
-        let (snapshot, work, plan, messages) = planned(store, request, &take, watch)?;
+        let (snapshot, work, plan, messages) = plan_snapshot(store, request, &take, watch)?;
         check_faults(&plan, options.faults_allowed)?;
-        let job = job_plan(&plan, &snapshot, store);
+        let job = plan_record(&plan, &snapshot, store);
         let deleted = deleted_lines(&plan.deletions.listed, snapshot.as_of());
         let error = outcome_lines(&messages, options.words);
         // Up to here nothing is changed in the directory: what is refused leaves an old export whole.
         match &recorded {
-            Some(PlanFile { job: recorded, .. }) => same_job(recorded, &job)?,
+            Some(PlanFile { job: recorded, .. }) => check_same_request(recorded, &job)?,
             None => {
                 let mut names: Vec<String> = (0..plan.shards.len()).map(|shard| plan.file_name(shard)).collect();
                 names.extend(generated_files::file_names(DELETED, &deleted, request));
@@ -103,9 +103,9 @@ impl ExportRun {
         let finished = match recorded {
             Some(_) => {
                 // A receipt counts if it says what is planned; messages and deletions are made anew.
-                let planned = job.by_name();
+                let planned = job.files_by_name();
                 let is_planned = |file: &Receipt| planned.get(&*file.file) == Some(&(file.count, file.bytes));
-                directory.finished(request.digest, is_planned)?
+                directory.finished_files(request.digest, is_planned)?
             }
             None => Vec::new(),
         };
@@ -123,7 +123,7 @@ impl ExportRun {
         watch.write_total.store(plan.bytes(), Relaxed);
         watch.files_total.store(plan.shards.len() as u64, Relaxed);
         let run = ExportRun {
-            tasks: together(&plan, &snapshot),
+            tasks: group_shards(&plan, &snapshot),
             finished: finished.into_iter().map(|receipt| (receipt.file.clone(), receipt)).collect(),
             recoders: Recompressors::default(),
             receipts: Mutex::default(),
@@ -138,7 +138,7 @@ impl ExportRun {
             messages,
             work,
         };
-        run.tell(options.clock, watch, |_| {});
+        run.publish_status(options.clock, watch, |_| {});
         Ok(run)
     }
 
@@ -147,8 +147,8 @@ impl ExportRun {
     ///
     /// # Errors
     /// When the index is damaged.
-    pub fn withheld(&self) -> Result<Vec<(&'static str, u64, Issue)>, IndexError> {
-        let all = all_messages(&self.snapshot, &self.plan, Audience::Operator)?;
+    pub fn withheld_issues(&self) -> Result<Vec<(&'static str, u64, Issue)>, IndexError> {
+        let all = all_issues(&self.snapshot, &self.plan, Audience::Operator)?;
         Ok(all.withheld(&self.messages).map(|(cause, count, first)| (cause, count, first.clone())).collect())
     }
 
@@ -194,25 +194,26 @@ impl ExportRun {
                 false
             })
             .collect();
-        self.tell(clock, watch, |_| {});
+        self.publish_status(clock, watch, |_| {});
         let threads = rayon::current_num_threads();
         let mut open = |shard: usize| {
             let name = plan.file_name(shard);
-            let sink = DirSink::within(self.directory.files().map_err(|error| self.failed(&name, error))?, self.sync);
+            let sink =
+                DirSink::within(self.directory.files().map_err(|error| self.write_error(&name, error))?, self.sync);
             // All files together hold about a block for each thread.
             let blocks = if shards.len() > 1 { 1 } else { threads.div_ceil(self.tasks.len().min(threads)) };
             let encoder = Encoder::begin(sink, &name, plan.request.coding, plan.request.digest, blocks);
-            encoder.map(Some).map_err(|error| self.failed(&name, error))
+            encoder.map(Some).map_err(|error| self.write_error(&name, error))
         };
         let mut close = |shard: usize, receipt: Receipt| {
-            self.directory.record(&receipt).map_err(|error| self.failed(&receipt.file, error))?;
+            self.directory.append_receipt(&receipt).map_err(|error| self.write_error(&receipt.file, error))?;
             self.receipts.lock().expect("no panic under it").insert(shard, receipt);
             watch.files_done.fetch_add(1, Relaxed);
-            self.tell(clock, watch, |_| {});
+            self.publish_status(clock, watch, |_| {});
             Ok(())
         };
-        let failed = |name: &str, error| self.failed(name, error);
-        sweep(plan, &self.snapshot, &left, &self.recoders, watch, &mut open, &mut close, &failed)
+        let failed = |name: &str, error| self.write_error(name, error);
+        copy_shards(plan, &self.snapshot, &left, &self.recoders, watch, &mut open, &mut close, &failed)
     }
 
     /// Writes deleted and error files, and publishes, once every task is written.
@@ -226,8 +227,8 @@ impl ExportRun {
     pub fn finish(&self, clock: Clock<'_>, watch: &Progress) -> Result<ExportReport, ExportError> {
         let output: Vec<Receipt> = self.receipts.lock().expect("no panic under it").values().cloned().collect();
         assert_eq!(output.len(), self.plan.shards.len(), "every task is written before a run is finished");
-        let deleted = self.generated(DELETED, "Bundle", &self.deleted)?;
-        let error = self.generated(ERROR, "OperationOutcome", &self.error)?;
+        let deleted = self.write_generated(DELETED, "Bundle", &self.deleted)?;
+        let error = self.write_generated(ERROR, "OperationOutcome", &self.error)?;
         // The last look at the store: what was read must be what the snapshot was taken of (CONS-08).
         self.snapshot.index().verify_unchanged()?;
         if watch.cancel.load(Relaxed) {
@@ -235,17 +236,17 @@ impl ExportRun {
         }
         let manifest = Manifest::assemble(
             self.snapshot.as_of(),
-            self.plan.request.canonical(self.plan.cohort.group_id.as_deref()),
+            self.plan.request.canonical_text(self.plan.cohort.group_id.as_deref()),
             &self.base_url(),
             &output,
             &deleted,
             &error,
-            self.extension(),
+            self.manifest_extension(),
         );
         let files: Vec<Receipt> = output.into_iter().chain(deleted).chain(error).collect();
-        self.directory.publish(&manifest.to_bytes(), &files).map_err(|error| self.not_moved(error))?;
-        self.follow_status();
-        self.tell(clock, watch, |status| status.succeed(&manifest));
+        self.directory.publish(&manifest.to_bytes(), &files).map_err(|error| self.move_error(error))?;
+        self.watch_status();
+        self.publish_status(clock, watch, |status| status.succeed(&manifest));
         Ok(ExportReport {
             manifest_path: self.directory.path().join(MANIFEST),
             manifest,
@@ -258,7 +259,7 @@ impl ExportRun {
             transaction_time: self.snapshot.as_of().clone(),
             members_listed: self.plan.cohort.listed,
             members_found: self.plan.cohort.members.count() as u64,
-            ignored: self.snapshot.index().ignored().to_vec(),
+            ignored: self.snapshot.index().ignored_files().to_vec(),
         })
     }
 
@@ -279,13 +280,13 @@ impl ExportRun {
         finished.extend(written.values().map(|receipt| (receipt.file.clone(), receipt.clone())));
         drop(written);
         let finished: Vec<Receipt> = finished.into_values().collect();
-        self.directory.move_into_place(&finished).map_err(|error| self.not_moved(error))?;
-        self.follow_status();
+        self.directory.move_into_place(&finished).map_err(|error| self.move_error(error))?;
+        self.watch_status();
         Ok(())
     }
 
     /// Has `status.json` written where the files are now.
-    fn follow_status(&self) {
+    fn watch_status(&self) {
         if let Ok(directory) = self.directory.files() {
             self.status.lock().expect("no panic under it").move_to(directory);
         }
@@ -300,34 +301,34 @@ impl ExportRun {
     }
 
     /// Writes generated lines as size-bounded files. They are few and made anew by a resumed run.
-    fn generated(
+    fn write_generated(
         &self,
         stem: &str,
         resource_type: &'static str,
         lines: &[String],
     ) -> Result<Vec<Receipt>, ExportError> {
-        let directory = self.directory.files().map_err(|error| self.failed(stem, error))?;
+        let directory = self.directory.files().map_err(|error| self.write_error(stem, error))?;
         let sink = || DirSink::within(directory.clone(), self.sync);
         let receipts = write_lines(stem, resource_type, lines, &self.plan.request, &sink)
-            .map_err(|(name, error)| self.failed(&name, error))?;
+            .map_err(|(name, error)| self.write_error(&name, error))?;
         for receipt in &receipts {
             if !self.finished.contains_key(&receipt.file) {
-                self.directory.record(receipt).map_err(|error| self.failed(&receipt.file, error))?;
+                self.directory.append_receipt(receipt).map_err(|error| self.write_error(&receipt.file, error))?;
             }
         }
         Ok(receipts)
     }
 
-    fn failed(&self, name: &str, source: std::io::Error) -> ExportError {
+    fn write_error(&self, name: &str, source: std::io::Error) -> ExportError {
         ExportError::Write { directory: self.directory.path().to_path_buf(), name: name.to_string(), source }
     }
 
     /// A failure of the output directory while files come into their place.
-    fn not_moved(&self, error: JournalError) -> ExportError {
+    fn move_error(&self, error: JournalError) -> ExportError {
         match error {
             JournalError::Io { path, source } => {
                 let name = path.strip_prefix(self.directory.path()).unwrap_or(&path).display().to_string();
-                self.failed(&name, source)
+                self.write_error(&name, source)
             }
             other => other.into(),
         }
@@ -341,7 +342,7 @@ impl ExportRun {
     }
 
     /// Updates `status.json`, at most once a second. A status that cannot be written costs nobody an export.
-    fn tell(&self, clock: Clock<'_>, watch: &Progress, change: impl FnOnce(&mut StatusFile)) {
+    fn publish_status(&self, clock: Clock<'_>, watch: &Progress, change: impl FnOnce(&mut StatusFile)) {
         let mut status = self.status.lock().expect("no panic under it");
         status.complete(watch.files_done.load(Relaxed));
         change(&mut status);
@@ -349,7 +350,7 @@ impl ExportRun {
     }
 
     /// The root extension of the manifest: snapshot, policies, ledger (MANIFEST-14, MANIFEST-17, reading 10).
-    fn extension(&self) -> serde_json::Value {
+    fn manifest_extension(&self) -> serde_json::Value {
         let request = &self.plan.request;
         let generation = self.snapshot.index().generation();
         let known_since = generation.birth.map(|ticks| Instant { ticks, rest: Box::default() }.to_string());
@@ -385,7 +386,7 @@ fn status_file(
         files.map_err(|source| JournalError::Io { path: directory.path().to_path_buf(), source })?,
         &job.plan_id,
         snapshot.as_of().clone(),
-        plan.request.canonical(plan.cohort.group_id.as_deref()),
+        plan.request.canonical_text(plan.cohort.group_id.as_deref()),
         plan.rows(),
         plan.shards.len() as u64,
     ))

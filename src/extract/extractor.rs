@@ -231,7 +231,7 @@ impl Visitor for Collector {
         }
     }
 
-    fn again(&mut self, node: Node, at: u64) {
+    fn duplicate_key(&mut self, node: Node, at: u64) {
         if self.again == 0 {
             self.again_at = at;
         }
@@ -281,7 +281,12 @@ impl Extractor {
     /// each without its line end, and its facts. `text` must end with a newline. The result is where the next line to
     /// read starts, or the end of the text. When `row` did not stop it, that line is out of the ordinary: it is for
     /// [`Extractor::extract`] to judge, and reading goes on behind it.
-    pub fn lines(&mut self, text: &[u8], from: usize, row: impl FnMut(Range<usize>, &Row<'_>) -> bool) -> usize {
+    pub fn extract_lines(
+        &mut self,
+        text: &[u8],
+        from: usize,
+        row: impl FnMut(Range<usize>, &Row<'_>) -> bool,
+    ) -> usize {
         debug_assert!(text.ends_with(b"\n"));
         let full = self.scanner.validate() == Validate::Full;
         let pass = Pass { text, from, full, names: &NAMES, shapes: &mut self.shapes, row };

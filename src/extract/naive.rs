@@ -58,7 +58,7 @@ pub fn extract(line: &[u8]) -> Result<PlainFacts, FaultFound> {
     let wrong = |kind| Err(FaultFound::Kind(kind));
 
     // The type of a twice given resourceType does not matter: that key decides for every type.
-    let types = document.at(&[0], &["resourceType"]);
+    let types = document.child_at(&[0], &["resourceType"]);
     let resource_type = match types.last().map(|at| &document.values[*at]) {
         Some(JsonValue::Text(name)) => match ResourceType::parse(name) {
             Some(known) => known,
@@ -85,7 +85,7 @@ pub fn extract(line: &[u8]) -> Result<PlainFacts, FaultFound> {
 
     // An array of several metas that say different things is as if the key stood twice.
     let once = |path: &[&str]| -> Result<Option<&JsonValue>, FaultFound> {
-        let mut said = document.at(&[0], path).into_iter().map(|at| &document.values[at]);
+        let mut said = document.child_at(&[0], path).into_iter().map(|at| &document.values[at]);
         let first = said.find(|value| !matches!(value, JsonValue::Null));
         match said.any(|value| !matches!(value, JsonValue::Null)) {
             true => Err(FaultFound::Kind(FaultKind::DuplicateKey)),
@@ -93,9 +93,9 @@ pub fn extract(line: &[u8]) -> Result<PlainFacts, FaultFound> {
         }
     };
     let updated = once(&["meta", "lastUpdated"])?;
-    let last_updated = updated.map(|value| value.text().filter(|text| is_looked_at(text)).and_then(Instant::parse));
-    let version = once(&["meta", "versionId"])?.and_then(JsonValue::text).filter(|text| is_looked_at(text));
-    let id_text = document.at(&[0], &["id"]).first().and_then(|at| document.values[*at].text());
+    let last_updated = updated.map(|value| value.text_of().filter(|text| is_looked_at(text)).and_then(Instant::parse));
+    let version = once(&["meta", "versionId"])?.and_then(JsonValue::text_of).filter(|text| is_looked_at(text));
+    let id_text = document.child_at(&[0], &["id"]).first().and_then(|at| document.values[*at].text_of());
     let id = id_text.and_then(|text| Id::parse(text.as_bytes()));
     let mut facts = PlainFacts {
         content: Content::Resource,
@@ -121,10 +121,10 @@ pub fn extract(line: &[u8]) -> Result<PlainFacts, FaultFound> {
         for path in paths {
             let mut names: Vec<&str> = path.split('.').collect();
             names.push("reference");
-            found.extend(document.at(&[0], &names));
+            found.extend(document.child_at(&[0], &names));
         }
         found.sort(); // values are numbered in the order of the text
-        let texts = found.into_iter().filter_map(|at| document.values[at].text());
+        let texts = found.into_iter().filter_map(|at| document.values[at].text_of());
         facts.references = texts.filter(|text| is_looked_at(text)).map(String::from).collect();
     }
     Ok(facts)
@@ -144,7 +144,7 @@ enum JsonValue {
 }
 
 impl JsonValue {
-    fn text(&self) -> Option<&str> {
+    fn text_of(&self) -> Option<&str> {
         if let JsonValue::Text(text) = self { Some(text) } else { None }
     }
 }
@@ -208,7 +208,7 @@ impl ParsedLine {
     }
 
     /// The objects among these values and, to any depth, in arrays of them (reading 8), in order.
-    fn maps<'a>(&'a self, from: &[usize]) -> Vec<&'a Vec<(String, usize)>> {
+    fn parse_members<'a>(&'a self, from: &[usize]) -> Vec<&'a Vec<(String, usize)>> {
         let mut left: Vec<usize> = from.iter().rev().copied().collect();
         let mut maps = Vec::new();
         while let Some(at) = left.pop() {
@@ -222,9 +222,9 @@ impl ParsedLine {
     }
 
     /// The values at the end of a path of names.
-    fn at(&self, from: &[usize], path: &[&str]) -> Vec<usize> {
+    fn child_at(&self, from: &[usize], path: &[&str]) -> Vec<usize> {
         path.iter().fold(from.to_vec(), |here, name| {
-            let entries = self.maps(&here).into_iter().flatten();
+            let entries = self.parse_members(&here).into_iter().flatten();
             entries.filter(|(key, _)| key == name).map(|(_, value)| *value).collect()
         })
     }
@@ -233,25 +233,25 @@ impl ParsedLine {
     fn has_twice(&self, path: &str) -> bool {
         let names: Vec<&str> = path.split('.').collect();
         (0..names.len()).any(|depth| {
-            let here = self.at(&[0], &names[..depth]);
+            let here = self.child_at(&[0], &names[..depth]);
             let count = |map: &&Vec<(String, usize)>| map.iter().filter(|(key, _)| key == names[depth]).count();
-            self.maps(&here).iter().any(|map| count(map) > 1)
+            self.parse_members(&here).iter().any(|map| count(map) > 1)
         })
     }
 
     /// The urls of a Bundle of DELETE entries (reading 9).
     fn deletions(&self) -> Result<Vec<String>, FaultKind> {
         let mut urls = Vec::new();
-        let entries = self.at(&[0], &["entry"]);
+        let entries = self.child_at(&[0], &["entry"]);
         let mut again = false;
         let mut wrong = None;
-        for (at, entry) in self.maps(&entries).into_iter().enumerate() {
+        for (at, entry) in self.parse_members(&entries).into_iter().enumerate() {
             let part = |name: &str| -> Vec<usize> {
                 entry.iter().filter(|(key, _)| key == name).map(|(_, value)| *value).collect()
             };
             let texts = |name: &str| -> Vec<&str> {
-                let values = self.at(&part("request"), &[name]);
-                values.into_iter().filter_map(|value| self.values[value].text()).collect()
+                let values = self.child_at(&part("request"), &[name]);
+                values.into_iter().filter_map(|value| self.values[value].text_of()).collect()
             };
             let (methods, mentioned) = (texts("method"), texts("url"));
             again |= methods.len() > 1 || mentioned.len() > 1;
@@ -271,8 +271,8 @@ impl ParsedLine {
                 Err(kind) => wrong = wrong.or(Some(kind)),
             }
         }
-        let kinds = self.at(&[0], &["type"]);
-        let is_list = kinds.iter().any(|at| matches!(self.values[*at].text(), Some("transaction" | "batch")));
+        let kinds = self.child_at(&[0], &["type"]);
+        let is_list = kinds.iter().any(|at| matches!(self.values[*at].text_of(), Some("transaction" | "batch")));
         match wrong {
             _ if again => Err(FaultKind::DuplicateKey),
             Some(kind) => Err(kind),

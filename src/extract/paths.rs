@@ -56,7 +56,7 @@ pub(crate) static NAMES: LazyLock<ElementPaths> = LazyLock::new(|| {
         let node = trie.add(path, 1 << at);
         role(trie.add_below(node, "reference", 1 << at), ElementRole::Reference);
     }
-    trie.seal();
+    trie.freeze();
     let nodes = trie.len();
     roles.resize(nodes, ElementRole::None);
     ElementPaths { trie, roles }

@@ -50,7 +50,7 @@ fn step(state: ScalarState, byte: u8) -> ScalarState {
 }
 
 /// Whether a byte ends a number or literal: white space or punctuation. A quote does not, so that it is rejected.
-fn ends(byte: u8) -> bool {
+fn may_end(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b',' | b'}' | b']' | b':' | b'{' | b'[')
 }
 
@@ -62,7 +62,7 @@ pub fn run(mut state: ScalarState, bytes: &[u8]) -> (ScalarState, usize) {
         if state == INTEGER && byte.is_ascii_digit() {
             continue;
         }
-        if ends(*byte) {
+        if may_end(*byte) {
             return (state, at);
         }
         state = step(state, *byte);

@@ -290,7 +290,7 @@ fn read_many(kernel: Kernel, validate: Validate, text: &[u8]) -> Vec<Result<Plai
     let (mut all, mut at) = (Vec::new(), 0);
     while at < text.len() {
         let mut stopped = false;
-        at = extractor.lines(text, at, |range, facts| {
+        at = extractor.extract_lines(text, at, |range, facts| {
             assert!(matches!(&text[range.end..], [b'\n', ..] | [b'\r', b'\n', ..]));
             all.push(Ok(plain_row(facts)));
             // Stopping now and then changes nothing.
@@ -384,7 +384,7 @@ fn ordinary_lines_are_not_left_to_the_scanner() {
     for kernel in Kernel::available() {
         for validate in [Validate::Full, Validate::Structure] {
             let mut rows = 0;
-            let end = Extractor::new(kernel, validate).lines(&text, 0, |_, facts| {
+            let end = Extractor::new(kernel, validate).extract_lines(&text, 0, |_, facts| {
                 rows += 1;
                 facts.references().count() == 1
             });

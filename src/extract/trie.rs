@@ -94,7 +94,7 @@ impl Trie {
     }
 
     /// Makes the tree ready for look-ups: finds for each node a hash that keeps its children apart.
-    pub fn seal(&mut self) {
+    pub fn freeze(&mut self) {
         for at in 0..self.entries.len() {
             let children: Vec<TrieSlot> = self.entries[at].children.iter().map(|child| self.slot(*child)).collect();
             // As many slots as pairs, so that a random multiplier keeps all apart more often than not.

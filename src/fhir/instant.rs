@@ -176,8 +176,8 @@ fn next_of_same_precision(first: &Instant, text: &[u8]) -> Instant {
 #[inline]
 fn days(text: &[u8]) -> Option<i64> {
     // "YYYY-MM-" and "YY-MM-DD" hold all the characters, some of them twice.
-    let head = pairs(word(text, 0), *b"0000-00-")?;
-    let tail = pairs(word(text, 2), *b"00-00-00")?;
+    let head = pairs(ticks_word(text, 0), *b"0000-00-")?;
+    let tail = pairs(ticks_word(text, 2), *b"00-00-00")?;
     let year = pair(head, 0) * 100 + pair(head, 2);
     let (month, day) = (pair(head, 5), pair(tail, 6));
     if year == 0 || month.wrapping_sub(1) > 11 || day.wrapping_sub(1) >= days_of_month(year, month) {
@@ -193,7 +193,7 @@ fn days(text: &[u8]) -> Option<i64> {
 /// Seconds of a `Thh:mm:ss`, 60 allowed as a second. `text` has nine bytes.
 #[inline]
 fn seconds_of_day(text: &[u8]) -> Option<i64> {
-    let values = pairs(word(text, 1), *b"00:00:00")?;
+    let values = pairs(ticks_word(text, 1), *b"00:00:00")?;
     let (hour, minute, second) = (pair(values, 0), pair(values, 3), pair(values, 6));
     (text[0] == b'T' && hour < 24 && minute < 60 && second <= 60).then_some((hour * 3600 + minute * 60 + second) as i64)
 }
@@ -235,7 +235,7 @@ fn offset(zone: &[u8]) -> Option<i64> {
 
 /// Eight bytes of `text` from `at`, the first one lowest.
 #[inline]
-fn word(text: &[u8], at: usize) -> u64 {
+fn ticks_word(text: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(text[at..at + 8].try_into().expect("eight bytes"))
 }
 

@@ -39,7 +39,7 @@ impl<'a> Reference<'a> {
         }
         let id = Id::parse(id.as_bytes())?;
         let (base, name) = match cut(before) {
-            Some((base, name)) if is_base(base) => (base, name),
+            Some((base, name)) if is_absolute_url(base) => (base, name),
             Some(_) => return None,
             None => ("", before),
         };
@@ -107,7 +107,7 @@ fn cut(text: &str) -> Option<(&str, &str)> {
     Some((&text[..slash], &text[slash + 1..]))
 }
 
-fn is_base(text: &str) -> bool {
+fn is_absolute_url(text: &str) -> bool {
     let Some(rest) = text.strip_prefix("http").map(|rest| rest.strip_prefix('s').unwrap_or(rest)) else {
         return false;
     };

@@ -75,7 +75,7 @@ static NAMES: LazyLock<(Trie, Vec<FactElement>)> = LazyLock::new(|| {
     let mut trie = Trie::new();
     let mut nodes = ROLES.map(|(path, role)| (trie.add(path, 1), role)).to_vec();
     nodes.push((trie.add("member.entity.reference", 1), FactElement::Member));
-    trie.seal();
+    trie.freeze();
     let mut roles = vec![FactElement::None; trie.len()];
     nodes.into_iter().for_each(|(node, role)| roles[node as usize] = role);
     (trie, roles)
@@ -165,7 +165,7 @@ impl Visitor for FactReaderState<'_> {
         }
     }
 
-    fn again(&mut self, _: Node, _: u64) {}
+    fn duplicate_key(&mut self, _: Node, _: u64) {}
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::simd::Kernel;
 static NAMES: LazyLock<(Trie, [Node; 3])> = LazyLock::new(|| {
     let mut trie = Trie::new();
     let nodes = ["identifier", "identifier.system", "identifier.value"].map(|path| trie.add(path, 1));
-    trie.seal();
+    trie.freeze();
     (trie, nodes)
 });
 
@@ -80,5 +80,5 @@ impl Visitor for IdentifierState<'_> {
             (self.on_identifier)(self.system.as_deref().unwrap_or(""), &value);
         }
     }
-    fn again(&mut self, _: Node, _: u64) {}
+    fn duplicate_key(&mut self, _: Node, _: u64) {}
 }

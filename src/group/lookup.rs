@@ -33,7 +33,7 @@ pub enum FoundGroup {
 /// [`Damaged`] when the index is.
 pub fn find_group(snapshot: &Snapshot, id: &Id, ours: &[bool]) -> Result<FoundGroup, CorruptIndex> {
     let mut found = FoundGroup::Unknown;
-    for (extent, row) in rows_of(snapshot, ResourceType::GROUP, id)? {
+    for (extent, row) in group_rows_of(snapshot, ResourceType::GROUP, id)? {
         match snapshot.state(extent, row, snapshot.as_of().as_ref(), ours, &|_| true)? {
             RowState::Current => return Ok(FoundGroup::Current(extent, row)),
             RowState::Future => found = FoundGroup::Future,
@@ -84,7 +84,7 @@ impl fmt::Display for UnusableGroup {
 }
 
 /// Everything that keeps a Group from standing for a set of patients.
-pub fn unusable(head: &GroupHead, members: MembershipRule) -> Vec<UnusableGroup> {
+pub fn check_usable(head: &GroupHead, members: MembershipRule) -> Vec<UnusableGroup> {
     if head.resource_type != Some(ResourceType::GROUP) {
         return vec![UnusableGroup::NoGroup(head.resource_type)];
     }
@@ -136,7 +136,11 @@ pub fn read_group(
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn rows_of(snapshot: &Snapshot, resource_type: ResourceType, id: &Id) -> Result<Vec<(usize, usize)>, CorruptIndex> {
+pub fn group_rows_of(
+    snapshot: &Snapshot,
+    resource_type: ResourceType,
+    id: &Id,
+) -> Result<Vec<(usize, usize)>, CorruptIndex> {
     let hash = id_encoding::entity_hash(resource_type, id.as_bytes());
     let mut rows = Vec::new();
     for extent in snapshot.extents() {
@@ -144,7 +148,7 @@ pub fn rows_of(snapshot: &Snapshot, resource_type: ResourceType, id: &Id) -> Res
         if !this.head().has_type(resource_type.index()) {
             continue;
         }
-        for reference in this.named(hash)? {
+        for reference in this.based_name_of(hash)? {
             let row = (reference & !kind::MASK) as usize;
             if reference & kind::MASK == kind::ROW
                 && this.row(row)?.type_of(row) == resource_type
@@ -168,7 +172,7 @@ pub fn similar_groups(snapshot: &Snapshot, id: &str) -> Result<Vec<String>, Corr
         if !this.head().has_type(ResourceType::GROUP.index()) {
             continue;
         }
-        let columns = this.prove_columns(&[Column::Type, Column::Flags, Column::Id, Column::Heap])?;
+        let columns = this.verify_columns(&[Column::Type, Column::Flags, Column::Id, Column::Heap])?;
         for row in 0..columns.rows() {
             if columns.type_of(row) == ResourceType::GROUP {
                 let known = columns.id_of(row).to_string();

@@ -129,7 +129,7 @@ const MEMBER_FILTER: &str = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition
 static NAMES: LazyLock<(Trie, Vec<GroupElement>)> = LazyLock::new(|| {
     let mut trie = Trie::new();
     let nodes = ROLES.map(|(path, role)| (trie.add(path, 1), role));
-    trie.seal();
+    trie.freeze();
     let mut roles = vec![GroupElement::None; trie.len()];
     nodes.into_iter().for_each(|(node, role)| roles[node as usize] = role);
     (trie, roles)
@@ -318,7 +318,7 @@ impl Visitor for GroupReaderState<'_> {
         });
     }
 
-    fn again(&mut self, _: Node, at: u64) {
+    fn duplicate_key(&mut self, _: Node, at: u64) {
         self.again.get_or_insert(at);
     }
 }

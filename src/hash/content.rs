@@ -20,7 +20,7 @@ impl StoreFile {
     ///
     /// # Errors
     /// As [`StoreFile::read`] and [`StoreFile::check`].
-    pub fn samples(&self, upto_len: u64) -> Result<u64, StoreFileError> {
+    pub fn sampled_hash(&self, upto_len: u64) -> Result<u64, StoreFileError> {
         if upto_len <= SAMPLE_BLOCKS * SAMPLE_BLOCK_BYTES {
             return self.content_hash(0..upto_len);
         }
@@ -66,13 +66,13 @@ mod tests {
             assert_eq!(source.content_hash(0..3_000_000).unwrap(), xxh3_64(&bytes));
             assert_eq!(source.content_hash(5..2_000_000).unwrap(), xxh3_64(&bytes[5..2_000_000]));
             assert_eq!(source.content_hash(7..7).unwrap(), xxh3_64(b""));
-            assert_eq!(source.samples(1000).unwrap(), xxh3_64(&bytes[..1000]));
+            assert_eq!(source.sampled_hash(1000).unwrap(), xxh3_64(&bytes[..1000]));
             let picked: Vec<u8> = (0..64)
                 .map(|block| (3_000_000 - 4096) * block / 63)
                 .flat_map(|at| bytes[at..at + 4096].to_vec())
                 .collect();
-            assert_eq!(source.samples(3_000_000).unwrap(), xxh3_64(&picked));
-            assert!(source.samples(3_000_001).is_err());
+            assert_eq!(source.sampled_hash(3_000_000).unwrap(), xxh3_64(&picked));
+            assert!(source.sampled_hash(3_000_001).is_err());
             assert!(source.content_hash(0..u64::MAX).is_err());
         }
     }
@@ -81,8 +81,9 @@ mod tests {
     #[test]
     fn samples_tell_append_from_change() {
         let mut bytes = vec![b'x'; 500_000];
-        let sample =
-            |bytes: &[u8]| StoreFile::open(file_of(bytes).path(), accesses()[0]).unwrap().samples(500_000).unwrap();
+        let sample = |bytes: &[u8]| {
+            StoreFile::open(file_of(bytes).path(), accesses()[0]).unwrap().sampled_hash(500_000).unwrap()
+        };
         let before = sample(&bytes);
         bytes.extend_from_slice(b"more");
         assert_eq!(sample(&bytes), before);

@@ -25,7 +25,7 @@ pub(crate) struct StoreDiff {
 }
 
 /// Whether the files are those that the generation was made from, untouched.
-pub(crate) fn unchanged(files: &StoreFiles, known: &IndexMeta, wanted: Option<Validate>) -> bool {
+pub(crate) fn is_unchanged(files: &StoreFiles, known: &IndexMeta, wanted: Option<Validate>) -> bool {
     let weaker = wanted == Some(Validate::Full) && known.validate == Validate::Structure;
     !weaker
         && known.files.len() == files.count()
@@ -34,17 +34,17 @@ pub(crate) fn unchanged(files: &StoreFiles, known: &IndexMeta, wanted: Option<Va
             .all(|at| known.files[at].stamp == files.stamp(at) && known.files[at].name == files.name(at))
 }
 
-pub(crate) fn entries(files: &StoreFiles) -> Result<Vec<FileEntry>, IndexError> {
+pub(crate) fn file_entries(files: &StoreFiles) -> Result<Vec<FileEntry>, IndexError> {
     let entry = |file| {
         let source = files.source(file)?;
-        let samples = source.samples(source.len())?;
+        let samples = source.sampled_hash(source.len())?;
         Ok(FileEntry { name: files.name(file).to_string(), stamp: source.stamp(), samples, appendable: true })
     };
     (0..files.count()).map(entry).collect()
 }
 
 /// Compares the files with what the index knows of them.
-pub(crate) fn survey(
+pub(crate) fn diff(
     files: &StoreFiles,
     known: Option<&IndexMeta>,
     standing: Option<&OpenedIndex>,
@@ -78,7 +78,7 @@ pub(crate) fn survey(
             Some(entry)
                 if source()?.len() >= entry.stamp.len
                     && (entry.appendable || source()?.len() == entry.stamp.len)
-                    && source()?.samples(entry.stamp.len)? == entry.samples =>
+                    && source()?.sampled_hash(entry.stamp.len)? == entry.samples =>
             {
                 changed = true;
                 Some(entry)
@@ -87,7 +87,7 @@ pub(crate) fn survey(
         };
         let samples = match standing {
             Some(entry) if same_stamp => entry.samples,
-            _ => source()?.samples(source()?.len())?,
+            _ => source()?.sampled_hash(source()?.len())?,
         };
         let appendable = standing.is_none_or(|entry| entry.appendable);
         let len = files.stamp(file).len;

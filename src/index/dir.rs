@@ -54,7 +54,7 @@ impl MemoryFiles {
         Ok(Some(ReadMap::of_file(file.try_clone()?, Path::new(name))?))
     }
 
-    fn keep_only(&self, names: &[&str]) {
+    fn remove_all_but(&self, names: &[&str]) {
         self.0.lock().expect("no thread panics with the lock").retain(|name, _| names.contains(&name.as_str()));
     }
 }
@@ -88,7 +88,7 @@ pub struct BlockWriter {
 impl BlockWriter {
     /// Writes bytes behind those that were written.
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.room.before_write(&self.file, bytes.len());
+        self.room.reserve_ahead(&self.file, bytes.len());
         self.file.write_all(bytes)
     }
 
@@ -272,7 +272,7 @@ impl IndexDir {
                     }
                 }
             }
-            IndexDir::Memory(files) | IndexDir::ReadOnly(_, files) => files.keep_only(names),
+            IndexDir::Memory(files) | IndexDir::ReadOnly(_, files) => files.remove_all_but(names),
         }
     }
 }

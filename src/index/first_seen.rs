@@ -34,7 +34,7 @@ impl FirstSeen {
     }
 
     /// Notes birth and latest snapshot in a generation that has none.
-    pub fn note(&self, generation: &mut IndexMeta) {
+    pub fn note_table(&self, generation: &mut IndexMeta) {
         generation.birth = generation.birth.or(self.birth);
         generation.latest = generation.latest.max(self.latest);
     }

@@ -105,7 +105,7 @@ impl IndexFile {
 }
 
 /// An instant as ticks, rounded up to the next tick.
-pub fn ticks_up(at: &Instant) -> i64 {
+pub fn ticks_rounded_up(at: &Instant) -> i64 {
     at.ticks + i64::from(!at.rest.is_empty())
 }
 
@@ -128,8 +128,8 @@ impl IndexMeta {
     ///
     /// An extent is never called older than the snapshots that were taken before it came: a snapshot of the past
     /// taken today must not make tonight's late file look as if last night's export had held it.
-    pub fn seen(&mut self, as_of: &Instant) -> bool {
-        let now = ticks_up(as_of);
+    pub fn note_snapshot(&mut self, as_of: &Instant) -> bool {
+        let now = ticks_rounded_up(as_of);
         let first = match self.latest {
             Some(latest) if latest >= now => latest + 1,
             _ => now,
@@ -461,7 +461,7 @@ mod tests {
     fn a_note_gives_back_what_was_seen() {
         let published = generation();
         let mut seen = published.clone();
-        assert!(seen.seen(&Instant { ticks: 20, rest: Box::default() }));
+        assert!(seen.note_snapshot(&Instant { ticks: 20, rest: Box::default() }));
         let note = SnapshotLog::from_bytes(&SnapshotLog::of(&seen, &published).to_bytes()).unwrap();
         let mut again = published.clone();
         assert!(again.apply(&note) && again == seen);

@@ -23,14 +23,14 @@ impl OpenedIndex {
     ///
     /// # Errors
     /// The first reason why not.
-    pub fn whole(self) -> Result<(Vec<Segment>, GlobalIndex), &'static str> {
+    pub fn into_whole(self) -> Result<(Vec<Segment>, GlobalIndex), &'static str> {
         let merged = self.merged?;
         Ok((self.extents.into_iter().collect::<Result<Vec<_>, _>>()?, merged))
     }
 }
 
 /// Opens a generation.
-pub fn stand(home: &IndexDir, generation: &IndexMeta, trust: Verification) -> OpenedIndex {
+pub fn open_index(home: &IndexDir, generation: &IndexMeta, trust: Verification) -> OpenedIndex {
     let trusted = |file: &IndexFile, bytes: &IndexBytes| {
         trust == Verification::Stamps && file.stamp.is_some_and(|stamp| stamp == bytes.stamp())
     };
@@ -58,7 +58,7 @@ pub fn stand(home: &IndexDir, generation: &IndexMeta, trust: Verification) -> Op
         let (bytes, trusted) = containers[entry.container].as_ref().ok_or("its file cannot be opened")?;
         if let Some(heads) = heads.filter(|_| *trusted) {
             // The table of extents was compared with the generation.
-            return Ok(Segment::known(bytes.clone(), entry.at, heads[at]));
+            return Ok(Segment::open_known(bytes.clone(), entry.at, heads[at]));
         }
         let extent = Segment::open(bytes.clone(), entry.at)?;
         let head = extent.head();

@@ -15,7 +15,7 @@ use crate::store::Store;
 impl Store {
     /// The greatest T of the snapshots that the store's index remembers.
     pub fn latest_snapshot(&self) -> Option<Instant> {
-        let ticks = refresh::latest(self)?;
+        let ticks = refresh::latest_snapshot_ticks(self)?;
         Some(Instant { ticks, rest: Box::default() })
     }
 
@@ -37,11 +37,11 @@ impl Store {
         Ok((Snapshot::new(Arc::new(index), as_of), work))
     }
 
-    /// Like [`Store::snapshot_watched`], but every byte of the index is checked as by [`Store::recheck`].
+    /// Like [`Store::snapshot_watched`], but every byte of the index is checked as by [`Store::verify_and_repair`].
     ///
     /// # Errors
     /// As [`Store::snapshot_watched`].
-    pub fn snapshot_rechecked(&self, as_of: Instant, watch: &Progress) -> Result<(Snapshot, RefreshStats), IndexError> {
+    pub fn snapshot_verified(&self, as_of: Instant, watch: &Progress) -> Result<(Snapshot, RefreshStats), IndexError> {
         let (index, work) = refresh::refresh(self, Some(&as_of), None, watch, Verification::Nothing)?;
         Ok((Snapshot::new(Arc::new(index), as_of), work))
     }
@@ -50,17 +50,17 @@ impl Store {
     ///
     /// # Errors
     /// When a directory cannot be read.
-    pub fn look(&self) -> Result<StoreListing, IndexError> {
-        Ok(StoreListing::of(&store_files::look(self)?))
+    pub fn list_files(&self) -> Result<StoreListing, IndexError> {
+        Ok(StoreListing::of(&store_files::walk_store(self)?))
     }
 
-    /// Like [`Store::snapshot_watched`], of the bytes that an earlier [`Store::look`] saw: what was appended or came
+    /// Like [`Store::snapshot_watched`], of the bytes that an earlier [`Store::list_files`] saw: what was appended or came
     /// since is not part of it, unless somebody else has had it indexed meanwhile. Files replaced since are taken as
     /// they are now.
     ///
     /// # Errors
     /// As [`Store::snapshot_watched`].
-    pub fn snapshot_of(
+    pub fn snapshot_of_listing(
         &self,
         view: &StoreListing,
         as_of: Instant,
@@ -72,8 +72,8 @@ impl Store {
 
     /// The index as it was last published, without a look at the store; `None` when there is none that stands, or it
     /// is being replaced.
-    pub fn last_index(&self) -> Option<Index> {
-        refresh::last(self)
+    pub fn latest_published(&self) -> Option<Index> {
+        refresh::latest_published(self)
     }
 
     /// Brings the index up to date and opens it, without taking a snapshot.
@@ -89,7 +89,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::index`].
-    pub fn recheck(&self, watch: &Progress) -> Result<(Index, RefreshStats), IndexError> {
+    pub fn verify_and_repair(&self, watch: &Progress) -> Result<(Index, RefreshStats), IndexError> {
         refresh::refresh(self, None, None, watch, Verification::Nothing)
     }
 
@@ -97,19 +97,19 @@ impl Store {
     ///
     /// # Errors
     /// When the index cannot be written.
-    pub fn forget(&self, name: &str, watch: &Progress) -> Result<(), IndexError> {
-        invalidate::forget(self, name, watch)
+    pub fn invalidate_file(&self, name: &str, watch: &Progress) -> Result<(), IndexError> {
+        invalidate::invalidate_file(self, name, watch)
     }
 
     /// The snapshot that a record names: the same extents, whatever has been appended since.
     ///
     /// # Errors
     /// [`IndexError::Changed`] when the store no longer holds those bytes.
-    pub fn snapshot_again(
+    pub fn reopen_snapshot(
         &self,
         record: &SnapshotRecord,
         watch: &Progress,
     ) -> Result<(Snapshot, RefreshStats), IndexError> {
-        refresh::again(self, record, watch)
+        refresh::rebuild_from_record(self, record, watch)
     }
 }

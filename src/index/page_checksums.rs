@@ -19,18 +19,18 @@ pub fn checksum(bytes: &[u8]) -> u64 {
 }
 
 /// Number of seals of so many bytes.
-pub fn seal_count(bytes: usize) -> usize {
+pub fn checksum_count(bytes: usize) -> usize {
     bytes.div_ceil(PAGE_BYTES)
 }
 
-fn seal_of(page: &[u8]) -> u32 {
+fn checksum_of_page(page: &[u8]) -> u32 {
     xxh3_64(page) as u32
 }
 
 /// Writes the seals of `body`, four bytes each, to the front of `seals`.
-pub fn write_seals(seals: &mut [u8], body: &[u8]) {
+pub fn write_checksums(seals: &mut [u8], body: &[u8]) {
     for (seal, page) in seals.chunks_exact_mut(4).zip(body.chunks(PAGE_BYTES)) {
-        seal.copy_from_slice(&seal_of(page).to_le_bytes());
+        seal.copy_from_slice(&checksum_of_page(page).to_le_bytes());
     }
 }
 
@@ -45,10 +45,10 @@ pub struct PageChecksums {
 }
 
 impl PageChecksums {
-    /// Nothing is proven yet. `seals` is where they begin in the bytes that [`PageChecksums::prove`] is given, `body` what
+    /// Nothing is proven yet. `seals` is where they begin in the bytes that [`PageChecksums::verify`] is given, `body` what
     /// they speak for; the caller has checked that both lie inside.
     pub fn new(seals: usize, body: Range<usize>) -> PageChecksums {
-        let words = seal_count(body.len()).div_ceil(64);
+        let words = checksum_count(body.len()).div_ceil(64);
         let proven = (0..words).map(|_| AtomicU64::new(0)).collect();
         PageChecksums { seals, body, proven, whole: AtomicBool::new(false) }
     }
@@ -57,7 +57,7 @@ impl PageChecksums {
     ///
     /// # Errors
     /// [`Damaged`] when one of them is not what was written, or the range lies outside of the body.
-    pub fn prove(&self, bytes: &[u8], range: Range<usize>) -> Result<(), CorruptIndex> {
+    pub fn verify(&self, bytes: &[u8], range: Range<usize>) -> Result<(), CorruptIndex> {
         if self.whole.load(Relaxed) || range.is_empty() {
             return Ok(());
         }
@@ -75,7 +75,7 @@ impl PageChecksums {
             let end = self.body.end.min(start + PAGE_BYTES);
             let at = self.seals + page * 4;
             let stored = u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
-            if seal_of(&bytes[start..end]) != stored {
+            if checksum_of_page(&bytes[start..end]) != stored {
                 return Err(CorruptIndex("a page of it is not what was written"));
             }
             word.fetch_or(bit, Relaxed);
@@ -86,15 +86,15 @@ impl PageChecksums {
     /// Proves everything.
     ///
     /// # Errors
-    /// As [`PageChecksums::prove`].
-    pub fn prove_whole(&self, bytes: &[u8]) -> Result<(), CorruptIndex> {
-        self.prove(bytes, self.body.clone())?;
+    /// As [`PageChecksums::verify`].
+    pub fn verify_all(&self, bytes: &[u8]) -> Result<(), CorruptIndex> {
+        self.verify(bytes, self.body.clone())?;
         self.whole.store(true, Relaxed);
         Ok(())
     }
 
     /// Whether everything has been proven.
-    pub fn is_whole(&self) -> bool {
+    pub fn is_verified(&self) -> bool {
         self.whole.load(Relaxed)
     }
 }
@@ -109,20 +109,20 @@ mod tests {
         let body = 3 * PAGE_BYTES + 100;
         let mut bytes: Vec<u8> = (0..16 + body).map(|at| (at * 7 % 251) as u8).collect();
         let (front, tail) = bytes.split_at_mut(16);
-        write_seals(front, tail);
+        write_checksums(front, tail);
         let seals = || PageChecksums::new(0, 16..16 + body);
-        seals().prove_whole(&bytes).unwrap();
+        seals().verify_all(&bytes).unwrap();
         for damaged in [16, 16 + PAGE_BYTES - 1, 16 + PAGE_BYTES, 15 + body] {
             bytes[damaged] ^= 1;
             let page = (damaged - 16) / PAGE_BYTES;
             let seals = seals();
             for other in 0..4 {
                 let at = 16 + other * PAGE_BYTES;
-                assert_eq!(seals.prove(&bytes, at..at + 1).is_err(), other == page);
+                assert_eq!(seals.verify(&bytes, at..at + 1).is_err(), other == page);
             }
-            assert!(seals.prove_whole(&bytes).is_err() && !seals.is_whole());
+            assert!(seals.verify_all(&bytes).is_err() && !seals.is_verified());
             bytes[damaged] ^= 1;
         }
-        assert!(seals().prove(&bytes, 15..17).is_err() && seals().prove(&bytes, body..body + 17).is_err());
+        assert!(seals().verify(&bytes, 15..17).is_err() && seals().verify(&bytes, body..body + 17).is_err());
     }
 }

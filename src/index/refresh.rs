@@ -7,18 +7,18 @@
 use crate::codec::compression::Compression;
 use crate::error::IndexError;
 use crate::fhir::instant::Instant;
-use crate::index::diff::{StoreDiff, entries, survey, unchanged};
+use crate::index::diff::{StoreDiff, diff, file_entries, is_unchanged};
 use crate::index::dir::{IndexDir, IndexLock};
 use crate::index::first_seen::FirstSeen;
 use crate::index::global::build::{self, BuildError};
 use crate::index::global::{GlobalIndex, append};
 use crate::index::meta::{self, IndexFile, IndexMeta, SegmentMeta, SnapshotLog};
-use crate::index::open::{Verification, stand};
+use crate::index::open::{Verification, open_index};
 use crate::index::report::RefreshStats;
 use crate::index::segment::reader::Segment;
 use crate::index::segment::scan::{ScanOptions, scan};
 use crate::index::segment::span::{RangeKind, ScanRange, compressed_spans};
-use crate::index::segment_files::gather_containers;
+use crate::index::segment_files::compact_segment_files;
 use crate::index::snapshot::{Index, SegmentRef, Snapshot, SnapshotRecord};
 use crate::index::store_files::StoreFiles;
 use crate::index::store_listing::StoreListing;
@@ -76,10 +76,10 @@ pub fn refresh(
             None => StoreFiles::find(store)?,
         };
         if let Some(known) = known
-            && unchanged(&files, &known.noted, store.options().validate)
-            && let Ok((extents, merged)) = stand(&home, &known.noted, trust).whole()
+            && is_unchanged(&files, &known.noted, store.options().validate)
+            && let Ok((extents, merged)) = open_index(&home, &known.noted, trust).into_whole()
         {
-            let Some(generation) = note(&home, store, known, as_of, watch)? else { continue };
+            let Some(generation) = log_snapshot(&home, store, known, as_of, watch)? else { continue };
             work.kept_extents = extents.len();
             match Index::new(generation, extents, merged, files, home.is_durable()) {
                 Ok(index) => return Ok((index, work)),
@@ -92,8 +92,8 @@ pub fn refresh(
         // Another writer may have been here while this one waited.
         let known = load(&home).map(|known| known.noted);
         let before_sequence = known.as_ref().map_or(0, |known| known.sequence);
-        let standing = known.as_ref().map(|known| stand(&home, known, trust));
-        let survey = survey(&files, known.as_ref(), standing.as_ref(), store.options().validate)?;
+        let standing = known.as_ref().map(|known| open_index(&home, known, trust));
+        let survey = diff(&files, known.as_ref(), standing.as_ref(), store.options().validate)?;
         let before = standing.and_then(|standing| standing.merged.ok());
         let (mut generation, extents) = match build(&home, survey, before, &files, watch, store, &mut work) {
             Err(IndexError::Damaged { reason }) if trust == Verification::Stamps => {
@@ -106,10 +106,10 @@ pub fn refresh(
             work.in_memory = Some(format!("{} is only read here", store.index_dir().display()));
         }
         if let Some(as_of) = as_of {
-            generation.seen(as_of);
+            generation.note_snapshot(as_of);
         }
         publish(&home, &mut generation)?;
-        home.keep_only(&names(&generation));
+        home.keep_only(&index_file_names(&generation));
         let merged = match home.open(&generation.merged.name) {
             Ok(bytes) => GlobalIndex::open(bytes, &generation.extents),
             Err(_) => Err("it cannot be opened"),
@@ -135,7 +135,7 @@ fn take_lock(home: &IndexDir, watch: &Progress) -> Result<IndexLock, IndexError>
 }
 
 /// Files of the index that a generation needs.
-fn names(generation: &IndexMeta) -> Vec<&str> {
+fn index_file_names(generation: &IndexMeta) -> Vec<&str> {
     let mut names: Vec<&str> = generation.containers.iter().map(|file| file.name.as_str()).collect();
     names.extend([generation.merged.name.as_str(), meta::FILE, meta::NOTE]);
     names
@@ -143,7 +143,7 @@ fn names(generation: &IndexMeta) -> Vec<&str> {
 
 /// Notes a snapshot, and stamps of index files that can be trusted by now; the generation with both. `None` when
 /// another writer has published meanwhile.
-fn note(
+fn log_snapshot(
     home: &IndexDir,
     store: &Store,
     known: LoadedMeta,
@@ -151,7 +151,7 @@ fn note(
     watch: &Progress,
 ) -> Result<Option<IndexMeta>, IndexError> {
     let LoadedMeta { mut published, mut noted } = known;
-    let unseen = as_of.is_some_and(|as_of| noted.clone().seen(as_of));
+    let unseen = as_of.is_some_and(|as_of| noted.clone().note_snapshot(as_of));
     let stampless =
         home.is_durable() && noted.containers.iter().chain([&noted.merged]).any(|file| file.stamp.is_none());
     if !unseen && !stampless {
@@ -165,7 +165,7 @@ fn note(
     (published, noted) = (now.published, now.noted);
     let first_of_all = noted.birth.is_none() && as_of.is_some();
     if let Some(as_of) = as_of {
-        noted.seen(as_of);
+        noted.note_snapshot(as_of);
     }
     if first_of_all || stampless {
         publish(home, &mut noted)?;
@@ -178,12 +178,12 @@ fn note(
 }
 
 /// The greatest T, in ticks, of the snapshots that the index on disk remembers; nothing is made for it.
-pub fn latest(store: &Store) -> Option<i64> {
+pub fn latest_snapshot_ticks(store: &Store) -> Option<i64> {
     load(&IndexDir::Directory(store.index_dir()))?.noted.latest
 }
 
 /// The index as it was last published, without a look at the store; none when there is none that stands.
-pub fn last(store: &Store) -> Option<Index> {
+pub fn latest_published(store: &Store) -> Option<Index> {
     // A writer may take the files away that a generation just read names.
     for _ in 0..ATTEMPTS {
         let home = match store.options().index_access {
@@ -191,8 +191,8 @@ pub fn last(store: &Store) -> Option<Index> {
             IndexAccess::ReadWrite => IndexDir::directory(&store.index_dir()).ok()?,
         };
         let known = load(&home)?.noted;
-        let Ok((extents, merged)) = stand(&home, &known, Verification::Stamps).whole() else { continue };
-        let files = StoreFiles::known(store, &known);
+        let Ok((extents, merged)) = open_index(&home, &known, Verification::Stamps).into_whole() else { continue };
+        let files = StoreFiles::known_to(store, &known);
         if let Ok(index) = Index::new(known, extents, merged, files, home.is_durable()) {
             return Some(index);
         }
@@ -201,12 +201,16 @@ pub fn last(store: &Store) -> Option<Index> {
 }
 
 /// The snapshot of a record: from the index if it still has the extents, else from the store's bytes.
-pub fn again(store: &Store, record: &SnapshotRecord, watch: &Progress) -> Result<(Snapshot, RefreshStats), IndexError> {
+pub fn rebuild_from_record(
+    store: &Store,
+    record: &SnapshotRecord,
+    watch: &Progress,
+) -> Result<(Snapshot, RefreshStats), IndexError> {
     let Some(as_of) = Instant::parse(&record.as_of) else {
-        return Err(gone(store, "", "is to be seen as of what is no instant; begin anew with --force"));
+        return Err(changed_error(store, "", "is to be seen as of what is no instant; begin anew with --force"));
     };
     let (index, mut work) = refresh(store, None, None, watch, Verification::Stamps)?;
-    let index = match Snapshot::of_record(index, record, as_of.clone()) {
+    let index = match Snapshot::of_segments(index, record, as_of.clone()) {
         Ok(snapshot) => return Ok((snapshot, work)),
         Err((index, _)) => index,
     };
@@ -222,12 +226,16 @@ pub fn again(store: &Store, record: &SnapshotRecord, watch: &Progress) -> Result
     let stays = |extent: &SegmentRef| same && !lost.contains(extent.file.as_str());
     let kept: Vec<Option<usize>> =
         record.extents.iter().zip(known).map(|(extent, known)| known.filter(|_| stays(extent))).collect();
-    let mut generation = IndexMeta { files: entries(&files)?, ..IndexMeta::empty(record.validate) };
+    let mut generation = IndexMeta { files: file_entries(&files)?, ..IndexMeta::empty(record.validate) };
     generation.containers = index.generation().containers.clone();
     let (mut extents, mut spans) = (Vec::new(), Vec::new());
     for (extent, kept) in record.extents.iter().zip(&kept) {
         let Some(file) = files.position(&extent.file) else {
-            return Err(gone(store, &extent.file, "is no longer there; put it back, or begin anew with --force"));
+            return Err(changed_error(
+                store,
+                &extent.file,
+                "is no longer there; put it back, or begin anew with --force",
+            ));
         };
         if let Some(kept) = *kept {
             generation.extents.push(SegmentMeta { file, ..index.entry(kept).clone() });
@@ -237,7 +245,7 @@ pub fn again(store: &Store, record: &SnapshotRecord, watch: &Progress) -> Result
         match files.coding(file) {
             Compression::None if extent.end > files.source(file)?.len() => {
                 let reason = "is shorter than it was when the export began; put it back, or begin anew with --force";
-                return Err(gone(store, &extent.file, reason));
+                return Err(changed_error(store, &extent.file, reason));
             }
             Compression::None => spans.push(ScanRange {
                 file,
@@ -266,16 +274,16 @@ pub fn again(store: &Store, record: &SnapshotRecord, watch: &Progress) -> Result
         .and_then(|bytes| GlobalIndex::open(bytes, &generation.extents))
         .and_then(|merged| Index::new(generation, extents, merged, files, false).map_err(|damaged| damaged.0))
         .map_err(|reason| IndexError::ReadBack { name: "in memory".into(), reason })?;
-    match Snapshot::of_record(index, record, as_of) {
+    match Snapshot::of_segments(index, record, as_of) {
         Ok(snapshot) => Ok((snapshot, work)),
         Err((_, missing)) => {
             let reason = "no longer holds the bytes that the interrupted export began with; begin anew with --force";
-            Err(gone(store, &record.extents[missing].file, reason))
+            Err(changed_error(store, &record.extents[missing].file, reason))
         }
     }
 }
 
-fn gone(store: &Store, name: &str, reason: &str) -> IndexError {
+fn changed_error(store: &Store, name: &str, reason: &str) -> IndexError {
     IndexError::Changed { path: store.root().join(name), reason: reason.to_string() }
 }
 
@@ -336,7 +344,7 @@ fn build(
             generation.files[file].appendable = false;
         }
         let remembered = FirstSeen::of(&spans, &generation);
-        remembered.note(&mut generation);
+        remembered.note_table(&mut generation);
         let container = generation.containers.len();
         generation.containers.push(IndexFile::new(name.clone()));
         let bytes = Arc::new(home.open(&name).map_err(|source| IndexError::Write { name: name.clone(), source })?);
@@ -365,7 +373,7 @@ fn build(
             origins.push(origin);
         }
     }
-    gather_containers(home, &mut generation, &mut extents)?;
+    compact_segment_files(home, &mut generation, &mut extents)?;
     let rows: u64 = extents.iter().map(|extent| (extent.rows() + extent.tombstones()) as u64).sum();
     if rows > STORE_ROWS_MAX {
         return Err(IndexError::TooManyRows { max: STORE_ROWS_MAX });
@@ -373,7 +381,7 @@ fn build(
     watch.merging.store(true, Relaxed);
     generation.merged = IndexFile::new(format!("merged-{:012}", generation.sequence));
     let merged = match before {
-        Some(before) if append::pays(&before, &extents, &origins) => {
+        Some(before) if append::is_worth_appending(&before, &extents, &origins) => {
             append::extend(&before, &extents, &origins, home, &generation.merged.name)
         }
         _ => build::build(&extents, home, &generation.merged.name),

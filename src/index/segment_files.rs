@@ -14,7 +14,7 @@ const CONTAINERS_MAX: usize = 24;
 ///
 /// # Errors
 /// When the new container cannot be written, or an extent is damaged.
-pub fn gather_containers(
+pub fn compact_segment_files(
     home: &IndexDir,
     generation: &mut IndexMeta,
     extents: &mut [Segment],
@@ -35,7 +35,7 @@ pub fn gather_containers(
     let mut at = 0;
     for (extent, entry) in extents.iter().zip(&mut generation.extents) {
         // Damage must not be copied under a fresh stamp.
-        extent.prove_whole()?;
+        extent.verify_all()?;
         let bytes = extent.bytes();
         std::io::Write::write_all(&mut file, bytes).map_err(failed)?;
         (entry.container, entry.at) = (0, at);
@@ -44,7 +44,7 @@ pub fn gather_containers(
     std::io::Write::flush(&mut file).map_err(failed)?;
     let bytes = Arc::new(home.open(&name).map_err(failed)?);
     for (extent, entry) in extents.iter_mut().zip(&generation.extents) {
-        *extent = Segment::known(bytes.clone(), entry.at, *extent.head());
+        *extent = Segment::open_known(bytes.clone(), entry.at, *extent.head());
     }
     generation.containers = vec![IndexFile::new(name)];
     Ok(())

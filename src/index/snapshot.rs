@@ -54,7 +54,7 @@ impl Index {
             if files.coding(entry.file) == Compression::None {
                 continue;
             }
-            let (pairs, _) = extent.prove_columns(&[Column::Restart])?.restart.as_chunks::<2>();
+            let (pairs, _) = extent.verify_columns(&[Column::Restart])?.restart.as_chunks::<2>();
             restarts[entry.file].extend(
                 pairs.iter().map(|[uncompressed, compressed]| SeekPoint {
                     compressed: *compressed,
@@ -64,7 +64,7 @@ impl Index {
         }
         restarts.iter_mut().for_each(|list| list.sort_by_key(|restart| (restart.uncompressed, restart.compressed)));
         let bases = merged.bases()?;
-        let base_numbers = merged.proven_words(Section::ExtentBase, 0..merged.count(Section::ExtentBase))?.to_vec();
+        let base_numbers = merged.verified_words(Section::ExtentBase, 0..merged.count(Section::ExtentBase))?.to_vec();
         let starts = SegmentOffsets::of(extents.iter().map(Segment::head));
         let tables = generation.files.iter().map(|_| OnceLock::new()).collect();
         Ok(Index { tables, generation, extents, merged, files, restarts, bases, base_numbers, starts, durable })
@@ -195,7 +195,7 @@ impl Index {
         let hash = crate::index::segment::id_encoding::owner_hash(self.bases[base as usize].as_bytes(), id.as_bytes());
         let first = self.merged.lower_bound(Section::PatientHash, hash)?;
         for at in first..self.patients() {
-            if self.merged.proven_longs(Section::PatientHash, at..at + 1)?[0] != hash {
+            if self.merged.verified_longs(Section::PatientHash, at..at + 1)?[0] != hash {
                 break;
             }
             if self.merged.word(Section::PatientBase, at)? == base && self.patient_id(at as u32)? == *id {
@@ -216,8 +216,8 @@ impl Index {
     /// [`Damaged`] when the index is.
     pub fn owners_of_patient(&self, patient: u32) -> Result<&[u32], CorruptIndex> {
         let at = patient as usize;
-        let span = self.merged.proven_words(Section::PatientStart, at..at + 2)?;
-        self.merged.proven_words(Section::Occurrence, span[0] as usize..span[1] as usize)
+        let span = self.merged.verified_words(Section::PatientStart, at..at + 2)?;
+        self.merged.verified_words(Section::Occurrence, span[0] as usize..span[1] as usize)
     }
 
     /// The patient that an owner of an extent is.
@@ -239,8 +239,8 @@ impl Index {
     }
 
     /// Files in the store's tree that are no data files.
-    pub fn ignored(&self) -> &[String] {
-        self.files.ignored()
+    pub fn ignored_files(&self) -> &[String] {
+        self.files.ignored_names()
     }
 
     /// Whether the index is kept on disk.
@@ -254,7 +254,7 @@ impl Index {
     /// # Errors
     /// [`IndexError::Changed`] or [`IndexError::StoreFile`] with the file's name.
     pub fn verify_unchanged(&self) -> Result<(), IndexError> {
-        for (file, source) in self.files.opened() {
+        for (file, source) in self.files.opened_files() {
             source.check()?;
             if source.changed()? || source.stamp() != self.generation.files[file].stamp {
                 self.verify_content(file)?;
@@ -363,7 +363,7 @@ pub struct SnapshotRecord {
 
 impl SnapshotRecord {
     /// Name of the snapshot: a hash of the record as JSON, so its keys, their order and its words stay as they are.
-    fn id(&self) -> String {
+    fn snapshot_id(&self) -> String {
         let record = serde_json::to_vec(self).expect("a record is plain data");
         format!("{:032x}", crate::hash::xxh3_128(&record))
     }
@@ -417,13 +417,13 @@ impl Snapshot {
     }
 
     /// A look at an index as of some instant, which the index does not remember as a snapshot.
-    pub fn of_index(index: Index, as_of: Instant) -> Snapshot {
+    pub fn of_latest(index: Index, as_of: Instant) -> Snapshot {
         Snapshot::new(Arc::new(index), as_of)
     }
 
     /// The snapshot that a record names, as of its instant, if the index has all of its extents; else the index again, and the number of the
     /// first of the record's extents that it does not have.
-    pub(crate) fn of_record(
+    pub(crate) fn of_segments(
         mut index: Index,
         record: &SnapshotRecord,
         as_of: Instant,
@@ -464,7 +464,7 @@ impl Snapshot {
 
     /// Name of the snapshot: the same bytes at the same T have the same name on any machine.
     pub fn id(&self) -> String {
-        self.record().id()
+        self.record().snapshot_id()
     }
 
     /// The index.
@@ -478,7 +478,7 @@ impl Snapshot {
     }
 
     /// Whether an extent is part of the snapshot.
-    pub fn sees(&self, extent: usize) -> bool {
+    pub fn sees_segment(&self, extent: usize) -> bool {
         self.visible[extent]
     }
 
@@ -493,7 +493,7 @@ impl Snapshot {
     }
 
     /// Whether every extent is part of it.
-    pub fn sees_all(&self) -> bool {
+    pub fn sees_whole_index(&self) -> bool {
         self.visible.iter().all(|visible| *visible)
     }
 

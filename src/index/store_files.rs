@@ -19,7 +19,7 @@ use crate::sys::store_file::{FileStamp, StoreFile, StoreFileError};
 ///
 /// # Errors
 /// When a directory cannot be read.
-pub fn look(store: &Store) -> Result<Walk, IndexError> {
+pub fn walk_store(store: &Store) -> Result<Walk, IndexError> {
     walk(store.root()).map_err(|(path, source)| IndexError::Read { path, source })
 }
 
@@ -39,7 +39,7 @@ impl StoreFiles {
     /// # Errors
     /// When a directory cannot be read.
     pub fn find(store: &Store) -> Result<StoreFiles, IndexError> {
-        Ok(StoreFiles::of(store, look(store)?, false))
+        Ok(StoreFiles::of(store, walk_store(store)?, false))
     }
 
     /// As [`StoreFiles::find`], cut back to what a view saw; of what came later only what is indexed already is left.
@@ -51,13 +51,13 @@ impl StoreFiles {
         view: &StoreListing,
         known: Option<&IndexMeta>,
     ) -> Result<StoreFiles, IndexError> {
-        let mut walked = look(store)?;
-        view.cut(&mut walked, known);
+        let mut walked = walk_store(store)?;
+        view.truncate_to(&mut walked, known);
         Ok(StoreFiles::of(store, walked, true))
     }
 
     /// The files that a generation was made of, without a look at the store.
-    pub fn known(store: &Store, generation: &IndexMeta) -> StoreFiles {
+    pub fn known_to(store: &Store, generation: &IndexMeta) -> StoreFiles {
         let found = |entry: &FileEntry| WalkedFile {
             name: entry.name.clone(),
             coding: Compression::of_file_name(&entry.name).unwrap_or(Compression::None),
@@ -116,12 +116,12 @@ impl StoreFiles {
     }
 
     /// The files that have been opened.
-    pub fn opened(&self) -> impl Iterator<Item = (usize, &StoreFile)> {
+    pub fn opened_files(&self) -> impl Iterator<Item = (usize, &StoreFile)> {
         self.open.iter().enumerate().filter_map(|(file, open)| open.get().map(|source| (file, source)))
     }
 
     /// Relative paths that the walk passed by.
-    pub fn ignored(&self) -> &[String] {
+    pub fn ignored_names(&self) -> &[String] {
         &self.walked.ignored
     }
 }

@@ -36,18 +36,18 @@ impl StoreListing {
     /// Cuts what a later walk found back to this view: files that came later go, what was appended to plain files is
     /// cut off. What the index knows already stays, because its extents cannot be divided: such rows were there when
     /// somebody else looked. Compressed files are read whole.
-    pub(crate) fn cut(&self, walk: &mut Walk, known_by: Option<&IndexMeta>) {
+    pub(crate) fn truncate_to(&self, walk: &mut Walk, known_by: Option<&IndexMeta>) {
         let known = |found: &WalkedFile| known_by.and_then(|generation| known(generation, &found.name));
-        walk.files.retain(|found| self.position(&found.name).is_some() || known(found).is_some());
+        walk.files.retain(|found| self.position_of(&found.name).is_some() || known(found).is_some());
         for found in &mut walk.files {
-            let seen = self.position(&found.name).map_or(0, |at| self.files[at].1.len);
+            let seen = self.position_of(&found.name).map_or(0, |at| self.files[at].1.len);
             if found.coding == Compression::None {
                 found.stamp.len = found.stamp.len.min(seen.max(known(found).map_or(0, |known| known.len)));
             }
         }
     }
 
-    fn position(&self, name: &str) -> Option<usize> {
+    fn position_of(&self, name: &str) -> Option<usize> {
         self.files.binary_search_by(|(known, _)| known.as_bytes().cmp(name.as_bytes())).ok()
     }
 }
@@ -91,24 +91,24 @@ mod tests {
             fs::create_dir(&root).unwrap();
             append(&root.join("a.ndjson"), &[row(1), row(2)]);
             let store = Store::open(&root).unwrap();
-            assert!(store.last_index().is_none());
+            assert!(store.latest_published().is_none());
             if indexed_before {
                 store.index(&Progress::default()).unwrap();
             }
             append(&root.join("a.ndjson"), &[row(3)]);
             append(&root.join("b.ndjson"), &[row(4)]);
-            let view = store.look().unwrap();
+            let view = store.list_files().unwrap();
             copy(&root, &twin);
             append(&root.join("a.ndjson"), &[row(5)]);
             append(&root.join("b.ndjson"), &[row(6), row(7)]);
             append(&root.join("c.ndjson"), &[row(8)]);
-            if let Some(index) = store.last_index() {
+            if let Some(index) = store.latest_published() {
                 assert!(!view.is_indexed(index.generation()));
             }
-            let (snapshot, _) = store.snapshot_of(&view, as_of(), &Progress::default()).unwrap();
+            let (snapshot, _) = store.snapshot_of_listing(&view, as_of(), &Progress::default()).unwrap();
             assert_eq!(snapshot.index().rows(), 4);
             snapshot.index().verify_unchanged().unwrap();
-            assert!(view.is_indexed(store.last_index().unwrap().generation()));
+            assert!(view.is_indexed(store.latest_published().unwrap().generation()));
             let then = Store::open(&twin).unwrap().snapshot(as_of()).unwrap();
             let contents = |snapshot: &crate::index::snapshot::Snapshot| {
                 snapshot.record().extents.iter().map(|extent| (extent.end, extent.content)).max().unwrap()
@@ -117,12 +117,12 @@ mod tests {
                 assert_eq!(contents(&snapshot), contents(&then), "the same bytes as a copy of that moment");
             }
             // The same view again is the same snapshot, and costs no scan; what came since is found by the next look.
-            let (again, work) = store.snapshot_of(&view, as_of(), &Progress::default()).unwrap();
+            let (again, work) = store.snapshot_of_listing(&view, as_of(), &Progress::default()).unwrap();
             assert_eq!((again.record(), work.scanned_bytes), (snapshot.record(), 0));
             assert_eq!(store.snapshot(as_of()).unwrap().index().rows(), 8);
             // By now the index holds more: a look of long ago sees it, but nothing is lost.
-            assert_eq!(store.snapshot_of(&view, as_of(), &Progress::default()).unwrap().0.index().rows(), 8);
-            assert_eq!(store.last_index().unwrap().rows(), 8);
+            assert_eq!(store.snapshot_of_listing(&view, as_of(), &Progress::default()).unwrap().0.index().rows(), 8);
+            assert_eq!(store.latest_published().unwrap().rows(), 8);
         }
     }
 
@@ -136,9 +136,9 @@ mod tests {
         let (head, tail) = text.split_at(20);
         fs::write(&file, row(1) + "\n" + head).unwrap();
         let store = Store::open(dir.path()).unwrap();
-        let view = store.look().unwrap();
+        let view = store.list_files().unwrap();
         fs::write(&file, row(1) + "\n" + head + tail + "\n").unwrap();
-        let (snapshot, _) = store.snapshot_of(&view, as_of(), &Progress::default()).unwrap();
+        let (snapshot, _) = store.snapshot_of_listing(&view, as_of(), &Progress::default()).unwrap();
         assert_eq!(snapshot.index().rows(), 1);
         assert_eq!(store.snapshot(as_of()).unwrap().index().rows(), 2);
     }

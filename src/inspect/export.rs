@@ -44,7 +44,7 @@ fn read(path: &Path, report: &mut InspectReport) -> Option<Vec<u8>> {
     }
 }
 
-fn or_none<T: Display>(value: Option<T>) -> String {
+fn text_or_none<T: Display>(value: Option<T>) -> String {
     value.map_or("not stated".to_string(), |value| value.to_string())
 }
 
@@ -55,8 +55,8 @@ pub fn manifest(path: &Path, report: &mut InspectReport) {
     let stated = shape::read(&bytes, &mut differences);
     differences.lines().into_iter().for_each(|what| report.broken.push(what));
     let mut part = ReportSection::new("manifest", &["file", "type", "lines", "bytes", "on disk", "digest"]);
-    part.fact("transactionTime", or_none(stated.transaction_time.as_ref()));
-    part.fact("plan", or_none(stated.plan_id.as_ref()));
+    part.fact("transactionTime", text_or_none(stated.transaction_time.as_ref()));
+    part.fact("plan", text_or_none(stated.plan_id.as_ref()));
     part.fact("files", grouped(stated.files.len() as u64));
     for listed in &stated.files {
         let facts = listed.facts.as_ref();
@@ -88,10 +88,10 @@ pub fn status(path: &Path, report: &mut InspectReport) {
         Ok(value) => {
             let show = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
             for key in ["id", "status", "transactionTime", "lastUpdated", "resourceCount"] {
-                part.fact(key, or_none(value.get(key).map(show)));
+                part.fact(key, text_or_none(value.get(key).map(show)));
             }
             for key in ["complete", "running", "failed", "total"] {
-                part.fact(&format!("batches {key}"), or_none(value["batches"].get(key).map(show)));
+                part.fact(&format!("batches {key}"), text_or_none(value["batches"].get(key).map(show)));
             }
         }
     }

@@ -82,7 +82,7 @@ pub fn extents(path: &Path, report: &mut InspectReport) {
             Ok(_) => "ok",
             Err(reason) => {
                 report.broken(path, format!("byte {at}: extent: {reason}"));
-                if layout::intact(own, &places) { "ok" } else { "broken" }
+                if layout::is_intact(own, &places) { "ok" } else { "broken" }
             }
         };
         count += 1;
@@ -130,7 +130,7 @@ pub fn merged(path: &Path, report: &mut InspectReport) {
             let size = count.checked_mul(*width as u64).map_or("too many".to_string(), grouped);
             part.row(vec![section.to_string(), grouped(*count), size]);
         }
-        let state = global::state(&bytes);
+        let state = global::row_successor_state(&bytes);
         if let Err(reason) = state {
             report.broken(path, reason);
         }
@@ -166,8 +166,8 @@ pub fn generation(path: &Path, report: &mut InspectReport) -> Option<IndexMeta> 
     if let Some(found) = &found {
         part.fact("sequence", found.sequence);
         part.fact("validate", found.validate.name());
-        part.fact("first snapshot", at(found.birth));
-        part.fact("latest snapshot", at(found.latest));
+        part.fact("first snapshot", instant_text(found.birth));
+        part.fact("latest snapshot", instant_text(found.latest));
         part.fact("files", grouped(found.files.len() as u64));
         part.fact("extents", grouped(found.extents.len() as u64));
         let names: Vec<&str> = found.containers.iter().map(|file| file.name.as_str()).collect();
@@ -188,7 +188,7 @@ pub fn generation(path: &Path, report: &mut InspectReport) -> Option<IndexMeta> 
 }
 
 /// A number of ticks for people.
-fn at(ticks: Option<i64>) -> String {
+fn instant_text(ticks: Option<i64>) -> String {
     ticks.map_or("none yet".to_string(), |ticks| Instant { ticks, rest: Box::default() }.to_string())
 }
 
@@ -198,8 +198,8 @@ pub fn note(path: &Path, report: &mut InspectReport) {
     match read_regular(path, GENERATION_BYTES_MAX).ok().and_then(|bytes| SnapshotLog::from_bytes(&bytes)) {
         Some(note) => {
             part.fact("of generation", note.sequence);
-            part.fact("first snapshot of its new extents", at(note.first));
-            part.fact("latest snapshot", at(note.latest));
+            part.fact("first snapshot of its new extents", instant_text(note.first));
+            part.fact("latest snapshot", instant_text(note.latest));
         }
         None => report.broken(path, "it is torn; what it noted is forgotten, and some rows may be exported again"),
     }

@@ -44,7 +44,7 @@ pub struct JobEngine {
 
 /// Checks that the records are those of the files: were another volume's, or none, taken for them, every file of a
 /// finished job would seem to be nobody's. Both directories hold the same mark, made when both were new.
-fn belong_together(options: &EngineOptions, files: &Directory, records: &Directory) -> Result<(), OpenError> {
+fn check_same_disk(options: &EngineOptions, files: &Directory, records: &Directory) -> Result<(), OpenError> {
     let failed = |directory: &Directory| {
         let path = directory.path().join(MARK);
         |source| OpenError::Directory { path, source }
@@ -90,7 +90,7 @@ impl JobEngine {
                 return Err(OpenError::Directory { path: options.records.clone(), source });
             }
         }
-        belong_together(&options, &files, records.directory())?;
+        check_same_disk(&options, &files, records.directory())?;
         let index_dir = options.store.index_dir();
         if private_directory(&index_dir).and_then(|()| create_private(&index_dir.join("lock")).map(drop)).is_err() {
             return Err(OpenError::Index { path: index_dir });
@@ -164,8 +164,8 @@ impl JobEngine {
         for at in 0..workers + 1 {
             let inner = self.inner.clone();
             let (name, body): (_, fn(&Arc<EngineShared>)) = match at {
-                0 => ("outpour-reaper".to_string(), reaper::reaper),
-                at => (format!("outpour-job-{at}"), worker::worker),
+                0 => ("outpour-reaper".to_string(), reaper::run_reaper),
+                at => (format!("outpour-job-{at}"), worker::run_worker),
             };
             let thread = std::thread::Builder::new().name(name).spawn(move || body(&inner));
             threads.push(thread.map_err(|error| OpenError::Threads(error.to_string()))?);
@@ -184,11 +184,11 @@ impl JobEngine {
     /// [`KickOffError`].
     pub fn kick_off(&self, asked: KickOff) -> Result<AcceptedJob, KickOffError> {
         let client = asked.client.clone();
-        self.announce(&client)?;
+        self.reserve_slot(&client)?;
         let made = self.make_durable(asked);
-        let mut table = self.inner.table();
-        table.come(&client);
-        let record = made.map_err(unwritten)?;
+        let mut table = self.inner.registry();
+        table.release_slot(&client);
+        let record = made.map_err(record_write_error)?;
         let transaction_time = Instant::parse(&record.transaction_time).expect("written here");
         let accepted = AcceptedJob { id: record.id.clone(), transaction_time };
         let job = Job::new(record, self.inner.now().ticks);
@@ -200,7 +200,7 @@ impl JobEngine {
     }
 
     /// Counts a job that is about to be made durable, if there is room for one more.
-    fn announce(&self, client: &str) -> Result<(), KickOffError> {
+    fn reserve_slot(&self, client: &str) -> Result<(), KickOffError> {
         let inner = &self.inner;
         let limits = &inner.options.limits;
         for place in [&inner.options.files, &inner.options.records] {
@@ -209,7 +209,7 @@ impl JobEngine {
                 return Err(KickOffError::DiskFull(used));
             }
         }
-        let mut table = inner.table();
+        let mut table = inner.registry();
         if table.stopping {
             return Err(KickOffError::Stopping);
         }
@@ -244,7 +244,7 @@ impl JobEngine {
         if let Some(refusal) = refusal(&job.record()) {
             return Ok(refusal);
         }
-        self.announce(client)?;
+        self.reserve_slot(client)?;
         let retried = (|| {
             let _changing = job.changing.lock().expect("no panic under it");
             let mut record = (*job.record()).clone();
@@ -254,7 +254,7 @@ impl JobEngine {
             if let Some(refusal) = refusal(&record) {
                 return Ok(refusal);
             }
-            record.become_(JobState::Queued);
+            record.move_to(JobState::Queued);
             (record.failure, record.ended, record.expires) = (None, None, None);
             inner.records.write(&record)?;
             *job.record.lock().expect("no panic under it") = Arc::new(record);
@@ -262,14 +262,14 @@ impl JobEngine {
             job.touch(&inner.now());
             Ok(RetryOutcome::Accepted)
         })();
-        let mut table = inner.table();
-        table.come(client);
+        let mut table = inner.registry();
+        table.release_slot(client);
         if matches!(retried, Ok(RetryOutcome::Accepted)) && !job.deleted.load(Relaxed) {
             table.turns.push(job);
         }
         drop(table);
         inner.wake.notify_all();
-        retried.map_err(unwritten)
+        retried.map_err(record_write_error)
     }
 
     fn make_durable(&self, asked: KickOff) -> std::io::Result<JobRecord> {
@@ -346,14 +346,14 @@ impl JobEngine {
         if record.state == JobState::Expired || self.is_over(&record) {
             return JobLookup::Expired;
         }
-        let percent = if record.state.is_active() { worker::percent(&job) } else { 100 };
+        let percent = if record.state.is_active() { worker::percent_done(&job) } else { 100 };
         let begun = job.begun.lock().expect("no panic under it").clone();
         let seconds_left = begun.filter(|_| percent > 0).map(|begun| {
             let taken = (self.inner.now().ticks - begun.ticks).max(0) as f64 / TICKS_PER_SECOND as f64;
             (taken * f64::from(100 - percent) / f64::from(percent)).ceil() as u64
         });
         let asked_before = job.asked.swap(true, Relaxed);
-        let planned = worker::planned(&job, &record);
+        let planned = worker::planned_counts(&job, &record);
         JobLookup::Job(JobView { record, percent, seconds_left, asked_before, planned, changed: job.touched() })
     }
 
@@ -363,7 +363,7 @@ impl JobEngine {
     }
 
     fn job(&self, id: &str, mount: &str, client: &str) -> Option<Arc<Job>> {
-        let job = self.inner.table().jobs.get(id).cloned()?;
+        let job = self.inner.registry().jobs.get(id).cloned()?;
         let record = job.record();
         (record.mount == mount && record.client == client).then_some(job)
     }
@@ -375,7 +375,7 @@ impl JobEngine {
     #[allow(clippy::result_unit_err, reason = "there is one way to fail, and it has no details")]
     pub fn file(&self, id: &str, mount: &str, client: &str) -> Result<Option<FileView>, ()> {
         let name = (mount.to_string(), id.to_string());
-        let Some((job, at)) = self.inner.table().files.get(&name).cloned() else { return Ok(None) };
+        let Some((job, at)) = self.inner.registry().files.get(&name).cloned() else { return Ok(None) };
         let record = job.record();
         if record.client != client {
             return Ok(None);
@@ -405,8 +405,8 @@ impl JobEngine {
             job.deleted.store(true, Relaxed);
         }
         job.watch.cancel.store(true, Relaxed);
-        let mut table = inner.table();
-        shared::forget(&mut table, &job);
+        let mut table = inner.registry();
+        shared::forget_job(&mut table, &job);
         if !job.stage.lock().expect("no panic under it").is_busy() {
             table.trash.push(id.to_string());
         }
@@ -417,7 +417,7 @@ impl JobEngine {
 
     /// What an export of now would see, by the index as it was last published; `None` while there is none.
     pub fn snapshot_now(&self) -> Option<Snapshot> {
-        Some(Snapshot::new(self.inner.indexer.last(self.store())?, self.inner.now()))
+        Some(Snapshot::new(self.inner.indexer.latest_published(self.store())?, self.inner.now()))
     }
 
     /// Faulty lines of the store, by the index as it was last published; `None` while there is none that can be read.
@@ -432,12 +432,12 @@ impl JobEngine {
         self.inner.now()
     }
 
-    /// What the store holds now (see [`Store::look`]).
+    /// What the store holds now (see [`Store::list_files`]).
     ///
     /// # Errors
     /// When a directory cannot be read.
-    pub fn look(&self) -> Result<StoreListing, IndexError> {
-        self.store().look()
+    pub fn list_files(&self) -> Result<StoreListing, IndexError> {
+        self.store().list_files()
     }
 
     /// Has the store's new bytes indexed, beginning after this call, and waits for that, but not longer than `most`.
@@ -445,7 +445,7 @@ impl JobEngine {
     pub fn index_and_wait(&self, most: Duration) -> bool {
         let inner = self.inner.clone();
         self.inner.indexer.run_and_wait(most, move || {
-            let _turn = inner.index_turn();
+            let _turn = inner.lock_index();
             let done = inner.pool.install(|| inner.options.store.index(&Progress::default()));
             if let Err(error) = done {
                 tracing::error!(%error, "the store cannot be indexed");
@@ -455,7 +455,7 @@ impl JobEngine {
 
     /// Jobs that wait or run.
     pub fn active(&self) -> usize {
-        self.inner.table().turns.iter().count()
+        self.inner.registry().turns.iter().count()
     }
 
     /// Expires and removes what is due now, as the reaper does by itself.
@@ -466,7 +466,7 @@ impl JobEngine {
     /// Stops: work ends at its next piece and is taken up again by the next engine on the same directories.
     pub fn stop(&self) {
         {
-            let mut table = self.inner.table();
+            let mut table = self.inner.registry();
             table.stopping = true;
             table.turns.iter().for_each(|job| job.watch.cancel.store(true, Relaxed));
         }
@@ -477,7 +477,7 @@ impl JobEngine {
     }
 }
 
-fn unwritten(error: std::io::Error) -> KickOffError {
+fn record_write_error(error: std::io::Error) -> KickOffError {
     match error.kind() {
         std::io::ErrorKind::StorageFull => KickOffError::DiskFull(100),
         _ => KickOffError::Unwritable(error),

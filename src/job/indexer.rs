@@ -26,14 +26,14 @@ struct IndexRuns {
 
 impl Indexer {
     /// The index as it was last published.
-    pub fn last(&self, store: &Store) -> Option<Arc<Index>> {
+    pub fn latest_published(&self, store: &Store) -> Option<Arc<Index>> {
         let path = store.index_dir().join(meta::FILE);
         let stamp = FileStamp::of_metadata(&std::fs::metadata(path).ok()?);
         let mut held = self.held.lock().expect("no panic under it");
         match &*held {
             Some((known, index)) if *known == stamp => Some(index.clone()),
             _ => {
-                let index = Arc::new(store.last_index()?);
+                let index = Arc::new(store.latest_published()?);
                 *held = Some((stamp, index.clone()));
                 Some(index)
             }

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 use crate::job::registry::Job;
-use crate::job::shared::{EngineShared, forget, later};
+use crate::job::shared::{EngineShared, add_seconds, forget_job};
 use crate::job::state::JobState;
 use crate::job::worker::REAPER_SECONDS;
 
 /// The reaper's life. Woken by every turn that ends, it looks at the jobs only when the time of one is over.
-pub fn reaper(inner: &Arc<EngineShared>) {
+pub fn run_reaper(inner: &Arc<EngineShared>) {
     loop {
         reap(inner);
-        let mut table = inner.table();
+        let mut table = inner.registry();
         loop {
             if table.stopping {
                 return;
@@ -24,8 +24,8 @@ pub fn reaper(inner: &Arc<EngineShared>) {
             }
             if !table.trash.is_empty() {
                 drop(table);
-                sweep(inner);
-                table = inner.table();
+                sweep_foreign(inner);
+                table = inner.registry();
                 continue;
             }
             let left = Duration::from_millis((left / (TICKS_PER_SECOND / 1000)) as u64 + 1);
@@ -39,7 +39,7 @@ pub fn reaper(inner: &Arc<EngineShared>) {
 pub fn reap(inner: &EngineShared) {
     let now = inner.now();
     let jobs: Vec<Arc<Job>> = {
-        let mut table = inner.table();
+        let mut table = inner.registry();
         table.due = None;
         table.jobs.values().cloned().collect()
     };
@@ -52,21 +52,21 @@ pub fn reap(inner: &EngineShared) {
             continue;
         }
         let done = match record.state {
-            JobState::Expired => inner.records.remove(&job.id).map(|()| forget(&mut inner.table(), &job)),
+            JobState::Expired => inner.records.remove(&job.id).map(|()| forget_job(&mut inner.registry(), &job)),
             _ => expire(inner, &job, &now).map(|()| due = due.take().into_iter().chain(job.record().expiry()).min()),
         };
         if let Err(error) = done {
             tracing::error!(job = job.id, %error, "the record of a job that is over cannot be changed");
-            due = due.into_iter().chain([later(&now, REAPER_SECONDS)]).min();
+            due = due.into_iter().chain([add_seconds(&now, REAPER_SECONDS)]).min();
         }
     }
-    inner.table().due_at(due);
-    sweep(inner);
+    inner.registry().set_due(due);
+    sweep_foreign(inner);
 }
 
 /// Removes the directories of jobs that nobody knows any more.
-fn sweep(inner: &EngineShared) {
-    let trash = std::mem::take(&mut inner.table().trash);
+fn sweep_foreign(inner: &EngineShared) {
+    let trash = std::mem::take(&mut inner.registry().trash);
     for name in trash {
         if let Err(error) = inner.files.remove_tree(&name) {
             tracing::error!(job = name, %error, "what a job left cannot be removed");
@@ -79,14 +79,14 @@ fn expire(inner: &EngineShared, job: &Arc<Job>, now: &Instant) -> std::io::Resul
     let changed = inner.change(job, |record| {
         // Whoever asks for it may have had it expired since it was looked at.
         if record.state != JobState::Expired {
-            record.become_(JobState::Expired);
-            record.expires = Some(later(now, remembered).to_string());
+            record.move_to(JobState::Expired);
+            record.expires = Some(add_seconds(now, remembered).to_string());
             record.extension.clear();
         }
     })?;
     if changed {
         tracing::info!(job = job.id, "a job has expired");
-        inner.table().trash.push(job.id.clone());
+        inner.registry().trash.push(job.id.clone());
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::request::{Audience, ExportRequest, FileBounds, LateArrivals, MissingL
 use crate::sys::directory::Directory;
 use crate::sys::durability::Sync;
 use crate::sys::private_files::private_directory;
-use crate::write::journal::{Receipt, place_of};
+use crate::write::journal::{Receipt, place_of_json_error};
 use crate::write::output_name::OutputName;
 use std::io;
 use std::path::Path;
@@ -305,7 +305,7 @@ impl JobRecord {
     ///
     /// # Panics
     /// When there is no such transition: that is a mistake of the program's.
-    pub fn become_(&mut self, next: JobState) {
+    pub fn move_to(&mut self, next: JobState) {
         assert!(self.state.may_become(next), "job {}: {:?} cannot become {next:?}", self.id, self.state);
         self.state = next;
     }
@@ -334,7 +334,7 @@ pub struct RecordListing {
 const SUM: &str = r#","sum":""#;
 
 /// The bytes of a record: its JSON, with a hash of all bytes before it as the last member.
-fn sealed(record: &JobRecord) -> Vec<u8> {
+fn with_checksum(record: &JobRecord) -> Vec<u8> {
     let mut bytes = serde_json::to_vec(record).expect("a record is plain data");
     bytes.pop();
     let sum = xxh3_64(&bytes);
@@ -353,11 +353,11 @@ fn is_intact(bytes: &[u8]) -> bool {
 }
 
 /// Reads the record of the job with this id.
-fn unsealed(bytes: &[u8], id: &str) -> Result<JobRecord, String> {
+fn without_checksum(bytes: &[u8], id: &str) -> Result<JobRecord, String> {
     if !is_intact(bytes) {
         return Err("it is not as it was written".to_string());
     }
-    let record: JobRecord = serde_json::from_slice(bytes).map_err(|error| place_of(&error))?;
+    let record: JobRecord = serde_json::from_slice(bytes).map_err(|error| place_of_json_error(&error))?;
     match (record.format, record.id == id) {
         (FORMAT, true) => record.check().map(|()| record).map_err(str::to_string),
         (FORMAT, false) => Err("it is the record of another job".to_string()),
@@ -385,7 +385,7 @@ impl RecordDirectory {
     /// # Errors
     /// When it cannot be written; the one before then still stands.
     pub fn write(&self, record: &JobRecord) -> io::Result<()> {
-        self.directory.replace(&format!("{}.json", record.id), &sealed(record), self.sync == Sync::Yes)
+        self.directory.replace(&format!("{}.json", record.id), &with_checksum(record), self.sync == Sync::Yes)
     }
 
     /// Forgets a record, for good.
@@ -417,7 +417,7 @@ impl RecordDirectory {
             let read = || match is_job_id(id) {
                 true => {
                     let bytes = self.directory.read(name, RECORD_BYTES_MAX).map_err(|error| error.to_string())?;
-                    unsealed(&bytes, id)
+                    without_checksum(&bytes, id)
                 }
                 false => Err("its name is not that of a job's record".to_string()),
             };

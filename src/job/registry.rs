@@ -89,7 +89,7 @@ impl Job {
 
 impl JobRegistry {
     /// A job that was announced has come, or will not.
-    pub fn come(&mut self, client: &str) {
+    pub fn release_slot(&mut self, client: &str) {
         if let Some(coming) = self.coming.get_mut(client) {
             *coming -= 1;
             if *coming == 0 {
@@ -99,7 +99,7 @@ impl JobRegistry {
     }
 
     /// Has the reaper come by at that time, or before.
-    pub fn due_at(&mut self, at: Option<Instant>) {
+    pub fn set_due(&mut self, at: Option<Instant>) {
         self.due = self.due.into_iter().chain(at.map(|at| at.ticks)).min();
     }
 }

@@ -35,12 +35,12 @@ pub(crate) struct EngineShared {
 }
 
 impl EngineShared {
-    /// See [`EngineShared::index_turn`]; a panic under it leaves nothing behind.
-    pub fn index_turn(&self) -> MutexGuard<'_, ()> {
+    /// See [`EngineShared::lock_index`]; a panic under it leaves nothing behind.
+    pub fn lock_index(&self) -> MutexGuard<'_, ()> {
         self.index_turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    pub fn table(&self) -> MutexGuard<'_, JobRegistry> {
+    pub fn registry(&self) -> MutexGuard<'_, JobRegistry> {
         self.table.lock().expect("no panic under it")
     }
 
@@ -73,24 +73,24 @@ impl EngineShared {
 }
 
 /// So many seconds later, but never after the last instant that can be written down.
-pub(crate) fn later(at: &Instant, seconds: u64) -> Instant {
+pub(crate) fn add_seconds(at: &Instant, seconds: u64) -> Instant {
     let ticks = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(TICKS_PER_SECOND);
     let last = Instant::parse("9999-12-31T23:59:59Z").map_or(i64::MAX, |last| last.ticks);
     Instant { ticks: at.ticks.saturating_add(ticks).min(last), rest: Box::default() }
 }
 
 /// The last to leave a deleted job has its directory removed.
-pub(crate) fn leave(inner: &EngineShared, job: &Arc<Job>) {
+pub(crate) fn leave_queue(inner: &EngineShared, job: &Arc<Job>) {
     let mut stage = job.stage.lock().expect("no panic under it");
     if !stage.is_busy() {
         *stage = RunPhase::Ended;
         drop(stage);
-        inner.table().trash.push(job.id.clone());
+        inner.registry().trash.push(job.id.clone());
     }
 }
 
 /// Takes a job out of what the engine knows.
-pub fn forget(table: &mut JobRegistry, job: &Arc<Job>) {
+pub fn forget_job(table: &mut JobRegistry, job: &Arc<Job>) {
     table.turns.remove(job);
     table.jobs.remove(&job.id);
     let record = job.record();

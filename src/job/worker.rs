@@ -2,7 +2,7 @@
 
 use crate::error::{ExportError, IndexError, JournalError};
 use crate::export::options::{Existing, ExportOptions, SnapshotRequest};
-use crate::export::repair::recover;
+use crate::export::repair::repair_index;
 use crate::export::report::ExportReport;
 use crate::export::run::ExportRun;
 use crate::fhir::instant::Instant;
@@ -11,7 +11,7 @@ use crate::job::record::{
     UrlNaming,
 };
 use crate::job::registry::{Job, JobRegistry, RunPhase};
-use crate::job::shared::{EngineShared, later, leave};
+use crate::job::shared::{EngineShared, add_seconds, leave_queue};
 use crate::job::state::JobState;
 use crate::write::journal::Receipt;
 use crate::write::output_name::OutputName;
@@ -35,27 +35,27 @@ enum WorkItem {
 }
 
 /// A worker's life.
-pub fn worker(inner: &Arc<EngineShared>) {
-    let mut table = inner.table();
+pub fn run_worker(inner: &Arc<EngineShared>) {
+    let mut table = inner.registry();
     loop {
         if table.stopping {
             return;
         }
-        let Some(turn) = next_turn(&mut table) else {
+        let Some(turn) = next_work_item(&mut table) else {
             table = inner.wake.wait(table).expect("no panic under it");
             continue;
         };
         drop(table);
         match turn {
-            WorkItem::Prepare(job) => prepare(inner, &job),
-            WorkItem::Write(job, run, task, tried) => write(inner, &job, run, task, tried),
-            WorkItem::Finish(job, run) => finish(inner, &job, run),
+            WorkItem::Prepare(job) => prepare_job(inner, &job),
+            WorkItem::Write(job, run, task, tried) => write_task(inner, &job, run, task, tried),
+            WorkItem::Finish(job, run) => finish_job(inner, &job, run),
         }
-        table = inner.table();
+        table = inner.registry();
     }
 }
 
-fn next_turn(table: &mut JobRegistry) -> Option<WorkItem> {
+fn next_work_item(table: &mut JobRegistry) -> Option<WorkItem> {
     let JobRegistry { turns, preparing, .. } = table;
     turns.next(|job| {
         let mut stage = job.stage.lock().expect("no panic under it");
@@ -83,7 +83,7 @@ fn next_turn(table: &mut JobRegistry) -> Option<WorkItem> {
 }
 
 /// Runs work on the pool. A panic is the job's failure, not the service's.
-fn guarded<T: Send>(
+fn run_guarded<T: Send>(
     inner: &EngineShared,
     work: impl FnOnce() -> Result<T, ExportError> + Send,
 ) -> Result<T, Option<ExportError>> {
@@ -136,7 +136,7 @@ fn remove_output(inner: &EngineShared, id: &str) -> Result<(), ExportError> {
         .map_err(|source| ExportError::Record(JournalError::Io { path: inner.options.files.join(&place), source }))
 }
 
-fn prepare(inner: &Arc<EngineShared>, job: &Arc<Job>) {
+fn prepare_job(inner: &Arc<EngineShared>, job: &Arc<Job>) {
     let record = job.record();
     let directory = inner.directory(&job.id);
     *job.begun.lock().expect("no panic under it") = Some(inner.now());
@@ -151,7 +151,7 @@ fn prepare(inner: &Arc<EngineShared>, job: &Arc<Job>) {
         match begin() {
             // What was begun cannot be gone on with (by another version of outpour, say): it begins anew, with its T.
             // Nobody was told of any of its files yet.
-            Err(error) if is_spoiled(&error) || recover(store, &error, &job.watch)?.is_some() => {
+            Err(error) if is_spoiled(&error) || repair_index(store, &error, &job.watch)?.is_some() => {
                 tracing::warn!(job = job.id, "what a job has begun cannot be gone on with; it begins anew");
                 remove_output(inner, &job.id)?;
                 begin()
@@ -159,8 +159,8 @@ fn prepare(inner: &Arc<EngineShared>, job: &Arc<Job>) {
             begun => begun,
         }
     };
-    let turn = inner.index_turn();
-    let begun = guarded(inner, begin);
+    let turn = inner.lock_index();
+    let begun = run_guarded(inner, begin);
     drop(turn);
     let failed = match begun {
         Ok(run) => {
@@ -174,7 +174,7 @@ fn prepare(inner: &Arc<EngineShared>, job: &Arc<Job>) {
                 JobState::Running if record.planned == Some(planned) => Ok(true),
                 _ => inner.change(job, |record| {
                     if record.state == JobState::Queued {
-                        record.become_(JobState::Running);
+                        record.move_to(JobState::Running);
                     }
                     record.planned = Some(planned);
                 }),
@@ -182,7 +182,7 @@ fn prepare(inner: &Arc<EngineShared>, job: &Arc<Job>) {
             job.touch(&inner.now());
             let stage = RunPhase::Writing { run: Arc::new(run), pending, busy: 0, failed: None };
             *job.stage.lock().expect("no panic under it") = stage;
-            noted.err().map(|error| Some(unwritable(inner, error)))
+            noted.err().map(|error| Some(record_error(inner, error)))
         }
         // Nobody takes a turn of what is about to fail.
         Err(error) => {
@@ -190,15 +190,15 @@ fn prepare(inner: &Arc<EngineShared>, job: &Arc<Job>) {
             Some(error)
         }
     };
-    let mut table = inner.table();
+    let mut table = inner.registry();
     table.preparing = false;
     let parked = table.stopping;
     let gone = job.deleted.load(Relaxed);
     drop(table);
     match failed {
-        _ if gone => leave(inner, job),
+        _ if gone => leave_queue(inner, job),
         // What was cut off by the stop is for the next service.
-        Some(error) if !parked => fail(inner, job, error),
+        Some(error) if !parked => fail_job(inner, job, error),
         _ => {}
     }
     inner.wake.notify_all();
@@ -206,7 +206,7 @@ fn prepare(inner: &Arc<EngineShared>, job: &Arc<Job>) {
 
 /// Leaves in the log what the operator may know and the job's client is not told.
 fn log_withheld(job: &Job, run: &ExportRun) {
-    match run.withheld() {
+    match run.withheld_issues() {
         Ok(withheld) => withheld.into_iter().for_each(|(cause, count, first)| {
             tracing::warn!(job = job.id, cause, count, first = first.text, "not told to the client of the job");
         }),
@@ -214,8 +214,8 @@ fn log_withheld(job: &Job, run: &ExportRun) {
     }
 }
 
-fn write(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>, task: usize, tried: u32) {
-    let done = guarded(inner, || run.write(task, &*inner.options.clock, &job.watch));
+fn write_task(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>, task: usize, tried: u32) {
+    let done = run_guarded(inner, || run.write(task, &*inner.options.clock, &job.watch));
     // A run holds the lock of its directory: nobody may hold one that the stage does not.
     drop(run);
     let mut over = None;
@@ -229,7 +229,7 @@ fn write(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>, task: u
             Ok(()) => {}
             Err(_) if stopped => pending.push((task, tried)),
             Err(error) => {
-                let again = tried + 1 < inner.options.limits.attempts && error.as_ref().is_some_and(may_pass);
+                let again = tried + 1 < inner.options.limits.attempts && error.as_ref().is_some_and(is_transient);
                 let detail = error.as_ref().map_or("a panic".to_string(), ToString::to_string);
                 tracing::warn!(job = job.id, task, tried, again, detail, "a shard could not be written");
                 match (again, error) {
@@ -252,15 +252,15 @@ fn write(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>, task: u
         }
     }
     if let Some(error) = over {
-        mend(inner, job, error);
+        repair_and_retry(inner, job, error);
     } else if job.deleted.load(Relaxed) {
-        leave(inner, job);
+        leave_queue(inner, job);
     }
     inner.wake.notify_all();
 }
 
 /// Whether trying once more may help.
-fn may_pass(error: &ExportError) -> bool {
+fn is_transient(error: &ExportError) -> bool {
     !matches!(
         error,
         ExportError::Index(IndexError::Damaged { .. }) | ExportError::Frame { .. } | ExportError::Torn { .. }
@@ -268,11 +268,11 @@ fn may_pass(error: &ExportError) -> bool {
 }
 
 /// A job whose index or packed file was found damaged begins anew, once; others fail. No run of it is left.
-fn mend(inner: &Arc<EngineShared>, job: &Arc<Job>, error: ExportError) {
+fn repair_and_retry(inner: &Arc<EngineShared>, job: &Arc<Job>, error: ExportError) {
     let first = !job.mended.swap(true, Relaxed);
-    let turn = inner.index_turn();
+    let turn = inner.lock_index();
     let recovered =
-        first && matches!(guarded(inner, || recover(&inner.options.store, &error, &job.watch)), Ok(Some(_)));
+        first && matches!(run_guarded(inner, || repair_index(&inner.options.store, &error, &job.watch)), Ok(Some(_)));
     drop(turn);
     if recovered {
         tracing::warn!(job = job.id, %error, "the index was mended; the job begins anew");
@@ -285,39 +285,39 @@ fn mend(inner: &Arc<EngineShared>, job: &Arc<Job>, error: ExportError) {
     // Nobody takes a turn of what is about to fail.
     *job.stage.lock().expect("no panic under it") = if recovered { RunPhase::Waiting } else { RunPhase::Ended };
     if job.deleted.load(Relaxed) {
-        leave(inner, job);
+        leave_queue(inner, job);
     } else if !recovered {
-        fail(inner, job, Some(error));
+        fail_job(inner, job, Some(error));
     }
 }
 
-fn finish(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>) {
-    let done = guarded(inner, || run.finish(&*inner.options.clock, &job.watch));
+fn finish_job(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>) {
+    let done = run_guarded(inner, || run.finish(&*inner.options.clock, &job.watch));
     drop(run);
     let ended = match done {
-        Ok(exported) => complete(inner, job, &exported).map_err(|error| Some(unwritable(inner, error))),
+        Ok(exported) => complete_job(inner, job, &exported).map_err(|error| Some(record_error(inner, error))),
         Err(error) => Err(error),
     };
     let stopped = job.watch.cancel.load(Relaxed);
     match ended {
-        Err(Some(error)) if !stopped => mend(inner, job, error),
+        Err(Some(error)) if !stopped => repair_and_retry(inner, job, error),
         ended => {
             *job.stage.lock().expect("no panic under it") = if stopped { RunPhase::Waiting } else { RunPhase::Ended };
             if job.deleted.load(Relaxed) {
-                leave(inner, job);
+                leave_queue(inner, job);
             } else if ended.is_err() && !stopped {
-                fail(inner, job, None);
+                fail_job(inner, job, None);
             }
         }
     }
     inner.wake.notify_all();
 }
 
-fn complete(inner: &EngineShared, job: &Arc<Job>, exported: &ExportReport) -> std::io::Result<()> {
+fn complete_job(inner: &EngineShared, job: &Arc<Job>, exported: &ExportReport) -> std::io::Result<()> {
     let record = job.record();
     // Whoever reads of a file in the record finds it; before, nobody knows its name.
     let named = {
-        let mut table = inner.table();
+        let mut table = inner.registry();
         let mut name = |at: usize, of: &str| {
             let names = (0..NAMES_TRIED_MAX).map(|_| match record.naming {
                 UrlNaming::Random => inner.new_id(),
@@ -341,22 +341,22 @@ fn complete(inner: &EngineShared, job: &Arc<Job>, exported: &ExportReport) -> st
     let files = match named {
         Ok(files) => files,
         Err(error) => {
-            inner.table().files.retain(|_, (owner, _)| !Arc::ptr_eq(owner, job));
+            inner.registry().files.retain(|_, (owner, _)| !Arc::ptr_eq(owner, job));
             return Err(error);
         }
     };
     let changed = inner.change(job, |record| {
-        record.become_(JobState::Complete);
+        record.move_to(JobState::Complete);
         record.view = None;
         record.files = files;
         record.planned = record.planned.map(|planned| PlannedCounts { complete: planned.shards, ..planned });
         record.extension = exported.manifest.extension.clone();
-        end(record, inner.now());
+        end_job(record, inner.now());
     });
-    let mut table = inner.table();
+    let mut table = inner.registry();
     match changed {
         Ok(true) => {
-            table.due_at(job.record().expiry());
+            table.set_due(job.record().expiry());
             table.turns.remove(job);
             job.touch(&inner.now());
             tracing::info!(job = job.id, files = exported.files.len(), "a job is complete");
@@ -367,27 +367,27 @@ fn complete(inner: &EngineShared, job: &Arc<Job>, exported: &ExportReport) -> st
 }
 
 /// What all ends of a job have in common.
-fn end(record: &mut JobRecord, now: Instant) {
-    record.expires = record.keep_seconds.map(|seconds| later(&now, seconds).to_string());
+fn end_job(record: &mut JobRecord, now: Instant) {
+    record.expires = record.keep_seconds.map(|seconds| add_seconds(&now, seconds).to_string());
     record.ended = Some(now.to_string());
 }
 
 /// Ends a job without success; no error stands for a panic.
-fn fail(inner: &EngineShared, job: &Arc<Job>, error: Option<ExportError>) {
+fn fail_job(inner: &EngineShared, job: &Arc<Job>, error: Option<ExportError>) {
     let detail = error.as_ref().map_or("a worker panicked".to_string(), ToString::to_string);
     let reason = error.as_ref().map_or("the service failed; its operator finds the cause in the log", public_reason);
     tracing::error!(job = job.id, detail, "a job failed");
     let failure = JobFailure { reason: reason.to_string(), detail };
-    let left = planned(job, &job.record());
+    let left = planned_counts(job, &job.record());
     // Whoever reads that it has failed may have it tried again at once: by then nothing is left of this try.
     *job.stage.lock().expect("no panic under it") = RunPhase::Ended;
-    inner.table().turns.remove(job);
+    inner.registry().turns.remove(job);
     job.touch(&inner.now());
     let changed = inner.change(job, |record| {
-        record.become_(JobState::Failed);
+        record.move_to(JobState::Failed);
         record.failure = Some(failure);
         record.planned = left;
-        end(record, inner.now());
+        end_job(record, inner.now());
     });
     if let Err(error) = changed {
         // It stays active on the disk, and is tried again by the next service on this directory.
@@ -399,7 +399,7 @@ fn fail(inner: &EngineShared, job: &Arc<Job>, error: Option<ExportError>) {
             Some(JobFailure { reason: public_reason(&ExportError::Cancelled).to_string(), detail: error.to_string() });
         *held = Arc::new(record);
     }
-    inner.table().due_at(job.record().expiry());
+    inner.registry().set_due(job.record().expiry());
 }
 
 /// What a client may know of an error: no path of the host, nothing of the data.
@@ -424,19 +424,19 @@ fn public_reason(error: &ExportError) -> &'static str {
     }
 }
 
-fn unwritable(inner: &EngineShared, source: std::io::Error) -> ExportError {
+fn record_error(inner: &EngineShared, source: std::io::Error) -> ExportError {
     ExportError::Write { directory: inner.options.records.clone(), name: "the record of the job".to_string(), source }
 }
 
 /// How much a job has to do and has done, if it is planned; never more done than there is, nor less than was recorded.
-pub fn planned(job: &Job, record: &JobRecord) -> Option<PlannedCounts> {
+pub fn planned_counts(job: &Job, record: &JobRecord) -> Option<PlannedCounts> {
     let planned = record.planned?;
     let done = job.watch.files_done.load(Relaxed);
     Some(PlannedCounts { complete: planned.complete.max(done).min(planned.shards), ..planned })
 }
 
 /// How much of a job is done, in hundredths, never less than was told before and never all.
-pub fn percent(job: &Job) -> u8 {
+pub fn percent_done(job: &Job) -> u8 {
     let watch = &job.watch;
     let share = |done: u64, total: u64| if total == 0 { 0.0 } else { (done as f64 / total as f64).min(1.0) };
     let (scan, write) = (watch.scan_total.load(Relaxed), watch.write_total.load(Relaxed));

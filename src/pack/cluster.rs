@@ -42,7 +42,7 @@ pub fn passes(keep: &Retention<'_>, type_index: usize) -> impl Iterator<Item = R
 
 /// Writes the rows of one type, set and pass.
 #[allow(clippy::too_many_arguments, reason = "called once, from the loop over types, sets and passes")]
-pub fn write(
+pub fn write_type(
     keep: &Retention<'_>,
     type_index: usize,
     set: VersionSet,
@@ -52,7 +52,7 @@ pub fn write(
     watch: &Progress,
     packed: &mut PackReport,
 ) -> Result<(), PackError> {
-    let mut keys = keys(keep, type_index, set, &pass, packed)?;
+    let mut keys = sort_keys(keep, type_index, set, &pass, packed)?;
     keys.par_sort_unstable();
     let index = keep.snapshot.index();
     let length = |key: &SortKey| {
@@ -83,7 +83,7 @@ pub fn write(
 }
 
 /// The keys of the rows that stay. What leaves is counted with the set of the others, once.
-fn keys(
+fn sort_keys(
     keep: &Retention<'_>,
     type_index: usize,
     set: VersionSet,
@@ -99,14 +99,14 @@ fn keys(
             continue;
         }
         let owners = index.starts().owner[extent]..index.starts().owner[extent] + columns.owner_hash.len();
-        let owner_patient = merged.proven_words(Section::OwnerPatient, owners)?;
+        let owner_patient = merged.verified_words(Section::OwnerPatient, owners)?;
         let first_row = index.starts().row[extent];
         let mut followed = merged.pairs(Section::Succession, first_row..first_row + columns.rows())?;
         for row in (0..columns.rows()).filter(|row| columns.resource_type[*row] as usize == type_index) {
             let first = columns.owners_of(row).first();
             let patient = first.map_or(NOBODY, |owner| owner_patient[*owner as usize]);
             let ticks = columns.last_updated[row];
-            if !pass.contains(&u64::from(patient)) || keep.set_of(extent, ticks) != set {
+            if !pass.contains(&u64::from(patient)) || keep.version_set_of(extent, ticks) != set {
                 continue;
             }
             let number = first_row + row;
@@ -114,7 +114,7 @@ fn keys(
             followed = &followed[before..];
             let is_followed = followed.first().is_some_and(|pair| (pair >> 32) as usize == number);
             let number = number as u32;
-            match keep.fate_of(extent, row, is_followed)? {
+            match keep.disposition_of(extent, row, is_followed)? {
                 Disposition::Stays => keys.push(SortKey::new(patient, ticks, number)),
                 Disposition::Future => keys.push(SortKey::new(FUTURE, i64::MAX, number)),
                 Disposition::Superseded => packed.superseded += 1,
@@ -147,7 +147,7 @@ impl FrameCutter<'_> {
             if own >= FRAME_PATIENT_BYTES_MIN {
                 if end == start {
                     self.at = own_end;
-                    self.cut(start..own_end, own);
+                    self.should_cut(start..own_end, own);
                     return self.shared.pop();
                 }
                 break;
@@ -168,7 +168,7 @@ impl FrameCutter<'_> {
     }
 
     /// Cuts the rows of one patient into frames of about equal size.
-    fn cut(&mut self, keys: Range<usize>, bytes: u64) {
+    fn should_cut(&mut self, keys: Range<usize>, bytes: u64) {
         let parts = bytes.div_ceil(FRAME_BYTES).max(1);
         let aim = bytes / parts;
         let (mut start, mut sum) = (keys.start, 0);

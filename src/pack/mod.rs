@@ -56,12 +56,12 @@ pub struct PackOptions {
 /// # Errors
 /// [`PackError`]; nothing is left at or beside the target then.
 pub fn pack(store: &Store, as_of: Instant, options: &PackOptions, watch: &Progress) -> Result<PackReport, PackError> {
-    outside(store.root(), &options.to)?;
+    check_outside(store.root(), &options.to)?;
     let directory = AtomicDir::begin(&options.to, options.sync)?;
-    let (snapshot, work) = proven(store, as_of, watch)?;
+    let (snapshot, work) = verified_snapshot(store, as_of, watch)?;
     let mut packed =
         PackReport { transaction_time: snapshot.as_of().to_string(), index: work, ..PackReport::default() };
-    write(&snapshot, store.options(), &directory, options, watch, &mut packed)?;
+    write_store(&snapshot, store.options(), &directory, options, watch, &mut packed)?;
     // The last look at the store: what was read must be what the snapshot was taken of.
     snapshot.index().verify_unchanged()?;
     if watch.cancel.load(Relaxed) {
@@ -72,15 +72,15 @@ pub fn pack(store: &Store, as_of: Instant, options: &PackOptions, watch: &Progre
 }
 
 /// A snapshot whose whole index was proven, since everything of it is read; a damaged one is repaired first.
-fn proven(store: &Store, as_of: Instant, watch: &Progress) -> Result<(Snapshot, RefreshStats), PackError> {
+fn verified_snapshot(store: &Store, as_of: Instant, watch: &Progress) -> Result<(Snapshot, RefreshStats), PackError> {
     let prove = |snapshot: &Snapshot| {
-        snapshot.index().extents().par_iter().try_for_each(|extent| extent.prove_whole().map(drop))
+        snapshot.index().extents().par_iter().try_for_each(|extent| extent.verify_all().map(drop))
     };
     let (snapshot, work) = store.snapshot_watched(as_of.clone(), watch)?;
     if prove(&snapshot).is_ok() {
         return Ok((snapshot, work));
     }
-    let (_, repair) = store.recheck(watch)?;
+    let (_, repair) = store.verify_and_repair(watch)?;
     let (snapshot, mut work) = store.snapshot_watched(as_of, watch)?;
     prove(&snapshot)?;
     work.repaired.extend(repair.repaired);
@@ -88,7 +88,7 @@ fn proven(store: &Store, as_of: Instant, watch: &Progress) -> Result<(Snapshot, 
 }
 
 /// Writes every file of the new directory.
-fn write(
+fn write_store(
     snapshot: &Snapshot,
     store: &StoreOptions,
     directory: &AtomicDir,
@@ -101,7 +101,8 @@ fn write(
     let bytes = |extent: usize| index.entry(extent).end - index.entry(extent).start;
     watch.write_total.store(snapshot.extents().map(bytes).sum(), Relaxed);
     let mut rows = RowFetcher::new(snapshot, directory.path(), store.access);
-    let found = non_rows::write(snapshot, &mut rows, store.kernel, (directory.path(), options.sync), watch, packed)?;
+    let found =
+        non_rows::write_non_rows(snapshot, &mut rows, store.kernel, (directory.path(), options.sync), watch, packed)?;
     let mut types: BTreeSet<usize> = snapshot.extents().flat_map(|extent| types_of(snapshot, extent)).collect();
     if !found.is_empty() {
         types.insert(ResourceType::BUNDLE.index());
@@ -110,11 +111,11 @@ fn write(
         let resource_type = ResourceType::from_index(at).expect("a type of the index");
         rows.decode(&|extent| types_of(snapshot, extent).any(|of| of == at), watch)?;
         let mut writer = PackWriter::new(directory.path(), resource_type, options.level, options.sync);
-        for set in keep.sets() {
+        for set in keep.version_sets() {
             let header = PackHeader::new(snapshot, set);
             writer.begin(header, packed)?;
             for pass in cluster::passes(&keep, at) {
-                cluster::write(&keep, at, set, pass, &rows, &mut writer, watch, packed)?;
+                cluster::write_type(&keep, at, set, pass, &rows, &mut writer, watch, packed)?;
             }
         }
         if resource_type == ResourceType::BUNDLE {
@@ -123,7 +124,7 @@ fn write(
         }
         writer.finish(packed)?;
         let bundles_to_come = at < ResourceType::BUNDLE.index();
-        rows.forget(&|extent| {
+        rows.forget_decoded(&|extent| {
             let lines = index.extents()[extent].head().tombstone_lines;
             types_of(snapshot, extent).any(|of| of > at) || bundles_to_come && lines > 0
         });
@@ -146,7 +147,7 @@ fn types_of(snapshot: &Snapshot, extent: usize) -> impl Iterator<Item = usize> +
 }
 
 /// The new directory must not lie in the store, where the next command would read it as input, nor hold the store.
-fn outside(store: &Path, to: &Path) -> Result<(), PackError> {
-    crate::store::paths::inside_store(store, to)
+fn check_outside(store: &Path, to: &Path) -> Result<(), PackError> {
+    crate::store::paths::check_outside_store(store, to)
         .map_err(|_| PackError::Inside { to: to.to_path_buf(), store: store.into() })
 }

@@ -51,7 +51,7 @@ pub struct TombstoneLine {
 ///
 /// # Errors
 /// When the store cannot be read or the file not be written.
-pub fn write(
+pub fn write_non_rows(
     snapshot: &Snapshot,
     rows: &mut RowFetcher<'_>,
     kernel: Kernel,
@@ -72,7 +72,7 @@ pub fn write(
         let head = index.extents()[extent].head();
         packed.lines += head.lines;
         packed.blank += head.blank;
-        damage(snapshot, extent, packed);
+        damage_error(snapshot, extent, packed);
         if !walked(extent) {
             continue;
         }
@@ -81,12 +81,12 @@ pub fn write(
         }
         let source = rows.source(index.entry(extent).file)?;
         let mut tombstone = 0;
-        for gap in gaps(snapshot, extent, source)? {
-            each_line(source, gap, &mut |line| {
+        for gap in non_row_lines(snapshot, extent, source)? {
+            each_non_row_line(source, gap, &mut |line| {
                 match read(source, &line, &mut extractor)? {
                     NonRowKind::Blank | NonRowKind::Resource => {}
                     NonRowKind::Faulty => {
-                        rejected.take(source, &line)?;
+                        rejected.take_line(source, &line)?;
                         packed.rejected += 1;
                     }
                     NonRowKind::Tombstones(count) => {
@@ -105,7 +105,7 @@ pub fn write(
 
 /// Counts the places at which a compressed file is damaged, and tells where the first of them are. Something was lost
 /// there, or may have been: of a file that was cut off behind a line nobody can know.
-fn damage(snapshot: &Snapshot, extent: usize, packed: &mut PackReport) {
+fn damage_error(snapshot: &Snapshot, extent: usize, packed: &mut PackReport) {
     let index = snapshot.index();
     let (entry, columns) = (index.entry(extent), index.extents()[extent].columns());
     let kinds = [FaultKind::Damaged, FaultKind::DamagedFrame, FaultKind::DamagedTable];
@@ -130,7 +130,7 @@ fn damage(snapshot: &Snapshot, extent: usize, packed: &mut PackReport) {
 }
 
 /// The spans of an extent between its rows and their line ends, damaged frames left out.
-fn gaps(snapshot: &Snapshot, extent: usize, source: &StoreFile) -> Result<Vec<Range<u64>>, PackError> {
+fn non_row_lines(snapshot: &Snapshot, extent: usize, source: &StoreFile) -> Result<Vec<Range<u64>>, PackError> {
     let index = snapshot.index();
     let (entry, columns) = (index.entry(extent), index.extents()[extent].columns());
     let mut taken: Vec<Range<u64>> = (0..columns.rows()).map(|row| row_range(index, extent, row)).collect();
@@ -166,7 +166,7 @@ fn gaps(snapshot: &Snapshot, extent: usize, source: &StoreFile) -> Result<Vec<Ra
 }
 
 /// Calls `visit` with each line of a span, without its newline and one carriage return.
-fn each_line(
+fn each_non_row_line(
     source: &StoreFile,
     span: Range<u64>,
     visit: &mut dyn FnMut(Range<u64>) -> Result<(), PackError>,
@@ -246,7 +246,7 @@ struct RejectedLines {
 }
 
 impl RejectedLines {
-    fn take(&mut self, source: &StoreFile, line: &Range<u64>) -> Result<(), PackError> {
+    fn take_line(&mut self, source: &StoreFile, line: &Range<u64>) -> Result<(), PackError> {
         let path = self.path.clone();
         let write = |source| PackError::Write { path: path.clone(), source };
         let file = match &mut self.file {

@@ -10,7 +10,7 @@ use crate::pack::writer::PriorOwnerEntry;
 use crate::store::packed::seek_table::{FOLLOWED, LATE, NOBODY};
 
 /// What the table must hold of a DELETE entry (numbered in its extent) that is the `entry`th of its frame.
-pub fn entries(
+pub fn prior_owner_entries(
     keep: &Retention<'_>,
     extent: usize,
     tombstone: usize,
@@ -28,7 +28,7 @@ pub fn entries(
     }
     let ended = index.merged().word(Section::Ends, number)?.checked_sub(1).map(|row| index.locate(row as usize));
     let ended_ticks = ended.map(|(extent, row)| index.extents()[extent].columns().last_updated[row]);
-    let known = columns.left_of(tombstone);
+    let known = columns.prior_owner_of(tombstone);
     let (of, owners, updated, first_seen) = match (ended, known) {
         // What an earlier pack knew of a version that was younger than the one found.
         (_, Some(left)) if ended_ticks.is_none_or(|ticks| ticks < left.updated) => {
@@ -37,13 +37,13 @@ pub fn entries(
             }
             (extent, left.owners().collect::<Vec<_>>(), left.updated, left.first_seen)
         }
-        (Some((of, row)), _) if keep.fate(of, row)?.leaves() => {
+        (Some((of, row)), _) if keep.disposition(of, row)?.is_purged() => {
             let columns = index.extents()[of].columns();
             let owners = match columns.type_of(row) {
                 ResourceType::GROUP => Vec::new(), // never exported by its members
                 _ => columns.owners_of(row).iter().map(|owner| *owner as usize).collect(),
             };
-            (of, owners, columns.last_updated[row], keep.set_of(of, columns.last_updated[row]))
+            (of, owners, columns.last_updated[row], keep.version_set_of(of, columns.last_updated[row]))
         }
         _ => return Ok(Vec::new()),
     };

@@ -29,7 +29,7 @@ pub enum Disposition {
 
 impl Disposition {
     /// Whether it leaves.
-    pub fn leaves(self) -> bool {
+    pub fn is_purged(self) -> bool {
         matches!(self, Disposition::Superseded | Disposition::Deleted)
     }
 }
@@ -57,7 +57,7 @@ impl<'a> Retention<'a> {
     }
 
     /// The sets, that of the rows that are never late first.
-    pub fn sets(&self) -> impl Iterator<Item = VersionSet> + '_ {
+    pub fn version_sets(&self) -> impl Iterator<Item = VersionSet> + '_ {
         self.sets.iter().copied()
     }
 
@@ -70,7 +70,7 @@ impl<'a> Retention<'a> {
 
     /// The set of rows or deletions of an extent that are dated so (in ticks). Those without a date are older than any:
     /// when they came tells whether a reader of increments could know them.
-    pub fn set_of(&self, extent: usize, ticks: i64) -> VersionSet {
+    pub fn version_set_of(&self, extent: usize, ticks: i64) -> VersionSet {
         self.late_from(extent).filter(|first| ticks < *first)
     }
 
@@ -78,16 +78,16 @@ impl<'a> Retention<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn fate(&self, extent: usize, row: usize) -> Result<Disposition, CorruptIndex> {
+    pub fn disposition(&self, extent: usize, row: usize) -> Result<Disposition, CorruptIndex> {
         let first = self.snapshot.index().starts().row[extent];
-        self.fate_of(extent, row, self.snapshot.index().merged().next(first + row)?.is_some())
+        self.disposition_of(extent, row, self.snapshot.index().merged().next(first + row)?.is_some())
     }
 
     /// The same when it is known whether anything follows the row.
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn fate_of(&self, extent: usize, row: usize, is_followed: bool) -> Result<Disposition, CorruptIndex> {
+    pub fn disposition_of(&self, extent: usize, row: usize, is_followed: bool) -> Result<Disposition, CorruptIndex> {
         let index = self.snapshot.index();
         let columns = index.extents()[extent].columns();
         let at = self.snapshot.as_of().as_ref();
@@ -120,7 +120,7 @@ impl<'a> Retention<'a> {
                 if index.extents()[extent].columns().updated_of(row).is_some_and(|updated| updated > at) {
                     return Ok(false);
                 }
-                if self.snapshot.sees(extent) {
+                if self.snapshot.sees_segment(extent) {
                     return Ok(true);
                 }
             }

@@ -69,7 +69,7 @@ impl<'a> RowFetcher<'a> {
     }
 
     /// Removes decoded files without an extent that is still `wanted`.
-    pub fn forget(&mut self, wanted: &dyn Fn(usize) -> bool) {
+    pub fn forget_decoded(&mut self, wanted: &dyn Fn(usize) -> bool) {
         let needed: Vec<usize> = self
             .snapshot
             .extents()
@@ -103,7 +103,7 @@ impl<'a> RowFetcher<'a> {
     ///
     /// # Errors
     /// [`PackError::Torn`] when no line is there, and what fails to be read.
-    pub fn take(&self, number: usize, buffer: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<u32, PackError> {
+    pub fn take_bytes(&self, number: usize, buffer: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<u32, PackError> {
         let start = out.len();
         self.pieces(number, buffer, &mut |piece| {
             out.extend_from_slice(piece);
@@ -116,7 +116,7 @@ impl<'a> RowFetcher<'a> {
     /// another one, because one before the newline is no part of a line.
     ///
     /// # Errors
-    /// As [`RowFetcher::take`], and those of `feed`.
+    /// As [`RowFetcher::take_bytes`], and those of `feed`.
     pub fn pieces(
         &self,
         number: usize,

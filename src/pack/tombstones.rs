@@ -8,7 +8,7 @@ use crate::pack::prior_owners;
 use crate::pack::report::PackReport;
 use crate::pack::retention::Retention;
 use crate::pack::row_fetch::RowFetcher;
-use crate::pack::writer::{PackHeader, PackWriter, PriorOwnerEntry, updated};
+use crate::pack::writer::{PackHeader, PackWriter, PriorOwnerEntry, min_max_ticks};
 
 /// Writes them, those that can be late to files of their own.
 ///
@@ -26,10 +26,10 @@ pub fn write(
         0 => NO_INSTANT,
         _ => index.extents()[line.extent].columns().tomb_updated[line.first],
     };
-    for set in keep.sets() {
+    for set in keep.version_sets() {
         writer.begin(PackHeader::new(keep.snapshot, set), packed)?;
         let mut frame = TombstoneFrame::default();
-        for line in found.iter().filter(|line| keep.set_of(line.extent, ticks(line)) == set) {
+        for line in found.iter().filter(|line| keep.version_set_of(line.extent, ticks(line)) == set) {
             let entries = frame.entries as u64 + line.count as u64;
             if !frame.text.is_empty()
                 && (frame.text.len() as u64 + line.length > FRAME_BYTES || entries > PACKED_ROWS_MAX / 8)
@@ -45,7 +45,7 @@ pub fn write(
             frame.lengths.push(line.length as u32);
             frame.ticks.push(ticks(line));
             for tombstone in line.first..line.first + line.count {
-                frame.left.extend(prior_owners::entries(keep, line.extent, tombstone, frame.entries)?);
+                frame.left.extend(prior_owners::prior_owner_entries(keep, line.extent, tombstone, frame.entries)?);
                 frame.entries += 1;
             }
             packed.tombstone_lines += 1;
@@ -69,6 +69,6 @@ struct TombstoneFrame {
 
 impl TombstoneFrame {
     fn put(self, writer: &mut PackWriter, packed: &mut PackReport) -> Result<(), PackError> {
-        writer.lines(&self.text, self.lengths, updated(&self.ticks), self.left, packed)
+        writer.lines(&self.text, self.lengths, min_max_ticks(&self.ticks), self.left, packed)
     }
 }

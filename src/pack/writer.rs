@@ -39,7 +39,7 @@ impl PackHeader {
     /// For the files of a set of a snapshot.
     pub fn new(snapshot: &Snapshot, set: VersionSet) -> PackHeader {
         let generation = snapshot.index().generation();
-        let packed_at = crate::index::meta::ticks_up(snapshot.as_of());
+        let packed_at = crate::index::meta::ticks_rounded_up(snapshot.as_of());
         // Rows that are never late count as seen from the start.
         let first_seen = set.or(generation.birth);
         PackHeader { packed_at, birth: generation.birth, latest: generation.latest, first_seen }
@@ -152,7 +152,7 @@ impl PackWriter {
         packed: &mut PackReport,
     ) -> Result<(), PackError> {
         let mut coder = FrameEncoder::new(self.level).map_err(|error| PackError::code(&error))?;
-        let bytes = coder.code(text).map_err(|error| PackError::code(&error))?;
+        let bytes = coder.encode(text).map_err(|error| PackError::code(&error))?;
         let hash = xxh3_64(&bytes);
         self.put(&EncodedFrame { bytes, hash, lengths, updated }, left, packed)
     }
@@ -181,7 +181,7 @@ impl PackWriter {
             let path = self.directory.join(format!("{}.{:05}.ndjson.zst", self.resource_type.name(), self.ordinal));
             let write = |source| PackError::Write { path: path.clone(), source };
             let mut file = BufWriter::with_capacity(1 << 20, create_private(&path).map_err(write)?);
-            file.write_all(&seek_table::head()).map_err(write)?;
+            file.write_all(&seek_table::read_head()).map_err(write)?;
             let PackHeader { packed_at, birth, latest, first_seen } =
                 self.header.expect("begun before it is written to");
             let mut table = SeekTable::default();
@@ -244,7 +244,7 @@ impl PackWriter {
         encoder.finish().map_err(write)?;
         let (hash, bytes) = (sink.hash.digest(), sink.bytes);
         open.file_bytes += bytes;
-        open.table.push(bytes, uncompressed, hash, updated(&[ticks]), 1);
+        open.table.push(bytes, uncompressed, hash, min_max_ticks(&[ticks]), 1);
         open.lengths.push((uncompressed - 1).min(u64::from(u32::MAX)) as u32);
         packed.frames += 1;
         packed.bytes += uncompressed;
@@ -319,20 +319,20 @@ impl FrameEncoder {
         self.text.clear();
         let mut lengths = Vec::with_capacity(numbers.len());
         for number in numbers {
-            lengths.push(rows.take(*number, &mut self.buffer, &mut self.text)?);
+            lengths.push(rows.take_bytes(*number, &mut self.buffer, &mut self.text)?);
         }
         let bytes = self.compressor.compress(&self.text).map_err(|error| PackError::code(&error))?;
         let ticks: Vec<i64> = facts.iter().map(|(ticks, _)| *ticks).collect();
-        Ok(Some(EncodedFrame { hash: xxh3_64(&bytes), bytes, lengths, updated: updated(&ticks) }))
+        Ok(Some(EncodedFrame { hash: xxh3_64(&bytes), bytes, lengths, updated: min_max_ticks(&ticks) }))
     }
 
-    fn code(&mut self, text: &[u8]) -> std::io::Result<Vec<u8>> {
+    fn encode(&mut self, text: &[u8]) -> std::io::Result<Vec<u8>> {
         self.compressor.compress(text)
     }
 }
 
 /// Least and greatest of some instants; of none, what compares as none.
-pub fn updated(ticks: &[i64]) -> (i64, i64) {
+pub fn min_max_ticks(ticks: &[i64]) -> (i64, i64) {
     let dated = || ticks.iter().copied().filter(|ticks| *ticks != NO_INSTANT);
     (dated().min().unwrap_or(i64::MAX), dated().max().unwrap_or(NO_INSTANT))
 }

@@ -62,12 +62,12 @@ impl<'a> RowClassifier<'a> {
     }
 
     /// T.
-    pub fn at(&self) -> InstantRef<'a> {
+    pub fn as_of(&self) -> InstantRef<'a> {
         self.snapshot.as_of().as_ref()
     }
 
     /// Whether `_type` lets a type through.
-    pub fn wants(&self, resource_type: ResourceType) -> bool {
+    pub fn selects_type(&self, resource_type: ResourceType) -> bool {
         self.types[resource_type.index()]
     }
 
@@ -96,23 +96,23 @@ impl<'a> RowClassifier<'a> {
     }
 
     /// Whether it does not matter when the rows of an extent are dated: all of them are, before T, and there is no window.
-    pub fn timeless(&self, extent: usize) -> bool {
+    pub fn needs_no_time_filter(&self, extent: usize) -> bool {
         let head = self.snapshot.index().extents()[extent].head();
         let bounded = self.request.since.is_some() || self.request.until.is_some();
-        !bounded && head.undated == 0 && head.updated_max() < self.at().ticks
+        !bounded && head.undated == 0 && head.updated_max() < self.as_of().ticks
     }
 
     /// Whether the rows of an extent need no look but for whose they are and what follows them: they are of one type that
     /// is wanted and belongs to whoever owns it, and it does not matter when they are dated.
-    pub fn is_even(&self, extent: usize) -> bool {
-        self.plain_type(extent).is_some() && self.timeless(extent)
+    pub fn is_uniform(&self, extent: usize) -> bool {
+        self.uniform_type(extent).is_some() && self.needs_no_time_filter(extent)
     }
 
     /// The one type of the rows of an extent, if it is wanted and belongs to whoever owns it.
-    pub fn plain_type(&self, extent: usize) -> Option<ResourceType> {
+    pub fn uniform_type(&self, extent: usize) -> Option<ResourceType> {
         let one_by_one = [ResourceType::PATIENT, ResourceType::GROUP, ResourceType::PROVENANCE];
         let only = self.snapshot.index().extents()[extent].head().only_type();
-        only.filter(|only| self.wants(*only) && !one_by_one.contains(only))
+        only.filter(|only| self.selects_type(*only) && !one_by_one.contains(only))
     }
 
     /// The class of a row; what messages need to know of it is noted in `part`.
@@ -120,14 +120,14 @@ impl<'a> RowClassifier<'a> {
     /// # Errors
     /// [`Damaged`] when the index is.
     pub fn classify(&self, extent: usize, row: usize, part: &mut SegmentSelection) -> Result<RowClass, CorruptIndex> {
-        self.classify_found(extent, row, CandidateSource::Anyhow, part)
+        self.classify_candidate(extent, row, CandidateSource::Anyhow, part)
     }
 
     /// The same of a row that was found in some way.
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn classify_found(
+    pub fn classify_candidate(
         &self,
         extent: usize,
         row: usize,
@@ -135,7 +135,7 @@ impl<'a> RowClassifier<'a> {
         part: &mut SegmentSelection,
     ) -> Result<RowClass, CorruptIndex> {
         let this = &self.snapshot.index().extents()[extent];
-        match self.snapshot.state(extent, row, self.at(), &self.cohort.ours, &|_| true)? {
+        match self.snapshot.state(extent, row, self.as_of(), &self.cohort.ours, &|_| true)? {
             RowState::Current => {}
             RowState::Future => return Ok(RowClass::Future),
             RowState::Superseded => return Ok(RowClass::Superseded),
@@ -147,7 +147,7 @@ impl<'a> RowClassifier<'a> {
             let own = *this.row_owners(row)?.first().ok_or(CorruptIndex("a Patient owns nobody"))?;
             part.present.push(self.snapshot.index().patient_of_owner(extent, own)?);
         }
-        if !self.wants(resource_type) {
+        if !self.selects_type(resource_type) {
             return Ok(RowClass::Type);
         }
         let by_owner = found == CandidateSource::AsMembers
@@ -155,11 +155,11 @@ impl<'a> RowClassifier<'a> {
             && resource_type != ResourceType::PROVENANCE;
         if self.request.population != Population::System
             && !by_owner
-            && !self.belongs(extent, row, self.at(), Horizon::All)?
+            && !self.in_cohort(extent, row, self.as_of(), Horizon::All)?
         {
             return Ok(RowClass::Cohort);
         }
-        if self.timeless(extent) {
+        if self.needs_no_time_filter(extent) {
             return Ok(RowClass::Exported);
         }
         let updated = this.updated(row)?;
@@ -201,14 +201,14 @@ impl<'a> RowClassifier<'a> {
             part.late += 1;
             return Ok(self.request.late == LateArrivals::Include);
         }
-        Ok(resource_type == ResourceType::PROVENANCE && self.newly_belongs(extent, row)?)
+        Ok(resource_type == ResourceType::PROVENANCE && self.newly_in_cohort(extent, row)?)
     }
 
     /// Whether an owner of a row is in the cohort.
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn owned(&self, extent: usize, row: usize) -> Result<bool, CorruptIndex> {
+    pub fn has_cohort_owner(&self, extent: usize, row: usize) -> Result<bool, CorruptIndex> {
         let Some(patients) = &self.cohort.patients else { return Ok(true) };
         let index = self.snapshot.index();
         for owner in index.extents()[extent].row_owners(row)? {
@@ -224,11 +224,19 @@ impl<'a> RowClassifier<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn belongs(&self, extent: usize, row: usize, at: InstantRef<'_>, known: Horizon) -> Result<bool, CorruptIndex> {
+    pub fn in_cohort(
+        &self,
+        extent: usize,
+        row: usize,
+        at: InstantRef<'_>,
+        known: Horizon,
+    ) -> Result<bool, CorruptIndex> {
         if self.cohort.patients.is_none() {
             return Ok(true);
         }
-        if self.owned(extent, row)? && self.snapshot.index().extents()[extent].type_of(row)? != ResourceType::GROUP {
+        if self.has_cohort_owner(extent, row)?
+            && self.snapshot.index().extents()[extent].type_of(row)? != ResourceType::GROUP
+        {
             return Ok(true);
         }
         // Level by level, and no row twice: Provenances about one another make a web, whose paths are countless.
@@ -243,13 +251,13 @@ impl<'a> RowClassifier<'a> {
                     ResourceType::GROUP => {
                         self.cohort.group_row == Some((extent, row)) && !self.request.types.is_empty()
                     }
-                    _ => self.owned(extent, row)?,
+                    _ => self.has_cohort_owner(extent, row)?,
                 };
                 if belongs {
                     return Ok(true);
                 }
                 if resource_type == ResourceType::PROVENANCE
-                    && self.targets(extent, row, at, known, &mut |target| {
+                    && self.target_in_cohort(extent, row, at, known, &mut |target| {
                         if seen.insert(target) {
                             next.push(target);
                         }
@@ -267,7 +275,7 @@ impl<'a> RowClassifier<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn owns_left(&self, extent: usize, left: &PriorOwner<'_>) -> Result<bool, CorruptIndex> {
+    pub fn owned_prior_version(&self, extent: usize, left: &PriorOwner<'_>) -> Result<bool, CorruptIndex> {
         let Some(patients) = &self.cohort.patients else { return Ok(true) };
         for owner in left.owners() {
             if patients.contains(self.snapshot.index().patient_of_owner(extent, owner as u32)? as usize) {
@@ -278,7 +286,7 @@ impl<'a> RowClassifier<'a> {
     }
 
     /// Whether a DELETE entry tells of a version that was there at an instant and has left, younger than `last`.
-    fn left_at(
+    fn prior_owner_at(
         &self,
         (extent, entry): (usize, usize),
         at: InstantRef<'_>,
@@ -287,10 +295,10 @@ impl<'a> RowClassifier<'a> {
     ) -> Result<Option<LastVersion>, CorruptIndex> {
         let index = self.snapshot.index();
         let this = &index.extents()[extent];
-        if this.head().left == 0 || !self.snapshot.sees(extent) {
+        if this.head().left == 0 || !self.snapshot.sees_segment(extent) {
             return Ok(None);
         }
-        let Some(left) = this.prove_columns(&[Column::TombLeft])?.left_of(entry) else { return Ok(None) };
+        let Some(left) = this.verify_columns(&[Column::TombLeft])?.prior_owner_of(entry) else { return Ok(None) };
         let before = match last {
             Some(LastVersion::Row(extent, row)) => Some(index.extents()[*extent].row(*row)?.last_updated[*row]),
             Some(LastVersion::Left { updated, .. }) => Some(*updated),
@@ -301,12 +309,12 @@ impl<'a> RowClassifier<'a> {
         if left.followed || !there || came_late || before.is_some_and(|before| before >= left.updated) {
             return Ok(None);
         }
-        Ok(Some(LastVersion::Left { updated: left.updated, owned: self.owns_left(extent, &left)? }))
+        Ok(Some(LastVersion::Left { updated: left.updated, owned: self.owned_prior_version(extent, &left)? }))
     }
 
     /// Calls `visit` for what a Provenance is about: of each target of ours the last version at an instant. Whether one
     /// of them has left a packed store and was a member's.
-    fn targets(
+    fn target_in_cohort(
         &self,
         extent: usize,
         row: usize,
@@ -316,7 +324,7 @@ impl<'a> RowClassifier<'a> {
     ) -> Result<bool, CorruptIndex> {
         let mut owned = false;
         let index = self.snapshot.index();
-        let columns = index.extents()[extent].prove_columns(&[Column::TargetRow, Column::TargetBase])?;
+        let columns = index.extents()[extent].verify_columns(&[Column::TargetRow, Column::TargetBase])?;
         for target in columns.targets_of(row) {
             let base = index.base_number(extent, columns.target_base[target] & BASE_BITS);
             if !self.cohort.ours[base as usize] {
@@ -333,13 +341,13 @@ impl<'a> RowClassifier<'a> {
                     if index.extents()[extent].updated(row)?.is_some_and(|updated| updated > at) {
                         break;
                     }
-                    if self.snapshot.sees(extent) && (known == Horizon::All || !self.is_late(extent)) {
+                    if self.snapshot.sees_segment(extent) && (known == Horizon::All || !self.is_late(extent)) {
                         last = Some(LastVersion::Row(extent, row));
                     }
                 } else {
                     // A version that has left a packed store is known by the deletion that ended it.
                     let entry = index.locate_tombstone(number - index.rows());
-                    last = self.left_at(entry, at, known, last.as_ref())?.or(last);
+                    last = self.prior_owner_at(entry, at, known, last.as_ref())?.or(last);
                 }
                 record = index.merged().next(number)?;
             }
@@ -354,11 +362,11 @@ impl<'a> RowClassifier<'a> {
 
     /// A Provenance that belongs at T but did not at `_since`, because what it is about came or changed hands later,
     /// is new to the reader whatever its own lastUpdated (CONS-05).
-    fn newly_belongs(&self, extent: usize, row: usize) -> Result<bool, CorruptIndex> {
+    fn newly_in_cohort(&self, extent: usize, row: usize) -> Result<bool, CorruptIndex> {
         let Some(since) = &self.request.since else { return Ok(false) };
         if self.cohort.patients.is_none() {
             return Ok(false);
         }
-        Ok(!self.belongs(extent, row, since.as_ref(), Horizon::Then)?)
+        Ok(!self.in_cohort(extent, row, since.as_ref(), Horizon::Then)?)
     }
 }

@@ -18,17 +18,17 @@ use crate::select::visibility::Visibility;
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn whole(
+pub fn select_whole(
     filter: &RowClassifier<'_>,
     ended: Visibility,
     extent: usize,
 ) -> Result<Option<SegmentSelection>, CorruptIndex> {
     let index = filter.snapshot.index();
     let this = &index.extents()[extent];
-    if this.rows() == 0 || !filter.is_even(extent) || !all_belong(filter, extent)? {
+    if this.rows() == 0 || !filter.is_uniform(extent) || !all_in_cohort(filter, extent)? {
         return Ok(None);
     }
-    let mut part = SegmentSelection::of(this.head());
+    let mut part = SegmentSelection::of_header(this.head());
     let mut rows = Bitmap::full(this.rows());
     let first = index.starts().row[extent];
     let mut left = 0;
@@ -40,7 +40,7 @@ pub fn whole(
             RowState::Superseded => RowClass::Superseded,
             RowState::Deleted => RowClass::Deleted,
         };
-        part.count(class);
+        part.count_row(class);
         rows.remove(row);
         left += 1;
     }
@@ -53,12 +53,12 @@ pub fn whole(
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn all_belong(filter: &RowClassifier<'_>, extent: usize) -> Result<bool, CorruptIndex> {
+pub fn all_in_cohort(filter: &RowClassifier<'_>, extent: usize) -> Result<bool, CorruptIndex> {
     let Some(patients) = &filter.cohort.patients else { return Ok(true) };
     let index = filter.snapshot.index();
     let head = index.extents()[extent].head();
     let owners = index.starts().owner[extent]..index.starts().owner[extent] + head.owners as usize;
-    let mut owners = index.merged().proven_words(Section::OwnerPatient, owners)?.iter();
+    let mut owners = index.merged().verified_words(Section::OwnerPatient, owners)?.iter();
     Ok(head.unowned == 0 && owners.all(|patient| patients.contains(*patient as usize)))
 }
 
@@ -66,34 +66,38 @@ pub fn all_belong(filter: &RowClassifier<'_>, extent: usize) -> Result<bool, Cor
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn pass(filter: &RowClassifier<'_>, ended: Visibility, extent: usize) -> Result<SegmentSelection, CorruptIndex> {
+pub fn scan_columns(
+    filter: &RowClassifier<'_>,
+    ended: Visibility,
+    extent: usize,
+) -> Result<SegmentSelection, CorruptIndex> {
     let index = filter.snapshot.index();
     let this = &index.extents()[extent];
-    let timeless = filter.timeless(extent);
-    let columns = this.prove_columns(&[Column::Type, Column::Flags, Column::OwnerStart, Column::Owner])?;
+    let timeless = filter.needs_no_time_filter(extent);
+    let columns = this.verify_columns(&[Column::Type, Column::Flags, Column::OwnerStart, Column::Owner])?;
     if !timeless {
-        this.prove_columns(&[Column::LastUpdated, Column::Exact, Column::Heap])?;
+        this.verify_columns(&[Column::LastUpdated, Column::Exact, Column::Heap])?;
     }
-    let mut part = SegmentSelection::of(index.extents()[extent].head());
+    let mut part = SegmentSelection::of_header(index.extents()[extent].head());
     part.illegal_updated = 0;
     let mut rows = Bitmap::new(columns.rows());
     let merged = index.merged();
     let first = index.starts().row[extent];
     let mut successions = merged.pairs(Section::Succession, first..first + columns.rows())?.iter().peekable();
     let owners = index.starts().owner[extent]..index.starts().owner[extent] + columns.owner_hash.len();
-    let owner_patient = merged.proven_words(Section::OwnerPatient, owners)?;
+    let owner_patient = merged.verified_words(Section::OwnerPatient, owners)?;
     // Membership of the extent's own owners, once each, so that the loop below asks a small array.
     let members: Vec<bool> = match &filter.cohort.patients {
         Some(patients) => owner_patient.iter().map(|patient| patients.contains(*patient as usize)).collect(),
         None => Vec::new(),
     };
-    let at = filter.at();
+    let at = filter.as_of();
     for row in 0..columns.rows() {
         let next = successions.next_if(|pair| (**pair >> 32) as usize == first + row);
         let updated = if timeless { None } else { columns.updated_of(row) };
         part.illegal_updated += u64::from(columns.flags[row] & flag::ILLEGAL_UPDATED != 0);
         if updated.is_some_and(|updated| updated > at) {
-            part.count(RowClass::Future);
+            part.count_row(RowClass::Future);
             continue;
         }
         if let Some(pair) = next {
@@ -101,11 +105,11 @@ pub fn pass(filter: &RowClassifier<'_>, ended: Visibility, extent: usize) -> Res
                 RowState::Current => {}
                 RowState::Future => unreachable!("asked above"),
                 RowState::Superseded => {
-                    part.count(RowClass::Superseded);
+                    part.count_row(RowClass::Superseded);
                     continue;
                 }
                 RowState::Deleted => {
-                    part.count(RowClass::Deleted);
+                    part.count_row(RowClass::Deleted);
                     continue;
                 }
             }
@@ -115,24 +119,24 @@ pub fn pass(filter: &RowClassifier<'_>, ended: Visibility, extent: usize) -> Res
             // A Patient row owns itself first.
             part.present.push(owner_patient[columns.owners_of(row)[0] as usize]);
         }
-        if !filter.wants(resource_type) {
-            part.count(RowClass::Type);
+        if !filter.selects_type(resource_type) {
+            part.count_row(RowClass::Type);
             continue;
         }
         let belongs = match (&filter.request.population, resource_type) {
             (Population::System, _) => true,
-            (_, ResourceType::GROUP | ResourceType::PROVENANCE) => filter.belongs(extent, row, at, Horizon::All)?,
+            (_, ResourceType::GROUP | ResourceType::PROVENANCE) => filter.in_cohort(extent, row, at, Horizon::All)?,
             _ => columns.owners_of(row).iter().any(|owner| members[*owner as usize]),
         };
         if !belongs {
-            part.count(RowClass::Cohort);
+            part.count_row(RowClass::Cohort);
             continue;
         }
         if !timeless && !filter.passes_window(&mut part, extent, row, resource_type, updated)? {
-            part.count(RowClass::SinceOrUntil);
+            part.count_row(RowClass::SinceOrUntil);
             continue;
         }
-        part.count(RowClass::Exported);
+        part.count_row(RowClass::Exported);
         rows.insert(row);
     }
     part.rows = RowSet::Many(rows);

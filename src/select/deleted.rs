@@ -53,8 +53,8 @@ impl Deletions {
                 continue;
             }
             let needed = [Column::TombType, Column::TombId, Column::TombBase, Column::TombUpdated];
-            this.prove_columns(&needed)?;
-            let columns = this.prove_columns(&[Column::Exact, Column::Heap, Column::TombLeft])?;
+            this.verify_columns(&needed)?;
+            let columns = this.verify_columns(&[Column::Exact, Column::Heap, Column::TombLeft])?;
             for entry in 0..columns.tomb_type.len() {
                 let base = index.base_number(extent, columns.tomb_base[entry] & BASE_BITS);
                 let Some(updated) = columns.tombstone_updated(entry) else { continue };
@@ -64,23 +64,24 @@ impl Deletions {
                 let (resource_type, id) = columns.tombstone_of(entry);
                 let in_window = filter.before_until(updated)
                     && (filter.after_since(updated) || late && request.late == LateArrivals::Include);
-                if !filter.wants(resource_type) || !in_window {
+                if !filter.selects_type(resource_type) || !in_window {
                     continue;
                 }
                 let number = index.starts().tombstone[extent] + entry;
                 let left = match head.left {
                     0 => None,
-                    _ => columns.left_of(entry),
+                    _ => columns.prior_owner_of(entry),
                 };
                 let (of, left) = match left {
                     Some(left) => (extent, Some(left)),
-                    None => match left_by_another(&filter, &remembering, (resource_type, &id))? {
+                    None => match purged_by_pack(&filter, &remembering, (resource_type, &id))? {
                         Some((of, left)) => (of, Some(left)),
                         None => (extent, None),
                     },
                 };
                 let outlived = left.is_some_and(|left| InstantRef { ticks: left.updated, rest: &[] } >= updated);
-                if outlived || left.is_some_and(|left| left.followed) || !ended(snapshot, index.rows() + number)? {
+                if outlived || left.is_some_and(|left| left.followed) || !ends_version(snapshot, index.rows() + number)?
+                {
                     continue;
                 }
                 let noted = index.merged().word(Section::Ends, number)?;
@@ -92,13 +93,13 @@ impl Deletions {
                 };
                 let left = left.filter(|left| ticks.is_none_or(|ticks| ticks < left.updated));
                 let owned = match (left, version) {
-                    (Some(left), _) => filter.owns_left(of, &left)?,
+                    (Some(left), _) => filter.owned_prior_version(of, &left)?,
                     (None, None) if request.population == Population::System => true,
                     (None, None) => {
                         deletions.unknown += 1;
                         false
                     }
-                    (None, Some((extent, row))) => filter.belongs(extent, row, at, Horizon::All)?,
+                    (None, Some((extent, row))) => filter.in_cohort(extent, row, at, Horizon::All)?,
                 };
                 if owned {
                     found.push(((resource_type, number), id));
@@ -118,7 +119,7 @@ impl Deletions {
 
 /// What another DELETE entry of the same resource remembers of its last version, where that has left a packed store: the
 /// extent of that entry, and the youngest version there is. Extents that `remember` anything are few.
-fn left_by_another<'a>(
+fn purged_by_pack<'a>(
     filter: &RowClassifier<'a>,
     remember: &[usize],
     (resource_type, id): (ResourceType, &Id),
@@ -128,14 +129,15 @@ fn left_by_another<'a>(
     let mut found: Option<(usize, PriorOwner<'a>)> = None;
     for extent in remember {
         let this = &index.extents()[*extent];
-        for reference in this.named(hash)?.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE) {
+        for reference in this.based_name_of(hash)?.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE)
+        {
             let entry = (reference & !kind::MASK) as usize;
             let columns = this.tombstone(entry)?;
             let base = index.base_number(*extent, columns.tomb_base[entry] & BASE_BITS);
             if columns.tombstone_of(entry) != (resource_type, *id) || !filter.cohort.ours[base as usize] {
                 continue;
             }
-            let left = this.prove_columns(&[Column::TombLeft])?.left_of(entry).filter(|left| {
+            let left = this.verify_columns(&[Column::TombLeft])?.prior_owner_of(entry).filter(|left| {
                 !left.followed && InstantRef { ticks: left.updated, rest: &[] } <= filter.snapshot.as_of().as_ref()
             });
             if let Some(left) = left
@@ -149,7 +151,7 @@ fn left_by_another<'a>(
 }
 
 /// Whether no version follows a record at or before T, so that the resource is gone at T.
-fn ended(snapshot: &Snapshot, record: usize) -> Result<bool, CorruptIndex> {
+fn ends_version(snapshot: &Snapshot, record: usize) -> Result<bool, CorruptIndex> {
     let index = snapshot.index();
     let at = snapshot.as_of().as_ref();
     let mut next = index.merged().next(record)?;
@@ -159,7 +161,7 @@ fn ended(snapshot: &Snapshot, record: usize) -> Result<bool, CorruptIndex> {
             if index.extents()[extent].updated(row)?.is_some_and(|updated| updated > at) {
                 return Ok(true);
             }
-            if snapshot.sees(extent) {
+            if snapshot.sees_segment(extent) {
                 return Ok(false);
             }
         }
@@ -173,15 +175,15 @@ fn ended(snapshot: &Snapshot, record: usize) -> Result<bool, CorruptIndex> {
 fn last_version(snapshot: &Snapshot, index: &Index, noted: usize) -> Result<Option<(usize, usize)>, CorruptIndex> {
     let Some(noted) = noted.checked_sub(1) else { return Ok(None) };
     let (extent, row) = index.locate(noted);
-    if snapshot.sees(extent) {
+    if snapshot.sees_segment(extent) {
         return Ok(Some((extent, row)));
     }
     let columns = index.extents()[extent].row(row)?;
     let (resource_type, id) = (columns.type_of(row), index.extents()[extent].row_id(row)?);
     let noted_updated = columns.updated_of(row);
     let mut best = None;
-    for (extent, row) in crate::group::lookup::rows_of(snapshot, resource_type, &id)? {
-        let columns = index.extents()[extent].prove_columns(&[Column::VersionId, Column::Heap])?;
+    for (extent, row) in crate::group::lookup::group_rows_of(snapshot, resource_type, &id)? {
+        let columns = index.extents()[extent].verify_columns(&[Column::VersionId, Column::Heap])?;
         if columns.updated_of(row) <= noted_updated {
             let key = (columns.updated_of(row), columns.version_of(row), index.starts().row[extent] + row);
             if best.as_ref().is_none_or(|(known, _)| *known < key) {

@@ -88,14 +88,14 @@ pub struct SegmentSelection {
 
 impl SegmentSelection {
     /// What the header of an extent says.
-    pub fn of(head: &SegmentHeader) -> SegmentSelection {
+    pub fn of_header(head: &SegmentHeader) -> SegmentSelection {
         let mut part = SegmentSelection::default();
-        part.add_head(head);
+        part.add_header(head);
         part
     }
 
     /// Adds what the header of an extent says.
-    pub fn add_head(&mut self, head: &SegmentHeader) {
+    pub fn add_header(&mut self, head: &SegmentHeader) {
         self.ledger.lines += head.lines;
         self.ledger.blank += head.blank;
         self.ledger.faulty += head.faulty;
@@ -104,7 +104,7 @@ impl SegmentSelection {
     }
 
     /// Counts a row under its class.
-    pub fn count(&mut self, class: RowClass) {
+    pub fn count_row(&mut self, class: RowClass) {
         let ledger = &mut self.ledger;
         *match class {
             RowClass::Future => &mut ledger.future,

@@ -9,7 +9,7 @@ use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::identifiers::IdentifierReader;
 use crate::group::lookup::{
-    FoundGroup, MembershipRule, UnusableGroup, find_group, is_our_base, read_group, similar_groups, unusable,
+    FoundGroup, MembershipRule, UnusableGroup, check_usable, find_group, is_our_base, read_group, similar_groups,
 };
 use crate::group::reader::{GroupHead, GroupMember, GroupReader};
 use crate::hash::Hasher128;
@@ -100,7 +100,7 @@ impl<'a> MemberResolver<'a> {
     /// [`Damaged`] when the index is.
     pub fn add_everyone(&mut self) -> Result<(), CorruptIndex> {
         let index = self.snapshot.index();
-        let bases = index.merged().proven_words(Section::PatientBase, 0..index.patients())?;
+        let bases = index.merged().verified_words(Section::PatientBase, 0..index.patients())?;
         for (patient, base) in bases.iter().enumerate() {
             if self.ours[*base as usize] {
                 self.patients.insert(patient);
@@ -110,7 +110,7 @@ impl<'a> MemberResolver<'a> {
     }
 
     /// The dictionary's patients of an id under our bases, the relative one first, as far as they are eligible.
-    fn known(&mut self, id: &Id) -> Vec<usize> {
+    fn known_patient(&mut self, id: &Id) -> Vec<usize> {
         let index = self.snapshot.index();
         let mut found = Vec::new();
         for base in &self.our_bases {
@@ -125,7 +125,7 @@ impl<'a> MemberResolver<'a> {
     }
 
     fn add_patient(&mut self, id: &Id, place: usize) {
-        let found = self.known(id);
+        let found = self.known_patient(id);
         match found.first() {
             Some(first) => self.members.insert(*first),
             None => {
@@ -136,7 +136,7 @@ impl<'a> MemberResolver<'a> {
                     Some(_) => "which is in no Group that this Group's writer was given, or not in the store",
                 };
                 let text = format!("lists Patient/{id}, {why}: nothing was exported for it");
-                return self.warn("member-not-found", place, Issue::warning(IssueCode::NotFound, text));
+                return self.warn_once("member-not-found", place, Issue::warning(IssueCode::NotFound, text));
             }
         };
         found.into_iter().for_each(|patient| {
@@ -144,7 +144,7 @@ impl<'a> MemberResolver<'a> {
         });
     }
 
-    fn warn(&mut self, cause: &'static str, place: usize, message: Issue) {
+    fn warn_once(&mut self, cause: &'static str, place: usize, message: Issue) {
         self.messages.push(cause, message.at(self.places[place].clone()));
     }
 
@@ -152,20 +152,20 @@ impl<'a> MemberResolver<'a> {
     fn add_reference(&mut self, text: &str, depth: usize, place: usize) {
         let Some(reference) = Reference::parse(text) else {
             let text = "has a member whose reference is in no form that names a resource of this store";
-            return self.warn("member-malformed", place, Issue::warning(IssueCode::Invalid, text));
+            return self.warn_once("member-malformed", place, Issue::warning(IssueCode::Invalid, text));
         };
         let base = reference.base;
         if !is_our_base(base, &self.request.fhir_bases) {
             let text = format!("lists a member under the base {base}, which is not ours: nothing was exported for it");
             let message = Issue::warning(IssueCode::NotFound, text).advise(Advice::NameBase(base.to_string()));
-            return self.warn("member-foreign", place, message);
+            return self.warn_once("member-foreign", place, message);
         }
         match reference.resource_type {
             ResourceType::PATIENT => self.add_patient(&reference.id, place),
             ResourceType::GROUP => self.add_nested(reference.id, depth + 1, place),
             other => {
                 let text = format!("lists {other}/{}, which is no Patient", reference.id);
-                self.warn("member-type", place, Issue::warning(IssueCode::NotSupported, text));
+                self.warn_once("member-type", place, Issue::warning(IssueCode::NotSupported, text));
             }
         }
     }
@@ -178,10 +178,10 @@ impl<'a> MemberResolver<'a> {
                 let text = format!(
                     "lists Group/{id}, which was not followed because who wrote this version is not recorded; write the Group again"
                 );
-                self.warn("group-writer-unknown", listed_by, Issue::warning(IssueCode::NotSupported, text));
+                self.warn_once("group-writer-unknown", listed_by, Issue::warning(IssueCode::NotSupported, text));
             }
             Some(WriterScope { groups: Some(groups), .. }) if groups.iter().all(|known| known != id.as_str()) => {
-                self.warn("group-not-found", listed_by, absent_group(&format!("Group/{id}")));
+                self.warn_once("group-not-found", listed_by, absent_group(&format!("Group/{id}")));
             }
             _ => self.groups.push(NestedGroup { id, depth, listed_by }),
         }
@@ -199,11 +199,11 @@ impl<'a> MemberResolver<'a> {
         } else {
             let text =
                 format!("has a member, number {} of all, with neither a reference nor an identifier", self.listed);
-            self.warn("member-empty", place, Issue::warning(IssueCode::Invalid, text));
+            self.warn_once("member-empty", place, Issue::warning(IssueCode::Invalid, text));
         }
     }
 
-    fn place(&mut self, place: IssuePlace) -> usize {
+    fn place_of_group(&mut self, place: IssuePlace) -> usize {
         self.places.push(place);
         self.places.len() - 1
     }
@@ -214,8 +214,8 @@ impl<'a> MemberResolver<'a> {
     /// [`ExportError::Request`] when it cannot stand for a set of patients; store errors.
     pub fn add_group_of_store(&mut self, row: (usize, usize), id: &str) -> Result<(), ExportError> {
         let index = self.snapshot.index();
-        Id::parse(id.as_bytes()).into_iter().for_each(|id| self.groups.exclude(id));
-        let place = self.place(IssuePlace::Group(id.to_string()));
+        Id::parse(id.as_bytes()).into_iter().for_each(|id| self.groups.exclude_patient(id));
+        let place = self.place_of_group(IssuePlace::Group(id.to_string()));
         let snapshot = self.snapshot;
         let read = read_group(snapshot, row, &mut |member| self.add_member(member, 0, place))?;
         let head = read.map_err(|fault| {
@@ -240,7 +240,7 @@ impl<'a> MemberResolver<'a> {
         let mut file = File::open(path).map_err(unreadable)?;
         let mut hash = Hasher128::new();
         let mut lines = LineCounter::default();
-        let place = self.place(IssuePlace::GroupFile);
+        let place = self.place_of_group(IssuePlace::GroupFile);
         let outcome = {
             let mut on_member = |member: &GroupMember<'_>| self.add_member(member, 0, place);
             let mut reader = GroupReader::new(Kernel::detect(), &mut on_member);
@@ -267,7 +267,7 @@ impl<'a> MemberResolver<'a> {
             let named = IssuePlace::Group(id.to_string());
             self.messages.replace_place(&IssuePlace::GroupFile, &named);
             self.places[place] = named;
-            self.groups.exclude(id);
+            self.groups.exclude_patient(id);
         }
         self.note_inactive(&head, place);
         Ok((head.id, hash.digest()))
@@ -279,14 +279,14 @@ impl<'a> MemberResolver<'a> {
             let problem = RequestProblem::of(Parameter::Group, format!("{name} {of}"));
             if *of == UnusableGroup::Inactive { problem.advise(Advice::TakeAsListed) } else { problem }
         };
-        let problems: Vec<RequestProblem> = unusable(head, self.request.members).iter().map(problem).collect();
+        let problems: Vec<RequestProblem> = check_usable(head, self.request.members).iter().map(problem).collect();
         if problems.is_empty() { Ok(()) } else { Err(RequestError { problems }) }
     }
 
     fn note_inactive(&mut self, head: &GroupHead, place: usize) {
         if head.active == Some(false) && self.request.members == MembershipRule::Listed {
             let text = "has active false; it was exported because members are taken as listed";
-            self.warn("group-inactive", place, Issue::warning(IssueCode::Processing, text));
+            self.warn_once("group-inactive", place, Issue::warning(IssueCode::Processing, text));
         }
     }
 
@@ -328,7 +328,7 @@ impl<'a> MemberResolver<'a> {
             let name = if is_hidden && depth > 1 { "a Group".to_string() } else { format!("Group/{id}") };
             if depth > GROUP_DEPTH_MAX {
                 let text = format!("lists {name} more than {GROUP_DEPTH_MAX} Groups deep; it was not followed");
-                self.warn("group-depth", listed_by, Issue::warning(IssueCode::NotSupported, text));
+                self.warn_once("group-depth", listed_by, Issue::warning(IssueCode::NotSupported, text));
                 continue;
             }
             let found = match self.request.absent_groups.contains(id.as_str()) {
@@ -336,7 +336,7 @@ impl<'a> MemberResolver<'a> {
                 false => find_group(self.snapshot, &id, self.ours)?,
             };
             let FoundGroup::Current(extent, row) = found else {
-                self.warn("group-not-found", listed_by, absent_group(&name));
+                self.warn_once("group-not-found", listed_by, absent_group(&name));
                 continue;
             };
             let snapshot = self.snapshot;
@@ -344,11 +344,11 @@ impl<'a> MemberResolver<'a> {
                 Ok(head) => head,
                 Err(fault) => {
                     let text = format!("lists {name}, which cannot be read: byte {}: {}", fault.at, fault.kind);
-                    self.warn("group-unreadable", listed_by, Issue::warning(IssueCode::Structure, text));
+                    self.warn_once("group-unreadable", listed_by, Issue::warning(IssueCode::Structure, text));
                     continue;
                 }
             };
-            let unusable = unusable(&head, self.request.members);
+            let unusable = check_usable(&head, self.request.members);
             let modified = unusable.iter().filter(|problem| matches!(problem, UnusableGroup::Modified(_)));
             let problem = |of| {
                 RequestProblem::of(
@@ -363,7 +363,7 @@ impl<'a> MemberResolver<'a> {
             if !unusable.is_empty() {
                 let why: Vec<String> = unusable.iter().map(UnusableGroup::to_string).collect();
                 let text = format!("lists {name}, which was passed over: it {}", why.join("; it "));
-                self.warn("group-unusable", listed_by, Issue::warning(IssueCode::NotSupported, text));
+                self.warn_once("group-unusable", listed_by, Issue::warning(IssueCode::NotSupported, text));
                 continue;
             }
             let place = match (is_hidden, self.places.first()) {
@@ -371,12 +371,12 @@ impl<'a> MemberResolver<'a> {
                 (true, _) => IssuePlace::GroupFile,
                 (false, _) => IssuePlace::Group(id.to_string()),
             };
-            let place = self.place(place);
+            let place = self.place_of_group(place);
             self.note_inactive(&head, place);
             // The same bytes gave a Group a moment ago.
             let again = read_group(snapshot, (extent, row), &mut |member| self.add_member(member, depth, place))?;
             if again.is_err() {
-                return Err(rewritten(snapshot, extent)?);
+                return Err(rewritten_error(snapshot, extent)?);
             }
         }
         Ok(())
@@ -412,7 +412,7 @@ impl<'a> MemberResolver<'a> {
             self.listed += 1;
             // One place serves every line: what it stands for is copied into a message, and nothing is kept.
             self.places.clear();
-            let place = self.place(IssuePlace::PatientList(number));
+            let place = self.place_of_group(IssuePlace::PatientList(number));
             match (Id::parse(text), str::from_utf8(text).ok()) {
                 (Some(id), _) => self.add_patient(&id, place),
                 (None, Some(text)) if Reference::parse(text).is_some() => {
@@ -462,7 +462,7 @@ impl<'a> MemberResolver<'a> {
             if !index.extents()[extent].head().has_type(ResourceType::PATIENT.index()) {
                 continue;
             }
-            let columns = index.extents()[extent].prove_whole()?;
+            let columns = index.extents()[extent].verify_all()?;
             for row in 0..columns.rows() {
                 if columns.type_of(row) != ResourceType::PATIENT
                     || self.snapshot.state(extent, row, as_of, self.ours, &|_| true)? != RowState::Current
@@ -477,14 +477,14 @@ impl<'a> MemberResolver<'a> {
                 stream_range(index, file, row_range(index, extent, row), &mut |piece| reader.feed(piece))?;
                 // The row passed the scan when it was indexed; a fault now means that it was changed in place.
                 if reader.finish().is_err() {
-                    return Err(rewritten(self.snapshot, extent)?);
+                    return Err(rewritten_error(self.snapshot, extent)?);
                 }
                 // A row that gives an identifier twice is one match.
                 found.sort();
                 found.dedup();
                 found.retain(|pair| wanted.contains_key(pair));
                 let id = columns.id_of(row);
-                if found.is_empty() || self.known(&id).is_empty() {
+                if found.is_empty() || self.known_patient(&id).is_empty() {
                     continue;
                 }
                 for pair in &found {
@@ -510,7 +510,7 @@ impl<'a> MemberResolver<'a> {
                 "lists a member by an identifier of system {:?} that matches {found} Patients, not one",
                 pair.0
             );
-            self.warn("member-identifier", *place, Issue::warning(IssueCode::NotFound, text));
+            self.warn_once("member-identifier", *place, Issue::warning(IssueCode::NotFound, text));
         }
         Ok(())
     }
@@ -523,7 +523,7 @@ fn absent_group(name: &str) -> Issue {
 }
 
 /// What is wrong when a row no longer reads as it did.
-fn rewritten(snapshot: &Snapshot, extent: usize) -> Result<ExportError, ExportError> {
+fn rewritten_error(snapshot: &Snapshot, extent: usize) -> Result<ExportError, ExportError> {
     let index = snapshot.index();
     let path = index.source(index.entry(extent).file)?.path().to_path_buf();
     Ok(IndexError::Changed { path, reason: "was rewritten in place".into() }.into())

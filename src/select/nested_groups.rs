@@ -8,7 +8,7 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::{Instant, date_time_span};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
-use crate::group::lookup::{FoundGroup, MembershipRule, find_group, our_bases, read_group, unusable};
+use crate::group::lookup::{FoundGroup, MembershipRule, check_usable, find_group, our_bases, read_group};
 use crate::group::reader::{GroupMember, Modifier};
 use crate::index::snapshot::Snapshot;
 use crate::limits::GROUP_DEPTH_MAX;
@@ -46,7 +46,7 @@ impl GroupQueue {
     }
 
     /// A Group that is read otherwise: it is not taken from here, before or after.
-    pub fn exclude(&mut self, id: Id) {
+    pub fn exclude_patient(&mut self, id: Id) {
         self.seen.insert(id);
         self.waiting.retain(|group| group.id != id);
     }
@@ -94,7 +94,7 @@ pub fn find_modifier(
         let mut listed = Vec::new();
         let mut on_member = |member: &GroupMember<'_>| listed.extend(following.group_of(member));
         let Ok(head) = read_group(snapshot, (extent, row), &mut on_member)? else { continue };
-        let problems = unusable(&head, following.members);
+        let problems = check_usable(&head, following.members);
         if let Some(modifier) = head.modifiers.into_iter().next() {
             return Ok(Some((id, modifier)));
         }
@@ -129,7 +129,7 @@ mod tests {
         for (id, depth) in [("x", 1), ("c", 1), ("own", 1), ("x", 2)] {
             queue.push(group(id, depth));
         }
-        queue.exclude(group("own", 0).id);
+        queue.exclude_patient(group("own", 0).id);
         assert_eq!(queue.pop(), Some(group("x", 1)));
         for (id, depth) in [("own", 2), ("x", 2), ("d", 2)] {
             queue.push(group(id, depth));

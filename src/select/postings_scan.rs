@@ -19,17 +19,19 @@ type PostingRow = (u32, u32);
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn select(filter: &RowClassifier<'_>) -> Result<(Vec<(usize, RowSet)>, SegmentSelection), CorruptIndex> {
+pub fn select_by_postings(
+    filter: &RowClassifier<'_>,
+) -> Result<(Vec<(usize, RowSet)>, SegmentSelection), CorruptIndex> {
     let index = filter.snapshot.index();
     let mut part = SegmentSelection::default();
     for extent in filter.snapshot.extents() {
-        part.add_head(index.extents()[extent].head());
+        part.add_header(index.extents()[extent].head());
     }
     let mut rows: Vec<(usize, RowSet)> = Vec::new();
     let (mut in_cohort, mut exported) = (0, 0);
     for found in candidates(filter)?.chunk_by(|a, b| a.0 == b.0) {
         let extent = found[0].0 as usize;
-        let (taken, passed_by) = take(filter, extent, found, &mut part)?;
+        let (taken, passed_by) = collect(filter, extent, found, &mut part)?;
         exported += taken.len() as u64;
         in_cohort += taken.len() as u64 + passed_by;
         if !taken.is_empty() {
@@ -45,7 +47,7 @@ pub fn select(filter: &RowClassifier<'_>) -> Result<(Vec<(usize, RowSet)>, Segme
         ledger.superseded += superseded;
         ledger.deleted += deleted;
         let current = rows - future - superseded - deleted;
-        match filter.wants(resource_type) {
+        match filter.selects_type(resource_type) {
             true => wanted += current,
             false => ledger.r#type += current,
         }
@@ -55,14 +57,14 @@ pub fn select(filter: &RowClassifier<'_>) -> Result<(Vec<(usize, RowSet)>, Segme
 }
 
 /// Of the candidates of an extent, ascending, those that are exported, and how many more the window keeps back.
-fn take(
+fn collect(
     filter: &RowClassifier<'_>,
     extent: usize,
     candidates: &[PostingRow],
     part: &mut SegmentSelection,
 ) -> Result<(Vec<u32>, u64), CorruptIndex> {
     let index = filter.snapshot.index();
-    let even = filter.is_even(extent);
+    let even = filter.is_uniform(extent);
     let first = index.starts().row[extent];
     let number = |(_, row): &PostingRow| first + *row as usize;
     let span = number(&candidates[0])..number(&candidates[candidates.len() - 1]) + 1;
@@ -74,7 +76,7 @@ fn take(
         while followed.next_if(|followed| *followed < number).is_some() {}
         let class = match even && followed.peek() != Some(&number) {
             true => RowClass::Exported,
-            false => filter.classify_found(extent, row as usize, CandidateSource::AsMembers, part)?,
+            false => filter.classify_candidate(extent, row as usize, CandidateSource::AsMembers, part)?,
         };
         match class {
             RowClass::SinceOrUntil => passed_by += 1,
@@ -132,7 +134,7 @@ fn candidates(filter: &RowClassifier<'_>) -> Result<Vec<PostingRow>, CorruptInde
         // What has left a packed store has no postings, so every Provenance may be about something that has.
         for (number, extent) in index.extents().iter().enumerate() {
             if extent.head().has_type(ResourceType::PROVENANCE.index()) {
-                let types = extent.prove_columns(&[Column::Type])?.resource_type.iter().enumerate();
+                let types = extent.verify_columns(&[Column::Type])?.resource_type.iter().enumerate();
                 let provenances = types.filter(|(_, at)| **at as usize == ResourceType::PROVENANCE.index());
                 rows.extend(provenances.map(|(row, _)| (number as u32, row as u32)));
             }
@@ -140,7 +142,7 @@ fn candidates(filter: &RowClassifier<'_>) -> Result<Vec<PostingRow>, CorruptInde
         rows.sort_unstable();
         rows.dedup();
     }
-    rows.retain(|(extent, _)| filter.snapshot.sees(*extent as usize));
+    rows.retain(|(extent, _)| filter.snapshot.sees_segment(*extent as usize));
     Ok(rows)
 }
 
@@ -148,10 +150,10 @@ fn candidates(filter: &RowClassifier<'_>) -> Result<Vec<PostingRow>, CorruptInde
 /// made, where all that counted then counts now: nothing dated after T, every extent seen, deletions under our base.
 fn totals(filter: &RowClassifier<'_>) -> Result<Vec<[u64; 4]>, CorruptIndex> {
     let (snapshot, index) = (filter.snapshot, filter.snapshot.index());
-    let at = filter.at();
+    let at = filter.as_of();
     let mut sums = vec![[0; 4]; ResourceType::COUNT];
     let whole = index.merged().totals()?;
-    let counted = snapshot.sees_all()
+    let counted = snapshot.sees_whole_index()
         && whole.foreign_deletions() == 0
         && index.extents().iter().all(|extent| {
             let head = extent.head();
@@ -175,13 +177,13 @@ fn totals(filter: &RowClassifier<'_>) -> Result<Vec<[u64; 4]>, CorruptIndex> {
 /// The same of one extent, row by row where it must be.
 fn totals_of(filter: &RowClassifier<'_>, extent: usize) -> Result<Vec<[u64; 4]>, CorruptIndex> {
     let (snapshot, index) = (filter.snapshot, filter.snapshot.index());
-    let (this, at) = (&index.extents()[extent], filter.at());
+    let (this, at) = (&index.extents()[extent], filter.as_of());
     let mut sums = vec![[0; 4]; ResourceType::COUNT];
-    let counts = this.prove_columns(&[Column::TypeCount])?.type_count;
+    let counts = this.verify_columns(&[Column::TypeCount])?.type_count;
     sums.iter_mut().zip(counts).for_each(|(sum, rows)| sum[0] = *rows);
     if this.head().updated_max() >= at.ticks {
         let needed = [Column::LastUpdated, Column::Type, Column::Flags, Column::Exact, Column::Heap];
-        let columns = this.prove_columns(&needed)?;
+        let columns = this.verify_columns(&needed)?;
         for row in 0..this.rows() {
             let future = columns.updated_of(row).is_some_and(|updated| updated > at);
             sums[columns.resource_type[row] as usize][1] += u64::from(future);

@@ -63,18 +63,18 @@ impl Selection {
             ledger: Ledger::default(),
             noticed: SelectionStats { faults: vec![0; FaultKind::ALL.len()], ..SelectionStats::default() },
         };
-        if by_postings(snapshot, cohort, request) {
-            let (rows, part) = postings_scan::select(&filter)?;
+        if prefers_postings(snapshot, cohort, request) {
+            let (rows, part) = postings_scan::select_by_postings(&filter)?;
             selection.add(part);
             rows.into_iter().for_each(|(extent, rows)| selection.rows[extent] = rows);
         } else {
             let ended = Visibility::of(&filter)?;
             let pass = |extent| match request.way {
-                AccessPath::Rows => column_scan::pass(&filter, Visibility::default(), extent),
-                _ if zone_map_scan::fits(&filter, extent) => zone_map_scan::pass(&filter, ended, extent),
-                _ => match column_scan::whole(&filter, ended, extent)? {
+                AccessPath::Rows => column_scan::scan_columns(&filter, Visibility::default(), extent),
+                _ if zone_map_scan::applies(&filter, extent) => zone_map_scan::scan_zones(&filter, ended, extent),
+                _ => match column_scan::select_whole(&filter, ended, extent)? {
                     Some(part) => Ok(part),
-                    None => column_scan::pass(&filter, ended, extent),
+                    None => column_scan::scan_columns(&filter, ended, extent),
                 },
             };
             let extents: Vec<usize> = snapshot.extents().collect();
@@ -84,7 +84,7 @@ impl Selection {
                 selection.rows[extent] = selection.add(part);
             }
         }
-        selection.notice(snapshot, cohort)?;
+        selection.collect_stats(snapshot, cohort)?;
         Ok(selection)
     }
 
@@ -101,16 +101,16 @@ impl Selection {
     }
 
     /// Counts faults by kind and references under foreign bases.
-    fn notice(&mut self, snapshot: &Snapshot, cohort: &Cohort) -> Result<(), CorruptIndex> {
+    fn collect_stats(&mut self, snapshot: &Snapshot, cohort: &Cohort) -> Result<(), CorruptIndex> {
         let index = snapshot.index();
         let mut foreign = vec![0; index.bases().len()];
-        if snapshot.sees_all() {
+        if snapshot.sees_whole_index() {
             let totals = index.merged().totals()?;
             self.noticed.faults.iter_mut().enumerate().for_each(|(kind, sum)| *sum = totals.faults(kind));
-            foreign = index.merged().proven_longs(Section::BaseCount, 0..foreign.len())?.to_vec();
+            foreign = index.merged().verified_longs(Section::BaseCount, 0..foreign.len())?.to_vec();
         } else {
             for extent in snapshot.extents() {
-                let columns = index.extents()[extent].prove_columns(&[Column::FaultCount, Column::BaseCount])?;
+                let columns = index.extents()[extent].verify_columns(&[Column::FaultCount, Column::BaseCount])?;
                 columns.fault_count.iter().zip(&mut self.noticed.faults).for_each(|(count, sum)| *sum += count);
                 for (base, count) in columns.base_count.iter().enumerate() {
                     foreign[index.base_number(extent, base as u32) as usize] += count;
@@ -140,7 +140,7 @@ pub fn foreign_owners(
     if cohort.ours.iter().all(|ours| *ours) {
         return Ok(Vec::new());
     }
-    let bases = index.merged().proven_words(Section::PatientBase, 0..index.patients())?;
+    let bases = index.merged().verified_words(Section::PatientBase, 0..index.patients())?;
     for extent in snapshot.extents().filter(|extent| !selection.rows[*extent].is_empty()) {
         for row in selection.rows[extent].iter() {
             for owner in index.extents()[extent].row_owners(row)? {
@@ -154,7 +154,7 @@ pub fn foreign_owners(
 }
 
 /// Whether the cohort is so small a part of the store's patients that its postings are the shorter way.
-fn by_postings(snapshot: &Snapshot, cohort: &Cohort, request: &ExportRequest) -> bool {
+fn prefers_postings(snapshot: &Snapshot, cohort: &Cohort, request: &ExportRequest) -> bool {
     let Some(patients) = &cohort.patients else { return false };
     match request.way {
         AccessPath::Postings => true,

@@ -20,9 +20,9 @@ impl Visibility {
     /// # Errors
     /// [`Damaged`] when the index is.
     pub fn of(filter: &RowClassifier<'_>) -> Result<Visibility, CorruptIndex> {
-        let (snapshot, index, at) = (filter.snapshot, filter.snapshot.index(), filter.at());
+        let (snapshot, index, at) = (filter.snapshot, filter.snapshot.index(), filter.as_of());
         let heads = || index.extents().iter().map(|extent| extent.head());
-        if !snapshot.sees_all() || heads().any(|head| head.updated_max() >= at.ticks) {
+        if !snapshot.sees_whole_index() || heads().any(|head| head.updated_max() >= at.ticks) {
             return Ok(Visibility::default());
         }
         let deletions: usize = heads().map(|head| head.tombstones as usize).sum();
@@ -34,7 +34,7 @@ impl Visibility {
     }
 
     /// How a row ended that the record of number `next` follows, if that much tells it.
-    pub fn by(self, filter: &RowClassifier<'_>, next: usize) -> Option<RowState> {
+    pub fn by_successor(self, filter: &RowClassifier<'_>, next: usize) -> Option<RowState> {
         match next < filter.snapshot.index().rows() {
             true => self.by_rows.then_some(RowState::Superseded),
             false => self.by_deletions.then_some(RowState::Deleted),
@@ -52,9 +52,9 @@ impl Visibility {
         row: usize,
         next: usize,
     ) -> Result<RowState, CorruptIndex> {
-        match self.by(filter, next) {
+        match self.by_successor(filter, next) {
             Some(state) => Ok(state),
-            None => filter.snapshot.state(extent, row, filter.at(), &filter.cohort.ours, &|_| true),
+            None => filter.snapshot.state(extent, row, filter.as_of(), &filter.cohort.ours, &|_| true),
         }
     }
 }

@@ -22,13 +22,13 @@ const LOOKED_AT_SHARE: usize = 16;
 
 /// Whether the rows of an extent can be told this way: nothing in it lies after T, its rows are not late, and `_type`
 /// wants all of them or none.
-pub fn fits(filter: &RowClassifier<'_>, extent: usize) -> bool {
+pub fn applies(filter: &RowClassifier<'_>, extent: usize) -> bool {
     let head = filter.snapshot.index().extents()[extent].head();
-    let wanted = ResourceType::all().filter(|t| head.has_type(t.index()) && filter.wants(*t)).count();
+    let wanted = ResourceType::all().filter(|t| head.has_type(t.index()) && filter.selects_type(*t)).count();
     let one_by_one = [ResourceType::PROVENANCE, ResourceType::GROUP];
     filter.request.since.is_some()
         && !filter.is_late(extent)
-        && head.updated_max() < filter.at().ticks
+        && head.updated_max() < filter.as_of().ticks
         && (wanted == 0 || wanted == head.type_count() as usize)
         && !(head.type_count() == 1 && one_by_one.iter().any(|t| head.has_type(t.index())))
 }
@@ -37,46 +37,50 @@ pub fn fits(filter: &RowClassifier<'_>, extent: usize) -> bool {
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn pass(filter: &RowClassifier<'_>, ended: Visibility, extent: usize) -> Result<SegmentSelection, CorruptIndex> {
+pub fn scan_zones(
+    filter: &RowClassifier<'_>,
+    ended: Visibility,
+    extent: usize,
+) -> Result<SegmentSelection, CorruptIndex> {
     let index = filter.snapshot.index();
     let this = &index.extents()[extent];
-    let mut part = SegmentSelection::of(this.head());
+    let mut part = SegmentSelection::of_header(this.head());
     if this.rows() == 0 {
         return Ok(part);
     }
-    let wanted = ResourceType::all().any(|t| this.head().has_type(t.index()) && filter.wants(t));
+    let wanted = ResourceType::all().any(|t| this.head().has_type(t.index()) && filter.selects_type(t));
     let first = index.starts().row[extent];
     let successions = index.merged().pairs(Section::Succession, first..first + this.rows())?;
     // Rows that something follows: mostly that alone tells how they ended, and then nobody need look at them.
     let (mut listed, mut gone): (Vec<u32>, Vec<(u32, RowClass)>) = (Vec::new(), Vec::new());
     for pair in successions {
         let row = ((pair >> 32) as usize - first) as u32;
-        match ended.by(filter, *pair as u32 as usize) {
+        match ended.by_successor(filter, *pair as u32 as usize) {
             Some(RowState::Superseded) => gone.push((row, RowClass::Superseded)),
             Some(RowState::Deleted) => gone.push((row, RowClass::Deleted)),
             _ => listed.push(row),
         }
     }
-    one_by_one(filter, extent, &mut listed)?;
+    rows_of_unsorted(filter, extent, &mut listed)?;
     let mut slow = listed.clone();
     slow.sort_unstable();
     if wanted && let Some(since) = &filter.request.since {
-        newer(filter, extent, since.ticks, &mut listed)?;
+        rows_newer_than(filter, extent, since.ticks, &mut listed)?;
     }
     listed.sort_unstable();
     listed.dedup();
     listed.retain(|row| gone.binary_search_by_key(row, |(row, _)| *row).is_err());
     if listed.len() * LOOKED_AT_SHARE > this.rows() {
-        return column_scan::pass(filter, ended, extent);
+        return column_scan::scan_columns(filter, ended, extent);
     }
-    let all_belong = wanted && column_scan::all_belong(filter, extent)?;
+    let all_belong = wanted && column_scan::all_in_cohort(filter, extent)?;
     let mut owned = match wanted {
         true if all_belong => this.rows() as u64,
-        true => owned(filter, extent)?,
+        true => owned_mask(filter, extent)?,
         false => 0,
     };
     // Where everybody is asked for, nothing but the window is left to ask of a row that nothing follows.
-    let plain = filter.plain_type(extent).filter(|_| all_belong);
+    let plain = filter.uniform_type(extent).filter(|_| all_belong);
     for row in listed.iter().map(|row| *row as usize) {
         let class = match plain.filter(|_| slow.binary_search(&(row as u32)).is_err()) {
             Some(plain) => match filter.passes_window(&mut part, extent, row, plain, this.updated(row)?)? {
@@ -85,15 +89,15 @@ pub fn pass(filter: &RowClassifier<'_>, ended: Visibility, extent: usize) -> Res
             },
             None => filter.classify(extent, row, &mut part)?,
         };
-        part.count(class);
+        part.count_row(class);
         if class == RowClass::Exported {
             part.rows.push(row);
         }
-        owned -= u64::from(wanted && (all_belong || filter.owned(extent, row)?));
+        owned -= u64::from(wanted && (all_belong || filter.has_cohort_owner(extent, row)?));
     }
     for (row, class) in &gone {
-        part.count(*class);
-        owned -= u64::from(wanted && (all_belong || filter.owned(extent, *row as usize)?));
+        part.count_row(*class);
+        owned -= u64::from(wanted && (all_belong || filter.has_cohort_owner(extent, *row as usize)?));
     }
     let left = this.rows() as u64 - listed.len() as u64 - gone.len() as u64;
     match wanted {
@@ -105,31 +109,36 @@ pub fn pass(filter: &RowClassifier<'_>, ended: Visibility, extent: usize) -> Res
     }
     listed.extend(gone.iter().map(|(row, _)| row));
     listed.sort_unstable();
-    present(filter, extent, &listed, &mut part)?;
+    select_listed(filter, extent, &listed, &mut part)?;
     Ok(part)
 }
 
 /// Rows whose owners do not tell whose they are.
-fn one_by_one(filter: &RowClassifier<'_>, extent: usize, listed: &mut Vec<u32>) -> Result<(), CorruptIndex> {
+fn rows_of_unsorted(filter: &RowClassifier<'_>, extent: usize, listed: &mut Vec<u32>) -> Result<(), CorruptIndex> {
     let this = &filter.snapshot.index().extents()[extent];
     let [a, b] = [ResourceType::PROVENANCE, ResourceType::GROUP].map(ResourceType::index);
     if this.head().has_type(a) || this.head().has_type(b) {
-        let types = this.prove_columns(&[Column::Type])?.resource_type;
+        let types = this.verify_columns(&[Column::Type])?.resource_type;
         listed.extend(memchr::memchr2_iter(a as u8, b as u8, types).map(|row| row as u32));
     }
     Ok(())
 }
 
 /// Rows that `_since` may let through: all digits, and the rest of the question, are for the slow way.
-fn newer(filter: &RowClassifier<'_>, extent: usize, since: i64, listed: &mut Vec<u32>) -> Result<(), CorruptIndex> {
+fn rows_newer_than(
+    filter: &RowClassifier<'_>,
+    extent: usize,
+    since: i64,
+    listed: &mut Vec<u32>,
+) -> Result<(), CorruptIndex> {
     let this = &filter.snapshot.index().extents()[extent];
-    let columns = this.prove_columns(&[Column::UpdatedMax])?;
+    let columns = this.verify_columns(&[Column::UpdatedMax])?;
     for (zone, max) in columns.updated_max.iter().enumerate() {
         if *max < since {
             continue;
         }
         let rows = zone * ZONE_ROWS..((zone + 1) * ZONE_ROWS).min(this.rows());
-        this.prove(Column::LastUpdated, rows.clone())?;
+        this.verify(Column::LastUpdated, rows.clone())?;
         let mut mask = newer_mask(&columns.last_updated[rows.clone()], since);
         while mask != 0 {
             listed.push(rows.start as u32 + mask.trailing_zeros());
@@ -146,13 +155,13 @@ fn newer_mask(ticks: &[i64], since: i64) -> u64 {
 }
 
 /// How many rows have an owner in the cohort: the postings of the members, each row of several owners once.
-fn owned(filter: &RowClassifier<'_>, extent: usize) -> Result<u64, CorruptIndex> {
+fn owned_mask(filter: &RowClassifier<'_>, extent: usize) -> Result<u64, CorruptIndex> {
     let index = filter.snapshot.index();
     let this = &index.extents()[extent];
     let Some(patients) = &filter.cohort.patients else { return Ok(this.rows() as u64) };
-    let columns = this.prove_columns(&[Column::PostingStart, Column::Several])?;
+    let columns = this.verify_columns(&[Column::PostingStart, Column::Several])?;
     let owners = index.starts().owner[extent]..index.starts().owner[extent] + this.head().owners as usize;
-    let owner_patient = index.merged().proven_words(Section::OwnerPatient, owners)?;
+    let owner_patient = index.merged().verified_words(Section::OwnerPatient, owners)?;
     let member = |owner: usize| patients.contains(owner_patient[owner] as usize);
     let postings = columns.posting_start.windows(2).enumerate();
     let mut owned: u64 =
@@ -166,7 +175,7 @@ fn owned(filter: &RowClassifier<'_>, extent: usize) -> Result<u64, CorruptIndex>
 }
 
 /// Notes the current Patient rows that are none of those listed.
-fn present(
+fn select_listed(
     filter: &RowClassifier<'_>,
     extent: usize,
     listed: &[u32],
@@ -177,7 +186,7 @@ fn present(
     if !this.head().has_type(ResourceType::PATIENT.index()) {
         return Ok(());
     }
-    let columns = this.prove_columns(&[Column::Type, Column::OwnerStart, Column::Owner])?;
+    let columns = this.verify_columns(&[Column::Type, Column::OwnerStart, Column::Owner])?;
     for row in memchr::memchr_iter(ResourceType::PATIENT.index() as u8, columns.resource_type) {
         if listed.binary_search(&(row as u32)).is_err() {
             let own = *columns.owners_of(row).first().ok_or(CorruptIndex("a Patient owns nobody"))?;

@@ -119,7 +119,7 @@ pub fn outcome(issues: &[OutcomeIssue]) -> Value {
 }
 
 /// A resource as an answer.
-pub fn resource(status: StatusCode, body: &Value) -> Response<Body> {
+pub fn outcome_resource(status: StatusCode, body: &Value) -> Response<Body> {
     let mut response = Response::new(Body::from(serde_json::to_vec(body).expect("plain data")));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -129,14 +129,14 @@ pub fn resource(status: StatusCode, body: &Value) -> Response<Body> {
 }
 
 /// An answer with one informational issue: the body of a 202 (KICK-09, DELETE-01).
-pub fn informational(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+pub fn informational_outcome(status: StatusCode, text: impl Into<String>) -> Response<Body> {
     let issue = OutcomeIssue {
         severity: Severity::Information,
         code: OutcomeIssueType::Informational,
         diagnostics: text.into(),
         expression: None,
     };
-    resource(status, &outcome(&[issue]))
+    outcome_resource(status, &outcome(&[issue]))
 }
 
 /// A request that is answered with what is wrong with it: every problem at once.
@@ -193,7 +193,7 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response<Body> {
-        let mut response = resource(self.status, &outcome(&self.issues));
+        let mut response = outcome_resource(self.status, &outcome(&self.issues));
         for (name, value) in self.headers {
             response.headers_mut().append(name, value);
         }

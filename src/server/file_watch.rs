@@ -28,7 +28,7 @@ impl Drop for FileWatcher {
 /// Which bytes stand under a path, as far as its metadata tells; none when nothing does.
 type FileIdentity = Option<(u64, u64, u64, i64, i64)>;
 
-fn look(paths: &[PathBuf]) -> Vec<FileIdentity> {
+fn identity_of(paths: &[PathBuf]) -> Vec<FileIdentity> {
     let identity = |path: &PathBuf| {
         let found = std::fs::metadata(path).ok()?;
         Some((found.dev(), found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
@@ -39,7 +39,7 @@ fn look(paths: &[PathBuf]) -> Vec<FileIdentity> {
 /// Calls `changed` on a thread that may block: once soon after the beginning, because a file may have changed since the
 /// caller read it, whenever one of the files is another or has other times or another size than before, and at SIGHUP.
 /// Runs inside an async runtime.
-pub fn watch(paths: Vec<PathBuf>, changed: impl FnMut() + Send + 'static) -> FileWatcher {
+pub fn watch_files(paths: Vec<PathBuf>, changed: impl FnMut() + Send + 'static) -> FileWatcher {
     FileWatcher(tokio::spawn(async move {
         // A signal is passed over on a system that has none to give; looking goes on.
         let mut hangups = signal(SignalKind::hangup()).ok();
@@ -57,13 +57,13 @@ pub fn watch(paths: Vec<PathBuf>, changed: impl FnMut() + Send + 'static) -> Fil
                 _ = looks.tick() => false,
                 _ = hangup => true,
             };
-            let mut found = look(&paths);
+            let mut found = identity_of(&paths);
             if !told && seen.as_ref() == Some(&found) {
                 continue;
             }
             for _ in 0..SETTLE_MAX {
                 tokio::time::sleep(SETTLE).await;
-                let now = look(&paths);
+                let now = identity_of(&paths);
                 let settled = now == found;
                 found = now;
                 if settled {
@@ -101,7 +101,7 @@ mod tests {
         std::fs::write(&path, "one").unwrap();
         let (tell, told) = mpsc::channel();
         let (read, missing) = (path.clone(), dir.path().join("missing"));
-        let watcher = watch(vec![path.clone(), missing.clone()], move || {
+        let watcher = watch_files(vec![path.clone(), missing.clone()], move || {
             tell.send(std::fs::read_to_string(&read).unwrap()).unwrap();
         });
         let next = || told.recv_timeout(Duration::from_secs(30)).unwrap();

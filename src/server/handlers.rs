@@ -13,15 +13,15 @@ use crate::server::auth::Principal;
 use crate::server::connection::request_tracker::Peer;
 use crate::server::dialect::job_view::StartedJob;
 use crate::server::dialect::render;
-use crate::server::error::{ApiError, OutcomeIssueType, informational, resource};
-use crate::server::files::binary::wrapped;
+use crate::server::error::{ApiError, OutcomeIssueType, informational_outcome, outcome_resource};
+use crate::server::files::binary::send_as_binary;
 use crate::server::files::{StoredFile, send};
 use crate::server::groups::GroupHandlers;
 use crate::server::http::dates::system_time;
 use crate::server::http::format::media_type;
 use crate::server::http::query::Query;
 use crate::server::kick_off::request::Level;
-use crate::server::kick_off::start::{PREFERENCE_APPLIED, StartedExport, kick_off, refused};
+use crate::server::kick_off::start::{PREFERENCE_APPLIED, StartedExport, kick_off, kick_off_error};
 use crate::server::middleware::AsGet;
 use crate::server::mount::Mount;
 use crate::server::routes::Operation;
@@ -54,7 +54,7 @@ struct HandlerRequest {
 }
 
 impl HandlerRequest {
-    fn id(&self) -> &str {
+    fn request_id(&self) -> &str {
         self.id.as_deref().unwrap_or_default()
     }
 }
@@ -63,7 +63,7 @@ impl HandlerRequest {
 pub(crate) type PathParams = Result<Path<HashMap<String, String>>, PathRejection>;
 
 pub(crate) fn health(document: serde_json::Value) -> Response<Body> {
-    let mut response = resource(StatusCode::OK, &document);
+    let mut response = outcome_resource(StatusCode::OK, &document);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
@@ -74,7 +74,7 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
         true => {
             // For the operator, whose log names them: what clients get counts them at most (reading 24).
             let count = move || Ok(app.tenants.iter().filter_map(|tenant| tenant.engine.faulty_lines()).sum::<u64>());
-            let faulty = blocking(count).await.ok();
+            let faulty = run_blocking(count).await.ok();
             health(json!({ "status": "ready", "activeJobs": active, "faultyLines": faulty }))
         }
         false => {
@@ -87,14 +87,14 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
 }
 
 /// Answers an operation of a mount.
-pub(crate) async fn handle(
+pub(crate) async fn handle_operation(
     app: Arc<App>,
     at: usize,
     operation: Operation,
     names: HashMap<String, String>,
     request: Request,
 ) -> Response<Body> {
-    let mut response = match answer(app, at, operation, names, request).await {
+    let mut response = match answer_operation(app, at, operation, names, request).await {
         Ok(response) => response,
         Err(refusal) => refusal.into_response(),
     };
@@ -102,7 +102,7 @@ pub(crate) async fn handle(
     response
 }
 
-async fn answer(
+async fn answer_operation(
     app: Arc<App>,
     at: usize,
     operation: Operation,
@@ -118,9 +118,9 @@ async fn answer(
     }
     // What describes the service is for everybody (CAP-01).
     if matches!(operation, Operation::Metadata | Operation::OperationDefinition) {
-        return describe(&app, &app.mounts[at], operation, id.as_deref(), &parts.headers, parts.uri.query());
+        return answer_description(&app, &app.mounts[at], operation, id.as_deref(), &parts.headers, parts.uri.query());
     }
-    let (door, peer) = (app.door(&app.mounts[at]), parts.extensions.get::<Peer>());
+    let (door, peer) = (app.mount_auth(&app.mounts[at]), parts.extensions.get::<Peer>());
     let principal = app.authenticator.authenticate(door, &parts.headers, peer).await?;
     let illegal =
         |name: &Option<String>| name.as_ref().is_some_and(|name| crate::fhir::id::Id::parse(name.as_bytes()).is_none());
@@ -135,12 +135,12 @@ async fn answer(
     let uri = parts.extensions.get::<OriginalUri>().map_or(parts.uri, |received| received.0.clone());
     let mut asked = HandlerRequest { method: parts.method, headers: parts.headers, uri, principal, id, version, body };
     match operation {
-        Operation::File | Operation::Binary => return file(&app, &app.mounts[at], operation, asked).await,
+        Operation::File | Operation::Binary => return send_file(&app, &app.mounts[at], operation, asked).await,
         Operation::JobStatus | Operation::JobDelete | Operation::JobRetry => {
             let id = job_id(&app.mounts[at], &asked)?;
             if operation == Operation::JobStatus {
                 // All of it is in memory: a poll is answered however many threads wait for the disk or the index.
-                return poll(&app, &app.mounts[at], &asked.principal, &id);
+                return poll_job(&app, &app.mounts[at], &asked.principal, &id);
             }
             asked.id = Some(id);
         }
@@ -149,14 +149,14 @@ async fn answer(
     let asked = Arc::new(asked);
     if operation.is_export() {
         let (on, asking) = (app.clone(), asked.clone());
-        let started = blocking(move || start(&on, at, operation, &asking)).await?;
-        return Ok(wait(&app, &app.mounts[at], &asked.principal, started).await);
+        let started = run_blocking(move || start_export(&on, at, operation, &asking)).await?;
+        return Ok(wait_for_job(&app, &app.mounts[at], &asked.principal, started).await);
     }
-    blocking(move || act(&app, at, operation, &asked)).await
+    run_blocking(move || act_on_job(&app, at, operation, &asked)).await
 }
 
 /// Does what blocks on a thread that may.
-async fn blocking<T: Send + 'static>(
+async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
@@ -207,7 +207,7 @@ async fn read_body(body: Body, most: usize) -> Result<axum::body::Bytes, ApiErro
 }
 
 /// What a mount is, for everybody.
-fn describe(
+fn answer_description(
     app: &App,
     mount: &Mount,
     operation: Operation,
@@ -216,13 +216,14 @@ fn describe(
     query: Option<&str>,
 ) -> Result<Response<Body>, ApiError> {
     let media_type = media_type(headers, query)?;
-    let (declaration, version) = (mount.declaration(app.authenticator.describe()), env!("CARGO_PKG_VERSION"));
+    let (declaration, version) =
+        (mount.capability_declaration(app.authenticator.describe()), env!("CARGO_PKG_VERSION"));
     let found = match operation {
         Operation::Metadata => Some(declaration.statement(&mount.since, version)),
         _ => id.and_then(|name| declaration.operation_definition(name, version)),
     };
     let found = found.ok_or_else(|| ApiError::not_found("this OperationDefinition"))?;
-    let mut response = resource(StatusCode::OK, &found);
+    let mut response = outcome_resource(StatusCode::OK, &found);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
     Ok(response)
@@ -236,7 +237,7 @@ fn url_of(mount: &Mount, uri: &Uri) -> String {
 }
 
 /// Starts a job.
-fn start(app: &App, at: usize, operation: Operation, asked: &HandlerRequest) -> Result<StartedExport, ApiError> {
+fn start_export(app: &App, at: usize, operation: Operation, asked: &HandlerRequest) -> Result<StartedExport, ApiError> {
     let (mount, principal, query) = (&app.mounts[at], &asked.principal, asked.uri.query());
     let url = url_of(mount, &asked.uri);
     let begin = |level: &Level, query| kick_off(app, mount, principal, level, query, &asked.headers, url.clone());
@@ -247,19 +248,19 @@ fn start(app: &App, at: usize, operation: Operation, asked: &HandlerRequest) -> 
         },
         Operation::PatientExport => begin(&Level::Patient, query),
         Operation::TypeExport => {
-            let of = ResourceType::all().find(|of| of.name().eq_ignore_ascii_case(asked.id()));
+            let of = ResourceType::all().find(|of| of.name().eq_ignore_ascii_case(asked.request_id()));
             let of = of.ok_or_else(|| ApiError::not_found("this URL"))?;
             // As if `_type` had been given (ONEUP-M06); one that is given as well adds to it.
             let rest = query.filter(|query| !query.is_empty()).map_or(String::new(), |query| format!("&{query}"));
             begin(&Level::Patient, Some(&format!("_type={}{rest}", of.name())))
         }
-        _ => begin(&Level::Group(asked.id().to_string()), query),
+        _ => begin(&Level::Group(asked.request_id().to_string()), query),
     }
 }
 
 /// The answer to a kick-off. Where the mount waits for the end of its jobs, and the client does not ask otherwise, what has
 /// become of the job by then (ONEUP-M10).
-async fn wait(app: &App, mount: &Mount, principal: &Principal, started: StartedExport) -> Response<Body> {
+async fn wait_for_job(app: &App, mount: &Mount, principal: &Principal, started: StartedExport) -> Response<Body> {
     let requires_access_token = app.authenticator.requires_access_token();
     let (engine, job) = (&app.tenant(mount).engine, &started.job.id);
     let until = Moment::now() + Duration::from_millis(mount.settings.sync_wait_milliseconds);
@@ -267,7 +268,7 @@ async fn wait(app: &App, mount: &Mount, principal: &Principal, started: StartedE
         let found = engine.find(job, mount.name(), &principal.client);
         match &found {
             JobLookup::Job(view) if view.record.state.is_active() => {}
-            _ => return render::answer(&found, mount, principal, requires_access_token),
+            _ => return render::status_answer(&found, mount, principal, requires_access_token),
         }
         tokio::time::sleep(LOOK.min(until.saturating_duration_since(Moment::now()))).await;
     }
@@ -279,20 +280,20 @@ async fn wait(app: &App, mount: &Mount, principal: &Principal, started: StartedE
     response
 }
 
-fn act(app: &App, at: usize, operation: Operation, asked: &HandlerRequest) -> Result<Response<Body>, ApiError> {
+fn act_on_job(app: &App, at: usize, operation: Operation, asked: &HandlerRequest) -> Result<Response<Body>, ApiError> {
     let mount = &app.mounts[at];
     match operation {
-        Operation::JobDelete => delete(app, mount, &asked.principal, asked.id()),
-        Operation::JobRetry => retry(app, mount, &asked.principal, asked.id()),
-        _ => group(app, mount, operation, asked),
+        Operation::JobDelete => delete_job(app, mount, &asked.principal, asked.request_id()),
+        Operation::JobRetry => retry_job(app, mount, &asked.principal, asked.request_id()),
+        _ => group_operation(app, mount, operation, asked),
     }
 }
 
-fn delete(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Response<Body>, ApiError> {
+fn delete_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Response<Body>, ApiError> {
     match app.tenant(mount).engine.delete(id, mount.name(), &principal.client) {
         Ok(true) => {
             tracing::info!(job = id, client = principal.log_name(), "a job was deleted");
-            Ok(informational(StatusCode::ACCEPTED, "the export is deleted, and its files go"))
+            Ok(informational_outcome(StatusCode::ACCEPTED, "the export is deleted, and its files go"))
         }
         Ok(false) => Err(ApiError::not_found("this job")),
         Err(error) => {
@@ -304,9 +305,9 @@ fn delete(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<R
 }
 
 /// Tries a failed job again (ONEUP-M05).
-fn retry(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Response<Body>, ApiError> {
+fn retry_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Response<Body>, ApiError> {
     let engine = &app.tenant(mount).engine;
-    match engine.retry(id, mount.name(), &principal.client).map_err(refused)? {
+    match engine.retry(id, mount.name(), &principal.client).map_err(kick_off_error)? {
         RetryOutcome::Accepted => {
             tracing::info!(job = id, client = principal.log_name(), "a job is tried again");
             let found = engine.find(id, mount.name(), &principal.client);
@@ -331,8 +332,8 @@ fn retry(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Re
     }
 }
 
-fn poll(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Response<Body>, ApiError> {
-    if let Err(wait) = app.polls.count(&principal.client, id, Moment::now()) {
+fn poll_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Response<Body>, ApiError> {
+    if let Err(wait) = app.polls.count_poll(&principal.client, id, Moment::now()) {
         let text = "this job is polled too often; wait as long as Retry-After says";
         let refusal = ApiError::new(StatusCode::TOO_MANY_REQUESTS, OutcomeIssueType::Throttled, text);
         return Err(refusal.retry_after(wait.as_secs_f64().ceil() as u64));
@@ -341,12 +342,17 @@ fn poll(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Res
     if let JobLookup::Job(view) = &found {
         principal.check_job(&view.record)?;
     }
-    Ok(render::answer(&found, mount, principal, app.authenticator.requires_access_token()))
+    Ok(render::status_answer(&found, mount, principal, app.authenticator.requires_access_token()))
 }
 
 /// Groups (GROUP-01).
-fn group(app: &App, mount: &Mount, operation: Operation, asked: &HandlerRequest) -> Result<Response<Body>, ApiError> {
-    let (headers, id) = (&asked.headers, asked.id());
+fn group_operation(
+    app: &App,
+    mount: &Mount,
+    operation: Operation,
+    asked: &HandlerRequest,
+) -> Result<Response<Body>, ApiError> {
+    let (headers, id) = (&asked.headers, asked.request_id());
     let body = asked.body.as_deref().unwrap_or_default();
     asked.principal.check_group(operation, id)?;
     let tenant = app.tenant(mount);
@@ -376,7 +382,7 @@ fn group(app: &App, mount: &Mount, operation: Operation, asked: &HandlerRequest)
 }
 
 /// Sends a file of a finished job (FILE).
-async fn file(
+async fn send_file(
     app: &App,
     mount: &Mount,
     operation: Operation,
@@ -386,7 +392,9 @@ async fn file(
     let unknown = || ApiError::not_found("this file");
     let found = match app.tenant(mount).engine.file(&id, mount.name(), &asked.principal.client) {
         Ok(found) => found.ok_or_else(unknown)?,
-        Err(()) => return Err(render::expired("this file was kept until its time and is gone; ask for a new export")),
+        Err(()) => {
+            return Err(render::expired_error("this file was kept until its time and is gone; ask for a new export"));
+        }
     };
     let (record, receipt) = (&found.record, &found.record.files[found.at].receipt);
     asked.principal.check_file(record, &record.files[found.at])?;
@@ -403,7 +411,7 @@ async fn file(
         finished,
     };
     Ok(match operation {
-        Operation::Binary => wrapped(&asked.method, &asked.headers, stored, &id).await,
+        Operation::Binary => send_as_binary(&asked.method, &asked.headers, stored, &id).await,
         _ => send(&asked.method, &asked.headers, stored).await,
     })
 }

@@ -104,12 +104,12 @@ impl AllowedHosts {
         let url: Option<Uri> = public_url.parse().ok();
         let own =
             url.as_ref().and_then(Uri::authority).and_then(|authority| HostName::of_authority(authority.as_str()));
-        AllowedHosts(own.into_iter().chain(hosts.iter().filter_map(|text| configured(text))).collect())
+        AllowedHosts(own.into_iter().chain(hosts.iter().filter_map(|text| configured_hosts(text))).collect())
     }
 
     /// What of the configured hosts is none, one sentence each.
     pub fn problems(hosts: &[String]) -> Vec<String> {
-        let wrong = hosts.iter().filter(|text| configured(text).is_none());
+        let wrong = hosts.iter().filter(|text| configured_hosts(text).is_none());
         let problem = |text: &String| {
             format!(
                 "hosts holds {text:?}, which is no host: give names or addresses alone, such as bulk.example.org or \
@@ -166,13 +166,17 @@ impl AllowedHosts {
 }
 
 /// A host of the configuration. An IPv6 address may stand without brackets.
-fn configured(text: &str) -> Option<HostName> {
+fn configured_hosts(text: &str) -> Option<HostName> {
     let address = text.parse::<Ipv6Addr>().map(|address| HostName::Address(IpAddr::V6(address).to_canonical()));
     address.ok().or_else(|| HostName::parse(text))
 }
 
 /// Lets a request on, or not; all of them where it is asked who sends them.
-pub async fn pass(State(hosts): State<Arc<Option<AllowedHosts>>>, mut request: Request, next: Next) -> Response<Body> {
+pub async fn check_host(
+    State(hosts): State<Arc<Option<AllowedHosts>>>,
+    mut request: Request,
+    next: Next,
+) -> Response<Body> {
     let Some(hosts) = hosts.as_ref() else { return next.run(request).await };
     let id = request.headers().get(REQUEST_ID).cloned();
     // Until it is answered the request stands: to drop its body before resets a stream of HTTP/2 that has no answer yet.

@@ -54,10 +54,10 @@ impl MountTable {
 }
 
 /// Lets a request on to the routes, or not.
-pub async fn pass(State(places): State<Arc<MountTable>>, mut request: Request, next: Next) -> Response<Body> {
+pub async fn check_method(State(places): State<Arc<MountTable>>, mut request: Request, next: Next) -> Response<Body> {
     let passage = places
         .find(request.uri().path())
-        .map_or(MethodPolicy::Go, |(dialect, rest)| dialect.pass(request.method(), rest));
+        .map_or(MethodPolicy::Go, |(dialect, rest)| dialect.method_policy(request.method(), rest));
     match passage {
         MethodPolicy::Go => {}
         MethodPolicy::AsGet => {
@@ -76,12 +76,12 @@ pub async fn pass(State(places): State<Arc<MountTable>>, mut request: Request, n
 }
 
 /// Names each request, and writes a line of log for each answer: no query, no ids, nothing of the data.
-pub async fn log(State(places): State<Arc<MountTable>>, mut request: Request, next: Next) -> Response<Body> {
+pub async fn log_request(State(places): State<Arc<MountTable>>, mut request: Request, next: Next) -> Response<Body> {
     let place = places.find(request.uri().path()).map(|(dialect, _)| dialect);
     let ids = place.map_or(RequestIds::Plain, |dialect| dialect.request_ids);
     let given = request.headers().get(&REQUEST_ID).cloned();
     let text = given.as_ref().and_then(|id| id.to_str().ok());
-    let id = match text.filter(|id| is_taken(ids, id)) {
+    let id = match text.filter(|id| is_client_id(ids, id)) {
         Some(id) => id.to_string(),
         None => new_id(ids),
     };
@@ -90,7 +90,7 @@ pub async fn log(State(places): State<Arc<MountTable>>, mut request: Request, ne
     request.headers_mut().insert(REQUEST_ID, value.clone());
     let (method, begun) = (request.method().clone(), Moment::now());
     let origin = request.extensions().get::<RequestOrigin>().copied();
-    let mut response = match origin.and_then(|origin| origin.refusal(request.uri().path())) {
+    let mut response = match origin.and_then(|origin| origin.insecure_error(request.uri().path())) {
         Some(refusal) => refusal.into_response(),
         None => next.run(request).await,
     };
@@ -106,7 +106,7 @@ pub async fn log(State(places): State<Arc<MountTable>>, mut request: Request, ne
     response
 }
 
-fn is_taken(ids: RequestIds, id: &str) -> bool {
+fn is_client_id(ids: RequestIds, id: &str) -> bool {
     match ids {
         RequestIds::Plain => {
             (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
@@ -156,8 +156,12 @@ mod tests {
             ("a b", false, false),
             ("", false, false),
         ] {
-            assert_eq!((is_taken(RequestIds::Plain, id), is_taken(RequestIds::Uuid, id)), (plain, uuid), "{id}");
+            assert_eq!(
+                (is_client_id(RequestIds::Plain, id), is_client_id(RequestIds::Uuid, id)),
+                (plain, uuid),
+                "{id}"
+            );
         }
-        assert!(is_taken(RequestIds::Uuid, &new_id(RequestIds::Uuid)));
+        assert!(is_client_id(RequestIds::Uuid, &new_id(RequestIds::Uuid)));
     }
 }

@@ -128,7 +128,7 @@ impl Mount {
     }
 
     /// A request under this mount's policies.
-    pub fn request(&self, whose: RecordedPopulation, asked: &KickOffParams) -> StoredRequest {
+    pub fn stored_request(&self, whose: RecordedPopulation, asked: &KickOffParams) -> StoredRequest {
         StoredRequest {
             whose,
             types: asked.types.iter().map(|of| of.name().to_string()).collect(),
@@ -149,7 +149,7 @@ impl Mount {
     }
 
     /// What it says of itself; `security` tells who may ask.
-    pub fn declaration(&self, security: &'static str) -> Declaration<'_> {
+    pub fn capability_declaration(&self, security: &'static str) -> Declaration<'_> {
         Declaration {
             base_url: &self.url,
             routes: self.dialect.routes,

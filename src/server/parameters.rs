@@ -40,7 +40,7 @@ pub fn find<'a>(table: &'a [ParameterRow], name: &str) -> Option<&'a ParameterRo
     table.iter().find(|parameter| parameter.name == name)
 }
 
-const fn served(
+const fn served_parameters(
     name: &'static str,
     fhir_type: &'static str,
     max: &'static str,
@@ -49,17 +49,17 @@ const fn served(
     ParameterRow { name, fhir_type, min: 0, max, documentation, supported: true, lenient: false, system: true }
 }
 
-const fn known(
+const fn known_parameter(
     name: &'static str,
     fhir_type: &'static str,
     max: &'static str,
     documentation: &'static str,
 ) -> ParameterRow {
-    let served = served(name, fhir_type, max, documentation);
+    let served = served_parameters(name, fhir_type, max, documentation);
     ParameterRow { supported: false, lenient: true, ..served }
 }
 
-const OUTPUT_FORMAT: ParameterRow = served(
+const OUTPUT_FORMAT: ParameterRow = served_parameters(
     "_outputFormat",
     "string",
     "1",
@@ -67,7 +67,7 @@ const OUTPUT_FORMAT: ParameterRow = served(
      Anything else is refused, also under `handling=lenient`.",
 );
 
-const SINCE: ParameterRow = served(
+const SINCE: ParameterRow = served_parameters(
     "_since",
     "instant",
     "1",
@@ -76,7 +76,7 @@ const SINCE: ParameterRow = served(
      manifest's `deleted`.",
 );
 
-const UNTIL: ParameterRow = served(
+const UNTIL: ParameterRow = served_parameters(
     "_until",
     "instant",
     "1",
@@ -87,7 +87,7 @@ const UNTIL: ParameterRow = served(
 
 const TYPE: ParameterRow = ParameterRow {
     lenient: true,
-    ..served(
+    ..served_parameters(
         "_type",
         "string",
         "*",
@@ -98,18 +98,24 @@ const TYPE: ParameterRow = ParameterRow {
     )
 };
 
-const ELEMENTS: ParameterRow = known("_elements", "string", "*", "Root elements to which resources are cut down.");
-const TYPE_FILTER: ParameterRow = known("_typeFilter", "string", "*", "Searches that resources of a type must match.");
+const ELEMENTS: ParameterRow =
+    known_parameter("_elements", "string", "*", "Root elements to which resources are cut down.");
+const TYPE_FILTER: ParameterRow =
+    known_parameter("_typeFilter", "string", "*", "Searches that resources of a type must match.");
 const PATIENT: ParameterRow = ParameterRow {
     system: false,
-    ..known("patient", "Reference", "*", "Patients to whose records the export is restricted; by POST only.")
+    ..known_parameter("patient", "Reference", "*", "Patients to whose records the export is restricted; by POST only.")
 };
-const ASSOCIATED: ParameterRow =
-    known("includeAssociatedData", "code", "*", "Named sets of associated resources, such as Provenance, to add.");
+const ASSOCIATED: ParameterRow = known_parameter(
+    "includeAssociatedData",
+    "code",
+    "*",
+    "Named sets of associated resources, such as Provenance, to add.",
+);
 const ORGANIZE: ParameterRow =
-    known("organizeOutputBy", "string", "1", "The resource type by whose instances files are organized.");
+    known_parameter("organizeOutputBy", "string", "1", "The resource type by whose instances files are organized.");
 const PARTIAL: ParameterRow =
-    known("allowPartialManifests", "boolean", "1", "Whether files may be listed before the export ends.");
+    known_parameter("allowPartialManifests", "boolean", "1", "Whether files may be listed before the export ends.");
 
 /// The parameters of the Bulk Data IG, release 3.
 pub const PARAMETERS: &[ParameterRow] =

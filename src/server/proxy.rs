@@ -60,7 +60,7 @@ impl Proxies {
     }
 
     /// Notes on a request where it comes from.
-    pub fn mark(&self, mut request: Request) -> Request {
+    pub fn mark_origin(&self, mut request: Request) -> Request {
         let extensions = request.extensions();
         let peer = extensions.get::<ConnectInfo<std::net::SocketAddr>>().map(|peer| peer.0.ip());
         let tls = extensions.get::<OverTls>().is_some_and(|tls| tls.0);
@@ -96,7 +96,7 @@ impl Proxies {
 
 impl RequestOrigin {
     /// The answer to a request that came by plain http where it must not (CORE-01). Probes of a service's health may.
-    pub fn refusal(&self, path: &str) -> Option<ApiError> {
+    pub fn insecure_error(&self, path: &str) -> Option<ApiError> {
         let reason = match self.way {
             _ if path.starts_with("/health/") => return None,
             Arrival::Allowed => return None,
@@ -170,8 +170,8 @@ mod tests {
             let (client, found) = origin(peer, tls, &lines);
             assert_eq!(found, way, "{peer} {tls} {line:?}");
             let origin = RequestOrigin { client: client.parse().unwrap(), way };
-            assert_eq!(origin.refusal("/fhir/metadata").is_some(), way != Arrival::Allowed);
-            assert!(origin.refusal("/health/live").is_none());
+            assert_eq!(origin.insecure_error("/fhir/metadata").is_some(), way != Arrival::Allowed);
+            assert!(origin.insecure_error("/health/live").is_none());
         }
     }
 

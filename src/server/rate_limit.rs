@@ -25,7 +25,7 @@ impl PollLimiter {
     ///
     /// # Errors
     /// How long to wait when it comes too early.
-    pub fn count(&self, client: &str, job: &str, now: Instant) -> Result<(), Duration> {
+    pub fn count_poll(&self, client: &str, job: &str, now: Instant) -> Result<(), Duration> {
         let mut buckets = self.buckets.lock().expect("no panic under it");
         let filled = |left: f64, at: Instant| {
             (left + now.saturating_duration_since(at).as_secs_f64() * self.per_second).min(self.burst)
@@ -53,13 +53,13 @@ mod tests {
         let polls = PollLimiter::new(2, 10);
         let begun = Instant::now();
         for second in 0..1000 {
-            polls.count("a", "job", begun + Duration::from_secs(second)).unwrap();
+            polls.count_poll("a", "job", begun + Duration::from_secs(second)).unwrap();
         }
         let late = begun + Duration::from_secs(5000);
-        let taken = (0..100).take_while(|_| polls.count("a", "job", late).is_ok()).count();
+        let taken = (0..100).take_while(|_| polls.count_poll("a", "job", late).is_ok()).count();
         assert_eq!(taken, 10);
-        let wait = polls.count("a", "job", late).unwrap_err();
-        assert!(wait <= Duration::from_millis(500) && polls.count("a", "job", late + wait).is_ok());
-        assert!(polls.count("a", "other", late).is_ok() && polls.count("b", "job", late).is_ok());
+        let wait = polls.count_poll("a", "job", late).unwrap_err();
+        assert!(wait <= Duration::from_millis(500) && polls.count_poll("a", "job", late + wait).is_ok());
+        assert!(polls.count_poll("a", "other", late).is_ok() && polls.count_poll("b", "job", late).is_ok());
     }
 }

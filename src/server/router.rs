@@ -16,9 +16,9 @@ use serde_json::json;
 use std::sync::Arc;
 
 use crate::server::error::ApiError;
-use crate::server::handlers::{PathParams, handle, health, ready};
+use crate::server::handlers::{PathParams, handle_operation, health, ready};
 use crate::server::hosts;
-use crate::server::middleware::{MountTable, log, pass};
+use crate::server::middleware::{MountTable, check_method, log_request};
 use crate::server::state::App;
 
 /// The routes of all mounts, and those that belong to none.
@@ -34,7 +34,7 @@ pub fn router(app: Arc<App>) -> Router {
             let operation = route.operation;
             let handler = move |app: State<Arc<App>>, names: PathParams, request: Request| async move {
                 match names {
-                    Ok(names) => handle(app.0, at, operation, names.0, request).await,
+                    Ok(names) => handle_operation(app.0, at, operation, names.0, request).await,
                     // A name that is no text in UTF-8 is nobody's.
                     Err(_) => ApiError::not_found("this URL").into_response(),
                 }
@@ -54,10 +54,12 @@ pub fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(|method: Method| async move { not_allowed(&method) })
         .with_state(app);
     // Routes are found by the path with `$` written plainly; what was received is remembered.
-    let gated = Router::new().fallback_service(router).layer(middleware::from_fn_with_state(places.clone(), pass));
+    let gated =
+        Router::new().fallback_service(router).layer(middleware::from_fn_with_state(places.clone(), check_method));
     let plain = tower::ServiceBuilder::new().map_request(plain_path).service(gated);
-    let answered = Router::new().fallback_service(plain).layer(middleware::from_fn_with_state(hosts, hosts::pass));
-    answered.layer(middleware::from_fn_with_state(places, log))
+    let answered =
+        Router::new().fallback_service(plain).layer(middleware::from_fn_with_state(hosts, hosts::check_host));
+    answered.layer(middleware::from_fn_with_state(places, log_request))
 }
 
 fn plain_path(mut request: Request) -> Request {

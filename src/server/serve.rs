@@ -65,7 +65,7 @@ pub async fn serve(
     let listen = listener.local_addr().map_err(|error| error.to_string())?;
     let public_url = config.public_url(listen);
     let tenants = config.all_tenants().into_iter().zip(stores);
-    let tenants: Result<Vec<Tenant>, String> = tenants.map(|(of, store)| tenant(&config, of, store)).collect();
+    let tenants: Result<Vec<Tenant>, String> = tenants.map(|(of, store)| open_tenant(&config, of, store)).collect();
     let (tenants, mounts) = (Arc::new(tenants?), Mount::all(&config, &public_url));
     let check = |of: WriterCheck| {
         let (tenants, mounts) = (tenants.clone(), mounts.clone());
@@ -95,9 +95,11 @@ pub async fn serve(
             tenant.ready.store(true, Relaxed);
         });
     }
-    let renewal = certificate.map(|certificate| file_watch::watch(app.config.tls.paths(), move || renew(&certificate)));
+    let renewal = certificate
+        .map(|certificate| file_watch::watch_files(app.config.tls.paths(), move || watch_certificate(&certificate)));
     begun(&ServeInfo { listen, tls: tls.is_some(), bases: app.mounts.iter().map(|mount| mount.url.clone()).collect() });
-    let marked = router(app.clone()).layer(map_request(move |request| std::future::ready(proxies.mark(request))));
+    let marked =
+        router(app.clone()).layer(map_request(move |request| std::future::ready(proxies.mark_origin(request))));
     let drained = connection::serve(listener, tls, marked, connections, stop).await;
     if drained.cut > 0 {
         tracing::warn!(cut = drained.cut, "connections were cut: their answers took longer than the drain");
@@ -108,7 +110,7 @@ pub async fn serve(
 }
 
 /// Opens what belongs to a tenant.
-fn tenant(config: &Config, of: TenantConfig, store: Store) -> Result<Tenant, String> {
+fn open_tenant(config: &Config, of: TenantConfig, store: Store) -> Result<Tenant, String> {
     let sync = if of.data.sync { Sync::Yes } else { Sync::No };
     let threads = match config.jobs.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -137,7 +139,7 @@ fn tenant(config: &Config, of: TenantConfig, store: Store) -> Result<Tenant, Str
     Ok(Tenant { name: of.name, engine, groups, ready: AtomicBool::new(false) })
 }
 
-fn renew(certificate: &Certificate) {
+fn watch_certificate(certificate: &Certificate) {
     match certificate.reload() {
         Ok(()) => tracing::info!("new connections get the certificate as it is in the file now"),
         Err(error) => tracing::error!(error, "the certificate stays as it was"),

@@ -47,7 +47,7 @@ impl App {
     }
 
     /// What a mount takes.
-    pub(crate) fn door<'a>(&'a self, mount: &'a Mount) -> MountAuth<'a> {
+    pub(crate) fn mount_auth<'a>(&'a self, mount: &'a Mount) -> MountAuth<'a> {
         let takes = |method| mount.settings.authorization.contains(&method);
         MountAuth {
             tenant: &self.tenant(mount).name,

@@ -37,7 +37,7 @@ impl TlsFiles {
     }
 
     /// What is wrong when one is given without the other.
-    pub fn problem(&self) -> Option<String> {
+    pub fn tls_problem(&self) -> Option<String> {
         let (given, missing) = match (self.is_on(), !self.key.as_os_str().is_empty()) {
             (true, false) => ("certificate", "key"),
             (false, true) => ("key", "certificate"),

@@ -48,7 +48,7 @@ impl Default for StoreOptions {
     fn default() -> StoreOptions {
         StoreOptions {
             index_dir: None,
-            access: Access::called(),
+            access: Access::pread(),
             kernel: Kernel::detect(),
             validate: None,
             sync: true,

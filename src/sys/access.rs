@@ -13,7 +13,7 @@ pub(crate) enum AccessKind {
 
 impl Access {
     /// By `pread`: safe whatever others do to the files, and the library's default.
-    pub const fn called() -> Access {
+    pub const fn pread() -> Access {
         Access(AccessKind::Called)
     }
 

@@ -31,7 +31,7 @@ const NO_FILE: &str = "it is no regular file (a link, a pipe, a socket or a dire
 /// A directory's place where something else stands.
 const NO_DIRECTORY: &str = "it is no directory (a symbolic link is not followed here)";
 
-fn refused(why: &'static str) -> io::Error {
+fn is_refused(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why)
 }
 
@@ -272,9 +272,9 @@ impl Directory {
         let mut parent = Parent::Held(&self.file);
         let (folders, last) = name.rsplit_once('/').map_or((None, name), |(folders, last)| (Some(folders), last));
         for folder in folders.into_iter().flat_map(|folders| folders.split('/')) {
-            parent = Parent::Opened(open_directory(&parent, &plain_part(folder)?)?);
+            parent = Parent::Opened(open_directory(&parent, &is_plain_name(folder)?)?);
         }
-        Ok((parent, plain_part(last)?))
+        Ok((parent, is_plain_name(last)?))
     }
 
     /// Something beneath is about to change: tests look at what a kill would leave here.
@@ -309,11 +309,11 @@ pub fn temporary_name(name: &str) -> String {
 }
 
 /// A part of a name that leads nowhere else.
-fn plain_part(part: &str) -> io::Result<CString> {
+fn is_plain_name(part: &str) -> io::Result<CString> {
     if matches!(part, "" | "." | "..") || part.contains('/') {
-        return Err(refused("its name leads out of its directory"));
+        return Err(is_refused("its name leads out of its directory"));
     }
-    CString::new(part).map_err(|_| refused("its name holds a NUL"))
+    CString::new(part).map_err(|_| is_refused("its name holds a NUL"))
 }
 
 fn open_at(parent: &File, name: &CStr, flags: libc::c_int, mode: libc::c_uint) -> io::Result<File> {
@@ -332,7 +332,7 @@ fn open_at(parent: &File, name: &CStr, flags: libc::c_int, mode: libc::c_uint) -
 
 fn open_directory(parent: &File, name: &CStr) -> io::Result<File> {
     open_at(parent, name, libc::O_RDONLY | libc::O_DIRECTORY, 0).map_err(|error| match error.raw_os_error() {
-        Some(libc::ELOOP | libc::ENOTDIR) => refused(NO_DIRECTORY),
+        Some(libc::ELOOP | libc::ENOTDIR) => is_refused(NO_DIRECTORY),
         _ => error,
     })
 }
@@ -341,10 +341,10 @@ fn open_directory(parent: &File, name: &CStr) -> io::Result<File> {
 fn regular(opened: io::Result<File>) -> io::Result<File> {
     match opened {
         Ok(file) if file.metadata()?.is_file() => Ok(file),
-        Ok(_) => Err(refused(NO_FILE)),
+        Ok(_) => Err(is_refused(NO_FILE)),
         // A link; a socket or a pipe without a reader; a directory opened for writing.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO | libc::EISDIR)) => {
-            Err(refused(NO_FILE))
+            Err(is_refused(NO_FILE))
         }
         Err(error) => Err(error),
     }

@@ -86,7 +86,7 @@ impl Default for DiskReservation {
 
 impl DiskReservation {
     /// Makes room for a write of so many bytes, which comes next.
-    pub fn before_write(&mut self, file: &File, len: usize) {
+    pub fn reserve_ahead(&mut self, file: &File, len: usize) {
         let end = self.len + len as u64;
         if let Some(reserved) = self.reserved.filter(|reserved| end > (*reserved).max(ROOM_BYTES_MIN)) {
             let ahead = end + end.min(ROOM_BYTES_MAX);
@@ -116,7 +116,7 @@ mod tests {
         for refused in [false, true] {
             let (mut file, mut room) = (tempfile::tempfile().unwrap(), DiskReservation::default());
             for _ in 0..5 {
-                room.before_write(&file, 1 << 20);
+                room.reserve_ahead(&file, 1 << 20);
                 file.write_all(&vec![1; 1 << 20]).unwrap();
             }
             if refused {

@@ -112,7 +112,7 @@ impl Registration {
             None => return None,
         };
         let start = range.as_ptr() as usize;
-        SLOTS[slot].set(start, start + range.len(), protection);
+        SLOTS[slot].publish_slot(start, start + range.len(), protection);
         SLOTS_USED.store(used.max(slot + 1), SeqCst);
         Some(Registration { slot })
     }
@@ -126,13 +126,13 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut free = SLOTS_FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        SLOTS[self.slot].set(0, 0, 0);
+        SLOTS[self.slot].publish_slot(0, 0, 0);
         free.push(self.slot);
     }
 }
 
 impl GuardSlot {
-    fn set(&self, start: usize, end: usize, protection: i32) {
+    fn publish_slot(&self, start: usize, end: usize, protection: i32) {
         self.version.fetch_add(1, SeqCst);
         self.start.store(start, SeqCst);
         self.end.store(end, SeqCst);
@@ -143,7 +143,7 @@ impl GuardSlot {
 
     /// End of the range and its protection, if it holds the address. A slot that changes meanwhile is not the one
     /// looked for: the thread that faulted borrows its map, so that its registration stays.
-    fn holds(&self, address: usize) -> Option<(usize, i32)> {
+    fn is_intact(&self, address: usize) -> Option<(usize, i32)> {
         let version = self.version.load(SeqCst);
         let (start, end) = (self.start.load(SeqCst), self.end.load(SeqCst));
         let protection = self.protection.load(SeqCst);
@@ -161,7 +161,7 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
     let from_kernel = code > 0;
     if from_kernel {
         for slot in &SLOTS[..SLOTS_USED.load(SeqCst).min(RANGES_MAX)] {
-            let Some((end, protection)) = slot.holds(address) else { continue };
+            let Some((end, protection)) = slot.is_intact(address) else { continue };
             slot.faulted.store(true, SeqCst);
             if put_zero_pages(address, end, protection, installed.page_bytes) {
                 return;

@@ -319,7 +319,7 @@ pub(crate) mod tests {
 
     /// Every way to read a file.
     pub(crate) fn accesses() -> [Access; 2] {
-        [Access::called(), sigbus::install().unwrap()]
+        [Access::pread(), sigbus::install().unwrap()]
     }
 
     pub(crate) fn file_of(bytes: &[u8]) -> tempfile::NamedTempFile {
@@ -393,10 +393,10 @@ pub(crate) mod tests {
         // SAFETY: a C string that lives through the call.
         assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
         for path in [dir.path(), &link, &pipe] {
-            let error = StoreFile::open(path, Access::called()).unwrap_err();
+            let error = StoreFile::open(path, Access::pread()).unwrap_err();
             assert!(matches!(error, StoreFileError::NotAFile { .. }), "{error:?}");
         }
-        let error = StoreFile::open(dir.path().join("none"), Access::called()).unwrap_err();
+        let error = StoreFile::open(dir.path().join("none"), Access::pread()).unwrap_err();
         assert!(matches!(error, StoreFileError::Open { .. }), "{error:?}");
         assert_eq!(io::Error::from(error).kind(), io::ErrorKind::NotFound);
     }

@@ -82,7 +82,7 @@ pub struct ExportVerification {
 /// # Errors
 /// [`VerifyError::NoExport`] when the directory holds no manifest; [`VerifyError::Read`] when a file that is there cannot
 /// be read; [`VerifyError::Cancelled`].
-pub fn export(directory: &Path, watch: &Progress) -> Result<ExportVerification, VerifyError> {
+pub fn verify_export(directory: &Path, watch: &Progress) -> Result<ExportVerification, VerifyError> {
     let bytes = manifest_bytes(directory)?;
     let mut differences = Mismatches::default();
     let stated = manifest::read(&bytes, &mut differences);
@@ -118,7 +118,7 @@ pub fn export(directory: &Path, watch: &Progress) -> Result<ExportVerification, 
         report.long_lines += found.long_lines;
         report.asked_again += found.asked_again;
     }
-    once(&stated.files, &found, &mut differences);
+    check_unique(&stated.files, &found, &mut differences);
     let exported: u64 = report.output.values().map(|total| total.lines).sum();
     if let Some(ledger) = &stated.ledger
         && ledger.exported != exported
@@ -126,7 +126,7 @@ pub fn export(directory: &Path, watch: &Progress) -> Result<ExportVerification, 
         let what = format!("its ledger says {} exported, the files hold {exported} lines", ledger.exported);
         differences.push(Mismatch::of_file("ledger", MANIFEST, what));
     }
-    record(directory, &stated, &mut differences);
+    record_file(directory, &stated, &mut differences);
     unlisted(directory, &stated, &mut report)?;
     // Its own manifest and record stand until the new one is whole.
     report.is_being_replaced = directory.join(JOB).join("next").is_dir();
@@ -185,7 +185,7 @@ fn compare(listed: &ListedFile, found: &VerifiedFile, stated: &StatedManifest, d
 }
 
 /// Each resource once in the whole export (CONS-07), and none both exported and deleted (DELETED-03).
-fn once(files: &[ListedFile], found: &[VerifiedFile], differences: &mut Mismatches) {
+fn check_unique(files: &[ListedFile], found: &[VerifiedFile], differences: &mut Mismatches) {
     let output = || files.iter().zip(found).filter(|(listed, _)| listed.section == FileSection::Output);
     let mut of_types: BTreeMap<&str, Vec<&VerifiedFile>> = BTreeMap::new();
     output().for_each(|(listed, found)| of_types.entry(&listed.of_type).or_default().push(found));
@@ -220,7 +220,7 @@ fn once(files: &[ListedFile], found: &[VerifiedFile], differences: &mut Mismatch
 }
 
 /// The record of the run, if it is still there, must be that of this manifest.
-fn record(directory: &Path, stated: &StatedManifest, differences: &mut Mismatches) {
+fn record_file(directory: &Path, stated: &StatedManifest, differences: &mut Mismatches) {
     let Some(plan_id) = &stated.plan_id else { return };
     let name = format!("{JOB}/plan.json");
     let Ok(bytes) = read_regular(&directory.join(&name), MANIFEST_BYTES_MAX) else { return };

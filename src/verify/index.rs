@@ -103,10 +103,10 @@ pub struct StoreReport {
 ///
 /// # Errors
 /// When the store cannot be read or indexed.
-pub fn store(store: &Store, watch: &Progress) -> Result<StoreReport, VerifyError> {
+pub fn verify_index(store: &Store, watch: &Progress) -> Result<StoreReport, VerifyError> {
     let on_disk = IndexState::of(store)?;
     // Nothing is believed of the index that was not checked, whatever its files' times say.
-    let (index, mut work) = store.read_only().recheck(watch)?;
+    let (index, mut work) = store.read_only().verify_and_repair(watch)?;
     if on_disk == IndexState::Damaged {
         work.repaired.push("the generation file of the index is damaged: nothing of the index can be read".to_string());
     }
@@ -132,7 +132,7 @@ pub fn store(store: &Store, watch: &Progress) -> Result<StoreReport, VerifyError
                 task.clone().map(|at| SegmentCheck::new(&index, at, lines_before[at])).collect();
             let (file, coding) = extents[task.start];
             let mut left = PriorOwners::new(index.packed(file));
-            let mut on_line = |number: usize, cut: CutLine<'_>| checks[number].line(cut, &mut left);
+            let mut on_line = |number: usize, cut: CutLine<'_>| checks[number].check_line(cut, &mut left);
             let hashes = segment_lines::read(index.source(file)?, coding, &stretches, watch, &mut on_line)?;
             checks.iter_mut().zip(hashes).for_each(|(check, hash)| check.finish(hash));
             Ok(checks)
@@ -158,15 +158,15 @@ pub fn store(store: &Store, watch: &Progress) -> Result<StoreReport, VerifyError
         }
         report.differences.absorb(check.differences);
     }
-    coverage(&index, &mut report.differences)?;
-    dictionary(&index, &mut report.differences)?;
-    crate::verify::packed::check(&index, &mut report.differences)?;
+    check_coverage(&index, &mut report.differences)?;
+    check_dictionary(&index, &mut report.differences)?;
+    crate::verify::packed::check_packed_file(&index, &mut report.differences)?;
     report.holds = report.differences.is_empty() && report.index.repaired.is_empty();
     Ok(report)
 }
 
 /// Whether the extents of each file follow one another without a gap, to its end.
-fn coverage(index: &Index, differences: &mut Mismatches) -> Result<(), VerifyError> {
+fn check_coverage(index: &Index, differences: &mut Mismatches) -> Result<(), VerifyError> {
     for file in 0..index.generation().files.len() {
         let source = index.source(file)?;
         let newline_at = |at: u64| match at < source.len() && index.coding(file) == Compression::None {
@@ -200,7 +200,7 @@ fn coverage(index: &Index, differences: &mut Mismatches) -> Result<(), VerifyErr
 }
 
 /// Whether each owner of each extent is the patient of the dictionary that it says it is.
-fn dictionary(index: &Index, differences: &mut Mismatches) -> Result<(), VerifyError> {
+fn check_dictionary(index: &Index, differences: &mut Mismatches) -> Result<(), VerifyError> {
     for at in 0..index.extent_count() {
         let columns = index.extents()[at].columns();
         for owner in 0..columns.owner_hash.len() {

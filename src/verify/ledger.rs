@@ -39,7 +39,7 @@ pub struct LedgerOptions {
 
 impl Default for LedgerOptions {
     fn default() -> LedgerOptions {
-        LedgerOptions { store: None, population_file: None, access: Access::called() }
+        LedgerOptions { store: None, population_file: None, access: Access::pread() }
     }
 }
 
@@ -77,7 +77,7 @@ pub struct LedgerReport {
 /// # Errors
 /// [`VerifyError::Record`] when the record or the manifest does not say what is needed; store errors, among them
 /// [`crate::error::IndexError::Changed`] when the store no longer holds the bytes that were exported.
-pub fn ledger(
+pub fn verify_ledger(
     directory: &Path,
     export: &ExportVerification,
     options: &LedgerOptions,

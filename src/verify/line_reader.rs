@@ -80,14 +80,14 @@ impl LineReader {
             if self.long.is_none() && self.held.is_empty() && end <= LINE_HELD_MAX {
                 on_line(CutLine { offset: self.start, ended: true, body: Body::Whole(&piece[..end]) });
             } else {
-                self.hold(&piece[..end]);
+                self.hold_bytes(&piece[..end]);
                 self.close(true, on_line);
             }
             self.position += end as u64 + 1;
             self.start = self.position;
             piece = &piece[end + 1..];
         }
-        self.hold(piece);
+        self.hold_bytes(piece);
         self.position += piece.len() as u64;
     }
 
@@ -108,7 +108,7 @@ impl LineReader {
         on_line(CutLine { offset: self.start, ended: false, body: Body::Broken(self.position - self.start) });
     }
 
-    fn hold(&mut self, bytes: &[u8]) {
+    fn hold_bytes(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }

@@ -29,7 +29,7 @@ pub struct ListedMembers {
 
 impl ListedMembers {
     /// Whether a patient was asked for.
-    pub fn hold(&self, patient: u128) -> bool {
+    pub fn hold_member(&self, patient: u128) -> bool {
         self.patients.as_ref().is_none_or(|patients| patients.contains(&patient))
     }
 
@@ -163,7 +163,7 @@ impl ObviousResolver<'_> {
                 identifiers.insert(identifier(text("entity.identifier.system").unwrap_or(""), value));
             }
         }
-        self.identified(&identifiers);
+        self.resolve_identifier(&identifiers);
         named
     }
 
@@ -179,7 +179,7 @@ impl ObviousResolver<'_> {
     }
 
     /// Members by identifier: each stands for the one current Patient that has it, if it is one.
-    fn identified(&mut self, wanted: &HashSet<u128>) {
+    fn resolve_identifier(&mut self, wanted: &HashSet<u128>) {
         if wanted.is_empty() {
             return;
         }

@@ -89,8 +89,8 @@ pub fn read(
     let failed = |source| VerifyError::Read { path: path.clone(), source };
     let file = match open_regular(&path, Links::Follow) {
         Ok(file) => file,
-        Err(RegularFileError::NotRegular) => return Ok(reading.refused("it is no regular file")),
-        Err(error) if error.is_absence() => return Ok(reading.refused("it is not there")),
+        Err(RegularFileError::NotRegular) => return Ok(reading.refused_file("it is no regular file")),
+        Err(error) if error.is_absence() => return Ok(reading.refused_file("it is not there")),
         Err(error) => return Err(failed(error.into())),
     };
     let metered = MeteredReader { file, digester: Digester::new(algorithm), bytes: 0, failed: None, watch };
@@ -103,7 +103,10 @@ pub fn read(
             // Many clients read the first member only.
             let more = decoded.is_ok() && input.fill_buf().is_ok_and(|rest| !rest.is_empty());
             if more {
-                reading.differs("FILE-04", "something follows its first gzip member, which many clients never read");
+                reading.report_mismatch(
+                    "FILE-04",
+                    "something follows its first gzip member, which many clients never read",
+                );
             }
             decoded
         }
@@ -126,7 +129,7 @@ pub fn read(
         return Err(failed(source));
     }
     if let Err(error) = decoded {
-        reading.differs("FILE-04", format!("it cannot be decoded as its name says: {error}"));
+        reading.report_mismatch("FILE-04", format!("it cannot be decoded as its name says: {error}"));
     }
     let mut found = reading.finish();
     found.file_bytes = bytes;
@@ -179,8 +182,8 @@ impl<'a> FileReading<'a> {
         FileReading { name, section, of_type, second: JsonOracle::default(), found: VerifiedFile::default() }
     }
 
-    fn refused(mut self, why: &str) -> VerifiedFile {
-        self.differs("MANIFEST-05", why);
+    fn refused_file(mut self, why: &str) -> VerifiedFile {
+        self.report_mismatch("MANIFEST-05", why);
         self.found
     }
 
@@ -189,7 +192,7 @@ impl<'a> FileReading<'a> {
         self.found
     }
 
-    fn differs(&mut self, rule: &'static str, what: impl Into<String>) {
+    fn report_mismatch(&mut self, rule: &'static str, what: impl Into<String>) {
         self.found.differences.push(Mismatch::of_file(rule, self.name, what));
     }
 
@@ -201,19 +204,19 @@ impl<'a> FileReading<'a> {
                 Ok(0) => break Ok(()),
                 Ok(read) => {
                     self.found.bytes += read as u64;
-                    cutter.feed(&buffer[..read], &mut |cut| self.line(&cut));
+                    cutter.feed(&buffer[..read], &mut |cut| self.check_line(&cut));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => break Err(error),
             }
         };
         if outcome.is_ok() {
-            cutter.finish(&mut |cut| self.line(&cut));
+            cutter.finish(&mut |cut| self.check_line(&cut));
         }
         outcome
     }
 
-    fn line(&mut self, cut: &CutLine<'_>) {
+    fn check_line(&mut self, cut: &CutLine<'_>) {
         self.found.lines += 1;
         let (number, byte) = (self.found.lines, cut.offset);
         let name = self.name;
@@ -224,12 +227,12 @@ impl<'a> FileReading<'a> {
         let (resource_type, id) = match &cut.body {
             Body::Whole(line) => {
                 self.found.sum = self.found.sum.wrapping_add(xxh3_64(line));
-                self.whole(line, &mut wrong)
+                self.report_file_mismatch(line, &mut wrong)
             }
             Body::Long(_, hash, line) => {
                 self.found.sum = self.found.sum.wrapping_add(*hash);
                 self.found.long_lines += 1;
-                long(line, self.section, &mut wrong)
+                check_long_line(line, self.section, &mut wrong)
             }
             Body::Broken(_) => (None, None),
         };
@@ -254,7 +257,11 @@ impl<'a> FileReading<'a> {
     }
 
     /// Type and id of a line that is held.
-    fn whole(&mut self, line: &[u8], wrong: &mut Vec<(&'static str, String)>) -> (Option<String>, Option<String>) {
+    fn report_file_mismatch(
+        &mut self,
+        line: &[u8],
+        wrong: &mut Vec<(&'static str, String)>,
+    ) -> (Option<String>, Option<String>) {
         if line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
             wrong.push(("FILE-02", "it is blank".to_string()));
             return (None, None);
@@ -278,7 +285,7 @@ impl<'a> FileReading<'a> {
             wrong.push(("FILE-01", "it has no resourceType".to_string()));
         }
         if self.section == FileSection::Deleted {
-            match deletions(line) {
+            match check_deletions(line) {
                 Ok(entries) => self.found.entities.extend(entries),
                 Err(what) => wrong.push(("DELETED-02", what)),
             }
@@ -288,7 +295,7 @@ impl<'a> FileReading<'a> {
 }
 
 /// Type and id of a line that is too long to be held, as the scanner found them.
-fn long(
+fn check_long_line(
     line: &OracleLine,
     section: FileSection,
     wrong: &mut Vec<(&'static str, String)>,
@@ -311,7 +318,7 @@ fn long(
 }
 
 /// The deletions of a Bundle line: what it must look like to every client (DELETED-02, DELETED-07).
-fn deletions(line: &[u8]) -> Result<Vec<u128>, String> {
+fn check_deletions(line: &[u8]) -> Result<Vec<u128>, String> {
     let bundle: serde_json::Value = serde_json::from_slice(line).map_err(|_| "it cannot be read".to_string())?;
     if bundle["type"] != "transaction" {
         return Err("its type is not transaction".to_string());

@@ -46,9 +46,9 @@ impl<'a> PriorOwners<'a> {
     }
 
     /// Whether an extent has of its DELETE entry what the table has of the next one, which stands in the line at `at`.
-    pub fn same(&mut self, at: u64, columns: &Columns<'_>, entry: usize) -> bool {
+    pub fn same_owners(&mut self, at: u64, columns: &Columns<'_>, entry: usize) -> bool {
         let stated = self.next(at).iter().map(|left| (left.updated, self.name(left).ok_or(left.owner)));
-        stated.eq(columns.left_entries(entry).iter().map(|[word, ticks]| {
+        stated.eq(columns.prior_owner_entries(entry).iter().map(|[word, ticks]| {
             let owner = (*word >> 32) as u32;
             let name = (!matches!(owner, NOBODY | FOLLOWED | LATE)).then(|| {
                 let base = columns.base_text((columns.owner_base[owner as usize] & BASE_BITS) as usize);

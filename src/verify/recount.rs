@@ -28,7 +28,7 @@ pub fn recount(history: &VersionHistory, asked: &RecordedRequest, members: &List
     ledger.tombstone = history.tombstones;
     let question = RecountQuestion { history, asked, members };
     for (at, version) in history.versions.iter().enumerate() {
-        let class = question.class(at, version);
+        let class = question.class_of(at, version);
         *match class {
             RecountClass::Future => &mut ledger.future,
             RecountClass::Superseded => &mut ledger.superseded,
@@ -64,7 +64,7 @@ struct RecountQuestion<'a> {
 }
 
 impl RecountQuestion<'_> {
-    fn class(&self, at: usize, version: &ResourceVersion) -> RecountClass {
+    fn class_of(&self, at: usize, version: &ResourceVersion) -> RecountClass {
         let asked = self.asked;
         if version.updated.as_ref().is_some_and(|updated| *updated > asked.as_of) {
             return RecountClass::Future;
@@ -78,7 +78,7 @@ impl RecountQuestion<'_> {
         if !asked.types.is_empty() && !asked.types.contains(&version.resource_type) {
             return RecountClass::Type;
         }
-        if asked.whose != VerifiedPopulation::System && !self.belongs(at, &asked.as_of, &|_late| true) {
+        if asked.whose != VerifiedPopulation::System && !self.in_cohort(at, &asked.as_of, &|_late| true) {
             return RecountClass::Cohort;
         }
         if self.passes(at, version) { RecountClass::Exported } else { RecountClass::SinceOrUntil }
@@ -100,12 +100,12 @@ impl RecountQuestion<'_> {
         // A Provenance that has come to belong since then is new to the reader, whatever its own instant.
         version.resource_type == ResourceType::PROVENANCE
             && asked.whose != VerifiedPopulation::System
-            && !self.belongs(at, since, &|late| !late)
+            && !self.in_cohort(at, since, &|late| !late)
     }
 
     /// Whether a version is in the compartment of a patient asked for; a Provenance through the last versions, deleted
     /// or not, of what it is about; of Groups only the one asked for, when types are named (reading 6).
-    fn belongs(&self, at: usize, when: &Instant, known: KnownVersion) -> bool {
+    fn in_cohort(&self, at: usize, when: &Instant, known: KnownVersion) -> bool {
         let mut seen = HashSet::new();
         let mut waiting = vec![at];
         while let Some(at) = waiting.pop() {
@@ -116,14 +116,16 @@ impl RecountQuestion<'_> {
                 }
                 continue;
             }
-            if version.owners.iter().any(|owner| self.members.hold(*owner)) {
+            if version.owners.iter().any(|owner| self.members.hold_member(*owner)) {
                 return true;
             }
             if seen.insert(at) {
                 for target in &version.targets {
                     match self.history.last(*target, when, known) {
                         Some(LastState::Version(version)) => waiting.push(version),
-                        Some(LastState::Left(left)) if left.owners.iter().any(|owner| self.members.hold(*owner)) => {
+                        Some(LastState::Left(left))
+                            if left.owners.iter().any(|owner| self.members.hold_member(*owner)) =>
+                        {
                             return true;
                         }
                         _ => {}

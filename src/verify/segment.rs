@@ -65,12 +65,12 @@ impl<'a> SegmentCheck<'a> {
     }
 
     /// The next line; `left` stands before its DELETE entries.
-    pub fn line(&mut self, cut: CutLine<'_>, left: &mut PriorOwners<'_>) {
+    pub fn check_line(&mut self, cut: CutLine<'_>, left: &mut PriorOwners<'_>) {
         let at = cut.offset;
         let (line, length) = match cut.body {
             Body::Whole(bytes) => {
                 let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-                self.leading_space(at, bytes);
+                self.check_leading_space(at, bytes);
                 (OracleLine::read(bytes), bytes.len() as u64)
             }
             Body::Long(length, _, line) => {
@@ -82,9 +82,9 @@ impl<'a> SegmentCheck<'a> {
         let line = if length > ROW_BYTES_MAX { OracleLine::Faulty } else { line };
         match line {
             OracleLine::Blank => self.counts.blank += 1,
-            OracleLine::Faulty => self.faulty(at, length),
-            OracleLine::Deletions(updated, urls) => self.deletions(at, &updated, &urls, left),
-            OracleLine::Row(row) => self.resource(at, length, &row),
+            OracleLine::Faulty => self.check_fault(at, length),
+            OracleLine::Deletions(updated, urls) => self.check_deletions(at, &updated, &urls, left),
+            OracleLine::Row(row) => self.check_resource(at, length, &row),
         }
         self.counts.lines += 1;
     }
@@ -92,11 +92,11 @@ impl<'a> SegmentCheck<'a> {
     /// The lines are over; `hash` is that of their bytes.
     pub fn finish(&mut self, hash: u64) {
         while let Some(at) = self.next_row() {
-            self.differs(at, "the index has a row here, where no resource is");
+            self.report_line(at, "the index has a row here, where no resource is");
             self.row += 1;
         }
         if hash != self.content || hash != self.head.content {
-            self.whole("content", "its bytes are not those that the index was made from".to_string());
+            self.report_segment("content", "its bytes are not those that the index was made from".to_string());
         }
         let SegmentHeader { lines, blank, faulty, tombstone_lines, undated, .. } = self.head;
         let counts = self.counts;
@@ -108,55 +108,61 @@ impl<'a> SegmentCheck<'a> {
             ("undated", undated, self.undated),
         ] {
             if stated != found {
-                self.whole("header", format!("the extent's header says {stated} {name}, the bytes {found}"));
+                self.report_segment("header", format!("the extent's header says {stated} {name}, the bytes {found}"));
             }
         }
         for resource_type in ResourceType::all() {
             let found = self.types.get(resource_type.name()).copied().unwrap_or(0);
             let stated = self.columns.type_count[resource_type.index()];
             if stated != found {
-                self.whole("type_count", format!("the index says {stated} rows of {resource_type}, the bytes {found}"));
+                self.report_segment(
+                    "type_count",
+                    format!("the index says {stated} rows of {resource_type}, the bytes {found}"),
+                );
             }
         }
         let faults: u64 = self.columns.fault_count.iter().sum();
         if faults != counts.faulty || self.faults.len() as u64 != counts.faulty.min(EXTENT_FAULTS_MAX as u64) {
-            self.whole("fault_count", format!("the index counts {faults} faults, the bytes have {}", counts.faulty));
+            self.report_segment(
+                "fault_count",
+                format!("the index counts {faults} faults, the bytes have {}", counts.faulty),
+            );
         }
         if self.tombstone != self.columns.tomb_type.len() {
-            self.whole("tombstone_type", "the index has more deletions than the bytes".to_string());
+            self.report_segment("tombstone_type", "the index has more deletions than the bytes".to_string());
         }
-        self.dictionary();
+        self.check_dictionary();
     }
 
     /// Columns that follow from the rows: the sorted hashes, the owners' hashes, the bases' counts.
-    fn dictionary(&mut self) {
+    fn check_dictionary(&mut self) {
         let columns = self.columns;
         if let Some(mut sorted) = self.sorted.take() {
             sorted.sort_unstable();
             let stated = columns.sorted_hash.iter().copied().zip(columns.sorted_ref.iter().copied());
             if !stated.eq(sorted) {
-                self.whole("sorted_hash", "the sorted columns are not those of the rows".to_string());
+                self.report_segment("sorted_hash", "the sorted columns are not those of the rows".to_string());
             }
         }
         let (start, rows) = postings(columns.owner_start, columns.owner, columns.owner_hash.len());
         if columns.posting_start != start || columns.posting != rows {
-            self.whole("posting", "the rows of the owners are not those that the rows name".to_string());
+            self.report_segment("posting", "the rows of the owners are not those that the rows name".to_string());
         }
         let of_several = (0..columns.rows()).filter(|row| columns.owners_of(*row).len() > 1);
         if !of_several.eq(columns.several.iter().map(|row| *row as usize)) {
-            self.whole("several", "the rows of several owners are others".to_string());
+            self.report_segment("several", "the rows of several owners are others".to_string());
         }
         let greatest = |zone: &[i64]| match zone.contains(&NO_INSTANT) {
             true => Some(i64::MAX),
             false => zone.iter().max().copied(),
         };
         if !columns.last_updated.chunks(ZONE_ROWS).map(greatest).eq(columns.updated_max.iter().copied().map(Some)) {
-            self.whole("updated_max", "the greatest instants are others".to_string());
+            self.report_segment("updated_max", "the greatest instants are others".to_string());
         }
         for owner in 0..columns.owner_hash.len() {
             let base = columns.base_text((columns.owner_base[owner] & BASE_BITS) as usize);
             if owner_hash(base.as_bytes(), columns.owner_id_of(owner).as_bytes()) != columns.owner_hash[owner] {
-                self.whole("owner_hash", format!("owner {owner} has another hash than its name"));
+                self.report_segment("owner_hash", format!("owner {owner} has another hash than its name"));
             }
         }
         for base in 0..columns.bases() {
@@ -167,7 +173,7 @@ impl<'a> SegmentCheck<'a> {
                     "the index counts {} references under {text:?}, {found} are there",
                     columns.base_count[base]
                 );
-                self.whole("base_count", what);
+                self.report_segment("base_count", what);
             }
         }
     }
@@ -177,24 +183,24 @@ impl<'a> SegmentCheck<'a> {
         self.columns.place.get(self.row).map(|[offset, _]| self.start + u64::from(*offset))
     }
 
-    fn differs(&mut self, at: u64, what: impl Into<String>) {
+    fn report_line(&mut self, at: u64, what: impl Into<String>) {
         let line = self.lines_before + self.counts.lines + 1;
         self.differences.push(Mismatch::of_line("index", self.file, line, at, what));
     }
 
-    fn whole(&mut self, rule: &'static str, what: String) {
+    fn report_segment(&mut self, rule: &'static str, what: String) {
         let what = format!("extent at byte {}: {what}", self.start);
         self.differences.push(Mismatch::of_file(rule, self.file, what));
     }
 
-    fn leading_space(&mut self, at: u64, line: &[u8]) {
+    fn check_leading_space(&mut self, at: u64, line: &[u8]) {
         let spaced = line.first().is_some_and(|byte| matches!(byte, b' ' | b'\t' | b'\r'));
         if self.next_row() == Some(at) && (self.columns.flags[self.row] & flag::LEADING_SPACE != 0) != spaced {
-            self.differs(at, "flags: white space before the resource");
+            self.report_line(at, "flags: white space before the resource");
         }
     }
 
-    fn faulty(&mut self, at: u64, length: u64) {
+    fn check_fault(&mut self, at: u64, length: u64) {
         let number = self.counts.faulty as usize;
         self.counts.faulty += 1;
         if number >= EXTENT_FAULTS_MAX {
@@ -205,26 +211,26 @@ impl<'a> SegmentCheck<'a> {
         match self.faults.get(number) {
             Some(fault) if fault.offset == offset => {
                 if fault.length != length || u64::from(fault.line) != self.counts.lines {
-                    self.differs(at, "fault: the index has another length or line number");
+                    self.report_line(at, "fault: the index has another length or line number");
                 }
             }
-            _ => self.differs(at, "the line is faulty, and the index does not say so"),
+            _ => self.report_line(at, "the line is faulty, and the index does not say so"),
         }
         if self.next_row() == Some(at) {
-            self.differs(at, "the line is faulty, and the index has it as a row");
+            self.report_line(at, "the line is faulty, and the index has it as a row");
             self.row += 1;
             self.sorted = None;
         }
     }
 
-    fn deletions(&mut self, at: u64, updated: &Option<Instant>, urls: &[String], left: &mut PriorOwners<'_>) {
+    fn check_deletions(&mut self, at: u64, updated: &Option<Instant>, urls: &[String], left: &mut PriorOwners<'_>) {
         self.counts.tombstone += 1;
         for reference in urls.iter().filter_map(|url| Reference::parse(url)) {
             let entry = self.tombstone;
             let hash = entity_hash(reference.resource_type, reference.id.as_bytes());
             self.sorted.iter_mut().for_each(|sorted| sorted.push((hash, entry as u32 | kind::TOMBSTONE)));
             if entry >= self.columns.tomb_type.len() {
-                return self.differs(at, "the index has fewer deletions than the line");
+                return self.report_line(at, "the index has fewer deletions than the line");
             }
             self.tombstone += 1;
             let base = self.columns.base_text((self.columns.tomb_base[entry] & BASE_BITS) as usize);
@@ -232,10 +238,10 @@ impl<'a> SegmentCheck<'a> {
                 && base == reference.base
                 && self.columns.tombstone_updated(entry) == updated.as_ref().map(Instant::as_ref);
             if !same {
-                self.differs(at, "tombstone: the index has another name or instant of a deletion");
+                self.report_line(at, "tombstone: the index has another name or instant of a deletion");
             }
-            if !left.same(at, &self.columns, entry) {
-                self.differs(
+            if !left.same_owners(at, &self.columns, entry) {
+                self.report_line(
                     at,
                     "tombstone_left: the index has other owners of a version that has left than the table",
                 );
@@ -243,7 +249,7 @@ impl<'a> SegmentCheck<'a> {
         }
     }
 
-    fn resource(&mut self, at: u64, length: u64, row: &OracleRow) {
+    fn check_resource(&mut self, at: u64, length: u64, row: &OracleRow) {
         self.counts.rows += 1;
         *self.types.entry(row.resource_type.name()).or_default() += 1;
         self.undated += u64::from(row.updated.is_none());
@@ -253,17 +259,17 @@ impl<'a> SegmentCheck<'a> {
             }
         }
         while self.next_row().is_some_and(|stated| stated < at) {
-            self.differs(at, "the index has a row before this line, where no resource is");
+            self.report_line(at, "the index has a row before this line, where no resource is");
             self.row += 1;
         }
         if self.next_row() != Some(at) {
             self.sorted = None;
-            return self.differs(at, "the line is a resource, and the index has no row for it");
+            return self.report_line(at, "the line is a resource, and the index has no row for it");
         }
         self.sort_row(row);
         let wrong = self.columns_of(row, length);
         if !wrong.is_empty() {
-            self.differs(at, format!("the index differs in {}", wrong.join(", ")));
+            self.report_line(at, format!("the index differs in {}", wrong.join(", ")));
         }
         self.row += 1;
     }

@@ -73,7 +73,7 @@ fn plain(
     let end = stretch.end.min(source.len());
     let mut at = stretch.start.min(end);
     while at < end {
-        pause(watch)?;
+        reset_line(watch)?;
         let len = (end - at).min(READ_BYTES as u64);
         let piece = source.read(at, len as usize, &mut buffer)?;
         hash.update(piece);
@@ -108,7 +108,7 @@ fn compressed(
     let mut walk = LineWalk::new(stretches, on_line);
     let mut compressed = 0;
     let broken = loop {
-        pause(watch)?;
+        reset_line(watch)?;
         let piece = match decoder.piece(|_| {}) {
             Ok(Some(piece)) => piece,
             Ok(None) => break false,
@@ -140,7 +140,7 @@ fn packed(
     let mut walk = LineWalk::new(stretches, on_line);
     let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
     for frame in (0..table.frames()).map(|at| table.frame(at)) {
-        pause(watch)?;
+        reset_line(watch)?;
         match reader.feed(source, &frame, &mut buffer, &mut |piece| walk.feed(piece)) {
             Ok(()) => {}
             Err(FrameError::Source(error)) => return Err(error.into()),
@@ -169,7 +169,7 @@ impl<'a, 'b> LineWalk<'a, 'b> {
     }
 
     /// The next stretch begins only with its first byte: damage behind the last byte belongs to the one before.
-    fn turn(&mut self) {
+    fn switch_range(&mut self) {
         while self.number + 1 < self.stretches.len() && self.at >= self.stretches[self.number].end {
             finish(self.cutter.take(), self.number, self.on_line);
             self.number += 1;
@@ -179,7 +179,7 @@ impl<'a, 'b> LineWalk<'a, 'b> {
 
     fn feed(&mut self, mut rest: &[u8]) {
         while !rest.is_empty() {
-            self.turn();
+            self.switch_range();
             let Some(stretch) = self.stretches.get(self.number).copied() else { break };
             let (number, at) = (self.number, self.at);
             let until = if at < stretch.start { stretch.start } else { stretch.end };
@@ -198,7 +198,7 @@ impl<'a, 'b> LineWalk<'a, 'b> {
 
     /// A frame that cannot be read: so many bytes are not there.
     fn broken_frame(&mut self, bytes: u64) {
-        self.turn();
+        self.switch_range();
         let within =
             self.stretches.get(self.number).is_some_and(|stretch| (stretch.start..stretch.end).contains(&self.at));
         if within {
@@ -215,7 +215,7 @@ impl<'a, 'b> LineWalk<'a, 'b> {
 
     /// The bytes are over: because they are broken, or without the table that a packed file has.
     fn end(mut self, broken: bool, no_table: bool) -> Vec<u64> {
-        self.turn();
+        self.switch_range();
         let (number, on_line) = (self.number, self.on_line);
         match self.cutter {
             Some(cutter) if broken => cutter.break_off(&mut |cut| on_line(number, cut)),
@@ -256,7 +256,7 @@ pub fn bytes(
     };
     let mut at = 0u64;
     while at < stretch.end {
-        pause(watch)?;
+        reset_line(watch)?;
         let piece = match decoder.piece(|_| {}) {
             Ok(Some(piece)) => piece,
             Err(DecodeError::Source(error)) => return Err(error.into()),
@@ -303,7 +303,7 @@ fn finish(cutter: Option<LineReader>, number: usize, on_line: OnLine<'_>) {
     }
 }
 
-fn pause(watch: &Progress) -> Result<(), VerifyError> {
+fn reset_line(watch: &Progress) -> Result<(), VerifyError> {
     if watch.cancel.load(Relaxed) { Err(VerifyError::Cancelled) } else { Ok(()) }
 }
 
@@ -327,7 +327,7 @@ mod tests {
         let lines = |bytes: &[u8], coding| {
             let path = dir.path().join("f");
             std::fs::write(&path, bytes).unwrap();
-            let source = StoreFile::open(&path, Access::called()).unwrap();
+            let source = StoreFile::open(&path, Access::pread()).unwrap();
             let mut lines = Vec::new();
             let mut on_line = |number, cut: CutLine<'_>| match cut.body {
                 Body::Whole(line) => lines.push((number, cut.offset, line.to_vec())),

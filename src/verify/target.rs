@@ -59,7 +59,7 @@ pub struct UnfinishedReport {
 ///
 /// # Errors
 /// [`VerifyError::Neither`] when it is none of these; [`VerifyError::Read`].
-pub fn target(directory: &Path, index_elsewhere: bool) -> Result<VerifyTarget, VerifyError> {
+pub fn verify_target(directory: &Path, index_elsewhere: bool) -> Result<VerifyTarget, VerifyError> {
     let neither = |found: String| VerifyError::Neither { path: directory.to_path_buf(), found };
     match std::fs::metadata(directory) {
         Ok(found) if found.is_dir() => {}
@@ -80,7 +80,7 @@ pub fn target(directory: &Path, index_elsewhere: bool) -> Result<VerifyTarget, V
     // 1. What only a run leaves.
     let status = read_status(&directory.join(STATUS));
     if directory.join(JOB).is_dir() || status.is_some() {
-        return Ok(VerifyTarget::Unfinished(unfinished(directory, status)));
+        return Ok(VerifyTarget::Unfinished(report_unfinished(directory, status)));
     }
     // 2. An index is the mark of a store.
     if index_elsewhere || directory.join(".outpour").join(meta::FILE).is_file() {
@@ -120,7 +120,7 @@ struct PlanFileState {
     job: PlanRecord,
 }
 
-fn unfinished(directory: &Path, status: Option<Value>) -> UnfinishedReport {
+fn report_unfinished(directory: &Path, status: Option<Value>) -> UnfinishedReport {
     let mut report = UnfinishedReport { has_record: directory.join(JOB).is_dir(), ..UnfinishedReport::default() };
     if let Some(status) = &status {
         report.transaction_time = status["transactionTime"].as_str().map(str::to_string);
@@ -165,7 +165,7 @@ fn shards(found: &Walk) -> u64 {
 
 /// Whether a data file can be one of an export: by its name, unless it is one of a packed store, which have the same names.
 fn is_shard(directory: &Path, name: &str) -> bool {
-    let open = || StoreFile::open(directory.join(name), Access::called()).ok();
+    let open = || StoreFile::open(directory.join(name), Access::pread()).ok();
     OutputName::parse(name).is_some()
         && !(name.ends_with(".zst") && open().is_some_and(|file| is_packed(&file).unwrap_or(false)))
 }

@@ -150,7 +150,7 @@ impl VersionHistory {
                 };
                 let mut left = PriorOwners::new(table.as_ref());
                 let mut on_line = |number: usize, cut: CutLine<'_>| {
-                    part.line(cut, task.start + number, late[number], (asked, record.birth), &mut left);
+                    part.push_line(cut, task.start + number, late[number], (asked, record.birth), &mut left);
                 };
                 let hashes = segment_lines::read(source, *coding, &stretches, watch, &mut on_line)?;
                 match own.iter().map(|extent| extent.content).eq(hashes) {
@@ -178,7 +178,7 @@ impl VersionHistory {
         Ok(history)
     }
 
-    fn line(
+    fn push_line(
         &mut self,
         cut: CutLine<'_>,
         extent: usize,
@@ -209,12 +209,12 @@ impl VersionHistory {
                     let Some(updated) = updated.clone().filter(|_| asked.is_ours(target.base)) else { continue };
                     let entity = entity(target.resource_type.name(), target.id.as_str());
                     self.deletions.push(Deletion { entity, updated });
-                    self.left.extend(has_left(entity, gone, left, asked, birth));
+                    self.left.extend(has_departed(entity, gone, left, asked, birth));
                 }
             }
             OracleLine::Row(row) => {
                 let place = (cut.offset, length);
-                self.versions.push(version(&row, whole, extent, place, late, hash, asked));
+                self.versions.push(push_version(&row, whole, extent, place, late, hash, asked));
             }
         }
     }
@@ -289,7 +289,7 @@ impl VersionHistory {
     }
 }
 
-fn version(
+fn push_version(
     row: &OracleRow,
     whole: &[u8],
     extent: usize,
@@ -339,7 +339,7 @@ fn identifiers(line: &[u8]) -> Box<[u128]> {
 }
 
 /// The version that a deletion ended, from what the table of a packed file has of it.
-fn has_left(
+fn has_departed(
     entity: u128,
     gone: &[PriorOwnerRecord],
     table: &PriorOwners<'_>,

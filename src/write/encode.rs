@@ -72,7 +72,7 @@ impl<S: Sink> Encoder<S> {
             tail: WriteBuffer::default(),
         };
         if coding == Compression::Gzip {
-            encoder.put(&GZIP_HEADER)?;
+            encoder.write_raw(&GZIP_HEADER)?;
         }
         Ok(encoder)
     }
@@ -84,7 +84,7 @@ impl<S: Sink> Encoder<S> {
     pub fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         self.bytes += bytes.len() as u64;
         if self.coding == Compression::None {
-            return self.put(bytes);
+            return self.write_raw(bytes);
         }
         while !bytes.is_empty() {
             let take = bytes.len().min(self.gather_max - self.gathered.len());
@@ -104,50 +104,50 @@ impl<S: Sink> Encoder<S> {
     }
 
     /// Uncompressed bytes so far.
-    pub fn taken(&self) -> u64 {
+    pub fn bytes_in(&self) -> u64 {
         self.bytes
     }
 
     /// Bytes that a reader of rows does well to bring next, which complete a write.
-    pub fn room(&self) -> usize {
+    pub fn preferred_len(&self) -> usize {
         if self.coding == Compression::None { self.tail.room() } else { GATHER_BYTES }
     }
 
-    /// Where the next bytes of the file go when rows are not coded, see [`WriteBuffer::place`]; then [`Encoder::placed`] tells
+    /// Where the next bytes of the file go when rows are not coded, see [`WriteBuffer::reserve`]; then [`Encoder::commit`] tells
     /// how many there are.
-    pub fn place(&mut self, len: usize) -> Option<&mut [u8]> {
-        (self.coding == Compression::None).then(|| self.tail.place(len))
+    pub fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
+        (self.coding == Compression::None).then(|| self.tail.uninit(len))
     }
 
     /// Appends so many bytes of rows that have been put in the place.
     ///
     /// # Errors
     /// When the sink fails.
-    pub fn placed(&mut self, len: usize) -> io::Result<()> {
+    pub fn commit(&mut self, len: usize) -> io::Result<()> {
         debug_assert_eq!(self.coding, Compression::None, "others have no place");
         self.bytes += len as u64;
-        self.tail.take(len);
-        self.send_due()
+        self.tail.take_bytes(len);
+        self.send_full_buffers()
     }
 
-    /// As [`Encoder::place`] for bytes that are coded already, and nothing before it; then [`Encoder::coded_placed`].
+    /// As [`Encoder::reserve`] for bytes that are coded already, and nothing before it; then [`Encoder::commit_raw`].
     ///
     /// # Errors
     /// When the sink fails.
-    pub fn coded_place(&mut self, len: usize) -> io::Result<&mut [u8]> {
+    pub fn reserve_raw(&mut self, len: usize) -> io::Result<&mut [u8]> {
         self.flush()?;
-        Ok(&mut self.tail.place(len)[1..])
+        Ok(&mut self.tail.uninit(len)[1..])
     }
 
-    /// As [`Encoder::coded`], of so many bytes that have been put in the place.
+    /// As [`Encoder::append_frame`], of so many bytes that have been put in the place.
     ///
     /// # Errors
     /// When the sink fails.
-    pub fn coded_placed(&mut self, len: usize, uncompressed: u64) -> io::Result<()> {
+    pub fn commit_raw(&mut self, len: usize, uncompressed: u64) -> io::Result<()> {
         debug_assert_eq!(self.coding, Compression::Zstd, "only its frames can be joined");
         self.bytes += uncompressed;
-        self.tail.take(len);
-        self.send_due()
+        self.tail.take_bytes(len);
+        self.send_full_buffers()
     }
 
     /// Appends bytes that are coded already: whole frames of a zstd file, or a part of one that is followed by the
@@ -155,11 +155,11 @@ impl<S: Sink> Encoder<S> {
     ///
     /// # Errors
     /// When the sink fails.
-    pub fn coded(&mut self, coded: &[u8], uncompressed: u64) -> io::Result<()> {
+    pub fn append_frame(&mut self, coded: &[u8], uncompressed: u64) -> io::Result<()> {
         debug_assert_eq!(self.coding, Compression::Zstd, "only its frames can be joined");
         self.flush()?;
         self.bytes += uncompressed;
-        self.put(coded)
+        self.write_raw(coded)
     }
 
     /// Finishes the file and commits it.
@@ -172,14 +172,14 @@ impl<S: Sink> Encoder<S> {
             Compression::Gzip => {
                 // An empty final block ends the deflate stream that the sync flushes left open.
                 let end = deflate(&[], FlushCompress::Finish)?;
-                self.put(&end)?;
+                self.write_raw(&end)?;
                 let crc = std::mem::take(&mut self.crc).finalize();
-                self.put(&crc.to_le_bytes())?;
-                self.put(&(self.bytes as u32).to_le_bytes())?;
+                self.write_raw(&crc.to_le_bytes())?;
+                self.write_raw(&(self.bytes as u32).to_le_bytes())?;
             }
             Compression::Zstd if self.bytes == 0 => {
                 let empty = zstd_frame(&[])?;
-                self.put(&empty)?;
+                self.write_raw(&empty)?;
             }
             _ => {}
         }
@@ -208,14 +208,14 @@ impl<S: Sink> Encoder<S> {
                 };
                 let coded: Vec<_> = gathered.par_chunks(BLOCK_BYTES).map(block).collect::<io::Result<_>>()?;
                 for (coded, crc) in coded {
-                    self.put(&coded)?;
+                    self.write_raw(&coded)?;
                     self.crc.combine(&crc);
                 }
             }
             Compression::Zstd => {
                 let coded: Vec<_> = gathered.par_chunks(BLOCK_BYTES).map(zstd_frame).collect::<io::Result<_>>()?;
                 for coded in coded {
-                    self.put(&coded)?;
+                    self.write_raw(&coded)?;
                 }
             }
         }
@@ -224,7 +224,7 @@ impl<S: Sink> Encoder<S> {
         Ok(())
     }
 
-    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn write_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         for bytes in bytes.chunks(GATHER_BYTES) {
             if self.tail.is_empty() && bytes.len() == GATHER_BYTES {
                 // What makes a write by itself need not be gathered.
@@ -232,15 +232,15 @@ impl<S: Sink> Encoder<S> {
                 continue;
             }
             self.tail.extend(bytes);
-            self.send_due()?;
+            self.send_full_buffers()?;
         }
         Ok(())
     }
 
-    fn send_due(&mut self) -> io::Result<()> {
+    fn send_full_buffers(&mut self) -> io::Result<()> {
         if self.tail.room() == 0 {
             send(&mut self.sink, &mut self.digester, &mut self.file_bytes, self.tail.bytes())?;
-            self.tail.sent();
+            self.tail.clear_sent();
         }
         Ok(())
     }

@@ -58,7 +58,7 @@ pub struct FrameCopier<'a> {
 pub struct Recompressors(Mutex<Vec<Recompressor>>);
 
 impl Recompressors {
-    fn code(&self, source: &StoreFile, jobs: &[CopyJob]) -> Result<std::io::Result<Vec<u8>>, ExportError> {
+    fn recompress(&self, source: &StoreFile, jobs: &[CopyJob]) -> Result<std::io::Result<Vec<u8>>, ExportError> {
         let spare = self.0.lock().expect("no panic under it").pop();
         let mut recoder = spare.unwrap_or_else(Recompressor::new);
         let coded = recoder.code(source, jobs);
@@ -110,7 +110,7 @@ impl<'a> FrameCopier<'a> {
     ///
     /// # Errors
     /// [`ExportError::Frame`] when a frame is damaged, and what fails in store or sink.
-    pub fn take<S: Sink>(
+    pub fn take_rows<S: Sink>(
         &mut self,
         encoder: &mut Encoder<S>,
         table: &SeekTable,
@@ -133,7 +133,7 @@ impl<'a> FrameCopier<'a> {
         let columns = extent.columns();
         if taken.selected.all(0..extent.rows()) {
             // Planning has proven the others, but need not look at rows that are taken one and all.
-            extent.prove_copied(0..extent.rows())?;
+            extent.verify_copied(0..extent.rows())?;
         }
         let mut steps = CopySteps::default();
         let (mut next, mut number) = (taken.rows.start, 0);
@@ -144,7 +144,7 @@ impl<'a> FrameCopier<'a> {
             let asked = own.start.max(taken.rows.start)..own.end.min(taken.rows.end);
             let all = one_type && asked == own && taken.selected.all(asked.clone());
             if all
-                && fills(&columns, entry.start, &own, &frame)
+                && fills_frame(&columns, entry.start, &own, &frame)
                 && (is_held(&frame) || encoder.coding() == Compression::Zstd)
             {
                 self.take_whole(encoder, source, frame, &mut steps, failed)?;
@@ -214,19 +214,19 @@ impl<'a> FrameCopier<'a> {
             .par_iter()
             .map(|step| match step {
                 CopyStep::Copy(_) => Ok(Ok(Vec::new())),
-                CopyStep::Recode(jobs) => self.recoders.code(source, jobs),
+                CopyStep::Recode(jobs) => self.recoders.recompress(source, jobs),
             })
             .collect::<Result<_, ExportError>>()?;
         for (step, coded) in steps.list.into_iter().zip(coded) {
             match step {
                 CopyStep::Recode(jobs) => {
                     let coded = coded.map_err(failed)?;
-                    encoder.coded(&coded, jobs.iter().map(|job| job.bytes).sum()).map_err(failed)?;
+                    encoder.append_frame(&coded, jobs.iter().map(|job| job.bytes).sum()).map_err(failed)?;
                 }
                 CopyStep::Copy(frames) => {
                     let (first, last) = (frames[0], frames[frames.len() - 1]);
                     let len = (last.compressed + last.compressed_len - first.compressed) as usize;
-                    let place = encoder.coded_place(len).map_err(failed)?;
+                    let place = encoder.reserve_raw(len).map_err(failed)?;
                     source.pread_into(first.compressed, place)?;
                     for frame in &frames {
                         let at = (frame.compressed - first.compressed) as usize;
@@ -236,7 +236,7 @@ impl<'a> FrameCopier<'a> {
                         }
                     }
                     let uncompressed = end_of(&last) - first.uncompressed;
-                    encoder.coded_placed(len, uncompressed).map_err(failed)?;
+                    encoder.commit_raw(len, uncompressed).map_err(failed)?;
                 }
             }
         }
@@ -260,7 +260,7 @@ impl<'a> FrameCopier<'a> {
             let len = (end - at).min(READ_BYTES as u64);
             let bytes = source.pread(at, len as usize, &mut self.buffer)?;
             let uncompressed = if at == frame.compressed { frame.uncompressed_len } else { 0 };
-            encoder.coded(bytes, uncompressed).map_err(failed)?;
+            encoder.append_frame(bytes, uncompressed).map_err(failed)?;
             at += len;
         }
         Ok(())
@@ -275,9 +275,9 @@ impl<'a> FrameCopier<'a> {
         failed: CopyFailure<'_>,
     ) -> Result<(), ExportError> {
         let len = job.frame.uncompressed_len as usize;
-        if let Some(place) = encoder.place(len) {
+        if let Some(place) = encoder.reserve(len) {
             let kept = decode_job(&mut self.reader, source, job, &mut place[1..])?;
-            return encoder.placed(kept).map_err(failed);
+            return encoder.commit(kept).map_err(failed);
         }
         if self.decoded.len > 0 && self.decoded.len + len > DECODED_BYTES {
             self.flush_decoded(encoder, failed)?;
@@ -502,7 +502,7 @@ fn rows_of(
     let behind = row + places[row..behind].partition_point(|place| before(place, end_of(frame)));
     // What the search met on its way may be damaged. Rows ascend, so the two on either side of each bound prove it.
     let (outer, above) = (first.saturating_sub(1), (behind + 1).min(places.len()));
-    extent.prove(Column::Place, outer..above)?;
+    extent.verify(Column::Place, outer..above)?;
     let fits = |at: usize, inside: bool| {
         (before(&places[at], end_of(frame)) && !before(&places[at], frame.uncompressed)) == inside
     };
@@ -514,7 +514,7 @@ fn rows_of(
 }
 
 /// Whether a frame holds these rows, each with a newline, and nothing else. `start` is that of the extent.
-fn fills(columns: &Columns<'_>, start: u64, rows: &Range<usize>, frame: &FrameInfo) -> bool {
+fn fills_frame(columns: &Columns<'_>, start: u64, rows: &Range<usize>, frame: &FrameInfo) -> bool {
     let bytes: u64 = columns.place[rows.clone()].iter().map(|[_, length]| u64::from(*length) + 1).sum();
     // Rows follow one another without overlap, so that rows that come to the length of the frame leave no gap.
     bytes == frame.uncompressed_len && start + u64::from(columns.offset(rows.start)) == frame.uncompressed

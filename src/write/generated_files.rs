@@ -9,7 +9,7 @@ use crate::write::journal::Receipt;
 use crate::write::sink::Sink;
 
 /// Lines of the next file, from the first of `lines`: as many as its bounds allow, at least one.
-fn next_file(lines: &[String], request: &ExportRequest) -> usize {
+fn next_file_end(lines: &[String], request: &ExportRequest) -> usize {
     let bounds = request.bounds;
     let mut bytes = 0;
     let fits = |(at, line): &(usize, &String)| {
@@ -25,7 +25,7 @@ pub fn file_names(stem: &str, lines: &[String], request: &ExportRequest) -> Vec<
     let mut rest = lines;
     while !rest.is_empty() {
         names.push(shard_name(stem, names.len() as u32 + 1, request.coding));
-        rest = &rest[next_file(rest, request)..];
+        rest = &rest[next_file_end(rest, request)..];
     }
     names
 }
@@ -47,7 +47,7 @@ pub fn write_lines<S: Sink>(
         let name = shard_name(stem, receipts.len() as u32 + 1, request.coding);
         let at = |error| (name.clone(), error);
         let mut encoder = Encoder::begin(sink(), &name, request.coding, request.digest, 1).map_err(at)?;
-        let (taken, left) = rest.split_at(next_file(rest, request));
+        let (taken, left) = rest.split_at(next_file_end(rest, request));
         for line in taken {
             encoder.write(line.as_bytes()).and_then(|()| encoder.write(b"\n")).map_err(at)?;
         }

@@ -104,7 +104,7 @@ impl JournalFiles<'_> {
     }
 
     /// Whether there is a plan; whether it can be used is not asked.
-    pub fn stands(&self) -> Result<bool, JournalError> {
+    pub fn is_there(&self) -> Result<bool, JournalError> {
         Ok(self.root.metadata(&self.name(PLAN)).map_err(self.io(PLAN))?.is_some())
     }
 
@@ -115,7 +115,7 @@ impl JournalFiles<'_> {
     pub fn plan<T: DeserializeOwned>(&self) -> Result<PlanFile<T>, JournalError> {
         let damaged = |reason: String| JournalError::Damaged { path: self.path(PLAN), reason };
         let bytes = self.root.read(&self.name(PLAN), RECORD_BYTES_MAX).map_err(|error| damaged(error.to_string()))?;
-        let plan: PlanFile<T> = serde_json::from_slice(&bytes).map_err(|error| damaged(place_of(&error)))?;
+        let plan: PlanFile<T> = serde_json::from_slice(&bytes).map_err(|error| damaged(place_of_json_error(&error)))?;
         match plan.files.iter().all(|name| OutputName::parse(name).is_some()) {
             true => Ok(plan),
             false => Err(damaged("it names a file that is no output file".to_string())),
@@ -150,7 +150,7 @@ impl JournalFiles<'_> {
 }
 
 /// Where a document of ours is not as it must be; nothing of what stands there, which may be of a patient.
-pub fn place_of(error: &serde_json::Error) -> String {
+pub fn place_of_json_error(error: &serde_json::Error) -> String {
     format!("line {}, column {} is not as it was written", error.line(), error.column())
 }
 

@@ -35,7 +35,8 @@ use crate::sys::disk::disk_space;
 use crate::sys::durability::Sync;
 use crate::sys::private_files::private_directory;
 use crate::write::journal::{
-    DONE, JOB, JournalFiles, MANIFEST, NEXT, PLAN, PlanFile, Receipt, STATUS, is_as_recorded, line_of, place_of,
+    DONE, JOB, JournalFiles, MANIFEST, NEXT, PLAN, PlanFile, Receipt, STATUS, is_as_recorded, line_of,
+    place_of_json_error,
 };
 use crate::write::manifest::{EXPORT_KEY, Manifest};
 use crate::write::output_name::OutputName;
@@ -146,16 +147,16 @@ impl ExportJournal {
         self.record_of_run().path(PLAN)
     }
 
-    fn own(&self) -> JournalFiles<'_> {
+    fn own_record(&self) -> JournalFiles<'_> {
         JournalFiles::new(&self.root, JOB)
     }
 
-    fn next(&self) -> JournalFiles<'_> {
+    fn next_record(&self) -> JournalFiles<'_> {
         JournalFiles::new(&self.root, NEXT)
     }
 
     fn record_of_run(&self) -> JournalFiles<'_> {
-        if self.is_staged() { self.next() } else { self.own() }
+        if self.is_staged() { self.next_record() } else { self.own_record() }
     }
 
     fn io(&self, name: &str) -> impl FnOnce(io::Error) -> JournalError + use<> {
@@ -172,7 +173,7 @@ impl ExportJournal {
     /// # Errors
     /// When that is not what `begin` allows.
     pub fn begin<T: DeserializeOwned>(&self, begin: BeginMode) -> Result<Option<PlanFile<T>>, JournalError> {
-        let (own, next) = (self.own().stands()?, self.next().stands()?);
+        let (own, next) = (self.own_record().is_there()?, self.next_record().is_there()?);
         if own || next {
             // From here on the directory is ours to keep.
             self.planned.store(true, Relaxed);
@@ -188,7 +189,7 @@ impl ExportJournal {
             (BeginMode::Fresh, true) => {
                 refuse("holds an interrupted export; finish it with --resume, or begin anew with --force")
             }
-            (BeginMode::Fresh | BeginMode::Resume, false) => match self.foreign()? {
+            (BeginMode::Fresh | BeginMode::Resume, false) => match self.foreign_entry()? {
                 Some(name) => refuse(&format!(
                     "holds {name}, which is not of an export; choose another directory, or use --force, which leaves \
                      foreign files alone"
@@ -207,7 +208,7 @@ impl ExportJournal {
     }
 
     /// The first name in the directory that is not the record's.
-    fn foreign(&self) -> Result<Option<String>, JournalError> {
+    fn foreign_entry(&self) -> Result<Option<String>, JournalError> {
         let names = self.root.names().map_err(self.io(""))?;
         let names = names.into_iter().map(|name| name.to_string_lossy().into_owned());
         Ok(names.filter(|name| name != JOB).min())
@@ -215,14 +216,14 @@ impl ExportJournal {
 
     /// The files that the exports in the directory may have put in place. What a record that cannot be read would list
     /// is not known, and so not ours.
-    fn listed(&self) -> Result<BTreeSet<String>, JournalError> {
+    fn listed_files(&self) -> Result<BTreeSet<String>, JournalError> {
         let mut names: Vec<String> = Vec::new();
         let mut add = |record: JournalFiles<'_>| -> Result<(), JournalError> {
             names.extend(record.plan::<IgnoredAny>().map_or(Vec::new(), |plan| plan.files));
             names.extend(record.receipts()?.into_iter().map(|receipt| receipt.file));
             Ok(())
         };
-        add(self.own())?;
+        add(self.own_record())?;
         let manifest = self.root.read(MANIFEST, RECORD_BYTES_MAX).ok();
         match manifest.map(|bytes| Manifest::from_bytes(&bytes)) {
             Some(Ok(manifest)) if manifest.extension.contains_key(EXPORT_KEY) => {
@@ -231,7 +232,7 @@ impl ExportJournal {
             }
             // Without a manifest a run that was to replace an export may have begun to move its files.
             None => {
-                add(self.next())?;
+                add(self.next_record())?;
                 names.extend(self.replaced().map_or(BTreeSet::new(), |replaced| replaced.files));
             }
             Some(_) => {}
@@ -242,10 +243,10 @@ impl ExportJournal {
 
     /// The names that `replaced.json` keeps.
     fn replaced(&self) -> Result<ReplacedFiles, JournalError> {
-        let name = self.next().name(REPLACED);
+        let name = self.next_record().name(REPLACED);
         let damaged = |reason| JournalError::Damaged { path: self.root.path().join(&name), reason };
         let replaced: ReplacedFiles = match self.root.read(&name, RECORD_BYTES_MAX) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| damaged(place_of(&error)))?,
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| damaged(place_of_json_error(&error)))?,
             Err(error) => return Err(damaged(error.to_string())),
         };
         let is_sound = replaced.sum == ReplacedFiles::sum_of(&replaced.files)
@@ -259,17 +260,18 @@ impl ExportJournal {
     /// [`JournalError::Foreign`], [`JournalError::Io`]; until the plan stands an old export is whole, and its record is.
     pub fn write_plan<T: Serialize>(&self, job: &T, files: &[String]) -> Result<(), JournalError> {
         let replaces = self.replaces.load(Relaxed);
-        let ours = if replaces { self.listed()? } else { BTreeSet::new() };
+        let ours = if replaces { self.listed_files()? } else { BTreeSet::new() };
         self.refuse_foreign(files, &ours, replaces)?;
         let bytes = serde_json::to_vec(&PlanFile { files: files.to_vec(), job }).expect("a plan is plain data");
         self.planned.store(true, Relaxed);
         let sync = self.sync == Sync::Yes;
         if !replaces {
-            let plan = self.own().name(PLAN);
+            let plan = self.own_record().name(PLAN);
             return self.root.replace(&plan, &bytes, sync).map_err(self.io(&plan));
         }
         // Receipts of an earlier run are gone before this plan stands: its files would be taken for ours.
-        let (done, replaced, plan) = (self.next().name(DONE), self.next().name(REPLACED), self.next().name(PLAN));
+        let (done, replaced, plan) =
+            (self.next_record().name(DONE), self.next_record().name(REPLACED), self.next_record().name(PLAN));
         let names = serde_json::to_vec(&ReplacedFiles::new(ours)).expect("names are plain data");
         self.root.make_directory(NEXT).map_err(self.io(NEXT))?;
         self.root.remove_file(&done).map_err(self.io(&done))?;
@@ -319,7 +321,7 @@ impl ExportJournal {
     ///
     /// # Errors
     /// When the record or a file cannot be read.
-    pub fn finished(
+    pub fn finished_files(
         &self,
         algorithm: DigestAlgorithm,
         is_planned: impl Fn(&Receipt) -> bool,
@@ -332,14 +334,19 @@ impl ExportJournal {
         for receipt in finished {
             let in_next = format!("{NEXT}/{}", receipt.file);
             let name = if !staged || moving && !self.exists(&in_next)? { &receipt.file } else { &in_next };
-            if self.is_there(name, &receipt, algorithm)? {
+            if self.is_as_recorded_at(name, &receipt, algorithm)? {
                 there.push(receipt);
             }
         }
         Ok(there)
     }
 
-    fn is_there(&self, name: &str, receipt: &Receipt, algorithm: DigestAlgorithm) -> Result<bool, JournalError> {
+    fn is_as_recorded_at(
+        &self,
+        name: &str,
+        receipt: &Receipt,
+        algorithm: DigestAlgorithm,
+    ) -> Result<bool, JournalError> {
         match self.root.open_file(name).and_then(|file| is_as_recorded(file, receipt, algorithm)) {
             Ok(as_recorded) => Ok(as_recorded),
             // Something else that stands there is none of the run's files.
@@ -402,10 +409,10 @@ impl ExportJournal {
             root.remove_directory(folder).ok();
         }
         self.sync(&["deleted", "error", ""])?;
-        let (done, plan) = (self.own().name(DONE), self.own().name(PLAN));
+        let (done, plan) = (self.own_record().name(DONE), self.own_record().name(PLAN));
         let receipts: Vec<u8> = finished.iter().flat_map(line_of).collect();
         root.replace(&done, &receipts, self.sync == Sync::Yes).map_err(self.io(&done))?;
-        root.rename(&self.next().name(PLAN), &plan).map_err(self.io(&plan))?;
+        root.rename(&self.next_record().name(PLAN), &plan).map_err(self.io(&plan))?;
         self.sync(&[NEXT, JOB])?;
         *self.done.lock().expect("no panic under it") = None;
         self.staged.store(false, Relaxed);
@@ -417,7 +424,7 @@ impl ExportJournal {
     ///
     /// # Errors
     /// When it cannot be written: the file then counts as unfinished.
-    pub fn record(&self, receipt: &Receipt) -> io::Result<()> {
+    pub fn append_receipt(&self, receipt: &Receipt) -> io::Result<()> {
         let mut done = self.done.lock().expect("no panic under it");
         let file = match &mut *done {
             Some(file) => file,

@@ -52,7 +52,7 @@ pub struct ShardOutput<S: Sink> {
 /// # Errors
 /// The first failure of store or sink; files that were open are abandoned.
 #[allow(clippy::too_many_arguments, reason = "what an export and its caller have to say")]
-pub fn sweep<S: Sink>(
+pub fn copy_shards<S: Sink>(
     plan: &Plan,
     snapshot: &Snapshot,
     shards: &[usize],
@@ -63,7 +63,7 @@ pub fn sweep<S: Sink>(
     failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
 ) -> Result<(), ExportError> {
     let index = snapshot.index();
-    let mut lanes = lanes(plan, shards, open)?;
+    let mut lanes = shard_writers(plan, shards, open)?;
     let first = shards.iter().map(|shard| plan.shards[*shard].first.extent).min().unwrap_or(0);
     let last = shards.iter().map(|shard| plan.shards[*shard].last.extent).max().unwrap_or(0);
     let mut reader = RunReader::new(index);
@@ -72,7 +72,10 @@ pub fn sweep<S: Sink>(
         let (columns, head) = (index.extents()[extent].columns(), index.extents()[extent].head());
         let (only_type, any_space) = (head.only_type(), head.flags & u64::from(flag::LEADING_SPACE) != 0);
         let base = index.entry(extent).start;
-        if !lanes.iter().any(|lane| index.extents()[extent].head().has_type(lane.type_index) && lane.spans(extent)) {
+        if !lanes
+            .iter()
+            .any(|lane| index.extents()[extent].head().has_type(lane.type_index) && lane.covers_segment(extent))
+        {
             continue;
         }
         if watch.cancel.load(Relaxed) {
@@ -144,7 +147,7 @@ pub fn sweep<S: Sink>(
             }
             let lane = &mut lanes[at];
             if let Some(output) = &mut lane.output {
-                let done = reader.take(output, &mut lane.run, line, failed_write)?;
+                let done = reader.take_row(output, &mut lane.run, line, failed_write)?;
                 watch.write_done.fetch_add(done, Relaxed);
             }
             if place == plan.shards[lane.shards[lane.current]].last {
@@ -176,7 +179,7 @@ fn end_shard<S: Sink>(
         reader.check()?;
         let ShardOutput { encoder, name, resource_type } = output;
         // Rows that the index places wrongly would be caught above; this catches rows that nobody took.
-        if encoder.taken() != plan.shards[number].bytes {
+        if encoder.bytes_in() != plan.shards[number].bytes {
             return Err(CorruptIndex("its rows do not come to what was planned").into());
         }
         let sums = encoder.finish().map_err(|error| failed_write(&name, error))?;
@@ -184,7 +187,7 @@ fn end_shard<S: Sink>(
     }
     lane.current += 1;
     match lane.shards.get(lane.current) {
-        Some(next) => lane.output = start(plan, *next, open)?,
+        Some(next) => lane.output = start_shard(plan, *next, open)?,
         None => {
             lanes.swap_remove(at);
         }
@@ -221,7 +224,7 @@ impl Plan {
             receipt = Some(done);
             Ok(())
         };
-        sweep(
+        copy_shards(
             self,
             snapshot,
             &[shard],
@@ -247,19 +250,27 @@ struct ShardWriter<S: Sink> {
 }
 
 impl<S: Sink> ShardWriter<S> {
-    fn spans(&self, extent: usize) -> bool {
+    fn covers_segment(&self, extent: usize) -> bool {
         (self.first_extent..=self.last_extent).contains(&extent)
     }
 }
 
 type OpenShard<'a, S> = &'a mut dyn FnMut(usize) -> Result<Option<Encoder<S>>, ExportError>;
 
-fn start<S: Sink>(plan: &Plan, shard: usize, open: OpenShard<'_, S>) -> Result<Option<ShardOutput<S>>, ExportError> {
+fn start_shard<S: Sink>(
+    plan: &Plan,
+    shard: usize,
+    open: OpenShard<'_, S>,
+) -> Result<Option<ShardOutput<S>>, ExportError> {
     let resource_type = plan.shards[shard].resource_type.name();
     Ok(open(shard)?.map(|encoder| ShardOutput { encoder, name: plan.file_name(shard), resource_type }))
 }
 
-fn lanes<S: Sink>(plan: &Plan, shards: &[usize], open: OpenShard<'_, S>) -> Result<Vec<ShardWriter<S>>, ExportError> {
+fn shard_writers<S: Sink>(
+    plan: &Plan,
+    shards: &[usize],
+    open: OpenShard<'_, S>,
+) -> Result<Vec<ShardWriter<S>>, ExportError> {
     let mut lanes: Vec<ShardWriter<S>> = Vec::new();
     for shard in shards {
         let this = &plan.shards[*shard];
@@ -274,7 +285,7 @@ fn lanes<S: Sink>(plan: &Plan, shards: &[usize], open: OpenShard<'_, S>) -> Resu
                 current: 0,
                 first_extent: this.first.extent,
                 last_extent: this.last.extent,
-                output: start(plan, *shard, open)?,
+                output: start_shard(plan, *shard, open)?,
                 run: CopyRun::default(),
             }),
         }
@@ -355,7 +366,7 @@ impl<'a> RunReader<'a> {
     }
 
     /// Takes a row for an output; returns the bytes that were written on that occasion.
-    fn take<S: Sink>(
+    fn take_row<S: Sink>(
         &mut self,
         output: &mut ShardOutput<S>,
         run: &mut CopyRun,
@@ -374,7 +385,7 @@ impl<'a> RunReader<'a> {
             && line.start > run.end()
             && line.start - run.end() <= GAP_BYTES
             && line.start + line.length - run.start() <= RUN_BYTES
-            && run.bytes < output.encoder.room() as u64;
+            && run.bytes < output.encoder.preferred_len() as u64;
         let done = match run.lines.is_empty() || near {
             true => 0,
             false => self.flush(output, run, failed_write)?,
@@ -403,7 +414,7 @@ impl<'a> RunReader<'a> {
         if !self.used.contains(&file) {
             self.used.push(file);
         }
-        let before = output.encoder.taken();
+        let before = output.encoder.bytes_in();
         let ShardOutput { encoder, name, .. } = output;
         let failed = |error| failed_write(name, error);
         let extent = &self.index.extents()[taken.extent];
@@ -414,8 +425,8 @@ impl<'a> RunReader<'a> {
             let line = CompressedLine { file, start: range.start, length: range.end - range.start, spaced };
             self.copy_decoded(encoder, line, &failed).map(|_| ())
         };
-        copier.take(encoder, table, taken, &failed, &mut long)?;
-        watch.write_done.fetch_add(output.encoder.taken() - before, Relaxed);
+        copier.take_rows(encoder, table, taken, &failed, &mut long)?;
+        watch.write_done.fetch_add(output.encoder.bytes_in() - before, Relaxed);
         Ok(())
     }
 
@@ -448,21 +459,21 @@ impl<'a> RunReader<'a> {
             // The byte before the rows falls on the end of the last row that was written: both are newlines, but at
             // the begin of a file.
             let place = match inside.is_none() && start > BYTE_ORDER_MARK {
-                true => output.encoder.place(len),
+                true => output.encoder.reserve(len),
                 false => None,
             };
             if let Some(place) = place {
                 source.pread_into(at, &mut place[..len])?;
                 run.lines.iter().try_for_each(|line| check_line(source, &place[..len], at, *line))?;
-                let kept = close_up(place, at, &run.lines);
-                output.encoder.placed(kept).map_err(failed)?;
+                let kept = close_gaps(place, at, &run.lines);
+                output.encoder.commit(kept).map_err(failed)?;
             } else {
                 let bytes = match inside {
                     Some(bytes) => bytes,
                     None => source.pread(at, len, &mut self.buffer)?,
                 };
                 run.lines.iter().try_for_each(|line| check_line(source, bytes, at, *line))?;
-                for rows in neighbours(&run.lines) {
+                for rows in are_neighbours(&run.lines) {
                     let rows = (rows.start - at) as usize..(rows.end - at) as usize;
                     match bytes.get(rows.end) {
                         Some(b'\n') => output.encoder.write(&bytes[rows.start..=rows.end]).map_err(failed)?,
@@ -536,7 +547,7 @@ impl<'a> RunReader<'a> {
 }
 
 /// Rows of a run that follow one another, without their last line end.
-fn neighbours(lines: &[CompressedLine]) -> impl Iterator<Item = Range<u64>> + '_ {
+fn are_neighbours(lines: &[CompressedLine]) -> impl Iterator<Item = Range<u64>> + '_ {
     lines.chunk_by(|a, b| a.start + a.length + 1 == b.start).map(|rows| {
         let last = rows[rows.len() - 1];
         rows[0].start..last.start + last.length
@@ -545,9 +556,9 @@ fn neighbours(lines: &[CompressedLine]) -> impl Iterator<Item = Range<u64>> + '_
 
 /// Moves rows together, each with a newline, to the second byte of the place that they were read into. The place has
 /// a byte more than was read; its first one stands at `at` in the file. Returns what they come to.
-fn close_up(place: &mut [u8], at: u64, lines: &[CompressedLine]) -> usize {
+fn close_gaps(place: &mut [u8], at: u64, lines: &[CompressedLine]) -> usize {
     let mut end = 1;
-    for rows in neighbours(lines) {
+    for rows in are_neighbours(lines) {
         let rows = (rows.start - at) as usize..(rows.end - at) as usize;
         let len = rows.len();
         if rows.start != end {

@@ -8,11 +8,11 @@ use crate::plan::Plan;
 
 /// Groups of shards that are written together because they take rows from the same compressed file, which is decoded
 /// once, or from the same plain file of several types, which is read once a thread. Other shards stand alone.
-pub fn together(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> {
+pub fn group_shards(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> {
     let index = snapshot.index();
     // Union-find over shards; the first shard met at each compressed file speaks for it.
     let mut parent: Vec<usize> = (0..plan.shards.len()).collect();
-    fn root(parent: &mut [usize], mut at: usize) -> usize {
+    fn find_root(parent: &mut [usize], mut at: usize) -> usize {
         while parent[at] != at {
             parent[at] = parent[parent[at]];
             at = parent[at];
@@ -21,7 +21,7 @@ pub fn together(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> {
     }
     let takes = |number: usize, extent: usize| {
         let of_type = plan.shards[number].resource_type.index();
-        snapshot.sees(extent) && index.extents()[extent].head().has_type(of_type)
+        snapshot.sees_segment(extent) && index.extents()[extent].head().has_type(of_type)
     };
     let mut type_of_file: HashMap<usize, Option<usize>> = HashMap::new();
     for (number, shard) in plan.shards.iter().enumerate() {
@@ -41,7 +41,7 @@ pub fn together(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> {
             if is_mixed || !is_plain && index.packed(file).is_none() {
                 decodes[number] |= !is_plain;
                 let first = *first_of_file.entry(file).or_insert(number);
-                let (a, b) = (root(&mut parent, first), root(&mut parent, number));
+                let (a, b) = (find_root(&mut parent, first), find_root(&mut parent, number));
                 parent[a.max(b)] = a.min(b);
             }
         }
@@ -49,7 +49,7 @@ pub fn together(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
     let mut group_of: HashMap<usize, usize> = HashMap::new();
     for number in 0..plan.shards.len() {
-        let root = root(&mut parent, number);
+        let root = find_root(&mut parent, number);
         let group = *group_of.entry(root).or_insert_with(|| {
             groups.push(Vec::new());
             groups.len() - 1
@@ -59,13 +59,13 @@ pub fn together(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> {
     let threads = rayon::current_num_threads();
     let split = |group: Vec<usize>| match group.iter().any(|shard| decodes[*shard]) {
         true => vec![group],
-        false => by_type(plan, group, threads),
+        false => groups_by_type(plan, group, threads),
     };
     groups.into_iter().flat_map(split).collect()
 }
 
 /// Splits a group into at most `parts` of about equal bytes; the shards of one type stay together.
-fn by_type(plan: &Plan, group: Vec<usize>, parts: usize) -> Vec<Vec<usize>> {
+fn groups_by_type(plan: &Plan, group: Vec<usize>, parts: usize) -> Vec<Vec<usize>> {
     let mut types: Vec<(u64, Vec<usize>)> = Vec::new();
     for shard in group {
         match types.last_mut() {

@@ -94,7 +94,7 @@ impl Sink for DirSink {
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let open = self.open.as_mut().ok_or(io::ErrorKind::NotFound)?;
-        open.room.before_write(&open.file, bytes.len());
+        open.room.reserve_ahead(&open.file, bytes.len());
         open.file.write_all(bytes)
     }
 

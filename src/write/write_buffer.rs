@@ -28,13 +28,13 @@ impl WriteBuffer {
 
     /// Appends bytes.
     pub fn extend(&mut self, bytes: &[u8]) {
-        self.place(bytes.len())[1..].copy_from_slice(bytes);
-        self.take(bytes.len());
+        self.uninit(bytes.len())[1..].copy_from_slice(bytes);
+        self.take_bytes(bytes.len());
     }
 
     /// The place of the next `len` bytes, led by the byte before it: the last one that was gathered, if there is one.
     /// Who reads a file into it from one byte further ahead must find the same there.
-    pub fn place(&mut self, len: usize) -> &mut [u8] {
+    pub fn uninit(&mut self, len: usize) -> &mut [u8] {
         let end = self.len + 1 + len;
         if self.buffer.len() < end {
             // It grows in few steps, and so is zeroed once or twice; a short file never takes all of it.
@@ -44,13 +44,13 @@ impl WriteBuffer {
     }
 
     /// Takes so many bytes of the place as gathered.
-    pub fn take(&mut self, len: usize) {
+    pub fn take_bytes(&mut self, len: usize) {
         self.len += len;
         debug_assert!(self.len < self.buffer.len().max(1));
     }
 
     /// All of it has been written.
-    pub fn sent(&mut self) {
+    pub fn clear_sent(&mut self) {
         self.len = 0;
     }
 
@@ -76,19 +76,19 @@ mod tests {
                 0 => tail.extend(&bytes[at..at + len]),
                 _ => {
                     // As who reads rows: from the byte before on, and more than is taken.
-                    let place = tail.place(len + 1);
+                    let place = tail.uninit(len + 1);
                     if at > 0 {
                         place[0] = bytes[at - 1];
                     }
                     place[1..=len].copy_from_slice(&bytes[at..at + len]);
                     place[len + 1] = b'x';
-                    tail.take(len);
+                    tail.take_bytes(len);
                 }
             }
             at += len;
             if tail.room() == 0 {
                 out.extend_from_slice(tail.bytes());
-                tail.sent();
+                tail.clear_sent();
             }
             step = step * 7 % 400_009;
         }

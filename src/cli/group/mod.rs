@@ -125,7 +125,7 @@ fn check(args: &GroupCheckArgs) -> Result<Exit, ExportError> {
                 // A look, not an export: it must not count as a snapshot that has seen the store's files.
                 // Nor does a check write anything.
                 let (index, _) = store.read_only().index(&crate::progress::Progress::default())?;
-                Cohort::resolve(&crate::index::snapshot::Snapshot::of_index(index, as_of), &request)
+                Cohort::resolve(&crate::index::snapshot::Snapshot::of_latest(index, as_of), &request)
             })?;
             Some(cohort)
         }

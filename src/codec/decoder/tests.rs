@@ -217,7 +217,7 @@ fn a_file_shortened_meanwhile_is_named() {
 #[test]
 fn a_restart_beyond_the_end_is_an_error() {
     let file = file_of(b"{}\n");
-    let source = StoreFile::open(file.path(), Access::called()).unwrap();
+    let source = StoreFile::open(file.path(), Access::pread()).unwrap();
     assert!(Decoder::new(&source, Compression::Gzip, SeekPoint { compressed: 4, uncompressed: 0 }).is_err());
     assert!(decode(&source, Compression::Zstd, SeekPoint { compressed: 3, uncompressed: 9 }).bytes.is_empty());
 }

@@ -13,7 +13,7 @@ use crate::fhir::resource_type::ResourceType;
 use crate::index::meta::{self, IndexMeta};
 use crate::index::snapshot::Snapshot;
 use crate::index::test_lines::{append, line};
-use crate::plan::{RowAddress, Shard, cut};
+use crate::plan::{RowAddress, Shard, cut_shards};
 use crate::progress::Progress;
 use crate::request::{AccessPath, ExportRequest, FileBounds, LateArrivals, MissingLastUpdated, Population};
 use crate::select::cohort::Cohort;
@@ -104,11 +104,11 @@ proptest! {
     }
 }
 
-/// What [`cut`] does, row by row.
+/// What [`cut_shards`] does, row by row.
 fn cut_by_rows(snapshot: &Snapshot, selection: &Selection, bounds: FileBounds) -> Vec<Shard> {
     let mut done: Vec<Vec<Shard>> = vec![Vec::new(); ResourceType::COUNT];
     for (extent, rows) in selection.rows.iter().enumerate() {
-        let columns = snapshot.index().extents()[extent].prove_whole().unwrap();
+        let columns = snapshot.index().extents()[extent].verify_all().unwrap();
         for row in rows.iter() {
             let (resource_type, bytes) = (columns.type_of(row), u64::from(columns.length(row)) + 1);
             let (shards, place) = (&mut done[resource_type.index()], RowAddress { extent, row });
@@ -193,7 +193,7 @@ proptest! {
                 let selection = Selection::new(&snapshot, &cohort, &request).unwrap();
                 for (file_bytes, file_resources) in &bounds {
                     let bounds = FileBounds { file_bytes: *file_bytes, file_resources: *file_resources };
-                    let shards = cut(&snapshot, &selection, bounds).unwrap();
+                    let shards = cut_shards(&snapshot, &selection, bounds).unwrap();
                     prop_assert_eq!(shards, cut_by_rows(&snapshot, &selection, bounds), "{:?}", bounds);
                 }
             }
@@ -205,7 +205,7 @@ proptest! {
 fn trust(index: &Path) {
     let name = index.join(meta::FILE);
     let mut generation = IndexMeta::from_bytes(&std::fs::read(&name).unwrap()).unwrap();
-    let stamp = |file: &str| StoreFile::open(index.join(file), Access::called()).unwrap().stamp();
+    let stamp = |file: &str| StoreFile::open(index.join(file), Access::pread()).unwrap().stamp();
     for file in generation.containers.iter_mut().chain([&mut generation.merged]) {
         file.stamp = Some(stamp(&file.name));
     }
@@ -334,7 +334,7 @@ fn a_damaged_page_never_spoils_a_copy_of_frames() {
             repaired += repairs;
         }
         // What nobody read is still damaged: repaired now.
-        store.recheck(&Progress::default()).unwrap();
+        store.verify_and_repair(&Progress::default()).unwrap();
     }
     assert!((2..20).contains(&repaired), "{repaired}");
 }

@@ -17,7 +17,7 @@ pub(crate) struct Followers {
 
 /// Checks that each token among `part` stands behind one that it may follow (RFC 8259, section 2).
 #[inline(always)]
-pub(crate) fn grammar<const FULL: bool>(
+pub(crate) fn has_legal_order<const FULL: bool>(
     tokens: &TokenMasks,
     part: u64,
     object: u64,

@@ -27,7 +27,7 @@ pub mod shape_cache;
 pub mod skeleton;
 pub mod tokens;
 
-use crate::extract::block::grammar::{Followers, grammar};
+use crate::extract::block::grammar::{Followers, has_legal_order};
 use crate::extract::block::row::PendingLine;
 use crate::extract::block::row::{OutOfOrdinary, Row, RowElements};
 use crate::extract::block::shape_cache::{ShapeCache, ShapeFit};
@@ -99,10 +99,10 @@ impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Pass<'_, R> {
                 match shapes.fit::<V, FULL>(vector, text, start, &mut walk.found) {
                     ShapeFit::Unknown { learn: again } => learn = again,
                     ShapeFit::Found => {
-                        let outline = shapes.outline();
+                        let outline = shapes.draw_skeleton();
                         let line =
                             PendingLine { start, end: outline.end, high: outline.high, escapes: outline.escapes };
-                        let Ok((range, last_updated)) = walk.found.judge(text, line) else { return start };
+                        let Ok((range, last_updated)) = walk.found.judge_row(text, line) else { return start };
                         walk.start = outline.end + 1;
                         let facts = Row { found: &walk.found, text, trie: walk.trie, last_updated };
                         if !row(range, &facts) {
@@ -174,7 +174,7 @@ impl<'a> TokenWalk<'a> {
         mut row: R,
     ) -> usize {
         let text = self.text;
-        if !self.begins() {
+        if !self.begin_line() {
             return self.start;
         }
         let mut batch = [TokenMasks::default(); BATCH];
@@ -206,7 +206,7 @@ impl<'a> TokenWalk<'a> {
                 let part = tokens.newline ^ tokens.newline.wrapping_sub(1);
                 self.escapes |= tokens.backslash;
                 high |= tokens.high & part;
-                if tokens.wrong & part != 0 || self.part::<FULL>(tokens, part, &mut follows).is_err() {
+                if tokens.wrong & part != 0 || self.copy_part::<FULL>(tokens, part, &mut follows).is_err() {
                     return self.start;
                 }
                 if tokens.opening != 0 {
@@ -220,7 +220,7 @@ impl<'a> TokenWalk<'a> {
             let Ok((range, last_updated)) = self.end_line(end, high != 0) else { return self.start };
             self.start = end + 1;
             let facts = Row { found: &self.found, text, trie: self.trie, last_updated };
-            if !row(range, &facts) || !self.begins() {
+            if !row(range, &facts) || !self.begin_line() {
                 return self.start;
             }
             carry = TokenCarry::default();
@@ -233,7 +233,7 @@ impl<'a> TokenWalk<'a> {
 
     /// Begins a line; whether it is one for this pass.
     #[inline(always)]
-    fn begins(&mut self) -> bool {
+    fn begin_line(&mut self) -> bool {
         self.depth = 0;
         self.stack = 0;
         self.skip = 0;
@@ -253,12 +253,12 @@ impl<'a> TokenWalk<'a> {
         if self.depth != 0 {
             return Err(OutOfOrdinary);
         }
-        self.found.judge(self.text, PendingLine { start: self.start, end, high, escapes: self.escapes })
+        self.found.judge_row(self.text, PendingLine { start: self.start, end, high, escapes: self.escapes })
     }
 
     /// The part of a block that belongs to one line.
     #[inline(always)]
-    fn part<const FULL: bool>(
+    fn copy_part<const FULL: bool>(
         &mut self,
         tokens: &TokenMasks,
         part: u64,
@@ -286,7 +286,7 @@ impl<'a> TokenWalk<'a> {
         loop {
             if self.skip != 0 {
                 let was = self.stack;
-                let at = self.skipped::<FULL>(tokens, &mut brackets, &mut object)?;
+                let at = self.skip_value::<FULL>(tokens, &mut brackets, &mut object)?;
                 if self.skip != 0 {
                     break;
                 }
@@ -304,23 +304,23 @@ impl<'a> TokenWalk<'a> {
             let bit = next & next.wrapping_neg();
             if colons & bit != 0 {
                 colons ^= bit;
-                self.key(tokens, at)?;
+                self.take_key(tokens, at)?;
                 continue;
             }
             brackets ^= bit;
             let was = self.stack;
-            self.bracket(tokens, at)?;
+            self.take_bracket(tokens, at)?;
             object ^= 0u64.wrapping_sub((self.stack ^ was) & 1) << at;
             if !FULL && self.skip != 0 {
                 inside ^= u64::MAX << at << 1;
             }
         }
-        grammar::<FULL>(tokens, part & !inside, object, self.start, follows)
+        has_legal_order::<FULL>(tokens, part & !inside, object, self.start, follows)
     }
 
     /// Takes brackets inside a skipped container until it ends or none is left; the place of the last one taken.
     #[inline(always)]
-    fn skipped<const FULL: bool>(
+    fn skip_value<const FULL: bool>(
         &mut self,
         tokens: &TokenMasks,
         left: &mut u64,
@@ -357,7 +357,7 @@ impl<'a> TokenWalk<'a> {
 
     /// A bracket where the innermost container, if any, lies on a followed path.
     #[inline(always)]
-    fn bracket(&mut self, tokens: &TokenMasks, at: u32) -> Result<(), OutOfOrdinary> {
+    fn take_bracket(&mut self, tokens: &TokenMasks, at: u32) -> Result<(), OutOfOrdinary> {
         let is_object = tokens.curly >> at & 1;
         let position = tokens.base + at as usize;
         if tokens.open >> at & 1 != 0 {
@@ -396,7 +396,7 @@ impl<'a> TokenWalk<'a> {
 
     /// The key before a colon, in the innermost container, which lies on a followed path.
     #[inline(always)]
-    fn key(&mut self, tokens: &TokenMasks, at: u32) -> Result<(), OutOfOrdinary> {
+    fn take_key(&mut self, tokens: &TokenMasks, at: u32) -> Result<(), OutOfOrdinary> {
         let text = self.text;
         let colon = tokens.base + at as usize;
         let before = tokens.opening & ((1 << at) - 1);
@@ -426,12 +426,12 @@ impl<'a> TokenWalk<'a> {
             return Err(OutOfOrdinary);
         }
         frame.seen |= bit;
-        self.value(tokens, node, colon + 1)
+        self.take_value(tokens, node, colon + 1)
     }
 
     /// The value of a followed key, behind its colon.
     #[inline(always)]
-    fn value(&mut self, tokens: &TokenMasks, node: Node, mut at: usize) -> Result<(), OutOfOrdinary> {
+    fn take_value(&mut self, tokens: &TokenMasks, node: Node, mut at: usize) -> Result<(), OutOfOrdinary> {
         let text = self.text;
         while text.get(at).is_some_and(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
             at += 1;

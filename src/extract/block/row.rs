@@ -64,7 +64,7 @@ impl RowElements {
     /// The line from `start`, whose newline stands at `end`, is right but for what these facts may hold: its range
     /// without its end, and its lastUpdated.
     #[inline(always)]
-    pub(crate) fn judge<'a>(
+    pub(crate) fn judge_row<'a>(
         &self,
         text: &'a [u8],
         line: PendingLine,

@@ -91,7 +91,7 @@ impl ShapeCache {
     }
 
     /// The line tried last.
-    pub(crate) fn outline(&self) -> &Skeleton {
+    pub(crate) fn draw_skeleton(&self) -> &Skeleton {
         &self.outline
     }
 
@@ -106,7 +106,7 @@ impl ShapeCache {
     ) -> ShapeFit {
         let mut learn = false;
         // White space before a line is for the scanner to note.
-        if text.get(start) == Some(&b'{') && self.outline.draw::<V, FULL>(vector, text, start) {
+        if text.get(start) == Some(&b'{') && self.outline.draw_tokens::<V, FULL>(vector, text, start) {
             let hash = self.outline.hash();
             let slot = &mut self.slots[hash as usize % SHAPES_MAX];
             if slot.hash == hash

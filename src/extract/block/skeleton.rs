@@ -54,7 +54,7 @@ impl Skeleton {
 
     /// Draws the line that starts at `start`. `false` when it cannot be drawn: it is too long, or wrong in itself.
     #[inline(always)]
-    pub(crate) fn draw<V: Vector, const FULL: bool>(&mut self, vector: V, text: &[u8], start: usize) -> bool {
+    pub(crate) fn draw_tokens<V: Vector, const FULL: bool>(&mut self, vector: V, text: &[u8], start: usize) -> bool {
         let (mut count, mut high, mut escapes) = (0, 0, false);
         let (mut in_string_before, mut plain_before, mut escaped_before) = (0, 0, false);
         let mut padded = [b' '; BLOCK];

@@ -43,7 +43,7 @@ pub trait Visitor {
     /// An object on a followed path ends.
     fn close(&mut self, _node: Node) {}
     /// A key was met again in its object.
-    fn again(&mut self, node: Node, at: u64);
+    fn duplicate_key(&mut self, node: Node, at: u64);
 }
 
 /// A container on a followed path.
@@ -492,7 +492,7 @@ impl Scanner {
         }
         let bit = 1 << trie.ordinal(child);
         if frame.seen & bit != 0 {
-            visitor.again(child, self.position + at as u64);
+            visitor.duplicate_key(child, self.position + at as u64);
         }
         frame.seen |= bit;
         self.pending = Some(child);

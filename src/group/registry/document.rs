@@ -43,7 +43,7 @@ impl<'a> GroupDocument<'a> {
     }
 
     /// The line that is kept, without its newline.
-    pub fn stamp(&self, id: &Id, version: u64, at: &Instant) -> Vec<u8> {
+    pub fn stamp_version(&self, id: &Id, version: u64, at: &Instant) -> Vec<u8> {
         let mut line = Vec::with_capacity(self.root.bytes().len() + 128);
         line.extend_from_slice(
             format!(r#"{{"resourceType":"Group","id":"{id}","meta":{{"versionId":"{version}","lastUpdated":"{at}""#)

@@ -60,12 +60,12 @@ impl<'a> JsonSpan<'a> {
     pub fn members(self) -> impl Iterator<Item = (JsonMember<'a>, JsonSpan<'a>)> {
         let mut rest = if self.kind() == JsonKind::Object { &self.0[1..] } else { &[][..] };
         std::iter::from_fn(move || {
-            rest = behind(rest, b',');
+            rest = skip_space(rest, b',');
             if rest.first() != Some(&b'"') {
                 return None;
             }
             let (name, after) = rest.split_at(end_of(rest));
-            let after = behind(after, b':');
+            let after = skip_space(after, b':');
             let (value, after) = after.split_at(end_of(after));
             rest = after;
             Some((JsonMember(name), JsonSpan(value)))
@@ -77,7 +77,7 @@ impl<'a> JsonSpan<'a> {
     pub fn elements(self) -> impl Iterator<Item = JsonSpan<'a>> {
         let mut rest = if self.kind() == JsonKind::Array { &self.0[1..] } else { &[][..] };
         std::iter::from_fn(move || {
-            rest = behind(rest, b',');
+            rest = skip_space(rest, b',');
             if matches!(rest.first(), None | Some(b']')) {
                 return None;
             }
@@ -113,7 +113,7 @@ fn text_of(string: &[u8]) -> Option<Cow<'_, str>> {
 }
 
 /// What follows white space and one separator.
-fn behind(text: &[u8], separator: u8) -> &[u8] {
+fn skip_space(text: &[u8], separator: u8) -> &[u8] {
     let text = text.trim_ascii_start();
     text.strip_prefix(&[separator]).unwrap_or(text).trim_ascii_start()
 }

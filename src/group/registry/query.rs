@@ -183,7 +183,7 @@ impl GroupQuery {
                 let reference = facts.managing_entity.as_deref();
                 reference.is_some_and(|reference| targets.iter().any(|target| target.matches(reference, bases)))
             }
-            Criterion::Member(targets) => targets.iter().any(|target| facts.members.may_hold(target.key())),
+            Criterion::Member(targets) => targets.iter().any(|target| facts.members.may_contain(target.key())),
         })
     }
 }

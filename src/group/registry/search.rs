@@ -11,7 +11,7 @@ use crate::fhir::id::Id;
 use crate::group::facts::{GroupFact, GroupFactReader};
 use crate::group::registry::query::{GroupQuery, ReferenceCriterion};
 use crate::group::registry::store_groups::StoreLocation;
-use crate::group::registry::view::{GroupLookup, GroupView, book_holds, facts_of};
+use crate::group::registry::view::{GroupLookup, GroupView, facts_of, registry_has};
 use crate::group::registry::{GroupsError, RegistryEntry};
 use crate::limits::READ_BYTES;
 use crate::simd::Kernel;
@@ -85,7 +85,7 @@ impl GroupView<'_> {
             let on_page = page.after.is_none_or(|after| id > after) && next.is_none() && page.count > 0;
             let full = told >= page.count || bytes > page.bytes_max;
             let wanted = on_page && !full;
-            let Some(hit) = self.look(&id, candidate, query, wanted)? else { continue };
+            let Some(hit) = self.examine(&id, candidate, query, wanted)? else { continue };
             total += 1;
             if wanted {
                 (told, bytes, last) = (told + 1, bytes + hit.len(), Some(id));
@@ -104,13 +104,13 @@ impl GroupView<'_> {
         let visible = || self.visible.map(|ids| ids.iter().filter_map(|id| Id::parse(id.as_bytes())).collect());
         match (query.ids().or_else(visible), &self.store) {
             (Some(ids), store) => {
-                for id in ids.into_iter().filter(|id| self.sees(id)) {
+                for id in ids.into_iter().filter(|id| self.is_seen(id)) {
                     let in_store = store.as_ref().map(|store| store.find(&id)).transpose()?;
                     candidates.insert(id, SearchCandidate { entry: self.book.entry(&id), in_store });
                 }
                 return Ok(candidates);
             }
-            (None, Some(store)) => store.each(&mut |id, current| {
+            (None, Some(store)) => store.each_group(&mut |id, current| {
                 candidates.entry(id).or_default().in_store = Some(current);
             })?,
             (None, None) => {}
@@ -122,7 +122,7 @@ impl GroupView<'_> {
     }
 
     /// The Group of an id if it matches; one that is not `wanted` is not opened unless that decides it.
-    fn look(
+    fn examine(
         &self,
         id: &Id,
         candidate: SearchCandidate,
@@ -130,7 +130,7 @@ impl GroupView<'_> {
         wanted: bool,
     ) -> Result<Option<SearchHit>, GroupsError> {
         let SearchCandidate { entry, in_store } = candidate;
-        let by_book = |entry: &RegistryEntry| in_store.as_ref().is_none_or(|in_store| book_holds(entry, in_store));
+        let by_book = |entry: &RegistryEntry| in_store.as_ref().is_none_or(|in_store| registry_has(entry, in_store));
         let by_members = !query.members().is_empty();
         if let Some(entry) = entry.as_deref().filter(|entry| by_book(entry)) {
             let Some(facts) = facts_of(entry) else { return Ok(None) };
@@ -142,7 +142,7 @@ impl GroupView<'_> {
                 (None, Some(store)) => store.find(id)?,
                 (in_store, _) => in_store.unwrap_or(StoreLocation::Unknown),
             };
-            if !book_holds(entry, &in_store) {
+            if !registry_has(entry, &in_store) {
                 return Ok(None);
             }
             if !wanted && !by_members {
@@ -153,18 +153,18 @@ impl GroupView<'_> {
                 let _reading = self.book.reading(id);
                 self.merge(id, self.book.entry(id).as_deref(), in_store)?
             };
-            return self.confirm(id, found, query);
+            return self.confirm_hit(id, found, query);
         }
         match (in_store, &self.store) {
             (Some(StoreLocation::Current { extent, row, .. }), Some(store)) => {
-                let group = store.group(self.book, extent, row)?;
-                self.confirm(id, GroupLookup::Store(group), query)
+                let group = store.read_group(self.book, extent, row)?;
+                self.confirm_hit(id, GroupLookup::Store(group), query)
             }
             _ => Ok(None),
         }
     }
 
-    fn confirm(&self, id: &Id, found: GroupLookup, query: &GroupQuery) -> Result<Option<SearchHit>, GroupsError> {
+    fn confirm_hit(&self, id: &Id, found: GroupLookup, query: &GroupQuery) -> Result<Option<SearchHit>, GroupsError> {
         let matches = match found.facts() {
             Some(facts) => query.may_match(id, facts, self.bases),
             None => false,

@@ -75,7 +75,7 @@ impl GroupFacts {
             })?;
             reader.finish()
         };
-        facts.members = MemberFilter::of(&keys);
+        facts.members = MemberFilter::hash_member(&keys);
         // A version id goes into a header: one that R4 does not allow is none.
         if Id::parse(facts.version.as_bytes()).is_none() {
             facts.version = format!("x{:016x}", hash.digest());
@@ -118,26 +118,26 @@ impl MemberFilter {
     const BITS_PER_KEY: usize = 10;
     const PROBES: u64 = 5;
 
-    fn of(keys: &[u64]) -> MemberFilter {
+    fn hash_member(keys: &[u64]) -> MemberFilter {
         let words = (keys.len() * Self::BITS_PER_KEY).div_ceil(64).min(GROUP_FILTER_BYTES_MAX / 8);
         let mut filter = MemberFilter { bits: vec![0; words].into() };
         for key in keys {
-            for bit in filter.places(*key) {
+            for bit in filter.filter_slots(*key) {
                 filter.bits[bit / 64] |= 1 << (bit % 64);
             }
         }
         filter
     }
 
-    fn places(&self, key: u64) -> impl Iterator<Item = usize> + use<> {
+    fn filter_slots(&self, key: u64) -> impl Iterator<Item = usize> + use<> {
         let bits = self.bits.len() as u64 * 64;
         let step = key.rotate_left(32) | 1;
         (0..Self::PROBES).map(move |probe| (key.wrapping_add(step.wrapping_mul(probe)) % bits) as usize)
     }
 
     /// Whether a key may be in it.
-    pub fn may_hold(&self, key: u64) -> bool {
-        !self.bits.is_empty() && self.places(key).all(|bit| self.bits[bit / 64] >> (bit % 64) & 1 == 1)
+    pub fn may_contain(&self, key: u64) -> bool {
+        !self.bits.is_empty() && self.filter_slots(key).all(|bit| self.bits[bit / 64] >> (bit % 64) & 1 == 1)
     }
 }
 
@@ -171,10 +171,10 @@ impl FactsCache {
 
     /// Keeps the facts of a row, if there is room.
     pub fn put(&mut self, key: RowKey, facts: &std::sync::Arc<GroupFacts>) {
-        self.put_within(key, facts, GROUP_FACTS_BYTES_MAX);
+        self.put_within_bound(key, facts, GROUP_FACTS_BYTES_MAX);
     }
 
-    fn put_within(&mut self, key: RowKey, facts: &std::sync::Arc<GroupFacts>, bytes_max: usize) {
+    fn put_within_bound(&mut self, key: RowKey, facts: &std::sync::Arc<GroupFacts>, bytes_max: usize) {
         let bytes = facts.bytes();
         if self.bytes + bytes > bytes_max {
             let oldest_kept = self.search.saturating_sub(1);
@@ -195,9 +195,9 @@ mod tests {
     fn a_filter_holds_every_member_and_few_others() {
         for members in [0, 1, 100, 20_000] {
             let keys: Vec<u64> = (0..members).map(|n| member_key(&format!("Patient/{n}"))).collect();
-            let filter = MemberFilter::of(&keys);
-            assert!(keys.iter().all(|key| filter.may_hold(*key)));
-            let others = (0..10_000).filter(|n| filter.may_hold(member_key(&format!("Patient/other-{n}")))).count();
+            let filter = MemberFilter::hash_member(&keys);
+            assert!(keys.iter().all(|key| filter.may_contain(*key)));
+            let others = (0..10_000).filter(|n| filter.may_contain(member_key(&format!("Patient/other-{n}")))).count();
             assert!(others < 300, "{others} of 10,000 strangers pass a filter of {members}");
         }
     }
@@ -212,7 +212,7 @@ mod tests {
             cache.begin();
             for row in 0..8 {
                 assert!(cache.get((search, row)).is_none());
-                cache.put_within((search, row), &facts, room);
+                cache.put_within_bound((search, row), &facts, room);
             }
             assert!(cache.bytes <= room);
         }

@@ -8,7 +8,7 @@ use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
-use crate::group::lookup::rows_of;
+use crate::group::lookup::group_rows_of;
 use crate::group::registry::search_facts::GroupFacts;
 use crate::group::registry::{GroupRegistry, GroupsError};
 use crate::index::row_reader::{row_range, stream_range};
@@ -92,7 +92,7 @@ impl<'a> SnapshotLocation<'a> {
         SnapshotLocation { snapshot, ours: snapshot.index().bases().iter().map(is_ours).collect() }
     }
 
-    fn state(&self, extent: usize, row: usize) -> Result<RowState, CorruptIndex> {
+    fn group_state(&self, extent: usize, row: usize) -> Result<RowState, CorruptIndex> {
         self.snapshot.state(extent, row, self.snapshot.as_of().as_ref(), &self.ours, &|_| true)
     }
 
@@ -103,8 +103,8 @@ impl<'a> SnapshotLocation<'a> {
 
     /// What the store says of an id.
     pub fn find(&self, id: &Id) -> Result<StoreLocation, CorruptIndex> {
-        for (extent, row) in rows_of(self.snapshot, ResourceType::GROUP, id)? {
-            if self.state(extent, row)? == RowState::Current {
+        for (extent, row) in group_rows_of(self.snapshot, ResourceType::GROUP, id)? {
+            if self.group_state(extent, row)? == RowState::Current {
                 return self.current(extent, row);
             }
         }
@@ -121,7 +121,9 @@ impl<'a> SnapshotLocation<'a> {
             if this.tombstones() == 0 {
                 continue;
             }
-            for reference in this.named(hash)?.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE) {
+            for reference in
+                this.based_name_of(hash)?.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE)
+            {
                 let entry = (reference & !kind::MASK) as usize;
                 let columns = this.tombstone(entry)?;
                 let base = index.base_number(extent, columns.tomb_base[entry] & BASE_BITS);
@@ -139,16 +141,16 @@ impl<'a> SnapshotLocation<'a> {
     }
 
     /// Every Group that is current.
-    pub fn each(&self, tell: &mut dyn FnMut(Id, StoreLocation)) -> Result<(), CorruptIndex> {
+    pub fn each_group(&self, tell: &mut dyn FnMut(Id, StoreLocation)) -> Result<(), CorruptIndex> {
         let index = self.snapshot.index();
         for extent in self.snapshot.extents() {
             let this = &index.extents()[extent];
             if !this.head().has_type(ResourceType::GROUP.index()) {
                 continue;
             }
-            let columns = this.prove_columns(&[Column::Type])?;
+            let columns = this.verify_columns(&[Column::Type])?;
             for row in memchr::memchr_iter(ResourceType::GROUP.index() as u8, columns.resource_type) {
-                if self.state(extent, row)? == RowState::Current {
+                if self.group_state(extent, row)? == RowState::Current {
                     tell(this.row_id(row)?, self.current(extent, row)?);
                 }
             }
@@ -157,7 +159,7 @@ impl<'a> SnapshotLocation<'a> {
     }
 
     /// A Group with its facts, from memory or from its bytes.
-    pub fn group(&self, book: &GroupRegistry, extent: usize, row: usize) -> Result<StoreGroup, GroupsError> {
+    pub fn read_group(&self, book: &GroupRegistry, extent: usize, row: usize) -> Result<StoreGroup, GroupsError> {
         let index = self.snapshot.index();
         // Its place and length, which the reader of its bytes relies on.
         index.extents()[extent].row(row)?;

@@ -525,7 +525,7 @@ proptest! {
         for body in [text, bytes] {
             for wanted in [WantedId::Ignored, WantedId::Same(&id("g"))] {
                 if let Ok(document) = GroupDocument::check(&body, wanted, &GroupRules::default()) {
-                    let line = document.stamp(&id("g"), 1, &at(1));
+                    let line = document.stamp_version(&id("g"), 1, &at(1));
                     let tree: Tree = serde_json::from_slice(&line).unwrap();
                     prop_assert_eq!(&tree["id"], "g");
                     prop_assert!(GroupDocument::check(&line, wanted, &GroupRules::default()).is_ok());

@@ -73,7 +73,7 @@ pub enum Precondition {
 
 impl Precondition {
     /// Whether it is met.
-    pub fn holds(&self, found: &GroupLookup) -> bool {
+    pub fn is_met_by(&self, found: &GroupLookup) -> bool {
         match self {
             Precondition::Anything => true,
             Precondition::Something => found.facts().is_some(),
@@ -145,13 +145,13 @@ impl<'a> GroupView<'a> {
     }
 
     /// Whether the client may know what stands under an id.
-    pub fn sees(&self, id: &Id) -> bool {
+    pub fn is_seen(&self, id: &Id) -> bool {
         self.visible.is_none_or(|visible| visible.iter().any(|known| known == id.as_str()))
     }
 
     /// The id to lock and look up for one that is asked for.
-    fn asked<'i>(&self, id: &'i Id) -> &'i Id {
-        if self.sees(id) { id } else { &NOBODY }
+    fn authorize<'i>(&self, id: &'i Id) -> &'i Id {
+        if self.is_seen(id) { id } else { &NOBODY }
     }
 
     /// What stands under an id. Reads a Group of the store once, to know its version. Blocks.
@@ -159,14 +159,14 @@ impl<'a> GroupView<'a> {
     /// # Errors
     /// When the book or the store cannot be read.
     pub fn find(&self, id: &Id) -> Result<GroupLookup, GroupsError> {
-        let _reading = self.book.reading(self.asked(id));
+        let _reading = self.book.reading(self.authorize(id));
         self.find_seen(id)
     }
 
-    /// What stands under an id for the client. Under the lock of [`GroupView::asked`].
+    /// What stands under an id for the client. Under the lock of [`GroupView::authorize`].
     fn find_seen(&self, id: &Id) -> Result<GroupLookup, GroupsError> {
-        let found = self.find_locked(self.asked(id))?;
-        Ok(if self.sees(id) { found } else { GroupLookup::Unknown })
+        let found = self.find_locked(self.authorize(id))?;
+        Ok(if self.is_seen(id) { found } else { GroupLookup::Unknown })
     }
 
     fn find_locked(&self, id: &Id) -> Result<GroupLookup, GroupsError> {
@@ -184,7 +184,7 @@ impl<'a> GroupView<'a> {
         entry: Option<&RegistryEntry>,
         in_store: StoreLocation,
     ) -> Result<GroupLookup, GroupsError> {
-        if let Some(entry) = entry.filter(|entry| book_holds(entry, &in_store)) {
+        if let Some(entry) = entry.filter(|entry| registry_has(entry, &in_store)) {
             return Ok(match self.book.open_group(id, entry)? {
                 Some(group) => GroupLookup::Book(group),
                 None => GroupLookup::Deleted { version: Some(entry.version), at: entry.at.clone() },
@@ -192,7 +192,7 @@ impl<'a> GroupView<'a> {
         }
         match (in_store, &self.store) {
             (StoreLocation::Current { extent, row, .. }, Some(store)) => {
-                Ok(GroupLookup::Store(store.group(self.book, extent, row)?))
+                Ok(GroupLookup::Store(store.read_group(self.book, extent, row)?))
             }
             (StoreLocation::Deleted(at), _) => {
                 Ok(GroupLookup::Deleted { version: entry.map(|entry| entry.version), at })
@@ -230,9 +230,9 @@ impl<'a> GroupView<'a> {
         expected: &Precondition,
         now: &Instant,
     ) -> Result<Result<GroupWrite, WriteError>, GroupsError> {
-        let _writing = self.book.writing(self.asked(id));
+        let _writing = self.book.writing(self.authorize(id));
         let found = self.find_seen(id)?;
-        if !expected.holds(&found) || !self.sees(id) {
+        if !expected.is_met_by(&found) || !self.is_seen(id) {
             return Ok(Err(WriteError { current: found.facts().map(|facts| facts.version.clone()) }));
         }
         self.put(id, document, &found, now).map(Ok)
@@ -246,8 +246,13 @@ impl<'a> GroupView<'a> {
         now: &Instant,
     ) -> Result<GroupWrite, GroupsError> {
         let (version, at) = (found.next_version(), found.next_instant(now));
-        let line =
-            self.book.put(id, document.stamp(id, version, &at), version, at.clone(), self.writer_after(found))?;
+        let line = self.book.put(
+            id,
+            document.stamp_version(id, version, &at),
+            version,
+            at.clone(),
+            self.writer_after(found),
+        )?;
         Ok(GroupWrite { id: *id, version, at, created: found.facts().is_none(), line })
     }
 
@@ -269,12 +274,12 @@ impl<'a> GroupView<'a> {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn superseding(&self) -> Result<Vec<Id>, GroupsError> {
+    pub fn check_superseding(&self) -> Result<Vec<Id>, GroupsError> {
         let Some(store) = &self.store else { return Ok(Vec::new()) };
         let mut found = Vec::new();
         for (id, entry) in self.book.entries() {
             let in_store = store.find(&id)?;
-            if matches!(in_store, StoreLocation::Current { .. }) && book_holds(&entry, &in_store) {
+            if matches!(in_store, StoreLocation::Current { .. }) && registry_has(&entry, &in_store) {
                 found.push(id);
             }
         }
@@ -292,9 +297,9 @@ impl<'a> GroupView<'a> {
         expected: &Precondition,
         now: &Instant,
     ) -> Result<Result<Option<GroupWrite>, WriteError>, GroupsError> {
-        let _writing = self.book.writing(self.asked(id));
+        let _writing = self.book.writing(self.authorize(id));
         let found = self.find_seen(id)?;
-        if !expected.holds(&found) {
+        if !expected.is_met_by(&found) {
             return Ok(Err(WriteError { current: found.facts().map(|facts| facts.version.clone()) }));
         }
         if found.facts().is_none() {
@@ -307,7 +312,7 @@ impl<'a> GroupView<'a> {
 }
 
 /// Whether the book's word holds against the store's.
-pub(crate) fn book_holds(entry: &RegistryEntry, in_store: &StoreLocation) -> bool {
+pub(crate) fn registry_has(entry: &RegistryEntry, in_store: &StoreLocation) -> bool {
     match in_store {
         StoreLocation::Current { updated, .. } => updated.as_ref().is_none_or(|updated| *updated <= entry.at),
         StoreLocation::Deleted(at) => *at <= entry.at,

@@ -497,7 +497,7 @@ impl<'a> CheckState<'a> {
                 format!("the Group has {bytes} bytes without white space; no row is longer than {ROW_BYTES_MAX}");
             problems.push_last(RuleKind::TooLong, "Group", text);
         }
-        match self.problems.all() {
+        match self.problems.into_violations() {
             none if none.is_empty() => Ok(CheckedGroup { head, bytes, references_only: self.references_only }),
             problems => Err(problems),
         }

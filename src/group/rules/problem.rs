@@ -74,7 +74,7 @@ impl RuleViolations {
     }
 
     /// All that are told, and how many are not.
-    pub fn all(mut self) -> Vec<RuleViolation> {
+    pub fn into_violations(mut self) -> Vec<RuleViolation> {
         if self.more > 0 {
             let text = format!("{} more problems of this Group are not listed", self.more);
             self.kept.push(RuleViolation { kind: RuleKind::Structure, expression: None, text });

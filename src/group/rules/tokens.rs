@@ -116,7 +116,7 @@ impl TokenReader {
         }
     }
 
-    fn is_told(&self) -> bool {
+    fn is_complete(&self) -> bool {
         self.depth <= DEPTH_TOLD_MAX
     }
 
@@ -137,7 +137,7 @@ impl TokenReader {
             b':' => return self.wants_key = false,
             _ => return,
         };
-        if self.is_told() {
+        if self.is_complete() {
             on_token(self.depth, token);
         }
         match token {
@@ -180,7 +180,7 @@ impl TokenReader {
             return piece.len();
         };
         self.state = TokenState::Between;
-        if self.is_told() {
+        if self.is_complete() {
             let crosses = !self.text.is_empty();
             if crosses {
                 self.keep(&piece[from..end]);
@@ -199,7 +199,7 @@ impl TokenReader {
     /// Keeps a part of a string that goes on in the next piece, one byte more than is looked at, so that it shows.
     fn keep(&mut self, part: &[u8]) {
         self.bytes += part.len() as u64;
-        if self.is_told() {
+        if self.is_complete() {
             let room = (RAW_BYTES_MAX + 1).saturating_sub(self.text.len());
             self.text.extend_from_slice(&part[..part.len().min(room)]);
         }

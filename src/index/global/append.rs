@@ -11,7 +11,7 @@ use crate::fhir::id::Id;
 use crate::index::dir::IndexDir;
 use crate::index::global::build::{
     BuildError, GlobalIndexWriter, OwnerEntry, OwnerRef, SegmentSet, TypeTotals, VersionChains, counts, each_entity,
-    pair, sort_owners,
+    pair_of, sort_owners,
 };
 use crate::index::global::{GlobalIndex, Section, SegmentOffsets};
 use crate::index::segment::layout::{BASE_BITS, Column};
@@ -22,7 +22,7 @@ const FILTER_BITS: usize = 64;
 
 /// Whether what was merged before can and should be used: every extent of it is still there, in its order, and the new
 /// ones are not most of the store.
-pub fn pays(before: &GlobalIndex, extents: &[Segment], origins: &[Option<usize>]) -> bool {
+pub fn is_worth_appending(before: &GlobalIndex, extents: &[Segment], origins: &[Option<usize>]) -> bool {
     let kept: Vec<usize> = origins.iter().flatten().copied().collect();
     let weight = |extent: &Segment| extent.rows() + extent.tombstones() + extent.head().targets as usize;
     let new = |(extent, origin): (&Segment, &Option<usize>)| if origin.is_none() { weight(extent) } else { 0 };
@@ -42,23 +42,23 @@ struct OrdinalMap<'a> {
 
 impl OrdinalMap<'_> {
     /// A record's new number.
-    fn record(&self, record: u32) -> u32 {
+    fn map_record(&self, record: u32) -> u32 {
         let at = record as usize;
         match at < self.old_rows {
-            true => self.within(at, &self.old.row, &self.new.row) as u32,
+            true => self.is_within(at, &self.old.row, &self.new.row) as u32,
             false => {
-                let at = self.within(at - self.old_rows, &self.old.tombstone, &self.new.tombstone);
+                let at = self.is_within(at - self.old_rows, &self.old.tombstone, &self.new.tombstone);
                 (self.new.rows + at) as u32
             }
         }
     }
 
-    fn target(&self, target: u32) -> u32 {
-        self.within(target as usize, &self.old.target, &self.new.target) as u32
+    fn map_target(&self, target: u32) -> u32 {
+        self.is_within(target as usize, &self.old.target, &self.new.target) as u32
     }
 
     /// A number counted over the store, which `old` and `new` cut at the extents.
-    fn within(&self, at: usize, old: &[usize], new: &[usize]) -> usize {
+    fn is_within(&self, at: usize, old: &[usize], new: &[usize]) -> usize {
         let extent = old.partition_point(|start| *start <= at) - 1;
         at - old[extent] + new[self.extents[extent]]
     }
@@ -78,8 +78,8 @@ pub fn extend(
     let is_new = |extent: usize| origins[extent].is_none();
     // Of old extents only names are read; those that are compared are few, but anywhere.
     (0..extents.len()).into_par_iter().try_for_each(|extent| match is_new(extent) {
-        true => extents[extent].prove_whole().map(drop),
-        false => extents[extent].prove_columns(&[Column::Base, Column::Heap, Column::SortedHash]).map(drop),
+        true => extents[extent].verify_all().map(drop),
+        false => extents[extent].verify_columns(&[Column::Base, Column::Heap, Column::SortedHash]).map(drop),
     })?;
     let whole = SegmentSet::of(extents);
     let old = SegmentOffsets::of(before.heads().iter());
@@ -87,11 +87,11 @@ pub fn extend(
     let places = origins.iter().enumerate().filter_map(|(new, origin)| origin.map(|_| new)).collect();
     let moved = OrdinalMap { before, old, new: &whole.starts, extents: places, old_rows };
 
-    let entries = touched(extents, &whole, &is_new)?;
+    let entries = touched_entities(extents, &whole, &is_new)?;
     let (chains, totals) = chains(&whole, &moved, entries, &is_new)?;
     let patients = PatientMap::of(&whole, &moved, extents, &is_new)?;
     let mut base_counts = vec![0u64; whole.bases.len()];
-    let old_counts = before.proven_longs(Section::BaseCount, 0..before.count(Section::BaseCount))?;
+    let old_counts = before.verified_longs(Section::BaseCount, 0..before.count(Section::BaseCount))?;
     for (count, base) in old_counts.iter().zip(&patients.old_bases) {
         base_counts[*base as usize] += count;
     }
@@ -109,7 +109,7 @@ pub fn extend(
 }
 
 /// Every entry of a new extent, and every old one that may be about the same resource, proven.
-fn touched(
+fn touched_entities(
     extents: &[Segment],
     whole: &SegmentSet<'_>,
     is_new: &(dyn Fn(usize) -> bool + Sync),
@@ -136,7 +136,7 @@ fn touched(
             for (at, hash) in c.sorted_hash.iter().enumerate() {
                 let bit = hash >> (64 - bits);
                 if filter[(bit / 64) as usize] >> (bit % 64) & 1 != 0 {
-                    extents[extent].prove_entry(at)?;
+                    extents[extent].verify_entry(at)?;
                     found.push((*hash, extent as u32, c.sorted_ref[at]));
                 }
             }
@@ -168,41 +168,42 @@ fn chains(
     });
     records_anew.sort_unstable();
     targets_anew.sort_unstable();
-    let old_totals = before.proven_longs(Section::Totals, 0..before.count(Section::Totals))?;
+    let old_totals = before.verified_longs(Section::Totals, 0..before.count(Section::Totals))?;
     totals.0.iter_mut().zip(old_totals).for_each(|(sum, old)| *sum += *old as i64);
     for extent in (0..whole.columns.len()).filter(|extent| is_new(*extent)) {
         totals.add_columns(&whole.columns[extent]);
     }
 
-    let all = |section| before.proven_longs(section, 0..before.count(section));
+    let all = |section| before.verified_longs(section, 0..before.count(section));
     let kept = |known: &[u32], number: u32| known.binary_search(&number).is_err();
     // The heads of old targets and the ends of old DELETE entries come first, so that what is new overwrites them.
     let mut chains = VersionChains::default();
-    for (at, version) in before.proven_words(Section::Ends, 0..before.count(Section::Ends))?.iter().enumerate() {
-        let at = moved.within(at, &moved.old.tombstone, &moved.new.tombstone) as u32;
+    for (at, version) in before.verified_words(Section::Ends, 0..before.count(Section::Ends))?.iter().enumerate() {
+        let at = moved.is_within(at, &moved.old.tombstone, &moved.new.tombstone) as u32;
         if kept(&records_anew, whole.starts.rows as u32 + at) {
-            chains.ends.push((at, version.checked_sub(1).map_or(0, |version| moved.record(version) + 1)));
+            chains.ends.push((at, version.checked_sub(1).map_or(0, |version| moved.map_record(version) + 1)));
         }
     }
-    let heads = before.proven_words(Section::TargetHead, 0..before.count(Section::TargetHead))?;
+    let heads = before.verified_words(Section::TargetHead, 0..before.count(Section::TargetHead))?;
     for (at, head) in heads.iter().enumerate() {
-        let at = moved.target(at as u32);
+        let at = moved.map_target(at as u32);
         if kept(&targets_anew, at) {
-            chains.target_head.push((at, head.checked_sub(1).map_or(0, |head| moved.record(head) + 1)));
+            chains.target_head.push((at, head.checked_sub(1).map_or(0, |head| moved.map_record(head) + 1)));
         }
     }
     chains.ends.append(&mut anew.ends);
     chains.target_head.append(&mut anew.target_head);
     let move_on = |section, second: &(dyn Fn(u32) -> u32 + Sync), keep: &(dyn Fn(u32, u32) -> bool + Sync)| {
         let one = |long: &u64| {
-            let (first, second) = (moved.record((long >> 32) as u32), second(*long as u32));
-            keep(first, second).then(|| pair(first, second))
+            let (first, second) = (moved.map_record((long >> 32) as u32), second(*long as u32));
+            keep(first, second).then(|| pair_of(first, second))
         };
         Ok::<Vec<u64>, CorruptIndex>(all(section)?.par_iter().filter_map(one).collect())
     };
     let mut succession =
-        move_on(Section::Succession, &|next| moved.record(next), &|record, _| kept(&records_anew, record))?;
-    let mut about = move_on(Section::About, &|target| moved.target(target), &|_, target| kept(&targets_anew, target))?;
+        move_on(Section::Succession, &|next| moved.map_record(next), &|record, _| kept(&records_anew, record))?;
+    let mut about =
+        move_on(Section::About, &|target| moved.map_target(target), &|_, target| kept(&targets_anew, target))?;
     succession.append(&mut anew.succession);
     about.append(&mut anew.about);
     // Nearly sorted: a run of what is old, and one of what is new.
@@ -238,9 +239,9 @@ impl PatientMap {
     ) -> Result<PatientMap, CorruptIndex> {
         let before = moved.before;
         let old_count = before.count(Section::PatientHash);
-        let hashes = before.proven_longs(Section::PatientHash, 0..old_count)?;
-        let bases = before.proven_words(Section::PatientBase, 0..old_count)?;
-        let starts = before.proven_words(Section::PatientStart, 0..old_count + 1)?;
+        let hashes = before.verified_longs(Section::PatientHash, 0..old_count)?;
+        let bases = before.verified_words(Section::PatientBase, 0..old_count)?;
+        let starts = before.verified_words(Section::PatientStart, 0..old_count + 1)?;
         let base_number = |text: &String| whole.bases.binary_search(text).map(|at| at as u32);
         let old_bases: Vec<u32> = before
             .bases()?
@@ -257,7 +258,7 @@ impl PatientMap {
             }
         }
         sort_owners(&mut owners, &whole.columns);
-        let key = |owner: &OwnerRef| (owner.hash, owner.base, owner.id(&whole.columns));
+        let key = |owner: &OwnerRef| (owner.hash, owner.base, owner.entity_id(&whole.columns));
         let old_key = |patient: usize| -> Result<(u64, u32, Id), CorruptIndex> {
             let first = before.word(Section::Occurrence, starts[patient] as usize)? as usize;
             let extent = moved.old.owner.partition_point(|start| *start <= first) - 1;
@@ -293,11 +294,11 @@ impl PatientMap {
     ) -> Result<(), CorruptIndex> {
         let before = moved.before;
         let old_count = before.count(Section::PatientHash);
-        let hashes = before.proven_longs(Section::PatientHash, 0..old_count)?;
-        let bases = before.proven_words(Section::PatientBase, 0..old_count)?;
-        let starts = before.proven_words(Section::PatientStart, 0..old_count + 1)?;
-        let occurrences = before.proven_words(Section::Occurrence, 0..before.count(Section::Occurrence))?;
-        let owner_patient = before.proven_words(Section::OwnerPatient, 0..before.count(Section::OwnerPatient))?;
+        let hashes = before.verified_longs(Section::PatientHash, 0..old_count)?;
+        let bases = before.verified_words(Section::PatientBase, 0..old_count)?;
+        let starts = before.verified_words(Section::PatientStart, 0..old_count + 1)?;
+        let occurrences = before.verified_words(Section::Occurrence, 0..before.count(Section::Occurrence))?;
+        let owner_patient = before.verified_words(Section::OwnerPatient, 0..before.count(Section::OwnerPatient))?;
         let slots = file.sections();
         let mut new_number = vec![0u32; old_count];
         let (mut patient, mut occurrence, mut run_start) = (0usize, 0usize, 0usize);
@@ -403,9 +404,9 @@ mod tests {
         let (before, _) = store.index(&Progress::default()).unwrap();
         append(&dir.path().join("a.ndjson"), &lines[30..]);
         let (after, _) = store.index(&Progress::default()).unwrap();
-        assert!(pays(before.merged(), after.extents(), &[Some(0), None]));
-        assert!(!pays(before.merged(), after.extents(), &[None, None]));
-        assert!(!pays(after.merged(), after.extents(), &[Some(1), Some(0)]));
-        assert!(!pays(after.merged(), &after.extents()[..1], &[Some(0)]));
+        assert!(is_worth_appending(before.merged(), after.extents(), &[Some(0), None]));
+        assert!(!is_worth_appending(before.merged(), after.extents(), &[None, None]));
+        assert!(!is_worth_appending(after.merged(), after.extents(), &[Some(1), Some(0)]));
+        assert!(!is_worth_appending(after.merged(), &after.extents()[..1], &[Some(0)]));
     }
 }

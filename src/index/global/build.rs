@@ -20,7 +20,7 @@ use crate::index::dir::IndexDir;
 use crate::index::global::{
     ALL_SECTIONS, GlobalCounts, MAGIC, SECTIONS, Section, SegmentOffsets, TOTALS_WORDS, TYPE_TOTALS, WORDS, places,
 };
-use crate::index::page_checksums::{checksum, write_seals};
+use crate::index::page_checksums::{checksum, write_checksums};
 use crate::index::segment::columns::Columns;
 use crate::index::segment::id_encoding::VersionKey;
 use crate::index::segment::layout::{ALL_COLUMNS, BASE_BITS, Column, SegmentHeader, kind};
@@ -113,20 +113,20 @@ impl VersionChains {
         let mut version = 0;
         for (at, record) in records.iter().enumerate() {
             if let Some(next) = records.get(at + 1) {
-                self.succession.push(pair(record.number, next.number));
+                self.succession.push(pair_of(record.number, next.number));
             }
             match record.is_version {
                 true => version = record.number + 1,
                 false => self.ends.push((record.number - rows as u32, version)),
             }
-            self.about.extend(targets.iter().map(|target| pair(record.number, *target)));
+            self.about.extend(targets.iter().map(|target| pair_of(record.number, *target)));
         }
         let head = records.first().map_or(0, |record| record.number + 1);
         self.target_head.extend(targets.iter().map(|target| (*target, head)));
     }
 }
 
-pub(crate) fn pair(first: u32, second: u32) -> u64 {
+pub(crate) fn pair_of(first: u32, second: u32) -> u64 {
     u64::from(first) << 32 | u64::from(second)
 }
 
@@ -211,7 +211,7 @@ impl GlobalIndexWriter {
     /// Seals what was filled.
     pub(crate) fn finish(mut self) -> Result<(), std::io::Error> {
         let (front, body) = self.file.bytes_mut().split_at_mut(self.front);
-        write_seals(&mut front[WORDS * 8..], body);
+        write_checksums(&mut front[WORDS * 8..], body);
         let sum = checksum(&front[16..]);
         self.file.u64s_mut()[1] = sum;
         Ok(self.file.finish(false)?)
@@ -290,7 +290,7 @@ const NOT_READ: [Column; 10] = [
 /// When the file cannot be made or filled, or an extent is damaged.
 pub fn build(extents: &[Segment], home: &IndexDir, name: &str) -> Result<(), BuildError> {
     let read: Vec<Column> = ALL_COLUMNS.into_iter().filter(|column| !NOT_READ.contains(column)).collect();
-    extents.par_iter().try_for_each(|extent| extent.prove_columns(&read).map(drop))?;
+    extents.par_iter().try_for_each(|extent| extent.verify_columns(&read).map(drop))?;
     let whole = SegmentSet::of(extents);
     let partitions = |total: usize| total.div_ceil(PARTITION_RECORDS).next_power_of_two().trailing_zeros();
 
@@ -400,7 +400,7 @@ pub(crate) struct OwnerRef {
 }
 
 impl OwnerRef {
-    pub(crate) fn id(&self, columns: &[Columns<'_>]) -> Id {
+    pub(crate) fn entity_id(&self, columns: &[Columns<'_>]) -> Id {
         columns[self.extent as usize].owner_id_of(self.owner as usize)
     }
 
@@ -432,7 +432,7 @@ pub(crate) fn sort_owners(owners: &mut Vec<OwnerRef>, columns: &[Columns<'_>]) {
         if group.iter().all(|owner| owner.is_same(&group[0], columns)) {
             continue;
         }
-        group.sort_by_key(|owner| (owner.base, owner.id(columns)));
+        group.sort_by_key(|owner| (owner.base, owner.entity_id(columns)));
     }
 }
 
@@ -502,7 +502,7 @@ pub(crate) fn each_entity(whole: &SegmentSet<'_>, mut entries: Vec<OwnerEntry>, 
             records.clear();
             targets.clear();
             for (_, entry) in same {
-                place(whole, *entry, &mut records, &mut targets);
+                place_entities(whole, *entry, &mut records, &mut targets);
             }
             records.sort_unstable_by(|a: &EntityRecord<'_>, b: &EntityRecord<'_>| {
                 (a.at, a.is_version, a.version, a.number).cmp(&(b.at, b.is_version, b.version, b.number))
@@ -513,7 +513,7 @@ pub(crate) fn each_entity(whole: &SegmentSet<'_>, mut entries: Vec<OwnerEntry>, 
 }
 
 /// Puts an entry among the records or the targets of its resource.
-fn place<'a>(
+fn place_entities<'a>(
     whole: &SegmentSet<'a>,
     (_, extent, reference): OwnerEntry,
     records: &mut Vec<EntityRecord<'a>>,

@@ -15,7 +15,7 @@ use crate::extract::fault::FaultKind;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::dir::IndexBytes;
 use crate::index::meta::SegmentMeta;
-use crate::index::page_checksums::{PageChecksums, checksum, seal_count};
+use crate::index::page_checksums::{PageChecksums, checksum, checksum_count};
 use crate::index::segment::layout::{HEAD_WORDS, SegmentHeader};
 use crate::index::segment::reader::Segment;
 use crate::sys::little_endian::view;
@@ -74,7 +74,7 @@ pub fn places(counts: &GlobalCounts) -> Option<(usize, [Range<usize>; SECTIONS.l
         *place = body..body.checked_add(len)?;
         body = place.end.checked_next_multiple_of(8)?;
     }
-    let front = WORDS * 8 + seal_count(body).checked_mul(4)?.checked_next_multiple_of(8)?;
+    let front = WORDS * 8 + checksum_count(body).checked_mul(4)?.checked_next_multiple_of(8)?;
     for place in &mut places {
         *place = place.start.checked_add(front)?..place.end.checked_add(front)?;
     }
@@ -85,13 +85,13 @@ pub fn places(counts: &GlobalCounts) -> Option<(usize, [Range<usize>; SECTIONS.l
 ///
 /// # Errors
 /// A sentence.
-pub fn state(bytes: &[u8]) -> Result<(), &'static str> {
-    let (_, _, seals) = front(bytes)?;
-    seals.prove_whole(bytes).map_err(|damaged| damaged.0)
+pub fn row_successor_state(bytes: &[u8]) -> Result<(), &'static str> {
+    let (_, _, seals) = header_bytes(bytes)?;
+    seals.verify_all(bytes).map_err(|damaged| damaged.0)
 }
 
 /// Reads and checks a header: numbers of elements, places and seals of the sections.
-fn front(bytes: &[u8]) -> Result<(GlobalCounts, [Range<usize>; SECTIONS.len()], PageChecksums), &'static str> {
+fn header_bytes(bytes: &[u8]) -> Result<(GlobalCounts, [Range<usize>; SECTIONS.len()], PageChecksums), &'static str> {
     let (words, _) = bytes.get(..WORDS * 8).ok_or("it is shorter than its header")?.as_chunks::<8>();
     let word = |at: usize| u64::from_le_bytes(words[at]);
     if word(0) != MAGIC {
@@ -168,9 +168,9 @@ impl GlobalIndex {
     /// # Errors
     /// A sentence that says what is wrong; the caller merges again.
     pub fn open(bytes: IndexBytes, entries: &[SegmentMeta]) -> Result<GlobalIndex, &'static str> {
-        let (counts, places, seals) = front(&bytes)?;
+        let (counts, places, seals) = header_bytes(&bytes)?;
         let mut merged = GlobalIndex { bytes, counts, places, seals, heads: Vec::new() };
-        merged.prove(Section::Heads, 0..merged.count(Section::Heads)).map_err(|damaged| damaged.0)?;
+        merged.verify(Section::Heads, 0..merged.count(Section::Heads)).map_err(|damaged| damaged.0)?;
         let (heads, rest) = merged.longs(Section::Heads).as_chunks::<HEAD_WORDS>();
         let heads: Vec<SegmentHeader> = heads.iter().map(SegmentHeader::from_words).collect();
         let same = |(head, entry): (&SegmentHeader, &SegmentMeta)| {
@@ -211,7 +211,7 @@ impl GlobalIndex {
         if extents.iter().zip(&self.heads).any(|(extent, head)| extent.head() != head) {
             return Err("it belongs to other extents");
         }
-        self.seals.prove_whole(&self.bytes).map_err(|damaged| damaged.0)?;
+        self.seals.verify_all(&self.bytes).map_err(|damaged| damaged.0)?;
         let below = |section, bound: usize| self.words(section).iter().all(|at| (*at as usize) < bound);
         let rows: u64 = self.heads.iter().map(|head| head.rows).sum();
         let records = rows as usize + self.count(Section::Ends);
@@ -256,12 +256,12 @@ impl GlobalIndex {
     ///
     /// # Errors
     /// [`Damaged`] when they are not what was written, or not there.
-    pub fn prove(&self, section: Section, elements: Range<usize>) -> Result<(), CorruptIndex> {
+    pub fn verify(&self, section: Section, elements: Range<usize>) -> Result<(), CorruptIndex> {
         if elements.start > elements.end || elements.end > self.count(section) {
             return Err(CorruptIndex("a number points nowhere"));
         }
         let (start, width) = (self.places[section as usize].start, SECTIONS[section as usize].1);
-        self.seals.prove(&self.bytes, start + elements.start * width..start + elements.end * width)
+        self.seals.verify(&self.bytes, start + elements.start * width..start + elements.end * width)
     }
 
     /// A section of `u32`s as it lies there: what has not been proven may be anything.
@@ -277,33 +277,33 @@ impl GlobalIndex {
     /// Proven `u32`s of a section.
     ///
     /// # Errors
-    /// As [`GlobalIndex::prove`].
-    pub fn proven_words(&self, section: Section, elements: Range<usize>) -> Result<&[u32], CorruptIndex> {
-        self.prove(section, elements.clone())?;
+    /// As [`GlobalIndex::verify`].
+    pub fn verified_words(&self, section: Section, elements: Range<usize>) -> Result<&[u32], CorruptIndex> {
+        self.verify(section, elements.clone())?;
         Ok(&self.words(section)[elements])
     }
 
     /// Proven `u64`s of a section.
     ///
     /// # Errors
-    /// As [`GlobalIndex::prove`].
-    pub fn proven_longs(&self, section: Section, elements: Range<usize>) -> Result<&[u64], CorruptIndex> {
-        self.prove(section, elements.clone())?;
+    /// As [`GlobalIndex::verify`].
+    pub fn verified_longs(&self, section: Section, elements: Range<usize>) -> Result<&[u64], CorruptIndex> {
+        self.verify(section, elements.clone())?;
         Ok(&self.longs(section)[elements])
     }
 
     /// A proven `u32` of a section.
     ///
     /// # Errors
-    /// As [`GlobalIndex::prove`].
+    /// As [`GlobalIndex::verify`].
     pub fn word(&self, section: Section, at: usize) -> Result<u32, CorruptIndex> {
-        Ok(self.proven_words(section, at..at + 1)?[0])
+        Ok(self.verified_words(section, at..at + 1)?[0])
     }
 
     /// The first element of an ascending section of `u64`s that is not less than `key`.
     ///
     /// # Errors
-    /// As [`GlobalIndex::prove`].
+    /// As [`GlobalIndex::verify`].
     pub fn lower_bound(&self, section: Section, key: u64) -> Result<usize, CorruptIndex> {
         self.lower_bound_in(section, key, 0..self.longs(section).len())
     }
@@ -314,7 +314,7 @@ impl GlobalIndex {
         let (mut low, mut high) = (among.start, among.end);
         while low < high {
             let middle = low + (high - low) / 2;
-            self.prove(section, middle..middle + 1)?;
+            self.verify(section, middle..middle + 1)?;
             match longs[middle] < key {
                 true => low = middle + 1,
                 false => high = middle,
@@ -326,7 +326,7 @@ impl GlobalIndex {
     /// The pairs of `section` whose first number lies in `records`, as they lie there.
     ///
     /// # Errors
-    /// As [`GlobalIndex::prove`].
+    /// As [`GlobalIndex::verify`].
     pub fn pairs(&self, section: Section, records: Range<usize>) -> Result<&[u64], CorruptIndex> {
         if self.count(section) == 0 {
             return Ok(&[]);
@@ -335,18 +335,18 @@ impl GlobalIndex {
         // The end is near for few records: look for it in steps that double.
         let (key, count) = ((records.end as u64) << 32, self.count(section));
         let (mut below, mut step) = (first, 1);
-        while below + step <= count && self.proven_longs(section, below + step - 1..below + step)?[0] < key {
+        while below + step <= count && self.verified_longs(section, below + step - 1..below + step)?[0] < key {
             below += step;
             step *= 2;
         }
         let end = self.lower_bound_in(section, key, below..count.min(below + step))?;
-        self.proven_longs(section, first..end.max(first))
+        self.verified_longs(section, first..end.max(first))
     }
 
     /// The next record of the same resource.
     ///
     /// # Errors
-    /// As [`GlobalIndex::prove`].
+    /// As [`GlobalIndex::verify`].
     pub fn next(&self, record: usize) -> Result<Option<usize>, CorruptIndex> {
         Ok(self.pairs(Section::Succession, record..record + 1)?.first().map(|pair| *pair as u32 as usize))
     }
@@ -354,18 +354,18 @@ impl GlobalIndex {
     /// The totals of the whole store.
     ///
     /// # Errors
-    /// As [`GlobalIndex::prove`].
+    /// As [`GlobalIndex::verify`].
     pub fn totals(&self) -> Result<SectionTotals<'_>, CorruptIndex> {
-        Ok(SectionTotals(self.proven_longs(Section::Totals, 0..TOTALS_WORDS)?))
+        Ok(SectionTotals(self.verified_longs(Section::Totals, 0..TOTALS_WORDS)?))
     }
 
     /// The reference bases of the store in order, the empty one first.
     ///
     /// # Errors
-    /// As [`GlobalIndex::prove`].
+    /// As [`GlobalIndex::verify`].
     pub fn bases(&self) -> Result<Vec<String>, CorruptIndex> {
-        let lengths = self.proven_words(Section::BaseLength, 0..self.count(Section::BaseLength))?;
-        self.prove(Section::BaseText, 0..self.count(Section::BaseText))?;
+        let lengths = self.verified_words(Section::BaseLength, 0..self.count(Section::BaseLength))?;
+        self.verify(Section::BaseText, 0..self.count(Section::BaseText))?;
         let mut text = &self.bytes[self.places[Section::BaseText as usize].clone()];
         let mut bases = Vec::with_capacity(lengths.len());
         for len in lengths {

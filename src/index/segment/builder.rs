@@ -144,13 +144,13 @@ impl SegmentBuilder {
     }
 
     /// A blank line.
-    pub fn blank(&mut self) {
+    pub fn count_blank(&mut self) {
         self.head.lines += 1;
         self.head.blank += 1;
     }
 
     /// A faulty line at `offset` in the file.
-    pub fn fault(&mut self, offset: u64, length: u64, fault: Fault) {
+    pub fn push_fault(&mut self, offset: u64, length: u64, fault: Fault) {
         let clip = |n: u64| n.min(u64::from(u32::MAX)) as u32;
         self.fault_count[fault.kind as usize] += 1;
         if self.fault.len() / 5 < EXTENT_FAULTS_MAX {
@@ -167,12 +167,12 @@ impl SegmentBuilder {
     }
 
     /// A restart of a compressed file: uncompressed and compressed offset.
-    pub fn restart(&mut self, uncompressed: u64, compressed: u64) {
+    pub fn push_seek_point(&mut self, uncompressed: u64, compressed: u64) {
         self.restart.extend([uncompressed, compressed]);
     }
 
     /// A resource line at `offset` in the file.
-    pub fn row(&mut self, offset: u64, length: u32, leading_space: bool, facts: &impl ResourceFacts) {
+    pub fn push_row(&mut self, offset: u64, length: u32, leading_space: bool, facts: &impl ResourceFacts) {
         let row = self.place.len() as u32;
         let (resource_type, id) = (facts.resource_type(), facts.id());
         let (class, packed) = id_encoding::pack_id(id, &mut self.heap);
@@ -208,14 +208,14 @@ impl SegmentBuilder {
         self.flags.push(flags);
         self.type_count[resource_type.index()] += 1;
         self.sorted.push((id_encoding::entity_hash(resource_type, id), row | kind::ROW));
-        self.own(facts, row);
+        self.push_owner(facts, row);
         self.head.row_bytes += u64::from(length) + 1;
         self.head.unowned += u64::from(self.owner_start.last() == Some(&(self.owner.len() as u32)));
         self.owner_start.push(self.owner.len() as u32);
     }
 
     /// Owners and targets of a row.
-    fn own(&mut self, facts: &impl ResourceFacts, row: u32) {
+    fn push_owner(&mut self, facts: &impl ResourceFacts, row: u32) {
         let first = self.owner.len();
         let resource_type = facts.resource_type();
         if resource_type == ResourceType::PATIENT {
@@ -236,7 +236,7 @@ impl SegmentBuilder {
                     let Some(reference) = Reference::parse(text) else { continue };
                     if resource_type == ResourceType::PROVENANCE {
                         // Patients, too: a Patient row that links to a member is in that member's compartment.
-                        self.target(row, &reference);
+                        self.push_target(row, &reference);
                     }
                     if reference.resource_type != ResourceType::PATIENT {
                         continue;
@@ -282,7 +282,7 @@ impl SegmentBuilder {
         number
     }
 
-    fn target(&mut self, row: u32, reference: &Reference<'_>) {
+    fn push_target(&mut self, row: u32, reference: &Reference<'_>) {
         let number = self.target_row.len() as u32;
         let (class, packed) = id_encoding::pack_id(reference.id.as_bytes(), &mut self.heap);
         let base = self.base_number(reference.base) | (class as u32) << 30;
@@ -295,7 +295,7 @@ impl SegmentBuilder {
     }
 
     /// A line of DELETE entries.
-    pub fn tombstone_line(&mut self, facts: &Facts) {
+    pub fn push_tombstone_line(&mut self, facts: &Facts) {
         self.head.lines += 1;
         self.head.tombstone_lines += 1;
         for url in facts.tombstones() {
@@ -323,12 +323,12 @@ impl SegmentBuilder {
     }
 
     /// DELETE entries so far.
-    pub fn tombstones(&self) -> usize {
+    pub fn push_tombstones(&self) -> usize {
         self.tomb_type.len()
     }
 
     /// What is known of the version that DELETE entry `tombstone` (the latest, in order) ended: an owner, or a sentinel.
-    pub fn left(&mut self, tombstone: usize, updated: i64, owner: Result<(&str, Id), u32>) {
+    pub fn push_prior_owners(&mut self, tombstone: usize, updated: i64, owner: Result<(&str, Id), u32>) {
         let owner = owner.map_or_else(|sentinel| sentinel, |(base, id)| self.owner_number(base, id));
         self.tomb_left.push([tombstone as u64 | u64::from(owner) << 32, updated as u64]);
     }

@@ -184,8 +184,8 @@ impl<'a> Columns<'a> {
     }
 
     /// What a packed file tells of the version that a DELETE entry ended and that has left with it.
-    pub fn left_of(&self, tombstone: usize) -> Option<PriorOwner<'a>> {
-        let entries = self.left_entries(tombstone);
+    pub fn prior_owner_of(&self, tombstone: usize) -> Option<PriorOwner<'a>> {
+        let entries = self.prior_owner_entries(tombstone);
         entries.first().map(|[at, ticks]| PriorOwner {
             updated: *ticks as i64,
             followed: (*at >> 32) as u32 == FOLLOWED,
@@ -195,7 +195,7 @@ impl<'a> Columns<'a> {
     }
 
     /// The same as it lies there: (DELETE entry, and above it the owner or a sentinel; ticks).
-    pub fn left_entries(&self, tombstone: usize) -> &'a [[u64; 2]] {
+    pub fn prior_owner_entries(&self, tombstone: usize) -> &'a [[u64; 2]] {
         let (left, _) = self.tomb_left.as_chunks::<2>();
         let first = left.partition_point(|[at, _]| (*at as u32 as usize) < tombstone);
         let last = left.partition_point(|[at, _]| (*at as u32 as usize) <= tombstone);

@@ -5,7 +5,7 @@
 //! `src/docs/format.md` is compared with [`COLUMNS`] by a test.
 
 use crate::fhir::resource_type::ResourceType;
-use crate::index::page_checksums::{PageChecksums, checksum, seal_count, write_seals};
+use crate::index::page_checksums::{PageChecksums, checksum, checksum_count, write_checksums};
 
 /// First bytes of an extent.
 pub const MAGIC: [u8; 8] = *b"OUTPOUR\x01";
@@ -242,7 +242,7 @@ const CHECKSUM_AT: usize = 16;
 
 /// Bytes of the header and the seals of an extent whose columns take so many bytes.
 fn front_bytes(body: usize) -> usize {
-    HEADER_BYTES + (seal_count(body) * 4).next_multiple_of(8)
+    HEADER_BYTES + (checksum_count(body) * 4).next_multiple_of(8)
 }
 
 /// Lays the header and the columns out in one run of bytes, in the memory of `out`.
@@ -267,22 +267,22 @@ pub fn encode(mut head: SegmentHeader, columns: &[&[u8]; COLUMN_COUNT], mut out:
         out.extend_from_slice(column);
         out.resize(out.len().next_multiple_of(8), 0);
     }
-    seal(&mut out, front);
+    seal_segment(&mut out, front);
     out
 }
 
 /// Writes the seals and the checksum of an extent whose columns begin at `front`.
-pub fn seal(extent: &mut [u8], front: usize) {
+pub fn seal_segment(extent: &mut [u8], front: usize) {
     let (head, body) = extent.split_at_mut(front);
-    write_seals(&mut head[HEADER_BYTES..], body);
+    write_checksums(&mut head[HEADER_BYTES..], body);
     let sum = checksum(&head[CHECKSUM_AT + 8..]);
     head[CHECKSUM_AT..CHECKSUM_AT + 8].copy_from_slice(&sum.to_le_bytes());
 }
 
 /// Whether every checksum and seal of the extent that `bytes` begin with holds.
-pub fn intact(bytes: &[u8], places: &ColumnRanges) -> bool {
+pub fn is_intact(bytes: &[u8], places: &ColumnRanges) -> bool {
     let seals = PageChecksums::new(HEADER_BYTES, places.front..places.head.size as usize);
-    places.front_intact(bytes) && seals.prove_whole(bytes).is_ok()
+    places.front_intact(bytes) && seals.verify_all(bytes).is_ok()
 }
 
 /// Where the columns of an extent lie, relative to its first byte.

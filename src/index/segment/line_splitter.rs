@@ -104,14 +104,14 @@ impl<'a> LineSplitter<'a> {
 
     /// The frame that comes next is damaged: so many bytes are not there, and count as one faulty line.
     pub fn damaged_frame(&mut self, uncompressed: u64, rows: u32) {
-        self.builder.fault(self.position, uncompressed, Fault { kind: FaultKind::DamagedFrame, at: rows.into() });
+        self.builder.push_fault(self.position, uncompressed, Fault { kind: FaultKind::DamagedFrame, at: rows.into() });
         self.position += uncompressed;
     }
 
     /// The table of a packed file is damaged: noted once, behind the last line.
     pub fn damaged_table(&mut self) {
         if self.line.is_none() {
-            self.builder.fault(self.position, 0, Fault { kind: FaultKind::DamagedTable, at: 0 });
+            self.builder.push_fault(self.position, 0, Fault { kind: FaultKind::DamagedTable, at: 0 });
         }
     }
 
@@ -122,7 +122,7 @@ impl<'a> LineSplitter<'a> {
 
     /// A place where decoding can begin anew: offsets in the uncompressed and the compressed file.
     pub fn restart(&mut self, uncompressed: u64, compressed: u64) {
-        self.builder.restart(uncompressed, compressed);
+        self.builder.push_seek_point(uncompressed, compressed);
     }
 
     /// Extents finished so far.
@@ -131,7 +131,7 @@ impl<'a> LineSplitter<'a> {
     }
 
     /// The next bytes of the file. An extent ends behind the first line at or after `extent_bytes`.
-    pub fn piece(&mut self, bytes: &[u8], extent_bytes: u64) {
+    pub fn push(&mut self, bytes: &[u8], extent_bytes: u64) {
         let mut hashed = 0;
         let mut at = 0;
         if self.position == 0 && bytes.starts_with(BOM) {
@@ -141,12 +141,12 @@ impl<'a> LineSplitter<'a> {
         if self.line.is_some() && at < bytes.len() {
             match memchr(b'\n', &bytes[at..]) {
                 Some(newline) => {
-                    self.feed(&bytes[at..at + newline], base + at as u64);
+                    self.feed_line(&bytes[at..at + newline], base + at as u64);
                     self.end_open_line();
                     at += newline + 1;
                 }
                 None => {
-                    self.feed(&bytes[at..], base + at as u64);
+                    self.feed_line(&bytes[at..], base + at as u64);
                     at = bytes.len();
                 }
             }
@@ -158,27 +158,27 @@ impl<'a> LineSplitter<'a> {
             if is_full && self.line.is_none() {
                 self.hash.update(&bytes[hashed..at]);
                 hashed = at;
-                self.cut(base + at as u64);
+                self.close_segment(base + at as u64);
             }
             if at == whole {
                 break;
             }
             let (builder, mut stopped) = (&mut *self.builder, false);
-            at = self.extractor.lines(&bytes[..whole], at, |range, facts| {
+            at = self.extractor.extract_lines(&bytes[..whole], at, |range, facts| {
                 let (start, end) = (base + range.start as u64, base + range.end as u64);
-                builder.row(start, (end - start) as u32, false, facts);
+                builder.push_row(start, (end - start) as u32, false, facts);
                 let next = end + if bytes[range.end] == b'\n' { 1 } else { 2 };
                 stopped = builder.is_full() || next - builder.start() >= extent_bytes;
                 !stopped
             });
             if !stopped && at < whole {
                 let newline = memchr(b'\n', &bytes[at..]).map_or(whole, |newline| at + newline);
-                self.whole(&bytes[at..newline], base + at as u64);
+                self.index_whole_lines(&bytes[at..newline], base + at as u64);
                 at = newline + 1;
             }
         }
         if at < bytes.len() {
-            self.feed(&bytes[at..], base + at as u64);
+            self.feed_line(&bytes[at..], base + at as u64);
         }
         self.hash.update(&bytes[hashed..]);
         self.position = base + bytes.len() as u64;
@@ -190,23 +190,23 @@ impl<'a> LineSplitter<'a> {
             self.end_open_line();
         }
         if self.position > self.builder.start() || self.builder.has_lines() {
-            self.cut(self.position);
+            self.close_segment(self.position);
         }
         self.done
     }
 
     /// The bytes cannot be read further: the line that was begun, or the nothing there is, becomes a fault.
-    pub fn break_off(mut self, kind: FaultKind) -> Vec<EncodedSegment> {
+    pub fn break_off_line(mut self, kind: FaultKind) -> Vec<EncodedSegment> {
         let (start, length) = match self.line.take() {
             Some(line) => (line.start, self.position - line.start),
             None => (self.position, 0),
         };
-        self.builder.fault(start, length, Fault { kind, at: length });
-        self.cut(self.position);
+        self.builder.push_fault(start, length, Fault { kind, at: length });
+        self.close_segment(self.position);
         self.done
     }
 
-    fn cut(&mut self, end: u64) {
+    fn close_segment(&mut self, end: u64) {
         let hash = std::mem::take(&mut self.hash);
         let (start, content) = (self.builder.start(), hash.digest());
         let bytes = self.builder.finish(end, content, self.spare.try_recv().unwrap_or_default());
@@ -214,21 +214,21 @@ impl<'a> LineSplitter<'a> {
         self.builder.begin(end);
     }
 
-    fn whole(&mut self, line: &[u8], start: u64) {
+    fn index_whole_lines(&mut self, line: &[u8], start: u64) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let leading_space = line.first().is_none_or(|b| is_space(*b));
         if leading_space && line.iter().all(|b| is_space(*b)) {
-            return self.builder.blank();
+            return self.builder.count_blank();
         }
         if line.len() as u64 > ROW_BYTES_MAX {
-            return self.builder.fault(start, line.len() as u64, Fault { kind: FaultKind::TooLong, at: 0 });
+            return self.builder.push_fault(start, line.len() as u64, Fault { kind: FaultKind::TooLong, at: 0 });
         }
         let outcome = self.extractor.extract(line);
-        keep(self.builder, &mut self.left, outcome, start, line.len() as u64, leading_space);
+        index_line(self.builder, &mut self.left, outcome, start, line.len() as u64, leading_space);
     }
 
     /// Feeds the next part of a line that no piece holds as a whole.
-    fn feed(&mut self, part: &[u8], start: u64) {
+    fn feed_line(&mut self, part: &[u8], start: u64) {
         let line = self.line.get_or_insert_with(|| {
             self.extractor.begin();
             let leading_space = part.first().is_some_and(|b| is_space(*b));
@@ -259,17 +259,17 @@ impl<'a> LineSplitter<'a> {
     fn end_open_line(&mut self) {
         let Some(line) = self.line.take() else { return };
         if line.blank {
-            return self.builder.blank();
+            return self.builder.count_blank();
         }
         let outcome = match line.fed {
             0..=ROW_BYTES_MAX => self.extractor.finish(),
             _ => Err(Fault { kind: FaultKind::TooLong, at: 0 }),
         };
-        keep(self.builder, &mut self.left, outcome, line.start, line.fed, line.leading_space);
+        index_line(self.builder, &mut self.left, outcome, line.start, line.fed, line.leading_space);
     }
 }
 
-fn keep(
+fn index_line(
     builder: &mut SegmentBuilder,
     left: &mut Option<FramePriorOwners<'_>>,
     outcome: Result<&Facts, Fault>,
@@ -279,26 +279,30 @@ fn keep(
 ) {
     match outcome {
         Ok(facts) if facts.content == Content::Tombstones => {
-            let first = builder.tombstones();
-            builder.tombstone_line(facts);
+            let first = builder.push_tombstones();
+            builder.push_tombstone_line(facts);
             if let Some(left) = left {
-                left.take(builder, first);
+                left.take_row(builder, first);
             }
         }
-        Ok(facts) => builder.row(start, length as u32, leading_space, facts),
-        Err(fault) => builder.fault(start, length, fault),
+        Ok(facts) => builder.push_row(start, length as u32, leading_space, facts),
+        Err(fault) => builder.push_fault(start, length, fault),
     }
 }
 
 impl FramePriorOwners<'_> {
     /// Hands the owners on of the DELETE entries from `first` on, which the builder has just taken.
-    fn take(&mut self, builder: &mut SegmentBuilder, first: usize) {
-        for tombstone in first..builder.tombstones() {
+    fn take_row(&mut self, builder: &mut SegmentBuilder, first: usize) {
+        for tombstone in first..builder.push_tombstones() {
             let own = self.entries.partition_point(|left| left.entry < self.met)
                 ..self.entries.partition_point(|left| left.entry <= self.met);
             for left in &self.entries[own] {
                 let owner = self.table.names.get(left.owner as usize);
-                builder.left(tombstone, left.updated, owner.map(|(base, id)| (base.as_str(), *id)).ok_or(left.owner));
+                builder.push_prior_owners(
+                    tombstone,
+                    left.updated,
+                    owner.map(|(base, id)| (base.as_str(), *id)).ok_or(left.owner),
+                );
             }
             self.met += 1;
         }

@@ -1,7 +1,7 @@
 //! Reading an extent: typed columns over its bytes, proven before they are believed.
 //!
 //! An extent is opened by its header, when something is first asked of it. What is read of its columns is proven page
-//! by page ([`Extent::prove`], [`Extent::row`]) or as a whole ([`Extent::prove_whole`]); what was proven is as outpour
+//! by page ([`Extent::verify`], [`Extent::row`]) or as a whole ([`Extent::verify_all`]); what was proven is as outpour
 //! wrote it, so that later indexing cannot fail. [`Extent::open`] checks all of it, relations too, for files that
 //! somebody else may have touched. Nothing here knows other extents; what only the whole store can tell is merged.
 
@@ -59,8 +59,8 @@ impl Segment {
     /// A sentence that says what is wrong; the caller rebuilds.
     pub fn open(bytes: Arc<IndexBytes>, at: u64) -> Result<Segment, &'static str> {
         let extent = Segment::written(bytes, at)?;
-        extent.prove_whole().map_err(|damaged| damaged.0)?;
-        extent.columns().check(extent.head())?;
+        extent.verify_all().map_err(|damaged| damaged.0)?;
+        extent.columns().check_relations(extent.head())?;
         Ok(extent)
     }
 
@@ -76,7 +76,7 @@ impl Segment {
 
     /// The extent that begins at `at` and has this header, as what was merged over the store has it. Nothing is read
     /// of it yet.
-    pub fn known(bytes: Arc<IndexBytes>, at: u64, head: SegmentHeader) -> Segment {
+    pub fn open_known(bytes: Arc<IndexBytes>, at: u64, head: SegmentHeader) -> Segment {
         Segment(Arc::new(SegmentInner { bytes, at, head, opened: OnceLock::new() }))
     }
 
@@ -117,18 +117,18 @@ impl Segment {
     ///
     /// # Errors
     /// [`Damaged`] when they are not what was written, or not there.
-    pub fn prove(&self, column: Column, elements: Range<usize>) -> Result<(), CorruptIndex> {
+    pub fn verify(&self, column: Column, elements: Range<usize>) -> Result<(), CorruptIndex> {
         let opened = self.opened()?;
         let (place, width) = (opened.places.column(column), COLUMNS[column as usize].width);
         if elements.start > elements.end || elements.end > opened.places.count(column) {
             return Err(CorruptIndex("a number points nowhere"));
         }
-        opened.seals.prove(self.bytes(), place.start + elements.start * width..place.start + elements.end * width)
+        opened.seals.verify(self.bytes(), place.start + elements.start * width..place.start + elements.end * width)
     }
 
     /// A proven element of a column of `u32`s.
     fn word(&self, column: Column, at: usize) -> Result<u32, CorruptIndex> {
-        self.prove(column, at..at + 1)?;
+        self.verify(column, at..at + 1)?;
         let start = self.opened()?.places.column(column).start + at * 4;
         Ok(u32::from_le_bytes(self.bytes()[start..start + 4].try_into().expect("4 bytes")))
     }
@@ -136,11 +136,11 @@ impl Segment {
     /// Proves all of some columns.
     ///
     /// # Errors
-    /// As [`Extent::prove`].
-    pub fn prove_columns(&self, columns: &[Column]) -> Result<Columns<'_>, CorruptIndex> {
+    /// As [`Extent::verify`].
+    pub fn verify_columns(&self, columns: &[Column]) -> Result<Columns<'_>, CorruptIndex> {
         let opened = self.opened()?;
         for column in columns {
-            opened.seals.prove(self.bytes(), opened.places.column(*column))?;
+            opened.seals.verify(self.bytes(), opened.places.column(*column))?;
         }
         Ok(self.columns())
     }
@@ -148,27 +148,27 @@ impl Segment {
     /// Proves every column.
     ///
     /// # Errors
-    /// As [`Extent::prove`].
-    pub fn prove_whole(&self) -> Result<Columns<'_>, CorruptIndex> {
-        self.opened()?.seals.prove_whole(self.bytes())?;
+    /// As [`Extent::verify`].
+    pub fn verify_all(&self) -> Result<Columns<'_>, CorruptIndex> {
+        self.opened()?.seals.verify_all(self.bytes())?;
         Ok(self.columns())
     }
 
     /// The columns, with what selecting and copying reads of a row proven: its place, type, flags and lastUpdated.
     ///
     /// # Errors
-    /// As [`Extent::prove`].
+    /// As [`Extent::verify`].
     pub fn row(&self, row: usize) -> Result<Columns<'_>, CorruptIndex> {
         let opened = self.opened()?;
-        if !opened.seals.is_whole() {
+        if !opened.seals.is_verified() {
             if row >= self.rows() {
                 return Err(CorruptIndex("a number points nowhere"));
             }
             for column in [Column::Place, Column::Type, Column::Flags, Column::LastUpdated] {
-                self.prove(column, row..row + 1)?;
+                self.verify(column, row..row + 1)?;
             }
             if opened.places.count(Column::Exact) > 0 {
-                self.prove_columns(&[Column::Exact, Column::Heap])?;
+                self.verify_columns(&[Column::Exact, Column::Heap])?;
             }
         }
         Ok(self.columns())
@@ -177,25 +177,25 @@ impl Segment {
     /// Proves what copying reads of some rows: their places, and of type and flags what the header leaves open.
     ///
     /// # Errors
-    /// As [`Extent::prove`].
-    pub fn prove_copied(&self, rows: Range<usize>) -> Result<(), CorruptIndex> {
+    /// As [`Extent::verify`].
+    pub fn verify_copied(&self, rows: Range<usize>) -> Result<(), CorruptIndex> {
         if rows.end > self.rows() {
             return Err(CorruptIndex("a number points nowhere"));
         }
-        self.prove(Column::Place, rows.clone())?;
+        self.verify(Column::Place, rows.clone())?;
         if self.0.head.only_type().is_none() {
-            self.prove(Column::Type, rows.clone())?;
+            self.verify(Column::Type, rows.clone())?;
         }
         match self.0.head.flags & u64::from(flag::LEADING_SPACE) {
             0 => Ok(()),
-            _ => self.prove(Column::Flags, rows),
+            _ => self.verify(Column::Flags, rows),
         }
     }
 
     /// A row's owners, proven.
     ///
     /// # Errors
-    /// As [`Extent::prove`].
+    /// As [`Extent::verify`].
     pub fn row_owners(&self, row: usize) -> Result<&[u32], CorruptIndex> {
         self.list(Column::OwnerStart, Column::Owner, row)
     }
@@ -203,7 +203,7 @@ impl Segment {
     /// The rows of an owner, ascending, proven.
     ///
     /// # Errors
-    /// As [`Extent::prove`].
+    /// As [`Extent::verify`].
     pub fn posting(&self, owner: usize) -> Result<&[u32], CorruptIndex> {
         self.list(Column::PostingStart, Column::Posting, owner)
     }
@@ -211,7 +211,7 @@ impl Segment {
     /// The elements of `list` that belong to `at`, where `start` says where they begin.
     fn list(&self, start: Column, list: Column, at: usize) -> Result<&[u32], CorruptIndex> {
         let range = self.word(start, at)? as usize..self.word(start, at + 1)? as usize;
-        self.prove(list, range.clone())?;
+        self.verify(list, range.clone())?;
         let words = view(&self.bytes()[self.opened()?.places.column(list)]).expect("an aligned column");
         Ok(&words[range])
     }
@@ -219,13 +219,13 @@ impl Segment {
     /// A row's lastUpdated with every digit, proven.
     ///
     /// # Errors
-    /// As [`Extent::prove`].
+    /// As [`Extent::verify`].
     pub fn updated(&self, row: usize) -> Result<Option<InstantRef<'_>>, CorruptIndex> {
         let opened = self.opened()?;
         if opened.places.count(Column::Exact) > 0 {
             return Ok(self.row(row)?.updated_of(row));
         }
-        self.prove(Column::LastUpdated, row..row + 1)?;
+        self.verify(Column::LastUpdated, row..row + 1)?;
         let start = opened.places.column(Column::LastUpdated).start + row * 8;
         let ticks = i64::from_le_bytes(self.bytes()[start..start + 8].try_into().expect("8 bytes"));
         Ok((ticks != NO_INSTANT).then_some(InstantRef { ticks, rest: &[] }))
@@ -234,9 +234,9 @@ impl Segment {
     /// A row's resource type, proven.
     ///
     /// # Errors
-    /// As [`Extent::prove`].
+    /// As [`Extent::verify`].
     pub fn type_of(&self, row: usize) -> Result<ResourceType, CorruptIndex> {
-        self.prove(Column::Type, row..row + 1)?;
+        self.verify(Column::Type, row..row + 1)?;
         let start = self.opened()?.places.column(Column::Type).start + row;
         ResourceType::from_index(self.bytes()[start] as usize).ok_or(CorruptIndex("a type is none"))
     }
@@ -244,14 +244,14 @@ impl Segment {
     /// References (see [`kind`]) of everything whose hash of (type, id) is this one, proven.
     ///
     /// # Errors
-    /// As [`Extent::prove`].
-    pub fn named(&self, hash: u64) -> Result<&[u32], CorruptIndex> {
+    /// As [`Extent::verify`].
+    pub fn based_name_of(&self, hash: u64) -> Result<&[u32], CorruptIndex> {
         let columns = self.columns();
         let bound = |after: &dyn Fn(u64) -> bool| -> Result<usize, CorruptIndex> {
             let (mut low, mut high) = (0, self.column_size(Column::SortedHash).0);
             while low < high {
                 let middle = low + (high - low) / 2;
-                self.prove(Column::SortedHash, middle..middle + 1)?;
+                self.verify(Column::SortedHash, middle..middle + 1)?;
                 match after(columns.sorted_hash[middle]) {
                     true => high = middle,
                     false => low = middle + 1,
@@ -260,25 +260,25 @@ impl Segment {
             Ok(low)
         };
         let same = bound(&|known| known >= hash)?..bound(&|known| known > hash)?;
-        self.prove(Column::SortedRef, same.clone())?;
+        self.verify(Column::SortedRef, same.clone())?;
         Ok(&columns.sorted_ref[same])
     }
 
     /// Proves what a merge reads of the entry at `at` of the sorted columns: what it is, its name, instant and version.
     ///
     /// # Errors
-    /// As [`Extent::prove`].
-    pub fn prove_entry(&self, at: usize) -> Result<(), CorruptIndex> {
+    /// As [`Extent::verify`].
+    pub fn verify_entry(&self, at: usize) -> Result<(), CorruptIndex> {
         let reference = self.word(Column::SortedRef, at)?;
         let number = (reference & !kind::MASK) as usize;
         match reference & kind::MASK {
             kind::TOMBSTONE => self.tombstone(number).map(drop),
             kind::TARGET => [Column::TargetType, Column::TargetId, Column::TargetBase]
                 .into_iter()
-                .try_for_each(|column| self.prove(column, number..number + 1)),
+                .try_for_each(|column| self.verify(column, number..number + 1)),
             _ => {
                 self.row_id(number)?;
-                self.prove(Column::VersionId, number..number + 1)
+                self.verify(Column::VersionId, number..number + 1)
             }
         }
     }
@@ -286,15 +286,15 @@ impl Segment {
     /// The columns, with a DELETE entry proven.
     ///
     /// # Errors
-    /// As [`Extent::prove`].
+    /// As [`Extent::verify`].
     pub fn tombstone(&self, at: usize) -> Result<Columns<'_>, CorruptIndex> {
         for column in [Column::TombType, Column::TombId, Column::TombBase, Column::TombUpdated] {
-            self.prove(column, at..at + 1)?;
+            self.verify(column, at..at + 1)?;
         }
         let columns = self.columns();
         let in_heap = columns.tomb_base[at] >> 30 == IdClass::Heap as u32;
         if in_heap || self.column_size(Column::Exact).0 > 0 {
-            self.prove_columns(&[Column::Exact, Column::Heap])?;
+            self.verify_columns(&[Column::Exact, Column::Heap])?;
         }
         Ok(columns)
     }
@@ -302,23 +302,23 @@ impl Segment {
     /// The columns, with a target of a Provenance proven, but for its id.
     ///
     /// # Errors
-    /// As [`Extent::prove`].
+    /// As [`Extent::verify`].
     pub fn target(&self, at: usize) -> Result<Columns<'_>, CorruptIndex> {
-        self.prove(Column::TargetRow, at..at + 1)?;
-        self.prove(Column::TargetBase, at..at + 1)?;
+        self.verify(Column::TargetRow, at..at + 1)?;
+        self.verify(Column::TargetBase, at..at + 1)?;
         Ok(self.columns())
     }
 
     /// A row's id, proven.
     ///
     /// # Errors
-    /// As [`Extent::prove`].
+    /// As [`Extent::verify`].
     pub fn row_id(&self, row: usize) -> Result<Id, CorruptIndex> {
         self.row(row)?;
-        self.prove(Column::Id, row..row + 1)?;
+        self.verify(Column::Id, row..row + 1)?;
         let columns = self.columns();
         if columns.flags[row] & flag::ID_CLASS == IdClass::Heap as u8 {
-            self.prove_columns(&[Column::Heap])?;
+            self.verify_columns(&[Column::Heap])?;
         }
         Ok(columns.id_of(row))
     }
@@ -326,13 +326,13 @@ impl Segment {
     /// An owner's id, proven.
     ///
     /// # Errors
-    /// As [`Extent::prove`].
+    /// As [`Extent::verify`].
     pub fn owner_id(&self, owner: usize) -> Result<Id, CorruptIndex> {
-        self.prove(Column::OwnerId, owner..owner + 1)?;
-        self.prove(Column::OwnerBase, owner..owner + 1)?;
+        self.verify(Column::OwnerId, owner..owner + 1)?;
+        self.verify(Column::OwnerBase, owner..owner + 1)?;
         let columns = self.columns();
         if columns.owner_base[owner] >> 30 == IdClass::Heap as u32 {
-            self.prove_columns(&[Column::Heap])?;
+            self.verify_columns(&[Column::Heap])?;
         }
         Ok(columns.owner_id_of(owner))
     }

@@ -160,7 +160,7 @@ fn scan_plain(
             // No line ends here, or the last does: the line goes through the scanner in pieces.
             _ => held,
         };
-        lines.piece(&buffer[..whole], u64::MAX);
+        lines.push(&buffer[..whole], u64::MAX);
         buffer.copy_within(whole..held, 0);
         kept = held - whole;
         options.progress.fetch_add(len as u64, Relaxed);
@@ -194,11 +194,11 @@ fn scan_compressed(
             return Err(IndexError::Cancelled);
         }
         match decoder.piece(|restart| restarts.push(restart)) {
-            Ok(Some(piece)) => lines.piece(piece, EXTENT_BYTES),
+            Ok(Some(piece)) => lines.push(piece, EXTENT_BYTES),
             Ok(None) => break,
             Err(DecodeError::Source(error)) => return Err(error.into()),
             Err(_) => {
-                lines.break_off(FaultKind::Damaged).into_iter().try_for_each(emit)?;
+                lines.break_off_line(FaultKind::Damaged).into_iter().try_for_each(emit)?;
                 return Ok(false);
             }
         }
@@ -242,7 +242,7 @@ fn scan_packed(
         }
         let frame = table.frame(at);
         lines.frame(table, at);
-        match reader.feed(source, &frame, &mut buffer, &mut |piece| lines.piece(piece, u64::MAX)) {
+        match reader.feed(source, &frame, &mut buffer, &mut |piece| lines.push(piece, u64::MAX)) {
             Ok(()) => {}
             Err(FrameError::Damaged(_)) => lines.damaged_frame(frame.uncompressed_len, frame.rows),
             Err(FrameError::Source(error)) => return Err(error.into()),

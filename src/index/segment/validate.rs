@@ -11,7 +11,7 @@ use crate::store::packed::seek_table::{FOLLOWED, LATE, NOBODY};
 impl Columns<'_> {
     /// The relations that make every later index legal. One pass over the columns; a file whose seals hold fails only
     /// if it was forged.
-    pub(crate) fn check(&self, head: &SegmentHeader) -> Result<(), &'static str> {
+    pub(crate) fn check_relations(&self, head: &SegmentHeader) -> Result<(), &'static str> {
         let rows = self.place.len();
         let owners = self.owner_hash.len();
         let tombs = self.tomb_type.len();

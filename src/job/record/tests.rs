@@ -70,22 +70,22 @@ fn complete() -> JobRecord {
 #[test]
 fn a_changed_byte_is_noticed() {
     let record = complete();
-    let bytes = sealed(&record);
-    assert_eq!(unsealed(&bytes, &record.id).as_ref(), Ok(&record));
+    let bytes = with_checksum(&record);
+    assert_eq!(without_checksum(&bytes, &record.id).as_ref(), Ok(&record));
     serde_json::from_slice::<serde_json::Value>(&bytes).expect("a seal is a part of the document");
     for at in 0..bytes.len() {
         for bit in 0..8 {
             let mut changed = bytes.clone();
             changed[at] ^= 1 << bit;
             assert!(
-                unsealed(&changed, &record.id).is_ok_and(|read| read == record)
-                    || unsealed(&changed, &record.id).is_err()
+                without_checksum(&changed, &record.id).is_ok_and(|read| read == record)
+                    || without_checksum(&changed, &record.id).is_err()
             );
         }
-        assert!(unsealed(&bytes[..at], &record.id).is_err());
+        assert!(without_checksum(&bytes[..at], &record.id).is_err());
     }
     // Those of earlier versions have no seal.
-    assert_eq!(unsealed(&serde_json::to_vec(&record).unwrap(), &record.id), Ok(record));
+    assert_eq!(without_checksum(&serde_json::to_vec(&record).unwrap(), &record.id), Ok(record));
 }
 
 /// Without a seal, as a stranger would write it: each of these is refused, and the reason repeats nothing of it.
@@ -95,7 +95,7 @@ fn what_cannot_be_is_refused() {
     let refused = |change: &dyn Fn(&mut JobRecord)| {
         let mut record = complete();
         change(&mut record);
-        let reason = unsealed(&serde_json::to_vec(&record).unwrap(), &id).expect_err("refused");
+        let reason = without_checksum(&serde_json::to_vec(&record).unwrap(), &id).expect_err("refused");
         assert!(!reason.contains("secret"), "{reason}");
     };
     for instant in ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", "2024-02-30T00:00:00Z", "2024-01-01"] {
@@ -129,7 +129,7 @@ fn what_cannot_be_is_refused() {
     for other in ["ABCDEF0123456789".repeat(2), "g".repeat(32), "0".repeat(33)] {
         let mut record = complete();
         record.id = other.clone();
-        assert!(unsealed(&serde_json::to_vec(&record).unwrap(), &other).is_err(), "{other}");
+        assert!(without_checksum(&serde_json::to_vec(&record).unwrap(), &other).is_err(), "{other}");
         refused(&|record| record.files[0].id = other.clone());
     }
     for number in [0, 1, 3, u64::MAX] {
@@ -164,7 +164,7 @@ fn what_cannot_be_is_refused() {
     for file in &mut typed.files {
         file.id = format!("{}_0123abcd.ndjson", file.receipt.r#type);
     }
-    assert_eq!(unsealed(&serde_json::to_vec(&typed).unwrap(), &id), Ok(typed));
+    assert_eq!(without_checksum(&serde_json::to_vec(&typed).unwrap(), &id), Ok(typed));
 }
 
 /// What is no file of a record is named, and neither followed nor waited for; what a write has left goes, and nothing else.

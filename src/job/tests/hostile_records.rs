@@ -75,7 +75,7 @@ fn a_record_may_say_anything() {
     let path = world.path(&format!("data/jobs/{complete}.json"));
     let mut record: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     record.as_object_mut().unwrap().remove("sum");
-    let view = json!(crate::store::Store::open(world.path("store")).unwrap().look().unwrap());
+    let view = json!(crate::store::Store::open(world.path("store")).unwrap().list_files().unwrap());
     let mut queued = record.clone();
     for field in ["ended", "expires", "files", "extension", "planned"] {
         queued.as_object_mut().unwrap().remove(field);
@@ -171,7 +171,7 @@ fn links_below_the_directory_of_files_are_not_followed() {
             record.as_object_mut().unwrap().remove(field);
         }
         record["state"] = json!("queued");
-        record["view"] = json!(crate::store::Store::open(world.path("store")).unwrap().look().unwrap());
+        record["view"] = json!(crate::store::Store::open(world.path("store")).unwrap().list_files().unwrap());
         std::fs::write(&path, record.to_string()).unwrap();
         let outside = world.path("outside");
         std::fs::create_dir_all(outside.join("out")).unwrap();

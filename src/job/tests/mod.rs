@@ -114,7 +114,7 @@ impl World {
             },
             group: None,
             scope: Vec::new(),
-            view: engine.look().unwrap(),
+            view: engine.list_files().unwrap(),
             keep_seconds: Some(3600),
             naming: UrlNaming::Random,
         }
@@ -343,7 +343,7 @@ fn questions_do_not_wait_for_the_disk() {
     let engine = Arc::new(world.open(JobLimits::default()));
     let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::System)).unwrap().id;
     let file = ended(&engine, &id, "a").files[0].id.clone();
-    let job = engine.inner.table().jobs[&id].clone();
+    let job = engine.inner.registry().jobs[&id].clone();
     let _written = job.changing.lock().unwrap();
     let (told, answer) = std::sync::mpsc::channel();
     let asking = engine.clone();
@@ -445,7 +445,7 @@ fn waiting(world: &World, engine: &JobEngine, asked: KickOff) -> (String, std::f
     let lock = std::fs::File::create(world.path("store/.outpour/lock")).unwrap();
     lock.lock().unwrap();
     append(&world.path("store/more.ndjson"), &[r#"{"resourceType":"Patient","id":"new"}"#.into()]);
-    let asked = KickOff { view: engine.look().unwrap(), ..asked };
+    let asked = KickOff { view: engine.list_files().unwrap(), ..asked };
     let id = engine.kick_off(asked).unwrap().id;
     wait("the job's directory", || world.path(&format!("data/files/{id}/out")).is_dir().then_some(()));
     (id, lock)

@@ -157,7 +157,7 @@ impl SharedQueue {
     }
 
     /// What a thread does until it is all over.
-    fn work(&self) {
+    fn run_thread(&self) {
         let mut memory = Vec::new();
         while let Some(check) = self.next() {
             let is_right = check.hash.is_of(&check.secret, &mut memory);
@@ -186,12 +186,12 @@ impl Argon2Pool {
     /// When too many checks wait, or this one's client closes its side of the connection while it waits.
     pub async fn is_right(&self, hash: &Arc<Argon2Hash>, secret: &str, peer: Option<&Peer>) -> Result<bool, PoolBusy> {
         let digest = self.digest(hash, secret);
-        if self.proven().contains(&digest) {
+        if self.remember_proven().contains(&digest) {
             return Ok(true);
         }
         let is_right = self.wait(hash, secret, peer)?.await.map_err(|_| PoolBusy)?;
         if is_right {
-            let mut proven = self.proven();
+            let mut proven = self.remember_proven();
             if proven.len() >= PROVEN_SECRETS_MAX {
                 // They prove themselves again.
                 proven.clear();
@@ -212,7 +212,7 @@ impl Argon2Pool {
         digest.finalize().into()
     }
 
-    fn proven(&self) -> MutexGuard<'_, HashSet<[u8; 32]>> {
+    fn remember_proven(&self) -> MutexGuard<'_, HashSet<[u8; 32]>> {
         self.proven.lock().expect("no panic under it")
     }
 
@@ -232,7 +232,7 @@ impl Argon2Pool {
         }
         while queue.threads < self.threads_max {
             let shared = self.queue.clone();
-            match std::thread::Builder::new().name("argon2".into()).spawn(move || shared.work()) {
+            match std::thread::Builder::new().name("argon2".into()).spawn(move || shared.run_thread()) {
                 Ok(_) => queue.threads += 1,
                 Err(error) => {
                     tracing::error!(%error, "a thread that checks credentials cannot be started");
@@ -335,7 +335,7 @@ mod tests {
         assert_eq!(pool.wait(&hash, "right", None).err(), Some(PoolBusy));
         drop(waiting);
         let shared = pool.queue.clone();
-        let worker = std::thread::spawn(move || shared.work());
+        let worker = std::thread::spawn(move || shared.run_thread());
         assert_eq!(kept.blocking_recv(), Ok(true), "the only one that anybody waits for");
         drop(pool);
         worker.join().unwrap();
@@ -354,7 +354,7 @@ mod tests {
             drop(pool.wait(&hash, "wrong", None).unwrap());
         }
         let shared = pool.queue.clone();
-        let worker = std::thread::spawn(move || shared.work());
+        let worker = std::thread::spawn(move || shared.run_thread());
         assert_eq!(kept.blocking_recv(), Ok(true));
         assert!(dropped.blocking_recv().is_err(), "dropped, so that the client is told to ask again");
         drop(pool);

@@ -19,7 +19,7 @@ use crate::server::auth::argon2_pool::{Argon2Hash, Argon2Pool, PoolBusy};
 use crate::server::auth::credentials::{CredentialKind, Credentials, HeaderNames};
 use crate::server::auth::secret::{Sha256Hash, StoredHash};
 use crate::server::auth::{Authentication, Authenticator, MountAuth, Principal, WritingRights};
-use crate::server::config::auth::{AuthConfig, ClientConfig, LevelName, PatientSource, problems};
+use crate::server::config::auth::{AuthConfig, ClientConfig, LevelName, PatientSource, auth_problems};
 use crate::server::connection::request_tracker::Peer;
 use crate::server::error::{ApiError, OutcomeIssueType};
 use crate::server::ids::REQUEST_ID;
@@ -54,7 +54,7 @@ impl ClientCredentials {
     /// A hash that a credential with this id, which is not known or has another form of hash, is checked against for the
     /// time that it takes. The same one each time, lest times that differ tell that there is nothing of its own; none
     /// where no id has such a hash.
-    fn decoy(&self, id: &str) -> Option<&Arc<Argon2Hash>> {
+    fn decoy_hash(&self, id: &str) -> Option<&Arc<Argon2Hash>> {
         let count = self.argon2.len().max(1);
         self.argon2.get(self.choice.hash_one(id) as usize % count)
     }
@@ -82,7 +82,7 @@ impl ClientTable {
     /// # Errors
     /// Everything that is wrong with it, one sentence each.
     pub fn new(auth: &AuthConfig, clients: &[ClientConfig]) -> Result<ClientTable, Vec<String>> {
-        let problems = problems(auth, clients);
+        let problems = auth_problems(auth, clients);
         let Some(headers) = HeaderNames::new(auth).filter(|_| problems.is_empty()) else { return Err(problems) };
         let read = |hash| StoredHash::parse(hash).map_err(|reason| vec![format!("a hash {reason}")]);
         let (tokens, secrets) = (ClientCredentials::default(), ClientCredentials::default());
@@ -183,7 +183,7 @@ impl StaticClients {
         *self.table.write().expect("no panic under it") = Arc::new(table);
     }
 
-    fn table(&self) -> Arc<ClientTable> {
+    fn client_table(&self) -> Arc<ClientTable> {
         self.table.read().expect("no panic under it").clone()
     }
 
@@ -247,7 +247,7 @@ impl StaticClients {
         if Sha256Hash::is_of(sha256, secret) {
             return Ok(true);
         }
-        let Some(hash) = argon2.or_else(|| credentials.decoy(id)) else { return Ok(false) };
+        let Some(hash) = argon2.or_else(|| credentials.decoy_hash(id)) else { return Ok(false) };
         // Whatever a decoy says, the secret is not the entry's.
         Ok(self.argon2.is_right(hash, secret, peer).await? && argon2.is_some())
     }
@@ -261,7 +261,7 @@ impl Authenticator for StaticClients {
         peer: Option<&'a Peer>,
     ) -> Authentication<'a> {
         Box::pin(async move {
-            let table = self.table();
+            let table = self.client_table();
             let given = Credentials::of(headers, &table.headers);
             let checked = self.check(&table, door, given, peer).await;
             checked.map(|entry| table.principal(entry)).map_err(|(reason, entry)| {
@@ -284,13 +284,13 @@ impl Authenticator for StaticClients {
     }
 
     fn writing_rights(&self, tenant: &str, client: &str) -> Option<WritingRights> {
-        let table = self.table();
+        let table = self.client_table();
         let found = table.of_tenant(tenant).find(|known| known.principal.client == client);
         found.map(|known| known.rights.clone())
     }
 
     fn bound_writers(&self, tenant: &str, group: &str) -> Vec<WritingRights> {
-        let table = self.table();
+        let table = self.client_table();
         let may_write = |known: &&Client| {
             let principal = &known.principal;
             principal.writes_groups && principal.is_bound_to_groups() && principal.sees_group(group)

@@ -9,7 +9,7 @@ use crate::server::auth::clients::{ClientTable, StaticClients};
 use crate::server::auth::{AnonymousAccess, Authenticator};
 use crate::server::config::Config;
 use crate::server::config::auth::{AuthConfig, ClientConfig};
-use crate::server::file_watch::{FileWatcher, watch};
+use crate::server::file_watch::{FileWatcher, watch_files};
 use crate::server::ids::{now, random};
 use crate::sys::regular_file::read_regular;
 
@@ -33,7 +33,8 @@ impl Provider {
     pub fn open(config: &Config, listen: SocketAddr, check: ClientCheck) -> Result<Provider, String> {
         if config.clients.is_empty() {
             let authenticator = Arc::new(AnonymousAccess::on(listen)?);
-            let watcher = config.file.clone().map(|file| watch(vec![file.clone()], move || warn_of_clients(&file)));
+            let watcher =
+                config.file.clone().map(|file| watch_files(vec![file.clone()], move || warn_of_clients(&file)));
             return Ok(Provider { authenticator, watcher });
         }
         let table = ClientTable::new(&config.auth, &config.clients).map_err(|problems| problems.join("\n"))?;
@@ -44,7 +45,7 @@ impl Provider {
         let clients = Arc::new(StaticClients::new(table, key, now));
         let watcher = config.file.clone().map(|file| {
             let (clients, mut known) = (clients.clone(), (config.auth.clone(), config.clients.clone()));
-            watch(vec![file.clone()], move || match take(&file, &mut known, &clients, &check) {
+            watch_files(vec![file.clone()], move || match take_configuration(&file, &mut known, &clients, &check) {
                 Ok(None) => {}
                 Ok(Some(count)) => tracing::info!(clients = count, "the clients of the configuration were read anew"),
                 Err(problem) => {
@@ -66,7 +67,7 @@ fn read(file: &Path) -> Result<(AuthConfig, Vec<ClientConfig>), String> {
 
 /// Takes what the file says now, as a whole or not at all; the number of clients, if they are others than before. Without
 /// any, nobody is let in: to let in anybody takes a restart.
-fn take(
+fn take_configuration(
     file: &Path,
     known: &mut (AuthConfig, Vec<ClientConfig>),
     clients: &StaticClients,

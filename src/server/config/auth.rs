@@ -151,7 +151,7 @@ fn is_plain(name: &str) -> bool {
 
 /// Everything that is wrong with who may ask, one sentence each. Hashes are not repeated: somebody may have put the
 /// secret there.
-pub fn problems(auth: &AuthConfig, clients: &[ClientConfig]) -> Vec<String> {
+pub fn auth_problems(auth: &AuthConfig, clients: &[ClientConfig]) -> Vec<String> {
     let mut problems = Vec::new();
     let mut headers = BTreeSet::from([header::AUTHORIZATION.to_string()]);
     for (key, name) in [
@@ -264,7 +264,7 @@ fn token_problems(token: &TokenConfig, wrong: &mut dyn FnMut(String)) {
 
 /// What is wrong with the text of a configuration, by line and column. The line itself is not shown, as the parser would,
 /// nor are strings that stand where something else is expected: they may be secrets that were put in the wrong place.
-pub fn told(error: &toml::de::Error, text: &str) -> String {
+pub fn toml_error(error: &toml::de::Error, text: &str) -> String {
     let mut message = error.message().to_string();
     while let Some(from) = message.find("string \"") {
         let end = message.rfind('"').filter(|end| *end > from + 7).map_or(message.len(), |end| end + 1);
@@ -294,7 +294,7 @@ mod tests {
     fn wrong(text: &str, words: &[&str]) {
         let text = text.replace("HASH", &hash());
         let (auth, clients) = read(&text).unwrap();
-        let problems = problems(&auth, &clients);
+        let problems = auth_problems(&auth, &clients);
         assert_eq!(problems.len(), words.len(), "{problems:?}");
         for word in words {
             assert!(problems.iter().any(|problem| problem.contains(word)), "{word}: {problems:?}");
@@ -307,7 +307,7 @@ mod tests {
         let text = "[[clients]]\nname = 'a'\ntokens = [{ id = 'x', hash = 'HASH', expires = '2027-01-01T00:00:00Z', patient = 'p' }]\n\
                     [[clients]]\nname = 'b'\nlevels = ['group']\ngroups = ['g']\nclient_id = 'c'\nclient_secret_hash = 'HASH'\n";
         let (auth, clients) = read(&text.replace("HASH", &hash())).unwrap();
-        assert_eq!(problems(&auth, &clients), Vec::<String>::new());
+        assert_eq!(auth_problems(&auth, &clients), Vec::<String>::new());
         assert_eq!((&clients[0].tenants, clients[0].levels.len()), (&vec!["default".to_string()], 3));
         let config = Config { clients, ..Config::default() };
         assert_eq!(Config::parse(&config.to_toml()).unwrap(), config, "what is printed can be read");
@@ -346,7 +346,7 @@ mod tests {
             format!("[[clients]]\nname = 'a'\nclient_id = 'x'\nclient_secret_hash = '{secret}'"),
         ] {
             let (auth, clients) = read(&text).unwrap();
-            let problems = problems(&auth, &clients);
+            let problems = auth_problems(&auth, &clients);
             assert!(problems.len() == 1 && !problems[0].contains(secret), "{problems:?}");
         }
         for text in [

@@ -28,7 +28,7 @@ impl Config {
     }
 
     /// Everything that is wrong with it, one sentence each.
-    pub fn problems(&self) -> Vec<String> {
+    pub fn config_problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let mut must = |holds: bool, problem: String| {
             if !holds {
@@ -50,7 +50,7 @@ impl Config {
                 format!("public_url is not given, and {} is no address that clients can be told", self.listen.ip()),
             );
         }
-        let problem = self.tls.problem();
+        let problem = self.tls.tls_problem();
         must(problem.is_none(), problem.unwrap_or_default());
         for problem in Proxies::parse(&self.trusted_proxies).err().unwrap_or_default() {
             must(false, problem);
@@ -91,7 +91,7 @@ impl Config {
         );
         problems.extend(self.tenant_problems());
         problems.extend(self.mount_problems());
-        problems.extend(auth::problems(&self.auth, &self.clients));
+        problems.extend(auth::auth_problems(&self.auth, &self.clients));
         let tenants = self.all_tenants();
         for client in &self.clients {
             for name in client.tenants.iter().filter(|name| tenants.iter().all(|tenant| tenant.name != **name)) {
@@ -145,7 +145,7 @@ impl Config {
     fn mount_problems(&self) -> Vec<String> {
         let tenants: Vec<String> = self.all_tenants().into_iter().map(|tenant| tenant.name).collect();
         let mut problems: Vec<String> =
-            self.mounts().iter().flat_map(|(name, mount)| mount.problems(name, &tenants)).collect();
+            self.mounts().iter().flat_map(|(name, mount)| mount.mount_settings_problems(name, &tenants)).collect();
         // A base below another's would take some of its URLs.
         let on: Vec<_> = self.mounts().into_iter().filter(|(_, mount)| mount.enabled).collect();
         for (name, mount) in &on {

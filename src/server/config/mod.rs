@@ -294,7 +294,7 @@ impl Config {
     /// # Errors
     /// What is wrong with it, with line and column.
     pub fn parse(text: &str) -> Result<Config, String> {
-        toml::from_str(text).map_err(|error| auth::told(&error, text))
+        toml::from_str(text).map_err(|error| auth::toml_error(&error, text))
     }
 
     /// The configuration as a file would hold it, every value visible.
@@ -357,7 +357,7 @@ mod tests {
         let (_, clients) = example.split_once("\n#[[clients]]").unwrap();
         let clients: Vec<&str> = clients.lines().map(|line| line.strip_prefix('#').unwrap_or(line)).collect();
         let config = Config::parse(&format!("[[clients]]{}", clients.join("\n"))).unwrap();
-        assert_eq!(auth::problems(&config.auth, &config.clients), Vec::<String>::new());
+        assert_eq!(auth::auth_problems(&config.auth, &config.clients), Vec::<String>::new());
         let client = &config.clients[0];
         assert_eq!((client.tokens.len(), client.client_id.as_str(), client.groups.len()), (2, "nightly-1", 1));
     }
@@ -383,7 +383,7 @@ mod tests {
         default.store.path = "/data/fhir".into();
         default.data.path = "/var/lib/outpour".into();
         assert_eq!(Config::parse(example).unwrap(), default);
-        assert_eq!(default.problems(), Vec::<String>::new());
+        assert_eq!(default.config_problems(), Vec::<String>::new());
         let keys = |text: &str| {
             let table: toml::Table = toml::from_str(text).unwrap();
             let mut keys = Vec::new();
@@ -436,7 +436,7 @@ mod tests {
             ("[[clients]]\nname = 'c'\ntenants = ['default', 'x']\n".into(), &["\"x\", which is no tenant"]),
             ("[ig]\nsupported_profiles = { Nope = [] }\n".into(), &["Nope"]),
         ] {
-            let found = Config::parse(&format!("{base}{more}")).unwrap().problems();
+            let found = Config::parse(&format!("{base}{more}")).unwrap().config_problems();
             assert_eq!(found.len(), problems.len(), "{more}: {found:?}");
             for (found, problem) in found.iter().zip(problems) {
                 assert!(found.contains(problem), "{found}: {problem}");
@@ -450,7 +450,7 @@ mod tests {
         assert!(Config::parse("lissten = 1").unwrap_err().contains("lissten"));
         assert!(Config::parse("[jobs]\nactive = \"x\"").unwrap_err().contains("line 2"));
         let text = "listen = '0.0.0.0:80'\npublic_url = 'here'\n[ig]\nbase = 'fhir/'\n[jobs]\nactive = 0\nfaults_allowed = '200%'\n[log]\nlevel = 'loud'";
-        let problems = Config::parse(text).unwrap().problems();
+        let problems = Config::parse(text).unwrap().config_problems();
         for word in
             ["store.path", "data.path", "listen", "public_url", "ig.base", "jobs.active", "faults_allowed", "log.level"]
         {
@@ -465,7 +465,7 @@ mod tests {
         let problems = |text: &str| {
             let mut config = Config::parse(text).unwrap();
             (config.store.path, config.data.path) = ("store".into(), "data".into());
-            config.problems()
+            config.config_problems()
         };
         for (text, words) in [
             ("", &[][..]),

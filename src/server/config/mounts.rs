@@ -200,7 +200,7 @@ impl MountConfig {
     }
 
     /// How long files are kept, in seconds; `None` for ever.
-    pub fn keep(&self) -> Option<u64> {
+    pub fn kept_table(&self) -> Option<u64> {
         Some(self.keep_seconds).filter(|seconds| *seconds > 0)
     }
 
@@ -210,7 +210,7 @@ impl MountConfig {
     }
 
     /// What is wrong with it by itself; `name` is that of its table.
-    pub fn problems(&self, name: &str, tenants: &[String]) -> Vec<String> {
+    pub fn mount_settings_problems(&self, name: &str, tenants: &[String]) -> Vec<String> {
         let mut problems = Vec::new();
         if !self.enabled {
             return problems;
@@ -247,7 +247,7 @@ impl MountConfig {
 }
 
 /// Keys that are given, over a dialect's defaults.
-fn over<'de, D: Deserializer<'de>>(given: D, defaults: MountConfig) -> Result<MountConfig, D::Error> {
+fn apply_defaults<'de, D: Deserializer<'de>>(given: D, defaults: MountConfig) -> Result<MountConfig, D::Error> {
     use serde::de::Error;
     let given = toml::Table::deserialize(given)?;
     let mut all = toml::Table::try_from(defaults).map_err(D::Error::custom)?;
@@ -257,22 +257,22 @@ fn over<'de, D: Deserializer<'de>>(given: D, defaults: MountConfig) -> Result<Mo
 
 /// `[ig]`, for serde.
 pub(crate) fn read_ig<'de, D: Deserializer<'de>>(given: D) -> Result<MountConfig, D::Error> {
-    over(given, MountConfig::ig())
+    apply_defaults(given, MountConfig::ig())
 }
 
 /// `[netsmart]`, for serde.
 pub(crate) fn read_netsmart<'de, D: Deserializer<'de>>(given: D) -> Result<MountConfig, D::Error> {
-    over(given, MountConfig::netsmart())
+    apply_defaults(given, MountConfig::netsmart())
 }
 
 /// `[oneup_ste]`, for serde.
 pub(crate) fn read_oneup_ste<'de, D: Deserializer<'de>>(given: D) -> Result<MountConfig, D::Error> {
-    over(given, MountConfig::oneup_ste())
+    apply_defaults(given, MountConfig::oneup_ste())
 }
 
 /// `[oneup_mte]`, for serde.
 pub(crate) fn read_oneup_mte<'de, D: Deserializer<'de>>(given: D) -> Result<MountConfig, D::Error> {
-    over(given, MountConfig::oneup_mte())
+    apply_defaults(given, MountConfig::oneup_mte())
 }
 
 /// Name of the tenant whose store and data stand outside `[[tenants]]`.

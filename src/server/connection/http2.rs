@@ -40,12 +40,12 @@ pub(crate) fn builder(limits: &ConnectionLimits) -> Builder<StreamExecutor> {
 
 /// Ends when nothing has been asked or answered for too long: the first request has as long as that of an HTTP/1.1
 /// connection. What else the client sends, such as pings, does not count.
-pub(crate) async fn idle(flow: &RequestTracker, since: Instant, limits: &ConnectionLimits) {
-    let mut last = (flow.begun(), since);
+pub(crate) async fn wait_idle(flow: &RequestTracker, since: Instant, limits: &ConnectionLimits) {
+    let mut last = (flow.requests_begun(), since);
     loop {
         let now = Instant::now();
-        if flow.is_answering() || flow.begun() != last.0 {
-            last = (flow.begun(), now);
+        if flow.is_answering() || flow.requests_begun() != last.0 {
+            last = (flow.requests_begun(), now);
         }
         let wait = if last.0 == 0 { limits.head_wait } else { limits.idle_wait };
         let over = last.1 + wait;
@@ -58,11 +58,11 @@ pub(crate) async fn idle(flow: &RequestTracker, since: Instant, limits: &Connect
 }
 
 /// Ends when nothing is being answered, and the client has taken nothing for as long as `wait`.
-pub(crate) async fn still(flow: &RequestTracker, wait: Duration) {
+pub(crate) async fn wait_still(flow: &RequestTracker, wait: Duration) {
     loop {
-        let before = flow.taken();
+        let before = flow.bytes_taken();
         tokio::time::sleep(wait).await;
-        if !flow.is_answering() && flow.taken() == before {
+        if !flow.is_answering() && flow.bytes_taken() == before {
             return;
         }
     }
@@ -88,7 +88,7 @@ impl StreamPace {
 
 /// To be called when the body of an answer is asked for bytes, with whether it gave some. Does nothing under HTTP/1.1,
 /// where the socket tells.
-pub(crate) fn asked_for_bytes(gave: bool) {
+pub(crate) fn note_body_poll(gave: bool) {
     let _ = PACE.try_with(|pace| pace.set(gave.then(Instant::now)));
 }
 

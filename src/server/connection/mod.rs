@@ -208,13 +208,13 @@ impl Host {
         let mut connection = pin!(http2::builder(&limits).serve_connection(TokioIo::new(wire), door));
         tokio::select! {
             ended = &mut connection => return ended,
-            () = http2::idle(&flow, since, &limits) => {}
+            () = http2::wait_idle(&flow, since, &limits) => {}
             _ = self.stops.changed() => {}
         }
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             ended = connection => ended,
-            () = http2::still(&flow, UNCONFIRMED_WAIT) => Ok(()),
+            () = http2::wait_still(&flow, UNCONFIRMED_WAIT) => Ok(()),
         }
     }
 }

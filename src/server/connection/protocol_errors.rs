@@ -10,7 +10,7 @@ use crate::server::connection::limits::ConnectionLimits;
 use crate::server::error::{ApiError, OutcomeIssueType};
 
 /// The answer with an OperationOutcome that stands for the library's own, if `head` is the whole of such a one.
-pub(crate) fn answer(head: &[u8], limits: &ConnectionLimits) -> Option<Vec<u8>> {
+pub(crate) fn answer_unparsed(head: &[u8], limits: &ConnectionLimits) -> Option<Vec<u8>> {
     let text = str::from_utf8(head).ok()?.strip_suffix("\r\n\r\n")?;
     let mut lines = text.split("\r\n");
     let status = lines.next()?.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
@@ -31,7 +31,11 @@ pub(crate) fn answer(head: &[u8], limits: &ConnectionLimits) -> Option<Vec<u8>> 
         _ => return None,
     };
     is_empty.then(|| {
-        whole(status, if status == 400 { OutcomeIssueType::Structure } else { OutcomeIssueType::TooLong }, &reason)
+        is_whole_head(
+            status,
+            if status == 400 { OutcomeIssueType::Structure } else { OutcomeIssueType::TooLong },
+            &reason,
+        )
     })
 }
 
@@ -50,10 +54,10 @@ fn too_much(limits: &ConnectionLimits) -> String {
 /// To a client that does not finish the headers of its request.
 pub(crate) fn too_slow(wait: Duration) -> Vec<u8> {
     let reason = format!("the request line and headers took longer than {} seconds: send them at once", wait.as_secs());
-    whole(408, OutcomeIssueType::Timeout, &reason)
+    is_whole_head(408, OutcomeIssueType::Timeout, &reason)
 }
 
-fn whole(status: u16, code: OutcomeIssueType, reason: &str) -> Vec<u8> {
+fn is_whole_head(status: u16, code: OutcomeIssueType, reason: &str) -> Vec<u8> {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
     let body = ApiError::new(status, code, reason).to_json();
     let phrase = status.canonical_reason().unwrap_or_default();

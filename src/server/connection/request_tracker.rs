@@ -38,7 +38,7 @@ impl RequestTracker {
     }
 
     /// Requests begun so far.
-    pub(crate) fn begun(&self) -> u64 {
+    pub(crate) fn requests_begun(&self) -> u64 {
         self.begun.load(Relaxed)
     }
 
@@ -48,12 +48,12 @@ impl RequestTracker {
     }
 
     /// The client has taken bytes.
-    pub(crate) fn took(&self) {
+    pub(crate) fn note_bytes_taken(&self) {
         self.taken.fetch_add(1, Relaxed);
     }
 
     /// Times that it has.
-    pub(crate) fn taken(&self) -> u64 {
+    pub(crate) fn bytes_taken(&self) -> u64 {
         self.taken.load(Relaxed)
     }
 
@@ -138,7 +138,7 @@ impl<B: Body + Unpin> Body for TrackedResponseBody<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
-        http2::asked_for_bytes(frame.is_ready());
+        http2::note_body_poll(frame.is_ready());
         frame
     }
 

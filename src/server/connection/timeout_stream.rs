@@ -90,7 +90,7 @@ impl<T: Transport> TimeoutStream<T> {
     }
 
     /// Cuts the client off at once, whatever the kernel still holds for it.
-    fn cut(&mut self, why: &'static str) -> io::Error {
+    fn cut_connection(&mut self, why: &'static str) -> io::Error {
         let _ = self.stream.socket().set_zero_linger();
         io::Error::new(io::ErrorKind::TimedOut, why)
     }
@@ -141,7 +141,7 @@ impl<T: Transport> TimeoutStream<T> {
         }
         let wait = self.limits.write_wait;
         ready!(self.flushing.poll_first(wait, context));
-        Poll::Ready(Err(self.cut("the client does not read")))
+        Poll::Ready(Err(self.cut_connection("the client does not read")))
     }
 
     /// The library's own answer, if these buffers are one, is sent with a body.
@@ -149,7 +149,7 @@ impl<T: Transport> TimeoutStream<T> {
         if self.protocol == Protocol::One && self.refusal.is_none() && !self.flow.is_answering() {
             let mut filled = buffers.iter().filter(|buffer| !buffer.is_empty());
             if let (Some(head), None) = (filled.next(), filled.next()) {
-                let answer = protocol_errors::answer(head, &self.limits);
+                let answer = protocol_errors::answer_unparsed(head, &self.limits);
                 self.refusal = answer.map(|answer| RefusalWriter { answer, written: 0, instead_of: head.len() });
             }
         }
@@ -172,7 +172,7 @@ impl<T: Transport> AsyncRead for TimeoutStream<T> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let begun = self.flow.begun();
+        let begun = self.flow.requests_begun();
         if begun != self.begun {
             (self.begun, self.head_since) = (begun, None);
         }
@@ -208,14 +208,14 @@ impl<T: Transport> AsyncWrite for TimeoutStream<T> {
             Poll::Pending => Poll::Pending,
         };
         if sent.is_ready() {
-            self.flow.took();
+            self.flow.note_bytes_taken();
             self.writing.clear();
             self.active = Instant::now();
             return sent;
         }
         let wait = self.limits.write_wait;
         ready!(self.writing.poll_first(wait, context));
-        Poll::Ready(Err(self.cut("the client does not read")))
+        Poll::Ready(Err(self.cut_connection("the client does not read")))
     }
 
     fn is_write_vectored(&self) -> bool {

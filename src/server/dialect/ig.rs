@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use crate::job::record::UrlNaming;
 use crate::server::dialect::job_view::StartedJob;
 use crate::server::dialect::{Dialect, RequestIds, render};
-use crate::server::error::{OutcomeIssueType, informational};
+use crate::server::error::{OutcomeIssueType, informational_outcome};
 use crate::server::parameters::PARAMETERS;
 use crate::server::routes::IG_ROUTES;
 
@@ -27,25 +27,25 @@ pub const IG: Dialect = Dialect {
     status_path: |job| format!("/bulk-status/{job}"),
     file_path: |file| format!("/bulk-files/{file}"),
     job_named: |name| Some(name.to_string()),
-    taken,
-    polled: render::of_job,
+    taken: accepted_response,
+    polled: render::status_of_job,
 };
 
 /// 202 with where to look, and an OperationOutcome (KICK-08, KICK-09, NETSMART-E03).
-pub fn taken(taken: &StartedJob<'_>) -> Response<Body> {
+pub fn accepted_response(taken: &StartedJob<'_>) -> Response<Body> {
     let location = taken.mount.status_url(taken.job);
     let at = taken.transaction_time;
     let mut text = format!("the export was accepted, as of {at}; its state is at {location}");
     if taken.notes > 0 {
         text += &format!("; {} parts of the request were ignored, see the messages of the export", taken.notes);
     }
-    let mut response = informational(StatusCode::ACCEPTED, text);
-    locate(&mut response, &location);
+    let mut response = informational_outcome(StatusCode::ACCEPTED, text);
+    set_location(&mut response, &location);
     response
 }
 
 /// `Content-Location`
-pub fn locate(response: &mut Response<Body>, location: &str) {
+pub fn set_location(response: &mut Response<Body>, location: &str) {
     let location = HeaderValue::from_str(location).expect("a URL of ours");
     response.headers_mut().insert(header::CONTENT_LOCATION, location);
 }

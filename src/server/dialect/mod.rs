@@ -81,7 +81,7 @@ impl Dialect {
     }
 
     /// What becomes of a method at a path below a base of this dialect, before anything else is looked at.
-    pub fn pass(&self, method: &Method, path: &str) -> MethodPolicy {
+    pub fn method_policy(&self, method: &Method, path: &str) -> MethodPolicy {
         match (self.gated, method.as_str()) {
             (false, _) => MethodPolicy::Go,
             (true, "POST" | "DELETE") => MethodPolicy::Forbidden,
@@ -92,7 +92,7 @@ impl Dialect {
     }
 }
 
-/// See [`Dialect::pass`].
+/// See [`Dialect::method_policy`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MethodPolicy {
     /// On to the routes.

@@ -31,8 +31,8 @@ pub const STE: Dialect = Dialect {
     status_path: |job| format!("/$export/job/{}", uuid(job)),
     file_path: |file| format!("/$export/file/{file}"),
     job_named,
-    taken,
-    polled: |polled| told(polled, Link::File),
+    taken: accepted_response,
+    polled: |polled| status_response(polled, Link::File),
     ..ig::IG
 };
 
@@ -44,7 +44,7 @@ pub const MTE: Dialect = Dialect {
     compartment_types: true,
     user_exports: false,
     gated: true,
-    polled: |polled| told(polled, Link::Url),
+    polled: |polled| status_response(polled, Link::Url),
     ..STE
 };
 
@@ -90,7 +90,7 @@ fn json_answer(status: StatusCode, body: &Value) -> Response<Body> {
 }
 
 /// 202 with the job's id and where its state is told, in body and header alike (ONEUP-S09, ONEUP-S24).
-fn taken(taken: &StartedJob<'_>) -> Response<Body> {
+fn accepted_response(taken: &StartedJob<'_>) -> Response<Body> {
     let location = taken.mount.status_url(taken.job);
     let mut message = "The export job was accepted and has started; its status URL tells how far it is.".to_string();
     if taken.notes > 0 {
@@ -98,12 +98,12 @@ fn taken(taken: &StartedJob<'_>) -> Response<Body> {
     }
     let body = json!({ "message": message, "jobId": uuid(taken.job), "statusUrl": location });
     let mut response = json_answer(StatusCode::ACCEPTED, &body);
-    ig::locate(&mut response, &location);
+    ig::set_location(&mut response, &location);
     response
 }
 
 /// The state of a job, with its counters, and with its files once it is done (ONEUP-S12…S18, ONEUP-S25).
-fn told(polled: &PolledJob<'_>, link: Link) -> Response<Body> {
+fn status_response(polled: &PolledJob<'_>, link: Link) -> Response<Body> {
     let (view, record) = (polled.view, &polled.view.record);
     let strict = polled.mount.settings.strict_dialect;
     let at = |text: &str| Instant::parse(text).map_or_else(|| text.to_string(), |at| millis(&at));
@@ -125,7 +125,8 @@ fn told(polled: &PolledJob<'_>, link: Link) -> Response<Body> {
     let fields = body.as_object_mut().expect("an object");
     if record.state == JobState::Complete {
         let manifest = render::manifest(polled);
-        let list = |items: &[ManifestItem]| items.iter().map(|item| listed(item, link, strict)).collect::<Vec<Value>>();
+        let list =
+            |items: &[ManifestItem]| items.iter().map(|item| job_list(item, link, strict)).collect::<Vec<Value>>();
         fields.insert("output".into(), list(&manifest.output).into());
         if !strict {
             if record.files.iter().any(|file| file.kind == RecordKind::Deleted) {
@@ -139,7 +140,7 @@ fn told(polled: &PolledJob<'_>, link: Link) -> Response<Body> {
     }
     let mut response = json_answer(status, &body);
     if record.state.is_active() {
-        render::progress(response.headers_mut(), view);
+        render::add_progress_headers(response.headers_mut(), view);
     }
     response
 }
@@ -153,7 +154,7 @@ fn batches(view: &JobView) -> Value {
     json!({ "running": running, "complete": complete, "failed": failed, "total": total })
 }
 
-fn listed(item: &ManifestItem, link: Link, strict: bool) -> Value {
+fn job_list(item: &ManifestItem, link: Link, strict: bool) -> Value {
     let mut out = Map::new();
     out.insert("type".into(), json!(item.r#type));
     if link == Link::File {

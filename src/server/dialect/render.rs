@@ -11,7 +11,7 @@ use crate::job::record::{FileRecord, JobRecord, RecordKind};
 use crate::job::state::JobState;
 use crate::server::auth::Principal;
 use crate::server::dialect::job_view::PolledJob;
-use crate::server::error::{ApiError, OutcomeIssueType, informational};
+use crate::server::error::{ApiError, OutcomeIssueType, informational_outcome};
 use crate::server::http::dates::imf_fixdate;
 use crate::server::mount::Mount;
 use crate::write::journal::Receipt;
@@ -21,11 +21,16 @@ use crate::write::manifest::{EXPORT_KEY, Manifest};
 const RETRY_SECONDS_MAX: u64 = 120;
 
 /// The state of a job, as its mount renders it.
-pub fn answer(found: &JobLookup, mount: &Mount, principal: &Principal, requires_access_token: bool) -> Response<Body> {
+pub fn status_answer(
+    found: &JobLookup,
+    mount: &Mount,
+    principal: &Principal,
+    requires_access_token: bool,
+) -> Response<Body> {
     match found {
         JobLookup::Unknown => ApiError::not_found("this job").into_response(),
         JobLookup::Expired => {
-            expired("the files of this job were kept until their time and are gone; ask again").into_response()
+            expired_error("the files of this job were kept until their time and are gone; ask again").into_response()
         }
         JobLookup::Job(view) => {
             let bound_client = principal.is_bound() || view.record.request.bound_client;
@@ -35,47 +40,48 @@ pub fn answer(found: &JobLookup, mount: &Mount, principal: &Principal, requires_
 }
 
 /// 410 (STATUS-13, FILE-11).
-pub fn expired(text: &str) -> ApiError {
+pub fn expired_error(text: &str) -> ApiError {
     ApiError::new(StatusCode::GONE, OutcomeIssueType::NotFound, text)
 }
 
 /// The state of a job, as the IG has it.
-pub fn of_job(polled: &PolledJob<'_>) -> Response<Body> {
+pub fn status_of_job(polled: &PolledJob<'_>) -> Response<Body> {
     let view = polled.view;
     let first = polled.mount.settings.first_poll_in_progress && !view.asked_before;
     match view.record.state {
         // A public suite wants to see progress (CLIENT-12).
-        JobState::Complete if first => in_progress(&JobView { percent: 99, seconds_left: None, ..view.clone() }),
-        JobState::Complete => complete(polled),
-        JobState::Failed => failed(&view.record),
-        _ => in_progress(view),
+        JobState::Complete if first => in_progress_status(&JobView { percent: 99, seconds_left: None, ..view.clone() }),
+        JobState::Complete => complete_status(polled),
+        JobState::Failed => failed_status(&view.record),
+        _ => in_progress_status(view),
     }
 }
 
 /// 202, with how far it has come (STATUS-01…03).
-fn in_progress(view: &JobView) -> Response<Body> {
+fn in_progress_status(view: &JobView) -> Response<Body> {
     let percent = view.percent.min(99);
-    let mut response = informational(StatusCode::ACCEPTED, format!("the export is being written: {percent}% complete"));
-    progress(response.headers_mut(), view);
+    let mut response =
+        informational_outcome(StatusCode::ACCEPTED, format!("the export is being written: {percent}% complete"));
+    add_progress_headers(response.headers_mut(), view);
     response
 }
 
 /// `X-Progress`, and when to ask again (STATUS-02, STATUS-03, CLIENT-02).
-pub fn progress(headers: &mut HeaderMap, view: &JobView) {
+pub fn add_progress_headers(headers: &mut HeaderMap, view: &JobView) {
     let progress = format!("{}% complete", view.percent.min(99));
     headers.insert("x-progress", HeaderValue::from_str(&progress).expect("plain text"));
     headers.insert(header::RETRY_AFTER, HeaderValue::from(view.seconds_left.unwrap_or(1).clamp(1, RETRY_SECONDS_MAX)));
 }
 
 /// 500, with a code that says that asking again will not help (STATUS-08, STATUS-09).
-fn failed(record: &JobRecord) -> Response<Body> {
+fn failed_status(record: &JobRecord) -> Response<Body> {
     let reason = record.failure.as_ref().map_or("the export failed", |failure| &failure.reason);
     ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, OutcomeIssueType::Processing, reason).into_response()
 }
 
 /// 200 with the manifest (STATUS-06, STATUS-07); without what the vendor's documents do not show where only that is wanted
 /// (DIALECT-06).
-fn complete(polled: &PolledJob<'_>) -> Response<Body> {
+fn complete_status(polled: &PolledJob<'_>) -> Response<Body> {
     let (record, mount) = (&polled.view.record, polled.mount);
     let manifest = manifest(polled);
     let bytes = match mount.settings.strict_dialect {
@@ -115,7 +121,7 @@ pub fn manifest(polled: &PolledJob<'_>) -> Manifest {
     let mut manifest = Manifest::assemble(&as_of, record.url.clone(), &mount.url, &output, &deleted, &error, none);
     manifest.extension = record.extension.clone();
     if polled.bound_client {
-        manifest.extension.get_mut(EXPORT_KEY).into_iter().for_each(keep_own);
+        manifest.extension.get_mut(EXPORT_KEY).into_iter().for_each(remove_foreign_facts);
     }
     manifest.requires_access_token = polled.requires_access_token;
     manifest
@@ -123,7 +129,7 @@ pub fn manifest(polled: &PolledJob<'_>) -> Manifest {
 
 /// Takes out of the root extension what is of the whole store or of other mounts: bases, and every class of the ledger
 /// but those of current rows of the cohort and types that were asked for.
-fn keep_own(export: &mut Value) {
+fn remove_foreign_facts(export: &mut Value) {
     // What is read back from the disk may be anything.
     let Some(export) = export.as_object_mut() else { return *export = Value::Null };
     export.get_mut("policies").and_then(Value::as_object_mut).map(|policies| policies.remove("fhirBases"));
@@ -145,11 +151,11 @@ mod tests {
             "deleted": 6, "type": 7, "cohort": 60, "sinceOrUntil": 4, "exported": 8});
         let mut export = json!({"planId": "x", "policies": {"members": "listed", "fhirBases": ["https://other.example"]},
             "ledger": ledger});
-        keep_own(&mut export);
+        remove_foreign_facts(&mut export);
         let own = json!({"lines": 12, "exported": 8, "sinceOrUntil": 4});
         assert_eq!(export, json!({"planId": "x", "policies": {"members": "listed"}, "ledger": own}));
         for mut odd in [json!({}), json!("x"), json!({"policies": 1, "ledger": [2]})] {
-            keep_own(&mut odd);
+            remove_foreign_facts(&mut odd);
             assert!(odd.is_null() || odd["ledger"]["lines"] == 0, "{odd}");
         }
     }

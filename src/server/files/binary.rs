@@ -11,7 +11,7 @@ use hyper::{Method, StatusCode};
 use serde_json::json;
 
 use crate::limits::WRAPPED_FILE_BYTES_MAX;
-use crate::server::error::{ApiError, FHIR_JSON, OutcomeIssueType, resource};
+use crate::server::error::{ApiError, FHIR_JSON, OutcomeIssueType, outcome_resource};
 use crate::server::files::body::BodyReader;
 use crate::server::files::negotiation::MEDIA_TYPES;
 use crate::server::files::{StoredFile, failed, send};
@@ -19,19 +19,19 @@ use crate::server::http::accept::Accept;
 
 /// The answer to a read of `Binary/{id}`: the file itself, or the resource when the client likes FHIR's JSON better; that of
 /// a file with more than [`WRAPPED_FILE_BYTES_MAX`] bytes is 413.
-pub async fn wrapped(method: &Method, headers: &HeaderMap, file: StoredFile, id: &str) -> Response {
+pub async fn send_as_binary(method: &Method, headers: &HeaderMap, file: StoredFile, id: &str) -> Response {
     let offered = [MEDIA_TYPES[0], MEDIA_TYPES[1], MEDIA_TYPES[2], FHIR_JSON, "application/json"];
     let best = Accept::of(headers).best(&offered);
     if best.is_none_or(|best| MEDIA_TYPES.contains(&best)) {
         return send(method, headers, file).await;
     }
-    match wrap(file, id).await {
+    match wrap_file(file, id).await {
         Ok(response) => response,
         Err(refusal) => axum::response::IntoResponse::into_response(refusal),
     }
 }
 
-async fn wrap(file: StoredFile, id: &str) -> Result<Response, ApiError> {
+async fn wrap_file(file: StoredFile, id: &str) -> Result<Response, ApiError> {
     if file.bytes > WRAPPED_FILE_BYTES_MAX {
         let text = format!(
             "the file has {} bytes, and up to {WRAPPED_FILE_BYTES_MAX} are sent as a Binary resource: ask with Accept: {}, or at \
@@ -56,5 +56,5 @@ async fn wrap(file: StoredFile, id: &str) -> Result<Response, ApiError> {
         "contentType": MEDIA_TYPES[0],
         "data": Base64::encode_string(&bytes),
     });
-    Ok(resource(StatusCode::OK, &body))
+    Ok(outcome_resource(StatusCode::OK, &body))
 }

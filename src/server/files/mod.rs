@@ -30,7 +30,9 @@ use hyper::{Method, StatusCode};
 use crate::codec::compression::Compression;
 use crate::server::error::{ApiError, OutcomeIssueType};
 use crate::server::files::body::{BodyReader, FileBody};
-use crate::server::files::negotiation::{MEDIA_TYPES, RangeSpec, coding, coding_name, part, takes_ndjson};
+use crate::server::files::negotiation::{
+    MEDIA_TYPES, RangeSpec, coding_name, negotiate_coding, parse_range, takes_ndjson,
+};
 use crate::server::http::dates::imf_fixdate_of;
 use crate::server::http::preconditions::{PreconditionVerdict, Validators};
 use crate::sys::directory::Directory;
@@ -81,7 +83,7 @@ async fn answer(method: &Method, headers: &HeaderMap, file: StoredFile) -> Resul
         let reason = format!("the Accept header excludes what files are sent as: add {}", MEDIA_TYPES[0]);
         return refuse(StatusCode::NOT_ACCEPTABLE, OutcomeIssueType::NotSupported, reason);
     }
-    let Some(coding) = coding(headers, file.coding) else {
+    let Some(coding) = negotiate_coding(headers, file.coding) else {
         let offered = coding_name(file.coding).map(|name| format!(" or {name}")).unwrap_or_default();
         let reason = format!("the Accept-Encoding header excludes what there is: allow identity{offered}");
         return refuse(StatusCode::NOT_ACCEPTABLE, OutcomeIssueType::NotSupported, reason)
@@ -93,7 +95,7 @@ async fn answer(method: &Method, headers: &HeaderMap, file: StoredFile) -> Resul
     let validators = Validators::new(tag(&file, coding), file.finished);
     let mut response = Response::new(Body::empty());
     describe(response.headers_mut(), &file, coding, &validators);
-    match validators.judge(headers) {
+    match validators.judge_preconditions(headers) {
         PreconditionVerdict::Go => {}
         PreconditionVerdict::NotModified => {
             for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_DISPOSITION] {
@@ -108,8 +110,11 @@ async fn answer(method: &Method, headers: &HeaderMap, file: StoredFile) -> Resul
         }
     }
 
-    let asked =
-        if *method == Method::GET && validators.allow_range(headers) { part(headers, len) } else { RangeSpec::Whole };
+    let asked = if *method == Method::GET && validators.allow_range(headers) {
+        parse_range(headers, len)
+    } else {
+        RangeSpec::Whole
+    };
     let range = match asked {
         RangeSpec::Whole => 0..len,
         RangeSpec::Range(range) => {

@@ -32,7 +32,7 @@ fn weight<'a>(parameters: impl Iterator<Item = &'a str>) -> u32 {
 }
 
 /// The members of a list header, in lower case, with their weights. All parameters but the weight are passed by.
-fn weighted(headers: &HeaderMap, name: HeaderName) -> Vec<(String, u32)> {
+fn weighted_codings(headers: &HeaderMap, name: HeaderName) -> Vec<(String, u32)> {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     let members = values.flat_map(|value| value.split(',')).map(|member| {
         let mut parts = member.split(';');
@@ -48,8 +48,8 @@ pub(crate) fn takes_ndjson(headers: &HeaderMap) -> bool {
 
 /// The coding to send: the stored one when the client names it (or `*`) and likes it no less than identity, else
 /// identity; `None` when it excludes both.
-pub(crate) fn coding(headers: &HeaderMap, stored: Compression) -> Option<Compression> {
-    let codings = weighted(headers, ACCEPT_ENCODING);
+pub(crate) fn negotiate_coding(headers: &HeaderMap, stored: Compression) -> Option<Compression> {
+    let codings = weighted_codings(headers, ACCEPT_ENCODING);
     let weight_of = |name: &str| codings.iter().find(|(coding, _)| coding == name).map(|(_, weight)| *weight);
     let any = weight_of("*");
     let stored_weight = match coding_name(stored) {
@@ -78,7 +78,7 @@ pub(crate) enum RangeSpec {
 }
 
 /// The part that `Range` asks for of `len` bytes (RFC 9110, section 14.2).
-pub(crate) fn part(headers: &HeaderMap, len: u64) -> RangeSpec {
+pub(crate) fn parse_range(headers: &HeaderMap, len: u64) -> RangeSpec {
     let mut values = headers.get_all(RANGE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return RangeSpec::Whole };
     let Ok(value) = value.to_str() else { return RangeSpec::Whole };
@@ -141,10 +141,14 @@ mod tests {
             (&["gzip;q=nonsense"], Some(gzip), Some(none)),
         ] {
             let headers = with(ACCEPT_ENCODING, accepted);
-            assert_eq!((coding(&headers, gzip), coding(&headers, zstd)), (from_gzip, from_zstd), "{accepted:?}");
+            assert_eq!(
+                (negotiate_coding(&headers, gzip), negotiate_coding(&headers, zstd)),
+                (from_gzip, from_zstd),
+                "{accepted:?}"
+            );
             let refused = accepted.concat().contains("identity;q=0") && !accepted.concat().contains("identity;q=0.5")
                 || accepted == ["*;q=0"];
-            assert_eq!(coding(&headers, none), (!refused).then_some(none), "{accepted:?}");
+            assert_eq!(negotiate_coding(&headers, none), (!refused).then_some(none), "{accepted:?}");
         }
     }
 
@@ -193,11 +197,11 @@ mod tests {
             ("rows=0-1", RangeSpec::Whole),
             ("0-1", RangeSpec::Whole),
         ] {
-            assert_eq!(part(&with(RANGE, &[value]), 10), expected, "{value}");
+            assert_eq!(parse_range(&with(RANGE, &[value]), 10), expected, "{value}");
         }
-        assert_eq!(part(&with(RANGE, &["bytes=0-"]), 0), RangeSpec::Beyond);
-        assert_eq!(part(&with(RANGE, &["bytes=-1"]), 0), RangeSpec::Beyond);
-        assert_eq!(part(&with(RANGE, &["bytes=0-1", "bytes=0-1"]), 10), RangeSpec::Whole);
-        assert_eq!(part(&HeaderMap::new(), 10), RangeSpec::Whole);
+        assert_eq!(parse_range(&with(RANGE, &["bytes=0-"]), 0), RangeSpec::Beyond);
+        assert_eq!(parse_range(&with(RANGE, &["bytes=-1"]), 0), RangeSpec::Beyond);
+        assert_eq!(parse_range(&with(RANGE, &["bytes=0-1", "bytes=0-1"]), 10), RangeSpec::Whole);
+        assert_eq!(parse_range(&HeaderMap::new(), 10), RangeSpec::Whole);
     }
 }

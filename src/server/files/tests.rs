@@ -1,7 +1,7 @@
 //! Tests of sending: every header and byte of an answer, without a socket.
 
 use crate::hash::digest::DigestAlgorithm;
-use crate::server::files::binary::wrapped;
+use crate::server::files::binary::send_as_binary;
 use crate::sys::sigbus;
 use crate::write::encode::Encoder;
 use crate::write::sink::MemorySink;
@@ -322,7 +322,7 @@ async fn what_is_no_file_of_ours_is_refused() {
             answered.expect("an answer at once").is_refused(500, "operator");
         }
         let fhir = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("application/fhir+json"))]);
-        assert_eq!(wrapped(&Method::GET, &fhir, stored.file.clone(), "x").await.status(), 500);
+        assert_eq!(send_as_binary(&Method::GET, &fhir, stored.file.clone(), "x").await.status(), 500);
         std::fs::remove_file(moved).unwrap();
     }
 }

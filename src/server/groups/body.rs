@@ -92,7 +92,7 @@ impl PartsBody {
         PartsBody { parts, at: 0, left, reading: None }
     }
 
-    fn took(&mut self, bytes: Bytes) -> Frame<Bytes> {
+    fn note_sent(&mut self, bytes: Bytes) -> Frame<Bytes> {
         self.at += bytes.len() as u64;
         self.left -= bytes.len() as u64;
         if self.parts.front().is_some_and(|part| part.len() <= self.at) {
@@ -116,7 +116,7 @@ impl Body for PartsBody {
                 let read = ready!(Pin::new(reading).poll(context));
                 self.reading = None;
                 return Poll::Ready(Some(match read {
-                    Ok(Ok(bytes)) if !bytes.is_empty() => Ok(self.took(bytes)),
+                    Ok(Ok(bytes)) if !bytes.is_empty() => Ok(self.note_sent(bytes)),
                     // The client sees a body that breaks off, never one that is shorter than was said.
                     Ok(Ok(_)) => Err("a Group has fewer bytes than it had".into()),
                     Ok(Err(error)) => Err(error.into()),
@@ -127,7 +127,7 @@ impl Body for PartsBody {
                 None => return Poll::Ready(None),
                 Some(BodyPart::Bytes(bytes)) => {
                     let bytes = bytes.clone();
-                    return Poll::Ready(Some(Ok(self.took(bytes))));
+                    return Poll::Ready(Some(Ok(self.note_sent(bytes))));
                 }
                 Some(part) => {
                     let (part, at) = (part.clone(), self.at);

@@ -31,9 +31,9 @@ use crate::group::rules::{GroupContent, GroupRules, WantedId};
 use crate::index::snapshot::Snapshot;
 use crate::issue::Severity;
 use crate::limits::GROUP_PAGE_BYTES;
-use crate::server::error::{ApiError, FHIR_JSON, OutcomeIssue, OutcomeIssueType, informational, outcome};
+use crate::server::error::{ApiError, FHIR_JSON, OutcomeIssue, OutcomeIssueType, informational_outcome, outcome};
 use crate::server::groups::body::{BodyPart, PartsBody};
-use crate::server::groups::request::{EntityTags, GroupSearch, check_content_type, expected, tags};
+use crate::server::groups::request::{EntityTags, GroupSearch, check_content_type, parse_tags, precondition};
 use crate::server::http::prefer::{Prefer, ReturnPreference};
 
 /// Times that an id is made before it is believed that something is wrong with its source.
@@ -103,14 +103,14 @@ impl GroupHandlers<'_> {
     fn try_update(&self, id: &str, headers: &HeaderMap, body: &[u8]) -> Result<Response, ApiError> {
         let id = legal(id)?;
         check_content_type(headers)?;
-        let expected = expected(headers)?;
+        let expected = precondition(headers)?;
         let document =
             GroupDocument::check(body, WantedId::Same(&id), &self.rules).map_err(|problems| self.refuse(problems))?;
         let groups = self.groups();
         match groups.update(&id, &document, &expected, &self.now).map_err(failed)? {
             Ok(written) => Ok(self.written(headers, written)),
             // Nothing was expected that is not there: what keeps the client from writing is that it may not know of it.
-            Err(_) if !groups.sees(&id) && expected.holds(&GroupLookup::Unknown) => Err(unknown()),
+            Err(_) if !groups.is_seen(&id) && expected.is_met_by(&GroupLookup::Unknown) => Err(unknown()),
             Err(refused) => Err(unmet(&refused)),
         }
     }
@@ -122,7 +122,7 @@ impl GroupHandlers<'_> {
 
     fn try_delete(&self, id: &str, headers: &HeaderMap) -> Result<Response, ApiError> {
         let id = legal(id)?;
-        let expected = expected(headers)?;
+        let expected = precondition(headers)?;
         let mut response = StatusCode::NO_CONTENT.into_response();
         match self.groups().delete(&id, &expected, &self.now).map_err(failed)? {
             Ok(Some(written)) => mark(response.headers_mut(), &written.version.to_string(), Some(&written.at)),
@@ -159,7 +159,7 @@ impl GroupHandlers<'_> {
             let text = "only the current version of a Group is kept; read it without _history";
             return Err(ApiError::new(StatusCode::NOT_FOUND, OutcomeIssueType::NotFound, text));
         }
-        let unchanged = match tags(headers, header::IF_NONE_MATCH)? {
+        let unchanged = match parse_tags(headers, header::IF_NONE_MATCH)? {
             Some(EntityTags::Any) => true,
             Some(EntityTags::Versions(versions)) => versions.contains(&facts.version),
             None => facts.last_updated.as_ref().is_some_and(|at| !is_modified(headers, at)),
@@ -233,7 +233,7 @@ impl GroupHandlers<'_> {
             ReturnPreference::Representation => resource([BodyPart::Bytes(Bytes::from(written.line))]),
             ReturnPreference::Outcome => {
                 let done = if written.created { "created" } else { "updated" };
-                informational(StatusCode::OK, format!("Group/{} was {done} as version {version}", written.id))
+                informational_outcome(StatusCode::OK, format!("Group/{} was {done} as version {version}", written.id))
             }
         };
         *response.status_mut() = if written.created { StatusCode::CREATED } else { StatusCode::OK };

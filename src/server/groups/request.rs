@@ -23,7 +23,7 @@ pub enum EntityTags {
 ///
 /// # Errors
 /// 400 with the header's name.
-pub fn tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<EntityTags>, ApiError> {
+pub fn parse_tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<EntityTags>, ApiError> {
     let wrong = || {
         let text = format!("{name}: the value is no list of entity tags; give W/\"version\", or *");
         ApiError::new(StatusCode::BAD_REQUEST, OutcomeIssueType::Value, text).at(format!("http.{name}"))
@@ -56,9 +56,9 @@ pub fn tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<EntityTags>,
 ///
 /// # Errors
 /// 400 with the header's name.
-pub fn expected(headers: &HeaderMap) -> Result<Precondition, ApiError> {
-    let none_match = tags(headers, header::IF_NONE_MATCH)?;
-    Ok(match (tags(headers, header::IF_MATCH)?, none_match) {
+pub fn precondition(headers: &HeaderMap) -> Result<Precondition, ApiError> {
+    let none_match = parse_tags(headers, header::IF_NONE_MATCH)?;
+    Ok(match (parse_tags(headers, header::IF_MATCH)?, none_match) {
         (None, None) => Precondition::Anything,
         (Some(EntityTags::Any), None) => Precondition::Something,
         (Some(EntityTags::Versions(versions)), None) => Precondition::Versions(versions),
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn tags_are_read_as_rfc_9110_writes_them() {
-        let read = |value: &str| tags(&headers(&[("if-match", value)]), header::IF_MATCH);
+        let read = |value: &str| parse_tags(&headers(&[("if-match", value)]), header::IF_MATCH);
         let versions = |list: &[&str]| Some(EntityTags::Versions(list.iter().map(|text| text.to_string()).collect()));
         assert_eq!(read(r#"W/"3""#).unwrap(), versions(&["3"]));
         assert_eq!(read(r#""3", W/"a,b" ,"c""#).unwrap(), versions(&["3", "a,b", "c"]));
@@ -203,7 +203,7 @@ mod tests {
         for wrong in ["3", r#"W/"3"#, r#""3" "4""#, "", "W/*"] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
-        assert_eq!(tags(&HeaderMap::new(), header::IF_MATCH).unwrap(), None);
+        assert_eq!(parse_tags(&HeaderMap::new(), header::IF_MATCH).unwrap(), None);
     }
 
     #[test]
@@ -241,7 +241,7 @@ mod tests {
         #[test]
         fn no_header_or_query_is_a_panic(value in "[ -~]{0,30}", query in "[%&=a-f0-9_|+,\\\\é]{0,30}") {
             let headers = headers(&[("if-match", &value), ("prefer", &value), ("content-type", &value)]);
-            let _ = (expected(&headers), check_content_type(&headers));
+            let _ = (precondition(&headers), check_content_type(&headers));
             let _ = GroupSearch::read(Some(&query), &[], false);
         }
     }

@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, header};
 
-use crate::server::http::list::{joined, split};
+use crate::server::http::list::{join_header_lines, split_list};
 
 /// What a client takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,10 +15,10 @@ pub struct Accept {
 impl Accept {
     /// Reads the headers. What cannot be read is passed over.
     pub fn of(headers: &HeaderMap) -> Accept {
-        let text = joined(headers, header::ACCEPT);
-        let ranges = split(&text, ',').filter_map(range).collect();
+        let text = join_header_lines(headers, header::ACCEPT);
+        let ranges = split_list(&text, ',').filter_map(range).collect();
         // A header without a word says as much as none; empty members of a list do not count.
-        Accept { ranges, absent: split(&text, ',').all(|member| member.trim().is_empty()) }
+        Accept { ranges, absent: split_list(&text, ',').all(|member| member.trim().is_empty()) }
     }
 
     /// Whether the client says nothing of it.
@@ -57,7 +57,7 @@ impl Accept {
 /// `type/subtype;parameter=value;q=0.5`: parameters such as `fhirVersion` and `charset` do not keep a type from matching.
 /// A weight that is none counts as 1, so that a slip refuses nobody, and `*` alone, which old clients send, is `*/*`.
 fn range(text: &str) -> Option<(String, String, u16)> {
-    let mut parts = split(text, ';');
+    let mut parts = split_list(text, ';');
     let (kind, sub) = match parts.next()?.trim() {
         "*" => ("*", "*"),
         name => name.split_once('/')?,

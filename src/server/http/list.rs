@@ -5,13 +5,13 @@ use axum::http::header::AsHeaderName;
 use axum::http::{HeaderMap, HeaderValue};
 
 /// All lines of a header as one list. Bytes that are no UTF-8, which quoted strings may hold, spoil no member but their own.
-pub fn joined(headers: &HeaderMap, name: impl AsHeaderName) -> String {
+pub fn join_header_lines(headers: &HeaderMap, name: impl AsHeaderName) -> String {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     headers.get_all(name).iter().map(text).collect::<Vec<_>>().join(",")
 }
 
 /// Splits at a character that stands in no quoted string. A string that is not closed goes on to the end.
-pub fn split(text: &str, at: char) -> impl Iterator<Item = &str> {
+pub fn split_list(text: &str, at: char) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(move |c: char| {
         let ends = c == at && !quoted;
@@ -57,7 +57,7 @@ mod tests {
             (r"a\,b", &[r"a\", "b"]),
             ("", &[""]),
         ] {
-            assert_eq!(split(text, ',').collect::<Vec<_>>(), parts, "{text}");
+            assert_eq!(split_list(text, ',').collect::<Vec<_>>(), parts, "{text}");
         }
         for (text, plain) in
             [(" a ", "a"), (r#""a b""#, "a b"), (r#""a\"b""#, "a\"b"), (r#""a"#, "a"), (r#""a\"#, "a"), ("", "")]
@@ -70,7 +70,7 @@ mod tests {
         /// Nothing is lost at a split, and nothing panics.
         #[test]
         fn parts_are_the_whole(text in "[a-c,;=\"\\\\é ]{0,30}") {
-            prop_assert_eq!(split(&text, ',').collect::<Vec<_>>().join(","), text.as_str());
+            prop_assert_eq!(split_list(&text, ',').collect::<Vec<_>>().join(","), text.as_str());
             unquoted(&text);
         }
     }

@@ -33,7 +33,7 @@ impl Validators {
     }
 
     /// The conditions in the order of section 13.2.2; a date that is none does not count.
-    pub(crate) fn judge(&self, headers: &HeaderMap) -> PreconditionVerdict {
+    pub(crate) fn judge_preconditions(&self, headers: &HeaderMap) -> PreconditionVerdict {
         if headers.contains_key(IF_MATCH) {
             if !self.is_listed(headers, IF_MATCH, WeakTag::Differs) {
                 return PreconditionVerdict::Failed("If-Match");
@@ -106,7 +106,7 @@ mod tests {
         // Sun, 06 Nov 1994 08:49:37 GMT and a fraction, which no header can tell.
         let modified = SystemTime::UNIX_EPOCH + Duration::from_millis(784_111_777_900);
         let validators = Validators::new("\"abc\"".into(), modified);
-        (validators.judge(&headers), validators.allow_range(&headers))
+        (validators.judge_preconditions(&headers), validators.allow_range(&headers))
     }
 
     /// FILE-14: each condition alone, and which of two counts.

@@ -2,7 +2,7 @@
 
 use axum::http::HeaderMap;
 
-use crate::server::http::list::{joined, split, unquoted};
+use crate::server::http::list::{join_header_lines, split_list, unquoted};
 
 /// The preferences that are known. `wait` is not: no answer here is waited for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,8 +51,8 @@ impl Prefer {
     /// Reads the headers (HDR-04). Of a preference given twice the first counts, as the RFC has it.
     pub fn of(headers: &HeaderMap) -> Prefer {
         let (mut respond_async, mut handling, mut returned) = (false, None, None);
-        for preference in split(&joined(headers, "prefer"), ',') {
-            let preference = split(preference, ';').next().unwrap_or_default();
+        for preference in split_list(&join_header_lines(headers, "prefer"), ',') {
+            let preference = split_list(preference, ';').next().unwrap_or_default();
             let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
             match name.trim().to_ascii_lowercase().as_str() {
                 "respond-async" => respond_async = true,

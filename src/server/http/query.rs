@@ -25,9 +25,9 @@ impl Query {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
             match (decode(name), decode(value)) {
                 (Ok(name), Ok(value)) => pairs.push((name, value)),
-                (Ok(name), Err(problem)) => problems.push(format!("{}: the value {problem}", shown(&name))),
+                (Ok(name), Err(problem)) => problems.push(format!("{}: the value {problem}", shown_value(&name))),
                 // As it was sent: that much of it can be said.
-                (Err(problem), _) => problems.push(format!("{}: the name {problem}", shown(name))),
+                (Err(problem), _) => problems.push(format!("{}: the name {problem}", shown_value(name))),
             }
         }
         (pairs, problems)
@@ -40,7 +40,7 @@ pub fn plus_for_space(value: &str) -> String {
     value.replace(' ', "+")
 }
 
-fn shown(name: &str) -> String {
+fn shown_value(name: &str) -> String {
     name.chars().flat_map(char::escape_debug).take(SHOWN_CHARS_MAX).collect()
 }
 

@@ -14,7 +14,7 @@ use crate::server::error::{ApiError, FHIR_JSON, OutcomeIssue, OutcomeIssueType};
 use crate::server::http::accept::Accept;
 use crate::server::http::prefer::Prefer;
 use crate::server::http::query::Query;
-use crate::server::kick_off::parameters::read;
+use crate::server::kick_off::parameters::read_parameters;
 use crate::server::kick_off::request::{KickOffParams, KickOffPolicy, Level};
 use axum::http::{HeaderMap, StatusCode};
 
@@ -49,7 +49,7 @@ pub fn parse(
     }
     let (pairs, malformed) = Query::parse(query);
     problems.extend(malformed.into_iter().map(|problem| OutcomeIssue::error(OutcomeIssueType::Invalid, problem)));
-    match read(level, &pairs, prefer.lenient, now, policy) {
+    match read_parameters(level, &pairs, prefer.lenient, now, policy) {
         Ok(asked) if problems.is_empty() => Ok(KickOffParams { prefer, ..asked }),
         found => {
             problems.extend(found.err().unwrap_or_default());

@@ -16,7 +16,7 @@ use crate::server::parameters::{OUTPUT_FORMATS, ParameterRow, find};
 ///
 /// # Errors
 /// Every problem, the first [`KICKOFF_PROBLEMS_MAX`] of them in full.
-pub fn read(
+pub fn read_parameters(
     level: &Level,
     pairs: &[(String, String)],
     lenient: bool,
@@ -41,7 +41,7 @@ pub fn read(
     for (name, values) in values {
         match find(policy.parameters, name) {
             Some(_) if values.is_empty() => {}
-            Some(parameter) if parameter.supported => reader.supported(level, parameter, &values),
+            Some(parameter) if parameter.supported => reader.check_supported(level, parameter, &values),
             Some(parameter) => reader.unsupported(name, parameter.lenient),
             None => reader.unsupported(name, true),
         }
@@ -66,7 +66,7 @@ impl ParameterReader<'_> {
             self.problems_more += 1;
             return;
         }
-        let issue = OutcomeIssue::error(code, format!("{}: {text}", cut(name)));
+        let issue = OutcomeIssue::error(code, format!("{}: {text}", shorten(name)));
         // As R4 writes where an HTTP request is wrong; what is no plain name is told in the text alone.
         let plain =
             name.len() <= SHOWN_CHARS_MAX && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
@@ -74,7 +74,7 @@ impl ParameterReader<'_> {
     }
 
     /// Something that lenient handling passed by (HDR-06). The number of notes is bounded (OUTCOME-06).
-    fn note(&mut self, cause: &'static str, text: String) {
+    fn note_ignored(&mut self, cause: &'static str, text: String) {
         self.notes.push(cause, Issue::warning(IssueCode::NotSupported, text));
     }
 
@@ -90,7 +90,7 @@ impl ParameterReader<'_> {
     }
 
     /// A parameter of the table with its values, of which there is one at least.
-    fn supported(&mut self, level: &Level, parameter: &ParameterRow, values: &[&str]) {
+    fn check_supported(&mut self, level: &Level, parameter: &ParameterRow, values: &[&str]) {
         let name = parameter.name;
         if name == "_type" {
             // Repeats add up, as if given in one list (PARAM-01).
@@ -111,7 +111,7 @@ impl ParameterReader<'_> {
             _ => {
                 let text = format!(
                     "{:?} is not supported; the output is {}",
-                    cut(value),
+                    shorten(value),
                     OUTPUT_FORMATS.join(", also written ")
                 );
                 self.problem(OutcomeIssueType::NotSupported, name, text);
@@ -124,7 +124,7 @@ impl ParameterReader<'_> {
         let at = self.instant(name, value, read)?;
         let skew = i64::try_from(self.policy.clock_skew_seconds).unwrap_or(i64::MAX).saturating_mul(TICKS_PER_SECOND);
         if at.ticks > self.now.ticks.saturating_add(skew) {
-            let text = format!("{:?} lies in the future; it is {} here (SINCE-03)", cut(value), self.now);
+            let text = format!("{:?} lies in the future; it is {} here (SINCE-03)", shorten(value), self.now);
             self.problem(OutcomeIssueType::Value, name, text);
             return None;
         }
@@ -137,7 +137,7 @@ impl ParameterReader<'_> {
             let text = format!(
                 "{:?} is no {date}instant such as 2024-05-01T00:00:00Z: all from the year to the seconds and the offset must \
                  be there, and be possible",
-                cut(value)
+                shorten(value)
             );
             self.problem(OutcomeIssueType::Value, name, text);
         }
@@ -159,7 +159,7 @@ impl ParameterReader<'_> {
             return;
         }
         if types.is_empty() {
-            let given: Vec<String> = names.iter().take(KICKOFF_PROBLEMS_MAX).map(|name| cut(name)).collect();
+            let given: Vec<String> = names.iter().take(KICKOFF_PROBLEMS_MAX).map(|name| shorten(name)).collect();
             let text = format!("none of {} is exported here, and without a type everything would be", given.join(", "));
             return self.problem(self.policy.type_refused, "_type", text + " (TYPE-03)");
         }
@@ -193,9 +193,9 @@ impl ParameterReader<'_> {
         // Looking for what was meant takes time: not for what is no name at all, nor once all that will be told is told.
         let told = self.problems.len() < KICKOFF_PROBLEMS_MAX && name.len() <= SHOWN_CHARS_MAX;
         let similar = if told && !self.lenient { ResourceType::similar(name) } else { Vec::new() };
-        let text = format!("{:?} is no R4 resource type", cut(name));
+        let text = format!("{:?} is no R4 resource type", shorten(name));
         match (self.lenient, similar.as_slice()) {
-            (true, _) => self.note("unknown types", format!("_type: {text}, and was left out")),
+            (true, _) => self.note_ignored("unknown types", format!("_type: {text}, and was left out")),
             (false, []) => {
                 self.problem(self.policy.type_refused, "_type", format!("{text}; give names such as Patient"));
             }
@@ -211,8 +211,8 @@ impl ParameterReader<'_> {
         let meant = self.policy.parameters.iter().find(|known| known.supported && is_slip(name, known.name));
         if self.lenient && may_be_ignored {
             let advice = meant.map(|known| format!("; {} is", known.name)).unwrap_or_default();
-            let text = format!("{}: this parameter is not supported here and was ignored{advice}", cut(name));
-            return self.note("unsupported parameters", text);
+            let text = format!("{}: this parameter is not supported here and was ignored{advice}", shorten(name));
+            return self.note_ignored("unsupported parameters", text);
         }
         let advice = match meant {
             Some(known) => format!("did you mean {}?", known.name),
@@ -238,7 +238,7 @@ fn is_slip(name: &str, known: &str) -> bool {
 }
 
 /// The beginning of what a client sent, to be repeated to it.
-fn cut(text: &str) -> String {
+fn shorten(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS_MAX) {
         None => text.to_string(),
         Some((at, _)) => format!("{}…", &text[..at]),

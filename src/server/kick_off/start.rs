@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::fhir::id::Id;
-use crate::group::lookup::{UnusableGroup, read_group, unusable};
+use crate::group::lookup::{UnusableGroup, check_usable, read_group};
 use crate::group::reader::{GroupHead, GroupMember, GroupReader};
 use crate::group::registry::RegisteredGroup;
 use crate::group::registry::view::{GroupLookup, GroupView};
@@ -59,7 +59,7 @@ pub fn kick_off(
     let tenant = app.tenant(mount);
     let mut asked = kick_off::parse(level, query, headers, &tenant.engine.now(), &mount.kickoff)?;
     principal.allow(level, &mut asked)?;
-    let view = tenant.engine.look().map_err(|error| unreadable(&error))?;
+    let view = tenant.engine.list_files().map_err(|error| unreadable_group(&error))?;
     let of_group = match level {
         Level::Group(id) => Some(group_population(app, mount, principal, id, &view)?),
         _ => None,
@@ -83,15 +83,15 @@ pub fn kick_off(
             scope,
             absent_groups: absent.into_iter().collect(),
             bound_client: principal.is_bound(),
-            ..mount.request(whose, &asked)
+            ..mount.stored_request(whose, &asked)
         },
         group: own,
         scope: scope_groups,
         view,
-        keep_seconds: mount.settings.keep(),
+        keep_seconds: mount.settings.kept_table(),
         naming: mount.dialect.naming,
     };
-    let accepted = tenant.engine.kick_off(job).map_err(refused)?;
+    let accepted = tenant.engine.kick_off(job).map_err(kick_off_error)?;
     tracing::info!(job = accepted.id, client = principal.log_name(), mount = mount.name(), "a job was accepted");
     let applied = asked.preference_applied();
     Ok(StartedExport { job: accepted, request: url, notes, applied, respond_async: asked.prefer.respond_async })
@@ -117,7 +117,7 @@ fn find_group(
         let snapshot = tenant.engine.snapshot_now();
         let indexed = snapshot.as_ref().is_some_and(|snapshot| view.is_indexed(snapshot.index().generation()));
         let groups = GroupView::new(&tenant.groups, snapshot.as_ref(), mount.fhir_bases());
-        let found = groups.find(&id).map_err(|error| unreadable(&error))?;
+        let found = groups.find(&id).map_err(|error| unreadable_group(&error))?;
         Ok((if visible { found } else { GroupLookup::Unknown }, indexed))
     };
     let (found, indexed) = look()?;
@@ -165,11 +165,11 @@ fn group_population(
     let mut of = GroupPopulation::default();
     if let GroupLookup::Book(group) = &found {
         let scoped = scope_of(app.authenticator.as_ref(), &tenant.name, &groups, id, group);
-        if let Some((scope, copies)) = scoped.map_err(|error| unreadable(&error))? {
+        if let Some((scope, copies)) = scoped.map_err(|error| unreadable_group(&error))? {
             (of.scope, of.scope_groups) = (Some(scope), copies);
         }
     }
-    let absent = groups.superseding().map_err(|error| unreadable(&error))?;
+    let absent = groups.check_superseding().map_err(|error| unreadable_group(&error))?;
     of.absent = absent.into_iter().map(|id| id.to_string()).collect();
     check_group(&found, &of, principal, tenant, mount, id)?;
     if let GroupLookup::Book(group) = found {
@@ -191,7 +191,7 @@ fn check_group(
     let (fhir_bases, members) = (mount.fhir_bases(), mount.settings.members);
     let following = GroupFollow { fhir_bases, members, at: &now, absent: &of.absent };
     let mut listed = GroupQueue::default();
-    Id::parse(id.as_bytes()).into_iter().for_each(|id| listed.exclude(id));
+    Id::parse(id.as_bytes()).into_iter().for_each(|id| listed.exclude_patient(id));
     // A Group that is not there for the writer is not looked at, or the answer would tell that it is there.
     let may_list = |nested: &Id| {
         let groups = of.scope.as_ref().and_then(|scope| scope.groups.as_ref());
@@ -209,7 +209,7 @@ fn check_group(
             format!("Group/{id} cannot be read as a Group"),
         )
     })?;
-    let mut issues: Vec<OutcomeIssue> = unusable(&head, members)
+    let mut issues: Vec<OutcomeIssue> = check_usable(&head, members)
         .into_iter()
         .map(|problem| {
             let code = if problem == UnusableGroup::Inactive {
@@ -221,7 +221,7 @@ fn check_group(
         })
         .collect();
     if let Some(snapshot) = tenant.engine.snapshot_now() {
-        let found = find_modifier(&snapshot, &following, listed).map_err(|error| unreadable(&error))?;
+        let found = find_modifier(&snapshot, &following, listed).map_err(|error| unreadable_group(&error))?;
         issues.extend(found.map(|(nested, modifier)| {
             // What a Group is called, and holds, that the client may not see, it is not told.
             let text = match principal.sees_group(nested.as_str()) {
@@ -255,14 +255,14 @@ fn head_of(found: &GroupLookup, on_member: &mut dyn FnMut(&GroupMember<'_>)) -> 
 }
 
 /// The store cannot answer for now.
-fn unreadable(error: &dyn std::fmt::Display) -> ApiError {
+fn unreadable_group(error: &dyn std::fmt::Display) -> ApiError {
     tracing::error!(%error, "the store cannot be read");
     let text = "the store cannot be read for the moment; ask again, and tell the operator if that does not help";
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OutcomeIssueType::Transient, text).retry_after(BUSY_SECONDS)
 }
 
 /// What the engine does not take, as an answer.
-pub fn refused(refused: KickOffError) -> ApiError {
+pub fn kick_off_error(refused: KickOffError) -> ApiError {
     let throttled = |text: String| ApiError::new(StatusCode::TOO_MANY_REQUESTS, OutcomeIssueType::Throttled, text);
     match refused {
         KickOffError::ClientBusy(jobs) => {

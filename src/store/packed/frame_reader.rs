@@ -68,7 +68,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// [`FrameError`].
-    pub fn checked<'b>(&'b mut self, source: &'b StoreFile, frame: &FrameInfo) -> Result<&'b [u8], FrameError> {
+    pub fn checked_frame<'b>(&'b mut self, source: &'b StoreFile, frame: &FrameInfo) -> Result<&'b [u8], FrameError> {
         checked(source, frame, self.scattered, &mut self.compressed)
     }
 
@@ -80,7 +80,7 @@ impl FrameReader {
         let bytes = checked(source, frame, self.scattered, &mut self.compressed)?;
         let damaged = |what: String| FrameError::Damaged(what);
         let checksums = self.checksums;
-        match self.context.get_or_insert_with(|| context(checksums)).decompress(out, bytes) {
+        match self.context.get_or_insert_with(|| decoder_context(checksums)).decompress(out, bytes) {
             Ok(len) if len == out.len() => {}
             Ok(len) => return Err(damaged(format!("it holds {len} bytes, the table says {}", out.len()))),
             Err(code) => return Err(damaged(format!("its zstd data is broken ({})", get_error_name(code)))),
@@ -120,7 +120,7 @@ impl FrameReader {
     }
 }
 
-fn context(checksums: bool) -> DCtx<'static> {
+fn decoder_context(checksums: bool) -> DCtx<'static> {
     let mut context = DCtx::create();
     if !checksums {
         // Refused by a library that does not know it, which then asks them.

@@ -115,7 +115,7 @@ fn optional(ticks: i64) -> Option<i64> {
 }
 
 /// The bytes that a packed file begins with.
-pub fn head() -> [u8; HEAD_BYTES as usize] {
+pub fn read_head() -> [u8; HEAD_BYTES as usize] {
     let mut head = [0; HEAD_BYTES as usize];
     head[..4].copy_from_slice(&SKIPPABLE.to_le_bytes());
     head[4..8].copy_from_slice(&8u32.to_le_bytes());
@@ -131,7 +131,7 @@ pub fn is_packed(source: &StoreFile) -> Result<bool, StoreFileError> {
     if source.len() < HEAD_BYTES {
         return Ok(false);
     }
-    Ok(source.read(0, HEAD_BYTES as usize, &mut Vec::new())? == head())
+    Ok(source.read(0, HEAD_BYTES as usize, &mut Vec::new())? == read_head())
 }
 
 impl SeekTable {
@@ -299,7 +299,7 @@ impl TableReader<'_> {
     }
 
     /// A part that nobody asks for, which belongs to the checksum all the same.
-    fn pass_by(&mut self, len: usize) -> Result<Vec<u8>, StoreFileError> {
+    fn skip_bytes(&mut self, len: usize) -> Result<Vec<u8>, StoreFileError> {
         let mut piece = vec![0; len.min(PIECE_BYTES)];
         let mut left = len;
         while left > 0 {
@@ -369,7 +369,7 @@ fn parse(source: &StoreFile, lengths_too: bool) -> Result<(SeekTable, Vec<u8>), 
     parts.fill(bytes_of_mut(&mut table.rows))?;
     let coded = match lengths_too {
         true => parts.bytes(lengths as usize)?,
-        false => parts.pass_by(lengths as usize)?,
+        false => parts.skip_bytes(lengths as usize)?,
     };
     let left = parts.bytes(left as usize * LEFT_BYTES)?;
     let text = parts.bytes(names_bytes as usize)?;
@@ -378,9 +378,9 @@ fn parse(source: &StoreFile, lengths_too: bool) -> Result<(SeekTable, Vec<u8>), 
     if parts.sum.digest() != trailer[TRAILER_WORDS - 2] {
         return Err(damaged("the checksum of the table does not hold"));
     }
-    table.left = left.chunks_exact(LEFT_BYTES).map(left_owner).collect();
+    table.left = left.chunks_exact(LEFT_BYTES).map(push_prior_owner).collect();
     table.names = owner_names(&text).ok_or(damaged("the owners of the table cannot be read"))?;
-    check(&table, at, rows, names)?;
+    check_table(&table, at, rows, names)?;
     Ok((table, coded))
 }
 
@@ -388,7 +388,7 @@ fn words(bytes: &[u8]) -> Vec<u64> {
     bytes.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect()
 }
 
-fn left_owner(bytes: &[u8]) -> PriorOwnerRecord {
+fn push_prior_owner(bytes: &[u8]) -> PriorOwnerRecord {
     let word = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().expect("24 bytes"));
     let updated = i64::from_le_bytes(*bytes[16..].first_chunk().expect("24 bytes"));
     PriorOwnerRecord { frame: word(0), entry: word(4), owner: word(8), updated }
@@ -408,7 +408,7 @@ fn owner_names(mut bytes: &[u8]) -> Option<Vec<(String, Id)>> {
 }
 
 /// The relations that later indexing relies on.
-fn check(table: &SeekTable, table_at: u64, rows: u64, names: u64) -> Result<(), TableError> {
+fn check_table(table: &SeekTable, table_at: u64, rows: u64, names: u64) -> Result<(), TableError> {
     let (places, _) = table.places.as_chunks::<2>();
     let ascending = places.windows(2).all(|pair| pair[0][0] < pair[1][0] && pair[0][1] < pair[1][1]);
     let whole = places.first() == Some(&[HEAD_BYTES, 0]) && places.last().is_some_and(|end| end[0] == table_at);
@@ -451,12 +451,12 @@ mod tests {
     fn file(bytes: &[u8]) -> StoreFile {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(bytes).unwrap();
-        StoreFile::open(file.path(), Access::called()).unwrap()
+        StoreFile::open(file.path(), Access::pread()).unwrap()
     }
 
     fn packed() -> Vec<u8> {
         let (table, lengths) = table();
-        let mut bytes = head().to_vec();
+        let mut bytes = read_head().to_vec();
         bytes.resize(HEAD_BYTES as usize + 150, 0x55);
         bytes.extend(table.to_bytes(&lengths).unwrap());
         bytes

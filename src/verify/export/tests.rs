@@ -66,7 +66,7 @@ fn coded(coding: Compression) -> ExportRequest {
 }
 
 fn rules(out: &Path) -> Vec<&'static str> {
-    let report = export(out, &Progress::default()).unwrap();
+    let report = verify_export(out, &Progress::default()).unwrap();
     assert_eq!(report.holds, report.differences.is_empty());
     assert!(!report.to_string().is_empty());
     serde_json::to_string(&report).unwrap();
@@ -85,7 +85,7 @@ fn a_good_export_holds() {
     for coding in [Compression::None, Compression::Gzip, Compression::Zstd] {
         let (_dir, out) = exported(coded(coding));
         std::fs::write(out.join("notes.txt"), "x").unwrap();
-        let report = export(&out, &Progress::default()).unwrap();
+        let report = verify_export(&out, &Progress::default()).unwrap();
         assert_eq!(report.differences.lines(), Vec::<String>::new());
         assert!(report.holds);
         assert_eq!(report.unlisted, ["notes.txt"]);
@@ -132,7 +132,7 @@ fn damage_is_found() {
         std::fs::write(&shard, &keep).unwrap();
     }
     std::fs::remove_file(&shard).unwrap();
-    let report = export(&out, &Progress::default()).unwrap();
+    let report = verify_export(&out, &Progress::default()).unwrap();
     assert!(report.differences.lines()[0].starts_with("Observation.00001.ndjson: it is not there"), "{report}");
 }
 
@@ -200,7 +200,7 @@ fn the_manifest_is_held_to_its_shape() {
     std::fs::write(&path, &keep[..keep.len() / 2]).unwrap();
     assert!(rules(&out).contains(&"MANIFEST-15"));
     std::fs::remove_file(&path).unwrap();
-    let error = export(&out, &Progress::default()).unwrap_err();
+    let error = verify_export(&out, &Progress::default()).unwrap_err();
     assert!(error.to_string().contains("not finished") && error.exit_code() == 2, "{error}");
-    assert_eq!(export(&out.join("none"), &Progress::default()).unwrap_err().exit_code(), 2);
+    assert_eq!(verify_export(&out.join("none"), &Progress::default()).unwrap_err().exit_code(), 2);
 }

@@ -17,7 +17,7 @@ fn open(root: &Path, index: &Path) -> Store {
 
 fn verified(root: &Path, index: &Path) -> StoreReport {
     let before = files(index);
-    let report = store(&open(root, index), &Progress::default()).unwrap();
+    let report = verify_index(&open(root, index), &Progress::default()).unwrap();
     assert_eq!(files(index), before, "a verification writes nothing");
     report
 }
@@ -38,7 +38,7 @@ fn files(index: &Path) -> Option<Vec<(String, Vec<u8>, std::time::SystemTime)>> 
 
 /// Makes the index, or makes again what is damaged of it.
 fn indexed(root: &Path, index: &Path) {
-    open(root, index).recheck(&Progress::default()).unwrap();
+    open(root, index).verify_and_repair(&Progress::default()).unwrap();
 }
 
 /// The twin agrees with the index on every bundled store: real records, and all that was made to set them apart.
@@ -92,7 +92,7 @@ fn forge(index: &Path, column: Column, change: impl FnOnce(&mut [u8])) {
     let mut bytes = std::fs::read(&path).unwrap();
     let places = ColumnRanges::read(&bytes).unwrap();
     change(&mut bytes[places.column(column)]);
-    layout::seal(&mut bytes[..places.head.size as usize], places.front());
+    layout::seal_segment(&mut bytes[..places.head.size as usize], places.front());
     std::fs::write(&path, bytes).unwrap();
 }
 
@@ -171,7 +171,7 @@ fn changed_bytes_are_found() {
     std::fs::write(&file, text).unwrap();
     let name = index.join(crate::index::meta::FILE);
     let mut generation = crate::index::meta::IndexMeta::from_bytes(&std::fs::read(&name).unwrap()).unwrap();
-    let source = crate::sys::store_file::StoreFile::open(&file, crate::sys::access::Access::called()).unwrap();
+    let source = crate::sys::store_file::StoreFile::open(&file, crate::sys::access::Access::pread()).unwrap();
     generation.files[0].stamp = source.stamp();
     std::fs::write(&name, generation.to_bytes()).unwrap();
     let report = verified(&root, &index);
@@ -280,7 +280,7 @@ fn a_verification_and_a_writer_hold_each_other_off() {
     let watch = Progress::default();
     let store_now = open(&root, &index);
     std::thread::scope(|scope| {
-        let verification = scope.spawn(|| store(&store_now, &watch).unwrap());
+        let verification = scope.spawn(|| verify_index(&store_now, &watch).unwrap());
         while !watch.waiting.load(Relaxed) {
             assert!(!verification.is_finished(), "it looked while somebody wrote");
             std::thread::yield_now();

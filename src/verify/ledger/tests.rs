@@ -6,7 +6,7 @@ use crate::fhir::instant::Instant;
 use crate::request::ExportRequest;
 use crate::store::{Store, StoreOptions};
 use crate::sys::durability::Sync;
-use crate::verify::export::export;
+use crate::verify::export::verify_export;
 
 fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name)
@@ -35,9 +35,9 @@ fn exported(dir: &Path, store: &Path, request: &ExportRequest, as_of: &str) -> O
 
 fn recounted(out: &Path) -> LedgerReport {
     let watch = Progress::default();
-    let found = export(out, &watch).unwrap();
+    let found = verify_export(out, &watch).unwrap();
     assert!(found.holds, "{found}");
-    ledger(out, &found, &LedgerOptions::default(), &watch).unwrap()
+    verify_ledger(out, &found, &LedgerOptions::default(), &watch).unwrap()
 }
 
 /// Requests of every kind that a store can be asked.
@@ -134,11 +134,11 @@ fn late_rows_and_groups_are_recounted() {
     let moved = dir.path().join("moved");
     std::fs::rename(&list, &moved).unwrap();
     let watch = Progress::default();
-    let found = export(&third, &watch).unwrap();
+    let found = verify_export(&third, &watch).unwrap();
     let elsewhere = LedgerOptions { population_file: Some(moved.clone()), ..LedgerOptions::default() };
-    assert!(ledger(&third, &found, &elsewhere, &watch).unwrap().holds);
+    assert!(verify_ledger(&third, &found, &elsewhere, &watch).unwrap().holds);
     std::fs::write(&moved, "p\n").unwrap();
-    let error = ledger(&third, &found, &elsewhere, &watch).unwrap_err();
+    let error = verify_ledger(&third, &found, &elsewhere, &watch).unwrap_err();
     assert!(error.exit_code() == 3 && error.to_string().contains("not the file"), "{error}");
 }
 
@@ -154,8 +154,8 @@ fn a_wrong_ledger_is_found() {
     let request = ExportRequest::patients(dir.path().join("ids"));
     let out = exported(dir.path(), &store, &request, "2022-01-01T00:00:00Z").unwrap();
     let watch = Progress::default();
-    let found = export(&out, &watch).unwrap();
-    let recount = |found: &ExportVerification| ledger(&out, found, &LedgerOptions::default(), &watch);
+    let found = verify_export(&out, &watch).unwrap();
+    let recount = |found: &ExportVerification| verify_ledger(&out, found, &LedgerOptions::default(), &watch);
     assert!(recount(&found).unwrap().holds);
 
     let mut wrong = found.clone();
@@ -168,7 +168,7 @@ fn a_wrong_ledger_is_found() {
     // As many lines, but another's.
     let shard = out.join("Observation.00001.ndjson");
     std::fs::write(&shard, other.clone() + "\n").unwrap();
-    let report = recount(&export(&out, &watch).unwrap()).unwrap();
+    let report = recount(&verify_export(&out, &watch).unwrap()).unwrap();
     assert!(report.differences.counts.contains_key("lines") && !report.holds, "{report}");
 
     std::fs::write(store.join("a.ndjson"), [PATIENT, &other, OBSERVATION, ""].join("\n")).unwrap();

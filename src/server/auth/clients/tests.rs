@@ -148,7 +148,7 @@ const BEFORE: &str = "[[clients]]\nname = 'a'\nclient_id = 'ca'\nclient_secret_h
 #[tokio::test]
 async fn hashes_of_before() {
     let provider = provider_of(BEFORE);
-    assert_eq!(provider.table().argon2_count(), 3);
+    assert_eq!(provider.client_table().argon2_count(), 3);
     let answer = async |headers: HeaderMap| provider.authenticate(DOOR, &headers, None).await;
     assert!(at_once(&provider, DOOR, &token("tb.right")).is_none());
     assert_eq!(answer(token("tb.right")).await.unwrap().client, "a");
@@ -208,11 +208,11 @@ async fn a_flood_of_wrong_tokens() {
 #[test]
 fn decoys() {
     let table = table(BEFORE);
-    let decoy = |id: &str| table.tokens.decoy(id).map(Arc::as_ptr).unwrap();
+    let decoy = |id: &str| table.tokens.decoy_hash(id).map(Arc::as_ptr).unwrap();
     let chosen: Vec<_> = (0..64).map(|n| decoy(&format!("t{n}"))).collect();
     assert!((0..64).all(|n| decoy(&format!("t{n}")) == chosen[n]));
     assert!(table.tokens.argon2.iter().all(|hash| chosen.contains(&Arc::as_ptr(hash))), "each of them");
-    assert!(table.secrets.decoy("cx").is_none());
+    assert!(table.secrets.decoy_hash("cx").is_none());
 }
 
 /// Clients are replaced as a whole: who is gone is not let in, however well remembered.
@@ -226,5 +226,5 @@ fn clients_are_replaced() {
     let other = table("[[clients]]\nname = 'c'").clients;
     provider.replace(ClientTable { clients: other, ..table("") });
     assert!(ask(&provider, DOOR, &token("tc.right")).is_err(), "without clients nobody is let in");
-    assert!(!format!("{:?}", provider.table()).contains("sha256$"));
+    assert!(!format!("{:?}", provider.client_table()).contains("sha256$"));
 }
