@@ -98,7 +98,7 @@ fn instants(c: &mut Criterion) {
             texts
                 .iter()
                 .filter_map(|text| InstantRef::parse(black_box(text.as_bytes())))
-                .map(|at| at.ticks)
+                .map(|instant| instant.ticks)
                 .sum::<i64>()
         })
     });

@@ -294,11 +294,11 @@ impl IssueLog {
     }
 
     fn cause(&mut self, severity: Severity, code: IssueCode, name: &'static str) -> &mut IssueCause {
-        let at = self.causes.iter().position(|known| known.name == name).unwrap_or_else(|| {
+        let i = self.causes.iter().position(|known| known.name == name).unwrap_or_else(|| {
             self.causes.push(IssueCause { name, severity, code, kept: Vec::new(), count: 0 });
             self.causes.len() - 1
         });
-        let cause = &mut self.causes[at];
+        let cause = &mut self.causes[i];
         cause.severity = cause.severity.max(severity);
         cause
     }
@@ -323,8 +323,8 @@ impl IssueLog {
     }
 
     /// Causes that came up more often here than in what a reader was told: name, count, and the first message.
-    pub fn withheld<'a>(&'a self, told: &'a IssueLog) -> impl Iterator<Item = (&'static str, u64, &'a Issue)> {
-        let known = |name| told.causes.iter().find(|cause| cause.name == name).map_or(0, |cause| cause.count);
+    pub fn withheld<'a>(&'a self, reported: &'a IssueLog) -> impl Iterator<Item = (&'static str, u64, &'a Issue)> {
+        let known = |name| reported.causes.iter().find(|cause| cause.name == name).map_or(0, |cause| cause.count);
         let more = self.causes.iter().filter(move |cause| cause.count > known(cause.name));
         more.filter_map(|cause| Some((cause.name, cause.count, cause.kept.first()?)))
     }

@@ -97,12 +97,12 @@ pub fn cut_shards(snapshot: &Snapshot, selection: &Selection, bounds: FileBounds
                 && bounds.file_resources.is_none_or(|most| open.rows + rows <= most)
     };
     for extent in snapshot.extents() {
-        let (this, chosen) = (&snapshot.index().extents()[extent], &selection.rows[extent]);
-        let (head, count) = (this.head(), chosen.count());
+        let (segment, chosen) = (&snapshot.index().extents()[extent], &selection.rows[extent]);
+        let (head, count) = (segment.head(), chosen.count());
         let place = |row| RowAddress { extent, row };
         // Rows of one type that are taken one and all, and fit into the file, need no look; nor do they when frames are
         // copied (who must look at some of their rows after all proves them then).
-        let whole = head.only_type().filter(|_| count == this.rows() && count > 0);
+        let whole = head.only_type().filter(|_| count == segment.rows() && count > 0);
         let framed = snapshot.index().packed(snapshot.index().entry(extent).file).is_some();
         let joined = whole.and_then(|only| {
             let shards = &mut done[only.index()];
@@ -112,20 +112,20 @@ pub fn cut_shards(snapshot: &Snapshot, selection: &Selection, bounds: FileBounds
             shards.last_mut().filter(|open| fits(open, head.rows, head.row_bytes))
         });
         // Whoever writes the other rows reads no more of the index than is proven here: at once where many are wanted.
-        let dense = count * DENSE_SHARE >= this.rows();
+        let dense = count * DENSE_SHARE >= segment.rows();
         if dense && !(framed && joined.is_some()) {
-            this.verify_copied(0..this.rows())?;
+            segment.verify_copied(0..segment.rows())?;
         }
         if let Some(open) = joined {
-            open.last = place(this.rows() - 1);
+            open.last = place(segment.rows() - 1);
             open.rows += head.rows;
             open.bytes += head.row_bytes;
             continue;
         }
-        let columns = this.columns();
+        let columns = segment.columns();
         for row in chosen.iter() {
             if !dense {
-                this.verify_copied(row..row + 1)?;
+                segment.verify_copied(row..row + 1)?;
             }
             let resource_type = head.only_type().unwrap_or_else(|| columns.type_of(row));
             let bytes = u64::from(columns.length(row)) + 1;

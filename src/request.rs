@@ -275,7 +275,7 @@ impl ExportRequest {
     /// `_since`: an instant, or a date as 00:00:00Z of that day (reading 1).
     pub fn since(mut self, text: &str) -> ExportRequest {
         match Instant::parse_instant_or_date(text) {
-            Some(at) => self.since = Some(at),
+            Some(time) => self.since = Some(time),
             None => self.problems.push(RequestProblem::of(
                 Parameter::Since,
                 format!(
@@ -289,7 +289,7 @@ impl ExportRequest {
     /// `_until`: an instant.
     pub fn until(mut self, text: &str) -> ExportRequest {
         match Instant::parse(text) {
-            Some(at) => self.until = Some(at),
+            Some(time) => self.until = Some(time),
             None => self.problems.push(RequestProblem::of(
                 Parameter::Until,
                 format!("{text:?} is no instant such as 2024-05-01T00:00:00Z (with seconds and offset)"),

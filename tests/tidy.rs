@@ -408,11 +408,10 @@ fn cited_rows_exist() {
     for source in ["src", "tests/it"].into_iter().flat_map(sources) {
         for (line_number, line) in source.text.lines().enumerate() {
             for (table, last) in ROWS {
-                for (at, _) in line.match_indices(&format!("{table}-")) {
+                for (i, _) in line.match_indices(&format!("{table}-")) {
                     let own_word =
-                        at == 0 || !line.as_bytes()[at - 1].is_ascii_alphanumeric() && line.as_bytes()[at - 1] != b'-';
-                    let digits: String =
-                        line[at + table.len() + 1..].chars().take_while(char::is_ascii_digit).collect();
+                        i == 0 || !line.as_bytes()[i - 1].is_ascii_alphanumeric() && line.as_bytes()[i - 1] != b'-';
+                    let digits: String = line[i + table.len() + 1..].chars().take_while(char::is_ascii_digit).collect();
                     let row = digits.parse().ok().filter(|_| own_word && digits.len() == 2);
                     if row.is_some_and(|row: u32| row == 0 || row > last) {
                         found.push(format!("{}:{} {table}-{digits}", source.path, line_number + 1));

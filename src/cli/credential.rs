@@ -45,12 +45,12 @@ fn token(args: &CredentialTokenArgs) -> Result<Exit, RequestError> {
         "status": "complete", "exitCode": 0, "token": token, "id": id, "hash": hash, "expires": expires,
         "patient": args.patient, "configuration": entry,
     });
-    let told = CredentialOutput {
+    let reported = CredentialOutput {
         secret: &token,
         header: "the token, sent as Authorization: Bearer TOKEN",
         place: "`tokens`",
     };
-    Ok(tell(args.json, &document, &told, &entry))
+    Ok(tell(args.json, &document, &reported, &entry))
 }
 
 fn secret(args: &CredentialSecretArgs) -> Result<Exit, RequestError> {
@@ -77,17 +77,17 @@ struct CredentialOutput<'a> {
     place: &'a str,
 }
 
-fn tell(json: bool, document: &serde_json::Value, told: &CredentialOutput<'_>, entry: &str) -> Exit {
+fn tell(json: bool, document: &serde_json::Value, reported: &CredentialOutput<'_>, entry: &str) -> Exit {
     if json {
         put_json(document);
         return Exit::Done;
     }
-    say(&format!("On standard output is what the client gets, this once: {}.", told.header));
-    if writeln!(std::io::stdout(), "{}", told.secret).is_err() {
+    say(&format!("On standard output is what the client gets, this once: {}.", reported.header));
+    if writeln!(std::io::stdout(), "{}", reported.secret).is_err() {
         // Nobody has the secret: an entry for it would be of no use.
         return Exit::Failed;
     }
-    say(&format!("This is for the configuration of the service, {} below [[clients]]:", told.place));
+    say(&format!("This is for the configuration of the service, {} below [[clients]]:", reported.place));
     say(entry);
     Exit::Done
 }

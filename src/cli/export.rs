@@ -92,9 +92,9 @@ fn plan_command(args: &ExportArgs, resolved: ResolvedConfig) -> Result<Exit, Exp
     let messages = all_issues(&snapshot, &plan, Audience::Operator)?;
     if args.write.run.json {
         let files: Vec<_> = (0..plan.shards.len())
-            .map(|at| {
-                let shard = &plan.shards[at];
-                json!({ "file": plan.file_name(at), "type": shard.resource_type.name(), "count": shard.rows, "bytes": shard.bytes })
+            .map(|i| {
+                let shard = &plan.shards[i];
+                json!({ "file": plan.file_name(i), "type": shard.resource_type.name(), "count": shard.rows, "bytes": shard.bytes })
             })
             .collect();
         put_json(&json!({

@@ -110,7 +110,7 @@ impl LineTotals {
         let sum =
             |count: &dyn Fn(&SegmentHeader) -> u64| index.extents().iter().map(|extent| count(extent.head())).sum();
         Ok(LineTotals {
-            types: (0..ResourceType::COUNT).map(|at| totals.rows(at)).collect(),
+            types: (0..ResourceType::COUNT).map(|offset| totals.rows(offset)).collect(),
             faults: (0..FaultKind::ALL.len()).map(|kind| totals.faults(kind)).collect(),
             index_bytes: sum(&|head| head.size),
             lines: sum(&|head| head.lines),

@@ -54,8 +54,8 @@ pub fn run(args: SynthArgs) -> Exit {
     let mut rows = vec![vec!["--group".to_string(), "members".to_string()]];
     rows.extend(made.groups.iter().map(|(id, members)| vec![id.clone(), count(*members)]));
     say(&table(&rows));
-    for (share, at) in &since {
-        say(&format!("  --since {at} selects about {share} of the rows"));
+    for (share, moment) in &since {
+        say(&format!("  --since {moment} selects about {share} of the rows"));
     }
     Exit::Done
 }

@@ -116,9 +116,9 @@ impl<'a> Decoder<'a> {
             if let Err(error) = if len == 0 { source.check() } else { Ok(()) } {
                 return Err(self.fail(error.into()));
             }
-            let at = self.input.at;
-            (self.input.at, self.uncompressed) = (at + len, self.uncompressed + len);
-            return match source.read(at, len as usize, &mut self.out) {
+            let position = self.input.at;
+            (self.input.at, self.uncompressed) = (position + len, self.uncompressed + len);
+            return match source.read(position, len as usize, &mut self.out) {
                 Ok(bytes) => Ok((len > 0).then_some(bytes)),
                 Err(error) => {
                     self.state = DecoderState::Failed;
@@ -130,7 +130,7 @@ impl<'a> Decoder<'a> {
         self.out.resize(READ_BYTES, 0);
         let (mut filled, start) = (0, self.uncompressed);
         while filled < self.out.len() {
-            let at = self.input.at;
+            let offset = self.input.at;
             let passed = &mut |compressed, filled: usize| {
                 if compressed != self.from.compressed {
                     passed(SeekPoint { compressed, uncompressed: start + filled as u64 });
@@ -149,7 +149,7 @@ impl<'a> Decoder<'a> {
                     Some(DecodeError::Truncated { path: path(), compressed: source.len(), uncompressed })
                 }
                 Ok(DecodeStep::Corrupt(reason)) => {
-                    Some(DecodeError::Corrupt { path: path(), compressed: at, uncompressed, reason })
+                    Some(DecodeError::Corrupt { path: path(), compressed: offset, uncompressed, reason })
                 }
                 Err(error) => Some(error.into()),
             };

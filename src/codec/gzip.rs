@@ -115,23 +115,23 @@ pub(crate) fn gzip_header(bytes: &[u8]) -> Result<Option<usize>, &'static str> {
     if flags & 0xe0 != 0 {
         return Err("the header of a gzip member has unknown flags");
     }
-    let mut at = 10;
+    let mut offset = 10;
     if flags & EXTRA != 0 {
-        let Some(&[low, high]) = bytes[at..].first_chunk() else { return Ok(None) };
-        at += 2 + u16::from_le_bytes([low, high]) as usize;
+        let Some(&[low, high]) = bytes[offset..].first_chunk() else { return Ok(None) };
+        offset += 2 + u16::from_le_bytes([low, high]) as usize;
     }
     for text in [NAME, COMMENT] {
         if flags & text != 0 {
-            let Some(end) = bytes.get(at..).and_then(|rest| memchr::memchr(0, rest)) else { return Ok(None) };
-            at += end + 1;
+            let Some(end) = bytes.get(offset..).and_then(|rest| memchr::memchr(0, rest)) else { return Ok(None) };
+            offset += end + 1;
         }
     }
     if flags & CRC != 0 {
-        let Some(&[low, high]) = bytes.get(at..).and_then(|rest| rest.first_chunk()) else { return Ok(None) };
-        if crc32fast::hash(&bytes[..at]) as u16 != u16::from_le_bytes([low, high]) {
+        let Some(&[low, high]) = bytes.get(offset..).and_then(|rest| rest.first_chunk()) else { return Ok(None) };
+        if crc32fast::hash(&bytes[..offset]) as u16 != u16::from_le_bytes([low, high]) {
             return Err("the checksum of a gzip header differs");
         }
-        at += 2;
+        offset += 2;
     }
-    Ok((at <= bytes.len()).then_some(at))
+    Ok((offset <= bytes.len()).then_some(offset))
 }

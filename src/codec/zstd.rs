@@ -74,7 +74,8 @@ impl Zstd {
             return Ok(DecodeStep::End);
         }
         let bytes = input.peek(8)?;
-        let word = |at: usize| bytes.get(at..at + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        let word =
+            |position: usize| bytes.get(position..position + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         match (word(0), word(4)) {
             (Some(Zstd::MAGIC), _) => {
                 passed(input.at, filled);

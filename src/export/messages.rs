@@ -123,7 +123,7 @@ pub fn all_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Resul
 
 fn fault_issues(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> Result<(), IndexError> {
     let index = snapshot.index();
-    let mut told = vec![0u64; FaultKind::ALL.len()];
+    let mut report = vec![0u64; FaultKind::ALL.len()];
     let (mut file, mut lines_before) = (usize::MAX, 0);
     for extent in snapshot.extents() {
         let entry = index.entry(extent);
@@ -136,7 +136,7 @@ fn fault_issues(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> Re
             continue;
         }
         for fault in index.extents()[extent].verify_columns(&[Column::Fault])?.faults() {
-            told[fault.kind as usize] += 1;
+            report[fault.kind as usize] += 1;
             let line = lines_before + u64::from(fault.line) + 1;
             let start = entry.start + u64::from(fault.offset);
             let name = index.file_name(file);
@@ -155,12 +155,12 @@ fn fault_issues(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> Re
         lines_before += lines;
     }
     // The index keeps the details of so many faults an extent; the others are counted.
-    for (kind, told) in FaultKind::ALL.iter().zip(told) {
+    for (kind, reported) in FaultKind::ALL.iter().zip(report) {
         messages.more(
             Severity::Error,
             fault_code(*kind),
             kind.name(),
-            plan.selection.noticed.faults[*kind as usize] - told,
+            plan.selection.noticed.faults[*kind as usize] - reported,
         );
     }
     Ok(())

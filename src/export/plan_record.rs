@@ -107,16 +107,15 @@ impl PlanRecord {
             return wrong("planId");
         }
         let mut names = HashSet::new();
-        for (at, name) in files.iter().enumerate() {
+        for (position, name) in files.iter().enumerate() {
             let (Some(parsed), true) = (OutputName::parse(name), names.insert(name)) else { return wrong("files") };
-            if parsed.folder.is_empty() != (at < self.shards.len()) {
+            if parsed.folder.is_empty() != (position < self.shards.len()) {
                 return wrong("files");
             }
         }
         let sized = |rows: u64, bytes: u64| rows > 0 && bytes / 2 >= rows;
-        let listed = |(at, (name, rows, bytes)): (usize, &(String, u64, u64))| {
-            files.get(at) == Some(name) && sized(*rows, *bytes)
-        };
+        let listed =
+            |(i, (name, rows, bytes)): (usize, &(String, u64, u64))| files.get(i) == Some(name) && sized(*rows, *bytes);
         if !self.shards.iter().enumerate().all(listed) {
             return wrong("shards");
         }
@@ -141,7 +140,7 @@ impl PlanRecord {
 pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> PlanRecord {
     let request = &plan.request;
     let types: Vec<&str> = request.types.iter().map(|t| t.name()).collect();
-    let instant = |at: &Option<Instant>| at.as_ref().map_or(String::new(), Instant::to_string);
+    let instant = |time: &Option<Instant>| time.as_ref().map_or(String::new(), Instant::to_string);
     let population = match &request.population {
         Population::System => "system".to_string(),
         Population::AllPatients => "all patients".to_string(),
@@ -178,7 +177,7 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
     }
     let request: BTreeMap<String, String> = fields.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
     let shards = plan.shards.iter().enumerate();
-    let shards = shards.map(|(at, shard)| (plan.file_name(at), shard.rows, shard.bytes)).collect();
+    let shards = shards.map(|(position, shard)| (plan.file_name(position), shard.rows, shard.bytes)).collect();
     let plan_id = plan_id(&plan.snapshot_id, &request);
     PlanRecord { plan_id, request, snapshot: snapshot.record(), shards, origin: ExportOrigin::of(store, &plan.request) }
 }

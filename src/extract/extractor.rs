@@ -92,8 +92,8 @@ impl Collector {
     }
 
     /// The verdict on a line whose grammar holds.
-    fn finish(&mut self, at: u64) -> Result<(), Fault> {
-        let fault = |kind| Err(Fault { kind, at });
+    fn finish(&mut self, offset: u64) -> Result<(), Fault> {
+        let fault = |kind| Err(Fault { kind, at: offset });
         let resource_type = match self.resource_type {
             Some(Some(known)) => known,
             _ if self.type_again => return Err(Fault { kind: FaultKind::DuplicateKey, at: self.again_at }),
@@ -150,10 +150,10 @@ impl Visitor for Collector {
             ElementRole::LastUpdated => {
                 self.note_updated();
                 self.facts.updated = match text.and_then(|text| InstantRef::parse(text.as_bytes())) {
-                    Some(at) => {
+                    Some(instant) => {
                         self.facts.updated_rest.clear();
-                        self.facts.updated_rest.extend_from_slice(at.rest);
-                        LastUpdatedText::Ticks(at.ticks)
+                        self.facts.updated_rest.extend_from_slice(instant.rest);
+                        LastUpdatedText::Ticks(instant.ticks)
                     }
                     None => LastUpdatedText::Illegal,
                 };
@@ -231,9 +231,9 @@ impl Visitor for Collector {
         }
     }
 
-    fn duplicate_key(&mut self, node: Node, at: u64) {
+    fn duplicate_key(&mut self, node: Node, offset: u64) {
         if self.again == 0 {
-            self.again_at = at;
+            self.again_at = offset;
         }
         self.type_again |= self.roles[node as usize] == ElementRole::ResourceType;
         self.again |= self.paths.paths(node);

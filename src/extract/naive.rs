@@ -59,7 +59,7 @@ pub fn extract(line: &[u8]) -> Result<PlainFacts, FaultFound> {
 
     // The type of a twice given resourceType does not matter: that key decides for every type.
     let types = document.child_at(&[0], &["resourceType"]);
-    let resource_type = match types.last().map(|at| &document.values[*at]) {
+    let resource_type = match types.last().map(|start_offset| &document.values[*start_offset]) {
         Some(JsonValue::Text(name)) => match ResourceType::parse(name) {
             Some(known) => known,
             None if types.len() > 1 => return wrong(FaultKind::DuplicateKey),
@@ -72,8 +72,8 @@ pub fn extract(line: &[u8]) -> Result<PlainFacts, FaultFound> {
     let mut deciding: Vec<String> =
         ["resourceType", "id", "meta.lastUpdated", "meta.versionId"].map(String::from).to_vec();
     let paths: Vec<&str> = (0..compartment::PATHS.len())
-        .filter(|at| compartment::paths_of(resource_type) >> at & 1 != 0)
-        .map(|at| compartment::PATHS[at])
+        .filter(|offset| compartment::paths_of(resource_type) >> offset & 1 != 0)
+        .map(|position| compartment::PATHS[position])
         .collect();
     deciding.extend(paths.iter().map(|path| format!("{path}.reference")));
     if resource_type == ResourceType::BUNDLE {
@@ -85,7 +85,7 @@ pub fn extract(line: &[u8]) -> Result<PlainFacts, FaultFound> {
 
     // An array of several metas that say different things is as if the key stood twice.
     let once = |path: &[&str]| -> Result<Option<&JsonValue>, FaultFound> {
-        let mut said = document.child_at(&[0], path).into_iter().map(|at| &document.values[at]);
+        let mut said = document.child_at(&[0], path).into_iter().map(|k| &document.values[k]);
         let first = said.find(|value| !matches!(value, JsonValue::Null));
         match said.any(|value| !matches!(value, JsonValue::Null)) {
             true => Err(FaultFound::Kind(FaultKind::DuplicateKey)),
@@ -95,7 +95,7 @@ pub fn extract(line: &[u8]) -> Result<PlainFacts, FaultFound> {
     let updated = once(&["meta", "lastUpdated"])?;
     let last_updated = updated.map(|value| value.text_of().filter(|text| is_looked_at(text)).and_then(Instant::parse));
     let version = once(&["meta", "versionId"])?.and_then(JsonValue::text_of).filter(|text| is_looked_at(text));
-    let id_text = document.child_at(&[0], &["id"]).first().and_then(|at| document.values[*at].text_of());
+    let id_text = document.child_at(&[0], &["id"]).first().and_then(|index| document.values[*index].text_of());
     let id = id_text.and_then(|text| Id::parse(text.as_bytes()));
     let mut facts = PlainFacts {
         content: Content::Resource,
@@ -124,7 +124,7 @@ pub fn extract(line: &[u8]) -> Result<PlainFacts, FaultFound> {
             found.extend(document.child_at(&[0], &names));
         }
         found.sort(); // values are numbered in the order of the text
-        let texts = found.into_iter().filter_map(|at| document.values[at].text_of());
+        let texts = found.into_iter().filter_map(|i| document.values[i].text_of());
         facts.references = texts.filter(|text| is_looked_at(text)).map(String::from).collect();
     }
     Ok(facts)
@@ -161,10 +161,10 @@ impl ParsedLine {
         let mut values: Vec<JsonValue> = Vec::new();
         let mut open: Vec<usize> = Vec::new();
         let mut key: Option<String> = None;
-        let mut at = 0;
-        while at < bytes.len() {
-            let start = at;
-            at += 1;
+        let mut i = 0;
+        while i < bytes.len() {
+            let start = i;
+            i += 1;
             let value = match bytes[start] {
                 b'{' => JsonValue::Map(Vec::new()),
                 b'[' => JsonValue::List(Vec::new()),
@@ -173,11 +173,11 @@ impl ParsedLine {
                     continue;
                 }
                 b'"' => {
-                    while bytes[at] != b'"' {
-                        at += if bytes[at] == b'\\' { 2 } else { 1 };
+                    while bytes[i] != b'"' {
+                        i += if bytes[i] == b'\\' { 2 } else { 1 };
                     }
-                    at += 1;
-                    let string = decode(&text[start + 1..at - 1]);
+                    i += 1;
+                    let string = decode(&text[start + 1..i - 1]);
                     let in_map = open.last().is_some_and(|map| matches!(values[*map], JsonValue::Map(_)));
                     if in_map && key.is_none() {
                         key = Some(string);
@@ -187,8 +187,8 @@ impl ParsedLine {
                 }
                 b',' | b':' | b' ' | b'\t' | b'\r' | b'\n' => continue,
                 first => {
-                    while at < bytes.len() && !b",:]} \t\r\n".contains(&bytes[at]) {
-                        at += 1;
+                    while i < bytes.len() && !b",:]} \t\r\n".contains(&bytes[i]) {
+                        i += 1;
                     }
                     if first == b'n' { JsonValue::Null } else { JsonValue::Other }
                 }
@@ -211,8 +211,8 @@ impl ParsedLine {
     fn parse_members<'a>(&'a self, from: &[usize]) -> Vec<&'a Vec<(String, usize)>> {
         let mut left: Vec<usize> = from.iter().rev().copied().collect();
         let mut maps = Vec::new();
-        while let Some(at) = left.pop() {
-            match &self.values[at] {
+        while let Some(i) = left.pop() {
+            match &self.values[i] {
                 JsonValue::Map(entries) => maps.push(entries),
                 JsonValue::List(items) => left.extend(items.iter().rev()),
                 _ => {}
@@ -245,7 +245,7 @@ impl ParsedLine {
         let entries = self.child_at(&[0], &["entry"]);
         let mut again = false;
         let mut wrong = None;
-        for (at, entry) in self.parse_members(&entries).into_iter().enumerate() {
+        for (index, entry) in self.parse_members(&entries).into_iter().enumerate() {
             let part = |name: &str| -> Vec<usize> {
                 entry.iter().filter(|(key, _)| key == name).map(|(_, value)| *value).collect()
             };
@@ -257,7 +257,7 @@ impl ParsedLine {
             again |= methods.len() > 1 || mentioned.len() > 1;
             let url = mentioned.first().filter(|url| is_looked_at(url));
             let one = match url {
-                _ if at >= TOMBSTONES_PER_LINE_MAX => Err(FaultKind::BundleTooLong),
+                _ if index >= TOMBSTONES_PER_LINE_MAX => Err(FaultKind::BundleTooLong),
                 Some(url) if methods.first() == Some(&"DELETE") && part("resource").is_empty() => {
                     match Reference::parse(url) {
                         Some(reference) if reference.version.is_none() => Ok(url.to_string()),
@@ -272,7 +272,7 @@ impl ParsedLine {
             }
         }
         let kinds = self.child_at(&[0], &["type"]);
-        let is_list = kinds.iter().any(|at| matches!(self.values[*at].text_of(), Some("transaction" | "batch")));
+        let is_list = kinds.iter().any(|i| matches!(self.values[*i].text_of(), Some("transaction" | "batch")));
         match wrong {
             _ if again => Err(FaultKind::DuplicateKey),
             Some(kind) => Err(kind),

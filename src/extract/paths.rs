@@ -52,9 +52,9 @@ pub(crate) static NAMES: LazyLock<ElementPaths> = LazyLock::new(|| {
     role(trie.add("entry.request.method", BUNDLE), ElementRole::Method);
     role(trie.add("entry.request.url", BUNDLE), ElementRole::Url);
     role(trie.add("entry.resource", BUNDLE), ElementRole::Resource);
-    for (at, path) in compartment::PATHS.iter().enumerate() {
-        let node = trie.add(path, 1 << at);
-        role(trie.add_below(node, "reference", 1 << at), ElementRole::Reference);
+    for (i, path) in compartment::PATHS.iter().enumerate() {
+        let node = trie.add(path, 1 << i);
+        role(trie.add_below(node, "reference", 1 << i), ElementRole::Reference);
     }
     trie.freeze();
     let nodes = trie.len();

@@ -58,16 +58,16 @@ fn may_end(byte: u8) -> bool {
 #[inline]
 pub fn run(mut state: ScalarState, bytes: &[u8]) -> (ScalarState, usize) {
     // Most numbers are short integers; this is their whole way.
-    for (at, byte) in bytes.iter().enumerate() {
+    for (i, byte) in bytes.iter().enumerate() {
         if state == INTEGER && byte.is_ascii_digit() {
             continue;
         }
         if may_end(*byte) {
-            return (state, at);
+            return (state, i);
         }
         state = step(state, *byte);
         if state == REJECT {
-            return (state, at);
+            return (state, i);
         }
     }
     (state, bytes.len())

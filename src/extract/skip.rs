@@ -59,12 +59,12 @@ pub static CLASS: [u8; 256] = {
 /// Index: innermost container is an object (bit 6), what is allowed (bits 3 to 5), class of the token.
 static NEXT: [u8; 128] = {
     let mut table = [ExpectedToken::Wrong as u8; 128];
-    let mut at = 0;
-    while at < 128 {
-        let in_object = at >= 64;
-        let expect = ExpectedToken::ALL[at >> 3 & 7];
+    let mut i = 0;
+    while i < 128 {
+        let in_object = i >= 64;
+        let expect = ExpectedToken::ALL[i >> 3 & 7];
         let value = matches!(expect, ExpectedToken::Value | ExpectedToken::ValueOrEnd);
-        let next = match (at & 7) as u8 {
+        let next = match (i & 7) as u8 {
             OPEN_OBJECT if value => ExpectedToken::KeyOrEnd,
             OPEN_ARRAY if value => ExpectedToken::ValueOrEnd,
             QUOTE | SCALAR if value => ExpectedToken::CommaOrEnd,
@@ -85,8 +85,8 @@ static NEXT: [u8; 128] = {
             }
             _ => ExpectedToken::Wrong,
         };
-        table[at] = next as u8;
-        at += 1;
+        table[i] = next as u8;
+        i += 1;
     }
     table
 };
@@ -111,8 +111,8 @@ impl Skip {
     /// One token of this class.
     #[inline(always)]
     pub fn step(&mut self, class: u8) {
-        let at = (self.top & 1) << 6 | u64::from(self.expect) << 3 | u64::from(class);
-        self.expect = NEXT[at as usize & 127];
+        let position = (self.top & 1) << 6 | u64::from(self.expect) << 3 | u64::from(class);
+        self.expect = NEXT[position as usize & 127];
         let opens = 0b0101u32 >> class & 1;
         let closes = 0b1010u32 >> class & 1;
         self.top = (self.top << opens | u64::from(class == OPEN_OBJECT)) >> closes;

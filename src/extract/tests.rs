@@ -19,7 +19,7 @@ fn plain(facts: &Facts) -> PlainFacts {
         last_updated: match facts.last_updated() {
             LastUpdated::Missing => None,
             LastUpdated::Illegal => Some(None),
-            LastUpdated::At(at) => Some(Some(at.to_owned())),
+            LastUpdated::At(instant) => Some(Some(instant.to_owned())),
         },
         version_id: String::from_utf8(facts.version_id().to_vec()).unwrap(),
         references: facts.references().map(String::from).collect(),
@@ -35,7 +35,7 @@ fn plain_row(row: &Row<'_>) -> PlainFacts {
         last_updated: match row.last_updated() {
             LastUpdated::Missing => None,
             LastUpdated::Illegal => Some(None),
-            LastUpdated::At(at) => Some(Some(at.to_owned())),
+            LastUpdated::At(instant) => Some(Some(instant.to_owned())),
         },
         version_id: String::from_utf8(row.version_id().to_vec()).unwrap(),
         references: row.references().map(String::from).collect(),
@@ -157,12 +157,12 @@ fn key() -> impl Strategy<Value = String> {
         "x",
         "",
     ]);
-    (known, any::<prop::sample::Index>(), 0..10u8).prop_map(|(name, at, escape)| {
+    (known, any::<prop::sample::Index>(), 0..10u8).prop_map(|(name, position, escape)| {
         if escape > 0 || name.is_empty() {
             return format!("\"{name}\"");
         }
-        let at = at.index(name.len());
-        format!("\"{}\\u{:04x}{}\"", &name[..at], name.as_bytes()[at], &name[at + 1..])
+        let offset = position.index(name.len());
+        format!("\"{}\\u{:04x}{}\"", &name[..offset], name.as_bytes()[offset], &name[offset + 1..])
     })
 }
 
@@ -245,16 +245,16 @@ fn damaged() -> impl Strategy<Value = Vec<u8>> {
     (prop_oneof![line(), value()], prop::collection::vec((0..4u8, any::<prop::sample::Index>(), byte), 0..3)).prop_map(
         |(line, damages)| {
             let mut line = line.into_bytes();
-            for (how, at, byte) in damages {
+            for (how, position, byte) in damages {
                 if line.is_empty() {
                     break;
                 }
-                let at = at.index(line.len());
+                let i = position.index(line.len());
                 match how {
-                    0 => line.truncate(at),
-                    1 => line[at] = byte,
-                    2 => line.insert(at, byte),
-                    _ => drop(line.remove(at)),
+                    0 => line.truncate(i),
+                    1 => line[i] = byte,
+                    2 => line.insert(i, byte),
+                    _ => drop(line.remove(i)),
                 }
             }
             line
@@ -287,21 +287,21 @@ proptest! {
 /// Reads a text of whole lines with the pass over many, lines that it leaves by themselves.
 fn read_many(kernel: Kernel, validate: Validate, text: &[u8]) -> Vec<Result<PlainFacts, FaultFound>> {
     let mut extractor = Extractor::new(kernel, validate);
-    let (mut all, mut at) = (Vec::new(), 0);
-    while at < text.len() {
+    let (mut all, mut offset) = (Vec::new(), 0);
+    while offset < text.len() {
         let mut stopped = false;
-        at = extractor.extract_lines(text, at, |range, facts| {
+        offset = extractor.extract_lines(text, offset, |range, facts| {
             assert!(matches!(&text[range.end..], [b'\n', ..] | [b'\r', b'\n', ..]));
             all.push(Ok(plain_row(facts)));
             // Stopping now and then changes nothing.
             stopped = all.len() % 3 == 0;
             !stopped
         });
-        if !stopped && at < text.len() {
-            let end = at + text[at..].iter().position(|byte| *byte == b'\n').unwrap();
-            let line = &text[at..end];
+        if !stopped && offset < text.len() {
+            let end = offset + text[offset..].iter().position(|byte| *byte == b'\n').unwrap();
+            let line = &text[offset..end];
             all.push(outcome(extractor.extract(line.strip_suffix(b"\r").unwrap_or(line))));
-            at = end + 1;
+            offset = end + 1;
         }
     }
     all
@@ -344,9 +344,9 @@ fn alike() -> impl Strategy<Value = Vec<u8>> {
         let mut text = [&line[..], b"\n"].concat().repeat(3);
         for damages in all {
             let mut line = line.clone();
-            for (insert, at, byte) in damages {
-                let at = at.index(line.len());
-                if insert { line.insert(at, byte) } else { line[at] = byte }
+            for (insert, position, byte) in damages {
+                let i = position.index(line.len());
+                if insert { line.insert(i, byte) } else { line[i] = byte }
             }
             text.extend_from_slice(&line);
             text.push(b'\n');

@@ -95,8 +95,8 @@ impl Trie {
 
     /// Makes the tree ready for look-ups: finds for each node a hash that keeps its children apart.
     pub fn freeze(&mut self) {
-        for at in 0..self.entries.len() {
-            let children: Vec<TrieSlot> = self.entries[at].children.iter().map(|child| self.slot(*child)).collect();
+        for i in 0..self.entries.len() {
+            let children: Vec<TrieSlot> = self.entries[i].children.iter().map(|child| self.slot(*child)).collect();
             // As many slots as pairs, so that a random multiplier keeps all apart more often than not.
             let slots = (children.len() * children.len()).next_power_of_two().max(2);
             let tries = (1..MULTIPLIERS_MAX).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
@@ -110,7 +110,7 @@ impl Trie {
                 })
                 .next()
                 .expect("no two children of a node begin with the same eight bytes");
-            (self.entries[at].multiplier, self.entries[at].slots) = (multiplier, slots);
+            (self.entries[i].multiplier, self.entries[i].slots) = (multiplier, slots);
         }
     }
 

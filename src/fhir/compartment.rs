@@ -120,9 +120,9 @@ pub fn paths_of(resource_type: ResourceType) -> u64 {
     static MASKS: std::sync::LazyLock<[u64; ResourceType::COUNT]> = std::sync::LazyLock::new(|| {
         let mut masks = [0; ResourceType::COUNT];
         for (name, paths) in TABLE {
-            let at = ResourceType::parse(name).expect("a type of R4").index();
+            let i = ResourceType::parse(name).expect("a type of R4").index();
             for path in paths {
-                masks[at] |= 1 << PATHS.iter().position(|known| known == path).expect("a listed path");
+                masks[i] |= 1 << PATHS.iter().position(|known| known == path).expect("a listed path");
             }
         }
         masks

@@ -201,20 +201,20 @@ fn seconds_of_day(text: &[u8]) -> Option<i64> {
 /// Reads the digits after the point: ticks, the digits beyond the seventh without trailing zeros, what follows.
 #[inline]
 fn fraction(text: &[u8]) -> Option<(i64, &[u8], &[u8])> {
-    let (mut ticks, mut unit, mut at) = (0, TICKS_PER_SECOND, 0);
-    while let Some(digit) = text.get(at).map(|b| b.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
+    let (mut ticks, mut unit, mut offset) = (0, TICKS_PER_SECOND, 0);
+    while let Some(digit) = text.get(offset).map(|b| b.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
         unit /= 10; // zero from the eighth digit on
         ticks += unit * digit as i64;
-        at += 1;
+        offset += 1;
     }
-    if at == 0 {
+    if offset == 0 {
         return None;
     }
-    let mut rest = &text[at.min(7)..at];
+    let mut rest = &text[offset.min(7)..offset];
     while let [more @ .., b'0'] = rest {
         rest = more;
     }
-    Some((ticks, rest, &text[at..]))
+    Some((ticks, rest, &text[offset..]))
 }
 
 /// Seconds that a zone is ahead of UTC: `Z`, or `+hh:mm`, `-hh:mm` up to 14:00.
@@ -235,8 +235,8 @@ fn offset(zone: &[u8]) -> Option<i64> {
 
 /// Eight bytes of `text` from `at`, the first one lowest.
 #[inline]
-fn ticks_word(text: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(text[at..at + 8].try_into().expect("eight bytes"))
+fn ticks_word(text: &[u8], offset: usize) -> u64 {
+    u64::from_le_bytes(text[offset..offset + 8].try_into().expect("eight bytes"))
 }
 
 /// The value of every two neighbouring digits of `word`, at the place of the first of them; `None` unless each byte
@@ -247,12 +247,12 @@ fn pairs(word: u64, pattern: [u8; 8]) -> Option<u64> {
     // Added to a byte, these set its high bit when it is more than 9, or more than 0. A carry into the next byte
     // needs a byte with its high bit set, which is refused all the same.
     let mut excess = [0x7f; 8];
-    let mut at = 0;
-    while at < 8 {
-        if pattern[at] == b'0' {
-            excess[at] = 0x76;
+    let mut i = 0;
+    while i < 8 {
+        if pattern[i] == b'0' {
+            excess[i] = 0x76;
         }
-        at += 1;
+        i += 1;
     }
     let values = word ^ u64::from_le_bytes(pattern);
     if (values | values.wrapping_add(u64::from_le_bytes(excess))) & HIGH != 0 {
@@ -263,8 +263,8 @@ fn pairs(word: u64, pattern: [u8; 8]) -> Option<u64> {
 
 /// The value of the two digits at `at`.
 #[inline]
-fn pair(pairs: u64, at: u32) -> u32 {
-    (pairs >> (8 * at)) as u8 as u32
+fn pair(pairs: u64, offset: u32) -> u32 {
+    (pairs >> (8 * offset)) as u8 as u32
 }
 
 fn decimal(digits: &[u8]) -> u32 {

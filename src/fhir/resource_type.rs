@@ -22,7 +22,7 @@ impl ResourceType {
 
     /// The type of this exact name, if R4 has it (case-sensitive, PARAM-08).
     pub fn parse(name: &str) -> Option<ResourceType> {
-        NAMES.binary_search(&name).ok().map(|at| ResourceType(at as u8))
+        NAMES.binary_search(&name).ok().map(|offset| ResourceType(offset as u8))
     }
 
     /// The type's name.
@@ -42,7 +42,7 @@ impl ResourceType {
 
     /// Every type, in the order of names.
     pub fn all() -> impl Iterator<Item = ResourceType> {
-        (0..Self::COUNT).map(|at| ResourceType(at as u8))
+        (0..Self::COUNT).map(|offset| ResourceType(offset as u8))
     }
 
     /// Names a person may have meant by `name`: at most three, nearest first.

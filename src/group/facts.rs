@@ -181,8 +181,8 @@ mod tests {
             "managingEntity":{"reference":"Organization/o"},"name":"Caf\u00e9","id":"g","type":"person","actual":true,
             "meta":{"lastUpdated":"2024-01-01T00:00:00Z","versionId":"7"}}"#;
         for cut in [1, 7, 64, text.len()] {
-            let mut told = Vec::new();
-            let mut on_fact = |fact: GroupFact<'_>| told.push(format!("{fact:?}"));
+            let mut reported = Vec::new();
+            let mut on_fact = |fact: GroupFact<'_>| reported.push(format!("{fact:?}"));
             let mut reader = GroupFactReader::new(Kernel::detect(), &mut on_fact);
             text.as_bytes().chunks(cut).for_each(|piece| reader.feed(piece));
             reader.finish().unwrap();
@@ -201,7 +201,7 @@ mod tests {
                 GroupFact::Updated("2024-01-01T00:00:00Z"),
                 GroupFact::Version("7"),
             ];
-            assert_eq!(told, expected.map(|fact| format!("{fact:?}")), "pieces of {cut}");
+            assert_eq!(reported, expected.map(|fact| format!("{fact:?}")), "pieces of {cut}");
         }
     }
 }

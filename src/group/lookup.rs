@@ -144,15 +144,15 @@ pub fn group_rows_of(
     let hash = id_encoding::entity_hash(resource_type, id.as_bytes());
     let mut rows = Vec::new();
     for extent in snapshot.extents() {
-        let this = &snapshot.index().extents()[extent];
-        if !this.head().has_type(resource_type.index()) {
+        let segment = &snapshot.index().extents()[extent];
+        if !segment.head().has_type(resource_type.index()) {
             continue;
         }
-        for reference in this.based_name_of(hash)? {
+        for reference in segment.based_name_of(hash)? {
             let row = (reference & !kind::MASK) as usize;
             if reference & kind::MASK == kind::ROW
-                && this.row(row)?.type_of(row) == resource_type
-                && this.row_id(row)? == *id
+                && segment.row(row)?.type_of(row) == resource_type
+                && segment.row_id(row)? == *id
             {
                 rows.push((extent, row));
             }
@@ -168,11 +168,11 @@ pub fn group_rows_of(
 pub fn similar_groups(snapshot: &Snapshot, id: &str) -> Result<Vec<String>, CorruptIndex> {
     let mut near: Vec<(usize, String)> = Vec::new();
     for extent in snapshot.extents() {
-        let this = &snapshot.index().extents()[extent];
-        if !this.head().has_type(ResourceType::GROUP.index()) {
+        let segment = &snapshot.index().extents()[extent];
+        if !segment.head().has_type(ResourceType::GROUP.index()) {
             continue;
         }
-        let columns = this.verify_columns(&[Column::Type, Column::Flags, Column::Id, Column::Heap])?;
+        let columns = segment.verify_columns(&[Column::Type, Column::Flags, Column::Id, Column::Heap])?;
         for row in 0..columns.rows() {
             if columns.type_of(row) == ResourceType::GROUP {
                 let known = columns.id_of(row).to_string();

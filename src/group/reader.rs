@@ -188,7 +188,8 @@ impl<'a> GroupReader<'a> {
 
     /// What was found to be wrong so far; the end may show more.
     pub fn fault(&self) -> Option<Fault> {
-        let again = self.state.again.map(|at| Fault { kind: crate::extract::fault::FaultKind::DuplicateKey, at });
+        let again =
+            self.state.again.map(|offset| Fault { kind: crate::extract::fault::FaultKind::DuplicateKey, at: offset });
         self.scanner.fault().or(again)
     }
 
@@ -199,7 +200,7 @@ impl<'a> GroupReader<'a> {
     pub fn finish(&mut self) -> Result<GroupHead, Fault> {
         self.scanner.finish()?;
         match self.state.again {
-            Some(at) => Err(Fault { kind: crate::extract::fault::FaultKind::DuplicateKey, at }),
+            Some(offset) => Err(Fault { kind: crate::extract::fault::FaultKind::DuplicateKey, at: offset }),
             None => Ok(self.state.head.clone()),
         }
     }
@@ -318,7 +319,7 @@ impl Visitor for GroupReaderState<'_> {
         });
     }
 
-    fn duplicate_key(&mut self, _: Node, at: u64) {
-        self.again.get_or_insert(at);
+    fn duplicate_key(&mut self, _: Node, offset: u64) {
+        self.again.get_or_insert(offset);
     }
 }

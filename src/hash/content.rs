@@ -59,7 +59,8 @@ mod tests {
 
     #[test]
     fn both_accesses_hash_alike() {
-        let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at.wrapping_mul(0x9e37_79b1) >> 24) as u8).collect();
+        let bytes: Vec<u8> =
+            (0..3_000_000_u32).map(|position| (position.wrapping_mul(0x9e37_79b1) >> 24) as u8).collect();
         let file = file_of(&bytes);
         for access in accesses() {
             let source = StoreFile::open(file.path(), access).unwrap();
@@ -69,7 +70,7 @@ mod tests {
             assert_eq!(source.sampled_hash(1000).unwrap(), xxh3_64(&bytes[..1000]));
             let picked: Vec<u8> = (0..64)
                 .map(|block| (3_000_000 - 4096) * block / 63)
-                .flat_map(|at| bytes[at..at + 4096].to_vec())
+                .flat_map(|offset| bytes[offset..offset + 4096].to_vec())
                 .collect();
             assert_eq!(source.sampled_hash(3_000_000).unwrap(), xxh3_64(&picked));
             assert!(source.sampled_hash(3_000_001).is_err());

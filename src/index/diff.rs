@@ -30,8 +30,7 @@ pub(crate) fn is_unchanged(files: &StoreFiles, known: &IndexMeta, wanted: Option
     !weaker
         && known.files.len() == files.count()
         && known.extents.iter().all(|extent| extent.at != SCAN_AGAIN)
-        && (0..files.count())
-            .all(|at| known.files[at].stamp == files.stamp(at) && known.files[at].name == files.name(at))
+        && (0..files.count()).all(|i| known.files[i].stamp == files.stamp(i) && known.files[i].name == files.name(i))
 }
 
 pub(crate) fn file_entries(files: &StoreFiles) -> Result<Vec<FileEntry>, IndexError> {
@@ -58,9 +57,9 @@ pub(crate) fn diff(
         repaired.push("the index was made with --validate structure".to_string());
         known.validate = Validate::Full;
     }
-    let stands = |at: usize| match standing {
-        _ if weaker || known.extents[at].at == SCAN_AGAIN => Err("it is to be scanned again"),
-        Some(standing) => standing.extents[at].clone(),
+    let stands = |k: usize| match standing {
+        _ if weaker || known.extents[k].at == SCAN_AGAIN => Err("it is to be scanned again"),
+        Some(standing) => standing.extents[k].clone(),
         None => Err("it cannot be opened"),
     };
     let mut generation = IndexMeta { files: Vec::new(), extents: Vec::new(), ..known.clone() };
@@ -101,17 +100,17 @@ pub(crate) fn diff(
         let mut end = 0;
         let mut damaged = None;
         let first = known.extents.partition_point(|extent| extent.file < old);
-        for (at, extent) in known.extents.iter().enumerate().skip(first).take_while(|(_, extent)| extent.file == old) {
+        for (i, extent) in known.extents.iter().enumerate().skip(first).take_while(|(_, extent)| extent.file == old) {
             // The last line without its newline stands only while nothing but a newline follows it.
             if extent.tail && grown && byte_at(source()?, extent.end)? != Some(b'\n') {
                 break;
             }
             end = if extent.tail && grown { extent.end + 1 } else { extent.end };
-            match stands(at) {
+            match stands(i) {
                 Ok(open) => {
                     generation.extents.push(SegmentMeta { file, ..extent.clone() });
                     extents.push(open);
-                    origins.push(at);
+                    origins.push(i);
                 }
                 Err(reason) => {
                     damaged = Some(reason);
@@ -157,11 +156,11 @@ pub(crate) fn diff(
     Ok(StoreDiff { generation, extents, origins, spans, inherited, changed, repaired })
 }
 
-fn byte_at(source: &StoreFile, at: u64) -> Result<Option<u8>, IndexError> {
-    if at >= source.len() {
+fn byte_at(source: &StoreFile, offset: u64) -> Result<Option<u8>, IndexError> {
+    if offset >= source.len() {
         return Ok(None);
     }
-    Ok(source.read(at, 1, &mut Vec::new())?.first().copied())
+    Ok(source.read(offset, 1, &mut Vec::new())?.first().copied())
 }
 
 fn whole_file(file: usize, coding: Compression, source: &StoreFile) -> Result<Vec<ScanRange>, IndexError> {

@@ -306,17 +306,18 @@ mod tests {
     fn blocks_are_the_bytes_that_were_written() {
         let dir = tempfile::tempdir().unwrap();
         let home = IndexDir::directory(&dir.path().join("index")).unwrap();
-        let bytes: Vec<u8> = (0..7 * BLOCK_BYTES + 99).map(|at| (at.wrapping_mul(0x9e37_79b1) >> 11) as u8).collect();
+        let bytes: Vec<u8> =
+            (0..7 * BLOCK_BYTES + 99).map(|position| (position.wrapping_mul(0x9e37_79b1) >> 11) as u8).collect();
         for name in ["extents-a", "extents-b"] {
             // The second time, there is a file of that name.
             for first in [1, BLOCK_BYTES - 1, BLOCK_BYTES, 3 * BLOCK_BYTES + 5] {
                 let mut file = home.create_blocks(name).unwrap();
-                let (mut at, mut step) = (0, first);
-                while at < bytes.len() {
-                    let len = step.min(bytes.len() - at);
-                    file.write_all(&bytes[at..at + len]).unwrap();
-                    at += len;
-                    assert_eq!(home.read(name).unwrap().len(), at / BLOCK_BYTES * BLOCK_BYTES);
+                let (mut offset, mut step) = (0, first);
+                while offset < bytes.len() {
+                    let len = step.min(bytes.len() - offset);
+                    file.write_all(&bytes[offset..offset + len]).unwrap();
+                    offset += len;
+                    assert_eq!(home.read(name).unwrap().len(), offset / BLOCK_BYTES * BLOCK_BYTES);
                     step = step * 7 % 900_001 + 1;
                 }
                 file.flush().unwrap();

@@ -105,8 +105,8 @@ impl IndexFile {
 }
 
 /// An instant as ticks, rounded up to the next tick.
-pub fn ticks_rounded_up(at: &Instant) -> i64 {
-    at.ticks + i64::from(!at.rest.is_empty())
+pub fn ticks_rounded_up(instant: &Instant) -> i64 {
+    instant.ticks + i64::from(!instant.rest.is_empty())
 }
 
 impl IndexMeta {
@@ -296,7 +296,7 @@ impl SnapshotLog {
         let new = before.extents.iter().position(|extent| extent.first_seen.is_none());
         SnapshotLog {
             sequence: generation.sequence,
-            first: new.and_then(|at| generation.extents[at].first_seen),
+            first: new.and_then(|i| generation.extents[i].first_seen),
             latest: generation.latest,
         }
     }
@@ -426,12 +426,12 @@ mod tests {
         let generation = generation();
         let bytes = generation.to_bytes();
         assert_eq!(IndexMeta::from_bytes(&bytes), Some(generation));
-        for at in 0..bytes.len() {
-            assert_eq!(IndexMeta::from_bytes(&bytes[..at]), None);
-            assert!(IndexMeta::read_body(&bytes[at..bytes.len() - 1]).is_none_or(|read| read.files.len() < 9));
+        for offset in 0..bytes.len() {
+            assert_eq!(IndexMeta::from_bytes(&bytes[..offset]), None);
+            assert!(IndexMeta::read_body(&bytes[offset..bytes.len() - 1]).is_none_or(|read| read.files.len() < 9));
             let mut damaged = bytes.clone();
-            damaged[at] ^= 1;
-            assert_eq!(IndexMeta::from_bytes(&damaged), None, "byte {at}");
+            damaged[offset] ^= 1;
+            assert_eq!(IndexMeta::from_bytes(&damaged), None, "byte {offset}");
         }
     }
 

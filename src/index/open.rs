@@ -51,14 +51,14 @@ pub fn open_index(home: &IndexDir, generation: &IndexMeta, trust: Verification) 
         })
         .collect();
     let heads = merged.as_ref().ok().filter(|_| merged_trusted).map(GlobalIndex::heads);
-    let one = |(at, entry): (usize, &SegmentMeta)| {
+    let one = |(position, entry): (usize, &SegmentMeta)| {
         if entry.at == u64::MAX {
             return Err("it is to be scanned again");
         }
         let (bytes, trusted) = containers[entry.container].as_ref().ok_or("its file cannot be opened")?;
         if let Some(heads) = heads.filter(|_| *trusted) {
             // The table of extents was compared with the generation.
-            return Ok(Segment::open_known(bytes.clone(), entry.at, heads[at]));
+            return Ok(Segment::open_known(bytes.clone(), entry.at, heads[position]));
         }
         let extent = Segment::open(bytes.clone(), entry.at)?;
         let head = extent.head();

@@ -73,8 +73,8 @@ impl PageChecksums {
             }
             let start = self.body.start + page * PAGE_BYTES;
             let end = self.body.end.min(start + PAGE_BYTES);
-            let at = self.seals + page * 4;
-            let stored = u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
+            let offset = self.seals + page * 4;
+            let stored = u32::from_le_bytes(bytes[offset..offset + 4].try_into().expect("4 bytes"));
             if checksum_of_page(&bytes[start..end]) != stored {
                 return Err(CorruptIndex("a page of it is not what was written"));
             }
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_page_is_proven_before_it_is_read() {
         let body = 3 * PAGE_BYTES + 100;
-        let mut bytes: Vec<u8> = (0..16 + body).map(|at| (at * 7 % 251) as u8).collect();
+        let mut bytes: Vec<u8> = (0..16 + body).map(|offset| (offset * 7 % 251) as u8).collect();
         let (front, tail) = bytes.split_at_mut(16);
         write_checksums(front, tail);
         let seals = || PageChecksums::new(0, 16..16 + body);
@@ -117,8 +117,8 @@ mod tests {
             let page = (damaged - 16) / PAGE_BYTES;
             let seals = seals();
             for other in 0..4 {
-                let at = 16 + other * PAGE_BYTES;
-                assert_eq!(seals.verify(&bytes, at..at + 1).is_err(), other == page);
+                let position = 16 + other * PAGE_BYTES;
+                assert_eq!(seals.verify(&bytes, position..position + 1).is_err(), other == page);
             }
             assert!(seals.verify_all(&bytes).is_err() && !seals.is_verified());
             bytes[damaged] ^= 1;

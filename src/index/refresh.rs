@@ -362,8 +362,9 @@ fn build(
                 .reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b)))
                 .flatten()
                 .or_else(|| remembered.first_seen(new.file));
-            let (file, at, start, end, content, tail) = (new.file, new.at, new.start, new.end, new.content, new.tail);
-            let entry = SegmentMeta { file, container, at, start, end, content, tail, first_seen };
+            let (file, offset, start, end, content, tail) =
+                (new.file, new.at, new.start, new.end, new.content, new.tail);
+            let entry = SegmentMeta { file, container, at: offset, start, end, content, tail, first_seen };
             all.push((entry, extent, None));
         }
         all.sort_by_key(|(entry, ..)| (entry.file, entry.start));

@@ -33,32 +33,32 @@ pub fn stream_range(
     match index.coding(file) {
         Compression::None => {
             let mut buffer = Vec::new();
-            let mut at = range.start;
-            while at < range.end {
-                let len = (range.end - at).min(READ_BYTES as u64) as usize;
-                feed(source.read(at, len, &mut buffer)?);
-                at += len as u64;
+            let mut position = range.start;
+            while position < range.end {
+                let len = (range.end - position).min(READ_BYTES as u64) as usize;
+                feed(source.read(position, len, &mut buffer)?);
+                position += len as u64;
             }
             source.check()?;
         }
         coding => {
             let from = index.restart_before(file, range.start);
             let mut decoder = Decoder::new(source, coding, from)?;
-            let mut at = from.uncompressed;
-            while at < range.end {
+            let mut offset = from.uncompressed;
+            while offset < range.end {
                 let piece = match decoder.piece(|_| {}) {
                     Ok(Some(piece)) => piece,
                     Ok(None) => {
                         let (path, len_expected) = (source.path().to_path_buf(), range.end);
-                        return Err(StoreFileError::Truncated { path, len_expected, len_found: at }.into());
+                        return Err(StoreFileError::Truncated { path, len_expected, len_found: offset }.into());
                     }
                     Err(error) => return Err(error.into()),
                 };
-                let end = at + piece.len() as u64;
-                let from = range.start.clamp(at, end) - at;
-                let to = range.end.clamp(at, end) - at;
+                let end = offset + piece.len() as u64;
+                let from = range.start.clamp(offset, end) - offset;
+                let to = range.end.clamp(offset, end) - offset;
                 feed(&piece[from as usize..to as usize]);
-                at = end;
+                offset = end;
             }
         }
     }

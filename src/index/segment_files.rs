@@ -23,7 +23,7 @@ pub fn compact_segment_files(
     used.sort_unstable();
     used.dedup();
     if used.len() <= CONTAINERS_MAX {
-        generation.containers = used.iter().map(|at| generation.containers[*at].clone()).collect();
+        generation.containers = used.iter().map(|position| generation.containers[*position].clone()).collect();
         for extent in &mut generation.extents {
             extent.container = used.binary_search(&extent.container).expect("collected above");
         }
@@ -32,14 +32,14 @@ pub fn compact_segment_files(
     let name = format!("extents-{:012}-all", generation.sequence);
     let failed = |source| IndexError::Write { name: name.clone(), source };
     let mut file = home.create_blocks(&name).map_err(failed)?;
-    let mut at = 0;
+    let mut offset = 0;
     for (extent, entry) in extents.iter().zip(&mut generation.extents) {
         // Damage must not be copied under a fresh stamp.
         extent.verify_all()?;
         let bytes = extent.bytes();
         std::io::Write::write_all(&mut file, bytes).map_err(failed)?;
-        (entry.container, entry.at) = (0, at);
-        at += bytes.len() as u64;
+        (entry.container, entry.at) = (0, offset);
+        offset += bytes.len() as u64;
     }
     std::io::Write::flush(&mut file).map_err(failed)?;
     let bytes = Arc::new(home.open(&name).map_err(failed)?);

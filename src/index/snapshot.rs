@@ -105,7 +105,7 @@ impl Index {
         let key = |file, start, end, content, tail| (file, start, end, content, tail);
         let entries = self.generation.extents.iter().enumerate();
         let mut known: HashMap<_, usize> =
-            entries.map(|(at, e)| (key(self.file_name(e.file), e.start, e.end, e.content, e.tail), at)).collect();
+            entries.map(|(i, e)| (key(self.file_name(e.file), e.start, e.end, e.content, e.tail), i)).collect();
         let wanted = record.extents.iter();
         // Each stands once in a snapshot.
         wanted.map(|e| known.remove(&key(&*e.file, e.start, e.end, e.content, e.tail))).collect()
@@ -170,21 +170,21 @@ impl Index {
     }
 
     /// The extent that holds a DELETE entry (counted over the store), and its number in it.
-    pub fn locate_tombstone(&self, at: usize) -> (usize, usize) {
-        let extent = self.starts.tombstone.partition_point(|start| *start <= at) - 1;
-        (extent, at - self.starts.tombstone[extent])
+    pub fn locate_tombstone(&self, offset: usize) -> (usize, usize) {
+        let extent = self.starts.tombstone.partition_point(|start| *start <= offset) - 1;
+        (extent, offset - self.starts.tombstone[extent])
     }
 
     /// The extent that holds an owner (counted over the store), and its number in it.
-    pub fn locate_owner(&self, at: usize) -> (usize, usize) {
-        let extent = self.starts.owner.partition_point(|start| *start <= at) - 1;
-        (extent, at - self.starts.owner[extent])
+    pub fn locate_owner(&self, offset: usize) -> (usize, usize) {
+        let extent = self.starts.owner.partition_point(|start| *start <= offset) - 1;
+        (extent, offset - self.starts.owner[extent])
     }
 
     /// The extent that holds a target (counted over the store), and its number in it.
-    pub fn locate_target(&self, at: usize) -> (usize, usize) {
-        let extent = self.starts.target.partition_point(|start| *start <= at) - 1;
-        (extent, at - self.starts.target[extent])
+    pub fn locate_target(&self, offset: usize) -> (usize, usize) {
+        let extent = self.starts.target.partition_point(|start| *start <= offset) - 1;
+        (extent, offset - self.starts.target[extent])
     }
 
     /// The number of a patient named by a base (a number among [`Index::bases`]) and an id.
@@ -194,12 +194,12 @@ impl Index {
     pub fn patient(&self, base: u32, id: &Id) -> Result<Option<u32>, CorruptIndex> {
         let hash = crate::index::segment::id_encoding::owner_hash(self.bases[base as usize].as_bytes(), id.as_bytes());
         let first = self.merged.lower_bound(Section::PatientHash, hash)?;
-        for at in first..self.patients() {
-            if self.merged.verified_longs(Section::PatientHash, at..at + 1)?[0] != hash {
+        for i in first..self.patients() {
+            if self.merged.verified_longs(Section::PatientHash, i..i + 1)?[0] != hash {
                 break;
             }
-            if self.merged.word(Section::PatientBase, at)? == base && self.patient_id(at as u32)? == *id {
-                return Ok(Some(at as u32));
+            if self.merged.word(Section::PatientBase, i)? == base && self.patient_id(i as u32)? == *id {
+                return Ok(Some(i as u32));
             }
         }
         Ok(None)
@@ -215,8 +215,8 @@ impl Index {
     /// # Errors
     /// [`Damaged`] when the index is.
     pub fn owners_of_patient(&self, patient: u32) -> Result<&[u32], CorruptIndex> {
-        let at = patient as usize;
-        let span = self.merged.verified_words(Section::PatientStart, at..at + 2)?;
+        let offset = patient as usize;
+        let span = self.merged.verified_words(Section::PatientStart, offset..offset + 2)?;
         self.merged.verified_words(Section::Occurrence, span[0] as usize..span[1] as usize)
     }
 
@@ -295,25 +295,25 @@ impl Index {
             return Err(changed("truncated"));
         };
         let mut hash = Hasher64::new();
-        let (mut at, mut next) = (0u64, 0);
+        let (mut offset, mut next) = (0u64, 0);
         while let Some(piece) = decoder.piece(|_| {}).ok().flatten() {
             let mut piece = piece;
-            while next < entries.len() && entries[next].end <= at + piece.len() as u64 {
-                let (own, rest) = piece.split_at((entries[next].end - at) as usize);
+            while next < entries.len() && entries[next].end <= offset + piece.len() as u64 {
+                let (own, rest) = piece.split_at((entries[next].end - offset) as usize);
                 hash.update(own);
                 if hash.digest() != entries[next].content {
                     return Err(changed("rewritten"));
                 }
                 hash = Hasher64::new();
-                at += own.len() as u64;
+                offset += own.len() as u64;
                 piece = rest;
                 next += 1;
             }
             hash.update(piece);
-            at += piece.len() as u64;
+            offset += piece.len() as u64;
         }
         // An empty extent at the end holds a fault only, and no bytes that could have changed.
-        while next < entries.len() && entries[next].end == at && hash.digest() == entries[next].content {
+        while next < entries.len() && entries[next].end == offset && hash.digest() == entries[next].content {
             hash = Hasher64::new();
             next += 1;
         }
@@ -325,8 +325,8 @@ impl Index {
         let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
         let mut hashes = entries.iter().map(|entry| (entry, Hasher64::new())).collect::<Vec<_>>();
         let mut next = 0;
-        for at in 0..table.frames() {
-            let frame = table.frame(at);
+        for i in 0..table.frames() {
+            let frame = table.frame(i);
             let mut place = frame.uncompressed;
             let read = reader.feed(source, &frame, &mut buffer, &mut |mut piece| {
                 while !piece.is_empty() && next < hashes.len() {
@@ -434,17 +434,17 @@ impl Snapshot {
         }
         let mut visible = vec![false; index.extent_count()];
         index.generation.birth = record.birth;
-        for (at, wanted) in found.into_iter().flatten().zip(&record.extents) {
-            visible[at] = true;
-            index.generation.extents[at].first_seen = wanted.first_seen;
+        for (i, wanted) in found.into_iter().flatten().zip(&record.extents) {
+            visible[i] = true;
+            index.generation.extents[i].first_seen = wanted.first_seen;
         }
         Ok(Snapshot { index: Arc::new(index), as_of, visible: visible.into() })
     }
 
     /// What a job record needs to take this snapshot again.
     pub fn record(&self) -> SnapshotRecord {
-        let extents = (0..self.index.extent_count()).filter(|at| self.visible[*at]).map(|at| {
-            let entry = self.index.entry(at);
+        let extents = (0..self.index.extent_count()).filter(|position| self.visible[*position]).map(|offset| {
+            let entry = self.index.entry(offset);
             SegmentRef {
                 file: self.index.file_name(entry.file).to_string(),
                 start: entry.start,
@@ -484,7 +484,7 @@ impl Snapshot {
 
     /// The visible extents, in store order.
     pub fn extents(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.index.extent_count()).filter(|at| self.visible[*at])
+        (0..self.index.extent_count()).filter(|offset| self.visible[*offset])
     }
 
     /// Whether rows of an extent are late for an export since `since`.
@@ -508,14 +508,16 @@ impl Snapshot {
         &self,
         extent: usize,
         row: usize,
-        at: InstantRef<'_>,
+        instant: InstantRef<'_>,
         ours: &[bool],
         known: &dyn Fn(usize) -> bool,
     ) -> Result<RowState, CorruptIndex> {
         let index = &*self.index;
         // Most extents end before T as a whole, and then nobody need look when a row is dated.
-        let this = &index.extents[extent];
-        if this.head().updated_max() >= at.ticks && this.updated(row)?.is_some_and(|updated| updated > at) {
+        let segment = &index.extents[extent];
+        if segment.head().updated_max() >= instant.ticks
+            && segment.updated(row)?.is_some_and(|updated| updated > instant)
+        {
             return Ok(RowState::Future);
         }
         let mut next = index.merged.next(index.starts.row[extent] + row)?;
@@ -523,7 +525,7 @@ impl Snapshot {
         while let Some(number) = next {
             if number < index.starts.rows {
                 let (extent, row) = index.locate(number);
-                if index.extents[extent].updated(row)?.is_some_and(|updated| updated > at) {
+                if index.extents[extent].updated(row)?.is_some_and(|updated| updated > instant) {
                     break;
                 }
                 if self.visible[extent] && known(extent) {
@@ -532,7 +534,7 @@ impl Snapshot {
             } else {
                 let (extent, entry) = index.locate_tombstone(number - index.starts.rows);
                 let columns = index.extents[extent].tombstone(entry)?;
-                if columns.tombstone_updated(entry).is_none_or(|updated| updated > at) {
+                if columns.tombstone_updated(entry).is_none_or(|updated| updated > instant) {
                     break;
                 }
                 let base = index.base_number(extent, columns.tomb_base[entry] & BASE_BITS);

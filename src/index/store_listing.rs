@@ -40,7 +40,7 @@ impl StoreListing {
         let known = |found: &WalkedFile| known_by.and_then(|generation| known(generation, &found.name));
         walk.files.retain(|found| self.position_of(&found.name).is_some() || known(found).is_some());
         for found in &mut walk.files {
-            let seen = self.position_of(&found.name).map_or(0, |at| self.files[at].1.len);
+            let seen = self.position_of(&found.name).map_or(0, |i| self.files[i].1.len);
             if found.coding == Compression::None {
                 found.stamp.len = found.stamp.len.min(seen.max(known(found).map_or(0, |known| known.len)));
             }
@@ -53,8 +53,8 @@ impl StoreListing {
 }
 
 fn known(generation: &IndexMeta, name: &str) -> Option<FileStamp> {
-    let at = generation.files.binary_search_by(|entry| entry.name.as_bytes().cmp(name.as_bytes())).ok()?;
-    Some(generation.files[at].stamp)
+    let i = generation.files.binary_search_by(|entry| entry.name.as_bytes().cmp(name.as_bytes())).ok()?;
+    Some(generation.files[i].stamp)
 }
 
 #[cfg(test)]

@@ -91,7 +91,7 @@ pub fn show(path: &Path, coding: Compression, report: &mut InspectReport) {
 fn packed(part: &mut ReportSection, table: &SeekTable) {
     let instant = |ticks: i64| Instant { ticks, rest: Box::default() }.to_string();
     let known = |ticks: Option<i64>| ticks.map_or("unknown".to_string(), instant);
-    let frames = (0..table.frames()).map(|at| table.frame(at));
+    let frames = (0..table.frames()).map(|offset| table.frame(offset));
     part.fact("frames", table.frames());
     part.fact("type of the frames", table.resource_type.map_or("unknown", |of| of.name()));
     part.fact("rows of the frames", table.rows());
@@ -101,6 +101,9 @@ fn packed(part: &mut ReportSection, table: &SeekTable) {
     part.fact("last snapshot of the index packed", known(table.latest));
     part.fact("first seen", known(table.first_seen));
     part.fact("least lastUpdated", known(frames.clone().map(|frame| frame.least).min().filter(|at| *at != i64::MAX)));
-    part.fact("greatest lastUpdated", known(frames.map(|frame| frame.greatest).max().filter(|at| *at != i64::MIN)));
+    part.fact(
+        "greatest lastUpdated",
+        known(frames.map(|frame| frame.greatest).max().filter(|time_ticks| *time_ticks != i64::MIN)),
+    );
     part.fact("owners of versions that left", table.left.len());
 }

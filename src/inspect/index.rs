@@ -66,36 +66,39 @@ pub fn extents(path: &Path, report: &mut InspectReport) {
     );
     let mut sums: Vec<(u64, u64)> = vec![(0, 0); COLUMNS.len()];
     let mut types = vec![0u64; ResourceType::COUNT];
-    let (mut at, mut count) = (0usize, 0u64);
-    while at < bytes.len() {
-        let own = &bytes[at..];
+    let (mut offset, mut count) = (0usize, 0u64);
+    while offset < bytes.len() {
+        let own = &bytes[offset..];
         let places = match ColumnRanges::read(own) {
             Ok(places) => places,
             Err(reason) => {
-                let next = memmem::find(&own[1..], &layout::MAGIC).map_or(bytes.len(), |found| at + 1 + found);
-                report.broken(path, format!("byte {at}: no extent: {reason}; bytes {at} to {next} were passed by"));
-                at = next;
+                let next = memmem::find(&own[1..], &layout::MAGIC).map_or(bytes.len(), |found| offset + 1 + found);
+                report.broken(
+                    path,
+                    format!("byte {offset}: no extent: {reason}; bytes {offset} to {next} were passed by"),
+                );
+                offset = next;
                 continue;
             }
         };
-        let state = match Segment::open(bytes.clone(), at as u64) {
+        let state = match Segment::open(bytes.clone(), offset as u64) {
             Ok(_) => "ok",
             Err(reason) => {
-                report.broken(path, format!("byte {at}: extent: {reason}"));
+                report.broken(path, format!("byte {offset}: extent: {reason}"));
                 if layout::is_intact(own, &places) { "ok" } else { "broken" }
             }
         };
         count += 1;
         let SegmentHeader { size, start, end, lines, faulty, tombstone_lines, .. } = places.head;
         let rows = places.count(Column::Place) as u64;
-        let numbers = [at as u64, size, start, end, lines, rows, faulty, tombstone_lines];
+        let numbers = [offset as u64, size, start, end, lines, rows, faulty, tombstone_lines];
         list.row(numbers.iter().map(|number| grouped(*number)).chain([state.to_string()]).collect());
         for (column, sum) in ALL_COLUMNS.iter().zip(&mut sums) {
             *sum = (sum.0 + places.count(*column) as u64, sum.1 + places.column(*column).len() as u64);
         }
         let (counts, _) = own[places.column(Column::TypeCount)].as_chunks::<8>();
         types.iter_mut().zip(counts).for_each(|(sum, count)| *sum = sum.saturating_add(u64::from_le_bytes(*count)));
-        at += places.head.size.max(8) as usize;
+        offset += places.head.size.max(8) as usize;
     }
     list.fact("bytes", grouped(bytes.len() as u64));
     list.fact("format version", layout::VERSION);

@@ -49,7 +49,7 @@ fn every_file_is_told() {
         names
     };
     let before = (listing(&index), listing(&out));
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     let job = out.join(JOB);
     let files = [&index, &job].into_iter().flat_map(|dir| std::fs::read_dir(dir).unwrap());
     let files = files.map(|entry| entry.unwrap().path()).filter(|path| !path.ends_with("lock"));
@@ -58,9 +58,9 @@ fn every_file_is_told() {
         assert!(report.intact, "{report}");
         assert!(!report.to_string().contains("secret"), "{report}");
         serde_json::to_string(&report).unwrap();
-        told.push(report.what);
+        reported.push(report.what);
     }
-    told.sort();
+    reported.sort();
     let expected = [
         "a file of extents",
         "a store with its index",
@@ -73,7 +73,7 @@ fn every_file_is_told() {
         "the status of an export",
         "what was merged over the extents of an index",
     ];
-    assert_eq!(told, expected);
+    assert_eq!(reported, expected);
     assert_eq!((listing(&index), listing(&out)), before);
     let text = inspect(&index).unwrap().to_string();
     for expected in ["owner_hash", "Observation    80", "a.ndjson", "sequence", "patient of each owner"] {
@@ -100,17 +100,17 @@ fn damage_is_told_and_never_a_panic() {
         let copy = damaged.join(path.file_name().unwrap());
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let checked = name.starts_with("extents-") || name.starts_with("merged-") || name == "generation";
-        for at in (0..bytes.len()).step_by((bytes.len() / 70).max(1)) {
+        for offset in (0..bytes.len()).step_by((bytes.len() / 70).max(1)) {
             let mut flipped = bytes.clone();
-            flipped[at] ^= 0x10;
+            flipped[offset] ^= 0x10;
             std::fs::write(&copy, &flipped).unwrap();
             let report = inspect(&copy).unwrap();
-            assert!(!checked || !report.intact, "{name}: byte {at}: {report}");
-            std::fs::write(&copy, &bytes[..at]).unwrap();
+            assert!(!checked || !report.intact, "{name}: byte {offset}: {report}");
+            std::fs::write(&copy, &bytes[..offset]).unwrap();
             let report = inspect(&copy).unwrap();
             assert!(
-                !report.intact || at == 0 || at + 1 == bytes.len() || name == "done.ndjson",
-                "{name}: cut at {at}: {report}"
+                !report.intact || offset == 0 || offset + 1 == bytes.len() || name == "done.ndjson",
+                "{name}: cut at {offset}: {report}"
             );
         }
     }

@@ -98,7 +98,7 @@ impl JobEngine {
         let threads = options.threads.max(1);
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
-            .thread_name(|at| format!("outpour-{at}"))
+            .thread_name(|index| format!("outpour-{index}"))
             .build()
             .map_err(|error| OpenError::Threads(error.to_string()))?;
         let listed = records.list().map_err(failed(&options.records))?;
@@ -115,14 +115,14 @@ impl JobEngine {
                 keep.push(record.id);
                 continue;
             }
-            last_t = last_t.max(Instant::parse(&record.transaction_time).map_or(i64::MIN, |at| at.ticks));
+            last_t = last_t.max(Instant::parse(&record.transaction_time).map_or(i64::MIN, |instant| instant.ticks));
             if record.state != JobState::Expired {
                 keep.push(record.id.clone());
             }
             let job = Job::new(record, (options.clock)().ticks);
             let record = job.record();
-            for (at, file) in record.files.iter().enumerate() {
-                table.files.insert((record.mount.clone(), file.id.clone()), (job.clone(), at));
+            for (i, file) in record.files.iter().enumerate() {
+                table.files.insert((record.mount.clone(), file.id.clone()), (job.clone(), i));
             }
             if record.state.is_active() {
                 tracing::info!(job = job.id, "a job is taken up again");
@@ -161,11 +161,11 @@ impl JobEngine {
 
     fn start(&self, workers: usize) -> Result<(), OpenError> {
         let mut threads = self.threads.lock().expect("no panic under it");
-        for at in 0..workers + 1 {
+        for index in 0..workers + 1 {
             let inner = self.inner.clone();
-            let (name, body): (_, fn(&Arc<EngineShared>)) = match at {
+            let (name, body): (_, fn(&Arc<EngineShared>)) = match index {
                 0 => ("outpour-reaper".to_string(), reaper::run_reaper),
-                at => (format!("outpour-job-{at}"), worker::run_worker),
+                i => (format!("outpour-job-{i}"), worker::run_worker),
             };
             let thread = std::thread::Builder::new().name(name).spawn(move || body(&inner));
             threads.push(thread.map_err(|error| OpenError::Threads(error.to_string()))?);
@@ -182,10 +182,10 @@ impl JobEngine {
     ///
     /// # Errors
     /// [`KickOffError`].
-    pub fn kick_off(&self, asked: KickOff) -> Result<AcceptedJob, KickOffError> {
-        let client = asked.client.clone();
+    pub fn kick_off(&self, requested: KickOff) -> Result<AcceptedJob, KickOffError> {
+        let client = requested.client.clone();
         self.reserve_slot(&client)?;
-        let made = self.make_durable(asked);
+        let made = self.make_durable(requested);
         let mut table = self.inner.registry();
         table.release_slot(&client);
         let record = made.map_err(record_write_error)?;
@@ -272,9 +272,9 @@ impl JobEngine {
         retried.map_err(record_write_error)
     }
 
-    fn make_durable(&self, asked: KickOff) -> std::io::Result<JobRecord> {
+    fn make_durable(&self, kick_off: KickOff) -> std::io::Result<JobRecord> {
         let id = self.inner.new_id();
-        let made = self.make_record(id.clone(), asked);
+        let made = self.make_record(id.clone(), kick_off);
         if made.is_err() {
             // Nobody was told of the job; what was written of it is nobody's.
             self.inner.files.remove_tree(&id).ok();
@@ -282,21 +282,21 @@ impl JobEngine {
         made
     }
 
-    fn make_record(&self, id: String, asked: KickOff) -> std::io::Result<JobRecord> {
+    fn make_record(&self, id: String, kick_off: KickOff) -> std::io::Result<JobRecord> {
         let inner = &self.inner;
         let now = inner.now();
         let directory = inner.directory(&id);
-        let patient = match &asked.request.whose {
+        let patient = match &kick_off.request.whose {
             RecordedPopulation::Patient(patient) => Some(format!("{patient}\n")),
             _ => None,
         };
-        if asked.group.is_some() || patient.is_some() {
+        if kick_off.group.is_some() || patient.is_some() {
             inner.files.make_directory(&id)?;
         }
-        if let Some(group) = &asked.group {
+        if let Some(group) = &kick_off.group {
             group.copy_to(&directory.join(GROUP_FILE), inner.options.sync).map_err(std::io::Error::other)?;
         }
-        for group in &asked.scope {
+        for group in &kick_off.scope {
             let id = group.facts().id.expect("a Group of the book has an id");
             let file = directory.join(scope_file(id.as_str()));
             group.copy_to(&file, inner.options.sync).map_err(std::io::Error::other)?;
@@ -305,25 +305,25 @@ impl JobEngine {
             let sync = inner.options.sync == Sync::Yes;
             inner.files.replace(&format!("{id}/{PATIENT_FILE}"), patient.as_bytes(), sync)?;
         }
-        if (asked.group.is_some() || patient.is_some()) && inner.options.sync == Sync::Yes {
+        if (kick_off.group.is_some() || patient.is_some()) && inner.options.sync == Sync::Yes {
             inner.files.sync()?;
         }
         let record = JobRecord {
             format: FORMAT,
             id,
-            mount: asked.mount,
-            client: asked.client,
-            url: asked.url,
-            request: asked.request,
+            mount: kick_off.mount,
+            client: kick_off.client,
+            url: kick_off.url,
+            request: kick_off.request,
             transaction_time: self.transaction_time(&now).to_string(),
-            view: Some(asked.view),
+            view: Some(kick_off.view),
             state: JobState::Queued,
             accepted: now.to_string(),
             ended: None,
-            keep_seconds: asked.keep_seconds,
+            keep_seconds: kick_off.keep_seconds,
             expires: None,
             failure: None,
-            naming: asked.naming,
+            naming: kick_off.naming,
             planned: None,
             files: Vec::new(),
             extension: serde_json::Map::new(),
@@ -375,7 +375,7 @@ impl JobEngine {
     #[allow(clippy::result_unit_err, reason = "there is one way to fail, and it has no details")]
     pub fn file(&self, id: &str, mount: &str, client: &str) -> Result<Option<FileView>, ()> {
         let name = (mount.to_string(), id.to_string());
-        let Some((job, at)) = self.inner.registry().files.get(&name).cloned() else { return Ok(None) };
+        let Some((job, i)) = self.inner.registry().files.get(&name).cloned() else { return Ok(None) };
         let record = job.record();
         if record.client != client {
             return Ok(None);
@@ -383,9 +383,9 @@ impl JobEngine {
         if record.state == JobState::Expired || self.is_over(&record) {
             return Err(());
         }
-        let Some(file) = record.files.get(at) else { return Ok(None) };
+        let Some(file) = record.files.get(i) else { return Ok(None) };
         let place = format!("{}/{}/{}", job.id, worker::OUT, file.receipt.file);
-        Ok(Some(FileView { record, at, root: self.inner.options.files.clone(), place }))
+        Ok(Some(FileView { record, at: i, root: self.inner.options.files.clone(), place }))
     }
 
     /// Deletes a job, whatever its state: from now on nobody knows it, its work ends at the next piece, its files go.

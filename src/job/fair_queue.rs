@@ -39,9 +39,9 @@ impl<T: Queued> FairQueue<T> {
 
     /// The next turn: of the first client in line that has one to take, the first job that `take` gives something for.
     pub fn next<R>(&mut self, mut take: impl FnMut(&Arc<T>) -> Option<R>) -> Option<R> {
-        for at in 0..self.clients.len() {
-            if let Some(taken) = self.clients[at].1.iter().find_map(&mut take) {
-                let client = self.clients.remove(at).expect("it was just there");
+        for i in 0..self.clients.len() {
+            if let Some(taken) = self.clients[i].1.iter().find_map(&mut take) {
+                let client = self.clients.remove(i).expect("it was just there");
                 self.clients.push_back(client);
                 return Some(taken);
             }

@@ -13,7 +13,7 @@ use std::collections::HashSet;
 /// Whether a text is an instant that can be written down again: an offset does not carry it out of the years 0001 to 9999,
 /// which dates in headers end with.
 fn is_instant(text: &str) -> bool {
-    Instant::parse(text).is_some_and(|at| Instant::parse(&at.to_string()).is_some())
+    Instant::parse(text).is_some_and(|instant| Instant::parse(&instant.to_string()).is_some())
 }
 
 impl JobRecord {
@@ -103,7 +103,7 @@ impl StoredRequest {
         if !self.types.iter().all(|name| ResourceType::parse(name).is_some()) {
             return Err("it exports a type that there is not");
         }
-        if !self.since.iter().chain(&self.until).all(|at| is_instant(at)) {
+        if !self.since.iter().chain(&self.until).all(|place| is_instant(place)) {
             return Err("it exports what changed since, or until, what is no instant");
         }
         if self.bounds.file_bytes == 0 || self.bounds.file_resources == Some(0) {

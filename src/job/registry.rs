@@ -43,7 +43,8 @@ impl Job {
     /// A job as its record has it; `now` in ticks.
     pub fn new(record: JobRecord, now: i64) -> Arc<Job> {
         let instants = [Some(&record.transaction_time), record.ended.as_ref()];
-        let known = instants.into_iter().flatten().filter_map(|at| Instant::parse(at)).map(|at| at.ticks).max();
+        let known =
+            instants.into_iter().flatten().filter_map(|place| Instant::parse(place)).map(|instant| instant.ticks).max();
         // What an active job did before a restart is not recorded: it changes now.
         let touched = known.into_iter().chain(record.state.is_active().then_some(now)).max().unwrap_or(now);
         Arc::new(Job {
@@ -99,8 +100,8 @@ impl JobRegistry {
     }
 
     /// Has the reaper come by at that time, or before.
-    pub fn set_due(&mut self, at: Option<Instant>) {
-        self.due = self.due.into_iter().chain(at.map(|at| at.ticks)).min();
+    pub fn set_due(&mut self, time: Option<Instant>) {
+        self.due = self.due.into_iter().chain(time.map(|instant| instant.ticks)).min();
     }
 }
 

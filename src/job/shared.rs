@@ -73,10 +73,10 @@ impl EngineShared {
 }
 
 /// So many seconds later, but never after the last instant that can be written down.
-pub(crate) fn add_seconds(at: &Instant, seconds: u64) -> Instant {
+pub(crate) fn add_seconds(instant: &Instant, seconds: u64) -> Instant {
     let ticks = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(TICKS_PER_SECOND);
     let last = Instant::parse("9999-12-31T23:59:59Z").map_or(i64::MAX, |last| last.ticks);
-    Instant { ticks: at.ticks.saturating_add(ticks).min(last), rest: Box::default() }
+    Instant { ticks: instant.ticks.saturating_add(ticks).min(last), rest: Box::default() }
 }
 
 /// The last to leave a deleted job has its directory removed.

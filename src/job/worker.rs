@@ -318,21 +318,21 @@ fn complete_job(inner: &EngineShared, job: &Arc<Job>, exported: &ExportReport) -
     // Whoever reads of a file in the record finds it; before, nobody knows its name.
     let named = {
         let mut table = inner.registry();
-        let mut name = |at: usize, of: &str| {
+        let mut name = |index: usize, of: &str| {
             let names = (0..NAMES_TRIED_MAX).map(|_| match record.naming {
                 UrlNaming::Random => inner.new_id(),
                 UrlNaming::Typed => format!("{of}_{}.ndjson", &inner.new_id()[..8]),
             });
             for id in names {
                 if let Entry::Vacant(free) = table.files.entry((record.mount.clone(), id.clone())) {
-                    free.insert((job.clone(), at));
+                    free.insert((job.clone(), index));
                     return Ok(id);
                 }
             }
             Err(std::io::Error::other("no name for a file is free"))
         };
-        let file = |(at, receipt): (usize, &Receipt)| {
-            let (id, receipt) = (name(at, &receipt.r#type)?, receipt.clone());
+        let file = |(i, receipt): (usize, &Receipt)| {
+            let (id, receipt) = (name(i, &receipt.r#type)?, receipt.clone());
             let kind = OutputName::parse(&receipt.file).map_or(RecordKind::Output, |name| RecordKind::of(&name));
             Ok(FileRecord { id, kind, receipt })
         };

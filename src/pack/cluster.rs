@@ -162,9 +162,9 @@ impl FrameCutter<'_> {
     }
 
     /// End and bytes of the rows of the patient whose first key stands at `at`.
-    fn patient(&self, at: usize) -> (usize, u64) {
-        let own = self.keys[at..].iter().take_while(|key| key.patient == self.keys[at].patient);
-        own.fold((at, 0), |(end, bytes), key| (end + 1, bytes + (self.length)(key)))
+    fn patient(&self, offset: usize) -> (usize, u64) {
+        let own = self.keys[offset..].iter().take_while(|key| key.patient == self.keys[offset].patient);
+        own.fold((offset, 0), |(end, bytes), key| (end + 1, bytes + (self.length)(key)))
     }
 
     /// Cuts the rows of one patient into frames of about equal size.
@@ -173,17 +173,17 @@ impl FrameCutter<'_> {
         let aim = bytes / parts;
         let (mut start, mut sum) = (keys.start, 0);
         let mut frames = Vec::new();
-        for at in keys.clone() {
-            let own = (self.length)(&self.keys[at]);
+        for i in keys.clone() {
+            let own = (self.length)(&self.keys[i]);
             // A row that is too long for company is a frame of its own.
             if sum > 0 && sum + own > 2 * FRAME_BYTES {
-                frames.push((start..at, sum));
-                (start, sum) = (at, 0);
+                frames.push((start..i, sum));
+                (start, sum) = (i, 0);
             }
             sum += own;
             if sum >= aim {
-                frames.push((start..at + 1, sum));
-                (start, sum) = (at + 1, 0);
+                frames.push((start..i + 1, sum));
+                (start, sum) = (i + 1, 0);
             }
         }
         if start < keys.end {
@@ -215,16 +215,16 @@ mod tests {
         assert!(keys.is_sorted());
         let length = |key: &SortKey| of_row[key.row as usize];
         let mut frames = FrameCutter { keys: &keys, length: &length, at: 0, shared: Vec::new() };
-        let mut at = 0;
+        let mut i = 0;
         while let Some((range, bytes)) = frames.next_frame() {
-            assert_eq!(range.start, at);
+            assert_eq!(range.start, i);
             assert_eq!(bytes, keys[range.clone()].iter().map(length).sum::<u64>());
             let patients: std::collections::BTreeSet<u32> = keys[range.clone()].iter().map(|key| key.patient).collect();
             assert!(patients.len() == 1 || patients.iter().all(|at| lengths[*at as usize] < FRAME_PATIENT_BYTES_MIN));
             assert!(bytes <= 2 * FRAME_BYTES || range.len() == 1);
-            at = range.end;
+            i = range.end;
         }
-        assert_eq!(at, keys.len());
+        assert_eq!(i, keys.len());
     }
 
     #[test]

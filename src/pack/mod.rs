@@ -107,15 +107,15 @@ fn write_store(
     if !found.is_empty() {
         types.insert(ResourceType::BUNDLE.index());
     }
-    for at in types {
-        let resource_type = ResourceType::from_index(at).expect("a type of the index");
-        rows.decode(&|extent| types_of(snapshot, extent).any(|of| of == at), watch)?;
+    for i in types {
+        let resource_type = ResourceType::from_index(i).expect("a type of the index");
+        rows.decode(&|extent| types_of(snapshot, extent).any(|of| of == i), watch)?;
         let mut writer = PackWriter::new(directory.path(), resource_type, options.level, options.sync);
         for set in keep.version_sets() {
             let header = PackHeader::new(snapshot, set);
             writer.begin(header, packed)?;
-            for pass in cluster::passes(&keep, at) {
-                cluster::write_type(&keep, at, set, pass, &rows, &mut writer, watch, packed)?;
+            for pass in cluster::passes(&keep, i) {
+                cluster::write_type(&keep, i, set, pass, &rows, &mut writer, watch, packed)?;
             }
         }
         if resource_type == ResourceType::BUNDLE {
@@ -123,10 +123,10 @@ fn write_store(
             tombstones::write(&keep, &found, &rows, &mut writer, packed)?;
         }
         writer.finish(packed)?;
-        let bundles_to_come = at < ResourceType::BUNDLE.index();
+        let bundles_to_come = i < ResourceType::BUNDLE.index();
         rows.forget_decoded(&|extent| {
             let lines = index.extents()[extent].head().tombstone_lines;
-            types_of(snapshot, extent).any(|of| of > at) || bundles_to_come && lines > 0
+            types_of(snapshot, extent).any(|of| of > i) || bundles_to_come && lines > 0
         });
         if watch.cancel.load(Relaxed) {
             return Err(IndexError::Cancelled.into());
@@ -143,7 +143,7 @@ fn write_store(
 /// The types that an extent has rows of.
 fn types_of(snapshot: &Snapshot, extent: usize) -> impl Iterator<Item = usize> + '_ {
     let counts = snapshot.index().extents()[extent].columns().type_count;
-    counts.iter().enumerate().filter(|(_, count)| **count > 0).map(|(at, _)| at)
+    counts.iter().enumerate().filter(|(_, count)| **count > 0).map(|(i, _)| i)
 }
 
 /// The new directory must not lie in the store, where the next command would read it as input, nor hold the store.

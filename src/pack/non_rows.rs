@@ -116,7 +116,7 @@ fn damage_error(snapshot: &Snapshot, extent: usize, packed: &mut PackReport) {
     }
     let room = PACK_DAMAGE_TOLD_MAX.saturating_sub(packed.damage.len());
     let name = index.file_name(entry.file);
-    let told = columns.faults().filter(|fault| kinds.contains(&fault.kind)).map(|fault| {
+    let reported = columns.faults().filter(|fault| kinds.contains(&fault.kind)).map(|fault| {
         let start = entry.start + u64::from(fault.offset);
         let frame = match fault.kind {
             FaultKind::DamagedFrame => {
@@ -126,7 +126,7 @@ fn damage_error(snapshot: &Snapshot, extent: usize, packed: &mut PackReport) {
         };
         format!("{name}: byte {start}{frame}: {}", fault.kind)
     });
-    packed.damage.extend(told.take(room));
+    packed.damage.extend(reported.take(room));
 }
 
 /// The spans of an extent between its rows and their line ends, damaged frames left out.
@@ -144,23 +144,23 @@ fn non_row_lines(snapshot: &Snapshot, extent: usize, source: &StoreFile) -> Resu
     taken.sort_by_key(|range| range.start);
     let mut gaps = Vec::new();
     let mut buffer = Vec::new();
-    let mut at = entry.start;
+    let mut position = entry.start;
     let end = entry.end.min(source.len());
-    if at == 0 && end >= 3 && source.read(0, 3, &mut buffer)? == BOM {
-        at = 3;
+    if position == 0 && end >= 3 && source.read(0, 3, &mut buffer)? == BOM {
+        position = 3;
     }
     for range in taken {
-        if at < range.start {
-            gaps.push(at..range.start.min(end));
+        if position < range.start {
+            gaps.push(position..range.start.min(end));
         }
-        at = range.end;
-        if lost.binary_search_by_key(&range.start, |lost| lost.start).is_err() && at < end {
+        position = range.end;
+        if lost.binary_search_by_key(&range.start, |lost| lost.start).is_err() && position < end {
             // The line's end, one byte or two.
-            at += if source.read(at, 1, &mut buffer)? == b"\r" { 2 } else { 1 };
+            position += if source.read(position, 1, &mut buffer)? == b"\r" { 2 } else { 1 };
         }
     }
-    if at < end {
-        gaps.push(at..end);
+    if position < end {
+        gaps.push(position..end);
     }
     Ok(gaps)
 }
@@ -172,13 +172,13 @@ fn each_non_row_line(
     visit: &mut dyn FnMut(Range<u64>) -> Result<(), PackError>,
 ) -> Result<(), PackError> {
     let mut buffer = Vec::new();
-    let (mut start, mut at, mut last) = (span.start, span.start, 0);
-    while at < span.end {
-        let len = (span.end - at).min(READ_BYTES as u64) as usize;
-        let bytes = source.read(at, len, &mut buffer)?;
+    let (mut start, mut offset, mut last) = (span.start, span.start, 0);
+    while offset < span.end {
+        let len = (span.end - offset).min(READ_BYTES as u64) as usize;
+        let bytes = source.read(offset, len, &mut buffer)?;
         let mut from = 0;
         while let Some(end) = memchr(b'\n', &bytes[from..]).map(|end| from + end) {
-            let newline = at + end as u64;
+            let newline = offset + end as u64;
             let before = if end > 0 { bytes[end - 1] } else { last };
             let carriage = newline > start && before == b'\r';
             visit(start..newline - u64::from(carriage))?;
@@ -186,7 +186,7 @@ fn each_non_row_line(
             from = end + 1;
         }
         last = bytes[len - 1];
-        at += len as u64;
+        offset += len as u64;
     }
     if start < span.end {
         visit(start..span.end - u64::from(last == b'\r'))?;
@@ -230,11 +230,11 @@ pub fn pieces(
     span: &Range<u64>,
     feed: &mut dyn FnMut(&[u8]) -> Result<(), PackError>,
 ) -> Result<(), PackError> {
-    let (mut at, mut buffer) = (span.start, Vec::new());
-    while at < span.end {
-        let len = (span.end - at).min(READ_BYTES as u64) as usize;
-        feed(source.read(at, len, &mut buffer)?)?;
-        at += len as u64;
+    let (mut offset, mut buffer) = (span.start, Vec::new());
+    while offset < span.end {
+        let len = (span.end - offset).min(READ_BYTES as u64) as usize;
+        feed(source.read(offset, len, &mut buffer)?)?;
+        offset += len as u64;
     }
     Ok(())
 }

@@ -90,14 +90,14 @@ impl<'a> Retention<'a> {
     pub fn disposition_of(&self, extent: usize, row: usize, is_followed: bool) -> Result<Disposition, CorruptIndex> {
         let index = self.snapshot.index();
         let columns = index.extents()[extent].columns();
-        let at = self.snapshot.as_of().as_ref();
-        if columns.updated_of(row).is_some_and(|updated| updated > at) {
+        let instant = self.snapshot.as_of().as_ref();
+        if columns.updated_of(row).is_some_and(|updated| updated > instant) {
             return Ok(Disposition::Future);
         }
         if !is_followed {
             return Ok(Disposition::Stays);
         }
-        Ok(match self.snapshot.state(extent, row, at, &self.ours, &|_| true)? {
+        Ok(match self.snapshot.state(extent, row, instant, &self.ours, &|_| true)? {
             RowState::Current => Disposition::Stays,
             RowState::Future => Disposition::Future,
             RowState::Superseded => Disposition::Superseded,
@@ -112,12 +112,12 @@ impl<'a> Retention<'a> {
     /// [`Damaged`] when the index is.
     pub fn is_followed(&self, record: usize) -> Result<bool, CorruptIndex> {
         let index = self.snapshot.index();
-        let at: InstantRef<'_> = self.snapshot.as_of().as_ref();
+        let instant: InstantRef<'_> = self.snapshot.as_of().as_ref();
         let mut next = index.merged().next(record)?;
         while let Some(number) = next {
             if number < index.rows() {
                 let (extent, row) = index.locate(number);
-                if index.extents()[extent].columns().updated_of(row).is_some_and(|updated| updated > at) {
+                if index.extents()[extent].columns().updated_of(row).is_some_and(|updated| updated > instant) {
                     return Ok(false);
                 }
                 if self.snapshot.sees_segment(extent) {

@@ -132,13 +132,13 @@ impl<'a> RowFetcher<'a> {
         // A line follows a line end, begins with `{` and ends before a line end.
         let before = range.start.min(1);
         let behind = (source.len().saturating_sub(range.end)).min(2);
-        let mut at = range.start - before;
+        let mut position = range.start - before;
         let end = range.end + behind;
         let (mut first, mut last) = (true, 0);
-        while at < end {
-            let len = (end - at).min(READ_BYTES as u64) as usize;
-            let bytes = source.read(at, len, buffer)?;
-            let piece_end = at + len as u64;
+        while position < end {
+            let len = (end - position).min(READ_BYTES as u64) as usize;
+            let bytes = source.read(position, len, buffer)?;
+            let piece_end = position + len as u64;
             if first {
                 let follows = before == 0 || bytes[0] == b'\n' || range.start == 3 && bytes[0] == 0xbf;
                 if !follows || !spaced && bytes[before as usize] != b'{' {
@@ -146,22 +146,23 @@ impl<'a> RowFetcher<'a> {
                 }
                 first = false;
             }
-            let own = &bytes[(range.start.max(at) - at) as usize..(range.end.clamp(at, piece_end) - at) as usize];
+            let own = &bytes[(range.start.max(position) - position) as usize
+                ..(range.end.clamp(position, piece_end) - position) as usize];
             if memchr::memchr(b'\n', own).is_some() {
                 return Err(torn());
             }
             last = own.last().copied().unwrap_or(last);
             feed(own)?;
-            let rest = &bytes[(range.end.clamp(at, piece_end) - at) as usize..];
+            let rest = &bytes[(range.end.clamp(position, piece_end) - position) as usize..];
             let ends = match rest {
                 // A carriage return at the end of a piece has its newline in the next one.
                 [] | [b'\n', ..] | [b'\r'] | [b'\r', b'\n'] => true,
-                _ => piece_end > range.end && at > range.end,
+                _ => piece_end > range.end && position > range.end,
             };
             if !ends {
                 return Err(torn());
             }
-            at = piece_end;
+            position = piece_end;
         }
         feed(if last == b'\r' { b"\r\n" } else { b"\n" })
     }
@@ -183,9 +184,9 @@ fn decode(
     };
     if let Ok(Some(table)) = SeekTable::open(source) {
         let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
-        for at in 0..table.frames() {
+        for i in 0..table.frames() {
             stopped()?;
-            let frame = table.frame(at);
+            let frame = table.frame(i);
             let mut written = Ok(());
             let fed = reader.feed(source, &frame, &mut buffer, &mut |piece| {
                 if written.is_ok() {

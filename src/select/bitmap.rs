@@ -33,21 +33,21 @@ impl Bitmap {
     }
 
     /// Puts a number in; whether it was not there.
-    pub fn insert(&mut self, at: usize) -> bool {
-        let bit = 1 << (at % 64);
-        let new = self.words[at / 64] & bit == 0;
-        self.words[at / 64] |= bit;
+    pub fn insert(&mut self, offset: usize) -> bool {
+        let bit = 1 << (offset % 64);
+        let new = self.words[offset / 64] & bit == 0;
+        self.words[offset / 64] |= bit;
         new
     }
 
     /// Takes a number out.
-    pub fn remove(&mut self, at: usize) {
-        self.words[at / 64] &= !(1 << (at % 64));
+    pub fn remove(&mut self, position: usize) {
+        self.words[position / 64] &= !(1 << (position % 64));
     }
 
     /// Whether a number is in the set.
-    pub fn contains(&self, at: usize) -> bool {
-        self.words[at / 64] >> (at % 64) & 1 != 0
+    pub fn contains(&self, offset: usize) -> bool {
+        self.words[offset / 64] >> (offset % 64) & 1 != 0
     }
 
     /// How many are in the set.
@@ -77,21 +77,21 @@ impl Bitmap {
 
     /// Whether any number of a range is in the set.
     pub fn any(&self, range: std::ops::Range<usize>) -> bool {
-        self.masks(range).any(|(at, mask)| self.words[at] & mask != 0)
+        self.masks(range).any(|(i, mask)| self.words[i] & mask != 0)
     }
 
     /// Whether every number of a range is in the set.
     pub fn all(&self, range: std::ops::Range<usize>) -> bool {
-        self.masks(range).all(|(at, mask)| self.words[at] & mask == mask)
+        self.masks(range).all(|(position, mask)| self.words[position] & mask == mask)
     }
 
     /// The words that a range touches, and which of their bits lie in it.
     fn masks(&self, range: std::ops::Range<usize>) -> impl Iterator<Item = (usize, u64)> + use<> {
         let words = range.start / 64..if range.is_empty() { range.start / 64 } else { range.end.div_ceil(64) };
-        words.map(move |at| {
-            let first = range.start.saturating_sub(at * 64);
-            let last = (range.end - at * 64).min(64);
-            (at, (u64::MAX << first) & (u64::MAX >> (64 - last)))
+        words.map(move |offset| {
+            let first = range.start.saturating_sub(offset * 64);
+            let last = (range.end - offset * 64).min(64);
+            (offset, (u64::MAX << first) & (u64::MAX >> (64 - last)))
         })
     }
 
@@ -138,9 +138,9 @@ mod tests {
     fn a_set_holds_what_was_put_in() {
         let mut set = Bitmap::new(130);
         assert!(set.is_empty());
-        for at in [0, 63, 64, 129] {
-            assert!(set.insert(at));
-            assert!(!set.insert(at));
+        for i in [0, 63, 64, 129] {
+            assert!(set.insert(i));
+            assert!(!set.insert(i));
         }
         assert_eq!(set.iter().collect::<Vec<_>>(), [0, 63, 64, 129]);
         assert_eq!(set.count(), 4);
@@ -150,12 +150,12 @@ mod tests {
     #[test]
     fn ranges_are_asked_bit_by_bit() {
         let mut set = Bitmap::new(200);
-        (0..200).filter(|at| at % 7 == 0 || (60..70).contains(at) || *at > 120).for_each(|at| {
-            set.insert(at);
+        (0..200).filter(|place| place % 7 == 0 || (60..70).contains(place) || *place > 120).for_each(|position| {
+            set.insert(position);
         });
         for start in 0..=200 {
             for end in start..=200 {
-                let slow: Vec<usize> = (start..end).filter(|at| set.contains(*at)).collect();
+                let slow: Vec<usize> = (start..end).filter(|offset| set.contains(*offset)).collect();
                 assert_eq!(set.any(start..end), !slow.is_empty(), "{start}..{end}");
                 assert_eq!(set.all(start..end), slow.len() == end - start, "{start}..{end}");
                 assert_eq!(set.range(start..end).collect::<Vec<_>>(), slow, "{start}..{end}");

@@ -134,17 +134,17 @@ impl<'a> RowClassifier<'a> {
         found: CandidateSource,
         part: &mut SegmentSelection,
     ) -> Result<RowClass, CorruptIndex> {
-        let this = &self.snapshot.index().extents()[extent];
+        let segment = &self.snapshot.index().extents()[extent];
         match self.snapshot.state(extent, row, self.as_of(), &self.cohort.ours, &|_| true)? {
             RowState::Current => {}
             RowState::Future => return Ok(RowClass::Future),
             RowState::Superseded => return Ok(RowClass::Superseded),
             RowState::Deleted => return Ok(RowClass::Deleted),
         }
-        let resource_type = this.type_of(row)?;
+        let resource_type = segment.type_of(row)?;
         if resource_type == ResourceType::PATIENT {
             // A Patient row owns itself first.
-            let own = *this.row_owners(row)?.first().ok_or(CorruptIndex("a Patient owns nobody"))?;
+            let own = *segment.row_owners(row)?.first().ok_or(CorruptIndex("a Patient owns nobody"))?;
             part.present.push(self.snapshot.index().patient_of_owner(extent, own)?);
         }
         if !self.selects_type(resource_type) {
@@ -162,7 +162,7 @@ impl<'a> RowClassifier<'a> {
         if self.needs_no_time_filter(extent) {
             return Ok(RowClass::Exported);
         }
-        let updated = this.updated(row)?;
+        let updated = segment.updated(row)?;
         match self.passes_window(part, extent, row, resource_type, updated)? {
             true => Ok(RowClass::Exported),
             false => Ok(RowClass::SinceOrUntil),
@@ -228,7 +228,7 @@ impl<'a> RowClassifier<'a> {
         &self,
         extent: usize,
         row: usize,
-        at: InstantRef<'_>,
+        instant: InstantRef<'_>,
         known: Horizon,
     ) -> Result<bool, CorruptIndex> {
         if self.cohort.patients.is_none() {
@@ -257,7 +257,7 @@ impl<'a> RowClassifier<'a> {
                     return Ok(true);
                 }
                 if resource_type == ResourceType::PROVENANCE
-                    && self.target_in_cohort(extent, row, at, known, &mut |target| {
+                    && self.target_in_cohort(extent, row, instant, known, &mut |target| {
                         if seen.insert(target) {
                             next.push(target);
                         }
@@ -289,22 +289,22 @@ impl<'a> RowClassifier<'a> {
     fn prior_owner_at(
         &self,
         (extent, entry): (usize, usize),
-        at: InstantRef<'_>,
+        position: InstantRef<'_>,
         known: Horizon,
         last: Option<&LastVersion>,
     ) -> Result<Option<LastVersion>, CorruptIndex> {
         let index = self.snapshot.index();
-        let this = &index.extents()[extent];
-        if this.head().left == 0 || !self.snapshot.sees_segment(extent) {
+        let segment = &index.extents()[extent];
+        if segment.head().left == 0 || !self.snapshot.sees_segment(extent) {
             return Ok(None);
         }
-        let Some(left) = this.verify_columns(&[Column::TombLeft])?.prior_owner_of(entry) else { return Ok(None) };
+        let Some(left) = segment.verify_columns(&[Column::TombLeft])?.prior_owner_of(entry) else { return Ok(None) };
         let before = match last {
             Some(LastVersion::Row(extent, row)) => Some(index.extents()[*extent].row(*row)?.last_updated[*row]),
             Some(LastVersion::Left { updated, .. }) => Some(*updated),
             None => None,
         };
-        let there = InstantRef { ticks: left.updated, rest: &[] } <= at;
+        let there = InstantRef { ticks: left.updated, rest: &[] } <= position;
         let came_late = known == Horizon::Then && left.first_seen.is_some_and(|first| self.came_late(first));
         if left.followed || !there || came_late || before.is_some_and(|before| before >= left.updated) {
             return Ok(None);
@@ -318,7 +318,7 @@ impl<'a> RowClassifier<'a> {
         &self,
         extent: usize,
         row: usize,
-        at: InstantRef<'_>,
+        instant: InstantRef<'_>,
         known: Horizon,
         visit: &mut dyn FnMut((usize, usize)),
     ) -> Result<bool, CorruptIndex> {
@@ -338,7 +338,7 @@ impl<'a> RowClassifier<'a> {
             while let Some(number) = record {
                 if number < index.rows() {
                     let (extent, row) = index.locate(number);
-                    if index.extents()[extent].updated(row)?.is_some_and(|updated| updated > at) {
+                    if index.extents()[extent].updated(row)?.is_some_and(|updated| updated > instant) {
                         break;
                     }
                     if self.snapshot.sees_segment(extent) && (known == Horizon::All || !self.is_late(extent)) {
@@ -347,7 +347,7 @@ impl<'a> RowClassifier<'a> {
                 } else {
                     // A version that has left a packed store is known by the deletion that ended it.
                     let entry = index.locate_tombstone(number - index.rows());
-                    last = self.prior_owner_at(entry, at, known, last.as_ref())?.or(last);
+                    last = self.prior_owner_at(entry, instant, known, last.as_ref())?.or(last);
                 }
                 record = index.merged().next(number)?;
             }

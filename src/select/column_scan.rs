@@ -24,15 +24,15 @@ pub fn select_whole(
     extent: usize,
 ) -> Result<Option<SegmentSelection>, CorruptIndex> {
     let index = filter.snapshot.index();
-    let this = &index.extents()[extent];
-    if this.rows() == 0 || !filter.is_uniform(extent) || !all_in_cohort(filter, extent)? {
+    let segment = &index.extents()[extent];
+    if segment.rows() == 0 || !filter.is_uniform(extent) || !all_in_cohort(filter, extent)? {
         return Ok(None);
     }
-    let mut part = SegmentSelection::of_header(this.head());
-    let mut rows = Bitmap::full(this.rows());
+    let mut part = SegmentSelection::of_header(segment.head());
+    let mut rows = Bitmap::full(segment.rows());
     let first = index.starts().row[extent];
     let mut left = 0;
-    for pair in index.merged().pairs(Section::Succession, first..first + this.rows())? {
+    for pair in index.merged().pairs(Section::Succession, first..first + segment.rows())? {
         let row = (pair >> 32) as usize - first;
         let class = match ended.state(filter, extent, row, *pair as u32 as usize)? {
             RowState::Current => continue,
@@ -44,7 +44,7 @@ pub fn select_whole(
         rows.remove(row);
         left += 1;
     }
-    part.ledger.exported += this.rows() as u64 - left;
+    part.ledger.exported += segment.rows() as u64 - left;
     part.rows = RowSet::Many(rows);
     Ok(Some(part))
 }
@@ -72,11 +72,11 @@ pub fn scan_columns(
     extent: usize,
 ) -> Result<SegmentSelection, CorruptIndex> {
     let index = filter.snapshot.index();
-    let this = &index.extents()[extent];
+    let segment = &index.extents()[extent];
     let timeless = filter.needs_no_time_filter(extent);
-    let columns = this.verify_columns(&[Column::Type, Column::Flags, Column::OwnerStart, Column::Owner])?;
+    let columns = segment.verify_columns(&[Column::Type, Column::Flags, Column::OwnerStart, Column::Owner])?;
     if !timeless {
-        this.verify_columns(&[Column::LastUpdated, Column::Exact, Column::Heap])?;
+        segment.verify_columns(&[Column::LastUpdated, Column::Exact, Column::Heap])?;
     }
     let mut part = SegmentSelection::of_header(index.extents()[extent].head());
     part.illegal_updated = 0;
@@ -91,12 +91,12 @@ pub fn scan_columns(
         Some(patients) => owner_patient.iter().map(|patient| patients.contains(*patient as usize)).collect(),
         None => Vec::new(),
     };
-    let at = filter.as_of();
+    let position = filter.as_of();
     for row in 0..columns.rows() {
         let next = successions.next_if(|pair| (**pair >> 32) as usize == first + row);
         let updated = if timeless { None } else { columns.updated_of(row) };
         part.illegal_updated += u64::from(columns.flags[row] & flag::ILLEGAL_UPDATED != 0);
-        if updated.is_some_and(|updated| updated > at) {
+        if updated.is_some_and(|updated| updated > position) {
             part.count_row(RowClass::Future);
             continue;
         }
@@ -125,7 +125,9 @@ pub fn scan_columns(
         }
         let belongs = match (&filter.request.population, resource_type) {
             (Population::System, _) => true,
-            (_, ResourceType::GROUP | ResourceType::PROVENANCE) => filter.in_cohort(extent, row, at, Horizon::All)?,
+            (_, ResourceType::GROUP | ResourceType::PROVENANCE) => {
+                filter.in_cohort(extent, row, position, Horizon::All)?
+            }
             _ => columns.owners_of(row).iter().any(|owner| members[*owner as usize]),
         };
         if !belongs {

@@ -37,14 +37,14 @@ impl Deletions {
     pub fn new(snapshot: &Snapshot, cohort: &Cohort, request: &ExportRequest) -> Result<Deletions, CorruptIndex> {
         let filter = RowClassifier::new(snapshot, cohort, request);
         let index = snapshot.index();
-        let at = snapshot.as_of().as_ref();
+        let instant = snapshot.as_of().as_ref();
         let mut deletions = Deletions::default();
         let mut found: Vec<((ResourceType, usize), Id)> = Vec::new();
         let remembering: Vec<usize> =
             snapshot.extents().filter(|extent| index.extents()[*extent].head().left > 0).collect();
         for extent in snapshot.extents() {
-            let this = &index.extents()[extent];
-            let head = this.head();
+            let segment = &index.extents()[extent];
+            let head = segment.head();
             deletions.entries += head.tombstones;
             deletions.undated += head.tombstones_undated;
             let late = filter.is_late(extent);
@@ -53,12 +53,12 @@ impl Deletions {
                 continue;
             }
             let needed = [Column::TombType, Column::TombId, Column::TombBase, Column::TombUpdated];
-            this.verify_columns(&needed)?;
-            let columns = this.verify_columns(&[Column::Exact, Column::Heap, Column::TombLeft])?;
+            segment.verify_columns(&needed)?;
+            let columns = segment.verify_columns(&[Column::Exact, Column::Heap, Column::TombLeft])?;
             for entry in 0..columns.tomb_type.len() {
                 let base = index.base_number(extent, columns.tomb_base[entry] & BASE_BITS);
                 let Some(updated) = columns.tombstone_updated(entry) else { continue };
-                if !cohort.ours[base as usize] || updated > at {
+                if !cohort.ours[base as usize] || updated > instant {
                     continue;
                 }
                 let (resource_type, id) = columns.tombstone_of(entry);
@@ -99,7 +99,7 @@ impl Deletions {
                         deletions.unknown += 1;
                         false
                     }
-                    (None, Some((extent, row))) => filter.in_cohort(extent, row, at, Horizon::All)?,
+                    (None, Some((extent, row))) => filter.in_cohort(extent, row, instant, Horizon::All)?,
                 };
                 if owned {
                     found.push(((resource_type, number), id));
@@ -128,16 +128,17 @@ fn purged_by_pack<'a>(
     let hash = entity_hash(resource_type, id.as_bytes());
     let mut found: Option<(usize, PriorOwner<'a>)> = None;
     for extent in remember {
-        let this = &index.extents()[*extent];
-        for reference in this.based_name_of(hash)?.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE)
+        let segment = &index.extents()[*extent];
+        for reference in
+            segment.based_name_of(hash)?.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE)
         {
             let entry = (reference & !kind::MASK) as usize;
-            let columns = this.tombstone(entry)?;
+            let columns = segment.tombstone(entry)?;
             let base = index.base_number(*extent, columns.tomb_base[entry] & BASE_BITS);
             if columns.tombstone_of(entry) != (resource_type, *id) || !filter.cohort.ours[base as usize] {
                 continue;
             }
-            let left = this.verify_columns(&[Column::TombLeft])?.prior_owner_of(entry).filter(|left| {
+            let left = segment.verify_columns(&[Column::TombLeft])?.prior_owner_of(entry).filter(|left| {
                 !left.followed && InstantRef { ticks: left.updated, rest: &[] } <= filter.snapshot.as_of().as_ref()
             });
             if let Some(left) = left
@@ -153,12 +154,12 @@ fn purged_by_pack<'a>(
 /// Whether no version follows a record at or before T, so that the resource is gone at T.
 fn ends_version(snapshot: &Snapshot, record: usize) -> Result<bool, CorruptIndex> {
     let index = snapshot.index();
-    let at = snapshot.as_of().as_ref();
+    let instant = snapshot.as_of().as_ref();
     let mut next = index.merged().next(record)?;
     while let Some(number) = next {
         if number < index.rows() {
             let (extent, row) = index.locate(number);
-            if index.extents()[extent].updated(row)?.is_some_and(|updated| updated > at) {
+            if index.extents()[extent].updated(row)?.is_some_and(|updated| updated > instant) {
                 return Ok(true);
             }
             if snapshot.sees_segment(extent) {

@@ -540,12 +540,12 @@ impl LineCounter {
     fn count(&mut self, piece: &[u8]) {
         // A message needs the line of one offset; a file of more lines than this is no hand-written Group.
         if self.newlines.len() < 1 << 20 {
-            self.newlines.extend(memchr::memchr_iter(b'\n', piece).map(|at| self.position + at as u64));
+            self.newlines.extend(memchr::memchr_iter(b'\n', piece).map(|offset| self.position + offset as u64));
         }
         self.position += piece.len() as u64;
     }
 
     fn line_of(&self, offset: u64) -> usize {
-        self.newlines.partition_point(|at| *at < offset) + 1
+        self.newlines.partition_point(|position| *position < offset) + 1
     }
 }

@@ -107,10 +107,10 @@ pub fn find_modifier(
 }
 
 /// GROUP-04: neither inactive nor outside its period at T. A bound that is no date is taken as not given.
-pub fn is_active(member: &GroupMember<'_>, at: &Instant) -> bool {
+pub fn is_active(member: &GroupMember<'_>, instant: &Instant) -> bool {
     let bound = |text: Option<&str>| text.and_then(|text| date_time_span(text.as_bytes()));
-    let begun = bound(member.period_start).is_none_or(|(first, _)| first <= *at);
-    let over = bound(member.period_end).is_some_and(|(_, after)| after <= *at);
+    let begun = bound(member.period_start).is_none_or(|(first, _)| first <= *instant);
+    let over = bound(member.period_end).is_some_and(|(_, after)| after <= *instant);
     !member.inactive && begun && !over
 }
 

@@ -135,7 +135,7 @@ fn candidates(filter: &RowClassifier<'_>) -> Result<Vec<PostingRow>, CorruptInde
         for (number, extent) in index.extents().iter().enumerate() {
             if extent.head().has_type(ResourceType::PROVENANCE.index()) {
                 let types = extent.verify_columns(&[Column::Type])?.resource_type.iter().enumerate();
-                let provenances = types.filter(|(_, at)| **at as usize == ResourceType::PROVENANCE.index());
+                let provenances = types.filter(|(_, position)| **position as usize == ResourceType::PROVENANCE.index());
                 rows.extend(provenances.map(|(row, _)| (number as u32, row as u32)));
             }
         }
@@ -150,14 +150,14 @@ fn candidates(filter: &RowClassifier<'_>) -> Result<Vec<PostingRow>, CorruptInde
 /// made, where all that counted then counts now: nothing dated after T, every extent seen, deletions under our base.
 fn totals(filter: &RowClassifier<'_>) -> Result<Vec<[u64; 4]>, CorruptIndex> {
     let (snapshot, index) = (filter.snapshot, filter.snapshot.index());
-    let at = filter.as_of();
+    let instant = filter.as_of();
     let mut sums = vec![[0; 4]; ResourceType::COUNT];
     let whole = index.merged().totals()?;
     let counted = snapshot.sees_whole_index()
         && whole.foreign_deletions() == 0
         && index.extents().iter().all(|extent| {
             let head = extent.head();
-            head.updated_max() < at.ticks && head.tombstone_updated_max() < at.ticks
+            head.updated_max() < instant.ticks && head.tombstone_updated_max() < instant.ticks
         });
     if counted {
         for (index, sum) in sums.iter_mut().enumerate() {
@@ -177,27 +177,27 @@ fn totals(filter: &RowClassifier<'_>) -> Result<Vec<[u64; 4]>, CorruptIndex> {
 /// The same of one extent, row by row where it must be.
 fn totals_of(filter: &RowClassifier<'_>, extent: usize) -> Result<Vec<[u64; 4]>, CorruptIndex> {
     let (snapshot, index) = (filter.snapshot, filter.snapshot.index());
-    let (this, at) = (&index.extents()[extent], filter.as_of());
+    let (segment, instant) = (&index.extents()[extent], filter.as_of());
     let mut sums = vec![[0; 4]; ResourceType::COUNT];
-    let counts = this.verify_columns(&[Column::TypeCount])?.type_count;
+    let counts = segment.verify_columns(&[Column::TypeCount])?.type_count;
     sums.iter_mut().zip(counts).for_each(|(sum, rows)| sum[0] = *rows);
-    if this.head().updated_max() >= at.ticks {
+    if segment.head().updated_max() >= instant.ticks {
         let needed = [Column::LastUpdated, Column::Type, Column::Flags, Column::Exact, Column::Heap];
-        let columns = this.verify_columns(&needed)?;
-        for row in 0..this.rows() {
-            let future = columns.updated_of(row).is_some_and(|updated| updated > at);
+        let columns = segment.verify_columns(&needed)?;
+        for row in 0..segment.rows() {
+            let future = columns.updated_of(row).is_some_and(|updated| updated > instant);
             sums[columns.resource_type[row] as usize][1] += u64::from(future);
         }
     }
     let first = index.starts().row[extent];
-    for pair in index.merged().pairs(Section::Succession, first..first + this.rows())? {
+    for pair in index.merged().pairs(Section::Succession, first..first + segment.rows())? {
         let row = (pair >> 32) as usize - first;
-        let class = match snapshot.state(extent, row, at, &filter.cohort.ours, &|_| true)? {
+        let class = match snapshot.state(extent, row, instant, &filter.cohort.ours, &|_| true)? {
             RowState::Superseded => 2,
             RowState::Deleted => 3,
             RowState::Current | RowState::Future => continue,
         };
-        sums[this.row(row)?.resource_type[row] as usize][class] += 1;
+        sums[segment.row(row)?.resource_type[row] as usize][class] += 1;
     }
     Ok(sums)
 }

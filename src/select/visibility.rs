@@ -20,16 +20,16 @@ impl Visibility {
     /// # Errors
     /// [`Damaged`] when the index is.
     pub fn of(filter: &RowClassifier<'_>) -> Result<Visibility, CorruptIndex> {
-        let (snapshot, index, at) = (filter.snapshot, filter.snapshot.index(), filter.as_of());
+        let (snapshot, index, instant) = (filter.snapshot, filter.snapshot.index(), filter.as_of());
         let heads = || index.extents().iter().map(|extent| extent.head());
-        if !snapshot.sees_whole_index() || heads().any(|head| head.updated_max() >= at.ticks) {
+        if !snapshot.sees_whole_index() || heads().any(|head| head.updated_max() >= instant.ticks) {
             return Ok(Visibility::default());
         }
         let deletions: usize = heads().map(|head| head.tombstones as usize).sum();
         let followed = index.merged().pairs(Section::Succession, index.rows()..index.rows() + deletions)?;
         let by_deletions = followed.is_empty()
             && index.merged().totals()?.foreign_deletions() == 0
-            && heads().all(|head| head.tombstone_updated_max() < at.ticks);
+            && heads().all(|head| head.tombstone_updated_max() < instant.ticks);
         Ok(Visibility { by_rows: true, by_deletions })
     }
 

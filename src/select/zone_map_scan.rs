@@ -115,10 +115,10 @@ pub fn scan_zones(
 
 /// Rows whose owners do not tell whose they are.
 fn rows_of_unsorted(filter: &RowClassifier<'_>, extent: usize, listed: &mut Vec<u32>) -> Result<(), CorruptIndex> {
-    let this = &filter.snapshot.index().extents()[extent];
+    let segment = &filter.snapshot.index().extents()[extent];
     let [a, b] = [ResourceType::PROVENANCE, ResourceType::GROUP].map(ResourceType::index);
-    if this.head().has_type(a) || this.head().has_type(b) {
-        let types = this.verify_columns(&[Column::Type])?.resource_type;
+    if segment.head().has_type(a) || segment.head().has_type(b) {
+        let types = segment.verify_columns(&[Column::Type])?.resource_type;
         listed.extend(memchr::memchr2_iter(a as u8, b as u8, types).map(|row| row as u32));
     }
     Ok(())
@@ -131,14 +131,14 @@ fn rows_newer_than(
     since: i64,
     listed: &mut Vec<u32>,
 ) -> Result<(), CorruptIndex> {
-    let this = &filter.snapshot.index().extents()[extent];
-    let columns = this.verify_columns(&[Column::UpdatedMax])?;
+    let segment = &filter.snapshot.index().extents()[extent];
+    let columns = segment.verify_columns(&[Column::UpdatedMax])?;
     for (zone, max) in columns.updated_max.iter().enumerate() {
         if *max < since {
             continue;
         }
-        let rows = zone * ZONE_ROWS..((zone + 1) * ZONE_ROWS).min(this.rows());
-        this.verify(Column::LastUpdated, rows.clone())?;
+        let rows = zone * ZONE_ROWS..((zone + 1) * ZONE_ROWS).min(segment.rows());
+        segment.verify(Column::LastUpdated, rows.clone())?;
         let mut mask = newer_mask(&columns.last_updated[rows.clone()], since);
         while mask != 0 {
             listed.push(rows.start as u32 + mask.trailing_zeros());
@@ -150,24 +150,24 @@ fn rows_newer_than(
 
 /// A bit for each of up to 64 rows: those not before `since`, and those without an instant.
 fn newer_mask(ticks: &[i64], since: i64) -> u64 {
-    let bit = |(at, ticks): (usize, &i64)| u64::from(*ticks >= since || *ticks == NO_INSTANT) << at;
+    let bit = |(i, ticks): (usize, &i64)| u64::from(*ticks >= since || *ticks == NO_INSTANT) << i;
     ticks.iter().enumerate().map(bit).fold(0, |mask, bit| mask | bit)
 }
 
 /// How many rows have an owner in the cohort: the postings of the members, each row of several owners once.
 fn owned_mask(filter: &RowClassifier<'_>, extent: usize) -> Result<u64, CorruptIndex> {
     let index = filter.snapshot.index();
-    let this = &index.extents()[extent];
-    let Some(patients) = &filter.cohort.patients else { return Ok(this.rows() as u64) };
-    let columns = this.verify_columns(&[Column::PostingStart, Column::Several])?;
-    let owners = index.starts().owner[extent]..index.starts().owner[extent] + this.head().owners as usize;
+    let segment = &index.extents()[extent];
+    let Some(patients) = &filter.cohort.patients else { return Ok(segment.rows() as u64) };
+    let columns = segment.verify_columns(&[Column::PostingStart, Column::Several])?;
+    let owners = index.starts().owner[extent]..index.starts().owner[extent] + segment.head().owners as usize;
     let owner_patient = index.merged().verified_words(Section::OwnerPatient, owners)?;
     let member = |owner: usize| patients.contains(owner_patient[owner] as usize);
     let postings = columns.posting_start.windows(2).enumerate();
     let mut owned: u64 =
         postings.map(|(owner, pair)| u64::from(pair[1].saturating_sub(pair[0])) * u64::from(member(owner))).sum();
     for row in columns.several {
-        let own = this.row_owners(*row as usize)?;
+        let own = segment.row_owners(*row as usize)?;
         let members = own.iter().filter(|owner| member(**owner as usize)).count() as u64;
         owned -= members.saturating_sub(1);
     }
@@ -182,11 +182,11 @@ fn select_listed(
     part: &mut SegmentSelection,
 ) -> Result<(), CorruptIndex> {
     let index = filter.snapshot.index();
-    let this = &index.extents()[extent];
-    if !this.head().has_type(ResourceType::PATIENT.index()) {
+    let segment = &index.extents()[extent];
+    if !segment.head().has_type(ResourceType::PATIENT.index()) {
         return Ok(());
     }
-    let columns = this.verify_columns(&[Column::Type, Column::OwnerStart, Column::Owner])?;
+    let columns = segment.verify_columns(&[Column::Type, Column::OwnerStart, Column::Owner])?;
     for row in memchr::memchr_iter(ResourceType::PATIENT.index() as u8, columns.resource_type) {
         if listed.binary_search(&(row as u32)).is_err() {
             let own = *columns.owners_of(row).first().ok_or(CorruptIndex("a Patient owns nobody"))?;

@@ -53,12 +53,12 @@ pub fn watch_files(paths: Vec<PathBuf>, changed: impl FnMut() + Send + 'static) 
                     None => std::future::pending().await,
                 }
             };
-            let told = tokio::select! {
+            let reported = tokio::select! {
                 _ = looks.tick() => false,
                 _ = hangup => true,
             };
             let mut found = identity_of(&paths);
-            if !told && seen.as_ref() == Some(&found) {
+            if !reported && seen.as_ref() == Some(&found) {
                 continue;
             }
             for _ in 0..SETTLE_MAX {
@@ -99,12 +99,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         std::fs::write(&path, "one").unwrap();
-        let (tell, told) = mpsc::channel();
+        let (tell, reported) = mpsc::channel();
         let (read, missing) = (path.clone(), dir.path().join("missing"));
         let watcher = watch_files(vec![path.clone(), missing.clone()], move || {
             tell.send(std::fs::read_to_string(&read).unwrap()).unwrap();
         });
-        let next = || told.recv_timeout(Duration::from_secs(30)).unwrap();
+        let next = || reported.recv_timeout(Duration::from_secs(30)).unwrap();
         assert_eq!(next(), "one", "the first look counts as a change");
         std::fs::write(&path, "two").unwrap();
         assert_eq!(next(), "two", "written in place, to the same size");
@@ -115,7 +115,7 @@ mod tests {
         std::fs::write(&missing, "").unwrap();
         assert_eq!(next(), "six", "a file that was not there");
         drop(watcher);
-        let gone = told.recv_timeout(Duration::from_secs(30));
+        let gone = reported.recv_timeout(Duration::from_secs(30));
         assert_eq!(gone, Err(mpsc::RecvTimeoutError::Disconnected), "nothing watches once it is dropped");
     }
 }

@@ -129,8 +129,8 @@ pub fn check_writers(
     let bound = clients.iter().filter(writes).filter(|client| client.patients != Some(PatientSource::Any));
     let mut problems = Vec::new();
     for client in bound {
-        let own = (0..tenants.len()).filter(|at| client.tenants.contains(&tenants[*at].name));
-        let found = own.map(|at| tenant_presence(check, &tenants[at], at, mounts, &client.groups));
+        let own = (0..tenants.len()).filter(|offset| client.tenants.contains(&tenants[*offset].name));
+        let found = own.map(|i| tenant_presence(check, &tenants[i], i, mounts, &client.groups));
         let why = match found.collect::<Result<Vec<SourcePresence>, _>>().map(|found| found.into_iter().max()) {
             Ok(Some(SourcePresence::Current)) => continue,
             Ok(Some(SourcePresence::Formerly)) => {
@@ -157,11 +157,11 @@ pub fn check_writers(
 fn tenant_presence(
     check: WriterCheck,
     tenant: &Tenant,
-    at: usize,
+    offset: usize,
     mounts: &[Mount],
     ids: &[String],
 ) -> Result<SourcePresence, GroupsError> {
-    let bases = mounts.iter().find(|mount| mount.tenant == at).map_or(&[][..], Mount::fhir_bases);
+    let bases = mounts.iter().find(|mount| mount.tenant == offset).map_or(&[][..], Mount::fhir_bases);
     let ask = || {
         let snapshot = tenant.engine.snapshot_now();
         presence_of(&GroupView::new(&tenant.groups, snapshot.as_ref(), bases), ids)

@@ -89,12 +89,12 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
 /// Answers an operation of a mount.
 pub(crate) async fn handle_operation(
     app: Arc<App>,
-    at: usize,
+    offset: usize,
     operation: Operation,
     names: HashMap<String, String>,
     request: Request,
 ) -> Response<Body> {
-    let mut response = match answer_operation(app, at, operation, names, request).await {
+    let mut response = match answer_operation(app, offset, operation, names, request).await {
         Ok(response) => response,
         Err(refusal) => refusal.into_response(),
     };
@@ -104,7 +104,7 @@ pub(crate) async fn handle_operation(
 
 async fn answer_operation(
     app: Arc<App>,
-    at: usize,
+    i: usize,
     operation: Operation,
     mut names: HashMap<String, String>,
     request: Request,
@@ -118,9 +118,9 @@ async fn answer_operation(
     }
     // What describes the service is for everybody (CAP-01).
     if matches!(operation, Operation::Metadata | Operation::OperationDefinition) {
-        return answer_description(&app, &app.mounts[at], operation, id.as_deref(), &parts.headers, parts.uri.query());
+        return answer_description(&app, &app.mounts[i], operation, id.as_deref(), &parts.headers, parts.uri.query());
     }
-    let (door, peer) = (app.mount_auth(&app.mounts[at]), parts.extensions.get::<Peer>());
+    let (door, peer) = (app.mount_auth(&app.mounts[i]), parts.extensions.get::<Peer>());
     let principal = app.authenticator.authenticate(door, &parts.headers, peer).await?;
     let illegal =
         |name: &Option<String>| name.as_ref().is_some_and(|name| crate::fhir::id::Id::parse(name.as_bytes()).is_none());
@@ -133,26 +133,26 @@ async fn answer_operation(
         _ => None,
     };
     let uri = parts.extensions.get::<OriginalUri>().map_or(parts.uri, |received| received.0.clone());
-    let mut asked = HandlerRequest { method: parts.method, headers: parts.headers, uri, principal, id, version, body };
+    let mut wanted = HandlerRequest { method: parts.method, headers: parts.headers, uri, principal, id, version, body };
     match operation {
-        Operation::File | Operation::Binary => return send_file(&app, &app.mounts[at], operation, asked).await,
+        Operation::File | Operation::Binary => return send_file(&app, &app.mounts[i], operation, wanted).await,
         Operation::JobStatus | Operation::JobDelete | Operation::JobRetry => {
-            let id = job_id(&app.mounts[at], &asked)?;
+            let id = job_id(&app.mounts[i], &wanted)?;
             if operation == Operation::JobStatus {
                 // All of it is in memory: a poll is answered however many threads wait for the disk or the index.
-                return poll_job(&app, &app.mounts[at], &asked.principal, &id);
+                return poll_job(&app, &app.mounts[i], &wanted.principal, &id);
             }
-            asked.id = Some(id);
+            wanted.id = Some(id);
         }
         _ => {}
     }
-    let asked = Arc::new(asked);
+    let requested = Arc::new(wanted);
     if operation.is_export() {
-        let (on, asking) = (app.clone(), asked.clone());
-        let started = run_blocking(move || start_export(&on, at, operation, &asking)).await?;
-        return Ok(wait_for_job(&app, &app.mounts[at], &asked.principal, started).await);
+        let (on, asking) = (app.clone(), requested.clone());
+        let started = run_blocking(move || start_export(&on, i, operation, &asking)).await?;
+        return Ok(wait_for_job(&app, &app.mounts[i], &requested.principal, started).await);
     }
-    run_blocking(move || act_on_job(&app, at, operation, &asked)).await
+    run_blocking(move || act_on_job(&app, i, operation, &requested)).await
 }
 
 /// Does what blocks on a thread that may.
@@ -166,12 +166,12 @@ async fn run_blocking<T: Send + 'static>(
 }
 
 /// The job that a request is about: named in the path, or by `_id` where the path has no place for it (C-09).
-fn job_id(mount: &Mount, asked: &HandlerRequest) -> Result<String, ApiError> {
+fn job_id(mount: &Mount, request: &HandlerRequest) -> Result<String, ApiError> {
     let unknown = || ApiError::not_found("this job");
-    let name = match &asked.id {
+    let name = match &request.id {
         Some(name) => name.clone(),
         None => {
-            let (pairs, _) = Query::parse(asked.uri.query());
+            let (pairs, _) = Query::parse(request.uri.query());
             let mut named = pairs.into_iter().filter(|(name, _)| name == "_id").map(|(_, value)| value);
             match (named.next(), named.next()) {
                 (Some(name), None) => name,
@@ -237,10 +237,15 @@ fn url_of(mount: &Mount, uri: &Uri) -> String {
 }
 
 /// Starts a job.
-fn start_export(app: &App, at: usize, operation: Operation, asked: &HandlerRequest) -> Result<StartedExport, ApiError> {
-    let (mount, principal, query) = (&app.mounts[at], &asked.principal, asked.uri.query());
-    let url = url_of(mount, &asked.uri);
-    let begin = |level: &Level, query| kick_off(app, mount, principal, level, query, &asked.headers, url.clone());
+fn start_export(
+    app: &App,
+    i: usize,
+    operation: Operation,
+    request: &HandlerRequest,
+) -> Result<StartedExport, ApiError> {
+    let (mount, principal, query) = (&app.mounts[i], &request.principal, request.uri.query());
+    let url = url_of(mount, &request.uri);
+    let begin = |level: &Level, query| kick_off(app, mount, principal, level, query, &request.headers, url.clone());
     match operation {
         Operation::SystemExport => match &principal.patient {
             Some(patient) if mount.dialect.user_exports => begin(&Level::User(patient.clone()), query),
@@ -248,13 +253,13 @@ fn start_export(app: &App, at: usize, operation: Operation, asked: &HandlerReque
         },
         Operation::PatientExport => begin(&Level::Patient, query),
         Operation::TypeExport => {
-            let of = ResourceType::all().find(|of| of.name().eq_ignore_ascii_case(asked.request_id()));
+            let of = ResourceType::all().find(|of| of.name().eq_ignore_ascii_case(request.request_id()));
             let of = of.ok_or_else(|| ApiError::not_found("this URL"))?;
             // As if `_type` had been given (ONEUP-M06); one that is given as well adds to it.
             let rest = query.filter(|query| !query.is_empty()).map_or(String::new(), |query| format!("&{query}"));
             begin(&Level::Patient, Some(&format!("_type={}{rest}", of.name())))
         }
-        _ => begin(&Level::Group(asked.request_id().to_string()), query),
+        _ => begin(&Level::Group(request.request_id().to_string()), query),
     }
 }
 
@@ -280,12 +285,12 @@ async fn wait_for_job(app: &App, mount: &Mount, principal: &Principal, started: 
     response
 }
 
-fn act_on_job(app: &App, at: usize, operation: Operation, asked: &HandlerRequest) -> Result<Response<Body>, ApiError> {
-    let mount = &app.mounts[at];
+fn act_on_job(app: &App, i: usize, operation: Operation, request: &HandlerRequest) -> Result<Response<Body>, ApiError> {
+    let mount = &app.mounts[i];
     match operation {
-        Operation::JobDelete => delete_job(app, mount, &asked.principal, asked.request_id()),
-        Operation::JobRetry => retry_job(app, mount, &asked.principal, asked.request_id()),
-        _ => group_operation(app, mount, operation, asked),
+        Operation::JobDelete => delete_job(app, mount, &request.principal, request.request_id()),
+        Operation::JobRetry => retry_job(app, mount, &request.principal, request.request_id()),
+        _ => group_operation(app, mount, operation, request),
     }
 }
 
@@ -312,12 +317,12 @@ fn retry_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Resul
             tracing::info!(job = id, client = principal.log_name(), "a job is tried again");
             let found = engine.find(id, mount.name(), &principal.client);
             let JobLookup::Job(view) = &found else { return Err(ApiError::not_found("this job")) };
-            let at = crate::fhir::instant::Instant::parse(&view.record.transaction_time)
+            let time = crate::fhir::instant::Instant::parse(&view.record.transaction_time)
                 .expect("a record holds what was written");
             Ok((mount.dialect.taken)(&StartedJob {
                 mount,
                 job: id,
-                transaction_time: &at,
+                transaction_time: &time,
                 request: &view.record.url,
                 notes: 0,
                 requires_access_token: app.authenticator.requires_access_token(),
@@ -350,11 +355,11 @@ fn group_operation(
     app: &App,
     mount: &Mount,
     operation: Operation,
-    asked: &HandlerRequest,
+    request: &HandlerRequest,
 ) -> Result<Response<Body>, ApiError> {
-    let (headers, id) = (&asked.headers, asked.request_id());
-    let body = asked.body.as_deref().unwrap_or_default();
-    asked.principal.check_group(operation, id)?;
+    let (headers, id) = (&request.headers, request.request_id());
+    let body = request.body.as_deref().unwrap_or_default();
+    request.principal.check_group(operation, id)?;
     let tenant = app.tenant(mount);
     let snapshot = tenant.engine.snapshot_now();
     let desk = GroupHandlers {
@@ -362,21 +367,21 @@ fn group_operation(
         snapshot: snapshot.as_ref(),
         base: &mount.url,
         bases: mount.fhir_bases(),
-        visible: asked.principal.groups.as_deref(),
+        visible: request.principal.groups.as_deref(),
         writer: GroupWriter {
-            client: asked.principal.client.clone(),
-            bound_to_groups: asked.principal.is_bound_to_groups(),
+            client: request.principal.client.clone(),
+            bound_to_groups: request.principal.is_bound_to_groups(),
             follows_unbound: false,
         },
         rules: mount.group_rules(),
         now: tenant.engine.now(),
     };
     Ok(match operation {
-        Operation::GroupSearch => desk.search(asked.uri.query(), headers),
+        Operation::GroupSearch => desk.search(request.uri.query(), headers),
         Operation::GroupCreate => desk.create(headers, body, &crate::server::ids::random),
         Operation::GroupUpdate => desk.update(id, headers, body),
         Operation::GroupDelete => desk.delete(id, headers),
-        Operation::GroupVersion => desk.read_version(id, asked.version.as_deref().unwrap_or_default(), headers),
+        Operation::GroupVersion => desk.read_version(id, request.version.as_deref().unwrap_or_default(), headers),
         _ => desk.read(id, headers),
     })
 }
@@ -386,18 +391,18 @@ async fn send_file(
     app: &App,
     mount: &Mount,
     operation: Operation,
-    asked: HandlerRequest,
+    requested: HandlerRequest,
 ) -> Result<Response<Body>, ApiError> {
-    let id = asked.id.unwrap_or_default();
+    let id = requested.id.unwrap_or_default();
     let unknown = || ApiError::not_found("this file");
-    let found = match app.tenant(mount).engine.file(&id, mount.name(), &asked.principal.client) {
+    let found = match app.tenant(mount).engine.file(&id, mount.name(), &requested.principal.client) {
         Ok(found) => found.ok_or_else(unknown)?,
         Err(()) => {
             return Err(render::expired_error("this file was kept until its time and is gone; ask for a new export"));
         }
     };
     let (record, receipt) = (&found.record, &found.record.files[found.at].receipt);
-    asked.principal.check_file(record, &record.files[found.at])?;
+    requested.principal.check_file(record, &record.files[found.at])?;
     let ended = record.ended.as_deref().and_then(crate::fhir::instant::Instant::parse);
     let finished = ended.as_ref().and_then(system_time).unwrap_or(SystemTime::UNIX_EPOCH);
     let stored = StoredFile {
@@ -411,8 +416,8 @@ async fn send_file(
         finished,
     };
     Ok(match operation {
-        Operation::Binary => send_as_binary(&asked.method, &asked.headers, stored, &id).await,
-        _ => send(&asked.method, &asked.headers, stored).await,
+        Operation::Binary => send_as_binary(&requested.method, &requested.headers, stored, &id).await,
+        _ => send(&requested.method, &requested.headers, stored).await,
     })
 }
 

@@ -452,9 +452,9 @@ mod tests {
             ("GET", None, Body::from("{}"), None),
             ("DELETE", None, Body::from("{}"), None),
         ] {
-            let told = format!("{method} {content_type:?} {body:?}");
+            let reported = format!("{method} {content_type:?} {body:?}");
             let found = check_body_type(&mut request(method, content_type, body)).await;
-            assert_eq!(found.as_ref().err().map(|refusal| refusal.status.as_u16()), status, "{told}");
+            assert_eq!(found.as_ref().err().map(|refusal| refusal.status.as_u16()), status, "{reported}");
         }
         let mut kept = request("POST", Some("text/plain"), pieces(&["a", "b"]));
         check_body_type(&mut kept).await.unwrap();

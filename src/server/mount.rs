@@ -44,10 +44,10 @@ impl Mount {
         let tenants = config.all_tenants();
         let mut mounts = Vec::new();
         for (table, settings) in config.mounts().into_iter().filter(|(_, settings)| settings.enabled) {
-            for (at, tenant) in tenants.iter().enumerate() {
+            for (i, tenant) in tenants.iter().enumerate() {
                 if settings.is_for_each_tenant() || settings.tenant == tenant.name {
                     let base = settings.base.replacen(CUSTOMER, &tenant.name, 1);
-                    mounts.push(Mount::new(config, settings, Dialect::named(table), at, base, public_url));
+                    mounts.push(Mount::new(config, settings, Dialect::named(table), i, base, public_url));
                 }
             }
         }
@@ -128,12 +128,12 @@ impl Mount {
     }
 
     /// A request under this mount's policies.
-    pub fn stored_request(&self, whose: RecordedPopulation, asked: &KickOffParams) -> StoredRequest {
+    pub fn stored_request(&self, whose: RecordedPopulation, params: &KickOffParams) -> StoredRequest {
         StoredRequest {
             whose,
-            types: asked.types.iter().map(|of| of.name().to_string()).collect(),
-            since: asked.since.as_ref().map(ToString::to_string),
-            until: asked.until.as_ref().map(ToString::to_string),
+            types: params.types.iter().map(|of| of.name().to_string()).collect(),
+            since: params.since.as_ref().map(ToString::to_string),
+            until: params.until.as_ref().map(ToString::to_string),
             members: self.settings.members,
             scope: None,
             absent_groups: Vec::new(),
@@ -144,7 +144,7 @@ impl Mount {
             bounds: self.bounds,
             coding: self.coding,
             digest: self.digest,
-            notes: asked.notes.clone(),
+            notes: params.notes.clone(),
         }
     }
 

@@ -27,11 +27,11 @@ impl PollLimiter {
     /// How long to wait when it comes too early.
     pub fn count_poll(&self, client: &str, job: &str, now: Instant) -> Result<(), Duration> {
         let mut buckets = self.buckets.lock().expect("no panic under it");
-        let filled = |left: f64, at: Instant| {
-            (left + now.saturating_duration_since(at).as_secs_f64() * self.per_second).min(self.burst)
+        let filled = |left: f64, time: Instant| {
+            (left + now.saturating_duration_since(time).as_secs_f64() * self.per_second).min(self.burst)
         };
         if buckets.len() >= BUCKETS_MAX {
-            buckets.retain(|_, (left, at)| filled(*left, *at) < self.burst);
+            buckets.retain(|_, (left, instant)| filled(*left, *instant) < self.burst);
         }
         let bucket = buckets.entry((client.to_string(), job.to_string())).or_insert((self.burst, now));
         *bucket = (filled(bucket.0, bucket.1), now);

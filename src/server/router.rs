@@ -26,15 +26,15 @@ pub fn router(app: Arc<App>) -> Router {
     let mut router = Router::new()
         .route("/health/live", get(|| async { health(json!({ "status": "live" })) }))
         .route("/health/ready", get(ready));
-    for at in 0..app.mounts.len() {
-        let mount = &app.mounts[at];
+    for i in 0..app.mounts.len() {
+        let mount = &app.mounts[i];
         let mut inner: Vec<(&'static str, MethodRouter<Arc<App>>)> = Vec::new();
         for route in mount.routes() {
             let filter = MethodFilter::try_from(route.method.clone()).expect("a table of known methods");
             let operation = route.operation;
             let handler = move |app: State<Arc<App>>, names: PathParams, request: Request| async move {
                 match names {
-                    Ok(names) => handle_operation(app.0, at, operation, names.0, request).await,
+                    Ok(names) => handle_operation(app.0, i, operation, names.0, request).await,
                     // A name that is no text in UTF-8 is nobody's.
                     Err(_) => ApiError::not_found("this URL").into_response(),
                 }

@@ -87,10 +87,10 @@ pub async fn serve(
         authenticator: provider.authenticator,
         config,
     });
-    for at in 0..app.tenants.len() {
+    for i in 0..app.tenants.len() {
         let indexing = app.clone();
         std::thread::spawn(move || {
-            let tenant = &indexing.tenants[at];
+            let tenant = &indexing.tenants[i];
             while !tenant.engine.index_and_wait(INDEX_WAIT) {}
             tenant.ready.store(true, Relaxed);
         });

@@ -122,14 +122,14 @@ static PLACES: [u64; 256] = {
 #[target_feature(enable = "avx2,popcnt")]
 unsafe fn pack(block: &[u8; BLOCK], of: u64, base: u16, bytes: &mut [u8; BLOCK], places: &mut [u16; BLOCK]) {
     let mut count = 0;
-    for at in 0..8 {
-        let bits = (of >> (8 * at)) as u8;
+    for i in 0..8 {
+        let bits = (of >> (8 * i)) as u8;
         let picked = _mm_cvtsi64_si128(PLACES[bits as usize] as i64);
-        let own = _mm_set1_epi16((base + 8 * at as u16) as i16);
+        let own = _mm_set1_epi16((base + 8 * i as u16) as i16);
         // SAFETY: at most eight were counted for each eight bytes before, so the load and both stores, of eight
         // elements each, end inside of the 64; unaligned ones are asked for.
         unsafe {
-            let eight = _mm_loadl_epi64(block.as_ptr().add(8 * at).cast());
+            let eight = _mm_loadl_epi64(block.as_ptr().add(8 * i).cast());
             _mm_storel_epi64(bytes.as_mut_ptr().add(count).cast(), _mm_shuffle_epi8(eight, picked));
             let there = _mm_add_epi16(_mm_cvtepu8_epi16(picked), own);
             _mm_storeu_si128(places.as_mut_ptr().add(count).cast(), there);

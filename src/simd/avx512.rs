@@ -86,10 +86,10 @@ unsafe fn marks(block: &[u8; BLOCK]) -> BlockMarks {
 /// Numbers of the bytes of a block.
 static PLACES: [u8; BLOCK] = {
     let mut places = [0; BLOCK];
-    let mut at = 0;
-    while at < BLOCK {
-        places[at] = at as u8;
-        at += 1;
+    let mut i = 0;
+    while i < BLOCK {
+        places[i] = i as u8;
+        i += 1;
     }
     places
 };

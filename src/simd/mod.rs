@@ -61,10 +61,10 @@ pub trait Vector: Copy {
     ) -> usize {
         let (mut left, mut count) = (of, 0);
         while left != 0 {
-            let at = left.trailing_zeros() as usize;
+            let i = left.trailing_zeros() as usize;
             left &= left - 1;
-            bytes[count] = if scalars >> at & 1 != 0 { SCALAR } else { block[at] };
-            places[count] = base + at as u16;
+            bytes[count] = if scalars >> i & 1 != 0 { SCALAR } else { block[i] };
+            places[count] = base + i as u16;
             count += 1;
         }
         count
@@ -302,12 +302,12 @@ pub fn escaped_characters(backslash: u64, len: usize, carried: bool) -> (u64, bo
     let mut escaped = u64::from(carried);
     let mut left = backslash & own & !escaped;
     while left != 0 {
-        let at = left.trailing_zeros() as usize;
-        if at == len - 1 {
+        let offset = left.trailing_zeros() as usize;
+        if offset == len - 1 {
             return (escaped, true);
         }
-        escaped |= 2 << at;
-        left &= !(3 << at);
+        escaped |= 2 << offset;
+        left &= !(3 << offset);
     }
     (escaped, false)
 }
@@ -317,12 +317,12 @@ pub fn escaped_characters(backslash: u64, len: usize, carried: bool) -> (u64, bo
 fn classify_with(text: &[u8], carry: &mut ClassCarry, masks: &mut Masks, vector: impl Vector) -> usize {
     let (mut high, mut any_escaped, mut any_control) = (0, 0, 0);
     let (blocks, tail) = text.as_chunks::<BLOCK>();
-    for (at, block) in blocks.iter().enumerate() {
+    for (i, block) in blocks.iter().enumerate() {
         let found = vector.classes(block);
         let (starts, escaped, control) = combine(found, BLOCK, carry, vector);
-        masks.starts[at] = starts;
-        masks.escaped[at] = escaped;
-        masks.control[at] = control;
+        masks.starts[i] = starts;
+        masks.escaped[i] = escaped;
+        masks.control[i] = control;
         high |= found.high;
         any_escaped |= escaped;
         any_control |= control;
@@ -381,9 +381,7 @@ mod tests {
         let mut all = Vec::new();
         for batch in text.chunks(BLOCK * BATCH) {
             let count = kernel.classify(batch, &mut carry, &mut masks);
-            all.extend(
-                (0..count).map(|at| (masks.starts[at], masks.escaped[at], masks.control[at], masks.high, carry)),
-            );
+            all.extend((0..count).map(|i| (masks.starts[i], masks.escaped[i], masks.control[i], masks.high, carry)));
         }
         all
     }

@@ -17,15 +17,15 @@ impl Vector for ScalarVector {
         marks(block)
     }
     fn differing(self, a: &[u8; HALF], b: &[u8; HALF]) -> u32 {
-        (0..HALF).fold(0, |bits, at| bits | u32::from(a[at] != b[at]) << at)
+        (0..HALF).fold(0, |bits, i| bits | u32::from(a[i] != b[i]) << i)
     }
 }
 
 /// Classes of a block.
 fn classes(block: &[u8; BLOCK]) -> Classes {
     let mut found = Classes::default();
-    for (at, byte) in block.iter().enumerate() {
-        let bit = 1 << at;
+    for (i, byte) in block.iter().enumerate() {
+        let bit = 1 << i;
         match byte {
             b'\\' => found.backslash |= bit,
             b'"' => found.quote |= bit,
@@ -55,8 +55,7 @@ fn classes(block: &[u8; BLOCK]) -> Classes {
 /// Marks of a block.
 fn marks(block: &[u8; BLOCK]) -> BlockMarks {
     let found = classes(block);
-    let of =
-        |is: fn(&u8) -> bool| block.iter().enumerate().fold(0, |bits, (at, byte)| bits | u64::from(is(byte)) << at);
+    let of = |is: fn(&u8) -> bool| block.iter().enumerate().fold(0, |bits, (i, byte)| bits | u64::from(is(byte)) << i);
     BlockMarks {
         backslash: found.backslash,
         quote: found.quote,

@@ -10,16 +10,16 @@ pub fn check_outside_store(store: &Path, out: &Path) -> Result<(), RequestError>
     let absolute = |path: &Path| {
         // The directory need not be there yet: resolve as much of it as there is.
         let mut rest = Vec::new();
-        let mut at = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        let mut place = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         loop {
-            match at.canonicalize() {
+            match place.canonicalize() {
                 Ok(found) => return rest.iter().rev().fold(found, |path, part| path.join(part)),
-                Err(_) => match (at.file_name().map(|name| name.to_os_string()), at.parent()) {
+                Err(_) => match (place.file_name().map(|name| name.to_os_string()), place.parent()) {
                     (Some(name), Some(parent)) => {
                         rest.push(name);
-                        at = parent.to_path_buf();
+                        place = parent.to_path_buf();
                     }
-                    _ => return at,
+                    _ => return place,
                 },
             }
         }

@@ -83,11 +83,11 @@ impl Lives<'_> {
         (0..of.visits.len() as u32).for_each(|visit| push(self.visit(patient, visit), EventKind::Visit(visit)));
         for (number, row) in of.rows.iter().enumerate() {
             let life = self.of(patient, number, row);
-            if let Some(at) = life.second {
-                push(at, EventKind::Update(number as u32));
+            if let Some(time_ticks) = life.second {
+                push(time_ticks, EventKind::Update(number as u32));
             }
-            if let Some(at) = life.deleted {
-                push(at, EventKind::Deletion(number as u32));
+            if let Some(ticks) = life.deleted {
+                push(ticks, EventKind::Deletion(number as u32));
             }
         }
     }

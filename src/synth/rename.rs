@@ -26,8 +26,8 @@ pub(crate) fn choice(seed: u64, patient: u64, row: u64, what: u64) -> u64 {
 pub(crate) fn parse(text: &[u8]) -> Option<u128> {
     let text = text.first_chunk::<UUID_BYTES>()?;
     let mut value = 0u128;
-    for (at, byte) in text.iter().enumerate() {
-        match (at, byte) {
+    for (i, byte) in text.iter().enumerate() {
+        match (i, byte) {
             (8 | 13 | 18 | 23, b'-') => {}
             (8 | 13 | 18 | 23, _) => return None,
             (_, b'0'..=b'9') => value = value << 4 | u128::from(byte - b'0'),
@@ -41,14 +41,14 @@ pub(crate) fn parse(text: &[u8]) -> Option<u128> {
 /// Writes a UUID as 36 characters.
 pub(crate) fn put(out: &mut Vec<u8>, uuid: u128) {
     let mut text = [b'-'; UUID_BYTES];
-    let mut at = 0;
+    let mut i = 0;
     for byte in uuid.to_be_bytes() {
-        if matches!(at, 8 | 13 | 18 | 23) {
-            at += 1;
+        if matches!(i, 8 | 13 | 18 | 23) {
+            i += 1;
         }
-        text[at] = b"0123456789abcdef"[usize::from(byte >> 4)];
-        text[at + 1] = b"0123456789abcdef"[usize::from(byte & 15)];
-        at += 2;
+        text[i] = b"0123456789abcdef"[usize::from(byte >> 4)];
+        text[i + 1] = b"0123456789abcdef"[usize::from(byte & 15)];
+        i += 2;
     }
     out.extend_from_slice(&text);
 }

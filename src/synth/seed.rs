@@ -141,13 +141,13 @@ impl Seed {
 
     /// Writes a row: `put` is asked for what stands at each cut.
     pub(crate) fn put(&self, row: &SeedRow, out: &mut Vec<u8>, mut put: impl FnMut(&mut Vec<u8>, SeedCut)) {
-        let mut at = row.line.start;
+        let mut offset = row.line.start;
         for (range, cut) in &row.cuts {
-            out.extend_from_slice(&self.text[at..range.start]);
+            out.extend_from_slice(&self.text[offset..range.start]);
             put(out, *cut);
-            at = range.end;
+            offset = range.end;
         }
-        out.extend_from_slice(&self.text[at..row.line.end]);
+        out.extend_from_slice(&self.text[offset..row.line.end]);
         out.push(b'\n');
     }
 }
@@ -159,7 +159,7 @@ fn id_of(line: &[u8]) -> Option<u128> {
 
 /// The UUID behind the first `prefix`.
 fn reference(line: &[u8], prefix: &[u8]) -> Option<u128> {
-    memchr::memmem::find(line, prefix).and_then(|at| parse(&line[at + prefix.len()..]))
+    memchr::memmem::find(line, prefix).and_then(|offset| parse(&line[offset + prefix.len()..]))
 }
 
 /// Where a copy differs: version, time, and every UUID but those of shared resources.
@@ -172,14 +172,14 @@ fn cuts(line: &[u8], base: usize, shared: &HashSet<u128>) -> Vec<(Range<usize>, 
     let mut cuts: Vec<(Range<usize>, SeedCut)> = Vec::new();
     cuts.extend(value(b"\"versionId\":\"").map(|range| (range, SeedCut::Version)));
     cuts.extend(value(b"\"lastUpdated\":\"").map(|range| (range, SeedCut::Updated)));
-    let mut at = 0;
-    while let Some(dash) = memchr::memchr(b'-', &line[at..]).map(|n| at + n) {
-        at = dash + 1;
+    let mut offset = 0;
+    while let Some(dash) = memchr::memchr(b'-', &line[offset..]).map(|n| offset + n) {
+        offset = dash + 1;
         let Some(from) = dash.checked_sub(8) else { continue };
         if let Some(uuid) = parse(&line[from..]) {
-            at = from + UUID_BYTES;
+            offset = from + UUID_BYTES;
             if !shared.contains(&uuid) {
-                cuts.push((base + from..base + at, SeedCut::Uuid(uuid)));
+                cuts.push((base + from..base + offset, SeedCut::Uuid(uuid)));
             }
         }
     }

@@ -80,14 +80,14 @@ struct Chunk {
 impl Chunk {
     fn file(&mut self, resource_type: ResourceType, layout: Layout) -> &mut Vec<u8> {
         let key = if layout == Layout::Mixed { ResourceType::BUNDLE } else { resource_type };
-        let at = match self.files.iter().position(|(known, _)| *known == key) {
-            Some(at) => at,
+        let index = match self.files.iter().position(|(known, _)| *known == key) {
+            Some(i) => i,
             None => {
                 self.files.push((key, Vec::new()));
                 self.files.len() - 1
             }
         };
-        &mut self.files[at].1
+        &mut self.files[index].1
     }
 }
 
@@ -126,10 +126,11 @@ impl Maker<'_> {
                 let out = chunk.file(ResourceType::GROUP, self.options.layout);
                 for member in from..members.min(from + (1 << 16)) {
                     // The middle of the member's share of the patients.
-                    let at = (u128::from(patients) * (2 * u128::from(member) + 1) / (2 * u128::from(members))) as u64;
+                    let offset =
+                        (u128::from(patients) * (2 * u128::from(member) + 1) / (2 * u128::from(members))) as u64;
                     out.extend_from_slice(if member == 0 { b"" } else { b"," });
                     out.extend_from_slice(br#"{"entity":{"reference":"Patient/"#);
-                    rename::put(out, renamed(self.options.seed, at, self.seed_of(at).id));
+                    rename::put(out, renamed(self.options.seed, offset, self.seed_of(offset).id));
                     out.extend_from_slice(br#""}}"#);
                 }
                 self.write(chunk)?;
@@ -152,11 +153,11 @@ impl Maker<'_> {
                 for (number, row) in of.rows.iter().enumerate() {
                     let life = maker.lives.of(patient, number, row);
                     maker.put_version(&mut chunk, patient, number, 1, life.first);
-                    if let Some(at) = life.second {
-                        maker.put_version(&mut chunk, patient, number, 2, at);
+                    if let Some(time_ticks) = life.second {
+                        maker.put_version(&mut chunk, patient, number, 2, time_ticks);
                     }
-                    if let Some(at) = life.deleted {
-                        maker.put_deletion(&mut chunk, patient, number, at);
+                    if let Some(ticks) = life.deleted {
+                        maker.put_deletion(&mut chunk, patient, number, ticks);
                     }
                 }
             }
@@ -244,27 +245,27 @@ impl Maker<'_> {
         Ok(())
     }
 
-    fn put_version(&self, chunk: &mut Chunk, patient: u64, number: usize, version: u8, at: i64) {
+    fn put_version(&self, chunk: &mut Chunk, patient: u64, number: usize, version: u8, ticks: i64) {
         let row = &self.seed_of(patient).rows[number];
         let out = chunk.file(row.resource_type, self.options.layout);
-        self.put_row(out, patient, number, row, version, at);
+        self.put_row(out, patient, number, row, version, ticks);
         chunk.rows += 1;
         chunk.updates += u64::from(version > 1);
     }
 
-    fn put_row(&self, out: &mut Vec<u8>, patient: u64, number: usize, row: &SeedRow, version: u8, at: i64) {
+    fn put_row(&self, out: &mut Vec<u8>, patient: u64, number: usize, row: &SeedRow, version: u8, ticks: i64) {
         self.seed.put(row, out, |out, cut| match cut {
             SeedCut::Uuid(old) => rename::put(out, renamed(self.options.seed, patient, old)),
             SeedCut::Version => out.push(b'0' + version),
-            SeedCut::Updated => self.lives.put(out, patient, number, at),
+            SeedCut::Updated => self.lives.put(out, patient, number, ticks),
         });
     }
 
-    fn put_deletion(&self, chunk: &mut Chunk, patient: u64, number: usize, at: i64) {
+    fn put_deletion(&self, chunk: &mut Chunk, patient: u64, number: usize, ticks: i64) {
         let row = &self.seed_of(patient).rows[number];
         let out = chunk.file(ResourceType::BUNDLE, self.options.layout);
         out.extend_from_slice(br#"{"resourceType":"Bundle","meta":{"lastUpdated":""#);
-        self.lives.put(out, patient, number, at);
+        self.lives.put(out, patient, number, ticks);
         out.extend_from_slice(br#""},"type":"transaction","entry":[{"request":{"method":"DELETE","url":""#);
         out.extend_from_slice(row.resource_type.name().as_bytes());
         out.push(b'/');
@@ -303,8 +304,8 @@ impl StoreWriter {
             return Err(SynthError::Cancelled);
         }
         for (resource_type, bytes) in &chunk.files {
-            let at = match self.open.iter().position(|(known, ..)| known == resource_type) {
-                Some(at) => at,
+            let index = match self.open.iter().position(|(known, ..)| known == resource_type) {
+                Some(i) => i,
                 None => {
                     let name = if self.mixed { MIXED.to_string() } else { format!("{resource_type}.ndjson") };
                     let path = self.directory.join(name);
@@ -313,7 +314,7 @@ impl StoreWriter {
                     self.open.len() - 1
                 }
             };
-            let (_, path, file) = &mut self.open[at];
+            let (_, path, file) = &mut self.open[index];
             file.write_all(bytes).map_err(|source| failed(path, source))?;
             watch.write_done.fetch_add(bytes.len() as u64, Relaxed);
         }

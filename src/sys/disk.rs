@@ -32,17 +32,17 @@ impl DiskSpace {
 /// As the operating system gives them.
 pub fn disk_space(path: &Path) -> io::Result<DiskSpace> {
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let mut told = MaybeUninit::<libc::statvfs>::uninit();
+    let mut report = MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: the path ends with a NUL, and the place is as large as what is written to it.
-    if unsafe { libc::statvfs(path.as_ptr(), told.as_mut_ptr()) } != 0 {
+    if unsafe { libc::statvfs(path.as_ptr(), report.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the call succeeded, so that all of it is written.
-    let told = unsafe { told.assume_init() };
+    let reported = unsafe { report.assume_init() };
     // The types of these fields differ between systems.
     #[allow(clippy::unnecessary_cast)]
     let (unit, total, unused, free) =
-        (told.f_frsize as u64, told.f_blocks as u64, told.f_bfree as u64, told.f_bavail as u64);
+        (reported.f_frsize as u64, reported.f_blocks as u64, reported.f_bfree as u64, reported.f_bavail as u64);
     let used = total - unused;
     Ok(DiskSpace { total: (used + free) * unit, free: free * unit })
 }
@@ -53,7 +53,8 @@ pub fn disk_space(path: &Path) -> io::Result<DiskSpace> {
 /// # Errors
 /// As the operating system gives them: there is no room, or the file system cannot do it.
 pub fn reserve(file: &File, range: Range<u64>) -> io::Result<()> {
-    let to_offset = |at: u64| libc::off_t::try_from(at).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge));
+    let to_offset =
+        |offset: u64| libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge));
     let (start, len) = (to_offset(range.start)?, to_offset(range.end.saturating_sub(range.start))?);
     // SAFETY: the descriptor is open, and the call touches no memory of ours.
     match unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, start, len) } {
@@ -124,9 +125,9 @@ mod tests {
             }
             room.give_back(&file).unwrap();
             file.sync_all().unwrap();
-            let told = file.metadata().unwrap();
-            assert_eq!(told.len(), 5 << 20);
-            assert!(told.blocks() * 512 <= (5 << 20) + (64 << 10), "{refused}: {} blocks", told.blocks());
+            let reported = file.metadata().unwrap();
+            assert_eq!(reported.len(), 5 << 20);
+            assert!(reported.blocks() * 512 <= (5 << 20) + (64 << 10), "{refused}: {} blocks", reported.blocks());
         }
     }
 

@@ -277,8 +277,8 @@ mod tests {
             let path = place.path().join("column");
             let mut file = GrowFile::create(&path, 8 * 10_001 + 3).unwrap();
             assert_eq!((file.u64s_mut().len(), file.u32s_mut().len()), (10_001, 20_002));
-            for at in (0..10_001).rev() {
-                file.u64s_mut()[at] = at as u64 * 3;
+            for i in (0..10_001).rev() {
+                file.u64s_mut()[i] = i as u64 * 3;
             }
             file.u32s_mut()[1] = 7;
             file.bytes_mut()[80_010] = 9;

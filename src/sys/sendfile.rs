@@ -117,8 +117,8 @@ impl OutgoingFile {
         const STEP: u64 = 256 << 10;
         let end = range.end.min(self.len());
         let mut buffer = Vec::new();
-        for at in (range.start..end).step_by(STEP as usize) {
-            self.source.pread(at, STEP.min(end - at) as usize, &mut buffer)?;
+        for i in (range.start..end).step_by(STEP as usize) {
+            self.source.pread(i, STEP.min(end - i) as usize, &mut buffer)?;
         }
         Ok(())
     }

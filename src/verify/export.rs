@@ -273,11 +273,11 @@ impl ExportVerification {
     /// The report for people.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        let at = self.transaction_time.as_deref().unwrap_or("an unknown time");
+        let place = self.transaction_time.as_deref().unwrap_or("an unknown time");
         lines.push(match self.holds {
-            true => format!("The export as of {at} is as its manifest states."),
+            true => format!("The export as of {place} is as its manifest states."),
             false => format!(
-                "The export as of {at} is not as its manifest states: {} differences.",
+                "The export as of {place} is not as its manifest states: {} differences.",
                 grouped(self.differences.total())
             ),
         });

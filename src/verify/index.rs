@@ -126,10 +126,10 @@ pub fn verify_index(store: &Store, watch: &Progress) -> Result<StoreReport, Veri
         .map(|task| {
             let stretches: Vec<SegmentLines> = task
                 .clone()
-                .map(|at| SegmentLines { start: index.entry(at).start, end: index.entry(at).end })
+                .map(|position| SegmentLines { start: index.entry(position).start, end: index.entry(position).end })
                 .collect();
             let mut checks: Vec<SegmentCheck<'_>> =
-                task.clone().map(|at| SegmentCheck::new(&index, at, lines_before[at])).collect();
+                task.clone().map(|k| SegmentCheck::new(&index, k, lines_before[k])).collect();
             let (file, coding) = extents[task.start];
             let mut left = PriorOwners::new(index.packed(file));
             let mut on_line = |number: usize, cut: CutLine<'_>| checks[number].check_line(cut, &mut left);
@@ -150,8 +150,8 @@ pub fn verify_index(store: &Store, watch: &Progress) -> Result<StoreReport, Veri
         index: work,
         differences: Mismatches::default(),
     };
-    for (at, check) in parts.into_iter().flatten().enumerate() {
-        report.bytes += index.entry(at).end - index.entry(at).start;
+    for (i, check) in parts.into_iter().flatten().enumerate() {
+        report.bytes += index.entry(i).end - index.entry(i).start;
         report.counts.add(&check.counts);
         for (name, rows) in &check.types {
             *report.types.entry(name).or_default() += rows;
@@ -169,30 +169,31 @@ pub fn verify_index(store: &Store, watch: &Progress) -> Result<StoreReport, Veri
 fn check_coverage(index: &Index, differences: &mut Mismatches) -> Result<(), VerifyError> {
     for file in 0..index.generation().files.len() {
         let source = index.source(file)?;
-        let newline_at = |at: u64| match at < source.len() && index.coding(file) == Compression::None {
-            true => source.read(at, 1, &mut Vec::new()).map(|byte| byte == b"\n"),
-            false => Ok(false),
-        };
-        let mut at = 0;
+        let newline_at =
+            |start_offset: u64| match start_offset < source.len() && index.coding(file) == Compression::None {
+                true => source.read(start_offset, 1, &mut Vec::new()).map(|byte| byte == b"\n"),
+                false => Ok(false),
+            };
+        let mut position = 0;
         let mut tail = false;
-        let mut gap = |at: u64, to: u64| {
-            let what = format!("no extent covers its bytes {at} to {to}");
+        let mut gap = |offset: u64, to: u64| {
+            let what = format!("no extent covers its bytes {offset} to {to}");
             differences.push(Mismatch::of_file("extents", index.file_name(file), what));
         };
         for entry in index.generation().extents.iter().filter(|entry| entry.file == file) {
             // A last line that was completed by nothing but its newline keeps its extent.
-            if tail && entry.start == at + 1 && newline_at(at)? {
-                at += 1;
+            if tail && entry.start == position + 1 && newline_at(position)? {
+                position += 1;
             }
-            if entry.start != at {
-                gap(at, entry.start);
+            if entry.start != position {
+                gap(position, entry.start);
             }
-            (at, tail) = (entry.end, entry.tail);
+            (position, tail) = (entry.end, entry.tail);
         }
-        if index.coding(file) == Compression::None && at != source.len() {
-            let newline = tail && at + 1 == source.len() && newline_at(at)?;
+        if index.coding(file) == Compression::None && position != source.len() {
+            let newline = tail && position + 1 == source.len() && newline_at(position)?;
             if !newline {
-                gap(at, source.len());
+                gap(position, source.len());
             }
         }
     }
@@ -201,17 +202,17 @@ fn check_coverage(index: &Index, differences: &mut Mismatches) -> Result<(), Ver
 
 /// Whether each owner of each extent is the patient of the dictionary that it says it is.
 fn check_dictionary(index: &Index, differences: &mut Mismatches) -> Result<(), VerifyError> {
-    for at in 0..index.extent_count() {
-        let columns = index.extents()[at].columns();
+    for i in 0..index.extent_count() {
+        let columns = index.extents()[i].columns();
         for owner in 0..columns.owner_hash.len() {
-            let patient = index.patient_of_owner(at, owner as u32)?;
-            let number = (index.starts().owner[at] + owner) as u32;
-            let base = index.base_number(at, columns.owner_base[owner] & BASE_BITS);
+            let patient = index.patient_of_owner(i, owner as u32)?;
+            let number = (index.starts().owner[i] + owner) as u32;
+            let base = index.base_number(i, columns.owner_base[owner] & BASE_BITS);
             let id = columns.owner_id_of(owner);
             let listed = index.owners_of_patient(patient)?.contains(&number);
             if index.patient_id(patient)? != id || index.patient(base, &id)? != Some(patient) || !listed {
-                let what = format!("owner {owner} of extent {at} is another patient in the dictionary");
-                differences.push(Mismatch::of_file("dictionary", index.file_name(index.entry(at).file), what));
+                let what = format!("owner {owner} of extent {i} is another patient in the dictionary");
+                differences.push(Mismatch::of_file("dictionary", index.file_name(index.entry(i).file), what));
             }
         }
     }

@@ -51,16 +51,16 @@ fn named(tape: &[Node<'_>]) -> Option<NamedResource> {
     let Some(Node::Object { len, .. }) = tape.first() else { return None };
     let mut found = NamedResource::default();
     let (mut seen_type, mut seen_id) = (0, 0);
-    let mut at = 1;
+    let mut i = 1;
     for _ in 0..*len {
-        let (key, value) = (tape.get(at)?, tape.get(at + 1)?);
+        let (key, value) = (tape.get(i)?, tape.get(i + 1)?);
         let text = if let Node::String(text) = value { Some(text.to_string()) } else { None };
         match key {
             Node::String("resourceType") => (found.resource_type, seen_type) = (text, seen_type + 1),
             Node::String("id") => (found.id, seen_id) = (text, seen_id + 1),
             _ => {}
         }
-        at += 2 + match value {
+        i += 2 + match value {
             Node::Object { count, .. } | Node::Array { count, .. } => *count,
             _ => 0,
         };

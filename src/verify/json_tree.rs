@@ -30,7 +30,7 @@ impl WantedNames {
     }
 
     fn add(&mut self, path: &'static str) {
-        path.split('.').fold(self, |at, key| at.0.entry(key).or_default());
+        path.split('.').fold(self, |wanted_names, key| wanted_names.0.entry(key).or_default());
     }
 }
 
@@ -192,24 +192,24 @@ pub fn without_lone_surrogates(text: &str) -> Cow<'_, str> {
     if !text.contains("\\u") {
         return Cow::Borrowed(text);
     }
-    let unit = |out: &[u8], at: usize| {
-        let digits = out.get(at..at + 6)?.strip_prefix(b"\\u")?;
+    let unit = |out: &[u8], position: usize| {
+        let digits = out.get(position..position + 6)?.strip_prefix(b"\\u")?;
         digits.iter().try_fold(0u32, |sum, digit| Some(sum << 4 | (*digit as char).to_digit(16)?))
     };
     let mut out = text.as_bytes().to_vec();
-    let mut at = 0;
-    while at < out.len() {
-        if out[at] != b'\\' {
-            at += 1;
+    let mut offset = 0;
+    while offset < out.len() {
+        if out[offset] != b'\\' {
+            offset += 1;
             continue;
         }
-        match unit(&out, at) {
-            Some(0xd800..=0xdbff) if matches!(unit(&out, at + 6), Some(0xdc00..=0xdfff)) => at += 12,
+        match unit(&out, offset) {
+            Some(0xd800..=0xdbff) if matches!(unit(&out, offset + 6), Some(0xdc00..=0xdfff)) => offset += 12,
             Some(0xd800..=0xdfff) => {
-                out[at..at + 6].copy_from_slice(b"\\ufffd");
-                at += 6;
+                out[offset..offset + 6].copy_from_slice(b"\\ufffd");
+                offset += 6;
             }
-            _ => at += 2,
+            _ => offset += 2,
         }
     }
     String::from_utf8(out).map_or(Cow::Borrowed(text), Cow::Owned)

@@ -91,13 +91,13 @@ pub fn verify_ledger(
     let Some(stated) = export.ledger else {
         return Err(bad("belongs to a manifest that states no ledger; export again".to_string()));
     };
-    let asked = RecordedRequest::read(&job, options.population_file.as_deref()).map_err(&bad)?;
+    let recorded = RecordedRequest::read(&job, options.population_file.as_deref()).map_err(&bad)?;
     let root = store_root(&job, options).ok_or_else(|| {
         bad(format!("names the store {:?}, which is not there; say where it is with --store", job.origin.store))
     })?;
-    let history = VersionHistory::read(&root, &job.snapshot, &asked, options.access, watch)?;
-    let members = ListedMembers::resolve(&history, &asked)?;
-    let found = recount(&history, &asked, &members);
+    let history = VersionHistory::read(&root, &job.snapshot, &recorded, options.access, watch)?;
+    let members = ListedMembers::resolve(&history, &recorded)?;
+    let found = recount(&history, &recorded, &members);
 
     let mut differences = Mismatches::default();
     if export.transaction_time.as_deref() != Some(job.snapshot.as_of.as_str()) {

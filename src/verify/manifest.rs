@@ -63,7 +63,7 @@ pub fn read(bytes: &[u8], differences: &mut Mismatches) -> StatedManifest {
         wrong("MANIFEST-15", format!("it has a property {key:?} that no manifest has"));
     });
     match root.get("transactionTime").and_then(Value::as_str) {
-        Some(at) if Instant::parse(at).is_some() => stated.transaction_time = Some(at.to_string()),
+        Some(place) if Instant::parse(place).is_some() => stated.transaction_time = Some(place.to_string()),
         _ => wrong("MANIFEST-01", "its transactionTime is no instant".to_string()),
     }
     if !root.get("request").is_some_and(Value::is_string) {
@@ -83,8 +83,8 @@ pub fn read(bytes: &[u8], differences: &mut Mismatches) -> StatedManifest {
                 if items.is_empty() && section == FileSection::Deleted {
                     wrong(rule, "its deleted is empty instead of absent".to_string());
                 }
-                for (at, item) in items.iter().enumerate() {
-                    listed(section, at, item, &mut stated.files, &mut wrong);
+                for (i, item) in items.iter().enumerate() {
+                    listed(section, i, item, &mut stated.files, &mut wrong);
                 }
             }
             _ => wrong(rule, format!("its {} is no array", section.name())),
@@ -104,12 +104,12 @@ pub fn read(bytes: &[u8], differences: &mut Mismatches) -> StatedManifest {
 
 fn listed(
     section: FileSection,
-    at: usize,
+    offset: usize,
     item: &Value,
     files: &mut Vec<ListedFile>,
     wrong: &mut impl FnMut(&'static str, String),
 ) {
-    let place = format!("item {} of {}", at + 1, section.name());
+    let place = format!("item {} of {}", offset + 1, section.name());
     let Some(object) = item.as_object() else { return wrong("MANIFEST-15", format!("{place} is no object")) };
     object.keys().filter(|key| !["type", "url", "count", "extension"].contains(&key.as_str())).for_each(|key| {
         wrong("MANIFEST-15", format!("{place} has a property {key:?} that no item has"));

@@ -37,16 +37,21 @@ impl ListedMembers {
     ///
     /// # Errors
     /// When a file or Group cannot be read any more as it was read for the export.
-    pub fn resolve(history: &VersionHistory, asked: &RecordedRequest) -> Result<ListedMembers, VerifyError> {
-        let mut resolver =
-            ObviousResolver { history, asked, patients: HashSet::new(), groups: VecDeque::new(), seen: HashSet::new() };
+    pub fn resolve(history: &VersionHistory, recorded: &RecordedRequest) -> Result<ListedMembers, VerifyError> {
+        let mut resolver = ObviousResolver {
+            history,
+            asked: recorded,
+            patients: HashSet::new(),
+            groups: VecDeque::new(),
+            seen: HashSet::new(),
+        };
         let mut group = None;
-        match &asked.whose {
+        match &recorded.whose {
             VerifiedPopulation::System | VerifiedPopulation::AllPatients => return Ok(ListedMembers::default()),
             VerifiedPopulation::Patients(path, hash) => resolver.list(&file(path, hash)?),
             VerifiedPopulation::Group(id) => {
                 resolver.seen.insert(entity("Group", id));
-                group = history.current(entity("Group", id), &asked.as_of);
+                group = history.current(entity("Group", id), &recorded.as_of);
                 if let Some(version) = group {
                     resolver.group(&history.bytes(version)?, 0);
                 }
@@ -54,13 +59,13 @@ impl ListedMembers {
             VerifiedPopulation::GroupFile(path, hash) => {
                 // Its namesake in the store is the Group asked for, should `_type` name Group.
                 let named = resolver.group(&file(path, hash)?, 0);
-                group = named.and_then(|named| history.current(named, &asked.as_of));
+                group = named.and_then(|named| history.current(named, &recorded.as_of));
             }
         }
         // Breadth first; no Group is read twice, so that a cycle ends by itself.
         while let Some((group, depth)) = resolver.groups.pop_front() {
             if depth <= GROUP_DEPTH_MAX
-                && let Some(version) = history.current(group, &asked.as_of)
+                && let Some(version) = history.current(group, &recorded.as_of)
             {
                 resolver.group(&history.bytes(version)?, depth);
             }
@@ -169,12 +174,12 @@ impl ObviousResolver<'_> {
 
     /// Neither inactive nor outside its period at T (GROUP-04).
     fn is_active(&self, member: &JsonTree<'_>) -> bool {
-        let at = &self.asked.as_of;
+        let instant = &self.asked.as_of;
         let span =
             |path: &str| member.leaves(path).last().and_then(Json::text).and_then(|t| date_time_span(t.as_bytes()));
         let inactive = member.leaves("inactive").last() == Some(&Json::Bool(true));
-        let begun = span("period.start").is_none_or(|(first, _)| first <= *at);
-        let over = span("period.end").is_some_and(|(_, after)| after <= *at);
+        let begun = span("period.start").is_none_or(|(first, _)| first <= *instant);
+        let over = span("period.end").is_some_and(|(_, after)| after <= *instant);
         !inactive && begun && !over
     }
 
@@ -184,9 +189,9 @@ impl ObviousResolver<'_> {
             return;
         }
         let mut found: HashMap<u128, HashSet<u128>> = HashMap::new();
-        for (at, version) in self.history.versions.iter().enumerate() {
+        for (i, version) in self.history.versions.iter().enumerate() {
             for identifier in version.identifiers.iter().filter(|identifier| wanted.contains(identifier)) {
-                if self.history.current(version.entity, &self.asked.as_of) == Some(at) {
+                if self.history.current(version.entity, &self.asked.as_of) == Some(i) {
                     found.entry(*identifier).or_default().insert(version.entity);
                 }
             }

@@ -94,7 +94,7 @@ impl OracleLine {
         let (updated, illegal_updated) = match facts.last_updated() {
             LastUpdated::Missing => (None, false),
             LastUpdated::Illegal => (None, true),
-            LastUpdated::At(at) => (Some(at.to_owned()), false),
+            LastUpdated::At(instant) => (Some(instant.to_owned()), false),
         };
         match (facts.content, facts.id) {
             (Content::Tombstones, _) => {

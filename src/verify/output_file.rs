@@ -327,7 +327,7 @@ fn check_deletions(line: &[u8]) -> Result<Vec<u128>, String> {
     if !(1..=DELETED_ENTRIES_MAX).contains(&entries.len()) {
         return Err(format!("it has {} entries, not 1 to {DELETED_ENTRIES_MAX}", entries.len()));
     }
-    let read = |(at, entry): (usize, &serde_json::Value)| {
+    let read = |(i, entry): (usize, &serde_json::Value)| {
         let request = &entry["request"];
         let target =
             request["url"].as_str().filter(|_| request["method"] == "DELETE" && entry.get("resource").is_none());
@@ -335,7 +335,7 @@ fn check_deletions(line: &[u8]) -> Result<Vec<u128>, String> {
             Some(target) if target.base.is_empty() && target.version.is_none() => {
                 Ok(entity(target.resource_type.name(), target.id.as_str()))
             }
-            _ => Err(format!("its entry {} is no DELETE of Type/id", at + 1)),
+            _ => Err(format!("its entry {} is no DELETE of Type/id", i + 1)),
         }
     };
     entries.iter().enumerate().map(read).collect()

@@ -47,13 +47,13 @@ fn frames(
     let source = index.source(file)?;
     let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
     let mut first = 0;
-    for at in 0..table.frames() {
-        let frame = table.frame(at);
+    for i in 0..table.frames() {
+        let frame = table.frame(i);
         let stated = &lengths[first..first + frame.rows as usize];
         first += frame.rows as usize;
         let mut found = Lengths::default();
         let mut tell = |rule, what: String| {
-            let what = format!("frame {at} at byte {} of the file: {what}", frame.compressed);
+            let what = format!("frame {i} at byte {} of the file: {what}", frame.compressed);
             differences.push(Mismatch::of_file(rule, index.file_name(file), what));
         };
         match reader.feed(source, &frame, &mut buffer, &mut |piece| found.feed(piece)) {
@@ -96,11 +96,11 @@ fn against_index(index: &Index, file: usize, stated: Option<ResourceType>, frame
     let (mut rows, mut least, mut greatest) = (0u32, i64::MAX, NO_INSTANT);
     let end = frame.uncompressed + frame.uncompressed_len;
     let mut deletions = false;
-    for (at, entry) in index.generation().extents.iter().enumerate() {
+    for (i, entry) in index.generation().extents.iter().enumerate() {
         if entry.file != file || entry.end <= frame.uncompressed || entry.start >= end {
             continue;
         }
-        let extent = &index.extents()[at];
+        let extent = &index.extents()[i];
         let columns = extent.columns();
         deletions |= extent.head().tombstone_lines > 0;
         let place = |[offset, _]: &[u32; 2]| entry.start + u64::from(*offset);

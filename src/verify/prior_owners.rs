@@ -26,9 +26,9 @@ impl<'a> PriorOwners<'a> {
 
     /// What the table has of the next DELETE entry, which stands in the line at `at` of the (uncompressed) file; nothing
     /// without a table.
-    pub fn next(&mut self, at: u64) -> &'a [PriorOwnerRecord] {
+    pub fn next(&mut self, offset: u64) -> &'a [PriorOwnerRecord] {
         let Some(table) = self.table else { return &[] };
-        let frame = table.frame_at(at);
+        let frame = table.frame_at(offset);
         if frame != self.frame {
             (self.frame, self.met) = (frame, 0);
         }
@@ -46,8 +46,8 @@ impl<'a> PriorOwners<'a> {
     }
 
     /// Whether an extent has of its DELETE entry what the table has of the next one, which stands in the line at `at`.
-    pub fn same_owners(&mut self, at: u64, columns: &Columns<'_>, entry: usize) -> bool {
-        let stated = self.next(at).iter().map(|left| (left.updated, self.name(left).ok_or(left.owner)));
+    pub fn same_owners(&mut self, offset: u64, columns: &Columns<'_>, entry: usize) -> bool {
+        let stated = self.next(offset).iter().map(|left| (left.updated, self.name(left).ok_or(left.owner)));
         stated.eq(columns.prior_owner_entries(entry).iter().map(|[word, ticks]| {
             let owner = (*word >> 32) as u32;
             let name = (!matches!(owner, NOBODY | FOLLOWED | LATE)).then(|| {

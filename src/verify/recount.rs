@@ -19,16 +19,16 @@ pub struct Recount {
 }
 
 /// Counts.
-pub fn recount(history: &VersionHistory, asked: &RecordedRequest, members: &ListedMembers) -> Recount {
+pub fn recount(history: &VersionHistory, recorded: &RecordedRequest, members: &ListedMembers) -> Recount {
     let mut found = Recount::default();
     let ledger = &mut found.ledger;
     ledger.lines = history.lines;
     ledger.blank = history.blank;
     ledger.faulty = history.faulty;
     ledger.tombstone = history.tombstones;
-    let question = RecountQuestion { history, asked, members };
-    for (at, version) in history.versions.iter().enumerate() {
-        let class = question.class_of(at, version);
+    let question = RecountQuestion { history, asked: recorded, members };
+    for (i, version) in history.versions.iter().enumerate() {
+        let class = question.class_of(i, version);
         *match class {
             RecountClass::Future => &mut ledger.future,
             RecountClass::Superseded => &mut ledger.superseded,
@@ -64,54 +64,54 @@ struct RecountQuestion<'a> {
 }
 
 impl RecountQuestion<'_> {
-    fn class_of(&self, at: usize, version: &ResourceVersion) -> RecountClass {
-        let asked = self.asked;
-        if version.updated.as_ref().is_some_and(|updated| *updated > asked.as_of) {
+    fn class_of(&self, offset: usize, version: &ResourceVersion) -> RecountClass {
+        let recorded = self.asked;
+        if version.updated.as_ref().is_some_and(|updated| *updated > recorded.as_of) {
             return RecountClass::Future;
         }
-        if self.history.last_version(version.entity, &asked.as_of, &|_late| true) != Some(at) {
+        if self.history.last_version(version.entity, &recorded.as_of, &|_late| true) != Some(offset) {
             return RecountClass::Superseded;
         }
-        if self.history.is_deleted(version, &asked.as_of) {
+        if self.history.is_deleted(version, &recorded.as_of) {
             return RecountClass::Deleted;
         }
-        if !asked.types.is_empty() && !asked.types.contains(&version.resource_type) {
+        if !recorded.types.is_empty() && !recorded.types.contains(&version.resource_type) {
             return RecountClass::Type;
         }
-        if asked.whose != VerifiedPopulation::System && !self.in_cohort(at, &asked.as_of, &|_late| true) {
+        if recorded.whose != VerifiedPopulation::System && !self.in_cohort(offset, &recorded.as_of, &|_late| true) {
             return RecountClass::Cohort;
         }
-        if self.passes(at, version) { RecountClass::Exported } else { RecountClass::SinceOrUntil }
+        if self.passes(offset, version) { RecountClass::Exported } else { RecountClass::SinceOrUntil }
     }
 
     /// The window: `_since` and `_until`, both strict, undated and late rows by policy.
-    fn passes(&self, at: usize, version: &ResourceVersion) -> bool {
-        let asked = self.asked;
+    fn passes(&self, offset: usize, version: &ResourceVersion) -> bool {
+        let recorded = self.asked;
         let Some(updated) = &version.updated else {
-            return asked.undated || asked.since.is_none() && asked.until.is_none();
+            return recorded.undated || recorded.since.is_none() && recorded.until.is_none();
         };
-        if asked.until.as_ref().is_some_and(|until| updated >= until) {
+        if recorded.until.as_ref().is_some_and(|until| updated >= until) {
             return false;
         }
-        let Some(since) = asked.since.as_ref().filter(|since| updated <= *since) else { return true };
+        let Some(since) = recorded.since.as_ref().filter(|since| updated <= *since) else { return true };
         if version.late {
-            return asked.late;
+            return recorded.late;
         }
         // A Provenance that has come to belong since then is new to the reader, whatever its own instant.
         version.resource_type == ResourceType::PROVENANCE
-            && asked.whose != VerifiedPopulation::System
-            && !self.in_cohort(at, since, &|late| !late)
+            && recorded.whose != VerifiedPopulation::System
+            && !self.in_cohort(offset, since, &|late| !late)
     }
 
     /// Whether a version is in the compartment of a patient asked for; a Provenance through the last versions, deleted
     /// or not, of what it is about; of Groups only the one asked for, when types are named (reading 6).
-    fn in_cohort(&self, at: usize, when: &Instant, known: KnownVersion) -> bool {
+    fn in_cohort(&self, index: usize, when: &Instant, known: KnownVersion) -> bool {
         let mut seen = HashSet::new();
-        let mut waiting = vec![at];
-        while let Some(at) = waiting.pop() {
-            let version = &self.history.versions[at];
+        let mut waiting = vec![index];
+        while let Some(i) = waiting.pop() {
+            let version = &self.history.versions[i];
             if version.resource_type == ResourceType::GROUP {
-                if self.members.group == Some(at) && !self.asked.types.is_empty() {
+                if self.members.group == Some(i) && !self.asked.types.is_empty() {
                     return true;
                 }
                 continue;
@@ -119,7 +119,7 @@ impl RecountQuestion<'_> {
             if version.owners.iter().any(|owner| self.members.hold_member(*owner)) {
                 return true;
             }
-            if seen.insert(at) {
+            if seen.insert(i) {
                 for target in &version.targets {
                     match self.history.last(*target, when, known) {
                         Some(LastState::Version(version)) => waiting.push(version),

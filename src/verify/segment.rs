@@ -66,11 +66,11 @@ impl<'a> SegmentCheck<'a> {
 
     /// The next line; `left` stands before its DELETE entries.
     pub fn check_line(&mut self, cut: CutLine<'_>, left: &mut PriorOwners<'_>) {
-        let at = cut.offset;
+        let position = cut.offset;
         let (line, length) = match cut.body {
             Body::Whole(bytes) => {
                 let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-                self.check_leading_space(at, bytes);
+                self.check_leading_space(position, bytes);
                 (OracleLine::read(bytes), bytes.len() as u64)
             }
             Body::Long(length, _, line) => {
@@ -82,17 +82,17 @@ impl<'a> SegmentCheck<'a> {
         let line = if length > ROW_BYTES_MAX { OracleLine::Faulty } else { line };
         match line {
             OracleLine::Blank => self.counts.blank += 1,
-            OracleLine::Faulty => self.check_fault(at, length),
-            OracleLine::Deletions(updated, urls) => self.check_deletions(at, &updated, &urls, left),
-            OracleLine::Row(row) => self.check_resource(at, length, &row),
+            OracleLine::Faulty => self.check_fault(position, length),
+            OracleLine::Deletions(updated, urls) => self.check_deletions(position, &updated, &urls, left),
+            OracleLine::Row(row) => self.check_resource(position, length, &row),
         }
         self.counts.lines += 1;
     }
 
     /// The lines are over; `hash` is that of their bytes.
     pub fn finish(&mut self, hash: u64) {
-        while let Some(at) = self.next_row() {
-            self.report_line(at, "the index has a row here, where no resource is");
+        while let Some(offset) = self.next_row() {
+            self.report_line(offset, "the index has a row here, where no resource is");
             self.row += 1;
         }
         if hash != self.content || hash != self.head.content {
@@ -183,9 +183,9 @@ impl<'a> SegmentCheck<'a> {
         self.columns.place.get(self.row).map(|[offset, _]| self.start + u64::from(*offset))
     }
 
-    fn report_line(&mut self, at: u64, what: impl Into<String>) {
+    fn report_line(&mut self, offset: u64, what: impl Into<String>) {
         let line = self.lines_before + self.counts.lines + 1;
-        self.differences.push(Mismatch::of_line("index", self.file, line, at, what));
+        self.differences.push(Mismatch::of_line("index", self.file, line, offset, what));
     }
 
     fn report_segment(&mut self, rule: &'static str, what: String) {
@@ -193,44 +193,44 @@ impl<'a> SegmentCheck<'a> {
         self.differences.push(Mismatch::of_file(rule, self.file, what));
     }
 
-    fn check_leading_space(&mut self, at: u64, line: &[u8]) {
+    fn check_leading_space(&mut self, offset: u64, line: &[u8]) {
         let spaced = line.first().is_some_and(|byte| matches!(byte, b' ' | b'\t' | b'\r'));
-        if self.next_row() == Some(at) && (self.columns.flags[self.row] & flag::LEADING_SPACE != 0) != spaced {
-            self.report_line(at, "flags: white space before the resource");
+        if self.next_row() == Some(offset) && (self.columns.flags[self.row] & flag::LEADING_SPACE != 0) != spaced {
+            self.report_line(offset, "flags: white space before the resource");
         }
     }
 
-    fn check_fault(&mut self, at: u64, length: u64) {
+    fn check_fault(&mut self, position: u64, length: u64) {
         let number = self.counts.faulty as usize;
         self.counts.faulty += 1;
         if number >= EXTENT_FAULTS_MAX {
             return;
         }
-        let offset = (at - self.start).min(u64::from(u32::MAX)) as u32;
+        let offset = (position - self.start).min(u64::from(u32::MAX)) as u32;
         let length = length.min(u64::from(u32::MAX)) as u32;
         match self.faults.get(number) {
             Some(fault) if fault.offset == offset => {
                 if fault.length != length || u64::from(fault.line) != self.counts.lines {
-                    self.report_line(at, "fault: the index has another length or line number");
+                    self.report_line(position, "fault: the index has another length or line number");
                 }
             }
-            _ => self.report_line(at, "the line is faulty, and the index does not say so"),
+            _ => self.report_line(position, "the line is faulty, and the index does not say so"),
         }
-        if self.next_row() == Some(at) {
-            self.report_line(at, "the line is faulty, and the index has it as a row");
+        if self.next_row() == Some(position) {
+            self.report_line(position, "the line is faulty, and the index has it as a row");
             self.row += 1;
             self.sorted = None;
         }
     }
 
-    fn check_deletions(&mut self, at: u64, updated: &Option<Instant>, urls: &[String], left: &mut PriorOwners<'_>) {
+    fn check_deletions(&mut self, offset: u64, updated: &Option<Instant>, urls: &[String], left: &mut PriorOwners<'_>) {
         self.counts.tombstone += 1;
         for reference in urls.iter().filter_map(|url| Reference::parse(url)) {
             let entry = self.tombstone;
             let hash = entity_hash(reference.resource_type, reference.id.as_bytes());
             self.sorted.iter_mut().for_each(|sorted| sorted.push((hash, entry as u32 | kind::TOMBSTONE)));
             if entry >= self.columns.tomb_type.len() {
-                return self.report_line(at, "the index has fewer deletions than the line");
+                return self.report_line(offset, "the index has fewer deletions than the line");
             }
             self.tombstone += 1;
             let base = self.columns.base_text((self.columns.tomb_base[entry] & BASE_BITS) as usize);
@@ -238,18 +238,18 @@ impl<'a> SegmentCheck<'a> {
                 && base == reference.base
                 && self.columns.tombstone_updated(entry) == updated.as_ref().map(Instant::as_ref);
             if !same {
-                self.report_line(at, "tombstone: the index has another name or instant of a deletion");
+                self.report_line(offset, "tombstone: the index has another name or instant of a deletion");
             }
-            if !left.same_owners(at, &self.columns, entry) {
+            if !left.same_owners(offset, &self.columns, entry) {
                 self.report_line(
-                    at,
+                    offset,
                     "tombstone_left: the index has other owners of a version that has left than the table",
                 );
             }
         }
     }
 
-    fn check_resource(&mut self, at: u64, length: u64, row: &OracleRow) {
+    fn check_resource(&mut self, offset: u64, length: u64, row: &OracleRow) {
         self.counts.rows += 1;
         *self.types.entry(row.resource_type.name()).or_default() += 1;
         self.undated += u64::from(row.updated.is_none());
@@ -258,18 +258,18 @@ impl<'a> SegmentCheck<'a> {
                 *self.bases.entry(reference.base.to_string()).or_default() += 1;
             }
         }
-        while self.next_row().is_some_and(|stated| stated < at) {
-            self.report_line(at, "the index has a row before this line, where no resource is");
+        while self.next_row().is_some_and(|stated| stated < offset) {
+            self.report_line(offset, "the index has a row before this line, where no resource is");
             self.row += 1;
         }
-        if self.next_row() != Some(at) {
+        if self.next_row() != Some(offset) {
             self.sorted = None;
-            return self.report_line(at, "the line is a resource, and the index has no row for it");
+            return self.report_line(offset, "the line is a resource, and the index has no row for it");
         }
         self.sort_row(row);
         let wrong = self.columns_of(row, length);
         if !wrong.is_empty() {
-            self.report_line(at, format!("the index differs in {}", wrong.join(", ")));
+            self.report_line(offset, format!("the index differs in {}", wrong.join(", ")));
         }
         self.row += 1;
     }
@@ -288,8 +288,8 @@ impl<'a> SegmentCheck<'a> {
     /// Names of the columns in which the index differs from a row.
     fn columns_of(&self, row: &OracleRow, length: u64) -> Vec<&'static str> {
         let columns = self.columns;
-        let at = self.row;
-        let version = match columns.version_of(at) {
+        let i = self.row;
+        let version = match columns.version_of(i) {
             VersionKey::None => None,
             VersionKey::Small(0) => Some(String::new()),
             VersionKey::Small(number) => Some(number.to_string()),
@@ -297,7 +297,7 @@ impl<'a> SegmentCheck<'a> {
         };
         let base_of = |base: u32| columns.base_text((base & BASE_BITS) as usize);
         let mut owners: Vec<_> = columns
-            .owners_of(at)
+            .owners_of(i)
             .iter()
             .map(|owner| (base_of(columns.owner_base[*owner as usize]), columns.owner_id_of(*owner as usize)))
             .collect();
@@ -305,7 +305,7 @@ impl<'a> SegmentCheck<'a> {
         let own_first = row.resource_type != ResourceType::PATIENT || owners.first() == Some(&("", row.id));
         owners.sort_unstable();
         let mut targets: Vec<_> = columns
-            .targets_of(at)
+            .targets_of(i)
             .map(|target| {
                 let (resource_type, id) = columns.target_of(target);
                 (base_of(columns.target_base[target]), resource_type, id)
@@ -313,11 +313,11 @@ impl<'a> SegmentCheck<'a> {
             .collect();
         targets.sort_unstable();
         [
-            ("place", u64::from(columns.length(at)) == length),
-            ("type", columns.type_of(at) == row.resource_type),
-            ("id", columns.id_of(at) == row.id),
-            ("last_updated", columns.updated_of(at) == row.updated.as_ref().map(Instant::as_ref)),
-            ("flags", (columns.flags[at] & flag::ILLEGAL_UPDATED != 0) == row.illegal_updated),
+            ("place", u64::from(columns.length(i)) == length),
+            ("type", columns.type_of(i) == row.resource_type),
+            ("id", columns.id_of(i) == row.id),
+            ("last_updated", columns.updated_of(i) == row.updated.as_ref().map(Instant::as_ref)),
+            ("flags", (columns.flags[i] & flag::ILLEGAL_UPDATED != 0) == row.illegal_updated),
             ("version", version == row.version),
             ("owner", own_first && owners == row.owners()),
             ("target", targets == row.targets()),

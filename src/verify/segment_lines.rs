@@ -32,10 +32,10 @@ pub type OnLine<'a> = &'a mut dyn FnMut(usize, CutLine<'_>);
 /// together. `stretches` are (file, …) in store order; the answer holds ranges of them.
 pub fn tasks(stretches: &[(usize, Compression)]) -> Vec<std::ops::Range<usize>> {
     let mut tasks: Vec<std::ops::Range<usize>> = Vec::new();
-    for (at, (file, coding)) in stretches.iter().enumerate() {
+    for (i, (file, coding)) in stretches.iter().enumerate() {
         match tasks.last_mut() {
-            Some(last) if *coding != Compression::None && stretches[last.start].0 == *file => last.end = at + 1,
-            _ => tasks.push(at..at + 1),
+            Some(last) if *coding != Compression::None && stretches[last.start].0 == *file => last.end = i + 1,
+            _ => tasks.push(i..i + 1),
         }
     }
     tasks
@@ -55,7 +55,7 @@ pub fn read(
 ) -> Result<Vec<u64>, VerifyError> {
     match coding {
         Compression::None => {
-            stretches.iter().enumerate().map(|(at, stretch)| plain(source, *stretch, at, watch, on_line)).collect()
+            stretches.iter().enumerate().map(|(i, stretch)| plain(source, *stretch, i, watch, on_line)).collect()
         }
         coding => compressed(source, coding, stretches, watch, on_line),
     }
@@ -71,14 +71,14 @@ fn plain(
     let mut cutter = LineReader::new(stretch.start, LineMark::Skip);
     let (mut hash, mut buffer) = (Hasher64::new(), Vec::new());
     let end = stretch.end.min(source.len());
-    let mut at = stretch.start.min(end);
-    while at < end {
+    let mut offset = stretch.start.min(end);
+    while offset < end {
         reset_line(watch)?;
-        let len = (end - at).min(READ_BYTES as u64);
-        let piece = source.read(at, len as usize, &mut buffer)?;
+        let len = (end - offset).min(READ_BYTES as u64);
+        let piece = source.read(offset, len as usize, &mut buffer)?;
         hash.update(piece);
         cutter.feed(piece, &mut |cut| on_line(number, cut));
-        at += len;
+        offset += len;
         watch.scan_done.fetch_add(len, Relaxed);
     }
     cutter.finish(&mut |cut| on_line(number, cut));
@@ -139,7 +139,7 @@ fn packed(
 ) -> Result<Vec<u64>, VerifyError> {
     let mut walk = LineWalk::new(stretches, on_line);
     let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
-    for frame in (0..table.frames()).map(|at| table.frame(at)) {
+    for frame in (0..table.frames()).map(|offset| table.frame(offset)) {
         reset_line(watch)?;
         match reader.feed(source, &frame, &mut buffer, &mut |piece| walk.feed(piece)) {
             Ok(()) => {}
@@ -181,11 +181,11 @@ impl<'a, 'b> LineWalk<'a, 'b> {
         while !rest.is_empty() {
             self.switch_range();
             let Some(stretch) = self.stretches.get(self.number).copied() else { break };
-            let (number, at) = (self.number, self.at);
-            let until = if at < stretch.start { stretch.start } else { stretch.end };
-            let len = if at >= stretch.end { rest.len() } else { rest.len().min((until - at) as usize) };
+            let (number, offset) = (self.number, self.at);
+            let until = if offset < stretch.start { stretch.start } else { stretch.end };
+            let len = if offset >= stretch.end { rest.len() } else { rest.len().min((until - offset) as usize) };
             let (own, more) = rest.split_at(len);
-            if at >= stretch.start && at < stretch.end {
+            if offset >= stretch.start && offset < stretch.end {
                 self.hashes[number].update(own);
                 if let Some(cutter) = &mut self.cutter {
                     cutter.feed(own, &mut |cut| (self.on_line)(number, cut));
@@ -238,11 +238,11 @@ pub fn bytes(
     feed: &mut dyn FnMut(&[u8]),
 ) -> Result<(), VerifyError> {
     if coding == Compression::None {
-        let (mut at, mut buffer) = (stretch.start, Vec::new());
-        while at < stretch.end {
-            let len = (stretch.end - at).min(READ_BYTES as u64);
-            feed(source.read(at, len as usize, &mut buffer)?);
-            at += len;
+        let (mut position, mut buffer) = (stretch.start, Vec::new());
+        while position < stretch.end {
+            let len = (stretch.end - position).min(READ_BYTES as u64);
+            feed(source.read(position, len as usize, &mut buffer)?);
+            position += len;
         }
         return Ok(source.check()?);
     }
@@ -254,18 +254,18 @@ pub fn bytes(
         Err(DecodeError::Source(error)) => return Err(error.into()),
         Err(_) => return Ok(()),
     };
-    let mut at = 0u64;
-    while at < stretch.end {
+    let mut offset = 0u64;
+    while offset < stretch.end {
         reset_line(watch)?;
         let piece = match decoder.piece(|_| {}) {
             Ok(Some(piece)) => piece,
             Err(DecodeError::Source(error)) => return Err(error.into()),
             Ok(None) | Err(_) => break,
         };
-        let end = at + piece.len() as u64;
-        let (from, to) = (stretch.start.clamp(at, end) - at, stretch.end.clamp(at, end) - at);
+        let end = offset + piece.len() as u64;
+        let (from, to) = (stretch.start.clamp(offset, end) - offset, stretch.end.clamp(offset, end) - offset);
         feed(&piece[from as usize..to as usize]);
-        at = end;
+        offset = end;
     }
     Ok(())
 }
@@ -278,16 +278,16 @@ fn packed_bytes(
     feed: &mut dyn FnMut(&[u8]),
 ) -> Result<(), VerifyError> {
     let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
-    for frame in (table.frame_at(stretch.start)..table.frames()).map(|at| table.frame(at)) {
+    for frame in (table.frame_at(stretch.start)..table.frames()).map(|position| table.frame(position)) {
         if frame.uncompressed >= stretch.end {
             break;
         }
-        let mut at = frame.uncompressed;
+        let mut offset = frame.uncompressed;
         let mut on_piece = |piece: &[u8]| {
-            let end = at + piece.len() as u64;
-            let (from, to) = (stretch.start.clamp(at, end) - at, stretch.end.clamp(at, end) - at);
+            let end = offset + piece.len() as u64;
+            let (from, to) = (stretch.start.clamp(offset, end) - offset, stretch.end.clamp(offset, end) - offset);
             feed(&piece[from as usize..to as usize]);
-            at = end;
+            offset = end;
         };
         match reader.feed(source, &frame, &mut buffer, &mut on_piece) {
             Err(FrameError::Source(error)) => return Err(error.into()),

@@ -138,7 +138,7 @@ fn report_unfinished(directory: &Path, status: Option<Value>) -> UnfinishedRepor
     };
     let receipts = read_regular(&record.join(DONE), MANIFEST_BYTES_MAX).unwrap_or_default();
     // A line that was cut off is no receipt.
-    let whole = memchr::memrchr(b'\n', &receipts).map_or(0, |at| at + 1);
+    let whole = memchr::memrchr(b'\n', &receipts).map_or(0, |offset| offset + 1);
     let receipts =
         receipts[..whole].split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Receipt>(line).ok());
     // The last receipt of a name counts.
@@ -153,7 +153,7 @@ fn report_unfinished(directory: &Path, status: Option<Value>) -> UnfinishedRepor
     };
     report.finished = plan.files.iter().filter(|name| is_finished(name)).count() as u64;
     report.planned = Some(plan.files.len() as u64);
-    report.transaction_time = Instant::parse(&plan.job.snapshot.as_of).map(|at| at.to_string());
+    report.transaction_time = Instant::parse(&plan.job.snapshot.as_of).map(|instant| instant.to_string());
     report.resumable = true;
     report
 }
@@ -173,11 +173,11 @@ fn is_shard(directory: &Path, name: &str) -> bool {
 impl UnfinishedReport {
     /// The report for people.
     pub fn lines(&self) -> Vec<String> {
-        let at = self.transaction_time.as_ref().map_or(String::new(), |at| format!(" as of {at}"));
+        let location = self.transaction_time.as_ref().map_or(String::new(), |place| format!(" as of {place}"));
         let planned = self.planned.map_or("an unknown number of".to_string(), grouped);
         let finished = grouped(self.finished);
         let mut lines =
-            vec![format!("The export{at} is incomplete, {finished} of {planned} files: no {MANIFEST} is there.")];
+            vec![format!("The export{location} is incomplete, {finished} of {planned} files: no {MANIFEST} is there.")];
         if let Some(state) = &self.state {
             lines.push(format!("{STATUS} says {state}."));
         }

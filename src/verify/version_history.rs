@@ -115,7 +115,7 @@ impl VersionHistory {
     pub fn read(
         root: &Path,
         record: &SnapshotRecord,
-        asked: &RecordedRequest,
+        recorded: &RecordedRequest,
         access: Access,
         watch: &Progress,
     ) -> Result<VersionHistory, VerifyError> {
@@ -141,7 +141,7 @@ impl VersionHistory {
                 let stretches: Vec<SegmentLines> =
                     own.iter().map(|extent| SegmentLines { start: extent.start, end: extent.end }).collect();
                 let late: Vec<bool> =
-                    own.iter().map(|extent| is_late(extent.first_seen, record.birth, asked)).collect();
+                    own.iter().map(|extent| is_late(extent.first_seen, record.birth, recorded)).collect();
                 let (source, coding) = &files[extents[task.start].0];
                 let mut part = VersionHistory::default();
                 let table = match coding {
@@ -150,7 +150,7 @@ impl VersionHistory {
                 };
                 let mut left = PriorOwners::new(table.as_ref());
                 let mut on_line = |number: usize, cut: CutLine<'_>| {
-                    part.push_line(cut, task.start + number, late[number], (asked, record.birth), &mut left);
+                    part.push_line(cut, task.start + number, late[number], (recorded, record.birth), &mut left);
                 };
                 let hashes = segment_lines::read(source, *coding, &stretches, watch, &mut on_line)?;
                 match own.iter().map(|extent| extent.content).eq(hashes) {
@@ -183,7 +183,7 @@ impl VersionHistory {
         cut: CutLine<'_>,
         extent: usize,
         late: bool,
-        (asked, birth): (&RecordedRequest, Option<i64>),
+        (recorded, birth): (&RecordedRequest, Option<i64>),
         left: &mut PriorOwners<'_>,
     ) {
         self.lines += 1;
@@ -206,15 +206,15 @@ impl VersionHistory {
                 for target in urls.iter().filter_map(|url| Reference::parse(url)) {
                     let gone = left.next(cut.offset);
                     // Without an instant they end nothing (reading 9).
-                    let Some(updated) = updated.clone().filter(|_| asked.is_ours(target.base)) else { continue };
+                    let Some(updated) = updated.clone().filter(|_| recorded.is_ours(target.base)) else { continue };
                     let entity = entity(target.resource_type.name(), target.id.as_str());
                     self.deletions.push(Deletion { entity, updated });
-                    self.left.extend(has_departed(entity, gone, left, asked, birth));
+                    self.left.extend(has_departed(entity, gone, left, recorded, birth));
                 }
             }
             OracleLine::Row(row) => {
                 let place = (cut.offset, length);
-                self.versions.push(push_version(&row, whole, extent, place, late, hash, asked));
+                self.versions.push(push_version(&row, whole, extent, place, late, hash, recorded));
             }
         }
     }
@@ -233,27 +233,27 @@ impl VersionHistory {
 
     /// Versions of a resource, the oldest first.
     fn versions_of(&self, entity: u128) -> &[u32] {
-        let of = |at: &u32| self.versions[*at as usize].entity;
-        let first = self.order.partition_point(|at| of(at) < entity);
-        let after = self.order.partition_point(|at| of(at) <= entity);
+        let of = |start_offset: &u32| self.versions[*start_offset as usize].entity;
+        let first = self.order.partition_point(|position| of(position) < entity);
+        let after = self.order.partition_point(|offset| of(offset) <= entity);
         &self.order[first..after]
     }
 
     /// The last version of a resource at an instant among those that are known; whether it was deleted is not asked.
-    pub fn last_version(&self, entity: u128, at: &Instant, known: KnownVersion) -> Option<usize> {
+    pub fn last_version(&self, entity: u128, instant: &Instant, known: KnownVersion) -> Option<usize> {
         let seen = |version: &ResourceVersion| {
-            version.updated.as_ref().is_none_or(|updated| updated <= at) && known(version.late)
+            version.updated.as_ref().is_none_or(|updated| updated <= instant) && known(version.late)
         };
-        self.versions_of(entity).iter().map(|at| *at as usize).rfind(|at| seen(&self.versions[*at]))
+        self.versions_of(entity).iter().map(|position| *position as usize).rfind(|offset| seen(&self.versions[*offset]))
     }
 
     /// The same with versions that have left: the younger of the two.
-    pub fn last(&self, entity: u128, at: &Instant, known: KnownVersion) -> Option<LastState<'_>> {
-        let version = self.last_version(entity, at, known);
-        let ticks = |at: usize| self.versions[at].updated.as_ref().map_or(NO_INSTANT, |updated| updated.ticks);
+    pub fn last(&self, entity: u128, instant: &Instant, known: KnownVersion) -> Option<LastState<'_>> {
+        let version = self.last_version(entity, instant, known);
+        let ticks = |i: usize| self.versions[i].updated.as_ref().map_or(NO_INSTANT, |updated| updated.ticks);
         let first = self.left.partition_point(|left| left.entity < entity);
         let own = self.left[first..].iter().take_while(|left| left.entity == entity);
-        let left = own.filter(|left| left.updated <= at.ticks && known(left.late)).last();
+        let left = own.filter(|left| left.updated <= instant.ticks && known(left.late)).last();
         match left.filter(|left| version.is_none_or(|version| ticks(version) < left.updated)) {
             Some(left) => Some(LastState::Left(left)),
             None => version.map(LastState::Version),
@@ -261,17 +261,17 @@ impl VersionHistory {
     }
 
     /// Whether a deletion at or before an instant is later than a version.
-    pub fn is_deleted(&self, version: &ResourceVersion, at: &Instant) -> bool {
+    pub fn is_deleted(&self, version: &ResourceVersion, instant: &Instant) -> bool {
         let first = self.deletions.partition_point(|deletion| deletion.entity < version.entity);
         let own = self.deletions[first..].iter().take_while(|deletion| deletion.entity == version.entity);
         let later = |deletion: &Deletion| version.updated.as_ref().is_none_or(|updated| deletion.updated > *updated);
-        own.into_iter().any(|deletion| deletion.updated <= *at && later(deletion))
+        own.into_iter().any(|deletion| deletion.updated <= *instant && later(deletion))
     }
 
     /// The version that is current at an instant.
-    pub fn current(&self, entity: u128, at: &Instant) -> Option<usize> {
-        let last = self.last_version(entity, at, &|_late| true)?;
-        (!self.is_deleted(&self.versions[last], at)).then_some(last)
+    pub fn current(&self, entity: u128, instant: &Instant) -> Option<usize> {
+        let last = self.last_version(entity, instant, &|_late| true)?;
+        (!self.is_deleted(&self.versions[last], instant)).then_some(last)
     }
 
     /// The bytes of a version's line.
@@ -296,10 +296,10 @@ fn push_version(
     place: (u64, u64),
     late: bool,
     line: u64,
-    asked: &RecordedRequest,
+    recorded: &RecordedRequest,
 ) -> ResourceVersion {
-    let owners = row.owners().into_iter().filter(|(base, _)| asked.is_ours(base));
-    let targets = row.targets().into_iter().filter(|(base, ..)| asked.is_ours(base));
+    let owners = row.owners().into_iter().filter(|(base, _)| recorded.is_ours(base));
+    let targets = row.targets().into_iter().filter(|(base, ..)| recorded.is_ours(base));
     let mut owners: Vec<u128> = owners.map(|(_, id)| entity("Patient", id.as_str())).collect();
     owners.dedup();
     ResourceVersion {
@@ -343,19 +343,19 @@ fn has_departed(
     entity: u128,
     gone: &[PriorOwnerRecord],
     table: &PriorOwners<'_>,
-    asked: &RecordedRequest,
+    recorded: &RecordedRequest,
     birth: Option<i64>,
 ) -> Option<DepartedVersion> {
     let first = gone.first().filter(|first| first.owner != FOLLOWED)?;
-    let names = gone.iter().filter_map(|left| table.name(left)).filter(|(base, _)| asked.is_ours(base));
+    let names = gone.iter().filter_map(|left| table.name(left)).filter(|(base, _)| recorded.is_ours(base));
     let owners = names.map(|(_, id)| crate::verify::output_file::entity("Patient", id.as_str())).collect();
-    let late = gone.iter().any(|left| left.owner == LATE && is_late(Some(left.updated), birth, asked));
+    let late = gone.iter().any(|left| left.owner == LATE && is_late(Some(left.updated), birth, recorded));
     Some(DepartedVersion { entity, updated: first.updated, owners, late })
 }
 
 /// An extent first held by a snapshot after `_since`, unless the whole index is no older.
-fn is_late(first_seen: Option<i64>, birth: Option<i64>, asked: &RecordedRequest) -> bool {
-    match (first_seen, birth, &asked.since) {
+fn is_late(first_seen: Option<i64>, birth: Option<i64>, recorded: &RecordedRequest) -> bool {
+    match (first_seen, birth, &recorded.since) {
         (Some(first), Some(birth), Some(since)) => first > since.ticks && first > birth,
         _ => false,
     }

@@ -314,7 +314,9 @@ mod tests {
             };
             rows.push(
                 (0..len)
-                    .map(|at| b"{\"id\":123456789}"[(at + n) % 16].wrapping_add((seed >> (at % 60)) as u8 & 1))
+                    .map(|offset| {
+                        b"{\"id\":123456789}"[(offset + n) % 16].wrapping_add((seed >> (offset % 60)) as u8 & 1)
+                    })
                     .collect(),
             );
         }

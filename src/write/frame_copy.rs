@@ -141,8 +141,8 @@ impl<'a> FrameCopier<'a> {
             let frame = frame_of(table, entry.start + u64::from(columns.offset(row)), &mut number)?;
             let own = rows_of(extent, columns.place, entry.start, row, &frame)?;
             next = own.end;
-            let asked = own.start.max(taken.rows.start)..own.end.min(taken.rows.end);
-            let all = one_type && asked == own && taken.selected.all(asked.clone());
+            let requested = own.start.max(taken.rows.start)..own.end.min(taken.rows.end);
+            let all = one_type && requested == own && taken.selected.all(requested.clone());
             if all
                 && fills_frame(&columns, entry.start, &own, &frame)
                 && (is_held(&frame) || encoder.coding() == Compression::Zstd)
@@ -150,7 +150,7 @@ impl<'a> FrameCopier<'a> {
                 self.take_whole(encoder, source, frame, &mut steps, failed)?;
                 continue;
             }
-            let rows = taken.selected.range(asked).filter(|row| one_type || is_type(&columns, *row, taken));
+            let rows = taken.selected.range(requested).filter(|row| one_type || is_type(&columns, *row, taken));
             if !is_held(&frame) {
                 self.steps(encoder, source, std::mem::take(&mut steps), failed)?;
                 rows.into_iter().try_for_each(|row| long(encoder, row))?;
@@ -229,8 +229,8 @@ impl<'a> FrameCopier<'a> {
                     let place = encoder.reserve_raw(len).map_err(failed)?;
                     source.pread_into(first.compressed, place)?;
                     for frame in &frames {
-                        let at = (frame.compressed - first.compressed) as usize;
-                        if xxh3_64(&place[at..at + frame.compressed_len as usize]) != frame.hash {
+                        let offset = (frame.compressed - first.compressed) as usize;
+                        if xxh3_64(&place[offset..offset + frame.compressed_len as usize]) != frame.hash {
                             source.check()?;
                             return Err(damaged(source, frame, "its bytes have changed"));
                         }
@@ -255,13 +255,13 @@ impl<'a> FrameCopier<'a> {
         if source.content_hash(frame.compressed..end)? != frame.hash {
             return Err(damaged(source, frame, "its bytes have changed"));
         }
-        let mut at = frame.compressed;
-        while at < end {
-            let len = (end - at).min(READ_BYTES as u64);
-            let bytes = source.pread(at, len as usize, &mut self.buffer)?;
-            let uncompressed = if at == frame.compressed { frame.uncompressed_len } else { 0 };
+        let mut offset = frame.compressed;
+        while offset < end {
+            let len = (end - offset).min(READ_BYTES as u64);
+            let bytes = source.pread(offset, len as usize, &mut self.buffer)?;
+            let uncompressed = if offset == frame.compressed { frame.uncompressed_len } else { 0 };
             encoder.append_frame(bytes, uncompressed).map_err(failed)?;
-            at += len;
+            offset += len;
         }
         Ok(())
     }
@@ -475,8 +475,8 @@ fn is_type(columns: &Columns<'_>, row: usize, taken: &FrameRequest<'_>) -> bool 
 
 /// The frame that holds a byte. `number` is that of the last one that was asked for, which it follows as a rule.
 fn frame_of(table: &SeekTable, place: u64, number: &mut usize) -> Result<FrameInfo, CorruptIndex> {
-    let holds = |at: usize| {
-        let frame = (at < table.frames()).then(|| table.frame(at))?;
+    let holds = |offset: usize| {
+        let frame = (offset < table.frames()).then(|| table.frame(offset))?;
         (frame.uncompressed..end_of(&frame)).contains(&place).then_some(frame)
     };
     if let Some(frame) = holds(*number + 1) {
@@ -503,8 +503,8 @@ fn rows_of(
     // What the search met on its way may be damaged. Rows ascend, so the two on either side of each bound prove it.
     let (outer, above) = (first.saturating_sub(1), (behind + 1).min(places.len()));
     extent.verify(Column::Place, outer..above)?;
-    let fits = |at: usize, inside: bool| {
-        (before(&places[at], end_of(frame)) && !before(&places[at], frame.uncompressed)) == inside
+    let fits = |i: usize, inside: bool| {
+        (before(&places[i], end_of(frame)) && !before(&places[i], frame.uncompressed)) == inside
     };
     let bounded = (first == 0 || fits(outer, false)) && (behind == places.len() || fits(behind, false));
     match bounded && behind > row && fits(first, true) && fits(behind - 1, true) {
@@ -529,11 +529,11 @@ fn ranges(
 ) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
     for row in rows {
-        let at = (start + u64::from(columns.offset(row)) - frame.uncompressed) as usize;
-        let end = (at + columns.length(row) as usize + 1).min(frame.uncompressed_len as usize);
+        let position = (start + u64::from(columns.offset(row)) - frame.uncompressed) as usize;
+        let end = (position + columns.length(row) as usize + 1).min(frame.uncompressed_len as usize);
         match ranges.last_mut() {
-            Some(last) if last.end == at => last.end = end,
-            _ => ranges.push(at..end),
+            Some(last) if last.end == position => last.end = end,
+            _ => ranges.push(position..end),
         }
     }
     ranges

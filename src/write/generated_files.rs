@@ -12,9 +12,9 @@ use crate::write::sink::Sink;
 fn next_file_end(lines: &[String], request: &ExportRequest) -> usize {
     let bounds = request.bounds;
     let mut bytes = 0;
-    let fits = |(at, line): &(usize, &String)| {
+    let fits = |(i, line): &(usize, &String)| {
         bytes += line.len() as u64 + 1;
-        *at == 0 || bytes <= bounds.file_bytes && bounds.file_resources.is_none_or(|most| (*at as u64) < most)
+        *i == 0 || bytes <= bounds.file_bytes && bounds.file_resources.is_none_or(|most| (*i as u64) < most)
     };
     lines.iter().enumerate().take_while(fits).count()
 }

@@ -156,7 +156,7 @@ pub fn place_of_json_error(error: &serde_json::Error) -> String {
 
 /// Bytes up to the last newline.
 fn whole_lines(bytes: &[u8]) -> usize {
-    memchr::memrchr(b'\n', bytes).map_or(0, |at| at + 1)
+    memchr::memrchr(b'\n', bytes).map_or(0, |offset| offset + 1)
 }
 
 /// A receipt as a line of `done.ndjson`.

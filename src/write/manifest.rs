@@ -80,7 +80,7 @@ impl ManifestItem {
     /// The file's name in its directory: what the URL has behind `base`.
     pub fn file_name(&self) -> &str {
         let tail = |parts: usize| {
-            self.url.rmatch_indices('/').nth(parts - 1).map_or(&*self.url, |(at, _)| &self.url[at + 1..])
+            self.url.rmatch_indices('/').nth(parts - 1).map_or(&*self.url, |(offset, _)| &self.url[offset + 1..])
         };
         match tail(2) {
             name if name.starts_with("error/") || name.starts_with("deleted/") => name,
@@ -172,9 +172,9 @@ mod tests {
             file_bytes: 10,
             digest: None,
         };
-        let at = Instant::from_unix_millis(1);
+        let instant = Instant::from_unix_millis(1);
         let manifest = Manifest::assemble(
-            &at,
+            &instant,
             "Patient/$export".into(),
             "file:///x/",
             &[receipt],

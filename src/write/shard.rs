@@ -82,13 +82,13 @@ pub fn copy_shards<S: Sink>(
             return Err(ExportError::Cancelled);
         }
         if let Some(table) = index.packed(index.entry(extent).file) {
-            let mut at = 0;
-            while at < lanes.len() {
-                let lane = &mut lanes[at];
+            let mut k = 0;
+            while k < lanes.len() {
+                let lane = &mut lanes[k];
                 let shard = &plan.shards[lane.shards[lane.current]];
                 let has = index.extents()[extent].head().has_type(lane.type_index);
                 if !has || shard.first.extent > extent {
-                    at += 1;
+                    k += 1;
                     continue;
                 }
                 let ends = shard.last.extent == extent;
@@ -100,9 +100,9 @@ pub fn copy_shards<S: Sink>(
                     reader.take_frames(&mut copier, output, &mut lane.run, table, &taken, watch, failed_write)?;
                 }
                 if ends {
-                    end_shard(plan, &mut lanes, at, &mut reader, watch, open, close, failed_write)?;
+                    end_shard(plan, &mut lanes, k, &mut reader, watch, open, close, failed_write)?;
                 } else {
-                    at += 1;
+                    k += 1;
                 }
             }
             continue;
@@ -125,12 +125,12 @@ pub fn copy_shards<S: Sink>(
             let Some((row, [offset, length])) = ahead.get(at_ahead).copied() else { break };
             at_ahead += 1;
             let type_index = only_type.map_or_else(|| columns.resource_type[row] as usize, ResourceType::index);
-            let Some(at) = lanes.iter().position(|lane| lane.type_index == type_index) else { continue };
+            let Some(i) = lanes.iter().position(|lane| lane.type_index == type_index) else { continue };
             if watch.cancel.load(Relaxed) {
                 return Err(ExportError::Cancelled);
             }
             let place = RowAddress { extent, row };
-            if place < plan.shards[lanes[at].shards[lanes[at].current]].first {
+            if place < plan.shards[lanes[i].shards[lanes[i].current]].first {
                 continue;
             }
             let spaced = any_space && columns.flags[row] & flag::LEADING_SPACE != 0;
@@ -145,13 +145,13 @@ pub fn copy_shards<S: Sink>(
                 }
                 reader.load(&line)?;
             }
-            let lane = &mut lanes[at];
+            let lane = &mut lanes[i];
             if let Some(output) = &mut lane.output {
                 let done = reader.take_row(output, &mut lane.run, line, failed_write)?;
                 watch.write_done.fetch_add(done, Relaxed);
             }
             if place == plan.shards[lane.shards[lane.current]].last {
-                end_shard(plan, &mut lanes, at, &mut reader, watch, open, close, failed_write)?;
+                end_shard(plan, &mut lanes, i, &mut reader, watch, open, close, failed_write)?;
             }
         }
     }
@@ -164,14 +164,14 @@ pub fn copy_shards<S: Sink>(
 fn end_shard<S: Sink>(
     plan: &Plan,
     lanes: &mut Vec<ShardWriter<S>>,
-    at: usize,
+    i: usize,
     reader: &mut RunReader<'_>,
     watch: &Progress,
     open: OpenShard<'_, S>,
     close: &mut dyn FnMut(usize, Receipt) -> Result<(), ExportError>,
     failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
 ) -> Result<(), ExportError> {
-    let lane = &mut lanes[at];
+    let lane = &mut lanes[i];
     let number = lane.shards[lane.current];
     if let Some(mut output) = lane.output.take() {
         let done = reader.flush(&mut output, &mut lane.run, failed_write)?;
@@ -189,7 +189,7 @@ fn end_shard<S: Sink>(
     match lane.shards.get(lane.current) {
         Some(next) => lane.output = start_shard(plan, *next, open)?,
         None => {
-            lanes.swap_remove(at);
+            lanes.swap_remove(i);
         }
     }
     if watch.cancel.load(Relaxed) { Err(ExportError::Cancelled) } else { Ok(()) }
@@ -346,21 +346,21 @@ impl<'a> RunReader<'a> {
 
     /// Whether a row, and what must stand around it, lies in the window.
     fn holds(&self, line: &CompressedLine) -> bool {
-        self.window.as_ref().is_some_and(|(file, at, bytes)| {
-            let end = (line.start + line.length + 2).min(at + bytes.len() as u64);
-            *file == line.file && *at <= line.start.saturating_sub(1) && line.start + line.length < end
+        self.window.as_ref().is_some_and(|(file, offset, bytes)| {
+            let end = (line.start + line.length + 2).min(offset + bytes.len() as u64);
+            *file == line.file && *offset <= line.start.saturating_sub(1) && line.start + line.length < end
         })
     }
 
     /// Moves the window to where a row begins; a row that is longer has none.
     fn load(&mut self, line: &CompressedLine) -> Result<(), ExportError> {
         let source = self.index.source(line.file)?;
-        let at = line.start.saturating_sub(1);
+        let offset = line.start.saturating_sub(1);
         let mut bytes = self.window.take().map(|(.., bytes)| bytes).unwrap_or_default();
         if line.length + 3 <= WINDOW_BYTES {
-            bytes.resize((source.len() - at).min(WINDOW_BYTES) as usize, 0);
-            source.pread_into(at, &mut bytes)?;
-            self.window = Some((line.file, at, bytes));
+            bytes.resize((source.len() - offset).min(WINDOW_BYTES) as usize, 0);
+            source.pread_into(offset, &mut bytes)?;
+            self.window = Some((line.file, offset, bytes));
         }
         Ok(())
     }
@@ -450,10 +450,10 @@ impl<'a> RunReader<'a> {
         } else {
             let before = start.min(1);
             let behind = (source.len() - end).min(2);
-            let at = start - before;
+            let offset = start - before;
             let len = (before + (end - start) + behind) as usize;
             let inside = self.window.as_ref().and_then(|(file, from, bytes)| {
-                let first = usize::try_from(at.checked_sub(*from)?).ok()?;
+                let first = usize::try_from(offset.checked_sub(*from)?).ok()?;
                 bytes.get(first..first + len).filter(|_| *file == run.file)
             });
             // The byte before the rows falls on the end of the last row that was written: both are newlines, but at
@@ -463,18 +463,18 @@ impl<'a> RunReader<'a> {
                 false => None,
             };
             if let Some(place) = place {
-                source.pread_into(at, &mut place[..len])?;
-                run.lines.iter().try_for_each(|line| check_line(source, &place[..len], at, *line))?;
-                let kept = close_gaps(place, at, &run.lines);
+                source.pread_into(offset, &mut place[..len])?;
+                run.lines.iter().try_for_each(|line| check_line(source, &place[..len], offset, *line))?;
+                let kept = close_gaps(place, offset, &run.lines);
                 output.encoder.commit(kept).map_err(failed)?;
             } else {
                 let bytes = match inside {
                     Some(bytes) => bytes,
-                    None => source.pread(at, len, &mut self.buffer)?,
+                    None => source.pread(offset, len, &mut self.buffer)?,
                 };
-                run.lines.iter().try_for_each(|line| check_line(source, bytes, at, *line))?;
+                run.lines.iter().try_for_each(|line| check_line(source, bytes, offset, *line))?;
                 for rows in are_neighbours(&run.lines) {
-                    let rows = (rows.start - at) as usize..(rows.end - at) as usize;
+                    let rows = (rows.start - offset) as usize..(rows.end - offset) as usize;
                     match bytes.get(rows.end) {
                         Some(b'\n') => output.encoder.write(&bytes[rows.start..=rows.end]).map_err(failed)?,
                         _ => {
@@ -511,10 +511,10 @@ impl<'a> RunReader<'a> {
         }
         let decoding = self.decoding.as_mut().expect("made above");
         let torn = || ExportError::Torn { path: source.path().to_path_buf(), offset: line.start };
-        let (mut at, end) = (line.start, line.start + line.length);
-        while at < end {
+        let (mut position, end) = (line.start, line.start + line.length);
+        while position < end {
             let piece_end = decoding.at + decoding.piece.len() as u64;
-            if at >= piece_end {
+            if position >= piece_end {
                 decoding.at = piece_end;
                 match decoding.decoder.piece(|_| {}) {
                     Ok(Some(piece)) => {
@@ -526,15 +526,15 @@ impl<'a> RunReader<'a> {
                 }
                 continue;
             }
-            let from = (at - decoding.at) as usize;
+            let from = (position - decoding.at) as usize;
             let to = (end.min(piece_end) - decoding.at) as usize;
             let bytes = &decoding.piece[from..to];
-            let opens = at > line.start || line.spaced || bytes[0] == b'{';
+            let opens = position > line.start || line.spaced || bytes[0] == b'{';
             if !opens || memchr::memchr(b'\n', bytes).is_some() {
                 return Err(torn());
             }
             encoder.write(bytes).map_err(failed_write)?;
-            at = decoding.at + to as u64;
+            position = decoding.at + to as u64;
         }
         encoder.write(b"\n").map_err(failed_write)?;
         Ok(line.length + 1)
@@ -556,10 +556,10 @@ fn are_neighbours(lines: &[CompressedLine]) -> impl Iterator<Item = Range<u64>> 
 
 /// Moves rows together, each with a newline, to the second byte of the place that they were read into. The place has
 /// a byte more than was read; its first one stands at `at` in the file. Returns what they come to.
-fn close_gaps(place: &mut [u8], at: u64, lines: &[CompressedLine]) -> usize {
+fn close_gaps(place: &mut [u8], offset: u64, lines: &[CompressedLine]) -> usize {
     let mut end = 1;
     for rows in are_neighbours(lines) {
-        let rows = (rows.start - at) as usize..(rows.end - at) as usize;
+        let rows = (rows.start - offset) as usize..(rows.end - offset) as usize;
         let len = rows.len();
         if rows.start != end {
             place.copy_within(rows, end);
@@ -572,8 +572,8 @@ fn close_gaps(place: &mut [u8], at: u64, lines: &[CompressedLine]) -> usize {
 }
 
 /// The row follows a line end, begins with `{` and ends before a line end. `bytes` begin at `at` in the file.
-fn check_line(source: &StoreFile, bytes: &[u8], at: u64, line: CompressedLine) -> Result<(), ExportError> {
-    let first = (line.start - at) as usize;
+fn check_line(source: &StoreFile, bytes: &[u8], position: u64, line: CompressedLine) -> Result<(), ExportError> {
+    let first = (line.start - position) as usize;
     let behind = &bytes[first + line.length as usize..];
     let follows = match first.checked_sub(1) {
         Some(before) => bytes[before] == b'\n' || line.start == BYTE_ORDER_MARK && bytes[before] == 0xbf,
@@ -595,15 +595,17 @@ fn copy_long(
     write: &mut dyn FnMut(&[u8]) -> Result<(), ExportError>,
 ) -> Result<(), ExportError> {
     let end = line.start + line.length;
-    let mut at = line.start;
-    while at < end {
-        let len = (end - at).min(READ_BYTES as u64) as usize;
-        let bytes = source.pread(at, len, buffer)?;
-        if at == line.start && !line.spaced && bytes.first() != Some(&b'{') || memchr::memchr(b'\n', bytes).is_some() {
+    let mut position = line.start;
+    while position < end {
+        let len = (end - position).min(READ_BYTES as u64) as usize;
+        let bytes = source.pread(position, len, buffer)?;
+        if position == line.start && !line.spaced && bytes.first() != Some(&b'{')
+            || memchr::memchr(b'\n', bytes).is_some()
+        {
             return Err(ExportError::Torn { path: source.path().to_path_buf(), offset: line.start });
         }
         write(bytes)?;
-        at += len as u64;
+        position += len as u64;
     }
     write(b"\n")
 }

@@ -12,12 +12,12 @@ pub fn group_shards(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> {
     let index = snapshot.index();
     // Union-find over shards; the first shard met at each compressed file speaks for it.
     let mut parent: Vec<usize> = (0..plan.shards.len()).collect();
-    fn find_root(parent: &mut [usize], mut at: usize) -> usize {
-        while parent[at] != at {
-            parent[at] = parent[parent[at]];
-            at = parent[at];
+    fn find_root(parent: &mut [usize], mut i: usize) -> usize {
+        while parent[i] != i {
+            parent[i] = parent[parent[i]];
+            i = parent[i];
         }
-        at
+        i
     }
     let takes = |number: usize, extent: usize| {
         let of_type = plan.shards[number].resource_type.index();

@@ -79,8 +79,8 @@ impl Sink for DirSink {
             Some(directory) => directory.clone(),
             None => self.directory.insert(Arc::new(Directory::open(&self.path)?)).clone(),
         };
-        for (at, _) in name.match_indices('/') {
-            directory.make_directory(&name[..at])?;
+        for (offset, _) in name.match_indices('/') {
+            directory.make_directory(&name[..offset])?;
         }
         let file = directory.create(&temporary_name(name))?;
         // Only what is there is cut off: ext4 takes a file that was cut to nothing for one being replaced, and writes

@@ -67,25 +67,26 @@ mod tests {
     /// Whatever the pieces, and whichever way they come, the same bytes leave.
     #[test]
     fn bytes_leave_in_order() {
-        let bytes: Vec<u8> = (0..5 * GATHER_BYTES + 77).map(|at| (at.wrapping_mul(0x9e37_79b1) >> 9) as u8).collect();
-        let (mut tail, mut out, mut at, mut step) = (WriteBuffer::default(), Vec::new(), 0, 1);
+        let bytes: Vec<u8> =
+            (0..5 * GATHER_BYTES + 77).map(|position| (position.wrapping_mul(0x9e37_79b1) >> 9) as u8).collect();
+        let (mut tail, mut out, mut offset, mut step) = (WriteBuffer::default(), Vec::new(), 0, 1);
         assert!(tail.bytes().is_empty() && tail.is_empty());
-        while at < bytes.len() {
-            let len = step.min(bytes.len() - at);
+        while offset < bytes.len() {
+            let len = step.min(bytes.len() - offset);
             match step % 2 {
-                0 => tail.extend(&bytes[at..at + len]),
+                0 => tail.extend(&bytes[offset..offset + len]),
                 _ => {
                     // As who reads rows: from the byte before on, and more than is taken.
                     let place = tail.uninit(len + 1);
-                    if at > 0 {
-                        place[0] = bytes[at - 1];
+                    if offset > 0 {
+                        place[0] = bytes[offset - 1];
                     }
-                    place[1..=len].copy_from_slice(&bytes[at..at + len]);
+                    place[1..=len].copy_from_slice(&bytes[offset..offset + len]);
                     place[len + 1] = b'x';
                     tail.take_bytes(len);
                 }
             }
-            at += len;
+            offset += len;
             if tail.room() == 0 {
                 out.extend_from_slice(tail.bytes());
                 tail.clear_sent();

@@ -156,21 +156,21 @@ impl Ask {
     fn compare(&self, answer: &Answer, export: &Export) {
         let lines = export.lines();
         if lines != answer.lines {
-            let asked = Ask { late: BTreeSet::new(), ..self.clone() };
-            panic!("{asked:?}, {} late\n{}", self.late.len(), difference(answer, &lines));
+            let requested = Ask { late: BTreeSet::new(), ..self.clone() };
+            panic!("{requested:?}, {} late\n{}", self.late.len(), difference(answer, &lines));
         }
         assert_eq!(export.deletions(), answer.deleted, "{self:?}: deletions");
         let warned = export.messages().iter().any(|message| message.severity == "warning");
         assert!(warned || answer.warnings == 0, "{self:?}: {} members resolve to nothing", answer.warnings);
         let messages = export.messages();
         let errors: Vec<_> = messages.iter().filter(|message| message.severity == "error").collect();
-        let told = |(file, line, offset): &&(String, u64, u64)| {
+        let report = |(file, line, offset): &&(String, u64, u64)| {
             let names = |message: &&run::Message| {
                 message.text.contains(file.as_str()) && message.names_number(*line) && message.names_number(*offset)
             };
             errors.iter().any(names)
         };
-        let untold: Vec<_> = answer.faults.iter().filter(|fault| !told(fault)).collect();
+        let untold: Vec<_> = answer.faults.iter().filter(|fault| !report(fault)).collect();
         let few = answer.faults.len() <= 100;
         assert!(!few || untold.is_empty(), "{self:?}: faults that are not reported: {untold:?} in {errors:#?}");
         assert!(

@@ -190,7 +190,7 @@ impl Step<'_> {
             .iter()
             .map(|(name, lines)| {
                 let wanted = expected.get(name).cloned().unwrap_or_default();
-                let ids = lines.iter().enumerate().map(|(at, line)| render(line, wanted.get(at)));
+                let ids = lines.iter().enumerate().map(|(i, line)| render(line, wanted.get(i)));
                 (name.clone(), ids.collect())
             })
             .collect();
@@ -205,10 +205,10 @@ impl Step<'_> {
         let messages = export.messages();
         for expected in self.texts("messages") {
             let (severity, needle) = expected.split_once(": ").unwrap();
-            let told = messages
+            let reported = messages
                 .iter()
                 .any(|message| (severity == "any" || message.severity == severity) && message.text.contains(needle));
-            assert!(told, "{}: no {severity} names {needle:?}: {messages:#?}", self.place());
+            assert!(reported, "{}: no {severity} names {needle:?}: {messages:#?}", self.place());
         }
         if self.table.get("messages").is_some_and(|list| list.as_array().unwrap().is_empty()) {
             assert!(messages.is_empty(), "{}: {messages:#?}", self.place());
@@ -275,8 +275,8 @@ fn ask(step: &Step, files: &Path) -> Option<Ask> {
 
 fn bounds(args: &[String]) -> Bounds {
     let value = |flag: &str| {
-        let at = args.iter().position(|word| word == flag)?;
-        args[at + 1].parse::<u64>().ok()
+        let offset = args.iter().position(|word| word == flag)?;
+        args[offset + 1].parse::<u64>().ok()
     };
     Bounds {
         file_bytes: value("--max-file-bytes").unwrap_or(Bounds::DEFAULT.file_bytes),

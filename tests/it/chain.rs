@@ -41,8 +41,9 @@ impl History<'_> {
         let number = self.random.below(14);
         let owner = format!("Patient/p{}", number % 3);
         self.versions += 1;
-        let at = if undated { String::new() } else { format!(r#""lastUpdated":"{}","#, clock(second)) };
-        let meta = format!(r#""meta":{{{at}"versionId":"{}"}},"status":"s{}""#, self.versions, self.random.below(1000));
+        let place = if undated { String::new() } else { format!(r#""lastUpdated":"{}","#, clock(second)) };
+        let meta =
+            format!(r#""meta":{{{place}"versionId":"{}"}},"status":"s{}""#, self.versions, self.random.below(1000));
         let row = match number {
             0..4 => format!(r#"{{"resourceType":"Patient","id":"p{number}",{meta}}}"#),
             4..9 => format!(
@@ -169,9 +170,9 @@ impl History<'_> {
     /// Packs the store at some time of this round, not after the next export, and puts the packed one in its place, as an
     /// operator would. The index goes with the old one: the new store has to know by itself what came late.
     fn pack(&mut self, round: i64) {
-        let at = clock((round - 1) * ROUND + 1 + self.random.below(ROUND as usize) as i64);
+        let place = clock((round - 1) * ROUND + 1 + self.random.below(ROUND as usize) as i64);
         let new = self.dir.with_extension("new");
-        let run = crate::pack::pack(&self.dir, &new, &["--as-of", &at, "--threads", "1", "--level", "1"]);
+        let run = crate::pack::pack(&self.dir, &new, &["--as-of", &place, "--threads", "1", "--level", "1"]);
         assert!(run.code == 0 || run.code == 1, "{run:#?}");
         self.packs += 1;
         // What was torn is a faulty line of the packed store now; nobody will end it.
@@ -239,8 +240,8 @@ impl History<'_> {
                     0 => drop(std::fs::remove_file(path)),
                     1 => std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap(),
                     _ => {
-                        let at = self.random.below(bytes.len().max(1));
-                        if let Some(byte) = bytes.get_mut(at) {
+                        let i = self.random.below(bytes.len().max(1));
+                        if let Some(byte) = bytes.get_mut(i) {
                             *byte ^= 0x41;
                         }
                         std::fs::write(path, bytes).unwrap();
@@ -274,9 +275,9 @@ fn key(line: &[u8]) -> String {
 }
 
 /// Compares the reader with the cohort's current rows at T.
-fn compare(dir: &Path, at: &str, reader: &Reader, round: i64) {
+fn compare(dir: &Path, place: &str, reader: &Reader, round: i64) {
     let store = naive::read(dir, &[]);
-    let request = Request::new(Who::GroupFile(serde_json::from_str(GROUP).unwrap()), at);
+    let request = Request::new(Who::GroupFile(serde_json::from_str(GROUP).unwrap()), place);
     let answer = naive::export(&store, &request).unwrap();
     let current: Reader = answer.lines.values().flatten().map(|line| (key(line), line.clone())).collect();
     let text = |reader: &Reader| -> BTreeSet<String> {
@@ -364,9 +365,9 @@ fn increments_over_packs_add_up() {
 fn exported(dir: &Path, scratch: &Path, round: i64) -> Increment {
     let group = scratch.join("Group.json");
     std::fs::write(&group, GROUP).unwrap();
-    let (at, since) = (clock(round * ROUND), clock((round - 1) * ROUND));
+    let (place, since) = (clock(round * ROUND), clock((round - 1) * ROUND));
     let out = scratch.join(format!("out-{round}"));
-    let mut args = vec!["--group", group.to_str().unwrap(), "--as-of", &at, "--threads", "1"];
+    let mut args = vec!["--group", group.to_str().unwrap(), "--as-of", &place, "--threads", "1"];
     if round > 1 {
         args.extend(["--since", &since]);
     }

@@ -46,8 +46,8 @@ fn group_rules() {
     let file = scratch.path().join("group.json");
     let write = |members: usize, more: &str, other: &str| {
         let mut list: Vec<String> = (0..members)
-            .map(|at| {
-                format!("\n{{\"entity\": {{\"reference\": \"Patient/58c297c4-d684-4677-8024-{at:012}\"}}{more}}}")
+            .map(|offset| {
+                format!("\n{{\"entity\": {{\"reference\": \"Patient/58c297c4-d684-4677-8024-{offset:012}\"}}{more}}}")
             })
             .collect();
         list.extend((!other.is_empty()).then(|| other.to_string()));
@@ -85,8 +85,8 @@ fn group_rules() {
     write(10_000, "", "");
     let imported = group(&["import", "--store", store, "--rules", "oneup", "--json"]);
     assert_eq!(imported.code, 0, "{imported:#?}");
-    let told: serde_json::Value = serde_json::from_str(&imported.stdout).unwrap();
-    assert_eq!((&told["members"], &told["current"]), (&10_000.into(), &true.into()), "{told}");
+    let reported: serde_json::Value = serde_json::from_str(&imported.stdout).unwrap();
+    assert_eq!((&reported["members"], &reported["current"]), (&10_000.into(), &true.into()), "{reported}");
 }
 
 fn files_below(dir: &Path, found: &mut Vec<PathBuf>) {

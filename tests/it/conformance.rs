@@ -94,17 +94,17 @@ fn ids(text: &str) -> Vec<String> {
 /// The tests of a file with the rows that they cite. A range such as STATUS-01…03 cites each row in it.
 fn tests(place: &str, text: &str, cited: &mut BTreeMap<String, Vec<Cited>>) {
     let lines: Vec<&str> = text.lines().collect();
-    for (at, line) in lines.iter().enumerate() {
+    for (offset, line) in lines.iter().enumerate() {
         let attribute = line.trim();
         if !matches!(attribute, "#[test]" | "#[tokio::test]") && !attribute.starts_with("#[tokio::test(") {
             continue;
         }
-        assert!(!lines[at + 1].contains("#[ignore"), "{place}:{at} is ignored");
-        let above = lines[..at].iter().rev().take_while(|line| line.trim_start().starts_with("///"));
+        assert!(!lines[offset + 1].contains("#[ignore"), "{place}:{offset} is ignored");
+        let above = lines[..offset].iter().rev().take_while(|line| line.trim_start().starts_with("///"));
         let indent = line.len() - line.trim_start().len();
         let closing = format!("{}}}", " ".repeat(indent));
-        let body = lines[at..].iter().take_while(|line| **line != closing);
-        let name = lines[at..].iter().find_map(|line| line.trim().trim_start_matches("async ").strip_prefix("fn "));
+        let body = lines[offset..].iter().take_while(|line| **line != closing);
+        let name = lines[offset..].iter().find_map(|line| line.trim().trim_start_matches("async ").strip_prefix("fn "));
         let name = name.unwrap().split('(').next().unwrap();
         let mut text = String::new();
         above.chain(body).for_each(|line| text += &format!("{line}\n"));

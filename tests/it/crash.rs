@@ -242,7 +242,7 @@ fn a_resume_exports_what_the_first_run_saw() {
     changes.push(replace("c.ndjson", b"{".to_vec()));
     changes.push(replace("d.ndjson", row("x").into_bytes()));
     changes.push(("d.ndjson", Box::new(|store: &Path| std::fs::remove_file(store.join("d.ndjson")).unwrap())));
-    for (at, (blamed, change)) in changes.iter().enumerate() {
+    for (i, (blamed, change)) in changes.iter().enumerate() {
         for index_lost in [false, true] {
             let (store, index) = (scratch.path().join("store"), scratch.path().join("index"));
             let out = scratch.path().join("out");
@@ -275,9 +275,9 @@ fn a_resume_exports_what_the_first_run_saw() {
                 assert_eq!((export.ledger()["lines"], export.ledger()["faulty"]), (4, 1));
                 continue;
             }
-            assert_eq!(resumed.code, 3, "change {at}: {resumed:#?}");
+            assert_eq!(resumed.code, 3, "change {i}: {resumed:#?}");
             let named: Vec<&str> = names.into_iter().filter(|name| resumed.stderr.contains(name)).collect();
-            assert!(named.len() == 1 && may_be.contains(&named[0]), "change {at}, {index_lost}: {resumed:#?}");
+            assert!(named.len() == 1 && may_be.contains(&named[0]), "change {i}, {index_lost}: {resumed:#?}");
         }
     }
 }
@@ -317,7 +317,7 @@ fn a_killed_import_leaves_the_old_group_or_the_new_one() {
     let target = store.join("Group.g.ndjson");
     let files = [1, 2].map(|version| {
         let members: Vec<String> = (0..30_000 * version)
-            .map(|at| format!("\n  {{\"entity\": {{\"reference\": \"Patient/{version}-{at:032}\"}}}}"))
+            .map(|position| format!("\n  {{\"entity\": {{\"reference\": \"Patient/{version}-{position:032}\"}}}}"))
             .collect();
         let file = scratch.path().join(format!("group-{version}.json"));
         let text = format!(
@@ -327,11 +327,12 @@ fn a_killed_import_leaves_the_old_group_or_the_new_one() {
         std::fs::write(&file, &text).unwrap();
         (file, text.replace(['\n', ' '], "") + "\n")
     });
-    let import = |at: usize| ["group", "import", files[at].0.to_str().unwrap(), "--store", store.to_str().unwrap()];
-    let whole = |at: usize| {
-        let run = run::run(&import(at));
+    let import =
+        |index: usize| ["group", "import", files[index].0.to_str().unwrap(), "--store", store.to_str().unwrap()];
+    let whole = |i: usize| {
+        let run = run::run(&import(i));
         assert_eq!(run.code, 0, "{run:#?}");
-        assert!(std::fs::read_to_string(&target).unwrap() == files[at].1, "what was imported is stored");
+        assert!(std::fs::read_to_string(&target).unwrap() == files[i].1, "what was imported is stored");
         let left: Vec<_> = std::fs::read_dir(&store).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".part")), "{left:?}");
     };

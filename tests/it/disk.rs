@@ -63,8 +63,8 @@ fn a_failed_write_is_exit_3_and_resumes() {
 pub struct Tmpfs(CString);
 
 impl Tmpfs {
-    pub fn mount(at: &Path, size: &str, flags: libc::c_ulong) -> Option<Tmpfs> {
-        let path = CString::new(at.to_str().unwrap()).unwrap();
+    pub fn mount(place: &Path, size: &str, flags: libc::c_ulong) -> Option<Tmpfs> {
+        let path = CString::new(place.to_str().unwrap()).unwrap();
         let options = CString::new(format!("size={size}")).unwrap();
         // SAFETY: all pointers are to NUL-terminated strings that live through the call.
         let done =
@@ -105,12 +105,12 @@ fn new_stores_on_a_full_disk_leave_nothing() {
     let indexed = ["index", "--store", &word(&plain), "--index-dir", &word(&target)].map(str::to_string);
     let packed_by = ["pack", "--store", &word(&plain), "--to", &word(&other), "--index-dir", &word(&target)];
     let packed_by = packed_by.map(str::to_string);
-    for (at, args) in [&pack(&compressed)[..], &pack(&plain), &synth, &indexed, &packed_by].into_iter().enumerate() {
+    for (i, args) in [&pack(&compressed)[..], &pack(&plain), &synth, &indexed, &packed_by].into_iter().enumerate() {
         for size in ["64k", "200k", "500k"] {
             resize(size);
             run::run(args).refused(3, &[]);
             assert!(!other.exists());
-            if at < 3 {
+            if i < 3 {
                 run::run(args).refused(3, &["disk/", "new", "make room"]);
                 let left: Vec<_> = std::fs::read_dir(&disk).unwrap().map(|entry| entry.unwrap().path()).collect();
                 assert!(left.is_empty(), "{args:?} leaves {left:?}");
@@ -119,9 +119,9 @@ fn new_stores_on_a_full_disk_leave_nothing() {
         resize("200m");
         let run = run::run(args);
         assert_eq!(run.code, 0, "{run:#?}");
-        let store = if at < 3 { &target } else { &plain };
+        let store = if i < 3 { &target } else { &plain };
         let mut verify = vec!["verify".to_string(), word(store)];
-        if at >= 3 {
+        if i >= 3 {
             verify.extend(["--index-dir".to_string(), word(&target)]);
         }
         let verified = run::run(&verify);

@@ -22,14 +22,14 @@ fn renamed(bytes: &[u8], copy: usize) -> Vec<u8> {
     assert!(copy < 10);
     let mut out = bytes.to_vec();
     let digit = |byte: u8| byte.is_ascii_hexdigit();
-    let mut at = 0;
-    while copy > 0 && at + 36 <= out.len() {
-        let one = &out[at..at + 36];
+    let mut offset = 0;
+    while copy > 0 && offset + 36 <= out.len() {
+        let one = &out[offset..offset + 36];
         if one[8] == b'-' && one[13] == b'-' && one[14] == b'4' && one[18] == b'-' && one[23] == b'-' && digit(one[0]) {
-            out[at + 14] = b"456789abcd"[copy];
-            at += 36;
+            out[offset + 14] = b"456789abcd"[copy];
+            offset += 36;
         } else {
-            at += 1;
+            offset += 1;
         }
     }
     out

@@ -13,15 +13,15 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
 /// Packs a store as of `at`, on an index of its own beside the new store; nothing in it may be faulty.
-pub fn packed(store: &Path, to: &Path, at: &str) {
+pub fn packed(store: &Path, to: &Path, place: &str) {
     let index = to.with_extension("index-of-source");
-    let run = pack(store, to, &["--as-of", at, "--index-dir", index.to_str().unwrap()]);
+    let run = pack(store, to, &["--as-of", place, "--index-dir", index.to_str().unwrap()]);
     assert_eq!(run.code, 0, "{run:#?}");
 }
 
 /// The first two thirds of each file of a store packed as of `at`, the later lines beside them as plain, gzip and zstd files,
 /// behind the packed ones in store order. The store's files lie in one directory.
-pub fn mixed(store: &Path, to: &Path, at: &str) {
+pub fn mixed(store: &Path, to: &Path, place: &str) {
     let part = to.with_extension("part");
     std::fs::create_dir(&part).unwrap();
     let mut rest = Vec::new();
@@ -37,7 +37,7 @@ pub fn mixed(store: &Path, to: &Path, at: &str) {
         std::fs::write(part.join(format!("{stem}.ndjson")), first.concat()).unwrap();
         rest.push((stem.to_string(), later.concat()));
     }
-    packed(&part, to, at);
+    packed(&part, to, place);
     let later = to.join("later");
     std::fs::create_dir(&later).unwrap();
     for (number, (stem, bytes)) in rest.into_iter().enumerate() {

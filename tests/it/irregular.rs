@@ -74,9 +74,9 @@ fn export(store: &Path, index: &Path, out: &Path) -> Command {
 #[test]
 fn a_store_with_something_else_in_it_is_exported() {
     let scratch = scratch();
-    for (at, (kind, make)) in KINDS.iter().enumerate() {
+    for (i, (kind, make)) in KINDS.iter().enumerate() {
         for (number, name) in ["manifest.json", "below/manifest.json", "x.ndjson", "y.ndjson.zst"].iter().enumerate() {
-            let place = scratch.path().join(format!("{at}-{number}"));
+            let place = scratch.path().join(format!("{i}-{number}"));
             let (store, index, out) = (place.join("store"), place.join("index"), place.join("out"));
             std::fs::create_dir_all(store.join("below")).unwrap();
             std::fs::write(store.join("p.ndjson"), PATIENT).unwrap();
@@ -109,9 +109,9 @@ fn an_index_with_something_else_in_it_is_made_again() {
     let scratch = scratch();
     let names =
         ["generation", "generation.note", "generation.part", "lock", "extents-000000000001", "merged-000000000001"];
-    for (at, (kind, make)) in KINDS.iter().enumerate() {
+    for (i, (kind, make)) in KINDS.iter().enumerate() {
         for (number, name) in names.iter().enumerate() {
-            let place = scratch.path().join(format!("{at}-{number}"));
+            let place = scratch.path().join(format!("{i}-{number}"));
             let (store, index) = (place.join("store"), place.join("index"));
             std::fs::create_dir_all(&store).unwrap();
             std::fs::create_dir(&index).unwrap();
@@ -163,9 +163,9 @@ fn an_export_with_something_else_in_it_is_told() {
             {
                 let run = ended(&mut outpour(&words));
                 assert!((0..=2).contains(&run.code), "{kind} {name} {words:?}: {run:#?}");
-                let told = run.stdout + &run.stderr;
+                let reported = run.stdout + &run.stderr;
                 if name.starts_with("Patient") && words[0] == "verify" {
-                    assert!(run.code == 1 && told.contains(name), "{kind} {words:?}: {told}");
+                    assert!(run.code == 1 && reported.contains(name), "{kind} {words:?}: {reported}");
                 }
             }
             let run = ended(&mut outpour(&["inspect", text(&place)]));

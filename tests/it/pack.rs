@@ -46,10 +46,10 @@ fn packed_and_mixed_stores_export_what_the_store_did() {
         generated::store(&dir, random);
         let asks: Vec<Ask> = (0..3).map(|_| generated::ask(random)).collect();
         let packed = scratch.path().join("packed");
-        let at = asks.iter().map(|ask| ask.as_of.clone()).min().unwrap();
+        let place = asks.iter().map(|ask| ask.as_of.clone()).min().unwrap();
         let index = scratch.path().join("index");
         let check = std::panic::AssertUnwindSafe(|| {
-            let run = pack(&dir, &packed, &["--as-of", &at, "--index-dir", index.to_str().unwrap()]);
+            let run = pack(&dir, &packed, &["--as-of", &place, "--index-dir", index.to_str().unwrap()]);
             assert!([0, 1].contains(&run.code), "{run:#?}");
             each_form(&dir, &packed, &asks, scratch.path(), random);
         });
@@ -71,9 +71,9 @@ fn each_form(dir: &Path, packed: &Path, asks: &[Ask], scratch: &Path, random: &m
         let again = scratch.join("again");
         let store = if form == "again" { &again } else { packed };
         if form == "again" {
-            let at = asks.iter().map(|ask| ask.as_of.clone()).min().unwrap();
+            let place = asks.iter().map(|ask| ask.as_of.clone()).min().unwrap();
             let index = scratch.join("index-again");
-            let run = pack(packed, &again, &["--as-of", &at, "--index-dir", index.to_str().unwrap()]);
+            let run = pack(packed, &again, &["--as-of", &place, "--index-dir", index.to_str().unwrap()]);
             assert!([0, 1].contains(&run.code), "{run:#?}");
         }
         for (number, ask) in asks.iter().enumerate() {
@@ -123,13 +123,13 @@ fn everything(store: &Path, out: &Path, more: &[&str], code: i32) -> (Export, BT
 }
 
 /// Flips a bit of a file in place and puts its times back, as a failing disk would.
-fn rot(file: &Path, at: u64) {
+fn rot(file: &Path, offset: u64) {
     use std::os::unix::fs::FileExt;
     let before = std::fs::metadata(file).unwrap().modified().unwrap();
     let open = std::fs::OpenOptions::new().read(true).write(true).open(file).unwrap();
     let mut byte = [0];
-    open.read_exact_at(&mut byte, at).unwrap();
-    open.write_all_at(&[byte[0] ^ 0x04], at).unwrap();
+    open.read_exact_at(&mut byte, offset).unwrap();
+    open.write_all_at(&[byte[0] ^ 0x04], offset).unwrap();
     open.set_modified(before).unwrap();
 }
 
@@ -180,9 +180,9 @@ fn pack_refuses_targets_that_are_in_use() {
     let mut level = index.to_vec();
     level.extend(["--level", "99"]);
     assert_eq!(pack(&store, &scratch.path().join("new"), &level).code, 2);
-    let mut at = index.to_vec();
-    at.extend(["--as-of", "yesterday"]);
-    pack(&store, &scratch.path().join("new"), &at).refused(2, &["--as-of", "yesterday"]);
+    let mut place = index.to_vec();
+    place.extend(["--as-of", "yesterday"]);
+    pack(&store, &scratch.path().join("new"), &place).refused(2, &["--as-of", "yesterday"]);
     let names: Vec<_> = std::fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(names.iter().all(|name| name == "full" || name == "index"), "{names:?}");
 }
@@ -244,9 +244,9 @@ fn what_a_killed_pack_leaves_is_no_data() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(partial.exists() && !target.exists());
-    let told = run::run(&["index", "--store", place.to_str().unwrap(), "--json"]);
-    let told: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
-    assert_eq!((told["files"].as_u64(), told["rows"].as_u64()), (Some(1), Some(1)), "{told}");
+    let report = run::run(&["index", "--store", place.to_str().unwrap(), "--json"]);
+    let reported: serde_json::Value = serde_json::from_str(&report.stdout).unwrap();
+    assert_eq!((reported["files"].as_u64(), reported["rows"].as_u64()), (Some(1), Some(1)), "{reported}");
     let verified = run::run(&["verify", place.to_str().unwrap()]);
     assert_eq!(verified.code, 0, "{verified:#?}");
     assert_eq!(pack(&place, &scratch.path().join("other"), &[]).code, 0);
@@ -286,18 +286,18 @@ fn a_pack_that_cannot_be_written_leaves_nothing() {
 /// Where the frames of a packed file lie: offset and length of each in the file.
 fn frames(file: &Path) -> Vec<(u64, u64)> {
     let bytes = std::fs::read(file).unwrap();
-    let (mut at, mut frames) = (0, Vec::new());
-    while at < bytes.len() {
-        let magic = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let (mut offset, mut frames) = (0, Vec::new());
+    while offset < bytes.len() {
+        let magic = u32::from_le_bytes(bytes[offset..offset + 4].try_into().unwrap());
         let len = match magic & !0xf {
-            0x184d_2a50 => 8 + u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize,
+            0x184d_2a50 => 8 + u32::from_le_bytes(bytes[offset + 4..offset + 8].try_into().unwrap()) as usize,
             _ => {
-                let len = zstd::zstd_safe::find_frame_compressed_size(&bytes[at..]).unwrap();
-                frames.push((at as u64, len as u64));
+                let len = zstd::zstd_safe::find_frame_compressed_size(&bytes[offset..]).unwrap();
+                frames.push((offset as u64, len as u64));
                 len
             }
         };
-        at += len;
+        offset += len;
     }
     frames
 }
@@ -315,8 +315,8 @@ fn a_damaged_frame_is_a_fault_and_the_rest_is_exported() {
         }
         let file = packed.join("Observation.00001.ndjson.zst");
         let places = frames(&file);
-        let (at, len) = places[places.len() / 2];
-        rot(&file, at + len / 2);
+        let (offset, len) = places[places.len() / 2];
+        rot(&file, offset + len / 2);
         let out = scratch.path().join("out");
         let (export, lines) = everything(&packed, &out, &["--compress", coding], 1);
         let lost = whole["Observation"].len() - lines["Observation"].len();
@@ -326,19 +326,22 @@ fn a_damaged_frame_is_a_fault_and_the_rest_is_exported() {
             assert!(export.lines()[name].len() == lines.len(), "{name}");
         }
         let messages = export.messages();
-        let told = messages.iter().filter(|message| message.severity == "error").collect::<Vec<_>>();
-        assert!(told.len() == 1 && told[0].names_number(at) && told[0].names_number(lost as u64), "{told:?}");
+        let reported = messages.iter().filter(|message| message.severity == "error").collect::<Vec<_>>();
+        assert!(
+            reported.len() == 1 && reported[0].names_number(offset) && reported[0].names_number(lost as u64),
+            "{reported:?}"
+        );
         let verified = run::run(&["verify", packed.to_str().unwrap()]);
         assert!(verified.code == 1, "{verified:#?}");
         let named = format!("{}{}", verified.stdout, verified.stderr);
-        assert!(named.contains("Observation.00001") && named.contains(&at.to_string()), "{verified:#?}");
+        assert!(named.contains("Observation.00001") && named.contains(&offset.to_string()), "{verified:#?}");
         let ledger = run::run(&["verify", out.to_str().unwrap(), "--ledger"]);
         assert_eq!(ledger.code, 0, "{ledger:#?}");
         // What is lost is lost; the rest can be packed again.
         let again = scratch.path().join("again");
         let run = pack(&packed, &again, &["--as-of", crate::golden::AS_OF]);
         assert_eq!(run.code, 1, "{run:#?}");
-        assert!(run.stderr.contains("Observation.00001") && run.stderr.contains(&at.to_string()), "{run:#?}");
+        assert!(run.stderr.contains("Observation.00001") && run.stderr.contains(&offset.to_string()), "{run:#?}");
         let (_, kept) = everything(&again, &scratch.path().join("out-again"), &[], 0);
         assert!(kept == lines);
     }
@@ -353,7 +356,7 @@ fn a_packed_file_without_its_table_is_read_all_the_same() {
     let file = packed.join("Claim.00001.ndjson.zst");
     let bytes = std::fs::read(&file).unwrap();
     let places = frames(&file);
-    let end = places.last().map(|(at, len)| at + len).unwrap() as usize;
+    let end = places.last().map(|(i, len)| i + len).unwrap() as usize;
     let middle = places[places.len() / 2];
     for (number, cut) in [
         bytes[..bytes.len() - 1].to_vec(),
@@ -370,8 +373,8 @@ fn a_packed_file_without_its_table_is_read_all_the_same() {
         let out = scratch.path().join(format!("out-{number}"));
         let (export, lines) = everything(&packed, &out, &[], 1);
         let messages = export.messages();
-        let told = messages.iter().filter(|message| message.severity == "error").collect::<Vec<_>>();
-        assert!(told.len() == 1 && told[0].text.contains("Claim.00001"), "{told:?}");
+        let reported = messages.iter().filter(|message| message.severity == "error").collect::<Vec<_>>();
+        assert!(reported.len() == 1 && reported[0].text.contains("Claim.00001"), "{reported:?}");
         match number {
             2 => assert!(lines["Claim"].iter().all(|line| whole["Claim"].binary_search(line).is_ok())),
             _ => assert!(lines == whole, "case {number}: every row is there"),
@@ -417,11 +420,11 @@ fn a_source_torn_behind_a_line_is_told() {
         assert_eq!((before["Observation"].len(), export.ledger()["faulty"]), (2, u64::from(torn)), "{name}");
         let run = pack(&store, &packed, &["--as-of", crate::golden::AS_OF]);
         assert_eq!(run.code, i32::from(torn), "{name}: {run:#?}");
-        let told: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
-        assert_eq!(told["damaged"].as_u64(), Some(u64::from(torn)), "{told}");
+        let reported: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(reported["damaged"].as_u64(), Some(u64::from(torn)), "{reported}");
         let place = format!("{name}: byte {}: ", whole.len());
         assert_eq!(run.stderr.contains(&place), torn, "{place} in {}", run.stderr);
-        assert_eq!(told["damage"].as_array().unwrap().len(), usize::from(torn), "{told}");
+        assert_eq!(reported["damage"].as_array().unwrap().len(), usize::from(torn), "{reported}");
         // What is left is whole: the new store has no fault, and never tells of the damage again.
         let (_, after) = everything(&packed, &scratch.path().join("after"), &[], 0);
         assert!(after == before, "{name}");
@@ -432,17 +435,17 @@ fn a_source_torn_behind_a_line_is_told() {
 #[test]
 fn hostile_stores_are_packed_as_they_are() {
     let scratch = scratch();
-    let at = "2025-01-01T00:00:00.000Z";
+    let place = "2025-01-01T00:00:00.000Z";
     for name in ["store", "compressed", "coverage", "deleted"] {
         let store = run::testdata(&format!("hostile/{name}"));
         let packed = scratch.path().join(name);
         let index = scratch.path().join(format!("index-{name}"));
-        let run = pack(&store, &packed, &["--as-of", at, "--index-dir", index.to_str().unwrap()]);
+        let run = pack(&store, &packed, &["--as-of", place, "--index-dir", index.to_str().unwrap()]);
         assert!([0, 1].contains(&run.code), "{run:#?}");
-        let told: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        let reported: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
         for (number, since) in [None, Some("2019-06-01"), Some("2020-01-01T00:00:00Z")].into_iter().enumerate() {
             for (level, who) in [naive::Who::System, naive::Who::AllPatients].into_iter().enumerate() {
-                let mut ask = Ask::new(who, at);
+                let mut ask = Ask::new(who, place);
                 ask.since = since.map(str::to_string);
                 let twin = ask.read(&store);
                 let answer = naive::export(&twin, &ask.request()).unwrap();
@@ -452,9 +455,9 @@ fn hostile_stores_are_packed_as_they_are() {
                 same(&ask, &answer, &export);
                 let faulty = export.ledger()["faulty"];
                 assert_eq!(run.code, if faulty == 0 { 0 } else { 1 }, "{run:#?}");
-                assert_eq!(Some(faulty), told["rejected"].as_u64(), "{name}");
-                let lost = told["damaged"].as_u64().unwrap();
-                assert!(answer.ledger["faulty"] <= faulty + lost, "{name}: {:?} {told}", answer.ledger);
+                assert_eq!(Some(faulty), reported["rejected"].as_u64(), "{name}");
+                let lost = reported["damaged"].as_u64().unwrap();
+                assert!(answer.ledger["faulty"] <= faulty + lost, "{name}: {:?} {reported}", answer.ledger);
             }
         }
     }

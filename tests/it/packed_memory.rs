@@ -127,8 +127,8 @@ fn deletions_keep_their_owners() {
     let again = scratch.path().join("again");
     let run = pack(&store, &packed, &["--as-of", &day(10)]);
     assert_eq!(run.code, 0, "{run:#?}");
-    let told: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
-    assert_eq!((told["superseded"].as_u64(), told["deleted"].as_u64()), (Some(3), Some(1)), "{told}");
+    let reported: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((reported["superseded"].as_u64(), reported["deleted"].as_u64()), (Some(3), Some(1)), "{reported}");
     assert_eq!(pack(&packed, &again, &["--as-of", &day(12)]).code, 0);
     for form in [&store, &packed, &again] {
         assert_eq!(since(form, "p", 2, 20).1, [""; 0], "{form:?}");

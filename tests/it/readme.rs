@@ -75,7 +75,7 @@ fn every_command_of_the_readme_runs() {
             .env("HOME", scratch.path())
             .output()
             .unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{block}\n{told}{}", String::from_utf8_lossy(&output.stdout));
+        let reported = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{block}\n{reported}{}", String::from_utf8_lossy(&output.stdout));
     }
 }

@@ -54,8 +54,8 @@ fn the_rivals_kit_runs_and_all_answers_are_equal() {
         .arg(&work)
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}");
+    let reported = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{reported}");
     let record = |end: &str| {
         let mut files = std::fs::read_dir(work.join("record")).unwrap().map(|entry| entry.unwrap().path());
         std::fs::read_to_string(files.find(|path| path.to_str().unwrap().ends_with(end)).unwrap()).unwrap()

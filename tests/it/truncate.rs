@@ -141,8 +141,8 @@ fn cut_under_runs(store: &Path, file: &str, cuts: usize, random: &mut Random) {
             // begins anew without it, names it, and gives what can be proven whole.
             Harm::Truncate | Harm::Rewrite if code == 1 && file.contains(".00001.") => {
                 let files = files.expect("an export with faults is published");
-                let told = files.iter().filter(|(name, _)| name.starts_with("error/"));
-                assert!(told.into_iter().any(|(_, text)| String::from_utf8_lossy(text).contains(file)), "{what}");
+                let reported = files.iter().filter(|(name, _)| name.starts_with("error/"));
+                assert!(reported.into_iter().any(|(_, text)| String::from_utf8_lossy(text).contains(file)), "{what}");
                 let reference = reference.as_ref().expect("the reference is published");
                 assert!(lines(&files).is_subset(&lines(reference)), "{what}");
                 // To this index the file that is put back would be one that came later, which the manifest tells.

@@ -369,8 +369,8 @@ fn commands_that_look_write_nothing() {
     let container = container.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("extents-")).min();
     let container = container.unwrap();
     let mut bytes = std::fs::read(&container).unwrap();
-    let at = bytes.len() - 100;
-    bytes[at] ^= 1;
+    let i = bytes.len() - 100;
+    bytes[i] ^= 1;
     std::fs::write(&container, bytes).unwrap();
     for _ in 0..2 {
         let run = verify();
@@ -421,7 +421,7 @@ fn verify_tells_an_export_that_is_not_finished() {
     let plan: Value = serde_json::from_slice(&std::fs::read(record.join("plan.json")).unwrap()).unwrap();
     let planned = plan["files"].as_array().unwrap().len();
     assert!(planned > 5);
-    let told = |needles: &[&str]| {
+    let reported = |needles: &[&str]| {
         for more in [&[][..], &["--ledger"]] {
             let run = looks_only(&out, &[&["verify", word(&out), "--json"], more].concat());
             run.refused(1, needles);
@@ -431,32 +431,32 @@ fn verify_tells_an_export_that_is_not_finished() {
         }
     };
     std::fs::remove_file(out.join("manifest.json")).unwrap();
-    told(&[&format!("incomplete, {planned} of {planned} files"), AS_OF, "--resume", "Successful"]);
+    reported(&[&format!("incomplete, {planned} of {planned} files"), AS_OF, "--resume", "Successful"]);
     // What has no receipt is not finished, nor what is not there or has another size, whatever its receipt says.
     let done = std::fs::read_to_string(record.join("done.ndjson")).unwrap();
     let lines: Vec<&str> = done.lines().collect();
     assert_eq!(lines.len(), planned);
     let (kept, torn) = (lines[..4].join("\n") + "\n", &lines[4][..20]);
     std::fs::write(record.join("done.ndjson"), kept + torn).unwrap();
-    told(&[&format!("incomplete, 4 of {planned} files")]);
+    reported(&[&format!("incomplete, 4 of {planned} files")]);
     let name = |line: &str| serde_json::from_str::<Value>(line).unwrap()["file"].as_str().unwrap().to_string();
     std::fs::remove_file(out.join(name(lines[0]))).unwrap();
     std::fs::write(out.join(name(lines[1])), "x").unwrap();
-    told(&[&format!("incomplete, 2 of {planned} files")]);
+    reported(&[&format!("incomplete, 2 of {planned} files")]);
     std::fs::remove_file(record.join("done.ndjson")).unwrap();
-    told(&[&format!("incomplete, 0 of {planned} files")]);
+    reported(&[&format!("incomplete, 0 of {planned} files")]);
     // Without its plan, by its status; without that, by its names.
     std::fs::remove_file(record.join("plan.json")).unwrap();
-    told(&["incomplete, ", "of ", "files", "--force"]);
+    reported(&["incomplete, ", "of ", "files", "--force"]);
     std::fs::remove_dir_all(&record).unwrap();
-    told(&["incomplete, ", "files", "copy the whole export again"]);
+    reported(&["incomplete, ", "files", "copy the whole export again"]);
     std::fs::remove_file(out.join("status.json")).unwrap();
-    told(&["incomplete, ", "of an unknown number of files", "Copy the whole export again"]);
+    reported(&["incomplete, ", "of an unknown number of files", "Copy the whole export again"]);
     // A run that was killed before it had a plan.
     std::fs::remove_dir_all(&out).unwrap();
     std::fs::create_dir_all(&record).unwrap();
     std::fs::write(record.join("lock"), "").unwrap();
-    told(&["incomplete, 0 of an unknown number of files"]);
+    reported(&["incomplete, 0 of an unknown number of files"]);
 }
 
 /// While an export is being replaced the old one is verified; when its manifest has gone, the new one is not finished.

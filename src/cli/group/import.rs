@@ -93,7 +93,7 @@ fn copy(from: &Path, rules: GroupRules, id: &Id, to: &File) -> Result<u64, CopyE
     let mut line = Vec::new();
     let mut unwritten = None;
     let (mut in_string, mut escaped) = (false, false);
-    let told = read(from, rules, &mut |piece| {
+    let reported = read(from, rules, &mut |piece| {
         if unwritten.is_some() {
             return Ok(());
         }
@@ -114,7 +114,7 @@ fn copy(from: &Path, rules: GroupRules, id: &Id, to: &File) -> Result<u64, CopyE
         unwritten = out.write_all(&line).err();
         Ok(())
     });
-    let (head, _) = told.map_err(CopyError::Read)?;
+    let (head, _) = reported.map_err(CopyError::Read)?;
     if let Some(error) = unwritten {
         return Err(CopyError::Write(error));
     }

@@ -89,10 +89,10 @@ fn read(
         check.feed(&buffer[..read]);
         on_piece(&buffer[..read])?;
     }
-    let told = |problem: RuleViolation| format!("{}: {}", path.display(), problem.text).into();
+    let reported = |problem: RuleViolation| format!("{}: {}", path.display(), problem.text).into();
     match check.finish() {
         Ok(checked) => Ok((checked.head, kinds)),
-        Err(problems) => Err(RequestError { problems: problems.into_iter().map(told).collect() }.into()),
+        Err(problems) => Err(RequestError { problems: problems.into_iter().map(reported).collect() }.into()),
     }
 }
 

@@ -140,8 +140,8 @@ fn damage_is_told_from_truncation() {
     let member = gzip(b"one\n");
     for (back, error) in [(1, "length"), (8, "checksum"), (9, "near byte")] {
         let mut broken = member.clone();
-        let at = broken.len() - back;
-        broken[at] ^= 0x5a;
+        let i = broken.len() - back;
+        broken[i] ^= 0x5a;
         assert!(decode_bytes(&broken, Compression::Gzip).error.unwrap().to_string().contains(error), "{back}");
     }
     let mut frame = zstd(b"one\n");

@@ -146,8 +146,8 @@ fn even_lines() -> impl Strategy<Value = Vec<String>> {
     ];
     let odd = proptest::option::weighted(0.3, (any::<proptest::sample::Index>(), odd));
     (proptest::collection::vec(row, 0..120), odd).prop_map(|(mut rows, odd)| {
-        if let Some((at, odd)) = odd {
-            rows.insert(at.index(rows.len() + 1), odd.to_string());
+        if let Some((position, odd)) = odd {
+            rows.insert(position.index(rows.len() + 1), odd.to_string());
         }
         rows
     })
@@ -248,18 +248,18 @@ fn a_damaged_page_is_found_by_whoever_reads_it() {
     let whole = files.map(|file| std::fs::read(index.join(file)).unwrap());
     for (file, bytes) in files.into_iter().zip(&whole) {
         let path = index.join(file);
-        for at in (0..bytes.len()).step_by(if bytes.len() > 100_000 { 1511 } else { 197 }) {
+        for i in (0..bytes.len()).step_by(if bytes.len() > 100_000 { 1511 } else { 197 }) {
             let mut damaged = bytes.clone();
-            damaged[at] ^= 0x10;
+            damaged[i] ^= 0x10;
             std::fs::write(&path, damaged).unwrap();
             trust(&index);
             match planned(&request) {
                 Ok(plan) => {
-                    assert!(plan == good, "byte {at} of {file}");
+                    assert!(plan == good, "byte {i} of {file}");
                     passed += 1;
                 }
                 Err(ExportError::Index(IndexError::Damaged { .. })) => found += 1,
-                Err(other) => panic!("byte {at} of {file}: {other}"),
+                Err(other) => panic!("byte {i} of {file}: {other}"),
             }
             // An index found damaged when it is opened is repaired there and then, under other names.
             std::fs::write(index.join(meta::FILE), generation.to_bytes()).unwrap();
@@ -321,16 +321,16 @@ fn a_damaged_page_never_spoils_a_copy_of_frames() {
     };
     let first = bytes.windows(offsets.len()).position(|window| window == offsets).unwrap();
     let mut repaired = 0;
-    for at in (first..first + offsets.len()).step_by(512) {
+    for offset in (first..first + offsets.len()).step_by(512) {
         let name = known().containers[0].name.clone();
         let mut bytes = std::fs::read(index.join(&name)).unwrap();
         // Rows that seem to lie before all others.
-        bytes[at..at + 512].fill(0);
+        bytes[offset..offset + 512].fill(0);
         std::fs::write(index.join(&name), bytes).unwrap();
         trust(&index);
         for (coding, good) in codings.iter().zip(&good) {
             let (files, repairs) = write(*coding);
-            assert!(files == *good, "byte {at}, {coding:?}");
+            assert!(files == *good, "byte {offset}, {coding:?}");
             repaired += repairs;
         }
         // What nobody read is still damaged: repaired now.

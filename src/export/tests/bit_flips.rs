@@ -20,15 +20,15 @@ fn published(out: &Path) -> BTreeMap<String, Vec<u8>> {
 /// Each byte of a file with each of these masks, in a copy of `from`.
 fn flipped(world: &World, from: &Path, name: &str, masks: &[u8], step: usize, mut on_each: impl FnMut(&Path, String)) {
     let bytes = std::fs::read(from.join(name)).unwrap();
-    for at in (0..bytes.len()).step_by(step) {
+    for i in (0..bytes.len()).step_by(step) {
         for mask in masks {
             let place = world.path("flipped");
             std::fs::remove_dir_all(&place).ok();
             copy(from, &place);
             let mut changed = bytes.clone();
-            changed[at] ^= mask;
+            changed[i] ^= mask;
             std::fs::write(place.join(name), changed).unwrap();
-            on_each(&place, format!("{name}, byte {at} of {}, mask {mask}", bytes.len()));
+            on_each(&place, format!("{name}, byte {i} of {}, mask {mask}", bytes.len()));
         }
     }
 }
@@ -90,8 +90,9 @@ fn a_flipped_record_of_a_replacing_run_leaves_the_old_export_whole() {
     let (states, done) =
         crate::export::tests::kills::states(&world, &out, "states", || world.export(&out, &changes(), Existing::Force));
     done.unwrap();
-    let stands = |at: &Path| at.join("manifest.json").exists() && at.join(NEXT).join("plan.json").exists();
-    let staged = states.into_iter().rfind(|at| stands(at)).unwrap();
+    let stands =
+        |position: &Path| position.join("manifest.json").exists() && position.join(NEXT).join("plan.json").exists();
+    let staged = states.into_iter().rfind(|location| stands(location)).unwrap();
     for name in ["plan.json", "done.ndjson", "replaced.json"].map(|name| format!("{NEXT}/{name}")) {
         flipped(&world, &staged, &name, &[1], 3, |place, what| {
             match world.export(place, &changes(), Existing::Resume) {

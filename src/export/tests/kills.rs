@@ -172,7 +172,7 @@ pub(crate) fn states<T>(world: &World, out: &Path, name: &str, work: impl FnOnce
     let done = watching(&out, look, work);
     let last = count.load(SeqCst);
     copy(&out, &copies.join(last.to_string()));
-    ((0..=last).map(|at| copies.join(at.to_string())).collect(), done)
+    ((0..=last).map(|offset| copies.join(offset.to_string())).collect(), done)
 }
 
 /// Kills `begun` at every change, then goes on, or begins anew, with the same and with a third request.
@@ -191,7 +191,7 @@ fn kill_everywhere(old: &ExportRequest, new: &ExportRequest, third: &ExportReque
     let (copies, done) = states(&world, &out, "copies", || world.export(&out, new, Existing::Force));
     done.unwrap();
     let mut met = BTreeMap::new();
-    for (at, copied) in copies.iter().enumerate() {
+    for (i, copied) in copies.iter().enumerate() {
         let found = tree(copied);
         let stands = check(copied);
         let planned = found.contains_key(".outpour-job/next/plan.json");
@@ -200,20 +200,20 @@ fn kill_everywhere(old: &ExportRequest, new: &ExportRequest, third: &ExportReque
             let own = |tree: &BTreeMap<String, Vec<u8>>| -> BTreeMap<String, Vec<u8>> {
                 tree.clone().into_iter().filter(|(name, _)| !name.starts_with(".outpour-job/next/")).collect()
             };
-            assert!(own(&found) == before, "{at}: the old export is whole, and its record");
+            assert!(own(&found) == before, "{i}: the old export is whole, and its record");
         }
         let again = |name: &str| {
-            let place = world.path(&format!("{name}-{at}"));
+            let place = world.path(&format!("{name}-{i}"));
             copy(copied, &place);
             place
         };
         // On with it.
         let place = again("resumed");
         match world.export(&place, new, Existing::Resume) {
-            Ok(_) => assert!(tree(&place) == expected, "{at}: resumed"),
+            Ok(_) => assert!(tree(&place) == expected, "{i}: resumed"),
             // The new plan does not stand yet: the record is the old one's.
-            Err(ExportError::Differs { .. }) => assert!(stands && !planned && tree(&place) == found, "{at}"),
-            Err(error) => panic!("{at}: {error}"),
+            Err(ExportError::Differs { .. }) => assert!(stands && !planned && tree(&place) == found, "{i}"),
+            Err(error) => panic!("{i}: {error}"),
         }
         // With a torn receipt.
         let place = again("torn");
@@ -222,29 +222,29 @@ fn kill_everywhere(old: &ExportRequest, new: &ExportRequest, third: &ExportReque
             let bytes = std::fs::read(&done).unwrap();
             std::fs::write(&done, &bytes[..bytes.len().saturating_sub(9)]).unwrap();
             world.export(&place, new, Existing::Resume).unwrap();
-            assert!(tree(&place) == expected, "{at}: resumed after a torn receipt");
+            assert!(tree(&place) == expected, "{i}: resumed after a torn receipt");
         }
         // Anew; and another one.
         for (name, request, expected) in [("anew", new, &expected), ("third", third, &other)] {
             let place = again(name);
-            if at % 13 == 0 {
+            if i % 13 == 0 {
                 let run = || world.export(&place, request, Existing::Force);
-                let (second, done) = states(&world, &place, &format!("{name}-copies-{at}"), run);
+                let (second, done) = states(&world, &place, &format!("{name}-copies-{i}"), run);
                 done.unwrap();
                 for (step, copied) in second.iter().enumerate() {
                     check(copied);
                     let planned = tree(copied).contains_key(".outpour-job/next/plan.json");
                     if planned && let Ok(_) = world.export(copied, request, Existing::Resume) {
-                        assert!(tree(copied) == *expected, "{at}, {step}: {name}, killed again and resumed");
+                        assert!(tree(copied) == *expected, "{i}, {step}: {name}, killed again and resumed");
                     } else {
                         world.export(copied, request, Existing::Force).unwrap();
-                        assert!(tree(copied) == *expected, "{at}, {step}: {name}, killed again and begun anew");
+                        assert!(tree(copied) == *expected, "{i}, {step}: {name}, killed again and begun anew");
                     }
                 }
             } else {
                 world.export(&place, request, Existing::Force).unwrap();
             }
-            assert!(tree(&place) == *expected, "{at}: {name}");
+            assert!(tree(&place) == *expected, "{i}: {name}");
         }
     }
     let phases =

@@ -286,33 +286,33 @@ impl<'a> TokenWalk<'a> {
         loop {
             if self.skip != 0 {
                 let was = self.stack;
-                let at = self.skip_value::<FULL>(tokens, &mut brackets, &mut object)?;
+                let position = self.skip_value::<FULL>(tokens, &mut brackets, &mut object)?;
                 if self.skip != 0 {
                     break;
                 }
-                colons &= u64::MAX << at;
+                colons &= u64::MAX << position;
                 if !FULL {
-                    inside ^= u64::MAX << at;
-                    object ^= 0u64.wrapping_sub((self.stack ^ was) & 1) << at;
+                    inside ^= u64::MAX << position;
+                    object ^= 0u64.wrapping_sub((self.stack ^ was) & 1) << position;
                 }
             }
             let next = brackets | colons;
             if next == 0 {
                 break;
             }
-            let at = next.trailing_zeros();
+            let offset = next.trailing_zeros();
             let bit = next & next.wrapping_neg();
             if colons & bit != 0 {
                 colons ^= bit;
-                self.take_key(tokens, at)?;
+                self.take_key(tokens, offset)?;
                 continue;
             }
             brackets ^= bit;
             let was = self.stack;
-            self.take_bracket(tokens, at)?;
-            object ^= 0u64.wrapping_sub((self.stack ^ was) & 1) << at;
+            self.take_bracket(tokens, offset)?;
+            object ^= 0u64.wrapping_sub((self.stack ^ was) & 1) << offset;
             if !FULL && self.skip != 0 {
-                inside ^= u64::MAX << at << 1;
+                inside ^= u64::MAX << offset << 1;
             }
         }
         has_legal_order::<FULL>(tokens, part & !inside, object, self.start, follows)
@@ -327,18 +327,18 @@ impl<'a> TokenWalk<'a> {
         object: &mut u64,
     ) -> Result<u32, OutOfOrdinary> {
         let (mut stack, mut depth, mut curly, mut rest, mut wrong) = (self.stack, self.depth, self.curly, *left, 0);
-        let mut at = 0;
+        let mut offset = 0;
         while rest != 0 {
-            at = rest.trailing_zeros();
+            offset = rest.trailing_zeros();
             rest &= rest - 1;
-            let opens = tokens.open >> at & 1;
-            let is_object = tokens.curly >> at & 1;
+            let opens = tokens.open >> offset & 1;
+            let is_object = tokens.curly >> offset & 1;
             depth = depth.wrapping_add(2 * opens as u32).wrapping_sub(1);
             if FULL {
                 let was = stack;
                 wrong |= (opens ^ 1) & (stack ^ is_object);
                 stack = if opens != 0 { stack << 1 | is_object } else { stack >> 1 };
-                *object ^= 0u64.wrapping_sub((stack ^ was) & 1) << at;
+                *object ^= 0u64.wrapping_sub((stack ^ was) & 1) << offset;
             } else {
                 curly += if opens != 0 { is_object as i32 } else { -(is_object as i32) };
             }
@@ -352,15 +352,15 @@ impl<'a> TokenWalk<'a> {
             }
         }
         (self.stack, self.depth, self.curly, *left) = (stack, depth, curly, rest);
-        if wrong & 1 == 0 { Ok(at) } else { Err(OutOfOrdinary) }
+        if wrong & 1 == 0 { Ok(offset) } else { Err(OutOfOrdinary) }
     }
 
     /// A bracket where the innermost container, if any, lies on a followed path.
     #[inline(always)]
-    fn take_bracket(&mut self, tokens: &TokenMasks, at: u32) -> Result<(), OutOfOrdinary> {
-        let is_object = tokens.curly >> at & 1;
-        let position = tokens.base + at as usize;
-        if tokens.open >> at & 1 != 0 {
+    fn take_bracket(&mut self, tokens: &TokenMasks, offset: u32) -> Result<(), OutOfOrdinary> {
+        let is_object = tokens.curly >> offset & 1;
+        let position = tokens.base + offset as usize;
+        if tokens.open >> offset & 1 != 0 {
             let node = match self.open_frames.checked_sub(1).map(|last| self.frames[last]) {
                 None if position == self.start && is_object != 0 => Some(ROOT),
                 None => return Err(OutOfOrdinary),
@@ -396,10 +396,10 @@ impl<'a> TokenWalk<'a> {
 
     /// The key before a colon, in the innermost container, which lies on a followed path.
     #[inline(always)]
-    fn take_key(&mut self, tokens: &TokenMasks, at: u32) -> Result<(), OutOfOrdinary> {
+    fn take_key(&mut self, tokens: &TokenMasks, offset: u32) -> Result<(), OutOfOrdinary> {
         let text = self.text;
-        let colon = tokens.base + at as usize;
-        let before = tokens.opening & ((1 << at) - 1);
+        let colon = tokens.base + offset as usize;
+        let before = tokens.opening & ((1 << offset) - 1);
         let quote = match before {
             0 => self.last_quote,
             _ => tokens.base + 63 - before.leading_zeros() as usize,
@@ -431,31 +431,31 @@ impl<'a> TokenWalk<'a> {
 
     /// The value of a followed key, behind its colon.
     #[inline(always)]
-    fn take_value(&mut self, tokens: &TokenMasks, node: Node, mut at: usize) -> Result<(), OutOfOrdinary> {
+    fn take_value(&mut self, tokens: &TokenMasks, node: Node, mut i: usize) -> Result<(), OutOfOrdinary> {
         let text = self.text;
-        while text.get(at).is_some_and(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
-            at += 1;
+        while text.get(i).is_some_and(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
+            i += 1;
         }
-        if matches!(text.get(at), Some(b'{' | b'[')) {
-            self.pending = Some((node, at));
+        if matches!(text.get(i), Some(b'{' | b'[')) {
+            self.pending = Some((node, i));
             return Ok(());
         }
         if !self.trie.is_leaf(node) {
             return Ok(());
         }
-        if text.get(at) != Some(&b'"') {
+        if text.get(i) != Some(&b'"') {
             return Err(OutOfOrdinary);
         }
         // Mostly the string ends in this block; then its end is known. Escapes are looked for at the line's end.
-        let behind = match (at + 1).checked_sub(tokens.base) {
+        let behind = match (i + 1).checked_sub(tokens.base) {
             Some(bit) if bit < BLOCK => tokens.closing & (u64::MAX << bit),
             _ => 0,
         };
         let end = match behind {
-            0 => at + 1 + memchr::memchr(b'"', &text[at + 1..]).ok_or(OutOfOrdinary)?,
+            0 => i + 1 + memchr::memchr(b'"', &text[i + 1..]).ok_or(OutOfOrdinary)?,
             _ => tokens.base + behind.trailing_zeros() as usize,
         };
-        let range = at + 1..end;
+        let range = i + 1..end;
         let first = |known: &mut Range<usize>| match known.start {
             0 => {
                 *known = range.clone();

@@ -178,8 +178,8 @@ impl Shape {
     ) -> bool {
         let mut differing = 0;
         for fixed in &self.fixed {
-            let at = start + outline.place(fixed.token) + 1;
-            let Some(there) = text[at..].first_chunk::<HALF>() else { return false };
+            let offset = start + outline.place(fixed.token) + 1;
+            let Some(there) = text[offset..].first_chunk::<HALF>() else { return false };
             differing |= vector.differing(there, &fixed.text) & fixed.mask;
         }
         if differing != 0 {
@@ -236,7 +236,7 @@ impl Shape {
         };
         let (mut wanted, mut skipped, mut pending) = (u64::MAX, 0, None);
         let mut frames: Vec<(Node, bool)> = Vec::new();
-        for (at, byte) in bytes.iter().enumerate() {
+        for (i, byte) in bytes.iter().enumerate() {
             match byte {
                 b'{' | b'[' if skipped > 0 => skipped += 1,
                 b'}' | b']' if skipped > 0 => skipped -= 1,
@@ -254,17 +254,17 @@ impl Shape {
                 }
                 b'}' | b']' => drop(frames.pop()?),
                 // A key, in an object on a followed path.
-                b'"' if bytes.get(at + 1) == Some(&b':') => {
+                b'"' if bytes.get(i + 1) == Some(&b':') => {
                     let (parent, false) = *frames.last()? else { return None };
-                    let (token, colon) = (at as u16, place(at + 1));
-                    let name = text.get(place(at) + 1..colon - 1)?;
+                    let (token, colon) = (i as u16, place(i + 1));
+                    let name = text.get(place(i) + 1..colon - 1)?;
                     if text[colon - 1] != b'"' || name.contains(&b'\\') {
                         return None;
                     }
-                    shape.fixed.push(FixedText::new(text, token, place(at) + 1..colon + 1)?);
+                    shape.fixed.push(FixedText::new(text, token, place(i) + 1..colon + 1)?);
                     pending = trie.child(parent, name).filter(|node| trie.paths(*node) & wanted != 0);
                     let Some(node) = pending else { continue };
-                    match bytes.get(at + 2)? {
+                    match bytes.get(i + 2)? {
                         b'{' | b'[' => continue,
                         b'"' => pending = None,
                         _ => {
@@ -275,7 +275,7 @@ impl Shape {
                     let token = token + 2;
                     match roles[node as usize] {
                         ElementRole::ResourceType => {
-                            shape.fixed.push(FixedText::new(text, token, place(at + 2) + 1..place(at + 3))?);
+                            shape.fixed.push(FixedText::new(text, token, place(i + 2) + 1..place(i + 3))?);
                             wanted = compartment::paths_of(resource_type) | ALWAYS;
                         }
                         ElementRole::Id => shape.id = Some(token),

@@ -64,10 +64,10 @@ pub(crate) fn tokens<V: Vector, const FULL: bool>(
     if FULL {
         let mut left = scalar;
         while left != 0 {
-            let at = left.trailing_zeros() as usize;
+            let offset = left.trailing_zeros() as usize;
             left &= left - 1;
-            let (state, _) = scalar::run(scalar::START, &text[base + at..]);
-            wrong |= u64::from(!scalar::accepts(state)) << at;
+            let (state, _) = scalar::run(scalar::START, &text[base + offset..]);
+            wrong |= u64::from(!scalar::accepts(state)) << offset;
         }
     }
     TokenMasks {
@@ -93,16 +93,16 @@ pub(crate) fn wrong_escapes(text: &[u8], base: usize, escaped: u64) -> u64 {
     let mut wrong = 0;
     let mut left = escaped;
     while left != 0 {
-        let at = left.trailing_zeros() as usize;
+        let offset = left.trailing_zeros() as usize;
         left &= left - 1;
-        let legal = match text.get(base + at) {
+        let legal = match text.get(base + offset) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => true,
-            Some(b'u') => {
-                text.get(base + at + 1..base + at + 5).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-            }
+            Some(b'u') => text
+                .get(base + offset + 1..base + offset + 5)
+                .is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)),
             _ => false,
         };
-        wrong |= u64::from(!legal) << at;
+        wrong |= u64::from(!legal) << offset;
     }
     wrong
 }

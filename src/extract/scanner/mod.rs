@@ -43,7 +43,7 @@ pub trait Visitor {
     /// An object on a followed path ends.
     fn close(&mut self, _node: Node) {}
     /// A key was met again in its object.
-    fn duplicate_key(&mut self, node: Node, at: u64);
+    fn duplicate_key(&mut self, node: Node, start_offset: u64);
 }
 
 /// A container on a followed path.
@@ -163,8 +163,8 @@ impl Scanner {
             true => self.check_utf8(piece),
             false => Ok(()),
         });
-        if let Err((kind, at)) = outcome {
-            self.fault = Some(Fault { kind, at: self.position + at as u64 });
+        if let Err((kind, offset)) = outcome {
+            self.fault = Some(Fault { kind, at: self.position + offset as u64 });
         }
         self.position += piece.len() as u64;
     }
@@ -179,8 +179,8 @@ impl Scanner {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
-        let at = self.position;
-        let fault = |kind| Err(Fault { kind, at });
+        let offset = self.position;
+        let fault = |kind| Err(Fault { kind, at: offset });
         if let Crossing::Scalar(state) = self.crossing
             && !scalar::accepts(state)
         {
@@ -214,18 +214,18 @@ impl Scanner {
             }
             for block in 0..blocks {
                 let mut starts = masks.starts[block];
-                let at = base + block * BLOCK;
+                let offset = base + block * BLOCK;
                 while starts != 0 {
                     if self.skip_depth != 0 {
                         starts = match full {
-                            true => self.skip(piece, at, starts)?,
-                            false => self.count(piece, at, starts)?,
+                            true => self.skip(piece, offset, starts)?,
+                            false => self.count(piece, offset, starts)?,
                         };
                         if starts == 0 {
                             break;
                         }
                     }
-                    let position = at + starts.trailing_zeros() as usize;
+                    let position = offset + starts.trailing_zeros() as usize;
                     starts &= starts - 1;
                     self.token(piece, position, trie, visitor, full)?;
                 }
@@ -237,12 +237,12 @@ impl Scanner {
 
     /// Takes the tokens of a block as long as they lie in a container that nothing is wanted from; those left.
     #[inline(always)]
-    fn skip(&mut self, piece: &[u8], at: usize, starts: u64) -> Result<u64, (FaultKind, usize)> {
+    fn skip(&mut self, piece: &[u8], offset: usize, starts: u64) -> Result<u64, (FaultKind, usize)> {
         let mut walk = Skip { expect: self.expect as u8, top: self.stack.top(), depth: self.stack.depth };
         let mut left = starts;
         let least = self.skip_depth;
         while left != 0 && walk.has_room() {
-            let position = at + left.trailing_zeros() as usize;
+            let position = offset + left.trailing_zeros() as usize;
             let class = CLASS[piece[position] as usize];
             if class == SCALAR {
                 let (state, read) = scalar::run(scalar::START, &piece[position..]);
@@ -271,10 +271,10 @@ impl Scanner {
     /// The same where the grammar is not checked: brackets are counted, those of objects and all, and both counts must
     /// come out even where the container ends.
     #[inline(always)]
-    fn count(&mut self, piece: &[u8], at: usize, starts: u64) -> Result<u64, (FaultKind, usize)> {
+    fn count(&mut self, piece: &[u8], offset: usize, starts: u64) -> Result<u64, (FaultKind, usize)> {
         let mut left = starts;
         while left != 0 {
-            let position = at + left.trailing_zeros() as usize;
+            let position = offset + left.trailing_zeros() as usize;
             left &= left - 1;
             match piece[position] {
                 b'{' => (self.open, self.curly) = (self.open + 1, self.curly + 1),
@@ -300,30 +300,30 @@ impl Scanner {
     fn token<V: Visitor>(
         &mut self,
         piece: &[u8],
-        at: usize,
+        offset: usize,
         trie: &Trie,
         visitor: &mut V,
         full: bool,
     ) -> Result<(), (FaultKind, usize)> {
         let wants_value = matches!(self.expect, ExpectedToken::Value | ExpectedToken::ValueOrEnd);
-        match piece[at] {
+        match piece[offset] {
             b'"' => match self.expect {
                 ExpectedToken::Key | ExpectedToken::KeyOrEnd => {
                     self.expect = ExpectedToken::Colon;
                     if self.frames.last().is_some_and(|frame| frame.depth == self.stack.depth) {
-                        self.key(piece, at, trie, visitor)?;
+                        self.key(piece, offset, trie, visitor)?;
                     }
                 }
                 _ if wants_value => {
                     if self.stack.depth == 0 {
-                        return Err((FaultKind::NotObject, at));
+                        return Err((FaultKind::NotObject, offset));
                     }
                     self.expect = ExpectedToken::CommaOrEnd;
                     if let Some(node) = self.pending.take() {
-                        self.string(piece, at, node, trie, visitor);
+                        self.string(piece, offset, node, trie, visitor);
                     }
                 }
-                _ => return Err((self.wrong(), at)),
+                _ => return Err((self.wrong(), offset)),
             },
             b':' if self.expect == ExpectedToken::Colon => self.expect = ExpectedToken::Value,
             b',' if self.expect == ExpectedToken::CommaOrEnd => {
@@ -356,24 +356,24 @@ impl Scanner {
             {
                 self.leave(visitor);
             }
-            b'[' if wants_value => return Err((FaultKind::NotObject, at)),
-            b'{' | b'}' | b'[' | b']' | b':' | b',' => return Err((self.wrong(), at)),
+            b'[' if wants_value => return Err((FaultKind::NotObject, offset)),
+            b'{' | b'}' | b'[' | b']' | b':' | b',' => return Err((self.wrong(), offset)),
             _ if wants_value => {
                 if self.stack.depth == 0 {
-                    return Err((FaultKind::NotObject, at));
+                    return Err((FaultKind::NotObject, offset));
                 }
                 self.expect = ExpectedToken::CommaOrEnd;
                 match self.pending.take() {
-                    Some(node) if trie.is_leaf(node) => visitor.scalar(node, piece[at]),
-                    Some(node) => visitor.scalar_inside(node, piece[at]),
+                    Some(node) if trie.is_leaf(node) => visitor.scalar(node, piece[offset]),
+                    Some(node) => visitor.scalar_inside(node, piece[offset]),
                     None => {}
                 }
                 if full {
-                    let (state, read) = scalar::run(scalar::START, &piece[at..]);
-                    self.end_scalar(state, at + read, piece.len())?;
+                    let (state, read) = scalar::run(scalar::START, &piece[offset..]);
+                    self.end_scalar(state, offset + read, piece.len())?;
                 }
             }
-            _ => return Err((self.wrong(), at)),
+            _ => return Err((self.wrong(), offset)),
         }
         Ok(())
     }
@@ -465,11 +465,11 @@ impl Scanner {
         }
     }
 
-    fn end_key<V: Visitor>(&mut self, trie: &Trie, visitor: &mut V, at: usize) -> Result<(), (FaultKind, usize)> {
+    fn end_key<V: Visitor>(&mut self, trie: &Trie, visitor: &mut V, offset: usize) -> Result<(), (FaultKind, usize)> {
         let text = std::mem::take(&mut self.text);
         let mut decoded = std::mem::take(&mut self.decoded);
         let outcome = match !self.too_long && unescape(&text, &mut decoded) {
-            true => self.follow(decoded.as_bytes(), at, trie, visitor),
+            true => self.follow(decoded.as_bytes(), offset, trie, visitor),
             false => Ok(()),
         };
         self.text = text;
@@ -481,7 +481,7 @@ impl Scanner {
     fn follow<V: Visitor>(
         &mut self,
         name: &[u8],
-        at: usize,
+        offset: usize,
         trie: &Trie,
         visitor: &mut V,
     ) -> Result<(), (FaultKind, usize)> {
@@ -492,7 +492,7 @@ impl Scanner {
         }
         let bit = 1 << trie.ordinal(child);
         if frame.seen & bit != 0 {
-            visitor.duplicate_key(child, self.position + at as u64);
+            visitor.duplicate_key(child, self.position + offset as u64);
         }
         frame.seen |= bit;
         self.pending = Some(child);

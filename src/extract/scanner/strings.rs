@@ -10,12 +10,12 @@ impl Scanner {
     pub(crate) fn gather(&mut self, piece: &[u8], from: usize) -> bool {
         // A backslash at the end of the text gathered so far escapes the first character here.
         let mut escaped = self.text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
-        for (at, byte) in piece.iter().enumerate().skip(from) {
+        for (offset, byte) in piece.iter().enumerate().skip(from) {
             match byte {
                 _ if escaped => escaped = false,
                 b'\\' => escaped = true,
                 b'"' => {
-                    self.add_text(&piece[from..at]);
+                    self.add_text(&piece[from..offset]);
                     return true;
                 }
                 _ => {}
@@ -48,12 +48,12 @@ impl Scanner {
         masks: &Masks,
     ) -> Result<(), (FaultKind, usize)> {
         for block in 0..blocks {
-            let at = base + block * BLOCK;
+            let offset = base + block * BLOCK;
             if masks.control[block] != 0 {
-                return Err((FaultKind::Control, at + masks.control[block].trailing_zeros() as usize));
+                return Err((FaultKind::Control, offset + masks.control[block].trailing_zeros() as usize));
             }
-            let mut next = at;
-            while self.hex_left > 0 && next < piece.len() && next < at + BLOCK {
+            let mut next = offset;
+            while self.hex_left > 0 && next < piece.len() && next < offset + BLOCK {
                 if !piece[next].is_ascii_hexdigit() {
                     return Err((FaultKind::Escape, next));
                 }
@@ -62,19 +62,19 @@ impl Scanner {
             }
             let mut escaped = masks.escaped[block];
             while escaped != 0 {
-                let at = at + escaped.trailing_zeros() as usize;
+                let i = offset + escaped.trailing_zeros() as usize;
                 escaped &= escaped - 1;
-                match piece[at] {
+                match piece[i] {
                     b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
                     b'u' => {
                         let end = (base + (block + 1) * BLOCK).min(piece.len());
-                        let digits = &piece[at + 1..(at + 5).min(end)];
+                        let digits = &piece[i + 1..(i + 5).min(end)];
                         if let Some(wrong) = digits.iter().position(|byte| !byte.is_ascii_hexdigit()) {
-                            return Err((FaultKind::Escape, at + 1 + wrong));
+                            return Err((FaultKind::Escape, i + 1 + wrong));
                         }
                         self.hex_left = 4 - digits.len() as u32;
                     }
-                    _ => return Err((FaultKind::Escape, at)),
+                    _ => return Err((FaultKind::Escape, i)),
                 }
             }
         }

@@ -43,11 +43,13 @@ impl<'a> GroupDocument<'a> {
     }
 
     /// The line that is kept, without its newline.
-    pub fn stamp_version(&self, id: &Id, version: u64, at: &Instant) -> Vec<u8> {
+    pub fn stamp_version(&self, id: &Id, version: u64, instant: &Instant) -> Vec<u8> {
         let mut line = Vec::with_capacity(self.root.bytes().len() + 128);
         line.extend_from_slice(
-            format!(r#"{{"resourceType":"Group","id":"{id}","meta":{{"versionId":"{version}","lastUpdated":"{at}""#)
-                .as_bytes(),
+            format!(
+                r#"{{"resourceType":"Group","id":"{id}","meta":{{"versionId":"{version}","lastUpdated":"{instant}""#
+            )
+            .as_bytes(),
         );
         for (_, meta) in self.root.members().filter(|(member, _)| member.name() == "meta") {
             // What says more of the two values replaced goes with them.

@@ -123,20 +123,20 @@ fn end_of(text: &[u8]) -> usize {
     match text.first() {
         Some(b'"') => end_of_string(text),
         Some(b'{' | b'[') => {
-            let (mut at, mut depth) = (0, 0usize);
-            while at < text.len() {
-                match text[at] {
+            let (mut offset, mut depth) = (0, 0usize);
+            while offset < text.len() {
+                match text[offset] {
                     b'"' => {
-                        at += end_of_string(&text[at..]);
+                        offset += end_of_string(&text[offset..]);
                         continue;
                     }
                     b'{' | b'[' => depth += 1,
                     b'}' | b']' => depth -= 1,
                     _ => {}
                 }
-                at += 1;
+                offset += 1;
                 if depth == 0 {
-                    return at;
+                    return offset;
                 }
             }
             text.len()
@@ -149,12 +149,12 @@ fn end_of(text: &[u8]) -> usize {
 }
 
 fn end_of_string(text: &[u8]) -> usize {
-    let mut at = 1;
-    while let Some(found) = text.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
-        at += found;
-        match text[at] {
-            b'"' => return at + 1,
-            _ => at += 2,
+    let mut i = 1;
+    while let Some(found) = text.get(i..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+        i += found;
+        match text[i] {
+            b'"' => return i + 1,
+            _ => i += 2,
         }
     }
     text.len()
@@ -162,21 +162,21 @@ fn end_of_string(text: &[u8]) -> usize {
 
 /// Appends a value without the white space between its tokens: one line, every token as it was written.
 pub fn push_compact(value: &[u8], line: &mut Vec<u8>) {
-    let mut at = 0;
-    while at < value.len() {
-        let len = match value[at] {
+    let mut offset = 0;
+    while offset < value.len() {
+        let len = match value[offset] {
             b' ' | b'\t' | b'\n' | b'\r' => {
-                at += 1;
+                offset += 1;
                 continue;
             }
-            b'"' => end_of_string(&value[at..]),
+            b'"' => end_of_string(&value[offset..]),
             _ => {
                 let stops = |byte: &u8| matches!(byte, b'"' | b' ' | b'\t' | b'\n' | b'\r');
-                value[at..].iter().position(stops).unwrap_or(value.len() - at)
+                value[offset..].iter().position(stops).unwrap_or(value.len() - offset)
             }
         };
-        line.extend_from_slice(&value[at..at + len]);
-        at += len;
+        line.extend_from_slice(&value[offset..offset + len]);
+        offset += len;
     }
 }
 

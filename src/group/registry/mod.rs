@@ -147,12 +147,12 @@ impl RegisteredGroup {
         let out = create_private(to).map_err(io_at(to))?;
         out.set_len(0).map_err(io_at(to))?;
         let mut buffer = vec![0; READ_BYTES.min(self.len as usize + 1)];
-        let mut at = 0;
-        while at < self.len + 1 {
-            let len = buffer.len().min((self.len + 1 - at) as usize);
-            self.read_at(at, &mut buffer[..len])?;
-            out.write_all_at(&buffer[..len], at).map_err(io_at(to))?;
-            at += len as u64;
+        let mut offset = 0;
+        while offset < self.len + 1 {
+            let len = buffer.len().min((self.len + 1 - offset) as usize);
+            self.read_at(offset, &mut buffer[..len])?;
+            out.write_all_at(&buffer[..len], offset).map_err(io_at(to))?;
+            offset += len as u64;
         }
         if sync == Sync::Yes { out.sync_all().map_err(io_at(to)) } else { Ok(()) }
     }
@@ -281,7 +281,7 @@ impl GroupRegistry {
         id: &Id,
         line: Vec<u8>,
         version: u64,
-        at: Instant,
+        instant: Instant,
         writer: Option<GroupWriter>,
     ) -> Result<Vec<u8>, GroupsError> {
         let facts = GroupFacts::read(|feed| {
@@ -290,18 +290,22 @@ impl GroupRegistry {
         })?;
         let facts = Arc::new(facts.map_err(|fault| self.damaged(id, fault.kind.to_string()))?);
         let state = EntryState::Live { facts, len: line.len() as u64, writer };
-        self.replace(id, line, RegistryEntry { version, at, state })
+        self.replace(id, line, RegistryEntry { version, at: instant, state })
     }
 
-    fn mark_deleted(&self, id: &Id, version: u64, at: Instant) -> Result<(), GroupsError> {
+    fn mark_deleted(&self, id: &Id, version: u64, instant: Instant) -> Result<(), GroupsError> {
         let line = json!({
             "resourceType": "Bundle",
-            "meta": {"versionId": version.to_string(), "lastUpdated": at.to_string()},
+            "meta": {"versionId": version.to_string(), "lastUpdated": instant.to_string()},
             "type": "transaction",
             "entry": [{"request": {"method": "DELETE", "url": format!("Group/{id}")}}],
         });
-        self.replace(id, line.to_string().into_bytes(), RegistryEntry { version, at, state: EntryState::Deleted })
-            .map(drop)
+        self.replace(
+            id,
+            line.to_string().into_bytes(),
+            RegistryEntry { version, at: instant, state: EntryState::Deleted },
+        )
+        .map(drop)
     }
 
     fn damaged(&self, id: &Id, reason: String) -> GroupsError {
@@ -362,7 +366,7 @@ fn load(path: &Path, id: &Id) -> Result<RegistryEntry, GroupsError> {
         }
     })?;
     let facts = facts.map_err(|fault| damaged(&format!("byte {}: {}", fault.at, fault.kind)))?;
-    let (Ok(version), Some(at)) = (facts.version.parse(), facts.last_updated.clone()) else {
+    let (Ok(version), Some(time)) = (facts.version.parse(), facts.last_updated.clone()) else {
         return Err(damaged("it has no version or no instant of its own"));
     };
     let Some(len) = line_len else { return Err(damaged("its line is cut off")) };
@@ -376,10 +380,10 @@ fn load(path: &Path, id: &Id) -> Result<RegistryEntry, GroupsError> {
         if line["entry"][0]["request"]["url"].as_str() != Some(&format!("Group/{id}")) {
             return Err(damaged("it deletes another Group than its name says"));
         }
-        return Ok(RegistryEntry { version, at, state: EntryState::Deleted });
+        return Ok(RegistryEntry { version, at: time, state: EntryState::Deleted });
     }
     if !facts.is_group || facts.id != Some(*id) {
         return Err(damaged("it is not the Group that its name says"));
     }
-    Ok(RegistryEntry { version, at, state: EntryState::Live { facts: Arc::new(facts), len, writer } })
+    Ok(RegistryEntry { version, at: time, state: EntryState::Live { facts: Arc::new(facts), len, writer } })
 }

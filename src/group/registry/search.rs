@@ -79,16 +79,16 @@ impl GroupView<'_> {
         on_hit: &mut dyn FnMut(SearchHit) -> Result<(), GroupsError>,
     ) -> Result<TotalMode, GroupsError> {
         self.book.store_facts.lock().expect("no panic under it").begin();
-        let (mut total, mut told, mut bytes) = (0u64, 0usize, 0u64);
+        let (mut total, mut reported, mut bytes) = (0u64, 0usize, 0u64);
         let (mut last, mut next) = (None, None);
         for (id, candidate) in self.candidates(query)? {
             let on_page = page.after.is_none_or(|after| id > after) && next.is_none() && page.count > 0;
-            let full = told >= page.count || bytes > page.bytes_max;
+            let full = reported >= page.count || bytes > page.bytes_max;
             let wanted = on_page && !full;
             let Some(hit) = self.examine(&id, candidate, query, wanted)? else { continue };
             total += 1;
             if wanted {
-                (told, bytes, last) = (told + 1, bytes + hit.len(), Some(id));
+                (reported, bytes, last) = (reported + 1, bytes + hit.len(), Some(id));
                 on_hit(hit)?;
             } else if on_page {
                 next = last;
@@ -189,12 +189,12 @@ impl GroupView<'_> {
         match found {
             GroupLookup::Book(group) => {
                 let mut buffer = vec![0; READ_BYTES.min(group.len() as usize)];
-                let mut at = 0;
-                while at < group.len() {
-                    let len = buffer.len().min((group.len() - at) as usize);
-                    group.read_at(at, &mut buffer[..len])?;
+                let mut offset = 0;
+                while offset < group.len() {
+                    let len = buffer.len().min((group.len() - offset) as usize);
+                    group.read_at(offset, &mut buffer[..len])?;
                     reader.feed(&buffer[..len]);
-                    at += len as u64;
+                    offset += len as u64;
                 }
             }
             GroupLookup::Store(group) => group.stream(0..group.len(), &mut |piece| reader.feed(piece))?,

@@ -163,8 +163,8 @@ impl FactsCache {
     /// The facts of a row.
     pub fn get(&mut self, key: RowKey) -> Option<std::sync::Arc<GroupFacts>> {
         let search = self.search;
-        self.rows.get_mut(&key).map(|(asked, facts)| {
-            *asked = search;
+        self.rows.get_mut(&key).map(|(requested, facts)| {
+            *requested = search;
             facts.clone()
         })
     }
@@ -178,7 +178,7 @@ impl FactsCache {
         let bytes = facts.bytes();
         if self.bytes + bytes > bytes_max {
             let oldest_kept = self.search.saturating_sub(1);
-            self.rows.retain(|_, (asked, _)| *asked >= oldest_kept);
+            self.rows.retain(|_, (requested, _)| *requested >= oldest_kept);
             self.bytes = self.rows.values().map(|(_, facts)| facts.bytes()).sum();
         }
         if self.bytes + bytes <= bytes_max && self.rows.insert(key, (self.search, facts.clone())).is_none() {

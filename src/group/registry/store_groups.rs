@@ -97,7 +97,7 @@ impl<'a> SnapshotLocation<'a> {
     }
 
     fn current(&self, extent: usize, row: usize) -> Result<StoreLocation, CorruptIndex> {
-        let updated = self.snapshot.index().extents()[extent].updated(row)?.map(|at| at.to_owned());
+        let updated = self.snapshot.index().extents()[extent].updated(row)?.map(|instant| instant.to_owned());
         Ok(StoreLocation::Current { extent, row, updated })
     }
 
@@ -117,23 +117,23 @@ impl<'a> SnapshotLocation<'a> {
         let hash = id_encoding::entity_hash(ResourceType::GROUP, id.as_bytes());
         let mut last: Option<Instant> = None;
         for extent in self.snapshot.extents() {
-            let this = &index.extents()[extent];
-            if this.tombstones() == 0 {
+            let segment = &index.extents()[extent];
+            if segment.tombstones() == 0 {
                 continue;
             }
             for reference in
-                this.based_name_of(hash)?.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE)
+                segment.based_name_of(hash)?.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE)
             {
                 let entry = (reference & !kind::MASK) as usize;
-                let columns = this.tombstone(entry)?;
+                let columns = segment.tombstone(entry)?;
                 let base = index.base_number(extent, columns.tomb_base[entry] & BASE_BITS);
-                let Some(at) = columns.tombstone_updated(entry) else { continue };
+                let Some(instant) = columns.tombstone_updated(entry) else { continue };
                 if columns.tombstone_of(entry) == (ResourceType::GROUP, *id)
                     && self.ours[base as usize]
-                    && at <= self.snapshot.as_of().as_ref()
-                    && last.as_ref().is_none_or(|last| last.as_ref() < at)
+                    && instant <= self.snapshot.as_of().as_ref()
+                    && last.as_ref().is_none_or(|last| last.as_ref() < instant)
                 {
-                    last = Some(at.to_owned());
+                    last = Some(instant.to_owned());
                 }
             }
         }
@@ -144,14 +144,14 @@ impl<'a> SnapshotLocation<'a> {
     pub fn each_group(&self, tell: &mut dyn FnMut(Id, StoreLocation)) -> Result<(), CorruptIndex> {
         let index = self.snapshot.index();
         for extent in self.snapshot.extents() {
-            let this = &index.extents()[extent];
-            if !this.head().has_type(ResourceType::GROUP.index()) {
+            let segment = &index.extents()[extent];
+            if !segment.head().has_type(ResourceType::GROUP.index()) {
                 continue;
             }
-            let columns = this.verify_columns(&[Column::Type])?;
+            let columns = segment.verify_columns(&[Column::Type])?;
             for row in memchr::memchr_iter(ResourceType::GROUP.index() as u8, columns.resource_type) {
                 if self.group_state(extent, row)? == RowState::Current {
-                    tell(this.row_id(row)?, self.current(extent, row)?);
+                    tell(segment.row_id(row)?, self.current(extent, row)?);
                 }
             }
         }

@@ -194,8 +194,8 @@ impl<'a> GroupView<'a> {
             (StoreLocation::Current { extent, row, .. }, Some(store)) => {
                 Ok(GroupLookup::Store(store.read_group(self.book, extent, row)?))
             }
-            (StoreLocation::Deleted(at), _) => {
-                Ok(GroupLookup::Deleted { version: entry.map(|entry| entry.version), at })
+            (StoreLocation::Deleted(instant), _) => {
+                Ok(GroupLookup::Deleted { version: entry.map(|entry| entry.version), at: instant })
             }
             _ => Ok(GroupLookup::Unknown),
         }
@@ -245,15 +245,15 @@ impl<'a> GroupView<'a> {
         found: &GroupLookup,
         now: &Instant,
     ) -> Result<GroupWrite, GroupsError> {
-        let (version, at) = (found.next_version(), found.next_instant(now));
+        let (version, instant) = (found.next_version(), found.next_instant(now));
         let line = self.book.put(
             id,
-            document.stamp_version(id, version, &at),
+            document.stamp_version(id, version, &instant),
             version,
-            at.clone(),
+            instant.clone(),
             self.writer_after(found),
         )?;
-        Ok(GroupWrite { id: *id, version, at, created: found.facts().is_none(), line })
+        Ok(GroupWrite { id: *id, version, at: instant, created: found.facts().is_none(), line })
     }
 
     /// Who writes, for a version that follows what was found.
@@ -305,9 +305,9 @@ impl<'a> GroupView<'a> {
         if found.facts().is_none() {
             return Ok(Ok(None));
         }
-        let (version, at) = (found.next_version(), found.next_instant(now));
-        self.book.mark_deleted(id, version, at.clone())?;
-        Ok(Ok(Some(GroupWrite { id: *id, version, at, created: false, line: Vec::new() })))
+        let (version, instant) = (found.next_version(), found.next_instant(now));
+        self.book.mark_deleted(id, version, instant.clone())?;
+        Ok(Ok(Some(GroupWrite { id: *id, version, at: instant, created: false, line: Vec::new() })))
     }
 }
 
@@ -315,7 +315,7 @@ impl<'a> GroupView<'a> {
 pub(crate) fn registry_has(entry: &RegistryEntry, in_store: &StoreLocation) -> bool {
     match in_store {
         StoreLocation::Current { updated, .. } => updated.as_ref().is_none_or(|updated| *updated <= entry.at),
-        StoreLocation::Deleted(at) => *at <= entry.at,
+        StoreLocation::Deleted(instant) => *instant <= entry.at,
         StoreLocation::Unknown => true,
     }
 }

@@ -65,8 +65,8 @@ mod tests {
             let writer = GroupWriter { client: "a".into(), bound_to_groups, follows_unbound };
             let line = writer.to_line();
             assert_eq!(GroupWriter::parse(&line), Ok(Some(writer)));
-            for at in 0..line.len() {
-                assert!(at == 0 || GroupWriter::parse(&line[..at]).is_err());
+            for offset in 0..line.len() {
+                assert!(offset == 0 || GroupWriter::parse(&line[..offset]).is_err());
             }
         }
         assert_eq!(GroupWriter::parse(b""), Ok(None));

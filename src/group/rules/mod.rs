@@ -135,7 +135,7 @@ impl<'a> GroupCheck<'a> {
         }
         let before = &piece[..piece.len().min(fault.at.saturating_sub(self.position) as usize)];
         let lines = self.lines.0 + memchr::memchr_iter(b'\n', before).count() as u64;
-        let begin = memchr::memrchr(b'\n', before).map_or(self.lines.1, |at| self.position + at as u64 + 1);
+        let begin = memchr::memrchr(b'\n', before).map_or(self.lines.1, |offset| self.position + offset as u64 + 1);
         self.fault = Some((fault, lines + 1, fault.at.saturating_sub(begin) + 1));
     }
 
@@ -349,11 +349,11 @@ impl<'a> CheckState<'a> {
 
     /// A token of an element of the Group; of interest if that is an array of objects.
     fn item(&mut self, token: JsonToken<'_>) {
-        let Some(at) = self.items else { return };
+        let Some(offset) = self.items else { return };
         if matches!(token, JsonToken::End) {
             return self.items = None;
         }
-        self.items = Some(at + 1);
+        self.items = Some(offset + 1);
         let is_object = matches!(token, JsonToken::Object);
         if self.is_member {
             self.members += 1;
@@ -361,15 +361,15 @@ impl<'a> CheckState<'a> {
         }
         if !is_object {
             let entity = if self.is_member { " with an entity" } else { "" };
-            let path = format!("{}[{at}]", self.path);
+            let path = format!("{}[{offset}]", self.path);
             self.problems.push(RuleKind::Structure, &path, || format!("{path} must be an object{entity}"));
         }
     }
 
     fn wrong(&mut self, kind: RuleKind, below: &str, what: &str) {
         // Told again and again in a list of a million: without a path when nobody will read it.
-        let at = self.members - 1;
-        let path = if self.problems.is_full() { String::new() } else { format!("Group.member[{at}]{below}") };
+        let offset = self.members - 1;
+        let path = if self.problems.is_full() { String::new() } else { format!("Group.member[{offset}]{below}") };
         self.problems.push(kind, &path, || format!("{path} {what}"));
     }
 

@@ -20,14 +20,17 @@ fn checked(body: &str, id: WantedId<'_>, rules: &GroupRules) -> Result<CheckedGr
     // Long documents are cut at few places only: each piece has a cost.
     let pieces = if body.len() < 10_000 { &[1, 7, 64][..] } else { &[65_537][..] };
     // In which column an unreadable text is noticed depends on the cut.
-    let told = |found: &Result<CheckedGroup, Vec<RuleViolation>>| match found {
+    let reported = |found: &Result<CheckedGroup, Vec<RuleViolation>>| match found {
         Err(problems) if problems[0].text.starts_with("line ") => Err(Some(problems[0].kind)),
         Err(_) => Err(None),
         Ok(_) => Ok(()),
     };
     for piece in pieces {
         let found = cut(body.as_bytes(), *piece, id, rules);
-        assert!(found == whole || told(&found) == told(&whole) && told(&found) != Err(None), "pieces of {piece}");
+        assert!(
+            found == whole || reported(&found) == reported(&whole) && reported(&found) != Err(None),
+            "pieces of {piece}"
+        );
     }
     whole
 }
@@ -145,7 +148,7 @@ const UUID: &str = "58c297c4-d684-4677-8024-01131d93835e";
 /// A Group of so many members, each of which says `more` beside its reference.
 fn group(members: usize, more: &str) -> String {
     let list: Vec<String> = (0..members)
-        .map(|at| format!(r#"{{"entity":{{"reference":"Patient/{:08x}{}"}}{more}}}"#, at, &UUID[8..]))
+        .map(|offset| format!(r#"{{"entity":{{"reference":"Patient/{:08x}{}"}}{more}}}"#, offset, &UUID[8..]))
         .collect();
     format!(r#"{{"resourceType":"Group","type":"person","actual":true,"member":[{}]}}"#, list.join(","))
 }
@@ -287,7 +290,7 @@ fn a_bound_is_not_hidden_by_other_problems() {
 /// Names and number of elements are bounded, so that no text takes more memory than that.
 #[test]
 fn elements_are_bounded() {
-    let many: String = (0..GROUP_ELEMENTS_MAX).map(|at| format!(r#","e{at}":0"#)).collect();
+    let many: String = (0..GROUP_ELEMENTS_MAX).map(|offset| format!(r#","e{offset}":0"#)).collect();
     let body = format!(r#"{{"resourceType":"Group","type":"person","actual":true{many}}}"#);
     assert_eq!(problems(&body, WantedId::Ignored, &GroupRules::default()).len(), 3);
     let body = format!(r#"{{"resourceType":"Group","type":"person","actual":true,"{}":0}}"#, "x".repeat(5000));
@@ -316,8 +319,8 @@ fn naive(tree: &Tree, bytes: usize, rules: &GroupRules) -> Vec<(RuleKind, String
         if !fits {
             found.push((Structure, format!("Group.{name}")));
         } else if shape == Some(ElementShape::Objects) {
-            for (at, item) in value.as_array().unwrap().iter().enumerate().filter(|(_, item)| !item.is_object()) {
-                found.push((Structure, format!("Group.{name}[{at}]")));
+            for (index, item) in value.as_array().unwrap().iter().enumerate().filter(|(_, item)| !item.is_object()) {
+                found.push((Structure, format!("Group.{name}[{index}]")));
                 assert!(!item.is_object());
             }
         }
@@ -325,8 +328,8 @@ fn naive(tree: &Tree, bytes: usize, rules: &GroupRules) -> Vec<(RuleKind, String
     let none = Vec::new();
     let members = tree["member"].as_array().unwrap_or(&none);
     let mut plain = true;
-    for (at, member) in members.iter().enumerate().filter(|(_, member)| member.is_object()) {
-        let path = format!("Group.member[{at}]");
+    for (i, member) in members.iter().enumerate().filter(|(_, member)| member.is_object()) {
+        let path = format!("Group.member[{i}]");
         plain &= member.as_object().unwrap().keys().all(|name| name == "entity");
         if member.get("inactive").is_some_and(|value| !value.is_boolean()) {
             found.push((Structure, format!("{path}.inactive")));
@@ -413,11 +416,11 @@ fn naive_modifiers(tree: &Tree) -> Vec<&'static str> {
         }
     }
     let below = |of: &[&'static str]| {
-        let mut at = vec![tree];
+        let mut position = vec![tree];
         for name in of {
-            at = at.into_iter().filter_map(|value| value.get(name)).flat_map(each).collect();
+            position = position.into_iter().filter_map(|value| value.get(name)).flat_map(each).collect();
         }
-        at.into_iter().cloned().collect::<Vec<Tree>>()
+        position.into_iter().cloned().collect::<Vec<Tree>>()
     };
     let mut found = std::collections::BTreeSet::new();
     for (path, names) in [

@@ -93,24 +93,24 @@ impl TokenReader {
 
     /// The next piece. Tells each token, and in how many containers it lies.
     pub fn feed(&mut self, piece: &[u8], mut on_token: impl FnMut(usize, JsonToken<'_>)) {
-        let mut at = 0;
-        while at < piece.len() {
+        let mut offset = 0;
+        while offset < piece.len() {
             match self.state {
-                TokenState::String { escaped } => at = self.string(piece, at, escaped, &mut on_token),
+                TokenState::String { escaped } => offset = self.string(piece, offset, escaped, &mut on_token),
                 TokenState::Scalar => {
                     let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
-                    let found = piece[at..].iter().position(ends);
-                    let end = found.map_or(piece.len(), |len| at + len);
-                    self.bytes += (end - at) as u64;
-                    at = end;
+                    let found = piece[offset..].iter().position(ends);
+                    let end = found.map_or(piece.len(), |len| offset + len);
+                    self.bytes += (end - offset) as u64;
+                    offset = end;
                     if found.is_some() {
                         self.state = TokenState::Between;
                     }
                 }
                 TokenState::Between => {
-                    self.bytes += u64::from(!matches!(piece[at], b' ' | b'\t' | b'\n' | b'\r'));
-                    self.between(piece[at], &mut on_token);
-                    at += 1;
+                    self.bytes += u64::from(!matches!(piece[offset], b' ' | b'\t' | b'\n' | b'\r'));
+                    self.between(piece[offset], &mut on_token);
+                    offset += 1;
                 }
             }
         }
@@ -161,9 +161,9 @@ impl TokenReader {
         escaped: bool,
         on_token: &mut impl FnMut(usize, JsonToken<'_>),
     ) -> usize {
-        let mut at = from + usize::from(escaped);
+        let mut offset = from + usize::from(escaped);
         let end = loop {
-            match memchr::memchr2(b'"', b'\\', &piece[at..]).map(|found| at + found) {
+            match memchr::memchr2(b'"', b'\\', &piece[offset..]).map(|found| offset + found) {
                 None => break None,
                 Some(quote) if piece[quote] == b'"' => break Some(quote),
                 Some(last) if last + 1 == piece.len() => {
@@ -171,7 +171,7 @@ impl TokenReader {
                     self.keep(&piece[from..]);
                     return piece.len();
                 }
-                Some(backslash) => at = backslash + 2,
+                Some(backslash) => offset = backslash + 2,
             }
         };
         let Some(end) = end else {
@@ -307,15 +307,15 @@ pub mod tests {
             let text = format!(r#"["{}"]"#, "x".repeat(chars));
             for piece in [7, 4096, usize::MAX] {
                 let mut tokens = TokenReader::new();
-                let mut told = Vec::new();
+                let mut reported = Vec::new();
                 for piece in text.as_bytes().chunks(piece) {
                     tokens.feed(piece, |_, token| {
                         if let JsonToken::String(text) = token {
-                            told.push(text.get().is_some());
+                            reported.push(text.get().is_some());
                         }
                     });
                 }
-                assert_eq!((told, tokens.bytes()), (vec![known], text.len() as u64));
+                assert_eq!((reported, tokens.bytes()), (vec![known], text.len() as u64));
                 assert!(tokens.text.capacity() <= 2 * RAW_BYTES_MAX + 2);
             }
         }

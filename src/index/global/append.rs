@@ -43,12 +43,12 @@ struct OrdinalMap<'a> {
 impl OrdinalMap<'_> {
     /// A record's new number.
     fn map_record(&self, record: u32) -> u32 {
-        let at = record as usize;
-        match at < self.old_rows {
-            true => self.is_within(at, &self.old.row, &self.new.row) as u32,
+        let position = record as usize;
+        match position < self.old_rows {
+            true => self.is_within(position, &self.old.row, &self.new.row) as u32,
             false => {
-                let at = self.is_within(at - self.old_rows, &self.old.tombstone, &self.new.tombstone);
-                (self.new.rows + at) as u32
+                let offset = self.is_within(position - self.old_rows, &self.old.tombstone, &self.new.tombstone);
+                (self.new.rows + offset) as u32
             }
         }
     }
@@ -58,9 +58,9 @@ impl OrdinalMap<'_> {
     }
 
     /// A number counted over the store, which `old` and `new` cut at the extents.
-    fn is_within(&self, at: usize, old: &[usize], new: &[usize]) -> usize {
-        let extent = old.partition_point(|start| *start <= at) - 1;
-        at - old[extent] + new[self.extents[extent]]
+    fn is_within(&self, offset: usize, old: &[usize], new: &[usize]) -> usize {
+        let extent = old.partition_point(|start| *start <= offset) - 1;
+        offset - old[extent] + new[self.extents[extent]]
     }
 }
 
@@ -133,11 +133,11 @@ fn touched_entities(
         .map(|extent| {
             let c = &whole.columns[extent];
             let mut found = Vec::new();
-            for (at, hash) in c.sorted_hash.iter().enumerate() {
+            for (i, hash) in c.sorted_hash.iter().enumerate() {
                 let bit = hash >> (64 - bits);
                 if filter[(bit / 64) as usize] >> (bit % 64) & 1 != 0 {
-                    extents[extent].verify_entry(at)?;
-                    found.push((*hash, extent as u32, c.sorted_ref[at]));
+                    extents[extent].verify_entry(i)?;
+                    found.push((*hash, extent as u32, c.sorted_ref[i]));
                 }
             }
             Ok(found)
@@ -178,17 +178,18 @@ fn chains(
     let kept = |known: &[u32], number: u32| known.binary_search(&number).is_err();
     // The heads of old targets and the ends of old DELETE entries come first, so that what is new overwrites them.
     let mut chains = VersionChains::default();
-    for (at, version) in before.verified_words(Section::Ends, 0..before.count(Section::Ends))?.iter().enumerate() {
-        let at = moved.is_within(at, &moved.old.tombstone, &moved.new.tombstone) as u32;
-        if kept(&records_anew, whole.starts.rows as u32 + at) {
-            chains.ends.push((at, version.checked_sub(1).map_or(0, |version| moved.map_record(version) + 1)));
+    for (position, version) in before.verified_words(Section::Ends, 0..before.count(Section::Ends))?.iter().enumerate()
+    {
+        let k = moved.is_within(position, &moved.old.tombstone, &moved.new.tombstone) as u32;
+        if kept(&records_anew, whole.starts.rows as u32 + k) {
+            chains.ends.push((k, version.checked_sub(1).map_or(0, |version| moved.map_record(version) + 1)));
         }
     }
     let heads = before.verified_words(Section::TargetHead, 0..before.count(Section::TargetHead))?;
-    for (at, head) in heads.iter().enumerate() {
-        let at = moved.map_target(at as u32);
-        if kept(&targets_anew, at) {
-            chains.target_head.push((at, head.checked_sub(1).map_or(0, |head| moved.map_record(head) + 1)));
+    for (index, head) in heads.iter().enumerate() {
+        let i = moved.map_target(index as u32);
+        if kept(&targets_anew, i) {
+            chains.target_head.push((i, head.checked_sub(1).map_or(0, |head| moved.map_record(head) + 1)));
         }
     }
     chains.ends.append(&mut anew.ends);
@@ -242,7 +243,7 @@ impl PatientMap {
         let hashes = before.verified_longs(Section::PatientHash, 0..old_count)?;
         let bases = before.verified_words(Section::PatientBase, 0..old_count)?;
         let starts = before.verified_words(Section::PatientStart, 0..old_count + 1)?;
-        let base_number = |text: &String| whole.bases.binary_search(text).map(|at| at as u32);
+        let base_number = |text: &String| whole.bases.binary_search(text).map(|index| index as u32);
         let old_bases: Vec<u32> = before
             .bases()?
             .iter()
@@ -265,11 +266,11 @@ impl PatientMap {
             let id = extents[moved.extents[extent]].owner_id(first - moved.old.owner[extent])?;
             Ok((hashes[patient], old_bases[bases[patient] as usize], id))
         };
-        let (mut runs, mut at, mut old) = (Vec::new(), 0, 0);
+        let (mut runs, mut i, mut old) = (Vec::new(), 0, 0);
         let mut count = old_count;
-        while at < owners.len() {
-            let this = key(&owners[at]);
-            let mut end = at + 1;
+        while i < owners.len() {
+            let this = key(&owners[i]);
+            let mut end = i + 1;
             while end < owners.len() && key(&owners[end]) == this {
                 end += 1;
             }
@@ -279,7 +280,7 @@ impl PatientMap {
             let is_old = old < old_count && hashes[old] == this.0 && old_key(old)? == this;
             count += usize::from(!is_old);
             runs.push(OrdinalRun { end, old, is_old });
-            at = end;
+            i = end;
         }
         Ok(PatientMap { count, old_bases, owners, runs })
     }
@@ -351,8 +352,8 @@ impl PatientMap {
         for (old, new) in moved.extents.iter().enumerate() {
             debug_assert!(!is_new(*new));
             let (from, to) = (moved.old.owner[old], moved.new.owner[*new]);
-            for at in 0..before.heads()[old].owners as usize {
-                slots.put(Section::OwnerPatient, to + at, new_number[owner_patient[from + at] as usize]);
+            for i in 0..before.heads()[old].owners as usize {
+                slots.put(Section::OwnerPatient, to + i, new_number[owner_patient[from + i] as usize]);
             }
         }
         Ok(())

@@ -55,8 +55,8 @@ pub fn global_bases(columns: &[Columns<'_>]) -> (Vec<String>, Vec<Vec<u32>>) {
     for columns in columns {
         for base in 0..columns.bases() {
             let text = columns.base_text(base);
-            if let Err(at) = all.binary_search_by(|known| known.as_str().cmp(text)) {
-                all.insert(at, text.to_string());
+            if let Err(offset) = all.binary_search_by(|known| known.as_str().cmp(text)) {
+                all.insert(offset, text.to_string());
             }
         }
     }
@@ -111,8 +111,8 @@ impl VersionChains {
     /// Adds what one resource gives.
     pub(crate) fn add(&mut self, records: &[EntityRecord<'_>], targets: &[u32], rows: usize) {
         let mut version = 0;
-        for (at, record) in records.iter().enumerate() {
-            if let Some(next) = records.get(at + 1) {
+        for (i, record) in records.iter().enumerate() {
+            if let Some(next) = records.get(i + 1) {
                 self.succession.push(pair_of(record.number, next.number));
             }
             match record.is_version {
@@ -140,7 +140,7 @@ impl TypeTotals {
 
     /// Adds (`sign` 1) or takes away (-1) what the records of one resource, in their order, count for.
     pub(crate) fn add(&mut self, resource_type: ResourceType, records: &[EntityRecord<'_>], sign: i64) {
-        let at = resource_type.index() * TYPE_TOTALS;
+        let i = resource_type.index() * TYPE_TOTALS;
         for (number, record) in records.iter().enumerate() {
             if !record.is_version {
                 self.0[TOTALS_WORDS - 1] += if record.foreign { sign } else { 0 };
@@ -148,9 +148,9 @@ impl TypeTotals {
             }
             let behind = &records[number + 1..];
             if behind.iter().any(|record| record.is_version) {
-                self.0[at + 1] += sign;
+                self.0[i + 1] += sign;
             } else if behind.iter().any(|record| !record.foreign) {
-                self.0[at + 2] += sign;
+                self.0[i + 2] += sign;
             }
         }
     }
@@ -232,10 +232,14 @@ impl GlobalIndexWriter {
             .flat_map(SegmentHeader::words)
             .enumerate()
             .for_each(|(at, word)| slots.put_long(Section::Heads, at, word));
-        totals.0.iter().enumerate().for_each(|(at, total)| slots.put_long(Section::Totals, at, *total as u64));
-        base_counts.iter().enumerate().for_each(|(at, count)| slots.put_long(Section::BaseCount, at, *count));
-        bases.iter().enumerate().for_each(|(at, base)| slots.put(Section::BaseLength, at, base.len() as u32));
-        extent_bases.iter().enumerate().for_each(|(at, base)| slots.put(Section::ExtentBase, at, *base));
+        totals
+            .0
+            .iter()
+            .enumerate()
+            .for_each(|(position, total)| slots.put_long(Section::Totals, position, *total as u64));
+        base_counts.iter().enumerate().for_each(|(k, count)| slots.put_long(Section::BaseCount, k, *count));
+        bases.iter().enumerate().for_each(|(index, base)| slots.put(Section::BaseLength, index, base.len() as u32));
+        extent_bases.iter().enumerate().for_each(|(i, base)| slots.put(Section::ExtentBase, i, *base));
         self.put_text(Section::BaseText, bases.concat().as_bytes());
     }
 
@@ -243,10 +247,10 @@ impl GlobalIndexWriter {
     pub(crate) fn put_chains(&mut self, chains: &VersionChains) {
         let slots = self.sections();
         for (section, list) in [(Section::Succession, &chains.succession), (Section::About, &chains.about)] {
-            list.par_iter().enumerate().for_each(|(at, long)| slots.put_long(section, at, *long));
+            list.par_iter().enumerate().for_each(|(index, long)| slots.put_long(section, index, *long));
         }
         for (section, list) in [(Section::Ends, &chains.ends), (Section::TargetHead, &chains.target_head)] {
-            list.par_iter().for_each(|(at, word)| slots.put(section, *at as usize, *word));
+            list.par_iter().for_each(|(i, word)| slots.put(section, *i as usize, *word));
         }
     }
 }
@@ -259,14 +263,14 @@ pub(crate) struct SectionWriter<'a> {
 }
 
 impl SectionWriter<'_> {
-    pub(crate) fn put(&self, section: Section, at: usize, word: u32) {
-        self.words[self.starts[section as usize] + at].store(word, Relaxed);
+    pub(crate) fn put(&self, section: Section, offset: usize, word: u32) {
+        self.words[self.starts[section as usize] + offset].store(word, Relaxed);
     }
 
-    pub(crate) fn put_long(&self, section: Section, at: usize, long: u64) {
-        let at = self.starts[section as usize] + at * 2;
-        self.words[at].store(long as u32, Relaxed);
-        self.words[at + 1].store((long >> 32) as u32, Relaxed);
+    pub(crate) fn put_long(&self, section: Section, offset: usize, long: u64) {
+        let i = self.starts[section as usize] + offset * 2;
+        self.words[i].store(long as u32, Relaxed);
+        self.words[i + 1].store((long >> 32) as u32, Relaxed);
     }
 }
 
@@ -302,9 +306,8 @@ pub fn build(extents: &[Segment], home: &IndexDir, name: &str) -> Result<(), Bui
             let range = hash_range(part, bits);
             let mut entries: Vec<OwnerEntry> = Vec::new();
             for (extent, c) in whole.columns.iter().enumerate() {
-                entries.extend(
-                    slice_of(c.sorted_hash, range).map(|at| (c.sorted_hash[at], extent as u32, c.sorted_ref[at])),
-                );
+                entries
+                    .extend(slice_of(c.sorted_hash, range).map(|i| (c.sorted_hash[i], extent as u32, c.sorted_ref[i])));
             }
             each_entity(&whole, entries, &mut |resource_type, records, targets| {
                 chains.add(records, targets, whole.starts.rows);
@@ -521,22 +524,22 @@ fn place_entities<'a>(
 ) {
     let number = (reference & !kind::MASK) as usize;
     let (c, starts) = (&whole.columns[extent as usize], &whole.starts);
-    let at = extent as usize;
+    let i = extent as usize;
     match reference & kind::MASK {
-        kind::TARGET => targets.push((starts.target[at] + number) as u32),
+        kind::TARGET => targets.push((starts.target[i] + number) as u32),
         kind::TOMBSTONE => records.extend(c.tombstone_updated(number).map(|updated| EntityRecord {
             at: Some(updated),
             is_version: false,
             version: VersionKey::None,
-            number: (starts.rows + starts.tombstone[at] + number) as u32,
+            number: (starts.rows + starts.tombstone[i] + number) as u32,
             extent,
-            foreign: whole.base_numbers[at][(c.tomb_base[number] & BASE_BITS) as usize] != 0,
+            foreign: whole.base_numbers[i][(c.tomb_base[number] & BASE_BITS) as usize] != 0,
         })),
         _ => records.push(EntityRecord {
             at: c.updated_of(number),
             is_version: true,
             version: c.version_of(number),
-            number: (starts.row[at] + number) as u32,
+            number: (starts.row[i] + number) as u32,
             extent,
             foreign: false,
         }),

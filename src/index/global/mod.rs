@@ -69,8 +69,8 @@ pub type GlobalCounts = [usize; SECTIONS.len()];
 pub fn places(counts: &GlobalCounts) -> Option<(usize, [Range<usize>; SECTIONS.len()])> {
     let mut body = 0usize;
     let mut places = [const { 0..0 }; SECTIONS.len()];
-    for (at, place) in places.iter_mut().enumerate() {
-        let len = counts[at].checked_mul(SECTIONS[at].1)?;
+    for (i, place) in places.iter_mut().enumerate() {
+        let len = counts[i].checked_mul(SECTIONS[i].1)?;
         *place = body..body.checked_add(len)?;
         body = place.end.checked_next_multiple_of(8)?;
     }
@@ -93,13 +93,13 @@ pub fn row_successor_state(bytes: &[u8]) -> Result<(), &'static str> {
 /// Reads and checks a header: numbers of elements, places and seals of the sections.
 fn header_bytes(bytes: &[u8]) -> Result<(GlobalCounts, [Range<usize>; SECTIONS.len()], PageChecksums), &'static str> {
     let (words, _) = bytes.get(..WORDS * 8).ok_or("it is shorter than its header")?.as_chunks::<8>();
-    let word = |at: usize| u64::from_le_bytes(words[at]);
+    let word = |index: usize| u64::from_le_bytes(words[index]);
     if word(0) != MAGIC {
         return Err("it does not begin with the magic bytes");
     }
     let mut counts = [0; SECTIONS.len()];
-    for (at, count) in counts.iter_mut().enumerate() {
-        *count = usize::try_from(word(2 + at)).map_err(|_| "its sizes do not fit")?;
+    for (i, count) in counts.iter_mut().enumerate() {
+        *count = usize::try_from(word(2 + i)).map_err(|_| "its sizes do not fit")?;
     }
     let (front, places) = places(&counts).ok_or("its sizes do not fit")?;
     let end = places[SECTIONS.len() - 1].end.next_multiple_of(8);
@@ -212,7 +212,7 @@ impl GlobalIndex {
             return Err("it belongs to other extents");
         }
         self.seals.verify_all(&self.bytes).map_err(|damaged| damaged.0)?;
-        let below = |section, bound: usize| self.words(section).iter().all(|at| (*at as usize) < bound);
+        let below = |section, bound: usize| self.words(section).iter().all(|offset| (*offset as usize) < bound);
         let rows: u64 = self.heads.iter().map(|head| head.rows).sum();
         let records = rows as usize + self.count(Section::Ends);
         let pairs = |section, second: usize| {
@@ -296,8 +296,8 @@ impl GlobalIndex {
     ///
     /// # Errors
     /// As [`GlobalIndex::verify`].
-    pub fn word(&self, section: Section, at: usize) -> Result<u32, CorruptIndex> {
-        Ok(self.verified_words(section, at..at + 1)?[0])
+    pub fn word(&self, section: Section, offset: usize) -> Result<u32, CorruptIndex> {
+        Ok(self.verified_words(section, offset..offset + 1)?[0])
     }
 
     /// The first element of an ascending section of `u64`s that is not less than `key`.

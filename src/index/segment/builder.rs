@@ -182,13 +182,13 @@ impl SegmentBuilder {
             flags |= flag::LEADING_SPACE;
         }
         let ticks = match facts.last_updated() {
-            LastUpdated::At(at) => {
-                if !at.rest.is_empty() {
+            LastUpdated::At(instant) => {
+                if !instant.rest.is_empty() {
                     flags |= flag::EXACT;
-                    let place = id_encoding::push_heap(&mut self.heap, at.rest);
-                    self.exact.push([row, place, at.rest.len() as u32]);
+                    let place = id_encoding::push_heap(&mut self.heap, instant.rest);
+                    self.exact.push([row, place, instant.rest.len() as u32]);
                 }
-                at.ticks
+                instant.ticks
             }
             LastUpdated::Missing => NO_INSTANT,
             LastUpdated::Illegal => {
@@ -302,12 +302,12 @@ impl SegmentBuilder {
             let Some(reference) = Reference::parse(url) else { continue };
             let number = self.tomb_type.len() as u32;
             let ticks = match facts.last_updated() {
-                LastUpdated::At(at) => {
-                    if !at.rest.is_empty() {
-                        let place = id_encoding::push_heap(&mut self.heap, at.rest);
-                        self.exact.push([number | 1 << 31, place, at.rest.len() as u32]);
+                LastUpdated::At(instant) => {
+                    if !instant.rest.is_empty() {
+                        let place = id_encoding::push_heap(&mut self.heap, instant.rest);
+                        self.exact.push([number | 1 << 31, place, instant.rest.len() as u32]);
                     }
-                    at.ticks
+                    instant.ticks
                 }
                 LastUpdated::Missing | LastUpdated::Illegal => NO_INSTANT,
             };
@@ -361,9 +361,9 @@ impl SegmentBuilder {
             false => rows.iter().copied().max().unwrap_or(NO_INSTANT),
         };
         let updated_max: Vec<i64> = self.last_updated.chunks(ZONE_ROWS).map(zone).collect();
-        for [at, _] in &mut self.tomb_left {
-            if let Some(new) = place.get((*at >> 32) as usize) {
-                *at = *at & u64::from(u32::MAX) | u64::from(*new) << 32;
+        for [i, _] in &mut self.tomb_left {
+            if let Some(new) = place.get((*i >> 32) as usize) {
+                *i = *i & u64::from(u32::MAX) | u64::from(*new) << 32;
             }
         }
         let mut owner_hash = Vec::with_capacity(order.len());
@@ -443,8 +443,8 @@ impl SegmentBuilder {
 pub fn postings(owner_start: &[u32], owner: &[u32], owners: usize) -> (Vec<u32>, Vec<u32>) {
     let mut start = vec![0u32; owners + 1];
     owner.iter().for_each(|owner| start[*owner as usize + 1] += 1);
-    for at in 0..owners {
-        start[at + 1] += start[at];
+    for i in 0..owners {
+        start[i + 1] += start[i];
     }
     let mut next = start.clone();
     let mut rows = vec![0; owner.len()];

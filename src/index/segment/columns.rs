@@ -67,9 +67,9 @@ impl<'a> PriorOwner<'a> {
     pub fn owners(&self) -> impl Iterator<Item = usize> + 'a {
         self.entries
             .iter()
-            .map(|[at, _]| (*at >> 32) as u32)
-            .filter(|at| !matches!(*at, NOBODY | FOLLOWED | LATE))
-            .map(|at| at as usize)
+            .map(|[start_offset, _]| (*start_offset >> 32) as u32)
+            .filter(|position| !matches!(*position, NOBODY | FOLLOWED | LATE))
+            .map(|offset| offset as usize)
     }
 }
 
@@ -137,21 +137,21 @@ impl<'a> Columns<'a> {
     }
 
     /// Type and id of a DELETE entry.
-    pub fn tombstone_of(&self, at: usize) -> (ResourceType, Id) {
-        let resource_type = ResourceType::from_index(self.tomb_type[at] as usize).expect("checked at open");
-        (resource_type, self.based_id(&self.tomb_id[at], self.tomb_base[at]))
+    pub fn tombstone_of(&self, i: usize) -> (ResourceType, Id) {
+        let resource_type = ResourceType::from_index(self.tomb_type[i] as usize).expect("checked at open");
+        (resource_type, self.based_id(&self.tomb_id[i], self.tomb_base[i]))
     }
 
     /// Type and id of a Provenance target.
-    pub fn target_of(&self, at: usize) -> (ResourceType, Id) {
-        let resource_type = ResourceType::from_index(self.target_type[at] as usize).expect("checked at open");
-        (resource_type, self.based_id(&self.target_id[at], self.target_base[at]))
+    pub fn target_of(&self, i: usize) -> (ResourceType, Id) {
+        let resource_type = ResourceType::from_index(self.target_type[i] as usize).expect("checked at open");
+        (resource_type, self.based_id(&self.target_id[i], self.target_base[i]))
     }
 
     /// Text of a base, empty for the first.
     pub fn base_text(&self, base: usize) -> &'a str {
-        let (at, len) = (self.base[base * 2] as usize, self.base[base * 2 + 1] as usize);
-        str::from_utf8(&self.heap[at..at + len]).expect("checked at open")
+        let (offset, len) = (self.base[base * 2] as usize, self.base[base * 2 + 1] as usize);
+        str::from_utf8(&self.heap[offset..offset + len]).expect("checked at open")
     }
 
     /// Number of bases, at least 1.
@@ -177,19 +177,22 @@ impl<'a> Columns<'a> {
     }
 
     /// A DELETE entry's instant, with every digit.
-    pub fn tombstone_updated(&self, at: usize) -> Option<InstantRef<'a>> {
-        let ticks = self.tomb_updated[at];
-        let rest = if self.exact.is_empty() { &[] } else { self.exact_digits(at as u32 | 1 << 31) };
+    pub fn tombstone_updated(&self, i: usize) -> Option<InstantRef<'a>> {
+        let ticks = self.tomb_updated[i];
+        let rest = if self.exact.is_empty() { &[] } else { self.exact_digits(i as u32 | 1 << 31) };
         (ticks != NO_INSTANT).then_some(InstantRef { ticks, rest })
     }
 
     /// What a packed file tells of the version that a DELETE entry ended and that has left with it.
     pub fn prior_owner_of(&self, tombstone: usize) -> Option<PriorOwner<'a>> {
         let entries = self.prior_owner_entries(tombstone);
-        entries.first().map(|[at, ticks]| PriorOwner {
+        entries.first().map(|[position, ticks]| PriorOwner {
             updated: *ticks as i64,
-            followed: (*at >> 32) as u32 == FOLLOWED,
-            first_seen: entries.last().filter(|[at, _]| (*at >> 32) as u32 == LATE).map(|[_, ticks]| *ticks as i64),
+            followed: (*position >> 32) as u32 == FOLLOWED,
+            first_seen: entries
+                .last()
+                .filter(|[offset, _]| (*offset >> 32) as u32 == LATE)
+                .map(|[_, ticks]| *ticks as i64),
             entries,
         })
     }
@@ -197,8 +200,8 @@ impl<'a> Columns<'a> {
     /// The same as it lies there: (DELETE entry, and above it the owner or a sentinel; ticks).
     pub fn prior_owner_entries(&self, tombstone: usize) -> &'a [[u64; 2]] {
         let (left, _) = self.tomb_left.as_chunks::<2>();
-        let first = left.partition_point(|[at, _]| (*at as u32 as usize) < tombstone);
-        let last = left.partition_point(|[at, _]| (*at as u32 as usize) <= tombstone);
+        let first = left.partition_point(|[position, _]| (*position as u32 as usize) < tombstone);
+        let last = left.partition_point(|[offset, _]| (*offset as u32 as usize) <= tombstone);
         &left[first..last]
     }
 
@@ -206,7 +209,7 @@ impl<'a> Columns<'a> {
     fn exact_digits(&self, reference: u32) -> &'a [u8] {
         let (entries, _) = self.exact.as_chunks::<3>();
         match entries.binary_search_by_key(&reference, |entry| entry[0]) {
-            Ok(at) => &self.heap[entries[at][1] as usize..][..entries[at][2] as usize],
+            Ok(i) => &self.heap[entries[i][1] as usize..][..entries[i][2] as usize],
             Err(_) => &[],
         }
     }
@@ -214,16 +217,17 @@ impl<'a> Columns<'a> {
     /// The targets (numbers in the target columns) of a Provenance row; they are stored in the order of rows.
     pub fn targets_of(&self, row: usize) -> std::ops::Range<usize> {
         let row = row as u32;
-        self.target_row.partition_point(|at| *at < row)..self.target_row.partition_point(|at| *at <= row)
+        self.target_row.partition_point(|position| *position < row)
+            ..self.target_row.partition_point(|offset| *offset <= row)
     }
 
     /// The faults whose details are kept.
     pub fn faults(&self) -> impl Iterator<Item = FaultRow> + 'a {
-        self.fault.as_chunks::<5>().0.iter().map(|[offset, length, line, at, kind]| FaultRow {
+        self.fault.as_chunks::<5>().0.iter().map(|[offset, length, line, position, kind]| FaultRow {
             offset: *offset,
             length: *length,
             line: *line,
-            at: *at,
+            at: *position,
             kind: FaultKind::ALL[*kind as usize],
         })
     }

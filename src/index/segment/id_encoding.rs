@@ -38,24 +38,24 @@ pub fn pack_id(id: &[u8], heap: &mut Vec<u8>) -> (IdClass, [u8; 16]) {
     if let Some(bits) = parse_uuid(id) {
         return (IdClass::Uuid, bits);
     }
-    let at = push_heap(heap, id);
-    packed[..4].copy_from_slice(&at.to_le_bytes());
+    let offset = push_heap(heap, id);
+    packed[..4].copy_from_slice(&offset.to_le_bytes());
     packed[4..8].copy_from_slice(&(id.len() as u32).to_le_bytes());
     (IdClass::Heap, packed)
 }
 
 /// Appends bytes to a heap; its offset. An extent's heap stays far below 4 GiB: ids, digits and bases of 2^17 rows.
 pub fn push_heap(heap: &mut Vec<u8>, bytes: &[u8]) -> u32 {
-    let at = u32::try_from(heap.len()).expect("the heap of an extent is below 4 GiB");
+    let offset = u32::try_from(heap.len()).expect("the heap of an extent is below 4 GiB");
     heap.extend_from_slice(bytes);
-    at
+    offset
 }
 
 /// Offset and length of a heap reference.
 pub fn heap_range(packed: &[u8; 16]) -> std::ops::Range<usize> {
-    let at = u32::from_le_bytes(packed[..4].try_into().expect("4 bytes")) as usize;
+    let offset = u32::from_le_bytes(packed[..4].try_into().expect("4 bytes")) as usize;
     let len = u32::from_le_bytes(packed[4..8].try_into().expect("4 bytes")) as usize;
-    at..at + len
+    offset..offset + len
 }
 
 /// The id that was packed, or `None` when the bytes are no packed id.
@@ -70,9 +70,9 @@ pub fn unpack_id(class: IdClass, packed: &[u8; 16], heap: &[u8]) -> Option<Id> {
 /// The 128 bits of a UUID written as 36 lower-case characters; `None` for any other text.
 fn parse_uuid(id: &[u8]) -> Option<[u8; 16]> {
     let id: &[u8; 36] = id.try_into().ok()?;
-    let four = |at: usize| u64::from(u32::from_le_bytes(*id[at..].first_chunk().expect("36 bytes")));
+    let four = |position: usize| u64::from(u32::from_le_bytes(*id[position..].first_chunk().expect("36 bytes")));
     let parts = [(0, 4), (9, 14), (19, 24), (28, 32)].map(|(low, high)| hex(four(low) | four(high) << 32));
-    let dashes = [8, 13, 18, 23].iter().all(|at| id[*at] == b'-');
+    let dashes = [8, 13, 18, 23].iter().all(|offset| id[*offset] == b'-');
     let mut bits = [0; 16];
     for (bytes, part) in bits.as_chunks_mut::<4>().0.iter_mut().zip(parts) {
         *bytes = part?.to_le_bytes();
@@ -95,14 +95,14 @@ fn hex(digits: u64) -> Option<u32> {
 
 fn format_uuid(bits: &[u8; 16]) -> [u8; 36] {
     let mut text = [b'-'; 36];
-    let mut at = 0;
+    let mut i = 0;
     for byte in bits {
-        if matches!(at, 8 | 13 | 18 | 23) {
-            at += 1;
+        if matches!(i, 8 | 13 | 18 | 23) {
+            i += 1;
         }
-        text[at] = b"0123456789abcdef"[(byte >> 4) as usize];
-        text[at + 1] = b"0123456789abcdef"[(byte & 15) as usize];
-        at += 2;
+        text[i] = b"0123456789abcdef"[(byte >> 4) as usize];
+        text[i + 1] = b"0123456789abcdef"[(byte & 15) as usize];
+        i += 2;
     }
     text
 }
@@ -127,8 +127,8 @@ pub fn pack_version(text: &[u8], heap: &mut Vec<u8>) -> u64 {
     if digits.len() <= 18 {
         return digits.iter().fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0')) + 1;
     }
-    let at = push_heap(heap, digits);
-    1 << 63 | (digits.len() as u64) << 32 | u64::from(at)
+    let offset = push_heap(heap, digits);
+    1 << 63 | (digits.len() as u64) << 32 | u64::from(offset)
 }
 
 /// A version id as it orders: no number first, then numbers by value.
@@ -149,8 +149,8 @@ pub fn unpack_version(packed: u64, heap: &[u8]) -> VersionKey<'_> {
         _ if packed >> 63 == 0 => VersionKey::Small(packed - 1),
         _ => {
             let len = (packed >> 32 & 0x7fff_ffff) as usize;
-            let at = packed as u32 as usize;
-            VersionKey::Big(len, heap.get(at..at + len).unwrap_or_default())
+            let offset = packed as u32 as usize;
+            VersionKey::Big(len, heap.get(offset..offset + len).unwrap_or_default())
         }
     }
 }
@@ -189,10 +189,10 @@ mod tests {
             Some(u32::from_le_bytes(bytes))
         };
         for text in [*b"01234567", *b"89abcdef", *b"ffffffff", *b"00000000", *b"f0e1d2c3"] {
-            for at in 0..8 {
+            for i in 0..8 {
                 for byte in 0..=255 {
                     let mut text = text;
-                    text[at] = byte;
+                    text[i] = byte;
                     assert_eq!(hex(u64::from_le_bytes(text)), slow(&text), "{text:?}");
                 }
             }

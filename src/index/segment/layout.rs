@@ -210,9 +210,9 @@ impl SegmentHeader {
     /// The type that all of its rows have, if they have one.
     pub fn only_type(&self) -> Option<ResourceType> {
         let words = self.types();
-        let at = words.iter().position(|word| *word != 0)?;
+        let i = words.iter().position(|word| *word != 0)?;
         match self.type_count() {
-            1 => ResourceType::from_index(at * 64 + words[at].trailing_zeros() as usize),
+            1 => ResourceType::from_index(i * 64 + words[i].trailing_zeros() as usize),
             _ => None,
         }
     }
@@ -298,7 +298,7 @@ impl ColumnRanges {
     /// Reads a header. `bytes` begins with the extent and may go on behind it. Checks everything but the checksum;
     /// the error says what is wrong.
     pub fn read(bytes: &[u8]) -> Result<ColumnRanges, &'static str> {
-        let word = |at: usize| bytes.get(at..at + 8).map(|w| u64::from_le_bytes(w.try_into().expect("8 bytes")));
+        let word = |k: usize| bytes.get(k..k + 8).map(|w| u64::from_le_bytes(w.try_into().expect("8 bytes")));
         if bytes.len() < HEADER_BYTES {
             return Err("it is shorter than a header");
         }
@@ -309,8 +309,8 @@ impl ColumnRanges {
             return Err("it is of another format version");
         }
         let mut words = [0; HEAD_WORDS];
-        for (at, slot) in words.iter_mut().enumerate() {
-            *slot = word(24 + at * 8).ok_or("it is shorter than a header")?;
+        for (index, slot) in words.iter_mut().enumerate() {
+            *slot = word(24 + index * 8).ok_or("it is shorter than a header")?;
         }
         let head = SegmentHeader::from_words(&words);
         let SegmentHeader { size, start, end, .. } = head;
@@ -331,17 +331,17 @@ impl ColumnRanges {
         }
         let front = front_bytes(body as usize);
         let mut columns = [(0, 0); COLUMN_COUNT];
-        let mut at = front as u64;
+        let mut i = front as u64;
         for (column, slot) in columns.iter_mut().enumerate() {
             let len = word(24 + HEAD_WORDS * 8 + column * 8).ok_or("it is shorter than a header")?;
             // `size` bounds every sum below, so none overflows.
-            if len > size || at + len.next_multiple_of(8) > size || len % COLUMNS[column].width as u64 != 0 {
+            if len > size || i + len.next_multiple_of(8) > size || len % COLUMNS[column].width as u64 != 0 {
                 return Err("its columns do not fit");
             }
-            *slot = (at as usize, len as usize);
-            at += len.next_multiple_of(8);
+            *slot = (i as usize, len as usize);
+            i += len.next_multiple_of(8);
         }
-        if at != size {
+        if i != size {
             return Err("its columns do not fill it");
         }
         let places = ColumnRanges { head, front, columns };
@@ -370,8 +370,8 @@ impl ColumnRanges {
 
     /// Byte range of a column.
     pub fn column(&self, column: Column) -> std::ops::Range<usize> {
-        let (at, len) = self.columns[column as usize];
-        at..at + len
+        let (offset, len) = self.columns[column as usize];
+        offset..offset + len
     }
 
     /// Number of elements of a column.

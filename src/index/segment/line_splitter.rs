@@ -133,52 +133,52 @@ impl<'a> LineSplitter<'a> {
     /// The next bytes of the file. An extent ends behind the first line at or after `extent_bytes`.
     pub fn push(&mut self, bytes: &[u8], extent_bytes: u64) {
         let mut hashed = 0;
-        let mut at = 0;
+        let mut place = 0;
         if self.position == 0 && bytes.starts_with(BOM) {
-            at = BOM.len();
+            place = BOM.len();
         }
         let base = self.position;
-        if self.line.is_some() && at < bytes.len() {
-            match memchr(b'\n', &bytes[at..]) {
+        if self.line.is_some() && place < bytes.len() {
+            match memchr(b'\n', &bytes[place..]) {
                 Some(newline) => {
-                    self.feed_line(&bytes[at..at + newline], base + at as u64);
+                    self.feed_line(&bytes[place..place + newline], base + place as u64);
                     self.end_open_line();
-                    at += newline + 1;
+                    place += newline + 1;
                 }
                 None => {
-                    self.feed_line(&bytes[at..], base + at as u64);
-                    at = bytes.len();
+                    self.feed_line(&bytes[place..], base + place as u64);
+                    place = bytes.len();
                 }
             }
         }
         // Whole lines are read many at a time; one that is out of the ordinary by itself.
-        let whole = memrchr(b'\n', &bytes[at..]).map_or(at, |newline| at + newline + 1);
+        let whole = memrchr(b'\n', &bytes[place..]).map_or(place, |newline| place + newline + 1);
         loop {
-            let is_full = self.builder.is_full() || base + at as u64 - self.builder.start() >= extent_bytes;
+            let is_full = self.builder.is_full() || base + place as u64 - self.builder.start() >= extent_bytes;
             if is_full && self.line.is_none() {
-                self.hash.update(&bytes[hashed..at]);
-                hashed = at;
-                self.close_segment(base + at as u64);
+                self.hash.update(&bytes[hashed..place]);
+                hashed = place;
+                self.close_segment(base + place as u64);
             }
-            if at == whole {
+            if place == whole {
                 break;
             }
             let (builder, mut stopped) = (&mut *self.builder, false);
-            at = self.extractor.extract_lines(&bytes[..whole], at, |range, facts| {
+            place = self.extractor.extract_lines(&bytes[..whole], place, |range, facts| {
                 let (start, end) = (base + range.start as u64, base + range.end as u64);
                 builder.push_row(start, (end - start) as u32, false, facts);
                 let next = end + if bytes[range.end] == b'\n' { 1 } else { 2 };
                 stopped = builder.is_full() || next - builder.start() >= extent_bytes;
                 !stopped
             });
-            if !stopped && at < whole {
-                let newline = memchr(b'\n', &bytes[at..]).map_or(whole, |newline| at + newline);
-                self.index_whole_lines(&bytes[at..newline], base + at as u64);
-                at = newline + 1;
+            if !stopped && place < whole {
+                let newline = memchr(b'\n', &bytes[place..]).map_or(whole, |newline| place + newline);
+                self.index_whole_lines(&bytes[place..newline], base + place as u64);
+                place = newline + 1;
             }
         }
-        if at < bytes.len() {
-            self.feed_line(&bytes[at..], base + at as u64);
+        if place < bytes.len() {
+            self.feed_line(&bytes[place..], base + place as u64);
         }
         self.hash.update(&bytes[hashed..]);
         self.position = base + bytes.len() as u64;

@@ -37,10 +37,10 @@ struct OpenedColumns {
 }
 
 impl OpenedColumns {
-    fn read(bytes: &[u8], at: u64) -> Result<OpenedColumns, CorruptIndex> {
-        let at = usize::try_from(at).map_err(|_| CorruptIndex("it lies beyond the file"))?;
-        let own = bytes.get(at..).ok_or(CorruptIndex("it lies beyond the file"))?;
-        if at % 8 != 0 {
+    fn read(bytes: &[u8], position: u64) -> Result<OpenedColumns, CorruptIndex> {
+        let offset = usize::try_from(position).map_err(|_| CorruptIndex("it lies beyond the file"))?;
+        let own = bytes.get(offset..).ok_or(CorruptIndex("it lies beyond the file"))?;
+        if offset % 8 != 0 {
             return Err(CorruptIndex("it is not aligned"));
         }
         let places = ColumnRanges::read(own).map_err(CorruptIndex)?;
@@ -48,7 +48,7 @@ impl OpenedColumns {
             return Err(CorruptIndex("its checksum does not hold"));
         }
         let seals = PageChecksums::new(HEADER_BYTES, places.front()..places.head.size as usize);
-        Ok(OpenedColumns { at, places, seals })
+        Ok(OpenedColumns { at: offset, places, seals })
     }
 }
 
@@ -57,8 +57,8 @@ impl Segment {
     ///
     /// # Errors
     /// A sentence that says what is wrong; the caller rebuilds.
-    pub fn open(bytes: Arc<IndexBytes>, at: u64) -> Result<Segment, &'static str> {
-        let extent = Segment::written(bytes, at)?;
+    pub fn open(bytes: Arc<IndexBytes>, offset: u64) -> Result<Segment, &'static str> {
+        let extent = Segment::written(bytes, offset)?;
         extent.verify_all().map_err(|damaged| damaged.0)?;
         extent.columns().check_relations(extent.head())?;
         Ok(extent)
@@ -69,15 +69,20 @@ impl Segment {
     ///
     /// # Errors
     /// As [`Extent::open`].
-    pub fn written(bytes: Arc<IndexBytes>, at: u64) -> Result<Segment, &'static str> {
-        let opened = OpenedColumns::read(&bytes, at).map_err(|damaged| damaged.0)?;
-        Ok(Segment(Arc::new(SegmentInner { bytes, at, head: opened.places.head, opened: OnceLock::from(Ok(opened)) })))
+    pub fn written(bytes: Arc<IndexBytes>, offset: u64) -> Result<Segment, &'static str> {
+        let opened = OpenedColumns::read(&bytes, offset).map_err(|damaged| damaged.0)?;
+        Ok(Segment(Arc::new(SegmentInner {
+            bytes,
+            at: offset,
+            head: opened.places.head,
+            opened: OnceLock::from(Ok(opened)),
+        })))
     }
 
     /// The extent that begins at `at` and has this header, as what was merged over the store has it. Nothing is read
     /// of it yet.
-    pub fn open_known(bytes: Arc<IndexBytes>, at: u64, head: SegmentHeader) -> Segment {
-        Segment(Arc::new(SegmentInner { bytes, at, head, opened: OnceLock::new() }))
+    pub fn open_known(bytes: Arc<IndexBytes>, offset: u64, head: SegmentHeader) -> Segment {
+        Segment(Arc::new(SegmentInner { bytes, at: offset, head, opened: OnceLock::new() }))
     }
 
     fn opened(&self) -> Result<&OpenedColumns, CorruptIndex> {
@@ -127,9 +132,9 @@ impl Segment {
     }
 
     /// A proven element of a column of `u32`s.
-    fn word(&self, column: Column, at: usize) -> Result<u32, CorruptIndex> {
-        self.verify(column, at..at + 1)?;
-        let start = self.opened()?.places.column(column).start + at * 4;
+    fn word(&self, column: Column, offset: usize) -> Result<u32, CorruptIndex> {
+        self.verify(column, offset..offset + 1)?;
+        let start = self.opened()?.places.column(column).start + offset * 4;
         Ok(u32::from_le_bytes(self.bytes()[start..start + 4].try_into().expect("4 bytes")))
     }
 
@@ -209,8 +214,8 @@ impl Segment {
     }
 
     /// The elements of `list` that belong to `at`, where `start` says where they begin.
-    fn list(&self, start: Column, list: Column, at: usize) -> Result<&[u32], CorruptIndex> {
-        let range = self.word(start, at)? as usize..self.word(start, at + 1)? as usize;
+    fn list(&self, start: Column, list: Column, offset: usize) -> Result<&[u32], CorruptIndex> {
+        let range = self.word(start, offset)? as usize..self.word(start, offset + 1)? as usize;
         self.verify(list, range.clone())?;
         let words = view(&self.bytes()[self.opened()?.places.column(list)]).expect("an aligned column");
         Ok(&words[range])
@@ -268,8 +273,8 @@ impl Segment {
     ///
     /// # Errors
     /// As [`Extent::verify`].
-    pub fn verify_entry(&self, at: usize) -> Result<(), CorruptIndex> {
-        let reference = self.word(Column::SortedRef, at)?;
+    pub fn verify_entry(&self, offset: usize) -> Result<(), CorruptIndex> {
+        let reference = self.word(Column::SortedRef, offset)?;
         let number = (reference & !kind::MASK) as usize;
         match reference & kind::MASK {
             kind::TOMBSTONE => self.tombstone(number).map(drop),
@@ -287,12 +292,12 @@ impl Segment {
     ///
     /// # Errors
     /// As [`Extent::verify`].
-    pub fn tombstone(&self, at: usize) -> Result<Columns<'_>, CorruptIndex> {
+    pub fn tombstone(&self, i: usize) -> Result<Columns<'_>, CorruptIndex> {
         for column in [Column::TombType, Column::TombId, Column::TombBase, Column::TombUpdated] {
-            self.verify(column, at..at + 1)?;
+            self.verify(column, i..i + 1)?;
         }
         let columns = self.columns();
-        let in_heap = columns.tomb_base[at] >> 30 == IdClass::Heap as u32;
+        let in_heap = columns.tomb_base[i] >> 30 == IdClass::Heap as u32;
         if in_heap || self.column_size(Column::Exact).0 > 0 {
             self.verify_columns(&[Column::Exact, Column::Heap])?;
         }
@@ -303,9 +308,9 @@ impl Segment {
     ///
     /// # Errors
     /// As [`Extent::verify`].
-    pub fn target(&self, at: usize) -> Result<Columns<'_>, CorruptIndex> {
-        self.verify(Column::TargetRow, at..at + 1)?;
-        self.verify(Column::TargetBase, at..at + 1)?;
+    pub fn target(&self, offset: usize) -> Result<Columns<'_>, CorruptIndex> {
+        self.verify(Column::TargetRow, offset..offset + 1)?;
+        self.verify(Column::TargetBase, offset..offset + 1)?;
         Ok(self.columns())
     }
 

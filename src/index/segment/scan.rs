@@ -85,12 +85,12 @@ pub fn scan(
     std::thread::scope(|scope| {
         let writer = scope.spawn(move || -> Result<Vec<WrittenSegment>, IndexError> {
             let mut extents = Vec::new();
-            let mut at = 0;
+            let mut offset = 0;
             for (file, tail, encoded) in receiver {
                 container.write_all(&encoded.bytes).map_err(failed_write)?;
                 let EncodedSegment { bytes, start, end, content } = encoded;
-                extents.push(WrittenSegment { file, at, start, end, content, tail });
-                at += bytes.len() as u64;
+                extents.push(WrittenSegment { file, at: offset, start, end, content, tail });
+                offset += bytes.len() as u64;
                 let _ = give_back.try_send(bytes);
             }
             container.flush().map_err(failed_write)?;
@@ -146,17 +146,17 @@ fn scan_plain(
     // scan then waits for no memory. A line that a piece cuts is moved to the front of the next.
     let mut buffer = vec![0; 2 * SCAN_BYTES];
     let mut kept = 0;
-    let mut at = range.start;
-    while at < range.end {
+    let mut position = range.start;
+    while position < range.end {
         if options.cancel.load(Relaxed) {
             return Err(IndexError::Cancelled);
         }
-        let len = (range.end - at).min(SCAN_BYTES as u64) as usize;
-        source.pread_into(at, &mut buffer[kept..kept + len])?;
-        at += len as u64;
+        let len = (range.end - position).min(SCAN_BYTES as u64) as usize;
+        source.pread_into(position, &mut buffer[kept..kept + len])?;
+        position += len as u64;
         let held = kept + len;
         let whole = match memrchr(b'\n', &buffer[kept..held]) {
-            Some(newline) if at < range.end => kept + newline + 1,
+            Some(newline) if position < range.end => kept + newline + 1,
             // No line ends here, or the last does: the line goes through the scanner in pieces.
             _ => held,
         };
@@ -236,12 +236,12 @@ fn scan_packed(
     }
     let mut lines = LineSplitter::new(tools, table.frame(frames.start).uncompressed);
     let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
-    for at in frames {
+    for i in frames {
         if options.cancel.load(Relaxed) {
             return Err(IndexError::Cancelled);
         }
-        let frame = table.frame(at);
-        lines.frame(table, at);
+        let frame = table.frame(i);
+        lines.frame(table, i);
         match reader.feed(source, &frame, &mut buffer, &mut |piece| lines.push(piece, u64::MAX)) {
             Ok(()) => {}
             Err(FrameError::Damaged(_)) => lines.damaged_frame(frame.uncompressed_len, frame.rows),

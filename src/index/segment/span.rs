@@ -65,14 +65,14 @@ impl RangeKind {
 pub fn plain_spans(file: usize, source: &StoreFile, range: Range<u64>) -> Result<Vec<ScanRange>, StoreFileError> {
     let mut spans = Vec::new();
     let lines_end = match last_newline(source, range.clone())? {
-        Some(at) => at + 1,
+        Some(position) => position + 1,
         None => range.start,
     };
     let mut start = range.start;
     while start < lines_end {
         let aim = start + EXTENT_BYTES;
         let end = match aim < lines_end {
-            true => first_newline(source, aim - 1..lines_end)?.map_or(lines_end, |at| at + 1),
+            true => first_newline(source, aim - 1..lines_end)?.map_or(lines_end, |offset| offset + 1),
             false => lines_end,
         };
         spans.push(ScanRange { file, part: RangeKind::Plain { range: start..end, tail: false } });
@@ -111,12 +111,15 @@ pub fn compressed_spans(
         spans.push(ScanRange { file, part: RangeKind::Packed { table: table.clone(), frames: 0..0 } });
     }
     let mut first = 0;
-    for at in 0..table.frames() {
-        let frame = table.frame(at);
+    for position in 0..table.frames() {
+        let frame = table.frame(position);
         let full = frame.uncompressed + frame.uncompressed_len - table.frame(first).uncompressed >= EXTENT_BYTES;
-        if full || at + 1 == table.frames() {
-            spans.push(ScanRange { file, part: RangeKind::Packed { table: table.clone(), frames: first..at + 1 } });
-            first = at + 1;
+        if full || position + 1 == table.frames() {
+            spans.push(ScanRange {
+                file,
+                part: RangeKind::Packed { table: table.clone(), frames: first..position + 1 },
+            });
+            first = position + 1;
         }
     }
     Ok(spans)
@@ -124,13 +127,13 @@ pub fn compressed_spans(
 
 fn first_newline(source: &StoreFile, range: Range<u64>) -> Result<Option<u64>, StoreFileError> {
     let mut buffer = Vec::new();
-    let mut at = range.start;
-    while at < range.end {
-        let len = (range.end - at).min(READ_BYTES as u64) as usize;
-        if let Some(found) = memchr(b'\n', source.read(at, len, &mut buffer)?) {
-            return Ok(Some(at + found as u64));
+    let mut offset = range.start;
+    while offset < range.end {
+        let len = (range.end - offset).min(READ_BYTES as u64) as usize;
+        if let Some(found) = memchr(b'\n', source.read(offset, len, &mut buffer)?) {
+            return Ok(Some(offset + found as u64));
         }
-        at += len as u64;
+        offset += len as u64;
     }
     Ok(None)
 }

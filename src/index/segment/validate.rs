@@ -68,8 +68,8 @@ impl Columns<'_> {
         found.flags = self.flags.iter().fold(0, |sum, flags| sum | u64::from(*flags));
         found.row_bytes = self.place.iter().map(|[_, length]| u64::from(*length) + 1).sum();
         found.unowned = self.owner_start.windows(2).filter(|pair| pair[0] == pair[1]).count() as u64;
-        let told = |head: &SegmentHeader| (head.types(), head.flags, head.row_bytes, head.unowned);
-        if told(&found) != told(head) {
+        let reported = |head: &SegmentHeader| (head.types(), head.flags, head.row_bytes, head.unowned);
+        if reported(&found) != reported(head) {
             return Err("its header does not speak for its rows");
         }
         let (left, _) = self.tomb_left.as_chunks::<2>();
@@ -105,10 +105,10 @@ impl Columns<'_> {
         if !self.base.chunks_exact(2).all(|base| {
             heap(base[0], base[1]) && str::from_utf8(&self.heap[base[0] as usize..(base[0] + base[1]) as usize]).is_ok()
         }) || !self.exact.chunks_exact(3).all(|exact| heap(exact[1], exact[2]))
-            || !ids(self.id, &|at| u32::from(self.flags[at] & flag::ID_CLASS))
-            || !ids(self.owner_id, &|at| self.owner_base[at] >> 30)
-            || !ids(self.tomb_id, &|at| self.tomb_base[at] >> 30)
-            || !ids(self.target_id, &|at| self.target_base[at] >> 30)
+            || !ids(self.id, &|position| u32::from(self.flags[position] & flag::ID_CLASS))
+            || !ids(self.owner_id, &|k| self.owner_base[k] >> 30)
+            || !ids(self.tomb_id, &|index| self.tomb_base[index] >> 30)
+            || !ids(self.target_id, &|i| self.target_base[i] >> 30)
         {
             return Err("a text lies beyond its heap");
         }

@@ -5,8 +5,8 @@ use crate::hash::digest::Digest;
 
 /// A record of a complete job with a file in each list.
 fn complete() -> JobRecord {
-    let file = |at: usize, kind: RecordKind, name: &str, of: &str| FileRecord {
-        id: format!("{at:032x}"),
+    let file = |offset: usize, kind: RecordKind, name: &str, of: &str| FileRecord {
+        id: format!("{offset:032x}"),
         kind,
         receipt: Receipt {
             file: name.to_string(),
@@ -73,16 +73,16 @@ fn a_changed_byte_is_noticed() {
     let bytes = with_checksum(&record);
     assert_eq!(without_checksum(&bytes, &record.id).as_ref(), Ok(&record));
     serde_json::from_slice::<serde_json::Value>(&bytes).expect("a seal is a part of the document");
-    for at in 0..bytes.len() {
+    for offset in 0..bytes.len() {
         for bit in 0..8 {
             let mut changed = bytes.clone();
-            changed[at] ^= 1 << bit;
+            changed[offset] ^= 1 << bit;
             assert!(
                 without_checksum(&changed, &record.id).is_ok_and(|read| read == record)
                     || without_checksum(&changed, &record.id).is_err()
             );
         }
-        assert!(without_checksum(&bytes[..at], &record.id).is_err());
+        assert!(without_checksum(&bytes[..offset], &record.id).is_err());
     }
     // Those of earlier versions have no seal.
     assert_eq!(without_checksum(&serde_json::to_vec(&record).unwrap(), &record.id), Ok(record));

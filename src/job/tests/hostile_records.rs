@@ -23,17 +23,17 @@ fn hostile() -> Vec<Value> {
 }
 
 /// Places of all values in a document.
-fn places(value: &Value, at: String, found: &mut Vec<String>) {
-    found.push(at.clone());
+fn places(value: &Value, place: String, found: &mut Vec<String>) {
+    found.push(place.clone());
     match value {
         Value::Object(fields) => fields.iter().for_each(|(name, value)| {
-            places(value, format!("{at}/{}", name.replace('~', "~0").replace('/', "~1")), found);
+            places(value, format!("{place}/{}", name.replace('~', "~0").replace('/', "~1")), found);
         }),
         // The first and the last stand for all.
         Value::Array(items) => {
             let ends = [0, items.len().wrapping_sub(1)];
             let ends = items.iter().enumerate().filter(|(number, _)| ends.contains(number));
-            ends.for_each(|(number, value)| places(value, format!("{at}/{number}"), found));
+            ends.for_each(|(number, value)| places(value, format!("{place}/{number}"), found));
         }
         _ => {}
     }

@@ -302,9 +302,9 @@ fn jobs_expire() {
         let limits = JobLimits { remembered_seconds: 100, ..JobLimits::default() };
         let engine = world.open(limits.clone());
         let id = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::System)).unwrap().id;
-        let mut asked = world.asked(&engine, "a", RecordedPopulation::System);
-        asked.keep_seconds = None;
-        let forever = engine.kick_off(asked).unwrap().id;
+        let mut requested = world.asked(&engine, "a", RecordedPopulation::System);
+        requested.keep_seconds = None;
+        let forever = engine.kick_off(requested).unwrap().id;
         assert_eq!(ended(&engine, &forever, "a").expires, None, "EXPIRE-04");
         let record = ended(&engine, &id, "a");
         assert_eq!(record.expires.as_deref(), Some("2024-01-01T01:00:00.000Z"));
@@ -345,12 +345,12 @@ fn questions_do_not_wait_for_the_disk() {
     let file = ended(&engine, &id, "a").files[0].id.clone();
     let job = engine.inner.registry().jobs[&id].clone();
     let _written = job.changing.lock().unwrap();
-    let (told, answer) = std::sync::mpsc::channel();
+    let (reported, answer) = std::sync::mpsc::channel();
     let asking = engine.clone();
     std::thread::spawn(move || {
         asking.reap();
         let found = matches!(asking.find(&id, "ig", "a"), JobLookup::Job(view) if view.asked_before);
-        told.send(found && asking.file(&file, "ig", "a").is_ok_and(|file| file.is_some()))
+        reported.send(found && asking.file(&file, "ig", "a").is_ok_and(|file| file.is_some()))
     });
     assert!(answer.recv_timeout(Duration::from_secs(20)).expect("an answer without the lock"));
 }
@@ -440,13 +440,13 @@ fn nothing_of_anybody_else_is_removed() {
 }
 
 /// A job that waits for the index, its directory made, and the lock that it waits for.
-fn waiting(world: &World, engine: &JobEngine, asked: KickOff) -> (String, std::fs::File) {
+fn waiting(world: &World, engine: &JobEngine, wanted: KickOff) -> (String, std::fs::File) {
     engine.index_and_wait(Duration::from_secs(60));
     let lock = std::fs::File::create(world.path("store/.outpour/lock")).unwrap();
     lock.lock().unwrap();
     append(&world.path("store/more.ndjson"), &[r#"{"resourceType":"Patient","id":"new"}"#.into()]);
-    let asked = KickOff { view: engine.list_files().unwrap(), ..asked };
-    let id = engine.kick_off(asked).unwrap().id;
+    let requested = KickOff { view: engine.list_files().unwrap(), ..wanted };
+    let id = engine.kick_off(requested).unwrap().id;
     wait("the job's directory", || world.path(&format!("data/files/{id}/out")).is_dir().then_some(()));
     (id, lock)
 }
@@ -459,12 +459,12 @@ fn a_failed_job_is_tried_again() {
         let world = World::new(600);
         let limits = JobLimits { attempts: 2, ..JobLimits::default() };
         let engine = world.open(limits.clone());
-        let asked = KickOff {
+        let kick_off = KickOff {
             naming: UrlNaming::Typed,
             keep_seconds: None,
             ..world.asked(&engine, "a", RecordedPopulation::AllPatients)
         };
-        let (id, lock) = waiting(&world, &engine, asked);
+        let (id, lock) = waiting(&world, &engine, kick_off);
         assert!(matches!(engine.retry(&id, "ig", "a").unwrap(), RetryOutcome::NotFailed(_)), "running");
         let out = world.path(&format!("data/files/{id}/out"));
         let block = out.join("Encounter.00002.ndjson");
@@ -546,9 +546,10 @@ fn short_names_are_reserved() {
     for round in 0..20 {
         world.ids.store(round, SeqCst);
         let client = if round % 2 == 0 { "a" } else { "b" };
-        let asked = KickOff { naming: UrlNaming::Typed, ..world.asked(&engine, client, RecordedPopulation::System) };
+        let requested =
+            KickOff { naming: UrlNaming::Typed, ..world.asked(&engine, client, RecordedPopulation::System) };
         // The job's own id must be free too.
-        let Ok(accepted) = engine.kick_off(asked) else { continue };
+        let Ok(accepted) = engine.kick_off(requested) else { continue };
         for file in &ended(&engine, &accepted.id, client).files {
             let of = &file.receipt.r#type;
             let digits = file.id.strip_prefix(&format!("{of}_")).and_then(|rest| rest.strip_suffix(".ndjson")).unwrap();

@@ -87,7 +87,7 @@ impl ClientTable {
         let read = |hash| StoredHash::parse(hash).map_err(|reason| vec![format!("a hash {reason}")]);
         let (tokens, secrets) = (ClientCredentials::default(), ClientCredentials::default());
         let mut table = ClientTable { headers, clients: Vec::new(), tokens, secrets };
-        for (at, client) in clients.iter().enumerate() {
+        for (i, client) in clients.iter().enumerate() {
             let tenants = client.tenants.clone();
             let principal = principal(client);
             let any_patient = client.patients == Some(PatientSource::Any);
@@ -95,13 +95,13 @@ impl ClientTable {
             table.clients.push(Client { principal, tenants, rights });
             if !client.client_id.is_empty() {
                 let hash = read(&client.client_secret_hash)?;
-                table.secrets.add(&client.client_id, ClientEntry { client: at, hash, expires: None, patient: None });
+                table.secrets.add(&client.client_id, ClientEntry { client: i, hash, expires: None, patient: None });
             }
             for token in &client.tokens {
                 let hash = read(&token.hash)?;
                 let expires = Instant::parse(&token.expires);
                 let patient = Some(token.patient.clone()).filter(|patient| !patient.is_empty());
-                table.tokens.add(&token.id, ClientEntry { client: at, hash, expires, patient });
+                table.tokens.add(&token.id, ClientEntry { client: i, hash, expires, patient });
             }
         }
         Ok(table)

@@ -50,7 +50,7 @@ impl Principal {
     ///
     /// # Errors
     /// 403.
-    pub fn allow(&self, level: &Level, asked: &mut KickOffParams) -> Result<(), ApiError> {
+    pub fn allow(&self, level: &Level, params: &mut KickOffParams) -> Result<(), ApiError> {
         // A Group that it may not see is looked for all the same, so that it takes as long as one that is not there
         // (KICK-16).
         let hidden = matches!(level, Level::Group(id) if !self.sees_group(id));
@@ -59,18 +59,18 @@ impl Principal {
         }
         let Some(allowed) = &self.types else { return Ok(()) };
         let denied: Vec<&str> =
-            asked.types.iter().filter(|of| !self.may_export_type(**of)).map(|of| of.name()).collect();
+            params.types.iter().filter(|of| !self.may_export_type(**of)).map(|of| of.name()).collect();
         if !denied.is_empty() {
             return Err(forbidden(format!("_type: this client may not export {}", denied.join(", "))));
         }
-        if asked.types.is_empty() {
+        if params.types.is_empty() {
             // Patients' records have no other types, and the Group itself only comes when it is named (reading 6).
             let whole = *level == Level::System;
             let has = |of: &ResourceType| whole || (compartment::in_compartment(*of) && *of != ResourceType::GROUP);
-            asked.types = allowed.iter().copied().filter(has).collect();
-            asked.types.sort_unstable();
-            asked.types.dedup();
-            if asked.types.is_empty() {
+            params.types = allowed.iter().copied().filter(has).collect();
+            params.types.sort_unstable();
+            params.types.dedup();
+            if params.types.is_empty() {
                 let names: Vec<&str> = allowed.iter().map(|of| of.name()).collect();
                 return Err(forbidden(format!(
                     "this client may export {} only, which this level does not give by itself",
@@ -198,11 +198,11 @@ mod tests {
             assert_eq!(user.check_group(operation, "").unwrap_err().status, 403);
         }
         assert_eq!(user.check_group(Operation::GroupRead, "a").unwrap_err().status, 404);
-        let mut asked = KickOffParams::default();
+        let mut params = KickOffParams::default();
         let user = Principal { types: Some(types(&["Group", "Organization", "Patient"])), ..user };
-        user.allow(&Level::User("p".into()), &mut asked).unwrap();
+        user.allow(&Level::User("p".into()), &mut params).unwrap();
         assert!(!user.may_export(&Level::User("q".into())) && !principal().may_export(&Level::User("p".into())));
-        assert_eq!(asked.types, types(&["Patient"]));
+        assert_eq!(params.types, types(&["Patient"]));
     }
 
     /// AUTH-22, NETSMART-E02: without `_type` a client gets its own types, those of the level; foreign ones are refused.
@@ -214,9 +214,9 @@ mod tests {
             (Level::Patient, &["Patient"]),
             (group("a"), &["Patient"]),
         ] {
-            let mut asked = KickOffParams::default();
-            client.allow(&level, &mut asked).unwrap();
-            assert_eq!(asked.types, types(expected), "{level:?}");
+            let mut params = KickOffParams::default();
+            client.allow(&level, &mut params).unwrap();
+            assert_eq!(params.types, types(expected), "{level:?}");
         }
         let mut named = KickOffParams { types: types(&["Group", "Patient"]), ..KickOffParams::default() };
         client.allow(&group("a"), &mut named).unwrap();

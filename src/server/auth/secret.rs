@@ -155,8 +155,8 @@ mod tests {
             "$sha512$v=1$00".into(),
             "$2b$12$abcdefghijklmnopqrstuv".into(),
         ] {
-            let told = StoredHash::parse(&SecretHash(text.clone())).unwrap_err();
-            assert!(told.contains("outpour credential") && !told.contains(digits), "{text}: {told}");
+            let reported = StoredHash::parse(&SecretHash(text.clone())).unwrap_err();
+            assert!(reported.contains("outpour credential") && !reported.contains(digits), "{text}: {reported}");
         }
     }
 

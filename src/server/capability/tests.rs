@@ -80,12 +80,12 @@ fn all_say_what_the_tables_say() {
         let statement = statement(&declaration);
         check_json(&statement);
         let parameters: Vec<&str> = PARAMETERS.iter().filter(|of| of.supported).map(|of| of.name).collect();
-        for (on, id, level, at) in [
+        for (on, id, level, value) in [
             (enabled.system, "export", "level-system", &statement["rest"][0]),
             (enabled.patient, "patient-export", "level-patient", resource(&statement, "Patient")),
             (enabled.group, "group-export", "level-group", resource(&statement, "Group")),
         ] {
-            assert_eq!(each(&at["operation"], "name").contains(&"export"), on, "{id} {enabled:?}");
+            assert_eq!(each(&value["operation"], "name").contains(&"export"), on, "{id} {enabled:?}");
             let definition = declaration.operation_definition(id, "0.1.0");
             assert_eq!(definition.is_some(), on, "{id} {enabled:?}");
             let documentation = declaration.documentation();
@@ -120,9 +120,9 @@ fn all_say_what_the_tables_say() {
 #[test]
 fn exports_stand_under_old_and_new_names() {
     let statement = statement(&declaration(ALL));
-    let operations = |at: &Value| -> Vec<(String, String)> {
-        let names = each(&at["operation"], "name").into_iter().map(String::from);
-        let definitions = each(&at["operation"], "definition").into_iter().map(String::from);
+    let operations = |value: &Value| -> Vec<(String, String)> {
+        let names = each(&value["operation"], "name").into_iter().map(String::from);
+        let definitions = each(&value["operation"], "definition").into_iter().map(String::from);
         names.zip(definitions).collect()
     };
     let under =

@@ -168,14 +168,14 @@ pub fn auth_problems(auth: &AuthConfig, clients: &[ClientConfig]) -> Vec<String>
         }
     }
     let (mut names, mut token_ids, mut client_ids) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    for (at, client) in clients.iter().enumerate() {
+    for (position, client) in clients.iter().enumerate() {
         let named = match client.name.as_str() {
             name if is_plain(name) => format!("client {name}"),
             name => {
                 problems.push(format!(
                     "clients: name {name:?} is none: give 1 to {NAME_BYTES_MAX} of A-Z, a-z, 0-9, '.', '_' and '-'"
                 ));
-                format!("client number {}", at + 1)
+                format!("client number {}", position + 1)
             }
         };
         let mut wrong = |text: String| problems.push(format!("{named}: {text}"));
@@ -273,7 +273,7 @@ pub fn toml_error(error: &toml::de::Error, text: &str) -> String {
     let Some(span) = error.span() else { return message };
     let before = &text.as_bytes()[..span.start.min(text.len())];
     let line = memchr::memchr_iter(b'\n', before).count() + 1;
-    let column = before.len() - memchr::memrchr(b'\n', before).map_or(0, |at| at + 1) + 1;
+    let column = before.len() - memchr::memrchr(b'\n', before).map_or(0, |position| position + 1) + 1;
     format!("line {line}, column {column}: {message}")
 }
 
@@ -356,8 +356,8 @@ mod tests {
             format!("[[clients]]\nname = 'a'\nwrites_groups = \"{secret}\\\"{secret}\""),
             format!("[[clients]]\nname = 'a'\nclient_secret_hash = '{secret}\n"),
         ] {
-            let told = read(&text).unwrap_err();
-            assert!(told.contains("line ") && !told.contains(secret), "{told}");
+            let reported = read(&text).unwrap_err();
+            assert!(reported.contains("line ") && !reported.contains(secret), "{reported}");
         }
         let text = format!("[[clients]]\nname = 'a'\ntokens = [{{ id = 'x', hash = '{}' }}]", hash());
         assert!(!format!("{:?}", read(&text).unwrap()).contains("sha256"));

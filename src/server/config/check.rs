@@ -104,14 +104,14 @@ impl Config {
     fn tenant_problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let tenants = self.all_tenants();
-        for (at, tenant) in tenants.iter().enumerate() {
-            let (name, default) = (&tenant.name, tenant.name == DEFAULT_TENANT && at == 0);
+        for (position, tenant) in tenants.iter().enumerate() {
+            let (name, default) = (&tenant.name, tenant.name == DEFAULT_TENANT && position == 0);
             let key = |key: &str| if default { key.to_string() } else { format!("tenant {name:?}: {key}") };
             let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
             if name.is_empty() || name.starts_with('.') || name.len() > 64 || !name.chars().all(plain) {
                 problems.push(format!("tenant {name:?}: a name has up to 64 letters, digits, '-', '.' and '_'"));
             }
-            if tenants[..at].iter().any(|other| other.name == *name) {
+            if tenants[..position].iter().any(|other| other.name == *name) {
                 problems.push(format!("tenant {name:?} stands twice"));
             }
             if tenant.store.path.as_os_str().is_empty() {
@@ -126,7 +126,7 @@ impl Config {
                 problems.push(key("store.fhir_bases") + &format!(" holds {base:?}, which is no absolute URL"));
             }
             // Whatever one of them keeps, the other would find.
-            for other in &tenants[..at] {
+            for other in &tenants[..position] {
                 for (what, ours, theirs) in [
                     ("store.path", &tenant.store.path, &other.store.path),
                     ("store.index_dir", &tenant.store.index_dir, &other.store.index_dir),

@@ -34,8 +34,8 @@ pub const IG: Dialect = Dialect {
 /// 202 with where to look, and an OperationOutcome (KICK-08, KICK-09, NETSMART-E03).
 pub fn accepted_response(taken: &StartedJob<'_>) -> Response<Body> {
     let location = taken.mount.status_url(taken.job);
-    let at = taken.transaction_time;
-    let mut text = format!("the export was accepted, as of {at}; its state is at {location}");
+    let instant = taken.transaction_time;
+    let mut text = format!("the export was accepted, as of {instant}; its state is at {location}");
     if taken.notes > 0 {
         text += &format!("; {} parts of the request were ignored, see the messages of the export", taken.notes);
     }

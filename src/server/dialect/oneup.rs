@@ -70,9 +70,9 @@ fn job_named(name: &str) -> Option<String> {
 }
 
 /// UTC with milliseconds (ONEUP-S16). What is finer is cut off: who asks again since then gets rather more than less.
-fn millis(at: &Instant) -> String {
+fn millis(instant: &Instant) -> String {
     let per = TICKS_PER_SECOND / 1000;
-    let whole = Instant { ticks: at.ticks.div_euclid(per) * per, rest: Box::default() }.to_string();
+    let whole = Instant { ticks: instant.ticks.div_euclid(per) * per, rest: Box::default() }.to_string();
     let whole = whole.trim_end_matches('Z');
     match whole.split_once('.') {
         Some((seconds, fraction)) => format!("{seconds}.{fraction:0<3}Z"),
@@ -106,7 +106,7 @@ fn accepted_response(taken: &StartedJob<'_>) -> Response<Body> {
 fn status_response(polled: &PolledJob<'_>, link: Link) -> Response<Body> {
     let (view, record) = (polled.view, &polled.view.record);
     let strict = polled.mount.settings.strict_dialect;
-    let at = |text: &str| Instant::parse(text).map_or_else(|| text.to_string(), |at| millis(&at));
+    let at = |text: &str| Instant::parse(text).map_or_else(|| text.to_string(), |instant| millis(&instant));
     let (state, status) = match record.state {
         JobState::Complete => ("Successful", StatusCode::OK),
         JobState::Failed => ("Failed", StatusCode::INTERNAL_SERVER_ERROR),
@@ -190,14 +190,14 @@ mod tests {
     /// ONEUP-S16: three digits behind the second, always.
     #[test]
     fn instants_have_milliseconds() {
-        for (given, told) in [
+        for (given, reported) in [
             ("2023-09-22T17:39:41.461Z", "2023-09-22T17:39:41.461Z"),
             ("2023-09-22T17:39:41Z", "2023-09-22T17:39:41.000Z"),
             ("2023-09-22T17:39:41.5Z", "2023-09-22T17:39:41.500Z"),
             ("2023-09-22T17:39:41.4619999Z", "2023-09-22T17:39:41.461Z"),
             ("2023-09-22T19:39:41.4+02:00", "2023-09-22T17:39:41.400Z"),
         ] {
-            assert_eq!(millis(&Instant::parse(given).unwrap()), told);
+            assert_eq!(millis(&Instant::parse(given).unwrap()), reported);
         }
     }
 }

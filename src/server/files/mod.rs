@@ -110,25 +110,25 @@ async fn answer(method: &Method, headers: &HeaderMap, file: StoredFile) -> Resul
         }
     }
 
-    let asked = if *method == Method::GET && validators.allow_range(headers) {
+    let requested = if *method == Method::GET && validators.allow_range(headers) {
         parse_range(headers, len)
     } else {
         RangeSpec::Whole
     };
-    let range = match asked {
+    let range = match requested {
         RangeSpec::Whole => 0..len,
         RangeSpec::Range(range) => {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            let told = format!("bytes {}-{}/{len}", range.start, range.end - 1);
-            put(response.headers_mut(), CONTENT_RANGE, &told);
+            let told_text = format!("bytes {}-{}/{len}", range.start, range.end - 1);
+            put(response.headers_mut(), CONTENT_RANGE, &told_text);
             range
         }
         RangeSpec::Beyond => {
             let reason = format!("Range asks for bytes that are not there: the file has {len} in this coding");
             let refusal = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, OutcomeIssueType::Value, reason);
-            let told = HeaderValue::from_str(&format!("bytes */{len}")).ok();
+            let report = HeaderValue::from_str(&format!("bytes */{len}")).ok();
             return Err(vary(
-                told.into_iter().fold(refusal, |refusal, told| refusal.header(CONTENT_RANGE, told)),
+                report.into_iter().fold(refusal, |refusal, reported| refusal.header(CONTENT_RANGE, reported)),
                 &file,
             ));
         }

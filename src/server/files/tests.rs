@@ -198,8 +198,8 @@ async fn downloads_resume_at_any_byte() {
                 let rest = stored.get(&[accepted.clone(), (RANGE, &rest), (IF_RANGE, &tag)]).await;
                 assert_eq!((first.status, rest.status), (206, 206));
                 assert!([first.body(), rest.body()].concat() == whole, "{stored_as:?} {coding:?} {cut}");
-                let told = format!("bytes {cut}-{}/{}", whole.len() - 1, whole.len());
-                assert_eq!(rest.header(CONTENT_RANGE), Some(&*told));
+                let reported = format!("bytes {cut}-{}/{}", whole.len() - 1, whole.len());
+                assert_eq!(rest.header(CONTENT_RANGE), Some(&*reported));
                 assert_eq!(rest.header(CONTENT_LENGTH), Some(&*(whole.len() - cut).to_string()));
                 assert_eq!(rest.header(CONTENT_ENCODING), coding_name(coding));
             }
@@ -351,8 +351,8 @@ async fn a_damaged_file_is_never_whole() {
     for stored_as in [Compression::Gzip, Compression::Zstd] {
         let stored = Stored::new(stored_as, rows(2_000_000));
         let mut damaged = stored.coded.clone();
-        let at = damaged.len() - 6; // in the checksum
-        damaged[at] ^= 1;
+        let i = damaged.len() - 6; // in the checksum
+        damaged[i] ^= 1;
         std::fs::write(stored.path(), &damaged).unwrap();
         assert!(stored.get(&[]).await.body.is_err(), "{stored_as:?}");
         for bytes in [stored.file.bytes - 1, stored.file.bytes + 1] {

@@ -130,8 +130,8 @@ impl Body for PartsBody {
                     return Poll::Ready(Some(Ok(self.note_sent(bytes))));
                 }
                 Some(part) => {
-                    let (part, at) = (part.clone(), self.at);
-                    self.reading = Some(tokio::task::spawn_blocking(move || part.read(at)));
+                    let (part, offset) = (part.clone(), self.at);
+                    self.reading = Some(tokio::task::spawn_blocking(move || part.read(offset)));
                 }
             }
         }

@@ -162,7 +162,7 @@ impl GroupHandlers<'_> {
         let unchanged = match parse_tags(headers, header::IF_NONE_MATCH)? {
             Some(EntityTags::Any) => true,
             Some(EntityTags::Versions(versions)) => versions.contains(&facts.version),
-            None => facts.last_updated.as_ref().is_some_and(|at| !is_modified(headers, at)),
+            None => facts.last_updated.as_ref().is_some_and(|instant| !is_modified(headers, instant)),
         };
         let mut response = match unchanged {
             true => StatusCode::NOT_MODIFIED.into_response(),
@@ -184,7 +184,7 @@ impl GroupHandlers<'_> {
         let mut entries: Vec<BodyPart> = Vec::new();
         let page = SearchPage { after: search.after, count: search.count, bytes_max: GROUP_PAGE_BYTES };
         let text = |text: String| BodyPart::Bytes(Bytes::from(text));
-        let told = self.groups().search(&search.query, page, &mut |hit| {
+        let told_text = self.groups().search(&search.query, page, &mut |hit| {
             let id = hit.id;
             if let Some(part) = BodyPart::of(hit.found)? {
                 let url = json!(format!("{}/Group/{id}", self.base));
@@ -195,17 +195,17 @@ impl GroupHandlers<'_> {
             }
             Ok(())
         });
-        let told = told.map_err(failed)?;
+        let report = told_text.map_err(failed)?;
         if !search.ignored.is_empty() {
             let warning = |problem: &RuleViolation| OutcomeIssue { severity: Severity::Warning, ..issue(problem) };
-            let told = outcome(&search.ignored.iter().map(warning).collect::<Vec<_>>());
+            let reported = outcome(&search.ignored.iter().map(warning).collect::<Vec<_>>());
             let comma = if entries.is_empty() { "" } else { "," };
-            entries.push(text(format!(r#"{comma}{{"resource":{told},"search":{{"mode":"outcome"}}}}"#)));
+            entries.push(text(format!(r#"{comma}{{"resource":{reported},"search":{{"mode":"outcome"}}}}"#)));
         }
         let mut links = vec![json!({"relation": "self", "url": search.url(self.base, search.after.as_ref())})];
-        links.extend(told.next.map(|next| json!({"relation": "next", "url": search.url(self.base, Some(&next))})));
+        links.extend(report.next.map(|next| json!({"relation": "next", "url": search.url(self.base, Some(&next))})));
         let links = json!(links);
-        let head = format!(r#"{{"resourceType":"Bundle","type":"searchset","total":{},"link":{links}"#, told.total);
+        let head = format!(r#"{{"resourceType":"Bundle","type":"searchset","total":{},"link":{links}"#, report.total);
         // FHIR has no empty arrays.
         let (open, close) = if entries.is_empty() { ("", "}") } else { (r#","entry":["#, "]}") };
         let parts = [text(head + open)].into_iter().chain(entries).chain([text(close.to_string())]);
@@ -259,24 +259,25 @@ fn resource(parts: impl IntoIterator<Item = BodyPart>) -> Response {
 }
 
 /// `ETag` and `Last-Modified`.
-fn mark(headers: &mut HeaderMap, version: &str, at: Option<&Instant>) {
+fn mark(headers: &mut HeaderMap, version: &str, instant: Option<&Instant>) {
     let tag = HeaderValue::try_from(format!("W/\"{version}\"")).ok();
     headers.extend(tag.map(|tag| (header::ETAG, tag)));
-    let date = at.and_then(http_time).map(httpdate::fmt_http_date).and_then(|date| HeaderValue::try_from(date).ok());
+    let date =
+        instant.and_then(http_time).map(httpdate::fmt_http_date).and_then(|date| HeaderValue::try_from(date).ok());
     headers.extend(date.map(|date| (header::LAST_MODIFIED, date)));
 }
 
 /// The second of an instant, if a header can tell it: years 1970 to 9999.
-fn http_time(at: &Instant) -> Option<SystemTime> {
-    let seconds = u64::try_from(at.ticks.div_euclid(TICKS_PER_SECOND)).ok()?;
+fn http_time(instant: &Instant) -> Option<SystemTime> {
+    let seconds = u64::try_from(instant.ticks.div_euclid(TICKS_PER_SECOND)).ok()?;
     (seconds < 253_402_300_800).then(|| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 /// Whether a version is later than `If-Modified-Since` says, to the second; a value that is no date is passed over.
-fn is_modified(headers: &HeaderMap, at: &Instant) -> bool {
+fn is_modified(headers: &HeaderMap, instant: &Instant) -> bool {
     let since = headers.get(header::IF_MODIFIED_SINCE).and_then(|value| value.to_str().ok());
     let since = since.and_then(|text| httpdate::parse_http_date(text).ok());
-    !matches!((since, http_time(at)), (Some(since), Some(at)) if at <= since)
+    !matches!((since, http_time(instant)), (Some(since), Some(at)) if at <= since)
 }
 
 /// CORE-07: what is no legal id is not found, as any other that is not there.

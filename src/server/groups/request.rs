@@ -115,7 +115,7 @@ impl GroupSearch {
         let mut problem = |kind, name: &str, text: String| {
             wrong.push(RuleViolation { kind, expression: Some(name.to_string()), text });
         };
-        let (mut asked, mut count, mut after) = (Vec::new(), GROUP_PAGE_DEFAULT, None);
+        let (mut wanted, mut count, mut after) = (Vec::new(), GROUP_PAGE_DEFAULT, None);
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (Some(name), Some(value)) = (decode(name), decode(value)) else {
@@ -125,7 +125,7 @@ impl GroupSearch {
             };
             match name.as_str() {
                 "_count" => match value.parse::<usize>() {
-                    Ok(asked) => count = asked.min(GROUP_PAGE_MAX),
+                    Ok(requested) => count = requested.min(GROUP_PAGE_MAX),
                     Err(_) => problem(RuleKind::Value, &name, "_count is a number of Groups, such as 50".into()),
                 },
                 "_page" => match from_token(&value) {
@@ -134,10 +134,10 @@ impl GroupSearch {
                 },
                 "_format" if value.contains("json") => {}
                 "_format" => problem(RuleKind::NotSupported, &name, "_format is json here".into()),
-                _ => asked.push((name, value)),
+                _ => wanted.push((name, value)),
             }
         }
-        let (query, problems) = GroupQuery::parse(&asked, bases);
+        let (query, problems) = GroupQuery::parse(&wanted, bases);
         if !lenient || !wrong.is_empty() {
             wrong.extend(problems.iter().cloned());
         }
@@ -145,8 +145,8 @@ impl GroupSearch {
             return Err(wrong);
         }
         let unused = |name: &str| problems.iter().any(|problem| problem.expression.as_deref() == Some(name));
-        asked.retain(|(name, _)| !unused(name));
-        Ok(GroupSearch { query, count, after, ignored: problems, used: asked })
+        wanted.retain(|(name, _)| !unused(name));
+        Ok(GroupSearch { query, count, after, ignored: problems, used: wanted })
     }
 
     /// The URL of this page, or of the one behind an id.
@@ -165,7 +165,8 @@ impl GroupSearch {
 
 fn decode(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
-    let whole = |at: usize| bytes.get(at + 1..at + 3).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit));
+    let whole =
+        |offset: usize| bytes.get(offset + 1..offset + 3).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit));
     if !memchr::memchr_iter(b'%', bytes).all(whole) {
         return None;
     }
@@ -226,13 +227,13 @@ mod tests {
     /// HDR-06 in a search: what is not known is refused with every name, or left out under `handling=lenient`.
     #[test]
     fn unknown_parameters_are_refused_or_left_out() {
-        let asked = Some("foo=1&name=a&bar=2");
-        let problems = GroupSearch::read(asked, &[], false).unwrap_err();
+        let requested = Some("foo=1&name=a&bar=2");
+        let problems = GroupSearch::read(requested, &[], false).unwrap_err();
         assert_eq!(
             problems.iter().filter_map(|problem| problem.expression.as_deref()).collect::<Vec<_>>(),
             ["foo", "bar"]
         );
-        let search = GroupSearch::read(asked, &[], true).unwrap();
+        let search = GroupSearch::read(requested, &[], true).unwrap();
         assert_eq!(search.ignored.len(), 2);
         assert_eq!(search.url("b", None), "b/Group?name=a&_count=50");
     }

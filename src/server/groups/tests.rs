@@ -65,7 +65,7 @@ impl Shop {
         Shop { _home: home, book, snapshot, bases, rules: GroupRules::default(), visible: None }
     }
 
-    fn desk(&self, at: i64) -> GroupHandlers<'_> {
+    fn desk(&self, ticks: i64) -> GroupHandlers<'_> {
         GroupHandlers {
             writer: GroupWriter { client: "anybody".into(), bound_to_groups: false, follows_unbound: false },
             book: &self.book,
@@ -74,7 +74,7 @@ impl Shop {
             bases: &self.bases,
             rules: self.rules,
             visible: self.visible.as_deref(),
-            now: second(at),
+            now: second(ticks),
         }
     }
 }
@@ -104,9 +104,9 @@ fn group(more: &str) -> Vec<u8> {
 }
 
 fn row(id: &str, more: &str) -> String {
-    let at = second(5);
+    let instant = second(5);
     format!(
-        r#"{{"resourceType":"Group","id":"{id}","meta":{{"versionId":"5","lastUpdated":"{at}"}},"type":"person","actual":true{more}}}"#
+        r#"{{"resourceType":"Group","id":"{id}","meta":{{"versionId":"5","lastUpdated":"{instant}"}},"type":"person","actual":true{more}}}"#
     )
 }
 
@@ -184,7 +184,7 @@ fn conflicts_are_told() {
 #[test]
 fn preferences_decide_the_body() {
     let shop = Shop::new(&[]);
-    for (at, (asked, kind)) in [
+    for (i, (requested, kind)) in [
         ("", "Group"),
         ("return=representation", "Group"),
         ("return=minimal", ""),
@@ -193,10 +193,10 @@ fn preferences_decide_the_body() {
     .into_iter()
     .enumerate()
     {
-        let answer = take(shop.desk(1).create(&headers(&[("prefer", asked)]), &group(""), &|| [at as u8; 16]));
+        let answer = take(shop.desk(1).create(&headers(&[("prefer", requested)]), &group(""), &|| [i as u8; 16]));
         assert_eq!(
             (answer.status, answer.header("etag"), answer.header("preference-applied")),
-            (201, "W/\"1\"", asked)
+            (201, "W/\"1\"", requested)
         );
         match kind {
             "" => assert_eq!(answer.body, b""),
@@ -328,7 +328,8 @@ proptest! {
 #[test]
 fn oneup_rules_are_answered() {
     let members = |count: usize, of: &str, more: &str| {
-        let list: Vec<_> = (0..count).map(|at| format!(r#"{{"entity":{{"reference":"{of}/{at}"}}{more}}}"#)).collect();
+        let list: Vec<_> =
+            (0..count).map(|offset| format!(r#"{{"entity":{{"reference":"{of}/{offset}"}}{more}}}"#)).collect();
         group(&format!(r#","member":[{}]"#, list.join(",")))
     };
     let mut shop = Shop::new(&[]);
@@ -372,13 +373,13 @@ fn what_a_client_may_not_see_is_not_there() {
     assert_eq!(take(shop.desk(2).delete("gone", &HeaderMap::new())).status, 204);
     shop.visible = Some(["mine-a", "mine-b", "store-too", "not-yet", "no legal id"].map(String::from).to_vec());
     let same = |of: &dyn Fn(&str) -> Response| {
-        let told = |id: &str| {
+        let reported = |id: &str| {
             let answer = take(of(id));
             (answer.status, answer.headers, answer.body)
         };
-        let unknown = told("unknown");
+        let unknown = reported("unknown");
         for hidden in ["book", "book-too", "in-store", "gone"] {
-            assert_eq!(told(hidden), unknown, "{hidden}");
+            assert_eq!(reported(hidden), unknown, "{hidden}");
         }
         unknown.0
     };

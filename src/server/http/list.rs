@@ -11,10 +11,10 @@ pub fn join_header_lines(headers: &HeaderMap, name: impl AsHeaderName) -> String
 }
 
 /// Splits at a character that stands in no quoted string. A string that is not closed goes on to the end.
-pub fn split_list(text: &str, at: char) -> impl Iterator<Item = &str> {
+pub fn split_list(text: &str, position: char) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(move |c: char| {
-        let ends = c == at && !quoted;
+        let ends = c == position && !quoted;
         match c {
             _ if escaped => escaped = false,
             '\\' if quoted => escaped = true,

@@ -17,8 +17,8 @@ impl Query {
             problems.push(format!("the query has more than {QUERY_BYTES_MAX} bytes; ask for less at a time"));
             return (pairs, problems);
         }
-        for (at, part) in query.split('&').filter(|part| !part.is_empty()).enumerate() {
-            if at == QUERY_PARAMETERS_MAX {
+        for (i, part) in query.split('&').filter(|part| !part.is_empty()).enumerate() {
+            if i == QUERY_PARAMETERS_MAX {
                 problems.push(format!("the query has more than {QUERY_PARAMETERS_MAX} parameters; ask for less"));
                 break;
             }
@@ -47,8 +47,8 @@ fn shown_value(name: &str) -> String {
 /// Decodes once, or says what is wrong, as the end of a sentence.
 fn decode(text: &str) -> Result<String, &'static str> {
     let bytes = text.as_bytes();
-    let hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
-    if !bytes.iter().enumerate().all(|(at, byte)| *byte != b'%' || hex(at + 1) && hex(at + 2)) {
+    let hex = |index: usize| bytes.get(index).is_some_and(u8::is_ascii_hexdigit);
+    if !bytes.iter().enumerate().all(|(i, byte)| *byte != b'%' || hex(i + 1) && hex(i + 2)) {
         return Err("has a % without two hex digits behind it; a % itself is written %25");
     }
     let text = text.replace('+', " ");

@@ -50,7 +50,7 @@ pub fn parse(
     let (pairs, malformed) = Query::parse(query);
     problems.extend(malformed.into_iter().map(|problem| OutcomeIssue::error(OutcomeIssueType::Invalid, problem)));
     match read_parameters(level, &pairs, prefer.lenient, now, policy) {
-        Ok(asked) if problems.is_empty() => Ok(KickOffParams { prefer, ..asked }),
+        Ok(params) if problems.is_empty() => Ok(KickOffParams { prefer, ..params }),
         found => {
             problems.extend(found.err().unwrap_or_default());
             let status = if acceptable { StatusCode::BAD_REQUEST } else { StatusCode::NOT_ACCEPTABLE };

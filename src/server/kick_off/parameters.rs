@@ -121,14 +121,14 @@ impl ParameterReader<'_> {
 
     fn since(&mut self, name: &str, value: &str) -> Option<Instant> {
         let read = if self.policy.dates { Instant::parse_instant_or_date(value) } else { Instant::parse(value) };
-        let at = self.instant(name, value, read)?;
+        let time = self.instant(name, value, read)?;
         let skew = i64::try_from(self.policy.clock_skew_seconds).unwrap_or(i64::MAX).saturating_mul(TICKS_PER_SECOND);
-        if at.ticks > self.now.ticks.saturating_add(skew) {
+        if time.ticks > self.now.ticks.saturating_add(skew) {
             let text = format!("{:?} lies in the future; it is {} here (SINCE-03)", shorten(value), self.now);
             self.problem(OutcomeIssueType::Value, name, text);
             return None;
         }
-        Some(at)
+        Some(time)
     }
 
     fn instant(&mut self, name: &str, value: &str, read: Option<Instant>) -> Option<Instant> {
@@ -191,8 +191,8 @@ impl ParameterReader<'_> {
 
     fn no_type(&mut self, name: &str) {
         // Looking for what was meant takes time: not for what is no name at all, nor once all that will be told is told.
-        let told = self.problems.len() < KICKOFF_PROBLEMS_MAX && name.len() <= SHOWN_CHARS_MAX;
-        let similar = if told && !self.lenient { ResourceType::similar(name) } else { Vec::new() };
+        let reported = self.problems.len() < KICKOFF_PROBLEMS_MAX && name.len() <= SHOWN_CHARS_MAX;
+        let similar = if reported && !self.lenient { ResourceType::similar(name) } else { Vec::new() };
         let text = format!("{:?} is no R4 resource type", shorten(name));
         match (self.lenient, similar.as_slice()) {
             (true, _) => self.note_ignored("unknown types", format!("_type: {text}, and was left out")),
@@ -241,6 +241,6 @@ fn is_slip(name: &str, known: &str) -> bool {
 fn shorten(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS_MAX) {
         None => text.to_string(),
-        Some((at, _)) => format!("{}…", &text[..at]),
+        Some((offset, _)) => format!("{}…", &text[..offset]),
     }
 }

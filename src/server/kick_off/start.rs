@@ -57,8 +57,8 @@ pub fn kick_off(
     url: String,
 ) -> Result<StartedExport, ApiError> {
     let tenant = app.tenant(mount);
-    let mut asked = kick_off::parse(level, query, headers, &tenant.engine.now(), &mount.kickoff)?;
-    principal.allow(level, &mut asked)?;
+    let mut params = kick_off::parse(level, query, headers, &tenant.engine.now(), &mount.kickoff)?;
+    principal.allow(level, &mut params)?;
     let view = tenant.engine.list_files().map_err(|error| unreadable_group(&error))?;
     let of_group = match level {
         Level::Group(id) => Some(group_population(app, mount, principal, id, &view)?),
@@ -74,7 +74,7 @@ pub fn kick_off(
         Level::Group(id) => RecordedPopulation::StoreGroup(id.clone()),
     };
     let GroupPopulation { own, scope, scope_groups, absent } = of_group.unwrap_or_default();
-    let notes = asked.notes.len();
+    let notes = params.notes.len();
     let job = crate::job::record::KickOff {
         mount: mount.name().to_string(),
         client: principal.client.clone(),
@@ -83,7 +83,7 @@ pub fn kick_off(
             scope,
             absent_groups: absent.into_iter().collect(),
             bound_client: principal.is_bound(),
-            ..mount.stored_request(whose, &asked)
+            ..mount.stored_request(whose, &params)
         },
         group: own,
         scope: scope_groups,
@@ -93,8 +93,8 @@ pub fn kick_off(
     };
     let accepted = tenant.engine.kick_off(job).map_err(kick_off_error)?;
     tracing::info!(job = accepted.id, client = principal.log_name(), mount = mount.name(), "a job was accepted");
-    let applied = asked.preference_applied();
-    Ok(StartedExport { job: accepted, request: url, notes, applied, respond_async: asked.prefer.respond_async })
+    let applied = params.preference_applied();
+    Ok(StartedExport { job: accepted, request: url, notes, applied, respond_async: params.prefer.respond_async })
 }
 
 /// The same words for a Group that is not there and one that the client may not see (KICK-16).
@@ -240,12 +240,12 @@ fn head_of(found: &GroupLookup, on_member: &mut dyn FnMut(&GroupMember<'_>)) -> 
         GroupLookup::Book(group) => {
             let mut reader = GroupReader::new(Kernel::detect(), on_member);
             reader.begin();
-            let (mut at, mut buffer) = (0, vec![0; READ_BYTES]);
-            while at < group.len() {
-                let len = (group.len() - at).min(buffer.len() as u64);
-                group.read_at(at, &mut buffer[..len as usize]).map_err(|error| error.to_string())?;
+            let (mut offset, mut buffer) = (0, vec![0; READ_BYTES]);
+            while offset < group.len() {
+                let len = (group.len() - offset).min(buffer.len() as u64);
+                group.read_at(offset, &mut buffer[..len as usize]).map_err(|error| error.to_string())?;
                 reader.feed(&buffer[..len as usize]);
-                at += len;
+                offset += len;
             }
             Ok(reader.finish())
         }

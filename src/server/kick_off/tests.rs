@@ -52,8 +52,8 @@ fn wrong(found: Result<KickOffParams, ApiError>) -> Vec<String> {
     refusal.issues.iter().map(named).collect()
 }
 
-fn types(asked: &KickOffParams) -> Vec<&str> {
-    asked.types.iter().map(|of| of.name()).collect()
+fn types(params: &KickOffParams) -> Vec<&str> {
+    params.types.iter().map(|of| of.name()).collect()
 }
 
 fn instant(text: &str) -> Option<Instant> {
@@ -95,9 +95,9 @@ fn all_problems_are_told_at_once() {
     let query = "_outputFormat=csv&_since=yesterday&_type=Nope&foo=1&_until=%zz&_typeFilter=x";
     let refusal =
         parse(&Level::System, Some(query), &HeaderMap::new(), &Instant::parse(NOW).unwrap(), &IG).unwrap_err();
-    let told: Vec<_> = refusal.issues.iter().map(|issue| (issue.code, issue.expression.as_deref())).collect();
+    let reported: Vec<_> = refusal.issues.iter().map(|issue| (issue.code, issue.expression.as_deref())).collect();
     assert_eq!(
-        told,
+        reported,
         [
             (OutcomeIssueType::Required, Some("http.accept")),
             (OutcomeIssueType::Required, Some("http.prefer")),
@@ -156,10 +156,10 @@ fn instants() {
         ("2024-06-01T12:01:00Z", "2024-06-01T12:01:00Z"),
     ] {
         for level in [Level::System, Level::Patient, Level::Group("g".into())] {
-            let asked = with(&level, &format!("_since={text}"), "respond-async", &IG).unwrap();
-            assert_eq!(asked.since, instant(read), "{text}");
-            let asked = with(&level, &format!("_until={text}"), "respond-async", &IG).unwrap();
-            assert_eq!(asked.until, instant(read), "{text}");
+            let kick_off = with(&level, &format!("_since={text}"), "respond-async", &IG).unwrap();
+            assert_eq!(kick_off.since, instant(read), "{text}");
+            let params = with(&level, &format!("_until={text}"), "respond-async", &IG).unwrap();
+            assert_eq!(params.until, instant(read), "{text}");
         }
     }
     for text in [
@@ -225,8 +225,8 @@ fn lists_are_normalised() {
         assert_eq!(strict(query).unwrap(), expected, "{query}");
     }
     for query in ["", "_type=", "_type", "_type=,%20,", "_since=&_until=+&_outputFormat", "_elements=&patient"] {
-        let asked = strict(query).unwrap();
-        assert_eq!(asked, KickOffParams { prefer: asked.prefer.clone(), ..KickOffParams::default() }, "{query}");
+        let params = strict(query).unwrap();
+        assert_eq!(params, KickOffParams { prefer: params.prefer.clone(), ..KickOffParams::default() }, "{query}");
     }
 }
 
@@ -237,9 +237,9 @@ fn unknown_types() {
         let refusal = strict(&format!("_type=Patient,{name}")).unwrap_err();
         assert!(refusal.issues[0].diagnostics.contains(name), "{name}");
         assert_eq!((refusal.issues[0].code, refusal.issues.len()), (OutcomeIssueType::NotSupported, 1));
-        let asked = lenient(&format!("_type=Patient,{name},{name}")).unwrap();
-        assert_eq!(types(&asked), ["Patient"]);
-        let [note] = &asked.notes[..] else { panic!("{name}: {:?}", asked.notes) };
+        let params = lenient(&format!("_type=Patient,{name},{name}")).unwrap();
+        assert_eq!(types(&params), ["Patient"]);
+        let [note] = &params.notes[..] else { panic!("{name}: {:?}", params.notes) };
         assert!(note.text.contains(name) && note.text.starts_with("_type:"));
         // Without a type that remains everything would be exported.
         assert_eq!(wrong(lenient(&format!("_type={name}"))), ["_type"]);
@@ -283,10 +283,10 @@ fn unsupported_parameters() {
         let refusal = strict(&query).unwrap_err();
         assert_eq!((refusal.issues[0].code, refusal.issues.len()), (OutcomeIssueType::NotSupported, 1));
         assert_eq!(wrong(Err(refusal)), [name]);
-        let asked = lenient(&query).unwrap();
-        let [note] = &asked.notes[..] else { panic!("{name}: {:?}", asked.notes) };
+        let params = lenient(&query).unwrap();
+        let [note] = &params.notes[..] else { panic!("{name}: {:?}", params.notes) };
         assert!(note.text.starts_with(&format!("{name}: ")), "{}", note.text);
-        assert_eq!(types(&asked), ["Patient"]);
+        assert_eq!(types(&params), ["Patient"]);
     }
     assert_eq!(lenient("foo=1&bar=2&_type=Patient,Nope").unwrap().notes.len(), 3);
     assert!(strict("_Type=Patient").unwrap_err().issues[0].diagnostics.ends_with("did you mean _type?"));
@@ -305,8 +305,8 @@ fn applied_preferences_are_told() {
         ("return=minimal", "", None),
         ("separate-export-status, respond-async", "", Some("respond-async")),
     ] {
-        let asked = with(&Level::System, query, prefer, &assume).unwrap();
-        assert_eq!(asked.preference_applied(), applied.map(HeaderValue::from_static), "{prefer}");
+        let params = with(&Level::System, query, prefer, &assume).unwrap();
+        assert_eq!(params.preference_applied(), applied.map(HeaderValue::from_static), "{prefer}");
     }
 }
 
@@ -314,8 +314,8 @@ fn applied_preferences_are_told() {
 #[test]
 fn dates_where_a_mount_takes_them() {
     let dates = KickOffPolicy { dates: true, ..IG };
-    let asked = with(&Level::System, "_since=2024-05-01", "respond-async", &dates).unwrap();
-    assert_eq!(asked.since, instant("2024-05-01T00:00:00Z"));
+    let params = with(&Level::System, "_since=2024-05-01", "respond-async", &dates).unwrap();
+    assert_eq!(params.since, instant("2024-05-01T00:00:00Z"));
     assert_eq!(wrong(with(&Level::System, "_since=2024-5-1", "respond-async", &dates)), ["_since"]);
     assert_eq!(wrong(with(&Level::System, "_until=2024-05-01", "respond-async", &dates)), ["_until"]);
 }

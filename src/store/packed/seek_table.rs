@@ -152,21 +152,21 @@ impl SeekTable {
 
     /// Where the frames end and the table begins, in the file.
     pub fn compressed_end(&self) -> u64 {
-        self.places.len().checked_sub(2).map_or(HEAD_BYTES, |at| self.places[at])
+        self.places.len().checked_sub(2).map_or(HEAD_BYTES, |i| self.places[i])
     }
 
     /// A frame.
-    pub fn frame(&self, at: usize) -> FrameInfo {
-        let places = &self.places[at * 2..at * 2 + 4];
+    pub fn frame(&self, i: usize) -> FrameInfo {
+        let places = &self.places[i * 2..i * 2 + 4];
         FrameInfo {
             compressed: places[0],
             compressed_len: places[2] - places[0],
             uncompressed: places[1],
             uncompressed_len: places[3] - places[1],
-            hash: self.hashes[at],
-            least: self.least[at],
-            greatest: self.greatest[at],
-            rows: self.rows[at],
+            hash: self.hashes[i],
+            least: self.least[i],
+            greatest: self.greatest[i],
+            rows: self.rows[i],
         }
     }
 
@@ -220,7 +220,7 @@ impl SeekTable {
             out.extend_from_slice(id.as_bytes());
         }
         let names_bytes = out.len() - names_at;
-        let instant = |at: Option<i64>| at.unwrap_or(NO_INSTANT) as u64;
+        let instant = |ticks: Option<i64>| ticks.unwrap_or(NO_INSTANT) as u64;
         let words = [
             VERSION,
             self.frames() as u64,
@@ -340,8 +340,8 @@ fn parse(source: &StoreFile, lengths_too: bool) -> Result<(SeekTable, Vec<u8>), 
     if payload > u64::from(u32::MAX) || payload + 8 + HEAD_BYTES > source.len() {
         return Err(damaged("the table is longer than the file"));
     }
-    let at = source.len() - payload - 8;
-    let mut parts = TableReader { source, at, sum: Hasher64::new() };
+    let offset = source.len() - payload - 8;
+    let mut parts = TableReader { source, at: offset, sum: Hasher64::new() };
     let mut lead = [0; 8];
     parts.fill(&mut lead)?;
     parts.sum = Hasher64::new();
@@ -380,7 +380,7 @@ fn parse(source: &StoreFile, lengths_too: bool) -> Result<(SeekTable, Vec<u8>), 
     }
     table.left = left.chunks_exact(LEFT_BYTES).map(push_prior_owner).collect();
     table.names = owner_names(&text).ok_or(damaged("the owners of the table cannot be read"))?;
-    check_table(&table, at, rows, names)?;
+    check_table(&table, offset, rows, names)?;
     Ok((table, coded))
 }
 
@@ -389,7 +389,7 @@ fn words(bytes: &[u8]) -> Vec<u64> {
 }
 
 fn push_prior_owner(bytes: &[u8]) -> PriorOwnerRecord {
-    let word = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().expect("24 bytes"));
+    let word = |offset: usize| u32::from_le_bytes(*bytes[offset..].first_chunk().expect("24 bytes"));
     let updated = i64::from_le_bytes(*bytes[16..].first_chunk().expect("24 bytes"));
     PriorOwnerRecord { frame: word(0), entry: word(4), owner: word(8), updated }
 }
@@ -397,7 +397,7 @@ fn push_prior_owner(bytes: &[u8]) -> PriorOwnerRecord {
 fn owner_names(mut bytes: &[u8]) -> Option<Vec<(String, Id)>> {
     let mut names = Vec::new();
     while !bytes.is_empty() {
-        let word = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?) as usize);
+        let word = |offset: usize| Some(u32::from_le_bytes(*bytes.get(offset..)?.first_chunk()?) as usize);
         let (base, id) = (word(0)?, word(4)?);
         let text = bytes.get(8..8usize.checked_add(base)?.checked_add(id)?)?;
         let base_text = str::from_utf8(&text[..base]).ok()?.to_string();
@@ -469,8 +469,8 @@ mod tests {
         let (found, found_lengths) = SeekTable::open_with_lengths(&file(&bytes)).unwrap().unwrap();
         assert_eq!((&found, found_lengths), (&expected, lengths));
         assert_eq!((found.rows(), found.uncompressed_len(), found.compressed_end()), (3, 1000, 166));
-        let at: Vec<usize> = [0, 399, 400, 999, 1000, 5000].map(|offset| found.frame_at(offset)).to_vec();
-        assert_eq!(at, [0, 0, 1, 1, 2, 2]);
+        let position: Vec<usize> = [0, 399, 400, 999, 1000, 5000].map(|offset| found.frame_at(offset)).to_vec();
+        assert_eq!(position, [0, 0, 1, 1, 2, 2]);
         assert!(SeekTable::open(&file(b"{}\n")).unwrap().is_none());
     }
 
@@ -478,10 +478,10 @@ mod tests {
     #[test]
     fn damage_is_noticed() {
         let bytes = packed();
-        for at in HEAD_BYTES as usize + 150..bytes.len() {
+        for i in HEAD_BYTES as usize + 150..bytes.len() {
             let mut broken = bytes.clone();
-            broken[at] ^= 0x10;
-            assert!(matches!(SeekTable::open(&file(&broken)), Err(TableError::Damaged(_))), "byte {at}");
+            broken[i] ^= 0x10;
+            assert!(matches!(SeekTable::open(&file(&broken)), Err(TableError::Damaged(_))), "byte {i}");
         }
         for len in HEAD_BYTES as usize..bytes.len() {
             assert!(SeekTable::open(&file(&bytes[..len])).is_err(), "cut to {len}");

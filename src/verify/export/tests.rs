@@ -16,9 +16,9 @@ pub fn exported(mut request: ExportRequest) -> (tempfile::TempDir, PathBuf) {
     std::fs::create_dir(&store).unwrap();
     let mut text = String::new();
     for n in 0..50 {
-        let at = format!("2020-01-{:02}T00:00:00Z", 1 + n % 28);
+        let place = format!("2020-01-{:02}T00:00:00Z", 1 + n % 28);
         text += &format!(
-            "{{\"resourceType\":\"Observation\",\"id\":\"o{n}\",\"meta\":{{\"lastUpdated\":\"{at}\"}},\"subject\":{{\"reference\":\"Patient/p{}\"}}}}\n",
+            "{{\"resourceType\":\"Observation\",\"id\":\"o{n}\",\"meta\":{{\"lastUpdated\":\"{place}\"}},\"subject\":{{\"reference\":\"Patient/p{}\"}}}}\n",
             n % 3
         );
     }
@@ -120,15 +120,15 @@ fn damage_is_found() {
         (
             // o0 becomes o1, which is deleted.
             &|bytes| {
-                let at = bytes.windows(6).position(|w| w == b"d\":\"o0").unwrap();
-                bytes[at + 5] = b'1';
+                let index = bytes.windows(6).position(|w| w == b"d\":\"o0").unwrap();
+                bytes[index + 5] = b'1';
             },
             &["DELETED-03", "MANIFEST-17"],
         ),
     ];
-    for (at, (change, expected)) in changes.into_iter().enumerate() {
+    for (i, (change, expected)) in changes.into_iter().enumerate() {
         edit(&shard, change);
-        assert_eq!(rules(&out), expected, "change {at}");
+        assert_eq!(rules(&out), expected, "change {i}");
         std::fs::write(&shard, &keep).unwrap();
     }
     std::fs::remove_file(&shard).unwrap();

@@ -109,10 +109,10 @@ fn a_garbled_index_is_found() {
     indexed(&root, &index);
     assert!(verified(&root, &index).holds);
 
-    let flip = |at: usize| {
+    let flip = |k: usize| {
         let path = container(&index);
         let mut bytes = std::fs::read(&path).unwrap();
-        bytes[at] ^= 4;
+        bytes[k] ^= 4;
         std::fs::write(&path, bytes).unwrap();
     };
     flip(HEADER_BYTES + 3);
@@ -141,8 +141,8 @@ fn a_garbled_index_is_found() {
         (Column::Flags, 0, flag::LEADING_SPACE),
         (Column::OwnerStart, 4, 1),
     ];
-    for (column, at, change) in contradictions {
-        forge(&index, column, |bytes| bytes[at] ^= change);
+    for (column, i, change) in contradictions {
+        forge(&index, column, |bytes| bytes[i] ^= change);
         let report = verified(&root, &index);
         assert!(!report.holds && report.differences.is_empty() && report.index.repaired.len() == 1, "{report}");
         indexed(&root, &index);
@@ -204,33 +204,33 @@ fn owners_of_what_has_left_are_compared() {
     let text = row("x", "p") + &row("y", "q") + &deletion(&["n", "x"]) + &deletion(&["y"]);
     std::fs::write(root.join("all.ndjson"), text).unwrap();
     let store = Store::open(&root).unwrap();
-    let at = crate::fhir::instant::Instant::parse("2020-02-01T00:00:00Z").unwrap();
+    let time = crate::fhir::instant::Instant::parse("2020-02-01T00:00:00Z").unwrap();
     let options = crate::pack::PackOptions { to: packed.clone(), level: 1, sync: crate::sys::durability::Sync::No };
-    crate::pack::pack(&store, at, &options, &Progress::default()).unwrap();
+    crate::pack::pack(&store, time, &options, &Progress::default()).unwrap();
     let index = dir.path().join("index");
     indexed(&packed, &index);
     assert!(verified(&packed, &index).holds);
     // x: p and r; y: q and r.
-    for (at, change) in [(0usize, 1u8), (4, 1), (8, 1), (16 * 3 + 4, 1)] {
+    for (k, change) in [(0usize, 1u8), (4, 1), (8, 1), (16 * 3 + 4, 1)] {
         forge(&index, Column::TombLeft, |bytes| {
             assert_eq!(bytes.len(), 16 * 4);
-            bytes[at] ^= change;
+            bytes[k] ^= change;
         });
         let report = verified(&packed, &index);
         // A number of an entry that is moved on is out of order, or another entry's.
-        let told = report.differences.lines().iter().any(|line| line.contains("tombstone_left"));
-        assert!(!report.holds && (told || !report.index.repaired.is_empty()), "{at}: {report}");
-        assert!(told || at == 0, "{at}: {report}");
+        let reported = report.differences.lines().iter().any(|line| line.contains("tombstone_left"));
+        assert!(!report.holds && (reported || !report.index.repaired.is_empty()), "{k}: {report}");
+        assert!(reported || k == 0, "{k}: {report}");
         match report.index.repaired.is_empty() {
-            true => forge(&index, Column::TombLeft, |bytes| bytes[at] ^= change),
+            true => forge(&index, Column::TombLeft, |bytes| bytes[k] ^= change),
             false => indexed(&packed, &index),
         }
         assert!(verified(&packed, &index).holds);
     }
-    for at in [3usize, 7] {
-        forge(&index, Column::TombLeft, |bytes| bytes[at] ^= 0x40);
+    for i in [3usize, 7] {
+        forge(&index, Column::TombLeft, |bytes| bytes[i] ^= 0x40);
         let report = verified(&packed, &index);
-        assert!(!report.holds && report.index.repaired.len() == 1, "{at}: {report}");
+        assert!(!report.holds && report.index.repaired.len() == 1, "{i}: {report}");
         indexed(&packed, &index);
         assert!(verified(&packed, &index).holds);
     }

@@ -67,7 +67,7 @@ fn requests(group_files: &[PathBuf], since: &[&str]) -> Vec<ExportRequest> {
 fn ledgers_of_the_hostile_stores_hold() {
     let groups: Vec<PathBuf> =
         ["Group-ab", "Group-edge", "Group-m1"].iter().map(|name| testdata(&format!("hostile/{name}.json"))).collect();
-    let mut told = 0;
+    let mut reported = 0;
     for store in ["hostile/store", "hostile/deleted", "hostile/coverage", "hostile/compressed"] {
         let dir = tempfile::tempdir().unwrap();
         for request in requests(&groups, &["2020-06-01", "2021-03-01"]) {
@@ -75,10 +75,10 @@ fn ledgers_of_the_hostile_stores_hold() {
             let report = recounted(&out);
             assert!(report.holds, "{store} {request:?}: {report}");
             assert_eq!(report.classes[0].stated, report.classes[1..].iter().map(|class| class.stated).sum::<u64>());
-            told += 1;
+            reported += 1;
         }
     }
-    assert!(told > 100, "{told}");
+    assert!(reported > 100, "{reported}");
 }
 
 /// The same over real records, every bundled Group, and the store's own Groups if it has any.

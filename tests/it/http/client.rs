@@ -67,9 +67,9 @@ impl Answer {
         assert_eq!(body["resourceType"], "OperationOutcome");
         let issues = body["issue"].as_array().unwrap();
         assert!(issues.iter().any(|issue| issue["code"] == code), "{code}: {body}");
-        let told: Vec<&str> = issues.iter().map(|issue| issue["diagnostics"].as_str().unwrap()).collect();
+        let reported: Vec<&str> = issues.iter().map(|issue| issue["diagnostics"].as_str().unwrap()).collect();
         assert!(issues.iter().all(|issue| issue["severity"].is_string()), "{body}");
-        told.join("\n")
+        reported.join("\n")
     }
 }
 
@@ -97,8 +97,8 @@ impl Client {
     /// OUTCOME-05: no header and no OperationOutcome, alone or in a message file, names an option of the command line, a
     /// directory of the host, or a job that others started.
     #[track_caller]
-    fn check_privacy(&self, asked: &[(&str, &str)], answer: &Answer) {
-        let who = asked.iter().filter(|(name, _)| !["Accept", "Prefer", "Content-Type", "Range"].contains(name));
+    fn check_privacy(&self, requested: &[(&str, &str)], answer: &Answer) {
+        let who = requested.iter().filter(|(name, _)| !["Accept", "Prefer", "Content-Type", "Range"].contains(name));
         let who: Vec<String> = who.map(|(name, value)| format!("{name}={value}")).collect();
         let is_job = |text: &str| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let words = |text: &str| -> Vec<String> {
@@ -116,8 +116,9 @@ impl Client {
             body.lines().filter(|line| line.contains("\"resourceType\":\"OperationOutcome\"")).map(str::to_string);
         let headers = answer.headers.iter().map(|(name, value)| format!("{name}: {value}"));
         for text in outcomes.chain(headers) {
-            let flag =
-                text.match_indices("--").any(|(at, _)| text[at + 2..].starts_with(|c: char| c.is_ascii_lowercase()));
+            let flag = text
+                .match_indices("--")
+                .any(|(offset, _)| text[offset + 2..].starts_with(|c: char| c.is_ascii_lowercase()));
             assert!(!flag, "an option of the command line: {text}");
             assert!(self.paths.iter().all(|path| !text.contains(path.as_str())), "a directory of the host: {text}");
             // The job that was just started, or is tried again, is the reader's.

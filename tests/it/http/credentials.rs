@@ -157,7 +157,7 @@ fn nobody_gets_in_without_credentials() {
     let target = "/fhir/$export?_type=Organization";
     let ask = |headers: &[Header<'_>]| http.ask("GET", target, &[&KICK_OFF[..], headers].concat(), b"");
     let id = token.split_once('.').unwrap().0;
-    let mut told: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut reported: Vec<(String, Vec<u8>)> = Vec::new();
     for wrong in [
         format!("Bearer {id}.{}", foreign.secret),
         format!("Bearer 0000000000000000.{}", right.secret),
@@ -167,9 +167,12 @@ fn nobody_gets_in_without_credentials() {
     ] {
         let answer = ask(&[("Authorization", &wrong)]);
         answer.outcome(401, "login");
-        told.push((answer.header("www-authenticate").unwrap().to_string(), answer.body));
+        reported.push((answer.header("www-authenticate").unwrap().to_string(), answer.body));
     }
-    assert!(told[0].0.contains("error=\"invalid_token\"") && told.iter().all(|other| *other == told[0]), "{told:?}");
+    assert!(
+        reported[0].0.contains("error=\"invalid_token\"") && reported.iter().all(|other| *other == reported[0]),
+        "{reported:?}"
+    );
     let late = old.kick_off(&http, "$export");
     assert!(
         late.outcome(401, "expired").contains("fresh") && late.header("www-authenticate").unwrap().contains("invalid")
@@ -323,8 +326,8 @@ fn one_url_two_populations() {
     assert_eq!(exported(&user), 1);
     assert!(exported(&by_client) > 1);
     for tokens_only in ["/uscore/v1/bulk-data/Group/ten/$export", "/v1/default/bulk-export/bulk-data/r4/$export"] {
-        let told = by_client.ask(&http, "GET", tokens_only, &KICK_OFF).outcome(401, "login");
-        assert!(told.contains("only way"), "{told}");
+        let reported = by_client.ask(&http, "GET", tokens_only, &KICK_OFF).outcome(401, "login");
+        assert!(reported.contains("only way"), "{reported}");
     }
     let log = server.log();
     nothing_secret_in(&log, &[&user, &by_client]);

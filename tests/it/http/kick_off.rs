@@ -86,11 +86,11 @@ fn what_is_refused() {
     ];
     for (target, headers, status, code, words) in &cases {
         let answer = client.ask("GET", target, headers, b"");
-        let told = answer.outcome(*status, code);
+        let reported = answer.outcome(*status, code);
         for word in *words {
-            assert!(told.contains(word), "{target}: {word}: {told}");
+            assert!(reported.contains(word), "{target}: {word}: {reported}");
         }
-        assert!(!told.contains(scratch.path().to_str().unwrap()), "no path of the host: {told}");
+        assert!(!reported.contains(scratch.path().to_str().unwrap()), "no path of the host: {reported}");
     }
     for (method, target, allow) in [
         ("POST", "/fhir/$export", "GET"),

@@ -70,7 +70,7 @@ impl World {
     }
 
     fn kick_off(&self, client: &Client, random: &mut Random) {
-        let asked = Instant::now();
+        let requested = Instant::now();
         let own = self.groups.lock().unwrap().last().cloned();
         let target = match random.below(7) {
             4 => "/uscore/v1/bulk-data/Group/ten/$export?_type=Patient,Claim".to_string(),
@@ -87,8 +87,9 @@ impl World {
             202 => {
                 let status = client.path_of(answer.header("content-location").unwrap()).to_string();
                 let may_fail = self.cramped.load(Relaxed);
-                let told = Told { asked, deletion: false, deleted: false, complete: None, may_fail, t: None };
-                self.jobs.lock().unwrap().insert(status, told);
+                let reported =
+                    Told { asked: requested, deletion: false, deleted: false, complete: None, may_fail, t: None };
+                self.jobs.lock().unwrap().insert(status, reported);
             }
             429 | 503 => {}
             other => panic!("{target}: {other} {}", answer.text()),
@@ -126,13 +127,13 @@ impl World {
     }
 
     fn delete(&self, client: &Client, status: &str) {
-        if let Some(told) = self.jobs.lock().unwrap().get_mut(status) {
-            told.deletion = true;
+        if let Some(report) = self.jobs.lock().unwrap().get_mut(status) {
+            report.deletion = true;
         }
         let Some(answer) = client.try_ask("DELETE", status, &[], b"") else { return };
         assert!(matches!(answer.status, 202 | 404), "{}", answer.text());
-        if let (202, Some(told)) = (answer.status, self.jobs.lock().unwrap().get_mut(status)) {
-            told.deleted = true;
+        if let (202, Some(reported)) = (answer.status, self.jobs.lock().unwrap().get_mut(status)) {
+            reported.deleted = true;
         }
     }
 
@@ -140,13 +141,13 @@ impl World {
     fn poll(&self, client: &Client, status: &str, alone: bool) {
         let sent = Instant::now();
         let Some(answer) = client.try_ask("GET", status, &[], b"") else { return };
-        let (asked, deletion, deleted, seen) = {
+        let (requested, deletion, deleted, seen) = {
             let jobs = self.jobs.lock().unwrap();
-            let Some(told) = jobs.get(status) else { return };
-            (told.asked, told.deletion, told.deleted, told.complete.clone())
+            let Some(report) = jobs.get(status) else { return };
+            (report.asked, report.deletion, report.deleted, report.complete.clone())
         };
         // By when it may be over: its end is not before the kick-off.
-        let may_be_over = sent.duration_since(asked) + SLACK >= KEEP;
+        let may_be_over = sent.duration_since(requested) + SLACK >= KEEP;
         match answer.status {
             202 => assert!(!(alone && deleted) && seen.is_none(), "{status} was complete, and runs"),
             200 => {
@@ -154,17 +155,17 @@ impl World {
                 self.complete(client, status, &answer.json(), seen);
             }
             404 => {
-                assert!(deletion || sent.duration_since(asked) + SLACK >= KEEP + REMEMBERED, "{status} is lost");
+                assert!(deletion || sent.duration_since(requested) + SLACK >= KEEP + REMEMBERED, "{status} is lost");
             }
             410 => assert!(may_be_over, "{status} expired too early"),
             429 => {}
             500 => {
                 let mut jobs = self.jobs.lock().unwrap();
-                let Some(told) = jobs.get_mut(status) else { return };
-                assert!(told.may_fail && told.complete.is_none(), "{status}: {}", answer.text());
+                let Some(reported) = jobs.get_mut(status) else { return };
+                assert!(reported.may_fail && reported.complete.is_none(), "{status}: {}", answer.text());
                 if status.starts_with(MTE) {
                     let t = answer.json()["transactionTime"].as_str().unwrap().to_string();
-                    assert_eq!(*told.t.get_or_insert(t.clone()), t, "{status}");
+                    assert_eq!(*reported.t.get_or_insert(t.clone()), t, "{status}");
                 }
             }
             other => panic!("{status}: {other} {}", answer.text()),
@@ -185,8 +186,8 @@ impl World {
                 200 => return,
                 404 | 410 => {
                     let jobs = self.jobs.lock().unwrap();
-                    let told = &jobs[status];
-                    let over = told.deletion || told.asked.elapsed() + SLACK >= KEEP;
+                    let report = &jobs[status];
+                    let over = report.deletion || report.asked.elapsed() + SLACK >= KEEP;
                     assert!(over, "{status} lists {path}, which cannot be fetched: {}", file.text());
                     return;
                 }
@@ -197,9 +198,9 @@ impl World {
         if let Some(seen) = &seen {
             assert_eq!(*seen, found, "{status} has changed");
         }
-        if let Some(told) = self.jobs.lock().unwrap().get_mut(status) {
-            assert!(told.t.as_ref().is_none_or(|t| *t == found.t), "{status} was tried again with another T");
-            told.complete.get_or_insert(found);
+        if let Some(reported) = self.jobs.lock().unwrap().get_mut(status) {
+            assert!(reported.t.as_ref().is_none_or(|t| *t == found.t), "{status} was tried again with another T");
+            reported.complete.get_or_insert(found);
         }
         self.retried.lock().unwrap().entry(status.to_string()).and_modify(|seen| *seen = true);
     }
@@ -251,7 +252,7 @@ fn a_killed_service_keeps_its_word() {
         let cramped = round > 5 && random.one_in(3);
         world.cramped.store(cramped, Relaxed);
         let server: Server = if cramped { start_cramped() } else { start() };
-        world.jobs.lock().unwrap().values_mut().for_each(|told| told.may_fail |= cramped);
+        world.jobs.lock().unwrap().values_mut().for_each(|told_text| told_text.may_fail |= cramped);
         let client = server.client();
         // What was told before holds now.
         let known: Vec<String> = world.jobs.lock().unwrap().keys().cloned().collect();
@@ -278,9 +279,9 @@ fn a_killed_service_keeps_its_word() {
         });
         let mut jobs = world.jobs.lock().unwrap();
         met[0] = met[0].max(jobs.len());
-        met[1] += jobs.values().filter(|told| told.complete.is_some()).count();
+        met[1] += jobs.values().filter(|report| report.complete.is_some()).count();
         // What is long forgotten need not be asked for again.
-        jobs.retain(|_, told| told.asked.elapsed() < KEEP + REMEMBERED + 2 * SLACK);
+        jobs.retain(|_, reported| reported.asked.elapsed() < KEEP + REMEMBERED + 2 * SLACK);
     }
     let retried = world.retried.lock().unwrap().clone();
     let again = retried.values().filter(|seen| **seen).count();

@@ -50,8 +50,8 @@ fn names_that_point_here() {
     for place in PLACES {
         for host in ["evil.example", &format!("evil.example:{port}"), "127.0.0.1.evil.example", "0.0.0.0", "", "a b"] {
             let answer = ask(&server, &format!("GET {place}"), &[&[&*format!("Host: {host}")], &kick_off[..]].concat());
-            let told = answer.outcome(421, "forbidden");
-            assert!(told.starts_with("Host: ") && !told.contains("evil"), "{place} {host}: {told}");
+            let reported = answer.outcome(421, "forbidden");
+            assert!(reported.starts_with("Host: ") && !reported.contains("evil"), "{place} {host}: {reported}");
             assert!(answer.header("x-request-id").is_some());
         }
         ask(&server, &format!("GET {place}"), &kick_off).outcome(421, "forbidden");
@@ -96,8 +96,11 @@ fn what_pages_make_browsers_ask() {
     ];
     for place in PLACES {
         for head in foreign {
-            let told = ask(&server, &format!("GET {place}"), &["Host: localhost", head]).outcome(403, "forbidden");
-            assert!(told.starts_with(head.split(':').next().unwrap()) && !told.contains("evil"), "{place}: {told}");
+            let reported = ask(&server, &format!("GET {place}"), &["Host: localhost", head]).outcome(403, "forbidden");
+            assert!(
+                reported.starts_with(head.split(':').next().unwrap()) && !reported.contains("evil"),
+                "{place}: {reported}"
+            );
         }
     }
     let typed = "Content-Type: application/fhir+json";

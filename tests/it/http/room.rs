@@ -28,8 +28,8 @@ fn a_full_disk_fails_one_job() {
     let path = files(&client, &manifest)[0].1.clone();
     let good = client.get(&path).body;
     let large = accepted(&client, &server.fhir("Patient/$export"));
-    let told = ended(&client, &large).outcome(500, "processing");
-    assert!(told.contains("cannot be written") && !told.contains("small"), "{told}");
+    let reported = ended(&client, &large).outcome(500, "processing");
+    assert!(reported.contains("cannot be written") && !reported.contains("small"), "{reported}");
     let tries = server.log().matches("a shard could not be written").count();
     assert!(tries >= 3, "{tries} tries: {}", server.log());
     assert_eq!(client.get(&path).body, good, "a finished job is untouched");

@@ -57,9 +57,9 @@ fn types(rows: &[(String, Value)]) -> Vec<&str> {
 const GROUP: &str = r#"{"resourceType":"Group","id":"g","meta":{"lastUpdated":"2020-01-01T00:00:00Z"},"type":"person","actual":true,"member":[{"entity":{"reference":"Patient/a"}}]}"#;
 const PATIENT: &str = r#"{"resourceType":"Patient","id":"a","meta":{"lastUpdated":"2020-01-01T00:00:00Z"}}"#;
 
-fn observation(id: &str, at: &str) -> String {
+fn observation(id: &str, place: &str) -> String {
     format!(
-        r#"{{"resourceType":"Observation","id":"{id}","meta":{{"lastUpdated":"{at}"}},"subject":{{"reference":"Patient/a"}}}}"#
+        r#"{{"resourceType":"Observation","id":"{id}","meta":{{"lastUpdated":"{place}"}},"subject":{{"reference":"Patient/a"}}}}"#
     )
 }
 
@@ -106,8 +106,8 @@ fn undated_rows() {
     let server = small(scratch.path(), &[GROUP, PATIENT, undated], "");
     let (rows, _) = export(&server, "Group/g/$export?_since=2023-01-01T00:00:00Z");
     assert_eq!(types(&rows), ["Observation", "OperationOutcome"]);
-    let told = rows.iter().any(|(_, row)| row.to_string().contains("without a usable meta.lastUpdated"));
-    assert!(told, "{rows:?}");
+    let reported = rows.iter().any(|(_, row)| row.to_string().contains("without a usable meta.lastUpdated"));
+    assert!(reported, "{rows:?}");
 }
 
 /// A date for comparison.
@@ -117,8 +117,8 @@ mod chrono {
     pub struct Seconds(SystemTime);
 
     impl From<SystemTime> for Seconds {
-        fn from(at: SystemTime) -> Seconds {
-            Seconds(at)
+        fn from(system_time: SystemTime) -> Seconds {
+            Seconds(system_time)
         }
     }
 
@@ -145,8 +145,8 @@ fn faults() {
         let (rows, done) = export(&server, "Group/g/$export");
         assert_eq!(done.status, status, "{}", done.text());
         if status == 500 {
-            let told = done.outcome(500, "processing");
-            assert!(told.contains("faulty") && !told.contains(scratch.path().to_str().unwrap()), "{told}");
+            let reported = done.outcome(500, "processing");
+            assert!(reported.contains("faulty") && !reported.contains(scratch.path().to_str().unwrap()), "{reported}");
             continue;
         }
         let errors: Vec<String> =

@@ -15,7 +15,7 @@ fn the_command_line_and_http_write_the_same_files() {
         let server = bundled(scratch.path(), &["--config", "serve.toml"]);
         let client = server.client();
         let base = format!("http://{}/fhir", server.address);
-        for (at, (target, words)) in [
+        for (i, (target, words)) in [
             ("Group/ten/$export", "--group ten"),
             (
                 "Group/ten/$export?_type=Condition,Patient&_since=2015-01-01T00:00:00Z",
@@ -36,7 +36,7 @@ fn the_command_line_and_http_write_the_same_files() {
                 let name = file.header("content-disposition").unwrap().split('"').nth(1).unwrap().to_string();
                 assert!(served.insert(name, file.body).is_none());
             }
-            let out = scratch.path().join(format!("out{at}"));
+            let out = scratch.path().join(format!("out{i}"));
             let (store, t) = (testdata("stores/synthea-r4-100"), manifest["transactionTime"].as_str().unwrap());
             let mut all =
                 vec!["export", "--store", store.to_str().unwrap(), "--out", out.to_str().unwrap(), "--as-of", t];

@@ -133,10 +133,10 @@ fn a_job_over_tls_gives_the_same_bytes() {
             assert!(two == one, "{version}");
             let words = ["--write-out", "%{http_version}", "--output", "/dev/null", version];
             let url = format!("{base}/health/live");
-            let mut told = Command::new("curl");
-            told.args(["-s", "--noproxy", "*", "--cacert", "cert.pem"]).args(words).arg(url);
-            let told = told.current_dir(scratch.path()).output().unwrap().stdout;
-            assert_eq!(told, if version == "--http2" { &b"2"[..] } else { b"1.1" });
+            let mut report = Command::new("curl");
+            report.args(["-s", "--noproxy", "*", "--cacert", "cert.pem"]).args(words).arg(url);
+            let reported = report.current_dir(scratch.path()).output().unwrap().stdout;
+            assert_eq!(reported, if version == "--http2" { &b"2"[..] } else { b"1.1" });
         }
     }
     assert_eq!(server.stop(), Some(0));
@@ -179,14 +179,14 @@ fn certificates_are_replaced() {
     assert_eq!(answer(&mut old, "/health/live").status, 200, "a connection keeps its certificate");
 
     std::fs::copy(directory.join("cert.pem"), directory.join("key.pem")).unwrap();
-    let told = || server.log().matches("the certificate stays as it was").count();
-    wait_for(&|| told() == 1);
+    let reported = || server.log().matches("the certificate stays as it was").count();
+    wait_for(&|| reported() == 1);
     assert!(server.log().contains("key.pem"));
     std::thread::sleep(Duration::from_secs(5));
-    assert_eq!(told(), 1, "once");
+    assert_eq!(reported(), 1, "once");
     assert_eq!(ask(directory, &server, "/health/live").status, 200);
     server.hang_up();
-    wait_for(&|| told() == 2);
+    wait_for(&|| reported() == 2);
     certify(directory);
     server.hang_up();
     wait_for(&|| connect(directory, server.address).is_ok());

@@ -136,26 +136,26 @@ fn each(value: &Value) -> Vec<&Value> {
     }
 }
 
-fn is_active(member: &Value, at: &Instant) -> bool {
+fn is_active(member: &Value, time: &Instant) -> bool {
     let edge = |name: &str| member["period"][name].as_str().and_then(instant::span);
     member["inactive"] != Value::Bool(true)
-        && edge("start").is_none_or(|(begin, _)| begin <= *at)
-        && edge("end").is_none_or(|(_, after)| *at < after)
+        && edge("start").is_none_or(|(begin, _)| begin <= *time)
+        && edge("end").is_none_or(|(_, after)| *time < after)
 }
 
 /// The one Patient, current at T, that has the identifier.
-fn by_identifier(store: &Store, identifier: &Value, at: &Instant) -> Option<String> {
+fn by_identifier(store: &Store, identifier: &Value, instant: &Instant) -> Option<String> {
     let wanted = (identifier["system"].as_str().map(str::to_string), identifier["value"].as_str()?.to_string());
     let matching = store.entities.keys().filter(|(name, id)| {
         name == "Patient"
-            && view::current(store, "Patient", id, at, &|_| true)
+            && view::current(store, "Patient", id, instant, &|_| true)
                 .is_some_and(|row| store.row(row).identifiers.contains(&wanted))
     });
     let ids: Vec<&String> = matching.map(|(_, id)| id).collect();
     if let [id] = ids[..] { Some(id.clone()) } else { None }
 }
 
-fn group_row(store: &Store, id: &str, at: &Instant) -> Option<Value> {
-    let row = view::current(store, "Group", id, at, &|_| true)?;
+fn group_row(store: &Store, id: &str, instant: &Instant) -> Option<Value> {
+    let row = view::current(store, "Group", id, instant, &|_| true)?;
     super::line::document(&store.entries[row].bytes)
 }

@@ -15,7 +15,7 @@ pub fn parse(text: &str) -> Option<Instant> {
     if !text.is_ascii() || bytes.len() < 20 {
         return None;
     }
-    let shape = |at: usize, byte: u8| bytes[at] == byte;
+    let shape = |i: usize, byte: u8| bytes[i] == byte;
     if !(shape(4, b'-') && shape(7, b'-') && shape(10, b'T') && shape(13, b':') && shape(16, b':')) {
         return None;
     }
@@ -62,24 +62,27 @@ pub fn parse(text: &str) -> Option<Instant> {
 /// The instant at which a partial date (`YYYY`, `YYYY-MM`, `YYYY-MM-DD`, or a date with time) begins, and the first one
 /// after it. Without an offset it is taken as UTC.
 pub fn span(text: &str) -> Option<(Instant, Instant)> {
-    let at = |text: &str| parse(text);
+    let instant = |text: &str| parse(text);
     match text.len() {
         4 => {
             let year = number(text)?;
-            Some((at(&format!("{text}-01-01T00:00:00Z"))?, at(&format!("{:04}-01-01T00:00:00Z", year + 1))?))
+            Some((instant(&format!("{text}-01-01T00:00:00Z"))?, instant(&format!("{:04}-01-01T00:00:00Z", year + 1))?))
         }
         7 => {
             let (year, month) = (number(&text[0..4])?, number(&text[5..7])?);
             let (next_year, next_month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
-            Some((at(&format!("{text}-01T00:00:00Z"))?, at(&format!("{next_year:04}-{next_month:02}-01T00:00:00Z"))?))
+            Some((
+                instant(&format!("{text}-01T00:00:00Z"))?,
+                instant(&format!("{next_year:04}-{next_month:02}-01T00:00:00Z"))?,
+            ))
         }
         10 => {
-            let start = at(&format!("{text}T00:00:00Z"))?;
+            let start = instant(&format!("{text}T00:00:00Z"))?;
             let end = Instant { seconds: start.seconds + 86_400, fraction: String::new() };
             Some((start, end))
         }
         _ => {
-            let start = at(text)?;
+            let start = instant(text)?;
             let end = Instant { seconds: start.seconds + 1, fraction: start.fraction.clone() };
             Some((start, end))
         }

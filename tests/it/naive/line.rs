@@ -158,7 +158,7 @@ fn wants(resource_type: &str) -> Want {
     meta.add("lastUpdated", true);
     meta.add("versionId", false);
     for path in paths(resource_type) {
-        path.iter().fold(&mut top, |at, step| at.add(step, true)).add("reference", true);
+        path.iter().fold(&mut top, |want, step| want.add(step, true)).add("reference", true);
     }
     if resource_type == "Patient" {
         let identifier = top.add("identifier", false);
@@ -172,27 +172,27 @@ fn wants(resource_type: &str) -> Want {
 /// is as illegal as the original wherever the text decides anything.
 fn without_lone_surrogates(text: &str) -> String {
     let mut out = text.as_bytes().to_vec();
-    let unit = |out: &[u8], at: usize| {
-        let escape = out.get(at..at + 6)?;
+    let unit = |out: &[u8], position: usize| {
+        let escape = out.get(position..position + 6)?;
         if &escape[..2] != b"\\u" {
             None
         } else {
             u16::from_str_radix(std::str::from_utf8(&escape[2..]).ok()?, 16).ok()
         }
     };
-    let mut at = 0;
-    while at < out.len() {
-        if out[at] != b'\\' {
-            at += 1;
+    let mut offset = 0;
+    while offset < out.len() {
+        if out[offset] != b'\\' {
+            offset += 1;
             continue;
         }
-        match unit(&out, at) {
-            Some(0xd800..=0xdbff) if matches!(unit(&out, at + 6), Some(0xdc00..=0xdfff)) => at += 12,
+        match unit(&out, offset) {
+            Some(0xd800..=0xdbff) if matches!(unit(&out, offset + 6), Some(0xdc00..=0xdfff)) => offset += 12,
             Some(0xd800..=0xdfff) => {
-                out[at..at + 6].copy_from_slice(b"\\ufffd");
-                at += 6;
+                out[offset..offset + 6].copy_from_slice(b"\\ufffd");
+                offset += 6;
             }
-            _ => at += 2,
+            _ => offset += 2,
         }
     }
     String::from_utf8(out).expect("only ASCII was replaced")

@@ -137,7 +137,7 @@ pub fn late_lines(
     let read_before = |file: &String| match before.get(file) {
         Some(old) if *old == after[file] => u64::MAX,
         Some(old) if file.ends_with(".ndjson") && after[file].starts_with(old) => {
-            old.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at as u64 + 1)
+            old.iter().rposition(|byte| *byte == b'\n').map_or(0, |position| position as u64 + 1)
         }
         _ => 0,
     };
@@ -252,15 +252,15 @@ fn is_late(store: &Store, request: &Request, index: usize) -> bool {
 
 fn deleted(store: &Store, request: &Request, cohort: &Cohort) -> Vec<String> {
     let Some(since) = &request.since else { return Vec::new() };
-    let (at, everything) = (&request.as_of, |_: usize| true);
+    let (instant, everything) = (&request.as_of, |_: usize| true);
     let mut found: Vec<(&str, (usize, usize), &str)> = Vec::new();
     for ((name, id), entity) in &store.entities {
         let counts = |tomb: &&Tombstone| {
             request.until.as_ref().is_none_or(|until| tomb.when < *until)
                 && (tomb.when > *since || (request.late_included && is_late(store, request, tomb.index)))
         };
-        let Some(first) = view::last_tombstones(store, entity, at, &everything).find(counts) else { continue };
-        let ours = match view::last_version(store, entity, at, &everything) {
+        let Some(first) = view::last_tombstones(store, entity, instant, &everything).find(counts) else { continue };
+        let ours = match view::last_version(store, entity, instant, &everything) {
             _ if matches!(request.who, Who::System) => true,
             None => false,
             Some(version) => in_scope(store, request, cohort, version),

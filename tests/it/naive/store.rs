@@ -71,7 +71,10 @@ impl Store {
         let mut start = if bytes.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
         let mut number = 0;
         while start < bytes.len() {
-            let end = bytes[start..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| start + at);
+            let end = bytes[start..]
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .map_or(bytes.len(), |start_offset| start + start_offset);
             number += 1;
             let line = bytes[start..end].strip_suffix(b"\r").unwrap_or(&bytes[start..end]);
             self.add(Entry {
@@ -92,10 +95,10 @@ impl Store {
                 let key = (row.resource_type.clone(), row.id.clone());
                 self.entities.entry(key).or_default().versions.push(index);
             }
-            Line::Tombstones { last_updated: Some(at), urls } => {
+            Line::Tombstones { last_updated: Some(instant), urls } => {
                 for (place, url) in urls.iter().enumerate() {
                     if let Some(target) = self.local(url) {
-                        let tombstone = Tombstone { index, place, when: at.clone() };
+                        let tombstone = Tombstone { index, place, when: instant.clone() };
                         self.entities.entry(target).or_default().tombstones.push(tombstone);
                     }
                 }

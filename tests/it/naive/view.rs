@@ -18,9 +18,9 @@ pub enum State {
 }
 
 /// The latest version at `at`, deleted or not.
-pub fn last_version(store: &Store, entity: &Entity, at: &Instant, known: Known) -> Option<usize> {
+pub fn last_version(store: &Store, entity: &Entity, instant: &Instant, known: Known) -> Option<usize> {
     let visible =
-        |index: &usize| known(*index) && store.row(*index).last_updated.as_ref().is_none_or(|when| when <= at);
+        |index: &usize| known(*index) && store.row(*index).last_updated.as_ref().is_none_or(|when| when <= instant);
     entity.versions.iter().copied().filter(visible).max_by_key(|index| (store.row(*index).age(), *index))
 }
 
@@ -28,40 +28,39 @@ pub fn last_version(store: &Store, entity: &Entity, at: &Instant, known: Known) 
 pub fn last_tombstones<'a>(
     store: &'a Store,
     entity: &'a Entity,
-    at: &'a Instant,
+    position: &'a Instant,
     known: Known<'a>,
 ) -> impl Iterator<Item = &'a Tombstone> {
-    let version = last_version(store, entity, at, known);
+    let version = last_version(store, entity, position, known);
     let age = version.and_then(|index| store.row(index).last_updated.as_ref());
-    entity
-        .tombstones
-        .iter()
-        .filter(move |tomb| known(tomb.index) && tomb.when <= *at && age.is_none_or(|version| tomb.when > *version))
+    entity.tombstones.iter().filter(move |tomb| {
+        known(tomb.index) && tomb.when <= *position && age.is_none_or(|version| tomb.when > *version)
+    })
 }
 
 /// The version of an entity that is current at `at`.
-pub fn current(store: &Store, name: &str, id: &str, at: &Instant, known: Known) -> Option<usize> {
+pub fn current(store: &Store, name: &str, id: &str, instant: &Instant, known: Known) -> Option<usize> {
     let entity = store.entities.get(&(name.to_string(), id.to_string()))?;
-    let version = last_version(store, entity, at, known)?;
-    last_tombstones(store, entity, at, known).next().is_none().then_some(version)
+    let version = last_version(store, entity, instant, known)?;
+    last_tombstones(store, entity, instant, known).next().is_none().then_some(version)
 }
 
 /// The latest version of an entity at `at`, deleted or not.
-pub fn last(store: &Store, name: &str, id: &str, at: &Instant, known: Known) -> Option<usize> {
-    last_version(store, store.entities.get(&(name.to_string(), id.to_string()))?, at, known)
+pub fn last(store: &Store, name: &str, id: &str, position: &Instant, known: Known) -> Option<usize> {
+    last_version(store, store.entities.get(&(name.to_string(), id.to_string()))?, position, known)
 }
 
 /// What became of a version by `at`.
-pub fn state(store: &Store, index: usize, at: &Instant) -> State {
+pub fn state(store: &Store, index: usize, instant: &Instant) -> State {
     let row = store.row(index);
-    if row.last_updated.as_ref().is_some_and(|when| when > at) {
+    if row.last_updated.as_ref().is_some_and(|when| when > instant) {
         return State::Future;
     }
     let entity = &store.entities[&(row.resource_type.clone(), row.id.clone())];
     let everything = |_| true;
-    if last_version(store, entity, at, &everything) != Some(index) {
+    if last_version(store, entity, instant, &everything) != Some(index) {
         State::Superseded
-    } else if last_tombstones(store, entity, at, &everything).next().is_some() {
+    } else if last_tombstones(store, entity, instant, &everything).next().is_some() {
         State::Deleted
     } else {
         State::Current

@@ -63,8 +63,8 @@ fn by_client(id: &str, secret: &str) -> HeaderMap {
 fn refused(answer: Answer, status: u16, code: OutcomeIssueType, challenge: Option<&str>) -> String {
     let refusal = answer.unwrap_err();
     assert_eq!((refusal.status.as_u16(), refusal.issues[0].code), (status, code), "{refusal:?}");
-    let told = refusal.headers.iter().find(|(name, _)| *name == header::WWW_AUTHENTICATE);
-    assert_eq!(told.map(|(_, value)| value.to_str().unwrap()), challenge);
+    let reported = refusal.headers.iter().find(|(name, _)| *name == header::WWW_AUTHENTICATE);
+    assert_eq!(reported.map(|(_, value)| value.to_str().unwrap()), challenge);
     refusal.issues[0].diagnostics.clone()
 }
 
@@ -116,11 +116,11 @@ fn time_and_tenant() {
     let provider = provider();
     ask(&provider, DOOR, &token("new.right")).unwrap();
     for _ in 0..2 {
-        let told = refused(ask(&provider, DOOR, &token("old.right")), 401, OutcomeIssueType::Expired, INVALID);
-        assert!(told.contains("fresh"));
+        let report = refused(ask(&provider, DOOR, &token("old.right")), 401, OutcomeIssueType::Expired, INVALID);
+        assert!(report.contains("fresh"));
     }
-    let told = refused(ask(&provider, DOOR, &token("tb.right")), 403, OutcomeIssueType::Forbidden, None);
-    assert!(!told.contains("other"), "the tenants of a client are not told");
+    let reported = refused(ask(&provider, DOOR, &token("tb.right")), 403, OutcomeIssueType::Forbidden, None);
+    assert!(!reported.contains("other"), "the tenants of a client are not told");
 }
 
 /// ONEUP-M09, C-14: a mount says which way it takes.
@@ -128,8 +128,8 @@ fn time_and_tenant() {
 fn a_door_takes_its_ways() {
     let provider = provider();
     let tokens = MountAuth { client_headers: false, ..DOOR };
-    let told = refused(ask(&provider, tokens, &by_client("ca", "right")), 401, OutcomeIssueType::Login, PLAIN);
-    assert!(told.contains("only way") && told.contains("Bearer"), "{told}");
+    let reported = refused(ask(&provider, tokens, &by_client("ca", "right")), 401, OutcomeIssueType::Login, PLAIN);
+    assert!(reported.contains("only way") && reported.contains("Bearer"), "{reported}");
     ask(&provider, tokens, &token("ta.right")).unwrap();
     let clients = MountAuth { bearer: false, ..DOOR };
     let challenge = Some("ClientHeaders realm=\"outpour\"");
@@ -154,12 +154,12 @@ async fn hashes_of_before() {
     assert_eq!(answer(token("tb.right")).await.unwrap().client, "a");
     assert_eq!(ask(&provider, DOOR, &token("tb.right")).unwrap().client, "a");
     assert!(at_once(&provider, DOOR, &token("tc.right")).is_some(), "the same hash is proven");
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for wrong in ["tb.wrong", "tx.wrong", "ta.wrong", "old.wrong"] {
         assert!(at_once(&provider, DOOR, &token(wrong)).is_none(), "{wrong}");
-        told.push(refused(answer(token(wrong)).await, 401, OutcomeIssueType::Login, INVALID));
+        reported.push(refused(answer(token(wrong)).await, 401, OutcomeIssueType::Login, INVALID));
     }
-    assert!(told.iter().all(|text| *text == told[0]), "{told:?}");
+    assert!(reported.iter().all(|text| *text == reported[0]), "{reported:?}");
     refused(answer(token("tx.right")).await, 401, OutcomeIssueType::Login, INVALID);
     refused(answer(token("old.right")).await, 401, OutcomeIssueType::Expired, INVALID);
     for quick in [token("ta.right"), by_client("ca", "right")] {

@@ -166,10 +166,10 @@ async fn a_stalled_stream_is_reset() {
 async fn a_stalled_connection_is_cut() {
     let server = Server::start(Over::Tls, ConnectionLimits { connections_max: 1, ..short() }).await;
     let (mut client, mut pump) = server.client().await;
-    let mut asked = pin!(client.send_request(request("GET", "/file", nothing())));
+    let mut requested = pin!(client.send_request(request("GET", "/file", nothing())));
     // Polled until the answer begins, and never again.
     tokio::select! {
-        answer = &mut asked => drop(answer.unwrap().into_body().frame()),
+        answer = &mut requested => drop(answer.unwrap().into_body().frame()),
         _ = &mut pump => panic!("the connection ended"),
     }
     let begun = Instant::now();

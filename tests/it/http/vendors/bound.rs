@@ -42,9 +42,9 @@ fn put(http: &Client, who: &Credential, id: &str, body: &str) -> Answer {
 #[track_caller]
 fn export(http: &Client, who: &Credential, target: &str) -> (Vec<String>, Vec<String>, Value) {
     let headers = [("Accept", "application/fhir+json"), ("Prefer", "respond-async")];
-    let asked = who.ask(http, "GET", target, &headers);
-    assert_eq!(asked.status, 202, "{target}: {}", asked.text());
-    let status = http.path(asked.header("content-location").unwrap()).to_string();
+    let requested = who.ask(http, "GET", target, &headers);
+    assert_eq!(requested.status, 202, "{target}: {}", requested.text());
+    let status = http.path(requested.header("content-location").unwrap()).to_string();
     // The IG's first poll is always 202.
     who.get(http, &status);
     let done = ended(http, who, &status);
@@ -186,28 +186,33 @@ fn a_bound_client_is_told_of_its_own() {
     let http = server.client();
     let ready = http.get("/health/ready").json();
     assert_eq!(ready["faultyLines"], 1, "{ready}");
-    let mut asked = Vec::new();
+    let mut requested = Vec::new();
     for mount in MOUNTS {
-        asked.extend([(&bound, format!("{mount}/Group/one/$export")), (&bound, format!("{mount}/Group/all/$export"))]);
-        asked.push((&typed, format!("{mount}/Group/all/$export")));
+        requested
+            .extend([(&bound, format!("{mount}/Group/one/$export")), (&bound, format!("{mount}/Group/all/$export"))]);
+        requested.push((&typed, format!("{mount}/Group/all/$export")));
     }
-    asked.push((&typed, format!("{IG}/$export")));
-    asked.push((&user, format!("{STE}/$export")));
-    for (who, target) in &asked {
+    requested.push((&typed, format!("{IG}/$export")));
+    requested.push((&user, format!("{STE}/$export")));
+    for (who, target) in &requested {
         let (_, messages, manifest) = export(&http, who, target);
-        let told = messages.join("\n");
+        let report = messages.join("\n");
         for secret in ["secret-name", "at byte", "no instant"] {
-            assert!(!told.contains(secret) && !manifest.to_string().contains(secret), "{secret} {target}: {told}");
+            assert!(!report.contains(secret) && !manifest.to_string().contains(secret), "{secret} {target}: {report}");
         }
-        assert_eq!(told.matches("faulty lines of the store that were passed by: 1;").count(), 1, "{target}: {told}");
+        assert_eq!(
+            report.matches("faulty lines of the store that were passed by: 1;").count(),
+            1,
+            "{target}: {report}"
+        );
         // Of other servers' patients only what rows of the cohort say.
         let says_foreign = target.contains("Group/all");
         assert_eq!(
-            told.contains("1 references to patients under the base https://secret.example/r4"),
+            report.contains("1 references to patients under the base https://secret.example/r4"),
             says_foreign,
-            "{told}"
+            "{report}"
         );
-        assert!(!told.contains("2 references"), "{told}");
+        assert!(!report.contains("2 references"), "{report}");
         let root = &manifest["extension"]["urn:outpour:export:1"];
         let ledger = root["ledger"].as_object().unwrap_or_else(|| panic!("{target}: {manifest}"));
         let count = |class: &str| ledger[class].as_u64().unwrap();
@@ -217,9 +222,9 @@ fn a_bound_client_is_told_of_its_own() {
         assert!(!manifest.to_string().contains("/v1/default") || target.starts_with(MTE_DEFAULT), "{manifest}");
     }
     let (_, messages, manifest) = export(&http, &full, "/fhir/Group/all/$export");
-    let told = messages.join("\n");
-    assert!(told.contains("secret-name.ndjson: line 10 at byte"), "{told}");
-    assert!(told.contains("1 references to patients under the base https://secret.example/r4"), "{told}");
+    let reported = messages.join("\n");
+    assert!(reported.contains("secret-name.ndjson: line 10 at byte"), "{reported}");
+    assert!(reported.contains("1 references to patients under the base https://secret.example/r4"), "{reported}");
     let root = &manifest["extension"]["urn:outpour:export:1"];
     assert_eq!((root["ledger"]["lines"].as_u64(), root["ledger"]["faulty"].as_u64()), (Some(10), Some(1)));
     assert!(root["policies"]["fhirBases"].to_string().contains(STE), "{root}");
@@ -243,8 +248,8 @@ fn groups_with_modifiers() {
         + &client("bound", "levels = ['group']\nwrites_groups = true\ngroups = ['own1', 'one']", &[&bound]);
     let server = serve(scratch.path(), &clients);
     let http = server.client();
-    let told = put(&http, &full, "mine", &filtered.replace("filtered", "mine")).outcome(422, "not-supported");
-    assert!(told.contains(MEMBER_FILTER), "{told}");
+    let told_text = put(&http, &full, "mine", &filtered.replace("filtered", "mine")).outcome(422, "not-supported");
+    assert!(told_text.contains(MEMBER_FILTER), "{told_text}");
     for (id, needle) in [
         (
             "m1",
@@ -253,16 +258,16 @@ fn groups_with_modifiers() {
         ("m2", r#""implicitRules":"https://a.example/rules""#),
     ] {
         let body = format!(r#"{{"resourceType":"Group","id":"{id}","type":"person","actual":true,{needle}}}"#);
-        let told = put(&http, &full, id, &body).outcome(422, "not-supported");
-        assert!(told.contains("https://a.example/"), "{told}");
+        let report = put(&http, &full, id, &body).outcome(422, "not-supported");
+        assert!(report.contains("https://a.example/"), "{report}");
     }
     for mount in MOUNTS {
         for id in ["filtered", "outer"] {
             let target = format!("{mount}/Group/{id}/$export");
             let answer =
                 full.ask(&http, "GET", &target, &[("Accept", "application/fhir+json"), ("Prefer", "respond-async")]);
-            let told = answer.outcome(400, "not-supported");
-            assert!(told.contains(MEMBER_FILTER) && told.contains("Group/filtered"), "{target}: {told}");
+            let reported = answer.outcome(400, "not-supported");
+            assert!(reported.contains(MEMBER_FILTER) && reported.contains("Group/filtered"), "{target}: {reported}");
         }
     }
     assert_eq!(full.get(&http, "/fhir/Group/filtered").json()["name"], "women");
@@ -406,10 +411,10 @@ fn modifiers_count_where_they_are_reached() {
     for who in [&full, &bound] {
         assert_eq!(export(&http, who, "/fhir/Group/left/$export").0, ["Patient/a"]);
     }
-    let told = kick_off_refused(&http, &full, "/fhir/Group/top/$export");
-    assert!(told.contains("Group/bad, which Group/top reaches") && told.contains("secret-rules"), "{told}");
-    let told = kick_off_refused(&http, &bound, "/fhir/Group/top/$export");
-    assert!(!told.contains("Group/bad") && !told.contains("secret-rules"), "{told}");
+    let report = kick_off_refused(&http, &full, "/fhir/Group/top/$export");
+    assert!(report.contains("Group/bad, which Group/top reaches") && report.contains("secret-rules"), "{report}");
+    let reported = kick_off_refused(&http, &bound, "/fhir/Group/top/$export");
+    assert!(!reported.contains("Group/bad") && !reported.contains("secret-rules"), "{reported}");
     let messages = export(&http, &bound, "/fhir/Group/high/$export").1.join("\n");
     assert!(messages.contains("a Group below Group/high lists Patient/ghost"), "{messages}");
     assert!(!messages.contains("Group/low"), "{messages}");

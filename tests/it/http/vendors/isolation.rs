@@ -21,23 +21,23 @@ struct Made {
 }
 
 fn make(client: &Client, owner: &'static str, who: &Credential, mount: &'static str, target: &str) -> Made {
-    let asked = who.ask(client, "GET", &format!("{mount}{target}"), &HEADERS);
-    assert_eq!(asked.status, 202, "{owner} {mount}: {}", asked.text());
-    let status = client.path(asked.header("content-location").unwrap()).to_string();
+    let requested = who.ask(client, "GET", &format!("{mount}{target}"), &HEADERS);
+    assert_eq!(requested.status, 202, "{owner} {mount}: {}", requested.text());
+    let status = client.path(requested.header("content-location").unwrap()).to_string();
     // The IG's first poll is always 202.
     who.get(client, &status);
     let list: Value = ended(client, who, &status).json();
     let mut paths = vec![status];
-    let mut told = String::new();
+    let mut reported = String::new();
     let items = ["output", "error"].iter().flat_map(|name| list[name].as_array().cloned().unwrap_or_default());
     for item in items.collect::<Vec<Value>>() {
         let url = item.get("url").or(item.get("file")).unwrap().as_str().unwrap();
         paths.push(client.path(url).to_string());
-        told += &who.get(client, client.path(url)).text();
+        reported += &who.get(client, client.path(url)).text();
     }
     assert!(paths.len() > 1, "{owner} {mount}");
     let ledger = list["extension"]["urn:outpour:export:1"]["ledger"].clone();
-    Made { owner, mount, paths, told, ledger }
+    Made { owner, mount, paths, told: reported, ledger }
 }
 
 /// DIALECT-01, DIALECT-05, STATUS-15, FILE-06, ONEUP-M01, ONEUP-S01, ONEUP-S17, ONEUP-M18: a job and its files are seen by their
@@ -153,7 +153,7 @@ fn groups_that_are_hidden() {
     let client = world.client();
     for mount in [IG, NETSMART, STE, MTE_DEFAULT] {
         for tail in ["", "/$export", "/$export?_type=Patient&_since=2020-01-01T00:00:00Z"] {
-            let told = |group: &str| {
+            let reported = |group: &str| {
                 let answer = world.narrow.ask(&client, "GET", &format!("{mount}/Group/{group}{tail}"), &HEADERS);
                 assert_eq!(answer.status, 404, "{mount} {group}{tail}: {}", answer.text());
                 (
@@ -162,7 +162,7 @@ fn groups_that_are_hidden() {
                     answer.header("cache-control").map(String::from),
                 )
             };
-            assert_eq!(told("other-group"), told("not-there"));
+            assert_eq!(reported("other-group"), reported("not-there"));
         }
     }
     for who in [&world.full, &world.stranger] {
@@ -206,8 +206,8 @@ fn every_mount_gives_the_same() {
             assert_eq!(exported(&client, &world.full, &format!("{mount}{target}")), expected, "{mount} {query}");
         }
         let status = {
-            let asked = world.full.ask(&client, "GET", &format!("{IG}{target}"), &HEADERS);
-            client.path(asked.header("content-location").unwrap()).to_string()
+            let requested = world.full.ask(&client, "GET", &format!("{IG}{target}"), &HEADERS);
+            client.path(requested.header("content-location").unwrap()).to_string()
         };
         world.full.get(&client, &status);
         let list = ended(&client, &world.full, &status).json();

@@ -48,12 +48,12 @@ pub struct World {
     pub writer: Credential,
 }
 
-fn row(of: &str, id: &str, at: &str, patient: &str) -> String {
+fn row(of: &str, id: &str, place: &str, patient: &str) -> String {
     let subject = match of {
         "Patient" | "Organization" => String::new(),
         _ => format!(r#","subject":{{"reference":"Patient/{patient}"}}"#),
     };
-    format!(r#"{{"resourceType":"{of}","id":"{id}","meta":{{"lastUpdated":"{at}"}}{subject}}}"#)
+    format!(r#"{{"resourceType":"{of}","id":"{id}","meta":{{"lastUpdated":"{place}"}}{subject}}}"#)
 }
 
 fn group(id: &str, members: &str) -> String {

@@ -150,8 +150,8 @@ fn who_is_let_in() {
     let list = at_once(&world, &world.full, "GET", &format!("{MTE}/Patient"));
     let file = client.path(list["output"][0]["url"].as_str().unwrap());
     for path in [&format!("{MTE}/Group/example-group/$export"), &format!("{MTE}/Encounter"), file] {
-        let told = world.by_headers.get(&client, path).outcome(401, "login");
-        assert!(told.contains("Bearer"), "{told}");
+        let reported = world.by_headers.get(&client, path).outcome(401, "login");
+        assert!(reported.contains("Bearer"), "{reported}");
         client.get(path).outcome(401, "login");
         world.rival.get(&client, path).outcome(403, "forbidden");
         let nowhere = path.replace("ExampleCompany", "nobody");

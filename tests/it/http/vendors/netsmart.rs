@@ -34,11 +34,11 @@ fn from_metadata_to_files() {
     assert_eq!(group.json()["quantity"], 150, "passed on, whatever the number of members");
     client.ask("GET", &format!("{NETSMART}/Group/example-group"), &HEADERS, b"").outcome(401, "login");
 
-    let asked = format!("{NETSMART}/Group/example-group/$export");
-    let kicked = who.ask(&client, "GET", &asked, &HEADERS);
-    let told = kicked.outcome(202, "informational");
+    let requested = format!("{NETSMART}/Group/example-group/$export");
+    let kicked = who.ask(&client, "GET", &requested, &HEADERS);
+    let reported = kicked.outcome(202, "informational");
     let location = kicked.header("content-location").unwrap().to_string();
-    assert!(told.contains(&location), "where to look: {told}");
+    assert!(reported.contains(&location), "where to look: {reported}");
     let id = location.strip_prefix(&world.url(&format!("{NETSMART}/$export-poll-status?_id="))).expect("its form");
     let forms = [client.path(&location).to_string(), format!("{NETSMART}/$export-poll-status/{id}")];
     let done = ended(&client, who, &forms[0]);
@@ -47,7 +47,7 @@ fn from_metadata_to_files() {
     for field in ["transactionTime", "request", "requiresAccessToken", "output", "error"] {
         assert!(manifest.get(field).is_some(), "{field}");
     }
-    assert_eq!(manifest["request"], world.url(&asked));
+    assert_eq!(manifest["request"], world.url(&requested));
     assert_eq!(manifest["requiresAccessToken"], true);
     for item in manifest["output"].as_array().unwrap().iter().chain(manifest["error"].as_array().unwrap()) {
         let path = client.path(item["url"].as_str().unwrap());
@@ -139,8 +139,8 @@ fn refusals() {
     assert_eq!(read("nobody-knows").body, read("other-group").body);
     for wrong in ["Nope", "Patient,Nope", "Organization"] {
         let target = format!("{NETSMART}/Group/example-group/$export?_type={wrong}");
-        let told = world.full.ask(&client, "GET", &target, &HEADERS).outcome(400, "processing");
-        assert!(told.contains("_type"), "{told}");
+        let reported = world.full.ask(&client, "GET", &target, &HEADERS).outcome(400, "processing");
+        assert!(reported.contains("_type"), "{reported}");
     }
     for (method, path) in [("GET", "/Group"), ("POST", "/Group"), ("GET", "/$export"), ("GET", "/Patient/$export")] {
         let answer = world.full.ask(&client, method, &format!("{NETSMART}{path}"), &HEADERS);
@@ -178,7 +178,9 @@ fn base64(bytes: &[u8]) -> String {
     let alphabet: Vec<char> = ('A'..='Z').chain('a'..='z').chain('0'..='9').chain(['+', '/']).collect();
     let three = |chunk: &[u8]| {
         let bits = chunk.iter().chain([&0, &0]).take(3).fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
-        let digit = |at: usize| if at <= chunk.len() { alphabet[(bits >> (18 - 6 * at)) as usize & 63] } else { '=' };
+        let digit = |offset: usize| {
+            if offset <= chunk.len() { alphabet[(bits >> (18 - 6 * offset)) as usize & 63] } else { '=' }
+        };
         [digit(0), digit(1), digit(2), digit(3)]
     };
     bytes.chunks(3).flat_map(three).collect()
@@ -195,8 +197,8 @@ fn large_files_are_no_binaries() {
     let manifest = crate::http::flow::ended(&client, &status).json();
     let path = client.path(manifest["output"][0]["url"].as_str().unwrap()).to_string();
     let id = path.strip_suffix("/$binary-access-read").unwrap();
-    let told = client.ask("GET", id, &[("Accept", "application/fhir+json")], b"").outcome(413, "too-long");
-    assert!(told.contains("$binary-access-read"), "{told}");
+    let reported = client.ask("GET", id, &[("Accept", "application/fhir+json")], b"").outcome(413, "too-long");
+    assert!(reported.contains("$binary-access-read"), "{reported}");
     assert_eq!(client.get(id).status, 200, "without FHIR around it");
 }
 

@@ -191,7 +191,7 @@ fn groups_are_made() {
     let headers: Vec<(&str, &str)> = world.full.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
     let headers = [&headers[..], &[("Content-Type", "application/fhir+json")]].concat();
     let members = |n: usize| {
-        let one = |at: usize| format!(r#"{{"entity":{{"reference":"Patient/p{at}"}}}}"#);
+        let one = |offset: usize| format!(r#"{{"entity":{{"reference":"Patient/p{offset}"}}}}"#);
         let list = (0..n).map(one).collect::<Vec<_>>().join(",");
         format!(r#"{{"resourceType":"Group","type":"person","actual":true,"member":[{list}]}}"#)
     };
@@ -204,8 +204,8 @@ fn groups_are_made() {
     let post = |base: &str, body: &str| client.ask("POST", &format!("{base}/Group"), &headers, body.as_bytes());
     let made = post(STE, &members(10_000));
     assert_eq!(made.status, 201, "{}", made.text());
-    let told = post(STE, &members(10_001)).outcome(422, "too-long");
-    assert!(told.contains("10001") && told.contains("10000"), "{told}");
+    let reported = post(STE, &members(10_001)).outcome(422, "too-long");
+    assert!(reported.contains("10001") && reported.contains("10000"), "{reported}");
     post(STE, &members(1).replace("Patient/", "Practitioner/")).outcome(422, "business-rule");
     assert_eq!(post(STE, &members(0)).status / 100, 4, "without members");
     assert_eq!(post("/fhir", &members(50_000)).status, 201, "ONEUP-G08");
