@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! Progress of long work, and its cancellation.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;

@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! The compressed bytes of a store file, read ahead for a decoder, and what a decoder made of them in one step.
 
 use crate::limits::READ_BYTES;
 use crate::sys::store_file::{StoreFile, StoreFileError};

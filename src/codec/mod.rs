@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! Compressed NDJSON: which compressions there are, and store files decoded from any place where decoding can start.
 
 pub mod compression;
 pub mod decoder;

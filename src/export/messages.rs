@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! The messages of an export: policies that applied, faulty lines, members that were not found; for each audience.
 
 use crate::error::{CorruptIndex, IndexError};
 use crate::extract::fault::FaultKind;

@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! Options of a run, and the clock and the snapshot that it is given.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! From a request to a plan: cohort, selection, deletions, shards; nothing is written.
 
 use crate::error::{ExportError, IndexError, RequestError, RequestProblem};
 use crate::export::messages::{add_absent_members, all_issues};

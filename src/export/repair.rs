@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! Repairs the index of a store after an export found a page or a frame of it damaged.
 
 use crate::codec::decoder::DecodeError;
 use crate::error::{ExportError, IndexError};

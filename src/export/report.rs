@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! The report of a finished export.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! Extracts the facts of a line: the scanner's visitor that collects them, and the choice between block pass and scanner.
 
 use crate::extract::paths::BUNDLE;
 use std::ops::Range;

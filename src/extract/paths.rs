@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! The element paths that extraction follows, and the role of each: owners, ids, versions, deletions.
 
 use std::sync::LazyLock;
 

@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! FHIR Groups: read, checked, looked up in a store, and registered by clients. Nothing here knows HTTP or jobs.
 
 pub mod facts;
 pub mod identifiers;

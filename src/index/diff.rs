@@ -1,4 +1,5 @@
-//! TODO: module documentation.
+//! The difference between the files that an index was made from and those of the store now: which segments are kept, which
+//! ranges are scanned.
 
 use crate::codec::compression::Compression;
 use crate::codec::compression::SeekPoint;

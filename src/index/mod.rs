@@ -1,4 +1,7 @@
-//! TODO: module documentation.
+//! The index of a store: columns of every row in segments, the global index over them, and snapshots.
+//!
+//! `refresh` brings it up to date, `open` opens what is on the disk, `snapshot` is what one export sees, `segment` is the
+//! part made from one range of a store file, `global` what only all segments together determine.
 
 pub mod diff;
 pub mod dir;

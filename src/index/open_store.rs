@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! What a [`Store`] does with its index: refresh, snapshots, listings, repair.
 
 use std::sync::Arc;
 

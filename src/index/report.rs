@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! Statistics of a refresh.
 
 /// What bringing the index up to date took.
 #[derive(Clone, Debug, Default, serde::Serialize)]

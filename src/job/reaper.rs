@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! The reaper: a thread that expires jobs and removes the files of those that are over.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! What the threads of a job engine share.
 
 use std::fs::File;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! The report of a pack.
 
 use serde::Serialize;
 

@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! The sort key of a packed row: type, patient, time.
 
 /// Where a row goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! The ledger of an export: every line of the store in exactly one class (reading 10), for a segment and for the whole.
 
 use serde::Deserialize;
 use serde::Serialize;

@@ -273,13 +273,13 @@ async fn wait_for_job(app: &App, mount: &Mount, principal: &Principal, started: 
         let found = engine.find(job, mount.name(), &principal.client);
         match &found {
             JobLookup::Job(view) if view.record.state.is_active() => {}
-            _ => return render::status_answer(&found, mount, principal, requires_access_token),
+            _ => return mount.status_answer(&found, principal, requires_access_token),
         }
         tokio::time::sleep(LOOK.min(until.saturating_duration_since(Moment::now()))).await;
     }
     let (request, notes) = (started.request.as_str(), started.notes);
     let transaction_time = &started.job.transaction_time;
-    let taken = StartedJob { mount, job, transaction_time, request, notes, requires_access_token };
+    let taken = StartedJob { mount: mount.view(), job, transaction_time, request, notes, requires_access_token };
     let mut response = (mount.dialect.taken)(&taken);
     response.headers_mut().extend(started.applied.map(|applied| (PREFERENCE_APPLIED, applied)));
     response
@@ -320,7 +320,7 @@ fn retry_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Resul
             let time = crate::fhir::instant::Instant::parse(&view.record.transaction_time)
                 .expect("a record holds what was written");
             Ok((mount.dialect.taken)(&StartedJob {
-                mount,
+                mount: mount.view(),
                 job: id,
                 transaction_time: &time,
                 request: &view.record.url,
@@ -347,7 +347,7 @@ fn poll_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result
     if let JobLookup::Job(view) = &found {
         principal.check_job(&view.record)?;
     }
-    Ok(render::status_answer(&found, mount, principal, app.authenticator.requires_access_token()))
+    Ok(mount.status_answer(&found, principal, app.authenticator.requires_access_token()))
 }
 
 /// Groups (GROUP-01).

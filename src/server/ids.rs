@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! The service's randomness and clock: ids, request ids, the current instant.
 
 use axum::http::HeaderName;
 use std::time::SystemTime;

@@ -1,15 +1,24 @@
 //! A mount: one dialect at one base, over the engine of one tenant. What it adds to its dialect is configuration (DIALECT-01,
 //! DIALECT-05); what the engine does is the same behind every mount.
 
+use axum::body::Body;
+use axum::http::Response;
+use axum::response::IntoResponse;
+
 use crate::codec::compression::Compression;
 use crate::group::rules::{GroupContent, GroupRules};
 use crate::hash::digest::DigestAlgorithm;
+use crate::job::api::JobLookup;
 use crate::job::record::{RecordedPopulation, StoredRequest};
 use crate::request::FileBounds;
+use crate::server::auth::Principal;
 use crate::server::capability::{Declaration, Policies};
 use crate::server::config::Config;
 use crate::server::config::mounts::{CUSTOMER, MountConfig};
 use crate::server::dialect::Dialect;
+use crate::server::dialect::job_view::{MountView, PolledJob};
+use crate::server::dialect::render::expired_error;
+use crate::server::error::ApiError;
 use crate::server::kick_off::request::{KickOffParams, KickOffPolicy};
 use crate::server::routes::{Enabled, Route, routes_on};
 
@@ -167,8 +176,33 @@ impl Mount {
         }
     }
 
-    /// URL of a job's state.
-    pub fn status_url(&self, job: &str) -> String {
-        format!("{}{}", self.url, (self.dialect.status_path)(job))
+    /// What renderings of jobs need of this mount.
+    pub fn view(&self) -> MountView<'_> {
+        MountView {
+            base_url: &self.url,
+            settings: &self.settings,
+            status_path: self.dialect.status_path,
+            file_path: self.dialect.file_path,
+        }
+    }
+
+    /// The answer to a poll of a job's status, as this mount's dialect renders it (STATUS-01…13).
+    pub fn status_answer(
+        &self,
+        found: &JobLookup,
+        principal: &Principal,
+        requires_access_token: bool,
+    ) -> Response<Body> {
+        match found {
+            JobLookup::Unknown => ApiError::not_found("this job").into_response(),
+            JobLookup::Expired => {
+                expired_error("the files of this job were kept until their time and are gone; ask again")
+                    .into_response()
+            }
+            JobLookup::Job(view) => {
+                let bound_client = principal.is_bound() || view.record.request.bound_client;
+                (self.dialect.polled)(&PolledJob { mount: self.view(), view, requires_access_token, bound_client })
+            }
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! The router: each mount's table of routes bound to the handlers, and the layers before them.
 
 use crate::server::handlers::{OriginalUri, not_allowed};
 use axum::Router;

@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! State that every handler shares: tenants, mounts, authentication.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

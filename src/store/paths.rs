@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! Checks that an output directory does not lie inside a store.
 
 use std::path::Path;
 

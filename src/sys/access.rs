@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! How store files are read: by `pread`, mapped, or mapped under the fault guard.
 
 /// How store files are read: a choice whose constructors carry the safety argument, so that it can travel as a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

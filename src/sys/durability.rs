@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! Durability: files and directories synced, and a file replaced by rename.
 
 use std::fs::File;
 use std::io;

@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! Counts of lines by what they are.
 
 use serde::Serialize;
 

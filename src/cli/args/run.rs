@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! Options that every command with long work has: threads, progress.
 
 use clap::ValueEnum;
 

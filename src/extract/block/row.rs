@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! A row as the block pass reads it, before its line is complete, and what makes the pass leave a line to the scanner.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! Segments: the columns of the rows of one range of a store file, how they are scanned, built, laid out and read.
 
 pub mod builder;
 pub mod columns;

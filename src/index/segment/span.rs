@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! Ranges of a store file to scan, cut at lines, members or frames, so that threads can scan one file together.
 
 use memchr::memchr;
 use memchr::memrchr;

@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! The hash of a client's secret as the configuration has it, which no message shows.
 
 use serde::Deserialize;
 use serde::Serialize;

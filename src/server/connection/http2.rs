@@ -7,7 +7,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::limits::STREAMS_MAX;
 use crate::server::connection::limits::ConnectionLimits;
 use crate::server::connection::request_tracker::RequestTracker;
+use crate::server::connection::stream_pace::{PACE, StreamPace};
 use crate::server::connection::timer::Timer;
 
 /// Most bytes of bodies of requests that a connection holds unread; HTTP/2's name for it is the window.
@@ -66,30 +67,6 @@ pub(crate) async fn wait_still(flow: &RequestTracker, wait: Duration) {
             return;
         }
     }
-}
-
-tokio::task_local! {
-    static PACE: Arc<StreamPace>;
-}
-
-/// When a stream's body gave bytes to the library that have not been asked for more of since.
-#[derive(Debug, Default)]
-struct StreamPace(Mutex<Option<Instant>>);
-
-impl StreamPace {
-    fn set(&self, since: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
-    }
-
-    fn since(&self) -> Option<Instant> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// To be called when the body of an answer is asked for bytes, with whether it gave some. Does nothing under HTTP/1.1,
-/// where the socket tells.
-pub(crate) fn note_body_poll(gave: bool) {
-    let _ = PACE.try_with(|pace| pace.set(gave.then(Instant::now)));
 }
 
 /// Runs the streams of a connection.

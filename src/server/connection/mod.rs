@@ -10,6 +10,7 @@ pub mod http2;
 pub mod limits;
 pub mod protocol_errors;
 pub mod request_tracker;
+pub mod stream_pace;
 #[cfg(test)]
 mod tests;
 pub mod timeout_stream;

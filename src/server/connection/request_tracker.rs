@@ -15,7 +15,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
-use crate::server::connection::http2;
+use crate::server::connection::stream_pace::note_body_poll;
 
 /// One connection's requests. HTTP/1.1 answers one at a time, HTTP/2 some.
 #[derive(Debug, Default)]
@@ -138,7 +138,7 @@ impl<B: Body + Unpin> Body for TrackedResponseBody<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
-        http2::note_body_poll(frame.is_ready());
+        note_body_poll(frame.is_ready());
         frame
     }
 

@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! A timer that is set anew for each wait and costs nothing while there is none.
 
 use std::pin::Pin;
 use std::task::Context;

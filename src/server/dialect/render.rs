@@ -6,38 +6,17 @@ use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
 use crate::fhir::instant::Instant;
-use crate::job::api::{JobLookup, JobView};
+use crate::job::api::JobView;
 use crate::job::record::{FileRecord, JobRecord, RecordKind};
 use crate::job::state::JobState;
-use crate::server::auth::Principal;
 use crate::server::dialect::job_view::PolledJob;
 use crate::server::error::{ApiError, OutcomeIssueType, informational_outcome};
 use crate::server::http::dates::imf_fixdate;
-use crate::server::mount::Mount;
 use crate::write::journal::Receipt;
 use crate::write::manifest::{EXPORT_KEY, Manifest};
 
 /// Most seconds that a client is told to wait (STATUS-03).
 const RETRY_SECONDS_MAX: u64 = 120;
-
-/// The state of a job, as its mount renders it.
-pub fn status_answer(
-    found: &JobLookup,
-    mount: &Mount,
-    principal: &Principal,
-    requires_access_token: bool,
-) -> Response<Body> {
-    match found {
-        JobLookup::Unknown => ApiError::not_found("this job").into_response(),
-        JobLookup::Expired => {
-            expired_error("the files of this job were kept until their time and are gone; ask again").into_response()
-        }
-        JobLookup::Job(view) => {
-            let bound_client = principal.is_bound() || view.record.request.bound_client;
-            (mount.dialect.polled)(&PolledJob { mount, view, requires_access_token, bound_client })
-        }
-    }
-}
 
 /// 410 (STATUS-13, FILE-11).
 pub fn expired_error(text: &str) -> ApiError {
@@ -112,13 +91,13 @@ pub fn manifest(polled: &PolledJob<'_>) -> Manifest {
     let (record, mount) = (&polled.view.record, polled.mount);
     let list = |kind: RecordKind| -> Vec<Receipt> {
         let of_kind = record.files.iter().filter(|file| file.kind == kind);
-        let served = |id: &str| (mount.dialect.file_path)(id);
+        let served = |id: &str| (mount.file_path)(id);
         of_kind.map(|FileRecord { id, receipt, .. }| Receipt { file: served(id), ..receipt.clone() }).collect()
     };
     let as_of = Instant::parse(&record.transaction_time).expect("a record holds what was written");
     let (output, deleted, error) = (list(RecordKind::Output), list(RecordKind::Deleted), list(RecordKind::Error));
     let none = serde_json::Value::Null;
-    let mut manifest = Manifest::assemble(&as_of, record.url.clone(), &mount.url, &output, &deleted, &error, none);
+    let mut manifest = Manifest::assemble(&as_of, record.url.clone(), mount.base_url, &output, &deleted, &error, none);
     manifest.extension = record.extension.clone();
     if polled.bound_client {
         manifest.extension.get_mut(EXPORT_KEY).into_iter().for_each(remove_foreign_facts);

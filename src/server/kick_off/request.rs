@@ -1,4 +1,4 @@
-//! TODO: module documentation.
+//! A kick-off as it was written: level, policy of the mount, headers and parameters.
 
 use axum::http::HeaderValue;
 
