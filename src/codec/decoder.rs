@@ -6,8 +6,7 @@
 //!
 //! Nothing here cuts lines, compresses, or decides what a torn file means.
 
-use crate::codec::compression::Compression;
-use crate::codec::compression::SeekPoint;
+use crate::codec::compression::{Compression, SeekPoint};
 use crate::codec::gzip::Gzip;
 use crate::codec::input::{DecodeStep, Input};
 use crate::codec::zstd::Zstd;

@@ -1,15 +1,12 @@
 //! Extracts the facts of a line: the scanner's visitor that collects them, and the choice between block pass and scanner.
 
-use crate::extract::paths::BUNDLE;
-use std::ops::Range;
-
 use crate::extract::Validate;
 use crate::extract::block::Pass;
 use crate::extract::block::row::Row;
 use crate::extract::block::shape_cache::ShapeCache;
 use crate::extract::facts::{Content, Facts, LastUpdatedText};
 use crate::extract::fault::{Fault, FaultKind};
-use crate::extract::paths::{ALWAYS, ElementRole, NAMES};
+use crate::extract::paths::{ALWAYS, BUNDLE, ElementRole, NAMES};
 use crate::extract::scanner::{Scanner, Visitor};
 use crate::extract::trie::{Node, Trie};
 use crate::fhir::compartment;
@@ -19,6 +16,7 @@ use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::limits::TOMBSTONES_PER_LINE_MAX;
 use crate::simd::Kernel;
+use std::ops::Range;
 
 /// What a scan of one line has met.
 struct Collector {

@@ -1,8 +1,7 @@
 //! The difference between the files that an index was made from and those of the store now: which segments are kept, which
 //! ranges are scanned.
 
-use crate::codec::compression::Compression;
-use crate::codec::compression::SeekPoint;
+use crate::codec::compression::{Compression, SeekPoint};
 use crate::error::IndexError;
 use crate::extract::Validate;
 use crate::index::meta::{FileEntry, IndexMeta, SCAN_AGAIN, SegmentMeta};

@@ -5,10 +5,9 @@
 //! other, so that a thousand files are read in microseconds. The snapshots taken since it was published are noted in a
 //! [`SnapshotLog`] beside it, which is overwritten in place.
 
-use crate::hash::xxh3_64;
-
 use crate::extract::Validate;
 use crate::fhir::instant::Instant;
+use crate::hash::xxh3_64;
 use crate::index::segment::layout;
 use crate::store::walk::is_store_name;
 use crate::sys::store_file::FileStamp;

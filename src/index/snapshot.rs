@@ -3,19 +3,13 @@
 //! A snapshot is the extents visible to an export and its transactionTime T; with them every question about a row
 //! (is it current at T, whose is it, is it late) has one answer, whatever happens to the store meanwhile.
 
-use crate::hash::Hasher64;
-use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
-
-use serde::{Deserialize, Serialize};
-
-use crate::codec::compression::Compression;
-use crate::codec::compression::SeekPoint;
+use crate::codec::compression::{Compression, SeekPoint};
 use crate::codec::decoder::Decoder;
 use crate::error::{CorruptIndex, IndexError};
 use crate::extract::Validate;
 use crate::fhir::id::Id;
 use crate::fhir::instant::{Instant, InstantRef};
+use crate::hash::Hasher64;
 use crate::index::global::{GlobalIndex, Section, SegmentOffsets};
 use crate::index::meta::{IndexMeta, SegmentMeta};
 use crate::index::segment::layout::{BASE_BITS, Column};
@@ -24,6 +18,10 @@ use crate::index::store_files::StoreFiles;
 use crate::store::packed::frame_reader::FrameReader;
 use crate::store::packed::seek_table::SeekTable;
 use crate::sys::store_file::{StoreFile, StoreFileError};
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use serde::{Deserialize, Serialize};
 
 /// One consistent index of a store. Its files, and those of the store, are read as they are asked.
 pub struct Index {

@@ -5,6 +5,7 @@ use crate::fhir::instant::Instant;
 use crate::group::lookup::MembershipRule;
 use crate::group::registry::RegisteredGroup;
 use crate::hash::digest::DigestAlgorithm;
+use crate::hash::xxh3_64;
 use crate::index::store_listing::StoreListing;
 use crate::issue::Issue;
 use crate::job::state::JobState;
@@ -18,7 +19,6 @@ use crate::write::output_name::OutputName;
 use std::io;
 use std::path::Path;
 
-use crate::hash::xxh3_64;
 use serde::{Deserialize, Serialize};
 
 /// Name of the file in a job's directory that holds the Group it was asked for, when that is not in the store.

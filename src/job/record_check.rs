@@ -5,8 +5,9 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::digest::DigestAlgorithm;
-use crate::job::record::is_hex;
-use crate::job::record::{JobRecord, RecordKind, RecordedPopulation, ScopeGroup, StoredRequest, UrlNaming, is_job_id};
+use crate::job::record::{
+    JobRecord, RecordKind, RecordedPopulation, ScopeGroup, StoredRequest, UrlNaming, is_hex, is_job_id,
+};
 use crate::job::state::JobState;
 use std::collections::HashSet;
 

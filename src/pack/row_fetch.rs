@@ -9,8 +9,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::codec::compression::Compression;
-use crate::codec::compression::SeekPoint;
+use crate::codec::compression::{Compression, SeekPoint};
 use crate::codec::decoder::{DecodeError, Decoder};
 use crate::error::{IndexError, PackError};
 use crate::index::row_reader::row_range;

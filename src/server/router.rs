@@ -1,6 +1,10 @@
 //! The router: each mount's table of routes bound to the handlers, and the layers before them.
 
-use crate::server::handlers::{OriginalUri, not_allowed};
+use crate::server::error::ApiError;
+use crate::server::handlers::{OriginalUri, PathParams, handle_operation, health, not_allowed, ready};
+use crate::server::hosts;
+use crate::server::middleware::{MountTable, check_method, log_request};
+use crate::server::state::App;
 use axum::Router;
 use axum::extract::Request;
 use axum::extract::State;
@@ -14,12 +18,6 @@ use axum::routing::get;
 use axum::routing::on;
 use serde_json::json;
 use std::sync::Arc;
-
-use crate::server::error::ApiError;
-use crate::server::handlers::{PathParams, handle_operation, health, ready};
-use crate::server::hosts;
-use crate::server::middleware::{MountTable, check_method, log_request};
-use crate::server::state::App;
 
 /// The routes of all mounts, and those that belong to none.
 pub fn router(app: Arc<App>) -> Router {

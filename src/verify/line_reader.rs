@@ -4,14 +4,13 @@
 //! [`LINE_HELD_MAX`] is given to the project's own scanner piece by piece instead, and told as such: for it there is no
 //! second opinion.
 
-use crate::hash::Hasher64;
-use memchr::memchr;
-
 use crate::extract::Validate;
 use crate::extract::extractor::Extractor;
+use crate::hash::Hasher64;
 use crate::limits::{LINE_HELD_MAX, ROW_BYTES_MAX};
 use crate::simd::Kernel;
 use crate::verify::oracle_line::OracleLine;
+use memchr::memchr;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 

@@ -3,13 +3,12 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 
-use crate::hash::xxh3_128;
-
 use crate::error::IndexError;
 use crate::fhir::id::Id;
 use crate::fhir::instant::date_time_span;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
+use crate::hash::xxh3_128;
 use crate::limits::{GROUP_DEPTH_MAX, POPULATION_BYTES_MAX};
 use crate::sys::regular_file::read_regular;
 use crate::verify::VerifyError;

@@ -8,13 +8,12 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::hash::{xxh3_64, xxh3_128_with_seed};
-
 use crate::codec::compression::Compression;
 use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::digest::{Digest, DigestAlgorithm, Digester};
+use crate::hash::{xxh3_64, xxh3_128_with_seed};
 use crate::limits::{DELETED_ENTRIES_MAX, READ_BYTES};
 use crate::progress::Progress;
 use crate::sys::regular_file::{Links, RegularFileError, open_regular};

@@ -4,8 +4,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::codec::compression::Compression;
-use crate::codec::compression::SeekPoint;
+use crate::codec::compression::{Compression, SeekPoint};
 use crate::codec::decoder::{DecodeError, Decoder};
 use crate::hash::Hasher64;
 use crate::limits::READ_BYTES;

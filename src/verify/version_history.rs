@@ -2,18 +2,12 @@
 //!
 //! One pass over the store, by the twin of the scanner. Names are kept as hashes of 128 bits.
 
-use crate::hash::Hasher128;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::Relaxed;
-
-use crate::hash::xxh3_64;
-use rayon::prelude::*;
-
 use crate::codec::compression::Compression;
 use crate::error::IndexError;
 use crate::fhir::instant::{Instant, NO_INSTANT};
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
+use crate::hash::{Hasher128, xxh3_64};
 use crate::index::snapshot::SnapshotRecord;
 use crate::progress::Progress;
 use crate::store::packed::seek_table::{FOLLOWED, LATE, PriorOwnerRecord, SeekTable};
@@ -27,6 +21,10 @@ use crate::verify::output_file::entity;
 use crate::verify::prior_owners::PriorOwners;
 use crate::verify::request::RecordedRequest;
 use crate::verify::segment_lines::{self, SegmentLines};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
+
+use rayon::prelude::*;
 
 /// Which versions an observer knows of, by whether they are late.
 pub type KnownVersion<'a> = &'a dyn Fn(bool) -> bool;

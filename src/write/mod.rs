@@ -4,6 +4,7 @@
 //! them somewhere, `record` remembers what is finished, `job_directory` puts a run in the place of the one before, `manifest`
 //! says that all is there. Nothing here selects rows or reads a clock.
 
+pub mod copy_run;
 pub mod deleted_bundle;
 pub mod encode;
 pub mod frame_copy;

@@ -28,8 +28,7 @@ pub mod skeleton;
 pub mod tokens;
 
 use crate::extract::block::grammar::{Followers, has_legal_order};
-use crate::extract::block::row::PendingLine;
-use crate::extract::block::row::{OutOfOrdinary, Row, RowElements};
+use crate::extract::block::row::{OutOfOrdinary, PendingLine, Row, RowElements};
 use crate::extract::block::shape_cache::{ShapeCache, ShapeFit};
 use crate::extract::block::tokens::{TokenCarry, TokenMasks, tokens};
 use crate::extract::facts::LastUpdated;

@@ -26,18 +26,17 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::hash::xxh3_64;
-use serde_json::json;
-
 use crate::error::{CorruptIndex, ExportError};
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::group::registry::search_facts::{FactsCache, GroupFacts};
 use crate::group::registry::writer::{GroupWriter, WRITER_LINE_BYTES_MAX};
+use crate::hash::xxh3_64;
 use crate::limits::READ_BYTES;
 use crate::sys::durability::{Sync, replace_file, sync_directory};
 use crate::sys::private_files::{create_private, private_directory};
 use crate::sys::regular_file::{Links, open_regular};
+use serde_json::json;
 
 /// Groups cannot be read or kept.
 #[derive(Debug, thiserror::Error)]

@@ -6,13 +6,12 @@
 
 use std::collections::HashMap;
 
-use crate::hash::{Hasher64, xxh3_64};
-
 use crate::extract::fault::Fault;
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::fhir::reference::Reference;
 use crate::group::facts::{GroupFact, GroupFactReader};
+use crate::hash::{Hasher64, xxh3_64};
 use crate::limits::{GROUP_FACTS_BYTES_MAX, GROUP_FILTER_BYTES_MAX, GROUP_TOKENS_MAX};
 use crate::simd::Kernel;
 

@@ -3,10 +3,9 @@
 //! A packed id is exact, so that the index can compare ids without reading the store: a UUID in lower case is its 128
 //! bits, up to 15 characters stand inline, anything else lies in the extent's heap.
 
-use crate::hash::xxh3_64_with_seed;
-
 use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;
+use crate::hash::xxh3_64_with_seed;
 
 /// How an id is packed. The discriminants are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,7 @@
 //! order they come, and their place in the store, not their arrival, gives their order. Speed of light: the scanner's
 //! bytes per second times the threads; memory: one extent's columns a thread, and a few encoded ones on their way.
 
-use crate::codec::compression::Compression;
-use crate::codec::compression::SeekPoint;
+use crate::codec::compression::{Compression, SeekPoint};
 use crate::codec::decoder::{DecodeError, Decoder};
 use crate::error::IndexError;
 use crate::extract::Validate;

@@ -5,8 +5,7 @@ use memchr::memrchr;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::codec::compression::Compression;
-use crate::codec::compression::SeekPoint;
+use crate::codec::compression::{Compression, SeekPoint};
 use crate::limits::{EXTENT_BYTES, READ_BYTES};
 use crate::store::packed::seek_table::{SeekTable, TableError};
 use crate::sys::store_file::{StoreFile, StoreFileError};

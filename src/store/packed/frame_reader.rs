@@ -6,8 +6,7 @@
 
 use zstd::zstd_safe::{DCtx, DParameter, get_error_name};
 
-use crate::codec::compression::Compression;
-use crate::codec::compression::SeekPoint;
+use crate::codec::compression::{Compression, SeekPoint};
 use crate::codec::decoder::{DecodeError, Decoder};
 use crate::hash::xxh3_64;
 use crate::limits::{FRAME_HELD_MAX, ZSTD_WINDOW_LOG_MAX};

@@ -1,0 +1,361 @@
+//! Runs of rows that are copied together: rows of a plain file that lie one behind the other, rows of a decoded stream.
+
+use std::ops::Range;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::codec::compression::Compression;
+use crate::codec::decoder::Decoder;
+use crate::error::ExportError;
+use crate::index::row_reader::row_range;
+use crate::index::segment::layout::flag;
+use crate::index::snapshot::Index;
+use crate::limits::READ_BYTES;
+use crate::progress::Progress;
+use crate::store::packed::seek_table::SeekTable;
+use crate::sys::store_file::StoreFile;
+use crate::write::encode::Encoder;
+use crate::write::frame_copy::{FrameCopier, FrameRequest};
+use crate::write::sink::Sink;
+
+/// Most bytes of a run, unless it is one row: a run stays in the second-level cache between its read and its write. It
+/// is cut earlier where its rows complete a write.
+const RUN_BYTES: u64 = 512 << 10;
+
+/// Bytes of a window on a file of several types.
+const WINDOW_BYTES: u64 = 256 << 10;
+
+/// Most bytes between two rows of a run: reading over them costs less than another call.
+const GAP_BYTES: u64 = 4 << 10;
+
+/// Rows whose places are looked up together.
+pub(crate) const ROWS_AHEAD: usize = 64;
+
+/// Part of an extent's rows that must be wanted before a mixed file is read as a whole.
+pub(crate) const DENSE_SHARE: usize = 4;
+
+/// A row as the copier sees it.
+#[derive(Clone, Copy)]
+pub(crate) struct RowSpan {
+    pub(crate) file: usize,
+    pub(crate) start: u64,
+    pub(crate) length: u64,
+    pub(crate) spaced: bool,
+}
+
+/// Rows of a plain file that lie one behind the other, or nearly.
+#[derive(Default)]
+pub(crate) struct CopyRun {
+    file: usize,
+    lines: Vec<RowSpan>,
+    /// What its rows come to in the output.
+    bytes: u64,
+}
+
+impl CopyRun {
+    fn end(&self) -> u64 {
+        self.lines.last().map_or(0, |line| line.start + line.length)
+    }
+    fn start(&self) -> u64 {
+        self.lines.first().map_or(0, |line| line.start)
+    }
+}
+
+/// Reads store files for a sweep.
+pub(crate) struct RunReader<'a> {
+    index: &'a Index,
+    buffer: Vec<u8>,
+    /// The compressed file being decoded, and the piece reached.
+    decoding: Option<Decoding<'a>>,
+    used: Vec<usize>,
+    /// A part of a plain file that several outputs take rows from: file, offset, bytes.
+    window: Option<(usize, u64, Vec<u8>)>,
+}
+
+struct Decoding<'a> {
+    file: usize,
+    decoder: Decoder<'a>,
+    piece: Vec<u8>,
+    /// Offset of the piece in the uncompressed file.
+    at: u64,
+}
+
+impl<'a> RunReader<'a> {
+    pub(crate) fn new(index: &'a Index) -> RunReader<'a> {
+        RunReader { index, buffer: Vec::new(), decoding: None, used: Vec::new(), window: None }
+    }
+
+    /// Whether a row, and what must stand around it, lies in the window.
+    pub(crate) fn holds(&self, line: &RowSpan) -> bool {
+        self.window.as_ref().is_some_and(|(file, offset, bytes)| {
+            let end = (line.start + line.length + 2).min(offset + bytes.len() as u64);
+            *file == line.file && *offset <= line.start.saturating_sub(1) && line.start + line.length < end
+        })
+    }
+
+    /// Moves the window to where a row begins; a row that is longer has none.
+    pub(crate) fn load(&mut self, line: &RowSpan) -> Result<(), ExportError> {
+        let source = self.index.source(line.file)?;
+        let offset = line.start.saturating_sub(1);
+        let mut bytes = self.window.take().map(|(.., bytes)| bytes).unwrap_or_default();
+        if line.length + 3 <= WINDOW_BYTES {
+            bytes.resize((source.len() - offset).min(WINDOW_BYTES) as usize, 0);
+            source.pread_into(offset, &mut bytes)?;
+            self.window = Some((line.file, offset, bytes));
+        }
+        Ok(())
+    }
+
+    /// Takes a row for an output; returns the bytes that were written on that occasion.
+    pub(crate) fn take_row<S: Sink>(
+        &mut self,
+        output: &mut ShardOutput<S>,
+        run: &mut CopyRun,
+        line: RowSpan,
+        failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
+    ) -> Result<u64, ExportError> {
+        if self.used.last() != Some(&line.file) && !self.used.contains(&line.file) {
+            self.used.push(line.file);
+        }
+        if self.index.coding(line.file) != Compression::None {
+            let done = self.flush(output, run, failed_write)?;
+            let ShardOutput { encoder, name, .. } = output;
+            return Ok(done + self.copy_decoded(encoder, line, &|error| failed_write(name, error))?);
+        }
+        let near = run.file == line.file
+            && line.start > run.end()
+            && line.start - run.end() <= GAP_BYTES
+            && line.start + line.length - run.start() <= RUN_BYTES
+            && run.bytes < output.encoder.preferred_len() as u64;
+        let done = match run.lines.is_empty() || near {
+            true => 0,
+            false => self.flush(output, run, failed_write)?,
+        };
+        run.file = line.file;
+        run.bytes += line.length + 1;
+        run.lines.push(line);
+        Ok(done)
+    }
+
+    /// Takes what a shard wants of a packed file's extent.
+    #[allow(clippy::too_many_arguments, reason = "the state of a sweep")]
+    pub(crate) fn take_frames<S: Sink>(
+        &mut self,
+        copier: &mut FrameCopier<'_>,
+        output: &mut ShardOutput<S>,
+        run: &mut CopyRun,
+        table: &SeekTable,
+        taken: &FrameRequest<'_>,
+        watch: &Progress,
+        failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
+    ) -> Result<(), ExportError> {
+        let done = self.flush(output, run, failed_write)?;
+        watch.write_done.fetch_add(done, Relaxed);
+        let file = self.index.entry(taken.extent).file;
+        if !self.used.contains(&file) {
+            self.used.push(file);
+        }
+        let before = output.encoder.bytes_in();
+        let ShardOutput { encoder, name, .. } = output;
+        let failed = |error| failed_write(name, error);
+        let extent = &self.index.extents()[taken.extent];
+        let (flags, any_space) = (extent.columns().flags, extent.head().flags & u64::from(flag::LEADING_SPACE) != 0);
+        let mut long = |encoder: &mut Encoder<S>, row: usize| {
+            let range = row_range(self.index, taken.extent, row);
+            let spaced = any_space && flags[row] & flag::LEADING_SPACE != 0;
+            let line = RowSpan { file, start: range.start, length: range.end - range.start, spaced };
+            self.copy_decoded(encoder, line, &failed).map(|_| ())
+        };
+        copier.take_rows(encoder, table, taken, &failed, &mut long)?;
+        watch.write_done.fetch_add(output.encoder.bytes_in() - before, Relaxed);
+        Ok(())
+    }
+
+    /// Writes a run out.
+    pub(crate) fn flush<S: Sink>(
+        &mut self,
+        output: &mut ShardOutput<S>,
+        run: &mut CopyRun,
+        failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
+    ) -> Result<u64, ExportError> {
+        if run.lines.is_empty() {
+            return Ok(0);
+        }
+        let source = self.index.source(run.file)?;
+        let (start, end) = (run.start(), run.end());
+        let failed = |error| failed_write(&output.name, error);
+        if end - start > 8 * READ_BYTES as u64 {
+            // One row too long to hold: a run never grows this far.
+            let mut write = |bytes: &[u8]| output.encoder.write(bytes).map_err(failed);
+            copy_long(source, run.lines[0], &mut self.buffer, &mut write)?;
+        } else {
+            let before = start.min(1);
+            let behind = (source.len() - end).min(2);
+            let offset = start - before;
+            let len = (before + (end - start) + behind) as usize;
+            let inside = self.window.as_ref().and_then(|(file, from, bytes)| {
+                let first = usize::try_from(offset.checked_sub(*from)?).ok()?;
+                bytes.get(first..first + len).filter(|_| *file == run.file)
+            });
+            // The byte before the rows falls on the end of the last row that was written: both are newlines, but at
+            // the begin of a file.
+            let place = match inside.is_none() && start > BYTE_ORDER_MARK {
+                true => output.encoder.reserve(len),
+                false => None,
+            };
+            if let Some(place) = place {
+                source.pread_into(offset, &mut place[..len])?;
+                run.lines.iter().try_for_each(|line| check_line(source, &place[..len], offset, *line))?;
+                let kept = close_gaps(place, offset, &run.lines);
+                output.encoder.commit(kept).map_err(failed)?;
+            } else {
+                let bytes = match inside {
+                    Some(bytes) => bytes,
+                    None => source.pread(offset, len, &mut self.buffer)?,
+                };
+                run.lines.iter().try_for_each(|line| check_line(source, bytes, offset, *line))?;
+                for rows in are_neighbours(&run.lines) {
+                    let rows = (rows.start - offset) as usize..(rows.end - offset) as usize;
+                    match bytes.get(rows.end) {
+                        Some(b'\n') => output.encoder.write(&bytes[rows.start..=rows.end]).map_err(failed)?,
+                        _ => {
+                            output.encoder.write(&bytes[rows]).map_err(failed)?;
+                            output.encoder.write(b"\n").map_err(failed)?;
+                        }
+                    }
+                }
+            }
+        }
+        run.lines.clear();
+        Ok(std::mem::take(&mut run.bytes))
+    }
+
+    /// Copies a row of a compressed file.
+    fn copy_decoded<S: Sink>(
+        &mut self,
+        encoder: &mut Encoder<S>,
+        line: RowSpan,
+        failed_write: &dyn Fn(std::io::Error) -> ExportError,
+    ) -> Result<u64, ExportError> {
+        let source = self.index.source(line.file)?;
+        let restart = self.index.restart_before(line.file, line.start);
+        let fresh = self.decoding.as_ref().is_none_or(|now| {
+            now.file != line.file || now.at > line.start || restart.uncompressed > now.at + now.piece.len() as u64
+        });
+        if fresh {
+            self.decoding = Some(Decoding {
+                file: line.file,
+                decoder: Decoder::new(source, self.index.coding(line.file), restart)?,
+                piece: Vec::new(),
+                at: restart.uncompressed,
+            });
+        }
+        let decoding = self.decoding.as_mut().expect("made above");
+        let torn = || ExportError::Torn { path: source.path().to_path_buf(), offset: line.start };
+        let (mut position, end) = (line.start, line.start + line.length);
+        while position < end {
+            let piece_end = decoding.at + decoding.piece.len() as u64;
+            if position >= piece_end {
+                decoding.at = piece_end;
+                match decoding.decoder.piece(|_| {}) {
+                    Ok(Some(piece)) => {
+                        decoding.piece.clear();
+                        decoding.piece.extend_from_slice(piece);
+                    }
+                    Ok(None) => return Err(torn()),
+                    Err(error) => return Err(error.into()),
+                }
+                continue;
+            }
+            let from = (position - decoding.at) as usize;
+            let to = (end.min(piece_end) - decoding.at) as usize;
+            let bytes = &decoding.piece[from..to];
+            let opens = position > line.start || line.spaced || bytes[0] == b'{';
+            if !opens || memchr::memchr(b'\n', bytes).is_some() {
+                return Err(torn());
+            }
+            encoder.write(bytes).map_err(failed_write)?;
+            position = decoding.at + to as u64;
+        }
+        encoder.write(b"\n").map_err(failed_write)?;
+        Ok(line.length + 1)
+    }
+
+    /// Whether the files read so far were whole; asked before a file is committed.
+    pub(crate) fn check(&self) -> Result<(), ExportError> {
+        self.used.iter().try_for_each(|file| self.index.source(*file)?.check()).map_err(ExportError::from)
+    }
+}
+
+/// Rows of a run that follow one another, without their last line end.
+fn are_neighbours(lines: &[RowSpan]) -> impl Iterator<Item = Range<u64>> + '_ {
+    lines.chunk_by(|a, b| a.start + a.length + 1 == b.start).map(|rows| {
+        let last = rows[rows.len() - 1];
+        rows[0].start..last.start + last.length
+    })
+}
+
+/// Moves rows together, each with a newline, to the second byte of the place that they were read into. The place has
+/// a byte more than was read; its first one stands at `at` in the file. Returns what they come to.
+fn close_gaps(place: &mut [u8], offset: u64, lines: &[RowSpan]) -> usize {
+    let mut end = 1;
+    for rows in are_neighbours(lines) {
+        let rows = (rows.start - offset) as usize..(rows.end - offset) as usize;
+        let len = rows.len();
+        if rows.start != end {
+            place.copy_within(rows, end);
+        }
+        // What stands here was moved already or is a line end: a row never begins where another one ends.
+        place[end + len] = b'\n';
+        end += len + 1;
+    }
+    end - 1
+}
+
+/// The row follows a line end, begins with `{` and ends before a line end. `bytes` begin at `at` in the file.
+fn check_line(source: &StoreFile, bytes: &[u8], position: u64, line: RowSpan) -> Result<(), ExportError> {
+    let first = (line.start - position) as usize;
+    let behind = &bytes[first + line.length as usize..];
+    let follows = match first.checked_sub(1) {
+        Some(before) => bytes[before] == b'\n' || line.start == BYTE_ORDER_MARK && bytes[before] == 0xbf,
+        None => line.start == 0,
+    };
+    let opens = line.spaced || bytes[first] == b'{';
+    let ends = matches!(behind, [] | [b'\n', ..] | [b'\r'] | [b'\r', b'\n', ..]);
+    match follows && opens && ends {
+        true => Ok(()),
+        false => Err(ExportError::Torn { path: source.path().to_path_buf(), offset: line.start }),
+    }
+}
+
+/// Copies one row that is too long for a buffer.
+fn copy_long(
+    source: &StoreFile,
+    line: RowSpan,
+    buffer: &mut Vec<u8>,
+    write: &mut dyn FnMut(&[u8]) -> Result<(), ExportError>,
+) -> Result<(), ExportError> {
+    let end = line.start + line.length;
+    let mut position = line.start;
+    while position < end {
+        let len = (end - position).min(READ_BYTES as u64) as usize;
+        let bytes = source.pread(position, len, buffer)?;
+        if position == line.start && !line.spaced && bytes.first() != Some(&b'{')
+            || memchr::memchr(b'\n', bytes).is_some()
+        {
+            return Err(ExportError::Torn { path: source.path().to_path_buf(), offset: line.start });
+        }
+        write(bytes)?;
+        position += len as u64;
+    }
+    write(b"\n")
+}
+
+/// Bytes of the mark that a file may begin with.
+pub(crate) const BYTE_ORDER_MARK: u64 = 3;
+
+/// An output file being written.
+pub struct ShardOutput<S: Sink> {
+    pub(crate) encoder: Encoder<S>,
+    pub(crate) name: String,
+    pub(crate) resource_type: &'static str,
+}
