@@ -5,14 +5,16 @@
 mod common;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use outpour::export::export;
-use outpour::export::options::{Existing, ExportOptions};
-use outpour::export::planning::plan;
-use outpour::fhir::instant::Instant;
-use outpour::progress::Progress;
-use outpour::request::ExportRequest;
-use outpour::store::{Store, StoreOptions};
-use outpour::sys::durability::Sync;
+use outpour::Existing;
+use outpour::ExportOptions;
+use outpour::ExportRequest;
+use outpour::FileSync;
+use outpour::Instant;
+use outpour::Progress;
+use outpour::Store;
+use outpour::StoreOptions;
+use outpour::export;
+use outpour::plan;
 
 fn as_of() -> Instant {
     Instant::parse("2026-06-01T00:00:00Z").unwrap()
@@ -22,7 +24,7 @@ fn exports(c: &mut Criterion) {
     let scratch = tempfile::tempdir().unwrap();
     let root = scratch.path().join("store");
     common::plain_store(&root);
-    let access = outpour::sys::sigbus::install().unwrap();
+    let access = outpour::internals::install().unwrap();
     let index_dir = Some(scratch.path().join("index"));
     let store = Store::open_with(&root, StoreOptions { index_dir, access, ..StoreOptions::default() }).unwrap();
     let snapshot = store.snapshot(as_of()).unwrap();
@@ -48,10 +50,10 @@ fn exports(c: &mut Criterion) {
         let options = ExportOptions {
             out: out.to_path_buf(),
             existing: Existing::Refuse,
-            sync: Sync::No,
+            sync: FileSync::No,
             faults_allowed: None,
             clock: &as_of,
-            words: &outpour::issue::PLAIN_WORDS,
+            words: &outpour::internals::PLAIN_NAMES,
         };
         pool.install(|| export(&store, &request, as_of(), &options, &Progress::default())).unwrap()
     };

@@ -5,11 +5,11 @@
 mod common;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use outpour::extract::Validate;
-use outpour::extract::extractor::Extractor;
-use outpour::extract::facts::ResourceFacts;
-use outpour::fhir::instant::InstantRef;
-use outpour::simd::Kernel;
+use outpour::Validate;
+use outpour::internals::Extractor;
+use outpour::internals::InstantRef;
+use outpour::internals::Kernel;
+use outpour::internals::ResourceFacts;
 use std::hint::black_box;
 
 /// The lines, cut beforehand: cutting is measured by itself.

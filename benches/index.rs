@@ -5,14 +5,15 @@
 mod common;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use outpour::progress::Progress;
-use outpour::store::{Store, StoreOptions};
+use outpour::Progress;
+use outpour::Store;
+use outpour::StoreOptions;
 
 fn index(c: &mut Criterion) {
     let scratch = tempfile::tempdir().unwrap();
     let root = scratch.path().join("store");
     let bytes = common::plain_store(&root);
-    let access = outpour::sys::sigbus::install().unwrap();
+    let access = outpour::internals::install().unwrap();
     let mut group = c.benchmark_group("index");
     group.throughput(Throughput::Bytes(bytes)).sample_size(10);
     for threads in [1, 2] {

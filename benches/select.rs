@@ -11,13 +11,15 @@ use std::path::Path;
 use std::time::Instant as Clock;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use outpour::fhir::instant::Instant;
-use outpour::index::snapshot::Snapshot;
-use outpour::progress::Progress;
-use outpour::request::{AccessPath, ExportRequest};
-use outpour::select::cohort::Cohort;
-use outpour::select::selection::Selection;
-use outpour::store::{Store, StoreOptions};
+use outpour::ExportRequest;
+use outpour::Instant;
+use outpour::Progress;
+use outpour::Snapshot;
+use outpour::Store;
+use outpour::StoreOptions;
+use outpour::internals::AccessPath;
+use outpour::internals::Cohort;
+use outpour::internals::Selection;
 
 mod common;
 
@@ -62,7 +64,7 @@ fn selection(c: &mut Criterion) {
     let scratch = tempfile::tempdir().unwrap();
     let (root, rows) = (scratch.path().join("store"), rows());
     store(&root, rows);
-    let access = outpour::sys::sigbus::install().unwrap();
+    let access = outpour::internals::install().unwrap();
     let store = Store::open_with(&root, StoreOptions { access, ..StoreOptions::default() }).unwrap();
     let snapshot = store.snapshot(Instant::parse("2026-06-01T00:00:00Z").unwrap()).unwrap();
     let pool = common::one_thread();
@@ -121,7 +123,7 @@ fn opening(c: &mut Criterion) {
         let text = format!("{{\"resourceType\":\"Patient\",\"id\":\"p{file}\"}}\n");
         std::fs::write(root.join(format!("{file:04}.ndjson")), text).unwrap();
     }
-    let access = outpour::sys::sigbus::install().unwrap();
+    let access = outpour::internals::install().unwrap();
     let store = Store::open_with(&root, StoreOptions { access, ..StoreOptions::default() }).unwrap();
     store.index(&Progress::default()).unwrap();
     // The files of an index are trusted by their times once they are old enough for these to tell.

@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::codec::decoder::DecodeError;
-use crate::issue::{Advice, PLAIN_WORDS, Parameter, ParameterNames};
+use crate::issue::{Advice, PLAIN_NAMES, Parameter, ParameterNames};
 use crate::sys::atomic_dir::AtomicDirError;
 use crate::sys::store_file::StoreFileError;
 
@@ -127,9 +127,9 @@ impl<T: Into<String>> From<T> for RequestProblem {
     }
 }
 
-/// A request that cannot be carried out as it stands: every problem at once. `Display` speaks in [`PLAIN_WORDS`].
+/// A request that cannot be carried out as it stands: every problem at once. `Display` speaks in [`PLAIN_NAMES`].
 #[derive(Debug, thiserror::Error)]
-#[error("{}", self.say(&PLAIN_WORDS).join("\n"))]
+#[error("{}", self.say(&PLAIN_NAMES).join("\n"))]
 pub struct RequestError {
     /// What is wrong, one or more.
     pub problems: Vec<RequestProblem>,

@@ -105,7 +105,7 @@ pub struct ParameterNames {
 }
 
 /// The words of the library: names of fields and FHIR's parameters, and no advice but what holds at every door.
-pub const PLAIN_WORDS: ParameterNames =
+pub const PLAIN_NAMES: ParameterNames =
     ParameterNames { parameter: Parameter::name, place: plain_place, advice: plain_advice };
 
 fn plain_place(place: &IssuePlace) -> String {

@@ -1,38 +1,38 @@
-//! The front door: the README, then a dozen names. What stands behind them is in [`docs`].
+//! The front: the README, then the names that an embedder needs. What stands behind them is described in [`docs`].
 //!
 #![doc = include_str!("../README.md")]
-#![deny(unsafe_op_in_unsafe_fn)]
+#![deny(unsafe_op_in_unsafe_fn, missing_docs)]
 
-#[doc(hidden)]
-pub mod cli;
-pub mod codec;
-pub mod error;
-pub mod export;
-pub mod extract;
-pub mod fhir;
-pub mod group;
-pub mod hash;
-pub mod index;
-pub mod inspect;
-pub mod issue;
+#[cfg(feature = "cli")]
+mod cli;
+mod codec;
+mod error;
+mod export;
+mod extract;
+mod fhir;
+mod group;
+mod hash;
+mod index;
+mod inspect;
+mod issue;
 #[cfg(feature = "server")]
-pub mod job;
-pub mod limits;
-pub mod named_enum;
-pub mod pack;
-pub mod plan;
-pub mod progress;
-pub mod request;
-pub mod select;
+mod job;
+mod limits;
+mod named_enum;
+mod pack;
+mod plan;
+mod progress;
+mod request;
+mod select;
 #[cfg(feature = "server")]
-pub mod server;
-pub mod simd;
-pub mod store;
-pub mod synth;
-pub mod sys;
-pub mod text_table;
-pub mod verify;
-pub mod write;
+mod server;
+mod simd;
+mod store;
+mod synth;
+mod sys;
+mod text_table;
+mod verify;
+mod write;
 
 /// Documents: architecture, what the service is tested by, formats, readings, what the service answers.
 pub mod docs {
@@ -48,12 +48,51 @@ pub mod docs {
     pub mod service {}
 }
 
+pub use crate::codec::compression::Compression;
+pub use crate::error::{CorruptIndex, ExportError, IndexError, RequestError, RequestProblem};
 pub use crate::export::export;
 pub use crate::export::options::{Existing, ExportOptions, FaultsAllowed};
 pub use crate::export::planning::plan;
 pub use crate::export::report::ExportReport;
+pub use crate::extract::Validate;
+pub use crate::fhir::instant::Instant;
+pub use crate::fhir::resource_type::ResourceType;
+pub use crate::group::lookup::MembershipRule;
+pub use crate::hash::digest::DigestAlgorithm;
 pub use crate::index::snapshot::Snapshot;
+pub use crate::issue::{Issue, IssueCode, Severity};
 pub use crate::plan::Plan;
 pub use crate::progress::Progress;
-pub use crate::request::ExportRequest;
-pub use crate::store::{Store, StoreOptions};
+pub use crate::request::{ExportRequest, FileBounds, LateArrivals, MissingLastUpdated, Population};
+pub use crate::select::ledger::Ledger;
+pub use crate::store::{IndexAccess, Store, StoreOptions};
+pub use crate::sys::access::Access;
+pub use crate::sys::durability::FileSync;
+pub use crate::write::journal::Receipt;
+pub use crate::write::manifest::Manifest;
+pub use crate::write::sink::{DirSink, MemorySink, Sink};
+
+/// Names that this crate's own tests, benches, fuzz targets and binary use. No promise is made of them.
+#[doc(hidden)]
+pub mod internals {
+    #[cfg(feature = "cli")]
+    pub use crate::cli::run_from_arguments;
+    pub use crate::extract::extractor::Extractor;
+    pub use crate::extract::facts::{Content, ResourceFacts};
+    pub use crate::extract::naive;
+    pub use crate::fhir::instant::{InstantRef, date_time_span};
+    pub use crate::group::identifiers::IdentifierReader;
+    pub use crate::group::reader::{GroupMember, GroupReader};
+    pub use crate::index::dir::IndexDir;
+    pub use crate::index::global::build;
+    pub use crate::index::meta::IndexMeta;
+    pub use crate::index::segment::layout::{ColumnRanges, MAGIC, VERSION, seal_segment};
+    pub use crate::index::segment::reader::Segment;
+    pub use crate::issue::PLAIN_NAMES;
+    pub use crate::request::AccessPath;
+    pub use crate::select::cohort::Cohort;
+    pub use crate::select::selection::Selection;
+    pub use crate::simd::Kernel;
+    pub use crate::sys::durability::FileSync;
+    pub use crate::sys::sigbus::install;
+}

@@ -1,9 +1,5 @@
-//! The command: parse, run, exit code.
-
-use clap::Parser;
-use outpour::cli;
+//! The binary: everything is in the library's `cli`.
 
 fn main() -> std::process::ExitCode {
-    let exit = cli::run(cli::args::Args::parse());
-    std::process::ExitCode::from(exit as u8)
+    outpour::internals::run_from_arguments()
 }

@@ -20,7 +20,7 @@ use crate::simd::Kernel;
 use crate::store::paths::check_outside_store;
 use crate::store::{Store, StoreOptions};
 use crate::sys::access::Access;
-use crate::sys::durability::Sync;
+use crate::sys::durability::FileSync;
 use crate::sys::sigbus;
 
 /// The clock, in milliseconds: T is chosen at that precision first (CONS-06).
@@ -88,8 +88,8 @@ pub fn open_store(args: &StoreArgs, validate: Option<Validate>, sync: bool) -> R
 }
 
 /// `--no-sync`
-pub fn sync(args: &WriteArgs) -> Sync {
-    if args.no_sync { Sync::No } else { Sync::Yes }
+pub fn sync(args: &WriteArgs) -> FileSync {
+    if args.no_sync { FileSync::No } else { FileSync::Yes }
 }
 
 /// A pool of its own for the engine's work.

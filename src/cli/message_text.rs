@@ -1,10 +1,10 @@
 //! The words of the command line: flags for parameters, and advice that names them.
 
 use crate::error::{ExportError, RequestError};
-use crate::issue::{Advice, PLAIN_WORDS, Parameter, ParameterNames};
+use crate::issue::{Advice, PLAIN_NAMES, Parameter, ParameterNames};
 
 /// See the module.
-pub const FLAGS: ParameterNames = ParameterNames { parameter: flag, place: PLAIN_WORDS.place, advice };
+pub const FLAGS: ParameterNames = ParameterNames { parameter: flag, place: PLAIN_NAMES.place, advice };
 
 fn flag(parameter: Parameter) -> &'static str {
     match parameter {

@@ -22,6 +22,8 @@ pub mod verify;
 
 use std::io::Write;
 
+use clap::Parser;
+
 use crate::cli::args::{Args, Command};
 
 /// How a command ends (CLI-03).
@@ -38,6 +40,11 @@ pub enum Exit {
     Failed = 3,
     /// Interrupted.
     Interrupted = 130,
+}
+
+/// Parses the arguments of the process, runs the command, and gives its exit code. Ends the process on wrong arguments.
+pub fn run_from_arguments() -> std::process::ExitCode {
+    std::process::ExitCode::from(run(Args::parse()) as u8)
 }
 
 /// Runs a command.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::fhir::instant::Instant;
 use crate::index::store_listing::StoreListing;
 use crate::issue::ParameterNames;
-use crate::sys::durability::Sync;
+use crate::sys::durability::FileSync;
 
 /// What to do with an output directory that is not empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub struct ExportOptions<'a> {
     /// What to do if it is in use.
     pub existing: Existing,
     /// Whether files are synced before the manifest appears.
-    pub sync: Sync,
+    pub sync: FileSync,
     /// Bound on faulty lines, if any.
     pub faults_allowed: Option<FaultsAllowed>,
     /// The time, for `status.json` only.

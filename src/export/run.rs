@@ -16,7 +16,7 @@ use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::request::{Audience, ExportRequest};
 use crate::store::Store;
-use crate::sys::durability::Sync;
+use crate::sys::durability::FileSync;
 use crate::write::deleted_bundle::deleted_lines;
 use crate::write::encode::Encoder;
 use crate::write::frame_copy::Recompressors;
@@ -40,7 +40,7 @@ pub struct ExportRun {
     snapshot: Snapshot,
     plan: Plan,
     directory: ExportJournal,
-    sync: Sync,
+    sync: FileSync,
     job: PlanRecord,
     /// Shards that are written together, by number.
     tasks: Vec<Vec<usize>>,

@@ -6,7 +6,7 @@ use crate::fhir::instant::Instant;
 use crate::progress::Progress;
 use crate::request::ExportRequest;
 use crate::store::Store;
-use crate::sys::durability::Sync;
+use crate::sys::durability::FileSync;
 
 /// A store, exported: its index and the export.
 fn exported() -> (tempfile::TempDir, PathBuf, PathBuf) {
@@ -27,10 +27,10 @@ fn exported() -> (tempfile::TempDir, PathBuf, PathBuf) {
     let options = ExportOptions {
         out: out.clone(),
         existing: Existing::Refuse,
-        sync: Sync::No,
+        sync: FileSync::No,
         faults_allowed: None,
         clock: &clock,
-        words: &crate::issue::PLAIN_WORDS,
+        words: &crate::issue::PLAIN_NAMES,
     };
     let as_of = Instant::parse("2024-01-01T00:00:00Z").unwrap();
     let request = ExportRequest::all_patients();

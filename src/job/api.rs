@@ -10,7 +10,7 @@ use crate::issue::ParameterNames;
 use crate::job::record::{JobRecord, PlannedCounts};
 use crate::job::state::JobState;
 use crate::store::Store;
-use crate::sys::durability::Sync;
+use crate::sys::durability::FileSync;
 
 /// Bounds of what the engine takes on.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ pub struct EngineOptions {
     /// Bounds.
     pub limits: JobLimits,
     /// Whether records and files are synced before anybody is told of them.
-    pub sync: Sync,
+    pub sync: FileSync,
     /// The time.
     pub clock: Box<dyn Fn() -> Instant + Send + std::marker::Sync>,
     /// Random bytes, from a source fit for secrets.

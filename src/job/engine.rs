@@ -23,7 +23,7 @@ use crate::progress::Progress;
 use crate::store::Store;
 use crate::sys::directory::Directory;
 use crate::sys::disk::disk_space;
-use crate::sys::durability::Sync;
+use crate::sys::durability::FileSync;
 use crate::sys::private_files::{create_private, private_directory};
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -63,7 +63,7 @@ fn check_same_disk(options: &EngineOptions, files: &Directory, records: &Directo
     // The records' first: files without a mark are those of a first start that was cut short.
     for (directory, found) in [(records, of_records), (files, of_files)] {
         if found.is_none() {
-            directory.replace(MARK, &mark, options.sync == Sync::Yes).map_err(failed(directory))?;
+            directory.replace(MARK, &mark, options.sync == FileSync::Yes).map_err(failed(directory))?;
         }
     }
     Ok(())
@@ -302,10 +302,10 @@ impl JobEngine {
             group.copy_to(&file, inner.options.sync).map_err(std::io::Error::other)?;
         }
         if let Some(patient) = &patient {
-            let sync = inner.options.sync == Sync::Yes;
+            let sync = inner.options.sync == FileSync::Yes;
             inner.files.replace(&format!("{id}/{PATIENT_FILE}"), patient.as_bytes(), sync)?;
         }
-        if (kick_off.group.is_some() || patient.is_some()) && inner.options.sync == Sync::Yes {
+        if (kick_off.group.is_some() || patient.is_some()) && inner.options.sync == FileSync::Yes {
             inner.files.sync()?;
         }
         let record = JobRecord {

@@ -12,7 +12,7 @@ use crate::job::state::JobState;
 use crate::limits::RECORD_BYTES_MAX;
 use crate::request::{Audience, ExportRequest, FileBounds, LateArrivals, MissingLastUpdated, Population, WriterScope};
 use crate::sys::directory::Directory;
-use crate::sys::durability::Sync;
+use crate::sys::durability::FileSync;
 use crate::sys::private_files::private_directory;
 use crate::write::journal::{Receipt, place_of_json_error};
 use crate::write::output_name::OutputName;
@@ -319,7 +319,7 @@ impl JobRecord {
 /// The directory of records.
 pub struct RecordDirectory {
     directory: Directory,
-    sync: Sync,
+    sync: FileSync,
 }
 
 /// What lies in the directory of records.
@@ -370,7 +370,7 @@ impl RecordDirectory {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn open(directory: &Path, sync: Sync) -> io::Result<RecordDirectory> {
+    pub fn open(directory: &Path, sync: FileSync) -> io::Result<RecordDirectory> {
         private_directory(directory)?;
         Ok(RecordDirectory { directory: Directory::open(directory)?, sync })
     }
@@ -385,7 +385,7 @@ impl RecordDirectory {
     /// # Errors
     /// When it cannot be written; the one before then still stands.
     pub fn write(&self, record: &JobRecord) -> io::Result<()> {
-        self.directory.replace(&format!("{}.json", record.id), &with_checksum(record), self.sync == Sync::Yes)
+        self.directory.replace(&format!("{}.json", record.id), &with_checksum(record), self.sync == FileSync::Yes)
     }
 
     /// Forgets a record, for good.
@@ -395,8 +395,8 @@ impl RecordDirectory {
     pub fn remove(&self, id: &str) -> io::Result<()> {
         self.directory.remove_file(&format!("{id}.json"))?;
         match self.sync {
-            Sync::Yes => self.directory.sync(),
-            Sync::No => Ok(()),
+            FileSync::Yes => self.directory.sync(),
+            FileSync::No => Ok(()),
         }
     }
 

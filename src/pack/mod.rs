@@ -34,7 +34,7 @@ use crate::pack::writer::{PackHeader, PackWriter};
 use crate::progress::Progress;
 use crate::store::{Store, StoreOptions};
 use crate::sys::atomic_dir::AtomicDir;
-use crate::sys::durability::Sync;
+use crate::sys::durability::FileSync;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
@@ -48,7 +48,7 @@ pub struct PackOptions {
     /// zstd level of the frames, 1 to 19.
     pub level: i32,
     /// Whether files are synced before the directory appears.
-    pub sync: Sync,
+    pub sync: FileSync,
 }
 
 /// Packs a store as of `as_of`. Runs on the current rayon pool.

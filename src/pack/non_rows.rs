@@ -24,7 +24,7 @@ use crate::pack::report::PackReport;
 use crate::pack::row_fetch::RowFetcher;
 use crate::progress::Progress;
 use crate::simd::Kernel;
-use crate::sys::durability::Sync;
+use crate::sys::durability::FileSync;
 use crate::sys::private_files::create_private;
 use crate::sys::store_file::StoreFile;
 
@@ -55,7 +55,7 @@ pub fn write_non_rows(
     snapshot: &Snapshot,
     rows: &mut RowFetcher<'_>,
     kernel: Kernel,
-    (directory, sync): (&Path, Sync),
+    (directory, sync): (&Path, FileSync),
     watch: &Progress,
     packed: &mut PackReport,
 ) -> Result<Vec<TombstoneLine>, PackError> {
@@ -265,11 +265,11 @@ impl RejectedLines {
         file.write_all(b"\n").map_err(write)
     }
 
-    fn finish(self, sync: Sync, packed: &mut PackReport) -> Result<(), PackError> {
+    fn finish(self, sync: FileSync, packed: &mut PackReport) -> Result<(), PackError> {
         let Some(file) = self.file else { return Ok(()) };
         let write = |source| PackError::Write { path: self.path.clone(), source };
         let file = file.into_inner().map_err(|error| write(error.into_error()))?;
-        if sync == Sync::Yes {
+        if sync == FileSync::Yes {
             file.sync_all().map_err(write)?;
         }
         packed.files += 1;

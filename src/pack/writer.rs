@@ -22,7 +22,7 @@ use crate::pack::retention::VersionSet;
 use crate::pack::row_fetch::RowFetcher;
 use crate::pack::sort_key::SortKey;
 use crate::store::packed::seek_table::{self, PriorOwnerRecord, SeekTable};
-use crate::sys::durability::Sync;
+use crate::sys::durability::FileSync;
 use crate::sys::private_files::create_private;
 use crate::write::encode::zstd_compressor;
 
@@ -84,7 +84,7 @@ pub struct PackWriter {
     directory: PathBuf,
     resource_type: ResourceType,
     level: i32,
-    sync: Sync,
+    sync: FileSync,
     ordinal: u32,
     header: Option<PackHeader>,
     open: Option<OpenPackFile>,
@@ -92,7 +92,7 @@ pub struct PackWriter {
 
 impl PackWriter {
     /// A writer that has written nothing.
-    pub fn new(directory: &Path, resource_type: ResourceType, level: i32, sync: Sync) -> PackWriter {
+    pub fn new(directory: &Path, resource_type: ResourceType, level: i32, sync: FileSync) -> PackWriter {
         let directory = directory.to_path_buf();
         PackWriter { directory, resource_type, level, sync, ordinal: 0, header: None, open: None }
     }
@@ -262,7 +262,7 @@ impl PackWriter {
         let table = open.table.to_bytes(&open.lengths).map_err(write)?;
         open.write(&table)?;
         let file = open.file.into_inner().map_err(|error| write(error.into_error()))?;
-        if self.sync == Sync::Yes {
+        if self.sync == FileSync::Yes {
             file.sync_all().map_err(write)?;
         }
         packed.files += 1;

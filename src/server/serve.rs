@@ -19,7 +19,7 @@ use crate::server::state::{App, Tenant};
 use crate::server::tls::Certificate;
 use crate::server::{connection, file_watch};
 use crate::store::Store;
-use crate::sys::durability::Sync;
+use crate::sys::durability::FileSync;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -111,7 +111,7 @@ pub async fn serve(
 
 /// Opens what belongs to a tenant.
 fn open_tenant(config: &Config, of: TenantConfig, store: Store) -> Result<Tenant, String> {
-    let sync = if of.data.sync { Sync::Yes } else { Sync::No };
+    let sync = if of.data.sync { FileSync::Yes } else { FileSync::No };
     let threads = match config.jobs.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,

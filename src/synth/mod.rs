@@ -14,7 +14,7 @@ pub mod time;
 use std::path::PathBuf;
 
 use crate::sys::atomic_dir::AtomicDirError;
-use crate::sys::durability::Sync;
+use crate::sys::durability::FileSync;
 
 /// In what order rows stand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub struct SynthOptions {
     /// Share of the patients' rows that are deleted later, 0 to 1.
     pub deletions: f64,
     /// Whether files are synced before the store appears.
-    pub sync: Sync,
+    pub sync: FileSync,
 }
 
 /// What was made.

@@ -15,7 +15,7 @@ use crate::synth::rename::{self, renamed};
 use crate::synth::seed::{Seed, SeedCut, SeedPatient, SeedRow};
 use crate::synth::{Layout, SynthError, SynthOptions, SynthOrder, SynthReport, time};
 use crate::sys::atomic_dir::{AtomicDir, AtomicDirError};
-use crate::sys::durability::Sync;
+use crate::sys::durability::FileSync;
 use crate::sys::private_files::create_private;
 
 /// Patients whose rows are made as one chunk: some 1 MB.
@@ -289,7 +289,7 @@ impl SynthReport {
 struct StoreWriter {
     directory: PathBuf,
     mixed: bool,
-    sync: Sync,
+    sync: FileSync,
     open: Vec<(ResourceType, PathBuf, BufWriter<File>)>,
 }
 
@@ -324,7 +324,7 @@ impl StoreWriter {
     fn finish(self) -> Result<(), SynthError> {
         for (_, path, mut file) in self.open {
             file.flush().map_err(|source| failed(&path, source))?;
-            if self.sync == Sync::Yes {
+            if self.sync == FileSync::Yes {
                 file.get_ref().sync_data().map_err(|source| failed(&path, source))?;
             }
         }

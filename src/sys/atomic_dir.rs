@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::sys::durability::{Sync, sync_directory};
+use crate::sys::durability::{FileSync, sync_directory};
 use crate::sys::private_files::private_directory;
 
 /// Why a directory was not made.
@@ -37,7 +37,7 @@ pub enum AtomicDirError {
 pub struct AtomicDir {
     hidden: PathBuf,
     target: PathBuf,
-    sync: Sync,
+    sync: FileSync,
     published: bool,
     /// Held while the directory is under construction, so that two runs cannot build the same one.
     _lock: File,
@@ -49,7 +49,7 @@ impl AtomicDir {
     ///
     /// # Errors
     /// [`AtomicDirError`].
-    pub fn begin(target: &Path, sync: Sync) -> Result<AtomicDir, AtomicDirError> {
+    pub fn begin(target: &Path, sync: FileSync) -> Result<AtomicDir, AtomicDirError> {
         // A link to a directory stands for that directory.
         let absolute = || std::path::absolute(target).unwrap_or_else(|_| target.to_path_buf());
         let target = target.canonicalize().unwrap_or_else(|_| absolute());
@@ -111,7 +111,7 @@ impl AtomicDir {
     /// [`AtomicDirError::Target`] when something has come there meanwhile, [`AtomicDirError::Write`].
     pub fn publish(mut self) -> Result<(), AtomicDirError> {
         let write = |path: &Path, source| AtomicDirError::Write { path: path.to_path_buf(), source };
-        if self.sync == Sync::Yes {
+        if self.sync == FileSync::Yes {
             sync_directory(&self.hidden).map_err(|source| write(&self.hidden, source))?;
         }
         match std::fs::rename(&self.hidden, &self.target) {
@@ -122,7 +122,9 @@ impl AtomicDir {
             Err(source) => return Err(write(&self.target, source)),
         }
         match self.target.parent() {
-            Some(parent) if self.sync == Sync::Yes => sync_directory(parent).map_err(|source| write(parent, source)),
+            Some(parent) if self.sync == FileSync::Yes => {
+                sync_directory(parent).map_err(|source| write(parent, source))
+            }
             _ => Ok(()),
         }
     }
@@ -148,9 +150,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("new");
         let names = || std::fs::read_dir(dir.path()).unwrap().count();
-        let new = AtomicDir::begin(&target, Sync::Yes).unwrap();
+        let new = AtomicDir::begin(&target, FileSync::Yes).unwrap();
         std::fs::write(new.path().join("a"), "a").unwrap();
-        let second = AtomicDir::begin(&target, Sync::Yes);
+        let second = AtomicDir::begin(&target, FileSync::Yes);
         assert!(matches!(second, Err(AtomicDirError::Target { .. })), "one builder at a time");
         drop(new);
         assert_eq!(names(), 0, "what was not published is removed");
@@ -159,16 +161,16 @@ mod tests {
         std::fs::create_dir_all(dir.path().join(".new.outpour-partial/deep")).unwrap();
         std::fs::write(dir.path().join(".new.outpour-partial/left"), "x").unwrap();
         std::fs::create_dir(&target).unwrap();
-        let new = AtomicDir::begin(&target, Sync::No).unwrap();
+        let new = AtomicDir::begin(&target, FileSync::No).unwrap();
         std::fs::write(new.path().join("b"), "b").unwrap();
         new.publish().unwrap();
         assert_eq!((names(), std::fs::read_dir(&target).unwrap().count()), (1, 1));
         for place in [target.clone(), target.join("b")] {
-            let refused = AtomicDir::begin(&place, Sync::No);
+            let refused = AtomicDir::begin(&place, FileSync::No);
             assert!(matches!(refused, Err(AtomicDirError::Target { .. })), "{place:?}");
         }
         std::os::unix::fs::symlink(&target, dir.path().join(".link.outpour-partial")).unwrap();
-        let refused = AtomicDir::begin(&dir.path().join("link"), Sync::No);
+        let refused = AtomicDir::begin(&dir.path().join("link"), FileSync::No);
         assert!(matches!(refused, Err(AtomicDirError::Target { .. })) && target.join("b").exists());
     }
 
@@ -176,7 +178,7 @@ mod tests {
     fn a_place_that_was_taken_meanwhile_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("new");
-        let new = AtomicDir::begin(&target, Sync::No).unwrap();
+        let new = AtomicDir::begin(&target, FileSync::No).unwrap();
         std::fs::create_dir(&target).unwrap();
         std::fs::write(target.join("foreign"), "x").unwrap();
         assert!(matches!(new.publish(), Err(AtomicDirError::Target { .. })));

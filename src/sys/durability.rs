@@ -10,17 +10,17 @@ use crate::sys::directory::Directory;
 ///
 /// # Errors
 /// When it cannot be written; the old one then still stands.
-pub fn replace_file(path: &Path, bytes: &[u8], sync: Sync) -> io::Result<()> {
+pub fn replace_file(path: &Path, bytes: &[u8], sync: FileSync) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    Directory::open(parent)?.replace(name, bytes, sync == Sync::Yes)
+    Directory::open(parent)?.replace(name, bytes, sync == FileSync::Yes)
 }
 
 /// Whether files are made to survive a loss of power before they are named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sync {
+pub enum FileSync {
     /// fsync each.
     #[default]
     Yes,

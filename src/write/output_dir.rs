@@ -32,7 +32,7 @@ use crate::hash::digest::DigestAlgorithm;
 use crate::limits::RECORD_BYTES_MAX;
 use crate::sys::directory::{Directory, temporary_name};
 use crate::sys::disk::disk_space;
-use crate::sys::durability::Sync;
+use crate::sys::durability::FileSync;
 use crate::sys::private_files::private_directory;
 use crate::write::journal::{
     DONE, JOB, JournalFiles, MANIFEST, NEXT, PLAN, PlanFile, Receipt, STATUS, is_as_recorded, line_of,
@@ -78,7 +78,7 @@ pub enum BeginMode {
 /// An output directory, locked for one run.
 pub struct ExportJournal {
     root: Arc<Directory>,
-    sync: Sync,
+    sync: FileSync,
     done: Mutex<Option<File>>,
     /// Whether the directory holds an export that this run is to replace.
     replaces: AtomicBool,
@@ -95,7 +95,7 @@ impl ExportJournal {
     ///
     /// # Errors
     /// [`JournalError::Busy`] when another run has it, [`JournalError::Io`].
-    pub fn open(path: &Path, sync: Sync) -> Result<ExportJournal, JournalError> {
+    pub fn open(path: &Path, sync: FileSync) -> Result<ExportJournal, JournalError> {
         let io = |source| JournalError::Io { path: path.to_path_buf(), source };
         let made = !path.exists();
         private_directory(path).map_err(io)?;
@@ -264,7 +264,7 @@ impl ExportJournal {
         self.refuse_foreign(files, &ours, replaces)?;
         let bytes = serde_json::to_vec(&PlanFile { files: files.to_vec(), job }).expect("a plan is plain data");
         self.planned.store(true, Relaxed);
-        let sync = self.sync == Sync::Yes;
+        let sync = self.sync == FileSync::Yes;
         if !replaces {
             let plan = self.own_record().name(PLAN);
             return self.root.replace(&plan, &bytes, sync).map_err(self.io(&plan));
@@ -411,7 +411,7 @@ impl ExportJournal {
         self.sync(&["deleted", "error", ""])?;
         let (done, plan) = (self.own_record().name(DONE), self.own_record().name(PLAN));
         let receipts: Vec<u8> = finished.iter().flat_map(line_of).collect();
-        root.replace(&done, &receipts, self.sync == Sync::Yes).map_err(self.io(&done))?;
+        root.replace(&done, &receipts, self.sync == FileSync::Yes).map_err(self.io(&done))?;
         root.rename(&self.next_record().name(PLAN), &plan).map_err(self.io(&plan))?;
         self.sync(&[NEXT, JOB])?;
         *self.done.lock().expect("no panic under it") = None;
@@ -431,7 +431,7 @@ impl ExportJournal {
             slot => slot.insert(self.record_of_run().open_done()?),
         };
         file.write_all(&line_of(receipt))?;
-        if self.sync == Sync::Yes { file.sync_data() } else { Ok(()) }
+        if self.sync == FileSync::Yes { file.sync_data() } else { Ok(()) }
     }
 
     /// Publishes the manifest: the last thing a run does (MANIFEST-18). `finished` are the receipts of all its files.
@@ -443,7 +443,7 @@ impl ExportJournal {
         // What a run that was killed right after it was moved has left.
         self.clear_next(&[]);
         self.sync(&["deleted", "error", ""])?;
-        self.root.replace(MANIFEST, manifest, self.sync == Sync::Yes).map_err(self.io(MANIFEST))
+        self.root.replace(MANIFEST, manifest, self.sync == FileSync::Yes).map_err(self.io(MANIFEST))
     }
 
     /// Removes a file; what cannot be one of ours (a directory, something behind a link) stays.
@@ -458,7 +458,7 @@ impl ExportJournal {
 
     /// Makes the entries of these directories last, those that are there; `""` is the output directory.
     fn sync(&self, folders: &[&str]) -> Result<(), JournalError> {
-        if self.sync == Sync::No {
+        if self.sync == FileSync::No {
             return Ok(());
         }
         for folder in folders {

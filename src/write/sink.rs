@@ -2,7 +2,7 @@
 
 use crate::sys::directory::{Directory, temporary_name};
 use crate::sys::disk::DiskReservation;
-use crate::sys::durability::Sync;
+use crate::sys::durability::FileSync;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
@@ -49,7 +49,7 @@ impl<S: Sink + ?Sized> Sink for &mut S {
 pub struct DirSink {
     path: PathBuf,
     directory: Option<Arc<Directory>>,
-    sync: Sync,
+    sync: FileSync,
     open: Option<OpenFile>,
 }
 
@@ -62,12 +62,12 @@ struct OpenFile {
 
 impl DirSink {
     /// Files go to this directory, which must be there.
-    pub fn new(directory: &Path, sync: Sync) -> DirSink {
+    pub fn new(directory: &Path, sync: FileSync) -> DirSink {
         DirSink { path: directory.to_path_buf(), directory: None, sync, open: None }
     }
 
     /// Files go to a directory that is open.
-    pub fn within(directory: Arc<Directory>, sync: Sync) -> DirSink {
+    pub fn within(directory: Arc<Directory>, sync: FileSync) -> DirSink {
         DirSink { path: directory.path().to_path_buf(), directory: Some(directory), sync, open: None }
     }
 }
@@ -101,7 +101,7 @@ impl Sink for DirSink {
     fn commit(&mut self) -> io::Result<()> {
         let OpenFile { file, directory, name, room } = self.open.take().ok_or(io::ErrorKind::NotFound)?;
         room.give_back(&file)?;
-        if self.sync == Sync::Yes {
+        if self.sync == FileSync::Yes {
             file.sync_all()?;
         }
         directory.rename(&temporary_name(&name), &name)

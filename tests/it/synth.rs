@@ -114,14 +114,14 @@ fn arrival_is_by_time_and_the_shares_after_an_instant_hold() {
     let mut ticks = Vec::new();
     for (file, line) in lines(&store) {
         let text = line["meta"]["lastUpdated"].as_str().unwrap();
-        let time_ticks = outpour::fhir::instant::Instant::parse(text).unwrap().ticks;
+        let time_ticks = outpour::Instant::parse(text).unwrap().ticks;
         let before = last.insert(file.clone(), time_ticks).unwrap_or(i64::MIN);
         assert!(before <= time_ticks.saturating_add(120 * 10_000_000), "{file}: {text}");
         ticks.push(time_ticks);
     }
     for (number, share) in [0.1, 0.01].into_iter().enumerate() {
         let since = said["since"][number]["instant"].as_str().unwrap();
-        let since = outpour::fhir::instant::Instant::parse(since).unwrap().ticks;
+        let since = outpour::Instant::parse(since).unwrap().ticks;
         let later = ticks.iter().filter(|position| **position > since).count() as f64 / ticks.len() as f64;
         assert!((later - share).abs() < 0.3 * share, "{later} of the rows are after the instant for {share}");
     }

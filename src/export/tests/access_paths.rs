@@ -175,7 +175,7 @@ proptest! {
             append(&plain.join(["a.ndjson", "b.ndjson"][*file]), lines);
             Store::open(&plain).unwrap().snapshot(late.clone()).unwrap();
         }
-        let options = crate::pack::PackOptions { to: packed.clone(), level: 1, sync: crate::sys::durability::Sync::No };
+        let options = crate::pack::PackOptions { to: packed.clone(), level: 1, sync: crate::sys::durability::FileSync::No };
         crate::pack::pack(&Store::open(&plain).unwrap(), late.clone(), &options, &Progress::default()).unwrap();
         for (root, second) in [(&plain, 60), (&plain, 12), (&packed, 60)] {
             let as_of = if second == 60 { late.clone() } else { at(&format!("2020-01-01T00:00:{second:02}Z")) };
@@ -288,7 +288,7 @@ fn a_damaged_page_never_spoils_a_copy_of_frames() {
     append(&root.join("a.ndjson"), &lines);
     std::fs::write(&list, "p77\n").unwrap();
     let as_of = at("2021-01-01T00:00:00Z");
-    let options = crate::pack::PackOptions { to: packed.clone(), level: 1, sync: crate::sys::durability::Sync::No };
+    let options = crate::pack::PackOptions { to: packed.clone(), level: 1, sync: crate::sys::durability::FileSync::No };
     crate::pack::pack(&Store::open(&root).unwrap(), as_of.clone(), &options, &Progress::default()).unwrap();
     let store = Store::open(&packed).unwrap();
     store.snapshot(as_of.clone()).unwrap();
@@ -299,10 +299,10 @@ fn a_damaged_page_never_spoils_a_copy_of_frames() {
         let options = ExportOptions {
             out: out.clone(),
             existing: Existing::Force,
-            sync: crate::sys::durability::Sync::No,
+            sync: crate::sys::durability::FileSync::No,
             faults_allowed: None,
             clock: &|| Instant::parse("2021-01-01T00:00:00Z").unwrap(),
-            words: &crate::issue::PLAIN_WORDS,
+            words: &crate::issue::PLAIN_NAMES,
         };
         let mut request = ExportRequest::patients(&list).way(AccessPath::Postings);
         request.coding = coding;
@@ -370,10 +370,10 @@ fn an_export_repairs_what_it_finds_damaged() {
     let options = ExportOptions {
         out: dir.path().join("out"),
         existing: Existing::Refuse,
-        sync: crate::sys::durability::Sync::No,
+        sync: crate::sys::durability::FileSync::No,
         faults_allowed: None,
         clock: &|| Instant::parse("2021-01-01T00:00:00Z").unwrap(),
-        words: &crate::issue::PLAIN_WORDS,
+        words: &crate::issue::PLAIN_NAMES,
     };
     let request = ExportRequest::all_patients().way(AccessPath::Rows);
     let done = export(&store, &request, as_of, &options, &Progress::default()).unwrap();

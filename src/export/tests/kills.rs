@@ -15,7 +15,7 @@ use crate::progress::Progress;
 use crate::request::{ExportRequest, FileBounds};
 use crate::store::Store;
 use crate::sys::directory::tests::watching;
-use crate::sys::durability::Sync;
+use crate::sys::durability::FileSync;
 use crate::write::journal::STATUS;
 use crate::write::manifest::Manifest;
 use crate::write::output_name::OutputName;
@@ -67,10 +67,10 @@ impl World {
         let options = ExportOptions {
             out: out.to_path_buf(),
             existing,
-            sync: Sync::No,
+            sync: FileSync::No,
             faults_allowed: None,
             clock: &|| Instant::parse(AS_OF).unwrap(),
-            words: &crate::issue::PLAIN_WORDS,
+            words: &crate::issue::PLAIN_NAMES,
         };
         let as_of = Instant::parse(AS_OF).unwrap();
         self.pool.install(|| export(&self.store, request, as_of, &options, &Progress::default()))

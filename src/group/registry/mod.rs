@@ -33,7 +33,7 @@ use crate::group::registry::search_facts::{FactsCache, GroupFacts};
 use crate::group::registry::writer::{GroupWriter, WRITER_LINE_BYTES_MAX};
 use crate::hash::xxh3_64;
 use crate::limits::READ_BYTES;
-use crate::sys::durability::{Sync, replace_file, sync_directory};
+use crate::sys::durability::{FileSync, replace_file, sync_directory};
 use crate::sys::private_files::{create_private, private_directory};
 use crate::sys::regular_file::{Links, open_regular};
 use serde_json::json;
@@ -142,7 +142,7 @@ impl RegisteredGroup {
     ///
     /// # Errors
     /// When it cannot be read or written.
-    pub fn copy_to(&self, to: &Path, sync: Sync) -> Result<(), GroupsError> {
+    pub fn copy_to(&self, to: &Path, sync: FileSync) -> Result<(), GroupsError> {
         let out = create_private(to).map_err(io_at(to))?;
         out.set_len(0).map_err(io_at(to))?;
         let mut buffer = vec![0; READ_BYTES.min(self.len as usize + 1)];
@@ -153,7 +153,7 @@ impl RegisteredGroup {
             out.write_all_at(&buffer[..len], offset).map_err(io_at(to))?;
             offset += len as u64;
         }
-        if sync == Sync::Yes { out.sync_all().map_err(io_at(to)) } else { Ok(()) }
+        if sync == FileSync::Yes { out.sync_all().map_err(io_at(to)) } else { Ok(()) }
     }
 }
 
@@ -165,7 +165,7 @@ const SUFFIX: &str = ".ndjson";
 #[derive(Debug)]
 pub struct GroupRegistry {
     directory: PathBuf,
-    sync: Sync,
+    sync: FileSync,
     entries: RwLock<BTreeMap<Id, Arc<RegistryEntry>>>,
     stripes: [RwLock<()>; STRIPES],
     store_facts: Mutex<FactsCache>,
@@ -179,7 +179,7 @@ impl GroupRegistry {
     /// # Errors
     /// [`GroupsError::Busy`], [`GroupsError::Io`]; [`GroupsError::Damaged`] with the first file that is not as it was
     /// written, because a service that forgot a Group would answer wrongly about it.
-    pub fn open(directory: &Path, sync: Sync) -> Result<GroupRegistry, GroupsError> {
+    pub fn open(directory: &Path, sync: FileSync) -> Result<GroupRegistry, GroupsError> {
         private_directory(directory).map_err(io_at(directory))?;
         let lock = create_private(&directory.join(".lock")).map_err(io_at(directory))?;
         match lock.try_lock() {
@@ -198,7 +198,7 @@ impl GroupRegistry {
                 std::fs::remove_file(&path).map_err(io_at(&path))?;
             }
         }
-        if sync == Sync::Yes {
+        if sync == FileSync::Yes {
             // A rename that a crash kept from lasting is made to last before anybody is told of what it brought.
             sync_directory(directory).map_err(io_at(directory))?;
         }

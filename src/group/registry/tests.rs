@@ -44,7 +44,7 @@ fn checked(body: &[u8]) -> GroupDocument<'_> {
 }
 
 fn book(directory: &Path) -> GroupRegistry {
-    GroupRegistry::open(directory, Sync::No).unwrap()
+    GroupRegistry::open(directory, FileSync::No).unwrap()
 }
 
 /// A store of these lines, and its snapshot at a second.
@@ -128,7 +128,7 @@ fn a_group_lives_and_is_there_after_a_restart() {
         let before = groups.find(&id("g1")).unwrap();
         groups.update(&id("g1"), &checked(text.as_bytes()), &Precondition::Anything, &at(2)).unwrap().unwrap();
         assert_eq!(bytes_of(&before), line(1, 1).into_bytes(), "a reader keeps the version that it found");
-        assert!(matches!(GroupRegistry::open(home.path(), Sync::No), Err(GroupsError::Busy { .. })));
+        assert!(matches!(GroupRegistry::open(home.path(), FileSync::No), Err(GroupsError::Busy { .. })));
     }
     {
         let book = book(home.path());
@@ -137,7 +137,7 @@ fn a_group_lives_and_is_there_after_a_restart() {
         assert_eq!(bytes_of(&found), line(2, 2).into_bytes());
         let GroupLookup::Book(group) = found else { panic!("it is the book's") };
         let copy = home.path().join("copy");
-        group.copy_to(&copy, Sync::No).unwrap();
+        group.copy_to(&copy, FileSync::No).unwrap();
         assert_eq!(fs::read_to_string(&copy).unwrap(), line(2, 2) + "\n");
         assert_eq!(fs::read_to_string(book.file_of(&id("g1")).unwrap()).unwrap(), line(2, 2) + "\n");
         // A clock that went back makes no version that is older than the one before.
@@ -160,7 +160,7 @@ fn files_are_private() {
     use std::os::unix::fs::PermissionsExt;
     let home = tempfile::tempdir().unwrap();
     let directory = home.path().join("groups");
-    let book = GroupRegistry::open(&directory, Sync::Yes).unwrap();
+    let book = GroupRegistry::open(&directory, FileSync::Yes).unwrap();
     GroupView::new(&book, None, &[]).create(&id("g"), &checked(&body(&[])), &at(1)).unwrap().unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&directory), mode(&directory.join("g.ndjson"))), (0o700, 0o600));
@@ -299,15 +299,15 @@ fn a_damaged_file_is_told() {
         let whole = fs::read(&path).unwrap();
         for len in 0..whole.len() {
             fs::write(&path, &whole[..len]).unwrap();
-            let error = GroupRegistry::open(home.path(), Sync::No).unwrap_err();
+            let error = GroupRegistry::open(home.path(), FileSync::No).unwrap_err();
             assert!(matches!(&error, GroupsError::Damaged { path: of, .. } if *of == path), "{len}: {error}");
         }
         fs::write(home.path().join("other.ndjson"), &whole).unwrap();
         fs::write(&path, &whole).unwrap();
-        assert!(matches!(GroupRegistry::open(home.path(), Sync::No), Err(GroupsError::Damaged { .. })));
+        assert!(matches!(GroupRegistry::open(home.path(), FileSync::No), Err(GroupsError::Damaged { .. })));
         fs::remove_file(home.path().join("other.ndjson")).unwrap();
     }
-    assert!(GroupRegistry::open(home.path(), Sync::No).is_ok());
+    assert!(GroupRegistry::open(home.path(), FileSync::No).is_ok());
 }
 
 /// What could not be kept is not told as kept, and what stood before still stands.
@@ -541,17 +541,17 @@ fn what_is_no_file_is_refused_by_name() {
     for kind in 0..3 {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("book/g.ndjson");
-        drop(GroupRegistry::open(&dir.path().join("book"), Sync::No).unwrap());
+        drop(GroupRegistry::open(&dir.path().join("book"), FileSync::No).unwrap());
         match kind {
             0 => std::os::unix::fs::symlink("/etc/passwd", &place).unwrap(),
             1 => assert!(std::process::Command::new("mkfifo").arg(&place).status().unwrap().success()),
             _ => std::fs::create_dir(&place).unwrap(),
         }
-        let refused = GroupRegistry::open(&dir.path().join("book"), Sync::No).unwrap_err();
+        let refused = GroupRegistry::open(&dir.path().join("book"), FileSync::No).unwrap_err();
         assert!(matches!(&refused, GroupsError::Io { path, .. } if *path == place), "{refused}");
         // What has the form of a temporary file and is none of a Group stays.
         std::fs::rename(&place, dir.path().join("book/.no group.ndjson.part")).unwrap();
-        drop(GroupRegistry::open(&dir.path().join("book"), Sync::No).unwrap());
+        drop(GroupRegistry::open(&dir.path().join("book"), FileSync::No).unwrap());
         assert!(dir.path().join("book/.no group.ndjson.part").symlink_metadata().is_ok());
     }
 }

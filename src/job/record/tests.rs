@@ -172,7 +172,7 @@ fn what_cannot_be_is_refused() {
 fn a_directory_of_records_holds_anything() {
     use std::os::unix::fs::symlink;
     let dir = tempfile::tempdir().unwrap();
-    let records = RecordDirectory::open(dir.path(), Sync::No).unwrap();
+    let records = RecordDirectory::open(dir.path(), FileSync::No).unwrap();
     let good = complete();
     records.write(&good).unwrap();
     let id = |digit: char| digit.to_string().repeat(32);

@@ -18,7 +18,7 @@ use crate::job::state::JobState;
 use crate::progress::Progress;
 use crate::request::{ExportRequest, FileBounds, LateArrivals, MissingLastUpdated};
 use crate::store::Store;
-use crate::sys::durability::Sync;
+use crate::sys::durability::FileSync;
 
 const START: &str = "2024-01-01T00:00:00Z";
 
@@ -70,7 +70,7 @@ impl World {
             files: self.path("data/files"),
             threads: 2,
             limits,
-            sync: Sync::No,
+            sync: FileSync::No,
             // A job looks at the clock when it has planned, and before it writes.
             clock: Box::new(move || {
                 let mut block = block.lock().unwrap();
@@ -82,7 +82,7 @@ impl World {
                 Instant { ticks: clock.load(SeqCst), rest: Box::default() }
             }),
             random: Box::new(move || (u128::from(ids.fetch_add(1, SeqCst)) << 96 | 7).to_le_bytes()),
-            words: &crate::issue::PLAIN_WORDS,
+            words: &crate::issue::PLAIN_NAMES,
         }
     }
 
@@ -183,10 +183,10 @@ fn a_job_writes_what_an_export_writes() {
     let options = ExportOptions {
         out: world.path("out"),
         existing: Existing::Refuse,
-        sync: Sync::No,
+        sync: FileSync::No,
         faults_allowed: None,
         clock: &|| Instant::parse(START).unwrap(),
-        words: &crate::issue::PLAIN_WORDS,
+        words: &crate::issue::PLAIN_NAMES,
     };
     let store = Store::open(world.path("store")).unwrap();
     let done = crate::export::export(&store, &request, Instant::parse(START).unwrap(), &options, &Progress::default())

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::*;
 use crate::limits::GROUP_PIECE_BYTES;
 use crate::store::Store;
-use crate::sys::durability::Sync;
+use crate::sys::durability::FileSync;
 
 const BASE: &str = "https://us.example/fhir";
 
@@ -59,7 +59,7 @@ fn second(second: i64) -> Instant {
 impl Shop {
     fn new(rows: &[String]) -> Shop {
         let home = tempfile::tempdir().unwrap();
-        let book = GroupRegistry::open(&home.path().join("groups"), Sync::No).unwrap();
+        let book = GroupRegistry::open(&home.path().join("groups"), FileSync::No).unwrap();
         let snapshot = (!rows.is_empty()).then(|| snapshot(&home.path().join("store"), rows));
         let bases = vec![BASE.to_string()];
         Shop { _home: home, book, snapshot, bases, rules: GroupRules::default(), visible: None }

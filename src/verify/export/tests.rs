@@ -6,7 +6,7 @@ use crate::export::options::{Existing, ExportOptions};
 use crate::fhir::instant::Instant;
 use crate::request::{ExportRequest, Population};
 use crate::store::Store;
-use crate::sys::durability::Sync;
+use crate::sys::durability::FileSync;
 use std::path::PathBuf;
 
 /// A store of two patients and a deletion, exported.
@@ -43,10 +43,10 @@ pub fn exported(mut request: ExportRequest) -> (tempfile::TempDir, PathBuf) {
     let options = ExportOptions {
         out: out.clone(),
         existing: Existing::Refuse,
-        sync: Sync::No,
+        sync: FileSync::No,
         faults_allowed: None,
         clock: &clock,
-        words: &crate::issue::PLAIN_WORDS,
+        words: &crate::issue::PLAIN_NAMES,
     };
     let as_of = Instant::parse("2024-01-01T00:00:00Z").unwrap();
     crate::export::export(&Store::open(&store).unwrap(), &request, as_of, &options, &Progress::default()).unwrap();

@@ -205,7 +205,7 @@ fn owners_of_what_has_left_are_compared() {
     std::fs::write(root.join("all.ndjson"), text).unwrap();
     let store = Store::open(&root).unwrap();
     let time = crate::fhir::instant::Instant::parse("2020-02-01T00:00:00Z").unwrap();
-    let options = crate::pack::PackOptions { to: packed.clone(), level: 1, sync: crate::sys::durability::Sync::No };
+    let options = crate::pack::PackOptions { to: packed.clone(), level: 1, sync: crate::sys::durability::FileSync::No };
     crate::pack::pack(&store, time, &options, &Progress::default()).unwrap();
     let index = dir.path().join("index");
     indexed(&packed, &index);

@@ -5,7 +5,7 @@ use crate::export::options::{Existing, ExportOptions};
 use crate::fhir::instant::Instant;
 use crate::request::ExportRequest;
 use crate::store::{Store, StoreOptions};
-use crate::sys::durability::Sync;
+use crate::sys::durability::FileSync;
 use crate::verify::export::verify_export;
 
 fn testdata(name: &str) -> PathBuf {
@@ -20,10 +20,10 @@ fn exported(dir: &Path, store: &Path, request: &ExportRequest, as_of: &str) -> O
     let writing = ExportOptions {
         out: out.clone(),
         existing: Existing::Refuse,
-        sync: Sync::No,
+        sync: FileSync::No,
         faults_allowed: None,
         clock: &clock,
-        words: &crate::issue::PLAIN_WORDS,
+        words: &crate::issue::PLAIN_NAMES,
     };
     let store = Store::open_with(store, options).unwrap();
     match crate::export::export(&store, request, Instant::parse(as_of).unwrap(), &writing, &Progress::default()) {

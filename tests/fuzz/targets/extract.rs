@@ -2,10 +2,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use outpour::extract::{Validate, naive};
-use outpour::extract::extractor::Extractor;
-use outpour::extract::facts::{Content, ResourceFacts};
-use outpour::simd::Kernel;
+use outpour::Validate;
+use outpour::internals::naive;
+use outpour::internals::Extractor;
+use outpour::internals::Content;
+use outpour::internals::ResourceFacts;
+use outpour::internals::Kernel;
 
 fuzz_target!(|data: &[u8]| {
     let Some((cut, line)) = data.split_first() else { return };

@@ -2,9 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use outpour::group::identifiers::IdentifierReader;
-use outpour::group::reader::{GroupReader, Member};
-use outpour::simd::Kernel;
+use outpour::internals::IdentifierReader;
+use outpour::internals::GroupReader;
+use outpour::group::reader::Member;
+use outpour::internals::Kernel;
 
 fn members(data: &[u8], cut: usize) -> Option<(u64, Vec<String>)> {
     let mut found = Vec::new();

@@ -7,9 +7,12 @@ use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use outpour::index::dir::Home;
-use outpour::index::global::build;
+use outpour::internals::build;
 use outpour::index::meta::Generation;
-use outpour::index::segment::layout::{MAGIC, Places, VERSION, seal};
+use outpour::internals::MAGIC;
+use outpour::index::segment::layout::Places;
+use outpour::internals::VERSION;
+use outpour::index::segment::layout::seal;
 use outpour::index::segment::reader::Extent;
 
 fuzz_target!(|data: &[u8]| {

@@ -2,7 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use outpour::fhir::instant::{Instant, InstantRef, date_time_span};
+use outpour::Instant;
+use outpour::internals::InstantRef;
+use outpour::internals::date_time_span;
 
 fuzz_target!(|data: &[u8]| {
     if let Some(at) = InstantRef::parse(data) {
