@@ -232,7 +232,7 @@ pub enum ExportError {
 
 /// A store cannot be packed. Nothing is left behind.
 #[derive(Debug, thiserror::Error)]
-pub enum PackError {
+pub(crate) enum PackError {
     /// The new directory cannot be one.
     #[error("--to: {} {reason}; give a directory that is not there yet, or an empty one", path.display())]
     Target {
@@ -279,12 +279,12 @@ pub enum PackError {
 
 impl PackError {
     /// A failure of the zstd library.
-    pub fn code(error: &io::Error) -> PackError {
+    pub(crate) fn code(error: &io::Error) -> PackError {
         PackError::Code(error.to_string())
     }
 
     /// A failure of a decoder before its first piece.
-    pub fn decode(error: DecodeError) -> PackError {
+    pub(crate) fn decode(error: DecodeError) -> PackError {
         match error {
             DecodeError::Source(error) => error.into(),
             other => PackError::Code(other.to_string()),

@@ -1,7 +1,6 @@
 //! The front: the README, then the names that an embedder needs. What stands behind them is described in [`docs`].
 //!
 #![doc = include_str!("../README.md")]
-#![deny(unsafe_op_in_unsafe_fn, missing_docs)]
 
 #[cfg(feature = "cli")]
 mod cli;

@@ -9,7 +9,7 @@ macro_rules! by_name {
     ($($named:ty),+ $(,)?) => { $(
         impl $named {
             /// The value that has this name, if there is one.
-            pub fn from_name(name: &str) -> Option<$named> {
+            pub(crate) fn from_name(name: &str) -> Option<$named> {
                 <$named>::ALL.into_iter().find(|value| value.name() == name)
             }
         }

@@ -88,7 +88,11 @@ pub struct TypeTotal {
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn cut_shards(snapshot: &Snapshot, selection: &Selection, bounds: FileBounds) -> Result<Vec<Shard>, CorruptIndex> {
+pub(crate) fn cut_shards(
+    snapshot: &Snapshot,
+    selection: &Selection,
+    bounds: FileBounds,
+) -> Result<Vec<Shard>, CorruptIndex> {
     let mut done: Vec<Vec<Shard>> = vec![Vec::new(); ResourceType::COUNT];
     let fits = |open: &Shard, rows: u64, bytes: u64| {
         let alone = open.rows == 0 && rows == 1;
@@ -183,6 +187,6 @@ impl Plan {
 
 /// Name of the `ordinal`th file of a stem: `Patient.00001.ndjson`, with the coding's suffix. No
 /// patient, group or client id stands in a name (FILE-20).
-pub fn shard_name(stem: &str, ordinal: u32, coding: Compression) -> String {
+pub(crate) fn shard_name(stem: &str, ordinal: u32, coding: Compression) -> String {
     format!("{stem}.{ordinal:05}.ndjson{}", coding.suffix())
 }

@@ -2,29 +2,29 @@
 
 /// Rows of cells under a heading.
 #[derive(Clone, Debug)]
-pub struct TextTable {
+pub(crate) struct TextTable {
     /// The heading first.
     rows: Vec<Vec<String>>,
 }
 
 impl TextTable {
     /// A table with this heading.
-    pub fn new(heading: &[&str]) -> TextTable {
+    pub(crate) fn new(heading: &[&str]) -> TextTable {
         TextTable { rows: vec![heading.iter().map(|cell| cell.to_string()).collect()] }
     }
 
     /// Adds a row; it has as many cells as the heading, or fewer.
-    pub fn row<S: ToString>(&mut self, cells: impl IntoIterator<Item = S>) {
+    pub(crate) fn row<S: ToString>(&mut self, cells: impl IntoIterator<Item = S>) {
         self.rows.push(cells.into_iter().map(|cell| cell.to_string()).collect());
     }
 
     /// Whether nothing stands below the heading.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rows.len() == 1
     }
 
     /// The lines. A column in which every cell below the heading is a number, or empty, stands to the right.
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let columns = self.rows[0].len();
         let cell = |row: &'_ [String], column: usize| row.get(column).cloned().unwrap_or_default();
         let width = |column| self.rows.iter().map(|row| cell(row, column).chars().count()).max().unwrap_or(0);
@@ -43,7 +43,7 @@ impl TextTable {
 }
 
 /// A number with commas between its thousands.
-pub fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 /// Directory of the bundled store.
-pub fn bundled() -> PathBuf {
+pub(crate) fn bundled() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/stores/synthea-r4-100")
 }
 
 /// The bundled store as plain files in `to`; their bytes in all.
 #[allow(dead_code)]
-pub fn plain_store(to: &Path) -> u64 {
+pub(crate) fn plain_store(to: &Path) -> u64 {
     std::fs::create_dir_all(to).unwrap();
     let mut bytes = 0;
     for entry in std::fs::read_dir(bundled()).unwrap() {
@@ -25,7 +25,7 @@ pub fn plain_store(to: &Path) -> u64 {
 
 /// Every line of the bundled store, concatenated with newlines; 38,483 of them, 51,944,421 bytes.
 #[allow(dead_code)]
-pub fn lines() -> Vec<u8> {
+pub(crate) fn lines() -> Vec<u8> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(bundled()).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let mut all = Vec::new();
@@ -38,6 +38,6 @@ pub fn lines() -> Vec<u8> {
 
 /// A pool of one thread: ratios between stages are told for one.
 #[allow(dead_code)]
-pub fn one_thread() -> rayon::ThreadPool {
+pub(crate) fn one_thread() -> rayon::ThreadPool {
     rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap()
 }

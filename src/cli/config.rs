@@ -24,7 +24,7 @@ use crate::sys::durability::FileSync;
 use crate::sys::sigbus;
 
 /// The clock, in milliseconds: T is chosen at that precision first (CONS-06).
-pub fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Instant::from_unix_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
@@ -32,7 +32,7 @@ pub fn now() -> Instant {
 /// The transactionTime when none is given: now, but never before the last one that the store's index gave out, so
 /// that a clock that was set back does not break the chain of increments (CONS-06). A last one that is more than a day
 /// ahead was asked for with `--as-of` and is not followed.
-pub fn transaction_time(store: &Store) -> Instant {
+pub(crate) fn transaction_time(store: &Store) -> Instant {
     let now = now();
     match store.latest_snapshot() {
         Some(last) if last > now && last.ticks - now.ticks < 24 * 3600 * crate::fhir::instant::TICKS_PER_SECOND => last,
@@ -41,7 +41,7 @@ pub fn transaction_time(store: &Store) -> Instant {
 }
 
 /// A size: `KiB`, `MiB`, `GiB`, `kB`, `MB`, `GB` or plain bytes.
-pub fn parse_size(text: &str) -> Option<u64> {
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor: u64 = match unit.trim() {
@@ -68,7 +68,7 @@ fn parse_faults(text: &str) -> Option<FaultsAllowed> {
 }
 
 /// Opens the store as the words say; the guard against shortened files is installed first.
-pub fn open_store(args: &StoreArgs, validate: Option<Validate>, sync: bool) -> Result<Store, RequestError> {
+pub(crate) fn open_store(args: &StoreArgs, validate: Option<Validate>, sync: bool) -> Result<Store, RequestError> {
     let access = match args.access {
         AccessArg::Called => Access::pread(),
         // Where no handler can be installed, files are read instead: slower, and as safe.
@@ -88,12 +88,12 @@ pub fn open_store(args: &StoreArgs, validate: Option<Validate>, sync: bool) -> R
 }
 
 /// `--no-sync`
-pub fn sync(args: &WriteArgs) -> FileSync {
+pub(crate) fn sync(args: &WriteArgs) -> FileSync {
     if args.no_sync { FileSync::No } else { FileSync::Yes }
 }
 
 /// A pool of its own for the engine's work.
-pub fn pool(threads: Option<usize>) -> Result<rayon::ThreadPool, RequestError> {
+pub(crate) fn pool(threads: Option<usize>) -> Result<rayon::ThreadPool, RequestError> {
     if threads == Some(0) {
         return Err(RequestError::one("--threads is 0; give at least 1"));
     }
@@ -105,7 +105,7 @@ pub fn pool(threads: Option<usize>) -> Result<rayon::ThreadPool, RequestError> {
 }
 
 /// `--rules`, and the bounds that it is moved by.
-pub fn group_rules(args: &GroupRulesArgs) -> Result<GroupRules, RequestError> {
+pub(crate) fn group_rules(args: &GroupRulesArgs) -> Result<GroupRules, RequestError> {
     let rules = match args.rules {
         RulesArg::R4 => GroupRules { content: GroupContent::Exportable, ..GroupRules::default() },
         RulesArg::Oneup => GroupRules::oneup(),
@@ -120,7 +120,7 @@ pub fn group_rules(args: &GroupRulesArgs) -> Result<GroupRules, RequestError> {
 }
 
 /// `--members`
-pub fn members(arg: MembersArg) -> MembershipRule {
+pub(crate) fn members(arg: MembersArg) -> MembershipRule {
     match arg {
         MembersArg::Listed => MembershipRule::Listed,
         MembersArg::Active => MembershipRule::Active,
@@ -128,7 +128,7 @@ pub fn members(arg: MembersArg) -> MembershipRule {
 }
 
 /// What an export run needs, decided.
-pub struct ResolvedConfig {
+pub(crate) struct ResolvedConfig {
     pub request: ExportRequest,
     pub store: Store,
     pub as_of: Instant,
@@ -136,7 +136,7 @@ pub struct ResolvedConfig {
 }
 
 /// Decides everything that can be decided before the store is read; all problems at once.
-pub fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError> {
+pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError> {
     let mut request = match (&args.group, &args.patients) {
         (Some(group), _) if group.contains('/') || group.ends_with(".json") => ExportRequest::group_file(group),
         (Some(group), _) => ExportRequest::group(group),

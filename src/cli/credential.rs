@@ -16,7 +16,7 @@ use crate::server::auth::secret::{hash, random_id, random_secret};
 use crate::server::auth::secret_hash::SecretHash;
 
 /// Runs the command.
-pub fn run(command: CredentialCommand) -> Exit {
+pub(crate) fn run(command: CredentialCommand) -> Exit {
     let (json, outcome) = match command {
         CredentialCommand::Token(args) => (args.json, token(&args)),
         CredentialCommand::Secret(args) => (args.json, secret(&args)),

@@ -24,7 +24,7 @@ use crate::select::ledger::Ledger;
 use crate::text_table::grouped as count;
 
 /// Runs the command.
-pub fn run(args: ExportArgs) -> Exit {
+pub(crate) fn run(args: ExportArgs) -> Exit {
     let begun = Clock::now();
     let json = args.write.run.json;
     let (resolved, pool) = match resolve(&args).and_then(|resolved| Ok((resolved, pool(args.write.run.threads)?))) {
@@ -42,7 +42,7 @@ pub fn run(args: ExportArgs) -> Exit {
 }
 
 /// The exit code of a failure.
-pub fn exit_of(error: &ExportError) -> Exit {
+pub(crate) fn exit_of(error: &ExportError) -> Exit {
     match error {
         ExportError::Record(JournalError::Io { source, .. }) if is_full(source) => Exit::Failed,
         ExportError::Request(_) | ExportError::Record(_) | ExportError::Differs { .. } => Exit::BadRequest,
@@ -53,7 +53,7 @@ pub fn exit_of(error: &ExportError) -> Exit {
 }
 
 /// Whether there was no room, or the disk failed: not what was asked, but where it was to go.
-pub fn is_full(error: &std::io::Error) -> bool {
+pub(crate) fn is_full(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
         || error.raw_os_error() == Some(libc::EIO)
@@ -214,7 +214,7 @@ fn ledger_line(ledger: &Ledger) -> String {
 }
 
 /// A line on what was done to the index.
-pub fn index_line(work: &RefreshStats) -> String {
+pub(crate) fn index_line(work: &RefreshStats) -> String {
     let mut out = match work.scanned_extents {
         0 => "  index      up to date\n".to_string(),
         _ => format!("  index      {} scanned\n", bytes(work.scanned_bytes)),

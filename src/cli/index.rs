@@ -22,7 +22,7 @@ use crate::store::Store;
 use crate::text_table::grouped as count;
 
 /// Runs the command.
-pub fn run(args: IndexArgs) -> Exit {
+pub(crate) fn run(args: IndexArgs) -> Exit {
     let begun = Clock::now();
     if args.references {
         let error = RequestError::one("--references is not part of this version; leave it out");

@@ -7,7 +7,7 @@ use crate::cli::{Exit, fail, put_json, say};
 use crate::inspect::inspect;
 
 /// Runs the command.
-pub fn run(args: InspectArgs) -> Exit {
+pub(crate) fn run(args: InspectArgs) -> Exit {
     match inspect(&args.path) {
         Err(error) => fail(Exit::BadRequest, &error, args.json),
         Ok(report) => {

@@ -4,7 +4,7 @@ use crate::error::{ExportError, RequestError};
 use crate::issue::{Advice, PLAIN_NAMES, Parameter, ParameterNames};
 
 /// See the module.
-pub const FLAGS: ParameterNames = ParameterNames { parameter: flag, place: PLAIN_NAMES.place, advice };
+pub(crate) const FLAGS: ParameterNames = ParameterNames { parameter: flag, place: PLAIN_NAMES.place, advice };
 
 fn flag(parameter: Parameter) -> &'static str {
     match parameter {
@@ -42,7 +42,7 @@ fn advice(advice: &Advice) -> Option<String> {
 }
 
 /// One line for each thing that an error says by itself, its causes apart.
-pub fn lines(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
+pub(crate) fn lines(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
     let request = error.downcast_ref::<RequestError>().or(match error.downcast_ref() {
         Some(ExportError::Request(request)) => Some(request),
         _ => None,

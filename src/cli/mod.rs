@@ -3,22 +3,22 @@
 //! The only place that prints, reads the clock and knows exit codes. `--json` puts one document on standard output;
 //! everything for people goes to standard error.
 
-pub mod args;
-pub mod config;
+pub(crate) mod args;
+pub(crate) mod config;
 #[cfg(feature = "server")]
-pub mod credential;
-pub mod export;
-pub mod group;
-pub mod index;
-pub mod inspect;
-pub mod message_text;
-pub mod pack;
-pub mod progress;
+pub(crate) mod credential;
+pub(crate) mod export;
+pub(crate) mod group;
+pub(crate) mod index;
+pub(crate) mod inspect;
+pub(crate) mod message_text;
+pub(crate) mod pack;
+pub(crate) mod progress;
 #[cfg(feature = "server")]
-pub mod serve;
-pub mod synth;
-pub mod table;
-pub mod verify;
+pub(crate) mod serve;
+pub(crate) mod synth;
+pub(crate) mod table;
+pub(crate) mod verify;
 
 use std::io::Write;
 
@@ -29,7 +29,7 @@ use crate::cli::args::{Args, Command};
 /// How a command ends (CLI-03).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Exit {
+pub(crate) enum Exit {
     /// Done.
     Done = 0,
     /// Done, and something is wrong with the data; for `verify`, it differs.
@@ -48,7 +48,7 @@ pub fn run_from_arguments() -> std::process::ExitCode {
 }
 
 /// Runs a command.
-pub fn run(args: Args) -> Exit {
+pub(crate) fn run(args: Args) -> Exit {
     crate::sys::open_file_limit::raise_limit();
     match args.command {
         Command::Export(args) => export::run(args),

@@ -16,7 +16,7 @@ use crate::store::Store;
 use crate::text_table::grouped as count;
 
 /// Runs the command.
-pub fn run(args: PackArgs) -> Exit {
+pub(crate) fn run(args: PackArgs) -> Exit {
     let begun = Clock::now();
     let ready = open_store(&args.store, None, !args.write.no_sync)
         .and_then(|store| Ok((as_of(&args, &store)?, store, pool(args.write.run.threads)?)));

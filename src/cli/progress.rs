@@ -12,7 +12,7 @@ use crate::progress::Progress;
 use crate::sys::interrupt;
 
 /// Runs `work` under a watch that is shown and can be interrupted.
-pub fn watched<T: Send>(when: ProgressArg, work: impl FnOnce(&Progress) -> T + Send) -> T {
+pub(crate) fn watched<T: Send>(when: ProgressArg, work: impl FnOnce(&Progress) -> T + Send) -> T {
     let watch = Progress::default();
     let done = AtomicBool::new(false);
     let interrupted = interrupt::interrupts();

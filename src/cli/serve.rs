@@ -20,7 +20,7 @@ use crate::sys::regular_file::read_argument;
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Runs the command.
-pub fn run(args: ServeArgs) -> Exit {
+pub(crate) fn run(args: ServeArgs) -> Exit {
     let config = match configuration(&args) {
         Ok(config) => config,
         Err(error) => {

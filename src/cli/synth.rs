@@ -21,7 +21,7 @@ use crate::text_table::grouped as count;
 const PATIENTS_MAX: u64 = u32::MAX as u64;
 
 /// Runs the command.
-pub fn run(args: SynthArgs) -> Exit {
+pub(crate) fn run(args: SynthArgs) -> Exit {
     let begun = Clock::now();
     let ready = options(&args).and_then(|options| Ok((options, pool(args.write.run.threads)?)));
     let (options, pool) = match ready {

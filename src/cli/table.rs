@@ -1,7 +1,7 @@
 //! Numbers for people: tables that line up, sizes and counts that can be read.
 
 /// Rows of cells; the first column is left-aligned, the others right-aligned.
-pub fn table(rows: &[Vec<String>]) -> String {
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
@@ -19,7 +19,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
 }
 
 /// `12.3 MB`
-pub fn bytes(n: u64) -> String {
+pub(crate) fn bytes(n: u64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB", "PB"];
     let mut value = n as f64;
     let mut unit = 0;

@@ -16,7 +16,7 @@ use crate::verify::target::{UnfinishedReport, VerifyTarget};
 use crate::verify::{self, VerifyError};
 
 /// Runs the command.
-pub fn run(args: VerifyArgs) -> Exit {
+pub(crate) fn run(args: VerifyArgs) -> Exit {
     let pool = match pool(args.run.threads) {
         Ok(pool) => pool,
         Err(error) => return fail(Exit::BadRequest, &error, args.run.json),

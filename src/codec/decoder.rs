@@ -41,7 +41,7 @@ pub enum DecodeError {
 }
 
 /// Decodes a source, piece by piece.
-pub struct Decoder<'a> {
+pub(crate) struct Decoder<'a> {
     input: Input<'a>,
     from: SeekPoint,
     uncompressed: u64,
@@ -68,7 +68,7 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// [`StoreFileError::Beyond`] when the source ends before the restart.
-    pub fn new(source: &'a StoreFile, coding: Compression, from: SeekPoint) -> Result<Decoder<'a>, DecodeError> {
+    pub(crate) fn new(source: &'a StoreFile, coding: Compression, from: SeekPoint) -> Result<Decoder<'a>, DecodeError> {
         source.read(from.compressed, 0, &mut Vec::new())?;
         let engine = match coding {
             Compression::None => DecoderEngine::Plain,
@@ -87,12 +87,13 @@ impl<'a> Decoder<'a> {
     }
 
     /// Bytes of the file that have been read.
-    pub fn compressed(&self) -> u64 {
+    pub(crate) fn compressed(&self) -> u64 {
         self.input.at
     }
 
     /// Uncompressed bytes up to the end of the last piece, counted from the start of the file.
-    pub fn uncompressed(&self) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn uncompressed(&self) -> u64 {
         self.uncompressed
     }
 
@@ -103,7 +104,7 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// [`DecodeError`], once all that was decoded before it has been handed out; after that [`DecodeError::Stopped`].
-    pub fn piece(&mut self, mut passed: impl FnMut(SeekPoint)) -> Result<Option<&[u8]>, DecodeError> {
+    pub(crate) fn piece(&mut self, mut passed: impl FnMut(SeekPoint)) -> Result<Option<&[u8]>, DecodeError> {
         let source = self.input.source;
         match std::mem::replace(&mut self.state, DecoderState::Running) {
             DecoderState::Running => {}

@@ -34,7 +34,7 @@ pub(crate) fn add_absent_members(
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Result<IssueLog, CorruptIndex> {
+pub(crate) fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Result<IssueLog, CorruptIndex> {
     let Plan { request, selection, deletions, .. } = plan;
     let noticed = &selection.noticed;
     let sees_all = audience != Audience::BoundClient;
@@ -103,7 +103,7 @@ pub fn policy_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Re
 ///
 /// # Errors
 /// [`IndexError::Damaged`] when the index is.
-pub fn all_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Result<IssueLog, IndexError> {
+pub(crate) fn all_issues(snapshot: &Snapshot, plan: &Plan, audience: Audience) -> Result<IssueLog, IndexError> {
     let mut messages = IssueLog::default();
     for note in &plan.request.notes {
         messages.push("note", note.clone());

@@ -4,13 +4,13 @@
 //! a run in between, `--resume` finishes it to the same bytes from the record. This module decides nothing about rows
 //! and knows no flags, clocks or terminals; it takes the time from its caller.
 
-pub mod messages;
-pub mod options;
-pub mod plan_record;
-pub mod planning;
-pub mod repair;
-pub mod report;
-pub mod run;
+pub(crate) mod messages;
+pub(crate) mod options;
+pub(crate) mod plan_record;
+pub(crate) mod planning;
+pub(crate) mod repair;
+pub(crate) mod report;
+pub(crate) mod run;
 #[cfg(test)]
 mod tests;
 

@@ -46,7 +46,7 @@ pub struct ExportOptions<'a> {
 
 /// What moment of a store an export sees.
 #[derive(Clone, Debug)]
-pub struct SnapshotRequest {
+pub(crate) struct SnapshotRequest {
     /// The transactionTime.
     pub as_of: Instant,
     /// What the store held when it was asked; what it holds when the export begins if `None`.
@@ -54,4 +54,4 @@ pub struct SnapshotRequest {
 }
 
 /// A clock, for `status.json` only.
-pub type Clock<'a> = &'a (dyn Fn() -> Instant + std::marker::Sync);
+pub(crate) type Clock<'a> = &'a (dyn Fn() -> Instant + std::marker::Sync);

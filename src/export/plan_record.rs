@@ -20,7 +20,7 @@ use crate::write::output_name::OutputName;
 /// First file of the record: everything that a resumed run must find again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct PlanRecord {
+pub(crate) struct PlanRecord {
     /// Name of the plan: a hash of all that decides its bytes.
     pub plan_id: String,
     /// The request, field by field, as normalised.
@@ -37,7 +37,7 @@ pub struct PlanRecord {
 /// Where a run read from, so that `verify --ledger` can count again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ExportOrigin {
+pub(crate) struct ExportOrigin {
     /// The store, as it was given.
     pub store: String,
     /// The store, absolute, links resolved.
@@ -68,7 +68,7 @@ impl PlanRecord {
     ///
     /// # Errors
     /// A sentence that says what is wrong with it.
-    pub fn from_bytes(bytes: &[u8]) -> Result<PlanRecord, String> {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<PlanRecord, String> {
         match PlanRecord::read(bytes)? {
             (job, None) => Ok(job),
             (_, Some(wrong)) => Err(wrong),
@@ -79,7 +79,7 @@ impl PlanRecord {
     ///
     /// # Errors
     /// Where it cannot be read at all.
-    pub fn read(bytes: &[u8]) -> Result<(PlanRecord, Option<String>), String> {
+    pub(crate) fn read(bytes: &[u8]) -> Result<(PlanRecord, Option<String>), String> {
         #[derive(Deserialize)]
         struct SnapshotFile {
             files: Vec<String>,

@@ -55,7 +55,7 @@ fn open_sources(snapshot: &Snapshot, selection: &Selection) -> Result<(), StoreF
 ///
 /// # Errors
 /// As [`plan`].
-pub fn plan_only(
+pub(crate) fn plan_only(
     store: &Store,
     request: &ExportRequest,
     as_of: Instant,

@@ -14,7 +14,11 @@ use crate::sys::store_file::StoreFile;
 ///
 /// # Errors
 /// When the store or the index cannot be read or written.
-pub fn repair_index(store: &Store, error: &ExportError, watch: &Progress) -> Result<Option<Vec<String>>, ExportError> {
+pub(crate) fn repair_index(
+    store: &Store,
+    error: &ExportError,
+    watch: &Progress,
+) -> Result<Option<Vec<String>>, ExportError> {
     if let ExportError::Index(IndexError::Damaged { .. }) = error {
         return Ok(Some(store.verify_and_repair(watch)?.1.repaired));
     }

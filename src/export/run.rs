@@ -36,7 +36,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use serde_json::json;
 
 /// An export that has its plan and its record.
-pub struct ExportRun {
+pub(crate) struct ExportRun {
     snapshot: Snapshot,
     plan: Plan,
     directory: ExportJournal,
@@ -60,7 +60,7 @@ impl ExportRun {
     ///
     /// # Errors
     /// [`ExportError`]: a wrong request, a directory in use, what fails in the store.
-    pub fn begin(
+    pub(crate) fn begin(
         store: &Store,
         request: &ExportRequest,
         moment: &SnapshotRequest,
@@ -147,23 +147,23 @@ impl ExportRun {
     ///
     /// # Errors
     /// When the index is damaged.
-    pub fn withheld_issues(&self) -> Result<Vec<(&'static str, u64, Issue)>, IndexError> {
+    pub(crate) fn withheld_issues(&self) -> Result<Vec<(&'static str, u64, Issue)>, IndexError> {
         let all = all_issues(&self.snapshot, &self.plan, Audience::Operator)?;
         Ok(all.withheld(&self.messages).map(|(cause, count, first)| (cause, count, first.clone())).collect())
     }
 
     /// How many tasks there are to write.
-    pub fn tasks(&self) -> usize {
+    pub(crate) fn tasks(&self) -> usize {
         self.tasks.len()
     }
 
     /// The plan.
-    pub fn plan(&self) -> &Plan {
+    pub(crate) fn plan(&self) -> &Plan {
         &self.plan
     }
 
     /// The transactionTime; that of the record if one was taken up.
-    pub fn transaction_time(&self) -> &Instant {
+    pub(crate) fn transaction_time(&self) -> &Instant {
         self.snapshot.as_of()
     }
 
@@ -175,7 +175,7 @@ impl ExportRun {
     ///
     /// # Panics
     /// When there is no such task.
-    pub fn write(&self, task: usize, clock: Clock<'_>, watch: &Progress) -> Result<(), ExportError> {
+    pub(crate) fn write(&self, task: usize, clock: Clock<'_>, watch: &Progress) -> Result<(), ExportError> {
         let plan = &self.plan;
         let shards = &self.tasks[task];
         let left: Vec<usize> = shards
@@ -224,7 +224,7 @@ impl ExportRun {
     ///
     /// # Panics
     /// When a task has not been written.
-    pub fn finish(&self, clock: Clock<'_>, watch: &Progress) -> Result<ExportReport, ExportError> {
+    pub(crate) fn finish(&self, clock: Clock<'_>, watch: &Progress) -> Result<ExportReport, ExportError> {
         let output: Vec<Receipt> = self.receipts.lock().expect("no panic under it").values().cloned().collect();
         assert_eq!(output.len(), self.plan.shards.len(), "every task is written before a run is finished");
         let deleted = self.write_generated(DELETED, "Bundle", &self.deleted)?;
@@ -264,7 +264,7 @@ impl ExportRun {
     }
 
     /// Whether an error says that there is no room for this run's files beside those of the export that it is to replace.
-    pub fn lacks_room(&self, error: &ExportError) -> bool {
+    pub(crate) fn lacks_room(&self, error: &ExportError) -> bool {
         let full = |kind| matches!(kind, std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
         self.directory.is_staged() && matches!(error, ExportError::Write { source, .. } if full(source.kind()))
     }
@@ -274,7 +274,7 @@ impl ExportRun {
     ///
     /// # Errors
     /// [`ExportError`] when the directory cannot be changed.
-    pub fn make_room(&self) -> Result<(), ExportError> {
+    pub(crate) fn make_room(&self) -> Result<(), ExportError> {
         let mut finished = self.finished.clone();
         let written = self.receipts.lock().expect("no panic under it");
         finished.extend(written.values().map(|receipt| (receipt.file.clone(), receipt.clone())));
@@ -293,7 +293,7 @@ impl ExportRun {
     }
 
     /// Tells in `status.json` that the run has ended without success.
-    pub fn fail(&self, error: &ExportError, clock: Clock<'_>) {
+    pub(crate) fn fail(&self, error: &ExportError, clock: Clock<'_>) {
         let state = if matches!(error, ExportError::Cancelled) { Status::Cancelled } else { Status::Failed };
         let mut status = self.status.lock().expect("no panic under it");
         status.end(state);

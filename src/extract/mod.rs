@@ -6,20 +6,20 @@
 //! of one, `group_rules` what one must keep, `identifiers` what a Patient is known under. `naive` is the slow, obvious twin that defines correct. This
 //! module never builds a tree of a document.
 
-pub mod block;
-pub mod extractor;
-pub mod facts;
-pub mod fault;
+pub(crate) mod block;
+pub(crate) mod extractor;
+pub(crate) mod facts;
+pub(crate) mod fault;
 pub mod naive;
-pub mod paths;
-pub mod scalar;
-pub mod scanner;
-pub mod skip;
-pub mod stack;
+pub(crate) mod paths;
+pub(crate) mod scalar;
+pub(crate) mod scanner;
+pub(crate) mod skip;
+pub(crate) mod stack;
 #[cfg(test)]
 mod tests;
-pub mod trie;
-pub mod unescape;
+pub(crate) mod trie;
+pub(crate) mod unescape;
 
 use crate::named_enum::by_name;
 

@@ -1,12 +1,12 @@
 //! Numbers and literals, one byte at a time, so that one can go on in the next piece.
 
 /// A state of the automaton.
-pub type ScalarState = u8;
+pub(crate) type ScalarState = u8;
 
 /// Nothing read yet.
-pub const START: ScalarState = 0;
+pub(crate) const START: ScalarState = 0;
 /// No number or literal begins so.
-pub const REJECT: ScalarState = 21;
+pub(crate) const REJECT: ScalarState = 21;
 
 const MINUS: ScalarState = 1;
 const ZERO: ScalarState = 2;
@@ -23,7 +23,7 @@ const NULL: ScalarState = 16;
 const LITERAL_END: ScalarState = 19;
 
 /// Whether a number or literal may end in this state.
-pub fn accepts(state: ScalarState) -> bool {
+pub(crate) fn accepts(state: ScalarState) -> bool {
     matches!(state, ZERO | INTEGER | FRACTION | POWER | LITERAL_END)
 }
 
@@ -56,7 +56,7 @@ fn may_end(byte: u8) -> bool {
 
 /// Reads on from `state`: the state reached and the bytes read. All bytes read means that it may go on.
 #[inline]
-pub fn run(mut state: ScalarState, bytes: &[u8]) -> (ScalarState, usize) {
+pub(crate) fn run(mut state: ScalarState, bytes: &[u8]) -> (ScalarState, usize) {
     // Most numbers are short integers; this is their whole way.
     for (i, byte) in bytes.iter().enumerate() {
         if state == INTEGER && byte.is_ascii_digit() {

@@ -8,7 +8,7 @@
 /// What the grammar allows next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum ExpectedToken {
+pub(crate) enum ExpectedToken {
     Value,
     ValueOrEnd,
     Key,
@@ -41,10 +41,10 @@ const COLON: u8 = 4;
 const COMMA: u8 = 5;
 const QUOTE: u8 = 6;
 /// A number or a literal.
-pub const SCALAR: u8 = 7;
+pub(crate) const SCALAR: u8 = 7;
 
 /// Class of a token by its first byte.
-pub static CLASS: [u8; 256] = {
+pub(crate) static CLASS: [u8; 256] = {
     let mut table = [SCALAR; 256];
     table[b'{' as usize] = OPEN_OBJECT;
     table[b'}' as usize] = CLOSE_OBJECT;
@@ -93,7 +93,7 @@ static NEXT: [u8; 128] = {
 
 /// The state of a walk that skips.
 #[derive(Clone, Copy)]
-pub struct Skip {
+pub(crate) struct Skip {
     /// What is allowed next.
     pub expect: u8,
     /// Open containers, the innermost lowest, as in the stack.
@@ -104,13 +104,13 @@ pub struct Skip {
 
 impl Skip {
     /// What is allowed next.
-    pub fn expect(&self) -> ExpectedToken {
+    pub(crate) fn expect(&self) -> ExpectedToken {
         ExpectedToken::ALL[self.expect as usize & 7]
     }
 
     /// One token of this class.
     #[inline(always)]
-    pub fn step(&mut self, class: u8) {
+    pub(crate) fn step(&mut self, class: u8) {
         let position = (self.top & 1) << 6 | u64::from(self.expect) << 3 | u64::from(class);
         self.expect = NEXT[position as usize & 127];
         let opens = 0b0101u32 >> class & 1;
@@ -121,7 +121,7 @@ impl Skip {
 
     /// Whether the next token can be taken without touching the spilled part of the stack.
     #[inline(always)]
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         (self.depth & 63).wrapping_sub(2) < 60
     }
 }

@@ -2,7 +2,7 @@
 
 /// Containers that are open: the innermost is the lowest bit of `top`.
 #[derive(Default)]
-pub struct Stack {
+pub(crate) struct Stack {
     top: u64,
     full: Vec<u64>,
     /// How many are open.
@@ -11,7 +11,7 @@ pub struct Stack {
 
 impl Stack {
     /// Forgets everything.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.depth = 0;
         self.top = 0;
         self.full.clear();
@@ -19,18 +19,18 @@ impl Stack {
 
     #[inline]
     /// The innermost 64, the innermost lowest.
-    pub fn top(&self) -> u64 {
+    pub(crate) fn top(&self) -> u64 {
         self.top
     }
 
     /// Sets what [`Stack::top`] gives and the depth, after steps that touched nothing below.
-    pub fn set(&mut self, top: u64, depth: u32) {
+    pub(crate) fn set(&mut self, top: u64, depth: u32) {
         self.top = top;
         self.depth = depth;
     }
 
     /// One more is open, an object or an array.
-    pub fn push(&mut self, is_object: bool) {
+    pub(crate) fn push(&mut self, is_object: bool) {
         if self.depth.is_multiple_of(64) && self.depth > 0 {
             self.full.push(self.top);
         }
@@ -39,17 +39,17 @@ impl Stack {
     }
     #[inline]
     /// Whether the innermost is an object.
-    pub fn in_object(&self) -> bool {
+    pub(crate) fn in_object(&self) -> bool {
         self.depth > 0 && self.top & 1 != 0
     }
     #[inline]
     /// Whether the innermost is an array.
-    pub fn in_array(&self) -> bool {
+    pub(crate) fn in_array(&self) -> bool {
         self.depth > 0 && self.top & 1 == 0
     }
     #[inline]
     /// The innermost is closed.
-    pub fn pop(&mut self) {
+    pub(crate) fn pop(&mut self) {
         self.depth -= 1;
         self.top >>= 1;
         if self.depth.is_multiple_of(64)

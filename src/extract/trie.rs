@@ -1,9 +1,9 @@
 //! The names on the paths that a scan follows.
 
 /// A place on a followed path; 0 is the resource itself.
-pub type Node = u16;
+pub(crate) type Node = u16;
 /// The resource.
-pub const ROOT: Node = 0;
+pub(crate) const ROOT: Node = 0;
 
 struct TrieEntry {
     name: &'static str,
@@ -34,13 +34,13 @@ const FREE: TrieSlot = TrieSlot { head: 0, len: u16::MAX, child: ROOT };
 const MULTIPLIERS_MAX: u64 = 1 << 20;
 
 /// Paths as a tree.
-pub struct Trie {
+pub(crate) struct Trie {
     entries: Vec<TrieEntry>,
 }
 
 impl Trie {
     /// A tree of nothing.
-    pub fn new() -> Trie {
+    pub(crate) fn new() -> Trie {
         let root = TrieEntry {
             name: "",
             paths: 0,
@@ -54,18 +54,18 @@ impl Trie {
     }
 
     /// Number of nodes.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Adds a path of names joined by dots, under these path bits. The node at its end.
-    pub fn add(&mut self, path: &'static str, bits: u64) -> Node {
+    pub(crate) fn add(&mut self, path: &'static str, bits: u64) -> Node {
         self.entries[ROOT as usize].paths |= bits;
         self.add_below(ROOT, path, bits)
     }
 
     /// Adds a path below a node.
-    pub fn add_below(&mut self, mut node: Node, path: &'static str, bits: u64) -> Node {
+    pub(crate) fn add_below(&mut self, mut node: Node, path: &'static str, bits: u64) -> Node {
         for name in path.split('.') {
             let known = self.entries[node as usize].children.iter().copied();
             node = match known.clone().find(|child| self.entries[*child as usize].name == name) {
@@ -94,7 +94,7 @@ impl Trie {
     }
 
     /// Makes the tree ready for look-ups: finds for each node a hash that keeps its children apart.
-    pub fn freeze(&mut self) {
+    pub(crate) fn freeze(&mut self) {
         for i in 0..self.entries.len() {
             let children: Vec<TrieSlot> = self.entries[i].children.iter().map(|child| self.slot(*child)).collect();
             // As many slots as pairs, so that a random multiplier keeps all apart more often than not.
@@ -121,13 +121,13 @@ impl Trie {
 
     /// The child of this name, once sealed.
     #[inline]
-    pub fn child(&self, node: Node, name: &[u8]) -> Option<Node> {
+    pub(crate) fn child(&self, node: Node, name: &[u8]) -> Option<Node> {
         self.child_with(node, head_of(name), name)
     }
 
     /// The same when the name's head is known.
     #[inline]
-    pub fn child_with(&self, node: Node, head: u64, name: &[u8]) -> Option<Node> {
+    pub(crate) fn child_with(&self, node: Node, head: u64, name: &[u8]) -> Option<Node> {
         let entry = &self.entries[node as usize];
         let slot = &entry.slots[slot_of(head, entry.multiplier, entry.slots.len())];
         // One branch for all of it: most names are none of ours.
@@ -137,26 +137,26 @@ impl Trie {
 
     /// Whether anything lies below a node.
     #[inline]
-    pub fn is_leaf(&self, node: Node) -> bool {
+    pub(crate) fn is_leaf(&self, node: Node) -> bool {
         self.entries[node as usize].children.is_empty()
     }
 
     /// The paths that go through a node.
     #[inline]
-    pub fn paths(&self, node: Node) -> u64 {
+    pub(crate) fn paths(&self, node: Node) -> u64 {
         self.entries[node as usize].paths
     }
 
     /// The node's number among its parent's children.
     #[inline]
-    pub fn ordinal(&self, node: Node) -> u8 {
+    pub(crate) fn ordinal(&self, node: Node) -> u8 {
         self.entries[node as usize].ordinal
     }
 }
 
 /// The first eight bytes of a name as an integer, zeros behind a shorter one: names then compare without a loop.
 #[inline]
-pub fn head_of(name: &[u8]) -> u64 {
+pub(crate) fn head_of(name: &[u8]) -> u64 {
     match name.first_chunk::<8>() {
         Some(head) => u64::from_le_bytes(*head),
         None => name.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)),

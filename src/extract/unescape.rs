@@ -2,7 +2,7 @@
 
 /// Resolves escapes; `false` when the raw text is not what a JSON string may hold. A lone surrogate becomes U+FFFD:
 /// it is legal JSON, but equals nothing that is looked for.
-pub fn unescape(raw: &[u8], out: &mut String) -> bool {
+pub(crate) fn unescape(raw: &[u8], out: &mut String) -> bool {
     out.clear();
     let Ok(raw) = str::from_utf8(raw) else { return false };
     let mut chars = raw.chars();

@@ -8,7 +8,7 @@ use crate::fhir::resource_type::ResourceType;
 
 /// Every path that any type has: property names from the root to a Reference, joined by dots. The position of a path
 /// is its bit in [`paths_of`].
-pub const PATHS: [&str; 32] = [
+pub(crate) const PATHS: [&str; 32] = [
     "action.participant",
     "activity.detail.performer",
     "actor",
@@ -116,7 +116,7 @@ const TABLE: [(&str, &[&str]); 67] = [
 ];
 
 /// The paths of a type, a bit each; 0 for a type outside the compartment.
-pub fn paths_of(resource_type: ResourceType) -> u64 {
+pub(crate) fn paths_of(resource_type: ResourceType) -> u64 {
     static MASKS: std::sync::LazyLock<[u64; ResourceType::COUNT]> = std::sync::LazyLock::new(|| {
         let mut masks = [0; ResourceType::COUNT];
         for (name, paths) in TABLE {
@@ -132,7 +132,7 @@ pub fn paths_of(resource_type: ResourceType) -> u64 {
 
 /// Whether resources of this type can be in a patient's compartment: the 66 types of R4 and Device. Only these can be
 /// asked for at Patient and Group level (TYPE-04).
-pub fn in_compartment(resource_type: ResourceType) -> bool {
+pub(crate) fn in_compartment(resource_type: ResourceType) -> bool {
     paths_of(resource_type) != 0
 }
 

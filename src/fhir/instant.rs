@@ -7,7 +7,7 @@
 use std::cmp::Ordering;
 
 /// Ticks of 100 ns in a second.
-pub const TICKS_PER_SECOND: i64 = 10_000_000;
+pub(crate) const TICKS_PER_SECOND: i64 = 10_000_000;
 
 /// A FHIR instant: 100 ns ticks since 1970-01-01T00:00:00Z (years 0001 to 9999), and whatever fraction digits stand
 /// beyond the seventh, trailing zeros dropped. Comparison is exact (SINCE-02).
@@ -298,7 +298,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
 }
 
 /// `last_updated` of a row without one.
-pub const NO_INSTANT: i64 = i64::MIN;
+pub(crate) const NO_INSTANT: i64 = i64::MIN;
 
 #[cfg(test)]
 mod tests {

@@ -2,8 +2,8 @@
 //!
 //! Pure: nothing here reads a file, a clock or JSON.
 
-pub mod compartment;
-pub mod id;
-pub mod instant;
-pub mod reference;
-pub mod resource_type;
+pub(crate) mod compartment;
+pub(crate) mod id;
+pub(crate) mod instant;
+pub(crate) mod reference;
+pub(crate) mod resource_type;

@@ -12,7 +12,7 @@ use crate::fhir::resource_type::ResourceType;
 /// (<https://hl7.org/fhir/R4/references.html#literal>). What is in no legal form (`urn:uuid:`, `#contained`, queries,
 /// fragments, percent escapes, another case) is no reference of ours: `parse` gives `None` (readings 5, COMP-03).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reference<'a> {
+pub(crate) struct Reference<'a> {
     /// Absolute base URL without the final slash, exactly as written; empty for a relative reference.
     pub base: &'a str,
     /// Type of the resource referred to.
@@ -29,7 +29,7 @@ impl<'a> Reference<'a> {
     /// A base is `http://` or `https://`, a host and any path; R4's own pattern for it leaves out characters that real
     /// servers have in their paths (`_`, `~`), so only what no base can hold is refused: white space, control
     /// characters, `?` and `#`.
-    pub fn parse(text: &'a str) -> Option<Reference<'a>> {
+    pub(crate) fn parse(text: &'a str) -> Option<Reference<'a>> {
         let (mut before, mut id) = cut(text)?;
         let mut version = None;
         if let Some(resource) = before.strip_suffix("/_history") {

@@ -11,7 +11,7 @@ use crate::simd::Kernel;
 
 /// Something that a Group says of itself. Text longer than [`crate::limits::REFERENCE_BYTES_MAX`] is not told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GroupFact<'a> {
+pub(crate) enum GroupFact<'a> {
     /// `resourceType`.
     ResourceType(&'a str),
     /// `id`.
@@ -82,7 +82,7 @@ static NAMES: LazyLock<(Trie, Vec<FactElement>)> = LazyLock::new(|| {
 });
 
 /// Reads one Group in pieces.
-pub struct GroupFactReader<'a> {
+pub(crate) struct GroupFactReader<'a> {
     scanner: Scanner,
     state: FactReaderState<'a>,
 }
@@ -95,14 +95,14 @@ struct FactReaderState<'a> {
 
 impl<'a> GroupFactReader<'a> {
     /// A reader that tells each fact to `on_fact`, in the order of the document.
-    pub fn new(kernel: Kernel, on_fact: &'a mut dyn FnMut(GroupFact<'_>)) -> GroupFactReader<'a> {
+    pub(crate) fn new(kernel: Kernel, on_fact: &'a mut dyn FnMut(GroupFact<'_>)) -> GroupFactReader<'a> {
         let mut scanner = Scanner::new(kernel, Validate::Structure);
         scanner.begin();
         GroupFactReader { scanner, state: FactReaderState { on_fact, system: None, value: None } }
     }
 
     /// The next piece of the document.
-    pub fn feed(&mut self, piece: &[u8]) {
+    pub(crate) fn feed(&mut self, piece: &[u8]) {
         self.scanner.feed(piece, &NAMES.0, &mut self.state);
     }
 
@@ -110,7 +110,7 @@ impl<'a> GroupFactReader<'a> {
     ///
     /// # Errors
     /// What is wrong with it. Facts told before stand; the caller drops them.
-    pub fn finish(&mut self) -> Result<(), Fault> {
+    pub(crate) fn finish(&mut self) -> Result<(), Fault> {
         self.scanner.finish()
     }
 }

@@ -16,7 +16,7 @@ use crate::simd::Kernel;
 
 /// What a snapshot says of a Group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FoundGroup {
+pub(crate) enum FoundGroup {
     /// Its current version: extent and row.
     Current(usize, usize),
     /// It has versions, all of them later than the transactionTime.
@@ -31,7 +31,7 @@ pub enum FoundGroup {
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn find_group(snapshot: &Snapshot, id: &Id, ours: &[bool]) -> Result<FoundGroup, CorruptIndex> {
+pub(crate) fn find_group(snapshot: &Snapshot, id: &Id, ours: &[bool]) -> Result<FoundGroup, CorruptIndex> {
     let mut found = FoundGroup::Unknown;
     for (extent, row) in group_rows_of(snapshot, ResourceType::GROUP, id)? {
         match snapshot.state(extent, row, snapshot.as_of().as_ref(), ours, &|_| true)? {
@@ -46,7 +46,7 @@ pub fn find_group(snapshot: &Snapshot, id: &Id, ours: &[bool]) -> Result<FoundGr
 
 /// Why a Group cannot stand for a set of patients.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UnusableGroup {
+pub(crate) enum UnusableGroup {
     /// It is of another resource type, or of none.
     NoGroup(Option<ResourceType>),
     /// It groups something else than patients (GROUP-09).
@@ -84,7 +84,7 @@ impl fmt::Display for UnusableGroup {
 }
 
 /// Everything that keeps a Group from standing for a set of patients.
-pub fn check_usable(head: &GroupHead, members: MembershipRule) -> Vec<UnusableGroup> {
+pub(crate) fn check_usable(head: &GroupHead, members: MembershipRule) -> Vec<UnusableGroup> {
     if head.resource_type != Some(ResourceType::GROUP) {
         return vec![UnusableGroup::NoGroup(head.resource_type)];
     }
@@ -105,13 +105,13 @@ pub fn check_usable(head: &GroupHead, members: MembershipRule) -> Vec<UnusableGr
 }
 
 /// Whether each reference base of the index is ours: the relative one, and those given (reading 5).
-pub fn our_bases(snapshot: &Snapshot, fhir_bases: &[String]) -> Vec<bool> {
+pub(crate) fn our_bases(snapshot: &Snapshot, fhir_bases: &[String]) -> Vec<bool> {
     let is_ours = |base: &String| is_our_base(base, fhir_bases);
     snapshot.index().bases().iter().map(is_ours).collect()
 }
 
 /// Whether a reference base is ours; it has no slash at its end.
-pub fn is_our_base(base: &str, fhir_bases: &[String]) -> bool {
+pub(crate) fn is_our_base(base: &str, fhir_bases: &[String]) -> bool {
     base.is_empty() || fhir_bases.iter().any(|ours| ours.trim_end_matches('/') == base)
 }
 
@@ -120,7 +120,7 @@ pub fn is_our_base(base: &str, fhir_bases: &[String]) -> bool {
 ///
 /// # Errors
 /// When the row cannot be read.
-pub fn read_group(
+pub(crate) fn read_group(
     snapshot: &Snapshot,
     (extent, row): (usize, usize),
     on_member: &mut dyn FnMut(&GroupMember<'_>),
@@ -136,7 +136,7 @@ pub fn read_group(
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn group_rows_of(
+pub(crate) fn group_rows_of(
     snapshot: &Snapshot,
     resource_type: ResourceType,
     id: &Id,
@@ -165,7 +165,7 @@ pub fn group_rows_of(
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn similar_groups(snapshot: &Snapshot, id: &str) -> Result<Vec<String>, CorruptIndex> {
+pub(crate) fn similar_groups(snapshot: &Snapshot, id: &str) -> Result<Vec<String>, CorruptIndex> {
     let mut near: Vec<(usize, String)> = Vec::new();
     for extent in snapshot.extents() {
         let segment = &snapshot.index().extents()[extent];

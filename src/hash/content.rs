@@ -9,9 +9,9 @@ use crate::limits::READ_BYTES;
 use crate::sys::store_file::{StoreFile, StoreFileError};
 
 /// Blocks of a sample.
-pub const SAMPLE_BLOCKS: u64 = 64;
+pub(crate) const SAMPLE_BLOCKS: u64 = 64;
 /// Size of one of them, in bytes.
-pub const SAMPLE_BLOCK_BYTES: u64 = 4096;
+pub(crate) const SAMPLE_BLOCK_BYTES: u64 = 4096;
 
 impl StoreFile {
     /// xxh3 of the 64 blocks of 4 KiB that lie evenly in the first `upto_len` bytes, first and last included; of all

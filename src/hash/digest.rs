@@ -47,7 +47,7 @@ pub struct Digest {
 }
 
 /// A digest being computed.
-pub enum Digester {
+pub(crate) enum Digester {
     /// xxHash3.
     Xxh3(Box<Hasher128>),
     /// SHA-256.
@@ -58,7 +58,7 @@ pub enum Digester {
 
 impl Digester {
     /// Starts.
-    pub fn new(algorithm: DigestAlgorithm) -> Digester {
+    pub(crate) fn new(algorithm: DigestAlgorithm) -> Digester {
         match algorithm {
             DigestAlgorithm::Xxh3 => Digester::Xxh3(Box::default()),
             DigestAlgorithm::Sha256 => Digester::Sha256(Box::default()),
@@ -67,7 +67,7 @@ impl Digester {
     }
 
     /// Takes the next bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
         match self {
             Digester::Xxh3(hash) => hash.update(bytes),
             Digester::Sha256(hash) => hash.update(bytes),
@@ -76,7 +76,7 @@ impl Digester {
     }
 
     /// The value, unless there is none.
-    pub fn finish(self) -> Option<Digest> {
+    pub(crate) fn finish(self) -> Option<Digest> {
         match self {
             Digester::Xxh3(hash) => {
                 Some(Digest { algorithm: DigestAlgorithm::Xxh3, value: format!("{:032x}", hash.digest()) })
@@ -106,7 +106,7 @@ impl Digest {
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn digest_file(mut file: File, algorithm: DigestAlgorithm) -> io::Result<(u64, Option<Digest>)> {
+pub(crate) fn digest_file(mut file: File, algorithm: DigestAlgorithm) -> io::Result<(u64, Option<Digest>)> {
     let mut digester = Digester::new(algorithm);
     let mut buffer = vec![0; 1 << 20];
     let mut len = 0;

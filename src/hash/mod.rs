@@ -5,71 +5,71 @@
 //! them and chooses the processor's vectors at run time. Hashes stand in index files, packed files, plan records and
 //! manifests, so that the algorithm cannot be changed without a new version of each.
 
-pub mod content;
-pub mod digest;
+pub(crate) mod content;
+pub(crate) mod digest;
 
 use std::hash::Hasher;
 
 use twox_hash::{XxHash3_64, XxHash3_128};
 
 /// Hash of 64 bits.
-pub fn xxh3_64(bytes: &[u8]) -> u64 {
+pub(crate) fn xxh3_64(bytes: &[u8]) -> u64 {
     XxHash3_64::oneshot(bytes)
 }
 
 /// Hash of 128 bits.
-pub fn xxh3_128(bytes: &[u8]) -> u128 {
+pub(crate) fn xxh3_128(bytes: &[u8]) -> u128 {
     XxHash3_128::oneshot(bytes)
 }
 
 /// Hash of 64 bits, one of a family of functions that `seed` selects from.
-pub fn xxh3_64_with_seed(bytes: &[u8], seed: u64) -> u64 {
+pub(crate) fn xxh3_64_with_seed(bytes: &[u8], seed: u64) -> u64 {
     XxHash3_64::oneshot_with_seed(seed, bytes)
 }
 
 /// Hash of 128 bits, one of a family of functions that `seed` selects from.
-pub fn xxh3_128_with_seed(bytes: &[u8], seed: u64) -> u128 {
+pub(crate) fn xxh3_128_with_seed(bytes: &[u8], seed: u64) -> u128 {
     XxHash3_128::oneshot_with_seed(seed, bytes)
 }
 
 /// [`xxh3_64`] of bytes that come in pieces.
 #[derive(Clone, Default)]
-pub struct Hasher64(XxHash3_64);
+pub(crate) struct Hasher64(XxHash3_64);
 
 impl Hasher64 {
     /// A hasher that has taken no bytes.
-    pub fn new() -> Hasher64 {
+    pub(crate) fn new() -> Hasher64 {
         Hasher64::default()
     }
 
     /// Takes the next bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.0.write(bytes);
     }
 
     /// The hash of all bytes so far; more may follow.
-    pub fn digest(&self) -> u64 {
+    pub(crate) fn digest(&self) -> u64 {
         self.0.finish()
     }
 }
 
 /// [`xxh3_128`] of bytes that come in pieces.
 #[derive(Clone, Default)]
-pub struct Hasher128(XxHash3_128);
+pub(crate) struct Hasher128(XxHash3_128);
 
 impl Hasher128 {
     /// A hasher that has taken no bytes.
-    pub fn new() -> Hasher128 {
+    pub(crate) fn new() -> Hasher128 {
         Hasher128::default()
     }
 
     /// Takes the next bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.0.write(bytes);
     }
 
     /// The hash of all bytes so far; more may follow.
-    pub fn digest(&self) -> u128 {
+    pub(crate) fn digest(&self) -> u128 {
         self.0.finish_128()
     }
 }

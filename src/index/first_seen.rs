@@ -9,7 +9,7 @@ use crate::index::segment::span::{RangeKind, ScanRange};
 
 /// What the tables of the files to scan tell.
 #[derive(Default)]
-pub struct FirstSeen {
+pub(crate) struct FirstSeen {
     first_seen: HashMap<usize, Option<i64>>,
     birth: Option<i64>,
     latest: Option<i64>,
@@ -17,7 +17,7 @@ pub struct FirstSeen {
 
 impl FirstSeen {
     /// Collects it; nothing when the generation has given out a snapshot.
-    pub fn of(spans: &[ScanRange], generation: &IndexMeta) -> FirstSeen {
+    pub(crate) fn of(spans: &[ScanRange], generation: &IndexMeta) -> FirstSeen {
         let mut remembered = FirstSeen::default();
         if generation.birth.is_some() {
             return remembered;
@@ -34,13 +34,13 @@ impl FirstSeen {
     }
 
     /// Notes birth and latest snapshot in a generation that has none.
-    pub fn note_table(&self, generation: &mut IndexMeta) {
+    pub(crate) fn note_table(&self, generation: &mut IndexMeta) {
         generation.birth = generation.birth.or(self.birth);
         generation.latest = generation.latest.max(self.latest);
     }
 
     /// T of the first snapshot that held the rows of a file, if its table tells.
-    pub fn first_seen(&self, file: usize) -> Option<i64> {
+    pub(crate) fn first_seen(&self, file: usize) -> Option<i64> {
         self.first_seen.get(&file).copied().flatten()
     }
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 ///
 /// # Errors
 /// When the index cannot be written.
-pub fn invalidate_file(store: &Store, name: &str, watch: &Progress) -> Result<(), IndexError> {
+pub(crate) fn invalidate_file(store: &Store, name: &str, watch: &Progress) -> Result<(), IndexError> {
     if store.options().index_access == IndexAccess::ReadOnly {
         return Ok(());
     }

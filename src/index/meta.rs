@@ -13,14 +13,14 @@ use crate::store::walk::is_store_name;
 use crate::sys::store_file::FileStamp;
 
 /// Name of the file.
-pub const FILE: &str = "generation";
+pub(crate) const FILE: &str = "generation";
 /// Name of the file of the [`SnapshotLog`].
-pub const NOTE: &str = "generation.note";
+pub(crate) const NOTE: &str = "generation.note";
 
 /// How the name of a file begins that holds extents.
-pub const EXTENTS: &str = "extents-";
+pub(crate) const EXTENTS: &str = "extents-";
 /// How the name of a file begins that holds what was merged over them.
-pub const MERGED: &str = "merged-";
+pub(crate) const MERGED: &str = "merged-";
 
 /// Whether a file of the index directory can have this name.
 fn is_index_name(name: &str, stem: &str) -> bool {
@@ -28,7 +28,7 @@ fn is_index_name(name: &str, stem: &str) -> bool {
 }
 
 /// In the place of an extent's offset in its container: it is to be scanned again.
-pub const SCAN_AGAIN: u64 = u64::MAX;
+pub(crate) const SCAN_AGAIN: u64 = u64::MAX;
 
 /// A store file as the index knows it.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,7 +104,7 @@ impl IndexFile {
 }
 
 /// An instant as ticks, rounded up to the next tick.
-pub fn ticks_rounded_up(instant: &Instant) -> i64 {
+pub(crate) fn ticks_rounded_up(instant: &Instant) -> i64 {
     instant.ticks + i64::from(!instant.rest.is_empty())
 }
 

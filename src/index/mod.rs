@@ -3,22 +3,22 @@
 //! `refresh` brings it up to date, `open` opens what is on the disk, `snapshot` is what one export sees, `segment` is the
 //! part made from one range of a store file, `global` what only all segments together determine.
 
-pub mod diff;
-pub mod dir;
-pub mod first_seen;
-pub mod global;
-pub mod invalidate;
-pub mod meta;
-pub mod open;
-pub mod open_store;
-pub mod page_checksums;
-pub mod refresh;
-pub mod report;
-pub mod row_reader;
-pub mod segment;
-pub mod segment_files;
-pub mod snapshot;
-pub mod store_files;
-pub mod store_listing;
+pub(crate) mod diff;
+pub(crate) mod dir;
+pub(crate) mod first_seen;
+pub(crate) mod global;
+pub(crate) mod invalidate;
+pub(crate) mod meta;
+pub(crate) mod open;
+pub(crate) mod open_store;
+pub(crate) mod page_checksums;
+pub(crate) mod refresh;
+pub(crate) mod report;
+pub(crate) mod row_reader;
+pub(crate) mod segment;
+pub(crate) mod segment_files;
+pub(crate) mod snapshot;
+pub(crate) mod store_files;
+pub(crate) mod store_listing;
 #[cfg(test)]
 pub(crate) mod test_lines;

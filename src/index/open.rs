@@ -11,7 +11,7 @@ use crate::index::meta::{IndexFile, IndexMeta, SegmentMeta};
 use crate::index::segment::reader::Segment;
 
 /// An index, as far as it stands.
-pub struct OpenedIndex {
+pub(crate) struct OpenedIndex {
     /// Each extent of the generation, or why it is to be made again.
     pub extents: Vec<Result<Segment, &'static str>>,
     /// What was merged over them, or why it is to be merged again.
@@ -23,14 +23,14 @@ impl OpenedIndex {
     ///
     /// # Errors
     /// The first reason why not.
-    pub fn into_whole(self) -> Result<(Vec<Segment>, GlobalIndex), &'static str> {
+    pub(crate) fn into_whole(self) -> Result<(Vec<Segment>, GlobalIndex), &'static str> {
         let merged = self.merged?;
         Ok((self.extents.into_iter().collect::<Result<Vec<_>, _>>()?, merged))
     }
 }
 
 /// Opens a generation.
-pub fn open_index(home: &IndexDir, generation: &IndexMeta, trust: Verification) -> OpenedIndex {
+pub(crate) fn open_index(home: &IndexDir, generation: &IndexMeta, trust: Verification) -> OpenedIndex {
     let trusted = |file: &IndexFile, bytes: &IndexBytes| {
         trust == Verification::Stamps && file.stamp.is_some_and(|stamp| stamp == bytes.stamp())
     };
@@ -85,7 +85,7 @@ pub fn open_index(home: &IndexDir, generation: &IndexMeta, trust: Verification) 
 
 /// What of an index is believed without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verification {
+pub(crate) enum Verification {
     /// Files whose size and times are those at their publication; what is read of them is proven by its seals.
     Stamps,
     /// Nothing: every byte is checked.

@@ -11,15 +11,15 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// Bytes that one seal speaks for. Smaller pages make scattered reads cheaper and the index longer (0.4 % of itself).
-pub const PAGE_BYTES: usize = 1024;
+pub(crate) const PAGE_BYTES: usize = 1024;
 
 /// The checksum of a header.
-pub fn checksum(bytes: &[u8]) -> u64 {
+pub(crate) fn checksum(bytes: &[u8]) -> u64 {
     xxh3_64(bytes)
 }
 
 /// Number of seals of so many bytes.
-pub fn checksum_count(bytes: usize) -> usize {
+pub(crate) fn checksum_count(bytes: usize) -> usize {
     bytes.div_ceil(PAGE_BYTES)
 }
 
@@ -28,14 +28,14 @@ fn checksum_of_page(page: &[u8]) -> u32 {
 }
 
 /// Writes the seals of `body`, four bytes each, to the front of `seals`.
-pub fn write_checksums(seals: &mut [u8], body: &[u8]) {
+pub(crate) fn write_checksums(seals: &mut [u8], body: &[u8]) {
     for (seal, page) in seals.chunks_exact_mut(4).zip(body.chunks(PAGE_BYTES)) {
         seal.copy_from_slice(&checksum_of_page(page).to_le_bytes());
     }
 }
 
 /// Which pages of a sealed run have been proven. The seals themselves are covered by the header's checksum.
-pub struct PageChecksums {
+pub(crate) struct PageChecksums {
     /// Where the seals lie.
     seals: usize,
     /// What they speak for.
@@ -47,7 +47,7 @@ pub struct PageChecksums {
 impl PageChecksums {
     /// Nothing is proven yet. `seals` is where they begin in the bytes that [`PageChecksums::verify`] is given, `body` what
     /// they speak for; the caller has checked that both lie inside.
-    pub fn new(seals: usize, body: Range<usize>) -> PageChecksums {
+    pub(crate) fn new(seals: usize, body: Range<usize>) -> PageChecksums {
         let words = checksum_count(body.len()).div_ceil(64);
         let proven = (0..words).map(|_| AtomicU64::new(0)).collect();
         PageChecksums { seals, body, proven, whole: AtomicBool::new(false) }
@@ -57,7 +57,7 @@ impl PageChecksums {
     ///
     /// # Errors
     /// [`Damaged`] when one of them is not what was written, or the range lies outside of the body.
-    pub fn verify(&self, bytes: &[u8], range: Range<usize>) -> Result<(), CorruptIndex> {
+    pub(crate) fn verify(&self, bytes: &[u8], range: Range<usize>) -> Result<(), CorruptIndex> {
         if self.whole.load(Relaxed) || range.is_empty() {
             return Ok(());
         }
@@ -87,14 +87,14 @@ impl PageChecksums {
     ///
     /// # Errors
     /// As [`PageChecksums::verify`].
-    pub fn verify_all(&self, bytes: &[u8]) -> Result<(), CorruptIndex> {
+    pub(crate) fn verify_all(&self, bytes: &[u8]) -> Result<(), CorruptIndex> {
         self.verify(bytes, self.body.clone())?;
         self.whole.store(true, Relaxed);
         Ok(())
     }
 
     /// Whether everything has been proven.
-    pub fn is_verified(&self) -> bool {
+    pub(crate) fn is_verified(&self) -> bool {
         self.whole.load(Relaxed)
     }
 }

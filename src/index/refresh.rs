@@ -53,7 +53,7 @@ fn load(home: &IndexDir) -> Option<LoadedMeta> {
 }
 
 /// The index of the store as it is now; with `as_of`, also noted as a snapshot's.
-pub fn refresh(
+pub(crate) fn refresh(
     store: &Store,
     as_of: Option<&Instant>,
     view: Option<&StoreListing>,
@@ -178,12 +178,12 @@ fn log_snapshot(
 }
 
 /// The greatest T, in ticks, of the snapshots that the index on disk remembers; nothing is made for it.
-pub fn latest_snapshot_ticks(store: &Store) -> Option<i64> {
+pub(crate) fn latest_snapshot_ticks(store: &Store) -> Option<i64> {
     load(&IndexDir::Directory(store.index_dir()))?.noted.latest
 }
 
 /// The index as it was last published, without a look at the store; none when there is none that stands.
-pub fn latest_published(store: &Store) -> Option<Index> {
+pub(crate) fn latest_published(store: &Store) -> Option<Index> {
     // A writer may take the files away that a generation just read names.
     for _ in 0..ATTEMPTS {
         let home = match store.options().index_access {
@@ -201,7 +201,7 @@ pub fn latest_published(store: &Store) -> Option<Index> {
 }
 
 /// The snapshot of a record: from the index if it still has the extents, else from the store's bytes.
-pub fn rebuild_from_record(
+pub(crate) fn rebuild_from_record(
     store: &Store,
     record: &SnapshotRecord,
     watch: &Progress,

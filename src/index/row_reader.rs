@@ -13,7 +13,7 @@ use crate::limits::READ_BYTES;
 use crate::sys::store_file::StoreFileError;
 
 /// Range of a row in its (uncompressed) file, without its line end. The row has been proven.
-pub fn row_range(index: &Index, extent: usize, row: usize) -> Range<u64> {
+pub(crate) fn row_range(index: &Index, extent: usize, row: usize) -> Range<u64> {
     let columns = index.extents()[extent].columns();
     let start = index.entry(extent).start + u64::from(columns.offset(row));
     start..start + u64::from(columns.length(row))
@@ -23,7 +23,7 @@ pub fn row_range(index: &Index, extent: usize, row: usize) -> Range<u64> {
 ///
 /// # Errors
 /// When the file cannot be read or decoded that far.
-pub fn stream_range(
+pub(crate) fn stream_range(
     index: &Index,
     file: usize,
     range: Range<u64>,

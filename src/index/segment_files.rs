@@ -14,7 +14,7 @@ const CONTAINERS_MAX: usize = 24;
 ///
 /// # Errors
 /// When the new container cannot be written, or an extent is damaged.
-pub fn compact_segment_files(
+pub(crate) fn compact_segment_files(
     home: &IndexDir,
     generation: &mut IndexMeta,
     extents: &mut [Segment],

@@ -19,12 +19,12 @@ use crate::sys::store_file::{FileStamp, StoreFile, StoreFileError};
 ///
 /// # Errors
 /// When a directory cannot be read.
-pub fn walk_store(store: &Store) -> Result<Walk, IndexError> {
+pub(crate) fn walk_store(store: &Store) -> Result<Walk, IndexError> {
     walk(store.root()).map_err(|(path, source)| IndexError::Read { path, source })
 }
 
 /// The files of a store.
-pub struct StoreFiles {
+pub(crate) struct StoreFiles {
     root: PathBuf,
     access: Access,
     walked: Walk,
@@ -38,7 +38,7 @@ impl StoreFiles {
     ///
     /// # Errors
     /// When a directory cannot be read.
-    pub fn find(store: &Store) -> Result<StoreFiles, IndexError> {
+    pub(crate) fn find(store: &Store) -> Result<StoreFiles, IndexError> {
         Ok(StoreFiles::of(store, walk_store(store)?, false))
     }
 
@@ -46,7 +46,7 @@ impl StoreFiles {
     ///
     /// # Errors
     /// As [`StoreFiles::find`].
-    pub fn find_within(
+    pub(crate) fn find_within(
         store: &Store,
         view: &StoreListing,
         known: Option<&IndexMeta>,
@@ -57,7 +57,7 @@ impl StoreFiles {
     }
 
     /// The files that a generation was made of, without a look at the store.
-    pub fn known_to(store: &Store, generation: &IndexMeta) -> StoreFiles {
+    pub(crate) fn known_to(store: &Store, generation: &IndexMeta) -> StoreFiles {
         let found = |entry: &FileEntry| WalkedFile {
             name: entry.name.clone(),
             coding: Compression::of_file_name(&entry.name).unwrap_or(Compression::None),
@@ -73,27 +73,27 @@ impl StoreFiles {
     }
 
     /// Number of files.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.open.len()
     }
 
     /// Path of a file, relative to the store.
-    pub fn name(&self, file: usize) -> &str {
+    pub(crate) fn name(&self, file: usize) -> &str {
         &self.walked.files[file].name
     }
 
     /// How a file is coded.
-    pub fn coding(&self, file: usize) -> Compression {
+    pub(crate) fn coding(&self, file: usize) -> Compression {
         self.walked.files[file].coding
     }
 
     /// The number of the file of this name.
-    pub fn position(&self, name: &str) -> Option<usize> {
+    pub(crate) fn position(&self, name: &str) -> Option<usize> {
         self.walked.files.binary_search_by(|found| found.name.as_bytes().cmp(name.as_bytes())).ok()
     }
 
     /// Size and times of a file: when it was opened if it was, else when it was found.
-    pub fn stamp(&self, file: usize) -> FileStamp {
+    pub(crate) fn stamp(&self, file: usize) -> FileStamp {
         self.open[file].get().map_or(self.walked.files[file].stamp, StoreFile::stamp)
     }
 
@@ -101,7 +101,7 @@ impl StoreFiles {
     ///
     /// # Errors
     /// As [`StoreFile::open`].
-    pub fn source(&self, file: usize) -> Result<&StoreFile, StoreFileError> {
+    pub(crate) fn source(&self, file: usize) -> Result<&StoreFile, StoreFileError> {
         if let Some(source) = self.open[file].get() {
             return Ok(source);
         }
@@ -116,12 +116,12 @@ impl StoreFiles {
     }
 
     /// The files that have been opened.
-    pub fn opened_files(&self) -> impl Iterator<Item = (usize, &StoreFile)> {
+    pub(crate) fn opened_files(&self) -> impl Iterator<Item = (usize, &StoreFile)> {
         self.open.iter().enumerate().filter_map(|(file, open)| open.get().map(|source| (file, source)))
     }
 
     /// Relative paths that the walk passed by.
-    pub fn ignored_names(&self) -> &[String] {
+    pub(crate) fn ignored_names(&self) -> &[String] {
         &self.walked.ignored
     }
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 /// A line of a small world: few ids, versions, deletions, bases that come late, Provenances about anything.
-pub fn line() -> impl Strategy<Value = String> {
+pub(crate) fn line() -> impl Strategy<Value = String> {
     let reference = (0..3usize, 0..4usize).prop_map(|(base, id)| {
         format!("{}Patient/p{id}", ["", "https://a.example/r4/", "https://b.example/r4/"][base])
     });
@@ -31,7 +31,7 @@ pub fn line() -> impl Strategy<Value = String> {
 }
 
 /// Appends lines to a file.
-pub fn append(path: &std::path::Path, lines: &[String]) {
+pub(crate) fn append(path: &std::path::Path, lines: &[String]) {
     let file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     std::io::Write::write_all(&mut &file, text.as_bytes()).unwrap();

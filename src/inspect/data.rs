@@ -17,7 +17,7 @@ use crate::sys::access::Access;
 use crate::sys::store_file::StoreFile;
 
 /// Shows a data file of this coding. Bundles of deletions are told from resources.
-pub fn show(path: &Path, coding: Compression, report: &mut InspectReport) {
+pub(crate) fn show(path: &Path, coding: Compression, report: &mut InspectReport) {
     let source = match StoreFile::open(path, Access::pread()) {
         Ok(source) => source,
         Err(error) => return report.broken(path, error),

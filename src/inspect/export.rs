@@ -20,7 +20,7 @@ use crate::write::journal::Receipt;
 const PROBE_BYTES_MAX: u64 = 64 << 20;
 
 /// What a JSON file is, told by its keys.
-pub fn kind_of(path: &Path) -> io::Result<Option<FileKind>> {
+pub(crate) fn kind_of(path: &Path) -> io::Result<Option<FileKind>> {
     let bytes = match read_regular(path, PROBE_BYTES_MAX) {
         Err(RegularFileError::TooLong { .. }) => return Ok(None),
         read => read?,
@@ -49,7 +49,7 @@ fn text_or_none<T: Display>(value: Option<T>) -> String {
 }
 
 /// `manifest.json`.
-pub fn manifest(path: &Path, report: &mut InspectReport) {
+pub(crate) fn manifest(path: &Path, report: &mut InspectReport) {
     let Some(bytes) = read(path, report) else { return };
     let mut differences = Mismatches::default();
     let stated = shape::read(&bytes, &mut differences);
@@ -80,7 +80,7 @@ pub fn manifest(path: &Path, report: &mut InspectReport) {
 }
 
 /// `status.json`.
-pub fn status(path: &Path, report: &mut InspectReport) {
+pub(crate) fn status(path: &Path, report: &mut InspectReport) {
     let Some(bytes) = read(path, report) else { return };
     let mut part = ReportSection::new("status", &[]);
     match serde_json::from_slice::<Value>(&bytes) {
@@ -99,7 +99,7 @@ pub fn status(path: &Path, report: &mut InspectReport) {
 }
 
 /// `plan.json`.
-pub fn plan(path: &Path, report: &mut InspectReport) {
+pub(crate) fn plan(path: &Path, report: &mut InspectReport) {
     let Some(bytes) = read(path, report) else { return };
     let mut part = ReportSection::new("plan", &["file", "lines", "bytes"]);
     match PlanRecord::read(&bytes) {
@@ -121,7 +121,7 @@ pub fn plan(path: &Path, report: &mut InspectReport) {
 }
 
 /// `done.ndjson`.
-pub fn done(path: &Path, report: &mut InspectReport) {
+pub(crate) fn done(path: &Path, report: &mut InspectReport) {
     let Some(bytes) = read(path, report) else { return };
     let mut part = ReportSection::new("finished files", &["file", "type", "lines", "bytes", "on disk"]);
     let mut count = 0;

@@ -18,7 +18,7 @@ use crate::sys::regular_file::read_regular;
 use crate::text_table::grouped;
 
 /// An index directory: its generation, the files that it names, and files that it does not.
-pub fn directory(path: &Path, report: &mut InspectReport) {
+pub(crate) fn directory(path: &Path, report: &mut InspectReport) {
     let named = generation(&path.join(meta::FILE), report);
     let mut known: Vec<&str> = vec![meta::FILE, "lock"];
     if let Some(named) = &named {
@@ -58,7 +58,7 @@ fn open(path: &Path, report: &mut InspectReport) -> Option<Arc<IndexBytes>> {
 }
 
 /// A file of extents, one after the other. Behind a broken one the next is sought by its first bytes.
-pub fn extents(path: &Path, report: &mut InspectReport) {
+pub(crate) fn extents(path: &Path, report: &mut InspectReport) {
     let Some(bytes) = open(path, report) else { return };
     let mut list = ReportSection::new(
         format!("{}: extents", name(path)),
@@ -118,7 +118,7 @@ pub fn extents(path: &Path, report: &mut InspectReport) {
 }
 
 /// What was merged over all extents.
-pub fn merged(path: &Path, report: &mut InspectReport) {
+pub(crate) fn merged(path: &Path, report: &mut InspectReport) {
     let Some(bytes) = open(path, report) else { return };
     let mut part =
         ReportSection::new(format!("{}: merged over all extents", name(path)), &["section", "elements", "bytes"]);
@@ -145,7 +145,7 @@ pub fn merged(path: &Path, report: &mut InspectReport) {
 }
 
 /// The generation file. What can be read of it is given back.
-pub fn generation(path: &Path, report: &mut InspectReport) -> Option<IndexMeta> {
+pub(crate) fn generation(path: &Path, report: &mut InspectReport) -> Option<IndexMeta> {
     let mut part = ReportSection::new("generation", &["file", "bytes", "extents", "last", "appendable"]);
     let bytes = match read_regular(path, GENERATION_BYTES_MAX) {
         Ok(bytes) => bytes,
@@ -196,7 +196,7 @@ fn instant_text(ticks: Option<i64>) -> String {
 }
 
 /// The note of the snapshots taken since the generation was published.
-pub fn note(path: &Path, report: &mut InspectReport) {
+pub(crate) fn note(path: &Path, report: &mut InspectReport) {
     let mut part = ReportSection::new("note of snapshots", &[]);
     match read_regular(path, GENERATION_BYTES_MAX).ok().and_then(|bytes| SnapshotLog::from_bytes(&bytes)) {
         Some(note) => {

@@ -4,10 +4,10 @@
 //! its place, and the rest is shown. No patient ids are shown. Whether a file says the truth is not asked here; that is
 //! what `verify` is for.
 
-pub mod data;
-pub mod export;
-pub mod index;
-pub mod report;
+pub(crate) mod data;
+pub(crate) mod export;
+pub(crate) mod index;
+pub(crate) mod report;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +23,7 @@ use crate::write::journal::{DONE, JOB, MANIFEST, NEXT, PLAN, STATUS};
 
 /// A path cannot be looked into.
 #[derive(Debug, thiserror::Error)]
-pub enum InspectError {
+pub(crate) enum InspectError {
     /// It cannot be read.
     #[error("cannot read {}: {source}; check that it is there and may be read", path.display())]
     Read {
@@ -45,7 +45,7 @@ pub enum InspectError {
 
 /// What a file is, told by its first bytes, or by its name when those are damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FileKind {
+pub(crate) enum FileKind {
     Extents,
     Merged,
     Generation,
@@ -61,7 +61,7 @@ enum FileKind {
 ///
 /// # Errors
 /// When it cannot be read, or is nothing that outpour writes. Damage is no error but part of the report.
-pub fn inspect(path: &Path) -> Result<InspectReport, InspectError> {
+pub(crate) fn inspect(path: &Path) -> Result<InspectReport, InspectError> {
     let read = |source| InspectError::Read { path: path.to_path_buf(), source };
     let mut report = InspectReport::new(path);
     if std::fs::metadata(path).map_err(read)?.is_dir() {

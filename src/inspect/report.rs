@@ -8,11 +8,11 @@ use serde::Serialize;
 use crate::text_table::TextTable;
 
 /// Rows of a table that are kept.
-pub const ROWS_MAX: usize = 200;
+pub(crate) const ROWS_MAX: usize = 200;
 
 /// One file, or one thing in it.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct ReportSection {
+pub(crate) struct ReportSection {
     /// What it is.
     pub title: String,
     /// Facts by name, in their order.
@@ -27,18 +27,18 @@ pub struct ReportSection {
 
 impl ReportSection {
     /// A part with this title, and a table with this heading.
-    pub fn new(title: impl Into<String>, heading: &[&str]) -> ReportSection {
+    pub(crate) fn new(title: impl Into<String>, heading: &[&str]) -> ReportSection {
         let heading = heading.iter().map(|name| name.to_string()).collect();
         ReportSection { title: title.into(), heading, ..ReportSection::default() }
     }
 
     /// Adds a fact.
-    pub fn fact(&mut self, name: &str, value: impl ToString) {
+    pub(crate) fn fact(&mut self, name: &str, value: impl ToString) {
         self.facts.push((name.to_string(), value.to_string()));
     }
 
     /// Adds a row to the table.
-    pub fn row(&mut self, cells: Vec<String>) {
+    pub(crate) fn row(&mut self, cells: Vec<String>) {
         match self.rows.len() < ROWS_MAX {
             true => self.rows.push(cells),
             false => self.more += 1,
@@ -65,7 +65,7 @@ impl ReportSection {
 
 /// What was found.
 #[derive(Clone, Debug, Serialize)]
-pub struct InspectReport {
+pub(crate) struct InspectReport {
     /// The path that was looked into.
     pub path: String,
     /// What it is.
@@ -110,7 +110,7 @@ impl InspectReport {
     }
 
     /// The report for people.
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("{} is {}.", self.path, self.what)];
         for part in &self.parts {
             lines.push(String::new());

@@ -14,7 +14,7 @@ use crate::sys::durability::FileSync;
 
 /// Bounds of what the engine takes on.
 #[derive(Clone, Debug)]
-pub struct JobLimits {
+pub(crate) struct JobLimits {
     /// Jobs of one client that may wait or run (KICK-12).
     pub active_per_client: usize,
     /// Jobs that may wait or run.
@@ -43,7 +43,7 @@ impl Default for JobLimits {
 }
 
 /// How an engine is opened.
-pub struct EngineOptions {
+pub(crate) struct EngineOptions {
     /// The store.
     pub store: Store,
     /// Directory of the records.
@@ -66,7 +66,7 @@ pub struct EngineOptions {
 
 /// An engine cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub(crate) enum OpenError {
     /// A directory cannot be used.
     #[error("cannot use {}: {source}; make it writable, or choose another place with --data or --jobs", path.display())]
     Directory {
@@ -105,7 +105,7 @@ pub enum OpenError {
 
 /// A kick-off that was taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AcceptedJob {
+pub(crate) struct AcceptedJob {
     /// The job.
     pub id: String,
     /// Its transactionTime.
@@ -114,13 +114,13 @@ pub struct AcceptedJob {
 
 /// A kick-off that was not taken. No job was made (KICK-10).
 #[derive(Debug)]
-pub enum KickOffError {
+pub(crate) enum KickOffError {
     /// The client has as many active jobs as it may; so many.
     ClientBusy(usize),
     /// There are as many active jobs as there may be.
     Busy,
-    /// The disk of the files, or of the records, is too full: used hundredths.
-    DiskFull(u8),
+    /// The disk of the files, or of the records, is too full (EXPIRE-03).
+    DiskFull,
     /// The service is stopping.
     Stopping,
     /// The record cannot be written.
@@ -128,7 +128,7 @@ pub enum KickOffError {
 }
 
 /// What became of a job.
-pub enum JobLookup {
+pub(crate) enum JobLookup {
     /// It is there.
     Job(JobView),
     /// It was, and its files are gone.
@@ -139,7 +139,7 @@ pub enum JobLookup {
 
 /// A job as its owner may see it.
 #[derive(Clone)]
-pub struct JobView {
+pub(crate) struct JobView {
     /// Its record.
     pub record: Arc<JobRecord>,
     /// How much is done, in hundredths; 100 only when it has ended.
@@ -156,7 +156,7 @@ pub struct JobView {
 
 /// What became of the wish to try a failed job again (C-03).
 #[derive(Debug)]
-pub enum RetryOutcome {
+pub(crate) enum RetryOutcome {
     /// It waits for its turn, with its T and the files that it has finished.
     Accepted,
     /// It has not failed: it is in this state.
@@ -167,7 +167,7 @@ pub enum RetryOutcome {
 
 /// A file of a finished job.
 #[derive(Clone)]
-pub struct FileView {
+pub(crate) struct FileView {
     /// The job.
     pub record: Arc<JobRecord>,
     /// Its number among the record's files.

@@ -37,7 +37,7 @@ const MARK: &str = ".service";
 const MARK_BYTES_MAX: u64 = 4096;
 
 /// The job engine. Dropping it stops it, see [`JobEngine::stop`].
-pub struct JobEngine {
+pub(crate) struct JobEngine {
     pub(crate) inner: Arc<EngineShared>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
@@ -74,7 +74,7 @@ impl JobEngine {
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn open(options: EngineOptions) -> Result<JobEngine, OpenError> {
+    pub(crate) fn open(options: EngineOptions) -> Result<JobEngine, OpenError> {
         let failed = |path: &PathBuf| {
             let path = path.clone();
             move |source| OpenError::Directory { path, source }
@@ -174,7 +174,7 @@ impl JobEngine {
     }
 
     /// The store.
-    pub fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Store {
         &self.inner.options.store
     }
 
@@ -182,7 +182,7 @@ impl JobEngine {
     ///
     /// # Errors
     /// [`KickOffError`].
-    pub fn kick_off(&self, requested: KickOff) -> Result<AcceptedJob, KickOffError> {
+    pub(crate) fn kick_off(&self, requested: KickOff) -> Result<AcceptedJob, KickOffError> {
         let client = requested.client.clone();
         self.reserve_slot(&client)?;
         let made = self.make_durable(requested);
@@ -206,7 +206,7 @@ impl JobEngine {
         for place in [&inner.options.files, &inner.options.records] {
             let used = disk_space(place).map_err(KickOffError::Unwritable)?.used_hundredths();
             if used >= limits.disk_high_water {
-                return Err(KickOffError::DiskFull(used));
+                return Err(KickOffError::DiskFull);
             }
         }
         let mut table = inner.registry();
@@ -231,7 +231,7 @@ impl JobEngine {
     ///
     /// # Errors
     /// [`KickOffError`], as for a kick-off; then the job is as it was.
-    pub fn retry(&self, id: &str, mount: &str, client: &str) -> Result<RetryOutcome, KickOffError> {
+    pub(crate) fn retry(&self, id: &str, mount: &str, client: &str) -> Result<RetryOutcome, KickOffError> {
         let inner = &self.inner;
         let Some(job) = self.job(id, mount, client) else { return Ok(RetryOutcome::Unknown) };
         // Asked first, so that what is wrong with the job is told before what is wrong with the time.
@@ -340,7 +340,7 @@ impl JobEngine {
     }
 
     /// What became of a job, for its client on its mount; others learn nothing (DIALECT-01, STATUS-15).
-    pub fn find(&self, id: &str, mount: &str, client: &str) -> JobLookup {
+    pub(crate) fn find(&self, id: &str, mount: &str, client: &str) -> JobLookup {
         let Some(job) = self.job(id, mount, client) else { return JobLookup::Unknown };
         let record = job.record();
         if record.state == JobState::Expired || self.is_over(&record) {
@@ -373,7 +373,7 @@ impl JobEngine {
     /// # Errors
     /// When the job has expired.
     #[allow(clippy::result_unit_err, reason = "there is one way to fail, and it has no details")]
-    pub fn file(&self, id: &str, mount: &str, client: &str) -> Result<Option<FileView>, ()> {
+    pub(crate) fn file(&self, id: &str, mount: &str, client: &str) -> Result<Option<FileView>, ()> {
         let name = (mount.to_string(), id.to_string());
         let Some((job, i)) = self.inner.registry().files.get(&name).cloned() else { return Ok(None) };
         let record = job.record();
@@ -393,7 +393,7 @@ impl JobEngine {
     ///
     /// # Errors
     /// When its record cannot be removed; then it is still there.
-    pub fn delete(&self, id: &str, mount: &str, client: &str) -> std::io::Result<bool> {
+    pub(crate) fn delete(&self, id: &str, mount: &str, client: &str) -> std::io::Result<bool> {
         let inner = &self.inner;
         let Some(job) = self.job(id, mount, client) else { return Ok(false) };
         {
@@ -416,19 +416,19 @@ impl JobEngine {
     }
 
     /// What an export of now would see, by the index as it was last published; `None` while there is none.
-    pub fn snapshot_now(&self) -> Option<Snapshot> {
+    pub(crate) fn snapshot_now(&self) -> Option<Snapshot> {
         Some(Snapshot::new(self.inner.indexer.latest_published(self.store())?, self.inner.now()))
     }
 
     /// Faulty lines of the store, by the index as it was last published; `None` while there is none that can be read.
-    pub fn faulty_lines(&self) -> Option<u64> {
+    pub(crate) fn faulty_lines(&self) -> Option<u64> {
         let snapshot = self.snapshot_now()?;
         let totals = snapshot.index().merged().totals().ok()?;
         Some((0..FaultKind::ALL.len()).map(|kind| totals.faults(kind)).sum())
     }
 
     /// The time.
-    pub fn now(&self) -> Instant {
+    pub(crate) fn now(&self) -> Instant {
         self.inner.now()
     }
 
@@ -436,13 +436,13 @@ impl JobEngine {
     ///
     /// # Errors
     /// When a directory cannot be read.
-    pub fn list_files(&self) -> Result<StoreListing, IndexError> {
+    pub(crate) fn list_files(&self) -> Result<StoreListing, IndexError> {
         self.store().list_files()
     }
 
     /// Has the store's new bytes indexed, beginning after this call, and waits for that, but not longer than `most`.
     /// Tells whether it is done. Must not be called from an async thread.
-    pub fn index_and_wait(&self, most: Duration) -> bool {
+    pub(crate) fn index_and_wait(&self, most: Duration) -> bool {
         let inner = self.inner.clone();
         self.inner.indexer.run_and_wait(most, move || {
             let _turn = inner.lock_index();
@@ -454,17 +454,18 @@ impl JobEngine {
     }
 
     /// Jobs that wait or run.
-    pub fn active(&self) -> usize {
+    pub(crate) fn active(&self) -> usize {
         self.inner.registry().turns.iter().count()
     }
 
     /// Expires and removes what is due now, as the reaper does by itself.
-    pub fn reap(&self) {
+    #[cfg(test)]
+    pub(crate) fn reap(&self) {
         reaper::reap(&self.inner);
     }
 
     /// Stops: work ends at its next piece and is taken up again by the next engine on the same directories.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         {
             let mut table = self.inner.registry();
             table.stopping = true;
@@ -479,7 +480,7 @@ impl JobEngine {
 
 fn record_write_error(error: std::io::Error) -> KickOffError {
     match error.kind() {
-        std::io::ErrorKind::StorageFull => KickOffError::DiskFull(100),
+        std::io::ErrorKind::StorageFull => KickOffError::DiskFull,
         _ => KickOffError::Unwritable(error),
     }
 }

@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Something that a client waits for.
-pub trait Queued {
+pub(crate) trait Queued {
     /// Whose it is.
     fn client(&self) -> &str;
 }
 
 /// Jobs by client. A client whose job was given a turn goes to the end of the line.
-pub struct FairQueue<T> {
+pub(crate) struct FairQueue<T> {
     clients: VecDeque<(String, Vec<Arc<T>>)>,
 }
 
@@ -22,7 +22,7 @@ impl<T> Default for FairQueue<T> {
 
 impl<T: Queued> FairQueue<T> {
     /// Adds a job behind its client's others.
-    pub fn push(&mut self, job: Arc<T>) {
+    pub(crate) fn push(&mut self, job: Arc<T>) {
         match self.clients.iter_mut().find(|(client, _)| client == job.client()) {
             Some((_, jobs)) => jobs.push(job),
             None => self.clients.push_back((job.client().to_string(), vec![job])),
@@ -30,7 +30,7 @@ impl<T: Queued> FairQueue<T> {
     }
 
     /// Takes a job out.
-    pub fn remove(&mut self, job: &Arc<T>) {
+    pub(crate) fn remove(&mut self, job: &Arc<T>) {
         for (_, jobs) in &mut self.clients {
             jobs.retain(|known| !Arc::ptr_eq(known, job));
         }
@@ -38,7 +38,7 @@ impl<T: Queued> FairQueue<T> {
     }
 
     /// The next turn: of the first client in line that has one to take, the first job that `take` gives something for.
-    pub fn next<R>(&mut self, mut take: impl FnMut(&Arc<T>) -> Option<R>) -> Option<R> {
+    pub(crate) fn next<R>(&mut self, mut take: impl FnMut(&Arc<T>) -> Option<R>) -> Option<R> {
         for i in 0..self.clients.len() {
             if let Some(taken) = self.clients[i].1.iter().find_map(&mut take) {
                 let client = self.clients.remove(i).expect("it was just there");
@@ -50,7 +50,7 @@ impl<T: Queued> FairQueue<T> {
     }
 
     /// All jobs.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
         self.clients.iter().flat_map(|(_, jobs)| jobs)
     }
 }

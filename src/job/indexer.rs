@@ -11,7 +11,7 @@ use crate::sys::store_file::FileStamp;
 
 /// See the module.
 #[derive(Default)]
-pub struct Indexer {
+pub(crate) struct Indexer {
     held: Mutex<Option<(FileStamp, Arc<Index>)>>,
     runs: Arc<(Mutex<IndexRuns>, Condvar)>,
 }
@@ -26,7 +26,7 @@ struct IndexRuns {
 
 impl Indexer {
     /// The index as it was last published.
-    pub fn latest_published(&self, store: &Store) -> Option<Arc<Index>> {
+    pub(crate) fn latest_published(&self, store: &Store) -> Option<Arc<Index>> {
         let path = store.index_dir().join(meta::FILE);
         let stamp = FileStamp::of_metadata(&std::fs::metadata(path).ok()?);
         let mut held = self.held.lock().expect("no panic under it");
@@ -42,7 +42,7 @@ impl Indexer {
 
     /// Has `run` run once, beginning after this call, and waits for its end, but not longer than `most`; tells
     /// whether it has ended. One thread runs at a time, whoever asks.
-    pub fn run_and_wait(&self, most: Duration, run: impl Fn() + Send + 'static) -> bool {
+    pub(crate) fn run_and_wait(&self, most: Duration, run: impl Fn() + Send + 'static) -> bool {
         let (runs, ended) = &*self.runs;
         let mut now = runs.lock().expect("no panic under it");
         // A run under way may have looked before the bytes came.

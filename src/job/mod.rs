@@ -6,16 +6,16 @@
 //! without one is swept away when the service starts, and whatever a crash interrupts is done again from the record. What is
 //! read from the disk is checked first (`record_check`), and nothing beneath the two directories is reached through a link.
 
-pub mod api;
-pub mod engine;
-pub mod fair_queue;
-pub mod indexer;
-pub mod reaper;
-pub mod record;
-pub mod record_check;
-pub mod registry;
-pub mod shared;
-pub mod state;
+pub(crate) mod api;
+pub(crate) mod engine;
+pub(crate) mod fair_queue;
+pub(crate) mod indexer;
+pub(crate) mod reaper;
+pub(crate) mod record;
+pub(crate) mod record_check;
+pub(crate) mod registry;
+pub(crate) mod shared;
+pub(crate) mod state;
 #[cfg(test)]
 mod tests;
-pub mod worker;
+pub(crate) mod worker;

@@ -10,7 +10,7 @@ use crate::job::state::JobState;
 use crate::job::worker::REAPER_SECONDS;
 
 /// The reaper's life. Woken by every turn that ends, it looks at the jobs only when the time of one is over.
-pub fn run_reaper(inner: &Arc<EngineShared>) {
+pub(crate) fn run_reaper(inner: &Arc<EngineShared>) {
     loop {
         reap(inner);
         let mut table = inner.registry();
@@ -36,7 +36,7 @@ pub fn run_reaper(inner: &Arc<EngineShared>) {
 }
 
 /// Expires and forgets what is due, then removes directories. A download under way keeps its file (DELETE-06).
-pub fn reap(inner: &EngineShared) {
+pub(crate) fn reap(inner: &EngineShared) {
     let now = inner.now();
     let jobs: Vec<Arc<Job>> = {
         let mut table = inner.registry();

@@ -22,14 +22,14 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 /// Name of the file in a job's directory that holds the Group it was asked for, when that is not in the store.
-pub const GROUP_FILE: &str = "group.ndjson";
+pub(crate) const GROUP_FILE: &str = "group.ndjson";
 /// Name of the file in a job's directory that holds the id of the one patient it was asked for.
-pub const PATIENT_FILE: &str = "patient";
+pub(crate) const PATIENT_FILE: &str = "patient";
 
 /// Whose records a job exports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum RecordedPopulation {
+pub(crate) enum RecordedPopulation {
     /// Everything in the store.
     System,
     /// Every patient.
@@ -46,7 +46,7 @@ pub enum RecordedPopulation {
 /// Group whose writer was bound to Groups, or is not recorded (GROUP-03).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RecordedScope {
+pub(crate) struct RecordedScope {
     /// Whether its writer is known.
     pub known: bool,
     /// Ids of Groups that it may list; all if `None`.
@@ -57,7 +57,7 @@ pub struct RecordedScope {
 
 /// A Group whose members may be listed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ScopeGroup {
+pub(crate) enum ScopeGroup {
     /// A Group of the store, by id.
     #[serde(rename = "store")]
     Store(String),
@@ -81,14 +81,14 @@ impl RecordedScope {
 }
 
 /// Name of the file in a job's directory that holds a Group of the writer's scope.
-pub fn scope_file(id: &str) -> String {
+pub(crate) fn scope_file(id: &str) -> String {
     format!("scope.{id}.ndjson")
 }
 
 /// What a job exports, as normalised at kick-off (PARAM-09).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct StoredRequest {
+pub(crate) struct StoredRequest {
     /// Whose records.
     pub whose: RecordedPopulation,
     /// `_type`, sorted; empty for all.
@@ -131,7 +131,7 @@ fn is_bound() -> bool {
 
 impl StoredRequest {
     /// The request for the engine; `directory` is the job's.
-    pub fn to_request(&self, directory: &Path) -> ExportRequest {
+    pub(crate) fn to_request(&self, directory: &Path) -> ExportRequest {
         let mut request = match &self.whose {
             RecordedPopulation::System => ExportRequest::system(),
             RecordedPopulation::AllPatients => ExportRequest::all_patients(),
@@ -162,7 +162,7 @@ impl StoredRequest {
 }
 
 /// A kick-off that has passed every check.
-pub struct KickOff {
+pub(crate) struct KickOff {
     /// The mount that it came to; no other shows the job (DIALECT-01).
     pub mount: String,
     /// Who asked.
@@ -186,7 +186,7 @@ pub struct KickOff {
 /// How the files of a job are named to the world.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum UrlNaming {
+pub(crate) enum UrlNaming {
     /// 32 hexadecimal digits, random: whoever knows the name was told it (FILE-20).
     #[default]
     Random,
@@ -197,7 +197,7 @@ pub enum UrlNaming {
 
 /// How much a job has to do, known once it is planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlannedCounts {
+pub(crate) struct PlannedCounts {
     /// Resources that it exports (ONEUP-S14).
     pub rows: u64,
     /// Shards.
@@ -210,7 +210,7 @@ pub struct PlannedCounts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
-pub enum RecordKind {
+pub(crate) enum RecordKind {
     Output,
     Deleted,
     Error,
@@ -218,7 +218,7 @@ pub enum RecordKind {
 
 impl RecordKind {
     /// The list that a file of this name stands in.
-    pub fn of(name: &OutputName) -> RecordKind {
+    pub(crate) fn of(name: &OutputName) -> RecordKind {
         match name.folder {
             "deleted/" => RecordKind::Deleted,
             "error/" => RecordKind::Error,
@@ -229,7 +229,7 @@ impl RecordKind {
 
 /// A file of a finished job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileRecord {
+pub(crate) struct FileRecord {
     /// What the world knows it by, see [`UrlNaming`].
     pub id: String,
     /// Its list in the manifest.
@@ -240,7 +240,7 @@ pub struct FileRecord {
 
 /// Why a job failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobFailure {
+pub(crate) struct JobFailure {
     /// For the client: no path of the host, nothing of the data.
     pub reason: String,
     /// For the operator.
@@ -250,7 +250,7 @@ pub struct JobFailure {
 /// Everything that is known of a job. Instants are written as FHIR instants.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct JobRecord {
+pub(crate) struct JobRecord {
     /// Version of this format.
     pub format: u32,
     /// 32 hexadecimal digits, random (KICK-14).
@@ -298,32 +298,32 @@ pub struct JobRecord {
 }
 
 /// Version of the format of records.
-pub const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 
 impl JobRecord {
     /// Changes the state.
     ///
     /// # Panics
     /// When there is no such transition: that is a mistake of the program's.
-    pub fn move_to(&mut self, next: JobState) {
+    pub(crate) fn move_to(&mut self, next: JobState) {
         assert!(self.state.may_become(next), "job {}: {:?} cannot become {next:?}", self.id, self.state);
         self.state = next;
     }
 
     /// When its files go, or it is forgotten.
-    pub fn expiry(&self) -> Option<Instant> {
+    pub(crate) fn expiry(&self) -> Option<Instant> {
         self.expires.as_deref().and_then(Instant::parse)
     }
 }
 
 /// The directory of records.
-pub struct RecordDirectory {
+pub(crate) struct RecordDirectory {
     directory: Directory,
     sync: FileSync,
 }
 
 /// What lies in the directory of records.
-pub struct RecordListing {
+pub(crate) struct RecordListing {
     /// Records that can be read.
     pub records: Vec<JobRecord>,
     /// Names of records that cannot, without their ending, and why; their jobs' files are left alone.
@@ -370,13 +370,13 @@ impl RecordDirectory {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn open(directory: &Path, sync: FileSync) -> io::Result<RecordDirectory> {
+    pub(crate) fn open(directory: &Path, sync: FileSync) -> io::Result<RecordDirectory> {
         private_directory(directory)?;
         Ok(RecordDirectory { directory: Directory::open(directory)?, sync })
     }
 
     /// The directory, open.
-    pub fn directory(&self) -> &Directory {
+    pub(crate) fn directory(&self) -> &Directory {
         &self.directory
     }
 
@@ -384,7 +384,7 @@ impl RecordDirectory {
     ///
     /// # Errors
     /// When it cannot be written; the one before then still stands.
-    pub fn write(&self, record: &JobRecord) -> io::Result<()> {
+    pub(crate) fn write(&self, record: &JobRecord) -> io::Result<()> {
         self.directory.replace(&format!("{}.json", record.id), &with_checksum(record), self.sync == FileSync::Yes)
     }
 
@@ -392,7 +392,7 @@ impl RecordDirectory {
     ///
     /// # Errors
     /// When it cannot be removed.
-    pub fn remove(&self, id: &str) -> io::Result<()> {
+    pub(crate) fn remove(&self, id: &str) -> io::Result<()> {
         self.directory.remove_file(&format!("{id}.json"))?;
         match self.sync {
             FileSync::Yes => self.directory.sync(),
@@ -404,7 +404,7 @@ impl RecordDirectory {
     ///
     /// # Errors
     /// When the directory cannot be read.
-    pub fn list(&self) -> io::Result<RecordListing> {
+    pub(crate) fn list(&self) -> io::Result<RecordListing> {
         let mut listed = RecordListing { records: Vec::new(), unreadable: Vec::new() };
         for name in self.directory.names()? {
             let Some(name) = name.to_str() else { continue };
@@ -433,7 +433,7 @@ impl RecordDirectory {
 
 /// Whether a text is the id of a job: 32 hexadecimal digits as the engine makes them (KICK-14). It is used as the name of a
 /// directory and of a file.
-pub fn is_job_id(text: &str) -> bool {
+pub(crate) fn is_job_id(text: &str) -> bool {
     is_hex(text, 32)
 }
 

@@ -23,7 +23,7 @@ impl JobRecord {
     ///
     /// # Errors
     /// What is wrong, without a word of what it holds.
-    pub fn check(&self) -> Result<(), &'static str> {
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
         let all = |checks: &[(bool, &'static str)]| match checks.iter().find(|(holds, _)| !holds) {
             Some((_, wrong)) => Err(*wrong),
             None => Ok(()),

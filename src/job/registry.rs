@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 /// A job in memory.
-pub struct Job {
+pub(crate) struct Job {
     pub id: String,
     pub client: String,
     /// What is true of it, as it was written last. Held for a moment only: who asks for it never waits for the disk.
@@ -41,7 +41,7 @@ impl Queued for Job {
 
 impl Job {
     /// A job as its record has it; `now` in ticks.
-    pub fn new(record: JobRecord, now: i64) -> Arc<Job> {
+    pub(crate) fn new(record: JobRecord, now: i64) -> Arc<Job> {
         let instants = [Some(&record.transaction_time), record.ended.as_ref()];
         let known =
             instants.into_iter().flatten().filter_map(|place| Instant::parse(place)).map(|instant| instant.ticks).max();
@@ -63,22 +63,22 @@ impl Job {
         })
     }
 
-    pub fn record(&self) -> Arc<JobRecord> {
+    pub(crate) fn record(&self) -> Arc<JobRecord> {
         self.record.lock().expect("no panic under it").clone()
     }
 
     /// Something about it has changed.
-    pub fn touch(&self, now: &Instant) {
+    pub(crate) fn touch(&self, now: &Instant) {
         self.touched.fetch_max(now.ticks, Relaxed);
     }
 
     /// When something about it changed last: never before its T, and never earlier than was told (ONEUP-S16).
-    pub fn touched(&self) -> Instant {
+    pub(crate) fn touched(&self) -> Instant {
         Instant { ticks: self.touched.load(Relaxed), rest: Box::default() }
     }
 
     /// As if nothing had been done yet, for another try.
-    pub fn renew(&self) {
+    pub(crate) fn renew(&self) {
         for counter in [&self.watch.write_done, &self.watch.files_done, &self.watch.scan_done, &self.percent] {
             counter.store(0, Relaxed);
         }
@@ -90,7 +90,7 @@ impl Job {
 
 impl JobRegistry {
     /// A job that was announced has come, or will not.
-    pub fn release_slot(&mut self, client: &str) {
+    pub(crate) fn release_slot(&mut self, client: &str) {
         if let Some(coming) = self.coming.get_mut(client) {
             *coming -= 1;
             if *coming == 0 {
@@ -100,14 +100,14 @@ impl JobRegistry {
     }
 
     /// Has the reaper come by at that time, or before.
-    pub fn set_due(&mut self, time: Option<Instant>) {
+    pub(crate) fn set_due(&mut self, time: Option<Instant>) {
         self.due = self.due.into_iter().chain(time.map(|instant| instant.ticks)).min();
     }
 }
 
 /// What the engine knows, in memory.
 #[derive(Default)]
-pub struct JobRegistry {
+pub(crate) struct JobRegistry {
     pub jobs: HashMap<String, Arc<Job>>,
     /// Mounts and the names of their files: whose, and which.
     pub files: HashMap<(String, String), (Arc<Job>, usize)>,
@@ -124,7 +124,7 @@ pub struct JobRegistry {
 }
 
 /// How far a job has come, in memory.
-pub enum RunPhase {
+pub(crate) enum RunPhase {
     /// Nothing is being done.
     Waiting,
     /// A worker takes its snapshot and plans.
@@ -148,7 +148,7 @@ pub enum RunPhase {
 
 impl RunPhase {
     /// Whether a worker is at it.
-    pub fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         match self {
             RunPhase::Preparing | RunPhase::Finishing => true,
             RunPhase::Writing { busy, .. } => *busy > 0,

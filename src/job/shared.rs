@@ -36,30 +36,30 @@ pub(crate) struct EngineShared {
 
 impl EngineShared {
     /// See [`EngineShared::lock_index`]; a panic under it leaves nothing behind.
-    pub fn lock_index(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn lock_index(&self) -> MutexGuard<'_, ()> {
         self.index_turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    pub fn registry(&self) -> MutexGuard<'_, JobRegistry> {
+    pub(crate) fn registry(&self) -> MutexGuard<'_, JobRegistry> {
         self.table.lock().expect("no panic under it")
     }
 
-    pub fn now(&self) -> Instant {
+    pub(crate) fn now(&self) -> Instant {
         (self.options.clock)()
     }
 
     /// An id that cannot be guessed: 128 random bits (KICK-14).
-    pub fn new_id(&self) -> String {
+    pub(crate) fn new_id(&self) -> String {
         format!("{:032x}", u128::from_le_bytes((self.options.random)()))
     }
 
     /// The directory of a job.
-    pub fn directory(&self, id: &str) -> PathBuf {
+    pub(crate) fn directory(&self, id: &str) -> PathBuf {
         self.options.files.join(id)
     }
 
     /// Changes a job's record, durably, unless the job was deleted meanwhile. Tells whether it was done.
-    pub fn change(&self, job: &Job, change: impl FnOnce(&mut JobRecord)) -> std::io::Result<bool> {
+    pub(crate) fn change(&self, job: &Job, change: impl FnOnce(&mut JobRecord)) -> std::io::Result<bool> {
         let _changing = job.changing.lock().expect("no panic under it");
         if job.deleted.load(Relaxed) {
             return Ok(false);
@@ -90,7 +90,7 @@ pub(crate) fn leave_queue(inner: &EngineShared, job: &Arc<Job>) {
 }
 
 /// Takes a job out of what the engine knows.
-pub fn forget_job(table: &mut JobRegistry, job: &Arc<Job>) {
+pub(crate) fn forget_job(table: &mut JobRegistry, job: &Arc<Job>) {
     table.turns.remove(job);
     table.jobs.remove(&job.id);
     let record = job.record();

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// State of a job. What is not here has no record: a job that was deleted is forgotten at once (STATUS-12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum JobState {
+pub(crate) enum JobState {
     /// Accepted and durable; no work was done yet.
     Queued,
     /// It has its plan, or had it before a restart.
@@ -20,11 +20,12 @@ pub enum JobState {
 
 impl JobState {
     /// Every state.
-    pub const ALL: [JobState; 5] =
+    #[cfg(test)]
+    pub(crate) const ALL: [JobState; 5] =
         [JobState::Queued, JobState::Running, JobState::Complete, JobState::Failed, JobState::Expired];
 
     /// Whether a job may go from this state to another. Going on after a restart is no transition; a retry is (C-03).
-    pub fn may_become(self, next: JobState) -> bool {
+    pub(crate) fn may_become(self, next: JobState) -> bool {
         use JobState::{Complete, Expired, Failed, Queued, Running};
         matches!(
             (self, next),
@@ -33,7 +34,7 @@ impl JobState {
     }
 
     /// Whether it takes part in the queue.
-    pub fn is_active(self) -> bool {
+    pub(crate) fn is_active(self) -> bool {
         matches!(self, JobState::Queued | JobState::Running)
     }
 }

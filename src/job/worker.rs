@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Name of the output directory in a job's directory.
-pub const OUT: &str = "out";
+pub(crate) const OUT: &str = "out";
 /// Times that a name is made for a file before it is believed that none is free.
 const NAMES_TRIED_MAX: usize = 1000;
 /// How long the reaper sleeps when nothing is due, at most.
@@ -35,7 +35,7 @@ enum WorkItem {
 }
 
 /// A worker's life.
-pub fn run_worker(inner: &Arc<EngineShared>) {
+pub(crate) fn run_worker(inner: &Arc<EngineShared>) {
     let mut table = inner.registry();
     loop {
         if table.stopping {
@@ -429,14 +429,14 @@ fn record_error(inner: &EngineShared, source: std::io::Error) -> ExportError {
 }
 
 /// How much a job has to do and has done, if it is planned; never more done than there is, nor less than was recorded.
-pub fn planned_counts(job: &Job, record: &JobRecord) -> Option<PlannedCounts> {
+pub(crate) fn planned_counts(job: &Job, record: &JobRecord) -> Option<PlannedCounts> {
     let planned = record.planned?;
     let done = job.watch.files_done.load(Relaxed);
     Some(PlannedCounts { complete: planned.complete.max(done).min(planned.shards), ..planned })
 }
 
 /// How much of a job is done, in hundredths, never less than was told before and never all.
-pub fn percent_done(job: &Job) -> u8 {
+pub(crate) fn percent_done(job: &Job) -> u8 {
     let watch = &job.watch;
     let share = |done: u64, total: u64| if total == 0 { 0.0 } else { (done as f64 / total as f64).min(1.0) };
     let (scan, write) = (watch.scan_total.load(Relaxed), watch.write_total.load(Relaxed));

@@ -29,7 +29,7 @@ const FUTURE: u32 = u32::MAX;
 const BATCH_BYTES: u64 = 8 << 20;
 
 /// The patients that are taken in one pass over the columns: all of them, unless a type has very many rows.
-pub fn passes(keep: &Retention<'_>, type_index: usize) -> impl Iterator<Item = Range<u64>> + use<> {
+pub(crate) fn passes(keep: &Retention<'_>, type_index: usize) -> impl Iterator<Item = Range<u64>> + use<> {
     let index = keep.snapshot.index();
     let count = |extent: usize| index.extents()[extent].columns().type_count[type_index];
     let rows: u64 = keep.snapshot.extents().map(count).sum();
@@ -42,7 +42,7 @@ pub fn passes(keep: &Retention<'_>, type_index: usize) -> impl Iterator<Item = R
 
 /// Writes the rows of one type, set and pass.
 #[allow(clippy::too_many_arguments, reason = "called once, from the loop over types, sets and passes")]
-pub fn write_type(
+pub(crate) fn write_type(
     keep: &Retention<'_>,
     type_index: usize,
     set: VersionSet,

@@ -12,15 +12,15 @@
 //!
 //! Memory: 16 bytes a row of the largest type (in passes when there are very many), and a few frames a thread.
 
-pub mod cluster;
-pub mod non_rows;
-pub mod prior_owners;
-pub mod report;
-pub mod retention;
-pub mod row_fetch;
-pub mod sort_key;
-pub mod tombstones;
-pub mod writer;
+pub(crate) mod cluster;
+pub(crate) mod non_rows;
+pub(crate) mod prior_owners;
+pub(crate) mod report;
+pub(crate) mod retention;
+pub(crate) mod row_fetch;
+pub(crate) mod sort_key;
+pub(crate) mod tombstones;
+pub(crate) mod writer;
 
 use crate::error::{IndexError, PackError};
 use crate::fhir::instant::Instant;
@@ -42,7 +42,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use rayon::prelude::*;
 
 /// How a store is packed.
-pub struct PackOptions {
+pub(crate) struct PackOptions {
     /// The new directory; it must not be there, or be empty.
     pub to: PathBuf,
     /// zstd level of the frames, 1 to 19.
@@ -55,7 +55,12 @@ pub struct PackOptions {
 ///
 /// # Errors
 /// [`PackError`]; nothing is left at or beside the target then.
-pub fn pack(store: &Store, as_of: Instant, options: &PackOptions, watch: &Progress) -> Result<PackReport, PackError> {
+pub(crate) fn pack(
+    store: &Store,
+    as_of: Instant,
+    options: &PackOptions,
+    watch: &Progress,
+) -> Result<PackReport, PackError> {
     check_outside(store.root(), &options.to)?;
     let directory = AtomicDir::begin(&options.to, options.sync)?;
     let (snapshot, work) = verified_snapshot(store, as_of, watch)?;

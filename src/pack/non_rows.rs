@@ -29,12 +29,12 @@ use crate::sys::private_files::create_private;
 use crate::sys::store_file::StoreFile;
 
 /// Name of the file of lines that are no resources. They stay faults there.
-pub const REJECTED: &str = "rejected.ndjson";
+pub(crate) const REJECTED: &str = "rejected.ndjson";
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// A line of DELETE entries.
 #[derive(Clone, Copy, Debug)]
-pub struct TombstoneLine {
+pub(crate) struct TombstoneLine {
     /// Extent that holds it.
     pub extent: usize,
     /// Start in the (uncompressed) file.
@@ -51,7 +51,7 @@ pub struct TombstoneLine {
 ///
 /// # Errors
 /// When the store cannot be read or the file not be written.
-pub fn write_non_rows(
+pub(crate) fn write_non_rows(
     snapshot: &Snapshot,
     rows: &mut RowFetcher<'_>,
     kernel: Kernel,
@@ -225,7 +225,7 @@ fn read(source: &StoreFile, line: &Range<u64>, extractor: &mut Extractor) -> Res
 }
 
 /// Passes a span of a file on, in pieces.
-pub fn pieces(
+pub(crate) fn pieces(
     source: &StoreFile,
     span: &Range<u64>,
     feed: &mut dyn FnMut(&[u8]) -> Result<(), PackError>,

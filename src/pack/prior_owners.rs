@@ -10,7 +10,7 @@ use crate::pack::writer::PriorOwnerEntry;
 use crate::store::packed::seek_table::{FOLLOWED, LATE, NOBODY};
 
 /// What the table must hold of a DELETE entry (numbered in its extent) that is the `entry`th of its frame.
-pub fn prior_owner_entries(
+pub(crate) fn prior_owner_entries(
     keep: &Retention<'_>,
     extent: usize,
     tombstone: usize,

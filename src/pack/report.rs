@@ -7,7 +7,7 @@ use crate::index::report::RefreshStats;
 /// What a pack came to.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct PackReport {
+pub(crate) struct PackReport {
     /// transactionTime of the pack.
     pub transaction_time: String,
     /// Lines of the store.

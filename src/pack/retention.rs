@@ -12,11 +12,11 @@ use crate::index::snapshot::{RowState, Snapshot};
 ///
 /// `None` is the set of all others. A row is late for an export since S when S is not before its lastUpdated and before
 /// the T that first saw it; a row dated after that T can never be, and needs no set of its own.
-pub type VersionSet = Option<i64>;
+pub(crate) type VersionSet = Option<i64>;
 
 /// What becomes of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Disposition {
+pub(crate) enum Disposition {
     /// It stays; it is current at T.
     Stays,
     /// It stays; it is dated after T.
@@ -29,13 +29,13 @@ pub enum Disposition {
 
 impl Disposition {
     /// Whether it leaves.
-    pub fn is_purged(self) -> bool {
+    pub(crate) fn is_purged(self) -> bool {
         matches!(self, Disposition::Superseded | Disposition::Deleted)
     }
 }
 
 /// Answers for a snapshot.
-pub struct Retention<'a> {
+pub(crate) struct Retention<'a> {
     /// The snapshot packed.
     pub snapshot: &'a Snapshot,
     /// Which reference bases are the store's own in any case: the empty one.
@@ -45,7 +45,7 @@ pub struct Retention<'a> {
 
 impl<'a> Retention<'a> {
     /// Prepares.
-    pub fn new(snapshot: &'a Snapshot) -> Retention<'a> {
+    pub(crate) fn new(snapshot: &'a Snapshot) -> Retention<'a> {
         let index = snapshot.index();
         let ours = index.bases().iter().map(String::is_empty).collect();
         let mut keep = Retention { snapshot, ours, sets: vec![None] };
@@ -57,7 +57,7 @@ impl<'a> Retention<'a> {
     }
 
     /// The sets, that of the rows that are never late first.
-    pub fn version_sets(&self) -> impl Iterator<Item = VersionSet> + '_ {
+    pub(crate) fn version_sets(&self) -> impl Iterator<Item = VersionSet> + '_ {
         self.sets.iter().copied()
     }
 
@@ -70,7 +70,7 @@ impl<'a> Retention<'a> {
 
     /// The set of rows or deletions of an extent that are dated so (in ticks). Those without a date are older than any:
     /// when they came tells whether a reader of increments could know them.
-    pub fn version_set_of(&self, extent: usize, ticks: i64) -> VersionSet {
+    pub(crate) fn version_set_of(&self, extent: usize, ticks: i64) -> VersionSet {
         self.late_from(extent).filter(|first| ticks < *first)
     }
 
@@ -78,7 +78,7 @@ impl<'a> Retention<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn disposition(&self, extent: usize, row: usize) -> Result<Disposition, CorruptIndex> {
+    pub(crate) fn disposition(&self, extent: usize, row: usize) -> Result<Disposition, CorruptIndex> {
         let first = self.snapshot.index().starts().row[extent];
         self.disposition_of(extent, row, self.snapshot.index().merged().next(first + row)?.is_some())
     }
@@ -87,7 +87,12 @@ impl<'a> Retention<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn disposition_of(&self, extent: usize, row: usize, is_followed: bool) -> Result<Disposition, CorruptIndex> {
+    pub(crate) fn disposition_of(
+        &self,
+        extent: usize,
+        row: usize,
+        is_followed: bool,
+    ) -> Result<Disposition, CorruptIndex> {
         let index = self.snapshot.index();
         let columns = index.extents()[extent].columns();
         let instant = self.snapshot.as_of().as_ref();
@@ -110,7 +115,7 @@ impl<'a> Retention<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn is_followed(&self, record: usize) -> Result<bool, CorruptIndex> {
+    pub(crate) fn is_followed(&self, record: usize) -> Result<bool, CorruptIndex> {
         let index = self.snapshot.index();
         let instant: InstantRef<'_> = self.snapshot.as_of().as_ref();
         let mut next = index.merged().next(record)?;

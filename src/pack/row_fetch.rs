@@ -24,7 +24,7 @@ use crate::sys::private_files::create_private;
 use crate::sys::store_file::{StoreFile, StoreFileError};
 
 /// Reads rows.
-pub struct RowFetcher<'a> {
+pub(crate) struct RowFetcher<'a> {
     snapshot: &'a Snapshot,
     directory: PathBuf,
     decoded: HashMap<usize, StoreFile>,
@@ -33,7 +33,7 @@ pub struct RowFetcher<'a> {
 
 impl<'a> RowFetcher<'a> {
     /// Decoded files go to this directory, under hidden names.
-    pub fn new(snapshot: &'a Snapshot, directory: &Path, access: Access) -> RowFetcher<'a> {
+    pub(crate) fn new(snapshot: &'a Snapshot, directory: &Path, access: Access) -> RowFetcher<'a> {
         // No advice on how the files are read: a store is mostly in some order already, and reading it page by page, as
         // for scattered rows, was measured five times slower where it is not in memory.
         RowFetcher { snapshot, directory: directory.to_path_buf(), decoded: HashMap::new(), access }
@@ -51,7 +51,7 @@ impl<'a> RowFetcher<'a> {
     ///
     /// # Errors
     /// When a file cannot be read, or the new one not be written.
-    pub fn decode(&mut self, wanted: &dyn Fn(usize) -> bool, watch: &Progress) -> Result<(), PackError> {
+    pub(crate) fn decode(&mut self, wanted: &dyn Fn(usize) -> bool, watch: &Progress) -> Result<(), PackError> {
         for extent in self.snapshot.extents().filter(|extent| wanted(*extent)) {
             let file = self.index().entry(extent).file;
             if self.index().coding(file) == Compression::None || self.decoded.contains_key(&file) {
@@ -68,7 +68,7 @@ impl<'a> RowFetcher<'a> {
     }
 
     /// Removes decoded files without an extent that is still `wanted`.
-    pub fn forget_decoded(&mut self, wanted: &dyn Fn(usize) -> bool) {
+    pub(crate) fn forget_decoded(&mut self, wanted: &dyn Fn(usize) -> bool) {
         let needed: Vec<usize> = self
             .snapshot
             .extents()
@@ -87,12 +87,12 @@ impl<'a> RowFetcher<'a> {
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub fn source(&self, file: usize) -> Result<&StoreFile, StoreFileError> {
+    pub(crate) fn source(&self, file: usize) -> Result<&StoreFile, StoreFileError> {
         self.decoded.get(&file).map_or_else(|| self.index().source(file), Ok)
     }
 
     /// lastUpdated in ticks, and length, of a row.
-    pub fn facts(&self, number: usize) -> (i64, u32) {
+    pub(crate) fn facts(&self, number: usize) -> (i64, u32) {
         let (extent, row) = self.index().locate(number);
         let columns = self.index().extents()[extent].columns();
         (columns.last_updated[row], columns.length(row))
@@ -102,7 +102,7 @@ impl<'a> RowFetcher<'a> {
     ///
     /// # Errors
     /// [`PackError::Torn`] when no line is there, and what fails to be read.
-    pub fn take_bytes(&self, number: usize, buffer: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<u32, PackError> {
+    pub(crate) fn take_bytes(&self, number: usize, buffer: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<u32, PackError> {
         let start = out.len();
         self.pieces(number, buffer, &mut |piece| {
             out.extend_from_slice(piece);
@@ -116,7 +116,7 @@ impl<'a> RowFetcher<'a> {
     ///
     /// # Errors
     /// As [`RowFetcher::take_bytes`], and those of `feed`.
-    pub fn pieces(
+    pub(crate) fn pieces(
         &self,
         number: usize,
         buffer: &mut Vec<u8>,

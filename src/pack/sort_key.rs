@@ -2,7 +2,7 @@
 
 /// Where a row goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SortKey {
+pub(crate) struct SortKey {
     pub(crate) patient: u32,
     ticks_high: u32,
     ticks_low: u32,

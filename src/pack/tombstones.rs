@@ -14,7 +14,7 @@ use crate::pack::writer::{PackHeader, PackWriter, PriorOwnerEntry, min_max_ticks
 ///
 /// # Errors
 /// When they cannot be read, or the files not be written.
-pub fn write(
+pub(crate) fn write(
     keep: &Retention<'_>,
     found: &[TombstoneLine],
     rows: &RowFetcher<'_>,

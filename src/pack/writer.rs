@@ -28,7 +28,7 @@ use crate::write::encode::zstd_compressor;
 
 /// What the table of each file says of the pack.
 #[derive(Clone, Copy, Debug)]
-pub struct PackHeader {
+pub(crate) struct PackHeader {
     packed_at: i64,
     birth: Option<i64>,
     latest: Option<i64>,
@@ -37,7 +37,7 @@ pub struct PackHeader {
 
 impl PackHeader {
     /// For the files of a set of a snapshot.
-    pub fn new(snapshot: &Snapshot, set: VersionSet) -> PackHeader {
+    pub(crate) fn new(snapshot: &Snapshot, set: VersionSet) -> PackHeader {
         let generation = snapshot.index().generation();
         let packed_at = crate::index::meta::ticks_rounded_up(snapshot.as_of());
         // Rows that are never late count as seen from the start.
@@ -47,7 +47,7 @@ impl PackHeader {
 }
 
 /// A frame, coded.
-pub struct EncodedFrame {
+pub(crate) struct EncodedFrame {
     bytes: Vec<u8>,
     hash: u64,
     lengths: Vec<u32>,
@@ -61,7 +61,7 @@ impl EncodedFrame {
 }
 
 /// An owner of a version that has left, for the table: the DELETE entry in its frame, and the rest.
-pub struct PriorOwnerEntry {
+pub(crate) struct PriorOwnerEntry {
     /// Number of the DELETE entry in the frame.
     pub entry: u32,
     /// lastUpdated of the version.
@@ -80,7 +80,7 @@ struct OpenPackFile {
 }
 
 /// Writes the data files of one type.
-pub struct PackWriter {
+pub(crate) struct PackWriter {
     directory: PathBuf,
     resource_type: ResourceType,
     level: i32,
@@ -92,7 +92,7 @@ pub struct PackWriter {
 
 impl PackWriter {
     /// A writer that has written nothing.
-    pub fn new(directory: &Path, resource_type: ResourceType, level: i32, sync: FileSync) -> PackWriter {
+    pub(crate) fn new(directory: &Path, resource_type: ResourceType, level: i32, sync: FileSync) -> PackWriter {
         let directory = directory.to_path_buf();
         PackWriter { directory, resource_type, level, sync, ordinal: 0, header: None, open: None }
     }
@@ -101,7 +101,7 @@ impl PackWriter {
     ///
     /// # Errors
     /// When the file of the former set cannot be finished.
-    pub fn begin(&mut self, header: PackHeader, packed: &mut PackReport) -> Result<(), PackError> {
+    pub(crate) fn begin(&mut self, header: PackHeader, packed: &mut PackReport) -> Result<(), PackError> {
         self.finish(packed)?;
         self.header = Some(header);
         Ok(())
@@ -111,7 +111,7 @@ impl PackWriter {
     ///
     /// # Errors
     /// When rows cannot be read or the file not be written.
-    pub fn frames(
+    pub(crate) fn frames(
         &mut self,
         keys: &[SortKey],
         frames: &[Range<usize>],
@@ -143,7 +143,7 @@ impl PackWriter {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn lines(
+    pub(crate) fn lines(
         &mut self,
         text: &[u8],
         lengths: Vec<u32>,
@@ -161,7 +161,7 @@ impl PackWriter {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn empty(&mut self, header: PackHeader, packed: &mut PackReport) -> Result<(), PackError> {
+    pub(crate) fn empty(&mut self, header: PackHeader, packed: &mut PackReport) -> Result<(), PackError> {
         self.begin(header, packed)?;
         self.file(0, 0, packed)?;
         self.finish(packed)
@@ -255,7 +255,7 @@ impl PackWriter {
     ///
     /// # Errors
     /// When it cannot be written or synced.
-    pub fn finish(&mut self, packed: &mut PackReport) -> Result<(), PackError> {
+    pub(crate) fn finish(&mut self, packed: &mut PackReport) -> Result<(), PackError> {
         let Some(mut open) = self.open.take() else { return Ok(()) };
         let path = open.path.clone();
         let write = |source| PackError::Write { path: path.clone(), source };
@@ -332,7 +332,7 @@ impl FrameEncoder {
 }
 
 /// Least and greatest of some instants; of none, what compares as none.
-pub fn min_max_ticks(ticks: &[i64]) -> (i64, i64) {
+pub(crate) fn min_max_ticks(ticks: &[i64]) -> (i64, i64) {
     let dated = || ticks.iter().copied().filter(|ticks| *ticks != NO_INSTANT);
     (dated().min().unwrap_or(i64::MAX), dated().max().unwrap_or(NO_INSTANT))
 }

@@ -14,7 +14,7 @@ use crate::select::ledger::{RowClass, SegmentSelection};
 use std::collections::HashSet;
 
 /// Deepest chain of Provenances about Provenances that is followed.
-pub const PROVENANCE_DEPTH_MAX: usize = 32;
+pub(crate) const PROVENANCE_DEPTH_MAX: usize = 32;
 
 /// The last version of a Provenance's target that was met.
 enum LastVersion {
@@ -26,7 +26,7 @@ enum LastVersion {
 
 /// Which versions an observer knows of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Horizon {
+pub(crate) enum Horizon {
     /// All that the snapshot sees.
     All,
     /// Those that were there at `_since`: none that came late.
@@ -35,7 +35,7 @@ pub enum Horizon {
 
 /// How a row came to be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CandidateSource {
+pub(crate) enum CandidateSource {
     /// Whose it is must be asked.
     Anyhow,
     /// By a member's postings, unless it is a Group or a Provenance.
@@ -43,7 +43,7 @@ pub enum CandidateSource {
 }
 
 /// A request prepared against a snapshot.
-pub struct RowClassifier<'a> {
+pub(crate) struct RowClassifier<'a> {
     /// What is seen.
     pub snapshot: &'a Snapshot,
     /// Whose records are asked for.
@@ -55,24 +55,24 @@ pub struct RowClassifier<'a> {
 
 impl<'a> RowClassifier<'a> {
     /// Prepares a request against a snapshot.
-    pub fn new(snapshot: &'a Snapshot, cohort: &'a Cohort, request: &'a ExportRequest) -> RowClassifier<'a> {
+    pub(crate) fn new(snapshot: &'a Snapshot, cohort: &'a Cohort, request: &'a ExportRequest) -> RowClassifier<'a> {
         let mut types = [request.types.is_empty(); ResourceType::COUNT];
         request.types.iter().for_each(|t| types[t.index()] = true);
         RowClassifier { snapshot, cohort, request, types }
     }
 
     /// T.
-    pub fn as_of(&self) -> InstantRef<'a> {
+    pub(crate) fn as_of(&self) -> InstantRef<'a> {
         self.snapshot.as_of().as_ref()
     }
 
     /// Whether `_type` lets a type through.
-    pub fn selects_type(&self, resource_type: ResourceType) -> bool {
+    pub(crate) fn selects_type(&self, resource_type: ResourceType) -> bool {
         self.types[resource_type.index()]
     }
 
     /// Whether the window lets an instant through; undated rows go by policy.
-    pub fn in_window(&self, updated: Option<InstantRef<'_>>) -> bool {
+    pub(crate) fn in_window(&self, updated: Option<InstantRef<'_>>) -> bool {
         let Some(updated) = updated else {
             let bounded = self.request.since.is_some() || self.request.until.is_some();
             return !bounded || self.request.missing_last_updated == MissingLastUpdated::Include;
@@ -81,22 +81,22 @@ impl<'a> RowClassifier<'a> {
     }
 
     /// `_since`, strict.
-    pub fn after_since(&self, updated: InstantRef<'_>) -> bool {
+    pub(crate) fn after_since(&self, updated: InstantRef<'_>) -> bool {
         self.request.since.as_ref().is_none_or(|since| updated > since.as_ref())
     }
 
     /// `_until`, strict.
-    pub fn before_until(&self, updated: InstantRef<'_>) -> bool {
+    pub(crate) fn before_until(&self, updated: InstantRef<'_>) -> bool {
         self.request.until.as_ref().is_none_or(|until| updated < until.as_ref())
     }
 
     /// Whether the rows of an extent are late under the request's `_since`.
-    pub fn is_late(&self, extent: usize) -> bool {
+    pub(crate) fn is_late(&self, extent: usize) -> bool {
         self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late(extent, since))
     }
 
     /// Whether it does not matter when the rows of an extent are dated: all of them are, before T, and there is no window.
-    pub fn needs_no_time_filter(&self, extent: usize) -> bool {
+    pub(crate) fn needs_no_time_filter(&self, extent: usize) -> bool {
         let head = self.snapshot.index().extents()[extent].head();
         let bounded = self.request.since.is_some() || self.request.until.is_some();
         !bounded && head.undated == 0 && head.updated_max() < self.as_of().ticks
@@ -104,12 +104,12 @@ impl<'a> RowClassifier<'a> {
 
     /// Whether the rows of an extent need no look but for whose they are and what follows them: they are of one type that
     /// is wanted and belongs to whoever owns it, and it does not matter when they are dated.
-    pub fn is_uniform(&self, extent: usize) -> bool {
+    pub(crate) fn is_uniform(&self, extent: usize) -> bool {
         self.uniform_type(extent).is_some() && self.needs_no_time_filter(extent)
     }
 
     /// The one type of the rows of an extent, if it is wanted and belongs to whoever owns it.
-    pub fn uniform_type(&self, extent: usize) -> Option<ResourceType> {
+    pub(crate) fn uniform_type(&self, extent: usize) -> Option<ResourceType> {
         let one_by_one = [ResourceType::PATIENT, ResourceType::GROUP, ResourceType::PROVENANCE];
         let only = self.snapshot.index().extents()[extent].head().only_type();
         only.filter(|only| self.selects_type(*only) && !one_by_one.contains(only))
@@ -119,7 +119,12 @@ impl<'a> RowClassifier<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn classify(&self, extent: usize, row: usize, part: &mut SegmentSelection) -> Result<RowClass, CorruptIndex> {
+    pub(crate) fn classify(
+        &self,
+        extent: usize,
+        row: usize,
+        part: &mut SegmentSelection,
+    ) -> Result<RowClass, CorruptIndex> {
         self.classify_candidate(extent, row, CandidateSource::Anyhow, part)
     }
 
@@ -127,7 +132,7 @@ impl<'a> RowClassifier<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn classify_candidate(
+    pub(crate) fn classify_candidate(
         &self,
         extent: usize,
         row: usize,
@@ -179,7 +184,7 @@ impl<'a> RowClassifier<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn passes_window(
+    pub(crate) fn passes_window(
         &self,
         part: &mut SegmentSelection,
         extent: usize,
@@ -208,7 +213,7 @@ impl<'a> RowClassifier<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn has_cohort_owner(&self, extent: usize, row: usize) -> Result<bool, CorruptIndex> {
+    pub(crate) fn has_cohort_owner(&self, extent: usize, row: usize) -> Result<bool, CorruptIndex> {
         let Some(patients) = &self.cohort.patients else { return Ok(true) };
         let index = self.snapshot.index();
         for owner in index.extents()[extent].row_owners(row)? {
@@ -224,7 +229,7 @@ impl<'a> RowClassifier<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn in_cohort(
+    pub(crate) fn in_cohort(
         &self,
         extent: usize,
         row: usize,
@@ -275,7 +280,7 @@ impl<'a> RowClassifier<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn owned_prior_version(&self, extent: usize, left: &PriorOwner<'_>) -> Result<bool, CorruptIndex> {
+    pub(crate) fn owned_prior_version(&self, extent: usize, left: &PriorOwner<'_>) -> Result<bool, CorruptIndex> {
         let Some(patients) = &self.cohort.patients else { return Ok(true) };
         for owner in left.owners() {
             if patients.contains(self.snapshot.index().patient_of_owner(extent, owner as u32)? as usize) {

@@ -18,7 +18,7 @@ use crate::select::visibility::Visibility;
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn select_whole(
+pub(crate) fn select_whole(
     filter: &RowClassifier<'_>,
     ended: Visibility,
     extent: usize,
@@ -53,7 +53,7 @@ pub fn select_whole(
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn all_in_cohort(filter: &RowClassifier<'_>, extent: usize) -> Result<bool, CorruptIndex> {
+pub(crate) fn all_in_cohort(filter: &RowClassifier<'_>, extent: usize) -> Result<bool, CorruptIndex> {
     let Some(patients) = &filter.cohort.patients else { return Ok(true) };
     let index = filter.snapshot.index();
     let head = index.extents()[extent].head();
@@ -66,7 +66,7 @@ pub fn all_in_cohort(filter: &RowClassifier<'_>, extent: usize) -> Result<bool, 
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn scan_columns(
+pub(crate) fn scan_columns(
     filter: &RowClassifier<'_>,
     ended: Visibility,
     extent: usize,

@@ -9,7 +9,7 @@ use crate::select::row_set::RowSet;
 /// The class of a row in the ledger: the first that fits it (reading 10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum RowClass {
+pub(crate) enum RowClass {
     Future,
     Superseded,
     Deleted,
@@ -71,7 +71,7 @@ impl Ledger {
 
 /// What a part of the store contributes.
 #[derive(Default)]
-pub struct SegmentSelection {
+pub(crate) struct SegmentSelection {
     /// Rows taken.
     pub rows: RowSet,
     /// Patients that have a current Patient row.
@@ -88,14 +88,14 @@ pub struct SegmentSelection {
 
 impl SegmentSelection {
     /// What the header of an extent says.
-    pub fn of_header(head: &SegmentHeader) -> SegmentSelection {
+    pub(crate) fn of_header(head: &SegmentHeader) -> SegmentSelection {
         let mut part = SegmentSelection::default();
         part.add_header(head);
         part
     }
 
     /// Adds what the header of an extent says.
-    pub fn add_header(&mut self, head: &SegmentHeader) {
+    pub(crate) fn add_header(&mut self, head: &SegmentHeader) {
         self.ledger.lines += head.lines;
         self.ledger.blank += head.blank;
         self.ledger.faulty += head.faulty;
@@ -104,7 +104,7 @@ impl SegmentSelection {
     }
 
     /// Counts a row under its class.
-    pub fn count_row(&mut self, class: RowClass) {
+    pub(crate) fn count_row(&mut self, class: RowClass) {
         let ledger = &mut self.ledger;
         *match class {
             RowClass::Future => &mut ledger.future,

@@ -28,7 +28,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 /// What members came to.
-pub struct ResolvedMembers {
+pub(crate) struct ResolvedMembers {
     /// The patients, by every name that is ours.
     pub patients: Bitmap,
     /// One of the names of each.
@@ -40,7 +40,7 @@ pub struct ResolvedMembers {
 }
 
 /// Resolves members one by one.
-pub struct MemberResolver<'a> {
+pub(crate) struct MemberResolver<'a> {
     snapshot: &'a Snapshot,
     request: &'a ExportRequest,
     ours: &'a [bool],
@@ -61,7 +61,7 @@ pub struct MemberResolver<'a> {
 
 impl<'a> MemberResolver<'a> {
     /// A resolver of nobody yet. `ours` says of each base of the index whether it is ours.
-    pub fn new(
+    pub(crate) fn new(
         snapshot: &'a Snapshot,
         request: &'a ExportRequest,
         ours: &'a [bool],
@@ -89,7 +89,7 @@ impl<'a> MemberResolver<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index was found to be on the way.
-    pub fn finish(self) -> Result<ResolvedMembers, CorruptIndex> {
+    pub(crate) fn finish(self) -> Result<ResolvedMembers, CorruptIndex> {
         let MemberResolver { patients, members, listed, messages, damaged, .. } = self;
         damaged.map_or(Ok(ResolvedMembers { patients, members, listed, messages }), Err)
     }
@@ -98,7 +98,7 @@ impl<'a> MemberResolver<'a> {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn add_everyone(&mut self) -> Result<(), CorruptIndex> {
+    pub(crate) fn add_everyone(&mut self) -> Result<(), CorruptIndex> {
         let index = self.snapshot.index();
         let bases = index.merged().verified_words(Section::PatientBase, 0..index.patients())?;
         for (patient, base) in bases.iter().enumerate() {
@@ -212,7 +212,7 @@ impl<'a> MemberResolver<'a> {
     ///
     /// # Errors
     /// [`ExportError::Request`] when it cannot stand for a set of patients; store errors.
-    pub fn add_group_of_store(&mut self, row: (usize, usize), id: &str) -> Result<(), ExportError> {
+    pub(crate) fn add_group_of_store(&mut self, row: (usize, usize), id: &str) -> Result<(), ExportError> {
         let index = self.snapshot.index();
         Id::parse(id.as_bytes()).into_iter().for_each(|id| self.groups.exclude_patient(id));
         let place = self.place_of_group(IssuePlace::Group(id.to_string()));
@@ -232,7 +232,7 @@ impl<'a> MemberResolver<'a> {
     ///
     /// # Errors
     /// [`ExportError::Request`] when it cannot be read, or cannot stand for a set of patients.
-    pub fn add_group_file(&mut self, path: &Path) -> Result<(Option<Id>, u128), ExportError> {
+    pub(crate) fn add_group_file(&mut self, path: &Path) -> Result<(Option<Id>, u128), ExportError> {
         let problem = |what: String| {
             RequestError::one(RequestProblem::of(Parameter::Group, format!("{}: {what}", path.display())))
         };
@@ -294,7 +294,7 @@ impl<'a> MemberResolver<'a> {
     ///
     /// # Errors
     /// [`ExportError::Request`] when there is none, with ids that may have been meant.
-    pub fn find_group(&self, id: &str) -> Result<(usize, usize), ExportError> {
+    pub(crate) fn find_group(&self, id: &str) -> Result<(usize, usize), ExportError> {
         let Some(wanted) = Id::parse(id.as_bytes()) else {
             let text = format!("{id:?} is no legal id (1 to 64 letters, digits, '-' and '.')");
             return Err(
@@ -320,7 +320,7 @@ impl<'a> MemberResolver<'a> {
     /// # Errors
     /// [`ExportError::Request`] when one has a modifier, because nobody can tell then who is left (reading 22); store
     /// errors. One that is missing, unreadable, too deep or unusable is a warning.
-    pub fn add_nested_groups(&mut self) -> Result<(), ExportError> {
+    pub(crate) fn add_nested_groups(&mut self) -> Result<(), ExportError> {
         while let Some(NestedGroup { id, depth, listed_by }) = self.groups.pop() {
             // A reader that may not see every Group is not told what those that it may not see are called, or list: it
             // knows the Groups that its own one lists.
@@ -386,7 +386,7 @@ impl<'a> MemberResolver<'a> {
     ///
     /// # Errors
     /// [`ExportError::Request`] when it cannot be read, or a line names no patient.
-    pub fn add_list(&mut self, path: &Path) -> Result<u128, ExportError> {
+    pub(crate) fn add_list(&mut self, path: &Path) -> Result<u128, ExportError> {
         let problem = |what: String| {
             RequestError::one(RequestProblem::of(Parameter::Patients, format!("{}: {what}", path.display())))
         };
@@ -449,7 +449,7 @@ impl<'a> MemberResolver<'a> {
     ///
     /// # Errors
     /// Store errors.
-    pub fn add_identified(&mut self) -> Result<(), ExportError> {
+    pub(crate) fn add_identified(&mut self) -> Result<(), ExportError> {
         if self.identifiers.is_empty() {
             return Ok(());
         }

@@ -16,7 +16,7 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 
 /// A Group that another one lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NestedGroup {
+pub(crate) struct NestedGroup {
     /// Its id.
     pub id: Id,
     /// Groups above it: 1 for one that is listed by the Group asked for.
@@ -27,26 +27,26 @@ pub struct NestedGroup {
 
 /// The Groups still to read.
 #[derive(Debug, Default)]
-pub struct GroupQueue {
+pub(crate) struct GroupQueue {
     waiting: VecDeque<NestedGroup>,
     seen: HashSet<Id>,
 }
 
 impl GroupQueue {
     /// Adds a Group unless it was there before.
-    pub fn push(&mut self, group: NestedGroup) {
+    pub(crate) fn push(&mut self, group: NestedGroup) {
         if self.seen.insert(group.id) {
             self.waiting.push_back(group);
         }
     }
 
     /// The next Group: none is less deep.
-    pub fn pop(&mut self) -> Option<NestedGroup> {
+    pub(crate) fn pop(&mut self) -> Option<NestedGroup> {
         self.waiting.pop_front()
     }
 
     /// A Group that is read otherwise: it is not taken from here, before or after.
-    pub fn exclude_patient(&mut self, id: Id) {
+    pub(crate) fn exclude_patient(&mut self, id: Id) {
         self.seen.insert(id);
         self.waiting.retain(|group| group.id != id);
     }
@@ -54,7 +54,7 @@ impl GroupQueue {
 
 /// How Groups are followed, as far as that does not depend on patients.
 #[derive(Clone, Copy, Debug)]
-pub struct GroupFollow<'a> {
+pub(crate) struct GroupFollow<'a> {
     /// Bases that are ours.
     pub fhir_bases: &'a [String],
     /// Which members count.
@@ -67,7 +67,7 @@ pub struct GroupFollow<'a> {
 
 impl GroupFollow<'_> {
     /// The id of a Group that a member names, if it counts and names one that is ours.
-    pub fn group_of(&self, member: &GroupMember<'_>) -> Option<Id> {
+    pub(crate) fn group_of(&self, member: &GroupMember<'_>) -> Option<Id> {
         let reference = Reference::parse(member.reference?)?;
         let counts = self.members == MembershipRule::Listed || is_active(member, self.at);
         let ours = crate::group::lookup::is_our_base(reference.base, self.fhir_bases);
@@ -80,7 +80,7 @@ impl GroupFollow<'_> {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn find_modifier(
+pub(crate) fn find_modifier(
     snapshot: &Snapshot,
     following: &GroupFollow<'_>,
     mut queue: GroupQueue,
@@ -107,7 +107,7 @@ pub fn find_modifier(
 }
 
 /// GROUP-04: neither inactive nor outside its period at T. A bound that is no date is taken as not given.
-pub fn is_active(member: &GroupMember<'_>, instant: &Instant) -> bool {
+pub(crate) fn is_active(member: &GroupMember<'_>, instant: &Instant) -> bool {
     let bound = |text: Option<&str>| text.and_then(|text| date_time_span(text.as_bytes()));
     let begun = bound(member.period_start).is_none_or(|(first, _)| first <= *instant);
     let over = bound(member.period_end).is_some_and(|(_, after)| after <= *instant);

@@ -19,7 +19,7 @@ type PostingRow = (u32, u32);
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn select_by_postings(
+pub(crate) fn select_by_postings(
     filter: &RowClassifier<'_>,
 ) -> Result<(Vec<(usize, RowSet)>, SegmentSelection), CorruptIndex> {
     let index = filter.snapshot.index();

@@ -7,7 +7,6 @@
 
 use crate::error::CorruptIndex;
 use crate::extract::fault::FaultKind;
-use crate::fhir::instant::Instant;
 use crate::index::global::Section;
 use crate::index::segment::layout::Column;
 use crate::index::snapshot::Snapshot;
@@ -130,7 +129,7 @@ impl Selection {
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn foreign_owners(
+pub(crate) fn foreign_owners(
     snapshot: &Snapshot,
     cohort: &Cohort,
     selection: &Selection,
@@ -161,9 +160,4 @@ fn prefers_postings(snapshot: &Snapshot, cohort: &Cohort, request: &ExportReques
         AccessPath::Columns | AccessPath::Rows => false,
         AccessPath::Auto => patients.count() * POSTINGS_SHARE <= snapshot.index().patients(),
     }
-}
-
-/// Whether an instant is later than T, for a request's own `_since` (SINCE-03).
-pub fn is_future(since: &Instant, snapshot: &Snapshot) -> bool {
-    since > snapshot.as_of()
 }

@@ -7,7 +7,7 @@ use crate::select::classifier::RowClassifier;
 
 /// What is known of all successions of the store at T.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Visibility {
+pub(crate) struct Visibility {
     /// Every row is seen and dated before T, so that a row that another one follows is superseded.
     by_rows: bool,
     /// So is every deletion, each of one of ours, and nothing follows any: what a deletion follows is deleted.
@@ -19,7 +19,7 @@ impl Visibility {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn of(filter: &RowClassifier<'_>) -> Result<Visibility, CorruptIndex> {
+    pub(crate) fn of(filter: &RowClassifier<'_>) -> Result<Visibility, CorruptIndex> {
         let (snapshot, index, instant) = (filter.snapshot, filter.snapshot.index(), filter.as_of());
         let heads = || index.extents().iter().map(|extent| extent.head());
         if !snapshot.sees_whole_index() || heads().any(|head| head.updated_max() >= instant.ticks) {
@@ -34,7 +34,7 @@ impl Visibility {
     }
 
     /// How a row ended that the record of number `next` follows, if that much tells it.
-    pub fn by_successor(self, filter: &RowClassifier<'_>, next: usize) -> Option<RowState> {
+    pub(crate) fn by_successor(self, filter: &RowClassifier<'_>, next: usize) -> Option<RowState> {
         match next < filter.snapshot.index().rows() {
             true => self.by_rows.then_some(RowState::Superseded),
             false => self.by_deletions.then_some(RowState::Deleted),
@@ -45,7 +45,7 @@ impl Visibility {
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn state(
+    pub(crate) fn state(
         self,
         filter: &RowClassifier<'_>,
         extent: usize,

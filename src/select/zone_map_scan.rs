@@ -22,7 +22,7 @@ const LOOKED_AT_SHARE: usize = 16;
 
 /// Whether the rows of an extent can be told this way: nothing in it lies after T, its rows are not late, and `_type`
 /// wants all of them or none.
-pub fn applies(filter: &RowClassifier<'_>, extent: usize) -> bool {
+pub(crate) fn applies(filter: &RowClassifier<'_>, extent: usize) -> bool {
     let head = filter.snapshot.index().extents()[extent].head();
     let wanted = ResourceType::all().filter(|t| head.has_type(t.index()) && filter.selects_type(*t)).count();
     let one_by_one = [ResourceType::PROVENANCE, ResourceType::GROUP];
@@ -37,7 +37,7 @@ pub fn applies(filter: &RowClassifier<'_>, extent: usize) -> bool {
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub fn scan_zones(
+pub(crate) fn scan_zones(
     filter: &RowClassifier<'_>,
     ended: Visibility,
     extent: usize,

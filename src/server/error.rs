@@ -11,30 +11,27 @@ use serde_json::{Map, Value, json};
 use crate::issue::Severity;
 
 /// Media type of FHIR resources in JSON.
-pub const FHIR_JSON: &str = "application/fhir+json";
+pub(crate) const FHIR_JSON: &str = "application/fhir+json";
 
 /// Codes of issues (<https://hl7.org/fhir/R4/valueset-issue-type.html>), those that are used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum OutcomeIssueType {
+pub(crate) enum OutcomeIssueType {
     Invalid,
     Structure,
     Required,
     Value,
     Login,
-    Unknown,
     Expired,
     Forbidden,
     Processing,
     NotSupported,
-    Duplicate,
     NotFound,
     Deleted,
     TooLong,
     BusinessRule,
     Conflict,
     Transient,
-    LockError,
     NoStore,
     Exception,
     Timeout,
@@ -46,26 +43,23 @@ pub enum OutcomeIssueType {
 
 impl OutcomeIssueType {
     /// Its code.
-    pub fn code(self) -> &'static str {
+    pub(crate) fn code(self) -> &'static str {
         match self {
             OutcomeIssueType::Invalid => "invalid",
             OutcomeIssueType::Structure => "structure",
             OutcomeIssueType::Required => "required",
             OutcomeIssueType::Value => "value",
             OutcomeIssueType::Login => "login",
-            OutcomeIssueType::Unknown => "unknown",
             OutcomeIssueType::Expired => "expired",
             OutcomeIssueType::Forbidden => "forbidden",
             OutcomeIssueType::Processing => "processing",
             OutcomeIssueType::NotSupported => "not-supported",
-            OutcomeIssueType::Duplicate => "duplicate",
             OutcomeIssueType::NotFound => "not-found",
             OutcomeIssueType::Deleted => "deleted",
             OutcomeIssueType::TooLong => "too-long",
             OutcomeIssueType::BusinessRule => "business-rule",
             OutcomeIssueType::Conflict => "conflict",
             OutcomeIssueType::Transient => "transient",
-            OutcomeIssueType::LockError => "lock-error",
             OutcomeIssueType::NoStore => "no-store",
             OutcomeIssueType::Exception => "exception",
             OutcomeIssueType::Timeout => "timeout",
@@ -79,7 +73,7 @@ impl OutcomeIssueType {
 
 /// One issue of an OperationOutcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutcomeIssue {
+pub(crate) struct OutcomeIssue {
     /// How bad it is.
     pub severity: Severity,
     /// What kind of thing.
@@ -92,19 +86,19 @@ pub struct OutcomeIssue {
 
 impl OutcomeIssue {
     /// An error.
-    pub fn error(code: OutcomeIssueType, diagnostics: impl Into<String>) -> OutcomeIssue {
+    pub(crate) fn error(code: OutcomeIssueType, diagnostics: impl Into<String>) -> OutcomeIssue {
         OutcomeIssue { severity: Severity::Error, code, diagnostics: diagnostics.into(), expression: None }
     }
 
     /// The same, with where.
-    pub fn at(mut self, expression: impl Into<String>) -> OutcomeIssue {
+    pub(crate) fn at(mut self, expression: impl Into<String>) -> OutcomeIssue {
         self.expression = Some(expression.into());
         self
     }
 }
 
 /// An OperationOutcome as JSON.
-pub fn outcome(issues: &[OutcomeIssue]) -> Value {
+pub(crate) fn outcome(issues: &[OutcomeIssue]) -> Value {
     let issue = |issue: &OutcomeIssue| {
         let mut out = Map::new();
         out.insert("severity".into(), json!(issue.severity));
@@ -119,7 +113,7 @@ pub fn outcome(issues: &[OutcomeIssue]) -> Value {
 }
 
 /// A resource as an answer.
-pub fn outcome_resource(status: StatusCode, body: &Value) -> Response<Body> {
+pub(crate) fn outcome_resource(status: StatusCode, body: &Value) -> Response<Body> {
     let mut response = Response::new(Body::from(serde_json::to_vec(body).expect("plain data")));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -129,7 +123,7 @@ pub fn outcome_resource(status: StatusCode, body: &Value) -> Response<Body> {
 }
 
 /// An answer with one informational issue: the body of a 202 (KICK-09, DELETE-01).
-pub fn informational_outcome(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+pub(crate) fn informational_outcome(status: StatusCode, text: impl Into<String>) -> Response<Body> {
     let issue = OutcomeIssue {
         severity: Severity::Information,
         code: OutcomeIssueType::Informational,
@@ -141,7 +135,7 @@ pub fn informational_outcome(status: StatusCode, text: impl Into<String>) -> Res
 
 /// A request that is answered with what is wrong with it: every problem at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ApiError {
+pub(crate) struct ApiError {
     /// The status.
     pub status: StatusCode,
     /// What is wrong; one at least.
@@ -152,22 +146,22 @@ pub struct ApiError {
 
 impl ApiError {
     /// One problem.
-    pub fn new(status: StatusCode, code: OutcomeIssueType, diagnostics: impl Into<String>) -> ApiError {
+    pub(crate) fn new(status: StatusCode, code: OutcomeIssueType, diagnostics: impl Into<String>) -> ApiError {
         ApiError::of(status, vec![OutcomeIssue::error(code, diagnostics)])
     }
 
     /// Several.
-    pub fn of(status: StatusCode, issues: Vec<OutcomeIssue>) -> ApiError {
+    pub(crate) fn of(status: StatusCode, issues: Vec<OutcomeIssue>) -> ApiError {
         ApiError { status, issues, headers: Vec::new() }
     }
 
     /// 404, in the same words whatever the reason (KICK-16).
-    pub fn not_found(what: &str) -> ApiError {
+    pub(crate) fn not_found(what: &str) -> ApiError {
         ApiError::new(StatusCode::NOT_FOUND, OutcomeIssueType::NotFound, format!("{what} is not known here"))
     }
 
     /// Where the last problem is.
-    pub fn at(mut self, expression: impl Into<String>) -> ApiError {
+    pub(crate) fn at(mut self, expression: impl Into<String>) -> ApiError {
         if let Some(issue) = self.issues.last_mut() {
             issue.expression = Some(expression.into());
         }
@@ -175,18 +169,18 @@ impl ApiError {
     }
 
     /// The body.
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         outcome(&self.issues).to_string()
     }
 
     /// With a header.
-    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> ApiError {
+    pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> ApiError {
         self.headers.push((name, value));
         self
     }
 
     /// With `Retry-After`, in seconds, at least 1 (CLIENT-02).
-    pub fn retry_after(self, seconds: u64) -> ApiError {
+    pub(crate) fn retry_after(self, seconds: u64) -> ApiError {
         self.header(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))
     }
 }

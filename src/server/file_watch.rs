@@ -17,7 +17,7 @@ const SETTLE_MAX: usize = 50;
 
 /// Watches until it is dropped.
 #[must_use = "nothing is watched once it is dropped"]
-pub struct FileWatcher(JoinHandle<()>);
+pub(crate) struct FileWatcher(JoinHandle<()>);
 
 impl Drop for FileWatcher {
     fn drop(&mut self) {
@@ -39,7 +39,7 @@ fn identity_of(paths: &[PathBuf]) -> Vec<FileIdentity> {
 /// Calls `changed` on a thread that may block: once soon after the beginning, because a file may have changed since the
 /// caller read it, whenever one of the files is another or has other times or another size than before, and at SIGHUP.
 /// Runs inside an async runtime.
-pub fn watch_files(paths: Vec<PathBuf>, changed: impl FnMut() + Send + 'static) -> FileWatcher {
+pub(crate) fn watch_files(paths: Vec<PathBuf>, changed: impl FnMut() + Send + 'static) -> FileWatcher {
     FileWatcher(tokio::spawn(async move {
         // A signal is passed over on a system that has none to give; looking goes on.
         let mut hangups = signal(SignalKind::hangup()).ok();

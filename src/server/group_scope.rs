@@ -18,7 +18,7 @@ use crate::server::state::Tenant;
 ///
 /// # Errors
 /// When the book or the store cannot be read.
-pub fn scope_of(
+pub(crate) fn scope_of(
     authenticator: &dyn Authenticator,
     tenant: &str,
     groups: &GroupView<'_>,
@@ -109,7 +109,7 @@ const INDEX_WAIT: Duration = Duration::from_secs(3600);
 
 /// How clients are looked at that could name nobody in the Groups that they write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WriterCheck {
+pub(crate) enum WriterCheck {
     /// At start: a store that is not indexed yet is, if that decides.
     Start,
     /// While the service runs: nothing is waited for.
@@ -119,7 +119,7 @@ pub enum WriterCheck {
 /// Clients that may write Groups but can name nobody in them: what is wrong with them by the configuration alone, one
 /// sentence each. What a client may change itself (its Groups' current versions), or what left the store, decides nothing:
 /// it is logged. Blocks.
-pub fn check_writers(
+pub(crate) fn check_writers(
     check: WriterCheck,
     tenants: &[Tenant],
     mounts: &[Mount],

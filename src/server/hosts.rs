@@ -96,11 +96,11 @@ impl HostName {
 /// The hosts under which a service without authorization is asked: this machine's, that of its public URL, and those
 /// of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AllowedHosts(BTreeSet<HostName>);
+pub(crate) struct AllowedHosts(BTreeSet<HostName>);
 
 impl AllowedHosts {
     /// Those of a service with this public URL and this configuration.
-    pub fn new(public_url: &str, hosts: &[String]) -> AllowedHosts {
+    pub(crate) fn new(public_url: &str, hosts: &[String]) -> AllowedHosts {
         let url: Option<Uri> = public_url.parse().ok();
         let own =
             url.as_ref().and_then(Uri::authority).and_then(|authority| HostName::of_authority(authority.as_str()));
@@ -108,7 +108,7 @@ impl AllowedHosts {
     }
 
     /// What of the configured hosts is none, one sentence each.
-    pub fn problems(hosts: &[String]) -> Vec<String> {
+    pub(crate) fn problems(hosts: &[String]) -> Vec<String> {
         let wrong = hosts.iter().filter(|text| configured_hosts(text).is_none());
         let problem = |text: &String| {
             format!(
@@ -172,7 +172,7 @@ fn configured_hosts(text: &str) -> Option<HostName> {
 }
 
 /// Lets a request on, or not; all of them where it is asked who sends them.
-pub async fn check_host(
+pub(crate) async fn check_host(
     State(hosts): State<Arc<Option<AllowedHosts>>>,
     mut request: Request,
     next: Next,

@@ -10,22 +10,22 @@ use crate::fhir::instant::Instant;
 ///
 /// # Panics
 /// When the system has none to give: a service that cannot make secrets must not go on.
-pub fn random() -> [u8; 16] {
+pub(crate) fn random() -> [u8; 16] {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the system gives random bytes");
     bytes
 }
 
 /// A name that cannot be guessed: 32 hexadecimal digits.
-pub fn new_id() -> String {
+pub(crate) fn new_id() -> String {
     format!("{:032x}", u128::from_le_bytes(random()))
 }
 
 /// The time, in milliseconds: T is chosen at that precision first (CONS-06).
-pub fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Instant::from_unix_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Name of the header that names a request in the log.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

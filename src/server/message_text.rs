@@ -4,7 +4,7 @@
 use crate::issue::{Advice, IssuePlace, Parameter, ParameterNames};
 
 /// See the module.
-pub const HTTP_WORDS: ParameterNames = ParameterNames { parameter: Parameter::name, place, advice };
+pub(crate) const HTTP_WORDS: ParameterNames = ParameterNames { parameter: Parameter::name, place, advice };
 
 fn place(place: &IssuePlace) -> String {
     match place {

@@ -23,14 +23,14 @@ const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 
 /// A request that came as EXPORT.
 #[derive(Clone, Copy)]
-pub struct AsGet;
+pub(crate) struct AsGet;
 
 /// Where mounts are.
-pub struct MountTable(Vec<(Vec<String>, &'static Dialect)>);
+pub(crate) struct MountTable(Vec<(Vec<String>, &'static Dialect)>);
 
 impl MountTable {
     /// Those of the mounts that are on.
-    pub fn of(config: &Config) -> MountTable {
+    pub(crate) fn of(config: &Config) -> MountTable {
         let on = config.mounts().into_iter().filter(|(_, mount)| mount.enabled);
         let segments = |base: &str| base.split('/').skip(1).map(str::to_string).collect();
         MountTable(on.map(|(table, mount)| (segments(&mount.base), Dialect::named(table))).collect())
@@ -54,7 +54,11 @@ impl MountTable {
 }
 
 /// Lets a request on to the routes, or not.
-pub async fn check_method(State(places): State<Arc<MountTable>>, mut request: Request, next: Next) -> Response<Body> {
+pub(crate) async fn check_method(
+    State(places): State<Arc<MountTable>>,
+    mut request: Request,
+    next: Next,
+) -> Response<Body> {
     let passage = places
         .find(request.uri().path())
         .map_or(MethodPolicy::Go, |(dialect, rest)| dialect.method_policy(request.method(), rest));
@@ -76,7 +80,11 @@ pub async fn check_method(State(places): State<Arc<MountTable>>, mut request: Re
 }
 
 /// Names each request, and writes a line of log for each answer: no query, no ids, nothing of the data.
-pub async fn log_request(State(places): State<Arc<MountTable>>, mut request: Request, next: Next) -> Response<Body> {
+pub(crate) async fn log_request(
+    State(places): State<Arc<MountTable>>,
+    mut request: Request,
+    next: Next,
+) -> Response<Body> {
     let place = places.find(request.uri().path()).map(|(dialect, _)| dialect);
     let ids = place.map_or(RequestIds::Plain, |dialect| dialect.request_ids);
     let given = request.headers().get(&REQUEST_ID).cloned();

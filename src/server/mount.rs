@@ -24,7 +24,7 @@ use crate::server::routes::{Enabled, Route, routes_on};
 
 /// See the module.
 #[derive(Clone, Debug)]
-pub struct Mount {
+pub(crate) struct Mount {
     /// What it speaks.
     pub dialect: &'static Dialect,
     /// What is configured.
@@ -49,7 +49,7 @@ pub struct Mount {
 
 impl Mount {
     /// Every mount that is on. Those of one tenant have different names, for each speaks another dialect.
-    pub fn all(config: &Config, public_url: &str) -> Vec<Mount> {
+    pub(crate) fn all(config: &Config, public_url: &str) -> Vec<Mount> {
         let tenants = config.all_tenants();
         let mut mounts = Vec::new();
         for (table, settings) in config.mounts().into_iter().filter(|(_, settings)| settings.enabled) {
@@ -113,22 +113,22 @@ impl Mount {
     }
 
     /// Its name: jobs remember it.
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         self.dialect.name
     }
 
     /// The routes that are switched on.
-    pub fn routes(&self) -> impl Iterator<Item = &'static Route> + '_ {
+    pub(crate) fn routes(&self) -> impl Iterator<Item = &'static Route> + '_ {
         routes_on(self.dialect.routes, &self.enabled)
     }
 
     /// Bases under which absolute references are ours.
-    pub fn fhir_bases(&self) -> &[String] {
+    pub(crate) fn fhir_bases(&self) -> &[String] {
         &self.fhir_bases
     }
 
     /// What Groups that clients send must keep to.
-    pub fn group_rules(&self) -> GroupRules {
+    pub(crate) fn group_rules(&self) -> GroupRules {
         GroupRules {
             content: if self.dialect.group_rules { GroupContent::Patients } else { GroupContent::R4 },
             members_max: Some(self.settings.group_members_max),
@@ -137,7 +137,7 @@ impl Mount {
     }
 
     /// A request under this mount's policies.
-    pub fn stored_request(&self, whose: RecordedPopulation, params: &KickOffParams) -> StoredRequest {
+    pub(crate) fn stored_request(&self, whose: RecordedPopulation, params: &KickOffParams) -> StoredRequest {
         StoredRequest {
             whose,
             types: params.types.iter().map(|of| of.name().to_string()).collect(),
@@ -158,7 +158,7 @@ impl Mount {
     }
 
     /// What it says of itself; `security` tells who may ask.
-    pub fn capability_declaration(&self, security: &'static str) -> Declaration<'_> {
+    pub(crate) fn capability_declaration(&self, security: &'static str) -> Declaration<'_> {
         Declaration {
             base_url: &self.url,
             routes: self.dialect.routes,
@@ -177,7 +177,7 @@ impl Mount {
     }
 
     /// What renderings of jobs need of this mount.
-    pub fn view(&self) -> MountView<'_> {
+    pub(crate) fn view(&self) -> MountView<'_> {
         MountView {
             base_url: &self.url,
             settings: &self.settings,
@@ -187,7 +187,7 @@ impl Mount {
     }
 
     /// The answer to a poll of a job's status, as this mount's dialect renders it (STATUS-01…13).
-    pub fn status_answer(
+    pub(crate) fn status_answer(
         &self,
         found: &JobLookup,
         principal: &Principal,

@@ -5,7 +5,7 @@
 
 /// One parameter of `$export`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ParameterRow {
+pub(crate) struct ParameterRow {
     /// Its name; case counts (PARAM-08).
     pub name: &'static str,
     /// Its type in an OperationDefinition.
@@ -27,16 +27,17 @@ pub struct ParameterRow {
 
 impl ParameterRow {
     /// Whether it may stand several times, its values in a comma list (PARAM-01).
-    pub fn is_list(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_list(&self) -> bool {
         self.max == "*"
     }
 }
 
 /// Values of `_outputFormat`, the default first; all mean the same (FMT-01).
-pub const OUTPUT_FORMATS: [&str; 3] = ["application/fhir+ndjson", "application/ndjson", "ndjson"];
+pub(crate) const OUTPUT_FORMATS: [&str; 3] = ["application/fhir+ndjson", "application/ndjson", "ndjson"];
 
 /// The parameter of this exact name.
-pub fn find<'a>(table: &'a [ParameterRow], name: &str) -> Option<&'a ParameterRow> {
+pub(crate) fn find<'a>(table: &'a [ParameterRow], name: &str) -> Option<&'a ParameterRow> {
     table.iter().find(|parameter| parameter.name == name)
 }
 
@@ -118,7 +119,7 @@ const PARTIAL: ParameterRow =
     known_parameter("allowPartialManifests", "boolean", "1", "Whether files may be listed before the export ends.");
 
 /// The parameters of the Bulk Data IG, release 3.
-pub const PARAMETERS: &[ParameterRow] =
+pub(crate) const PARAMETERS: &[ParameterRow] =
     &[OUTPUT_FORMAT, SINCE, UNTIL, TYPE, ELEMENTS, TYPE_FILTER, PATIENT, ASSOCIATED, ORGANIZE, PARTIAL];
 
 /// `_until` where only the IG documents it.
@@ -130,7 +131,7 @@ const fn vendors(since: ParameterRow, types: ParameterRow) -> [ParameterRow; 10]
 }
 
 /// Netsmart's: the three of its documents (NETSMART-G04).
-pub const NETSMART_PARAMETERS: &[ParameterRow] = &vendors(SINCE, TYPE);
+pub(crate) const NETSMART_PARAMETERS: &[ParameterRow] = &vendors(SINCE, TYPE);
 
 const ONEUP_SINCE: ParameterRow = ParameterRow {
     fhir_type: "string",
@@ -146,7 +147,7 @@ const ONEUP_TYPE: ParameterRow = ParameterRow {
 };
 
 /// 1upHealth's, in the single-tenant environment (ONEUP-S04…S06).
-pub const ONEUP_STE_PARAMETERS: &[ParameterRow] = &vendors(ONEUP_SINCE, ONEUP_TYPE);
+pub(crate) const ONEUP_STE_PARAMETERS: &[ParameterRow] = &vendors(ONEUP_SINCE, ONEUP_TYPE);
 
 const ONEUP_MTE_TYPE: ParameterRow = ParameterRow {
     lenient: false,
@@ -156,7 +157,7 @@ const ONEUP_MTE_TYPE: ParameterRow = ParameterRow {
 };
 
 /// 1upHealth's, in the multi-tenant environment (ONEUP-M06…M08).
-pub const ONEUP_MTE_PARAMETERS: &[ParameterRow] = &vendors(ONEUP_SINCE, ONEUP_MTE_TYPE);
+pub(crate) const ONEUP_MTE_PARAMETERS: &[ParameterRow] = &vendors(ONEUP_SINCE, ONEUP_MTE_TYPE);
 
 #[cfg(test)]
 mod tests {

@@ -16,11 +16,11 @@ use crate::server::error::{ApiError, OutcomeIssueType};
 
 /// Addresses whose forwarded headers are believed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Proxies(Vec<IpNet>);
+pub(crate) struct Proxies(Vec<IpNet>);
 
 /// Where a request comes from. Handlers find it among its extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestOrigin {
+pub(crate) struct RequestOrigin {
     /// The client's address, as far back as trusted proxies tell.
     pub client: IpAddr,
     way: Arrival,
@@ -42,7 +42,7 @@ impl Proxies {
     ///
     /// # Errors
     /// Those that are neither, one sentence each.
-    pub fn parse(texts: &[String]) -> Result<Proxies, Vec<String>> {
+    pub(crate) fn parse(texts: &[String]) -> Result<Proxies, Vec<String>> {
         let (mut nets, mut problems) = (Vec::new(), Vec::new());
         for text in texts {
             match text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
@@ -60,7 +60,7 @@ impl Proxies {
     }
 
     /// Notes on a request where it comes from.
-    pub fn mark_origin(&self, mut request: Request) -> Request {
+    pub(crate) fn mark_origin(&self, mut request: Request) -> Request {
         let extensions = request.extensions();
         let peer = extensions.get::<ConnectInfo<std::net::SocketAddr>>().map(|peer| peer.0.ip());
         let tls = extensions.get::<OverTls>().is_some_and(|tls| tls.0);
@@ -96,7 +96,7 @@ impl Proxies {
 
 impl RequestOrigin {
     /// The answer to a request that came by plain http where it must not (CORE-01). Probes of a service's health may.
-    pub fn insecure_error(&self, path: &str) -> Option<ApiError> {
+    pub(crate) fn insecure_error(&self, path: &str) -> Option<ApiError> {
         let reason = match self.way {
             _ if path.starts_with("/health/") => return None,
             Arrival::Allowed => return None,

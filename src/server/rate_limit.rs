@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 const BUCKETS_MAX: usize = 100_000;
 
 /// Buckets by client and job.
-pub struct PollLimiter {
+pub(crate) struct PollLimiter {
     per_second: f64,
     burst: f64,
     buckets: Mutex<HashMap<(String, String), (f64, Instant)>>,
@@ -16,7 +16,7 @@ pub struct PollLimiter {
 
 impl PollLimiter {
     /// So many polls a second, and so many at once.
-    pub fn new(per_second: u32, burst: u32) -> PollLimiter {
+    pub(crate) fn new(per_second: u32, burst: u32) -> PollLimiter {
         let (per_second, burst) = (f64::from(per_second.max(1)), f64::from(burst.max(1)));
         PollLimiter { per_second, burst, buckets: Mutex::default() }
     }
@@ -25,7 +25,7 @@ impl PollLimiter {
     ///
     /// # Errors
     /// How long to wait when it comes too early.
-    pub fn count_poll(&self, client: &str, job: &str, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn count_poll(&self, client: &str, job: &str, now: Instant) -> Result<(), Duration> {
         let mut buckets = self.buckets.lock().expect("no panic under it");
         let filled = |left: f64, time: Instant| {
             (left + now.saturating_duration_since(time).as_secs_f64() * self.per_second).min(self.burst)

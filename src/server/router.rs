@@ -20,7 +20,7 @@ use serde_json::json;
 use std::sync::Arc;
 
 /// The routes of all mounts, and those that belong to none.
-pub fn router(app: Arc<App>) -> Router {
+pub(crate) fn router(app: Arc<App>) -> Router {
     let mut router = Router::new()
         .route("/health/live", get(|| async { health(json!({ "status": "live" })) }))
         .route("/health/ready", get(ready));

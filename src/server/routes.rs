@@ -6,7 +6,7 @@ use axum::http::Method;
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Operation {
+pub(crate) enum Operation {
     /// Kick-off for everything in the store (KICK-01).
     SystemExport,
     /// Kick-off for all patients (KICK-02).
@@ -45,7 +45,7 @@ pub enum Operation {
 
 impl Operation {
     /// Its word in the access log.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Operation::SystemExport => "SystemExport",
             Operation::PatientExport => "PatientExport",
@@ -68,14 +68,14 @@ impl Operation {
     }
 
     /// Whether it starts a job.
-    pub fn is_export(self) -> bool {
+    pub(crate) fn is_export(self) -> bool {
         use Operation::{GroupExport, PatientExport, SystemExport, TypeExport};
         matches!(self, SystemExport | PatientExport | GroupExport | TypeExport)
     }
 
     /// The resource type and the code of the REST interaction that this is
     /// (<https://hl7.org/fhir/R4/valueset-type-restful-interaction.html>), if it is one.
-    pub fn interaction(self) -> Option<(&'static str, &'static str)> {
+    pub(crate) fn interaction(self) -> Option<(&'static str, &'static str)> {
         match self {
             Operation::GroupSearch => Some(("Group", "search-type")),
             Operation::GroupCreate => Some(("Group", "create")),
@@ -92,7 +92,7 @@ impl Operation {
 
 /// What a mount has switched on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Enabled {
+pub(crate) struct Enabled {
     /// Export of the whole system.
     pub system: bool,
     /// Export of all patients.
@@ -107,7 +107,7 @@ pub struct Enabled {
 
 impl Enabled {
     /// Whether an operation is switched on. Status and files always are: jobs outlive a level that is switched off.
-    pub fn has(&self, operation: Operation) -> bool {
+    pub(crate) fn has(&self, operation: Operation) -> bool {
         match operation {
             Operation::SystemExport => self.system,
             Operation::PatientExport | Operation::TypeExport => self.patient,
@@ -125,7 +125,7 @@ impl Enabled {
 
 /// One method at one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
+pub(crate) struct Route {
     /// The method; HEAD goes with GET, but for kick-offs, which it must not start.
     pub method: Method,
     /// The path below the mount's base, as axum writes it, `%24` being `$` (CORE-07); `{id}` and `{version}` at most, one
@@ -140,7 +140,7 @@ const fn route(method: Method, path: &'static str, operation: Operation) -> Rout
 }
 
 /// The mount that speaks the Bulk Data IG (DIALECT-02).
-pub const IG_ROUTES: &[Route] = &[
+pub(crate) const IG_ROUTES: &[Route] = &[
     route(Method::GET, "/$export", Operation::SystemExport),
     route(Method::GET, "/Patient/$export", Operation::PatientExport),
     route(Method::GET, "/Group/{id}/$export", Operation::GroupExport),
@@ -158,7 +158,7 @@ pub const IG_ROUTES: &[Route] = &[
 ];
 
 /// Netsmart's (NETSMART-G07). A job is named in the path or by `_id`: its pages show both (C-09).
-pub const NETSMART_ROUTES: &[Route] = &[
+pub(crate) const NETSMART_ROUTES: &[Route] = &[
     route(Method::GET, "/$export", Operation::SystemExport),
     route(Method::GET, "/Patient/$export", Operation::PatientExport),
     route(Method::GET, "/Group/{id}/$export", Operation::GroupExport),
@@ -175,7 +175,7 @@ pub const NETSMART_ROUTES: &[Route] = &[
 ];
 
 /// 1upHealth's single-tenant environment (ONEUP-S01, ONEUP-S02, ONEUP-S11, ONEUP-S17). Nothing is deleted (C-04).
-pub const ONEUP_STE_ROUTES: &[Route] = &[
+pub(crate) const ONEUP_STE_ROUTES: &[Route] = &[
     route(Method::GET, "/$export", Operation::SystemExport),
     route(Method::GET, "/Group/{id}/$export", Operation::GroupExport),
     route(Method::GET, "/$export/job/{id}", Operation::JobStatus),
@@ -189,7 +189,7 @@ pub const ONEUP_STE_ROUTES: &[Route] = &[
 
 /// 1upHealth's multi-tenant environment (ONEUP-M02, ONEUP-M05, ONEUP-M06, ONEUP-M16, ONEUP-M18): `$export` without a Group
 /// is that of all patients.
-pub const ONEUP_MTE_ROUTES: &[Route] = &[
+pub(crate) const ONEUP_MTE_ROUTES: &[Route] = &[
     route(Method::GET, "/$export", Operation::PatientExport),
     route(Method::GET, "/Group/{id}/$export", Operation::GroupExport),
     route(Method::GET, "/$export/job/{id}", Operation::JobStatus),
@@ -203,7 +203,7 @@ pub const ONEUP_MTE_ROUTES: &[Route] = &[
 ];
 
 /// The routes of a table that are switched on.
-pub fn routes_on<'a>(table: &'a [Route], enabled: &Enabled) -> impl Iterator<Item = &'a Route> {
+pub(crate) fn routes_on<'a>(table: &'a [Route], enabled: &Enabled) -> impl Iterator<Item = &'a Route> {
     table.iter().filter(move |route| enabled.has(route.operation))
 }
 

@@ -33,7 +33,7 @@ use tokio::net::TcpListener;
 const INDEX_WAIT: Duration = Duration::from_secs(3600);
 
 /// A service that answers.
-pub struct ServeInfo {
+pub(crate) struct ServeInfo {
     /// The address that it listens on.
     pub listen: SocketAddr,
     /// Whether it speaks TLS there.
@@ -47,7 +47,7 @@ pub struct ServeInfo {
 ///
 /// # Errors
 /// A sentence that says what cannot be opened, and what to do.
-pub async fn serve(
+pub(crate) async fn serve(
     config: Config,
     stores: Vec<Store>,
     begun: impl FnOnce(&ServeInfo),

@@ -13,7 +13,7 @@ use crate::server::mount::Mount;
 use crate::server::rate_limit::PollLimiter;
 
 /// A store, and all that the service keeps for it. Nothing of one tenant is ever seen by another (ONEUP-M01).
-pub struct Tenant {
+pub(crate) struct Tenant {
     /// Its name.
     pub name: String,
     /// The job engine.
@@ -25,7 +25,7 @@ pub struct Tenant {
 }
 
 /// What every handler shares.
-pub struct App {
+pub(crate) struct App {
     /// The configuration in force.
     pub config: Config,
     /// The tenants.
@@ -42,7 +42,7 @@ pub struct App {
 
 impl App {
     /// The tenant of a mount.
-    pub fn tenant(&self, mount: &Mount) -> &Tenant {
+    pub(crate) fn tenant(&self, mount: &Mount) -> &Tenant {
         &self.tenants[mount.tenant]
     }
 

@@ -23,7 +23,7 @@ use crate::sys::regular_file::read_regular;
 /// `[tls]`: the two files, or neither.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct TlsFiles {
+pub(crate) struct TlsFiles {
     /// The server's certificate, and those between it and the root, in PEM.
     pub certificate: PathBuf,
     /// Its private key, in PEM: PKCS #8, PKCS #1 or SEC 1.
@@ -32,12 +32,12 @@ pub struct TlsFiles {
 
 impl TlsFiles {
     /// Whether TLS is on.
-    pub fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         !self.certificate.as_os_str().is_empty()
     }
 
     /// What is wrong when one is given without the other.
-    pub fn tls_problem(&self) -> Option<String> {
+    pub(crate) fn tls_problem(&self) -> Option<String> {
         let (given, missing) = match (self.is_on(), !self.key.as_os_str().is_empty()) {
             (true, false) => ("certificate", "key"),
             (false, true) => ("key", "certificate"),
@@ -47,14 +47,14 @@ impl TlsFiles {
     }
 
     /// Both.
-    pub fn paths(&self) -> Vec<PathBuf> {
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
         vec![self.certificate.clone(), self.key.clone()]
     }
 }
 
 /// The certificate in force.
 #[derive(Debug)]
-pub struct Certificate {
+pub(crate) struct Certificate {
     files: TlsFiles,
     current: RwLock<Arc<CertifiedKey>>,
 }
@@ -64,7 +64,7 @@ impl Certificate {
     ///
     /// # Errors
     /// A sentence with the file and what is wrong with it.
-    pub fn load(files: TlsFiles) -> Result<Arc<Certificate>, String> {
+    pub(crate) fn load(files: TlsFiles) -> Result<Arc<Certificate>, String> {
         let current = RwLock::new(Arc::new(read(&files)?));
         Ok(Arc::new(Certificate { files, current }))
     }
@@ -73,7 +73,7 @@ impl Certificate {
     ///
     /// # Errors
     /// As [`Certificate::load`]; then all stays as it is.
-    pub fn reload(&self) -> Result<(), String> {
+    pub(crate) fn reload(&self) -> Result<(), String> {
         let new = Arc::new(read(&self.files)?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(())
@@ -83,7 +83,7 @@ impl Certificate {
     ///
     /// # Errors
     /// A sentence, when the cryptography is not as it must be.
-    pub fn acceptor(self: &Arc<Certificate>) -> Result<TlsAcceptor, String> {
+    pub(crate) fn acceptor(self: &Arc<Certificate>) -> Result<TlsAcceptor, String> {
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(|error| format!("TLS cannot be used: {error}"))?;

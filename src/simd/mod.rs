@@ -6,15 +6,15 @@
 //! takes the classes block by block and is compiled for each kernel by [`Kernel::run`].
 
 #[cfg(target_arch = "x86_64")]
-pub mod avx2;
+pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
-pub mod avx512;
-pub mod scalar;
+pub(crate) mod avx512;
+pub(crate) mod scalar;
 
 /// Bytes of a block.
-pub const BLOCK: usize = 64;
+pub(crate) const BLOCK: usize = 64;
 /// Blocks classified at a time: small enough that text and masks stay in the first-level cache.
-pub const BATCH: usize = 64;
+pub(crate) const BATCH: usize = 64;
 
 /// A way to classify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,9 +74,9 @@ pub trait Vector: Copy {
 }
 
 /// Bytes that [`Vector::differing`] compares.
-pub const HALF: usize = BLOCK / 2;
+pub(crate) const HALF: usize = BLOCK / 2;
 /// What [`Vector::pack`] writes for any number or literal.
-pub const SCALAR: u8 = b'0';
+pub(crate) const SCALAR: u8 = b'0';
 
 /// Work that is compiled for each kernel. Its `run`, and what it calls, must be `#[inline(always)]` to be.
 pub trait KernelJob {
@@ -297,7 +297,7 @@ impl Classes {
 /// The characters of a block that a backslash escapes, and whether the first of the next block is escaped. Backslashes
 /// are rare, so they are taken one by one: each unescaped one escapes the character behind it.
 #[inline(always)]
-pub fn escaped_characters(backslash: u64, len: usize, carried: bool) -> (u64, bool) {
+pub(crate) fn escaped_characters(backslash: u64, len: usize, carried: bool) -> (u64, bool) {
     let own = if len == BLOCK { u64::MAX } else { (1 << len) - 1 };
     let mut escaped = u64::from(carried);
     let mut left = backslash & own & !escaped;

@@ -4,9 +4,9 @@
 //! `generation` names one consistent index, [`Snapshot`] is what one export sees. Nothing here knows requests, output
 //! files or clocks.
 
-pub mod packed;
-pub mod paths;
-pub mod walk;
+pub(crate) mod packed;
+pub(crate) mod paths;
+pub(crate) mod walk;
 
 use crate::error::IndexError;
 use crate::extract::Validate;

@@ -6,7 +6,7 @@ use crate::error::{RequestError, RequestProblem};
 use crate::issue::Parameter;
 
 /// Whether `out` lies inside `store`, where the next export would read it as input.
-pub fn check_outside_store(store: &Path, out: &Path) -> Result<(), RequestError> {
+pub(crate) fn check_outside_store(store: &Path, out: &Path) -> Result<(), RequestError> {
     let absolute = |path: &Path| {
         // The directory need not be there yet: resolve as much of it as there is.
         let mut rest = Vec::new();

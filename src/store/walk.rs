@@ -18,7 +18,7 @@ use crate::sys::store_file::FileStamp;
 
 /// A data file of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WalkedFile {
+pub(crate) struct WalkedFile {
     /// Path relative to the store, `/` between its parts; store order is the bytewise order of these.
     pub name: String,
     /// How its bytes are coded.
@@ -29,7 +29,7 @@ pub struct WalkedFile {
 
 /// What a walk found.
 #[derive(Clone, Debug, Default)]
-pub struct Walk {
+pub(crate) struct Walk {
     /// Data files in store order.
     pub files: Vec<WalkedFile>,
     /// Relative paths that were passed by: other files, symlinks, names that are no UTF-8 (shown lossily).
@@ -38,7 +38,7 @@ pub struct Walk {
 
 /// Whether a walk could have found a data file of this name: it leads to a place in the store, through no hidden
 /// directory. Names that a record or an index brings are held against it before anything is opened.
-pub fn is_store_name(name: &str) -> bool {
+pub(crate) fn is_store_name(name: &str) -> bool {
     Compression::of_file_name(name).is_some() && name.split('/').all(|part| !part.is_empty() && !part.starts_with('.'))
 }
 
@@ -46,7 +46,7 @@ pub fn is_store_name(name: &str) -> bool {
 ///
 /// # Errors
 /// Any directory that cannot be read: a part of the store that is silently absent would be lost data.
-pub fn walk(root: &Path) -> Result<Walk, (PathBuf, io::Error)> {
+pub(crate) fn walk(root: &Path) -> Result<Walk, (PathBuf, io::Error)> {
     let mut walk = Walk::default();
     visit(root, "", &mut walk)?;
     walk.files.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));

@@ -5,11 +5,11 @@
 //! 2012 and 2025, so the share of rows after an instant is known beforehand. The same seed gives the same bytes on any
 //! machine and any number of threads. Nothing is held but the seed (52 MB) and, in order of arrival, a window of events.
 
-pub mod event;
-pub mod rename;
-pub mod seed;
-pub mod store;
-pub mod time;
+pub(crate) mod event;
+pub(crate) mod rename;
+pub(crate) mod seed;
+pub(crate) mod store;
+pub(crate) mod time;
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ use crate::sys::durability::FileSync;
 
 /// In what order rows stand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SynthOrder {
+pub(crate) enum SynthOrder {
     /// All rows of a patient together, patients one after another.
     #[default]
     Clustered,
@@ -28,7 +28,7 @@ pub enum SynthOrder {
 
 /// How rows are spread over files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Layout {
+pub(crate) enum Layout {
     /// A file a resource type.
     #[default]
     ByType,
@@ -38,7 +38,7 @@ pub enum Layout {
 
 /// What to make.
 #[derive(Clone, Debug)]
-pub struct SynthOptions {
+pub(crate) struct SynthOptions {
     /// The new store; not there, or an empty directory.
     pub out: PathBuf,
     /// Patients in it.
@@ -60,7 +60,7 @@ pub struct SynthOptions {
 /// What was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct SynthReport {
+pub(crate) struct SynthReport {
     /// Patients.
     pub patients: u64,
     /// Rows, second versions included.
@@ -77,7 +77,7 @@ pub struct SynthReport {
 
 /// Why no store was made.
 #[derive(Debug, thiserror::Error)]
-pub enum SynthError {
+pub(crate) enum SynthError {
     /// The place is taken or cannot be written.
     #[error(transparent)]
     Directory(#[from] AtomicDirError),

@@ -32,7 +32,7 @@ const GROUPS: [(&str, f64); 5] =
 ///
 /// # Errors
 /// [`SynthError`]; then nothing stands in the place of the store.
-pub fn synth(options: &SynthOptions, watch: &Progress) -> Result<SynthReport, SynthError> {
+pub(crate) fn synth(options: &SynthOptions, watch: &Progress) -> Result<SynthReport, SynthError> {
     let directory = AtomicDir::begin(&options.out, options.sync)?;
     let seed = Seed::load();
     let mut maker = Maker {

@@ -10,7 +10,7 @@ pub(crate) const BEGIN: i64 = 1_325_376_000 * SECOND;
 pub(crate) const END: i64 = 1_735_689_600 * SECOND;
 
 /// The instant after which about this share (0 to 1) of the rows was last updated: what to give as `_since`.
-pub fn since_share(share: f64) -> Instant {
+pub(crate) fn since_share(share: f64) -> Instant {
     let ticks = END - ((END - BEGIN) as f64 * share.clamp(0.0, 1.0)) as i64;
     Instant { ticks: ticks / SECOND * SECOND, rest: Box::default() }
 }

@@ -13,7 +13,7 @@ use crate::sys::private_files::private_directory;
 
 /// Why a directory was not made.
 #[derive(Debug, thiserror::Error)]
-pub enum AtomicDirError {
+pub(crate) enum AtomicDirError {
     /// The place is taken.
     #[error("{} {reason}; name a directory that is not there yet, or an empty one", path.display())]
     Target {
@@ -34,7 +34,7 @@ pub enum AtomicDirError {
 
 /// A directory under construction; removed unless it is published.
 #[derive(Debug)]
-pub struct AtomicDir {
+pub(crate) struct AtomicDir {
     hidden: PathBuf,
     target: PathBuf,
     sync: FileSync,
@@ -49,7 +49,7 @@ impl AtomicDir {
     ///
     /// # Errors
     /// [`AtomicDirError`].
-    pub fn begin(target: &Path, sync: FileSync) -> Result<AtomicDir, AtomicDirError> {
+    pub(crate) fn begin(target: &Path, sync: FileSync) -> Result<AtomicDir, AtomicDirError> {
         // A link to a directory stands for that directory.
         let absolute = || std::path::absolute(target).unwrap_or_else(|_| target.to_path_buf());
         let target = target.canonicalize().unwrap_or_else(|_| absolute());
@@ -101,7 +101,7 @@ impl AtomicDir {
     }
 
     /// Where files are to be written.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.hidden
     }
 
@@ -109,7 +109,7 @@ impl AtomicDir {
     ///
     /// # Errors
     /// [`AtomicDirError::Target`] when something has come there meanwhile, [`AtomicDirError::Write`].
-    pub fn publish(mut self) -> Result<(), AtomicDirError> {
+    pub(crate) fn publish(mut self) -> Result<(), AtomicDirError> {
         let write = |path: &Path, source| AtomicDirError::Write { path: path.to_path_buf(), source };
         if self.sync == FileSync::Yes {
             sync_directory(&self.hidden).map_err(|source| write(&self.hidden, source))?;
@@ -139,7 +139,7 @@ impl Drop for AtomicDir {
 }
 
 /// End of the hidden name under which a directory is built beside its place. Such a directory is never a store.
-pub const PARTIAL_SUFFIX: &str = ".outpour-partial";
+pub(crate) const PARTIAL_SUFFIX: &str = ".outpour-partial";
 
 #[cfg(test)]
 mod tests {

@@ -301,7 +301,7 @@ impl Deref for Parent<'_> {
 }
 
 /// The temporary name of a file, in the same directory.
-pub fn temporary_name(name: &str) -> String {
+pub(crate) fn temporary_name(name: &str) -> String {
     match name.rsplit_once('/') {
         Some((folders, last)) => format!("{folders}/.{last}.part"),
         None => format!(".{name}.part"),

@@ -11,7 +11,7 @@ use std::path::Path;
 
 /// Room on a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DiskSpace {
+pub(crate) struct DiskSpace {
     /// Bytes that we may use in all, those reserved for others left out.
     pub total: u64,
     /// Bytes that we may still use.
@@ -20,7 +20,7 @@ pub struct DiskSpace {
 
 impl DiskSpace {
     /// How full it is, in hundredths, rounded down.
-    pub fn used_hundredths(self) -> u8 {
+    pub(crate) fn used_hundredths(self) -> u8 {
         let used = u128::from(self.total - self.free.min(self.total));
         (used * 100 / u128::from(self.total.max(1))) as u8
     }
@@ -30,7 +30,7 @@ impl DiskSpace {
 ///
 /// # Errors
 /// As the operating system gives them.
-pub fn disk_space(path: &Path) -> io::Result<DiskSpace> {
+pub(crate) fn disk_space(path: &Path) -> io::Result<DiskSpace> {
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut report = MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: the path ends with a NUL, and the place is as large as what is written to it.
@@ -52,7 +52,7 @@ pub fn disk_space(path: &Path) -> io::Result<DiskSpace> {
 ///
 /// # Errors
 /// As the operating system gives them: there is no room, or the file system cannot do it.
-pub fn reserve(file: &File, range: Range<u64>) -> io::Result<()> {
+pub(crate) fn reserve(file: &File, range: Range<u64>) -> io::Result<()> {
     let to_offset =
         |offset: u64| libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge));
     let (start, len) = (to_offset(range.start)?, to_offset(range.end.saturating_sub(range.start))?);
@@ -71,7 +71,7 @@ const ROOM_BYTES_MAX: u64 = 32 << 20;
 /// Room that a file being written from front to end has ahead of it. Without it ext4 counts every block anew as it is
 /// written: a third of what a write costs. Files that stay short go without. It is only a hint: a disk that is full
 /// says so when it is written to.
-pub struct DiskReservation {
+pub(crate) struct DiskReservation {
     /// Bytes written.
     len: u64,
     /// Where the room ends; `None` when none can be taken any more.
@@ -87,7 +87,7 @@ impl Default for DiskReservation {
 
 impl DiskReservation {
     /// Makes room for a write of so many bytes, which comes next.
-    pub fn reserve_ahead(&mut self, file: &File, len: usize) {
+    pub(crate) fn reserve_ahead(&mut self, file: &File, len: usize) {
         let end = self.len + len as u64;
         if let Some(reserved) = self.reserved.filter(|reserved| end > (*reserved).max(ROOM_BYTES_MIN)) {
             let ahead = end + end.min(ROOM_BYTES_MAX);
@@ -100,7 +100,7 @@ impl DiskReservation {
     ///
     /// # Errors
     /// When the file cannot be cut to its length.
-    pub fn give_back(&self, file: &File) -> io::Result<()> {
+    pub(crate) fn give_back(&self, file: &File) -> io::Result<()> {
         if self.reserved == Some(0) { Ok(()) } else { file.set_len(self.len) }
     }
 }

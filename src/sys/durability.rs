@@ -10,7 +10,7 @@ use crate::sys::directory::Directory;
 ///
 /// # Errors
 /// When it cannot be written; the old one then still stands.
-pub fn replace_file(path: &Path, bytes: &[u8], sync: FileSync) -> io::Result<()> {
+pub(crate) fn replace_file(path: &Path, bytes: &[u8], sync: FileSync) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
@@ -32,6 +32,6 @@ pub enum FileSync {
 ///
 /// # Errors
 /// When the directory cannot be opened or synced.
-pub fn sync_directory(directory: &Path) -> io::Result<()> {
+pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }

@@ -15,13 +15,13 @@ use memmap2::{MmapMut, MmapOptions};
 use crate::sys::access::Access;
 use crate::sys::little_endian;
 use crate::sys::sigbus::Registration;
-use crate::sys::store_file::{ReadOrder, StoreFile, StoreFileError};
+use crate::sys::store_file::{StoreFile, StoreFileError};
 
 /// A published file of ours, mapped to be read. Such files never change under their name (they are replaced by
 /// rename); should one be shortened all the same, it reads as zeros when the SIGBUS handler is installed, and
 /// [`ReadMap::check`] tells.
 #[derive(Debug)]
-pub struct ReadMap {
+pub(crate) struct ReadMap {
     source: StoreFile,
 }
 
@@ -30,7 +30,7 @@ impl ReadMap {
     ///
     /// # Errors
     /// As [`StoreFile::open`].
-    pub fn open(path: impl AsRef<Path>) -> Result<ReadMap, StoreFileError> {
+    pub(crate) fn open(path: impl AsRef<Path>) -> Result<ReadMap, StoreFileError> {
         // SAFETY: published files of ours are never written to nor shortened, as the format's rules have it; the
         // process that breaks them dies, or reads zeros, and cannot make us read outside of the map.
         let source = StoreFile::open(path, unsafe { Access::mapped() })?;
@@ -41,7 +41,7 @@ impl ReadMap {
     ///
     /// # Errors
     /// As [`StoreFile::open`].
-    pub fn of_file(file: File, name: &Path) -> Result<ReadMap, StoreFileError> {
+    pub(crate) fn of_file(file: File, name: &Path) -> Result<ReadMap, StoreFileError> {
         // SAFETY: as in `open`.
         let source = StoreFile::of_file(file, name, unsafe { Access::mapped() })?;
         ReadMap::of_source(source)
@@ -56,20 +56,16 @@ impl ReadMap {
     }
 
     /// The file itself: its path, length and stamp.
-    pub fn source(&self) -> &StoreFile {
+    pub(crate) fn source(&self) -> &StoreFile {
         &self.source
-    }
-
-    /// Tells the kernel in which order the file is going to be read.
-    pub fn advise(&self, order: ReadOrder) {
-        self.source.advise(order);
     }
 
     /// Whether everything read so far was really there.
     ///
     /// # Errors
     /// As [`StoreFile::check`].
-    pub fn check(&self) -> Result<(), StoreFileError> {
+    #[cfg(test)]
+    pub(crate) fn check(&self) -> Result<(), StoreFileError> {
         self.source.check()
     }
 }
@@ -119,7 +115,7 @@ pub struct GrowFile {
 ///
 /// # Errors
 /// As the operating system gives them.
-pub fn memory_file(name: &str) -> io::Result<File> {
+pub(crate) fn memory_file(name: &str) -> io::Result<File> {
     let name = CString::new(name).map_err(io::Error::other)?;
     // SAFETY: the name is a C string that outlives the call; the descriptor that comes back is ours alone.
     unsafe {

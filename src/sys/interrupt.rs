@@ -9,7 +9,7 @@ extern "C" fn note(_: libc::c_int) {
 }
 
 /// A flag that SIGINT or SIGTERM sets. The second one ends the process at once.
-pub fn interrupts() -> &'static AtomicBool {
+pub(crate) fn interrupts() -> &'static AtomicBool {
     for signal in [libc::SIGINT, libc::SIGTERM] {
         // SAFETY: the handler only stores to an atomic, which is async-signal-safe; the action is fully initialised.
         unsafe {

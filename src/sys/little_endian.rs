@@ -11,27 +11,27 @@ use bytemuck::{AnyBitPattern, NoUninit, try_cast_slice};
 compile_error!("columns are mapped as they are on disk: little-endian machines only");
 
 /// The bytes as values of `T`; `None` unless they are aligned to `T` and make whole ones.
-pub fn view<T: AnyBitPattern>(bytes: &[u8]) -> Option<&[T]> {
+pub(crate) fn view<T: AnyBitPattern>(bytes: &[u8]) -> Option<&[T]> {
     try_cast_slice(bytes).ok()
 }
 
 /// The bytes as values of `T` to be written; `None` unless they are aligned to `T` and make whole ones.
-pub fn view_mut<T: NoUninit + AnyBitPattern>(bytes: &mut [u8]) -> Option<&mut [T]> {
+pub(crate) fn view_mut<T: NoUninit + AnyBitPattern>(bytes: &mut [u8]) -> Option<&mut [T]> {
     bytemuck::try_cast_slice_mut(bytes).ok()
 }
 
 /// The bytes that [`view`] reads back.
-pub fn bytes_of<T: NoUninit>(values: &[T]) -> &[u8] {
+pub(crate) fn bytes_of<T: NoUninit>(values: &[T]) -> &[u8] {
     bytemuck::cast_slice(values)
 }
 
 /// The bytes of values, to be filled.
-pub fn bytes_of_mut<T: NoUninit + AnyBitPattern>(values: &mut [T]) -> &mut [u8] {
+pub(crate) fn bytes_of_mut<T: NoUninit + AnyBitPattern>(values: &mut [T]) -> &mut [u8] {
     bytemuck::cast_slice_mut(values)
 }
 
 /// The integers as atomics, so that threads can fill them in any order.
-pub fn atomics_u32(values: &mut [u32]) -> &[AtomicU32] {
+pub(crate) fn atomics_u32(values: &mut [u32]) -> &[AtomicU32] {
     // SAFETY: an atomic has the layout of its integer, and the exclusive borrow becomes a shared one of atomics only.
     unsafe { &*(std::ptr::from_mut(values) as *const [AtomicU32]) }
 }

@@ -5,17 +5,17 @@
 //! read, a column that is filled) and `columns` sees their bytes as integers; `directory` reaches files of our own beneath a directory
 //! without following links; `outgoing` is a file on its way to a socket.
 
-pub mod access;
-pub mod atomic_dir;
-pub mod directory;
-pub mod disk;
-pub mod durability;
-pub mod file_map;
-pub mod interrupt;
-pub mod little_endian;
-pub mod open_file_limit;
-pub mod private_files;
-pub mod regular_file;
-pub mod sendfile;
-pub mod sigbus;
-pub mod store_file;
+pub(crate) mod access;
+pub(crate) mod atomic_dir;
+pub(crate) mod directory;
+pub(crate) mod disk;
+pub(crate) mod durability;
+pub(crate) mod file_map;
+pub(crate) mod interrupt;
+pub(crate) mod little_endian;
+pub(crate) mod open_file_limit;
+pub(crate) mod private_files;
+pub(crate) mod regular_file;
+pub(crate) mod sendfile;
+pub(crate) mod sigbus;
+pub(crate) mod store_file;

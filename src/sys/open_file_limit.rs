@@ -2,7 +2,7 @@
 
 /// Raises the soft limit to the hard one, so that a store of thousands of files can be opened. Best effort: where it
 /// fails, opening a file fails with its name.
-pub fn raise_limit() {
+pub(crate) fn raise_limit() {
     // SAFETY: both calls only read and write the structure that outlives them.
     unsafe {
         let mut limit: libc::rlimit = std::mem::zeroed();

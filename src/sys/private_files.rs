@@ -10,7 +10,7 @@ use std::path::Path;
 /// # Errors
 /// As the operating system gives them. Symlinks are not followed; in the place of a pipe, a socket or a device it is
 /// `InvalidInput`, without waiting.
-pub fn create_private(path: &Path) -> io::Result<File> {
+pub(crate) fn create_private(path: &Path) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
@@ -25,6 +25,6 @@ pub fn create_private(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// As the operating system gives them.
-pub fn private_directory(path: &Path) -> io::Result<()> {
+pub(crate) fn private_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

@@ -57,7 +57,7 @@ impl From<RegularFileError> for io::Error {
 
 /// What becomes of a symbolic link in the last place of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Links {
+pub(crate) enum Links {
     /// What it leads to is opened.
     Follow,
     /// It is no regular file.
@@ -69,7 +69,7 @@ pub enum Links {
 ///
 /// # Errors
 /// [`RegularFileError::NotRegular`], [`RegularFileError::Io`].
-pub fn open_regular(path: &Path, links: Links) -> Result<File, RegularFileError> {
+pub(crate) fn open_regular(path: &Path, links: Links) -> Result<File, RegularFileError> {
     let (found, no_follow) = match links {
         Links::Follow => (std::fs::metadata(path)?, 0),
         Links::Refuse => (std::fs::symlink_metadata(path)?, libc::O_NOFOLLOW),
@@ -97,7 +97,7 @@ pub fn open_regular(path: &Path, links: Links) -> Result<File, RegularFileError>
 ///
 /// # Errors
 /// As [`open_regular`]; [`RegularFileError::TooLong`] when it has more than `bytes_max` bytes.
-pub fn read_regular(path: &Path, bytes_max: u64) -> Result<Vec<u8>, RegularFileError> {
+pub(crate) fn read_regular(path: &Path, bytes_max: u64) -> Result<Vec<u8>, RegularFileError> {
     read_whole(open_regular(path, Links::Follow)?, bytes_max)
 }
 
@@ -105,7 +105,7 @@ pub fn read_regular(path: &Path, bytes_max: u64) -> Result<Vec<u8>, RegularFileE
 ///
 /// # Errors
 /// [`RegularFileError::TooLong`] when more than `bytes_max` bytes come, [`RegularFileError::Io`].
-pub fn read_argument(path: &Path, bytes_max: u64) -> Result<Vec<u8>, RegularFileError> {
+pub(crate) fn read_argument(path: &Path, bytes_max: u64) -> Result<Vec<u8>, RegularFileError> {
     read_whole(File::open(path)?, bytes_max)
 }
 

@@ -31,20 +31,20 @@ const SHORTENED: &str = "a stored file was shortened";
 
 /// A stored file, open and mapped. It stays readable when its name is deleted.
 #[derive(Debug)]
-pub struct OutgoingFile {
+pub(crate) struct OutgoingFile {
     source: StoreFile,
 }
 
 /// A piece of an [`OutgoingFile`] file, as memory.
 #[derive(Clone, Debug)]
-pub struct Piece {
+pub(crate) struct Piece {
     file: Arc<OutgoingFile>,
     range: Range<usize>,
 }
 
 /// Where in which file some bytes stand.
 #[derive(Debug)]
-pub struct FileRange {
+pub(crate) struct FileRange {
     file: Arc<OutgoingFile>,
     offset: u64,
 }
@@ -55,7 +55,7 @@ impl OutgoingFile {
     ///
     /// # Errors
     /// As [`StoreFile::open`].
-    pub fn of_file(file: File, path: &Path) -> Result<Option<Arc<OutgoingFile>>, StoreFileError> {
+    pub(crate) fn of_file(file: File, path: &Path) -> Result<Option<Arc<OutgoingFile>>, StoreFileError> {
         if !sigbus::is_installed() {
             return Ok(None);
         }
@@ -69,17 +69,12 @@ impl OutgoingFile {
     }
 
     /// Its length when opened, in bytes.
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.source.len()
     }
 
-    /// Whether there is nothing in it. Such a file is not mapped, so there is always something.
-    pub fn is_empty(&self) -> bool {
-        self.source.is_empty()
-    }
-
     /// A piece of it; what lies beyond its end is cut off.
-    pub fn piece(self: &Arc<OutgoingFile>, range: Range<u64>) -> Piece {
+    pub(crate) fn piece(self: &Arc<OutgoingFile>, range: Range<u64>) -> Piece {
         let end = range.end.min(self.len());
         // A map has no more bytes than there are addresses.
         Piece { file: self.clone(), range: range.start.min(end) as usize..end as usize }
@@ -89,12 +84,12 @@ impl OutgoingFile {
     ///
     /// # Errors
     /// As [`StoreFile::check`].
-    pub fn check(&self) -> Result<(), StoreFileError> {
+    pub(crate) fn check(&self) -> Result<(), StoreFileError> {
         self.source.check()
     }
 
     /// Whether these bytes are in memory, so that sending them does not wait for a disk. When in doubt, no.
-    pub fn is_cached(&self, range: Range<u64>) -> bool {
+    pub(crate) fn is_cached(&self, range: Range<u64>) -> bool {
         let Some(map) = self.source.map() else { return false };
         // SAFETY: asks for a number.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(1) as usize;
@@ -113,7 +108,7 @@ impl OutgoingFile {
     ///
     /// # Errors
     /// As [`StoreFile::pread`].
-    pub fn fetch(&self, range: Range<u64>) -> Result<(), StoreFileError> {
+    pub(crate) fn fetch(&self, range: Range<u64>) -> Result<(), StoreFileError> {
         const STEP: u64 = 256 << 10;
         let end = range.end.min(self.len());
         let mut buffer = Vec::new();
@@ -140,7 +135,7 @@ impl AsRef<[u8]> for Piece {
 
 /// The file that these bytes are the map of, if they are one's. Whoever has them borrowed keeps that map alive, so the
 /// address cannot be another's.
-pub fn place_of(bytes: &[u8]) -> Option<FileRange> {
+pub(crate) fn place_of(bytes: &[u8]) -> Option<FileRange> {
     let address = bytes.as_ptr() as usize;
     // Held no longer than for the search: the file may be dropped here, which takes the lock.
     let nearest = |maps: &BTreeMap<usize, Weak<OutgoingFile>>| {
@@ -156,7 +151,7 @@ impl FileRange {
     ///
     /// # Errors
     /// `WouldBlock` when the socket takes none now, `UnexpectedEof` when the file has become shorter, else the system's.
-    pub fn send(&self, socket: BorrowedFd<'_>, len: usize) -> io::Result<usize> {
+    pub(crate) fn send(&self, socket: BorrowedFd<'_>, len: usize) -> io::Result<usize> {
         let mut offset = libc::off64_t::try_from(self.offset).map_err(|_| io::ErrorKind::InvalidInput)?;
         let file = self.file.source.file().as_raw_fd();
         // SAFETY: both descriptors are open while borrowed, and the call touches no memory of ours but `offset`.
@@ -172,7 +167,7 @@ impl FileRange {
     ///
     /// # Errors
     /// `UnexpectedEof` when the file has become shorter, else the system's.
-    pub fn read(&self, buffer: &mut [u8]) -> io::Result<()> {
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<()> {
         self.file.source.file().read_exact_at(buffer, self.offset).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), SHORTENED),
             _ => error,

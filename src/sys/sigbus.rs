@@ -15,7 +15,7 @@ use crate::sys::access::Access;
 
 /// Most ranges registered at a time; further files are read without a map. Half of the maps that Linux allows a process
 /// by default (`vm.max_map_count`), since a zero page makes one more of each range.
-pub const RANGES_MAX: usize = 1 << 15;
+pub(crate) const RANGES_MAX: usize = 1 << 15;
 
 /// A place in the table that the handler searches. Its fields change only while `version` is odd.
 struct GuardSlot {
@@ -86,7 +86,7 @@ fn set_handler() -> io::Result<()> {
 }
 
 /// Whether the handler is in place.
-pub fn is_installed() -> bool {
+pub(crate) fn is_installed() -> bool {
     ACTIVE.load(SeqCst)
 }
 

@@ -31,7 +31,7 @@ const UNLISTED_MAX: usize = 100;
 /// What the files of one type came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct TypeCount {
+pub(crate) struct TypeCount {
     /// Files.
     pub files: u64,
     /// Lines.
@@ -48,7 +48,7 @@ pub struct TypeCount {
 /// What an export directory was found to be.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ExportVerification {
+pub(crate) struct ExportVerification {
     /// Whether all is as stated.
     pub holds: bool,
     /// The transactionTime.
@@ -82,7 +82,7 @@ pub struct ExportVerification {
 /// # Errors
 /// [`VerifyError::NoExport`] when the directory holds no manifest; [`VerifyError::Read`] when a file that is there cannot
 /// be read; [`VerifyError::Cancelled`].
-pub fn verify_export(directory: &Path, watch: &Progress) -> Result<ExportVerification, VerifyError> {
+pub(crate) fn verify_export(directory: &Path, watch: &Progress) -> Result<ExportVerification, VerifyError> {
     let bytes = manifest_bytes(directory)?;
     let mut differences = Mismatches::default();
     let stated = manifest::read(&bytes, &mut differences);
@@ -271,7 +271,7 @@ fn unlisted(directory: &Path, stated: &StatedManifest, report: &mut ExportVerifi
 
 impl ExportVerification {
     /// The report for people.
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let place = self.transaction_time.as_deref().unwrap_or("an unknown time");
         lines.push(match self.holds {

@@ -32,7 +32,7 @@ use serde::Serialize;
 
 /// What of the index was found on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IndexState {
+pub(crate) enum IndexState {
     /// None.
     Absent,
     /// One of another version of the format, which cannot be read.
@@ -45,11 +45,11 @@ pub enum IndexState {
 
 impl IndexState {
     /// Every value.
-    pub const ALL: [IndexState; 4] =
+    pub(crate) const ALL: [IndexState; 4] =
         [IndexState::Absent, IndexState::OtherFormat, IndexState::Damaged, IndexState::Present];
 
     /// Its word in the report.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             IndexState::Absent => "absent",
             IndexState::OtherFormat => "otherFormat",
@@ -75,7 +75,7 @@ by_name!(IndexState);
 /// What a store's index was found to be.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct StoreReport {
+pub(crate) struct StoreReport {
     /// Whether the index says what the bytes say, and is not damaged. One that is not there, or behind the store, is not.
     pub holds: bool,
     /// What of the index is on the disk.
@@ -103,7 +103,7 @@ pub struct StoreReport {
 ///
 /// # Errors
 /// When the store cannot be read or indexed.
-pub fn verify_index(store: &Store, watch: &Progress) -> Result<StoreReport, VerifyError> {
+pub(crate) fn verify_index(store: &Store, watch: &Progress) -> Result<StoreReport, VerifyError> {
     let on_disk = IndexState::of(store)?;
     // Nothing is believed of the index that was not checked, whatever its files' times say.
     let (index, mut work) = store.read_only().verify_and_repair(watch)?;
@@ -221,7 +221,7 @@ fn check_dictionary(index: &Index, differences: &mut Mismatches) -> Result<(), V
 
 impl StoreReport {
     /// The report for people.
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let in_memory = "one that was made in memory says what the store's bytes say, and nothing was written.";
         lines.push(match (self.holds, self.differences.total(), self.on_disk) {

@@ -9,7 +9,7 @@ use crate::verify::json_tree::{Json, JsonTree, WantedNames, without_lone_surroga
 
 /// What a line says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NamedResource {
+pub(crate) struct NamedResource {
     /// `resourceType`, if it is a string.
     pub resource_type: Option<String>,
     /// `id`, if it is a string.
@@ -20,7 +20,7 @@ pub struct NamedResource {
 
 /// The readers, with buffers that are used again.
 #[derive(Default)]
-pub struct JsonOracle {
+pub(crate) struct JsonOracle {
     buffers: Buffers,
     scratch: Vec<u8>,
     /// Lines that serde_json had to decide.
@@ -29,7 +29,7 @@ pub struct JsonOracle {
 
 impl JsonOracle {
     /// Reads a line; `None` when it is no JSON object.
-    pub fn read(&mut self, line: &[u8]) -> Option<NamedResource> {
+    pub(crate) fn read(&mut self, line: &[u8]) -> Option<NamedResource> {
         self.scratch.clear();
         self.scratch.extend_from_slice(line);
         if let Ok(tape) = simd_json::to_tape_with_buffers(&mut self.scratch, &mut self.buffers) {

@@ -19,11 +19,11 @@ const NUMBER: &str = "$serde_json::private::Number";
 
 /// Which keys are read, by nesting.
 #[derive(Clone, Default)]
-pub struct WantedNames(BTreeMap<&'static str, WantedNames>);
+pub(crate) struct WantedNames(BTreeMap<&'static str, WantedNames>);
 
 impl WantedNames {
     /// The keys on these paths, joined by dots.
-    pub fn of<'p>(paths: impl IntoIterator<Item = &'p &'static str>) -> WantedNames {
+    pub(crate) fn of<'p>(paths: impl IntoIterator<Item = &'p &'static str>) -> WantedNames {
         let mut all = WantedNames::default();
         paths.into_iter().for_each(|path| all.add(path));
         all
@@ -36,7 +36,7 @@ impl WantedNames {
 
 /// The wanted part of a document.
 #[derive(Clone, Debug)]
-pub struct JsonTree<'a> {
+pub(crate) struct JsonTree<'a> {
     root: Cow<'a, Json>,
     /// Whether a wanted key stood twice in one object.
     pub twice: bool,
@@ -44,7 +44,7 @@ pub struct JsonTree<'a> {
 
 /// A value; `Other` stands for what is there and not looked at.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Json {
+pub(crate) enum Json {
     /// `null`.
     Null,
     /// `true` or `false`.
@@ -61,7 +61,7 @@ pub enum Json {
 
 impl Json {
     /// A string of no more than the bytes that are looked at.
-    pub fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         match self {
             Json::Text(text) if text.len() <= REFERENCE_BYTES_MAX => Some(text),
             _ => None,
@@ -78,7 +78,7 @@ impl Json {
 
 impl<'a> JsonTree<'a> {
     /// Reads a text, all of whose grammar is checked; `None` when it is no JSON object.
-    pub fn read(text: &str, want: &WantedNames) -> Option<JsonTree<'a>> {
+    pub(crate) fn read(text: &str, want: &WantedNames) -> Option<JsonTree<'a>> {
         let twice = Cell::new(false);
         let mut reader = serde_json::Deserializer::from_str(text);
         reader.disable_recursion_limit();
@@ -89,12 +89,12 @@ impl<'a> JsonTree<'a> {
     }
 
     /// A value as a tree of its own.
-    pub fn of(root: &'a Json) -> JsonTree<'a> {
+    pub(crate) fn of(root: &'a Json) -> JsonTree<'a> {
         JsonTree { root: Cow::Borrowed(root), twice: false }
     }
 
     /// What stands at a path, arrays on the way and at its end followed (reading 8: other shapes are followed, too).
-    pub fn objects(&self, path: &str) -> Vec<&Json> {
+    pub(crate) fn objects(&self, path: &str) -> Vec<&Json> {
         let mut here = vec![&*self.root];
         for key in path.split('.') {
             let mut next = Vec::new();
@@ -107,7 +107,7 @@ impl<'a> JsonTree<'a> {
     }
 
     /// The values at the end of a path, arrays on the way followed; an array at the end is what it is.
-    pub fn leaves<'s>(&'s self, path: &str) -> impl Iterator<Item = &'s Json> + use<'s, 'a> {
+    pub(crate) fn leaves<'s>(&'s self, path: &str) -> impl Iterator<Item = &'s Json> + use<'s, 'a> {
         let (before, key) = path.rsplit_once('.').unwrap_or(("", path));
         let holders = if before.is_empty() { vec![&*self.root] } else { self.objects(before) };
         holders.into_iter().flat_map(|holder| children(holder, key).collect::<Vec<_>>()).collect::<Vec<_>>().into_iter()
@@ -188,7 +188,7 @@ impl<'de> Visitor<'de> for TreeReader<'_> {
 
 /// serde_json refuses a lone surrogate escape in a string that it hands out, RFC 8259 does not: U+FFFD is put there, as
 /// illegal as the original wherever the text decides anything.
-pub fn without_lone_surrogates(text: &str) -> Cow<'_, str> {
+pub(crate) fn without_lone_surrogates(text: &str) -> Cow<'_, str> {
     if !text.contains("\\u") {
         return Cow::Borrowed(text);
     }

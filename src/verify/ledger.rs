@@ -28,7 +28,7 @@ use crate::write::journal::{JOB, MANIFEST};
 
 /// Where to look for what the record names, if not where the record says.
 #[derive(Clone, Debug)]
-pub struct LedgerOptions {
+pub(crate) struct LedgerOptions {
     /// The store, if it has moved since the export.
     pub store: Option<PathBuf>,
     /// The Group file or list of patients, if it has moved (or came by standard input).
@@ -45,7 +45,7 @@ impl Default for LedgerOptions {
 
 /// A class of the ledger, as stated and as counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct ClassCount {
+pub(crate) struct ClassCount {
     /// Its name in the manifest.
     pub class: &'static str,
     /// Lines that the manifest states.
@@ -57,7 +57,7 @@ pub struct ClassCount {
 /// A recounted ledger.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct LedgerReport {
+pub(crate) struct LedgerReport {
     /// Whether every class is as stated, and the exported lines are those that the recount would export.
     pub holds: bool,
     /// The store that was read.
@@ -77,7 +77,7 @@ pub struct LedgerReport {
 /// # Errors
 /// [`VerifyError::Record`] when the record or the manifest does not say what is needed; store errors, among them
 /// [`crate::error::IndexError::Changed`] when the store no longer holds the bytes that were exported.
-pub fn verify_ledger(
+pub(crate) fn verify_ledger(
     directory: &Path,
     export: &ExportVerification,
     options: &LedgerOptions,
@@ -160,7 +160,7 @@ fn classes(stated: &Ledger, recounted: &Ledger) -> Vec<ClassCount> {
 
 impl LedgerReport {
     /// The report for people.
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = vec![match self.holds {
             true => format!("The ledger is what a recount of {} gives.", self.store),
             false => format!(

@@ -6,7 +6,7 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
-pub struct LineCounts {
+pub(crate) struct LineCounts {
     pub lines: u64,
     pub blank: u64,
     pub faulty: u64,

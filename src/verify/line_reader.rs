@@ -16,7 +16,7 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Whether a byte order mark at the start of the file is passed by (reading 8) or is part of the first line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LineMark {
+pub(crate) enum LineMark {
     /// It is no part of a line.
     Skip,
     /// It is what it is.
@@ -24,7 +24,7 @@ pub enum LineMark {
 }
 
 /// A line.
-pub struct CutLine<'a> {
+pub(crate) struct CutLine<'a> {
     /// Where it begins in the (uncompressed) file.
     pub offset: u64,
     /// Whether a newline ends it.
@@ -34,7 +34,7 @@ pub struct CutLine<'a> {
 }
 
 /// What is known of a line.
-pub enum Body<'a> {
+pub(crate) enum Body<'a> {
     /// All of it.
     Whole(&'a [u8]),
     /// Too long to be held: its length without newline and one carriage return, the hash of that much, and what the
@@ -55,7 +55,7 @@ struct LongLine {
 }
 
 /// Cuts the bytes of a file, or of a stretch of it that begins at a line's start.
-pub struct LineReader {
+pub(crate) struct LineReader {
     mark: LineMark,
     position: u64,
     start: u64,
@@ -65,12 +65,12 @@ pub struct LineReader {
 
 impl LineReader {
     /// Begins at an offset of the file.
-    pub fn new(offset: u64, mark: LineMark) -> LineReader {
+    pub(crate) fn new(offset: u64, mark: LineMark) -> LineReader {
         LineReader { mark, position: offset, start: offset, held: Vec::new(), long: None }
     }
 
     /// The next bytes. The first piece of a file has the whole byte order mark, if there is one.
-    pub fn feed(&mut self, mut piece: &[u8], on_line: &mut dyn FnMut(CutLine<'_>)) {
+    pub(crate) fn feed(&mut self, mut piece: &[u8], on_line: &mut dyn FnMut(CutLine<'_>)) {
         if self.position == 0 && self.mark == LineMark::Skip && piece.starts_with(BOM) {
             (self.position, self.start) = (3, 3);
             piece = &piece[3..];
@@ -91,19 +91,19 @@ impl LineReader {
     }
 
     /// Whether the bytes so far end with a whole line.
-    pub fn is_between_lines(&self) -> bool {
+    pub(crate) fn is_between_lines(&self) -> bool {
         self.position == self.start
     }
 
     /// No more bytes: what stands behind the last newline is a line.
-    pub fn finish(mut self, on_line: &mut dyn FnMut(CutLine<'_>)) {
+    pub(crate) fn finish(mut self, on_line: &mut dyn FnMut(CutLine<'_>)) {
         if self.position > self.start {
             self.close(false, on_line);
         }
     }
 
     /// The bytes cannot be read further: what stands behind the last newline, be it nothing, is a broken line.
-    pub fn break_off(self, on_line: &mut dyn FnMut(CutLine<'_>)) {
+    pub(crate) fn break_off(self, on_line: &mut dyn FnMut(CutLine<'_>)) {
         on_line(CutLine { offset: self.start, ended: false, body: Body::Broken(self.position - self.start) });
     }
 

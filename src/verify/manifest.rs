@@ -14,7 +14,7 @@ use crate::write::journal::MANIFEST;
 use crate::write::manifest::{EXPORT_KEY, FILE_KEY, FileFacts, ManifestItem};
 
 /// A file that the manifest lists.
-pub struct ListedFile {
+pub(crate) struct ListedFile {
     /// Where in the manifest.
     pub section: FileSection,
     /// Its name relative to the directory.
@@ -29,7 +29,7 @@ pub struct ListedFile {
 
 /// What a manifest states.
 #[derive(Default)]
-pub struct StatedManifest {
+pub(crate) struct StatedManifest {
     /// The transactionTime.
     pub transaction_time: Option<String>,
     /// Its files in its order.
@@ -43,7 +43,7 @@ pub struct StatedManifest {
 }
 
 /// Reads a manifest; what is wrong with it goes to `differences`.
-pub fn read(bytes: &[u8], differences: &mut Mismatches) -> StatedManifest {
+pub(crate) fn read(bytes: &[u8], differences: &mut Mismatches) -> StatedManifest {
     let mut wrong = |rule, what: String| differences.push(Mismatch::of_file(rule, MANIFEST, what));
     let mut stated = StatedManifest::default();
     let root = match serde_json::from_slice::<Value>(bytes) {

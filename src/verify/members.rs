@@ -19,7 +19,7 @@ use crate::verify::version_history::{VersionHistory, identifier};
 
 /// The patients asked for.
 #[derive(Default)]
-pub struct ListedMembers {
+pub(crate) struct ListedMembers {
     /// Hashes of their names; `None` for everybody.
     patients: Option<HashSet<u128>>,
     /// The version of the Group asked for, if it lies in the store.
@@ -28,7 +28,7 @@ pub struct ListedMembers {
 
 impl ListedMembers {
     /// Whether a patient was asked for.
-    pub fn hold_member(&self, patient: u128) -> bool {
+    pub(crate) fn hold_member(&self, patient: u128) -> bool {
         self.patients.as_ref().is_none_or(|patients| patients.contains(&patient))
     }
 
@@ -36,7 +36,7 @@ impl ListedMembers {
     ///
     /// # Errors
     /// When a file or Group cannot be read any more as it was read for the export.
-    pub fn resolve(history: &VersionHistory, recorded: &RecordedRequest) -> Result<ListedMembers, VerifyError> {
+    pub(crate) fn resolve(history: &VersionHistory, recorded: &RecordedRequest) -> Result<ListedMembers, VerifyError> {
         let mut resolver = ObviousResolver {
             history,
             asked: recorded,

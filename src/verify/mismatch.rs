@@ -12,7 +12,7 @@ use crate::limits::DIFFERENCES_PER_RULE_MAX;
 
 /// One thing that is not as stated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Mismatch {
+pub(crate) struct Mismatch {
     /// What it offends: a row of the specification (`FILE-02`) or a short name (`index`).
     pub rule: &'static str,
     /// The file, relative to the directory that is verified.
@@ -29,12 +29,12 @@ pub struct Mismatch {
 
 impl Mismatch {
     /// A difference of a file as a whole.
-    pub fn of_file(rule: &'static str, file: &str, what: impl Into<String>) -> Mismatch {
+    pub(crate) fn of_file(rule: &'static str, file: &str, what: impl Into<String>) -> Mismatch {
         Mismatch { rule, file: file.to_string(), line: None, byte: None, what: what.into() }
     }
 
     /// A difference of a line.
-    pub fn of_line(rule: &'static str, file: &str, line: u64, byte: u64, what: impl Into<String>) -> Mismatch {
+    pub(crate) fn of_line(rule: &'static str, file: &str, line: u64, byte: u64, what: impl Into<String>) -> Mismatch {
         Mismatch { rule, file: file.to_string(), line: Some(line), byte: Some(byte), what: what.into() }
     }
 }
@@ -54,7 +54,7 @@ impl fmt::Display for Mismatch {
 
 /// Differences: the first [`DIFFERENCES_PER_RULE_MAX`] of each rule are kept, the others counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Mismatches {
+pub(crate) struct Mismatches {
     /// How many there are of each rule.
     pub counts: BTreeMap<&'static str, u64>,
     /// Those kept, in the order in which they stand.
@@ -63,7 +63,7 @@ pub struct Mismatches {
 
 impl Mismatches {
     /// Adds one.
-    pub fn push(&mut self, difference: Mismatch) {
+    pub(crate) fn push(&mut self, difference: Mismatch) {
         let count = self.counts.entry(difference.rule).or_default();
         *count += 1;
         if *count <= DIFFERENCES_PER_RULE_MAX as u64 {
@@ -72,7 +72,7 @@ impl Mismatches {
     }
 
     /// Adds those of another part, which come after.
-    pub fn absorb(&mut self, other: Mismatches) {
+    pub(crate) fn absorb(&mut self, other: Mismatches) {
         let mut counted = other.counts;
         for difference in other.kept {
             if let Some(count) = counted.get_mut(difference.rule) {
@@ -85,17 +85,17 @@ impl Mismatches {
     }
 
     /// How many there are.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.counts.values().sum()
     }
 
     /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.counts.is_empty()
     }
 
     /// One line each, and one more for each rule of which some were only counted.
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines: Vec<String> = self.kept.iter().map(Mismatch::to_string).collect();
         for (rule, count) in &self.counts {
             let kept = self.kept.iter().filter(|difference| difference.rule == *rule).count() as u64;

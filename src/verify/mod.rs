@@ -8,26 +8,26 @@
 //! [`target`] tells what a directory is. [`export`] reads an export directory alone. [`store`] holds an index against its store. [`ledger`] recounts an
 //! export's ledger from the store's bytes, by the record in its directory.
 
-pub mod export;
-pub mod index;
-pub mod json_oracle;
-pub mod json_tree;
-pub mod ledger;
-pub mod line_counts;
-pub mod line_reader;
-pub mod manifest;
-pub mod members;
-pub mod mismatch;
-pub mod oracle_line;
-pub mod output_file;
-pub mod packed;
-pub mod prior_owners;
-pub mod recount;
-pub mod request;
-pub mod segment;
-pub mod segment_lines;
-pub mod target;
-pub mod version_history;
+pub(crate) mod export;
+pub(crate) mod index;
+pub(crate) mod json_oracle;
+pub(crate) mod json_tree;
+pub(crate) mod ledger;
+pub(crate) mod line_counts;
+pub(crate) mod line_reader;
+pub(crate) mod manifest;
+pub(crate) mod members;
+pub(crate) mod mismatch;
+pub(crate) mod oracle_line;
+pub(crate) mod output_file;
+pub(crate) mod packed;
+pub(crate) mod prior_owners;
+pub(crate) mod recount;
+pub(crate) mod request;
+pub(crate) mod segment;
+pub(crate) mod segment_lines;
+pub(crate) mod target;
+pub(crate) mod version_history;
 
 use std::io;
 use std::path::PathBuf;
@@ -37,7 +37,7 @@ use crate::sys::store_file::StoreFileError;
 
 /// A verification cannot be made. That something is not as stated is no error but a report's content.
 #[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
+pub(crate) enum VerifyError {
     /// The directory is no export.
     #[error("{} {reason}", path.display())]
     NoExport {
@@ -92,7 +92,7 @@ impl From<StoreFileError> for VerifyError {
 
 impl VerifyError {
     /// Exit code of the command line: 2 the request was wrong, 3 it cannot be read, 130 interrupted.
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             VerifyError::NoExport { .. } | VerifyError::Neither { .. } | VerifyError::Record { .. } => 2,
             VerifyError::Index(IndexError::NoStore { .. }) => 2,

@@ -11,7 +11,7 @@ use crate::fhir::resource_type::ResourceType;
 
 /// What a line is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OracleLine {
+pub(crate) enum OracleLine {
     /// White space only.
     Blank,
     /// No resource and no list of deletions.
@@ -24,7 +24,7 @@ pub enum OracleLine {
 
 /// What a resource says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OracleRow {
+pub(crate) struct OracleRow {
     /// `resourceType`.
     pub resource_type: ResourceType,
     /// `id`.
@@ -41,7 +41,7 @@ pub struct OracleRow {
 
 impl OracleRow {
     /// The patients whose compartment it is in by itself, as (base, id), ascending, each once.
-    pub fn owners(&self) -> Vec<(&str, Id)> {
+    pub(crate) fn owners(&self) -> Vec<(&str, Id)> {
         let named = self.parsed().filter(|reference| reference.resource_type == ResourceType::PATIENT);
         let mut owners: Vec<(&str, Id)> = named.map(|reference| (reference.base, reference.id)).collect();
         if self.resource_type == ResourceType::PATIENT {
@@ -53,7 +53,7 @@ impl OracleRow {
     }
 
     /// What a Provenance is about, as (base, type, id), ascending.
-    pub fn targets(&self) -> Vec<(&str, ResourceType, Id)> {
+    pub(crate) fn targets(&self) -> Vec<(&str, ResourceType, Id)> {
         let is_target = self.resource_type == ResourceType::PROVENANCE;
         let all = self.parsed().filter(|_| is_target);
         let mut targets: Vec<_> = all.map(|target| (target.base, target.resource_type, target.id)).collect();
@@ -68,7 +68,7 @@ impl OracleRow {
 
 impl OracleLine {
     /// Reads a line without its newline, one trailing carriage return, and the byte order mark of the file.
-    pub fn read(line: &[u8]) -> OracleLine {
+    pub(crate) fn read(line: &[u8]) -> OracleLine {
         if line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
             return OracleLine::Blank;
         }
@@ -90,7 +90,7 @@ impl OracleLine {
     }
 
     /// What the scanner made of a line, in these words.
-    pub fn of_facts(facts: &Facts) -> OracleLine {
+    pub(crate) fn of_facts(facts: &Facts) -> OracleLine {
         let (updated, illegal_updated) = match facts.last_updated() {
             LastUpdated::Missing => (None, false),
             LastUpdated::Illegal => (None, true),

@@ -28,7 +28,7 @@ const WINDOW_LOG_MAX: u32 = 23;
 
 /// What kind of lines a file of the manifest holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum FileSection {
+pub(crate) enum FileSection {
     /// Resources.
     Output,
     /// Bundles of deletions.
@@ -39,7 +39,7 @@ pub enum FileSection {
 
 impl FileSection {
     /// The manifest's name of it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             FileSection::Output => "output",
             FileSection::Deleted => "deleted",
@@ -50,7 +50,7 @@ impl FileSection {
 
 /// What a file holds.
 #[derive(Default)]
-pub struct VerifiedFile {
+pub(crate) struct VerifiedFile {
     /// Its lines.
     pub lines: u64,
     /// Its uncompressed bytes.
@@ -75,7 +75,7 @@ pub struct VerifiedFile {
 ///
 /// # Errors
 /// When it cannot be read; a file that is not there or cannot be decoded is a difference.
-pub fn read(
+pub(crate) fn read(
     directory: &Path,
     name: &str,
     section: FileSection,
@@ -341,7 +341,7 @@ fn check_deletions(line: &[u8]) -> Result<Vec<u128>, String> {
 }
 
 /// Hash of a resource's name. Never 0, which stands for none.
-pub fn entity(resource_type: &str, id: &str) -> u128 {
+pub(crate) fn entity(resource_type: &str, id: &str) -> u128 {
     let seed = ResourceType::parse(resource_type).map_or(0, |known| known.index() as u64 + 1);
     xxh3_128_with_seed(id.as_bytes(), seed).max(1)
 }

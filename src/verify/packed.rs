@@ -15,7 +15,7 @@ use crate::verify::mismatch::{Mismatch, Mismatches};
 ///
 /// # Errors
 /// When a file cannot be read.
-pub fn check_packed_file(index: &Index, differences: &mut Mismatches) -> Result<(), VerifyError> {
+pub(crate) fn check_packed_file(index: &Index, differences: &mut Mismatches) -> Result<(), VerifyError> {
     for file in 0..index.generation().files.len() {
         if index.coding(file) != Compression::Zstd {
             continue;

@@ -11,7 +11,7 @@ use crate::index::segment::layout::BASE_BITS;
 use crate::store::packed::seek_table::{FOLLOWED, LATE, NOBODY, PriorOwnerRecord, SeekTable};
 
 /// A cursor in the table of one file, or in none.
-pub struct PriorOwners<'a> {
+pub(crate) struct PriorOwners<'a> {
     table: Option<&'a SeekTable>,
     frame: usize,
     /// DELETE entries of the frame that were met.
@@ -20,13 +20,13 @@ pub struct PriorOwners<'a> {
 
 impl<'a> PriorOwners<'a> {
     /// Before the first line of a file, or of a part of it that begins with a frame.
-    pub fn new(table: Option<&'a SeekTable>) -> PriorOwners<'a> {
+    pub(crate) fn new(table: Option<&'a SeekTable>) -> PriorOwners<'a> {
         PriorOwners { table, frame: usize::MAX, met: 0 }
     }
 
     /// What the table has of the next DELETE entry, which stands in the line at `at` of the (uncompressed) file; nothing
     /// without a table.
-    pub fn next(&mut self, offset: u64) -> &'a [PriorOwnerRecord] {
+    pub(crate) fn next(&mut self, offset: u64) -> &'a [PriorOwnerRecord] {
         let Some(table) = self.table else { return &[] };
         let frame = table.frame_at(offset);
         if frame != self.frame {
@@ -40,13 +40,13 @@ impl<'a> PriorOwners<'a> {
     }
 
     /// Base and id of an owner; `None` for a sentinel.
-    pub fn name(&self, left: &PriorOwnerRecord) -> Option<(&'a str, Id)> {
+    pub(crate) fn name(&self, left: &PriorOwnerRecord) -> Option<(&'a str, Id)> {
         let (base, id) = self.table?.names.get(left.owner as usize)?;
         Some((base, *id))
     }
 
     /// Whether an extent has of its DELETE entry what the table has of the next one, which stands in the line at `at`.
-    pub fn same_owners(&mut self, offset: u64, columns: &Columns<'_>, entry: usize) -> bool {
+    pub(crate) fn same_owners(&mut self, offset: u64, columns: &Columns<'_>, entry: usize) -> bool {
         let stated = self.next(offset).iter().map(|left| (left.updated, self.name(left).ok_or(left.owner)));
         stated.eq(columns.prior_owner_entries(entry).iter().map(|[word, ticks]| {
             let owner = (*word >> 32) as u32;

@@ -11,7 +11,7 @@ use crate::verify::version_history::{KnownVersion, LastState, ResourceVersion, V
 
 /// What a recount came to.
 #[derive(Default)]
-pub struct Recount {
+pub(crate) struct Recount {
     /// The ledger.
     pub ledger: Ledger,
     /// Lines exported by type, and the sum of their hashes.
@@ -19,7 +19,7 @@ pub struct Recount {
 }
 
 /// Counts.
-pub fn recount(history: &VersionHistory, recorded: &RecordedRequest, members: &ListedMembers) -> Recount {
+pub(crate) fn recount(history: &VersionHistory, recorded: &RecordedRequest, members: &ListedMembers) -> Recount {
     let mut found = Recount::default();
     let ledger = &mut found.ledger;
     ledger.lines = history.lines;

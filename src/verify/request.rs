@@ -9,7 +9,7 @@ use crate::fhir::resource_type::ResourceType;
 
 /// Whose records were asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum VerifiedPopulation {
+pub(crate) enum VerifiedPopulation {
     /// Everybody's and nobody's.
     System,
     /// Every patient's.
@@ -24,7 +24,7 @@ pub enum VerifiedPopulation {
 
 /// A request.
 #[derive(Clone, Debug)]
-pub struct RecordedRequest {
+pub(crate) struct RecordedRequest {
     /// Whose records.
     pub whose: VerifiedPopulation,
     /// transactionTime.
@@ -50,7 +50,7 @@ impl RecordedRequest {
     ///
     /// # Errors
     /// A sentence that says what is missing.
-    pub fn read(job: &PlanRecord, file: Option<&Path>) -> Result<RecordedRequest, String> {
+    pub(crate) fn read(job: &PlanRecord, file: Option<&Path>) -> Result<RecordedRequest, String> {
         if ["writer", "absentGroups"].iter().any(|field| job.request.contains_key(*field)) {
             let why =
                 "belongs to an export for which Groups of the service decided who is a member, which is not recounted";
@@ -88,7 +88,7 @@ impl RecordedRequest {
     }
 
     /// Whether a reference base is ours; the empty one of relative references is.
-    pub fn is_ours(&self, base: &str) -> bool {
+    pub(crate) fn is_ours(&self, base: &str) -> bool {
         base.is_empty() || self.bases.iter().any(|ours| ours == base)
     }
 }

@@ -18,7 +18,7 @@ use crate::verify::oracle_line::{OracleLine, OracleRow};
 use crate::verify::prior_owners::PriorOwners;
 
 /// A comparison going on.
-pub struct SegmentCheck<'a> {
+pub(crate) struct SegmentCheck<'a> {
     file: &'a str,
     head: SegmentHeader,
     columns: Columns<'a>,
@@ -42,7 +42,7 @@ pub struct SegmentCheck<'a> {
 
 impl<'a> SegmentCheck<'a> {
     /// A comparison of an extent, before which so many lines stand in its file.
-    pub fn new(index: &'a Index, extent: usize, lines_before: u64) -> SegmentCheck<'a> {
+    pub(crate) fn new(index: &'a Index, extent: usize, lines_before: u64) -> SegmentCheck<'a> {
         let entry = index.entry(extent);
         let columns = index.extents()[extent].columns();
         SegmentCheck {
@@ -65,7 +65,7 @@ impl<'a> SegmentCheck<'a> {
     }
 
     /// The next line; `left` stands before its DELETE entries.
-    pub fn check_line(&mut self, cut: CutLine<'_>, left: &mut PriorOwners<'_>) {
+    pub(crate) fn check_line(&mut self, cut: CutLine<'_>, left: &mut PriorOwners<'_>) {
         let position = cut.offset;
         let (line, length) = match cut.body {
             Body::Whole(bytes) => {
@@ -90,7 +90,7 @@ impl<'a> SegmentCheck<'a> {
     }
 
     /// The lines are over; `hash` is that of their bytes.
-    pub fn finish(&mut self, hash: u64) {
+    pub(crate) fn finish(&mut self, hash: u64) {
         while let Some(offset) = self.next_row() {
             self.report_line(offset, "the index has a row here, where no resource is");
             self.row += 1;

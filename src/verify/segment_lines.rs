@@ -17,7 +17,7 @@ use crate::verify::line_reader::{Body, CutLine, LineMark, LineReader};
 
 /// A part of a store file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SegmentLines {
+pub(crate) struct SegmentLines {
     /// Start in the (uncompressed) file.
     pub start: u64,
     /// End in it.
@@ -25,11 +25,11 @@ pub struct SegmentLines {
 }
 
 /// What is told of each line: the number of its stretch, and the line.
-pub type OnLine<'a> = &'a mut dyn FnMut(usize, CutLine<'_>);
+pub(crate) type OnLine<'a> = &'a mut dyn FnMut(usize, CutLine<'_>);
 
 /// Parts of files that can be read apart from each other: each stretch of a plain file, all of a compressed one
 /// together. `stretches` are (file, …) in store order; the answer holds ranges of them.
-pub fn tasks(stretches: &[(usize, Compression)]) -> Vec<std::ops::Range<usize>> {
+pub(crate) fn tasks(stretches: &[(usize, Compression)]) -> Vec<std::ops::Range<usize>> {
     let mut tasks: Vec<std::ops::Range<usize>> = Vec::new();
     for (i, (file, coding)) in stretches.iter().enumerate() {
         match tasks.last_mut() {
@@ -45,7 +45,7 @@ pub fn tasks(stretches: &[(usize, Compression)]) -> Vec<std::ops::Range<usize>> 
 ///
 /// # Errors
 /// When the file cannot be read; damage of a compressed one is a broken line.
-pub fn read(
+pub(crate) fn read(
     source: &StoreFile,
     coding: Compression,
     stretches: &[SegmentLines],
@@ -229,7 +229,7 @@ impl<'a, 'b> LineWalk<'a, 'b> {
 ///
 /// # Errors
 /// When the file cannot be read. Of a compressed file that cannot be decoded so far there is less.
-pub fn bytes(
+pub(crate) fn bytes(
     source: &StoreFile,
     coding: Compression,
     stretch: SegmentLines,

@@ -27,7 +27,7 @@ use crate::write::output_name::OutputName;
 
 /// What a directory was taken for.
 #[derive(Clone, Debug)]
-pub enum VerifyTarget {
+pub(crate) enum VerifyTarget {
     /// It holds a manifest: [`export`](crate::verify::export::export) verifies it.
     Export,
     /// It holds what a run has left that has not published its manifest.
@@ -39,7 +39,7 @@ pub enum VerifyTarget {
 /// How far an export has come whose manifest is not there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct UnfinishedReport {
+pub(crate) struct UnfinishedReport {
     /// The transactionTime, if a record or a status says it.
     pub transaction_time: Option<String>,
     /// Files that are there as their receipts say, by size; without receipts, files that have the name of an export's.
@@ -59,7 +59,7 @@ pub struct UnfinishedReport {
 ///
 /// # Errors
 /// [`VerifyError::Neither`] when it is none of these; [`VerifyError::Read`].
-pub fn verify_target(directory: &Path, index_elsewhere: bool) -> Result<VerifyTarget, VerifyError> {
+pub(crate) fn verify_target(directory: &Path, index_elsewhere: bool) -> Result<VerifyTarget, VerifyError> {
     let neither = |found: String| VerifyError::Neither { path: directory.to_path_buf(), found };
     match std::fs::metadata(directory) {
         Ok(found) if found.is_dir() => {}
@@ -172,7 +172,7 @@ fn is_shard(directory: &Path, name: &str) -> bool {
 
 impl UnfinishedReport {
     /// The report for people.
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let location = self.transaction_time.as_ref().map_or(String::new(), |place| format!(" as of {place}"));
         let planned = self.planned.map_or("an unknown number of".to_string(), grouped);
         let finished = grouped(self.finished);

@@ -27,10 +27,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use rayon::prelude::*;
 
 /// Which versions an observer knows of, by whether they are late.
-pub type KnownVersion<'a> = &'a dyn Fn(bool) -> bool;
+pub(crate) type KnownVersion<'a> = &'a dyn Fn(bool) -> bool;
 
 /// A version of a resource.
-pub struct ResourceVersion {
+pub(crate) struct ResourceVersion {
     /// Hash of its type and id.
     pub entity: u128,
     /// Its type.
@@ -57,13 +57,13 @@ pub struct ResourceVersion {
 
 /// A deletion with an instant, of a resource of ours.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Deletion {
+pub(crate) struct Deletion {
     entity: u128,
     updated: Instant,
 }
 
 /// A version that has left a packed store, as the deletion that ended it remembers it.
-pub struct DepartedVersion {
+pub(crate) struct DepartedVersion {
     entity: u128,
     /// Its instant in ticks, the least for none.
     updated: i64,
@@ -73,7 +73,7 @@ pub struct DepartedVersion {
 }
 
 /// The last version of a resource.
-pub enum LastState<'a> {
+pub(crate) enum LastState<'a> {
     /// Its place among the versions.
     Version(usize),
     /// It has left.
@@ -82,7 +82,7 @@ pub enum LastState<'a> {
 
 /// All of it.
 #[derive(Default)]
-pub struct VersionHistory {
+pub(crate) struct VersionHistory {
     /// Versions in store order.
     pub versions: Vec<ResourceVersion>,
     /// Places of the versions, sorted by resource, then from the oldest to the latest.
@@ -110,7 +110,7 @@ impl VersionHistory {
     ///
     /// # Errors
     /// When the store cannot be read, or no longer holds those bytes.
-    pub fn read(
+    pub(crate) fn read(
         root: &Path,
         record: &SnapshotRecord,
         recorded: &RecordedRequest,
@@ -238,7 +238,7 @@ impl VersionHistory {
     }
 
     /// The last version of a resource at an instant among those that are known; whether it was deleted is not asked.
-    pub fn last_version(&self, entity: u128, instant: &Instant, known: KnownVersion) -> Option<usize> {
+    pub(crate) fn last_version(&self, entity: u128, instant: &Instant, known: KnownVersion) -> Option<usize> {
         let seen = |version: &ResourceVersion| {
             version.updated.as_ref().is_none_or(|updated| updated <= instant) && known(version.late)
         };
@@ -246,7 +246,7 @@ impl VersionHistory {
     }
 
     /// The same with versions that have left: the younger of the two.
-    pub fn last(&self, entity: u128, instant: &Instant, known: KnownVersion) -> Option<LastState<'_>> {
+    pub(crate) fn last(&self, entity: u128, instant: &Instant, known: KnownVersion) -> Option<LastState<'_>> {
         let version = self.last_version(entity, instant, known);
         let ticks = |i: usize| self.versions[i].updated.as_ref().map_or(NO_INSTANT, |updated| updated.ticks);
         let first = self.left.partition_point(|left| left.entity < entity);
@@ -259,7 +259,7 @@ impl VersionHistory {
     }
 
     /// Whether a deletion at or before an instant is later than a version.
-    pub fn is_deleted(&self, version: &ResourceVersion, instant: &Instant) -> bool {
+    pub(crate) fn is_deleted(&self, version: &ResourceVersion, instant: &Instant) -> bool {
         let first = self.deletions.partition_point(|deletion| deletion.entity < version.entity);
         let own = self.deletions[first..].iter().take_while(|deletion| deletion.entity == version.entity);
         let later = |deletion: &Deletion| version.updated.as_ref().is_none_or(|updated| deletion.updated > *updated);
@@ -267,7 +267,7 @@ impl VersionHistory {
     }
 
     /// The version that is current at an instant.
-    pub fn current(&self, entity: u128, instant: &Instant) -> Option<usize> {
+    pub(crate) fn current(&self, entity: u128, instant: &Instant) -> Option<usize> {
         let last = self.last_version(entity, instant, &|_late| true)?;
         (!self.is_deleted(&self.versions[last], instant)).then_some(last)
     }
@@ -276,7 +276,7 @@ impl VersionHistory {
     ///
     /// # Errors
     /// When they cannot be read again.
-    pub fn bytes(&self, version: usize) -> Result<Vec<u8>, VerifyError> {
+    pub(crate) fn bytes(&self, version: usize) -> Result<Vec<u8>, VerifyError> {
         let ResourceVersion { extent, place: (start, length), .. } = self.versions[version];
         let (source, coding) = &self.files[self.file_of[extent]];
         let stretch = SegmentLines { start, end: start + length };
@@ -316,7 +316,7 @@ fn push_version(
 }
 
 /// Hash of a business identifier; the system is empty when there is none.
-pub fn identifier(system: &str, value: &str) -> u128 {
+pub(crate) fn identifier(system: &str, value: &str) -> u128 {
     let mut hash = Hasher128::new();
     hash.update(&(system.len() as u64).to_le_bytes());
     hash.update(system.as_bytes());

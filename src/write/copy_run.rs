@@ -354,7 +354,7 @@ fn copy_long(
 pub(crate) const BYTE_ORDER_MARK: u64 = 3;
 
 /// An output file being written.
-pub struct ShardOutput<S: Sink> {
+pub(crate) struct ShardOutput<S: Sink> {
     pub(crate) encoder: Encoder<S>,
     pub(crate) name: String,
     pub(crate) resource_type: &'static str,

@@ -9,7 +9,7 @@ use crate::limits::DELETED_ENTRIES_MAX;
 
 /// Bundles over these resources in their order, without line ends. They are dated T, at which all of them are gone, so
 /// that the files can be read as tombstones themselves.
-pub fn deleted_lines(deleted: &[(ResourceType, Id)], as_of: &Instant) -> Vec<String> {
+pub(crate) fn deleted_lines(deleted: &[(ResourceType, Id)], as_of: &Instant) -> Vec<String> {
     let bundle = |chunk: &[(ResourceType, Id)]| {
         let entry = |(resource_type, id): &(ResourceType, Id)| -> Value {
             json!({ "request": { "method": "DELETE", "url": format!("{resource_type}/{id}") } })

@@ -34,7 +34,7 @@ pub struct FileStats {
 }
 
 /// Writes one output file.
-pub struct Encoder<S: Sink> {
+pub(crate) struct Encoder<S: Sink> {
     sink: S,
     coding: Compression,
     digester: Digester,
@@ -52,7 +52,7 @@ impl<S: Sink> Encoder<S> {
     ///
     /// # Errors
     /// When the sink cannot begin it.
-    pub fn begin(
+    pub(crate) fn begin(
         mut sink: S,
         name: &str,
         coding: Compression,
@@ -81,7 +81,7 @@ impl<S: Sink> Encoder<S> {
     ///
     /// # Errors
     /// When the sink fails.
-    pub fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         self.bytes += bytes.len() as u64;
         if self.coding == Compression::None {
             return self.write_raw(bytes);
@@ -99,23 +99,23 @@ impl<S: Sink> Encoder<S> {
     }
 
     /// How the file is coded.
-    pub fn coding(&self) -> Compression {
+    pub(crate) fn coding(&self) -> Compression {
         self.coding
     }
 
     /// Uncompressed bytes so far.
-    pub fn bytes_in(&self) -> u64 {
+    pub(crate) fn bytes_in(&self) -> u64 {
         self.bytes
     }
 
     /// Bytes that a reader of rows does well to bring next, which complete a write.
-    pub fn preferred_len(&self) -> usize {
+    pub(crate) fn preferred_len(&self) -> usize {
         if self.coding == Compression::None { self.tail.room() } else { GATHER_BYTES }
     }
 
     /// Where the next bytes of the file go when rows are not coded, see [`WriteBuffer::reserve`]; then [`Encoder::commit`] tells
     /// how many there are.
-    pub fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
+    pub(crate) fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
         (self.coding == Compression::None).then(|| self.tail.uninit(len))
     }
 
@@ -123,7 +123,7 @@ impl<S: Sink> Encoder<S> {
     ///
     /// # Errors
     /// When the sink fails.
-    pub fn commit(&mut self, len: usize) -> io::Result<()> {
+    pub(crate) fn commit(&mut self, len: usize) -> io::Result<()> {
         debug_assert_eq!(self.coding, Compression::None, "others have no place");
         self.bytes += len as u64;
         self.tail.take_bytes(len);
@@ -134,7 +134,7 @@ impl<S: Sink> Encoder<S> {
     ///
     /// # Errors
     /// When the sink fails.
-    pub fn reserve_raw(&mut self, len: usize) -> io::Result<&mut [u8]> {
+    pub(crate) fn reserve_raw(&mut self, len: usize) -> io::Result<&mut [u8]> {
         self.flush()?;
         Ok(&mut self.tail.uninit(len)[1..])
     }
@@ -143,7 +143,7 @@ impl<S: Sink> Encoder<S> {
     ///
     /// # Errors
     /// When the sink fails.
-    pub fn commit_raw(&mut self, len: usize, uncompressed: u64) -> io::Result<()> {
+    pub(crate) fn commit_raw(&mut self, len: usize, uncompressed: u64) -> io::Result<()> {
         debug_assert_eq!(self.coding, Compression::Zstd, "only its frames can be joined");
         self.bytes += uncompressed;
         self.tail.take_bytes(len);
@@ -155,7 +155,7 @@ impl<S: Sink> Encoder<S> {
     ///
     /// # Errors
     /// When the sink fails.
-    pub fn append_frame(&mut self, coded: &[u8], uncompressed: u64) -> io::Result<()> {
+    pub(crate) fn append_frame(&mut self, coded: &[u8], uncompressed: u64) -> io::Result<()> {
         debug_assert_eq!(self.coding, Compression::Zstd, "only its frames can be joined");
         self.flush()?;
         self.bytes += uncompressed;
@@ -166,7 +166,7 @@ impl<S: Sink> Encoder<S> {
     ///
     /// # Errors
     /// When the sink fails; then the file is not there.
-    pub fn finish(mut self) -> io::Result<FileStats> {
+    pub(crate) fn finish(mut self) -> io::Result<FileStats> {
         self.flush()?;
         match self.coding {
             Compression::Gzip => {
@@ -273,7 +273,7 @@ fn deflate(input: &[u8], flush: FlushCompress) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// When there is no memory for it.
-pub fn zstd_compressor(level: i32) -> io::Result<zstd::bulk::Compressor<'static>> {
+pub(crate) fn zstd_compressor(level: i32) -> io::Result<zstd::bulk::Compressor<'static>> {
     let mut compressor = zstd::bulk::Compressor::new(level)?;
     compressor.include_checksum(true)?;
     compressor.include_contentsize(true)?;

@@ -45,7 +45,7 @@ const COPY_BYTES: u64 = 256 << 10;
 const DECODED_BYTES: usize = 256 << 10;
 
 /// Gives an output the rows of packed files.
-pub struct FrameCopier<'a> {
+pub(crate) struct FrameCopier<'a> {
     index: &'a Index,
     reader: FrameReader,
     buffer: Vec<u8>,
@@ -55,7 +55,7 @@ pub struct FrameCopier<'a> {
 
 /// Whatever codes frames anew and is not in use: kept for all files of an export, as their memory is worth more than they.
 #[derive(Default)]
-pub struct Recompressors(Mutex<Vec<Recompressor>>);
+pub(crate) struct Recompressors(Mutex<Vec<Recompressor>>);
 
 impl Recompressors {
     fn recompress(&self, source: &StoreFile, jobs: &[CopyJob]) -> Result<std::io::Result<Vec<u8>>, ExportError> {
@@ -68,7 +68,7 @@ impl Recompressors {
 }
 
 /// The part of an extent that a shard takes.
-pub struct FrameRequest<'a> {
+pub(crate) struct FrameRequest<'a> {
     /// The extent.
     pub extent: usize,
     /// Rows that lie in the shard's bounds.
@@ -101,7 +101,7 @@ type CopyFailure<'a> = &'a dyn Fn(std::io::Error) -> ExportError;
 
 impl<'a> FrameCopier<'a> {
     /// A copier.
-    pub fn new(index: &'a Index, recoders: &'a Recompressors) -> FrameCopier<'a> {
+    pub(crate) fn new(index: &'a Index, recoders: &'a Recompressors) -> FrameCopier<'a> {
         let reader = FrameReader::of_what_was_packed();
         FrameCopier { index, reader, buffer: Vec::new(), decoded: FrameText::default(), recoders }
     }
@@ -110,7 +110,7 @@ impl<'a> FrameCopier<'a> {
     ///
     /// # Errors
     /// [`ExportError::Frame`] when a frame is damaged, and what fails in store or sink.
-    pub fn take_rows<S: Sink>(
+    pub(crate) fn take_rows<S: Sink>(
         &mut self,
         encoder: &mut Encoder<S>,
         table: &SeekTable,

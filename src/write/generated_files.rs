@@ -20,7 +20,7 @@ fn next_file_end(lines: &[String], request: &ExportRequest) -> usize {
 }
 
 /// Names of the files that [`write_lines`] will write.
-pub fn file_names(stem: &str, lines: &[String], request: &ExportRequest) -> Vec<String> {
+pub(crate) fn file_names(stem: &str, lines: &[String], request: &ExportRequest) -> Vec<String> {
     let mut names = Vec::new();
     let mut rest = lines;
     while !rest.is_empty() {
@@ -34,7 +34,7 @@ pub fn file_names(stem: &str, lines: &[String], request: &ExportRequest) -> Vec<
 ///
 /// # Errors
 /// The sink's, with the name of the file.
-pub fn write_lines<S: Sink>(
+pub(crate) fn write_lines<S: Sink>(
     stem: &str,
     resource_type: &'static str,
     lines: &[String],

@@ -20,17 +20,17 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Directory of the record, inside the output directory.
-pub const JOB: &str = ".outpour-job";
+pub(crate) const JOB: &str = ".outpour-job";
 /// Directory of a run that is to replace a finished export, as long as that stands: its record and its files.
-pub const NEXT: &str = ".outpour-job/next";
+pub(crate) const NEXT: &str = ".outpour-job/next";
 /// Name of the manifest.
-pub const MANIFEST: &str = "manifest.json";
+pub(crate) const MANIFEST: &str = "manifest.json";
 /// Name of the status document.
-pub const STATUS: &str = "status.json";
+pub(crate) const STATUS: &str = "status.json";
 /// Name of the plan in the directory of a record.
-pub const PLAN: &str = "plan.json";
+pub(crate) const PLAN: &str = "plan.json";
 /// Name of the receipts there.
-pub const DONE: &str = "done.ndjson";
+pub(crate) const DONE: &str = "done.ndjson";
 
 /// A finished file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +71,7 @@ impl Receipt {
 
 /// `plan.json`.
 #[derive(Serialize, Deserialize)]
-pub struct PlanFile<T> {
+pub(crate) struct PlanFile<T> {
     /// Files that the run writes, messages and deletions among them.
     pub files: Vec<String>,
     /// What decides their bytes.
@@ -85,16 +85,16 @@ pub(crate) struct JournalFiles<'a> {
 }
 
 impl JournalFiles<'_> {
-    pub fn new<'a>(root: &'a Directory, folder: &'static str) -> JournalFiles<'a> {
+    pub(crate) fn new<'a>(root: &'a Directory, folder: &'static str) -> JournalFiles<'a> {
         JournalFiles { root, folder }
     }
 
     /// The name of a file of the record, relative to the output directory.
-    pub fn name(&self, file: &str) -> String {
+    pub(crate) fn name(&self, file: &str) -> String {
         format!("{}/{file}", self.folder)
     }
 
-    pub fn path(&self, file: &str) -> PathBuf {
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.root.path().join(self.name(file))
     }
 
@@ -104,7 +104,7 @@ impl JournalFiles<'_> {
     }
 
     /// Whether there is a plan; whether it can be used is not asked.
-    pub fn is_there(&self) -> Result<bool, JournalError> {
+    pub(crate) fn is_there(&self) -> Result<bool, JournalError> {
         Ok(self.root.metadata(&self.name(PLAN)).map_err(self.io(PLAN))?.is_some())
     }
 
@@ -112,7 +112,7 @@ impl JournalFiles<'_> {
     ///
     /// # Errors
     /// [`JournalError::Damaged`].
-    pub fn plan<T: DeserializeOwned>(&self) -> Result<PlanFile<T>, JournalError> {
+    pub(crate) fn plan<T: DeserializeOwned>(&self) -> Result<PlanFile<T>, JournalError> {
         let damaged = |reason: String| JournalError::Damaged { path: self.path(PLAN), reason };
         let bytes = self.root.read(&self.name(PLAN), RECORD_BYTES_MAX).map_err(|error| damaged(error.to_string()))?;
         let plan: PlanFile<T> = serde_json::from_slice(&bytes).map_err(|error| damaged(place_of_json_error(&error)))?;
@@ -126,7 +126,7 @@ impl JournalFiles<'_> {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn receipts(&self) -> Result<Vec<Receipt>, JournalError> {
+    pub(crate) fn receipts(&self) -> Result<Vec<Receipt>, JournalError> {
         let bytes = match self.root.read(&self.name(DONE), RECORD_BYTES_MAX) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -140,7 +140,7 @@ impl JournalFiles<'_> {
     }
 
     /// Opens `done.ndjson` for appending, behind its last whole line.
-    pub fn open_done(&self) -> io::Result<File> {
+    pub(crate) fn open_done(&self) -> io::Result<File> {
         let mut file = self.root.create(&self.name(DONE))?;
         let bytes = self.root.read(&self.name(DONE), RECORD_BYTES_MAX)?;
         file.set_len(whole_lines(&bytes) as u64)?;
@@ -150,7 +150,7 @@ impl JournalFiles<'_> {
 }
 
 /// Where a document of ours is not as it must be; nothing of what stands there, which may be of a patient.
-pub fn place_of_json_error(error: &serde_json::Error) -> String {
+pub(crate) fn place_of_json_error(error: &serde_json::Error) -> String {
     format!("line {}, column {} is not as it was written", error.line(), error.column())
 }
 

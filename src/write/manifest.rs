@@ -11,9 +11,9 @@ use crate::hash::digest::Digest;
 use crate::write::journal::Receipt;
 
 /// Key of the root extension: snapshot, policies and ledger.
-pub const EXPORT_KEY: &str = "urn:outpour:export:1";
+pub(crate) const EXPORT_KEY: &str = "urn:outpour:export:1";
 /// Key of the extension of an item.
-pub const FILE_KEY: &str = "urn:outpour:file:1";
+pub(crate) const FILE_KEY: &str = "urn:outpour:file:1";
 
 /// A manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -138,7 +138,7 @@ impl Manifest {
 
 /// The `file://` URL of a directory, with a slash at its end (RFC 8089; bytes outside RFC 3986's unreserved set are
 /// percent-encoded).
-pub fn file_url(directory: &Path) -> String {
+pub(crate) fn file_url(directory: &Path) -> String {
     let mut url = String::from("file://");
     for byte in directory.as_os_str().as_bytes() {
         match byte {

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::issue::{IssueLog, ParameterNames};
 
 /// One line a message, in the words of a door, without line ends.
-pub fn outcome_lines(messages: &IssueLog, words: &ParameterNames) -> Vec<String> {
+pub(crate) fn outcome_lines(messages: &IssueLog, words: &ParameterNames) -> Vec<String> {
     let line = |message: crate::issue::Issue| {
         json!({
             "resourceType": "OperationOutcome",

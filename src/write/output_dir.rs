@@ -66,7 +66,7 @@ impl ReplacedFiles {
 
 /// How to begin in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BeginMode {
+pub(crate) enum BeginMode {
     /// Only if it is empty.
     Fresh,
     /// Go on with the record, if there is one.
@@ -76,7 +76,7 @@ pub enum BeginMode {
 }
 
 /// An output directory, locked for one run.
-pub struct ExportJournal {
+pub(crate) struct ExportJournal {
     root: Arc<Directory>,
     sync: FileSync,
     done: Mutex<Option<File>>,
@@ -95,7 +95,7 @@ impl ExportJournal {
     ///
     /// # Errors
     /// [`JournalError::Busy`] when another run has it, [`JournalError::Io`].
-    pub fn open(path: &Path, sync: FileSync) -> Result<ExportJournal, JournalError> {
+    pub(crate) fn open(path: &Path, sync: FileSync) -> Result<ExportJournal, JournalError> {
         let io = |source| JournalError::Io { path: path.to_path_buf(), source };
         let made = !path.exists();
         private_directory(path).map_err(io)?;
@@ -122,7 +122,7 @@ impl ExportJournal {
     }
 
     /// The directory, absolute.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.root.path()
     }
 
@@ -130,7 +130,7 @@ impl ExportJournal {
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub fn files(&self) -> io::Result<Arc<Directory>> {
+    pub(crate) fn files(&self) -> io::Result<Arc<Directory>> {
         match self.is_staged() {
             true => self.root.directory(NEXT).map(Arc::new),
             false => Ok(self.root.clone()),
@@ -138,12 +138,12 @@ impl ExportJournal {
     }
 
     /// Whether files are written to [`NEXT`].
-    pub fn is_staged(&self) -> bool {
+    pub(crate) fn is_staged(&self) -> bool {
         self.staged.load(Relaxed)
     }
 
     /// The plan that is gone on with.
-    pub fn plan_path(&self) -> PathBuf {
+    pub(crate) fn plan_path(&self) -> PathBuf {
         self.record_of_run().path(PLAN)
     }
 
@@ -172,7 +172,7 @@ impl ExportJournal {
     ///
     /// # Errors
     /// When that is not what `begin` allows.
-    pub fn begin<T: DeserializeOwned>(&self, begin: BeginMode) -> Result<Option<PlanFile<T>>, JournalError> {
+    pub(crate) fn begin<T: DeserializeOwned>(&self, begin: BeginMode) -> Result<Option<PlanFile<T>>, JournalError> {
         let (own, next) = (self.own_record().is_there()?, self.next_record().is_there()?);
         if own || next {
             // From here on the directory is ours to keep.
@@ -258,7 +258,7 @@ impl ExportJournal {
     ///
     /// # Errors
     /// [`JournalError::Foreign`], [`JournalError::Io`]; until the plan stands an old export is whole, and its record is.
-    pub fn write_plan<T: Serialize>(&self, job: &T, files: &[String]) -> Result<(), JournalError> {
+    pub(crate) fn write_plan<T: Serialize>(&self, job: &T, files: &[String]) -> Result<(), JournalError> {
         let replaces = self.replaces.load(Relaxed);
         let ours = if replaces { self.listed_files()? } else { BTreeSet::new() };
         self.refuse_foreign(files, &ours, replaces)?;
@@ -312,7 +312,7 @@ impl ExportJournal {
     ///
     /// # Errors
     /// When the directory or its disk cannot be asked.
-    pub fn has_room_beside(&self, bytes: u64) -> Result<bool, JournalError> {
+    pub(crate) fn has_room_beside(&self, bytes: u64) -> Result<bool, JournalError> {
         let free = || Ok(disk_space(self.path()).map_err(self.io(""))?.free);
         Ok(self.exists(MANIFEST)? && free()? >= bytes)
     }
@@ -321,7 +321,7 @@ impl ExportJournal {
     ///
     /// # Errors
     /// When the record or a file cannot be read.
-    pub fn finished_files(
+    pub(crate) fn finished_files(
         &self,
         algorithm: DigestAlgorithm,
         is_planned: impl Fn(&Receipt) -> bool,
@@ -362,7 +362,7 @@ impl ExportJournal {
     /// # Errors
     /// [`JournalError::Foreign`] when something of somebody else's has come where a file is to go, [`JournalError::Io`]; then
     /// calling it again goes on, by a later run, too.
-    pub fn move_into_place(&self, finished: &[Receipt]) -> Result<(), JournalError> {
+    pub(crate) fn move_into_place(&self, finished: &[Receipt]) -> Result<(), JournalError> {
         if !self.is_staged() {
             return Ok(());
         }
@@ -424,7 +424,7 @@ impl ExportJournal {
     ///
     /// # Errors
     /// When it cannot be written: the file then counts as unfinished.
-    pub fn append_receipt(&self, receipt: &Receipt) -> io::Result<()> {
+    pub(crate) fn append_receipt(&self, receipt: &Receipt) -> io::Result<()> {
         let mut done = self.done.lock().expect("no panic under it");
         let file = match &mut *done {
             Some(file) => file,
@@ -438,7 +438,7 @@ impl ExportJournal {
     ///
     /// # Errors
     /// As [`ExportJournal::move_into_place`]; when the manifest cannot be written or made to last.
-    pub fn publish(&self, manifest: &[u8], finished: &[Receipt]) -> Result<(), JournalError> {
+    pub(crate) fn publish(&self, manifest: &[u8], finished: &[Receipt]) -> Result<(), JournalError> {
         self.move_into_place(finished)?;
         // What a run that was killed right after it was moved has left.
         self.clear_next(&[]);

@@ -27,7 +27,7 @@ use std::sync::atomic::Ordering::Relaxed;
 /// # Errors
 /// The first failure of store or sink; files that were open are abandoned.
 #[allow(clippy::too_many_arguments, reason = "what an export and its caller have to say")]
-pub fn copy_shards<S: Sink>(
+pub(crate) fn copy_shards<S: Sink>(
     plan: &Plan,
     snapshot: &Snapshot,
     shards: &[usize],

@@ -8,7 +8,7 @@ use crate::plan::Plan;
 
 /// Groups of shards that are written together because they take rows from the same compressed file, which is decoded
 /// once, or from the same plain file of several types, which is read once a thread. Other shards stand alone.
-pub fn group_shards(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> {
+pub(crate) fn group_shards(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> {
     let index = snapshot.index();
     // Union-find over shards; the first shard met at each compressed file speaks for it.
     let mut parent: Vec<usize> = (0..plan.shards.len()).collect();

@@ -15,7 +15,7 @@ use crate::write::manifest::Manifest;
 /// State of a job (ONEUP-S13).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum Status {
+pub(crate) enum Status {
     InProgress,
     Successful,
     Failed,
@@ -24,10 +24,10 @@ pub enum Status {
 
 impl Status {
     /// Every value.
-    pub const ALL: [Status; 4] = [Status::InProgress, Status::Successful, Status::Failed, Status::Cancelled];
+    pub(crate) const ALL: [Status; 4] = [Status::InProgress, Status::Successful, Status::Failed, Status::Cancelled];
 
     /// Its word in the document.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Status::InProgress => "In Progress",
             Status::Successful => "Successful",
@@ -69,7 +69,7 @@ struct StatusDocument<'a> {
 }
 
 /// The status document of one job; a batch is a shard.
-pub struct StatusFile {
+pub(crate) struct StatusFile {
     directory: Arc<Directory>,
     id: String,
     as_of: Instant,
@@ -84,7 +84,7 @@ pub struct StatusFile {
 
 impl StatusFile {
     /// A job in progress of `total` shards and `resources` rows.
-    pub fn new(
+    pub(crate) fn new(
         directory: Arc<Directory>,
         id: &str,
         as_of: Instant,
@@ -107,22 +107,22 @@ impl StatusFile {
     }
 
     /// From now on the document is in this directory; what was written is there already.
-    pub fn move_to(&mut self, directory: Arc<Directory>) {
+    pub(crate) fn move_to(&mut self, directory: Arc<Directory>) {
         self.directory = directory;
     }
 
     /// So many shards are finished.
-    pub fn complete(&mut self, shards: u64) {
+    pub(crate) fn complete(&mut self, shards: u64) {
         self.complete = shards.min(self.total);
     }
 
     /// The job ended without success.
-    pub fn end(&mut self, status: Status) {
+    pub(crate) fn end(&mut self, status: Status) {
         self.status = status;
     }
 
     /// The job is published.
-    pub fn succeed(&mut self, manifest: &Manifest) {
+    pub(crate) fn succeed(&mut self, manifest: &Manifest) {
         self.status = Status::Successful;
         self.complete = self.total;
         self.final_output = Some(manifest.clone());
@@ -132,7 +132,7 @@ impl StatusFile {
     ///
     /// # Errors
     /// When it cannot be written; the caller may go on without.
-    pub fn write(&mut self, now: Instant) -> io::Result<()> {
+    pub(crate) fn write(&mut self, now: Instant) -> io::Result<()> {
         // Clocks step back; the document's times do not (ONEUP-S16).
         let now = [&now, &self.as_of].into_iter().chain(self.written.as_ref()).max().expect("not empty").clone();
         let recent = self.written.as_ref().is_some_and(|last| now.ticks - last.ticks < TICKS_PER_SECOND);

@@ -9,7 +9,7 @@ use crate::limits::GATHER_BYTES;
 
 /// What a file has beyond its last write.
 #[derive(Default)]
-pub struct WriteBuffer {
+pub(crate) struct WriteBuffer {
     /// A byte that is never written, what is gathered, and room.
     buffer: Vec<u8>,
     len: usize,
@@ -17,24 +17,24 @@ pub struct WriteBuffer {
 
 impl WriteBuffer {
     /// Bytes until a write is due.
-    pub fn room(&self) -> usize {
+    pub(crate) fn room(&self) -> usize {
         GATHER_BYTES.saturating_sub(self.len)
     }
 
     /// Whether there is nothing in it.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Appends bytes.
-    pub fn extend(&mut self, bytes: &[u8]) {
+    pub(crate) fn extend(&mut self, bytes: &[u8]) {
         self.uninit(bytes.len())[1..].copy_from_slice(bytes);
         self.take_bytes(bytes.len());
     }
 
     /// The place of the next `len` bytes, led by the byte before it: the last one that was gathered, if there is one.
     /// Who reads a file into it from one byte further ahead must find the same there.
-    pub fn uninit(&mut self, len: usize) -> &mut [u8] {
+    pub(crate) fn uninit(&mut self, len: usize) -> &mut [u8] {
         let end = self.len + 1 + len;
         if self.buffer.len() < end {
             // It grows in few steps, and so is zeroed once or twice; a short file never takes all of it.
@@ -44,18 +44,18 @@ impl WriteBuffer {
     }
 
     /// Takes so many bytes of the place as gathered.
-    pub fn take_bytes(&mut self, len: usize) {
+    pub(crate) fn take_bytes(&mut self, len: usize) {
         self.len += len;
         debug_assert!(self.len < self.buffer.len().max(1));
     }
 
     /// All of it has been written.
-    pub fn clear_sent(&mut self) {
+    pub(crate) fn clear_sent(&mut self) {
         self.len = 0;
     }
 
     /// All of it.
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         self.buffer.get(1..=self.len).unwrap_or_default()
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// A request in the words of the command line.
 #[derive(Clone, Debug)]
-pub struct Ask {
+pub(crate) struct Ask {
     pub who: Who,
     pub as_of: String,
     pub since: Option<String>,
@@ -26,7 +26,7 @@ pub struct Ask {
 }
 
 impl Ask {
-    pub fn new(who: Who, as_of: &str) -> Ask {
+    pub(crate) fn new(who: Who, as_of: &str) -> Ask {
         Ask {
             who,
             as_of: as_of.to_string(),
@@ -43,13 +43,13 @@ impl Ask {
         }
     }
 
-    pub fn with(mut self, more: &[&str]) -> Ask {
+    pub(crate) fn with(mut self, more: &[&str]) -> Ask {
         self.more.extend(more.iter().map(|word| word.to_string()));
         self
     }
 
     /// The request as the twin takes it.
-    pub fn request(&self) -> Request {
+    pub(crate) fn request(&self) -> Request {
         let mut request = Request::new(self.who.clone(), &self.as_of);
         if let Some(since) = &self.since {
             request = request.since(since);
@@ -70,7 +70,7 @@ impl Ask {
     }
 
     /// The arguments of `outpour export` after `--store` and `--out`; Groups and patient lists become files in `scratch`.
-    pub fn args(&self, scratch: &Path) -> Vec<String> {
+    pub(crate) fn args(&self, scratch: &Path) -> Vec<String> {
         let mut args: Vec<String> = Vec::new();
         let mut add = |words: &[&str]| args.extend(words.iter().map(|word| word.to_string()));
         match &self.who {
@@ -122,20 +122,20 @@ impl Ask {
     }
 
     /// The store as the twin reads it for this request.
-    pub fn read(&self, store: &Path) -> Store {
+    pub(crate) fn read(&self, store: &Path) -> Store {
         let bases: Vec<&str> = self.bases.iter().map(String::as_str).collect();
         naive::read(store, &bases)
     }
 
     /// Runs the binary into `out`.
-    pub fn run(&self, store: &Path, out: &Path, scratch: &Path) -> Run {
+    pub(crate) fn run(&self, store: &Path, out: &Path, scratch: &Path) -> Run {
         let args = self.args(scratch);
         run::export(store, out, &args.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// Asks both and compares lines, deletions, ledger, faults and exit code. `None`: both refused.
     #[track_caller]
-    pub fn check(&self, twin: &Store, store: &Path, out: &Path, scratch: &Path) -> Option<Export> {
+    pub(crate) fn check(&self, twin: &Store, store: &Path, out: &Path, scratch: &Path) -> Option<Export> {
         let answer = naive::export(twin, &self.request());
         let run = self.run(store, out, scratch);
         let answer = match answer {

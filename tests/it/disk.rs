@@ -6,7 +6,7 @@ use std::ffi::CString;
 use std::path::Path;
 
 /// An export that cannot write files larger than `limit` bytes.
-pub fn limited(store: &Path, out: &Path, more: &[&str], limit: u64) -> Run {
+pub(crate) fn limited(store: &Path, out: &Path, more: &[&str], limit: u64) -> Run {
     let mut command = command();
     command.args(["export", "--store", store.to_str().unwrap(), "--out", out.to_str().unwrap(), "--progress", "never"]);
     command.args(more);
@@ -15,12 +15,12 @@ pub fn limited(store: &Path, out: &Path, more: &[&str], limit: u64) -> Run {
 }
 
 /// Lets a command write no file larger than `limit` bytes.
-pub fn limit_files(command: &mut std::process::Command, limit: u64) {
+pub(crate) fn limit_files(command: &mut std::process::Command, limit: u64) {
     limit_by(command, libc::rlimit { rlim_cur: limit, rlim_max: limit });
 }
 
 /// The same, so that it can be lifted later.
-pub fn limit_files_softly(command: &mut std::process::Command, limit: u64) {
+pub(crate) fn limit_files_softly(command: &mut std::process::Command, limit: u64) {
     limit_by(command, libc::rlimit { rlim_cur: limit, rlim_max: libc::RLIM_INFINITY });
 }
 
@@ -60,10 +60,10 @@ fn a_failed_write_is_exit_3_and_resumes() {
 }
 
 /// A mounted tmpfs, unmounted at the end.
-pub struct Tmpfs(CString);
+pub(crate) struct Tmpfs(CString);
 
 impl Tmpfs {
-    pub fn mount(place: &Path, size: &str, flags: libc::c_ulong) -> Option<Tmpfs> {
+    pub(crate) fn mount(place: &Path, size: &str, flags: libc::c_ulong) -> Option<Tmpfs> {
         let path = CString::new(place.to_str().unwrap()).unwrap();
         let options = CString::new(format!("size={size}")).unwrap();
         // SAFETY: all pointers are to NUL-terminated strings that live through the call.

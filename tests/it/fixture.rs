@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 /// Writes plain files of the given types, `copies` times over.
-pub fn plain_store(dir: &Path, types: &[&str], copies: usize) {
+pub(crate) fn plain_store(dir: &Path, types: &[&str], copies: usize) {
     std::fs::create_dir_all(dir).unwrap();
     for name in types {
         let stored = std::fs::read(testdata("stores/synthea-r4-100").join(format!("{name}.ndjson.zst"))).unwrap();

@@ -5,11 +5,11 @@ use std::io::Write;
 use std::path::Path;
 
 /// Ids that are easily taken for one another.
-pub const IDS: [&str; 9] =
+pub(crate) const IDS: [&str; 9] =
     ["a", "A", "aa", "a.b", "a-b", "1", "12", "m0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde", "b"];
 
 /// The base of the server in generated stores.
-pub const BASE: &str = "https://fhir.example.org/r4";
+pub(crate) const BASE: &str = "https://fhir.example.org/r4";
 
 /// Types, and the elements where a reference to a patient makes them somebody's.
 const TYPES: [(&str, &[&str]); 12] = [
@@ -29,30 +29,30 @@ const TYPES: [(&str, &[&str]); 12] = [
 
 /// A value that is written with random white space, key order and escapes.
 #[derive(Clone)]
-pub enum J {
+pub(crate) enum J {
     Raw(String),
     Text(String),
     List(Vec<J>),
     Map(Vec<(String, J)>),
 }
 
-pub fn text(text: &str) -> J {
+pub(crate) fn text(text: &str) -> J {
     J::Text(text.to_string())
 }
 
-pub fn map(entries: Vec<(&str, J)>) -> J {
+pub(crate) fn map(entries: Vec<(&str, J)>) -> J {
     J::Map(entries.into_iter().map(|(key, value)| (key.to_string(), value)).collect())
 }
 
 /// How freely a line is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Hand {
+pub(crate) enum Hand {
     Plain,
     Wild,
 }
 
 /// Writes a value; `Wild` shuffles keys, adds white space and escapes characters that need none.
-pub fn write(value: &J, hand: Hand, random: &mut Random) -> Vec<u8> {
+pub(crate) fn write(value: &J, hand: Hand, random: &mut Random) -> Vec<u8> {
     let mut out = Vec::new();
     put(value, hand, random, &mut out);
     out
@@ -127,7 +127,7 @@ fn upper(digits: &str) -> Vec<u8> {
 }
 
 /// An instant around `second` of the year 2020, in any legal precision and offset.
-pub fn instant(second: i64, random: &mut Random) -> String {
+pub(crate) fn instant(second: i64, random: &mut Random) -> String {
     let minutes = if random.one_in(2) { 0 } else { random.below(27 * 60) as i64 - 13 * 60 };
     let local = second + minutes * 60;
     let (day, time) = (local.div_euclid(86_400), local.rem_euclid(86_400));
@@ -151,7 +151,7 @@ pub fn instant(second: i64, random: &mut Random) -> String {
 }
 
 /// A reference to a resource, mostly one that exists, in any form.
-pub fn reference(name: &str, id: &str, random: &mut Random) -> String {
+pub(crate) fn reference(name: &str, id: &str, random: &mut Random) -> String {
     match random.below(16) {
         0 => format!("{BASE}/{name}/{id}"),
         1 => format!("{name}/{id}/_history/3"),
@@ -183,7 +183,7 @@ pub fn reference(name: &str, id: &str, random: &mut Random) -> String {
 }
 
 /// A random resource. Its elements may be missing, of another shape, or given twice.
-pub fn resource(name: &str, id: &str, moment: Option<String>, random: &mut Random) -> J {
+pub(crate) fn resource(name: &str, id: &str, moment: Option<String>, random: &mut Random) -> J {
     let mut entries = vec![("resourceType", text(name)), ("id", text(id))];
     let mut meta = Vec::new();
     if let Some(moment) = moment {
@@ -291,7 +291,7 @@ fn junk(random: &mut Random) -> (&'static str, J) {
 }
 
 /// A Bundle line that deletes.
-pub fn tombstone(targets: &[(String, String)], moment: Option<String>, random: &mut Random) -> J {
+pub(crate) fn tombstone(targets: &[(String, String)], moment: Option<String>, random: &mut Random) -> J {
     let entry = |(name, id): &(String, String), random: &mut Random| {
         let url = if random.one_in(5) { format!("{BASE}/{name}/{id}") } else { format!("{name}/{id}") };
         map(vec![("request", map(vec![("method", text("DELETE")), ("url", text(&url))]))])
@@ -310,7 +310,7 @@ pub fn tombstone(targets: &[(String, String)], moment: Option<String>, random: &
 }
 
 /// A random type of the generated stores.
-pub fn any_type(random: &mut Random) -> &'static str {
+pub(crate) fn any_type(random: &mut Random) -> &'static str {
     let weights = [3, 6, 3, 2, 2, 4, 1, 1, 1, 2, 1, 2];
     let mut left = random.below(weights.iter().sum());
     for (index, weight) in weights.iter().enumerate() {
@@ -323,7 +323,7 @@ pub fn any_type(random: &mut Random) -> &'static str {
 }
 
 /// A line that is no resource, or no JSON.
-pub fn faulty(line: &[u8], random: &mut Random) -> Vec<u8> {
+pub(crate) fn faulty(line: &[u8], random: &mut Random) -> Vec<u8> {
     let mut line = line.to_vec();
     match random.below(7) {
         0 => line.truncate(random.below(line.len().max(2) - 1) + 1),
@@ -338,7 +338,7 @@ pub fn faulty(line: &[u8], random: &mut Random) -> Vec<u8> {
 }
 
 /// Joins lines with random line ends, blank lines, a byte order mark or a missing last newline.
-pub fn join(lines: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
+pub(crate) fn join(lines: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     let mut out = Vec::new();
     if random.one_in(8) {
         out.extend(b"\xef\xbb\xbf");
@@ -358,7 +358,7 @@ pub fn join(lines: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
 }
 
 /// Writes a store file; `.gz` and `.zst` in several members or frames, cut anywhere.
-pub fn file(path: &Path, bytes: &[u8], random: &mut Random) {
+pub(crate) fn file(path: &Path, bytes: &[u8], random: &mut Random) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let name = path.to_str().unwrap();
     let mut stored = Vec::new();

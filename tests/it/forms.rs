@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
 /// Packs a store as of `at`, on an index of its own beside the new store; nothing in it may be faulty.
-pub fn packed(store: &Path, to: &Path, place: &str) {
+pub(crate) fn packed(store: &Path, to: &Path, place: &str) {
     let index = to.with_extension("index-of-source");
     let run = pack(store, to, &["--as-of", place, "--index-dir", index.to_str().unwrap()]);
     assert_eq!(run.code, 0, "{run:#?}");
@@ -21,7 +21,7 @@ pub fn packed(store: &Path, to: &Path, place: &str) {
 
 /// The first two thirds of each file of a store packed as of `at`, the later lines beside them as plain, gzip and zstd files,
 /// behind the packed ones in store order. The store's files lie in one directory.
-pub fn mixed(store: &Path, to: &Path, place: &str) {
+pub(crate) fn mixed(store: &Path, to: &Path, place: &str) {
     let part = to.with_extension("part");
     std::fs::create_dir(&part).unwrap();
     let mut rest = Vec::new();
@@ -57,7 +57,7 @@ pub fn mixed(store: &Path, to: &Path, place: &str) {
 
 /// Both twins of a form. It must come of a store without deletions: where a record that was deleted has left, only the table
 /// knows whose it was.
-pub struct Twins<'a> {
+pub(crate) struct Twins<'a> {
     /// Over the store that was packed, as it is.
     whole: &'a Store,
     /// Over the form's own files.
@@ -67,7 +67,7 @@ pub struct Twins<'a> {
 }
 
 impl Twins<'_> {
-    pub fn read<'a>(form: &Path, bases: &[&str], whole: &'a Store) -> Twins<'a> {
+    pub(crate) fn read<'a>(form: &Path, bases: &[&str], whole: &'a Store) -> Twins<'a> {
         let own = naive::read(form, bases);
         let later = own.entries.iter().filter(|entry| entry.file.starts_with("later/"));
         let lines: HashSet<&[u8]> = later.clone().map(|entry| &entry.bytes[..]).collect();
@@ -79,7 +79,7 @@ impl Twins<'_> {
 
     /// Asks the binary for an export of the form, and both twins.
     #[track_caller]
-    pub fn check(&self, ask: &Ask, form: &Path, out: &Path, scratch: &Path) {
+    pub(crate) fn check(&self, ask: &Ask, form: &Path, out: &Path, scratch: &Path) {
         let [of_whole, of_own] = self.late.clone().map(|late| Ask { late, ..ask.clone() });
         let answer = naive::export(self.whole, &of_whole.request());
         match of_own.check(&self.own, form, out, scratch) {
@@ -94,7 +94,7 @@ impl Twins<'_> {
 /// offsets of faults, whose lines are in `rejected.ndjson`; and that a Provenance about versions that have left may be exported
 /// once more under `--since`, never once less.
 #[track_caller]
-pub fn same(ask: &Ask, answer: &Answer, export: &Export) {
+pub(crate) fn same(ask: &Ask, answer: &Answer, export: &Export) {
     let sorted = |lines: BTreeMap<String, Vec<Vec<u8>>>| -> BTreeMap<String, Vec<Vec<u8>>> {
         let sort = |mut lines: Vec<Vec<u8>>| {
             lines.sort();

@@ -14,7 +14,7 @@ fn second(from: usize, to: usize, random: &mut Random) -> i64 {
 }
 
 /// Writes a random store below `dir`.
-pub fn store(dir: &Path, random: &mut Random) {
+pub(crate) fn store(dir: &Path, random: &mut Random) {
     let names =
         ["Patient.ndjson", "Observation.ndjson", "x.ndjson.gz", "sub/y.ndjson.zst", "sub.ndjson", "a/b/c.ndjson"];
     let ids = &IDS[..2 + random.below(IDS.len() - 2)];
@@ -31,7 +31,7 @@ pub fn store(dir: &Path, random: &mut Random) {
     }
 }
 
-pub fn line(ids: &[&str], random: &mut Random) -> Vec<u8> {
+pub(crate) fn line(ids: &[&str], random: &mut Random) -> Vec<u8> {
     let moment = match random.below(12) {
         0 => None,
         1 => {
@@ -71,7 +71,7 @@ fn group(random: &mut Random) -> serde_json::Value {
     serde_json::json!({"resourceType": "Group", "id": "asked", "type": "person", "actual": true, "member": members})
 }
 
-pub fn ask(random: &mut Random) -> Ask {
+pub(crate) fn ask(random: &mut Random) -> Ask {
     let who = match random.below(6) {
         0 => Who::AllPatients,
         1 => Who::System,

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Later than everything in the store and than every `--since` of the runs, and long past.
-pub const AS_OF: &str = "2026-06-01T00:00:00.000Z";
+pub(crate) const AS_OF: &str = "2026-06-01T00:00:00.000Z";
 
 /// One run of the reference, in our words.
 struct Golden {

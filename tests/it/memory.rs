@@ -53,7 +53,7 @@ fn store(dir: &Path, sizes: &Sizes) {
 }
 
 /// Runs the binary under the limit and samples what it uses. Exit code, standard error, peak bytes.
-pub fn measured(args: &[&str]) -> (i32, String, u64) {
+pub(crate) fn measured(args: &[&str]) -> (i32, String, u64) {
     use std::os::unix::process::{CommandExt, ExitStatusExt};
     let mut command = command();
     command.args(args).stdout(Stdio::null()).stderr(Stdio::piped());

@@ -16,7 +16,7 @@ use std::path::Path;
 const DELTA: &str = "zz-delta.ndjson";
 
 /// `outpour pack` with further arguments, fsync off.
-pub fn pack(store: &Path, to: &Path, more: &[&str]) -> Run {
+pub(crate) fn pack(store: &Path, to: &Path, more: &[&str]) -> Run {
     let (store, to) = (store.to_str().unwrap(), to.to_str().unwrap());
     let mut args = vec!["pack", "--store", store, "--to", to, "--no-sync", "--progress", "never", "--json"];
     args.extend(more);

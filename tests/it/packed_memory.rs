@@ -5,7 +5,7 @@ use crate::pack::pack;
 use crate::run::{self, Export, scratch};
 use std::path::Path;
 
-pub fn observation(id: &str, patient: &str, day: u32) -> String {
+pub(crate) fn observation(id: &str, patient: &str, day: u32) -> String {
     format!(
         r#"{{"resourceType":"Observation","id":"{id}","meta":{{"lastUpdated":"2020-01-{day:02}T00:00:00Z"}},"subject":{{"reference":"Patient/{patient}"}}}}"#
     ) + "\n"

@@ -2,22 +2,22 @@
 
 /// A small generator (SplitMix64): enough for choices, of no use for secrets.
 #[derive(Clone)]
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     /// The seed of a test: `OUTPOUR_TEST_SEED`, or else one of this run; printed, so that a failure can be repeated.
-    pub fn seed(test: &str) -> u64 {
+    pub(crate) fn seed(test: &str) -> u64 {
         let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
         let seed = std::env::var("OUTPOUR_TEST_SEED").ok().map_or_else(now, |text| text.parse().unwrap());
         println!("{test}: OUTPOUR_TEST_SEED={seed}");
         seed
     }
 
-    pub fn new(seed: u64, case: u64) -> Random {
+    pub(crate) fn new(seed: u64, case: u64) -> Random {
         Random(seed ^ case.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17))
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -26,20 +26,20 @@ impl Random {
     }
 
     /// Less than `bound`.
-    pub fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
     /// True in one case of `n`.
-    pub fn one_in(&mut self, n: usize) -> bool {
+    pub(crate) fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
 
-    pub fn pick<'a, T: ?Sized>(&mut self, choices: &[&'a T]) -> &'a T {
+    pub(crate) fn pick<'a, T: ?Sized>(&mut self, choices: &[&'a T]) -> &'a T {
         choices[self.below(choices.len())]
     }
 
-    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last + 1));
         }
@@ -47,12 +47,12 @@ impl Random {
 }
 
 /// A number from the environment, with a default.
-pub fn knob(name: &str, default: usize) -> usize {
+pub(crate) fn knob(name: &str, default: usize) -> usize {
     std::env::var(name).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
 
 /// Runs `case` for each number below `count`, on two threads, and reports the first panic with its number.
-pub fn each_case(test: &str, count: usize, case: impl Fn(u64, &mut Random) + Sync) {
+pub(crate) fn each_case(test: &str, count: usize, case: impl Fn(u64, &mut Random) + Sync) {
     let seed = Random::seed(test);
     let next = std::sync::atomic::AtomicUsize::new(0);
     let only = std::env::var("OUTPOUR_TEST_CASE").ok().map(|text| text.parse::<usize>().unwrap());

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 /// How a run of the binary ended.
 #[derive(Debug)]
-pub struct Run {
+pub(crate) struct Run {
     /// Exit code; a signal is its negative number.
     pub code: i32,
     pub stdout: String,
@@ -20,7 +20,7 @@ pub struct Run {
 impl Run {
     /// Asserts the exit code and, for each needle, that people were told.
     #[track_caller]
-    pub fn refused(&self, code: i32, needles: &[&str]) {
+    pub(crate) fn refused(&self, code: i32, needles: &[&str]) {
         assert_eq!(self.code, code, "{self:#?}");
         for needle in needles {
             assert!(self.stderr.contains(needle), "the message should name {needle:?}: {}", self.stderr);
@@ -30,19 +30,19 @@ impl Run {
 }
 
 /// The binary, ready for arguments.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_outpour"));
     command.stdin(Stdio::null()).env_remove("RUST_BACKTRACE").env("NO_COLOR", "1");
     command
 }
 
 /// Runs the binary to its end.
-pub fn run<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Run {
+pub(crate) fn run<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Run {
     finish(command().args(args))
 }
 
 /// Runs a prepared command to its end.
-pub fn finish(command: &mut Command) -> Run {
+pub(crate) fn finish(command: &mut Command) -> Run {
     use std::os::unix::process::ExitStatusExt;
     let output = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("the binary starts");
     let code = output.status.code().unwrap_or_else(|| -output.status.signal().unwrap());
@@ -54,7 +54,7 @@ pub fn finish(command: &mut Command) -> Run {
 }
 
 /// `outpour export --store … --out …` with further arguments; people's progress is off, and fsync with it.
-pub fn export(store: &Path, out: &Path, more: &[&str]) -> Run {
+pub(crate) fn export(store: &Path, out: &Path, more: &[&str]) -> Run {
     let (store, out) = (store.to_str().unwrap(), out.to_str().unwrap());
     let mut args = vec!["export", "--store", store, "--out", out, "--no-sync", "--progress", "never"];
     args.extend(more);
@@ -62,35 +62,35 @@ pub fn export(store: &Path, out: &Path, more: &[&str]) -> Run {
 }
 
 /// A path below `testdata/`.
-pub fn testdata(path: &str) -> PathBuf {
+pub(crate) fn testdata(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(path)
 }
 
 /// A fresh directory, removed when the test passes.
-pub fn scratch() -> tempfile::TempDir {
+pub(crate) fn scratch() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("outpour-it-").tempdir().unwrap()
 }
 
 /// The bounds that an export was asked to keep.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     pub file_bytes: u64,
     pub file_resources: u64,
 }
 
 impl Bounds {
-    pub const DEFAULT: Bounds = Bounds { file_bytes: 256 << 20, file_resources: u64::MAX };
+    pub(crate) const DEFAULT: Bounds = Bounds { file_bytes: 256 << 20, file_resources: u64::MAX };
 }
 
 /// One file of an export, decoded.
-pub struct File {
+pub(crate) struct File {
     pub name: String,
     pub resource_type: String,
     pub lines: Vec<Vec<u8>>,
 }
 
 /// A finished export, read back and checked.
-pub struct Export {
+pub(crate) struct Export {
     pub manifest: Value,
     pub output: Vec<File>,
     pub deleted: Vec<File>,
@@ -100,7 +100,7 @@ pub struct Export {
 impl Export {
     /// Reads a directory and checks all that holds for every export.
     #[track_caller]
-    pub fn read(out: &Path, bounds: Bounds) -> Export {
+    pub(crate) fn read(out: &Path, bounds: Bounds) -> Export {
         let text = std::fs::read(out.join("manifest.json")).expect("a manifest");
         let manifest: Value = serde_json::from_slice(&text).expect("the manifest is JSON");
         check_root(&manifest);
@@ -119,7 +119,7 @@ impl Export {
     }
 
     /// Lines of each type, shards concatenated.
-    pub fn lines(&self) -> BTreeMap<String, Vec<Vec<u8>>> {
+    pub(crate) fn lines(&self) -> BTreeMap<String, Vec<Vec<u8>>> {
         let mut lines: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
         for file in &self.output {
             lines.entry(file.resource_type.clone()).or_default().extend(file.lines.iter().cloned());
@@ -128,7 +128,7 @@ impl Export {
     }
 
     /// `Type/id` of every deletion, in order (DELETED-02, DELETED-07).
-    pub fn deletions(&self) -> Vec<String> {
+    pub(crate) fn deletions(&self) -> Vec<String> {
         let mut urls = Vec::new();
         for bundle in self.deleted.iter().flat_map(|file| &file.lines) {
             let bundle: Value = serde_json::from_slice(bundle).unwrap();
@@ -144,7 +144,7 @@ impl Export {
     }
 
     /// (severity, code, the whole OperationOutcome as text) of every message.
-    pub fn messages(&self) -> Vec<Message> {
+    pub(crate) fn messages(&self) -> Vec<Message> {
         let mut messages = Vec::new();
         for line in self.error.iter().flat_map(|file| &file.lines) {
             let outcome: Value = serde_json::from_slice(line).unwrap();
@@ -160,7 +160,7 @@ impl Export {
     }
 
     /// The ledger of the manifest, by class.
-    pub fn ledger(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn ledger(&self) -> BTreeMap<String, u64> {
         let ledger = &self.manifest["extension"]["urn:outpour:export:1"]["ledger"];
         let classes = ledger.as_object().unwrap_or_else(|| panic!("a ledger in {}", self.manifest["extension"]));
         classes.iter().filter_map(|(class, count)| Some((class.clone(), count.as_u64()?))).collect()
@@ -238,7 +238,7 @@ const ISSUE_TYPES: [&str; 31] = [
 
 /// One issue of the error files.
 #[derive(Debug)]
-pub struct Message {
+pub(crate) struct Message {
     pub severity: String,
     pub code: String,
     pub text: String,
@@ -246,7 +246,7 @@ pub struct Message {
 
 impl Message {
     /// Whether a number stands in the text by itself, not as a part of another number or word.
-    pub fn names_number(&self, number: u64) -> bool {
+    pub(crate) fn names_number(&self, number: u64) -> bool {
         self.text.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == number.to_string())
     }
 }
@@ -345,12 +345,12 @@ fn check_digest(name: &str, digest: &Value, stored: &[u8]) {
 }
 
 /// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Decodes by the file's name. A gzip file is one member, and a zstd window is at most 8 MiB (DESIGN section 3).
-pub fn decode(name: &str, stored: &[u8]) -> Vec<u8> {
+pub(crate) fn decode(name: &str, stored: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     if name.ends_with(".gz") {
         let mut left = stored;
@@ -397,7 +397,7 @@ fn check_status(out: &Path, export: &Export) {
 }
 
 /// Every file below a directory and its bytes, without the times that `status.json` holds and without the record.
-pub fn snapshot(out: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn snapshot(out: &Path) -> BTreeMap<String, Vec<u8>> {
     fn visit(dir: &Path, prefix: &str, found: &mut BTreeMap<String, Vec<u8>>) {
         for entry in std::fs::read_dir(dir).unwrap() {
             let entry = entry.unwrap();

@@ -1,7 +1,7 @@
 //! The words of the command line, as clap reads them. No decision is made here.
 
-pub mod read_only;
-pub mod run;
+pub(crate) mod read_only;
+pub(crate) mod run;
 
 use crate::cli::args::read_only::{InspectArgs, VerifyArgs};
 use crate::cli::args::run::RunArgs;
@@ -18,7 +18,7 @@ Every night from then on, only what changed:
   outpour export --store /data/fhir --group my-group --out /data/export-2 --since <transactionTime of the last manifest>
 
 Exit codes: 0 done; 1 done, and the error files name faulty records; 2 the request was wrong; 3 failed; 130 interrupted.")]
-pub struct Args {
+pub(crate) struct Args {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -36,7 +36,7 @@ fn version() -> &'static str {
 /// The commands.
 #[derive(Subcommand, Debug)]
 #[allow(clippy::large_enum_variant)]
-pub enum Command {
+pub(crate) enum Command {
     /// Write the records of a Group, of patients or of everybody as NDJSON files with a manifest
     Export(ExportArgs),
     /// Bring the index of a store up to date
@@ -85,7 +85,7 @@ A service that runs takes it within seconds. Taking the line out again revokes t
 
 /// Where the store is and how it is read.
 #[derive(clap::Args, Debug, Clone)]
-pub struct StoreArgs {
+pub(crate) struct StoreArgs {
     /// Directory tree of .ndjson, .ndjson.gz and .ndjson.zst files, one resource a line
     #[arg(long, value_name = "DIR")]
     pub store: PathBuf,
@@ -103,7 +103,7 @@ pub struct StoreArgs {
 /// The same of a command that writes data files.
 #[derive(clap::Args, Debug, Clone)]
 #[command(next_help_heading = "Run")]
-pub struct WriteArgs {
+pub(crate) struct WriteArgs {
     /// Do not wait until files are on the disk
     #[arg(long)]
     pub no_sync: bool,
@@ -115,7 +115,7 @@ pub struct WriteArgs {
 /// See `--access`.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum AccessArg {
+pub(crate) enum AccessArg {
     Mapped,
     Called,
 }
@@ -131,7 +131,7 @@ Examples:
   outpour export --store DIR --out OUT --group ten --plan                   how much it would be; writes nothing
 
 The export is complete when OUT/manifest.json is there. OUT/status.json tells the state at any time.")]
-pub struct ExportArgs {
+pub(crate) struct ExportArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub store: StoreArgs,
@@ -223,7 +223,7 @@ pub struct ExportArgs {
 /// See `--members`.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum MembersArg {
+pub(crate) enum MembersArg {
     Listed,
     Active,
 }
@@ -231,7 +231,7 @@ pub enum MembersArg {
 /// See `--context`.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum ContextArg {
+pub(crate) enum ContextArg {
     None,
     Referenced,
 }
@@ -239,7 +239,7 @@ pub enum ContextArg {
 /// See `--selection`.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum SelectionArg {
+pub(crate) enum SelectionArg {
     Auto,
     Postings,
     Columns,
@@ -249,7 +249,7 @@ pub enum SelectionArg {
 /// See `--late`.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum LateArg {
+pub(crate) enum LateArg {
     Include,
     Report,
 }
@@ -257,7 +257,7 @@ pub enum LateArg {
 /// See `--missing-last-updated`.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum MissingArg {
+pub(crate) enum MissingArg {
     Include,
     Exclude,
 }
@@ -265,7 +265,7 @@ pub enum MissingArg {
 /// See `--compress`.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum CompressArg {
+pub(crate) enum CompressArg {
     None,
     Gzip,
     Zstd,
@@ -274,7 +274,7 @@ pub enum CompressArg {
 /// See `--digest`.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum DigestArg {
+pub(crate) enum DigestArg {
     Xxh3,
     Sha256,
     None,
@@ -283,14 +283,14 @@ pub enum DigestArg {
 /// See `--validate`.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum ValidateArg {
+pub(crate) enum ValidateArg {
     Full,
     Structure,
 }
 
 /// `outpour index`
 #[derive(clap::Args, Debug)]
-pub struct IndexArgs {
+pub(crate) struct IndexArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub store: StoreArgs,
@@ -315,7 +315,7 @@ pub struct IndexArgs {
 The store appears when it is whole. Until then it is built beside its place as .NAME.outpour-partial, which a run that \
 fails removes. A run that was killed leaves it; the next one to the same place begins anew in it, and removing it by \
 hand does no harm.")]
-pub struct SynthArgs {
+pub(crate) struct SynthArgs {
     /// The new store: a directory that is not there yet, or an empty one
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
@@ -345,7 +345,7 @@ pub struct SynthArgs {
 /// See `--order`.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum OrderArg {
+pub(crate) enum OrderArg {
     Clustered,
     Arrival,
 }
@@ -353,7 +353,7 @@ pub enum OrderArg {
 /// See `--layout`.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum LayoutArg {
+pub(crate) enum LayoutArg {
     ByType,
     Mixed,
 }
@@ -371,7 +371,7 @@ it by hand does no harm.
 
 Exit code 1: packed, and some lines are no resources, or a compressed file is damaged or cut off, so that something was \
 lost or may have been. Of the store that was packed only the index is written: keep it until you have looked.")]
-pub struct PackArgs {
+pub(crate) struct PackArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub store: StoreArgs,
@@ -400,7 +400,7 @@ Examples:
 
 What can be asked: http://127.0.0.1:8080/fhir/metadata. Jobs outlive the service: what was running when it stopped
 goes on when it starts again.")]
-pub struct ServeArgs {
+pub(crate) struct ServeArgs {
     /// Directory tree of .ndjson, .ndjson.gz and .ndjson.zst files, one resource a line
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
@@ -439,7 +439,7 @@ A Group is R4's: resourceType, id, type (person or animal), actual true, and its
 --rules oneup: at least one member, each a reference to a Patient; at most 10,000; and at most 400 KiB of JSON without
 white space if any member says more than entity.reference. --max-members and --max-bytes move the two bounds.
 Every problem is told at once (exit code 2). A service on the same store takes an imported Group at its next kick-off.")]
-pub enum GroupCommand {
+pub(crate) enum GroupCommand {
     /// Check a Group and say what it resolves to
     Check(GroupCheckArgs),
     /// Put a Group into a store as `Group.{id}.ndjson`
@@ -448,7 +448,7 @@ pub enum GroupCommand {
 
 /// `outpour group check`
 #[derive(clap::Args, Debug)]
-pub struct GroupCheckArgs {
+pub(crate) struct GroupCheckArgs {
     /// File with one Group resource
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
@@ -474,7 +474,7 @@ pub struct GroupCheckArgs {
 
 /// `outpour group import`
 #[derive(clap::Args, Debug)]
-pub struct GroupImportArgs {
+pub(crate) struct GroupImportArgs {
     /// File with one Group resource
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
@@ -495,7 +495,7 @@ pub struct GroupImportArgs {
 /// `outpour credential`
 #[cfg(feature = "server")]
 #[derive(Subcommand, Debug)]
-pub enum CredentialCommand {
+pub(crate) enum CredentialCommand {
     /// Make a bearer token, and the line of the configuration that lets it in
     Token(CredentialTokenArgs),
     /// Make a secret for client headers, and the lines of the configuration that let it in
@@ -505,7 +505,7 @@ pub enum CredentialCommand {
 /// `outpour credential token`
 #[cfg(feature = "server")]
 #[derive(clap::Args, Debug)]
-pub struct CredentialTokenArgs {
+pub(crate) struct CredentialTokenArgs {
     /// How long it is taken: a number and m, h or d, or never
     #[arg(long, value_name = "TIME", default_value = "2h")]
     pub lifetime: String,
@@ -520,7 +520,7 @@ pub struct CredentialTokenArgs {
 /// `outpour credential secret`
 #[cfg(feature = "server")]
 #[derive(clap::Args, Debug)]
-pub struct CredentialSecretArgs {
+pub(crate) struct CredentialSecretArgs {
     /// Id that the client sends beside it [default: a random one]
     #[arg(long, value_name = "ID")]
     pub client_id: Option<String>,
@@ -532,7 +532,7 @@ pub struct CredentialSecretArgs {
 /// The rules that a Group is held to.
 #[derive(clap::Args, Debug, Clone)]
 #[command(next_help_heading = "Rules")]
-pub struct GroupRulesArgs {
+pub(crate) struct GroupRulesArgs {
     /// Those of FHIR R4 and of what can be exported, or 1upHealth's as well
     #[arg(long, value_name = "WHOSE", default_value = "r4")]
     pub rules: RulesArg,
@@ -548,7 +548,7 @@ pub struct GroupRulesArgs {
 /// See `--rules`.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum RulesArg {
+pub(crate) enum RulesArg {
     R4,
     Oneup,
 }

@@ -12,7 +12,7 @@ Nothing is written. Of a store that has no index, or whose index is behind it or
 Exit code 1: the export or the index differs from what it should be, the index is damaged (`outpour index --recheck` \
 repairs it), or the export is not finished: no manifest is there, and so many of so many files are. 2: the directory is \
 neither an export nor a store.")]
-pub struct VerifyArgs {
+pub(crate) struct VerifyArgs {
     /// An export directory, or a store
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
@@ -29,7 +29,7 @@ pub struct VerifyArgs {
 
 /// `outpour inspect`
 #[derive(clap::Args, Debug)]
-pub struct InspectArgs {
+pub(crate) struct InspectArgs {
     /// A file or directory that outpour wrote
     #[arg(value_name = "PATH")]
     pub path: PathBuf,

@@ -5,7 +5,7 @@ use clap::ValueEnum;
 /// How a command runs, and what it tells meanwhile.
 #[derive(clap::Args, Debug, Clone)]
 #[command(next_help_heading = "Run")]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     /// Threads to use [default: one a processor]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
@@ -20,7 +20,7 @@ pub struct RunArgs {
 /// See `--progress`.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum ProgressArg {
+pub(crate) enum ProgressArg {
     Auto,
     Never,
 }

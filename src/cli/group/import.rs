@@ -28,7 +28,7 @@ use crate::sys::private_files::create_private;
 use crate::text_table::grouped as count;
 
 /// Runs the command.
-pub fn run(args: &GroupImportArgs) -> Result<Exit, ExportError> {
+pub(crate) fn run(args: &GroupImportArgs) -> Result<Exit, ExportError> {
     let rules = group_rules(&args.rules)?;
     refuse_pipe(&args.file, "an import")?;
     let (head, _) = read(&args.file, rules, &mut |_| Ok(()))?;

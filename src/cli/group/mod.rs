@@ -1,6 +1,6 @@
 //! `outpour group check`, and what it shares with `outpour group import`.
 
-pub mod import;
+pub(crate) mod import;
 
 use std::fs::File;
 use std::io::Read;
@@ -26,7 +26,7 @@ use crate::select::cohort::Cohort;
 use crate::text_table::grouped as count;
 
 /// Runs the command.
-pub fn run(command: GroupCommand) -> Exit {
+pub(crate) fn run(command: GroupCommand) -> Exit {
     let (json, outcome) = match command {
         GroupCommand::Check(args) => (args.json, check(&args)),
         GroupCommand::Import(args) => (args.json, import::run(&args)),

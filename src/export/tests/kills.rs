@@ -35,7 +35,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub fn new() -> World {
+    pub(crate) fn new() -> World {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("store");
         std::fs::create_dir(&root).unwrap();
@@ -59,11 +59,16 @@ impl World {
         World { dir, store, pool: rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap() }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn export(&self, out: &Path, request: &ExportRequest, existing: Existing) -> Result<ExportReport, ExportError> {
+    pub(crate) fn export(
+        &self,
+        out: &Path,
+        request: &ExportRequest,
+        existing: Existing,
+    ) -> Result<ExportReport, ExportError> {
         let options = ExportOptions {
             out: out.to_path_buf(),
             existing,
@@ -77,7 +82,7 @@ impl World {
     }
 
     /// A directory with an export of this request and foreign files.
-    pub fn old(&self, name: &str, request: &ExportRequest) -> PathBuf {
+    pub(crate) fn old(&self, name: &str, request: &ExportRequest) -> PathBuf {
         let out = self.path(name);
         self.export(&out, request, Existing::Refuse).unwrap();
         for name in FOREIGN {

@@ -1,5 +1,5 @@
 //! Tests of whole exports: equal access paths, kills between any two changes of a directory, flipped bits in records.
 
-pub mod access_paths;
-pub mod bit_flips;
-pub mod kills;
+pub(super) mod access_paths;
+pub(super) mod bit_flips;
+pub(super) mod kills;

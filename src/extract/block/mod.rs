@@ -21,11 +21,11 @@
 //! to [`Extractor::extract`](crate::extract::extractor::Extractor::extract), which says what it is. So the pass is never more lenient than that, and a test
 //! holds the two against each other.
 
-pub mod grammar;
-pub mod row;
-pub mod shape_cache;
-pub mod skeleton;
-pub mod tokens;
+pub(crate) mod grammar;
+pub(crate) mod row;
+pub(crate) mod shape_cache;
+pub(crate) mod skeleton;
+pub(crate) mod tokens;
 
 use crate::extract::block::grammar::{Followers, has_legal_order};
 use crate::extract::block::row::{OutOfOrdinary, PendingLine, Row, RowElements};

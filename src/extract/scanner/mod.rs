@@ -13,7 +13,7 @@
 //! Keys are looked at only in objects that lie on a followed path, which is where a scan that knew nothing of paths
 //! would lose its time.
 
-pub mod strings;
+pub(crate) mod strings;
 
 use crate::extract::fault::{Fault, FaultKind};
 use crate::extract::skip::{CLASS, ExpectedToken, SCALAR, Skip};
@@ -25,7 +25,7 @@ use crate::limits::REFERENCE_BYTES_MAX;
 use crate::simd::{BATCH, BLOCK, ClassCarry, Kernel, Masks};
 
 /// Is told what stands on the followed paths.
-pub trait Visitor {
+pub(crate) trait Visitor {
     /// Whether paths through a node are still wanted.
     fn wants(&self, paths: u64) -> bool;
     /// A string at a leaf. `None`: longer than anything that is looked at.
@@ -66,7 +66,7 @@ enum Crossing {
 }
 
 /// A scan of one text.
-pub struct Scanner {
+pub(crate) struct Scanner {
     kernel: Kernel,
     validate: Validate,
     carry: ClassCarry,
@@ -97,7 +97,7 @@ pub struct Scanner {
 
 impl Scanner {
     /// A scanner, ready to begin.
-    pub fn new(kernel: Kernel, validate: Validate) -> Scanner {
+    pub(crate) fn new(kernel: Kernel, validate: Validate) -> Scanner {
         Scanner {
             kernel,
             validate,
@@ -122,17 +122,17 @@ impl Scanner {
     }
 
     /// How the text is classified.
-    pub fn kernel(&self) -> Kernel {
+    pub(crate) fn kernel(&self) -> Kernel {
         self.kernel
     }
 
     /// How much of it is checked.
-    pub fn validate(&self) -> Validate {
+    pub(crate) fn validate(&self) -> Validate {
         self.validate
     }
 
     /// Forgets the last text.
-    pub fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         self.carry = ClassCarry::default();
         self.stack.clear();
         self.expect = ExpectedToken::Value;
@@ -147,7 +147,7 @@ impl Scanner {
     }
 
     /// The next piece of the text.
-    pub fn feed<V: Visitor>(&mut self, piece: &[u8], trie: &Trie, visitor: &mut V) {
+    pub(crate) fn feed<V: Visitor>(&mut self, piece: &[u8], trie: &Trie, visitor: &mut V) {
         if self.fault.is_some() || piece.is_empty() {
             self.position += piece.len() as u64;
             return;
@@ -170,12 +170,12 @@ impl Scanner {
     }
 
     /// What was found to be wrong so far.
-    pub fn fault(&self) -> Option<Fault> {
+    pub(crate) fn fault(&self) -> Option<Fault> {
         self.fault
     }
 
     /// The text is over.
-    pub fn finish(&mut self) -> Result<(), Fault> {
+    pub(crate) fn finish(&mut self) -> Result<(), Fault> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }

@@ -15,7 +15,7 @@ use crate::limits::READ_BYTES;
 
 /// A Group that may be kept.
 #[derive(Clone, Copy, Debug)]
-pub struct GroupDocument<'a> {
+pub(crate) struct GroupDocument<'a> {
     root: JsonSpan<'a>,
 }
 
@@ -24,7 +24,7 @@ impl<'a> GroupDocument<'a> {
     ///
     /// # Errors
     /// Everything that is wrong with it ([`GroupCheck::finish`]).
-    pub fn check(
+    pub(crate) fn check(
         body: &'a [u8],
         id: WantedId<'_>,
         rules: &GroupRules,
@@ -43,7 +43,7 @@ impl<'a> GroupDocument<'a> {
     }
 
     /// The line that is kept, without its newline.
-    pub fn stamp_version(&self, id: &Id, version: u64, instant: &Instant) -> Vec<u8> {
+    pub(crate) fn stamp_version(&self, id: &Id, version: u64, instant: &Instant) -> Vec<u8> {
         let mut line = Vec::with_capacity(self.root.bytes().len() + 128);
         line.extend_from_slice(
             format!(

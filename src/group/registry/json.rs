@@ -7,11 +7,11 @@ use std::borrow::Cow;
 
 /// A value of a document: its text, without white space around it.
 #[derive(Clone, Copy, Debug)]
-pub struct JsonSpan<'a>(&'a [u8]);
+pub(crate) struct JsonSpan<'a>(&'a [u8]);
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JsonKind {
+pub(crate) enum JsonKind {
     /// `{…}`
     Object,
     /// `[…]`
@@ -28,17 +28,17 @@ pub enum JsonKind {
 
 impl<'a> JsonSpan<'a> {
     /// The value that a document is.
-    pub fn of(document: &'a [u8]) -> JsonSpan<'a> {
+    pub(crate) fn of(document: &'a [u8]) -> JsonSpan<'a> {
         JsonSpan(document.trim_ascii())
     }
 
     /// Its text.
-    pub fn bytes(self) -> &'a [u8] {
+    pub(crate) fn bytes(self) -> &'a [u8] {
         self.0
     }
 
     /// What it is.
-    pub fn kind(self) -> JsonKind {
+    pub(crate) fn kind(self) -> JsonKind {
         match self.0.first() {
             Some(b'{') => JsonKind::Object,
             Some(b'[') => JsonKind::Array,
@@ -52,12 +52,12 @@ impl<'a> JsonSpan<'a> {
 
     /// For the twin of the walk: the text of a string, escapes resolved; what no text can be (a lone surrogate) gives none.
     #[cfg(test)]
-    pub fn text(self) -> Option<Cow<'a, str>> {
+    pub(crate) fn text(self) -> Option<Cow<'a, str>> {
         (self.kind() == JsonKind::String).then(|| text_of(self.0)).flatten()
     }
 
     /// Names and values of an object, in their order; nothing of anything else.
-    pub fn members(self) -> impl Iterator<Item = (JsonMember<'a>, JsonSpan<'a>)> {
+    pub(crate) fn members(self) -> impl Iterator<Item = (JsonMember<'a>, JsonSpan<'a>)> {
         let mut rest = if self.kind() == JsonKind::Object { &self.0[1..] } else { &[][..] };
         std::iter::from_fn(move || {
             rest = skip_space(rest, b',');
@@ -74,7 +74,7 @@ impl<'a> JsonSpan<'a> {
 
     /// For the twin of the walk: the values of an array; nothing of anything else.
     #[cfg(test)]
-    pub fn elements(self) -> impl Iterator<Item = JsonSpan<'a>> {
+    pub(crate) fn elements(self) -> impl Iterator<Item = JsonSpan<'a>> {
         let mut rest = if self.kind() == JsonKind::Array { &self.0[1..] } else { &[][..] };
         std::iter::from_fn(move || {
             rest = skip_space(rest, b',');
@@ -90,16 +90,16 @@ impl<'a> JsonSpan<'a> {
 
 /// The name of an object's member.
 #[derive(Clone, Copy, Debug)]
-pub struct JsonMember<'a>(&'a [u8]);
+pub(crate) struct JsonMember<'a>(&'a [u8]);
 
 impl<'a> JsonMember<'a> {
     /// As it is written, with its quotes.
-    pub fn bytes(self) -> &'a [u8] {
+    pub(crate) fn bytes(self) -> &'a [u8] {
         self.0
     }
 
     /// Escapes resolved.
-    pub fn name(self) -> Cow<'a, str> {
+    pub(crate) fn name(self) -> Cow<'a, str> {
         text_of(self.0).unwrap_or_default()
     }
 }
@@ -161,7 +161,7 @@ fn end_of_string(text: &[u8]) -> usize {
 }
 
 /// Appends a value without the white space between its tokens: one line, every token as it was written.
-pub fn push_compact(value: &[u8], line: &mut Vec<u8>) {
+pub(crate) fn push_compact(value: &[u8], line: &mut Vec<u8>) {
     let mut offset = 0;
     while offset < value.len() {
         let len = match value[offset] {

@@ -8,16 +8,16 @@
 //! `document` takes what a client sends, `writer` is who sent it, `view` merges the book with the store, `query` and `search` ask both, `facts` is
 //! what stays in memory. Nothing here takes a clock or makes an id; requests for one Group wait for each other.
 
-pub mod document;
-pub mod json;
-pub mod query;
-pub mod search;
-pub mod search_facts;
-pub mod store_groups;
+pub(crate) mod document;
+pub(crate) mod json;
+pub(crate) mod query;
+pub(crate) mod search;
+pub(crate) mod search_facts;
+pub(crate) mod store_groups;
 #[cfg(test)]
 mod tests;
-pub mod view;
-pub mod writer;
+pub(crate) mod view;
+pub(crate) mod writer;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -40,7 +40,7 @@ use serde_json::json;
 
 /// Groups cannot be read or kept.
 #[derive(Debug, thiserror::Error)]
-pub enum GroupsError {
+pub(crate) enum GroupsError {
     /// The book's directory or a file of it.
     #[error("cannot use {}: {source}; make room there, or make it readable and writable, then start again", path.display())]
     Io {
@@ -95,7 +95,7 @@ enum EntryState {
 
 /// A Group of the book: one version, whatever happens to it meanwhile.
 #[derive(Clone, Debug)]
-pub struct RegisteredGroup {
+pub(crate) struct RegisteredGroup {
     file: Arc<File>,
     path: PathBuf,
     len: u64,
@@ -105,35 +105,25 @@ pub struct RegisteredGroup {
 
 impl RegisteredGroup {
     /// Who wrote this version, if that is recorded.
-    pub fn writer(&self) -> Option<&GroupWriter> {
+    pub(crate) fn writer(&self) -> Option<&GroupWriter> {
         self.writer.as_ref()
     }
 
     /// What is known of it.
-    pub fn facts(&self) -> &GroupFacts {
+    pub(crate) fn facts(&self) -> &GroupFacts {
         &self.facts
     }
 
     /// Bytes of the resource; in its file a newline follows, and the writer's line.
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.len
-    }
-
-    /// Never: a Group has bytes.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Where this version, or a later one by now, lies.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Fills `place` from an offset of the resource. Blocks.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn read_at(&self, offset: u64, place: &mut [u8]) -> Result<(), GroupsError> {
+    pub(crate) fn read_at(&self, offset: u64, place: &mut [u8]) -> Result<(), GroupsError> {
         self.file.read_exact_at(place, offset).map_err(io_at(&self.path))
     }
 
@@ -142,7 +132,7 @@ impl RegisteredGroup {
     ///
     /// # Errors
     /// When it cannot be read or written.
-    pub fn copy_to(&self, to: &Path, sync: FileSync) -> Result<(), GroupsError> {
+    pub(crate) fn copy_to(&self, to: &Path, sync: FileSync) -> Result<(), GroupsError> {
         let out = create_private(to).map_err(io_at(to))?;
         out.set_len(0).map_err(io_at(to))?;
         let mut buffer = vec![0; READ_BYTES.min(self.len as usize + 1)];
@@ -163,7 +153,7 @@ const SUFFIX: &str = ".ndjson";
 
 /// The Groups made through the service.
 #[derive(Debug)]
-pub struct GroupRegistry {
+pub(crate) struct GroupRegistry {
     directory: PathBuf,
     sync: FileSync,
     entries: RwLock<BTreeMap<Id, Arc<RegistryEntry>>>,
@@ -179,7 +169,7 @@ impl GroupRegistry {
     /// # Errors
     /// [`GroupsError::Busy`], [`GroupsError::Io`]; [`GroupsError::Damaged`] with the first file that is not as it was
     /// written, because a service that forgot a Group would answer wrongly about it.
-    pub fn open(directory: &Path, sync: FileSync) -> Result<GroupRegistry, GroupsError> {
+    pub(crate) fn open(directory: &Path, sync: FileSync) -> Result<GroupRegistry, GroupsError> {
         private_directory(directory).map_err(io_at(directory))?;
         let lock = create_private(&directory.join(".lock")).map_err(io_at(directory))?;
         match lock.try_lock() {
@@ -214,7 +204,8 @@ impl GroupRegistry {
 
     /// The file of a Group of the book; none when it has none of this id, or it was deleted. The file's content is
     /// replaced by rename: open it at once, or take [`RegisteredGroup::copy_to`].
-    pub fn file_of(&self, id: &Id) -> Option<PathBuf> {
+    #[cfg(test)]
+    pub(crate) fn file_of(&self, id: &Id) -> Option<PathBuf> {
         let entry = self.entry(id)?;
         matches!(entry.state, EntryState::Live { .. }).then(|| self.path_of(id))
     }

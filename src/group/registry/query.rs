@@ -11,7 +11,7 @@ use crate::group::registry::search_facts::{GroupFacts, member_key};
 use crate::group::rules::problem::{RuleKind, RuleViolation};
 
 /// The search parameters of a Group and their types, as a CapabilityStatement lists them.
-pub const PARAMETERS: [(&str, &str); 8] = [
+pub(crate) const PARAMETERS: [(&str, &str); 8] = [
     ("_id", "token"),
     ("actual", "token"),
     ("code", "token"),
@@ -27,7 +27,7 @@ const TYPE_SYSTEM: &str = "http://hl7.org/fhir/group-type";
 
 /// Criteria.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GroupQuery {
+pub(crate) struct GroupQuery {
     criteria: Vec<Criterion>,
 }
 
@@ -96,7 +96,7 @@ impl ReferenceCriterion {
     }
 
     /// Whether a reference of a Group is meant; versions do not count.
-    pub fn matches(&self, reference: &str, bases: &[String]) -> bool {
+    pub(crate) fn matches(&self, reference: &str, bases: &[String]) -> bool {
         match (self, Reference::parse(reference)) {
             (ReferenceCriterion::Ours(of, id), Some(found)) => {
                 found.id == *id && of.is_none_or(|of| of == found.resource_type) && is_ours(found.base, bases)
@@ -122,7 +122,7 @@ impl ReferenceCriterion {
 impl GroupQuery {
     /// Reads parameters (name and value, percent escapes resolved). What cannot be used is a problem each, whose
     /// expression is the parameter's name, and no criterion; the caller decides whether that is an error.
-    pub fn parse(parameters: &[(String, String)], bases: &[String]) -> (GroupQuery, Vec<RuleViolation>) {
+    pub(crate) fn parse(parameters: &[(String, String)], bases: &[String]) -> (GroupQuery, Vec<RuleViolation>) {
         let (mut query, mut problems) = (GroupQuery::default(), Vec::new());
         for (name, value) in parameters {
             match criterion(name, value, bases) {

@@ -18,7 +18,7 @@ use crate::simd::Kernel;
 
 /// Which part of the results is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SearchPage {
+pub(crate) struct SearchPage {
     /// The last id of the page before.
     pub after: Option<Id>,
     /// Most Groups.
@@ -29,7 +29,7 @@ pub struct SearchPage {
 
 /// A page was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TotalMode {
+pub(crate) struct TotalMode {
     /// Groups that match, on all pages.
     pub total: u64,
     /// The last id of this page, if more follow it.
@@ -37,7 +37,7 @@ pub struct TotalMode {
 }
 
 /// A Group that matches.
-pub struct SearchHit {
+pub(crate) struct SearchHit {
     /// Its id.
     pub id: Id,
     /// A [`GroupLookup::Book`] or [`GroupLookup::Store`].
@@ -46,17 +46,12 @@ pub struct SearchHit {
 
 impl SearchHit {
     /// Bytes of its resource.
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         match &self.found {
             GroupLookup::Book(group) => group.len(),
             GroupLookup::Store(group) => group.len(),
             GroupLookup::Deleted { .. } | GroupLookup::Unknown => 0,
         }
-    }
-
-    /// Never: a Group has bytes.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
@@ -72,7 +67,7 @@ impl GroupView<'_> {
     ///
     /// # Errors
     /// When the book or the store cannot be read, or as `on_hit` says.
-    pub fn search(
+    pub(crate) fn search(
         &self,
         query: &GroupQuery,
         page: SearchPage,

@@ -17,7 +17,7 @@ use crate::simd::Kernel;
 
 /// Facts of one version of a Group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GroupFacts {
+pub(crate) struct GroupFacts {
     /// Whether it is a Group at all.
     pub is_group: bool,
     /// `id`, if legal.
@@ -47,7 +47,7 @@ impl GroupFacts {
     ///
     /// # Errors
     /// What is wrong with the document, or with feeding it.
-    pub fn read<E>(
+    pub(crate) fn read<E>(
         pieces: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
     ) -> Result<Result<GroupFacts, Fault>, E> {
         let mut facts = GroupFacts::default();
@@ -99,7 +99,7 @@ fn push_token(list: &mut Vec<(String, String)>, system: &str, value: &str) {
 
 /// What a member is found under: the hash of its id, whatever its base and type, or of all its text when that is no
 /// reference to a resource.
-pub fn member_key(reference: &str) -> u64 {
+pub(crate) fn member_key(reference: &str) -> u64 {
     match Reference::parse(reference) {
         Some(parsed) => xxh3_64(parsed.id.as_bytes()),
         None => xxh3_64(reference.as_bytes()),
@@ -109,7 +109,7 @@ pub fn member_key(reference: &str) -> u64 {
 /// A Bloom filter (<https://doi.org/10.1145/362686.362692>): what it does not hold is not there; of what is not there
 /// it holds about one in a hundred.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MemberFilter {
+pub(crate) struct MemberFilter {
     bits: Box<[u64]>,
 }
 
@@ -135,18 +135,18 @@ impl MemberFilter {
     }
 
     /// Whether a key may be in it.
-    pub fn may_contain(&self, key: u64) -> bool {
+    pub(crate) fn may_contain(&self, key: u64) -> bool {
         !self.bits.is_empty() && self.filter_slots(key).all(|bit| self.bits[bit / 64] >> (bit % 64) & 1 == 1)
     }
 }
 
 /// What tells one row of a store from every other: its extent's content, and its number there. Rows of the same
 /// content are equal, so no change of the store makes an entry wrong.
-pub type RowKey = (u64, usize);
+pub(crate) type RowKey = (u64, usize);
 
 /// Facts of the store's Groups, at most [`GROUP_FACTS_BYTES_MAX`] of them.
 #[derive(Debug, Default)]
-pub struct FactsCache {
+pub(crate) struct FactsCache {
     rows: HashMap<RowKey, (u64, std::sync::Arc<GroupFacts>)>,
     bytes: usize,
     /// Number of the search that asked last; rows of a store that is no more are known by not being asked for.
@@ -155,12 +155,12 @@ pub struct FactsCache {
 
 impl FactsCache {
     /// A search begins.
-    pub fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         self.search += 1;
     }
 
     /// The facts of a row.
-    pub fn get(&mut self, key: RowKey) -> Option<std::sync::Arc<GroupFacts>> {
+    pub(crate) fn get(&mut self, key: RowKey) -> Option<std::sync::Arc<GroupFacts>> {
         let search = self.search;
         self.rows.get_mut(&key).map(|(requested, facts)| {
             *requested = search;
@@ -169,7 +169,7 @@ impl FactsCache {
     }
 
     /// Keeps the facts of a row, if there is room.
-    pub fn put(&mut self, key: RowKey, facts: &std::sync::Arc<GroupFacts>) {
+    pub(crate) fn put(&mut self, key: RowKey, facts: &std::sync::Arc<GroupFacts>) {
         self.put_within_bound(key, facts, GROUP_FACTS_BYTES_MAX);
     }
 

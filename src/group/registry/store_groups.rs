@@ -18,7 +18,7 @@ use crate::index::snapshot::{RowState, Snapshot};
 
 /// A Group of the store: one row, whose bytes stay where they are.
 #[derive(Clone)]
-pub struct StoreGroup {
+pub(crate) struct StoreGroup {
     /// The snapshot that shows it.
     pub snapshot: Snapshot,
     /// Its extent.
@@ -30,7 +30,7 @@ pub struct StoreGroup {
 
 impl StoreGroup {
     /// What is known of it.
-    pub fn facts(&self) -> &GroupFacts {
+    pub(crate) fn facts(&self) -> &GroupFacts {
         &self.facts
     }
 
@@ -39,18 +39,13 @@ impl StoreGroup {
     }
 
     /// Its bytes.
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         let range = self.range();
         range.end - range.start
     }
 
-    /// Never: a row has bytes.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Whether its file is compressed, so that each read decodes what lies before.
-    pub fn is_compressed(&self) -> bool {
+    pub(crate) fn is_compressed(&self) -> bool {
         let index = self.snapshot.index();
         index.coding(index.entry(self.extent).file) != Compression::None
     }
@@ -59,7 +54,7 @@ impl StoreGroup {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn stream(&self, part: Range<u64>, feed: &mut dyn FnMut(&[u8])) -> Result<(), GroupsError> {
+    pub(crate) fn stream(&self, part: Range<u64>, feed: &mut dyn FnMut(&[u8])) -> Result<(), GroupsError> {
         let index = self.snapshot.index();
         let row = self.range();
         let range = row.start + part.start..(row.start + part.end).min(row.end);
@@ -87,7 +82,7 @@ pub(crate) struct SnapshotLocation<'a> {
 }
 
 impl<'a> SnapshotLocation<'a> {
-    pub fn new(snapshot: &'a Snapshot, bases: &[String]) -> SnapshotLocation<'a> {
+    pub(crate) fn new(snapshot: &'a Snapshot, bases: &[String]) -> SnapshotLocation<'a> {
         let is_ours = |base: &String| base.is_empty() || bases.iter().any(|b| b.trim_end_matches('/') == base);
         SnapshotLocation { snapshot, ours: snapshot.index().bases().iter().map(is_ours).collect() }
     }
@@ -102,7 +97,7 @@ impl<'a> SnapshotLocation<'a> {
     }
 
     /// What the store says of an id.
-    pub fn find(&self, id: &Id) -> Result<StoreLocation, CorruptIndex> {
+    pub(crate) fn find(&self, id: &Id) -> Result<StoreLocation, CorruptIndex> {
         for (extent, row) in group_rows_of(self.snapshot, ResourceType::GROUP, id)? {
             if self.group_state(extent, row)? == RowState::Current {
                 return self.current(extent, row);
@@ -141,7 +136,7 @@ impl<'a> SnapshotLocation<'a> {
     }
 
     /// Every Group that is current.
-    pub fn each_group(&self, tell: &mut dyn FnMut(Id, StoreLocation)) -> Result<(), CorruptIndex> {
+    pub(crate) fn each_group(&self, tell: &mut dyn FnMut(Id, StoreLocation)) -> Result<(), CorruptIndex> {
         let index = self.snapshot.index();
         for extent in self.snapshot.extents() {
             let segment = &index.extents()[extent];
@@ -159,7 +154,12 @@ impl<'a> SnapshotLocation<'a> {
     }
 
     /// A Group with its facts, from memory or from its bytes.
-    pub fn read_group(&self, book: &GroupRegistry, extent: usize, row: usize) -> Result<StoreGroup, GroupsError> {
+    pub(crate) fn read_group(
+        &self,
+        book: &GroupRegistry,
+        extent: usize,
+        row: usize,
+    ) -> Result<StoreGroup, GroupsError> {
         let index = self.snapshot.index();
         // Its place and length, which the reader of its bytes relies on.
         index.extents()[extent].row(row)?;

@@ -13,7 +13,7 @@ use crate::group::registry::{EntryState, GroupRegistry, GroupsError, RegisteredG
 use crate::index::snapshot::Snapshot;
 
 /// What stands under an id.
-pub enum GroupLookup {
+pub(crate) enum GroupLookup {
     /// A Group made here.
     Book(RegisteredGroup),
     /// A Group of the store.
@@ -31,7 +31,7 @@ pub enum GroupLookup {
 
 impl GroupLookup {
     /// What is known of the Group, if there is one.
-    pub fn facts(&self) -> Option<&GroupFacts> {
+    pub(crate) fn facts(&self) -> Option<&GroupFacts> {
         match self {
             GroupLookup::Book(group) => Some(group.facts()),
             GroupLookup::Store(group) => Some(group.facts()),
@@ -60,7 +60,7 @@ impl GroupLookup {
 
 /// What a writer expects to find (`If-Match`, `If-None-Match`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Precondition {
+pub(crate) enum Precondition {
     /// Whatever is there.
     Anything,
     /// A Group in any version.
@@ -73,7 +73,7 @@ pub enum Precondition {
 
 impl Precondition {
     /// Whether it is met.
-    pub fn is_met_by(&self, found: &GroupLookup) -> bool {
+    pub(crate) fn is_met_by(&self, found: &GroupLookup) -> bool {
         match self {
             Precondition::Anything => true,
             Precondition::Something => found.facts().is_some(),
@@ -85,7 +85,7 @@ impl Precondition {
 
 /// A version that was made to last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GroupWrite {
+pub(crate) struct GroupWrite {
     /// The Group's id.
     pub id: Id,
     /// Number of the version.
@@ -100,13 +100,13 @@ pub struct GroupWrite {
 
 /// A writer found something else than it expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WriteError {
+pub(crate) struct WriteError {
     /// The version that is current; none when there is no Group.
     pub current: Option<String>,
 }
 
 /// The book and the store, as one moment shows them.
-pub struct GroupView<'a> {
+pub(crate) struct GroupView<'a> {
     pub(crate) book: &'a GroupRegistry,
     pub(crate) store: Option<SnapshotLocation<'a>>,
     pub(crate) bases: &'a [String],
@@ -123,7 +123,7 @@ static NOBODY: LazyLock<Id> = LazyLock::new(|| Id::parse(&[b'-'; 64]).expect("64
 impl<'a> GroupView<'a> {
     /// The Groups of a book, and of a store under the bases that are ours (the service's own and the store's
     /// `--fhir-base`; final slashes do not count).
-    pub fn new(book: &'a GroupRegistry, store: Option<&'a Snapshot>, bases: &'a [String]) -> GroupView<'a> {
+    pub(crate) fn new(book: &'a GroupRegistry, store: Option<&'a Snapshot>, bases: &'a [String]) -> GroupView<'a> {
         GroupView {
             book,
             store: store.map(|snapshot| SnapshotLocation::new(snapshot, bases)),
@@ -135,17 +135,17 @@ impl<'a> GroupView<'a> {
 
     /// The same for a client that may know of these ids only; of all if `None`. Under any other id nothing stands for it,
     /// and nothing can be changed.
-    pub fn seen_by(self, visible: Option<&'a [String]>) -> GroupView<'a> {
+    pub(crate) fn seen_by(self, visible: Option<&'a [String]>) -> GroupView<'a> {
         GroupView { visible, ..self }
     }
 
     /// The same for a client that writes: versions remember it.
-    pub fn written_by(self, writer: GroupWriter) -> GroupView<'a> {
+    pub(crate) fn written_by(self, writer: GroupWriter) -> GroupView<'a> {
         GroupView { writer: Some(writer), ..self }
     }
 
     /// Whether the client may know what stands under an id.
-    pub fn is_seen(&self, id: &Id) -> bool {
+    pub(crate) fn is_seen(&self, id: &Id) -> bool {
         self.visible.is_none_or(|visible| visible.iter().any(|known| known == id.as_str()))
     }
 
@@ -158,7 +158,7 @@ impl<'a> GroupView<'a> {
     ///
     /// # Errors
     /// When the book or the store cannot be read.
-    pub fn find(&self, id: &Id) -> Result<GroupLookup, GroupsError> {
+    pub(crate) fn find(&self, id: &Id) -> Result<GroupLookup, GroupsError> {
         let _reading = self.book.reading(self.authorize(id));
         self.find_seen(id)
     }
@@ -205,7 +205,7 @@ impl<'a> GroupView<'a> {
     ///
     /// # Errors
     /// When it cannot be kept. `Ok(Err(_))` when the id is taken: make another one.
-    pub fn create(
+    pub(crate) fn create(
         &self,
         id: &Id,
         document: &GroupDocument<'_>,
@@ -223,7 +223,7 @@ impl<'a> GroupView<'a> {
     /// # Errors
     /// When it cannot be kept. `Ok(Err(_))` when something else stands there than was expected, or the client may not
     /// know of it.
-    pub fn update(
+    pub(crate) fn update(
         &self,
         id: &Id,
         document: &GroupDocument<'_>,
@@ -274,7 +274,7 @@ impl<'a> GroupView<'a> {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn check_superseding(&self) -> Result<Vec<Id>, GroupsError> {
+    pub(crate) fn check_superseding(&self) -> Result<Vec<Id>, GroupsError> {
         let Some(store) = &self.store else { return Ok(Vec::new()) };
         let mut found = Vec::new();
         for (id, entry) in self.book.entries() {
@@ -291,7 +291,7 @@ impl<'a> GroupView<'a> {
     ///
     /// # Errors
     /// When it cannot be kept. `Ok(Err(_))` when something else stands there than was expected.
-    pub fn delete(
+    pub(crate) fn delete(
         &self,
         id: &Id,
         expected: &Precondition,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// The client that wrote a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct GroupWriter {
+pub(crate) struct GroupWriter {
     /// Its name.
     pub client: String,
     /// Whether it was bound to Groups when it wrote: then the Group reaches no more than it may (GROUP-03).
@@ -25,11 +25,11 @@ struct WriterLine {
 }
 
 /// Longest line of a writer, in bytes: a client's name has at most [`crate::limits::NAME_BYTES_MAX`].
-pub const WRITER_LINE_BYTES_MAX: usize = 4096;
+pub(crate) const WRITER_LINE_BYTES_MAX: usize = 4096;
 
 impl GroupWriter {
     /// The line, with its newline.
-    pub fn to_line(&self) -> Vec<u8> {
+    pub(crate) fn to_line(&self) -> Vec<u8> {
         let mut line = serde_json::to_vec(&WriterLine { writer: self.clone() }).expect("plain data");
         line.push(b'\n');
         line
@@ -39,7 +39,7 @@ impl GroupWriter {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn parse(rest: &[u8]) -> Result<Option<GroupWriter>, String> {
+    pub(crate) fn parse(rest: &[u8]) -> Result<Option<GroupWriter>, String> {
         if rest.is_empty() {
             return Ok(None);
         }

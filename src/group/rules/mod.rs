@@ -4,10 +4,10 @@
 //! A Group comes in pieces and is never held: neither its tree nor its members, of which there may be a million. What
 //! is kept is bounded, whatever the text. All problems are told at once, without any content but ids and codes.
 
-pub mod problem;
+pub(crate) mod problem;
 #[cfg(test)]
 mod tests;
-pub mod tokens;
+pub(crate) mod tokens;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -24,7 +24,7 @@ use crate::simd::Kernel;
 
 /// The id that a document must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WantedId<'a> {
+pub(crate) enum WantedId<'a> {
     /// The server gives it one; its own is passed over.
     Ignored,
     /// It must be this one, that of the URL.
@@ -35,7 +35,7 @@ pub enum WantedId<'a> {
 
 /// Which Groups a door takes; each takes fewer than the one before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum GroupContent {
+pub(crate) enum GroupContent {
     /// All that R4 allows (<https://hl7.org/fhir/R4/group.html>).
     #[default]
     R4,
@@ -49,7 +49,7 @@ pub enum GroupContent {
 /// The rules that a door puts on Groups, beside those of R4. By default none (ONEUP-G08): the size of the body that the
 /// server takes is the only bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GroupRules {
+pub(crate) struct GroupRules {
     /// Which Groups it takes.
     pub content: GroupContent,
     /// Most members.
@@ -62,7 +62,7 @@ pub struct GroupRules {
 
 impl GroupRules {
     /// Those that 1upHealth documents: ONEUP-G02, ONEUP-G03, ONEUP-G06.
-    pub fn oneup() -> GroupRules {
+    pub(crate) fn oneup() -> GroupRules {
         GroupRules {
             content: GroupContent::Patients,
             members_max: Some(ONEUP_GROUP_MEMBERS_MAX),
@@ -73,7 +73,7 @@ impl GroupRules {
 
 /// What was found of a Group that keeps the rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CheckedGroup {
+pub(crate) struct CheckedGroup {
     /// What it says of itself.
     pub head: GroupHead,
     /// Its bytes without white space between its tokens.
@@ -86,7 +86,7 @@ pub struct CheckedGroup {
 const ELEMENT_CHARS_MAX: usize = 64;
 
 /// Holds one Group, in pieces, to rules.
-pub struct GroupCheck<'a> {
+pub(crate) struct GroupCheck<'a> {
     reader: GroupReader<'a>,
     tokens: TokenReader,
     rules: CheckState<'a>,
@@ -99,7 +99,11 @@ pub struct GroupCheck<'a> {
 
 impl<'a> GroupCheck<'a> {
     /// A check that tells each member to `on_member`; what it was told of a Group with problems is to be dropped.
-    pub fn new(rules: GroupRules, id: WantedId<'a>, on_member: &'a mut dyn FnMut(&GroupMember<'_>)) -> GroupCheck<'a> {
+    pub(crate) fn new(
+        rules: GroupRules,
+        id: WantedId<'a>,
+        on_member: &'a mut dyn FnMut(&GroupMember<'_>),
+    ) -> GroupCheck<'a> {
         let mut reader = GroupReader::new(Kernel::detect(), on_member);
         reader.begin();
         GroupCheck {
@@ -113,7 +117,7 @@ impl<'a> GroupCheck<'a> {
     }
 
     /// The next piece of the document, which may be indented over many lines.
-    pub fn feed(&mut self, piece: &[u8]) {
+    pub(crate) fn feed(&mut self, piece: &[u8]) {
         self.reader.feed(piece);
         self.note_fault(piece);
         if self.fault.is_none() {
@@ -144,7 +148,7 @@ impl<'a> GroupCheck<'a> {
     /// # Errors
     /// Everything that is wrong with it: of what is no JSON the first fault, else at most [`crate::limits::GROUP_PROBLEMS_MAX`] problems
     /// of single elements, one more that counts the others, and those of the Group as a whole.
-    pub fn finish(mut self) -> Result<CheckedGroup, Vec<RuleViolation>> {
+    pub(crate) fn finish(mut self) -> Result<CheckedGroup, Vec<RuleViolation>> {
         let outcome = self.reader.finish();
         self.note_fault(&[]);
         match (outcome, self.fault) {

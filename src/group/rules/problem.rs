@@ -5,7 +5,7 @@ use crate::limits::GROUP_PROBLEMS_MAX;
 
 /// What kind of thing is wrong with a document or a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RuleKind {
+pub(crate) enum RuleKind {
     /// It cannot be read as what it should be.
     Structure,
     /// Something that must be there is not.
@@ -24,7 +24,7 @@ pub enum RuleKind {
 
 /// Something wrong with a document or a question, without any of its content but ids and codes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RuleViolation {
+pub(crate) struct RuleViolation {
     /// What kind.
     pub kind: RuleKind,
     /// The element or parameter, as a FHIRPath where it is an element.
@@ -34,7 +34,7 @@ pub struct RuleViolation {
 }
 
 /// A text that cannot be read, by line and column, in bytes, from 1.
-pub fn unreadable(fault: Fault, line: u64, column: u64) -> RuleViolation {
+pub(crate) fn unreadable(fault: Fault, line: u64, column: u64) -> RuleViolation {
     let text = match fault.kind {
         FaultKind::DuplicateKey => "a key stands twice in one object; parsers disagree on which one holds".to_string(),
         FaultKind::NotObject => "this is no JSON object; give one Group resource".to_string(),
@@ -49,14 +49,14 @@ pub fn unreadable(fault: Fault, line: u64, column: u64) -> RuleViolation {
 
 /// Problems of one Group, as many as are told.
 #[derive(Default)]
-pub struct RuleViolations {
+pub(crate) struct RuleViolations {
     kept: Vec<RuleViolation>,
     more: usize,
 }
 
 impl RuleViolations {
     /// A problem of a single element; beyond the bound it is counted only.
-    pub fn push(&mut self, kind: RuleKind, expression: &str, text: impl FnOnce() -> String) {
+    pub(crate) fn push(&mut self, kind: RuleKind, expression: &str, text: impl FnOnce() -> String) {
         match self.kept.len() < GROUP_PROBLEMS_MAX {
             true => self.push_last(kind, expression, text()),
             false => self.more += 1,
@@ -64,17 +64,17 @@ impl RuleViolations {
     }
 
     /// One of the few that decide about the Group as a whole, which no number of others may hide.
-    pub fn push_last(&mut self, kind: RuleKind, expression: &str, text: impl Into<String>) {
+    pub(crate) fn push_last(&mut self, kind: RuleKind, expression: &str, text: impl Into<String>) {
         self.kept.push(RuleViolation { kind, expression: Some(expression.to_string()), text: text.into() });
     }
 
     /// Whether further problems of single elements are only counted.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.more > 0
     }
 
     /// All that are told, and how many are not.
-    pub fn into_violations(mut self) -> Vec<RuleViolation> {
+    pub(crate) fn into_violations(mut self) -> Vec<RuleViolation> {
         if self.more > 0 {
             let text = format!("{} more problems of this Group are not listed", self.more);
             self.kept.push(RuleViolation { kind: RuleKind::Structure, expression: None, text });

@@ -15,7 +15,7 @@ const RAW_BYTES_MAX: usize = 6 * REFERENCE_BYTES_MAX;
 
 /// What a token is.
 #[derive(Clone, Copy, Debug)]
-pub enum JsonToken<'a> {
+pub(crate) enum JsonToken<'a> {
     /// The name of a member of an object.
     Key(TokenText<'a>),
     /// A string that is a value.
@@ -36,11 +36,11 @@ pub enum JsonToken<'a> {
 
 /// The text of a string, as it is written.
 #[derive(Clone, Copy, Debug)]
-pub struct TokenText<'a>(&'a [u8]);
+pub(crate) struct TokenText<'a>(&'a [u8]);
 
 impl<'a> TokenText<'a> {
     /// With its escapes resolved; none when it is longer than [`REFERENCE_BYTES_MAX`].
-    pub fn get(self) -> Option<Cow<'a, str>> {
+    pub(crate) fn get(self) -> Option<Cow<'a, str>> {
         if self.0.len() > RAW_BYTES_MAX {
             return None;
         }
@@ -67,7 +67,7 @@ enum TokenState {
 }
 
 /// Cuts one text.
-pub struct TokenReader {
+pub(crate) struct TokenReader {
     state: TokenState,
     depth: usize,
     /// Whether the container of each depth that is told is an object.
@@ -81,18 +81,18 @@ pub struct TokenReader {
 
 impl TokenReader {
     /// Ready for the first piece.
-    pub fn new() -> TokenReader {
+    pub(crate) fn new() -> TokenReader {
         let objects = [false; DEPTH_TOLD_MAX + 1];
         TokenReader { state: TokenState::Between, depth: 0, objects, wants_key: false, text: Vec::new(), bytes: 0 }
     }
 
     /// Bytes so far without the white space between tokens.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// The next piece. Tells each token, and in how many containers it lies.
-    pub fn feed(&mut self, piece: &[u8], mut on_token: impl FnMut(usize, JsonToken<'_>)) {
+    pub(crate) fn feed(&mut self, piece: &[u8], mut on_token: impl FnMut(usize, JsonToken<'_>)) {
         let mut offset = 0;
         while offset < piece.len() {
             match self.state {
@@ -207,7 +207,7 @@ impl TokenReader {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::Value as Tree;
@@ -258,7 +258,7 @@ pub mod tests {
     }
 
     /// Any JSON text, as a tree: nested, with keys that need escapes.
-    pub fn document() -> impl Strategy<Value = Tree> {
+    pub(crate) fn document() -> impl Strategy<Value = Tree> {
         let leaf = prop_oneof![
             Just(Tree::Null),
             any::<bool>().prop_map(Tree::Bool),

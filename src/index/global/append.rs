@@ -22,7 +22,7 @@ const FILTER_BITS: usize = 64;
 
 /// Whether what was merged before can and should be used: every extent of it is still there, in its order, and the new
 /// ones are not most of the store.
-pub fn is_worth_appending(before: &GlobalIndex, extents: &[Segment], origins: &[Option<usize>]) -> bool {
+pub(crate) fn is_worth_appending(before: &GlobalIndex, extents: &[Segment], origins: &[Option<usize>]) -> bool {
     let kept: Vec<usize> = origins.iter().flatten().copied().collect();
     let weight = |extent: &Segment| extent.rows() + extent.tombstones() + extent.head().targets as usize;
     let new = |(extent, origin): (&Segment, &Option<usize>)| if origin.is_none() { weight(extent) } else { 0 };
@@ -68,7 +68,7 @@ impl OrdinalMap<'_> {
 ///
 /// # Errors
 /// As [`build`](crate::index::global::build::build).
-pub fn extend(
+pub(crate) fn extend(
     before: &GlobalIndex,
     extents: &[Segment],
     origins: &[Option<usize>],

@@ -5,7 +5,7 @@
 //!
 //! Records are numbered over the store: rows first, in store order, then DELETE entries in store order.
 
-pub mod append;
+pub(crate) mod append;
 pub mod build;
 
 use std::ops::Range;
@@ -21,11 +21,11 @@ use crate::index::segment::reader::Segment;
 use crate::sys::little_endian::view;
 
 /// First word of a merged file.
-pub const MAGIC: u64 = u64::from_le_bytes(*b"OUTMERG\x03");
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"OUTMERG\x03");
 /// Numbers kept for each resource type among the totals: rows, superseded rows, deleted rows.
-pub const TYPE_TOTALS: usize = 3;
+pub(crate) const TYPE_TOTALS: usize = 3;
 /// Words of the totals: those of each type, faults of each kind, DELETE entries under bases that may not be ours.
-pub const TOTALS_WORDS: usize = ResourceType::COUNT * TYPE_TOTALS + FaultKind::ALL.len() + 1;
+pub(crate) const TOTALS_WORDS: usize = ResourceType::COUNT * TYPE_TOTALS + FaultKind::ALL.len() + 1;
 
 macro_rules! sections {
     ($($section:ident $width:literal $name:literal;)*) => {
@@ -35,9 +35,9 @@ macro_rules! sections {
         #[allow(missing_docs)]
         pub enum Section { $($section),* }
         /// Name and bytes of an element of each.
-        pub const SECTIONS: &[(&str, usize)] = &[$(($name, $width)),*];
+        pub(crate) const SECTIONS: &[(&str, usize)] = &[$(($name, $width)),*];
         /// All of them.
-        pub const ALL_SECTIONS: [Section; SECTIONS.len()] = [$(Section::$section),*];
+        pub(crate) const ALL_SECTIONS: [Section; SECTIONS.len()] = [$(Section::$section),*];
     };
 }
 
@@ -60,13 +60,13 @@ sections! {
 }
 
 /// Words of the header before its seals: magic, checksum of what follows, number of elements of each section.
-pub const WORDS: usize = 2 + SECTIONS.len();
+pub(crate) const WORDS: usize = 2 + SECTIONS.len();
 
 /// Numbers of elements of the sections.
-pub type GlobalCounts = [usize; SECTIONS.len()];
+pub(crate) type GlobalCounts = [usize; SECTIONS.len()];
 
 /// Where the sections lie: the end of the seals, then each section, padded to 8 bytes.
-pub fn places(counts: &GlobalCounts) -> Option<(usize, [Range<usize>; SECTIONS.len()])> {
+pub(crate) fn places(counts: &GlobalCounts) -> Option<(usize, [Range<usize>; SECTIONS.len()])> {
     let mut body = 0usize;
     let mut places = [const { 0..0 }; SECTIONS.len()];
     for (i, place) in places.iter_mut().enumerate() {
@@ -85,7 +85,7 @@ pub fn places(counts: &GlobalCounts) -> Option<(usize, [Range<usize>; SECTIONS.l
 ///
 /// # Errors
 /// A sentence.
-pub fn row_successor_state(bytes: &[u8]) -> Result<(), &'static str> {
+pub(crate) fn row_successor_state(bytes: &[u8]) -> Result<(), &'static str> {
     let (_, _, seals) = header_bytes(bytes)?;
     seals.verify_all(bytes).map_err(|damaged| damaged.0)
 }

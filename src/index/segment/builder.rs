@@ -49,7 +49,7 @@ impl Hasher for PrecomputedHasher {
 
 /// An extent under construction.
 #[derive(Default)]
-pub struct SegmentBuilder {
+pub(crate) struct SegmentBuilder {
     head: SegmentHeader,
     place: Vec<[u32; 2]>,
     last_updated: Vec<i64>,
@@ -88,13 +88,13 @@ pub struct SegmentBuilder {
 
 impl SegmentBuilder {
     /// A builder of nothing; [`SegmentBuilder::begin`] comes next.
-    pub fn new() -> SegmentBuilder {
+    pub(crate) fn new() -> SegmentBuilder {
         SegmentBuilder::default()
     }
 
     /// Begins an empty extent at `start` in the uncompressed file. The columns keep their memory from extent to extent:
     /// getting it anew, page by page, costs a twentieth of a build.
-    pub fn begin(&mut self, start: u64) {
+    pub(crate) fn begin(&mut self, start: u64) {
         fn clear<T>(columns: &mut [&mut Vec<T>]) {
             columns.iter_mut().for_each(|column| column.clear());
         }
@@ -129,28 +129,28 @@ impl SegmentBuilder {
     }
 
     /// Whether another line would be too much for one extent.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.place.len() + self.tomb_type.len() + self.target_row.len() >= EXTENT_ROWS_MAX
     }
 
     /// Whether anything was counted as a line.
-    pub fn has_lines(&self) -> bool {
+    pub(crate) fn has_lines(&self) -> bool {
         self.head.lines > 0
     }
 
     /// Where the extent begins.
-    pub fn start(&self) -> u64 {
+    pub(crate) fn start(&self) -> u64 {
         self.head.start
     }
 
     /// A blank line.
-    pub fn count_blank(&mut self) {
+    pub(crate) fn count_blank(&mut self) {
         self.head.lines += 1;
         self.head.blank += 1;
     }
 
     /// A faulty line at `offset` in the file.
-    pub fn push_fault(&mut self, offset: u64, length: u64, fault: Fault) {
+    pub(crate) fn push_fault(&mut self, offset: u64, length: u64, fault: Fault) {
         let clip = |n: u64| n.min(u64::from(u32::MAX)) as u32;
         self.fault_count[fault.kind as usize] += 1;
         if self.fault.len() / 5 < EXTENT_FAULTS_MAX {
@@ -167,12 +167,12 @@ impl SegmentBuilder {
     }
 
     /// A restart of a compressed file: uncompressed and compressed offset.
-    pub fn push_seek_point(&mut self, uncompressed: u64, compressed: u64) {
+    pub(crate) fn push_seek_point(&mut self, uncompressed: u64, compressed: u64) {
         self.restart.extend([uncompressed, compressed]);
     }
 
     /// A resource line at `offset` in the file.
-    pub fn push_row(&mut self, offset: u64, length: u32, leading_space: bool, facts: &impl ResourceFacts) {
+    pub(crate) fn push_row(&mut self, offset: u64, length: u32, leading_space: bool, facts: &impl ResourceFacts) {
         let row = self.place.len() as u32;
         let (resource_type, id) = (facts.resource_type(), facts.id());
         let (class, packed) = id_encoding::pack_id(id, &mut self.heap);
@@ -295,7 +295,7 @@ impl SegmentBuilder {
     }
 
     /// A line of DELETE entries.
-    pub fn push_tombstone_line(&mut self, facts: &Facts) {
+    pub(crate) fn push_tombstone_line(&mut self, facts: &Facts) {
         self.head.lines += 1;
         self.head.tombstone_lines += 1;
         for url in facts.tombstones() {
@@ -323,18 +323,18 @@ impl SegmentBuilder {
     }
 
     /// DELETE entries so far.
-    pub fn push_tombstones(&self) -> usize {
+    pub(crate) fn push_tombstones(&self) -> usize {
         self.tomb_type.len()
     }
 
     /// What is known of the version that DELETE entry `tombstone` (the latest, in order) ended: an owner, or a sentinel.
-    pub fn push_prior_owners(&mut self, tombstone: usize, updated: i64, owner: Result<(&str, Id), u32>) {
+    pub(crate) fn push_prior_owners(&mut self, tombstone: usize, updated: i64, owner: Result<(&str, Id), u32>) {
         let owner = owner.map_or_else(|sentinel| sentinel, |(base, id)| self.owner_number(base, id));
         self.tomb_left.push([tombstone as u64 | u64::from(owner) << 32, updated as u64]);
     }
 
     /// The extent's bytes, given where it ends in the file and the hash of its bytes there, in the memory of `out`.
-    pub fn finish(&mut self, end: u64, content: u64, out: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn finish(&mut self, end: u64, content: u64, out: Vec<u8>) -> Vec<u8> {
         self.head.end = end;
         self.head.content = content;
         self.summarise();
@@ -440,7 +440,7 @@ impl SegmentBuilder {
 }
 
 /// The rows of each owner, ascending: where each owner's begin, then all of them.
-pub fn postings(owner_start: &[u32], owner: &[u32], owners: usize) -> (Vec<u32>, Vec<u32>) {
+pub(crate) fn postings(owner_start: &[u32], owner: &[u32], owners: usize) -> (Vec<u32>, Vec<u32>) {
     let mut start = vec![0u32; owners + 1];
     owner.iter().for_each(|owner| start[*owner as usize + 1] += 1);
     for i in 0..owners {

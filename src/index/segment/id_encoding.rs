@@ -10,7 +10,7 @@ use crate::hash::xxh3_64_with_seed;
 /// How an id is packed. The discriminants are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum IdClass {
+pub(crate) enum IdClass {
     /// Up to 15 characters; the last byte is their number.
     Inline = 0,
     /// A UUID in lower-case hexadecimal with dashes.
@@ -21,13 +21,13 @@ pub enum IdClass {
 
 impl IdClass {
     /// The class of this stored discriminant.
-    pub fn from_bits(bits: u32) -> Option<IdClass> {
+    pub(crate) fn from_bits(bits: u32) -> Option<IdClass> {
         [IdClass::Inline, IdClass::Uuid, IdClass::Heap].get(bits as usize).copied()
     }
 }
 
 /// Packs an id, putting what fits nowhere else into `heap`.
-pub fn pack_id(id: &[u8], heap: &mut Vec<u8>) -> (IdClass, [u8; 16]) {
+pub(crate) fn pack_id(id: &[u8], heap: &mut Vec<u8>) -> (IdClass, [u8; 16]) {
     let mut packed = [0; 16];
     if id.len() <= 15 {
         packed[..id.len()].copy_from_slice(id);
@@ -44,21 +44,21 @@ pub fn pack_id(id: &[u8], heap: &mut Vec<u8>) -> (IdClass, [u8; 16]) {
 }
 
 /// Appends bytes to a heap; its offset. An extent's heap stays far below 4 GiB: ids, digits and bases of 2^17 rows.
-pub fn push_heap(heap: &mut Vec<u8>, bytes: &[u8]) -> u32 {
+pub(crate) fn push_heap(heap: &mut Vec<u8>, bytes: &[u8]) -> u32 {
     let offset = u32::try_from(heap.len()).expect("the heap of an extent is below 4 GiB");
     heap.extend_from_slice(bytes);
     offset
 }
 
 /// Offset and length of a heap reference.
-pub fn heap_range(packed: &[u8; 16]) -> std::ops::Range<usize> {
+pub(crate) fn heap_range(packed: &[u8; 16]) -> std::ops::Range<usize> {
     let offset = u32::from_le_bytes(packed[..4].try_into().expect("4 bytes")) as usize;
     let len = u32::from_le_bytes(packed[4..8].try_into().expect("4 bytes")) as usize;
     offset..offset + len
 }
 
 /// The id that was packed, or `None` when the bytes are no packed id.
-pub fn unpack_id(class: IdClass, packed: &[u8; 16], heap: &[u8]) -> Option<Id> {
+pub(crate) fn unpack_id(class: IdClass, packed: &[u8; 16], heap: &[u8]) -> Option<Id> {
     match class {
         IdClass::Inline => Id::parse(packed.get(..packed[15] as usize)?),
         IdClass::Uuid => Id::parse(&format_uuid(packed)),
@@ -107,17 +107,17 @@ fn format_uuid(bits: &[u8; 16]) -> [u8; 36] {
 }
 
 /// Hash of an entity: a type and a logical id.
-pub fn entity_hash(resource_type: ResourceType, id: &[u8]) -> u64 {
+pub(crate) fn entity_hash(resource_type: ResourceType, id: &[u8]) -> u64 {
     xxh3_64_with_seed(id, resource_type.index() as u64 + 1)
 }
 
 /// Hash of a patient as a reference names it: a base (empty for relative references) and a logical id.
-pub fn owner_hash(base: &[u8], id: &[u8]) -> u64 {
+pub(crate) fn owner_hash(base: &[u8], id: &[u8]) -> u64 {
     xxh3_64_with_seed(id, if base.is_empty() { 0 } else { xxh3_64_with_seed(base, 1) })
 }
 
 /// A packed `meta.versionId`: 0 for none or no number, else the number plus one, else (top bit) a place in the heap.
-pub fn pack_version(text: &[u8], heap: &mut Vec<u8>) -> u64 {
+pub(crate) fn pack_version(text: &[u8], heap: &mut Vec<u8>) -> u64 {
     if text.is_empty() || text.len() > crate::limits::ID_BYTES_MAX || !text.iter().all(u8::is_ascii_digit) {
         return 0;
     }
@@ -142,7 +142,7 @@ pub enum VersionKey<'a> {
 }
 
 /// Reads a packed version.
-pub fn unpack_version(packed: u64, heap: &[u8]) -> VersionKey<'_> {
+pub(crate) fn unpack_version(packed: u64, heap: &[u8]) -> VersionKey<'_> {
     match packed {
         0 => VersionKey::None,
         _ if packed >> 63 == 0 => VersionKey::Small(packed - 1),

@@ -13,14 +13,15 @@ pub const MAGIC: [u8; 8] = *b"OUTPOUR\x01";
 pub const VERSION: u32 = 3;
 
 /// A column: what it holds, bytes an element, and what an element stands for.
-pub struct ColumnInfo {
+pub(crate) struct ColumnInfo {
     /// Name as `inspect` and the format document print it.
     pub name: &'static str,
     /// Bytes of one element.
     pub width: usize,
     /// What there is one element of.
     pub per: &'static str,
-    /// What it holds.
+    /// Meaning, as the format document states it; a test compares the two.
+    #[cfg_attr(not(test), expect(dead_code, reason = "read by the test that compares the format document"))]
     pub holds: &'static str,
 }
 
@@ -32,11 +33,11 @@ macro_rules! columns {
         #[allow(missing_docs)]
         pub enum Column { $($column),* }
         /// Their descriptions.
-        pub const COLUMNS: &[ColumnInfo] = &[
+        pub(crate) const COLUMNS: &[ColumnInfo] = &[
             $(ColumnInfo { name: $name, width: $width, per: $per, holds: $holds }),*
         ];
         /// All of them.
-        pub const ALL_COLUMNS: [Column; COLUMNS.len()] = [$(Column::$column),*];
+        pub(crate) const ALL_COLUMNS: [Column; COLUMNS.len()] = [$(Column::$column),*];
     };
 }
 
@@ -78,34 +79,34 @@ columns! {
 }
 
 /// Number of columns.
-pub const COLUMN_COUNT: usize = COLUMNS.len();
+pub(crate) const COLUMN_COUNT: usize = COLUMNS.len();
 
 /// Flags of a row: two bits of id class, then these.
-pub mod flag {
+pub(crate) mod flag {
     /// The id's class.
-    pub const ID_CLASS: u8 = 0b11;
+    pub(crate) const ID_CLASS: u8 = 0b11;
     /// More fraction digits than ticks hold: see the `exact` column.
-    pub const EXACT: u8 = 1 << 2;
+    pub(crate) const EXACT: u8 = 1 << 2;
     /// `meta.lastUpdated` is there but no legal instant; it counts as none (reading 1).
-    pub const ILLEGAL_UPDATED: u8 = 1 << 3;
+    pub(crate) const ILLEGAL_UPDATED: u8 = 1 << 3;
     /// White space stands before the line's `{`.
-    pub const LEADING_SPACE: u8 = 1 << 4;
+    pub(crate) const LEADING_SPACE: u8 = 1 << 4;
 }
 
 /// Top bits of `sorted_ref`.
-pub mod kind {
+pub(crate) mod kind {
     /// The mask of the two bits.
-    pub const MASK: u32 = 3 << 30;
+    pub(crate) const MASK: u32 = 3 << 30;
     /// A resource.
-    pub const ROW: u32 = 0;
+    pub(crate) const ROW: u32 = 0;
     /// A DELETE entry.
-    pub const TOMBSTONE: u32 = 2 << 30;
+    pub(crate) const TOMBSTONE: u32 = 2 << 30;
     /// A target of a Provenance.
-    pub const TARGET: u32 = 3 << 30;
+    pub(crate) const TARGET: u32 = 3 << 30;
 }
 
 /// Bits of a `*_base` element that number the base; the two above are the class of the id beside it.
-pub const BASE_BITS: u32 = (1 << 30) - 1;
+pub(crate) const BASE_BITS: u32 = (1 << 30) - 1;
 
 macro_rules! head {
     ($($(#[$doc:meta])* $field:ident;)*) => {
@@ -114,7 +115,7 @@ macro_rules! head {
         pub struct SegmentHeader { $($(#[$doc])* pub $field: u64,)* }
 
         /// Words of a [`SegmentHeader`].
-        pub const HEAD_WORDS: usize = [$(stringify!($field)),*].len();
+        pub(crate) const HEAD_WORDS: usize = [$(stringify!($field)),*].len();
 
         impl SegmentHeader {
             /// Its words as they lie on disk.
@@ -234,9 +235,9 @@ impl SegmentHeader {
 }
 
 /// Rows that one element of `updated_max` speaks for.
-pub const ZONE_ROWS: usize = 64;
+pub(crate) const ZONE_ROWS: usize = 64;
 /// Bytes of the header with the column table; the seals follow.
-pub const HEADER_BYTES: usize = 8 + 8 + 8 + HEAD_WORDS * 8 + COLUMN_COUNT * 8;
+pub(crate) const HEADER_BYTES: usize = 8 + 8 + 8 + HEAD_WORDS * 8 + COLUMN_COUNT * 8;
 /// Offset of the checksum (xxh3 of the rest of the header and of the seals).
 const CHECKSUM_AT: usize = 16;
 
@@ -246,7 +247,7 @@ fn front_bytes(body: usize) -> usize {
 }
 
 /// Lays the header and the columns out in one run of bytes, in the memory of `out`.
-pub fn encode(mut head: SegmentHeader, columns: &[&[u8]; COLUMN_COUNT], mut out: Vec<u8>) -> Vec<u8> {
+pub(crate) fn encode(mut head: SegmentHeader, columns: &[&[u8]; COLUMN_COUNT], mut out: Vec<u8>) -> Vec<u8> {
     let body: usize = columns.iter().map(|column| column.len().next_multiple_of(8)).sum();
     let front = front_bytes(body);
     head.size = (front + body) as u64;
@@ -280,7 +281,7 @@ pub fn seal_segment(extent: &mut [u8], front: usize) {
 }
 
 /// Whether every checksum and seal of the extent that `bytes` begin with holds.
-pub fn is_intact(bytes: &[u8], places: &ColumnRanges) -> bool {
+pub(crate) fn is_intact(bytes: &[u8], places: &ColumnRanges) -> bool {
     let seals = PageChecksums::new(HEADER_BYTES, places.front..places.head.size as usize);
     places.front_intact(bytes) && seals.verify_all(bytes).is_ok()
 }

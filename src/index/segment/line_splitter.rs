@@ -18,7 +18,7 @@ use crate::store::packed::seek_table::{PriorOwnerRecord, SeekTable};
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// An extent that is ready to be written.
-pub struct EncodedSegment {
+pub(crate) struct EncodedSegment {
     /// Its bytes.
     pub bytes: Vec<u8>,
     /// Start in the (uncompressed) file.
@@ -30,7 +30,7 @@ pub struct EncodedSegment {
 }
 
 /// What a worker uses again from span to span.
-pub struct ScanWorker {
+pub(crate) struct ScanWorker {
     extractor: Extractor,
     builder: SegmentBuilder,
     /// Buffers of extents that were written, to be filled again.
@@ -39,13 +39,13 @@ pub struct ScanWorker {
 
 impl ScanWorker {
     /// Tools of a worker.
-    pub fn new(extractor: Extractor, spare: Receiver<Vec<u8>>) -> ScanWorker {
+    pub(crate) fn new(extractor: Extractor, spare: Receiver<Vec<u8>>) -> ScanWorker {
         ScanWorker { extractor, builder: SegmentBuilder::new(), spare }
     }
 }
 
 /// Cuts pieces into lines and lines into extents.
-pub struct LineSplitter<'a> {
+pub(crate) struct LineSplitter<'a> {
     extractor: &'a mut Extractor,
     builder: &'a mut SegmentBuilder,
     spare: &'a Receiver<Vec<u8>>,
@@ -78,7 +78,7 @@ struct OpenLine {
 
 impl<'a> LineSplitter<'a> {
     /// Starts at `start` in the file, which must be the start of a line.
-    pub fn new(tools: &'a mut ScanWorker, start: u64) -> LineSplitter<'a> {
+    pub(crate) fn new(tools: &'a mut ScanWorker, start: u64) -> LineSplitter<'a> {
         let ScanWorker { extractor, builder, spare } = tools;
         builder.begin(start);
         LineSplitter {
@@ -94,7 +94,7 @@ impl<'a> LineSplitter<'a> {
     }
 
     /// A frame of a packed file comes next.
-    pub fn frame(&mut self, table: &'a SeekTable, frame: usize) {
+    pub(crate) fn frame(&mut self, table: &'a SeekTable, frame: usize) {
         let note = table.frame(frame);
         self.restart(note.uncompressed, note.compressed);
         let at = |frame| table.left.partition_point(|left| (left.frame as usize) < frame);
@@ -103,35 +103,35 @@ impl<'a> LineSplitter<'a> {
     }
 
     /// The frame that comes next is damaged: so many bytes are not there, and count as one faulty line.
-    pub fn damaged_frame(&mut self, uncompressed: u64, rows: u32) {
+    pub(crate) fn damaged_frame(&mut self, uncompressed: u64, rows: u32) {
         self.builder.push_fault(self.position, uncompressed, Fault { kind: FaultKind::DamagedFrame, at: rows.into() });
         self.position += uncompressed;
     }
 
     /// The table of a packed file is damaged: noted once, behind the last line.
-    pub fn damaged_table(&mut self) {
+    pub(crate) fn damaged_table(&mut self) {
         if self.line.is_none() {
             self.builder.push_fault(self.position, 0, Fault { kind: FaultKind::DamagedTable, at: 0 });
         }
     }
 
     /// Whether the bytes so far end inside a line.
-    pub fn inside_line(&self) -> bool {
+    pub(crate) fn inside_line(&self) -> bool {
         self.line.is_some()
     }
 
     /// A place where decoding can begin anew: offsets in the uncompressed and the compressed file.
-    pub fn restart(&mut self, uncompressed: u64, compressed: u64) {
+    pub(crate) fn restart(&mut self, uncompressed: u64, compressed: u64) {
         self.builder.push_seek_point(uncompressed, compressed);
     }
 
     /// Extents finished so far.
-    pub fn take_done(&mut self) -> std::vec::Drain<'_, EncodedSegment> {
+    pub(crate) fn take_done(&mut self) -> std::vec::Drain<'_, EncodedSegment> {
         self.done.drain(..)
     }
 
     /// The next bytes of the file. An extent ends behind the first line at or after `extent_bytes`.
-    pub fn push(&mut self, bytes: &[u8], extent_bytes: u64) {
+    pub(crate) fn push(&mut self, bytes: &[u8], extent_bytes: u64) {
         let mut hashed = 0;
         let mut place = 0;
         if self.position == 0 && bytes.starts_with(BOM) {
@@ -185,7 +185,7 @@ impl<'a> LineSplitter<'a> {
     }
 
     /// The file, or the part of it that was asked for, ends here. The extents that were not taken yet are returned.
-    pub fn finish(mut self) -> Vec<EncodedSegment> {
+    pub(crate) fn finish(mut self) -> Vec<EncodedSegment> {
         if self.line.is_some() {
             self.end_open_line();
         }
@@ -196,7 +196,7 @@ impl<'a> LineSplitter<'a> {
     }
 
     /// The bytes cannot be read further: the line that was begun, or the nothing there is, becomes a fault.
-    pub fn break_off_line(mut self, kind: FaultKind) -> Vec<EncodedSegment> {
+    pub(crate) fn break_off_line(mut self, kind: FaultKind) -> Vec<EncodedSegment> {
         let (start, length) = match self.line.take() {
             Some(line) => (line.start, self.position - line.start),
             None => (self.position, 0),

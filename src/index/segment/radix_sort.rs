@@ -9,7 +9,7 @@ const ITEMS_MIN: usize = 128;
 const BITS_MAX: u32 = 16;
 
 /// Sorts `items`, whose order begins with their hashes; `spare` is memory to use.
-pub fn sort_by_hash<T: Copy + Ord>(items: &mut Vec<T>, spare: &mut Vec<T>, hash: impl Fn(&T) -> u64) {
+pub(crate) fn sort_by_hash<T: Copy + Ord>(items: &mut Vec<T>, spare: &mut Vec<T>, hash: impl Fn(&T) -> u64) {
     if items.len() < ITEMS_MIN {
         return items.sort_unstable();
     }

@@ -28,7 +28,7 @@ use rayon::prelude::*;
 
 /// A new extent, written to the container.
 #[derive(Clone, Debug)]
-pub struct WrittenSegment {
+pub(crate) struct WrittenSegment {
     /// Index of the file among the store's files.
     pub file: usize,
     /// Offset in the container.
@@ -45,7 +45,7 @@ pub struct WrittenSegment {
 
 /// Result of a scan.
 #[derive(Default)]
-pub struct ScanResult {
+pub(crate) struct ScanResult {
     /// The new extents, in no order.
     pub extents: Vec<WrittenSegment>,
     /// Compressed files (indices among the store's files) that did not end with a whole member and a whole line.
@@ -53,7 +53,7 @@ pub struct ScanResult {
 }
 
 /// How a scan is run.
-pub struct ScanOptions<'a> {
+pub(crate) struct ScanOptions<'a> {
     /// Scanner kernel.
     pub kernel: Kernel,
     /// What is checked.
@@ -68,7 +68,7 @@ pub struct ScanOptions<'a> {
 ///
 /// # Errors
 /// The first failure to read the store or write the index, or the wish to stop.
-pub fn scan(
+pub(crate) fn scan(
     files: &StoreFiles,
     spans: &[ScanRange],
     home: &IndexDir,

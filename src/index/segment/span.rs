@@ -12,7 +12,7 @@ use crate::sys::store_file::{StoreFile, StoreFileError};
 
 /// A part of a store file to scan.
 #[derive(Clone, Debug)]
-pub struct ScanRange {
+pub(crate) struct ScanRange {
     /// Index of the file among the store's files.
     pub file: usize,
     /// What to scan of it.
@@ -21,7 +21,7 @@ pub struct ScanRange {
 
 /// What a span covers.
 #[derive(Clone, Debug)]
-pub enum RangeKind {
+pub(crate) enum RangeKind {
     /// Bytes of a plain file; begins and ends at line ends, but for the tail, which has no newline yet.
     Plain {
         /// Offsets in the file.
@@ -47,7 +47,7 @@ pub enum RangeKind {
 
 impl RangeKind {
     /// Bytes of the file that it covers.
-    pub fn file_bytes(&self, source: &StoreFile) -> u64 {
+    pub(crate) fn file_bytes(&self, source: &StoreFile) -> u64 {
         match self {
             RangeKind::Plain { range, .. } => range.end - range.start,
             RangeKind::Compressed { from, .. } => source.len() - from.compressed,
@@ -61,7 +61,11 @@ impl RangeKind {
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn plain_spans(file: usize, source: &StoreFile, range: Range<u64>) -> Result<Vec<ScanRange>, StoreFileError> {
+pub(crate) fn plain_spans(
+    file: usize,
+    source: &StoreFile,
+    range: Range<u64>,
+) -> Result<Vec<ScanRange>, StoreFileError> {
     let mut spans = Vec::new();
     let lines_end = match last_newline(source, range.clone())? {
         Some(position) => position + 1,
@@ -87,7 +91,7 @@ pub fn plain_spans(file: usize, source: &StoreFile, range: Range<u64>) -> Result
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn compressed_spans(
+pub(crate) fn compressed_spans(
     file: usize,
     coding: Compression,
     source: &StoreFile,

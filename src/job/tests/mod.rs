@@ -32,7 +32,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub fn new(rows: usize) -> World {
+    pub(super) fn new(rows: usize) -> World {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("store")).unwrap();
         let line = |n: usize| {
@@ -50,19 +50,19 @@ impl World {
         World { dir, clock, ids: Arc::default(), block: Arc::default() }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn dir_path(&self) -> &Path {
+    pub(super) fn dir_path(&self) -> &Path {
         self.dir.path()
     }
 
-    pub fn open(&self, limits: JobLimits) -> JobEngine {
+    pub(super) fn open(&self, limits: JobLimits) -> JobEngine {
         JobEngine::open(self.options(limits)).unwrap()
     }
 
-    pub fn options(&self, limits: JobLimits) -> EngineOptions {
+    pub(super) fn options(&self, limits: JobLimits) -> EngineOptions {
         let (clock, ids, block) = (self.clock.clone(), self.ids.clone(), self.block.clone());
         EngineOptions {
             store: Store::open(self.path("store")).unwrap(),
@@ -86,11 +86,11 @@ impl World {
         }
     }
 
-    pub fn tick(&self, seconds: i64) {
+    pub(super) fn tick(&self, seconds: i64) {
         self.clock.fetch_add(seconds * TICKS_PER_SECOND, SeqCst);
     }
 
-    pub fn asked(&self, engine: &JobEngine, client: &str, whose: RecordedPopulation) -> KickOff {
+    pub(super) fn asked(&self, engine: &JobEngine, client: &str, whose: RecordedPopulation) -> KickOff {
         KickOff {
             mount: "ig".into(),
             client: client.into(),
@@ -290,7 +290,7 @@ fn limits_hold() {
     drop(engine);
     let engine = JobEngine::open(full).unwrap();
     let refused = engine.kick_off(world.asked(&engine, "a", RecordedPopulation::System));
-    assert!(matches!(refused, Err(KickOffError::DiskFull(_))), "EXPIRE-03");
+    assert!(matches!(refused, Err(KickOffError::DiskFull)), "EXPIRE-03");
     assert!(!engine.file(&ended(&engine, &ids[0], "a").files[0].id, "ig", "a").unwrap().unwrap().place.is_empty());
 }
 

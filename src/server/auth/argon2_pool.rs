@@ -24,7 +24,7 @@ use crate::server::auth::secret_hash::SecretHash;
 use crate::server::connection::request_tracker::Peer;
 
 /// An argon2id hash, read and found to be of bounded cost. `Debug` does not show it.
-pub struct Argon2Hash {
+pub(crate) struct Argon2Hash {
     /// As the configuration has it.
     text: String,
     argon2: Argon2<'static>,
@@ -37,7 +37,7 @@ impl Argon2Hash {
     ///
     /// # Errors
     /// The rest of a sentence that begins with its name. The text is not repeated.
-    pub fn parse(text: &str) -> Result<Argon2Hash, String> {
+    pub(crate) fn parse(text: &str) -> Result<Argon2Hash, String> {
         let made = "make one with outpour credential";
         let parsed = PasswordHash::new(text).ok().filter(|parsed| parsed.algorithm.as_str() == "argon2id");
         let parts = parsed.as_ref().and_then(|parsed| {
@@ -87,10 +87,10 @@ impl std::fmt::Debug for Argon2Hash {
 
 /// There is no room for another check, or its client went away while it waited: the client may ask again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PoolBusy;
+pub(crate) struct PoolBusy;
 
 /// Checks secrets against argon2id hashes. Its threads begin with the first check and end when this is dropped.
-pub struct Argon2Pool {
+pub(crate) struct Argon2Pool {
     /// Random, of this process alone.
     key: [u8; 32],
     /// Digests of secrets that were right, with the hashes that they were right for.
@@ -172,7 +172,7 @@ impl SharedQueue {
 
 impl Argon2Pool {
     /// Remembers nothing yet. `key` is random and of this process alone.
-    pub fn new(key: [u8; 32]) -> Argon2Pool {
+    pub(crate) fn new(key: [u8; 32]) -> Argon2Pool {
         Argon2Pool::with_threads(key, ARGON2_THREADS)
     }
 
@@ -184,7 +184,12 @@ impl Argon2Pool {
     ///
     /// # Errors
     /// When too many checks wait, or this one's client closes its side of the connection while it waits.
-    pub async fn is_right(&self, hash: &Arc<Argon2Hash>, secret: &str, peer: Option<&Peer>) -> Result<bool, PoolBusy> {
+    pub(crate) async fn is_right(
+        &self,
+        hash: &Arc<Argon2Hash>,
+        secret: &str,
+        peer: Option<&Peer>,
+    ) -> Result<bool, PoolBusy> {
         let digest = self.digest(hash, secret);
         if self.remember_proven().contains(&digest) {
             return Ok(true);
@@ -274,7 +279,7 @@ impl std::fmt::Debug for Argon2Pool {
 
 /// A hash as earlier versions made it.
 #[cfg(test)]
-pub fn hash_as_before(secret: &str, salt: &[u8; 16]) -> SecretHash {
+pub(crate) fn hash_as_before(secret: &str, salt: &[u8; 16]) -> SecretHash {
     use argon2::password_hash::CustomizedPasswordHasher;
     let hashed = Argon2::default().hash_password_customized(secret.as_bytes(), salt, None, None, Params::DEFAULT);
     SecretHash(hashed.unwrap().to_string())

@@ -26,7 +26,7 @@ use crate::server::ids::REQUEST_ID;
 
 /// Everybody who may ask, looked up by credential.
 #[derive(Debug)]
-pub struct ClientTable {
+pub(crate) struct ClientTable {
     headers: HeaderNames,
     clients: Vec<Client>,
     tokens: ClientCredentials,
@@ -81,7 +81,7 @@ impl ClientTable {
     ///
     /// # Errors
     /// Everything that is wrong with it, one sentence each.
-    pub fn new(auth: &AuthConfig, clients: &[ClientConfig]) -> Result<ClientTable, Vec<String>> {
+    pub(crate) fn new(auth: &AuthConfig, clients: &[ClientConfig]) -> Result<ClientTable, Vec<String>> {
         let problems = auth_problems(auth, clients);
         let Some(headers) = HeaderNames::new(auth).filter(|_| problems.is_empty()) else { return Err(problems) };
         let read = |hash| StoredHash::parse(hash).map_err(|reason| vec![format!("a hash {reason}")]);
@@ -112,7 +112,7 @@ impl ClientTable {
     }
 
     /// How many credentials have a hash of earlier versions.
-    pub fn argon2_count(&self) -> usize {
+    pub(crate) fn argon2_count(&self) -> usize {
         self.tokens.argon2.len() + self.secrets.argon2.len()
     }
 
@@ -148,7 +148,7 @@ fn principal(client: &ClientConfig) -> Principal {
 }
 
 /// The provider of credentials from the configuration. The clients can be replaced at any time.
-pub struct StaticClients {
+pub(crate) struct StaticClients {
     table: RwLock<Arc<ClientTable>>,
     argon2: Argon2Pool,
     clock: Box<dyn Fn() -> Instant + Send + Sync>,
@@ -170,7 +170,7 @@ enum RejectionReason {
 
 impl StaticClients {
     /// The provider for these clients. `key` is random; `clock` tells when tokens expire.
-    pub fn new(
+    pub(crate) fn new(
         table: ClientTable,
         key: [u8; 32],
         clock: impl Fn() -> Instant + Send + Sync + 'static,
@@ -179,7 +179,7 @@ impl StaticClients {
     }
 
     /// Takes these clients from the next request on. Jobs and files of a client that goes on under its name stay its own.
-    pub fn replace(&self, table: ClientTable) {
+    pub(crate) fn replace(&self, table: ClientTable) {
         *self.table.write().expect("no panic under it") = Arc::new(table);
     }
 

@@ -9,7 +9,7 @@ use crate::server::config::auth::AuthConfig;
 
 /// A way of authorization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CredentialKind {
+pub(crate) enum CredentialKind {
     /// `Authorization: Bearer {id}.{secret}`
     Bearer,
     /// Client headers (ONEUP-S07).
@@ -18,7 +18,7 @@ pub enum CredentialKind {
 
 /// What a request brings. Without `Debug`, lest a secret be shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Credentials<'a> {
+pub(crate) enum Credentials<'a> {
     /// Nothing.
     Nothing,
     /// More than one credential: who sends it cannot be told for certain.
@@ -38,7 +38,7 @@ pub enum Credentials<'a> {
 
 /// Names of the client headers.
 #[derive(Clone, Debug)]
-pub struct HeaderNames {
+pub(crate) struct HeaderNames {
     id: HeaderName,
     secret: HeaderName,
     user: HeaderName,
@@ -46,7 +46,7 @@ pub struct HeaderNames {
 
 impl HeaderNames {
     /// As configured; none when one of them is no name of a header.
-    pub fn new(auth: &AuthConfig) -> Option<HeaderNames> {
+    pub(crate) fn new(auth: &AuthConfig) -> Option<HeaderNames> {
         let name = |name: &String| HeaderName::try_from(name).ok();
         Some(HeaderNames {
             id: name(&auth.client_id_header)?,
@@ -58,7 +58,7 @@ impl HeaderNames {
 
 impl<'a> Credentials<'a> {
     /// Reads the headers of a request.
-    pub fn of(headers: &'a HeaderMap, names: &HeaderNames) -> Credentials<'a> {
+    pub(crate) fn of(headers: &'a HeaderMap, names: &HeaderNames) -> Credentials<'a> {
         let all = |name: &HeaderName| headers.get_all(name).iter().collect::<Vec<_>>();
         let tokens = all(&header::AUTHORIZATION);
         let (ids, secrets, users) = (all(&names.id), all(&names.secret), all(&names.user));

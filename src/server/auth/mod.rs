@@ -5,13 +5,13 @@
 //! those of earlier versions), `provider` keeps them up to date, and `rights` is what each may do. No tokens are issued
 //! here.
 
-pub mod argon2_pool;
-pub mod clients;
-pub mod credentials;
-pub mod permissions;
-pub mod provider;
-pub mod secret;
-pub mod secret_hash;
+pub(crate) mod argon2_pool;
+pub(crate) mod clients;
+pub(crate) mod credentials;
+pub(crate) mod permissions;
+pub(crate) mod provider;
+pub(crate) mod secret;
+pub(crate) mod secret_hash;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ use crate::server::error::ApiError;
 
 /// How a request came in: which tenant's data it asks for, and which ways of authorization its mount takes (C-14).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MountAuth<'a> {
+pub(crate) struct MountAuth<'a> {
     /// The tenant.
     pub tenant: &'a str,
     /// Whether bearer tokens are taken.
@@ -36,7 +36,7 @@ pub struct MountAuth<'a> {
 
 /// A client, and what it may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Principal {
+pub(crate) struct Principal {
     /// Its name: jobs belong to it, limits are counted by it. That of a user is the client's and the patient's.
     pub client: String,
     /// The patient whose record alone a user may export (ONEUP-S01); `None` for the client itself. A mount that serves
@@ -54,25 +54,25 @@ pub struct Principal {
 
 impl Principal {
     /// Its name for the log: that of the client alone, because no patient's id belongs there.
-    pub fn log_name(&self) -> &str {
+    pub(crate) fn log_name(&self) -> &str {
         self.client.split('/').next().unwrap_or_default()
     }
 
     /// Whether it is bound to some Groups, or to one patient.
-    pub fn is_bound_to_groups(&self) -> bool {
+    pub(crate) fn is_bound_to_groups(&self) -> bool {
         self.groups.is_some() || self.patient.is_some()
     }
 
     /// Whether it is bound to Groups, a patient or types: then what it gets says nothing of the rest of the store
     /// (reading 24).
-    pub fn is_bound(&self) -> bool {
+    pub(crate) fn is_bound(&self) -> bool {
         self.is_bound_to_groups() || self.types.is_some()
     }
 }
 
 /// What a client may name in the Groups that it writes (GROUP-03).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WritingRights {
+pub(crate) struct WritingRights {
     /// Groups that it may list; all if `None`.
     pub groups: Option<Vec<String>>,
     /// Whether it may list any patient, or only members of those Groups that no bound client wrote.
@@ -81,16 +81,16 @@ pub struct WritingRights {
 
 impl WritingRights {
     /// The Groups whose members may be listed; `None` for any patient.
-    pub fn patients_of(&self) -> Option<&[String]> {
+    pub(crate) fn patients_of(&self) -> Option<&[String]> {
         self.groups.as_deref().filter(|_| !self.any_patient)
     }
 }
 
 /// What becomes of a request's credentials: its sender, or the answer to somebody who is not let in.
-pub type Authentication<'a> = Pin<Box<dyn Future<Output = Result<Principal, ApiError>> + Send + 'a>>;
+pub(crate) type Authentication<'a> = Pin<Box<dyn Future<Output = Result<Principal, ApiError>> + Send + 'a>>;
 
 /// Tells who sends a request.
-pub trait Authenticator: Send + Sync {
+pub(crate) trait Authenticator: Send + Sync {
     /// The sender. Takes microseconds on an async thread; what takes longer is done elsewhere and waited for, and given up
     /// when this is dropped or `peer`, the sender's end of the connection, has closed.
     fn authenticate<'a>(
@@ -119,14 +119,14 @@ pub trait Authenticator: Send + Sync {
 
 /// Nobody is asked who they are: for this machine alone. An `Authorization` header is ignored (CLIENT-05).
 #[derive(Clone, Copy, Debug)]
-pub struct AnonymousAccess(());
+pub(crate) struct AnonymousAccess(());
 
 impl AnonymousAccess {
     /// The provider, for a service that listens on loopback.
     ///
     /// # Errors
     /// On any other address (CORE-01).
-    pub fn on(listen: SocketAddr) -> Result<AnonymousAccess, String> {
+    pub(crate) fn on(listen: SocketAddr) -> Result<AnonymousAccess, String> {
         match listen.ip().is_loopback() {
             true => Ok(AnonymousAccess(())),
             false => Err(format!("{listen} is no loopback address, and nobody would be asked who they are")),

@@ -18,7 +18,7 @@ fn forbidden(text: impl Into<String>) -> ApiError {
 
 impl Principal {
     /// Whether it may export at a level. A user may export its own record and nothing else.
-    pub fn may_export(&self, level: &Level) -> bool {
+    pub(crate) fn may_export(&self, level: &Level) -> bool {
         match (level, &self.patient) {
             (Level::User(own), patient) => patient.as_ref() == Some(own),
             (_, Some(_)) => false,
@@ -29,19 +29,19 @@ impl Principal {
     }
 
     /// Whether it may export a type.
-    pub fn may_export_type(&self, of: ResourceType) -> bool {
+    pub(crate) fn may_export_type(&self, of: ResourceType) -> bool {
         self.types.as_ref().is_none_or(|types| types.contains(&of))
     }
 
     /// Whether it may see any Group: who may export or write Groups, or exports them as resources of the system. Group
     /// level is enough, whatever its types are: who may have the records of members may know who they are.
-    pub fn sees_groups(&self) -> bool {
+    pub(crate) fn sees_groups(&self) -> bool {
         let as_resources = self.levels[0] && self.may_export_type(ResourceType::GROUP);
         self.patient.is_none() && (self.levels[2] || self.writes_groups || as_resources)
     }
 
     /// Whether it may see a Group. One that it may not is answered as if it were not there (KICK-16).
-    pub fn sees_group(&self, id: &str) -> bool {
+    pub(crate) fn sees_group(&self, id: &str) -> bool {
         self.sees_groups() && self.groups.as_ref().is_none_or(|groups| groups.iter().any(|known| known == id))
     }
 
@@ -50,7 +50,7 @@ impl Principal {
     ///
     /// # Errors
     /// 403.
-    pub fn allow(&self, level: &Level, params: &mut KickOffParams) -> Result<(), ApiError> {
+    pub(crate) fn allow(&self, level: &Level, params: &mut KickOffParams) -> Result<(), ApiError> {
         // A Group that it may not see is looked for all the same, so that it takes as long as one that is not there
         // (KICK-16).
         let hidden = matches!(level, Level::Group(id) if !self.sees_group(id));
@@ -85,7 +85,7 @@ impl Principal {
     ///
     /// # Errors
     /// 403.
-    pub fn check_job(&self, job: &JobRecord) -> Result<(), ApiError> {
+    pub(crate) fn check_job(&self, job: &JobRecord) -> Result<(), ApiError> {
         self.check_population(job)?;
         let Some(allowed) = &self.types else { return Ok(()) };
         let types = &job.request.types;
@@ -113,7 +113,7 @@ impl Principal {
     ///
     /// # Errors
     /// 403.
-    pub fn check_file(&self, job: &JobRecord, file: &FileRecord) -> Result<(), ApiError> {
+    pub(crate) fn check_file(&self, job: &JobRecord, file: &FileRecord) -> Result<(), ApiError> {
         self.check_population(job)?;
         // It may have been bound since: the messages speak of the whole store then (reading 24).
         if file.kind == RecordKind::Error && self.is_bound() && !job.request.bound_client {
@@ -135,7 +135,7 @@ impl Principal {
     ///
     /// # Errors
     /// 403 for what it may not do at all, 404 for a Group that it may not see.
-    pub fn check_group(&self, operation: Operation, id: &str) -> Result<(), ApiError> {
+    pub(crate) fn check_group(&self, operation: Operation, id: &str) -> Result<(), ApiError> {
         let writes = matches!(operation, Operation::GroupCreate | Operation::GroupUpdate | Operation::GroupDelete);
         if writes && (!self.writes_groups || self.patient.is_some()) {
             return Err(forbidden("this client may not make, change or delete Groups"));

@@ -14,10 +14,10 @@ use crate::server::ids::{now, random};
 use crate::sys::regular_file::read_regular;
 
 /// What is wrong with clients beside what their configuration shows by itself, one sentence each. Blocks.
-pub type ClientCheck = Arc<dyn Fn(&[ClientConfig]) -> Vec<String> + Send + Sync>;
+pub(crate) type ClientCheck = Arc<dyn Fn(&[ClientConfig]) -> Vec<String> + Send + Sync>;
 
 /// A provider in force.
-pub struct Provider {
+pub(crate) struct Provider {
     /// Who asks.
     pub authenticator: Arc<dyn Authenticator>,
     /// Keeps the clients up to date until it is dropped; none without a configuration file.
@@ -30,7 +30,7 @@ impl Provider {
     ///
     /// # Errors
     /// When what is configured cannot be, such as anybody on another address than loopback.
-    pub fn open(config: &Config, listen: SocketAddr, check: ClientCheck) -> Result<Provider, String> {
+    pub(crate) fn open(config: &Config, listen: SocketAddr, check: ClientCheck) -> Result<Provider, String> {
         if config.clients.is_empty() {
             let authenticator = Arc::new(AnonymousAccess::on(listen)?);
             let watcher =

@@ -25,7 +25,7 @@ const LABEL: &[u8] = b"outpour credential 1:";
 
 /// What is kept of a secret, read from its text.
 #[derive(Clone, Debug)]
-pub enum StoredHash {
+pub(crate) enum StoredHash {
     /// SHA-256 of a label and the secret.
     Sha256(Sha256Hash),
     /// Argon2id, as earlier versions made it.
@@ -34,20 +34,20 @@ pub enum StoredHash {
 
 /// A SHA-256 hash; `Debug` does not show it.
 #[derive(Clone, Copy)]
-pub struct Sha256Hash([u8; 32]);
+pub(crate) struct Sha256Hash([u8; 32]);
 
 /// Hexadecimal digits of 256 random bits.
-pub fn random_secret() -> String {
+pub(crate) fn random_secret() -> String {
     [crate::server::ids::new_id(), crate::server::ids::new_id()].concat()
 }
 
 /// Hexadecimal digits of 64 random bits, for an id that is public.
-pub fn random_id() -> String {
+pub(crate) fn random_id() -> String {
     crate::server::ids::new_id()[..16].to_string()
 }
 
 /// The hash of a secret, as the configuration holds it.
-pub fn hash(secret: &str) -> SecretHash {
+pub(crate) fn hash(secret: &str) -> SecretHash {
     let digits: String = Sha256Hash::of(secret).0.iter().map(|byte| format!("{byte:02x}")).collect();
     SecretHash(format!("{PREFIX}{digits}"))
 }
@@ -57,7 +57,7 @@ impl StoredHash {
     ///
     /// # Errors
     /// The rest of a sentence that begins with its name. The text is not repeated: it may be a secret in the wrong place.
-    pub fn parse(text: &SecretHash) -> Result<StoredHash, String> {
+    pub(crate) fn parse(text: &SecretHash) -> Result<StoredHash, String> {
         let text = text.0.as_str();
         if let Some(digits) = text.strip_prefix(PREFIX) {
             let hash = Sha256Hash::parse(digits).map(StoredHash::Sha256);
@@ -78,7 +78,7 @@ impl StoredHash {
 
 impl Sha256Hash {
     /// The hash of a secret.
-    pub fn of(secret: &str) -> Sha256Hash {
+    pub(crate) fn of(secret: &str) -> Sha256Hash {
         let mut digest = Sha256::new();
         digest.update(LABEL);
         digest.update(secret.as_bytes());
@@ -104,7 +104,7 @@ impl Sha256Hash {
 
     /// Whether a secret is the one that was hashed. Without a hash it is not, after the same work; compares in constant
     /// time.
-    pub fn is_of(hash: Option<&Sha256Hash>, secret: &str) -> bool {
+    pub(crate) fn is_of(hash: Option<&Sha256Hash>, secret: &str) -> bool {
         let found = Sha256Hash::of(secret);
         // A hash that cannot be: whatever is found differs from its complement.
         let wanted = hash.copied().unwrap_or(Sha256Hash(found.0.map(|byte| !byte)));

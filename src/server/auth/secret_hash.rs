@@ -6,7 +6,7 @@ use serde::Serialize;
 /// The text of a hash, which [`StoredHash`] reads; `Debug` does not show it.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct SecretHash(pub String);
+pub(crate) struct SecretHash(pub String);
 
 impl SecretHash {
     pub(crate) fn is_empty(&self) -> bool {

@@ -14,11 +14,11 @@ use crate::server::capability::Declaration;
 use crate::server::parameters::OUTPUT_FORMATS;
 
 /// URL of the extension; inside it each topic is an extension under its key, with a `text` and `value`s.
-pub const EXTENSION: &str = "urn:outpour:documentation:1";
+pub(crate) const EXTENSION: &str = "urn:outpour:documentation:1";
 
 /// One question and its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Topic {
+pub(crate) struct Topic {
     /// What it is about, for machines.
     pub key: String,
     /// The same for people.
@@ -31,17 +31,17 @@ pub struct Topic {
 
 /// The topics, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Documentation(pub Vec<Topic>);
+pub(crate) struct Documentation(pub Vec<Topic>);
 
 impl Documentation {
     /// As one markdown text.
-    pub fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let topic = |topic: &Topic| format!("## {}\n\n{}", topic.title, topic.text);
         self.0.iter().map(topic).collect::<Vec<_>>().join("\n\n")
     }
 
     /// As an extension of `CapabilityStatement.rest`.
-    pub fn extension(&self) -> Value {
+    pub(crate) fn extension(&self) -> Value {
         let topic = |topic: &Topic| {
             let text = json!({ "url": "text", "valueMarkdown": topic.text });
             let values = topic.values.iter().map(|value| json!({ "url": "value", "valueString": value }));
@@ -61,7 +61,7 @@ fn code_list<'a>(words: impl IntoIterator<Item = &'a String>) -> String {
 
 impl Declaration<'_> {
     /// The answers of this mount.
-    pub fn documentation(&self) -> Documentation {
+    pub(crate) fn documentation(&self) -> Documentation {
         let mut topics = self.levels();
         topics.extend([profiles(), self.formats(), self.files(), self.patient_data(), supporting_types()]);
         topics.extend([self.since_new_members(), self.last_updated(), self.associated_data(), self.lenient()]);

@@ -5,7 +5,7 @@
 //! canonical URLs: <https://hl7.org/fhir/uv/bulkdata/artifacts.html>. Search parameters of `_typeFilter` (CAP-06) are not
 //! listed, because it is not served; neither is SMART, because there is no authorization (CAP-10).
 
-pub mod documentation;
+pub(crate) mod documentation;
 #[cfg(test)]
 mod tests;
 
@@ -80,7 +80,7 @@ static EXPORTS: [ExportDeclaration; 3] = [
 
 /// How a mount exports, as far as its documentation states it (CAP-12).
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Policies {
+pub(crate) struct Policies {
     /// Bounds of a file.
     pub bounds: FileBounds,
     /// How files are stored.
@@ -95,7 +95,7 @@ pub struct Policies {
 
 /// All that a mount says of itself.
 #[derive(Clone, Copy, Debug)]
-pub struct Declaration<'a> {
+pub(crate) struct Declaration<'a> {
     /// Its absolute URL, without a slash at the end (CORE-05).
     pub base_url: &'a str,
     /// Its routes.
@@ -114,7 +114,7 @@ pub struct Declaration<'a> {
 
 impl Declaration<'_> {
     /// The CapabilityStatement. `date` is the time, as FHIR writes it; `version` is the software's.
-    pub fn statement(&self, date: &str, version: &str) -> Value {
+    pub(crate) fn statement(&self, date: &str, version: &str) -> Value {
         let documentation = self.documentation();
         let mut rest = json!({
             "extension": [documentation.extension()],
@@ -152,7 +152,7 @@ impl Declaration<'_> {
     ///
     /// It is derived from the guide's, with the parameters that are served here. `affectsState` is false: the operation
     /// is called by GET.
-    pub fn operation_definition(&self, name: &str, version: &str) -> Option<Value> {
+    pub(crate) fn operation_definition(&self, name: &str, version: &str) -> Option<Value> {
         let export = self.exports().find(|export| export.id == name)?;
         let mut definition = json!({
             "resourceType": "OperationDefinition",

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 /// `[auth]`: how credentials come in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct AuthConfig {
+pub(crate) struct AuthConfig {
     /// Name of the header with a client's id (ONEUP-S07).
     pub client_id_header: String,
     /// Name of the header with its secret.
@@ -39,7 +39,7 @@ impl Default for AuthConfig {
 /// One of `[[clients]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ClientConfig {
+pub(crate) struct ClientConfig {
     /// Its name: jobs belong to it.
     pub name: String,
     /// Tenants whose data it may ask for.
@@ -75,7 +75,7 @@ pub struct ClientConfig {
 /// A bearer token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TokenConfig {
+pub(crate) struct TokenConfig {
     /// Its public part.
     pub id: String,
     /// The hash of its secret part.
@@ -90,7 +90,7 @@ pub struct TokenConfig {
 
 /// Which patients count in a Group that a client bound to Groups wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PatientSource {
+pub(crate) enum PatientSource {
     /// Those who are members of a Group of its `groups` that no such client wrote.
     OfGroups,
     /// All of the store.
@@ -99,10 +99,10 @@ pub enum PatientSource {
 
 impl PatientSource {
     /// Every value.
-    pub const ALL: [PatientSource; 2] = [PatientSource::OfGroups, PatientSource::Any];
+    pub(crate) const ALL: [PatientSource; 2] = [PatientSource::OfGroups, PatientSource::Any];
 
     /// Its word in the configuration.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             PatientSource::OfGroups => "of-groups",
             PatientSource::Any => "any",
@@ -113,7 +113,7 @@ impl PatientSource {
 /// A level of export, as the configuration names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
-pub enum LevelName {
+pub(crate) enum LevelName {
     System,
     Patient,
     Group,
@@ -121,10 +121,10 @@ pub enum LevelName {
 
 impl LevelName {
     /// Every value.
-    pub const ALL: [LevelName; 3] = [LevelName::System, LevelName::Patient, LevelName::Group];
+    pub(crate) const ALL: [LevelName; 3] = [LevelName::System, LevelName::Patient, LevelName::Group];
 
     /// Its word in the configuration.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             LevelName::System => "system",
             LevelName::Patient => "patient",
@@ -151,7 +151,7 @@ fn is_plain(name: &str) -> bool {
 
 /// Everything that is wrong with who may ask, one sentence each. Hashes are not repeated: somebody may have put the
 /// secret there.
-pub fn auth_problems(auth: &AuthConfig, clients: &[ClientConfig]) -> Vec<String> {
+pub(crate) fn auth_problems(auth: &AuthConfig, clients: &[ClientConfig]) -> Vec<String> {
     let mut problems = Vec::new();
     let mut headers = BTreeSet::from([header::AUTHORIZATION.to_string()]);
     for (key, name) in [
@@ -264,7 +264,7 @@ fn token_problems(token: &TokenConfig, wrong: &mut dyn FnMut(String)) {
 
 /// What is wrong with the text of a configuration, by line and column. The line itself is not shown, as the parser would,
 /// nor are strings that stand where something else is expected: they may be secrets that were put in the wrong place.
-pub fn toml_error(error: &toml::de::Error, text: &str) -> String {
+pub(crate) fn toml_error(error: &toml::de::Error, text: &str) -> String {
     let mut message = error.message().to_string();
     while let Some(from) = message.find("string \"") {
         let end = message.rfind('"').filter(|end| *end > from + 7).map_or(message.len(), |end| end + 1);

@@ -28,7 +28,7 @@ impl Config {
     }
 
     /// Everything that is wrong with it, one sentence each.
-    pub fn config_problems(&self) -> Vec<String> {
+    pub(crate) fn config_problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let mut must = |holds: bool, problem: String| {
             if !holds {

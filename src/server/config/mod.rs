@@ -3,9 +3,9 @@
 //!
 //! Units stand in the names. What contradicts itself or the machine is told before anything is opened, all at once.
 
-pub mod auth;
-pub mod check;
-pub mod mounts;
+pub(crate) mod auth;
+pub(crate) mod check;
+pub(crate) mod mounts;
 
 use crate::codec::compression::Compression;
 use crate::export::options::FaultsAllowed;
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub(crate) struct Config {
     /// Address and port to listen on; port 0 takes any free one.
     pub listen: SocketAddr,
     /// What every advertised URL begins with, without a slash at its end; empty for `http://`, or `https://` with
@@ -74,7 +74,7 @@ pub struct Config {
 /// `[store]`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct StoreConfig {
+pub(crate) struct StoreConfig {
     /// Directory of the store.
     pub path: PathBuf,
     /// Where its index lies; empty for `.outpour` in the store. It must be writable.
@@ -86,7 +86,7 @@ pub struct StoreConfig {
 /// `[data]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct DataConfig {
+pub(crate) struct DataConfig {
     /// Directory of jobs, files and Groups.
     pub path: PathBuf,
     /// Where the records of jobs lie, if not in `jobs` there: they may be on another volume than the files.
@@ -98,7 +98,7 @@ pub struct DataConfig {
 /// One of `[[tenants]]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct TenantConfig {
+pub(crate) struct TenantConfig {
     /// What `{customer}` stands for in URLs: letters, digits, `-`, `.`, `_`.
     pub name: String,
     /// Its store.
@@ -110,7 +110,7 @@ pub struct TenantConfig {
 /// `[jobs]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct JobsConfig {
+pub(crate) struct JobsConfig {
     /// Threads that index and write; 0 for one a processor.
     pub threads: usize,
     /// Jobs of one client that may wait or run; one more is answered 429.
@@ -132,7 +132,7 @@ pub struct JobsConfig {
 /// `[files]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct FilesConfig {
+pub(crate) struct FilesConfig {
     /// Most uncompressed bytes of a file.
     pub max_bytes: u64,
     /// Most resources of a file; 0 for no limit.
@@ -146,7 +146,7 @@ pub struct FilesConfig {
 /// `[limits]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct LimitsConfig {
+pub(crate) struct LimitsConfig {
     /// Most bytes of the body of a request; more are 413.
     pub body_bytes: usize,
     /// Polls of one job a second that a client may keep up; more are 429.
@@ -174,7 +174,7 @@ pub struct LimitsConfig {
 /// `[log]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct LogConfig {
+pub(crate) struct LogConfig {
     /// `error`, `warn`, `info`, `debug` or `trace`.
     pub level: String,
     /// `text` for people, `json` for machines.
@@ -184,17 +184,17 @@ pub struct LogConfig {
 /// See [`LogConfig::format`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     Text,
     Json,
 }
 
 impl LogFormat {
     /// Every value.
-    pub const ALL: [LogFormat; 2] = [LogFormat::Text, LogFormat::Json];
+    pub(crate) const ALL: [LogFormat; 2] = [LogFormat::Text, LogFormat::Json];
 
     /// Its word in the configuration.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             LogFormat::Text => "text",
             LogFormat::Json => "json",
@@ -293,17 +293,17 @@ impl Config {
     ///
     /// # Errors
     /// What is wrong with it, with line and column.
-    pub fn parse(text: &str) -> Result<Config, String> {
+    pub(crate) fn parse(text: &str) -> Result<Config, String> {
         toml::from_str(text).map_err(|error| auth::toml_error(&error, text))
     }
 
     /// The configuration as a file would hold it, every value visible.
-    pub fn to_toml(&self) -> String {
+    pub(crate) fn to_toml(&self) -> String {
         toml::to_string(self).expect("a configuration is plain data")
     }
 
     /// What every advertised URL begins with; `listen` is the address that was really bound.
-    pub fn public_url(&self, listen: SocketAddr) -> String {
+    pub(crate) fn public_url(&self, listen: SocketAddr) -> String {
         match self.public_url.trim_end_matches('/') {
             "" if self.tls.is_on() => format!("https://{listen}"),
             "" => format!("http://{listen}"),
@@ -312,7 +312,7 @@ impl Config {
     }
 
     /// All tenants, `default` first if there is one.
-    pub fn all_tenants(&self) -> Vec<TenantConfig> {
+    pub(crate) fn all_tenants(&self) -> Vec<TenantConfig> {
         let name = DEFAULT_TENANT.to_string();
         let default = TenantConfig { name, store: self.store.clone(), data: self.data.clone() };
         // Without any tenant it is the one that is missing something.
@@ -321,12 +321,12 @@ impl Config {
     }
 
     /// The mounts' configurations, with the names of their tables.
-    pub fn mounts(&self) -> [(&'static str, &MountConfig); 4] {
+    pub(crate) fn mounts(&self) -> [(&'static str, &MountConfig); 4] {
         [("ig", &self.ig), ("netsmart", &self.netsmart), ("oneup_ste", &self.oneup_ste), ("oneup_mte", &self.oneup_mte)]
     }
 
     /// See [`JobsConfig::faults_allowed`].
-    pub fn faults_allowed(&self) -> Option<FaultsAllowed> {
+    pub(crate) fn faults_allowed(&self) -> Option<FaultsAllowed> {
         let text = self.jobs.faults_allowed.trim();
         match text.strip_suffix('%') {
             Some(share) => share.trim().parse().ok().map(FaultsAllowed::Percent),
@@ -337,7 +337,7 @@ impl Config {
 
 impl DataConfig {
     /// Where the records of jobs lie.
-    pub fn records(&self) -> PathBuf {
+    pub(crate) fn records(&self) -> PathBuf {
         match self.jobs.as_os_str().is_empty() {
             true => self.path.join("jobs"),
             false => self.jobs.clone(),

@@ -10,14 +10,14 @@ use crate::named_enum::by_name;
 use crate::request::{LateArrivals, MissingLastUpdated};
 
 /// What stands in a base for the name of a tenant.
-pub const CUSTOMER: &str = "{customer}";
+pub(crate) const CUSTOMER: &str = "{customer}";
 /// How long files are kept where a dialect lets them expire, in seconds.
 const KEPT_SECONDS: u64 = 7 * 24 * 3600;
 
 /// A mount, as it is configured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct MountConfig {
+pub(crate) struct MountConfig {
     /// Whether it is there.
     pub enabled: bool,
     /// Path of its base, with a slash in front. With `{customer}` as one of its segments the mount stands once for each
@@ -67,17 +67,17 @@ pub struct MountConfig {
 /// See [`MountConfig::authorization`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum Authorization {
+pub(crate) enum Authorization {
     Bearer,
     ClientHeaders,
 }
 
 impl Authorization {
     /// Every value.
-    pub const ALL: [Authorization; 2] = [Authorization::Bearer, Authorization::ClientHeaders];
+    pub(crate) const ALL: [Authorization; 2] = [Authorization::Bearer, Authorization::ClientHeaders];
 
     /// Its word in the configuration.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Authorization::Bearer => "bearer",
             Authorization::ClientHeaders => "client-headers",
@@ -88,17 +88,17 @@ impl Authorization {
 /// See [`MountConfig::header_policy`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum HeaderPolicy {
+pub(crate) enum HeaderPolicy {
     Strict,
     Assume,
 }
 
 impl HeaderPolicy {
     /// Every value.
-    pub const ALL: [HeaderPolicy; 2] = [HeaderPolicy::Strict, HeaderPolicy::Assume];
+    pub(crate) const ALL: [HeaderPolicy; 2] = [HeaderPolicy::Strict, HeaderPolicy::Assume];
 
     /// Its word in the configuration.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             HeaderPolicy::Strict => "strict",
             HeaderPolicy::Assume => "assume",
@@ -108,7 +108,7 @@ impl HeaderPolicy {
 
 /// See [`MountConfig::accepted_body`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AcceptedBody {
+pub(crate) enum AcceptedBody {
     /// An OperationOutcome.
     Outcome,
     /// What the manifest will begin with: `transactionTime`, `request`, `requiresAccessToken`.
@@ -117,10 +117,10 @@ pub enum AcceptedBody {
 
 impl AcceptedBody {
     /// Every value.
-    pub const ALL: [AcceptedBody; 2] = [AcceptedBody::Outcome, AcceptedBody::Request];
+    pub(crate) const ALL: [AcceptedBody; 2] = [AcceptedBody::Outcome, AcceptedBody::Request];
 
     /// Its word in the configuration.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             AcceptedBody::Outcome => "outcome",
             AcceptedBody::Request => "request",
@@ -132,7 +132,7 @@ by_name!(Authorization, HeaderPolicy, AcceptedBody);
 
 impl MountConfig {
     /// The mount that speaks the Bulk Data Access IG (DIALECT-02).
-    pub fn ig() -> MountConfig {
+    pub(crate) fn ig() -> MountConfig {
         MountConfig {
             enabled: true,
             base: "/fhir".to_string(),
@@ -159,7 +159,7 @@ impl MountConfig {
     }
 
     /// Netsmart's: Groups are read and exported, nothing else (NETSMART-G03).
-    pub fn netsmart() -> MountConfig {
+    pub(crate) fn netsmart() -> MountConfig {
         MountConfig {
             base: "/uscore/v1/bulk-data".to_string(),
             header_policy: HeaderPolicy::Assume,
@@ -173,7 +173,7 @@ impl MountConfig {
     }
 
     /// 1upHealth's single-tenant environment: nothing expires (ONEUP-S19).
-    pub fn oneup_ste() -> MountConfig {
+    pub(crate) fn oneup_ste() -> MountConfig {
         MountConfig {
             base: "/bulk-data/r4".to_string(),
             authorization: vec![Authorization::Bearer, Authorization::ClientHeaders],
@@ -187,7 +187,7 @@ impl MountConfig {
     }
 
     /// 1upHealth's multi-tenant environment: tokens alone (ONEUP-M09), and answers that wait (ONEUP-M10).
-    pub fn oneup_mte() -> MountConfig {
+    pub(crate) fn oneup_mte() -> MountConfig {
         MountConfig {
             base: format!("/v1/{CUSTOMER}/bulk-export/bulk-data/r4"),
             authorization: vec![Authorization::Bearer],
@@ -200,17 +200,17 @@ impl MountConfig {
     }
 
     /// How long files are kept, in seconds; `None` for ever.
-    pub fn kept_table(&self) -> Option<u64> {
+    pub(crate) fn kept_table(&self) -> Option<u64> {
         Some(self.keep_seconds).filter(|seconds| *seconds > 0)
     }
 
     /// Whether it stands once for each tenant.
-    pub fn is_for_each_tenant(&self) -> bool {
+    pub(crate) fn is_for_each_tenant(&self) -> bool {
         self.base.split('/').any(|segment| segment == CUSTOMER)
     }
 
     /// What is wrong with it by itself; `name` is that of its table.
-    pub fn mount_settings_problems(&self, name: &str, tenants: &[String]) -> Vec<String> {
+    pub(crate) fn mount_settings_problems(&self, name: &str, tenants: &[String]) -> Vec<String> {
         let mut problems = Vec::new();
         if !self.enabled {
             return problems;
@@ -276,4 +276,4 @@ pub(crate) fn read_oneup_mte<'de, D: Deserializer<'de>>(given: D) -> Result<Moun
 }
 
 /// Name of the tenant whose store and data stand outside `[[tenants]]`.
-pub const DEFAULT_TENANT: &str = "default";
+pub(crate) const DEFAULT_TENANT: &str = "default";

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// What a client may ask of a connection. Each is per connection, but the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConnectionLimits {
+pub(crate) struct ConnectionLimits {
     /// Most connections open at a time; further ones wait in the kernel's queue until one is closed. Each takes a file
     /// descriptor, and two more while it downloads.
     pub connections_max: usize,

@@ -6,16 +6,16 @@
 //! bytes 414, too many or too long headers 431, headers that do not end in time 408; each with an OperationOutcome, and
 //! the connection is closed. A client that is silent between requests is closed without a word.
 
-pub mod http2;
-pub mod limits;
-pub mod protocol_errors;
-pub mod request_tracker;
-pub mod stream_pace;
+pub(crate) mod http2;
+pub(crate) mod limits;
+pub(crate) mod protocol_errors;
+pub(crate) mod request_tracker;
+pub(crate) mod stream_pace;
 #[cfg(test)]
 mod tests;
-pub mod timeout_stream;
-pub mod timer;
-pub mod transport;
+pub(crate) mod timeout_stream;
+pub(crate) mod timer;
+pub(crate) mod transport;
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -60,11 +60,11 @@ const UNCONFIRMED_WAIT: Duration = Duration::from_secs(5);
 
 /// Whether a request came over TLS to this server itself. Handlers find it among the request's extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OverTls(pub bool);
+pub(crate) struct OverTls(pub bool);
 
 /// How a server's connections ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DrainState {
+pub(crate) struct DrainState {
     /// Connections that were cut, since their answers took longer than the drain.
     pub cut: usize,
 }
@@ -72,7 +72,7 @@ pub struct DrainState {
 /// Answers connections until `stop` comes; then takes no more of them, and lets the answers in flight end within
 /// `drain_wait`. Handlers find the client's address in [`ConnectInfo`], and whether it is still there in [`Peer`]. One
 /// that panics costs its client a 500.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     app: Router,

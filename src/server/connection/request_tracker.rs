@@ -79,7 +79,7 @@ impl RequestTracker {
 /// Over HTTP/1.1 a client that closes its side of the connection may still listen, so that its request goes on. Who asks
 /// here may do otherwise. Over HTTP/2 a client resets its request, and the answer is dropped: nothing is told here.
 #[derive(Clone, Debug, Default)]
-pub struct Peer(Arc<RequestTracker>);
+pub(crate) struct Peer(Arc<RequestTracker>);
 
 impl Peer {
     pub(crate) fn new(flow: Arc<RequestTracker>) -> Peer {
@@ -87,18 +87,18 @@ impl Peer {
     }
 
     /// From now on, and until this request is answered, it is noticed when the client closes its side.
-    pub fn watch(&self) {
+    pub(crate) fn watch(&self) {
         self.0.watched.store(true, Relaxed);
     }
 
     /// Whether that has been noticed.
-    pub fn has_closed(&self) -> bool {
+    pub(crate) fn has_closed(&self) -> bool {
         self.0.closed.load(Relaxed)
     }
 
     /// As if that had been noticed.
     #[cfg(test)]
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.0.close();
     }
 }

@@ -11,7 +11,7 @@ use crate::server::parameters::PARAMETERS;
 use crate::server::routes::IG_ROUTES;
 
 /// See the module.
-pub const IG: Dialect = Dialect {
+pub(crate) const IG: Dialect = Dialect {
     name: "ig",
     routes: IG_ROUTES,
     parameters: PARAMETERS,
@@ -32,7 +32,7 @@ pub const IG: Dialect = Dialect {
 };
 
 /// 202 with where to look, and an OperationOutcome (KICK-08, KICK-09, NETSMART-E03).
-pub fn accepted_response(taken: &StartedJob<'_>) -> Response<Body> {
+pub(crate) fn accepted_response(taken: &StartedJob<'_>) -> Response<Body> {
     let location = taken.mount.status_url(taken.job);
     let instant = taken.transaction_time;
     let mut text = format!("the export was accepted, as of {instant}; its state is at {location}");
@@ -45,7 +45,7 @@ pub fn accepted_response(taken: &StartedJob<'_>) -> Response<Body> {
 }
 
 /// `Content-Location`
-pub fn set_location(response: &mut Response<Body>, location: &str) {
+pub(crate) fn set_location(response: &mut Response<Body>, location: &str) {
     let location = HeaderValue::from_str(location).expect("a URL of ours");
     response.headers_mut().insert(header::CONTENT_LOCATION, location);
 }

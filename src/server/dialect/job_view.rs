@@ -6,7 +6,7 @@ use crate::server::config::mounts::MountConfig;
 
 /// What a rendering needs of the mount that a job belongs to.
 #[derive(Clone, Copy)]
-pub struct MountView<'a> {
+pub(crate) struct MountView<'a> {
     /// URL of the mount's base, absolute, without a slash at its end (CORE-05).
     pub base_url: &'a str,
     /// What is configured for the mount.
@@ -19,13 +19,13 @@ pub struct MountView<'a> {
 
 impl MountView<'_> {
     /// The absolute URL of a job's status (KICK-08).
-    pub fn status_url(&self, job: &str) -> String {
+    pub(crate) fn status_url(&self, job: &str) -> String {
         format!("{}{}", self.base_url, (self.status_path)(job))
     }
 }
 
 /// A job that was just made, for the answer to its kick-off.
-pub struct StartedJob<'a> {
+pub(crate) struct StartedJob<'a> {
     /// The mount at which it was asked for.
     pub mount: MountView<'a>,
     /// Its id, the engine's.
@@ -41,7 +41,7 @@ pub struct StartedJob<'a> {
 }
 
 /// A job whose status is asked for.
-pub struct PolledJob<'a> {
+pub(crate) struct PolledJob<'a> {
     /// The mount at which it was asked for.
     pub mount: MountView<'a>,
     /// The job.

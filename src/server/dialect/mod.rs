@@ -1,11 +1,11 @@
 //! Dialects: what a mount's clients see of the one job engine. A dialect is a table of routes, parameters, rules and
 //! renderings; nothing of it reaches the engine but how files are named (DIALECT-01).
 
-pub mod ig;
-pub mod job_view;
-pub mod netsmart;
-pub mod oneup;
-pub mod render;
+pub(crate) mod ig;
+pub(crate) mod job_view;
+pub(crate) mod netsmart;
+pub(crate) mod oneup;
+pub(crate) mod render;
 
 use crate::job::record::UrlNaming;
 use crate::server::dialect::job_view::{PolledJob, StartedJob};
@@ -17,7 +17,7 @@ use axum::http::{Method, Response};
 
 /// How request ids are taken from clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestIds {
+pub(crate) enum RequestIds {
     /// Up to 64 letters, digits, `-`, `.` and `_` are given back.
     Plain,
     /// A UUID is given back; what is none comes back as `X-Correlation-Id` (NETSMART-E11).
@@ -26,7 +26,7 @@ pub enum RequestIds {
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
-pub struct Dialect {
+pub(crate) struct Dialect {
     /// Its name, by which jobs remember their mount.
     pub name: &'static str,
     /// Which URL means what.
@@ -65,7 +65,7 @@ pub struct Dialect {
 
 impl Dialect {
     /// Every dialect, by the name of its table in the configuration.
-    pub fn named(table: &str) -> &'static Dialect {
+    pub(crate) fn named(table: &str) -> &'static Dialect {
         match table {
             "netsmart" => &netsmart::NETSMART,
             "oneup_ste" => &oneup::STE,
@@ -81,7 +81,7 @@ impl Dialect {
     }
 
     /// What becomes of a method at a path below a base of this dialect, before anything else is looked at.
-    pub fn method_policy(&self, method: &Method, path: &str) -> MethodPolicy {
+    pub(crate) fn method_policy(&self, method: &Method, path: &str) -> MethodPolicy {
         match (self.gated, method.as_str()) {
             (false, _) => MethodPolicy::Go,
             (true, "POST" | "DELETE") => MethodPolicy::Forbidden,
@@ -94,7 +94,7 @@ impl Dialect {
 
 /// See [`Dialect::method_policy`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MethodPolicy {
+pub(crate) enum MethodPolicy {
     /// On to the routes.
     Go,
     /// On to the routes, as GET; only a kick-off answers it (ONEUP-M03).

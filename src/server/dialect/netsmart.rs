@@ -13,7 +13,7 @@ use crate::server::parameters::NETSMART_PARAMETERS;
 use crate::server::routes::NETSMART_ROUTES;
 
 /// See the module.
-pub const NETSMART: Dialect = Dialect {
+pub(crate) const NETSMART: Dialect = Dialect {
     name: "netsmart",
     routes: NETSMART_ROUTES,
     parameters: NETSMART_PARAMETERS,

@@ -17,7 +17,7 @@ use crate::server::routes::{ONEUP_MTE_ROUTES, ONEUP_STE_ROUTES};
 use crate::write::manifest::ManifestItem;
 
 /// The single-tenant environment.
-pub const STE: Dialect = Dialect {
+pub(crate) const STE: Dialect = Dialect {
     name: "oneup-ste",
     routes: ONEUP_STE_ROUTES,
     parameters: ONEUP_STE_PARAMETERS,
@@ -37,7 +37,7 @@ pub const STE: Dialect = Dialect {
 };
 
 /// The multi-tenant environment.
-pub const MTE: Dialect = Dialect {
+pub(crate) const MTE: Dialect = Dialect {
     name: "oneup-mte",
     routes: ONEUP_MTE_ROUTES,
     parameters: ONEUP_MTE_PARAMETERS,

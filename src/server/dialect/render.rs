@@ -19,12 +19,12 @@ use crate::write::manifest::{EXPORT_KEY, Manifest};
 const RETRY_SECONDS_MAX: u64 = 120;
 
 /// 410 (STATUS-13, FILE-11).
-pub fn expired_error(text: &str) -> ApiError {
+pub(crate) fn expired_error(text: &str) -> ApiError {
     ApiError::new(StatusCode::GONE, OutcomeIssueType::NotFound, text)
 }
 
 /// The state of a job, as the IG has it.
-pub fn status_of_job(polled: &PolledJob<'_>) -> Response<Body> {
+pub(crate) fn status_of_job(polled: &PolledJob<'_>) -> Response<Body> {
     let view = polled.view;
     let first = polled.mount.settings.first_poll_in_progress && !view.asked_before;
     match view.record.state {
@@ -46,7 +46,7 @@ fn in_progress_status(view: &JobView) -> Response<Body> {
 }
 
 /// `X-Progress`, and when to ask again (STATUS-02, STATUS-03, CLIENT-02).
-pub fn add_progress_headers(headers: &mut HeaderMap, view: &JobView) {
+pub(crate) fn add_progress_headers(headers: &mut HeaderMap, view: &JobView) {
     let progress = format!("{}% complete", view.percent.min(99));
     headers.insert("x-progress", HeaderValue::from_str(&progress).expect("plain text"));
     headers.insert(header::RETRY_AFTER, HeaderValue::from(view.seconds_left.unwrap_or(1).clamp(1, RETRY_SECONDS_MAX)));
@@ -87,7 +87,7 @@ fn complete_status(polled: &PolledJob<'_>) -> Response<Body> {
 
 /// The manifest of a finished job: the engine's, with the URLs under which a mount serves the files.
 /// One that may not have the whole store gets no more of the ledger than its own lines (reading 10).
-pub fn manifest(polled: &PolledJob<'_>) -> Manifest {
+pub(crate) fn manifest(polled: &PolledJob<'_>) -> Manifest {
     let (record, mount) = (&polled.view.record, polled.mount);
     let list = |kind: RecordKind| -> Vec<Receipt> {
         let of_kind = record.files.iter().filter(|file| file.kind == kind);

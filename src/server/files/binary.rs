@@ -19,7 +19,7 @@ use crate::server::http::accept::Accept;
 
 /// The answer to a read of `Binary/{id}`: the file itself, or the resource when the client likes FHIR's JSON better; that of
 /// a file with more than [`WRAPPED_FILE_BYTES_MAX`] bytes is 413.
-pub async fn send_as_binary(method: &Method, headers: &HeaderMap, file: StoredFile, id: &str) -> Response {
+pub(crate) async fn send_as_binary(method: &Method, headers: &HeaderMap, file: StoredFile, id: &str) -> Response {
     let offered = [MEDIA_TYPES[0], MEDIA_TYPES[1], MEDIA_TYPES[2], FHIR_JSON, "application/json"];
     let best = Accept::of(headers).best(&offered);
     if best.is_none_or(|best| MEDIA_TYPES.contains(&best)) {

@@ -6,9 +6,9 @@
 //! other. A range of a decoded file is decoded from the file's start and skipped: it costs the server what the client
 //! would have downloaded again, and a download that was cut can go on in either coding.
 
-pub mod binary;
-pub mod body;
-pub mod negotiation;
+pub(crate) mod binary;
+pub(crate) mod body;
+pub(crate) mod negotiation;
 #[cfg(test)]
 mod tests;
 
@@ -40,7 +40,7 @@ use crate::sys::sendfile::OutgoingFile;
 
 /// A finished file of a job, as its record knows it. It never changes (FILE-16).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredFile {
+pub(crate) struct StoredFile {
     /// The directory that all files lie beneath, as its operator has chosen it.
     pub root: PathBuf,
     /// Its name beneath that. The client never sees either.
@@ -65,7 +65,7 @@ pub struct StoredFile {
 /// Other methods than GET and HEAD are 405, an `Accept` without NDJSON and an `Accept-Encoding` without any coding that
 /// there is 406, conditions that fail 412, ranges behind the end 416. Several ranges at once, and ranges of a HEAD, are
 /// passed by. A file that is not as the record has it is 500, one that cannot be opened just now 503.
-pub async fn send(method: &Method, headers: &HeaderMap, file: StoredFile) -> Response {
+pub(crate) async fn send(method: &Method, headers: &HeaderMap, file: StoredFile) -> Response {
     match answer(method, headers, file).await {
         Ok(response) => response,
         Err(refusal) => refusal.into_response(),

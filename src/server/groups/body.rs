@@ -18,7 +18,7 @@ use crate::limits::{GROUP_DECODED_PIECE_BYTES, GROUP_PIECE_BYTES};
 
 /// A part of a body.
 #[derive(Clone)]
-pub enum BodyPart {
+pub(crate) enum BodyPart {
     /// Text, or a Group that is small.
     Bytes(Bytes),
     /// A Group of the book.
@@ -32,7 +32,7 @@ impl BodyPart {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn of(found: GroupLookup) -> Result<Option<BodyPart>, GroupsError> {
+    pub(crate) fn of(found: GroupLookup) -> Result<Option<BodyPart>, GroupsError> {
         let part = match found {
             GroupLookup::Book(group) => BodyPart::Book(group),
             GroupLookup::Store(group) => BodyPart::Store(group),
@@ -76,7 +76,7 @@ impl BodyPart {
 }
 
 /// Parts one after the other. Its length is known before.
-pub struct PartsBody {
+pub(crate) struct PartsBody {
     parts: VecDeque<BodyPart>,
     /// Where the first of them goes on.
     at: u64,
@@ -86,7 +86,7 @@ pub struct PartsBody {
 
 impl PartsBody {
     /// A body of these parts.
-    pub fn new(parts: impl IntoIterator<Item = BodyPart>) -> PartsBody {
+    pub(crate) fn new(parts: impl IntoIterator<Item = BodyPart>) -> PartsBody {
         let parts: VecDeque<BodyPart> = parts.into_iter().filter(|part| part.len() > 0).collect();
         let left = parts.iter().map(BodyPart::len).sum();
         PartsBody { parts, at: 0, left, reading: None }

@@ -7,8 +7,8 @@
 //! Not done: conditional create (`If-None-Exist` is refused, because passing it over would make Groups twice), search
 //! by POST, old versions, PATCH.
 
-pub mod body;
-pub mod request;
+pub(crate) mod body;
+pub(crate) mod request;
 #[cfg(test)]
 mod tests;
 
@@ -40,7 +40,7 @@ use crate::server::http::prefer::{Prefer, ReturnPreference};
 const IDS_TRIED_MAX: usize = 8;
 
 /// What the answers to a request for Groups depend on, beside the request.
-pub struct GroupHandlers<'a> {
+pub(crate) struct GroupHandlers<'a> {
     /// Groups made here.
     pub book: &'a GroupRegistry,
     /// The store's, if an index stands.
@@ -65,7 +65,7 @@ impl GroupHandlers<'_> {
     }
 
     /// `POST {base}/Group`: 201 with `Location`, `ETag`, `Last-Modified`. `random` gives 128 bits fit for secrets.
-    pub fn create(&self, headers: &HeaderMap, body: &[u8], random: &dyn Fn() -> [u8; 16]) -> Response {
+    pub(crate) fn create(&self, headers: &HeaderMap, body: &[u8], random: &dyn Fn() -> [u8; 16]) -> Response {
         answer(self.try_create(headers, body, random))
     }
 
@@ -96,7 +96,7 @@ impl GroupHandlers<'_> {
 
     /// `PUT {base}/Group/{id}`: 200, or 201 when no Group stood there; 412 when `If-Match` or `If-None-Match: *` is not
     /// met; 404 under an id that the client may not see, whether or not a Group stands there.
-    pub fn update(&self, id: &str, headers: &HeaderMap, body: &[u8]) -> Response {
+    pub(crate) fn update(&self, id: &str, headers: &HeaderMap, body: &[u8]) -> Response {
         answer(self.try_update(id, headers, body))
     }
 
@@ -116,7 +116,7 @@ impl GroupHandlers<'_> {
     }
 
     /// `DELETE {base}/Group/{id}`: 204, also when there is no such Group; 412 when `If-Match` is not met.
-    pub fn delete(&self, id: &str, headers: &HeaderMap) -> Response {
+    pub(crate) fn delete(&self, id: &str, headers: &HeaderMap) -> Response {
         answer(self.try_delete(id, headers))
     }
 
@@ -133,13 +133,13 @@ impl GroupHandlers<'_> {
     }
 
     /// `GET` or `HEAD {base}/Group/{id}`: 200 with the bytes of the resource as they are kept, 304, 404, 410.
-    pub fn read(&self, id: &str, headers: &HeaderMap) -> Response {
+    pub(crate) fn read(&self, id: &str, headers: &HeaderMap) -> Response {
         answer(self.try_read(id, None, headers))
     }
 
     /// `GET {base}/Group/{id}/_history/{version}`: as [`GroupHandlers::read`] while that version is current; then 404, because
     /// former versions are not kept.
-    pub fn read_version(&self, id: &str, version: &str, headers: &HeaderMap) -> Response {
+    pub(crate) fn read_version(&self, id: &str, version: &str, headers: &HeaderMap) -> Response {
         answer(self.try_read(id, Some(version), headers))
     }
 
@@ -174,7 +174,7 @@ impl GroupHandlers<'_> {
 
     /// `GET {base}/Group?…`: a searchset Bundle, a page of it. Unknown parameters are refused, or told in the Bundle under
     /// `Prefer: handling=lenient`. A page ends early with the Group that takes it past [`GROUP_PAGE_BYTES`].
-    pub fn search(&self, query: Option<&str>, headers: &HeaderMap) -> Response {
+    pub(crate) fn search(&self, query: Option<&str>, headers: &HeaderMap) -> Response {
         answer(self.try_search(query, headers))
     }
 

@@ -12,7 +12,7 @@ use crate::server::error::{ApiError, OutcomeIssueType};
 
 /// A header that holds entity tags.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EntityTags {
+pub(crate) enum EntityTags {
     /// `*`
     Any,
     /// Opaque texts, weak or strong: versions are compared, so that both are the same here.
@@ -23,7 +23,7 @@ pub enum EntityTags {
 ///
 /// # Errors
 /// 400 with the header's name.
-pub fn parse_tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<EntityTags>, ApiError> {
+pub(crate) fn parse_tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<EntityTags>, ApiError> {
     let wrong = || {
         let text = format!("{name}: the value is no list of entity tags; give W/\"version\", or *");
         ApiError::new(StatusCode::BAD_REQUEST, OutcomeIssueType::Value, text).at(format!("http.{name}"))
@@ -56,7 +56,7 @@ pub fn parse_tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<Entity
 ///
 /// # Errors
 /// 400 with the header's name.
-pub fn precondition(headers: &HeaderMap) -> Result<Precondition, ApiError> {
+pub(crate) fn precondition(headers: &HeaderMap) -> Result<Precondition, ApiError> {
     let none_match = parse_tags(headers, header::IF_NONE_MATCH)?;
     Ok(match (parse_tags(headers, header::IF_MATCH)?, none_match) {
         (None, None) => Precondition::Anything,
@@ -75,7 +75,7 @@ pub fn precondition(headers: &HeaderMap) -> Result<Precondition, ApiError> {
 ///
 /// # Errors
 /// 415 with the header's name.
-pub fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
+pub(crate) fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
     let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if matches!(essence.as_str(), "application/fhir+json" | "application/json" | "application/json+fhir") {
@@ -87,7 +87,7 @@ pub fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
 
 /// A search, as its query string asks it.
 #[derive(Clone, Debug)]
-pub struct GroupSearch {
+pub(crate) struct GroupSearch {
     /// What is asked.
     pub query: GroupQuery,
     /// Most Groups of a page.
@@ -110,7 +110,11 @@ impl GroupSearch {
     /// # Errors
     /// Every parameter that cannot be used, in `strict` handling; under lenient handling only what would change which
     /// page is told.
-    pub fn read(query: Option<&str>, bases: &[String], lenient: bool) -> Result<GroupSearch, Vec<RuleViolation>> {
+    pub(crate) fn read(
+        query: Option<&str>,
+        bases: &[String],
+        lenient: bool,
+    ) -> Result<GroupSearch, Vec<RuleViolation>> {
         let mut wrong = Vec::new();
         let mut problem = |kind, name: &str, text: String| {
             wrong.push(RuleViolation { kind, expression: Some(name.to_string()), text });
@@ -150,7 +154,7 @@ impl GroupSearch {
     }
 
     /// The URL of this page, or of the one behind an id.
-    pub fn url(&self, base: &str, after: Option<&Id>) -> String {
+    pub(crate) fn url(&self, base: &str, after: Option<&Id>) -> String {
         let mut url = format!("{base}/Group?");
         for (name, value) in &self.used {
             url += &format!("{}={}&", utf8_percent_encode(name, ENCODED), utf8_percent_encode(value, ENCODED));

@@ -6,7 +6,7 @@ use crate::server::http::list::{join_header_lines, split_list};
 
 /// What a client takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Accept {
+pub(crate) struct Accept {
     /// Type, subtype and weight in thousandths, as given; `*` for any.
     ranges: Vec<(String, String, u16)>,
     absent: bool,
@@ -14,7 +14,7 @@ pub struct Accept {
 
 impl Accept {
     /// Reads the headers. What cannot be read is passed over.
-    pub fn of(headers: &HeaderMap) -> Accept {
+    pub(crate) fn of(headers: &HeaderMap) -> Accept {
         let text = join_header_lines(headers, header::ACCEPT);
         let ranges = split_list(&text, ',').filter_map(range).collect();
         // A header without a word says as much as none; empty members of a list do not count.
@@ -22,12 +22,12 @@ impl Accept {
     }
 
     /// Whether the client says nothing of it.
-    pub fn is_absent(&self) -> bool {
+    pub(crate) fn is_absent(&self) -> bool {
         self.absent
     }
 
     /// The first of the types offered that the client takes most gladly; none when it takes none of them.
-    pub fn best<'o>(&self, offered: &[&'o str]) -> Option<&'o str> {
+    pub(crate) fn best<'o>(&self, offered: &[&'o str]) -> Option<&'o str> {
         if self.absent {
             return offered.first().copied();
         }

@@ -10,20 +10,20 @@ use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 const YEAR_10000_SECONDS: u64 = 253_402_300_800;
 
 /// The time of the system; none before 1970.
-pub fn system_time(instant: &Instant) -> Option<SystemTime> {
+pub(crate) fn system_time(instant: &Instant) -> Option<SystemTime> {
     let seconds = u64::try_from(instant.ticks.div_euclid(TICKS_PER_SECOND)).ok()?;
     let nanos = (instant.ticks.rem_euclid(TICKS_PER_SECOND) as u32) * 100;
     SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))
 }
 
 /// An instant as an IMF-fixdate (STATUS-07); none for years that it cannot write.
-pub fn imf_fixdate(instant: &Instant) -> Option<HeaderValue> {
+pub(crate) fn imf_fixdate(instant: &Instant) -> Option<HeaderValue> {
     imf_fixdate_of(system_time(instant)?)
 }
 
 /// A time of the system as an IMF-fixdate (STATUS-07); none before 1970 and from the year 10000 on, where
 /// [`httpdate::fmt_http_date`] would panic. Parts of a second are cut off.
-pub fn imf_fixdate_of(time: SystemTime) -> Option<HeaderValue> {
+pub(crate) fn imf_fixdate_of(time: SystemTime) -> Option<HeaderValue> {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     (since.as_secs() < YEAR_10000_SECONDS).then(|| HeaderValue::from_str(&httpdate::fmt_http_date(time)).ok())?
 }

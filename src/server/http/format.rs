@@ -11,7 +11,7 @@ use crate::server::http::query::{Query, plus_for_space};
 ///
 /// # Errors
 /// 406 when it wants another format than JSON.
-pub fn media_type(headers: &HeaderMap, query: Option<&str>) -> Result<&'static str, ApiError> {
+pub(crate) fn media_type(headers: &HeaderMap, query: Option<&str>) -> Result<&'static str, ApiError> {
     let (pairs, _) = Query::parse(query);
     let formats = pairs.iter().filter(|(name, value)| name == "_format" && !value.trim().is_empty());
     // A space is a `+` that nobody has encoded (PARAM-06).

@@ -5,13 +5,13 @@ use axum::http::header::AsHeaderName;
 use axum::http::{HeaderMap, HeaderValue};
 
 /// All lines of a header as one list. Bytes that are no UTF-8, which quoted strings may hold, spoil no member but their own.
-pub fn join_header_lines(headers: &HeaderMap, name: impl AsHeaderName) -> String {
+pub(crate) fn join_header_lines(headers: &HeaderMap, name: impl AsHeaderName) -> String {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     headers.get_all(name).iter().map(text).collect::<Vec<_>>().join(",")
 }
 
 /// Splits at a character that stands in no quoted string. A string that is not closed goes on to the end.
-pub fn split_list(text: &str, position: char) -> impl Iterator<Item = &str> {
+pub(crate) fn split_list(text: &str, position: char) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(move |c: char| {
         let ends = c == position && !quoted;
@@ -26,7 +26,7 @@ pub fn split_list(text: &str, position: char) -> impl Iterator<Item = &str> {
 }
 
 /// A token, or what a quoted string stands for.
-pub fn unquoted(text: &str) -> String {
+pub(crate) fn unquoted(text: &str) -> String {
     let text = text.trim();
     let Some(inner) = text.strip_prefix('"') else { return text.to_string() };
     let (mut plain, mut characters) = (String::new(), inner.chars());

@@ -6,7 +6,7 @@ use crate::server::http::list::{join_header_lines, split_list, unquoted};
 
 /// The preferences that are known. `wait` is not: no answer here is waited for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Prefer {
+pub(crate) struct Prefer {
     /// `respond-async`
     pub respond_async: bool,
     /// `handling=lenient` (HDR-05); not when it is `strict`, something else or not given.
@@ -17,7 +17,7 @@ pub struct Prefer {
 
 /// What a write is to be answered with (<https://hl7.org/fhir/R4/http.html#ops>).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReturnPreference {
+pub(crate) enum ReturnPreference {
     /// `return=minimal`: no body.
     Minimal,
     /// `return=representation`: the resource.
@@ -28,7 +28,7 @@ pub enum ReturnPreference {
 
 impl ReturnPreference {
     /// The preference, as `Preference-Applied` names it.
-    pub fn text(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         match self {
             ReturnPreference::Minimal => "return=minimal",
             ReturnPreference::Representation => "return=representation",
@@ -49,7 +49,7 @@ impl ReturnPreference {
 
 impl Prefer {
     /// Reads the headers (HDR-04). Of a preference given twice the first counts, as the RFC has it.
-    pub fn of(headers: &HeaderMap) -> Prefer {
+    pub(crate) fn of(headers: &HeaderMap) -> Prefer {
         let (mut respond_async, mut handling, mut returned) = (false, None, None);
         for preference in split_list(&join_header_lines(headers, "prefer"), ',') {
             let preference = split_list(preference, ';').next().unwrap_or_default();

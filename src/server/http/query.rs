@@ -5,12 +5,12 @@ use percent_encoding::percent_decode_str;
 use crate::limits::{QUERY_BYTES_MAX, QUERY_PARAMETERS_MAX, SHOWN_CHARS_MAX};
 
 /// Reads query strings.
-pub struct Query;
+pub(crate) struct Query;
 
 impl Query {
     /// The pairs of a query string, and a sentence on each part that cannot be read, its name first (CORE-04). A raw `+`
     /// is a space, as forms have it; see [`plus_for_space`].
-    pub fn parse(query: Option<&str>) -> (Vec<(String, String)>, Vec<String>) {
+    pub(crate) fn parse(query: Option<&str>) -> (Vec<(String, String)>, Vec<String>) {
         let (mut pairs, mut problems) = (Vec::new(), Vec::new());
         let query = query.unwrap_or_default();
         if query.len() > QUERY_BYTES_MAX {
@@ -36,7 +36,7 @@ impl Query {
 
 /// A value in which no space can stand: each was a `+` that nobody has encoded (PARAM-06). For formats and instants, as
 /// in `application/fhir+ndjson` and `T00:00:00+05:00`; not for texts and lists.
-pub fn plus_for_space(value: &str) -> String {
+pub(crate) fn plus_for_space(value: &str) -> String {
     value.replace(' ', "+")
 }
 

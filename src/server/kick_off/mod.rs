@@ -2,9 +2,9 @@
 //! is looked up. What a mount allows is a [`KickOffPolicy`]; which parameters there are is the table of
 //! [`parameters`](crate::server::parameters). Whether the Group is there, and what the client may see, is not asked here.
 
-pub mod parameters;
-pub mod request;
-pub mod start;
+pub(crate) mod parameters;
+pub(crate) mod request;
+pub(crate) mod start;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +22,7 @@ use axum::http::{HeaderMap, StatusCode};
 ///
 /// # Errors
 /// Every problem in one refusal: 406 when no answer of ours is acceptable to the client, 400 otherwise.
-pub fn parse(
+pub(crate) fn parse(
     level: &Level,
     query: Option<&str>,
     headers: &HeaderMap,

@@ -16,7 +16,7 @@ use crate::server::parameters::{OUTPUT_FORMATS, ParameterRow, find};
 ///
 /// # Errors
 /// Every problem, the first [`KICKOFF_PROBLEMS_MAX`] of them in full.
-pub fn read_parameters(
+pub(crate) fn read_parameters(
     level: &Level,
     pairs: &[(String, String)],
     lenient: bool,

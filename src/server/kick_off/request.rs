@@ -12,7 +12,7 @@ use crate::server::parameters::ParameterRow;
 
 /// At which level an export was asked for (KICK-01…03).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Level {
+pub(crate) enum Level {
     /// `[base]/$export`
     System,
     /// `[base]/Patient/$export`
@@ -25,7 +25,7 @@ pub enum Level {
 
 /// How a mount reads kick-offs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KickOffPolicy {
+pub(crate) struct KickOffPolicy {
     /// Whether `Accept` and `Prefer` must be there (HDR-01, HDR-03).
     pub headers: HeaderPolicy,
     /// Which parameters there are.
@@ -44,7 +44,7 @@ pub struct KickOffPolicy {
 
 /// What a kick-off asks, normalised: two that mean the same are equal here however they were written (PARAM-09).
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct KickOffParams {
+pub(crate) struct KickOffParams {
     /// `_type`, sorted, without repeats; empty for all.
     pub types: Vec<ResourceType>,
     /// `_since`.
@@ -59,7 +59,7 @@ pub struct KickOffParams {
 
 impl KickOffParams {
     /// The value of `Preference-Applied`: the preferences that were given and have had an effect (HDR-11); none if none.
-    pub fn preference_applied(&self) -> Option<HeaderValue> {
+    pub(crate) fn preference_applied(&self) -> Option<HeaderValue> {
         match (self.prefer.respond_async, !self.notes.is_empty()) {
             (true, true) => Some(HeaderValue::from_static("respond-async, handling=lenient")),
             (true, false) => Some(HeaderValue::from_static("respond-async")),

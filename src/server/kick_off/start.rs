@@ -27,10 +27,10 @@ use crate::simd::Kernel;
 /// Seconds after which a client that has too many jobs may ask again.
 const BUSY_SECONDS: u64 = 10;
 /// RFC 7240
-pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// A kick-off that was taken.
-pub struct StartedExport {
+pub(crate) struct StartedExport {
     /// The job, and its T.
     pub job: AcceptedJob,
     /// The kick-off URL, verbatim.
@@ -47,7 +47,7 @@ pub struct StartedExport {
 ///
 /// # Errors
 /// The answer when it is not taken; then there is no job (KICK-10).
-pub fn kick_off(
+pub(crate) fn kick_off(
     app: &App,
     mount: &Mount,
     principal: &Principal,
@@ -98,7 +98,7 @@ pub fn kick_off(
 }
 
 /// The same words for a Group that is not there and one that the client may not see (KICK-16).
-pub fn unknown_group() -> ApiError {
+pub(crate) fn unknown_group() -> ApiError {
     ApiError::not_found("this Group")
 }
 
@@ -262,7 +262,7 @@ fn unreadable_group(error: &dyn std::fmt::Display) -> ApiError {
 }
 
 /// What the engine does not take, as an answer.
-pub fn kick_off_error(refused: KickOffError) -> ApiError {
+pub(crate) fn kick_off_error(refused: KickOffError) -> ApiError {
     let throttled = |text: String| ApiError::new(StatusCode::TOO_MANY_REQUESTS, OutcomeIssueType::Throttled, text);
     match refused {
         KickOffError::ClientBusy(jobs) => {
@@ -271,7 +271,7 @@ pub fn kick_off_error(refused: KickOffError) -> ApiError {
         }
         KickOffError::Busy => throttled("the service has as many exports as it takes; ask again later".to_string())
             .retry_after(BUSY_SECONDS),
-        KickOffError::DiskFull(_) => {
+        KickOffError::DiskFull => {
             let text = "there is no room for the files of another export; delete exports that are done with, or ask again when others have expired";
             ApiError::new(StatusCode::INSUFFICIENT_STORAGE, OutcomeIssueType::TooCostly, text)
         }

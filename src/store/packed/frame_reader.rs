@@ -15,7 +15,7 @@ use crate::sys::store_file::{StoreFile, StoreFileError};
 
 /// Why a frame cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum FrameError {
+pub(crate) enum FrameError {
     /// The file cannot be read.
     #[error(transparent)]
     Source(#[from] StoreFileError),
@@ -25,12 +25,12 @@ pub enum FrameError {
 }
 
 /// Whether a frame is small enough to be held as a whole.
-pub fn is_held(frame: &FrameInfo) -> bool {
+pub(crate) fn is_held(frame: &FrameInfo) -> bool {
     frame.uncompressed_len <= FRAME_HELD_MAX && frame.compressed_len <= FRAME_HELD_MAX
 }
 
 /// Reads frames of packed files.
-pub struct FrameReader {
+pub(crate) struct FrameReader {
     /// Whether a frame's own checksum is asked, too.
     checksums: bool,
     /// Whether the frames lie about in the file.
@@ -48,34 +48,26 @@ impl Default for FrameReader {
 
 impl FrameReader {
     /// A reader.
-    pub fn new() -> FrameReader {
+    pub(crate) fn new() -> FrameReader {
         FrameReader { checksums: true, scattered: false, context: None, compressed: Vec::new() }
     }
 
     /// A reader that leaves the frames' own checksums alone, which are over their uncompressed bytes: the compressed ones
     /// have the hash of the table, so that they are those that were packed. A tenth of what decoding costs.
-    pub fn of_what_was_packed() -> FrameReader {
+    pub(crate) fn of_what_was_packed() -> FrameReader {
         FrameReader { checksums: false, ..FrameReader::new() }
     }
 
     /// The same of frames that lie about in their file, which are better read than mapped.
-    pub fn of_scattered_frames(self) -> FrameReader {
+    pub(crate) fn of_scattered_frames(self) -> FrameReader {
         FrameReader { scattered: true, ..self }
-    }
-
-    /// The bytes of a held frame as they lie in the file, checked against the table's hash.
-    ///
-    /// # Errors
-    /// [`FrameError`].
-    pub fn checked_frame<'b>(&'b mut self, source: &'b StoreFile, frame: &FrameInfo) -> Result<&'b [u8], FrameError> {
-        checked(source, frame, self.scattered, &mut self.compressed)
     }
 
     /// Decodes a held frame into `out`, which must be as long as the frame is uncompressed.
     ///
     /// # Errors
     /// [`FrameError`].
-    pub fn decode(&mut self, source: &StoreFile, frame: &FrameInfo, out: &mut [u8]) -> Result<(), FrameError> {
+    pub(crate) fn decode(&mut self, source: &StoreFile, frame: &FrameInfo, out: &mut [u8]) -> Result<(), FrameError> {
         let bytes = checked(source, frame, self.scattered, &mut self.compressed)?;
         let damaged = |what: String| FrameError::Damaged(what);
         let checksums = self.checksums;
@@ -94,7 +86,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// [`FrameError`]; nothing was passed on then, unless the file changed meanwhile.
-    pub fn feed(
+    pub(crate) fn feed(
         &mut self,
         source: &StoreFile,
         frame: &FrameInfo,

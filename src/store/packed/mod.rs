@@ -7,5 +7,5 @@
 //! read, and rows are scanned as those of any other file. Nothing here writes files or knows types, rows or patients
 //! beyond what the table notes for the index.
 
-pub mod frame_reader;
-pub mod seek_table;
+pub(crate) mod frame_reader;
+pub(crate) mod seek_table;

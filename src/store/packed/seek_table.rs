@@ -16,30 +16,30 @@ use crate::sys::little_endian::{bytes_of, bytes_of_mut};
 use crate::sys::store_file::{StoreFile, StoreFileError};
 
 /// First bytes of the payload of the head, last bytes of the table.
-pub const MAGIC: [u8; 8] = *b"OUTPACK\x01";
+pub(crate) const MAGIC: [u8; 8] = *b"OUTPACK\x01";
 /// Version of the layout.
-pub const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 1;
 /// Magic number of the skippable frames.
 const SKIPPABLE: u32 = 0x184d_2a5b;
 /// Bytes of the head: a skippable frame with the format's name.
-pub const HEAD_BYTES: u64 = 16;
+pub(crate) const HEAD_BYTES: u64 = 16;
 /// Words of the trailer.
 const TRAILER_WORDS: usize = 14;
 /// Bytes of the trailer.
-pub const TRAILER_BYTES: usize = TRAILER_WORDS * 8;
+pub(crate) const TRAILER_BYTES: usize = TRAILER_WORDS * 8;
 /// Bytes of one entry of a left owner.
 const LEFT_BYTES: usize = 24;
 /// Bytes of a table that are passed by at a time.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// Stands in the place of an owner: the version that the DELETE entry ended has left, and belonged to nobody.
-pub const NOBODY: u32 = u32::MAX;
+pub(crate) const NOBODY: u32 = u32::MAX;
 /// Stands in the place of an owner: a later version followed the DELETE entry, so that it deletes nothing any more.
-pub const FOLLOWED: u32 = u32::MAX - 1;
+pub(crate) const FOLLOWED: u32 = u32::MAX - 1;
 
 /// Stands in the place of an owner: the version that the DELETE entry ended came late, and the instant of this entry is not
 /// its lastUpdated but T of the first snapshot that held it. The last entry of its DELETE entry.
-pub const LATE: u32 = u32::MAX - 2;
+pub(crate) const LATE: u32 = u32::MAX - 2;
 
 /// What the table notes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +115,7 @@ fn optional(ticks: i64) -> Option<i64> {
 }
 
 /// The bytes that a packed file begins with.
-pub fn read_head() -> [u8; HEAD_BYTES as usize] {
+pub(crate) fn read_head() -> [u8; HEAD_BYTES as usize] {
     let mut head = [0; HEAD_BYTES as usize];
     head[..4].copy_from_slice(&SKIPPABLE.to_le_bytes());
     head[4..8].copy_from_slice(&8u32.to_le_bytes());
@@ -127,7 +127,7 @@ pub fn read_head() -> [u8; HEAD_BYTES as usize] {
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn is_packed(source: &StoreFile) -> Result<bool, StoreFileError> {
+pub(crate) fn is_packed(source: &StoreFile) -> Result<bool, StoreFileError> {
     if source.len() < HEAD_BYTES {
         return Ok(false);
     }

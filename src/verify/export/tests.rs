@@ -10,7 +10,7 @@ use crate::sys::durability::FileSync;
 use std::path::PathBuf;
 
 /// A store of two patients and a deletion, exported.
-pub fn exported(mut request: ExportRequest) -> (tempfile::TempDir, PathBuf) {
+pub(super) fn exported(mut request: ExportRequest) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("store");
     std::fs::create_dir(&store).unwrap();

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 /// Asks one service. Every answer is searched for what no client may be told ([`Client::check_privacy`]).
 #[derive(Clone, Copy)]
-pub struct Client {
+pub(crate) struct Client {
     address: SocketAddr,
     /// Names of directories of the host.
     paths: &'static [String],
@@ -21,7 +21,7 @@ pub struct Client {
 
 /// An answer, read to its end.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     headers: Vec<(String, String)>,
     pub body: Vec<u8>,
@@ -29,7 +29,7 @@ pub struct Answer {
 
 impl Answer {
     /// Reads the bytes of one answer; none when they are none.
-    pub fn parse(bytes: &[u8]) -> Option<Answer> {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Answer> {
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
         let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
         let mut lines = head.split("\r\n");
@@ -45,22 +45,22 @@ impl Answer {
         Some(Answer { status, headers, body })
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     #[track_caller]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
     /// Checks that it is an OperationOutcome as CORE-03 and CORE-04 want it; its diagnostics, joined.
     #[track_caller]
-    pub fn outcome(&self, status: u16, code: &str) -> String {
+    pub(crate) fn outcome(&self, status: u16, code: &str) -> String {
         assert_eq!(self.status, status, "{}", self.text());
         assert_eq!(self.header("content-type"), Some("application/fhir+json"), "{}", self.text());
         let body = self.json();
@@ -88,7 +88,7 @@ fn unchunk(mut bytes: &[u8]) -> Option<Vec<u8>> {
 
 impl Client {
     /// A client of a service that runs in a directory.
-    pub fn new(address: SocketAddr, directory: &Path) -> Client {
+    pub(crate) fn new(address: SocketAddr, directory: &Path) -> Client {
         // Tests end before this is worth giving back.
         let paths = vec![directory.display().to_string(), env!("CARGO_MANIFEST_DIR").to_string()];
         Client { address, paths: Box::leak(paths.into_boxed_slice()), jobs: Box::leak(Box::default()) }
@@ -130,19 +130,19 @@ impl Client {
     }
 
     /// A connection of one's own.
-    pub fn connect(&self) -> TcpStream {
+    pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         stream
     }
 
     /// Asks; `target` is sent as it is.
-    pub fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub(crate) fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         self.try_ask(method, target, headers, body).expect("an answer")
     }
 
     /// As [`Client::ask`]; none when the connection broke.
-    pub fn try_ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<Answer> {
+    pub(crate) fn try_ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<Answer> {
         let mut stream = TcpStream::connect(self.address).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
         let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.address);
@@ -161,19 +161,19 @@ impl Client {
         Some(answer)
     }
 
-    pub fn get(&self, target: &str) -> Answer {
+    pub(crate) fn get(&self, target: &str) -> Answer {
         self.ask("GET", target, &[], b"")
     }
 
     /// The path of a URL, whatever port the service had when it wrote it.
-    pub fn path_of<'u>(&self, url: &'u str) -> &'u str {
+    pub(crate) fn path_of<'u>(&self, url: &'u str) -> &'u str {
         let rest = url.strip_prefix("http://").expect("an absolute URL");
         &rest[rest.find('/').expect("a path")..]
     }
 
     /// The path of a URL of this service.
     #[track_caller]
-    pub fn path<'u>(&self, url: &'u str) -> &'u str {
+    pub(crate) fn path<'u>(&self, url: &'u str) -> &'u str {
         url.strip_prefix(&format!("http://{}", self.address)).unwrap_or_else(|| panic!("{url} is of another service"))
     }
 }

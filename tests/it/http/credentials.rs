@@ -14,7 +14,7 @@ use crate::run::{run, scratch, testdata};
 type Header<'a> = (&'a str, &'a str);
 
 /// A credential, as its client sends it.
-pub struct Credential {
+pub(super) struct Credential {
     /// What must never be seen again.
     pub secret: String,
     pub headers: Vec<(String, String)>,
@@ -23,7 +23,7 @@ pub struct Credential {
 }
 
 impl Credential {
-    pub fn token(words: &[&str]) -> Credential {
+    pub(super) fn token(words: &[&str]) -> Credential {
         let made = run(&[&["credential", "token", "--json"][..], words].concat());
         assert_eq!(made.code, 0, "{made:?}");
         let made: Value = serde_json::from_str(&made.stdout).unwrap();
@@ -35,7 +35,7 @@ impl Credential {
         }
     }
 
-    pub fn client_headers(id: &str) -> Credential {
+    pub(super) fn client_headers(id: &str) -> Credential {
         let made = run(&["credential", "secret", "--client-id", id, "--json"]);
         assert_eq!(made.code, 0, "{made:?}");
         let made: Value = serde_json::from_str(&made.stdout).unwrap();
@@ -53,13 +53,13 @@ impl Credential {
     }
 
     /// Asks with it.
-    pub fn ask(&self, client: &Client, method: &str, target: &str, more: &[Header<'_>]) -> Answer {
+    pub(super) fn ask(&self, client: &Client, method: &str, target: &str, more: &[Header<'_>]) -> Answer {
         let mut headers: Vec<Header<'_>> = more.to_vec();
         headers.extend(self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         client.ask(method, target, &headers, b"")
     }
 
-    pub fn get(&self, client: &Client, target: &str) -> Answer {
+    pub(super) fn get(&self, client: &Client, target: &str) -> Answer {
         self.ask(client, "GET", target, &[])
     }
 
@@ -69,7 +69,7 @@ impl Credential {
 
     /// Polls until a job has ended; its manifest.
     #[track_caller]
-    pub fn manifest(&self, client: &Client, status: &str) -> Value {
+    pub(super) fn manifest(&self, client: &Client, status: &str) -> Value {
         for _ in 0..3000 {
             let answer = self.get(client, status);
             match answer.status {
@@ -89,7 +89,7 @@ const LIMITS: &str =
     "[limits]\npolls_burst = 1000\n[ig]\nauthorization = ['bearer', 'client-headers']\n[log]\nlevel = 'trace'\n";
 
 /// A client of the configuration.
-pub fn client(name: &str, more: &str, tokens: &[&Credential]) -> String {
+pub(super) fn client(name: &str, more: &str, tokens: &[&Credential]) -> String {
     let tokens: Vec<&str> = tokens.iter().map(|token| token.entry.as_str()).collect();
     format!("[[clients]]\nname = '{name}'\n{more}\ntokens = [\n{}\n]\n", tokens.join("\n"))
 }

@@ -10,7 +10,7 @@ use super::server::Server;
 use crate::run::{scratch, testdata};
 
 /// A service over the bundled store, in a directory of its own.
-pub fn bundled(directory: &Path, words: &[&str]) -> Server {
+pub(super) fn bundled(directory: &Path, words: &[&str]) -> Server {
     let store = testdata("stores/synthea-r4-100");
     let mut all = vec!["--store", store.to_str().unwrap(), "--index-dir", "index", "--data", "data"];
     all.extend(words);
@@ -19,14 +19,14 @@ pub fn bundled(directory: &Path, words: &[&str]) -> Server {
 
 /// The path of the state of a job that was accepted.
 #[track_caller]
-pub fn accepted(client: &Client, answer: &Answer) -> String {
+pub(super) fn accepted(client: &Client, answer: &Answer) -> String {
     assert_eq!(answer.status, 202, "{}", answer.text());
     client.path(answer.header("content-location").expect("Content-Location")).to_string()
 }
 
 /// Polls until a job has ended; its last answer.
 #[track_caller]
-pub fn ended(client: &Client, status: &str) -> Answer {
+pub(super) fn ended(client: &Client, status: &str) -> Answer {
     for _ in 0..3000 {
         let answer = client.get(status);
         match answer.status {
@@ -47,7 +47,7 @@ pub fn ended(client: &Client, status: &str) -> Answer {
 }
 
 /// Lists of the manifest, with the path of each file.
-pub fn files(client: &Client, manifest: &Value) -> Vec<(String, String, u64)> {
+pub(super) fn files(client: &Client, manifest: &Value) -> Vec<(String, String, u64)> {
     ["output", "deleted", "error"]
         .iter()
         .flat_map(|list| manifest[list].as_array().cloned().unwrap_or_default())

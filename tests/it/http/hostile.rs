@@ -14,7 +14,7 @@ fn lives(server: &Server) {
 }
 
 /// Sends bytes as they are, and reads what comes.
-pub fn raw(server: &Server, bytes: &[u8], half_close: bool) -> Option<Answer> {
+pub(super) fn raw(server: &Server, bytes: &[u8], half_close: bool) -> Option<Answer> {
     let mut stream = server.client().connect();
     stream.write_all(bytes).ok();
     if half_close {

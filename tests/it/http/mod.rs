@@ -12,6 +12,6 @@ mod records;
 mod room;
 mod rows;
 mod same;
-pub mod server;
+pub(crate) mod server;
 mod tls;
 mod vendors;

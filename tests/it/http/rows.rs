@@ -114,7 +114,7 @@ fn undated_rows() {
 mod chrono {
     use std::time::{Duration, SystemTime};
 
-    pub struct Seconds(SystemTime);
+    pub(super) struct Seconds(SystemTime);
 
     impl From<SystemTime> for Seconds {
         fn from(system_time: SystemTime) -> Seconds {
@@ -124,7 +124,7 @@ mod chrono {
 
     impl Seconds {
         /// Whether an instant of today lies within ten seconds.
-        pub fn near(&self, instant: &str) -> bool {
+        pub(super) fn near(&self, instant: &str) -> bool {
             (0..=10).any(|back| {
                 let then = httpdate::fmt_http_date(self.0 - Duration::from_secs(back));
                 then.contains(&instant[11..19])

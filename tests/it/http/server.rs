@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use super::client::{Answer, Client};
 
 /// A running service; it is killed when this is dropped.
-pub struct Server {
+pub(crate) struct Server {
     pub address: SocketAddr,
     child: Child,
     log: Arc<Mutex<String>>,
@@ -18,22 +18,22 @@ pub struct Server {
 
 impl Server {
     /// Starts a service in a directory, with these words behind `serve`.
-    pub fn start(directory: &Path, words: &[&str]) -> Server {
+    pub(crate) fn start(directory: &Path, words: &[&str]) -> Server {
         Server::try_start(directory, words).unwrap_or_else(|log| panic!("the service did not start:\n{log}"))
     }
 
     /// As [`Server::start`]; `Err` with what it said when it did not.
-    pub fn try_start(directory: &Path, words: &[&str]) -> Result<Server, String> {
+    pub(crate) fn try_start(directory: &Path, words: &[&str]) -> Result<Server, String> {
         Server::spawn(directory, words, &mut |_| {})
     }
 
     /// A service that can write no file beyond so many bytes until [`Server::lift`] is called.
-    pub fn start_cramped(directory: &Path, words: &[&str], most: u64) -> Server {
+    pub(crate) fn start_cramped(directory: &Path, words: &[&str], most: u64) -> Server {
         Server::spawn(directory, words, &mut |command| crate::disk::limit_files_softly(command, most)).unwrap()
     }
 
     /// See [`Server::start_cramped`].
-    pub fn lift(&self) {
+    pub(crate) fn lift(&self) {
         let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
         // SAFETY: plain system call on a process of ours, with a limit that lives through it.
         let done =
@@ -80,30 +80,30 @@ impl Server {
     }
 
     /// A client of it.
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         self.client
     }
 
     /// What it has said so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
     /// A GET below `/fhir`, with the headers of a kick-off.
-    pub fn fhir(&self, path: &str) -> Answer {
+    pub(crate) fn fhir(&self, path: &str) -> Answer {
         let headers = [("Accept", "application/fhir+json"), ("Prefer", "respond-async")];
         self.client().ask("GET", &format!("/fhir/{path}"), &headers, b"")
     }
 
     /// Bytes of memory in use that are no file's.
-    pub fn memory(&self) -> u64 {
+    pub(crate) fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() << 10
     }
 
     /// How many of its threads have a name.
-    pub fn threads(&self, name: &str) -> usize {
+    pub(crate) fn threads(&self, name: &str) -> usize {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().flatten();
         let named =
             |path: std::path::PathBuf| std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name);
@@ -111,19 +111,19 @@ impl Server {
     }
 
     /// SIGHUP.
-    pub fn hang_up(&self) {
+    pub(crate) fn hang_up(&self) {
         // SAFETY: plain system call; the process is ours and not yet waited for.
         unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGHUP) };
     }
 
     /// SIGKILL, and waits for the end.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// SIGTERM, and waits for the end; its exit code.
-    pub fn stop(mut self) -> Option<i32> {
+    pub(crate) fn stop(mut self) -> Option<i32> {
         // SAFETY: plain system call; the process is ours and not yet waited for.
         unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) };
         self.child.wait().unwrap().code()

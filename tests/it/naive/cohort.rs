@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// The patients of an export, by id.
-pub struct Cohort {
+pub(crate) struct Cohort {
     /// `None` is every patient that there is, or might be.
     pub patients: Option<BTreeSet<String>>,
     /// The Group asked for: the only one whose row may be exported.
@@ -17,13 +17,13 @@ pub struct Cohort {
 }
 
 impl Cohort {
-    pub fn holds(&self, patient: &str) -> bool {
+    pub(crate) fn holds(&self, patient: &str) -> bool {
         self.patients.as_ref().is_none_or(|patients| patients.contains(patient))
     }
 }
 
 /// Resolves the cohort at T; an error is a request that is refused.
-pub fn resolve(store: &Store, request: &Request) -> Result<Cohort, String> {
+pub(crate) fn resolve(store: &Store, request: &Request) -> Result<Cohort, String> {
     let mut found = Cohort { patients: Some(BTreeSet::new()), group: None, warnings: 0 };
     match &request.who {
         Who::AllPatients | Who::System => found.patients = None,

@@ -4,13 +4,13 @@
 /// Seconds since 1970-01-01T00:00:00Z, and the fraction digits without trailing zeros. The derived order is the order
 /// in time, because digit strings without trailing zeros compare bytewise as fractions do.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Instant {
+pub(crate) struct Instant {
     pub seconds: i64,
     pub fraction: String,
 }
 
 /// Reads an R4 `instant`, `None` when it is not one. A leap second is the first second of the next minute (reading 1).
-pub fn parse(text: &str) -> Option<Instant> {
+pub(crate) fn parse(text: &str) -> Option<Instant> {
     let bytes = text.as_bytes();
     if !text.is_ascii() || bytes.len() < 20 {
         return None;
@@ -61,7 +61,7 @@ pub fn parse(text: &str) -> Option<Instant> {
 
 /// The instant at which a partial date (`YYYY`, `YYYY-MM`, `YYYY-MM-DD`, or a date with time) begins, and the first one
 /// after it. Without an offset it is taken as UTC.
-pub fn span(text: &str) -> Option<(Instant, Instant)> {
+pub(crate) fn span(text: &str) -> Option<(Instant, Instant)> {
     let instant = |text: &str| parse(text);
     match text.len() {
         4 => {

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 /// What a line is. `Fault` says why, for people only.
 #[derive(Clone, Debug)]
-pub enum Line {
+pub(crate) enum Line {
     Blank,
     Fault(#[expect(dead_code, reason = "read by people who print it")] String),
     Tombstones { last_updated: Option<Instant>, urls: Vec<String> },
@@ -20,7 +20,7 @@ pub enum Line {
 
 /// What is kept of a resource.
 #[derive(Clone, Debug, Default)]
-pub struct Row {
+pub(crate) struct Row {
     pub resource_type: String,
     pub id: String,
     pub last_updated: Option<Instant>,
@@ -34,7 +34,7 @@ pub struct Row {
 
 impl Row {
     /// The order of versions of one resource, apart from their place in the store (reading 3).
-    pub fn age(&self) -> (Option<&Instant>, Option<(usize, &str)>) {
+    pub(crate) fn age(&self) -> (Option<&Instant>, Option<(usize, &str)>) {
         (self.last_updated.as_ref(), self.version.as_deref().map(|digits| (digits.len(), digits)))
     }
 }
@@ -43,18 +43,18 @@ static TYPES: LazyLock<BTreeSet<&str>> =
     LazyLock::new(|| include_str!("../../../testdata/fhir-r4/resource-types.txt").split_whitespace().collect());
 
 /// Whether R4 has a resource type of this name.
-pub fn is_type(name: &str) -> bool {
+pub(crate) fn is_type(name: &str) -> bool {
     TYPES.contains(name)
 }
 
 /// Whether the text is a legal R4 id.
-pub fn is_id(text: &str) -> bool {
+pub(crate) fn is_id(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.')
 }
 
 /// Reads a line (without newline, one trailing carriage return and the byte order mark of the file).
-pub fn read(bytes: &[u8]) -> Line {
+pub(crate) fn read(bytes: &[u8]) -> Line {
     if bytes.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
         return Line::Blank;
     }
@@ -106,7 +106,7 @@ fn resource(bytes: &[u8]) -> Result<Line, Box<dyn std::error::Error>> {
 }
 
 /// A whole document, for the few resources of which everything may matter.
-pub fn document(bytes: &[u8]) -> Option<serde_json::Value> {
+pub(crate) fn document(bytes: &[u8]) -> Option<serde_json::Value> {
     let text = without_lone_surrogates(std::str::from_utf8(bytes).ok()?);
     let mut reader = serde_json::Deserializer::from_str(&text);
     reader.disable_recursion_limit();

@@ -4,11 +4,11 @@
 //! It follows the readings of `src/docs/readings.md` and shares no code with the program. It is slow on purpose, and
 //! reads the store once for many requests (`Store::read`, then `export`).
 
-pub mod cohort;
-pub mod instant;
-pub mod line;
-pub mod store;
-pub mod view;
+pub(crate) mod cohort;
+pub(crate) mod instant;
+pub(crate) mod line;
+pub(crate) mod store;
+pub(crate) mod view;
 
 use cohort::Cohort;
 use instant::Instant;
@@ -20,7 +20,7 @@ use view::State;
 
 /// Whose records are asked for.
 #[derive(Clone, Debug)]
-pub enum Who {
+pub(crate) enum Who {
     GroupId(String),
     GroupFile(serde_json::Value),
     Patients(Vec<String>),
@@ -29,14 +29,14 @@ pub enum Who {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Members {
+pub(crate) enum Members {
     Listed,
     Active,
 }
 
 /// An export, in the words of the command line.
 #[derive(Clone)]
-pub struct Request {
+pub(crate) struct Request {
     pub who: Who,
     /// transactionTime.
     pub as_of: Instant,
@@ -56,7 +56,7 @@ pub struct Request {
 }
 
 impl Request {
-    pub fn new(who: Who, as_of: &str) -> Request {
+    pub(crate) fn new(who: Who, as_of: &str) -> Request {
         Request {
             who,
             as_of: instant::parse(as_of).expect("as_of is an instant"),
@@ -71,20 +71,20 @@ impl Request {
         }
     }
     /// A date alone is its first instant in UTC (reading 1).
-    pub fn since(mut self, text: &str) -> Request {
+    pub(crate) fn since(mut self, text: &str) -> Request {
         let instant = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_string() };
         self.since = Some(instant::parse(&instant).expect("since is an instant"));
         self
     }
-    pub fn until(mut self, text: &str) -> Request {
+    pub(crate) fn until(mut self, text: &str) -> Request {
         self.until = Some(instant::parse(text).expect("until is an instant"));
         self
     }
-    pub fn types(mut self, list: &str) -> Request {
+    pub(crate) fn types(mut self, list: &str) -> Request {
         self.types.extend(list.split(',').map(|name| name.trim().to_string()).filter(|name| !name.is_empty()));
         self
     }
-    pub fn members(mut self, members: Members) -> Request {
+    pub(crate) fn members(mut self, members: Members) -> Request {
         self.members = members;
         self
     }
@@ -92,7 +92,7 @@ impl Request {
 
 /// What an export holds.
 #[derive(Debug, Default)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// Lines of each type without newline, in store order.
     pub lines: BTreeMap<String, Vec<Vec<u8>>>,
     /// `Type/id`, by type and then by the place of the first tombstone that counts.
@@ -110,11 +110,11 @@ pub struct Answer {
 }
 
 /// The classes of the ledger, in the order in which they are asked (reading 10).
-pub const LEDGER: [&str; 10] =
+pub(crate) const LEDGER: [&str; 10] =
     ["blank", "faulty", "tombstone", "future", "superseded", "deleted", "type", "cohort", "sinceOrUntil", "exported"];
 
 /// Reads a store on a thread with a stack for the deepest line.
-pub fn read(dir: &Path, bases: &[&str]) -> Store {
+pub(crate) fn read(dir: &Path, bases: &[&str]) -> Store {
     std::thread::scope(|scope| {
         let reader = std::thread::Builder::new().stack_size(512 << 20).spawn_scoped(scope, || Store::read(dir, bases));
         reader.unwrap().join().unwrap()
@@ -122,14 +122,14 @@ pub fn read(dir: &Path, bases: &[&str]) -> Store {
 }
 
 /// The bytes of each store file as stored, to compare a later state with.
-pub fn contents(dir: &Path, store: &Store) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn contents(dir: &Path, store: &Store) -> BTreeMap<String, Vec<u8>> {
     let files: BTreeSet<&String> = store.entries.iter().map(|entry| &entry.file).collect();
     files.into_iter().map(|file| (file.clone(), std::fs::read(dir.join(file)).unwrap())).collect()
 }
 
 /// The lines first seen between two states of a store: those of new and of replaced files, and what was appended to a
 /// plain file after its last newline then.
-pub fn late_lines(
+pub(crate) fn late_lines(
     store: &Store,
     before: &BTreeMap<String, Vec<u8>>,
     after: &BTreeMap<String, Vec<u8>>,
@@ -146,7 +146,7 @@ pub fn late_lines(
 }
 
 /// Answers a request; an error is a request that is refused.
-pub fn export(store: &Store, request: &Request) -> Result<Answer, String> {
+pub(crate) fn export(store: &Store, request: &Request) -> Result<Answer, String> {
     let cohort = cohort::resolve(store, request)?;
     let mut answer = Answer { warnings: cohort.warnings, ..Answer::default() };
     for class in LEDGER {

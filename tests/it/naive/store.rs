@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::Path;
 
 /// A line and where it stands.
-pub struct Entry {
+pub(crate) struct Entry {
     /// Path below the store, with `/`.
     pub file: String,
     /// Number of the line in its file, from 1.
@@ -21,20 +21,20 @@ pub struct Entry {
 
 /// The lines that speak of one `Type/id`, as indices into the store's entries, in store order.
 #[derive(Default)]
-pub struct Entity {
+pub(crate) struct Entity {
     pub versions: Vec<usize>,
     pub tombstones: Vec<Tombstone>,
 }
 
 /// A dated tombstone; an undated one ends nothing and is not kept.
-pub struct Tombstone {
+pub(crate) struct Tombstone {
     pub index: usize,
     /// Its place among the entries of its Bundle.
     pub place: usize,
     pub when: Instant,
 }
 
-pub struct Store {
+pub(crate) struct Store {
     pub entries: Vec<Entry>,
     pub entities: HashMap<(String, String), Entity>,
     bases: Vec<String>,
@@ -42,7 +42,7 @@ pub struct Store {
 
 impl Store {
     /// Reads a whole store; references are absolute under `bases` or relative.
-    pub fn read(dir: &Path, bases: &[&str]) -> Store {
+    pub(crate) fn read(dir: &Path, bases: &[&str]) -> Store {
         let mut files = Vec::new();
         walk(dir, "", &mut files);
         files.sort();
@@ -109,7 +109,7 @@ impl Store {
     }
 
     /// The row at an index.
-    pub fn row(&self, index: usize) -> &Row {
+    pub(crate) fn row(&self, index: usize) -> &Row {
         match &self.entries[index].what {
             Line::Row(row) => row,
             _ => panic!("line {index} is no row"),
@@ -117,7 +117,7 @@ impl Store {
     }
 
     /// `(Type, id)` of a reference that is relative or under one of our bases; a version suffix is ignored.
-    pub fn local(&self, text: &str) -> Option<(String, String)> {
+    pub(crate) fn local(&self, text: &str) -> Option<(String, String)> {
         let ours = self.bases.iter().find_map(|base| text.strip_prefix(base.as_str())?.strip_prefix('/'));
         let parts: Vec<&str> = ours.unwrap_or(text).split('/').collect();
         let (name, id) = match parts[..] {
@@ -129,7 +129,7 @@ impl Store {
     }
 
     /// The id, when the reference is to a Patient of ours.
-    pub fn local_patient(&self, text: &str) -> Option<String> {
+    pub(crate) fn local_patient(&self, text: &str) -> Option<String> {
         self.local(text).filter(|(name, _)| name == "Patient").map(|(_, id)| id)
     }
 }

@@ -6,11 +6,11 @@ use super::store::{Entity, Store, Tombstone};
 use std::collections::BTreeSet;
 
 /// Which lines an observer knows of, by index into the store's entries.
-pub type Known<'a> = &'a dyn Fn(usize) -> bool;
+pub(crate) type Known<'a> = &'a dyn Fn(usize) -> bool;
 
 /// Why a version is not the one to export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     Current,
     Future,
     Superseded,
@@ -18,14 +18,14 @@ pub enum State {
 }
 
 /// The latest version at `at`, deleted or not.
-pub fn last_version(store: &Store, entity: &Entity, instant: &Instant, known: Known) -> Option<usize> {
+pub(crate) fn last_version(store: &Store, entity: &Entity, instant: &Instant, known: Known) -> Option<usize> {
     let visible =
         |index: &usize| known(*index) && store.row(*index).last_updated.as_ref().is_none_or(|when| when <= instant);
     entity.versions.iter().copied().filter(visible).max_by_key(|index| (store.row(*index).age(), *index))
 }
 
 /// The tombstones at `at` that are later than the latest version. One at the very instant of the version is older than it.
-pub fn last_tombstones<'a>(
+pub(crate) fn last_tombstones<'a>(
     store: &'a Store,
     entity: &'a Entity,
     position: &'a Instant,
@@ -39,19 +39,19 @@ pub fn last_tombstones<'a>(
 }
 
 /// The version of an entity that is current at `at`.
-pub fn current(store: &Store, name: &str, id: &str, instant: &Instant, known: Known) -> Option<usize> {
+pub(crate) fn current(store: &Store, name: &str, id: &str, instant: &Instant, known: Known) -> Option<usize> {
     let entity = store.entities.get(&(name.to_string(), id.to_string()))?;
     let version = last_version(store, entity, instant, known)?;
     last_tombstones(store, entity, instant, known).next().is_none().then_some(version)
 }
 
 /// The latest version of an entity at `at`, deleted or not.
-pub fn last(store: &Store, name: &str, id: &str, position: &Instant, known: Known) -> Option<usize> {
+pub(crate) fn last(store: &Store, name: &str, id: &str, position: &Instant, known: Known) -> Option<usize> {
     last_version(store, store.entities.get(&(name.to_string(), id.to_string()))?, position, known)
 }
 
 /// What became of a version by `at`.
-pub fn state(store: &Store, index: usize, instant: &Instant) -> State {
+pub(crate) fn state(store: &Store, index: usize, instant: &Instant) -> State {
     let row = store.row(index);
     if row.last_updated.as_ref().is_some_and(|when| when > instant) {
         return State::Future;
@@ -68,12 +68,12 @@ pub fn state(store: &Store, index: usize, instant: &Instant) -> State {
 }
 
 /// Which row stands for a `Type/id`, to somebody who looks at some instant and knows of some lines.
-pub type Resolve<'a> = &'a dyn Fn(&str, &str) -> Option<usize>;
+pub(crate) type Resolve<'a> = &'a dyn Fn(&str, &str) -> Option<usize>;
 
 /// Whether a version belongs to the cohort's compartments. A Provenance belongs where the last version of any of its
 /// targets belongs, deleted or not (COMP-08: who was told of a record is told what happened to it); Groups belong nowhere
 /// (COMP-09).
-pub fn belongs(store: &Store, cohort: &Cohort, index: usize, resolve: Resolve) -> bool {
+pub(crate) fn belongs(store: &Store, cohort: &Cohort, index: usize, resolve: Resolve) -> bool {
     let mut seen = BTreeSet::new();
     let mut waiting = vec![index];
     while let Some(index) = waiting.pop() {

@@ -1,7 +1,7 @@
 //! Tests of connections over real sockets, plain and under TLS, with short waits.
 
-pub mod http2;
-pub mod tls;
+pub(super) mod http2;
+pub(super) mod tls;
 
 use std::time::{Duration, Instant};
 

@@ -17,17 +17,17 @@ use super::credentials::{Credential, client};
 use super::server::Server;
 use crate::run::scratch;
 
-pub const IG: &str = "/fhir";
-pub const NETSMART: &str = "/uscore/v1/bulk-data";
-pub const STE: &str = "/bulk-data/r4";
+pub(super) const IG: &str = "/fhir";
+pub(super) const NETSMART: &str = "/uscore/v1/bulk-data";
+pub(super) const STE: &str = "/bulk-data/r4";
 /// Of the tenant in 1upHealth's own examples.
-pub const MTE: &str = "/v1/ExampleCompany/bulk-export/bulk-data/r4";
+pub(super) const MTE: &str = "/v1/ExampleCompany/bulk-export/bulk-data/r4";
 /// The same for the tenant outside `[[tenants]]`.
-pub const MTE_DEFAULT: &str = "/v1/default/bulk-export/bulk-data/r4";
+pub(super) const MTE_DEFAULT: &str = "/v1/default/bulk-export/bulk-data/r4";
 
 /// A service and who asks it. The first tenant has patients 123 and 124 in `example-group`, 124 inactive, and 999 in
 /// `other-group`; `nested` lists `example-group`; the second one 777 in a Group that is named like the first's.
-pub struct World {
+pub(super) struct World {
     pub scratch: tempfile::TempDir,
     pub server: Server,
     /// Everything, of both tenants.
@@ -97,7 +97,7 @@ fn second_store() -> Vec<String> {
 
 impl World {
     /// A service with more of a configuration than every test has; `mounts` are tables of mounts.
-    pub fn new(more: &str) -> World {
+    pub(super) fn new(more: &str) -> World {
         let scratch = scratch();
         for (directory, lines) in [("store", first_store()), ("store2", second_store())] {
             std::fs::create_dir(scratch.path().join(directory)).unwrap();
@@ -136,24 +136,24 @@ impl World {
         World { scratch, server, full, by_headers, user, other_user, narrow, stranger, rival, writer }
     }
 
-    pub fn client(&self) -> Client {
+    pub(super) fn client(&self) -> Client {
         self.server.client()
     }
 
     /// The URL of a path.
-    pub fn url(&self, path: &str) -> String {
+    pub(super) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.server.address)
     }
 }
 
 /// The service over what a world has put into a directory.
-pub fn start(directory: &Path) -> Server {
+pub(super) fn start(directory: &Path) -> Server {
     Server::start(directory, &["--store", "store", "--data", "data", "--config", "serve.toml"])
 }
 
 /// Kicks off, and gives the path of the job's state.
 #[track_caller]
-pub fn kick_off(client: &Client, who: &Credential, target: &str) -> String {
+pub(super) fn kick_off(client: &Client, who: &Credential, target: &str) -> String {
     let answer = who.ask(client, "GET", target, &[("Prefer", "respond-async")]);
     assert_eq!(answer.status, 202, "{target}: {}", answer.text());
     client.path(answer.header("content-location").expect("Content-Location")).to_string()
@@ -161,7 +161,7 @@ pub fn kick_off(client: &Client, who: &Credential, target: &str) -> String {
 
 /// Polls until a job has ended; its last answer.
 #[track_caller]
-pub fn ended(client: &Client, who: &Credential, status: &str) -> Answer {
+pub(super) fn ended(client: &Client, who: &Credential, status: &str) -> Answer {
     for _ in 0..3000 {
         let answer = who.get(client, status);
         if answer.status != 202 {
@@ -174,7 +174,7 @@ pub fn ended(client: &Client, who: &Credential, status: &str) -> Answer {
 
 /// `Type/id` of every resource of the files that a manifest or list of files names, sorted. Each file has one type.
 #[track_caller]
-pub fn resources(client: &Client, who: &Credential, manifest: &Value) -> Vec<String> {
+pub(super) fn resources(client: &Client, who: &Credential, manifest: &Value) -> Vec<String> {
     let mut found = Vec::new();
     for item in manifest["output"].as_array().unwrap() {
         let url = item.get("url").or(item.get("file")).unwrap().as_str().unwrap();
@@ -192,7 +192,7 @@ pub fn resources(client: &Client, who: &Credential, manifest: &Value) -> Vec<Str
 
 /// What an export gives, from kick-off to files.
 #[track_caller]
-pub fn exported(client: &Client, who: &Credential, target: &str) -> Vec<String> {
+pub(super) fn exported(client: &Client, who: &Credential, target: &str) -> Vec<String> {
     let status = kick_off(client, who, target);
     let done = ended(client, who, &status);
     assert_eq!(done.status, 200, "{target}: {}", done.text());
@@ -200,6 +200,6 @@ pub fn exported(client: &Client, who: &Credential, target: &str) -> Vec<String> 
 }
 
 /// The names of an object's fields, in order.
-pub fn keys(object: &Value) -> Vec<&str> {
+pub(super) fn keys(object: &Value) -> Vec<&str> {
     object.as_object().unwrap().keys().map(String::as_str).collect()
 }
