@@ -54,8 +54,8 @@ fn store(root: &Path, rows: usize) {
     }
 }
 
-fn select(snapshot: &Snapshot, request: &ExportRequest, way: AccessPath) -> Selection {
-    let request = request.clone().way(way);
+fn select(snapshot: &Snapshot, request: &ExportRequest, access_path: AccessPath) -> Selection {
+    let request = request.clone().access_path(access_path);
     let cohort = Cohort::resolve(snapshot, &request).unwrap();
     Selection::new(snapshot, &cohort, &request).unwrap()
 }
@@ -80,7 +80,7 @@ fn selection(c: &mut Criterion) {
     let mut group = c.benchmark_group("select");
     group.throughput(Throughput::Elements(rows as u64));
     let increment = ExportRequest::all_patients().since(SINCE);
-    let run = |request: &ExportRequest, way| pool.install(|| select(&snapshot, request, way));
+    let run = |request: &ExportRequest, access_path| pool.install(|| select(&snapshot, request, access_path));
     let slow = run(&increment, AccessPath::Rows);
     let zones = run(&increment, AccessPath::Columns);
     assert!(slow.ledger == zones.ledger && slow.rows == zones.rows);
@@ -89,18 +89,20 @@ fn selection(c: &mut Criterion) {
     group.bench_function("an increment of 1 in 1,000, row by row", |b| b.iter(|| run(&increment, AccessPath::Rows)));
     for members in [1, patients / 100, patients / 10] {
         let request = cohort(members.max(1));
-        for way in [AccessPath::Postings, AccessPath::Columns] {
-            assert_eq!(run(&request, way).ledger.exported as usize, members.max(1) * (ROWS_A_PATIENT + 1));
-            group.bench_function(format!("{} members, {way:?}", members.max(1)), |b| b.iter(|| run(&request, way)));
+        for access_path in [AccessPath::Postings, AccessPath::Columns] {
+            assert_eq!(run(&request, access_path).ledger.exported as usize, members.max(1) * (ROWS_A_PATIENT + 1));
+            group.bench_function(format!("{} members, {access_path:?}", members.max(1)), |b| {
+                b.iter(|| run(&request, access_path))
+            });
         }
     }
     group.finish();
 
     println!("members in a hundred patients, milliseconds by postings, by columns:");
-    let best = |request: &ExportRequest, way| {
+    let best = |request: &ExportRequest, access_path| {
         let time = |_| {
             let begun = Clock::now();
-            run(request, way);
+            run(request, access_path);
             begun.elapsed()
         };
         (0..3).map(time).min().unwrap().as_secs_f64() * 1e3
@@ -132,7 +134,7 @@ fn opening(c: &mut Criterion) {
     c.bench_function("open, 1,000 files", |b| {
         b.iter(|| {
             let (index, work) = store.index(&Progress::default()).unwrap();
-            assert_eq!((index.rows(), index.extent_count(), work.scanned_bytes), (1000, 1000, 0));
+            assert_eq!((index.rows(), index.segment_count(), work.scanned_bytes), (1000, 1000, 0));
         })
     });
 }

@@ -12,7 +12,7 @@ pub(crate) const TOMBSTONES_PER_LINE_MAX: usize = 1 << 20;
 pub(crate) const READ_BYTES: usize = 1 << 20;
 /// Size of a read of a plain store file that is indexed, in bytes: it stays in the second-level cache while it is scanned.
 pub(crate) const SCAN_BYTES: usize = 256 << 10;
-/// Longest file of an index's generation that is read, in bytes: 64 for each extent, so that of 500 TB of store.
+/// Longest file of an index's generation that is read, in bytes: 64 for each segment, so that of 500 TB of store.
 pub(crate) const GENERATION_BYTES_MAX: u64 = 1 << 30;
 /// Longest manifest, plan, status or list of finished files that is read, in bytes: some 400 for each file of an export.
 pub(crate) const MANIFEST_BYTES_MAX: u64 = 1 << 30;
@@ -28,12 +28,12 @@ pub(crate) const OUTLINE_TOKENS_MAX: usize = 6 << 10;
 pub(crate) const SHAPES_MAX: usize = 512;
 /// Largest window of a zstd frame that is read, as a power of two of bytes (128 MiB, zstd's own default bound).
 pub(crate) const ZSTD_WINDOW_LOG_MAX: u32 = 27;
-/// Span of a store file that one extent aims at, in (uncompressed) bytes.
-pub(crate) const EXTENT_BYTES: u64 = 32 << 20;
-/// Most rows of one extent, so that the columns of the extents being built stay small.
-pub(crate) const EXTENT_ROWS_MAX: usize = 1 << 17;
-/// Most fault details that one extent keeps; further faults are counted only.
-pub(crate) const EXTENT_FAULTS_MAX: usize = 1 << 14;
+/// Span of a store file that one segment aims at, in (uncompressed) bytes.
+pub(crate) const SEGMENT_BYTES: u64 = 32 << 20;
+/// Most rows of one segment, so that the columns of the segments being built stay small.
+pub(crate) const SEGMENT_ROWS_MAX: usize = 1 << 17;
+/// Most fault details that one segment keeps; further faults are counted only.
+pub(crate) const SEGMENT_FAULTS_MAX: usize = 1 << 14;
 /// Most rows of a store: a row number must leave one bit of a `u32` free.
 pub(crate) const STORE_ROWS_MAX: u64 = (1 << 31) - 2;
 /// A cohort of at most one in so many patients of the store is selected from its members' side, a larger one by a pass
@@ -143,8 +143,8 @@ pub(crate) const STREAMS_MAX: u32 = 100;
 
 const _: () = assert!(ROW_BYTES_MAX <= u32::MAX as u64, "row lengths are stored as u32");
 const _: () = assert!(OUTLINE_BYTES_MAX + 64 <= 1 << 16, "places in an outline are u16");
-const _: () = assert!(EXTENT_BYTES + ROW_BYTES_MAX <= u64::MAX / 2);
-const _: () = assert!(EXTENT_ROWS_MAX <= u32::MAX as usize / 4, "rows of an extent are numbered in u32");
+const _: () = assert!(SEGMENT_BYTES + ROW_BYTES_MAX <= u64::MAX / 2);
+const _: () = assert!(SEGMENT_ROWS_MAX <= u32::MAX as usize / 4, "rows of an extent are numbered in u32");
 const _: () = assert!(STORE_ROWS_MAX < 1 << 31, "the top bit of a row number marks a tombstone");
 const _: () = assert!(GATHER_BYTES <= BLOCK_BYTES);
 const _: () = assert!(2 * FRAME_BYTES < FRAME_HELD_MAX && FRAME_PATIENT_BYTES_MIN <= FRAME_BYTES);

@@ -21,12 +21,13 @@ use serde::{Deserialize, Serialize};
 /// another are proven faster than as many that lie about.
 const DENSE_SHARE: usize = 128;
 
-/// A row's place: extent and row in it. Places order as the store does.
+/// A row's place: segment and row in it. Places order as the store does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RowAddress {
-    /// Number of the extent in the index.
-    pub extent: usize,
-    /// Number of the row in the extent.
+    /// Number of the segment in the index.
+    #[serde(rename = "extent")]
+    pub segment: usize,
+    /// Number of the row in the segment.
     pub row: usize,
 }
 
@@ -100,14 +101,14 @@ pub(crate) fn cut_shards(
             || open.bytes + bytes <= bounds.file_bytes
                 && bounds.file_resources.is_none_or(|most| open.rows + rows <= most)
     };
-    for extent in snapshot.extents() {
-        let (segment, chosen) = (&snapshot.index().extents()[extent], &selection.rows[extent]);
+    for segment_id in snapshot.segments() {
+        let (segment, chosen) = (&snapshot.index().segments()[segment_id], &selection.rows[segment_id]);
         let (head, count) = (segment.head(), chosen.count());
-        let place = |row| RowAddress { extent, row };
+        let place = |row| RowAddress { segment: segment_id, row };
         // Rows of one type that are taken one and all, and fit into the file, need no look; nor do they when frames are
         // copied (who must look at some of their rows after all proves them then).
         let whole = head.only_type().filter(|_| count == segment.rows() && count > 0);
-        let framed = snapshot.index().packed(snapshot.index().entry(extent).file).is_some();
+        let framed = snapshot.index().packed(snapshot.index().entry(segment_id).file).is_some();
         let joined = whole.and_then(|only| {
             let shards = &mut done[only.index()];
             if shards.is_empty() {
@@ -181,12 +182,12 @@ impl Plan {
     /// Name of a shard's file.
     pub fn file_name(&self, shard: usize) -> String {
         let shard = &self.shards[shard];
-        shard_name(shard.resource_type.name(), shard.ordinal, self.request.coding)
+        shard_name(shard.resource_type.name(), shard.ordinal, self.request.compression)
     }
 }
 
 /// Name of the `ordinal`th file of a stem: `Patient.00001.ndjson`, with the coding's suffix. No
 /// patient, group or client id stands in a name (FILE-20).
-pub(crate) fn shard_name(stem: &str, ordinal: u32, coding: Compression) -> String {
-    format!("{stem}.{ordinal:05}.ndjson{}", coding.suffix())
+pub(crate) fn shard_name(stem: &str, ordinal: u32, compression: Compression) -> String {
+    format!("{stem}.{ordinal:05}.ndjson{}", compression.suffix())
 }

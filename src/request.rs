@@ -183,7 +183,7 @@ pub struct ExportRequest {
     /// Bounds of a file.
     pub bounds: FileBounds,
     /// Compression of the files.
-    pub coding: Compression,
+    pub compression: Compression,
     /// Digest over each file.
     pub digest: DigestAlgorithm,
     /// Who reads the messages.
@@ -191,7 +191,7 @@ pub struct ExportRequest {
     /// Put before file names and the request path; file URLs when `None`.
     pub base_url: Option<String>,
     /// How rows are selected.
-    pub way: AccessPath,
+    pub access_path: AccessPath,
     /// What was decided while the request was read, for the message files (HDR-06).
     pub notes: Vec<Issue>,
     problems: Vec<RequestProblem>,
@@ -212,11 +212,11 @@ impl ExportRequest {
             late: LateArrivals::default(),
             missing_last_updated: MissingLastUpdated::default(),
             bounds: FileBounds::default(),
-            coding: Compression::None,
+            compression: Compression::None,
             digest: DigestAlgorithm::Xxh3,
             audience: Audience::default(),
             base_url: None,
-            way: AccessPath::Auto,
+            access_path: AccessPath::Auto,
             notes: Vec::new(),
             problems: Vec::new(),
         }
@@ -299,8 +299,8 @@ impl ExportRequest {
     }
 
     /// How rows are selected.
-    pub fn way(mut self, way: AccessPath) -> ExportRequest {
-        self.way = way;
+    pub fn access_path(mut self, access_path: AccessPath) -> ExportRequest {
+        self.access_path = access_path;
         self
     }
 

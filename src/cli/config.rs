@@ -166,7 +166,7 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
         MissingArg::Include => MissingLastUpdated::Include,
         MissingArg::Exclude => MissingLastUpdated::Exclude,
     };
-    request.coding = match args.compress {
+    request.compression = match args.compress {
         CompressArg::None => Compression::None,
         CompressArg::Gzip => Compression::Gzip,
         CompressArg::Zstd => Compression::Zstd,
@@ -200,7 +200,7 @@ pub(crate) fn resolve(args: &ExportArgs) -> Result<ResolvedConfig, RequestError>
         }
         request.base_url = Some(format!("{}/", base.trim_end_matches('/')));
     }
-    request.way = match args.selection {
+    request.access_path = match args.selection {
         SelectionArg::Auto => AccessPath::Auto,
         SelectionArg::Postings => AccessPath::Postings,
         SelectionArg::Columns => AccessPath::Columns,

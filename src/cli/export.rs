@@ -73,7 +73,7 @@ fn export_command(args: &ExportArgs, resolved: ResolvedConfig, begun: Clock) -> 
         clock: &now,
         words: &FLAGS,
     };
-    let exported = watched(args.write.run.progress, |watch| export(&store, &request, as_of, &options, watch))?;
+    let exported = watched(args.write.run.progress, |progress| export(&store, &request, as_of, &options, progress))?;
     let seconds = begun.elapsed().as_secs_f64();
     let exit = match exported.worst {
         Some(Severity::Error | Severity::Fatal) => Exit::Partial,
@@ -88,7 +88,8 @@ fn export_command(args: &ExportArgs, resolved: ResolvedConfig, begun: Clock) -> 
 
 fn plan_command(args: &ExportArgs, resolved: ResolvedConfig) -> Result<Exit, ExportError> {
     let ResolvedConfig { request, store, as_of, .. } = resolved;
-    let (plan, snapshot, work) = watched(args.write.run.progress, |watch| plan_only(&store, &request, as_of, watch))?;
+    let (plan, snapshot, work) =
+        watched(args.write.run.progress, |progress| plan_only(&store, &request, as_of, progress))?;
     let messages = all_issues(&snapshot, &plan, Audience::Operator)?;
     if args.write.run.json {
         let files: Vec<_> = (0..plan.shards.len())
@@ -215,7 +216,7 @@ fn ledger_line(ledger: &Ledger) -> String {
 
 /// A line on what was done to the index.
 pub(crate) fn index_line(work: &RefreshStats) -> String {
-    let mut out = match work.scanned_extents {
+    let mut out = match work.scanned_segments {
         0 => "  index      up to date\n".to_string(),
         _ => format!("  index      {} scanned\n", bytes(work.scanned_bytes)),
     };

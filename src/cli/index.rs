@@ -37,7 +37,7 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
         Ok(ready) => ready,
         Err(error) => return fail(Exit::BadRequest, &error, args.run.json),
     };
-    let outcome = pool.install(|| watched(args.run.progress, |watch| counted(&store, args.recheck, watch)));
+    let outcome = pool.install(|| watched(args.run.progress, |progress| counted(&store, args.recheck, progress)));
     let (index, work, counts) = match outcome {
         Ok(done) => done,
         Err(error) => {
@@ -63,7 +63,7 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
             "index": store.index_dir(),
             "durable": index.is_durable(),
             "files": index.generation().files.len(),
-            "extents": index.extent_count(),
+            "extents": index.segment_count(),
             "lines": lines,
             "rows": index.rows(),
             "patients": index.patients(),
@@ -86,7 +86,7 @@ pub(crate) fn run(args: IndexArgs) -> Exit {
     }
     say(&format!("  patients   {}", count(index.patients() as u64)));
     say(&format!("  deletions  {}", count(tombstones)));
-    say(&format!("  extents    {} of {}", index.extent_count(), bytes(index_bytes)));
+    say(&format!("  extents    {} of {}", index.segment_count(), bytes(index_bytes)));
     say(index_line(&work).trim_end());
     let rate = bytes((work.scanned_bytes as f64 / seconds.max(1e-6)) as u64);
     say(&format!("  time       {seconds:.2} s, {rate}/s scanned"));
@@ -104,11 +104,11 @@ struct LineTotals {
 }
 
 impl LineTotals {
-    /// From the totals that were merged and the headers of the extents, none of which is opened for it.
+    /// From the totals that were merged and the headers of the segments, none of which is opened for it.
     fn of(index: &Index) -> Result<LineTotals, CorruptIndex> {
-        let totals = index.merged().totals()?;
+        let totals = index.global().totals()?;
         let sum =
-            |count: &dyn Fn(&SegmentHeader) -> u64| index.extents().iter().map(|extent| count(extent.head())).sum();
+            |count: &dyn Fn(&SegmentHeader) -> u64| index.segments().iter().map(|segment| count(segment.head())).sum();
         Ok(LineTotals {
             types: (0..ResourceType::COUNT).map(|offset| totals.rows(offset)).collect(),
             faults: (0..FaultKind::ALL.len()).map(|kind| totals.faults(kind)).collect(),
@@ -121,12 +121,12 @@ impl LineTotals {
 }
 
 /// Brings the index up to date and counts what it holds; one whose totals turn out to be damaged is repaired first.
-fn counted(store: &Store, recheck: bool, watch: &Progress) -> Result<(Index, RefreshStats, LineTotals), IndexError> {
-    let (index, work) = if recheck { store.verify_and_repair(watch)? } else { store.index(watch)? };
+fn counted(store: &Store, recheck: bool, progress: &Progress) -> Result<(Index, RefreshStats, LineTotals), IndexError> {
+    let (index, work) = if recheck { store.verify_and_repair(progress)? } else { store.index(progress)? };
     if let Ok(counts) = LineTotals::of(&index) {
         return Ok((index, work, counts));
     }
-    let (index, repair) = store.verify_and_repair(watch)?;
+    let (index, repair) = store.verify_and_repair(progress)?;
     let counts = LineTotals::of(&index)?;
     Ok((index, RefreshStats { scanned_bytes: work.scanned_bytes + repair.scanned_bytes, ..repair }, counts))
 }
@@ -136,9 +136,9 @@ mod tests {
     use super::*;
     use crate::index::segment::layout::Column;
 
-    /// The totals are the sums over the extents, also after the store has grown and shrunk.
+    /// The totals are the sums over the segments, also after the store has grown and shrunk.
     #[test]
-    fn totals_are_the_sums_of_the_extents() {
+    fn totals_are_the_sums_of_the_segments() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let patient = |id: &str| format!("{{\"resourceType\":\"Patient\",\"id\":\"{id}\"}}\n");
@@ -152,8 +152,8 @@ mod tests {
             }
             let (index, _, counts) = counted(&store, false, &Progress::default()).unwrap();
             let (mut types, mut faults) = (vec![0; ResourceType::COUNT], vec![0; FaultKind::ALL.len()]);
-            for extent in index.extents() {
-                let columns = extent.verify_columns(&[Column::TypeCount, Column::FaultCount]).unwrap();
+            for segment in index.segments() {
+                let columns = segment.verify_columns(&[Column::TypeCount, Column::FaultCount]).unwrap();
                 types.iter_mut().zip(columns.type_count).for_each(|(sum, count)| *sum += count);
                 faults.iter_mut().zip(columns.fault_count).for_each(|(sum, count)| *sum += count);
             }

@@ -25,7 +25,7 @@ pub(crate) fn run(args: PackArgs) -> Exit {
         Err(error) => return fail(Exit::BadRequest, &error, args.write.run.json),
     };
     let options = PackOptions { to: args.to.clone(), level: args.level, sync: sync(&args.write) };
-    let outcome = pool.install(|| watched(args.write.run.progress, |watch| pack(&store, as_of, &options, watch)));
+    let outcome = pool.install(|| watched(args.write.run.progress, |progress| pack(&store, as_of, &options, progress)));
     let packed = match outcome {
         Ok(packed) => packed,
         Err(error) => return fail(exit_of(&error), &error, args.write.run.json),

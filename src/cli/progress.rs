@@ -13,7 +13,7 @@ use crate::sys::interrupt;
 
 /// Runs `work` under a watch that is shown and can be interrupted.
 pub(crate) fn watched<T: Send>(when: ProgressArg, work: impl FnOnce(&Progress) -> T + Send) -> T {
-    let watch = Progress::default();
+    let progress = Progress::default();
     let done = AtomicBool::new(false);
     let interrupted = interrupt::interrupts();
     let shown = when == ProgressArg::Auto && std::io::stderr().is_terminal();
@@ -22,10 +22,10 @@ pub(crate) fn watched<T: Send>(when: ProgressArg, work: impl FnOnce(&Progress) -
             let bar = shown.then(ProgressBar::no_length);
             while !done.load(Relaxed) {
                 if interrupted.load(Relaxed) {
-                    watch.cancel.store(true, Relaxed);
+                    progress.cancel.store(true, Relaxed);
                 }
                 if let Some(bar) = &bar {
-                    show(bar, &watch);
+                    show(bar, &progress);
                 }
                 std::thread::park_timeout(Duration::from_millis(100));
             }
@@ -35,7 +35,7 @@ pub(crate) fn watched<T: Send>(when: ProgressArg, work: impl FnOnce(&Progress) -
         });
         // Also when the work panics: the scope waits for its threads before the panic goes on.
         let _done = ProgressGuard { done: &done, watcher: watcher.thread() };
-        work(&watch)
+        work(&progress)
     })
 }
 
@@ -52,14 +52,14 @@ impl Drop for ProgressGuard<'_> {
     }
 }
 
-fn show(bar: &ProgressBar, watch: &Progress) {
-    let (scan, total) = (watch.scan_done.load(Relaxed), watch.scan_total.load(Relaxed));
-    let (written, to_write) = (watch.write_done.load(Relaxed), watch.write_total.load(Relaxed));
+fn show(bar: &ProgressBar, progress: &Progress) {
+    let (scan, total) = (progress.scan_done.load(Relaxed), progress.scan_total.load(Relaxed));
+    let (written, to_write) = (progress.write_done.load(Relaxed), progress.write_total.load(Relaxed));
     let line = "{msg:<10} {bar:30} {bytes:>10} of {total_bytes:<10} {bytes_per_sec:>12}, {eta} left";
     let (message, done, of) = match () {
         () if to_write > 0 => ("writing", written, to_write),
-        () if watch.merging.load(Relaxed) => ("merging", total, total),
-        () if watch.waiting.load(Relaxed) => ("waiting for another process that is indexing", 0, 0),
+        () if progress.merging.load(Relaxed) => ("merging", total, total),
+        () if progress.waiting.load(Relaxed) => ("waiting for another process that is indexing", 0, 0),
         () if total > 0 => ("indexing", scan, total),
         () => return,
     };

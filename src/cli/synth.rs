@@ -28,7 +28,7 @@ pub(crate) fn run(args: SynthArgs) -> Exit {
         Ok(ready) => ready,
         Err(error) => return fail(Exit::BadRequest, &error, args.write.run.json),
     };
-    let made = match pool.install(|| watched(args.write.run.progress, |watch| synth(&options, watch))) {
+    let made = match pool.install(|| watched(args.write.run.progress, |progress| synth(&options, progress))) {
         Ok(made) => made,
         Err(error) => return fail(exit_of(&error), &error, args.write.run.json),
     };

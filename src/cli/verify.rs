@@ -31,7 +31,7 @@ pub(crate) fn run(args: VerifyArgs) -> Exit {
         Ok(VerifyTarget::Store) => return pool.install(|| store(&args)),
         Err(error) => return fail(exit_of(&error), &error, args.run.json),
     }
-    let outcome = pool.install(|| watched(args.run.progress, |watch| export(&args, watch)));
+    let outcome = pool.install(|| watched(args.run.progress, |progress| export(&args, progress)));
     match outcome {
         Ok(true) => Exit::Done,
         Ok(false) => Exit::Partial,
@@ -48,15 +48,15 @@ fn exit_of(error: &VerifyError) -> Exit {
 }
 
 /// Whether the export is as its manifest says.
-fn export(args: &VerifyArgs, watch: &Progress) -> Result<bool, VerifyError> {
-    let report = verify::export::verify_export(&args.directory, watch)?;
+fn export(args: &VerifyArgs, progress: &Progress) -> Result<bool, VerifyError> {
+    let report = verify::export::verify_export(&args.directory, progress)?;
     let mut holds = report.holds;
     let mut lines = report.lines();
     let mut ledger = None;
     if args.ledger {
         let access = sigbus::install().unwrap_or(Access::pread());
         let options = LedgerOptions { access, ..LedgerOptions::default() };
-        let recounted = verify::ledger::verify_ledger(&args.directory, &report, &options, watch)?;
+        let recounted = verify::ledger::verify_ledger(&args.directory, &report, &options, progress)?;
         holds &= recounted.holds;
         lines.extend(recounted.lines());
         ledger = Some(recounted);
@@ -94,7 +94,7 @@ fn store(args: &VerifyArgs) -> Exit {
         Ok(store) => store,
         Err(error) => return fail(Exit::BadRequest, &error, args.run.json),
     };
-    match watched(args.run.progress, |watch| verify::index::verify_index(&store, watch)) {
+    match watched(args.run.progress, |progress| verify::index::verify_index(&store, progress)) {
         Err(error) => fail(exit_of(&error), &error, args.run.json),
         Ok(report) => {
             let exit = if report.holds { Exit::Done } else { Exit::Partial };

@@ -68,9 +68,13 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// [`StoreFileError::Beyond`] when the source ends before the restart.
-    pub(crate) fn new(source: &'a StoreFile, coding: Compression, from: SeekPoint) -> Result<Decoder<'a>, DecodeError> {
+    pub(crate) fn new(
+        source: &'a StoreFile,
+        compression: Compression,
+        from: SeekPoint,
+    ) -> Result<Decoder<'a>, DecodeError> {
         source.read(from.compressed, 0, &mut Vec::new())?;
-        let engine = match coding {
+        let engine = match compression {
             Compression::None => DecoderEngine::Plain,
             Compression::Gzip => DecoderEngine::Gzip(Box::new(Gzip::new())),
             Compression::Zstd => DecoderEngine::Zstd(Box::new(Zstd::new())),

@@ -125,17 +125,17 @@ fn fault_issues(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> Re
     let index = snapshot.index();
     let mut report = vec![0u64; FaultKind::ALL.len()];
     let (mut file, mut lines_before) = (usize::MAX, 0);
-    for extent in snapshot.extents() {
-        let entry = index.entry(extent);
+    for segment in snapshot.segments() {
+        let entry = index.entry(segment);
         if entry.file != file {
             (file, lines_before) = (entry.file, 0);
         }
-        let lines = index.extents()[extent].head().lines;
-        if index.extents()[extent].head().faulty == 0 {
+        let lines = index.segments()[segment].head().lines;
+        if index.segments()[segment].head().faulty == 0 {
             lines_before += lines;
             continue;
         }
-        for fault in index.extents()[extent].verify_columns(&[Column::Fault])?.faults() {
+        for fault in index.segments()[segment].verify_columns(&[Column::Fault])?.faults() {
             report[fault.kind as usize] += 1;
             let line = lines_before + u64::from(fault.line) + 1;
             let start = entry.start + u64::from(fault.offset);
@@ -154,7 +154,7 @@ fn fault_issues(snapshot: &Snapshot, plan: &Plan, messages: &mut IssueLog) -> Re
         }
         lines_before += lines;
     }
-    // The index keeps the details of so many faults an extent; the others are counted.
+    // The index keeps the details of so many faults a segment; the others are counted.
     for (kind, reported) in FaultKind::ALL.iter().zip(report) {
         messages.more(
             Severity::Error,

@@ -36,21 +36,21 @@ pub fn export(
     request: &ExportRequest,
     as_of: Instant,
     options: &ExportOptions<'_>,
-    watch: &Progress,
+    progress: &Progress,
 ) -> Result<ExportReport, ExportError> {
     let mut moment = SnapshotRequest { as_of, view: None };
-    let error = match attempt(store, request, &mut moment, options, options.existing, watch) {
+    let error = match attempt(store, request, &mut moment, options, options.existing, progress) {
         Err(error) => error,
         done => return done,
     };
-    let Some(repaired) = repair_index(store, &error, watch)? else { return Err(error) };
+    let Some(repaired) = repair_index(store, &error, progress)? else { return Err(error) };
     if !request.population.can_be_read_again() {
         return Err(error);
     }
     // The export begins anew, once, with the T it had.
-    watch.write_done.store(0, Relaxed);
-    watch.files_done.store(0, Relaxed);
-    let mut done = attempt(store, request, &mut moment, options, Existing::Force, watch)?;
+    progress.write_done.store(0, Relaxed);
+    progress.files_done.store(0, Relaxed);
+    let mut done = attempt(store, request, &mut moment, options, Existing::Force, progress)?;
     done.index.repaired.extend(repaired);
     Ok(done)
 }
@@ -61,13 +61,13 @@ fn attempt(
     moment: &mut SnapshotRequest,
     options: &ExportOptions<'_>,
     existing: Existing,
-    watch: &Progress,
+    progress: &Progress,
 ) -> Result<ExportReport, ExportError> {
-    let run = ExportRun::begin(store, request, moment, options, existing, watch)?;
+    let run = ExportRun::begin(store, request, moment, options, existing, progress)?;
     moment.as_of = run.transaction_time().clone();
     let write_all = || {
-        (0..run.tasks()).into_par_iter().try_for_each(|task| run.write(task, options.clock, watch))?;
-        run.finish(options.clock, watch)
+        (0..run.tasks()).into_par_iter().try_for_each(|task| run.write(task, options.clock, progress))?;
+        run.finish(options.clock, progress)
     };
     let done = match write_all() {
         // The export that is replaced gives its room.

@@ -122,14 +122,14 @@ impl PlanRecord {
         if Instant::parse(&self.snapshot.as_of).is_none() {
             return wrong("snapshot.asOf");
         }
-        let sound = |extent: &SegmentRef| is_store_name(&extent.file) && extent.start <= extent.end;
+        let sound = |segment: &SegmentRef| is_store_name(&segment.file) && segment.start <= segment.end;
         // In store order, and no byte in two of them.
         let ordered = |a: &SegmentRef, b: &SegmentRef| match a.file.as_bytes().cmp(b.file.as_bytes()) {
             Ordering::Equal => a.end <= b.start,
             order => order.is_lt(),
         };
-        let extents = &self.snapshot.extents;
-        if !extents.iter().all(sound) || !extents.is_sorted_by(ordered) {
+        let segments = &self.snapshot.segments;
+        if !segments.iter().all(sound) || !segments.is_sorted_by(ordered) {
             return wrong("snapshot.extents");
         }
         Ok(())
@@ -159,7 +159,7 @@ pub(crate) fn plan_record(plan: &Plan, snapshot: &Snapshot, store: &Store) -> Pl
         ("--missing-last-updated", request.missing_last_updated.name().to_string()),
         ("--max-file-bytes", request.bounds.file_bytes.to_string()),
         ("--max-file-resources", request.bounds.file_resources.map_or(String::new(), |n| n.to_string())),
-        ("--compress", request.coding.name().to_string()),
+        ("--compress", request.compression.name().to_string()),
         ("--digest", request.digest.name().to_string()),
         ("--base-url", request.base_url.clone().unwrap_or_default()),
         ("version", env!("CARGO_PKG_VERSION").to_string()),
@@ -256,8 +256,12 @@ mod tests {
             ("--missing-last-updated", "exclude", "976a8671f1915fde64b855351d610abf", |request| {
                 request.missing_last_updated = MissingLastUpdated::Exclude;
             }),
-            ("--compress", "gzip", "1316627620c83909dd772d5e346594d1", |request| request.coding = Compression::Gzip),
-            ("--compress", "zstd", "1223a0f72abad76896028e8e8f20f9c9", |request| request.coding = Compression::Zstd),
+            ("--compress", "gzip", "1316627620c83909dd772d5e346594d1", |request| {
+                request.compression = Compression::Gzip
+            }),
+            ("--compress", "zstd", "1223a0f72abad76896028e8e8f20f9c9", |request| {
+                request.compression = Compression::Zstd
+            }),
             ("--digest", "none", "918dc522c87ea9f9d7bc8cedc3c0318f", |request| request.digest = DigestAlgorithm::None),
             ("--digest", "sha256", "ba10fe30eacf074816636514fc95153c", |request| {
                 request.digest = DigestAlgorithm::Sha256

@@ -44,8 +44,8 @@ pub fn plan(snapshot: &Snapshot, request: &ExportRequest) -> Result<Plan, Export
 /// Opens the files that rows are taken from: what is replaced by rename from here on changes nothing for the export.
 fn open_sources(snapshot: &Snapshot, selection: &Selection) -> Result<(), StoreFileError> {
     let index = snapshot.index();
-    let taken = (0..selection.rows.len()).filter(|extent| !selection.rows[*extent].is_empty());
-    let mut files: Vec<usize> = taken.map(|extent| index.entry(extent).file).collect();
+    let taken = (0..selection.rows.len()).filter(|segment| !selection.rows[*segment].is_empty());
+    let mut files: Vec<usize> = taken.map(|segment| index.entry(segment).file).collect();
     files.dedup();
     files.into_iter().try_for_each(|file| index.source(file).map(drop))
 }
@@ -59,13 +59,13 @@ pub(crate) fn plan_only(
     store: &Store,
     request: &ExportRequest,
     as_of: Instant,
-    watch: &Progress,
+    progress: &Progress,
 ) -> Result<(Plan, Snapshot, RefreshStats), ExportError> {
     request.check()?;
     let store = store.read_only();
-    let take = || store.snapshot_watched(as_of.clone(), watch);
+    let take = || store.snapshot_watched(as_of.clone(), progress);
     let (snapshot, work, plan, _) =
-        plan_taken_snapshot(request, &take, &|| store.snapshot_verified(as_of.clone(), watch))?;
+        plan_taken_snapshot(request, &take, &|| store.snapshot_verified(as_of.clone(), progress))?;
     Ok((plan, snapshot, work))
 }
 
@@ -77,10 +77,10 @@ pub(crate) fn plan_snapshot(
     store: &Store,
     request: &ExportRequest,
     take: &dyn Fn() -> Result<(Snapshot, RefreshStats), IndexError>,
-    watch: &Progress,
+    progress: &Progress,
 ) -> Result<PlannedExport, ExportError> {
     let again = || {
-        let (_, repair) = store.verify_and_repair(watch)?;
+        let (_, repair) = store.verify_and_repair(progress)?;
         let (snapshot, mut work) = take()?;
         work.repaired.extend(repair.repaired);
         Ok((snapshot, work))

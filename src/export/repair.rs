@@ -17,13 +17,13 @@ use crate::sys::store_file::StoreFile;
 pub(crate) fn repair_index(
     store: &Store,
     error: &ExportError,
-    watch: &Progress,
+    progress: &Progress,
 ) -> Result<Option<Vec<String>>, ExportError> {
     if let ExportError::Index(IndexError::Damaged { .. }) = error {
-        return Ok(Some(store.verify_and_repair(watch)?.1.repaired));
+        return Ok(Some(store.verify_and_repair(progress)?.1.repaired));
     }
     let Some(name) = damaged_file(store, error) else { return Ok(None) };
-    store.invalidate_file(&name, watch)?;
+    store.invalidate_file(&name, progress)?;
     Ok(Some(Vec::new()))
 }
 

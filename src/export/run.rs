@@ -66,7 +66,7 @@ impl ExportRun {
         moment: &SnapshotRequest,
         options: &ExportOptions<'_>,
         existing: Existing,
-        watch: &Progress,
+        progress: &Progress,
     ) -> Result<ExportRun, ExportError> {
         request.check()?;
         let directory = ExportJournal::open(&options.out, options.sync)?;
@@ -81,11 +81,11 @@ impl ExportRun {
             job.check_files(files).map_err(|reason| JournalError::Damaged { path, reason })?;
         }
         let take = || match (&recorded, &moment.view) {
-            (Some(PlanFile { job, .. }), _) => store.reopen_snapshot(&job.snapshot, watch),
-            (None, Some(view)) => store.snapshot_of_listing(view, moment.as_of.clone(), watch),
-            (None, None) => store.snapshot_watched(moment.as_of.clone(), watch),
+            (Some(PlanFile { job, .. }), _) => store.reopen_snapshot(&job.snapshot, progress),
+            (None, Some(view)) => store.snapshot_of_listing(view, moment.as_of.clone(), progress),
+            (None, None) => store.snapshot_watched(moment.as_of.clone(), progress),
         };
-        let (snapshot, work, plan, messages) = plan_snapshot(store, request, &take, watch)?;
+        let (snapshot, work, plan, messages) = plan_snapshot(store, request, &take, progress)?;
         check_faults(&plan, options.faults_allowed)?;
         let job = plan_record(&plan, &snapshot, store);
         let deleted = deleted_lines(&plan.deletions.listed, snapshot.as_of());
@@ -114,14 +114,14 @@ impl ExportRun {
             let lines: usize = deleted.iter().chain(&error).map(|line| line.len() + 1).sum();
             let left = (plan.bytes() + lines as u64).saturating_sub(written);
             // How much compressed files will take is not known: they are tried.
-            let needed = if request.coding == Compression::None { left } else { 0 };
+            let needed = if request.compression == Compression::None { left } else { 0 };
             if !directory.has_room_beside(needed)? {
                 directory.move_into_place(&finished)?;
             }
         }
         let status = status_file(&plan, &snapshot, &job, &directory)?;
-        watch.write_total.store(plan.bytes(), Relaxed);
-        watch.files_total.store(plan.shards.len() as u64, Relaxed);
+        progress.write_total.store(plan.bytes(), Relaxed);
+        progress.files_total.store(plan.shards.len() as u64, Relaxed);
         let run = ExportRun {
             tasks: group_shards(&plan, &snapshot),
             finished: finished.into_iter().map(|receipt| (receipt.file.clone(), receipt)).collect(),
@@ -138,7 +138,7 @@ impl ExportRun {
             messages,
             work,
         };
-        run.publish_status(options.clock, watch, |_| {});
+        run.publish_status(options.clock, progress, |_| {});
         Ok(run)
     }
 
@@ -175,7 +175,7 @@ impl ExportRun {
     ///
     /// # Panics
     /// When there is no such task.
-    pub(crate) fn write(&self, task: usize, clock: Clock<'_>, watch: &Progress) -> Result<(), ExportError> {
+    pub(crate) fn write(&self, task: usize, clock: Clock<'_>, progress: &Progress) -> Result<(), ExportError> {
         let plan = &self.plan;
         let shards = &self.tasks[task];
         let left: Vec<usize> = shards
@@ -188,13 +188,13 @@ impl ExportRun {
                 }
                 // What a former run finished.
                 let Some(receipt) = self.finished.get(&plan.file_name(*shard)) else { return true };
-                watch.write_done.fetch_add(plan.shards[*shard].bytes, Relaxed);
-                watch.files_done.fetch_add(1, Relaxed);
+                progress.write_done.fetch_add(plan.shards[*shard].bytes, Relaxed);
+                progress.files_done.fetch_add(1, Relaxed);
                 receipts.insert(*shard, receipt.clone());
                 false
             })
             .collect();
-        self.publish_status(clock, watch, |_| {});
+        self.publish_status(clock, progress, |_| {});
         let threads = rayon::current_num_threads();
         let mut open = |shard: usize| {
             let name = plan.file_name(shard);
@@ -202,18 +202,18 @@ impl ExportRun {
                 DirSink::within(self.directory.files().map_err(|error| self.write_error(&name, error))?, self.sync);
             // All files together hold about a block for each thread.
             let blocks = if shards.len() > 1 { 1 } else { threads.div_ceil(self.tasks.len().min(threads)) };
-            let encoder = Encoder::begin(sink, &name, plan.request.coding, plan.request.digest, blocks);
+            let encoder = Encoder::begin(sink, &name, plan.request.compression, plan.request.digest, blocks);
             encoder.map(Some).map_err(|error| self.write_error(&name, error))
         };
         let mut close = |shard: usize, receipt: Receipt| {
             self.directory.append_receipt(&receipt).map_err(|error| self.write_error(&receipt.file, error))?;
             self.receipts.lock().expect("no panic under it").insert(shard, receipt);
-            watch.files_done.fetch_add(1, Relaxed);
-            self.publish_status(clock, watch, |_| {});
+            progress.files_done.fetch_add(1, Relaxed);
+            self.publish_status(clock, progress, |_| {});
             Ok(())
         };
         let failed = |name: &str, error| self.write_error(name, error);
-        copy_shards(plan, &self.snapshot, &left, &self.recoders, watch, &mut open, &mut close, &failed)
+        copy_shards(plan, &self.snapshot, &left, &self.recoders, progress, &mut open, &mut close, &failed)
     }
 
     /// Writes deleted and error files, and publishes, once every task is written.
@@ -224,14 +224,14 @@ impl ExportRun {
     ///
     /// # Panics
     /// When a task has not been written.
-    pub(crate) fn finish(&self, clock: Clock<'_>, watch: &Progress) -> Result<ExportReport, ExportError> {
+    pub(crate) fn finish(&self, clock: Clock<'_>, progress: &Progress) -> Result<ExportReport, ExportError> {
         let output: Vec<Receipt> = self.receipts.lock().expect("no panic under it").values().cloned().collect();
         assert_eq!(output.len(), self.plan.shards.len(), "every task is written before a run is finished");
         let deleted = self.write_generated(DELETED, "Bundle", &self.deleted)?;
         let error = self.write_generated(ERROR, "OperationOutcome", &self.error)?;
         // The last look at the store: what was read must be what the snapshot was taken of (CONS-08).
         self.snapshot.index().verify_unchanged()?;
-        if watch.cancel.load(Relaxed) {
+        if progress.cancel.load(Relaxed) {
             return Err(ExportError::Cancelled);
         }
         let manifest = Manifest::assemble(
@@ -246,7 +246,7 @@ impl ExportRun {
         let files: Vec<Receipt> = output.into_iter().chain(deleted).chain(error).collect();
         self.directory.publish(&manifest.to_bytes(), &files).map_err(|error| self.move_error(error))?;
         self.watch_status();
-        self.publish_status(clock, watch, |status| status.succeed(&manifest));
+        self.publish_status(clock, progress, |status| status.succeed(&manifest));
         Ok(ExportReport {
             manifest_path: self.directory.path().join(MANIFEST),
             manifest,
@@ -342,9 +342,9 @@ impl ExportRun {
     }
 
     /// Updates `status.json`, at most once a second. A status that cannot be written costs nobody an export.
-    fn publish_status(&self, clock: Clock<'_>, watch: &Progress, change: impl FnOnce(&mut StatusFile)) {
+    fn publish_status(&self, clock: Clock<'_>, progress: &Progress, change: impl FnOnce(&mut StatusFile)) {
         let mut status = self.status.lock().expect("no panic under it");
-        status.complete(watch.files_done.load(Relaxed));
+        status.complete(progress.files_done.load(Relaxed));
         change(&mut status);
         status.write(clock()).ok();
     }
@@ -368,7 +368,7 @@ impl ExportRun {
                 "validate": generation.validate,
                 "maxFileBytes": request.bounds.file_bytes,
                 "maxFileResources": request.bounds.file_resources,
-                "compress": request.coding,
+                "compress": request.compression,
             },
             "ledger": self.plan.ledger(),
         })

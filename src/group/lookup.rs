@@ -17,7 +17,7 @@ use crate::simd::Kernel;
 /// What a snapshot says of a Group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FoundGroup {
-    /// Its current version: extent and row.
+    /// Its current version: segment and row.
     Current(usize, usize),
     /// It has versions, all of them later than the transactionTime.
     Future,
@@ -33,9 +33,9 @@ pub(crate) enum FoundGroup {
 /// [`Damaged`] when the index is.
 pub(crate) fn find_group(snapshot: &Snapshot, id: &Id, ours: &[bool]) -> Result<FoundGroup, CorruptIndex> {
     let mut found = FoundGroup::Unknown;
-    for (extent, row) in group_rows_of(snapshot, ResourceType::GROUP, id)? {
-        match snapshot.state(extent, row, snapshot.as_of().as_ref(), ours, &|_| true)? {
-            RowState::Current => return Ok(FoundGroup::Current(extent, row)),
+    for (segment, row) in group_rows_of(snapshot, ResourceType::GROUP, id)? {
+        match snapshot.state(segment, row, snapshot.as_of().as_ref(), ours, &|_| true)? {
+            RowState::Current => return Ok(FoundGroup::Current(segment, row)),
             RowState::Future => found = FoundGroup::Future,
             RowState::Deleted => found = FoundGroup::Deleted,
             RowState::Superseded => {}
@@ -122,13 +122,13 @@ pub(crate) fn is_our_base(base: &str, fhir_bases: &[String]) -> bool {
 /// When the row cannot be read.
 pub(crate) fn read_group(
     snapshot: &Snapshot,
-    (extent, row): (usize, usize),
+    (segment, row): (usize, usize),
     on_member: &mut dyn FnMut(&GroupMember<'_>),
 ) -> Result<Result<GroupHead, Fault>, ExportError> {
     let index = snapshot.index();
     let mut reader = GroupReader::new(Kernel::detect(), on_member);
     reader.begin();
-    stream_range(index, index.entry(extent).file, row_range(index, extent, row), &mut |piece| reader.feed(piece))?;
+    stream_range(index, index.entry(segment).file, row_range(index, segment, row), &mut |piece| reader.feed(piece))?;
     Ok(reader.finish())
 }
 
@@ -143,8 +143,8 @@ pub(crate) fn group_rows_of(
 ) -> Result<Vec<(usize, usize)>, CorruptIndex> {
     let hash = id_encoding::entity_hash(resource_type, id.as_bytes());
     let mut rows = Vec::new();
-    for extent in snapshot.extents() {
-        let segment = &snapshot.index().extents()[extent];
+    for segment_id in snapshot.segments() {
+        let segment = &snapshot.index().segments()[segment_id];
         if !segment.head().has_type(resource_type.index()) {
             continue;
         }
@@ -154,7 +154,7 @@ pub(crate) fn group_rows_of(
                 && segment.row(row)?.type_of(row) == resource_type
                 && segment.row_id(row)? == *id
             {
-                rows.push((extent, row));
+                rows.push((segment_id, row));
             }
         }
     }
@@ -167,8 +167,8 @@ pub(crate) fn group_rows_of(
 /// [`Damaged`] when the index is.
 pub(crate) fn similar_groups(snapshot: &Snapshot, id: &str) -> Result<Vec<String>, CorruptIndex> {
     let mut near: Vec<(usize, String)> = Vec::new();
-    for extent in snapshot.extents() {
-        let segment = &snapshot.index().extents()[extent];
+    for segment_id in snapshot.segments() {
+        let segment = &snapshot.index().segments()[segment_id];
         if !segment.head().has_type(ResourceType::GROUP.index()) {
             continue;
         }

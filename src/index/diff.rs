@@ -14,11 +14,11 @@ use crate::sys::store_file::StoreFile;
 /// What stands and what is to do, for the files as they are now.
 pub(crate) struct StoreDiff {
     pub(crate) generation: IndexMeta,
-    pub(crate) extents: Vec<Segment>,
-    /// For each extent its number in the generation before.
+    pub(crate) segments: Vec<Segment>,
+    /// For each segment its number in the generation before.
     pub(crate) origins: Vec<usize>,
     pub(crate) spans: Vec<ScanRange>,
-    /// `first_seen` that extents scanned again keep: (file, start, end, first seen).
+    /// `first_seen` that segments scanned again keep: (file, start, end, first seen).
     pub(crate) inherited: Vec<(usize, u64, u64, Option<i64>)>,
     pub(crate) changed: bool,
     pub(crate) repaired: Vec<String>,
@@ -29,7 +29,7 @@ pub(crate) fn is_unchanged(files: &StoreFiles, known: &IndexMeta, wanted: Option
     let weaker = wanted == Some(Validate::Full) && known.validate == Validate::Structure;
     !weaker
         && known.files.len() == files.count()
-        && known.extents.iter().all(|extent| extent.at != SCAN_AGAIN)
+        && known.segments.iter().all(|segment| segment.at != SCAN_AGAIN)
         && (0..files.count()).all(|i| known.files[i].stamp == files.stamp(i) && known.files[i].name == files.name(i))
 }
 
@@ -58,16 +58,16 @@ pub(crate) fn diff(
         known.validate = Validate::Full;
     }
     let stands = |k: usize| match standing {
-        _ if weaker || known.extents[k].at == SCAN_AGAIN => Err("it is to be scanned again"),
-        Some(standing) => standing.extents[k].clone(),
+        _ if weaker || known.segments[k].at == SCAN_AGAIN => Err("it is to be scanned again"),
+        Some(standing) => standing.segments[k].clone(),
         None => Err("it cannot be opened"),
     };
-    let mut generation = IndexMeta { files: Vec::new(), extents: Vec::new(), ..known.clone() };
-    let (mut extents, mut origins) = (Vec::new(), Vec::new());
+    let mut generation = IndexMeta { files: Vec::new(), segments: Vec::new(), ..known.clone() };
+    let (mut segments, mut origins) = (Vec::new(), Vec::new());
     let (mut spans, mut inherited) = (Vec::new(), Vec::new());
-    let mut changed = weaker || known.merged.name.is_empty() || known.files.len() != files.count();
+    let mut changed = weaker || known.global.name.is_empty() || known.files.len() != files.count();
     for file in 0..files.count() {
-        let (name, coding) = (files.name(file), files.coding(file));
+        let (name, compression) = (files.name(file), files.compression(file));
         let old = known.files.binary_search_by(|entry| entry.name.as_bytes().cmp(name.as_bytes())).ok();
         let same_stamp = old.is_some_and(|old| known.files[old].stamp == files.stamp(file));
         // A file that was not touched is not opened.
@@ -93,30 +93,31 @@ pub(crate) fn diff(
         generation.files.push(FileEntry { name: name.to_string(), stamp: files.stamp(file), samples, appendable });
         let Some((old, entry)) = old.zip(standing) else {
             changed = true;
-            spans.extend(whole_file(file, coding, source()?)?);
+            spans.extend(whole_file(file, compression, source()?)?);
             continue;
         };
         let grown = len > entry.stamp.len;
         let mut end = 0;
         let mut damaged = None;
-        let first = known.extents.partition_point(|extent| extent.file < old);
-        for (i, extent) in known.extents.iter().enumerate().skip(first).take_while(|(_, extent)| extent.file == old) {
+        let first = known.segments.partition_point(|segment| segment.file < old);
+        for (i, segment) in known.segments.iter().enumerate().skip(first).take_while(|(_, segment)| segment.file == old)
+        {
             // The last line without its newline stands only while nothing but a newline follows it.
-            if extent.tail && grown && byte_at(source()?, extent.end)? != Some(b'\n') {
+            if segment.tail && grown && byte_at(source()?, segment.end)? != Some(b'\n') {
                 break;
             }
-            end = if extent.tail && grown { extent.end + 1 } else { extent.end };
+            end = if segment.tail && grown { segment.end + 1 } else { segment.end };
             match stands(i) {
                 Ok(open) => {
-                    generation.extents.push(SegmentMeta { file, ..extent.clone() });
-                    extents.push(open);
+                    generation.segments.push(SegmentMeta { file, ..segment.clone() });
+                    segments.push(open);
                     origins.push(i);
                 }
                 Err(reason) => {
                     damaged = Some(reason);
-                    inherited.push((file, extent.start, extent.end, extent.first_seen));
-                    if coding == Compression::None {
-                        let part = RangeKind::Plain { range: extent.start..extent.end, tail: extent.tail };
+                    inherited.push((file, segment.start, segment.end, segment.first_seen));
+                    if compression == Compression::None {
+                        let part = RangeKind::Plain { range: segment.start..segment.end, tail: segment.tail };
                         spans.push(ScanRange { file, part });
                     }
                 }
@@ -125,35 +126,35 @@ pub(crate) fn diff(
         if let Some(reason) = damaged {
             changed = true;
             repaired.push(format!("{name}: an extent of the index is damaged: {reason}"));
-            if coding != Compression::None {
-                // A compressed file is decoded from its start; its other extents go, too.
-                let first = generation.extents.partition_point(|extent| extent.file < file);
-                for extent in &generation.extents[first..] {
-                    inherited.push((file, extent.start, extent.end, extent.first_seen));
+            if compression != Compression::None {
+                // A compressed file is decoded from its start; its other segments go, too.
+                let first = generation.segments.partition_point(|segment| segment.file < file);
+                for segment in &generation.segments[first..] {
+                    inherited.push((file, segment.start, segment.end, segment.first_seen));
                 }
-                generation.extents.truncate(first);
-                extents.truncate(first);
+                generation.segments.truncate(first);
+                segments.truncate(first);
                 origins.truncate(first);
-                spans.extend(whole_file(file, coding, source()?)?);
+                spans.extend(whole_file(file, compression, source()?)?);
                 continue;
             }
         }
-        match coding {
+        match compression {
             Compression::None if len > end => spans.extend(plain_spans(file, source()?, end..len)?),
             Compression::None => {}
-            coding if grown => {
+            compression if grown => {
                 let from = SeekPoint { compressed: entry.stamp.len, uncompressed: end };
-                spans.push(ScanRange { file, part: RangeKind::Compressed { coding, from } });
+                spans.push(ScanRange { file, part: RangeKind::Compressed { compression, from } });
             }
             _ => {}
         }
     }
     changed |= !spans.is_empty();
-    if let (false, Some(Err(reason))) = (changed, standing.map(|standing| &standing.merged)) {
+    if let (false, Some(Err(reason))) = (changed, standing.map(|standing| &standing.global)) {
         changed = true;
         repaired.push(format!("the merged file of the index is damaged: {reason}"));
     }
-    Ok(StoreDiff { generation, extents, origins, spans, inherited, changed, repaired })
+    Ok(StoreDiff { generation, segments, origins, spans, inherited, changed, repaired })
 }
 
 fn byte_at(source: &StoreFile, offset: u64) -> Result<Option<u8>, IndexError> {
@@ -163,9 +164,9 @@ fn byte_at(source: &StoreFile, offset: u64) -> Result<Option<u8>, IndexError> {
     Ok(source.read(offset, 1, &mut Vec::new())?.first().copied())
 }
 
-fn whole_file(file: usize, coding: Compression, source: &StoreFile) -> Result<Vec<ScanRange>, IndexError> {
-    match coding {
+fn whole_file(file: usize, compression: Compression, source: &StoreFile) -> Result<Vec<ScanRange>, IndexError> {
+    match compression {
         Compression::None => Ok(plain_spans(file, source, 0..source.len())?),
-        coding => Ok(compressed_spans(file, coding, source)?),
+        compression => Ok(compressed_spans(file, compression, source)?),
     }
 }

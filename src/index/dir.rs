@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use crate::index::meta::{EXTENTS, MERGED};
+use crate::index::meta::{MERGED, SEGMENTS};
 use crate::limits::GENERATION_BYTES_MAX;
 use crate::sys::disk::DiskReservation;
 use crate::sys::file_map::{GrowFile, ReadMap, memory_file};
@@ -294,7 +294,7 @@ fn create_own(path: &Path) -> io::Result<File> {
 
 /// Whether an index could have written a file of this name: nothing else is ever removed.
 fn is_ours(name: &str) -> bool {
-    name.starts_with(EXTENTS) || name.starts_with(MERGED) || name == "generation.part"
+    name.starts_with(SEGMENTS) || name.starts_with(MERGED) || name == "generation.part"
 }
 
 #[cfg(test)]

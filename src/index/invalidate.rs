@@ -7,25 +7,25 @@ use crate::progress::Progress;
 use crate::store::{IndexAccess, Store};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Marks the extents of a file (by its name below the store) to be scanned again. What the index remembers of snapshots
+/// Marks the segments of a file (by its name below the store) to be scanned again. What the index remembers of snapshots
 /// stays. An index in memory is made anew by every command, and needs no mark.
 ///
 /// # Errors
 /// When the index cannot be written.
-pub(crate) fn invalidate_file(store: &Store, name: &str, watch: &Progress) -> Result<(), IndexError> {
+pub(crate) fn invalidate_file(store: &Store, name: &str, progress: &Progress) -> Result<(), IndexError> {
     if store.options().index_access == IndexAccess::ReadOnly {
         return Ok(());
     }
     let Ok(home) = IndexDir::directory(&store.index_dir()) else { return Ok(()) };
     let failed = |source| IndexError::Write { name: meta::FILE.into(), source };
-    let _lock = home.lock(&mut || watch.waiting.store(true, Relaxed)).map_err(failed)?;
-    watch.waiting.store(false, Relaxed);
+    let _lock = home.lock(&mut || progress.waiting.store(true, Relaxed)).map_err(failed)?;
+    progress.waiting.store(false, Relaxed);
     let Some(mut known) = home.read(meta::FILE).ok().and_then(|bytes| IndexMeta::from_bytes(&bytes)) else {
         return Ok(());
     };
-    for extent in &mut known.extents {
-        if known.files[extent.file].name == name {
-            extent.at = SCAN_AGAIN;
+    for segment in &mut known.segments {
+        if known.files[segment.file].name == name {
+            segment.at = SCAN_AGAIN;
         }
     }
     home.replace(meta::FILE, &mut |_| known.to_bytes()).map_err(failed)

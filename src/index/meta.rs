@@ -1,4 +1,4 @@
-//! The generation file: which extents make one consistent index of the whole store, and what the index remembers of
+//! The generation file: which segments make one consistent index of the whole store, and what the index remembers of
 //! the snapshots taken from it.
 //!
 //! One small file replaced by rename: a line with magic, version and checksum, then numbers and names one behind the
@@ -17,8 +17,8 @@ pub(crate) const FILE: &str = "generation";
 /// Name of the file of the [`SnapshotLog`].
 pub(crate) const NOTE: &str = "generation.note";
 
-/// How the name of a file begins that holds extents.
-pub(crate) const EXTENTS: &str = "extents-";
+/// How the name of a file begins that holds segments.
+pub(crate) const SEGMENTS: &str = "extents-";
 /// How the name of a file begins that holds what was merged over them.
 pub(crate) const MERGED: &str = "merged-";
 
@@ -27,7 +27,7 @@ fn is_index_name(name: &str, stem: &str) -> bool {
     name.starts_with(stem) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
-/// In the place of an extent's offset in its container: it is to be scanned again.
+/// In the place of a segment's offset in its container: it is to be scanned again.
 pub(crate) const SCAN_AGAIN: u64 = u64::MAX;
 
 /// A store file as the index knows it.
@@ -44,7 +44,7 @@ pub struct FileEntry {
     pub appendable: bool,
 }
 
-/// An extent of the generation.
+/// A segment of the generation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SegmentMeta {
     /// Index of the store file in [`IndexMeta::files`].
@@ -78,12 +78,12 @@ pub struct IndexMeta {
     pub latest: Option<i64>,
     /// Store files in store order.
     pub files: Vec<FileEntry>,
-    /// Files of the index that hold extents.
+    /// Files of the index that hold segments.
     pub containers: Vec<IndexFile>,
-    /// Extents in store order.
-    pub extents: Vec<SegmentMeta>,
-    /// File of the index that holds what was merged over all extents.
-    pub merged: IndexFile,
+    /// Segments in store order.
+    pub segments: Vec<SegmentMeta>,
+    /// File of the index that holds what was merged over all segments.
+    pub global: IndexFile,
 }
 
 /// A file of the index.
@@ -118,14 +118,14 @@ impl IndexMeta {
             latest: None,
             files: Vec::new(),
             containers: Vec::new(),
-            extents: Vec::new(),
-            merged: IndexFile::default(),
+            segments: Vec::new(),
+            global: IndexFile::default(),
         }
     }
 
-    /// Notes that a snapshot at `as_of` holds every extent; whether that changed anything.
+    /// Notes that a snapshot at `as_of` holds every segment; whether that changed anything.
     ///
-    /// An extent is never called older than the snapshots that were taken before it came: a snapshot of the past
+    /// A segment is never called older than the snapshots that were taken before it came: a snapshot of the past
     /// taken today must not make tonight's late file look as if last night's export had held it.
     pub fn note_snapshot(&mut self, as_of: &Instant) -> bool {
         let now = ticks_rounded_up(as_of);
@@ -134,9 +134,9 @@ impl IndexMeta {
             _ => now,
         };
         let mut changed = false;
-        for extent in &mut self.extents {
-            if extent.first_seen.is_none() {
-                extent.first_seen = Some(first);
+        for segment in &mut self.segments {
+            if segment.first_seen.is_none() {
+                segment.first_seen = Some(first);
                 changed = true;
             }
         }
@@ -151,10 +151,10 @@ impl IndexMeta {
         changed
     }
 
-    /// Whether rows of this extent are late for an export since `since` (reading "late rows"): the extent was first
+    /// Whether rows of this segment are late for an export since `since` (reading "late rows"): the segment was first
     /// held by a snapshot after `since`, and the index was alive then, or has come later than the index's birth.
-    pub fn is_late(&self, extent: &SegmentMeta, since: &Instant) -> bool {
-        self.came_late(extent.first_seen, since)
+    pub fn is_late(&self, segment: &SegmentMeta, since: &Instant) -> bool {
+        self.came_late(segment.first_seen, since)
     }
 
     /// The same of what the snapshot of a T (in ticks) was the first to hold.
@@ -169,8 +169,8 @@ impl IndexMeta {
         if note.sequence != self.sequence {
             return false;
         }
-        for extent in &mut self.extents {
-            extent.first_seen = extent.first_seen.or(note.first);
+        for segment in &mut self.segments {
+            segment.first_seen = segment.first_seen.or(note.first);
         }
         self.latest = self.latest.max(note.latest);
         true
@@ -178,7 +178,7 @@ impl IndexMeta {
 
     /// The file's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut body = MetaWriter(Vec::with_capacity(256 + self.files.len() * 96 + self.extents.len() * 64));
+        let mut body = MetaWriter(Vec::with_capacity(256 + self.files.len() * 96 + self.segments.len() * 64));
         body.number(self.sequence);
         body.number(u64::from(self.validate == Validate::Full));
         body.optional(self.birth);
@@ -191,19 +191,19 @@ impl IndexMeta {
             body.number(u64::from(file.appendable));
         }
         body.number(self.containers.len() as u64);
-        for file in self.containers.iter().chain([&self.merged]) {
+        for file in self.containers.iter().chain([&self.global]) {
             body.text(&file.name);
             body.number(u64::from(file.stamp.is_some()));
             body.stamp(&file.stamp.unwrap_or(FileStamp { len: 0, mtime_ns: 0, ctime_ns: 0 }));
         }
-        body.number(self.extents.len() as u64);
-        for extent in &self.extents {
-            for number in [extent.file as u64, extent.container as u64, extent.at, extent.start, extent.end] {
+        body.number(self.segments.len() as u64);
+        for segment in &self.segments {
+            for number in [segment.file as u64, segment.container as u64, segment.at, segment.start, segment.end] {
                 body.number(number);
             }
-            body.number(extent.content);
-            body.number(u64::from(extent.tail));
-            body.optional(extent.first_seen);
+            body.number(segment.content);
+            body.number(u64::from(segment.tail));
+            body.optional(segment.first_seen);
         }
         let mut bytes = format!("outpour-index {} {:016x}\n", layout::VERSION, xxh3_64(&body.0)).into_bytes();
         bytes.extend_from_slice(&body.0);
@@ -219,13 +219,13 @@ impl IndexMeta {
         }
         let generation = IndexMeta::read(&mut MetaReader(body))?;
         let (files, containers) = (generation.files.len(), generation.containers.len());
-        let sound = generation.extents.iter().all(|e| e.file < files && e.container < containers && e.start <= e.end);
-        let ordered = generation.extents.is_sorted_by_key(|e| (e.file, e.start))
+        let sound = generation.segments.iter().all(|e| e.file < files && e.container < containers && e.start <= e.end);
+        let ordered = generation.segments.is_sorted_by_key(|e| (e.file, e.start))
             && generation.files.is_sorted_by(|a, b| a.name.as_bytes() < b.name.as_bytes());
         // What it names is opened: store files in the store, files of the index beside it, nothing else.
         let in_store = generation.files.iter().all(|file| is_store_name(&file.name));
-        let in_index = generation.containers.iter().all(|file| is_index_name(&file.name, EXTENTS))
-            && (generation.merged.name.is_empty() || is_index_name(&generation.merged.name, MERGED));
+        let in_index = generation.containers.iter().all(|file| is_index_name(&file.name, SEGMENTS))
+            && (generation.global.name.is_empty() || is_index_name(&generation.global.name, MERGED));
         (sound && ordered && in_store && in_index).then_some(generation)
     }
 
@@ -256,8 +256,8 @@ impl IndexMeta {
             Some(IndexFile { name, stamp: trusted.then_some(stamp) })
         };
         let containers = body.list(index_file)?;
-        let merged = index_file(body)?;
-        let extent = |body: &mut MetaReader<'_>| {
+        let global = index_file(body)?;
+        let segment = |body: &mut MetaReader<'_>| {
             Some(SegmentMeta {
                 file: usize::try_from(body.number()?).ok()?,
                 container: usize::try_from(body.number()?).ok()?,
@@ -269,21 +269,30 @@ impl IndexMeta {
                 first_seen: body.optional()?,
             })
         };
-        let extents = body.list(extent)?;
-        body.0.is_empty().then_some(IndexMeta { sequence, validate, birth, latest, files, containers, extents, merged })
+        let segments = body.list(segment)?;
+        body.0.is_empty().then_some(IndexMeta {
+            sequence,
+            validate,
+            birth,
+            latest,
+            files,
+            containers,
+            segments,
+            global,
+        })
     }
 }
 
 /// What the index remembers of the snapshots taken since a generation was published: overwritten in place by each.
 ///
-/// A note that is torn or lost costs no record: extents are then first seen by a later snapshot than they were, so
+/// A note that is torn or lost costs no record: segments are then first seen by a later snapshot than they were, so
 /// that an export since an earlier one takes their rows again. The first snapshot of all is not noted here: it goes
 /// into the generation itself and to the disk, because without it late rows could not be told at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotLog {
     /// Sequence of the generation.
     pub sequence: u64,
-    /// T of the first snapshot that held the generation's new extents, in ticks; none until one has.
+    /// T of the first snapshot that held the generation's new segments, in ticks; none until one has.
     pub first: Option<i64>,
     /// Greatest T of the snapshots taken, in ticks.
     pub latest: Option<i64>,
@@ -292,10 +301,10 @@ pub struct SnapshotLog {
 impl SnapshotLog {
     /// What is to be noted of a generation in which a snapshot was seen; `before` is it as published.
     pub fn of(generation: &IndexMeta, before: &IndexMeta) -> SnapshotLog {
-        let new = before.extents.iter().position(|extent| extent.first_seen.is_none());
+        let new = before.segments.iter().position(|segment| segment.first_seen.is_none());
         SnapshotLog {
             sequence: generation.sequence,
-            first: new.and_then(|i| generation.extents[i].first_seen),
+            first: new.and_then(|i| generation.segments[i].first_seen),
             latest: generation.latest,
         }
     }
@@ -397,7 +406,7 @@ mod tests {
 
     fn generation() -> IndexMeta {
         let stamp = FileStamp { len: 3, mtime_ns: -1, ctime_ns: i64::MAX };
-        let extent = |start, first_seen| SegmentMeta {
+        let segment = |start, first_seen| SegmentMeta {
             file: 0,
             container: 0,
             at: u64::MAX,
@@ -413,8 +422,8 @@ mod tests {
             latest: Some(12),
             files: vec![FileEntry { name: "ä/b.ndjson".into(), stamp, samples: 9, appendable: true }],
             containers: vec![IndexFile { name: "extents-1".into(), stamp: Some(stamp) }],
-            extents: vec![extent(0, Some(-7)), extent(7, None)],
-            merged: IndexFile::new("merged-1".into()),
+            segments: vec![segment(0, Some(-7)), segment(7, None)],
+            global: IndexFile::new("merged-1".into()),
             ..IndexMeta::empty(Validate::Structure)
         }
     }
@@ -450,9 +459,9 @@ mod tests {
             assert!(!reads(&|generation| generation.containers[0].name = name.to_string()), "{name}");
         }
         for name in ["../merged-1", "merged-/../x", "extents-1", "generation"] {
-            assert!(!reads(&|generation| generation.merged.name = name.to_string()), "{name}");
+            assert!(!reads(&|generation| generation.global.name = name.to_string()), "{name}");
         }
-        assert!(reads(&|generation| generation.merged.name = String::new()));
+        assert!(reads(&|generation| generation.global.name = String::new()));
     }
 
     /// A note stands for what `seen` did to the generation, and for no other generation.

@@ -1,4 +1,4 @@
-//! What of an index on disk still stands: its extents and what was merged over them, opened by their headers where
+//! What of an index on disk still stands: its segments and what was merged over them, opened by their headers where
 //! nobody has touched their files, checked byte by byte where somebody may have.
 
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::index::segment::reader::Segment;
 
 /// An index, as far as it stands.
 pub(crate) struct OpenedIndex {
-    /// Each extent of the generation, or why it is to be made again.
-    pub extents: Vec<Result<Segment, &'static str>>,
+    /// Each segment of the generation, or why it is to be made again.
+    pub segments: Vec<Result<Segment, &'static str>>,
     /// What was merged over them, or why it is to be merged again.
-    pub merged: Result<GlobalIndex, &'static str>,
+    pub global: Result<GlobalIndex, &'static str>,
 }
 
 impl OpenedIndex {
@@ -24,8 +24,8 @@ impl OpenedIndex {
     /// # Errors
     /// The first reason why not.
     pub(crate) fn into_whole(self) -> Result<(Vec<Segment>, GlobalIndex), &'static str> {
-        let merged = self.merged?;
-        Ok((self.extents.into_iter().collect::<Result<Vec<_>, _>>()?, merged))
+        let global = self.global?;
+        Ok((self.segments.into_iter().collect::<Result<Vec<_>, _>>()?, global))
     }
 }
 
@@ -34,10 +34,10 @@ pub(crate) fn open_index(home: &IndexDir, generation: &IndexMeta, trust: Verific
     let trusted = |file: &IndexFile, bytes: &IndexBytes| {
         trust == Verification::Stamps && file.stamp.is_some_and(|stamp| stamp == bytes.stamp())
     };
-    let (merged, merged_trusted) = match home.open(&generation.merged.name) {
-        Ok(bytes) if !generation.merged.name.is_empty() => {
-            let trusted = trusted(&generation.merged, &bytes);
-            (GlobalIndex::open(bytes, &generation.extents), trusted)
+    let (global, merged_trusted) = match home.open(&generation.global.name) {
+        Ok(bytes) if !generation.global.name.is_empty() => {
+            let trusted = trusted(&generation.global, &bytes);
+            (GlobalIndex::open(bytes, &generation.segments), trusted)
         }
         _ => (Err("it cannot be opened"), false),
     };
@@ -50,37 +50,37 @@ pub(crate) fn open_index(home: &IndexDir, generation: &IndexMeta, trust: Verific
             Some((bytes, trusted))
         })
         .collect();
-    let heads = merged.as_ref().ok().filter(|_| merged_trusted).map(GlobalIndex::heads);
+    let heads = global.as_ref().ok().filter(|_| merged_trusted).map(GlobalIndex::heads);
     let one = |(position, entry): (usize, &SegmentMeta)| {
         if entry.at == u64::MAX {
             return Err("it is to be scanned again");
         }
         let (bytes, trusted) = containers[entry.container].as_ref().ok_or("its file cannot be opened")?;
         if let Some(heads) = heads.filter(|_| *trusted) {
-            // The table of extents was compared with the generation.
+            // The table of segments was compared with the generation.
             return Ok(Segment::open_known(bytes.clone(), entry.at, heads[position]));
         }
-        let extent = Segment::open(bytes.clone(), entry.at)?;
-        let head = extent.head();
+        let segment = Segment::open(bytes.clone(), entry.at)?;
+        let head = segment.head();
         match (head.start, head.end, head.content) == (entry.start, entry.end, entry.content) {
-            true => Ok(extent),
+            true => Ok(segment),
             false => Err("it is of other bytes"),
         }
     };
     let all_trusted = heads.is_some() && containers.iter().all(|file| file.as_ref().is_some_and(|file| file.1));
-    let extents: Vec<Result<Segment, &'static str>> = match all_trusted {
-        true => generation.extents.iter().enumerate().map(one).collect(),
-        false => generation.extents.par_iter().enumerate().map(one).collect(),
+    let segments: Vec<Result<Segment, &'static str>> = match all_trusted {
+        true => generation.segments.iter().enumerate().map(one).collect(),
+        false => generation.segments.par_iter().enumerate().map(one).collect(),
     };
-    let merged = merged.and_then(|merged| {
+    let global = global.and_then(|global| {
         if !merged_trusted || !all_trusted {
-            let standing: Option<Vec<Segment>> = extents.iter().map(|extent| extent.clone().ok()).collect();
-            // With an extent gone it is merged again in any case.
-            merged.check(&standing.ok_or("an extent is damaged")?)?;
+            let standing: Option<Vec<Segment>> = segments.iter().map(|segment| segment.clone().ok()).collect();
+            // With a segment gone it is merged again in any case.
+            global.check(&standing.ok_or("an extent is damaged")?)?;
         }
-        Ok(merged)
+        Ok(global)
     });
-    OpenedIndex { extents, merged }
+    OpenedIndex { segments, global }
 }
 
 /// What of an index is believed without reading it.

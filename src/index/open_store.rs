@@ -32,8 +32,12 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot be read as a whole, or the watch says stop.
-    pub fn snapshot_watched(&self, as_of: Instant, watch: &Progress) -> Result<(Snapshot, RefreshStats), IndexError> {
-        let (index, work) = refresh::refresh(self, Some(&as_of), None, watch, Verification::Stamps)?;
+    pub fn snapshot_watched(
+        &self,
+        as_of: Instant,
+        progress: &Progress,
+    ) -> Result<(Snapshot, RefreshStats), IndexError> {
+        let (index, work) = refresh::refresh(self, Some(&as_of), None, progress, Verification::Stamps)?;
         Ok((Snapshot::new(Arc::new(index), as_of), work))
     }
 
@@ -41,8 +45,12 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::snapshot_watched`].
-    pub fn snapshot_verified(&self, as_of: Instant, watch: &Progress) -> Result<(Snapshot, RefreshStats), IndexError> {
-        let (index, work) = refresh::refresh(self, Some(&as_of), None, watch, Verification::Nothing)?;
+    pub fn snapshot_verified(
+        &self,
+        as_of: Instant,
+        progress: &Progress,
+    ) -> Result<(Snapshot, RefreshStats), IndexError> {
+        let (index, work) = refresh::refresh(self, Some(&as_of), None, progress, Verification::Nothing)?;
         Ok((Snapshot::new(Arc::new(index), as_of), work))
     }
 
@@ -64,9 +72,9 @@ impl Store {
         &self,
         view: &StoreListing,
         as_of: Instant,
-        watch: &Progress,
+        progress: &Progress,
     ) -> Result<(Snapshot, RefreshStats), IndexError> {
-        let (index, work) = refresh::refresh(self, Some(&as_of), Some(view), watch, Verification::Stamps)?;
+        let (index, work) = refresh::refresh(self, Some(&as_of), Some(view), progress, Verification::Stamps)?;
         Ok((Snapshot::new(Arc::new(index), as_of), work))
     }
 
@@ -80,8 +88,8 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot be read as a whole, or the watch says stop.
-    pub fn index(&self, watch: &Progress) -> Result<(Index, RefreshStats), IndexError> {
-        refresh::refresh(self, None, None, watch, Verification::Stamps)
+    pub fn index(&self, progress: &Progress) -> Result<(Index, RefreshStats), IndexError> {
+        refresh::refresh(self, None, None, progress, Verification::Stamps)
     }
 
     /// Like [`Store::index`], but every byte of the index is checked whatever its files' times say, and what is damaged
@@ -89,27 +97,27 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::index`].
-    pub fn verify_and_repair(&self, watch: &Progress) -> Result<(Index, RefreshStats), IndexError> {
-        refresh::refresh(self, None, None, watch, Verification::Nothing)
+    pub fn verify_and_repair(&self, progress: &Progress) -> Result<(Index, RefreshStats), IndexError> {
+        refresh::refresh(self, None, None, progress, Verification::Nothing)
     }
 
     /// Has the index scan a store file again when it is next brought up to date; the file is named as below the store.
     ///
     /// # Errors
     /// When the index cannot be written.
-    pub fn invalidate_file(&self, name: &str, watch: &Progress) -> Result<(), IndexError> {
-        invalidate::invalidate_file(self, name, watch)
+    pub fn invalidate_file(&self, name: &str, progress: &Progress) -> Result<(), IndexError> {
+        invalidate::invalidate_file(self, name, progress)
     }
 
-    /// The snapshot that a record names: the same extents, whatever has been appended since.
+    /// The snapshot that a record names: the same segments, whatever has been appended since.
     ///
     /// # Errors
     /// [`IndexError::Changed`] when the store no longer holds those bytes.
     pub fn reopen_snapshot(
         &self,
         record: &SnapshotRecord,
-        watch: &Progress,
+        progress: &Progress,
     ) -> Result<(Snapshot, RefreshStats), IndexError> {
-        refresh::rebuild_from_record(self, record, watch)
+        refresh::rebuild_from_record(self, record, progress)
     }
 }

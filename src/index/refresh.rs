@@ -57,7 +57,7 @@ pub(crate) fn refresh(
     store: &Store,
     as_of: Option<&Instant>,
     view: Option<&StoreListing>,
-    watch: &Progress,
+    progress: &Progress,
     mut trust: Verification,
 ) -> Result<(Index, RefreshStats), IndexError> {
     let (home, in_memory) = match store.options().index_access {
@@ -77,25 +77,25 @@ pub(crate) fn refresh(
         };
         if let Some(known) = known
             && is_unchanged(&files, &known.noted, store.options().validate)
-            && let Ok((extents, merged)) = open_index(&home, &known.noted, trust).into_whole()
+            && let Ok((segments, global)) = open_index(&home, &known.noted, trust).into_whole()
         {
-            let Some(generation) = log_snapshot(&home, store, known, as_of, watch)? else { continue };
-            work.kept_extents = extents.len();
-            match Index::new(generation, extents, merged, files, home.is_durable()) {
+            let Some(generation) = log_snapshot(&home, store, known, as_of, progress)? else { continue };
+            work.kept_segments = segments.len();
+            match Index::new(generation, segments, global, files, home.is_durable()) {
                 Ok(index) => return Ok((index, work)),
                 Err(damaged) => last_reason = damaged.0,
             }
             trust = Verification::Nothing;
             continue;
         }
-        let lock = take_lock(&home, watch)?;
+        let lock = take_lock(&home, progress)?;
         // Another writer may have been here while this one waited.
         let known = load(&home).map(|known| known.noted);
         let before_sequence = known.as_ref().map_or(0, |known| known.sequence);
         let standing = known.as_ref().map(|known| open_index(&home, known, trust));
         let survey = diff(&files, known.as_ref(), standing.as_ref(), store.options().validate)?;
-        let before = standing.and_then(|standing| standing.merged.ok());
-        let (mut generation, extents) = match build(&home, survey, before, &files, watch, store, &mut work) {
+        let before = standing.and_then(|standing| standing.global.ok());
+        let (mut generation, segments) = match build(&home, survey, before, &files, progress, store, &mut work) {
             Err(IndexError::Damaged { reason }) if trust == Verification::Stamps => {
                 (trust, last_reason) = (Verification::Nothing, reason);
                 continue;
@@ -110,13 +110,13 @@ pub(crate) fn refresh(
         }
         publish(&home, &mut generation)?;
         home.keep_only(&index_file_names(&generation));
-        let merged = match home.open(&generation.merged.name) {
-            Ok(bytes) => GlobalIndex::open(bytes, &generation.extents),
+        let global = match home.open(&generation.global.name) {
+            Ok(bytes) => GlobalIndex::open(bytes, &generation.segments),
             Err(_) => Err("it cannot be opened"),
         };
         drop(lock);
-        let index = merged.and_then(|merged| {
-            Index::new(generation, extents, merged, files, home.is_durable()).map_err(|damaged| damaged.0)
+        let index = global.and_then(|global| {
+            Index::new(generation, segments, global, files, home.is_durable()).map_err(|damaged| damaged.0)
         });
         match index {
             Ok(index) => return Ok((index, work)),
@@ -126,18 +126,18 @@ pub(crate) fn refresh(
     Err(IndexError::ReadBack { name: store.index_dir().display().to_string(), reason: last_reason })
 }
 
-fn take_lock(home: &IndexDir, watch: &Progress) -> Result<IndexLock, IndexError> {
+fn take_lock(home: &IndexDir, progress: &Progress) -> Result<IndexLock, IndexError> {
     let lock = home
-        .lock(&mut || watch.waiting.store(true, Relaxed))
+        .lock(&mut || progress.waiting.store(true, Relaxed))
         .map_err(|source| IndexError::Write { name: "lock".into(), source })?;
-    watch.waiting.store(false, Relaxed);
+    progress.waiting.store(false, Relaxed);
     Ok(lock)
 }
 
 /// Files of the index that a generation needs.
 fn index_file_names(generation: &IndexMeta) -> Vec<&str> {
     let mut names: Vec<&str> = generation.containers.iter().map(|file| file.name.as_str()).collect();
-    names.extend([generation.merged.name.as_str(), meta::FILE, meta::NOTE]);
+    names.extend([generation.global.name.as_str(), meta::FILE, meta::NOTE]);
     names
 }
 
@@ -148,16 +148,16 @@ fn log_snapshot(
     store: &Store,
     known: LoadedMeta,
     as_of: Option<&Instant>,
-    watch: &Progress,
+    progress: &Progress,
 ) -> Result<Option<IndexMeta>, IndexError> {
     let LoadedMeta { mut published, mut noted } = known;
     let unseen = as_of.is_some_and(|as_of| noted.clone().note_snapshot(as_of));
     let stampless =
-        home.is_durable() && noted.containers.iter().chain([&noted.merged]).any(|file| file.stamp.is_none());
+        home.is_durable() && noted.containers.iter().chain([&noted.global]).any(|file| file.stamp.is_none());
     if !unseen && !stampless {
         return Ok(Some(noted));
     }
-    let _lock = take_lock(home, watch)?;
+    let _lock = take_lock(home, progress)?;
     let Some(now) = load(home) else { return Ok(None) };
     if now.published.sequence != published.sequence {
         return Ok(None);
@@ -191,25 +191,25 @@ pub(crate) fn latest_published(store: &Store) -> Option<Index> {
             IndexAccess::ReadWrite => IndexDir::directory(&store.index_dir()).ok()?,
         };
         let known = load(&home)?.noted;
-        let Ok((extents, merged)) = open_index(&home, &known, Verification::Stamps).into_whole() else { continue };
+        let Ok((segments, global)) = open_index(&home, &known, Verification::Stamps).into_whole() else { continue };
         let files = StoreFiles::known_to(store, &known);
-        if let Ok(index) = Index::new(known, extents, merged, files, home.is_durable()) {
+        if let Ok(index) = Index::new(known, segments, global, files, home.is_durable()) {
             return Some(index);
         }
     }
     None
 }
 
-/// The snapshot of a record: from the index if it still has the extents, else from the store's bytes.
+/// The snapshot of a record: from the index if it still has the segments, else from the store's bytes.
 pub(crate) fn rebuild_from_record(
     store: &Store,
     record: &SnapshotRecord,
-    watch: &Progress,
+    progress: &Progress,
 ) -> Result<(Snapshot, RefreshStats), IndexError> {
     let Some(as_of) = Instant::parse(&record.as_of) else {
         return Err(changed_error(store, "", "is to be seen as of what is no instant; begin anew with --force"));
     };
-    let (index, mut work) = refresh(store, None, None, watch, Verification::Stamps)?;
+    let (index, mut work) = refresh(store, None, None, progress, Verification::Stamps)?;
     let index = match Snapshot::of_segments(index, record, as_of.clone()) {
         Ok(snapshot) => return Ok((snapshot, work)),
         Err((index, _)) => index,
@@ -217,43 +217,44 @@ pub(crate) fn rebuild_from_record(
     // Some of the index was lost or cut anew. What stands is kept, the other recorded spans are scanned, in memory.
     let files = StoreFiles::find(store)?;
     let home = IndexDir::memory();
-    let known = index.find_extents(record);
+    let known = index.find_segments(record);
     let same = index.generation().validate == record.validate;
     // A compressed file is decoded from its start, and cut as it is then.
-    let is_coded = |name: &str| Compression::of_file_name(name).is_some_and(|coding| coding != Compression::None);
-    let lost = record.extents.iter().zip(&known).filter(|(extent, known)| known.is_none() && is_coded(&extent.file));
-    let lost: HashSet<&str> = lost.map(|(extent, _)| extent.file.as_str()).collect();
-    let stays = |extent: &SegmentRef| same && !lost.contains(extent.file.as_str());
+    let is_coded =
+        |name: &str| Compression::of_file_name(name).is_some_and(|compression| compression != Compression::None);
+    let lost = record.segments.iter().zip(&known).filter(|(segment, known)| known.is_none() && is_coded(&segment.file));
+    let lost: HashSet<&str> = lost.map(|(segment, _)| segment.file.as_str()).collect();
+    let stays = |segment: &SegmentRef| same && !lost.contains(segment.file.as_str());
     let kept: Vec<Option<usize>> =
-        record.extents.iter().zip(known).map(|(extent, known)| known.filter(|_| stays(extent))).collect();
+        record.segments.iter().zip(known).map(|(segment, known)| known.filter(|_| stays(segment))).collect();
     let mut generation = IndexMeta { files: file_entries(&files)?, ..IndexMeta::empty(record.validate) };
     generation.containers = index.generation().containers.clone();
-    let (mut extents, mut spans) = (Vec::new(), Vec::new());
-    for (extent, kept) in record.extents.iter().zip(&kept) {
-        let Some(file) = files.position(&extent.file) else {
+    let (mut segments, mut spans) = (Vec::new(), Vec::new());
+    for (segment, kept) in record.segments.iter().zip(&kept) {
+        let Some(file) = files.position(&segment.file) else {
             return Err(changed_error(
                 store,
-                &extent.file,
+                &segment.file,
                 "is no longer there; put it back, or begin anew with --force",
             ));
         };
         if let Some(kept) = *kept {
-            generation.extents.push(SegmentMeta { file, ..index.entry(kept).clone() });
-            extents.push(index.extents()[kept].clone());
+            generation.segments.push(SegmentMeta { file, ..index.entry(kept).clone() });
+            segments.push(index.segments()[kept].clone());
             continue;
         }
-        match files.coding(file) {
-            Compression::None if extent.end > files.source(file)?.len() => {
+        match files.compression(file) {
+            Compression::None if segment.end > files.source(file)?.len() => {
                 let reason = "is shorter than it was when the export began; put it back, or begin anew with --force";
-                return Err(changed_error(store, &extent.file, reason));
+                return Err(changed_error(store, &segment.file, reason));
             }
             Compression::None => spans.push(ScanRange {
                 file,
-                part: RangeKind::Plain { range: extent.start..extent.end, tail: extent.tail },
+                part: RangeKind::Plain { range: segment.start..segment.end, tail: segment.tail },
             }),
-            coding => {
+            compression => {
                 if !spans.iter().any(|span: &ScanRange| span.file == file) {
-                    spans.extend(compressed_spans(file, coding, files.source(file)?)?);
+                    spans.extend(compressed_spans(file, compression, files.source(file)?)?);
                 }
             }
         }
@@ -261,24 +262,24 @@ pub(crate) fn rebuild_from_record(
     let survey = StoreDiff {
         generation,
         // Nothing was merged before that the numbers would be of.
-        origins: (0..extents.len()).collect(),
-        extents,
+        origins: (0..segments.len()).collect(),
+        segments,
         spans,
         inherited: Vec::new(),
         changed: true,
         repaired: Vec::new(),
     };
-    let (generation, extents) = build(&home, survey, None, &files, watch, store, &mut work)?;
-    let merged = home.open(&generation.merged.name).map_err(|_| "it cannot be opened");
-    let index = merged
-        .and_then(|bytes| GlobalIndex::open(bytes, &generation.extents))
-        .and_then(|merged| Index::new(generation, extents, merged, files, false).map_err(|damaged| damaged.0))
+    let (generation, segments) = build(&home, survey, None, &files, progress, store, &mut work)?;
+    let global = home.open(&generation.global.name).map_err(|_| "it cannot be opened");
+    let index = global
+        .and_then(|bytes| GlobalIndex::open(bytes, &generation.segments))
+        .and_then(|global| Index::new(generation, segments, global, files, false).map_err(|damaged| damaged.0))
         .map_err(|reason| IndexError::ReadBack { name: "in memory".into(), reason })?;
     match Snapshot::of_segments(index, record, as_of) {
         Ok(snapshot) => Ok((snapshot, work)),
         Err((_, missing)) => {
             let reason = "no longer holds the bytes that the interrupted export began with; begin anew with --force";
-            Err(changed_error(store, &record.extents[missing].file, reason))
+            Err(changed_error(store, &record.segments[missing].file, reason))
         }
     }
 }
@@ -292,7 +293,7 @@ fn changed_error(store: &Store, name: &str, reason: &str) -> IndexError {
 fn publish(home: &IndexDir, generation: &mut IndexMeta) -> Result<(), IndexError> {
     let opened = |file: &IndexFile| home.open(&file.name).ok().map(|bytes| bytes.stamp());
     let containers: Vec<_> = generation.containers.iter().map(opened).collect();
-    let merged = opened(&generation.merged);
+    let global = opened(&generation.global);
     let mut bytes = |now: i64| {
         // In memory there is no such clock: `now` lies before every time, and nothing settles.
         let age = |stamp: &FileStamp| now.saturating_sub(stamp.mtime_ns.max(stamp.ctime_ns));
@@ -300,7 +301,7 @@ fn publish(home: &IndexDir, generation: &mut IndexMeta) -> Result<(), IndexError
         for (file, stamp) in generation.containers.iter_mut().zip(&containers) {
             file.stamp = settled(stamp);
         }
-        generation.merged.stamp = settled(&merged);
+        generation.global.stamp = settled(&global);
         generation.to_bytes()
     };
     home.replace(meta::FILE, &mut bytes).map_err(|source| IndexError::Write { name: meta::FILE.into(), source })
@@ -312,15 +313,15 @@ fn build(
     survey: StoreDiff,
     before: Option<GlobalIndex>,
     files: &StoreFiles,
-    watch: &Progress,
+    progress: &Progress,
     store: &Store,
     work: &mut RefreshStats,
 ) -> Result<(IndexMeta, Vec<Segment>), IndexError> {
-    let StoreDiff { mut generation, mut extents, origins, spans, inherited, changed, repaired } = survey;
+    let StoreDiff { mut generation, mut segments, origins, spans, inherited, changed, repaired } = survey;
     work.repaired.extend(repaired);
-    work.kept_extents = extents.len();
+    work.kept_segments = segments.len();
     if !changed {
-        return Ok((generation, extents));
+        return Ok((generation, segments));
     }
     let mut origins: Vec<Option<usize>> = origins.into_iter().map(Some).collect();
     generation.sequence += 1;
@@ -329,17 +330,17 @@ fn build(
         for span in &spans {
             total += span.part.file_bytes(files.source(span.file)?);
         }
-        watch.scan_total.fetch_add(total, Relaxed);
+        progress.scan_total.fetch_add(total, Relaxed);
         let options = ScanOptions {
             kernel: store.options().kernel,
             validate: generation.validate,
-            progress: &watch.scan_done,
-            cancel: &watch.cancel,
+            progress: &progress.scan_done,
+            cancel: &progress.cancel,
         };
         let name = format!("extents-{:012}", generation.sequence);
         let scanned = scan(files, &spans, home, &name, &options)?;
-        work.scanned_bytes += watch.scan_done.load(Relaxed);
-        work.scanned_extents += scanned.extents.len();
+        work.scanned_bytes += progress.scan_done.load(Relaxed);
+        work.scanned_segments += scanned.segments.len();
         for file in scanned.open_ended {
             generation.files[file].appendable = false;
         }
@@ -348,13 +349,13 @@ fn build(
         let container = generation.containers.len();
         generation.containers.push(IndexFile::new(name.clone()));
         let bytes = Arc::new(home.open(&name).map_err(|source| IndexError::Write { name: name.clone(), source })?);
-        let old = generation.extents.drain(..).zip(extents.drain(..)).zip(origins.drain(..));
-        let mut all: Vec<_> = old.map(|((entry, extent), origin)| (entry, extent, origin)).collect();
-        for new in scanned.extents {
+        let old = generation.segments.drain(..).zip(segments.drain(..)).zip(origins.drain(..));
+        let mut all: Vec<_> = old.map(|((entry, segment), origin)| (entry, segment, origin)).collect();
+        for new in scanned.segments {
             let read_back = |reason| IndexError::ReadBack { name: name.clone(), reason };
-            let extent = Segment::written(bytes.clone(), new.at).map_err(read_back)?;
+            let segment = Segment::written(bytes.clone(), new.at).map_err(read_back)?;
             debug_assert_eq!(Segment::open(bytes.clone(), new.at).err(), None, "what is written holds");
-            // What was scanned again was seen when the latest of the extents in its place was.
+            // What was scanned again was seen when the latest of the segments in its place was.
             let first_seen = inherited
                 .iter()
                 .filter(|(file, start, end, _)| *file == new.file && *start < new.end && new.start < *end)
@@ -365,32 +366,32 @@ fn build(
             let (file, offset, start, end, content, tail) =
                 (new.file, new.at, new.start, new.end, new.content, new.tail);
             let entry = SegmentMeta { file, container, at: offset, start, end, content, tail, first_seen };
-            all.push((entry, extent, None));
+            all.push((entry, segment, None));
         }
         all.sort_by_key(|(entry, ..)| (entry.file, entry.start));
-        for (entry, extent, origin) in all {
-            generation.extents.push(entry);
-            extents.push(extent);
+        for (entry, segment, origin) in all {
+            generation.segments.push(entry);
+            segments.push(segment);
             origins.push(origin);
         }
     }
-    compact_segment_files(home, &mut generation, &mut extents)?;
-    let rows: u64 = extents.iter().map(|extent| (extent.rows() + extent.tombstones()) as u64).sum();
+    compact_segment_files(home, &mut generation, &mut segments)?;
+    let rows: u64 = segments.iter().map(|segment| (segment.rows() + segment.tombstones()) as u64).sum();
     if rows > STORE_ROWS_MAX {
         return Err(IndexError::TooManyRows { max: STORE_ROWS_MAX });
     }
-    watch.merging.store(true, Relaxed);
-    generation.merged = IndexFile::new(format!("merged-{:012}", generation.sequence));
-    let merged = match before {
-        Some(before) if append::is_worth_appending(&before, &extents, &origins) => {
-            append::extend(&before, &extents, &origins, home, &generation.merged.name)
+    progress.merging.store(true, Relaxed);
+    generation.global = IndexFile::new(format!("merged-{:012}", generation.sequence));
+    let global = match before {
+        Some(before) if append::is_worth_appending(&before, &segments, &origins) => {
+            append::extend(&before, &segments, &origins, home, &generation.global.name)
         }
-        _ => build::build(&extents, home, &generation.merged.name),
+        _ => build::build(&segments, home, &generation.global.name),
     };
-    watch.merging.store(false, Relaxed);
-    match merged {
-        Ok(()) => Ok((generation, extents)),
+    progress.merging.store(false, Relaxed);
+    match global {
+        Ok(()) => Ok((generation, segments)),
         Err(BuildError::Damaged(damaged)) => Err(damaged.into()),
-        Err(BuildError::Write(source)) => Err(IndexError::Write { name: generation.merged.name, source }),
+        Err(BuildError::Write(source)) => Err(IndexError::Write { name: generation.global.name, source }),
     }
 }

@@ -6,11 +6,13 @@
 pub struct RefreshStats {
     /// Bytes of store files scanned.
     pub scanned_bytes: u64,
-    /// Extents scanned.
-    pub scanned_extents: usize,
-    /// Extents kept.
-    pub kept_extents: usize,
-    /// Why extents that should have been there were scanned again.
+    /// Segments scanned.
+    #[serde(rename = "scannedExtents")]
+    pub scanned_segments: usize,
+    /// Segments kept.
+    #[serde(rename = "keptExtents")]
+    pub kept_segments: usize,
+    /// Why segments that should have been there were scanned again.
     pub repaired: Vec<String>,
     /// Why the index is in memory only, if it is.
     pub in_memory: Option<String>,

@@ -13,9 +13,9 @@ use crate::limits::READ_BYTES;
 use crate::sys::store_file::StoreFileError;
 
 /// Range of a row in its (uncompressed) file, without its line end. The row has been proven.
-pub(crate) fn row_range(index: &Index, extent: usize, row: usize) -> Range<u64> {
-    let columns = index.extents()[extent].columns();
-    let start = index.entry(extent).start + u64::from(columns.offset(row));
+pub(crate) fn row_range(index: &Index, segment: usize, row: usize) -> Range<u64> {
+    let columns = index.segments()[segment].columns();
+    let start = index.entry(segment).start + u64::from(columns.offset(row));
     start..start + u64::from(columns.length(row))
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn stream_range(
     feed: &mut dyn FnMut(&[u8]),
 ) -> Result<(), ExportError> {
     let source = index.source(file)?;
-    match index.coding(file) {
+    match index.compression(file) {
         Compression::None => {
             let mut buffer = Vec::new();
             let mut position = range.start;
@@ -41,9 +41,9 @@ pub(crate) fn stream_range(
             }
             source.check()?;
         }
-        coding => {
+        compression => {
             let from = index.restart_before(file, range.start);
-            let mut decoder = Decoder::new(source, coding, from)?;
+            let mut decoder = Decoder::new(source, compression, from)?;
             let mut offset = from.uncompressed;
             while offset < range.end {
                 let piece = match decoder.piece(|_| {}) {

@@ -1,6 +1,6 @@
 //! An opened index, and the snapshot that one export sees of it.
 //!
-//! A snapshot is the extents visible to an export and its transactionTime T; with them every question about a row
+//! A snapshot is the segments visible to an export and its transactionTime T; with them every question about a row
 //! (is it current at T, whose is it, is it late) has one answer, whatever happens to the store meanwhile.
 
 use crate::codec::compression::{Compression, SeekPoint};
@@ -26,8 +26,8 @@ use serde::{Deserialize, Serialize};
 /// One consistent index of a store. Its files, and those of the store, are read as they are asked.
 pub struct Index {
     generation: IndexMeta,
-    extents: Vec<Segment>,
-    merged: GlobalIndex,
+    segments: Vec<Segment>,
+    global: GlobalIndex,
     files: StoreFiles,
     /// Restarts of each compressed file, ascending.
     restarts: Vec<Vec<SeekPoint>>,
@@ -42,17 +42,17 @@ pub struct Index {
 impl Index {
     pub(crate) fn new(
         generation: IndexMeta,
-        extents: Vec<Segment>,
-        merged: GlobalIndex,
+        segments: Vec<Segment>,
+        global: GlobalIndex,
         files: StoreFiles,
         durable: bool,
     ) -> Result<Index, CorruptIndex> {
         let mut restarts = vec![Vec::new(); files.count()];
-        for (entry, extent) in generation.extents.iter().zip(&extents) {
-            if files.coding(entry.file) == Compression::None {
+        for (entry, segment) in generation.segments.iter().zip(&segments) {
+            if files.compression(entry.file) == Compression::None {
                 continue;
             }
-            let (pairs, _) = extent.verify_columns(&[Column::Restart])?.restart.as_chunks::<2>();
+            let (pairs, _) = segment.verify_columns(&[Column::Restart])?.restart.as_chunks::<2>();
             restarts[entry.file].extend(
                 pairs.iter().map(|[uncompressed, compressed]| SeekPoint {
                     compressed: *compressed,
@@ -61,31 +61,31 @@ impl Index {
             );
         }
         restarts.iter_mut().for_each(|list| list.sort_by_key(|restart| (restart.uncompressed, restart.compressed)));
-        let bases = merged.bases()?;
-        let base_numbers = merged.verified_words(Section::ExtentBase, 0..merged.count(Section::ExtentBase))?.to_vec();
-        let starts = SegmentOffsets::of(extents.iter().map(Segment::head));
+        let bases = global.bases()?;
+        let base_numbers = global.verified_words(Section::SegmentBase, 0..global.count(Section::SegmentBase))?.to_vec();
+        let starts = SegmentOffsets::of(segments.iter().map(Segment::head));
         let tables = generation.files.iter().map(|_| OnceLock::new()).collect();
-        Ok(Index { tables, generation, extents, merged, files, restarts, bases, base_numbers, starts, durable })
+        Ok(Index { tables, generation, segments, global, files, restarts, bases, base_numbers, starts, durable })
     }
 
-    /// Resource rows of all extents.
+    /// Resource rows of all segments.
     pub fn rows(&self) -> usize {
         self.starts.rows
     }
 
-    /// Number of extents.
-    pub fn extent_count(&self) -> usize {
-        self.extents.len()
+    /// Number of segments.
+    pub fn segment_count(&self) -> usize {
+        self.segments.len()
     }
 
-    /// The extents, in store order.
-    pub fn extents(&self) -> &[Segment] {
-        &self.extents
+    /// The segments, in store order.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
     }
 
-    /// What the generation says of an extent.
-    pub fn entry(&self, extent: usize) -> &SegmentMeta {
-        &self.generation.extents[extent]
+    /// What the generation says of a segment.
+    pub fn entry(&self, segment: usize) -> &SegmentMeta {
+        &self.generation.segments[segment]
     }
 
     /// The generation.
@@ -94,17 +94,17 @@ impl Index {
     }
 
     /// The merged facts.
-    pub fn merged(&self) -> &GlobalIndex {
-        &self.merged
+    pub fn global(&self) -> &GlobalIndex {
+        &self.global
     }
 
-    /// The extents that a record names, by their numbers here; `None` for those that are not here as they were.
-    pub(crate) fn find_extents(&self, record: &SnapshotRecord) -> Vec<Option<usize>> {
+    /// The segments that a record names, by their numbers here; `None` for those that are not here as they were.
+    pub(crate) fn find_segments(&self, record: &SnapshotRecord) -> Vec<Option<usize>> {
         let key = |file, start, end, content, tail| (file, start, end, content, tail);
-        let entries = self.generation.extents.iter().enumerate();
+        let entries = self.generation.segments.iter().enumerate();
         let mut known: HashMap<_, usize> =
             entries.map(|(i, e)| (key(self.file_name(e.file), e.start, e.end, e.content, e.tail), i)).collect();
-        let wanted = record.extents.iter();
+        let wanted = record.segments.iter();
         // Each stands once in a snapshot.
         wanted.map(|e| known.remove(&key(&*e.file, e.start, e.end, e.content, e.tail))).collect()
     }
@@ -124,13 +124,13 @@ impl Index {
     }
 
     /// Compression of a store file.
-    pub fn coding(&self, file: usize) -> Compression {
-        self.files.coding(file)
+    pub fn compression(&self, file: usize) -> Compression {
+        self.files.compression(file)
     }
 
     /// The table of a packed file, `None` when the file has none that can be used.
     pub fn packed(&self, file: usize) -> Option<&SeekTable> {
-        if self.coding(file) != Compression::Zstd {
+        if self.compression(file) != Compression::Zstd {
             return None;
         }
         // A file that cannot be read tells so when its rows are.
@@ -151,38 +151,38 @@ impl Index {
         &self.bases
     }
 
-    /// Number of an extent's base among [`Index::bases`].
-    pub fn base_number(&self, extent: usize, base: u32) -> u32 {
-        self.base_numbers[self.starts.base[extent] + base as usize]
+    /// Number of a segment's base among [`Index::bases`].
+    pub fn base_number(&self, segment: usize, base: u32) -> u32 {
+        self.base_numbers[self.starts.base[segment] + base as usize]
     }
 
-    /// Numbers of the first row, DELETE entry, target and owner of each extent.
+    /// Numbers of the first row, DELETE entry, target and owner of each segment.
     pub fn starts(&self) -> &SegmentOffsets {
         &self.starts
     }
 
-    /// The extent that holds a row, and the row's number in it.
+    /// The segment that holds a row, and the row's number in it.
     pub fn locate(&self, row: usize) -> (usize, usize) {
-        let extent = self.starts.row.partition_point(|start| *start <= row) - 1;
-        (extent, row - self.starts.row[extent])
+        let segment = self.starts.row.partition_point(|start| *start <= row) - 1;
+        (segment, row - self.starts.row[segment])
     }
 
-    /// The extent that holds a DELETE entry (counted over the store), and its number in it.
+    /// The segment that holds a DELETE entry (counted over the store), and its number in it.
     pub fn locate_tombstone(&self, offset: usize) -> (usize, usize) {
-        let extent = self.starts.tombstone.partition_point(|start| *start <= offset) - 1;
-        (extent, offset - self.starts.tombstone[extent])
+        let segment = self.starts.tombstone.partition_point(|start| *start <= offset) - 1;
+        (segment, offset - self.starts.tombstone[segment])
     }
 
-    /// The extent that holds an owner (counted over the store), and its number in it.
+    /// The segment that holds an owner (counted over the store), and its number in it.
     pub fn locate_owner(&self, offset: usize) -> (usize, usize) {
-        let extent = self.starts.owner.partition_point(|start| *start <= offset) - 1;
-        (extent, offset - self.starts.owner[extent])
+        let segment = self.starts.owner.partition_point(|start| *start <= offset) - 1;
+        (segment, offset - self.starts.owner[segment])
     }
 
-    /// The extent that holds a target (counted over the store), and its number in it.
+    /// The segment that holds a target (counted over the store), and its number in it.
     pub fn locate_target(&self, offset: usize) -> (usize, usize) {
-        let extent = self.starts.target.partition_point(|start| *start <= offset) - 1;
-        (extent, offset - self.starts.target[extent])
+        let segment = self.starts.target.partition_point(|start| *start <= offset) - 1;
+        (segment, offset - self.starts.target[segment])
     }
 
     /// The number of a patient named by a base (a number among [`Index::bases`]) and an id.
@@ -191,12 +191,12 @@ impl Index {
     /// [`Damaged`] when the index is.
     pub fn patient(&self, base: u32, id: &Id) -> Result<Option<u32>, CorruptIndex> {
         let hash = crate::index::segment::id_encoding::owner_hash(self.bases[base as usize].as_bytes(), id.as_bytes());
-        let first = self.merged.lower_bound(Section::PatientHash, hash)?;
+        let first = self.global.lower_bound(Section::PatientHash, hash)?;
         for i in first..self.patients() {
-            if self.merged.verified_longs(Section::PatientHash, i..i + 1)?[0] != hash {
+            if self.global.verified_longs(Section::PatientHash, i..i + 1)?[0] != hash {
                 break;
             }
-            if self.merged.word(Section::PatientBase, i)? == base && self.patient_id(i as u32)? == *id {
+            if self.global.word(Section::PatientBase, i)? == base && self.patient_id(i as u32)? == *id {
                 return Ok(Some(i as u32));
             }
         }
@@ -205,25 +205,25 @@ impl Index {
 
     /// How many patients the dictionary has: every (base, id) that a reference or a Patient row names.
     pub fn patients(&self) -> usize {
-        self.merged.count(Section::PatientHash)
+        self.global.count(Section::PatientHash)
     }
 
-    /// The owners (counted over the store) that are a patient of the dictionary, one in each extent that names it.
+    /// The owners (counted over the store) that are a patient of the dictionary, one in each segment that names it.
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
     pub fn owners_of_patient(&self, patient: u32) -> Result<&[u32], CorruptIndex> {
         let offset = patient as usize;
-        let span = self.merged.verified_words(Section::PatientStart, offset..offset + 2)?;
-        self.merged.verified_words(Section::Occurrence, span[0] as usize..span[1] as usize)
+        let span = self.global.verified_words(Section::PatientStart, offset..offset + 2)?;
+        self.global.verified_words(Section::Occurrence, span[0] as usize..span[1] as usize)
     }
 
-    /// The patient that an owner of an extent is.
+    /// The patient that an owner of a segment is.
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub fn patient_of_owner(&self, extent: usize, owner: u32) -> Result<u32, CorruptIndex> {
-        self.merged.word(Section::OwnerPatient, self.starts.owner[extent] + owner as usize)
+    pub fn patient_of_owner(&self, segment: usize, owner: u32) -> Result<u32, CorruptIndex> {
+        self.global.word(Section::OwnerPatient, self.starts.owner[segment] + owner as usize)
     }
 
     /// The id of a patient of the dictionary.
@@ -232,8 +232,8 @@ impl Index {
     /// [`Damaged`] when the index is.
     pub fn patient_id(&self, patient: u32) -> Result<Id, CorruptIndex> {
         let first = self.owners_of_patient(patient)?.first().ok_or(CorruptIndex("a patient has no name"))?;
-        let (extent, owner) = self.locate_owner(*first as usize);
-        self.extents[extent].owner_id(owner)
+        let (segment, owner) = self.locate_owner(*first as usize);
+        self.segments[segment].owner_id(owner)
     }
 
     /// Files in the store's tree that are no data files.
@@ -246,7 +246,7 @@ impl Index {
         self.durable
     }
 
-    /// Checks that every store file that was read still holds the bytes that its extents were made from, if it was
+    /// Checks that every store file that was read still holds the bytes that its segments were made from, if it was
     /// touched at all. Of a file that was not opened nothing has left, so nothing is asked of it.
     ///
     /// # Errors
@@ -261,7 +261,7 @@ impl Index {
         Ok(())
     }
 
-    /// Hashes the bytes behind each extent of a file again.
+    /// Hashes the bytes behind each segment of a file again.
     ///
     /// # Errors
     /// As [`Index::verify_unchanged`].
@@ -273,8 +273,8 @@ impl Index {
                 "was {what} in place while it was in use; replace store files by rename, then run the same command again"
             ),
         };
-        let entries: Vec<&SegmentMeta> = self.generation.extents.iter().filter(|e| e.file == file).collect();
-        if self.files.coding(file) == Compression::None {
+        let entries: Vec<&SegmentMeta> = self.generation.segments.iter().filter(|e| e.file == file).collect();
+        if self.files.compression(file) == Compression::None {
             for entry in entries {
                 if entry.end > source.len() {
                     return Err(changed("truncated"));
@@ -289,7 +289,7 @@ impl Index {
             return self.verify_frames(source, &table, &entries).then_some(()).ok_or_else(|| changed("rewritten"));
         }
         let from = SeekPoint { compressed: 0, uncompressed: 0 };
-        let Ok(mut decoder) = Decoder::new(source, self.files.coding(file), from) else {
+        let Ok(mut decoder) = Decoder::new(source, self.files.compression(file), from) else {
             return Err(changed("truncated"));
         };
         let mut hash = Hasher64::new();
@@ -310,7 +310,7 @@ impl Index {
             hash.update(piece);
             offset += piece.len() as u64;
         }
-        // An empty extent at the end holds a fault only, and no bytes that could have changed.
+        // An empty segment at the end holds a fault only, and no bytes that could have changed.
         while next < entries.len() && entries[next].end == offset && hash.digest() == entries[next].content {
             hash = Hasher64::new();
             next += 1;
@@ -318,7 +318,7 @@ impl Index {
         if next < entries.len() { Err(changed("truncated")) } else { Ok(()) }
     }
 
-    /// Whether the frames of a packed file hash to what the extents were made from; damaged ones have no bytes.
+    /// Whether the frames of a packed file hash to what the segments were made from; damaged ones have no bytes.
     fn verify_frames(&self, source: &StoreFile, table: &SeekTable, entries: &[&SegmentMeta]) -> bool {
         let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
         let mut hashes = entries.iter().map(|entry| (entry, Hasher64::new())).collect::<Vec<_>>();
@@ -355,8 +355,9 @@ pub struct SnapshotRecord {
     pub validate: Validate,
     /// Birth of the index, in ticks.
     pub birth: Option<i64>,
-    /// The extents.
-    pub extents: Vec<SegmentRef>,
+    /// The segments.
+    #[serde(rename = "extents")]
+    pub segments: Vec<SegmentRef>,
 }
 
 impl SnapshotRecord {
@@ -367,7 +368,7 @@ impl SnapshotRecord {
     }
 }
 
-/// An extent as a job record keeps it.
+/// A segment as a job record keeps it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SegmentRef {
@@ -390,7 +391,7 @@ pub struct SegmentRef {
 pub struct Snapshot {
     index: Arc<Index>,
     as_of: Instant,
-    /// Visible extents; all of them unless the snapshot was taken again from a record.
+    /// Visible segments; all of them unless the snapshot was taken again from a record.
     visible: Arc<[bool]>,
 }
 
@@ -410,7 +411,7 @@ pub enum RowState {
 impl Snapshot {
     /// Everything that an index holds, as of an instant.
     pub fn new(index: Arc<Index>, as_of: Instant) -> Snapshot {
-        let visible = vec![true; index.extent_count()].into();
+        let visible = vec![true; index.segment_count()].into();
         Snapshot { index, as_of, visible }
     }
 
@@ -419,29 +420,29 @@ impl Snapshot {
         Snapshot::new(Arc::new(index), as_of)
     }
 
-    /// The snapshot that a record names, as of its instant, if the index has all of its extents; else the index again, and the number of the
-    /// first of the record's extents that it does not have.
+    /// The snapshot that a record names, as of its instant, if the index has all of its segments; else the index again, and the number of the
+    /// first of the record's segments that it does not have.
     pub(crate) fn of_segments(
         mut index: Index,
         record: &SnapshotRecord,
         as_of: Instant,
     ) -> Result<Snapshot, (Box<Index>, usize)> {
-        let found = index.find_extents(record);
+        let found = index.find_segments(record);
         if let Some(missing) = found.iter().position(Option::is_none) {
             return Err((Box::new(index), missing));
         }
-        let mut visible = vec![false; index.extent_count()];
+        let mut visible = vec![false; index.segment_count()];
         index.generation.birth = record.birth;
-        for (i, wanted) in found.into_iter().flatten().zip(&record.extents) {
+        for (i, wanted) in found.into_iter().flatten().zip(&record.segments) {
             visible[i] = true;
-            index.generation.extents[i].first_seen = wanted.first_seen;
+            index.generation.segments[i].first_seen = wanted.first_seen;
         }
         Ok(Snapshot { index: Arc::new(index), as_of, visible: visible.into() })
     }
 
     /// What a job record needs to take this snapshot again.
     pub fn record(&self) -> SnapshotRecord {
-        let extents = (0..self.index.extent_count()).filter(|position| self.visible[*position]).map(|offset| {
+        let segments = (0..self.index.segment_count()).filter(|position| self.visible[*position]).map(|offset| {
             let entry = self.index.entry(offset);
             SegmentRef {
                 file: self.index.file_name(entry.file).to_string(),
@@ -456,7 +457,7 @@ impl Snapshot {
             as_of: self.as_of.to_string(),
             validate: self.index.generation.validate,
             birth: self.index.generation.birth,
-            extents: extents.collect(),
+            segments: segments.collect(),
         }
     }
 
@@ -475,27 +476,27 @@ impl Snapshot {
         &self.as_of
     }
 
-    /// Whether an extent is part of the snapshot.
-    pub fn sees_segment(&self, extent: usize) -> bool {
-        self.visible[extent]
+    /// Whether a segment is part of the snapshot.
+    pub fn sees_segment(&self, segment: usize) -> bool {
+        self.visible[segment]
     }
 
-    /// The visible extents, in store order.
-    pub fn extents(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.index.extent_count()).filter(|offset| self.visible[*offset])
+    /// The visible segments, in store order.
+    pub fn segments(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.index.segment_count()).filter(|offset| self.visible[*offset])
     }
 
-    /// Whether rows of an extent are late for an export since `since`.
-    pub fn is_late(&self, extent: usize, since: &Instant) -> bool {
-        self.index.generation.is_late(self.index.entry(extent), since)
+    /// Whether rows of a segment are late for an export since `since`.
+    pub fn is_late(&self, segment: usize, since: &Instant) -> bool {
+        self.index.generation.is_late(self.index.entry(segment), since)
     }
 
-    /// Whether every extent is part of it.
+    /// Whether every segment is part of it.
     pub fn sees_whole_index(&self) -> bool {
         self.visible.iter().all(|visible| *visible)
     }
 
-    /// State of a row at `at`, which is T or an instant before it, among the extents that `known` lets through.
+    /// State of a row at `at`, which is T or an instant before it, among the segments that `known` lets through.
     ///
     /// `ours` tells whether a reference base (a number among [`Index::bases`]) is one of ours: a DELETE entry under
     /// another base ends nothing here.
@@ -504,41 +505,41 @@ impl Snapshot {
     /// [`Damaged`] when the index is.
     pub fn state(
         &self,
-        extent: usize,
+        segment_id: usize,
         row: usize,
         instant: InstantRef<'_>,
         ours: &[bool],
         known: &dyn Fn(usize) -> bool,
     ) -> Result<RowState, CorruptIndex> {
         let index = &*self.index;
-        // Most extents end before T as a whole, and then nobody need look when a row is dated.
-        let segment = &index.extents[extent];
+        // Most segments end before T as a whole, and then nobody need look when a row is dated.
+        let segment = &index.segments[segment_id];
         if segment.head().updated_max() >= instant.ticks
             && segment.updated(row)?.is_some_and(|updated| updated > instant)
         {
             return Ok(RowState::Future);
         }
-        let mut next = index.merged.next(index.starts.row[extent] + row)?;
+        let mut next = index.global.next(index.starts.row[segment_id] + row)?;
         let mut deleted = false;
         while let Some(number) = next {
             if number < index.starts.rows {
-                let (extent, row) = index.locate(number);
-                if index.extents[extent].updated(row)?.is_some_and(|updated| updated > instant) {
+                let (segment_id, row) = index.locate(number);
+                if index.segments[segment_id].updated(row)?.is_some_and(|updated| updated > instant) {
                     break;
                 }
-                if self.visible[extent] && known(extent) {
+                if self.visible[segment_id] && known(segment_id) {
                     return Ok(RowState::Superseded);
                 }
             } else {
-                let (extent, entry) = index.locate_tombstone(number - index.starts.rows);
-                let columns = index.extents[extent].tombstone(entry)?;
+                let (segment_id, entry) = index.locate_tombstone(number - index.starts.rows);
+                let columns = index.segments[segment_id].tombstone(entry)?;
                 if columns.tombstone_updated(entry).is_none_or(|updated| updated > instant) {
                     break;
                 }
-                let base = index.base_number(extent, columns.tomb_base[entry] & BASE_BITS);
-                deleted |= self.visible[extent] && known(extent) && ours[base as usize];
+                let base = index.base_number(segment_id, columns.tomb_base[entry] & BASE_BITS);
+                deleted |= self.visible[segment_id] && known(segment_id) && ours[base as usize];
             }
-            next = index.merged.next(number)?;
+            next = index.global.next(number)?;
         }
         Ok(if deleted { RowState::Deleted } else { RowState::Current })
     }

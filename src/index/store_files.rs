@@ -60,7 +60,7 @@ impl StoreFiles {
     pub(crate) fn known_to(store: &Store, generation: &IndexMeta) -> StoreFiles {
         let found = |entry: &FileEntry| WalkedFile {
             name: entry.name.clone(),
-            coding: Compression::of_file_name(&entry.name).unwrap_or(Compression::None),
+            compression: Compression::of_file_name(&entry.name).unwrap_or(Compression::None),
             stamp: entry.stamp,
         };
         let files = generation.files.iter().map(found).collect();
@@ -83,8 +83,8 @@ impl StoreFiles {
     }
 
     /// How a file is coded.
-    pub(crate) fn coding(&self, file: usize) -> Compression {
-        self.walked.files[file].coding
+    pub(crate) fn compression(&self, file: usize) -> Compression {
+        self.walked.files[file].compression
     }
 
     /// The number of the file of this name.
@@ -106,7 +106,7 @@ impl StoreFiles {
             return Ok(source);
         }
         let source = StoreFile::open(self.root.join(self.name(file)), self.access)?;
-        let source = match self.coding(file) {
+        let source = match self.compression(file) {
             // What was appended since the files were found is not there.
             Compression::None if self.cut => source.up_to(self.walked.files[file].stamp.len),
             _ => source,

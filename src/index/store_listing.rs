@@ -34,14 +34,14 @@ impl StoreListing {
     }
 
     /// Cuts what a later walk found back to this view: files that came later go, what was appended to plain files is
-    /// cut off. What the index knows already stays, because its extents cannot be divided: such rows were there when
+    /// cut off. What the index knows already stays, because its segments cannot be divided: such rows were there when
     /// somebody else looked. Compressed files are read whole.
     pub(crate) fn truncate_to(&self, walk: &mut Walk, known_by: Option<&IndexMeta>) {
         let known = |found: &WalkedFile| known_by.and_then(|generation| known(generation, &found.name));
         walk.files.retain(|found| self.position_of(&found.name).is_some() || known(found).is_some());
         for found in &mut walk.files {
             let seen = self.position_of(&found.name).map_or(0, |i| self.files[i].1.len);
-            if found.coding == Compression::None {
+            if found.compression == Compression::None {
                 found.stamp.len = found.stamp.len.min(seen.max(known(found).map_or(0, |known| known.len)));
             }
         }
@@ -111,7 +111,7 @@ mod tests {
             assert!(view.is_indexed(store.latest_published().unwrap().generation()));
             let then = Store::open(&twin).unwrap().snapshot(as_of()).unwrap();
             let contents = |snapshot: &crate::index::snapshot::Snapshot| {
-                snapshot.record().extents.iter().map(|extent| (extent.end, extent.content)).max().unwrap()
+                snapshot.record().segments.iter().map(|segment| (segment.end, segment.content)).max().unwrap()
             };
             if !indexed_before {
                 assert_eq!(contents(&snapshot), contents(&then), "the same bytes as a copy of that moment");

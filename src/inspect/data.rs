@@ -17,7 +17,7 @@ use crate::sys::access::Access;
 use crate::sys::store_file::StoreFile;
 
 /// Shows a data file of this coding. Bundles of deletions are told from resources.
-pub(crate) fn show(path: &Path, coding: Compression, report: &mut InspectReport) {
+pub(crate) fn show(path: &Path, compression: Compression, report: &mut InspectReport) {
     let source = match StoreFile::open(path, Access::pread()) {
         Ok(source) => source,
         Err(error) => return report.broken(path, error),
@@ -36,7 +36,7 @@ pub(crate) fn show(path: &Path, coding: Compression, report: &mut InspectReport)
             Err(fault) => damage.push(format!("line {lines}, byte {} of it: {}", fault.at, fault.kind)),
         }
     };
-    let mut decoder = match Decoder::new(&source, coding, SeekPoint::default()) {
+    let mut decoder = match Decoder::new(&source, compression, SeekPoint::default()) {
         Ok(decoder) => decoder,
         Err(error) => return report.broken(path, error),
     };

@@ -110,7 +110,7 @@ pub(crate) fn plan(path: &Path, report: &mut InspectReport) {
             part.fact("store", &job.origin.store_absolute);
             job.origin.population_file.iter().for_each(|file| part.fact("population file", file));
             part.fact("transactionTime", &job.snapshot.as_of);
-            part.fact("extents", grouped(job.snapshot.extents.len() as u64));
+            part.fact("extents", grouped(job.snapshot.segments.len() as u64));
             job.request.iter().filter(|(_, value)| !value.is_empty()).for_each(|(name, value)| part.fact(name, value));
             for (name, rows, bytes) in &job.shards {
                 part.row(vec![name.clone(), grouped(*rows), grouped(*bytes)]);

@@ -1,4 +1,4 @@
-//! The files of an index: extents, what was merged over them, and the generation that names them.
+//! The files of an index: segments, what was merged over them, and the generation that names them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ pub(crate) fn directory(path: &Path, report: &mut InspectReport) {
     let named = generation(&path.join(meta::FILE), report);
     let mut known: Vec<&str> = vec![meta::FILE, "lock"];
     if let Some(named) = &named {
-        let containers = named.containers.iter().map(|name| (name, extents as fn(&Path, &mut InspectReport)));
-        for (named, look) in containers.chain([(&named.merged, merged as fn(&Path, &mut InspectReport))]) {
+        let containers = named.containers.iter().map(|name| (name, segments as fn(&Path, &mut InspectReport)));
+        for (named, look) in containers.chain([(&named.global, merged as fn(&Path, &mut InspectReport))]) {
             known.push(&named.name);
             let file = path.join(&named.name);
             match file.is_file() {
@@ -57,8 +57,8 @@ fn open(path: &Path, report: &mut InspectReport) -> Option<Arc<IndexBytes>> {
     }
 }
 
-/// A file of extents, one after the other. Behind a broken one the next is sought by its first bytes.
-pub(crate) fn extents(path: &Path, report: &mut InspectReport) {
+/// A file of segments, one after the other. Behind a broken one the next is sought by its first bytes.
+pub(crate) fn segments(path: &Path, report: &mut InspectReport) {
     let Some(bytes) = open(path, report) else { return };
     let mut list = ReportSection::new(
         format!("{}: extents", name(path)),
@@ -117,7 +117,7 @@ pub(crate) fn extents(path: &Path, report: &mut InspectReport) {
     report.part("", rows);
 }
 
-/// What was merged over all extents.
+/// What was merged over all segments.
 pub(crate) fn merged(path: &Path, report: &mut InspectReport) {
     let Some(bytes) = open(path, report) else { return };
     let mut part =
@@ -172,15 +172,15 @@ pub(crate) fn generation(path: &Path, report: &mut InspectReport) -> Option<Inde
         part.fact("first snapshot", instant_text(found.birth));
         part.fact("latest snapshot", instant_text(found.latest));
         part.fact("files", grouped(found.files.len() as u64));
-        part.fact("extents", grouped(found.extents.len() as u64));
+        part.fact("extents", grouped(found.segments.len() as u64));
         let names: Vec<&str> = found.containers.iter().map(|file| file.name.as_str()).collect();
         part.fact("containers", names.join(", "));
-        part.fact("merged", &found.merged.name);
-        let trusted = found.containers.iter().chain([&found.merged]).all(|file| file.stamp.is_some());
+        part.fact("merged", &found.global.name);
+        let trusted = found.containers.iter().chain([&found.global]).all(|file| file.stamp.is_some());
         part.fact("index files stamped", trusted);
         for (number, file) in found.files.iter().enumerate() {
-            let own = || found.extents.iter().filter(|extent| extent.file == number);
-            let tail = if own().any(|extent| extent.tail) { "no newline" } else { "whole" };
+            let own = || found.segments.iter().filter(|segment| segment.file == number);
+            let tail = if own().any(|segment| segment.tail) { "no newline" } else { "whole" };
             let cells =
                 [grouped(file.stamp.len), grouped(own().count() as u64), tail.into(), file.appendable.to_string()];
             part.row([file.name.clone()].into_iter().chain(cells).collect());

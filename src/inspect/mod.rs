@@ -46,7 +46,7 @@ pub(crate) enum InspectError {
 /// What a file is, told by its first bytes, or by its name when those are damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileKind {
-    Extents,
+    Segments,
     Merged,
     Generation,
     Note,
@@ -120,12 +120,12 @@ fn kind_of(path: &Path) -> io::Result<Option<FileKind>> {
         "plan.json" => Some(FileKind::Plan),
         "done.ndjson" => Some(FileKind::Done),
         meta::FILE => Some(FileKind::Generation),
-        _ if name.starts_with("extents-") => Some(FileKind::Extents),
+        _ if name.starts_with("extents-") => Some(FileKind::Segments),
         _ if name.starts_with("merged-") => Some(FileKind::Merged),
         _ => Compression::of_file_name(&name).map(FileKind::Data),
     };
     Ok(match &head[..] {
-        head if head.starts_with(&layout::MAGIC) => Some(FileKind::Extents),
+        head if head.starts_with(&layout::MAGIC) => Some(FileKind::Segments),
         head if head.starts_with(&global::MAGIC.to_le_bytes()) => Some(FileKind::Merged),
         head if head.starts_with(b"outpour-index ") => Some(FileKind::Generation),
         _ if by_name.is_some() => by_name,
@@ -135,7 +135,7 @@ fn kind_of(path: &Path) -> io::Result<Option<FileKind>> {
 
 fn file(path: &Path, kind: FileKind, report: &mut InspectReport) {
     match kind {
-        FileKind::Extents => index::extents(path, report),
+        FileKind::Segments => index::segments(path, report),
         FileKind::Merged => index::merged(path, report),
         FileKind::Note => index::note(path, report),
         FileKind::Generation => drop(index::generation(path, report)),
@@ -143,6 +143,6 @@ fn file(path: &Path, kind: FileKind, report: &mut InspectReport) {
         FileKind::Status => export::status(path, report),
         FileKind::Plan => export::plan(path, report),
         FileKind::Done => export::done(path, report),
-        FileKind::Data(coding) => data::show(path, coding, report),
+        FileKind::Data(compression) => data::show(path, compression, report),
     }
 }

@@ -114,7 +114,7 @@ fn damage_is_told_and_never_a_panic() {
             );
         }
     }
-    // The second extent is shown although the first is broken.
+    // The second segment is shown although the first is broken.
     let mut names = std::fs::read_dir(&index).unwrap().map(|entry| entry.unwrap().path());
     let container = names.find(|path| path.to_string_lossy().contains("extents-")).unwrap();
     let mut bytes = std::fs::read(&container).unwrap();

@@ -404,7 +404,7 @@ impl JobEngine {
             inner.records.remove(id)?;
             job.deleted.store(true, Relaxed);
         }
-        job.watch.cancel.store(true, Relaxed);
+        job.progress.cancel.store(true, Relaxed);
         let mut table = inner.registry();
         shared::forget_job(&mut table, &job);
         if !job.stage.lock().expect("no panic under it").is_busy() {
@@ -423,7 +423,7 @@ impl JobEngine {
     /// Faulty lines of the store, by the index as it was last published; `None` while there is none that can be read.
     pub(crate) fn faulty_lines(&self) -> Option<u64> {
         let snapshot = self.snapshot_now()?;
-        let totals = snapshot.index().merged().totals().ok()?;
+        let totals = snapshot.index().global().totals().ok()?;
         Some((0..FaultKind::ALL.len()).map(|kind| totals.faults(kind)).sum())
     }
 
@@ -469,7 +469,7 @@ impl JobEngine {
         {
             let mut table = self.inner.registry();
             table.stopping = true;
-            table.turns.iter().for_each(|job| job.watch.cancel.store(true, Relaxed));
+            table.turns.iter().for_each(|job| job.progress.cancel.store(true, Relaxed));
         }
         self.inner.wake.notify_all();
         for thread in self.threads.lock().expect("no panic under it").drain(..) {

@@ -118,7 +118,8 @@ pub(crate) struct StoredRequest {
     /// Bounds of a file.
     pub bounds: FileBounds,
     /// Compression of stored files.
-    pub coding: Compression,
+    #[serde(rename = "coding")]
+    pub compression: Compression,
     /// Digest over each file.
     pub digest: DigestAlgorithm,
     /// What was decided while the request was read.
@@ -154,7 +155,7 @@ impl StoredRequest {
         request.late = self.late;
         request.missing_last_updated = self.missing_last_updated;
         request.bounds = self.bounds;
-        request.coding = self.coding;
+        request.compression = self.compression;
         request.digest = self.digest;
         request.notes = self.notes.clone();
         request

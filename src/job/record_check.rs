@@ -66,7 +66,7 @@ impl JobRecord {
             if !names.insert(&file.receipt.file) || file.kind != RecordKind::of(&name) {
                 return Err("a file of it stands twice, or in the wrong list");
             }
-            if name.coding != self.request.coding || digest != self.request.digest {
+            if name.compression != self.request.compression || digest != self.request.digest {
                 return Err("a file of it has another coding or digest than was asked for");
             }
             if file.kind == RecordKind::Output {

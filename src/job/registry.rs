@@ -22,7 +22,7 @@ pub(crate) struct Job {
     pub deleted: AtomicBool,
     /// Its client has asked what became of it, in this process.
     pub asked: AtomicBool,
-    pub watch: Progress,
+    pub progress: Progress,
     pub percent: AtomicU64,
     /// It has begun anew once because the index was damaged.
     pub mended: AtomicBool,
@@ -55,7 +55,7 @@ impl Job {
             changing: Mutex::new(()),
             deleted: AtomicBool::new(false),
             asked: AtomicBool::new(false),
-            watch: Progress::default(),
+            progress: Progress::default(),
             percent: AtomicU64::new(0),
             mended: AtomicBool::new(false),
             begun: Mutex::new(None),
@@ -79,7 +79,7 @@ impl Job {
 
     /// As if nothing had been done yet, for another try.
     pub(crate) fn renew(&self) {
-        for counter in [&self.watch.write_done, &self.watch.files_done, &self.watch.scan_done, &self.percent] {
+        for counter in [&self.progress.write_done, &self.progress.files_done, &self.progress.scan_done, &self.percent] {
             counter.store(0, Relaxed);
         }
         self.mended.store(false, Relaxed);

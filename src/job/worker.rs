@@ -147,11 +147,11 @@ fn prepare_job(inner: &Arc<EngineShared>, job: &Arc<Job>) {
         let moment = SnapshotRequest { as_of, view: record.view.clone() };
         let request = record.request.to_request(&directory);
         let store = &inner.options.store;
-        let begin = || ExportRun::begin(store, &request, &moment, &options, Existing::Resume, &job.watch);
+        let begin = || ExportRun::begin(store, &request, &moment, &options, Existing::Resume, &job.progress);
         match begin() {
             // What was begun cannot be gone on with (by another version of outpour, say): it begins anew, with its T.
             // Nobody was told of any of its files yet.
-            Err(error) if is_spoiled(&error) || repair_index(store, &error, &job.watch)?.is_some() => {
+            Err(error) if is_spoiled(&error) || repair_index(store, &error, &job.progress)?.is_some() => {
                 tracing::warn!(job = job.id, "what a job has begun cannot be gone on with; it begins anew");
                 remove_output(inner, &job.id)?;
                 begin()
@@ -215,7 +215,7 @@ fn log_withheld(job: &Job, run: &ExportRun) {
 }
 
 fn write_task(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>, task: usize, tried: u32) {
-    let done = run_guarded(inner, || run.write(task, &*inner.options.clock, &job.watch));
+    let done = run_guarded(inner, || run.write(task, &*inner.options.clock, &job.progress));
     // A run holds the lock of its directory: nobody may hold one that the stage does not.
     drop(run);
     let mut over = None;
@@ -223,7 +223,7 @@ fn write_task(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>, ta
         let mut stage = job.stage.lock().expect("no panic under it");
         let RunPhase::Writing { pending, busy, failed, .. } = &mut *stage else { return };
         *busy -= 1;
-        let stopped = job.watch.cancel.load(Relaxed);
+        let stopped = job.progress.cancel.load(Relaxed);
         job.touch(&inner.now());
         match done {
             Ok(()) => {}
@@ -271,14 +271,14 @@ fn is_transient(error: &ExportError) -> bool {
 fn repair_and_retry(inner: &Arc<EngineShared>, job: &Arc<Job>, error: ExportError) {
     let first = !job.mended.swap(true, Relaxed);
     let turn = inner.lock_index();
-    let recovered =
-        first && matches!(run_guarded(inner, || repair_index(&inner.options.store, &error, &job.watch)), Ok(Some(_)));
+    let recovered = first
+        && matches!(run_guarded(inner, || repair_index(&inner.options.store, &error, &job.progress)), Ok(Some(_)));
     drop(turn);
     if recovered {
         tracing::warn!(job = job.id, %error, "the index was mended; the job begins anew");
         remove_output(inner, &job.id).ok();
-        job.watch.write_done.store(0, Relaxed);
-        job.watch.files_done.store(0, Relaxed);
+        job.progress.write_done.store(0, Relaxed);
+        job.progress.files_done.store(0, Relaxed);
         // Nothing that was finished stands any more.
         inner.change(job, |record| record.planned = None).ok();
     }
@@ -292,13 +292,13 @@ fn repair_and_retry(inner: &Arc<EngineShared>, job: &Arc<Job>, error: ExportErro
 }
 
 fn finish_job(inner: &Arc<EngineShared>, job: &Arc<Job>, run: Arc<ExportRun>) {
-    let done = run_guarded(inner, || run.finish(&*inner.options.clock, &job.watch));
+    let done = run_guarded(inner, || run.finish(&*inner.options.clock, &job.progress));
     drop(run);
     let ended = match done {
         Ok(exported) => complete_job(inner, job, &exported).map_err(|error| Some(record_error(inner, error))),
         Err(error) => Err(error),
     };
-    let stopped = job.watch.cancel.load(Relaxed);
+    let stopped = job.progress.cancel.load(Relaxed);
     match ended {
         Err(Some(error)) if !stopped => repair_and_retry(inner, job, error),
         ended => {
@@ -431,17 +431,17 @@ fn record_error(inner: &EngineShared, source: std::io::Error) -> ExportError {
 /// How much a job has to do and has done, if it is planned; never more done than there is, nor less than was recorded.
 pub(crate) fn planned_counts(job: &Job, record: &JobRecord) -> Option<PlannedCounts> {
     let planned = record.planned?;
-    let done = job.watch.files_done.load(Relaxed);
+    let done = job.progress.files_done.load(Relaxed);
     Some(PlannedCounts { complete: planned.complete.max(done).min(planned.shards), ..planned })
 }
 
 /// How much of a job is done, in hundredths, never less than was told before and never all.
 pub(crate) fn percent_done(job: &Job) -> u8 {
-    let watch = &job.watch;
+    let progress = &job.progress;
     let share = |done: u64, total: u64| if total == 0 { 0.0 } else { (done as f64 / total as f64).min(1.0) };
-    let (scan, write) = (watch.scan_total.load(Relaxed), watch.write_total.load(Relaxed));
-    let scanned = share(watch.scan_done.load(Relaxed), scan);
-    let written = share(watch.write_done.load(Relaxed), write);
+    let (scan, write) = (progress.scan_total.load(Relaxed), progress.write_total.load(Relaxed));
+    let scanned = share(progress.scan_done.load(Relaxed), scan);
+    let written = share(progress.write_done.load(Relaxed), write);
     // Indexing new bytes is the first half of a job that has any.
     let done = if scan > 0 { scanned * 50.0 + written * 50.0 } else { written * 100.0 };
     let now = (done as u64).min(99);

@@ -31,8 +31,8 @@ const BATCH_BYTES: u64 = 8 << 20;
 /// The patients that are taken in one pass over the columns: all of them, unless a type has very many rows.
 pub(crate) fn passes(keep: &Retention<'_>, type_index: usize) -> impl Iterator<Item = Range<u64>> + use<> {
     let index = keep.snapshot.index();
-    let count = |extent: usize| index.extents()[extent].columns().type_count[type_index];
-    let rows: u64 = keep.snapshot.extents().map(count).sum();
+    let count = |segment: usize| index.segments()[segment].columns().type_count[type_index];
+    let rows: u64 = keep.snapshot.segments().map(count).sum();
     let (parts, patients) = (rows.div_ceil(PASS_ROWS).max(1), index.patients() as u64);
     (0..parts).map(move |part| {
         let cut = |part: u64| patients * part / parts;
@@ -49,15 +49,15 @@ pub(crate) fn write_type(
     pass: Range<u64>,
     rows: &RowFetcher<'_>,
     writer: &mut PackWriter,
-    watch: &Progress,
+    progress: &Progress,
     packed: &mut PackReport,
 ) -> Result<(), PackError> {
     let mut keys = sort_keys(keep, type_index, set, &pass, packed)?;
     keys.par_sort_unstable();
     let index = keep.snapshot.index();
     let length = |key: &SortKey| {
-        let (extent, row) = index.locate(key.row as usize);
-        u64::from(index.extents()[extent].columns().length(row)) + 1
+        let (segment, row) = index.locate(key.row as usize);
+        u64::from(index.segments()[segment].columns().length(row)) + 1
     };
     let mut frames = FrameCutter { keys: &keys, length: &length, at: 0, shared: Vec::new() };
     let mut batch: Vec<Range<usize>> = Vec::new();
@@ -69,11 +69,11 @@ pub(crate) fn write_type(
             bytes += len;
         }
         if next.is_none() || bytes >= BATCH_BYTES {
-            if watch.cancel.load(Relaxed) {
+            if progress.cancel.load(Relaxed) {
                 return Err(IndexError::Cancelled.into());
             }
             writer.frames(&keys, &batch, rows, packed)?;
-            watch.write_done.fetch_add(bytes, Relaxed);
+            progress.write_done.fetch_add(bytes, Relaxed);
             (bytes, _) = (0, batch.clear());
         }
         if next.is_none() {
@@ -91,22 +91,22 @@ fn sort_keys(
     packed: &mut PackReport,
 ) -> Result<Vec<SortKey>, IndexError> {
     let index = keep.snapshot.index();
-    let merged = index.merged();
+    let global = index.global();
     let mut keys = Vec::new();
-    for extent in keep.snapshot.extents() {
-        let columns = index.extents()[extent].columns();
+    for segment in keep.snapshot.segments() {
+        let columns = index.segments()[segment].columns();
         if columns.type_count[type_index] == 0 {
             continue;
         }
-        let owners = index.starts().owner[extent]..index.starts().owner[extent] + columns.owner_hash.len();
-        let owner_patient = merged.verified_words(Section::OwnerPatient, owners)?;
-        let first_row = index.starts().row[extent];
-        let mut followed = merged.pairs(Section::Succession, first_row..first_row + columns.rows())?;
+        let owners = index.starts().owner[segment]..index.starts().owner[segment] + columns.owner_hash.len();
+        let owner_patient = global.verified_words(Section::OwnerPatient, owners)?;
+        let first_row = index.starts().row[segment];
+        let mut followed = global.pairs(Section::Succession, first_row..first_row + columns.rows())?;
         for row in (0..columns.rows()).filter(|row| columns.resource_type[*row] as usize == type_index) {
             let first = columns.owners_of(row).first();
             let patient = first.map_or(NOBODY, |owner| owner_patient[*owner as usize]);
             let ticks = columns.last_updated[row];
-            if !pass.contains(&u64::from(patient)) || keep.version_set_of(extent, ticks) != set {
+            if !pass.contains(&u64::from(patient)) || keep.version_set_of(segment, ticks) != set {
                 continue;
             }
             let number = first_row + row;
@@ -114,7 +114,7 @@ fn sort_keys(
             followed = &followed[before..];
             let is_followed = followed.first().is_some_and(|pair| (pair >> 32) as usize == number);
             let number = number as u32;
-            match keep.disposition_of(extent, row, is_followed)? {
+            match keep.disposition_of(segment, row, is_followed)? {
                 Disposition::Stays => keys.push(SortKey::new(patient, ticks, number)),
                 Disposition::Future => keys.push(SortKey::new(FUTURE, i64::MAX, number)),
                 Disposition::Superseded => packed.superseded += 1,

@@ -59,17 +59,17 @@ pub(crate) fn pack(
     store: &Store,
     as_of: Instant,
     options: &PackOptions,
-    watch: &Progress,
+    progress: &Progress,
 ) -> Result<PackReport, PackError> {
     check_outside(store.root(), &options.to)?;
     let directory = AtomicDir::begin(&options.to, options.sync)?;
-    let (snapshot, work) = verified_snapshot(store, as_of, watch)?;
+    let (snapshot, work) = verified_snapshot(store, as_of, progress)?;
     let mut packed =
         PackReport { transaction_time: snapshot.as_of().to_string(), index: work, ..PackReport::default() };
-    write_store(&snapshot, store.options(), &directory, options, watch, &mut packed)?;
+    write_store(&snapshot, store.options(), &directory, options, progress, &mut packed)?;
     // The last look at the store: what was read must be what the snapshot was taken of.
     snapshot.index().verify_unchanged()?;
-    if watch.cancel.load(Relaxed) {
+    if progress.cancel.load(Relaxed) {
         return Err(IndexError::Cancelled.into());
     }
     directory.publish()?;
@@ -77,16 +77,20 @@ pub(crate) fn pack(
 }
 
 /// A snapshot whose whole index was proven, since everything of it is read; a damaged one is repaired first.
-fn verified_snapshot(store: &Store, as_of: Instant, watch: &Progress) -> Result<(Snapshot, RefreshStats), PackError> {
+fn verified_snapshot(
+    store: &Store,
+    as_of: Instant,
+    progress: &Progress,
+) -> Result<(Snapshot, RefreshStats), PackError> {
     let prove = |snapshot: &Snapshot| {
-        snapshot.index().extents().par_iter().try_for_each(|extent| extent.verify_all().map(drop))
+        snapshot.index().segments().par_iter().try_for_each(|segment| segment.verify_all().map(drop))
     };
-    let (snapshot, work) = store.snapshot_watched(as_of.clone(), watch)?;
+    let (snapshot, work) = store.snapshot_watched(as_of.clone(), progress)?;
     if prove(&snapshot).is_ok() {
         return Ok((snapshot, work));
     }
-    let (_, repair) = store.verify_and_repair(watch)?;
-    let (snapshot, mut work) = store.snapshot_watched(as_of, watch)?;
+    let (_, repair) = store.verify_and_repair(progress)?;
+    let (snapshot, mut work) = store.snapshot_watched(as_of, progress)?;
     prove(&snapshot)?;
     work.repaired.extend(repair.repaired);
     Ok((snapshot, work))
@@ -98,42 +102,48 @@ fn write_store(
     store: &StoreOptions,
     directory: &AtomicDir,
     options: &PackOptions,
-    watch: &Progress,
+    progress: &Progress,
     packed: &mut PackReport,
 ) -> Result<(), PackError> {
     let index = snapshot.index();
     let keep = Retention::new(snapshot);
-    let bytes = |extent: usize| index.entry(extent).end - index.entry(extent).start;
-    watch.write_total.store(snapshot.extents().map(bytes).sum(), Relaxed);
+    let bytes = |segment: usize| index.entry(segment).end - index.entry(segment).start;
+    progress.write_total.store(snapshot.segments().map(bytes).sum(), Relaxed);
     let mut rows = RowFetcher::new(snapshot, directory.path(), store.access);
-    let found =
-        non_rows::write_non_rows(snapshot, &mut rows, store.kernel, (directory.path(), options.sync), watch, packed)?;
-    let mut types: BTreeSet<usize> = snapshot.extents().flat_map(|extent| types_of(snapshot, extent)).collect();
+    let found = non_rows::write_non_rows(
+        snapshot,
+        &mut rows,
+        store.kernel,
+        (directory.path(), options.sync),
+        progress,
+        packed,
+    )?;
+    let mut types: BTreeSet<usize> = snapshot.segments().flat_map(|segment| types_of(snapshot, segment)).collect();
     if !found.is_empty() {
         types.insert(ResourceType::BUNDLE.index());
     }
     for i in types {
         let resource_type = ResourceType::from_index(i).expect("a type of the index");
-        rows.decode(&|extent| types_of(snapshot, extent).any(|of| of == i), watch)?;
+        rows.decode(&|segment| types_of(snapshot, segment).any(|of| of == i), progress)?;
         let mut writer = PackWriter::new(directory.path(), resource_type, options.level, options.sync);
         for set in keep.version_sets() {
             let header = PackHeader::new(snapshot, set);
             writer.begin(header, packed)?;
             for pass in cluster::passes(&keep, i) {
-                cluster::write_type(&keep, i, set, pass, &rows, &mut writer, watch, packed)?;
+                cluster::write_type(&keep, i, set, pass, &rows, &mut writer, progress, packed)?;
             }
         }
         if resource_type == ResourceType::BUNDLE {
-            rows.decode(&|extent| index.extents()[extent].head().tombstone_lines > 0, watch)?;
+            rows.decode(&|segment| index.segments()[segment].head().tombstone_lines > 0, progress)?;
             tombstones::write(&keep, &found, &rows, &mut writer, packed)?;
         }
         writer.finish(packed)?;
         let bundles_to_come = i < ResourceType::BUNDLE.index();
-        rows.forget_decoded(&|extent| {
-            let lines = index.extents()[extent].head().tombstone_lines;
-            types_of(snapshot, extent).any(|of| of > i) || bundles_to_come && lines > 0
+        rows.forget_decoded(&|segment| {
+            let lines = index.segments()[segment].head().tombstone_lines;
+            types_of(snapshot, segment).any(|of| of > i) || bundles_to_come && lines > 0
         });
-        if watch.cancel.load(Relaxed) {
+        if progress.cancel.load(Relaxed) {
             return Err(IndexError::Cancelled.into());
         }
     }
@@ -145,9 +155,9 @@ fn write_store(
     Ok(())
 }
 
-/// The types that an extent has rows of.
-fn types_of(snapshot: &Snapshot, extent: usize) -> impl Iterator<Item = usize> + '_ {
-    let counts = snapshot.index().extents()[extent].columns().type_count;
+/// The types that a segment has rows of.
+fn types_of(snapshot: &Snapshot, segment: usize) -> impl Iterator<Item = usize> + '_ {
+    let counts = snapshot.index().segments()[segment].columns().type_count;
     counts.iter().enumerate().filter(|(_, count)| **count > 0).map(|(i, _)| i)
 }
 

@@ -1,7 +1,7 @@
 //! The lines that the index does not place: deletions, whose lines stay as they are, and faults, which go to
 //! `rejected.ndjson` as they are.
 //!
-//! They stand in the gaps between rows. Only extents that count such lines are looked into, and each line found is read
+//! They stand in the gaps between rows. Only segments that count such lines are looked into, and each line found is read
 //! once more to tell which it is.
 
 use std::fs::File;
@@ -35,13 +35,13 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 /// A line of DELETE entries.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TombstoneLine {
-    /// Extent that holds it.
-    pub extent: usize,
+    /// Segment that holds it.
+    pub segment: usize,
     /// Start in the (uncompressed) file.
     pub start: u64,
     /// Bytes without the line's end.
     pub length: u64,
-    /// Its first DELETE entry, numbered in the extent.
+    /// Its first DELETE entry, numbered in the segment.
     pub first: usize,
     /// Its DELETE entries.
     pub count: usize,
@@ -56,32 +56,32 @@ pub(crate) fn write_non_rows(
     rows: &mut RowFetcher<'_>,
     kernel: Kernel,
     (directory, sync): (&Path, FileSync),
-    watch: &Progress,
+    progress: &Progress,
     packed: &mut PackReport,
 ) -> Result<Vec<TombstoneLine>, PackError> {
     let index = snapshot.index();
-    let walked = |extent: usize| {
-        let head = index.extents()[extent].head();
+    let walked = |segment: usize| {
+        let head = index.segments()[segment].head();
         head.faulty + head.tombstone_lines > 0
     };
-    rows.decode(&walked, watch)?;
+    rows.decode(&walked, progress)?;
     let mut extractor = Extractor::new(kernel, index.generation().validate);
     let mut rejected = RejectedLines { path: directory.join(REJECTED), file: None };
     let mut found = Vec::new();
-    for extent in snapshot.extents() {
-        let head = index.extents()[extent].head();
+    for segment in snapshot.segments() {
+        let head = index.segments()[segment].head();
         packed.lines += head.lines;
         packed.blank += head.blank;
-        damage_error(snapshot, extent, packed);
-        if !walked(extent) {
+        damage_error(snapshot, segment, packed);
+        if !walked(segment) {
             continue;
         }
-        if watch.cancel.load(Relaxed) {
+        if progress.cancel.load(Relaxed) {
             return Err(IndexError::Cancelled.into());
         }
-        let source = rows.source(index.entry(extent).file)?;
+        let source = rows.source(index.entry(segment).file)?;
         let mut tombstone = 0;
-        for gap in non_row_lines(snapshot, extent, source)? {
+        for gap in non_row_lines(snapshot, segment, source)? {
             each_non_row_line(source, gap, &mut |line| {
                 match read(source, &line, &mut extractor)? {
                     NonRowKind::Blank | NonRowKind::Resource => {}
@@ -91,7 +91,7 @@ pub(crate) fn write_non_rows(
                     }
                     NonRowKind::Tombstones(count) => {
                         let (start, length) = (line.start, line.end - line.start);
-                        found.push(TombstoneLine { extent, start, length, first: tombstone, count });
+                        found.push(TombstoneLine { segment, start, length, first: tombstone, count });
                         tombstone += count;
                     }
                 }
@@ -105,9 +105,9 @@ pub(crate) fn write_non_rows(
 
 /// Counts the places at which a compressed file is damaged, and tells where the first of them are. Something was lost
 /// there, or may have been: of a file that was cut off behind a line nobody can know.
-fn damage_error(snapshot: &Snapshot, extent: usize, packed: &mut PackReport) {
+fn damage_error(snapshot: &Snapshot, segment: usize, packed: &mut PackReport) {
     let index = snapshot.index();
-    let (entry, columns) = (index.entry(extent), index.extents()[extent].columns());
+    let (entry, columns) = (index.entry(segment), index.segments()[segment].columns());
     let kinds = [FaultKind::Damaged, FaultKind::DamagedFrame, FaultKind::DamagedTable];
     let count: u64 = kinds.iter().map(|kind| columns.fault_count[*kind as usize]).sum();
     packed.damaged += count;
@@ -129,11 +129,11 @@ fn damage_error(snapshot: &Snapshot, extent: usize, packed: &mut PackReport) {
     packed.damage.extend(reported.take(room));
 }
 
-/// The spans of an extent between its rows and their line ends, damaged frames left out.
-fn non_row_lines(snapshot: &Snapshot, extent: usize, source: &StoreFile) -> Result<Vec<Range<u64>>, PackError> {
+/// The spans of a segment between its rows and their line ends, damaged frames left out.
+fn non_row_lines(snapshot: &Snapshot, segment: usize, source: &StoreFile) -> Result<Vec<Range<u64>>, PackError> {
     let index = snapshot.index();
-    let (entry, columns) = (index.entry(extent), index.extents()[extent].columns());
-    let mut taken: Vec<Range<u64>> = (0..columns.rows()).map(|row| row_range(index, extent, row)).collect();
+    let (entry, columns) = (index.entry(segment), index.segments()[segment].columns());
+    let mut taken: Vec<Range<u64>> = (0..columns.rows()).map(|row| row_range(index, segment, row)).collect();
     let lost = columns.faults().filter(|fault| fault.kind == FaultKind::DamagedFrame);
     let lost: Vec<Range<u64>> = lost
         .map(|fault| {

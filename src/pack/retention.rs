@@ -49,7 +49,7 @@ impl<'a> Retention<'a> {
         let index = snapshot.index();
         let ours = index.bases().iter().map(String::is_empty).collect();
         let mut keep = Retention { snapshot, ours, sets: vec![None] };
-        let mut late: Vec<i64> = snapshot.extents().filter_map(|extent| keep.late_from(extent)).collect();
+        let mut late: Vec<i64> = snapshot.segments().filter_map(|segment| keep.late_from(segment)).collect();
         late.sort_unstable();
         late.dedup();
         keep.sets.extend(late.into_iter().map(Some));
@@ -61,26 +61,26 @@ impl<'a> Retention<'a> {
         self.sets.iter().copied()
     }
 
-    /// T of the first snapshot that held an extent, if its rows can be late.
-    fn late_from(&self, extent: usize) -> Option<i64> {
+    /// T of the first snapshot that held a segment, if its rows can be late.
+    fn late_from(&self, segment: usize) -> Option<i64> {
         let index = self.snapshot.index();
-        let first = index.entry(extent).first_seen?;
+        let first = index.entry(segment).first_seen?;
         (first > index.generation().birth?).then_some(first)
     }
 
-    /// The set of rows or deletions of an extent that are dated so (in ticks). Those without a date are older than any:
+    /// The set of rows or deletions of a segment that are dated so (in ticks). Those without a date are older than any:
     /// when they came tells whether a reader of increments could know them.
-    pub(crate) fn version_set_of(&self, extent: usize, ticks: i64) -> VersionSet {
-        self.late_from(extent).filter(|first| ticks < *first)
+    pub(crate) fn version_set_of(&self, segment: usize, ticks: i64) -> VersionSet {
+        self.late_from(segment).filter(|first| ticks < *first)
     }
 
     /// What becomes of a row.
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub(crate) fn disposition(&self, extent: usize, row: usize) -> Result<Disposition, CorruptIndex> {
-        let first = self.snapshot.index().starts().row[extent];
-        self.disposition_of(extent, row, self.snapshot.index().merged().next(first + row)?.is_some())
+    pub(crate) fn disposition(&self, segment: usize, row: usize) -> Result<Disposition, CorruptIndex> {
+        let first = self.snapshot.index().starts().row[segment];
+        self.disposition_of(segment, row, self.snapshot.index().global().next(first + row)?.is_some())
     }
 
     /// The same when it is known whether anything follows the row.
@@ -89,12 +89,12 @@ impl<'a> Retention<'a> {
     /// [`Damaged`] when the index is.
     pub(crate) fn disposition_of(
         &self,
-        extent: usize,
+        segment: usize,
         row: usize,
         is_followed: bool,
     ) -> Result<Disposition, CorruptIndex> {
         let index = self.snapshot.index();
-        let columns = index.extents()[extent].columns();
+        let columns = index.segments()[segment].columns();
         let instant = self.snapshot.as_of().as_ref();
         if columns.updated_of(row).is_some_and(|updated| updated > instant) {
             return Ok(Disposition::Future);
@@ -102,7 +102,7 @@ impl<'a> Retention<'a> {
         if !is_followed {
             return Ok(Disposition::Stays);
         }
-        Ok(match self.snapshot.state(extent, row, instant, &self.ours, &|_| true)? {
+        Ok(match self.snapshot.state(segment, row, instant, &self.ours, &|_| true)? {
             RowState::Current => Disposition::Stays,
             RowState::Future => Disposition::Future,
             RowState::Superseded => Disposition::Superseded,
@@ -118,18 +118,18 @@ impl<'a> Retention<'a> {
     pub(crate) fn is_followed(&self, record: usize) -> Result<bool, CorruptIndex> {
         let index = self.snapshot.index();
         let instant: InstantRef<'_> = self.snapshot.as_of().as_ref();
-        let mut next = index.merged().next(record)?;
+        let mut next = index.global().next(record)?;
         while let Some(number) = next {
             if number < index.rows() {
-                let (extent, row) = index.locate(number);
-                if index.extents()[extent].columns().updated_of(row).is_some_and(|updated| updated > instant) {
+                let (segment, row) = index.locate(number);
+                if index.segments()[segment].columns().updated_of(row).is_some_and(|updated| updated > instant) {
                     return Ok(false);
                 }
-                if self.snapshot.sees_segment(extent) {
+                if self.snapshot.sees_segment(segment) {
                     return Ok(true);
                 }
             }
-            next = index.merged().next(number)?;
+            next = index.global().next(number)?;
         }
         Ok(false)
     }

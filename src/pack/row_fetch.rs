@@ -47,33 +47,33 @@ impl<'a> RowFetcher<'a> {
         self.directory.join(format!(".decoded-{file}"))
     }
 
-    /// Decodes the compressed files that have an extent that is `wanted`, unless they are already.
+    /// Decodes the compressed files that have a segment that is `wanted`, unless they are already.
     ///
     /// # Errors
     /// When a file cannot be read, or the new one not be written.
-    pub(crate) fn decode(&mut self, wanted: &dyn Fn(usize) -> bool, watch: &Progress) -> Result<(), PackError> {
-        for extent in self.snapshot.extents().filter(|extent| wanted(*extent)) {
-            let file = self.index().entry(extent).file;
-            if self.index().coding(file) == Compression::None || self.decoded.contains_key(&file) {
+    pub(crate) fn decode(&mut self, wanted: &dyn Fn(usize) -> bool, progress: &Progress) -> Result<(), PackError> {
+        for segment in self.snapshot.segments().filter(|segment| wanted(*segment)) {
+            let file = self.index().entry(segment).file;
+            if self.index().compression(file) == Compression::None || self.decoded.contains_key(&file) {
                 continue;
             }
             let path = self.decoded_path(file);
             let write = |source| PackError::Write { path: path.clone(), source };
             let mut out = create_private(&path).map_err(write)?;
-            decode(self.index(), file, &mut out, watch, &write)?;
+            decode(self.index(), file, &mut out, progress, &write)?;
             drop(out);
             self.decoded.insert(file, StoreFile::open(&path, self.access)?);
         }
         Ok(())
     }
 
-    /// Removes decoded files without an extent that is still `wanted`.
+    /// Removes decoded files without a segment that is still `wanted`.
     pub(crate) fn forget_decoded(&mut self, wanted: &dyn Fn(usize) -> bool) {
         let needed: Vec<usize> = self
             .snapshot
-            .extents()
-            .filter(|extent| wanted(*extent))
-            .map(|extent| self.index().entry(extent).file)
+            .segments()
+            .filter(|segment| wanted(*segment))
+            .map(|segment| self.index().entry(segment).file)
             .collect();
         let gone: Vec<usize> = self.decoded.keys().copied().filter(|file| !needed.contains(file)).collect();
         for file in gone {
@@ -93,8 +93,8 @@ impl<'a> RowFetcher<'a> {
 
     /// lastUpdated in ticks, and length, of a row.
     pub(crate) fn facts(&self, number: usize) -> (i64, u32) {
-        let (extent, row) = self.index().locate(number);
-        let columns = self.index().extents()[extent].columns();
+        let (segment, row) = self.index().locate(number);
+        let columns = self.index().segments()[segment].columns();
         (columns.last_updated[row], columns.length(row))
     }
 
@@ -123,10 +123,10 @@ impl<'a> RowFetcher<'a> {
         feed: &mut dyn FnMut(&[u8]) -> Result<(), PackError>,
     ) -> Result<(), PackError> {
         let index = self.index();
-        let (extent, row) = index.locate(number);
-        let range = row_range(index, extent, row);
-        let source = self.source(index.entry(extent).file)?;
-        let spaced = index.extents()[extent].columns().flags[row] & flag::LEADING_SPACE != 0;
+        let (segment, row) = index.locate(number);
+        let range = row_range(index, segment, row);
+        let source = self.source(index.entry(segment).file)?;
+        let spaced = index.segments()[segment].columns().flags[row] & flag::LEADING_SPACE != 0;
         let torn = || PackError::Torn { path: source.path().to_path_buf(), offset: range.start };
         // A line follows a line end, begins with `{` and ends before a line end.
         let before = range.start.min(1);
@@ -173,11 +173,11 @@ fn decode(
     index: &Index,
     file: usize,
     out: &mut File,
-    watch: &Progress,
+    progress: &Progress,
     failed: &dyn Fn(std::io::Error) -> PackError,
 ) -> Result<(), PackError> {
     let source = index.source(file)?;
-    let stopped = || match watch.cancel.load(Relaxed) {
+    let stopped = || match progress.cancel.load(Relaxed) {
         true => Err(PackError::from(IndexError::Cancelled)),
         false => Ok(()),
     };
@@ -205,7 +205,7 @@ fn decode(
         }
         return Ok(());
     }
-    let mut decoder = Decoder::new(source, index.coding(file), SeekPoint::default()).map_err(PackError::decode)?;
+    let mut decoder = Decoder::new(source, index.compression(file), SeekPoint::default()).map_err(PackError::decode)?;
     loop {
         stopped()?;
         match decoder.piece(|_| {}) {

@@ -24,19 +24,19 @@ pub(crate) fn write(
     let index = keep.snapshot.index();
     let ticks = |line: &TombstoneLine| match line.count {
         0 => NO_INSTANT,
-        _ => index.extents()[line.extent].columns().tomb_updated[line.first],
+        _ => index.segments()[line.segment].columns().tomb_updated[line.first],
     };
     for set in keep.version_sets() {
         writer.begin(PackHeader::new(keep.snapshot, set), packed)?;
         let mut frame = TombstoneFrame::default();
-        for line in found.iter().filter(|line| keep.version_set_of(line.extent, ticks(line)) == set) {
+        for line in found.iter().filter(|line| keep.version_set_of(line.segment, ticks(line)) == set) {
             let entries = frame.entries as u64 + line.count as u64;
             if !frame.text.is_empty()
                 && (frame.text.len() as u64 + line.length > FRAME_BYTES || entries > PACKED_ROWS_MAX / 8)
             {
                 std::mem::take(&mut frame).put(writer, packed)?;
             }
-            let source = rows.source(index.entry(line.extent).file)?;
+            let source = rows.source(index.entry(line.segment).file)?;
             pieces(source, &(line.start..line.start + line.length), &mut |piece| {
                 frame.text.extend_from_slice(piece);
                 Ok(())
@@ -45,7 +45,7 @@ pub(crate) fn write(
             frame.lengths.push(line.length as u32);
             frame.ticks.push(ticks(line));
             for tombstone in line.first..line.first + line.count {
-                frame.left.extend(prior_owners::prior_owner_entries(keep, line.extent, tombstone, frame.entries)?);
+                frame.left.extend(prior_owners::prior_owner_entries(keep, line.segment, tombstone, frame.entries)?);
                 frame.entries += 1;
             }
             packed.tombstone_lines += 1;

@@ -18,7 +18,7 @@ pub(crate) const PROVENANCE_DEPTH_MAX: usize = 32;
 
 /// The last version of a Provenance's target that was met.
 enum LastVersion {
-    /// A row: extent and row.
+    /// A row: segment and row.
     Row(usize, usize),
     /// One that has left: its lastUpdated in ticks, and whether it was a member's.
     Left { updated: i64, owned: bool },
@@ -90,28 +90,28 @@ impl<'a> RowClassifier<'a> {
         self.request.until.as_ref().is_none_or(|until| updated < until.as_ref())
     }
 
-    /// Whether the rows of an extent are late under the request's `_since`.
-    pub(crate) fn is_late(&self, extent: usize) -> bool {
-        self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late(extent, since))
+    /// Whether the rows of a segment are late under the request's `_since`.
+    pub(crate) fn is_late(&self, segment: usize) -> bool {
+        self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late(segment, since))
     }
 
-    /// Whether it does not matter when the rows of an extent are dated: all of them are, before T, and there is no window.
-    pub(crate) fn needs_no_time_filter(&self, extent: usize) -> bool {
-        let head = self.snapshot.index().extents()[extent].head();
+    /// Whether it does not matter when the rows of a segment are dated: all of them are, before T, and there is no window.
+    pub(crate) fn needs_no_time_filter(&self, segment: usize) -> bool {
+        let head = self.snapshot.index().segments()[segment].head();
         let bounded = self.request.since.is_some() || self.request.until.is_some();
         !bounded && head.undated == 0 && head.updated_max() < self.as_of().ticks
     }
 
-    /// Whether the rows of an extent need no look but for whose they are and what follows them: they are of one type that
+    /// Whether the rows of a segment need no look but for whose they are and what follows them: they are of one type that
     /// is wanted and belongs to whoever owns it, and it does not matter when they are dated.
-    pub(crate) fn is_uniform(&self, extent: usize) -> bool {
-        self.uniform_type(extent).is_some() && self.needs_no_time_filter(extent)
+    pub(crate) fn is_uniform(&self, segment: usize) -> bool {
+        self.uniform_type(segment).is_some() && self.needs_no_time_filter(segment)
     }
 
-    /// The one type of the rows of an extent, if it is wanted and belongs to whoever owns it.
-    pub(crate) fn uniform_type(&self, extent: usize) -> Option<ResourceType> {
+    /// The one type of the rows of a segment, if it is wanted and belongs to whoever owns it.
+    pub(crate) fn uniform_type(&self, segment: usize) -> Option<ResourceType> {
         let one_by_one = [ResourceType::PATIENT, ResourceType::GROUP, ResourceType::PROVENANCE];
-        let only = self.snapshot.index().extents()[extent].head().only_type();
+        let only = self.snapshot.index().segments()[segment].head().only_type();
         only.filter(|only| self.selects_type(*only) && !one_by_one.contains(only))
     }
 
@@ -121,11 +121,11 @@ impl<'a> RowClassifier<'a> {
     /// [`Damaged`] when the index is.
     pub(crate) fn classify(
         &self,
-        extent: usize,
+        segment: usize,
         row: usize,
         part: &mut SegmentSelection,
     ) -> Result<RowClass, CorruptIndex> {
-        self.classify_candidate(extent, row, CandidateSource::Anyhow, part)
+        self.classify_candidate(segment, row, CandidateSource::Anyhow, part)
     }
 
     /// The same of a row that was found in some way.
@@ -134,13 +134,13 @@ impl<'a> RowClassifier<'a> {
     /// [`Damaged`] when the index is.
     pub(crate) fn classify_candidate(
         &self,
-        extent: usize,
+        segment_id: usize,
         row: usize,
         found: CandidateSource,
         part: &mut SegmentSelection,
     ) -> Result<RowClass, CorruptIndex> {
-        let segment = &self.snapshot.index().extents()[extent];
-        match self.snapshot.state(extent, row, self.as_of(), &self.cohort.ours, &|_| true)? {
+        let segment = &self.snapshot.index().segments()[segment_id];
+        match self.snapshot.state(segment_id, row, self.as_of(), &self.cohort.ours, &|_| true)? {
             RowState::Current => {}
             RowState::Future => return Ok(RowClass::Future),
             RowState::Superseded => return Ok(RowClass::Superseded),
@@ -150,7 +150,7 @@ impl<'a> RowClassifier<'a> {
         if resource_type == ResourceType::PATIENT {
             // A Patient row owns itself first.
             let own = *segment.row_owners(row)?.first().ok_or(CorruptIndex("a Patient owns nobody"))?;
-            part.present.push(self.snapshot.index().patient_of_owner(extent, own)?);
+            part.present.push(self.snapshot.index().patient_of_owner(segment_id, own)?);
         }
         if !self.selects_type(resource_type) {
             return Ok(RowClass::Type);
@@ -160,15 +160,15 @@ impl<'a> RowClassifier<'a> {
             && resource_type != ResourceType::PROVENANCE;
         if self.request.population != Population::System
             && !by_owner
-            && !self.in_cohort(extent, row, self.as_of(), Horizon::All)?
+            && !self.in_cohort(segment_id, row, self.as_of(), Horizon::All)?
         {
             return Ok(RowClass::Cohort);
         }
-        if self.needs_no_time_filter(extent) {
+        if self.needs_no_time_filter(segment_id) {
             return Ok(RowClass::Exported);
         }
         let updated = segment.updated(row)?;
-        match self.passes_window(part, extent, row, resource_type, updated)? {
+        match self.passes_window(part, segment_id, row, resource_type, updated)? {
             true => Ok(RowClass::Exported),
             false => Ok(RowClass::SinceOrUntil),
         }
@@ -187,7 +187,7 @@ impl<'a> RowClassifier<'a> {
     pub(crate) fn passes_window(
         &self,
         part: &mut SegmentSelection,
-        extent: usize,
+        segment: usize,
         row: usize,
         resource_type: ResourceType,
         updated: Option<InstantRef<'_>>,
@@ -202,22 +202,22 @@ impl<'a> RowClassifier<'a> {
         if !self.before_until(updated) {
             return Ok(false);
         }
-        if self.is_late(extent) {
+        if self.is_late(segment) {
             part.late += 1;
             return Ok(self.request.late == LateArrivals::Include);
         }
-        Ok(resource_type == ResourceType::PROVENANCE && self.newly_in_cohort(extent, row)?)
+        Ok(resource_type == ResourceType::PROVENANCE && self.newly_in_cohort(segment, row)?)
     }
 
     /// Whether an owner of a row is in the cohort.
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub(crate) fn has_cohort_owner(&self, extent: usize, row: usize) -> Result<bool, CorruptIndex> {
+    pub(crate) fn has_cohort_owner(&self, segment: usize, row: usize) -> Result<bool, CorruptIndex> {
         let Some(patients) = &self.cohort.patients else { return Ok(true) };
         let index = self.snapshot.index();
-        for owner in index.extents()[extent].row_owners(row)? {
-            if patients.contains(index.patient_of_owner(extent, *owner)? as usize) {
+        for owner in index.segments()[segment].row_owners(row)? {
+            if patients.contains(index.patient_of_owner(segment, *owner)? as usize) {
                 return Ok(true);
             }
         }
@@ -231,7 +231,7 @@ impl<'a> RowClassifier<'a> {
     /// [`Damaged`] when the index is.
     pub(crate) fn in_cohort(
         &self,
-        extent: usize,
+        segment: usize,
         row: usize,
         instant: InstantRef<'_>,
         known: Horizon,
@@ -239,30 +239,30 @@ impl<'a> RowClassifier<'a> {
         if self.cohort.patients.is_none() {
             return Ok(true);
         }
-        if self.has_cohort_owner(extent, row)?
-            && self.snapshot.index().extents()[extent].type_of(row)? != ResourceType::GROUP
+        if self.has_cohort_owner(segment, row)?
+            && self.snapshot.index().segments()[segment].type_of(row)? != ResourceType::GROUP
         {
             return Ok(true);
         }
         // Level by level, and no row twice: Provenances about one another make a web, whose paths are countless.
         let mut seen = HashSet::new();
-        let mut level = vec![(extent, row)];
+        let mut level = vec![(segment, row)];
         for _ in 0..=PROVENANCE_DEPTH_MAX {
             let mut next = Vec::new();
-            for (extent, row) in level {
-                let resource_type = self.snapshot.index().extents()[extent].type_of(row)?;
+            for (segment, row) in level {
+                let resource_type = self.snapshot.index().segments()[segment].type_of(row)?;
                 let belongs = match resource_type {
                     // Other members' names would leak (COMP-09): only the Group asked for, if it is named by type.
                     ResourceType::GROUP => {
-                        self.cohort.group_row == Some((extent, row)) && !self.request.types.is_empty()
+                        self.cohort.group_row == Some((segment, row)) && !self.request.types.is_empty()
                     }
-                    _ => self.has_cohort_owner(extent, row)?,
+                    _ => self.has_cohort_owner(segment, row)?,
                 };
                 if belongs {
                     return Ok(true);
                 }
                 if resource_type == ResourceType::PROVENANCE
-                    && self.target_in_cohort(extent, row, instant, known, &mut |target| {
+                    && self.target_in_cohort(segment, row, instant, known, &mut |target| {
                         if seen.insert(target) {
                             next.push(target);
                         }
@@ -276,14 +276,14 @@ impl<'a> RowClassifier<'a> {
         Ok(false)
     }
 
-    /// Whether a version that has left, as a DELETE entry of an extent remembers it, was a member's.
+    /// Whether a version that has left, as a DELETE entry of a segment remembers it, was a member's.
     ///
     /// # Errors
     /// [`Damaged`] when the index is.
-    pub(crate) fn owned_prior_version(&self, extent: usize, left: &PriorOwner<'_>) -> Result<bool, CorruptIndex> {
+    pub(crate) fn owned_prior_version(&self, segment: usize, left: &PriorOwner<'_>) -> Result<bool, CorruptIndex> {
         let Some(patients) = &self.cohort.patients else { return Ok(true) };
         for owner in left.owners() {
-            if patients.contains(self.snapshot.index().patient_of_owner(extent, owner as u32)? as usize) {
+            if patients.contains(self.snapshot.index().patient_of_owner(segment, owner as u32)? as usize) {
                 return Ok(true);
             }
         }
@@ -293,19 +293,21 @@ impl<'a> RowClassifier<'a> {
     /// Whether a DELETE entry tells of a version that was there at an instant and has left, younger than `last`.
     fn prior_owner_at(
         &self,
-        (extent, entry): (usize, usize),
+        (segment_id, entry): (usize, usize),
         position: InstantRef<'_>,
         known: Horizon,
         last: Option<&LastVersion>,
     ) -> Result<Option<LastVersion>, CorruptIndex> {
         let index = self.snapshot.index();
-        let segment = &index.extents()[extent];
-        if segment.head().left == 0 || !self.snapshot.sees_segment(extent) {
+        let segment = &index.segments()[segment_id];
+        if segment.head().left == 0 || !self.snapshot.sees_segment(segment_id) {
             return Ok(None);
         }
         let Some(left) = segment.verify_columns(&[Column::TombLeft])?.prior_owner_of(entry) else { return Ok(None) };
         let before = match last {
-            Some(LastVersion::Row(extent, row)) => Some(index.extents()[*extent].row(*row)?.last_updated[*row]),
+            Some(LastVersion::Row(segment_id, row)) => {
+                Some(index.segments()[*segment_id].row(*row)?.last_updated[*row])
+            }
             Some(LastVersion::Left { updated, .. }) => Some(*updated),
             None => None,
         };
@@ -314,14 +316,14 @@ impl<'a> RowClassifier<'a> {
         if left.followed || !there || came_late || before.is_some_and(|before| before >= left.updated) {
             return Ok(None);
         }
-        Ok(Some(LastVersion::Left { updated: left.updated, owned: self.owned_prior_version(extent, &left)? }))
+        Ok(Some(LastVersion::Left { updated: left.updated, owned: self.owned_prior_version(segment_id, &left)? }))
     }
 
     /// Calls `visit` for what a Provenance is about: of each target of ours the last version at an instant. Whether one
     /// of them has left a packed store and was a member's.
     fn target_in_cohort(
         &self,
-        extent: usize,
+        segment: usize,
         row: usize,
         instant: InstantRef<'_>,
         known: Horizon,
@@ -329,35 +331,35 @@ impl<'a> RowClassifier<'a> {
     ) -> Result<bool, CorruptIndex> {
         let mut owned = false;
         let index = self.snapshot.index();
-        let columns = index.extents()[extent].verify_columns(&[Column::TargetRow, Column::TargetBase])?;
+        let columns = index.segments()[segment].verify_columns(&[Column::TargetRow, Column::TargetBase])?;
         for target in columns.targets_of(row) {
-            let base = index.base_number(extent, columns.target_base[target] & BASE_BITS);
+            let base = index.base_number(segment, columns.target_base[target] & BASE_BITS);
             if !self.cohort.ours[base as usize] {
                 continue;
             }
             // The versions of the target, oldest first; the last one at that instant decides, deleted or not: what
             // was told of a record stays with those who were told of the record.
-            let head = index.merged().word(Section::TargetHead, index.starts().target[extent] + target)?;
+            let head = index.global().word(Section::TargetHead, index.starts().target[segment] + target)?;
             let mut record = (head as usize).checked_sub(1);
             let mut last = None;
             while let Some(number) = record {
                 if number < index.rows() {
-                    let (extent, row) = index.locate(number);
-                    if index.extents()[extent].updated(row)?.is_some_and(|updated| updated > instant) {
+                    let (segment, row) = index.locate(number);
+                    if index.segments()[segment].updated(row)?.is_some_and(|updated| updated > instant) {
                         break;
                     }
-                    if self.snapshot.sees_segment(extent) && (known == Horizon::All || !self.is_late(extent)) {
-                        last = Some(LastVersion::Row(extent, row));
+                    if self.snapshot.sees_segment(segment) && (known == Horizon::All || !self.is_late(segment)) {
+                        last = Some(LastVersion::Row(segment, row));
                     }
                 } else {
                     // A version that has left a packed store is known by the deletion that ended it.
                     let entry = index.locate_tombstone(number - index.rows());
                     last = self.prior_owner_at(entry, instant, known, last.as_ref())?.or(last);
                 }
-                record = index.merged().next(number)?;
+                record = index.global().next(number)?;
             }
             match last {
-                Some(LastVersion::Row(extent, row)) => visit((extent, row)),
+                Some(LastVersion::Row(segment, row)) => visit((segment, row)),
                 Some(LastVersion::Left { owned: by_member, .. }) => owned |= by_member,
                 None => {}
             }
@@ -367,11 +369,11 @@ impl<'a> RowClassifier<'a> {
 
     /// A Provenance that belongs at T but did not at `_since`, because what it is about came or changed hands later,
     /// is new to the reader whatever its own lastUpdated (CONS-05).
-    fn newly_in_cohort(&self, extent: usize, row: usize) -> Result<bool, CorruptIndex> {
+    fn newly_in_cohort(&self, segment: usize, row: usize) -> Result<bool, CorruptIndex> {
         let Some(since) = &self.request.since else { return Ok(false) };
         if self.cohort.patients.is_none() {
             return Ok(false);
         }
-        Ok(!self.in_cohort(extent, row, since.as_ref(), Horizon::Then)?)
+        Ok(!self.in_cohort(segment, row, since.as_ref(), Horizon::Then)?)
     }
 }

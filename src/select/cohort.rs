@@ -19,7 +19,7 @@ pub struct Cohort {
     pub members: Bitmap,
     /// Whether each reference base of the index is ours.
     pub ours: Vec<bool>,
-    /// The row of the Group asked for (extent, row), when it lies in the store: the one Group row that may leave.
+    /// The row of the Group asked for (segment, row), when it lies in the store: the one Group row that may leave.
     pub group_row: Option<(usize, usize)>,
     /// The id of the Group asked for.
     pub group_id: Option<String>,

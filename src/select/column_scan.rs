@@ -1,4 +1,4 @@
-//! Selection by a pass over the columns of an extent: every row gets exactly one class of the ledger, and the exported
+//! Selection by a pass over the columns of a segment: every row gets exactly one class of the ledger, and the exported
 //! ones a bit. The way for cohorts that are a large part of the store.
 
 use crate::error::CorruptIndex;
@@ -13,7 +13,7 @@ use crate::select::ledger::{RowClass, SegmentSelection};
 use crate::select::row_set::RowSet;
 use crate::select::visibility::Visibility;
 
-/// Takes all rows of an extent but those that something follows, if no other row of it can be left out: its header says
+/// Takes all rows of a segment but those that something follows, if no other row of it can be left out: its header says
 /// that somebody owns each of them, and everybody in its dictionary is asked for. Else `None`.
 ///
 /// # Errors
@@ -21,20 +21,20 @@ use crate::select::visibility::Visibility;
 pub(crate) fn select_whole(
     filter: &RowClassifier<'_>,
     ended: Visibility,
-    extent: usize,
+    segment_id: usize,
 ) -> Result<Option<SegmentSelection>, CorruptIndex> {
     let index = filter.snapshot.index();
-    let segment = &index.extents()[extent];
-    if segment.rows() == 0 || !filter.is_uniform(extent) || !all_in_cohort(filter, extent)? {
+    let segment = &index.segments()[segment_id];
+    if segment.rows() == 0 || !filter.is_uniform(segment_id) || !all_in_cohort(filter, segment_id)? {
         return Ok(None);
     }
     let mut part = SegmentSelection::of_header(segment.head());
     let mut rows = Bitmap::full(segment.rows());
-    let first = index.starts().row[extent];
+    let first = index.starts().row[segment_id];
     let mut left = 0;
-    for pair in index.merged().pairs(Section::Succession, first..first + segment.rows())? {
+    for pair in index.global().pairs(Section::Succession, first..first + segment.rows())? {
         let row = (pair >> 32) as usize - first;
-        let class = match ended.state(filter, extent, row, *pair as u32 as usize)? {
+        let class = match ended.state(filter, segment_id, row, *pair as u32 as usize)? {
             RowState::Current => continue,
             RowState::Future => RowClass::Future,
             RowState::Superseded => RowClass::Superseded,
@@ -49,44 +49,44 @@ pub(crate) fn select_whole(
     Ok(Some(part))
 }
 
-/// Whether every row of an extent has an owner, and every owner is in the cohort.
+/// Whether every row of a segment has an owner, and every owner is in the cohort.
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
-pub(crate) fn all_in_cohort(filter: &RowClassifier<'_>, extent: usize) -> Result<bool, CorruptIndex> {
+pub(crate) fn all_in_cohort(filter: &RowClassifier<'_>, segment: usize) -> Result<bool, CorruptIndex> {
     let Some(patients) = &filter.cohort.patients else { return Ok(true) };
     let index = filter.snapshot.index();
-    let head = index.extents()[extent].head();
-    let owners = index.starts().owner[extent]..index.starts().owner[extent] + head.owners as usize;
-    let mut owners = index.merged().verified_words(Section::OwnerPatient, owners)?.iter();
+    let head = index.segments()[segment].head();
+    let owners = index.starts().owner[segment]..index.starts().owner[segment] + head.owners as usize;
+    let mut owners = index.global().verified_words(Section::OwnerPatient, owners)?.iter();
     Ok(head.unowned == 0 && owners.all(|patient| patients.contains(*patient as usize)))
 }
 
-/// Goes through the rows of an extent.
+/// Goes through the rows of a segment.
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
 pub(crate) fn scan_columns(
     filter: &RowClassifier<'_>,
     ended: Visibility,
-    extent: usize,
+    segment_id: usize,
 ) -> Result<SegmentSelection, CorruptIndex> {
     let index = filter.snapshot.index();
-    let segment = &index.extents()[extent];
-    let timeless = filter.needs_no_time_filter(extent);
+    let segment = &index.segments()[segment_id];
+    let timeless = filter.needs_no_time_filter(segment_id);
     let columns = segment.verify_columns(&[Column::Type, Column::Flags, Column::OwnerStart, Column::Owner])?;
     if !timeless {
         segment.verify_columns(&[Column::LastUpdated, Column::Exact, Column::Heap])?;
     }
-    let mut part = SegmentSelection::of_header(index.extents()[extent].head());
+    let mut part = SegmentSelection::of_header(index.segments()[segment_id].head());
     part.illegal_updated = 0;
     let mut rows = Bitmap::new(columns.rows());
-    let merged = index.merged();
-    let first = index.starts().row[extent];
-    let mut successions = merged.pairs(Section::Succession, first..first + columns.rows())?.iter().peekable();
-    let owners = index.starts().owner[extent]..index.starts().owner[extent] + columns.owner_hash.len();
-    let owner_patient = merged.verified_words(Section::OwnerPatient, owners)?;
-    // Membership of the extent's own owners, once each, so that the loop below asks a small array.
+    let global = index.global();
+    let first = index.starts().row[segment_id];
+    let mut successions = global.pairs(Section::Succession, first..first + columns.rows())?.iter().peekable();
+    let owners = index.starts().owner[segment_id]..index.starts().owner[segment_id] + columns.owner_hash.len();
+    let owner_patient = global.verified_words(Section::OwnerPatient, owners)?;
+    // Membership of the segment's own owners, once each, so that the loop below asks a small array.
     let members: Vec<bool> = match &filter.cohort.patients {
         Some(patients) => owner_patient.iter().map(|patient| patients.contains(*patient as usize)).collect(),
         None => Vec::new(),
@@ -101,7 +101,7 @@ pub(crate) fn scan_columns(
             continue;
         }
         if let Some(pair) = next {
-            match ended.state(filter, extent, row, *pair as u32 as usize)? {
+            match ended.state(filter, segment_id, row, *pair as u32 as usize)? {
                 RowState::Current => {}
                 RowState::Future => unreachable!("asked above"),
                 RowState::Superseded => {
@@ -126,7 +126,7 @@ pub(crate) fn scan_columns(
         let belongs = match (&filter.request.population, resource_type) {
             (Population::System, _) => true,
             (_, ResourceType::GROUP | ResourceType::PROVENANCE) => {
-                filter.in_cohort(extent, row, position, Horizon::All)?
+                filter.in_cohort(segment_id, row, position, Horizon::All)?
             }
             _ => columns.owners_of(row).iter().any(|owner| members[*owner as usize]),
         };
@@ -134,7 +134,7 @@ pub(crate) fn scan_columns(
             part.count_row(RowClass::Cohort);
             continue;
         }
-        if !timeless && !filter.passes_window(&mut part, extent, row, resource_type, updated)? {
+        if !timeless && !filter.passes_window(&mut part, segment_id, row, resource_type, updated)? {
             part.count_row(RowClass::SinceOrUntil);
             continue;
         }

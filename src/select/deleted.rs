@@ -41,13 +41,13 @@ impl Deletions {
         let mut deletions = Deletions::default();
         let mut found: Vec<((ResourceType, usize), Id)> = Vec::new();
         let remembering: Vec<usize> =
-            snapshot.extents().filter(|extent| index.extents()[*extent].head().left > 0).collect();
-        for extent in snapshot.extents() {
-            let segment = &index.extents()[extent];
+            snapshot.segments().filter(|segment_id| index.segments()[*segment_id].head().left > 0).collect();
+        for segment_id in snapshot.segments() {
+            let segment = &index.segments()[segment_id];
             let head = segment.head();
             deletions.entries += head.tombstones;
             deletions.undated += head.tombstones_undated;
-            let late = filter.is_late(extent);
+            let late = filter.is_late(segment_id);
             let Some(since) = &request.since else { continue };
             if head.tombstones == 0 || !late && head.tombstone_updated_max() < since.ticks {
                 continue;
@@ -56,7 +56,7 @@ impl Deletions {
             segment.verify_columns(&needed)?;
             let columns = segment.verify_columns(&[Column::Exact, Column::Heap, Column::TombLeft])?;
             for entry in 0..columns.tomb_type.len() {
-                let base = index.base_number(extent, columns.tomb_base[entry] & BASE_BITS);
+                let base = index.base_number(segment_id, columns.tomb_base[entry] & BASE_BITS);
                 let Some(updated) = columns.tombstone_updated(entry) else { continue };
                 if !cohort.ours[base as usize] || updated > instant {
                     continue;
@@ -67,16 +67,16 @@ impl Deletions {
                 if !filter.selects_type(resource_type) || !in_window {
                     continue;
                 }
-                let number = index.starts().tombstone[extent] + entry;
+                let number = index.starts().tombstone[segment_id] + entry;
                 let left = match head.left {
                     0 => None,
                     _ => columns.prior_owner_of(entry),
                 };
                 let (of, left) = match left {
-                    Some(left) => (extent, Some(left)),
+                    Some(left) => (segment_id, Some(left)),
                     None => match purged_by_pack(&filter, &remembering, (resource_type, &id))? {
                         Some((of, left)) => (of, Some(left)),
-                        None => (extent, None),
+                        None => (segment_id, None),
                     },
                 };
                 let outlived = left.is_some_and(|left| InstantRef { ticks: left.updated, rest: &[] } >= updated);
@@ -84,11 +84,11 @@ impl Deletions {
                 {
                     continue;
                 }
-                let noted = index.merged().word(Section::Ends, number)?;
+                let noted = index.global().word(Section::Ends, number)?;
                 let version = last_version(snapshot, index, noted as usize)?;
                 // A packed store remembers whose a version was that has left, unless a younger one is found.
                 let ticks = match version {
-                    Some((extent, row)) => Some(index.extents()[extent].row(row)?.last_updated[row]),
+                    Some((segment_id, row)) => Some(index.segments()[segment_id].row(row)?.last_updated[row]),
                     None => None,
                 };
                 let left = left.filter(|left| ticks.is_none_or(|ticks| ticks < left.updated));
@@ -99,7 +99,7 @@ impl Deletions {
                         deletions.unknown += 1;
                         false
                     }
-                    (None, Some((extent, row))) => filter.in_cohort(extent, row, instant, Horizon::All)?,
+                    (None, Some((segment_id, row))) => filter.in_cohort(segment_id, row, instant, Horizon::All)?,
                 };
                 if owned {
                     found.push(((resource_type, number), id));
@@ -118,7 +118,7 @@ impl Deletions {
 }
 
 /// What another DELETE entry of the same resource remembers of its last version, where that has left a packed store: the
-/// extent of that entry, and the youngest version there is. Extents that `remember` anything are few.
+/// segment of that entry, and the youngest version there is. Segments that `remember` anything are few.
 fn purged_by_pack<'a>(
     filter: &RowClassifier<'a>,
     remember: &[usize],
@@ -127,14 +127,14 @@ fn purged_by_pack<'a>(
     let index = filter.snapshot.index();
     let hash = entity_hash(resource_type, id.as_bytes());
     let mut found: Option<(usize, PriorOwner<'a>)> = None;
-    for extent in remember {
-        let segment = &index.extents()[*extent];
+    for segment_id in remember {
+        let segment = &index.segments()[*segment_id];
         for reference in
             segment.based_name_of(hash)?.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE)
         {
             let entry = (reference & !kind::MASK) as usize;
             let columns = segment.tombstone(entry)?;
-            let base = index.base_number(*extent, columns.tomb_base[entry] & BASE_BITS);
+            let base = index.base_number(*segment_id, columns.tomb_base[entry] & BASE_BITS);
             if columns.tombstone_of(entry) != (resource_type, *id) || !filter.cohort.ours[base as usize] {
                 continue;
             }
@@ -144,7 +144,7 @@ fn purged_by_pack<'a>(
             if let Some(left) = left
                 && found.is_none_or(|(_, known)| known.updated < left.updated)
             {
-                found = Some((*extent, left));
+                found = Some((*segment_id, left));
             }
         }
     }
@@ -155,18 +155,18 @@ fn purged_by_pack<'a>(
 fn ends_version(snapshot: &Snapshot, record: usize) -> Result<bool, CorruptIndex> {
     let index = snapshot.index();
     let instant = snapshot.as_of().as_ref();
-    let mut next = index.merged().next(record)?;
+    let mut next = index.global().next(record)?;
     while let Some(number) = next {
         if number < index.rows() {
-            let (extent, row) = index.locate(number);
-            if index.extents()[extent].updated(row)?.is_some_and(|updated| updated > instant) {
+            let (segment, row) = index.locate(number);
+            if index.segments()[segment].updated(row)?.is_some_and(|updated| updated > instant) {
                 return Ok(true);
             }
-            if snapshot.sees_segment(extent) {
+            if snapshot.sees_segment(segment) {
                 return Ok(false);
             }
         }
-        next = index.merged().next(number)?;
+        next = index.global().next(number)?;
     }
     Ok(true)
 }
@@ -175,20 +175,20 @@ fn ends_version(snapshot: &Snapshot, record: usize) -> Result<bool, CorruptIndex
 /// the snapshot, an older one is sought.
 fn last_version(snapshot: &Snapshot, index: &Index, noted: usize) -> Result<Option<(usize, usize)>, CorruptIndex> {
     let Some(noted) = noted.checked_sub(1) else { return Ok(None) };
-    let (extent, row) = index.locate(noted);
-    if snapshot.sees_segment(extent) {
-        return Ok(Some((extent, row)));
+    let (segment, row) = index.locate(noted);
+    if snapshot.sees_segment(segment) {
+        return Ok(Some((segment, row)));
     }
-    let columns = index.extents()[extent].row(row)?;
-    let (resource_type, id) = (columns.type_of(row), index.extents()[extent].row_id(row)?);
+    let columns = index.segments()[segment].row(row)?;
+    let (resource_type, id) = (columns.type_of(row), index.segments()[segment].row_id(row)?);
     let noted_updated = columns.updated_of(row);
     let mut best = None;
-    for (extent, row) in crate::group::lookup::group_rows_of(snapshot, resource_type, &id)? {
-        let columns = index.extents()[extent].verify_columns(&[Column::VersionId, Column::Heap])?;
+    for (segment, row) in crate::group::lookup::group_rows_of(snapshot, resource_type, &id)? {
+        let columns = index.segments()[segment].verify_columns(&[Column::VersionId, Column::Heap])?;
         if columns.updated_of(row) <= noted_updated {
-            let key = (columns.updated_of(row), columns.version_of(row), index.starts().row[extent] + row);
+            let key = (columns.updated_of(row), columns.version_of(row), index.starts().row[segment] + row);
             if best.as_ref().is_none_or(|(known, _)| *known < key) {
-                best = Some((key, (extent, row)));
+                best = Some((key, (segment, row)));
             }
         }
     }

@@ -87,14 +87,14 @@ pub(crate) struct SegmentSelection {
 }
 
 impl SegmentSelection {
-    /// What the header of an extent says.
+    /// What the header of a segment says.
     pub(crate) fn of_header(head: &SegmentHeader) -> SegmentSelection {
         let mut part = SegmentSelection::default();
         part.add_header(head);
         part
     }
 
-    /// Adds what the header of an extent says.
+    /// Adds what the header of a segment says.
     pub(crate) fn add_header(&mut self, head: &SegmentHeader) {
         self.ledger.lines += head.lines;
         self.ledger.blank += head.blank;

@@ -100,7 +100,7 @@ impl<'a> MemberResolver<'a> {
     /// [`Damaged`] when the index is.
     pub(crate) fn add_everyone(&mut self) -> Result<(), CorruptIndex> {
         let index = self.snapshot.index();
-        let bases = index.merged().verified_words(Section::PatientBase, 0..index.patients())?;
+        let bases = index.global().verified_words(Section::PatientBase, 0..index.patients())?;
         for (patient, base) in bases.iter().enumerate() {
             if self.ours[*base as usize] {
                 self.patients.insert(patient);
@@ -302,7 +302,7 @@ impl<'a> MemberResolver<'a> {
             );
         };
         let why = match find_group(self.snapshot, &wanted, self.ours)? {
-            FoundGroup::Current(extent, row) => return Ok((extent, row)),
+            FoundGroup::Current(segment, row) => return Ok((segment, row)),
             FoundGroup::Future => "is not in the store yet at the transactionTime: its lastUpdated is later",
             FoundGroup::Deleted => "was deleted before the transactionTime",
             FoundGroup::Unknown => "is not in the store",
@@ -335,12 +335,12 @@ impl<'a> MemberResolver<'a> {
                 true => FoundGroup::Unknown,
                 false => find_group(self.snapshot, &id, self.ours)?,
             };
-            let FoundGroup::Current(extent, row) = found else {
+            let FoundGroup::Current(segment, row) = found else {
                 self.warn_once("group-not-found", listed_by, absent_group(&name));
                 continue;
             };
             let snapshot = self.snapshot;
-            let head = match read_group(snapshot, (extent, row), &mut |_| {})? {
+            let head = match read_group(snapshot, (segment, row), &mut |_| {})? {
                 Ok(head) => head,
                 Err(fault) => {
                     let text = format!("lists {name}, which cannot be read: byte {}: {}", fault.at, fault.kind);
@@ -374,9 +374,9 @@ impl<'a> MemberResolver<'a> {
             let place = self.place_of_group(place);
             self.note_inactive(&head, place);
             // The same bytes gave a Group a moment ago.
-            let again = read_group(snapshot, (extent, row), &mut |member| self.add_member(member, depth, place))?;
+            let again = read_group(snapshot, (segment, row), &mut |member| self.add_member(member, depth, place))?;
             if again.is_err() {
-                return Err(rewritten_error(snapshot, extent)?);
+                return Err(rewritten_error(snapshot, segment)?);
             }
         }
         Ok(())
@@ -458,14 +458,14 @@ impl<'a> MemberResolver<'a> {
         let mut matches: HashMap<&(String, String), (Id, u64)> = HashMap::new();
         let index = self.snapshot.index();
         let as_of = self.snapshot.as_of().as_ref();
-        for extent in self.snapshot.extents() {
-            if !index.extents()[extent].head().has_type(ResourceType::PATIENT.index()) {
+        for segment in self.snapshot.segments() {
+            if !index.segments()[segment].head().has_type(ResourceType::PATIENT.index()) {
                 continue;
             }
-            let columns = index.extents()[extent].verify_all()?;
+            let columns = index.segments()[segment].verify_all()?;
             for row in 0..columns.rows() {
                 if columns.type_of(row) != ResourceType::PATIENT
-                    || self.snapshot.state(extent, row, as_of, self.ours, &|_| true)? != RowState::Current
+                    || self.snapshot.state(segment, row, as_of, self.ours, &|_| true)? != RowState::Current
                 {
                     continue;
                 }
@@ -473,11 +473,11 @@ impl<'a> MemberResolver<'a> {
                 let mut on_identifier = |system: &str, value: &str| found.push((system.into(), value.into()));
                 let mut reader = IdentifierReader::new(Kernel::detect(), &mut on_identifier);
                 reader.begin();
-                let file = index.entry(extent).file;
-                stream_range(index, file, row_range(index, extent, row), &mut |piece| reader.feed(piece))?;
+                let file = index.entry(segment).file;
+                stream_range(index, file, row_range(index, segment, row), &mut |piece| reader.feed(piece))?;
                 // The row passed the scan when it was indexed; a fault now means that it was changed in place.
                 if reader.finish().is_err() {
-                    return Err(rewritten_error(self.snapshot, extent)?);
+                    return Err(rewritten_error(self.snapshot, segment)?);
                 }
                 // A row that gives an identifier twice is one match.
                 found.sort();
@@ -523,9 +523,9 @@ fn absent_group(name: &str) -> Issue {
 }
 
 /// What is wrong when a row no longer reads as it did.
-fn rewritten_error(snapshot: &Snapshot, extent: usize) -> Result<ExportError, ExportError> {
+fn rewritten_error(snapshot: &Snapshot, segment: usize) -> Result<ExportError, ExportError> {
     let index = snapshot.index();
-    let path = index.source(index.entry(extent).file)?.path().to_path_buf();
+    let path = index.source(index.entry(segment).file)?.path().to_path_buf();
     Ok(IndexError::Changed { path, reason: "was rewritten in place".into() }.into())
 }
 

@@ -12,10 +12,10 @@ use crate::select::classifier::{CandidateSource, PROVENANCE_DEPTH_MAX, RowClassi
 use crate::select::ledger::{Ledger, RowClass, SegmentSelection};
 use crate::select::row_set::RowSet;
 
-/// A row: extent and number in it.
+/// A row: segment and number in it.
 type PostingRow = (u32, u32);
 
-/// Selects: the rows of each extent that has any, and a part that speaks for the whole store.
+/// Selects: the rows of each segment that has any, and a part that speaks for the whole store.
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
@@ -24,18 +24,18 @@ pub(crate) fn select_by_postings(
 ) -> Result<(Vec<(usize, RowSet)>, SegmentSelection), CorruptIndex> {
     let index = filter.snapshot.index();
     let mut part = SegmentSelection::default();
-    for extent in filter.snapshot.extents() {
-        part.add_header(index.extents()[extent].head());
+    for segment in filter.snapshot.segments() {
+        part.add_header(index.segments()[segment].head());
     }
     let mut rows: Vec<(usize, RowSet)> = Vec::new();
     let (mut in_cohort, mut exported) = (0, 0);
     for found in candidates(filter)?.chunk_by(|a, b| a.0 == b.0) {
-        let extent = found[0].0 as usize;
-        let (taken, passed_by) = collect(filter, extent, found, &mut part)?;
+        let segment = found[0].0 as usize;
+        let (taken, passed_by) = collect(filter, segment, found, &mut part)?;
         exported += taken.len() as u64;
         in_cohort += taken.len() as u64 + passed_by;
         if !taken.is_empty() {
-            rows.push((extent, RowSet::Few(taken)));
+            rows.push((segment, RowSet::Few(taken)));
         }
     }
     let totals = totals(filter)?;
@@ -56,27 +56,27 @@ pub(crate) fn select_by_postings(
     Ok((rows, part))
 }
 
-/// Of the candidates of an extent, ascending, those that are exported, and how many more the window keeps back.
+/// Of the candidates of a segment, ascending, those that are exported, and how many more the window keeps back.
 fn collect(
     filter: &RowClassifier<'_>,
-    extent: usize,
+    segment: usize,
     candidates: &[PostingRow],
     part: &mut SegmentSelection,
 ) -> Result<(Vec<u32>, u64), CorruptIndex> {
     let index = filter.snapshot.index();
-    let even = filter.is_uniform(extent);
-    let first = index.starts().row[extent];
+    let even = filter.is_uniform(segment);
+    let first = index.starts().row[segment];
     let number = |(_, row): &PostingRow| first + *row as usize;
     let span = number(&candidates[0])..number(&candidates[candidates.len() - 1]) + 1;
     let mut followed =
-        index.merged().pairs(Section::Succession, span)?.iter().map(|pair| (pair >> 32) as usize).peekable();
+        index.global().pairs(Section::Succession, span)?.iter().map(|pair| (pair >> 32) as usize).peekable();
     let (mut taken, mut passed_by) = (Vec::with_capacity(candidates.len()), 0);
     for candidate in candidates {
         let (number, row) = (number(candidate), candidate.1);
         while followed.next_if(|followed| *followed < number).is_some() {}
         let class = match even && followed.peek() != Some(&number) {
             true => RowClass::Exported,
-            false => filter.classify_candidate(extent, row as usize, CandidateSource::AsMembers, part)?,
+            false => filter.classify_candidate(segment, row as usize, CandidateSource::AsMembers, part)?,
         };
         match class {
             RowClass::SinceOrUntil => passed_by += 1,
@@ -94,32 +94,32 @@ fn candidates(filter: &RowClassifier<'_>) -> Result<Vec<PostingRow>, CorruptInde
     let mut lists: Vec<(usize, &[u32])> = Vec::new();
     for patient in filter.cohort.patients.iter().flat_map(|patients| patients.iter()) {
         for owner in index.owners_of_patient(patient as u32)? {
-            let (extent, owner) = index.locate_owner(*owner as usize);
-            lists.push((extent, index.extents()[extent].posting(owner)?));
+            let (segment, owner) = index.locate_owner(*owner as usize);
+            lists.push((segment, index.segments()[segment].posting(owner)?));
         }
     }
-    let group = filter.cohort.group_row.map(|(extent, row)| (extent, [row as u32]));
-    lists.extend(group.iter().map(|(extent, row)| (*extent, &row[..])));
-    lists.sort_unstable_by_key(|(extent, _)| *extent);
+    let group = filter.cohort.group_row.map(|(segment, row)| (segment, [row as u32]));
+    lists.extend(group.iter().map(|(segment, row)| (*segment, &row[..])));
+    lists.sort_unstable_by_key(|(segment, _)| *segment);
     let mut rows: Vec<PostingRow> = Vec::with_capacity(lists.iter().map(|(_, list)| list.len()).sum());
     let mut found: Vec<u32> = Vec::new();
-    for of_extent in lists.chunk_by(|a, b| a.0 == b.0) {
+    for of_segment in lists.chunk_by(|a, b| a.0 == b.0) {
         found.clear();
-        of_extent.iter().for_each(|(_, list)| found.extend_from_slice(list));
+        of_segment.iter().for_each(|(_, list)| found.extend_from_slice(list));
         found.sort_unstable();
         found.dedup();
-        rows.extend(found.iter().map(|row| (of_extent[0].0 as u32, *row)));
+        rows.extend(found.iter().map(|row| (of_segment[0].0 as u32, *row)));
     }
-    if index.merged().count(Section::About) > 0 {
+    if index.global().count(Section::About) > 0 {
         let mut known: std::collections::HashSet<PostingRow> = rows.iter().copied().collect();
         let mut new = rows.clone();
         for _ in 0..=PROVENANCE_DEPTH_MAX {
             let mut found = Vec::new();
-            for (extent, row) in new {
-                let record = index.starts().row[extent as usize] + row as usize;
-                for pair in index.merged().pairs(Section::About, record..record + 1)? {
-                    let (extent, target) = index.locate_target(*pair as u32 as usize);
-                    let row = (extent as u32, index.extents()[extent].target(target)?.target_row[target]);
+            for (segment, row) in new {
+                let record = index.starts().row[segment as usize] + row as usize;
+                for pair in index.global().pairs(Section::About, record..record + 1)? {
+                    let (segment, target) = index.locate_target(*pair as u32 as usize);
+                    let row = (segment as u32, index.segments()[segment].target(target)?.target_row[target]);
                     if known.insert(row) {
                         found.push(row);
                     }
@@ -130,11 +130,11 @@ fn candidates(filter: &RowClassifier<'_>) -> Result<Vec<PostingRow>, CorruptInde
         }
         rows.sort_unstable();
     }
-    if index.extents().iter().any(|extent| extent.head().left > 0) {
+    if index.segments().iter().any(|segment| segment.head().left > 0) {
         // What has left a packed store has no postings, so every Provenance may be about something that has.
-        for (number, extent) in index.extents().iter().enumerate() {
-            if extent.head().has_type(ResourceType::PROVENANCE.index()) {
-                let types = extent.verify_columns(&[Column::Type])?.resource_type.iter().enumerate();
+        for (number, segment) in index.segments().iter().enumerate() {
+            if segment.head().has_type(ResourceType::PROVENANCE.index()) {
+                let types = segment.verify_columns(&[Column::Type])?.resource_type.iter().enumerate();
                 let provenances = types.filter(|(_, position)| **position as usize == ResourceType::PROVENANCE.index());
                 rows.extend(provenances.map(|(row, _)| (number as u32, row as u32)));
             }
@@ -142,21 +142,21 @@ fn candidates(filter: &RowClassifier<'_>) -> Result<Vec<PostingRow>, CorruptInde
         rows.sort_unstable();
         rows.dedup();
     }
-    rows.retain(|(extent, _)| filter.snapshot.sees_segment(*extent as usize));
+    rows.retain(|(segment, _)| filter.snapshot.sees_segment(*segment as usize));
     Ok(rows)
 }
 
 /// For each type its rows, and those in the future, superseded and deleted. From what was counted when the index was
-/// made, where all that counted then counts now: nothing dated after T, every extent seen, deletions under our base.
+/// made, where all that counted then counts now: nothing dated after T, every segment seen, deletions under our base.
 fn totals(filter: &RowClassifier<'_>) -> Result<Vec<[u64; 4]>, CorruptIndex> {
     let (snapshot, index) = (filter.snapshot, filter.snapshot.index());
     let instant = filter.as_of();
     let mut sums = vec![[0; 4]; ResourceType::COUNT];
-    let whole = index.merged().totals()?;
+    let whole = index.global().totals()?;
     let counted = snapshot.sees_whole_index()
         && whole.foreign_deletions() == 0
-        && index.extents().iter().all(|extent| {
-            let head = extent.head();
+        && index.segments().iter().all(|segment| {
+            let head = segment.head();
             head.updated_max() < instant.ticks && head.tombstone_updated_max() < instant.ticks
         });
     if counted {
@@ -165,19 +165,19 @@ fn totals(filter: &RowClassifier<'_>) -> Result<Vec<[u64; 4]>, CorruptIndex> {
         }
         return Ok(sums);
     }
-    let extents: Vec<usize> = snapshot.extents().collect();
+    let segments: Vec<usize> = snapshot.segments().collect();
     let parts: Vec<Vec<[u64; 4]>> =
-        extents.into_par_iter().map(|extent| totals_of(filter, extent)).collect::<Result<_, _>>()?;
+        segments.into_par_iter().map(|segment| totals_of(filter, segment)).collect::<Result<_, _>>()?;
     for part in parts {
         sums.iter_mut().zip(part).for_each(|(sum, part)| sum.iter_mut().zip(part).for_each(|(sum, n)| *sum += n));
     }
     Ok(sums)
 }
 
-/// The same of one extent, row by row where it must be.
-fn totals_of(filter: &RowClassifier<'_>, extent: usize) -> Result<Vec<[u64; 4]>, CorruptIndex> {
+/// The same of one segment, row by row where it must be.
+fn totals_of(filter: &RowClassifier<'_>, segment_id: usize) -> Result<Vec<[u64; 4]>, CorruptIndex> {
     let (snapshot, index) = (filter.snapshot, filter.snapshot.index());
-    let (segment, instant) = (&index.extents()[extent], filter.as_of());
+    let (segment, instant) = (&index.segments()[segment_id], filter.as_of());
     let mut sums = vec![[0; 4]; ResourceType::COUNT];
     let counts = segment.verify_columns(&[Column::TypeCount])?.type_count;
     sums.iter_mut().zip(counts).for_each(|(sum, rows)| sum[0] = *rows);
@@ -189,10 +189,10 @@ fn totals_of(filter: &RowClassifier<'_>, extent: usize) -> Result<Vec<[u64; 4]>,
             sums[columns.resource_type[row] as usize][1] += u64::from(future);
         }
     }
-    let first = index.starts().row[extent];
-    for pair in index.merged().pairs(Section::Succession, first..first + segment.rows())? {
+    let first = index.starts().row[segment_id];
+    for pair in index.global().pairs(Section::Succession, first..first + segment.rows())? {
         let row = (pair >> 32) as usize - first;
-        let class = match snapshot.state(extent, row, instant, &filter.cohort.ours, &|_| true)? {
+        let class = match snapshot.state(segment_id, row, instant, &filter.cohort.ours, &|_| true)? {
             RowState::Superseded => 2,
             RowState::Deleted => 3,
             RowState::Current | RowState::Future => continue,

@@ -1,10 +1,10 @@
-//! The rows taken of one extent: a list while they are few, a bit for each row when they are many.
+//! The rows taken of one segment: a list while they are few, a bit for each row when they are many.
 
 use std::ops::Range;
 
 use crate::select::bitmap::{BitIterator, Bitmap};
 
-/// A set of rows of an extent.
+/// A set of rows of a segment.
 #[derive(Clone, Debug)]
 pub enum RowSet {
     /// Numbers of rows, ascending.

@@ -1,7 +1,7 @@
 //! Selection: which rows leave, and the class of every other line (reading 10).
 //!
 //! There are two ways to the same answer. A small cohort is selected from its members' side (`postings`); a large one
-//! by a pass over the columns (`columns`), which under `_since` passes most rows by (`zones`). Extents are
+//! by a pass over the columns (`columns`), which under `_since` passes most rows by (`zones`). Segments are
 //! independent, so passes run over them in parallel; results are put together in store order. No byte of the store is
 //! read here.
 
@@ -38,7 +38,7 @@ pub struct SelectionStats {
 
 /// The rows of an export.
 pub struct Selection {
-    /// For each extent of the index the rows taken.
+    /// For each segment of the index the rows taken.
     pub rows: Vec<RowSet>,
     /// Patients of the dictionary that have a current Patient row at T; of a small cohort, only its own.
     pub present: Bitmap,
@@ -57,7 +57,7 @@ impl Selection {
         let filter = RowClassifier::new(snapshot, cohort, request);
         let index = snapshot.index();
         let mut selection = Selection {
-            rows: vec![RowSet::default(); index.extent_count()],
+            rows: vec![RowSet::default(); index.segment_count()],
             present: Bitmap::new(index.patients()),
             ledger: Ledger::default(),
             noticed: SelectionStats { faults: vec![0; FaultKind::ALL.len()], ..SelectionStats::default() },
@@ -65,22 +65,22 @@ impl Selection {
         if prefers_postings(snapshot, cohort, request) {
             let (rows, part) = postings_scan::select_by_postings(&filter)?;
             selection.add(part);
-            rows.into_iter().for_each(|(extent, rows)| selection.rows[extent] = rows);
+            rows.into_iter().for_each(|(segment, rows)| selection.rows[segment] = rows);
         } else {
             let ended = Visibility::of(&filter)?;
-            let pass = |extent| match request.way {
-                AccessPath::Rows => column_scan::scan_columns(&filter, Visibility::default(), extent),
-                _ if zone_map_scan::applies(&filter, extent) => zone_map_scan::scan_zones(&filter, ended, extent),
-                _ => match column_scan::select_whole(&filter, ended, extent)? {
+            let pass = |segment| match request.access_path {
+                AccessPath::Rows => column_scan::scan_columns(&filter, Visibility::default(), segment),
+                _ if zone_map_scan::applies(&filter, segment) => zone_map_scan::scan_zones(&filter, ended, segment),
+                _ => match column_scan::select_whole(&filter, ended, segment)? {
                     Some(part) => Ok(part),
-                    None => column_scan::scan_columns(&filter, ended, extent),
+                    None => column_scan::scan_columns(&filter, ended, segment),
                 },
             };
-            let extents: Vec<usize> = snapshot.extents().collect();
+            let segments: Vec<usize> = snapshot.segments().collect();
             let parts: Vec<SegmentSelection> =
-                extents.par_iter().map(|extent| pass(*extent)).collect::<Result<_, _>>()?;
-            for (extent, part) in extents.into_iter().zip(parts) {
-                selection.rows[extent] = selection.add(part);
+                segments.par_iter().map(|segment| pass(*segment)).collect::<Result<_, _>>()?;
+            for (segment, part) in segments.into_iter().zip(parts) {
+                selection.rows[segment] = selection.add(part);
             }
         }
         selection.collect_stats(snapshot, cohort)?;
@@ -104,15 +104,15 @@ impl Selection {
         let index = snapshot.index();
         let mut foreign = vec![0; index.bases().len()];
         if snapshot.sees_whole_index() {
-            let totals = index.merged().totals()?;
+            let totals = index.global().totals()?;
             self.noticed.faults.iter_mut().enumerate().for_each(|(kind, sum)| *sum = totals.faults(kind));
-            foreign = index.merged().verified_longs(Section::BaseCount, 0..foreign.len())?.to_vec();
+            foreign = index.global().verified_longs(Section::BaseCount, 0..foreign.len())?.to_vec();
         } else {
-            for extent in snapshot.extents() {
-                let columns = index.extents()[extent].verify_columns(&[Column::FaultCount, Column::BaseCount])?;
+            for segment in snapshot.segments() {
+                let columns = index.segments()[segment].verify_columns(&[Column::FaultCount, Column::BaseCount])?;
                 columns.fault_count.iter().zip(&mut self.noticed.faults).for_each(|(count, sum)| *sum += count);
                 for (base, count) in columns.base_count.iter().enumerate() {
-                    foreign[index.base_number(extent, base as u32) as usize] += count;
+                    foreign[index.base_number(segment, base as u32) as usize] += count;
                 }
             }
         }
@@ -139,11 +139,11 @@ pub(crate) fn foreign_owners(
     if cohort.ours.iter().all(|ours| *ours) {
         return Ok(Vec::new());
     }
-    let bases = index.merged().verified_words(Section::PatientBase, 0..index.patients())?;
-    for extent in snapshot.extents().filter(|extent| !selection.rows[*extent].is_empty()) {
-        for row in selection.rows[extent].iter() {
-            for owner in index.extents()[extent].row_owners(row)? {
-                let base = bases[index.patient_of_owner(extent, *owner)? as usize] as usize;
+    let bases = index.global().verified_words(Section::PatientBase, 0..index.patients())?;
+    for segment in snapshot.segments().filter(|segment| !selection.rows[*segment].is_empty()) {
+        for row in selection.rows[segment].iter() {
+            for owner in index.segments()[segment].row_owners(row)? {
+                let base = bases[index.patient_of_owner(segment, *owner)? as usize] as usize;
                 counts[base] += u64::from(!cohort.ours[base]);
             }
         }
@@ -155,7 +155,7 @@ pub(crate) fn foreign_owners(
 /// Whether the cohort is so small a part of the store's patients that its postings are the shorter way.
 fn prefers_postings(snapshot: &Snapshot, cohort: &Cohort, request: &ExportRequest) -> bool {
     let Some(patients) = &cohort.patients else { return false };
-    match request.way {
+    match request.access_path {
         AccessPath::Postings => true,
         AccessPath::Columns | AccessPath::Rows => false,
         AccessPath::Auto => patients.count() * POSTINGS_SHARE <= snapshot.index().patients(),

@@ -21,14 +21,14 @@ impl Visibility {
     /// [`Damaged`] when the index is.
     pub(crate) fn of(filter: &RowClassifier<'_>) -> Result<Visibility, CorruptIndex> {
         let (snapshot, index, instant) = (filter.snapshot, filter.snapshot.index(), filter.as_of());
-        let heads = || index.extents().iter().map(|extent| extent.head());
+        let heads = || index.segments().iter().map(|segment| segment.head());
         if !snapshot.sees_whole_index() || heads().any(|head| head.updated_max() >= instant.ticks) {
             return Ok(Visibility::default());
         }
         let deletions: usize = heads().map(|head| head.tombstones as usize).sum();
-        let followed = index.merged().pairs(Section::Succession, index.rows()..index.rows() + deletions)?;
+        let followed = index.global().pairs(Section::Succession, index.rows()..index.rows() + deletions)?;
         let by_deletions = followed.is_empty()
-            && index.merged().totals()?.foreign_deletions() == 0
+            && index.global().totals()?.foreign_deletions() == 0
             && heads().all(|head| head.tombstone_updated_max() < instant.ticks);
         Ok(Visibility { by_rows: true, by_deletions })
     }
@@ -48,13 +48,13 @@ impl Visibility {
     pub(crate) fn state(
         self,
         filter: &RowClassifier<'_>,
-        extent: usize,
+        segment: usize,
         row: usize,
         next: usize,
     ) -> Result<RowState, CorruptIndex> {
         match self.by_successor(filter, next) {
             Some(state) => Ok(state),
-            None => filter.snapshot.state(extent, row, filter.as_of(), &filter.cohort.ours, &|_| true),
+            None => filter.snapshot.state(segment, row, filter.as_of(), &filter.cohort.ours, &|_| true),
         }
     }
 }

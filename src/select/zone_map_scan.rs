@@ -1,6 +1,6 @@
 //! Selection under `_since` without looking at most rows.
 //!
-//! Each 64 rows of an extent have their greatest lastUpdated in a column of its own, so that an increment passes by
+//! Each 64 rows of a segment have their greatest lastUpdated in a column of its own, so that an increment passes by
 //! nearly all of them. What is left over is only counted: rows with an owner in the cohort by the lengths of the
 //! owners' postings, the others by what remains. Rows that need a look (in a zone that is new, with a successor, a
 //! Provenance, a Group) get the slow way, one by one, and are taken out of what is counted. Speed of light for 10
@@ -20,37 +20,37 @@ use crate::select::visibility::Visibility;
 /// One row in so many may need a look; with more of them a pass over the columns costs less.
 const LOOKED_AT_SHARE: usize = 16;
 
-/// Whether the rows of an extent can be told this way: nothing in it lies after T, its rows are not late, and `_type`
+/// Whether the rows of a segment can be told this way: nothing in it lies after T, its rows are not late, and `_type`
 /// wants all of them or none.
-pub(crate) fn applies(filter: &RowClassifier<'_>, extent: usize) -> bool {
-    let head = filter.snapshot.index().extents()[extent].head();
+pub(crate) fn applies(filter: &RowClassifier<'_>, segment: usize) -> bool {
+    let head = filter.snapshot.index().segments()[segment].head();
     let wanted = ResourceType::all().filter(|t| head.has_type(t.index()) && filter.selects_type(*t)).count();
     let one_by_one = [ResourceType::PROVENANCE, ResourceType::GROUP];
     filter.request.since.is_some()
-        && !filter.is_late(extent)
+        && !filter.is_late(segment)
         && head.updated_max() < filter.as_of().ticks
         && (wanted == 0 || wanted == head.type_count() as usize)
         && !(head.type_count() == 1 && one_by_one.iter().any(|t| head.has_type(t.index())))
 }
 
-/// Selects in an extent that fits.
+/// Selects in a segment that fits.
 ///
 /// # Errors
 /// [`Damaged`] when the index is.
 pub(crate) fn scan_zones(
     filter: &RowClassifier<'_>,
     ended: Visibility,
-    extent: usize,
+    segment: usize,
 ) -> Result<SegmentSelection, CorruptIndex> {
     let index = filter.snapshot.index();
-    let this = &index.extents()[extent];
+    let this = &index.segments()[segment];
     let mut part = SegmentSelection::of_header(this.head());
     if this.rows() == 0 {
         return Ok(part);
     }
     let wanted = ResourceType::all().any(|t| this.head().has_type(t.index()) && filter.selects_type(t));
-    let first = index.starts().row[extent];
-    let successions = index.merged().pairs(Section::Succession, first..first + this.rows())?;
+    let first = index.starts().row[segment];
+    let successions = index.global().pairs(Section::Succession, first..first + this.rows())?;
     // Rows that something follows: mostly that alone tells how they ended, and then nobody need look at them.
     let (mut listed, mut gone): (Vec<u32>, Vec<(u32, RowClass)>) = (Vec::new(), Vec::new());
     for pair in successions {
@@ -61,43 +61,43 @@ pub(crate) fn scan_zones(
             _ => listed.push(row),
         }
     }
-    rows_of_unsorted(filter, extent, &mut listed)?;
+    rows_of_unsorted(filter, segment, &mut listed)?;
     let mut slow = listed.clone();
     slow.sort_unstable();
     if wanted && let Some(since) = &filter.request.since {
-        rows_newer_than(filter, extent, since.ticks, &mut listed)?;
+        rows_newer_than(filter, segment, since.ticks, &mut listed)?;
     }
     listed.sort_unstable();
     listed.dedup();
     listed.retain(|row| gone.binary_search_by_key(row, |(row, _)| *row).is_err());
     if listed.len() * LOOKED_AT_SHARE > this.rows() {
-        return column_scan::scan_columns(filter, ended, extent);
+        return column_scan::scan_columns(filter, ended, segment);
     }
-    let all_belong = wanted && column_scan::all_in_cohort(filter, extent)?;
+    let all_belong = wanted && column_scan::all_in_cohort(filter, segment)?;
     let mut owned = match wanted {
         true if all_belong => this.rows() as u64,
-        true => owned_mask(filter, extent)?,
+        true => owned_mask(filter, segment)?,
         false => 0,
     };
     // Where everybody is asked for, nothing but the window is left to ask of a row that nothing follows.
-    let plain = filter.uniform_type(extent).filter(|_| all_belong);
+    let plain = filter.uniform_type(segment).filter(|_| all_belong);
     for row in listed.iter().map(|row| *row as usize) {
         let class = match plain.filter(|_| slow.binary_search(&(row as u32)).is_err()) {
-            Some(plain) => match filter.passes_window(&mut part, extent, row, plain, this.updated(row)?)? {
+            Some(plain) => match filter.passes_window(&mut part, segment, row, plain, this.updated(row)?)? {
                 true => RowClass::Exported,
                 false => RowClass::SinceOrUntil,
             },
-            None => filter.classify(extent, row, &mut part)?,
+            None => filter.classify(segment, row, &mut part)?,
         };
         part.count_row(class);
         if class == RowClass::Exported {
             part.rows.push(row);
         }
-        owned -= u64::from(wanted && (all_belong || filter.has_cohort_owner(extent, row)?));
+        owned -= u64::from(wanted && (all_belong || filter.has_cohort_owner(segment, row)?));
     }
     for (row, class) in &gone {
         part.count_row(*class);
-        owned -= u64::from(wanted && (all_belong || filter.has_cohort_owner(extent, *row as usize)?));
+        owned -= u64::from(wanted && (all_belong || filter.has_cohort_owner(segment, *row as usize)?));
     }
     let left = this.rows() as u64 - listed.len() as u64 - gone.len() as u64;
     match wanted {
@@ -109,13 +109,13 @@ pub(crate) fn scan_zones(
     }
     listed.extend(gone.iter().map(|(row, _)| row));
     listed.sort_unstable();
-    select_listed(filter, extent, &listed, &mut part)?;
+    select_listed(filter, segment, &listed, &mut part)?;
     Ok(part)
 }
 
 /// Rows whose owners do not tell whose they are.
-fn rows_of_unsorted(filter: &RowClassifier<'_>, extent: usize, listed: &mut Vec<u32>) -> Result<(), CorruptIndex> {
-    let segment = &filter.snapshot.index().extents()[extent];
+fn rows_of_unsorted(filter: &RowClassifier<'_>, segment_id: usize, listed: &mut Vec<u32>) -> Result<(), CorruptIndex> {
+    let segment = &filter.snapshot.index().segments()[segment_id];
     let [a, b] = [ResourceType::PROVENANCE, ResourceType::GROUP].map(ResourceType::index);
     if segment.head().has_type(a) || segment.head().has_type(b) {
         let types = segment.verify_columns(&[Column::Type])?.resource_type;
@@ -127,11 +127,11 @@ fn rows_of_unsorted(filter: &RowClassifier<'_>, extent: usize, listed: &mut Vec<
 /// Rows that `_since` may let through: all digits, and the rest of the question, are for the slow way.
 fn rows_newer_than(
     filter: &RowClassifier<'_>,
-    extent: usize,
+    segment_id: usize,
     since: i64,
     listed: &mut Vec<u32>,
 ) -> Result<(), CorruptIndex> {
-    let segment = &filter.snapshot.index().extents()[extent];
+    let segment = &filter.snapshot.index().segments()[segment_id];
     let columns = segment.verify_columns(&[Column::UpdatedMax])?;
     for (zone, max) in columns.updated_max.iter().enumerate() {
         if *max < since {
@@ -155,13 +155,13 @@ fn newer_mask(ticks: &[i64], since: i64) -> u64 {
 }
 
 /// How many rows have an owner in the cohort: the postings of the members, each row of several owners once.
-fn owned_mask(filter: &RowClassifier<'_>, extent: usize) -> Result<u64, CorruptIndex> {
+fn owned_mask(filter: &RowClassifier<'_>, segment_id: usize) -> Result<u64, CorruptIndex> {
     let index = filter.snapshot.index();
-    let segment = &index.extents()[extent];
+    let segment = &index.segments()[segment_id];
     let Some(patients) = &filter.cohort.patients else { return Ok(segment.rows() as u64) };
     let columns = segment.verify_columns(&[Column::PostingStart, Column::Several])?;
-    let owners = index.starts().owner[extent]..index.starts().owner[extent] + segment.head().owners as usize;
-    let owner_patient = index.merged().verified_words(Section::OwnerPatient, owners)?;
+    let owners = index.starts().owner[segment_id]..index.starts().owner[segment_id] + segment.head().owners as usize;
+    let owner_patient = index.global().verified_words(Section::OwnerPatient, owners)?;
     let member = |owner: usize| patients.contains(owner_patient[owner] as usize);
     let postings = columns.posting_start.windows(2).enumerate();
     let mut owned: u64 =
@@ -177,12 +177,12 @@ fn owned_mask(filter: &RowClassifier<'_>, extent: usize) -> Result<u64, CorruptI
 /// Notes the current Patient rows that are none of those listed.
 fn select_listed(
     filter: &RowClassifier<'_>,
-    extent: usize,
+    segment_id: usize,
     listed: &[u32],
     part: &mut SegmentSelection,
 ) -> Result<(), CorruptIndex> {
     let index = filter.snapshot.index();
-    let segment = &index.extents()[extent];
+    let segment = &index.segments()[segment_id];
     if !segment.head().has_type(ResourceType::PATIENT.index()) {
         return Ok(());
     }
@@ -190,7 +190,7 @@ fn select_listed(
     for row in memchr::memchr_iter(ResourceType::PATIENT.index() as u8, columns.resource_type) {
         if listed.binary_search(&(row as u32)).is_err() {
             let own = *columns.owners_of(row).first().ok_or(CorruptIndex("a Patient owns nobody"))?;
-            part.present.push(index.patient_of_owner(extent, own)?);
+            part.present.push(index.patient_of_owner(segment_id, own)?);
         }
     }
     Ok(())

@@ -409,7 +409,7 @@ async fn send_file(
         root: found.root,
         place: found.place,
         name: receipt.file.rsplit('/').next().unwrap_or_default().to_string(),
-        coding: record.request.coding,
+        coding: record.request.compression,
         bytes: receipt.bytes,
         file_bytes: receipt.file_bytes,
         etag_seed: receipt.digest.as_ref().map_or(id.clone(), |digest: &Digest| digest.value.clone()),

@@ -43,7 +43,7 @@ pub(crate) struct Mount {
     pub enabled: Enabled,
     fhir_bases: Vec<String>,
     bounds: FileBounds,
-    coding: Compression,
+    compression: Compression,
     digest: DigestAlgorithm,
 }
 
@@ -106,7 +106,7 @@ impl Mount {
                 file_bytes: files.max_bytes,
                 file_resources: Some(files.max_resources).filter(|most| *most > 0),
             },
-            coding: files.compress,
+            compression: files.compress,
             digest: files.digest,
             settings: settings.clone(),
         }
@@ -151,7 +151,7 @@ impl Mount {
             late: self.settings.late,
             missing_last_updated: self.settings.missing_last_updated,
             bounds: self.bounds,
-            coding: self.coding,
+            compression: self.compression,
             digest: self.digest,
             notes: params.notes.clone(),
         }
@@ -168,7 +168,7 @@ impl Mount {
             profiles: &self.settings.supported_profiles,
             policies: Policies {
                 bounds: self.bounds,
-                coding: self.coding,
+                compression: self.compression,
                 members: self.settings.members,
                 late: self.settings.late,
                 missing_last_updated: self.settings.missing_last_updated,

@@ -1,6 +1,6 @@
 //! A store: a directory of NDJSON files, and the index that knows its rows.
 //!
-//! `walk` finds the files, `scan` and `lines` turn bytes into extents, `merge` tells what only the whole store can,
+//! `walk` finds the files, `scan` and `lines` turn bytes into segments, `merge` tells what only the whole store can,
 //! `generation` names one consistent index, [`Snapshot`] is what one export sees. Nothing here knows requests, output
 //! files or clocks.
 

@@ -22,7 +22,7 @@ pub(crate) struct WalkedFile {
     /// Path relative to the store, `/` between its parts; store order is the bytewise order of these.
     pub name: String,
     /// How its bytes are coded.
-    pub coding: Compression,
+    pub compression: Compression,
     /// Size and times when it was found.
     pub stamp: FileStamp,
 }
@@ -79,7 +79,7 @@ fn visit(directory: &Path, prefix: &str, walk: &mut Walk) -> Result<(), (PathBuf
         }
         let listed = published.as_ref().is_none_or(|names| names.contains(&name));
         match Compression::of_file_name(&name) {
-            Some(coding) if kind.is_file() && listed => push(&entry, relative, coding, walk)?,
+            Some(compression) if kind.is_file() && listed => push(&entry, relative, compression, walk)?,
             _ => walk.ignored.push(relative),
         }
     }
@@ -90,11 +90,11 @@ fn visit(directory: &Path, prefix: &str, walk: &mut Walk) -> Result<(), (PathBuf
 fn push(
     entry: &std::fs::DirEntry,
     name: String,
-    coding: Compression,
+    compression: Compression,
     walk: &mut Walk,
 ) -> Result<(), (PathBuf, io::Error)> {
     match entry.metadata() {
-        Ok(found) => walk.files.push(WalkedFile { name, coding, stamp: FileStamp::of_metadata(&found) }),
+        Ok(found) => walk.files.push(WalkedFile { name, compression, stamp: FileStamp::of_metadata(&found) }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err((entry.path(), error)),
     }
@@ -116,7 +116,9 @@ fn visit_published(
         let file = entry.file_type().map_err(at)?.is_file();
         match Compression::of_file_name(&name) {
             _ if name.starts_with('.') => {}
-            Some(coding) if file && names.contains(&format!("deleted/{name}")) => push(&entry, relative, coding, walk)?,
+            Some(compression) if file && names.contains(&format!("deleted/{name}")) => {
+                push(&entry, relative, compression, walk)?
+            }
             _ => walk.ignored.push(relative),
         }
     }

@@ -32,20 +32,20 @@ const GROUPS: [(&str, f64); 5] =
 ///
 /// # Errors
 /// [`SynthError`]; then nothing stands in the place of the store.
-pub(crate) fn synth(options: &SynthOptions, watch: &Progress) -> Result<SynthReport, SynthError> {
+pub(crate) fn synth(options: &SynthOptions, progress: &Progress) -> Result<SynthReport, SynthError> {
     let directory = AtomicDir::begin(&options.out, options.sync)?;
     let seed = Seed::load();
     let mut maker = Maker {
         lives: Lives { options },
         options,
-        watch,
+        progress,
         files: StoreWriter::new(&directory, options),
         done: SynthReport { patients: options.patients, ..SynthReport::default() },
         seed,
     };
     let mean = maker.seed.patients.iter().map(|patient| patient.rows.len() as u64).sum::<u64>() / 100;
     // An estimate: rows of the seed have 1,370 bytes on average.
-    watch.write_total.store(options.patients * mean * 1370, Relaxed);
+    progress.write_total.store(options.patients * mean * 1370, Relaxed);
     maker.shared()?;
     maker.groups()?;
     match options.order {
@@ -61,7 +61,7 @@ pub(crate) fn synth(options: &SynthOptions, watch: &Progress) -> Result<SynthRep
 struct Maker<'a> {
     options: &'a SynthOptions,
     lives: Lives<'a>,
-    watch: &'a Progress,
+    progress: &'a Progress,
     seed: Seed,
     files: StoreWriter,
     done: SynthReport,
@@ -228,7 +228,7 @@ impl Maker<'_> {
             let mut files = std::mem::take(&mut self.files);
             let this = &*self;
             let (written, next) = rayon::join(
-                || ready.iter().try_for_each(|chunk| files.write(chunk, this.watch)),
+                || ready.iter().try_for_each(|chunk| files.write(chunk, this.progress)),
                 || (first..chunks.min(first + at_once)).into_par_iter().map(|n| make(this, n)).collect::<Vec<_>>(),
             );
             self.files = files;
@@ -240,7 +240,7 @@ impl Maker<'_> {
     }
 
     fn write(&mut self, chunk: Chunk) -> Result<(), SynthError> {
-        self.files.write(&chunk, self.watch)?;
+        self.files.write(&chunk, self.progress)?;
         self.done.add(&chunk);
         Ok(())
     }
@@ -299,8 +299,8 @@ impl StoreWriter {
         StoreWriter { directory: directory.path().to_path_buf(), mixed, sync: options.sync, open: Vec::new() }
     }
 
-    fn write(&mut self, chunk: &Chunk, watch: &Progress) -> Result<(), SynthError> {
-        if watch.cancel.load(Relaxed) {
+    fn write(&mut self, chunk: &Chunk, progress: &Progress) -> Result<(), SynthError> {
+        if progress.cancel.load(Relaxed) {
             return Err(SynthError::Cancelled);
         }
         for (resource_type, bytes) in &chunk.files {
@@ -316,7 +316,7 @@ impl StoreWriter {
             };
             let (_, path, file) = &mut self.open[index];
             file.write_all(bytes).map_err(|source| failed(path, source))?;
-            watch.write_done.fetch_add(bytes.len() as u64, Relaxed);
+            progress.write_done.fetch_add(bytes.len() as u64, Relaxed);
         }
         Ok(())
     }

@@ -82,12 +82,12 @@ pub(crate) struct ExportVerification {
 /// # Errors
 /// [`VerifyError::NoExport`] when the directory holds no manifest; [`VerifyError::Read`] when a file that is there cannot
 /// be read; [`VerifyError::Cancelled`].
-pub(crate) fn verify_export(directory: &Path, watch: &Progress) -> Result<ExportVerification, VerifyError> {
+pub(crate) fn verify_export(directory: &Path, progress: &Progress) -> Result<ExportVerification, VerifyError> {
     let bytes = manifest_bytes(directory)?;
     let mut differences = Mismatches::default();
     let stated = manifest::read(&bytes, &mut differences);
     let length = |listed: &ListedFile| directory.join(&listed.name).metadata().map_or(0, |found| found.len());
-    watch.scan_total.store(stated.files.iter().map(length).sum(), Relaxed);
+    progress.scan_total.store(stated.files.iter().map(length).sum(), Relaxed);
     let found: Vec<VerifiedFile> = stated
         .files
         .par_iter()
@@ -96,7 +96,7 @@ pub(crate) fn verify_export(directory: &Path, watch: &Progress) -> Result<Export
                 Some(digest) => digest.algorithm,
                 None => DigestAlgorithm::None,
             };
-            output_file::read(directory, &listed.name, listed.section, &listed.of_type, algorithm, watch)
+            output_file::read(directory, &listed.name, listed.section, &listed.of_type, algorithm, progress)
         })
         .collect::<Result<_, _>>()?;
     let mut report =

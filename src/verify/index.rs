@@ -1,6 +1,6 @@
 //! An index against the bytes it was made from, line by line, by the obvious twin of the scanner.
 //!
-//! Every column of every extent is compared but the restarts of compressed files, and the patient dictionary. What the
+//! Every column of every segment is compared but the restarts of compressed files, and the patient dictionary. What the
 //! merge says of successions is not: a ledger recount shows whether that was right. Nothing is written: what the index on
 //! the disk lacks, or has damaged, is made in memory, and told.
 
@@ -84,8 +84,9 @@ pub(crate) struct StoreReport {
     pub validate: Validate,
     /// Store files.
     pub files: u64,
-    /// Extents.
-    pub extents: u64,
+    /// Segments.
+    #[serde(rename = "extents")]
+    pub segments: u64,
     /// Uncompressed bytes.
     pub bytes: u64,
     /// Lines, as the twin reads them.
@@ -99,29 +100,29 @@ pub(crate) struct StoreReport {
 }
 
 /// Verifies the index of a store against its bytes. Runs on the current rayon pool; memory is bounded by the longest
-/// line that is held, a thread, and by the columns of one extent.
+/// line that is held, a thread, and by the columns of one segment.
 ///
 /// # Errors
 /// When the store cannot be read or indexed.
-pub(crate) fn verify_index(store: &Store, watch: &Progress) -> Result<StoreReport, VerifyError> {
+pub(crate) fn verify_index(store: &Store, progress: &Progress) -> Result<StoreReport, VerifyError> {
     let on_disk = IndexState::of(store)?;
     // Nothing is believed of the index that was not checked, whatever its files' times say.
-    let (index, mut work) = store.read_only().verify_and_repair(watch)?;
+    let (index, mut work) = store.read_only().verify_and_repair(progress)?;
     if on_disk == IndexState::Damaged {
         work.repaired.push("the generation file of the index is damaged: nothing of the index can be read".to_string());
     }
-    let extents: Vec<(usize, Compression)> =
-        (0..index.extent_count()).map(|at| (index.entry(at).file, index.coding(index.entry(at).file))).collect();
-    let mut lines_before = vec![0; extents.len()];
-    for at in 1..extents.len() {
-        if extents[at].0 == extents[at - 1].0 {
-            lines_before[at] = lines_before[at - 1] + index.extents()[at - 1].head().lines;
+    let segments: Vec<(usize, Compression)> =
+        (0..index.segment_count()).map(|at| (index.entry(at).file, index.compression(index.entry(at).file))).collect();
+    let mut lines_before = vec![0; segments.len()];
+    for at in 1..segments.len() {
+        if segments[at].0 == segments[at - 1].0 {
+            lines_before[at] = lines_before[at - 1] + index.segments()[at - 1].head().lines;
         }
     }
     let total = index.generation().files.iter().map(|file| file.stamp.len).sum();
-    watch.scan_total.store(total, Relaxed);
-    watch.scan_done.store(0, Relaxed);
-    let parts: Vec<Vec<SegmentCheck<'_>>> = segment_lines::tasks(&extents)
+    progress.scan_total.store(total, Relaxed);
+    progress.scan_done.store(0, Relaxed);
+    let parts: Vec<Vec<SegmentCheck<'_>>> = segment_lines::tasks(&segments)
         .into_par_iter()
         .map(|task| {
             let stretches: Vec<SegmentLines> = task
@@ -130,10 +131,10 @@ pub(crate) fn verify_index(store: &Store, watch: &Progress) -> Result<StoreRepor
                 .collect();
             let mut checks: Vec<SegmentCheck<'_>> =
                 task.clone().map(|k| SegmentCheck::new(&index, k, lines_before[k])).collect();
-            let (file, coding) = extents[task.start];
+            let (file, compression) = segments[task.start];
             let mut left = PriorOwners::new(index.packed(file));
             let mut on_line = |number: usize, cut: CutLine<'_>| checks[number].check_line(cut, &mut left);
-            let hashes = segment_lines::read(index.source(file)?, coding, &stretches, watch, &mut on_line)?;
+            let hashes = segment_lines::read(index.source(file)?, compression, &stretches, progress, &mut on_line)?;
             checks.iter_mut().zip(hashes).for_each(|(check, hash)| check.finish(hash));
             Ok(checks)
         })
@@ -143,7 +144,7 @@ pub(crate) fn verify_index(store: &Store, watch: &Progress) -> Result<StoreRepor
         on_disk,
         validate: index.generation().validate,
         files: index.generation().files.len() as u64,
-        extents: extents.len() as u64,
+        segments: segments.len() as u64,
         bytes: 0,
         counts: LineCounts::default(),
         types: BTreeMap::new(),
@@ -165,12 +166,12 @@ pub(crate) fn verify_index(store: &Store, watch: &Progress) -> Result<StoreRepor
     Ok(report)
 }
 
-/// Whether the extents of each file follow one another without a gap, to its end.
+/// Whether the segments of each file follow one another without a gap, to its end.
 fn check_coverage(index: &Index, differences: &mut Mismatches) -> Result<(), VerifyError> {
     for file in 0..index.generation().files.len() {
         let source = index.source(file)?;
         let newline_at =
-            |start_offset: u64| match start_offset < source.len() && index.coding(file) == Compression::None {
+            |start_offset: u64| match start_offset < source.len() && index.compression(file) == Compression::None {
                 true => source.read(start_offset, 1, &mut Vec::new()).map(|byte| byte == b"\n"),
                 false => Ok(false),
             };
@@ -180,8 +181,8 @@ fn check_coverage(index: &Index, differences: &mut Mismatches) -> Result<(), Ver
             let what = format!("no extent covers its bytes {offset} to {to}");
             differences.push(Mismatch::of_file("extents", index.file_name(file), what));
         };
-        for entry in index.generation().extents.iter().filter(|entry| entry.file == file) {
-            // A last line that was completed by nothing but its newline keeps its extent.
+        for entry in index.generation().segments.iter().filter(|entry| entry.file == file) {
+            // A last line that was completed by nothing but its newline keeps its segment.
             if tail && entry.start == position + 1 && newline_at(position)? {
                 position += 1;
             }
@@ -190,7 +191,7 @@ fn check_coverage(index: &Index, differences: &mut Mismatches) -> Result<(), Ver
             }
             (position, tail) = (entry.end, entry.tail);
         }
-        if index.coding(file) == Compression::None && position != source.len() {
+        if index.compression(file) == Compression::None && position != source.len() {
             let newline = tail && position + 1 == source.len() && newline_at(position)?;
             if !newline {
                 gap(position, source.len());
@@ -200,10 +201,10 @@ fn check_coverage(index: &Index, differences: &mut Mismatches) -> Result<(), Ver
     Ok(())
 }
 
-/// Whether each owner of each extent is the patient of the dictionary that it says it is.
+/// Whether each owner of each segment is the patient of the dictionary that it says it is.
 fn check_dictionary(index: &Index, differences: &mut Mismatches) -> Result<(), VerifyError> {
-    for i in 0..index.extent_count() {
-        let columns = index.extents()[i].columns();
+    for i in 0..index.segment_count() {
+        let columns = index.segments()[i].columns();
         for owner in 0..columns.owner_hash.len() {
             let patient = index.patient_of_owner(i, owner as u32)?;
             let number = (index.starts().owner[i] + owner) as u32;
@@ -257,7 +258,7 @@ impl StoreReport {
         lines.push(format!(
             "{} files, {} extents, {} bytes of lines.",
             grouped(self.files),
-            grouped(self.extents),
+            grouped(self.segments),
             grouped(self.bytes)
         ));
         if counts.long > 0 {

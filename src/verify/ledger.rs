@@ -81,7 +81,7 @@ pub(crate) fn verify_ledger(
     directory: &Path,
     export: &ExportVerification,
     options: &LedgerOptions,
-    watch: &Progress,
+    progress: &Progress,
 ) -> Result<LedgerReport, VerifyError> {
     let path = directory.join(JOB).join("plan.json");
     let bad = |reason: String| VerifyError::Record { path: path.clone(), reason };
@@ -95,7 +95,7 @@ pub(crate) fn verify_ledger(
     let root = store_root(&job, options).ok_or_else(|| {
         bad(format!("names the store {:?}, which is not there; say where it is with --store", job.origin.store))
     })?;
-    let history = VersionHistory::read(&root, &job.snapshot, &recorded, options.access, watch)?;
+    let history = VersionHistory::read(&root, &job.snapshot, &recorded, options.access, progress)?;
     let members = ListedMembers::resolve(&history, &recorded)?;
     let found = recount(&history, &recorded, &members);
 

@@ -81,7 +81,7 @@ pub(crate) fn read(
     section: FileSection,
     of_type: &str,
     algorithm: DigestAlgorithm,
-    watch: &Progress,
+    progress: &Progress,
 ) -> Result<VerifiedFile, VerifyError> {
     let path = directory.join(name);
     let mut reading = FileReading::new(name, section, of_type);
@@ -92,7 +92,7 @@ pub(crate) fn read(
         Err(error) if error.is_absence() => return Ok(reading.refused_file("it is not there")),
         Err(error) => return Err(failed(error.into())),
     };
-    let metered = MeteredReader { file, digester: Digester::new(algorithm), bytes: 0, failed: None, watch };
+    let metered = MeteredReader { file, digester: Digester::new(algorithm), bytes: 0, failed: None, progress };
     let mut input = BufReader::with_capacity(READ_BYTES, metered);
     let decoded = match Compression::of_file_name(name) {
         Some(Compression::Gzip) => {
@@ -121,7 +121,7 @@ pub(crate) fn read(
     // The digest is over the whole file, whether or not all of it could be decoded.
     let drained = io::copy(&mut input, &mut io::sink());
     let MeteredReader { digester, bytes, failed: broken, .. } = input.into_inner();
-    if watch.cancel.load(Relaxed) {
+    if progress.cancel.load(Relaxed) {
         return Err(VerifyError::Cancelled);
     }
     if let Some(source) = broken.or(drained.err()) {
@@ -142,19 +142,19 @@ struct MeteredReader<'a> {
     digester: Digester,
     bytes: u64,
     failed: Option<io::Error>,
-    watch: &'a Progress,
+    progress: &'a Progress,
 }
 
 impl Read for MeteredReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.watch.cancel.load(Relaxed) {
+        if self.progress.cancel.load(Relaxed) {
             return Err(io::Error::other("stopped on request"));
         }
         match self.file.read(buffer) {
             Ok(read) => {
                 self.digester.update(&buffer[..read]);
                 self.bytes += read as u64;
-                self.watch.scan_done.fetch_add(read as u64, Relaxed);
+                self.progress.scan_done.fetch_add(read as u64, Relaxed);
                 Ok(read)
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),

@@ -17,7 +17,7 @@ use crate::verify::mismatch::{Mismatch, Mismatches};
 /// When a file cannot be read.
 pub(crate) fn check_packed_file(index: &Index, differences: &mut Mismatches) -> Result<(), VerifyError> {
     for file in 0..index.generation().files.len() {
-        if index.coding(file) != Compression::Zstd {
+        if index.compression(file) != Compression::Zstd {
             continue;
         }
         let source = index.source(file)?;
@@ -96,13 +96,13 @@ fn against_index(index: &Index, file: usize, stated: Option<ResourceType>, frame
     let (mut rows, mut least, mut greatest) = (0u32, i64::MAX, NO_INSTANT);
     let end = frame.uncompressed + frame.uncompressed_len;
     let mut deletions = false;
-    for (i, entry) in index.generation().extents.iter().enumerate() {
+    for (i, entry) in index.generation().segments.iter().enumerate() {
         if entry.file != file || entry.end <= frame.uncompressed || entry.start >= end {
             continue;
         }
-        let extent = &index.extents()[i];
-        let columns = extent.columns();
-        deletions |= extent.head().tombstone_lines > 0;
+        let segment = &index.segments()[i];
+        let columns = segment.columns();
+        deletions |= segment.head().tombstone_lines > 0;
         let place = |[offset, _]: &[u32; 2]| entry.start + u64::from(*offset);
         let from = columns.place.partition_point(|row| place(row) < frame.uncompressed);
         let to = columns.place.partition_point(|row| place(row) < end);

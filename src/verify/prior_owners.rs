@@ -2,7 +2,7 @@
 //! must know.
 //!
 //! A version that a deletion ended leaves when a store is packed; whose it was is in the table, by frame and DELETE
-//! entry of the frame, and in the index by DELETE entry of the extent. Entries are counted here from the lines, as the
+//! entry of the frame, and in the index by DELETE entry of the segment. Entries are counted here from the lines, as the
 //! twin reads them.
 
 use crate::fhir::id::Id;
@@ -45,7 +45,7 @@ impl<'a> PriorOwners<'a> {
         Some((base, *id))
     }
 
-    /// Whether an extent has of its DELETE entry what the table has of the next one, which stands in the line at `at`.
+    /// Whether a segment has of its DELETE entry what the table has of the next one, which stands in the line at `at`.
     pub(crate) fn same_owners(&mut self, offset: u64, columns: &Columns<'_>, entry: usize) -> bool {
         let stated = self.next(offset).iter().map(|left| (left.updated, self.name(left).ok_or(left.owner)));
         stated.eq(columns.prior_owner_entries(entry).iter().map(|[word, ticks]| {

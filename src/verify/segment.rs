@@ -1,4 +1,4 @@
-//! One extent against the lines that it was made from: a cursor in every column, moved on by each line.
+//! One segment against the lines that it was made from: a cursor in every column, moved on by each line.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::index::segment::columns::{Columns, FaultRow};
 use crate::index::segment::id_encoding::{VersionKey, entity_hash, owner_hash};
 use crate::index::segment::layout::{BASE_BITS, SegmentHeader, ZONE_ROWS, flag, kind};
 use crate::index::snapshot::Index;
-use crate::limits::{EXTENT_FAULTS_MAX, ROW_BYTES_MAX};
+use crate::limits::{ROW_BYTES_MAX, SEGMENT_FAULTS_MAX};
 use crate::verify::line_counts::LineCounts;
 use crate::verify::line_reader::{Body, CutLine};
 use crate::verify::mismatch::{Mismatch, Mismatches};
@@ -41,13 +41,13 @@ pub(crate) struct SegmentCheck<'a> {
 }
 
 impl<'a> SegmentCheck<'a> {
-    /// A comparison of an extent, before which so many lines stand in its file.
-    pub(crate) fn new(index: &'a Index, extent: usize, lines_before: u64) -> SegmentCheck<'a> {
-        let entry = index.entry(extent);
-        let columns = index.extents()[extent].columns();
+    /// A comparison of a segment, before which so many lines stand in its file.
+    pub(crate) fn new(index: &'a Index, segment: usize, lines_before: u64) -> SegmentCheck<'a> {
+        let entry = index.entry(segment);
+        let columns = index.segments()[segment].columns();
         SegmentCheck {
             file: index.file_name(entry.file),
-            head: *index.extents()[extent].head(),
+            head: *index.segments()[segment].head(),
             columns,
             faults: columns.faults().collect(),
             start: entry.start,
@@ -122,7 +122,7 @@ impl<'a> SegmentCheck<'a> {
             }
         }
         let faults: u64 = self.columns.fault_count.iter().sum();
-        if faults != counts.faulty || self.faults.len() as u64 != counts.faulty.min(EXTENT_FAULTS_MAX as u64) {
+        if faults != counts.faulty || self.faults.len() as u64 != counts.faulty.min(SEGMENT_FAULTS_MAX as u64) {
             self.report_segment(
                 "fault_count",
                 format!("the index counts {faults} faults, the bytes have {}", counts.faulty),
@@ -203,7 +203,7 @@ impl<'a> SegmentCheck<'a> {
     fn check_fault(&mut self, position: u64, length: u64) {
         let number = self.counts.faulty as usize;
         self.counts.faulty += 1;
-        if number >= EXTENT_FAULTS_MAX {
+        if number >= SEGMENT_FAULTS_MAX {
             return;
         }
         let offset = (position - self.start).min(u64::from(u32::MAX)) as u32;

@@ -1,6 +1,6 @@
 //! Reads parts of a store file again, line by line, and hashes what passes.
 //!
-//! A stretch is what one extent was made from. Knows no index: offsets and hashes come from whoever asks.
+//! A stretch is what one segment was made from. Knows no index: offsets and hashes come from whoever asks.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -31,9 +31,9 @@ pub(crate) type OnLine<'a> = &'a mut dyn FnMut(usize, CutLine<'_>);
 /// together. `stretches` are (file, …) in store order; the answer holds ranges of them.
 pub(crate) fn tasks(stretches: &[(usize, Compression)]) -> Vec<std::ops::Range<usize>> {
     let mut tasks: Vec<std::ops::Range<usize>> = Vec::new();
-    for (i, (file, coding)) in stretches.iter().enumerate() {
+    for (i, (file, compression)) in stretches.iter().enumerate() {
         match tasks.last_mut() {
-            Some(last) if *coding != Compression::None && stretches[last.start].0 == *file => last.end = i + 1,
+            Some(last) if *compression != Compression::None && stretches[last.start].0 == *file => last.end = i + 1,
             _ => tasks.push(i..i + 1),
         }
     }
@@ -47,16 +47,16 @@ pub(crate) fn tasks(stretches: &[(usize, Compression)]) -> Vec<std::ops::Range<u
 /// When the file cannot be read; damage of a compressed one is a broken line.
 pub(crate) fn read(
     source: &StoreFile,
-    coding: Compression,
+    compression: Compression,
     stretches: &[SegmentLines],
-    watch: &Progress,
+    progress: &Progress,
     on_line: OnLine<'_>,
 ) -> Result<Vec<u64>, VerifyError> {
-    match coding {
+    match compression {
         Compression::None => {
-            stretches.iter().enumerate().map(|(i, stretch)| plain(source, *stretch, i, watch, on_line)).collect()
+            stretches.iter().enumerate().map(|(i, stretch)| plain(source, *stretch, i, progress, on_line)).collect()
         }
-        coding => compressed(source, coding, stretches, watch, on_line),
+        compression => compressed(source, compression, stretches, progress, on_line),
     }
 }
 
@@ -64,7 +64,7 @@ fn plain(
     source: &StoreFile,
     stretch: SegmentLines,
     number: usize,
-    watch: &Progress,
+    progress: &Progress,
     on_line: OnLine<'_>,
 ) -> Result<u64, VerifyError> {
     let mut cutter = LineReader::new(stretch.start, LineMark::Skip);
@@ -72,13 +72,13 @@ fn plain(
     let end = stretch.end.min(source.len());
     let mut offset = stretch.start.min(end);
     while offset < end {
-        reset_line(watch)?;
+        reset_line(progress)?;
         let len = (end - offset).min(READ_BYTES as u64);
         let piece = source.read(offset, len as usize, &mut buffer)?;
         hash.update(piece);
         cutter.feed(piece, &mut |cut| on_line(number, cut));
         offset += len;
-        watch.scan_done.fetch_add(len, Relaxed);
+        progress.scan_done.fetch_add(len, Relaxed);
     }
     cutter.finish(&mut |cut| on_line(number, cut));
     source.check()?;
@@ -87,27 +87,27 @@ fn plain(
 
 fn compressed(
     source: &StoreFile,
-    coding: Compression,
+    compression: Compression,
     stretches: &[SegmentLines],
-    watch: &Progress,
+    progress: &Progress,
     on_line: OnLine<'_>,
 ) -> Result<Vec<u64>, VerifyError> {
     if let Ok(Some(table)) = SeekTable::open(source) {
-        return packed(source, &table, stretches, watch, on_line);
+        return packed(source, &table, stretches, progress, on_line);
     }
     let from = SeekPoint { compressed: 0, uncompressed: 0 };
     let failed = |error| match error {
         DecodeError::Source(error) => Err(VerifyError::from(error)),
         _ => Ok(()),
     };
-    let mut decoder = match Decoder::new(source, coding, from) {
+    let mut decoder = match Decoder::new(source, compression, from) {
         Ok(decoder) => decoder,
         Err(error) => return failed(error).map(|()| Vec::new()),
     };
     let mut walk = LineWalk::new(stretches, on_line);
     let mut compressed = 0;
     let broken = loop {
-        reset_line(watch)?;
+        reset_line(progress)?;
         let piece = match decoder.piece(|_| {}) {
             Ok(Some(piece)) => piece,
             Ok(None) => break false,
@@ -118,13 +118,13 @@ fn compressed(
         };
         walk.feed(piece);
         let now = decoder.compressed();
-        watch.scan_done.fetch_add(now - compressed, Relaxed);
+        progress.scan_done.fetch_add(now - compressed, Relaxed);
         compressed = now;
         if walk.is_over() {
             break false;
         }
     };
-    let no_table = !broken && !walk.is_over() && coding == Compression::Zstd && is_packed(source)?;
+    let no_table = !broken && !walk.is_over() && compression == Compression::Zstd && is_packed(source)?;
     Ok(walk.end(broken, no_table))
 }
 
@@ -133,19 +133,19 @@ fn packed(
     source: &StoreFile,
     table: &SeekTable,
     stretches: &[SegmentLines],
-    watch: &Progress,
+    progress: &Progress,
     on_line: OnLine<'_>,
 ) -> Result<Vec<u64>, VerifyError> {
     let mut walk = LineWalk::new(stretches, on_line);
     let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
     for frame in (0..table.frames()).map(|offset| table.frame(offset)) {
-        reset_line(watch)?;
+        reset_line(progress)?;
         match reader.feed(source, &frame, &mut buffer, &mut |piece| walk.feed(piece)) {
             Ok(()) => {}
             Err(FrameError::Source(error)) => return Err(error.into()),
             Err(FrameError::Damaged(_)) => walk.broken_frame(frame.uncompressed_len),
         }
-        watch.scan_done.fetch_add(frame.compressed_len, Relaxed);
+        progress.scan_done.fetch_add(frame.compressed_len, Relaxed);
     }
     Ok(walk.end(false, false))
 }
@@ -231,12 +231,12 @@ impl<'a, 'b> LineWalk<'a, 'b> {
 /// When the file cannot be read. Of a compressed file that cannot be decoded so far there is less.
 pub(crate) fn bytes(
     source: &StoreFile,
-    coding: Compression,
+    compression: Compression,
     stretch: SegmentLines,
-    watch: &Progress,
+    progress: &Progress,
     feed: &mut dyn FnMut(&[u8]),
 ) -> Result<(), VerifyError> {
-    if coding == Compression::None {
+    if compression == Compression::None {
         let (mut position, mut buffer) = (stretch.start, Vec::new());
         while position < stretch.end {
             let len = (stretch.end - position).min(READ_BYTES as u64);
@@ -248,14 +248,14 @@ pub(crate) fn bytes(
     if let Ok(Some(table)) = SeekTable::open(source) {
         return packed_bytes(source, &table, stretch, feed);
     }
-    let mut decoder = match Decoder::new(source, coding, SeekPoint { compressed: 0, uncompressed: 0 }) {
+    let mut decoder = match Decoder::new(source, compression, SeekPoint { compressed: 0, uncompressed: 0 }) {
         Ok(decoder) => decoder,
         Err(DecodeError::Source(error)) => return Err(error.into()),
         Err(_) => return Ok(()),
     };
     let mut offset = 0u64;
     while offset < stretch.end {
-        reset_line(watch)?;
+        reset_line(progress)?;
         let piece = match decoder.piece(|_| {}) {
             Ok(Some(piece)) => piece,
             Err(DecodeError::Source(error)) => return Err(error.into()),
@@ -302,8 +302,8 @@ fn finish(cutter: Option<LineReader>, number: usize, on_line: OnLine<'_>) {
     }
 }
 
-fn reset_line(watch: &Progress) -> Result<(), VerifyError> {
-    if watch.cancel.load(Relaxed) { Err(VerifyError::Cancelled) } else { Ok(()) }
+fn reset_line(progress: &Progress) -> Result<(), VerifyError> {
+    if progress.cancel.load(Relaxed) { Err(VerifyError::Cancelled) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -323,7 +323,7 @@ mod tests {
         gzip.write_all(&text).unwrap();
         let gzip = gzip.finish().unwrap();
         let zstd = zstd::encode_all(&text[..], 1).unwrap();
-        let lines = |bytes: &[u8], coding| {
+        let lines = |bytes: &[u8], compression| {
             let path = dir.path().join("f");
             std::fs::write(&path, bytes).unwrap();
             let source = StoreFile::open(&path, Access::pread()).unwrap();
@@ -333,7 +333,7 @@ mod tests {
                 Body::Broken(bytes) => lines.push((number, cut.offset, format!("broken {bytes}").into())),
                 Body::Long(..) => panic!("none is long"),
             };
-            let hashes = read(&source, coding, &stretches, &Progress::default(), &mut on_line).unwrap();
+            let hashes = read(&source, compression, &stretches, &Progress::default(), &mut on_line).unwrap();
             (lines, hashes)
         };
         let plain = lines(&text, Compression::None);

@@ -45,8 +45,8 @@ pub(crate) struct ResourceVersion {
     pub targets: Box<[u128]>,
     /// Hashes of its business identifiers, if it is a Patient.
     pub identifiers: Box<[u128]>,
-    /// Number of its extent in the record.
-    extent: usize,
+    /// Number of its segment in the record.
+    segment: usize,
     /// Where its line begins, and its length.
     place: (u64, u64),
     /// Whether it came to the store later than `_since`, and dates from before.
@@ -115,34 +115,34 @@ impl VersionHistory {
         record: &SnapshotRecord,
         recorded: &RecordedRequest,
         access: Access,
-        watch: &Progress,
+        progress: &Progress,
     ) -> Result<VersionHistory, VerifyError> {
         let mut files: Vec<(StoreFile, Compression)> = Vec::new();
-        let mut extents: Vec<(usize, Compression)> = Vec::new();
+        let mut segments: Vec<(usize, Compression)> = Vec::new();
         let mut names: Vec<&str> = Vec::new();
-        for extent in &record.extents {
-            if names.last() != Some(&extent.file.as_str()) {
-                let Some(coding) = Compression::of_file_name(&extent.file) else {
-                    return Err(changed(root, &extent.file));
+        for segment in &record.segments {
+            if names.last() != Some(&segment.file.as_str()) {
+                let Some(compression) = Compression::of_file_name(&segment.file) else {
+                    return Err(changed(root, &segment.file));
                 };
-                files.push((StoreFile::open(root.join(&extent.file), access)?, coding));
-                names.push(&extent.file);
+                files.push((StoreFile::open(root.join(&segment.file), access)?, compression));
+                names.push(&segment.file);
             }
-            extents.push((files.len() - 1, files[files.len() - 1].1));
+            segments.push((files.len() - 1, files[files.len() - 1].1));
         }
-        watch.scan_total.store(files.iter().map(|(source, _)| source.len()).sum(), Relaxed);
-        watch.scan_done.store(0, Relaxed);
-        let parts: Vec<VersionHistory> = segment_lines::tasks(&extents)
+        progress.scan_total.store(files.iter().map(|(source, _)| source.len()).sum(), Relaxed);
+        progress.scan_done.store(0, Relaxed);
+        let parts: Vec<VersionHistory> = segment_lines::tasks(&segments)
             .into_par_iter()
             .map(|task| {
-                let own = &record.extents[task.clone()];
+                let own = &record.segments[task.clone()];
                 let stretches: Vec<SegmentLines> =
-                    own.iter().map(|extent| SegmentLines { start: extent.start, end: extent.end }).collect();
+                    own.iter().map(|segment| SegmentLines { start: segment.start, end: segment.end }).collect();
                 let late: Vec<bool> =
-                    own.iter().map(|extent| is_late(extent.first_seen, record.birth, recorded)).collect();
-                let (source, coding) = &files[extents[task.start].0];
+                    own.iter().map(|segment| is_late(segment.first_seen, record.birth, recorded)).collect();
+                let (source, compression) = &files[segments[task.start].0];
                 let mut part = VersionHistory::default();
-                let table = match coding {
+                let table = match compression {
                     Compression::Zstd => SeekTable::open(source).ok().flatten(),
                     _ => None,
                 };
@@ -150,8 +150,8 @@ impl VersionHistory {
                 let mut on_line = |number: usize, cut: CutLine<'_>| {
                     part.push_line(cut, task.start + number, late[number], (recorded, record.birth), &mut left);
                 };
-                let hashes = segment_lines::read(source, *coding, &stretches, watch, &mut on_line)?;
-                match own.iter().map(|extent| extent.content).eq(hashes) {
+                let hashes = segment_lines::read(source, *compression, &stretches, progress, &mut on_line)?;
+                match own.iter().map(|segment| segment.content).eq(hashes) {
                     true => Ok(part),
                     false => Err(changed(root, &own[0].file)),
                 }
@@ -159,7 +159,7 @@ impl VersionHistory {
             .collect::<Result<_, _>>()?;
         let mut history = VersionHistory {
             files,
-            file_of: extents.iter().map(|(file, _)| *file).collect(),
+            file_of: segments.iter().map(|(file, _)| *file).collect(),
             ..VersionHistory::default()
         };
         for part in parts {
@@ -179,7 +179,7 @@ impl VersionHistory {
     fn push_line(
         &mut self,
         cut: CutLine<'_>,
-        extent: usize,
+        segment: usize,
         late: bool,
         (recorded, birth): (&RecordedRequest, Option<i64>),
         left: &mut PriorOwners<'_>,
@@ -212,7 +212,7 @@ impl VersionHistory {
             }
             OracleLine::Row(row) => {
                 let place = (cut.offset, length);
-                self.versions.push(push_version(&row, whole, extent, place, late, hash, recorded));
+                self.versions.push(push_version(&row, whole, segment, place, late, hash, recorded));
             }
         }
     }
@@ -277,12 +277,12 @@ impl VersionHistory {
     /// # Errors
     /// When they cannot be read again.
     pub(crate) fn bytes(&self, version: usize) -> Result<Vec<u8>, VerifyError> {
-        let ResourceVersion { extent, place: (start, length), .. } = self.versions[version];
-        let (source, coding) = &self.files[self.file_of[extent]];
+        let ResourceVersion { segment, place: (start, length), .. } = self.versions[version];
+        let (source, compression) = &self.files[self.file_of[segment]];
         let stretch = SegmentLines { start, end: start + length };
         let mut bytes = Vec::with_capacity(length as usize);
-        let watch = Progress::default();
-        segment_lines::bytes(source, *coding, stretch, &watch, &mut |piece| bytes.extend_from_slice(piece))?;
+        let progress = Progress::default();
+        segment_lines::bytes(source, *compression, stretch, &progress, &mut |piece| bytes.extend_from_slice(piece))?;
         Ok(bytes)
     }
 }
@@ -290,7 +290,7 @@ impl VersionHistory {
 fn push_version(
     row: &OracleRow,
     whole: &[u8],
-    extent: usize,
+    segment: usize,
     place: (u64, u64),
     late: bool,
     line: u64,
@@ -308,7 +308,7 @@ fn push_version(
         owners: owners.into(),
         targets: targets.map(|(_, of_type, id)| entity(of_type.name(), id.as_str())).collect(),
         identifiers: if row.resource_type == ResourceType::PATIENT { identifiers(whole) } else { Box::default() },
-        extent,
+        segment,
         place,
         late,
         line,
@@ -351,7 +351,7 @@ fn has_departed(
     Some(DepartedVersion { entity, updated: first.updated, owners, late })
 }
 
-/// An extent first held by a snapshot after `_since`, unless the whole index is no older.
+/// A segment first held by a snapshot after `_since`, unless the whole index is no older.
 fn is_late(first_seen: Option<i64>, birth: Option<i64>, recorded: &RecordedRequest) -> bool {
     match (first_seen, birth, &recorded.since) {
         (Some(first), Some(birth), Some(since)) => first > since.ticks && first > birth,

@@ -30,7 +30,7 @@ const GAP_BYTES: u64 = 4 << 10;
 /// Rows whose places are looked up together.
 pub(crate) const ROWS_AHEAD: usize = 64;
 
-/// Part of an extent's rows that must be wanted before a mixed file is read as a whole.
+/// Part of a segment's rows that must be wanted before a mixed file is read as a whole.
 pub(crate) const DENSE_SHARE: usize = 4;
 
 /// A row as the copier sees it.
@@ -116,7 +116,7 @@ impl<'a> RunReader<'a> {
         if self.used.last() != Some(&line.file) && !self.used.contains(&line.file) {
             self.used.push(line.file);
         }
-        if self.index.coding(line.file) != Compression::None {
+        if self.index.compression(line.file) != Compression::None {
             let done = self.flush(output, run, failed_write)?;
             let ShardOutput { encoder, name, .. } = output;
             return Ok(done + self.copy_decoded(encoder, line, &|error| failed_write(name, error))?);
@@ -136,7 +136,7 @@ impl<'a> RunReader<'a> {
         Ok(done)
     }
 
-    /// Takes what a shard wants of a packed file's extent.
+    /// Takes what a shard wants of a packed file's segment.
     #[allow(clippy::too_many_arguments, reason = "the state of a sweep")]
     pub(crate) fn take_frames<S: Sink>(
         &mut self,
@@ -145,28 +145,28 @@ impl<'a> RunReader<'a> {
         run: &mut CopyRun,
         table: &SeekTable,
         taken: &FrameRequest<'_>,
-        watch: &Progress,
+        progress: &Progress,
         failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
     ) -> Result<(), ExportError> {
         let done = self.flush(output, run, failed_write)?;
-        watch.write_done.fetch_add(done, Relaxed);
-        let file = self.index.entry(taken.extent).file;
+        progress.write_done.fetch_add(done, Relaxed);
+        let file = self.index.entry(taken.segment).file;
         if !self.used.contains(&file) {
             self.used.push(file);
         }
         let before = output.encoder.bytes_in();
         let ShardOutput { encoder, name, .. } = output;
         let failed = |error| failed_write(name, error);
-        let extent = &self.index.extents()[taken.extent];
-        let (flags, any_space) = (extent.columns().flags, extent.head().flags & u64::from(flag::LEADING_SPACE) != 0);
+        let segment = &self.index.segments()[taken.segment];
+        let (flags, any_space) = (segment.columns().flags, segment.head().flags & u64::from(flag::LEADING_SPACE) != 0);
         let mut long = |encoder: &mut Encoder<S>, row: usize| {
-            let range = row_range(self.index, taken.extent, row);
+            let range = row_range(self.index, taken.segment, row);
             let spaced = any_space && flags[row] & flag::LEADING_SPACE != 0;
             let line = RowSpan { file, start: range.start, length: range.end - range.start, spaced };
             self.copy_decoded(encoder, line, &failed).map(|_| ())
         };
         copier.take_rows(encoder, table, taken, &failed, &mut long)?;
-        watch.write_done.fetch_add(output.encoder.bytes_in() - before, Relaxed);
+        progress.write_done.fetch_add(output.encoder.bytes_in() - before, Relaxed);
         Ok(())
     }
 
@@ -244,7 +244,7 @@ impl<'a> RunReader<'a> {
         if fresh {
             self.decoding = Some(Decoding {
                 file: line.file,
-                decoder: Decoder::new(source, self.index.coding(line.file), restart)?,
+                decoder: Decoder::new(source, self.index.compression(line.file), restart)?,
                 piece: Vec::new(),
                 at: restart.uncompressed,
             });

@@ -36,7 +36,7 @@ pub struct FileStats {
 /// Writes one output file.
 pub(crate) struct Encoder<S: Sink> {
     sink: S,
-    coding: Compression,
+    compression: Compression,
     digester: Digester,
     bytes: u64,
     file_bytes: u64,
@@ -55,14 +55,14 @@ impl<S: Sink> Encoder<S> {
     pub(crate) fn begin(
         mut sink: S,
         name: &str,
-        coding: Compression,
+        compression: Compression,
         digest: DigestAlgorithm,
         blocks: usize,
     ) -> io::Result<Encoder<S>> {
         sink.begin(name)?;
         let mut encoder = Encoder {
             sink,
-            coding,
+            compression,
             digester: Digester::new(digest),
             bytes: 0,
             file_bytes: 0,
@@ -71,7 +71,7 @@ impl<S: Sink> Encoder<S> {
             gather_max: BLOCK_BYTES * blocks.max(1),
             tail: WriteBuffer::default(),
         };
-        if coding == Compression::Gzip {
+        if compression == Compression::Gzip {
             encoder.write_raw(&GZIP_HEADER)?;
         }
         Ok(encoder)
@@ -83,7 +83,7 @@ impl<S: Sink> Encoder<S> {
     /// When the sink fails.
     pub(crate) fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         self.bytes += bytes.len() as u64;
-        if self.coding == Compression::None {
+        if self.compression == Compression::None {
             return self.write_raw(bytes);
         }
         while !bytes.is_empty() {
@@ -99,8 +99,8 @@ impl<S: Sink> Encoder<S> {
     }
 
     /// How the file is coded.
-    pub(crate) fn coding(&self) -> Compression {
-        self.coding
+    pub(crate) fn compression(&self) -> Compression {
+        self.compression
     }
 
     /// Uncompressed bytes so far.
@@ -110,13 +110,13 @@ impl<S: Sink> Encoder<S> {
 
     /// Bytes that a reader of rows does well to bring next, which complete a write.
     pub(crate) fn preferred_len(&self) -> usize {
-        if self.coding == Compression::None { self.tail.room() } else { GATHER_BYTES }
+        if self.compression == Compression::None { self.tail.room() } else { GATHER_BYTES }
     }
 
     /// Where the next bytes of the file go when rows are not coded, see [`WriteBuffer::reserve`]; then [`Encoder::commit`] tells
     /// how many there are.
     pub(crate) fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
-        (self.coding == Compression::None).then(|| self.tail.uninit(len))
+        (self.compression == Compression::None).then(|| self.tail.uninit(len))
     }
 
     /// Appends so many bytes of rows that have been put in the place.
@@ -124,7 +124,7 @@ impl<S: Sink> Encoder<S> {
     /// # Errors
     /// When the sink fails.
     pub(crate) fn commit(&mut self, len: usize) -> io::Result<()> {
-        debug_assert_eq!(self.coding, Compression::None, "others have no place");
+        debug_assert_eq!(self.compression, Compression::None, "others have no place");
         self.bytes += len as u64;
         self.tail.take_bytes(len);
         self.send_full_buffers()
@@ -144,7 +144,7 @@ impl<S: Sink> Encoder<S> {
     /// # Errors
     /// When the sink fails.
     pub(crate) fn commit_raw(&mut self, len: usize, uncompressed: u64) -> io::Result<()> {
-        debug_assert_eq!(self.coding, Compression::Zstd, "only its frames can be joined");
+        debug_assert_eq!(self.compression, Compression::Zstd, "only its frames can be joined");
         self.bytes += uncompressed;
         self.tail.take_bytes(len);
         self.send_full_buffers()
@@ -156,7 +156,7 @@ impl<S: Sink> Encoder<S> {
     /// # Errors
     /// When the sink fails.
     pub(crate) fn append_frame(&mut self, coded: &[u8], uncompressed: u64) -> io::Result<()> {
-        debug_assert_eq!(self.coding, Compression::Zstd, "only its frames can be joined");
+        debug_assert_eq!(self.compression, Compression::Zstd, "only its frames can be joined");
         self.flush()?;
         self.bytes += uncompressed;
         self.write_raw(coded)
@@ -168,7 +168,7 @@ impl<S: Sink> Encoder<S> {
     /// When the sink fails; then the file is not there.
     pub(crate) fn finish(mut self) -> io::Result<FileStats> {
         self.flush()?;
-        match self.coding {
+        match self.compression {
             Compression::Gzip => {
                 // An empty final block ends the deflate stream that the sync flushes left open.
                 let end = deflate(&[], FlushCompress::Finish)?;
@@ -198,7 +198,7 @@ impl<S: Sink> Encoder<S> {
             return Ok(());
         }
         let gathered = std::mem::take(&mut self.gathered);
-        match self.coding {
+        match self.compression {
             Compression::None => unreachable!("nothing is gathered to be coded"),
             Compression::Gzip => {
                 let block = |block: &[u8]| -> io::Result<(Vec<u8>, crc32fast::Hasher)> {
@@ -290,11 +290,11 @@ mod tests {
     use crate::write::sink::MemorySink;
     use std::io::Read;
 
-    fn encode(rows: &[Vec<u8>], coding: Compression, blocks: usize, threads: usize) -> (Vec<u8>, FileStats) {
+    fn encode(rows: &[Vec<u8>], compression: Compression, blocks: usize, threads: usize) -> (Vec<u8>, FileStats) {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let sink = MemorySink::default();
-            let mut encoder = Encoder::begin(sink.clone(), "f", coding, DigestAlgorithm::Xxh3, blocks).unwrap();
+            let mut encoder = Encoder::begin(sink.clone(), "f", compression, DigestAlgorithm::Xxh3, blocks).unwrap();
             rows.iter().for_each(|row| encoder.write(row).unwrap());
             let sums = encoder.finish().unwrap();
             (sink.files().remove("f").unwrap(), sums)
@@ -341,11 +341,11 @@ mod tests {
     fn files_decode_to_their_rows_whatever_the_threads() {
         let rows = rows();
         let plain = rows.concat();
-        for coding in [Compression::None, Compression::Gzip, Compression::Zstd] {
-            let (file, sums) = encode(&rows, coding, 2, 2);
+        for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+            let (file, sums) = encode(&rows, compression, 2, 2);
             assert_eq!((sums.bytes, sums.file_bytes), (plain.len() as u64, file.len() as u64));
             let mut decoded = Vec::new();
-            match coding {
+            match compression {
                 Compression::None => decoded = file.clone(),
                 // GzDecoder, unlike MultiGzDecoder, stops after the first member.
                 Compression::Gzip => {
@@ -353,9 +353,9 @@ mod tests {
                 }
                 Compression::Zstd => decoded = zstd::decode_all(&file[..]).unwrap(),
             }
-            assert!(decoded == plain, "{coding:?}");
+            assert!(decoded == plain, "{compression:?}");
             for (blocks, threads) in [(1, 1), (7, 7)] {
-                assert!(encode(&rows, coding, blocks, threads).0 == file, "{coding:?} {blocks} {threads}");
+                assert!(encode(&rows, compression, blocks, threads).0 == file, "{compression:?} {blocks} {threads}");
             }
         }
     }

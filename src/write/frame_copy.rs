@@ -67,13 +67,13 @@ impl Recompressors {
     }
 }
 
-/// The part of an extent that a shard takes.
+/// The part of a segment that a shard takes.
 pub(crate) struct FrameRequest<'a> {
-    /// The extent.
-    pub extent: usize,
+    /// The segment.
+    pub segment: usize,
     /// Rows that lie in the shard's bounds.
     pub rows: Range<usize>,
-    /// Rows of the extent that are exported.
+    /// Rows of the segment that are exported.
     pub selected: &'a RowSet,
     /// The shard's type, by place in the order of names.
     pub type_index: usize,
@@ -95,7 +95,7 @@ enum CopyStep {
     Recode(Vec<CopyJob>),
 }
 
-/// Copies a row (numbered in the extent) of a frame too long to be held.
+/// Copies a row (numbered in the segment) of a frame too long to be held.
 type LongRow<'a, S> = &'a mut dyn FnMut(&mut Encoder<S>, usize) -> Result<(), ExportError>;
 type CopyFailure<'a> = &'a dyn Fn(std::io::Error) -> ExportError;
 
@@ -106,7 +106,7 @@ impl<'a> FrameCopier<'a> {
         FrameCopier { index, reader, buffer: Vec::new(), decoded: FrameText::default(), recoders }
     }
 
-    /// Writes what a shard takes of an extent. Rows of frames too long to be held are left to `long`, in their turn.
+    /// Writes what a shard takes of a segment. Rows of frames too long to be held are left to `long`, in their turn.
     ///
     /// # Errors
     /// [`ExportError::Frame`] when a frame is damaged, and what fails in store or sink.
@@ -118,11 +118,11 @@ impl<'a> FrameCopier<'a> {
         failed: CopyFailure<'_>,
         long: LongRow<'_, S>,
     ) -> Result<(), ExportError> {
-        let entry = self.index.entry(taken.extent);
+        let entry = self.index.entry(taken.segment);
         let source = self.index.source(entry.file)?;
-        let extent = &self.index.extents()[taken.extent];
-        let one_type = extent.head().only_type().is_some_and(|only| only.index() == taken.type_index);
-        if let Some(frames) = whole_frames(table, extent, taken, one_type, encoder.coding()) {
+        let segment = &self.index.segments()[taken.segment];
+        let one_type = segment.head().only_type().is_some_and(|only| only.index() == taken.type_index);
+        if let Some(frames) = whole_frames(table, segment, taken, one_type, encoder.compression()) {
             let mut steps = CopySteps::default();
             for frame in frames.map(|frame| table.frame(frame)) {
                 self.take_whole(encoder, source, frame, &mut steps, failed)?;
@@ -130,22 +130,22 @@ impl<'a> FrameCopier<'a> {
             self.flush_decoded(encoder, failed)?;
             return self.steps(encoder, source, steps, failed);
         }
-        let columns = extent.columns();
-        if taken.selected.all(0..extent.rows()) {
+        let columns = segment.columns();
+        if taken.selected.all(0..segment.rows()) {
             // Planning has proven the others, but need not look at rows that are taken one and all.
-            extent.verify_copied(0..extent.rows())?;
+            segment.verify_copied(0..segment.rows())?;
         }
         let mut steps = CopySteps::default();
         let (mut next, mut number) = (taken.rows.start, 0);
         while let Some(row) = taken.selected.range(next..taken.rows.end.max(next)).next() {
             let frame = frame_of(table, entry.start + u64::from(columns.offset(row)), &mut number)?;
-            let own = rows_of(extent, columns.place, entry.start, row, &frame)?;
+            let own = rows_of(segment, columns.place, entry.start, row, &frame)?;
             next = own.end;
             let requested = own.start.max(taken.rows.start)..own.end.min(taken.rows.end);
             let all = one_type && requested == own && taken.selected.all(requested.clone());
             if all
                 && fills_frame(&columns, entry.start, &own, &frame)
-                && (is_held(&frame) || encoder.coding() == Compression::Zstd)
+                && (is_held(&frame) || encoder.compression() == Compression::Zstd)
             {
                 self.take_whole(encoder, source, frame, &mut steps, failed)?;
                 continue;
@@ -161,7 +161,7 @@ impl<'a> FrameCopier<'a> {
             if bytes == 0 {
                 continue;
             }
-            match encoder.coding() {
+            match encoder.compression() {
                 Compression::Zstd => steps.recode(CopyJob { frame, ranges, bytes }),
                 _ => self.decode(encoder, source, &CopyJob { frame, ranges, bytes }, failed)?,
             }
@@ -182,7 +182,7 @@ impl<'a> FrameCopier<'a> {
         steps: &mut CopySteps,
         failed: CopyFailure<'_>,
     ) -> Result<(), ExportError> {
-        match encoder.coding() {
+        match encoder.compression() {
             Compression::Zstd if is_held(&frame) => {
                 steps.copy(frame);
                 Ok(())
@@ -442,21 +442,21 @@ fn end_in_file(frame: &FrameInfo) -> u64 {
     frame.compressed + frame.compressed_len
 }
 
-/// The frames of an extent that is taken as a whole, if they hold its rows and nothing else, so that none of its rows need
+/// The frames of a segment that is taken as a whole, if they hold its rows and nothing else, so that none of its rows need
 /// be looked at. Those too long to be held can only be copied.
 fn whole_frames(
     table: &SeekTable,
-    extent: &Segment,
+    segment: &Segment,
     taken: &FrameRequest<'_>,
     one_type: bool,
-    coding: Compression,
+    compression: Compression,
 ) -> Option<Range<usize>> {
-    let head = extent.head();
-    if extent.rows() == 0
+    let head = segment.head();
+    if segment.rows() == 0
         || !one_type
         || !head.is_dense()
-        || taken.rows != (0..extent.rows())
-        || !taken.selected.all(0..extent.rows())
+        || taken.rows != (0..segment.rows())
+        || !taken.selected.all(0..segment.rows())
     {
         return None;
     }
@@ -465,7 +465,7 @@ fn whole_frames(
     let bounded = last < table.frames()
         && table.frame(first).uncompressed == head.start
         && end_of(&table.frame(last)) == head.end
-        && (coding == Compression::Zstd || frames.clone().all(|frame| is_held(&table.frame(frame))));
+        && (compression == Compression::Zstd || frames.clone().all(|frame| is_held(&table.frame(frame))));
     bounded.then_some(frames)
 }
 
@@ -487,9 +487,9 @@ fn frame_of(table: &SeekTable, place: u64, number: &mut usize) -> Result<FrameIn
     holds(*number).ok_or(CorruptIndex("a row lies in no frame"))
 }
 
-/// The rows that lie in a frame, of which `row` is one. `places` and `start` are those of the extent.
+/// The rows that lie in a frame, of which `row` is one. `places` and `start` are those of the segment.
 fn rows_of(
-    extent: &Segment,
+    segment: &Segment,
     places: &[[u32; 2]],
     start: u64,
     row: usize,
@@ -502,7 +502,7 @@ fn rows_of(
     let behind = row + places[row..behind].partition_point(|place| before(place, end_of(frame)));
     // What the search met on its way may be damaged. Rows ascend, so the two on either side of each bound prove it.
     let (outer, above) = (first.saturating_sub(1), (behind + 1).min(places.len()));
-    extent.verify(Column::Place, outer..above)?;
+    segment.verify(Column::Place, outer..above)?;
     let fits = |i: usize, inside: bool| {
         (before(&places[i], end_of(frame)) && !before(&places[i], frame.uncompressed)) == inside
     };
@@ -513,7 +513,7 @@ fn rows_of(
     }
 }
 
-/// Whether a frame holds these rows, each with a newline, and nothing else. `start` is that of the extent.
+/// Whether a frame holds these rows, each with a newline, and nothing else. `start` is that of the segment.
 fn fills_frame(columns: &Columns<'_>, start: u64, rows: &Range<usize>, frame: &FrameInfo) -> bool {
     let bytes: u64 = columns.place[rows.clone()].iter().map(|[_, length]| u64::from(*length) + 1).sum();
     // Rows follow one another without overlap, so that rows that come to the length of the frame leave no gap.

@@ -24,7 +24,7 @@ pub(crate) fn file_names(stem: &str, lines: &[String], request: &ExportRequest) 
     let mut names = Vec::new();
     let mut rest = lines;
     while !rest.is_empty() {
-        names.push(shard_name(stem, names.len() as u32 + 1, request.coding));
+        names.push(shard_name(stem, names.len() as u32 + 1, request.compression));
         rest = &rest[next_file_end(rest, request)..];
     }
     names
@@ -44,9 +44,9 @@ pub(crate) fn write_lines<S: Sink>(
     let mut receipts: Vec<Receipt> = Vec::new();
     let mut rest = lines;
     while !rest.is_empty() {
-        let name = shard_name(stem, receipts.len() as u32 + 1, request.coding);
+        let name = shard_name(stem, receipts.len() as u32 + 1, request.compression);
         let at = |error| (name.clone(), error);
-        let mut encoder = Encoder::begin(sink(), &name, request.coding, request.digest, 1).map_err(at)?;
+        let mut encoder = Encoder::begin(sink(), &name, request.compression, request.digest, 1).map_err(at)?;
         let (taken, left) = rest.split_at(next_file_end(rest, request));
         for line in taken {
             encoder.write(line.as_bytes()).and_then(|()| encoder.write(b"\n")).map_err(at)?;

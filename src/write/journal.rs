@@ -63,7 +63,7 @@ impl Receipt {
     pub fn checked(&self) -> Option<OutputName> {
         let name = OutputName::parse(&self.file)?;
         let lines = self.count > 0 && self.bytes / 2 >= self.count;
-        let coded = name.coding != Compression::None || self.bytes == self.file_bytes;
+        let coded = name.compression != Compression::None || self.bytes == self.file_bytes;
         let digest = self.digest.as_ref().is_none_or(Digest::is_well_formed);
         (self.r#type == name.resource_type.name() && lines && coded && digest).then_some(name)
     }

@@ -14,7 +14,7 @@ pub struct OutputName {
     /// Its number within the type, from 1.
     pub ordinal: u32,
     /// How it is coded.
-    pub coding: Compression,
+    pub compression: Compression,
 }
 
 impl OutputName {
@@ -30,7 +30,7 @@ impl OutputName {
         let mut parts = file.splitn(3, '.');
         let resource_type = ResourceType::parse(parts.next()?)?;
         let ordinal = parts.next()?.parse().ok().filter(|ordinal| *ordinal > 0)?;
-        let coding = match parts.next()? {
+        let compression = match parts.next()? {
             "ndjson" => Compression::None,
             "ndjson.gz" => Compression::Gzip,
             "ndjson.zst" => Compression::Zstd,
@@ -43,11 +43,11 @@ impl OutputName {
         };
         // Written again it is the same text: no sign before the number, no zeros too many.
         let stem = format!("{folder}{}", resource_type.name());
-        (of_folder && shard_name(&stem, ordinal, coding) == name).then_some(OutputName {
+        (of_folder && shard_name(&stem, ordinal, compression) == name).then_some(OutputName {
             folder,
             resource_type,
             ordinal,
-            coding,
+            compression,
         })
     }
 }
@@ -59,10 +59,10 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_nothing_else() {
         for (stem, folder) in [("Patient", ""), ("deleted/Bundle", "deleted/"), ("error/OperationOutcome", "error/")] {
-            for coding in [Compression::None, Compression::Gzip, Compression::Zstd] {
+            for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
                 for ordinal in [1, 99_999, 100_000, u32::MAX] {
-                    let parsed = OutputName::parse(&shard_name(stem, ordinal, coding)).unwrap();
-                    assert_eq!((parsed.folder, parsed.ordinal, parsed.coding), (folder, ordinal, coding));
+                    let parsed = OutputName::parse(&shard_name(stem, ordinal, compression)).unwrap();
+                    assert_eq!((parsed.folder, parsed.ordinal, parsed.compression), (folder, ordinal, compression));
                     assert!(stem.ends_with(parsed.resource_type.name()));
                 }
             }

@@ -32,62 +32,62 @@ pub(crate) fn copy_shards<S: Sink>(
     snapshot: &Snapshot,
     shards: &[usize],
     recoders: &Recompressors,
-    watch: &Progress,
+    progress: &Progress,
     open: &mut dyn FnMut(usize) -> Result<Option<Encoder<S>>, ExportError>,
     close: &mut dyn FnMut(usize, Receipt) -> Result<(), ExportError>,
     failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
 ) -> Result<(), ExportError> {
     let index = snapshot.index();
     let mut lanes = shard_writers(plan, shards, open)?;
-    let first = shards.iter().map(|shard| plan.shards[*shard].first.extent).min().unwrap_or(0);
-    let last = shards.iter().map(|shard| plan.shards[*shard].last.extent).max().unwrap_or(0);
+    let first = shards.iter().map(|shard| plan.shards[*shard].first.segment).min().unwrap_or(0);
+    let last = shards.iter().map(|shard| plan.shards[*shard].last.segment).max().unwrap_or(0);
     let mut reader = RunReader::new(index);
     let mut copier = FrameCopier::new(index, recoders);
-    for extent in (first..=last).filter(|extent| !plan.selection.rows[*extent].is_empty()) {
-        let (columns, head) = (index.extents()[extent].columns(), index.extents()[extent].head());
+    for segment in (first..=last).filter(|segment| !plan.selection.rows[*segment].is_empty()) {
+        let (columns, head) = (index.segments()[segment].columns(), index.segments()[segment].head());
         let (only_type, any_space) = (head.only_type(), head.flags & u64::from(flag::LEADING_SPACE) != 0);
-        let base = index.entry(extent).start;
+        let base = index.entry(segment).start;
         if !lanes
             .iter()
-            .any(|lane| index.extents()[extent].head().has_type(lane.type_index) && lane.covers_segment(extent))
+            .any(|lane| index.segments()[segment].head().has_type(lane.type_index) && lane.covers_segment(segment))
         {
             continue;
         }
-        if watch.cancel.load(Relaxed) {
+        if progress.cancel.load(Relaxed) {
             return Err(ExportError::Cancelled);
         }
-        if let Some(table) = index.packed(index.entry(extent).file) {
+        if let Some(table) = index.packed(index.entry(segment).file) {
             let mut k = 0;
             while k < lanes.len() {
                 let lane = &mut lanes[k];
                 let shard = &plan.shards[lane.shards[lane.current]];
-                let has = index.extents()[extent].head().has_type(lane.type_index);
-                if !has || shard.first.extent > extent {
+                let has = index.segments()[segment].head().has_type(lane.type_index);
+                if !has || shard.first.segment > segment {
                     k += 1;
                     continue;
                 }
-                let ends = shard.last.extent == extent;
-                let first = if shard.first.extent == extent { shard.first.row } else { 0 };
-                let behind = if ends { shard.last.row + 1 } else { index.extents()[extent].rows() };
-                let selected = &plan.selection.rows[extent];
-                let taken = FrameRequest { extent, rows: first..behind, selected, type_index: lane.type_index };
+                let ends = shard.last.segment == segment;
+                let first = if shard.first.segment == segment { shard.first.row } else { 0 };
+                let behind = if ends { shard.last.row + 1 } else { index.segments()[segment].rows() };
+                let selected = &plan.selection.rows[segment];
+                let taken = FrameRequest { segment, rows: first..behind, selected, type_index: lane.type_index };
                 if let Some(output) = &mut lane.output {
-                    reader.take_frames(&mut copier, output, &mut lane.run, table, &taken, watch, failed_write)?;
+                    reader.take_frames(&mut copier, output, &mut lane.run, table, &taken, progress, failed_write)?;
                 }
                 if ends {
-                    end_shard(plan, &mut lanes, k, &mut reader, watch, open, close, failed_write)?;
+                    end_shard(plan, &mut lanes, k, &mut reader, progress, open, close, failed_write)?;
                 } else {
                     k += 1;
                 }
             }
             continue;
         }
-        let file = index.entry(extent).file;
+        let file = index.entry(segment).file;
         // What several types are taken from is read once for all of them.
         let shared = lanes.len() > 1
-            && index.coding(file) == Compression::None
-            && plan.selection.rows[extent].count() * DENSE_SHARE >= columns.rows();
-        let mut rows = plan.selection.rows[extent].iter();
+            && index.compression(file) == Compression::None
+            && plan.selection.rows[segment].count() * DENSE_SHARE >= columns.rows();
+        let mut rows = plan.selection.rows[segment].iter();
         let mut ahead: Vec<(usize, [u32; 2])> = Vec::with_capacity(ROWS_AHEAD);
         let mut at_ahead = 0;
         loop {
@@ -101,10 +101,10 @@ pub(crate) fn copy_shards<S: Sink>(
             at_ahead += 1;
             let type_index = only_type.map_or_else(|| columns.resource_type[row] as usize, ResourceType::index);
             let Some(i) = lanes.iter().position(|lane| lane.type_index == type_index) else { continue };
-            if watch.cancel.load(Relaxed) {
+            if progress.cancel.load(Relaxed) {
                 return Err(ExportError::Cancelled);
             }
-            let place = RowAddress { extent, row };
+            let place = RowAddress { segment, row };
             if place < plan.shards[lanes[i].shards[lanes[i].current]].first {
                 continue;
             }
@@ -115,7 +115,7 @@ pub(crate) fn copy_shards<S: Sink>(
                 for lane in &mut lanes {
                     if let Some(output) = &mut lane.output {
                         let done = reader.flush(output, &mut lane.run, failed_write)?;
-                        watch.write_done.fetch_add(done, Relaxed);
+                        progress.write_done.fetch_add(done, Relaxed);
                     }
                 }
                 reader.load(&line)?;
@@ -123,10 +123,10 @@ pub(crate) fn copy_shards<S: Sink>(
             let lane = &mut lanes[i];
             if let Some(output) = &mut lane.output {
                 let done = reader.take_row(output, &mut lane.run, line, failed_write)?;
-                watch.write_done.fetch_add(done, Relaxed);
+                progress.write_done.fetch_add(done, Relaxed);
             }
             if place == plan.shards[lane.shards[lane.current]].last {
-                end_shard(plan, &mut lanes, i, &mut reader, watch, open, close, failed_write)?;
+                end_shard(plan, &mut lanes, i, &mut reader, progress, open, close, failed_write)?;
             }
         }
     }
@@ -141,7 +141,7 @@ fn end_shard<S: Sink>(
     lanes: &mut Vec<ShardWriter<S>>,
     i: usize,
     reader: &mut RunReader<'_>,
-    watch: &Progress,
+    progress: &Progress,
     open: OpenShard<'_, S>,
     close: &mut dyn FnMut(usize, Receipt) -> Result<(), ExportError>,
     failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
@@ -150,7 +150,7 @@ fn end_shard<S: Sink>(
     let number = lane.shards[lane.current];
     if let Some(mut output) = lane.output.take() {
         let done = reader.flush(&mut output, &mut lane.run, failed_write)?;
-        watch.write_done.fetch_add(done, Relaxed);
+        progress.write_done.fetch_add(done, Relaxed);
         reader.check()?;
         let ShardOutput { encoder, name, resource_type } = output;
         // Rows that the index places wrongly would be caught above; this catches rows that nobody took.
@@ -167,7 +167,7 @@ fn end_shard<S: Sink>(
             lanes.swap_remove(i);
         }
     }
-    if watch.cancel.load(Relaxed) { Err(ExportError::Cancelled) } else { Ok(()) }
+    if progress.cancel.load(Relaxed) { Err(ExportError::Cancelled) } else { Ok(()) }
 }
 
 impl Plan {
@@ -183,7 +183,7 @@ impl Plan {
         shard: usize,
         snapshot: &Snapshot,
         sink: &mut impl Sink,
-        watch: &Progress,
+        progress: &Progress,
     ) -> Result<Receipt, ExportError> {
         let failed = |name: &str, source: std::io::Error| ExportError::Write {
             directory: std::path::PathBuf::from("the sink"),
@@ -191,9 +191,9 @@ impl Plan {
             source,
         };
         let name = self.file_name(shard);
-        let (coding, digest) = (self.request.coding, self.request.digest);
+        let (compression, digest) = (self.request.compression, self.request.digest);
         let blocks = rayon::current_num_threads();
-        let mut encoder = Some(Encoder::begin(sink, &name, coding, digest, blocks).map_err(|e| failed(&name, e))?);
+        let mut encoder = Some(Encoder::begin(sink, &name, compression, digest, blocks).map_err(|e| failed(&name, e))?);
         let mut receipt = None;
         let mut close = |_, done| {
             receipt = Some(done);
@@ -204,7 +204,7 @@ impl Plan {
             snapshot,
             &[shard],
             &Recompressors::default(),
-            watch,
+            progress,
             &mut |_| Ok(encoder.take()),
             &mut close,
             &failed,
@@ -218,15 +218,15 @@ struct ShardWriter<S: Sink> {
     type_index: usize,
     shards: Vec<usize>,
     current: usize,
-    first_extent: usize,
-    last_extent: usize,
+    first_segment: usize,
+    last_segment: usize,
     output: Option<ShardOutput<S>>,
     run: CopyRun,
 }
 
 impl<S: Sink> ShardWriter<S> {
-    fn covers_segment(&self, extent: usize) -> bool {
-        (self.first_extent..=self.last_extent).contains(&extent)
+    fn covers_segment(&self, segment: usize) -> bool {
+        (self.first_segment..=self.last_segment).contains(&segment)
     }
 }
 
@@ -252,14 +252,14 @@ fn shard_writers<S: Sink>(
         match lanes.iter_mut().find(|lane| lane.type_index == this.resource_type.index()) {
             Some(lane) => {
                 lane.shards.push(*shard);
-                lane.last_extent = this.last.extent;
+                lane.last_segment = this.last.segment;
             }
             None => lanes.push(ShardWriter {
                 type_index: this.resource_type.index(),
                 shards: vec![*shard],
                 current: 0,
-                first_extent: this.first.extent,
-                last_extent: this.last.extent,
+                first_segment: this.first.segment,
+                last_segment: this.last.segment,
                 output: start_shard(plan, *shard, open)?,
                 run: CopyRun::default(),
             }),

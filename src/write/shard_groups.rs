@@ -19,24 +19,24 @@ pub(crate) fn group_shards(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> 
         }
         i
     }
-    let takes = |number: usize, extent: usize| {
+    let takes = |number: usize, segment: usize| {
         let of_type = plan.shards[number].resource_type.index();
-        snapshot.sees_segment(extent) && index.extents()[extent].head().has_type(of_type)
+        snapshot.sees_segment(segment) && index.segments()[segment].head().has_type(of_type)
     };
     let mut type_of_file: HashMap<usize, Option<usize>> = HashMap::new();
     for (number, shard) in plan.shards.iter().enumerate() {
         let own = Some(shard.resource_type.index());
-        for extent in (shard.first.extent..=shard.last.extent).filter(|extent| takes(number, *extent)) {
-            let known = type_of_file.entry(index.entry(extent).file).or_insert(own);
+        for segment in (shard.first.segment..=shard.last.segment).filter(|segment| takes(number, *segment)) {
+            let known = type_of_file.entry(index.entry(segment).file).or_insert(own);
             *known = known.filter(|_| *known == own);
         }
     }
     let mut first_of_file: HashMap<usize, usize> = HashMap::new();
     let mut decodes = vec![false; plan.shards.len()];
     for (number, shard) in plan.shards.iter().enumerate() {
-        for extent in (shard.first.extent..=shard.last.extent).filter(|extent| takes(number, *extent)) {
-            let file = index.entry(extent).file;
-            let is_plain = index.coding(file) == Compression::None;
+        for segment in (shard.first.segment..=shard.last.segment).filter(|segment| takes(number, *segment)) {
+            let file = index.entry(segment).file;
+            let is_plain = index.compression(file) == Compression::None;
             let is_mixed = is_plain && type_of_file[&file].is_none();
             if is_mixed || !is_plain && index.packed(file).is_none() {
                 decodes[number] |= !is_plain;

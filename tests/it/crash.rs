@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-fn args<'a>(store: &'a str, index: &'a str, out: &'a str, coding: &'a str) -> Vec<&'a str> {
+fn args<'a>(store: &'a str, index: &'a str, out: &'a str, compression: &'a str) -> Vec<&'a str> {
     let mut args = vec!["export", "--store", store, "--index-dir", index, "--out", out, "--all-patients"];
     args.extend([
         "--as-of",
@@ -19,7 +19,7 @@ fn args<'a>(store: &'a str, index: &'a str, out: &'a str, coding: &'a str) -> Ve
         "--base-url",
         "https://files.example.org/",
     ]);
-    args.extend(["--no-sync", "--progress", "never", "--compress", coding]);
+    args.extend(["--no-sync", "--progress", "never", "--compress", compression]);
     args
 }
 
@@ -41,7 +41,7 @@ fn a_killed_export_resumes_to_the_same_bytes() {
     forms::packed(&store, &packed, crate::golden::AS_OF);
     forms::mixed(&store, &mixed, crate::golden::AS_OF);
     let kills = knob("OUTPOUR_TEST_KILLS", 200);
-    for (share, coding, store) in [
+    for (share, compression, store) in [
         (2, "none", &store),
         (4, "gzip", &store),
         (4, "zstd", &store),
@@ -54,7 +54,7 @@ fn a_killed_export_resumes_to_the_same_bytes() {
         let (store, index) = (store.to_str().unwrap(), index.to_str().unwrap());
         let reference = scratch.path().join("reference");
         let whole = |out: &Path, more: &[&str]| {
-            let mut args = args(store, index, out.to_str().unwrap(), coding);
+            let mut args = args(store, index, out.to_str().unwrap(), compression);
             args.extend(more);
             let run = run::run(&args);
             assert_eq!(run.code, 0, "{run:#?}");
@@ -66,23 +66,23 @@ fn a_killed_export_resumes_to_the_same_bytes() {
         whole(&reference, &[]);
         let takes = begun.elapsed();
         for number in 0..kills / share {
-            let out = scratch.path().join(format!("out-{coding}-{number}"));
+            let out = scratch.path().join(format!("out-{compression}-{number}"));
             let delay = takes.mul_f64(random.below(1100) as f64 / 1000.0);
-            killed(&args(store, index, out.to_str().unwrap(), coding), delay);
+            killed(&args(store, index, out.to_str().unwrap(), compression), delay);
             let published = out.join("manifest.json").exists();
             if !published && random.one_in(3) {
-                let mut again = args(store, index, out.to_str().unwrap(), coding);
+                let mut again = args(store, index, out.to_str().unwrap(), compression);
                 again.push("--resume");
                 killed(&again, takes.mul_f64(random.below(1000) as f64 / 1000.0));
             }
             whole(&out, &["--resume"]);
             let found = snapshot(&out);
             let names = |files: &std::collections::BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
-            assert_eq!(names(&found), names(&expected), "kill {number} of {store}, {coding}, after {delay:?}");
+            assert_eq!(names(&found), names(&expected), "kill {number} of {store}, {compression}, after {delay:?}");
             for (name, bytes) in &found {
                 assert!(
                     bytes == &expected[name],
-                    "{name} differs: kill {number} of {store}, {coding}, after {delay:?}"
+                    "{name} differs: kill {number} of {store}, {compression}, after {delay:?}"
                 );
             }
             std::fs::remove_dir_all(&out).unwrap();
@@ -102,8 +102,8 @@ fn a_killed_replacement_leaves_one_export_whole() {
     std::fs::write(store.join("faulty.ndjson"), "{\n").unwrap();
     let (index, old) = (scratch.path().join("index"), scratch.path().join("old"));
     let (store, index) = (store.to_str().unwrap(), index.to_str().unwrap());
-    let run = |out: &Path, coding: &str, more: &[&str]| {
-        let mut args = args(store, index, out.to_str().unwrap(), coding);
+    let run = |out: &Path, compression: &str, more: &[&str]| {
+        let mut args = args(store, index, out.to_str().unwrap(), compression);
         args.extend(more);
         run::run(&args)
     };
@@ -119,17 +119,17 @@ fn a_killed_replacement_leaves_one_export_whole() {
         ("the new files come", |out| out.join("Observation.00001.ndjson").exists()),
     ];
     let mut met = [0; 4];
-    for coding in ["none", "zstd"] {
+    for compression in ["none", "zstd"] {
         let out = scratch.path().join("out");
         let replacing = ["--type", "Condition,Observation", "--force"];
         copy(&old, &out);
         let begun = Instant::now();
-        assert_eq!(run(&out, coding, &replacing).code, 1);
+        assert_eq!(run(&out, compression, &replacing).code, 1);
         let (takes, expected) = (begun.elapsed(), snapshot(&out));
         for number in 0..knob("OUTPOUR_TEST_KILLS", 200) / 4 {
             std::fs::remove_dir_all(&out).unwrap();
             copy(&old, &out);
-            let mut args = args(store, index, out.to_str().unwrap(), coding);
+            let mut args = args(store, index, out.to_str().unwrap(), compression);
             args.extend(replacing);
             let delay = takes.mul_f64(random.below(1100) as f64 / 1000.0);
             let phase = random.below(2 * phases.len());
@@ -137,7 +137,7 @@ fn a_killed_replacement_leaves_one_export_whole() {
                 Some((_, is_met)) => met[phase] += usize::from(killed_when(&args, &|| is_met(&out))),
                 None => killed(&args, delay),
             }
-            let what = format!("kill {number}, {coding}, phase {phase} or after {delay:?}");
+            let what = format!("kill {number}, {compression}, phase {phase} or after {delay:?}");
             assert_eq!(std::fs::read(out.join("foreign.txt")).unwrap(), b"mine", "{what}");
             assert_eq!(std::fs::read(out.join("error/foreign.txt")).unwrap(), b"mine, too", "{what}");
             let found = snapshot(&out);
@@ -161,13 +161,13 @@ fn a_killed_replacement_leaves_one_export_whole() {
             if random.one_in(3) {
                 go_on[2] = "--force";
             }
-            let done = run(&out, coding, &go_on);
+            let done = run(&out, compression, &go_on);
             let done = match done.code {
                 2 if go_on[2] == "--resume" => {
                     // Its plan did not stand yet.
                     done.refused(2, &["differs", "--force"]);
                     assert!(snapshot(&out) == snapshot(&old), "{what}");
-                    run(&out, coding, &replacing)
+                    run(&out, compression, &replacing)
                 }
                 _ => {
                     gone_on += usize::from(go_on[2] == "--resume");

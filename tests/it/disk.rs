@@ -144,10 +144,17 @@ fn an_export_makes_room_for_the_one_that_replaces_it() {
     };
     let (store, index) = (testdata("stores/synthea-r4-100"), scratch.path().join("index"));
     let (out, whole) = (disk.join("out"), scratch.path().join("whole"));
-    for coding in ["none", "gzip"] {
+    for compression in ["none", "gzip"] {
         let mut request =
             vec!["--all-patients", "--as-of", crate::golden::AS_OF, "--index-dir", index.to_str().unwrap()];
-        request.extend(["--max-file-bytes", "1MB", "--base-url", "https://files.example.org/", "--compress", coding]);
+        request.extend([
+            "--max-file-bytes",
+            "1MB",
+            "--base-url",
+            "https://files.example.org/",
+            "--compress",
+            compression,
+        ]);
         assert_eq!(run::export(&store, &whole, &request).code, 0);
         let size: u64 = snapshot(&whole).values().map(|bytes| bytes.len() as u64).sum();
         // Room for the larger of the two, and a little more.
@@ -166,15 +173,15 @@ fn an_export_makes_room_for_the_one_that_replaces_it() {
             request.pop();
             if !fits {
                 run.refused(3, &["--resume"]);
-                assert!(!out.join("manifest.json").exists(), "{coding}");
+                assert!(!out.join("manifest.json").exists(), "{compression}");
                 std::mem::forget(Tmpfs::mount(&disk, "200m", libc::MS_REMOUNT).expect("room is made"));
                 request.push("--resume");
                 assert_eq!(run::export(&store, &out, &request).code, 0);
                 request.pop();
             } else {
-                assert_eq!(run.code, 0, "{coding}: {run:#?}");
+                assert_eq!(run.code, 0, "{compression}: {run:#?}");
             }
-            assert!(snapshot(&out) == snapshot(&whole), "{coding}: the directory is that of an undisturbed run");
+            assert!(snapshot(&out) == snapshot(&whole), "{compression}: the directory is that of an undisturbed run");
             assert!(!out.join(".outpour-job/next").exists());
         }
         std::fs::remove_dir_all(&whole).unwrap();

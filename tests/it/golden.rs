@@ -147,9 +147,9 @@ fn agrees(dir: &Path, scratch: &Path) {
         let file = scratch.join(&golden.group);
         std::fs::write(&file, group.to_string()).unwrap();
         let codings: &[&str] = if number % 5 == 0 { &["none", "gzip", "zstd"] } else { &["none"] };
-        for coding in codings {
-            let out = scratch.join(format!("out-{number}-{coding}"));
-            let mut args = vec!["--group", file.to_str().unwrap(), "--as-of", AS_OF, "--compress", coding];
+        for compression in codings {
+            let out = scratch.join(format!("out-{number}-{compression}"));
+            let mut args = vec!["--group", file.to_str().unwrap(), "--as-of", AS_OF, "--compress", compression];
             args.extend(["--index-dir", index.to_str().unwrap(), "--max-file-bytes", "2MiB", "--late", "report"]);
             args.extend(golden.args.iter().map(String::as_str));
             let run = run::export(dir, &out, &args);

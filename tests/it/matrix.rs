@@ -132,13 +132,13 @@ fn threads_do_not_change_a_byte() {
     forms::packed(&plain, &packed, crate::golden::AS_OF);
     forms::mixed(&plain, &mixed, crate::golden::AS_OF);
     for (place, store) in [("plain", &plain), ("compressed", &compressed), ("packed", &packed), ("mixed", &mixed)] {
-        for coding in ["none", "gzip", "zstd"] {
+        for compression in ["none", "gzip", "zstd"] {
             let mut first = None;
             for threads in ["1", "2", "7"] {
                 let out = scratch.path().join("out");
                 let ask = Ask::new(Who::AllPatients, crate::golden::AS_OF).with(&["--threads", threads]).with(&[
                     "--compress",
-                    coding,
+                    compression,
                     "--max-file-bytes",
                     "3MB",
                     "--base-url",
@@ -155,7 +155,7 @@ fn threads_do_not_change_a_byte() {
                     files.keys().filter(|name| files.get(*name) != first.get(*name)).collect();
                 assert!(
                     files.len() == first.len() && differing.is_empty(),
-                    "{place} {coding} {threads}: {differing:?}"
+                    "{place} {compression} {threads}: {differing:?}"
                 );
             }
         }

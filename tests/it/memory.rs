@@ -96,14 +96,14 @@ fn memory_stays_bounded() {
     let dir = scratch.path().join("store");
     store(&dir, &sizes);
     let dir = dir.to_str().unwrap();
-    for (number, coding) in ["none", "gzip", "zstd"].into_iter().enumerate() {
+    for (number, compression) in ["none", "gzip", "zstd"].into_iter().enumerate() {
         let out = scratch.path().join(format!("out-{number}"));
         let mut args = vec!["export", "--store", dir, "--out", out.to_str().unwrap(), "--group", "every", "--no-sync"];
-        args.extend(["--as-of", crate::golden::AS_OF, "--compress", coding, "--progress", "never"]);
+        args.extend(["--as-of", crate::golden::AS_OF, "--compress", compression, "--progress", "never"]);
         let (code, stderr, peak) = measured(&args);
-        println!("{coding}: peak {} MiB", peak >> 20);
-        assert_eq!(code, 0, "{coding}: {stderr}");
-        assert!(peak < LIMIT_USED, "{coding}: {} MiB in use", peak >> 20);
+        println!("{compression}: peak {} MiB", peak >> 20);
+        assert_eq!(code, 0, "{compression}: {stderr}");
+        assert!(peak < LIMIT_USED, "{compression}: {} MiB in use", peak >> 20);
         let manifest: serde_json::Value =
             serde_json::from_slice(&std::fs::read(out.join("manifest.json")).unwrap()).unwrap();
         let count = |name: &str| -> u64 {

@@ -306,10 +306,10 @@ fn frames(file: &Path) -> Vec<(u64, u64)> {
 /// exported, the frame is named, exit code 1, and `verify` finds it.
 #[test]
 fn a_damaged_frame_is_a_fault_and_the_rest_is_exported() {
-    for (standing, coding) in [(false, "none"), (true, "zstd"), (true, "gzip")] {
+    for (standing, compression) in [(false, "none"), (true, "zstd"), (true, "gzip")] {
         let scratch = scratch();
         let packed = bundled(scratch.path());
-        let (_, whole) = everything(&packed, &scratch.path().join("whole"), &["--compress", coding], 0);
+        let (_, whole) = everything(&packed, &scratch.path().join("whole"), &["--compress", compression], 0);
         if !standing {
             std::fs::remove_dir_all(packed.join(".outpour")).unwrap();
         }
@@ -318,7 +318,7 @@ fn a_damaged_frame_is_a_fault_and_the_rest_is_exported() {
         let (offset, len) = places[places.len() / 2];
         rot(&file, offset + len / 2);
         let out = scratch.path().join("out");
-        let (export, lines) = everything(&packed, &out, &["--compress", coding], 1);
+        let (export, lines) = everything(&packed, &out, &["--compress", compression], 1);
         let lost = whole["Observation"].len() - lines["Observation"].len();
         assert!((1..500).contains(&lost), "{lost} rows are lost");
         assert!(lines["Observation"].iter().all(|line| whole["Observation"].binary_search(line).is_ok()));

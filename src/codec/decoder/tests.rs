@@ -36,8 +36,8 @@ struct Decoded {
     error: Option<DecodeError>,
 }
 
-fn decode(source: &StoreFile, coding: Compression, from: SeekPoint) -> Decoded {
-    let mut decoder = Decoder::new(source, coding, from).unwrap();
+fn decode(source: &StoreFile, compression: Compression, from: SeekPoint) -> Decoded {
+    let mut decoder = Decoder::new(source, compression, from).unwrap();
     let mut decoded = Decoded { bytes: Vec::new(), restarts: Vec::new(), error: None };
     loop {
         match decoder.piece(|restart| decoded.restarts.push(restart)) {
@@ -58,18 +58,18 @@ fn decode(source: &StoreFile, coding: Compression, from: SeekPoint) -> Decoded {
 }
 
 /// Decodes bytes by each access, which must agree.
-fn decode_bytes(bytes: &[u8], coding: Compression) -> Decoded {
+fn decode_bytes(bytes: &[u8], compression: Compression) -> Decoded {
     let file = file_of(bytes);
-    let [a, b] =
-        accesses().map(|access| decode(&StoreFile::open(file.path(), access).unwrap(), coding, SeekPoint::default()));
+    let [a, b] = accesses()
+        .map(|access| decode(&StoreFile::open(file.path(), access).unwrap(), compression, SeekPoint::default()));
     assert_eq!((&a.bytes, &a.restarts), (&b.bytes, &b.restarts));
     assert_eq!(a.error.as_ref().map(ToString::to_string), b.error.as_ref().map(ToString::to_string));
     a
 }
 
 #[track_caller]
-fn check(bytes: &[u8], coding: Compression, expected: &[u8], error: &str) {
-    let decoded = decode_bytes(bytes, coding);
+fn check(bytes: &[u8], compression: Compression, expected: &[u8], error: &str) {
+    let decoded = decode_bytes(bytes, compression);
     assert!(decoded.bytes == expected, "{} bytes for {}", decoded.bytes.len(), expected.len());
     let found = decoded.error.map(|error| error.to_string()).unwrap_or_default();
     assert!(found.contains(error) && found.is_empty() == error.is_empty(), "{found:?}");
@@ -87,8 +87,8 @@ fn names_tell_the_coding() {
 
 #[test]
 fn empty_files_are_empty() {
-    for coding in [Compression::None, Compression::Gzip, Compression::Zstd] {
-        check(b"", coding, b"", "");
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        check(b"", compression, b"", "");
     }
     check(&gzip(b""), Compression::Gzip, b"", "");
     check(&zstd(b""), Compression::Zstd, b"", "");
@@ -99,10 +99,10 @@ fn empty_files_are_empty() {
 fn large_files_come_in_pieces() {
     let bytes = text(5 * READ_BYTES + 12345);
     check(&bytes, Compression::None, &bytes, "");
-    for (coding, compress) in [(Compression::Gzip, gzip as fn(&[u8]) -> Vec<u8>), (Compression::Zstd, zstd)] {
-        check(&compress(&bytes), coding, &bytes, "");
+    for (compression, compress) in [(Compression::Gzip, gzip as fn(&[u8]) -> Vec<u8>), (Compression::Zstd, zstd)] {
+        check(&compress(&bytes), compression, &bytes, "");
         let many: Vec<u8> = bytes.chunks(70_001).flat_map(compress).collect();
-        check(&many, coding, &bytes, "");
+        check(&many, compression, &bytes, "");
     }
 }
 
@@ -174,17 +174,17 @@ fn huge_windows_are_refused() {
 #[test]
 fn what_stands_before_an_error_is_handed_out() {
     let bytes = text(3 * READ_BYTES);
-    for (coding, file) in [(Compression::Gzip, gzip(&bytes)), (Compression::Zstd, zstd(&bytes))] {
-        let cut = decode_bytes(&file[..file.len() - 2000], coding);
+    for (compression, file) in [(Compression::Gzip, gzip(&bytes)), (Compression::Zstd, zstd(&bytes))] {
+        let cut = decode_bytes(&file[..file.len() - 2000], compression);
         assert!(matches!(cut.error, Some(DecodeError::Truncated { .. })));
         let mut broken = file.clone();
         let from = broken.len() - 3000;
         broken[from..].iter_mut().for_each(|byte| *byte ^= 0x5a);
-        let broken = decode_bytes(&broken, coding);
+        let broken = decode_bytes(&broken, compression);
         assert!(matches!(broken.error, Some(DecodeError::Corrupt { .. })), "{:?}", broken.error);
         for decoded in [cut, broken] {
             let right = decoded.bytes.iter().zip(&bytes).take_while(|(a, b)| a == b).count();
-            assert!(right > bytes.len() - 300_000, "{coding:?}: {right} of {}", bytes.len());
+            assert!(right > bytes.len() - 300_000, "{compression:?}: {right} of {}", bytes.len());
         }
     }
 }
@@ -194,18 +194,18 @@ fn what_stands_before_an_error_is_handed_out() {
 fn a_file_shortened_meanwhile_is_named() {
     let bytes = text(4 * READ_BYTES);
     let split: Vec<u8> = bytes.chunks(READ_BYTES).flat_map(gzip).collect();
-    for (coding, file) in
+    for (compression, file) in
         [(Compression::None, bytes.clone()), (Compression::Gzip, split), (Compression::Zstd, zstd(&bytes))]
     {
         for access in accesses() {
             let file = file_of(&file);
             let source = StoreFile::open(file.path(), access).unwrap();
-            let mut decoder = Decoder::new(&source, coding, SeekPoint::default()).unwrap();
+            let mut decoder = Decoder::new(&source, compression, SeekPoint::default()).unwrap();
             assert!(decoder.piece(|_| ()).unwrap().is_some());
             file.as_file().set_len(source.len() / 2).unwrap();
             let error = loop {
                 match decoder.piece(|_| ()) {
-                    Ok(piece) => assert!(piece.is_some(), "{coding:?} {access:?} ended quietly"),
+                    Ok(piece) => assert!(piece.is_some(), "{compression:?} {access:?} ended quietly"),
                     Err(error) => break error,
                 }
             };
@@ -234,14 +234,14 @@ proptest! {
         flip: (proptest::sample::Index, u8),
     ) {
         let bytes = text(lens.iter().sum());
-        let (coding, compress) = if is_gzip { (Compression::Gzip, gzip as fn(&[u8]) -> Vec<u8>) } else { (Compression::Zstd, zstd as _) };
+        let (compression, compress) = if is_gzip { (Compression::Gzip, gzip as fn(&[u8]) -> Vec<u8>) } else { (Compression::Zstd, zstd as _) };
         let (mut file, mut starts, mut done) = (Vec::new(), Vec::new(), 0);
         for len in lens {
             starts.push(SeekPoint { compressed: file.len() as u64, uncompressed: done as u64 });
             file.extend(compress(&bytes[done..done + len]));
             done += len;
         }
-        let whole = decode_bytes(&file, coding);
+        let whole = decode_bytes(&file, compression);
         prop_assert!(whole.error.is_none());
         prop_assert!(whole.bytes == bytes);
         prop_assert_eq!(&whole.restarts, &starts[1..]);
@@ -249,14 +249,14 @@ proptest! {
         for access in accesses() {
             let source = StoreFile::open(stored.path(), access).unwrap();
             for (at, start) in starts.iter().enumerate() {
-                let tail = decode(&source, coding, *start);
+                let tail = decode(&source, compression, *start);
                 prop_assert!(tail.bytes == bytes[start.uncompressed as usize..] && tail.error.is_none());
                 prop_assert_eq!(&tail.restarts, &starts[at + 1..]);
             }
         }
 
         let cut = cut.index(file.len());
-        let torn = decode_bytes(&file[..cut], coding);
+        let torn = decode_bytes(&file[..cut], compression);
         prop_assert!(bytes.starts_with(&torn.bytes));
         let between = starts.iter().any(|start| start.compressed == cut as u64);
         match torn.error {
@@ -266,7 +266,7 @@ proptest! {
 
         let at = flip.0.index(file.len());
         file[at] ^= flip.1;
-        decode_bytes(&file, coding);
+        decode_bytes(&file, compression);
     }
 
     #[test]

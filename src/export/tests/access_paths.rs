@@ -27,11 +27,11 @@ fn at(text: &str) -> Instant {
 }
 
 /// Everything that a selection says.
-fn told(snapshot: &Snapshot, request: &ExportRequest, way: AccessPath) -> impl PartialEq + std::fmt::Debug {
-    let request = request.clone().way(way);
+fn told(snapshot: &Snapshot, request: &ExportRequest, access_path: AccessPath) -> impl PartialEq + std::fmt::Debug {
+    let request = request.clone().access_path(access_path);
     let cohort = Cohort::resolve(snapshot, &request).unwrap();
     let selection = Selection::new(snapshot, &cohort, &request).unwrap();
-    assert!(selection.ledger.balances(), "{way:?}: {:?}", selection.ledger);
+    assert!(selection.ledger.balances(), "{access_path:?}: {:?}", selection.ledger);
     let rows: Vec<Vec<usize>> = selection.rows.iter().map(|rows| rows.iter().collect()).collect();
     let present: Vec<usize> = cohort.members.iter().filter(|member| selection.present.contains(*member)).collect();
     (rows, present, selection.ledger, format!("{:?}", selection.noticed))
@@ -73,7 +73,7 @@ fn request(people: &Path) -> impl Strategy<Value = ExportRequest> + use<> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// In a store that grows by several extents a file, some of them late, for T behind everything and within.
+    /// In a store that grows by several segments a file, some of them late, for T behind everything and within.
     #[test]
     fn all_ways_lead_to_the_same_rows(
         rounds in proptest::collection::vec((0..3usize, proptest::collection::vec(line(), 0..90)), 1..5),
@@ -96,8 +96,8 @@ proptest! {
                     path.clone_from(&list);
                 }
                 let rows = told(&snapshot, &request, AccessPath::Rows);
-                for way in [AccessPath::Auto, AccessPath::Columns, AccessPath::Postings] {
-                    prop_assert_eq!(&rows, &told(&snapshot, &request, way), "{:?} {:?}", way, request);
+                for access_path in [AccessPath::Auto, AccessPath::Columns, AccessPath::Postings] {
+                    prop_assert_eq!(&rows, &told(&snapshot, &request, access_path), "{:?} {:?}", access_path, request);
                 }
             }
         }
@@ -107,11 +107,11 @@ proptest! {
 /// What [`cut_shards`] does, row by row.
 fn cut_by_rows(snapshot: &Snapshot, selection: &Selection, bounds: FileBounds) -> Vec<Shard> {
     let mut done: Vec<Vec<Shard>> = vec![Vec::new(); ResourceType::COUNT];
-    for (extent, rows) in selection.rows.iter().enumerate() {
-        let columns = snapshot.index().extents()[extent].verify_all().unwrap();
+    for (segment, rows) in selection.rows.iter().enumerate() {
+        let columns = snapshot.index().segments()[segment].verify_all().unwrap();
         for row in rows.iter() {
             let (resource_type, bytes) = (columns.type_of(row), u64::from(columns.length(row)) + 1);
-            let (shards, place) = (&mut done[resource_type.index()], RowAddress { extent, row });
+            let (shards, place) = (&mut done[resource_type.index()], RowAddress { segment, row });
             let ordinal = shards.len() as u32 + 1;
             match shards.last_mut() {
                 Some(open)
@@ -156,9 +156,9 @@ fn even_lines() -> impl Strategy<Value = Vec<String>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// Extents that are taken by their headers: the same rows in the same files, of a plain store and of the same packed.
+    /// Segments that are taken by their headers: the same rows in the same files, of a plain store and of the same packed.
     #[test]
-    fn whole_extents_are_their_rows(
+    fn whole_segments_are_their_rows(
         rounds in proptest::collection::vec((0..2usize, even_lines()), 1..5),
         people in proptest::collection::vec(0..5u32, 1..6),
         bounds in proptest::collection::vec((1..40_000u64, proptest::option::of(1..200u64)), 4),
@@ -186,8 +186,8 @@ proptest! {
             let later = whole.clone().map(|request| request.since(&since(second / 2))).into_iter();
             for request in whole.into_iter().chain(newer).chain(later) {
                 let rows = told(&snapshot, &request, AccessPath::Rows);
-                for way in [AccessPath::Auto, AccessPath::Columns, AccessPath::Postings] {
-                    prop_assert_eq!(&rows, &told(&snapshot, &request, way), "{:?} {:?}", way, request);
+                for access_path in [AccessPath::Auto, AccessPath::Columns, AccessPath::Postings] {
+                    prop_assert_eq!(&rows, &told(&snapshot, &request, access_path), "{:?} {:?}", access_path, request);
                 }
                 let cohort = Cohort::resolve(&snapshot, &request).unwrap();
                 let selection = Selection::new(&snapshot, &cohort, &request).unwrap();
@@ -206,7 +206,7 @@ fn trust(index: &Path) {
     let name = index.join(meta::FILE);
     let mut generation = IndexMeta::from_bytes(&std::fs::read(&name).unwrap()).unwrap();
     let stamp = |file: &str| StoreFile::open(index.join(file), Access::pread()).unwrap().stamp();
-    for file in generation.containers.iter_mut().chain([&mut generation.merged]) {
+    for file in generation.containers.iter_mut().chain([&mut generation.global]) {
         file.stamp = Some(stamp(&file.name));
     }
     std::fs::write(name, generation.to_bytes()).unwrap();
@@ -244,7 +244,7 @@ fn a_damaged_page_is_found_by_whoever_reads_it() {
     trust(&index);
     let generation = IndexMeta::from_bytes(&std::fs::read(index.join(meta::FILE)).unwrap()).unwrap();
     let (mut found, mut passed) = (0, 0);
-    let files = [&generation.containers[0].name, &generation.merged.name];
+    let files = [&generation.containers[0].name, &generation.global.name];
     let whole = files.map(|file| std::fs::read(index.join(file)).unwrap());
     for (file, bytes) in files.into_iter().zip(&whole) {
         let path = index.join(file);
@@ -304,8 +304,8 @@ fn a_damaged_page_never_spoils_a_copy_of_frames() {
             clock: &|| Instant::parse("2021-01-01T00:00:00Z").unwrap(),
             words: &crate::issue::PLAIN_NAMES,
         };
-        let mut request = ExportRequest::patients(&list).way(AccessPath::Postings);
-        request.coding = coding;
+        let mut request = ExportRequest::patients(&list).access_path(AccessPath::Postings);
+        request.compression = coding;
         let done = export(&store, &request, as_of.clone(), &options, &Progress::default()).unwrap();
         (done.files.iter().map(|file| (file.count, file.digest.clone())).collect::<Vec<_>>(), done.index.repaired.len())
     };
@@ -316,8 +316,8 @@ fn a_damaged_page_never_spoils_a_copy_of_frames() {
     let bytes = std::fs::read(index.join(&known().containers[0].name)).unwrap();
     let offsets: Vec<u8> = {
         let snapshot = store.snapshot(as_of.clone()).unwrap();
-        let extent = &snapshot.index().extents()[0];
-        extent.columns().place.as_flattened().iter().flat_map(|word| word.to_le_bytes()).collect()
+        let segment = &snapshot.index().segments()[0];
+        segment.columns().place.as_flattened().iter().flat_map(|word| word.to_le_bytes()).collect()
     };
     let first = bytes.windows(offsets.len()).position(|window| window == offsets).unwrap();
     let mut repaired = 0;
@@ -355,7 +355,7 @@ fn an_export_repairs_what_it_finds_damaged() {
     let as_of = at("2021-01-01T00:00:00Z");
     let lengths: Vec<u8> = {
         let snapshot = store.snapshot(as_of.clone()).unwrap();
-        let columns = snapshot.index().extents()[0].columns();
+        let columns = snapshot.index().segments()[0].columns();
         columns.place.as_flattened().iter().flat_map(|word| word.to_le_bytes()).collect()
     };
     let index = store.index_dir();
@@ -375,7 +375,7 @@ fn an_export_repairs_what_it_finds_damaged() {
         clock: &|| Instant::parse("2021-01-01T00:00:00Z").unwrap(),
         words: &crate::issue::PLAIN_NAMES,
     };
-    let request = ExportRequest::all_patients().way(AccessPath::Rows);
+    let request = ExportRequest::all_patients().access_path(AccessPath::Rows);
     let done = export(&store, &request, as_of, &options, &Progress::default()).unwrap();
     assert_eq!(done.ledger.exported, 3000);
     assert_eq!(done.index.repaired.len(), 1, "{:?}", done.index);

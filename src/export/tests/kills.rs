@@ -93,11 +93,11 @@ impl World {
     }
 }
 
-fn request(types: &[&str], since: Option<&str>, file_bytes: u64, coding: Compression) -> ExportRequest {
+fn request(types: &[&str], since: Option<&str>, file_bytes: u64, compression: Compression) -> ExportRequest {
     let request = ExportRequest::all_patients().types(types);
     let mut request = since.into_iter().fold(request, ExportRequest::since);
     request.base_url = Some("https://x.example/".to_string());
-    (request.bounds, request.coding) = (FileBounds { file_bytes, file_resources: None }, coding);
+    (request.bounds, request.compression) = (FileBounds { file_bytes, file_resources: None }, compression);
     request
 }
 

@@ -151,8 +151,8 @@ impl GroupView<'_> {
             return self.confirm_hit(id, found, query);
         }
         match (in_store, &self.store) {
-            (Some(StoreLocation::Current { extent, row, .. }), Some(store)) => {
-                let group = store.read_group(self.book, extent, row)?;
+            (Some(StoreLocation::Current { segment, row, .. }), Some(store)) => {
+                let group = store.read_group(self.book, segment, row)?;
                 self.confirm_hit(id, GroupLookup::Store(group), query)
             }
             _ => Ok(None),

@@ -140,7 +140,7 @@ impl MemberFilter {
     }
 }
 
-/// What tells one row of a store from every other: its extent's content, and its number there. Rows of the same
+/// What tells one row of a store from every other: its segment's content, and its number there. Rows of the same
 /// content are equal, so no change of the store makes an entry wrong.
 pub(crate) type RowKey = (u64, usize);
 

@@ -21,8 +21,8 @@ use crate::index::snapshot::{RowState, Snapshot};
 pub(crate) struct StoreGroup {
     /// The snapshot that shows it.
     pub snapshot: Snapshot,
-    /// Its extent.
-    pub extent: usize,
+    /// Its segment.
+    pub segment: usize,
     /// Its number there.
     pub row: usize,
     facts: Arc<GroupFacts>,
@@ -35,7 +35,7 @@ impl StoreGroup {
     }
 
     fn range(&self) -> Range<u64> {
-        row_range(self.snapshot.index(), self.extent, self.row)
+        row_range(self.snapshot.index(), self.segment, self.row)
     }
 
     /// Its bytes.
@@ -47,7 +47,7 @@ impl StoreGroup {
     /// Whether its file is compressed, so that each read decodes what lies before.
     pub(crate) fn is_compressed(&self) -> bool {
         let index = self.snapshot.index();
-        index.coding(index.entry(self.extent).file) != Compression::None
+        index.compression(index.entry(self.segment).file) != Compression::None
     }
 
     /// Feeds a part of the resource, in pieces. Blocks.
@@ -58,7 +58,7 @@ impl StoreGroup {
         let index = self.snapshot.index();
         let row = self.range();
         let range = row.start + part.start..(row.start + part.end).min(row.end);
-        Ok(stream_range(index, index.entry(self.extent).file, range, feed)?)
+        Ok(stream_range(index, index.entry(self.segment).file, range, feed)?)
     }
 }
 
@@ -66,7 +66,7 @@ impl StoreGroup {
 pub(crate) enum StoreLocation {
     /// The row that is current, and its lastUpdated.
     Current {
-        extent: usize,
+        segment: usize,
         row: usize,
         updated: Option<Instant>,
     },
@@ -87,20 +87,20 @@ impl<'a> SnapshotLocation<'a> {
         SnapshotLocation { snapshot, ours: snapshot.index().bases().iter().map(is_ours).collect() }
     }
 
-    fn group_state(&self, extent: usize, row: usize) -> Result<RowState, CorruptIndex> {
-        self.snapshot.state(extent, row, self.snapshot.as_of().as_ref(), &self.ours, &|_| true)
+    fn group_state(&self, segment: usize, row: usize) -> Result<RowState, CorruptIndex> {
+        self.snapshot.state(segment, row, self.snapshot.as_of().as_ref(), &self.ours, &|_| true)
     }
 
-    fn current(&self, extent: usize, row: usize) -> Result<StoreLocation, CorruptIndex> {
-        let updated = self.snapshot.index().extents()[extent].updated(row)?.map(|instant| instant.to_owned());
-        Ok(StoreLocation::Current { extent, row, updated })
+    fn current(&self, segment: usize, row: usize) -> Result<StoreLocation, CorruptIndex> {
+        let updated = self.snapshot.index().segments()[segment].updated(row)?.map(|instant| instant.to_owned());
+        Ok(StoreLocation::Current { segment, row, updated })
     }
 
     /// What the store says of an id.
     pub(crate) fn find(&self, id: &Id) -> Result<StoreLocation, CorruptIndex> {
-        for (extent, row) in group_rows_of(self.snapshot, ResourceType::GROUP, id)? {
-            if self.group_state(extent, row)? == RowState::Current {
-                return self.current(extent, row);
+        for (segment, row) in group_rows_of(self.snapshot, ResourceType::GROUP, id)? {
+            if self.group_state(segment, row)? == RowState::Current {
+                return self.current(segment, row);
             }
         }
         // No version is left, so the last deletion is what holds, if there is one.
@@ -111,8 +111,8 @@ impl<'a> SnapshotLocation<'a> {
         let index = self.snapshot.index();
         let hash = id_encoding::entity_hash(ResourceType::GROUP, id.as_bytes());
         let mut last: Option<Instant> = None;
-        for extent in self.snapshot.extents() {
-            let segment = &index.extents()[extent];
+        for segment_id in self.snapshot.segments() {
+            let segment = &index.segments()[segment_id];
             if segment.tombstones() == 0 {
                 continue;
             }
@@ -121,7 +121,7 @@ impl<'a> SnapshotLocation<'a> {
             {
                 let entry = (reference & !kind::MASK) as usize;
                 let columns = segment.tombstone(entry)?;
-                let base = index.base_number(extent, columns.tomb_base[entry] & BASE_BITS);
+                let base = index.base_number(segment_id, columns.tomb_base[entry] & BASE_BITS);
                 let Some(instant) = columns.tombstone_updated(entry) else { continue };
                 if columns.tombstone_of(entry) == (ResourceType::GROUP, *id)
                     && self.ours[base as usize]
@@ -138,15 +138,15 @@ impl<'a> SnapshotLocation<'a> {
     /// Every Group that is current.
     pub(crate) fn each_group(&self, tell: &mut dyn FnMut(Id, StoreLocation)) -> Result<(), CorruptIndex> {
         let index = self.snapshot.index();
-        for extent in self.snapshot.extents() {
-            let segment = &index.extents()[extent];
+        for segment_id in self.snapshot.segments() {
+            let segment = &index.segments()[segment_id];
             if !segment.head().has_type(ResourceType::GROUP.index()) {
                 continue;
             }
             let columns = segment.verify_columns(&[Column::Type])?;
             for row in memchr::memchr_iter(ResourceType::GROUP.index() as u8, columns.resource_type) {
-                if self.group_state(extent, row)? == RowState::Current {
-                    tell(segment.row_id(row)?, self.current(extent, row)?);
+                if self.group_state(segment_id, row)? == RowState::Current {
+                    tell(segment.row_id(row)?, self.current(segment_id, row)?);
                 }
             }
         }
@@ -157,19 +157,19 @@ impl<'a> SnapshotLocation<'a> {
     pub(crate) fn read_group(
         &self,
         book: &GroupRegistry,
-        extent: usize,
+        segment: usize,
         row: usize,
     ) -> Result<StoreGroup, GroupsError> {
         let index = self.snapshot.index();
         // Its place and length, which the reader of its bytes relies on.
-        index.extents()[extent].row(row)?;
-        let key = (index.entry(extent).content, row);
+        index.segments()[segment].row(row)?;
+        let key = (index.entry(segment).content, row);
         let known = book.store_facts.lock().expect("no panic under it").get(key);
         let facts = match known {
             Some(facts) => facts,
             None => {
-                let file = index.entry(extent).file;
-                let range = row_range(index, extent, row);
+                let file = index.entry(segment).file;
+                let range = row_range(index, segment, row);
                 let read = GroupFacts::read(|feed| stream_range(index, file, range, feed))?;
                 let facts = Arc::new(read.map_err(|_| {
                     // The row passed the scan when it was indexed; a fault now means that it was changed in place.
@@ -183,6 +183,6 @@ impl<'a> SnapshotLocation<'a> {
                 facts
             }
         };
-        Ok(StoreGroup { snapshot: self.snapshot.clone(), extent, row, facts })
+        Ok(StoreGroup { snapshot: self.snapshot.clone(), segment, row, facts })
     }
 }

@@ -191,8 +191,8 @@ impl<'a> GroupView<'a> {
             });
         }
         match (in_store, &self.store) {
-            (StoreLocation::Current { extent, row, .. }, Some(store)) => {
-                Ok(GroupLookup::Store(store.read_group(self.book, extent, row)?))
+            (StoreLocation::Current { segment, row, .. }, Some(store)) => {
+                Ok(GroupLookup::Store(store.read_group(self.book, segment, row)?))
             }
             (StoreLocation::Deleted(instant), _) => {
                 Ok(GroupLookup::Deleted { version: entry.map(|entry| entry.version), at: instant })

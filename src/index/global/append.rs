@@ -1,8 +1,8 @@
-//! Merges new extents into what was merged before, when extents only came and none went: the usual append.
+//! Merges new segments into what was merged before, when segments only came and none went: the usual append.
 //!
 //! The outcome is, byte for byte, what merging everything again gives. What is old is copied with its numbers moved on
-//! (memory speed); only resources and patients that a new extent names are put together anew. Those are found by a
-//! filter of a bit for each new hash: one pass over the old extents' sorted hashes, in the order in which both lie.
+//! (memory speed); only resources and patients that a new segment names are put together anew. Those are found by a
+//! filter of a bit for each new hash: one pass over the old segments' sorted hashes, in the order in which both lie.
 
 use rayon::prelude::*;
 
@@ -20,14 +20,14 @@ use crate::index::segment::reader::Segment;
 /// Bits of the filter for each new hash: one in so many old hashes is looked at in vain.
 const FILTER_BITS: usize = 64;
 
-/// Whether what was merged before can and should be used: every extent of it is still there, in its order, and the new
+/// Whether what was merged before can and should be used: every segment of it is still there, in its order, and the new
 /// ones are not most of the store.
-pub(crate) fn is_worth_appending(before: &GlobalIndex, extents: &[Segment], origins: &[Option<usize>]) -> bool {
+pub(crate) fn is_worth_appending(before: &GlobalIndex, segments: &[Segment], origins: &[Option<usize>]) -> bool {
     let kept: Vec<usize> = origins.iter().flatten().copied().collect();
-    let weight = |extent: &Segment| extent.rows() + extent.tombstones() + extent.head().targets as usize;
-    let new = |(extent, origin): (&Segment, &Option<usize>)| if origin.is_none() { weight(extent) } else { 0 };
-    let all: usize = extents.iter().map(weight).sum();
-    kept.iter().copied().eq(0..before.heads().len()) && extents.iter().zip(origins).map(new).sum::<usize>() * 2 <= all
+    let weight = |segment: &Segment| segment.rows() + segment.tombstones() + segment.head().targets as usize;
+    let new = |(segment, origin): (&Segment, &Option<usize>)| if origin.is_none() { weight(segment) } else { 0 };
+    let all: usize = segments.iter().map(weight).sum();
+    kept.iter().copied().eq(0..before.heads().len()) && segments.iter().zip(origins).map(new).sum::<usize>() * 2 <= all
 }
 
 /// Where the old numbers went.
@@ -35,8 +35,8 @@ struct OrdinalMap<'a> {
     before: &'a GlobalIndex,
     old: SegmentOffsets,
     new: &'a SegmentOffsets,
-    /// The new number of each old extent.
-    extents: Vec<usize>,
+    /// The new number of each old segment.
+    segments: Vec<usize>,
     old_rows: usize,
 }
 
@@ -57,47 +57,47 @@ impl OrdinalMap<'_> {
         self.is_within(target as usize, &self.old.target, &self.new.target) as u32
     }
 
-    /// A number counted over the store, which `old` and `new` cut at the extents.
+    /// A number counted over the store, which `old` and `new` cut at the segments.
     fn is_within(&self, offset: usize, old: &[usize], new: &[usize]) -> usize {
-        let extent = old.partition_point(|start| *start <= offset) - 1;
-        offset - old[extent] + new[self.extents[extent]]
+        let segment = old.partition_point(|start| *start <= offset) - 1;
+        offset - old[segment] + new[self.segments[segment]]
     }
 }
 
-/// Merges `extents` (in store order) into the file `name`, given what was merged over those that have an origin.
+/// Merges `segments` (in store order) into the file `name`, given what was merged over those that have an origin.
 ///
 /// # Errors
 /// As [`build`](crate::index::global::build::build).
 pub(crate) fn extend(
     before: &GlobalIndex,
-    extents: &[Segment],
+    segments: &[Segment],
     origins: &[Option<usize>],
     home: &IndexDir,
     name: &str,
 ) -> Result<(), BuildError> {
-    let is_new = |extent: usize| origins[extent].is_none();
-    // Of old extents only names are read; those that are compared are few, but anywhere.
-    (0..extents.len()).into_par_iter().try_for_each(|extent| match is_new(extent) {
-        true => extents[extent].verify_all().map(drop),
-        false => extents[extent].verify_columns(&[Column::Base, Column::Heap, Column::SortedHash]).map(drop),
+    let is_new = |segment: usize| origins[segment].is_none();
+    // Of old segments only names are read; those that are compared are few, but anywhere.
+    (0..segments.len()).into_par_iter().try_for_each(|segment| match is_new(segment) {
+        true => segments[segment].verify_all().map(drop),
+        false => segments[segment].verify_columns(&[Column::Base, Column::Heap, Column::SortedHash]).map(drop),
     })?;
-    let whole = SegmentSet::of(extents);
+    let whole = SegmentSet::of(segments);
     let old = SegmentOffsets::of(before.heads().iter());
     let old_rows = old.rows;
     let places = origins.iter().enumerate().filter_map(|(new, origin)| origin.map(|_| new)).collect();
-    let moved = OrdinalMap { before, old, new: &whole.starts, extents: places, old_rows };
+    let moved = OrdinalMap { before, old, new: &whole.starts, segments: places, old_rows };
 
-    let entries = touched_entities(extents, &whole, &is_new)?;
+    let entries = touched_entities(segments, &whole, &is_new)?;
     let (chains, totals) = chains(&whole, &moved, entries, &is_new)?;
-    let patients = PatientMap::of(&whole, &moved, extents, &is_new)?;
+    let patients = PatientMap::of(&whole, &moved, segments, &is_new)?;
     let mut base_counts = vec![0u64; whole.bases.len()];
     let old_counts = before.verified_longs(Section::BaseCount, 0..before.count(Section::BaseCount))?;
     for (count, base) in old_counts.iter().zip(&patients.old_bases) {
         base_counts[*base as usize] += count;
     }
-    for extent in (0..extents.len()).filter(|extent| is_new(*extent)) {
-        let own = whole.columns[extent].base_count;
-        whole.base_numbers[extent].iter().zip(own).for_each(|(base, count)| base_counts[*base as usize] += count);
+    for segment in (0..segments.len()).filter(|segment| is_new(*segment)) {
+        let own = whole.columns[segment].base_count;
+        whole.base_numbers[segment].iter().zip(own).for_each(|(base, count)| base_counts[*base as usize] += count);
     }
 
     let counts = counts(&whole.heads, &whole.bases, patients.count, &chains);
@@ -108,36 +108,36 @@ pub(crate) fn extend(
     Ok(file.finish()?)
 }
 
-/// Every entry of a new extent, and every old one that may be about the same resource, proven.
+/// Every entry of a new segment, and every old one that may be about the same resource, proven.
 fn touched_entities(
-    extents: &[Segment],
+    segments: &[Segment],
     whole: &SegmentSet<'_>,
     is_new: &(dyn Fn(usize) -> bool + Sync),
 ) -> Result<Vec<OwnerEntry>, CorruptIndex> {
-    let new = || (0..extents.len()).filter(|extent| is_new(*extent));
-    let hashes: usize = new().map(|extent| whole.columns[extent].sorted_hash.len()).sum();
+    let new = || (0..segments.len()).filter(|segment| is_new(*segment));
+    let hashes: usize = new().map(|segment| whole.columns[segment].sorted_hash.len()).sum();
     let bits = (hashes * FILTER_BITS).next_power_of_two().trailing_zeros().max(6);
     let mut filter = vec![0u64; 1 << (bits - 6)];
     let mut entries: Vec<OwnerEntry> = Vec::with_capacity(hashes);
-    for extent in new() {
-        let c = &whole.columns[extent];
+    for segment in new() {
+        let c = &whole.columns[segment];
         for (hash, reference) in c.sorted_hash.iter().zip(c.sorted_ref) {
             let bit = hash >> (64 - bits);
             filter[(bit / 64) as usize] |= 1 << (bit % 64);
-            entries.push((*hash, extent as u32, *reference));
+            entries.push((*hash, segment as u32, *reference));
         }
     }
-    let old: Vec<usize> = (0..extents.len()).filter(|extent| !is_new(*extent)).collect();
+    let old: Vec<usize> = (0..segments.len()).filter(|segment| !is_new(*segment)).collect();
     let found: Vec<Vec<OwnerEntry>> = old
         .into_par_iter()
-        .map(|extent| {
-            let c = &whole.columns[extent];
+        .map(|segment| {
+            let c = &whole.columns[segment];
             let mut found = Vec::new();
             for (i, hash) in c.sorted_hash.iter().enumerate() {
                 let bit = hash >> (64 - bits);
                 if filter[(bit / 64) as usize] >> (bit % 64) & 1 != 0 {
-                    extents[extent].verify_entry(i)?;
-                    found.push((*hash, extent as u32, c.sorted_ref[i]));
+                    segments[segment].verify_entry(i)?;
+                    found.push((*hash, segment as u32, c.sorted_ref[i]));
                 }
             }
             Ok(found)
@@ -161,7 +161,7 @@ fn chains(
     each_entity(whole, entries, &mut |resource_type, records, targets| {
         anew.add(records, targets, whole.starts.rows);
         totals.add(resource_type, records, 1);
-        let old: Vec<_> = records.iter().filter(|record| !is_new(record.extent as usize)).cloned().collect();
+        let old: Vec<_> = records.iter().filter(|record| !is_new(record.segment as usize)).cloned().collect();
         totals.add(resource_type, &old, -1);
         records_anew.extend(records.iter().map(|record| record.number));
         targets_anew.extend(targets);
@@ -170,8 +170,8 @@ fn chains(
     targets_anew.sort_unstable();
     let old_totals = before.verified_longs(Section::Totals, 0..before.count(Section::Totals))?;
     totals.0.iter_mut().zip(old_totals).for_each(|(sum, old)| *sum += *old as i64);
-    for extent in (0..whole.columns.len()).filter(|extent| is_new(*extent)) {
-        totals.add_columns(&whole.columns[extent]);
+    for segment in (0..whole.columns.len()).filter(|segment| is_new(*segment)) {
+        totals.add_columns(&whole.columns[segment]);
     }
 
     let all = |section| before.verified_longs(section, 0..before.count(section));
@@ -214,12 +214,12 @@ fn chains(
     Ok((chains, totals))
 }
 
-/// The patients of all extents: the old ones, and where the new ones come in between.
+/// The patients of all segments: the old ones, and where the new ones come in between.
 struct PatientMap {
     count: usize,
     /// New number of each old base.
     old_bases: Vec<u32>,
-    /// Owners of new extents, those of one patient together, in the order of patients.
+    /// Owners of new segments, those of one patient together, in the order of patients.
     owners: Vec<OwnerRef>,
     /// For each run of `owners` that is one patient: its end, and the old patient that it is or stands before.
     runs: Vec<OrdinalRun>,
@@ -235,7 +235,7 @@ impl PatientMap {
     fn of(
         whole: &SegmentSet<'_>,
         moved: &OrdinalMap<'_>,
-        extents: &[Segment],
+        segments: &[Segment],
         is_new: &dyn Fn(usize) -> bool,
     ) -> Result<PatientMap, CorruptIndex> {
         let before = moved.before;
@@ -251,19 +251,19 @@ impl PatientMap {
             .collect::<Result<_, _>>()
             .map_err(|_| CorruptIndex("a base is unknown"))?;
         let mut owners = Vec::new();
-        for extent in (0..extents.len()).filter(|extent| is_new(*extent)) {
-            let c = &whole.columns[extent];
+        for segment in (0..segments.len()).filter(|segment| is_new(*segment)) {
+            let c = &whole.columns[segment];
             for (owner, hash) in c.owner_hash.iter().enumerate() {
-                let base = whole.base_numbers[extent][(c.owner_base[owner] & BASE_BITS) as usize];
-                owners.push(OwnerRef { hash: *hash, extent: extent as u32, owner: owner as u32, base });
+                let base = whole.base_numbers[segment][(c.owner_base[owner] & BASE_BITS) as usize];
+                owners.push(OwnerRef { hash: *hash, segment: segment as u32, owner: owner as u32, base });
             }
         }
         sort_owners(&mut owners, &whole.columns);
         let key = |owner: &OwnerRef| (owner.hash, owner.base, owner.entity_id(&whole.columns));
         let old_key = |patient: usize| -> Result<(u64, u32, Id), CorruptIndex> {
             let first = before.word(Section::Occurrence, starts[patient] as usize)? as usize;
-            let extent = moved.old.owner.partition_point(|start| *start <= first) - 1;
-            let id = extents[moved.extents[extent]].owner_id(first - moved.old.owner[extent])?;
+            let segment = moved.old.owner.partition_point(|start| *start <= first) - 1;
+            let id = segments[moved.segments[segment]].owner_id(first - moved.old.owner[segment])?;
             Ok((hashes[patient], old_bases[bases[patient] as usize], id))
         };
         let (mut runs, mut i, mut old) = (Vec::new(), 0, 0);
@@ -319,20 +319,20 @@ impl PatientMap {
             };
             if of_old {
                 let own = &occurrences[starts[old] as usize..starts[old + 1] as usize];
-                let mut extent = 0;
+                let mut segment = 0;
                 for owner in own.iter().map(|owner| *owner as usize) {
-                    // Ascending, so the extent is never sought behind.
-                    if moved.old.owner.get(extent + 1).is_some_and(|start| *start <= owner) {
-                        extent += moved.old.owner[extent..].partition_point(|start| *start <= owner) - 1;
+                    // Ascending, so the segment is never sought behind.
+                    if moved.old.owner.get(segment + 1).is_some_and(|start| *start <= owner) {
+                        segment += moved.old.owner[segment..].partition_point(|start| *start <= owner) - 1;
                     }
-                    list.push((owner - moved.old.owner[extent] + moved.new.owner[moved.extents[extent]]) as u32);
+                    list.push((owner - moved.old.owner[segment] + moved.new.owner[moved.segments[segment]]) as u32);
                 }
                 new_number[old] = patient as u32;
                 old += 1;
             }
             if let Some(run) = run {
                 for owner in &self.owners[run_start..run.end] {
-                    let number = whole.starts.owner[owner.extent as usize] as u32 + owner.owner;
+                    let number = whole.starts.owner[owner.segment as usize] as u32 + owner.owner;
                     slots.put(Section::OwnerPatient, number as usize, patient as u32);
                     list.push(number);
                 }
@@ -349,7 +349,7 @@ impl PatientMap {
             patient += 1;
         }
         slots.put(Section::PatientStart, patient, occurrence as u32);
-        for (old, new) in moved.extents.iter().enumerate() {
+        for (old, new) in moved.segments.iter().enumerate() {
             debug_assert!(!is_new(*new));
             let (from, to) = (moved.old.owner[old], moved.new.owner[*new]);
             for i in 0..before.heads()[old].owners as usize {
@@ -387,10 +387,10 @@ mod tests {
                 let (index, work) = store.index(&Progress::default()).unwrap();
                 prop_assert!(work.repaired.is_empty(), "{:?}", work.repaired);
                 let home = IndexDir::memory();
-                build::build(index.extents(), &home, "whole").unwrap();
+                build::build(index.segments(), &home, "whole").unwrap();
                 let whole = home.open("whole").unwrap();
-                prop_assert!(whole[..] == index.merged().bytes()[..]);
-                index.merged().check(index.extents()).unwrap();
+                prop_assert!(whole[..] == index.global().bytes()[..]);
+                index.global().check(index.segments()).unwrap();
             }
         }
     }
@@ -405,9 +405,9 @@ mod tests {
         let (before, _) = store.index(&Progress::default()).unwrap();
         append(&dir.path().join("a.ndjson"), &lines[30..]);
         let (after, _) = store.index(&Progress::default()).unwrap();
-        assert!(is_worth_appending(before.merged(), after.extents(), &[Some(0), None]));
-        assert!(!is_worth_appending(before.merged(), after.extents(), &[None, None]));
-        assert!(!is_worth_appending(after.merged(), after.extents(), &[Some(1), Some(0)]));
-        assert!(!is_worth_appending(after.merged(), &after.extents()[..1], &[Some(0)]));
+        assert!(is_worth_appending(before.global(), after.segments(), &[Some(0), None]));
+        assert!(!is_worth_appending(before.global(), after.segments(), &[None, None]));
+        assert!(!is_worth_appending(after.global(), after.segments(), &[Some(1), Some(0)]));
+        assert!(!is_worth_appending(after.global(), &after.segments()[..1], &[Some(0)]));
     }
 }

@@ -1,10 +1,10 @@
 //! Merges what only the whole store can tell: the patient dictionary with the owners of each patient, the succession
 //! of versions, and where Provenance targets lead.
 //!
-//! Every extent keeps its keys sorted by hash, and hashes spread evenly, so the merge goes through the hash space in
-//! partitions: a slice of each extent, sorted together, in parallel. Ids are compared, never only their hashes. What a
+//! Every segment keeps its keys sorted by hash, and hashes spread evenly, so the merge goes through the hash space in
+//! partitions: a slice of each segment, sorted together, in parallel. Ids are compared, never only their hashes. What a
 //! partition finds is put in one mapped file; in memory it takes 8 bytes a record with a successor, 8 a Provenance
-//! target, and 4 a DELETE entry or target. When extents only came and none went, `extend` merges them into what is
+//! target, and 4 a DELETE entry or target. When segments only came and none went, `extend` merges them into what is
 //! there instead, to the same bytes.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -49,7 +49,7 @@ impl From<CorruptIndex> for BuildError {
     }
 }
 
-/// The reference bases of all extents in order, the empty one first, and for each extent the numbers of its own.
+/// The reference bases of all segments in order, the empty one first, and for each segment the numbers of its own.
 pub fn global_bases(columns: &[Columns<'_>]) -> (Vec<String>, Vec<Vec<u32>>) {
     let mut all: Vec<String> = vec![String::new()];
     for columns in columns {
@@ -68,7 +68,7 @@ pub fn global_bases(columns: &[Columns<'_>]) -> (Vec<String>, Vec<Vec<u32>>) {
     (all, own)
 }
 
-/// The extents of a merge with their columns, their own numbers of bases, and where each begins.
+/// The segments of a merge with their columns, their own numbers of bases, and where each begins.
 pub(crate) struct SegmentSet<'a> {
     pub columns: Vec<Columns<'a>>,
     pub heads: Vec<SegmentHeader>,
@@ -78,9 +78,9 @@ pub(crate) struct SegmentSet<'a> {
 }
 
 impl SegmentSet<'_> {
-    pub(crate) fn of(extents: &[Segment]) -> SegmentSet<'_> {
-        let columns: Vec<Columns<'_>> = extents.iter().map(Segment::columns).collect();
-        let heads: Vec<SegmentHeader> = extents.iter().map(|extent| *extent.head()).collect();
+    pub(crate) fn of(segments: &[Segment]) -> SegmentSet<'_> {
+        let columns: Vec<Columns<'_>> = segments.iter().map(Segment::columns).collect();
+        let heads: Vec<SegmentHeader> = segments.iter().map(|segment| *segment.head()).collect();
         let (bases, base_numbers) = global_bases(&columns);
         let starts = SegmentOffsets::of(heads.iter());
         SegmentSet { columns, heads, bases, base_numbers, starts }
@@ -159,7 +159,7 @@ impl TypeTotals {
         self.0.iter_mut().zip(&more.0).for_each(|(sum, count)| *sum += count);
     }
 
-    /// Adds the counts that extents state themselves.
+    /// Adds the counts that segments state themselves.
     pub(crate) fn add_columns(&mut self, columns: &Columns<'_>) {
         for (index, rows) in columns.type_count.iter().enumerate() {
             self.0[index * TYPE_TOTALS] += *rows as i64;
@@ -217,12 +217,12 @@ impl GlobalIndexWriter {
         Ok(self.file.finish(false)?)
     }
 
-    /// Puts in what follows from the extents alone.
+    /// Puts in what follows from the segments alone.
     pub(crate) fn put_whole(
         &mut self,
         heads: &[SegmentHeader],
         bases: &[String],
-        extent_bases: &[u32],
+        segment_bases: &[u32],
         totals: &TypeTotals,
         base_counts: &[u64],
     ) {
@@ -239,7 +239,7 @@ impl GlobalIndexWriter {
             .for_each(|(position, total)| slots.put_long(Section::Totals, position, *total as u64));
         base_counts.iter().enumerate().for_each(|(k, count)| slots.put_long(Section::BaseCount, k, *count));
         bases.iter().enumerate().for_each(|(index, base)| slots.put(Section::BaseLength, index, base.len() as u32));
-        extent_bases.iter().enumerate().for_each(|(i, base)| slots.put(Section::ExtentBase, i, *base));
+        segment_bases.iter().enumerate().for_each(|(i, base)| slots.put(Section::SegmentBase, i, *base));
         self.put_text(Section::BaseText, bases.concat().as_bytes());
     }
 
@@ -288,14 +288,14 @@ const NOT_READ: [Column; 10] = [
     Column::Restart,
 ];
 
-/// Merges the extents (in store order) into the file `name`.
+/// Merges the segments (in store order) into the file `name`.
 ///
 /// # Errors
-/// When the file cannot be made or filled, or an extent is damaged.
-pub fn build(extents: &[Segment], home: &IndexDir, name: &str) -> Result<(), BuildError> {
+/// When the file cannot be made or filled, or a segment is damaged.
+pub fn build(segments: &[Segment], home: &IndexDir, name: &str) -> Result<(), BuildError> {
     let read: Vec<Column> = ALL_COLUMNS.into_iter().filter(|column| !NOT_READ.contains(column)).collect();
-    extents.par_iter().try_for_each(|extent| extent.verify_columns(&read).map(drop))?;
-    let whole = SegmentSet::of(extents);
+    segments.par_iter().try_for_each(|segment| segment.verify_columns(&read).map(drop))?;
+    let whole = SegmentSet::of(segments);
     let partitions = |total: usize| total.div_ceil(PARTITION_RECORDS).next_power_of_two().trailing_zeros();
 
     let bits = partitions(whole.columns.iter().map(|c| c.sorted_hash.len()).sum());
@@ -305,9 +305,10 @@ pub fn build(extents: &[Segment], home: &IndexDir, name: &str) -> Result<(), Bui
             let (mut chains, mut counted) = (VersionChains::default(), TypeTotals::none());
             let range = hash_range(part, bits);
             let mut entries: Vec<OwnerEntry> = Vec::new();
-            for (extent, c) in whole.columns.iter().enumerate() {
-                entries
-                    .extend(slice_of(c.sorted_hash, range).map(|i| (c.sorted_hash[i], extent as u32, c.sorted_ref[i])));
+            for (segment, c) in whole.columns.iter().enumerate() {
+                entries.extend(
+                    slice_of(c.sorted_hash, range).map(|i| (c.sorted_hash[i], segment as u32, c.sorted_ref[i])),
+                );
             }
             each_entity(&whole, entries, &mut |resource_type, records, targets| {
                 chains.add(records, targets, whole.starts.rows);
@@ -359,7 +360,7 @@ pub fn build(extents: &[Segment], home: &IndexDir, name: &str) -> Result<(), Bui
                 slots.put(Section::PatientStart, patient, occurrence as u32);
                 patient += 1;
             }
-            let number = whole.starts.owner[owner.extent as usize] + owner.owner as usize;
+            let number = whole.starts.owner[owner.segment as usize] + owner.owner as usize;
             slots.put(Section::OwnerPatient, number, patient as u32 - 1);
             slots.put(Section::Occurrence, occurrence, number as u32);
             occurrence += 1;
@@ -388,7 +389,7 @@ pub(crate) fn counts(
         Section::Occurrence | Section::OwnerPatient => sum(&|head| head.owners),
         Section::Ends => sum(&|head| head.tombstones),
         Section::TargetHead => sum(&|head| head.targets),
-        Section::ExtentBase => sum(&|head| head.bases),
+        Section::SegmentBase => sum(&|head| head.bases),
         Section::BaseText => bases.iter().map(String::len).sum(),
     })
 }
@@ -397,19 +398,19 @@ pub(crate) fn counts(
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct OwnerRef {
     pub hash: u64,
-    pub extent: u32,
+    pub segment: u32,
     pub owner: u32,
     pub base: u32,
 }
 
 impl OwnerRef {
     pub(crate) fn entity_id(&self, columns: &[Columns<'_>]) -> Id {
-        columns[self.extent as usize].owner_id_of(self.owner as usize)
+        columns[self.segment as usize].owner_id_of(self.owner as usize)
     }
 
     /// Whether both are the same patient, whose hashes are compared by the caller.
     fn is_same(&self, other: &OwnerRef, columns: &[Columns<'_>]) -> bool {
-        let (a, b) = (&columns[self.extent as usize], &columns[other.extent as usize]);
+        let (a, b) = (&columns[self.segment as usize], &columns[other.segment as usize]);
         self.base == other.base && a.same_owner_id(self.owner as usize, b, other.owner as usize)
     }
 }
@@ -439,15 +440,15 @@ pub(crate) fn sort_owners(owners: &mut Vec<OwnerRef>, columns: &[Columns<'_>]) {
     }
 }
 
-/// Calls `visit` for every owner of every extent in a partition, those of one patient together and in store order;
+/// Calls `visit` for every owner of every segment in a partition, those of one patient together and in store order;
 /// the flag is set for the first of a patient.
 fn each_patient(whole: &SegmentSet<'_>, part: u64, bits: u32, mut visit: impl FnMut(OwnerRef, bool)) {
     let range = hash_range(part, bits);
     let mut owners: Vec<OwnerRef> = Vec::new();
-    for (extent, c) in whole.columns.iter().enumerate() {
+    for (segment, c) in whole.columns.iter().enumerate() {
         for owner in slice_of(c.owner_hash, range) {
-            let base = whole.base_numbers[extent][(c.owner_base[owner] & BASE_BITS) as usize];
-            owners.push(OwnerRef { hash: c.owner_hash[owner], extent: extent as u32, owner: owner as u32, base });
+            let base = whole.base_numbers[segment][(c.owner_base[owner] & BASE_BITS) as usize];
+            owners.push(OwnerRef { hash: c.owner_hash[owner], segment: segment as u32, owner: owner as u32, base });
         }
     }
     sort_owners(&mut owners, &whole.columns);
@@ -459,7 +460,7 @@ fn each_patient(whole: &SegmentSet<'_>, part: u64, bits: u32, mut visit: impl Fn
     }
 }
 
-/// Hash of (type, id), extent, and what it is there.
+/// Hash of (type, id), segment, and what it is there.
 pub(crate) type OwnerEntry = (u64, u32, u32);
 
 /// A version or a DELETE entry of one resource, as its succession orders it.
@@ -472,8 +473,8 @@ pub(crate) struct EntityRecord<'a> {
     version: VersionKey<'a>,
     /// Its number over the store.
     pub number: u32,
-    /// Its extent.
-    pub extent: u32,
+    /// Its segment.
+    pub segment: u32,
     /// Whether it is a DELETE entry under a base other than the empty one.
     foreign: bool,
 }
@@ -490,8 +491,8 @@ pub(crate) fn each_entity(whole: &SegmentSet<'_>, mut entries: Vec<OwnerEntry>, 
         if group.len() == 1 {
             continue;
         }
-        let entity = |(_, extent, reference): &OwnerEntry| -> (ResourceType, Id) {
-            let c = &whole.columns[*extent as usize];
+        let entity = |(_, segment, reference): &OwnerEntry| -> (ResourceType, Id) {
+            let c = &whole.columns[*segment as usize];
             let number = (reference & !kind::MASK) as usize;
             match reference & kind::MASK {
                 kind::TOMBSTONE => c.tombstone_of(number),
@@ -518,13 +519,13 @@ pub(crate) fn each_entity(whole: &SegmentSet<'_>, mut entries: Vec<OwnerEntry>, 
 /// Puts an entry among the records or the targets of its resource.
 fn place_entities<'a>(
     whole: &SegmentSet<'a>,
-    (_, extent, reference): OwnerEntry,
+    (_, segment, reference): OwnerEntry,
     records: &mut Vec<EntityRecord<'a>>,
     targets: &mut Vec<u32>,
 ) {
     let number = (reference & !kind::MASK) as usize;
-    let (c, starts) = (&whole.columns[extent as usize], &whole.starts);
-    let i = extent as usize;
+    let (c, starts) = (&whole.columns[segment as usize], &whole.starts);
+    let i = segment as usize;
     match reference & kind::MASK {
         kind::TARGET => targets.push((starts.target[i] + number) as u32),
         kind::TOMBSTONE => records.extend(c.tombstone_updated(number).map(|updated| EntityRecord {
@@ -532,7 +533,7 @@ fn place_entities<'a>(
             is_version: false,
             version: VersionKey::None,
             number: (starts.rows + starts.tombstone[i] + number) as u32,
-            extent,
+            segment,
             foreign: whole.base_numbers[i][(c.tomb_base[number] & BASE_BITS) as usize] != 0,
         })),
         _ => records.push(EntityRecord {
@@ -540,7 +541,7 @@ fn place_entities<'a>(
             is_version: true,
             version: c.version_of(number),
             number: (starts.row[i] + number) as u32,
-            extent,
+            segment,
             foreign: false,
         }),
     }

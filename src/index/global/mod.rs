@@ -1,7 +1,7 @@
 //! The merged file: what only the whole store can tell, as it lies on disk, and how it is asked.
 //!
 //! A header with the number of elements of each section, seals, then the sections. Opening reads the header and the
-//! table of extents; everything else is proven as it is read. Nothing here merges; that is `merge`.
+//! table of segments; everything else is proven as it is read. Nothing here merges; that is `merge`.
 //!
 //! Records are numbered over the store: rows first, in store order, then DELETE entries in store order.
 
@@ -55,7 +55,7 @@ sections! {
     Ends 4 "version before each deletion";
     TargetHead 4 "first record of each target";
     BaseLength 4 "length of each base";
-    ExtentBase 4 "bases of each extent";
+    SegmentBase 4 "bases of each extent";
     BaseText 1 "text of the bases";
 }
 
@@ -121,7 +121,7 @@ pub struct GlobalIndex {
     heads: Vec<SegmentHeader>,
 }
 
-/// Numbers of the first row, DELETE entry, target, owner and base of each extent.
+/// Numbers of the first row, DELETE entry, target, owner and base of each segment.
 pub struct SegmentOffsets {
     /// First row.
     pub row: Vec<usize>,
@@ -138,7 +138,7 @@ pub struct SegmentOffsets {
 }
 
 impl SegmentOffsets {
-    /// Counts through the heads of the extents.
+    /// Counts through the heads of the segments.
     pub fn of<'a>(heads: impl Iterator<Item = &'a SegmentHeader> + Clone) -> SegmentOffsets {
         let starts = |count: &dyn Fn(&SegmentHeader) -> u64| {
             let mut sum = 0;
@@ -163,15 +163,15 @@ impl SegmentOffsets {
 }
 
 impl GlobalIndex {
-    /// Opens a merged file by its header and its table of extents, which must be those of `entries`.
+    /// Opens a merged file by its header and its table of segments, which must be those of `entries`.
     ///
     /// # Errors
     /// A sentence that says what is wrong; the caller merges again.
     pub fn open(bytes: IndexBytes, entries: &[SegmentMeta]) -> Result<GlobalIndex, &'static str> {
         let (counts, places, seals) = header_bytes(&bytes)?;
-        let mut merged = GlobalIndex { bytes, counts, places, seals, heads: Vec::new() };
-        merged.verify(Section::Heads, 0..merged.count(Section::Heads)).map_err(|damaged| damaged.0)?;
-        let (heads, rest) = merged.longs(Section::Heads).as_chunks::<HEAD_WORDS>();
+        let mut global = GlobalIndex { bytes, counts, places, seals, heads: Vec::new() };
+        global.verify(Section::Heads, 0..global.count(Section::Heads)).map_err(|damaged| damaged.0)?;
+        let (heads, rest) = global.longs(Section::Heads).as_chunks::<HEAD_WORDS>();
         let heads: Vec<SegmentHeader> = heads.iter().map(SegmentHeader::from_words).collect();
         let same = |(head, entry): (&SegmentHeader, &SegmentMeta)| {
             (head.start, head.end, head.content) == (entry.start, entry.end, entry.content)
@@ -179,12 +179,12 @@ impl GlobalIndex {
         if !rest.is_empty() || heads.len() != entries.len() || !heads.iter().zip(entries).all(same) {
             return Err("it belongs to other extents");
         }
-        merged.heads = heads;
-        merged.sizes()?;
-        Ok(merged)
+        global.heads = heads;
+        global.sizes()?;
+        Ok(global)
     }
 
-    /// Whether the sections are as long as one another and the extents ask for.
+    /// Whether the sections are as long as one another and the segments ask for.
     fn sizes(&self) -> Result<(), &'static str> {
         let sum = |count: &dyn Fn(&SegmentHeader) -> u64| {
             self.heads.iter().fold(0u64, |sum, head| sum.saturating_add(count(head)))
@@ -198,7 +198,7 @@ impl GlobalIndex {
             && count(Section::OwnerPatient) == sum(&|head| head.owners)
             && count(Section::Ends) == sum(&|head| head.tombstones)
             && count(Section::TargetHead) == sum(&|head| head.targets)
-            && count(Section::ExtentBase) == sum(&|head| head.bases)
+            && count(Section::SegmentBase) == sum(&|head| head.bases)
             && count(Section::BaseCount) == bases as u64;
         if sound { Ok(()) } else { Err("its sections differ in length") }
     }
@@ -207,8 +207,8 @@ impl GlobalIndex {
     ///
     /// # Errors
     /// A sentence that says what is wrong.
-    pub fn check(&self, extents: &[Segment]) -> Result<(), &'static str> {
-        if extents.iter().zip(&self.heads).any(|(extent, head)| extent.head() != head) {
+    pub fn check(&self, segments: &[Segment]) -> Result<(), &'static str> {
+        if segments.iter().zip(&self.heads).any(|(segment, head)| segment.head() != head) {
             return Err("it belongs to other extents");
         }
         self.seals.verify_all(&self.bytes).map_err(|damaged| damaged.0)?;
@@ -229,7 +229,7 @@ impl GlobalIndex {
             && below(Section::Occurrence, self.count(Section::Occurrence))
             && below(Section::OwnerPatient, self.count(Section::PatientHash))
             && below(Section::PatientBase, self.count(Section::BaseLength))
-            && below(Section::ExtentBase, self.count(Section::BaseLength))
+            && below(Section::SegmentBase, self.count(Section::BaseLength))
             && below(Section::Ends, rows as usize + 1)
             && below(Section::TargetHead, records + 1)
             && pairs(Section::Succession, records)
@@ -237,7 +237,7 @@ impl GlobalIndex {
         if sound { Ok(()) } else { Err("a number points nowhere") }
     }
 
-    /// The headers of the extents.
+    /// The headers of the segments.
     pub fn heads(&self) -> &[SegmentHeader] {
         &self.heads
     }
@@ -378,7 +378,7 @@ impl GlobalIndex {
     }
 }
 
-/// What holds of the whole store once every record of it counts: every extent is seen, and T lies behind every instant.
+/// What holds of the whole store once every record of it counts: every segment is seen, and T lies behind every instant.
 #[derive(Clone, Copy)]
 pub struct SectionTotals<'a>(&'a [u64]);
 

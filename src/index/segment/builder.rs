@@ -1,4 +1,4 @@
-//! Collects the facts of the lines of one extent and lays them out as columns.
+//! Collects the facts of the lines of one segment and lays them out as columns.
 //!
 //! One worker owns a builder; nothing is shared. Memory is bounded by [`EXTENT_ROWS_MAX`] and [`EXTENT_FAULTS_MAX`].
 
@@ -14,7 +14,7 @@ use crate::fhir::resource_type::ResourceType;
 use crate::index::segment::id_encoding::{self, IdClass};
 use crate::index::segment::layout::{self, COLUMN_COUNT, Column, SegmentHeader, ZONE_ROWS, flag, kind};
 use crate::index::segment::radix_sort::sort_by_hash;
-use crate::limits::{EXTENT_FAULTS_MAX, EXTENT_ROWS_MAX};
+use crate::limits::{SEGMENT_FAULTS_MAX, SEGMENT_ROWS_MAX};
 use crate::sys::little_endian::bytes_of;
 
 /// A patient as the owner dictionary keys it. Its hash is computed once.
@@ -47,7 +47,7 @@ impl Hasher for PrecomputedHasher {
     }
 }
 
-/// An extent under construction.
+/// A segment under construction.
 #[derive(Default)]
 pub(crate) struct SegmentBuilder {
     head: SegmentHeader,
@@ -92,7 +92,7 @@ impl SegmentBuilder {
         SegmentBuilder::default()
     }
 
-    /// Begins an empty extent at `start` in the uncompressed file. The columns keep their memory from extent to extent:
+    /// Begins an empty segment at `start` in the uncompressed file. The columns keep their memory from segment to segment:
     /// getting it anew, page by page, costs a twentieth of a build.
     pub(crate) fn begin(&mut self, start: u64) {
         fn clear<T>(columns: &mut [&mut Vec<T>]) {
@@ -128,9 +128,9 @@ impl SegmentBuilder {
         self.type_count.resize(ResourceType::COUNT, 0);
     }
 
-    /// Whether another line would be too much for one extent.
+    /// Whether another line would be too much for one segment.
     pub(crate) fn is_full(&self) -> bool {
-        self.place.len() + self.tomb_type.len() + self.target_row.len() >= EXTENT_ROWS_MAX
+        self.place.len() + self.tomb_type.len() + self.target_row.len() >= SEGMENT_ROWS_MAX
     }
 
     /// Whether anything was counted as a line.
@@ -138,7 +138,7 @@ impl SegmentBuilder {
         self.head.lines > 0
     }
 
-    /// Where the extent begins.
+    /// Where the segment begins.
     pub(crate) fn start(&self) -> u64 {
         self.head.start
     }
@@ -153,7 +153,7 @@ impl SegmentBuilder {
     pub(crate) fn push_fault(&mut self, offset: u64, length: u64, fault: Fault) {
         let clip = |n: u64| n.min(u64::from(u32::MAX)) as u32;
         self.fault_count[fault.kind as usize] += 1;
-        if self.fault.len() / 5 < EXTENT_FAULTS_MAX {
+        if self.fault.len() / 5 < SEGMENT_FAULTS_MAX {
             self.fault.extend([
                 clip(offset - self.head.start),
                 clip(length),
@@ -333,7 +333,7 @@ impl SegmentBuilder {
         self.tomb_left.push([tombstone as u64 | u64::from(owner) << 32, updated as u64]);
     }
 
-    /// The extent's bytes, given where it ends in the file and the hash of its bytes there, in the memory of `out`.
+    /// The segment's bytes, given where it ends in the file and the hash of its bytes there, in the memory of `out`.
     pub(crate) fn finish(&mut self, end: u64, content: u64, out: Vec<u8>) -> Vec<u8> {
         self.head.end = end;
         self.head.content = content;

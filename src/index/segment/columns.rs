@@ -1,6 +1,6 @@
-//! The columns of an extent as typed slices, and what several of them tell together about a row, an owner or a deletion.
+//! The columns of a segment as typed slices, and what several of them tell together about a row, an owner or a deletion.
 //!
-//! Whoever reads them has had them proven (see [`extent`](crate::index::segment::reader)); nothing here looks whether that was done.
+//! Whoever reads them has had them proven (see [`segment`](crate::index::segment::reader)); nothing here looks whether that was done.
 
 use crate::extract::fault::FaultKind;
 use crate::fhir::id::Id;
@@ -10,7 +10,7 @@ use crate::index::segment::id_encoding::{self, IdClass, VersionKey};
 use crate::index::segment::layout::flag;
 use crate::store::packed::seek_table::{FOLLOWED, LATE, NOBODY};
 
-/// The columns of an extent (see [`COLUMNS`](crate::index::segment::layout::COLUMNS) for what each holds).
+/// The columns of a segment (see [`COLUMNS`](crate::index::segment::layout::COLUMNS) for what each holds).
 #[allow(missing_docs)]
 #[derive(Clone, Copy)]
 pub struct Columns<'a> {
@@ -63,7 +63,7 @@ pub struct PriorOwner<'a> {
 }
 
 impl<'a> PriorOwner<'a> {
-    /// Its owners, as numbers in the extent's dictionary.
+    /// Its owners, as numbers in the segment's dictionary.
     pub fn owners(&self) -> impl Iterator<Item = usize> + 'a {
         self.entries
             .iter()
@@ -76,11 +76,11 @@ impl<'a> PriorOwner<'a> {
 /// A faulty line, as the index keeps it.
 #[derive(Clone, Copy, Debug)]
 pub struct FaultRow {
-    /// Start of the line, from the start of the extent.
+    /// Start of the line, from the start of the segment.
     pub offset: u32,
     /// Bytes of the line, at most `u32::MAX`.
     pub length: u32,
-    /// Lines before it in the extent.
+    /// Lines before it in the segment.
     pub line: u32,
     /// Byte in the line where it was noticed.
     pub at: u32,
@@ -94,7 +94,7 @@ impl<'a> Columns<'a> {
         self.place.len()
     }
 
-    /// Where the line of a row begins, from the start of the extent.
+    /// Where the line of a row begins, from the start of the segment.
     pub fn offset(&self, row: usize) -> u32 {
         self.place[row][0]
     }
@@ -126,7 +126,7 @@ impl<'a> Columns<'a> {
         self.based_id(&self.owner_id[owner], self.owner_base[owner])
     }
 
-    /// Whether an owner has the same id as one of another extent. Packed ids are canonical: but for those in a heap,
+    /// Whether an owner has the same id as one of another segment. Packed ids are canonical: but for those in a heap,
     /// they are equal where the ids are.
     pub fn same_owner_id(&self, owner: usize, other: &Columns<'_>, its: usize) -> bool {
         let (class, packed) = (self.owner_base[owner] >> 30, &self.owner_id[owner]);
@@ -159,7 +159,7 @@ impl<'a> Columns<'a> {
         self.base.len() / 2
     }
 
-    /// The owners of a row, as numbers in the extent's dictionary.
+    /// The owners of a row, as numbers in the segment's dictionary.
     pub fn owners_of(&self, row: usize) -> &'a [u32] {
         &self.owner[self.owner_start[row] as usize..self.owner_start[row + 1] as usize]
     }

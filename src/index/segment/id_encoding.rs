@@ -1,7 +1,7 @@
 //! Keys of the index: ids packed to 16 bytes, version ids packed to 8, and their hashes.
 //!
 //! A packed id is exact, so that the index can compare ids without reading the store: a UUID in lower case is its 128
-//! bits, up to 15 characters stand inline, anything else lies in the extent's heap.
+//! bits, up to 15 characters stand inline, anything else lies in the segment's heap.
 
 use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;
@@ -43,7 +43,7 @@ pub(crate) fn pack_id(id: &[u8], heap: &mut Vec<u8>) -> (IdClass, [u8; 16]) {
     (IdClass::Heap, packed)
 }
 
-/// Appends bytes to a heap; its offset. An extent's heap stays far below 4 GiB: ids, digits and bases of 2^17 rows.
+/// Appends bytes to a heap; its offset. A segment's heap stays far below 4 GiB: ids, digits and bases of 2^17 rows.
 pub(crate) fn push_heap(heap: &mut Vec<u8>, bytes: &[u8]) -> u32 {
     let offset = u32::try_from(heap.len()).expect("the heap of an extent is below 4 GiB");
     heap.extend_from_slice(bytes);

@@ -1,4 +1,4 @@
-//! The one place that knows how an extent lies on disk: a header, seals, then columns, each aligned to 8 bytes.
+//! The one place that knows how a segment lies on disk: a header, seals, then columns, each aligned to 8 bytes.
 //!
 //! All integers are little-endian. Offsets derive from the lengths before them; a reader checks magic, version,
 //! lengths and the header's checksum, and the seal of every page that it reads, before it believes anything.
@@ -7,7 +7,7 @@
 use crate::fhir::resource_type::ResourceType;
 use crate::index::page_checksums::{PageChecksums, checksum, checksum_count, write_checksums};
 
-/// First bytes of an extent.
+/// First bytes of a segment.
 pub const MAGIC: [u8; 8] = *b"OUTPOUR\x01";
 /// Version of the layout; another version is rebuilt from the store, never converted.
 pub const VERSION: u32 = 3;
@@ -27,7 +27,7 @@ pub(crate) struct ColumnInfo {
 
 macro_rules! columns {
     ($($column:ident $name:literal $width:literal $per:literal $holds:literal;)*) => {
-        /// The columns of an extent, in the order they lie in.
+        /// The columns of a segment, in the order they lie in.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(usize)]
         #[allow(missing_docs)]
@@ -110,7 +110,7 @@ pub(crate) const BASE_BITS: u32 = (1 << 30) - 1;
 
 macro_rules! head {
     ($($(#[$doc:meta])* $field:ident;)*) => {
-        /// Fixed part of the header, before the column table. Of a merged file, what it repeats of each extent.
+        /// Fixed part of the header, before the column table. Of a merged file, what it repeats of each segment.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct SegmentHeader { $($(#[$doc])* pub $field: u64,)* }
 
@@ -133,7 +133,7 @@ macro_rules! head {
 }
 
 head! {
-    /// Bytes of the whole extent on disk, a multiple of 8.
+    /// Bytes of the whole segment on disk, a multiple of 8.
     size;
     /// Start in the (uncompressed) file.
     start;
@@ -241,7 +241,7 @@ pub(crate) const HEADER_BYTES: usize = 8 + 8 + 8 + HEAD_WORDS * 8 + COLUMN_COUNT
 /// Offset of the checksum (xxh3 of the rest of the header and of the seals).
 const CHECKSUM_AT: usize = 16;
 
-/// Bytes of the header and the seals of an extent whose columns take so many bytes.
+/// Bytes of the header and the seals of a segment whose columns take so many bytes.
 fn front_bytes(body: usize) -> usize {
     HEADER_BYTES + (checksum_count(body) * 4).next_multiple_of(8)
 }
@@ -272,21 +272,21 @@ pub(crate) fn encode(mut head: SegmentHeader, columns: &[&[u8]; COLUMN_COUNT], m
     out
 }
 
-/// Writes the seals and the checksum of an extent whose columns begin at `front`.
-pub fn seal_segment(extent: &mut [u8], front: usize) {
-    let (head, body) = extent.split_at_mut(front);
+/// Writes the seals and the checksum of a segment whose columns begin at `front`.
+pub fn seal_segment(segment: &mut [u8], front: usize) {
+    let (head, body) = segment.split_at_mut(front);
     write_checksums(&mut head[HEADER_BYTES..], body);
     let sum = checksum(&head[CHECKSUM_AT + 8..]);
     head[CHECKSUM_AT..CHECKSUM_AT + 8].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// Whether every checksum and seal of the extent that `bytes` begin with holds.
+/// Whether every checksum and seal of the segment that `bytes` begin with holds.
 pub(crate) fn is_intact(bytes: &[u8], places: &ColumnRanges) -> bool {
     let seals = PageChecksums::new(HEADER_BYTES, places.front..places.head.size as usize);
     places.front_intact(bytes) && seals.verify_all(bytes).is_ok()
 }
 
-/// Where the columns of an extent lie, relative to its first byte.
+/// Where the columns of a segment lie, relative to its first byte.
 #[derive(Clone, Debug)]
 pub struct ColumnRanges {
     /// The header's fixed part.
@@ -296,7 +296,7 @@ pub struct ColumnRanges {
 }
 
 impl ColumnRanges {
-    /// Reads a header. `bytes` begins with the extent and may go on behind it. Checks everything but the checksum;
+    /// Reads a header. `bytes` begins with the segment and may go on behind it. Checks everything but the checksum;
     /// the error says what is wrong.
     pub fn read(bytes: &[u8]) -> Result<ColumnRanges, &'static str> {
         let word = |k: usize| bytes.get(k..k + 8).map(|w| u64::from_le_bytes(w.try_into().expect("8 bytes")));
@@ -358,12 +358,12 @@ impl ColumnRanges {
         Ok(places)
     }
 
-    /// Where the columns begin, relative to the extent.
+    /// Where the columns begin, relative to the segment.
     pub fn front(&self) -> usize {
         self.front
     }
 
-    /// Whether the checksum of the header and seals of `bytes` (which begin with the extent) holds.
+    /// Whether the checksum of the header and seals of `bytes` (which begin with the segment) holds.
     pub fn front_intact(&self, bytes: &[u8]) -> bool {
         let stored = u64::from_le_bytes(bytes[CHECKSUM_AT..CHECKSUM_AT + 8].try_into().expect("8 bytes"));
         checksum(&bytes[CHECKSUM_AT + 8..self.front]) == stored

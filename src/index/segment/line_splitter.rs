@@ -1,4 +1,4 @@
-//! From the bytes of a store file, in pieces of any length, to extents.
+//! From the bytes of a store file, in pieces of any length, to segments.
 //!
 //! A line inside one piece is scanned where it lies; one that crosses pieces is fed to the scanner piece by piece, so
 //! that a line of gigabytes needs no buffer of its own. What is a line: the bytes between newlines without one
@@ -17,7 +17,7 @@ use crate::store::packed::seek_table::{PriorOwnerRecord, SeekTable};
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// An extent that is ready to be written.
+/// A segment that is ready to be written.
 pub(crate) struct EncodedSegment {
     /// Its bytes.
     pub bytes: Vec<u8>,
@@ -33,7 +33,7 @@ pub(crate) struct EncodedSegment {
 pub(crate) struct ScanWorker {
     extractor: Extractor,
     builder: SegmentBuilder,
-    /// Buffers of extents that were written, to be filled again.
+    /// Buffers of segments that were written, to be filled again.
     spare: Receiver<Vec<u8>>,
 }
 
@@ -44,7 +44,7 @@ impl ScanWorker {
     }
 }
 
-/// Cuts pieces into lines and lines into extents.
+/// Cuts pieces into lines and lines into segments.
 pub(crate) struct LineSplitter<'a> {
     extractor: &'a mut Extractor,
     builder: &'a mut SegmentBuilder,
@@ -125,13 +125,13 @@ impl<'a> LineSplitter<'a> {
         self.builder.push_seek_point(uncompressed, compressed);
     }
 
-    /// Extents finished so far.
+    /// Segments finished so far.
     pub(crate) fn take_done(&mut self) -> std::vec::Drain<'_, EncodedSegment> {
         self.done.drain(..)
     }
 
-    /// The next bytes of the file. An extent ends behind the first line at or after `extent_bytes`.
-    pub(crate) fn push(&mut self, bytes: &[u8], extent_bytes: u64) {
+    /// The next bytes of the file. A segment ends behind the first line at or after `segment_bytes`.
+    pub(crate) fn push(&mut self, bytes: &[u8], segment_bytes: u64) {
         let mut hashed = 0;
         let mut place = 0;
         if self.position == 0 && bytes.starts_with(BOM) {
@@ -154,7 +154,7 @@ impl<'a> LineSplitter<'a> {
         // Whole lines are read many at a time; one that is out of the ordinary by itself.
         let whole = memrchr(b'\n', &bytes[place..]).map_or(place, |newline| place + newline + 1);
         loop {
-            let is_full = self.builder.is_full() || base + place as u64 - self.builder.start() >= extent_bytes;
+            let is_full = self.builder.is_full() || base + place as u64 - self.builder.start() >= segment_bytes;
             if is_full && self.line.is_none() {
                 self.hash.update(&bytes[hashed..place]);
                 hashed = place;
@@ -168,7 +168,7 @@ impl<'a> LineSplitter<'a> {
                 let (start, end) = (base + range.start as u64, base + range.end as u64);
                 builder.push_row(start, (end - start) as u32, false, facts);
                 let next = end + if bytes[range.end] == b'\n' { 1 } else { 2 };
-                stopped = builder.is_full() || next - builder.start() >= extent_bytes;
+                stopped = builder.is_full() || next - builder.start() >= segment_bytes;
                 !stopped
             });
             if !stopped && place < whole {
@@ -184,7 +184,7 @@ impl<'a> LineSplitter<'a> {
         self.position = base + bytes.len() as u64;
     }
 
-    /// The file, or the part of it that was asked for, ends here. The extents that were not taken yet are returned.
+    /// The file, or the part of it that was asked for, ends here. The segments that were not taken yet are returned.
     pub(crate) fn finish(mut self) -> Vec<EncodedSegment> {
         if self.line.is_some() {
             self.end_open_line();

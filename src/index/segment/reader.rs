@@ -1,9 +1,9 @@
-//! Reading an extent: typed columns over its bytes, proven before they are believed.
+//! Reading a segment: typed columns over its bytes, proven before they are believed.
 //!
-//! An extent is opened by its header, when something is first asked of it. What is read of its columns is proven page
-//! by page ([`Extent::verify`], [`Extent::row`]) or as a whole ([`Extent::verify_all`]); what was proven is as outpour
-//! wrote it, so that later indexing cannot fail. [`Extent::open`] checks all of it, relations too, for files that
-//! somebody else may have touched. Nothing here knows other extents; what only the whole store can tell is merged.
+//! A segment is opened by its header, when something is first asked of it. What is read of its columns is proven page
+//! by page ([`Segment::verify`], [`Segment::row`]) or as a whole ([`Segment::verify_all`]); what was proven is as outpour
+//! wrote it, so that later indexing cannot fail. [`Segment::open`] checks all of it, relations too, for files that
+//! somebody else may have touched. Nothing here knows other segments; what only the whole store can tell is merged.
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -19,7 +19,7 @@ use crate::index::segment::id_encoding::IdClass;
 use crate::index::segment::layout::{COLUMNS, Column, ColumnRanges, HEADER_BYTES, SegmentHeader, flag, kind};
 use crate::sys::little_endian::view;
 
-/// An extent of the index.
+/// A segment of the index.
 #[derive(Clone)]
 pub struct Segment(Arc<SegmentInner>);
 
@@ -53,22 +53,22 @@ impl OpenedColumns {
 }
 
 impl Segment {
-    /// Opens the extent that begins at `at` and checks all of it: header, seals, pages and every relation.
+    /// Opens the segment that begins at `at` and checks all of it: header, seals, pages and every relation.
     ///
     /// # Errors
     /// A sentence that says what is wrong; the caller rebuilds.
     pub fn open(bytes: Arc<IndexBytes>, offset: u64) -> Result<Segment, &'static str> {
-        let extent = Segment::written(bytes, offset)?;
-        extent.verify_all().map_err(|damaged| damaged.0)?;
-        extent.columns().check_relations(extent.head())?;
-        Ok(extent)
+        let segment = Segment::written(bytes, offset)?;
+        segment.verify_all().map_err(|damaged| damaged.0)?;
+        segment.columns().check_relations(segment.head())?;
+        Ok(segment)
     }
 
-    /// Opens the extent that begins at `at` by its header. This process has written it, so that its relations hold as far
+    /// Opens the segment that begins at `at` by its header. This process has written it, so that its relations hold as far
     /// as its seals do, and those are proven as it is read.
     ///
     /// # Errors
-    /// As [`Extent::open`].
+    /// As [`Segment::open`].
     pub fn written(bytes: Arc<IndexBytes>, offset: u64) -> Result<Segment, &'static str> {
         let opened = OpenedColumns::read(&bytes, offset).map_err(|damaged| damaged.0)?;
         Ok(Segment(Arc::new(SegmentInner {
@@ -79,7 +79,7 @@ impl Segment {
         })))
     }
 
-    /// The extent that begins at `at` and has this header, as what was merged over the store has it. Nothing is read
+    /// The segment that begins at `at` and has this header, as what was merged over the store has it. Nothing is read
     /// of it yet.
     pub fn open_known(bytes: Arc<IndexBytes>, offset: u64, head: SegmentHeader) -> Segment {
         Segment(Arc::new(SegmentInner { bytes, at: offset, head, opened: OnceLock::new() }))
@@ -141,7 +141,7 @@ impl Segment {
     /// Proves all of some columns.
     ///
     /// # Errors
-    /// As [`Extent::verify`].
+    /// As [`Segment::verify`].
     pub fn verify_columns(&self, columns: &[Column]) -> Result<Columns<'_>, CorruptIndex> {
         let opened = self.opened()?;
         for column in columns {
@@ -153,7 +153,7 @@ impl Segment {
     /// Proves every column.
     ///
     /// # Errors
-    /// As [`Extent::verify`].
+    /// As [`Segment::verify`].
     pub fn verify_all(&self) -> Result<Columns<'_>, CorruptIndex> {
         self.opened()?.seals.verify_all(self.bytes())?;
         Ok(self.columns())
@@ -162,7 +162,7 @@ impl Segment {
     /// The columns, with what selecting and copying reads of a row proven: its place, type, flags and lastUpdated.
     ///
     /// # Errors
-    /// As [`Extent::verify`].
+    /// As [`Segment::verify`].
     pub fn row(&self, row: usize) -> Result<Columns<'_>, CorruptIndex> {
         let opened = self.opened()?;
         if !opened.seals.is_verified() {
@@ -182,7 +182,7 @@ impl Segment {
     /// Proves what copying reads of some rows: their places, and of type and flags what the header leaves open.
     ///
     /// # Errors
-    /// As [`Extent::verify`].
+    /// As [`Segment::verify`].
     pub fn verify_copied(&self, rows: Range<usize>) -> Result<(), CorruptIndex> {
         if rows.end > self.rows() {
             return Err(CorruptIndex("a number points nowhere"));
@@ -200,7 +200,7 @@ impl Segment {
     /// A row's owners, proven.
     ///
     /// # Errors
-    /// As [`Extent::verify`].
+    /// As [`Segment::verify`].
     pub fn row_owners(&self, row: usize) -> Result<&[u32], CorruptIndex> {
         self.list(Column::OwnerStart, Column::Owner, row)
     }
@@ -208,7 +208,7 @@ impl Segment {
     /// The rows of an owner, ascending, proven.
     ///
     /// # Errors
-    /// As [`Extent::verify`].
+    /// As [`Segment::verify`].
     pub fn posting(&self, owner: usize) -> Result<&[u32], CorruptIndex> {
         self.list(Column::PostingStart, Column::Posting, owner)
     }
@@ -224,7 +224,7 @@ impl Segment {
     /// A row's lastUpdated with every digit, proven.
     ///
     /// # Errors
-    /// As [`Extent::verify`].
+    /// As [`Segment::verify`].
     pub fn updated(&self, row: usize) -> Result<Option<InstantRef<'_>>, CorruptIndex> {
         let opened = self.opened()?;
         if opened.places.count(Column::Exact) > 0 {
@@ -239,7 +239,7 @@ impl Segment {
     /// A row's resource type, proven.
     ///
     /// # Errors
-    /// As [`Extent::verify`].
+    /// As [`Segment::verify`].
     pub fn type_of(&self, row: usize) -> Result<ResourceType, CorruptIndex> {
         self.verify(Column::Type, row..row + 1)?;
         let start = self.opened()?.places.column(Column::Type).start + row;
@@ -249,7 +249,7 @@ impl Segment {
     /// References (see [`kind`]) of everything whose hash of (type, id) is this one, proven.
     ///
     /// # Errors
-    /// As [`Extent::verify`].
+    /// As [`Segment::verify`].
     pub fn based_name_of(&self, hash: u64) -> Result<&[u32], CorruptIndex> {
         let columns = self.columns();
         let bound = |after: &dyn Fn(u64) -> bool| -> Result<usize, CorruptIndex> {
@@ -272,7 +272,7 @@ impl Segment {
     /// Proves what a merge reads of the entry at `at` of the sorted columns: what it is, its name, instant and version.
     ///
     /// # Errors
-    /// As [`Extent::verify`].
+    /// As [`Segment::verify`].
     pub fn verify_entry(&self, offset: usize) -> Result<(), CorruptIndex> {
         let reference = self.word(Column::SortedRef, offset)?;
         let number = (reference & !kind::MASK) as usize;
@@ -291,7 +291,7 @@ impl Segment {
     /// The columns, with a DELETE entry proven.
     ///
     /// # Errors
-    /// As [`Extent::verify`].
+    /// As [`Segment::verify`].
     pub fn tombstone(&self, i: usize) -> Result<Columns<'_>, CorruptIndex> {
         for column in [Column::TombType, Column::TombId, Column::TombBase, Column::TombUpdated] {
             self.verify(column, i..i + 1)?;
@@ -307,7 +307,7 @@ impl Segment {
     /// The columns, with a target of a Provenance proven, but for its id.
     ///
     /// # Errors
-    /// As [`Extent::verify`].
+    /// As [`Segment::verify`].
     pub fn target(&self, offset: usize) -> Result<Columns<'_>, CorruptIndex> {
         self.verify(Column::TargetRow, offset..offset + 1)?;
         self.verify(Column::TargetBase, offset..offset + 1)?;
@@ -317,7 +317,7 @@ impl Segment {
     /// A row's id, proven.
     ///
     /// # Errors
-    /// As [`Extent::verify`].
+    /// As [`Segment::verify`].
     pub fn row_id(&self, row: usize) -> Result<Id, CorruptIndex> {
         self.row(row)?;
         self.verify(Column::Id, row..row + 1)?;
@@ -331,7 +331,7 @@ impl Segment {
     /// An owner's id, proven.
     ///
     /// # Errors
-    /// As [`Extent::verify`].
+    /// As [`Segment::verify`].
     pub fn owner_id(&self, owner: usize) -> Result<Id, CorruptIndex> {
         self.verify(Column::OwnerId, owner..owner + 1)?;
         self.verify(Column::OwnerBase, owner..owner + 1)?;
@@ -351,7 +351,7 @@ impl Segment {
             Ok(opened) => &bytes[opened.places.column(column)],
             Err(_) => &[],
         };
-        // Columns are 8-byte aligned in an aligned extent and their lengths divide, so the casts hold.
+        // Columns are 8-byte aligned in an aligned segment and their lengths divide, so the casts hold.
         let words = |column| view(of(column)).expect("an aligned column");
         let longs = |column| view(of(column)).expect("an aligned column");
         let ticks = |column| view(of(column)).expect("an aligned column");

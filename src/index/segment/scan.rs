@@ -1,8 +1,8 @@
-//! Scans the parts of a store that no extent covers yet, on all threads, into new extents.
+//! Scans the parts of a store that no segment covers yet, on all threads, into new segments.
 //!
-//! Workers are pure functions from a span to encoded extents; one writer appends them to a container file in whatever
+//! Workers are pure functions from a span to encoded segments; one writer appends them to a container file in whatever
 //! order they come, and their place in the store, not their arrival, gives their order. Speed of light: the scanner's
-//! bytes per second times the threads; memory: one extent's columns a thread, and a few encoded ones on their way.
+//! bytes per second times the threads; memory: one segment's columns a thread, and a few encoded ones on their way.
 
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::codec::decoder::{DecodeError, Decoder};
@@ -14,7 +14,7 @@ use crate::index::dir::IndexDir;
 use crate::index::segment::line_splitter::{EncodedSegment, LineSplitter, ScanWorker};
 use crate::index::segment::span::{RangeKind, ScanRange};
 use crate::index::store_files::StoreFiles;
-use crate::limits::{EXTENT_BYTES, SCAN_BYTES};
+use crate::limits::{SCAN_BYTES, SEGMENT_BYTES};
 use crate::simd::Kernel;
 use crate::store::packed::frame_reader::{FrameError, FrameReader};
 use crate::store::packed::seek_table::{SeekTable, is_packed};
@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use memchr::memrchr;
 use rayon::prelude::*;
 
-/// A new extent, written to the container.
+/// A new segment, written to the container.
 #[derive(Clone, Debug)]
 pub(crate) struct WrittenSegment {
     /// Index of the file among the store's files.
@@ -46,8 +46,8 @@ pub(crate) struct WrittenSegment {
 /// Result of a scan.
 #[derive(Default)]
 pub(crate) struct ScanResult {
-    /// The new extents, in no order.
-    pub extents: Vec<WrittenSegment>,
+    /// The new segments, in no order.
+    pub segments: Vec<WrittenSegment>,
     /// Compressed files (indices among the store's files) that did not end with a whole member and a whole line.
     pub open_ended: Vec<usize>,
 }
@@ -64,7 +64,7 @@ pub(crate) struct ScanOptions<'a> {
     pub cancel: &'a AtomicBool,
 }
 
-/// Scans `spans` on the current rayon pool and appends the extents to the container `name`.
+/// Scans `spans` on the current rayon pool and appends the segments to the container `name`.
 ///
 /// # Errors
 /// The first failure to read the store or write the index, or the wish to stop.
@@ -83,17 +83,17 @@ pub(crate) fn scan(
     let (give_back, spare) = crossbeam::channel::bounded::<Vec<u8>>(rayon::current_num_threads());
     std::thread::scope(|scope| {
         let writer = scope.spawn(move || -> Result<Vec<WrittenSegment>, IndexError> {
-            let mut extents = Vec::new();
+            let mut segments = Vec::new();
             let mut offset = 0;
             for (file, tail, encoded) in receiver {
                 container.write_all(&encoded.bytes).map_err(failed_write)?;
                 let EncodedSegment { bytes, start, end, content } = encoded;
-                extents.push(WrittenSegment { file, at: offset, start, end, content, tail });
+                segments.push(WrittenSegment { file, at: offset, start, end, content, tail });
                 offset += bytes.len() as u64;
                 let _ = give_back.try_send(bytes);
             }
             container.flush().map_err(failed_write)?;
-            Ok(extents)
+            Ok(segments)
         });
         let open_ended = spans
             .par_iter()
@@ -110,8 +110,8 @@ pub(crate) fn scan(
                         RangeKind::Plain { range, .. } => {
                             scan_plain(source, range.clone(), tools, options, &mut emit).map(|()| None)
                         }
-                        RangeKind::Compressed { coding, from } => {
-                            let closed = scan_compressed(source, *coding, *from, tools, options, &mut emit)?;
+                        RangeKind::Compressed { compression, from } => {
+                            let closed = scan_compressed(source, *compression, *from, tools, options, &mut emit)?;
                             Ok((!closed).then_some(span.file))
                         }
                         RangeKind::Packed { table, frames } => {
@@ -126,8 +126,8 @@ pub(crate) fn scan(
             .collect::<Result<Vec<usize>, IndexError>>();
         drop(sender);
         // A failed write closes the channel, and the workers then stop with `Stopped`: the cause goes first.
-        let extents = writer.join().expect("the writer does not panic")?;
-        Ok(ScanResult { extents, open_ended: open_ended? })
+        let segments = writer.join().expect("the writer does not panic")?;
+        Ok(ScanResult { segments, open_ended: open_ended? })
     })
 }
 
@@ -173,13 +173,13 @@ fn scan_plain(
 /// Whether the file ended with a whole member and a whole line.
 fn scan_compressed(
     source: &StoreFile,
-    coding: Compression,
+    compression: Compression,
     from: SeekPoint,
     tools: &mut ScanWorker,
     options: &ScanOptions<'_>,
     emit: SegmentSink<'_>,
 ) -> Result<bool, IndexError> {
-    let mut decoder = match Decoder::new(source, coding, from) {
+    let mut decoder = match Decoder::new(source, compression, from) {
         Ok(decoder) => decoder,
         Err(DecodeError::Source(error)) => return Err(error.into()),
         Err(_) => unreachable!("only reading fails before the first piece"),
@@ -193,7 +193,7 @@ fn scan_compressed(
             return Err(IndexError::Cancelled);
         }
         match decoder.piece(|restart| restarts.push(restart)) {
-            Ok(Some(piece)) => lines.push(piece, EXTENT_BYTES),
+            Ok(Some(piece)) => lines.push(piece, SEGMENT_BYTES),
             Ok(None) => break,
             Err(DecodeError::Source(error)) => return Err(error.into()),
             Err(_) => {
@@ -212,7 +212,7 @@ fn scan_compressed(
         }
     }
     let mut closed = !lines.inside_line();
-    if coding == Compression::Zstd && from.compressed == 0 && is_packed(source)? {
+    if compression == Compression::Zstd && from.compressed == 0 && is_packed(source)? {
         // It is read here because its table could not be.
         lines.damaged_table();
         closed = false;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::codec::compression::{Compression, SeekPoint};
-use crate::limits::{EXTENT_BYTES, READ_BYTES};
+use crate::limits::{READ_BYTES, SEGMENT_BYTES};
 use crate::store::packed::seek_table::{SeekTable, TableError};
 use crate::sys::store_file::{StoreFile, StoreFileError};
 
@@ -32,7 +32,7 @@ pub(crate) enum RangeKind {
     /// A compressed file from a restart to its end.
     Compressed {
         /// gzip or zstd.
-        coding: Compression,
+        compression: Compression,
         /// Where to begin.
         from: SeekPoint,
     },
@@ -73,7 +73,7 @@ pub(crate) fn plain_spans(
     };
     let mut start = range.start;
     while start < lines_end {
-        let aim = start + EXTENT_BYTES;
+        let aim = start + SEGMENT_BYTES;
         let end = match aim < lines_end {
             true => first_newline(source, aim - 1..lines_end)?.map_or(lines_end, |offset| offset + 1),
             false => lines_end,
@@ -93,10 +93,10 @@ pub(crate) fn plain_spans(
 /// When the file cannot be read.
 pub(crate) fn compressed_spans(
     file: usize,
-    coding: Compression,
+    compression: Compression,
     source: &StoreFile,
 ) -> Result<Vec<ScanRange>, StoreFileError> {
-    let table = match coding {
+    let table = match compression {
         Compression::Zstd => SeekTable::open(source),
         _ => Ok(None),
     };
@@ -105,7 +105,7 @@ pub(crate) fn compressed_spans(
         Err(TableError::Source(error)) => return Err(error),
         Ok(None) | Err(TableError::Damaged(_)) => {
             let from = SeekPoint { compressed: 0, uncompressed: 0 };
-            return Ok(vec![ScanRange { file, part: RangeKind::Compressed { coding, from } }]);
+            return Ok(vec![ScanRange { file, part: RangeKind::Compressed { compression, from } }]);
         }
     };
     let mut spans = Vec::new();
@@ -116,7 +116,7 @@ pub(crate) fn compressed_spans(
     let mut first = 0;
     for position in 0..table.frames() {
         let frame = table.frame(position);
-        let full = frame.uncompressed + frame.uncompressed_len - table.frame(first).uncompressed >= EXTENT_BYTES;
+        let full = frame.uncompressed + frame.uncompressed_len - table.frame(first).uncompressed >= SEGMENT_BYTES;
         if full || position + 1 == table.frames() {
             spans.push(ScanRange {
                 file,

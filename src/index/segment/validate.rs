@@ -1,4 +1,4 @@
-//! The relations between the columns of an extent that make every later index legal: what seals cannot tell of a file
+//! The relations between the columns of a segment that make every later index legal: what seals cannot tell of a file
 //! that was forged together with them. Only files that somebody may have touched are checked this far.
 
 use crate::extract::fault::FaultKind;

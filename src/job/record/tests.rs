@@ -42,7 +42,7 @@ fn complete() -> JobRecord {
             late: LateArrivals::Include,
             missing_last_updated: MissingLastUpdated::Include,
             bounds: FileBounds { file_bytes: 2000, file_resources: Some(10) },
-            coding: Compression::None,
+            compression: Compression::None,
             digest: DigestAlgorithm::Xxh3,
             notes: Vec::new(),
         },
@@ -146,7 +146,7 @@ fn what_cannot_be_is_refused() {
     refused(&|record| record.files[0].kind = RecordKind::Error);
     refused(&|record| record.files[3].kind = RecordKind::Output);
     refused(&|record| record.files[2].receipt.digest = None);
-    refused(&|record| record.request.coding = Compression::Gzip);
+    refused(&|record| record.request.compression = Compression::Gzip);
     refused(&|record| record.request.digest = DigestAlgorithm::Sha256);
     refused(&|record| record.naming = UrlNaming::Typed);
     refused(&|record| record.ended = None);

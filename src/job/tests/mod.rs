@@ -108,7 +108,7 @@ impl World {
                 late: LateArrivals::Include,
                 missing_last_updated: MissingLastUpdated::Include,
                 bounds: FileBounds { file_bytes: 2000, file_resources: None },
-                coding: Compression::None,
+                compression: Compression::None,
                 digest: DigestAlgorithm::Xxh3,
                 notes: Vec::new(),
             },

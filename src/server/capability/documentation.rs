@@ -86,7 +86,7 @@ impl Declaration<'_> {
 
     fn formats(&self) -> Topic {
         let values = OUTPUT_FORMATS.map(String::from).to_vec();
-        let stored = match self.policies.coding {
+        let stored = match self.policies.compression {
             Compression::None => "Files are sent as they are, without a content coding.",
             Compression::Gzip => "Files are sent with gzip coding to clients that accept it, otherwise without.",
             Compression::Zstd => "Files are sent with zstd coding to clients that accept it, otherwise without.",

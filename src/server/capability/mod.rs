@@ -84,7 +84,7 @@ pub(crate) struct Policies {
     /// Bounds of a file.
     pub bounds: FileBounds,
     /// How files are stored.
-    pub coding: Compression,
+    pub compression: Compression,
     /// How Group members are read.
     pub members: MembershipRule,
     /// Rows that reached the store late.

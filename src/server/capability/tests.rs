@@ -15,7 +15,7 @@ const ALL: Enabled =
 fn declaration(enabled: Enabled) -> Declaration<'static> {
     let policies = Policies {
         bounds: FileBounds { file_bytes: 1000, file_resources: Some(7) },
-        coding: Compression::None,
+        compression: Compression::None,
         members: MembershipRule::Active,
         late: LateArrivals::Include,
         missing_last_updated: MissingLastUpdated::Include,
@@ -277,8 +277,8 @@ fn documentation_follows_the_policies() {
     let bounds = FileBounds { file_bytes: 2000, file_resources: None };
     for policies in [
         Policies { bounds, ..first.policies },
-        Policies { coding: Compression::Gzip, ..first.policies },
-        Policies { coding: Compression::Zstd, ..first.policies },
+        Policies { compression: Compression::Gzip, ..first.policies },
+        Policies { compression: Compression::Zstd, ..first.policies },
         Policies { members: MembershipRule::Listed, ..first.policies },
         Policies { late: LateArrivals::Report, ..first.policies },
         Policies { missing_last_updated: MissingLastUpdated::Exclude, ..first.policies },

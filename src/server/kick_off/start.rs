@@ -236,7 +236,7 @@ fn check_group(
 
 fn head_of(found: &GroupLookup, on_member: &mut dyn FnMut(&GroupMember<'_>)) -> Result<GroupHead, String> {
     let read = match found {
-        GroupLookup::Store(group) => read_group(&group.snapshot, (group.extent, group.row), on_member),
+        GroupLookup::Store(group) => read_group(&group.snapshot, (group.segment, group.row), on_member),
         GroupLookup::Book(group) => {
             let mut reader = GroupReader::new(Kernel::detect(), on_member);
             reader.begin();

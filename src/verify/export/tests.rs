@@ -59,9 +59,9 @@ fn request() -> ExportRequest {
     request
 }
 
-fn coded(coding: Compression) -> ExportRequest {
+fn coded(compression: Compression) -> ExportRequest {
     let mut request = request();
-    request.coding = coding;
+    request.compression = compression;
     request
 }
 
@@ -82,8 +82,8 @@ fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 /// A good export holds in every coding; a file that is not listed is told and no difference.
 #[test]
 fn a_good_export_holds() {
-    for coding in [Compression::None, Compression::Gzip, Compression::Zstd] {
-        let (_dir, out) = exported(coded(coding));
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        let (_dir, out) = exported(coded(compression));
         std::fs::write(out.join("notes.txt"), "x").unwrap();
         let report = verify_export(&out, &Progress::default()).unwrap();
         assert_eq!(report.differences.lines(), Vec::<String>::new());
@@ -161,15 +161,15 @@ fn deleted_bundles_are_held_to_their_shape() {
 /// A coded file that cannot be decoded is a difference with its cause, not a failure.
 #[test]
 fn damaged_codings_are_found() {
-    for coding in [Compression::Gzip, Compression::Zstd] {
-        let (_dir, out) = exported(coded(coding));
-        let shard = out.join(format!("Observation.00001.ndjson{}", coding.suffix()));
+    for compression in [Compression::Gzip, Compression::Zstd] {
+        let (_dir, out) = exported(coded(compression));
+        let shard = out.join(format!("Observation.00001.ndjson{}", compression.suffix()));
         let keep = std::fs::read(&shard).unwrap();
         edit(&shard, |bytes| bytes.truncate(bytes.len() / 2));
-        assert!(rules(&out).contains(&"FILE-04"), "{coding:?}");
+        assert!(rules(&out).contains(&"FILE-04"), "{compression:?}");
         edit(&shard, |bytes| *bytes = [&keep[..], &keep[..]].concat());
         let found = rules(&out);
-        match coding {
+        match compression {
             // Most clients read the first member only: the rest is not there for them.
             Compression::Gzip => assert_eq!(found, ["FILE-04", "MANIFEST-17"]),
             _ => assert_eq!(found, ["CONS-07", "FILE-12", "MANIFEST-07", "MANIFEST-17", "ledger"]),

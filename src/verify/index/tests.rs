@@ -56,7 +56,7 @@ fn the_bundled_stores_hold() {
     }
 }
 
-/// Appended, torn and completed lines keep extents that still say what the bytes say.
+/// Appended, torn and completed lines keep segments that still say what the bytes say.
 #[test]
 fn a_grown_store_holds() {
     let dir = tempfile::tempdir().unwrap();
@@ -80,13 +80,13 @@ fn a_grown_store_holds() {
     assert_eq!((report.counts.rows, report.counts.blank, report.counts.faulty), (3, 1, 0));
 }
 
-/// The extent container of an index, its only one.
+/// The segment container of an index, its only one.
 fn container(index: &Path) -> PathBuf {
     let mut names = std::fs::read_dir(index).unwrap().map(|entry| entry.unwrap().path());
     names.find(|path| path.file_name().unwrap().to_string_lossy().starts_with("extents-")).unwrap()
 }
 
-/// Changes bytes of a column of the first extent; the checksum is made to hold again.
+/// Changes bytes of a column of the first segment; the checksum is made to hold again.
 fn forge(index: &Path, column: Column, change: impl FnOnce(&mut [u8])) {
     let path = container(index);
     let mut bytes = std::fs::read(&path).unwrap();
@@ -277,11 +277,11 @@ fn a_verification_and_a_writer_hold_each_other_off() {
     std::fs::write(root.join("b.ndjson"), "{\"resourceType\":\"Patient\",\"id\":\"b\"}\n").unwrap();
     let writer = std::fs::File::options().read(true).write(true).open(index.join("lock")).unwrap();
     writer.lock().unwrap();
-    let watch = Progress::default();
+    let progress = Progress::default();
     let store_now = open(&root, &index);
     std::thread::scope(|scope| {
-        let verification = scope.spawn(|| verify_index(&store_now, &watch).unwrap());
-        while !watch.waiting.load(Relaxed) {
+        let verification = scope.spawn(|| verify_index(&store_now, &progress).unwrap());
+        while !progress.waiting.load(Relaxed) {
             assert!(!verification.is_finished(), "it looked while somebody wrote");
             std::thread::yield_now();
         }

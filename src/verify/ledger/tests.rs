@@ -34,10 +34,10 @@ fn exported(dir: &Path, store: &Path, request: &ExportRequest, as_of: &str) -> O
 }
 
 fn recounted(out: &Path) -> LedgerReport {
-    let watch = Progress::default();
-    let found = verify_export(out, &watch).unwrap();
+    let progress = Progress::default();
+    let found = verify_export(out, &progress).unwrap();
     assert!(found.holds, "{found}");
-    verify_ledger(out, &found, &LedgerOptions::default(), &watch).unwrap()
+    verify_ledger(out, &found, &LedgerOptions::default(), &progress).unwrap()
 }
 
 /// Requests of every kind that a store can be asked.
@@ -133,12 +133,12 @@ fn late_rows_and_groups_are_recounted() {
     // A list that has changed is not taken for the one that was read; moved, it can be named.
     let moved = dir.path().join("moved");
     std::fs::rename(&list, &moved).unwrap();
-    let watch = Progress::default();
-    let found = verify_export(&third, &watch).unwrap();
+    let progress = Progress::default();
+    let found = verify_export(&third, &progress).unwrap();
     let elsewhere = LedgerOptions { population_file: Some(moved.clone()), ..LedgerOptions::default() };
-    assert!(verify_ledger(&third, &found, &elsewhere, &watch).unwrap().holds);
+    assert!(verify_ledger(&third, &found, &elsewhere, &progress).unwrap().holds);
     std::fs::write(&moved, "p\n").unwrap();
-    let error = verify_ledger(&third, &found, &elsewhere, &watch).unwrap_err();
+    let error = verify_ledger(&third, &found, &elsewhere, &progress).unwrap_err();
     assert!(error.exit_code() == 3 && error.to_string().contains("not the file"), "{error}");
 }
 
@@ -153,9 +153,9 @@ fn a_wrong_ledger_is_found() {
     std::fs::write(dir.path().join("ids"), "p\n").unwrap();
     let request = ExportRequest::patients(dir.path().join("ids"));
     let out = exported(dir.path(), &store, &request, "2022-01-01T00:00:00Z").unwrap();
-    let watch = Progress::default();
-    let found = verify_export(&out, &watch).unwrap();
-    let recount = |found: &ExportVerification| verify_ledger(&out, found, &LedgerOptions::default(), &watch);
+    let progress = Progress::default();
+    let found = verify_export(&out, &progress).unwrap();
+    let recount = |found: &ExportVerification| verify_ledger(&out, found, &LedgerOptions::default(), &progress);
     assert!(recount(&found).unwrap().holds);
 
     let mut wrong = found.clone();
@@ -168,7 +168,7 @@ fn a_wrong_ledger_is_found() {
     // As many lines, but another's.
     let shard = out.join("Observation.00001.ndjson");
     std::fs::write(&shard, other.clone() + "\n").unwrap();
-    let report = recount(&verify_export(&out, &watch).unwrap()).unwrap();
+    let report = recount(&verify_export(&out, &progress).unwrap()).unwrap();
     assert!(report.differences.counts.contains_key("lines") && !report.holds, "{report}");
 
     std::fs::write(store.join("a.ndjson"), [PATIENT, &other, OBSERVATION, ""].join("\n")).unwrap();

@@ -13,7 +13,7 @@ use outpour::internals::MAGIC;
 use outpour::index::segment::layout::Places;
 use outpour::internals::VERSION;
 use outpour::index::segment::layout::seal;
-use outpour::index::segment::reader::Extent;
+use outpour::index::segment::reader::Segment;
 
 fuzz_target!(|data: &[u8]| {
     Generation::from_bytes(data);
@@ -29,16 +29,16 @@ fuzz_target!(|data: &[u8]| {
     let home = Home::memory();
     home.create("extents").unwrap().write_all(&bytes).unwrap();
     let Ok(map) = home.open("extents") else { return };
-    let Ok(extent) = Extent::open(Arc::new(map), 0) else { return };
-    let columns = extent.columns();
-    for row in 0..extent.rows() {
+    let Ok(segment) = Segment::open(Arc::new(map), 0) else { return };
+    let columns = segment.columns();
+    for row in 0..segment.rows() {
         columns.id_of(row);
         columns.version_of(row);
         columns.updated_of(row);
         columns.owners_of(row).iter().for_each(|owner| drop(columns.owner_id_of(*owner as usize)));
         columns.targets_of(row).for_each(|target| drop(columns.target_of(target)));
     }
-    (0..extent.tombstones()).for_each(|at| drop((columns.tombstone_of(at), columns.tombstone_updated(at))));
+    (0..segment.tombstones()).for_each(|at| drop((columns.tombstone_of(at), columns.tombstone_updated(at))));
     columns.faults().for_each(drop);
-    build::build(&[extent], &home, "merged").ok();
+    build::build(&[segment], &home, "merged").ok();
 });

@@ -8,9 +8,9 @@ use crate::run::{run, scratch, testdata};
 /// DIALECT-05, CONS-09, FILE-18, MANIFEST-18: at each level, with and without `_since`, in each coding.
 #[test]
 fn the_command_line_and_http_write_the_same_files() {
-    for (coding, threads) in [("none", "1"), ("gzip", "2"), ("zstd", "2")] {
+    for (compression, threads) in [("none", "1"), ("gzip", "2"), ("zstd", "2")] {
         let scratch = scratch();
-        let config = format!("[files]\ncompress = '{coding}'\nmax_bytes = 100000\n");
+        let config = format!("[files]\ncompress = '{compression}'\nmax_bytes = 100000\n");
         std::fs::write(scratch.path().join("serve.toml"), config).unwrap();
         let server = bundled(scratch.path(), &["--config", "serve.toml"]);
         let client = server.client();
@@ -31,8 +31,8 @@ fn the_command_line_and_http_write_the_same_files() {
             let manifest = ended(&client, &status).json();
             let mut served = BTreeMap::new();
             for (_, path, _) in files(&client, &manifest) {
-                let file = client.ask("GET", &path, &[("Accept-Encoding", coding)], b"");
-                assert_eq!(file.header("content-encoding").unwrap_or("none"), coding);
+                let file = client.ask("GET", &path, &[("Accept-Encoding", compression)], b"");
+                assert_eq!(file.header("content-encoding").unwrap_or("none"), compression);
                 let name = file.header("content-disposition").unwrap().split('"').nth(1).unwrap().to_string();
                 assert!(served.insert(name, file.body).is_none());
             }
@@ -42,7 +42,7 @@ fn the_command_line_and_http_write_the_same_files() {
                 vec!["export", "--store", store.to_str().unwrap(), "--out", out.to_str().unwrap(), "--as-of", t];
             let index = scratch.path().join("index");
             all.extend(["--index-dir", index.to_str().unwrap(), "--members", "active", "--fhir-base", &base]);
-            all.extend(["--compress", coding, "--max-file-bytes", "100000", "--threads", threads]);
+            all.extend(["--compress", compression, "--max-file-bytes", "100000", "--threads", threads]);
             all.extend(words.split(' '));
             let done = run(&all);
             assert_eq!(done.code, 0, "{done:?}");
@@ -56,8 +56,8 @@ fn the_command_line_and_http_write_the_same_files() {
                 }
             }
             assert!(!written.is_empty());
-            assert_eq!(served.keys().collect::<Vec<_>>(), written.keys().collect::<Vec<_>>(), "{target} {coding}");
-            assert!(served == written, "{target} {coding}");
+            assert_eq!(served.keys().collect::<Vec<_>>(), written.keys().collect::<Vec<_>>(), "{target} {compression}");
+            assert!(served == written, "{target} {compression}");
         }
     }
 }
