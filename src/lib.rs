@@ -2,6 +2,7 @@
 //!
 #![doc = include_str!("../README.md")]
 
+mod casts;
 #[cfg(feature = "cli")]
 mod cli;
 mod codec;
