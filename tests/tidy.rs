@@ -304,6 +304,39 @@ fn only_the_front_reexports() {
     none("re-exports outside lib.rs", found);
 }
 
+/// A reader of the architecture page finds every file there, and every file there exists.
+#[test]
+fn every_file_is_in_the_architecture() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/docs/architecture.md")).unwrap();
+    let files = page.split("## Files").nth(1).unwrap().split("\n## ").next().unwrap();
+    let all = sources("src");
+    let of_tests = test_modules(&all);
+    let mut missing: BTreeSet<String> = all
+        .iter()
+        .filter(|source| !["src/lib.rs", "src/main.rs"].contains(&source.path.as_str()))
+        .filter(|source| !of_tests.iter().any(|test| module_path(&source.path).starts_with(test)))
+        // A `mod.rs` that only declares is no place to look for anything.
+        .filter(|source| !source.path.ends_with("/mod.rs") || source.text.contains("\n}\n"))
+        .map(|source| source.path.clone())
+        .collect();
+    let quoted = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_string).collect::<Vec<_>>();
+    let mut wrong = Vec::new();
+    for section in files.split("\n### ").skip(1) {
+        let modules = quoted(section.lines().next().unwrap());
+        for row in section.lines().filter(|line| line.starts_with("| `")) {
+            for name in quoted(row.split('|').nth(1).unwrap()) {
+                let places = modules.iter().map(|module| format!("src/{module}/{name}"));
+                let found = places.chain([format!("src/{name}")]).any(|path| missing.remove(&path));
+                if !found {
+                    wrong.push(name);
+                }
+            }
+        }
+    }
+    none("files of the architecture page that are not there, or named twice", wrong);
+    none("files that the architecture page does not name", missing.into_iter().collect());
+}
+
 #[test]
 fn every_file_says_what_it_is() {
     let all = ["src", "tests", "benches"].into_iter().flat_map(sources);
