@@ -304,6 +304,82 @@ fn only_the_front_reexports() {
     none("re-exports outside lib.rs", found);
 }
 
+/// Types that are defined outside tests: their names and files. Associated types of traits are not among them.
+fn types() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let all = sources("src");
+    let of_tests = test_modules(&all);
+    for source in all.iter().filter(|source| !of_tests.iter().any(|test| module_path(&source.path).starts_with(test))) {
+        for (_, line, in_tests) in source.lines() {
+            let line = line.strip_prefix("pub(crate) ").or(line.strip_prefix("pub ")).unwrap_or(&line);
+            let kind =
+                ["struct ", "enum ", "trait ", "type ", "union "].iter().find_map(|kind| line.strip_prefix(kind));
+            let Some(rest) = kind.filter(|_| !in_tests) else { continue };
+            let name: String = rest.chars().take_while(|c| c.is_alphanumeric()).collect();
+            found.push((name, source.path.clone()));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_type_name_stands_once() {
+    let mut files: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    types().into_iter().for_each(|(name, file)| files.entry(name).or_default().push(file));
+    assert!(files.len() > 300, "{}", files.len());
+    let twice = files.iter().filter(|(_, files)| files.len() > 1);
+    none("type names that stand twice", twice.map(|(name, files)| format!("{name}: {}", files.join(", "))).collect());
+}
+
+/// Participles and pronouns, which say nothing of what a thing is.
+const NO_NAMES: [&str; 34] = [
+    "again",
+    "answered",
+    "asked",
+    "been",
+    "begun",
+    "coded",
+    "done",
+    "ended",
+    "forgotten",
+    "found",
+    "given",
+    "gone",
+    "keep",
+    "known",
+    "left",
+    "listed",
+    "made",
+    "noticed",
+    "one",
+    "part",
+    "place",
+    "planned",
+    "polled",
+    "refused",
+    "seen",
+    "standing",
+    "state",
+    "taken",
+    "told",
+    "together",
+    "way",
+    "what",
+    "whose",
+    "written",
+];
+
+#[test]
+fn names_are_nouns() {
+    let bad = |name: &str| NO_NAMES.contains(&name.to_lowercase().as_str());
+    let types = types().into_iter().filter(|(name, _)| bad(name)).map(|(name, file)| format!("{name} in {file}"));
+    let stem = |path: &str| path.rsplit('/').next().unwrap().trim_end_matches(".rs").to_string();
+    let all = ["src", "tests", "benches"].into_iter().flat_map(sources);
+    // The states of a job, and of the service.
+    let files = all.map(|source| source.path).filter(|path| bad(&stem(path)) && stem(path) != "state");
+    none("names that are no nouns", types.chain(files).collect());
+}
+
 /// A reader of the architecture page finds every file there, and every file there exists.
 #[test]
 fn every_file_is_in_the_architecture() {
