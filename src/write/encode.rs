@@ -26,7 +26,7 @@ const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 /// Sizes and digest of a finished file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileStats {
-    /// Bytes before compression.
+    /// Bytes of the rows before compression.
     pub bytes: u64,
     /// Bytes of the file on disk.
     pub file_bytes: u64,

@@ -397,7 +397,7 @@ struct FrameText {
 }
 
 impl FrameText {
-    /// The decoded lines.
+    /// The lines that were decoded and not written yet.
     fn bytes(&self) -> &[u8] {
         &self.buffer[..self.len]
     }

@@ -70,7 +70,7 @@ impl Receipt {
     }
 }
 
-/// Contents of `plan.json`.
+/// Contents of the file `plan.json`.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct PlanFile<T> {
     /// Names of all files that the run writes, generated ones included.

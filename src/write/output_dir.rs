@@ -47,7 +47,7 @@ use crate::write::output_name::OutputName;
 /// File in [`NEXT`] that lists the files of the export that is being replaced.
 const REPLACED: &str = "replaced.json";
 
-/// Contents of `replaced.json`.
+/// Contents of the file `replaced.json`.
 #[derive(Serialize, Deserialize)]
 struct ReplacedFiles {
     /// Names of the files that earlier exports may have put in place.

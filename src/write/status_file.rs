@@ -55,7 +55,7 @@ struct StatusOutput<'a> {
     url: &'a str,
 }
 
-/// Fields of `status.json`.
+/// Fields of the status document, as keys of its JSON.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct StatusDocument<'a> {

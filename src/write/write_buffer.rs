@@ -54,7 +54,7 @@ impl WriteBuffer {
         self.len = 0;
     }
 
-    /// The gathered bytes.
+    /// The gathered bytes, which the next write takes.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.buffer.get(1..=self.len).unwrap_or_default()
     }
