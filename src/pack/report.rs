@@ -22,7 +22,7 @@ pub(crate) struct PackReport {
     pub deleted: u64,
     /// Faulty lines, now in `rejected.ndjson`.
     pub rejected: u64,
-    /// Blank lines dropped.
+    /// Blank lines, which are dropped.
     pub blank: u64,
     /// Places where compressed files of the old store are damaged: the lines there are lost.
     pub damaged: u64,

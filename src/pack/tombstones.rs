@@ -74,7 +74,7 @@ struct TombstoneFrame {
 }
 
 impl TombstoneFrame {
-    /// Writes the frame.
+    /// Writes the frame to the data file of its version set.
     fn put(self, writer: &mut PackWriter, packed: &mut PackReport) -> Result<(), PackError> {
         writer.lines(&self.text, self.lengths, min_max_ticks(&self.ticks), self.prior_owners, packed)
     }

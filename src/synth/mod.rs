@@ -41,7 +41,7 @@ pub(crate) enum Layout {
 pub(crate) struct SynthOptions {
     /// The new store: a directory that does not exist, or an empty one.
     pub out: PathBuf,
-    /// Number of patients.
+    /// Number of patients to make.
     pub patients: u64,
     /// Seed of all ids, times and choices.
     pub seed: u64,
@@ -61,7 +61,7 @@ pub(crate) struct SynthOptions {
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SynthReport {
-    /// Number of patients in the store.
+    /// Number of patients made.
     pub patients: u64,
     /// Rows in the store, second versions included.
     pub rows: u64,

@@ -41,7 +41,7 @@ bundled!(
 pub(crate) enum SeedCut {
     /// A UUID of the patient's resources.
     Uuid(u128),
-    /// Digits of `meta.versionId`.
+    /// Digits of the `meta.versionId`.
     Version,
     /// Text of `meta.lastUpdated`, an instant.
     Updated,
