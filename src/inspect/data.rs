@@ -22,6 +22,7 @@ pub(crate) fn show(path: &Path, compression: Compression, report: &mut InspectRe
         Ok(source) => source,
         Err(error) => return report.broken(path, error),
     };
+    // 1. Read the file line by line, and count.
     let mut extractor = Extractor::new(Kernel::detect(), Validate::Full);
     let mut types: BTreeMap<&'static str, u64> = BTreeMap::new();
     let (mut lines, mut open, mut uncompressed) = (0u64, false, 0u64);
@@ -69,6 +70,7 @@ pub(crate) fn show(path: &Path, compression: Compression, report: &mut InspectRe
     if open {
         end_line(&mut extractor, &mut lines);
     }
+    // 2. Report: facts, the seek table of a packed file, lines by type, damage.
     let mut section = ReportSection::new("data file", &["type", "lines"]);
     section.fact("bytes", source.len());
     section.fact("uncompressed", uncompressed);

@@ -56,7 +56,7 @@ pub(crate) struct PackOptions {
 ///
 /// # Errors
 /// [`PackError`] if the target lies in the store or holds it, if the store cannot be read or changes during the pack,
-/// or if a file cannot be written; the target is then as it was before.
+/// or if a file cannot be written. No file of the pack is left at or beside the target then.
 pub(crate) fn pack(
     store: &Store,
     as_of: Instant,

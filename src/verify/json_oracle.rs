@@ -81,27 +81,27 @@ mod tests {
     /// Only the outermost keys count, whatever is nested between them.
     #[test]
     fn both_readers_find_the_outermost_keys() {
-        let mut second = JsonOracle::default();
+        let mut oracle = JsonOracle::default();
         let line = br#"{"x":{"id":"n","y":[1,{"id":"m"}]},"resourceType":"Patient","z":[[],{}],"id":"a\u0062"}"#;
-        assert_eq!(second.read(line), Some(named("Patient", "ab")));
-        assert_eq!(second.fallback_lines, 0);
+        assert_eq!(oracle.read(line), Some(named("Patient", "ab")));
+        assert_eq!(oracle.fallback_lines, 0);
         // A number beyond f64, a lone surrogate, a depth beyond simd-json's: legal all the same.
         let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
         for value in ["1e400", "123456789012345678901234567890", r#""\ud800""#, &deep] {
             let line = format!(r#"{{"resourceType":"Patient","v":{value},"id":"a"}}"#);
-            assert_eq!(second.read(line.as_bytes()), Some(named("Patient", "a")), "{}", &line[..60.min(line.len())]);
+            assert_eq!(oracle.read(line.as_bytes()), Some(named("Patient", "a")), "{}", &line[..60.min(line.len())]);
         }
-        assert!(second.fallback_lines >= 2);
+        assert!(oracle.fallback_lines >= 2);
     }
 
     #[test]
     fn what_is_no_object_is_refused() {
-        let mut second = JsonOracle::default();
+        let mut oracle = JsonOracle::default();
         let wrong: [&[u8]; 8] =
             [b"[]", b"{", b"{} {}", b"1", b"{\"a\":01}", b"{\"a\":\"\x01\"}", b"{\"a\":\"\xff\"}", b"\xef\xbb\xbf{}"];
         for line in wrong {
-            assert_eq!(second.read(line), None, "{}", String::from_utf8_lossy(line));
+            assert_eq!(oracle.read(line), None, "{}", String::from_utf8_lossy(line));
         }
-        assert!(second.read(br#"{"id":"a","id":"a"}"#).unwrap().duplicate_key);
+        assert!(oracle.read(br#"{"id":"a","id":"a"}"#).unwrap().duplicate_key);
     }
 }

@@ -110,7 +110,7 @@ impl Mismatches {
 mod tests {
     use super::*;
 
-    /// However many there are, so many are kept, and none is forgotten.
+    /// A bounded number is kept for each rule, and all are counted.
     #[test]
     fn differences_are_bounded_and_counted() {
         let mut all = Mismatches::default();

@@ -39,7 +39,7 @@ pub(crate) struct RecordedRequest {
     pub active: bool,
     /// Bases that are ours, without a slash at the end.
     pub bases: Vec<String>,
-    /// Whether late rows were exported.
+    /// Whether late-arriving rows were exported.
     pub late: bool,
     /// Whether rows without a lastUpdated pass the time filter.
     pub undated: bool,

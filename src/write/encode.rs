@@ -334,7 +334,7 @@ mod tests {
         rows
     }
 
-    /// A run that is long enough to go straight to the file still goes behind what was gathered, however little that is.
+    /// A run that is long enough to go straight to the file still follows the bytes gathered before it.
     #[test]
     fn runs_of_every_length_keep_their_order() {
         for first in [1, 100, GATHER_BYTES / 2 - 1, GATHER_BYTES / 2, GATHER_BYTES] {
@@ -347,7 +347,7 @@ mod tests {
         }
     }
 
-    /// Every coding gives back what went in, as one gzip member, and the same bytes on any number of threads.
+    /// Every compression decodes to its input, gzip as one member, and gives the same bytes on any number of threads.
     #[test]
     fn files_decode_to_their_rows_whatever_the_threads() {
         let rows = rows();

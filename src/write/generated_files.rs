@@ -65,7 +65,7 @@ mod tests {
     use crate::request::FileBounds;
     use crate::write::sink::MemorySink;
 
-    /// FILE-12, DELETED-07: bounds hold to the byte, a longer line is alone, no file is empty, names are known before.
+    /// FILE-12, DELETED-07: bounds hold to the byte, a longer line is alone, no file is empty, names are known in advance.
     #[test]
     fn files_are_bounded() {
         let lines: Vec<String> = ["aaa", "bbb", "cccccccc", "d"].map(String::from).to_vec();

@@ -64,7 +64,7 @@ impl WriteBuffer {
 mod tests {
     use super::*;
 
-    /// Whatever the pieces, and whichever way they come, the same bytes leave.
+    /// The bytes that leave do not depend on the lengths of the pieces or on the way they are added.
     #[test]
     fn bytes_leave_in_order() {
         let bytes: Vec<u8> =
@@ -76,7 +76,7 @@ mod tests {
             match step % 2 {
                 0 => tail.extend(&bytes[offset..offset + len]),
                 _ => {
-                    // As who reads rows: from the byte before on, and more than is taken.
+                    // As a reader of rows: from the byte before on, and more than is committed.
                     let place = tail.uninit(len + 1);
                     if offset > 0 {
                         place[0] = bytes[offset - 1];
