@@ -28,7 +28,7 @@ use crate::write::output_name::OutputName;
 /// Kind of a directory.
 #[derive(Clone, Debug)]
 pub(crate) enum VerifyTarget {
-    /// It holds a manifest: [`export`](crate::verify::export::export) verifies it.
+    /// It holds a manifest: [`export`](crate::verify::export) verifies it.
     Export,
     /// It holds files of a run that has not published its manifest.
     Unfinished(UnfinishedReport),

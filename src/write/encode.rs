@@ -127,7 +127,7 @@ impl<S: Sink> Encoder<S> {
     /// # Errors
     /// The sink fails.
     pub(crate) fn commit(&mut self, len: usize) -> io::Result<()> {
-        debug_assert_eq!(self.compression, Compression::None, "others have no place"); // `reserve` gave none
+        debug_assert_eq!(self.compression, Compression::None, "others have no place");
         self.bytes += len as u64;
         self.buffer.take_bytes(len);
         self.send_full_buffers()
