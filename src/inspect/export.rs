@@ -1,4 +1,4 @@
-//! The files of an export: manifest, status, plan, receipts.
+//! Inspects the files of an export: manifest, status, plan, receipts.
 
 use std::fmt::Display;
 use std::io;
@@ -16,10 +16,10 @@ use crate::verify::manifest as shape;
 use crate::verify::mismatch::Mismatches;
 use crate::write::journal::Receipt;
 
-/// Longest file that is read to find out what it is, in bytes: none of these files under a foreign name is longer.
+/// Longest file that is read to classify it by its keys, in bytes: none of these files under a foreign name is longer.
 const PROBE_BYTES_MAX: u64 = 64 << 20;
 
-/// What a JSON file is, told by its keys.
+/// Kind of a JSON file, by its keys; `None` if it is no document of an export.
 pub(crate) fn kind_of(path: &Path) -> io::Result<Option<FileKind>> {
     let bytes = match read_regular(path, PROBE_BYTES_MAX) {
         Err(RegularFileError::TooLong { .. }) => return Ok(None),
@@ -34,6 +34,7 @@ pub(crate) fn kind_of(path: &Path) -> io::Result<Option<FileKind>> {
     })
 }
 
+/// Bytes of a document; a failure is added to the report as damage.
 fn read(path: &Path, report: &mut InspectReport) -> Option<Vec<u8>> {
     match read_regular(path, MANIFEST_BYTES_MAX) {
         Ok(bytes) => Some(bytes),
@@ -44,25 +45,26 @@ fn read(path: &Path, report: &mut InspectReport) -> Option<Vec<u8>> {
     }
 }
 
+/// Text of a value that may be missing.
 fn text_or_none<T: Display>(value: Option<T>) -> String {
     value.map_or("not stated".to_string(), |value| value.to_string())
 }
 
-/// `manifest.json`.
+/// Adds `manifest.json`: its files and its ledger.
 pub(crate) fn manifest(path: &Path, report: &mut InspectReport) {
     let Some(bytes) = read(path, report) else { return };
-    let mut differences = Mismatches::default();
-    let stated = shape::read(&bytes, &mut differences);
-    differences.lines().into_iter().for_each(|what| report.broken.push(what));
-    let mut part = ReportSection::new("manifest", &["file", "type", "lines", "bytes", "on disk", "digest"]);
-    part.fact("transactionTime", text_or_none(stated.transaction_time.as_ref()));
-    part.fact("plan", text_or_none(stated.plan_id.as_ref()));
-    part.fact("files", grouped(stated.files.len() as u64));
+    let mut mismatches = Mismatches::default();
+    let stated = shape::read(&bytes, &mut mismatches);
+    mismatches.lines().into_iter().for_each(|what| report.broken.push(what));
+    let mut section = ReportSection::new("manifest", &["file", "type", "lines", "bytes", "on disk", "digest"]);
+    section.fact("transactionTime", text_or_none(stated.transaction_time.as_ref()));
+    section.fact("plan", text_or_none(stated.plan_id.as_ref()));
+    section.fact("files", grouped(stated.files.len() as u64));
     for listed in &stated.files {
         let facts = listed.facts.as_ref();
         let number = |number: Option<u64>| number.map_or(String::new(), grouped);
         let digest = facts.and_then(|facts| facts.digest.as_ref());
-        part.row(vec![
+        section.row(vec![
             listed.name.clone(),
             listed.of_type.clone(),
             number(listed.count),
@@ -71,59 +73,62 @@ pub(crate) fn manifest(path: &Path, report: &mut InspectReport) {
             digest.map_or(String::new(), |digest| digest.value.clone()),
         ]);
     }
-    report.part("the manifest of an export", part);
+    report.part("the manifest of an export", section);
     if let Some(Value::Object(ledger)) = stated.ledger.and_then(|ledger| serde_json::to_value(ledger).ok()) {
-        let mut part = ReportSection::new("ledger", &["class", "lines"]);
-        ledger.iter().for_each(|(class, count)| part.row(vec![class.clone(), grouped(count.as_u64().unwrap_or(0))]));
-        report.part("", part);
+        let mut section = ReportSection::new("ledger", &["class", "lines"]);
+        ledger.iter().for_each(|(class, count)| section.row(vec![class.clone(), grouped(count.as_u64().unwrap_or(0))]));
+        report.part("", section);
     }
 }
 
-/// `status.json`.
+/// Adds `status.json`: its state and its counts of batches.
 pub(crate) fn status(path: &Path, report: &mut InspectReport) {
     let Some(bytes) = read(path, report) else { return };
-    let mut part = ReportSection::new("status", &[]);
+    let mut section = ReportSection::new("status", &[]);
     match serde_json::from_slice::<Value>(&bytes) {
         Err(error) => report.broken(path, format!("it cannot be read: {error}")),
         Ok(value) => {
             let show = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
             for key in ["id", "status", "transactionTime", "lastUpdated", "resourceCount"] {
-                part.fact(key, text_or_none(value.get(key).map(show)));
+                section.fact(key, text_or_none(value.get(key).map(show)));
             }
             for key in ["complete", "running", "failed", "total"] {
-                part.fact(&format!("batches {key}"), text_or_none(value["batches"].get(key).map(show)));
+                section.fact(&format!("batches {key}"), text_or_none(value["batches"].get(key).map(show)));
             }
         }
     }
-    report.part("the status of an export", part);
+    report.part("the status of an export", section);
 }
 
-/// `plan.json`.
+/// Adds `plan.json`: its request and its shards.
 pub(crate) fn plan(path: &Path, report: &mut InspectReport) {
     let Some(bytes) = read(path, report) else { return };
-    let mut part = ReportSection::new("plan", &["file", "lines", "bytes"]);
+    let mut section = ReportSection::new("plan", &["file", "lines", "bytes"]);
     match PlanRecord::read(&bytes) {
         Err(error) => report.broken(path, format!("it cannot be read: {error}")),
         Ok((job, wrong)) => {
             wrong.into_iter().for_each(|wrong| report.broken(path, wrong));
-            part.fact("plan", &job.plan_id);
-            part.fact("store", &job.origin.store_absolute);
-            job.origin.population_file.iter().for_each(|file| part.fact("population file", file));
-            part.fact("transactionTime", &job.snapshot.as_of);
-            part.fact("extents", grouped(job.snapshot.segments.len() as u64));
-            job.request.iter().filter(|(_, value)| !value.is_empty()).for_each(|(name, value)| part.fact(name, value));
+            section.fact("plan", &job.plan_id);
+            section.fact("store", &job.origin.store_absolute);
+            job.origin.population_file.iter().for_each(|file| section.fact("population file", file));
+            section.fact("transactionTime", &job.snapshot.as_of);
+            section.fact("extents", grouped(job.snapshot.segments.len() as u64));
+            job.request
+                .iter()
+                .filter(|(_, value)| !value.is_empty())
+                .for_each(|(name, value)| section.fact(name, value));
             for (name, rows, bytes) in &job.shards {
-                part.row(vec![name.clone(), grouped(*rows), grouped(*bytes)]);
+                section.row(vec![name.clone(), grouped(*rows), grouped(*bytes)]);
             }
         }
     }
-    report.part("the plan of an export", part);
+    report.part("the plan of an export", section);
 }
 
-/// `done.ndjson`.
+/// Adds `done.ndjson`: its receipts.
 pub(crate) fn done(path: &Path, report: &mut InspectReport) {
     let Some(bytes) = read(path, report) else { return };
-    let mut part = ReportSection::new("finished files", &["file", "type", "lines", "bytes", "on disk"]);
+    let mut section = ReportSection::new("finished files", &["file", "type", "lines", "bytes", "on disk"]);
     let mut count = 0;
     for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
         match serde_json::from_slice::<Receipt>(line) {
@@ -134,10 +139,10 @@ pub(crate) fn done(path: &Path, report: &mut InspectReport) {
             Ok(receipt) => {
                 count += 1;
                 let Receipt { file, r#type, count, bytes, file_bytes, .. } = receipt;
-                part.row(vec![file, r#type, grouped(count), grouped(bytes), grouped(file_bytes)]);
+                section.row(vec![file, r#type, grouped(count), grouped(bytes), grouped(file_bytes)]);
             }
         }
     }
-    part.fact("receipts", grouped(count));
-    report.part("the receipts of an export", part);
+    section.fact("receipts", grouped(count));
+    report.part("the receipts of an export", section);
 }

@@ -1,4 +1,5 @@
-//! The files of an index: segments, what was merged over them, and the generation that names them.
+//! Inspects the files of an index: segments, the global index over them, the meta file that names both, and the
+//! snapshot log.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,26 +18,27 @@ use crate::limits::GENERATION_BYTES_MAX;
 use crate::sys::regular_file::read_regular;
 use crate::text_table::grouped;
 
-/// An index directory: its generation, the files that it names, and files that it does not.
-pub(crate) fn directory(path: &Path, report: &mut InspectReport) {
-    let named = generation(&path.join(meta::FILE), report);
+/// Adds an index directory: its meta file, the files that this names, and the names of other files.
+pub(crate) fn inspect_directory(path: &Path, report: &mut InspectReport) {
+    let named = index_meta(&path.join(meta::FILE), report);
     let mut known: Vec<&str> = vec![meta::FILE, "lock"];
     if let Some(named) = &named {
         let containers = named.containers.iter().map(|name| (name, segments as fn(&Path, &mut InspectReport)));
-        for (named, look) in containers.chain([(&named.global, merged as fn(&Path, &mut InspectReport))]) {
+        for (named, show) in containers.chain([(&named.global, global_index as fn(&Path, &mut InspectReport))]) {
             known.push(&named.name);
             let file = path.join(&named.name);
             match file.is_file() {
-                true => look(&file, report),
+                true => show(&file, report),
                 false => report.broken(&file, "the generation names it, and it is not there"),
             }
         }
     }
-    let noted = path.join(meta::NOTE);
-    if noted.is_file() {
+    let log_path = path.join(meta::NOTE);
+    if log_path.is_file() {
         known.push(meta::NOTE);
-        note(&noted, report);
+        snapshot_log(&log_path, report);
     }
+    // Files that the meta file does not name are listed, not opened.
     for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if !known.contains(&name.as_str()) {
@@ -45,9 +47,10 @@ pub(crate) fn directory(path: &Path, report: &mut InspectReport) {
     }
 }
 
+/// Bytes of an index file; a failure is added to the report as damage.
 fn open(path: &Path, report: &mut InspectReport) -> Option<Arc<IndexBytes>> {
     let name = path.file_name()?.to_str()?;
-    // The home is only named, not made: nothing is written.
+    // `IndexDir::Directory` only holds the path: the directory is neither created nor locked.
     match IndexDir::Directory(path.parent()?.to_path_buf()).open(name) {
         Ok(bytes) => Some(Arc::new(bytes)),
         Err(error) => {
@@ -57,9 +60,11 @@ fn open(path: &Path, report: &mut InspectReport) -> Option<Arc<IndexBytes>> {
     }
 }
 
-/// A file of segments, one after the other. Behind a broken one the next is sought by its first bytes.
+/// Adds a file of segments: its segments, the sizes of their columns, and their rows by type. After a broken segment,
+/// the next one is searched by its magic bytes.
 pub(crate) fn segments(path: &Path, report: &mut InspectReport) {
     let Some(bytes) = open(path, report) else { return };
+    // 1. Walk over the segments of the file.
     let mut list = ReportSection::new(
         format!("{}: extents", name(path)),
         &["at", "bytes", "from", "to", "lines", "rows", "faulty", "deletions", "checksum"],
@@ -69,8 +74,8 @@ pub(crate) fn segments(path: &Path, report: &mut InspectReport) {
     let (mut offset, mut count) = (0usize, 0u64);
     while offset < bytes.len() {
         let own = &bytes[offset..];
-        let places = match ColumnRanges::read(own) {
-            Ok(places) => places,
+        let columns = match ColumnRanges::read(own) {
+            Ok(columns) => columns,
             Err(reason) => {
                 let next = memmem::find(&own[1..], &layout::MAGIC).map_or(bytes.len(), |found| offset + 1 + found);
                 report.broken(
@@ -85,31 +90,33 @@ pub(crate) fn segments(path: &Path, report: &mut InspectReport) {
             Ok(_) => "ok",
             Err(reason) => {
                 report.broken(path, format!("byte {offset}: extent: {reason}"));
-                if layout::is_intact(own, &places) { "ok" } else { "broken" }
+                if layout::is_intact(own, &columns) { "ok" } else { "broken" }
             }
         };
         count += 1;
-        let SegmentHeader { size, start, end, lines, faulty, tombstone_lines, .. } = places.head;
-        let rows = places.count(Column::Place) as u64;
+        let SegmentHeader { size, start, end, lines, faulty, tombstone_lines, .. } = columns.head;
+        let rows = columns.count(Column::Place) as u64;
         let numbers = [offset as u64, size, start, end, lines, rows, faulty, tombstone_lines];
         list.row(numbers.iter().map(|number| grouped(*number)).chain([state.to_string()]).collect());
         for (column, sum) in ALL_COLUMNS.iter().zip(&mut sums) {
-            *sum = (sum.0 + places.count(*column) as u64, sum.1 + places.column(*column).len() as u64);
+            *sum = (sum.0 + columns.count(*column) as u64, sum.1 + columns.column(*column).len() as u64);
         }
-        let (counts, _) = own[places.column(Column::TypeCount)].as_chunks::<8>();
+        let (counts, _) = own[columns.column(Column::TypeCount)].as_chunks::<8>();
         types.iter_mut().zip(counts).for_each(|(sum, count)| *sum = sum.saturating_add(u64::from_le_bytes(*count)));
-        offset += places.head.size.max(8) as usize;
+        offset += columns.head.size.max(8) as usize;
     }
     list.fact("bytes", grouped(bytes.len() as u64));
     list.fact("format version", layout::VERSION);
     list.fact("extents", grouped(count));
     report.part("a file of extents", list);
-    let mut columns = ReportSection::new("columns", &["column", "elements", "bytes", "each", "per"]);
+    // 2. Sizes of the columns, over all segments.
+    let mut column_table = ReportSection::new("columns", &["column", "elements", "bytes", "each", "per"]);
     for (info, (elements, bytes)) in COLUMNS.iter().zip(sums) {
         let cells = [info.name.to_string(), grouped(elements), grouped(bytes), info.width.to_string(), info.per.into()];
-        columns.row(cells.to_vec());
+        column_table.row(cells.to_vec());
     }
-    report.part("", columns);
+    report.part("", column_table);
+    // 3. Rows by type, over all segments.
     let mut rows = ReportSection::new("rows by type", &["type", "rows"]);
     for (resource_type, count) in ResourceType::all().zip(types).filter(|(_, count)| *count > 0) {
         rows.row(vec![resource_type.to_string(), grouped(count)]);
@@ -117,36 +124,37 @@ pub(crate) fn segments(path: &Path, report: &mut InspectReport) {
     report.part("", rows);
 }
 
-/// What was merged over all segments.
-pub(crate) fn merged(path: &Path, report: &mut InspectReport) {
+/// Adds a global index: its sections and the state of its checksum.
+pub(crate) fn global_index(path: &Path, report: &mut InspectReport) {
     let Some(bytes) = open(path, report) else { return };
-    let mut part =
+    let mut section =
         ReportSection::new(format!("{}: merged over all extents", name(path)), &["section", "elements", "bytes"]);
-    part.fact("bytes", grouped(bytes.len() as u64));
+    section.fact("bytes", grouped(bytes.len() as u64));
     let (words, _) = bytes.as_chunks::<8>();
     let words: Vec<u64> = words.iter().take(global::WORDS).map(|word| u64::from_le_bytes(*word)).collect();
     if words.len() == global::WORDS {
         if words[0] != global::MAGIC {
             report.broken(path, "byte 0: it does not begin with the magic bytes");
         }
-        for ((section, width), count) in global::SECTIONS.iter().zip(&words[2..]) {
+        for ((title, width), count) in global::SECTIONS.iter().zip(&words[2..]) {
             let size = count.checked_mul(*width as u64).map_or("too many".to_string(), grouped);
-            part.row(vec![section.to_string(), grouped(*count), size]);
+            section.row(vec![title.to_string(), grouped(*count), size]);
         }
         let state = global::row_successor_state(&bytes);
         if let Err(reason) = state {
             report.broken(path, reason);
         }
-        part.fact("checksum", if state.is_ok() { "ok" } else { "broken" });
+        section.fact("checksum", if state.is_ok() { "ok" } else { "broken" });
     } else {
         report.broken(path, "it is shorter than its header");
     }
-    report.part("what was merged over the extents of an index", part);
+    report.part("what was merged over the extents of an index", section);
 }
 
-/// The generation file. What can be read of it is given back.
-pub(crate) fn generation(path: &Path, report: &mut InspectReport) -> Option<IndexMeta> {
-    let mut part = ReportSection::new("generation", &["file", "bytes", "extents", "last", "appendable"]);
+/// Adds the meta file of an index: snapshots, store files, names of the index files. Returns its contents as far as
+/// they can be read.
+pub(crate) fn index_meta(path: &Path, report: &mut InspectReport) -> Option<IndexMeta> {
+    let mut section = ReportSection::new("generation", &["file", "bytes", "extents", "last", "appendable"]);
     let bytes = match read_regular(path, GENERATION_BYTES_MAX) {
         Ok(bytes) => bytes,
         Err(error) => {
@@ -167,48 +175,49 @@ pub(crate) fn generation(path: &Path, report: &mut InspectReport) -> Option<Inde
         found
     });
     if let Some(found) = &found {
-        part.fact("sequence", found.sequence);
-        part.fact("validate", found.validate.name());
-        part.fact("first snapshot", instant_text(found.birth));
-        part.fact("latest snapshot", instant_text(found.latest));
-        part.fact("files", grouped(found.files.len() as u64));
-        part.fact("extents", grouped(found.segments.len() as u64));
+        section.fact("sequence", found.sequence);
+        section.fact("validate", found.validate.name());
+        section.fact("first snapshot", instant_text(found.birth));
+        section.fact("latest snapshot", instant_text(found.latest));
+        section.fact("files", grouped(found.files.len() as u64));
+        section.fact("extents", grouped(found.segments.len() as u64));
         let names: Vec<&str> = found.containers.iter().map(|file| file.name.as_str()).collect();
-        part.fact("containers", names.join(", "));
-        part.fact("merged", &found.global.name);
+        section.fact("containers", names.join(", "));
+        section.fact("merged", &found.global.name);
         let trusted = found.containers.iter().chain([&found.global]).all(|file| file.stamp.is_some());
-        part.fact("index files stamped", trusted);
+        section.fact("index files stamped", trusted);
         for (number, file) in found.files.iter().enumerate() {
             let own = || found.segments.iter().filter(|segment| segment.file == number);
             let tail = if own().any(|segment| segment.tail) { "no newline" } else { "whole" };
             let cells =
                 [grouped(file.stamp.len), grouped(own().count() as u64), tail.into(), file.appendable.to_string()];
-            part.row([file.name.clone()].into_iter().chain(cells).collect());
+            section.row([file.name.clone()].into_iter().chain(cells).collect());
         }
     }
-    report.part("the generation of an index", part);
+    report.part("the generation of an index", section);
     found
 }
 
-/// A number of ticks for people.
+/// An instant in ticks as text; a placeholder for `None`.
 fn instant_text(ticks: Option<i64>) -> String {
     ticks.map_or("none yet".to_string(), |ticks| Instant { ticks, rest: Box::default() }.to_string())
 }
 
-/// The note of the snapshots taken since the generation was published.
-pub(crate) fn note(path: &Path, report: &mut InspectReport) {
-    let mut part = ReportSection::new("note of snapshots", &[]);
+/// Adds the log of the snapshots taken since the meta file was published.
+pub(crate) fn snapshot_log(path: &Path, report: &mut InspectReport) {
+    let mut section = ReportSection::new("note of snapshots", &[]);
     match read_regular(path, GENERATION_BYTES_MAX).ok().and_then(|bytes| SnapshotLog::from_bytes(&bytes)) {
-        Some(note) => {
-            part.fact("of generation", note.sequence);
-            part.fact("first snapshot of its new extents", instant_text(note.first));
-            part.fact("latest snapshot", instant_text(note.latest));
+        Some(log) => {
+            section.fact("of generation", log.sequence);
+            section.fact("first snapshot of its new extents", instant_text(log.first));
+            section.fact("latest snapshot", instant_text(log.latest));
         }
         None => report.broken(path, "it is torn; what it noted is forgotten, and some rows may be exported again"),
     }
-    report.part("the note of an index", part);
+    report.part("the note of an index", section);
 }
 
+/// File name of a path.
 fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

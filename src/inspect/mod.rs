@@ -1,8 +1,8 @@
-//! Looks into any file that this project writes, and says what is there.
+//! Inspector: describes any file or directory that this project writes.
 //!
-//! An inspector never writes, repairs or decides anything. It takes damage as it finds it: what is broken is named with
-//! its place, and the rest is shown. No patient ids are shown. Whether a file says the truth is not asked here; that is
-//! what `verify` is for.
+//! An inspector never writes, repairs or decides anything. It tolerates damage: broken parts are named with their
+//! place, and the rest is shown. No patient ids are shown. Whether a file states the truth is not checked here, but by
+//! `verify`.
 
 pub(crate) mod data;
 pub(crate) mod export;
@@ -21,15 +21,15 @@ use crate::inspect::report::InspectReport;
 use crate::sys::regular_file::{Links, open_regular};
 use crate::write::journal::{DONE, JOB, MANIFEST, NEXT, PLAN, STATUS};
 
-/// A path cannot be looked into.
+/// The path cannot be inspected.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InspectError {
-    /// It cannot be read.
+    /// The file or directory cannot be read.
     #[error("cannot read {}: {source}; check that it is there and may be read", path.display())]
     Read {
         /// The file or directory.
         path: PathBuf,
-        /// The cause.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// It is nothing of this project's making.
@@ -37,44 +37,55 @@ pub(crate) enum InspectError {
         "{} is no file or directory that outpour writes; give an export, an index (.outpour in a store), or a file of one",
         path.display()
     )]
+    /// No file or directory of this project.
     Foreign {
         /// The file or directory.
         path: PathBuf,
     },
 }
 
-/// What a file is, told by its first bytes, or by its name when those are damaged.
+/// Kind of a file, by its first bytes, or by its name if those are damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileKind {
+    /// Segments of an index.
     Segments,
-    Merged,
-    Generation,
-    Note,
+    /// The global index over all segments.
+    GlobalIndex,
+    /// The meta file of an index.
+    IndexMeta,
+    /// The snapshot log beside the meta file.
+    SnapshotLog,
+    /// The manifest of an export.
     Manifest,
+    /// The status document of an export.
     Status,
+    /// The plan in an export's journal.
     Plan,
+    /// The receipts in an export's journal.
     Done,
+    /// Lines of a store or export.
     Data(Compression),
 }
 
-/// Looks into a file or directory.
+/// Inspects a file or directory.
 ///
 /// # Errors
-/// When it cannot be read, or is nothing that outpour writes. Damage is no error but part of the report.
+/// [`InspectError`] if it cannot be read, or is nothing that outpour writes. Damage is no error but part of the report.
 pub(crate) fn inspect(path: &Path) -> Result<InspectReport, InspectError> {
     let read = |source| InspectError::Read { path: path.to_path_buf(), source };
     let mut report = InspectReport::new(path);
     if std::fs::metadata(path).map_err(read)?.is_dir() {
-        directory(path, &mut report)?;
+        inspect_directory(path, &mut report)?;
     } else {
         let foreign = || InspectError::Foreign { path: path.to_path_buf() };
-        file(path, kind_of(path).map_err(read)?.ok_or_else(foreign)?, &mut report);
+        inspect_file(path, kind_of(path).map_err(read)?.ok_or_else(foreign)?, &mut report);
     }
     report.intact = report.broken.is_empty();
     Ok(report)
 }
 
-fn directory(path: &Path, report: &mut InspectReport) -> Result<(), InspectError> {
+/// Adds the files of an export or an index to the report; of a store those of its index.
+fn inspect_directory(path: &Path, report: &mut InspectReport) -> Result<(), InspectError> {
     let store_index = path.join(".outpour");
     if path.join(JOB).is_dir() || path.join(MANIFEST).is_file() {
         report.what = "an export".to_string();
@@ -86,59 +97,61 @@ fn directory(path: &Path, report: &mut InspectReport) -> Result<(), InspectError
         ] {
             let path = path.join(&name);
             match path.is_file() {
-                true => file(&path, kind, report),
+                true => inspect_file(&path, kind, report),
                 false => report.absent.push(name),
             }
         }
-        // An export that is to replace this one, if there is one.
+        // The journal of a run that is to replace this export.
         for (name, kind) in [(STATUS, FileKind::Status), (PLAN, FileKind::Plan), (DONE, FileKind::Done)] {
             let path = path.join(NEXT).join(name);
             if path.is_file() {
-                file(&path, kind, report);
+                inspect_file(&path, kind, report);
             }
         }
     } else if path.join(meta::FILE).is_file() {
         report.what = "an index".to_string();
-        index::directory(path, report);
+        index::inspect_directory(path, report);
     } else if store_index.join(meta::FILE).is_file() {
         report.what = "a store with its index".to_string();
-        index::directory(&store_index, report);
+        index::inspect_directory(&store_index, report);
     } else {
         return Err(InspectError::Foreign { path: path.to_path_buf() });
     }
     Ok(())
 }
 
+/// Kind of a file; `None` if it is nothing that this project writes.
 fn kind_of(path: &Path) -> io::Result<Option<FileKind>> {
-    let mut head = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(open_regular(path, Links::Follow)?, 64), &mut head)?;
+    let mut first_bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(open_regular(path, Links::Follow)?, 64), &mut first_bytes)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let by_name = match &*name {
         MANIFEST => Some(FileKind::Manifest),
         STATUS => Some(FileKind::Status),
-        meta::NOTE => Some(FileKind::Note),
+        meta::NOTE => Some(FileKind::SnapshotLog),
         "plan.json" => Some(FileKind::Plan),
         "done.ndjson" => Some(FileKind::Done),
-        meta::FILE => Some(FileKind::Generation),
+        meta::FILE => Some(FileKind::IndexMeta),
         _ if name.starts_with("extents-") => Some(FileKind::Segments),
-        _ if name.starts_with("merged-") => Some(FileKind::Merged),
+        _ if name.starts_with("merged-") => Some(FileKind::GlobalIndex),
         _ => Compression::of_file_name(&name).map(FileKind::Data),
     };
-    Ok(match &head[..] {
-        head if head.starts_with(&layout::MAGIC) => Some(FileKind::Segments),
-        head if head.starts_with(&global::MAGIC.to_le_bytes()) => Some(FileKind::Merged),
-        head if head.starts_with(b"outpour-index ") => Some(FileKind::Generation),
+    Ok(match &first_bytes[..] {
+        bytes if bytes.starts_with(&layout::MAGIC) => Some(FileKind::Segments),
+        bytes if bytes.starts_with(&global::MAGIC.to_le_bytes()) => Some(FileKind::GlobalIndex),
+        bytes if bytes.starts_with(b"outpour-index ") => Some(FileKind::IndexMeta),
         _ if by_name.is_some() => by_name,
         _ => export::kind_of(path)?,
     })
 }
 
-fn file(path: &Path, kind: FileKind, report: &mut InspectReport) {
+/// Adds the sections of one file to the report.
+fn inspect_file(path: &Path, kind: FileKind, report: &mut InspectReport) {
     match kind {
         FileKind::Segments => index::segments(path, report),
-        FileKind::Merged => index::merged(path, report),
-        FileKind::Note => index::note(path, report),
-        FileKind::Generation => drop(index::generation(path, report)),
+        FileKind::GlobalIndex => index::global_index(path, report),
+        FileKind::SnapshotLog => index::snapshot_log(path, report),
+        FileKind::IndexMeta => drop(index::index_meta(path, report)),
         FileKind::Manifest => export::manifest(path, report),
         FileKind::Status => export::status(path, report),
         FileKind::Plan => export::plan(path, report),

@@ -1,4 +1,4 @@
-//! What an inspection tells: parts, each with facts and a table, and what is broken.
+//! Report of an inspection: sections, each with facts and a table, and the broken parts.
 
 use std::fmt;
 use std::path::Path;
@@ -7,37 +7,37 @@ use serde::Serialize;
 
 use crate::text_table::TextTable;
 
-/// Rows of a table that are kept.
+/// Most rows of a table that are kept.
 pub(crate) const ROWS_MAX: usize = 200;
 
-/// One file, or one thing in it.
+/// Facts and table of one file, or of one part of it.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct ReportSection {
-    /// What it is.
+    /// Heading of the section.
     pub title: String,
-    /// Facts by name, in their order.
+    /// Facts as (name, value), in the order of printing.
     pub facts: Vec<(String, String)>,
-    /// Heading of the table.
+    /// Names of the table's columns.
     pub heading: Vec<String>,
-    /// Rows of the table, at most 200.
+    /// Rows of the table, at most [`ROWS_MAX`].
     pub rows: Vec<Vec<String>>,
-    /// Rows that were left out.
+    /// Number of rows that were left out.
     pub more: u64,
 }
 
 impl ReportSection {
-    /// A part with this title, and a table with this heading.
+    /// A section without facts and rows. `heading` names the columns of its table.
     pub(crate) fn new(title: impl Into<String>, heading: &[&str]) -> ReportSection {
         let heading = heading.iter().map(|name| name.to_string()).collect();
         ReportSection { title: title.into(), heading, ..ReportSection::default() }
     }
 
-    /// Adds a fact.
+    /// Adds a named fact.
     pub(crate) fn fact(&mut self, name: &str, value: impl ToString) {
         self.facts.push((name.to_string(), value.to_string()));
     }
 
-    /// Adds a row to the table.
+    /// Adds a row to the table, or counts it if the table is full.
     pub(crate) fn row(&mut self, cells: Vec<String>) {
         match self.rows.len() < ROWS_MAX {
             true => self.rows.push(cells),
@@ -45,6 +45,7 @@ impl ReportSection {
         }
     }
 
+    /// Lines of the section for people.
     fn lines(&self) -> Vec<String> {
         let mut lines = vec![self.title.clone()];
         let width = self.facts.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
@@ -63,26 +64,27 @@ impl ReportSection {
     }
 }
 
-/// What was found.
+/// Result of an inspection. Its fields are keys of the JSON report.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct InspectReport {
-    /// The path that was looked into.
+    /// The path that was inspected.
     pub path: String,
-    /// What it is.
+    /// Kind of the file or directory, in words.
     pub what: String,
     /// Whether nothing is broken.
     pub intact: bool,
-    /// Its parts.
+    /// Sections in the order of printing.
     pub parts: Vec<ReportSection>,
-    /// Files that could be there and are not.
+    /// Files that an export may have and that do not exist.
     pub absent: Vec<String>,
-    /// Files of an index that its generation does not name: of no use any more, or foreign.
+    /// Files in an index directory that its meta file does not name: obsolete or foreign.
     pub unnamed: Vec<String>,
-    /// What is broken, and where.
+    /// Broken parts, each with its file and place.
     pub broken: Vec<String>,
 }
 
 impl InspectReport {
+    /// An empty report of a path.
     pub(crate) fn new(path: &Path) -> InspectReport {
         InspectReport {
             path: path.display().to_string(),
@@ -95,21 +97,21 @@ impl InspectReport {
         }
     }
 
-    /// Adds a part; the first one says what the whole is, unless that is known.
-    pub(crate) fn part(&mut self, what: &str, part: ReportSection) {
+    /// Adds a section. The first one states the kind of the whole, unless that is known.
+    pub(crate) fn part(&mut self, what: &str, section: ReportSection) {
         if self.what.is_empty() {
             self.what = what.to_string();
         }
-        self.parts.push(part);
+        self.parts.push(section);
     }
 
-    /// Notes damage.
+    /// Adds damage of a file.
     pub(crate) fn broken(&mut self, path: &Path, what: impl fmt::Display) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         self.broken.push(format!("{name}: {what}"));
     }
 
-    /// The report for people.
+    /// Lines of the report for people.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("{} is {}.", self.path, self.what)];
         for part in &self.parts {

@@ -1,4 +1,4 @@
-//! Good and damaged files, and what the inspector says of them.
+//! Reports of the inspector on intact and damaged files.
 
 use super::*;
 use crate::export::options::{Existing, ExportOptions};
@@ -38,7 +38,7 @@ fn exported() -> (tempfile::TempDir, PathBuf, PathBuf) {
     (dir, store, out)
 }
 
-/// Every file, and each directory, is told for what it is; nothing is broken, no id is shown, nothing is written.
+/// The kind of every file and directory is recognised; nothing is broken, no id is shown, nothing is written.
 #[test]
 fn every_file_is_told() {
     let (_dir, store, out) = exported();

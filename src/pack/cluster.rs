@@ -1,8 +1,9 @@
-//! The order of a type's rows, and where one frame ends and the next begins.
+//! Clustering: the order of a type's rows, and where one frame ends and the next begins.
 //!
-//! Rows are sorted by patient (the first owner), then lastUpdated; those of nobody come behind, those dated after T last
-//! of all, in store order. A patient with enough rows of the type has frames of its own, so that a Group's export
-//! copies them as they are; the others share. Long runs are cut, so that an export of what changed reads little.
+//! Rows are sorted by patient (the first owner), then lastUpdated; rows without an owner follow, rows dated after T
+//! come last, in store order. A patient with enough rows of the type gets frames of its own, so that a Group's export
+//! copies them compressed; the other patients share frames. The rows of one patient are cut into frames of about
+//! [`FRAME_BYTES`], so that an export of recent changes reads little.
 
 use crate::error::{IndexError, PackError};
 use crate::index::global::Section;
@@ -18,21 +19,22 @@ use std::ops::Range;
 use rayon::prelude::*;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Most keys that are sorted at a time, by aim: 64 MiB of them.
+/// Number of keys that a pass aims to sort: 64 MiB of them.
 const PASS_ROWS: u64 = 1 << 22;
-/// In the place of a patient: the row is nobody's.
+/// Sentinel in [`SortKey::patient`]: the row has no owner.
 const NOBODY: u32 = u32::MAX - 1;
-/// In the place of a patient: the row is dated after T. Such rows keep the order of the store, which decides between
+/// Sentinel in [`SortKey::patient`]: the row is dated after T. Such rows keep store order, which decides between
 /// versions of one instant.
 const FUTURE: u32 = u32::MAX;
-/// Frames are coded in batches of so many uncompressed bytes, by aim.
+/// Uncompressed bytes that a batch of frames aims at; the frames of a batch are compressed in parallel.
 const BATCH_BYTES: u64 = 8 << 20;
 
-/// The patients that are taken in one pass over the columns: all of them, unless a type has very many rows.
-pub(crate) fn passes(keep: &Retention<'_>, type_index: usize) -> impl Iterator<Item = Range<u64>> + use<> {
-    let index = keep.snapshot.index();
+/// Ranges of patient numbers, one a pass over the columns: a single one, unless the type has very many rows. The last
+/// range includes the sentinels.
+pub(crate) fn passes(retention: &Retention<'_>, type_index: usize) -> impl Iterator<Item = Range<u64>> + use<> {
+    let index = retention.snapshot.index();
     let count = |segment: usize| index.segments()[segment].columns().type_count[type_index];
-    let rows: u64 = keep.snapshot.segments().map(count).sum();
+    let rows: u64 = retention.snapshot.segments().map(count).sum();
     let (parts, patients) = (rows.div_ceil(PASS_ROWS).max(1), index.patients() as u64);
     (0..parts).map(move |part| {
         let cut = |part: u64| patients * part / parts;
@@ -40,10 +42,13 @@ pub(crate) fn passes(keep: &Retention<'_>, type_index: usize) -> impl Iterator<I
     })
 }
 
-/// Writes the rows of one type, set and pass.
+/// Writes the kept rows of one type, version set and pass, in order, batch by batch.
+///
+/// # Errors
+/// [`PackError`] if rows cannot be read, files cannot be written, or the pack is cancelled.
 #[allow(clippy::too_many_arguments, reason = "called once, from the loop over types, sets and passes")]
 pub(crate) fn write_type(
-    keep: &Retention<'_>,
+    retention: &Retention<'_>,
     type_index: usize,
     set: VersionSet,
     pass: Range<u64>,
@@ -52,14 +57,14 @@ pub(crate) fn write_type(
     progress: &Progress,
     packed: &mut PackReport,
 ) -> Result<(), PackError> {
-    let mut keys = sort_keys(keep, type_index, set, &pass, packed)?;
+    let mut keys = sort_keys(retention, type_index, set, &pass, packed)?;
     keys.par_sort_unstable();
-    let index = keep.snapshot.index();
+    let index = retention.snapshot.index();
     let length = |key: &SortKey| {
         let (segment, row) = index.locate(key.row as usize);
         u64::from(index.segments()[segment].columns().length(row)) + 1
     };
-    let mut frames = FrameCutter { keys: &keys, length: &length, at: 0, shared: Vec::new() };
+    let mut frames = FrameCutter { keys: &keys, length: &length, next_key: 0, pending: Vec::new() };
     let mut batch: Vec<Range<usize>> = Vec::new();
     let mut bytes = 0;
     loop {
@@ -82,18 +87,21 @@ pub(crate) fn write_type(
     }
 }
 
-/// The keys of the rows that stay. What leaves is counted with the set of the others, once.
+/// Keys of the kept rows of one type, version set and pass, in store order. Dropped rows are counted in `packed`.
+///
+/// # Errors
+/// [`IndexError`] if a page of the index that is read fails its checksum.
 fn sort_keys(
-    keep: &Retention<'_>,
+    retention: &Retention<'_>,
     type_index: usize,
     set: VersionSet,
     pass: &Range<u64>,
     packed: &mut PackReport,
 ) -> Result<Vec<SortKey>, IndexError> {
-    let index = keep.snapshot.index();
+    let index = retention.snapshot.index();
     let global = index.global();
     let mut keys = Vec::new();
-    for segment in keep.snapshot.segments() {
+    for segment in retention.snapshot.segments() {
         let columns = index.segments()[segment].columns();
         if columns.type_count[type_index] == 0 {
             continue;
@@ -101,20 +109,21 @@ fn sort_keys(
         let owners = index.starts().owner[segment]..index.starts().owner[segment] + columns.owner_hash.len();
         let owner_patient = global.verified_words(Section::OwnerPatient, owners)?;
         let first_row = index.starts().row[segment];
-        let mut followed = global.pairs(Section::Succession, first_row..first_row + columns.rows())?;
+        let mut successions = global.pairs(Section::Succession, first_row..first_row + columns.rows())?;
         for row in (0..columns.rows()).filter(|row| columns.resource_type[*row] as usize == type_index) {
             let first = columns.owners_of(row).first();
             let patient = first.map_or(NOBODY, |owner| owner_patient[*owner as usize]);
             let ticks = columns.last_updated[row];
-            if !pass.contains(&u64::from(patient)) || keep.version_set_of(segment, ticks) != set {
+            if !pass.contains(&u64::from(patient)) || retention.version_set_of(segment, ticks) != set {
                 continue;
             }
             let number = first_row + row;
-            let before = followed.partition_point(|pair| ((pair >> 32) as usize) < number);
-            followed = &followed[before..];
-            let is_followed = followed.first().is_some_and(|pair| (pair >> 32) as usize == number);
+            // Pairs and rows both ascend: the pairs of earlier rows are skipped for good.
+            let before = successions.partition_point(|pair| ((pair >> 32) as usize) < number);
+            successions = &successions[before..];
+            let is_followed = successions.first().is_some_and(|pair| (pair >> 32) as usize == number);
             let number = number as u32;
-            match keep.disposition_of(segment, row, is_followed)? {
+            match retention.disposition_of(segment, row, is_followed)? {
                 Disposition::Stays => keys.push(SortKey::new(patient, ticks, number)),
                 Disposition::Future => keys.push(SortKey::new(FUTURE, i64::MAX, number)),
                 Disposition::Superseded => packed.superseded += 1,
@@ -125,62 +134,64 @@ fn sort_keys(
     Ok(keys)
 }
 
-/// Cuts sorted keys into frames.
+/// Cuts sorted keys into frames, one call at a time.
 struct FrameCutter<'a> {
     keys: &'a [SortKey],
     length: &'a dyn Fn(&SortKey) -> u64,
-    at: usize,
-    /// Ends and lengths of frames that are cut but not handed out, last first.
-    shared: Vec<(Range<usize>, u64)>,
+    /// First key that is in no frame yet.
+    next_key: usize,
+    /// Frames (range of keys, bytes) of one patient that are cut but not returned yet, last first.
+    pending: Vec<(Range<usize>, u64)>,
 }
 
 impl FrameCutter<'_> {
-    /// The next frame: its keys and its bytes.
+    /// The next frame: range of its keys, and uncompressed bytes. `None` after the last key.
     fn next_frame(&mut self) -> Option<(Range<usize>, u64)> {
-        if let Some(ready) = self.shared.pop() {
+        if let Some(ready) = self.pending.pop() {
             return Some(ready);
         }
-        let start = self.at;
+        let start = self.next_key;
         let (mut end, mut bytes) = (start, 0);
         while end < self.keys.len() {
-            let (own_end, own) = self.patient(end);
-            if own >= FRAME_PATIENT_BYTES_MIN {
+            let (patient_end, patient_bytes) = self.patient(end);
+            if patient_bytes >= FRAME_PATIENT_BYTES_MIN {
+                // A patient with many rows: frames of its own, after the shared frame that ends here.
                 if end == start {
-                    self.at = own_end;
-                    self.should_cut(start..own_end, own);
-                    return self.shared.pop();
+                    self.next_key = patient_end;
+                    self.cut_patient(start..patient_end, patient_bytes);
+                    return self.pending.pop();
                 }
                 break;
             }
-            (end, bytes) = (own_end, bytes + own);
+            (end, bytes) = (patient_end, bytes + patient_bytes);
             if bytes >= FRAME_SHARED_BYTES {
                 break;
             }
         }
-        self.at = end;
+        self.next_key = end;
         (end > start).then_some((start..end, bytes))
     }
 
-    /// End and bytes of the rows of the patient whose first key stands at `at`.
+    /// End and uncompressed bytes of the rows of the patient whose first key is at `offset`.
     fn patient(&self, offset: usize) -> (usize, u64) {
-        let own = self.keys[offset..].iter().take_while(|key| key.patient == self.keys[offset].patient);
-        own.fold((offset, 0), |(end, bytes), key| (end + 1, bytes + (self.length)(key)))
+        let patient_keys = self.keys[offset..].iter().take_while(|key| key.patient == self.keys[offset].patient);
+        patient_keys.fold((offset, 0), |(end, bytes), key| (end + 1, bytes + (self.length)(key)))
     }
 
-    /// Cuts the rows of one patient into frames of about equal size.
-    fn should_cut(&mut self, keys: Range<usize>, bytes: u64) {
+    /// Cuts the rows of one patient into frames of about equal size, none far above [`FRAME_BYTES`].
+    fn cut_patient(&mut self, keys: Range<usize>, bytes: u64) {
         let parts = bytes.div_ceil(FRAME_BYTES).max(1);
         let aim = bytes / parts;
         let (mut start, mut sum) = (keys.start, 0);
         let mut frames = Vec::new();
         for i in keys.clone() {
-            let own = (self.length)(&self.keys[i]);
-            // A row that is too long for company is a frame of its own.
-            if sum > 0 && sum + own > 2 * FRAME_BYTES {
+            let row_bytes = (self.length)(&self.keys[i]);
+            // A row this long is a frame of its own.
+            if sum > 0 && sum + row_bytes > 2 * FRAME_BYTES {
                 frames.push((start..i, sum));
                 (start, sum) = (i, 0);
             }
-            sum += own;
+            sum += row_bytes;
             if sum >= aim {
                 frames.push((start..i + 1, sum));
                 (start, sum) = (i + 1, 0);
@@ -189,11 +200,11 @@ impl FrameCutter<'_> {
         if start < keys.end {
             frames.push((start..keys.end, sum));
         }
-        self.shared.extend(frames.into_iter().rev());
+        self.pending.extend(frames.into_iter().rev());
     }
 }
 
-/// Bytes at which a frame that patients share is full.
+/// Uncompressed bytes at which a frame of several patients is full.
 const FRAME_SHARED_BYTES: u64 = 64 << 10;
 
 #[cfg(test)]
@@ -214,7 +225,7 @@ mod tests {
         }
         assert!(keys.is_sorted());
         let length = |key: &SortKey| of_row[key.row as usize];
-        let mut frames = FrameCutter { keys: &keys, length: &length, at: 0, shared: Vec::new() };
+        let mut frames = FrameCutter { keys: &keys, length: &length, next_key: 0, pending: Vec::new() };
         let mut i = 0;
         while let Some((range, bytes)) = frames.next_frame() {
             assert_eq!(range.start, i);

@@ -1,14 +1,15 @@
-//! Packs a store: the same rows in a new directory, sorted by type, patient and time, as frames that can be copied.
+//! Packs a store: writes its rows to a new directory, sorted by type, patient and time, as compressed frames that an
+//! export can copy.
 //!
 //! ```text
-//! snapshot → which rows stay → order → frames → files → publish
+//! snapshot → which rows are kept → order → frames → files → publish
 //! ```
 //!
-//! A packed store is an ordinary store directory of `.ndjson.zst` files (see [`crate::store::packed`]). What leaves is
-//! a version that a later version or a deletion followed no later than the pack's T; of a version that a deletion ended
-//! the owners stay behind, so that the deletion is still listed for them. Faulty lines go to `rejected.ndjson` as they
-//! are. The new directory appears whole, by rename, or not at all; the store packed is only read. Nothing here parses
-//! rows, but for the few lines that the index does not place (deletions and faults).
+//! A packed store is an ordinary store directory of `.ndjson.zst` files (see [`crate::store::packed`]). A pack drops a
+//! version that a later version or a deletion followed no later than the pack's T; the owners of a version dropped for
+//! its deletion are kept in the file's table, so that the deletion is still listed for them. Faulty lines go unchanged
+//! to `rejected.ndjson`. The new directory appears complete, by rename, or not at all; the old store is only read.
+//! Nothing here parses rows, except the few lines that the index does not place (deletions and faults).
 //!
 //! Memory: 16 bytes a row of the largest type (in passes when there are very many), and a few frames a thread.
 
@@ -41,20 +42,21 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use rayon::prelude::*;
 
-/// How a store is packed.
+/// Target and parameters of a pack.
 pub(crate) struct PackOptions {
-    /// The new directory; it must not be there, or be empty.
+    /// The new directory; it must not exist, or be empty.
     pub to: PathBuf,
     /// zstd level of the frames, 1 to 19.
     pub level: i32,
-    /// Whether files are synced before the directory appears.
+    /// Whether files are synced before the directory appears under its name.
     pub sync: FileSync,
 }
 
 /// Packs a store as of `as_of`. Runs on the current rayon pool.
 ///
 /// # Errors
-/// [`PackError`]; nothing is left at or beside the target then.
+/// [`PackError`] if the target lies in the store or holds it, if the store cannot be read or changes during the pack,
+/// or if a file cannot be written. No file of the pack is left at or beside the target then.
 pub(crate) fn pack(
     store: &Store,
     as_of: Instant,
@@ -67,7 +69,7 @@ pub(crate) fn pack(
     let mut packed =
         PackReport { transaction_time: snapshot.as_of().to_string(), index: work, ..PackReport::default() };
     write_store(&snapshot, store.options(), &directory, options, progress, &mut packed)?;
-    // The last look at the store: what was read must be what the snapshot was taken of.
+    // A store file that changed during the pack may have been read in two states.
     snapshot.index().verify_unchanged()?;
     if progress.cancel.load(Relaxed) {
         return Err(IndexError::Cancelled.into());
@@ -76,27 +78,28 @@ pub(crate) fn pack(
     Ok(packed)
 }
 
-/// A snapshot whose whole index was proven, since everything of it is read; a damaged one is repaired first.
+/// A snapshot with every page checksum of its segments verified, since a pack reads all of them; a damaged index is
+/// repaired first. Also returns the work on the index.
 fn verified_snapshot(
     store: &Store,
     as_of: Instant,
     progress: &Progress,
 ) -> Result<(Snapshot, RefreshStats), PackError> {
-    let prove = |snapshot: &Snapshot| {
+    let verify = |snapshot: &Snapshot| {
         snapshot.index().segments().par_iter().try_for_each(|segment| segment.verify_all().map(drop))
     };
     let (snapshot, work) = store.snapshot_watched(as_of.clone(), progress)?;
-    if prove(&snapshot).is_ok() {
+    if verify(&snapshot).is_ok() {
         return Ok((snapshot, work));
     }
     let (_, repair) = store.verify_and_repair(progress)?;
     let (snapshot, mut work) = store.snapshot_watched(as_of, progress)?;
-    prove(&snapshot)?;
+    verify(&snapshot)?;
     work.repaired.extend(repair.repaired);
     Ok((snapshot, work))
 }
 
-/// Writes every file of the new directory.
+/// Writes every file of the new directory: rejected lines, then the data files type by type.
 fn write_store(
     snapshot: &Snapshot,
     store: &StoreOptions,
@@ -106,11 +109,11 @@ fn write_store(
     packed: &mut PackReport,
 ) -> Result<(), PackError> {
     let index = snapshot.index();
-    let keep = Retention::new(snapshot);
+    let retention = Retention::new(snapshot);
     let bytes = |segment: usize| index.entry(segment).end - index.entry(segment).start;
     progress.write_total.store(snapshot.segments().map(bytes).sum(), Relaxed);
     let mut rows = RowFetcher::new(snapshot, directory.path(), store.access);
-    let found = non_rows::write_non_rows(
+    let tombstone_lines = non_rows::write_non_rows(
         snapshot,
         &mut rows,
         store.kernel,
@@ -119,25 +122,27 @@ fn write_store(
         packed,
     )?;
     let mut types: BTreeSet<usize> = snapshot.segments().flat_map(|segment| types_of(snapshot, segment)).collect();
-    if !found.is_empty() {
+    if !tombstone_lines.is_empty() {
         types.insert(ResourceType::BUNDLE.index());
     }
     for i in types {
         let resource_type = ResourceType::from_index(i).expect("a type of the index");
         rows.decode(&|segment| types_of(snapshot, segment).any(|of| of == i), progress)?;
         let mut writer = PackWriter::new(directory.path(), resource_type, options.level, options.sync);
-        for set in keep.version_sets() {
+        for set in retention.version_sets() {
             let header = PackHeader::new(snapshot, set);
             writer.begin(header, packed)?;
-            for pass in cluster::passes(&keep, i) {
-                cluster::write_type(&keep, i, set, pass, &rows, &mut writer, progress, packed)?;
+            for pass in cluster::passes(&retention, i) {
+                cluster::write_type(&retention, i, set, pass, &rows, &mut writer, progress, packed)?;
             }
         }
+        // Lines of DELETE entries are Bundles and go behind the rows of that type.
         if resource_type == ResourceType::BUNDLE {
             rows.decode(&|segment| index.segments()[segment].head().tombstone_lines > 0, progress)?;
-            tombstones::write(&keep, &found, &rows, &mut writer, packed)?;
+            tombstones::write(&retention, &tombstone_lines, &rows, &mut writer, packed)?;
         }
         writer.finish(packed)?;
+        // Decoded files take disk space: keep only those that a later type still needs.
         let bundles_to_come = i < ResourceType::BUNDLE.index();
         rows.forget_decoded(&|segment| {
             let lines = index.segments()[segment].head().tombstone_lines;
@@ -148,20 +153,22 @@ fn write_store(
         }
     }
     if packed.frames == 0 {
-        // Rows that come to the new store must be as late as they would have been in this one.
+        // An empty store still needs the snapshot times in a table: rows added to it later must count as late-arriving
+        // exactly as they would have in the old store.
         let mut writer = PackWriter::new(directory.path(), ResourceType::BUNDLE, options.level, options.sync);
         writer.empty(PackHeader::new(snapshot, None), packed)?;
     }
     Ok(())
 }
 
-/// The types that a segment has rows of.
+/// Indexes of the resource types that a segment has rows of.
 fn types_of(snapshot: &Snapshot, segment: usize) -> impl Iterator<Item = usize> + '_ {
     let counts = snapshot.index().segments()[segment].columns().type_count;
     counts.iter().enumerate().filter(|(_, count)| **count > 0).map(|(i, _)| i)
 }
 
-/// The new directory must not lie in the store, where the next command would read it as input, nor hold the store.
+/// Refuses a new directory inside the store, where the next command would read it as input, and one that contains the
+/// store.
 fn check_outside(store: &Path, to: &Path) -> Result<(), PackError> {
     crate::store::paths::check_outside_store(store, to)
         .map_err(|_| PackError::Inside { to: to.to_path_buf(), store: store.into() })

@@ -1,8 +1,8 @@
-//! The lines that the index does not place: deletions, whose lines stay as they are, and faults, which go to
-//! `rejected.ndjson` as they are.
+//! Lines that are no rows of the index: deletions, whose lines a pack copies unchanged, and faults, which it copies
+//! unchanged to `rejected.ndjson`.
 //!
-//! They stand in the gaps between rows. Only segments that count such lines are looked into, and each line found is read
-//! once more to tell which it is.
+//! They lie in the gaps between rows. Only segments that count such lines are searched, and each line found is parsed
+//! once more to classify it.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -28,29 +28,31 @@ use crate::sys::durability::FileSync;
 use crate::sys::private_files::create_private;
 use crate::sys::store_file::StoreFile;
 
-/// Name of the file of lines that are no resources. They stay faults there.
+/// Name of the file of faulty lines. An index of the new store counts them as faults again.
 pub(crate) const REJECTED: &str = "rejected.ndjson";
+/// UTF-8 byte order mark.
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// A line of DELETE entries.
+/// Position of a line of DELETE entries in the old store.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TombstoneLine {
-    /// Segment that holds it.
+    /// Number of the segment that holds it.
     pub segment: usize,
-    /// Start in the (uncompressed) file.
+    /// Start in the uncompressed file.
     pub start: u64,
-    /// Bytes without the line's end.
+    /// Bytes of the line without its line end.
     pub length: u64,
-    /// Its first DELETE entry, numbered in the segment.
+    /// Number of its first DELETE entry in the segment.
     pub first: usize,
-    /// Its DELETE entries.
+    /// Number of its DELETE entries.
     pub count: usize,
 }
 
-/// Finds the lines of DELETE entries and copies the faulty lines; counts what leaves besides.
+/// Finds the lines of DELETE entries, copies the faulty lines to [`REJECTED`], and counts lines, blank lines and damage
+/// in `packed`.
 ///
 /// # Errors
-/// When the store cannot be read or the file not be written.
+/// [`PackError`] if the store cannot be read, the file cannot be written, or the pack is cancelled.
 pub(crate) fn write_non_rows(
     snapshot: &Snapshot,
     rows: &mut RowFetcher<'_>,
@@ -60,20 +62,20 @@ pub(crate) fn write_non_rows(
     packed: &mut PackReport,
 ) -> Result<Vec<TombstoneLine>, PackError> {
     let index = snapshot.index();
-    let walked = |segment: usize| {
+    let has_non_rows = |segment: usize| {
         let head = index.segments()[segment].head();
         head.faulty + head.tombstone_lines > 0
     };
-    rows.decode(&walked, progress)?;
+    rows.decode(&has_non_rows, progress)?;
     let mut extractor = Extractor::new(kernel, index.generation().validate);
     let mut rejected = RejectedLines { path: directory.join(REJECTED), file: None };
-    let mut found = Vec::new();
+    let mut tombstone_lines = Vec::new();
     for segment in snapshot.segments() {
         let head = index.segments()[segment].head();
         packed.lines += head.lines;
         packed.blank += head.blank;
-        damage_error(snapshot, segment, packed);
-        if !walked(segment) {
+        report_damage(snapshot, segment, packed);
+        if !has_non_rows(segment) {
             continue;
         }
         if progress.cancel.load(Relaxed) {
@@ -83,7 +85,7 @@ pub(crate) fn write_non_rows(
         let mut tombstone = 0;
         for gap in non_row_lines(snapshot, segment, source)? {
             each_non_row_line(source, gap, &mut |line| {
-                match read(source, &line, &mut extractor)? {
+                match classify_line(source, &line, &mut extractor)? {
                     NonRowKind::Blank | NonRowKind::Resource => {}
                     NonRowKind::Faulty => {
                         rejected.take_line(source, &line)?;
@@ -91,7 +93,7 @@ pub(crate) fn write_non_rows(
                     }
                     NonRowKind::Tombstones(count) => {
                         let (start, length) = (line.start, line.end - line.start);
-                        found.push(TombstoneLine { segment, start, length, first: tombstone, count });
+                        tombstone_lines.push(TombstoneLine { segment, start, length, first: tombstone, count });
                         tombstone += count;
                     }
                 }
@@ -100,12 +102,12 @@ pub(crate) fn write_non_rows(
         }
     }
     rejected.finish(sync, packed)?;
-    Ok(found)
+    Ok(tombstone_lines)
 }
 
-/// Counts the places at which a compressed file is damaged, and tells where the first of them are. Something was lost
-/// there, or may have been: of a file that was cut off behind a line nobody can know.
-fn damage_error(snapshot: &Snapshot, segment: usize, packed: &mut PackReport) {
+/// Counts the places where a segment's compressed file is damaged, and describes the first of them in `packed`. Lines
+/// there are lost, or may be: how many followed in a file that was cut off is unknown.
+fn report_damage(snapshot: &Snapshot, segment: usize, packed: &mut PackReport) {
     let index = snapshot.index();
     let (entry, columns) = (index.entry(segment), index.segments()[segment].columns());
     let kinds = [FaultKind::Damaged, FaultKind::DamagedFrame, FaultKind::DamagedTable];
@@ -129,19 +131,19 @@ fn damage_error(snapshot: &Snapshot, segment: usize, packed: &mut PackReport) {
     packed.damage.extend(reported.take(room));
 }
 
-/// The spans of a segment between its rows and their line ends, damaged frames left out.
+/// Spans of a segment outside its rows, their line ends and the damaged frames.
 fn non_row_lines(snapshot: &Snapshot, segment: usize, source: &StoreFile) -> Result<Vec<Range<u64>>, PackError> {
     let index = snapshot.index();
     let (entry, columns) = (index.entry(segment), index.segments()[segment].columns());
-    let mut taken: Vec<Range<u64>> = (0..columns.rows()).map(|row| row_range(index, segment, row)).collect();
-    let lost = columns.faults().filter(|fault| fault.kind == FaultKind::DamagedFrame);
-    let lost: Vec<Range<u64>> = lost
+    let mut covered: Vec<Range<u64>> = (0..columns.rows()).map(|row| row_range(index, segment, row)).collect();
+    let damaged_frames = columns.faults().filter(|fault| fault.kind == FaultKind::DamagedFrame);
+    let damaged_frames: Vec<Range<u64>> = damaged_frames
         .map(|fault| {
             entry.start + u64::from(fault.offset)..entry.start + u64::from(fault.offset) + u64::from(fault.length)
         })
         .collect();
-    taken.extend_from_slice(&lost);
-    taken.sort_by_key(|range| range.start);
+    covered.extend_from_slice(&damaged_frames);
+    covered.sort_by_key(|range| range.start);
     let mut gaps = Vec::new();
     let mut buffer = Vec::new();
     let mut position = entry.start;
@@ -149,13 +151,13 @@ fn non_row_lines(snapshot: &Snapshot, segment: usize, source: &StoreFile) -> Res
     if position == 0 && end >= 3 && source.read(0, 3, &mut buffer)? == BOM {
         position = 3;
     }
-    for range in taken {
+    for range in covered {
         if position < range.start {
             gaps.push(position..range.start.min(end));
         }
         position = range.end;
-        if lost.binary_search_by_key(&range.start, |lost| lost.start).is_err() && position < end {
-            // The line's end, one byte or two.
+        if damaged_frames.binary_search_by_key(&range.start, |frame| frame.start).is_err() && position < end {
+            // The line end has one byte or two.
             position += if source.read(position, 1, &mut buffer)? == b"\r" { 2 } else { 1 };
         }
     }
@@ -165,7 +167,7 @@ fn non_row_lines(snapshot: &Snapshot, segment: usize, source: &StoreFile) -> Res
     Ok(gaps)
 }
 
-/// Calls `visit` with each line of a span, without its newline and one carriage return.
+/// Calls `visit` with the byte range of each line of a span, without its newline and one carriage return.
 fn each_non_row_line(
     source: &StoreFile,
     span: Range<u64>,
@@ -194,21 +196,26 @@ fn each_non_row_line(
     Ok(())
 }
 
+/// Classification of a line that is no row of the index.
 enum NonRowKind {
+    /// White space only; dropped.
     Blank,
-    /// A line that was torn behind its last byte: it cannot be known to be whole, and cannot be kept as a fault.
+    /// A resource before the damaged end of a file; dropped. It may be incomplete, and parses, so it would not stay a fault.
     Resource,
+    /// A fault; copied to [`REJECTED`].
     Faulty,
+    /// A line with this number of DELETE entries.
     Tombstones(usize),
 }
 
-fn read(source: &StoreFile, line: &Range<u64>, extractor: &mut Extractor) -> Result<NonRowKind, PackError> {
+/// Parses a line and classifies it.
+fn classify_line(source: &StoreFile, line: &Range<u64>, extractor: &mut Extractor) -> Result<NonRowKind, PackError> {
     if line.end - line.start > ROW_BYTES_MAX {
         return Ok(NonRowKind::Faulty);
     }
     let mut blank = true;
     extractor.begin();
-    pieces(source, line, &mut |piece| {
+    span_pieces(source, line, &mut |piece| {
         blank = blank && piece.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r'));
         extractor.feed(piece);
         Ok(())
@@ -216,7 +223,7 @@ fn read(source: &StoreFile, line: &Range<u64>, extractor: &mut Extractor) -> Res
     Ok(match extractor.finish() {
         _ if blank => NonRowKind::Blank,
         Ok(facts) if facts.content == Content::Tombstones => {
-            // As the index counts them.
+            // The index numbers only entries whose url is a reference.
             NonRowKind::Tombstones(facts.tombstones().filter(|url| Reference::parse(url).is_some()).count())
         }
         Ok(_) => NonRowKind::Resource,
@@ -224,8 +231,11 @@ fn read(source: &StoreFile, line: &Range<u64>, extractor: &mut Extractor) -> Res
     })
 }
 
-/// Passes a span of a file on, in pieces.
-pub(crate) fn pieces(
+/// Passes a byte range of a file to `feed`, in pieces of at most [`READ_BYTES`].
+///
+/// # Errors
+/// [`PackError`] if the file cannot be read; errors of `feed`.
+pub(crate) fn span_pieces(
     source: &StoreFile,
     span: &Range<u64>,
     feed: &mut dyn FnMut(&[u8]) -> Result<(), PackError>,
@@ -239,13 +249,14 @@ pub(crate) fn pieces(
     Ok(())
 }
 
-/// The file of rejected lines; made when the first one comes.
+/// The file of faulty lines, created for the first of them.
 struct RejectedLines {
     path: PathBuf,
     file: Option<BufWriter<File>>,
 }
 
 impl RejectedLines {
+    /// Appends a faulty line.
     fn take_line(&mut self, source: &StoreFile, line: &Range<u64>) -> Result<(), PackError> {
         let path = self.path.clone();
         let write = |source| PackError::Write { path: path.clone(), source };
@@ -255,16 +266,17 @@ impl RejectedLines {
                 let file = slot.insert(BufWriter::with_capacity(1 << 20, create_private(&self.path).map_err(write)?));
                 let mut buffer = Vec::new();
                 if line.end - line.start >= 3 && source.read(line.start, 3, &mut buffer)? == BOM {
-                    // At the start of a file it would be passed by, and the line be a fault no more.
+                    // At the start of the file readers would skip the mark, and the line might parse.
                     file.write_all(b"\n").map_err(write)?;
                 }
                 file
             }
         };
-        pieces(source, line, &mut |piece| file.write_all(piece).map_err(write))?;
+        span_pieces(source, line, &mut |piece| file.write_all(piece).map_err(write))?;
         file.write_all(b"\n").map_err(write)
     }
 
+    /// Flushes the file, syncs it if `sync` says so, and counts it in `packed`.
     fn finish(self, sync: FileSync, packed: &mut PackReport) -> Result<(), PackError> {
         let Some(file) = self.file else { return Ok(()) };
         let write = |source| PackError::Write { path: self.path.clone(), source };

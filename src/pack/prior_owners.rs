@@ -1,4 +1,6 @@
-//! Whose a deletion is, once the version that it ended has left.
+//! Prior owners of deletions: patients whose compartment a version was in before the pack dropped it for its deletion.
+//!
+//! This file computes the entries of one DELETE entry; `writer` stores them in the table of the packed file.
 
 use crate::error::CorruptIndex;
 use crate::fhir::instant::NO_INSTANT;
@@ -9,48 +11,52 @@ use crate::pack::retention::Retention;
 use crate::pack::writer::PriorOwnerEntry;
 use crate::store::packed::seek_table::{FOLLOWED, LATE, NOBODY};
 
-/// What the table must hold of a DELETE entry (numbered in its segment) that is the `entry`th of its frame.
+/// Table entries for DELETE entry `tombstone` of a segment, which becomes number `entry` of its frame. Empty if the
+/// deletion ends nothing, or ends a version that is kept.
+///
+/// # Errors
+/// [`CorruptIndex`] if a page that is read fails its checksum.
 pub(crate) fn prior_owner_entries(
-    keep: &Retention<'_>,
+    retention: &Retention<'_>,
     segment: usize,
     tombstone: usize,
     entry: u32,
 ) -> Result<Vec<PriorOwnerEntry>, CorruptIndex> {
-    let index = keep.snapshot.index();
+    let index = retention.snapshot.index();
     let columns = index.segments()[segment].columns();
     let number = index.starts().tombstone[segment] + tombstone;
-    let one = |updated, sentinel| vec![PriorOwnerEntry { entry, updated, owner: Err(sentinel) }];
+    let sentinel_entry = |updated, sentinel| vec![PriorOwnerEntry { entry, updated, owner: Err(sentinel) }];
     if columns.tomb_updated[tombstone] == NO_INSTANT {
-        return Ok(Vec::new()); // it ends nothing
+        return Ok(Vec::new()); // a deletion without an instant ends nothing
     }
-    if keep.is_followed(index.rows() + number)? {
-        return Ok(one(NO_INSTANT, FOLLOWED));
+    if retention.is_followed(index.rows() + number)? {
+        return Ok(sentinel_entry(NO_INSTANT, FOLLOWED));
     }
     let ended = index.global().word(Section::Ends, number)?.checked_sub(1).map(|row| index.locate(row as usize));
     let ended_ticks = ended.map(|(segment, row)| index.segments()[segment].columns().last_updated[row]);
     let known = columns.prior_owner_of(tombstone);
     let (of, owners, updated, first_seen) = match (ended, known) {
-        // What an earlier pack knew of a version that was younger than the one found.
-        (_, Some(left)) if ended_ticks.is_none_or(|ticks| ticks < left.updated) => {
-            if left.followed {
-                return Ok(one(NO_INSTANT, FOLLOWED));
+        // An earlier pack dropped a version younger than the one that is still in the store: its entries are kept.
+        (_, Some(prior)) if ended_ticks.is_none_or(|ticks| ticks < prior.updated) => {
+            if prior.followed {
+                return Ok(sentinel_entry(NO_INSTANT, FOLLOWED));
             }
-            (segment, left.owners().collect::<Vec<_>>(), left.updated, left.first_seen)
+            (segment, prior.owners().collect::<Vec<_>>(), prior.updated, prior.first_seen)
         }
-        (Some((of, row)), _) if keep.disposition(of, row)?.is_purged() => {
+        (Some((of, row)), _) if retention.disposition(of, row)?.is_purged() => {
             let columns = index.segments()[of].columns();
             let owners = match columns.type_of(row) {
-                ResourceType::GROUP => Vec::new(), // never exported by its members
+                ResourceType::GROUP => Vec::new(), // a Group is not exported for its members
                 _ => columns.owners_of(row).iter().map(|owner| *owner as usize).collect(),
             };
-            (of, owners, columns.last_updated[row], keep.version_set_of(of, columns.last_updated[row]))
+            (of, owners, columns.last_updated[row], retention.version_set_of(of, columns.last_updated[row]))
         }
         _ => return Ok(Vec::new()),
     };
-    // Who asks what was known at an instant must know when it came.
+    // To decide what was known at an earlier instant, a reader needs the T that first saw the version.
     let late = first_seen.map(|first| PriorOwnerEntry { entry, updated: first, owner: Err(LATE) });
     if owners.is_empty() {
-        return Ok(one(updated, NOBODY).into_iter().chain(late).collect());
+        return Ok(sentinel_entry(updated, NOBODY).into_iter().chain(late).collect());
     }
     let columns = index.segments()[of].columns();
     let name = |owner: usize| {

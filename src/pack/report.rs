@@ -1,41 +1,41 @@
-//! The report of a pack.
+//! Report of a pack: counts of lines, rows and files, for people and as JSON.
 
 use serde::Serialize;
 
 use crate::index::report::RefreshStats;
 
-/// What a pack came to.
+/// Result of a pack. Its fields are keys of the JSON report.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PackReport {
-    /// transactionTime of the pack.
+    /// T of the pack, as an instant.
     pub transaction_time: String,
-    /// Lines of the store.
+    /// Lines of the old store.
     pub lines: u64,
-    /// Rows packed.
+    /// Rows written to the new store.
     pub rows: u64,
-    /// Lines of deletions packed.
+    /// Lines of deletions written.
     pub tombstone_lines: u64,
-    /// Versions that left: a later one was there.
+    /// Versions dropped because a later version follows them.
     pub superseded: u64,
-    /// Versions that left: they were deleted.
+    /// Versions dropped because a deletion follows them.
     pub deleted: u64,
-    /// Lines that are no resources, in `rejected.ndjson`.
+    /// Faulty lines, now in `rejected.ndjson`.
     pub rejected: u64,
-    /// Blank lines that left.
+    /// Blank lines, which are dropped.
     pub blank: u64,
-    /// Places where compressed files of the store are damaged: what stood there is lost.
+    /// Places where compressed files of the old store are damaged: the lines there are lost.
     pub damaged: u64,
-    /// Where: the first [`crate::limits::PACK_DAMAGE_TOLD_MAX`] of them, each with file and byte.
+    /// The first [`crate::limits::PACK_DAMAGE_TOLD_MAX`] of these places, each with file and byte.
     pub damage: Vec<String>,
-    /// Data files.
+    /// Files written, `rejected.ndjson` included.
     pub files: u64,
-    /// Frames in them.
+    /// Frames in the data files.
     pub frames: u64,
-    /// Uncompressed bytes of the rows and deletions packed.
+    /// Uncompressed bytes of the rows and deletions written.
     pub bytes: u64,
-    /// Bytes of the files.
+    /// Bytes of the files on disk.
     pub file_bytes: u64,
-    /// Work on the index.
+    /// Work on the old store's index.
     pub index: RefreshStats,
 }

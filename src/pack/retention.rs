@@ -1,92 +1,95 @@
-//! Which rows stay, and with which files.
+//! Retention rules of a pack: which versions are dropped, and which output files a kept row goes to.
 //!
-//! A version leaves when a later version, or a deletion under the store's own base, followed it no later than T. The
-//! exception is a deleted Provenance: whose it is depends on what it is about, which may change hands yet.
+//! A version is dropped if a later version, or a deletion under the store's own base URL, follows it no later than T. A
+//! deleted Provenance is kept: its compartment is that of its targets, which may still change owners.
 
 use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::snapshot::{RowState, Snapshot};
 
-/// Rows that go to the same files: those that an index says it first saw at one T, after they were written.
+/// Rows that go to the same files. `Some(ticks)`: rows that the index first saw at this T although they are dated
+/// before it; `None`: all others.
 ///
-/// `None` is the set of all others. A row is late for an export since S when S is not before its lastUpdated and before
-/// the T that first saw it; a row dated after that T can never be, and needs no set of its own.
+/// A row arrives late for an export since S if its lastUpdated is not after S and S is before the T that first saw the
+/// row. A row dated after that T can never arrive late and needs no set of its own.
 pub(crate) type VersionSet = Option<i64>;
 
-/// What becomes of a row.
+/// Decision on one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Disposition {
-    /// It stays; it is current at T.
+    /// Kept: the current version at T.
     Stays,
-    /// It stays; it is dated after T.
+    /// Kept: dated after T.
     Future,
-    /// It leaves: a later version is there.
+    /// Dropped: a later version exists.
     Superseded,
-    /// It leaves: it was deleted.
+    /// Dropped: it was deleted.
     Deleted,
 }
 
 impl Disposition {
-    /// Whether it leaves.
+    /// Whether the pack drops the row.
     pub(crate) fn is_purged(self) -> bool {
         matches!(self, Disposition::Superseded | Disposition::Deleted)
     }
 }
 
-/// Answers for a snapshot.
+/// Retention rules applied to one snapshot.
 pub(crate) struct Retention<'a> {
-    /// The snapshot packed.
+    /// The snapshot that is packed.
     pub snapshot: &'a Snapshot,
-    /// Which reference bases are the store's own in any case: the empty one.
+    /// For each reference base URL whether it is the store's own by itself: only the empty one is.
     ours: Vec<bool>,
+    /// The sets of the snapshot, `None` first, then ascending.
     sets: Vec<VersionSet>,
 }
 
 impl<'a> Retention<'a> {
-    /// Prepares.
+    /// Retention for a snapshot; collects its version sets.
     pub(crate) fn new(snapshot: &'a Snapshot) -> Retention<'a> {
         let index = snapshot.index();
         let ours = index.bases().iter().map(String::is_empty).collect();
-        let mut keep = Retention { snapshot, ours, sets: vec![None] };
-        let mut late: Vec<i64> = snapshot.segments().filter_map(|segment| keep.late_from(segment)).collect();
+        let mut retention = Retention { snapshot, ours, sets: vec![None] };
+        let mut late: Vec<i64> = snapshot.segments().filter_map(|segment| retention.late_from(segment)).collect();
         late.sort_unstable();
         late.dedup();
-        keep.sets.extend(late.into_iter().map(Some));
-        keep
+        retention.sets.extend(late.into_iter().map(Some));
+        retention
     }
 
-    /// The sets, that of the rows that are never late first.
+    /// The version sets of the snapshot, that of rows that are never late-arriving first.
     pub(crate) fn version_sets(&self) -> impl Iterator<Item = VersionSet> + '_ {
         self.sets.iter().copied()
     }
 
-    /// T of the first snapshot that held a segment, if its rows can be late.
+    /// T of the first snapshot that held a segment, if rows of the segment can arrive late: if that T is later than the
+    /// index's first snapshot. Else `None`.
     fn late_from(&self, segment: usize) -> Option<i64> {
         let index = self.snapshot.index();
         let first = index.entry(segment).first_seen?;
         (first > index.generation().birth?).then_some(first)
     }
 
-    /// The set of rows or deletions of a segment that are dated so (in ticks). Those without a date are older than any:
-    /// when they came tells whether a reader of increments could know them.
+    /// The set of rows or deletions of a segment with this lastUpdated in ticks. Rows without an instant compare as
+    /// oldest, so that a set records when they arrived.
     pub(crate) fn version_set_of(&self, segment: usize, ticks: i64) -> VersionSet {
         self.late_from(segment).filter(|first| ticks < *first)
     }
 
-    /// What becomes of a row.
+    /// Decision on a row of a segment.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub(crate) fn disposition(&self, segment: usize, row: usize) -> Result<Disposition, CorruptIndex> {
         let first = self.snapshot.index().starts().row[segment];
         self.disposition_of(segment, row, self.snapshot.index().global().next(first + row)?.is_some())
     }
 
-    /// The same when it is known whether anything follows the row.
+    /// As [`Retention::disposition`], for a caller that knows whether the row has a successor.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub(crate) fn disposition_of(
         &self,
         segment: usize,
@@ -111,10 +114,11 @@ impl<'a> Retention<'a> {
         })
     }
 
-    /// Whether a version follows a record (a row or a DELETE entry, numbered over the store) no later than T.
+    /// Whether a version follows a record no later than T. Records are numbered over the store: rows first, then DELETE
+    /// entries.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub(crate) fn is_followed(&self, record: usize) -> Result<bool, CorruptIndex> {
         let index = self.snapshot.index();
         let instant: InstantRef<'_> = self.snapshot.as_of().as_ref();

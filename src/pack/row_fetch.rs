@@ -1,7 +1,7 @@
-//! The bytes of the rows to pack: from the store's plain files, or from what a compressed one was decoded to.
+//! Reads the bytes of rows to pack, from the store's plain files or from decoded copies of its compressed ones.
 //!
-//! Rows are taken in an order of their own, so a compressed file is decoded first, as a whole, into a plain file inside
-//! the hidden new directory; it goes again when no type to come has rows in it.
+//! Rows are read in sorted order, not in store order, so a compressed file is decoded first, as a whole, into a plain
+//! file in the hidden new directory. The copy is removed when no later type has rows in it.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -23,34 +23,37 @@ use crate::sys::access::Access;
 use crate::sys::private_files::create_private;
 use crate::sys::store_file::{StoreFile, StoreFileError};
 
-/// Reads rows.
+/// Random access to the rows of a snapshot.
 pub(crate) struct RowFetcher<'a> {
     snapshot: &'a Snapshot,
     directory: PathBuf,
+    /// Decoded copies of compressed files, by file number.
     decoded: HashMap<usize, StoreFile>,
     access: Access,
 }
 
 impl<'a> RowFetcher<'a> {
-    /// Decoded files go to this directory, under hidden names.
+    /// A fetcher that puts decoded copies into `directory`, under hidden names.
     pub(crate) fn new(snapshot: &'a Snapshot, directory: &Path, access: Access) -> RowFetcher<'a> {
-        // No advice on how the files are read: a store is mostly in some order already, and reading it page by page, as
-        // for scattered rows, was measured five times slower where it is not in memory.
+        // The kernel gets no read advice: a store is mostly in some order already, and advice for random access made
+        // reading a store that is not in memory five times slower (measured).
         RowFetcher { snapshot, directory: directory.to_path_buf(), decoded: HashMap::new(), access }
     }
 
+    /// The index of the snapshot.
     fn index(&self) -> &'a Index {
         self.snapshot.index()
     }
 
+    /// Path of the decoded copy of a file.
     fn decoded_path(&self, file: usize) -> PathBuf {
         self.directory.join(format!(".decoded-{file}"))
     }
 
-    /// Decodes the compressed files that have a segment that is `wanted`, unless they are already.
+    /// Decodes the compressed files that have a segment that is `wanted`, unless a copy exists.
     ///
     /// # Errors
-    /// When a file cannot be read, or the new one not be written.
+    /// [`PackError`] if a file cannot be read, a copy cannot be written, or the pack is cancelled.
     pub(crate) fn decode(&mut self, wanted: &dyn Fn(usize) -> bool, progress: &Progress) -> Result<(), PackError> {
         for segment in self.snapshot.segments().filter(|segment| wanted(*segment)) {
             let file = self.index().entry(segment).file;
@@ -60,14 +63,14 @@ impl<'a> RowFetcher<'a> {
             let path = self.decoded_path(file);
             let write = |source| PackError::Write { path: path.clone(), source };
             let mut out = create_private(&path).map_err(write)?;
-            decode(self.index(), file, &mut out, progress, &write)?;
+            decode_file(self.index(), file, &mut out, progress, &write)?;
             drop(out);
             self.decoded.insert(file, StoreFile::open(&path, self.access)?);
         }
         Ok(())
     }
 
-    /// Removes decoded files without a segment that is still `wanted`.
+    /// Removes the decoded copies of files that have no segment that is still `wanted`.
     pub(crate) fn forget_decoded(&mut self, wanted: &dyn Fn(usize) -> bool) {
         let needed: Vec<usize> = self
             .snapshot
@@ -75,10 +78,10 @@ impl<'a> RowFetcher<'a> {
             .filter(|segment| wanted(*segment))
             .map(|segment| self.index().entry(segment).file)
             .collect();
-        let gone: Vec<usize> = self.decoded.keys().copied().filter(|file| !needed.contains(file)).collect();
-        for file in gone {
+        let unneeded: Vec<usize> = self.decoded.keys().copied().filter(|file| !needed.contains(file)).collect();
+        for file in unneeded {
             self.decoded.remove(&file);
-            // What stays costs room until the end; it is hidden, and removed before the directory is published.
+            // A copy that cannot be removed costs only space: hidden files are removed before the directory is published.
             std::fs::remove_file(self.decoded_path(file)).ok();
         }
     }
@@ -86,22 +89,22 @@ impl<'a> RowFetcher<'a> {
     /// The plain bytes of a store file; a compressed one must have been decoded.
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// The file cannot be opened.
     pub(crate) fn source(&self, file: usize) -> Result<&StoreFile, StoreFileError> {
         self.decoded.get(&file).map_or_else(|| self.index().source(file), Ok)
     }
 
-    /// lastUpdated in ticks, and length, of a row.
-    pub(crate) fn facts(&self, number: usize) -> (i64, u32) {
+    /// lastUpdated in ticks and length in bytes of a row (number in the store), from the index.
+    pub(crate) fn ticks_and_length(&self, number: usize) -> (i64, u32) {
         let (segment, row) = self.index().locate(number);
         let columns = self.index().segments()[segment].columns();
         (columns.last_updated[row], columns.length(row))
     }
 
-    /// Appends a row and its line end to `out`; the bytes before the newline.
+    /// Appends a row and its newline to `out`. Returns the length without the newline.
     ///
     /// # Errors
-    /// [`PackError::Torn`] when no line is there, and what fails to be read.
+    /// As [`RowFetcher::pieces`].
     pub(crate) fn take_bytes(&self, number: usize, buffer: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<u32, PackError> {
         let start = out.len();
         self.pieces(number, buffer, &mut |piece| {
@@ -111,11 +114,12 @@ impl<'a> RowFetcher<'a> {
         Ok((out.len() - start - 1) as u32)
     }
 
-    /// Passes a row and its line end to `feed`, in pieces. A row that ends with a carriage return of its own is given
-    /// another one, because one before the newline is no part of a line.
+    /// Passes a row and its newline to `feed`, in pieces. A row that ends with a carriage return of its own gets a
+    /// second one, because readers do not count the one before a newline as part of the line.
     ///
     /// # Errors
-    /// As [`RowFetcher::take_bytes`], and those of `feed`.
+    /// [`PackError::Torn`] if the bytes at the row's place are no line that begins with `{`; errors of reading; errors
+    /// of `feed`.
     pub(crate) fn pieces(
         &self,
         number: usize,
@@ -145,13 +149,13 @@ impl<'a> RowFetcher<'a> {
                 }
                 first = false;
             }
-            let own = &bytes[(range.start.max(position) - position) as usize
+            let line_part = &bytes[(range.start.max(position) - position) as usize
                 ..(range.end.clamp(position, piece_end) - position) as usize];
-            if memchr::memchr(b'\n', own).is_some() {
+            if memchr::memchr(b'\n', line_part).is_some() {
                 return Err(torn());
             }
-            last = own.last().copied().unwrap_or(last);
-            feed(own)?;
+            last = line_part.last().copied().unwrap_or(last);
+            feed(line_part)?;
             let rest = &bytes[(range.end.clamp(position, piece_end) - position) as usize..];
             let ends = match rest {
                 // A carriage return at the end of a piece has its newline in the next one.
@@ -167,9 +171,13 @@ impl<'a> RowFetcher<'a> {
     }
 }
 
-/// Decodes a compressed store file. Where a frame of a packed one is damaged, a hole stands for it, so that everything
-/// behind it keeps its offset.
-fn decode(
+/// Decodes a compressed store file into `out`. A damaged frame of a packed file is replaced by a hole of its length, so
+/// that the rows behind it keep their offsets.
+///
+/// # Errors
+/// [`PackError`] if the file cannot be read, `out` cannot be written, or the pack is cancelled. A file that breaks off
+/// is no error.
+fn decode_file(
     index: &Index,
     file: usize,
     out: &mut File,
@@ -177,14 +185,14 @@ fn decode(
     failed: &dyn Fn(std::io::Error) -> PackError,
 ) -> Result<(), PackError> {
     let source = index.source(file)?;
-    let stopped = || match progress.cancel.load(Relaxed) {
+    let check_cancelled = || match progress.cancel.load(Relaxed) {
         true => Err(PackError::from(IndexError::Cancelled)),
         false => Ok(()),
     };
     if let Ok(Some(table)) = SeekTable::open(source) {
         let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
         for i in 0..table.frames() {
-            stopped()?;
+            check_cancelled()?;
             let frame = table.frame(i);
             let mut written = Ok(());
             let fed = reader.feed(source, &frame, &mut buffer, &mut |piece| {
@@ -198,7 +206,7 @@ fn decode(
                 Err(FrameError::Source(error)) => return Err(error.into()),
                 Err(FrameError::Damaged(_)) => {
                     let end = frame.uncompressed + frame.uncompressed_len;
-                    // It ends like a line, for the row behind it.
+                    // The hole ends with a newline: the row behind it must follow a line end.
                     out.seek(SeekFrom::Start(end - 1)).and_then(|_| out.write_all(b"\n")).map_err(failed)?;
                 }
             }
@@ -207,12 +215,12 @@ fn decode(
     }
     let mut decoder = Decoder::new(source, index.compression(file), SeekPoint::default()).map_err(PackError::decode)?;
     loop {
-        stopped()?;
+        check_cancelled()?;
         match decoder.piece(|_| {}) {
             Ok(Some(piece)) => out.write_all(piece).map_err(failed)?,
             Ok(None) => return Ok(()),
             Err(DecodeError::Source(error)) => return Err(error.into()),
-            // The index has a fault where the file is damaged; what stands before is there.
+            // The index records the damage as a fault; the rows before it are decoded.
             Err(_) => return Ok(()),
         }
     }

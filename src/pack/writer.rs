@@ -1,7 +1,8 @@
-//! Writes the data files of a packed store: head, frames, table.
+//! Writer of the data files of a packed store: header, frames, seek table.
 //!
-//! Frames are coded in parallel and written in order, so that the bytes do not depend on the threads. A file is full at
-//! about [`PACKED_FILE_BYTES`]; the next one goes on with the next number.
+//! Frames are compressed in parallel and written in order, so that the bytes do not depend on the number of threads. A
+//! file is full at about [`PACKED_FILE_BYTES`]; the next one has the next number. Which rows form a frame is decided in
+//! `cluster`.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -26,60 +27,70 @@ use crate::sys::durability::FileSync;
 use crate::sys::private_files::create_private;
 use crate::write::encode::zstd_compressor;
 
-/// What the table of each file says of the pack.
+/// Instants, in ticks, that the seek table of each file records of the packed index; `None` where the index knows none.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PackHeader {
+    /// T of the pack, rounded up to a tick.
     packed_at: i64,
+    /// First snapshot of the index.
     birth: Option<i64>,
+    /// Latest snapshot of the index.
     latest: Option<i64>,
+    /// Snapshot that first saw the rows of the file.
     first_seen: Option<i64>,
 }
 
 impl PackHeader {
-    /// For the files of a set of a snapshot.
+    /// Header of the files of a version set.
     pub(crate) fn new(snapshot: &Snapshot, set: VersionSet) -> PackHeader {
         let generation = snapshot.index().generation();
         let packed_at = crate::index::meta::ticks_rounded_up(snapshot.as_of());
-        // Rows that are never late count as seen from the start.
+        // Rows that never arrive late count as seen by the first snapshot.
         let first_seen = set.or(generation.birth);
         PackHeader { packed_at, birth: generation.birth, latest: generation.latest, first_seen }
     }
 }
 
-/// A frame, coded.
+/// A compressed frame with the facts that the seek table records of it.
 pub(crate) struct EncodedFrame {
     bytes: Vec<u8>,
+    /// Hash (xxh3, 64 bits) of the compressed bytes.
     hash: u64,
+    /// Length of each line without its newline.
     lengths: Vec<u32>,
+    /// Least and greatest lastUpdated in ticks, see [`min_max_ticks`].
     updated: (i64, i64),
 }
 
 impl EncodedFrame {
+    /// Uncompressed bytes of the frame.
     fn uncompressed(&self) -> u64 {
         self.lengths.iter().map(|length| u64::from(*length) + 1).sum()
     }
 }
 
-/// An owner of a version that has left, for the table: the DELETE entry in its frame, and the rest.
+/// Table entry for a DELETE entry: an owner of the version that the pack dropped for it.
 pub(crate) struct PriorOwnerEntry {
-    /// Number of the DELETE entry in the frame.
+    /// Number of the DELETE entry in its frame.
     pub entry: u32,
-    /// lastUpdated of the version.
+    /// lastUpdated of the dropped version in ticks; for the sentinel `LATE`, the T that first saw it.
     pub updated: i64,
-    /// Base and id, or a sentinel.
+    /// Base URL and id of the patient, or a sentinel of the seek table (`NOBODY`, `FOLLOWED`, `LATE`).
     pub owner: Result<(String, Id), u32>,
 }
 
-/// A data file under construction.
+/// A data file that is being written, and its table so far.
 struct OpenPackFile {
     file: BufWriter<File>,
     path: PathBuf,
     table: SeekTable,
+    /// Length of each line of the file without its newline.
     lengths: Vec<u32>,
+    /// Bytes written to the file so far.
     file_bytes: u64,
 }
 
-/// Writes the data files of one type.
+/// Writes the data files of one resource type.
 pub(crate) struct PackWriter {
     directory: PathBuf,
     resource_type: ResourceType,
@@ -91,26 +102,26 @@ pub(crate) struct PackWriter {
 }
 
 impl PackWriter {
-    /// A writer that has written nothing.
+    /// A writer without an open file.
     pub(crate) fn new(directory: &Path, resource_type: ResourceType, level: i32, sync: FileSync) -> PackWriter {
         let directory = directory.to_path_buf();
         PackWriter { directory, resource_type, level, sync, ordinal: 0, header: None, open: None }
     }
 
-    /// What follows belongs to another set, which has files of its own.
+    /// Begins a version set, which gets files of its own.
     ///
     /// # Errors
-    /// When the file of the former set cannot be finished.
+    /// [`PackError`] if the last file of the former set cannot be finished.
     pub(crate) fn begin(&mut self, header: PackHeader, packed: &mut PackReport) -> Result<(), PackError> {
         self.finish(packed)?;
         self.header = Some(header);
         Ok(())
     }
 
-    /// Codes frames of rows and writes them.
+    /// Compresses frames of rows in parallel and writes them in order. Each frame is a range of `keys`.
     ///
     /// # Errors
-    /// When rows cannot be read or the file not be written.
+    /// [`PackError`] if rows cannot be read or the file cannot be written.
     pub(crate) fn frames(
         &mut self,
         keys: &[SortKey],
@@ -119,19 +130,19 @@ impl PackWriter {
         packed: &mut PackReport,
     ) -> Result<(), PackError> {
         let level = self.level;
-        let coded: Vec<Option<EncodedFrame>> = frames
+        let encoded: Vec<Option<EncodedFrame>> = frames
             .par_iter()
             .map_init(
                 || FrameEncoder::new(level),
-                |coder, frame| {
+                |encoder, frame| {
                     let numbers: Vec<usize> = keys[frame.clone()].iter().map(|key| key.row as usize).collect();
-                    coder.as_mut().map_err(|error| PackError::code(error))?.rows(&numbers, rows)
+                    encoder.as_mut().map_err(|error| PackError::code(error))?.rows(&numbers, rows)
                 },
             )
             .collect::<Result<_, PackError>>()?;
-        for (frame, coded) in frames.iter().zip(coded) {
-            match coded {
-                Some(coded) => self.put(&coded, Vec::new(), packed)?,
+        for (frame, encoded) in frames.iter().zip(encoded) {
+            match encoded {
+                Some(encoded) => self.put(&encoded, Vec::new(), packed)?,
                 None => self.long_row(keys[frame.start].row as usize, rows, packed)?,
             }
             packed.rows += frame.len() as u64;
@@ -139,36 +150,36 @@ impl PackWriter {
         Ok(())
     }
 
-    /// Writes a frame of whole lines that are given as they are. `left` are the owners of their DELETE entries.
+    /// Writes one frame of these lines. `prior_owners` are the entries of their DELETE entries.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// [`PackError`] if the frame cannot be compressed or written.
     pub(crate) fn lines(
         &mut self,
         text: &[u8],
         lengths: Vec<u32>,
         updated: (i64, i64),
-        left: Vec<PriorOwnerEntry>,
+        prior_owners: Vec<PriorOwnerEntry>,
         packed: &mut PackReport,
     ) -> Result<(), PackError> {
-        let mut coder = FrameEncoder::new(self.level).map_err(|error| PackError::code(&error))?;
-        let bytes = coder.encode(text).map_err(|error| PackError::code(&error))?;
+        let mut encoder = FrameEncoder::new(self.level).map_err(|error| PackError::code(&error))?;
+        let bytes = encoder.encode(text).map_err(|error| PackError::code(&error))?;
         let hash = xxh3_64(&bytes);
-        self.put(&EncodedFrame { bytes, hash, lengths, updated }, left, packed)
+        self.put(&EncodedFrame { bytes, hash, lengths, updated }, prior_owners, packed)
     }
 
-    /// Writes a file without a frame, for the sake of its table: it remembers the index that was packed.
+    /// Writes a file without frames, whose table records the instants of the packed index.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// [`PackError`] if it cannot be written.
     pub(crate) fn empty(&mut self, header: PackHeader, packed: &mut PackReport) -> Result<(), PackError> {
         self.begin(header, packed)?;
-        self.file(0, 0, packed)?;
+        self.file_for(0, 0, packed)?;
         self.finish(packed)
     }
 
-    /// The file that takes a frame of so many bytes and rows.
-    fn file(&mut self, bytes: u64, rows: u64, packed: &mut PackReport) -> Result<&mut OpenPackFile, PackError> {
+    /// The open file, or the next one if this has no room for a frame of so many bytes and rows.
+    fn file_for(&mut self, bytes: u64, rows: u64, packed: &mut PackReport) -> Result<&mut OpenPackFile, PackError> {
         let full = self.open.as_ref().is_some_and(|open| {
             let entries = open.lengths.len().max(open.table.left.len()) as u64;
             open.table.uncompressed_len() + bytes > PACKED_FILE_BYTES || entries + rows > PACKED_ROWS_MAX
@@ -194,21 +205,22 @@ impl PackWriter {
         Ok(self.open.as_mut().expect("opened above"))
     }
 
+    /// Writes a frame and adds it to the table.
     fn put(
         &mut self,
-        coded: &EncodedFrame,
-        left: Vec<PriorOwnerEntry>,
+        encoded: &EncodedFrame,
+        prior_owners: Vec<PriorOwnerEntry>,
         packed: &mut PackReport,
     ) -> Result<(), PackError> {
-        let uncompressed = coded.uncompressed();
-        let entries = coded.lengths.len().max(left.len()) as u64;
-        let open = self.file(uncompressed, entries, packed)?;
-        open.write(&coded.bytes)?;
+        let uncompressed = encoded.uncompressed();
+        let entries = encoded.lengths.len().max(prior_owners.len()) as u64;
+        let open = self.file_for(uncompressed, entries, packed)?;
+        open.write(&encoded.bytes)?;
         let frame = open.table.frames() as u32;
-        let rows = coded.lengths.len() as u32;
-        open.table.push(coded.bytes.len() as u64, uncompressed, coded.hash, coded.updated, rows);
-        open.lengths.extend_from_slice(&coded.lengths);
-        for PriorOwnerEntry { entry, updated, owner } in left {
+        let rows = encoded.lengths.len() as u32;
+        open.table.push(encoded.bytes.len() as u64, uncompressed, encoded.hash, encoded.updated, rows);
+        open.lengths.extend_from_slice(&encoded.lengths);
+        for PriorOwnerEntry { entry, updated, owner } in prior_owners {
             let owner = match owner {
                 Ok(name) => {
                     // Neighbouring entries mostly share their owner.
@@ -226,11 +238,11 @@ impl PackWriter {
         Ok(())
     }
 
-    /// A row that is too long to be held, as a frame of its own, coded on the way to the file.
+    /// Writes a row that is too long to be held as a frame of its own, compressed on the way to the file.
     fn long_row(&mut self, number: usize, rows: &RowFetcher<'_>, packed: &mut PackReport) -> Result<(), PackError> {
-        let (ticks, length) = rows.facts(number);
+        let (ticks, length) = rows.ticks_and_length(number);
         let level = self.level;
-        let open = self.file(u64::from(length) + 1, 1, packed)?;
+        let open = self.file_for(u64::from(length) + 1, 1, packed)?;
         let path = open.path.clone();
         let write = |source| PackError::Write { path: path.clone(), source };
         let mut sink = HashingWriter { file: &mut open.file, hash: Hasher64::new(), bytes: 0 };
@@ -251,10 +263,10 @@ impl PackWriter {
         Ok(())
     }
 
-    /// Ends the file that is open.
+    /// Ends the open file, if there is one, with its table.
     ///
     /// # Errors
-    /// When it cannot be written or synced.
+    /// [`PackError`] if it cannot be written or synced.
     pub(crate) fn finish(&mut self, packed: &mut PackReport) -> Result<(), PackError> {
         let Some(mut open) = self.open.take() else { return Ok(()) };
         let path = open.path.clone();
@@ -272,13 +284,14 @@ impl PackWriter {
 }
 
 impl OpenPackFile {
+    /// Appends bytes to the file and counts them.
     fn write(&mut self, bytes: &[u8]) -> Result<(), PackError> {
         self.file_bytes += bytes.len() as u64;
         self.file.write_all(bytes).map_err(|source| PackError::Write { path: self.path.clone(), source })
     }
 }
 
-/// Hashes what passes.
+/// Hashes and counts the bytes that are written to a file.
 struct HashingWriter<'a> {
     file: &'a mut BufWriter<File>,
     hash: Hasher64,
@@ -297,7 +310,7 @@ impl Write for HashingWriter<'_> {
     }
 }
 
-/// Codes frames on one thread.
+/// Compresses frames on one thread; its buffers are used again.
 struct FrameEncoder {
     compressor: zstd::bulk::Compressor<'static>,
     text: Vec<u8>,
@@ -305,15 +318,16 @@ struct FrameEncoder {
 }
 
 impl FrameEncoder {
+    /// An encoder at a zstd level.
     fn new(level: i32) -> std::io::Result<FrameEncoder> {
         let compressor = zstd_compressor(level)?;
         Ok(FrameEncoder { compressor, text: Vec::new(), buffer: Vec::new() })
     }
 
-    /// A frame of rows; `None` for a row that is too long to be held.
+    /// Frame of these rows (numbers in the store); `None` if they are too long to be held.
     fn rows(&mut self, numbers: &[usize], rows: &RowFetcher<'_>) -> Result<Option<EncodedFrame>, PackError> {
-        let facts: Vec<(i64, u32)> = numbers.iter().map(|number| rows.facts(*number)).collect();
-        if facts.iter().map(|(_, length)| u64::from(*length) + 1).sum::<u64>() > FRAME_HELD_MAX / 2 {
+        let ticks_and_lengths: Vec<(i64, u32)> = numbers.iter().map(|number| rows.ticks_and_length(*number)).collect();
+        if ticks_and_lengths.iter().map(|(_, length)| u64::from(*length) + 1).sum::<u64>() > FRAME_HELD_MAX / 2 {
             return Ok(None);
         }
         self.text.clear();
@@ -322,16 +336,18 @@ impl FrameEncoder {
             lengths.push(rows.take_bytes(*number, &mut self.buffer, &mut self.text)?);
         }
         let bytes = self.compressor.compress(&self.text).map_err(|error| PackError::code(&error))?;
-        let ticks: Vec<i64> = facts.iter().map(|(ticks, _)| *ticks).collect();
+        let ticks: Vec<i64> = ticks_and_lengths.iter().map(|(ticks, _)| *ticks).collect();
         Ok(Some(EncodedFrame { hash: xxh3_64(&bytes), bytes, lengths, updated: min_max_ticks(&ticks) }))
     }
 
+    /// Frame of these lines.
     fn encode(&mut self, text: &[u8]) -> std::io::Result<Vec<u8>> {
         self.compressor.compress(text)
     }
 }
 
-/// Least and greatest of some instants; of none, what compares as none.
+/// Least and greatest of these instants in ticks. Missing ones ([`NO_INSTANT`]) are ignored; if all are missing the
+/// pair is (`i64::MAX`, [`NO_INSTANT`]).
 pub(crate) fn min_max_ticks(ticks: &[i64]) -> (i64, i64) {
     let dated = || ticks.iter().copied().filter(|ticks| *ticks != NO_INSTANT);
     (dated().min().unwrap_or(i64::MAX), dated().max().unwrap_or(NO_INSTANT))

@@ -1,92 +1,105 @@
-//! What happens to a patient's resources, and when: visits, later versions, deletions.
+//! Events of a patient's resources and their times: visits, second versions, deletions.
 //!
-//! Each follows from the seed, the patient and the row alone, so nothing has to be remembered from one place to another.
+//! Every time is a function of the seed, the patient and the row alone, so no state is carried from one event to
+//! another.
 
 use crate::synth::SynthOptions;
 use crate::synth::rename::choice;
 use crate::synth::seed::{SeedPatient, SeedRow};
 use crate::synth::time::{self, BEGIN, END, between};
 
-/// Distance in time of the rows of a visit, in ticks.
+/// Ticks between two rows of a visit.
 const ROW_TICKS: i64 = 1_000_000;
 
-/// What is drawn about a row or visit.
+/// Purpose of a draw (see [`choice`]): the time of a visit.
 const VISIT: u64 = 1;
+/// Purpose of a draw: whether a row has a second version.
 const UPDATE: u64 = 2;
+/// Purpose of a draw: the time of the second version.
 const UPDATE_AT: u64 = 3;
+/// Purpose of a draw: whether a row is deleted.
 const DELETION: u64 = 4;
+/// Purpose of a draw: the time of the deletion.
 const DELETION_AT: u64 = 5;
-/// The form of a time.
+/// Purpose of a draw: the text form of a time.
 const FORM: u64 = 6;
 
-/// Something that puts lines into a store.
+/// Event that puts lines into a store. Events order by time; the order of the fields matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Event {
-    pub at: i64,
+    /// Time of the event in ticks.
+    pub ticks: i64,
+    /// Number of the patient.
     pub patient: u32,
-    pub what: EventKind,
+    /// Kind of the event, and the visit or row that it concerns.
+    pub kind: EventKind,
 }
 
+/// Kind of an event, with the number of the visit or row among its patient's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum EventKind {
     /// First versions of all rows of a visit.
     Visit(u32),
     /// The second version of a row.
     Update(u32),
-    /// The end of a row.
+    /// The deletion of a row.
     Deletion(u32),
 }
 
-/// The life of one row.
-pub(crate) struct Life {
+/// Times in ticks of the versions and the deletion of one row.
+pub(crate) struct RowTimes {
+    /// lastUpdated of the first version.
     pub first: i64,
+    /// lastUpdated of the second version; `None` if there is none.
     pub second: Option<i64>,
+    /// Time of the deletion; `None` if the row is not deleted.
     pub deleted: Option<i64>,
 }
 
-pub(crate) struct Lives<'a> {
+/// Computes the events of a store from its options.
+pub(crate) struct EventModel<'a> {
     pub options: &'a SynthOptions,
 }
 
-impl Lives<'_> {
-    /// When a visit begins.
+impl EventModel<'_> {
+    /// Time in ticks of a patient's visit.
     pub(crate) fn visit(&self, patient: u64, visit: u32) -> i64 {
         let last = END - 1000 * ROW_TICKS;
         between(BEGIN, last, choice(self.options.seed, patient, u64::from(visit), VISIT))
     }
 
-    /// What happens to a row.
-    pub(crate) fn of(&self, patient: u64, number: usize, row: &SeedRow) -> Life {
+    /// Times of row `number` of a patient.
+    pub(crate) fn row_times(&self, patient: u64, number: usize, row: &SeedRow) -> RowTimes {
         let first = self.visit(patient, row.visit) + i64::from(row.place.min(999)) * ROW_TICKS;
-        let draw = |what| choice(self.options.seed, patient, number as u64, what);
-        let happens = |what, share: f64| (draw(what) >> 11) as f64 / (1u64 << 53) as f64 * 1.0 < share;
+        let draw = |purpose| choice(self.options.seed, patient, number as u64, purpose);
+        let happens = |purpose, share: f64| (draw(purpose) >> 11) as f64 / (1u64 << 53) as f64 * 1.0 < share;
         let second = happens(UPDATE, self.options.updates).then(|| between(first + ROW_TICKS, END, draw(UPDATE_AT)));
-        // A patient is never deleted: its other records would be without an owner.
-        let mortal = row.resource_type != crate::fhir::resource_type::ResourceType::PATIENT;
-        let deleted = (mortal && happens(DELETION, self.options.deletions))
+        // A patient is never deleted: its other resources would have no owner.
+        let can_be_deleted = row.resource_type != crate::fhir::resource_type::ResourceType::PATIENT;
+        let deleted = (can_be_deleted && happens(DELETION, self.options.deletions))
             .then(|| between(second.unwrap_or(first) + ROW_TICKS, END + ROW_TICKS, draw(DELETION_AT)));
-        Life { first, second, deleted }
+        RowTimes { first, second, deleted }
     }
 
-    /// Writes a time of a row.
+    /// Appends a time of a row, in a form that the hash of row and time chooses.
     pub(crate) fn put(&self, out: &mut Vec<u8>, patient: u64, number: usize, ticks: i64) {
         time::put(out, ticks, choice(self.options.seed, patient, number as u64, FORM ^ ticks as u64));
     }
 
-    /// Every event of a patient between two instants.
+    /// Appends to `all` every event of a patient from instant `from` to before `to`.
     pub(crate) fn events(&self, patient: u64, of: &SeedPatient, from: i64, to: i64, all: &mut Vec<Event>) {
-        let mut push = |at: i64, what| {
-            if (from..to).contains(&at) {
-                all.push(Event { at, patient: patient as u32, what });
+        let mut push = |ticks: i64, kind| {
+            if (from..to).contains(&ticks) {
+                all.push(Event { ticks, patient: patient as u32, kind });
             }
         };
         (0..of.visits.len() as u32).for_each(|visit| push(self.visit(patient, visit), EventKind::Visit(visit)));
         for (number, row) in of.rows.iter().enumerate() {
-            let life = self.of(patient, number, row);
-            if let Some(time_ticks) = life.second {
-                push(time_ticks, EventKind::Update(number as u32));
+            let times = self.row_times(patient, number, row);
+            if let Some(ticks) = times.second {
+                push(ticks, EventKind::Update(number as u32));
             }
-            if let Some(ticks) = life.deleted {
+            if let Some(ticks) = times.deleted {
                 push(ticks, EventKind::Deletion(number as u32));
             }
         }

@@ -1,11 +1,11 @@
-//! New ids for old: a copy's UUIDs follow from the seed, the copy and the old UUID alone.
+//! New ids for copies: a copy's UUID is a function of the seed, the patient's number and the old UUID alone.
 
 use crate::hash::{xxh3_64_with_seed, xxh3_128_with_seed};
 
-/// Length of a UUID's text.
+/// Length in bytes of a UUID's text.
 pub(crate) const UUID_BYTES: usize = 36;
 
-/// The UUID that patient `patient` has in the place of `old`.
+/// UUID that replaces `old` in the resources of patient number `patient`.
 pub(crate) fn renamed(seed: u64, patient: u64, old: u128) -> u128 {
     let mut key = [0; 24];
     key[..8].copy_from_slice(&patient.to_le_bytes());
@@ -13,16 +13,16 @@ pub(crate) fn renamed(seed: u64, patient: u64, old: u128) -> u128 {
     xxh3_128_with_seed(&key, seed)
 }
 
-/// A number that decides something about a row of a patient, evenly spread.
-pub(crate) fn choice(seed: u64, patient: u64, row: u64, what: u64) -> u64 {
+/// Evenly spread number that decides one property (`purpose`) of a row of a patient.
+pub(crate) fn choice(seed: u64, patient: u64, row: u64, purpose: u64) -> u64 {
     let mut key = [0; 24];
     key[..8].copy_from_slice(&patient.to_le_bytes());
     key[8..16].copy_from_slice(&row.to_le_bytes());
-    key[16..].copy_from_slice(&what.to_le_bytes());
+    key[16..].copy_from_slice(&purpose.to_le_bytes());
     xxh3_64_with_seed(&key, seed)
 }
 
-/// Reads a UUID in lower-case hexadecimal at the start of `text`.
+/// Parses a UUID in lower-case hexadecimal at the start of `text`; `None` if there is none.
 pub(crate) fn parse(text: &[u8]) -> Option<u128> {
     let text = text.first_chunk::<UUID_BYTES>()?;
     let mut value = 0u128;
@@ -38,7 +38,7 @@ pub(crate) fn parse(text: &[u8]) -> Option<u128> {
     Some(value)
 }
 
-/// Writes a UUID as 36 characters.
+/// Appends a UUID as 36 characters.
 pub(crate) fn put(out: &mut Vec<u8>, uuid: u128) {
     let mut text = [b'-'; UUID_BYTES];
     let mut i = 0;

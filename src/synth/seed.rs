@@ -1,4 +1,4 @@
-//! The bundled patients, cut where a copy differs from them.
+//! Seed: the bundled patients, with the ranges of their lines that a copy replaces.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -36,51 +36,56 @@ bundled!(
     "Procedure"
 );
 
-/// Where a copy of a row differs from the seed.
+/// Content of a replaced range.
 #[derive(Clone, Copy)]
 pub(crate) enum SeedCut {
-    /// A UUID of the patient's.
+    /// A UUID of the patient's resources.
     Uuid(u128),
-    /// `meta.versionId`.
+    /// Digits of the `meta.versionId`.
     Version,
-    /// `meta.lastUpdated`.
+    /// Text of `meta.lastUpdated`, an instant.
     Updated,
 }
 
-/// A resource of the seed.
+/// One resource of the seed.
 pub(crate) struct SeedRow {
+    /// Type of the resource.
     pub resource_type: ResourceType,
+    /// UUID that is its id in the seed.
     pub id: u128,
     /// Its line in the seed's text, without the newline.
     line: Range<usize>,
-    /// Ranges in the text, ascending, and what stands there.
+    /// Ranges of the text that a copy replaces, ascending, and their content.
     cuts: Vec<(Range<usize>, SeedCut)>,
-    /// Number of the visit it belongs to, among its patient's.
+    /// Number of its visit among its patient's.
     pub visit: u32,
-    /// Its place among the rows of the visit.
+    /// Number of the row among those of its visit.
     pub place: u32,
 }
 
-/// A patient of the seed.
+/// One patient of the seed and its resources.
 #[derive(Default)]
 pub(crate) struct SeedPatient {
+    /// UUID that is its id in the seed.
     pub id: u128,
-    /// Rows, by type and then in the seed's order.
+    /// Its rows, by type and then in the order of the bundled files.
     pub rows: Vec<SeedRow>,
-    /// Rows of each visit, as numbers among [`SeedPatient::rows`].
+    /// Rows of each visit, as indexes into [`SeedPatient::rows`].
     pub visits: Vec<Vec<u32>>,
 }
 
-/// The bundled patients, and what they share.
+/// The bundled patients and the resources that they share.
 pub(crate) struct Seed {
+    /// All bundled files, decoded, one after another.
     text: Vec<u8>,
+    /// The patients, in order of their first row.
     pub patients: Vec<SeedPatient>,
-    /// Organizations and practitioners.
+    /// Organizations and practitioners, which belong to no patient.
     pub shared: Vec<SeedRow>,
 }
 
 impl Seed {
-    /// Decodes and cuts the bundled store.
+    /// Decodes the bundled store and finds the ranges that copies replace.
     pub(crate) fn load() -> Seed {
         let mut text = Vec::new();
         let mut lines: Vec<(ResourceType, Range<usize>)> = Vec::new();
@@ -121,7 +126,7 @@ impl Seed {
                 patients.push(SeedPatient { id: owner, ..SeedPatient::default() });
             }
             let patient = &mut patients[number];
-            // What belongs to no encounter is a visit of its own.
+            // A resource without an encounter is a visit of its own.
             let encounter = match resource_type.name() {
                 "Encounter" => id,
                 _ => reference(bytes, b"\"Encounter/").unwrap_or(id),
@@ -139,7 +144,7 @@ impl Seed {
         Seed { text, patients, shared }
     }
 
-    /// Writes a row: `put` is asked for what stands at each cut.
+    /// Appends a copy of a row and its newline; `put` appends the content of each replaced range.
     pub(crate) fn put(&self, row: &SeedRow, out: &mut Vec<u8>, mut put: impl FnMut(&mut Vec<u8>, SeedCut)) {
         let mut offset = row.line.start;
         for (range, cut) in &row.cuts {
@@ -152,17 +157,18 @@ impl Seed {
     }
 }
 
-/// The id of a row of the seed.
+/// UUID of the first `id` in a line of the seed.
 fn id_of(line: &[u8]) -> Option<u128> {
     reference(line, b"\"id\":\"")
 }
 
-/// The UUID behind the first `prefix`.
+/// UUID after the first occurrence of `prefix`; `None` if there is none.
 fn reference(line: &[u8], prefix: &[u8]) -> Option<u128> {
     memchr::memmem::find(line, prefix).and_then(|offset| parse(&line[offset + prefix.len()..]))
 }
 
-/// Where a copy differs: version, time, and every UUID but those of shared resources.
+/// Ranges that a copy replaces, in line order: version, time, and every UUID except those of shared resources. `base`
+/// is the offset of the line in the text.
 fn cuts(line: &[u8], base: usize, shared: &HashSet<u128>) -> Vec<(Range<usize>, SeedCut)> {
     let value = |name: &[u8]| {
         let from = memchr::memmem::find(line, name)? + name.len();

@@ -2,26 +2,27 @@
 
 use crate::fhir::instant::Instant;
 
-/// Ticks (100 ns) a second.
+/// Number of ticks (100 ns) in a second.
 const SECOND: i64 = 10_000_000;
-/// 2012-01-01T00:00:00Z in ticks since 1970.
+/// 2012-01-01T00:00:00Z in ticks since 1970: start of the period.
 pub(crate) const BEGIN: i64 = 1_325_376_000 * SECOND;
-/// 2025-01-01T00:00:00Z.
+/// 2025-01-01T00:00:00Z in ticks since 1970: end of the period.
 pub(crate) const END: i64 = 1_735_689_600 * SECOND;
 
-/// The instant after which about this share (0 to 1) of the rows was last updated: what to give as `_since`.
+/// Instant, in whole seconds, after which about this share (0 to 1) of the rows was last updated: a `_since` for
+/// benchmarks.
 pub(crate) fn since_share(share: f64) -> Instant {
     let ticks = END - ((END - BEGIN) as f64 * share.clamp(0.0, 1.0)) as i64;
     Instant { ticks: ticks / SECOND * SECOND, rest: Box::default() }
 }
 
-/// An instant between two, evenly by hash.
+/// Instant in ticks from `from` to before `to`, in proportion to the hash.
 pub(crate) fn between(from: i64, to: i64, hash: u64) -> i64 {
     from + ((i128::from(to - from) * i128::from(hash)) >> 64) as i64
 }
 
-/// Writes an instant; which form it has is chosen by hash: mostly `Z` and milliseconds, some with an offset, some with
-/// seconds only or with seven digits.
+/// Appends an instant. The hash chooses its form: mostly `Z` and milliseconds, some with an offset, some with whole
+/// seconds or seven digits.
 pub(crate) fn put(out: &mut Vec<u8>, ticks: i64, hash: u64) {
     use std::io::Write;
     let (offset, zone): (i64, &[u8]) = match hash % 8 {
@@ -35,12 +36,12 @@ pub(crate) fn put(out: &mut Vec<u8>, ticks: i64, hash: u64) {
         1 => 1,
         _ => SECOND / 1000,
     };
-    // Rounded towards the past, so that no row is later than its place in the order says.
+    // Rounded towards the past, so that no row is later than its place in the order of arrival.
     let ticks = ticks.div_euclid(digits) * digits + offset * SECOND;
     let from = out.len();
     write!(out, "{}", Instant { ticks, rest: Box::default() }).expect("memory takes it");
     if digits == SECOND {
-        // Behind the seconds stands `.000Z`.
+        // Cuts off `.000Z`.
         out.truncate(from + 19);
     } else {
         out.pop();

@@ -1,7 +1,8 @@
-//! An export directory against its own manifest: what is stated of each file, and what must hold for every export.
+//! Verifies an export directory against its own manifest: the facts stated for each file, and the rules that hold for
+//! every export.
 //!
-//! The store is not read here; `ledger` does that. Files are read in parallel and stream through; memory is one line a
-//! thread and 16 bytes for each resource of the export.
+//! The store is not read here; `ledger` does that. Files are read in parallel and streamed; memory is one line a thread
+//! and 16 bytes for each resource of the export.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -25,67 +26,68 @@ use crate::verify::mismatch::{Mismatch, Mismatches};
 use crate::verify::output_file::{self, FileSection, VerifiedFile};
 use crate::write::journal::{JOB, MANIFEST, STATUS};
 
-/// Names of unlisted files that a report gives.
+/// Most names of unlisted files in a report.
 const UNLISTED_MAX: usize = 100;
 
-/// What the files of one type came to.
+/// Totals of the files of one type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TypeCount {
-    /// Files.
+    /// Number of files of the type.
     pub files: u64,
-    /// Lines.
+    /// Number of lines in them.
     pub lines: u64,
-    /// Uncompressed bytes.
+    /// Bytes of the lines after decompression.
     pub bytes: u64,
-    /// Bytes on disk.
+    /// Bytes of the files on disk.
     pub file_bytes: u64,
-    /// Sum of the hashes of the lines, whatever their order: what a recount of the store compares with.
+    /// Sum of the hashes of the lines, which does not depend on their order; a recount of the store compares it.
     #[serde(skip)]
     pub sum: u64,
 }
 
-/// What an export directory was found to be.
+/// Result of verifying an export directory. Its fields are keys of the JSON report.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ExportVerification {
-    /// Whether all is as stated.
+    /// Whether there is no mismatch.
     pub holds: bool,
-    /// The transactionTime.
+    /// The transactionTime that the manifest states; `None` if it states none.
     pub transaction_time: Option<String>,
-    /// The manifest's ledger.
+    /// The ledger that the manifest states; `None` if it states none.
     pub ledger: Option<Ledger>,
-    /// What was found in `output`, by type.
+    /// Totals of the files of `output`, by type.
     pub output: BTreeMap<String, TypeCount>,
-    /// What was found in `deleted`.
+    /// Totals of the files of `deleted`.
     pub deleted: TypeCount,
-    /// What was found in `error`.
+    /// Totals of the files of `error`.
     pub error: TypeCount,
-    /// Files in the directory that the manifest does not list: information, no difference. At most 100 are named.
+    /// The first [`UNLISTED_MAX`] files in the directory that the manifest does not list. They are no mismatch.
     pub unlisted: Vec<String>,
-    /// How many there are.
+    /// Number of such files.
     pub unlisted_count: u64,
-    /// Files of which the manifest states no sizes and digest.
+    /// Files for which the manifest states no sizes and digest.
     pub without_facts: u64,
-    /// Lines too long to be held: only the project's own scanner has read them.
+    /// Lines too long to be held, which only the project's own scanner has read.
     pub long_lines: u64,
-    /// Lines that simd-json refuses for its own limits and serde_json does not.
+    /// Lines that simd-json refuses and serde_json had to judge.
     pub asked_again: u64,
-    /// Whether a new export that is to replace this one is under way in the same directory, or was interrupted there.
+    /// Whether a run that is to replace this export is active in the same directory, or was interrupted there.
     pub is_being_replaced: bool,
-    /// What is not as stated.
+    /// Facts that are not as stated.
     pub differences: Mismatches,
 }
 
 /// Verifies an export directory against its manifest. Runs on the current rayon pool.
 ///
 /// # Errors
-/// [`VerifyError::NoExport`] when the directory holds no manifest; [`VerifyError::Read`] when a file that is there cannot
-/// be read; [`VerifyError::Cancelled`].
+/// [`VerifyError::NoExport`] if the directory holds no manifest; [`VerifyError::Read`] if a file exists and cannot be
+/// read; [`VerifyError::Cancelled`].
 pub(crate) fn verify_export(directory: &Path, progress: &Progress) -> Result<ExportVerification, VerifyError> {
+    // 1. Read the manifest, then all files that it lists, in parallel.
     let bytes = manifest_bytes(directory)?;
-    let mut differences = Mismatches::default();
-    let stated = manifest::read(&bytes, &mut differences);
+    let mut mismatches = Mismatches::default();
+    let stated = manifest::read(&bytes, &mut mismatches);
     let length = |listed: &ListedFile| directory.join(&listed.name).metadata().map_or(0, |found| found.len());
     progress.scan_total.store(stated.files.iter().map(length).sum(), Relaxed);
     let found: Vec<VerifiedFile> = stated
@@ -99,11 +101,12 @@ pub(crate) fn verify_export(directory: &Path, progress: &Progress) -> Result<Exp
             output_file::read(directory, &listed.name, listed.section, &listed.of_type, algorithm, progress)
         })
         .collect::<Result<_, _>>()?;
+    // 2. Compare each file with the facts that the manifest states of it.
     let mut report =
         ExportVerification { transaction_time: stated.transaction_time.clone(), ..ExportVerification::default() };
     for (listed, found) in stated.files.iter().zip(&found) {
-        differences.absorb(found.differences.clone());
-        compare(listed, found, &stated, &mut differences);
+        mismatches.absorb(found.mismatches.clone());
+        compare_file(listed, found, &stated, &mut mismatches);
         let total = match listed.section {
             FileSection::Output => report.output.entry(listed.of_type.clone()).or_default(),
             FileSection::Deleted => &mut report.deleted,
@@ -116,26 +119,28 @@ pub(crate) fn verify_export(directory: &Path, progress: &Progress) -> Result<Exp
         total.sum = total.sum.wrapping_add(found.sum);
         report.without_facts += u64::from(listed.facts.is_none());
         report.long_lines += found.long_lines;
-        report.asked_again += found.asked_again;
+        report.asked_again += found.fallback_lines;
     }
-    check_unique(&stated.files, &found, &mut differences);
+    // 3. Compare the files with each other, with the ledger, with the journal, and with the directory.
+    check_unique(&stated.files, &found, &mut mismatches);
     let exported: u64 = report.output.values().map(|total| total.lines).sum();
     if let Some(ledger) = &stated.ledger
         && ledger.exported != exported
     {
         let what = format!("its ledger says {} exported, the files hold {exported} lines", ledger.exported);
-        differences.push(Mismatch::of_file("ledger", MANIFEST, what));
+        mismatches.push(Mismatch::of_file("ledger", MANIFEST, what));
     }
-    record_file(directory, &stated, &mut differences);
-    unlisted(directory, &stated, &mut report)?;
-    // Its own manifest and record stand until the new one is whole.
+    check_record(directory, &stated, &mut mismatches);
+    find_unlisted(directory, &stated, &mut report)?;
+    // A replacing run keeps this export's manifest until its own files are complete.
     report.is_being_replaced = directory.join(JOB).join("next").is_dir();
     report.ledger = stated.ledger;
-    report.holds = differences.is_empty();
-    report.differences = differences;
+    report.holds = mismatches.is_empty();
+    report.differences = mismatches;
     Ok(report)
 }
 
+/// Bytes of the manifest; [`VerifyError::NoExport`] if there is none.
 fn manifest_bytes(directory: &Path) -> Result<Vec<u8>, VerifyError> {
     let path = directory.join(MANIFEST);
     read_regular(&path, MANIFEST_BYTES_MAX).map_err(|error| match error.is_absence() {
@@ -153,9 +158,9 @@ fn manifest_bytes(directory: &Path) -> Result<Vec<u8>, VerifyError> {
     })
 }
 
-/// Compares a file with what the manifest states of it.
-fn compare(listed: &ListedFile, found: &VerifiedFile, stated: &StatedManifest, differences: &mut Mismatches) {
-    let mut differs = |rule, what: String| differences.push(Mismatch::of_file(rule, &listed.name, what));
+/// Compares the facts found in a file with those that the manifest states.
+fn compare_file(listed: &ListedFile, found: &VerifiedFile, stated: &StatedManifest, mismatches: &mut Mismatches) {
+    let mut differs = |rule, what: String| mismatches.push(Mismatch::of_file(rule, &listed.name, what));
     let number = |what: &str, stated: u64, found: u64| {
         (stated != found).then(|| format!("the manifest says {stated} {what}, it has {found}"))
     };
@@ -184,32 +189,32 @@ fn compare(listed: &ListedFile, found: &VerifiedFile, stated: &StatedManifest, d
     }
 }
 
-/// Each resource once in the whole export (CONS-07), and none both exported and deleted (DELETED-03).
-fn check_unique(files: &[ListedFile], found: &[VerifiedFile], differences: &mut Mismatches) {
+/// Checks that each resource occurs once in the whole export (CONS-07), and that none is both exported and deleted
+/// (DELETED-03).
+fn check_unique(files: &[ListedFile], found: &[VerifiedFile], mismatches: &mut Mismatches) {
     let output = || files.iter().zip(found).filter(|(listed, _)| listed.section == FileSection::Output);
     let mut of_types: BTreeMap<&str, Vec<&VerifiedFile>> = BTreeMap::new();
     output().for_each(|(listed, found)| of_types.entry(&listed.of_type).or_default().push(found));
-    // Type by type, so that the sorted copy is no larger than the largest type.
-    let mut twice: HashSet<u128> = HashSet::new();
+    // Sorted type by type: the copy is no larger than the largest type.
+    let mut duplicates: HashSet<u128> = HashSet::new();
     for files in of_types.values() {
         let mut all: Vec<u128> = files.iter().flat_map(|found| found.entities.iter().copied()).collect();
         all.par_sort_unstable();
-        twice.extend(all.windows(2).filter(|pair| pair[0] == pair[1] && pair[0] != 0).map(|pair| pair[0]));
+        duplicates.extend(all.windows(2).filter(|pair| pair[0] == pair[1] && pair[0] != 0).map(|pair| pair[0]));
     }
     let deletions = files.iter().zip(found).filter(|(listed, _)| listed.section == FileSection::Deleted);
     let deleted: HashSet<u128> = deletions.flat_map(|(_, found)| found.entities.iter().copied()).collect();
-    if twice.is_empty() && deleted.is_empty() {
+    if duplicates.is_empty() && deleted.is_empty() {
         return;
     }
-    let mut met = HashSet::new();
+    let mut earlier = HashSet::new();
     for (listed, found) in output() {
         for (line, entity) in found.entities.iter().enumerate() {
             let mut differs = |rule, what: &str| {
-                let difference =
-                    Mismatch { line: Some(line as u64 + 1), ..Mismatch::of_file(rule, &listed.name, what) };
-                differences.push(difference);
+                let mismatch = Mismatch { line: Some(line as u64 + 1), ..Mismatch::of_file(rule, &listed.name, what) };
+                mismatches.push(mismatch);
             };
-            if twice.contains(entity) && !met.insert(*entity) {
+            if duplicates.contains(entity) && !earlier.insert(*entity) {
                 differs("CONS-07", "its type and id stand in an earlier line of the export, too");
             }
             if deleted.contains(entity) {
@@ -219,12 +224,12 @@ fn check_unique(files: &[ListedFile], found: &[VerifiedFile], differences: &mut 
     }
 }
 
-/// The record of the run, if it is still there, must be that of this manifest.
-fn record_file(directory: &Path, stated: &StatedManifest, differences: &mut Mismatches) {
+/// Checks that the record of the run, if it still exists, is that of this manifest.
+fn check_record(directory: &Path, stated: &StatedManifest, mismatches: &mut Mismatches) {
     let Some(plan_id) = &stated.plan_id else { return };
     let name = format!("{JOB}/plan.json");
     let Ok(bytes) = read_regular(&directory.join(&name), MANIFEST_BYTES_MAX) else { return };
-    let mut differs = |what: &str| differences.push(Mismatch::of_file("record", &name, what));
+    let mut differs = |what: &str| mismatches.push(Mismatch::of_file("record", &name, what));
     match PlanRecord::from_bytes(&bytes) {
         Err(error) => differs(&format!("it cannot be read: {error}")),
         Ok(job) if job.plan_id != *plan_id => differs("it is the record of another export than the manifest's"),
@@ -240,8 +245,12 @@ fn record_file(directory: &Path, stated: &StatedManifest, differences: &mut Mism
     }
 }
 
-/// Names what lies in the directory and is not listed.
-fn unlisted(directory: &Path, stated: &StatedManifest, report: &mut ExportVerification) -> Result<(), VerifyError> {
+/// Adds to the report what lies in the directory, `deleted` and `error` and is not listed by the manifest.
+fn find_unlisted(
+    directory: &Path,
+    stated: &StatedManifest,
+    report: &mut ExportVerification,
+) -> Result<(), VerifyError> {
     let known: HashSet<&str> =
         stated.files.iter().map(|listed| listed.name.as_str()).chain([MANIFEST, STATUS]).collect();
     for (prefix, place) in
@@ -270,7 +279,7 @@ fn unlisted(directory: &Path, stated: &StatedManifest, report: &mut ExportVerifi
 }
 
 impl ExportVerification {
-    /// The report for people.
+    /// Lines of the report for people.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let place = self.transaction_time.as_deref().unwrap_or("an unknown time");

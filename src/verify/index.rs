@@ -1,8 +1,9 @@
-//! An index against the bytes it was made from, line by line, by the obvious twin of the scanner.
+//! Verifies an index against the bytes it was made from, line by line, with the reference implementation of the
+//! scanner.
 //!
-//! Every column of every segment is compared but the restarts of compressed files, and the patient dictionary. What the
-//! merge says of successions is not: a ledger recount shows whether that was right. Nothing is written: what the index on
-//! the disk lacks, or has damaged, is made in memory, and told.
+//! Every column of every segment is compared, except the seek points of compressed files, and the patient dictionary.
+//! The version chains of the global index are not compared: a ledger recount covers them. Nothing is written: parts of
+//! the index that are missing or damaged on the disk are built in memory, and reported.
 
 use crate::codec::compression::Compression;
 use crate::extract::Validate;
@@ -30,25 +31,25 @@ use std::sync::atomic::Ordering::Relaxed;
 use rayon::prelude::*;
 use serde::Serialize;
 
-/// What of the index was found on the disk.
+/// State of the index on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IndexState {
-    /// None.
+    /// The index directory has no meta file.
     Absent,
-    /// One of another version of the format, which cannot be read.
+    /// It has another version of the format, which cannot be read.
     OtherFormat,
-    /// Its generation file is damaged, so that nothing of it can be read.
+    /// Its meta file is damaged, so that nothing of it can be read.
     Damaged,
-    /// One whose generation can be read.
+    /// Its meta file can be read.
     Present,
 }
 
 impl IndexState {
-    /// Every value.
+    /// All states, for reading a name back.
     pub(crate) const ALL: [IndexState; 4] =
         [IndexState::Absent, IndexState::OtherFormat, IndexState::Damaged, IndexState::Present];
 
-    /// Its word in the report.
+    /// Word for the state in the JSON report.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             IndexState::Absent => "absent",
@@ -58,6 +59,7 @@ impl IndexState {
         }
     }
 
+    /// State of a store's index, by its meta file.
     fn of(store: &Store) -> Result<IndexState, VerifyError> {
         let path = store.index_dir().join(meta::FILE);
         match read_regular(&path, GENERATION_BYTES_MAX) {
@@ -72,73 +74,75 @@ impl IndexState {
 
 by_name!(IndexState);
 
-/// What a store's index was found to be.
+/// Result of verifying the index of a store. Its fields are keys of the JSON report.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct StoreReport {
-    /// Whether the index says what the bytes say, and is not damaged. One that is not there, or behind the store, is not.
+    /// Whether the index agrees with the bytes and is not damaged. A missing index, or one that is behind the store, is
+    /// not damaged.
     pub holds: bool,
-    /// What of the index is on the disk.
+    /// State of the index on the disk.
     pub on_disk: IndexState,
-    /// What the scan of the index had checked of each line.
+    /// Checks that the scan of the index made of each line.
     pub validate: Validate,
-    /// Store files.
+    /// Number of store files.
     pub files: u64,
-    /// Segments.
+    /// Number of segments of the index.
     #[serde(rename = "extents")]
     pub segments: u64,
-    /// Uncompressed bytes.
+    /// Bytes of the store after decompression.
     pub bytes: u64,
-    /// Lines, as the twin reads them.
+    /// Lines by kind, as the reference implementation reads them.
     pub counts: LineCounts,
-    /// Rows by type, as the twin reads them.
+    /// Resources by type, as the reference implementation reads them.
     pub types: BTreeMap<&'static str, u64>,
-    /// Work that bringing the index up to date took, in memory; `repaired` is what is damaged on the disk.
+    /// Work that bringing the index up to date in memory took; `repaired` lists the damage on the disk.
     pub index: RefreshStats,
-    /// Where index and bytes differ.
+    /// Places where index and bytes differ.
     pub differences: Mismatches,
 }
 
-/// Verifies the index of a store against its bytes. Runs on the current rayon pool; memory is bounded by the longest
-/// line that is held, a thread, and by the columns of one segment.
+/// Verifies the index of a store against its bytes. Runs on the current rayon pool. Memory is bounded, a thread, by the
+/// longest line that is held and the columns of one segment.
 ///
 /// # Errors
-/// When the store cannot be read or indexed.
+/// [`VerifyError`] if the store cannot be read or indexed.
 pub(crate) fn verify_index(store: &Store, progress: &Progress) -> Result<StoreReport, VerifyError> {
     let on_disk = IndexState::of(store)?;
-    // Nothing is believed of the index that was not checked, whatever its files' times say.
+    // 1. The index, with all its checksums verified: file times are not trusted here.
     let (index, mut work) = store.read_only().verify_and_repair(progress)?;
     if on_disk == IndexState::Damaged {
         work.repaired.push("the generation file of the index is damaged: nothing of the index can be read".to_string());
     }
     let segments: Vec<(usize, Compression)> =
-        (0..index.segment_count()).map(|at| (index.entry(at).file, index.compression(index.entry(at).file))).collect();
+        (0..index.segment_count()).map(|i| (index.entry(i).file, index.compression(index.entry(i).file))).collect();
+    // 2. Lines of each file before each segment, for line numbers in mismatches.
     let mut lines_before = vec![0; segments.len()];
-    for at in 1..segments.len() {
-        if segments[at].0 == segments[at - 1].0 {
-            lines_before[at] = lines_before[at - 1] + index.segments()[at - 1].head().lines;
+    for i in 1..segments.len() {
+        if segments[i].0 == segments[i - 1].0 {
+            lines_before[i] = lines_before[i - 1] + index.segments()[i - 1].head().lines;
         }
     }
+    // 3. Compare all segments in parallel.
     let total = index.generation().files.iter().map(|file| file.stamp.len).sum();
     progress.scan_total.store(total, Relaxed);
     progress.scan_done.store(0, Relaxed);
     let parts: Vec<Vec<SegmentCheck<'_>>> = segment_lines::tasks(&segments)
         .into_par_iter()
         .map(|task| {
-            let stretches: Vec<SegmentLines> = task
-                .clone()
-                .map(|position| SegmentLines { start: index.entry(position).start, end: index.entry(position).end })
-                .collect();
+            let ranges: Vec<SegmentLines> =
+                task.clone().map(|k| SegmentLines { start: index.entry(k).start, end: index.entry(k).end }).collect();
             let mut checks: Vec<SegmentCheck<'_>> =
                 task.clone().map(|k| SegmentCheck::new(&index, k, lines_before[k])).collect();
             let (file, compression) = segments[task.start];
-            let mut left = PriorOwners::new(index.packed(file));
-            let mut on_line = |number: usize, cut: CutLine<'_>| checks[number].check_line(cut, &mut left);
-            let hashes = segment_lines::read(index.source(file)?, compression, &stretches, progress, &mut on_line)?;
+            let mut prior_owners = PriorOwners::new(index.packed(file));
+            let mut on_line = |number: usize, cut: CutLine<'_>| checks[number].check_line(cut, &mut prior_owners);
+            let hashes = segment_lines::read(index.source(file)?, compression, &ranges, progress, &mut on_line)?;
             checks.iter_mut().zip(hashes).for_each(|(check, hash)| check.finish(hash));
             Ok(checks)
         })
         .collect::<Result<_, VerifyError>>()?;
+    // 4. Join the results in store order; then the checks that span segments.
     let mut report = StoreReport {
         holds: false,
         on_disk,
@@ -157,16 +161,16 @@ pub(crate) fn verify_index(store: &Store, progress: &Progress) -> Result<StoreRe
         for (name, rows) in &check.types {
             *report.types.entry(name).or_default() += rows;
         }
-        report.differences.absorb(check.differences);
+        report.differences.absorb(check.mismatches);
     }
     check_coverage(&index, &mut report.differences)?;
     check_dictionary(&index, &mut report.differences)?;
-    crate::verify::packed::check_packed_file(&index, &mut report.differences)?;
+    crate::verify::packed::check_packed_files(&index, &mut report.differences)?;
     report.holds = report.differences.is_empty() && report.index.repaired.is_empty();
     Ok(report)
 }
 
-/// Whether the segments of each file follow one another without a gap, to its end.
+/// Checks that the segments of each file follow one another without a gap, to its end.
 fn check_coverage(index: &Index, differences: &mut Mismatches) -> Result<(), VerifyError> {
     for file in 0..index.generation().files.len() {
         let source = index.source(file)?;
@@ -182,7 +186,7 @@ fn check_coverage(index: &Index, differences: &mut Mismatches) -> Result<(), Ver
             differences.push(Mismatch::of_file("extents", index.file_name(file), what));
         };
         for entry in index.generation().segments.iter().filter(|entry| entry.file == file) {
-            // A last line that was completed by nothing but its newline keeps its segment.
+            // A newline that was added later to complete a last line does not change the line's segment.
             if tail && entry.start == position + 1 && newline_at(position)? {
                 position += 1;
             }
@@ -201,7 +205,7 @@ fn check_coverage(index: &Index, differences: &mut Mismatches) -> Result<(), Ver
     Ok(())
 }
 
-/// Whether each owner of each segment is the patient of the dictionary that it says it is.
+/// Checks that each owner of each segment is the patient of the dictionary that it names.
 fn check_dictionary(index: &Index, differences: &mut Mismatches) -> Result<(), VerifyError> {
     for i in 0..index.segment_count() {
         let columns = index.segments()[i].columns();
@@ -221,7 +225,7 @@ fn check_dictionary(index: &Index, differences: &mut Mismatches) -> Result<(), V
 }
 
 impl StoreReport {
-    /// The report for people.
+    /// Lines of the report for people.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let in_memory = "one that was made in memory says what the store's bytes say, and nothing was written.";

@@ -1,7 +1,7 @@
-//! The parts of a JSON text that are asked for, as a small tree, by serde_json.
+//! Tree of the wanted parts of a JSON text, read by serde_json.
 //!
-//! For what is looked at beside the facts of a line: the members of a Group, the identifiers of a Patient, the outermost
-//! keys of a line that simd-json cannot read. What lies deeper than [`DEPTH_MAX`] is not looked at; the reader recurses.
+//! For what the facts of a line do not cover: the members of a Group, the identifiers of a Patient, the outermost keys
+//! of a line that simd-json cannot read. Values deeper than [`DEPTH_MAX`] are skipped, because the reader recurses.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -12,23 +12,24 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::limits::REFERENCE_BYTES_MAX;
 
-/// Deepest nesting of wanted keys and arrays of them.
+/// Deepest nesting of wanted keys and arrays that is read.
 const DEPTH_MAX: usize = 200;
-/// How serde_json hands out a number under `arbitrary_precision`: as an object with this one key.
+/// The one key of the object that serde_json makes of a number under `arbitrary_precision`.
 const NUMBER: &str = "$serde_json::private::Number";
 
-/// Which keys are read, by nesting.
+/// Keys to read, by nesting.
 #[derive(Clone, Default)]
 pub(crate) struct WantedNames(BTreeMap<&'static str, WantedNames>);
 
 impl WantedNames {
-    /// The keys on these paths, joined by dots.
+    /// The keys on these paths, whose keys are joined by dots.
     pub(crate) fn of<'p>(paths: impl IntoIterator<Item = &'p &'static str>) -> WantedNames {
         let mut all = WantedNames::default();
         paths.into_iter().for_each(|path| all.add(path));
         all
     }
 
+    /// Adds the keys of one path.
     fn add(&mut self, path: &'static str) {
         path.split('.').fold(self, |wanted_names, key| wanted_names.0.entry(key).or_default());
     }
@@ -38,29 +39,29 @@ impl WantedNames {
 #[derive(Clone, Debug)]
 pub(crate) struct JsonTree<'a> {
     root: Cow<'a, Json>,
-    /// Whether a wanted key stood twice in one object.
-    pub twice: bool,
+    /// Whether a wanted key occurs twice in one object.
+    pub duplicate_key: bool,
 }
 
-/// A value; `Other` stands for what is there and not looked at.
+/// A value of the tree.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Json {
-    /// `null`.
+    /// The literal `null` of JSON.
     Null,
-    /// `true` or `false`.
+    /// The literal `true` or `false`.
     Bool(bool),
-    /// A number, or an object of which no key is wanted.
+    /// A number, an object of which no key is wanted, or a value that was skipped.
     Other,
-    /// A string.
+    /// A string, with its escapes resolved.
     Text(String),
-    /// An array.
+    /// An array with its elements.
     List(Vec<Json>),
-    /// An object: its wanted keys.
+    /// An object with its wanted keys, in order, duplicates included.
     Map(Vec<(String, Json)>),
 }
 
 impl Json {
-    /// A string of no more than the bytes that are looked at.
+    /// The string, if it is one of at most [`REFERENCE_BYTES_MAX`] bytes.
     pub(crate) fn text(&self) -> Option<&str> {
         match self {
             Json::Text(text) if text.len() <= REFERENCE_BYTES_MAX => Some(text),
@@ -68,45 +69,46 @@ impl Json {
         }
     }
 
-    fn flat<'a>(&'a self, out: &mut Vec<&'a Json>) {
+    /// Appends the value, or the elements of nested arrays in order.
+    fn flatten_into<'a>(&'a self, out: &mut Vec<&'a Json>) {
         match self {
-            Json::List(items) => items.iter().for_each(|item| item.flat(out)),
+            Json::List(items) => items.iter().for_each(|item| item.flatten_into(out)),
             other => out.push(other),
         }
     }
 }
 
 impl<'a> JsonTree<'a> {
-    /// Reads a text, all of whose grammar is checked; `None` when it is no JSON object.
+    /// Reads a text and checks its whole grammar; `None` if it is no JSON object.
     pub(crate) fn read(text: &str, want: &WantedNames) -> Option<JsonTree<'a>> {
-        let twice = Cell::new(false);
+        let duplicate_key = Cell::new(false);
         let mut reader = serde_json::Deserializer::from_str(text);
         reader.disable_recursion_limit();
-        let root = TreeReader { want, twice: &twice, depth: 0 }.deserialize(&mut reader).ok()?;
+        let root = TreeReader { want, duplicate_key: &duplicate_key, depth: 0 }.deserialize(&mut reader).ok()?;
         reader.end().ok()?;
         let is_object = matches!(root, Json::Map(_));
-        is_object.then(|| JsonTree { root: Cow::Owned(root), twice: twice.get() })
+        is_object.then(|| JsonTree { root: Cow::Owned(root), duplicate_key: duplicate_key.get() })
     }
 
-    /// A value as a tree of its own.
+    /// A tree whose root is a value of another tree.
     pub(crate) fn of(root: &'a Json) -> JsonTree<'a> {
-        JsonTree { root: Cow::Borrowed(root), twice: false }
+        JsonTree { root: Cow::Borrowed(root), duplicate_key: false }
     }
 
-    /// What stands at a path, arrays on the way and at its end followed (reading 8: other shapes are followed, too).
+    /// Values at a path; arrays on the way and at its end are flattened (reading 8: other shapes are followed, too).
     pub(crate) fn objects(&self, path: &str) -> Vec<&Json> {
-        let mut here = vec![&*self.root];
+        let mut level = vec![&*self.root];
         for key in path.split('.') {
             let mut next = Vec::new();
-            for value in here {
-                children(value, key).for_each(|child| child.flat(&mut next));
+            for value in level {
+                children(value, key).for_each(|child| child.flatten_into(&mut next));
             }
-            here = next;
+            level = next;
         }
-        here
+        level
     }
 
-    /// The values at the end of a path, arrays on the way followed; an array at the end is what it is.
+    /// Values at the end of a path; arrays on the way are flattened, one at the end is returned as a list.
     pub(crate) fn leaves<'s>(&'s self, path: &str) -> impl Iterator<Item = &'s Json> + use<'s, 'a> {
         let (before, key) = path.rsplit_once('.').unwrap_or(("", path));
         let holders = if before.is_empty() { vec![&*self.root] } else { self.objects(before) };
@@ -114,15 +116,17 @@ impl<'a> JsonTree<'a> {
     }
 }
 
+/// Values of a key of an object; none if the value is no object.
 fn children<'j>(value: &'j Json, key: &str) -> impl Iterator<Item = &'j Json> {
     let entries = if let Json::Map(entries) = value { &entries[..] } else { &[] };
     entries.iter().filter(move |(name, _)| name == key).map(|(_, child)| child)
 }
 
+/// Deserialises the wanted keys below one value.
 #[derive(Clone, Copy)]
 struct TreeReader<'a> {
     want: &'a WantedNames,
-    twice: &'a Cell<bool>,
+    duplicate_key: &'a Cell<bool>,
     depth: usize,
 }
 
@@ -130,7 +134,7 @@ impl<'de> DeserializeSeed<'de> for TreeReader<'_> {
     type Value = Json;
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
         if self.depth > DEPTH_MAX {
-            // Passed by without recursion, whatever its depth.
+            // serde_json skips ignored values without recursion.
             return <IgnoredAny as serde::Deserialize>::deserialize(deserializer).map(|_| Json::Other);
         }
         deserializer.deserialize_any(self)
@@ -178,7 +182,7 @@ impl<'de> Visitor<'de> for TreeReader<'_> {
                 continue;
             };
             if entries.iter().any(|(name, _)| *name == key) {
-                self.twice.set(true);
+                self.duplicate_key.set(true);
             }
             entries.push((key, map.next_value_seed(TreeReader { want, depth: self.depth + 1, ..self })?));
         }
@@ -186,8 +190,8 @@ impl<'de> Visitor<'de> for TreeReader<'_> {
     }
 }
 
-/// serde_json refuses a lone surrogate escape in a string that it hands out, RFC 8259 does not: U+FFFD is put there, as
-/// illegal as the original wherever the text decides anything.
+/// Replaces lone surrogate escapes by U+FFFD. RFC 8259 allows them, serde_json refuses them in a string that it
+/// returns; neither form is legal where the text decides anything.
 pub(crate) fn without_lone_surrogates(text: &str) -> Cow<'_, str> {
     if !text.contains("\\u") {
         return Cow::Borrowed(text);

@@ -1,8 +1,8 @@
-//! The ledger of an export, recounted line by line from the store's bytes.
+//! Verifies the ledger of an export: a recount, line by line, from the store's bytes.
 //!
-//! The record in the export's directory says what was asked and which bytes were seen; nothing else of the run is used,
-//! and nothing of an index. Memory grows with the rows of the store, some 200 bytes each: this is an audit, not a part
-//! of an export.
+//! The record in the export's directory states the request and the bytes that were seen; nothing else of the run is
+//! used, and nothing of an index. Memory grows with the rows of the store, some 200 bytes each: this is an audit, not a
+//! part of an export.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,14 +26,14 @@ use crate::verify::request::RecordedRequest;
 use crate::verify::version_history::VersionHistory;
 use crate::write::journal::{JOB, MANIFEST};
 
-/// Where to look for what the record names, if not where the record says.
+/// Places of files that the record names, if they have moved since.
 #[derive(Clone, Debug)]
 pub(crate) struct LedgerOptions {
-    /// The store, if it has moved since the export.
+    /// The store; `None` if it is where the record says.
     pub store: Option<PathBuf>,
-    /// The Group file or list of patients, if it has moved (or came by standard input).
+    /// The Group file or list of patients; `None` if it is where the record says. Needed if it came by standard input.
     pub population_file: Option<PathBuf>,
-    /// How store files are read.
+    /// Access path for store files.
     pub access: Access,
 }
 
@@ -43,10 +43,10 @@ impl Default for LedgerOptions {
     }
 }
 
-/// A class of the ledger, as stated and as counted.
+/// Lines of one class of the ledger, as stated and as counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct ClassCount {
-    /// Its name in the manifest.
+    /// Name of the class in the manifest.
     pub class: &'static str,
     /// Lines that the manifest states.
     pub stated: u64,
@@ -54,29 +54,29 @@ pub(crate) struct ClassCount {
     pub recounted: u64,
 }
 
-/// A recounted ledger.
+/// Result of a recount. Its fields are keys of the JSON report.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LedgerReport {
-    /// Whether every class is as stated, and the exported lines are those that the recount would export.
+    /// Whether every class is as stated, and the exported lines are those that the recount selects.
     pub holds: bool,
-    /// The store that was read.
+    /// Path of the store that was read.
     pub store: String,
-    /// The classes in the order in which they are asked (reading 10), `lines` first.
+    /// The classes in the order of reading 10, `lines` first.
     pub classes: Vec<ClassCount>,
-    /// Lines exported by type, as recounted.
+    /// Lines that the recount selects, by type.
     pub exported: BTreeMap<&'static str, u64>,
     /// Lines too long to be held, which only the scanner has read.
     pub long_lines: u64,
-    /// What is not as stated.
+    /// Facts that are not as stated.
     pub differences: Mismatches,
 }
 
-/// Recounts the ledger of an export whose files `export` has found. Runs on the current rayon pool.
+/// Recounts the ledger of an export whose files were verified as `export`. Runs on the current rayon pool.
 ///
 /// # Errors
-/// [`VerifyError::Record`] when the record or the manifest does not say what is needed; store errors, among them
-/// [`crate::error::IndexError::Changed`] when the store no longer holds the bytes that were exported.
+/// [`VerifyError::Record`] if the record or the manifest lacks something that the recount needs; store errors, among
+/// them [`crate::error::IndexError::Changed`] if the store no longer holds the bytes that were exported.
 pub(crate) fn verify_ledger(
     directory: &Path,
     export: &ExportVerification,
@@ -103,12 +103,12 @@ pub(crate) fn verify_ledger(
     if export.transaction_time.as_deref() != Some(job.snapshot.as_of.as_str()) {
         differences.push(Mismatch::of_file("record", MANIFEST, "its transactionTime is not that of the record"));
     }
-    let classes = classes(&stated, &found.ledger);
+    let classes = class_counts(&stated, &found.ledger);
     for count in classes.iter().filter(|count| count.stated != count.recounted) {
         let what = format!("the ledger says {} {}, the recount {}", count.stated, count.class, count.recounted);
         differences.push(Mismatch::of_file("ledger", MANIFEST, what));
     }
-    // The counts may agree by chance: the lines themselves must be the same.
+    // Equal counts may be chance: the sums of the lines' hashes must agree, too.
     for resource_type in crate::fhir::resource_type::ResourceType::all() {
         let name = resource_type.name();
         let (lines, sum) = found.exported.get(name).copied().unwrap_or_default();
@@ -132,6 +132,7 @@ pub(crate) fn verify_ledger(
     })
 }
 
+/// Directory of the store: the caller's, or the first recorded path that exists; `None` if neither does.
 fn store_root(job: &PlanRecord, options: &LedgerOptions) -> Option<PathBuf> {
     if let Some(store) = &options.store {
         return Some(store.clone());
@@ -140,7 +141,8 @@ fn store_root(job: &PlanRecord, options: &LedgerOptions) -> Option<PathBuf> {
     recorded.into_iter().filter(|path| !path.is_empty()).map(PathBuf::from).find(|path| path.is_dir())
 }
 
-fn classes(stated: &Ledger, recounted: &Ledger) -> Vec<ClassCount> {
+/// Pairs the classes of two ledgers, in the order of reading 10.
+fn class_counts(stated: &Ledger, recounted: &Ledger) -> Vec<ClassCount> {
     type ClassTotals = (&'static str, fn(&Ledger) -> u64);
     let all: [ClassTotals; 11] = [
         ("lines", |ledger| ledger.lines),
@@ -159,7 +161,7 @@ fn classes(stated: &Ledger, recounted: &Ledger) -> Vec<ClassCount> {
 }
 
 impl LedgerReport {
-    /// The report for people.
+    /// Lines of the report for people.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = vec![match self.holds {
             true => format!("The ledger is what a recount of {} gives.", self.store),

@@ -1,8 +1,8 @@
-//! Counts of lines by what they are.
+//! Counts of the lines of a store by kind, as the reference implementation classifies them.
 
 use serde::Serialize;
 
-/// Lines by what they are.
+/// Numbers of lines by kind; the fields are keys of a JSON report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
@@ -12,11 +12,12 @@ pub(crate) struct LineCounts {
     pub faulty: u64,
     pub tombstone: u64,
     pub rows: u64,
-    /// Lines too long to be held, which only the scanner has read.
+    /// Lines too long to be held, which only the scanner has read; they are counted under their kind, too.
     pub long: u64,
 }
 
 impl LineCounts {
+    /// Adds the counts of another segment.
     pub(crate) fn add(&mut self, other: &LineCounts) {
         self.lines += other.lines;
         self.blank += other.blank;

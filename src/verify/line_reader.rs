@@ -1,8 +1,7 @@
-//! Cuts bytes that come in pieces into lines, and holds no line that is too long to be held.
+//! Splits bytes that arrive in pieces into lines, without holding a line that is too long.
 //!
-//! Nothing is taken from the line cutter of the index, which this one is to check. A line longer than
-//! [`LINE_HELD_MAX`] is given to the project's own scanner piece by piece instead, and told as such: for it there is no
-//! second opinion.
+//! Shares no code with the line splitter of the index, which it checks. A line longer than [`LINE_HELD_MAX`] is fed to
+//! the project's own scanner piece by piece and marked as such: it is not checked by a second reader.
 
 use crate::extract::Validate;
 use crate::extract::extractor::Extractor;
@@ -12,64 +11,69 @@ use crate::simd::Kernel;
 use crate::verify::oracle_line::OracleLine;
 use memchr::memchr;
 
+/// UTF-8 byte order mark.
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// Whether a byte order mark at the start of the file is passed by (reading 8) or is part of the first line.
+/// Treatment of a byte order mark at the start of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LineMark {
-    /// It is no part of a line.
+    /// It is skipped (reading 8).
     Skip,
-    /// It is what it is.
+    /// It is part of the first line.
     Keep,
 }
 
-/// A line.
+/// A line and its place in the file.
 pub(crate) struct CutLine<'a> {
-    /// Where it begins in the (uncompressed) file.
+    /// Offset of its first byte in the uncompressed file.
     pub offset: u64,
-    /// Whether a newline ends it.
+    /// Whether a newline ends the line.
     pub ended: bool,
-    /// Its bytes without the newline, or what stands for them.
+    /// Its bytes without the newline, or a substitute for them.
     pub body: Body<'a>,
 }
 
-/// What is known of a line.
+/// Content of a line, as far as it is available.
 pub(crate) enum Body<'a> {
-    /// All of it.
+    /// All bytes of the line.
     Whole(&'a [u8]),
-    /// Too long to be held: its length without newline and one carriage return, the hash of that much, and what the
-    /// scanner made of it.
+    /// A line too long to be held: its length without newline and one carriage return, the hash (xxh3, 64 bits) of
+    /// those bytes, and the scanner's facts.
     Long(u64, u64, OracleLine),
-    /// The file cannot be decoded further: so many bytes of a line were there.
+    /// The file cannot be decoded any further: number of bytes of the line before that point.
     Broken(u64),
 }
 
-/// A line that is too long to be held.
+/// State of a line that is too long to be held.
 struct LongLine {
     extractor: Extractor,
     length: u64,
     blank: bool,
-    /// A carriage return that may be the last byte.
+    /// Whether the bytes so far end with a carriage return, which is not counted until another byte follows.
     carriage: bool,
     hash: Hasher64,
 }
 
-/// Cuts the bytes of a file, or of a stretch of it that begins at a line's start.
+/// Splits the bytes of a file, or of a part of it that begins with a line.
 pub(crate) struct LineReader {
     mark: LineMark,
+    /// Offset of the next byte in the uncompressed file.
     position: u64,
+    /// Offset of the current line.
     start: u64,
+    /// Bytes of the current line that came with earlier pieces.
     held: Vec<u8>,
     long: Option<Box<LongLine>>,
 }
 
 impl LineReader {
-    /// Begins at an offset of the file.
+    /// A reader that begins at an offset of the uncompressed file.
     pub(crate) fn new(offset: u64, mark: LineMark) -> LineReader {
         LineReader { mark, position: offset, start: offset, held: Vec::new(), long: None }
     }
 
-    /// The next bytes. The first piece of a file has the whole byte order mark, if there is one.
+    /// Takes the next bytes and passes each line that they complete to `on_line`. The first piece of a file must hold
+    /// the whole byte order mark, if there is one.
     pub(crate) fn feed(&mut self, mut piece: &[u8], on_line: &mut dyn FnMut(CutLine<'_>)) {
         if self.position == 0 && self.mark == LineMark::Skip && piece.starts_with(BOM) {
             (self.position, self.start) = (3, 3);
@@ -90,23 +94,25 @@ impl LineReader {
         self.position += piece.len() as u64;
     }
 
-    /// Whether the bytes so far end with a whole line.
+    /// Whether the bytes so far end with a newline.
     pub(crate) fn is_between_lines(&self) -> bool {
         self.position == self.start
     }
 
-    /// No more bytes: what stands behind the last newline is a line.
+    /// Ends the file: bytes after the last newline are a line without one.
     pub(crate) fn finish(mut self, on_line: &mut dyn FnMut(CutLine<'_>)) {
         if self.position > self.start {
             self.close(false, on_line);
         }
     }
 
-    /// The bytes cannot be read further: what stands behind the last newline, be it nothing, is a broken line.
+    /// Ends a file that cannot be decoded any further: the bytes after the last newline, even if there are none, are a
+    /// broken line.
     pub(crate) fn break_off(self, on_line: &mut dyn FnMut(CutLine<'_>)) {
         on_line(CutLine { offset: self.start, ended: false, body: Body::Broken(self.position - self.start) });
     }
 
+    /// Keeps bytes of an incomplete line, or scans them if the line is too long.
     fn hold_bytes(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
@@ -129,10 +135,11 @@ impl LineReader {
         }
     }
 
+    /// Passes the current line to `on_line`.
     fn close(&mut self, ended: bool, on_line: &mut dyn FnMut(CutLine<'_>)) {
         let body = match self.long.take() {
             Some(mut long) => {
-                let line = long.line();
+                let line = long.finish();
                 Body::Long(long.length, long.hash.digest(), line)
             }
             None => Body::Whole(&self.held),
@@ -143,23 +150,26 @@ impl LineReader {
 }
 
 impl LongLine {
+    /// Takes the next bytes of the line; a carriage return at their end waits for the next ones.
     fn feed(&mut self, bytes: &[u8]) {
         let Some((last, head)) = bytes.split_last() else { return };
         if self.carriage {
-            self.take(b"\r");
+            self.scan(b"\r");
         }
         self.carriage = *last == b'\r';
-        self.take(if self.carriage { head } else { bytes });
+        self.scan(if self.carriage { head } else { bytes });
     }
 
-    fn take(&mut self, bytes: &[u8]) {
+    /// Hashes, counts and scans bytes of the line.
+    fn scan(&mut self, bytes: &[u8]) {
         self.blank = self.blank && bytes.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r'));
         self.length += bytes.len() as u64;
         self.hash.update(bytes);
         self.extractor.feed(bytes);
     }
 
-    fn line(&mut self) -> OracleLine {
+    /// Facts of the complete line.
+    fn finish(&mut self) -> OracleLine {
         match self.extractor.finish() {
             _ if self.blank => OracleLine::Blank,
             _ if self.length > ROW_BYTES_MAX => OracleLine::Faulty,

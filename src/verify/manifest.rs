@@ -1,6 +1,7 @@
-//! The shape of a manifest, as the Bulk Data IG and this project's own rules have it (MANIFEST-01…18).
+//! Checks the shape of a manifest by the Bulk Data IG and this project's own rules (MANIFEST-01…18), and extracts its
+//! statements.
 //!
-//! Read from plain JSON, not through the types that wrote it, so that a key too many or of the wrong type is seen.
+//! Reads plain JSON, not the types that wrote it, so that an additional key or a value of the wrong type is found.
 
 use serde_json::{Map, Value};
 
@@ -13,38 +14,38 @@ use crate::verify::output_file::FileSection;
 use crate::write::journal::MANIFEST;
 use crate::write::manifest::{EXPORT_KEY, FILE_KEY, FileFacts, ManifestItem};
 
-/// A file that the manifest lists.
+/// One item of the manifest.
 pub(crate) struct ListedFile {
-    /// Where in the manifest.
+    /// Section of the manifest that the item is in.
     pub section: FileSection,
-    /// Its name relative to the directory.
+    /// File name, relative to the export directory.
     pub name: String,
-    /// Type of its lines.
+    /// Resource type of the file's lines.
     pub of_type: String,
-    /// Lines, if stated.
+    /// Number of lines; `None` if not stated.
     pub count: Option<u64>,
-    /// Sizes and digest, if stated.
+    /// Sizes and digest; `None` if not stated.
     pub facts: Option<FileFacts>,
 }
 
-/// What a manifest states.
+/// Statements of a manifest.
 #[derive(Default)]
 pub(crate) struct StatedManifest {
-    /// The transactionTime.
+    /// The transactionTime; `None` if it is missing or no instant.
     pub transaction_time: Option<String>,
-    /// Its files in its order.
+    /// Items of all sections in the manifest's order.
     pub files: Vec<ListedFile>,
-    /// The ledger of the root extension.
+    /// Ledger of the root extension; `None` if it is missing or cannot be read.
     pub ledger: Option<Ledger>,
-    /// The bounds of the root extension.
+    /// Size bounds of the root extension; `None` if they are missing.
     pub bounds: Option<FileBounds>,
-    /// Name of the plan.
+    /// Id of the plan; `None` if it is missing.
     pub plan_id: Option<String>,
 }
 
-/// Reads a manifest; what is wrong with it goes to `differences`.
-pub(crate) fn read(bytes: &[u8], differences: &mut Mismatches) -> StatedManifest {
-    let mut wrong = |rule, what: String| differences.push(Mismatch::of_file(rule, MANIFEST, what));
+/// Reads a manifest; rules that it breaks are added to `mismatches`.
+pub(crate) fn read(bytes: &[u8], mismatches: &mut Mismatches) -> StatedManifest {
+    let mut wrong = |rule, what: String| mismatches.push(Mismatch::of_file(rule, MANIFEST, what));
     let mut stated = StatedManifest::default();
     let root = match serde_json::from_slice::<Value>(bytes) {
         Ok(Value::Object(root)) => root,
@@ -53,7 +54,7 @@ pub(crate) fn read(bytes: &[u8], differences: &mut Mismatches) -> StatedManifest
             return stated;
         }
         Err(error) => {
-            // The parser's own words, which hold no content, only a place.
+            // The parser's message has a place and no content of the document.
             wrong("MANIFEST-15", format!("it cannot be read: {error}"));
             return stated;
         }
@@ -84,7 +85,7 @@ pub(crate) fn read(bytes: &[u8], differences: &mut Mismatches) -> StatedManifest
                     wrong(rule, "its deleted is empty instead of absent".to_string());
                 }
                 for (i, item) in items.iter().enumerate() {
-                    listed(section, i, item, &mut stated.files, &mut wrong);
+                    read_item(section, i, item, &mut stated.files, &mut wrong);
                 }
             }
             _ => wrong(rule, format!("its {} is no array", section.name())),
@@ -96,20 +97,21 @@ pub(crate) fn read(bytes: &[u8], differences: &mut Mismatches) -> StatedManifest
     }
     match root.get("extension") {
         None => {}
-        Some(Value::Object(extension)) => root_extension(extension, &mut stated, &mut wrong),
+        Some(Value::Object(extension)) => read_root_extension(extension, &mut stated, &mut wrong),
         Some(_) => wrong("MANIFEST-14", "its extension is no object".to_string()),
     }
     stated
 }
 
-fn listed(
+/// Reads item number `index` of a section; an item that names a file of the directory is added to `files`.
+fn read_item(
     section: FileSection,
-    offset: usize,
+    index: usize,
     item: &Value,
     files: &mut Vec<ListedFile>,
     wrong: &mut impl FnMut(&'static str, String),
 ) {
-    let place = format!("item {} of {}", offset + 1, section.name());
+    let place = format!("item {} of {}", index + 1, section.name());
     let Some(object) = item.as_object() else { return wrong("MANIFEST-15", format!("{place} is no object")) };
     object.keys().filter(|key| !["type", "url", "count", "extension"].contains(&key.as_str())).for_each(|key| {
         wrong("MANIFEST-15", format!("{place} has a property {key:?} that no item has"));
@@ -144,7 +146,8 @@ fn listed(
     files.push(ListedFile { section, name: name.to_string(), of_type: of_type.to_string(), count, facts });
 }
 
-fn root_extension(
+/// Reads plan id, bounds and ledger of the root extension, and checks that the ledger's classes add up.
+fn read_root_extension(
     extension: &Map<String, Value>,
     stated: &mut StatedManifest,
     wrong: &mut impl FnMut(&'static str, String),
@@ -166,7 +169,7 @@ fn root_extension(
     }
 }
 
-/// The number in `Patient.00012.ndjson`.
+/// Number in a name such as `Patient.00012.ndjson`; 0 if there is none.
 fn ordinal(name: &str) -> u64 {
     name.split('.').nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
 }

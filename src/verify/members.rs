@@ -1,4 +1,5 @@
-//! Whose records were asked for, resolved by obvious means: Groups as trees, lists line by line (readings 4–6).
+//! Members of the requested population, resolved without the index: Groups as JSON trees, lists line by line (readings
+//! 4–6).
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
@@ -17,64 +18,64 @@ use crate::verify::output_file::entity;
 use crate::verify::request::{RecordedRequest, VerifiedPopulation};
 use crate::verify::version_history::{VersionHistory, identifier};
 
-/// The patients asked for.
+/// The patients of the requested population.
 #[derive(Default)]
 pub(crate) struct ListedMembers {
-    /// Hashes of their names; `None` for everybody.
+    /// Hashes of their names; `None` for a population without a list.
     patients: Option<HashSet<u128>>,
-    /// The version of the Group asked for, if it lies in the store.
+    /// Index of the requested Group's version, if it is in the store.
     pub group: Option<usize>,
 }
 
 impl ListedMembers {
-    /// Whether a patient was asked for.
-    pub(crate) fn hold_member(&self, patient: u128) -> bool {
+    /// Whether a patient (hash of its name) was requested.
+    pub(crate) fn contains(&self, patient: u128) -> bool {
         self.patients.as_ref().is_none_or(|patients| patients.contains(&patient))
     }
 
-    /// Resolves a request's population.
+    /// Resolves the population of a request.
     ///
     /// # Errors
-    /// When a file or Group cannot be read any more as it was read for the export.
+    /// [`VerifyError`] if a file or Group can no longer be read, or a file is not the one of the export.
     pub(crate) fn resolve(history: &VersionHistory, recorded: &RecordedRequest) -> Result<ListedMembers, VerifyError> {
         let mut resolver = ObviousResolver {
             history,
-            asked: recorded,
+            request: recorded,
             patients: HashSet::new(),
             groups: VecDeque::new(),
             seen: HashSet::new(),
         };
         let mut group = None;
-        match &recorded.whose {
+        match &recorded.population {
             VerifiedPopulation::System | VerifiedPopulation::AllPatients => return Ok(ListedMembers::default()),
-            VerifiedPopulation::Patients(path, hash) => resolver.list(&file(path, hash)?),
+            VerifiedPopulation::Patients(path, hash) => resolver.add_list(&population_file(path, hash)?),
             VerifiedPopulation::Group(id) => {
                 resolver.seen.insert(entity("Group", id));
                 group = history.current(entity("Group", id), &recorded.as_of);
                 if let Some(version) = group {
-                    resolver.group(&history.bytes(version)?, 0);
+                    resolver.add_group(&history.bytes(version)?, 0);
                 }
             }
             VerifiedPopulation::GroupFile(path, hash) => {
-                // Its namesake in the store is the Group asked for, should `_type` name Group.
-                let named = resolver.group(&file(path, hash)?, 0);
+                // If `_type` names Group, the Group of the same id in the store is exported.
+                let named = resolver.add_group(&population_file(path, hash)?, 0);
                 group = named.and_then(|named| history.current(named, &recorded.as_of));
             }
         }
-        // Breadth first; no Group is read twice, so that a cycle ends by itself.
+        // Breadth first; no Group is read twice, so a cycle of Groups ends.
         while let Some((group, depth)) = resolver.groups.pop_front() {
             if depth <= GROUP_DEPTH_MAX
                 && let Some(version) = history.current(group, &recorded.as_of)
             {
-                resolver.group(&history.bytes(version)?, depth);
+                resolver.add_group(&history.bytes(version)?, depth);
             }
         }
         Ok(ListedMembers { patients: Some(resolver.patients), group })
     }
 }
 
-/// A file that names the population, if it is still the one that was read for the export.
-fn file(path: &Path, hash: &str) -> Result<Vec<u8>, VerifyError> {
+/// Bytes of a population's file; [`IndexError::Changed`] if its hash is not that of the file of the export.
+fn population_file(path: &Path, hash: &str) -> Result<Vec<u8>, VerifyError> {
     let bytes = read_regular(path, POPULATION_BYTES_MAX)
         .map_err(|error| VerifyError::Read { path: path.to_path_buf(), source: error.into() })?;
     if format!("{:032x}", xxh3_128(&bytes)) == hash {
@@ -84,28 +85,31 @@ fn file(path: &Path, hash: &str) -> Result<Vec<u8>, VerifyError> {
     Err(VerifyError::Index(IndexError::Changed { path: path.to_path_buf(), reason }))
 }
 
+/// Collects the patients of a population from lists and Groups.
 struct ObviousResolver<'a> {
     history: &'a VersionHistory,
-    asked: &'a RecordedRequest,
+    request: &'a RecordedRequest,
     patients: HashSet<u128>,
-    /// Groups still to read, and how deep they are nested.
+    /// Groups still to read, and their depth of nesting.
     groups: VecDeque<(u128, usize)>,
-    /// Groups that were asked for or listed.
+    /// Groups that were requested or listed so far.
     seen: HashSet<u128>,
 }
 
 impl ObviousResolver<'_> {
-    fn list(&mut self, bytes: &[u8]) {
+    /// Adds the patients and Groups that a list names, one a line; other lines are ignored.
+    fn add_list(&mut self, bytes: &[u8]) {
         for line in bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii) {
             match Id::parse(line) {
                 Some(id) => drop(self.patients.insert(entity("Patient", id.as_str()))),
-                None => self.reference(str::from_utf8(line).unwrap_or_default(), GROUP_DEPTH_MAX),
+                None => self.add_reference(str::from_utf8(line).unwrap_or_default(), GROUP_DEPTH_MAX),
             }
         }
     }
 
-    fn reference(&mut self, text: &str, depth: usize) {
-        let Some(reference) = Reference::parse(text).filter(|reference| self.asked.is_ours(reference.base)) else {
+    /// Adds the Patient that a reference names, or enqueues the Group; other references are ignored.
+    fn add_reference(&mut self, text: &str, depth: usize) {
+        let Some(reference) = Reference::parse(text).filter(|reference| self.request.is_ours(reference.base)) else {
             return;
         };
         match reference.resource_type {
@@ -120,8 +124,9 @@ impl ObviousResolver<'_> {
         }
     }
 
-    /// Takes the members of a Group that stands for patients; its name.
-    fn group(&mut self, bytes: &[u8], depth: usize) -> Option<u128> {
+    /// Adds the members of a Group; returns the hash of the Group's name. `None` if the Group does not list patients:
+    /// it is of another type, defined by characteristics, or inactive when active ones are requested.
+    fn add_group(&mut self, bytes: &[u8], depth: usize) -> Option<u128> {
         let text = without_lone_surrogates(str::from_utf8(bytes).unwrap_or_default());
         let want = WantedNames::of(&[
             "id",
@@ -146,7 +151,7 @@ impl ObviousResolver<'_> {
         };
         let by_rule = group.leaves("characteristic").any(|value| matches!(value, Json::List(_) | Json::Map(_)));
         let by_rule = by_rule && (members.is_empty() || last(&group, "actual") == Some(Json::Bool(false)));
-        let refused = self.asked.active && last(&group, "active") == Some(Json::Bool(false));
+        let refused = self.request.active && last(&group, "active") == Some(Json::Bool(false));
         if !of_persons || by_rule || refused {
             return None;
         }
@@ -157,23 +162,23 @@ impl ObviousResolver<'_> {
         self.seen.extend(named);
         let mut identifiers = HashSet::new();
         for member in &members {
-            if self.asked.active && !self.is_active(member) {
+            if self.request.active && !self.is_active(member) {
                 continue;
             }
             let text = |path: &str| member.leaves(path).filter_map(Json::text).last();
             if let Some(reference) = text("entity.reference") {
-                self.reference(reference, depth);
+                self.add_reference(reference, depth);
             } else if let Some(value) = text("entity.identifier.value") {
                 identifiers.insert(identifier(text("entity.identifier.system").unwrap_or(""), value));
             }
         }
-        self.resolve_identifier(&identifiers);
+        self.resolve_identifiers(&identifiers);
         named
     }
 
-    /// Neither inactive nor outside its period at T (GROUP-04).
+    /// Whether a member is neither inactive nor outside its period at T (GROUP-04).
     fn is_active(&self, member: &JsonTree<'_>) -> bool {
-        let instant = &self.asked.as_of;
+        let instant = &self.request.as_of;
         let span =
             |path: &str| member.leaves(path).last().and_then(Json::text).and_then(|t| date_time_span(t.as_bytes()));
         let inactive = member.leaves("inactive").last() == Some(&Json::Bool(true));
@@ -182,15 +187,15 @@ impl ObviousResolver<'_> {
         !inactive && begun && !over
     }
 
-    /// Members by identifier: each stands for the one current Patient that has it, if it is one.
-    fn resolve_identifier(&mut self, wanted: &HashSet<u128>) {
+    /// Adds the patients of members by identifier: the current Patient with that identifier, if there is exactly one.
+    fn resolve_identifiers(&mut self, wanted: &HashSet<u128>) {
         if wanted.is_empty() {
             return;
         }
         let mut found: HashMap<u128, HashSet<u128>> = HashMap::new();
         for (i, version) in self.history.versions.iter().enumerate() {
             for identifier in version.identifiers.iter().filter(|identifier| wanted.contains(identifier)) {
-                if self.history.current(version.entity, &self.asked.as_of) == Some(i) {
+                if self.history.current(version.entity, &self.request.as_of) == Some(i) {
                     found.entry(*identifier).or_default().insert(version.entity);
                 }
             }

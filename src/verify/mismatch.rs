@@ -1,7 +1,6 @@
-//! What was found not to be as stated: each with its place, bounded in number.
+//! Mismatches between stated and found facts: each with its place, and bounded in number.
 //!
-//! A difference is data, not an error: a verification collects all there are and goes on. No text here holds anything
-//! of a line's content.
+//! A mismatch is data, not an error: a verification collects all of them. No text here quotes the content of a line.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,30 +9,30 @@ use serde::Serialize;
 
 use crate::limits::DIFFERENCES_PER_RULE_MAX;
 
-/// One thing that is not as stated.
+/// One fact that is not as stated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Mismatch {
-    /// What it offends: a row of the specification (`FILE-02`) or a short name (`index`).
+    /// The rule it violates: a row of the specification (`FILE-02`) or a short name (`index`).
     pub rule: &'static str,
-    /// The file, relative to the directory that is verified.
+    /// Name of the file, relative to the verified directory.
     pub file: String,
-    /// Line in it, from 1.
+    /// Number of the line in the file, from 1; `None` for the file as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
-    /// Byte of the (uncompressed) file at which the line begins.
+    /// Offset of the line in the uncompressed file; `None` for the file as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub byte: Option<u64>,
-    /// What was stated, and what was found.
+    /// The stated and the found fact, in words.
     pub what: String,
 }
 
 impl Mismatch {
-    /// A difference of a file as a whole.
+    /// A mismatch of a file as a whole.
     pub(crate) fn of_file(rule: &'static str, file: &str, what: impl Into<String>) -> Mismatch {
         Mismatch { rule, file: file.to_string(), line: None, byte: None, what: what.into() }
     }
 
-    /// A difference of a line.
+    /// A mismatch of one line.
     pub(crate) fn of_line(rule: &'static str, file: &str, line: u64, byte: u64, what: impl Into<String>) -> Mismatch {
         Mismatch { rule, file: file.to_string(), line: Some(line), byte: Some(byte), what: what.into() }
     }
@@ -52,53 +51,53 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// Differences: the first [`DIFFERENCES_PER_RULE_MAX`] of each rule are kept, the others counted.
+/// Mismatches: the first [`DIFFERENCES_PER_RULE_MAX`] of each rule are kept, the others only counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Mismatches {
-    /// How many there are of each rule.
+    /// Number of mismatches by rule.
     pub counts: BTreeMap<&'static str, u64>,
-    /// Those kept, in the order in which they stand.
+    /// The kept mismatches, in the order in which they were found.
     pub kept: Vec<Mismatch>,
 }
 
 impl Mismatches {
-    /// Adds one.
-    pub(crate) fn push(&mut self, difference: Mismatch) {
-        let count = self.counts.entry(difference.rule).or_default();
+    /// Counts a mismatch, and keeps it if its rule has room.
+    pub(crate) fn push(&mut self, mismatch: Mismatch) {
+        let count = self.counts.entry(mismatch.rule).or_default();
         *count += 1;
         if *count <= DIFFERENCES_PER_RULE_MAX as u64 {
-            self.kept.push(difference);
+            self.kept.push(mismatch);
         }
     }
 
-    /// Adds those of another part, which come after.
+    /// Adds the mismatches of a later part.
     pub(crate) fn absorb(&mut self, other: Mismatches) {
         let mut counted = other.counts;
-        for difference in other.kept {
-            if let Some(count) = counted.get_mut(difference.rule) {
+        for mismatch in other.kept {
+            if let Some(count) = counted.get_mut(mismatch.rule) {
                 *count -= 1;
             }
-            self.push(difference);
+            self.push(mismatch);
         }
         counted.into_iter().for_each(|(rule, count)| *self.counts.entry(rule).or_default() += count);
         self.counts.retain(|_, count| *count > 0);
     }
 
-    /// How many there are.
+    /// Number of mismatches of all rules.
     pub(crate) fn total(&self) -> u64 {
         self.counts.values().sum()
     }
 
-    /// Whether there are none.
+    /// Whether there is no mismatch.
     pub(crate) fn is_empty(&self) -> bool {
         self.counts.is_empty()
     }
 
-    /// One line each, and one more for each rule of which some were only counted.
+    /// One line for each kept mismatch, and one for each rule of which some were only counted.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines: Vec<String> = self.kept.iter().map(Mismatch::to_string).collect();
         for (rule, count) in &self.counts {
-            let kept = self.kept.iter().filter(|difference| difference.rule == *rule).count() as u64;
+            let kept = self.kept.iter().filter(|mismatch| mismatch.rule == *rule).count() as u64;
             if *count > kept {
                 lines.push(format!("{} more of the same kind ({rule}), {count} in all", count - kept));
             }
@@ -111,7 +110,7 @@ impl Mismatches {
 mod tests {
     use super::*;
 
-    /// However many there are, so many are kept, and none is forgotten.
+    /// A bounded number is kept for each rule, and all are counted.
     #[test]
     fn differences_are_bounded_and_counted() {
         let mut all = Mismatches::default();

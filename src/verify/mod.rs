@@ -1,12 +1,12 @@
-//! Second opinions: an export against its manifest, an index against the bytes it was made from, a ledger against the
+//! Verification: an export against its manifest, an index against the bytes it was made from, a ledger against the
 //! store.
 //!
-//! What is read here is read by other means than those that wrote it, wherever there are any: simd-json and serde_json
-//! instead of the scanner, obvious counting instead of the index. Nothing is written, printed or decided: a report says
-//! what was found, and the caller says so with its exit code.
+//! Wherever possible, bytes are read by other means than those that wrote them: simd-json and serde_json instead of the
+//! scanner, plain counting instead of the index. Nothing is written, printed or decided here: a report lists what was
+//! found, and the caller turns it into an exit code.
 //!
-//! [`target`] tells what a directory is. [`export`] reads an export directory alone. [`store`] holds an index against its store. [`ledger`] recounts an
-//! export's ledger from the store's bytes, by the record in its directory.
+//! [`target`] classifies a directory. [`export`] reads an export directory alone. [`index`] compares an index with its
+//! store. [`ledger`] recounts an export's ledger from the store's bytes, by the record in its directory.
 
 pub(crate) mod export;
 pub(crate) mod index;
@@ -35,45 +35,45 @@ use std::path::PathBuf;
 use crate::error::{CorruptIndex, IndexError};
 use crate::sys::store_file::StoreFileError;
 
-/// A verification cannot be made. That something is not as stated is no error but a report's content.
+/// A verification cannot be made. A mismatch is no error; it is part of the report.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VerifyError {
     /// The directory is no export.
     #[error("{} {reason}", path.display())]
     NoExport {
-        /// The directory.
+        /// Path of the directory.
         path: PathBuf,
-        /// Why it is none, and what to do.
+        /// Why it is no export, and what to do.
         reason: &'static str,
     },
     /// The directory is nothing that can be verified.
     #[error("{} {found}", path.display())]
     Neither {
-        /// The directory.
+        /// Path of the directory.
         path: PathBuf,
-        /// What was looked for, or what it is instead.
+        /// The things that were looked for, or what the directory is instead.
         found: String,
     },
-    /// The record of the export does not say what is needed.
+    /// The record of the export lacks something that the verification needs.
     #[error("the record {} {reason}", path.display())]
     Record {
-        /// The record.
+        /// Path of the record.
         path: PathBuf,
-        /// What is missing, and what to do.
+        /// The missing thing, and what to do.
         reason: String,
     },
     /// A file cannot be read.
     #[error("cannot read {}: {source}; check that it is there and may be read", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The cause.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// The store cannot be read.
+    /// The store or its index cannot be read.
     #[error(transparent)]
     Index(#[from] IndexError),
-    /// The caller asked to stop.
+    /// The caller cancelled the verification.
     #[error("stopped on request")]
     Cancelled,
 }
@@ -91,7 +91,7 @@ impl From<StoreFileError> for VerifyError {
 }
 
 impl VerifyError {
-    /// Exit code of the command line: 2 the request was wrong, 3 it cannot be read, 130 interrupted.
+    /// Exit code of the command line: 2 if the request was wrong, 3 if something cannot be read, 130 if interrupted.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             VerifyError::NoExport { .. } | VerifyError::Neither { .. } | VerifyError::Record { .. } => 2,

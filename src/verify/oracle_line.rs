@@ -1,6 +1,7 @@
-//! What a line says, in words that the slow twin of the scanner and the scanner itself can both be put into.
+//! Facts of a line in a form that both the reference implementation and the scanner can be converted to.
 //!
-//! The twin, [`crate::extract::naive`], reads every line that is held; the scanner only those that are too long for that.
+//! The reference implementation, [`crate::extract::naive`], reads every line that is held; the scanner reads only those
+//! that are too long to be held.
 
 use crate::extract::facts::{Content, Facts, LastUpdated};
 use crate::extract::naive;
@@ -9,38 +10,38 @@ use crate::fhir::instant::Instant;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 
-/// What a line is.
+/// Kind and facts of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum OracleLine {
-    /// White space only.
+    /// Nothing but spaces, tabs and carriage returns.
     Blank,
-    /// No resource and no list of deletions.
+    /// Neither a resource nor a list of deletions.
     Faulty,
-    /// A Bundle of DELETE entries: its instant and their urls.
+    /// A Bundle of DELETE entries: its lastUpdated and the urls of its entries.
     Deletions(Option<Instant>, Vec<String>),
-    /// A resource.
+    /// A resource with its facts.
     Row(Box<OracleRow>),
 }
 
-/// What a resource says of itself.
+/// Facts of a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OracleRow {
-    /// `resourceType`.
+    /// Type that `resourceType` names.
     pub resource_type: ResourceType,
-    /// `id`.
+    /// The `id`, which is legal.
     pub id: Id,
-    /// `meta.lastUpdated`, if it is an instant.
+    /// The `meta.lastUpdated`; `None` if it is missing or no instant.
     pub updated: Option<Instant>,
-    /// Whether there is one that is no instant.
+    /// Whether a `meta.lastUpdated` is there that is no instant.
     pub illegal_updated: bool,
-    /// Digits of a numeric `meta.versionId` without leading zeros.
+    /// Digits of a numeric `meta.versionId` without leading zeros; `None` for any other.
     pub version: Option<String>,
-    /// References on compartment paths of the type, in no order; none of a Group.
+    /// References on compartment paths of the type, in no order; empty for a Group.
     pub references: Vec<String>,
 }
 
 impl OracleRow {
-    /// The patients whose compartment it is in by itself, as (base, id), ascending, each once.
+    /// Patients whose compartment the resource is in by itself, as (base URL, id), ascending and without duplicates.
     pub(crate) fn owners(&self) -> Vec<(&str, Id)> {
         let named = self.parsed().filter(|reference| reference.resource_type == ResourceType::PATIENT);
         let mut owners: Vec<(&str, Id)> = named.map(|reference| (reference.base, reference.id)).collect();
@@ -52,7 +53,7 @@ impl OracleRow {
         owners
     }
 
-    /// What a Provenance is about, as (base, type, id), ascending.
+    /// Targets of a Provenance as (base URL, type, id), ascending; empty for other types.
     pub(crate) fn targets(&self) -> Vec<(&str, ResourceType, Id)> {
         let is_target = self.resource_type == ResourceType::PROVENANCE;
         let all = self.parsed().filter(|_| is_target);
@@ -61,13 +62,15 @@ impl OracleRow {
         targets
     }
 
+    /// The references that parse.
     fn parsed(&self) -> impl Iterator<Item = Reference<'_>> {
         self.references.iter().filter_map(|text| Reference::parse(text))
     }
 }
 
 impl OracleLine {
-    /// Reads a line without its newline, one trailing carriage return, and the byte order mark of the file.
+    /// Reads a line by the reference implementation. The caller has removed its newline, one trailing carriage return,
+    /// and the byte order mark of the file.
     pub(crate) fn read(line: &[u8]) -> OracleLine {
         if line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
             return OracleLine::Blank;
@@ -89,7 +92,7 @@ impl OracleLine {
         }
     }
 
-    /// What the scanner made of a line, in these words.
+    /// Converts the scanner's facts of a line.
     pub(crate) fn of_facts(facts: &Facts) -> OracleLine {
         let (updated, illegal_updated) = match facts.last_updated() {
             LastUpdated::Missing => (None, false),
@@ -113,7 +116,7 @@ impl OracleLine {
     }
 }
 
-/// A number without leading zeros; `None` for anything that does not order as a number.
+/// Digits of a number without leading zeros; `None` for a text that does not order as a number.
 fn digits(text: &str) -> Option<String> {
     let number = (1..=crate::limits::ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
     number.then(|| text.trim_start_matches('0').to_string())

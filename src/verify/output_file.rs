@@ -1,7 +1,7 @@
-//! One file of an export, read from its first byte to its last: size, digest, coding, and every line.
+//! Reads one file of an export from its first byte to its last: size, digest, compression, and every line.
 //!
-//! The file streams through: nothing is held but one line, if it is not too long, and 16 bytes a line for the search for
-//! duplicates, which is not done here.
+//! The file is streamed: one line is held, if it is not too long, and 16 bytes a line for the search for duplicates,
+//! which is made in `export`.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -23,22 +23,23 @@ use crate::verify::line_reader::{Body, CutLine, LineMark, LineReader};
 use crate::verify::mismatch::{Mismatch, Mismatches};
 use crate::verify::oracle_line::OracleLine;
 
-/// Largest window of a zstd file that any client may be expected to have, as a power of two of bytes (8 MiB, RFC 8878).
+/// Largest window of a zstd file that every client can be expected to support, as a power of two of bytes (8 MiB, RFC
+/// 8878).
 const WINDOW_LOG_MAX: u32 = 23;
 
-/// What kind of lines a file of the manifest holds.
+/// Section of the manifest that lists a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum FileSection {
-    /// Resources.
+    /// The lines are resources.
     Output,
-    /// Bundles of deletions.
+    /// The lines are Bundles of deletions.
     Deleted,
-    /// OperationOutcomes.
+    /// The lines are OperationOutcomes.
     Error,
 }
 
 impl FileSection {
-    /// The manifest's name of it.
+    /// Key of the section in the manifest.
     pub(crate) fn name(self) -> &'static str {
         match self {
             FileSection::Output => "output",
@@ -48,33 +49,34 @@ impl FileSection {
     }
 }
 
-/// What a file holds.
+/// Facts found in one file.
 #[derive(Default)]
 pub(crate) struct VerifiedFile {
-    /// Its lines.
+    /// Number of its lines.
     pub lines: u64,
-    /// Its uncompressed bytes.
+    /// Bytes of the file after decompression.
     pub bytes: u64,
-    /// Its bytes on disk.
+    /// Bytes of the file on disk.
     pub file_bytes: u64,
-    /// Its digest, as it was asked for.
+    /// Digest of the file on disk, by the algorithm that the caller named.
     pub digest: Option<Digest>,
-    /// Hash of (type, id) of each line of `output`, 0 where there is none; of each deletion in `deleted`.
+    /// In `output`, the hash of (type, id) of each line, 0 for a line without; in `deleted`, that of each deletion.
     pub entities: Vec<u128>,
-    /// Sum of the hashes of its lines: the same whatever their order.
+    /// Sum of the hashes of the lines, which does not depend on their order.
     pub sum: u64,
-    /// Lines that only the scanner could read, because they are too long to be held.
+    /// Lines too long to be held, which only the scanner has read.
     pub long_lines: u64,
-    /// Lines that simd-json refuses and serde_json does not.
-    pub asked_again: u64,
-    /// What is wrong with it.
-    pub differences: Mismatches,
+    /// Lines that simd-json refuses and serde_json accepts or has to judge.
+    pub fallback_lines: u64,
+    /// Facts that are not as stated.
+    pub mismatches: Mismatches,
 }
 
-/// Reads a file of an export. `of_type` is the type that the manifest states.
+/// Reads a file of an export. `of_type` is the resource type that the manifest states for it.
 ///
 /// # Errors
-/// When it cannot be read; a file that is not there or cannot be decoded is a difference.
+/// [`VerifyError::Read`] if the file exists and the operating system cannot read it; [`VerifyError::Cancelled`]. A
+/// missing file, and one that cannot be decoded, is a mismatch.
 pub(crate) fn read(
     directory: &Path,
     name: &str,
@@ -84,12 +86,12 @@ pub(crate) fn read(
     progress: &Progress,
 ) -> Result<VerifiedFile, VerifyError> {
     let path = directory.join(name);
-    let mut reading = FileReading::new(name, section, of_type);
+    let mut file_reading = FileReading::new(name, section, of_type);
     let failed = |source| VerifyError::Read { path: path.clone(), source };
     let file = match open_regular(&path, Links::Follow) {
         Ok(file) => file,
-        Err(RegularFileError::NotRegular) => return Ok(reading.refused_file("it is no regular file")),
-        Err(error) if error.is_absence() => return Ok(reading.refused_file("it is not there")),
+        Err(RegularFileError::NotRegular) => return Ok(file_reading.refused_file("it is no regular file")),
+        Err(error) if error.is_absence() => return Ok(file_reading.refused_file("it is not there")),
         Err(error) => return Err(failed(error.into())),
     };
     let metered = MeteredReader { file, digester: Digester::new(algorithm), bytes: 0, failed: None, progress };
@@ -97,12 +99,12 @@ pub(crate) fn read(
     let decoded = match Compression::of_file_name(name) {
         Some(Compression::Gzip) => {
             let mut decoder = flate2::bufread::GzDecoder::new(input);
-            let decoded = reading.lines(&mut decoder);
+            let decoded = file_reading.lines(&mut decoder);
             input = decoder.into_inner();
             // Many clients read the first member only.
             let more = decoded.is_ok() && input.fill_buf().is_ok_and(|rest| !rest.is_empty());
             if more {
-                reading.report_mismatch(
+                file_reading.report_mismatch(
                     "FILE-04",
                     "something follows its first gzip member, which many clients never read",
                 );
@@ -112,11 +114,11 @@ pub(crate) fn read(
         Some(Compression::Zstd) => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(input).map_err(failed)?;
             decoder.window_log_max(WINDOW_LOG_MAX).map_err(failed)?;
-            let decoded = reading.lines(&mut decoder);
+            let decoded = file_reading.lines(&mut decoder);
             input = decoder.finish();
             decoded
         }
-        _ => reading.lines(&mut input),
+        _ => file_reading.lines(&mut input),
     };
     // The digest is over the whole file, whether or not all of it could be decoded.
     let drained = io::copy(&mut input, &mut io::sink());
@@ -128,15 +130,16 @@ pub(crate) fn read(
         return Err(failed(source));
     }
     if let Err(error) = decoded {
-        reading.report_mismatch("FILE-04", format!("it cannot be decoded as its name says: {error}"));
+        file_reading.report_mismatch("FILE-04", format!("it cannot be decoded as its name says: {error}"));
     }
-    let mut found = reading.finish();
+    let mut found = file_reading.finish();
     found.file_bytes = bytes;
     found.digest = digester.finish();
     Ok(found)
 }
 
-/// Counts and digests the bytes of a file as they pass; tells apart what the disk and what the coding refuses.
+/// Counts and digests the bytes of a file as they are read. Keeps an error of the operating system, so that the caller
+/// can tell it from one of the decoder.
 struct MeteredReader<'a> {
     file: File,
     digester: Digester,
@@ -167,54 +170,60 @@ impl Read for MeteredReader<'_> {
     }
 }
 
-/// A file being read.
+/// A file of an export that is being read, and the facts found so far.
 struct FileReading<'a> {
     name: &'a str,
     section: FileSection,
     of_type: &'a str,
-    second: JsonOracle,
+    json_oracle: JsonOracle,
     found: VerifiedFile,
 }
 
 impl<'a> FileReading<'a> {
+    /// A file of which nothing was read yet.
     fn new(name: &'a str, section: FileSection, of_type: &'a str) -> FileReading<'a> {
-        FileReading { name, section, of_type, second: JsonOracle::default(), found: VerifiedFile::default() }
+        FileReading { name, section, of_type, json_oracle: JsonOracle::default(), found: VerifiedFile::default() }
     }
 
+    /// The result for a file that cannot be opened as one of an export.
     fn refused_file(mut self, why: &str) -> VerifiedFile {
         self.report_mismatch("MANIFEST-05", why);
         self.found
     }
 
+    /// The facts of a file that was read to its end.
     fn finish(mut self) -> VerifiedFile {
-        self.found.asked_again = self.second.asked_again;
+        self.found.fallback_lines = self.json_oracle.fallback_lines;
         self.found
     }
 
+    /// Adds a mismatch of the file as a whole.
     fn report_mismatch(&mut self, rule: &'static str, what: impl Into<String>) {
-        self.found.differences.push(Mismatch::of_file(rule, self.name, what));
+        self.found.mismatches.push(Mismatch::of_file(rule, self.name, what));
     }
 
+    /// Reads all lines of the decoded file and checks each.
     fn lines(&mut self, input: &mut dyn Read) -> io::Result<()> {
-        let mut cutter = LineReader::new(0, LineMark::Keep);
+        let mut line_reader = LineReader::new(0, LineMark::Keep);
         let mut buffer = vec![0; READ_BYTES];
         let outcome = loop {
             match input.read(&mut buffer) {
                 Ok(0) => break Ok(()),
                 Ok(read) => {
                     self.found.bytes += read as u64;
-                    cutter.feed(&buffer[..read], &mut |cut| self.check_line(&cut));
+                    line_reader.feed(&buffer[..read], &mut |cut| self.check_line(&cut));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => break Err(error),
             }
         };
         if outcome.is_ok() {
-            cutter.finish(&mut |cut| self.check_line(&cut));
+            line_reader.finish(&mut |cut| self.check_line(&cut));
         }
         outcome
     }
 
+    /// Checks one line and adds its facts.
     fn check_line(&mut self, cut: &CutLine<'_>) {
         self.found.lines += 1;
         let (number, byte) = (self.found.lines, cut.offset);
@@ -226,7 +235,7 @@ impl<'a> FileReading<'a> {
         let (resource_type, id) = match &cut.body {
             Body::Whole(line) => {
                 self.found.sum = self.found.sum.wrapping_add(xxh3_64(line));
-                self.report_file_mismatch(line, &mut wrong)
+                self.check_held_line(line, &mut wrong)
             }
             Body::Long(_, hash, line) => {
                 self.found.sum = self.found.sum.wrapping_add(*hash);
@@ -251,12 +260,13 @@ impl<'a> FileReading<'a> {
             });
         }
         for (rule, what) in wrong {
-            self.found.differences.push(Mismatch::of_line(rule, name, number, byte, what));
+            self.found.mismatches.push(Mismatch::of_line(rule, name, number, byte, what));
         }
     }
 
-    /// Type and id of a line that is held.
-    fn report_file_mismatch(
+    /// Checks a line that is held. Returns its type and id, `None` where they are missing or the line is no JSON
+    /// object.
+    fn check_held_line(
         &mut self,
         line: &[u8],
         wrong: &mut Vec<(&'static str, String)>,
@@ -273,11 +283,11 @@ impl<'a> FileReading<'a> {
             wrong.push(("FILE-02", "it is not UTF-8".to_string()));
             return (None, None);
         }
-        let Some(named) = self.second.read(line) else {
+        let Some(named) = self.json_oracle.read(line) else {
             wrong.push(("FILE-02", "it is no JSON object".to_string()));
             return (None, None);
         };
-        if named.twice {
+        if named.duplicate_key {
             wrong.push(("FILE-01", "resourceType or id stands twice in it".to_string()));
         }
         if named.resource_type.is_none() {
@@ -293,7 +303,7 @@ impl<'a> FileReading<'a> {
     }
 }
 
-/// Type and id of a line that is too long to be held, as the scanner found them.
+/// Type and id of a line that is too long to be held, from the scanner's facts.
 fn check_long_line(
     line: &OracleLine,
     section: FileSection,
@@ -316,7 +326,10 @@ fn check_long_line(
     }
 }
 
-/// The deletions of a Bundle line: what it must look like to every client (DELETED-02, DELETED-07).
+/// Hashes of the resources that a Bundle line deletes, if every client can read it as such (DELETED-02, DELETED-07).
+///
+/// # Errors
+/// The first rule that the line breaks, in words.
 fn check_deletions(line: &[u8]) -> Result<Vec<u128>, String> {
     let bundle: serde_json::Value = serde_json::from_slice(line).map_err(|_| "it cannot be read".to_string())?;
     if bundle["type"] != "transaction" {
@@ -340,7 +353,7 @@ fn check_deletions(line: &[u8]) -> Result<Vec<u128>, String> {
     entries.iter().enumerate().map(read).collect()
 }
 
-/// Hash of a resource's name. Never 0, which stands for none.
+/// Hash of a resource's type and id. Never 0, which stands for a line without.
 pub(crate) fn entity(resource_type: &str, id: &str) -> u128 {
     let seed = ResourceType::parse(resource_type).map_or(0, |known| known.index() as u64 + 1);
     xxh3_128_with_seed(id.as_bytes(), seed).max(1)

@@ -1,6 +1,8 @@
-//! Packed files against their tables: each frame's hash and contents, the row lengths, and what the index has of its rows.
+//! Verifies packed files against their seek tables: hash and content of each frame, line lengths, and the index's rows
+//! of the frame.
 //!
-//! A damaged frame is known to the index as a fault; here it is a difference, because the file is not what was packed.
+//! The index counts a damaged frame as a fault; here it is a mismatch, because the file has changed since it was
+//! packed.
 
 use crate::codec::compression::Compression;
 use crate::fhir::instant::NO_INSTANT;
@@ -14,8 +16,8 @@ use crate::verify::mismatch::{Mismatch, Mismatches};
 /// Checks every packed file of a store.
 ///
 /// # Errors
-/// When a file cannot be read.
-pub(crate) fn check_packed_file(index: &Index, differences: &mut Mismatches) -> Result<(), VerifyError> {
+/// [`VerifyError`] if a file cannot be read.
+pub(crate) fn check_packed_files(index: &Index, mismatches: &mut Mismatches) -> Result<(), VerifyError> {
     for file in 0..index.generation().files.len() {
         if index.compression(file) != Compression::Zstd {
             continue;
@@ -26,23 +28,24 @@ pub(crate) fn check_packed_file(index: &Index, differences: &mut Mismatches) -> 
         }
         let name = index.file_name(file);
         match SeekTable::open_with_lengths(source) {
-            Ok(Some((table, lengths))) => frames(index, file, &table, &lengths, differences)?,
+            Ok(Some((table, lengths))) => check_frames(index, file, &table, &lengths, mismatches)?,
             Ok(None) => {}
             Err(TableError::Source(error)) => return Err(error.into()),
             Err(TableError::Damaged(reason)) => {
-                differences.push(Mismatch::of_file("table", name, reason.to_string()));
+                mismatches.push(Mismatch::of_file("table", name, reason.to_string()));
             }
         }
     }
     Ok(())
 }
 
-fn frames(
+/// Checks every frame of one packed file. `lengths` are the line lengths of the table.
+fn check_frames(
     index: &Index,
     file: usize,
     table: &SeekTable,
     lengths: &[u32],
-    differences: &mut Mismatches,
+    mismatches: &mut Mismatches,
 ) -> Result<(), VerifyError> {
     let source = index.source(file)?;
     let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
@@ -52,34 +55,36 @@ fn frames(
         let stated = &lengths[first..first + frame.rows as usize];
         first += frame.rows as usize;
         let mut found = Lengths::default();
-        let mut tell = |rule, what: String| {
+        let mut report = |rule, what: String| {
             let what = format!("frame {i} at byte {} of the file: {what}", frame.compressed);
-            differences.push(Mismatch::of_file(rule, index.file_name(file), what));
+            mismatches.push(Mismatch::of_file(rule, index.file_name(file), what));
         };
         match reader.feed(source, &frame, &mut buffer, &mut |piece| found.feed(piece)) {
             Ok(()) if found.lines != *stated => {
-                tell("table", "its lines have other lengths than the table says".to_string());
+                report("table", "its lines have other lengths than the table says".to_string());
             }
             Ok(()) => {
-                if let Some(what) = against_index(index, file, table.resource_type, &frame) {
-                    tell("table", what);
+                if let Some(what) = index_mismatch(index, file, table.resource_type, &frame) {
+                    report("table", what);
                 }
             }
             Err(FrameError::Source(error)) => return Err(error.into()),
-            Err(FrameError::Damaged(reason)) => tell("frame", reason),
+            Err(FrameError::Damaged(reason)) => report("frame", reason),
         }
     }
     Ok(())
 }
 
-/// Lengths of lines, from pieces.
+/// Lengths of the lines of a frame that arrives in pieces.
 #[derive(Default)]
 struct Lengths {
     lines: Vec<u32>,
+    /// Bytes of the line that is not complete yet.
     open: u64,
 }
 
 impl Lengths {
+    /// Takes the next bytes of the frame.
     fn feed(&mut self, mut piece: &[u8]) {
         while let Some(end) = memchr::memchr(b'\n', piece) {
             self.lines.push((self.open + end as u64).min(u64::from(u32::MAX)) as u32);
@@ -90,9 +95,9 @@ impl Lengths {
     }
 }
 
-/// What the table says of the rows of a frame that the index does not: their number, type and instants. A frame of
-/// deletions has no rows.
-fn against_index(index: &Index, file: usize, stated: Option<ResourceType>, frame: &FrameInfo) -> Option<String> {
+/// Compares number, type and instants of a frame's rows in the index with the table; the first mismatch in words, else
+/// `None`. A frame of deletions has no rows.
+fn index_mismatch(index: &Index, file: usize, stated: Option<ResourceType>, frame: &FrameInfo) -> Option<String> {
     let (mut rows, mut least, mut greatest) = (0u32, i64::MAX, NO_INSTANT);
     let end = frame.uncompressed + frame.uncompressed_len;
     let mut deletions = false;

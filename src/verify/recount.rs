@@ -1,4 +1,4 @@
-//! The class of every line, asked in the order of reading 10.
+//! Recount: the class of every line of the store, tested in the order of reading 10 on plain lists of versions.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -9,16 +9,16 @@ use crate::verify::members::ListedMembers;
 use crate::verify::request::{RecordedRequest, VerifiedPopulation};
 use crate::verify::version_history::{KnownVersion, LastState, ResourceVersion, VersionHistory};
 
-/// What a recount came to.
+/// Result of a recount.
 #[derive(Default)]
 pub(crate) struct Recount {
-    /// The ledger.
+    /// Number of lines by class.
     pub ledger: Ledger,
-    /// Lines exported by type, and the sum of their hashes.
+    /// Number of exported lines by type, and the sum of their hashes.
     pub exported: BTreeMap<&'static str, (u64, u64)>,
 }
 
-/// Counts.
+/// Classifies and counts all lines of the store.
 pub(crate) fn recount(history: &VersionHistory, recorded: &RecordedRequest, members: &ListedMembers) -> Recount {
     let mut found = Recount::default();
     let ledger = &mut found.ledger;
@@ -26,7 +26,7 @@ pub(crate) fn recount(history: &VersionHistory, recorded: &RecordedRequest, memb
     ledger.blank = history.blank;
     ledger.faulty = history.faulty;
     ledger.tombstone = history.tombstones;
-    let question = RecountQuestion { history, asked: recorded, members };
+    let question = RecountQuestion { history, request: recorded, members };
     for (i, version) in history.versions.iter().enumerate() {
         let class = question.class_of(i, version);
         *match class {
@@ -46,6 +46,7 @@ pub(crate) fn recount(history: &VersionHistory, recorded: &RecordedRequest, memb
     found
 }
 
+/// Class of a row in the ledger; the order of the variants is that of the tests.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum RecountClass {
     Future,
@@ -57,19 +58,21 @@ enum RecountClass {
     Exported,
 }
 
+/// The facts that classes are decided by.
 struct RecountQuestion<'a> {
     history: &'a VersionHistory,
-    asked: &'a RecordedRequest,
+    request: &'a RecordedRequest,
     members: &'a ListedMembers,
 }
 
 impl RecountQuestion<'_> {
-    fn class_of(&self, offset: usize, version: &ResourceVersion) -> RecountClass {
-        let recorded = self.asked;
+    /// Class of version number `i` of the history.
+    fn class_of(&self, i: usize, version: &ResourceVersion) -> RecountClass {
+        let recorded = self.request;
         if version.updated.as_ref().is_some_and(|updated| *updated > recorded.as_of) {
             return RecountClass::Future;
         }
-        if self.history.last_version(version.entity, &recorded.as_of, &|_late| true) != Some(offset) {
+        if self.history.last_version(version.entity, &recorded.as_of, &|_late| true) != Some(i) {
             return RecountClass::Superseded;
         }
         if self.history.is_deleted(version, &recorded.as_of) {
@@ -78,15 +81,16 @@ impl RecountQuestion<'_> {
         if !recorded.types.is_empty() && !recorded.types.contains(&version.resource_type) {
             return RecountClass::Type;
         }
-        if recorded.whose != VerifiedPopulation::System && !self.in_cohort(offset, &recorded.as_of, &|_late| true) {
+        if recorded.population != VerifiedPopulation::System && !self.in_cohort(i, &recorded.as_of, &|_late| true) {
             return RecountClass::Cohort;
         }
-        if self.passes(offset, version) { RecountClass::Exported } else { RecountClass::SinceOrUntil }
+        if self.passes(i, version) { RecountClass::Exported } else { RecountClass::SinceOrUntil }
     }
 
-    /// The window: `_since` and `_until`, both strict, undated and late rows by policy.
-    fn passes(&self, offset: usize, version: &ResourceVersion) -> bool {
-        let recorded = self.asked;
+    /// Whether a version passes the time filter: `_since` and `_until` are strict, undated and late-arriving rows pass
+    /// by policy.
+    fn passes(&self, i: usize, version: &ResourceVersion) -> bool {
+        let recorded = self.request;
         let Some(updated) = &version.updated else {
             return recorded.undated || recorded.since.is_none() && recorded.until.is_none();
         };
@@ -97,34 +101,35 @@ impl RecountQuestion<'_> {
         if version.late {
             return recorded.late;
         }
-        // A Provenance that has come to belong since then is new to the reader, whatever its own instant.
+        // A Provenance that entered the cohort after `_since` is new to the client, whatever its own instant.
         version.resource_type == ResourceType::PROVENANCE
-            && recorded.whose != VerifiedPopulation::System
-            && !self.in_cohort(offset, since, &|late| !late)
+            && recorded.population != VerifiedPopulation::System
+            && !self.in_cohort(i, since, &|late| !late)
     }
 
-    /// Whether a version is in the compartment of a patient asked for; a Provenance through the last versions, deleted
-    /// or not, of what it is about; of Groups only the one asked for, when types are named (reading 6).
+    /// Whether a version is in the compartment of a requested patient at instant `when`. A Provenance is, if the last
+    /// version of one of its targets is or was, deleted or not. A Group is, if it is the requested one and types are
+    /// named (reading 6).
     fn in_cohort(&self, index: usize, when: &Instant, known: KnownVersion) -> bool {
-        let mut seen = HashSet::new();
-        let mut waiting = vec![index];
-        while let Some(i) = waiting.pop() {
+        let mut visited = HashSet::new();
+        let mut pending = vec![index];
+        while let Some(i) = pending.pop() {
             let version = &self.history.versions[i];
             if version.resource_type == ResourceType::GROUP {
-                if self.members.group == Some(i) && !self.asked.types.is_empty() {
+                if self.members.group == Some(i) && !self.request.types.is_empty() {
                     return true;
                 }
                 continue;
             }
-            if version.owners.iter().any(|owner| self.members.hold_member(*owner)) {
+            if version.owners.iter().any(|owner| self.members.contains(*owner)) {
                 return true;
             }
-            if seen.insert(i) {
+            if visited.insert(i) {
                 for target in &version.targets {
                     match self.history.last(*target, when, known) {
-                        Some(LastState::Version(version)) => waiting.push(version),
-                        Some(LastState::Left(left))
-                            if left.owners.iter().any(|owner| self.members.hold_member(*owner)) =>
+                        Some(LastState::Version(version)) => pending.push(version),
+                        Some(LastState::Departed(departed))
+                            if departed.owners.iter().any(|owner| self.members.contains(*owner)) =>
                         {
                             return true;
                         }

@@ -1,4 +1,4 @@
-//! What an export was asked for, read back from the words of its record.
+//! Request of an export, parsed from the words of its record.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -7,49 +7,49 @@ use crate::export::plan_record::PlanRecord;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 
-/// Whose records were asked for.
+/// Patients whose resources were requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum VerifiedPopulation {
-    /// Everybody's and nobody's.
+    /// No restriction: all resources, those without an owner included.
     System,
-    /// Every patient's.
+    /// Resources of any patient.
     AllPatients,
-    /// Those of the patients listed in a file of this hash.
+    /// Resources of the patients listed in this file, which had this hash.
     Patients(PathBuf, String),
-    /// Those of the members of this Group in the store.
+    /// Resources of the members of this Group in the store.
     Group(String),
-    /// Those of the members of the Group in a file of this hash.
+    /// Resources of the members of the Group in this file, which had this hash.
     GroupFile(PathBuf, String),
 }
 
-/// A request.
+/// Parameters of the recorded request that decide which lines are exported.
 #[derive(Clone, Debug)]
 pub(crate) struct RecordedRequest {
-    /// Whose records.
-    pub whose: VerifiedPopulation,
-    /// transactionTime.
+    /// Patients whose resources were requested.
+    pub population: VerifiedPopulation,
+    /// The transactionTime T of the export.
     pub as_of: Instant,
-    /// Types; empty for all.
+    /// Requested types; empty if all are.
     pub types: HashSet<ResourceType>,
-    /// `_since`.
+    /// Value of `_since`; `None` if the request has none.
     pub since: Option<Instant>,
-    /// `_until`.
+    /// Value of `_until`; `None` if the request has none.
     pub until: Option<Instant>,
     /// Whether members must be active.
     pub active: bool,
     /// Bases that are ours, without a slash at the end.
     pub bases: Vec<String>,
-    /// Whether late rows were exported.
+    /// Whether late-arriving rows were exported.
     pub late: bool,
-    /// Whether undated rows pass the window.
+    /// Whether rows without a lastUpdated pass the time filter.
     pub undated: bool,
 }
 
 impl RecordedRequest {
-    /// Reads the request of a record. `file` stands in for the population's file that the record names.
+    /// Parses the request of a record. `file` replaces the population's file that the record names.
     ///
     /// # Errors
-    /// A sentence that says what is missing.
+    /// A clause about the record: the parameter that it lacks, or whose value this version does not know.
     pub(crate) fn read(job: &PlanRecord, file: Option<&Path>) -> Result<RecordedRequest, String> {
         if ["writer", "absentGroups"].iter().any(|field| job.request.contains_key(*field)) {
             let why =
@@ -75,7 +75,7 @@ impl RecordedRequest {
             .collect::<Result<_, _>>()?;
         let bases = field("--fhir-base")?.split(' ').filter(|base| !base.is_empty());
         Ok(RecordedRequest {
-            whose: whose(job, field("population")?, file)?,
+            population: recorded_population(job, field("population")?, file)?,
             as_of: Instant::parse(&job.snapshot.as_of).ok_or("has a transactionTime that is no instant")?,
             types,
             since: instant("--since")?,
@@ -93,7 +93,8 @@ impl RecordedRequest {
     }
 }
 
-fn whose(job: &PlanRecord, text: &str, file: Option<&Path>) -> Result<VerifiedPopulation, String> {
+/// Parses the population; `text` is the word that the record has for it.
+fn recorded_population(job: &PlanRecord, text: &str, file: Option<&Path>) -> Result<VerifiedPopulation, String> {
     let named = job.origin.population_file.as_deref().map(Path::new);
     let file = || {
         let path = file.or(named).ok_or("does not say where the population's file was; name it again")?;

@@ -1,4 +1,7 @@
-//! One segment against the lines that it was made from: a cursor in every column, moved on by each line.
+//! Compares one segment with the lines that it was made from: a cursor in every column, advanced by each line.
+//!
+//! Lines come from `segment_lines`, their facts from the reference implementation. The sorted columns are rebuilt and
+//! compared at the end.
 
 use std::collections::BTreeMap;
 
@@ -17,37 +20,44 @@ use crate::verify::mismatch::{Mismatch, Mismatches};
 use crate::verify::oracle_line::{OracleLine, OracleRow};
 use crate::verify::prior_owners::PriorOwners;
 
-/// A comparison going on.
+/// Comparison of one segment, with its cursors.
 pub(crate) struct SegmentCheck<'a> {
     file: &'a str,
-    head: SegmentHeader,
+    header: SegmentHeader,
     columns: Columns<'a>,
     faults: Vec<FaultRow>,
+    /// Start of the segment in the uncompressed file.
     start: u64,
+    /// Hash of the segment's bytes by the index meta.
     content: u64,
+    /// Lines of the file before the segment.
     lines_before: u64,
+    /// Cursor: next row of the index.
     row: usize,
+    /// Cursor: next DELETE entry of the index.
     tombstone: usize,
-    /// What the sorted columns must hold; `None` once that cannot be known any more.
+    /// Content that the sorted columns must have; `None` once a row is missing or extra, which makes it unknown.
     sorted: Option<Vec<(u64, u32)>>,
+    /// References to Patients by base URL.
     bases: BTreeMap<String, u64>,
+    /// Resources without a lastUpdated.
     undated: u64,
-    /// What the twin has read.
+    /// Lines by kind, as the reference implementation reads them.
     pub counts: LineCounts,
-    /// Rows by type.
+    /// Resources by type, as the reference implementation reads them.
     pub types: BTreeMap<&'static str, u64>,
-    /// What differs.
-    pub differences: Mismatches,
+    /// Differences between index and lines.
+    pub mismatches: Mismatches,
 }
 
 impl<'a> SegmentCheck<'a> {
-    /// A comparison of a segment, before which so many lines stand in its file.
+    /// Comparison of a segment that `lines_before` lines of its file precede.
     pub(crate) fn new(index: &'a Index, segment: usize, lines_before: u64) -> SegmentCheck<'a> {
         let entry = index.entry(segment);
         let columns = index.segments()[segment].columns();
         SegmentCheck {
             file: index.file_name(entry.file),
-            head: *index.segments()[segment].head(),
+            header: *index.segments()[segment].head(),
             columns,
             faults: columns.faults().collect(),
             start: entry.start,
@@ -60,12 +70,12 @@ impl<'a> SegmentCheck<'a> {
             undated: 0,
             counts: LineCounts::default(),
             types: BTreeMap::new(),
-            differences: Mismatches::default(),
+            mismatches: Mismatches::default(),
         }
     }
 
-    /// The next line; `left` stands before its DELETE entries.
-    pub(crate) fn check_line(&mut self, cut: CutLine<'_>, left: &mut PriorOwners<'_>) {
+    /// Compares the next line. `prior_owners` is a cursor before the line's DELETE entries.
+    pub(crate) fn check_line(&mut self, cut: CutLine<'_>, prior_owners: &mut PriorOwners<'_>) {
         let position = cut.offset;
         let (line, length) = match cut.body {
             Body::Whole(bytes) => {
@@ -83,22 +93,22 @@ impl<'a> SegmentCheck<'a> {
         match line {
             OracleLine::Blank => self.counts.blank += 1,
             OracleLine::Faulty => self.check_fault(position, length),
-            OracleLine::Deletions(updated, urls) => self.check_deletions(position, &updated, &urls, left),
+            OracleLine::Deletions(updated, urls) => self.check_deletions(position, &updated, &urls, prior_owners),
             OracleLine::Row(row) => self.check_resource(position, length, &row),
         }
         self.counts.lines += 1;
     }
 
-    /// The lines are over; `hash` is that of their bytes.
+    /// Ends the comparison after the last line: header, counts and derived columns. `hash` is that of the bytes read.
     pub(crate) fn finish(&mut self, hash: u64) {
         while let Some(offset) = self.next_row() {
             self.report_line(offset, "the index has a row here, where no resource is");
             self.row += 1;
         }
-        if hash != self.content || hash != self.head.content {
+        if hash != self.content || hash != self.header.content {
             self.report_segment("content", "its bytes are not those that the index was made from".to_string());
         }
-        let SegmentHeader { lines, blank, faulty, tombstone_lines, undated, .. } = self.head;
+        let SegmentHeader { lines, blank, faulty, tombstone_lines, undated, .. } = self.header;
         let counts = self.counts;
         for (name, stated, found) in [
             ("lines", lines, counts.lines),
@@ -134,7 +144,8 @@ impl<'a> SegmentCheck<'a> {
         self.check_dictionary();
     }
 
-    /// Columns that follow from the rows: the sorted hashes, the owners' hashes, the bases' counts.
+    /// Compares the columns that are derived from the rows: sorted hashes, postings, zone map, owner hashes, base
+    /// counts.
     fn check_dictionary(&mut self) {
         let columns = self.columns;
         if let Some(mut sorted) = self.sorted.take() {
@@ -148,8 +159,8 @@ impl<'a> SegmentCheck<'a> {
         if columns.posting_start != start || columns.posting != rows {
             self.report_segment("posting", "the rows of the owners are not those that the rows name".to_string());
         }
-        let of_several = (0..columns.rows()).filter(|row| columns.owners_of(*row).len() > 1);
-        if !of_several.eq(columns.several.iter().map(|row| *row as usize)) {
+        let multi_owner_rows = (0..columns.rows()).filter(|row| columns.owners_of(*row).len() > 1);
+        if !multi_owner_rows.eq(columns.several.iter().map(|row| *row as usize)) {
             self.report_segment("several", "the rows of several owners are others".to_string());
         }
         let greatest = |zone: &[i64]| match zone.contains(&NO_INSTANT) {
@@ -178,21 +189,24 @@ impl<'a> SegmentCheck<'a> {
         }
     }
 
-    /// Where the index has its next row.
+    /// Offset of the next row of the index in the uncompressed file; `None` after the last one.
     fn next_row(&self) -> Option<u64> {
         self.columns.place.get(self.row).map(|[offset, _]| self.start + u64::from(*offset))
     }
 
+    /// Adds a mismatch of the current line.
     fn report_line(&mut self, offset: u64, what: impl Into<String>) {
         let line = self.lines_before + self.counts.lines + 1;
-        self.differences.push(Mismatch::of_line("index", self.file, line, offset, what));
+        self.mismatches.push(Mismatch::of_line("index", self.file, line, offset, what));
     }
 
+    /// Adds a mismatch of the segment as a whole.
     fn report_segment(&mut self, rule: &'static str, what: String) {
         let what = format!("extent at byte {}: {what}", self.start);
-        self.differences.push(Mismatch::of_file(rule, self.file, what));
+        self.mismatches.push(Mismatch::of_file(rule, self.file, what));
     }
 
+    /// Compares the flag for white space before the `{` of the row at this line.
     fn check_leading_space(&mut self, offset: u64, line: &[u8]) {
         let spaced = line.first().is_some_and(|byte| matches!(byte, b' ' | b'\t' | b'\r'));
         if self.next_row() == Some(offset) && (self.columns.flags[self.row] & flag::LEADING_SPACE != 0) != spaced {
@@ -200,6 +214,7 @@ impl<'a> SegmentCheck<'a> {
         }
     }
 
+    /// Compares a faulty line with the next fault of the index.
     fn check_fault(&mut self, position: u64, length: u64) {
         let number = self.counts.faulty as usize;
         self.counts.faulty += 1;
@@ -223,7 +238,14 @@ impl<'a> SegmentCheck<'a> {
         }
     }
 
-    fn check_deletions(&mut self, offset: u64, updated: &Option<Instant>, urls: &[String], left: &mut PriorOwners<'_>) {
+    /// Compares the DELETE entries of a line with the next ones of the index.
+    fn check_deletions(
+        &mut self,
+        offset: u64,
+        updated: &Option<Instant>,
+        urls: &[String],
+        prior_owners: &mut PriorOwners<'_>,
+    ) {
         self.counts.tombstone += 1;
         for reference in urls.iter().filter_map(|url| Reference::parse(url)) {
             let entry = self.tombstone;
@@ -234,13 +256,13 @@ impl<'a> SegmentCheck<'a> {
             }
             self.tombstone += 1;
             let base = self.columns.base_text((self.columns.tomb_base[entry] & BASE_BITS) as usize);
-            let same = self.columns.tombstone_of(entry) == (reference.resource_type, reference.id)
+            let are_equal = self.columns.tombstone_of(entry) == (reference.resource_type, reference.id)
                 && base == reference.base
                 && self.columns.tombstone_updated(entry) == updated.as_ref().map(Instant::as_ref);
-            if !same {
+            if !are_equal {
                 self.report_line(offset, "tombstone: the index has another name or instant of a deletion");
             }
-            if !left.same_owners(offset, &self.columns, entry) {
+            if !prior_owners.same_owners(offset, &self.columns, entry) {
                 self.report_line(
                     offset,
                     "tombstone_left: the index has other owners of a version that has left than the table",
@@ -249,6 +271,7 @@ impl<'a> SegmentCheck<'a> {
         }
     }
 
+    /// Compares a resource with the next row of the index.
     fn check_resource(&mut self, offset: u64, length: u64, row: &OracleRow) {
         self.counts.rows += 1;
         *self.types.entry(row.resource_type.name()).or_default() += 1;
@@ -267,14 +290,14 @@ impl<'a> SegmentCheck<'a> {
             return self.report_line(offset, "the line is a resource, and the index has no row for it");
         }
         self.sort_row(row);
-        let wrong = self.columns_of(row, length);
+        let wrong = self.differing_columns(row, length);
         if !wrong.is_empty() {
             self.report_line(offset, format!("the index differs in {}", wrong.join(", ")));
         }
         self.row += 1;
     }
 
-    /// Notes what the sorted columns must have for a row.
+    /// Adds a row and its targets to the content that the sorted columns must have.
     fn sort_row(&mut self, row: &OracleRow) {
         let number = self.row;
         let Some(sorted) = &mut self.sorted else { return };
@@ -285,8 +308,8 @@ impl<'a> SegmentCheck<'a> {
         }
     }
 
-    /// Names of the columns in which the index differs from a row.
-    fn columns_of(&self, row: &OracleRow, length: u64) -> Vec<&'static str> {
+    /// Names of the columns whose value for the current row differs from the line's facts.
+    fn differing_columns(&self, row: &OracleRow, length: u64) -> Vec<&'static str> {
         let columns = self.columns;
         let i = self.row;
         let version = match columns.version_of(i) {
@@ -301,8 +324,8 @@ impl<'a> SegmentCheck<'a> {
             .iter()
             .map(|owner| (base_of(columns.owner_base[*owner as usize]), columns.owner_id_of(*owner as usize)))
             .collect();
-        // A Patient owns itself first: the selection relies on it.
-        let own_first = row.resource_type != ResourceType::PATIENT || owners.first() == Some(&("", row.id));
+        // The selection relies on a Patient's first owner being the Patient itself.
+        let is_first_owner = row.resource_type != ResourceType::PATIENT || owners.first() == Some(&("", row.id));
         owners.sort_unstable();
         let mut targets: Vec<_> = columns
             .targets_of(i)
@@ -319,11 +342,11 @@ impl<'a> SegmentCheck<'a> {
             ("last_updated", columns.updated_of(i) == row.updated.as_ref().map(Instant::as_ref)),
             ("flags", (columns.flags[i] & flag::ILLEGAL_UPDATED != 0) == row.illegal_updated),
             ("version", version == row.version),
-            ("owner", own_first && owners == row.owners()),
+            ("owner", is_first_owner && owners == row.owners()),
             ("target", targets == row.targets()),
         ]
         .into_iter()
-        .filter(|(_, same)| !same)
+        .filter(|(_, are_equal)| !are_equal)
         .map(|(name, _)| name)
         .collect()
     }

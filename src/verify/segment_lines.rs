@@ -1,6 +1,6 @@
-//! Reads parts of a store file again, line by line, and hashes what passes.
+//! Reads the byte ranges of segments from a store file again, line by line, and hashes them.
 //!
-//! A stretch is what one segment was made from. Knows no index: offsets and hashes come from whoever asks.
+//! Knows no index: ranges come from the caller, which also compares the hashes.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -15,85 +15,87 @@ use crate::sys::store_file::StoreFile;
 use crate::verify::VerifyError;
 use crate::verify::line_reader::{Body, CutLine, LineMark, LineReader};
 
-/// A part of a store file.
+/// Byte range of a store file that one segment was made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentLines {
-    /// Start in the (uncompressed) file.
+    /// Start in the uncompressed file.
     pub start: u64,
-    /// End in it.
+    /// End in the uncompressed file, exclusive.
     pub end: u64,
 }
 
-/// What is told of each line: the number of its stretch, and the line.
+/// Called with each line and the index of its range among those that are read.
 pub(crate) type OnLine<'a> = &'a mut dyn FnMut(usize, CutLine<'_>);
 
-/// Parts of files that can be read apart from each other: each stretch of a plain file, all of a compressed one
-/// together. `stretches` are (file, …) in store order; the answer holds ranges of them.
-pub(crate) fn tasks(stretches: &[(usize, Compression)]) -> Vec<std::ops::Range<usize>> {
+/// Groups of ranges that can be read independently: each range of a plain file alone, all ranges of a compressed file
+/// together. `ranges` are (file, compression) in store order; the result holds intervals of their indexes.
+pub(crate) fn tasks(ranges: &[(usize, Compression)]) -> Vec<std::ops::Range<usize>> {
     let mut tasks: Vec<std::ops::Range<usize>> = Vec::new();
-    for (i, (file, compression)) in stretches.iter().enumerate() {
+    for (i, (file, compression)) in ranges.iter().enumerate() {
         match tasks.last_mut() {
-            Some(last) if *compression != Compression::None && stretches[last.start].0 == *file => last.end = i + 1,
+            Some(last) if *compression != Compression::None && ranges[last.start].0 == *file => last.end = i + 1,
             _ => tasks.push(i..i + 1),
         }
     }
     tasks
 }
 
-/// Reads stretches of one file in their order; the hash (xxh3, 64 bit) of the bytes of each. Bytes that are not there
-/// are not hashed, so that the hash tells.
+/// Reads ranges of one file in order. Returns the hash (xxh3, 64 bits) of the bytes of each; missing bytes are left
+/// out, so that the hash differs.
 ///
 /// # Errors
-/// When the file cannot be read; damage of a compressed one is a broken line.
+/// [`VerifyError`] if the file cannot be read, or the work is cancelled. Damage of a compressed file is a broken line.
 pub(crate) fn read(
     source: &StoreFile,
     compression: Compression,
-    stretches: &[SegmentLines],
+    ranges: &[SegmentLines],
     progress: &Progress,
     on_line: OnLine<'_>,
 ) -> Result<Vec<u64>, VerifyError> {
     match compression {
         Compression::None => {
-            stretches.iter().enumerate().map(|(i, stretch)| plain(source, *stretch, i, progress, on_line)).collect()
+            ranges.iter().enumerate().map(|(i, range)| plain(source, *range, i, progress, on_line)).collect()
         }
-        compression => compressed(source, compression, stretches, progress, on_line),
+        compression => compressed(source, compression, ranges, progress, on_line),
     }
 }
 
+/// Reads one range of a plain file.
 fn plain(
     source: &StoreFile,
-    stretch: SegmentLines,
+    range: SegmentLines,
     number: usize,
     progress: &Progress,
     on_line: OnLine<'_>,
 ) -> Result<u64, VerifyError> {
-    let mut cutter = LineReader::new(stretch.start, LineMark::Skip);
+    let mut line_reader = LineReader::new(range.start, LineMark::Skip);
     let (mut hash, mut buffer) = (Hasher64::new(), Vec::new());
-    let end = stretch.end.min(source.len());
-    let mut offset = stretch.start.min(end);
+    let end = range.end.min(source.len());
+    let mut offset = range.start.min(end);
     while offset < end {
-        reset_line(progress)?;
+        check_cancelled(progress)?;
         let len = (end - offset).min(READ_BYTES as u64);
         let piece = source.read(offset, len as usize, &mut buffer)?;
         hash.update(piece);
-        cutter.feed(piece, &mut |cut| on_line(number, cut));
+        line_reader.feed(piece, &mut |cut| on_line(number, cut));
         offset += len;
         progress.scan_done.fetch_add(len, Relaxed);
     }
-    cutter.finish(&mut |cut| on_line(number, cut));
+    line_reader.finish(&mut |cut| on_line(number, cut));
     source.check()?;
     Ok(hash.digest())
 }
 
+/// Reads ranges of a compressed file: packed ones by frame, others by one decoder.
 fn compressed(
     source: &StoreFile,
     compression: Compression,
-    stretches: &[SegmentLines],
+    ranges: &[SegmentLines],
     progress: &Progress,
     on_line: OnLine<'_>,
 ) -> Result<Vec<u64>, VerifyError> {
     if let Ok(Some(table)) = SeekTable::open(source) {
-        return packed(source, &table, stretches, progress, on_line);
+        return packed(source, &table, ranges, progress, on_line);
     }
     let from = SeekPoint { compressed: 0, uncompressed: 0 };
     let failed = |error| match error {
@@ -104,10 +106,10 @@ fn compressed(
         Ok(decoder) => decoder,
         Err(error) => return failed(error).map(|()| Vec::new()),
     };
-    let mut walk = LineWalk::new(stretches, on_line);
+    let mut walk = LineWalk::new(ranges, on_line);
     let mut compressed = 0;
     let broken = loop {
-        reset_line(progress)?;
+        check_cancelled(progress)?;
         let piece = match decoder.piece(|_| {}) {
             Ok(Some(piece)) => piece,
             Ok(None) => break false,
@@ -128,18 +130,18 @@ fn compressed(
     Ok(walk.end(broken, no_table))
 }
 
-/// A packed file, frame by frame: one that is damaged is one broken line.
+/// Reads ranges of a packed file frame by frame; a damaged frame is one broken line.
 fn packed(
     source: &StoreFile,
     table: &SeekTable,
-    stretches: &[SegmentLines],
+    ranges: &[SegmentLines],
     progress: &Progress,
     on_line: OnLine<'_>,
 ) -> Result<Vec<u64>, VerifyError> {
-    let mut walk = LineWalk::new(stretches, on_line);
+    let mut walk = LineWalk::new(ranges, on_line);
     let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
     for frame in (0..table.frames()).map(|offset| table.frame(offset)) {
-        reset_line(progress)?;
+        check_cancelled(progress)?;
         match reader.feed(source, &frame, &mut buffer, &mut |piece| walk.feed(piece)) {
             Ok(()) => {}
             Err(FrameError::Source(error)) => return Err(error.into()),
@@ -150,103 +152,111 @@ fn packed(
     Ok(walk.end(false, false))
 }
 
-/// Bytes of a compressed file on their way to the stretches that they belong to.
+/// Distributes the bytes of a compressed file over the ranges that they belong to.
 struct LineWalk<'a, 'b> {
-    stretches: &'a [SegmentLines],
+    ranges: &'a [SegmentLines],
     hashes: Vec<Hasher64>,
+    /// Index of the current range.
     number: usize,
-    at: u64,
-    cutter: Option<LineReader>,
+    /// Offset of the next byte in the uncompressed file.
+    offset: u64,
+    line_reader: Option<LineReader>,
     on_line: OnLine<'b>,
 }
 
 impl<'a, 'b> LineWalk<'a, 'b> {
-    fn new(stretches: &'a [SegmentLines], on_line: OnLine<'b>) -> LineWalk<'a, 'b> {
-        let hashes = vec![Hasher64::new(); stretches.len()];
-        let cutter = stretches.first().map(|stretch| LineReader::new(stretch.start, LineMark::Skip));
-        LineWalk { stretches, hashes, number: 0, at: 0, cutter, on_line }
+    /// A walk before the first byte of the file.
+    fn new(ranges: &'a [SegmentLines], on_line: OnLine<'b>) -> LineWalk<'a, 'b> {
+        let hashes = vec![Hasher64::new(); ranges.len()];
+        let line_reader = ranges.first().map(|range| LineReader::new(range.start, LineMark::Skip));
+        LineWalk { ranges, hashes, number: 0, offset: 0, line_reader, on_line }
     }
 
-    /// The next stretch begins only with its first byte: damage behind the last byte belongs to the one before.
-    fn switch_range(&mut self) {
-        while self.number + 1 < self.stretches.len() && self.at >= self.stretches[self.number].end {
-            finish(self.cutter.take(), self.number, self.on_line);
+    /// Moves to the range of the current offset. A range begins with its first byte: damage after the last byte of a
+    /// range belongs to that range.
+    fn advance_range(&mut self) {
+        while self.number + 1 < self.ranges.len() && self.offset >= self.ranges[self.number].end {
+            finish(self.line_reader.take(), self.number, self.on_line);
             self.number += 1;
-            self.cutter = Some(LineReader::new(self.stretches[self.number].start, LineMark::Skip));
+            self.line_reader = Some(LineReader::new(self.ranges[self.number].start, LineMark::Skip));
         }
     }
 
+    /// Takes the next decoded bytes.
     fn feed(&mut self, mut rest: &[u8]) {
         while !rest.is_empty() {
-            self.switch_range();
-            let Some(stretch) = self.stretches.get(self.number).copied() else { break };
-            let (number, offset) = (self.number, self.at);
-            let until = if offset < stretch.start { stretch.start } else { stretch.end };
-            let len = if offset >= stretch.end { rest.len() } else { rest.len().min((until - offset) as usize) };
+            self.advance_range();
+            let Some(range) = self.ranges.get(self.number).copied() else { break };
+            let (number, offset) = (self.number, self.offset);
+            let until = if offset < range.start { range.start } else { range.end };
+            let len = if offset >= range.end { rest.len() } else { rest.len().min((until - offset) as usize) };
             let (own, more) = rest.split_at(len);
-            if offset >= stretch.start && offset < stretch.end {
+            if offset >= range.start && offset < range.end {
                 self.hashes[number].update(own);
-                if let Some(cutter) = &mut self.cutter {
-                    cutter.feed(own, &mut |cut| (self.on_line)(number, cut));
+                if let Some(line_reader) = &mut self.line_reader {
+                    line_reader.feed(own, &mut |cut| (self.on_line)(number, cut));
                 }
             }
-            self.at += len as u64;
+            self.offset += len as u64;
             rest = more;
         }
     }
 
-    /// A frame that cannot be read: so many bytes are not there.
+    /// Counts a frame of `bytes` bytes that cannot be decoded, and reports it as a broken line.
     fn broken_frame(&mut self, bytes: u64) {
-        self.switch_range();
-        let within =
-            self.stretches.get(self.number).is_some_and(|stretch| (stretch.start..stretch.end).contains(&self.at));
+        self.advance_range();
+        let within = self.ranges.get(self.number).is_some_and(|range| (range.start..range.end).contains(&self.offset));
         if within {
-            (self.on_line)(self.number, CutLine { offset: self.at, ended: true, body: Body::Broken(bytes) });
-            self.cutter = Some(LineReader::new(self.at + bytes, LineMark::Skip));
+            (self.on_line)(self.number, CutLine { offset: self.offset, ended: true, body: Body::Broken(bytes) });
+            self.line_reader = Some(LineReader::new(self.offset + bytes, LineMark::Skip));
         }
-        self.at += bytes;
+        self.offset += bytes;
     }
 
-    /// Whether all stretches lie behind.
+    /// Whether the walk is past the last range.
     fn is_over(&self) -> bool {
-        self.stretches.last().is_none_or(|last| self.at > last.end)
+        self.ranges.last().is_none_or(|last| self.offset > last.end)
     }
 
-    /// The bytes are over: because they are broken, or without the table that a packed file has.
+    /// Ends the file and returns the hash of each range. `broken`: it cannot be decoded any further; `no_table`: it is
+    /// a packed file without its table, which counts as broken if the frames end with a whole line.
     fn end(mut self, broken: bool, no_table: bool) -> Vec<u64> {
-        self.switch_range();
+        self.advance_range();
         let (number, on_line) = (self.number, self.on_line);
-        match self.cutter {
-            Some(cutter) if broken => cutter.break_off(&mut |cut| on_line(number, cut)),
-            Some(cutter) if no_table && cutter.is_between_lines() => cutter.break_off(&mut |cut| on_line(number, cut)),
-            cutter => finish(cutter, number, on_line),
+        match self.line_reader {
+            Some(line_reader) if broken => line_reader.break_off(&mut |cut| on_line(number, cut)),
+            Some(line_reader) if no_table && line_reader.is_between_lines() => {
+                line_reader.break_off(&mut |cut| on_line(number, cut))
+            }
+            line_reader => finish(line_reader, number, on_line),
         }
         self.hashes.iter().map(Hasher64::digest).collect()
     }
 }
 
-/// The bytes of one stretch, in pieces.
+/// Passes the bytes of one range to `feed`, in pieces.
 ///
 /// # Errors
-/// When the file cannot be read. Of a compressed file that cannot be decoded so far there is less.
+/// [`VerifyError`] if the file cannot be read. If a compressed file cannot be decoded to the end of the range, fewer
+/// bytes are passed.
 pub(crate) fn bytes(
     source: &StoreFile,
     compression: Compression,
-    stretch: SegmentLines,
+    range: SegmentLines,
     progress: &Progress,
     feed: &mut dyn FnMut(&[u8]),
 ) -> Result<(), VerifyError> {
     if compression == Compression::None {
-        let (mut position, mut buffer) = (stretch.start, Vec::new());
-        while position < stretch.end {
-            let len = (stretch.end - position).min(READ_BYTES as u64);
+        let (mut position, mut buffer) = (range.start, Vec::new());
+        while position < range.end {
+            let len = (range.end - position).min(READ_BYTES as u64);
             feed(source.read(position, len as usize, &mut buffer)?);
             position += len;
         }
         return Ok(source.check()?);
     }
     if let Ok(Some(table)) = SeekTable::open(source) {
-        return packed_bytes(source, &table, stretch, feed);
+        return packed_bytes(source, &table, range, feed);
     }
     let mut decoder = match Decoder::new(source, compression, SeekPoint { compressed: 0, uncompressed: 0 }) {
         Ok(decoder) => decoder,
@@ -254,37 +264,37 @@ pub(crate) fn bytes(
         Err(_) => return Ok(()),
     };
     let mut offset = 0u64;
-    while offset < stretch.end {
-        reset_line(progress)?;
+    while offset < range.end {
+        check_cancelled(progress)?;
         let piece = match decoder.piece(|_| {}) {
             Ok(Some(piece)) => piece,
             Err(DecodeError::Source(error)) => return Err(error.into()),
             Ok(None) | Err(_) => break,
         };
         let end = offset + piece.len() as u64;
-        let (from, to) = (stretch.start.clamp(offset, end) - offset, stretch.end.clamp(offset, end) - offset);
+        let (from, to) = (range.start.clamp(offset, end) - offset, range.end.clamp(offset, end) - offset);
         feed(&piece[from as usize..to as usize]);
         offset = end;
     }
     Ok(())
 }
 
-/// The bytes of one stretch of a packed file; of damaged frames there are none.
+/// Passes the bytes of one range of a packed file to `feed`; those of damaged frames are left out.
 fn packed_bytes(
     source: &StoreFile,
     table: &SeekTable,
-    stretch: SegmentLines,
+    range: SegmentLines,
     feed: &mut dyn FnMut(&[u8]),
 ) -> Result<(), VerifyError> {
     let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
-    for frame in (table.frame_at(stretch.start)..table.frames()).map(|position| table.frame(position)) {
-        if frame.uncompressed >= stretch.end {
+    for frame in (table.frame_at(range.start)..table.frames()).map(|position| table.frame(position)) {
+        if frame.uncompressed >= range.end {
             break;
         }
         let mut offset = frame.uncompressed;
         let mut on_piece = |piece: &[u8]| {
             let end = offset + piece.len() as u64;
-            let (from, to) = (stretch.start.clamp(offset, end) - offset, stretch.end.clamp(offset, end) - offset);
+            let (from, to) = (range.start.clamp(offset, end) - offset, range.end.clamp(offset, end) - offset);
             feed(&piece[from as usize..to as usize]);
             offset = end;
         };
@@ -296,13 +306,15 @@ fn packed_bytes(
     Ok(())
 }
 
-fn finish(cutter: Option<LineReader>, number: usize, on_line: OnLine<'_>) {
-    if let Some(cutter) = cutter {
-        cutter.finish(&mut |cut| on_line(number, cut));
+/// Ends the current range: bytes after its last newline are a line.
+fn finish(line_reader: Option<LineReader>, number: usize, on_line: OnLine<'_>) {
+    if let Some(line_reader) = line_reader {
+        line_reader.finish(&mut |cut| on_line(number, cut));
     }
 }
 
-fn reset_line(progress: &Progress) -> Result<(), VerifyError> {
+/// [`VerifyError::Cancelled`] if the caller has cancelled the work.
+fn check_cancelled(progress: &Progress) -> Result<(), VerifyError> {
     if progress.cancel.load(Relaxed) { Err(VerifyError::Cancelled) } else { Ok(()) }
 }
 
@@ -318,7 +330,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let text: Vec<u8> = (0..1000).flat_map(|n| format!("line {n}\n").into_bytes()).chain(*b"last").collect();
         let cut = 10 * "line 0\n".len() as u64;
-        let stretches = [SegmentLines { start: 0, end: cut }, SegmentLines { start: cut, end: text.len() as u64 }];
+        let ranges = [SegmentLines { start: 0, end: cut }, SegmentLines { start: cut, end: text.len() as u64 }];
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(&text).unwrap();
         let gzip = gzip.finish().unwrap();
@@ -333,7 +345,7 @@ mod tests {
                 Body::Broken(bytes) => lines.push((number, cut.offset, format!("broken {bytes}").into())),
                 Body::Long(..) => panic!("none is long"),
             };
-            let hashes = read(&source, compression, &stretches, &Progress::default(), &mut on_line).unwrap();
+            let hashes = read(&source, compression, &ranges, &Progress::default(), &mut on_line).unwrap();
             (lines, hashes)
         };
         let plain = lines(&text, Compression::None);

@@ -1,6 +1,6 @@
-//! What a directory is that is to be verified: a finished export, one that is not finished, a store, or none of these.
+//! Classifies a directory that is to be verified: a finished export, an unfinished one, a store, or none of these.
 //!
-//! Only names, sizes and the small documents of a run are looked at; nothing is written, and no lock is taken, so that a
+//! Only names, sizes and the small documents of a run are read; nothing is written, and no lock is taken, so that a
 //! look never stops a run.
 
 use std::collections::HashMap;
@@ -25,40 +25,40 @@ use crate::verify::VerifyError;
 use crate::write::journal::{DONE, JOB, MANIFEST, NEXT, PLAN, Receipt, STATUS};
 use crate::write::output_name::OutputName;
 
-/// What a directory was taken for.
+/// Kind of a directory.
 #[derive(Clone, Debug)]
 pub(crate) enum VerifyTarget {
-    /// It holds a manifest: [`export`](crate::verify::export::export) verifies it.
+    /// It holds a manifest: [`export`](crate::verify::export) verifies it.
     Export,
-    /// It holds what a run has left that has not published its manifest.
+    /// It holds files of a run that has not published its manifest.
     Unfinished(UnfinishedReport),
-    /// It holds data files or an index: [`store`](crate::verify::index::store) verifies it.
+    /// It holds data files or an index: [`index`](crate::verify::index) verifies it.
     Store,
 }
 
-/// How far an export has come whose manifest is not there.
+/// Progress of an export without a manifest. Its fields are keys of the JSON report.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct UnfinishedReport {
-    /// The transactionTime, if a record or a status says it.
+    /// The transactionTime; `None` if neither a plan nor a status states it.
     pub transaction_time: Option<String>,
-    /// Files that are there as their receipts say, by size; without receipts, files that have the name of an export's.
+    /// Files that exist with the size of their receipts; without a plan, files with the name of an output file.
     pub finished: u64,
-    /// Files that are planned, messages and deletions among them; `None` when nothing says so.
+    /// Planned files, generated ones included; `None` if neither a plan nor a status states the number.
     pub planned: Option<u64>,
-    /// The state in `status.json`: it stays as it was when a run was killed.
+    /// The state in `status.json`, which a killed run leaves unchanged; `None` without that file.
     pub state: Option<String>,
-    /// Whether the directory of the run's record is there.
+    /// Whether the directory of the run's journal exists.
     pub has_record: bool,
-    /// Whether the plan in it can be read, so that the run can be finished.
+    /// Whether its plan can be read, so that the run can be resumed.
     pub resumable: bool,
 }
 
-/// Tells what a directory is. `index_elsewhere` says that the caller knows where its index lies, so that it is a store
+/// Classifies a directory. `index_elsewhere`: the caller knows an index for it outside the directory, so it is a store
 /// unless it is an export.
 ///
 /// # Errors
-/// [`VerifyError::Neither`] when it is none of these; [`VerifyError::Read`].
+/// [`VerifyError::Neither`] if it is none of these; [`VerifyError::Read`] if it cannot be read.
 pub(crate) fn verify_target(directory: &Path, index_elsewhere: bool) -> Result<VerifyTarget, VerifyError> {
     let neither = |found: String| VerifyError::Neither { path: directory.to_path_buf(), found };
     match std::fs::metadata(directory) {
@@ -69,7 +69,7 @@ pub(crate) fn verify_target(directory: &Path, index_elsewhere: bool) -> Result<V
         }
         Err(source) => return Err(VerifyError::Read { path: directory.to_path_buf(), source }),
     }
-    // A packed store under construction is none yet, whatever it holds: to open it as a store says so.
+    // A packed store under construction is no store yet; opening it as one gives the error that says so.
     let name = directory.canonicalize().ok().and_then(|path| path.file_name().map(|name| name.to_os_string()));
     if name.is_some_and(|name| name.as_encoded_bytes().ends_with(PARTIAL_SUFFIX.as_bytes())) {
         return Ok(VerifyTarget::Store);
@@ -77,12 +77,12 @@ pub(crate) fn verify_target(directory: &Path, index_elsewhere: bool) -> Result<V
     if directory.join(MANIFEST).is_file() {
         return Ok(VerifyTarget::Export);
     }
-    // 1. What only a run leaves.
+    // 1. A journal or a status is written only by an export.
     let status = read_status(&directory.join(STATUS));
     if directory.join(JOB).is_dir() || status.is_some() {
         return Ok(VerifyTarget::Unfinished(report_unfinished(directory, status)));
     }
-    // 2. An index is the mark of a store.
+    // 2. An index belongs to a store.
     if index_elsewhere || directory.join(".outpour").join(meta::FILE).is_file() {
         return Ok(VerifyTarget::Store);
     }
@@ -91,7 +91,7 @@ pub(crate) fn verify_target(directory: &Path, index_elsewhere: bool) -> Result<V
             "is an index: give the store that it belongs to, and the index with --index-dir".to_string(),
         ));
     }
-    // 3. Data files. Those that all have the names of an export's are one's that has lost its record.
+    // 3. Data files. If all have names of output files, they are those of an export that has lost its journal.
     let found = walk(directory).map_err(|(path, source)| VerifyError::Read { path, source })?;
     if found.files.is_empty() {
         return Err(neither(format!(
@@ -99,27 +99,29 @@ pub(crate) fn verify_target(directory: &Path, index_elsewhere: bool) -> Result<V
              (.outpour), and no .ndjson, .ndjson.gz or .ndjson.zst file"
         )));
     }
-    match found.files.iter().all(|file| is_shard(directory, &file.name)) {
-        true => {
-            Ok(VerifyTarget::Unfinished(UnfinishedReport { finished: shards(&found), ..UnfinishedReport::default() }))
-        }
+    match found.files.iter().all(|file| may_be_output(directory, &file.name)) {
+        true => Ok(VerifyTarget::Unfinished(UnfinishedReport {
+            finished: output_file_count(&found),
+            ..UnfinishedReport::default()
+        })),
         false => Ok(VerifyTarget::Store),
     }
 }
 
-/// `status.json`, if it is one of ours.
+/// `status.json`, if it has the keys of a status document.
 fn read_status(path: &Path) -> Option<Value> {
     let status: Value = serde_json::from_slice(&read_regular(path, MANIFEST_BYTES_MAX).ok()?).ok()?;
     ["transactionTime", "batches", "status"].iter().all(|key| status.get(key).is_some()).then_some(status)
 }
 
-/// `plan.json`, as far as it is wanted here.
+/// The fields of `plan.json` that are read here.
 #[derive(Deserialize)]
 struct PlanFileState {
     files: Vec<String>,
     job: PlanRecord,
 }
 
+/// Counts planned and finished files by the journal, or by names if it has no readable plan.
 fn report_unfinished(directory: &Path, status: Option<Value>) -> UnfinishedReport {
     let mut report = UnfinishedReport { has_record: directory.join(JOB).is_dir(), ..UnfinishedReport::default() };
     if let Some(status) = &status {
@@ -127,17 +129,17 @@ fn report_unfinished(directory: &Path, status: Option<Value>) -> UnfinishedRepor
         report.state = status["status"].as_str().map(str::to_string);
         report.planned = status["batches"]["total"].as_u64();
     }
-    // A run that was to replace an export keeps its record and its files in a directory of their own until it is done.
+    // A replacing run keeps its journal and its files in a directory of their own until it is finished.
     let (own, next) = (directory.join(JOB), directory.join(NEXT));
     let record = if next.join(PLAN).is_file() { &next } else { &own };
     let plan = read_regular(&record.join(PLAN), MANIFEST_BYTES_MAX).ok();
     let plan = plan.and_then(|bytes| serde_json::from_slice::<PlanFileState>(&bytes).ok());
     let Some(plan) = plan else {
-        report.finished = walk(directory).map_or(0, |found| shards(&found));
+        report.finished = walk(directory).map_or(0, |found| output_file_count(&found));
         return report;
     };
     let receipts = read_regular(&record.join(DONE), MANIFEST_BYTES_MAX).unwrap_or_default();
-    // A line that was cut off is no receipt.
+    // An incomplete last line is no receipt.
     let whole = memchr::memrchr(b'\n', &receipts).map_or(0, |offset| offset + 1);
     let receipts =
         receipts[..whole].split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Receipt>(line).ok());
@@ -148,8 +150,8 @@ fn report_unfinished(directory: &Path, status: Option<Value>) -> UnfinishedRepor
         file.is_ok_and(|len| len == size)
     };
     let is_finished = |name: &String| {
-        let plain = name.split('/').all(|part| !matches!(part, "" | "." | ".."));
-        plain && sizes.get(name).is_some_and(|size| has(directory, name, *size) || has(&next, name, *size))
+        let is_plain = name.split('/').all(|part| !matches!(part, "" | "." | ".."));
+        is_plain && sizes.get(name).is_some_and(|size| has(directory, name, *size) || has(&next, name, *size))
     };
     report.finished = plan.files.iter().filter(|name| is_finished(name)).count() as u64;
     report.planned = Some(plan.files.len() as u64);
@@ -158,20 +160,21 @@ fn report_unfinished(directory: &Path, status: Option<Value>) -> UnfinishedRepor
     report
 }
 
-/// Files at the top that have the name of an export's.
-fn shards(found: &Walk) -> u64 {
+/// Number of files at the top level that have the name of an output file.
+fn output_file_count(found: &Walk) -> u64 {
     found.files.iter().filter(|file| OutputName::parse(&file.name).is_some()).count() as u64
 }
 
-/// Whether a data file can be one of an export: by its name, unless it is one of a packed store, which have the same names.
-fn is_shard(directory: &Path, name: &str) -> bool {
+/// Whether a data file may be one of an export: by its name, unless it is one of a packed store, which has the same
+/// names.
+fn may_be_output(directory: &Path, name: &str) -> bool {
     let open = || StoreFile::open(directory.join(name), Access::pread()).ok();
     OutputName::parse(name).is_some()
         && !(name.ends_with(".zst") && open().is_some_and(|file| is_packed(&file).unwrap_or(false)))
 }
 
 impl UnfinishedReport {
-    /// The report for people.
+    /// Lines of the report for people.
     pub(crate) fn lines(&self) -> Vec<String> {
         let location = self.transaction_time.as_ref().map_or(String::new(), |place| format!(" as of {place}"));
         let planned = self.planned.map_or("an unknown number of".to_string(), grouped);

@@ -1,6 +1,7 @@
-//! Every row and deletion of the bytes that an export saw, by resource: what was known of whom, and when.
+//! Version history: every row and deletion of the bytes that an export saw, ordered by resource and time.
 //!
-//! One pass over the store, by the twin of the scanner. Names are kept as hashes of 128 bits.
+//! Built in one pass over the store, by the reference implementation of the scanner; no index is read. Names are kept
+//! as hashes of 128 bits.
 
 use crate::codec::compression::Compression;
 use crate::error::IndexError;
@@ -26,82 +27,84 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use rayon::prelude::*;
 
-/// Which versions an observer knows of, by whether they are late.
+/// Whether an observer knows a version; the argument says whether the version arrived late.
 pub(crate) type KnownVersion<'a> = &'a dyn Fn(bool) -> bool;
 
-/// A version of a resource.
+/// One version of a resource: one row of the store.
 pub(crate) struct ResourceVersion {
-    /// Hash of its type and id.
+    /// Hash of type and id.
     pub entity: u128,
-    /// Its type.
+    /// Type of the resource.
     pub resource_type: ResourceType,
-    /// Its instant.
+    /// The lastUpdated; `None` if it is missing or illegal.
     pub updated: Option<Instant>,
-    /// Digits of its version id: how many, and which, orders as the numbers do.
+    /// Numeric version id as (number of digits, digits), which orders as the number does.
     version: Option<(usize, Box<str>)>,
-    /// Hashes of the patients of ours that it belongs to by itself.
+    /// Hashes of the patients of the store's own bases whose compartment it is in by itself.
     pub owners: Box<[u128]>,
-    /// Hashes of what it is about, if it is a Provenance: resources of ours.
+    /// Hashes of the targets of a Provenance under the store's own bases.
     pub targets: Box<[u128]>,
-    /// Hashes of its business identifiers, if it is a Patient.
+    /// Hashes of the business identifiers of a Patient.
     pub identifiers: Box<[u128]>,
     /// Number of its segment in the record.
     segment: usize,
-    /// Where its line begins, and its length.
+    /// Offset of its line in the uncompressed file, and length.
     place: (u64, u64),
-    /// Whether it came to the store later than `_since`, and dates from before.
+    /// Whether it arrived late: its segment was first seen after `_since`.
     pub late: bool,
-    /// Hash of its line.
+    /// Hash (xxh3, 64 bits) of its line.
     pub line: u64,
 }
 
-/// A deletion with an instant, of a resource of ours.
+/// A deletion with an instant, of a resource under the store's own bases.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Deletion {
     entity: u128,
     updated: Instant,
 }
 
-/// A version that has left a packed store, as the deletion that ended it remembers it.
+/// A version that a pack dropped, as the table of the packed file records it with the deletion that ended it.
 pub(crate) struct DepartedVersion {
     entity: u128,
-    /// Its instant in ticks, the least for none.
+    /// Its lastUpdated in ticks; [`NO_INSTANT`] if it had none.
     updated: i64,
-    /// Hashes of the patients of ours that it belonged to.
+    /// Hashes of the patients of the store's own bases whose compartment it was in.
     pub owners: Box<[u128]>,
     late: bool,
 }
 
-/// The last version of a resource.
+/// Last version of a resource.
 pub(crate) enum LastState<'a> {
-    /// Its place among the versions.
+    /// Its index in [`VersionHistory::versions`].
     Version(usize),
-    /// It has left.
-    Left(&'a DepartedVersion),
+    /// A pack dropped it.
+    Departed(&'a DepartedVersion),
 }
 
-/// All of it.
+/// History of all resources of the store, and counts of all lines.
 #[derive(Default)]
 pub(crate) struct VersionHistory {
-    /// Versions in store order.
+    /// All versions in store order.
     pub versions: Vec<ResourceVersion>,
-    /// Places of the versions, sorted by resource, then from the oldest to the latest.
+    /// Indexes of the versions, sorted by resource, then from the oldest to the latest.
     order: Vec<u32>,
-    /// Deletions, sorted by resource.
+    /// Deletions, sorted by resource and instant.
     deletions: Vec<Deletion>,
-    /// Versions that have left, sorted by resource and instant.
-    left: Vec<DepartedVersion>,
-    /// All lines.
+    /// Versions that packs dropped, sorted by resource and instant.
+    departed: Vec<DepartedVersion>,
+    /// Number of lines in all files.
     pub lines: u64,
-    /// Blank lines.
+    /// Number of blank lines.
     pub blank: u64,
-    /// Faulty lines.
+    /// Number of faulty lines.
     pub faulty: u64,
-    /// Lines of deletions.
+    /// Number of lines of deletions.
     pub tombstones: u64,
-    /// Lines that only the scanner has read.
+    /// Lines too long to be held, which only the scanner has read.
     pub long: u64,
+    /// Store files of the record.
     files: Vec<(StoreFile, Compression)>,
+    /// File of each segment, as an index into `files`.
     file_of: Vec<usize>,
 }
 
@@ -109,7 +112,8 @@ impl VersionHistory {
     /// Reads exactly the bytes that a record names.
     ///
     /// # Errors
-    /// When the store cannot be read, or no longer holds those bytes.
+    /// [`IndexError::Changed`] if the store no longer holds those bytes; errors of reading it;
+    /// [`VerifyError::Cancelled`].
     pub(crate) fn read(
         root: &Path,
         record: &SnapshotRecord,
@@ -117,13 +121,14 @@ impl VersionHistory {
         access: Access,
         progress: &Progress,
     ) -> Result<VersionHistory, VerifyError> {
+        // 1. Open the files of the record.
         let mut files: Vec<(StoreFile, Compression)> = Vec::new();
         let mut segments: Vec<(usize, Compression)> = Vec::new();
         let mut names: Vec<&str> = Vec::new();
         for segment in &record.segments {
             if names.last() != Some(&segment.file.as_str()) {
                 let Some(compression) = Compression::of_file_name(&segment.file) else {
-                    return Err(changed(root, &segment.file));
+                    return Err(changed_error(root, &segment.file));
                 };
                 files.push((StoreFile::open(root.join(&segment.file), access)?, compression));
                 names.push(&segment.file);
@@ -132,31 +137,37 @@ impl VersionHistory {
         }
         progress.scan_total.store(files.iter().map(|(source, _)| source.len()).sum(), Relaxed);
         progress.scan_done.store(0, Relaxed);
+        // 2. Read their segments in parallel; the hash of each must be the recorded one.
         let parts: Vec<VersionHistory> = segment_lines::tasks(&segments)
             .into_par_iter()
             .map(|task| {
-                let own = &record.segments[task.clone()];
-                let stretches: Vec<SegmentLines> =
-                    own.iter().map(|segment| SegmentLines { start: segment.start, end: segment.end }).collect();
-                let late: Vec<bool> =
-                    own.iter().map(|segment| is_late(segment.first_seen, record.birth, recorded)).collect();
+                let recorded_segments = &record.segments[task.clone()];
+                let ranges: Vec<SegmentLines> = recorded_segments
+                    .iter()
+                    .map(|segment| SegmentLines { start: segment.start, end: segment.end })
+                    .collect();
+                let late: Vec<bool> = recorded_segments
+                    .iter()
+                    .map(|segment| is_late(segment.first_seen, record.birth, recorded))
+                    .collect();
                 let (source, compression) = &files[segments[task.start].0];
                 let mut part = VersionHistory::default();
                 let table = match compression {
                     Compression::Zstd => SeekTable::open(source).ok().flatten(),
                     _ => None,
                 };
-                let mut left = PriorOwners::new(table.as_ref());
+                let mut prior_owners = PriorOwners::new(table.as_ref());
                 let mut on_line = |number: usize, cut: CutLine<'_>| {
-                    part.push_line(cut, task.start + number, late[number], (recorded, record.birth), &mut left);
+                    part.push_line(cut, task.start + number, late[number], (recorded, record.birth), &mut prior_owners);
                 };
-                let hashes = segment_lines::read(source, *compression, &stretches, progress, &mut on_line)?;
-                match own.iter().map(|segment| segment.content).eq(hashes) {
+                let hashes = segment_lines::read(source, *compression, &ranges, progress, &mut on_line)?;
+                match recorded_segments.iter().map(|segment| segment.content).eq(hashes) {
                     true => Ok(part),
-                    false => Err(changed(root, &own[0].file)),
+                    false => Err(changed_error(root, &recorded_segments[0].file)),
                 }
             })
             .collect::<Result<_, _>>()?;
+        // 3. Join the parts in store order, and sort.
         let mut history = VersionHistory {
             files,
             file_of: segments.iter().map(|(file, _)| *file).collect(),
@@ -165,7 +176,7 @@ impl VersionHistory {
         for part in parts {
             history.versions.extend(part.versions);
             history.deletions.extend(part.deletions);
-            history.left.extend(part.left);
+            history.departed.extend(part.departed);
             history.lines += part.lines;
             history.blank += part.blank;
             history.faulty += part.faulty;
@@ -176,16 +187,17 @@ impl VersionHistory {
         Ok(history)
     }
 
+    /// Adds a line of segment number `segment` to the history.
     fn push_line(
         &mut self,
         cut: CutLine<'_>,
         segment: usize,
         late: bool,
         (recorded, birth): (&RecordedRequest, Option<i64>),
-        left: &mut PriorOwners<'_>,
+        prior_owners: &mut PriorOwners<'_>,
     ) {
         self.lines += 1;
-        let (line, length, hash, whole) = match cut.body {
+        let (line, length, hash, held) = match cut.body {
             Body::Whole(bytes) => {
                 let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
                 (OracleLine::read(bytes), bytes.len() as u64, xxh3_64(bytes), bytes)
@@ -202,21 +214,22 @@ impl VersionHistory {
             OracleLine::Deletions(updated, urls) => {
                 self.tombstones += 1;
                 for target in urls.iter().filter_map(|url| Reference::parse(url)) {
-                    let gone = left.next(cut.offset);
-                    // Without an instant they end nothing (reading 9).
+                    let records = prior_owners.next(cut.offset);
+                    // A deletion without an instant ends nothing (reading 9).
                     let Some(updated) = updated.clone().filter(|_| recorded.is_ours(target.base)) else { continue };
                     let entity = entity(target.resource_type.name(), target.id.as_str());
                     self.deletions.push(Deletion { entity, updated });
-                    self.left.extend(has_departed(entity, gone, left, recorded, birth));
+                    self.departed.extend(departed_version(entity, records, prior_owners, recorded, birth));
                 }
             }
             OracleLine::Row(row) => {
                 let place = (cut.offset, length);
-                self.versions.push(push_version(&row, whole, segment, place, late, hash, recorded));
+                self.versions.push(resource_version(&row, held, segment, place, late, hash, recorded));
             }
         }
     }
 
+    /// Sorts versions, deletions and departed versions by resource.
     fn sort(&mut self) {
         let versions = &self.versions;
         let mut order: Vec<u32> = (0..versions.len() as u32).collect();
@@ -226,70 +239,72 @@ impl VersionHistory {
         });
         self.order = order;
         self.deletions.par_sort_unstable();
-        self.left.sort_by_key(|left| (left.entity, left.updated));
+        self.departed.sort_by_key(|version| (version.entity, version.updated));
     }
 
-    /// Versions of a resource, the oldest first.
+    /// Indexes of the versions of a resource, the oldest first.
     fn versions_of(&self, entity: u128) -> &[u32] {
-        let of = |start_offset: &u32| self.versions[*start_offset as usize].entity;
-        let first = self.order.partition_point(|position| of(position) < entity);
-        let after = self.order.partition_point(|offset| of(offset) <= entity);
+        let entity_of = |i: &u32| self.versions[*i as usize].entity;
+        let first = self.order.partition_point(|i| entity_of(i) < entity);
+        let after = self.order.partition_point(|i| entity_of(i) <= entity);
         &self.order[first..after]
     }
 
-    /// The last version of a resource at an instant among those that are known; whether it was deleted is not asked.
+    /// Index of the last known version of a resource at an instant, whether or not a deletion follows it; `None` if
+    /// there is no such version.
     pub(crate) fn last_version(&self, entity: u128, instant: &Instant, known: KnownVersion) -> Option<usize> {
-        let seen = |version: &ResourceVersion| {
+        let is_visible = |version: &ResourceVersion| {
             version.updated.as_ref().is_none_or(|updated| updated <= instant) && known(version.late)
         };
-        self.versions_of(entity).iter().map(|position| *position as usize).rfind(|offset| seen(&self.versions[*offset]))
+        self.versions_of(entity).iter().map(|i| *i as usize).rfind(|i| is_visible(&self.versions[*i]))
     }
 
-    /// The same with versions that have left: the younger of the two.
+    /// As [`VersionHistory::last_version`], with versions that packs dropped: the younger of the two.
     pub(crate) fn last(&self, entity: u128, instant: &Instant, known: KnownVersion) -> Option<LastState<'_>> {
         let version = self.last_version(entity, instant, known);
         let ticks = |i: usize| self.versions[i].updated.as_ref().map_or(NO_INSTANT, |updated| updated.ticks);
-        let first = self.left.partition_point(|left| left.entity < entity);
-        let own = self.left[first..].iter().take_while(|left| left.entity == entity);
-        let left = own.filter(|left| left.updated <= instant.ticks && known(left.late)).last();
-        match left.filter(|left| version.is_none_or(|version| ticks(version) < left.updated)) {
-            Some(left) => Some(LastState::Left(left)),
+        let first = self.departed.partition_point(|departed| departed.entity < entity);
+        let of_entity = self.departed[first..].iter().take_while(|departed| departed.entity == entity);
+        let last = of_entity.filter(|departed| departed.updated <= instant.ticks && known(departed.late)).last();
+        match last.filter(|departed| version.is_none_or(|version| ticks(version) < departed.updated)) {
+            Some(departed) => Some(LastState::Departed(departed)),
             None => version.map(LastState::Version),
         }
     }
 
-    /// Whether a deletion at or before an instant is later than a version.
+    /// Whether a deletion of the resource at or before an instant is later than a version.
     pub(crate) fn is_deleted(&self, version: &ResourceVersion, instant: &Instant) -> bool {
         let first = self.deletions.partition_point(|deletion| deletion.entity < version.entity);
-        let own = self.deletions[first..].iter().take_while(|deletion| deletion.entity == version.entity);
+        let of_entity = self.deletions[first..].iter().take_while(|deletion| deletion.entity == version.entity);
         let later = |deletion: &Deletion| version.updated.as_ref().is_none_or(|updated| deletion.updated > *updated);
-        own.into_iter().any(|deletion| deletion.updated <= *instant && later(deletion))
+        of_entity.into_iter().any(|deletion| deletion.updated <= *instant && later(deletion))
     }
 
-    /// The version that is current at an instant.
+    /// Index of the version that is current at an instant; `None` if the resource does not exist or is deleted then.
     pub(crate) fn current(&self, entity: u128, instant: &Instant) -> Option<usize> {
         let last = self.last_version(entity, instant, &|_late| true)?;
         (!self.is_deleted(&self.versions[last], instant)).then_some(last)
     }
 
-    /// The bytes of a version's line.
+    /// Bytes of a version's line, without its line end.
     ///
     /// # Errors
-    /// When they cannot be read again.
+    /// [`VerifyError`] if they cannot be read again.
     pub(crate) fn bytes(&self, version: usize) -> Result<Vec<u8>, VerifyError> {
         let ResourceVersion { segment, place: (start, length), .. } = self.versions[version];
         let (source, compression) = &self.files[self.file_of[segment]];
-        let stretch = SegmentLines { start, end: start + length };
+        let range = SegmentLines { start, end: start + length };
         let mut bytes = Vec::with_capacity(length as usize);
         let progress = Progress::default();
-        segment_lines::bytes(source, *compression, stretch, &progress, &mut |piece| bytes.extend_from_slice(piece))?;
+        segment_lines::bytes(source, *compression, range, &progress, &mut |piece| bytes.extend_from_slice(piece))?;
         Ok(bytes)
     }
 }
 
-fn push_version(
+/// The version that a row is. `held` are the bytes of its line, empty if it is too long to be held.
+fn resource_version(
     row: &OracleRow,
-    whole: &[u8],
+    held: &[u8],
     segment: usize,
     place: (u64, u64),
     late: bool,
@@ -307,7 +322,7 @@ fn push_version(
         version: row.version.as_deref().map(|digits| (digits.len(), digits.into())),
         owners: owners.into(),
         targets: targets.map(|(_, of_type, id)| entity(of_type.name(), id.as_str())).collect(),
-        identifiers: if row.resource_type == ResourceType::PATIENT { identifiers(whole) } else { Box::default() },
+        identifiers: if row.resource_type == ResourceType::PATIENT { identifiers(held) } else { Box::default() },
         segment,
         place,
         late,
@@ -315,7 +330,7 @@ fn push_version(
     }
 }
 
-/// Hash of a business identifier; the system is empty when there is none.
+/// Hash of a business identifier; `system` is empty if it has none.
 pub(crate) fn identifier(system: &str, value: &str) -> u128 {
     let mut hash = Hasher128::new();
     hash.update(&(system.len() as u64).to_le_bytes());
@@ -324,6 +339,7 @@ pub(crate) fn identifier(system: &str, value: &str) -> u128 {
     hash.digest()
 }
 
+/// Hashes of the identifiers of a Patient's line that have a value.
 fn identifiers(line: &[u8]) -> Box<[u128]> {
     let text = without_lone_surrogates(str::from_utf8(line).unwrap_or_default());
     let want = WantedNames::of(&["identifier.system", "identifier.value"]);
@@ -336,22 +352,23 @@ fn identifiers(line: &[u8]) -> Box<[u128]> {
     tree.objects("identifier").into_iter().filter_map(one).collect()
 }
 
-/// The version that a deletion ended, from what the table of a packed file has of it.
-fn has_departed(
+/// The version that a deletion ended and a pack dropped, from the table's `records` of the DELETE entry; `None` if
+/// there is none, or if a later version follows.
+fn departed_version(
     entity: u128,
-    gone: &[PriorOwnerRecord],
+    records: &[PriorOwnerRecord],
     table: &PriorOwners<'_>,
     recorded: &RecordedRequest,
     birth: Option<i64>,
 ) -> Option<DepartedVersion> {
-    let first = gone.first().filter(|first| first.owner != FOLLOWED)?;
-    let names = gone.iter().filter_map(|left| table.name(left)).filter(|(base, _)| recorded.is_ours(base));
+    let first = records.first().filter(|first| first.owner != FOLLOWED)?;
+    let names = records.iter().filter_map(|record| table.name(record)).filter(|(base, _)| recorded.is_ours(base));
     let owners = names.map(|(_, id)| crate::verify::output_file::entity("Patient", id.as_str())).collect();
-    let late = gone.iter().any(|left| left.owner == LATE && is_late(Some(left.updated), birth, recorded));
+    let late = records.iter().any(|record| record.owner == LATE && is_late(Some(record.updated), birth, recorded));
     Some(DepartedVersion { entity, updated: first.updated, owners, late })
 }
 
-/// A segment first held by a snapshot after `_since`, unless the whole index is no older.
+/// Whether rows of a segment arrived late: a snapshot after `_since` first saw it, and the index is older than that.
 fn is_late(first_seen: Option<i64>, birth: Option<i64>, recorded: &RecordedRequest) -> bool {
     match (first_seen, birth, &recorded.since) {
         (Some(first), Some(birth), Some(since)) => first > since.ticks && first > birth,
@@ -359,7 +376,8 @@ fn is_late(first_seen: Option<i64>, birth: Option<i64>, recorded: &RecordedReque
     }
 }
 
-fn changed(root: &Path, file: &str) -> VerifyError {
+/// [`IndexError::Changed`] for a store file.
+fn changed_error(root: &Path, file: &str) -> VerifyError {
     let path: PathBuf = root.join(file);
     let reason = "no longer holds the bytes that were exported; a ledger can be recounted only from those".to_string();
     VerifyError::Index(IndexError::Changed { path, reason })

@@ -1,4 +1,6 @@
-//! Runs of rows that are copied together: rows of a plain file that lie one behind the other, rows of a decoded stream.
+//! Copies runs of rows: neighbouring rows of a plain file in one read, rows of a decoded stream one by one.
+//!
+//! Which rows a shard takes is decided in `shard`; frames of packed files are copied by `frame_copy`.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,23 +19,24 @@ use crate::write::encode::Encoder;
 use crate::write::frame_copy::{FrameCopier, FrameRequest};
 use crate::write::sink::Sink;
 
-/// Most bytes of a run, unless it is one row: a run stays in the second-level cache between its read and its write. It
-/// is cut earlier where its rows complete a write.
+/// Most bytes of a run, unless it is one row: it stays in the second-level cache between read and write. A run ends
+/// earlier where its rows fill a write.
 const RUN_BYTES: u64 = 512 << 10;
 
-/// Bytes of a window on a file of several types.
+/// Bytes of the window on a file of several types, from which several outputs take rows.
 const WINDOW_BYTES: u64 = 256 << 10;
 
-/// Most bytes between two rows of a run: reading over them costs less than another call.
+/// Most bytes between two rows of a run: reading over a gap this short costs less than a second call.
 const GAP_BYTES: u64 = 4 << 10;
 
-/// Rows whose places are looked up together.
+/// Number of rows whose places are looked up together.
 pub(crate) const ROWS_AHEAD: usize = 64;
 
-/// Part of a segment's rows that must be wanted before a mixed file is read as a whole.
+/// A mixed file is read as a whole if at least one in so many of a segment's rows is wanted.
 pub(crate) const DENSE_SHARE: usize = 4;
 
-/// A row as the copier sees it.
+/// Position of one row in a store file. `start` and `length` are uncompressed bytes, without the line end; `spaced`
+/// says that white space precedes the `{`.
 #[derive(Clone, Copy)]
 pub(crate) struct RowSpan {
     pub(crate) file: usize,
@@ -42,49 +45,54 @@ pub(crate) struct RowSpan {
     pub(crate) spaced: bool,
 }
 
-/// Rows of a plain file that lie one behind the other, or nearly.
+/// Rows of one plain file, ascending, with gaps of at most [`GAP_BYTES`]; empty when nothing is pending.
 #[derive(Default)]
 pub(crate) struct CopyRun {
     file: usize,
     lines: Vec<RowSpan>,
-    /// What its rows come to in the output.
+    /// Bytes of its rows in the output, newlines included.
     bytes: u64,
 }
 
 impl CopyRun {
+    /// End of the last row in the file.
     fn end(&self) -> u64 {
         self.lines.last().map_or(0, |line| line.start + line.length)
     }
+    /// Start of the first row in the file.
     fn start(&self) -> u64 {
         self.lines.first().map_or(0, |line| line.start)
     }
 }
 
-/// Reads store files for a sweep.
+/// Reads rows of store files for one pass over the store.
 pub(crate) struct RunReader<'a> {
     index: &'a Index,
     buffer: Vec<u8>,
-    /// The compressed file being decoded, and the piece reached.
+    /// The compressed file that is being decoded, and its current piece.
     decoding: Option<Decoding<'a>>,
-    used: Vec<usize>,
-    /// A part of a plain file that several outputs take rows from: file, offset, bytes.
+    /// Numbers of the files that rows were taken from.
+    used_files: Vec<usize>,
+    /// Window on a plain file that several outputs take rows from: file, offset, bytes.
     window: Option<(usize, u64, Vec<u8>)>,
 }
 
+/// Decoder of a compressed store file, and the piece that it gave last.
 struct Decoding<'a> {
     file: usize,
     decoder: Decoder<'a>,
     piece: Vec<u8>,
     /// Offset of the piece in the uncompressed file.
-    at: u64,
+    piece_start: u64,
 }
 
 impl<'a> RunReader<'a> {
+    /// A reader that has read nothing.
     pub(crate) fn new(index: &'a Index) -> RunReader<'a> {
-        RunReader { index, buffer: Vec::new(), decoding: None, used: Vec::new(), window: None }
+        RunReader { index, buffer: Vec::new(), decoding: None, used_files: Vec::new(), window: None }
     }
 
-    /// Whether a row, and what must stand around it, lies in the window.
+    /// Whether the window holds a row, the byte before it and the line end after it.
     pub(crate) fn holds(&self, line: &RowSpan) -> bool {
         self.window.as_ref().is_some_and(|(file, offset, bytes)| {
             let end = (line.start + line.length + 2).min(offset + bytes.len() as u64);
@@ -92,7 +100,7 @@ impl<'a> RunReader<'a> {
         })
     }
 
-    /// Moves the window to where a row begins; a row that is longer has none.
+    /// Moves the window to the start of a row. A row longer than the window gets none.
     pub(crate) fn load(&mut self, line: &RowSpan) -> Result<(), ExportError> {
         let source = self.index.source(line.file)?;
         let offset = line.start.saturating_sub(1);
@@ -105,7 +113,8 @@ impl<'a> RunReader<'a> {
         Ok(())
     }
 
-    /// Takes a row for an output; returns the bytes that were written on that occasion.
+    /// Adds a row to an output's run, after writing the run if the row cannot join it. Returns the bytes written by
+    /// this call.
     pub(crate) fn take_row<S: Sink>(
         &mut self,
         output: &mut ShardOutput<S>,
@@ -113,20 +122,20 @@ impl<'a> RunReader<'a> {
         line: RowSpan,
         failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
     ) -> Result<u64, ExportError> {
-        if self.used.last() != Some(&line.file) && !self.used.contains(&line.file) {
-            self.used.push(line.file);
+        if self.used_files.last() != Some(&line.file) && !self.used_files.contains(&line.file) {
+            self.used_files.push(line.file);
         }
         if self.index.compression(line.file) != Compression::None {
             let done = self.flush(output, run, failed_write)?;
             let ShardOutput { encoder, name, .. } = output;
             return Ok(done + self.copy_decoded(encoder, line, &|error| failed_write(name, error))?);
         }
-        let near = run.file == line.file
+        let joins_run = run.file == line.file
             && line.start > run.end()
             && line.start - run.end() <= GAP_BYTES
             && line.start + line.length - run.start() <= RUN_BYTES
             && run.bytes < output.encoder.preferred_len() as u64;
-        let done = match run.lines.is_empty() || near {
+        let done = match run.lines.is_empty() || joins_run {
             true => 0,
             false => self.flush(output, run, failed_write)?,
         };
@@ -136,7 +145,7 @@ impl<'a> RunReader<'a> {
         Ok(done)
     }
 
-    /// Takes what a shard wants of a packed file's segment.
+    /// Writes the rows that a shard takes from one segment of a packed file, after the pending run.
     #[allow(clippy::too_many_arguments, reason = "the state of a sweep")]
     pub(crate) fn take_frames<S: Sink>(
         &mut self,
@@ -144,33 +153,33 @@ impl<'a> RunReader<'a> {
         output: &mut ShardOutput<S>,
         run: &mut CopyRun,
         table: &SeekTable,
-        taken: &FrameRequest<'_>,
+        request: &FrameRequest<'_>,
         progress: &Progress,
         failed_write: &dyn Fn(&str, std::io::Error) -> ExportError,
     ) -> Result<(), ExportError> {
         let done = self.flush(output, run, failed_write)?;
         progress.write_done.fetch_add(done, Relaxed);
-        let file = self.index.entry(taken.segment).file;
-        if !self.used.contains(&file) {
-            self.used.push(file);
+        let file = self.index.entry(request.segment).file;
+        if !self.used_files.contains(&file) {
+            self.used_files.push(file);
         }
         let before = output.encoder.bytes_in();
         let ShardOutput { encoder, name, .. } = output;
         let failed = |error| failed_write(name, error);
-        let segment = &self.index.segments()[taken.segment];
+        let segment = &self.index.segments()[request.segment];
         let (flags, any_space) = (segment.columns().flags, segment.head().flags & u64::from(flag::LEADING_SPACE) != 0);
         let mut long = |encoder: &mut Encoder<S>, row: usize| {
-            let range = row_range(self.index, taken.segment, row);
+            let range = row_range(self.index, request.segment, row);
             let spaced = any_space && flags[row] & flag::LEADING_SPACE != 0;
             let line = RowSpan { file, start: range.start, length: range.end - range.start, spaced };
             self.copy_decoded(encoder, line, &failed).map(|_| ())
         };
-        copier.take_rows(encoder, table, taken, &failed, &mut long)?;
+        copier.take_rows(encoder, table, request, &failed, &mut long)?;
         progress.write_done.fetch_add(output.encoder.bytes_in() - before, Relaxed);
         Ok(())
     }
 
-    /// Writes a run out.
+    /// Writes a run to the output and empties it. Returns the bytes written.
     pub(crate) fn flush<S: Sink>(
         &mut self,
         output: &mut ShardOutput<S>,
@@ -184,7 +193,7 @@ impl<'a> RunReader<'a> {
         let (start, end) = (run.start(), run.end());
         let failed = |error| failed_write(&output.name, error);
         if end - start > 8 * READ_BYTES as u64 {
-            // One row too long to hold: a run never grows this far.
+            // A single row, too long to be held: a run of several rows never grows this far.
             let mut write = |bytes: &[u8]| output.encoder.write(bytes).map_err(failed);
             copy_long(source, run.lines[0], &mut self.buffer, &mut write)?;
         } else {
@@ -196,8 +205,8 @@ impl<'a> RunReader<'a> {
                 let first = usize::try_from(offset.checked_sub(*from)?).ok()?;
                 bytes.get(first..first + len).filter(|_| *file == run.file)
             });
-            // The byte before the rows falls on the end of the last row that was written: both are newlines, but at
-            // the begin of a file.
+            // Rows are read straight into the write buffer, one byte early: that byte overwrites the newline of the row
+            // written last with a newline. It is none at the start of a file, where this cannot be done.
             let place = match inside.is_none() && start > BYTE_ORDER_MARK {
                 true => output.encoder.reserve(len),
                 false => None,
@@ -213,7 +222,7 @@ impl<'a> RunReader<'a> {
                     None => source.pread(offset, len, &mut self.buffer)?,
                 };
                 run.lines.iter().try_for_each(|line| check_line(source, bytes, offset, *line))?;
-                for rows in are_neighbours(&run.lines) {
+                for rows in neighbour_ranges(&run.lines) {
                     let rows = (rows.start - offset) as usize..(rows.end - offset) as usize;
                     match bytes.get(rows.end) {
                         Some(b'\n') => output.encoder.write(&bytes[rows.start..=rows.end]).map_err(failed)?,
@@ -229,7 +238,8 @@ impl<'a> RunReader<'a> {
         Ok(std::mem::take(&mut run.bytes))
     }
 
-    /// Copies a row of a compressed file.
+    /// Writes a row of a compressed file, decoding from the last seek point before it unless the decoder is already
+    /// nearer.
     fn copy_decoded<S: Sink>(
         &mut self,
         encoder: &mut Encoder<S>,
@@ -238,24 +248,27 @@ impl<'a> RunReader<'a> {
     ) -> Result<u64, ExportError> {
         let source = self.index.source(line.file)?;
         let restart = self.index.restart_before(line.file, line.start);
-        let fresh = self.decoding.as_ref().is_none_or(|now| {
-            now.file != line.file || now.at > line.start || restart.uncompressed > now.at + now.piece.len() as u64
+        let must_restart = self.decoding.as_ref().is_none_or(|decoding| {
+            decoding.file != line.file
+                || decoding.piece_start > line.start
+                || restart.uncompressed > decoding.piece_start + decoding.piece.len() as u64
         });
-        if fresh {
+        if must_restart {
             self.decoding = Some(Decoding {
                 file: line.file,
                 decoder: Decoder::new(source, self.index.compression(line.file), restart)?,
                 piece: Vec::new(),
-                at: restart.uncompressed,
+                piece_start: restart.uncompressed,
             });
         }
+        // The row may span several pieces; its bytes must begin with `{` and hold no newline.
         let decoding = self.decoding.as_mut().expect("made above");
         let torn = || ExportError::Torn { path: source.path().to_path_buf(), offset: line.start };
         let (mut position, end) = (line.start, line.start + line.length);
         while position < end {
-            let piece_end = decoding.at + decoding.piece.len() as u64;
+            let piece_end = decoding.piece_start + decoding.piece.len() as u64;
             if position >= piece_end {
-                decoding.at = piece_end;
+                decoding.piece_start = piece_end;
                 match decoding.decoder.piece(|_| {}) {
                     Ok(Some(piece)) => {
                         decoding.piece.clear();
@@ -266,52 +279,53 @@ impl<'a> RunReader<'a> {
                 }
                 continue;
             }
-            let from = (position - decoding.at) as usize;
-            let to = (end.min(piece_end) - decoding.at) as usize;
+            let from = (position - decoding.piece_start) as usize;
+            let to = (end.min(piece_end) - decoding.piece_start) as usize;
             let bytes = &decoding.piece[from..to];
             let opens = position > line.start || line.spaced || bytes[0] == b'{';
             if !opens || memchr::memchr(b'\n', bytes).is_some() {
                 return Err(torn());
             }
             encoder.write(bytes).map_err(failed_write)?;
-            position = decoding.at + to as u64;
+            position = decoding.piece_start + to as u64;
         }
         encoder.write(b"\n").map_err(failed_write)?;
         Ok(line.length + 1)
     }
 
-    /// Whether the files read so far were whole; asked before a file is committed.
+    /// Checks that the files read so far did not change or fail; called before an output file is committed.
     pub(crate) fn check(&self) -> Result<(), ExportError> {
-        self.used.iter().try_for_each(|file| self.index.source(*file)?.check()).map_err(ExportError::from)
+        self.used_files.iter().try_for_each(|file| self.index.source(*file)?.check()).map_err(ExportError::from)
     }
 }
 
-/// Rows of a run that follow one another, without their last line end.
-fn are_neighbours(lines: &[RowSpan]) -> impl Iterator<Item = Range<u64>> + '_ {
+/// Byte ranges of rows that follow one another directly, without the last line end of each range.
+fn neighbour_ranges(lines: &[RowSpan]) -> impl Iterator<Item = Range<u64>> + '_ {
     lines.chunk_by(|a, b| a.start + a.length + 1 == b.start).map(|rows| {
         let last = rows[rows.len() - 1];
         rows[0].start..last.start + last.length
     })
 }
 
-/// Moves rows together, each with a newline, to the second byte of the place that they were read into. The place has
-/// a byte more than was read; its first one stands at `at` in the file. Returns what they come to.
+/// Moves rows together, each with a newline, to the second byte of the space that they were read into. The space has
+/// one byte more than was read; its first byte is at `offset` of the file. Returns the bytes of the rows and newlines.
 fn close_gaps(place: &mut [u8], offset: u64, lines: &[RowSpan]) -> usize {
     let mut end = 1;
-    for rows in are_neighbours(lines) {
+    for rows in neighbour_ranges(lines) {
         let rows = (rows.start - offset) as usize..(rows.end - offset) as usize;
         let len = rows.len();
         if rows.start != end {
             place.copy_within(rows, end);
         }
-        // What stands here was moved already or is a line end: a row never begins where another one ends.
+        // The byte written here is a line end or was moved already: a row never begins where another one ends.
         place[end + len] = b'\n';
         end += len + 1;
     }
     end - 1
 }
 
-/// The row follows a line end, begins with `{` and ends before a line end. `bytes` begin at `at` in the file.
+/// Checks that a row follows a line end, begins with `{` (or white space, if indexed so) and ends before a line end.
+/// `bytes` begin at `position` of the file.
 fn check_line(source: &StoreFile, bytes: &[u8], position: u64, line: RowSpan) -> Result<(), ExportError> {
     let first = (line.start - position) as usize;
     let behind = &bytes[first + line.length as usize..];
@@ -327,7 +341,7 @@ fn check_line(source: &StoreFile, bytes: &[u8], position: u64, line: RowSpan) ->
     }
 }
 
-/// Copies one row that is too long for a buffer.
+/// Writes one row that is too long for a buffer in pieces of [`READ_BYTES`], and its newline.
 fn copy_long(
     source: &StoreFile,
     line: RowSpan,
@@ -350,10 +364,10 @@ fn copy_long(
     write(b"\n")
 }
 
-/// Bytes of the mark that a file may begin with.
+/// Length in bytes of the UTF-8 byte order mark that a file may begin with.
 pub(crate) const BYTE_ORDER_MARK: u64 = 3;
 
-/// An output file being written.
+/// An output file being written: its encoder, name and resource type.
 pub(crate) struct ShardOutput<S: Sink> {
     pub(crate) encoder: Encoder<S>,
     pub(crate) name: String,

@@ -1,4 +1,6 @@
-//! The lines of the `deleted` files: Bundles of DELETE entries (DELETED-02, DELETED-07).
+//! Lines of the `deleted` files: Bundles of DELETE entries (DELETED-02, DELETED-07).
+//!
+//! Which resources count as deleted is decided in `select`; nothing is written here.
 
 use serde_json::{Value, json};
 
@@ -7,8 +9,9 @@ use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 use crate::limits::DELETED_ENTRIES_MAX;
 
-/// Bundles over these resources in their order, without line ends. They are dated T, at which all of them are gone, so
-/// that the files can be read as tombstones themselves.
+/// Transaction Bundles of DELETE entries for these resources, in their order, at most [`DELETED_ENTRIES_MAX`] entries a
+/// Bundle, without line ends. Every Bundle has the lastUpdated T: all the resources are deleted at T, so an importer
+/// can treat the files as tombstones.
 pub(crate) fn deleted_lines(deleted: &[(ResourceType, Id)], as_of: &Instant) -> Vec<String> {
     let bundle = |chunk: &[(ResourceType, Id)]| {
         let entry = |(resource_type, id): &(ResourceType, Id)| -> Value {

@@ -1,8 +1,9 @@
-//! From the bytes of rows to the bytes of a file: none, gzip or zstd, counted and digested on the way.
+//! Encoder of one output file: compression (none, gzip or zstd), byte counts and digest.
 //!
 //! Compressed files are made of blocks of 1 MiB of input, compressed in parallel and written in order, so their bytes
-//! do not depend on the number of threads. A gzip file is one member: its blocks end with sync flushes and are simply
-//! joined, as pigz does, because many clients read only the first member of several. A zstd file is a frame a block.
+//! do not depend on the number of threads. A gzip file is one member: its blocks end with sync flushes and are
+//! concatenated, as pigz does, because many clients read only the first member of several. A zstd file has one frame a
+//! block. Rows are opaque bytes here.
 
 use std::io;
 
@@ -15,25 +16,25 @@ use crate::limits::{BLOCK_BYTES, GATHER_BYTES};
 use crate::write::sink::Sink;
 use crate::write::write_buffer::WriteBuffer;
 
-/// Level of gzip output: the trade most tools make.
+/// Level of gzip output: gzip's own default.
 const GZIP_LEVEL: u32 = 6;
-/// Level of zstd output.
+/// Level of zstd output: zstd's own default.
 const ZSTD_LEVEL: i32 = 3;
 /// A gzip header without name and time, so that the same rows give the same bytes (RFC 1952; OS 255: unknown).
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
-/// What a finished file came to.
+/// Sizes and digest of a finished file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileStats {
-    /// Bytes before coding.
+    /// Bytes of the rows before compression.
     pub bytes: u64,
-    /// Bytes of the file.
+    /// Bytes of the file on disk.
     pub file_bytes: u64,
-    /// Digest over the file.
+    /// Digest of the file's bytes on disk; `None` when the request wants none.
     pub digest: Option<Digest>,
 }
 
-/// Writes one output file.
+/// Encodes one output file and passes its bytes to a sink.
 pub(crate) struct Encoder<S: Sink> {
     sink: S,
     compression: Compression,
@@ -41,17 +42,18 @@ pub(crate) struct Encoder<S: Sink> {
     bytes: u64,
     file_bytes: u64,
     crc: crc32fast::Hasher,
-    /// Input gathered to be coded in whole blocks.
+    /// Input that waits to be compressed in whole blocks; empty for files that are not compressed.
     gathered: Vec<u8>,
+    /// Bytes of `gathered` at which its blocks are compressed.
     gather_max: usize,
-    tail: WriteBuffer,
+    buffer: WriteBuffer,
 }
 
 impl<S: Sink> Encoder<S> {
-    /// Begins a file. At most `blocks` blocks are held to be compressed together.
+    /// Begins a file `name`. At most `blocks` blocks of 1 MiB are held to be compressed in parallel.
     ///
     /// # Errors
-    /// When the sink cannot begin it.
+    /// The sink cannot begin the file, or refuses the gzip header.
     pub(crate) fn begin(
         mut sink: S,
         name: &str,
@@ -69,7 +71,7 @@ impl<S: Sink> Encoder<S> {
             crc: crc32fast::Hasher::new(),
             gathered: Vec::new(),
             gather_max: BLOCK_BYTES * blocks.max(1),
-            tail: WriteBuffer::default(),
+            buffer: WriteBuffer::default(),
         };
         if compression == Compression::Gzip {
             encoder.write_raw(&GZIP_HEADER)?;
@@ -77,10 +79,10 @@ impl<S: Sink> Encoder<S> {
         Ok(encoder)
     }
 
-    /// Appends bytes of rows.
+    /// Appends uncompressed bytes of rows.
     ///
     /// # Errors
-    /// When the sink fails.
+    /// The sink fails, or the compressor does.
     pub(crate) fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         self.bytes += bytes.len() as u64;
         if self.compression == Compression::None {
@@ -98,63 +100,66 @@ impl<S: Sink> Encoder<S> {
         Ok(())
     }
 
-    /// How the file is coded.
+    /// Compression of the file.
     pub(crate) fn compression(&self) -> Compression {
         self.compression
     }
 
-    /// Uncompressed bytes so far.
+    /// Uncompressed bytes appended so far.
     pub(crate) fn bytes_in(&self) -> u64 {
         self.bytes
     }
 
-    /// Bytes that a reader of rows does well to bring next, which complete a write.
+    /// Number of row bytes to append next that fills a write: the room in the write buffer of an uncompressed file,
+    /// [`GATHER_BYTES`] for a compressed one.
     pub(crate) fn preferred_len(&self) -> usize {
-        if self.compression == Compression::None { self.tail.room() } else { GATHER_BYTES }
+        if self.compression == Compression::None { self.buffer.room() } else { GATHER_BYTES }
     }
 
-    /// Where the next bytes of the file go when rows are not coded, see [`WriteBuffer::reserve`]; then [`Encoder::commit`] tells
-    /// how many there are.
+    /// Space for the next `len` bytes of an uncompressed file, see [`WriteBuffer::uninit`]; [`Encoder::commit`] then
+    /// states how many of them were filled. `None` for a compressed file, whose rows go through [`Encoder::write`].
     pub(crate) fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
-        (self.compression == Compression::None).then(|| self.tail.uninit(len))
+        (self.compression == Compression::None).then(|| self.buffer.uninit(len))
     }
 
-    /// Appends so many bytes of rows that have been put in the place.
+    /// Appends the first `len` bytes of rows that were put into the reserved space.
     ///
     /// # Errors
-    /// When the sink fails.
+    /// The sink fails.
     pub(crate) fn commit(&mut self, len: usize) -> io::Result<()> {
         debug_assert_eq!(self.compression, Compression::None, "others have no place");
         self.bytes += len as u64;
-        self.tail.take_bytes(len);
+        self.buffer.take_bytes(len);
         self.send_full_buffers()
     }
 
-    /// As [`Encoder::reserve`] for bytes that are coded already, and nothing before it; then [`Encoder::commit_raw`].
+    /// As [`Encoder::reserve`] for bytes that are compressed already, without the byte before them;
+    /// [`Encoder::commit_raw`] follows.
     ///
     /// # Errors
-    /// When the sink fails.
+    /// The rows gathered before cannot be compressed or written.
     pub(crate) fn reserve_raw(&mut self, len: usize) -> io::Result<&mut [u8]> {
         self.flush()?;
-        Ok(&mut self.tail.uninit(len)[1..])
+        Ok(&mut self.buffer.uninit(len)[1..])
     }
 
-    /// As [`Encoder::append_frame`], of so many bytes that have been put in the place.
+    /// Appends the first `len` bytes of the space of [`Encoder::reserve_raw`]: whole zstd frames of `uncompressed`
+    /// bytes.
     ///
     /// # Errors
-    /// When the sink fails.
+    /// The sink fails.
     pub(crate) fn commit_raw(&mut self, len: usize, uncompressed: u64) -> io::Result<()> {
         debug_assert_eq!(self.compression, Compression::Zstd, "only its frames can be joined");
         self.bytes += uncompressed;
-        self.tail.take_bytes(len);
+        self.buffer.take_bytes(len);
         self.send_full_buffers()
     }
 
-    /// Appends bytes that are coded already: whole frames of a zstd file, or a part of one that is followed by the
-    /// rest. They stand for so many uncompressed ones.
+    /// Appends compressed bytes: whole zstd frames, or a part of a frame whose rest follows. They count as
+    /// `uncompressed` bytes of rows.
     ///
     /// # Errors
-    /// When the sink fails.
+    /// The sink fails.
     pub(crate) fn append_frame(&mut self, coded: &[u8], uncompressed: u64) -> io::Result<()> {
         debug_assert_eq!(self.compression, Compression::Zstd, "only its frames can be joined");
         self.flush()?;
@@ -162,10 +167,10 @@ impl<S: Sink> Encoder<S> {
         self.write_raw(coded)
     }
 
-    /// Finishes the file and commits it.
+    /// Ends the compressed stream, writes the rest of the buffer and commits the file.
     ///
     /// # Errors
-    /// When the sink fails; then the file is not there.
+    /// The sink or the compressor fails; the file then does not exist under its name.
     pub(crate) fn finish(mut self) -> io::Result<FileStats> {
         self.flush()?;
         match self.compression {
@@ -177,22 +182,23 @@ impl<S: Sink> Encoder<S> {
                 self.write_raw(&crc.to_le_bytes())?;
                 self.write_raw(&(self.bytes as u32).to_le_bytes())?;
             }
+            // A zstd file without rows has one empty frame: zero bytes are no zstd stream.
             Compression::Zstd if self.bytes == 0 => {
                 let empty = zstd_frame(&[])?;
                 self.write_raw(&empty)?;
             }
             _ => {}
         }
-        let Encoder { sink, tail, digester, file_bytes, .. } = &mut self;
-        if !tail.is_empty() {
-            send(sink, digester, file_bytes, tail.bytes())?;
+        let Encoder { sink, buffer, digester, file_bytes, .. } = &mut self;
+        if !buffer.is_empty() {
+            send(sink, digester, file_bytes, buffer.bytes())?;
         }
         self.sink.commit()?;
         let digester = std::mem::replace(&mut self.digester, Digester::None);
         Ok(FileStats { bytes: self.bytes, file_bytes: self.file_bytes, digest: digester.finish() })
     }
 
-    /// Codes what was gathered and hands it to the sink.
+    /// Compresses the gathered input, block by block in parallel, and writes the blocks in order.
     fn flush(&mut self) -> io::Result<()> {
         if self.gathered.is_empty() {
             return Ok(());
@@ -219,40 +225,44 @@ impl<S: Sink> Encoder<S> {
                 }
             }
         }
+        // The allocation is used again.
         self.gathered = gathered;
         self.gathered.clear();
         Ok(())
     }
 
+    /// Appends bytes of the file as they are to go to the disk.
     fn write_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         for bytes in bytes.chunks(GATHER_BYTES) {
-            if self.tail.is_empty() && bytes.len() == GATHER_BYTES {
-                // What makes a write by itself need not be gathered.
+            if self.buffer.is_empty() && bytes.len() == GATHER_BYTES {
+                // A full write of its own is sent without a copy.
                 send(&mut self.sink, &mut self.digester, &mut self.file_bytes, bytes)?;
                 continue;
             }
-            self.tail.extend(bytes);
+            self.buffer.extend(bytes);
             self.send_full_buffers()?;
         }
         Ok(())
     }
 
+    /// Sends the write buffer to the sink when it is full.
     fn send_full_buffers(&mut self) -> io::Result<()> {
-        if self.tail.room() == 0 {
-            send(&mut self.sink, &mut self.digester, &mut self.file_bytes, self.tail.bytes())?;
-            self.tail.clear_sent();
+        if self.buffer.room() == 0 {
+            send(&mut self.sink, &mut self.digester, &mut self.file_bytes, self.buffer.bytes())?;
+            self.buffer.clear_sent();
         }
         Ok(())
     }
 }
 
+/// Digests, counts and writes bytes of the file.
 fn send(sink: &mut impl Sink, digester: &mut Digester, file_bytes: &mut u64, bytes: &[u8]) -> io::Result<()> {
     digester.update(bytes);
     *file_bytes += bytes.len() as u64;
     sink.write(bytes)
 }
 
-/// Raw deflate of one block, ended as asked.
+/// Raw deflate stream of one block, ended by `flush`: a sync flush or the final block.
 fn deflate(input: &[u8], flush: FlushCompress) -> io::Result<Vec<u8>> {
     let mut deflater = Compress::new(flate2::Compression::new(GZIP_LEVEL), false);
     let mut out = Vec::with_capacity(input.len() / 4 + 1024);
@@ -269,10 +279,10 @@ fn deflate(input: &[u8], flush: FlushCompress) -> io::Result<Vec<u8>> {
     }
 }
 
-/// A compressor of frames as this project writes them: with their size and a checksum.
+/// A zstd compressor whose frames state their content size and carry a checksum.
 ///
 /// # Errors
-/// When there is no memory for it.
+/// No memory for it, or a level that zstd does not know.
 pub(crate) fn zstd_compressor(level: i32) -> io::Result<zstd::bulk::Compressor<'static>> {
     let mut compressor = zstd::bulk::Compressor::new(level)?;
     compressor.include_checksum(true)?;
@@ -280,6 +290,7 @@ pub(crate) fn zstd_compressor(level: i32) -> io::Result<zstd::bulk::Compressor<'
     Ok(compressor)
 }
 
+/// One zstd frame of a block, at [`ZSTD_LEVEL`].
 fn zstd_frame(input: &[u8]) -> io::Result<Vec<u8>> {
     zstd_compressor(ZSTD_LEVEL)?.compress(input)
 }
@@ -323,7 +334,7 @@ mod tests {
         rows
     }
 
-    /// A run that is long enough to go straight to the file still goes behind what was gathered, however little that is.
+    /// A run that is long enough to go straight to the file still follows the bytes gathered before it.
     #[test]
     fn runs_of_every_length_keep_their_order() {
         for first in [1, 100, GATHER_BYTES / 2 - 1, GATHER_BYTES / 2, GATHER_BYTES] {
@@ -336,7 +347,7 @@ mod tests {
         }
     }
 
-    /// Every coding gives back what went in, as one gzip member, and the same bytes on any number of threads.
+    /// Every compression decodes to its input, gzip as one member, and gives the same bytes on any number of threads.
     #[test]
     fn files_decode_to_their_rows_whatever_the_threads() {
         let rows = rows();

@@ -1,10 +1,10 @@
-//! Takes the rows of a shard from a packed file: frames are copied as they are where all of their rows are wanted.
+//! Copies the rows of a shard from a packed file; frames whose rows are all wanted are copied compressed.
 //!
-//! Into a `.zst` file a frame that is wanted as a whole goes as it lies in the store, without being decoded; of the
-//! others only the wanted rows are coded anew, some frames together, on whatever threads are idle. Into other files the
-//! frames that are needed are decoded one behind the other into one buffer, which goes to the file in long writes. Every
-//! frame is checked against its hash before anything is made of it. What is written is a function of the rows and the
-//! store's frames only: never of threads.
+//! Into a `.zst` file such a frame goes as it is in the store, without being decoded; of the other frames only the
+//! wanted rows are compressed again, several frames together, on whatever threads are idle. Into other files the needed
+//! frames are decoded in turn into one buffer, which is written in long writes. The hash of every frame is checked
+//! before its bytes are used. The output is a function of the rows and the store's frames only, never of the number of
+//! threads.
 //!
 //! Speed of light: for copies a hash of the compressed bytes and `write`; else the decoder and `write`.
 
@@ -30,133 +30,142 @@ use crate::sys::store_file::StoreFile;
 use crate::write::encode::{Encoder, zstd_compressor};
 use crate::write::sink::Sink;
 
-/// Level of the frames that are coded anew. With [`RECODE_MATCH`] and coded literals it makes frames of 48 KiB of Synthea
-/// data 4 % larger than level 1, in a tenth less time; without coded literals they are 60 % larger, in a quarter less.
+/// zstd level of recompressed frames. With [`RECODE_MATCH`] and compressed literals it makes frames of 48 KiB of
+/// Synthea data 4 % larger than level 1, in a tenth less time; without compressed literals they are 60 % larger, in a
+/// quarter less.
 const RECODE_LEVEL: i32 = -3;
-/// Bytes that a match has at least in them.
+/// Least length in bytes of a match in recompressed frames.
 const RECODE_MATCH: u32 = 7;
-/// Wanted bytes of neighbouring frames that are coded anew together, at most, unless one frame has more.
+/// Most wanted bytes of neighbouring frames that are recompressed together, unless one frame has more.
 const RECODE_BYTES: u64 = 512 << 10;
-/// Uncompressed bytes of frames to be coded anew that are held at a time.
+/// Uncompressed bytes of frames that wait to be recompressed, at which they are.
 const BATCH_BYTES: u64 = 8 << 20;
-/// Bytes of neighbouring frames that are copied in one write.
+/// Most bytes of neighbouring frames that are copied in one write.
 const COPY_BYTES: u64 = 256 << 10;
-/// Decoded bytes that are written at a time.
+/// Most decoded bytes that are gathered for one write.
 const DECODED_BYTES: usize = 256 << 10;
 
-/// Gives an output the rows of packed files.
+/// Writes rows of packed files to an output.
 pub(crate) struct FrameCopier<'a> {
     index: &'a Index,
     reader: FrameReader,
     buffer: Vec<u8>,
     decoded: FrameText,
-    recoders: &'a Recompressors,
+    recompressors: &'a Recompressors,
 }
 
-/// Whatever codes frames anew and is not in use: kept for all files of an export, as their memory is worth more than they.
+/// Pool of idle [`Recompressor`]s, shared by all files of an export: their buffers and contexts are expensive to
+/// allocate.
 #[derive(Default)]
 pub(crate) struct Recompressors(Mutex<Vec<Recompressor>>);
 
 impl Recompressors {
+    /// Compresses the wanted lines of some frames into one frame. The outer error is the store's, the inner one the
+    /// compressor's.
     fn recompress(&self, source: &StoreFile, jobs: &[CopyJob]) -> Result<std::io::Result<Vec<u8>>, ExportError> {
         let spare = self.0.lock().expect("no panic under it").pop();
-        let mut recoder = spare.unwrap_or_else(Recompressor::new);
-        let coded = recoder.code(source, jobs);
-        self.0.lock().expect("no panic under it").push(recoder);
-        coded
+        let mut recompressor = spare.unwrap_or_else(Recompressor::new);
+        let compressed_bytes = recompressor.code(source, jobs);
+        self.0.lock().expect("no panic under it").push(recompressor);
+        compressed_bytes
     }
 }
 
-/// The part of a segment that a shard takes.
+/// The rows of one segment that a shard takes.
 pub(crate) struct FrameRequest<'a> {
-    /// The segment.
+    /// Number of the segment in the index.
     pub segment: usize,
-    /// Rows that lie in the shard's bounds.
+    /// Rows of the segment within the shard's bounds.
     pub rows: Range<usize>,
-    /// Rows of the segment that are exported.
+    /// Rows of the segment that the request selects.
     pub selected: &'a RowSet,
-    /// The shard's type, by place in the order of names.
+    /// Index of the shard's resource type in the order of names.
     pub type_index: usize,
 }
 
-/// A frame and what is wanted of it.
+/// A frame and the bytes that are wanted of it.
 struct CopyJob {
     frame: FrameInfo,
-    /// Ranges of its uncompressed bytes, whole lines, ascending; none when all of it is wanted.
+    /// Ranges of its uncompressed bytes: whole lines, ascending; empty when the whole frame is wanted.
     ranges: Vec<Range<usize>>,
+    /// Total length of the wanted bytes.
     bytes: u64,
 }
 
-/// What to do next to an output file of frames.
+/// The next frames to append to a `.zst` output.
 enum CopyStep {
-    /// Neighbouring frames, copied.
+    /// Neighbouring frames, copied compressed.
     Copy(Vec<FrameInfo>),
-    /// Frames of which a part is wanted, coded anew together.
+    /// Frames of which a part is wanted, recompressed together.
     Recode(Vec<CopyJob>),
 }
 
-/// Copies a row (numbered in the segment) of a frame too long to be held.
+/// Copies one row (number in the segment) of a frame too long to be held.
 type LongRow<'a, S> = &'a mut dyn FnMut(&mut Encoder<S>, usize) -> Result<(), ExportError>;
+/// Maps a failure of the sink to an error that names the output file.
 type CopyFailure<'a> = &'a dyn Fn(std::io::Error) -> ExportError;
 
 impl<'a> FrameCopier<'a> {
-    /// A copier.
-    pub(crate) fn new(index: &'a Index, recoders: &'a Recompressors) -> FrameCopier<'a> {
+    /// A copier for one thread, without buffers yet.
+    pub(crate) fn new(index: &'a Index, recompressors: &'a Recompressors) -> FrameCopier<'a> {
         let reader = FrameReader::of_what_was_packed();
-        FrameCopier { index, reader, buffer: Vec::new(), decoded: FrameText::default(), recoders }
+        FrameCopier { index, reader, buffer: Vec::new(), decoded: FrameText::default(), recompressors }
     }
 
-    /// Writes what a shard takes of a segment. Rows of frames too long to be held are left to `long`, in their turn.
+    /// Writes the rows that a shard takes of a segment. A row of a frame too long to be held is passed to `long`, in
+    /// its turn.
     ///
     /// # Errors
-    /// [`ExportError::Frame`] when a frame is damaged, and what fails in store or sink.
+    /// [`ExportError::Frame`] if a frame is damaged or has changed; errors of the index, the store and the sink.
     pub(crate) fn take_rows<S: Sink>(
         &mut self,
         encoder: &mut Encoder<S>,
         table: &SeekTable,
-        taken: &FrameRequest<'_>,
+        request: &FrameRequest<'_>,
         failed: CopyFailure<'_>,
         long: LongRow<'_, S>,
     ) -> Result<(), ExportError> {
-        let entry = self.index.entry(taken.segment);
+        // 1. A segment whose rows are exactly those of its frames: no row is looked at.
+        let entry = self.index.entry(request.segment);
         let source = self.index.source(entry.file)?;
-        let segment = &self.index.segments()[taken.segment];
-        let one_type = segment.head().only_type().is_some_and(|only| only.index() == taken.type_index);
-        if let Some(frames) = whole_frames(table, segment, taken, one_type, encoder.compression()) {
+        let segment = &self.index.segments()[request.segment];
+        let one_type = segment.head().only_type().is_some_and(|only| only.index() == request.type_index);
+        if let Some(frames) = whole_frames(table, segment, request, one_type, encoder.compression()) {
             let mut steps = CopySteps::default();
             for frame in frames.map(|frame| table.frame(frame)) {
-                self.take_whole(encoder, source, frame, &mut steps, failed)?;
+                self.copy_whole_frame(encoder, source, frame, &mut steps, failed)?;
             }
             self.flush_decoded(encoder, failed)?;
-            return self.steps(encoder, source, steps, failed);
+            return self.run_steps(encoder, source, steps, failed);
         }
+        // 2. Planning has verified the columns of rows that it selected one by one, but not of segments taken whole.
         let columns = segment.columns();
-        if taken.selected.all(0..segment.rows()) {
-            // Planning has proven the others, but need not look at rows that are taken one and all.
+        if request.selected.all(0..segment.rows()) {
             segment.verify_copied(0..segment.rows())?;
         }
+        // 3. Frame by frame, from the next selected row on.
         let mut steps = CopySteps::default();
-        let (mut next, mut number) = (taken.rows.start, 0);
-        while let Some(row) = taken.selected.range(next..taken.rows.end.max(next)).next() {
+        let (mut next, mut number) = (request.rows.start, 0);
+        while let Some(row) = request.selected.range(next..request.rows.end.max(next)).next() {
             let frame = frame_of(table, entry.start + u64::from(columns.offset(row)), &mut number)?;
-            let own = rows_of(segment, columns.place, entry.start, row, &frame)?;
+            let own = rows_of_frame(segment, columns.place, entry.start, row, &frame)?;
             next = own.end;
-            let requested = own.start.max(taken.rows.start)..own.end.min(taken.rows.end);
-            let all = one_type && requested == own && taken.selected.all(requested.clone());
+            let requested = own.start.max(request.rows.start)..own.end.min(request.rows.end);
+            let all = one_type && requested == own && request.selected.all(requested.clone());
             if all
                 && fills_frame(&columns, entry.start, &own, &frame)
                 && (is_held(&frame) || encoder.compression() == Compression::Zstd)
             {
-                self.take_whole(encoder, source, frame, &mut steps, failed)?;
+                self.copy_whole_frame(encoder, source, frame, &mut steps, failed)?;
                 continue;
             }
-            let rows = taken.selected.range(requested).filter(|row| one_type || is_type(&columns, *row, taken));
+            let rows = request.selected.range(requested).filter(|row| one_type || is_type(&columns, *row, request));
             if !is_held(&frame) {
-                self.steps(encoder, source, std::mem::take(&mut steps), failed)?;
+                self.run_steps(encoder, source, std::mem::take(&mut steps), failed)?;
                 rows.into_iter().try_for_each(|row| long(encoder, row))?;
                 continue;
             }
-            let ranges = ranges(&columns, entry.start, rows, &frame);
+            let ranges = line_ranges(&columns, entry.start, rows, &frame);
             let bytes = ranges.iter().map(|range| range.len() as u64).sum();
             if bytes == 0 {
                 continue;
@@ -166,15 +175,15 @@ impl<'a> FrameCopier<'a> {
                 _ => self.decode(encoder, source, &CopyJob { frame, ranges, bytes }, failed)?,
             }
             if steps.held >= BATCH_BYTES {
-                self.steps(encoder, source, std::mem::take(&mut steps), failed)?;
+                self.run_steps(encoder, source, std::mem::take(&mut steps), failed)?;
             }
         }
         self.flush_decoded(encoder, failed)?;
-        self.steps(encoder, source, steps, failed)
+        self.run_steps(encoder, source, steps, failed)
     }
 
-    /// Takes a frame that is wanted as a whole; one too long to be held is copied.
-    fn take_whole<S: Sink>(
+    /// Copies a frame that is wanted as a whole; one too long to be held is copied in pieces.
+    fn copy_whole_frame<S: Sink>(
         &mut self,
         encoder: &mut Encoder<S>,
         source: &StoreFile,
@@ -188,8 +197,8 @@ impl<'a> FrameCopier<'a> {
                 Ok(())
             }
             Compression::Zstd => {
-                self.steps(encoder, source, std::mem::take(steps), failed)?;
-                self.copy_long(encoder, source, &frame, failed)
+                self.run_steps(encoder, source, std::mem::take(steps), failed)?;
+                self.copy_long_frame(encoder, source, &frame, failed)
             }
             _ => self.decode(
                 encoder,
@@ -200,8 +209,8 @@ impl<'a> FrameCopier<'a> {
         }
     }
 
-    /// Codes what is to be coded, in parallel, then writes everything in order.
-    fn steps<S: Sink>(
+    /// Recompresses in parallel what must be, then appends all steps to the output in order.
+    fn run_steps<S: Sink>(
         &mut self,
         encoder: &mut Encoder<S>,
         source: &StoreFile,
@@ -209,19 +218,19 @@ impl<'a> FrameCopier<'a> {
         failed: CopyFailure<'_>,
     ) -> Result<(), ExportError> {
         self.flush_decoded(encoder, failed)?;
-        let coded: Vec<std::io::Result<Vec<u8>>> = steps
+        let compressed_bytes: Vec<std::io::Result<Vec<u8>>> = steps
             .list
             .par_iter()
             .map(|step| match step {
                 CopyStep::Copy(_) => Ok(Ok(Vec::new())),
-                CopyStep::Recode(jobs) => self.recoders.recompress(source, jobs),
+                CopyStep::Recode(jobs) => self.recompressors.recompress(source, jobs),
             })
             .collect::<Result<_, ExportError>>()?;
-        for (step, coded) in steps.list.into_iter().zip(coded) {
+        for (step, compressed_bytes) in steps.list.into_iter().zip(compressed_bytes) {
             match step {
                 CopyStep::Recode(jobs) => {
-                    let coded = coded.map_err(failed)?;
-                    encoder.append_frame(&coded, jobs.iter().map(|job| job.bytes).sum()).map_err(failed)?;
+                    let compressed_bytes = compressed_bytes.map_err(failed)?;
+                    encoder.append_frame(&compressed_bytes, jobs.iter().map(|job| job.bytes).sum()).map_err(failed)?;
                 }
                 CopyStep::Copy(frames) => {
                     let (first, last) = (frames[0], frames[frames.len() - 1]);
@@ -232,10 +241,10 @@ impl<'a> FrameCopier<'a> {
                         let offset = (frame.compressed - first.compressed) as usize;
                         if xxh3_64(&place[offset..offset + frame.compressed_len as usize]) != frame.hash {
                             source.check()?;
-                            return Err(damaged(source, frame, "its bytes have changed"));
+                            return Err(frame_error(source, frame, "its bytes have changed"));
                         }
                     }
-                    let uncompressed = end_of(&last) - first.uncompressed;
+                    let uncompressed = uncompressed_end(&last) - first.uncompressed;
                     encoder.commit_raw(len, uncompressed).map_err(failed)?;
                 }
             }
@@ -243,8 +252,8 @@ impl<'a> FrameCopier<'a> {
         Ok(())
     }
 
-    /// Copies a frame that is too long to be held.
-    fn copy_long<S: Sink>(
+    /// Copies a frame that is too long to be held in pieces, after hashing it.
+    fn copy_long_frame<S: Sink>(
         &mut self,
         encoder: &mut Encoder<S>,
         source: &StoreFile,
@@ -253,7 +262,7 @@ impl<'a> FrameCopier<'a> {
     ) -> Result<(), ExportError> {
         let end = frame.compressed + frame.compressed_len;
         if source.content_hash(frame.compressed..end)? != frame.hash {
-            return Err(damaged(source, frame, "its bytes have changed"));
+            return Err(frame_error(source, frame, "its bytes have changed"));
         }
         let mut offset = frame.compressed;
         while offset < end {
@@ -266,7 +275,8 @@ impl<'a> FrameCopier<'a> {
         Ok(())
     }
 
-    /// Decodes what is wanted of a frame behind what is there already, which goes to the file when there is enough.
+    /// Decodes the wanted lines of a frame behind those decoded before, into the write buffer of an uncompressed
+    /// output, else into `decoded`, which is written when it is full.
     fn decode<S: Sink>(
         &mut self,
         encoder: &mut Encoder<S>,
@@ -285,6 +295,7 @@ impl<'a> FrameCopier<'a> {
         self.decoded.add(&mut self.reader, source, job)
     }
 
+    /// Appends the decoded lines that wait to the output.
     fn flush_decoded<S: Sink>(&mut self, encoder: &mut Encoder<S>, failed: CopyFailure<'_>) -> Result<(), ExportError> {
         if self.decoded.len > 0 {
             encoder.write(self.decoded.bytes()).map_err(failed)?;
@@ -294,20 +305,21 @@ impl<'a> FrameCopier<'a> {
     }
 }
 
-/// Steps being collected.
+/// Steps for a `.zst` output that are collected before they are run.
 #[derive(Default)]
 struct CopySteps {
     list: Vec<CopyStep>,
-    /// Uncompressed bytes that coding anew will hold.
+    /// Uncompressed bytes that recompressing them will hold.
     held: u64,
 }
 
 impl CopySteps {
+    /// Adds a frame to be copied, to the last step if it lies directly behind its frames.
     fn copy(&mut self, frame: FrameInfo) {
         match self.list.last_mut() {
             Some(CopyStep::Copy(frames))
-                if end_in_file(&frames[frames.len() - 1]) == frame.compressed
-                    && end_in_file(&frame) - frames[0].compressed <= COPY_BYTES =>
+                if compressed_end(&frames[frames.len() - 1]) == frame.compressed
+                    && compressed_end(&frame) - frames[0].compressed <= COPY_BYTES =>
             {
                 frames.push(frame);
             }
@@ -315,6 +327,7 @@ impl CopySteps {
         }
     }
 
+    /// Adds a frame to be recompressed, to the last step if there is room in it.
     fn recode(&mut self, job: CopyJob) {
         self.held += job.bytes;
         match self.list.last_mut() {
@@ -328,20 +341,22 @@ impl CopySteps {
     }
 }
 
-/// Codes frames anew on one thread.
+/// Recompresses frames on one thread; its context and buffers are used again.
 struct Recompressor {
     reader: FrameReader,
     compressor: Option<Compressor<'static>>,
     text: FrameText,
-    coded: Vec<u8>,
+    compressed_bytes: Vec<u8>,
 }
 
 impl Recompressor {
+    /// A recompressor whose context is allocated when it is first used.
     fn new() -> Recompressor {
         let reader = FrameReader::of_what_was_packed().of_scattered_frames();
-        Recompressor { reader, compressor: None, text: FrameText::default(), coded: Vec::new() }
+        Recompressor { reader, compressor: None, text: FrameText::default(), compressed_bytes: Vec::new() }
     }
 
+    /// Compresses the wanted lines of some frames into one frame; errors as [`Recompressors::recompress`].
     fn code(&mut self, source: &StoreFile, jobs: &[CopyJob]) -> Result<std::io::Result<Vec<u8>>, ExportError> {
         self.text.len = 0;
         for job in jobs {
@@ -356,14 +371,17 @@ impl Recompressor {
         };
         let text = self.text.bytes();
         let most = compress_bound(text.len());
-        if self.coded.len() < most {
-            self.coded.resize(most, 0);
+        if self.compressed_bytes.len() < most {
+            self.compressed_bytes.resize(most, 0);
         }
-        // The room that coding may need is kept, and only what it took goes on.
-        Ok(compressor.compress_to_buffer(text, &mut self.coded[..most]).map(|len| self.coded[..len].to_vec()))
+        // The buffer keeps its bound for the next call; only the used part is returned.
+        Ok(compressor
+            .compress_to_buffer(text, &mut self.compressed_bytes[..most])
+            .map(|len| self.compressed_bytes[..len].to_vec()))
     }
 }
 
+/// zstd context with the parameters of recompressed frames.
 fn recompressor() -> std::io::Result<Compressor<'static>> {
     let mut compressor = zstd_compressor(RECODE_LEVEL)?;
     compressor.set_parameter(CParameter::MinMatch(RECODE_MATCH))?;
@@ -371,7 +389,7 @@ fn recompressor() -> std::io::Result<Compressor<'static>> {
     Ok(compressor)
 }
 
-/// Decoded bytes: a buffer that grows to its size once, so that what is behind its end is not zeroed for every frame.
+/// Decoded lines in a buffer that never shrinks, so that the room behind them is not zeroed for every frame.
 #[derive(Default)]
 struct FrameText {
     buffer: Vec<u8>,
@@ -379,11 +397,12 @@ struct FrameText {
 }
 
 impl FrameText {
+    /// The lines that were decoded and not written yet.
     fn bytes(&self) -> &[u8] {
         &self.buffer[..self.len]
     }
 
-    /// Adds what is wanted of a frame.
+    /// Decodes the wanted lines of a frame behind those that are there.
     fn add(&mut self, reader: &mut FrameReader, source: &StoreFile, job: &CopyJob) -> Result<(), ExportError> {
         let (start, end) = (self.len, self.len + job.frame.uncompressed_len as usize);
         if self.buffer.len() < end {
@@ -394,8 +413,12 @@ impl FrameText {
     }
 }
 
-/// Decodes a frame into its place, which is as long as it is, and moves what is wanted of it to the front. Returns how
-/// much that is.
+/// Decodes a frame into `own`, which has its uncompressed length, and moves the wanted lines to the front. Returns
+/// their length.
+///
+/// # Errors
+/// [`ExportError::Frame`] if the frame is damaged, [`ExportError::Torn`] if a wanted range does not begin and end with
+/// lines.
 fn decode_job(
     reader: &mut FrameReader,
     source: &StoreFile,
@@ -406,23 +429,23 @@ fn decode_job(
     match reader.decode(source, frame, own) {
         Ok(()) => {}
         Err(FrameError::Source(error)) => return Err(error.into()),
-        Err(FrameError::Damaged(reason)) => return Err(damaged(source, frame, &reason)),
+        Err(FrameError::Damaged(reason)) => return Err(frame_error(source, frame, &reason)),
     }
     if job.ranges.is_empty() {
         return Ok(own.len());
     }
     for range in &job.ranges {
         if own[range.end - 1] == b'\r' && own.get(range.end) == Some(&b'\n') {
-            // The carriage return is no part of the line.
+            // The row ended with CR LF, and its range with the CR: the output has LF only.
             own[range.end - 1] = b'\n';
         }
     }
-    // All lines are looked at before any is moved over another.
-    let torn = job.ranges.iter().find(|range| {
+    // All ranges are checked before any is moved: moving overwrites the bytes before the next one.
+    let torn_range = job.ranges.iter().find(|range| {
         let follows = range.start == 0 || own[range.start - 1] == b'\n';
         !follows || own[range.end - 1] != b'\n'
     });
-    if let Some(range) = torn {
+    if let Some(range) = torn_range {
         let offset = frame.uncompressed + range.start as u64;
         return Err(ExportError::Torn { path: source.path().to_path_buf(), offset });
     }
@@ -434,50 +457,57 @@ fn decode_job(
     Ok(kept)
 }
 
-fn end_of(frame: &FrameInfo) -> u64 {
+/// End of a frame in the uncompressed file.
+fn uncompressed_end(frame: &FrameInfo) -> u64 {
     frame.uncompressed + frame.uncompressed_len
 }
 
-fn end_in_file(frame: &FrameInfo) -> u64 {
+/// End of a frame in the store file.
+fn compressed_end(frame: &FrameInfo) -> u64 {
     frame.compressed + frame.compressed_len
 }
 
-/// The frames of a segment that is taken as a whole, if they hold its rows and nothing else, so that none of its rows need
-/// be looked at. Those too long to be held can only be copied.
+/// Numbers of the frames of a segment that is taken as a whole, if they hold its rows and nothing else, so that no row
+/// need be looked at; else `None`. A frame too long to be held qualifies only for a `.zst` output, which copies it.
 fn whole_frames(
     table: &SeekTable,
     segment: &Segment,
-    taken: &FrameRequest<'_>,
+    request: &FrameRequest<'_>,
     one_type: bool,
     compression: Compression,
 ) -> Option<Range<usize>> {
-    let head = segment.head();
+    let header = segment.head();
     if segment.rows() == 0
         || !one_type
-        || !head.is_dense()
-        || taken.rows != (0..segment.rows())
-        || !taken.selected.all(0..segment.rows())
+        || !header.is_dense()
+        || request.rows != (0..segment.rows())
+        || !request.selected.all(0..segment.rows())
     {
         return None;
     }
-    let (first, last) = (table.frame_at(head.start), table.frame_at(head.end - 1));
+    let (first, last) = (table.frame_at(header.start), table.frame_at(header.end - 1));
     let frames = first..last + 1;
     let bounded = last < table.frames()
-        && table.frame(first).uncompressed == head.start
-        && end_of(&table.frame(last)) == head.end
+        && table.frame(first).uncompressed == header.start
+        && uncompressed_end(&table.frame(last)) == header.end
         && (compression == Compression::Zstd || frames.clone().all(|frame| is_held(&table.frame(frame))));
     bounded.then_some(frames)
 }
 
-fn is_type(columns: &Columns<'_>, row: usize, taken: &FrameRequest<'_>) -> bool {
-    columns.resource_type[row] as usize == taken.type_index
+/// Whether a row has the shard's resource type.
+fn is_type(columns: &Columns<'_>, row: usize, request: &FrameRequest<'_>) -> bool {
+    columns.resource_type[row] as usize == request.type_index
 }
 
-/// The frame that holds a byte. `number` is that of the last one that was asked for, which it follows as a rule.
+/// The frame that holds the byte `place` of the uncompressed file. `number` is that of the frame found last; the next
+/// one is tried first.
+///
+/// # Errors
+/// The byte lies in no frame.
 fn frame_of(table: &SeekTable, place: u64, number: &mut usize) -> Result<FrameInfo, CorruptIndex> {
     let holds = |offset: usize| {
         let frame = (offset < table.frames()).then(|| table.frame(offset))?;
-        (frame.uncompressed..end_of(&frame)).contains(&place).then_some(frame)
+        (frame.uncompressed..uncompressed_end(&frame)).contains(&place).then_some(frame)
     };
     if let Some(frame) = holds(*number + 1) {
         *number += 1;
@@ -487,8 +517,11 @@ fn frame_of(table: &SeekTable, place: u64, number: &mut usize) -> Result<FrameIn
     holds(*number).ok_or(CorruptIndex("a row lies in no frame"))
 }
 
-/// The rows that lie in a frame, of which `row` is one. `places` and `start` are those of the segment.
-fn rows_of(
+/// The rows of a segment that lie in a frame, of which `row` is one. `places` and `start` are the segment's.
+///
+/// # Errors
+/// The column of places contradicts the frame, or a page of it fails its checksum.
+fn rows_of_frame(
     segment: &Segment,
     places: &[[u32; 2]],
     start: u64,
@@ -499,12 +532,13 @@ fn rows_of(
     let first = row.saturating_sub(frame.rows as usize);
     let first = first + places[first..row].partition_point(|place| before(place, frame.uncompressed));
     let behind = (row + frame.rows as usize).min(places.len());
-    let behind = row + places[row..behind].partition_point(|place| before(place, end_of(frame)));
-    // What the search met on its way may be damaged. Rows ascend, so the two on either side of each bound prove it.
+    let behind = row + places[row..behind].partition_point(|place| before(place, uncompressed_end(frame)));
+    // The binary searches read places that are not verified. Rows ascend, so verifying the two rows on either side of each
+    // bound proves the bound.
     let (outer, above) = (first.saturating_sub(1), (behind + 1).min(places.len()));
     segment.verify(Column::Place, outer..above)?;
     let fits = |i: usize, inside: bool| {
-        (before(&places[i], end_of(frame)) && !before(&places[i], frame.uncompressed)) == inside
+        (before(&places[i], uncompressed_end(frame)) && !before(&places[i], frame.uncompressed)) == inside
     };
     let bounded = (first == 0 || fits(outer, false)) && (behind == places.len() || fits(behind, false));
     match bounded && behind > row && fits(first, true) && fits(behind - 1, true) {
@@ -513,15 +547,15 @@ fn rows_of(
     }
 }
 
-/// Whether a frame holds these rows, each with a newline, and nothing else. `start` is that of the segment.
+/// Whether a frame holds these rows, each with a newline, and nothing else. `start` is the segment's.
 fn fills_frame(columns: &Columns<'_>, start: u64, rows: &Range<usize>, frame: &FrameInfo) -> bool {
     let bytes: u64 = columns.place[rows.clone()].iter().map(|[_, length]| u64::from(*length) + 1).sum();
-    // Rows follow one another without overlap, so that rows that come to the length of the frame leave no gap.
+    // Rows do not overlap, so rows as long as the frame in sum leave no gap.
     bytes == frame.uncompressed_len && start + u64::from(columns.offset(rows.start)) == frame.uncompressed
 }
 
-/// The bytes of rows and their newlines in their frame, neighbours joined.
-fn ranges(
+/// Byte ranges of rows and their newlines within their frame; ranges of neighbouring rows are joined.
+fn line_ranges(
     columns: &Columns<'_>,
     start: u64,
     rows: impl Iterator<Item = usize>,
@@ -539,7 +573,8 @@ fn ranges(
     ranges
 }
 
-fn damaged(source: &StoreFile, frame: &FrameInfo, reason: &str) -> ExportError {
+/// [`ExportError::Frame`] with the place of a frame.
+fn frame_error(source: &StoreFile, frame: &FrameInfo, reason: &str) -> ExportError {
     let (path, offset, reason) = (source.path().to_path_buf(), frame.compressed, reason.to_string());
     ExportError::Frame { path, offset, reason }
 }

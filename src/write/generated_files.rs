@@ -1,4 +1,4 @@
-//! Lines made here (messages, deletions) as size-bounded files, under the same bounds as rows (FILE-12).
+//! Files of generated lines (issues, deletions): cut by the same size bounds as files of rows (FILE-12).
 
 use std::io;
 
@@ -8,7 +8,7 @@ use crate::write::encode::Encoder;
 use crate::write::journal::Receipt;
 use crate::write::sink::Sink;
 
-/// Lines of the next file, from the first of `lines`: as many as its bounds allow, at least one.
+/// Number of lines from the start of `lines` that go to the next file: as many as its bounds allow, at least one.
 fn next_file_end(lines: &[String], request: &ExportRequest) -> usize {
     let bounds = request.bounds;
     let mut bytes = 0;
@@ -19,7 +19,7 @@ fn next_file_end(lines: &[String], request: &ExportRequest) -> usize {
     lines.iter().enumerate().take_while(fits).count()
 }
 
-/// Names of the files that [`write_lines`] will write.
+/// Names of the files that [`write_lines`] will write for the same arguments.
 pub(crate) fn file_names(stem: &str, lines: &[String], request: &ExportRequest) -> Vec<String> {
     let mut names = Vec::new();
     let mut rest = lines;
@@ -30,10 +30,11 @@ pub(crate) fn file_names(stem: &str, lines: &[String], request: &ExportRequest) 
     names
 }
 
-/// Writes lines to `stem.00001.ndjson` and so on; no line, no file. `resource_type` is the type of every line.
+/// Writes lines to `stem.00001.ndjson` and so on; without lines there is no file. `resource_type` is the type of every
+/// line.
 ///
 /// # Errors
-/// The sink's, with the name of the file.
+/// Name of the file that the sink could not begin, write or commit, and the cause.
 pub(crate) fn write_lines<S: Sink>(
     stem: &str,
     resource_type: &'static str,
@@ -47,13 +48,13 @@ pub(crate) fn write_lines<S: Sink>(
         let name = shard_name(stem, receipts.len() as u32 + 1, request.compression);
         let at = |error| (name.clone(), error);
         let mut encoder = Encoder::begin(sink(), &name, request.compression, request.digest, 1).map_err(at)?;
-        let (taken, left) = rest.split_at(next_file_end(rest, request));
-        for line in taken {
+        let (now, later) = rest.split_at(next_file_end(rest, request));
+        for line in now {
             encoder.write(line.as_bytes()).and_then(|()| encoder.write(b"\n")).map_err(at)?;
         }
-        let sums = encoder.finish().map_err(at)?;
-        receipts.push(Receipt::new(name, resource_type, taken.len() as u64, sums));
-        rest = left;
+        let stats = encoder.finish().map_err(at)?;
+        receipts.push(Receipt::new(name, resource_type, now.len() as u64, stats));
+        rest = later;
     }
     Ok(receipts)
 }
@@ -64,7 +65,7 @@ mod tests {
     use crate::request::FileBounds;
     use crate::write::sink::MemorySink;
 
-    /// FILE-12, DELETED-07: bounds hold to the byte, a longer line is alone, no file is empty, names are known before.
+    /// FILE-12, DELETED-07: bounds hold to the byte, a longer line is alone, no file is empty, names are known in advance.
     #[test]
     fn files_are_bounded() {
         let lines: Vec<String> = ["aaa", "bbb", "cccccccc", "d"].map(String::from).to_vec();

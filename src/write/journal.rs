@@ -1,8 +1,8 @@
-//! The record of a run: what was planned, and which files are finished.
+//! Journal of a run: the plan and the receipts of finished files.
 //!
-//! `plan.json` comes first, then one line for each finished file in `done.ndjson`; `job_directory` says where they lie and
-//! what is done with them. A record is read as if a stranger had written it: what it names must have the name of an output
-//! file, and a finished file counts only if it is there with the size and digest that its receipt says.
+//! `plan.json` is written first, then one line for each finished file in `done.ndjson`; `output_dir` says where the two
+//! lie and what is done with them. A journal is read as untrusted input: a name in it must be the name of an output
+//! file, and a finished file counts only if it exists with the size and digest of its receipt.
 
 use crate::codec::compression::Compression;
 use crate::error::JournalError;
@@ -19,47 +19,48 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Directory of the record, inside the output directory.
+/// Directory of the journal, inside the output directory.
 pub(crate) const JOB: &str = ".outpour-job";
-/// Directory of a run that is to replace a finished export, as long as that stands: its record and its files.
+/// Directory of the journal and files of a run that is to replace a finished export, until it does.
 pub(crate) const NEXT: &str = ".outpour-job/next";
-/// Name of the manifest.
+/// File name of the manifest.
 pub(crate) const MANIFEST: &str = "manifest.json";
-/// Name of the status document.
+/// File name of the status document.
 pub(crate) const STATUS: &str = "status.json";
-/// Name of the plan in the directory of a record.
+/// File name of the plan in the journal's directory.
 pub(crate) const PLAN: &str = "plan.json";
-/// Name of the receipts there.
+/// File name of the receipts in the journal's directory.
 pub(crate) const DONE: &str = "done.ndjson";
 
-/// A finished file.
+/// Receipt of a finished file: one line of `done.ndjson`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Receipt {
     /// Name relative to the output directory.
     pub file: String,
-    /// Type of its lines.
+    /// Resource type of the file's lines.
     pub r#type: String,
-    /// Its lines.
+    /// Number of lines in the file.
     pub count: u64,
-    /// Uncompressed bytes.
+    /// Bytes before compression, newlines included.
     pub bytes: u64,
-    /// Bytes of the file.
+    /// Bytes of the file on disk.
     pub file_bytes: u64,
-    /// Digest over the file.
+    /// Digest of the file on disk; `None` when the request wanted none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
 }
 
 impl Receipt {
-    /// A receipt for a file of `count` lines.
-    pub fn new(file: String, resource_type: &str, count: u64, sums: FileStats) -> Receipt {
-        let FileStats { bytes, file_bytes, digest } = sums;
+    /// Receipt of a file of `count` lines.
+    pub fn new(file: String, resource_type: &str, count: u64, stats: FileStats) -> Receipt {
+        let FileStats { bytes, file_bytes, digest } = stats;
         Receipt { file, r#type: resource_type.to_string(), count, bytes, file_bytes, digest }
     }
 
-    /// Its name in parts, if this can be the receipt of an output file: name and type agree, a file has lines, a line has a
-    /// byte and its newline, a file that is not coded is as long as its lines, and a digest has the form of its kind.
+    /// The parts of the file's name if the receipt is plausible, else `None`. Name and type must agree, there is at
+    /// least one line, a line has at least one byte and its newline, an uncompressed file is as long as its lines, and
+    /// the digest has the form of its algorithm.
     pub fn checked(&self) -> Option<OutputName> {
         let name = OutputName::parse(&self.file)?;
         let lines = self.count > 0 && self.bytes / 2 >= self.count;
@@ -69,49 +70,53 @@ impl Receipt {
     }
 }
 
-/// `plan.json`.
+/// Contents of the file `plan.json`.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct PlanFile<T> {
-    /// Files that the run writes, messages and deletions among them.
+    /// Names of all files that the run writes, generated ones included.
     pub files: Vec<String>,
-    /// What decides their bytes.
+    /// The request and plan that determine the bytes of the files.
     pub job: T,
 }
 
-/// A record in a directory of its own below the output directory.
+/// Access to the files of one journal, in a directory below the output directory.
 pub(crate) struct JournalFiles<'a> {
     root: &'a Directory,
     folder: &'static str,
 }
 
 impl JournalFiles<'_> {
+    /// The journal in `folder` of the output directory `root`.
     pub(crate) fn new<'a>(root: &'a Directory, folder: &'static str) -> JournalFiles<'a> {
         JournalFiles { root, folder }
     }
 
-    /// The name of a file of the record, relative to the output directory.
+    /// Name of a file of the journal, relative to the output directory.
     pub(crate) fn name(&self, file: &str) -> String {
         format!("{}/{file}", self.folder)
     }
 
+    /// Absolute path of a file of the journal.
     pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.root.path().join(self.name(file))
     }
 
+    /// Wraps an I/O error with the path of a file of the journal.
     fn io(&self, file: &str) -> impl FnOnce(io::Error) -> JournalError + use<> {
         let path = self.path(file);
         |source| JournalError::Io { path, source }
     }
 
-    /// Whether there is a plan; whether it can be used is not asked.
+    /// Whether `plan.json` exists; its contents are not read.
     pub(crate) fn is_there(&self) -> Result<bool, JournalError> {
         Ok(self.root.metadata(&self.name(PLAN)).map_err(self.io(PLAN))?.is_some())
     }
 
-    /// The plan.
+    /// Reads the plan.
     ///
     /// # Errors
-    /// [`JournalError::Damaged`].
+    /// [`JournalError::Damaged`] if it is missing, is not the JSON that is expected, or names a file that is no output
+    /// file.
     pub(crate) fn plan<T: DeserializeOwned>(&self) -> Result<PlanFile<T>, JournalError> {
         let damaged = |reason: String| JournalError::Damaged { path: self.path(PLAN), reason };
         let bytes = self.root.read(&self.name(PLAN), RECORD_BYTES_MAX).map_err(|error| damaged(error.to_string()))?;
@@ -122,10 +127,11 @@ impl JournalFiles<'_> {
         }
     }
 
-    /// The receipts that can be receipts at all, of one name the last. A line that was torn when the run was killed is none.
+    /// The plausible receipts (see [`Receipt::checked`]), the last of each name. A last line without a newline is
+    /// ignored: the run was killed while it wrote it.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// `done.ndjson` exists and cannot be read.
     pub(crate) fn receipts(&self) -> Result<Vec<Receipt>, JournalError> {
         let bytes = match self.root.read(&self.name(DONE), RECORD_BYTES_MAX) {
             Ok(bytes) => bytes,
@@ -139,7 +145,7 @@ impl JournalFiles<'_> {
         Ok(latest.into_values().collect())
     }
 
-    /// Opens `done.ndjson` for appending, behind its last whole line.
+    /// Opens `done.ndjson` for appending, after cutting off an incomplete last line.
     pub(crate) fn open_done(&self) -> io::Result<File> {
         let mut file = self.root.create(&self.name(DONE))?;
         let bytes = self.root.read(&self.name(DONE), RECORD_BYTES_MAX)?;
@@ -149,24 +155,24 @@ impl JournalFiles<'_> {
     }
 }
 
-/// Where a document of ours is not as it must be; nothing of what stands there, which may be of a patient.
+/// Line and column of a JSON error in a journal file. The file's content, which may be a patient's, is not quoted.
 pub(crate) fn place_of_json_error(error: &serde_json::Error) -> String {
     format!("line {}, column {} is not as it was written", error.line(), error.column())
 }
 
-/// Bytes up to the last newline.
+/// Number of bytes up to and including the last newline.
 fn whole_lines(bytes: &[u8]) -> usize {
     memchr::memrchr(b'\n', bytes).map_or(0, |offset| offset + 1)
 }
 
-/// A receipt as a line of `done.ndjson`.
+/// A receipt as a line of `done.ndjson`, newline included.
 pub(crate) fn line_of(receipt: &Receipt) -> Vec<u8> {
     let mut line = serde_json::to_vec(receipt).expect("a receipt is plain data");
     line.push(b'\n');
     line
 }
 
-/// Whether the file is the one that a receipt is of, as far as its size and digest tell.
+/// Whether a file has the size and digest of its receipt; reads the whole file if the size agrees.
 pub(crate) fn is_as_recorded(file: File, receipt: &Receipt, algorithm: DigestAlgorithm) -> io::Result<bool> {
     if file.metadata()?.len() != receipt.file_bytes {
         return Ok(false);

@@ -1,8 +1,9 @@
-//! From rows to files: copy, compress, digest, record, publish.
+//! Output files: copy, compress, digest, journal, publish.
 //!
-//! `shard` copies rows, `encode` turns them into a file's bytes, `tail` gathers those for `sink`, which puts
-//! them somewhere, `record` remembers what is finished, `job_directory` puts a run in the place of the one before, `manifest`
-//! says that all is there. Nothing here selects rows or reads a clock.
+//! `shard` and `shard_groups` decide which shards one pass over the store writes; `copy_run` and `frame_copy` copy the
+//! bytes of rows; `encode` compresses and digests them, `write_buffer` gathers them into long writes for a `sink`.
+//! `journal` defines the files that record a run, `output_dir` the order in which its files appear and replace those of
+//! an earlier export, `manifest` the document that is published last. Nothing here selects rows or reads a clock.
 
 pub(crate) mod copy_run;
 pub(crate) mod deleted_bundle;

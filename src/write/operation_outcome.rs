@@ -1,17 +1,18 @@
-//! The lines of the `error` files: one OperationOutcome a message (OUTCOME-01…06).
+//! Lines of the `error` files: one OperationOutcome an issue (OUTCOME-01…06).
 
 use serde_json::json;
 
 use crate::issue::{IssueLog, ParameterNames};
 
-/// One line a message, in the words of a door, without line ends.
-pub(crate) fn outcome_lines(messages: &IssueLog, words: &ParameterNames) -> Vec<String> {
-    let line = |message: crate::issue::Issue| {
+/// One OperationOutcome line an issue, without line ends. `words` are the names that the caller's interface has for
+/// request parameters.
+pub(crate) fn outcome_lines(issues: &IssueLog, words: &ParameterNames) -> Vec<String> {
+    let line = |issue: crate::issue::Issue| {
         json!({
             "resourceType": "OperationOutcome",
-            "issue": [{ "severity": message.severity, "code": message.code, "diagnostics": message.say(words) }],
+            "issue": [{ "severity": issue.severity, "code": issue.code, "diagnostics": issue.say(words) }],
         })
         .to_string()
     };
-    messages.iter().map(line).collect()
+    issues.iter().map(line).collect()
 }

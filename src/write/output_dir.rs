@@ -1,21 +1,24 @@
-//! An output directory, locked for one run: what it holds before, how the run's files come into it, and in which order, so
-//! that a run that is killed at any moment is finished from its record to the same bytes.
+//! Output directory of one run: what it holds before, how the run's files appear in it, and in which order, so that a
+//! run that is killed at any moment can be resumed from its journal and ends with the same bytes.
 //!
 //! A first run writes its plan to `.outpour-job/plan.json`, its files in place, the manifest last. A run that replaces
-//! an export leaves that whole until it is sure of itself:
+//! an export leaves that export intact until its own files are written:
 //!
-//! 1. its plan stands, in `.outpour-job/next/plan.json`; until then nothing of the old export is touched;
-//! 2. its files are written to `.outpour-job/next/`, their receipts to `next/done.ndjson`, its status to `next/status.json`;
+//! 1. its plan is written to `.outpour-job/next/plan.json`; until then nothing of the old export is touched;
+//! 2. its files are written to `.outpour-job/next/`, their receipts to `next/done.ndjson`, its status to
+//!    `next/status.json`;
 //! 3. the old manifest is removed;
-//! 4. the old status gives way to the new one, the old files are removed, the new ones are moved into place;
-//! 5. `done.ndjson` is replaced by the new receipts, `plan.json` by the new plan: from here on it is a run like any other;
-//! 6. what is left of `next/` is removed, and the new manifest appears.
+//! 4. the new status replaces the old one, the old files are removed, the new ones are moved into place;
+//! 5. `done.ndjson` is replaced by the new receipts, `plan.json` by the new plan: from here on the run is like a first
+//!    one;
+//! 6. the rest of `next/` is removed, and the new manifest appears.
 //!
-//! Without room for both exports step 3 comes before all files are written: those that are finished are moved, the others
-//! are written in place. `next/plan.json` tells which step a killed run had come to. While it and a manifest stand, the old
-//! export is whole, and described by `.outpour-job/plan.json`; while it stands without a manifest, steps 4 and 5 are done
-//! again, each of which may be done twice. `next/replaced.json` keeps the names of the old files for that. Foreign files are
-//! never touched: what is removed has the name of an output file and is named by a record or the manifest of an export here.
+//! Without disk space for both exports, step 3 comes before all files are written: the finished ones are moved, the
+//! others are written in place. `next/plan.json` tells how far a killed run had come. While it and a manifest exist,
+//! the old export is complete and described by `.outpour-job/plan.json`. While it exists without a manifest, steps 4
+//! and 5 are repeated, which is safe at any point of them; `next/replaced.json` keeps the names of the old files for
+//! that. Foreign files are never touched: a file is removed only if it has the name of an output file and a journal or
+//! the manifest of an export in this directory lists it.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -41,63 +44,69 @@ use crate::write::journal::{
 use crate::write::manifest::{EXPORT_KEY, Manifest};
 use crate::write::output_name::OutputName;
 
-/// Names of the files of the export that is being replaced, in [`NEXT`].
+/// File in [`NEXT`] that lists the files of the export that is being replaced.
 const REPLACED: &str = "replaced.json";
 
-/// `replaced.json`.
+/// Contents of the file `replaced.json`.
 #[derive(Serialize, Deserialize)]
 struct ReplacedFiles {
     /// Names of the files that earlier exports may have put in place.
     files: BTreeSet<String>,
-    /// A hash of them: a file whose name is lost would stay beside those of another export.
+    /// Hash of the names: a name lost to damage would leave its file among those of the new export.
     sum: String,
 }
 
 impl ReplacedFiles {
+    /// The list with its hash.
     fn new(files: BTreeSet<String>) -> ReplacedFiles {
         ReplacedFiles { sum: ReplacedFiles::sum_of(&files), files }
     }
 
+    /// Hash (xxh3, 128 bits, hexadecimal) of the list of names as JSON.
     fn sum_of(files: &BTreeSet<String>) -> String {
         let names = serde_json::to_vec(files).expect("names are plain data");
         format!("{:032x}", crate::hash::xxh3_128(&names))
     }
 }
 
-/// How to begin in a directory.
+/// What a run may do with the contents of its output directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BeginMode {
-    /// Only if it is empty.
+    /// Begin only in an empty directory.
     Fresh,
-    /// Go on with the record, if there is one.
+    /// Resume the run of the journal, if there is one.
     Resume,
-    /// Begin anew, and replace what the record lists.
+    /// Begin a new export and replace the one that the journal lists.
     Force,
 }
 
-/// An output directory, locked for one run.
+/// An output directory, locked for one run until it is dropped.
 pub(crate) struct ExportJournal {
     root: Arc<Directory>,
     sync: FileSync,
+    /// `done.ndjson`, open for appending; `None` until the first receipt.
     done: Mutex<Option<File>>,
     /// Whether the directory holds an export that this run is to replace.
     replaces: AtomicBool,
-    /// Whether record and files of this run lie in [`NEXT`].
+    /// Whether journal and files of this run are in [`NEXT`].
     staged: AtomicBool,
-    /// Whether this run has left a plan; before that, a failure leaves nothing behind.
+    /// Whether this run has written a plan, or found one; without, a failed run removes its traces.
     planned: AtomicBool,
-    made: bool,
+    /// Whether this run created the directory.
+    created: bool,
+    /// Lock on the file `lock` of the journal, released when it is closed.
     _lock: File,
 }
 
 impl ExportJournal {
-    /// Locks an output directory, making it if it is not there.
+    /// Locks an output directory, creating it if it does not exist.
     ///
     /// # Errors
-    /// [`JournalError::Busy`] when another run has it, [`JournalError::Io`].
+    /// [`JournalError::Busy`] if another run holds the lock; [`JournalError::Io`] if the directory cannot be created or
+    /// opened.
     pub(crate) fn open(path: &Path, sync: FileSync) -> Result<ExportJournal, JournalError> {
         let io = |source| JournalError::Io { path: path.to_path_buf(), source };
-        let made = !path.exists();
+        let created = !path.exists();
         private_directory(path).map_err(io)?;
         let path = path.canonicalize().map_err(io)?;
         let failed = |source| JournalError::Io { path: path.join(JOB), source };
@@ -108,28 +117,28 @@ impl ExportJournal {
             Err(std::fs::TryLockError::WouldBlock) => return Err(JournalError::Busy { path }),
             Err(std::fs::TryLockError::Error(source)) => return Err(failed(source)),
         }
-        let no = || AtomicBool::new(false);
+        let unset = || AtomicBool::new(false);
         Ok(ExportJournal {
             root,
             sync,
             done: Mutex::default(),
-            replaces: no(),
-            staged: no(),
-            planned: no(),
-            made,
+            replaces: unset(),
+            staged: unset(),
+            planned: unset(),
+            created,
             _lock: lock,
         })
     }
 
-    /// The directory, absolute.
+    /// Absolute path of the output directory.
     pub(crate) fn path(&self) -> &Path {
         self.root.path()
     }
 
-    /// Where files are written now: the directory itself, or [`NEXT`] in it while the old export stands.
+    /// Directory that files are written to now: the output directory, or [`NEXT`] in it while the old export is kept.
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// The directory cannot be opened.
     pub(crate) fn files(&self) -> io::Result<Arc<Directory>> {
         match self.is_staged() {
             true => self.root.directory(NEXT).map(Arc::new),
@@ -137,45 +146,52 @@ impl ExportJournal {
         }
     }
 
-    /// Whether files are written to [`NEXT`].
+    /// Whether files are written to [`NEXT`] now.
     pub(crate) fn is_staged(&self) -> bool {
         self.staged.load(Relaxed)
     }
 
-    /// The plan that is gone on with.
+    /// Path of the plan of this run.
     pub(crate) fn plan_path(&self) -> PathBuf {
         self.record_of_run().path(PLAN)
     }
 
+    /// Journal of the export in the output directory.
     fn own_record(&self) -> JournalFiles<'_> {
         JournalFiles::new(&self.root, JOB)
     }
 
+    /// Journal of a run that is to replace it.
     fn next_record(&self) -> JournalFiles<'_> {
         JournalFiles::new(&self.root, NEXT)
     }
 
+    /// Journal of this run: one of the two, by [`ExportJournal::is_staged`].
     fn record_of_run(&self) -> JournalFiles<'_> {
         if self.is_staged() { self.next_record() } else { self.own_record() }
     }
 
+    /// Wraps an I/O error with the path of an entry of the output directory.
     fn io(&self, name: &str) -> impl FnOnce(io::Error) -> JournalError + use<> {
         let path = self.root.path().join(name);
         |source| JournalError::Io { path, source }
     }
 
+    /// Whether the output directory has an entry of this name.
     fn exists(&self, name: &str) -> Result<bool, JournalError> {
         Ok(self.root.metadata(name).map_err(self.io(name))?.is_some())
     }
 
-    /// Decides what to do with what the directory holds; the recorded plan if there is one to go on with. Changes nothing.
+    /// Decides whether a run may begin in the directory in this mode. Returns the recorded plan if a run is resumed,
+    /// else `None`. Writes nothing.
     ///
     /// # Errors
-    /// When that is not what `begin` allows.
+    /// [`JournalError::NotEmpty`] if the mode does not allow what the directory holds, with advice;
+    /// [`JournalError::Damaged`] if the plan to resume cannot be read; [`JournalError::Io`].
     pub(crate) fn begin<T: DeserializeOwned>(&self, begin: BeginMode) -> Result<Option<PlanFile<T>>, JournalError> {
         let (own, next) = (self.own_record().is_there()?, self.next_record().is_there()?);
         if own || next {
-            // From here on the directory is ours to keep.
+            // There is a journal of an earlier run: this run must not remove the directory if it fails.
             self.planned.store(true, Relaxed);
         }
         let refuse = |holds: &str| Err(JournalError::NotEmpty { path: self.path().into(), holds: holds.to_string() });
@@ -207,15 +223,15 @@ impl ExportJournal {
         }
     }
 
-    /// The first name in the directory that is not the record's.
+    /// First name in the directory that is not the journal's.
     fn foreign_entry(&self) -> Result<Option<String>, JournalError> {
         let names = self.root.names().map_err(self.io(""))?;
         let names = names.into_iter().map(|name| name.to_string_lossy().into_owned());
         Ok(names.filter(|name| name != JOB).min())
     }
 
-    /// The files that the exports in the directory may have put in place. What a record that cannot be read would list
-    /// is not known, and so not ours.
+    /// Names of the files that the exports in the directory may have put in place. A journal that cannot be read lists
+    /// none, so their files count as foreign.
     fn listed_files(&self) -> Result<BTreeSet<String>, JournalError> {
         let mut names: Vec<String> = Vec::new();
         let mut add = |record: JournalFiles<'_>| -> Result<(), JournalError> {
@@ -230,7 +246,7 @@ impl ExportJournal {
                 let items = manifest.output.iter().chain(&manifest.deleted).chain(&manifest.error);
                 names.extend(items.map(|item| item.file_name().to_string()));
             }
-            // Without a manifest a run that was to replace an export may have begun to move its files.
+            // Without a manifest, a replacing run may have begun to move its files into place.
             None => {
                 add(self.next_record())?;
                 names.extend(self.replaced().map_or(BTreeSet::new(), |replaced| replaced.files));
@@ -241,7 +257,7 @@ impl ExportJournal {
         Ok(names.into_iter().collect())
     }
 
-    /// The names that `replaced.json` keeps.
+    /// Reads and checks `replaced.json`.
     fn replaced(&self) -> Result<ReplacedFiles, JournalError> {
         let name = self.next_record().name(REPLACED);
         let damaged = |reason| JournalError::Damaged { path: self.root.path().join(&name), reason };
@@ -254,10 +270,11 @@ impl ExportJournal {
         if is_sound { Ok(replaced) } else { Err(damaged("it is not as it was written".to_string())) }
     }
 
-    /// Writes the plan, after a look that no foreign file has the name of a file to come. `files` are their names.
+    /// Writes the plan, after checking that no foreign file has the name of one of the planned `files`.
     ///
     /// # Errors
-    /// [`JournalError::Foreign`], [`JournalError::Io`]; until the plan stands an old export is whole, and its record is.
+    /// [`JournalError::Foreign`] names such a file; [`JournalError::Io`]. Until the plan is written, an old export and
+    /// its journal are complete.
     pub(crate) fn write_plan<T: Serialize>(&self, job: &T, files: &[String]) -> Result<(), JournalError> {
         let replaces = self.replaces.load(Relaxed);
         let ours = if replaces { self.listed_files()? } else { BTreeSet::new() };
@@ -269,7 +286,7 @@ impl ExportJournal {
             let plan = self.own_record().name(PLAN);
             return self.root.replace(&plan, &bytes, sync).map_err(self.io(&plan));
         }
-        // Receipts of an earlier run are gone before this plan stands: its files would be taken for ours.
+        // Receipts of an earlier replacing run are removed before this plan is written: they would count for this run.
         let (done, replaced, plan) =
             (self.next_record().name(DONE), self.next_record().name(REPLACED), self.next_record().name(PLAN));
         let names = serde_json::to_vec(&ReplacedFiles::new(ours)).expect("names are plain data");
@@ -282,6 +299,8 @@ impl ExportJournal {
         self.sync(&[JOB])
     }
 
+    /// Fails if a file that this run will write exists and is not in `ours`, or if `error` or `deleted` holds another
+    /// file with the name of an output file.
     fn refuse_foreign(&self, files: &[String], ours: &BTreeSet<String>, replaces: bool) -> Result<(), JournalError> {
         let foreign = |name: &str| JournalError::Foreign { path: self.root.path().join(name) };
         let own: &[&str] = if replaces { &[] } else { &[MANIFEST, STATUS] };
@@ -289,38 +308,39 @@ impl ExportJournal {
             match self.root.metadata(name) {
                 Ok(None) => {}
                 Ok(Some(_)) => return Err(foreign(name)),
-                // A link or a file stands where its directory would.
+                // A link or a file has the name of its directory.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(foreign(name)),
                 Err(error) => return Err(self.io(name)(error)),
             }
         }
         for (folder, stem) in [("error", "OperationOutcome."), ("deleted", "Bundle.")] {
-            let taken = match self.root.directory(folder) {
+            let entries = match self.root.directory(folder) {
                 Ok(directory) => directory.names().map_err(self.io(folder))?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(_) => return Err(foreign(folder)),
             };
-            let mut taken = taken.iter().map(|name| format!("{folder}/{}", name.to_string_lossy()));
-            if let Some(name) = taken.find(|name| name[folder.len() + 1..].starts_with(stem) && !ours.contains(name)) {
+            let mut entries = entries.iter().map(|name| format!("{folder}/{}", name.to_string_lossy()));
+            if let Some(name) = entries.find(|name| name[folder.len() + 1..].starts_with(stem) && !ours.contains(name))
+            {
                 return Err(foreign(&name));
             }
         }
         Ok(())
     }
 
-    /// Whether the old export stands, whole, and the disk has room for so many bytes beside it.
+    /// Whether the old export is complete and the disk has room for `bytes` beside it.
     ///
     /// # Errors
-    /// When the directory or its disk cannot be asked.
+    /// The directory or the free space of its disk cannot be read.
     pub(crate) fn has_room_beside(&self, bytes: u64) -> Result<bool, JournalError> {
         let free = || Ok(disk_space(self.path()).map_err(self.io(""))?.free);
         Ok(self.exists(MANIFEST)? && free()? >= bytes)
     }
 
-    /// Receipts of the files that are planned and really there as recorded: every one is hashed again.
+    /// Receipts of the planned files that exist as recorded; every file is hashed again.
     ///
     /// # Errors
-    /// When the record or a file cannot be read.
+    /// The journal or a file cannot be read.
     pub(crate) fn finished_files(
         &self,
         algorithm: DigestAlgorithm,
@@ -328,19 +348,20 @@ impl ExportJournal {
     ) -> Result<Vec<Receipt>, JournalError> {
         let mut finished = self.record_of_run().receipts()?;
         finished.retain(|receipt| is_planned(receipt));
-        // What has been moved into place already is not in `next` any more.
+        // A file that was moved into place already is no longer in `next`.
         let (staged, moving) = (self.is_staged(), self.is_staged() && !self.exists(MANIFEST)?);
-        let mut there = Vec::with_capacity(finished.len());
+        let mut present = Vec::with_capacity(finished.len());
         for receipt in finished {
-            let in_next = format!("{NEXT}/{}", receipt.file);
-            let name = if !staged || moving && !self.exists(&in_next)? { &receipt.file } else { &in_next };
+            let staged_name = format!("{NEXT}/{}", receipt.file);
+            let name = if !staged || moving && !self.exists(&staged_name)? { &receipt.file } else { &staged_name };
             if self.is_as_recorded_at(name, &receipt, algorithm)? {
-                there.push(receipt);
+                present.push(receipt);
             }
         }
-        Ok(there)
+        Ok(present)
     }
 
+    /// Whether the file `name` has the size and digest of a receipt; `false` if it does not exist.
     fn is_as_recorded_at(
         &self,
         name: &str,
@@ -349,29 +370,29 @@ impl ExportJournal {
     ) -> Result<bool, JournalError> {
         match self.root.open_file(name).and_then(|file| is_as_recorded(file, receipt, algorithm)) {
             Ok(as_recorded) => Ok(as_recorded),
-            // Something else that stands there is none of the run's files.
+            // A link or a directory of this name is none of the run's files.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => Ok(false),
             Err(error) => Err(self.io(name)(error)),
         }
     }
 
-    /// Puts the run in the place of the old export: steps 3 to 5 and the clearing of step 6 above. `finished` are the
-    /// receipts of all its files that are written; whoever calls it writes no file meanwhile. Does nothing for a run that is
-    /// in its place.
+    /// Replaces the old export by this run's files: steps 3 to 5 above, and the clearing of step 6. `finished` are the
+    /// receipts of all files written so far; the caller writes no file during the call. Does nothing for a run whose
+    /// files are in place.
     ///
     /// # Errors
-    /// [`JournalError::Foreign`] when something of somebody else's has come where a file is to go, [`JournalError::Io`]; then
-    /// calling it again goes on, by a later run, too.
+    /// [`JournalError::Foreign`] if a foreign file has appeared under a name that is needed; [`JournalError::Io`]. A
+    /// second call, also by a later run, resumes the work.
     pub(crate) fn move_into_place(&self, finished: &[Receipt]) -> Result<(), JournalError> {
         if !self.is_staged() {
             return Ok(());
         }
         let root = &self.root;
-        let in_next = |name: &str| format!("{NEXT}/{name}");
+        let staged_name = |name: &str| format!("{NEXT}/{name}");
         let old = self.replaced()?.files;
         let (mut staged, mut moved) = (Vec::new(), BTreeSet::new());
         for name in finished.iter().map(|receipt| &receipt.file) {
-            match self.exists(&in_next(name))? {
+            match self.exists(&staged_name(name))? {
                 true => staged.push(name),
                 false => drop(moved.insert(name)),
             }
@@ -381,12 +402,14 @@ impl ExportJournal {
                 return Err(JournalError::Foreign { path: root.path().join(name) });
             }
         }
-        // What is moved must be found again by its name, whatever happens.
-        self.sync(&[&in_next("deleted"), &in_next("error"), NEXT, JOB])?;
+        // The names of the new files must be on the disk before the old manifest is removed.
+        self.sync(&[&staged_name("deleted"), &staged_name("error"), NEXT, JOB])?;
+        // Step 3.
         self.remove(MANIFEST)?;
         self.sync(&[""])?;
-        match self.exists(&in_next(STATUS))? {
-            true => root.rename(&in_next(STATUS), STATUS).map_err(self.io(STATUS))?,
+        // Step 4. A file that an earlier attempt moved may have the name of an old one; it stays.
+        match self.exists(&staged_name(STATUS))? {
+            true => root.rename(&staged_name(STATUS), STATUS).map_err(self.io(STATUS))?,
             false => self.remove(STATUS)?,
         }
         for name in old.iter().filter(|name| !moved.contains(name)) {
@@ -397,7 +420,7 @@ impl ExportJournal {
             if let Some((folder, _)) = name.split_once('/') {
                 root.make_directory(folder).map_err(self.io(folder))?;
             }
-            match root.rename_new(&in_next(name), name) {
+            match root.rename_new(&staged_name(name), name) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     return Err(JournalError::Foreign { path: root.path().join(name) });
                 }
@@ -405,25 +428,27 @@ impl ExportJournal {
             }
         }
         for folder in ["error", "deleted"] {
-            // Gone only if nothing is in it.
+            // Fails, as it should, if the folder is not empty.
             root.remove_directory(folder).ok();
         }
         self.sync(&["deleted", "error", ""])?;
+        // Step 5.
         let (done, plan) = (self.own_record().name(DONE), self.own_record().name(PLAN));
         let receipts: Vec<u8> = finished.iter().flat_map(line_of).collect();
         root.replace(&done, &receipts, self.sync == FileSync::Yes).map_err(self.io(&done))?;
         root.rename(&self.next_record().name(PLAN), &plan).map_err(self.io(&plan))?;
         self.sync(&[NEXT, JOB])?;
+        // Step 6. The next receipt opens `done.ndjson` in its new place.
         *self.done.lock().expect("no panic under it") = None;
         self.staged.store(false, Relaxed);
         self.clear_next(&[]);
         Ok(())
     }
 
-    /// Adds a receipt.
+    /// Appends the receipt of a finished file to `done.ndjson`.
     ///
     /// # Errors
-    /// When it cannot be written: the file then counts as unfinished.
+    /// It cannot be written; the file then counts as unfinished.
     pub(crate) fn append_receipt(&self, receipt: &Receipt) -> io::Result<()> {
         let mut done = self.done.lock().expect("no panic under it");
         let file = match &mut *done {
@@ -434,19 +459,19 @@ impl ExportJournal {
         if self.sync == FileSync::Yes { file.sync_data() } else { Ok(()) }
     }
 
-    /// Publishes the manifest: the last thing a run does (MANIFEST-18). `finished` are the receipts of all its files.
+    /// Publishes the manifest, the last step of a run (MANIFEST-18). `finished` are the receipts of all its files.
     ///
     /// # Errors
-    /// As [`ExportJournal::move_into_place`]; when the manifest cannot be written or made to last.
+    /// As [`ExportJournal::move_into_place`]; [`JournalError::Io`] if the manifest cannot be written or synced.
     pub(crate) fn publish(&self, manifest: &[u8], finished: &[Receipt]) -> Result<(), JournalError> {
         self.move_into_place(finished)?;
-        // What a run that was killed right after it was moved has left.
+        // A run that was killed in step 6 left a part of `next`.
         self.clear_next(&[]);
         self.sync(&["deleted", "error", ""])?;
         self.root.replace(MANIFEST, manifest, self.sync == FileSync::Yes).map_err(self.io(MANIFEST))
     }
 
-    /// Removes a file; what cannot be one of ours (a directory, something behind a link) stays.
+    /// Removes a file of the output directory. A directory or an entry behind a link is none of the export's and stays.
     fn remove(&self, name: &str) -> Result<(), JournalError> {
         match self.root.remove_file(name) {
             Err(error) if !matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::IsADirectory) => {
@@ -456,7 +481,8 @@ impl ExportJournal {
         }
     }
 
-    /// Makes the entries of these directories last, those that are there; `""` is the output directory.
+    /// Syncs these directories, as far as they exist; `""` is the output directory. Does nothing under
+    /// [`FileSync::No`].
     fn sync(&self, folders: &[&str]) -> Result<(), JournalError> {
         if self.sync == FileSync::No {
             return Ok(());
@@ -476,15 +502,15 @@ impl ExportJournal {
         Ok(())
     }
 
-    /// Removes what a run has left in [`NEXT`], but for these files of its record; nothing that is not of a run. What cannot
-    /// be removed costs space, nothing else.
+    /// Removes the files of a run from [`NEXT`], except the journal files `kept`. Foreign files stay. A file that
+    /// cannot be removed costs only disk space.
     fn clear_next(&self, kept: &[&str]) {
         for folder in ["", "error", "deleted"] {
             let below = if folder.is_empty() { NEXT.to_string() } else { format!("{NEXT}/{folder}") };
             let Ok(directory) = self.root.directory(&below) else { continue };
             for name in directory.names().unwrap_or_default() {
                 let Some(name) = name.to_str() else { continue };
-                // A temporary file goes as its file does.
+                // A temporary file is treated as the file that it was to become.
                 let of = name.strip_prefix('.').and_then(|name| name.strip_suffix(".part")).unwrap_or(name);
                 let is_record =
                     folder.is_empty() && [PLAN, DONE, REPLACED, STATUS].contains(&of) && !kept.contains(&name);
@@ -504,12 +530,12 @@ impl ExportJournal {
 }
 
 impl Drop for ExportJournal {
-    /// A run that failed before it had a plan leaves the directory as it found it.
+    /// Leaves the directory as it was if the run failed before it had a plan.
     fn drop(&mut self) {
         if !self.planned.load(Relaxed) {
             self.root.remove_file(&format!("{JOB}/lock")).ok();
             self.root.remove_directory(JOB).ok();
-            if self.made {
+            if self.created {
                 std::fs::remove_dir(self.path()).ok();
             }
         }

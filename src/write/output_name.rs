@@ -1,4 +1,4 @@
-//! Names of output files, read back: a record may name these and nothing else.
+//! Names of output files, parsed: a journal may name these files and no others.
 
 use crate::codec::compression::Compression;
 use crate::fhir::resource_type::ResourceType;
@@ -7,19 +7,19 @@ use crate::plan::shard_name;
 /// The parts of an output file's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutputName {
-    /// The directory that it stands in, with its slash: none, `deleted/` or `error/`.
+    /// Folder with its slash: empty, `deleted/` or `error/`.
     pub folder: &'static str,
-    /// Type of its lines.
+    /// Type of the file's lines.
     pub resource_type: ResourceType,
-    /// Its number within the type, from 1.
+    /// Number of the file within its type, from 1.
     pub ordinal: u32,
-    /// How it is coded.
+    /// Compression that the extension states.
     pub compression: Compression,
 }
 
 impl OutputName {
-    /// Reads a name as [`shard_name`] writes it; `None` for every other text, so that no name of a record leads out of the
-    /// output directory or to a file of somebody else's.
+    /// Parses a name as [`shard_name`] writes it. `None` for every other text, so that no name in a journal leads out
+    /// of the output directory or to a file that no export wrote.
     pub fn parse(name: &str) -> Option<OutputName> {
         let (folder, file) = match name.split_once('/') {
             None => ("", name),
@@ -41,7 +41,7 @@ impl OutputName {
             "error/" => resource_type == ResourceType::OPERATION_OUTCOME,
             _ => true,
         };
-        // Written again it is the same text: no sign before the number, no zeros too many.
+        // Printing the parts must give the same text: this refuses a sign before the number and extra zeros.
         let stem = format!("{folder}{}", resource_type.name());
         (of_folder && shard_name(&stem, ordinal, compression) == name).then_some(OutputName {
             folder,

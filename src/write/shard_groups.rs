@@ -1,4 +1,4 @@
-//! Which shards are written in one sweep, because they take rows from the same files.
+//! Groups of shards that one pass over the store writes together, because they take rows from the same files.
 
 use std::collections::HashMap;
 
@@ -6,12 +6,14 @@ use crate::codec::compression::Compression;
 use crate::index::snapshot::Snapshot;
 use crate::plan::Plan;
 
-/// Groups of shards that are written together because they take rows from the same compressed file, which is decoded
-/// once, or from the same plain file of several types, which is read once a thread. Other shards stand alone.
+/// Groups of shards (numbers in `plan.shards`) that are written together: those that take rows from one compressed file
+/// without a seek table, which is decoded once, or from one plain file of several types, which is read once a thread.
+/// Every other shard is a group of its own.
 pub(crate) fn group_shards(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> {
     let index = snapshot.index();
-    // Union-find over shards; the first shard met at each compressed file speaks for it.
+    // 1. Union-find over shards: the smallest number of a set is its root.
     let mut parent: Vec<usize> = (0..plan.shards.len()).collect();
+    /// Root of the set of shard `i`; halves the path on the way.
     fn find_root(parent: &mut [usize], mut i: usize) -> usize {
         while parent[i] != i {
             parent[i] = parent[parent[i]];
@@ -19,22 +21,24 @@ pub(crate) fn group_shards(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> 
         }
         i
     }
-    let takes = |number: usize, segment: usize| {
+    let reads_segment = |number: usize, segment: usize| {
         let of_type = plan.shards[number].resource_type.index();
         snapshot.sees_segment(segment) && index.segments()[segment].head().has_type(of_type)
     };
+    // 2. The one type of the rows that shards take from each file; `None` for files of several types.
     let mut type_of_file: HashMap<usize, Option<usize>> = HashMap::new();
     for (number, shard) in plan.shards.iter().enumerate() {
         let own = Some(shard.resource_type.index());
-        for segment in (shard.first.segment..=shard.last.segment).filter(|segment| takes(number, *segment)) {
+        for segment in (shard.first.segment..=shard.last.segment).filter(|segment| reads_segment(number, *segment)) {
             let known = type_of_file.entry(index.entry(segment).file).or_insert(own);
             *known = known.filter(|_| *known == own);
         }
     }
+    // 3. Join the shards that share a file which has to be read front to back.
     let mut first_of_file: HashMap<usize, usize> = HashMap::new();
     let mut decodes = vec![false; plan.shards.len()];
     for (number, shard) in plan.shards.iter().enumerate() {
-        for segment in (shard.first.segment..=shard.last.segment).filter(|segment| takes(number, *segment)) {
+        for segment in (shard.first.segment..=shard.last.segment).filter(|segment| reads_segment(number, *segment)) {
             let file = index.entry(segment).file;
             let is_plain = index.compression(file) == Compression::None;
             let is_mixed = is_plain && type_of_file[&file].is_none();
@@ -46,6 +50,7 @@ pub(crate) fn group_shards(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> 
             }
         }
     }
+    // 4. Collect the sets in the order of their first shards.
     let mut groups: Vec<Vec<usize>> = Vec::new();
     let mut group_of: HashMap<usize, usize> = HashMap::new();
     for number in 0..plan.shards.len() {
@@ -56,6 +61,7 @@ pub(crate) fn group_shards(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> 
         });
         groups[group].push(number);
     }
+    // 5. A group that decodes stays whole, so that its file is decoded once; reading a plain file once a thread is cheap.
     let threads = rayon::current_num_threads();
     let split = |group: Vec<usize>| match group.iter().any(|shard| decodes[*shard]) {
         true => vec![group],
@@ -64,7 +70,7 @@ pub(crate) fn group_shards(plan: &Plan, snapshot: &Snapshot) -> Vec<Vec<usize>> 
     groups.into_iter().flat_map(split).collect()
 }
 
-/// Splits a group into at most `parts` of about equal bytes; the shards of one type stay together.
+/// Splits a group into at most `parts` groups of about equal bytes; shards of one type stay together.
 fn groups_by_type(plan: &Plan, group: Vec<usize>, parts: usize) -> Vec<Vec<usize>> {
     let mut types: Vec<(u64, Vec<usize>)> = Vec::new();
     for shard in group {

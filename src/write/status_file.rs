@@ -1,5 +1,5 @@
-//! `status.json`: the state of a job while it runs and after, with the fields of 1upHealth's status document
-//! (ONEUP-S12…S17), replaced as a whole so that any process can watch it.
+//! `status.json`: state of a job during and after its run, with the fields of 1upHealth's status document
+//! (ONEUP-S12…S17). Every update replaces the whole file, so that any process can poll it.
 
 use std::io;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ pub(crate) enum Status {
 }
 
 impl Status {
-    /// Every value.
+    /// All states, for reading a name back.
     pub(crate) const ALL: [Status; 4] = [Status::InProgress, Status::Successful, Status::Failed, Status::Cancelled];
 
-    /// Its word in the document.
+    /// Value of `status` in the document (ONEUP-S13).
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Status::InProgress => "In Progress",
@@ -39,6 +39,7 @@ impl Status {
 
 by_name!(Status);
 
+/// Counts of shards by state; a shard is a batch in 1upHealth's words.
 #[derive(Serialize)]
 struct Batches {
     running: u64,
@@ -47,12 +48,14 @@ struct Batches {
     total: u64,
 }
 
+/// Type and url of one output file, as the manifest lists it.
 #[derive(Serialize)]
 struct StatusOutput<'a> {
     r#type: &'a str,
     url: &'a str,
 }
 
+/// Fields of the status document, as keys of its JSON.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct StatusDocument<'a> {
@@ -68,7 +71,7 @@ struct StatusDocument<'a> {
     output: Option<Vec<StatusOutput<'a>>>,
 }
 
-/// The status document of one job; a batch is a shard.
+/// The status document of one job, and the directory that it is written to.
 pub(crate) struct StatusFile {
     directory: Arc<Directory>,
     id: String,
@@ -83,7 +86,7 @@ pub(crate) struct StatusFile {
 }
 
 impl StatusFile {
-    /// A job in progress of `total` shards and `resources` rows.
+    /// Status of a job in progress with `total` shards and `resources` rows; nothing is written yet.
     pub(crate) fn new(
         directory: Arc<Directory>,
         id: &str,
@@ -106,40 +109,40 @@ impl StatusFile {
         }
     }
 
-    /// From now on the document is in this directory; what was written is there already.
+    /// Sets the directory of later writes. The caller has moved the existing file there.
     pub(crate) fn move_to(&mut self, directory: Arc<Directory>) {
         self.directory = directory;
     }
 
-    /// So many shards are finished.
+    /// Sets the number of finished shards, at most the total.
     pub(crate) fn complete(&mut self, shards: u64) {
         self.complete = shards.min(self.total);
     }
 
-    /// The job ended without success.
+    /// Ends the job as failed or cancelled.
     pub(crate) fn end(&mut self, status: Status) {
         self.status = status;
     }
 
-    /// The job is published.
+    /// Ends the job as successful; the document then lists the manifest's output.
     pub(crate) fn succeed(&mut self, manifest: &Manifest) {
         self.status = Status::Successful;
         self.complete = self.total;
         self.final_output = Some(manifest.clone());
     }
 
-    /// Replaces the file if a second has passed since the last time, or the job has ended.
+    /// Replaces the file if at least a second has passed since the last write, or if the job has ended.
     ///
     /// # Errors
-    /// When it cannot be written; the caller may go on without.
+    /// The file cannot be written; the job does not depend on it.
     pub(crate) fn write(&mut self, now: Instant) -> io::Result<()> {
-        // Clocks step back; the document's times do not (ONEUP-S16).
+        // The clock may step back; the document's times must not (ONEUP-S16).
         let now = [&now, &self.as_of].into_iter().chain(self.written.as_ref()).max().expect("not empty").clone();
         let recent = self.written.as_ref().is_some_and(|last| now.ticks - last.ticks < TICKS_PER_SECOND);
         if recent && self.status == Status::InProgress {
             return Ok(());
         }
-        let left = self.total - self.complete;
+        let unfinished = self.total - self.complete;
         let ended = matches!(self.status, Status::Failed | Status::Cancelled);
         let output = self.final_output.as_ref().map(|manifest| {
             manifest.output.iter().map(|item| StatusOutput { r#type: &item.r#type, url: &item.url }).collect()
@@ -152,9 +155,9 @@ impl StatusFile {
             status: self.status,
             resource_count: self.resources,
             batches: Batches {
-                running: if ended { 0 } else { left },
+                running: if ended { 0 } else { unfinished },
                 complete: self.complete,
-                failed: if ended { left } else { 0 },
+                failed: if ended { unfinished } else { 0 },
                 total: self.total,
             },
             last_updated: now.to_string(),

@@ -1,60 +1,60 @@
-//! The tail of an output file: what has not gone to its sink yet.
+//! Write buffer of an output file: bytes that have not gone to its sink yet.
 //!
-//! Rows are read straight into their place here, so that nothing is copied that need not be, and leave in long writes
-//! that end wherever a row does. Writes at multiples of their own length would fill larger pages of the kernel, which
-//! costs less where such pages are at hand, and three times as much on a virtual machine whose host must give them first
-//! (both measured). Knows neither rows nor sinks.
+//! Rows are read from the store straight into the buffer, which saves a copy, and leave in long writes that end
+//! wherever a row does. Writes at multiples of their own length would fill larger pages of the kernel. That costs less
+//! where such pages are free, and three times as much on a virtual machine whose host must provide them first (both
+//! measured). Knows neither rows nor sinks.
 
 use crate::limits::GATHER_BYTES;
 
-/// What a file has beyond its last write.
+/// Bytes of a file that follow its last write.
 #[derive(Default)]
 pub(crate) struct WriteBuffer {
-    /// A byte that is never written, what is gathered, and room.
+    /// One byte that is never written, the gathered bytes, and unused room.
     buffer: Vec<u8>,
     len: usize,
 }
 
 impl WriteBuffer {
-    /// Bytes until a write is due.
+    /// Bytes that can be added before a write is due.
     pub(crate) fn room(&self) -> usize {
         GATHER_BYTES.saturating_sub(self.len)
     }
 
-    /// Whether there is nothing in it.
+    /// Whether no bytes are gathered.
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Appends bytes.
+    /// Appends bytes by copying them.
     pub(crate) fn extend(&mut self, bytes: &[u8]) {
         self.uninit(bytes.len())[1..].copy_from_slice(bytes);
         self.take_bytes(bytes.len());
     }
 
-    /// The place of the next `len` bytes, led by the byte before it: the last one that was gathered, if there is one.
-    /// Who reads a file into it from one byte further ahead must find the same there.
+    /// Space for the next `len` bytes, preceded by the last gathered byte (or by a filler byte when the buffer is
+    /// empty). A caller that reads a file into the space from one byte earlier must read that same byte there.
     pub(crate) fn uninit(&mut self, len: usize) -> &mut [u8] {
         let end = self.len + 1 + len;
         if self.buffer.len() < end {
-            // It grows in few steps, and so is zeroed once or twice; a short file never takes all of it.
+            // Doubling zeroes the memory once or twice in all; a short file never takes the full size.
             self.buffer.resize(end.max(self.buffer.len() * 2), 0);
         }
         &mut self.buffer[self.len..end]
     }
 
-    /// Takes so many bytes of the place as gathered.
+    /// Counts the first `len` bytes of the space as gathered.
     pub(crate) fn take_bytes(&mut self, len: usize) {
         self.len += len;
         debug_assert!(self.len < self.buffer.len().max(1));
     }
 
-    /// All of it has been written.
+    /// Empties the buffer after its bytes were written.
     pub(crate) fn clear_sent(&mut self) {
         self.len = 0;
     }
 
-    /// All of it.
+    /// The gathered bytes, which the next write takes.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.buffer.get(1..=self.len).unwrap_or_default()
     }
@@ -64,7 +64,7 @@ impl WriteBuffer {
 mod tests {
     use super::*;
 
-    /// Whatever the pieces, and whichever way they come, the same bytes leave.
+    /// The bytes that leave do not depend on the lengths of the pieces or on the way they are added.
     #[test]
     fn bytes_leave_in_order() {
         let bytes: Vec<u8> =
@@ -76,7 +76,7 @@ mod tests {
             match step % 2 {
                 0 => tail.extend(&bytes[offset..offset + len]),
                 _ => {
-                    // As who reads rows: from the byte before on, and more than is taken.
+                    // As a reader of rows: from the byte before on, and more than is committed.
                     let place = tail.uninit(len + 1);
                     if offset > 0 {
                         place[0] = bytes[offset - 1];

@@ -1,4 +1,4 @@
-//! Exports, good and damaged in each way that a rule forbids.
+//! Verification of intact exports, and of exports that break one rule each.
 
 use super::*;
 use crate::codec::compression::Compression;
@@ -79,7 +79,7 @@ fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// A good export holds in every coding; a file that is not listed is told and no difference.
+/// An intact export holds in every compression; a file that is not listed is reported and is no mismatch.
 #[test]
 fn a_good_export_holds() {
     for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {

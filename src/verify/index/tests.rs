@@ -36,12 +36,12 @@ fn files(index: &Path) -> Option<Vec<(String, Vec<u8>, std::time::SystemTime)>> 
     Some(found)
 }
 
-/// Makes the index, or makes again what is damaged of it.
+/// Builds the index, or rebuilds its damaged parts.
 fn indexed(root: &Path, index: &Path) {
     open(root, index).verify_and_repair(&Progress::default()).unwrap();
 }
 
-/// The twin agrees with the index on every bundled store: real records, and all that was made to set them apart.
+/// The reference implementation agrees with the index on every bundled store: real records, and hand-made edge cases.
 #[test]
 fn the_bundled_stores_hold() {
     for name in ["stores/synthea-r4-100", "hostile/store", "hostile/deleted", "hostile/coverage", "hostile/compressed"]
@@ -56,7 +56,7 @@ fn the_bundled_stores_hold() {
     }
 }
 
-/// Appended, torn and completed lines keep segments that still say what the bytes say.
+/// After lines are appended, torn and completed, the segments still agree with the bytes.
 #[test]
 fn a_grown_store_holds() {
     let dir = tempfile::tempdir().unwrap();
@@ -96,7 +96,7 @@ fn forge(index: &Path, column: Column, change: impl FnOnce(&mut [u8])) {
     std::fs::write(&path, bytes).unwrap();
 }
 
-/// An index that was damaged is told as such; one that was forged, checksum and all, is found out by column and line.
+/// A damaged index is reported as damaged; a forged one with valid checksums is reported by column and line.
 #[test]
 fn a_garbled_index_is_found() {
     let dir = tempfile::tempdir().unwrap();
@@ -179,8 +179,8 @@ fn changed_bytes_are_found() {
     assert_eq!(rules, ["content", "index", "sorted_hash"], "{report}");
 }
 
-/// Owners of versions that have left are compared with the table of the packed file: none may be another, none be
-/// missing, and a number that leads nowhere is damage, not a panic.
+/// Prior owners are compared with the table of the packed file: a wrong or missing one is a mismatch, and a number out of
+/// range is damage, not a panic.
 #[test]
 fn owners_of_what_has_left_are_compared() {
     let dir = tempfile::tempdir().unwrap();
@@ -236,7 +236,7 @@ fn owners_of_what_has_left_are_compared() {
     }
 }
 
-/// An index that cannot be read at all is told from none, and one of another version of the format from damage.
+/// An unreadable index is reported differently from a missing one, and another format version differently from damage.
 #[test]
 fn what_is_on_disk_is_told() {
     let dir = tempfile::tempdir().unwrap();
@@ -266,7 +266,7 @@ fn what_is_on_disk_is_told() {
     }
 }
 
-/// Somebody who indexes while a verification looks is waited for, and waits.
+/// A verification and a concurrent indexing run wait for each other.
 #[test]
 fn a_verification_and_a_writer_hold_each_other_off() {
     let dir = tempfile::tempdir().unwrap();

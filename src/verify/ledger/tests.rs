@@ -40,7 +40,7 @@ fn recounted(out: &Path) -> LedgerReport {
     verify_ledger(out, &found, &LedgerOptions::default(), &progress).unwrap()
 }
 
-/// Requests of every kind that a store can be asked.
+/// One request of every kind.
 fn requests(group_files: &[PathBuf], since: &[&str]) -> Vec<ExportRequest> {
     let mut populations = vec![ExportRequest::system(), ExportRequest::all_patients()];
     populations.extend(group_files.iter().map(ExportRequest::group_file));
@@ -120,7 +120,7 @@ fn late_rows_and_groups_are_recounted() {
     let second = exported(dir.path(), &store, &request, "2022-01-01T00:00:00Z").unwrap();
     let report = recounted(&second);
     assert!(report.holds, "{report}");
-    // The undated Group asked for, the late row, and the Provenance that came with it.
+    // The undated requested Group, the late-arriving row, and the Provenance that came with it.
     assert_eq!((report.exported["Observation"], report.exported["Provenance"], report.exported["Group"]), (1, 1, 1));
     // What the store got later does not count.
     std::fs::write(store.join("c.ndjson"), LATE.replace("late", "later") + "\n").unwrap();
@@ -142,7 +142,7 @@ fn late_rows_and_groups_are_recounted() {
     assert!(error.exit_code() == 3 && error.to_string().contains("not the file"), "{error}");
 }
 
-/// A ledger that says other than the truth, lines that were not selected, a store that has changed or gone.
+/// A wrong ledger, lines that were not selected, a store that has changed or is missing.
 #[test]
 fn a_wrong_ledger_is_found() {
     let dir = tempfile::tempdir().unwrap();

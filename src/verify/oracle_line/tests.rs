@@ -1,4 +1,4 @@
-//! The twin against the scanner, on lines that are easily read in two ways.
+//! The reference implementation against the scanner, on lines that invite different readings.
 
 use super::*;
 use crate::extract::Validate;
@@ -13,7 +13,7 @@ fn scanned(line: &[u8]) -> OracleLine {
     }
 }
 
-/// Twin and scanner agree on a line, as far as the index keeps it.
+/// Reference implementation and scanner agree on the facts of a line that the index stores.
 #[track_caller]
 fn agree(line: &[u8]) {
     let shown = || String::from_utf8_lossy(&line[..line.len().min(300)]).into_owned();
