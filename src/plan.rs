@@ -3,6 +3,9 @@
 //! A shard is a resource type, an ordinal and the first and last of its rows in store order, so a plan of a hundred
 //! million rows stays as small as its list of files. Its rows are the selected ones of its type between the two.
 
+#![deny(clippy::cast_possible_truncation)]
+
+use crate::casts::to_u32;
 use crate::codec::compression::Compression;
 use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
@@ -142,7 +145,7 @@ pub(crate) fn cut_shards(
                     open.bytes += bytes;
                 }
                 _ => {
-                    let new = Shard::begin(resource_type, shards.len() as u32 + 1, place(row));
+                    let new = Shard::begin(resource_type, to_u32(shards.len() + 1), place(row));
                     shards.push(Shard { rows: 1, bytes, ..new });
                 }
             }

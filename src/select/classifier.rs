@@ -1,6 +1,7 @@
 //! The question that selection asks of a row, one row at a time: the slow and obvious way, which the passes over many
 //! rows abbreviate and are tested against. Everything that it reads of the index is proven on the way.
 
+use crate::casts::to_u32;
 use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
@@ -283,7 +284,7 @@ impl<'a> RowClassifier<'a> {
     pub(crate) fn owned_prior_version(&self, segment: usize, left: &PriorOwner<'_>) -> Result<bool, CorruptIndex> {
         let Some(patients) = &self.cohort.patients else { return Ok(true) };
         for owner in left.owners() {
-            if patients.contains(self.snapshot.index().patient_of_owner(segment, owner as u32)? as usize) {
+            if patients.contains(self.snapshot.index().patient_of_owner(segment, to_u32(owner))? as usize) {
                 return Ok(true);
             }
         }

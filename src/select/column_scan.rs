@@ -1,6 +1,7 @@
 //! Selection by a pass over the columns of a segment: every row gets exactly one class of the ledger, and the exported
 //! ones a bit. The way for cohorts that are a large part of the store.
 
+use crate::casts::{low_u32, to_usize};
 use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::global::Section;
@@ -34,7 +35,7 @@ pub(crate) fn select_whole(
     let mut left = 0;
     for pair in index.global().pairs(Section::Succession, first..first + segment.rows())? {
         let row = (pair >> 32) as usize - first;
-        let class = match ended.state(filter, segment_id, row, *pair as u32 as usize)? {
+        let class = match ended.state(filter, segment_id, row, low_u32(*pair) as usize)? {
             RowState::Current => continue,
             RowState::Future => RowClass::Future,
             RowState::Superseded => RowClass::Superseded,
@@ -57,7 +58,7 @@ pub(crate) fn all_in_cohort(filter: &RowClassifier<'_>, segment: usize) -> Resul
     let Some(patients) = &filter.cohort.patients else { return Ok(true) };
     let index = filter.snapshot.index();
     let head = index.segments()[segment].head();
-    let owners = index.starts().owner[segment]..index.starts().owner[segment] + head.owners as usize;
+    let owners = index.starts().owner[segment]..index.starts().owner[segment] + to_usize(head.owners);
     let mut owners = index.global().verified_words(Section::OwnerPatient, owners)?.iter();
     Ok(head.unowned == 0 && owners.all(|patient| patients.contains(*patient as usize)))
 }
@@ -101,7 +102,7 @@ pub(crate) fn scan_columns(
             continue;
         }
         if let Some(pair) = next {
-            match ended.state(filter, segment_id, row, *pair as u32 as usize)? {
+            match ended.state(filter, segment_id, row, low_u32(*pair) as usize)? {
                 RowState::Current => {}
                 RowState::Future => unreachable!("asked above"),
                 RowState::Superseded => {

@@ -3,6 +3,7 @@
 //! What does not resolve is a message that names what lists it. A Group is read as it streams by; of its members only
 //! those are held that are Groups or known by an identifier.
 
+use crate::casts::to_u32;
 use crate::error::{CorruptIndex, ExportError, IndexError, RequestError, RequestProblem};
 use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
@@ -72,7 +73,7 @@ impl<'a> MemberResolver<'a> {
             snapshot,
             request,
             ours,
-            our_bases: (0..ours.len() as u32).filter(|base| ours[*base as usize]).collect(),
+            our_bases: (0..to_u32(ours.len())).filter(|base| ours[*base as usize]).collect(),
             eligible,
             patients: Bitmap::new(index.patients()),
             members: Bitmap::new(index.patients()),

@@ -3,6 +3,7 @@
 
 use rayon::prelude::*;
 
+use crate::casts::{low_u32, to_u32};
 use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::global::Section;
@@ -93,12 +94,12 @@ fn candidates(filter: &RowClassifier<'_>) -> Result<Vec<PostingRow>, CorruptInde
     let index = filter.snapshot.index();
     let mut lists: Vec<(usize, &[u32])> = Vec::new();
     for patient in filter.cohort.patients.iter().flat_map(|patients| patients.iter()) {
-        for owner in index.owners_of_patient(patient as u32)? {
+        for owner in index.owners_of_patient(to_u32(patient))? {
             let (segment, owner) = index.locate_owner(*owner as usize);
             lists.push((segment, index.segments()[segment].posting(owner)?));
         }
     }
-    let group = filter.cohort.group_row.map(|(segment, row)| (segment, [row as u32]));
+    let group = filter.cohort.group_row.map(|(segment, row)| (segment, [to_u32(row)]));
     lists.extend(group.iter().map(|(segment, row)| (*segment, &row[..])));
     lists.sort_unstable_by_key(|(segment, _)| *segment);
     let mut rows: Vec<PostingRow> = Vec::with_capacity(lists.iter().map(|(_, list)| list.len()).sum());
@@ -108,7 +109,7 @@ fn candidates(filter: &RowClassifier<'_>) -> Result<Vec<PostingRow>, CorruptInde
         of_segment.iter().for_each(|(_, list)| found.extend_from_slice(list));
         found.sort_unstable();
         found.dedup();
-        rows.extend(found.iter().map(|row| (of_segment[0].0 as u32, *row)));
+        rows.extend(found.iter().map(|row| (to_u32(of_segment[0].0), *row)));
     }
     if index.global().count(Section::About) > 0 {
         let mut known: std::collections::HashSet<PostingRow> = rows.iter().copied().collect();
@@ -118,8 +119,8 @@ fn candidates(filter: &RowClassifier<'_>) -> Result<Vec<PostingRow>, CorruptInde
             for (segment, row) in new {
                 let record = index.starts().row[segment as usize] + row as usize;
                 for pair in index.global().pairs(Section::About, record..record + 1)? {
-                    let (segment, target) = index.locate_target(*pair as u32 as usize);
-                    let row = (segment as u32, index.segments()[segment].target(target)?.target_row[target]);
+                    let (segment, target) = index.locate_target(low_u32(*pair) as usize);
+                    let row = (to_u32(segment), index.segments()[segment].target(target)?.target_row[target]);
                     if known.insert(row) {
                         found.push(row);
                     }
@@ -136,7 +137,7 @@ fn candidates(filter: &RowClassifier<'_>) -> Result<Vec<PostingRow>, CorruptInde
             if segment.head().has_type(ResourceType::PROVENANCE.index()) {
                 let types = segment.verify_columns(&[Column::Type])?.resource_type.iter().enumerate();
                 let provenances = types.filter(|(_, position)| **position as usize == ResourceType::PROVENANCE.index());
-                rows.extend(provenances.map(|(row, _)| (number as u32, row as u32)));
+                rows.extend(provenances.map(|(row, _)| (to_u32(number), to_u32(row))));
             }
         }
         rows.sort_unstable();

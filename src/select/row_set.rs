@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::casts::to_u32;
 use crate::select::bitmap::{BitIterator, Bitmap};
 
 /// A set of rows of a segment.
@@ -71,7 +72,7 @@ impl RowSet {
     /// Adds a row, which must lie behind those of a list.
     pub fn push(&mut self, row: usize) {
         match self {
-            RowSet::Few(list) => list.push(row as u32),
+            RowSet::Few(list) => list.push(to_u32(row)),
             RowSet::Many(bits) => drop(bits.insert(row)),
         }
     }

@@ -5,6 +5,7 @@
 //! independent, so passes run over them in parallel; results are put together in store order. No byte of the store is
 //! read here.
 
+use crate::casts::to_u32;
 use crate::error::CorruptIndex;
 use crate::extract::fault::FaultKind;
 use crate::index::global::Section;
@@ -112,7 +113,7 @@ impl Selection {
                 let columns = index.segments()[segment].verify_columns(&[Column::FaultCount, Column::BaseCount])?;
                 columns.fault_count.iter().zip(&mut self.noticed.faults).for_each(|(count, sum)| *sum += count);
                 for (base, count) in columns.base_count.iter().enumerate() {
-                    foreign[index.base_number(segment, base as u32) as usize] += count;
+                    foreign[index.base_number(segment, to_u32(base)) as usize] += count;
                 }
             }
         }

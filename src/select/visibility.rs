@@ -1,5 +1,6 @@
 //! How the rows ended that something follows: mostly told by what follows alone, without a look at either.
 
+use crate::casts::to_usize;
 use crate::error::CorruptIndex;
 use crate::index::global::Section;
 use crate::index::snapshot::RowState;
@@ -25,7 +26,7 @@ impl Visibility {
         if !snapshot.sees_whole_index() || heads().any(|head| head.updated_max() >= instant.ticks) {
             return Ok(Visibility::default());
         }
-        let deletions: usize = heads().map(|head| head.tombstones as usize).sum();
+        let deletions: usize = heads().map(|head| to_usize(head.tombstones)).sum();
         let followed = index.global().pairs(Section::Succession, index.rows()..index.rows() + deletions)?;
         let by_deletions = followed.is_empty()
             && index.global().totals()?.foreign_deletions() == 0

@@ -6,6 +6,7 @@
 //! Provenance, a Group) get the slow way, one by one, and are taken out of what is counted. Speed of light for 10
 //! million rows, of which one in a thousand is new: 1.3 MB of zones, and about 10,000 cache lines of lastUpdated.
 
+use crate::casts::{low_u32, to_u8, to_u32, to_usize};
 use crate::error::CorruptIndex;
 use crate::fhir::instant::NO_INSTANT;
 use crate::fhir::resource_type::ResourceType;
@@ -54,8 +55,8 @@ pub(crate) fn scan_zones(
     // Rows that something follows: mostly that alone tells how they ended, and then nobody need look at them.
     let (mut listed, mut gone): (Vec<u32>, Vec<(u32, RowClass)>) = (Vec::new(), Vec::new());
     for pair in successions {
-        let row = ((pair >> 32) as usize - first) as u32;
-        match ended.by_successor(filter, *pair as u32 as usize) {
+        let row = to_u32((pair >> 32) as usize - first);
+        match ended.by_successor(filter, low_u32(*pair) as usize) {
             Some(RowState::Superseded) => gone.push((row, RowClass::Superseded)),
             Some(RowState::Deleted) => gone.push((row, RowClass::Deleted)),
             _ => listed.push(row),
@@ -82,7 +83,7 @@ pub(crate) fn scan_zones(
     // Where everybody is asked for, nothing but the window is left to ask of a row that nothing follows.
     let plain = filter.uniform_type(segment).filter(|_| all_belong);
     for row in listed.iter().map(|row| *row as usize) {
-        let class = match plain.filter(|_| slow.binary_search(&(row as u32)).is_err()) {
+        let class = match plain.filter(|_| slow.binary_search(&to_u32(row)).is_err()) {
             Some(plain) => match filter.passes_window(&mut part, segment, row, plain, this.updated(row)?)? {
                 true => RowClass::Exported,
                 false => RowClass::SinceOrUntil,
@@ -119,7 +120,7 @@ fn rows_of_unsorted(filter: &RowClassifier<'_>, segment_id: usize, listed: &mut 
     let [a, b] = [ResourceType::PROVENANCE, ResourceType::GROUP].map(ResourceType::index);
     if segment.head().has_type(a) || segment.head().has_type(b) {
         let types = segment.verify_columns(&[Column::Type])?.resource_type;
-        listed.extend(memchr::memchr2_iter(a as u8, b as u8, types).map(|row| row as u32));
+        listed.extend(memchr::memchr2_iter(to_u8(a), to_u8(b), types).map(to_u32));
     }
     Ok(())
 }
@@ -141,7 +142,7 @@ fn rows_newer_than(
         segment.verify(Column::LastUpdated, rows.clone())?;
         let mut mask = newer_mask(&columns.last_updated[rows.clone()], since);
         while mask != 0 {
-            listed.push(rows.start as u32 + mask.trailing_zeros());
+            listed.push(to_u32(rows.start) + mask.trailing_zeros());
             mask &= mask - 1;
         }
     }
@@ -160,7 +161,7 @@ fn owned_mask(filter: &RowClassifier<'_>, segment_id: usize) -> Result<u64, Corr
     let segment = &index.segments()[segment_id];
     let Some(patients) = &filter.cohort.patients else { return Ok(segment.rows() as u64) };
     let columns = segment.verify_columns(&[Column::PostingStart, Column::Several])?;
-    let owners = index.starts().owner[segment_id]..index.starts().owner[segment_id] + segment.head().owners as usize;
+    let owners = index.starts().owner[segment_id]..index.starts().owner[segment_id] + to_usize(segment.head().owners);
     let owner_patient = index.global().verified_words(Section::OwnerPatient, owners)?;
     let member = |owner: usize| patients.contains(owner_patient[owner] as usize);
     let postings = columns.posting_start.windows(2).enumerate();
@@ -187,8 +188,8 @@ fn select_listed(
         return Ok(());
     }
     let columns = segment.verify_columns(&[Column::Type, Column::OwnerStart, Column::Owner])?;
-    for row in memchr::memchr_iter(ResourceType::PATIENT.index() as u8, columns.resource_type) {
-        if listed.binary_search(&(row as u32)).is_err() {
+    for row in memchr::memchr_iter(to_u8(ResourceType::PATIENT.index()), columns.resource_type) {
+        if listed.binary_search(&to_u32(row)).is_err() {
             let own = *columns.owners_of(row).first().ok_or(CorruptIndex("a Patient owns nobody"))?;
             part.present.push(index.patient_of_owner(segment_id, own)?);
         }
