@@ -46,7 +46,7 @@ pub(crate) fn select_whole(
         left += 1;
     }
     part.ledger.exported += segment.rows() as u64 - left;
-    part.rows = RowSet::Many(rows);
+    part.rows = RowSet::Bitmap(rows);
     Ok(Some(part))
 }
 
@@ -142,6 +142,6 @@ pub(crate) fn scan_columns(
         part.count_row(RowClass::Exported);
         rows.insert(row);
     }
-    part.rows = RowSet::Many(rows);
+    part.rows = RowSet::Bitmap(rows);
     Ok(part)
 }

@@ -36,7 +36,7 @@ pub(crate) fn select_by_postings(
         exported += taken.len() as u64;
         in_cohort += taken.len() as u64 + passed_by;
         if !taken.is_empty() {
-            rows.push((segment, RowSet::Few(taken)));
+            rows.push((segment, RowSet::Sorted(taken)));
         }
     }
     let totals = totals(filter)?;

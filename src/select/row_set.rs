@@ -9,14 +9,14 @@ use crate::select::bitmap::{BitIterator, Bitmap};
 #[derive(Clone, Debug)]
 pub enum RowSet {
     /// Numbers of rows, ascending.
-    Few(Vec<u32>),
+    Sorted(Vec<u32>),
     /// A bit for each row.
-    Many(Bitmap),
+    Bitmap(Bitmap),
 }
 
 impl Default for RowSet {
     fn default() -> RowSet {
-        RowSet::Few(Vec::new())
+        RowSet::Sorted(Vec::new())
     }
 }
 
@@ -24,56 +24,56 @@ impl RowSet {
     /// The rows in the set, ascending.
     pub fn iter(&self) -> RowSetIter<'_> {
         match self {
-            RowSet::Few(list) => RowSetIter::Few(list.iter()),
-            RowSet::Many(bits) => RowSetIter::Many(bits.iter()),
+            RowSet::Sorted(list) => RowSetIter::Sorted(list.iter()),
+            RowSet::Bitmap(bits) => RowSetIter::Bitmap(bits.iter()),
         }
     }
 
     /// How many rows are in the set.
     pub fn count(&self) -> usize {
         match self {
-            RowSet::Few(list) => list.len(),
-            RowSet::Many(bits) => bits.count(),
+            RowSet::Sorted(list) => list.len(),
+            RowSet::Bitmap(bits) => bits.count(),
         }
     }
 
     /// Whether no row is in the set.
     pub fn is_empty(&self) -> bool {
         match self {
-            RowSet::Few(list) => list.is_empty(),
-            RowSet::Many(bits) => bits.is_empty(),
+            RowSet::Sorted(list) => list.is_empty(),
+            RowSet::Bitmap(bits) => bits.is_empty(),
         }
     }
 
     /// The rows in the set within a range, ascending.
     pub fn range(&self, range: Range<usize>) -> RowSetIter<'_> {
         match self {
-            RowSet::Few(list) => RowSetIter::Few(within(list, &range).iter()),
-            RowSet::Many(bits) => RowSetIter::Many(bits.range(range)),
+            RowSet::Sorted(list) => RowSetIter::Sorted(within(list, &range).iter()),
+            RowSet::Bitmap(bits) => RowSetIter::Bitmap(bits.range(range)),
         }
     }
 
     /// Whether any row of a range is in the set.
     pub fn any(&self, range: Range<usize>) -> bool {
         match self {
-            RowSet::Few(list) => !within(list, &range).is_empty(),
-            RowSet::Many(bits) => bits.any(range),
+            RowSet::Sorted(list) => !within(list, &range).is_empty(),
+            RowSet::Bitmap(bits) => bits.any(range),
         }
     }
 
     /// Whether every row of a range is in the set.
     pub fn all(&self, range: Range<usize>) -> bool {
         match self {
-            RowSet::Few(list) => within(list, &range).len() == range.len(),
-            RowSet::Many(bits) => bits.all(range),
+            RowSet::Sorted(list) => within(list, &range).len() == range.len(),
+            RowSet::Bitmap(bits) => bits.all(range),
         }
     }
 
     /// Adds a row, which must lie behind those of a list.
     pub fn push(&mut self, row: usize) {
         match self {
-            RowSet::Few(list) => list.push(to_u32(row)),
-            RowSet::Many(bits) => drop(bits.insert(row)),
+            RowSet::Sorted(list) => list.push(to_u32(row)),
+            RowSet::Bitmap(bits) => drop(bits.insert(row)),
         }
     }
 }
@@ -81,9 +81,9 @@ impl RowSet {
 /// Rows of a set, ascending.
 pub enum RowSetIter<'a> {
     /// Of a list.
-    Few(std::slice::Iter<'a, u32>),
+    Sorted(std::slice::Iter<'a, u32>),
     /// Of a bitmap.
-    Many(BitIterator<'a>),
+    Bitmap(BitIterator<'a>),
 }
 
 impl Iterator for RowSetIter<'_> {
@@ -92,8 +92,8 @@ impl Iterator for RowSetIter<'_> {
     #[inline]
     fn next(&mut self) -> Option<usize> {
         match self {
-            RowSetIter::Few(list) => list.next().map(|row| *row as usize),
-            RowSetIter::Many(bits) => bits.next(),
+            RowSetIter::Sorted(list) => list.next().map(|row| *row as usize),
+            RowSetIter::Bitmap(bits) => bits.next(),
         }
     }
 }
