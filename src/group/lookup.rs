@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::error::{CorruptIndex, ExportError};
 use crate::extract::fault::Fault;
+use crate::fhir::base_url::BaseUrls;
 use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::reader::{GroupHead, GroupMember, GroupReader, Modifier};
@@ -106,13 +107,8 @@ pub(crate) fn check_usable(head: &GroupHead, members: MembershipRule) -> Vec<Unu
 
 /// Whether each reference base of the index is ours: the relative one, and those given (reading 5).
 pub(crate) fn our_bases(snapshot: &Snapshot, fhir_bases: &[String]) -> Vec<bool> {
-    let is_ours = |base: &String| is_our_base(base, fhir_bases);
-    snapshot.index().bases().iter().map(is_ours).collect()
-}
-
-/// Whether a reference base is ours; it has no slash at its end.
-pub(crate) fn is_our_base(base: &str, fhir_bases: &[String]) -> bool {
-    base.is_empty() || fhir_bases.iter().any(|ours| ours.trim_end_matches('/') == base)
+    let own = BaseUrls::new(fhir_bases);
+    snapshot.index().bases().iter().map(|base| own.contains(base)).collect()
 }
 
 /// Reads a Group of the store: its members go to `on_member` as they come, what it says of itself is given back. The

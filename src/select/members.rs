@@ -5,12 +5,13 @@
 
 use crate::casts::to_u32;
 use crate::error::{CorruptIndex, ExportError, IndexError, RequestError, RequestProblem};
+use crate::fhir::base_url::BaseUrls;
 use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::identifiers::IdentifierReader;
 use crate::group::lookup::{
-    FoundGroup, MembershipRule, UnusableGroup, check_usable, find_group, is_our_base, read_group, similar_groups,
+    FoundGroup, MembershipRule, UnusableGroup, check_usable, find_group, read_group, similar_groups,
 };
 use crate::group::reader::{GroupHead, GroupMember, GroupReader};
 use crate::hash::Hasher128;
@@ -156,7 +157,7 @@ impl<'a> MemberResolver<'a> {
             return self.warn_once("member-malformed", place, Issue::warning(IssueCode::Invalid, text));
         };
         let base = reference.base;
-        if !is_our_base(base, &self.request.fhir_bases) {
+        if !BaseUrls::new(&self.request.fhir_bases).contains(base) {
             let text = format!("lists a member under the base {base}, which is not ours: nothing was exported for it");
             let message = Issue::warning(IssueCode::NotFound, text).advise(Advice::NameBase(base.to_string()));
             return self.warn_once("member-foreign", place, message);

@@ -4,6 +4,7 @@
 //! once, and a cycle ends by itself (GROUP-03).
 
 use crate::error::ExportError;
+use crate::fhir::base_url::BaseUrls;
 use crate::fhir::id::Id;
 use crate::fhir::instant::{Instant, date_time_span};
 use crate::fhir::reference::Reference;
@@ -70,7 +71,7 @@ impl GroupFollow<'_> {
     pub(crate) fn group_of(&self, member: &GroupMember<'_>) -> Option<Id> {
         let reference = Reference::parse(member.reference?)?;
         let counts = self.members == MembershipRule::Listed || is_active(member, self.at);
-        let ours = crate::group::lookup::is_our_base(reference.base, self.fhir_bases);
+        let ours = BaseUrls::new(self.fhir_bases).contains(reference.base);
         (counts && ours && reference.resource_type == ResourceType::GROUP).then_some(reference.id)
     }
 }

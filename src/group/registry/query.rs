@@ -4,6 +4,7 @@
 //! parameter adds a criterion, `\` escapes. Names are compared without regard to case, but accents count. Searches by
 //! content that is not kept in memory (`characteristic`, `value`, `exclude`, text) are not done here.
 
+use crate::fhir::base_url::BaseUrls;
 use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
@@ -79,14 +80,10 @@ pub(crate) enum ReferenceCriterion {
     Text(String),
 }
 
-fn is_ours(base: &str, bases: &[String]) -> bool {
-    base.is_empty() || bases.iter().any(|ours| ours.trim_end_matches('/') == base)
-}
-
 impl ReferenceCriterion {
-    fn parse(text: &str, only: Option<ResourceType>, bases: &[String]) -> ReferenceCriterion {
+    fn parse(text: &str, only: Option<ResourceType>, bases: BaseUrls<'_>) -> ReferenceCriterion {
         match (Reference::parse(text), Id::parse(text.as_bytes())) {
-            (Some(found), _) if is_ours(found.base, bases) => {
+            (Some(found), _) if bases.contains(found.base) => {
                 ReferenceCriterion::Ours(Some(found.resource_type), found.id)
             }
             (Some(found), _) => ReferenceCriterion::Foreign(found.base.to_string(), found.resource_type, found.id),
@@ -96,10 +93,10 @@ impl ReferenceCriterion {
     }
 
     /// Whether a reference of a Group is meant; versions do not count.
-    pub(crate) fn matches(&self, reference: &str, bases: &[String]) -> bool {
+    pub(crate) fn matches(&self, reference: &str, bases: BaseUrls<'_>) -> bool {
         match (self, Reference::parse(reference)) {
             (ReferenceCriterion::Ours(of, id), Some(found)) => {
-                found.id == *id && of.is_none_or(|of| of == found.resource_type) && is_ours(found.base, bases)
+                found.id == *id && of.is_none_or(|of| of == found.resource_type) && bases.contains(found.base)
             }
             (ReferenceCriterion::Foreign(base, of, id), Some(found)) => {
                 found.base == base && found.resource_type == *of && found.id == *id
@@ -125,7 +122,7 @@ impl GroupQuery {
     pub(crate) fn parse(parameters: &[(String, String)], bases: &[String]) -> (GroupQuery, Vec<RuleViolation>) {
         let (mut query, mut problems) = (GroupQuery::default(), Vec::new());
         for (name, value) in parameters {
-            match criterion(name, value, bases) {
+            match criterion(name, value, BaseUrls::new(bases)) {
                 Ok(criterion) => query.criteria.push(criterion),
                 Err((kind, text)) => problems.push(RuleViolation { kind, expression: Some(name.clone()), text }),
             }
@@ -152,7 +149,7 @@ impl GroupQuery {
     }
 
     /// Whether a Group may meet every criterion: certain but for members, whom only the Group's bytes can tell.
-    pub(crate) fn may_match(&self, id: &Id, facts: &GroupFacts, bases: &[String]) -> bool {
+    pub(crate) fn may_match(&self, id: &Id, facts: &GroupFacts, bases: BaseUrls<'_>) -> bool {
         let any = |tokens: &[TokenCriterion], of: &[(String, String)]| {
             of.iter().any(|(system, value)| tokens.iter().any(|token| token.matches((system, value))))
         };
@@ -188,7 +185,7 @@ impl GroupQuery {
     }
 }
 
-fn criterion(name: &str, value: &str, bases: &[String]) -> Result<Criterion, (RuleKind, String)> {
+fn criterion(name: &str, value: &str, bases: BaseUrls<'_>) -> Result<Criterion, (RuleKind, String)> {
     let (stem, modifier) = name.split_once(':').map_or((name, None), |(stem, modifier)| (stem, Some(modifier)));
     let Some((_, kind)) = PARAMETERS.iter().find(|(known, _)| *known == stem) else {
         let known = PARAMETERS.map(|(known, _)| known).join(", ");
@@ -278,7 +275,7 @@ mod tests {
     use super::*;
 
     fn one(name: &str, value: &str) -> Result<Criterion, (RuleKind, String)> {
-        criterion(name, value, &["https://us.example/fhir/".to_string()])
+        criterion(name, value, BaseUrls::new(&["https://us.example/fhir/".to_string()]))
     }
 
     #[test]
@@ -309,6 +306,7 @@ mod tests {
     #[test]
     fn references_in_every_form() {
         let bases = ["https://us.example/fhir".to_string()];
+        let bases = BaseUrls::new(&bases);
         let id = Id::parse(b"x").unwrap();
         let patient = ReferenceCriterion::Ours(Some(ResourceType::PATIENT), id);
         for (name, value, expected) in [
@@ -325,11 +323,11 @@ mod tests {
         ] {
             assert_eq!(one(name, value), Ok(Criterion::Member(vec![expected])), "{value}");
         }
-        assert!(patient.matches("Patient/x/_history/3", &bases));
-        assert!(patient.matches("https://us.example/fhir/Patient/x", &bases));
-        assert!(!patient.matches("https://b.example/Patient/x", &bases));
-        assert!(!patient.matches("Practitioner/x", &bases));
-        assert!(ReferenceCriterion::Ours(None, id).matches("Practitioner/x", &bases));
+        assert!(patient.matches("Patient/x/_history/3", bases));
+        assert!(patient.matches("https://us.example/fhir/Patient/x", bases));
+        assert!(!patient.matches("https://b.example/Patient/x", bases));
+        assert!(!patient.matches("Practitioner/x", bases));
+        assert!(ReferenceCriterion::Ours(None, id).matches("Practitioner/x", bases));
     }
 
     /// CORE-04: what is wrong names the parameter.

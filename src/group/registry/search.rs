@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::fhir::base_url::BaseUrls;
 use crate::fhir::id::Id;
 use crate::group::facts::{GroupFact, GroupFactReader};
 use crate::group::registry::query::{GroupQuery, ReferenceCriterion};
@@ -129,7 +130,7 @@ impl GroupView<'_> {
         let by_members = !query.members().is_empty();
         if let Some(entry) = entry.as_deref().filter(|entry| by_book(entry)) {
             let Some(facts) = facts_of(entry) else { return Ok(None) };
-            if !query.may_match(id, facts, self.bases) {
+            if !query.may_match(id, facts, BaseUrls::new(self.bases)) {
                 return Ok(None);
             }
             // The store may have deleted it since, which only a question by id tells.
@@ -161,7 +162,7 @@ impl GroupView<'_> {
 
     fn confirm_hit(&self, id: &Id, found: GroupLookup, query: &GroupQuery) -> Result<Option<SearchHit>, GroupsError> {
         let matches = match found.facts() {
-            Some(facts) => query.may_match(id, facts, self.bases),
+            Some(facts) => query.may_match(id, facts, BaseUrls::new(self.bases)),
             None => false,
         };
         let matches = matches && self.has_members(&found, &query.members())?;
@@ -173,11 +174,12 @@ impl GroupView<'_> {
         if lists.is_empty() {
             return Ok(true);
         }
+        let bases = BaseUrls::new(self.bases);
         let mut met = vec![false; lists.len()];
         let mut on_fact = |fact: GroupFact<'_>| {
             let GroupFact::Member(reference) = fact else { return };
             for (met, targets) in met.iter_mut().zip(lists) {
-                *met = *met || targets.iter().any(|target| target.matches(reference, self.bases));
+                *met = *met || targets.iter().any(|target| target.matches(reference, bases));
             }
         };
         let mut reader = GroupFactReader::new(Kernel::detect(), &mut on_fact);

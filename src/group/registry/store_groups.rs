@@ -8,7 +8,7 @@ use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
-use crate::group::lookup::group_rows_of;
+use crate::group::lookup::{group_rows_of, our_bases};
 use crate::group::registry::search_facts::GroupFacts;
 use crate::group::registry::{GroupRegistry, GroupsError};
 use crate::index::row_reader::{row_range, stream_range};
@@ -83,8 +83,7 @@ pub(crate) struct SnapshotLocation<'a> {
 
 impl<'a> SnapshotLocation<'a> {
     pub(crate) fn new(snapshot: &'a Snapshot, bases: &[String]) -> SnapshotLocation<'a> {
-        let is_ours = |base: &String| base.is_empty() || bases.iter().any(|b| b.trim_end_matches('/') == base);
-        SnapshotLocation { snapshot, ours: snapshot.index().bases().iter().map(is_ours).collect() }
+        SnapshotLocation { snapshot, ours: our_bases(snapshot, bases) }
     }
 
     fn group_state(&self, segment: usize, row: usize) -> Result<RowState, CorruptIndex> {
