@@ -31,7 +31,7 @@ pub(crate) enum FoundGroup {
 /// Looks a Group up; `ours` says of each reference base of the index whether it is ours.
 ///
 /// # Errors
-/// [`Damaged`] when the index is.
+/// [`CorruptIndex`] if a page that is read fails its checksum.
 pub(crate) fn find_group(snapshot: &Snapshot, id: &Id, ours: &[bool]) -> Result<FoundGroup, CorruptIndex> {
     let mut found = FoundGroup::Unknown;
     for (segment, row) in group_rows_of(snapshot, ResourceType::GROUP, id)? {
@@ -131,7 +131,7 @@ pub(crate) fn read_group(
 /// Every visible row of a resource, in no order. The rows and their ids are proven.
 ///
 /// # Errors
-/// [`Damaged`] when the index is.
+/// [`CorruptIndex`] if a page that is read fails its checksum.
 pub(crate) fn group_rows_of(
     snapshot: &Snapshot,
     resource_type: ResourceType,
@@ -160,7 +160,7 @@ pub(crate) fn group_rows_of(
 /// Ids of Groups in the store that a person may have meant, nearest first, at most five.
 ///
 /// # Errors
-/// [`Damaged`] when the index is.
+/// [`CorruptIndex`] if a page that is read fails its checksum.
 pub(crate) fn similar_groups(snapshot: &Snapshot, id: &str) -> Result<Vec<String>, CorruptIndex> {
     let mut near: Vec<(usize, String)> = Vec::new();
     for segment_id in snapshot.segments() {

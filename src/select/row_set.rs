@@ -1,16 +1,18 @@
-//! The rows taken of one segment: a list while they are few, a bit for each row when they are many.
+//! A set of rows of one segment: a sorted list for a sparse set, a bitmap for a dense one.
+//!
+//! The access path that builds a set chooses its representation; a set never changes it afterwards.
 
 use std::ops::Range;
 
 use crate::casts::to_u32;
 use crate::select::bitmap::{BitIterator, Bitmap};
 
-/// A set of rows of a segment.
+/// A set of row numbers of one segment. Sets are equal if they hold the same rows, whatever their representations.
 #[derive(Clone, Debug)]
 pub enum RowSet {
-    /// Numbers of rows, ascending.
+    /// Row numbers, ascending, each once.
     Sorted(Vec<u32>),
-    /// A bit for each row.
+    /// One bit for each row of the segment.
     Bitmap(Bitmap),
 }
 
@@ -21,7 +23,7 @@ impl Default for RowSet {
 }
 
 impl RowSet {
-    /// The rows in the set, ascending.
+    /// All rows in the set, ascending.
     pub fn iter(&self) -> RowSetIter<'_> {
         match self {
             RowSet::Sorted(list) => RowSetIter::Sorted(list.iter()),
@@ -29,7 +31,7 @@ impl RowSet {
         }
     }
 
-    /// How many rows are in the set.
+    /// Number of rows in the set.
     pub fn count(&self) -> usize {
         match self {
             RowSet::Sorted(list) => list.len(),
@@ -69,7 +71,7 @@ impl RowSet {
         }
     }
 
-    /// Adds a row, which must lie behind those of a list.
+    /// Adds a row. In a sorted list it must be greater than every row in it, and below 2^32.
     pub fn push(&mut self, row: usize) {
         match self {
             RowSet::Sorted(list) => list.push(to_u32(row)),
@@ -78,11 +80,11 @@ impl RowSet {
     }
 }
 
-/// Rows of a set, ascending.
+/// Iterator over the rows of a set, ascending.
 pub enum RowSetIter<'a> {
-    /// Of a list.
+    /// Rows of a sorted list.
     Sorted(std::slice::Iter<'a, u32>),
-    /// Of a bitmap.
+    /// Rows of a bitmap.
     Bitmap(BitIterator<'a>),
 }
 
@@ -98,11 +100,11 @@ impl Iterator for RowSetIter<'_> {
     }
 }
 
-/// The part of an ascending list that lies in a range.
+/// The slice of a sorted list whose rows lie in a range.
 fn within<'a>(list: &'a [u32], range: &Range<usize>) -> &'a [u32] {
     let first = list.partition_point(|row| (*row as usize) < range.start);
-    let behind = list.partition_point(|row| (*row as usize) < range.end);
-    &list[first..behind.max(first)]
+    let end = list.partition_point(|row| (*row as usize) < range.end);
+    &list[first..end.max(first)]
 }
 
 impl PartialEq for RowSet {
