@@ -1,8 +1,8 @@
-//! What a search for Groups asks: parameters read into criteria, all of which a Group must meet (GROUP-01).
+//! Parses the search parameters of Groups into criteria, all of which a Group must meet (GROUP-01), and matches them.
 //!
 //! R4's rules (<https://hl7.org/fhir/R4/search.html>): a comma separates values of which one must match, a repeated
-//! parameter adds a criterion, `\` escapes. Names are compared without regard to case, but accents count. Searches by
-//! content that is not kept in memory (`characteristic`, `value`, `exclude`, text) are not done here.
+//! parameter adds a criterion, `\` escapes. Names are compared without regard to case, but accents count. Parameters on
+//! content that is not held in memory (`characteristic`, `value`, `exclude`, text) are not supported.
 
 use crate::fhir::base_url::BaseUrls;
 use crate::fhir::id::Id;
@@ -26,12 +26,13 @@ pub(crate) const PARAMETERS: [(&str, &str); 8] = [
 /// The system of `Group.type` (<https://hl7.org/fhir/R4/valueset-group-type.html>).
 const TYPE_SYSTEM: &str = "http://hl7.org/fhir/group-type";
 
-/// Criteria.
+/// The criteria of a search; a Group must meet all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GroupQuery {
     criteria: Vec<Criterion>,
 }
 
+/// One parameter of a search; a Group meets it if any of the values matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Criterion {
     Id(Vec<String>),
@@ -44,6 +45,7 @@ enum Criterion {
     Member(Vec<ReferenceCriterion>),
 }
 
+/// Comparison of a string parameter: by its start (the default), by a part of it, or exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Comparator {
     Starts,
@@ -51,7 +53,7 @@ enum Comparator {
     Exact,
 }
 
-/// A token as a search gives it; an empty system stands for none.
+/// A value of a token parameter; an empty system stands for no system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum TokenCriterion {
     Value(String),
@@ -60,6 +62,7 @@ enum TokenCriterion {
 }
 
 impl TokenCriterion {
+    /// Whether a system (empty if none) and value match.
     fn matches(&self, (system, value): (&str, &str)) -> bool {
         match self {
             TokenCriterion::Value(wanted) => wanted == value,
@@ -69,18 +72,19 @@ impl TokenCriterion {
     }
 }
 
-/// A reference as a search gives it.
+/// A value of a reference parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ReferenceCriterion {
     /// Under a base that is ours, of one type or of any.
     Ours(Option<ResourceType>, Id),
-    /// Under another base, its final slash gone.
+    /// Under another base (without final slash), of one type.
     Foreign(String, ResourceType, Id),
-    /// In no form that names a resource: equal as a text.
+    /// In no form that names a resource: compared as text.
     Text(String),
 }
 
 impl ReferenceCriterion {
+    /// Reads a value; `only` is the type that the parameter's modifier names.
     fn parse(text: &str, only: Option<ResourceType>, bases: BaseUrls<'_>) -> ReferenceCriterion {
         match (Reference::parse(text), Id::parse(text.as_bytes())) {
             (Some(found), _) if bases.contains(found.base) => {
@@ -92,7 +96,7 @@ impl ReferenceCriterion {
         }
     }
 
-    /// Whether a reference of a Group is meant; versions do not count.
+    /// Whether a reference in a Group matches; versions in it do not count.
     pub(crate) fn matches(&self, reference: &str, bases: BaseUrls<'_>) -> bool {
         match (self, Reference::parse(reference)) {
             (ReferenceCriterion::Ours(of, id), Some(found)) => {
@@ -106,6 +110,7 @@ impl ReferenceCriterion {
         }
     }
 
+    /// Key of the member filter under which a matching member is found.
     fn key(&self) -> u64 {
         match self {
             ReferenceCriterion::Ours(_, id) | ReferenceCriterion::Foreign(_, _, id) => {
@@ -117,8 +122,8 @@ impl ReferenceCriterion {
 }
 
 impl GroupQuery {
-    /// Reads parameters (name and value, percent escapes resolved). What cannot be used is a problem each, whose
-    /// expression is the parameter's name, and no criterion; the caller decides whether that is an error.
+    /// Parses parameters (name and value, percent escapes resolved). A parameter that cannot be used adds a problem,
+    /// whose expression is the parameter's name, and no criterion; the caller decides whether that is an error.
     pub(crate) fn parse(parameters: &[(String, String)], bases: &[String]) -> (GroupQuery, Vec<RuleViolation>) {
         let (mut query, mut problems) = (GroupQuery::default(), Vec::new());
         for (name, value) in parameters {
@@ -130,7 +135,7 @@ impl GroupQuery {
         (query, problems)
     }
 
-    /// The ids that `_id` leaves, if it was given.
+    /// The legal ids that the first `_id` names; `None` without `_id`.
     pub(crate) fn ids(&self) -> Option<Vec<Id>> {
         let ids = self.criteria.iter().find_map(|criterion| match criterion {
             Criterion::Id(ids) => Some(ids),
@@ -139,7 +144,7 @@ impl GroupQuery {
         Some(ids.iter().filter_map(|id| Id::parse(id.as_bytes())).collect())
     }
 
-    /// The members asked for: one list for each criterion.
+    /// The values of each `member` parameter.
     pub(crate) fn members(&self) -> Vec<&[ReferenceCriterion]> {
         let members = self.criteria.iter().filter_map(|criterion| match criterion {
             Criterion::Member(targets) => Some(targets.as_slice()),
@@ -148,7 +153,8 @@ impl GroupQuery {
         members.collect()
     }
 
-    /// Whether a Group may meet every criterion: certain but for members, whom only the Group's bytes can tell.
+    /// Whether a Group may meet every criterion, by its facts. Certain but for `member`, which only the Group's bytes
+    /// decide.
     pub(crate) fn may_match(&self, id: &Id, facts: &GroupFacts, bases: BaseUrls<'_>) -> bool {
         let any = |tokens: &[TokenCriterion], of: &[(String, String)]| {
             of.iter().any(|(system, value)| tokens.iter().any(|token| token.matches((system, value))))
@@ -185,6 +191,10 @@ impl GroupQuery {
     }
 }
 
+/// Parses one parameter.
+///
+/// # Errors
+/// Kind and text of the problem if the parameter, its modifier or its value is not supported.
 fn criterion(name: &str, value: &str, bases: BaseUrls<'_>) -> Result<Criterion, (RuleKind, String)> {
     let (stem, modifier) = name.split_once(':').map_or((name, None), |(stem, modifier)| (stem, Some(modifier)));
     let Some((_, kind)) = PARAMETERS.iter().find(|(known, _)| *known == stem) else {
@@ -231,7 +241,7 @@ fn criterion(name: &str, value: &str, bases: BaseUrls<'_>) -> Result<Criterion, 
     })
 }
 
-/// `value`, `system|value`, `|value` (no system) or `system|`.
+/// Parses a token: `value`, `system|value`, `|value` (no system) or `system|`; `None` for other forms.
 fn token(text: &str) -> Option<TokenCriterion> {
     let parts: Vec<String> = split(text, '|').iter().map(|part| unescape(part)).collect();
     match parts.as_slice() {
@@ -242,7 +252,7 @@ fn token(text: &str) -> Option<TokenCriterion> {
     }
 }
 
-/// Cuts at a separator that no `\` stands before; escapes stay.
+/// Cuts a value at each separator without a `\` before it; escapes stay.
 fn split(text: &str, separator: char) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut escaped = false;
@@ -257,7 +267,7 @@ fn split(text: &str, separator: char) -> Vec<String> {
     parts
 }
 
-/// `\,`, `\|`, `\$` and `\\` as what they stand for; another backslash is one.
+/// Resolves the escapes `\,`, `\|`, `\$` and `\\`; any other backslash stays.
 fn unescape(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();

@@ -4,7 +4,7 @@
 use crate::fhir::reference::Reference;
 use crate::group::registry::document::GroupDocument;
 use crate::group::registry::query::GroupQuery;
-use crate::group::registry::search::{SearchPage, TotalMode};
+use crate::group::registry::search::{SearchPage, SearchSummary};
 use crate::group::registry::view::{GroupLookup, GroupView, Precondition};
 use crate::group::rules::{GroupRules, WantedId};
 use crate::index::snapshot::Snapshot;
@@ -389,7 +389,7 @@ fn pages_hold_every_match_once() {
     }
     let page = SearchPage { after: None, count: 0, bytes_max: 0 };
     let total = groups.search(&GroupQuery::default(), page, &mut |_| panic!("none is asked for")).unwrap();
-    assert_eq!(total, TotalMode { total: 10, next: None });
+    assert_eq!(total, SearchSummary { total: 10, next: None });
 }
 
 /// The twin of a search: reads the whole document, and compares in the plainest way.
