@@ -186,7 +186,8 @@ impl Visitor for FactReaderState<'_> {
 mod tests {
     use super::*;
 
-    /// GROUP-01: what a search asks is told from wherever it stands, and nothing from `contained` or from a member.
+    /// GROUP-01: each fact is passed on wherever it is in the document, and none from `contained` or from a member's
+    /// entity.
     #[test]
     fn facts_are_told_once_and_from_their_own_places() {
         let text = r#"{"resourceType":"Group","member":[{"entity":{"reference":"Patient/a","type":"Patient","identifier":{"value":"no"}}},

@@ -113,9 +113,9 @@ impl Deletions {
             }
         }
         found.sort_unstable();
-        let mut seen = std::collections::HashSet::new();
+        let mut listed = std::collections::HashSet::new();
         for ((resource_type, _), id) in found {
-            if seen.insert((resource_type, id)) {
+            if listed.insert((resource_type, id)) {
                 deletions.listed.push((resource_type, id));
             }
         }

@@ -172,7 +172,8 @@ impl GroupRegistry {
     ///
     /// # Errors
     /// [`GroupsError::Busy`] if another process has it open; [`GroupsError::Io`]; [`GroupsError::Damaged`] for the
-    /// first file that is not as it was written, because a service that skipped a Group would answer wrongly about it.
+    /// first file whose content is not what was written, because a service that skipped a Group would answer wrongly
+    /// about it.
     pub(crate) fn open(directory: &Path, sync: FileSync) -> Result<GroupRegistry, GroupsError> {
         private_directory(directory).map_err(io_at(directory))?;
         let lock = create_private(&directory.join(".lock")).map_err(io_at(directory))?;
@@ -330,7 +331,7 @@ fn is_leftover(name: &str) -> bool {
 /// Reads and checks the file of an id: the Group and its writer's line, or the deletion.
 ///
 /// # Errors
-/// [`GroupsError::Io`]; [`GroupsError::Damaged`] if the file is not as it was written.
+/// [`GroupsError::Io`]; [`GroupsError::Damaged`] if the file's content is not what was written.
 fn load(path: &Path, id: &Id) -> Result<RegistryEntry, GroupsError> {
     let damaged = |reason: &str| GroupsError::Damaged { path: path.to_path_buf(), reason: reason.to_string() };
     let mut file = open_regular(path, Links::Refuse).map_err(|error| io_at(path)(error.into()))?;

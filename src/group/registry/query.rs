@@ -66,8 +66,8 @@ impl TokenCriterion {
     fn matches(&self, (system, value): (&str, &str)) -> bool {
         match self {
             TokenCriterion::Value(wanted) => wanted == value,
-            TokenCriterion::SystemAndValue(of, wanted) => of == system && wanted == value,
-            TokenCriterion::System(of) => of == system,
+            TokenCriterion::SystemAndValue(of_system, wanted) => of_system == system && wanted == value,
+            TokenCriterion::System(of_system) => of_system == system,
         }
     }
 }
@@ -99,11 +99,11 @@ impl ReferenceCriterion {
     /// Whether a reference in a Group matches; versions in it do not count.
     pub(crate) fn matches(&self, reference: &str, bases: BaseUrls<'_>) -> bool {
         match (self, Reference::parse(reference)) {
-            (ReferenceCriterion::Ours(of, id), Some(found)) => {
-                found.id == *id && of.is_none_or(|of| of == found.resource_type) && bases.contains(found.base)
+            (ReferenceCriterion::Ours(only, id), Some(found)) => {
+                found.id == *id && only.is_none_or(|only| only == found.resource_type) && bases.contains(found.base)
             }
-            (ReferenceCriterion::Foreign(base, of, id), Some(found)) => {
-                found.base == base && found.resource_type == *of && found.id == *id
+            (ReferenceCriterion::Foreign(base, only, id), Some(found)) => {
+                found.base == base && found.resource_type == *only && found.id == *id
             }
             (ReferenceCriterion::Text(text), None) => text == reference,
             _ => false,
@@ -156,13 +156,13 @@ impl GroupQuery {
     /// Whether a Group may meet every criterion, by its facts. Certain but for `member`, which only the Group's bytes
     /// decide.
     pub(crate) fn may_match(&self, id: &Id, facts: &GroupFacts, bases: BaseUrls<'_>) -> bool {
-        let any = |tokens: &[TokenCriterion], of: &[(String, String)]| {
-            of.iter().any(|(system, value)| tokens.iter().any(|token| token.matches((system, value))))
+        let any = |tokens: &[TokenCriterion], pairs: &[(String, String)]| {
+            pairs.iter().any(|(system, value)| tokens.iter().any(|token| token.matches((system, value))))
         };
         self.criteria.iter().all(|criterion| match criterion {
             Criterion::Id(ids) => ids.iter().any(|wanted| wanted == id.as_str()),
-            Criterion::Name(how, texts) => facts.name.as_deref().is_some_and(|name| {
-                texts.iter().any(|text| match how {
+            Criterion::Name(comparator, texts) => facts.name.as_deref().is_some_and(|name| {
+                texts.iter().any(|text| match comparator {
                     Comparator::Exact => name == text,
                     Comparator::Starts => name.to_lowercase().starts_with(&text.to_lowercase()),
                     Comparator::Contains => name.to_lowercase().contains(&text.to_lowercase()),
@@ -203,7 +203,7 @@ fn criterion(name: &str, value: &str, bases: BaseUrls<'_>) -> Result<Criterion, 
         return Err((RuleKind::NotSupported, text));
     };
     let resource_type = modifier.and_then(ResourceType::parse);
-    let how = match (*kind, modifier) {
+    let comparator = match (*kind, modifier) {
         (_, None) => Comparator::Starts,
         ("string", Some("exact")) => Comparator::Exact,
         ("string", Some("contains")) => Comparator::Contains,
@@ -226,7 +226,7 @@ fn criterion(name: &str, value: &str, bases: BaseUrls<'_>) -> Result<Criterion, 
     };
     Ok(match stem {
         "_id" => Criterion::Id(plain()),
-        "name" => Criterion::Name(how, plain()),
+        "name" => Criterion::Name(comparator, plain()),
         "identifier" => Criterion::Identifier(tokens()?),
         "code" => Criterion::Code(tokens()?),
         "type" => Criterion::Type(tokens()?),
@@ -340,7 +340,7 @@ mod tests {
         assert!(ReferenceCriterion::Ours(None, id).matches("Practitioner/x", bases));
     }
 
-    /// CORE-04: what is wrong names the parameter.
+    /// CORE-04: a problem names its parameter.
     #[test]
     fn what_cannot_be_used_is_told_by_name() {
         for (name, value) in [

@@ -176,11 +176,11 @@ impl GroupView<'_> {
             return Ok(true);
         }
         let bases = BaseUrls::new(self.bases);
-        let mut met = vec![false; lists.len()];
+        let mut is_met = vec![false; lists.len()];
         let mut on_fact = |fact: GroupFact<'_>| {
             let GroupFact::Member(reference) = fact else { return };
-            for (met, targets) in met.iter_mut().zip(lists) {
-                *met = *met || targets.iter().any(|target| target.matches(reference, bases));
+            for (is_met, targets) in is_met.iter_mut().zip(lists) {
+                *is_met = *is_met || targets.iter().any(|target| target.matches(reference, bases));
             }
         };
         let mut reader = GroupFactReader::new(Kernel::detect(), &mut on_fact);
@@ -198,6 +198,6 @@ impl GroupView<'_> {
             GroupLookup::Store(group) => group.stream(0..group.len(), &mut |piece| reader.feed(piece))?,
             GroupLookup::Deleted { .. } | GroupLookup::Unknown => return Ok(false),
         }
-        Ok(met.iter().all(|met| *met))
+        Ok(is_met.iter().all(|is_met| *is_met))
     }
 }

@@ -178,8 +178,8 @@ impl<'a> SnapshotLocation<'a> {
         // Verifies offset and length of the row, which the reads below rely on.
         index.segments()[segment].row(row)?;
         let key = (index.entry(segment).content, row);
-        let known = registry.store_facts.lock().expect("no panic under it").get(key);
-        let facts = match known {
+        let cached = registry.store_facts.lock().expect("no panic under it").get(key);
+        let facts = match cached {
             Some(facts) => facts,
             None => {
                 let file = index.entry(segment).file;

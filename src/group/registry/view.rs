@@ -42,21 +42,21 @@ impl GroupLookup {
 
     /// Number of the next version: one more if the version is a number, else 1.
     fn next_version(&self) -> u64 {
-        let now = match self {
+        let version = match self {
             GroupLookup::Deleted { version, .. } => *version,
             other => other.facts().and_then(|facts| facts.version.parse().ok()),
         };
-        now.and_then(|now: u64| now.checked_add(1)).unwrap_or(1)
+        version.and_then(|version: u64| version.checked_add(1)).unwrap_or(1)
     }
 
     /// lastUpdated of the next version: `now`, but never before the version that it follows, or that one would still
     /// count.
     fn next_instant(&self, now: &Instant) -> Instant {
-        let before = match self {
+        let last = match self {
             GroupLookup::Deleted { at, .. } => Some(at),
             other => other.facts().and_then(|facts| facts.last_updated.as_ref()),
         };
-        before.map_or(now, |before| before.max(now)).clone()
+        last.map_or(now, |last| last.max(now)).clone()
     }
 }
 

@@ -364,11 +364,11 @@ impl<'a> CheckState<'a> {
     }
 
     /// Reports a violation of the current member; `below` is the path below it.
-    fn report(&mut self, kind: RuleKind, below: &str, what: &str) {
+    fn report(&mut self, kind: RuleKind, below: &str, text: &str) {
         // A list of a million members may repeat it a million times: no path is built for one that is only counted.
         let offset = self.members - 1;
         let path = if self.problems.is_full() { String::new() } else { format!("Group.member[{offset}]{below}") };
-        self.problems.push(kind, &path, || format!("{path} {what}"));
+        self.problems.push(kind, &path, || format!("{path} {text}"));
     }
 
     /// Checks a token of a member (depth 3).
@@ -427,15 +427,15 @@ impl<'a> CheckState<'a> {
         }
         let is_patient = |text| Reference::parse(text).is_some_and(|of| of.resource_type == ResourceType::PATIENT);
         if self.rules.content == GroupContent::Patients && !is_patient(&text) {
-            let what = "is no reference to a Patient; only Patients can be members here, such as Patient/123";
-            self.report(RuleKind::BusinessRule, ".entity.reference", what);
+            let text = "is no reference to a Patient; only Patients can be members here, such as Patient/123";
+            self.report(RuleKind::BusinessRule, ".entity.reference", text);
         }
     }
 
     /// Reports an `entity.reference` that is no reference.
     fn report_reference(&mut self) {
-        let what = "must be a string without white space, such as Patient/123";
-        self.report(RuleKind::Structure, ".entity.reference", what);
+        let text = "must be a string without white space, such as Patient/123";
+        self.report(RuleKind::Structure, ".entity.reference", text);
     }
 
     /// Reports an `entity.identifier` that is no object or has no value.
@@ -466,15 +466,15 @@ impl<'a> CheckState<'a> {
         match entity {
             None => self.report(RuleKind::Required, ".entity", "is missing; give a reference or an identifier"),
             Some(false) => {
-                let what = "must be an object with a reference or an identifier";
-                self.report(RuleKind::Structure, ".entity", what);
+                let text = "must be an object with a reference or an identifier";
+                self.report(RuleKind::Structure, ".entity", text);
             }
             Some(true) if !has_reference && !has_identifier => {
                 self.report(RuleKind::Required, ".entity", "has neither a reference nor an identifier");
             }
             Some(true) if !has_reference && self.rules.content == GroupContent::Patients => {
-                let what = "has no reference; members are taken by reference only here, such as Patient/123";
-                self.report(RuleKind::BusinessRule, ".entity", what);
+                let text = "has no reference; members are taken by reference only here, such as Patient/123";
+                self.report(RuleKind::BusinessRule, ".entity", text);
             }
             Some(true) => {}
         }

@@ -306,7 +306,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// A string of any length is told, in bounded memory; one that is longer than is looked at has no text.
+    /// A string of any length is reported, in bounded memory; one beyond the bound has no text.
     #[test]
     fn long_strings_have_no_text() {
         for (chars, known) in [(REFERENCE_BYTES_MAX, true), (REFERENCE_BYTES_MAX + 1, false), (100_000, false)] {
