@@ -1,8 +1,12 @@
-//! Which file gets which rows: a pure function of selection and bounds, decided before anything is written.
+//! Plan of an export: the rows of each output file, a pure function of selection and bounds, decided before anything is
+//! written.
 //!
 //! A shard is a resource type, an ordinal and the first and last of its rows in store order, so a plan of a hundred
 //! million rows stays as small as its list of files. Its rows are the selected ones of its type between the two.
 
+#![deny(clippy::cast_possible_truncation)]
+
+use crate::casts::to_u32;
 use crate::codec::compression::Compression;
 use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
@@ -17,11 +21,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// One row in so many is wanted at least where places are proven as a whole: a page has as many, and pages that follow one
-/// another are proven faster than as many that lie about.
+/// If at least one row in so many of a segment is exported, the columns that locate rows are verified as a whole: a
+/// page holds as many rows, and consecutive pages are verified faster than the same number of scattered ones.
 const DENSE_SHARE: usize = 128;
 
-/// A row's place: segment and row in it. Places order as the store does.
+/// Address of a row: its segment, and its number there. Addresses order as the rows of the store do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RowAddress {
     /// Number of the segment in the index.
@@ -36,59 +40,59 @@ pub struct RowAddress {
 pub struct Shard {
     /// The one type of its rows (FILE-01).
     pub resource_type: ResourceType,
-    /// From 1 within the type.
+    /// Number of the file within its type, from 1.
     pub ordinal: u32,
-    /// Its first row.
+    /// Address of its first row.
     pub first: RowAddress,
-    /// Its last row.
+    /// Address of its last row.
     pub last: RowAddress,
-    /// Its rows.
+    /// Number of its rows.
     pub rows: u64,
-    /// Its uncompressed bytes, a newline after each row included.
+    /// Its uncompressed bytes, including a newline after each row.
     pub bytes: u64,
 }
 
 impl Shard {
-    /// A file that begins with a row, which it does not hold yet.
+    /// A file without rows, to which its first row is about to be added.
     fn begin(resource_type: ResourceType, ordinal: u32, first: RowAddress) -> Shard {
         Shard { resource_type, ordinal, first, last: first, rows: 0, bytes: 0 }
     }
 }
 
-/// An export, decided but not written.
+/// An export that is decided but not written.
 pub struct Plan {
     /// The request it answers.
     pub request: ExportRequest,
     /// The output files by type name, then ordinal (MANIFEST-16).
     pub shards: Vec<Shard>,
-    /// The rows taken.
+    /// The exported rows, and the class of every other line.
     pub selection: Selection,
-    /// Whose they are.
+    /// The patients whose records are exported.
     pub cohort: Cohort,
-    /// The deletions to list.
+    /// The deletions that are listed under `_since`.
     pub deletions: Deletions,
-    /// What did not resolve.
+    /// Messages so far, such as members that did not resolve.
     pub messages: IssueLog,
-    /// Name of the snapshot.
+    /// Name of the snapshot that the rows are from.
     pub snapshot_id: String,
 }
 
-/// Rows, bytes and files of one type.
+/// Numbers of rows, bytes and files of one resource type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TypeTotal {
-    /// Rows.
+    /// Number of exported rows.
     pub rows: u64,
-    /// Uncompressed bytes.
+    /// Uncompressed bytes, including newlines.
     pub bytes: u64,
-    /// Files.
+    /// Number of output files.
     pub files: u64,
 }
 
-/// Cuts the selected rows into shards, greedily in store order (FILE-12): a file takes rows as long as its bounds
-/// hold, and a row longer than the bound is alone in its file.
+/// Cuts the selected rows into shards, by type, then greedily in store order (FILE-12): a file takes rows as long as
+/// its bounds hold, and a row longer than the bound is alone in its file.
 ///
 /// # Errors
-/// [`Damaged`] when the index is.
+/// [`CorruptIndex`] if a page that is read fails its checksum.
 pub(crate) fn cut_shards(
     snapshot: &Snapshot,
     selection: &Selection,
@@ -103,46 +107,48 @@ pub(crate) fn cut_shards(
     };
     for segment_id in snapshot.segments() {
         let (segment, chosen) = (&snapshot.index().segments()[segment_id], &selection.rows[segment_id]);
-        let (head, count) = (segment.head(), chosen.count());
-        let place = |row| RowAddress { segment: segment_id, row };
-        // Rows of one type that are taken one and all, and fit into the file, need no look; nor do they when frames are
-        // copied (who must look at some of their rows after all proves them then).
-        let whole = head.only_type().filter(|_| count == segment.rows() && count > 0);
+        let (header, count) = (segment.head(), chosen.count());
+        let address = |row| RowAddress { segment: segment_id, row };
+        // 1. A segment of one type that is exported whole and fits into the open file is added by its header's sums.
+        let only_type = header.only_type().filter(|_| count == segment.rows() && count > 0);
         let framed = snapshot.index().packed(snapshot.index().entry(segment_id).file).is_some();
-        let joined = whole.and_then(|only| {
+        let joined = only_type.and_then(|only| {
             let shards = &mut done[only.index()];
             if shards.is_empty() {
-                shards.push(Shard::begin(only, 1, place(0)));
+                shards.push(Shard::begin(only, 1, address(0)));
             }
-            shards.last_mut().filter(|open| fits(open, head.rows, head.row_bytes))
+            shards.last_mut().filter(|open| fits(open, header.rows, header.row_bytes))
         });
-        // Whoever writes the other rows reads no more of the index than is proven here: at once where many are wanted.
+        // 2. The writer reads locations of rows that are verified here: all at once if many rows are exported, else row
+        // by row. A packed segment that is added whole needs none: its frames are copied, and if some of its rows must
+        // be read after all, they are verified then.
         let dense = count * DENSE_SHARE >= segment.rows();
         if dense && !(framed && joined.is_some()) {
             segment.verify_copied(0..segment.rows())?;
         }
         if let Some(open) = joined {
-            open.last = place(segment.rows() - 1);
-            open.rows += head.rows;
-            open.bytes += head.row_bytes;
+            open.last = address(segment.rows() - 1);
+            open.rows += header.rows;
+            open.bytes += header.row_bytes;
             continue;
         }
+        // 3. Otherwise row by row.
         let columns = segment.columns();
         for row in chosen.iter() {
             if !dense {
                 segment.verify_copied(row..row + 1)?;
             }
-            let resource_type = head.only_type().unwrap_or_else(|| columns.type_of(row));
+            let resource_type = header.only_type().unwrap_or_else(|| columns.type_of(row));
             let bytes = u64::from(columns.length(row)) + 1;
             let shards = &mut done[resource_type.index()];
             match shards.last_mut() {
                 Some(open) if fits(open, 1, bytes) => {
-                    open.last = place(row);
+                    open.last = address(row);
                     open.rows += 1;
                     open.bytes += bytes;
                 }
                 _ => {
-                    let new = Shard::begin(resource_type, shards.len() as u32 + 1, place(row));
+                    let new = Shard::begin(resource_type, to_u32(shards.len() + 1), address(row));
                     shards.push(Shard { rows: 1, bytes, ..new });
                 }
             }
@@ -152,7 +158,7 @@ pub(crate) fn cut_shards(
 }
 
 impl Plan {
-    /// Rows, bytes and files of each type that has any.
+    /// Numbers of rows, bytes and files of each type that has any, by type name.
     pub fn totals(&self) -> BTreeMap<&'static str, TypeTotal> {
         let mut totals: BTreeMap<&'static str, TypeTotal> = BTreeMap::new();
         for shard in &self.shards {
@@ -164,7 +170,7 @@ impl Plan {
         totals
     }
 
-    /// Rows of all files.
+    /// Number of rows of all files.
     pub fn rows(&self) -> u64 {
         self.shards.iter().map(|shard| shard.rows).sum()
     }
@@ -174,20 +180,20 @@ impl Plan {
         self.shards.iter().map(|shard| shard.bytes).sum()
     }
 
-    /// The ledger of the snapshot's lines.
+    /// The ledger: the lines of the snapshot by class.
     pub fn ledger(&self) -> &Ledger {
         &self.selection.ledger
     }
 
-    /// Name of a shard's file.
+    /// Name of the output file of a shard, given by its index in `shards`.
     pub fn file_name(&self, shard: usize) -> String {
         let shard = &self.shards[shard];
         shard_name(shard.resource_type.name(), shard.ordinal, self.request.compression)
     }
 }
 
-/// Name of the `ordinal`th file of a stem: `Patient.00001.ndjson`, with the coding's suffix. No
-/// patient, group or client id stands in a name (FILE-20).
+/// Name of file number `ordinal` of a stem, with the suffix of its compression: `Patient.00001.ndjson.gz`, say. A name
+/// contains no patient, Group or client id (FILE-20).
 pub(crate) fn shard_name(stem: &str, ordinal: u32, compression: Compression) -> String {
     format!("{stem}.{ordinal:05}.ndjson{}", compression.suffix())
 }

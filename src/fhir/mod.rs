@@ -2,6 +2,7 @@
 //!
 //! Pure: nothing here reads a file, a clock or JSON.
 
+pub(crate) mod base_url;
 pub(crate) mod compartment;
 pub(crate) mod id;
 pub(crate) mod instant;

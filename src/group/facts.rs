@@ -1,5 +1,7 @@
-//! What a search for Groups asks of one, told as it streams by. A Group is never held; nor is it checked beyond what
-//! finding its facts needs: rows of a store were when they were indexed, other documents are before they get here.
+//! Streaming reader of the elements of a Group that searches use, its members included.
+//!
+//! A Group is never held, and only its structure is checked: rows of a store were checked in full when they were
+//! indexed, other documents before they get here.
 
 use std::sync::LazyLock;
 
@@ -9,33 +11,35 @@ use crate::extract::scanner::{Scanner, Visitor};
 use crate::extract::trie::{Node, Trie};
 use crate::simd::Kernel;
 
-/// Something that a Group says of itself. Text longer than [`crate::limits::REFERENCE_BYTES_MAX`] is not told.
+/// One element of a Group that a search may use. An element longer than [`crate::limits::REFERENCE_BYTES_MAX`] is not
+/// reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GroupFact<'a> {
-    /// `resourceType`.
+    /// Text of `resourceType`.
     ResourceType(&'a str),
-    /// `id`.
+    /// Text of `Group.id`.
     Id(&'a str),
-    /// `meta.versionId`.
+    /// Text of `meta.versionId`.
     Version(&'a str),
-    /// `meta.lastUpdated`.
+    /// Text of `meta.lastUpdated`.
     Updated(&'a str),
-    /// `name`.
+    /// Text of `Group.name`.
     Name(&'a str),
-    /// `type`.
+    /// Code of `Group.type`.
     Type(&'a str),
-    /// `actual`.
+    /// Boolean of `Group.actual`.
     Actual(bool),
-    /// `managingEntity.reference`.
+    /// Text of `managingEntity.reference`.
     ManagingEntity(&'a str),
     /// `identifier`: system (empty if none) and value.
     Identifier(&'a str, &'a str),
     /// `code.coding`: system (empty if none) and code.
     Code(&'a str, &'a str),
-    /// `member.entity.reference`.
+    /// Text of one member's `entity.reference`.
     Member(&'a str),
 }
 
+/// Paths of the elements that are reported, or that parts of one are read from.
 const ROLES: [(&str, FactElement); 14] = [
     ("resourceType", FactElement::ResourceType),
     ("id", FactElement::Id),
@@ -48,11 +52,12 @@ const ROLES: [(&str, FactElement); 14] = [
     ("identifier", FactElement::Identifier),
     ("identifier.system", FactElement::System),
     ("identifier.value", FactElement::Value),
-    ("code.coding", FactElement::Compression),
+    ("code.coding", FactElement::Coding),
     ("code.coding.system", FactElement::System),
     ("code.coding.code", FactElement::Value),
 ];
 
+/// Meaning of a node of the path trie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FactElement {
     None,
@@ -65,12 +70,13 @@ enum FactElement {
     Actual,
     ManagingEntity,
     Identifier,
-    Compression,
+    Coding,
     System,
     Value,
     Member,
 }
 
+/// The trie of paths, and the meaning of each of its nodes.
 static NAMES: LazyLock<(Trie, Vec<FactElement>)> = LazyLock::new(|| {
     let mut trie = Trie::new();
     let mut nodes = ROLES.map(|(path, role)| (trie.add(path, 1), role)).to_vec();
@@ -81,12 +87,13 @@ static NAMES: LazyLock<(Trie, Vec<FactElement>)> = LazyLock::new(|| {
     (trie, roles)
 });
 
-/// Reads one Group in pieces.
+/// Reads the searchable elements of one Group in pieces.
 pub(crate) struct GroupFactReader<'a> {
     scanner: Scanner,
     state: FactReaderState<'a>,
 }
 
+/// Visitor of the scanner: passes facts on, and holds the parts of an identifier or coding until it closes.
 struct FactReaderState<'a> {
     on_fact: &'a mut dyn FnMut(GroupFact<'_>),
     system: Option<String>,
@@ -94,32 +101,34 @@ struct FactReaderState<'a> {
 }
 
 impl<'a> GroupFactReader<'a> {
-    /// A reader that tells each fact to `on_fact`, in the order of the document.
+    /// A reader that passes each fact to `on_fact`, in the order of the document.
     pub(crate) fn new(kernel: Kernel, on_fact: &'a mut dyn FnMut(GroupFact<'_>)) -> GroupFactReader<'a> {
         let mut scanner = Scanner::new(kernel, Validate::Structure);
         scanner.begin();
         GroupFactReader { scanner, state: FactReaderState { on_fact, system: None, value: None } }
     }
 
-    /// The next piece of the document.
+    /// Reads the next piece of the document.
     pub(crate) fn feed(&mut self, piece: &[u8]) {
         self.scanner.feed(piece, &NAMES.0, &mut self.state);
     }
 
-    /// The document is over.
+    /// Ends the document.
     ///
     /// # Errors
-    /// What is wrong with it. Facts told before stand; the caller drops them.
+    /// The first fault of its structure; the caller then drops the facts it was passed.
     pub(crate) fn finish(&mut self) -> Result<(), Fault> {
         self.scanner.finish()
     }
 }
 
 impl Visitor for FactReaderState<'_> {
+    /// Every path of the trie is wanted to the end.
     fn wants(&self, _: u64) -> bool {
         true
     }
 
+    /// Passes on a text, or stores the system or value of the current identifier or coding.
     fn string(&mut self, node: Node, text: Option<&str>) {
         let Some(text) = text else { return };
         let fact = match NAMES.1[node as usize] {
@@ -138,23 +147,27 @@ impl Visitor for FactReaderState<'_> {
         (self.on_fact)(fact);
     }
 
+    /// Passes on `actual`.
     fn scalar(&mut self, node: Node, first: u8) {
         if NAMES.1[node as usize] == FactElement::Actual && matches!(first, b't' | b'f') {
             (self.on_fact)(GroupFact::Actual(first == b't'));
         }
     }
 
+    /// An object or array in place of a scalar is no fact.
     fn container(&mut self, _: Node) {}
 
+    /// Begins an identifier or coding.
     fn open(&mut self, node: Node) {
-        if matches!(NAMES.1[node as usize], FactElement::Identifier | FactElement::Compression) {
+        if matches!(NAMES.1[node as usize], FactElement::Identifier | FactElement::Coding) {
             (self.system, self.value) = (None, None);
         }
     }
 
+    /// Ends an identifier or coding, and passes it on if it has a value.
     fn close(&mut self, node: Node) {
         let role = NAMES.1[node as usize];
-        if matches!(role, FactElement::Identifier | FactElement::Compression)
+        if matches!(role, FactElement::Identifier | FactElement::Coding)
             && let Some(value) = self.value.take()
         {
             let system = self.system.as_deref().unwrap_or("");
@@ -165,6 +178,7 @@ impl Visitor for FactReaderState<'_> {
         }
     }
 
+    /// A duplicate key is no fault here; both facts are passed on.
     fn duplicate_key(&mut self, _: Node, _: u64) {}
 }
 
@@ -172,7 +186,8 @@ impl Visitor for FactReaderState<'_> {
 mod tests {
     use super::*;
 
-    /// GROUP-01: what a search asks is told from wherever it stands, and nothing from `contained` or from a member.
+    /// GROUP-01: each fact is passed on wherever it is in the document, and none from `contained` or from a member's
+    /// entity.
     #[test]
     fn facts_are_told_once_and_from_their_own_places() {
         let text = r#"{"resourceType":"Group","member":[{"entity":{"reference":"Patient/a","type":"Patient","identifier":{"value":"no"}}},

@@ -1,4 +1,6 @@
-//! The business identifiers of a resource: `identifier[].system` and `.value`.
+//! Streaming reader of the business identifiers of a resource of any type: `identifier[].system` and `.value`.
+//!
+//! The text is checked in full; only the identifier being read is held.
 
 use std::sync::LazyLock;
 
@@ -8,6 +10,7 @@ use crate::extract::scanner::{Scanner, Visitor};
 use crate::extract::trie::{Node, Trie};
 use crate::simd::Kernel;
 
+/// The trie of paths, and its nodes of the identifier, its system and its value.
 static NAMES: LazyLock<(Trie, [Node; 3])> = LazyLock::new(|| {
     let mut trie = Trie::new();
     let nodes = ["identifier", "identifier.system", "identifier.value"].map(|path| trie.add(path, 1));
@@ -15,12 +18,13 @@ static NAMES: LazyLock<(Trie, [Node; 3])> = LazyLock::new(|| {
     (trie, nodes)
 });
 
-/// Reads the identifiers of one resource in pieces.
+/// Reads the identifiers of resources in pieces, one resource after another.
 pub struct IdentifierReader<'a> {
     scanner: Scanner,
     state: IdentifierState<'a>,
 }
 
+/// Visitor of the scanner: holds system and value until their identifier closes.
 struct IdentifierState<'a> {
     on_identifier: &'a mut dyn FnMut(&str, &str),
     system: Option<String>,
@@ -28,35 +32,38 @@ struct IdentifierState<'a> {
 }
 
 impl<'a> IdentifierReader<'a> {
-    /// A reader that tells system (empty if none) and value of each identifier.
+    /// A reader that passes system (empty if none) and value of each identifier to `on_identifier`. Identifiers without
+    /// a value are skipped.
     pub fn new(kernel: Kernel, on_identifier: &'a mut dyn FnMut(&str, &str)) -> IdentifierReader<'a> {
         let state = IdentifierState { on_identifier, system: None, value: None };
         IdentifierReader { scanner: Scanner::new(kernel, Validate::Full), state }
     }
 
-    /// Begins.
+    /// Begins a resource, before its first piece.
     pub fn begin(&mut self) {
         self.scanner.begin();
     }
 
-    /// The next piece of the line.
+    /// Reads the next piece of the resource.
     pub fn feed(&mut self, piece: &[u8]) {
         self.scanner.feed(piece, &NAMES.0, &mut self.state);
     }
 
-    /// The line is over.
+    /// Ends the resource.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The first fault in its text; the caller then drops the identifiers it was passed.
     pub fn finish(&mut self) -> Result<(), Fault> {
         self.scanner.finish()
     }
 }
 
 impl Visitor for IdentifierState<'_> {
+    /// Every path of the trie is wanted to the end.
     fn wants(&self, _: u64) -> bool {
         true
     }
+    /// Stores the system or the value of the current identifier.
     fn string(&mut self, node: Node, text: Option<&str>) {
         let text = text.map(str::to_string);
         match NAMES.1.iter().position(|known| *known == node) {
@@ -65,14 +72,18 @@ impl Visitor for IdentifierState<'_> {
             _ => {}
         }
     }
+    /// A scalar other than a string is no part of an identifier.
     fn scalar(&mut self, _: Node, _: u8) {}
+    /// An object or array in place of a scalar is no part of an identifier.
     fn container(&mut self, _: Node) {}
+    /// Begins an identifier: drops the parts of the last one.
     fn open(&mut self, node: Node) {
         if node == NAMES.1[0] {
             self.system = None;
             self.value = None;
         }
     }
+    /// Ends an identifier, and passes it on if it has a value.
     fn close(&mut self, node: Node) {
         if node == NAMES.1[0]
             && let Some(value) = self.value.take()
@@ -80,5 +91,6 @@ impl Visitor for IdentifierState<'_> {
             (self.on_identifier)(self.system.as_deref().unwrap_or(""), &value);
         }
     }
+    /// A duplicate key is no fault here; its last value counts.
     fn duplicate_key(&mut self, _: Node, _: u64) {}
 }

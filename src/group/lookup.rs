@@ -1,10 +1,11 @@
-//! Groups of the store, looked up and judged: which row is a Group's current version, and whether a Group can stand
-//! for a set of patients at all. Members are resolved in `cohort`.
+//! Looks up Groups in a snapshot: the row of a Group's current version, whether a Group defines a set of patients, and
+//! its members, streamed. Members are resolved to patients in `select/members.rs`.
 
 use std::fmt;
 
 use crate::error::{CorruptIndex, ExportError};
 use crate::extract::fault::Fault;
+use crate::fhir::base_url::BaseUrls;
 use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::reader::{GroupHead, GroupMember, GroupReader, Modifier};
@@ -14,23 +15,24 @@ use crate::index::segment::layout::{Column, kind};
 use crate::index::snapshot::{RowState, Snapshot};
 use crate::simd::Kernel;
 
-/// What a snapshot says of a Group.
+/// State at T of the Group of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FoundGroup {
-    /// Its current version: segment and row.
+    /// Segment and row of its current version.
     Current(usize, usize),
-    /// It has versions, all of them later than the transactionTime.
+    /// Every version is later than the transactionTime.
     Future,
-    /// It was deleted.
+    /// It was deleted before the transactionTime.
     Deleted,
-    /// No row has its id.
+    /// No row of the snapshot is a Group of this id.
     Unknown,
 }
 
-/// Looks a Group up; `ours` says of each reference base of the index whether it is ours.
+/// The state at T of the Group of an id. `ours` says of each reference base of the index whether it is ours: a deletion
+/// under another base deletes nothing.
 ///
 /// # Errors
-/// [`Damaged`] when the index is.
+/// [`CorruptIndex`] if a page that is read fails its checksum.
 pub(crate) fn find_group(snapshot: &Snapshot, id: &Id, ours: &[bool]) -> Result<FoundGroup, CorruptIndex> {
     let mut found = FoundGroup::Unknown;
     for (segment, row) in group_rows_of(snapshot, ResourceType::GROUP, id)? {
@@ -44,18 +46,18 @@ pub(crate) fn find_group(snapshot: &Snapshot, id: &Id, ours: &[bool]) -> Result<
     Ok(found)
 }
 
-/// Why a Group cannot stand for a set of patients.
+/// A reason why a Group does not define a set of patients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum UnusableGroup {
-    /// It is of another resource type, or of none.
+    /// It is a resource of another type, or of none that R4 knows.
     NoGroup(Option<ResourceType>),
-    /// It groups something else than patients (GROUP-09).
+    /// Its `type` is neither `person` nor `animal` (GROUP-09).
     Type(String),
-    /// It is defined by characteristics (GROUP-10).
+    /// It is defined by characteristics instead of members (GROUP-10).
     Characteristics,
-    /// It is not active, and members are taken as active (reading 9).
+    /// Its `active` is false, and only active members count (reading 9).
     Inactive,
-    /// It says something that changes its meaning and is not understood here (GROUP-10, reading 22).
+    /// It has a modifier, and none is understood here (GROUP-10, reading 22).
     Modified(Modifier),
 }
 
@@ -83,7 +85,7 @@ impl fmt::Display for UnusableGroup {
     }
 }
 
-/// Everything that keeps a Group from standing for a set of patients.
+/// Every reason why a Group does not define a set of patients; empty if it does.
 pub(crate) fn check_usable(head: &GroupHead, members: MembershipRule) -> Vec<UnusableGroup> {
     if head.resource_type != Some(ResourceType::GROUP) {
         return vec![UnusableGroup::NoGroup(head.resource_type)];
@@ -104,22 +106,17 @@ pub(crate) fn check_usable(head: &GroupHead, members: MembershipRule) -> Vec<Unu
     problems
 }
 
-/// Whether each reference base of the index is ours: the relative one, and those given (reading 5).
+/// Whether each reference base of the index is ours, by its number: the relative one and `fhir_bases` (reading 5).
 pub(crate) fn our_bases(snapshot: &Snapshot, fhir_bases: &[String]) -> Vec<bool> {
-    let is_ours = |base: &String| is_our_base(base, fhir_bases);
-    snapshot.index().bases().iter().map(is_ours).collect()
+    let own = BaseUrls::new(fhir_bases);
+    snapshot.index().bases().iter().map(|base| own.contains(base)).collect()
 }
 
-/// Whether a reference base is ours; it has no slash at its end.
-pub(crate) fn is_our_base(base: &str, fhir_bases: &[String]) -> bool {
-    base.is_empty() || fhir_bases.iter().any(|ours| ours.trim_end_matches('/') == base)
-}
-
-/// Reads a Group of the store: its members go to `on_member` as they come, what it says of itself is given back. The
-/// inner error is what is wrong with its text; members that were given before do not count then.
+/// Streams a Group of the store: passes each member to `on_member` and returns its other elements. The inner error is a
+/// fault in its text; the caller then drops the members it was passed.
 ///
 /// # Errors
-/// When the row cannot be read.
+/// If the row (segment, row) cannot be read from the store.
 pub(crate) fn read_group(
     snapshot: &Snapshot,
     (segment, row): (usize, usize),
@@ -132,10 +129,11 @@ pub(crate) fn read_group(
     Ok(reader.finish())
 }
 
-/// Every visible row of a resource, in no order. The rows and their ids are proven.
+/// Every row (segment, row) of the snapshot that is a version of a resource, in no particular order. Types and ids of
+/// the rows are verified.
 ///
 /// # Errors
-/// [`Damaged`] when the index is.
+/// [`CorruptIndex`] if a page that is read fails its checksum.
 pub(crate) fn group_rows_of(
     snapshot: &Snapshot,
     resource_type: ResourceType,
@@ -161,10 +159,10 @@ pub(crate) fn group_rows_of(
     Ok(rows)
 }
 
-/// Ids of Groups in the store that a person may have meant, nearest first, at most five.
+/// Ids of Groups in the snapshot that resemble a mistyped one, nearest first, at most five.
 ///
 /// # Errors
-/// [`Damaged`] when the index is.
+/// [`CorruptIndex`] if a page that is read fails its checksum.
 pub(crate) fn similar_groups(snapshot: &Snapshot, id: &str) -> Result<Vec<String>, CorruptIndex> {
     let mut near: Vec<(usize, String)> = Vec::new();
     for segment_id in snapshot.segments() {
@@ -188,21 +186,21 @@ pub(crate) fn similar_groups(snapshot: &Snapshot, id: &str) -> Result<Vec<String
     Ok(near.into_iter().take(5).map(|(_, id)| id).collect())
 }
 
-/// How `member.inactive` and `member.period` are read (reading 4).
+/// Whether `member.inactive` and `member.period` decide membership (reading 4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MembershipRule {
-    /// Whoever is listed is a member.
+    /// Every listed member counts.
     #[default]
     Listed,
-    /// R4's meaning: active members whose period covers the transactionTime (GROUP-04).
+    /// As R4 defines them: only active members whose period covers the transactionTime count (GROUP-04).
     Active,
 }
 
 impl MembershipRule {
-    /// Every value.
+    /// Both rules, for lookup by name.
     pub const ALL: [MembershipRule; 2] = [MembershipRule::Listed, MembershipRule::Active];
 
-    /// Its word in records, manifests, hashes and configurations.
+    /// The rule's word in records, manifests, hashes and configurations.
     pub const fn name(self) -> &'static str {
         match self {
             MembershipRule::Listed => "listed",

@@ -1,4 +1,7 @@
-//! FHIR Groups: read, checked, looked up in a store, and registered by clients. Nothing here knows HTTP or jobs.
+//! FHIR Groups: streaming readers (`reader`, `facts`, `identifiers`), rules for incoming Groups (`rules`), lookup in a
+//! snapshot (`lookup`), and the registry of Groups that clients create (`registry`).
+//!
+//! Nothing here knows HTTP or jobs; members are resolved to patients in `select`.
 
 pub(crate) mod facts;
 pub(crate) mod identifiers;

@@ -1,4 +1,8 @@
-//! Reads a Group, its members as they come: a Group of a million members is one line of 72 MB and is never held.
+//! Streaming reader of a Group for exports: its members, the elements that decide whether it defines a set of patients,
+//! and its modifiers.
+//!
+//! A Group of a million members is one line of 72 MB and is never held. Nothing is judged here: `lookup` decides
+//! whether a Group is usable, `rules` whether an incoming one may be kept.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -11,36 +15,37 @@ use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;
 use crate::simd::Kernel;
 
-/// What a Group says of itself.
+/// The elements of a Group other than its members, as far as exports use them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupHead {
     /// `resourceType`, if it is one of R4.
     pub resource_type: Option<ResourceType>,
     /// `id`, if it is legal.
     pub id: Option<Id>,
-    /// `type`.
+    /// `Group.type`, if it is a string.
     pub group_type: Option<String>,
-    /// `actual`.
+    /// `Group.actual`, if it is a boolean.
     pub actual: Option<bool>,
-    /// `active`.
+    /// `Group.active`, if it is a boolean.
     pub active: Option<bool>,
-    /// `name`.
+    /// `Group.name`, if it is a string.
     pub name: Option<String>,
     /// Whether there is a `characteristic`.
     pub has_characteristic: bool,
-    /// What changes the meaning of the Group or of a member, each once, at most ten of them.
+    /// Modifiers of the Group or of a member, each once, at most [`MODIFIERS_MAX`].
     pub modifiers: Vec<Modifier>,
-    /// Number of members.
+    /// Number of members listed, of whatever form.
     pub members: u64,
 }
 
-/// Something that changes the meaning of the element that it stands in. R4 forbids to process that element without
-/// understanding it (<https://hl7.org/fhir/R4/extensibility.html#modifierExtension>), and none is understood here.
+/// An element that changes the meaning of its parent: a modifier extension, `implicitRules`, or the IG's member filter.
+/// R4 forbids to process that element without understanding it
+/// (<https://hl7.org/fhir/R4/extensibility.html#modifierExtension>), and none is understood here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Modifier {
     /// FHIRPath of the key: `Group.modifierExtension`, say.
     pub path: &'static str,
-    /// The URL of the extension, or of the rules; none if it is no string, or a longer one than any that is looked at.
+    /// The URL of the extension or of the rules; `None` if it is no string, or too long to be read.
     pub url: Option<String>,
 }
 
@@ -53,24 +58,25 @@ impl fmt::Display for Modifier {
     }
 }
 
-/// Most modifiers of a Group that are kept; one alone decides.
+/// Most modifiers of a Group that are kept; one alone makes the Group unusable.
 const MODIFIERS_MAX: usize = 10;
 
-/// A member of a Group.
+/// One member of a Group, as it is listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupMember<'a> {
-    /// `entity.reference`.
+    /// Text of `entity.reference`, if it is there.
     pub reference: Option<&'a str>,
     /// `entity.identifier`: system (empty if none) and value.
     pub identifier: Option<(&'a str, &'a str)>,
-    /// `inactive`.
+    /// Whether `inactive` is true.
     pub inactive: bool,
-    /// `period.start`.
+    /// Text of `period.start`, if it is there.
     pub period_start: Option<&'a str>,
-    /// `period.end`.
+    /// Text of `period.end`, if it is there.
     pub period_end: Option<&'a str>,
 }
 
+/// Paths of the elements that are read.
 const ROLES: [(&str, GroupElement); 24] = [
     ("resourceType", GroupElement::ResourceType),
     ("id", GroupElement::Id),
@@ -98,6 +104,7 @@ const ROLES: [(&str, GroupElement); 24] = [
     ("extension.url", GroupElement::ExtensionUrl),
 ];
 
+/// Meaning of a node of the path trie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum GroupElement {
     None,
@@ -122,10 +129,11 @@ enum GroupElement {
     ExtensionUrl,
 }
 
-/// The IG's filter of members (COHORT-03). It is a modifier also where it stands in a plain `extension` by mistake:
-/// whoever wrote it meant fewer patients than are listed.
+/// The IG's filter of members (COHORT-03). It is a modifier also in a plain `extension`, where it stands by mistake:
+/// its writer meant fewer patients than are listed.
 const MEMBER_FILTER: &str = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/member-filter";
 
+/// The trie of paths, and the meaning of each of its nodes.
 static NAMES: LazyLock<(Trie, Vec<GroupElement>)> = LazyLock::new(|| {
     let mut trie = Trie::new();
     let nodes = ROLES.map(|(path, role)| (trie.add(path, 1), role));
@@ -135,12 +143,13 @@ static NAMES: LazyLock<(Trie, Vec<GroupElement>)> = LazyLock::new(|| {
     (trie, roles)
 });
 
-/// Reads one Group in pieces.
+/// Reads Groups in pieces, one after another.
 pub struct GroupReader<'a> {
     scanner: Scanner,
     state: GroupReaderState<'a>,
 }
 
+/// Visitor of the scanner: collects the head, and holds the parts of a member until it closes.
 struct GroupReaderState<'a> {
     head: GroupHead,
     on_member: &'a mut dyn FnMut(&GroupMember<'_>),
@@ -152,12 +161,12 @@ struct GroupReaderState<'a> {
     end: Option<String>,
     /// URL of the modifier extension that is being read.
     url: Option<String>,
-    /// A key that decides membership stood twice in one object, and where.
-    again: Option<u64>,
+    /// Byte offset of the first duplicate of a key that decides membership.
+    duplicate_key_at: Option<u64>,
 }
 
 impl<'a> GroupReader<'a> {
-    /// A reader that tells each member to `on_member`.
+    /// A reader that passes each member to `on_member`, in the order of the document.
     pub fn new(kernel: Kernel, on_member: &'a mut dyn FnMut(&GroupMember<'_>)) -> GroupReader<'a> {
         let state = GroupReaderState {
             head: GroupHead::default(),
@@ -169,37 +178,39 @@ impl<'a> GroupReader<'a> {
             start: None,
             end: None,
             url: None,
-            again: None,
+            duplicate_key_at: None,
         };
         GroupReader { scanner: Scanner::new(kernel, Validate::Full), state }
     }
 
-    /// Begins.
+    /// Begins a document: drops the elements of the last one.
     pub fn begin(&mut self) {
         self.scanner.begin();
         self.state.head = GroupHead::default();
-        self.state.again = None;
+        self.state.duplicate_key_at = None;
     }
 
-    /// The next piece of the document, which may be indented over many lines.
+    /// Reads the next piece of the document, which may be indented over many lines.
     pub fn feed(&mut self, piece: &[u8]) {
         self.scanner.feed(piece, &NAMES.0, &mut self.state);
     }
 
-    /// What was found to be wrong so far; the end may show more.
+    /// The first fault so far; `None` if there is none yet, though the end may bring one.
     pub fn fault(&self) -> Option<Fault> {
-        let again =
-            self.state.again.map(|offset| Fault { kind: crate::extract::fault::FaultKind::DuplicateKey, at: offset });
-        self.scanner.fault().or(again)
+        let duplicate = self
+            .state
+            .duplicate_key_at
+            .map(|offset| Fault { kind: crate::extract::fault::FaultKind::DuplicateKey, at: offset });
+        self.scanner.fault().or(duplicate)
     }
 
-    /// The document is over.
+    /// Ends the document and returns its elements other than members.
     ///
     /// # Errors
-    /// What is wrong with it, at the byte where it was noticed. Members told before stand; the caller drops them.
+    /// The first fault, with the byte offset at which it was found; the caller then drops the members it was passed.
     pub fn finish(&mut self) -> Result<GroupHead, Fault> {
         self.scanner.finish()?;
-        match self.state.again {
+        match self.state.duplicate_key_at {
             Some(offset) => Err(Fault { kind: crate::extract::fault::FaultKind::DuplicateKey, at: offset }),
             None => Ok(self.state.head.clone()),
         }
@@ -207,7 +218,8 @@ impl<'a> GroupReader<'a> {
 }
 
 impl GroupReaderState<'_> {
-    fn modify(&mut self, path: &'static str, url: Option<String>) {
+    /// Records a modifier, unless it is known or [`MODIFIERS_MAX`] are.
+    fn add_modifier(&mut self, path: &'static str, url: Option<String>) {
         let modifier = Modifier { path, url };
         if self.head.modifiers.len() < MODIFIERS_MAX && !self.head.modifiers.contains(&modifier) {
             self.head.modifiers.push(modifier);
@@ -216,17 +228,20 @@ impl GroupReaderState<'_> {
 }
 
 impl Visitor for GroupReaderState<'_> {
+    /// Every path of the trie is wanted to the end.
     fn wants(&self, _: u64) -> bool {
         true
     }
 
+    /// Stores a text of the head or of the current member; reports `implicitRules` as a modifier.
     fn string(&mut self, node: Node, text: Option<&str>) {
         let role = NAMES.1[node as usize];
         if role == GroupElement::ImplicitRules {
-            return self.modify("Group.implicitRules", text.map(str::to_string));
+            return self.add_modifier("Group.implicitRules", text.map(str::to_string));
         }
         let Some(text) = text else { return };
-        let keep = |slot: &mut Option<String>| {
+        // Reuses the buffer of the slot: a Group may have a million members.
+        let store = |slot: &mut Option<String>| {
             let mut buffer = slot.take().unwrap_or_default();
             buffer.clear();
             buffer.push_str(text);
@@ -237,19 +252,20 @@ impl Visitor for GroupReaderState<'_> {
             GroupElement::Id => self.head.id = Id::parse(text.as_bytes()),
             GroupElement::Type => self.head.group_type = Some(text.to_string()),
             GroupElement::Name => self.head.name = Some(text.to_string()),
-            GroupElement::Reference => keep(&mut self.reference),
-            GroupElement::System => keep(&mut self.system),
-            GroupElement::Value => keep(&mut self.value),
-            GroupElement::Start => keep(&mut self.start),
-            GroupElement::End => keep(&mut self.end),
-            GroupElement::ModifierUrl => keep(&mut self.url),
+            GroupElement::Reference => store(&mut self.reference),
+            GroupElement::System => store(&mut self.system),
+            GroupElement::Value => store(&mut self.value),
+            GroupElement::Start => store(&mut self.start),
+            GroupElement::End => store(&mut self.end),
+            GroupElement::ModifierUrl => store(&mut self.url),
             GroupElement::ExtensionUrl if text == MEMBER_FILTER => {
-                self.modify("Group.extension", Some(text.to_string()))
+                self.add_modifier("Group.extension", Some(text.to_string()))
             }
             _ => {}
         }
     }
 
+    /// Stores a boolean of the head or of the current member.
     fn scalar(&mut self, node: Node, first: u8) {
         let truth = match first {
             b't' => Some(true),
@@ -260,29 +276,33 @@ impl Visitor for GroupReaderState<'_> {
             GroupElement::Actual => self.head.actual = truth,
             GroupElement::Active => self.head.active = truth,
             GroupElement::Inactive => self.inactive = truth == Some(true),
-            GroupElement::ImplicitRules if first != b'n' => self.modify("Group.implicitRules", None),
+            GroupElement::ImplicitRules if first != b'n' => self.add_modifier("Group.implicitRules", None),
             _ => {}
         }
     }
 
+    /// An object or array as `implicitRules` is a modifier, too.
     fn container(&mut self, node: Node) {
         if NAMES.1[node as usize] == GroupElement::ImplicitRules {
-            self.modify("Group.implicitRules", None);
+            self.add_modifier("Group.implicitRules", None);
         }
     }
 
+    /// A value in place of a modifier extension is a modifier without URL, unless it is null.
     fn scalar_inside(&mut self, node: Node, first: u8) {
         if let GroupElement::Modifier(path) = NAMES.1[node as usize]
             && first != b'n'
         {
-            self.modify(path, None);
+            self.add_modifier(path, None);
         }
     }
 
+    /// Notes a `characteristic`, even an empty one.
     fn open_array(&mut self, node: Node) {
         self.head.has_characteristic |= NAMES.1[node as usize] == GroupElement::Characteristic;
     }
 
+    /// Begins a member, a characteristic or a modifier extension.
     fn open(&mut self, node: Node) {
         match NAMES.1[node as usize] {
             GroupElement::Member => {
@@ -299,12 +319,13 @@ impl Visitor for GroupReaderState<'_> {
         }
     }
 
+    /// Ends a member, which is passed to the callback, or a modifier extension.
     fn close(&mut self, node: Node) {
         match NAMES.1[node as usize] {
             GroupElement::Member => {}
             GroupElement::Modifier(path) => {
                 let url = self.url.take();
-                return self.modify(path, url);
+                return self.add_modifier(path, url);
             }
             _ => return,
         }
@@ -319,7 +340,8 @@ impl Visitor for GroupReaderState<'_> {
         });
     }
 
+    /// Records the first duplicate key that is read.
     fn duplicate_key(&mut self, _: Node, offset: u64) {
-        self.again.get_or_insert(offset);
+        self.duplicate_key_at.get_or_insert(offset);
     }
 }

@@ -1,6 +1,9 @@
-//! A set of small numbers, one bit each.
+//! A fixed-size bitmap: a set over `0..len`, one bit for each number.
+//!
+//! Plain, uncompressed 64-bit words; sets of patients and dense sets of rows are held in it.
 
-/// A fixed-size set.
+/// A set of numbers below a bound fixed at construction. Methods that take a number or range panic beyond the bound,
+/// rounded up to whole words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bitmap {
     words: Vec<u64>,
@@ -8,12 +11,12 @@ pub struct Bitmap {
 }
 
 impl Bitmap {
-    /// The empty set over `0..len`.
+    /// The empty set of numbers below `len`.
     pub fn new(len: usize) -> Bitmap {
         Bitmap { words: vec![0; len.div_ceil(64)], len }
     }
 
-    /// The whole set `0..len`.
+    /// The set of all numbers below `len`.
     pub fn full(len: usize) -> Bitmap {
         let mut all = Bitmap { words: vec![u64::MAX; len.div_ceil(64)], len };
         if !len.is_multiple_of(64) {
@@ -22,7 +25,7 @@ impl Bitmap {
         all
     }
 
-    /// Numbers that could be in the set.
+    /// The bound that the set was made with, not the number of its members (see [`Bitmap::count`]).
     pub fn len(&self) -> usize {
         self.len
     }
@@ -32,25 +35,25 @@ impl Bitmap {
         self.words.iter().all(|word| *word == 0)
     }
 
-    /// Puts a number in; whether it was not there.
-    pub fn insert(&mut self, offset: usize) -> bool {
-        let bit = 1 << (offset % 64);
-        let new = self.words[offset / 64] & bit == 0;
-        self.words[offset / 64] |= bit;
+    /// Adds a number; true if it was not in the set before.
+    pub fn insert(&mut self, i: usize) -> bool {
+        let bit = 1 << (i % 64);
+        let new = self.words[i / 64] & bit == 0;
+        self.words[i / 64] |= bit;
         new
     }
 
-    /// Takes a number out.
-    pub fn remove(&mut self, position: usize) {
-        self.words[position / 64] &= !(1 << (position % 64));
+    /// Removes a number, if it is in the set.
+    pub fn remove(&mut self, i: usize) {
+        self.words[i / 64] &= !(1 << (i % 64));
     }
 
     /// Whether a number is in the set.
-    pub fn contains(&self, offset: usize) -> bool {
-        self.words[offset / 64] >> (offset % 64) & 1 != 0
+    pub fn contains(&self, i: usize) -> bool {
+        self.words[i / 64] >> (i % 64) & 1 != 0
     }
 
-    /// How many are in the set.
+    /// How many numbers are in the set.
     pub fn count(&self) -> usize {
         self.words.iter().map(|word| word.count_ones() as usize).sum()
     }
@@ -62,17 +65,17 @@ impl Bitmap {
 
     /// The numbers in the set within a range, ascending.
     pub fn range(&self, range: std::ops::Range<usize>) -> BitIterator<'_> {
-        let (first, behind) = (range.start / 64, range.end.div_ceil(64));
-        let last = match range.end % 64 {
+        let (first, end) = (range.start / 64, range.end.div_ceil(64));
+        let last_mask = match range.end % 64 {
             0 => u64::MAX,
             bits => (1 << bits) - 1,
         };
         if range.is_empty() {
-            return BitIterator { words: &[], at: 0, left: 0, last };
+            return BitIterator { words: &[], word: 0, bits: 0, last_mask };
         }
-        let words = &self.words[..behind];
-        let left = words[first] & u64::MAX << (range.start % 64) & if first + 1 == behind { last } else { u64::MAX };
-        BitIterator { words, at: first, left, last }
+        let words = &self.words[..end];
+        let bits = words[first] & u64::MAX << (range.start % 64) & if first + 1 == end { last_mask } else { u64::MAX };
+        BitIterator { words, word: first, bits, last_mask }
     }
 
     /// Whether any number of a range is in the set.
@@ -82,16 +85,16 @@ impl Bitmap {
 
     /// Whether every number of a range is in the set.
     pub fn all(&self, range: std::ops::Range<usize>) -> bool {
-        self.masks(range).all(|(position, mask)| self.words[position] & mask == mask)
+        self.masks(range).all(|(i, mask)| self.words[i] & mask == mask)
     }
 
-    /// The words that a range touches, and which of their bits lie in it.
+    /// Indices of the words that a range touches, each with the mask of its bits that lie in the range.
     fn masks(&self, range: std::ops::Range<usize>) -> impl Iterator<Item = (usize, u64)> + use<> {
         let words = range.start / 64..if range.is_empty() { range.start / 64 } else { range.end.div_ceil(64) };
-        words.map(move |offset| {
-            let first = range.start.saturating_sub(offset * 64);
-            let last = (range.end - offset * 64).min(64);
-            (offset, (u64::MAX << first) & (u64::MAX >> (64 - last)))
+        words.map(move |i| {
+            let first = range.start.saturating_sub(i * 64);
+            let last = (range.end - i * 64).min(64);
+            (i, (u64::MAX << first) & (u64::MAX >> (64 - last)))
         })
     }
 
@@ -101,15 +104,17 @@ impl Bitmap {
     }
 }
 
-/// Numbers of a set within a range. Every row of an export passes here twice, so it is a plain loop over words.
+/// Iterator over the numbers of a set within a range, ascending. Every exported row passes here twice, so it is a plain
+/// loop over words.
 pub struct BitIterator<'a> {
-    /// The words up to the one that the range ends in.
+    /// Words of the set, up to and including the one that the range ends in.
     words: &'a [u64],
-    at: usize,
-    /// What is left of the word reached.
-    left: u64,
-    /// The bits of the last word that lie in the range.
-    last: u64,
+    /// Index of the current word.
+    word: usize,
+    /// Bits of the current word that are not yet returned.
+    bits: u64,
+    /// Mask of the bits of the last word that lie in the range.
+    last_mask: u64,
 }
 
 impl Iterator for BitIterator<'_> {
@@ -117,16 +122,16 @@ impl Iterator for BitIterator<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<usize> {
-        while self.left == 0 {
-            self.at += 1;
-            self.left = *self.words.get(self.at)?;
-            if self.at + 1 == self.words.len() {
-                self.left &= self.last;
+        while self.bits == 0 {
+            self.word += 1;
+            self.bits = *self.words.get(self.word)?;
+            if self.word + 1 == self.words.len() {
+                self.bits &= self.last_mask;
             }
         }
-        let bit = self.left.trailing_zeros() as usize;
-        self.left &= self.left - 1;
-        Some(self.at * 64 + bit)
+        let bit = self.bits.trailing_zeros() as usize;
+        self.bits &= self.bits - 1;
+        Some(self.word * 64 + bit)
     }
 }
 

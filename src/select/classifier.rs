@@ -1,6 +1,9 @@
-//! The question that selection asks of a row, one row at a time: the slow and obvious way, which the passes over many
-//! rows abbreviate and are tested against. Everything that it reads of the index is proven on the way.
+//! Classifies one row at a time: its ledger class, whether it is in the cohort, whether it passes the window.
+//!
+//! The slow and obvious implementation, which the scans over many rows shorten and are tested against. Every page of
+//! the index that it reads is verified first.
 
+use crate::casts::to_u32;
 use crate::error::CorruptIndex;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
@@ -16,62 +19,64 @@ use std::collections::HashSet;
 /// Deepest chain of Provenances about Provenances that is followed.
 pub(crate) const PROVENANCE_DEPTH_MAX: usize = 32;
 
-/// The last version of a Provenance's target that was met.
+/// The last version of a Provenance's target found so far, walking its versions from the oldest.
 enum LastVersion {
-    /// A row: segment and row.
+    /// A row of the store: segment, and row in it.
     Row(usize, usize),
-    /// One that has left: its lastUpdated in ticks, and whether it was a member's.
-    Left { updated: i64, owned: bool },
+    /// A version purged from a packed store: its lastUpdated in ticks, and whether a member owned it.
+    Purged { updated: i64, owned: bool },
 }
 
-/// Which versions an observer knows of.
+/// Which versions of a resource count when an earlier state is reconstructed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Horizon {
-    /// All that the snapshot sees.
+    /// All versions in the snapshot.
     All,
-    /// Those that were there at `_since`: none that came late.
-    Then,
+    /// Versions that the store held at `_since`: late arrivals do not count.
+    AtSince,
 }
 
-/// How a row came to be looked at.
+/// How a candidate row was found, which decides whether its owners must be checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CandidateSource {
-    /// Whose it is must be asked.
-    Anyhow,
-    /// By a member's postings, unless it is a Group or a Provenance.
-    AsMembers,
+    /// By a scan: its owners must be checked.
+    AnyRow,
+    /// In the postings of a member, so a member owns it, unless it is a Group or a Provenance.
+    MemberPostings,
 }
 
-/// A request prepared against a snapshot.
+/// Decides the class of rows of a snapshot for one request and its cohort.
 pub(crate) struct RowClassifier<'a> {
-    /// What is seen.
+    /// The snapshot that rows are taken from.
     pub snapshot: &'a Snapshot,
-    /// Whose records are asked for.
+    /// The patients whose records are requested.
     pub cohort: &'a Cohort,
-    /// What is asked for.
+    /// The request, for its types, window and policies.
     pub request: &'a ExportRequest,
+    /// Whether `_type` selects each type, by [`ResourceType::index`].
     types: [bool; ResourceType::COUNT],
 }
 
 impl<'a> RowClassifier<'a> {
-    /// Prepares a request against a snapshot.
+    /// A classifier of rows of a snapshot for a request and its resolved cohort.
     pub(crate) fn new(snapshot: &'a Snapshot, cohort: &'a Cohort, request: &'a ExportRequest) -> RowClassifier<'a> {
         let mut types = [request.types.is_empty(); ResourceType::COUNT];
         request.types.iter().for_each(|t| types[t.index()] = true);
         RowClassifier { snapshot, cohort, request, types }
     }
 
-    /// T.
+    /// The transactionTime T of the snapshot.
     pub(crate) fn as_of(&self) -> InstantRef<'a> {
         self.snapshot.as_of().as_ref()
     }
 
-    /// Whether `_type` lets a type through.
+    /// Whether `_type` selects a resource type; without `_type`, every type.
     pub(crate) fn selects_type(&self, resource_type: ResourceType) -> bool {
         self.types[resource_type.index()]
     }
 
-    /// Whether the window lets an instant through; undated rows go by policy.
+    /// Whether an instant lies between `_since` and `_until`. `None` (an undated row) passes without a window, else by
+    /// policy.
     pub(crate) fn in_window(&self, updated: Option<InstantRef<'_>>) -> bool {
         let Some(updated) = updated else {
             let bounded = self.request.since.is_some() || self.request.until.is_some();
@@ -80,58 +85,59 @@ impl<'a> RowClassifier<'a> {
         self.after_since(updated) && self.before_until(updated)
     }
 
-    /// `_since`, strict.
+    /// Whether an instant is later than `_since`, strictly; true without `_since`.
     pub(crate) fn after_since(&self, updated: InstantRef<'_>) -> bool {
         self.request.since.as_ref().is_none_or(|since| updated > since.as_ref())
     }
 
-    /// `_until`, strict.
+    /// Whether an instant is earlier than `_until`, strictly; true without `_until`.
     pub(crate) fn before_until(&self, updated: InstantRef<'_>) -> bool {
         self.request.until.as_ref().is_none_or(|until| updated < until.as_ref())
     }
 
-    /// Whether the rows of a segment are late under the request's `_since`.
+    /// Whether the rows of a segment are late arrivals under the request's `_since`; false without `_since`.
     pub(crate) fn is_late(&self, segment: usize) -> bool {
         self.request.since.as_ref().is_some_and(|since| self.snapshot.is_late(segment, since))
     }
 
-    /// Whether it does not matter when the rows of a segment are dated: all of them are, before T, and there is no window.
+    /// Whether the dates of a segment's rows decide nothing: there is no window, and every row is dated before T.
     pub(crate) fn needs_no_time_filter(&self, segment: usize) -> bool {
-        let head = self.snapshot.index().segments()[segment].head();
+        let header = self.snapshot.index().segments()[segment].head();
         let bounded = self.request.since.is_some() || self.request.until.is_some();
-        !bounded && head.undated == 0 && head.updated_max() < self.as_of().ticks
+        !bounded && header.undated == 0 && header.updated_max() < self.as_of().ticks
     }
 
-    /// Whether the rows of a segment need no look but for whose they are and what follows them: they are of one type that
-    /// is wanted and belongs to whoever owns it, and it does not matter when they are dated.
+    /// Whether only owners and successors decide the rows of a segment: [`Self::uniform_type`] holds, and dates decide
+    /// nothing.
     pub(crate) fn is_uniform(&self, segment: usize) -> bool {
         self.uniform_type(segment).is_some() && self.needs_no_time_filter(segment)
     }
 
-    /// The one type of the rows of a segment, if it is wanted and belongs to whoever owns it.
+    /// The type of a segment's rows if they are all of one type, `_type` selects it, and ownership alone decides
+    /// membership: not Patient, Group or Provenance.
     pub(crate) fn uniform_type(&self, segment: usize) -> Option<ResourceType> {
-        let one_by_one = [ResourceType::PATIENT, ResourceType::GROUP, ResourceType::PROVENANCE];
+        let decided_by_row = [ResourceType::PATIENT, ResourceType::GROUP, ResourceType::PROVENANCE];
         let only = self.snapshot.index().segments()[segment].head().only_type();
-        only.filter(|only| self.selects_type(*only) && !one_by_one.contains(only))
+        only.filter(|only| self.selects_type(*only) && !decided_by_row.contains(only))
     }
 
-    /// The class of a row; what messages need to know of it is noted in `part`.
+    /// The ledger class of a row of a scan; counts for messages and current Patients are added to `part`.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub(crate) fn classify(
         &self,
         segment: usize,
         row: usize,
         part: &mut SegmentSelection,
     ) -> Result<RowClass, CorruptIndex> {
-        self.classify_candidate(segment, row, CandidateSource::Anyhow, part)
+        self.classify_candidate(segment, row, CandidateSource::AnyRow, part)
     }
 
-    /// The same of a row that was found in some way.
+    /// The ledger class of a candidate row; counts for messages and current Patients are added to `part`.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub(crate) fn classify_candidate(
         &self,
         segment_id: usize,
@@ -155,7 +161,7 @@ impl<'a> RowClassifier<'a> {
         if !self.selects_type(resource_type) {
             return Ok(RowClass::Type);
         }
-        let by_owner = found == CandidateSource::AsMembers
+        let by_owner = found == CandidateSource::MemberPostings
             && resource_type != ResourceType::GROUP
             && resource_type != ResourceType::PROVENANCE;
         if self.request.population != Population::System
@@ -174,16 +180,18 @@ impl<'a> RowClassifier<'a> {
         }
     }
 
-    /// The same of a version that has left, by the T that first saw it, in ticks.
+    /// Whether a purged version arrived late under `_since`; `first` is the T, in ticks, of the first snapshot that had
+    /// it.
     fn came_late(&self, first: i64) -> bool {
         let generation = self.snapshot.index().generation();
         self.request.since.as_ref().is_some_and(|since| generation.came_late(Some(first), since))
     }
 
-    /// Whether the window lets a row through, late ones and Provenances that are new to the reader included.
+    /// Whether a row passes the window: by its lastUpdated, as a late arrival, or as a Provenance that is new to the
+    /// reader. Counts undated and late rows in `part`.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub(crate) fn passes_window(
         &self,
         part: &mut SegmentSelection,
@@ -209,10 +217,10 @@ impl<'a> RowClassifier<'a> {
         Ok(resource_type == ResourceType::PROVENANCE && self.newly_in_cohort(segment, row)?)
     }
 
-    /// Whether an owner of a row is in the cohort.
+    /// Whether at least one owner of a row is in the cohort; true at system level.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub(crate) fn has_cohort_owner(&self, segment: usize, row: usize) -> Result<bool, CorruptIndex> {
         let Some(patients) = &self.cohort.patients else { return Ok(true) };
         let index = self.snapshot.index();
@@ -224,17 +232,17 @@ impl<'a> RowClassifier<'a> {
         Ok(false)
     }
 
-    /// Whether a row is in the compartment of a member (COMP-04), Provenance through its targets (COMP-08), as of an
-    /// instant and among the versions that are `known`.
+    /// Whether a row is in the compartment of a member (COMP-04), a Provenance also through its targets (COMP-08), as
+    /// of `instant` and among the versions within `horizon`.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub(crate) fn in_cohort(
         &self,
         segment: usize,
         row: usize,
         instant: InstantRef<'_>,
-        known: Horizon,
+        horizon: Horizon,
     ) -> Result<bool, CorruptIndex> {
         if self.cohort.patients.is_none() {
             return Ok(true);
@@ -244,25 +252,26 @@ impl<'a> RowClassifier<'a> {
         {
             return Ok(true);
         }
-        // Level by level, and no row twice: Provenances about one another make a web, whose paths are countless.
+        // Breadth first, each row once: Provenances about Provenances form a graph with exponentially many paths.
         let mut seen = HashSet::new();
         let mut level = vec![(segment, row)];
         for _ in 0..=PROVENANCE_DEPTH_MAX {
             let mut next = Vec::new();
             for (segment, row) in level {
                 let resource_type = self.snapshot.index().segments()[segment].type_of(row)?;
-                let belongs = match resource_type {
-                    // Other members' names would leak (COMP-09): only the Group asked for, if it is named by type.
+                let is_in_cohort = match resource_type {
+                    // Other Groups would disclose members of theirs (COMP-09): only the requested Group, if `_type`
+                    // names Group.
                     ResourceType::GROUP => {
                         self.cohort.group_row == Some((segment, row)) && !self.request.types.is_empty()
                     }
                     _ => self.has_cohort_owner(segment, row)?,
                 };
-                if belongs {
+                if is_in_cohort {
                     return Ok(true);
                 }
                 if resource_type == ResourceType::PROVENANCE
-                    && self.target_in_cohort(segment, row, instant, known, &mut |target| {
+                    && self.target_in_cohort(segment, row, instant, horizon, &mut |target| {
                         if seen.insert(target) {
                             next.push(target);
                         }
@@ -276,26 +285,28 @@ impl<'a> RowClassifier<'a> {
         Ok(false)
     }
 
-    /// Whether a version that has left, as a DELETE entry of a segment remembers it, was a member's.
+    /// Whether a member owned a purged version, by the prior owners that a DELETE entry of `segment` records; true at
+    /// system level.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
-    pub(crate) fn owned_prior_version(&self, segment: usize, left: &PriorOwner<'_>) -> Result<bool, CorruptIndex> {
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
+    pub(crate) fn owned_prior_version(&self, segment: usize, prior: &PriorOwner<'_>) -> Result<bool, CorruptIndex> {
         let Some(patients) = &self.cohort.patients else { return Ok(true) };
-        for owner in left.owners() {
-            if patients.contains(self.snapshot.index().patient_of_owner(segment, owner as u32)? as usize) {
+        for owner in prior.owners() {
+            if patients.contains(self.snapshot.index().patient_of_owner(segment, to_u32(owner))? as usize) {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// Whether a DELETE entry tells of a version that was there at an instant and has left, younger than `last`.
+    /// The purged version that a DELETE entry records, if it existed at an instant within the horizon and is younger
+    /// than `last`.
     fn prior_owner_at(
         &self,
         (segment_id, entry): (usize, usize),
-        position: InstantRef<'_>,
-        known: Horizon,
+        instant: InstantRef<'_>,
+        horizon: Horizon,
         last: Option<&LastVersion>,
     ) -> Result<Option<LastVersion>, CorruptIndex> {
         let index = self.snapshot.index();
@@ -303,30 +314,30 @@ impl<'a> RowClassifier<'a> {
         if segment.head().left == 0 || !self.snapshot.sees_segment(segment_id) {
             return Ok(None);
         }
-        let Some(left) = segment.verify_columns(&[Column::TombLeft])?.prior_owner_of(entry) else { return Ok(None) };
+        let Some(prior) = segment.verify_columns(&[Column::TombLeft])?.prior_owner_of(entry) else { return Ok(None) };
         let before = match last {
             Some(LastVersion::Row(segment_id, row)) => {
                 Some(index.segments()[*segment_id].row(*row)?.last_updated[*row])
             }
-            Some(LastVersion::Left { updated, .. }) => Some(*updated),
+            Some(LastVersion::Purged { updated, .. }) => Some(*updated),
             None => None,
         };
-        let there = InstantRef { ticks: left.updated, rest: &[] } <= position;
-        let came_late = known == Horizon::Then && left.first_seen.is_some_and(|first| self.came_late(first));
-        if left.followed || !there || came_late || before.is_some_and(|before| before >= left.updated) {
+        let existed = InstantRef { ticks: prior.updated, rest: &[] } <= instant;
+        let came_late = horizon == Horizon::AtSince && prior.first_seen.is_some_and(|first| self.came_late(first));
+        if prior.followed || !existed || came_late || before.is_some_and(|before| before >= prior.updated) {
             return Ok(None);
         }
-        Ok(Some(LastVersion::Left { updated: left.updated, owned: self.owned_prior_version(segment_id, &left)? }))
+        Ok(Some(LastVersion::Purged { updated: prior.updated, owned: self.owned_prior_version(segment_id, &prior)? }))
     }
 
-    /// Calls `visit` for what a Provenance is about: of each target of ours the last version at an instant. Whether one
-    /// of them has left a packed store and was a member's.
+    /// Calls `visit` with the last version at an instant of each target of a Provenance under a base of ours. Returns
+    /// whether one of those last versions is purged from a packed store and was owned by a member.
     fn target_in_cohort(
         &self,
         segment: usize,
         row: usize,
         instant: InstantRef<'_>,
-        known: Horizon,
+        horizon: Horizon,
         visit: &mut dyn FnMut((usize, usize)),
     ) -> Result<bool, CorruptIndex> {
         let mut owned = false;
@@ -337,10 +348,10 @@ impl<'a> RowClassifier<'a> {
             if !self.cohort.ours[base as usize] {
                 continue;
             }
-            // The versions of the target, oldest first; the last one at that instant decides, deleted or not: what
-            // was told of a record stays with those who were told of the record.
-            let head = index.global().word(Section::TargetHead, index.starts().target[segment] + target)?;
-            let mut record = (head as usize).checked_sub(1);
+            // The versions of the target, oldest first. The last one at that instant decides, deleted or not: readers
+            // that received a record also receive the Provenance about it after its deletion.
+            let oldest = index.global().word(Section::TargetHead, index.starts().target[segment] + target)?;
+            let mut record = (oldest as usize).checked_sub(1);
             let mut last = None;
             while let Some(number) = record {
                 if number < index.rows() {
@@ -348,32 +359,32 @@ impl<'a> RowClassifier<'a> {
                     if index.segments()[segment].updated(row)?.is_some_and(|updated| updated > instant) {
                         break;
                     }
-                    if self.snapshot.sees_segment(segment) && (known == Horizon::All || !self.is_late(segment)) {
+                    if self.snapshot.sees_segment(segment) && (horizon == Horizon::All || !self.is_late(segment)) {
                         last = Some(LastVersion::Row(segment, row));
                     }
                 } else {
-                    // A version that has left a packed store is known by the deletion that ended it.
+                    // A version purged from a packed store is known by the deletion that ended it.
                     let entry = index.locate_tombstone(number - index.rows());
-                    last = self.prior_owner_at(entry, instant, known, last.as_ref())?.or(last);
+                    last = self.prior_owner_at(entry, instant, horizon, last.as_ref())?.or(last);
                 }
                 record = index.global().next(number)?;
             }
             match last {
                 Some(LastVersion::Row(segment, row)) => visit((segment, row)),
-                Some(LastVersion::Left { owned: by_member, .. }) => owned |= by_member,
+                Some(LastVersion::Purged { owned: owned_by_member, .. }) => owned |= owned_by_member,
                 None => {}
             }
         }
         Ok(owned)
     }
 
-    /// A Provenance that belongs at T but did not at `_since`, because what it is about came or changed hands later,
-    /// is new to the reader whatever its own lastUpdated (CONS-05).
+    /// Whether a Provenance in the cohort at T was not in it at `_since`, because a target was added or changed owners
+    /// later: then it is new to the reader whatever its own lastUpdated (CONS-05). False without `_since`.
     fn newly_in_cohort(&self, segment: usize, row: usize) -> Result<bool, CorruptIndex> {
         let Some(since) = &self.request.since else { return Ok(false) };
         if self.cohort.patients.is_none() {
             return Ok(false);
         }
-        Ok(!self.in_cohort(segment, row, since.as_ref(), Horizon::Then)?)
+        Ok(!self.in_cohort(segment, row, since.as_ref(), Horizon::AtSince)?)
     }
 }

@@ -1,7 +1,7 @@
-//! Who is asked for: Groups, lists and levels resolved to a set of patients of the dictionary.
+//! The cohort of an export: the population of a request, resolved to a set of patients of the dictionary.
 //!
-//! A patient is named by base and id; a member stands for its id under the relative base and under every base that is
-//! ours (reading 5). What does not resolve is a warning, never an error (GROUP-06).
+//! The dictionary names a patient by base and id; a member means its id under the relative base and under every base
+//! that is ours (reading 5). A member that does not resolve is a warning, never an error (GROUP-06).
 
 use crate::error::ExportError;
 use crate::group::lookup::our_bases;
@@ -11,25 +11,26 @@ use crate::request::{ExportRequest, Population, WriterScope};
 use crate::select::bitmap::Bitmap;
 use crate::select::members::MemberResolver;
 
-/// The patients of an export.
+/// The patients whose records are exported, and the Group or list that they come from.
 pub struct Cohort {
-    /// Patients of the dictionary; `None` at system level, where compartments do not count.
+    /// Patients by their numbers in the dictionary; `None` at system level, where compartments do not count.
     pub patients: Option<Bitmap>,
-    /// Those of them that stand for a member: one each, the relative name where there is one.
+    /// One of the patients for each resolved member, under the relative base if it is there; empty without a list or
+    /// Group.
     pub members: Bitmap,
-    /// Whether each reference base of the index is ours.
+    /// Whether each reference base of the index is ours, by its number.
     pub ours: Vec<bool>,
-    /// The row of the Group asked for (segment, row), when it lies in the store: the one Group row that may leave.
+    /// Segment and row of the requested Group, if it is in the store: the only Group row that may be exported.
     pub group_row: Option<(usize, usize)>,
-    /// The id of the Group asked for.
+    /// The id of the requested Group; `None` for other populations and for a file whose Group has no id.
     pub group_id: Option<String>,
-    /// Members listed (entries of the Group or lines of the file), before duplicates collapse.
+    /// Number of members listed (entries of Groups or lines of the list), duplicates included.
     pub listed: u64,
-    /// xxh3 (128 bit) of the membership file, if one was read.
+    /// XXH3-128 of the file of the Group or list, if one was read.
     pub file_hash: Option<u128>,
-    /// A name of the scope of the Group's writer, if it has one.
+    /// Name of the scope of the Group's writer, if it has one: equal names only for equal scopes.
     pub writer: Option<String>,
-    /// What did not resolve.
+    /// Warnings about members that did not resolve, and notes on the Groups read.
     pub messages: IssueLog,
 }
 
@@ -37,7 +38,8 @@ impl Cohort {
     /// Resolves the request's population in a snapshot.
     ///
     /// # Errors
-    /// [`ExportError::Request`] when the Group or file cannot stand for a set of patients; store errors.
+    /// [`ExportError::Request`] if the Group or file is missing, unreadable or does not define a set of patients; index
+    /// and store errors if the store cannot be read.
     pub fn resolve(snapshot: &Snapshot, request: &ExportRequest) -> Result<Cohort, ExportError> {
         let ours = our_bases(snapshot, &request.fhir_bases);
         let mut eligible = None;
@@ -61,7 +63,7 @@ impl Cohort {
             Population::GroupFile(path) => {
                 let (id, hash) = resolver.add_group_file(path)?;
                 file_hash = Some(hash);
-                // Its namesake in the store is the Group asked for, should `_type` name Group.
+                // The Group of the same id in the store is the Group row to export, should `_type` name Group.
                 let named = id.filter(|id| !request.absent_groups.contains(id.as_str()));
                 let row = match named.map(|id| resolver.find_group(id.as_str())) {
                     Some(Ok(row)) => Some(row),
@@ -88,8 +90,8 @@ impl Cohort {
     }
 }
 
-/// The patients that a Group may name whose writer is bound to Groups, and a name of that scope that two scopes share
-/// only if they are equal. A Group of the scope that is not there, or cannot stand for patients, adds nobody.
+/// The patients that a Group may list if its writer is bound to Groups (`None` for all), and a name of that scope that
+/// two scopes share only if they are equal. A Group of the scope that is missing or unusable adds no patient.
 fn eligible_patients(
     snapshot: &Snapshot,
     request: &ExportRequest,

@@ -1,7 +1,8 @@
-//! Which deletions an export with `_since` lists (DELETED-01…07).
+//! Deletions that an export with `_since` lists (DELETED-01…07).
 //!
-//! A resource is listed when it has no current version at T and one of the DELETE entries behind its last version
-//! lies in the window, or came late. Owners are those of the version that the deletion ended (DELETED-05).
+//! A resource is listed if it has no current version at T and a DELETE entry after its last version lies in the window,
+//! or arrived late. Its owners are those of the version that the deletion ended (DELETED-05). This module selects;
+//! `write/deleted_bundle.rs` writes the Bundles.
 
 use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
@@ -16,40 +17,42 @@ use crate::request::{ExportRequest, LateArrivals, Population};
 use crate::select::classifier::{Horizon, RowClassifier};
 use crate::select::cohort::Cohort;
 
-/// The deletions of an export.
+/// The deletions of an export, and counts for its messages.
 #[derive(Default)]
 pub struct Deletions {
-    /// Resources deleted, in the order of type names, then of their DELETE entries in the store; each once.
+    /// Deleted resources, each once, by type and then by the order of their DELETE entries in the store; empty without
+    /// `_since`.
     pub listed: Vec<(ResourceType, Id)>,
-    /// DELETE entries of resources that the store never held: whose they were is not known (reading 9).
+    /// DELETE entries in the window of resources that the store never held, so that their owners are unknown (reading
+    /// 9).
     pub unknown: u64,
-    /// DELETE entries visible in the snapshot, of any kind.
+    /// All DELETE entries in the snapshot.
     pub entries: u64,
-    /// DELETE entries without an instant: they end nothing.
+    /// DELETE entries without an instant, which delete nothing.
     pub undated: u64,
 }
 
 impl Deletions {
-    /// Goes through the DELETE entries of the snapshot.
+    /// Selects the deletions of a request from the DELETE entries of the snapshot.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub fn new(snapshot: &Snapshot, cohort: &Cohort, request: &ExportRequest) -> Result<Deletions, CorruptIndex> {
-        let filter = RowClassifier::new(snapshot, cohort, request);
+        let classifier = RowClassifier::new(snapshot, cohort, request);
         let index = snapshot.index();
         let instant = snapshot.as_of().as_ref();
         let mut deletions = Deletions::default();
         let mut found: Vec<((ResourceType, usize), Id)> = Vec::new();
-        let remembering: Vec<usize> =
+        let segments_with_priors: Vec<usize> =
             snapshot.segments().filter(|segment_id| index.segments()[*segment_id].head().left > 0).collect();
         for segment_id in snapshot.segments() {
             let segment = &index.segments()[segment_id];
-            let head = segment.head();
-            deletions.entries += head.tombstones;
-            deletions.undated += head.tombstones_undated;
-            let late = filter.is_late(segment_id);
+            let header = segment.head();
+            deletions.entries += header.tombstones;
+            deletions.undated += header.tombstones_undated;
+            let is_late = classifier.is_late(segment_id);
             let Some(since) = &request.since else { continue };
-            if head.tombstones == 0 || !late && head.tombstone_updated_max() < since.ticks {
+            if header.tombstones == 0 || !is_late && header.tombstone_updated_max() < since.ticks {
                 continue;
             }
             let needed = [Column::TombType, Column::TombId, Column::TombBase, Column::TombUpdated];
@@ -62,54 +65,57 @@ impl Deletions {
                     continue;
                 }
                 let (resource_type, id) = columns.tombstone_of(entry);
-                let in_window = filter.before_until(updated)
-                    && (filter.after_since(updated) || late && request.late == LateArrivals::Include);
-                if !filter.selects_type(resource_type) || !in_window {
+                let in_window = classifier.before_until(updated)
+                    && (classifier.after_since(updated) || is_late && request.late == LateArrivals::Include);
+                if !classifier.selects_type(resource_type) || !in_window {
                     continue;
                 }
                 let number = index.starts().tombstone[segment_id] + entry;
-                let left = match head.left {
+                let prior = match header.left {
                     0 => None,
                     _ => columns.prior_owner_of(entry),
                 };
-                let (of, left) = match left {
-                    Some(left) => (segment_id, Some(left)),
-                    None => match purged_by_pack(&filter, &remembering, (resource_type, &id))? {
-                        Some((of, left)) => (of, Some(left)),
+                // The entry's own prior owner, else one that another entry of the resource records.
+                let (prior_segment, prior) = match prior {
+                    Some(prior) => (segment_id, Some(prior)),
+                    None => match purged_by_pack(&classifier, &segments_with_priors, (resource_type, &id))? {
+                        Some((segment_id, prior)) => (segment_id, Some(prior)),
                         None => (segment_id, None),
                     },
                 };
-                let outlived = left.is_some_and(|left| InstantRef { ticks: left.updated, rest: &[] } >= updated);
-                if outlived || left.is_some_and(|left| left.followed) || !ends_version(snapshot, index.rows() + number)?
+                let outlived = prior.is_some_and(|prior| InstantRef { ticks: prior.updated, rest: &[] } >= updated);
+                if outlived
+                    || prior.is_some_and(|prior| prior.followed)
+                    || !ends_version(snapshot, index.rows() + number)?
                 {
                     continue;
                 }
-                let noted = index.global().word(Section::Ends, number)?;
-                let version = last_version(snapshot, index, noted as usize)?;
-                // A packed store remembers whose a version was that has left, unless a younger one is found.
+                let recorded = index.global().word(Section::Ends, number)?;
+                let version = last_version(snapshot, index, recorded as usize)?;
+                // The younger of the purged version and the last row decides the owners.
                 let ticks = match version {
                     Some((segment_id, row)) => Some(index.segments()[segment_id].row(row)?.last_updated[row]),
                     None => None,
                 };
-                let left = left.filter(|left| ticks.is_none_or(|ticks| ticks < left.updated));
-                let owned = match (left, version) {
-                    (Some(left), _) => filter.owned_prior_version(of, &left)?,
+                let prior = prior.filter(|prior| ticks.is_none_or(|ticks| ticks < prior.updated));
+                let is_in_cohort = match (prior, version) {
+                    (Some(prior), _) => classifier.owned_prior_version(prior_segment, &prior)?,
                     (None, None) if request.population == Population::System => true,
                     (None, None) => {
                         deletions.unknown += 1;
                         false
                     }
-                    (None, Some((segment_id, row))) => filter.in_cohort(segment_id, row, instant, Horizon::All)?,
+                    (None, Some((segment_id, row))) => classifier.in_cohort(segment_id, row, instant, Horizon::All)?,
                 };
-                if owned {
+                if is_in_cohort {
                     found.push(((resource_type, number), id));
                 }
             }
         }
         found.sort_unstable();
-        let mut seen = std::collections::HashSet::new();
+        let mut listed = std::collections::HashSet::new();
         for ((resource_type, _), id) in found {
-            if seen.insert((resource_type, id)) {
+            if listed.insert((resource_type, id)) {
                 deletions.listed.push((resource_type, id));
             }
         }
@@ -117,17 +123,17 @@ impl Deletions {
     }
 }
 
-/// What another DELETE entry of the same resource remembers of its last version, where that has left a packed store: the
-/// segment of that entry, and the youngest version there is. Segments that `remember` anything are few.
+/// The youngest version of a resource purged from a packed store that any DELETE entry of it records, with the segment
+/// of that entry; `None` if no entry records one. Searches only the segments that record prior owners, which are few.
 fn purged_by_pack<'a>(
-    filter: &RowClassifier<'a>,
-    remember: &[usize],
+    classifier: &RowClassifier<'a>,
+    segments_with_priors: &[usize],
     (resource_type, id): (ResourceType, &Id),
 ) -> Result<Option<(usize, PriorOwner<'a>)>, CorruptIndex> {
-    let index = filter.snapshot.index();
+    let index = classifier.snapshot.index();
     let hash = entity_hash(resource_type, id.as_bytes());
     let mut found: Option<(usize, PriorOwner<'a>)> = None;
-    for segment_id in remember {
+    for segment_id in segments_with_priors {
         let segment = &index.segments()[*segment_id];
         for reference in
             segment.based_name_of(hash)?.iter().filter(|reference| *reference & kind::MASK == kind::TOMBSTONE)
@@ -135,23 +141,25 @@ fn purged_by_pack<'a>(
             let entry = (reference & !kind::MASK) as usize;
             let columns = segment.tombstone(entry)?;
             let base = index.base_number(*segment_id, columns.tomb_base[entry] & BASE_BITS);
-            if columns.tombstone_of(entry) != (resource_type, *id) || !filter.cohort.ours[base as usize] {
+            if columns.tombstone_of(entry) != (resource_type, *id) || !classifier.cohort.ours[base as usize] {
                 continue;
             }
-            let left = segment.verify_columns(&[Column::TombLeft])?.prior_owner_of(entry).filter(|left| {
-                !left.followed && InstantRef { ticks: left.updated, rest: &[] } <= filter.snapshot.as_of().as_ref()
+            let prior = segment.verify_columns(&[Column::TombLeft])?.prior_owner_of(entry).filter(|prior| {
+                !prior.followed
+                    && InstantRef { ticks: prior.updated, rest: &[] } <= classifier.snapshot.as_of().as_ref()
             });
-            if let Some(left) = left
-                && found.is_none_or(|(_, known)| known.updated < left.updated)
+            if let Some(prior) = prior
+                && found.is_none_or(|(_, known)| known.updated < prior.updated)
             {
-                found = Some((*segment_id, left));
+                found = Some((*segment_id, prior));
             }
         }
     }
     Ok(found)
 }
 
-/// Whether no version follows a record at or before T, so that the resource is gone at T.
+/// Whether no visible version at or before T follows a record (rows first, then DELETE entries), so that the resource
+/// has no current version at T.
 fn ends_version(snapshot: &Snapshot, record: usize) -> Result<bool, CorruptIndex> {
     let index = snapshot.index();
     let instant = snapshot.as_of().as_ref();
@@ -171,26 +179,27 @@ fn ends_version(snapshot: &Snapshot, record: usize) -> Result<bool, CorruptIndex
     Ok(true)
 }
 
-/// The last visible version before a DELETE entry. Usually the one that the merge noted; when that one is not part of
-/// the snapshot, an older one is sought.
-fn last_version(snapshot: &Snapshot, index: &Index, noted: usize) -> Result<Option<(usize, usize)>, CorruptIndex> {
-    let Some(noted) = noted.checked_sub(1) else { return Ok(None) };
-    let (segment, row) = index.locate(noted);
+/// The last visible version (segment, row) before a DELETE entry; `None` if there is none. Usually the row that the
+/// global index records (`recorded`, from 1; 0 for none); if its segment is not in the snapshot, the youngest older
+/// one.
+fn last_version(snapshot: &Snapshot, index: &Index, recorded: usize) -> Result<Option<(usize, usize)>, CorruptIndex> {
+    let Some(recorded) = recorded.checked_sub(1) else { return Ok(None) };
+    let (segment, row) = index.locate(recorded);
     if snapshot.sees_segment(segment) {
         return Ok(Some((segment, row)));
     }
     let columns = index.segments()[segment].row(row)?;
     let (resource_type, id) = (columns.type_of(row), index.segments()[segment].row_id(row)?);
-    let noted_updated = columns.updated_of(row);
+    let recorded_updated = columns.updated_of(row);
     let mut best = None;
     for (segment, row) in crate::group::lookup::group_rows_of(snapshot, resource_type, &id)? {
         let columns = index.segments()[segment].verify_columns(&[Column::VersionId, Column::Heap])?;
-        if columns.updated_of(row) <= noted_updated {
+        if columns.updated_of(row) <= recorded_updated {
             let key = (columns.updated_of(row), columns.version_of(row), index.starts().row[segment] + row);
             if best.as_ref().is_none_or(|(known, _)| *known < key) {
                 best = Some((key, (segment, row)));
             }
         }
     }
-    Ok(best.map(|(_, place)| place))
+    Ok(best.map(|(_, address)| address))
 }

@@ -1,4 +1,7 @@
-//! The ledger of an export: every line of the store in exactly one class (reading 10), for a segment and for the whole.
+//! The ledger of an export: every input line counted in exactly one class (reading 10).
+//!
+//! [`SegmentSelection`] is the result of selecting in one segment: rows, ledger and counts for messages. This module
+//! counts; `classifier` and the access paths decide the classes.
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -6,7 +9,7 @@ use serde::Serialize;
 use crate::index::segment::layout::SegmentHeader;
 use crate::select::row_set::RowSet;
 
-/// The class of a row in the ledger: the first that fits it (reading 10).
+/// The class of a row in the ledger: the first of these, in this order, that applies to it (reading 10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub(crate) enum RowClass {
@@ -19,7 +22,8 @@ pub(crate) enum RowClass {
     Exported,
 }
 
-/// Every input line under the first class that fits it; the sum is the lines of the snapshot (reading 10).
+/// Numbers of input lines by the first class that applies to each; the classes add up to `lines`, the lines of the
+/// snapshot (reading 10).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
@@ -38,7 +42,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Adds another ledger's counts.
+    /// Adds the counts of another ledger, class by class.
     pub fn add(&mut self, other: &Ledger) {
         self.lines += other.lines;
         self.blank += other.blank;
@@ -53,7 +57,7 @@ impl Ledger {
         self.exported += other.exported;
     }
 
-    /// Whether the classes add up to the lines.
+    /// Whether the classes add up to `lines`.
     pub fn balances(&self) -> bool {
         let sum = self.blank
             + self.faulty
@@ -69,41 +73,41 @@ impl Ledger {
     }
 }
 
-/// What a part of the store contributes.
+/// Result of selecting in one segment, or in the whole store when postings are scanned.
 #[derive(Default)]
 pub(crate) struct SegmentSelection {
-    /// Rows taken.
+    /// Exported rows of the segment; empty when postings are scanned, which return rows apart.
     pub rows: RowSet,
-    /// Patients that have a current Patient row.
+    /// Patients (numbers in the dictionary) that have a current Patient row here.
     pub present: Vec<u32>,
-    /// Classes of the lines.
+    /// Classes of the lines of the segment.
     pub ledger: Ledger,
-    /// See [`Noticed::undated`].
+    /// As [`SelectionStats::undated`](crate::select::selection::SelectionStats::undated).
     pub undated: u64,
-    /// See [`Noticed::illegal_updated`].
+    /// As [`SelectionStats::illegal_updated`](crate::select::selection::SelectionStats::illegal_updated).
     pub illegal_updated: u64,
-    /// See [`Noticed::late`].
+    /// As [`SelectionStats::late`](crate::select::selection::SelectionStats::late).
     pub late: u64,
 }
 
 impl SegmentSelection {
-    /// What the header of a segment says.
-    pub(crate) fn of_header(head: &SegmentHeader) -> SegmentSelection {
+    /// A selection with the line counts of a segment's header and no row.
+    pub(crate) fn of_header(header: &SegmentHeader) -> SegmentSelection {
         let mut part = SegmentSelection::default();
-        part.add_header(head);
+        part.add_header(header);
         part
     }
 
-    /// Adds what the header of a segment says.
-    pub(crate) fn add_header(&mut self, head: &SegmentHeader) {
-        self.ledger.lines += head.lines;
-        self.ledger.blank += head.blank;
-        self.ledger.faulty += head.faulty;
-        self.ledger.tombstone += head.tombstone_lines;
-        self.illegal_updated += head.illegal_updated;
+    /// Adds the line counts of a segment's header: total, blank, faulty and tombstone lines, illegal lastUpdated.
+    pub(crate) fn add_header(&mut self, header: &SegmentHeader) {
+        self.ledger.lines += header.lines;
+        self.ledger.blank += header.blank;
+        self.ledger.faulty += header.faulty;
+        self.ledger.tombstone += header.tombstone_lines;
+        self.illegal_updated += header.illegal_updated;
     }
 
-    /// Counts a row under its class.
+    /// Counts one row in the ledger.
     pub(crate) fn count_row(&mut self, class: RowClass) {
         let ledger = &mut self.ledger;
         *match class {

@@ -1,15 +1,17 @@
-//! Members become patients: references, identifiers, lists and nested Groups, each resolved to the dictionary's patients.
+//! Resolves the members of Groups and patient lists, by reference or identifier, to patients of the dictionary.
 //!
-//! What does not resolve is a message that names what lists it. A Group is read as it streams by; of its members only
-//! those are held that are Groups or known by an identifier.
+//! A member that does not resolve is a warning that names the Group or line that lists it. A Group is streamed; of its
+//! members only nested Groups and members named by identifier are held.
 
+use crate::casts::to_u32;
 use crate::error::{CorruptIndex, ExportError, IndexError, RequestError, RequestProblem};
+use crate::fhir::base_url::BaseUrls;
 use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::group::identifiers::IdentifierReader;
 use crate::group::lookup::{
-    FoundGroup, MembershipRule, UnusableGroup, check_usable, find_group, is_our_base, read_group, similar_groups,
+    FoundGroup, MembershipRule, UnusableGroup, check_usable, find_group, read_group, similar_groups,
 };
 use crate::group::reader::{GroupHead, GroupMember, GroupReader};
 use crate::hash::Hasher128;
@@ -27,40 +29,44 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-/// What members came to.
+/// The result of resolving all members.
 pub(crate) struct ResolvedMembers {
-    /// The patients, by every name that is ours.
+    /// The patients, under every base that is ours.
     pub patients: Bitmap,
-    /// One of the names of each.
+    /// One of the patients for each member, under the relative base if it is there.
     pub members: Bitmap,
-    /// Members listed, before duplicates collapse.
+    /// Number of members listed, duplicates included.
     pub listed: u64,
-    /// What did not resolve.
+    /// Warnings about members that did not resolve, and notes on the Groups read.
     pub messages: IssueLog,
 }
 
-/// Resolves members one by one.
+/// Collects the patients of a cohort, member by member; [`finish`](Self::finish) returns them.
 pub(crate) struct MemberResolver<'a> {
     snapshot: &'a Snapshot,
     request: &'a ExportRequest,
+    /// Whether each reference base of the index is ours.
     ours: &'a [bool],
+    /// Numbers of the bases that are ours, the relative one first.
     our_bases: Vec<u32>,
-    /// Patients that may be members; all if `None`.
+    /// Patients that the Group's writer may list; all if `None`.
     eligible: Option<Bitmap>,
     patients: Bitmap,
     members: Bitmap,
-    /// Members by identifier (system, value), and the first place that lists each.
+    /// Members by identifier (system, value), with the first place that lists each.
     identifiers: HashMap<(String, String), usize>,
     groups: GroupQueue,
-    /// What lists members, by number.
+    /// What lists members; a `place` is an index here.
     places: Vec<IssuePlace>,
     listed: u64,
     messages: IssueLog,
-    damaged: Option<CorruptIndex>,
+    /// A corrupt page found in a callback that cannot return an error.
+    corrupt: Option<CorruptIndex>,
 }
 
 impl<'a> MemberResolver<'a> {
-    /// A resolver of nobody yet. `ours` says of each base of the index whether it is ours.
+    /// A resolver without members. `ours` says of each base of the index whether it is ours; `eligible` limits the
+    /// patients that may be members.
     pub(crate) fn new(
         snapshot: &'a Snapshot,
         request: &'a ExportRequest,
@@ -72,7 +78,7 @@ impl<'a> MemberResolver<'a> {
             snapshot,
             request,
             ours,
-            our_bases: (0..ours.len() as u32).filter(|base| ours[*base as usize]).collect(),
+            our_bases: (0..to_u32(ours.len())).filter(|base| ours[*base as usize]).collect(),
             eligible,
             patients: Bitmap::new(index.patients()),
             members: Bitmap::new(index.patients()),
@@ -81,23 +87,23 @@ impl<'a> MemberResolver<'a> {
             places: Vec::new(),
             listed: 0,
             messages: IssueLog::default(),
-            damaged: None,
+            corrupt: None,
         }
     }
 
-    /// The answer.
+    /// The patients of all members added.
     ///
     /// # Errors
-    /// [`Damaged`] when the index was found to be on the way.
+    /// [`CorruptIndex`] if a page read by any member failed its checksum.
     pub(crate) fn finish(self) -> Result<ResolvedMembers, CorruptIndex> {
-        let MemberResolver { patients, members, listed, messages, damaged, .. } = self;
-        damaged.map_or(Ok(ResolvedMembers { patients, members, listed, messages }), Err)
+        let MemberResolver { patients, members, listed, messages, corrupt, .. } = self;
+        corrupt.map_or(Ok(ResolvedMembers { patients, members, listed, messages }), Err)
     }
 
-    /// Patient level: everybody that a reference of ours or a Patient row names.
+    /// Adds every patient that a Patient row, or a reference under a base of ours, names (Patient level).
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub(crate) fn add_everyone(&mut self) -> Result<(), CorruptIndex> {
         let index = self.snapshot.index();
         let bases = index.global().verified_words(Section::PatientBase, 0..index.patients())?;
@@ -109,34 +115,35 @@ impl<'a> MemberResolver<'a> {
         Ok(())
     }
 
-    /// The dictionary's patients of an id under our bases, the relative one first, as far as they are eligible.
+    /// The eligible patients of an id under the bases that are ours, the relative base first.
     fn known_patient(&mut self, id: &Id) -> Vec<usize> {
         let index = self.snapshot.index();
         let mut found = Vec::new();
         for base in &self.our_bases {
             match index.patient(*base, id) {
                 Ok(patient) => found.extend(patient.map(|patient| patient as usize)),
-                // Told when the cohort is resolved: the callbacks in between know no errors.
-                Err(damaged) => self.damaged = Some(damaged),
+                // Returned by `finish`: the callbacks in between cannot return errors.
+                Err(corrupt) => self.corrupt = Some(corrupt),
             }
         }
         found.retain(|patient| self.eligible.as_ref().is_none_or(|eligible| eligible.contains(*patient)));
         found
     }
 
+    /// Adds the patient of an id, or a warning if there is none.
     fn add_patient(&mut self, id: &Id, place: usize) {
         let found = self.known_patient(id);
         match found.first() {
             Some(first) => self.members.insert(*first),
             None => {
-                // One sentence for a patient that is not there and one that the Group's writer may not name: which of
-                // the two it is would tell that writer who is a patient.
+                // One text for a patient that is missing and one that the Group's writer may not list: different texts
+                // would disclose to that writer which ids are patients.
                 let why = match self.eligible {
                     None => "which the store does not hold",
                     Some(_) => "which is in no Group that this Group's writer was given, or not in the store",
                 };
                 let text = format!("lists Patient/{id}, {why}: nothing was exported for it");
-                return self.warn_once("member-not-found", place, Issue::warning(IssueCode::NotFound, text));
+                return self.warn_at("member-not-found", place, Issue::warning(IssueCode::NotFound, text));
             }
         };
         found.into_iter().for_each(|patient| {
@@ -144,33 +151,36 @@ impl<'a> MemberResolver<'a> {
         });
     }
 
-    fn warn_once(&mut self, cause: &'static str, place: usize, message: Issue) {
+    /// Adds a warning about a place to the log, which keeps the first few of each cause and counts the rest.
+    fn warn_at(&mut self, cause: &'static str, place: usize, message: Issue) {
         self.messages.push(cause, message.at(self.places[place].clone()));
     }
 
-    /// A reference of a member or of a line of a list; `depth` is that of the Group that lists it.
+    /// Adds the patient or nested Group that a reference names, or a warning; `depth` is that of the Group that lists
+    /// it.
     fn add_reference(&mut self, text: &str, depth: usize, place: usize) {
         let Some(reference) = Reference::parse(text) else {
             let text = "has a member whose reference is in no form that names a resource of this store";
-            return self.warn_once("member-malformed", place, Issue::warning(IssueCode::Invalid, text));
+            return self.warn_at("member-malformed", place, Issue::warning(IssueCode::Invalid, text));
         };
         let base = reference.base;
-        if !is_our_base(base, &self.request.fhir_bases) {
+        if !BaseUrls::new(&self.request.fhir_bases).contains(base) {
             let text = format!("lists a member under the base {base}, which is not ours: nothing was exported for it");
             let message = Issue::warning(IssueCode::NotFound, text).advise(Advice::NameBase(base.to_string()));
-            return self.warn_once("member-foreign", place, message);
+            return self.warn_at("member-foreign", place, message);
         }
         match reference.resource_type {
             ResourceType::PATIENT => self.add_patient(&reference.id, place),
             ResourceType::GROUP => self.add_nested(reference.id, depth + 1, place),
             other => {
                 let text = format!("lists {other}/{}, which is no Patient", reference.id);
-                self.warn_once("member-type", place, Issue::warning(IssueCode::NotSupported, text));
+                self.warn_at("member-type", place, Issue::warning(IssueCode::NotSupported, text));
             }
         }
     }
 
-    /// A Group that another one lists. Only the Group asked for has a writer; those of the store are everybody's.
+    /// Queues a nested Group, or warns that it is not followed. The writer's scope limits only what the requested Group
+    /// lists (`depth` 1); Groups of the store have no writer.
     fn add_nested(&mut self, id: Id, depth: usize, listed_by: usize) {
         let scope = self.request.writer.as_ref().filter(|_| depth == 1);
         match scope {
@@ -178,15 +188,17 @@ impl<'a> MemberResolver<'a> {
                 let text = format!(
                     "lists Group/{id}, which was not followed because who wrote this version is not recorded; write the Group again"
                 );
-                self.warn_once("group-writer-unknown", listed_by, Issue::warning(IssueCode::NotSupported, text));
+                self.warn_at("group-writer-unknown", listed_by, Issue::warning(IssueCode::NotSupported, text));
             }
             Some(WriterScope { groups: Some(groups), .. }) if groups.iter().all(|known| known != id.as_str()) => {
-                self.warn_once("group-not-found", listed_by, absent_group(&format!("Group/{id}")));
+                self.warn_at("group-not-found", listed_by, absent_group(&format!("Group/{id}")));
             }
             _ => self.groups.push(NestedGroup { id, depth, listed_by }),
         }
     }
 
+    /// Adds a member of a Group: its reference, else its identifier, else a warning. Inactive members are skipped if
+    /// members must be active.
     fn add_member(&mut self, member: &GroupMember<'_>, depth: usize, place: usize) {
         self.listed += 1;
         if self.request.members == MembershipRule::Active && !is_active(member, self.snapshot.as_of()) {
@@ -199,23 +211,25 @@ impl<'a> MemberResolver<'a> {
         } else {
             let text =
                 format!("has a member, number {} of all, with neither a reference nor an identifier", self.listed);
-            self.warn_once("member-empty", place, Issue::warning(IssueCode::Invalid, text));
+            self.warn_at("member-empty", place, Issue::warning(IssueCode::Invalid, text));
         }
     }
 
-    fn place_of_group(&mut self, place: IssuePlace) -> usize {
+    /// Registers what lists members, and returns its index in `places`.
+    fn register_place(&mut self, place: IssuePlace) -> usize {
         self.places.push(place);
         self.places.len() - 1
     }
 
-    /// The Group asked for, in the store.
+    /// Adds the members of the requested Group, a row of the store (segment, row).
     ///
     /// # Errors
-    /// [`ExportError::Request`] when it cannot stand for a set of patients; store errors.
+    /// [`ExportError::Request`] if its text is faulty or it does not define a set of patients; index and store errors
+    /// if the row cannot be read.
     pub(crate) fn add_group_of_store(&mut self, row: (usize, usize), id: &str) -> Result<(), ExportError> {
         let index = self.snapshot.index();
         Id::parse(id.as_bytes()).into_iter().for_each(|id| self.groups.exclude_patient(id));
-        let place = self.place_of_group(IssuePlace::Group(id.to_string()));
+        let place = self.register_place(IssuePlace::Group(id.to_string()));
         let snapshot = self.snapshot;
         let read = read_group(snapshot, row, &mut |member| self.add_member(member, 0, place))?;
         let head = read.map_err(|fault| {
@@ -228,10 +242,11 @@ impl<'a> MemberResolver<'a> {
         Ok(())
     }
 
-    /// The Group asked for, in a file. Its id, if it has one, and a hash of the file.
+    /// Adds the members of the requested Group in a file. Returns its id, if it has one, and the XXH3-128 of the file.
     ///
     /// # Errors
-    /// [`ExportError::Request`] when it cannot be read, or cannot stand for a set of patients.
+    /// [`ExportError::Request`] if the file cannot be read, is no Group, or the Group does not define a set of
+    /// patients.
     pub(crate) fn add_group_file(&mut self, path: &Path) -> Result<(Option<Id>, u128), ExportError> {
         let problem = |what: String| {
             RequestError::one(RequestProblem::of(Parameter::Group, format!("{}: {what}", path.display())))
@@ -240,7 +255,7 @@ impl<'a> MemberResolver<'a> {
         let mut file = File::open(path).map_err(unreadable)?;
         let mut hash = Hasher128::new();
         let mut lines = LineCounter::default();
-        let place = self.place_of_group(IssuePlace::GroupFile);
+        let place = self.register_place(IssuePlace::GroupFile);
         let outcome = {
             let mut on_member = |member: &GroupMember<'_>| self.add_member(member, 0, place);
             let mut reader = GroupReader::new(Kernel::detect(), &mut on_member);
@@ -263,7 +278,7 @@ impl<'a> MemberResolver<'a> {
             .map_err(|fault| problem(format!("line {}, byte {}: {}", lines.line_of(fault.at), fault.at, fault.kind)))?;
         self.check_head(&head, &path.display().to_string())?;
         if let Some(id) = head.id {
-            // Known only now that all of it was read.
+            // The id may come last, after messages that name the file.
             let named = IssuePlace::Group(id.to_string());
             self.messages.replace_place(&IssuePlace::GroupFile, &named);
             self.places[place] = named;
@@ -273,7 +288,10 @@ impl<'a> MemberResolver<'a> {
         Ok((head.id, hash.digest()))
     }
 
-    /// Whether a Group can stand for a set of patients (GROUP-09, GROUP-10, readings 5, 9 and 22).
+    /// Checks that a Group defines a set of patients (GROUP-09, GROUP-10, readings 5, 9 and 22).
+    ///
+    /// # Errors
+    /// Every reason why it does not.
     fn check_head(&self, head: &GroupHead, name: &str) -> Result<(), RequestError> {
         let problem = |of: &UnusableGroup| {
             let problem = RequestProblem::of(Parameter::Group, format!("{name} {of}"));
@@ -283,17 +301,18 @@ impl<'a> MemberResolver<'a> {
         if problems.is_empty() { Ok(()) } else { Err(RequestError { problems }) }
     }
 
+    /// Warns if a Group with `active` false is exported because members are taken as listed.
     fn note_inactive(&mut self, head: &GroupHead, place: usize) {
         if head.active == Some(false) && self.request.members == MembershipRule::Listed {
             let text = "has active false; it was exported because members are taken as listed";
-            self.warn_once("group-inactive", place, Issue::warning(IssueCode::Processing, text));
+            self.warn_at("group-inactive", place, Issue::warning(IssueCode::Processing, text));
         }
     }
 
-    /// The current version of the Group asked for, at T.
+    /// The row (segment, row) of the current version at T of the requested Group.
     ///
     /// # Errors
-    /// [`ExportError::Request`] when there is none, with ids that may have been meant.
+    /// [`ExportError::Request`] if there is none, with similar ids; index errors.
     pub(crate) fn find_group(&self, id: &str) -> Result<(usize, usize), ExportError> {
         let Some(wanted) = Id::parse(id.as_bytes()) else {
             let text = format!("{id:?} is no legal id (1 to 64 letters, digits, '-' and '.')");
@@ -314,21 +333,22 @@ impl<'a> MemberResolver<'a> {
         Err(RequestError::one(RequestProblem::of(Parameter::Group, format!("Group/{id} {why}; {near}"))).into())
     }
 
-    /// The Groups that Groups list. Each is read twice: it counts only if the whole of it can stand for patients, and
-    /// its members, of which there may be a million, are not held until that is known.
+    /// Adds the members of all nested Groups, breadth first. Each Group is read twice: it counts only if all of it is
+    /// valid and defines a set of patients, and its members, of which there may be a million, are not held until that
+    /// is known.
     ///
     /// # Errors
-    /// [`ExportError::Request`] when one has a modifier, because nobody can tell then who is left (reading 22); store
-    /// errors. One that is missing, unreadable, too deep or unusable is a warning.
+    /// [`ExportError::Request`] if one has a modifier, because its members are unknown then (reading 22); index and
+    /// store errors. A Group that is missing, unreadable, too deep or unusable for another reason is a warning.
     pub(crate) fn add_nested_groups(&mut self) -> Result<(), ExportError> {
         while let Some(NestedGroup { id, depth, listed_by }) = self.groups.pop() {
-            // A reader that may not see every Group is not told what those that it may not see are called, or list: it
-            // knows the Groups that its own one lists.
+            // A client bound to Groups must not learn ids or members of Groups that it may not see. It knows the ids
+            // that the requested Group lists (depth 1).
             let is_hidden = self.request.audience == Audience::BoundClient;
             let name = if is_hidden && depth > 1 { "a Group".to_string() } else { format!("Group/{id}") };
             if depth > GROUP_DEPTH_MAX {
                 let text = format!("lists {name} more than {GROUP_DEPTH_MAX} Groups deep; it was not followed");
-                self.warn_once("group-depth", listed_by, Issue::warning(IssueCode::NotSupported, text));
+                self.warn_at("group-depth", listed_by, Issue::warning(IssueCode::NotSupported, text));
                 continue;
             }
             let found = match self.request.absent_groups.contains(id.as_str()) {
@@ -336,7 +356,7 @@ impl<'a> MemberResolver<'a> {
                 false => find_group(self.snapshot, &id, self.ours)?,
             };
             let FoundGroup::Current(segment, row) = found else {
-                self.warn_once("group-not-found", listed_by, absent_group(&name));
+                self.warn_at("group-not-found", listed_by, absent_group(&name));
                 continue;
             };
             let snapshot = self.snapshot;
@@ -344,7 +364,7 @@ impl<'a> MemberResolver<'a> {
                 Ok(head) => head,
                 Err(fault) => {
                     let text = format!("lists {name}, which cannot be read: byte {}: {}", fault.at, fault.kind);
-                    self.warn_once("group-unreadable", listed_by, Issue::warning(IssueCode::Structure, text));
+                    self.warn_at("group-unreadable", listed_by, Issue::warning(IssueCode::Structure, text));
                     continue;
                 }
             };
@@ -363,7 +383,7 @@ impl<'a> MemberResolver<'a> {
             if !unusable.is_empty() {
                 let why: Vec<String> = unusable.iter().map(UnusableGroup::to_string).collect();
                 let text = format!("lists {name}, which was passed over: it {}", why.join("; it "));
-                self.warn_once("group-unusable", listed_by, Issue::warning(IssueCode::NotSupported, text));
+                self.warn_at("group-unusable", listed_by, Issue::warning(IssueCode::NotSupported, text));
                 continue;
             }
             let place = match (is_hidden, self.places.first()) {
@@ -371,21 +391,23 @@ impl<'a> MemberResolver<'a> {
                 (true, _) => IssuePlace::GroupFile,
                 (false, _) => IssuePlace::Group(id.to_string()),
             };
-            let place = self.place_of_group(place);
+            let place = self.register_place(place);
             self.note_inactive(&head, place);
-            // The same bytes gave a Group a moment ago.
-            let again = read_group(snapshot, (segment, row), &mut |member| self.add_member(member, depth, place))?;
-            if again.is_err() {
+            // The same bytes were a valid Group a moment ago.
+            let second_read =
+                read_group(snapshot, (segment, row), &mut |member| self.add_member(member, depth, place))?;
+            if second_read.is_err() {
                 return Err(rewritten_error(snapshot, segment)?);
             }
         }
         Ok(())
     }
 
-    /// A file with one id or reference a line. Its hash.
+    /// Adds the patients of a list, a file with one id or reference in each line. Returns the XXH3-128 of the file.
     ///
     /// # Errors
-    /// [`ExportError::Request`] when it cannot be read, or a line names no patient.
+    /// [`ExportError::Request`] if the file cannot be read, a line is neither a patient id nor a reference to a
+    /// Patient, or the list is empty and the request does not allow that.
     pub(crate) fn add_list(&mut self, path: &Path) -> Result<u128, ExportError> {
         let problem = |what: String| {
             RequestError::one(RequestProblem::of(Parameter::Patients, format!("{}: {what}", path.display())))
@@ -397,7 +419,7 @@ impl<'a> MemberResolver<'a> {
         let mut wrong = Vec::new();
         loop {
             line.clear();
-            // No line of a list is longer than a reference may be; a longer one is cut there and reported.
+            // A line longer than any reference may be is cut here and reported.
             let limit = 2 * crate::limits::REFERENCE_BYTES_MAX as u64;
             let read = (&mut reader).take(limit).read_until(b'\n', &mut line);
             if read.map_err(|error| problem(format!("cannot be read: {error}")))? == 0 {
@@ -410,13 +432,13 @@ impl<'a> MemberResolver<'a> {
                 continue;
             }
             self.listed += 1;
-            // One place serves every line: what it stands for is copied into a message, and nothing is kept.
+            // One place serves every line in turn: a message copies it.
             self.places.clear();
-            let place = self.place_of_group(IssuePlace::PatientList(number));
+            let place = self.register_place(IssuePlace::PatientList(number));
             match (Id::parse(text), str::from_utf8(text).ok()) {
                 (Some(id), _) => self.add_patient(&id, place),
                 (None, Some(text)) if Reference::parse(text).is_some() => {
-                    // A list names patients; Groups are asked for with --group.
+                    // A list names patients; a Group is a population of its own.
                     match Reference::parse(text) {
                         Some(reference) if reference.resource_type == ResourceType::PATIENT => {
                             self.add_reference(text, 0, place)
@@ -445,16 +467,17 @@ impl<'a> MemberResolver<'a> {
         Ok(hash.digest())
     }
 
-    /// Identifier members: each must match exactly one current Patient (GROUP-02). Reads the Patient rows once.
+    /// Adds the patients of members named by identifier: each must match exactly one current Patient (GROUP-02), else
+    /// it is a warning. Streams every current Patient row once, if there is such a member.
     ///
     /// # Errors
-    /// Store errors.
+    /// If the index is corrupt, or a Patient row cannot be read or changed since it was indexed.
     pub(crate) fn add_identified(&mut self) -> Result<(), ExportError> {
         if self.identifiers.is_empty() {
             return Ok(());
         }
         let wanted = std::mem::take(&mut self.identifiers);
-        // The first match of each, and how many there are.
+        // The first match of each identifier, and the number of matches.
         let mut matches: HashMap<&(String, String), (Id, u64)> = HashMap::new();
         let index = self.snapshot.index();
         let as_of = self.snapshot.as_of().as_ref();
@@ -510,26 +533,29 @@ impl<'a> MemberResolver<'a> {
                 "lists a member by an identifier of system {:?} that matches {found} Patients, not one",
                 pair.0
             );
-            self.warn_once("member-identifier", *place, Issue::warning(IssueCode::NotFound, text));
+            self.warn_at("member-identifier", *place, Issue::warning(IssueCode::NotFound, text));
         }
         Ok(())
     }
 }
 
-/// The message about a Group that is not there, or not for the writer of the Group that lists it.
+/// The warning about a nested Group that is missing, or that the writer of the listing Group may not use.
 fn absent_group(name: &str) -> Issue {
     let text = format!("lists {name}, which the store does not hold, or not as it stands; it was not followed");
     Issue::warning(IssueCode::NotFound, text)
 }
 
-/// What is wrong when a row no longer reads as it did.
+/// The error for a row of a segment that was changed in place: it was valid when it was indexed, and no longer is.
+///
+/// # Errors
+/// If the segment's file cannot be opened.
 fn rewritten_error(snapshot: &Snapshot, segment: usize) -> Result<ExportError, ExportError> {
     let index = snapshot.index();
     let path = index.source(index.entry(segment).file)?.path().to_path_buf();
     Ok(IndexError::Changed { path, reason: "was rewritten in place".into() }.into())
 }
 
-/// Counts newlines as bytes pass, to turn a byte offset into a line number.
+/// Records offsets of newlines in a file read in pieces, to turn a byte offset into a line number.
 #[derive(Default)]
 struct LineCounter {
     position: u64,
@@ -537,6 +563,7 @@ struct LineCounter {
 }
 
 impl LineCounter {
+    /// Records the newlines of the next piece of the file.
     fn count(&mut self, piece: &[u8]) {
         // A message needs the line of one offset; a file of more lines than this is no hand-written Group.
         if self.newlines.len() < 1 << 20 {
@@ -545,6 +572,7 @@ impl LineCounter {
         self.position += piece.len() as u64;
     }
 
+    /// Line number, from 1, of a byte offset.
     fn line_of(&self, offset: u64) -> usize {
         self.newlines.partition_point(|position| *position < offset) + 1
     }

@@ -1,4 +1,10 @@
-//! Which rows an export takes: the request, the cohort it names, and the selection, which has two ways to one answer.
+//! Selection: the patients that a request names (`cohort`), and the rows that are exported (`selection`).
+//!
+//! `classifier` decides one row at a time and defines the correct answer; `postings_scan`, `column_scan` and
+//! `zone_map_scan` are faster access paths to the same answer. Nothing here writes output or reads rows of the store,
+//! but for Groups and, when Group members are named by identifiers, Patients.
+
+#![deny(clippy::cast_possible_truncation)]
 
 pub(crate) mod bitmap;
 pub(crate) mod classifier;

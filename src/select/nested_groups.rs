@@ -1,9 +1,10 @@
-//! Groups that Groups list: which are read, in which order, and what they must not say.
+//! Groups that are members of Groups: the queue in which they are read, and the search for modifiers among them.
 //!
-//! Breadth first, so that the order of members decides nothing: a Group is met first where it lies least deep, is read
-//! once, and a cycle ends by itself (GROUP-03).
+//! Breadth first, so that the order of members decides nothing: a Group is reached first at its least depth and is read
+//! once, so a cycle ends (GROUP-03). Members that are patients are resolved in `members`.
 
 use crate::error::ExportError;
+use crate::fhir::base_url::BaseUrls;
 use crate::fhir::id::Id;
 use crate::fhir::instant::{Instant, date_time_span};
 use crate::fhir::reference::Reference;
@@ -14,72 +15,75 @@ use crate::index::snapshot::Snapshot;
 use crate::limits::GROUP_DEPTH_MAX;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
-/// A Group that another one lists.
+/// A Group that another Group lists as a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NestedGroup {
-    /// Its id.
+    /// Id of the listed Group.
     pub id: Id,
-    /// Groups above it: 1 for one that is listed by the Group asked for.
+    /// Number of Groups above it: 1 if the requested Group lists it.
     pub depth: usize,
-    /// What lists it, as the caller numbers that.
+    /// The lister, as the caller numbers listers.
     pub listed_by: usize,
 }
 
-/// The Groups still to read.
+/// Queue of the nested Groups to read, breadth first, each once.
 #[derive(Debug, Default)]
 pub(crate) struct GroupQueue {
     waiting: VecDeque<NestedGroup>,
-    seen: HashSet<Id>,
+    /// Ids that were queued or excluded at any time.
+    known: HashSet<Id>,
 }
 
 impl GroupQueue {
-    /// Adds a Group unless it was there before.
+    /// Adds a Group unless its id was queued or excluded before.
     pub(crate) fn push(&mut self, group: NestedGroup) {
-        if self.seen.insert(group.id) {
+        if self.known.insert(group.id) {
             self.waiting.push_back(group);
         }
     }
 
-    /// The next Group: none is less deep.
+    /// Removes and returns the next Group; none that waits has a smaller depth.
     pub(crate) fn pop(&mut self) -> Option<NestedGroup> {
         self.waiting.pop_front()
     }
 
-    /// A Group that is read otherwise: it is not taken from here, before or after.
+    /// Excludes a Group that the caller reads itself: `pop` never returns it, queued before or after.
     pub(crate) fn exclude_patient(&mut self, id: Id) {
-        self.seen.insert(id);
+        self.known.insert(id);
         self.waiting.retain(|group| group.id != id);
     }
 }
 
-/// How Groups are followed, as far as that does not depend on patients.
+/// Rules by which nested Groups are followed, as far as they do not depend on patients.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GroupFollow<'a> {
-    /// Bases that are ours.
+    /// Bases under which absolute references are ours.
     pub fhir_bases: &'a [String],
-    /// Which members count.
+    /// Which members count: all, or active ones only.
     pub members: MembershipRule,
-    /// When.
+    /// The instant at which members must be active.
     pub at: &'a Instant,
-    /// Groups of the store that count as absent.
+    /// Ids of Groups of the store that count as absent.
     pub absent: &'a BTreeSet<String>,
 }
 
 impl GroupFollow<'_> {
-    /// The id of a Group that a member names, if it counts and names one that is ours.
+    /// The id of the Group that a member references; `None` if the member does not count, or references no Group of
+    /// ours.
     pub(crate) fn group_of(&self, member: &GroupMember<'_>) -> Option<Id> {
         let reference = Reference::parse(member.reference?)?;
         let counts = self.members == MembershipRule::Listed || is_active(member, self.at);
-        let ours = crate::group::lookup::is_our_base(reference.base, self.fhir_bases);
+        let ours = BaseUrls::new(self.fhir_bases).contains(reference.base);
         (counts && ours && reference.resource_type == ResourceType::GROUP).then_some(reference.id)
     }
 }
 
-/// A modifier of a Group that is reached from the Groups of a queue, if there is one: then nothing can be exported
-/// (reading 22). Members are passed by but for Groups; what cannot be found, read or followed is for the export to tell.
+/// The first modifier found in the Groups of a queue and those nested in them, with its Group's id: then nothing can be
+/// exported (reading 22). Only members that are Groups are followed; Groups that are missing, unreadable or unusable
+/// are skipped without a message, because the export reports them.
 ///
 /// # Errors
-/// When the store cannot be read.
+/// If the index is corrupt, or a Group's row cannot be read from the store.
 pub(crate) fn find_modifier(
     snapshot: &Snapshot,
     following: &GroupFollow<'_>,
@@ -106,12 +110,13 @@ pub(crate) fn find_modifier(
     Ok(None)
 }
 
-/// GROUP-04: neither inactive nor outside its period at T. A bound that is no date is taken as not given.
+/// Whether a member is active at an instant (GROUP-04): not `inactive`, and its period covers the instant. A bound that
+/// is no date counts as absent.
 pub(crate) fn is_active(member: &GroupMember<'_>, instant: &Instant) -> bool {
     let bound = |text: Option<&str>| text.and_then(|text| date_time_span(text.as_bytes()));
-    let begun = bound(member.period_start).is_none_or(|(first, _)| first <= *instant);
-    let over = bound(member.period_end).is_some_and(|(_, after)| after <= *instant);
-    !member.inactive && begun && !over
+    let has_begun = bound(member.period_start).is_none_or(|(first, _)| first <= *instant);
+    let is_over = bound(member.period_end).is_some_and(|(_, after)| after <= *instant);
+    !member.inactive && has_begun && !is_over
 }
 
 #[cfg(test)]

@@ -1,8 +1,12 @@
-//! Selection from the members' side: their rows by the postings, a look at each, and everything else by totals. The
-//! way for cohorts that are a small part of the store: what it costs follows the answer, not the store.
+//! Selection by the postings of a cohort's members: their rows are classified one by one, all other rows are counted by
+//! totals.
+//!
+//! The access path for cohorts that are a small part of the store: its cost grows with the answer, not with the store,
+//! unless the snapshot lacks segments or rows are dated after T; then the totals are counted segment by segment.
 
 use rayon::prelude::*;
 
+use crate::casts::{low_u32, to_u32};
 use crate::error::CorruptIndex;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::global::Section;
@@ -12,33 +16,37 @@ use crate::select::classifier::{CandidateSource, PROVENANCE_DEPTH_MAX, RowClassi
 use crate::select::ledger::{Ledger, RowClass, SegmentSelection};
 use crate::select::row_set::RowSet;
 
-/// A row: segment and number in it.
+/// Address of a candidate row: segment, and row in it.
 type PostingRow = (u32, u32);
 
-/// Selects: the rows of each segment that has any, and a part that speaks for the whole store.
+/// Selects the rows of a cohort: the exported rows of each segment that has any, and one selection with the ledger and
+/// counts of the whole snapshot, without rows.
 ///
 /// # Errors
-/// [`Damaged`] when the index is.
+/// [`CorruptIndex`] if a page that is read fails its checksum.
 pub(crate) fn select_by_postings(
-    filter: &RowClassifier<'_>,
+    classifier: &RowClassifier<'_>,
 ) -> Result<(Vec<(usize, RowSet)>, SegmentSelection), CorruptIndex> {
-    let index = filter.snapshot.index();
+    let index = classifier.snapshot.index();
+    // 1. Lines of the whole snapshot.
     let mut part = SegmentSelection::default();
-    for segment in filter.snapshot.segments() {
+    for segment in classifier.snapshot.segments() {
         part.add_header(index.segments()[segment].head());
     }
+    // 2. Candidates, segment by segment.
     let mut rows: Vec<(usize, RowSet)> = Vec::new();
     let (mut in_cohort, mut exported) = (0, 0);
-    for found in candidates(filter)?.chunk_by(|a, b| a.0 == b.0) {
-        let segment = found[0].0 as usize;
-        let (taken, passed_by) = collect(filter, segment, found, &mut part)?;
-        exported += taken.len() as u64;
-        in_cohort += taken.len() as u64 + passed_by;
-        if !taken.is_empty() {
-            rows.push((segment, RowSet::Few(taken)));
+    for candidates in candidates(classifier)?.chunk_by(|a, b| a.0 == b.0) {
+        let segment = candidates[0].0 as usize;
+        let (exported_rows, outside_window) = collect(classifier, segment, candidates, &mut part)?;
+        exported += exported_rows.len() as u64;
+        in_cohort += exported_rows.len() as u64 + outside_window;
+        if !exported_rows.is_empty() {
+            rows.push((segment, RowSet::Sorted(exported_rows)));
         }
     }
-    let totals = totals(filter)?;
+    // 3. Everything else by the totals of its type.
+    let totals = totals(classifier)?;
     let ledger = &mut part.ledger;
     let mut wanted = 0;
     for resource_type in ResourceType::all() {
@@ -47,7 +55,7 @@ pub(crate) fn select_by_postings(
         ledger.superseded += superseded;
         ledger.deleted += deleted;
         let current = rows - future - superseded - deleted;
-        match filter.selects_type(resource_type) {
+        match classifier.selects_type(resource_type) {
             true => wanted += current,
             false => ledger.r#type += current,
         }
@@ -56,49 +64,51 @@ pub(crate) fn select_by_postings(
     Ok((rows, part))
 }
 
-/// Of the candidates of a segment, ascending, those that are exported, and how many more the window keeps back.
+/// The exported rows among the candidates of a segment (ascending, not empty), and the number of rows in the cohort
+/// that the window excludes.
 fn collect(
-    filter: &RowClassifier<'_>,
+    classifier: &RowClassifier<'_>,
     segment: usize,
     candidates: &[PostingRow],
     part: &mut SegmentSelection,
 ) -> Result<(Vec<u32>, u64), CorruptIndex> {
-    let index = filter.snapshot.index();
-    let even = filter.is_uniform(segment);
+    let index = classifier.snapshot.index();
+    let is_uniform = classifier.is_uniform(segment);
     let first = index.starts().row[segment];
     let number = |(_, row): &PostingRow| first + *row as usize;
     let span = number(&candidates[0])..number(&candidates[candidates.len() - 1]) + 1;
     let mut followed =
         index.global().pairs(Section::Succession, span)?.iter().map(|pair| (pair >> 32) as usize).peekable();
-    let (mut taken, mut passed_by) = (Vec::with_capacity(candidates.len()), 0);
+    let (mut exported_rows, mut outside_window) = (Vec::with_capacity(candidates.len()), 0);
     for candidate in candidates {
         let (number, row) = (number(candidate), candidate.1);
         while followed.next_if(|followed| *followed < number).is_some() {}
-        let class = match even && followed.peek() != Some(&number) {
+        let class = match is_uniform && followed.peek() != Some(&number) {
+            // Only owners and successors could exclude the row, and neither does.
             true => RowClass::Exported,
-            false => filter.classify_candidate(segment, row as usize, CandidateSource::AsMembers, part)?,
+            false => classifier.classify_candidate(segment, row as usize, CandidateSource::MemberPostings, part)?,
         };
         match class {
-            RowClass::SinceOrUntil => passed_by += 1,
-            RowClass::Exported => taken.push(row),
+            RowClass::SinceOrUntil => outside_window += 1,
+            RowClass::Exported => exported_rows.push(row),
             _ => {}
         }
     }
-    Ok((taken, passed_by))
+    Ok((exported_rows, outside_window))
 }
 
-/// Every row that may be the cohort's, in store order: the members' own in any version, Provenances about them, and
-/// about those, and the Group asked for.
-fn candidates(filter: &RowClassifier<'_>) -> Result<Vec<PostingRow>, CorruptIndex> {
-    let index = filter.snapshot.index();
+/// Every row that may be in the cohort, in store order, each once: all versions of the members' rows, Provenances about
+/// them, Provenances about those up to [`PROVENANCE_DEPTH_MAX`], and the requested Group.
+fn candidates(classifier: &RowClassifier<'_>) -> Result<Vec<PostingRow>, CorruptIndex> {
+    let index = classifier.snapshot.index();
     let mut lists: Vec<(usize, &[u32])> = Vec::new();
-    for patient in filter.cohort.patients.iter().flat_map(|patients| patients.iter()) {
-        for owner in index.owners_of_patient(patient as u32)? {
+    for patient in classifier.cohort.patients.iter().flat_map(|patients| patients.iter()) {
+        for owner in index.owners_of_patient(to_u32(patient))? {
             let (segment, owner) = index.locate_owner(*owner as usize);
             lists.push((segment, index.segments()[segment].posting(owner)?));
         }
     }
-    let group = filter.cohort.group_row.map(|(segment, row)| (segment, [row as u32]));
+    let group = classifier.cohort.group_row.map(|(segment, row)| (segment, [to_u32(row)]));
     lists.extend(group.iter().map(|(segment, row)| (*segment, &row[..])));
     lists.sort_unstable_by_key(|(segment, _)| *segment);
     let mut rows: Vec<PostingRow> = Vec::with_capacity(lists.iter().map(|(_, list)| list.len()).sum());
@@ -108,7 +118,7 @@ fn candidates(filter: &RowClassifier<'_>) -> Result<Vec<PostingRow>, CorruptInde
         of_segment.iter().for_each(|(_, list)| found.extend_from_slice(list));
         found.sort_unstable();
         found.dedup();
-        rows.extend(found.iter().map(|row| (of_segment[0].0 as u32, *row)));
+        rows.extend(found.iter().map(|row| (to_u32(of_segment[0].0), *row)));
     }
     if index.global().count(Section::About) > 0 {
         let mut known: std::collections::HashSet<PostingRow> = rows.iter().copied().collect();
@@ -118,8 +128,8 @@ fn candidates(filter: &RowClassifier<'_>) -> Result<Vec<PostingRow>, CorruptInde
             for (segment, row) in new {
                 let record = index.starts().row[segment as usize] + row as usize;
                 for pair in index.global().pairs(Section::About, record..record + 1)? {
-                    let (segment, target) = index.locate_target(*pair as u32 as usize);
-                    let row = (segment as u32, index.segments()[segment].target(target)?.target_row[target]);
+                    let (segment, target) = index.locate_target(low_u32(*pair) as usize);
+                    let row = (to_u32(segment), index.segments()[segment].target(target)?.target_row[target]);
                     if known.insert(row) {
                         found.push(row);
                     }
@@ -131,33 +141,34 @@ fn candidates(filter: &RowClassifier<'_>) -> Result<Vec<PostingRow>, CorruptInde
         rows.sort_unstable();
     }
     if index.segments().iter().any(|segment| segment.head().left > 0) {
-        // What has left a packed store has no postings, so every Provenance may be about something that has.
+        // Versions purged from a packed store have no postings, so every Provenance may have one of them as a target.
         for (number, segment) in index.segments().iter().enumerate() {
             if segment.head().has_type(ResourceType::PROVENANCE.index()) {
                 let types = segment.verify_columns(&[Column::Type])?.resource_type.iter().enumerate();
                 let provenances = types.filter(|(_, position)| **position as usize == ResourceType::PROVENANCE.index());
-                rows.extend(provenances.map(|(row, _)| (number as u32, row as u32)));
+                rows.extend(provenances.map(|(row, _)| (to_u32(number), to_u32(row))));
             }
         }
         rows.sort_unstable();
         rows.dedup();
     }
-    rows.retain(|(segment, _)| filter.snapshot.sees_segment(*segment as usize));
+    rows.retain(|(segment, _)| classifier.snapshot.sees_segment(*segment as usize));
     Ok(rows)
 }
 
-/// For each type its rows, and those in the future, superseded and deleted. From what was counted when the index was
-/// made, where all that counted then counts now: nothing dated after T, every segment seen, deletions under our base.
-fn totals(filter: &RowClassifier<'_>) -> Result<Vec<[u64; 4]>, CorruptIndex> {
-    let (snapshot, index) = (filter.snapshot, filter.snapshot.index());
-    let instant = filter.as_of();
+/// For each type (by index) the numbers of its rows, and of those in the future, superseded and deleted. Totals of the
+/// global index if they hold for this snapshot: it has every segment, nothing is dated after T, and every deletion is
+/// under a base of ours. Else counted in parallel, segment by segment.
+fn totals(classifier: &RowClassifier<'_>) -> Result<Vec<[u64; 4]>, CorruptIndex> {
+    let (snapshot, index) = (classifier.snapshot, classifier.snapshot.index());
+    let instant = classifier.as_of();
     let mut sums = vec![[0; 4]; ResourceType::COUNT];
     let whole = index.global().totals()?;
     let counted = snapshot.sees_whole_index()
         && whole.foreign_deletions() == 0
         && index.segments().iter().all(|segment| {
-            let head = segment.head();
-            head.updated_max() < instant.ticks && head.tombstone_updated_max() < instant.ticks
+            let header = segment.head();
+            header.updated_max() < instant.ticks && header.tombstone_updated_max() < instant.ticks
         });
     if counted {
         for (index, sum) in sums.iter_mut().enumerate() {
@@ -167,17 +178,18 @@ fn totals(filter: &RowClassifier<'_>) -> Result<Vec<[u64; 4]>, CorruptIndex> {
     }
     let segments: Vec<usize> = snapshot.segments().collect();
     let parts: Vec<Vec<[u64; 4]>> =
-        segments.into_par_iter().map(|segment| totals_of(filter, segment)).collect::<Result<_, _>>()?;
+        segments.into_par_iter().map(|segment| totals_of(classifier, segment)).collect::<Result<_, _>>()?;
     for part in parts {
         sums.iter_mut().zip(part).for_each(|(sum, part)| sum.iter_mut().zip(part).for_each(|(sum, n)| *sum += n));
     }
     Ok(sums)
 }
 
-/// The same of one segment, row by row where it must be.
-fn totals_of(filter: &RowClassifier<'_>, segment_id: usize) -> Result<Vec<[u64; 4]>, CorruptIndex> {
-    let (snapshot, index) = (filter.snapshot, filter.snapshot.index());
-    let (segment, instant) = (&index.segments()[segment_id], filter.as_of());
+/// The same numbers for one segment: rows by its type counts, future rows by their dates if any is after T, superseded
+/// and deleted rows by its successions.
+fn totals_of(classifier: &RowClassifier<'_>, segment_id: usize) -> Result<Vec<[u64; 4]>, CorruptIndex> {
+    let (snapshot, index) = (classifier.snapshot, classifier.snapshot.index());
+    let (segment, instant) = (&index.segments()[segment_id], classifier.as_of());
     let mut sums = vec![[0; 4]; ResourceType::COUNT];
     let counts = segment.verify_columns(&[Column::TypeCount])?.type_count;
     sums.iter_mut().zip(counts).for_each(|(sum, rows)| sum[0] = *rows);
@@ -192,7 +204,7 @@ fn totals_of(filter: &RowClassifier<'_>, segment_id: usize) -> Result<Vec<[u64; 
     let first = index.starts().row[segment_id];
     for pair in index.global().pairs(Section::Succession, first..first + segment.rows())? {
         let row = (pair >> 32) as usize - first;
-        let class = match snapshot.state(segment_id, row, instant, &filter.cohort.ours, &|_| true)? {
+        let class = match snapshot.state(segment_id, row, instant, &classifier.cohort.ours, &|_| true)? {
             RowState::Superseded => 2,
             RowState::Deleted => 3,
             RowState::Current | RowState::Future => continue,

@@ -1,88 +1,91 @@
-//! The rows taken of one segment: a list while they are few, a bit for each row when they are many.
+//! A set of rows of one segment: a sorted list for a sparse set, a bitmap for a dense one.
+//!
+//! The access path that builds a set chooses its representation; a set never changes it afterwards.
 
 use std::ops::Range;
 
+use crate::casts::to_u32;
 use crate::select::bitmap::{BitIterator, Bitmap};
 
-/// A set of rows of a segment.
+/// A set of row numbers of one segment. Sets are equal if they hold the same rows, whatever their representations.
 #[derive(Clone, Debug)]
 pub enum RowSet {
-    /// Numbers of rows, ascending.
-    Few(Vec<u32>),
-    /// A bit for each row.
-    Many(Bitmap),
+    /// Row numbers, ascending, each once.
+    Sorted(Vec<u32>),
+    /// One bit for each row of the segment.
+    Bitmap(Bitmap),
 }
 
 impl Default for RowSet {
     fn default() -> RowSet {
-        RowSet::Few(Vec::new())
+        RowSet::Sorted(Vec::new())
     }
 }
 
 impl RowSet {
-    /// The rows in the set, ascending.
+    /// All rows in the set, ascending.
     pub fn iter(&self) -> RowSetIter<'_> {
         match self {
-            RowSet::Few(list) => RowSetIter::Few(list.iter()),
-            RowSet::Many(bits) => RowSetIter::Many(bits.iter()),
+            RowSet::Sorted(list) => RowSetIter::Sorted(list.iter()),
+            RowSet::Bitmap(bits) => RowSetIter::Bitmap(bits.iter()),
         }
     }
 
-    /// How many rows are in the set.
+    /// Number of rows in the set.
     pub fn count(&self) -> usize {
         match self {
-            RowSet::Few(list) => list.len(),
-            RowSet::Many(bits) => bits.count(),
+            RowSet::Sorted(list) => list.len(),
+            RowSet::Bitmap(bits) => bits.count(),
         }
     }
 
     /// Whether no row is in the set.
     pub fn is_empty(&self) -> bool {
         match self {
-            RowSet::Few(list) => list.is_empty(),
-            RowSet::Many(bits) => bits.is_empty(),
+            RowSet::Sorted(list) => list.is_empty(),
+            RowSet::Bitmap(bits) => bits.is_empty(),
         }
     }
 
     /// The rows in the set within a range, ascending.
     pub fn range(&self, range: Range<usize>) -> RowSetIter<'_> {
         match self {
-            RowSet::Few(list) => RowSetIter::Few(within(list, &range).iter()),
-            RowSet::Many(bits) => RowSetIter::Many(bits.range(range)),
+            RowSet::Sorted(list) => RowSetIter::Sorted(within(list, &range).iter()),
+            RowSet::Bitmap(bits) => RowSetIter::Bitmap(bits.range(range)),
         }
     }
 
     /// Whether any row of a range is in the set.
     pub fn any(&self, range: Range<usize>) -> bool {
         match self {
-            RowSet::Few(list) => !within(list, &range).is_empty(),
-            RowSet::Many(bits) => bits.any(range),
+            RowSet::Sorted(list) => !within(list, &range).is_empty(),
+            RowSet::Bitmap(bits) => bits.any(range),
         }
     }
 
     /// Whether every row of a range is in the set.
     pub fn all(&self, range: Range<usize>) -> bool {
         match self {
-            RowSet::Few(list) => within(list, &range).len() == range.len(),
-            RowSet::Many(bits) => bits.all(range),
+            RowSet::Sorted(list) => within(list, &range).len() == range.len(),
+            RowSet::Bitmap(bits) => bits.all(range),
         }
     }
 
-    /// Adds a row, which must lie behind those of a list.
+    /// Adds a row. In a sorted list it must be greater than every row in it, and below 2^32.
     pub fn push(&mut self, row: usize) {
         match self {
-            RowSet::Few(list) => list.push(row as u32),
-            RowSet::Many(bits) => drop(bits.insert(row)),
+            RowSet::Sorted(list) => list.push(to_u32(row)),
+            RowSet::Bitmap(bits) => drop(bits.insert(row)),
         }
     }
 }
 
-/// Rows of a set, ascending.
+/// Iterator over the rows of a set, ascending.
 pub enum RowSetIter<'a> {
-    /// Of a list.
-    Few(std::slice::Iter<'a, u32>),
-    /// Of a bitmap.
-    Many(BitIterator<'a>),
+    /// Rows of a sorted list.
+    Sorted(std::slice::Iter<'a, u32>),
+    /// Rows of a bitmap.
+    Bitmap(BitIterator<'a>),
 }
 
 impl Iterator for RowSetIter<'_> {
@@ -91,17 +94,17 @@ impl Iterator for RowSetIter<'_> {
     #[inline]
     fn next(&mut self) -> Option<usize> {
         match self {
-            RowSetIter::Few(list) => list.next().map(|row| *row as usize),
-            RowSetIter::Many(bits) => bits.next(),
+            RowSetIter::Sorted(list) => list.next().map(|row| *row as usize),
+            RowSetIter::Bitmap(bits) => bits.next(),
         }
     }
 }
 
-/// The part of an ascending list that lies in a range.
+/// The slice of a sorted list whose rows lie in a range.
 fn within<'a>(list: &'a [u32], range: &Range<usize>) -> &'a [u32] {
     let first = list.partition_point(|row| (*row as usize) < range.start);
-    let behind = list.partition_point(|row| (*row as usize) < range.end);
-    &list[first..behind.max(first)]
+    let end = list.partition_point(|row| (*row as usize) < range.end);
+    &list[first..end.max(first)]
 }
 
 impl PartialEq for RowSet {

@@ -1,10 +1,11 @@
-//! Selection: which rows leave, and the class of every other line (reading 10).
+//! Selection: the exported rows of each segment, and the ledger class of every other line (reading 10).
 //!
-//! There are two ways to the same answer. A small cohort is selected from its members' side (`postings`); a large one
-//! by a pass over the columns (`columns`), which under `_since` passes most rows by (`zones`). Segments are
-//! independent, so passes run over them in parallel; results are put together in store order. No byte of the store is
-//! read here.
+//! Three access paths give the same answer. A small cohort is selected by the postings of its members
+//! (`postings_scan`), a large one by scanning the columns (`column_scan`); under `_since` a zone map skips most rows
+//! (`zone_map_scan`). Segments are independent, so scans run over them in parallel, and results are combined in store
+//! order. Only the index is read, no row of the store.
 
+use crate::casts::to_u32;
 use crate::error::CorruptIndex;
 use crate::extract::fault::FaultKind;
 use crate::index::global::Section;
@@ -21,40 +22,41 @@ use crate::select::visibility::Visibility;
 use crate::select::{column_scan, postings_scan, zone_map_scan};
 use rayon::prelude::*;
 
-/// What selecting noticed besides, for messages.
+/// Counts for the messages of an export, collected while rows are selected.
 #[derive(Clone, Debug, Default)]
 pub struct SelectionStats {
-    /// Exported rows without a usable lastUpdated, or such rows left out by policy.
+    /// Rows without a usable lastUpdated that were exported, or excluded by policy.
     pub undated: u64,
-    /// Rows of the snapshot whose lastUpdated is there but illegal.
+    /// Rows of the snapshot that have a lastUpdated, but an illegal one.
     pub illegal_updated: u64,
-    /// Late rows exported, or that would have been.
+    /// Late-arriving rows that were exported, or only reported by policy.
     pub late: u64,
-    /// Faulty lines by kind.
+    /// Faulty lines by kind, indexed as [`FaultKind::ALL`].
     pub faults: Vec<u64>,
-    /// References to patients by base that is not ours.
+    /// References to patients under each base that is not ours: base and count, none of them 0.
     pub foreign: Vec<(String, u64)>,
 }
 
-/// The rows of an export.
+/// The exported rows, and the class of every other line.
 pub struct Selection {
-    /// For each segment of the index the rows taken.
+    /// Exported rows of each segment of the index; empty for segments outside the snapshot.
     pub rows: Vec<RowSet>,
-    /// Patients of the dictionary that have a current Patient row at T; of a small cohort, only its own.
+    /// Patients of the dictionary that have a current Patient row at T; when postings are scanned, members only.
     pub present: Bitmap,
-    /// The classes of all lines.
+    /// The classes of all lines of the snapshot.
     pub ledger: Ledger,
-    /// For messages.
+    /// Counts for messages.
     pub noticed: SelectionStats,
 }
 
 impl Selection {
-    /// Selects. Runs on the current rayon pool.
+    /// Selects the rows of a request, by the access path that it names or the cheaper one. Runs on the current rayon
+    /// pool.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub fn new(snapshot: &Snapshot, cohort: &Cohort, request: &ExportRequest) -> Result<Selection, CorruptIndex> {
-        let filter = RowClassifier::new(snapshot, cohort, request);
+        let classifier = RowClassifier::new(snapshot, cohort, request);
         let index = snapshot.index();
         let mut selection = Selection {
             rows: vec![RowSet::default(); index.segment_count()],
@@ -63,22 +65,25 @@ impl Selection {
             noticed: SelectionStats { faults: vec![0; FaultKind::ALL.len()], ..SelectionStats::default() },
         };
         if prefers_postings(snapshot, cohort, request) {
-            let (rows, part) = postings_scan::select_by_postings(&filter)?;
+            let (rows, part) = postings_scan::select_by_postings(&classifier)?;
             selection.add(part);
             rows.into_iter().for_each(|(segment, rows)| selection.rows[segment] = rows);
         } else {
-            let ended = Visibility::of(&filter)?;
-            let pass = |segment| match request.access_path {
-                AccessPath::Rows => column_scan::scan_columns(&filter, Visibility::default(), segment),
-                _ if zone_map_scan::applies(&filter, segment) => zone_map_scan::scan_zones(&filter, ended, segment),
-                _ => match column_scan::select_whole(&filter, ended, segment)? {
+            let visibility = Visibility::of(&classifier)?;
+            let scan = |segment| match request.access_path {
+                // Without shortcuts: no zone map, and every succession is walked.
+                AccessPath::Rows => column_scan::scan_columns(&classifier, Visibility::default(), segment),
+                _ if zone_map_scan::applies(&classifier, segment) => {
+                    zone_map_scan::scan_zones(&classifier, visibility, segment)
+                }
+                _ => match column_scan::select_whole(&classifier, visibility, segment)? {
                     Some(part) => Ok(part),
-                    None => column_scan::scan_columns(&filter, ended, segment),
+                    None => column_scan::scan_columns(&classifier, visibility, segment),
                 },
             };
             let segments: Vec<usize> = snapshot.segments().collect();
             let parts: Vec<SegmentSelection> =
-                segments.par_iter().map(|segment| pass(*segment)).collect::<Result<_, _>>()?;
+                segments.par_iter().map(|segment| scan(*segment)).collect::<Result<_, _>>()?;
             for (segment, part) in segments.into_iter().zip(parts) {
                 selection.rows[segment] = selection.add(part);
             }
@@ -87,7 +92,7 @@ impl Selection {
         Ok(selection)
     }
 
-    /// Adds what a part contributes, but for its rows, which are given back.
+    /// Adds the counts and Patient rows of one segment's selection, and returns its rows.
     fn add(&mut self, part: SegmentSelection) -> RowSet {
         self.ledger.add(&part.ledger);
         self.noticed.undated += part.undated;
@@ -99,7 +104,8 @@ impl Selection {
         part.rows
     }
 
-    /// Counts faults by kind and references under foreign bases.
+    /// Counts faults by kind, and references under bases that are not ours: from the totals of the global index if the
+    /// snapshot has every segment, else segment by segment.
     fn collect_stats(&mut self, snapshot: &Snapshot, cohort: &Cohort) -> Result<(), CorruptIndex> {
         let index = snapshot.index();
         let mut foreign = vec![0; index.bases().len()];
@@ -112,7 +118,7 @@ impl Selection {
                 let columns = index.segments()[segment].verify_columns(&[Column::FaultCount, Column::BaseCount])?;
                 columns.fault_count.iter().zip(&mut self.noticed.faults).for_each(|(count, sum)| *sum += count);
                 for (base, count) in columns.base_count.iter().enumerate() {
-                    foreign[index.base_number(segment, base as u32) as usize] += count;
+                    foreign[index.base_number(segment, to_u32(base)) as usize] += count;
                 }
             }
         }
@@ -124,11 +130,11 @@ impl Selection {
     }
 }
 
-/// Owners of selected rows under each base that is not ours: what selected rows say of other servers' patients. Reads no
-/// row where every base is ours.
+/// Owner entries of selected rows under each base that is not ours: base and count, none of them 0. Reads no column if
+/// every base is ours.
 ///
 /// # Errors
-/// [`Damaged`] when the index is.
+/// [`CorruptIndex`] if a page that is read fails its checksum.
 pub(crate) fn foreign_owners(
     snapshot: &Snapshot,
     cohort: &Cohort,
@@ -152,7 +158,8 @@ pub(crate) fn foreign_owners(
     Ok(counted.map(|(base, count)| (index.bases()[base].clone(), count)).collect())
 }
 
-/// Whether the cohort is so small a part of the store's patients that its postings are the shorter way.
+/// Whether to scan postings: the request says so, or by default if the cohort is at most one [`POSTINGS_SHARE`]th of
+/// the store's patients. Never at system level, which has no cohort.
 fn prefers_postings(snapshot: &Snapshot, cohort: &Cohort, request: &ExportRequest) -> bool {
     let Some(patients) = &cohort.patients else { return false };
     match request.access_path {

@@ -1,60 +1,67 @@
-//! How the rows ended that something follows: mostly told by what follows alone, without a look at either.
+//! Visibility of superseded and deleted rows at T.
+//!
+//! When every segment is in the snapshot and nothing is dated after T, the kind of the successor decides: a row
+//! supersedes, a tombstone deletes, and neither record is read. Otherwise the successor chain is walked
+//! ([`Snapshot::state`](crate::index::snapshot::Snapshot::state)).
 
+use crate::casts::to_usize;
 use crate::error::CorruptIndex;
 use crate::index::global::Section;
 use crate::index::snapshot::RowState;
 use crate::select::classifier::RowClassifier;
 
-/// What is known of all successions of the store at T.
+/// What the kind of a successor decides at T, for all successions of the store. The default decides nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Visibility {
-    /// Every row is seen and dated before T, so that a row that another one follows is superseded.
+    /// Every row is in the snapshot and dated before T, so a row that another row follows is superseded.
     by_rows: bool,
-    /// So is every deletion, each of one of ours, and nothing follows any: what a deletion follows is deleted.
+    /// Also every tombstone is dated before T, under a base of ours and followed by nothing, so a row that a tombstone
+    /// follows is deleted.
     by_deletions: bool,
 }
 
 impl Visibility {
-    /// Looks at the headers of the store.
+    /// Derives from the segment headers and the totals of the global index what successors decide at T.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
-    pub(crate) fn of(filter: &RowClassifier<'_>) -> Result<Visibility, CorruptIndex> {
-        let (snapshot, index, instant) = (filter.snapshot, filter.snapshot.index(), filter.as_of());
-        let heads = || index.segments().iter().map(|segment| segment.head());
-        if !snapshot.sees_whole_index() || heads().any(|head| head.updated_max() >= instant.ticks) {
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
+    pub(crate) fn of(classifier: &RowClassifier<'_>) -> Result<Visibility, CorruptIndex> {
+        let (snapshot, index, instant) = (classifier.snapshot, classifier.snapshot.index(), classifier.as_of());
+        let headers = || index.segments().iter().map(|segment| segment.head());
+        if !snapshot.sees_whole_index() || headers().any(|header| header.updated_max() >= instant.ticks) {
             return Ok(Visibility::default());
         }
-        let deletions: usize = heads().map(|head| head.tombstones as usize).sum();
+        let deletions: usize = headers().map(|header| to_usize(header.tombstones)).sum();
         let followed = index.global().pairs(Section::Succession, index.rows()..index.rows() + deletions)?;
         let by_deletions = followed.is_empty()
             && index.global().totals()?.foreign_deletions() == 0
-            && heads().all(|head| head.tombstone_updated_max() < instant.ticks);
+            && headers().all(|header| header.tombstone_updated_max() < instant.ticks);
         Ok(Visibility { by_rows: true, by_deletions })
     }
 
-    /// How a row ended that the record of number `next` follows, if that much tells it.
-    pub(crate) fn by_successor(self, filter: &RowClassifier<'_>, next: usize) -> Option<RowState> {
-        match next < filter.snapshot.index().rows() {
+    /// State of a row whose successor is record `next` (rows first, then tombstones, counted over the store); `None` if
+    /// the kind of the successor does not decide it.
+    pub(crate) fn by_successor(self, classifier: &RowClassifier<'_>, next: usize) -> Option<RowState> {
+        match next < classifier.snapshot.index().rows() {
             true => self.by_rows.then_some(RowState::Superseded),
             false => self.by_deletions.then_some(RowState::Deleted),
         }
     }
 
-    /// The state of a row that the record of number `next` follows.
+    /// State at T of a row whose successor is record `next`; walks the successor chain if the kind does not decide.
     ///
     /// # Errors
-    /// [`Damaged`] when the index is.
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub(crate) fn state(
         self,
-        filter: &RowClassifier<'_>,
+        classifier: &RowClassifier<'_>,
         segment: usize,
         row: usize,
         next: usize,
     ) -> Result<RowState, CorruptIndex> {
-        match self.by_successor(filter, next) {
+        match self.by_successor(classifier, next) {
             Some(state) => Ok(state),
-            None => filter.snapshot.state(segment, row, filter.as_of(), &filter.cohort.ours, &|_| true),
+            None => classifier.snapshot.state(segment, row, classifier.as_of(), &classifier.cohort.ours, &|_| true),
         }
     }
 }

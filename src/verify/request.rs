@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::export::plan_record::PlanRecord;
+use crate::fhir::base_url::BaseUrls;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
 
@@ -89,7 +90,7 @@ impl RecordedRequest {
 
     /// Whether a reference base is ours; the empty one of relative references is.
     pub(crate) fn is_ours(&self, base: &str) -> bool {
-        base.is_empty() || self.bases.iter().any(|ours| ours == base)
+        BaseUrls::new(&self.bases).contains(base)
     }
 }
 

@@ -1,9 +1,9 @@
-//! A Group as a client sends it, made the line that is kept.
+//! Turns the body of a client's Group into the line that the registry keeps.
 //!
-//! No tree is built of it, because a Group may have a million members. Of what the client wrote only `id`,
-//! `meta.versionId` and `meta.lastUpdated` are replaced and white space between tokens dropped; every other token stays
-//! byte for byte: digits of decimals, escapes, elements that R4 does not know, the order of keys. What is allowed stands
-//! in [`group_rules`](crate::group::rules).
+//! No tree is built of it, because a Group may have a million members. Only `id`, `meta.versionId` and
+//! `meta.lastUpdated` are replaced, and white space between tokens is dropped; every other token stays byte for byte:
+//! digits of decimals, escapes, elements that R4 does not know, the order of keys. [`rules`](crate::group::rules)
+//! decides which Groups are accepted.
 
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
@@ -13,17 +13,17 @@ use crate::group::rules::problem::RuleViolation;
 use crate::group::rules::{GroupCheck, GroupRules, WantedId};
 use crate::limits::READ_BYTES;
 
-/// A Group that may be kept.
+/// A body that passed the rules for Groups.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GroupDocument<'a> {
     root: JsonSpan<'a>,
 }
 
 impl<'a> GroupDocument<'a> {
-    /// Checks a body.
+    /// Checks a body against rules.
     ///
     /// # Errors
-    /// Everything that is wrong with it ([`GroupCheck::finish`]).
+    /// Every violation, as [`GroupCheck::finish`] returns them; those of no element are prefixed with `body: `.
     pub(crate) fn check(
         body: &'a [u8],
         id: WantedId<'_>,
@@ -34,15 +34,15 @@ impl<'a> GroupDocument<'a> {
         body.chunks(READ_BYTES).for_each(|piece| check.feed(piece));
         match check.finish() {
             Ok(_) => Ok(GroupDocument { root: JsonSpan::of(body) }),
-            Err(mut problems) => {
-                let unplaced = problems.iter_mut().filter(|problem| problem.expression.is_none());
-                unplaced.for_each(|problem| problem.text.insert_str(0, "body: "));
-                Err(problems)
+            Err(mut violations) => {
+                let unplaced = violations.iter_mut().filter(|violation| violation.expression.is_none());
+                unplaced.for_each(|violation| violation.text.insert_str(0, "body: "));
+                Err(violations)
             }
         }
     }
 
-    /// The line that is kept, without its newline.
+    /// The line that is kept, without its newline: the Group with a new id, version and lastUpdated.
     pub(crate) fn stamp_version(&self, id: &Id, version: u64, instant: &Instant) -> Vec<u8> {
         let mut line = Vec::with_capacity(self.root.bytes().len() + 128);
         line.extend_from_slice(
@@ -52,7 +52,7 @@ impl<'a> GroupDocument<'a> {
             .as_bytes(),
         );
         for (_, meta) in self.root.members().filter(|(member, _)| member.name() == "meta") {
-            // What says more of the two values replaced goes with them.
+            // Extensions of the two replaced values go with them.
             push_others(meta, &["versionId", "lastUpdated", "_versionId", "_lastUpdated"], &mut line);
         }
         line.push(b'}');
@@ -62,7 +62,7 @@ impl<'a> GroupDocument<'a> {
     }
 }
 
-/// Appends the members of an object but for those replaced.
+/// Appends the members of an object to a line, each after a comma, but for the named ones.
 fn push_others(object: JsonSpan<'_>, replaced: &[&str], line: &mut Vec<u8>) {
     for (member, value) in object.members().filter(|(member, _)| !replaced.contains(&&*member.name())) {
         line.push(b',');

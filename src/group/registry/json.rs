@@ -1,43 +1,43 @@
-//! Walks JSON text in place, so that what is not looked at stays as it was written.
+//! Walks JSON text in place, so that values which are not changed keep their bytes.
 //!
-//! The text has passed the scanner's full check before: here nothing is checked again, and on other text any answer
-//! may come, but no panic.
+//! The text has passed the scanner's full check before: nothing is checked here again. On other text the result is
+//! arbitrary, but nothing panics.
 
 use std::borrow::Cow;
 
-/// A value of a document: its text, without white space around it.
+/// A value of a document, as its text without white space around it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct JsonSpan<'a>(&'a [u8]);
 
-/// What a value is.
+/// Kind of a JSON value, by its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JsonKind {
-    /// `{…}`
+    /// An object, `{…}`
     Object,
-    /// `[…]`
+    /// An array, `[…]`
     Array,
-    /// `"…"`
+    /// A string, `"…"`
     String,
-    /// A number.
+    /// A number, in any form.
     Number,
-    /// `true` or `false`
+    /// One of the literals `true` and `false`
     Bool(bool),
-    /// `null`
+    /// The literal `null`, or an empty text
     Null,
 }
 
 impl<'a> JsonSpan<'a> {
-    /// The value that a document is.
+    /// The root value of a document.
     pub(crate) fn of(document: &'a [u8]) -> JsonSpan<'a> {
         JsonSpan(document.trim_ascii())
     }
 
-    /// Its text.
+    /// The text of the value, as written.
     pub(crate) fn bytes(self) -> &'a [u8] {
         self.0
     }
 
-    /// What it is.
+    /// The kind of the value.
     pub(crate) fn kind(self) -> JsonKind {
         match self.0.first() {
             Some(b'{') => JsonKind::Object,
@@ -50,13 +50,14 @@ impl<'a> JsonSpan<'a> {
         }
     }
 
-    /// For the twin of the walk: the text of a string, escapes resolved; what no text can be (a lone surrogate) gives none.
+    /// For the reference implementation: the text of a string, escapes resolved; `None` for other values and for a lone
+    /// surrogate.
     #[cfg(test)]
     pub(crate) fn text(self) -> Option<Cow<'a, str>> {
         (self.kind() == JsonKind::String).then(|| text_of(self.0)).flatten()
     }
 
-    /// Names and values of an object, in their order; nothing of anything else.
+    /// Names and values of an object, in their order; empty for other values.
     pub(crate) fn members(self) -> impl Iterator<Item = (JsonMember<'a>, JsonSpan<'a>)> {
         let mut rest = if self.kind() == JsonKind::Object { &self.0[1..] } else { &[][..] };
         std::iter::from_fn(move || {
@@ -72,7 +73,7 @@ impl<'a> JsonSpan<'a> {
         })
     }
 
-    /// For the twin of the walk: the values of an array; nothing of anything else.
+    /// For the reference implementation: the values of an array; empty for other values.
     #[cfg(test)]
     pub(crate) fn elements(self) -> impl Iterator<Item = JsonSpan<'a>> {
         let mut rest = if self.kind() == JsonKind::Array { &self.0[1..] } else { &[][..] };
@@ -88,22 +89,23 @@ impl<'a> JsonSpan<'a> {
     }
 }
 
-/// The name of an object's member.
+/// The name of an object's member, as written.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct JsonMember<'a>(&'a [u8]);
 
 impl<'a> JsonMember<'a> {
-    /// As it is written, with its quotes.
+    /// The name as written, with quotes and escapes.
     pub(crate) fn bytes(self) -> &'a [u8] {
         self.0
     }
 
-    /// Escapes resolved.
+    /// The name with escapes resolved; empty if it is no text.
     pub(crate) fn name(self) -> Cow<'a, str> {
         text_of(self.0).unwrap_or_default()
     }
 }
 
+/// Text of a quoted string, escapes resolved; `None` if it is not Unicode text.
 fn text_of(string: &[u8]) -> Option<Cow<'_, str>> {
     if memchr::memchr(b'\\', string).is_some() {
         return serde_json::from_slice::<String>(string).ok().map(Cow::Owned);
@@ -112,13 +114,13 @@ fn text_of(string: &[u8]) -> Option<Cow<'_, str>> {
     str::from_utf8(inner).ok().map(Cow::Borrowed)
 }
 
-/// What follows white space and one separator.
+/// The rest of a text after white space and at most one separator.
 fn skip_space(text: &[u8], separator: u8) -> &[u8] {
     let text = text.trim_ascii_start();
     text.strip_prefix(&[separator]).unwrap_or(text).trim_ascii_start()
 }
 
-/// Where the value ends that a text begins with.
+/// Length of the value at the start of a text.
 fn end_of(text: &[u8]) -> usize {
     match text.first() {
         Some(b'"') => end_of_string(text),
@@ -148,6 +150,7 @@ fn end_of(text: &[u8]) -> usize {
     }
 }
 
+/// Length of the quoted string at the start of a text; all of the text if it does not end.
 fn end_of_string(text: &[u8]) -> usize {
     let mut i = 1;
     while let Some(found) = text.get(i..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
@@ -160,7 +163,7 @@ fn end_of_string(text: &[u8]) -> usize {
     text.len()
 }
 
-/// Appends a value without the white space between its tokens: one line, every token as it was written.
+/// Appends a value without the white space between its tokens: one line, every token as written.
 pub(crate) fn push_compact(value: &[u8], line: &mut Vec<u8>) {
     let mut offset = 0;
     while offset < value.len() {

@@ -1,12 +1,17 @@
-//! Groups that clients make: durable, one file each, found beside those of the store.
+//! Registry of the Groups that clients create: durable, one file for each id.
 //!
-//! `{id}.ndjson` holds the Group as one line, ready to be exported, and a second line that says who wrote it; a deletion replaces it by a Bundle line that deletes
-//! it, as a store would tell it. Both are written under a temporary name, synced and renamed before the caller hears of
-//! them: a crash leaves the version before or the version after, and a temporary file that the next start removes.
-//! A deletion is kept for good, because it also stands for a Group of the store's, until the store brings a later version.
+//! `{id}.ndjson` holds the Group as one line, ready to be exported, and a second line that names its writer. A deletion
+//! replaces it by a transaction Bundle with a DELETE entry, the form in which a store records deletions. Both are
+//! written under a temporary name, synced and renamed before the call returns: a crash leaves the version before or the
+//! version after, and a temporary file that the next start removes. A deletion is kept for ever, because it also hides
+//! a Group of the store, until the store has a later version.
 //!
-//! `document` takes what a client sends, `writer` is who sent it, `view` merges the book with the store, `query` and `search` ask both, `facts` is
-//! what stays in memory. Nothing here takes a clock or makes an id; requests for one Group wait for each other.
+//! `document` checks and stamps bodies, `writer` is the second line, `store_groups` reads Groups of the store, `view`
+//! combines registry and store, `query` and `search` search both, `search_facts` is held in memory. Nothing here reads
+//! a clock or makes an id; requests for one Group wait for each other.
+//!
+//! Lock order: the lock of an id's stripe first, then either the entries or the facts of the store's Groups, each for
+//! one access only. No call holds two stripes.
 
 pub(crate) mod document;
 pub(crate) mod json;
@@ -38,32 +43,32 @@ use crate::sys::private_files::{create_private, private_directory};
 use crate::sys::regular_file::{Links, open_regular};
 use serde_json::json;
 
-/// Groups cannot be read or kept.
+/// Groups of the registry or the store cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GroupsError {
-    /// The book's directory or a file of it.
+    /// The registry's directory or a file of it cannot be used.
     #[error("cannot use {}: {source}; make room there, or make it readable and writable, then start again", path.display())]
     Io {
-        /// What was touched.
+        /// The file or directory.
         path: PathBuf,
-        /// The cause.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// Another process keeps its Groups there.
+    /// Another process holds the lock of the registry's directory.
     #[error("another service keeps its Groups in {}; stop it, or give this one a directory of its own", path.display())]
     Busy {
-        /// The directory.
+        /// The directory that is locked.
         path: PathBuf,
     },
-    /// A file of the book holds something else than was written.
+    /// A file of the registry does not hold what was written.
     #[error("{} is damaged ({reason}); put it back from a copy, or move it away to give its Group up", path.display())]
     Damaged {
-        /// The file.
+        /// Path of the damaged file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with it.
         reason: String,
     },
-    /// The store or its index.
+    /// The store or its index cannot be read.
     #[error(transparent)]
     Store(#[from] ExportError),
 }
@@ -74,7 +79,7 @@ impl From<CorruptIndex> for GroupsError {
     }
 }
 
-/// What the book says of an id.
+/// The registry's state of an id: version, instant, and whether it is live.
 #[derive(Debug)]
 pub(crate) struct RegistryEntry {
     version: u64,
@@ -82,18 +87,16 @@ pub(crate) struct RegistryEntry {
     state: EntryState,
 }
 
+/// Whether an entry is a Group or a deletion.
 #[derive(Debug)]
 enum EntryState {
-    /// A Group of so many bytes, without the newline.
-    Live {
-        facts: Arc<GroupFacts>,
-        len: u64,
-        writer: Option<GroupWriter>,
-    },
+    /// A Group; `len` is its bytes without the newline.
+    Live { facts: Arc<GroupFacts>, len: u64, writer: Option<GroupWriter> },
+    /// A deletion, kept for ever.
     Deleted,
 }
 
-/// A Group of the book: one version, whatever happens to it meanwhile.
+/// One version of a registered Group. Its file is open, so it stays readable when a later version replaces it.
 #[derive(Clone, Debug)]
 pub(crate) struct RegisteredGroup {
     file: Arc<File>,
@@ -104,34 +107,34 @@ pub(crate) struct RegisteredGroup {
 }
 
 impl RegisteredGroup {
-    /// Who wrote this version, if that is recorded.
+    /// The client that wrote this version; `None` if that is not recorded.
     pub(crate) fn writer(&self) -> Option<&GroupWriter> {
         self.writer.as_ref()
     }
 
-    /// What is known of it.
+    /// The searchable facts of this version.
     pub(crate) fn facts(&self) -> &GroupFacts {
         &self.facts
     }
 
-    /// Bytes of the resource; in its file a newline follows, and the writer's line.
+    /// Bytes of the resource, without the newline and the writer's line that follow in its file.
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
-    /// Fills `place` from an offset of the resource. Blocks.
+    /// Fills `buffer` from an offset of the file. Blocks.
     ///
     /// # Errors
-    /// When the file cannot be read.
-    pub(crate) fn read_at(&self, offset: u64, place: &mut [u8]) -> Result<(), GroupsError> {
-        self.file.read_exact_at(place, offset).map_err(io_at(&self.path))
+    /// [`GroupsError::Io`] if the file cannot be read, or ends before the buffer is full.
+    pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), GroupsError> {
+        self.file.read_exact_at(buffer, offset).map_err(io_at(&self.path))
     }
 
-    /// Writes this version to a file of its own, one line, for an export by
+    /// Writes this version to a private file of its own, as one line, for an export by
     /// [`ExportRequest::group_file`](crate::request::ExportRequest::group_file).
     ///
     /// # Errors
-    /// When it cannot be read or written.
+    /// [`GroupsError::Io`] if the version cannot be read, or the file not be written or synced.
     pub(crate) fn copy_to(&self, to: &Path, sync: FileSync) -> Result<(), GroupsError> {
         let out = create_private(to).map_err(io_at(to))?;
         out.set_len(0).map_err(io_at(to))?;
@@ -147,11 +150,12 @@ impl RegisteredGroup {
     }
 }
 
-/// Locks for the ids that share one by their hash.
+/// Number of locks for ids; ids share a lock by their hash.
 const STRIPES: usize = 64;
+/// Suffix of the files of Groups.
 const SUFFIX: &str = ".ndjson";
 
-/// The Groups made through the service.
+/// All entries of a registry's directory, held open under its lock.
 #[derive(Debug)]
 pub(crate) struct GroupRegistry {
     directory: PathBuf,
@@ -163,12 +167,13 @@ pub(crate) struct GroupRegistry {
 }
 
 impl GroupRegistry {
-    /// Opens the book kept in a directory, making it if it is not there: every Group is read once, what a crash left
-    /// unfinished is removed. Files of other names are left alone.
+    /// Opens the registry of a directory, and creates the directory if it is missing. Reads every Group once and
+    /// removes temporary files that a crash left; other files are left alone.
     ///
     /// # Errors
-    /// [`GroupsError::Busy`], [`GroupsError::Io`]; [`GroupsError::Damaged`] with the first file that is not as it was
-    /// written, because a service that forgot a Group would answer wrongly about it.
+    /// [`GroupsError::Busy`] if another process has it open; [`GroupsError::Io`]; [`GroupsError::Damaged`] for the
+    /// first file whose content is not what was written, because a service that skipped a Group would answer wrongly
+    /// about it.
     pub(crate) fn open(directory: &Path, sync: FileSync) -> Result<GroupRegistry, GroupsError> {
         private_directory(directory).map_err(io_at(directory))?;
         let lock = create_private(&directory.join(".lock")).map_err(io_at(directory))?;
@@ -189,7 +194,7 @@ impl GroupRegistry {
             }
         }
         if sync == FileSync::Yes {
-            // A rename that a crash kept from lasting is made to last before anybody is told of what it brought.
+            // A rename before a crash may not be durable yet; it must be before a client reads what it brought.
             sync_directory(directory).map_err(io_at(directory))?;
         }
         Ok(GroupRegistry {
@@ -202,42 +207,46 @@ impl GroupRegistry {
         })
     }
 
-    /// The file of a Group of the book; none when it has none of this id, or it was deleted. The file's content is
-    /// replaced by rename: open it at once, or take [`RegisteredGroup::copy_to`].
+    /// Path of a registered Group's file; `None` if there is no Group of this id. A later version replaces the file by
+    /// rename.
     #[cfg(test)]
     pub(crate) fn file_of(&self, id: &Id) -> Option<PathBuf> {
         let entry = self.entry(id)?;
         matches!(entry.state, EntryState::Live { .. }).then(|| self.path_of(id))
     }
 
+    /// Path of the file of an id, whether it exists or not.
     fn path_of(&self, id: &Id) -> PathBuf {
         self.directory.join(format!("{id}{SUFFIX}"))
     }
 
+    /// The entry of an id; `None` if the registry never had a Group of it.
     fn entry(&self, id: &Id) -> Option<Arc<RegistryEntry>> {
         self.entries.read().expect("no panic under it").get(id).cloned()
     }
 
-    /// Every entry, in the order of ids.
+    /// Every entry, deletions included, in the order of ids.
     fn entries(&self) -> Vec<(Id, Arc<RegistryEntry>)> {
         let entries = self.entries.read().expect("no panic under it");
         entries.iter().map(|(id, entry)| (*id, entry.clone())).collect()
     }
 
+    /// The lock of an id, shared with other ids of the same hash.
     fn stripe(&self, id: &Id) -> &RwLock<()> {
         &self.stripes[xxh3_64(id.as_bytes()) as usize % STRIPES]
     }
 
-    /// Keeps the file and what is known of it from being changed apart. Waits for a writer's sync.
+    /// Locks an id for reading, so that its file and its entry agree. Waits for a writer's sync.
     fn reading(&self, id: &Id) -> RwLockReadGuard<'_, ()> {
         self.stripe(id).read().expect("no panic under it")
     }
 
+    /// Locks an id for writing its file and its entry.
     fn writing(&self, id: &Id) -> RwLockWriteGuard<'_, ()> {
         self.stripe(id).write().expect("no panic under it")
     }
 
-    /// The Group of an entry that is live. Under the stripe's lock, in either mode.
+    /// Opens the Group of an entry; `None` for a deletion. The caller holds the stripe's lock, in either mode.
     fn open_group(&self, id: &Id, entry: &RegistryEntry) -> Result<Option<RegisteredGroup>, GroupsError> {
         let EntryState::Live { facts, len, writer } = &entry.state else { return Ok(None) };
         let path = self.path_of(id);
@@ -245,7 +254,8 @@ impl GroupRegistry {
         Ok(Some(RegisteredGroup { file, path, len: *len, facts: facts.clone(), writer: writer.clone() }))
     }
 
-    /// Makes a line, and that of its writer, the content of a Group's file. Under the stripe's lock for writing.
+    /// Replaces a Group's file by a line and that of its writer, and its entry; returns the line. The caller holds the
+    /// stripe's lock for writing.
     fn replace(&self, id: &Id, mut line: Vec<u8>, entry: RegistryEntry) -> Result<Vec<u8>, GroupsError> {
         let path = self.path_of(id);
         let len = line.len();
@@ -254,7 +264,7 @@ impl GroupRegistry {
             line.extend(writer.to_line());
         }
         let written = replace_file(&path, &line, self.sync).map_err(io_at(&path));
-        // When the rename was done but could not be made to last, what stands in the directory is what holds.
+        // If the rename was done but could not be synced, the file in the directory decides the entry.
         let entry = match &written {
             Ok(()) => Some(entry),
             Err(_) => load(&path, id).ok(),
@@ -266,6 +276,7 @@ impl GroupRegistry {
         written.map(|()| line)
     }
 
+    /// Writes a version of a Group and returns its line. The caller holds the stripe's lock for writing.
     fn put(
         &self,
         id: &Id,
@@ -283,6 +294,7 @@ impl GroupRegistry {
         self.replace(id, line, RegistryEntry { version, at: instant, state })
     }
 
+    /// Replaces a Group by its deletion. The caller holds the stripe's lock for writing.
     fn mark_deleted(&self, id: &Id, version: u64, instant: Instant) -> Result<(), GroupsError> {
         let line = json!({
             "resourceType": "Bundle",
@@ -298,29 +310,35 @@ impl GroupRegistry {
         .map(drop)
     }
 
+    /// A [`GroupsError::Damaged`] for the file of an id.
     fn damaged(&self, id: &Id, reason: String) -> GroupsError {
         GroupsError::Damaged { path: self.path_of(id), reason }
     }
 }
 
+/// Makes a [`GroupsError::Io`] for a path from an error of the operating system.
 fn io_at(path: &Path) -> impl Fn(io::Error) -> GroupsError + use<> {
     let path = path.to_path_buf();
     move |source| GroupsError::Io { path: path.clone(), source }
 }
 
-/// Whether a name is that of a temporary file of a Group's.
+/// Whether a file name is that of a Group's temporary file, `.{id}.ndjson.part`.
 fn is_leftover(name: &str) -> bool {
-    let of = name.strip_prefix('.').and_then(|name| name.strip_suffix(".part")?.strip_suffix(SUFFIX));
-    of.is_some_and(|id| Id::parse(id.as_bytes()).is_some())
+    let stem = name.strip_prefix('.').and_then(|name| name.strip_suffix(".part")?.strip_suffix(SUFFIX));
+    stem.is_some_and(|id| Id::parse(id.as_bytes()).is_some())
 }
 
-/// Reads what a file of the book says.
+/// Reads and checks the file of an id: the Group and its writer's line, or the deletion.
+///
+/// # Errors
+/// [`GroupsError::Io`]; [`GroupsError::Damaged`] if the file's content is not what was written.
 fn load(path: &Path, id: &Id) -> Result<RegistryEntry, GroupsError> {
     let damaged = |reason: &str| GroupsError::Damaged { path: path.to_path_buf(), reason: reason.to_string() };
     let mut file = open_regular(path, Links::Refuse).map_err(|error| io_at(path)(error.into()))?;
     let len = file.metadata().map_err(io_at(path))?.len();
     let mut buffer = vec![0; READ_BYTES.min(len as usize)];
-    // Bytes of the first line once its end has come, and what follows it.
+    // 1. Feed the first line to the reader of facts; keep what follows it, bounded, and a deletion's line.
+    // `line_len` is the length of the first line, once its end was read.
     let mut line_len = None;
     let mut position = 0;
     let mut rest = Vec::new();
@@ -350,12 +368,13 @@ fn load(path: &Path, id: &Id) -> Result<RegistryEntry, GroupsError> {
                 feed(piece);
                 piece = &[];
             }
-            // One byte more than a writer's line may have tells that it has too many.
+            // One byte more than a writer's line may have, to detect one that is too long.
             rest.extend_from_slice(&piece[..piece.len().min(WRITER_LINE_BYTES_MAX + 1 - rest.len())]);
             position += read as u64;
         }
     })?;
     let facts = facts.map_err(|fault| damaged(&format!("byte {}: {}", fault.at, fault.kind)))?;
+    // 2. Check the version, the instant and what follows the line.
     let (Ok(version), Some(time)) = (facts.version.parse(), facts.last_updated.clone()) else {
         return Err(damaged("it has no version or no instant of its own"));
     };
@@ -364,6 +383,7 @@ fn load(path: &Path, id: &Id) -> Result<RegistryEntry, GroupsError> {
         return Err(damaged("something follows its line"));
     }
     let writer = GroupWriter::parse(&rest).map_err(|reason| damaged(&reason))?;
+    // 3. Check that it is the Group, or the deletion of the Group, that its name says.
     if is_deletion {
         let line: serde_json::Value =
             serde_json::from_slice(deletion.trim_ascii_end()).map_err(|error| damaged(&error.to_string()))?;

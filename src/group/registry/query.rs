@@ -1,9 +1,10 @@
-//! What a search for Groups asks: parameters read into criteria, all of which a Group must meet (GROUP-01).
+//! Parses the search parameters of Groups into criteria, all of which a Group must meet (GROUP-01), and matches them.
 //!
 //! R4's rules (<https://hl7.org/fhir/R4/search.html>): a comma separates values of which one must match, a repeated
-//! parameter adds a criterion, `\` escapes. Names are compared without regard to case, but accents count. Searches by
-//! content that is not kept in memory (`characteristic`, `value`, `exclude`, text) are not done here.
+//! parameter adds a criterion, `\` escapes. Names are compared without regard to case, but accents count. Parameters on
+//! content that is not held in memory (`characteristic`, `value`, `exclude`, text) are not supported.
 
+use crate::fhir::base_url::BaseUrls;
 use crate::fhir::id::Id;
 use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
@@ -25,12 +26,13 @@ pub(crate) const PARAMETERS: [(&str, &str); 8] = [
 /// The system of `Group.type` (<https://hl7.org/fhir/R4/valueset-group-type.html>).
 const TYPE_SYSTEM: &str = "http://hl7.org/fhir/group-type";
 
-/// Criteria.
+/// The criteria of a search; a Group must meet all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GroupQuery {
     criteria: Vec<Criterion>,
 }
 
+/// One parameter of a search; a Group meets it if any of the values matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Criterion {
     Id(Vec<String>),
@@ -43,6 +45,7 @@ enum Criterion {
     Member(Vec<ReferenceCriterion>),
 }
 
+/// Comparison of a string parameter: by its start (the default), by a part of it, or exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Comparator {
     Starts,
@@ -50,7 +53,7 @@ enum Comparator {
     Exact,
 }
 
-/// A token as a search gives it; an empty system stands for none.
+/// A value of a token parameter; an empty system stands for no system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum TokenCriterion {
     Value(String),
@@ -59,34 +62,32 @@ enum TokenCriterion {
 }
 
 impl TokenCriterion {
+    /// Whether a system (empty if none) and value match.
     fn matches(&self, (system, value): (&str, &str)) -> bool {
         match self {
             TokenCriterion::Value(wanted) => wanted == value,
-            TokenCriterion::SystemAndValue(of, wanted) => of == system && wanted == value,
-            TokenCriterion::System(of) => of == system,
+            TokenCriterion::SystemAndValue(of_system, wanted) => of_system == system && wanted == value,
+            TokenCriterion::System(of_system) => of_system == system,
         }
     }
 }
 
-/// A reference as a search gives it.
+/// A value of a reference parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ReferenceCriterion {
     /// Under a base that is ours, of one type or of any.
     Ours(Option<ResourceType>, Id),
-    /// Under another base, its final slash gone.
+    /// Under another base (without final slash), of one type.
     Foreign(String, ResourceType, Id),
-    /// In no form that names a resource: equal as a text.
+    /// In no form that names a resource: compared as text.
     Text(String),
 }
 
-fn is_ours(base: &str, bases: &[String]) -> bool {
-    base.is_empty() || bases.iter().any(|ours| ours.trim_end_matches('/') == base)
-}
-
 impl ReferenceCriterion {
-    fn parse(text: &str, only: Option<ResourceType>, bases: &[String]) -> ReferenceCriterion {
+    /// Reads a value; `only` is the type that the parameter's modifier names.
+    fn parse(text: &str, only: Option<ResourceType>, bases: BaseUrls<'_>) -> ReferenceCriterion {
         match (Reference::parse(text), Id::parse(text.as_bytes())) {
-            (Some(found), _) if is_ours(found.base, bases) => {
+            (Some(found), _) if bases.contains(found.base) => {
                 ReferenceCriterion::Ours(Some(found.resource_type), found.id)
             }
             (Some(found), _) => ReferenceCriterion::Foreign(found.base.to_string(), found.resource_type, found.id),
@@ -95,20 +96,21 @@ impl ReferenceCriterion {
         }
     }
 
-    /// Whether a reference of a Group is meant; versions do not count.
-    pub(crate) fn matches(&self, reference: &str, bases: &[String]) -> bool {
+    /// Whether a reference in a Group matches; versions in it do not count.
+    pub(crate) fn matches(&self, reference: &str, bases: BaseUrls<'_>) -> bool {
         match (self, Reference::parse(reference)) {
-            (ReferenceCriterion::Ours(of, id), Some(found)) => {
-                found.id == *id && of.is_none_or(|of| of == found.resource_type) && is_ours(found.base, bases)
+            (ReferenceCriterion::Ours(only, id), Some(found)) => {
+                found.id == *id && only.is_none_or(|only| only == found.resource_type) && bases.contains(found.base)
             }
-            (ReferenceCriterion::Foreign(base, of, id), Some(found)) => {
-                found.base == base && found.resource_type == *of && found.id == *id
+            (ReferenceCriterion::Foreign(base, only, id), Some(found)) => {
+                found.base == base && found.resource_type == *only && found.id == *id
             }
             (ReferenceCriterion::Text(text), None) => text == reference,
             _ => false,
         }
     }
 
+    /// Key of the member filter under which a matching member is found.
     fn key(&self) -> u64 {
         match self {
             ReferenceCriterion::Ours(_, id) | ReferenceCriterion::Foreign(_, _, id) => {
@@ -120,12 +122,12 @@ impl ReferenceCriterion {
 }
 
 impl GroupQuery {
-    /// Reads parameters (name and value, percent escapes resolved). What cannot be used is a problem each, whose
-    /// expression is the parameter's name, and no criterion; the caller decides whether that is an error.
+    /// Parses parameters (name and value, percent escapes resolved). A parameter that cannot be used adds a problem,
+    /// whose expression is the parameter's name, and no criterion; the caller decides whether that is an error.
     pub(crate) fn parse(parameters: &[(String, String)], bases: &[String]) -> (GroupQuery, Vec<RuleViolation>) {
         let (mut query, mut problems) = (GroupQuery::default(), Vec::new());
         for (name, value) in parameters {
-            match criterion(name, value, bases) {
+            match criterion(name, value, BaseUrls::new(bases)) {
                 Ok(criterion) => query.criteria.push(criterion),
                 Err((kind, text)) => problems.push(RuleViolation { kind, expression: Some(name.clone()), text }),
             }
@@ -133,7 +135,7 @@ impl GroupQuery {
         (query, problems)
     }
 
-    /// The ids that `_id` leaves, if it was given.
+    /// The legal ids that the first `_id` names; `None` without `_id`.
     pub(crate) fn ids(&self) -> Option<Vec<Id>> {
         let ids = self.criteria.iter().find_map(|criterion| match criterion {
             Criterion::Id(ids) => Some(ids),
@@ -142,7 +144,7 @@ impl GroupQuery {
         Some(ids.iter().filter_map(|id| Id::parse(id.as_bytes())).collect())
     }
 
-    /// The members asked for: one list for each criterion.
+    /// The values of each `member` parameter.
     pub(crate) fn members(&self) -> Vec<&[ReferenceCriterion]> {
         let members = self.criteria.iter().filter_map(|criterion| match criterion {
             Criterion::Member(targets) => Some(targets.as_slice()),
@@ -151,15 +153,16 @@ impl GroupQuery {
         members.collect()
     }
 
-    /// Whether a Group may meet every criterion: certain but for members, whom only the Group's bytes can tell.
-    pub(crate) fn may_match(&self, id: &Id, facts: &GroupFacts, bases: &[String]) -> bool {
-        let any = |tokens: &[TokenCriterion], of: &[(String, String)]| {
-            of.iter().any(|(system, value)| tokens.iter().any(|token| token.matches((system, value))))
+    /// Whether a Group may meet every criterion, by its facts. Certain but for `member`, which only the Group's bytes
+    /// decide.
+    pub(crate) fn may_match(&self, id: &Id, facts: &GroupFacts, bases: BaseUrls<'_>) -> bool {
+        let any = |tokens: &[TokenCriterion], pairs: &[(String, String)]| {
+            pairs.iter().any(|(system, value)| tokens.iter().any(|token| token.matches((system, value))))
         };
         self.criteria.iter().all(|criterion| match criterion {
             Criterion::Id(ids) => ids.iter().any(|wanted| wanted == id.as_str()),
-            Criterion::Name(how, texts) => facts.name.as_deref().is_some_and(|name| {
-                texts.iter().any(|text| match how {
+            Criterion::Name(comparator, texts) => facts.name.as_deref().is_some_and(|name| {
+                texts.iter().any(|text| match comparator {
                     Comparator::Exact => name == text,
                     Comparator::Starts => name.to_lowercase().starts_with(&text.to_lowercase()),
                     Comparator::Contains => name.to_lowercase().contains(&text.to_lowercase()),
@@ -188,7 +191,11 @@ impl GroupQuery {
     }
 }
 
-fn criterion(name: &str, value: &str, bases: &[String]) -> Result<Criterion, (RuleKind, String)> {
+/// Parses one parameter.
+///
+/// # Errors
+/// Kind and text of the problem if the parameter, its modifier or its value is not supported.
+fn criterion(name: &str, value: &str, bases: BaseUrls<'_>) -> Result<Criterion, (RuleKind, String)> {
     let (stem, modifier) = name.split_once(':').map_or((name, None), |(stem, modifier)| (stem, Some(modifier)));
     let Some((_, kind)) = PARAMETERS.iter().find(|(known, _)| *known == stem) else {
         let known = PARAMETERS.map(|(known, _)| known).join(", ");
@@ -196,7 +203,7 @@ fn criterion(name: &str, value: &str, bases: &[String]) -> Result<Criterion, (Ru
         return Err((RuleKind::NotSupported, text));
     };
     let resource_type = modifier.and_then(ResourceType::parse);
-    let how = match (*kind, modifier) {
+    let comparator = match (*kind, modifier) {
         (_, None) => Comparator::Starts,
         ("string", Some("exact")) => Comparator::Exact,
         ("string", Some("contains")) => Comparator::Contains,
@@ -219,7 +226,7 @@ fn criterion(name: &str, value: &str, bases: &[String]) -> Result<Criterion, (Ru
     };
     Ok(match stem {
         "_id" => Criterion::Id(plain()),
-        "name" => Criterion::Name(how, plain()),
+        "name" => Criterion::Name(comparator, plain()),
         "identifier" => Criterion::Identifier(tokens()?),
         "code" => Criterion::Code(tokens()?),
         "type" => Criterion::Type(tokens()?),
@@ -234,7 +241,7 @@ fn criterion(name: &str, value: &str, bases: &[String]) -> Result<Criterion, (Ru
     })
 }
 
-/// `value`, `system|value`, `|value` (no system) or `system|`.
+/// Parses a token: `value`, `system|value`, `|value` (no system) or `system|`; `None` for other forms.
 fn token(text: &str) -> Option<TokenCriterion> {
     let parts: Vec<String> = split(text, '|').iter().map(|part| unescape(part)).collect();
     match parts.as_slice() {
@@ -245,7 +252,7 @@ fn token(text: &str) -> Option<TokenCriterion> {
     }
 }
 
-/// Cuts at a separator that no `\` stands before; escapes stay.
+/// Cuts a value at each separator without a `\` before it; escapes stay.
 fn split(text: &str, separator: char) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut escaped = false;
@@ -260,7 +267,7 @@ fn split(text: &str, separator: char) -> Vec<String> {
     parts
 }
 
-/// `\,`, `\|`, `\$` and `\\` as what they stand for; another backslash is one.
+/// Resolves the escapes `\,`, `\|`, `\$` and `\\`; any other backslash stays.
 fn unescape(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
@@ -278,7 +285,7 @@ mod tests {
     use super::*;
 
     fn one(name: &str, value: &str) -> Result<Criterion, (RuleKind, String)> {
-        criterion(name, value, &["https://us.example/fhir/".to_string()])
+        criterion(name, value, BaseUrls::new(&["https://us.example/fhir/".to_string()]))
     }
 
     #[test]
@@ -309,6 +316,7 @@ mod tests {
     #[test]
     fn references_in_every_form() {
         let bases = ["https://us.example/fhir".to_string()];
+        let bases = BaseUrls::new(&bases);
         let id = Id::parse(b"x").unwrap();
         let patient = ReferenceCriterion::Ours(Some(ResourceType::PATIENT), id);
         for (name, value, expected) in [
@@ -325,14 +333,14 @@ mod tests {
         ] {
             assert_eq!(one(name, value), Ok(Criterion::Member(vec![expected])), "{value}");
         }
-        assert!(patient.matches("Patient/x/_history/3", &bases));
-        assert!(patient.matches("https://us.example/fhir/Patient/x", &bases));
-        assert!(!patient.matches("https://b.example/Patient/x", &bases));
-        assert!(!patient.matches("Practitioner/x", &bases));
-        assert!(ReferenceCriterion::Ours(None, id).matches("Practitioner/x", &bases));
+        assert!(patient.matches("Patient/x/_history/3", bases));
+        assert!(patient.matches("https://us.example/fhir/Patient/x", bases));
+        assert!(!patient.matches("https://b.example/Patient/x", bases));
+        assert!(!patient.matches("Practitioner/x", bases));
+        assert!(ReferenceCriterion::Ours(None, id).matches("Practitioner/x", bases));
     }
 
-    /// CORE-04: what is wrong names the parameter.
+    /// CORE-04: a problem names its parameter.
     #[test]
     fn what_cannot_be_used_is_told_by_name() {
         for (name, value) in [

@@ -1,12 +1,13 @@
-//! Searches over the book and the store as one, in the order of ids, a page at a time.
+//! Searches registry and store together, in the order of ids, one page at a time.
 //!
-//! Facts in memory answer all but `member`, for which the few Groups that may have one are read. A page goes on behind
-//! an id, so Groups that come or go between two pages move no other from one to the next. The total is counted anew
-//! for each page.
+//! Facts in memory answer every parameter but `member`, for which the few Groups that may match are read. A page starts
+//! after an id, so a Group created or deleted between two pages moves no other Group to another page. The total is
+//! counted for each page again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::fhir::base_url::BaseUrls;
 use crate::fhir::id::Id;
 use crate::group::facts::{GroupFact, GroupFactReader};
 use crate::group::registry::query::{GroupQuery, ReferenceCriterion};
@@ -16,36 +17,36 @@ use crate::group::registry::{GroupsError, RegistryEntry};
 use crate::limits::READ_BYTES;
 use crate::simd::Kernel;
 
-/// Which part of the results is wanted.
+/// The page of the results that is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SearchPage {
-    /// The last id of the page before.
+    /// The last id of the page before; `None` for the first page.
     pub after: Option<Id>,
-    /// Most Groups.
+    /// Most Groups of the page; 0 counts only.
     pub count: usize,
-    /// The page ends with the Group that takes it past so many bytes of Groups.
+    /// The page ends with the Group that takes it past so many bytes of resources.
     pub bytes_max: u64,
 }
 
-/// A page was told.
+/// Total and continuation of a search, after its page was passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TotalMode {
+pub(crate) struct SearchSummary {
     /// Groups that match, on all pages.
     pub total: u64,
-    /// The last id of this page, if more follow it.
+    /// The last id of this page; `None` if no Group follows it.
     pub next: Option<Id>,
 }
 
-/// A Group that matches.
+/// A Group that matches a search.
 pub(crate) struct SearchHit {
-    /// Its id.
+    /// Id of the Group.
     pub id: Id,
     /// A [`GroupLookup::Book`] or [`GroupLookup::Store`].
     pub found: GroupLookup,
 }
 
 impl SearchHit {
-    /// Bytes of its resource.
+    /// Bytes of the Group's resource.
     pub(crate) fn len(&self) -> u64 {
         match &self.found {
             GroupLookup::Book(group) => group.len(),
@@ -55,7 +56,7 @@ impl SearchHit {
     }
 }
 
-/// What is known of an id before its Group is looked at.
+/// The registry's and the store's state of an id, before its Group is examined; `None` if not looked up or missing.
 #[derive(Default)]
 struct SearchCandidate {
     entry: Option<Arc<RegistryEntry>>,
@@ -63,17 +64,17 @@ struct SearchCandidate {
 }
 
 impl GroupView<'_> {
-    /// Tells the Groups of a page to `on_hit`, in the order of their ids. Blocks.
+    /// Searches, and passes each Group of a page to `on_hit`, in the order of ids. Blocks.
     ///
     /// # Errors
-    /// When the book or the store cannot be read, or as `on_hit` says.
+    /// If the registry or the store cannot be read, or the error of `on_hit`.
     pub(crate) fn search(
         &self,
         query: &GroupQuery,
         page: SearchPage,
         on_hit: &mut dyn FnMut(SearchHit) -> Result<(), GroupsError>,
-    ) -> Result<TotalMode, GroupsError> {
-        self.book.store_facts.lock().expect("no panic under it").begin();
+    ) -> Result<SearchSummary, GroupsError> {
+        self.registry.store_facts.lock().expect("no panic under it").begin();
         let (mut total, mut reported, mut bytes) = (0u64, 0usize, 0u64);
         let (mut last, mut next) = (None, None);
         for (id, candidate) in self.candidates(query)? {
@@ -89,19 +90,19 @@ impl GroupView<'_> {
                 next = last;
             }
         }
-        Ok(TotalMode { total, next })
+        Ok(SearchSummary { total, next })
     }
 
-    /// Every id that a Group may stand under.
+    /// Every id that may have a matching Group, with its states in registry and store.
     fn candidates(&self, query: &GroupQuery) -> Result<BTreeMap<Id, SearchCandidate>, GroupsError> {
         let mut candidates: BTreeMap<Id, SearchCandidate> = BTreeMap::new();
-        // Where the client may know of some only, those are asked for, one by one: what others are there costs nothing.
+        // A client that may see certain Groups only: they are looked up by id, so other Groups cost no time.
         let visible = || self.visible.map(|ids| ids.iter().filter_map(|id| Id::parse(id.as_bytes())).collect());
         match (query.ids().or_else(visible), &self.store) {
             (Some(ids), store) => {
                 for id in ids.into_iter().filter(|id| self.is_seen(id)) {
                     let in_store = store.as_ref().map(|store| store.find(&id)).transpose()?;
-                    candidates.insert(id, SearchCandidate { entry: self.book.entry(&id), in_store });
+                    candidates.insert(id, SearchCandidate { entry: self.registry.entry(&id), in_store });
                 }
                 return Ok(candidates);
             }
@@ -110,13 +111,13 @@ impl GroupView<'_> {
             })?,
             (None, None) => {}
         }
-        for (id, entry) in self.book.entries() {
+        for (id, entry) in self.registry.entries() {
             candidates.entry(id).or_default().entry = Some(entry);
         }
         Ok(candidates)
     }
 
-    /// The Group of an id if it matches; one that is not `wanted` is not opened unless that decides it.
+    /// The Group of a candidate if it matches. One that is not `wanted` on the page is opened only if its bytes decide.
     fn examine(
         &self,
         id: &Id,
@@ -125,14 +126,14 @@ impl GroupView<'_> {
         wanted: bool,
     ) -> Result<Option<SearchHit>, GroupsError> {
         let SearchCandidate { entry, in_store } = candidate;
-        let by_book = |entry: &RegistryEntry| in_store.as_ref().is_none_or(|in_store| registry_has(entry, in_store));
+        let is_newer = |entry: &RegistryEntry| in_store.as_ref().is_none_or(|in_store| registry_has(entry, in_store));
         let by_members = !query.members().is_empty();
-        if let Some(entry) = entry.as_deref().filter(|entry| by_book(entry)) {
+        if let Some(entry) = entry.as_deref().filter(|entry| is_newer(entry)) {
             let Some(facts) = facts_of(entry) else { return Ok(None) };
-            if !query.may_match(id, facts, self.bases) {
+            if !query.may_match(id, facts, BaseUrls::new(self.bases)) {
                 return Ok(None);
             }
-            // The store may have deleted it since, which only a question by id tells.
+            // The store may have a later deletion, which only a lookup by id finds.
             let in_store = match (in_store, &self.store) {
                 (None, Some(store)) => store.find(id)?,
                 (in_store, _) => in_store.unwrap_or(StoreLocation::Unknown),
@@ -143,41 +144,43 @@ impl GroupView<'_> {
             if !wanted && !by_members {
                 return Ok(Some(SearchHit { id: *id, found: GroupLookup::Unknown }));
             }
-            // Another version may have come meanwhile: what is opened is looked at again.
+            // Another version may be there by now, so the opened one is matched again.
             let found = {
-                let _reading = self.book.reading(id);
-                self.merge(id, self.book.entry(id).as_deref(), in_store)?
+                let _reading = self.registry.reading(id);
+                self.merge(id, self.registry.entry(id).as_deref(), in_store)?
             };
             return self.confirm_hit(id, found, query);
         }
         match (in_store, &self.store) {
             (Some(StoreLocation::Current { segment, row, .. }), Some(store)) => {
-                let group = store.read_group(self.book, segment, row)?;
+                let group = store.read_group(self.registry, segment, row)?;
                 self.confirm_hit(id, GroupLookup::Store(group), query)
             }
             _ => Ok(None),
         }
     }
 
+    /// The opened Group as a hit if it matches every criterion, members included.
     fn confirm_hit(&self, id: &Id, found: GroupLookup, query: &GroupQuery) -> Result<Option<SearchHit>, GroupsError> {
         let matches = match found.facts() {
-            Some(facts) => query.may_match(id, facts, self.bases),
+            Some(facts) => query.may_match(id, facts, BaseUrls::new(self.bases)),
             None => false,
         };
         let matches = matches && self.has_members(&found, &query.members())?;
         Ok(matches.then_some(SearchHit { id: *id, found }))
     }
 
-    /// Whether a Group has one member of each list.
+    /// Whether a Group has a member that matches at least one value of each list. Streams the Group.
     fn has_members(&self, found: &GroupLookup, lists: &[&[ReferenceCriterion]]) -> Result<bool, GroupsError> {
         if lists.is_empty() {
             return Ok(true);
         }
-        let mut met = vec![false; lists.len()];
+        let bases = BaseUrls::new(self.bases);
+        let mut is_met = vec![false; lists.len()];
         let mut on_fact = |fact: GroupFact<'_>| {
             let GroupFact::Member(reference) = fact else { return };
-            for (met, targets) in met.iter_mut().zip(lists) {
-                *met = *met || targets.iter().any(|target| target.matches(reference, self.bases));
+            for (is_met, targets) in is_met.iter_mut().zip(lists) {
+                *is_met = *is_met || targets.iter().any(|target| target.matches(reference, bases));
             }
         };
         let mut reader = GroupFactReader::new(Kernel::detect(), &mut on_fact);
@@ -195,6 +198,6 @@ impl GroupView<'_> {
             GroupLookup::Store(group) => group.stream(0..group.len(), &mut |piece| reader.feed(piece))?,
             GroupLookup::Deleted { .. } | GroupLookup::Unknown => return Ok(false),
         }
-        Ok(met.iter().all(|met| *met))
+        Ok(is_met.iter().all(|is_met| *is_met))
     }
 }

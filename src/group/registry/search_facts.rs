@@ -1,8 +1,9 @@
-//! What is kept in memory of a Group: enough to answer most searches without reading it.
+//! Facts of Groups that are held in memory, enough to answer most searches without reading a Group, and the cache of
+//! facts of the store's Groups.
 //!
-//! Members are a Bloom filter of ten bits each; that a Group has a member is only ever believed after its bytes were
-//! read. With 1,000 Groups of 10,000 members (720 MB) the filters take 12.5 MB, where sorted 64-bit hashes would take 80;
-//! a search for a member takes 27 ms, where reading every Group takes 4.1 s (one run, built without full optimisation).
+//! Members are a Bloom filter of ten bits each; a match by member is confirmed by reading the Group. With 1,000 Groups
+//! of 10,000 members (720 MB) the filters take 12.5 MB, where sorted 64-bit hashes would take 80; a search for a member
+//! takes 27 ms, where reading every Group takes 4.1 s (one run, built without full optimisation).
 
 use std::collections::HashMap;
 
@@ -15,40 +16,42 @@ use crate::hash::{Hasher64, xxh3_64};
 use crate::limits::{GROUP_FACTS_BYTES_MAX, GROUP_FILTER_BYTES_MAX, GROUP_TOKENS_MAX};
 use crate::simd::Kernel;
 
-/// Facts of one version of a Group.
+/// Searchable facts of one version of a Group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GroupFacts {
-    /// Whether it is a Group at all.
+    /// Whether `resourceType` is `Group`.
     pub is_group: bool,
-    /// `id`, if legal.
+    /// `Group.id`, if it is a legal id.
     pub id: Option<Id>,
-    /// `meta.versionId`; a hash of the bytes when there is none, so that every version has a name.
+    /// `meta.versionId`; `x` and the XXH3-64 of the bytes if it is missing or illegal, so that every version has a
+    /// name.
     pub version: String,
     /// `meta.lastUpdated`, if it is an instant.
     pub last_updated: Option<Instant>,
-    /// `name`.
+    /// `Group.name`, if there is one.
     pub name: Option<String>,
-    /// `type`.
+    /// `Group.type`, if there is one.
     pub group_type: Option<String>,
-    /// `actual`.
+    /// `Group.actual`, if it is a boolean.
     pub actual: Option<bool>,
-    /// `managingEntity.reference`.
+    /// `managingEntity.reference`, if there is one.
     pub managing_entity: Option<String>,
     /// `identifier`: system (empty if none) and value, the first [`GROUP_TOKENS_MAX`].
     pub identifiers: Vec<(String, String)>,
     /// `code.coding`: system (empty if none) and code, the first [`GROUP_TOKENS_MAX`].
     pub codes: Vec<(String, String)>,
-    /// Members.
+    /// Bloom filter of the members' keys.
     pub members: MemberFilter,
 }
 
 impl GroupFacts {
-    /// Reads the facts of a document, which `pieces` feeds.
+    /// Reads the facts of a document, whose pieces `feed_pieces` passes on in order. The inner error is the document's
+    /// first fault.
     ///
     /// # Errors
-    /// What is wrong with the document, or with feeding it.
+    /// The error of `feed_pieces`.
     pub(crate) fn read<E>(
-        pieces: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
+        feed_pieces: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
     ) -> Result<Result<GroupFacts, Fault>, E> {
         let mut facts = GroupFacts::default();
         let mut keys = Vec::new();
@@ -68,21 +71,21 @@ impl GroupFacts {
         };
         let outcome = {
             let mut reader = GroupFactReader::new(Kernel::detect(), &mut on_fact);
-            pieces(&mut |piece| {
+            feed_pieces(&mut |piece| {
                 hash.update(piece);
                 reader.feed(piece);
             })?;
             reader.finish()
         };
-        facts.members = MemberFilter::hash_member(&keys);
-        // A version id goes into a header: one that R4 does not allow is none.
+        facts.members = MemberFilter::from_keys(&keys);
+        // A version id is sent in an HTTP header, so an illegal one is replaced.
         if Id::parse(facts.version.as_bytes()).is_none() {
             facts.version = format!("x{:016x}", hash.digest());
         }
         Ok(outcome.map(|()| facts))
     }
 
-    /// Bytes that they take.
+    /// Estimated bytes of memory that the facts take.
     fn bytes(&self) -> usize {
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let tokens = self.identifiers.iter().chain(&self.codes);
@@ -91,13 +94,14 @@ impl GroupFacts {
     }
 }
 
+/// Adds a system and value to a list of at most [`GROUP_TOKENS_MAX`].
 fn push_token(list: &mut Vec<(String, String)>, system: &str, value: &str) {
     if list.len() < GROUP_TOKENS_MAX {
         list.push((system.to_string(), value.to_string()));
     }
 }
 
-/// What a member is found under: the hash of its id, whatever its base and type, or of all its text when that is no
+/// Key of a member in the filter: the hash of its id, whatever its base and type, or of its whole text if that is no
 /// reference to a resource.
 pub(crate) fn member_key(reference: &str) -> u64 {
     match Reference::parse(reference) {
@@ -106,8 +110,8 @@ pub(crate) fn member_key(reference: &str) -> u64 {
     }
 }
 
-/// A Bloom filter (<https://doi.org/10.1145/362686.362692>): what it does not hold is not there; of what is not there
-/// it holds about one in a hundred.
+/// A Bloom filter of member keys (<https://doi.org/10.1145/362686.362692>): no false negatives, about one false
+/// positive in a hundred.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MemberFilter {
     bits: Box<[u64]>,
@@ -117,7 +121,8 @@ impl MemberFilter {
     const BITS_PER_KEY: usize = 10;
     const PROBES: u64 = 5;
 
-    fn hash_member(keys: &[u64]) -> MemberFilter {
+    /// A filter of these keys, of at most [`GROUP_FILTER_BYTES_MAX`] bytes.
+    fn from_keys(keys: &[u64]) -> MemberFilter {
         let words = (keys.len() * Self::BITS_PER_KEY).div_ceil(64).min(GROUP_FILTER_BYTES_MAX / 8);
         let mut filter = MemberFilter { bits: vec![0; words].into() };
         for key in keys {
@@ -128,56 +133,61 @@ impl MemberFilter {
         filter
     }
 
+    /// The bits of a key; the filter is not empty.
     fn filter_slots(&self, key: u64) -> impl Iterator<Item = usize> + use<> {
         let bits = self.bits.len() as u64 * 64;
         let step = key.rotate_left(32) | 1;
         (0..Self::PROBES).map(move |probe| (key.wrapping_add(step.wrapping_mul(probe)) % bits) as usize)
     }
 
-    /// Whether a key may be in it.
+    /// Whether a key may be in the filter; if false, it is not.
     pub(crate) fn may_contain(&self, key: u64) -> bool {
         !self.bits.is_empty() && self.filter_slots(key).all(|bit| self.bits[bit / 64] >> (bit % 64) & 1 == 1)
     }
 }
 
-/// What tells one row of a store from every other: its segment's content, and its number there. Rows of the same
-/// content are equal, so no change of the store makes an entry wrong.
+/// Key of a store's row in the cache: content hash of its segment, and its number there. Segments of the same hash have
+/// the same rows, so no change of the store invalidates an entry.
 pub(crate) type RowKey = (u64, usize);
 
-/// Facts of the store's Groups, at most [`GROUP_FACTS_BYTES_MAX`] of them.
+/// Cache of the facts of the store's Groups, of at most [`GROUP_FACTS_BYTES_MAX`] bytes.
 #[derive(Debug, Default)]
 pub(crate) struct FactsCache {
+    /// Facts by row, with the number of the last search that used them.
     rows: HashMap<RowKey, (u64, std::sync::Arc<GroupFacts>)>,
+    /// Sum of [`GroupFacts::bytes`].
     bytes: usize,
-    /// Number of the search that asked last; rows of a store that is no more are known by not being asked for.
+    /// Number of the current search. Rows that a store no longer has are evicted because no search uses them.
     search: u64,
 }
 
 impl FactsCache {
-    /// A search begins.
+    /// Begins a search: raises the number that used rows are marked with.
     pub(crate) fn begin(&mut self) {
         self.search += 1;
     }
 
-    /// The facts of a row.
+    /// The cached facts of a row, marked as used by the current search; `None` if they are not cached.
     pub(crate) fn get(&mut self, key: RowKey) -> Option<std::sync::Arc<GroupFacts>> {
         let search = self.search;
-        self.rows.get_mut(&key).map(|(requested, facts)| {
-            *requested = search;
+        self.rows.get_mut(&key).map(|(last_used, facts)| {
+            *last_used = search;
             facts.clone()
         })
     }
 
-    /// Keeps the facts of a row, if there is room.
+    /// Caches the facts of a row, if there is room.
     pub(crate) fn put(&mut self, key: RowKey, facts: &std::sync::Arc<GroupFacts>) {
         self.put_within_bound(key, facts, GROUP_FACTS_BYTES_MAX);
     }
 
+    /// Caches the facts of a row within a bound: if there is no room, rows are evicted that neither the current nor the
+    /// last search used.
     fn put_within_bound(&mut self, key: RowKey, facts: &std::sync::Arc<GroupFacts>, bytes_max: usize) {
         let bytes = facts.bytes();
         if self.bytes + bytes > bytes_max {
             let oldest_kept = self.search.saturating_sub(1);
-            self.rows.retain(|_, (requested, _)| *requested >= oldest_kept);
+            self.rows.retain(|_, (last_used, _)| *last_used >= oldest_kept);
             self.bytes = self.rows.values().map(|(_, facts)| facts.bytes()).sum();
         }
         if self.bytes + bytes <= bytes_max && self.rows.insert(key, (self.search, facts.clone())).is_none() {
@@ -194,7 +204,7 @@ mod tests {
     fn a_filter_holds_every_member_and_few_others() {
         for members in [0, 1, 100, 20_000] {
             let keys: Vec<u64> = (0..members).map(|n| member_key(&format!("Patient/{n}"))).collect();
-            let filter = MemberFilter::hash_member(&keys);
+            let filter = MemberFilter::from_keys(&keys);
             assert!(keys.iter().all(|key| filter.may_contain(*key)));
             let others = (0..10_000).filter(|n| filter.may_contain(member_key(&format!("Patient/other-{n}")))).count();
             assert!(others < 300, "{others} of 10,000 strangers pass a filter of {members}");

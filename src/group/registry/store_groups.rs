@@ -1,4 +1,6 @@
-//! Groups of the store, as a snapshot shows them: which version is current, and its bytes.
+//! Groups of the store in a snapshot: the current version or the last deletion of an id, facts, and bytes.
+//!
+//! Read-only; nothing of the registry is consulted but its cache of facts.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,7 +10,7 @@ use crate::error::{CorruptIndex, IndexError};
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
 use crate::fhir::resource_type::ResourceType;
-use crate::group::lookup::group_rows_of;
+use crate::group::lookup::{group_rows_of, our_bases};
 use crate::group::registry::search_facts::GroupFacts;
 use crate::group::registry::{GroupRegistry, GroupsError};
 use crate::index::row_reader::{row_range, stream_range};
@@ -16,44 +18,45 @@ use crate::index::segment::id_encoding;
 use crate::index::segment::layout::{BASE_BITS, Column, kind};
 use crate::index::snapshot::{RowState, Snapshot};
 
-/// A Group of the store: one row, whose bytes stay where they are.
+/// A current Group of the store: one row of a snapshot. Its bytes are read on demand.
 #[derive(Clone)]
 pub(crate) struct StoreGroup {
-    /// The snapshot that shows it.
+    /// The snapshot that the row is part of.
     pub snapshot: Snapshot,
-    /// Its segment.
+    /// Number of its segment.
     pub segment: usize,
-    /// Its number there.
+    /// Number of the row in its segment.
     pub row: usize,
     facts: Arc<GroupFacts>,
 }
 
 impl StoreGroup {
-    /// What is known of it.
+    /// The searchable facts of the Group.
     pub(crate) fn facts(&self) -> &GroupFacts {
         &self.facts
     }
 
+    /// Byte range of the row in its file.
     fn range(&self) -> Range<u64> {
         row_range(self.snapshot.index(), self.segment, self.row)
     }
 
-    /// Its bytes.
+    /// Bytes of the resource, without a newline.
     pub(crate) fn len(&self) -> u64 {
         let range = self.range();
         range.end - range.start
     }
 
-    /// Whether its file is compressed, so that each read decodes what lies before.
+    /// Whether its file is compressed, so that a read first decodes bytes before the row.
     pub(crate) fn is_compressed(&self) -> bool {
         let index = self.snapshot.index();
         index.compression(index.entry(self.segment).file) != Compression::None
     }
 
-    /// Feeds a part of the resource, in pieces. Blocks.
+    /// Passes a byte range of the resource to `feed`, in pieces. Blocks.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub(crate) fn stream(&self, part: Range<u64>, feed: &mut dyn FnMut(&[u8])) -> Result<(), GroupsError> {
         let index = self.snapshot.index();
         let row = self.range();
@@ -62,51 +65,56 @@ impl StoreGroup {
     }
 }
 
-/// What the store says of an id.
+/// State at T of a Group's id in the store.
 pub(crate) enum StoreLocation {
-    /// The row that is current, and its lastUpdated.
-    Current {
-        segment: usize,
-        row: usize,
-        updated: Option<Instant>,
-    },
-    /// It was deleted then.
+    /// The row of the current version, and its lastUpdated, if it has one.
+    Current { segment: usize, row: usize, updated: Option<Instant> },
+    /// There is no current version; the instant of the last deletion.
     Deleted(Instant),
+    /// Neither a current version nor a dated deletion.
     Unknown,
 }
 
-/// A snapshot, and which reference bases are ours in it.
+/// Looks up Groups in a snapshot, under the bases that are ours.
 pub(crate) struct SnapshotLocation<'a> {
+    /// The snapshot that is searched.
     pub snapshot: &'a Snapshot,
+    /// Whether each reference base of the index is ours.
     ours: Vec<bool>,
 }
 
 impl<'a> SnapshotLocation<'a> {
+    /// A lookup in a snapshot; absolute references under `bases` are ours.
     pub(crate) fn new(snapshot: &'a Snapshot, bases: &[String]) -> SnapshotLocation<'a> {
-        let is_ours = |base: &String| base.is_empty() || bases.iter().any(|b| b.trim_end_matches('/') == base);
-        SnapshotLocation { snapshot, ours: snapshot.index().bases().iter().map(is_ours).collect() }
+        SnapshotLocation { snapshot, ours: our_bases(snapshot, bases) }
     }
 
+    /// State of a row at T.
     fn group_state(&self, segment: usize, row: usize) -> Result<RowState, CorruptIndex> {
         self.snapshot.state(segment, row, self.snapshot.as_of().as_ref(), &self.ours, &|_| true)
     }
 
+    /// The location of a current row.
     fn current(&self, segment: usize, row: usize) -> Result<StoreLocation, CorruptIndex> {
         let updated = self.snapshot.index().segments()[segment].updated(row)?.map(|instant| instant.to_owned());
         Ok(StoreLocation::Current { segment, row, updated })
     }
 
-    /// What the store says of an id.
+    /// State at T of the Group of an id.
+    ///
+    /// # Errors
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
     pub(crate) fn find(&self, id: &Id) -> Result<StoreLocation, CorruptIndex> {
         for (segment, row) in group_rows_of(self.snapshot, ResourceType::GROUP, id)? {
             if self.group_state(segment, row)? == RowState::Current {
                 return self.current(segment, row);
             }
         }
-        // No version is left, so the last deletion is what holds, if there is one.
+        // No version is current, so the last deletion decides, if there is one.
         Ok(self.deleted(id)?.map_or(StoreLocation::Unknown, StoreLocation::Deleted))
     }
 
+    /// Instant of the last deletion of a Group at or before T, under a base of ours; `None` if there is none.
     fn deleted(&self, id: &Id) -> Result<Option<Instant>, CorruptIndex> {
         let index = self.snapshot.index();
         let hash = id_encoding::entity_hash(ResourceType::GROUP, id.as_bytes());
@@ -135,8 +143,11 @@ impl<'a> SnapshotLocation<'a> {
         Ok(last)
     }
 
-    /// Every Group that is current.
-    pub(crate) fn each_group(&self, tell: &mut dyn FnMut(Id, StoreLocation)) -> Result<(), CorruptIndex> {
+    /// Passes every current Group to `visit`, in no particular order of ids.
+    ///
+    /// # Errors
+    /// [`CorruptIndex`] if a page that is read fails its checksum.
+    pub(crate) fn each_group(&self, visit: &mut dyn FnMut(Id, StoreLocation)) -> Result<(), CorruptIndex> {
         let index = self.snapshot.index();
         for segment_id in self.snapshot.segments() {
             let segment = &index.segments()[segment_id];
@@ -146,26 +157,29 @@ impl<'a> SnapshotLocation<'a> {
             let columns = segment.verify_columns(&[Column::Type])?;
             for row in memchr::memchr_iter(ResourceType::GROUP.index() as u8, columns.resource_type) {
                 if self.group_state(segment_id, row)? == RowState::Current {
-                    tell(segment.row_id(row)?, self.current(segment_id, row)?);
+                    visit(segment.row_id(row)?, self.current(segment_id, row)?);
                 }
             }
         }
         Ok(())
     }
 
-    /// A Group with its facts, from memory or from its bytes.
+    /// The Group of a row, with its facts from the registry's cache, or else from its bytes.
+    ///
+    /// # Errors
+    /// If the index is corrupt, or the row cannot be read or changed since it was indexed.
     pub(crate) fn read_group(
         &self,
-        book: &GroupRegistry,
+        registry: &GroupRegistry,
         segment: usize,
         row: usize,
     ) -> Result<StoreGroup, GroupsError> {
         let index = self.snapshot.index();
-        // Its place and length, which the reader of its bytes relies on.
+        // Verifies offset and length of the row, which the reads below rely on.
         index.segments()[segment].row(row)?;
         let key = (index.entry(segment).content, row);
-        let known = book.store_facts.lock().expect("no panic under it").get(key);
-        let facts = match known {
+        let cached = registry.store_facts.lock().expect("no panic under it").get(key);
+        let facts = match cached {
             Some(facts) => facts,
             None => {
                 let file = index.entry(segment).file;
@@ -179,7 +193,7 @@ impl<'a> SnapshotLocation<'a> {
                         reason: "was rewritten in place".into(),
                     })
                 })?);
-                book.store_facts.lock().expect("no panic under it").put(key, &facts);
+                registry.store_facts.lock().expect("no panic under it").put(key, &facts);
                 facts
             }
         };

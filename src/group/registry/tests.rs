@@ -1,10 +1,10 @@
-//! The book and the view of all Groups: what survives a crash, which version holds, and searches against a twin that
-//! reads every document.
+//! Tests of registry and view: durability across crashes, the version that counts, and searches compared with an oracle
+//! that reads every document.
 
 use crate::fhir::reference::Reference;
 use crate::group::registry::document::GroupDocument;
 use crate::group::registry::query::GroupQuery;
-use crate::group::registry::search::{SearchPage, TotalMode};
+use crate::group::registry::search::{SearchPage, SearchSummary};
 use crate::group::registry::view::{GroupLookup, GroupView, Precondition};
 use crate::group::rules::{GroupRules, WantedId};
 use crate::index::snapshot::Snapshot;
@@ -226,7 +226,7 @@ fn groups_of_the_store_are_changed_and_deleted() {
     }
 }
 
-/// A Group survives a crash right after its 201: the directory as it stands at each step of a write, opened anew, has
+/// A Group survives a crash right after its 201: the directory at each step of a write, opened again, has
 /// the version before or the version after, and nothing else is left.
 #[test]
 fn every_crash_point_leaves_one_version() {
@@ -283,7 +283,7 @@ fn every_crash_point_leaves_one_version() {
     }
 }
 
-/// What is no file of ours is told by name, and nothing is forgotten silently.
+/// A damaged file is reported by name, and no Group is dropped silently.
 #[test]
 fn a_damaged_file_is_told() {
     let home = tempfile::tempdir().unwrap();
@@ -310,7 +310,7 @@ fn a_damaged_file_is_told() {
     assert!(GroupRegistry::open(home.path(), FileSync::No).is_ok());
 }
 
-/// What could not be kept is not told as kept, and what stood before still stands.
+/// A version that could not be written is not reported as written, and the version before still counts.
 #[test]
 fn a_write_that_fails_changes_nothing() {
     let home = tempfile::tempdir().unwrap();
@@ -389,10 +389,10 @@ fn pages_hold_every_match_once() {
     }
     let page = SearchPage { after: None, count: 0, bytes_max: 0 };
     let total = groups.search(&GroupQuery::default(), page, &mut |_| panic!("none is asked for")).unwrap();
-    assert_eq!(total, TotalMode { total: 10, next: None });
+    assert_eq!(total, SearchSummary { total: 10, next: None });
 }
 
-/// The twin of a search: reads the whole document, and compares in the plainest way.
+/// The oracle of a search: reads the whole document, and compares in the plainest way.
 fn naive(tree: &Tree, name: &str, value: &str) -> bool {
     let token = |system: &Tree, code: &Tree| {
         let (system, Some(code)) = (system.as_str().unwrap_or(""), code.as_str()) else { return false };
@@ -516,7 +516,7 @@ proptest! {
         }
     }
 
-    /// No body is a panic, and what is taken is read back from the disk as it was checked.
+    /// No body is a panic, and an accepted one is read back from the disk as it was checked.
     #[test]
     fn no_body_is_a_panic(cut in 0usize..400, with in "[\\[\\]{}:,\" \\\\a1tn\u{e9}\n]{0,6}", bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
         let mut text = with_id("g", &["Patient/a", "Patient/b"]);

@@ -1,5 +1,6 @@
-//! All Groups: those of the book and those of the store as one. Of two with the same id the later version holds; of
-//! two as old as each other the book's.
+//! All Groups, of registry and store together: lookup, creation, update and deletion for one client.
+//!
+//! Of two Groups of the same id the one with the later lastUpdated counts; if they are equal, the registry's.
 
 use std::sync::LazyLock;
 
@@ -12,25 +13,25 @@ use crate::group::registry::writer::GroupWriter;
 use crate::group::registry::{EntryState, GroupRegistry, GroupsError, RegisteredGroup, RegistryEntry};
 use crate::index::snapshot::Snapshot;
 
-/// What stands under an id.
+/// The state of an id in registry and store together.
 pub(crate) enum GroupLookup {
-    /// A Group made here.
+    /// A Group of the registry.
     Book(RegisteredGroup),
     /// A Group of the store.
     Store(StoreGroup),
     /// A Group that was deleted, through the service or in the store.
     Deleted {
-        /// Version that the deletion is, when it was made here.
+        /// Version number of the registry's entry; `None` if there is no entry.
         version: Option<u64>,
-        /// When.
+        /// Instant of the deletion.
         at: Instant,
     },
-    /// Nothing has ever stood there.
+    /// No Group of this id was ever there, or the client may not know of it.
     Unknown,
 }
 
 impl GroupLookup {
-    /// What is known of the Group, if there is one.
+    /// The facts of the Group; `None` if there is none.
     pub(crate) fn facts(&self) -> Option<&GroupFacts> {
         match self {
             GroupLookup::Book(group) => Some(group.facts()),
@@ -39,40 +40,41 @@ impl GroupLookup {
         }
     }
 
-    /// The number of the version after it: the next one for a number, else 1.
+    /// Number of the next version: one more if the version is a number, else 1.
     fn next_version(&self) -> u64 {
-        let now = match self {
+        let version = match self {
             GroupLookup::Deleted { version, .. } => *version,
             other => other.facts().and_then(|facts| facts.version.parse().ok()),
         };
-        now.and_then(|now: u64| now.checked_add(1)).unwrap_or(1)
+        version.and_then(|version: u64| version.checked_add(1)).unwrap_or(1)
     }
 
-    /// The instant of the version after it: now, but never before what it follows, or it would not hold.
+    /// lastUpdated of the next version: `now`, but never before the version that it follows, or that one would still
+    /// count.
     fn next_instant(&self, now: &Instant) -> Instant {
-        let before = match self {
+        let last = match self {
             GroupLookup::Deleted { at, .. } => Some(at),
             other => other.facts().and_then(|facts| facts.last_updated.as_ref()),
         };
-        before.map_or(now, |before| before.max(now)).clone()
+        last.map_or(now, |last| last.max(now)).clone()
     }
 }
 
-/// What a writer expects to find (`If-Match`, `If-None-Match`).
+/// Condition of a write on the current state (`If-Match`, `If-None-Match`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Precondition {
-    /// Whatever is there.
+    /// No condition: any state will do.
     Anything,
     /// A Group in any version.
     Something,
-    /// No Group.
+    /// No Group may be there.
     Nothing,
     /// A Group in one of these versions.
     Versions(Vec<String>),
 }
 
 impl Precondition {
-    /// Whether it is met.
+    /// Whether the current state meets the condition.
     pub(crate) fn is_met_by(&self, found: &GroupLookup) -> bool {
         match self {
             Precondition::Anything => true,
@@ -83,49 +85,52 @@ impl Precondition {
     }
 }
 
-/// A version that was made to last.
+/// A version that was written and survives a crash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GroupWrite {
-    /// The Group's id.
+    /// Id of the Group that was written.
     pub id: Id,
     /// Number of the version.
     pub version: u64,
-    /// Its lastUpdated.
+    /// lastUpdated of the version.
     pub at: Instant,
-    /// Whether no Group stood there before.
+    /// Whether there was no Group of this id before.
     pub created: bool,
     /// The resource, one line without its newline; empty for a deletion.
     pub line: Vec<u8>,
 }
 
-/// A writer found something else than it expected.
+/// The current state did not meet the condition of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WriteError {
-    /// The version that is current; none when there is no Group.
+    /// The current version; `None` if there is no Group, or the client may not know of it.
     pub current: Option<String>,
 }
 
-/// The book and the store, as one moment shows them.
+/// Registry and a snapshot of the store, as one client may see and change them.
 pub(crate) struct GroupView<'a> {
-    pub(crate) book: &'a GroupRegistry,
+    /// The Groups that clients created.
+    pub(crate) registry: &'a GroupRegistry,
+    /// The store's Groups; `None` without an index.
     pub(crate) store: Option<SnapshotLocation<'a>>,
+    /// Bases under which absolute references are ours.
     pub(crate) bases: &'a [String],
-    /// Ids that the client may know of; all if none.
+    /// Ids that the client may know of; all if `None`.
     pub(crate) visible: Option<&'a [String]>,
-    /// Who writes.
+    /// The client that writes, recorded in new versions.
     writer: Option<GroupWriter>,
 }
 
-/// The id that is looked up for every one that the client may not know of: the same work as for a Group that is not
-/// there, and none that depends on the Group that may be there, so that neither the answer nor its time tells (KICK-16).
+/// The id that is looked up instead of one that the client may not know of: the same work as for a missing Group, and
+/// none that depends on the hidden one, so that neither the answer nor its time discloses it (KICK-16).
 static NOBODY: LazyLock<Id> = LazyLock::new(|| Id::parse(&[b'-'; 64]).expect("64 dashes are a legal id"));
 
 impl<'a> GroupView<'a> {
-    /// The Groups of a book, and of a store under the bases that are ours (the service's own and the store's
-    /// `--fhir-base`; final slashes do not count).
-    pub(crate) fn new(book: &'a GroupRegistry, store: Option<&'a Snapshot>, bases: &'a [String]) -> GroupView<'a> {
+    /// All Groups of a registry and of a store. `bases` are those under which absolute references are ours: the
+    /// service's own and those of the store; final slashes do not count.
+    pub(crate) fn new(registry: &'a GroupRegistry, store: Option<&'a Snapshot>, bases: &'a [String]) -> GroupView<'a> {
         GroupView {
-            book,
+            registry,
             store: store.map(|snapshot| SnapshotLocation::new(snapshot, bases)),
             bases,
             visible: None,
@@ -133,51 +138,55 @@ impl<'a> GroupView<'a> {
         }
     }
 
-    /// The same for a client that may know of these ids only; of all if `None`. Under any other id nothing stands for it,
-    /// and nothing can be changed.
+    /// The same for a client that may know of these ids only (all if `None`). It finds nothing under any other id and
+    /// can change nothing there.
     pub(crate) fn seen_by(self, visible: Option<&'a [String]>) -> GroupView<'a> {
         GroupView { visible, ..self }
     }
 
-    /// The same for a client that writes: versions remember it.
+    /// The same for a client that writes: new versions record it.
     pub(crate) fn written_by(self, writer: GroupWriter) -> GroupView<'a> {
         GroupView { writer: Some(writer), ..self }
     }
 
-    /// Whether the client may know what stands under an id.
+    /// Whether the client may know of an id.
     pub(crate) fn is_seen(&self, id: &Id) -> bool {
         self.visible.is_none_or(|visible| visible.iter().any(|known| known == id.as_str()))
     }
 
-    /// The id to lock and look up for one that is asked for.
+    /// The id to lock and look up for a requested one: itself, or [`NOBODY`] if the client may not know of it.
     fn authorize<'i>(&self, id: &'i Id) -> &'i Id {
         if self.is_seen(id) { id } else { &NOBODY }
     }
 
-    /// What stands under an id. Reads a Group of the store once, to know its version. Blocks.
+    /// The state of an id for the client. Streams a Group of the store unless its facts are cached. Blocks.
     ///
     /// # Errors
-    /// When the book or the store cannot be read.
+    /// If the registry or the store cannot be read.
     pub(crate) fn find(&self, id: &Id) -> Result<GroupLookup, GroupsError> {
-        let _reading = self.book.reading(self.authorize(id));
+        let _reading = self.registry.reading(self.authorize(id));
         self.find_seen(id)
     }
 
-    /// What stands under an id for the client. Under the lock of [`GroupView::authorize`].
+    /// The state of an id for the client. The caller holds the lock of [`GroupView::authorize`]'s id.
     fn find_seen(&self, id: &Id) -> Result<GroupLookup, GroupsError> {
         let found = self.find_locked(self.authorize(id))?;
         Ok(if self.is_seen(id) { found } else { GroupLookup::Unknown })
     }
 
+    /// The state of an id, whatever the client may know. The caller holds the lock of the id.
     fn find_locked(&self, id: &Id) -> Result<GroupLookup, GroupsError> {
         let in_store = match &self.store {
             Some(store) => store.find(id)?,
             None => StoreLocation::Unknown,
         };
-        self.merge(id, self.book.entry(id).as_deref(), in_store)
+        self.merge(id, self.registry.entry(id).as_deref(), in_store)
     }
 
-    /// The later of what the book and the store say. Under the lock of the id.
+    /// The later of the registry's entry and the store's state. The caller holds the lock of the id.
+    ///
+    /// # Errors
+    /// If the Group of the later one cannot be opened or read.
     pub(crate) fn merge(
         &self,
         id: &Id,
@@ -185,14 +194,14 @@ impl<'a> GroupView<'a> {
         in_store: StoreLocation,
     ) -> Result<GroupLookup, GroupsError> {
         if let Some(entry) = entry.filter(|entry| registry_has(entry, &in_store)) {
-            return Ok(match self.book.open_group(id, entry)? {
+            return Ok(match self.registry.open_group(id, entry)? {
                 Some(group) => GroupLookup::Book(group),
                 None => GroupLookup::Deleted { version: Some(entry.version), at: entry.at.clone() },
             });
         }
         match (in_store, &self.store) {
             (StoreLocation::Current { segment, row, .. }, Some(store)) => {
-                Ok(GroupLookup::Store(store.read_group(self.book, segment, row)?))
+                Ok(GroupLookup::Store(store.read_group(self.registry, segment, row)?))
             }
             (StoreLocation::Deleted(instant), _) => {
                 Ok(GroupLookup::Deleted { version: entry.map(|entry| entry.version), at: instant })
@@ -201,28 +210,29 @@ impl<'a> GroupView<'a> {
         }
     }
 
-    /// Keeps a new Group under an id that nothing has stood under. On return it survives a crash. Blocks.
+    /// Creates a Group under an id that was never used. On return it survives a crash. Blocks.
     ///
     /// # Errors
-    /// When it cannot be kept. `Ok(Err(_))` when the id is taken: make another one.
+    /// If the registry or the store cannot be read, or the Group not be written. `Ok(Err(_))` if the id is or was used:
+    /// the caller tries another one.
     pub(crate) fn create(
         &self,
         id: &Id,
         document: &GroupDocument<'_>,
         now: &Instant,
     ) -> Result<Result<GroupWrite, WriteError>, GroupsError> {
-        let _writing = self.book.writing(id);
+        let _writing = self.registry.writing(id);
         match self.find_locked(id)? {
             GroupLookup::Unknown => self.put(id, document, &GroupLookup::Unknown, now).map(Ok),
             found => Ok(Err(WriteError { current: found.facts().map(|facts| facts.version.clone()) })),
         }
     }
 
-    /// Keeps a version of the Group under an id, the first one if need be. On return it survives a crash. Blocks.
+    /// Writes the next version of a Group, or its first one. On return it survives a crash. Blocks.
     ///
     /// # Errors
-    /// When it cannot be kept. `Ok(Err(_))` when something else stands there than was expected, or the client may not
-    /// know of it.
+    /// If the registry or the store cannot be read, or the version not be written. `Ok(Err(_))` if the precondition is
+    /// not met, or the client may not know of the id.
     pub(crate) fn update(
         &self,
         id: &Id,
@@ -230,7 +240,7 @@ impl<'a> GroupView<'a> {
         expected: &Precondition,
         now: &Instant,
     ) -> Result<Result<GroupWrite, WriteError>, GroupsError> {
-        let _writing = self.book.writing(self.authorize(id));
+        let _writing = self.registry.writing(self.authorize(id));
         let found = self.find_seen(id)?;
         if !expected.is_met_by(&found) || !self.is_seen(id) {
             return Ok(Err(WriteError { current: found.facts().map(|facts| facts.version.clone()) }));
@@ -238,6 +248,7 @@ impl<'a> GroupView<'a> {
         self.put(id, document, &found, now).map(Ok)
     }
 
+    /// Writes the version that follows a state. The caller holds the lock of the id for writing.
     fn put(
         &self,
         id: &Id,
@@ -246,7 +257,7 @@ impl<'a> GroupView<'a> {
         now: &Instant,
     ) -> Result<GroupWrite, GroupsError> {
         let (version, instant) = (found.next_version(), found.next_instant(now));
-        let line = self.book.put(
+        let line = self.registry.put(
             id,
             document.stamp_version(id, version, &instant),
             version,
@@ -256,7 +267,8 @@ impl<'a> GroupView<'a> {
         Ok(GroupWrite { id: *id, version, at: instant, created: found.facts().is_none(), line })
     }
 
-    /// Who writes, for a version that follows what was found.
+    /// The writer to record in the version that follows a state. A writer bound to Groups is marked as following an
+    /// unbound one if that, or the store, wrote under the id before, and after a deletion, which records no writer.
     fn writer_after(&self, found: &GroupLookup) -> Option<GroupWriter> {
         let follows_unbound = match found {
             GroupLookup::Store(_) | GroupLookup::Deleted { .. } => true,
@@ -270,14 +282,14 @@ impl<'a> GroupView<'a> {
             .map(|writer| GroupWriter { follows_unbound: writer.bound_to_groups && follows_unbound, ..writer })
     }
 
-    /// Ids under which the book holds against a Group that is current in the store.
+    /// Ids of current Groups of the store that an entry of the registry supersedes, by replacement or deletion.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the index is corrupt.
     pub(crate) fn check_superseding(&self) -> Result<Vec<Id>, GroupsError> {
         let Some(store) = &self.store else { return Ok(Vec::new()) };
         let mut found = Vec::new();
-        for (id, entry) in self.book.entries() {
+        for (id, entry) in self.registry.entries() {
             let in_store = store.find(&id)?;
             if matches!(in_store, StoreLocation::Current { .. }) && registry_has(&entry, &in_store) {
                 found.push(id);
@@ -286,18 +298,19 @@ impl<'a> GroupView<'a> {
         Ok(found)
     }
 
-    /// Deletes the Group under an id, the store's too. On return the deletion survives a crash. `None` when no Group
-    /// stood there: nothing is written then. Blocks.
+    /// Deletes the Group of an id, of registry and store. On return the deletion survives a crash. `None` if there is
+    /// no Group: then nothing is written. Blocks.
     ///
     /// # Errors
-    /// When it cannot be kept. `Ok(Err(_))` when something else stands there than was expected.
+    /// If the registry or the store cannot be read, or the deletion not be written. `Ok(Err(_))` if the precondition is
+    /// not met.
     pub(crate) fn delete(
         &self,
         id: &Id,
         expected: &Precondition,
         now: &Instant,
     ) -> Result<Result<Option<GroupWrite>, WriteError>, GroupsError> {
-        let _writing = self.book.writing(self.authorize(id));
+        let _writing = self.registry.writing(self.authorize(id));
         let found = self.find_seen(id)?;
         if !expected.is_met_by(&found) {
             return Ok(Err(WriteError { current: found.facts().map(|facts| facts.version.clone()) }));
@@ -306,12 +319,12 @@ impl<'a> GroupView<'a> {
             return Ok(Ok(None));
         }
         let (version, instant) = (found.next_version(), found.next_instant(now));
-        self.book.mark_deleted(id, version, instant.clone())?;
+        self.registry.mark_deleted(id, version, instant.clone())?;
         Ok(Ok(Some(GroupWrite { id: *id, version, at: instant, created: false, line: Vec::new() })))
     }
 }
 
-/// Whether the book's word holds against the store's.
+/// Whether a registry entry counts, not the store's state: it is not older. An undated row of the store is older.
 pub(crate) fn registry_has(entry: &RegistryEntry, in_store: &StoreLocation) -> bool {
     match in_store {
         StoreLocation::Current { updated, .. } => updated.as_ref().is_none_or(|updated| *updated <= entry.at),
@@ -320,7 +333,7 @@ pub(crate) fn registry_has(entry: &RegistryEntry, in_store: &StoreLocation) -> b
     }
 }
 
-/// What is known of an entry that is live.
+/// The facts of a registry entry; `None` if it is a deletion.
 pub(crate) fn facts_of(entry: &RegistryEntry) -> Option<&GroupFacts> {
     match &entry.state {
         EntryState::Live { facts, .. } => Some(facts),

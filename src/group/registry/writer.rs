@@ -1,23 +1,24 @@
-//! Who wrote a version of a Group: the second line of its file, in one piece with the Group, which it follows.
+//! The writer of a version of a Group: the second line of its file, written together with the Group.
 //!
-//! Exports never see that line. A version without one was kept by a version of outpour that recorded no writer.
+//! Exports never read that line. A Group without one was written by a version of outpour that recorded no writer.
 
 use serde::{Deserialize, Serialize};
 
-/// The client that wrote a version.
+/// The client that wrote a version of a Group, and its scope.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct GroupWriter {
-    /// Its name.
+    /// Name of the client.
     pub client: String,
-    /// Whether it was bound to Groups when it wrote: then the Group reaches no more than it may (GROUP-03).
+    /// Whether it was bound to Groups when it wrote: then the Group reaches no more patients than the client may
+    /// (GROUP-03).
     pub bound_to_groups: bool,
-    /// Whether a Group that no bound client wrote stood under the id before.
+    /// Whether an earlier version under the id was written by an unbound client, or came from the store.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub follows_unbound: bool,
 }
 
-/// The line, as a document of its own.
+/// The JSON document of the writer's line.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WriterLine {
@@ -28,17 +29,17 @@ struct WriterLine {
 pub(crate) const WRITER_LINE_BYTES_MAX: usize = 4096;
 
 impl GroupWriter {
-    /// The line, with its newline.
+    /// The writer's line, with its newline.
     pub(crate) fn to_line(&self) -> Vec<u8> {
         let mut line = serde_json::to_vec(&WriterLine { writer: self.clone() }).expect("plain data");
         line.push(b'\n');
         line
     }
 
-    /// Reads what follows the Group's line: nothing, or a writer's.
+    /// Parses the bytes after the Group's line; `None` if there are none.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong, if they are not exactly what [`GroupWriter::to_line`] writes.
     pub(crate) fn parse(rest: &[u8]) -> Result<Option<GroupWriter>, String> {
         if rest.is_empty() {
             return Ok(None);
@@ -46,7 +47,7 @@ impl GroupWriter {
         let line = rest.strip_suffix(b"\n").ok_or("the line of its writer is cut off")?;
         let WriterLine { writer } =
             serde_json::from_slice(line).map_err(|error| format!("the line of its writer: {error}"))?;
-        // Byte for byte as it is written: a reader of JSON takes other forms, too.
+        // A JSON parser accepts other forms, too: only the bytes that are written count.
         if writer.to_line() != rest {
             return Err("the line of its writer is not as it was written".to_string());
         }

@@ -1,8 +1,7 @@
-//! The rules that a Group is held to before it is kept, by every door: R4's, and those that a door adds to them
-//! ([`GroupRules`]).
+//! Rules that an incoming Group must meet before it is kept: R4's, and those that a caller adds ([`GroupRules`]).
 //!
-//! A Group comes in pieces and is never held: neither its tree nor its members, of which there may be a million. What
-//! is kept is bounded, whatever the text. All problems are told at once, without any content but ids and codes.
+//! A Group is checked in pieces and never held, neither its tree nor its members, of which there may be a million;
+//! memory is bounded whatever the text. All violations are reported together, without content other than ids and codes.
 
 pub(crate) mod problem;
 #[cfg(test)]
@@ -22,46 +21,44 @@ use crate::group::rules::tokens::{JsonToken, TokenReader, TokenText};
 use crate::limits::{GROUP_ELEMENTS_MAX, ONEUP_GROUP_BYTES_MAX, ONEUP_GROUP_MEMBERS_MAX, ROW_BYTES_MAX};
 use crate::simd::Kernel;
 
-/// The id that a document must have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The id that a Group must have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum WantedId<'a> {
-    /// The server gives it one; its own is passed over.
+    /// Any or none: the server assigns an id and ignores its own.
+    #[default]
     Ignored,
-    /// It must be this one, that of the URL.
+    /// This one, the id in the URL.
     Same(&'a Id),
-    /// Any legal one.
+    /// Its own, which must be legal.
     Own,
 }
 
-/// Which Groups a door takes; each takes fewer than the one before.
+/// Which Groups are accepted, by content; each value accepts fewer than the one before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum GroupContent {
-    /// All that R4 allows (<https://hl7.org/fhir/R4/group.html>).
+    /// All Groups that R4 allows (<https://hl7.org/fhir/R4/group.html>).
     #[default]
     R4,
     /// Groups of persons or animals that list their members instead of describing them: those that can be exported.
     Exportable,
-    /// Groups with at least one member, each of them a reference to a Patient, relative, absolute or versioned
-    /// (ONEUP-G06).
+    /// Groups with at least one member, each a reference to a Patient, relative, absolute or versioned (ONEUP-G06).
     Patients,
 }
 
-/// The rules that a door puts on Groups, beside those of R4. By default none (ONEUP-G08): the size of the body that the
-/// server takes is the only bound.
+/// Rules for Groups beyond those of R4. By default none (ONEUP-G08); the server bounds the size of a body by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GroupRules {
-    /// Which Groups it takes.
+    /// Which Groups are accepted, by content.
     pub content: GroupContent,
-    /// Most members.
+    /// Most members; no bound if `None`.
     pub members_max: Option<u64>,
-    /// Most bytes of the Group without white space between its tokens. It binds only when some member says more than
-    /// its `entity.reference`: 10,000 members with UUIDs have some 720 KB, so the documented 400 KB cannot be meant for
-    /// them (ONEUP-G04, C-11).
+    /// Most bytes without white space between tokens. Applies only if a member has more than its `entity.reference`:
+    /// 10,000 with UUIDs have some 720 KB, so the documented 400 KB cannot be meant for them (ONEUP-G04, C-11).
     pub bytes_max: Option<u64>,
 }
 
 impl GroupRules {
-    /// Those that 1upHealth documents: ONEUP-G02, ONEUP-G03, ONEUP-G06.
+    /// The rules that 1upHealth documents: ONEUP-G02, ONEUP-G03, ONEUP-G06.
     pub(crate) fn oneup() -> GroupRules {
         GroupRules {
             content: GroupContent::Patients,
@@ -71,34 +68,35 @@ impl GroupRules {
     }
 }
 
-/// What was found of a Group that keeps the rules.
+/// Result of checking a Group that meets the rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CheckedGroup {
-    /// What it says of itself.
+    /// Its elements other than members.
     pub head: GroupHead,
     /// Its bytes without white space between its tokens.
     pub bytes: u64,
-    /// Whether no member says more than its `entity.reference`.
+    /// Whether no member has more than its `entity.reference`.
     pub references_only: bool,
 }
 
-/// Longest name of an element that a problem repeats, in characters.
+/// Longest name of an element that a violation repeats, in characters; a longer one is cut.
 const ELEMENT_CHARS_MAX: usize = 64;
 
-/// Holds one Group, in pieces, to rules.
+/// Checks one Group, in pieces, against rules.
 pub(crate) struct GroupCheck<'a> {
     reader: GroupReader<'a>,
     tokens: TokenReader,
     rules: CheckState<'a>,
+    /// Byte offset of the next piece.
     position: u64,
-    /// Newlines so far, and where the last line begins.
+    /// Number of newlines so far, and byte offset of the current line.
     lines: (u64, u64),
-    /// The first fault, and its line and column, in bytes, from 1.
+    /// The first fault, with its line and its column in bytes, both from 1.
     fault: Option<(Fault, u64, u64)>,
 }
 
 impl<'a> GroupCheck<'a> {
-    /// A check that tells each member to `on_member`; what it was told of a Group with problems is to be dropped.
+    /// A check that passes each member to `on_member`; the caller drops the members of a Group with violations.
     pub(crate) fn new(
         rules: GroupRules,
         id: WantedId<'a>,
@@ -116,7 +114,7 @@ impl<'a> GroupCheck<'a> {
         }
     }
 
-    /// The next piece of the document, which may be indented over many lines.
+    /// Reads the next piece of the document, which may be indented over many lines.
     pub(crate) fn feed(&mut self, piece: &[u8]) {
         self.reader.feed(piece);
         self.note_fault(piece);
@@ -130,8 +128,8 @@ impl<'a> GroupCheck<'a> {
         self.position += piece.len() as u64;
     }
 
-    /// Finds the line and column of a fault while its piece is at hand. A fault may lie some bytes before the piece, in
-    /// a character that the last one cut, but not on another line.
+    /// Records the line and column of a new fault while its piece is available. A fault may lie some bytes before the
+    /// piece, in a character that the piece before cut, but not on another line.
     fn note_fault(&mut self, piece: &[u8]) {
         let Some(fault) = self.reader.fault() else { return };
         if self.fault.is_some_and(|(known, ..)| known == fault) {
@@ -143,25 +141,25 @@ impl<'a> GroupCheck<'a> {
         self.fault = Some((fault, lines + 1, fault.at.saturating_sub(begin) + 1));
     }
 
-    /// The document is over.
+    /// Ends the document.
     ///
     /// # Errors
-    /// Everything that is wrong with it: of what is no JSON the first fault, else at most [`crate::limits::GROUP_PROBLEMS_MAX`] problems
-    /// of single elements, one more that counts the others, and those of the Group as a whole.
+    /// All violations: the first fault of a text that is no JSON object, else at most
+    /// [`crate::limits::GROUP_PROBLEMS_MAX`] violations of single elements, one more that counts the others, and those
+    /// of the Group as a whole.
     pub(crate) fn finish(mut self) -> Result<CheckedGroup, Vec<RuleViolation>> {
         let outcome = self.reader.finish();
         self.note_fault(&[]);
         match (outcome, self.fault) {
             (Ok(head), _) => self.rules.finish(head, self.tokens.bytes()),
             (Err(_), Some((fault, line, column))) => Err(vec![unreadable(fault, line, column)]),
-            // What is missing is missing at the end.
+            // A fault without a position in a piece is one of the end.
             (Err(fault), None) => Err(vec![unreadable(fault, self.lines.0 + 1, self.position - self.lines.1 + 1)]),
         }
     }
 }
 
-/// What an element of R4's Group must be (<https://hl7.org/fhir/R4/group.html>). Elements that are not listed are kept
-/// unseen: extensions, narrative, what later versions add.
+/// Shapes of the elements of R4's Group (<https://hl7.org/fhir/R4/group.html>); other elements are accepted unchecked.
 const SHAPES: [(&str, ElementShape); 13] = [
     ("active", ElementShape::Bool),
     ("actual", ElementShape::Bool),
@@ -178,6 +176,7 @@ const SHAPES: [(&str, ElementShape); 13] = [
     ("type", ElementShape::Text),
 ];
 
+/// Shape that an element of a Group must have.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ElementShape {
     Bool,
@@ -188,6 +187,7 @@ enum ElementShape {
 }
 
 impl ElementShape {
+    /// Words for the shape in a violation.
     fn name(self) -> &'static str {
         match self {
             ElementShape::Bool => "true or false",
@@ -198,38 +198,41 @@ impl ElementShape {
         }
     }
 
+    /// Whether a value that starts with a token has the shape.
     fn fits(self, token: JsonToken<'_>) -> bool {
         match (self, token) {
             (ElementShape::Bool, JsonToken::Bool(_))
             | (ElementShape::Number, JsonToken::Number)
             | (ElementShape::Object, JsonToken::Object) => true,
-            // What stands in it is told one by one where it comes.
+            // Items of another kind are reported one by one by `item`.
             (ElementShape::Objects, JsonToken::Array) => true,
-            // A text too long to be looked at is not empty.
+            // A text too long to be read is not empty.
             (ElementShape::Text, JsonToken::String(text)) => text.get().is_none_or(|text| !text.trim().is_empty()),
             _ => false,
         }
     }
 }
 
-/// A member as it comes by.
+/// State of the member that is being read.
 #[derive(Clone, Copy, Default)]
 struct MemberState {
-    /// It is an object: what it holds is looked at.
+    /// Whether the member is an object; others are reported, and their content is not checked.
     is_object: bool,
     field: ElementField,
-    /// `entity`: none, no object, or an object.
+    /// Whether `entity` is an object; `None` while there is none.
     entity: Option<bool>,
     entity_field: ElementField,
     has_reference: bool,
     has_identifier: bool,
-    /// In `entity.identifier`, if that is an object: whether the next value is its value, and whether it has one.
+    /// Whether the reader is in `entity.identifier`, an object.
     identifier_is_object: bool,
+    /// Whether the next token is the identifier's `value`.
     at_value: bool,
+    /// Whether the identifier has a `value` that is not empty.
     has_value: bool,
 }
 
-/// Whose value comes next.
+/// Field of a member or its entity whose value comes next.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum ElementField {
     #[default]
@@ -241,20 +244,24 @@ enum ElementField {
     Identifier,
 }
 
+/// Checks the tokens of a Group against the rules.
+#[derive(Default)]
 struct CheckState<'a> {
     rules: GroupRules,
     wanted: WantedId<'a>,
     problems: RuleViolations,
-    seen: HashSet<String>,
-    /// Element of the Group that is looked at, as a path.
+    /// Names of the Group's elements so far.
+    names: HashSet<String>,
+    /// FHIRPath of the current element of the Group.
     path: String,
+    /// Shape of the current element; `None` if it is not checked.
     shape: Option<ElementShape>,
     is_member: bool,
-    /// In an array of objects, how many of them have come.
+    /// Number of items read of an array of objects; `None` outside one.
     items: Option<u64>,
     resource_type: Option<String>,
     id: Option<String>,
-    /// Inner none: another shape, which has been told.
+    /// Inner `None`: a value of another shape, which is already reported.
     group_type: Option<Option<String>>,
     actual: Option<Option<bool>>,
     has_member: bool,
@@ -264,27 +271,12 @@ struct CheckState<'a> {
 }
 
 impl<'a> CheckState<'a> {
+    /// The state before the first token.
     fn new(rules: GroupRules, wanted: WantedId<'a>) -> CheckState<'a> {
-        CheckState {
-            rules,
-            wanted,
-            problems: RuleViolations::default(),
-            seen: HashSet::new(),
-            path: String::new(),
-            shape: None,
-            is_member: false,
-            items: None,
-            resource_type: None,
-            id: None,
-            group_type: None,
-            actual: None,
-            has_member: false,
-            members: 0,
-            member: MemberState::default(),
-            references_only: true,
-        }
+        CheckState { rules, wanted, references_only: true, ..CheckState::default() }
     }
 
+    /// Checks the next token, which lies in `depth` containers.
     fn token(&mut self, depth: usize, token: JsonToken<'_>) {
         let in_member = self.is_member && self.items.is_some() && self.member.is_object;
         match depth {
@@ -297,7 +289,7 @@ impl<'a> CheckState<'a> {
         }
     }
 
-    /// A token of the Group itself.
+    /// Checks a token of the Group itself (depth 1): the name of an element, or the start of its value.
     fn element(&mut self, token: JsonToken<'_>) {
         match token {
             JsonToken::Key(name) => return self.begin_element(name),
@@ -305,7 +297,7 @@ impl<'a> CheckState<'a> {
             _ => {}
         }
         let text = |token: JsonToken<'_>| match token {
-            // What is too long to be looked at is none of the values that are wanted.
+            // A text too long to be read is none of the accepted values.
             JsonToken::String(text) => Some(text.get().map_or_else(|| "…".to_string(), Cow::into_owned)),
             _ => None,
         };
@@ -331,6 +323,7 @@ impl<'a> CheckState<'a> {
         }
     }
 
+    /// Begins an element of the Group: its path and shape; reports names that are duplicate, too long or too many.
     fn begin_element(&mut self, name: TokenText<'_>) {
         let name = name.get();
         let shown: String = name.as_deref().unwrap_or("…").chars().take(ELEMENT_CHARS_MAX).collect();
@@ -341,17 +334,17 @@ impl<'a> CheckState<'a> {
         let (path, problems) = (&self.path, &mut self.problems);
         match name {
             None => problems.push(RuleKind::Structure, "Group", || "the name of an element is too long".into()),
-            Some(name) if self.seen.contains(&*name) => problems.push(RuleKind::Structure, path, || {
+            Some(name) if self.names.contains(&*name) => problems.push(RuleKind::Structure, path, || {
                 format!("{path} stands twice; parsers disagree on which one holds")
             }),
-            Some(_) if self.seen.len() == GROUP_ELEMENTS_MAX => problems.push(RuleKind::Structure, path, || {
+            Some(_) if self.names.len() == GROUP_ELEMENTS_MAX => problems.push(RuleKind::Structure, path, || {
                 format!("the Group has more than {GROUP_ELEMENTS_MAX} elements, which no Group of R4 has")
             }),
-            Some(name) => drop(self.seen.insert(name.into_owned())),
+            Some(name) => drop(self.names.insert(name.into_owned())),
         }
     }
 
-    /// A token of an element of the Group; of interest if that is an array of objects.
+    /// Checks an item of an element of the Group (depth 2), if that is an array of objects.
     fn item(&mut self, token: JsonToken<'_>) {
         let Some(offset) = self.items else { return };
         if matches!(token, JsonToken::End) {
@@ -370,13 +363,15 @@ impl<'a> CheckState<'a> {
         }
     }
 
-    fn wrong(&mut self, kind: RuleKind, below: &str, what: &str) {
-        // Told again and again in a list of a million: without a path when nobody will read it.
+    /// Reports a violation of the current member; `below` is the path below it.
+    fn report(&mut self, kind: RuleKind, below: &str, text: &str) {
+        // A list of a million members may repeat it a million times: no path is built for one that is only counted.
         let offset = self.members - 1;
         let path = if self.problems.is_full() { String::new() } else { format!("Group.member[{offset}]{below}") };
-        self.problems.push(kind, &path, || format!("{path} {what}"));
+        self.problems.push(kind, &path, || format!("{path} {text}"));
     }
 
+    /// Checks a token of a member (depth 3).
     fn in_member(&mut self, token: JsonToken<'_>) {
         match (self.member.field, token) {
             (_, JsonToken::Key(name)) => {
@@ -391,12 +386,13 @@ impl<'a> CheckState<'a> {
             (_, JsonToken::End) => self.end_member(),
             (ElementField::Entity, token) => self.member.entity = Some(matches!(token, JsonToken::Object)),
             (ElementField::Inactive, JsonToken::Bool(_)) | (ElementField::Period, JsonToken::Object) => {}
-            (ElementField::Inactive, _) => self.wrong(RuleKind::Structure, ".inactive", "must be true or false"),
-            (ElementField::Period, _) => self.wrong(RuleKind::Structure, ".period", "must be an object"),
+            (ElementField::Inactive, _) => self.report(RuleKind::Structure, ".inactive", "must be true or false"),
+            (ElementField::Period, _) => self.report(RuleKind::Structure, ".period", "must be an object"),
             _ => {}
         }
     }
 
+    /// Checks a token of a member's `entity` (depth 4).
     fn in_entity(&mut self, token: JsonToken<'_>) {
         if self.member.entity != Some(true) {
             return;
@@ -414,36 +410,40 @@ impl<'a> CheckState<'a> {
             }
             (_, JsonToken::End) => self.member.entity_field = ElementField::Other,
             (ElementField::Reference, JsonToken::String(text)) => self.reference(text),
-            (ElementField::Reference, _) => self.reference_is_none(),
+            (ElementField::Reference, _) => self.report_reference(),
             (ElementField::Identifier, JsonToken::Object) => self.member.identifier_is_object = true,
-            (ElementField::Identifier, _) => self.identifier_is_none(),
+            (ElementField::Identifier, _) => self.report_identifier(),
             _ => {}
         }
     }
 
+    /// Checks the text of an `entity.reference`.
     fn reference(&mut self, text: TokenText<'_>) {
         let Some(text) = text.get() else {
-            return self.wrong(RuleKind::Structure, ".entity.reference", "is longer than any that is looked at");
+            return self.report(RuleKind::Structure, ".entity.reference", "is longer than any that is looked at");
         };
         if text.is_empty() || text.contains(char::is_whitespace) {
-            return self.reference_is_none();
+            return self.report_reference();
         }
         let is_patient = |text| Reference::parse(text).is_some_and(|of| of.resource_type == ResourceType::PATIENT);
         if self.rules.content == GroupContent::Patients && !is_patient(&text) {
-            let what = "is no reference to a Patient; only Patients can be members here, such as Patient/123";
-            self.wrong(RuleKind::BusinessRule, ".entity.reference", what);
+            let text = "is no reference to a Patient; only Patients can be members here, such as Patient/123";
+            self.report(RuleKind::BusinessRule, ".entity.reference", text);
         }
     }
 
-    fn reference_is_none(&mut self) {
-        let what = "must be a string without white space, such as Patient/123";
-        self.wrong(RuleKind::Structure, ".entity.reference", what);
+    /// Reports an `entity.reference` that is no reference.
+    fn report_reference(&mut self) {
+        let text = "must be a string without white space, such as Patient/123";
+        self.report(RuleKind::Structure, ".entity.reference", text);
     }
 
-    fn identifier_is_none(&mut self) {
-        self.wrong(RuleKind::Structure, ".entity.identifier", "must be an object with a value");
+    /// Reports an `entity.identifier` that is no object or has no value.
+    fn report_identifier(&mut self) {
+        self.report(RuleKind::Structure, ".entity.identifier", "must be an object with a value");
     }
 
+    /// Checks a token of a member's `entity.identifier` (depth 5).
     fn in_identifier(&mut self, token: JsonToken<'_>) {
         match token {
             JsonToken::Key(name) => self.member.at_value = name.get().as_deref() == Some("value"),
@@ -453,37 +453,38 @@ impl<'a> CheckState<'a> {
             JsonToken::End => {
                 self.member.identifier_is_object = false;
                 if !self.member.has_value {
-                    self.identifier_is_none();
+                    self.report_identifier();
                 }
             }
             _ => {}
         }
     }
 
-    /// Each member names an entity, by reference or by identifier.
+    /// Ends a member: it must name an entity, by reference or by identifier.
     fn end_member(&mut self) {
         let MemberState { entity, has_reference, has_identifier, .. } = self.member;
         match entity {
-            None => self.wrong(RuleKind::Required, ".entity", "is missing; give a reference or an identifier"),
+            None => self.report(RuleKind::Required, ".entity", "is missing; give a reference or an identifier"),
             Some(false) => {
-                let what = "must be an object with a reference or an identifier";
-                self.wrong(RuleKind::Structure, ".entity", what);
+                let text = "must be an object with a reference or an identifier";
+                self.report(RuleKind::Structure, ".entity", text);
             }
             Some(true) if !has_reference && !has_identifier => {
-                self.wrong(RuleKind::Required, ".entity", "has neither a reference nor an identifier");
+                self.report(RuleKind::Required, ".entity", "has neither a reference nor an identifier");
             }
             Some(true) if !has_reference && self.rules.content == GroupContent::Patients => {
-                let what = "has no reference; members are taken by reference only here, such as Patient/123";
-                self.wrong(RuleKind::BusinessRule, ".entity", what);
+                let text = "has no reference; members are taken by reference only here, such as Patient/123";
+                self.report(RuleKind::BusinessRule, ".entity", text);
             }
             Some(true) => {}
         }
         self.member.is_object = false;
     }
 
+    /// Checks the Group as a whole, after its last token, and returns all violations; `bytes` is its compact size.
     fn finish(mut self, head: GroupHead, bytes: u64) -> Result<CheckedGroup, Vec<RuleViolation>> {
-        self.names();
-        self.values(&head);
+        self.check_names();
+        self.check_values(&head);
         let problems = &mut self.problems;
         if let Some(max) = self.rules.members_max.filter(|max| self.members > *max) {
             let text = format!("the Group has {} members; at most {max} are taken", self.members);
@@ -507,8 +508,8 @@ impl<'a> CheckState<'a> {
         }
     }
 
-    /// What it is, and what it is called.
-    fn names(&mut self) {
+    /// Checks `resourceType` and `id` of the Group.
+    fn check_names(&mut self) {
         let problems = &mut self.problems;
         match self.resource_type.as_deref() {
             Some("Group") => {}
@@ -544,11 +545,11 @@ impl<'a> CheckState<'a> {
         }
     }
 
-    /// What it must say, and what contradicts it.
-    fn values(&mut self, head: &GroupHead) {
+    /// Checks values of the Group that R4 or the rules require, and contradictions between them.
+    fn check_values(&mut self, head: &GroupHead) {
         const TYPES: [&str; 6] = ["person", "animal", "practitioner", "device", "medication", "substance"];
         let content = self.rules.content;
-        // Others have no patients as members.
+        // Members of other types are no patients.
         let types = if content == GroupContent::R4 { &TYPES[..] } else { &TYPES[..2] };
         let problems = &mut self.problems;
         match &self.group_type {

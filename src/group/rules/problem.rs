@@ -1,39 +1,41 @@
-//! What is wrong with a Group, or with a question about Groups: its kind, its place and words, and no content.
+//! Violations of the rules for Groups and for searches of Groups: kind, element and text, without content of the Group.
+//!
+//! Doors map kinds to their own codes; this module knows no HTTP status and no OperationOutcome.
 
 use crate::extract::fault::{Fault, FaultKind};
 use crate::limits::GROUP_PROBLEMS_MAX;
 
-/// What kind of thing is wrong with a document or a question.
+/// Kind of a violation in a Group or a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RuleKind {
-    /// It cannot be read as what it should be.
+    /// The text, or an element, has not the structure that it must have.
     Structure,
-    /// Something that must be there is not.
+    /// A required element is missing.
     Required,
-    /// A value is not among those allowed.
+    /// A value is not one of those allowed.
     Value,
     /// Two elements contradict each other.
     Invariant,
-    /// It is larger than allowed.
+    /// The Group is larger, or has more members, than allowed.
     TooLong,
-    /// R4 allows it, the rules of the door do not.
+    /// R4 allows it, but [`GroupRules`](crate::group::rules::GroupRules) do not.
     BusinessRule,
-    /// It is not known or not done here.
+    /// It is unknown or not supported here.
     NotSupported,
 }
 
-/// Something wrong with a document or a question, without any of its content but ids and codes.
+/// One violation in a Group or a search, without content other than ids and codes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RuleViolation {
-    /// What kind.
+    /// Kind of the violation.
     pub kind: RuleKind,
-    /// The element or parameter, as a FHIRPath where it is an element.
+    /// FHIRPath of the element, or name of the parameter; `None` for the text as a whole.
     pub expression: Option<String>,
-    /// What is wrong, and what to do.
+    /// What is wrong, and what to do about it.
     pub text: String,
 }
 
-/// A text that cannot be read, by line and column, in bytes, from 1.
+/// The violation for a text that is no JSON object, at a line and a column in bytes, both from 1.
 pub(crate) fn unreadable(fault: Fault, line: u64, column: u64) -> RuleViolation {
     let text = match fault.kind {
         FaultKind::DuplicateKey => "a key stands twice in one object; parsers disagree on which one holds".to_string(),
@@ -47,38 +49,39 @@ pub(crate) fn unreadable(fault: Fault, line: u64, column: u64) -> RuleViolation 
     RuleViolation { kind: RuleKind::Structure, expression: None, text: format!("line {line}, column {column}: {text}") }
 }
 
-/// Problems of one Group, as many as are told.
+/// Violations of one Group: at most [`GROUP_PROBLEMS_MAX`] of single elements, and those of the Group as a whole.
 #[derive(Default)]
 pub(crate) struct RuleViolations {
-    kept: Vec<RuleViolation>,
-    more: usize,
+    listed: Vec<RuleViolation>,
+    /// Violations of single elements that are counted only.
+    unlisted: usize,
 }
 
 impl RuleViolations {
-    /// A problem of a single element; beyond the bound it is counted only.
+    /// Adds a violation of a single element; beyond the bound it is only counted, and `text` is not called.
     pub(crate) fn push(&mut self, kind: RuleKind, expression: &str, text: impl FnOnce() -> String) {
-        match self.kept.len() < GROUP_PROBLEMS_MAX {
+        match self.listed.len() < GROUP_PROBLEMS_MAX {
             true => self.push_last(kind, expression, text()),
-            false => self.more += 1,
+            false => self.unlisted += 1,
         }
     }
 
-    /// One of the few that decide about the Group as a whole, which no number of others may hide.
+    /// Adds a violation of the Group as a whole, beyond the bound, too: no number of others may hide it.
     pub(crate) fn push_last(&mut self, kind: RuleKind, expression: &str, text: impl Into<String>) {
-        self.kept.push(RuleViolation { kind, expression: Some(expression.to_string()), text: text.into() });
+        self.listed.push(RuleViolation { kind, expression: Some(expression.to_string()), text: text.into() });
     }
 
-    /// Whether further problems of single elements are only counted.
+    /// Whether a violation of a single element was counted only, so that further ones will be.
     pub(crate) fn is_full(&self) -> bool {
-        self.more > 0
+        self.unlisted > 0
     }
 
-    /// All that are told, and how many are not.
+    /// All listed violations, and one more with the number of those that were only counted.
     pub(crate) fn into_violations(mut self) -> Vec<RuleViolation> {
-        if self.more > 0 {
-            let text = format!("{} more problems of this Group are not listed", self.more);
-            self.kept.push(RuleViolation { kind: RuleKind::Structure, expression: None, text });
+        if self.unlisted > 0 {
+            let text = format!("{} more problems of this Group are not listed", self.unlisted);
+            self.listed.push(RuleViolation { kind: RuleKind::Structure, expression: None, text });
         }
-        self.kept
+        self.listed
     }
 }

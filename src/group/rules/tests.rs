@@ -1,5 +1,5 @@
-//! The rules of Groups: R4's, 1upHealth's with their bounds to the byte, and all of them against a twin that walks a
-//! tree of serde_json's.
+//! Tests of the rules for Groups: R4's, 1upHealth's with their bounds to the byte, and all of them compared with an
+//! oracle that walks a tree of serde_json's.
 
 use proptest::prelude::*;
 use serde_json::{Value as Tree, json};
@@ -40,7 +40,7 @@ fn problems(body: &str, id: WantedId<'_>, rules: &GroupRules) -> Vec<(RuleKind, 
     found.into_iter().map(|problem| (problem.kind, problem.expression.unwrap_or(problem.text))).collect()
 }
 
-/// CORE-06: what is no JSON is told with its line and column.
+/// CORE-06: a text that is no JSON is reported with its line and column.
 #[test]
 fn text_that_is_no_json_is_told_by_place() {
     for (body, expected) in [
@@ -56,14 +56,14 @@ fn text_that_is_no_json_is_told_by_place() {
     }
 }
 
-/// A byte order mark is told as one.
+/// A byte order mark is reported as one.
 #[test]
 fn a_byte_order_mark_is_told() {
     let found = cut("\u{feff}{}".as_bytes(), usize::MAX, WantedId::Ignored, &GroupRules::default()).unwrap_err();
     assert!(found[0].text.starts_with("line 1, column 1: the text begins with a byte order mark"), "{found:?}");
 }
 
-/// CORE-04: every problem of a document is told at once, each with its place, none with its content.
+/// CORE-04: all problems of a document are reported together, each with its place, none with its content.
 #[test]
 fn every_problem_is_told_at_once() {
     let id = Id::parse(b"g").unwrap();
@@ -186,8 +186,8 @@ fn members_are_bounded() {
     taken(&group(50_000, r#","inactive":true"#), &GroupRules::default());
 }
 
-/// ONEUP-G03, ONEUP-G04, C-11: 409,600 bytes are taken and one more is not, where a member says more than its reference;
-/// 10,000 UUIDs, some 720 KB, are taken. White space does not count.
+/// ONEUP-G03, ONEUP-G04, C-11: 409,600 bytes are taken and one more is not, where a member says more than its
+/// reference; 10,000 UUIDs, some 720 KB, are taken. White space does not count.
 #[test]
 fn bytes_are_bounded_where_members_say_more() {
     let oneup = GroupRules::oneup();
@@ -239,7 +239,7 @@ fn what_is_more_than_a_reference() {
     assert_eq!(checked(&escaped, WantedId::Ignored, &rules).map(|found| found.references_only), Ok(true));
 }
 
-/// ONEUP-G06: every member is a reference to a Patient, in any of R4's forms; what is not is told by its place. `type`
+/// ONEUP-G06: every member is a reference to a Patient, in any of R4's forms; another is reported with its path. `type`
 /// and `actual` must be there, and so must members.
 #[test]
 fn members_are_patients() {
@@ -279,7 +279,7 @@ fn members_are_patients() {
     }
 }
 
-/// A bound is told however many members are wrong.
+/// A violated bound is reported however many members are wrong.
 #[test]
 fn a_bound_is_not_hidden_by_other_problems() {
     let found = problems(&group(10_001, "").replace("Patient/", "Device/"), WantedId::Ignored, &GroupRules::oneup());
@@ -535,7 +535,7 @@ fn document() -> impl Strategy<Value = Tree> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
-    /// The streaming check and the twin find the same problems, under any rules, written either way, in any pieces.
+    /// The streaming check and the oracle find the same problems, under any rules, written either way, in any pieces.
     #[test]
     fn the_twin_finds_the_same(
         document in document(),

@@ -1,45 +1,45 @@
-//! Tokens of a JSON text that comes in pieces, with how deep they lie.
+//! Cuts JSON text that comes in pieces into tokens, each with its depth.
 //!
-//! The text has passed the scanner's full check before, piece for piece: here nothing is checked again, and on other
-//! text any tokens may come, but no panic. Nothing is held but one string that crosses pieces, up to a bound.
+//! The text has passed the scanner's full check before, piece by piece: nothing is checked here again. On other text
+//! the tokens are arbitrary, but nothing panics. Only a string that crosses pieces is held, up to a bound.
 
 use std::borrow::Cow;
 
 use crate::extract::unescape::unescape;
 use crate::limits::REFERENCE_BYTES_MAX;
 
-/// Tokens that lie in more containers than these are not told: no rule about Groups looks so deep.
-const DEPTH_TOLD_MAX: usize = 5;
-/// Longest string that is kept, in bytes of JSON text: each of its characters may be escaped.
+/// Tokens in more containers than these are not reported: no rule for Groups needs them.
+const DEPTH_REPORTED_MAX: usize = 5;
+/// Longest string that is held, in bytes of JSON text: each of its characters may be escaped.
 const RAW_BYTES_MAX: usize = 6 * REFERENCE_BYTES_MAX;
 
-/// What a token is.
+/// A token, without commas and colons.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum JsonToken<'a> {
     /// The name of a member of an object.
     Key(TokenText<'a>),
-    /// A string that is a value.
+    /// A string that is a value, not a key.
     String(TokenText<'a>),
-    /// A number.
+    /// A number, in any form.
     Number,
-    /// `true` or `false`.
+    /// A literal `true` or `false`.
     Bool(bool),
-    /// `null`
+    /// The literal `null`.
     Null,
-    /// `{`
+    /// Start of an object.
     Object,
-    /// `[`
+    /// Start of an array.
     Array,
-    /// The end of the container that it lies in.
+    /// End of the container that the token lies in.
     End,
 }
 
-/// The text of a string, as it is written.
+/// The text of a string between its quotes, as written.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TokenText<'a>(&'a [u8]);
 
 impl<'a> TokenText<'a> {
-    /// With its escapes resolved; none when it is longer than [`REFERENCE_BYTES_MAX`].
+    /// The text with escapes resolved; `None` if it is longer than [`REFERENCE_BYTES_MAX`], or no Unicode text.
     pub(crate) fn get(self) -> Option<Cow<'a, str>> {
         if self.0.len() > RAW_BYTES_MAX {
             return None;
@@ -55,43 +55,45 @@ impl<'a> TokenText<'a> {
     }
 }
 
+/// Position of the reader relative to tokens.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TokenState {
+    /// Before a token, or between two.
     Between,
-    /// In a string; whether its next byte is escaped.
-    String {
-        escaped: bool,
-    },
-    /// In a number or literal that has been told.
+    /// In a string; `escaped` if its next byte is escaped.
+    String { escaped: bool },
+    /// In a number or literal that was already reported.
     Scalar,
 }
 
-/// Cuts one text.
+/// Cuts one text into tokens.
 pub(crate) struct TokenReader {
     state: TokenState,
+    /// Number of open containers.
     depth: usize,
-    /// Whether the container of each depth that is told is an object.
-    objects: [bool; DEPTH_TOLD_MAX + 1],
-    /// Whether a string that comes next is a key.
+    /// Whether the container at each reported depth is an object.
+    objects: [bool; DEPTH_REPORTED_MAX + 1],
+    /// Whether the next string is a key.
     wants_key: bool,
-    /// A string that crosses pieces, as far as it is kept.
+    /// Start of a string that crosses pieces, up to the bound.
     text: Vec<u8>,
+    /// Bytes so far, without white space between tokens.
     bytes: u64,
 }
 
 impl TokenReader {
-    /// Ready for the first piece.
+    /// A reader before the first piece.
     pub(crate) fn new() -> TokenReader {
-        let objects = [false; DEPTH_TOLD_MAX + 1];
+        let objects = [false; DEPTH_REPORTED_MAX + 1];
         TokenReader { state: TokenState::Between, depth: 0, objects, wants_key: false, text: Vec::new(), bytes: 0 }
     }
 
-    /// Bytes so far without the white space between tokens.
+    /// Bytes so far, without white space between tokens.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The next piece. Tells each token, and in how many containers it lies.
+    /// Reads the next piece; passes each token to `on_token`, with the number of containers that it lies in.
     pub(crate) fn feed(&mut self, piece: &[u8], mut on_token: impl FnMut(usize, JsonToken<'_>)) {
         let mut offset = 0;
         while offset < piece.len() {
@@ -116,10 +118,12 @@ impl TokenReader {
         }
     }
 
-    fn is_complete(&self) -> bool {
-        self.depth <= DEPTH_TOLD_MAX
+    /// Whether tokens at the current depth are reported.
+    fn is_reported(&self) -> bool {
+        self.depth <= DEPTH_REPORTED_MAX
     }
 
+    /// Reads a byte between tokens, which may start one.
     fn between(&mut self, byte: u8, on_token: &mut impl FnMut(usize, JsonToken<'_>)) {
         let token = match byte {
             b'{' => JsonToken::Object,
@@ -137,7 +141,7 @@ impl TokenReader {
             b':' => return self.wants_key = false,
             _ => return,
         };
-        if self.is_complete() {
+        if self.is_reported() {
             on_token(self.depth, token);
         }
         match token {
@@ -153,7 +157,8 @@ impl TokenReader {
         }
     }
 
-    /// Goes on in a string; where its piece of it ends.
+    /// Continues a string from an offset of a piece; returns the offset after its closing quote, or the end of the
+    /// piece.
     fn string(
         &mut self,
         piece: &[u8],
@@ -168,7 +173,7 @@ impl TokenReader {
                 Some(quote) if piece[quote] == b'"' => break Some(quote),
                 Some(last) if last + 1 == piece.len() => {
                     self.state = TokenState::String { escaped: true };
-                    self.keep(&piece[from..]);
+                    self.hold(&piece[from..]);
                     return piece.len();
                 }
                 Some(backslash) => offset = backslash + 2,
@@ -176,14 +181,14 @@ impl TokenReader {
         };
         let Some(end) = end else {
             self.state = TokenState::String { escaped: false };
-            self.keep(&piece[from..]);
+            self.hold(&piece[from..]);
             return piece.len();
         };
         self.state = TokenState::Between;
-        if self.is_complete() {
+        if self.is_reported() {
             let crosses = !self.text.is_empty();
             if crosses {
-                self.keep(&piece[from..end]);
+                self.hold(&piece[from..end]);
             } else {
                 self.bytes += (end - from) as u64;
             }
@@ -196,10 +201,10 @@ impl TokenReader {
         end + 1
     }
 
-    /// Keeps a part of a string that goes on in the next piece, one byte more than is looked at, so that it shows.
-    fn keep(&mut self, part: &[u8]) {
+    /// Holds a part of a string that crosses pieces: up to one byte beyond the bound, so that the excess is noticed.
+    fn hold(&mut self, part: &[u8]) {
         self.bytes += part.len() as u64;
-        if self.is_complete() {
+        if self.is_reported() {
             let room = (RAW_BYTES_MAX + 1).saturating_sub(self.text.len());
             self.text.extend_from_slice(&part[..part.len().min(room)]);
         }
@@ -214,24 +219,25 @@ pub(crate) mod tests {
 
     /// Tokens of a tree, by recursion.
     fn naive(tree: &Tree, depth: usize, out: &mut Vec<(usize, String)>) {
-        let mut tell = |depth: usize, token: String| out.extend((depth <= DEPTH_TOLD_MAX).then_some((depth, token)));
+        let mut report =
+            |depth: usize, token: String| out.extend((depth <= DEPTH_REPORTED_MAX).then_some((depth, token)));
         match tree {
-            Tree::Null => tell(depth, "null".into()),
-            Tree::Bool(truth) => tell(depth, truth.to_string()),
-            Tree::Number(_) => tell(depth, "number".into()),
-            Tree::String(text) => tell(depth, format!("string {text}")),
+            Tree::Null => report(depth, "null".into()),
+            Tree::Bool(truth) => report(depth, truth.to_string()),
+            Tree::Number(_) => report(depth, "number".into()),
+            Tree::String(text) => report(depth, format!("string {text}")),
             Tree::Array(elements) => {
-                tell(depth, "[".into());
+                report(depth, "[".into());
                 elements.iter().for_each(|element| naive(element, depth + 1, out));
-                out.extend((depth < DEPTH_TOLD_MAX).then_some((depth + 1, "end".into())));
+                out.extend((depth < DEPTH_REPORTED_MAX).then_some((depth + 1, "end".into())));
             }
             Tree::Object(members) => {
-                tell(depth, "{".into());
+                report(depth, "{".into());
                 for (name, value) in members {
-                    out.extend((depth < DEPTH_TOLD_MAX).then_some((depth + 1, format!("key {name}"))));
+                    out.extend((depth < DEPTH_REPORTED_MAX).then_some((depth + 1, format!("key {name}"))));
                     naive(value, depth + 1, out);
                 }
-                out.extend((depth < DEPTH_TOLD_MAX).then_some((depth + 1, "end".into())));
+                out.extend((depth < DEPTH_REPORTED_MAX).then_some((depth + 1, "end".into())));
             }
         }
     }
@@ -300,7 +306,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// A string of any length is told, in bounded memory; one that is longer than is looked at has no text.
+    /// A string of any length is reported, in bounded memory; one beyond the bound has no text.
     #[test]
     fn long_strings_have_no_text() {
         for (chars, known) in [(REFERENCE_BYTES_MAX, true), (REFERENCE_BYTES_MAX + 1, false), (100_000, false)] {
