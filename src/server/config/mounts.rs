@@ -200,7 +200,7 @@ impl MountConfig {
     }
 
     /// How long files are kept, in seconds; `None` for ever.
-    pub(crate) fn kept_table(&self) -> Option<u64> {
+    pub(crate) fn retention_seconds(&self) -> Option<u64> {
         Some(self.keep_seconds).filter(|seconds| *seconds > 0)
     }
 
