@@ -1,15 +1,15 @@
-//! Query strings: pairs of names and values, decoded.
+//! Query strings: decoded pairs of names and values, within bounds. The meaning of parameters is not known here.
 
 use percent_encoding::percent_decode_str;
 
 use crate::limits::{QUERY_BYTES_MAX, QUERY_PARAMETERS_MAX, SHOWN_CHARS_MAX};
 
-/// Reads query strings.
+/// Namespace of the query string parser.
 pub(crate) struct Query;
 
 impl Query {
-    /// The pairs of a query string, and a sentence on each part that cannot be read, its name first (CORE-04). A raw `+`
-    /// is a space, as forms have it; see [`plus_for_space`].
+    /// The pairs of a query string, and a sentence on each part that cannot be read, beginning with its name
+    /// (CORE-04). A raw `+` becomes a space, as in forms; see [`plus_for_space`].
     pub(crate) fn parse(query: Option<&str>) -> (Vec<(String, String)>, Vec<String>) {
         let (mut pairs, mut problems) = (Vec::new(), Vec::new());
         let query = query.unwrap_or_default();
@@ -26,7 +26,7 @@ impl Query {
             match (decode(name), decode(value)) {
                 (Ok(name), Ok(value)) => pairs.push((name, value)),
                 (Ok(name), Err(problem)) => problems.push(format!("{}: the value {problem}", shown_value(&name))),
-                // As it was sent: that much of it can be said.
+                // The name cannot be decoded: it is shown as received.
                 (Err(problem), _) => problems.push(format!("{}: the name {problem}", shown_value(name))),
             }
         }
@@ -34,17 +34,21 @@ impl Query {
     }
 }
 
-/// A value in which no space can stand: each was a `+` that nobody has encoded (PARAM-06). For formats and instants, as
-/// in `application/fhir+ndjson` and `T00:00:00+05:00`; not for texts and lists.
+/// Replaces spaces by `+` in a value in which no space is legal, so that each was an unencoded `+` (PARAM-06). For
+/// media types and instants, as in `application/fhir+ndjson` and `T00:00:00+05:00`; not for texts and lists.
 pub(crate) fn plus_for_space(value: &str) -> String {
     value.replace(' ', "+")
 }
 
+/// The beginning of a client's text, escaped, at most [`SHOWN_CHARS_MAX`] characters, for a message.
 fn shown_value(name: &str) -> String {
     name.chars().flat_map(char::escape_debug).take(SHOWN_CHARS_MAX).collect()
 }
 
-/// Decodes once, or says what is wrong, as the end of a sentence.
+/// Decodes percent escapes once, and `+` as a space.
+///
+/// # Errors
+/// The predicate of a sentence about the text.
 fn decode(text: &str) -> Result<String, &'static str> {
     let bytes = text.as_bytes();
     let hex = |index: usize| bytes.get(index).is_some_and(u8::is_ascii_hexdigit);
