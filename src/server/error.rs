@@ -1,4 +1,4 @@
-//! Error answers: OperationOutcomes with what is wrong, where, and what to do about it.
+//! Error answers: OperationOutcomes that state each problem, its place and a remedy.
 //!
 //! Every error that a client sees is an [`ApiError`] (CORE-03, CORE-04, CLIENT-11). No text names a path of the host
 //! or repeats clinical content (OUTCOME-05).
@@ -78,7 +78,7 @@ pub(crate) struct OutcomeIssue {
     pub severity: Severity,
     /// Issue code of the value set.
     pub code: OutcomeIssueType,
-    /// What is wrong, by the name of the parameter or header, and what to do.
+    /// The problem, by the name of the parameter or header, and a remedy.
     pub diagnostics: String,
     /// Where it is wrong: a FHIRPath, or `http.` and the name of a header or parameter; `None` if it is no single
     /// place.

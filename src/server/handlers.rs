@@ -48,7 +48,7 @@ struct HandlerRequest {
     headers: HeaderMap,
     /// The URI before `%24` was replaced by `$`.
     uri: Uri,
-    /// The authenticated sender.
+    /// The sender, with its rights.
     principal: Principal,
     /// The path parameter `id`; for job operations the id that the engine knows. `None` if the path has none.
     id: Option<String>,

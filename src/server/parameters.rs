@@ -105,22 +105,28 @@ const TYPE: ParameterRow = ParameterRow {
     )
 };
 
+/// `_elements` of the IG, not served.
 const ELEMENTS: ParameterRow =
     known_parameter("_elements", "string", "*", "Root elements to which resources are cut down.");
+/// `_typeFilter` of the IG, not served.
 const TYPE_FILTER: ParameterRow =
     known_parameter("_typeFilter", "string", "*", "Searches that resources of a type must match.");
+/// `patient` of the IG, not served.
 const PATIENT: ParameterRow = ParameterRow {
     system: false,
     ..known_parameter("patient", "Reference", "*", "Patients to whose records the export is restricted; by POST only.")
 };
+/// `includeAssociatedData` of the IG, not served.
 const ASSOCIATED: ParameterRow = known_parameter(
     "includeAssociatedData",
     "code",
     "*",
     "Named sets of associated resources, such as Provenance, to add.",
 );
+/// `organizeOutputBy` of the IG, not served.
 const ORGANIZE: ParameterRow =
     known_parameter("organizeOutputBy", "string", "1", "The resource type by whose instances files are organized.");
+/// `allowPartialManifests` of the IG, not served.
 const PARTIAL: ParameterRow =
     known_parameter("allowPartialManifests", "boolean", "1", "Whether files may be listed before the export ends.");
 

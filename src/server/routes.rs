@@ -38,9 +38,9 @@ pub(crate) enum Operation {
     GroupUpdate,
     /// Delete a Group by id.
     GroupDelete,
-    /// The CapabilityStatement (CAP-01).
+    /// Read the CapabilityStatement (CAP-01).
     Metadata,
-    /// An OperationDefinition (CAP-09).
+    /// Read an OperationDefinition (CAP-09).
     OperationDefinition,
 }
 

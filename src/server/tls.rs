@@ -64,7 +64,7 @@ impl Certificate {
     /// Loads certificate and key.
     ///
     /// # Errors
-    /// A sentence with the file and what is wrong with it.
+    /// A sentence with the file and its problem.
     pub(crate) fn load(files: TlsFiles) -> Result<Arc<Certificate>, String> {
         let current = RwLock::new(Arc::new(read_certified_key(&files)?));
         Ok(Arc::new(Certificate { files, current }))
@@ -103,7 +103,7 @@ impl ResolvesServerCert for Certificate {
 /// Reads and matches certificate and key.
 ///
 /// # Errors
-/// A sentence with the file and what is wrong with it.
+/// A sentence with the file and its problem.
 fn read_certified_key(files: &TlsFiles) -> Result<CertifiedKey, String> {
     let wrong = |name: &str, path: &Path, why: String| format!("tls.{name} {}: {why}", path.display());
     let in_certificate = |why| wrong("certificate", &files.certificate, why);

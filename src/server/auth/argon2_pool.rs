@@ -138,7 +138,7 @@ impl SecretCheck {
 }
 
 impl SharedQueue {
-    /// Locks the queue.
+    /// Locks the queue of checks.
     fn lock(&self) -> MutexGuard<'_, CheckQueue> {
         self.queue.lock().expect("no panic under it")
     }

@@ -10,7 +10,7 @@ use crate::server::config::auth::AuthConfig;
 /// A kind of credentials; the variant name is in the audit log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CredentialKind {
-    /// `Authorization: Bearer {id}.{secret}`
+    /// A bearer token: `Authorization: Bearer {id}.{secret}`.
     Bearer,
     /// Headers with id and secret of a client (ONEUP-S07).
     ClientHeaders,
@@ -25,13 +25,13 @@ pub(crate) enum Credentials<'a> {
     Several,
     /// One credential that is not well-formed.
     Malformed(CredentialKind),
-    /// One well-formed credential.
+    /// One well-formed credential, not yet checked.
     Credential {
-        /// Its kind.
+        /// The kind of the credential.
         kind: CredentialKind,
-        /// Its public part.
+        /// Public part: token id or client id.
         id: &'a str,
-        /// Its secret part.
+        /// Secret part of the credential.
         secret: &'a str,
     },
 }

@@ -1,4 +1,4 @@
-//! Authentication: who sends a request, and what the sender may do.
+//! Authentication: the sender of a request and the sender's rights.
 //!
 //! Providers of credentials implement [`Authenticator`]. The rights of a [`Principal`] are checked in `permissions`,
 //! the same on every mount (DIALECT-05). `credentials` parses headers, `clients` authenticates the configured

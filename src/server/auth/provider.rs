@@ -19,7 +19,7 @@ pub(crate) type ClientCheck = Arc<dyn Fn(&[ClientConfig]) -> Vec<String> + Send 
 
 /// The authenticator in force and the watch on its configuration.
 pub(crate) struct Provider {
-    /// Authenticates requests.
+    /// Authenticates the requests of all mounts.
     pub authenticator: Arc<dyn Authenticator>,
     /// Reloads the clients until it is dropped; `None` without a configuration file.
     pub watcher: Option<FileWatcher>,

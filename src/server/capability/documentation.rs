@@ -16,7 +16,7 @@ use crate::server::parameters::OUTPUT_FORMATS;
 /// URL of the extension. Each topic is a nested extension under its key, with a `text` and `value`s.
 pub(crate) const EXTENSION: &str = "urn:outpour:documentation:1";
 
-/// One documented topic.
+/// One topic of the documentation, for readers and programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Topic {
     /// Key of the topic, for programs.

@@ -73,7 +73,7 @@ pub(crate) struct ClientConfig {
     pub tokens: Vec<TokenConfig>,
 }
 
-/// A bearer token.
+/// A bearer token of a client or of one of its users.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TokenConfig {

@@ -111,7 +111,7 @@ impl HeaderPolicy {
 /// Body of an accepted kick-off, see [`MountConfig::accepted_body`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AcceptedBody {
-    /// An informational OperationOutcome.
+    /// An OperationOutcome with one informational issue.
     Outcome,
     /// The first fields of a manifest: `transactionTime`, `request`, `requiresAccessToken`.
     Request,

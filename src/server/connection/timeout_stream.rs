@@ -27,9 +27,9 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Version of HTTP on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
-    /// HTTP/1.1.
+    /// HTTP/1.1: one request at a time.
     One,
-    /// HTTP/2.
+    /// HTTP/2: many requests at a time, after a TLS handshake.
     Two,
 }
 

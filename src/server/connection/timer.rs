@@ -33,7 +33,7 @@ impl Timer {
         self.poll(deadline, context)
     }
 
-    /// Clears the deadline.
+    /// Clears the deadline; the next wait sets another.
     pub(crate) fn clear(&mut self) {
         self.deadline = None;
     }

@@ -19,7 +19,7 @@ use crate::sys::sendfile::{FileRange, place_of};
 
 /// A byte stream over a socket that can send pieces of files.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
-    /// The underlying socket.
+    /// The socket that carries the bytes.
     fn socket(&self) -> &TcpStream;
 
     /// Sends a prefix of the buffers, some of which may be pieces of stored files; returns its length in bytes.

@@ -92,7 +92,7 @@ pub(crate) fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
 /// A search for Groups, from its query string.
 #[derive(Clone, Debug)]
 pub(crate) struct GroupSearch {
-    /// The search criteria.
+    /// The search criteria, without those of paging.
     pub query: GroupQuery,
     /// Largest number of Groups on the page.
     pub count: usize,

@@ -18,11 +18,11 @@ pub(crate) struct Prefer {
 /// The body of an answer to a write (<https://hl7.org/fhir/R4/http.html#ops>).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReturnPreference {
-    /// `return=minimal`: no body.
+    /// `return=minimal`: an empty body.
     Minimal,
-    /// `return=representation`: the resource.
+    /// `return=representation`: the written resource.
     Representation,
-    /// `return=OperationOutcome`: an OperationOutcome.
+    /// `return=OperationOutcome`: a message about the success.
     Outcome,
 }
 

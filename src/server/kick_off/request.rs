@@ -20,7 +20,7 @@ pub(crate) enum Level {
     Patient,
     /// `[base]/Group/[id]/$export`: the records of a Group's members; the id of the Group.
     Group(String),
-    /// `[base]/$export` with the token of a user, who gets one patient's record (ONEUP-S01); the id of the Patient.
+    /// `[base]/$export` with a user's token: one patient's record (ONEUP-S01); the id of the Patient.
     User(String),
 }
 
@@ -29,7 +29,7 @@ pub(crate) enum Level {
 pub(crate) struct KickOffPolicy {
     /// Whether `Accept` and `Prefer` are required (HDR-01, HDR-03).
     pub headers: HeaderPolicy,
-    /// The known parameters.
+    /// The known parameters, served or not.
     pub parameters: &'static [ParameterRow],
     /// Whether `_type` distinguishes upper and lower case (PARAM-08, C-12).
     pub case_sensitive_types: bool,
@@ -54,7 +54,7 @@ pub(crate) struct KickOffParams {
     pub until: Option<Instant>,
     /// Warnings about what was ignored under lenient handling, for the message files (HDR-06, OUTCOME-04).
     pub notes: Vec<Issue>,
-    /// The client's preferences.
+    /// The preferences of the client, from `Prefer`.
     pub prefer: Prefer,
 }
 
