@@ -200,7 +200,7 @@ impl IntoResponse for ApiError {
 mod tests {
     use super::*;
 
-    /// CORE-03, CORE-04: severity, code, diagnostics and where; as `application/fhir+json`.
+    /// CORE-03, CORE-04: severity, code, diagnostics and place; as `application/fhir+json`.
     #[tokio::test]
     async fn a_refusal_is_an_operation_outcome() {
         let refusal = ApiError::new(StatusCode::TOO_MANY_REQUESTS, OutcomeIssueType::Throttled, "too many")

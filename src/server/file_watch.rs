@@ -94,7 +94,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    /// Files that change are noticed, by whatever means they were changed; what stays the same is left alone.
+    /// Changes of files are noticed, in place or by rename; unchanged files cause no call.
     #[tokio::test(flavor = "multi_thread")]
     async fn changes_are_noticed() {
         let dir = tempfile::tempdir().unwrap();

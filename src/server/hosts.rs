@@ -249,13 +249,13 @@ mod tests {
         lines.iter().map(pair).collect()
     }
 
-    /// The status and the header of the refusal.
+    /// Status and header of the refusal; `None` if the request is allowed.
     fn refused(target: &str, lines: &[(&'static str, &str)]) -> Option<(u16, String)> {
         let refusal = hosts().refusal(&target.parse().unwrap(), &headers(lines))?;
         Some((refusal.status.as_u16(), refusal.issues[0].expression.clone().unwrap()))
     }
 
-    /// CORE-01: this machine under each of its names, at any port, and what the operator has named.
+    /// CORE-01: this machine under each of its names, at any port, and the configured hosts.
     #[test]
     fn hosts_that_are_answered() {
         for host in [
@@ -285,7 +285,7 @@ mod tests {
         }
     }
 
-    /// CORE-01: any other host, and what is none, is answered 421.
+    /// CORE-01: other and malformed hosts are answered 421.
     #[test]
     fn hosts_that_are_not_answered() {
         for host in [
@@ -335,7 +335,7 @@ mod tests {
         assert!(refused("/", &[("host", "localhost"), ("host", "evil.example")]).is_some());
     }
 
-    /// CORE-09: the authority of HTTP/2, and targets that are whole URLs.
+    /// CORE-09: the authority of HTTP/2, and targets in absolute form.
     #[test]
     fn hosts_of_targets() {
         for (target, host, is_answered) in [
@@ -356,7 +356,7 @@ mod tests {
         }
     }
 
-    /// CORE-01: pages of other hosts, and what they make a browser ask.
+    /// CORE-01: pages of other hosts, and requests that they cause.
     #[test]
     fn pages_that_are_not_answered() {
         let ask = |lines: &[(&'static str, &str)]| refused("/", &[&[("host", "localhost:8080")], lines].concat());
@@ -398,7 +398,7 @@ mod tests {
         assert_eq!(answered, None);
     }
 
-    /// What is no host is told, whole.
+    /// Malformed hosts of the configuration are reported in full.
     #[test]
     fn configured_hosts_are_checked() {
         let good =
@@ -419,7 +419,7 @@ mod tests {
         builder.body(body).unwrap()
     }
 
-    /// A body of pieces, whose length is not known before.
+    /// A body of frames whose length is not announced.
     struct BodyPieces(Vec<&'static str>);
 
     impl hyper::body::Body for BodyPieces {
@@ -438,7 +438,7 @@ mod tests {
         Body::new(BodyPieces(pieces.iter().rev().copied().collect()))
     }
 
-    /// CORE-06: a body says what it is; one without bytes is none, however it is sent.
+    /// CORE-06: a body must have a type; an empty one needs none, however it is framed.
     #[tokio::test]
     async fn bodies_say_what_they_are() {
         for (method, content_type, body, status) in [

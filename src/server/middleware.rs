@@ -144,7 +144,7 @@ fn new_id(ids: RequestIds) -> String {
 mod tests {
     use super::*;
 
-    /// ONEUP-M01, ONEUP-M04: a base is told from what only begins like it, and holds for tenants that nobody knows.
+    /// ONEUP-M01, ONEUP-M04: a base matches whole segments only, and any name of a tenant.
     #[test]
     fn places_are_found() {
         let places = MountTable::of(&Config::default());
@@ -159,7 +159,7 @@ mod tests {
         }
     }
 
-    /// NETSMART-E11: a UUID is one in any case of its letters; nothing else is.
+    /// NETSMART-E11: a UUID may have letters of either case; other texts are none.
     #[test]
     fn request_ids() {
         for (id, plain, uuid) in [

@@ -183,7 +183,7 @@ mod tests {
         PARAMETERS.iter().filter(|parameter| of(parameter)).map(|parameter| parameter.name).collect()
     }
 
-    /// SINCE-01, SINCE-08, FMT-01, TYPE-01: what is served. PARAM-01, PARAM-03: which are lists.
+    /// SINCE-01, SINCE-08, FMT-01, TYPE-01: the served parameters. PARAM-01, PARAM-03: those that are lists.
     #[test]
     fn what_is_served() {
         assert_eq!(names(|p| p.supported), ["_outputFormat", "_since", "_until", "_type"]);
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(names(|p| !p.system), ["patient"], "PATIENT-03");
     }
 
-    /// HDR-05: these may be passed over under `handling=lenient`; HDR-07: these never.
+    /// HDR-05: parameters that `handling=lenient` may ignore. HDR-07: those that it never ignores.
     #[test]
     fn what_lenient_passes_over() {
         assert_eq!(names(|p| !p.lenient), ["_outputFormat", "_since", "_until"]);
@@ -202,7 +202,7 @@ mod tests {
         }
     }
 
-    /// PARAM-08: names are exact, and none stands twice.
+    /// PARAM-08: names are exact, and none is in a table twice.
     #[test]
     fn names_are_exact() {
         assert_eq!(find(PARAMETERS, "_Type"), None);

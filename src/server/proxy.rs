@@ -144,7 +144,7 @@ mod tests {
         (found.client.to_string(), found.arrival)
     }
 
-    /// CORE-05: what a proxy says of the client is believed of trusted ones only, back to the first that is not.
+    /// CORE-05: forwarded headers are read from trusted proxies only, back to the first untrusted address.
     #[test]
     fn only_trusted_proxies_are_believed() {
         let chain = ("x-forwarded-for", "1.1.1.1, 8.8.8.8, 10.1.1.1");
@@ -158,7 +158,8 @@ mod tests {
         assert_eq!(origin("127.0.0.1", false, &[("x-forwarded-for", "8.8.8.8, unknown")]).0, "127.0.0.1");
     }
 
-    /// CORE-01: plain http is for this machine and trusted proxies, and only when it came to these by https.
+    /// CORE-01: plain HTTP is for this machine and for trusted proxies, which must have received the request by
+    /// HTTPS.
     #[test]
     fn plain_requests_are_refused() {
         let (https, http) = (("x-forwarded-proto", "https"), ("x-forwarded-proto", "HTTP, https"));

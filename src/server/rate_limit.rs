@@ -48,7 +48,7 @@ impl PollLimiter {
 mod tests {
     use super::*;
 
-    /// STATUS-04: a poll a second is never too many; a loop without a pause soon is, and may go on after the wait.
+    /// STATUS-04: a poll a second is never refused; a loop without a pause soon is, and may go on after the wait.
     #[test]
     fn polls_are_counted() {
         let polls = PollLimiter::new(2, 10);

@@ -242,7 +242,7 @@ mod tests {
         (status, String::from_utf8(to_bytes(response.into_body(), 1000).await.unwrap().to_vec()).unwrap())
     }
 
-    /// KICK-04: GET, at all three levels; a router takes the table as it stands.
+    /// KICK-04: GET at all three levels; axum accepts the tables unchanged.
     #[tokio::test]
     async fn a_router_takes_the_table() {
         let mut router = router(&ALL);
@@ -274,7 +274,8 @@ mod tests {
         assert_eq!(ask(&mut router, "PATCH", "/fhir/Group/a").await.0, StatusCode::METHOD_NOT_ALLOWED);
     }
 
-    /// CAP-01: what is off is not routed; jobs and files of a level that was switched off are still there.
+    /// CAP-01: an operation that is off has no route; jobs and files of a level that was switched off are still
+    /// served.
     #[tokio::test]
     async fn what_is_off_is_not_there() {
         let mut router = router(&Enabled {

@@ -183,7 +183,7 @@ mod tests {
     use super::*;
     use crate::index::test_lines::append;
 
-    /// The answer to a GET as it stands.
+    /// The raw answer to a GET.
     fn get(address: SocketAddr, path: &str) -> String {
         let mut client = TcpStream::connect(address).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -194,7 +194,7 @@ mod tests {
         answer
     }
 
-    /// Polls are answered while every thread that may wait is waiting, as kick-offs do for the disk and the index.
+    /// Polls are answered while every blocking thread is occupied, as kick-offs that wait for the index do.
     #[test]
     fn polls_need_no_thread_that_waits() {
         let dir = tempfile::tempdir().unwrap();

@@ -141,7 +141,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A new certificate of its own, for this machine, in `certificate.pem` and `key.pem` of a directory.
+    /// Writes a new self-signed certificate for this machine to `certificate.pem` and `key.pem` of a directory.
     pub(crate) fn make(directory: &Path) -> (TlsFiles, CertificateDer<'static>) {
         let Made { cert, signing_key } = generate_simple_self_signed(["localhost".into(), "127.0.0.1".into()]).unwrap();
         let files = TlsFiles { certificate: directory.join("certificate.pem"), key: directory.join("key.pem") };
@@ -165,7 +165,7 @@ pub(crate) mod tests {
         TlsConnector::from(Arc::new(config))
     }
 
-    /// Each way in which the files cannot be used is told with the file, and leaves what was loaded before.
+    /// Each problem of the files is reported with the file, and leaves the loaded certificate in force.
     #[test]
     fn what_cannot_be_used_is_refused() {
         let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

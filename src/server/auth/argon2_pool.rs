@@ -313,7 +313,7 @@ mod tests {
         right_with(1)
     }
 
-    /// The outcome, if it is there without waiting.
+    /// The result of a future that is ready at its first poll; `None` if it is not.
     fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
         match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(outcome) => Some(outcome),
@@ -321,8 +321,8 @@ mod tests {
         }
     }
 
-    /// AUTH-28: what is right is told from what is wrong, the second time at once; for another hash of the same secret it
-    /// must be proven again.
+    /// AUTH-28: right and wrong secrets are distinguished, a right one at once the second time; another hash of the
+    /// same secret is checked again.
     #[tokio::test]
     async fn right_secrets_are_remembered() {
         let pool = Argon2Pool::new([1; 32]);
@@ -339,7 +339,7 @@ mod tests {
         assert!(format!("{pool:?} {first:?}").len() < 40, "nothing of it is shown");
     }
 
-    /// CORE-08: the queue is bounded; what nobody waits for any more makes room.
+    /// CORE-08: the queue is bounded; abandoned checks make room.
     #[test]
     fn the_queue_is_bounded() {
         let pool = Argon2Pool::with_threads([1; 32], 0);
@@ -358,7 +358,7 @@ mod tests {
         worker.join().unwrap();
     }
 
-    /// A client that goes away while its check waits takes it along; one whose check did not wait is answered.
+    /// A waiting check is dropped when its client closes; a check that did not wait is answered.
     #[test]
     fn checks_of_closed_connections_are_dropped() {
         let pool = Argon2Pool::with_threads([1; 32], 0);
@@ -382,7 +382,7 @@ mod tests {
         assert_eq!(answered.blocking_recv(), Ok(true), "a thread was free for it");
     }
 
-    /// CORE-08: each thread has one block of memory, which is used again, whatever the hashes want.
+    /// CORE-08: each thread has one block of memory, which it reuses for every hash.
     #[test]
     fn memory_is_used_again() {
         let (small, larger) = (right(), right().text.replace("m=19456", "m=32768"));
@@ -397,7 +397,7 @@ mod tests {
         assert_eq!(small.is_of("right", &mut memory), Some(true), "what was there before does not matter");
     }
 
-    /// Threads end with the pool, and what waits is told.
+    /// Threads end with the pool, and waiting checks get an error.
     #[test]
     fn threads_end() {
         let pool = Argon2Pool::new([1; 32]);
@@ -413,7 +413,7 @@ mod tests {
         assert!(ended);
     }
 
-    /// What costs too much, or is no such hash, is refused.
+    /// Hashes that cost too much, and other texts, are refused.
     #[test]
     fn hashes_are_checked() {
         let made = right().text.clone();

@@ -100,7 +100,7 @@ impl<'a> Credentials<'a> {
 mod tests {
     use super::*;
 
-    /// What a request with these headers is read as.
+    /// The credentials of a request with these headers, as a text.
     fn read(given: &[(&str, &str)]) -> String {
         let mut headers = HeaderMap::new();
         for (name, value) in given {
@@ -115,7 +115,7 @@ mod tests {
         }
     }
 
-    /// AUTH-23, ONEUP-S07: each way by itself; what is ambiguous is not guessed at.
+    /// AUTH-23, ONEUP-S07: each kind by itself; ambiguous headers are no credential.
     #[test]
     fn credentials_are_read() {
         assert_eq!(read(&[("accept", "a")]), "nothing");

@@ -165,7 +165,7 @@ impl Authenticator for AnonymousAccess {
 mod tests {
     use super::*;
 
-    /// CORE-01: without authorization, loopback only.
+    /// CORE-01: anonymous access on loopback only.
     #[test]
     fn nobody_is_asked_on_loopback_only() {
         for (address, may) in
@@ -175,7 +175,7 @@ mod tests {
         }
     }
 
-    /// CLIENT-05: whatever is sent, it is anybody; nothing is asked for.
+    /// CLIENT-05: every request is accepted, with or without credentials.
     #[tokio::test]
     async fn a_stray_header_is_ignored() {
         let mount = MountAuth { tenant: "default", bearer: true, client_headers: true };

@@ -175,7 +175,7 @@ mod tests {
         Level::Group(id.into())
     }
 
-    /// KICK-18: levels and Groups that a client may export.
+    /// KICK-18: the levels and Groups that a client may export.
     #[test]
     fn a_principal_sees_its_own() {
         let mut principal = principal();
@@ -186,7 +186,7 @@ mod tests {
         assert!(!principal.may_export(&Level::System));
     }
 
-    /// ONEUP-S01: no level is open to a user but its own record, nor any Group.
+    /// ONEUP-S01: a user may export its own record, and no other level or Group.
     #[test]
     fn a_user_has_no_level() {
         let user = Principal { patient: Some("p".into()), ..principal() };
@@ -210,7 +210,8 @@ mod tests {
         assert_eq!(params.types, types(&["Patient"]));
     }
 
-    /// AUTH-22, NETSMART-E02: without `_type` a client gets its own types, those of the level; foreign ones are refused.
+    /// AUTH-22, NETSMART-E02: without `_type` a client gets those of its types that the level exports; other types
+    /// are refused.
     #[test]
     fn types_are_narrowed() {
         let client = Principal { types: Some(types(&["Patient", "Organization", "Group"])), ..principal() };
@@ -236,8 +237,8 @@ mod tests {
         assert!(all.types.is_empty());
     }
 
-    /// GROUP-08, AUTH-24: who may export a Group may read it; who may write Groups changes only its own, and makes new
-    /// ones only if all are its own.
+    /// GROUP-08, AUTH-24: a client that may export a Group may read it; one that may write Groups changes only its
+    /// own, and creates Groups only if it may see all.
     #[test]
     fn groups_are_seen_and_written() {
         let all = [Operation::GroupRead, Operation::GroupUpdate, Operation::GroupDelete, Operation::GroupVersion];

@@ -124,7 +124,7 @@ impl std::fmt::Debug for Sha256Hash {
 mod tests {
     use super::*;
 
-    /// AUTH-28: the form is pinned, since configurations hold it. The digits are what `sha256sum` says of label and secret.
+    /// AUTH-28: the form is pinned, since configurations hold it. The digits are the `sha256sum` of label and secret.
     #[test]
     fn the_form_of_a_hash() {
         let made = hash("right");
@@ -138,7 +138,7 @@ mod tests {
         assert!(!format!("{:?}", StoredHash::parse(&made)).contains(&made.0[20..]), "nothing of it is shown");
     }
 
-    /// What is no such hash, or of a version that is not known, is refused by what to do, and not repeated.
+    /// Other texts and unknown versions are refused with advice, and not repeated.
     #[test]
     fn hashes_are_checked() {
         let made = hash("right").0;

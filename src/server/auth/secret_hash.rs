@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde::Serialize;
 
-/// Text of a hash, to be read by [`StoredHash`]. `Debug` does not show it.
+/// Text of a hash, to be parsed by [`StoredHash`](crate::server::auth::secret::StoredHash). `Debug` does not show it.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct SecretHash(pub String);

@@ -311,7 +311,7 @@ mod tests {
         }
     }
 
-    /// A client as the documentation shows it; what is left out has its default.
+    /// A client as the documentation shows it; absent keys have their defaults.
     #[test]
     fn clients_are_read() {
         let text = "[[clients]]\nname = 'a'\ntokens = [{ id = 'x', hash = 'HASH', expires = '2027-01-01T00:00:00Z', patient = 'p' }]\n\
@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(Config::parse(&config.to_toml()).unwrap(), config, "what is printed can be read");
     }
 
-    /// Everything that can be wrong with a client, told at once. AUTH-24: a wider level would go round its Groups.
+    /// All problems of a client are reported at once. AUTH-24: a wider level would bypass its Groups.
     #[test]
     fn problems_are_told() {
         wrong("[[clients]]\nname = 'a b'\n[[clients]]\nname = 'c'\n[[clients]]\nname = 'c'", &["a b", "one client"]);
@@ -346,7 +346,7 @@ mod tests {
         assert!(read("[[clients]]\nname = 'a'\nlevels = ['all']").unwrap_err().contains("line 3"));
     }
 
-    /// AUTH-27: secrets in the wrong place are not repeated, and hashes are never shown.
+    /// AUTH-27: misplaced secrets are not repeated, and hashes are never shown.
     #[test]
     fn nothing_secret_is_told() {
         let secret = "5ecre7";

@@ -351,7 +351,7 @@ mod tests {
     use super::*;
     use crate::server::config::mounts::{AcceptedBody, Authorization, HeaderPolicy};
 
-    /// The clients of the documented example, comment signs taken away, are read and are right.
+    /// The clients of the documented example are valid once they are uncommented.
     #[test]
     fn the_example_of_clients_is_right() {
         let example = include_str!("../../docs/serve.toml");
@@ -363,7 +363,7 @@ mod tests {
         assert_eq!((client.tokens.len(), client.client_id.as_str(), client.groups.len()), (2, "nightly-1", 1));
     }
 
-    /// The words of configurations that are in use: a test that fails here is mended by putting the word back.
+    /// The words of configurations in use: if this test fails, restore the word.
     #[test]
     fn words_of_configurations_stay_as_they_are() {
         use crate::named_enum::pinned;
@@ -397,14 +397,15 @@ mod tests {
             keys.sort();
             keys
         };
-        // What has no default stands in the example as a comment.
+        // A key without a default is a comment in the example.
         let commented = |key: &String| key != "tenants" && !key.ends_with(".supported_profiles");
         let known: Vec<String> = keys(&default.to_toml()).into_iter().filter(commented).collect();
         assert_eq!(keys(example), known);
         assert_eq!(Config::parse(&default.to_toml()).unwrap(), default, "what is printed can be read");
     }
 
-    /// KICK-13, DIALECT-04: what is not given has its default, also beside what is given. Each mount has its dialect's.
+    /// KICK-13, DIALECT-04: an absent key has its default, also beside keys that are present; each mount has those of
+    /// its dialect.
     #[test]
     fn sections_may_be_given_in_part() {
         let config = Config::parse("[data]\npath = 'd'\n[netsmart]\nbase = '/n'\n[[tenants]]\nname = 'b'\n").unwrap();
@@ -414,7 +415,7 @@ mod tests {
         assert!(Config::parse("[netsmart]\nbse = '/n'\n").unwrap_err().contains("bse"));
     }
 
-    /// DIALECT-04, ONEUP-M01: tenants have nothing in common, mounts have a tenant and a place of their own.
+    /// DIALECT-04, ONEUP-M01: no two tenants share a directory; each mount has a tenant and a base of its own.
     #[test]
     fn tenants_and_mounts_are_checked() {
         let base = "store = { path = 's' }\ndata = { path = 'd' }\n[log]\nlevel = 'info'\n";
@@ -445,7 +446,7 @@ mod tests {
         }
     }
 
-    /// Every problem is told at once; unknown keys are refused by name. CORE-01: no other address than loopback.
+    /// All problems are reported at once; unknown keys are refused by name. CORE-01: no other address than loopback.
     #[test]
     fn wrong_configurations_are_refused() {
         assert!(Config::parse("lissten = 1").unwrap_err().contains("lissten"));
@@ -460,7 +461,7 @@ mod tests {
         assert_eq!(problems.len(), 8);
     }
 
-    /// CORE-01, CORE-05: TLS is whole or not there; who listens for other machines says under which URL.
+    /// CORE-01, CORE-05: TLS needs both files; a service that other machines reach needs a public URL.
     #[test]
     fn tls_and_proxies_are_whole() {
         let problems = |text: &str| {

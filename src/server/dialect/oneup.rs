@@ -180,7 +180,7 @@ fn file_item(item: &ManifestItem, link: Link, strict: bool) -> Value {
 mod tests {
     use super::*;
 
-    /// ONEUP-S12: ids of jobs are UUIDs to the world, and only as such.
+    /// ONEUP-S12: clients see job ids as UUIDs, and only UUIDs are accepted.
     #[test]
     fn jobs_are_named_by_uuids() {
         let id = "5edebc8a25144ae1874e7029785e9639";
@@ -193,7 +193,7 @@ mod tests {
         }
     }
 
-    /// ONEUP-S16: three digits behind the second, always.
+    /// ONEUP-S16: always three digits of a second.
     #[test]
     fn instants_have_milliseconds() {
         for (given, reported) in [

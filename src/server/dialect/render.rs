@@ -128,7 +128,7 @@ fn remove_foreign_facts(export: &mut Value) {
 mod tests {
     use super::*;
 
-    /// Reading 10: what is left of the ledger adds up to its lines, and nothing tells of other lines or mounts.
+    /// Reading 10: the remaining ledger adds up to its lines, and shows nothing of other lines or mounts.
     #[test]
     fn a_bound_client_gets_its_own_lines() {
         let ledger = json!({"lines": 100, "blank": 1, "faulty": 2, "tombstone": 3, "future": 4, "superseded": 5,

@@ -121,7 +121,7 @@ mod tests {
         headers
     }
 
-    /// FILE-04: the matrix of what is stored and what is accepted.
+    /// FILE-04: every stored compression against every `Accept-Encoding`.
     #[test]
     fn codings_are_chosen() {
         let [none, gzip, zstd] = [Compression::None, Compression::Gzip, Compression::Zstd];
@@ -157,7 +157,7 @@ mod tests {
         }
     }
 
-    /// FILE-05: what an `Accept` must say to have the file.
+    /// FILE-05: the values of `Accept` that accept a file.
     #[test]
     fn media_types_are_accepted() {
         for (accepted, taken) in [
@@ -176,7 +176,7 @@ mod tests {
         }
     }
 
-    /// FILE-14: one range is answered, what cannot be is 416, all else is passed by.
+    /// FILE-14: one range is answered, an unsatisfiable one is 416, any other value is ignored.
     #[test]
     fn ranges_are_read() {
         let huge = format!("bytes=0-{}0", u64::MAX);

@@ -235,7 +235,7 @@ mod tests {
         }
     }
 
-    /// HDR-06 in a search: what is not known is refused with every name, or left out under `handling=lenient`.
+    /// HDR-06 in a search: unknown parameters are refused, each by name, or ignored under `handling=lenient`.
     #[test]
     fn unknown_parameters_are_refused_or_left_out() {
         let requested = Some("foo=1&name=a&bar=2");

@@ -93,7 +93,7 @@ mod tests {
         Accept::of(&headers)
     }
 
-    /// The media types of files.
+    /// The media types of files, by name.
     const NDJSON: [&str; 3] = ["application/fhir+ndjson", "application/ndjson", "application/octet-stream"];
 
     const OFFERED: [&str; 2] = ["application/fhir+json", "application/json"];
@@ -134,7 +134,7 @@ mod tests {
         assert!(of(&[]).is_absent() && of(&["", ","]).is_absent() && !of(&["x"]).is_absent());
     }
 
-    /// HDR-02: what is no text is not taken for no header.
+    /// HDR-02: a header that is not UTF-8 is not an absent header.
     #[test]
     fn bytes_that_are_no_text_are_a_header() {
         let mut headers = HeaderMap::new();
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(Accept::of(&headers).best(&OFFERED), Some("application/json"));
     }
 
-    /// FILE-05: the types that files are sent as.
+    /// FILE-05: the media types of files.
     #[test]
     fn types_of_files_are_chosen() {
         for (value, best) in [
@@ -159,7 +159,7 @@ mod tests {
     }
 
     proptest! {
-        /// No bytes panic, and what is chosen was offered.
+        /// No bytes cause a panic, and the result is one of the offered types.
         #[test]
         fn no_header_panics(bytes in proptest::collection::vec(any::<u8>(), 0..60), text in "[aj*/;,q=.0-9\" ]{0,40}") {
             for bytes in [bytes.as_slice(), text.as_bytes()] {

@@ -34,7 +34,7 @@ mod tests {
 
     use super::*;
 
-    /// STATUS-07
+    /// STATUS-07: dates in the form of an IMF-fixdate.
     #[test]
     fn dates_are_imf_fixdates() {
         let date =
@@ -50,7 +50,7 @@ mod tests {
     }
 
     proptest! {
-        /// STATUS-07: what is written is read back to the second, and no time panics.
+        /// STATUS-07: a written date is read back to the second, and no time causes a panic.
         #[test]
         fn dates_are_read_back(seconds in 0..YEAR_10000_SECONDS, nanos in 0..1_000_000_000u32, any in any::<i64>()) {
             let written = imf_fixdate_of(SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)).unwrap();

@@ -49,7 +49,7 @@ fn json_named(format: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    /// CLIENT-04: JSON under its names, in `_format` before `Accept`; other formats are 406.
+    /// CLIENT-04: JSON under its names, `_format` before `Accept`; other formats are 406.
     #[test]
     fn descriptions_are_json() {
         let (fhir, plain, text) = (Ok("application/fhir+json"), Ok("application/json"), Ok("text/json"));

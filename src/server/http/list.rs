@@ -46,7 +46,7 @@ mod tests {
 
     use super::*;
 
-    /// HDR-04: separators inside of quoted strings separate nothing.
+    /// HDR-04: separators inside quoted strings do not separate.
     #[test]
     fn quoted_strings_are_whole() {
         for (text, parts) in [
@@ -67,7 +67,7 @@ mod tests {
     }
 
     proptest! {
-        /// Nothing is lost at a split, and nothing panics.
+        /// A split loses nothing, and no text causes a panic.
         #[test]
         fn parts_are_the_whole(text in "[a-c,;=\"\\\\é ]{0,30}") {
             prop_assert_eq!(split_list(&text, ',').collect::<Vec<_>>().join(","), text.as_str());

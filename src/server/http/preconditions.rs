@@ -111,13 +111,13 @@ mod tests {
         for (name, value) in pairs {
             headers.append(name, HeaderValue::from_str(value).unwrap());
         }
-        // Sun, 06 Nov 1994 08:49:37 GMT and a fraction, which no header can tell.
+        // Sun, 06 Nov 1994 08:49:37 GMT and a fraction, which no header can express.
         let modified = SystemTime::UNIX_EPOCH + Duration::from_millis(784_111_777_900);
         let validators = Validators::new("\"abc\"".into(), modified);
         (validators.judge_preconditions(&headers), validators.allow_range(&headers))
     }
 
-    /// FILE-14: each condition alone, and which of two counts.
+    /// FILE-14: each condition alone, and the order of two.
     #[test]
     fn conditions_are_judged_in_order() {
         const THEN: &str = "Sun, 06 Nov 1994 08:49:37 GMT";

@@ -106,7 +106,7 @@ mod tests {
         }
     }
 
-    /// HDR-04: what a write is answered with; of two the first counts, known or not.
+    /// HDR-04: `return=`; the first of two counts, known or not.
     #[test]
     fn returns_are_read() {
         for (values, returned) in [
@@ -122,7 +122,7 @@ mod tests {
         }
     }
 
-    /// HDR-04: bytes that are no text spoil no other preference of their line.
+    /// HDR-04: bytes that are not UTF-8 affect no other preference of their line.
     #[test]
     fn bytes_that_are_no_text_are_passed_over() {
         let value = HeaderValue::from_bytes(b"x=\"\xff\", respond-async").unwrap();
@@ -138,7 +138,7 @@ mod tests {
             }
         }
 
-        /// HDR-04: what stands before and behind a preference does not change it.
+        /// HDR-04: other preferences before and behind a preference do not change it.
         #[test]
         fn neighbours_do_not_matter(before in "[a-f]{1,8}(=\"[a-f ,;=]{0,8}\")?", after in "[a-f]{1,8}; [a-f]{1,4}=1") {
             let prefer = of(&[&format!("{before}, Handling=Lenient;x=\",\", respond-async ,{after}")]);

@@ -69,7 +69,7 @@ mod tests {
 
     use super::*;
 
-    /// PARAM-06, CORE-04: decoded once, and what cannot be is named.
+    /// PARAM-06, CORE-04: parts are decoded once, and malformed ones are named.
     #[test]
     fn queries_are_read() {
         let (pairs, problems) = Query::parse(Some("_type=Patient%2CGroup&&a=b+c%2Bd&%5Ftype&x=%zz&%ff=1&n=%00&y=1=2"));
@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(Query::parse(None), (vec![], vec![]));
     }
 
-    /// CORE-04: every kind of slip, by the parameter's name, beside what can be read.
+    /// CORE-04: every kind of malformed part, by the parameter's name, beside the readable ones.
     #[test]
     fn slips_are_named() {
         for (query, name) in [
@@ -106,7 +106,7 @@ mod tests {
         assert!(problems[0].len() < 200);
     }
 
-    /// CORE-08: neither many parameters nor long ones are read without end.
+    /// CORE-08: the number and length of parameters are bounded.
     #[test]
     fn queries_are_bounded() {
         let most = "a&".repeat(QUERY_PARAMETERS_MAX);
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!((pairs.len(), problems.len()), (0, 1));
     }
 
-    /// PARAM-06: raw, `%2B` and `%20` come to the same where only `+` can stand, and stay apart elsewhere.
+    /// PARAM-06: raw `+`, `%2B` and `%20` are equal where only `+` is legal, and distinct elsewhere.
     #[test]
     fn a_raw_plus_is_a_plus_where_no_space_can_stand() {
         for raw in ["fhir+ndjson", "fhir%2Bndjson", "fhir%20ndjson"] {
@@ -131,7 +131,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is encoded is read back, and nothing panics.
+        /// Encoded pairs are read back, and no text causes a panic.
         #[test]
         fn what_is_encoded_is_read(name in "[^\\p{Cc}]{1,20}", value in "[^\\p{Cc}]{0,40}", junk in ".{0,60}") {
             let encode = |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
