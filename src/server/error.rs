@@ -1,7 +1,7 @@
-//! Answers that are not what was asked for: OperationOutcomes, each with what is wrong, where, and what to do.
+//! Error answers: OperationOutcomes that state each problem, its place and a remedy.
 //!
-//! Nothing here names a path of the host or repeats clinical content (OUTCOME-05); every error that a client sees is
-//! made here (CORE-03, CORE-04, CLIENT-11).
+//! Every error that a client sees is an [`ApiError`] (CORE-03, CORE-04, CLIENT-11). No text names a path of the host
+//! or repeats clinical content (OUTCOME-05).
 
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -13,7 +13,7 @@ use crate::issue::Severity;
 /// Media type of FHIR resources in JSON.
 pub(crate) const FHIR_JSON: &str = "application/fhir+json";
 
-/// Codes of issues (<https://hl7.org/fhir/R4/valueset-issue-type.html>), those that are used here.
+/// Issue codes that the service uses, a part of <https://hl7.org/fhir/R4/valueset-issue-type.html>.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub(crate) enum OutcomeIssueType {
@@ -42,7 +42,7 @@ pub(crate) enum OutcomeIssueType {
 }
 
 impl OutcomeIssueType {
-    /// Its code.
+    /// The code in the value set.
     pub(crate) fn code(self) -> &'static str {
         match self {
             OutcomeIssueType::Invalid => "invalid",
@@ -74,30 +74,31 @@ impl OutcomeIssueType {
 /// One issue of an OperationOutcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OutcomeIssue {
-    /// How bad it is.
+    /// Severity of the issue; errors only in an [`ApiError`].
     pub severity: Severity,
-    /// What kind of thing.
+    /// Issue code of the value set.
     pub code: OutcomeIssueType,
-    /// What is wrong, by the name of the parameter or header, and what to do.
+    /// The problem, by the name of the parameter or header, and a remedy.
     pub diagnostics: String,
-    /// Where: a FHIRPath, or `http.<header>`.
+    /// Where it is wrong: a FHIRPath, or `http.` and the name of a header or parameter; `None` if it is no single
+    /// place.
     pub expression: Option<String>,
 }
 
 impl OutcomeIssue {
-    /// An error.
+    /// An issue of severity error, without a place.
     pub(crate) fn error(code: OutcomeIssueType, diagnostics: impl Into<String>) -> OutcomeIssue {
         OutcomeIssue { severity: Severity::Error, code, diagnostics: diagnostics.into(), expression: None }
     }
 
-    /// The same, with where.
+    /// This issue with the place of the problem.
     pub(crate) fn at(mut self, expression: impl Into<String>) -> OutcomeIssue {
         self.expression = Some(expression.into());
         self
     }
 }
 
-/// An OperationOutcome as JSON.
+/// An OperationOutcome with these issues, as JSON.
 pub(crate) fn outcome(issues: &[OutcomeIssue]) -> Value {
     let issue = |issue: &OutcomeIssue| {
         let mut out = Map::new();
@@ -112,7 +113,7 @@ pub(crate) fn outcome(issues: &[OutcomeIssue]) -> Value {
     json!({ "resourceType": "OperationOutcome", "issue": issues.iter().map(issue).collect::<Vec<_>>() })
 }
 
-/// A resource as an answer.
+/// A response with a FHIR resource as its body, not to be cached.
 pub(crate) fn outcome_resource(status: StatusCode, body: &Value) -> Response<Body> {
     let mut response = Response::new(Body::from(serde_json::to_vec(body).expect("plain data")));
     *response.status_mut() = status;
@@ -122,7 +123,7 @@ pub(crate) fn outcome_resource(status: StatusCode, body: &Value) -> Response<Bod
     response
 }
 
-/// An answer with one informational issue: the body of a 202 (KICK-09, DELETE-01).
+/// A response with one informational issue: the body of a 202 (KICK-09, DELETE-01).
 pub(crate) fn informational_outcome(status: StatusCode, text: impl Into<String>) -> Response<Body> {
     let issue = OutcomeIssue {
         severity: Severity::Information,
@@ -133,34 +134,34 @@ pub(crate) fn informational_outcome(status: StatusCode, text: impl Into<String>)
     outcome_resource(status, &outcome(&[issue]))
 }
 
-/// A request that is answered with what is wrong with it: every problem at once.
+/// An error answer to a request, with every problem of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ApiError {
-    /// The status.
+    /// HTTP status of the answer.
     pub status: StatusCode,
-    /// What is wrong; one at least.
+    /// The problems, at least one.
     pub issues: Vec<OutcomeIssue>,
-    /// Headers besides those of the body.
+    /// Headers in addition to those of the body.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl ApiError {
-    /// One problem.
+    /// An error with one problem.
     pub(crate) fn new(status: StatusCode, code: OutcomeIssueType, diagnostics: impl Into<String>) -> ApiError {
         ApiError::of(status, vec![OutcomeIssue::error(code, diagnostics)])
     }
 
-    /// Several.
+    /// An error with several problems, at least one.
     pub(crate) fn of(status: StatusCode, issues: Vec<OutcomeIssue>) -> ApiError {
         ApiError { status, issues, headers: Vec::new() }
     }
 
-    /// 404, in the same words whatever the reason (KICK-16).
+    /// 404 with the same words for missing and invisible things (KICK-16); `what` is the subject of the sentence.
     pub(crate) fn not_found(what: &str) -> ApiError {
         ApiError::new(StatusCode::NOT_FOUND, OutcomeIssueType::NotFound, format!("{what} is not known here"))
     }
 
-    /// Where the last problem is.
+    /// This error with the place of its last problem.
     pub(crate) fn at(mut self, expression: impl Into<String>) -> ApiError {
         if let Some(issue) = self.issues.last_mut() {
             issue.expression = Some(expression.into());
@@ -168,18 +169,18 @@ impl ApiError {
         self
     }
 
-    /// The body.
+    /// The OperationOutcome as JSON text.
     pub(crate) fn to_json(&self) -> String {
         outcome(&self.issues).to_string()
     }
 
-    /// With a header.
+    /// This error with another header.
     pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> ApiError {
         self.headers.push((name, value));
         self
     }
 
-    /// With `Retry-After`, in seconds, at least 1 (CLIENT-02).
+    /// This error with `Retry-After`, in seconds, at least 1 (CLIENT-02).
     pub(crate) fn retry_after(self, seconds: u64) -> ApiError {
         self.header(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))
     }
@@ -199,7 +200,7 @@ impl IntoResponse for ApiError {
 mod tests {
     use super::*;
 
-    /// CORE-03, CORE-04: severity, code, diagnostics and where; as `application/fhir+json`.
+    /// CORE-03, CORE-04: severity, code, diagnostics and place; as `application/fhir+json`.
     #[tokio::test]
     async fn a_refusal_is_an_operation_outcome() {
         let refusal = ApiError::new(StatusCode::TOO_MANY_REQUESTS, OutcomeIssueType::Throttled, "too many")

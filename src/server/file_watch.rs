@@ -1,5 +1,5 @@
-//! Notices that files have changed while the service runs: looked at every few seconds, and when the process is told to
-//! with SIGHUP. What is done about it is the caller's.
+//! Watches files for changes while the service runs: by polling their metadata every two seconds, and on SIGHUP. The
+//! reaction to a change is the caller's.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -8,14 +8,14 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-/// How often files are looked at.
-const LOOK: Duration = Duration::from_secs(2);
-/// A file that has changed is left alone until it stays the same for so long: it may be half written.
+/// Interval at which the metadata of the files is read.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
+/// A changed file is used once its metadata has been the same for this long: before, it may be half written.
 const SETTLE: Duration = Duration::from_millis(100);
-/// Times that it is waited for; then it is taken as it is.
+/// Most waits for a file to settle; then it is used in its current state.
 const SETTLE_MAX: usize = 50;
 
-/// Watches until it is dropped.
+/// A watch on files, which ends when this is dropped.
 #[must_use = "nothing is watched once it is dropped"]
 pub(crate) struct FileWatcher(JoinHandle<()>);
 
@@ -25,9 +25,10 @@ impl Drop for FileWatcher {
     }
 }
 
-/// Which bytes stand under a path, as far as its metadata tells; none when nothing does.
+/// Device, inode, size, and seconds and nanoseconds of the modification time of a file; `None` if there is no file.
 type FileIdentity = Option<(u64, u64, u64, i64, i64)>;
 
+/// The current identities of the files, in the order of `paths`.
 fn identity_of(paths: &[PathBuf]) -> Vec<FileIdentity> {
     let identity = |path: &PathBuf| {
         let found = std::fs::metadata(path).ok()?;
@@ -36,16 +37,16 @@ fn identity_of(paths: &[PathBuf]) -> Vec<FileIdentity> {
     paths.iter().map(identity).collect()
 }
 
-/// Calls `changed` on a thread that may block: once soon after the beginning, because a file may have changed since the
-/// caller read it, whenever one of the files is another or has other times or another size than before, and at SIGHUP.
-/// Runs inside an async runtime.
+/// Calls `changed` on a blocking thread: once soon after the start, since a file may have changed after the caller
+/// read it; after each change of a file's identity; and on SIGHUP. Must be called inside an async runtime. If
+/// `changed` panics, the watch ends with a log line.
 pub(crate) fn watch_files(paths: Vec<PathBuf>, changed: impl FnMut() + Send + 'static) -> FileWatcher {
     FileWatcher(tokio::spawn(async move {
-        // A signal is passed over on a system that has none to give; looking goes on.
+        // Without a signal handler, the files are still polled.
         let mut hangups = signal(SignalKind::hangup()).ok();
-        let mut looks = tokio::time::interval(LOOK);
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut seen, mut changed) = (None, changed);
+        let mut polls = tokio::time::interval(POLL_INTERVAL);
+        polls.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut last_identity, mut changed) = (None, changed);
         loop {
             let hangup = async {
                 match &mut hangups {
@@ -53,12 +54,12 @@ pub(crate) fn watch_files(paths: Vec<PathBuf>, changed: impl FnMut() + Send + 's
                     None => std::future::pending().await,
                 }
             };
-            let reported = tokio::select! {
-                _ = looks.tick() => false,
+            let is_hangup = tokio::select! {
+                _ = polls.tick() => false,
                 _ = hangup => true,
             };
             let mut found = identity_of(&paths);
-            if !reported && seen.as_ref() == Some(&found) {
+            if !is_hangup && last_identity.as_ref() == Some(&found) {
                 continue;
             }
             for _ in 0..SETTLE_MAX {
@@ -70,8 +71,8 @@ pub(crate) fn watch_files(paths: Vec<PathBuf>, changed: impl FnMut() + Send + 's
                     break;
                 }
             }
-            // What changes from here on is another change.
-            seen = Some(found);
+            // A later change of the metadata is a new change.
+            last_identity = Some(found);
             changed = match spawn_blocking(move || {
                 changed();
                 changed
@@ -93,7 +94,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    /// Files that change are noticed, by whatever means they were changed; what stays the same is left alone.
+    /// Changes of files are noticed, in place or by rename; unchanged files cause no call.
     #[tokio::test(flavor = "multi_thread")]
     async fn changes_are_noticed() {
         let dir = tempfile::tempdir().unwrap();

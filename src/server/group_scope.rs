@@ -1,5 +1,8 @@
-//! What the writer of a Group may draw on, worked out at kick-off from who wrote the version and from the configuration
-//! in force (GROUP-03): a Group that a client bound to Groups wrote reaches no more than that client, whoever exports it.
+//! Scope of a Group's writer: the patients and Groups that an export of a Group may draw on (GROUP-03).
+//!
+//! A Group that was written by a client bound to Groups reaches no more than that client, no matter which client
+//! exports it. The scope is computed at kick-off, from the writer of the version and the configuration in force. At
+//! start and reload, [`check_writers`] reports clients whose Groups could never reach a patient.
 
 use std::time::Duration;
 
@@ -13,11 +16,11 @@ use crate::server::config::auth::{ClientConfig, PatientSource};
 use crate::server::mount::Mount;
 use crate::server::state::Tenant;
 
-/// The scope of a version of a Group, and the Groups of the book that it needs as they are now; none when the Group may
-/// draw on the whole store.
+/// The scope of a Group's current version, with copies of the registered Groups that the scope refers to; `None` if
+/// the Group may draw on the whole store.
 ///
 /// # Errors
-/// When the book or the store cannot be read.
+/// If the Group registry or the store cannot be read.
 pub(crate) fn scope_of(
     authenticator: &dyn Authenticator,
     tenant: &str,
@@ -25,22 +28,22 @@ pub(crate) fn scope_of(
     id: &str,
     group: &RegisteredGroup,
 ) -> Result<Option<(RecordedScope, Vec<RegisteredGroup>)>, GroupsError> {
-    let (known, rights) = match group.writer() {
+    let (is_writer_known, rights) = match group.writer() {
         Some(writer) if !writer.bound_to_groups => return Ok(None),
-        // A client that is not configured any more sees nothing.
+        // A client that was removed from the configuration may list nothing.
         Some(writer) => {
             let rights = authenticator.writing_rights(tenant, &writer.client);
             (true, vec![rights.unwrap_or(WritingRights { groups: Some(Vec::new()), any_patient: false })])
         }
         None => (false, authenticator.bound_writers(tenant, id)),
     };
-    let listed = match (known, rights.as_slice()) {
+    let listed = match (is_writer_known, rights.as_slice()) {
         (true, [rights]) => rights.groups.clone(),
         _ => Some(Vec::new()),
     };
-    // Of a version whose writer is not known, what any client that may have been it could name.
+    // Without a known writer: the union of what each possible writer could name.
     let sources: Option<Vec<&[String]>> = rights.iter().map(WritingRights::patients_of).collect();
-    let sources = sources.filter(|sources| known || !sources.is_empty());
+    let sources = sources.filter(|sources| is_writer_known || !sources.is_empty());
     let (patients_of, copies) = match sources {
         None => (None, Vec::new()),
         Some(sources) => {
@@ -48,10 +51,14 @@ pub(crate) fn scope_of(
             (Some(groups), copies)
         }
     };
-    Ok(Some((RecordedScope { known, groups: listed, patients_of }, copies)))
+    Ok(Some((RecordedScope { known: is_writer_known, groups: listed, patients_of }, copies)))
 }
 
-/// Those of some Groups whose current version no bound client wrote: the only ones that say who may be named.
+/// The Groups of `ids` whose current version no bound client wrote, and copies of the registered ones: only the
+/// members of such Groups may be named.
+///
+/// # Errors
+/// If the Group registry or the store cannot be read.
 fn patient_groups(
     groups: &GroupView<'_>,
     mut ids: Vec<String>,
@@ -62,7 +69,7 @@ fn patient_groups(
     for id in ids {
         let Some(parsed) = Id::parse(id.as_bytes()) else { continue };
         match groups.find(&parsed)? {
-            // What is not there yet may be by the time the export begins.
+            // A Group that is unknown now may be indexed by the time the export begins.
             GroupLookup::Store(_) | GroupLookup::Unknown => found.push(ScopeGroup::Store(id)),
             GroupLookup::Book(group) if group.writer().is_some_and(|writer| !writer.bound_to_groups) => {
                 found.push(ScopeGroup::Copied(id));
@@ -74,29 +81,33 @@ fn patient_groups(
     Ok((found, copies))
 }
 
-/// Whether some Groups list patients that a bound client may name, the best of them.
+/// Whether some Groups list patients that a bound client may name; for several Groups, the maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum SourcePresence {
-    /// None of them has ever been there but as a bound client wrote it.
+    /// No version by another writer than a bound client is known of any of them.
     Never,
-    /// One was there; a bound client has changed or deleted it, or it left the store.
+    /// One had such a version; a bound client has changed or deleted it, or it left the store.
     Formerly,
-    /// One is there, and no bound client wrote its current version.
+    /// The current version of one is in the store, or was written by an unbound client.
     Current,
 }
 
+/// Whether one of the Groups `ids` lists patients that a bound client may name.
+///
+/// # Errors
+/// If the Group registry or the store cannot be read.
 fn presence_of(groups: &GroupView<'_>, ids: &[String]) -> Result<SourcePresence, GroupsError> {
     let mut best = SourcePresence::Never;
     for id in ids.iter().filter_map(|id| Id::parse(id.as_bytes())) {
-        let of_writer = |writer: Option<&GroupWriter>| match writer {
+        let by_writer = |writer: Option<&GroupWriter>| match writer {
             Some(writer) if !writer.bound_to_groups => SourcePresence::Current,
             Some(writer) if !writer.follows_unbound => SourcePresence::Never,
-            // Of a version without a writer it is not known.
+            // A version without a recorded writer may be of either kind.
             _ => SourcePresence::Formerly,
         };
         best = best.max(match groups.find(&id)? {
             GroupLookup::Store(_) => SourcePresence::Current,
-            GroupLookup::Book(group) => of_writer(group.writer()),
+            GroupLookup::Book(group) => by_writer(group.writer()),
             GroupLookup::Deleted { .. } => SourcePresence::Formerly,
             GroupLookup::Unknown => SourcePresence::Never,
         });
@@ -104,21 +115,20 @@ fn presence_of(groups: &GroupView<'_>, ids: &[String]) -> Result<SourcePresence,
     Ok(best)
 }
 
-/// Longest time that the index of a tenant is waited for at a stretch.
+/// Longest single wait for the index of a tenant; the wait is repeated until the index is complete.
 const INDEX_WAIT: Duration = Duration::from_secs(3600);
 
-/// How clients are looked at that could name nobody in the Groups that they write.
+/// When the clients are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WriterCheck {
-    /// At start: a store that is not indexed yet is, if that decides.
+    /// At the start: waits for the index of a tenant if the result depends on it.
     Start,
-    /// While the service runs: nothing is waited for.
+    /// While the service runs: waits for nothing.
     Reload,
 }
 
-/// Clients that may write Groups but can name nobody in them: what is wrong with them by the configuration alone, one
-/// sentence each. What a client may change itself (its Groups' current versions), or what left the store, decides nothing:
-/// it is logged. Blocks.
+/// Clients that may write Groups but whose configuration lets them name no patient, one sentence each. A client that
+/// could name patients once is only logged: a client can cause that itself by a change of its Groups. Blocks.
 pub(crate) fn check_writers(
     check: WriterCheck,
     tenants: &[Tenant],
@@ -126,11 +136,11 @@ pub(crate) fn check_writers(
     clients: &[ClientConfig],
 ) -> Vec<String> {
     let writes = |client: &&ClientConfig| client.writes_groups && !client.groups.is_empty();
-    let bound = clients.iter().filter(writes).filter(|client| client.patients != Some(PatientSource::Any));
+    let bound_clients = clients.iter().filter(writes).filter(|client| client.patients != Some(PatientSource::Any));
     let mut problems = Vec::new();
-    for client in bound {
-        let own = (0..tenants.len()).filter(|offset| client.tenants.contains(&tenants[*offset].name));
-        let found = own.map(|i| tenant_presence(check, &tenants[i], i, mounts, &client.groups));
+    for client in bound_clients {
+        let own_tenants = (0..tenants.len()).filter(|offset| client.tenants.contains(&tenants[*offset].name));
+        let found = own_tenants.map(|i| tenant_presence(check, &tenants[i], i, mounts, &client.groups));
         let why = match found.collect::<Result<Vec<SourcePresence>, _>>().map(|found| found.into_iter().max()) {
             Ok(Some(SourcePresence::Current)) => continue,
             Ok(Some(SourcePresence::Formerly)) => {
@@ -154,23 +164,27 @@ pub(crate) fn check_writers(
     problems
 }
 
+/// Whether one of the Groups `ids` lists nameable patients in one tenant; `offset` is the tenant's position.
+///
+/// # Errors
+/// If the Group registry or the store cannot be read.
 fn tenant_presence(
     check: WriterCheck,
     tenant: &Tenant,
-    offset: usize,
+    tenant_index: usize,
     mounts: &[Mount],
     ids: &[String],
 ) -> Result<SourcePresence, GroupsError> {
-    let bases = mounts.iter().find(|mount| mount.tenant == offset).map_or(&[][..], Mount::fhir_bases);
-    let ask = || {
+    let bases = mounts.iter().find(|mount| mount.tenant == tenant_index).map_or(&[][..], Mount::fhir_bases);
+    let look_up = || {
         let snapshot = tenant.engine.snapshot_now();
         presence_of(&GroupView::new(&tenant.groups, snapshot.as_ref(), bases), ids)
     };
-    let found = ask()?;
+    let found = look_up()?;
     if found > SourcePresence::Never || check == WriterCheck::Reload {
         return Ok(found);
     }
     tracing::info!(tenant = tenant.name, "the store is brought into the index to look for the groups of clients");
     while !tenant.engine.index_and_wait(INDEX_WAIT) {}
-    ask()
+    look_up()
 }

@@ -1,9 +1,10 @@
-//! What every handler shares, and the routes: each mount's table, bound to what answers it.
+//! HTTP handlers of the operations of a mount, and of the health probes.
 //!
-//! Before the routes stand three things, whatever the path: `gate` names each request, and lets a mount refuse methods;
-//! between the two, `hosts` refuses what a web page may have sent, where nobody is asked who they are.
-//! Handlers that touch the disk run on threads that may block. A path is looked at as it was received, but for `%24`,
-//! which is `$` (CORE-07); ids are looked up, never joined into a path.
+//! The router binds each route to [`handle_operation`], which authenticates the request, reads its body where the
+//! operation takes one, and calls the code of the operation. Before a handler runs, the layers of `router` have
+//! logged the request (`middleware`), checked its host (`hosts`) and its method (`middleware`). Work that touches the
+//! disk or the index runs on blocking threads. Path parameters are looked up, never joined into a file path; `%24` in
+//! a path is read as `$` (CORE-07).
 
 use crate::fhir::resource_type::ResourceType;
 use crate::group::registry::writer::GroupWriter;
@@ -38,36 +39,43 @@ use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, head
 use axum::response::IntoResponse;
 use serde_json::json;
 
-/// How often is looked whether a job that is waited for has ended.
-const LOOK: Duration = Duration::from_millis(20);
+/// Interval at which the state of a job is read while its kick-off waits for the end of the job.
+const JOB_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// One request, as a handler sees it.
+/// An authenticated request to a mount, with its path parameters.
 struct HandlerRequest {
     method: Method,
     headers: HeaderMap,
-    /// As received.
+    /// The URI before `%24` was replaced by `$`.
     uri: Uri,
+    /// The sender, with its rights.
     principal: Principal,
+    /// The path parameter `id`; for job operations the id that the engine knows. `None` if the path has none.
     id: Option<String>,
+    /// The path parameter `version` of a Group read.
     version: Option<String>,
+    /// The whole body; `None` unless the operation creates or updates a Group.
     body: Option<axum::body::Bytes>,
 }
 
 impl HandlerRequest {
+    /// The id of the job, Group or file that the request addresses; empty if it addresses none.
     fn request_id(&self) -> &str {
         self.id.as_deref().unwrap_or_default()
     }
 }
 
-/// The names in a path.
+/// The path parameters by name, or the rejection when one is not UTF-8.
 pub(crate) type PathParams = Result<Path<HashMap<String, String>>, PathRejection>;
 
+/// 200 of a health probe: `document` as `application/json`.
 pub(crate) fn health(document: serde_json::Value) -> Response<Body> {
     let mut response = outcome_resource(StatusCode::OK, &document);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
+/// Readiness probe: 200 once every tenant has indexed its store after the start, 503 before.
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
     let active: usize = app.tenants.iter().map(|tenant| tenant.engine.active()).sum();
     match app.tenants.iter().all(|tenant| tenant.ready.load(Relaxed)) {
@@ -86,15 +94,16 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
     }
 }
 
-/// Answers an operation of a mount.
+/// Handles a request for `operation` of the mount number `mount_index` and renders errors; the response carries the
+/// operation as an extension for the access log.
 pub(crate) async fn handle_operation(
     app: Arc<App>,
-    offset: usize,
+    mount_index: usize,
     operation: Operation,
-    names: HashMap<String, String>,
+    path_params: HashMap<String, String>,
     request: Request,
 ) -> Response<Body> {
-    let mut response = match answer_operation(app, offset, operation, names, request).await {
+    let mut response = match answer_operation(app, mount_index, operation, path_params, request).await {
         Ok(response) => response,
         Err(refusal) => refusal.into_response(),
     };
@@ -102,60 +111,83 @@ pub(crate) async fn handle_operation(
     response
 }
 
+/// Authenticates a request and runs its operation.
+///
+/// # Errors
+/// 405 for HEAD or EXPORT where the operation does not take it, 404 for a path parameter that is no legal id, what
+/// authentication and the operation refuse.
 async fn answer_operation(
     app: Arc<App>,
-    i: usize,
+    mount_index: usize,
     operation: Operation,
-    mut names: HashMap<String, String>,
+    mut path_params: HashMap<String, String>,
     request: Request,
 ) -> Result<Response<Body>, ApiError> {
-    let (id, version) = (names.remove("id"), names.remove("version"));
+    // 1. Methods and operations that need no authentication.
+    let (id, version) = (path_params.remove("id"), path_params.remove("version"));
     let (parts, body) = request.into_parts();
-    // HEAD comes along with GET, and EXPORT where it is known; to look must not start a job.
+    // The router serves HEAD wherever it serves GET. HEAD must not start a job, and EXPORT may do nothing else.
     let as_get = parts.extensions.get::<AsGet>().is_some();
     if operation.is_export() && parts.method == Method::HEAD || as_get && !operation.is_export() {
         return Err(not_allowed(&parts.method).header(header::ALLOW, HeaderValue::from_static("GET")));
     }
-    // What describes the service is for everybody (CAP-01).
+    // The description of the service is public (CAP-01).
     if matches!(operation, Operation::Metadata | Operation::OperationDefinition) {
-        return answer_description(&app, &app.mounts[i], operation, id.as_deref(), &parts.headers, parts.uri.query());
+        return answer_description(
+            &app,
+            &app.mounts[mount_index],
+            operation,
+            id.as_deref(),
+            &parts.headers,
+            parts.uri.query(),
+        );
     }
-    let (door, peer) = (app.mount_auth(&app.mounts[i]), parts.extensions.get::<Peer>());
-    let principal = app.authenticator.authenticate(door, &parts.headers, peer).await?;
-    let illegal =
+    // 2. Authentication, before any id is looked up.
+    let (mount_auth_rules, peer) = (app.mount_auth(&app.mounts[mount_index]), parts.extensions.get::<Peer>());
+    let principal = app.authenticator.authenticate(mount_auth_rules, &parts.headers, peer).await?;
+    let is_illegal =
         |name: &Option<String>| name.as_ref().is_some_and(|name| crate::fhir::id::Id::parse(name.as_bytes()).is_none());
-    // Files are looked up by their whole name, which is no id on every mount.
-    if illegal(&id) && operation != Operation::File || illegal(&version) {
+    // Files are looked up by their whole name, which is not a legal id on every mount.
+    if is_illegal(&id) && operation != Operation::File || is_illegal(&version) {
         return Err(ApiError::not_found("this URL"));
     }
+    // 3. The body, for the operations that take one.
     let body = match operation {
         Operation::GroupCreate | Operation::GroupUpdate => Some(read_body(body, app.config.limits.body_bytes).await?),
         _ => None,
     };
     let uri = parts.extensions.get::<OriginalUri>().map_or(parts.uri, |received| received.0.clone());
-    let mut wanted = HandlerRequest { method: parts.method, headers: parts.headers, uri, principal, id, version, body };
+    let mut handler_request =
+        HandlerRequest { method: parts.method, headers: parts.headers, uri, principal, id, version, body };
+    // 4. Operations that run on this thread: they wait for no disk, or hand their reads to blocking threads.
     match operation {
-        Operation::File | Operation::Binary => return send_file(&app, &app.mounts[i], operation, wanted).await,
+        Operation::File | Operation::Binary => {
+            return send_file(&app, &app.mounts[mount_index], operation, handler_request).await;
+        }
         Operation::JobStatus | Operation::JobDelete | Operation::JobRetry => {
-            let id = job_id(&app.mounts[i], &wanted)?;
+            let id = job_id(&app.mounts[mount_index], &handler_request)?;
             if operation == Operation::JobStatus {
-                // All of it is in memory: a poll is answered however many threads wait for the disk or the index.
-                return poll_job(&app, &app.mounts[i], &wanted.principal, &id);
+                // Job states are in memory: polls need no blocking thread, of which all may wait for the disk.
+                return poll_job(&app, &app.mounts[mount_index], &handler_request.principal, &id);
             }
-            wanted.id = Some(id);
+            handler_request.id = Some(id);
         }
         _ => {}
     }
-    let requested = Arc::new(wanted);
+    // 5. Operations that block.
+    let shared_request = Arc::new(handler_request);
     if operation.is_export() {
-        let (on, asking) = (app.clone(), requested.clone());
-        let started = run_blocking(move || start_export(&on, i, operation, &asking)).await?;
-        return Ok(wait_for_job(&app, &app.mounts[i], &requested.principal, started).await);
+        let (worker_app, worker_request) = (app.clone(), shared_request.clone());
+        let started = run_blocking(move || start_export(&worker_app, mount_index, operation, &worker_request)).await?;
+        return Ok(wait_for_job(&app, &app.mounts[mount_index], &shared_request.principal, started).await);
     }
-    run_blocking(move || act_on_job(&app, i, operation, &requested)).await
+    run_blocking(move || act_on_job(&app, mount_index, operation, &shared_request)).await
 }
 
-/// Does what blocks on a thread that may.
+/// Runs `work` on a thread that may block.
+///
+/// # Errors
+/// Those of `work`; 500 if it panics.
 async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
@@ -165,15 +197,19 @@ async fn run_blocking<T: Send + 'static>(
     })
 }
 
-/// The job that a request is about: named in the path, or by `_id` where the path has no place for it (C-09).
+/// The engine's id of the job that a request addresses: from the path, or from the query parameter `_id` on paths
+/// without one (C-09).
+///
+/// # Errors
+/// 400 if `_id` is missing or repeated, 404 for a name that no job of this dialect can have.
 fn job_id(mount: &Mount, request: &HandlerRequest) -> Result<String, ApiError> {
     let unknown = || ApiError::not_found("this job");
     let name = match &request.id {
         Some(name) => name.clone(),
         None => {
             let (pairs, _) = Query::parse(request.uri.query());
-            let mut named = pairs.into_iter().filter(|(name, _)| name == "_id").map(|(_, value)| value);
-            match (named.next(), named.next()) {
+            let mut values = pairs.into_iter().filter(|(name, _)| name == "_id").map(|(_, value)| value);
+            match (values.next(), values.next()) {
                 (Some(name), None) => name,
                 (None, _) => {
                     let text =
@@ -191,6 +227,10 @@ fn job_id(mount: &Mount, request: &HandlerRequest) -> Result<String, ApiError> {
     (mount.dialect.job_named)(&name).ok_or_else(unknown)
 }
 
+/// Reads the whole body of a request into memory, at most `most` bytes.
+///
+/// # Errors
+/// 413 for a longer body, 400 for one that breaks off.
 async fn read_body(body: Body, most: usize) -> Result<axum::body::Bytes, ApiError> {
     use http_body_util::{BodyExt, LengthLimitError, Limited};
     match Limited::new(body, most).collect().await {
@@ -206,7 +246,10 @@ async fn read_body(body: Body, most: usize) -> Result<axum::body::Bytes, ApiErro
     }
 }
 
-/// What a mount is, for everybody.
+/// The CapabilityStatement of a mount, or the OperationDefinition named `id`; both are public.
+///
+/// # Errors
+/// 404 for an unknown OperationDefinition, 406 if the client accepts no JSON.
 fn answer_description(
     app: &App,
     mount: &Mount,
@@ -229,64 +272,75 @@ fn answer_description(
     Ok(response)
 }
 
-/// The absolute URL of a request, verbatim, `%24` and all (MANIFEST-02).
+/// The absolute URL of a request, with path and query exactly as received (MANIFEST-02).
 fn url_of(mount: &Mount, uri: &Uri) -> String {
-    // A mount's URL is the public URL and its base.
+    // The URL of a mount is the public URL followed by the mount's base.
     let root = mount.url.strip_suffix(&mount.base).unwrap_or(&mount.url);
     format!("{root}{}", uri.path_and_query().map_or("/", |path| path.as_str()))
 }
 
-/// Starts a job.
+/// Kicks off the export that the route and the principal select. Blocks.
+///
+/// # Errors
+/// 404 for an unknown resource type in the path, and those of [`kick_off`].
 fn start_export(
     app: &App,
-    i: usize,
+    mount_index: usize,
     operation: Operation,
     request: &HandlerRequest,
 ) -> Result<StartedExport, ApiError> {
-    let (mount, principal, query) = (&app.mounts[i], &request.principal, request.uri.query());
+    let (mount, principal, query) = (&app.mounts[mount_index], &request.principal, request.uri.query());
     let url = url_of(mount, &request.uri);
-    let begin = |level: &Level, query| kick_off(app, mount, principal, level, query, &request.headers, url.clone());
+    let kick_off_at =
+        |level: &Level, query| kick_off(app, mount, principal, level, query, &request.headers, url.clone());
     match operation {
         Operation::SystemExport => match &principal.patient {
-            Some(patient) if mount.dialect.user_exports => begin(&Level::User(patient.clone()), query),
-            _ => begin(&Level::System, query),
+            Some(patient) if mount.dialect.user_exports => kick_off_at(&Level::User(patient.clone()), query),
+            _ => kick_off_at(&Level::System, query),
         },
-        Operation::PatientExport => begin(&Level::Patient, query),
+        Operation::PatientExport => kick_off_at(&Level::Patient, query),
         Operation::TypeExport => {
-            let of = ResourceType::all().find(|of| of.name().eq_ignore_ascii_case(request.request_id()));
-            let of = of.ok_or_else(|| ApiError::not_found("this URL"))?;
-            // As if `_type` had been given (ONEUP-M06); one that is given as well adds to it.
+            let resource_type = ResourceType::all()
+                .find(|resource_type| resource_type.name().eq_ignore_ascii_case(request.request_id()));
+            let resource_type = resource_type.ok_or_else(|| ApiError::not_found("this URL"))?;
+            // Same as the parameter `_type` (ONEUP-M06); a `_type` in the query adds to it.
             let rest = query.filter(|query| !query.is_empty()).map_or(String::new(), |query| format!("&{query}"));
-            begin(&Level::Patient, Some(&format!("_type={}{rest}", of.name())))
+            kick_off_at(&Level::Patient, Some(&format!("_type={}{rest}", resource_type.name())))
         }
-        _ => begin(&Level::Group(request.request_id().to_string()), query),
+        _ => kick_off_at(&Level::Group(request.request_id().to_string()), query),
     }
 }
 
-/// The answer to a kick-off. Where the mount waits for the end of its jobs, and the client does not ask otherwise, what has
-/// become of the job by then (ONEUP-M10).
+/// The answer to an accepted kick-off. If the mount waits for its jobs and the client does not prefer
+/// `respond-async`, it is the status of the job when it ends within `sync_wait_milliseconds` (ONEUP-M10).
 async fn wait_for_job(app: &App, mount: &Mount, principal: &Principal, started: StartedExport) -> Response<Body> {
     let requires_access_token = app.authenticator.requires_access_token();
     let (engine, job) = (&app.tenant(mount).engine, &started.job.id);
-    let until = Moment::now() + Duration::from_millis(mount.settings.sync_wait_milliseconds);
-    while !started.respond_async && Moment::now() < until {
+    let deadline = Moment::now() + Duration::from_millis(mount.settings.sync_wait_milliseconds);
+    while !started.respond_async && Moment::now() < deadline {
         let found = engine.find(job, mount.name(), &principal.client);
         match &found {
             JobLookup::Job(view) if view.record.state.is_active() => {}
             _ => return mount.status_answer(&found, principal, requires_access_token),
         }
-        tokio::time::sleep(LOOK.min(until.saturating_duration_since(Moment::now()))).await;
+        tokio::time::sleep(JOB_POLL_INTERVAL.min(deadline.saturating_duration_since(Moment::now()))).await;
     }
     let (request, notes) = (started.request.as_str(), started.notes);
     let transaction_time = &started.job.transaction_time;
-    let taken = StartedJob { mount: mount.view(), job, transaction_time, request, notes, requires_access_token };
-    let mut response = (mount.dialect.taken)(&taken);
+    let started_job = StartedJob { mount: mount.view(), job, transaction_time, request, notes, requires_access_token };
+    let mut response = (mount.dialect.render_started)(&started_job);
     response.headers_mut().extend(started.applied.map(|applied| (PREFERENCE_APPLIED, applied)));
     response
 }
 
-fn act_on_job(app: &App, i: usize, operation: Operation, request: &HandlerRequest) -> Result<Response<Body>, ApiError> {
-    let mount = &app.mounts[i];
+/// Runs the operations that block: delete or retry a job, and all Group operations.
+fn act_on_job(
+    app: &App,
+    mount_index: usize,
+    operation: Operation,
+    request: &HandlerRequest,
+) -> Result<Response<Body>, ApiError> {
+    let mount = &app.mounts[mount_index];
     match operation {
         Operation::JobDelete => delete_job(app, mount, &request.principal, request.request_id()),
         Operation::JobRetry => retry_job(app, mount, &request.principal, request.request_id()),
@@ -294,6 +348,10 @@ fn act_on_job(app: &App, i: usize, operation: Operation, request: &HandlerReques
     }
 }
 
+/// Cancels a job or deletes its files: 202.
+///
+/// # Errors
+/// 404 for a job that the client does not have, 503 if its record cannot be removed.
 fn delete_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Response<Body>, ApiError> {
     match app.tenant(mount).engine.delete(id, mount.name(), &principal.client) {
         Ok(true) => {
@@ -309,7 +367,10 @@ fn delete_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Resu
     }
 }
 
-/// Tries a failed job again (ONEUP-M05).
+/// Queues a failed job again and answers as its kick-off did (ONEUP-M05).
+///
+/// # Errors
+/// 404 for a job that the client does not have, 409 for one that has not failed, and those of the engine.
 fn retry_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Response<Body>, ApiError> {
     let engine = &app.tenant(mount).engine;
     match engine.retry(id, mount.name(), &principal.client).map_err(kick_off_error)? {
@@ -319,7 +380,7 @@ fn retry_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Resul
             let JobLookup::Job(view) = &found else { return Err(ApiError::not_found("this job")) };
             let time = crate::fhir::instant::Instant::parse(&view.record.transaction_time)
                 .expect("a record holds what was written");
-            Ok((mount.dialect.taken)(&StartedJob {
+            Ok((mount.dialect.render_started)(&StartedJob {
                 mount: mount.view(),
                 job: id,
                 transaction_time: &time,
@@ -337,6 +398,10 @@ fn retry_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Resul
     }
 }
 
+/// The status of a job.
+///
+/// # Errors
+/// 429 if the client polls the job too often; 403 if it may no longer have all that the job exports.
 fn poll_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result<Response<Body>, ApiError> {
     if let Err(wait) = app.polls.count_poll(&principal.client, id, Moment::now()) {
         let text = "this job is polled too often; wait as long as Retry-After says";
@@ -350,7 +415,10 @@ fn poll_job(app: &App, mount: &Mount, principal: &Principal, id: &str) -> Result
     Ok(mount.status_answer(&found, principal, app.authenticator.requires_access_token()))
 }
 
-/// Groups (GROUP-01).
+/// Runs a Group operation with the rights of the principal (GROUP-01). Blocks.
+///
+/// # Errors
+/// 403 or 404 if the principal may not do this; all other errors are rendered by [`GroupHandlers`].
 fn group_operation(
     app: &App,
     mount: &Mount,
@@ -362,7 +430,7 @@ fn group_operation(
     request.principal.check_group(operation, id)?;
     let tenant = app.tenant(mount);
     let snapshot = tenant.engine.snapshot_now();
-    let desk = GroupHandlers {
+    let group_handlers = GroupHandlers {
         book: &tenant.groups,
         snapshot: snapshot.as_ref(),
         base: &mount.url,
@@ -377,16 +445,21 @@ fn group_operation(
         now: tenant.engine.now(),
     };
     Ok(match operation {
-        Operation::GroupSearch => desk.search(request.uri.query(), headers),
-        Operation::GroupCreate => desk.create(headers, body, &crate::server::ids::random),
-        Operation::GroupUpdate => desk.update(id, headers, body),
-        Operation::GroupDelete => desk.delete(id, headers),
-        Operation::GroupVersion => desk.read_version(id, request.version.as_deref().unwrap_or_default(), headers),
-        _ => desk.read(id, headers),
+        Operation::GroupSearch => group_handlers.search(request.uri.query(), headers),
+        Operation::GroupCreate => group_handlers.create(headers, body, &crate::server::ids::random),
+        Operation::GroupUpdate => group_handlers.update(id, headers, body),
+        Operation::GroupDelete => group_handlers.delete(id, headers),
+        Operation::GroupVersion => {
+            group_handlers.read_version(id, request.version.as_deref().unwrap_or_default(), headers)
+        }
+        _ => group_handlers.read(id, headers),
     })
 }
 
-/// Sends a file of a finished job (FILE).
+/// Sends a file of a finished job, as stored or as a Binary resource (FILE).
+///
+/// # Errors
+/// 404 for a file that the client does not have, 410 for an expired one, 403 if the client may no longer have it.
 async fn send_file(
     app: &App,
     mount: &Mount,
@@ -421,12 +494,12 @@ async fn send_file(
     })
 }
 
-/// 405; what is possible stands in `Allow` (CORE-06).
+/// 405. The caller adds the `Allow` header, which lists the methods of the path (CORE-06).
 pub(crate) fn not_allowed(method: &Method) -> ApiError {
     let text = format!("{method} is not possible here; the Allow header says what is");
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, OutcomeIssueType::NotSupported, text)
 }
 
-/// The URI as it was received.
+/// Request extension: the URI as received, before `%24` was replaced by `$`.
 #[derive(Clone)]
 pub(crate) struct OriginalUri(pub(crate) Uri);

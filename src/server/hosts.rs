@@ -1,18 +1,18 @@
-//! Which requests are answered when nobody is asked who they are: those that name this machine, or a host that the
-//! operator has named, and that no page of another site has made a browser send.
+//! Host check of unauthenticated requests: they must name this machine or a configured host, and no page of another
+//! site may have caused them.
 //!
-//! Without authorization the service listens on loopback only, but every browser of the machine reaches it, and so does
-//! any web page that one of them shows. Three ways are closed here, before any route:
+//! Without authentication the service listens on loopback only, but every browser of the machine reaches it, and so
+//! does any web page that one of them shows. Three attacks are refused here, before any route:
 //!
-//! - a page whose name is made to point to 127.0.0.1 after it was loaded (DNS rebinding) may read all answers. The browser
-//!   still sends the page's own name as `Host`: 421;
-//! - a page may have images, forms and scripts send requests to other sites, though it cannot read the answers. Browsers
-//!   tell so in `Origin` and `Sec-Fetch-Site` (<https://www.w3.org/TR/fetch-metadata/>): 403;
-//! - of bodies, browsers send those without a type to other sites without asking first, as those of forms: 415. What is
-//!   sent as a form is refused by whoever takes bodies.
+//! - A page whose host name is made to resolve to 127.0.0.1 after it was loaded (DNS rebinding) could read all
+//!   answers. The browser still sends the page's own name as `Host`: 421.
+//! - A page can make the browser send requests to other sites by images, forms and scripts, though it cannot read the
+//!   answers. Browsers mark them in `Origin` and `Sec-Fetch-Site` (<https://www.w3.org/TR/fetch-metadata/>): 403.
+//! - Browsers send bodies without a type, like those of forms, to other sites without a preflight: 415. Form types
+//!   are refused by the handlers that read bodies.
 //!
-//! Ports are not looked at: tunnels and containers give the service others than it listens on, and a name that points
-//! here by right does so for all ports. With credentials asked for, nothing of this is: pages do not have them.
+//! Ports are not compared: tunnels and containers map them, and a name that may resolve here may do so for all ports.
+//! With authentication nothing is checked, since pages have no credentials.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
@@ -29,14 +29,14 @@ use hyper::body::Body as _;
 use crate::server::error::{ApiError, OutcomeIssueType};
 use crate::server::ids::REQUEST_ID;
 
-/// By which browsers say how the site of a page is related to the one that is asked.
+/// Header in which browsers state the relation between a page's site and the requested one.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// Longest name of a host (RFC 1035, 2.3.4).
+/// Longest host name, in bytes (RFC 1035, 2.3.4).
 const NAME_BYTES_MAX: usize = 253;
-/// Pieces without bytes that may stand before the end of an empty body.
+/// Empty frames that may precede the end of an empty body.
 const EMPTY_PIECES_MAX: usize = 16;
 
-/// A host, as a URL names it. Names are in lower case and without the dot at their end.
+/// A host of a URL. Names are in lower case and without a final dot.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum HostName {
     Name(String),
@@ -44,8 +44,8 @@ enum HostName {
 }
 
 impl HostName {
-    /// Reads a name or an address, IPv6 in brackets. Forms of addresses that only some programs understand, such as `127.1`,
-    /// are none.
+    /// Reads a name or an address, IPv6 in brackets. Address forms that only some programs understand, such as
+    /// `127.1`, are rejected.
     fn parse(text: &str) -> Option<HostName> {
         if let Some(address) = text.strip_prefix('[') {
             let address: Ipv6Addr = address.strip_suffix(']')?.parse().ok()?;
@@ -58,7 +58,7 @@ impl HostName {
         let is_plain = |label: &str| {
             !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
         };
-        // As browsers have it, what ends with a number is an address or nothing.
+        // Browsers read a host whose last label is a number as an IPv4 address or reject it; so does this.
         let last = name.rsplit('.').next().unwrap_or_default();
         let is_name = name.len() <= NAME_BYTES_MAX
             && name.split('.').all(is_plain)
@@ -66,10 +66,10 @@ impl HostName {
         is_name.then(|| HostName::Name(name.to_ascii_lowercase()))
     }
 
-    /// Reads `host` and `host:port` (RFC 9110, 7.2).
+    /// Reads `host` or `host:port` (RFC 9110, 7.2).
     fn of_authority(text: &str) -> Option<HostName> {
         let (host, port) = match text.rfind(':') {
-            // The colons of an address in brackets are none before a port.
+            // A colon inside brackets belongs to an IPv6 address.
             Some(colon) if !text[colon..].contains(']') => (&text[..colon], &text[colon + 1..]),
             _ => (text, ""),
         };
@@ -77,14 +77,14 @@ impl HostName {
         HostName::parse(host).filter(|_| is_port)
     }
 
-    /// Reads the origin of a page (RFC 6454, 6.2), of which only the host matters; none for `null`.
+    /// Reads the host of an origin (RFC 6454, 6.2); `None` for `null`.
     fn of_origin(text: &str) -> Option<HostName> {
         let (scheme, authority) = text.split_once("://")?;
         let is_scheme = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
         HostName::of_authority(authority).filter(|_| is_scheme && !scheme.is_empty())
     }
 
-    /// Whether it is this machine by its name (RFC 6761, 6.3) or address, whatever a name server says.
+    /// Whether it is this machine by name (RFC 6761, 6.3) or address, regardless of name servers.
     fn is_loopback(&self) -> bool {
         match self {
             HostName::Name(name) => name == "localhost" || name.ends_with(".localhost"),
@@ -93,23 +93,23 @@ impl HostName {
     }
 }
 
-/// The hosts under which a service without authorization is asked: this machine's, that of its public URL, and those
-/// of the configuration.
+/// The hosts that unauthenticated requests may name: this machine, the host of the public URL, and the configured
+/// ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AllowedHosts(BTreeSet<HostName>);
 
 impl AllowedHosts {
-    /// Those of a service with this public URL and this configuration.
+    /// The allowed hosts of a service. Malformed ones are ignored; [`AllowedHosts::problems`] reports them.
     pub(crate) fn new(public_url: &str, hosts: &[String]) -> AllowedHosts {
         let url: Option<Uri> = public_url.parse().ok();
         let own =
             url.as_ref().and_then(Uri::authority).and_then(|authority| HostName::of_authority(authority.as_str()));
-        AllowedHosts(own.into_iter().chain(hosts.iter().filter_map(|text| configured_hosts(text))).collect())
+        AllowedHosts(own.into_iter().chain(hosts.iter().filter_map(|text| configured_host(text))).collect())
     }
 
-    /// What of the configured hosts is none, one sentence each.
+    /// The configured hosts that are malformed, one sentence each.
     pub(crate) fn problems(hosts: &[String]) -> Vec<String> {
-        let wrong = hosts.iter().filter(|text| configured_hosts(text).is_none());
+        let wrong = hosts.iter().filter(|text| configured_host(text).is_none());
         let problem = |text: &String| {
             format!(
                 "hosts holds {text:?}, which is no host: give names or addresses alone, such as bulk.example.org or \
@@ -119,13 +119,14 @@ impl AllowedHosts {
         wrong.map(problem).collect()
     }
 
+    /// Whether requests may name this host.
     fn allows(&self, host: &HostName) -> bool {
         host.is_loopback() || self.0.contains(host)
     }
 
-    /// The answer to a request that does not ask for one of these hosts, or that a page of another has made.
+    /// The answer to a request that names another host or comes from a page of another site; `None` if it is allowed.
     fn refusal(&self, uri: &Uri, headers: &HeaderMap) -> Option<ApiError> {
-        if !self.is_asked(uri, headers) {
+        if !self.names_allowed_host(uri, headers) {
             let text = "Host: without authorization this service answers only under localhost, 127.0.0.1, [::1], the host \
                         of its public URL and the hosts of its configuration; ask under one of these, or have its operator \
                         add this one to hosts";
@@ -153,9 +154,9 @@ impl AllowedHosts {
         None
     }
 
-    /// Whether a request asks for one of these hosts, and for no other beside it: in `Host`, in the authority of HTTP/2,
-    /// or in a target that is a whole URL (RFC 9112, 3.2.2).
-    fn is_asked(&self, uri: &Uri, headers: &HeaderMap) -> bool {
+    /// Whether a request names an allowed host and no other: in `Host`, in the authority of HTTP/2, or in an
+    /// absolute-form target (RFC 9112, 3.2.2).
+    fn names_allowed_host(&self, uri: &Uri, headers: &HeaderMap) -> bool {
         let lines = headers.get_all(header::HOST);
         let given = lines.iter().map(|line| line.to_str().ok().and_then(HostName::of_authority));
         let target = uri.authority().map(|authority| HostName::of_authority(authority.as_str()));
@@ -165,13 +166,13 @@ impl AllowedHosts {
     }
 }
 
-/// A host of the configuration. An IPv6 address may stand without brackets.
-fn configured_hosts(text: &str) -> Option<HostName> {
+/// A host of the configuration; an IPv6 address may be without brackets.
+fn configured_host(text: &str) -> Option<HostName> {
     let address = text.parse::<Ipv6Addr>().map(|address| HostName::Address(IpAddr::V6(address).to_canonical()));
     address.ok().or_else(|| HostName::parse(text))
 }
 
-/// Lets a request on, or not; all of them where it is asked who sends them.
+/// Middleware: answers requests that fail the host check, and logs them. `None` in the state disables the check.
 pub(crate) async fn check_host(
     State(hosts): State<Arc<Option<AllowedHosts>>>,
     mut request: Request,
@@ -179,7 +180,7 @@ pub(crate) async fn check_host(
 ) -> Response<Body> {
     let Some(hosts) = hosts.as_ref() else { return next.run(request).await };
     let id = request.headers().get(REQUEST_ID).cloned();
-    // Until it is answered the request stands: to drop its body before resets a stream of HTTP/2 that has no answer yet.
+    // The request lives until it is answered: dropping its body earlier would reset an HTTP/2 stream without an answer.
     let refusal = match hosts.refusal(request.uri(), request.headers()) {
         Some(refusal) => Some(refusal),
         None => check_body_type(&mut request).await.err(),
@@ -195,7 +196,10 @@ pub(crate) async fn check_host(
     }
 }
 
-/// Refuses a body that does not say what it is. A body of which only the end comes is none, and is taken away.
+/// Checks that a body has a `Content-Type`. An empty body needs none, and is replaced by `Body::empty`.
+///
+/// # Errors
+/// 415 for a body without a type, 400 for one that breaks off.
 async fn check_body_type(request: &mut Request) -> Result<(), ApiError> {
     let takes_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
     let given = request.headers().get(header::CONTENT_TYPE);
@@ -245,13 +249,13 @@ mod tests {
         lines.iter().map(pair).collect()
     }
 
-    /// The status and the header of the refusal.
+    /// Status and header of the refusal; `None` if the request is allowed.
     fn refused(target: &str, lines: &[(&'static str, &str)]) -> Option<(u16, String)> {
         let refusal = hosts().refusal(&target.parse().unwrap(), &headers(lines))?;
         Some((refusal.status.as_u16(), refusal.issues[0].expression.clone().unwrap()))
     }
 
-    /// CORE-01: this machine under each of its names, at any port, and what the operator has named.
+    /// CORE-01: this machine under each of its names, at any port, and the configured hosts.
     #[test]
     fn hosts_that_are_answered() {
         for host in [
@@ -281,7 +285,7 @@ mod tests {
         }
     }
 
-    /// CORE-01: any other host, and what is none, is answered 421.
+    /// CORE-01: other and malformed hosts are answered 421.
     #[test]
     fn hosts_that_are_not_answered() {
         for host in [
@@ -331,7 +335,7 @@ mod tests {
         assert!(refused("/", &[("host", "localhost"), ("host", "evil.example")]).is_some());
     }
 
-    /// CORE-09: the authority of HTTP/2, and targets that are whole URLs.
+    /// CORE-09: the authority of HTTP/2, and targets in absolute form.
     #[test]
     fn hosts_of_targets() {
         for (target, host, is_answered) in [
@@ -352,7 +356,7 @@ mod tests {
         }
     }
 
-    /// CORE-01: pages of other hosts, and what they make a browser ask.
+    /// CORE-01: pages of other hosts, and requests that they cause.
     #[test]
     fn pages_that_are_not_answered() {
         let ask = |lines: &[(&'static str, &str)]| refused("/", &[&[("host", "localhost:8080")], lines].concat());
@@ -394,7 +398,7 @@ mod tests {
         assert_eq!(answered, None);
     }
 
-    /// What is no host is told, whole.
+    /// Malformed hosts of the configuration are reported in full.
     #[test]
     fn configured_hosts_are_checked() {
         let good =
@@ -415,7 +419,7 @@ mod tests {
         builder.body(body).unwrap()
     }
 
-    /// A body of pieces, whose length is not known before.
+    /// A body of frames whose length is not announced.
     struct BodyPieces(Vec<&'static str>);
 
     impl hyper::body::Body for BodyPieces {
@@ -434,7 +438,7 @@ mod tests {
         Body::new(BodyPieces(pieces.iter().rev().copied().collect()))
     }
 
-    /// CORE-06: a body says what it is; one without bytes is none, however it is sent.
+    /// CORE-06: a body must have a type; an empty one needs none, however it is framed.
     #[tokio::test]
     async fn bodies_say_what_they_are() {
         for (method, content_type, body, status) in [

@@ -1,4 +1,4 @@
-//! The service's randomness and clock: ids, request ids, the current instant.
+//! Randomness and clock of the service: ids, request ids, the current instant.
 
 use axum::http::HeaderName;
 use std::time::SystemTime;
@@ -6,26 +6,26 @@ use std::time::UNIX_EPOCH;
 
 use crate::fhir::instant::Instant;
 
-/// 128 random bits from the system.
+/// 128 random bits from the operating system.
 ///
 /// # Panics
-/// When the system has none to give: a service that cannot make secrets must not go on.
+/// If the system provides none: a service that cannot make secrets must not go on.
 pub(crate) fn random() -> [u8; 16] {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the system gives random bytes");
     bytes
 }
 
-/// A name that cannot be guessed: 32 hexadecimal digits.
+/// An id that cannot be guessed: 128 random bits as 32 hexadecimal digits.
 pub(crate) fn new_id() -> String {
     format!("{:032x}", u128::from_le_bytes(random()))
 }
 
-/// The time, in milliseconds: T is chosen at that precision first (CONS-06).
+/// The current time in whole milliseconds, the precision at which T is chosen first (CONS-06).
 pub(crate) fn now() -> Instant {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Instant::from_unix_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Name of the header that names a request in the log.
+/// Header with the id of a request in the log.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -1,12 +1,14 @@
-//! The words of the service: parameters as the query names them, and advice that a client can follow. No option of the
-//! command line, no setting and no file of the host is named (OUTCOME-05).
+//! Wording of export messages for HTTP clients: parameters by their query names, and advice that a client can follow.
+//! No command-line option, setting or file of the host is named (OUTCOME-05).
 
 use crate::issue::{Advice, IssuePlace, Parameter, ParameterNames};
 
-/// See the module.
-pub(crate) const HTTP_WORDS: ParameterNames = ParameterNames { parameter: Parameter::name, place, advice };
+/// The words of the service, for messages of the job engine.
+pub(crate) const HTTP_WORDS: ParameterNames =
+    ParameterNames { parameter: Parameter::name, place: place_text, advice: advice_text };
 
-fn place(place: &IssuePlace) -> String {
+/// The words for the place of an issue, without paths of the host.
+fn place_text(place: &IssuePlace) -> String {
     match place {
         IssuePlace::Group(id) => format!("Group/{id}"),
         IssuePlace::BelowGroup(id) => format!("a Group below Group/{id}"),
@@ -15,7 +17,8 @@ fn place(place: &IssuePlace) -> String {
     }
 }
 
-fn advice(advice: &Advice) -> Option<String> {
+/// The advice at the end of a message; `None` if a client cannot follow it.
+fn advice_text(advice: &Advice) -> Option<String> {
     match advice {
         Advice::NameBase(_) => Some("; if that base is this server's, tell its operator".to_string()),
         Advice::BeginEarlier(since) => Some(format!("; _since is {since}")),

@@ -1,6 +1,7 @@
-//! What happens to every request, whatever its path: it gets a name, a line in the log, and, where a mount is gated, a
-//! refusal of the methods that it never takes (ONEUP-M04). Bases are compared as the routes have them, and a tenant's name in a
-//! base may be any: whether there is such a tenant is not told here.
+//! Middleware for all requests: request ids, the access log, and the method check of gated mounts (ONEUP-M04).
+//!
+//! A mount is found by its base. `{customer}` in a base matches any segment: whether such a tenant exists is decided
+//! by the routes.
 
 use crate::server::config::Config;
 use crate::server::config::mounts::CUSTOMER;
@@ -18,25 +19,26 @@ use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use axum::middleware::Next;
 use axum::response::IntoResponse;
 
-/// Where a name that was not taken goes back to the client (NETSMART-E11).
+/// Header that returns a client's request id which was not accepted (NETSMART-E11).
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 
-/// A request that came as EXPORT.
+/// Request extension: the request was sent with the method EXPORT and is routed as GET.
 #[derive(Clone, Copy)]
 pub(crate) struct AsGet;
 
-/// Where mounts are.
+/// The segments of each base path, with the dialect of the mount.
 pub(crate) struct MountTable(Vec<(Vec<String>, &'static Dialect)>);
 
 impl MountTable {
-    /// Those of the mounts that are on.
+    /// The bases of the enabled mounts of a configuration.
     pub(crate) fn of(config: &Config) -> MountTable {
-        let on = config.mounts().into_iter().filter(|(_, mount)| mount.enabled);
-        let segments = |base: &str| base.split('/').skip(1).map(str::to_string).collect();
-        MountTable(on.map(|(table, mount)| (segments(&mount.base), Dialect::named(table))).collect())
+        let enabled = config.mounts().into_iter().filter(|(_, mount)| mount.enabled);
+        let segments_of = |base: &str| base.split('/').skip(1).map(str::to_string).collect();
+        MountTable(enabled.map(|(table, mount)| (segments_of(&mount.base), Dialect::named(table))).collect())
     }
 
-    /// The dialect at a path, and the rest of the path.
+    /// The dialect of the mount whose base a path begins with, and the path below the base; `None` outside all
+    /// mounts.
     fn find<'p>(&self, path: &'p str) -> Option<(&'static Dialect, &'p str)> {
         self.0.iter().find_map(|(base, dialect)| {
             let mut rest = path;
@@ -53,16 +55,16 @@ impl MountTable {
     }
 }
 
-/// Lets a request on to the routes, or not.
+/// Answers 403 to methods that the mount's dialect never allows, and turns EXPORT into GET where it is allowed.
 pub(crate) async fn check_method(
-    State(places): State<Arc<MountTable>>,
+    State(mount_table): State<Arc<MountTable>>,
     mut request: Request,
     next: Next,
 ) -> Response<Body> {
-    let passage = places
+    let policy = mount_table
         .find(request.uri().path())
         .map_or(MethodPolicy::Go, |(dialect, rest)| dialect.method_policy(request.method(), rest));
-    match passage {
+    match policy {
         MethodPolicy::Go => {}
         MethodPolicy::AsGet => {
             *request.method_mut() = Method::GET;
@@ -79,21 +81,22 @@ pub(crate) async fn check_method(
     next.run(request).await
 }
 
-/// Names each request, and writes a line of log for each answer: no query, no ids, nothing of the data.
+/// Gives each request an id and writes one line of access log for its answer, without query, ids or data. Refuses
+/// requests over an insecure connection.
 pub(crate) async fn log_request(
-    State(places): State<Arc<MountTable>>,
+    State(mount_table): State<Arc<MountTable>>,
     mut request: Request,
     next: Next,
 ) -> Response<Body> {
-    let place = places.find(request.uri().path()).map(|(dialect, _)| dialect);
-    let ids = place.map_or(RequestIds::Plain, |dialect| dialect.request_ids);
-    let given = request.headers().get(&REQUEST_ID).cloned();
-    let text = given.as_ref().and_then(|id| id.to_str().ok());
+    let dialect_of_path = mount_table.find(request.uri().path()).map(|(dialect, _)| dialect);
+    let ids = dialect_of_path.map_or(RequestIds::Plain, |dialect| dialect.request_ids);
+    let client_id = request.headers().get(&REQUEST_ID).cloned();
+    let text = client_id.as_ref().and_then(|id| id.to_str().ok());
     let id = match text.filter(|id| is_client_id(ids, id)) {
         Some(id) => id.to_string(),
         None => new_id(ids),
     };
-    let refused = given.filter(|given| ids == RequestIds::Uuid && given.as_bytes() != id.as_bytes());
+    let rejected_id = client_id.filter(|client_id| ids == RequestIds::Uuid && client_id.as_bytes() != id.as_bytes());
     let value = HeaderValue::from_str(&id).expect("letters and digits");
     request.headers_mut().insert(REQUEST_ID, value.clone());
     let (method, begun) = (request.method().clone(), Moment::now());
@@ -103,9 +106,9 @@ pub(crate) async fn log_request(
         None => next.run(request).await,
     };
     response.headers_mut().insert(REQUEST_ID, value);
-    response.headers_mut().extend(refused.map(|refused| (CORRELATION_ID, refused)));
+    response.headers_mut().extend(rejected_id.map(|rejected_id| (CORRELATION_ID, rejected_id)));
     let route = response.extensions().get::<Operation>().map_or("none", |found| found.name());
-    let mount = place.map_or("none", |dialect| dialect.name);
+    let mount = dialect_of_path.map_or("none", |dialect| dialect.name);
     let (status, milliseconds) = (response.status().as_u16(), begun.elapsed().as_secs_f64() * 1000.0);
     let client = origin.map_or("unknown".to_string(), |origin| origin.client.to_string());
     tracing::info!(
@@ -114,6 +117,7 @@ pub(crate) async fn log_request(
     response
 }
 
+/// Whether the request id of a client has a form that the dialect accepts.
 fn is_client_id(ids: RequestIds, id: &str) -> bool {
     match ids {
         RequestIds::Plain => {
@@ -127,6 +131,7 @@ fn is_client_id(ids: RequestIds, id: &str) -> bool {
     }
 }
 
+/// A random request id in the form of the dialect.
 fn new_id(ids: RequestIds) -> String {
     let id = crate::server::ids::new_id();
     match ids {
@@ -139,7 +144,7 @@ fn new_id(ids: RequestIds) -> String {
 mod tests {
     use super::*;
 
-    /// ONEUP-M01, ONEUP-M04: a base is told from what only begins like it, and holds for tenants that nobody knows.
+    /// ONEUP-M01, ONEUP-M04: a base matches whole segments only, and any name of a tenant.
     #[test]
     fn places_are_found() {
         let places = MountTable::of(&Config::default());
@@ -154,7 +159,7 @@ mod tests {
         }
     }
 
-    /// NETSMART-E11: a UUID is one in any case of its letters; nothing else is.
+    /// NETSMART-E11: a UUID may have letters of either case; other texts are none.
     #[test]
     fn request_ids() {
         for (id, plain, uuid) in [

@@ -1,7 +1,7 @@
-//! `outpour serve`: the engine's HTTP door. Routes, kick-off, status, files, Groups, the CapabilityStatement.
+//! The HTTP service of `outpour serve`: routes, kick-off, status, files, Groups, the CapabilityStatement.
 //!
-//! Handlers read requests and render answers; what is decided about jobs is decided in [`crate::job`], and the work is
-//! done on threads of the engine's own, never on those of the async runtime.
+//! Handlers read requests and render answers. Jobs are run by [`crate::job`] on threads of its own, never on those of
+//! the async runtime.
 
 pub(crate) mod auth;
 pub(crate) mod capability;

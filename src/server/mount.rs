@@ -1,5 +1,7 @@
-//! A mount: one dialect at one base, over the engine of one tenant. What it adds to its dialect is configuration (DIALECT-01,
-//! DIALECT-05); what the engine does is the same behind every mount.
+//! A mount: one dialect at one base URL, over the job engine of one tenant.
+//!
+//! It turns the configuration of the mount (DIALECT-01, DIALECT-05) into the policies that kick-offs, Groups and the
+//! CapabilityStatement go by. The engine behaves the same behind every mount.
 
 use axum::body::Body;
 use axum::http::Response;
@@ -22,33 +24,38 @@ use crate::server::error::ApiError;
 use crate::server::kick_off::request::{KickOffParams, KickOffPolicy};
 use crate::server::routes::{Enabled, Route, routes_on};
 
-/// See the module.
+/// A mount with its policies, ready to serve.
 #[derive(Clone, Debug)]
 pub(crate) struct Mount {
-    /// What it speaks.
+    /// The dialect of its URLs, parameters and answers.
     pub dialect: &'static Dialect,
-    /// What is configured.
+    /// The table of the mount in the configuration.
     pub settings: MountConfig,
-    /// The number of its tenant among all.
+    /// Position of its tenant in [`Config::all_tenants`].
     pub tenant: usize,
-    /// Path of its base.
+    /// Path of the base, with a slash in front and none at the end.
     pub base: String,
-    /// URL of its base, absolute, without a slash at its end (CORE-05).
+    /// Absolute URL of the base, without a slash at its end (CORE-05).
     pub url: String,
-    /// Since when it is as it is: the date of its CapabilityStatement.
+    /// Start of the service as a FHIR instant: the date of the CapabilityStatement.
     pub since: String,
-    /// How kick-offs are read.
+    /// How headers and parameters of kick-offs are checked.
     pub kickoff: KickOffPolicy,
-    /// What is switched on.
+    /// The operations that are switched on.
     pub enabled: Enabled,
+    /// Base URLs under which an absolute reference points into the tenant's store.
     fhir_bases: Vec<String>,
+    /// Size limits of an output file.
     bounds: FileBounds,
+    /// Compression of stored files.
     compression: Compression,
+    /// Digest of files in the manifest.
     digest: DigestAlgorithm,
 }
 
 impl Mount {
-    /// Every mount that is on. Those of one tenant have different names, for each speaks another dialect.
+    /// All enabled mounts, each once for every tenant it serves. `public_url` is the URL that bases are appended to.
+    /// No two mounts of a tenant have the same name, since each has its own dialect.
     pub(crate) fn all(config: &Config, public_url: &str) -> Vec<Mount> {
         let tenants = config.all_tenants();
         let mut mounts = Vec::new();
@@ -60,7 +67,8 @@ impl Mount {
                 }
             }
         }
-        // What one mount of a tenant calls its own is its own on the others: the same members everywhere (DIALECT-05).
+        // A reference to any mount of a tenant is local on all its mounts, so that Groups have the same members on each
+        // (DIALECT-05).
         let urls: Vec<(usize, String)> = mounts.iter().map(|mount| (mount.tenant, mount.url.clone())).collect();
         for mount in &mut mounts {
             let tenant = mount.tenant;
@@ -70,6 +78,7 @@ impl Mount {
         mounts
     }
 
+    /// The mount of `settings` for one tenant; [`Mount::all`] fills in `fhir_bases`.
     fn new(
         config: &Config,
         settings: &MountConfig,
@@ -112,22 +121,23 @@ impl Mount {
         }
     }
 
-    /// Its name: jobs remember it.
+    /// Name of the dialect, which job records keep to tell the mounts of a tenant apart.
     pub(crate) fn name(&self) -> &'static str {
         self.dialect.name
     }
 
-    /// The routes that are switched on.
+    /// The routes of the dialect that are switched on.
     pub(crate) fn routes(&self) -> impl Iterator<Item = &'static Route> + '_ {
         routes_on(self.dialect.routes, &self.enabled)
     }
 
-    /// Bases under which absolute references are ours.
+    /// Base URLs under which an absolute reference points into the tenant's store: configured ones and the URLs of
+    /// the tenant's mounts.
     pub(crate) fn fhir_bases(&self) -> &[String] {
         &self.fhir_bases
     }
 
-    /// What Groups that clients send must keep to.
+    /// The rules that a Group from a client must meet on this mount.
     pub(crate) fn group_rules(&self) -> GroupRules {
         GroupRules {
             content: if self.dialect.group_rules { GroupContent::Patients } else { GroupContent::R4 },
@@ -136,11 +146,12 @@ impl Mount {
         }
     }
 
-    /// A request under this mount's policies.
+    /// The job request of a kick-off under the policies of this mount: `whose` data, narrowed by `params`. Scope,
+    /// absent Groups and the client's bounds are left to the caller.
     pub(crate) fn stored_request(&self, whose: RecordedPopulation, params: &KickOffParams) -> StoredRequest {
         StoredRequest {
             whose,
-            types: params.types.iter().map(|of| of.name().to_string()).collect(),
+            types: params.types.iter().map(|resource_type| resource_type.name().to_string()).collect(),
             since: params.since.as_ref().map(ToString::to_string),
             until: params.until.as_ref().map(ToString::to_string),
             members: self.settings.members,
@@ -157,7 +168,7 @@ impl Mount {
         }
     }
 
-    /// What it says of itself; `security` tells who may ask.
+    /// The facts that the CapabilityStatement of this mount is made from; `security` describes the authentication.
     pub(crate) fn capability_declaration(&self, security: &'static str) -> Declaration<'_> {
         Declaration {
             base_url: &self.url,
@@ -176,7 +187,7 @@ impl Mount {
         }
     }
 
-    /// What renderings of jobs need of this mount.
+    /// The part of this mount that the renderings of a dialect read.
     pub(crate) fn view(&self) -> MountView<'_> {
         MountView {
             base_url: &self.url,
@@ -186,7 +197,8 @@ impl Mount {
         }
     }
 
-    /// The answer to a poll of a job's status, as this mount's dialect renders it (STATUS-01…13).
+    /// The answer to a status poll, as this mount's dialect renders it (STATUS-01…13); 404 for an unknown job, 410
+    /// for an expired one.
     pub(crate) fn status_answer(
         &self,
         found: &JobLookup,
@@ -201,7 +213,12 @@ impl Mount {
             }
             JobLookup::Job(view) => {
                 let bound_client = principal.is_bound() || view.record.request.bound_client;
-                (self.dialect.polled)(&PolledJob { mount: self.view(), view, requires_access_token, bound_client })
+                (self.dialect.render_polled)(&PolledJob {
+                    mount: self.view(),
+                    view,
+                    requires_access_token,
+                    bound_client,
+                })
             }
         }
     }

@@ -1,32 +1,32 @@
-//! The parameters of a kick-off: one table, from which requests are checked and the documentation is made (CAP-13).
+//! Tables of kick-off parameters, from which requests are checked and the documentation is made (CAP-13).
 //!
-//! Values are not read here. Parameters that are not in the table are unknown: refused, or passed over with a message
-//! under `handling=lenient` (PARAM-04).
+//! Values are not read here. A parameter outside the table is unknown: refused, or ignored with a message under
+//! `handling=lenient` (PARAM-04).
 
 /// One parameter of `$export`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ParameterRow {
-    /// Its name; case counts (PARAM-08).
+    /// Name of the parameter; case counts (PARAM-08).
     pub name: &'static str,
-    /// Its type in an OperationDefinition.
+    /// FHIR type in an OperationDefinition.
     pub fhir_type: &'static str,
-    /// Fewest values.
+    /// Smallest number of values.
     pub min: u32,
-    /// Most values: `1` or `*`.
+    /// Largest number of values: `1` or `*`.
     pub max: &'static str,
-    /// What it does here, in markdown. Of one that is not supported: what it would do.
+    /// The effect of the parameter here, in markdown; for an unsupported one, the effect that it would have.
     pub documentation: &'static str,
-    /// Whether it is served. One that is not is known all the same, to be refused by what it is.
+    /// Whether the parameter is served. An unsupported row exists so that the refusal can name it.
     pub supported: bool,
-    /// Whether `handling=lenient` passes over what cannot be served of it, with a message (HDR-05). Never for what decides
-    /// which data are disclosed or how they are read (HDR-07).
+    /// Whether `handling=lenient` ignores values that cannot be served, with a message (HDR-05). Never for parameters
+    /// that decide which data are disclosed or how they are read (HDR-07).
     pub lenient: bool,
-    /// Whether it has a meaning at system level (PATIENT-03); at the other levels all have.
+    /// Whether it applies at system level (PATIENT-03); at the other levels all do.
     pub system: bool,
 }
 
 impl ParameterRow {
-    /// Whether it may stand several times, its values in a comma list (PARAM-01).
+    /// Whether it may be repeated, or have several values in a comma list (PARAM-01).
     #[cfg(test)]
     pub(crate) fn is_list(&self) -> bool {
         self.max == "*"
@@ -36,12 +36,13 @@ impl ParameterRow {
 /// Values of `_outputFormat`, the default first; all mean the same (FMT-01).
 pub(crate) const OUTPUT_FORMATS: [&str; 3] = ["application/fhir+ndjson", "application/ndjson", "ndjson"];
 
-/// The parameter of this exact name.
+/// The parameter of exactly this name; `None` if the table has none.
 pub(crate) fn find<'a>(table: &'a [ParameterRow], name: &str) -> Option<&'a ParameterRow> {
     table.iter().find(|parameter| parameter.name == name)
 }
 
-const fn served_parameters(
+/// The row of a parameter that is served.
+const fn served_parameter(
     name: &'static str,
     fhir_type: &'static str,
     max: &'static str,
@@ -50,17 +51,19 @@ const fn served_parameters(
     ParameterRow { name, fhir_type, min: 0, max, documentation, supported: true, lenient: false, system: true }
 }
 
+/// The row of a parameter that is known and not served.
 const fn known_parameter(
     name: &'static str,
     fhir_type: &'static str,
     max: &'static str,
     documentation: &'static str,
 ) -> ParameterRow {
-    let served = served_parameters(name, fhir_type, max, documentation);
+    let served = served_parameter(name, fhir_type, max, documentation);
     ParameterRow { supported: false, lenient: true, ..served }
 }
 
-const OUTPUT_FORMAT: ParameterRow = served_parameters(
+/// `_outputFormat`, the same in all dialects.
+const OUTPUT_FORMAT: ParameterRow = served_parameter(
     "_outputFormat",
     "string",
     "1",
@@ -68,7 +71,8 @@ const OUTPUT_FORMAT: ParameterRow = served_parameters(
      Anything else is refused, also under `handling=lenient`.",
 );
 
-const SINCE: ParameterRow = served_parameters(
+/// `_since` of the IG.
+const SINCE: ParameterRow = served_parameter(
     "_since",
     "instant",
     "1",
@@ -77,7 +81,8 @@ const SINCE: ParameterRow = served_parameters(
      manifest's `deleted`.",
 );
 
-const UNTIL: ParameterRow = served_parameters(
+/// `_until` of the IG.
+const UNTIL: ParameterRow = served_parameter(
     "_until",
     "instant",
     "1",
@@ -86,9 +91,10 @@ const UNTIL: ParameterRow = served_parameters(
      `_until` is absent, so windows of time do not add up to the history.",
 );
 
+/// `_type` of the IG.
 const TYPE: ParameterRow = ParameterRow {
     lenient: true,
-    ..served_parameters(
+    ..served_parameter(
         "_type",
         "string",
         "*",
@@ -99,22 +105,28 @@ const TYPE: ParameterRow = ParameterRow {
     )
 };
 
+/// `_elements` of the IG, not served.
 const ELEMENTS: ParameterRow =
     known_parameter("_elements", "string", "*", "Root elements to which resources are cut down.");
+/// `_typeFilter` of the IG, not served.
 const TYPE_FILTER: ParameterRow =
     known_parameter("_typeFilter", "string", "*", "Searches that resources of a type must match.");
+/// `patient` of the IG, not served.
 const PATIENT: ParameterRow = ParameterRow {
     system: false,
     ..known_parameter("patient", "Reference", "*", "Patients to whose records the export is restricted; by POST only.")
 };
+/// `includeAssociatedData` of the IG, not served.
 const ASSOCIATED: ParameterRow = known_parameter(
     "includeAssociatedData",
     "code",
     "*",
     "Named sets of associated resources, such as Provenance, to add.",
 );
+/// `organizeOutputBy` of the IG, not served.
 const ORGANIZE: ParameterRow =
     known_parameter("organizeOutputBy", "string", "1", "The resource type by whose instances files are organized.");
+/// `allowPartialManifests` of the IG, not served.
 const PARTIAL: ParameterRow =
     known_parameter("allowPartialManifests", "boolean", "1", "Whether files may be listed before the export ends.");
 
@@ -122,17 +134,19 @@ const PARTIAL: ParameterRow =
 pub(crate) const PARAMETERS: &[ParameterRow] =
     &[OUTPUT_FORMAT, SINCE, UNTIL, TYPE, ELEMENTS, TYPE_FILTER, PATIENT, ASSOCIATED, ORGANIZE, PARTIAL];
 
-/// `_until` where only the IG documents it.
+/// `_until` in dialects whose documents do not have it.
 const UNTIL_UNKNOWN: ParameterRow = ParameterRow { supported: false, ..UNTIL };
 
-/// The table of a vendor's mount, with its own `_since` and `_type`; the rest of the IG's is known and not served.
-const fn vendors(since: ParameterRow, types: ParameterRow) -> [ParameterRow; 10] {
+/// The table of a vendor's dialect, with its own `_since` and `_type`; the other parameters of the IG are known and
+/// not served.
+const fn vendor_table(since: ParameterRow, types: ParameterRow) -> [ParameterRow; 10] {
     [OUTPUT_FORMAT, since, UNTIL_UNKNOWN, types, ELEMENTS, TYPE_FILTER, PATIENT, ASSOCIATED, ORGANIZE, PARTIAL]
 }
 
-/// Netsmart's: the three of its documents (NETSMART-G04).
-pub(crate) const NETSMART_PARAMETERS: &[ParameterRow] = &vendors(SINCE, TYPE);
+/// Netsmart's parameters: the three of its documents (NETSMART-G04).
+pub(crate) const NETSMART_PARAMETERS: &[ParameterRow] = &vendor_table(SINCE, TYPE);
 
+/// `_since` of 1upHealth, which may be a date.
 const ONEUP_SINCE: ParameterRow = ParameterRow {
     fhir_type: "string",
     documentation: "A date, such as `2021-01-01`, or a date with time and zone: resources whose `meta.lastUpdated` is strictly \
@@ -140,15 +154,17 @@ const ONEUP_SINCE: ParameterRow = ParameterRow {
     ..SINCE
 };
 
+/// `_type` of 1upHealth, whose case does not count.
 const ONEUP_TYPE: ParameterRow = ParameterRow {
     documentation: "Names of the resource types to export, in a comma list or repeated; case does not count. Only these are in \
                     the output. Without it every type is exported. A name that FHIR R4 does not have is refused.",
     ..TYPE
 };
 
-/// 1upHealth's, in the single-tenant environment (ONEUP-S04…S06).
-pub(crate) const ONEUP_STE_PARAMETERS: &[ParameterRow] = &vendors(ONEUP_SINCE, ONEUP_TYPE);
+/// Parameters of 1upHealth's single-tenant environment (ONEUP-S04…S06).
+pub(crate) const ONEUP_STE_PARAMETERS: &[ParameterRow] = &vendor_table(ONEUP_SINCE, ONEUP_TYPE);
 
+/// `_type` of 1upHealth's multi-tenant environment: types of the Patient compartment only.
 const ONEUP_MTE_TYPE: ParameterRow = ParameterRow {
     lenient: false,
     documentation: "Names of the resource types to export, in a comma list or repeated; case does not count. Patient and types of \
@@ -156,8 +172,8 @@ const ONEUP_MTE_TYPE: ParameterRow = ParameterRow {
     ..TYPE
 };
 
-/// 1upHealth's, in the multi-tenant environment (ONEUP-M06…M08).
-pub(crate) const ONEUP_MTE_PARAMETERS: &[ParameterRow] = &vendors(ONEUP_SINCE, ONEUP_MTE_TYPE);
+/// Parameters of 1upHealth's multi-tenant environment (ONEUP-M06…M08).
+pub(crate) const ONEUP_MTE_PARAMETERS: &[ParameterRow] = &vendor_table(ONEUP_SINCE, ONEUP_MTE_TYPE);
 
 #[cfg(test)]
 mod tests {
@@ -167,7 +183,7 @@ mod tests {
         PARAMETERS.iter().filter(|parameter| of(parameter)).map(|parameter| parameter.name).collect()
     }
 
-    /// SINCE-01, SINCE-08, FMT-01, TYPE-01: what is served. PARAM-01, PARAM-03: which are lists.
+    /// SINCE-01, SINCE-08, FMT-01, TYPE-01: the served parameters. PARAM-01, PARAM-03: those that are lists.
     #[test]
     fn what_is_served() {
         assert_eq!(names(|p| p.supported), ["_outputFormat", "_since", "_until", "_type"]);
@@ -177,7 +193,7 @@ mod tests {
         assert_eq!(names(|p| !p.system), ["patient"], "PATIENT-03");
     }
 
-    /// HDR-05: these may be passed over under `handling=lenient`; HDR-07: these never.
+    /// HDR-05: parameters that `handling=lenient` may ignore. HDR-07: those that it never ignores.
     #[test]
     fn what_lenient_passes_over() {
         assert_eq!(names(|p| !p.lenient), ["_outputFormat", "_since", "_until"]);
@@ -186,7 +202,7 @@ mod tests {
         }
     }
 
-    /// PARAM-08: names are exact, and none stands twice.
+    /// PARAM-08: names are exact, and none is in a table twice.
     #[test]
     fn names_are_exact() {
         assert_eq!(find(PARAMETERS, "_Type"), None);

@@ -1,9 +1,10 @@
-//! Where a request comes from, and whether it came in secrecy: directly, or through proxies that are trusted.
+//! Origin of a request: the client's address, and whether the connection was secure, directly or through trusted
+//! proxies.
 //!
-//! Only of trusted peers `X-Forwarded-For` and `X-Forwarded-Proto` are read, for the client's address in the log and to
-//! refuse what came to the proxy by plain http (CORE-01). `X-Forwarded-Host` is never read: advertised URLs are built
-//! from the configuration (CORE-05). Nor is `Forwarded` (RFC 7239): a proxy writes one or the other, and passes on what
-//! the client has written into the one that it does not write.
+//! `X-Forwarded-For` and `X-Forwarded-Proto` are read only from trusted peers, for the client's address in the log
+//! and to refuse requests that reached the proxy by plain HTTP (CORE-01). `X-Forwarded-Host` is never read:
+//! advertised URLs are built from the configuration (CORE-05). Neither is `Forwarded` (RFC 7239): a proxy writes one
+//! of the two, and passes on a client's own text in the other.
 
 use std::net::IpAddr;
 
@@ -14,26 +15,27 @@ use ipnet::IpNet;
 use crate::server::connection::OverTls;
 use crate::server::error::{ApiError, OutcomeIssueType};
 
-/// Addresses whose forwarded headers are believed.
+/// Networks of proxies whose forwarded headers are trusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Proxies(Vec<IpNet>);
 
-/// Where a request comes from. Handlers find it among its extensions.
+/// Request extension: the origin of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RequestOrigin {
-    /// The client's address, as far back as trusted proxies tell.
+    /// The client's address, as far back as trusted proxies report.
     pub client: IpAddr,
-    way: Arrival,
+    /// Whether the request may be answered.
+    arrival: Arrival,
 }
 
-/// How a request came.
+/// Security of a request's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Arrival {
-    /// By TLS, on this machine, or through a trusted proxy.
+    /// By TLS, from this machine, or through a trusted proxy.
     Allowed,
-    /// By plain http from another machine that is no trusted proxy.
+    /// By plain HTTP from another machine that is no trusted proxy.
     Plain,
-    /// By plain http to a trusted proxy.
+    /// By plain HTTP to a trusted proxy.
     PlainToProxy,
 }
 
@@ -41,7 +43,7 @@ impl Proxies {
     /// Reads addresses, and networks such as `10.0.0.0/8`.
     ///
     /// # Errors
-    /// Those that are neither, one sentence each.
+    /// One sentence for each text that is neither.
     pub(crate) fn parse(texts: &[String]) -> Result<Proxies, Vec<String>> {
         let (mut nets, mut problems) = (Vec::new(), Vec::new());
         for text in texts {
@@ -55,11 +57,12 @@ impl Proxies {
         if problems.is_empty() { Ok(Proxies(nets)) } else { Err(problems) }
     }
 
+    /// Whether an address is a trusted proxy.
     fn trusts(&self, address: IpAddr) -> bool {
         self.0.iter().any(|net| net.contains(&address))
     }
 
-    /// Notes on a request where it comes from.
+    /// Adds the [`RequestOrigin`] of a request to its extensions.
     pub(crate) fn mark_origin(&self, mut request: Request) -> Request {
         let extensions = request.extensions();
         let peer = extensions.get::<ConnectInfo<std::net::SocketAddr>>().map(|peer| peer.0.ip());
@@ -71,14 +74,15 @@ impl Proxies {
         request
     }
 
+    /// The origin of a request from the peer address `peer`.
     fn origin(&self, peer: IpAddr, tls: bool, headers: &HeaderMap) -> RequestOrigin {
-        // What a socket for both families says of an IPv4 peer is the same peer.
+        // A dual-stack socket reports an IPv4 peer as a mapped IPv6 address.
         let peer = peer.to_canonical();
         if !self.trusts(peer) {
-            let way = if tls || peer.is_loopback() { Arrival::Allowed } else { Arrival::Plain };
-            return RequestOrigin { client: peer, way };
+            let arrival = if tls || peer.is_loopback() { Arrival::Allowed } else { Arrival::Plain };
+            return RequestOrigin { client: peer, arrival };
         }
-        // Of a chain, each trusted proxy vouches for the one before it; what lies before that is anybody's word.
+        // Each trusted proxy vouches for the entry before it; entries before the first untrusted one may be forged.
         let mut client = peer;
         for before in list(headers, "x-forwarded-for").rev() {
             let Some(address) = address(before) else { break };
@@ -87,17 +91,18 @@ impl Proxies {
                 break;
             }
         }
-        // The first is the client's own: proxies among themselves are the operator's business. A client that writes
-        // `https` here by plain http deceives itself alone.
+        // The first entry is about the client's connection; those between proxies are up to the operator. A client that
+        // forges `https` only weakens its own connection.
         let plain = list(headers, "x-forwarded-proto").next().is_some_and(|first| first.eq_ignore_ascii_case("http"));
-        RequestOrigin { client, way: if plain { Arrival::PlainToProxy } else { Arrival::Allowed } }
+        RequestOrigin { client, arrival: if plain { Arrival::PlainToProxy } else { Arrival::Allowed } }
     }
 }
 
 impl RequestOrigin {
-    /// The answer to a request that came by plain http where it must not (CORE-01). Probes of a service's health may.
+    /// 403 for a request by plain HTTP where TLS is required (CORE-01); `None` if it may be answered. Health probes
+    /// may always.
     pub(crate) fn insecure_error(&self, path: &str) -> Option<ApiError> {
-        let reason = match self.way {
+        let reason = match self.arrival {
             _ if path.starts_with("/health/") => return None,
             Arrival::Allowed => return None,
             Arrival::Plain => {
@@ -109,14 +114,14 @@ impl RequestOrigin {
     }
 }
 
-/// The items of a header that is a list, in all its lines.
+/// The items of a list header, over all its lines.
 fn list<'h>(headers: &'h HeaderMap, name: &str) -> impl DoubleEndedIterator<Item = &'h str> {
     let lines: Vec<&str> = headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("?")).collect();
     let items: Vec<&str> = lines.into_iter().flat_map(|line| line.split(',')).map(str::trim).collect();
     items.into_iter()
 }
 
-/// An address, perhaps with a port, as proxies write them.
+/// An address with or without a port, as proxies write them.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let parsed = bare.parse().ok().or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|address| address.ip()));
@@ -136,10 +141,10 @@ mod tests {
     fn origin(peer: &str, tls: bool, lines: &[(&'static str, &'static str)]) -> (String, Arrival) {
         let proxies = ["10.0.0.0/8", "127.0.0.1", "2001:db8::/32"].map(String::from);
         let found = Proxies::parse(&proxies).unwrap().origin(peer.parse().unwrap(), tls, &headers(lines));
-        (found.client.to_string(), found.way)
+        (found.client.to_string(), found.arrival)
     }
 
-    /// CORE-05: what a proxy says of the client is believed of trusted ones only, back to the first that is not.
+    /// CORE-05: forwarded headers are read from trusted proxies only, back to the first untrusted address.
     #[test]
     fn only_trusted_proxies_are_believed() {
         let chain = ("x-forwarded-for", "1.1.1.1, 8.8.8.8, 10.1.1.1");
@@ -153,11 +158,12 @@ mod tests {
         assert_eq!(origin("127.0.0.1", false, &[("x-forwarded-for", "8.8.8.8, unknown")]).0, "127.0.0.1");
     }
 
-    /// CORE-01: plain http is for this machine and trusted proxies, and only when it came to these by https.
+    /// CORE-01: plain HTTP is for this machine and for trusted proxies, which must have received the request by
+    /// HTTPS.
     #[test]
     fn plain_requests_are_refused() {
         let (https, http) = (("x-forwarded-proto", "https"), ("x-forwarded-proto", "HTTP, https"));
-        for (peer, tls, line, way) in [
+        for (peer, tls, line, arrival) in [
             ("10.1.1.1", false, Some(https), Arrival::Allowed),
             ("10.1.1.1", false, None, Arrival::Allowed),
             ("10.1.1.1", false, Some(http), Arrival::PlainToProxy),
@@ -168,9 +174,9 @@ mod tests {
         ] {
             let lines: Vec<_> = line.into_iter().collect();
             let (client, found) = origin(peer, tls, &lines);
-            assert_eq!(found, way, "{peer} {tls} {line:?}");
-            let origin = RequestOrigin { client: client.parse().unwrap(), way };
-            assert_eq!(origin.insecure_error("/fhir/metadata").is_some(), way != Arrival::Allowed);
+            assert_eq!(found, arrival, "{peer} {tls} {line:?}");
+            let origin = RequestOrigin { client: client.parse().unwrap(), arrival };
+            assert_eq!(origin.insecure_error("/fhir/metadata").is_some(), arrival != Arrival::Allowed);
             assert!(origin.insecure_error("/health/live").is_none());
         }
     }

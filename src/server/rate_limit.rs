@@ -1,30 +1,31 @@
-//! How often a client may ask for one job's state: a bucket of polls that fills with time (STATUS-04).
+//! Rate limit of status polls: a token bucket for each client and job (STATUS-04). It is in memory only.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Buckets that are remembered before the full ones are forgotten.
+/// Number of buckets from which on full ones are removed; a full bucket is the same as none.
 const BUCKETS_MAX: usize = 100_000;
 
-/// Buckets by client and job.
+/// Token buckets by client and job.
 pub(crate) struct PollLimiter {
     per_second: f64,
     burst: f64,
+    /// Polls left and the time of that count, by client and job.
     buckets: Mutex<HashMap<(String, String), (f64, Instant)>>,
 }
 
 impl PollLimiter {
-    /// So many polls a second, and so many at once.
+    /// A limit of `per_second` polls of one job, after `burst` polls at once; both at least 1.
     pub(crate) fn new(per_second: u32, burst: u32) -> PollLimiter {
         let (per_second, burst) = (f64::from(per_second.max(1)), f64::from(burst.max(1)));
         PollLimiter { per_second, burst, buckets: Mutex::default() }
     }
 
-    /// Counts a poll.
+    /// Counts a poll of a job at the time `now`.
     ///
     /// # Errors
-    /// How long to wait when it comes too early.
+    /// The time to wait, if the bucket is empty.
     pub(crate) fn count_poll(&self, client: &str, job: &str, now: Instant) -> Result<(), Duration> {
         let mut buckets = self.buckets.lock().expect("no panic under it");
         let filled = |left: f64, time: Instant| {
@@ -47,7 +48,7 @@ impl PollLimiter {
 mod tests {
     use super::*;
 
-    /// STATUS-04: a poll a second is never too many; a loop without a pause soon is, and may go on after the wait.
+    /// STATUS-04: a poll a second is never refused; a loop without a pause soon is, and may go on after the wait.
     #[test]
     fn polls_are_counted() {
         let polls = PollLimiter::new(2, 10);

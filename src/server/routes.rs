@@ -1,10 +1,11 @@
-//! Which URL means what: the one table that the router, the CapabilityStatement and the OperationDefinitions share.
+//! Route tables: the operation of each method and path below a mount's base, one table for each dialect.
 //!
-//! A mount is a table of routes, a base in front of them and what is switched on. Nothing here handles a request.
+//! The router, the CapabilityStatement and the OperationDefinitions read the same tables. Nothing here handles a
+//! request.
 
 use axum::http::Method;
 
-/// What a request asks for.
+/// The operation that a route performs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Operation {
     /// Kick-off for everything in the store (KICK-01).
@@ -15,36 +16,36 @@ pub(crate) enum Operation {
     GroupExport,
     /// Kick-off for one type of all patients' records (ONEUP-M06).
     TypeExport,
-    /// How far a job is.
+    /// Status of a job, with the manifest once it is complete.
     JobStatus,
-    /// Try a failed job again (ONEUP-M05).
+    /// Queue a failed job again (ONEUP-M05).
     JobRetry,
-    /// Cancel a job, or remove its files.
+    /// Cancel a running job, or delete the files of a finished one.
     JobDelete,
-    /// A file of an export.
+    /// Download of a file of an export.
     File,
-    /// The same as a Binary resource, if it is small (NETSMART-G10).
+    /// A small file of an export as a Binary resource (NETSMART-G10).
     Binary,
     /// Search for Groups (GROUP-01).
     GroupSearch,
-    /// Make a Group.
+    /// Create a Group under an id that the service chooses.
     GroupCreate,
-    /// Read a Group (GROUP-01).
+    /// Read the current version of a Group (GROUP-01).
     GroupRead,
-    /// Read a Group by its version.
+    /// Read a Group by version id; only the current version is kept.
     GroupVersion,
-    /// Put a Group.
+    /// Create or replace a Group under the id of the path.
     GroupUpdate,
-    /// Delete a Group.
+    /// Delete a Group by id.
     GroupDelete,
-    /// The CapabilityStatement (CAP-01).
+    /// Read the CapabilityStatement (CAP-01).
     Metadata,
-    /// An OperationDefinition (CAP-09).
+    /// Read an OperationDefinition (CAP-09).
     OperationDefinition,
 }
 
 impl Operation {
-    /// Its word in the access log.
+    /// Name of the operation in the access log.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Operation::SystemExport => "SystemExport",
@@ -67,14 +68,15 @@ impl Operation {
         }
     }
 
-    /// Whether it starts a job.
+    /// Whether the operation kicks off an export.
     pub(crate) fn is_export(self) -> bool {
         use Operation::{GroupExport, PatientExport, SystemExport, TypeExport};
         matches!(self, SystemExport | PatientExport | GroupExport | TypeExport)
     }
 
-    /// The resource type and the code of the REST interaction that this is
-    /// (<https://hl7.org/fhir/R4/valueset-type-restful-interaction.html>), if it is one.
+    /// Resource type and code of the FHIR REST interaction
+    /// (<https://hl7.org/fhir/R4/valueset-type-restful-interaction.html>); `None` for kick-offs, jobs, files and
+    /// metadata.
     pub(crate) fn interaction(self) -> Option<(&'static str, &'static str)> {
         match self {
             Operation::GroupSearch => Some(("Group", "search-type")),
@@ -90,14 +92,14 @@ impl Operation {
     }
 }
 
-/// What a mount has switched on.
+/// The operations that a mount has switched on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Enabled {
     /// Export of the whole system.
     pub system: bool,
     /// Export of all patients.
     pub patient: bool,
-    /// Export of Groups, and with it reading and searching them.
+    /// Export of Groups, and reading them.
     pub group: bool,
     /// Searching Groups; only where `group` is on.
     pub groups_searchable: bool,
@@ -106,7 +108,8 @@ pub(crate) struct Enabled {
 }
 
 impl Enabled {
-    /// Whether an operation is switched on. Status and files always are: jobs outlive a level that is switched off.
+    /// Whether `operation` is switched on. Status, deletion and files always are: jobs outlive a level that is
+    /// switched off.
     pub(crate) fn has(&self, operation: Operation) -> bool {
         match operation {
             Operation::SystemExport => self.system,
@@ -123,23 +126,24 @@ impl Enabled {
     }
 }
 
-/// One method at one path.
+/// One method at one path, and its operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Route {
-    /// The method; HEAD goes with GET, but for kick-offs, which it must not start.
+    /// HTTP method. GET includes HEAD, which the handler refuses for kick-offs because it must not start a job.
     pub method: Method,
-    /// The path below the mount's base, as axum writes it, `%24` being `$` (CORE-07); `{id}` and `{version}` at most, one
-    /// segment each.
+    /// Path below the mount's base, in the syntax of axum, with a plain `$` (CORE-07). `{id}` and `{version}` are the
+    /// only parameters, one segment each.
     pub path: &'static str,
-    /// What it means.
+    /// The operation that a request at this route performs.
     pub operation: Operation,
 }
 
+/// A row of a route table.
 const fn route(method: Method, path: &'static str, operation: Operation) -> Route {
     Route { method, path, operation }
 }
 
-/// The mount that speaks the Bulk Data IG (DIALECT-02).
+/// Routes of the Bulk Data IG (DIALECT-02).
 pub(crate) const IG_ROUTES: &[Route] = &[
     route(Method::GET, "/$export", Operation::SystemExport),
     route(Method::GET, "/Patient/$export", Operation::PatientExport),
@@ -157,7 +161,7 @@ pub(crate) const IG_ROUTES: &[Route] = &[
     route(Method::GET, "/OperationDefinition/{id}", Operation::OperationDefinition),
 ];
 
-/// Netsmart's (NETSMART-G07). A job is named in the path or by `_id`: its pages show both (C-09).
+/// Routes of Netsmart (NETSMART-G07). A job is named in the path or by `_id`: Netsmart's pages show both (C-09).
 pub(crate) const NETSMART_ROUTES: &[Route] = &[
     route(Method::GET, "/$export", Operation::SystemExport),
     route(Method::GET, "/Patient/$export", Operation::PatientExport),
@@ -174,7 +178,8 @@ pub(crate) const NETSMART_ROUTES: &[Route] = &[
     route(Method::GET, "/OperationDefinition/{id}", Operation::OperationDefinition),
 ];
 
-/// 1upHealth's single-tenant environment (ONEUP-S01, ONEUP-S02, ONEUP-S11, ONEUP-S17). Nothing is deleted (C-04).
+/// Routes of 1upHealth's single-tenant environment (ONEUP-S01, ONEUP-S02, ONEUP-S11, ONEUP-S17). It has no DELETE
+/// (C-04).
 pub(crate) const ONEUP_STE_ROUTES: &[Route] = &[
     route(Method::GET, "/$export", Operation::SystemExport),
     route(Method::GET, "/Group/{id}/$export", Operation::GroupExport),
@@ -187,8 +192,8 @@ pub(crate) const ONEUP_STE_ROUTES: &[Route] = &[
     route(Method::GET, "/OperationDefinition/{id}", Operation::OperationDefinition),
 ];
 
-/// 1upHealth's multi-tenant environment (ONEUP-M02, ONEUP-M05, ONEUP-M06, ONEUP-M16, ONEUP-M18): `$export` without a Group
-/// is that of all patients.
+/// Routes of 1upHealth's multi-tenant environment (ONEUP-M02, ONEUP-M05, ONEUP-M06, ONEUP-M16, ONEUP-M18): `$export`
+/// without a Group exports all patients.
 pub(crate) const ONEUP_MTE_ROUTES: &[Route] = &[
     route(Method::GET, "/$export", Operation::PatientExport),
     route(Method::GET, "/Group/{id}/$export", Operation::GroupExport),
@@ -202,7 +207,7 @@ pub(crate) const ONEUP_MTE_ROUTES: &[Route] = &[
     route(Method::GET, "/{id}", Operation::TypeExport),
 ];
 
-/// The routes of a table that are switched on.
+/// The routes of a table whose operations are switched on.
 pub(crate) fn routes_on<'a>(table: &'a [Route], enabled: &Enabled) -> impl Iterator<Item = &'a Route> {
     table.iter().filter(move |route| enabled.has(route.operation))
 }
@@ -237,7 +242,7 @@ mod tests {
         (status, String::from_utf8(to_bytes(response.into_body(), 1000).await.unwrap().to_vec()).unwrap())
     }
 
-    /// KICK-04: GET, at all three levels; a router takes the table as it stands.
+    /// KICK-04: GET at all three levels; axum accepts the tables unchanged.
     #[tokio::test]
     async fn a_router_takes_the_table() {
         let mut router = router(&ALL);
@@ -269,7 +274,8 @@ mod tests {
         assert_eq!(ask(&mut router, "PATCH", "/fhir/Group/a").await.0, StatusCode::METHOD_NOT_ALLOWED);
     }
 
-    /// CAP-01: what is off is not routed; jobs and files of a level that was switched off are still there.
+    /// CAP-01: an operation that is off has no route; jobs and files of a level that was switched off are still
+    /// served.
     #[tokio::test]
     async fn what_is_off_is_not_there() {
         let mut router = router(&Enabled {

@@ -1,4 +1,6 @@
-//! A service from its configuration: opens what it needs, listens, answers until it is told to stop.
+//! Runs the service of a configuration: opens stores, jobs and Groups, listens, answers, and stops.
+//!
+//! Requests are handled by `router`; connections are accepted by `connection`.
 
 use crate::group::registry::GroupRegistry;
 use crate::job::api::{EngineOptions, JobLimits};
@@ -29,21 +31,22 @@ use std::time::Duration;
 use axum::middleware::map_request;
 use tokio::net::TcpListener;
 
-/// Longest time that the first indexing is waited for at a stretch.
+/// Longest single wait for the first indexing; the wait is repeated until the index is complete.
 const INDEX_WAIT: Duration = Duration::from_secs(3600);
 
-/// A service that answers.
+/// Addresses of a service that accepts requests.
 pub(crate) struct ServeInfo {
-    /// The address that it listens on.
+    /// The bound address and port.
     pub listen: SocketAddr,
     /// Whether it speaks TLS there.
     pub tls: bool,
-    /// Where its mounts are.
+    /// Absolute URLs of the mounts.
     pub bases: Vec<String>,
 }
 
-/// Serves the tenants' stores, which are given in their order, until `stop` comes: then downloads in flight may end, and jobs
-/// are parked. `begun` is told once it answers.
+/// Serves the stores of the tenants, given in the order of [`Config::all_tenants`], until `stop` resolves. Then
+/// downloads in flight may end within the drain time, and jobs are parked. `begun` is called once the service
+/// listens.
 ///
 /// # Errors
 /// A sentence that says what cannot be opened, and what to do.
@@ -53,6 +56,7 @@ pub(crate) async fn serve(
     begun: impl FnOnce(&ServeInfo),
     stop: impl Future<Output = ()>,
 ) -> Result<(), String> {
+    // 1. Certificate, proxies and listening socket.
     let certificate = match config.tls.is_on() {
         true => Some(Certificate::load(config.tls.clone())?),
         false => None,
@@ -64,43 +68,48 @@ pub(crate) async fn serve(
     })?;
     let listen = listener.local_addr().map_err(|error| error.to_string())?;
     let public_url = config.public_url(listen);
+    // 2. Tenants and mounts.
     let tenants = config.all_tenants().into_iter().zip(stores);
     let tenants: Result<Vec<Tenant>, String> = tenants.map(|(of, store)| open_tenant(&config, of, store)).collect();
     let (tenants, mounts) = (Arc::new(tenants?), Mount::all(&config, &public_url));
+    // 3. Clients, whose rights are checked against the Groups of the tenants.
     let check = |of: WriterCheck| {
         let (tenants, mounts) = (tenants.clone(), mounts.clone());
         move |clients: &[ClientConfig]| check_writers(of, &tenants, &mounts, clients)
     };
-    let (first, clients) = (check(WriterCheck::Start), config.clients.clone());
-    let problems = tokio::task::spawn_blocking(move || first(&clients)).await.map_err(|error| error.to_string())?;
+    let (check_at_start, clients) = (check(WriterCheck::Start), config.clients.clone());
+    let problems =
+        tokio::task::spawn_blocking(move || check_at_start(&clients)).await.map_err(|error| error.to_string())?;
     if !problems.is_empty() {
         return Err(problems.join("\n"));
     }
     let provider = Provider::open(&config, listen, Arc::new(check(WriterCheck::Reload)))?;
     let connections = connection_limits(&config);
-    let lets_in_anybody = !provider.authenticator.requires_access_token();
+    let is_anonymous = !provider.authenticator.requires_access_token();
     let app = Arc::new(App {
         tenants,
         mounts,
         polls: PollLimiter::new(config.limits.polls_per_second, config.limits.polls_burst),
-        hosts: Arc::new(lets_in_anybody.then(|| AllowedHosts::new(&public_url, &config.hosts))),
+        hosts: Arc::new(is_anonymous.then(|| AllowedHosts::new(&public_url, &config.hosts))),
         authenticator: provider.authenticator,
         config,
     });
-    for i in 0..app.tenants.len() {
+    // 4. The first indexing of each tenant, on a thread of its own.
+    for tenant_index in 0..app.tenants.len() {
         let indexing = app.clone();
         std::thread::spawn(move || {
-            let tenant = &indexing.tenants[i];
+            let tenant = &indexing.tenants[tenant_index];
             while !tenant.engine.index_and_wait(INDEX_WAIT) {}
             tenant.ready.store(true, Relaxed);
         });
     }
     let renewal = certificate
-        .map(|certificate| file_watch::watch_files(app.config.tls.paths(), move || watch_certificate(&certificate)));
+        .map(|certificate| file_watch::watch_files(app.config.tls.paths(), move || reload_certificate(&certificate)));
+    // 5. Answers until `stop`, then parks the jobs.
     begun(&ServeInfo { listen, tls: tls.is_some(), bases: app.mounts.iter().map(|mount| mount.url.clone()).collect() });
-    let marked =
+    let service =
         router(app.clone()).layer(map_request(move |request| std::future::ready(proxies.mark_origin(request))));
-    let drained = connection::serve(listener, tls, marked, connections, stop).await;
+    let drained = connection::serve(listener, tls, service, connections, stop).await;
     if drained.cut > 0 {
         tracing::warn!(cut = drained.cut, "connections were cut: their answers took longer than the drain");
     }
@@ -109,17 +118,20 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-/// Opens what belongs to a tenant.
-fn open_tenant(config: &Config, of: TenantConfig, store: Store) -> Result<Tenant, String> {
-    let sync = if of.data.sync { FileSync::Yes } else { FileSync::No };
+/// Opens the job engine and the Group registry of a tenant.
+///
+/// # Errors
+/// A sentence on the directory or file that cannot be opened.
+fn open_tenant(config: &Config, tenant: TenantConfig, store: Store) -> Result<Tenant, String> {
+    let sync = if tenant.data.sync { FileSync::Yes } else { FileSync::No };
     let threads = match config.jobs.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
     let options = EngineOptions {
         store,
-        records: of.data.records(),
-        files: of.data.path.join("files"),
+        records: tenant.data.records(),
+        files: tenant.data.path.join("files"),
         threads,
         limits: JobLimits {
             active_per_client: config.jobs.active_per_client,
@@ -135,17 +147,19 @@ fn open_tenant(config: &Config, of: TenantConfig, store: Store) -> Result<Tenant
         words: &HTTP_WORDS,
     };
     let engine = JobEngine::open(options).map_err(|error| error.to_string())?;
-    let groups = GroupRegistry::open(&of.data.path.join("groups"), sync).map_err(|error| error.to_string())?;
-    Ok(Tenant { name: of.name, engine, groups, ready: AtomicBool::new(false) })
+    let groups = GroupRegistry::open(&tenant.data.path.join("groups"), sync).map_err(|error| error.to_string())?;
+    Ok(Tenant { name: tenant.name, engine, groups, ready: AtomicBool::new(false) })
 }
 
-fn watch_certificate(certificate: &Certificate) {
+/// Loads a changed certificate for new connections; one that cannot be used leaves the old one in force.
+fn reload_certificate(certificate: &Certificate) {
     match certificate.reload() {
         Ok(()) => tracing::info!("new connections get the certificate as it is in the file now"),
         Err(error) => tracing::error!(error, "the certificate stays as it was"),
     }
 }
 
+/// The connection limits of a configuration.
 fn connection_limits(config: &Config) -> ConnectionLimits {
     let limits = &config.limits;
     ConnectionLimits {
@@ -169,7 +183,7 @@ mod tests {
     use super::*;
     use crate::index::test_lines::append;
 
-    /// The answer to a GET as it stands.
+    /// The raw answer to a GET.
     fn get(address: SocketAddr, path: &str) -> String {
         let mut client = TcpStream::connect(address).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -180,7 +194,7 @@ mod tests {
         answer
     }
 
-    /// Polls are answered while every thread that may wait is waiting, as kick-offs do for the disk and the index.
+    /// Polls are answered while every blocking thread is occupied, as kick-offs that wait for the index do.
     #[test]
     fn polls_need_no_thread_that_waits() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! State that every handler shares: tenants, mounts, authentication.
+//! State that all handlers share: configuration, tenants, mounts, authentication, rate limits.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,47 +12,47 @@ use crate::server::hosts::AllowedHosts;
 use crate::server::mount::Mount;
 use crate::server::rate_limit::PollLimiter;
 
-/// A store, and all that the service keeps for it. Nothing of one tenant is ever seen by another (ONEUP-M01).
+/// A store with its jobs and Groups. No request reaches the data of two tenants (ONEUP-M01).
 pub(crate) struct Tenant {
-    /// Its name.
+    /// Name of the tenant in the configuration; `default` for the one outside `[[tenants]]`.
     pub name: String,
-    /// The job engine.
+    /// The job engine over the tenant's store.
     pub engine: JobEngine,
-    /// The Groups that clients made.
+    /// Groups that clients created through the service.
     pub groups: GroupRegistry,
-    /// Whether the index has been brought up to date once.
+    /// Whether the index has been brought up to date once since the start.
     pub ready: AtomicBool,
 }
 
-/// What every handler shares.
+/// The shared state of the service; one per process.
 pub(crate) struct App {
-    /// The configuration in force.
+    /// The configuration at the start. Clients that are reloaded later are in `authenticator`.
     pub config: Config,
-    /// The tenants.
+    /// All tenants, in the order of the configuration; mounts refer to them by position.
     pub tenants: Arc<Vec<Tenant>>,
-    /// Who asks.
+    /// Authenticates requests and knows the rights of clients.
     pub authenticator: Arc<dyn Authenticator>,
-    /// The hosts that it answers under; any where it is asked who sends a request.
+    /// The hosts that a request may name; `None` if requests are authenticated, where any host may be named.
     pub hosts: Arc<Option<AllowedHosts>>,
-    /// The mounts.
+    /// The enabled mounts, once per tenant they serve; the router refers to them by position.
     pub mounts: Vec<Mount>,
-    /// How often is asked.
+    /// Rate limit of status polls.
     pub polls: PollLimiter,
 }
 
 impl App {
-    /// The tenant of a mount.
+    /// The tenant whose store a mount exports.
     pub(crate) fn tenant(&self, mount: &Mount) -> &Tenant {
         &self.tenants[mount.tenant]
     }
 
-    /// What a mount takes.
+    /// The tenant and the kinds of credentials that authentication on a mount goes by.
     pub(crate) fn mount_auth<'a>(&'a self, mount: &'a Mount) -> MountAuth<'a> {
-        let takes = |method| mount.settings.authorization.contains(&method);
+        let is_accepted = |method| mount.settings.authorization.contains(&method);
         MountAuth {
             tenant: &self.tenant(mount).name,
-            bearer: takes(Authorization::Bearer),
-            client_headers: takes(Authorization::ClientHeaders),
+            bearer: is_accepted(Authorization::Bearer),
+            client_headers: is_accepted(Authorization::ClientHeaders),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! TLS: certificate and key from two PEM files, which may be replaced while the server runs.
 //!
-//! TLS 1.2 and 1.3 (CORE-01), HTTP/2 and HTTP/1.1 by ALPN (CORE-09), no client certificates. The cryptography is *ring*'s,
-//! whatever other providers are linked in. A handshake takes the certificate in force; a connection keeps what it began
-//! with. What cannot be used is never taken: at the start it is an error, later the old certificate stays.
+//! TLS 1.2 and 1.3 (CORE-01), HTTP/2 and HTTP/1.1 by ALPN (CORE-09), no client certificates. The cryptography is
+//! *ring*'s, whatever other providers are linked in. A handshake uses the certificate in force; established
+//! connections are not affected by a reload. Files that cannot be used are an error at the start; later the old
+//! certificate stays in force.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -20,23 +21,23 @@ use tokio_rustls::TlsAcceptor;
 use crate::limits::TLS_FILE_BYTES_MAX;
 use crate::sys::regular_file::read_regular;
 
-/// `[tls]`: the two files, or neither.
+/// `[tls]`: the files of certificate and key; both or neither are configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct TlsFiles {
-    /// The server's certificate, and those between it and the root, in PEM.
+    /// PEM file of the server's certificate and the intermediate ones up to the root.
     pub certificate: PathBuf,
-    /// Its private key, in PEM: PKCS #8, PKCS #1 or SEC 1.
+    /// PEM file of the private key: PKCS #8, PKCS #1 or SEC 1.
     pub key: PathBuf,
 }
 
 impl TlsFiles {
-    /// Whether TLS is on.
+    /// Whether TLS is on: a certificate is configured.
     pub(crate) fn is_on(&self) -> bool {
         !self.certificate.as_os_str().is_empty()
     }
 
-    /// What is wrong when one is given without the other.
+    /// The problem if only one of the files is configured; `None` otherwise.
     pub(crate) fn tls_problem(&self) -> Option<String> {
         let (given, missing) = match (self.is_on(), !self.key.as_os_str().is_empty()) {
             (true, false) => ("certificate", "key"),
@@ -46,13 +47,13 @@ impl TlsFiles {
         Some(format!("tls.{given} is given, but not tls.{missing}: TLS needs both, plain HTTP neither"))
     }
 
-    /// Both.
+    /// Paths of certificate and key, to be watched.
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
         vec![self.certificate.clone(), self.key.clone()]
     }
 }
 
-/// The certificate in force.
+/// The certificate in force, with the files that it is reloaded from.
 #[derive(Debug)]
 pub(crate) struct Certificate {
     files: TlsFiles,
@@ -60,29 +61,29 @@ pub(crate) struct Certificate {
 }
 
 impl Certificate {
-    /// Loads it.
+    /// Loads certificate and key.
     ///
     /// # Errors
-    /// A sentence with the file and what is wrong with it.
+    /// A sentence with the file and its problem.
     pub(crate) fn load(files: TlsFiles) -> Result<Arc<Certificate>, String> {
-        let current = RwLock::new(Arc::new(read(&files)?));
+        let current = RwLock::new(Arc::new(read_certified_key(&files)?));
         Ok(Arc::new(Certificate { files, current }))
     }
 
-    /// Loads it again, for handshakes from now on.
+    /// Loads the files again, for later handshakes.
     ///
     /// # Errors
-    /// As [`Certificate::load`]; then all stays as it is.
+    /// As [`Certificate::load`]; the old certificate stays in force.
     pub(crate) fn reload(&self) -> Result<(), String> {
-        let new = Arc::new(read(&self.files)?);
+        let new = Arc::new(read_certified_key(&self.files)?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(())
     }
 
-    /// What shakes hands with this certificate.
+    /// The acceptor of TLS connections, which uses the certificate in force.
     ///
     /// # Errors
-    /// A sentence, when the cryptography is not as it must be.
+    /// A sentence, if the cryptography provider lacks a TLS version.
     pub(crate) fn acceptor(self: &Arc<Certificate>) -> Result<TlsAcceptor, String> {
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])
@@ -99,7 +100,11 @@ impl ResolvesServerCert for Certificate {
     }
 }
 
-fn read(files: &TlsFiles) -> Result<CertifiedKey, String> {
+/// Reads and matches certificate and key.
+///
+/// # Errors
+/// A sentence with the file and its problem.
+fn read_certified_key(files: &TlsFiles) -> Result<CertifiedKey, String> {
     let wrong = |name: &str, path: &Path, why: String| format!("tls.{name} {}: {why}", path.display());
     let in_certificate = |why| wrong("certificate", &files.certificate, why);
     let in_key = |why| wrong("key", &files.key, why);
@@ -123,7 +128,7 @@ fn read(files: &TlsFiles) -> Result<CertifiedKey, String> {
     })
 }
 
-/// All of a file that is small.
+/// The content of a PEM file, which must be a regular file of bounded size.
 fn text(path: &Path) -> Result<Vec<u8>, String> {
     read_regular(path, TLS_FILE_BYTES_MAX).map_err(|error| format!("cannot be read: {error}"))
 }
@@ -136,7 +141,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A new certificate of its own, for this machine, in `certificate.pem` and `key.pem` of a directory.
+    /// Writes a new self-signed certificate for this machine to `certificate.pem` and `key.pem` of a directory.
     pub(crate) fn make(directory: &Path) -> (TlsFiles, CertificateDer<'static>) {
         let Made { cert, signing_key } = generate_simple_self_signed(["localhost".into(), "127.0.0.1".into()]).unwrap();
         let files = TlsFiles { certificate: directory.join("certificate.pem"), key: directory.join("key.pem") };
@@ -160,7 +165,7 @@ pub(crate) mod tests {
         TlsConnector::from(Arc::new(config))
     }
 
-    /// Each way in which the files cannot be used is told with the file, and leaves what was loaded before.
+    /// Each problem of the files is reported with the file, and leaves the loaded certificate in force.
     #[test]
     fn what_cannot_be_used_is_refused() {
         let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

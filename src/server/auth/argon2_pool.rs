@@ -1,11 +1,11 @@
-//! Argon2id hashes of earlier versions, and the few threads that check secrets against them.
+//! Argon2id hashes of earlier versions, and a bounded pool of threads that check secrets against them.
 //!
-//! A check costs tens of milliseconds of a processor and some 19 MiB, and anybody may ask for one. So it has threads of
-//! its own, each with one block of memory that is used again, a queue of bounded length, and no way to hold up anything
-//! else: beyond the queue the caller hears [`PoolBusy`] at once. A check whose client has gone away while it waited is
-//! dropped. Secrets that were right are remembered, so that only the first request with one costs that much.
+//! A check costs tens of milliseconds of processor time and about 19 MiB of memory, and any client may cause one.
+//! Therefore it runs on threads of its own, each with one reused block of memory, behind a queue of bounded length;
+//! if the queue is full the caller gets [`PoolBusy`] at once. A check whose client closes its connection while it
+//! waits is dropped. Secrets that were right are remembered, so that only the first request with one is slow.
 //!
-//! No new hash is made here.
+//! No new hash is made here. The locks of the queue and of the remembered secrets are never held at the same time.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -23,9 +23,9 @@ use crate::limits::{
 use crate::server::auth::secret_hash::SecretHash;
 use crate::server::connection::request_tracker::Peer;
 
-/// An argon2id hash, read and found to be of bounded cost. `Debug` does not show it.
+/// An argon2id hash of bounded cost. `Debug` does not show it.
 pub(crate) struct Argon2Hash {
-    /// As the configuration has it.
+    /// The hash in the PHC string format, as configured.
     text: String,
     argon2: Argon2<'static>,
     salt: Vec<u8>,
@@ -33,10 +33,11 @@ pub(crate) struct Argon2Hash {
 }
 
 impl Argon2Hash {
-    /// Reads the PHC string format.
+    /// Reads an argon2id hash in the PHC string format.
     ///
     /// # Errors
-    /// The rest of a sentence that begins with its name. The text is not repeated.
+    /// The predicate of a sentence whose subject is the key, if the text is no such hash or its cost exceeds the
+    /// limits. The text is not repeated.
     pub(crate) fn parse(text: &str) -> Result<Argon2Hash, String> {
         let made = "make one with outpour credential";
         let parsed = PasswordHash::new(text).ok().filter(|parsed| parsed.algorithm.as_str() == "argon2id");
@@ -48,8 +49,8 @@ impl Argon2Hash {
             return Err(format!("is no argon2id hash in the PHC string format; {made}"));
         };
         let known_version = parsed.version.is_none_or(|version| version == 19);
-        let within = params.m_cost() <= ARGON2_KIB_MAX && params.t_cost() <= ARGON2_PASSES_MAX;
-        if !known_version || !within || params.p_cost() > ARGON2_LANES_MAX {
+        let is_affordable = params.m_cost() <= ARGON2_KIB_MAX && params.t_cost() <= ARGON2_PASSES_MAX;
+        if !known_version || !is_affordable || params.p_cost() > ARGON2_LANES_MAX {
             return Err(format!(
                 "costs more than m={ARGON2_KIB_MAX}, t={ARGON2_PASSES_MAX}, p={ARGON2_LANES_MAX}, or is of another \
                  version than 19; {made}"
@@ -63,12 +64,12 @@ impl Argon2Hash {
         })
     }
 
-    /// Whether a secret is the one that was hashed; none when there is no memory to find out. Compares in constant time.
-    /// The memory is made larger where it does not suffice.
+    /// Whether the hash is of `secret`, compared in constant time; `None` if there is no memory for the check.
+    /// `memory` is enlarged if it is too small.
     fn is_of(&self, secret: &str, memory: &mut Vec<Block>) -> Option<bool> {
         let blocks = self.argon2.params().block_count();
         if memory.len() < blocks {
-            // The old memory goes first, so that there are never two of them.
+            // The old memory is freed first, so that the two are never held together.
             *memory = Vec::new();
             memory.try_reserve_exact(blocks).ok()?;
             memory.resize(blocks, Block::new());
@@ -85,33 +86,37 @@ impl std::fmt::Debug for Argon2Hash {
     }
 }
 
-/// There is no room for another check, or its client went away while it waited: the client may ask again.
+/// The queue is full, or the client closed its connection while its check waited. A later attempt may succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PoolBusy;
 
-/// Checks secrets against argon2id hashes. Its threads begin with the first check and end when this is dropped.
+/// The pool of checking threads. They start with the first checks and end when the pool is dropped.
 pub(crate) struct Argon2Pool {
-    /// Random, of this process alone.
+    /// Key of `proven`: random, of this process alone.
     key: [u8; 32],
-    /// Digests of secrets that were right, with the hashes that they were right for.
+    /// Digests of secrets that were right, together with their hashes.
     proven: Mutex<HashSet<[u8; 32]>>,
+    /// Largest number of threads.
     threads_max: usize,
     queue: Arc<SharedQueue>,
 }
 
+/// The queue of checks, shared by the pool and its threads.
 #[derive(Default)]
 struct SharedQueue {
     queue: Mutex<CheckQueue>,
     changed: Condvar,
 }
 
+/// Waiting checks and the state of the threads.
 #[derive(Default)]
 struct CheckQueue {
     waiting: VecDeque<SecretCheck>,
     /// Threads that have been started.
     threads: usize,
-    /// Those of them that are at a check.
+    /// Threads that run a check.
     busy: usize,
+    /// Whether the pool has been dropped, so that the threads end.
     is_over: bool,
 }
 
@@ -120,24 +125,25 @@ struct SecretCheck {
     hash: Arc<Argon2Hash>,
     secret: String,
     answer: oneshot::Sender<bool>,
-    /// Who waits for the answer, where a thread was not free for it at once.
-    waits: Option<Peer>,
+    /// The client, if no thread was free for the check at once; else `None`.
+    waiting_peer: Option<Peer>,
 }
 
 impl SecretCheck {
-    /// Whether nobody waits for the answer any more. A client that has closed its side of the connection may still
-    /// listen; it is told to ask again, unless its check did not have to wait.
+    /// Whether the check need not run: its request was dropped, or its client closed its side of the connection while
+    /// the check had to wait. Such a client may still read, and is answered to try again.
     fn is_abandoned(&self) -> bool {
-        self.answer.is_closed() || self.waits.as_ref().is_some_and(Peer::has_closed)
+        self.answer.is_closed() || self.waiting_peer.as_ref().is_some_and(Peer::has_closed)
     }
 }
 
 impl SharedQueue {
+    /// Locks the queue of checks.
     fn lock(&self) -> MutexGuard<'_, CheckQueue> {
         self.queue.lock().expect("no panic under it")
     }
 
-    /// The next check, in the order in which they came; waits for one. None when it is all over.
+    /// Takes the oldest check that is not abandoned; blocks until there is one. `None` once the pool is dropped.
     fn next(&self) -> Option<SecretCheck> {
         let mut queue = self.lock();
         loop {
@@ -145,7 +151,7 @@ impl SharedQueue {
                 return None;
             }
             match queue.waiting.pop_front() {
-                // Dropping it tells its client, if that still listens.
+                // Dropping its sender answers the request with `PoolBusy`.
                 Some(check) if check.is_abandoned() => drop(check),
                 Some(check) => {
                     queue.busy += 1;
@@ -156,13 +162,13 @@ impl SharedQueue {
         }
     }
 
-    /// What a thread does until it is all over.
+    /// Runs checks until the pool is dropped; the body of each thread.
     fn run_thread(&self) {
         let mut memory = Vec::new();
         while let Some(check) = self.next() {
             let is_right = check.hash.is_of(&check.secret, &mut memory);
             self.lock().busy -= 1;
-            // Without memory the check is dropped, as one that finds no room in the queue.
+            // Without memory the check is dropped, and its request answered as if the queue were full.
             if let Some(is_right) = is_right {
                 check.answer.send(is_right).ok();
             }
@@ -171,19 +177,21 @@ impl SharedQueue {
 }
 
 impl Argon2Pool {
-    /// Remembers nothing yet. `key` is random and of this process alone.
+    /// A pool that remembers no secret yet. `key` is random and of this process alone.
     pub(crate) fn new(key: [u8; 32]) -> Argon2Pool {
         Argon2Pool::with_threads(key, ARGON2_THREADS)
     }
 
+    /// A pool of at most `threads_max` threads.
     fn with_threads(key: [u8; 32], threads_max: usize) -> Argon2Pool {
         Argon2Pool { key, proven: Mutex::default(), threads_max, queue: Arc::default() }
     }
 
-    /// Whether a secret is the one that was hashed. Told at once if it was right before.
+    /// Whether `hash` is of `secret`; immediate for a secret that was right before. `peer` is the client that waits.
     ///
     /// # Errors
-    /// When too many checks wait, or this one's client closes its side of the connection while it waits.
+    /// If too many checks wait, no memory or thread is available, or the client closes its side of the connection
+    /// while its check waits.
     pub(crate) async fn is_right(
         &self,
         hash: &Arc<Argon2Hash>,
@@ -191,14 +199,14 @@ impl Argon2Pool {
         peer: Option<&Peer>,
     ) -> Result<bool, PoolBusy> {
         let digest = self.digest(hash, secret);
-        if self.remember_proven().contains(&digest) {
+        if self.lock_proven().contains(&digest) {
             return Ok(true);
         }
-        let is_right = self.wait(hash, secret, peer)?.await.map_err(|_| PoolBusy)?;
+        let is_right = self.enqueue(hash, secret, peer)?.await.map_err(|_| PoolBusy)?;
         if is_right {
-            let mut proven = self.remember_proven();
+            let mut proven = self.lock_proven();
             if proven.len() >= PROVEN_SECRETS_MAX {
-                // They prove themselves again.
+                // Forgotten secrets are checked again at their next use.
                 proven.clear();
             }
             proven.insert(digest);
@@ -206,8 +214,8 @@ impl Argon2Pool {
         Ok(is_right)
     }
 
-    /// Stands for a secret and the hash that it was right for: another hash in the configuration needs another proof.
-    /// The digest never leaves, and its key is not known outside, so that looking it up tells nothing by its time.
+    /// Keyed digest of a secret and its hash: a changed hash needs a new check. The key is secret, so that the time
+    /// of a look-up discloses nothing.
     fn digest(&self, hash: &Argon2Hash, secret: &str) -> [u8; 32] {
         let mut digest = Sha256::new();
         digest.update(self.key);
@@ -217,12 +225,16 @@ impl Argon2Pool {
         digest.finalize().into()
     }
 
-    fn remember_proven(&self) -> MutexGuard<'_, HashSet<[u8; 32]>> {
+    /// Locks the digests of secrets that were right.
+    fn lock_proven(&self) -> MutexGuard<'_, HashSet<[u8; 32]>> {
         self.proven.lock().expect("no panic under it")
     }
 
-    /// Puts a check into the queue.
-    fn wait(
+    /// Queues a check, and starts threads up to the maximum.
+    ///
+    /// # Errors
+    /// If the queue is full, or no thread runs and none can be started.
+    fn enqueue(
         &self,
         hash: &Arc<Argon2Hash>,
         secret: &str,
@@ -249,12 +261,12 @@ impl Argon2Pool {
             }
         }
         let is_free = queue.waiting.len() + queue.busy < queue.threads;
-        let waits = peer.filter(|_| !is_free).cloned();
-        if let Some(peer) = &waits {
+        let waiting_peer = peer.filter(|_| !is_free).cloned();
+        if let Some(peer) = &waiting_peer {
             peer.watch();
         }
         let (answer, answered) = oneshot::channel();
-        queue.waiting.push_back(SecretCheck { hash: hash.clone(), secret: secret.to_string(), answer, waits });
+        queue.waiting.push_back(SecretCheck { hash: hash.clone(), secret: secret.to_string(), answer, waiting_peer });
         drop(queue);
         self.queue.changed.notify_one();
         Ok(answered)
@@ -277,7 +289,7 @@ impl std::fmt::Debug for Argon2Pool {
     }
 }
 
-/// A hash as earlier versions made it.
+/// A hash in the form of earlier versions, with the default cost.
 #[cfg(test)]
 pub(crate) fn hash_as_before(secret: &str, salt: &[u8; 16]) -> SecretHash {
     use argon2::password_hash::CustomizedPasswordHasher;
@@ -301,7 +313,7 @@ mod tests {
         right_with(1)
     }
 
-    /// The outcome, if it is there without waiting.
+    /// The result of a future that is ready at its first poll; `None` if it is not.
     fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
         match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(outcome) => Some(outcome),
@@ -309,8 +321,8 @@ mod tests {
         }
     }
 
-    /// AUTH-28: what is right is told from what is wrong, the second time at once; for another hash of the same secret it
-    /// must be proven again.
+    /// AUTH-28: right and wrong secrets are distinguished, a right one at once the second time; another hash of the
+    /// same secret is checked again.
     #[tokio::test]
     async fn right_secrets_are_remembered() {
         let pool = Argon2Pool::new([1; 32]);
@@ -327,17 +339,17 @@ mod tests {
         assert!(format!("{pool:?} {first:?}").len() < 40, "nothing of it is shown");
     }
 
-    /// CORE-08: the queue is bounded; what nobody waits for any more makes room.
+    /// CORE-08: the queue is bounded; abandoned checks make room.
     #[test]
     fn the_queue_is_bounded() {
         let pool = Argon2Pool::with_threads([1; 32], 0);
         let hash = right();
-        let mut waiting: Vec<_> = (0..ARGON2_QUEUE_MAX).map(|_| pool.wait(&hash, "wrong", None).unwrap()).collect();
-        assert_eq!(pool.wait(&hash, "right", None).err(), Some(PoolBusy));
+        let mut waiting: Vec<_> = (0..ARGON2_QUEUE_MAX).map(|_| pool.enqueue(&hash, "wrong", None).unwrap()).collect();
+        assert_eq!(pool.enqueue(&hash, "right", None).err(), Some(PoolBusy));
         assert_eq!(at_once(pool.is_right(&hash, "right", None)), Some(Err(PoolBusy)));
         drop(waiting.pop());
-        let kept = pool.wait(&hash, "right", None).unwrap();
-        assert_eq!(pool.wait(&hash, "right", None).err(), Some(PoolBusy));
+        let kept = pool.enqueue(&hash, "right", None).unwrap();
+        assert_eq!(pool.enqueue(&hash, "right", None).err(), Some(PoolBusy));
         drop(waiting);
         let shared = pool.queue.clone();
         let worker = std::thread::spawn(move || shared.run_thread());
@@ -346,17 +358,17 @@ mod tests {
         worker.join().unwrap();
     }
 
-    /// A client that goes away while its check waits takes it along; one whose check did not wait is answered.
+    /// A waiting check is dropped when its client closes; a check that did not wait is answered.
     #[test]
     fn checks_of_closed_connections_are_dropped() {
         let pool = Argon2Pool::with_threads([1; 32], 0);
         let hash = right();
         let (gone, stays) = (Peer::default(), Peer::default());
         let (dropped, kept) =
-            (pool.wait(&hash, "right", Some(&gone)).unwrap(), pool.wait(&hash, "right", Some(&stays)).unwrap());
+            (pool.enqueue(&hash, "right", Some(&gone)).unwrap(), pool.enqueue(&hash, "right", Some(&stays)).unwrap());
         gone.close();
         for _ in 2..ARGON2_QUEUE_MAX {
-            drop(pool.wait(&hash, "wrong", None).unwrap());
+            drop(pool.enqueue(&hash, "wrong", None).unwrap());
         }
         let shared = pool.queue.clone();
         let worker = std::thread::spawn(move || shared.run_thread());
@@ -366,11 +378,11 @@ mod tests {
         worker.join().unwrap();
 
         let pool = Argon2Pool::with_threads([1; 32], 1);
-        let answered = pool.wait(&hash, "right", Some(&gone)).unwrap();
+        let answered = pool.enqueue(&hash, "right", Some(&gone)).unwrap();
         assert_eq!(answered.blocking_recv(), Ok(true), "a thread was free for it");
     }
 
-    /// CORE-08: each thread has one block of memory, which is used again, whatever the hashes want.
+    /// CORE-08: each thread has one block of memory, which it reuses for every hash.
     #[test]
     fn memory_is_used_again() {
         let (small, larger) = (right(), right().text.replace("m=19456", "m=32768"));
@@ -385,12 +397,12 @@ mod tests {
         assert_eq!(small.is_of("right", &mut memory), Some(true), "what was there before does not matter");
     }
 
-    /// Threads end with the pool, and what waits is told.
+    /// Threads end with the pool, and waiting checks get an error.
     #[test]
     fn threads_end() {
         let pool = Argon2Pool::new([1; 32]);
         let hash = right();
-        let answers: Vec<_> = (0..8).map(|_| pool.wait(&hash, "wrong", None).unwrap()).collect();
+        let answers: Vec<_> = (0..8).map(|_| pool.enqueue(&hash, "wrong", None).unwrap()).collect();
         let shared = Arc::downgrade(&pool.queue);
         drop(pool);
         answers.into_iter().for_each(|answer| assert_ne!(answer.blocking_recv(), Ok(true)));
@@ -401,7 +413,7 @@ mod tests {
         assert!(ended);
     }
 
-    /// What costs too much, or is no such hash, is refused.
+    /// Hashes that cost too much, and other texts, are refused.
     #[test]
     fn hashes_are_checked() {
         let made = right().text.clone();

@@ -1,11 +1,10 @@
-//! Clients that the configuration names: who sends a request is told by bearer token or client headers, whose hashes
-//! stand there.
+//! Authentication of the clients in the configuration, by bearer token or client headers.
 //!
-//! An unknown id and a wrong secret get the same answer after the same time, so that nobody can find out ids by asking.
-//! With hashes of today that is one SHA-256 each. Where the configuration holds argon2id hashes of earlier versions for
-//! a way of authorization, whatever is wrong that way waits for one of these; what is right by SHA-256 never does. Each
-//! refusal leaves a line for the audit, which names a client or a token only
-//! if it is one of ours, and never a secret.
+//! An unknown id and a wrong secret get the same answer after the same time, so that ids cannot be found by trial.
+//! With SHA-256 hashes that is one hash each. If the configuration holds argon2id hashes of earlier versions for a
+//! kind of credential, every wrong credential of that kind waits for one argon2id check; a secret that is right by
+//! SHA-256 never does. Each refusal is logged to the audit target; the line names a client or token id only if it is
+//! configured, and never a secret.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -24,26 +23,29 @@ use crate::server::connection::request_tracker::Peer;
 use crate::server::error::{ApiError, OutcomeIssueType};
 use crate::server::ids::REQUEST_ID;
 
-/// Everybody who may ask, looked up by credential.
+/// The configured clients and their credentials.
 #[derive(Debug)]
 pub(crate) struct ClientTable {
     headers: HeaderNames,
     clients: Vec<Client>,
+    /// Bearer tokens by id.
     tokens: ClientCredentials,
+    /// Client headers by client id.
     secrets: ClientCredentials,
 }
 
-/// The credentials of one way, by their ids.
+/// The credentials of one kind, by id.
 #[derive(Debug, Default)]
 struct ClientCredentials {
     entries: HashMap<String, ClientEntry>,
-    /// The argon2id hashes among them.
+    /// All argon2id hashes among them.
     argon2: Vec<Arc<Argon2Hash>>,
-    /// Chooses one of these for an id that has none.
+    /// Random state that selects one of `argon2` for an id without such a hash.
     choice: RandomState,
 }
 
 impl ClientCredentials {
+    /// Adds the credential with this id.
     fn add(&mut self, id: &str, entry: ClientEntry) {
         if let StoredHash::Argon2(hash) = &entry.hash {
             self.argon2.push(hash.clone());
@@ -51,15 +53,16 @@ impl ClientCredentials {
         self.entries.insert(id.to_string(), entry);
     }
 
-    /// A hash that a credential with this id, which is not known or has another form of hash, is checked against for the
-    /// time that it takes. The same one each time, lest times that differ tell that there is nothing of its own; none
-    /// where no id has such a hash.
+    /// An argon2id hash for the check of an id that has none, only to take the same time. It is the same at each
+    /// request, since varying times would disclose that the id has no hash of its own. `None` if no id has an
+    /// argon2id hash.
     fn decoy_hash(&self, id: &str) -> Option<&Arc<Argon2Hash>> {
         let count = self.argon2.len().max(1);
         self.argon2.get(self.choice.hash_one(id) as usize % count)
     }
 }
 
+/// A configured client and its rights.
 #[derive(Debug)]
 struct Client {
     principal: Principal,
@@ -67,20 +70,23 @@ struct Client {
     rights: WritingRights,
 }
 
-/// What is known of a credential.
+/// The stored facts about one credential.
 #[derive(Debug)]
 struct ClientEntry {
+    /// Position of its client in the table.
     client: usize,
     hash: StoredHash,
+    /// When a token expires; `None` for never.
     expires: Option<Instant>,
+    /// The patient whose record alone a user's token opens; `None` for the client itself.
     patient: Option<String>,
 }
 
 impl ClientTable {
-    /// The clients of a configuration.
+    /// The table of the clients in a configuration.
     ///
     /// # Errors
-    /// Everything that is wrong with it, one sentence each.
+    /// Every problem of the configuration, one sentence each.
     pub(crate) fn new(auth: &AuthConfig, clients: &[ClientConfig]) -> Result<ClientTable, Vec<String>> {
         let problems = auth_problems(auth, clients);
         let Some(headers) = HeaderNames::new(auth).filter(|_| problems.is_empty()) else { return Err(problems) };
@@ -107,27 +113,29 @@ impl ClientTable {
         Ok(table)
     }
 
+    /// The clients that may access a tenant.
     fn of_tenant(&self, tenant: &str) -> impl Iterator<Item = &Client> {
         self.clients.iter().filter(move |client| client.tenants.iter().any(|of| of == tenant))
     }
 
-    /// How many credentials have a hash of earlier versions.
+    /// Number of credentials with a hash of earlier versions.
     pub(crate) fn argon2_count(&self) -> usize {
         self.tokens.argon2.len() + self.secrets.argon2.len()
     }
 
-    fn credentials(&self, way: CredentialKind) -> &ClientCredentials {
-        match way {
+    /// The credentials of a kind.
+    fn credentials(&self, kind: CredentialKind) -> &ClientCredentials {
+        match kind {
             CredentialKind::Bearer => &self.tokens,
             CredentialKind::ClientHeaders => &self.secrets,
         }
     }
 
-    /// Who stands behind a credential that was right.
+    /// The principal of a credential that was right: its client, or a user of it.
     fn principal(&self, entry: &ClientEntry) -> Principal {
         let mut principal = self.clients[entry.client].principal.clone();
         if let Some(patient) = &entry.patient {
-            // Users of one client never see each other's jobs. No client has such a name: it has a slash.
+            // A name of its own keeps the jobs of users apart; no client's name has a slash.
             principal.client = format!("{}/Patient/{patient}", principal.client);
             principal.patient = Some(patient.clone());
         }
@@ -135,6 +143,7 @@ impl ClientTable {
     }
 }
 
+/// The principal of a configured client, before it is narrowed to a user.
 fn principal(client: &ClientConfig) -> Principal {
     let types: Vec<ResourceType> = client.types.iter().filter_map(|name| ResourceType::parse(name)).collect();
     Principal {
@@ -147,14 +156,15 @@ fn principal(client: &ClientConfig) -> Principal {
     }
 }
 
-/// The provider of credentials from the configuration. The clients can be replaced at any time.
+/// The authenticator of configured clients. The clients can be replaced at any time.
 pub(crate) struct StaticClients {
     table: RwLock<Arc<ClientTable>>,
     argon2: Argon2Pool,
+    /// The current time, which expiry of tokens is compared with.
     clock: Box<dyn Fn() -> Instant + Send + Sync>,
 }
 
-/// Why somebody is not let in.
+/// Why a request is rejected; the variant name is in the audit log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RejectionReason {
     Missing,
@@ -169,7 +179,8 @@ enum RejectionReason {
 }
 
 impl StaticClients {
-    /// The provider for these clients. `key` is random; `clock` tells when tokens expire.
+    /// The authenticator of a table. `key` is random, of this process alone; expiry of tokens is compared with
+    /// `clock`.
     pub(crate) fn new(
         table: ClientTable,
         key: [u8; 32],
@@ -178,59 +189,66 @@ impl StaticClients {
         StaticClients { table: RwLock::new(Arc::new(table)), argon2: Argon2Pool::new(key), clock: Box::new(clock) }
     }
 
-    /// Takes these clients from the next request on. Jobs and files of a client that goes on under its name stay its own.
+    /// Puts another table in force, from the next request on. A client whose name stays keeps its jobs and files.
     pub(crate) fn replace(&self, table: ClientTable) {
         *self.table.write().expect("no panic under it") = Arc::new(table);
     }
 
+    /// The table in force.
     fn client_table(&self) -> Arc<ClientTable> {
         self.table.read().expect("no panic under it").clone()
     }
 
-    /// Finds the entry of a credential and checks it, in the same time whether or not there is one.
+    /// Finds the entry of a credential and checks its secret, in the same time for known and unknown ids.
+    ///
+    /// # Errors
+    /// The reason, with the entry if the id is configured.
     async fn check<'t>(
         &self,
         table: &'t ClientTable,
-        door: MountAuth<'_>,
-        given: Credentials<'_>,
+        mount: MountAuth<'_>,
+        sent: Credentials<'_>,
         peer: Option<&Peer>,
     ) -> Result<&'t ClientEntry, (RejectionReason, Option<&'t ClientEntry>)> {
-        let way = match given {
+        let kind = match sent {
             Credentials::Nothing => return Err((RejectionReason::Missing, None)),
             Credentials::Several => return Err((RejectionReason::Several, None)),
-            Credentials::Malformed(way) | Credentials::Credential { way, .. } => way,
+            Credentials::Malformed(kind) | Credentials::Credential { kind, .. } => kind,
         };
-        let taken = match way {
-            CredentialKind::Bearer => door.bearer,
-            CredentialKind::ClientHeaders => door.client_headers,
+        let is_accepted = match kind {
+            CredentialKind::Bearer => mount.bearer,
+            CredentialKind::ClientHeaders => mount.client_headers,
         };
-        if !taken {
-            return Err((RejectionReason::NotTaken(way), None));
+        if !is_accepted {
+            return Err((RejectionReason::NotTaken(kind), None));
         }
-        // Its sender can tell as well that it is none: there is no time to be kept.
-        let Credentials::Credential { id, secret, .. } = given else {
-            return Err((RejectionReason::Malformed(way), None));
+        // The form of a credential is no secret: no time needs to be equalised.
+        let Credentials::Credential { id, secret, .. } = sent else {
+            return Err((RejectionReason::Malformed(kind), None));
         };
-        let credentials = table.credentials(way);
+        let credentials = table.credentials(kind);
         let entry = credentials.entries.get(id);
         let is_right = match self.is_right(credentials, id, entry, secret, peer).await {
             Ok(is_right) => is_right,
             Err(PoolBusy) => return Err((RejectionReason::Busy, None)),
         };
-        let Some(entry) = entry else { return Err((RejectionReason::Unknown(way), None)) };
+        let Some(entry) = entry else { return Err((RejectionReason::Unknown(kind), None)) };
         if !is_right {
-            return Err((RejectionReason::WrongSecret(way), Some(entry)));
+            return Err((RejectionReason::WrongSecret(kind), Some(entry)));
         }
         if entry.expires.as_ref().is_some_and(|expires| *expires <= (self.clock)()) {
-            return Err((RejectionReason::Expired(way), Some(entry)));
+            return Err((RejectionReason::Expired(kind), Some(entry)));
         }
-        if !table.clients[entry.client].tenants.iter().any(|tenant| tenant == door.tenant) {
+        if !table.clients[entry.client].tenants.iter().any(|tenant| tenant == mount.tenant) {
             return Err((RejectionReason::OtherTenant, Some(entry)));
         }
         Ok(entry)
     }
 
-    /// Whether a secret is an entry's. Without an entry it is not, after the same work.
+    /// Whether `secret` is the entry's. Without an entry the result is false after the same work.
+    ///
+    /// # Errors
+    /// If the pool of argon2id checks is busy.
     async fn is_right(
         &self,
         credentials: &ClientCredentials,
@@ -248,7 +266,7 @@ impl StaticClients {
             return Ok(true);
         }
         let Some(hash) = argon2.or_else(|| credentials.decoy_hash(id)) else { return Ok(false) };
-        // Whatever a decoy says, the secret is not the entry's.
+        // A match with a decoy is no match with the entry.
         Ok(self.argon2.is_right(hash, secret, peer).await? && argon2.is_some())
     }
 }
@@ -256,25 +274,25 @@ impl StaticClients {
 impl Authenticator for StaticClients {
     fn authenticate<'a>(
         &'a self,
-        door: MountAuth<'a>,
+        mount: MountAuth<'a>,
         headers: &'a HeaderMap,
         peer: Option<&'a Peer>,
     ) -> Authentication<'a> {
         Box::pin(async move {
             let table = self.client_table();
-            let given = Credentials::of(headers, &table.headers);
-            let checked = self.check(&table, door, given, peer).await;
+            let credentials = Credentials::of(headers, &table.headers);
+            let checked = self.check(&table, mount, credentials, peer).await;
             checked.map(|entry| table.principal(entry)).map_err(|(reason, entry)| {
                 let client = entry.map(|entry| table.clients[entry.client].principal.log_name());
-                // An id that is not ours may be a secret that was put in the wrong place.
-                let credential = match given {
+                // An unknown id may be a secret in the wrong place: it is not logged.
+                let credential = match credentials {
                     Credentials::Credential { id, .. } if entry.is_some() => Some(id),
                     _ => None,
                 };
                 let request = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
-                let tenant = door.tenant;
+                let tenant = mount.tenant;
                 tracing::warn!(target: "outpour::audit", request, tenant, client, credential, ?reason, "refused");
-                refusal(reason, door)
+                refusal(reason, mount)
             })
         })
     }
@@ -299,14 +317,15 @@ impl Authenticator for StaticClients {
     }
 }
 
-/// The answer: 401 with what is taken here (AUTH-23, ONEUP-M09), 403 (ONEUP-M01), or 503 when it was not found out.
-fn refusal(reason: RejectionReason, door: MountAuth<'_>) -> ApiError {
-    let send = match (door.bearer, door.client_headers) {
+/// The answer to a rejected request: 401 with the accepted kinds of credentials (AUTH-23, ONEUP-M09), 403 for another
+/// tenant (ONEUP-M01), 503 if the check could not be made.
+fn refusal(reason: RejectionReason, mount: MountAuth<'_>) -> ApiError {
+    let send = match (mount.bearer, mount.client_headers) {
         (true, true) => "send Authorization: Bearer and a token, or the client headers",
         (true, false) => "send Authorization: Bearer and a token, which is the only way here",
         (false, _) => "send the client headers, which are the only way here",
     };
-    // What RFC 6750 calls it; none when no token was given (section 3.1).
+    // The error code of RFC 6750; none if no token was sent (section 3.1).
     let (code, text, error) = match reason {
         RejectionReason::Missing => (OutcomeIssueType::Login, format!("no credentials were sent: {send}"), None),
         RejectionReason::Several => {
@@ -343,11 +362,11 @@ fn refusal(reason: RejectionReason, door: MountAuth<'_>) -> ApiError {
             return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OutcomeIssueType::Throttled, text).retry_after(1);
         }
     };
-    let challenge = match (door.bearer, error) {
+    let challenge = match (mount.bearer, error) {
         (true, None) => HeaderValue::from_static("Bearer realm=\"outpour\""),
         (true, Some("invalid_token")) => HeaderValue::from_static("Bearer realm=\"outpour\", error=\"invalid_token\""),
         (true, Some(_)) => HeaderValue::from_static("Bearer realm=\"outpour\", error=\"invalid_request\""),
-        // RFC 9110 wants a challenge with every 401; client headers have no scheme of their own.
+        // RFC 9110 requires a challenge with every 401; client headers have no registered scheme.
         (false, _) => HeaderValue::from_static("ClientHeaders realm=\"outpour\""),
     };
     ApiError::new(StatusCode::UNAUTHORIZED, code, text).header(header::WWW_AUTHENTICATE, challenge)

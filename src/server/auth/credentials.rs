@@ -1,42 +1,42 @@
-//! The credentials in a request, as they were written. Whether they are right is not asked here.
+//! Credentials of a request, parsed from its headers. Whether they are right is checked in `clients`.
 //!
-//! Only headers are looked at, never the query (AUTH-27). What could be read in two ways is read in none.
+//! The query is never read (AUTH-27). A request whose headers allow two interpretations has no credential.
 
 use axum::http::{HeaderMap, HeaderName, header};
 
 use crate::limits::CREDENTIAL_BYTES_MAX;
 use crate::server::config::auth::AuthConfig;
 
-/// A way of authorization.
+/// A kind of credentials; the variant name is in the audit log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CredentialKind {
-    /// `Authorization: Bearer {id}.{secret}`
+    /// A bearer token: `Authorization: Bearer {id}.{secret}`.
     Bearer,
-    /// Client headers (ONEUP-S07).
+    /// Headers with id and secret of a client (ONEUP-S07).
     ClientHeaders,
 }
 
-/// What a request brings. Without `Debug`, lest a secret be shown.
+/// The credentials in the headers of a request. Not `Debug`, since that would show secrets.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Credentials<'a> {
-    /// Nothing.
+    /// No header with credentials.
     Nothing,
-    /// More than one credential: who sends it cannot be told for certain.
+    /// More than one credential, or a header of one twice: the sender is ambiguous.
     Several,
-    /// One that has not the form of a credential.
+    /// One credential that is not well-formed.
     Malformed(CredentialKind),
-    /// One.
+    /// One well-formed credential, not yet checked.
     Credential {
-        /// How it came.
-        way: CredentialKind,
-        /// Its public part.
+        /// The kind of the credential.
+        kind: CredentialKind,
+        /// Public part: token id or client id.
         id: &'a str,
-        /// Its secret part.
+        /// Secret part of the credential.
         secret: &'a str,
     },
 }
 
-/// Names of the client headers.
+/// Configured names of the client headers.
 #[derive(Clone, Debug)]
 pub(crate) struct HeaderNames {
     id: HeaderName,
@@ -45,7 +45,7 @@ pub(crate) struct HeaderNames {
 }
 
 impl HeaderNames {
-    /// As configured; none when one of them is no name of a header.
+    /// The configured names; `None` if one of them is no legal header name.
     pub(crate) fn new(auth: &AuthConfig) -> Option<HeaderNames> {
         let name = |name: &String| HeaderName::try_from(name).ok();
         Some(HeaderNames {
@@ -57,26 +57,26 @@ impl HeaderNames {
 }
 
 impl<'a> Credentials<'a> {
-    /// Reads the headers of a request.
+    /// Reads the credentials in the headers of a request.
     pub(crate) fn of(headers: &'a HeaderMap, names: &HeaderNames) -> Credentials<'a> {
-        let all = |name: &HeaderName| headers.get_all(name).iter().collect::<Vec<_>>();
-        let tokens = all(&header::AUTHORIZATION);
-        let (ids, secrets, users) = (all(&names.id), all(&names.secret), all(&names.user));
-        let by_client = !ids.is_empty() || !secrets.is_empty() || !users.is_empty();
-        let once = [&tokens, &ids, &secrets, &users].iter().all(|values| values.len() <= 1);
-        if !once || (by_client && !tokens.is_empty()) {
+        let values_of = |name: &HeaderName| headers.get_all(name).iter().collect::<Vec<_>>();
+        let tokens = values_of(&header::AUTHORIZATION);
+        let (ids, secrets, users) = (values_of(&names.id), values_of(&names.secret), values_of(&names.user));
+        let has_client_headers = !ids.is_empty() || !secrets.is_empty() || !users.is_empty();
+        let is_unambiguous = [&tokens, &ids, &secrets, &users].iter().all(|values| values.len() <= 1);
+        if !is_unambiguous || (has_client_headers && !tokens.is_empty()) {
             return Credentials::Several;
         }
         let text = |values: &[&'a axum::http::HeaderValue]| {
             let text = values.first()?.to_str().ok()?.trim();
             (1..=CREDENTIAL_BYTES_MAX).contains(&text.len()).then_some(text)
         };
-        if by_client {
-            // A client that speaks for one of its users would need the user's own token.
+        if has_client_headers {
+            // Client headers authenticate the client alone; a user needs a token.
             let for_itself = users.is_empty() || text(&users).is_some_and(|user| user.eq_ignore_ascii_case("client"));
             return match (text(&ids), text(&secrets)) {
                 (Some(id), Some(secret)) if for_itself => {
-                    Credentials::Credential { way: CredentialKind::ClientHeaders, id, secret }
+                    Credentials::Credential { kind: CredentialKind::ClientHeaders, id, secret }
                 }
                 _ => Credentials::Malformed(CredentialKind::ClientHeaders),
             };
@@ -86,11 +86,11 @@ impl<'a> Credentials<'a> {
         }
         let token = text(&tokens).and_then(|value| value.split_once(' ')).and_then(|(scheme, token)| {
             let (id, secret) = token.trim_start().split_once('.')?;
-            let plain = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic());
-            (scheme.eq_ignore_ascii_case("bearer") && plain(id) && plain(secret)).then_some((id, secret))
+            let is_plain = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic());
+            (scheme.eq_ignore_ascii_case("bearer") && is_plain(id) && is_plain(secret)).then_some((id, secret))
         });
         match token {
-            Some((id, secret)) => Credentials::Credential { way: CredentialKind::Bearer, id, secret },
+            Some((id, secret)) => Credentials::Credential { kind: CredentialKind::Bearer, id, secret },
             None => Credentials::Malformed(CredentialKind::Bearer),
         }
     }
@@ -100,7 +100,7 @@ impl<'a> Credentials<'a> {
 mod tests {
     use super::*;
 
-    /// What a request with these headers is read as.
+    /// The credentials of a request with these headers, as a text.
     fn read(given: &[(&str, &str)]) -> String {
         let mut headers = HeaderMap::new();
         for (name, value) in given {
@@ -110,12 +110,12 @@ mod tests {
         match Credentials::of(&headers, &HeaderNames::new(&AuthConfig::default()).unwrap()) {
             Credentials::Nothing => "nothing".into(),
             Credentials::Several => "several".into(),
-            Credentials::Malformed(way) => format!("malformed {way:?}"),
-            Credentials::Credential { way, id, secret } => format!("{way:?} {id} {secret}"),
+            Credentials::Malformed(kind) => format!("malformed {kind:?}"),
+            Credentials::Credential { kind, id, secret } => format!("{kind:?} {id} {secret}"),
         }
     }
 
-    /// AUTH-23, ONEUP-S07: each way by itself; what is ambiguous is not guessed at.
+    /// AUTH-23, ONEUP-S07: each kind by itself; ambiguous headers are no credential.
     #[test]
     fn credentials_are_read() {
         assert_eq!(read(&[("accept", "a")]), "nothing");

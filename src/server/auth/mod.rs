@@ -1,9 +1,9 @@
-//! Who asks: the seam between a request and what its sender may do. Providers of credentials stand behind
-//! [`Authenticator`]; what a [`Principal`] may see is enforced by the doors, the same on every mount (DIALECT-05).
+//! Authentication: the sender of a request and the sender's rights.
 //!
-//! `config` is who may ask, `clients` tells them by the credentials that `given` reads and `secret` checks (`argon2_pool`
-//! those of earlier versions), `provider` keeps them up to date, and `rights` is what each may do. No tokens are issued
-//! here.
+//! Providers of credentials implement [`Authenticator`]. The rights of a [`Principal`] are checked in `permissions`,
+//! the same on every mount (DIALECT-05). `credentials` parses headers, `clients` authenticates the configured
+//! clients, `secret` and `argon2_pool` check hashes, `provider` selects the authenticator and reloads its clients. No
+//! tokens are issued here.
 
 pub(crate) mod argon2_pool;
 pub(crate) mod clients;
@@ -23,59 +23,59 @@ use crate::fhir::resource_type::ResourceType;
 use crate::server::connection::request_tracker::Peer;
 use crate::server::error::ApiError;
 
-/// How a request came in: which tenant's data it asks for, and which ways of authorization its mount takes (C-14).
+/// The tenant of a mount, and the kinds of credentials that the mount accepts (C-14).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MountAuth<'a> {
-    /// The tenant.
+    /// Name of the tenant whose data the mount serves.
     pub tenant: &'a str,
-    /// Whether bearer tokens are taken.
+    /// Whether bearer tokens are accepted.
     pub bearer: bool,
-    /// Whether client headers are taken (ONEUP-S07).
+    /// Whether client headers are accepted (ONEUP-S07).
     pub client_headers: bool,
 }
 
-/// A client, and what it may do.
+/// An authenticated sender and its rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Principal {
-    /// Its name: jobs belong to it, limits are counted by it. That of a user is the client's and the patient's.
+    /// Name that owns jobs and that limits are counted by: the client's, for a user followed by the patient.
     pub client: String,
-    /// The patient whose record alone a user may export (ONEUP-S01); `None` for the client itself. A mount that serves
-    /// users looks at this; no other level is open to them (see [`Principal::may_export`]).
+    /// The patient whose record alone a user may export (ONEUP-S01); `None` for the client itself. No other level is
+    /// open to a user (see [`Principal::may_export`]).
     pub patient: Option<String>,
-    /// Types that it may export; all if `None`.
+    /// Types that it may export; `None` for all.
     pub types: Option<Vec<ResourceType>>,
-    /// Levels at which it may export: system, Patient, Group.
+    /// Whether it may export at system, Patient and Group level, in this order.
     pub levels: [bool; 3],
-    /// Groups that it may see; all if `None`.
+    /// Groups that it may see; `None` for all.
     pub groups: Option<Vec<String>>,
-    /// Whether it may make, change and delete Groups.
+    /// Whether it may create, change and delete Groups.
     pub writes_groups: bool,
 }
 
 impl Principal {
-    /// Its name for the log: that of the client alone, because no patient's id belongs there.
+    /// Name for the log: the client's alone, since no patient's id may be logged.
     pub(crate) fn log_name(&self) -> &str {
         self.client.split('/').next().unwrap_or_default()
     }
 
-    /// Whether it is bound to some Groups, or to one patient.
+    /// Whether it is restricted to some Groups, or to one patient.
     pub(crate) fn is_bound_to_groups(&self) -> bool {
         self.groups.is_some() || self.patient.is_some()
     }
 
-    /// Whether it is bound to Groups, a patient or types: then what it gets says nothing of the rest of the store
-    /// (reading 24).
+    /// Whether it is restricted to Groups, a patient or types. If so, no answer may disclose facts about the rest of
+    /// the store (reading 24).
     pub(crate) fn is_bound(&self) -> bool {
         self.is_bound_to_groups() || self.types.is_some()
     }
 }
 
-/// What a client may name in the Groups that it writes (GROUP-03).
+/// The Groups and patients that a client may list in the Groups that it writes (GROUP-03).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WritingRights {
-    /// Groups that it may list; all if `None`.
+    /// Groups that it may list; `None` for all.
     pub groups: Option<Vec<String>>,
-    /// Whether it may list any patient, or only members of those Groups that no bound client wrote.
+    /// Whether it may list any patient; else only members of `groups` that no bound client wrote.
     pub any_patient: bool,
 }
 
@@ -86,46 +86,47 @@ impl WritingRights {
     }
 }
 
-/// What becomes of a request's credentials: its sender, or the answer to somebody who is not let in.
+/// The result of authentication: the principal, or the answer to a rejected request.
 pub(crate) type Authentication<'a> = Pin<Box<dyn Future<Output = Result<Principal, ApiError>> + Send + 'a>>;
 
-/// Tells who sends a request.
+/// Authenticates the senders of requests.
 pub(crate) trait Authenticator: Send + Sync {
-    /// The sender. Takes microseconds on an async thread; what takes longer is done elsewhere and waited for, and given up
-    /// when this is dropped or `peer`, the sender's end of the connection, has closed.
+    /// The principal of a request. Takes microseconds on an async thread; slow checks run elsewhere, and are given up
+    /// when the future is dropped or the connection `peer` has closed.
     fn authenticate<'a>(
         &'a self,
-        door: MountAuth<'a>,
+        mount: MountAuth<'a>,
         headers: &'a HeaderMap,
         peer: Option<&'a Peer>,
     ) -> Authentication<'a>;
 
-    /// Whether files need a token, as the manifest says (MANIFEST-03).
+    /// Whether the download of files needs credentials, as the manifest states (MANIFEST-03).
     fn requires_access_token(&self) -> bool;
 
-    /// What a client may name in Groups of a tenant, under the configuration in force; `None` if it is not configured, or
-    /// not for that tenant.
+    /// The writing rights of a client in a tenant, under the configuration in force; `None` if it is not configured
+    /// for that tenant.
     fn writing_rights(&self, tenant: &str, client: &str) -> Option<WritingRights>;
 
-    /// The rights of the clients bound to Groups that may write a Group of a tenant.
+    /// The rights of all clients bound to Groups that may write the Group `group` of a tenant.
     fn bound_writers(&self, tenant: &str, group: &str) -> Vec<WritingRights>;
 
-    /// Who may ask, for people: `rest.security` of the CapabilityStatement.
+    /// Description of the authentication for readers: `rest.security` of the CapabilityStatement.
     fn describe(&self) -> &'static str {
         "Whoever asks for anything but this description says who it is: by a bearer token in the Authorization header, or, on \
          mounts that take them, by client headers."
     }
 }
 
-/// Nobody is asked who they are: for this machine alone. An `Authorization` header is ignored (CLIENT-05).
+/// The authenticator that accepts every request, for services on loopback only. An `Authorization` header is ignored
+/// (CLIENT-05).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AnonymousAccess(());
 
 impl AnonymousAccess {
-    /// The provider, for a service that listens on loopback.
+    /// Anonymous access for a service that listens on `listen`.
     ///
     /// # Errors
-    /// On any other address (CORE-01).
+    /// If the address is not a loopback address (CORE-01).
     pub(crate) fn on(listen: SocketAddr) -> Result<AnonymousAccess, String> {
         match listen.ip().is_loopback() {
             true => Ok(AnonymousAccess(())),
@@ -164,7 +165,7 @@ impl Authenticator for AnonymousAccess {
 mod tests {
     use super::*;
 
-    /// CORE-01: without authorization, loopback only.
+    /// CORE-01: anonymous access on loopback only.
     #[test]
     fn nobody_is_asked_on_loopback_only() {
         for (address, may) in
@@ -174,14 +175,14 @@ mod tests {
         }
     }
 
-    /// CLIENT-05: whatever is sent, it is anybody; nothing is asked for.
+    /// CLIENT-05: every request is accepted, with or without credentials.
     #[tokio::test]
     async fn a_stray_header_is_ignored() {
-        let door = MountAuth { tenant: "default", bearer: true, client_headers: true };
+        let mount = MountAuth { tenant: "default", bearer: true, client_headers: true };
         for token in ["Bearer ", "Bearer a.b", "nonsense"] {
             let headers = HeaderMap::from_iter([(axum::http::header::AUTHORIZATION, token.parse().unwrap())]);
             assert!(!AnonymousAccess(()).requires_access_token());
-            assert_eq!(AnonymousAccess(()).authenticate(door, &headers, None).await.unwrap().client, "anybody");
+            assert_eq!(AnonymousAccess(()).authenticate(mount, &headers, None).await.unwrap().client, "anybody");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What somebody who was let in may do: which exports, which of their results, which Groups. The same on every mount
+//! Permissions of a principal: which exports, results and Groups it may have. The rules are the same on every mount
 //! (DIALECT-05).
 
 use axum::http::StatusCode;
@@ -12,6 +12,7 @@ use crate::server::kick_off::request::{KickOffParams, Level};
 use crate::server::kick_off::start::unknown_group;
 use crate::server::routes::Operation;
 
+/// 403 with a text that says what the client may not do.
 fn forbidden(text: impl Into<String>) -> ApiError {
     ApiError::new(StatusCode::FORBIDDEN, OutcomeIssueType::Forbidden, text)
 }
@@ -28,31 +29,30 @@ impl Principal {
         }
     }
 
-    /// Whether it may export a type.
+    /// Whether it may export a resource type.
     pub(crate) fn may_export_type(&self, of: ResourceType) -> bool {
         self.types.as_ref().is_none_or(|types| types.contains(&of))
     }
 
-    /// Whether it may see any Group: who may export or write Groups, or exports them as resources of the system. Group
-    /// level is enough, whatever its types are: who may have the records of members may know who they are.
+    /// Whether it may see any Group: it may export or write Groups, or export them as resources of the system. Group
+    /// level suffices whatever its types are, since the records of the members identify them anyway.
     pub(crate) fn sees_groups(&self) -> bool {
         let as_resources = self.levels[0] && self.may_export_type(ResourceType::GROUP);
         self.patient.is_none() && (self.levels[2] || self.writes_groups || as_resources)
     }
 
-    /// Whether it may see a Group. One that it may not is answered as if it were not there (KICK-16).
+    /// Whether it may see the Group `id`. An invisible Group is answered as if it did not exist (KICK-16).
     pub(crate) fn sees_group(&self, id: &str) -> bool {
         self.sees_groups() && self.groups.as_ref().is_none_or(|groups| groups.iter().any(|known| known == id))
     }
 
-    /// Lets a kick-off pass that it may ask (KICK-18), and narrows one that names no types to its own (AUTH-22,
-    /// NETSMART-E02).
+    /// Checks the level and the types of a kick-off (KICK-18); if it names no types, sets those that the principal
+    /// may export (AUTH-22, NETSMART-E02).
     ///
     /// # Errors
-    /// 403.
+    /// 403 for a level or type that it may not export.
     pub(crate) fn allow(&self, level: &Level, params: &mut KickOffParams) -> Result<(), ApiError> {
-        // A Group that it may not see is looked for all the same, so that it takes as long as one that is not there
-        // (KICK-16).
+        // An invisible Group is not refused here but looked up, so that it takes as long as a missing one (KICK-16).
         let hidden = matches!(level, Level::Group(id) if !self.sees_group(id));
         if !hidden && !self.may_export(level) {
             return Err(forbidden("this client may not export at this level; ask for a Group that it may see"));
@@ -64,10 +64,11 @@ impl Principal {
             return Err(forbidden(format!("_type: this client may not export {}", denied.join(", "))));
         }
         if params.types.is_empty() {
-            // Patients' records have no other types, and the Group itself only comes when it is named (reading 6).
-            let whole = *level == Level::System;
-            let has = |of: &ResourceType| whole || (compartment::in_compartment(*of) && *of != ResourceType::GROUP);
-            params.types = allowed.iter().copied().filter(has).collect();
+            // Below system level only compartment types are exported, and Group only if it is named (reading 6).
+            let is_system = *level == Level::System;
+            let is_at_level =
+                |of: &ResourceType| is_system || (compartment::in_compartment(*of) && *of != ResourceType::GROUP);
+            params.types = allowed.iter().copied().filter(is_at_level).collect();
             params.types.sort_unstable();
             params.types.dedup();
             if params.types.is_empty() {
@@ -81,10 +82,10 @@ impl Principal {
         Ok(())
     }
 
-    /// Whether it may still have all that a job of its own exports: it may have been told less since (STATUS-14).
+    /// Checks that it may still have all that its job exports: its rights may have been reduced since (STATUS-14).
     ///
     /// # Errors
-    /// 403.
+    /// 403 for a level, Group or type that it may no longer export.
     pub(crate) fn check_job(&self, job: &JobRecord) -> Result<(), ApiError> {
         self.check_population(job)?;
         let Some(allowed) = &self.types else { return Ok(()) };
@@ -95,7 +96,10 @@ impl Principal {
         }
     }
 
-    /// Whether it may still export at the level of a job of its own, and its Group.
+    /// Checks that it may still export at the level, and the Group or patient, of its job.
+    ///
+    /// # Errors
+    /// 403 if it may not.
     fn check_population(&self, job: &JobRecord) -> Result<(), ApiError> {
         let level = match &job.request.whose {
             RecordedPopulation::System => Level::System,
@@ -109,13 +113,14 @@ impl Principal {
         }
     }
 
-    /// Whether it may have a file of a job of its own: one of its types, or one that tells of nothing but them.
+    /// Checks that it may have a file of its job: an output file of a type that it may export, or a message file
+    /// about such types only.
     ///
     /// # Errors
-    /// 403.
+    /// 403 if it may not.
     pub(crate) fn check_file(&self, job: &JobRecord, file: &FileRecord) -> Result<(), ApiError> {
         self.check_population(job)?;
-        // It may have been bound since: the messages speak of the whole store then (reading 24).
+        // A client that was bound after the job began may not read messages about the whole store (reading 24).
         if file.kind == RecordKind::Error && self.is_bound() && !job.request.bound_client {
             return Err(forbidden(
                 "these messages are of the whole store, which this client may no longer have; ask for a new export",
@@ -131,17 +136,17 @@ impl Principal {
         }
     }
 
-    /// Whether it may do something with Groups, or with one of an id (GROUP-08).
+    /// Checks that it may perform a Group operation; `id` is empty for create and search (GROUP-08).
     ///
     /// # Errors
-    /// 403 for what it may not do at all, 404 for a Group that it may not see.
+    /// 403 for an operation that it may not perform at all, 404 for a Group that it may not see.
     pub(crate) fn check_group(&self, operation: Operation, id: &str) -> Result<(), ApiError> {
         let writes = matches!(operation, Operation::GroupCreate | Operation::GroupUpdate | Operation::GroupDelete);
         if writes && (!self.writes_groups || self.patient.is_some()) {
             return Err(forbidden("this client may not make, change or delete Groups"));
         }
         if operation == Operation::GroupCreate && self.groups.is_some() {
-            // Its id is made here, so that it would not be among those that the client was given by name.
+            // The service chooses the id, which would not be among the Groups of the client.
             let text = "this client may change its own Groups only; put one under an id that it may see";
             return Err(forbidden(text));
         }
@@ -170,7 +175,7 @@ mod tests {
         Level::Group(id.into())
     }
 
-    /// KICK-18: levels and Groups that a client may export.
+    /// KICK-18: the levels and Groups that a client may export.
     #[test]
     fn a_principal_sees_its_own() {
         let mut principal = principal();
@@ -181,7 +186,7 @@ mod tests {
         assert!(!principal.may_export(&Level::System));
     }
 
-    /// ONEUP-S01: no level is open to a user but its own record, nor any Group.
+    /// ONEUP-S01: a user may export its own record, and no other level or Group.
     #[test]
     fn a_user_has_no_level() {
         let user = Principal { patient: Some("p".into()), ..principal() };
@@ -205,7 +210,8 @@ mod tests {
         assert_eq!(params.types, types(&["Patient"]));
     }
 
-    /// AUTH-22, NETSMART-E02: without `_type` a client gets its own types, those of the level; foreign ones are refused.
+    /// AUTH-22, NETSMART-E02: without `_type` a client gets those of its types that the level exports; other types
+    /// are refused.
     #[test]
     fn types_are_narrowed() {
         let client = Principal { types: Some(types(&["Patient", "Organization", "Group"])), ..principal() };
@@ -231,8 +237,8 @@ mod tests {
         assert!(all.types.is_empty());
     }
 
-    /// GROUP-08, AUTH-24: who may export a Group may read it; who may write Groups changes only its own, and makes new
-    /// ones only if all are its own.
+    /// GROUP-08, AUTH-24: a client that may export a Group may read it; one that may write Groups changes only its
+    /// own, and creates Groups only if it may see all.
     #[test]
     fn groups_are_seen_and_written() {
         let all = [Operation::GroupRead, Operation::GroupUpdate, Operation::GroupDelete, Operation::GroupVersion];

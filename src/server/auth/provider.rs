@@ -1,4 +1,4 @@
-//! Which provider of credentials a configuration asks for, and its clients brought up to date while the service runs.
+//! Selects the authenticator of a configuration, and reloads its clients when the configuration file changes.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,23 +13,24 @@ use crate::server::file_watch::{FileWatcher, watch_files};
 use crate::server::ids::{now, random};
 use crate::sys::regular_file::read_regular;
 
-/// What is wrong with clients beside what their configuration shows by itself, one sentence each. Blocks.
+/// Check of clients against the Groups of the tenants: problems that the configuration alone does not show, one
+/// sentence each. Blocks.
 pub(crate) type ClientCheck = Arc<dyn Fn(&[ClientConfig]) -> Vec<String> + Send + Sync>;
 
-/// A provider in force.
+/// The authenticator in force and the watch on its configuration.
 pub(crate) struct Provider {
-    /// Who asks.
+    /// Authenticates the requests of all mounts.
     pub authenticator: Arc<dyn Authenticator>,
-    /// Keeps the clients up to date until it is dropped; none without a configuration file.
+    /// Reloads the clients until it is dropped; `None` without a configuration file.
     pub watcher: Option<FileWatcher>,
 }
 
 impl Provider {
-    /// The clients of the configuration, or anybody on this machine when it names none. Of clients that come later the log
-    /// says what `check` finds. Runs inside an async runtime.
+    /// The authenticator of the configured clients, or anonymous access if there are none. Problems that `check`
+    /// finds with clients that are loaded later are logged. Must be called inside an async runtime.
     ///
     /// # Errors
-    /// When what is configured cannot be, such as anybody on another address than loopback.
+    /// If the clients are misconfigured, or there are none and `listen` is not a loopback address.
     pub(crate) fn open(config: &Config, listen: SocketAddr, check: ClientCheck) -> Result<Provider, String> {
         if config.clients.is_empty() {
             let authenticator = Arc::new(AnonymousAccess::on(listen)?);
@@ -38,7 +39,7 @@ impl Provider {
             return Ok(Provider { authenticator, watcher });
         }
         let table = ClientTable::new(&config.auth, &config.clients).map_err(|problems| problems.join("\n"))?;
-        note_argon2(&table);
+        warn_of_argon2(&table);
         let mut key = [0; 32];
         key[..16].copy_from_slice(&random());
         key[16..].copy_from_slice(&random());
@@ -57,7 +58,11 @@ impl Provider {
     }
 }
 
-fn read(file: &Path) -> Result<(AuthConfig, Vec<ClientConfig>), String> {
+/// Reads `[auth]` and `[[clients]]` from a configuration file.
+///
+/// # Errors
+/// A sentence with the file and why it cannot be read.
+fn read_clients(file: &Path) -> Result<(AuthConfig, Vec<ClientConfig>), String> {
     let unreadable = |why: String| format!("{} cannot be read: {why}", file.display());
     let text = read_regular(file, CONFIG_BYTES_MAX).map_err(|error| unreadable(error.to_string()))?;
     let text = String::from_utf8(text).map_err(|_| unreadable("it is no UTF-8".to_string()))?;
@@ -65,31 +70,33 @@ fn read(file: &Path) -> Result<(AuthConfig, Vec<ClientConfig>), String> {
     Ok((config.auth, config.clients))
 }
 
-/// Takes what the file says now, as a whole or not at all; the number of clients, if they are others than before. Without
-/// any, nobody is let in: to let in anybody takes a restart.
+/// Loads the clients of the configuration file and puts them in force, all or none. Returns their number; `None` if
+/// they are unchanged. A file without clients lets nobody in: anonymous access needs a restart.
+///
+/// # Errors
+/// A sentence about an unreadable file or misconfigured clients; those in force stay.
 fn take_configuration(
     file: &Path,
     known: &mut (AuthConfig, Vec<ClientConfig>),
     clients: &StaticClients,
     check: &ClientCheck,
 ) -> Result<Option<usize>, String> {
-    let found = read(file)?;
+    let found = read_clients(file)?;
     if found == *known {
         return Ok(None);
     }
     let table = ClientTable::new(&found.0, &found.1).map_err(|problems| problems.join("; "))?;
-    note_argon2(&table);
+    warn_of_argon2(&table);
     clients.replace(table);
-    // What is in force by now is not put off by a client that can do less than its configuration says: others may have been
-    // taken out.
+    // Problems of `check` are only logged: the new table may have removed clients, and must be in force.
     check(&found.1).into_iter().for_each(|problem| tracing::warn!(problem, "a client is of little use"));
     let count = found.1.len();
     *known = found;
     Ok(Some(count))
 }
 
-/// Hashes of earlier versions cost the service dear, also for those who only guess.
-fn note_argon2(table: &ClientTable) {
+/// Warns that the configuration holds argon2id hashes, whose checks are slow also for wrong secrets.
+fn warn_of_argon2(table: &ClientTable) {
     let credentials = table.argon2_count();
     if credentials > 0 {
         tracing::warn!(
@@ -100,9 +107,9 @@ fn note_argon2(table: &ClientTable) {
     }
 }
 
-/// What was started for anybody asks nobody until it is started anew.
+/// Logs that the configuration names clients now, while this process grants anonymous access until its restart.
 fn warn_of_clients(file: &Path) {
-    if read(file).is_ok_and(|(_, clients)| !clients.is_empty()) {
+    if read_clients(file).is_ok_and(|(_, clients)| !clients.is_empty()) {
         tracing::error!("the configuration names clients now, but this service lets in anybody: start it anew");
     }
 }

@@ -1,13 +1,13 @@
-//! Secrets of clients: how they are made, what the configuration keeps of them, and how one is compared with that.
+//! Secrets of clients: generation, hashing, comparison.
 //!
-//! Every secret made here is 256 random bits. Nobody finds one by trying, whatever a try costs, so that SHA-256 keeps it
-//! as well as a slow hash would; a slow hash only lets anybody spend the service's memory and processors on bogus
-//! tokens. The hash has no salt, since no two secrets are the same and no table of 256-bit secrets can be made. Nor is
-//! the id bound in: a client whose `client_id` is changed in the configuration keeps its secret. What is hashed begins
-//! with a label of its own, so that nobody can put the plain SHA-256 of a chosen password here by mistake.
+//! Every generated secret is 256 random bits. It cannot be found by trial whatever a trial costs, so that SHA-256
+//! protects it as well as a slow hash would, while a slow hash would let any client consume memory and processor time
+//! with bogus tokens. The hash has no salt, since no two secrets are equal and no table of 256-bit secrets can be
+//! built. The id is not hashed: a client whose `client_id` changes keeps its secret. The hashed text begins with a
+//! label, so that the plain SHA-256 of a chosen password is never accepted as a hash by mistake.
 //!
-//! Hashes of earlier versions, argon2id in the PHC string format, are read as well; `argon2_pool` checks them. Nothing
-//! here shows a secret or says why one was wrong.
+//! Argon2id hashes of earlier versions in the PHC string format are read as well; `argon2_pool` checks them. Nothing
+//! here shows a secret or says why one is wrong.
 
 use std::sync::Arc;
 
@@ -17,36 +17,36 @@ use subtle::ConstantTimeEq;
 use crate::server::auth::argon2_pool::Argon2Hash;
 use crate::server::auth::secret_hash::SecretHash;
 
-/// What a hash that is made here begins with; its 64 hexadecimal digits follow. The version is that of [`LABEL`] and of
-/// what is hashed behind it.
+/// Prefix of a hash that is made here, before its 64 hexadecimal digits. Its version covers [`LABEL`] and the hashed
+/// text.
 const PREFIX: &str = "$sha256$v=1$";
-/// What is hashed before the secret.
+/// Bytes that are hashed before the secret.
 const LABEL: &[u8] = b"outpour credential 1:";
 
-/// What is kept of a secret, read from its text.
+/// A parsed hash of the configuration.
 #[derive(Clone, Debug)]
 pub(crate) enum StoredHash {
-    /// SHA-256 of a label and the secret.
+    /// SHA-256 of [`LABEL`] and the secret.
     Sha256(Sha256Hash),
     /// Argon2id, as earlier versions made it.
     Argon2(Arc<Argon2Hash>),
 }
 
-/// A SHA-256 hash; `Debug` does not show it.
+/// SHA-256 of [`LABEL`] and a secret. `Debug` does not show it.
 #[derive(Clone, Copy)]
 pub(crate) struct Sha256Hash([u8; 32]);
 
-/// Hexadecimal digits of 256 random bits.
+/// A new secret: 256 random bits as hexadecimal digits.
 pub(crate) fn random_secret() -> String {
     [crate::server::ids::new_id(), crate::server::ids::new_id()].concat()
 }
 
-/// Hexadecimal digits of 64 random bits, for an id that is public.
+/// A new public id: 64 random bits as hexadecimal digits.
 pub(crate) fn random_id() -> String {
     crate::server::ids::new_id()[..16].to_string()
 }
 
-/// The hash of a secret, as the configuration holds it.
+/// The hash of a secret in the form of the configuration.
 pub(crate) fn hash(secret: &str) -> SecretHash {
     let digits: String = Sha256Hash::of(secret).0.iter().map(|byte| format!("{byte:02x}")).collect();
     SecretHash(format!("{PREFIX}{digits}"))
@@ -56,7 +56,8 @@ impl StoredHash {
     /// Reads a hash of the configuration that can be checked in bounded time and memory.
     ///
     /// # Errors
-    /// The rest of a sentence that begins with its name. The text is not repeated: it may be a secret in the wrong place.
+    /// The predicate of a sentence whose subject is the key. The text is not repeated: it may be a secret in the
+    /// wrong place.
     pub(crate) fn parse(text: &SecretHash) -> Result<StoredHash, String> {
         let text = text.0.as_str();
         if let Some(digits) = text.strip_prefix(PREFIX) {
@@ -85,6 +86,7 @@ impl Sha256Hash {
         Sha256Hash(digest.finalize().into())
     }
 
+    /// Reads 64 hexadecimal digits in lower case; `None` for any other text.
     fn parse(digits: &str) -> Option<Sha256Hash> {
         let value = |digit: u8| match digit {
             b'0'..=b'9' => Some(digit - b'0'),
@@ -102,11 +104,11 @@ impl Sha256Hash {
         Some(Sha256Hash(hash))
     }
 
-    /// Whether a secret is the one that was hashed. Without a hash it is not, after the same work; compares in constant
-    /// time.
+    /// Whether `hash` is of `secret`, compared in constant time. Without a hash the result is false after the same
+    /// work.
     pub(crate) fn is_of(hash: Option<&Sha256Hash>, secret: &str) -> bool {
         let found = Sha256Hash::of(secret);
-        // A hash that cannot be: whatever is found differs from its complement.
+        // The complement of the computed hash never equals it.
         let wanted = hash.copied().unwrap_or(Sha256Hash(found.0.map(|byte| !byte)));
         bool::from(found.0.ct_eq(&wanted.0))
     }
@@ -122,7 +124,7 @@ impl std::fmt::Debug for Sha256Hash {
 mod tests {
     use super::*;
 
-    /// AUTH-28: the form is pinned, since configurations hold it. The digits are what `sha256sum` says of label and secret.
+    /// AUTH-28: the form is pinned, since configurations hold it. The digits are the `sha256sum` of label and secret.
     #[test]
     fn the_form_of_a_hash() {
         let made = hash("right");
@@ -136,7 +138,7 @@ mod tests {
         assert!(!format!("{:?}", StoredHash::parse(&made)).contains(&made.0[20..]), "nothing of it is shown");
     }
 
-    /// What is no such hash, or of a version that is not known, is refused by what to do, and not repeated.
+    /// Other texts and unknown versions are refused with advice, and not repeated.
     #[test]
     fn hashes_are_checked() {
         let made = hash("right").0;

@@ -1,14 +1,16 @@
-//! The hash of a client's secret as the configuration has it, which no message shows.
+//! The text of a secret's hash in the configuration, kept out of messages and `Debug` output. It is parsed by
+//! `secret`.
 
 use serde::Deserialize;
 use serde::Serialize;
 
-/// The text of a hash, which [`StoredHash`] reads; `Debug` does not show it.
+/// Text of a hash, to be parsed by [`StoredHash`](crate::server::auth::secret::StoredHash). `Debug` does not show it.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct SecretHash(pub String);
 
 impl SecretHash {
+    /// Whether no hash is configured.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

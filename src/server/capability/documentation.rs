@@ -1,7 +1,7 @@
-//! What the IG asks a server to document (CAP-12), made from its tables and policies.
+//! The documentation that the IG requires of a server (CAP-12), made from its tables and policies.
 //!
-//! Each topic is a text for people and values for machines. The texts make up `rest.documentation`; the same topics stand
-//! beside it as an extension, so that they can be read as JSON from the one resource that clients fetch anyway.
+//! Each topic has a text for readers and values for programs. The texts form `rest.documentation`; the same topics
+//! are an extension beside it, so that a program can read them from the resource that clients fetch anyway.
 
 use serde_json::{Value, json};
 
@@ -13,34 +13,34 @@ use crate::request::{LateArrivals, MissingLastUpdated};
 use crate::server::capability::Declaration;
 use crate::server::parameters::OUTPUT_FORMATS;
 
-/// URL of the extension; inside it each topic is an extension under its key, with a `text` and `value`s.
+/// URL of the extension. Each topic is a nested extension under its key, with a `text` and `value`s.
 pub(crate) const EXTENSION: &str = "urn:outpour:documentation:1";
 
-/// One question and its answer.
+/// One topic of the documentation, for readers and programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Topic {
-    /// What it is about, for machines.
+    /// Key of the topic, for programs.
     pub key: String,
-    /// The same for people.
+    /// Title of the topic, for readers.
     pub title: String,
-    /// The answer, in markdown.
+    /// The documentation, in markdown.
     pub text: String,
-    /// The answer in words: types, parameters, formats, a policy.
+    /// The documentation as words: types, parameters, formats, a policy.
     pub values: Vec<String>,
 }
 
-/// The topics, in order.
+/// All topics, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Documentation(pub Vec<Topic>);
 
 impl Documentation {
-    /// As one markdown text.
+    /// The topics as one markdown text.
     pub(crate) fn markdown(&self) -> String {
         let topic = |topic: &Topic| format!("## {}\n\n{}", topic.title, topic.text);
         self.0.iter().map(topic).collect::<Vec<_>>().join("\n\n")
     }
 
-    /// As an extension of `CapabilityStatement.rest`.
+    /// The topics as an extension of `CapabilityStatement.rest`.
     pub(crate) fn extension(&self) -> Value {
         let topic = |topic: &Topic| {
             let text = json!({ "url": "text", "valueMarkdown": topic.text });
@@ -51,16 +51,18 @@ impl Documentation {
     }
 }
 
+/// A topic from its parts.
 fn topic(key: &str, title: &str, text: impl Into<String>, values: Vec<String>) -> Topic {
     Topic { key: key.into(), title: title.into(), text: text.into(), values }
 }
 
+/// Words as a comma list of markdown code spans.
 fn code_list<'a>(words: impl IntoIterator<Item = &'a String>) -> String {
     words.into_iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
 impl Declaration<'_> {
-    /// The answers of this mount.
+    /// The documentation of this mount.
     pub(crate) fn documentation(&self) -> Documentation {
         let mut topics = self.levels();
         topics.extend([profiles(), self.formats(), self.files(), self.patient_data(), supporting_types()]);
@@ -68,14 +70,14 @@ impl Declaration<'_> {
         Documentation(topics)
     }
 
-    /// Levels, and the parameters of each.
+    /// A topic for each export level, with its parameters.
     fn levels(&self) -> Vec<Topic> {
         let level = |export: &'static crate::server::capability::ExportDeclaration| {
             let values: Vec<String> = self.parameters_of(export).map(|of| of.name.to_string()).collect();
             let text = format!(
                 "{} Asked for by GET at {}. Parameters: {}; what they mean stands in {}.",
                 export.description,
-                self.places(export),
+                self.urls_in_markdown(export),
                 code_list(&values),
                 self.definition_url(export),
             );
@@ -84,6 +86,7 @@ impl Declaration<'_> {
         self.exports().map(level).collect()
     }
 
+    /// The topic on output formats and content codings.
     fn formats(&self) -> Topic {
         let values = OUTPUT_FORMATS.map(String::from).to_vec();
         let stored = match self.policies.compression {
@@ -98,6 +101,7 @@ impl Declaration<'_> {
         topic("formats", "Output formats", text, values)
     }
 
+    /// The topic on how output is split into files.
     fn files(&self) -> Topic {
         let bounds = self.policies.bounds;
         let mut values = vec![format!("bytes={}", bounds.file_bytes)];
@@ -113,7 +117,7 @@ impl Declaration<'_> {
         topic("files", "How files are split", text, values)
     }
 
-    /// What of a patient's record is exported.
+    /// The topic on the parts of a patient's record that are exported.
     fn patient_data(&self) -> Topic {
         let types = ResourceType::all().filter(|known| compartment::in_compartment(*known));
         let members = match self.policies.members {
@@ -132,6 +136,7 @@ impl Declaration<'_> {
         topic("patient-data", "What belongs to a patient", text, types.map(|of| of.name().to_string()).collect())
     }
 
+    /// The topic on `_since`, new members of a Group and late rows.
     fn since_new_members(&self) -> Topic {
         let late = match self.policies.late {
             LateArrivals::Include => {
@@ -148,6 +153,7 @@ impl Declaration<'_> {
         topic("since-new-members", "_since and new members", text, vec!["strict".to_string()])
     }
 
+    /// The topic on resources without `meta.lastUpdated`.
     fn last_updated(&self) -> Topic {
         let (text, value) = match self.policies.missing_last_updated {
             MissingLastUpdated::Include => ("exported whatever `_since` and `_until` say", "include"),
@@ -157,12 +163,14 @@ impl Declaration<'_> {
         topic("missing-last-updated", "Resources without a date", text, vec![value.to_string()])
     }
 
+    /// The topic on `includeAssociatedData`.
     fn associated_data(&self) -> Topic {
         let text = "`includeAssociatedData` is not served: it has no values here. Every Provenance about an exported \
                     patient's record is exported unless `_type` leaves it out.";
         topic("include-associated-data", "includeAssociatedData", text, Vec::new())
     }
 
+    /// The topic on `handling=lenient`.
     fn lenient(&self) -> Topic {
         let passed = self.parameters.iter().filter(|of| of.lenient);
         let values: Vec<String> = passed.map(|of| of.name.to_string()).collect();
@@ -175,11 +183,13 @@ impl Declaration<'_> {
     }
 }
 
+/// The topic on the restriction to profiles: there is none.
 fn profiles() -> Topic {
     let text = "None: resources of every type and profile are exported as they are stored, byte for byte.";
     topic("profiles", "Restriction to profiles", text, Vec::new())
 }
 
+/// The topic on supporting types from outside the patients' records: there are none.
 fn supporting_types() -> Topic {
     let text = "None: at Patient and Group level nothing is added from outside the patients' records, such as Practitioner \
                 or Organization. At system level every type is exported.";

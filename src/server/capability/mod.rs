@@ -1,9 +1,10 @@
-//! What a mount says of itself: its CapabilityStatement and OperationDefinitions, R4 JSON.
+//! The CapabilityStatement and OperationDefinitions of a mount, as R4 JSON.
 //!
-//! Made from the tables that requests are routed and read by, so that what is stated is what is done (CAP-01, CAP-13).
-//! Shapes: <https://hl7.org/fhir/R4/capabilitystatement.html>, <https://hl7.org/fhir/R4/operationdefinition.html>;
-//! canonical URLs: <https://hl7.org/fhir/uv/bulkdata/artifacts.html>. Search parameters of `_typeFilter` (CAP-06) are not
-//! listed, because it is not served; neither is SMART, because there is no authorization (CAP-10).
+//! They are made from the tables that requests are routed and checked by, so that they state what the service does
+//! (CAP-01, CAP-13). Shapes: <https://hl7.org/fhir/R4/capabilitystatement.html>,
+//! <https://hl7.org/fhir/R4/operationdefinition.html>; canonical URLs:
+//! <https://hl7.org/fhir/uv/bulkdata/artifacts.html>. Search parameters of `_typeFilter` (CAP-06) are not listed,
+//! since it is not served; neither is SMART, since there is no authorization server (CAP-10).
 
 pub(crate) mod documentation;
 #[cfg(test)]
@@ -21,30 +22,36 @@ use crate::request::{FileBounds, LateArrivals, MissingLastUpdated};
 use crate::server::parameters::{ParameterRow, find};
 use crate::server::routes::{Enabled, Operation, Route, routes_on};
 
-/// What a Bulk Data server declares to follow (CAP-02).
+/// Canonical URL of the CapabilityStatement that a Bulk Data server instantiates (CAP-02).
 const INSTANTIATES: &str = "http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data";
-/// The guide.
+/// Canonical URL of the Bulk Data IG.
 const GUIDE: &str = "http://hl7.org/fhir/uv/bulkdata/ImplementationGuide/hl7.fhir.uv.bulkdata";
-/// What the definitions of its operations begin with (CAP-03).
+/// Prefix of the canonical URLs of the IG's OperationDefinitions (CAP-03).
 const DEFINITIONS: &str = "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/";
-/// Marks what REST can and an export cannot (CAP-07, C-18).
+/// Extension that marks abilities of REST that an export does not have (CAP-07, C-18).
 const NOT_IN_BULK: &str = "http://hl7.org/fhir/uv/bulkdata/Extension/operation-not-supported";
 
-/// A kick-off, as resources describe it.
+/// A kick-off operation, as statement and definition describe it.
 struct ExportDeclaration {
+    /// The operation of its routes.
     operation: Operation,
     /// Id of its OperationDefinition, and its name in releases before 3 (CAP-04).
     id: &'static str,
-    /// The type it stands under; none for the system.
+    /// The resource type it is an operation of; `None` at system level.
     resource: Option<&'static str>,
-    /// Whether it stands under one instance of that type.
+    /// Whether it is an operation of one instance of that type.
     instance: bool,
+    /// Name of the OperationDefinition, a computer-readable identifier.
     name: &'static str,
+    /// Title of the OperationDefinition.
     title: &'static str,
+    /// Word for the level in the documentation.
     level: &'static str,
+    /// One sentence on what it exports.
     description: &'static str,
 }
 
+/// The kick-off operations of all levels.
 static EXPORTS: [ExportDeclaration; 3] = [
     ExportDeclaration {
         operation: Operation::SystemExport,
@@ -78,42 +85,42 @@ static EXPORTS: [ExportDeclaration; 3] = [
     },
 ];
 
-/// How a mount exports, as far as its documentation states it (CAP-12).
+/// Export policies of a mount that its documentation states (CAP-12).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Policies {
-    /// Bounds of a file.
+    /// Size limits of an output file.
     pub bounds: FileBounds,
-    /// How files are stored.
+    /// Compression of stored files.
     pub compression: Compression,
-    /// How Group members are read.
+    /// Which listed members of a Group count.
     pub members: MembershipRule,
-    /// Rows that reached the store late.
+    /// Treatment of rows that reached the store after `_since` with an earlier date.
     pub late: LateArrivals,
-    /// Rows without `meta.lastUpdated`.
+    /// Treatment of rows without `meta.lastUpdated`.
     pub missing_last_updated: MissingLastUpdated,
 }
 
-/// All that a mount says of itself.
+/// All facts about a mount that the statement and the definitions are made from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Declaration<'a> {
-    /// Its absolute URL, without a slash at the end (CORE-05).
+    /// Absolute URL of the mount, without a slash at its end (CORE-05).
     pub base_url: &'a str,
-    /// Its routes.
+    /// Routes of the dialect.
     pub routes: &'a [Route],
-    /// Its kick-off parameters.
+    /// Kick-off parameters of the dialect.
     pub parameters: &'a [ParameterRow],
-    /// What is switched on.
+    /// The operations that are switched on.
     pub enabled: Enabled,
-    /// Who may ask, for people.
+    /// Description of the authentication for readers.
     pub security: &'a str,
-    /// Profiles that it names for a type (NETSMART-G08).
+    /// Profiles that the statement names, by resource type (NETSMART-G08).
     pub profiles: &'a BTreeMap<String, Vec<String>>,
-    /// How it exports.
+    /// Export policies of the mount.
     pub policies: Policies,
 }
 
 impl Declaration<'_> {
-    /// The CapabilityStatement. `date` is the time, as FHIR writes it; `version` is the software's.
+    /// The CapabilityStatement. `date` is a FHIR date; `version` is that of the software.
     pub(crate) fn statement(&self, date: &str, version: &str) -> Value {
         let documentation = self.documentation();
         let mut rest = json!({
@@ -147,11 +154,11 @@ impl Declaration<'_> {
         })
     }
 
-    /// The OperationDefinition `export`, `patient-export` or `group-export` (CAP-09); none for other names, and none for
-    /// what is switched off.
+    /// The OperationDefinition `export`, `patient-export` or `group-export` (CAP-09); `None` for another name and for
+    /// an operation that is switched off.
     ///
-    /// It is derived from the guide's, with the parameters that are served here. `affectsState` is false: the operation
-    /// is called by GET.
+    /// It is derived from the IG's definition, with the parameters that are served here. `affectsState` is false,
+    /// since the operation is called by GET.
     pub(crate) fn operation_definition(&self, name: &str, version: &str) -> Option<Value> {
         let export = self.exports().find(|export| export.id == name)?;
         let mut definition = json!({
@@ -168,7 +175,7 @@ impl Declaration<'_> {
                 "{} Called by GET at {} with `Prefer: respond-async`, as the \
                  [asynchronous pattern](http://hl7.org/fhir/R4/async.html) of FHIR R4 says.",
                 export.description,
-                self.places(export),
+                self.urls_in_markdown(export),
             ),
             "affectsState": false,
             "code": "export",
@@ -193,33 +200,36 @@ impl Declaration<'_> {
         Some(definition)
     }
 
-    /// The kick-offs that are routed and on.
+    /// The kick-off operations that have a route and are switched on.
     fn exports(&self) -> impl Iterator<Item = &'static ExportDeclaration> {
         EXPORTS.iter().filter(|export| self.is_on(export.operation))
     }
 
+    /// Whether an operation has a route and is switched on.
     fn is_on(&self, operation: Operation) -> bool {
         routes_on(self.routes, &self.enabled).any(|route| route.operation == operation)
     }
 
+    /// The parameters of a kick-off operation that are served and apply at its level.
     fn parameters_of(&self, export: &'static ExportDeclaration) -> impl Iterator<Item = &ParameterRow> {
         let system = export.resource.is_none();
         self.parameters.iter().filter(move |parameter| parameter.supported && (parameter.system || !system))
     }
 
+    /// Absolute URL of the OperationDefinition of a kick-off operation.
     fn definition_url(&self, export: &ExportDeclaration) -> String {
         format!("{}/OperationDefinition/{}", self.base_url, export.id)
     }
 
-    /// Where an export is asked for, in markdown; the ways to write `$` count once.
-    fn places(&self, export: &ExportDeclaration) -> String {
+    /// The URLs of a kick-off operation, in markdown, each `$` in its plain form only.
+    fn urls_in_markdown(&self, export: &ExportDeclaration) -> String {
         let routes = routes_on(self.routes, &self.enabled).filter(|route| route.operation == export.operation);
         let written = routes.filter(|route| !route.path.contains('%'));
         let place = |route: &Route| format!("`[base]{}`", route.path.replace('{', "[").replace('}', "]"));
         written.map(place).collect::<Vec<_>>().join(" or ")
     }
 
-    /// An export under the name of release 3 and the one of release 2, where they differ (CAP-03, CAP-04).
+    /// A kick-off operation under its name in release 3 and the one in release 2, if they differ (CAP-03, CAP-04).
     fn operations(&self, export: &'static ExportDeclaration) -> Vec<Value> {
         let mut names = vec!["export", export.id];
         names.dedup();
@@ -236,7 +246,7 @@ impl Declaration<'_> {
         names.into_iter().map(operation).collect()
     }
 
-    /// A type, if it can be exported (CAP-05) or REST does something with it.
+    /// The statement about a resource type; `None` if it can neither be exported (CAP-05) nor used by REST.
     fn resource(&self, name: &str) -> Option<Value> {
         let mut codes: Vec<&str> = Vec::new();
         for route in routes_on(self.routes, &self.enabled) {
@@ -257,8 +267,8 @@ impl Declaration<'_> {
         }
         let profiles = self.profiles.get(name).into_iter().flatten().map(|profile| json!(profile));
         add_list(&mut resource, "supportedProfile", profiles.collect());
-        let can = |code: &str| codes.contains(&code);
-        let (updated, searched) = (can("update"), can("search-type"));
+        let has_code = |code: &str| codes.contains(&code);
+        let (updated, searched) = (has_code("update"), has_code("search-type"));
         add_list(&mut resource, "interaction", codes.iter().map(|code| json!({ "code": code })).collect());
         let fields = resource.as_object_mut().expect("an object");
         if name == "OperationDefinition" && !codes.is_empty() {
@@ -284,19 +294,21 @@ impl Declaration<'_> {
     }
 }
 
-/// FHIR has no empty arrays: an empty one is left out.
-fn add_list(to: &mut Value, name: &str, list: Vec<Value>) {
-    let fields: &mut Map<String, Value> = to.as_object_mut().expect("an object");
+/// Adds an array to a JSON object, unless it is empty: FHIR has no empty arrays.
+fn add_list(object: &mut Value, name: &str, list: Vec<Value>) {
+    let fields: &mut Map<String, Value> = object.as_object_mut().expect("an object");
     if !list.is_empty() {
         fields.insert(name.into(), Value::Array(list));
     }
 }
 
+/// The extension that marks an ability that exports do not have.
 fn not_in_bulk() -> Value {
     json!({ "url": NOT_IN_BULK, "valueCanonical": INSTANTIATES })
 }
 
-/// A search parameter of Groups; over REST only, since no export takes searches. R4 has no definition of `name`.
+/// A search parameter of Groups, marked as REST only, since exports take no searches. R4 does not define `name` for
+/// Group.
 fn group_search(name: &str, of: &str) -> Value {
     let mut out = json!({ "extension": [not_in_bulk()], "name": name });
     let definition = match name {
@@ -312,7 +324,7 @@ fn group_search(name: &str, of: &str) -> Value {
     out
 }
 
-/// Clients use `_since` only where Patient declares this (CLIENT-04).
+/// The search parameter `_lastUpdated` of Patient: clients use `_since` only if Patient declares it (CLIENT-04).
 fn last_updated() -> Value {
     json!({
         "name": "_lastUpdated",

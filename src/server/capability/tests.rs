@@ -1,4 +1,4 @@
-//! What is stated against the tables that it is stated from, on every setting of what is on.
+//! Tests of the statements against the tables that they are made from, under every setting of the switches.
 
 use serde_json::Value;
 
@@ -37,7 +37,7 @@ fn statement(declaration: &Declaration) -> Value {
     declaration.statement("2024-01-01T00:00:00Z", "0.1.0")
 }
 
-/// A member of each item of a list; nothing where there is no list.
+/// A member of each item of a list; empty if there is no list.
 fn each<'a>(list: &'a Value, name: &str) -> Vec<&'a str> {
     list.as_array().into_iter().flatten().map(|item| item[name].as_str().unwrap()).collect()
 }
@@ -54,7 +54,7 @@ fn every_setting() -> impl Iterator<Item = Enabled> {
     })
 }
 
-/// FHIR JSON has neither nulls nor empty objects, lists or strings.
+/// FHIR JSON has no nulls and no empty objects, lists or strings.
 fn check_json(value: &Value) {
     match value {
         Value::Null => panic!("null"),
@@ -71,8 +71,8 @@ fn check_json(value: &Value) {
     }
 }
 
-/// CAP-01, CAP-09, CAP-13: on every setting, statement, OperationDefinitions and documentation list the exports that are
-/// on, with the parameters that the table serves, and nothing else.
+/// CAP-01, CAP-09, CAP-13: under every setting, statement, OperationDefinitions and documentation list the exports
+/// that are on, with the parameters that the table serves, and nothing else.
 #[test]
 fn all_say_what_the_tables_say() {
     for enabled in every_setting() {
@@ -116,7 +116,7 @@ fn all_say_what_the_tables_say() {
     assert_eq!(declaration(ALL).operation_definition("Group", "0.1.0"), None);
 }
 
-/// C-16, CAP-03: `export` under the definitions of release 3; CAP-04: the names of release 2 beside it.
+/// C-16, CAP-03: `export` under the definitions of release 3. CAP-04: the names of release 2 beside it.
 #[test]
 fn exports_stand_under_old_and_new_names() {
     let statement = statement(&declaration(ALL));
@@ -134,7 +134,7 @@ fn exports_stand_under_old_and_new_names() {
     assert_eq!(operations(resource(&statement, "Group")), group);
 }
 
-/// CAP-05, CLIENT-04: every type that `_type` accepts is listed, once; none when nothing can be exported (CAP-01).
+/// CAP-05, CLIENT-04: every type that `_type` accepts is listed once; none if nothing can be exported (CAP-01).
 #[test]
 fn every_exportable_type_is_listed() {
     let all: Vec<&str> = ResourceType::all().map(|of| of.name()).collect();
@@ -148,7 +148,8 @@ fn every_exportable_type_is_listed() {
     }
 }
 
-/// CAP-02, CAP-10: what is instantiated, version and formats; without authorization no `oauth-uris`, and that is said.
+/// CAP-02, CAP-10: instantiated statement, version and formats; without authorization no `oauth-uris`, and a
+/// statement about it.
 #[test]
 fn the_head_of_the_statement() {
     let statement = statement(&declaration(ALL));
@@ -166,7 +167,8 @@ fn the_head_of_the_statement() {
     assert_eq!(security.as_object().unwrap().len(), 1);
 }
 
-/// C-18, CLIENT-04: Patient declares `_lastUpdated`. GROUP-01: Groups are read and searched; CAP-07: by what no export takes.
+/// C-18, CLIENT-04: Patient declares `_lastUpdated`. GROUP-01: Groups are read and searched. CAP-07: searches are
+/// marked as REST only.
 #[test]
 fn search_parameters() {
     let full = statement(&declaration(ALL));
@@ -188,7 +190,7 @@ fn search_parameters() {
     assert_eq!(group["updateCreate"], Value::Null);
 }
 
-/// CAP-09: derived from the guide's definitions, and called by GET.
+/// CAP-09: derived from the IG's definitions, and called by GET.
 #[test]
 fn operation_definitions() {
     let declaration = declaration(ALL);
@@ -210,8 +212,8 @@ fn operation_definitions() {
     assert!(group["description"].as_str().unwrap().contains("GET at `[base]/Group/[id]/$export` with"));
 }
 
-/// PATIENT-03, CAP-13: another mount's tables show: a parameter without meaning at system level is not listed there, and a
-/// route under another path is told by that path.
+/// PATIENT-03, CAP-13: another dialect's tables: a parameter that does not apply at system level is not listed there,
+/// and a route under another path is stated with that path.
 #[test]
 fn other_tables_say_other_things() {
     let parameters = PARAMETERS.iter().map(|of| ParameterRow { supported: of.name == "patient", ..*of });
@@ -229,8 +231,8 @@ fn other_tables_say_other_things() {
     assert_eq!(system["parameter"], Value::Null);
 }
 
-/// CAP-12: every question of the guide is answered, as markdown and as JSON. SINCE-07: new members. COMP-12: types from
-/// outside.
+/// CAP-12: every topic of the IG is documented, as markdown and as JSON. SINCE-07: new members. COMP-12: types from
+/// outside the records.
 #[test]
 fn documentation_answers_the_guide() {
     let statement = statement(&declaration(ALL));

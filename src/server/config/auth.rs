@@ -1,6 +1,6 @@
-//! Who may ask, as the configuration says it: `[auth]` and `[[clients]]`, and everything that can be wrong with them.
+//! `[auth]` and `[[clients]]` of the configuration, with all checks of them.
 //!
-//! No secret stands here: the configuration holds hashes only, and even these are not shown by `Debug` or in a message.
+//! The configuration holds hashes of secrets, never secrets; no hash is shown by `Debug` or in a message.
 
 use crate::fhir::id::Id;
 use crate::fhir::instant::Instant;
@@ -14,15 +14,16 @@ use std::collections::BTreeSet;
 use axum::http::{HeaderName, header};
 use serde::{Deserialize, Serialize};
 
-/// `[auth]`: how credentials come in.
+/// `[auth]`: names of the headers that carry credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct AuthConfig {
     /// Name of the header with a client's id (ONEUP-S07).
     pub client_id_header: String,
-    /// Name of the header with its secret.
+    /// Name of the header with a client's secret.
     pub client_secret_header: String,
-    /// Name of the header that says for whom it asks: `client` for itself, which is also meant when it is absent.
+    /// Name of the header with the user that a request is for; only `client` is accepted, which an absent header also
+    /// means.
     pub user_header: String,
 }
 
@@ -36,72 +37,72 @@ impl Default for AuthConfig {
     }
 }
 
-/// One of `[[clients]]`.
+/// One entry of `[[clients]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClientConfig {
-    /// Its name: jobs belong to it.
+    /// Name of the client, which owns its jobs.
     pub name: String,
-    /// Tenants whose data it may ask for.
+    /// Tenants whose data it may export.
     #[serde(default = "default_tenants")]
     pub tenants: Vec<String>,
-    /// Types that it may export; all if empty.
+    /// Resource types that it may export; empty for all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub types: Vec<String>,
     /// Levels at which it may export.
     #[serde(default = "all_levels")]
     pub levels: Vec<LevelName>,
-    /// Groups that it may see and export; all if empty.
+    /// Groups that it may see and export; empty for all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
-    /// Whether it may make, change and delete Groups.
+    /// Whether it may create, change and delete Groups.
     #[serde(default)]
     pub writes_groups: bool,
-    /// Which patients it may name in the Groups that it writes; `of-groups` if it is left out. Only for a client with
+    /// Which patients it may list in the Groups that it writes; `of-groups` if absent. Only for a client with
     /// `groups` and `writes_groups`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patients: Option<PatientSource>,
-    /// Its id in client headers; empty when it sends none.
+    /// Its id in client headers; empty if it does not use them.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub client_id: String,
-    /// The hash of its secret in client headers.
+    /// Hash of its secret in client headers.
     #[serde(default, skip_serializing_if = "SecretHash::is_empty")]
     pub client_secret_hash: SecretHash,
-    /// Its bearer tokens, and those of its users.
+    /// Bearer tokens of the client and its users.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tokens: Vec<TokenConfig>,
 }
 
-/// A bearer token.
+/// A bearer token of a client or of one of its users.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TokenConfig {
-    /// Its public part.
+    /// Public part of the token.
     pub id: String,
-    /// The hash of its secret part.
+    /// Hash of the secret part.
     pub hash: SecretHash,
-    /// The instant from which on it is no longer taken; empty for never.
+    /// Instant from which on the token is rejected; empty for never.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub expires: String,
-    /// The id of the patient whose record alone it opens; empty for the client itself (ONEUP-S01).
+    /// Id of the patient whose record alone the token opens; empty for a token of the client itself (ONEUP-S01).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub patient: String,
 }
 
-/// Which patients count in a Group that a client bound to Groups wrote.
+/// The patients that a client bound to Groups may list in a Group that it writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PatientSource {
-    /// Those who are members of a Group of its `groups` that no such client wrote.
+    /// Members of those of its `groups` that no bound client wrote.
     OfGroups,
-    /// All of the store.
+    /// All patients of the store.
     Any,
 }
 
 impl PatientSource {
-    /// Every value.
+    /// Every value, for parsing.
     pub(crate) const ALL: [PatientSource; 2] = [PatientSource::OfGroups, PatientSource::Any];
 
-    /// Its word in the configuration.
+    /// The word in the configuration.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             PatientSource::OfGroups => "of-groups",
@@ -120,10 +121,10 @@ pub(crate) enum LevelName {
 }
 
 impl LevelName {
-    /// Every value.
+    /// Every value, for parsing.
     pub(crate) const ALL: [LevelName; 3] = [LevelName::System, LevelName::Patient, LevelName::Group];
 
-    /// Its word in the configuration.
+    /// The word in the configuration.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             LevelName::System => "system",
@@ -135,22 +136,25 @@ impl LevelName {
 
 by_name!(PatientSource, LevelName);
 
+/// Default of `tenants`: the default tenant.
 fn default_tenants() -> Vec<String> {
     vec!["default".to_string()]
 }
 
+/// Default of `levels`: every level.
 fn all_levels() -> Vec<LevelName> {
     vec![LevelName::System, LevelName::Patient, LevelName::Group]
 }
 
-/// A name that can stand in a log and, followed by a slash, in the name of a user.
+/// Whether a name of a client, tenant or token is safe in a log and, followed by a slash, as the owner of a user's
+/// jobs.
 fn is_plain(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// Everything that is wrong with who may ask, one sentence each. Hashes are not repeated: somebody may have put the
-/// secret there.
+/// Every problem of `[auth]` and `[[clients]]`, one sentence each. Hashes are not repeated: one may be a secret in
+/// the wrong place.
 pub(crate) fn auth_problems(auth: &AuthConfig, clients: &[ClientConfig]) -> Vec<String> {
     let mut problems = Vec::new();
     let mut headers = BTreeSet::from([header::AUTHORIZATION.to_string()]);
@@ -178,92 +182,98 @@ pub(crate) fn auth_problems(auth: &AuthConfig, clients: &[ClientConfig]) -> Vec<
                 format!("client number {}", position + 1)
             }
         };
-        let mut wrong = |text: String| problems.push(format!("{named}: {text}"));
+        let mut report_problem = |text: String| problems.push(format!("{named}: {text}"));
         if !names.insert(&client.name) {
-            wrong("another client has this name; jobs belong to it, so it must be of one client alone".into());
+            report_problem("another client has this name; jobs belong to it, so it must be of one client alone".into());
         }
-        client_problems(client, &mut wrong);
+        client_problems(client, &mut report_problem);
         if !client.client_id.is_empty() && !client_ids.insert(&client.client_id) {
-            wrong("another client has its client_id".into());
+            report_problem("another client has its client_id".into());
         }
         for token in &client.tokens {
-            token_problems(token, &mut wrong);
+            token_problems(token, &mut report_problem);
             if !token_ids.insert(&token.id) {
-                wrong(format!("a token with the id {:?} stands elsewhere already", token.id));
+                report_problem(format!("a token with the id {:?} stands elsewhere already", token.id));
             }
         }
     }
     problems
 }
 
-fn client_problems(client: &ClientConfig, wrong: &mut dyn FnMut(String)) {
+/// Reports the problems of one client to `report_problem`, apart from its tokens.
+fn client_problems(client: &ClientConfig, report_problem: &mut dyn FnMut(String)) {
     if client.tenants.is_empty() {
-        wrong("tenants is empty, so that it may ask for nobody's data; leave it out for [\"default\"]".into());
+        report_problem("tenants is empty, so that it may ask for nobody's data; leave it out for [\"default\"]".into());
     }
     for tenant in client.tenants.iter().filter(|tenant| !is_plain(tenant)) {
-        wrong(format!("tenants holds {tenant:?}, which is no name of a tenant"));
+        report_problem(format!("tenants holds {tenant:?}, which is no name of a tenant"));
     }
     for name in client.types.iter().filter(|name| ResourceType::parse(name).is_none()) {
         let near = ResourceType::similar(name);
         let advice = if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) };
-        wrong(format!("types holds {name:?}, which is no R4 resource type{advice}"));
+        report_problem(format!("types holds {name:?}, which is no R4 resource type{advice}"));
     }
     if client.levels.is_empty() {
-        wrong("levels is empty, so that it may export nothing; leave it out for all".into());
+        report_problem("levels is empty, so that it may export nothing; leave it out for all".into());
     }
     for id in client.groups.iter().filter(|id| Id::parse(id.as_bytes()).is_none()) {
-        wrong(format!("groups holds {id:?}, which is no id"));
+        report_problem(format!("groups holds {id:?}, which is no id"));
     }
     if !client.groups.is_empty() && client.levels.iter().any(|level| *level != LevelName::Group) {
-        wrong(
+        report_problem(
             "groups are named, but levels are not [\"group\"] alone: at a wider level it would export the records of \
              patients outside its groups; give levels = [\"group\"], or no groups"
                 .into(),
         );
     }
     if client.patients == Some(PatientSource::Any) && (client.groups.is_empty() || !client.writes_groups) {
-        wrong("patients = \"any\" counts only for a client that has groups and writes_groups; leave it out".into());
+        report_problem(
+            "patients = \"any\" counts only for a client that has groups and writes_groups; leave it out".into(),
+        );
     }
     let id = client.client_id.as_str();
     if id.len() > CLIENT_ID_BYTES_MAX || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
-        wrong(format!("client_id has more than {CLIENT_ID_BYTES_MAX} characters, or others than a header can hold"));
+        report_problem(format!(
+            "client_id has more than {CLIENT_ID_BYTES_MAX} characters, or others than a header can hold"
+        ));
     }
     match (id.is_empty(), client.client_secret_hash.is_empty()) {
         (true, true) => {}
         (false, false) => {
             if let Err(reason) = StoredHash::parse(&client.client_secret_hash) {
-                wrong(format!("client_secret_hash {reason}"));
+                report_problem(format!("client_secret_hash {reason}"));
             }
         }
-        _ => wrong("client_id and client_secret_hash belong together; give both or neither".into()),
+        _ => report_problem("client_id and client_secret_hash belong together; give both or neither".into()),
     }
 }
 
-fn token_problems(token: &TokenConfig, wrong: &mut dyn FnMut(String)) {
+/// Reports the problems of one token to `report_problem`.
+fn token_problems(token: &TokenConfig, report_problem: &mut dyn FnMut(String)) {
     let id = token.id.as_str();
     if !is_plain(id) || id.contains('.') {
-        // What is no id may be a whole token.
-        wrong(
+        // A malformed id may be a whole token: it is not repeated.
+        report_problem(
             "the id of a token is 1 to 64 of A-Z, a-z, 0-9, '_' and '-'; what follows its first dot is secret".into(),
         );
         return;
     }
     if let Err(reason) = StoredHash::parse(&token.hash) {
-        wrong(format!("the hash of the token {id} {reason}"));
+        report_problem(format!("the hash of the token {id} {reason}"));
     }
     if !token.expires.is_empty() && Instant::parse(&token.expires).is_none() {
-        wrong(format!(
+        report_problem(format!(
             "the token {id} expires at {:?}, which is no instant such as 2027-01-01T00:00:00Z",
             token.expires
         ));
     }
     if !token.patient.is_empty() && Id::parse(token.patient.as_bytes()).is_none() {
-        wrong(format!("the token {id} is of patient {:?}, which is no id", token.patient));
+        report_problem(format!("the token {id} is of patient {:?}, which is no id", token.patient));
     }
 }
 
-/// What is wrong with the text of a configuration, by line and column. The line itself is not shown, as the parser would,
-/// nor are strings that stand where something else is expected: they may be secrets that were put in the wrong place.
+/// A TOML error with line and column. The line is not shown, nor a string of the wrong type: either may hold a
+/// misplaced secret.
 pub(crate) fn toml_error(error: &toml::de::Error, text: &str) -> String {
     let mut message = error.message().to_string();
     while let Some(from) = message.find("string \"") {
@@ -301,7 +311,7 @@ mod tests {
         }
     }
 
-    /// A client as the documentation shows it; what is left out has its default.
+    /// A client as the documentation shows it; absent keys have their defaults.
     #[test]
     fn clients_are_read() {
         let text = "[[clients]]\nname = 'a'\ntokens = [{ id = 'x', hash = 'HASH', expires = '2027-01-01T00:00:00Z', patient = 'p' }]\n\
@@ -313,7 +323,7 @@ mod tests {
         assert_eq!(Config::parse(&config.to_toml()).unwrap(), config, "what is printed can be read");
     }
 
-    /// Everything that can be wrong with a client, told at once. AUTH-24: a wider level would go round its Groups.
+    /// All problems of a client are reported at once. AUTH-24: a wider level would bypass its Groups.
     #[test]
     fn problems_are_told() {
         wrong("[[clients]]\nname = 'a b'\n[[clients]]\nname = 'c'\n[[clients]]\nname = 'c'", &["a b", "one client"]);
@@ -336,7 +346,7 @@ mod tests {
         assert!(read("[[clients]]\nname = 'a'\nlevels = ['all']").unwrap_err().contains("line 3"));
     }
 
-    /// AUTH-27: secrets in the wrong place are not repeated, and hashes are never shown.
+    /// AUTH-27: misplaced secrets are not repeated, and hashes are never shown.
     #[test]
     fn nothing_secret_is_told() {
         let secret = "5ecre7";

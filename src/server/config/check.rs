@@ -1,5 +1,7 @@
-//! What is wrong with a configuration, all at once and before anything is opened: what contradicts itself or the machine, and
-//! what would let anybody in or one tenant see another. Nothing on the disk is looked at.
+//! Checks of a configuration: contradictions, impossible values, and anything that would admit strangers or let one
+//! tenant see another.
+//!
+//! All problems are reported at once, before anything is opened. Nothing on the disk is read.
 
 use crate::export::options::FaultsAllowed;
 use crate::server::config::mounts::DEFAULT_TENANT;
@@ -8,9 +10,9 @@ use crate::server::hosts::AllowedHosts;
 use crate::server::proxy::Proxies;
 
 impl Config {
-    /// Why the service must not listen on addresses that other machines reach: it must know its clients, and be asked in
-    /// secrecy (CORE-01).
-    fn may_listen_beyond(&self) -> Option<String> {
+    /// The problem with an address that other machines reach: the service must authenticate clients and speak TLS,
+    /// itself or through a proxy (CORE-01). `None` if it does both.
+    fn exposure_problem(&self) -> Option<String> {
         let knows_clients = !self.clients.is_empty();
         let is_secret = self.tls.is_on() || !self.trusted_proxies.is_empty();
         let why = match (knows_clients, is_secret) {
@@ -27,43 +29,45 @@ impl Config {
         Some(format!("listen is {}, but {why}", self.listen))
     }
 
-    /// Everything that is wrong with it, one sentence each.
+    /// Every problem of the configuration, one sentence each.
     pub(crate) fn config_problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        let mut must = |holds: bool, problem: String| {
+        let mut require = |holds: bool, problem: String| {
             if !holds {
                 problems.push(problem);
             }
         };
+        // 1. Addresses, TLS, proxies, hosts.
         if !self.listen.ip().is_loopback() {
-            let problem = self.may_listen_beyond();
-            must(problem.is_none(), problem.unwrap_or_default());
-            let named = !self.public_url.is_empty();
-            must(
-                named || self.trusted_proxies.is_empty(),
+            let problem = self.exposure_problem();
+            require(problem.is_none(), problem.unwrap_or_default());
+            let has_public_url = !self.public_url.is_empty();
+            require(
+                has_public_url || self.trusted_proxies.is_empty(),
                 "public_url is not given, but trusted_proxies are: clients must be told the proxy's URL, which is taken \
                  from no header"
                     .into(),
             );
-            must(
-                named || !self.trusted_proxies.is_empty() || !self.listen.ip().is_unspecified(),
+            require(
+                has_public_url || !self.trusted_proxies.is_empty() || !self.listen.ip().is_unspecified(),
                 format!("public_url is not given, and {} is no address that clients can be told", self.listen.ip()),
             );
         }
         let problem = self.tls.tls_problem();
-        must(problem.is_none(), problem.unwrap_or_default());
+        require(problem.is_none(), problem.unwrap_or_default());
         for problem in Proxies::parse(&self.trusted_proxies).err().unwrap_or_default() {
-            must(false, problem);
+            require(false, problem);
         }
         for problem in AllowedHosts::problems(&self.hosts) {
-            must(false, problem);
+            require(false, problem);
         }
         let url = self.public_url.as_str();
-        must(
+        require(
             url.is_empty()
                 || url.parse::<axum::http::Uri>().is_ok_and(|url| url.scheme().is_some() && url.host().is_some()),
             format!("public_url {url:?} is no absolute URL, such as https://bulk.example.org"),
         );
+        // 2. Numbers and words.
         for (name, value) in [
             ("jobs.active_per_client", self.jobs.active_per_client),
             ("jobs.active", self.jobs.active),
@@ -74,21 +78,22 @@ impl Config {
             ("limits.headers", self.limits.headers),
             ("files.max_bytes", self.files.max_bytes as usize),
         ] {
-            must(value > 0, format!("{name} is 0; give at least 1"));
+            require(value > 0, format!("{name} is 0; give at least 1"));
         }
-        must(self.limits.head_bytes >= 8192, "limits.head_bytes is less than 8192".into());
-        must(self.jobs.disk_high_water <= 100, "jobs.disk_high_water is a share in hundredths, at most 100".into());
+        require(self.limits.head_bytes >= 8192, "limits.head_bytes is less than 8192".into());
+        require(self.jobs.disk_high_water <= 100, "jobs.disk_high_water is a share in hundredths, at most 100".into());
         let allowed = self.jobs.faults_allowed.trim();
-        let share =
+        let is_share_valid =
             |allowed: FaultsAllowed| !matches!(allowed, FaultsAllowed::Percent(p) if !(0.0..=100.0).contains(&p));
-        must(
-            allowed.is_empty() || self.faults_allowed().is_some_and(share),
+        require(
+            allowed.is_empty() || self.faults_allowed().is_some_and(is_share_valid),
             format!("jobs.faults_allowed {allowed:?} is neither a number nor a share such as 1%"),
         );
-        must(
+        require(
             self.log.level.parse::<tracing::Level>().is_ok(),
             format!("log.level {:?} is none of error, warn, info, debug, trace", self.log.level),
         );
+        // 3. Tenants, mounts, clients.
         problems.extend(self.tenant_problems());
         problems.extend(self.mount_problems());
         problems.extend(auth::auth_problems(&self.auth, &self.clients));
@@ -101,6 +106,7 @@ impl Config {
         problems
     }
 
+    /// Problems of tenants: names, missing paths, paths that two tenants share.
     fn tenant_problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let tenants = self.all_tenants();
@@ -115,17 +121,17 @@ impl Config {
                 problems.push(format!("tenant {name:?} stands twice"));
             }
             if tenant.store.path.as_os_str().is_empty() {
-                let how = if default { ": name the store with --store" } else { "" };
-                problems.push(key("store.path") + " is not given" + how);
+                let advice = if default { ": name the store with --store" } else { "" };
+                problems.push(key("store.path") + " is not given" + advice);
             }
             if tenant.data.path.as_os_str().is_empty() {
-                let how = if default { ": name a directory for jobs, files and Groups with --data" } else { "" };
-                problems.push(key("data.path") + " is not given" + how);
+                let advice = if default { ": name a directory for jobs, files and Groups with --data" } else { "" };
+                problems.push(key("data.path") + " is not given" + advice);
             }
             for base in tenant.store.fhir_bases.iter().filter(|base| !base.contains("://")) {
                 problems.push(key("store.fhir_bases") + &format!(" holds {base:?}, which is no absolute URL"));
             }
-            // Whatever one of them keeps, the other would find.
+            // Tenants with a common directory would find each other's data.
             for other in &tenants[..position] {
                 for (what, ours, theirs) in [
                     ("store.path", &tenant.store.path, &other.store.path),
@@ -142,21 +148,22 @@ impl Config {
         problems
     }
 
+    /// Problems of mounts: those of each, and bases that overlap.
     fn mount_problems(&self) -> Vec<String> {
         let tenants: Vec<String> = self.all_tenants().into_iter().map(|tenant| tenant.name).collect();
         let mut problems: Vec<String> =
             self.mounts().iter().flat_map(|(name, mount)| mount.mount_settings_problems(name, &tenants)).collect();
-        // A base below another's would take some of its URLs.
-        let on: Vec<_> = self.mounts().into_iter().filter(|(_, mount)| mount.enabled).collect();
-        for (name, mount) in &on {
-            for (other, above) in on.iter().filter(|(other, _)| other != name) {
+        // A mount below another would capture some of its URLs.
+        let enabled: Vec<_> = self.mounts().into_iter().filter(|(_, mount)| mount.enabled).collect();
+        for (name, mount) in &enabled {
+            for (other, above) in enabled.iter().filter(|(other, _)| other != name) {
                 let below = format!("{}/", mount.base).starts_with(&format!("{}/", above.base));
                 if below && (mount.base != above.base || name > other) {
                     problems.push(format!("{name}.base stands at or below {other}.base; move one of them"));
                 }
             }
         }
-        if on.is_empty() {
+        if enabled.is_empty() {
             problems.push("every mount is switched off; leave one on".to_string());
         }
         problems

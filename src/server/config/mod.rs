@@ -1,7 +1,7 @@
-//! The configuration: one TOML file, every key with a default, none that is not known. The command line may stand in for
-//! the most common keys.
+//! The configuration: one TOML file in which every key has a default and unknown keys are errors. Command-line
+//! options override the most common keys.
 //!
-//! Units stand in the names. What contradicts itself or the machine is told before anything is opened, all at once.
+//! Names of keys carry their units. Values are checked in `check`, all at once, before anything is opened.
 
 pub(crate) mod auth;
 pub(crate) mod check;
@@ -19,147 +19,148 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Everything that can be configured.
+/// The configuration of the service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// Address and port to listen on; port 0 takes any free one.
+    /// Address and port to listen on; port 0 selects a free one.
     pub listen: SocketAddr,
-    /// What every advertised URL begins with, without a slash at its end; empty for `http://`, or `https://` with
-    /// TLS, and the address (CORE-05).
+    /// Prefix of every advertised URL, without a slash at its end; empty for `http://`, or `https://` with TLS, and
+    /// the address (CORE-05).
     pub public_url: String,
-    /// Addresses and networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    /// Addresses and networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted.
     pub trusted_proxies: Vec<String>,
-    /// Names and addresses of hosts that requests may be for where there are no clients, besides this machine's and the
-    /// public URL's.
+    /// Host names and addresses that unauthenticated requests may name, besides those of this machine and the public
+    /// URL.
     pub hosts: Vec<String>,
-    /// Certificate and key.
+    /// Files of certificate and key; empty for plain HTTP.
     pub tls: TlsFiles,
     /// The store of the tenant named `default`; without a path there is no such tenant.
     pub store: StoreConfig,
-    /// Where the service keeps what is its own, for that tenant.
+    /// Directories for jobs, files and Groups of the tenant named `default`.
     pub data: DataConfig,
-    /// More tenants: nothing of one is ever seen by another.
+    /// Further tenants. No request reaches the data of two tenants.
     pub tenants: Vec<TenantConfig>,
-    /// Jobs.
+    /// Limits and timing of jobs.
     pub jobs: JobsConfig,
-    /// Files of an export.
+    /// Size, compression and digest of output files.
     pub files: FilesConfig,
-    /// Bounds of what clients may ask.
+    /// Limits of requests and connections.
     pub limits: LimitsConfig,
-    /// The mount that speaks the Bulk Data Access IG.
+    /// The mount of the Bulk Data Access IG.
     #[serde(deserialize_with = "mounts::read_ig")]
     pub ig: MountConfig,
-    /// Netsmart's.
+    /// The mount of Netsmart.
     #[serde(deserialize_with = "mounts::read_netsmart")]
     pub netsmart: MountConfig,
-    /// 1upHealth's single-tenant environment.
+    /// The mount of 1upHealth's single-tenant environment.
     #[serde(deserialize_with = "mounts::read_oneup_ste")]
     pub oneup_ste: MountConfig,
-    /// 1upHealth's multi-tenant environment.
+    /// The mount of 1upHealth's multi-tenant environment.
     #[serde(deserialize_with = "mounts::read_oneup_mte")]
     pub oneup_mte: MountConfig,
-    /// How credentials come in.
+    /// Names of the headers that carry credentials.
     pub auth: AuthConfig,
     /// The log, on standard error.
     pub log: LogConfig,
-    /// Who may ask; anybody on this machine if empty.
+    /// Clients and their credentials; if empty, requests are not authenticated and only loopback may be listened on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub clients: Vec<ClientConfig>,
-    /// The file that this was read from, to be read again when it changes.
+    /// The file that this was read from, to be reloaded when it changes; `None` if there is none.
     #[serde(skip)]
     pub file: Option<PathBuf>,
 }
 
-/// `[store]`
+/// `[store]`: the store of a tenant.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct StoreConfig {
     /// Directory of the store.
     pub path: PathBuf,
-    /// Where its index lies; empty for `.outpour` in the store. It must be writable.
+    /// Directory of the index, which must be writable; empty for `.outpour` in the store.
     pub index_dir: PathBuf,
-    /// Bases under which absolute references are ours, besides the base that the service itself stands under.
+    /// Base URLs under which an absolute reference is local, besides those of the tenant's mounts.
     pub fhir_bases: Vec<String>,
 }
 
-/// `[data]`
+/// `[data]`: where a tenant's jobs, files and Groups are stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct DataConfig {
     /// Directory of jobs, files and Groups.
     pub path: PathBuf,
-    /// Where the records of jobs lie, if not in `jobs` there: they may be on another volume than the files.
+    /// Directory of job records, which may be on another volume than the files; empty for `jobs` in `path`.
     pub jobs: PathBuf,
-    /// Whether records and files are on the disk before anybody is told of them.
+    /// Whether records and files are synced to the disk before a client is informed of them.
     pub sync: bool,
 }
 
-/// One of `[[tenants]]`.
+/// One entry of `[[tenants]]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct TenantConfig {
-    /// What `{customer}` stands for in URLs: letters, digits, `-`, `.`, `_`.
+    /// Name of the tenant, the value of `{customer}` in URLs: letters, digits, `-`, `.`, `_`.
     pub name: String,
-    /// Its store.
+    /// The store of the tenant.
     pub store: StoreConfig,
-    /// Where the service keeps what belongs to it.
+    /// Directories for jobs, files and Groups of the tenant.
     pub data: DataConfig,
 }
 
-/// `[jobs]`
+/// `[jobs]`: limits and timing of jobs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct JobsConfig {
-    /// Threads that index and write; 0 for one a processor.
+    /// Threads that index and write; 0 for one per processor.
     pub threads: usize,
-    /// Jobs of one client that may wait or run; one more is answered 429.
+    /// Jobs of one client that may wait or run; a kick-off beyond is answered 429.
     pub active_per_client: usize,
-    /// Jobs of all clients that may wait or run.
+    /// Jobs of all clients that may wait or run; a kick-off beyond is answered 429.
     pub active: usize,
-    /// Times that a shard is tried before its job fails.
+    /// Attempts at a shard before its job fails.
     pub attempts: u32,
-    /// How long an expired job is answered 410 before it is 404, in seconds.
+    /// Seconds for which an expired job is answered 410; then it is 404.
     pub remembered_seconds: u64,
-    /// Share of the disk, in hundredths, from which on a kick-off is answered 507.
+    /// Used share of the disk, in hundredths, from which on a kick-off is answered 507.
     pub disk_high_water: u8,
-    /// More faulty lines in the store than this, a number or a share such as `1%`, fail a job; empty for no limit.
+    /// A job fails if the store has more faulty lines than this, a number or a share such as `1%`; empty for no
+    /// limit.
     pub faults_allowed: String,
-    /// How long a kick-off waits for the index when it names a Group that the index does not know, in milliseconds.
+    /// Milliseconds that a kick-off waits for the index if it names a Group that the index does not have.
     pub group_wait_milliseconds: u64,
 }
 
-/// `[files]`
+/// `[files]`: output files of an export.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct FilesConfig {
-    /// Most uncompressed bytes of a file.
+    /// Largest uncompressed size of a file, in bytes.
     pub max_bytes: u64,
-    /// Most resources of a file; 0 for no limit.
+    /// Largest number of resources in a file; 0 for no limit.
     pub max_resources: u64,
-    /// How files are stored: `none`, `gzip` or `zstd`. Clients may always ask for identity.
+    /// Compression of stored files: `none`, `gzip` or `zstd`. A client can always download the identity coding.
     pub compress: Compression,
-    /// The digest in the manifest: `xxh3`, `sha256` or `none`.
+    /// Digest of files in the manifest: `xxh3`, `sha256` or `none`.
     pub digest: DigestAlgorithm,
 }
 
-/// `[limits]`
+/// `[limits]`: limits of requests and connections.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct LimitsConfig {
-    /// Most bytes of the body of a request; more are 413.
+    /// Largest body of a request, in bytes; a larger one is answered 413.
     pub body_bytes: usize,
-    /// Polls of one job a second that a client may keep up; more are 429.
+    /// Sustained polls of one job per second and client; more are answered 429.
     pub polls_per_second: u32,
-    /// Polls of one job at once before that holds.
+    /// Polls of one job at once, before `polls_per_second` applies.
     pub polls_burst: u32,
-    /// Most connections at a time.
+    /// Largest number of open connections.
     pub connections: usize,
-    /// Most bytes of a request line and its headers.
+    /// Largest request line with headers, in bytes.
     pub head_bytes: usize,
-    /// Most headers of a request.
+    /// Largest number of headers of a request.
     pub headers: usize,
-    /// Longest time for the headers of a request, in seconds.
+    /// Longest time for the headers of a request to arrive, in seconds.
     pub head_seconds: u64,
     /// Longest silence between two requests, in seconds.
     pub idle_seconds: u64,
@@ -171,17 +172,17 @@ pub(crate) struct LimitsConfig {
     pub drain_seconds: u64,
 }
 
-/// `[log]`
+/// `[log]`: level and format of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct LogConfig {
-    /// `error`, `warn`, `info`, `debug` or `trace`.
+    /// Lowest level that is logged: `error`, `warn`, `info`, `debug` or `trace`.
     pub level: String,
-    /// `text` for people, `json` for machines.
+    /// `text` for readers, `json` for programs.
     pub format: LogFormat,
 }
 
-/// See [`LogConfig::format`].
+/// Format of log lines, see [`LogConfig::format`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub(crate) enum LogFormat {
@@ -190,10 +191,10 @@ pub(crate) enum LogFormat {
 }
 
 impl LogFormat {
-    /// Every value.
+    /// Every value, for parsing.
     pub(crate) const ALL: [LogFormat; 2] = [LogFormat::Text, LogFormat::Json];
 
-    /// Its word in the configuration.
+    /// The word in the configuration.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             LogFormat::Text => "text",
@@ -289,43 +290,43 @@ impl Default for LimitsConfig {
 }
 
 impl Config {
-    /// Reads a configuration.
+    /// Reads a configuration from TOML. Values are checked by [`Config::config_problems`].
     ///
     /// # Errors
-    /// What is wrong with it, with line and column.
+    /// The first syntax error, unknown key or value of the wrong type, with line and column.
     pub(crate) fn parse(text: &str) -> Result<Config, String> {
         toml::from_str(text).map_err(|error| auth::toml_error(&error, text))
     }
 
-    /// The configuration as a file would hold it, every value visible.
+    /// The configuration as TOML, with every value.
     pub(crate) fn to_toml(&self) -> String {
         toml::to_string(self).expect("a configuration is plain data")
     }
 
-    /// What every advertised URL begins with; `listen` is the address that was really bound.
+    /// Prefix of every advertised URL; `listen` is the address that was bound.
     pub(crate) fn public_url(&self, listen: SocketAddr) -> String {
         match self.public_url.trim_end_matches('/') {
             "" if self.tls.is_on() => format!("https://{listen}"),
             "" => format!("http://{listen}"),
-            given => given.to_string(),
+            configured => configured.to_string(),
         }
     }
 
-    /// All tenants, `default` first if there is one.
+    /// All tenants; `default` is the first if it has a store or there is no other.
     pub(crate) fn all_tenants(&self) -> Vec<TenantConfig> {
         let name = DEFAULT_TENANT.to_string();
         let default = TenantConfig { name, store: self.store.clone(), data: self.data.clone() };
-        // Without any tenant it is the one that is missing something.
-        let stands = !self.store.path.as_os_str().is_empty() || self.tenants.is_empty();
-        stands.then_some(default).into_iter().chain(self.tenants.iter().cloned()).collect()
+        // Without any tenant, the checks report the missing paths of the default one.
+        let has_default = !self.store.path.as_os_str().is_empty() || self.tenants.is_empty();
+        has_default.then_some(default).into_iter().chain(self.tenants.iter().cloned()).collect()
     }
 
-    /// The mounts' configurations, with the names of their tables.
+    /// The configurations of all mounts, with the names of their tables.
     pub(crate) fn mounts(&self) -> [(&'static str, &MountConfig); 4] {
         [("ig", &self.ig), ("netsmart", &self.netsmart), ("oneup_ste", &self.oneup_ste), ("oneup_mte", &self.oneup_mte)]
     }
 
-    /// See [`JobsConfig::faults_allowed`].
+    /// The parsed [`JobsConfig::faults_allowed`]; `None` for no limit and for a malformed value.
     pub(crate) fn faults_allowed(&self) -> Option<FaultsAllowed> {
         let text = self.jobs.faults_allowed.trim();
         match text.strip_suffix('%') {
@@ -336,7 +337,7 @@ impl Config {
 }
 
 impl DataConfig {
-    /// Where the records of jobs lie.
+    /// Directory of the job records.
     pub(crate) fn records(&self) -> PathBuf {
         match self.jobs.as_os_str().is_empty() {
             true => self.path.join("jobs"),
@@ -350,7 +351,7 @@ mod tests {
     use super::*;
     use crate::server::config::mounts::{AcceptedBody, Authorization, HeaderPolicy};
 
-    /// The clients of the documented example, comment signs taken away, are read and are right.
+    /// The clients of the documented example are valid once they are uncommented.
     #[test]
     fn the_example_of_clients_is_right() {
         let example = include_str!("../../docs/serve.toml");
@@ -362,7 +363,7 @@ mod tests {
         assert_eq!((client.tokens.len(), client.client_id.as_str(), client.groups.len()), (2, "nightly-1", 1));
     }
 
-    /// The words of configurations that are in use: a test that fails here is mended by putting the word back.
+    /// The words of configurations in use: if this test fails, restore the word.
     #[test]
     fn words_of_configurations_stay_as_they_are() {
         use crate::named_enum::pinned;
@@ -396,14 +397,15 @@ mod tests {
             keys.sort();
             keys
         };
-        // What has no default stands in the example as a comment.
+        // A key without a default is a comment in the example.
         let commented = |key: &String| key != "tenants" && !key.ends_with(".supported_profiles");
         let known: Vec<String> = keys(&default.to_toml()).into_iter().filter(commented).collect();
         assert_eq!(keys(example), known);
         assert_eq!(Config::parse(&default.to_toml()).unwrap(), default, "what is printed can be read");
     }
 
-    /// KICK-13, DIALECT-04: what is not given has its default, also beside what is given. Each mount has its dialect's.
+    /// KICK-13, DIALECT-04: an absent key has its default, also beside keys that are present; each mount has those of
+    /// its dialect.
     #[test]
     fn sections_may_be_given_in_part() {
         let config = Config::parse("[data]\npath = 'd'\n[netsmart]\nbase = '/n'\n[[tenants]]\nname = 'b'\n").unwrap();
@@ -413,7 +415,7 @@ mod tests {
         assert!(Config::parse("[netsmart]\nbse = '/n'\n").unwrap_err().contains("bse"));
     }
 
-    /// DIALECT-04, ONEUP-M01: tenants have nothing in common, mounts have a tenant and a place of their own.
+    /// DIALECT-04, ONEUP-M01: no two tenants share a directory; each mount has a tenant and a base of its own.
     #[test]
     fn tenants_and_mounts_are_checked() {
         let base = "store = { path = 's' }\ndata = { path = 'd' }\n[log]\nlevel = 'info'\n";
@@ -444,7 +446,7 @@ mod tests {
         }
     }
 
-    /// Every problem is told at once; unknown keys are refused by name. CORE-01: no other address than loopback.
+    /// All problems are reported at once; unknown keys are refused by name. CORE-01: no other address than loopback.
     #[test]
     fn wrong_configurations_are_refused() {
         assert!(Config::parse("lissten = 1").unwrap_err().contains("lissten"));
@@ -459,7 +461,7 @@ mod tests {
         assert_eq!(problems.len(), 8);
     }
 
-    /// CORE-01, CORE-05: TLS is whole or not there; who listens for other machines says under which URL.
+    /// CORE-01, CORE-05: TLS needs both files; a service that other machines reach needs a public URL.
     #[test]
     fn tls_and_proxies_are_whole() {
         let problems = |text: &str| {

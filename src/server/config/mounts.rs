@@ -1,4 +1,4 @@
-//! What is configured for each mount: one table of keys, whose defaults are those of its dialect (DIALECT-04).
+//! Configuration of the mounts: one table of keys for each, whose defaults depend on the dialect (DIALECT-04).
 
 use std::collections::BTreeMap;
 
@@ -9,37 +9,39 @@ use crate::limits::{ONEUP_GROUP_BYTES_MAX, ONEUP_GROUP_MEMBERS_MAX};
 use crate::named_enum::by_name;
 use crate::request::{LateArrivals, MissingLastUpdated};
 
-/// What stands in a base for the name of a tenant.
+/// Segment of a base path that the name of a tenant replaces.
 pub(crate) const CUSTOMER: &str = "{customer}";
-/// How long files are kept where a dialect lets them expire, in seconds.
-const KEPT_SECONDS: u64 = 7 * 24 * 3600;
+/// Default retention of files in dialects whose files expire, in seconds.
+const RETENTION_SECONDS: u64 = 7 * 24 * 3600;
 
-/// A mount, as it is configured.
+/// The configuration of one mount.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MountConfig {
-    /// Whether it is there.
+    /// Whether the mount is served.
     pub enabled: bool,
-    /// Path of its base, with a slash in front. With `{customer}` as one of its segments the mount stands once for each
+    /// Path of the base, with a slash in front. With the segment `{customer}`, the mount is served once for each
     /// tenant, under the tenant's name.
     pub base: String,
-    /// The tenant whose data it exports, where the base does not name it.
+    /// Name of the tenant whose data it exports, if the base has no `{customer}`.
     pub tenant: String,
-    /// Whether answers hold the fields of the vendor's documents alone (DIALECT-06).
+    /// Whether answers hold only the fields of the vendor's documents (DIALECT-06).
     pub strict_dialect: bool,
-    /// `bearer`, `client-headers`: how clients may say who they are, once there are any (C-14).
+    /// Accepted kinds of credentials, once clients are configured: `bearer`, `client-headers` (C-14).
     pub authorization: Vec<Authorization>,
-    /// `strict` refuses a kick-off without `Accept` or `Prefer` headers, `assume` takes them as given (HDR-01, HDR-03).
+    /// `strict` refuses a kick-off without `Accept` or `Prefer` headers, `assume` takes them as sent (HDR-01,
+    /// HDR-03).
     pub header_policy: HeaderPolicy,
-    /// `active` reads Group members as R4 does, `listed` takes all (GROUP-04, C-10).
+    /// Members of a Group that count: with `active` those that are not inactive and whose period covers the time of the
+    /// export, with `listed` all (GROUP-04, C-10).
     pub members: MembershipRule,
-    /// Rows that reached the store late: `include` or `report`.
+    /// Rows that reached the store after `_since` with an earlier date: `include` or `report`.
     pub late: LateArrivals,
     /// Rows without `meta.lastUpdated` under `_since` and `_until`: `include` or `exclude`.
     pub missing_last_updated: MissingLastUpdated,
-    /// How far in the future `_since` and `_until` may lie, in seconds, because clocks differ (SINCE-03).
+    /// How far `_since` may lie in the future, in seconds, to allow for the client's clock (SINCE-03).
     pub clock_skew_seconds: u64,
-    /// Whether `$export` of the whole system is on; for 1upHealth, of a user or client.
+    /// Whether `$export` of the whole system is on; for 1upHealth, `$export` of a user or client.
     pub system_level: bool,
     /// Whether the export of all patients is on.
     pub patient_level: bool,
@@ -47,24 +49,24 @@ pub(crate) struct MountConfig {
     pub first_poll_in_progress: bool,
     /// How long a kick-off waits for its job, in milliseconds, unless the client prefers `respond-async` (ONEUP-M10).
     pub sync_wait_milliseconds: u64,
-    /// What the body of an accepted kick-off is, on the Netsmart mount (C-09).
+    /// Body of an accepted kick-off on the Netsmart mount (C-09).
     pub accepted_body: AcceptedBody,
-    /// How long files are kept, in seconds; 0 for ever (C-04).
+    /// Retention of files after the end of their job, in seconds; 0 for unlimited (C-04).
     pub keep_seconds: u64,
     /// Whether Groups can be searched.
     pub groups_searchable: bool,
-    /// Whether clients may make, change and delete Groups; of 1upHealth's only make them (ONEUP-G07).
+    /// Whether clients may create, change and delete Groups; on 1upHealth's mounts only create them (ONEUP-G07).
     pub groups_writable: bool,
-    /// Most members of a Group that a client sends.
+    /// Largest number of members in a Group from a client.
     pub group_members_max: u64,
-    /// Most bytes of a Group that a client sends, without white space, where members say more than whose they are
+    /// Largest Group from a client, in bytes without white space, if its members have more than an identity
     /// (ONEUP-G04); 0 for no limit.
     pub group_bytes_max: u64,
-    /// Profiles that the CapabilityStatement names for a type, by its name (NETSMART-G08).
+    /// Profiles that the CapabilityStatement names, by resource type (NETSMART-G08).
     pub supported_profiles: BTreeMap<String, Vec<String>>,
 }
 
-/// See [`MountConfig::authorization`].
+/// A kind of credentials, see [`MountConfig::authorization`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub(crate) enum Authorization {
@@ -73,10 +75,10 @@ pub(crate) enum Authorization {
 }
 
 impl Authorization {
-    /// Every value.
+    /// Every value, for parsing.
     pub(crate) const ALL: [Authorization; 2] = [Authorization::Bearer, Authorization::ClientHeaders];
 
-    /// Its word in the configuration.
+    /// The word in the configuration.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Authorization::Bearer => "bearer",
@@ -85,7 +87,7 @@ impl Authorization {
     }
 }
 
-/// See [`MountConfig::header_policy`].
+/// Treatment of missing headers, see [`MountConfig::header_policy`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub(crate) enum HeaderPolicy {
@@ -94,10 +96,10 @@ pub(crate) enum HeaderPolicy {
 }
 
 impl HeaderPolicy {
-    /// Every value.
+    /// Every value, for parsing.
     pub(crate) const ALL: [HeaderPolicy; 2] = [HeaderPolicy::Strict, HeaderPolicy::Assume];
 
-    /// Its word in the configuration.
+    /// The word in the configuration.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             HeaderPolicy::Strict => "strict",
@@ -106,20 +108,20 @@ impl HeaderPolicy {
     }
 }
 
-/// See [`MountConfig::accepted_body`].
+/// Body of an accepted kick-off, see [`MountConfig::accepted_body`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AcceptedBody {
-    /// An OperationOutcome.
+    /// An OperationOutcome with one informational issue.
     Outcome,
-    /// What the manifest will begin with: `transactionTime`, `request`, `requiresAccessToken`.
+    /// The first fields of a manifest: `transactionTime`, `request`, `requiresAccessToken`.
     Request,
 }
 
 impl AcceptedBody {
-    /// Every value.
+    /// Every value, for parsing.
     pub(crate) const ALL: [AcceptedBody; 2] = [AcceptedBody::Outcome, AcceptedBody::Request];
 
-    /// Its word in the configuration.
+    /// The word in the configuration.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             AcceptedBody::Outcome => "outcome",
@@ -131,7 +133,7 @@ impl AcceptedBody {
 by_name!(Authorization, HeaderPolicy, AcceptedBody);
 
 impl MountConfig {
-    /// The mount that speaks the Bulk Data Access IG (DIALECT-02).
+    /// Defaults of the Bulk Data Access IG (DIALECT-02).
     pub(crate) fn ig() -> MountConfig {
         MountConfig {
             enabled: true,
@@ -149,7 +151,7 @@ impl MountConfig {
             first_poll_in_progress: true,
             sync_wait_milliseconds: 0,
             accepted_body: AcceptedBody::Outcome,
-            keep_seconds: KEPT_SECONDS,
+            keep_seconds: RETENTION_SECONDS,
             groups_searchable: true,
             groups_writable: true,
             group_members_max: 1_000_000,
@@ -158,7 +160,7 @@ impl MountConfig {
         }
     }
 
-    /// Netsmart's: Groups are read and exported, nothing else (NETSMART-G03).
+    /// Defaults of Netsmart: Groups are read and exported, nothing else (NETSMART-G03).
     pub(crate) fn netsmart() -> MountConfig {
         MountConfig {
             base: "/uscore/v1/bulk-data".to_string(),
@@ -172,7 +174,7 @@ impl MountConfig {
         }
     }
 
-    /// 1upHealth's single-tenant environment: nothing expires (ONEUP-S19).
+    /// Defaults of 1upHealth's single-tenant environment: files do not expire (ONEUP-S19).
     pub(crate) fn oneup_ste() -> MountConfig {
         MountConfig {
             base: "/bulk-data/r4".to_string(),
@@ -186,7 +188,8 @@ impl MountConfig {
         }
     }
 
-    /// 1upHealth's multi-tenant environment: tokens alone (ONEUP-M09), and answers that wait (ONEUP-M10).
+    /// Defaults of 1upHealth's multi-tenant environment: bearer tokens only (ONEUP-M09), and kick-offs that wait for
+    /// their jobs (ONEUP-M10).
     pub(crate) fn oneup_mte() -> MountConfig {
         MountConfig {
             base: format!("/v1/{CUSTOMER}/bulk-export/bulk-data/r4"),
@@ -199,26 +202,26 @@ impl MountConfig {
         }
     }
 
-    /// How long files are kept, in seconds; `None` for ever.
-    pub(crate) fn kept_table(&self) -> Option<u64> {
+    /// Retention of files after the end of their job, in seconds; `None` for unlimited.
+    pub(crate) fn retention_seconds(&self) -> Option<u64> {
         Some(self.keep_seconds).filter(|seconds| *seconds > 0)
     }
 
-    /// Whether it stands once for each tenant.
+    /// Whether the mount is served once for each tenant.
     pub(crate) fn is_for_each_tenant(&self) -> bool {
         self.base.split('/').any(|segment| segment == CUSTOMER)
     }
 
-    /// What is wrong with it by itself; `name` is that of its table.
+    /// Problems of this mount alone, one sentence each; `name` is that of its table.
     pub(crate) fn mount_settings_problems(&self, name: &str, tenants: &[String]) -> Vec<String> {
         let mut problems = Vec::new();
         if !self.enabled {
             return problems;
         }
         let base = self.base.replacen(CUSTOMER, "customer", 1);
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-._~/".contains(c);
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~/".contains(c);
         let segments = base.split('/').skip(1).all(|segment| !segment.is_empty() && !segment.starts_with('.'));
-        if !base.starts_with('/') || !segments || !base.chars().all(plain) {
+        if !base.starts_with('/') || !segments || !base.chars().all(is_plain) {
             problems.push(format!("{name}.base {:?} is no path such as /fhir or /{CUSTOMER}/fhir", self.base));
         }
         if base.starts_with("/health") {
@@ -246,34 +249,37 @@ impl MountConfig {
     }
 }
 
-/// Keys that are given, over a dialect's defaults.
-fn apply_defaults<'de, D: Deserializer<'de>>(given: D, defaults: MountConfig) -> Result<MountConfig, D::Error> {
+/// The keys of a table over the defaults of its dialect.
+///
+/// # Errors
+/// An unknown key or a value of the wrong type.
+fn apply_defaults<'de, D: Deserializer<'de>>(table: D, defaults: MountConfig) -> Result<MountConfig, D::Error> {
     use serde::de::Error;
-    let given = toml::Table::deserialize(given)?;
+    let table = toml::Table::deserialize(table)?;
     let mut all = toml::Table::try_from(defaults).map_err(D::Error::custom)?;
-    all.extend(given);
+    all.extend(table);
     all.try_into().map_err(|error: toml::de::Error| D::Error::custom(error.message()))
 }
 
-/// `[ig]`, for serde.
-pub(crate) fn read_ig<'de, D: Deserializer<'de>>(given: D) -> Result<MountConfig, D::Error> {
-    apply_defaults(given, MountConfig::ig())
+/// Deserializes `[ig]` over the IG's defaults.
+pub(crate) fn read_ig<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MountConfig, D::Error> {
+    apply_defaults(deserializer, MountConfig::ig())
 }
 
-/// `[netsmart]`, for serde.
-pub(crate) fn read_netsmart<'de, D: Deserializer<'de>>(given: D) -> Result<MountConfig, D::Error> {
-    apply_defaults(given, MountConfig::netsmart())
+/// Deserializes `[netsmart]` over Netsmart's defaults.
+pub(crate) fn read_netsmart<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MountConfig, D::Error> {
+    apply_defaults(deserializer, MountConfig::netsmart())
 }
 
-/// `[oneup_ste]`, for serde.
-pub(crate) fn read_oneup_ste<'de, D: Deserializer<'de>>(given: D) -> Result<MountConfig, D::Error> {
-    apply_defaults(given, MountConfig::oneup_ste())
+/// Deserializes `[oneup_ste]` over the defaults of 1upHealth's single-tenant environment.
+pub(crate) fn read_oneup_ste<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MountConfig, D::Error> {
+    apply_defaults(deserializer, MountConfig::oneup_ste())
 }
 
-/// `[oneup_mte]`, for serde.
-pub(crate) fn read_oneup_mte<'de, D: Deserializer<'de>>(given: D) -> Result<MountConfig, D::Error> {
-    apply_defaults(given, MountConfig::oneup_mte())
+/// Deserializes `[oneup_mte]` over the defaults of 1upHealth's multi-tenant environment.
+pub(crate) fn read_oneup_mte<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MountConfig, D::Error> {
+    apply_defaults(deserializer, MountConfig::oneup_mte())
 }
 
-/// Name of the tenant whose store and data stand outside `[[tenants]]`.
+/// Name of the tenant that `[store]` and `[data]` outside `[[tenants]]` describe.
 pub(crate) const DEFAULT_TENANT: &str = "default";

@@ -1,9 +1,9 @@
-//! HTTP/2: many requests on one connection, under the same waits as one.
+//! HTTP/2 connections: settings of hyper's connection, idle time-outs, and a deadline for each stream.
 //!
-//! A stream whose client takes no bytes is reset; the others on its connection go on. A connection on which nothing is
-//! asked is closed. What is held for a connection is bounded by its streams, the requests of all connections together by
-//! a number of permits, so that a client gains no more by HTTP/2 than by as many connections.
-//! The library's own answers, to requests that it cannot read, are statuses or resets without a body.
+//! A stream whose client takes no bytes is reset; the other streams of its connection go on. A connection without
+//! requests is closed. Memory per connection is bounded by its streams, and the requests of all connections together
+//! by a number of permits, so that HTTP/2 gives a client no more resources than as many connections would. Requests
+//! that hyper cannot read are answered by hyper, with a status or a reset and no body.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -22,12 +22,12 @@ use crate::server::connection::request_tracker::RequestTracker;
 use crate::server::connection::stream_pace::{PACE, StreamPace};
 use crate::server::connection::timer::Timer;
 
-/// Most bytes of bodies of requests that a connection holds unread; HTTP/2's name for it is the window.
+/// Flow-control window of a connection: most bytes of request bodies that it holds unread.
 const UNREAD_BYTES: u32 = 1 << 20;
-/// Most bytes of one body among them.
+/// Flow-control window of a stream: most unread bytes of one request body.
 const UNREAD_STREAM_BYTES: u32 = 256 << 10;
 
-/// A reader and writer of HTTP/2 within bounds.
+/// The settings of HTTP/2 connections under these limits.
 pub(crate) fn builder(limits: &ConnectionLimits) -> Builder<StreamExecutor> {
     let mut builder = Builder::new(StreamExecutor { wait: limits.write_wait });
     builder
@@ -39,39 +39,41 @@ pub(crate) fn builder(limits: &ConnectionLimits) -> Builder<StreamExecutor> {
     builder
 }
 
-/// Ends when nothing has been asked or answered for too long: the first request has as long as that of an HTTP/1.1
-/// connection. What else the client sends, such as pings, does not count.
-pub(crate) async fn wait_idle(flow: &RequestTracker, since: Instant, limits: &ConnectionLimits) {
-    let mut last = (flow.requests_begun(), since);
+/// Resolves when no request has begun and none is being answered for `idle_wait`; for `head_wait` since the instant
+/// `since` if there was no request at all, as under HTTP/1.1. Other frames of the client, such as pings, do not
+/// count.
+pub(crate) async fn wait_idle(tracker: &RequestTracker, since: Instant, limits: &ConnectionLimits) {
+    let mut last_request = (tracker.requests_begun(), since);
     loop {
         let now = Instant::now();
-        if flow.is_answering() || flow.requests_begun() != last.0 {
-            last = (flow.requests_begun(), now);
+        if tracker.is_answering() || tracker.requests_begun() != last_request.0 {
+            last_request = (tracker.requests_begun(), now);
         }
-        let wait = if last.0 == 0 { limits.head_wait } else { limits.idle_wait };
-        let over = last.1 + wait;
+        let wait = if last_request.0 == 0 { limits.head_wait } else { limits.idle_wait };
+        let over = last_request.1 + wait;
         if now >= over {
             return;
         }
-        // An answer may end at any time, from when on the wait counts: it is looked a few times in between.
+        // The wait counts from the end of the last answer, which is noticed by polling eight times per wait.
         tokio::time::sleep((wait / 8).min(over - now).max(Duration::from_millis(1))).await;
     }
 }
 
-/// Ends when nothing is being answered, and the client has taken nothing for as long as `wait`.
-pub(crate) async fn wait_still(flow: &RequestTracker, wait: Duration) {
+/// Resolves when no request is being answered and the client has taken no bytes for `wait`.
+pub(crate) async fn wait_still(tracker: &RequestTracker, wait: Duration) {
     loop {
-        let before = flow.bytes_taken();
+        let before = tracker.bytes_taken();
         tokio::time::sleep(wait).await;
-        if !flow.is_answering() && flow.bytes_taken() == before {
+        if !tracker.is_answering() && tracker.bytes_taken() == before {
             return;
         }
     }
 }
 
-/// Runs the streams of a connection.
+/// Spawns the streams of a connection, each with a deadline.
 #[derive(Clone, Debug)]
 pub(crate) struct StreamExecutor {
+    /// Longest time for which the client of a stream takes no bytes.
     wait: Duration,
 }
 
@@ -83,7 +85,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamExecutor {
     }
 }
 
-/// A stream that ends when its client takes too long to take bytes: what is dropped is reset.
+/// The task of a stream. It ends, which resets the stream, when the client takes no bytes for `wait`.
 struct PacedStream<F> {
     stream: Pin<Box<F>>,
     pace: Arc<StreamPace>,

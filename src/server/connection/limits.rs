@@ -1,27 +1,27 @@
-//! The bounds of connections, with their defaults.
+//! Limits of connections, with their defaults.
 
 use std::time::Duration;
 
-/// What a client may ask of a connection. Each is per connection, but the first.
+/// Limits of a server's connections: the first for all of them, the others for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConnectionLimits {
-    /// Most connections open at a time; further ones wait in the kernel's queue until one is closed. Each takes a file
-    /// descriptor, and two more while it downloads.
+    /// Most connections open at a time; further ones wait in the kernel's queue until one is closed. Each takes one
+    /// file descriptor, and two more during a download.
     pub connections_max: usize,
-    /// Most bytes of a request line and its headers together; more are 431.
+    /// Most bytes of a request line with its headers; more are answered 431.
     pub head_bytes_max: usize,
-    /// Most headers of a request; more are 431.
+    /// Most headers of a request; more are answered 431.
     pub headers_max: usize,
-    /// Longest time from the first byte of a request (the first request: from the connection) to the end of its
+    /// Longest time from the first byte of a request (for the first request: from the connection) to the end of its
     /// headers; then 408.
     pub head_wait: Duration,
     /// Longest silence between two requests; then the connection is closed.
     pub idle_wait: Duration,
-    /// Longest pause in the body of a request; then its reading fails.
+    /// Longest pause in the body of a request; then reading it fails.
     pub body_wait: Duration,
-    /// Longest time for which the kernel takes no bytes of an answer; then the client is cut. The kernel takes some when
-    /// about a third of its buffer for the client (up to some MiB) is free again, so that this is a least speed, too:
-    /// of some 25 kB a second with 60 s.
+    /// Longest time for which the kernel takes no bytes of an answer; then the connection is cut. The kernel takes
+    /// bytes when about a third of its send buffer (up to some MiB) is free, so that 60 s demand about 25 kB a
+    /// second.
     pub write_wait: Duration,
     /// Time that answers in flight have to end when the server stops.
     pub drain_wait: Duration,

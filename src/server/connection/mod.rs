@@ -1,10 +1,10 @@
-//! Accepting connections: HTTP/1.1 over TCP, or HTTP/1.1 and HTTP/2 over TLS, within bounds, until the server stops.
+//! Connections: HTTP/1.1 over TCP, or HTTP/1.1 and HTTP/2 over TLS, within limits, until the server stops.
 //!
-//! hyper reads requests and writes answers; `wire` is the connection under it, over a `transport`; `streams` has what
-//! HTTP/2 needs besides. What routes there are is not known here, nor where certificates come from.
-//! Requests that hyper cannot read never reach a handler: a bad request line or header is 400, a URI longer than 65,534
-//! bytes 414, too many or too long headers 431, headers that do not end in time 408; each with an OperationOutcome, and
-//! the connection is closed. A client that is silent between requests is closed without a word.
+//! hyper reads requests and writes answers, over a `timeout_stream` over a `transport`; `http2` has the deadlines of
+//! HTTP/2. Routes and certificates are the caller's. Requests that hyper cannot read reach no handler: a malformed
+//! request line or header is 400, a URI longer than 65,534 bytes 414, too many or too long headers 431, headers that
+//! do not end in time 408; each with an OperationOutcome, after which the connection is closed. A connection that is
+//! silent between requests is closed without an answer.
 
 pub(crate) mod http2;
 pub(crate) mod limits;
@@ -48,30 +48,30 @@ use crate::server::connection::timeout_stream::{Protocol, TimeoutStream};
 use crate::server::connection::transport::Transport;
 use crate::server::error::{ApiError, OutcomeIssueType};
 
-/// HTTP/2 as clients name it in the TLS handshake.
+/// ALPN identifier of HTTP/2.
 const ALPN_TWO: &[u8] = b"h2";
 
-/// Pause after the system has refused a connection for want of something, such as file descriptors.
+/// Pause after `accept` failed for lack of a resource, such as file descriptors.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 
-/// Longest time for which an HTTP/2 connection on which nothing is answered may take nothing while it is being closed:
-/// the client is to confirm that, but one that is not just waiting for an answer may not listen.
+/// Longest time for which a closing HTTP/2 connection without requests in progress may take no bytes. Its client
+/// should confirm the close, but may not be listening.
 const UNCONFIRMED_WAIT: Duration = Duration::from_secs(5);
 
-/// Whether a request came over TLS to this server itself. Handlers find it among the request's extensions.
+/// Request extension: whether the request came over TLS to this server, not to a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OverTls(pub bool);
 
-/// How a server's connections ended.
+/// Result of the drain when a server stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DrainState {
-    /// Connections that were cut, since their answers took longer than the drain.
+    /// Number of connections that were cut, since their answers took longer than the drain.
     pub cut: usize,
 }
 
-/// Answers connections until `stop` comes; then takes no more of them, and lets the answers in flight end within
-/// `drain_wait`. Handlers find the client's address in [`ConnectInfo`], and whether it is still there in [`Peer`]. One
-/// that panics costs its client a 500.
+/// Serves connections until `stop` resolves; then accepts no more, and gives the answers in flight `drain_wait` to
+/// end. Requests carry the client's address as [`ConnectInfo`], the state of its connection as [`Peer`], and
+/// [`OverTls`]. A handler that panics is answered 500.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -79,37 +79,39 @@ pub(crate) async fn serve(
     limits: ConnectionLimits,
     stop: impl Future<Output = ()>,
 ) -> DrainState {
-    let room = Arc::new(Semaphore::new(limits.connections_max));
+    // 1. Shared state of the connections.
+    let connection_permits = Arc::new(Semaphore::new(limits.connections_max));
     let (stopping, stops) = watch::channel(());
-    let host = Host {
+    let context = ServerContext {
         app: app.layer(CatchPanicLayer::custom(panicked)),
         tls,
         streams: Arc::new(Semaphore::new(limits.connections_max)),
         limits: Arc::new(limits),
         stops,
     };
-    let mut open = JoinSet::new();
+    // 2. Accept until `stop`.
+    let mut connections = JoinSet::new();
     let mut stop = pin!(stop);
     loop {
         let accepted = async {
-            // Room first: a connection that is not accepted waits in the kernel, and costs nothing here.
-            let permit = room.clone().acquire_owned().await;
+            // The permit comes first: a connection that is not accepted waits in the kernel and takes no memory here.
+            let permit = connection_permits.clone().acquire_owned().await;
             (permit, listener.accept().await)
         };
         let (permit, accepted) = tokio::select! {
             () = &mut stop => break,
             accepted = accepted => accepted,
         };
-        while open.try_join_next().is_some() {}
+        while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, client)) => {
-                let host = host.clone();
-                open.spawn(async move {
+                let context = context.clone();
+                connections.spawn(async move {
                     let _permit = permit;
-                    host.answer(stream, client).await;
+                    context.answer(stream, client).await;
                 });
             }
-            // The client has gone again before it was accepted.
+            // The client closed the connection before it was accepted.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
             }
             Err(error) => {
@@ -118,37 +120,38 @@ pub(crate) async fn serve(
             }
         }
     }
+    // 3. Drain.
     drop(listener);
     drop(stopping);
-    let all = async { while open.join_next().await.is_some() {} };
-    if tokio::time::timeout(host.limits.drain_wait, all).await.is_ok() {
+    let all_ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(context.limits.drain_wait, all_ended).await.is_ok() {
         return DrainState { cut: 0 };
     }
-    while open.try_join_next().is_some() {}
-    let cut = open.len();
-    open.shutdown().await;
+    while connections.try_join_next().is_some() {}
+    let cut = connections.len();
+    connections.shutdown().await;
     DrainState { cut }
 }
 
-/// What every connection needs.
+/// Shared state of all connections; each has a clone.
 #[derive(Clone)]
-struct Host {
+struct ServerContext {
     app: Router,
     tls: Option<TlsAcceptor>,
     limits: Arc<ConnectionLimits>,
-    /// One permit for each request that may be under way on HTTP/2 connections.
+    /// Permits for requests in progress on HTTP/2 connections, one each.
     streams: Arc<Semaphore>,
-    /// Tells when the server stops: the sender is dropped.
+    /// Changes when the server stops: its sender is dropped.
     stops: watch::Receiver<()>,
 }
 
-impl Host {
-    /// Answers one connection's requests, until either side closes it.
+impl ServerContext {
+    /// Serves the requests of one connection until either side closes it.
     async fn answer(mut self, stream: TcpStream, client: SocketAddr) {
-        // Answers are written whole, so that waiting for more to send would only delay them.
+        // Answers are written in large pieces: Nagle's algorithm would only delay their ends.
         let _ = stream.set_nodelay(true);
         let since = Instant::now();
-        let ended = match self.tls.take() {
+        let result = match self.tls.take() {
             None => self.answer_one(stream, since, client, OverTls(false)).await.map_err(|error| error.to_string()),
             Some(tls) => {
                 let handshake = tokio::time::timeout(self.limits.head_wait, tls.accept(stream));
@@ -168,12 +171,12 @@ impl Host {
                 }
             }
         };
-        if let Err(error) = ended {
+        if let Err(error) = result {
             tracing::debug!(%client, error, "a connection ended early");
         }
     }
 
-    /// HTTP/1.1.
+    /// Serves an HTTP/1.1 connection.
     async fn answer_one(
         mut self,
         stream: impl Transport,
@@ -181,17 +184,17 @@ impl Host {
         client: SocketAddr,
         tls: OverTls,
     ) -> hyper::Result<()> {
-        let (flow, limits) = (Arc::new(RequestTracker::default()), self.limits);
-        let wire = TimeoutStream::new(stream, Protocol::One, since, flow.clone(), limits.clone());
+        let (tracker, limits) = (Arc::new(RequestTracker::default()), self.limits);
+        let timeout_stream = TimeoutStream::new(stream, Protocol::One, since, tracker.clone(), limits.clone());
         let mut builder = http1::Builder::new();
         builder
-            .half_close(true) // a client that has said all may still listen
-            .header_read_timeout(None) // the wire has this wait, and others
+            .half_close(true) // a client that has sent its last byte may still read
+            .header_read_timeout(None) // `TimeoutStream` has this wait, and others
             .max_headers(limits.headers_max)
             .max_header_size(limits.head_bytes_max)
             .max_buf_size(limits.head_bytes_max.max(8192));
-        let door = ConnectionService { app: self.app, client, tls, flow, limits, streams: None };
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(wire), door));
+        let service = ConnectionService { app: self.app, client, tls, tracker, limits, streams: None };
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(timeout_stream), service));
         tokio::select! {
             ended = &mut connection => return ended,
             _ = self.stops.changed() => connection.as_mut().graceful_shutdown(),
@@ -199,35 +202,36 @@ impl Host {
         connection.await
     }
 
-    /// HTTP/2.
+    /// Serves an HTTP/2 connection.
     async fn answer_two(mut self, stream: impl Transport, since: Instant, client: SocketAddr) -> hyper::Result<()> {
-        let (flow, limits) = (Arc::new(RequestTracker::default()), self.limits);
-        let wire = TimeoutStream::new(stream, Protocol::Two, since, flow.clone(), limits.clone());
+        let (tracker, limits) = (Arc::new(RequestTracker::default()), self.limits);
+        let timeout_stream = TimeoutStream::new(stream, Protocol::Two, since, tracker.clone(), limits.clone());
         let streams = Some(self.streams);
-        let door = ConnectionService { app: self.app, client, tls: OverTls(true), flow: flow.clone(), limits, streams };
-        let limits = door.limits.clone();
-        let mut connection = pin!(http2::builder(&limits).serve_connection(TokioIo::new(wire), door));
+        let service =
+            ConnectionService { app: self.app, client, tls: OverTls(true), tracker: tracker.clone(), limits, streams };
+        let limits = service.limits.clone();
+        let mut connection = pin!(http2::builder(&limits).serve_connection(TokioIo::new(timeout_stream), service));
         tokio::select! {
             ended = &mut connection => return ended,
-            () = http2::wait_idle(&flow, since, &limits) => {}
+            () = http2::wait_idle(&tracker, since, &limits) => {}
             _ = self.stops.changed() => {}
         }
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             ended = connection => ended,
-            () = http2::wait_still(&flow, UNCONFIRMED_WAIT) => Ok(()),
+            () = http2::wait_still(&tracker, UNCONFIRMED_WAIT) => Ok(()),
         }
     }
 }
 
-/// The way from a connection to the routes.
+/// The service of one connection: passes its requests to the routes.
 struct ConnectionService {
     app: Router,
     client: SocketAddr,
     tls: OverTls,
-    flow: Arc<RequestTracker>,
+    tracker: Arc<RequestTracker>,
     limits: Arc<ConnectionLimits>,
-    /// Where requests get a permit; none where there is one at a time.
+    /// Permits for requests; `None` under HTTP/1.1, which has one request at a time.
     streams: Option<Arc<Semaphore>>,
 }
 
@@ -237,33 +241,31 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let mut answering = self.flow.begin();
+        let mut guard = self.tracker.begin();
         let mut request =
-            request.map(|body| Body::new(TrackedBody::new(body, self.flow.clone(), self.limits.body_wait)));
+            request.map(|body| Body::new(TrackedBody::new(body, self.tracker.clone(), self.limits.body_wait)));
         request.extensions_mut().insert(ConnectInfo(self.client));
         request.extensions_mut().insert(self.tls);
-        request.extensions_mut().insert(Peer::new(self.flow.clone()));
+        request.extensions_mut().insert(Peer::new(self.tracker.clone()));
         let Some(streams) = self.streams.clone() else {
             let answer = self.app.clone().call(request);
-            return Box::pin(async move {
-                Ok(answer.await?.map(|body| TrackedResponseBody { body, _answering: answering }))
-            });
+            return Box::pin(
+                async move { Ok(answer.await?.map(|body| TrackedResponseBody { body, _answering: guard })) },
+            );
         };
         if request.headers().len() > self.limits.headers_max {
             let response = protocol_errors::too_many_headers(&self.limits).into_response();
-            return Box::pin(
-                async move { Ok(response.map(|body| TrackedResponseBody { body, _answering: answering })) },
-            );
+            return Box::pin(async move { Ok(response.map(|body| TrackedResponseBody { body, _answering: guard })) });
         }
         let mut app = self.app.clone();
         Box::pin(async move {
-            answering.hold(streams.acquire_owned().await.ok());
-            Ok(app.call(request).await?.map(|body| TrackedResponseBody { body, _answering: answering }))
+            guard.hold(streams.acquire_owned().await.ok());
+            Ok(app.call(request).await?.map(|body| TrackedResponseBody { body, _answering: guard }))
         })
     }
 }
 
-/// The answer of a handler that has panicked. What it said goes to the panic hook, not to the client.
+/// 500 of a handler that panicked. The panic message goes to the panic hook, not to the client.
 fn panicked(_: Box<dyn Any + Send>) -> Response {
     tracing::error!("a handler panicked");
     let reason = "the server failed at this request: try again, and tell its operator";

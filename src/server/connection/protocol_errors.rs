@@ -1,6 +1,7 @@
-//! The answers to requests that nobody could read: the HTTP library makes them itself, with a status and no body.
+//! Answers to requests that the HTTP library cannot read. The library answers them with a status and no body; these
+//! replace its answers.
 //!
-//! They never reach a handler, so that they are made here as bytes. Each closes the connection.
+//! No handler sees such a request, so that the answers are made as bytes. Each closes the connection.
 
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use hyper::StatusCode;
 use crate::server::connection::limits::ConnectionLimits;
 use crate::server::error::{ApiError, OutcomeIssueType};
 
-/// The answer with an OperationOutcome that stands for the library's own, if `head` is the whole of such a one.
+/// The answer with an OperationOutcome that replaces `head`, if that is a whole answer of the library to an
+/// unreadable request; else `None`.
 pub(crate) fn answer_unparsed(head: &[u8], limits: &ConnectionLimits) -> Option<Vec<u8>> {
     let text = str::from_utf8(head).ok()?.strip_suffix("\r\n\r\n")?;
     let mut lines = text.split("\r\n");
@@ -20,18 +22,18 @@ pub(crate) fn answer_unparsed(head: &[u8], limits: &ConnectionLimits) -> Option<
         match (name, value) {
             ("content-length", "0") => is_empty = true,
             ("connection", "close") | ("date", _) => {}
-            // The library sends nothing else: this is a handler's answer.
+            // The library sends no other header: this is the answer of a handler.
             _ => return None,
         }
     }
     let reason = match status {
         400 => "this is no HTTP/1.1 request: check the request line and the headers".to_string(),
         414 => "the URI of the request is longer than this server reads: shorten its query".to_string(),
-        431 => too_much(limits),
+        431 => header_limits_text(limits),
         _ => return None,
     };
     is_empty.then(|| {
-        is_whole_head(
+        http1_answer(
             status,
             if status == 400 { OutcomeIssueType::Structure } else { OutcomeIssueType::TooLong },
             &reason,
@@ -39,25 +41,27 @@ pub(crate) fn answer_unparsed(head: &[u8], limits: &ConnectionLimits) -> Option<
     })
 }
 
-/// To a request over HTTP/2 with too many headers, which the library does not count.
+/// 431 for an HTTP/2 request with too many headers, which the library does not count.
 pub(crate) fn too_many_headers(limits: &ConnectionLimits) -> ApiError {
-    ApiError::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, OutcomeIssueType::TooLong, too_much(limits))
+    ApiError::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, OutcomeIssueType::TooLong, header_limits_text(limits))
 }
 
-fn too_much(limits: &ConnectionLimits) -> String {
+/// Message about headers beyond the limits.
+fn header_limits_text(limits: &ConnectionLimits) -> String {
     format!(
         "the headers of the request are more than {} or longer than {} bytes with the request line: send fewer",
         limits.headers_max, limits.head_bytes_max
     )
 }
 
-/// To a client that does not finish the headers of its request.
+/// 408 for a request whose headers do not end within `wait`.
 pub(crate) fn too_slow(wait: Duration) -> Vec<u8> {
     let reason = format!("the request line and headers took longer than {} seconds: send them at once", wait.as_secs());
-    is_whole_head(408, OutcomeIssueType::Timeout, &reason)
+    http1_answer(408, OutcomeIssueType::Timeout, &reason)
 }
 
-fn is_whole_head(status: u16, code: OutcomeIssueType, reason: &str) -> Vec<u8> {
+/// A whole HTTP/1.1 answer as bytes, with an OperationOutcome, that closes the connection.
+fn http1_answer(status: u16, code: OutcomeIssueType, reason: &str) -> Vec<u8> {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
     let body = ApiError::new(status, code, reason).to_json();
     let phrase = status.canonical_reason().unwrap_or_default();

@@ -1,7 +1,9 @@
-//! What the service tells the socket below it: whether a request is being answered, and whether its body was read.
+//! State of a connection's requests, shared by the service above the HTTP library and the stream below it.
 //!
-//! The HTTP library stands between the two and does not say. The service marks here when it is called and when the body
-//! of its answer is gone; the socket's timers follow. The wait for the body of a request is kept here, too.
+//! The library does not report whether a request is being answered or its body was read. The service records here
+//! when it is called and when the body of its answer is dropped; the time-outs of the stream depend on it. The
+//! time-out of request bodies is here too. All atomics are relaxed: they are counters and flags of their own, and
+//! order no other memory.
 
 use std::io;
 use std::pin::Pin;
@@ -17,24 +19,29 @@ use tokio::time::{Instant, Sleep};
 
 use crate::server::connection::stream_pace::note_body_poll;
 
-/// One connection's requests. HTTP/1.1 answers one at a time, HTTP/2 some.
+/// The requests of one connection: one at a time under HTTP/1.1, several under HTTP/2.
 #[derive(Debug, Default)]
 pub(crate) struct RequestTracker {
+    /// Requests that have begun.
     begun: AtomicU64,
+    /// Requests whose answers have ended.
     ended: AtomicU64,
+    /// Times that the client has taken bytes.
     taken: AtomicU64,
+    /// Whether the body of the last request may have unread bytes.
     unread: AtomicBool,
-    /// Whether the answer under way wants to know when the client closes its side of the connection.
+    /// Whether the answer in progress needs to know when the client closes its side of the connection.
     watched: AtomicBool,
+    /// Whether the client has closed its side of the connection.
     closed: AtomicBool,
 }
 
 impl RequestTracker {
-    /// A request has arrived; it is being answered until what is returned is dropped.
+    /// Records that a request has begun; it ends when the guard is dropped.
     pub(crate) fn begin(self: &Arc<RequestTracker>) -> RequestGuard {
         self.begun.fetch_add(1, Relaxed);
         self.watched.store(false, Relaxed);
-        RequestGuard { flow: self.clone(), permit: None }
+        RequestGuard { tracker: self.clone(), permit: None }
     }
 
     /// Requests begun so far.
@@ -47,71 +54,74 @@ impl RequestTracker {
         self.begun.load(Relaxed) != self.ended.load(Relaxed)
     }
 
-    /// The client has taken bytes.
+    /// Records that the client has taken bytes.
     pub(crate) fn note_bytes_taken(&self) {
         self.taken.fetch_add(1, Relaxed);
     }
 
-    /// Times that it has.
+    /// Times that the client has taken bytes; not a number of bytes.
     pub(crate) fn bytes_taken(&self) -> u64 {
         self.taken.load(Relaxed)
     }
 
-    /// Whether some of the last request's body may still be on its way.
+    /// Whether the body of the last request may have unread bytes.
     pub(crate) fn is_unread(&self) -> bool {
         self.unread.load(Relaxed)
     }
 
-    /// Whether the end of what the client sends is to be looked for.
+    /// Whether the stream must look for the end of the client's side.
     pub(crate) fn is_watched(&self) -> bool {
         self.watched.load(Relaxed) && !self.closed.load(Relaxed)
     }
 
-    /// The client has closed its side of the connection.
+    /// Records that the client has closed its side of the connection.
     pub(crate) fn close(&self) {
         self.closed.store(true, Relaxed);
     }
 }
 
-/// The client of a request, for an answer that may not be worth its cost once the client has gone. Handlers find it
-/// among the request's extensions.
+/// Request extension: the client's side of the connection, for an expensive answer that is useless once the client is
+/// gone.
 ///
-/// Over HTTP/1.1 a client that closes its side of the connection may still listen, so that its request goes on. Who asks
-/// here may do otherwise. Over HTTP/2 a client resets its request, and the answer is dropped: nothing is told here.
+/// Under HTTP/1.1 a client that closes its side may still read, so that by default its request goes on; a handler
+/// that uses this may decide otherwise. Under HTTP/2 a client resets its request, which drops the answer: nothing is
+/// reported here.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Peer(Arc<RequestTracker>);
 
 impl Peer {
-    pub(crate) fn new(flow: Arc<RequestTracker>) -> Peer {
-        Peer(flow)
+    /// The client of the connection that `tracker` tracks.
+    pub(crate) fn new(tracker: Arc<RequestTracker>) -> Peer {
+        Peer(tracker)
     }
 
-    /// From now on, and until this request is answered, it is noticed when the client closes its side.
+    /// From now on until this request is answered, records when the client closes its side.
     pub(crate) fn watch(&self) {
         self.0.watched.store(true, Relaxed);
     }
 
-    /// Whether that has been noticed.
+    /// Whether the client was seen to close its side.
     pub(crate) fn has_closed(&self) -> bool {
         self.0.closed.load(Relaxed)
     }
 
-    /// As if that had been noticed.
+    /// Simulates that the client has closed its side.
     #[cfg(test)]
     pub(crate) fn close(&self) {
         self.0.close();
     }
 }
 
-/// Held while a request is being answered.
+/// A request in progress, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct RequestGuard {
-    flow: Arc<RequestTracker>,
+    tracker: Arc<RequestTracker>,
+    /// A permit that is released with the guard; `None` under HTTP/1.1.
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl RequestGuard {
-    /// Holds a permit as long.
+    /// Keeps a permit until the request ends.
     pub(crate) fn hold(&mut self, permit: Option<OwnedSemaphorePermit>) {
         self.permit = permit;
     }
@@ -119,11 +129,11 @@ impl RequestGuard {
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.flow.ended.fetch_add(1, Relaxed);
+        self.tracker.ended.fetch_add(1, Relaxed);
     }
 }
 
-/// The body of an answer, which is being given as long as this lives.
+/// The body of an answer; the request is in progress until this is dropped.
 pub(crate) struct TrackedResponseBody<B> {
     pub(crate) body: B,
     pub(crate) _answering: RequestGuard,
@@ -151,18 +161,19 @@ impl<B: Body + Unpin> Body for TrackedResponseBody<B> {
     }
 }
 
-/// The body of a request, whose bytes must not pause for too long.
+/// The body of a request, which fails if no bytes arrive for `wait`.
 pub(crate) struct TrackedBody {
     body: Incoming,
-    flow: Arc<RequestTracker>,
+    tracker: Arc<RequestTracker>,
     wait: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl TrackedBody {
-    pub(crate) fn new(body: Incoming, flow: Arc<RequestTracker>, wait: Duration) -> TrackedBody {
-        flow.unread.store(!body.is_end_stream(), Relaxed);
-        TrackedBody { body, flow, wait, sleep: None }
+    /// A request body that is tracked by `tracker`.
+    pub(crate) fn new(body: Incoming, tracker: Arc<RequestTracker>, wait: Duration) -> TrackedBody {
+        tracker.unread.store(!body.is_end_stream(), Relaxed);
+        TrackedBody { body, tracker, wait, sleep: None }
     }
 }
 
@@ -175,7 +186,7 @@ impl Body for TrackedBody {
             Poll::Ready(frame) => {
                 self.sleep = None;
                 if self.body.is_end_stream() || frame.is_none() {
-                    self.flow.unread.store(false, Relaxed);
+                    self.tracker.unread.store(false, Relaxed);
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
             }

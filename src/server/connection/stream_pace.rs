@@ -1,4 +1,5 @@
-//! When the body of an HTTP/2 stream last gave bytes that the client has not taken: what a stream's deadline is counted from.
+//! Pace of an HTTP/2 stream: the instant from which on its client has taken no bytes, which the deadline of the
+//! stream is counted from.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,23 +10,24 @@ tokio::task_local! {
     pub(crate) static PACE: Arc<StreamPace>;
 }
 
-/// The instant at which a stream's body gave bytes to the HTTP library that has not asked for more since.
+/// When the body of a stream last gave bytes, if the HTTP library has not polled it since.
 #[derive(Debug, Default)]
 pub(crate) struct StreamPace(Mutex<Option<Instant>>);
 
 impl StreamPace {
+    /// Records the instant of a piece, or `None` for a poll without one.
     fn set(&self, since: Option<Instant>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
-    /// That instant; `None` while the library asks for more.
+    /// When the body gave its last bytes; `None` while the library waits for more.
     pub(crate) fn since(&self) -> Option<Instant> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Notes that the library asked the body of an answer for bytes, and whether it `gave` some. Does nothing under HTTP/1.1,
-/// where the socket knows.
+/// Records that the library polled the body of an answer, and whether it `gave` bytes. No effect under HTTP/1.1,
+/// where the stream tracks writes.
 pub(crate) fn note_body_poll(gave: bool) {
     let _ = PACE.try_with(|pace| pace.set(gave.then(Instant::now)));
 }

@@ -1,9 +1,9 @@
-//! The connection under the HTTP library, which does not wait for ever. How bytes leave, and files, is `transport`'s.
+//! The byte stream under the HTTP library, with time-outs. How bytes and files are sent is decided in `transport`.
 //!
-//! A client that does not read, or does not finish its request, is cut after the waits of [`ConnectionLimits`].
-//! What the library answers by itself, to requests that it cannot read, has no body: it gets an OperationOutcome here.
-//! Under HTTP/2 only the wait for a client that does not read is kept here: the others belong to requests, of which
-//! there are many at a time, and bytes that come tell nothing of them.
+//! A client that does not read, or does not finish its request, is cut off after the waits of [`ConnectionLimits`].
+//! Answers of the library to unreadable requests have no body: they are replaced by OperationOutcomes here. Under
+//! HTTP/2 only the time-out of a client that does not read applies here; the others belong to requests, of which a
+//! stream of frames shows nothing.
 
 use crate::server::connection::limits::ConnectionLimits;
 use crate::server::connection::protocol_errors;
@@ -20,35 +20,38 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::time::Instant;
 
-/// Longest time for which a closed connection still takes what the client sends, so that it can read the answer: a
-/// socket that is closed with bytes unread resets the connection, and the answer may be lost with it.
+/// Longest time for which a closed connection still reads what the client sends: a socket that is closed with unread
+/// bytes resets the connection, which may destroy the answer.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Which HTTP the library speaks.
+/// Version of HTTP on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
-    /// HTTP/1.1
+    /// HTTP/1.1: one request at a time.
     One,
-    /// HTTP/2
+    /// HTTP/2: many requests at a time, after a TLS handshake.
     Two,
 }
 
-/// One client's connection.
+/// The stream of one connection.
 pub(crate) struct TimeoutStream<T> {
     stream: T,
     protocol: Protocol,
-    flow: Arc<RequestTracker>,
+    tracker: Arc<RequestTracker>,
     limits: Arc<ConnectionLimits>,
-    /// Since when the headers of a request are being read.
+    /// Start of the headers that are being read; `None` between requests.
     head_since: Option<Instant>,
-    /// When bytes went either way last.
+    /// Last time that bytes moved in either direction.
     active: Instant,
-    /// Requests that had begun when `head_since` was set or cleared.
+    /// Requests begun when `head_since` was last set or cleared.
     begun: u64,
+    /// Time-out of headers and idle time; then of the linger.
     reading: Timer,
+    /// Time-out of a blocked write.
     writing: Timer,
+    /// Time-out of a blocked flush.
     flushing: Timer,
-    /// An answer that stands for the library's own.
+    /// The answer that replaces one of the library; kept after it is sent.
     refusal: Option<RefusalWriter>,
     /// Whether the client has sent its last byte.
     ended: bool,
@@ -56,26 +59,27 @@ pub(crate) struct TimeoutStream<T> {
     lingers: bool,
 }
 
+/// An answer that replaces one of the library, and its progress.
 struct RefusalWriter {
     answer: Vec<u8>,
     written: usize,
-    /// Length of what it stands for.
+    /// Length of the replaced answer, which is reported to the library as written; 0 afterwards.
     instead_of: usize,
 }
 
 impl<T: Transport> TimeoutStream<T> {
-    /// The first request counts from `since`.
+    /// The stream of a connection that was accepted at `since`.
     pub(crate) fn new(
         stream: T,
         protocol: Protocol,
         since: Instant,
-        flow: Arc<RequestTracker>,
+        tracker: Arc<RequestTracker>,
         limits: Arc<ConnectionLimits>,
     ) -> TimeoutStream<T> {
         TimeoutStream {
             stream,
             protocol,
-            flow,
+            tracker,
             limits,
             head_since: Some(since),
             active: since,
@@ -89,16 +93,17 @@ impl<T: Transport> TimeoutStream<T> {
         }
     }
 
-    /// Cuts the client off at once, whatever the kernel still holds for it.
+    /// Resets the connection at the next close, dropping what the kernel still holds for the client; returns the
+    /// error to fail with.
     fn cut_connection(&mut self, why: &'static str) -> io::Error {
         let _ = self.stream.socket().set_zero_linger();
         io::Error::new(io::ErrorKind::TimedOut, why)
     }
 
-    /// A wait for bytes of a request is over when its time is.
-    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
-        if self.protocol == Protocol::Two || self.flow.is_answering() {
-            return Poll::Pending; // the body of a request has its own wait, and the next request has time
+    /// Ready, with an error, when the client has sent nothing for too long between requests or within headers.
+    fn poll_idle_timeout(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        if self.protocol == Protocol::Two || self.tracker.is_answering() {
+            return Poll::Pending; // request bodies have their own time-out, and the next request may take its time
         }
         let deadline = match self.head_since {
             Some(since) => since + self.limits.head_wait,
@@ -106,18 +111,18 @@ impl<T: Transport> TimeoutStream<T> {
         };
         ready!(self.reading.poll(deadline, context));
         if self.head_since.is_some() {
-            // As much of it as the socket takes. Nothing else is being written, since nothing is being answered.
+            // One attempt, as much as the socket takes. No answer is in progress whose bytes this could split.
             let mut stream = Pin::new(&mut self.stream);
             let _ = stream.as_mut().poll_write(context, &protocol_errors::too_slow(self.limits.head_wait));
             let _ = stream.poll_flush(context);
         }
-        // TLS has a word for the end, without which the client may think that something was cut off.
+        // TLS announces the end of the stream; without that a client must suspect truncation.
         let _ = Pin::new(&mut self.stream).poll_shutdown(context);
         Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "no request came"))
     }
 
-    /// Notes that the client has closed its side of the connection, and has this task woken when it does. None of its bytes
-    /// are taken: the end is found behind them only if it has come by then, such as behind TLS's own word for it.
+    /// Records whether the client has closed its side of the connection, and wakes this task when it does. Takes no
+    /// bytes: a close behind unread bytes, such as the close alert of TLS, is found only if it has already arrived.
     fn note_end(&mut self, context: &mut Context<'_>) {
         let (socket, mut byte) = (self.stream.socket(), [0]);
         let has_ended = match socket.poll_peek(context, &mut ReadBuf::new(&mut byte)) {
@@ -129,12 +134,13 @@ impl<T: Transport> TimeoutStream<T> {
             Poll::Pending => false,
         };
         if has_ended {
-            self.flow.close();
+            self.tracker.close();
         }
     }
 
-    /// What TLS holds back for a client that does not read. A socket holds nothing back.
-    fn poll_held<R>(&mut self, done: Poll<io::Result<R>>, context: &mut Context<'_>) -> Poll<io::Result<R>> {
+    /// Applies the time-out of a flush or shutdown: TLS may hold bytes for a client that does not read. A plain
+    /// socket holds none.
+    fn poll_flush_timeout<R>(&mut self, done: Poll<io::Result<R>>, context: &mut Context<'_>) -> Poll<io::Result<R>> {
         if done.is_ready() {
             self.flushing.clear();
             return done;
@@ -144,9 +150,10 @@ impl<T: Transport> TimeoutStream<T> {
         Poll::Ready(Err(self.cut_connection("the client does not read")))
     }
 
-    /// The library's own answer, if these buffers are one, is sent with a body.
-    fn poll_refuse(&mut self, context: &mut Context<'_>, buffers: &[IoSlice<'_>]) -> Poll<Option<io::Result<usize>>> {
-        if self.protocol == Protocol::One && self.refusal.is_none() && !self.flow.is_answering() {
+    /// Sends the replacement if `buffers` are the library's own answer, and returns the length that the library
+    /// wrote; `None` if the buffers are to be sent as they are.
+    fn poll_refusal(&mut self, context: &mut Context<'_>, buffers: &[IoSlice<'_>]) -> Poll<Option<io::Result<usize>>> {
+        if self.protocol == Protocol::One && self.refusal.is_none() && !self.tracker.is_answering() {
             let mut filled = buffers.iter().filter(|buffer| !buffer.is_empty());
             if let (Some(head), None) = (filled.next(), filled.next()) {
                 let answer = protocol_errors::answer_unparsed(head, &self.limits);
@@ -161,7 +168,7 @@ impl<T: Transport> TimeoutStream<T> {
             }
         }
         let instead_of = std::mem::take(&mut refusing.instead_of);
-        // Kept, since it tells that the request was not read to its end.
+        // Kept, since it shows that the request was not read to its end.
         Poll::Ready((instead_of > 0).then_some(Ok(instead_of)))
     }
 }
@@ -172,7 +179,7 @@ impl<T: Transport> AsyncRead for TimeoutStream<T> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let begun = self.flow.requests_begun();
+        let begun = self.tracker.requests_begun();
         if begun != self.begun {
             (self.begun, self.head_since) = (begun, None);
         }
@@ -181,13 +188,13 @@ impl<T: Transport> AsyncRead for TimeoutStream<T> {
             Poll::Ready(Ok(())) => {
                 self.active = Instant::now();
                 self.ended = buffer.filled().len() == before;
-                if self.head_since.is_none() && !self.flow.is_answering() {
+                if self.head_since.is_none() && !self.tracker.is_answering() {
                     self.head_since = Some(self.active);
                 }
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => self.poll_silence(context).map(Err),
+            Poll::Pending => self.poll_idle_timeout(context).map(Err),
         }
     }
 }
@@ -202,13 +209,13 @@ impl<T: Transport> AsyncWrite for TimeoutStream<T> {
         context: &mut Context<'_>,
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let sent = match self.poll_refuse(context, buffers) {
+        let sent = match self.poll_refusal(context, buffers) {
             Poll::Ready(None) => self.stream.poll_send(context, buffers),
             Poll::Ready(Some(sent)) => Poll::Ready(sent),
             Poll::Pending => Poll::Pending,
         };
         if sent.is_ready() {
-            self.flow.note_bytes_taken();
+            self.tracker.note_bytes_taken();
             self.writing.clear();
             self.active = Instant::now();
             return sent;
@@ -223,20 +230,20 @@ impl<T: Transport> AsyncWrite for TimeoutStream<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The library flushes whenever it has been woken, and reads nothing while a request is being answered.
-        if self.protocol == Protocol::One && self.flow.is_watched() {
+        // hyper flushes at every wake-up, but does not read while a request is being answered.
+        if self.protocol == Protocol::One && self.tracker.is_watched() {
             self.note_end(context);
         }
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        self.poll_held(flushed, context)
+        self.poll_flush_timeout(flushed, context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.lingers {
             let shut = Pin::new(&mut self.stream).poll_shutdown(context);
-            ready!(self.poll_held(shut, context))?;
+            ready!(self.poll_flush_timeout(shut, context))?;
         }
-        let is_unread = self.protocol == Protocol::One && self.flow.is_unread();
+        let is_unread = self.protocol == Protocol::One && self.tracker.is_unread();
         if self.refusal.is_none() && !is_unread {
             return Poll::Ready(Ok(()));
         }
@@ -246,7 +253,7 @@ impl<T: Transport> AsyncWrite for TimeoutStream<T> {
         let mut scratch = [0; 16 << 10];
         while !self.ended && self.reading.poll_first(LINGER, context).is_pending() {
             let mut buffer = ReadBuf::new(&mut scratch);
-            // An error ends the wait as well: there is nobody left to read the answer.
+            // After an error there is no reader of the answer, so that the linger ends.
             self.ended = ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)).is_err()
                 || buffer.filled().is_empty();
         }

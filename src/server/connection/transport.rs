@@ -1,7 +1,8 @@
-//! What carries a connection's bytes: a socket, or TLS over one.
+//! Transport of a connection's bytes: a socket, or TLS over one.
 //!
-//! Pieces of a stored file ([`outgoing`](crate::sys::sendfile)) leave a socket by `sendfile(2)`, unread. Under TLS they are read
-//! right before they are encrypted, so that nothing is sent that the file does not have. No waits are kept here.
+//! Pieces of stored files ([`sendfile`](crate::sys::sendfile)) leave a plain socket by `sendfile(2)` without being
+//! read. Under TLS they are read right before they are encrypted, so that no bytes are sent that the file does not
+//! have. Time-outs are not applied here.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -16,12 +17,12 @@ use tokio_rustls::server::TlsStream;
 use crate::limits::SEALED_BYTES;
 use crate::sys::sendfile::{FileRange, place_of};
 
-/// A connection's bytes, either way.
+/// A byte stream over a socket that can send pieces of files.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
-    /// The socket at the bottom.
+    /// The socket that carries the bytes.
     fn socket(&self) -> &TcpStream;
 
-    /// Sends some of the buffers, pieces of stored files among them; returns how many bytes.
+    /// Sends a prefix of the buffers, some of which may be pieces of stored files; returns its length in bytes.
     fn poll_send(&mut self, context: &mut Context<'_>, buffers: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
 }
 
@@ -35,7 +36,7 @@ impl Transport for TcpStream {
         let buffers = &buffers[first..];
         if let Some(place) = place_of(&buffers[0]) {
             match ready!(poll_send_file(self, context, &place, buffers[0].len())) {
-                // No call for files of this kind: they are written from the map.
+                // The kernel has no `sendfile(2)` for this file: it is written from its map.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
                     return Pin::new(self).poll_write(context, &buffers[0]);
                 }
@@ -47,15 +48,16 @@ impl Transport for TcpStream {
     }
 }
 
+/// Sends up to `len` bytes of a file range by `sendfile(2)`; returns how many were sent.
 fn poll_send_file(
     stream: &TcpStream,
     context: &mut Context<'_>,
-    place: &FileRange,
+    range: &FileRange,
     len: usize,
 ) -> Poll<io::Result<usize>> {
     loop {
         ready!(stream.poll_write_ready(context))?;
-        match stream.try_io(Interest::WRITABLE, || place.send(stream.as_fd(), len)) {
+        match stream.try_io(Interest::WRITABLE, || range.send(stream.as_fd(), len)) {
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             sent => return Poll::Ready(sent),
         }
@@ -63,8 +65,8 @@ fn poll_send_file(
 }
 
 thread_local! {
-    /// Bytes on their way to being encrypted. Nothing is left in it between two calls.
-    static CLEAR: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// Clear text that is about to be encrypted; its content is used within one call only.
+    static CLEAR_TEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Transport for TlsStream<TcpStream> {
@@ -72,11 +74,11 @@ impl Transport for TlsStream<TcpStream> {
         self.get_ref().0
     }
 
-    /// As much as TLS holds at a time, and only when it has nothing left of before: then it takes all of it, no piece is
-    /// read twice, and a slow client costs no more memory than that.
+    /// Sends at most one TLS record's clear text, and only when TLS holds nothing from before. Thus TLS takes all of
+    /// it, no piece is read twice, and a slow client costs no more memory.
     fn poll_send(&mut self, context: &mut Context<'_>, buffers: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         ready!(Pin::new(&mut *self).poll_flush(context))?;
-        CLEAR.with_borrow_mut(|clear| {
+        CLEAR_TEXT.with_borrow_mut(|clear| {
             clear.resize(SEALED_BYTES, 0);
             let mut filled = 0;
             for buffer in buffers {

@@ -1,4 +1,5 @@
-//! The Bulk Data Access IG, release 3, which clients of releases 1 and 2 understand (DIALECT-02).
+//! The dialect of the Bulk Data Access IG, release 3, which clients of releases 1 and 2 understand (DIALECT-02). The
+//! other dialects are variations of it.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
@@ -10,7 +11,7 @@ use crate::server::error::{OutcomeIssueType, informational_outcome};
 use crate::server::parameters::PARAMETERS;
 use crate::server::routes::IG_ROUTES;
 
-/// See the module.
+/// The dialect of the Bulk Data Access IG.
 pub(crate) const IG: Dialect = Dialect {
     name: "ig",
     routes: IG_ROUTES,
@@ -27,24 +28,24 @@ pub(crate) const IG: Dialect = Dialect {
     status_path: |job| format!("/bulk-status/{job}"),
     file_path: |file| format!("/bulk-files/{file}"),
     job_named: |name| Some(name.to_string()),
-    taken: accepted_response,
-    polled: render::status_of_job,
+    render_started: accepted_response,
+    render_polled: render::status_of_job,
 };
 
-/// 202 with where to look, and an OperationOutcome (KICK-08, KICK-09, NETSMART-E03).
-pub(crate) fn accepted_response(taken: &StartedJob<'_>) -> Response<Body> {
-    let location = taken.mount.status_url(taken.job);
-    let instant = taken.transaction_time;
+/// 202 with the status URL in `Content-Location` and an OperationOutcome (KICK-08, KICK-09, NETSMART-E03).
+pub(crate) fn accepted_response(started: &StartedJob<'_>) -> Response<Body> {
+    let location = started.mount.status_url(started.job);
+    let instant = started.transaction_time;
     let mut text = format!("the export was accepted, as of {instant}; its state is at {location}");
-    if taken.notes > 0 {
-        text += &format!("; {} parts of the request were ignored, see the messages of the export", taken.notes);
+    if started.notes > 0 {
+        text += &format!("; {} parts of the request were ignored, see the messages of the export", started.notes);
     }
     let mut response = informational_outcome(StatusCode::ACCEPTED, text);
     set_location(&mut response, &location);
     response
 }
 
-/// `Content-Location`
+/// Sets `Content-Location` to the status URL of a job.
 pub(crate) fn set_location(response: &mut Response<Body>, location: &str) {
     let location = HeaderValue::from_str(location).expect("a URL of ours");
     response.headers_mut().insert(header::CONTENT_LOCATION, location);

@@ -1,19 +1,19 @@
-//! A job as the renderings of a dialect see it: what of the mount they need, and the job.
+//! The facts about a mount and a job that the renderings of a dialect read.
 
 use crate::fhir::instant::Instant;
 use crate::job::api::JobView;
 use crate::server::config::mounts::MountConfig;
 
-/// What a rendering needs of the mount that a job belongs to.
+/// The facts about a job's mount that its renderings read.
 #[derive(Clone, Copy)]
 pub(crate) struct MountView<'a> {
     /// URL of the mount's base, absolute, without a slash at its end (CORE-05).
     pub base_url: &'a str,
-    /// What is configured for the mount.
+    /// Configuration of the mount.
     pub settings: &'a MountConfig,
-    /// Path of a job's status below the base, by the id of the job.
+    /// Path of a job's status below the base, from the id of the job.
     pub status_path: fn(&str) -> String,
-    /// Path of a file below the base, by the id of the file.
+    /// Path of a file below the base, from the id of the file.
     pub file_path: fn(&str) -> String,
 }
 
@@ -24,30 +24,30 @@ impl MountView<'_> {
     }
 }
 
-/// A job that was just made, for the answer to its kick-off.
+/// A job that was just accepted, for the answer to its kick-off.
 pub(crate) struct StartedJob<'a> {
-    /// The mount at which it was asked for.
+    /// The mount of the kick-off.
     pub mount: MountView<'a>,
-    /// Its id, the engine's.
+    /// Id of the job in the engine.
     pub job: &'a str,
-    /// Its T.
+    /// Transaction time T of the export.
     pub transaction_time: &'a Instant,
-    /// The kick-off URL, verbatim.
+    /// The absolute kick-off URL, as received.
     pub request: &'a str,
     /// Number of parts of the request that were ignored.
     pub notes: usize,
-    /// Whether files need a token.
+    /// Whether the download of files needs credentials (MANIFEST-03).
     pub requires_access_token: bool,
 }
 
-/// A job whose status is asked for.
+/// A job whose status a client polls.
 pub(crate) struct PolledJob<'a> {
-    /// The mount at which it was asked for.
+    /// The mount of the poll.
     pub mount: MountView<'a>,
-    /// The job.
+    /// State of the job in the engine.
     pub view: &'a JobView,
-    /// Whether files need a token.
+    /// Whether the download of files needs credentials (MANIFEST-03).
     pub requires_access_token: bool,
-    /// Whether the reader may have some Groups, types or one patient only (reading 24).
+    /// Whether the client, or the one that started the job, is bound to Groups, types or a patient (reading 24).
     pub bound_client: bool,
 }

@@ -1,5 +1,7 @@
-//! Dialects: what a mount's clients see of the one job engine. A dialect is a table of routes, parameters, rules and
-//! renderings; nothing of it reaches the engine but how files are named (DIALECT-01).
+//! Dialects: the URLs, parameters, rules and renderings that the clients of a mount see of the job engine.
+//!
+//! The engine knows nothing of a dialect but how files are named (DIALECT-01). Every dialect is a constant;
+//! configuration adds to it in `mount`.
 
 pub(crate) mod ig;
 pub(crate) mod job_view;
@@ -15,56 +17,56 @@ use crate::server::routes::Route;
 use axum::body::Body;
 use axum::http::{Method, Response};
 
-/// How request ids are taken from clients.
+/// Which request ids of clients are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RequestIds {
-    /// Up to 64 letters, digits, `-`, `.` and `_` are given back.
+    /// Up to 64 letters, digits, `-`, `.` and `_`; another id is replaced.
     Plain,
-    /// A UUID is given back; what is none comes back as `X-Correlation-Id` (NETSMART-E11).
+    /// A UUID; another id is replaced and returned as `X-Correlation-Id` (NETSMART-E11).
     Uuid,
 }
 
-/// See the module.
+/// The table of rules and renderings of one dialect.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dialect {
-    /// Its name, by which jobs remember their mount.
+    /// Name of the dialect, which job records keep to name their mount.
     pub name: &'static str,
-    /// Which URL means what.
+    /// Operations by method and path.
     pub routes: &'static [Route],
-    /// Parameters of a kick-off.
+    /// Known parameters of a kick-off.
     pub parameters: &'static [ParameterRow],
-    /// Whether names of types are told apart by case (C-12).
+    /// Whether `_type` distinguishes upper and lower case (C-12).
     pub case_sensitive_types: bool,
-    /// Whether only types of the Patient compartment may be asked for (C-19).
+    /// Whether every type in `_type` must be in the Patient compartment (C-19).
     pub compartment_types: bool,
-    /// The code of an issue about a type that is not exported (C-15).
+    /// Issue code of the error about a type that is not exported (C-15).
     pub type_refused: OutcomeIssueType,
-    /// Whether a date alone may stand in `_since` (C-05).
+    /// Whether `_since` may be a date without a time (C-05).
     pub dates: bool,
-    /// Whether `$export` of a user is the user's own record (ONEUP-S01).
+    /// Whether `$export` with a user's token exports that user's record (ONEUP-S01).
     pub user_exports: bool,
-    /// Whether Groups that clients send follow 1upHealth's rules (ONEUP-G08).
+    /// Whether Groups from clients must meet 1upHealth's rules (ONEUP-G08).
     pub group_rules: bool,
-    /// Whether only GET, the method EXPORT and PUT of a job are let in (ONEUP-M03…M05).
+    /// Whether only GET, the method EXPORT and PUT of a job are allowed (ONEUP-M03…M05).
     pub gated: bool,
-    /// How request ids are taken.
+    /// Which request ids of clients are accepted.
     pub request_ids: RequestIds,
-    /// How files are named.
+    /// How output files are named.
     pub naming: UrlNaming,
-    /// Where the state of a job is told, below the base.
+    /// Path of a job's status below the base, from the id of the job.
     pub status_path: fn(&str) -> String,
-    /// Where a file is, below the base.
+    /// Path of a file below the base, from the id of the file.
     pub file_path: fn(&str) -> String,
-    /// The id of the engine's that a client names a job by; none for what is no such name.
+    /// The engine's id of a job from its name in a URL; `None` if no job can have that name.
     pub job_named: fn(&str) -> Option<String>,
-    /// The answer to a kick-off.
-    pub taken: fn(&StartedJob<'_>) -> Response<Body>,
-    /// The answer to a question about a job that is there.
-    pub polled: fn(&PolledJob<'_>) -> Response<Body>,
+    /// Renders the answer to a kick-off.
+    pub render_started: fn(&StartedJob<'_>) -> Response<Body>,
+    /// Renders the answer to a poll of a known job.
+    pub render_polled: fn(&PolledJob<'_>) -> Response<Body>,
 }
 
 impl Dialect {
-    /// Every dialect, by the name of its table in the configuration.
+    /// The dialect of a mount's table in the configuration; the IG for an unknown name.
     pub(crate) fn named(table: &str) -> &'static Dialect {
         match table {
             "netsmart" => &netsmart::NETSMART,
@@ -74,13 +76,13 @@ impl Dialect {
         }
     }
 
-    /// Whether a path below a base is that of a job's state.
+    /// Whether a path below a base is the status URL of a job.
     fn is_job(&self, path: &str) -> bool {
         let job = path.strip_prefix((self.status_path)("").as_str());
         job.is_some_and(|job| !job.is_empty() && !job.contains('/'))
     }
 
-    /// What becomes of a method at a path below a base of this dialect, before anything else is looked at.
+    /// Whether a method is allowed at a path below a base of this dialect; decided before routing and authentication.
     pub(crate) fn method_policy(&self, method: &Method, path: &str) -> MethodPolicy {
         match (self.gated, method.as_str()) {
             (false, _) => MethodPolicy::Go,
@@ -92,13 +94,13 @@ impl Dialect {
     }
 }
 
-/// See [`Dialect::method_policy`].
+/// Verdict on the method of a request, see [`Dialect::method_policy`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MethodPolicy {
-    /// On to the routes.
+    /// The request goes on to the routes.
     Go,
-    /// On to the routes, as GET; only a kick-off answers it (ONEUP-M03).
+    /// The request goes on as GET; only a kick-off answers it (ONEUP-M03).
     AsGet,
-    /// 403 (ONEUP-M04).
+    /// The request is answered 403 (ONEUP-M04).
     Forbidden,
 }

@@ -1,4 +1,4 @@
-//! Netsmart's dialect: the IG's manifest, under URLs and with headers of its own (NETSMART-G06, NETSMART-E03…E12).
+//! Netsmart's dialect: the IG's manifest under Netsmart's URLs and with its headers (NETSMART-G06, NETSMART-E03…E12).
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
@@ -12,7 +12,7 @@ use crate::server::error::{OutcomeIssueType, outcome_resource};
 use crate::server::parameters::NETSMART_PARAMETERS;
 use crate::server::routes::NETSMART_ROUTES;
 
-/// See the module.
+/// The dialect of Netsmart.
 pub(crate) const NETSMART: Dialect = Dialect {
     name: "netsmart",
     routes: NETSMART_ROUTES,
@@ -22,28 +22,29 @@ pub(crate) const NETSMART: Dialect = Dialect {
     naming: UrlNaming::Random,
     status_path: |job| format!("/$export-poll-status?_id={job}"),
     file_path: |file| format!("/Binary/{file}/$binary-access-read"),
-    taken: accepted_response,
-    polled: status_response,
+    render_started: accepted_response,
+    render_polled: status_response,
     ..ig::IG
 };
 
-/// As the IG has it; or, where it is so configured, with the other body that its pages show (C-09).
-fn accepted_response(taken: &StartedJob<'_>) -> Response<Body> {
-    if taken.mount.settings.accepted_body == AcceptedBody::Outcome {
-        return ig::accepted_response(taken);
+/// 202 with the status URL; the body is the IG's, or the one of Netsmart's pages if the mount is configured so
+/// (C-09).
+fn accepted_response(started: &StartedJob<'_>) -> Response<Body> {
+    if started.mount.settings.accepted_body == AcceptedBody::Outcome {
+        return ig::accepted_response(started);
     }
     let body = json!({
-        "transactionTime": taken.transaction_time.to_string(),
-        "request": taken.request,
-        "requiresAccessToken": taken.requires_access_token,
+        "transactionTime": started.transaction_time.to_string(),
+        "request": started.request,
+        "requiresAccessToken": started.requires_access_token,
     });
     let mut response = outcome_resource(StatusCode::ACCEPTED, &body);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    ig::set_location(&mut response, &taken.mount.status_url(taken.job));
+    ig::set_location(&mut response, &started.mount.status_url(started.job));
     response
 }
 
-/// As the IG has it, with `X-RetryAfter` beside `Retry-After` (NETSMART-E09, C-20).
+/// The IG's answer to a poll, with `X-RetryAfter` in addition to `Retry-After` (NETSMART-E09, C-20).
 fn status_response(polled: &PolledJob<'_>) -> Response<Body> {
     let mut response = render::status_of_job(polled);
     if let Some(after) = response.headers().get(header::RETRY_AFTER).cloned() {

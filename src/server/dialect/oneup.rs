@@ -1,4 +1,4 @@
-//! 1upHealth's two environments: states of jobs with counters, batches that are shards, links that do not expire
+//! The dialects of 1upHealth's two environments: job states with counters and batches, file links that do not expire
 //! (ONEUP-S09…S25, ONEUP-M05, ONEUP-M10, ONEUP-M17, ONEUP-M18).
 
 use axum::body::Body;
@@ -16,7 +16,7 @@ use crate::server::parameters::{ONEUP_MTE_PARAMETERS, ONEUP_STE_PARAMETERS};
 use crate::server::routes::{ONEUP_MTE_ROUTES, ONEUP_STE_ROUTES};
 use crate::write::manifest::ManifestItem;
 
-/// The single-tenant environment.
+/// The dialect of the single-tenant environment.
 pub(crate) const STE: Dialect = Dialect {
     name: "oneup-ste",
     routes: ONEUP_STE_ROUTES,
@@ -31,12 +31,12 @@ pub(crate) const STE: Dialect = Dialect {
     status_path: |job| format!("/$export/job/{}", uuid(job)),
     file_path: |file| format!("/$export/file/{file}"),
     job_named,
-    taken: accepted_response,
-    polled: |polled| status_response(polled, Link::File),
+    render_started: accepted_response,
+    render_polled: |polled| status_response(polled, Link::File),
     ..ig::IG
 };
 
-/// The multi-tenant environment.
+/// The dialect of the multi-tenant environment.
 pub(crate) const MTE: Dialect = Dialect {
     name: "oneup-mte",
     routes: ONEUP_MTE_ROUTES,
@@ -44,42 +44,47 @@ pub(crate) const MTE: Dialect = Dialect {
     compartment_types: true,
     user_exports: false,
     gated: true,
-    polled: |polled| status_response(polled, Link::Url),
+    render_polled: |polled| status_response(polled, Link::Url),
     ..STE
 };
 
-/// What items of the list of files call their link (C-06).
+/// Name of the link in an item of the file list (C-06).
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Link {
-    /// `file` (ONEUP-S17)
+    /// `file`, in the single-tenant environment (ONEUP-S17).
     File,
-    /// `url` (ONEUP-M17)
+    /// `url`, in the multi-tenant environment (ONEUP-M17).
     Url,
 }
 
-/// An id of the engine's, 32 hexadecimal digits, in the form of a UUID (ONEUP-S12). What is shorter stays as it is.
+/// A job id of the engine, 32 hexadecimal digits, in the form of a UUID (ONEUP-S12); any other text is returned
+/// unchanged.
 fn uuid(job: &str) -> String {
     let parts = [job.get(..8), job.get(8..12), job.get(12..16), job.get(16..20), job.get(20..)];
     let parts: Vec<&str> = parts.into_iter().flatten().collect();
     if job.len() == 32 { parts.join("-") } else { job.to_string() }
 }
 
+/// The engine's id of a job from its UUID; `None` for any other text.
 fn job_named(name: &str) -> Option<String> {
     let id = name.replace('-', "");
     (id.len() == 32 && uuid(&id) == name).then_some(id)
 }
 
-/// UTC with milliseconds (ONEUP-S16). What is finer is cut off: who asks again since then gets rather more than less.
+/// An instant in UTC with three digits of a second (ONEUP-S16), rounded down, so that a `_since` copied from it
+/// misses nothing.
 fn millis(instant: &Instant) -> String {
-    let per = TICKS_PER_SECOND / 1000;
-    let whole = Instant { ticks: instant.ticks.div_euclid(per) * per, rest: Box::default() }.to_string();
-    let whole = whole.trim_end_matches('Z');
-    match whole.split_once('.') {
+    let ticks_per_milli = TICKS_PER_SECOND / 1000;
+    let text = Instant { ticks: instant.ticks.div_euclid(ticks_per_milli) * ticks_per_milli, rest: Box::default() }
+        .to_string();
+    let text = text.trim_end_matches('Z');
+    match text.split_once('.') {
         Some((seconds, fraction)) => format!("{seconds}.{fraction:0<3}Z"),
-        None => format!("{whole}.000Z"),
+        None => format!("{text}.000Z"),
     }
 }
 
+/// A response with a JSON body that must not be cached.
 fn json_answer(status: StatusCode, body: &Value) -> Response<Body> {
     let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = status;
@@ -89,24 +94,24 @@ fn json_answer(status: StatusCode, body: &Value) -> Response<Body> {
     response
 }
 
-/// 202 with the job's id and where its state is told, in body and header alike (ONEUP-S09, ONEUP-S24).
-fn accepted_response(taken: &StartedJob<'_>) -> Response<Body> {
-    let location = taken.mount.status_url(taken.job);
+/// 202 with the job's id and status URL in the body, and the URL in `Content-Location` (ONEUP-S09, ONEUP-S24).
+fn accepted_response(started: &StartedJob<'_>) -> Response<Body> {
+    let location = started.mount.status_url(started.job);
     let mut message = "The export job was accepted and has started; its status URL tells how far it is.".to_string();
-    if taken.notes > 0 {
-        message += &format!(" {} parts of the request were ignored.", taken.notes);
+    if started.notes > 0 {
+        message += &format!(" {} parts of the request were ignored.", started.notes);
     }
-    let body = json!({ "message": message, "jobId": uuid(taken.job), "statusUrl": location });
+    let body = json!({ "message": message, "jobId": uuid(started.job), "statusUrl": location });
     let mut response = json_answer(StatusCode::ACCEPTED, &body);
     ig::set_location(&mut response, &location);
     response
 }
 
-/// The state of a job, with its counters, and with its files once it is done (ONEUP-S12…S18, ONEUP-S25).
+/// The state of a job with its counters, and its files once it is complete (ONEUP-S12…S18, ONEUP-S25).
 fn status_response(polled: &PolledJob<'_>, link: Link) -> Response<Body> {
     let (view, record) = (polled.view, &polled.view.record);
     let strict = polled.mount.settings.strict_dialect;
-    let at = |text: &str| Instant::parse(text).map_or_else(|| text.to_string(), |instant| millis(&instant));
+    let to_millis = |text: &str| Instant::parse(text).map_or_else(|| text.to_string(), |instant| millis(&instant));
     let (state, status) = match record.state {
         JobState::Complete => ("Successful", StatusCode::OK),
         JobState::Failed => ("Failed", StatusCode::INTERNAL_SERVER_ERROR),
@@ -114,7 +119,7 @@ fn status_response(polled: &PolledJob<'_>, link: Link) -> Response<Body> {
     };
     let mut body = json!({
         "id": uuid(&record.id),
-        "transactionTime": at(&record.transaction_time),
+        "transactionTime": to_millis(&record.transaction_time),
         "request": record.url,
         "requiresAccessToken": polled.requires_access_token,
         "status": state,
@@ -125,14 +130,14 @@ fn status_response(polled: &PolledJob<'_>, link: Link) -> Response<Body> {
     let fields = body.as_object_mut().expect("an object");
     if record.state == JobState::Complete {
         let manifest = render::manifest(polled);
-        let list =
-            |items: &[ManifestItem]| items.iter().map(|item| job_list(item, link, strict)).collect::<Vec<Value>>();
-        fields.insert("output".into(), list(&manifest.output).into());
+        let items_of =
+            |items: &[ManifestItem]| items.iter().map(|item| file_item(item, link, strict)).collect::<Vec<Value>>();
+        fields.insert("output".into(), items_of(&manifest.output).into());
         if !strict {
             if record.files.iter().any(|file| file.kind == RecordKind::Deleted) {
-                fields.insert("deleted".into(), list(&manifest.deleted).into());
+                fields.insert("deleted".into(), items_of(&manifest.deleted).into());
             }
-            fields.insert("error".into(), list(&manifest.error).into());
+            fields.insert("error".into(), items_of(&manifest.error).into());
             fields.insert("extension".into(), manifest.extension.into());
         }
     } else if let (Some(failure), false) = (&record.failure, strict) {
@@ -145,16 +150,17 @@ fn status_response(polled: &PolledJob<'_>, link: Link) -> Response<Body> {
     response
 }
 
-/// Batches are shards. What waits for its turn counts as running, so that the sum always holds (ONEUP-S15); of a job that
-/// has failed, what is not finished has failed.
+/// Counters of a job's shards as `batches`. Shards that wait count as running, so that the counters add up to the
+/// total (ONEUP-S15); the unfinished shards of a failed job count as failed.
 fn batches(view: &JobView) -> Value {
     let (complete, total) = view.planned.map_or((0, 0), |planned| (planned.complete, planned.shards));
-    let left = total - complete;
-    let (running, failed) = if view.record.state == JobState::Failed { (0, left) } else { (left, 0) };
+    let unfinished = total - complete;
+    let (running, failed) = if view.record.state == JobState::Failed { (0, unfinished) } else { (unfinished, 0) };
     json!({ "running": running, "complete": complete, "failed": failed, "total": total })
 }
 
-fn job_list(item: &ManifestItem, link: Link, strict: bool) -> Value {
+/// One item of the file list; a strict mount has only the fields of 1upHealth's documents.
+fn file_item(item: &ManifestItem, link: Link, strict: bool) -> Value {
     let mut out = Map::new();
     out.insert("type".into(), json!(item.r#type));
     if link == Link::File {
@@ -174,7 +180,7 @@ fn job_list(item: &ManifestItem, link: Link, strict: bool) -> Value {
 mod tests {
     use super::*;
 
-    /// ONEUP-S12: ids of jobs are UUIDs to the world, and only as such.
+    /// ONEUP-S12: clients see job ids as UUIDs, and only UUIDs are accepted.
     #[test]
     fn jobs_are_named_by_uuids() {
         let id = "5edebc8a25144ae1874e7029785e9639";
@@ -187,7 +193,7 @@ mod tests {
         }
     }
 
-    /// ONEUP-S16: three digits behind the second, always.
+    /// ONEUP-S16: always three digits of a second.
     #[test]
     fn instants_have_milliseconds() {
         for (given, reported) in [

@@ -1,4 +1,5 @@
-//! What became of a job, as the IG tells it: the answer to a poll, the manifest (STATUS, MANIFEST).
+//! Renderings of a job in the form of the IG: the answer to a status poll and the manifest (STATUS, MANIFEST). Other
+//! dialects build on them.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
@@ -15,28 +16,30 @@ use crate::server::http::dates::imf_fixdate;
 use crate::write::journal::Receipt;
 use crate::write::manifest::{EXPORT_KEY, Manifest};
 
-/// Most seconds that a client is told to wait (STATUS-03).
+/// Upper bound of `Retry-After` in the answer to a poll, in seconds (STATUS-03).
 const RETRY_SECONDS_MAX: u64 = 120;
 
-/// 410 (STATUS-13, FILE-11).
+/// 410 for an expired job or file (STATUS-13, FILE-11).
 pub(crate) fn expired_error(text: &str) -> ApiError {
     ApiError::new(StatusCode::GONE, OutcomeIssueType::NotFound, text)
 }
 
-/// The state of a job, as the IG has it.
+/// The answer to a poll of a job, in the form of the IG.
 pub(crate) fn status_of_job(polled: &PolledJob<'_>) -> Response<Body> {
     let view = polled.view;
-    let first = polled.mount.settings.first_poll_in_progress && !view.asked_before;
+    let must_show_progress = polled.mount.settings.first_poll_in_progress && !view.asked_before;
     match view.record.state {
-        // A public suite wants to see progress (CLIENT-12).
-        JobState::Complete if first => in_progress_status(&JobView { percent: 99, seconds_left: None, ..view.clone() }),
+        // A public test suite fails unless it sees a 202 first (CLIENT-12).
+        JobState::Complete if must_show_progress => {
+            in_progress_status(&JobView { percent: 99, seconds_left: None, ..view.clone() })
+        }
         JobState::Complete => complete_status(polled),
         JobState::Failed => failed_status(&view.record),
         _ => in_progress_status(view),
     }
 }
 
-/// 202, with how far it has come (STATUS-01…03).
+/// 202 of a job that runs or waits, with the share that is done (STATUS-01…03).
 fn in_progress_status(view: &JobView) -> Response<Body> {
     let percent = view.percent.min(99);
     let mut response =
@@ -45,21 +48,21 @@ fn in_progress_status(view: &JobView) -> Response<Body> {
     response
 }
 
-/// `X-Progress`, and when to ask again (STATUS-02, STATUS-03, CLIENT-02).
+/// Adds `X-Progress` and `Retry-After` (STATUS-02, STATUS-03, CLIENT-02). Progress is at most 99%.
 pub(crate) fn add_progress_headers(headers: &mut HeaderMap, view: &JobView) {
     let progress = format!("{}% complete", view.percent.min(99));
     headers.insert("x-progress", HeaderValue::from_str(&progress).expect("plain text"));
     headers.insert(header::RETRY_AFTER, HeaderValue::from(view.seconds_left.unwrap_or(1).clamp(1, RETRY_SECONDS_MAX)));
 }
 
-/// 500, with a code that says that asking again will not help (STATUS-08, STATUS-09).
+/// 500 of a failed job, with an issue code that does not invite a retry (STATUS-08, STATUS-09).
 fn failed_status(record: &JobRecord) -> Response<Body> {
     let reason = record.failure.as_ref().map_or("the export failed", |failure| &failure.reason);
     ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, OutcomeIssueType::Processing, reason).into_response()
 }
 
-/// 200 with the manifest (STATUS-06, STATUS-07); without what the vendor's documents do not show where only that is wanted
-/// (DIALECT-06).
+/// 200 with the manifest (STATUS-06, STATUS-07). A strict mount leaves out `deleted` and `extension`, which the
+/// vendor's documents do not show (DIALECT-06).
 fn complete_status(polled: &PolledJob<'_>) -> Response<Body> {
     let (record, mount) = (&polled.view.record, polled.mount);
     let manifest = manifest(polled);
@@ -85,19 +88,21 @@ fn complete_status(polled: &PolledJob<'_>) -> Response<Body> {
     response
 }
 
-/// The manifest of a finished job: the engine's, with the URLs under which a mount serves the files.
-/// One that may not have the whole store gets no more of the ledger than its own lines (reading 10).
+/// The manifest of a complete job, with the file URLs of the mount. For a bound client the ledger holds only the
+/// client's own lines (reading 10).
 pub(crate) fn manifest(polled: &PolledJob<'_>) -> Manifest {
     let (record, mount) = (&polled.view.record, polled.mount);
-    let list = |kind: RecordKind| -> Vec<Receipt> {
+    let receipts_of = |kind: RecordKind| -> Vec<Receipt> {
         let of_kind = record.files.iter().filter(|file| file.kind == kind);
-        let served = |id: &str| (mount.file_path)(id);
-        of_kind.map(|FileRecord { id, receipt, .. }| Receipt { file: served(id), ..receipt.clone() }).collect()
+        let path_of = |id: &str| (mount.file_path)(id);
+        of_kind.map(|FileRecord { id, receipt, .. }| Receipt { file: path_of(id), ..receipt.clone() }).collect()
     };
     let as_of = Instant::parse(&record.transaction_time).expect("a record holds what was written");
-    let (output, deleted, error) = (list(RecordKind::Output), list(RecordKind::Deleted), list(RecordKind::Error));
-    let none = serde_json::Value::Null;
-    let mut manifest = Manifest::assemble(&as_of, record.url.clone(), mount.base_url, &output, &deleted, &error, none);
+    let (output, deleted, error) =
+        (receipts_of(RecordKind::Output), receipts_of(RecordKind::Deleted), receipts_of(RecordKind::Error));
+    let no_extension = serde_json::Value::Null;
+    let mut manifest =
+        Manifest::assemble(&as_of, record.url.clone(), mount.base_url, &output, &deleted, &error, no_extension);
     manifest.extension = record.extension.clone();
     if polled.bound_client {
         manifest.extension.get_mut(EXPORT_KEY).into_iter().for_each(remove_foreign_facts);
@@ -106,10 +111,10 @@ pub(crate) fn manifest(polled: &PolledJob<'_>) -> Manifest {
     manifest
 }
 
-/// Takes out of the root extension what is of the whole store or of other mounts: bases, and every class of the ledger
-/// but those of current rows of the cohort and types that were asked for.
+/// Removes from the root extension the facts about the whole store and other mounts: the base URLs, and every row
+/// class of the ledger but those of the export's own rows.
 fn remove_foreign_facts(export: &mut Value) {
-    // What is read back from the disk may be anything.
+    // The record was read from the disk: its extension may be any JSON.
     let Some(export) = export.as_object_mut() else { return *export = Value::Null };
     export.get_mut("policies").and_then(Value::as_object_mut).map(|policies| policies.remove("fhirBases"));
     let count = |class: &str| export.get("ledger").and_then(|ledger| ledger.get(class)?.as_u64()).unwrap_or(0);
@@ -123,7 +128,7 @@ fn remove_foreign_facts(export: &mut Value) {
 mod tests {
     use super::*;
 
-    /// Reading 10: what is left of the ledger adds up to its lines, and nothing tells of other lines or mounts.
+    /// Reading 10: the remaining ledger adds up to its lines, and shows nothing of other lines or mounts.
     #[test]
     fn a_bound_client_gets_its_own_lines() {
         let ledger = json!({"lines": 100, "blank": 1, "faulty": 2, "tombstone": 3, "future": 4, "superseded": 5,

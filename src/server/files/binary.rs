@@ -1,6 +1,7 @@
 //! A stored file as a Binary resource, for clients that ask for FHIR (NETSMART-G10;
-//! <https://hl7.org/fhir/R4/binary.html#rest>). Its bytes stand in base64 inside JSON, as a whole in memory: for small files
-//! only.
+//! <https://hl7.org/fhir/R4/binary.html#rest>).
+//!
+//! The bytes are base64 in JSON and held in memory as a whole, so that only small files are sent this way.
 
 use std::io;
 
@@ -17,8 +18,8 @@ use crate::server::files::negotiation::MEDIA_TYPES;
 use crate::server::files::{StoredFile, failed, send};
 use crate::server::http::accept::Accept;
 
-/// The answer to a read of `Binary/{id}`: the file itself, or the resource when the client likes FHIR's JSON better; that of
-/// a file with more than [`WRAPPED_FILE_BYTES_MAX`] bytes is 413.
+/// The answer to a read of `Binary/{id}`: the file itself, or a Binary resource if the client prefers FHIR's JSON;
+/// 413 instead of the resource for a file of more than [`WRAPPED_FILE_BYTES_MAX`] bytes.
 pub(crate) async fn send_as_binary(method: &Method, headers: &HeaderMap, file: StoredFile, id: &str) -> Response {
     let offered = [MEDIA_TYPES[0], MEDIA_TYPES[1], MEDIA_TYPES[2], FHIR_JSON, "application/json"];
     let best = Accept::of(headers).best(&offered);
@@ -31,6 +32,10 @@ pub(crate) async fn send_as_binary(method: &Method, headers: &HeaderMap, file: S
     }
 }
 
+/// 200 with a file as a Binary resource.
+///
+/// # Errors
+/// 413 for a file of more than [`WRAPPED_FILE_BYTES_MAX`] bytes; 500 or 503 if it cannot be read.
 async fn wrap_file(file: StoredFile, id: &str) -> Result<Response, ApiError> {
     if file.bytes > WRAPPED_FILE_BYTES_MAX {
         let text = format!(

@@ -1,9 +1,9 @@
-//! The bytes of a stored file as the body of an answer, piece by piece as the client takes them.
+//! The body of a download: the bytes of a stored file, piece by piece as the client takes them.
 //!
-//! What goes out as it is stored is sent from the map of the file ([`outgoing`](crate::sys::sendfile)): nothing is read here but
-//! what is not in memory yet, on a thread that may wait. What has to be decoded, or cannot be mapped, is read on such a
-//! thread a piece at a time, one piece ahead of the client; no thread is held while a client is slow. Nothing here
-//! knows headers.
+//! Stored bytes are sent from the memory map of the file ([`sendfile`](crate::sys::sendfile)); pieces that are not in
+//! the page cache are read on a blocking thread first. Decoded bytes, and files that cannot be mapped, are read on a
+//! blocking thread one piece at a time, one piece ahead of the client. No thread is held while a client is slow.
+//! Headers are not known here.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -20,44 +20,43 @@ use crate::codec::compression::Compression;
 use crate::limits::{DECODED_BYTES, FETCHED_BYTES, SENT_BYTES, ZSTD_WINDOW_LOG_MAX};
 use crate::sys::sendfile::OutgoingFile;
 
-/// A file's bytes, whole or a range of them. The file is open from before the headers to the end of the body, so that
-/// deleting its name cuts nothing.
+/// The bytes of a file or of a range of it. The file stays open until the body ends, so that its deletion does not
+/// cut the download.
 pub(crate) struct FileBody {
-    way: ReadStrategy,
+    strategy: ReadStrategy,
     left: u64,
 }
 
+/// How the next piece of a body is obtained.
 enum ReadStrategy {
-    /// From the map, from `at` on; up to `fetched` nobody asks whether it is in memory.
-    Mapped {
-        file: Arc<OutgoingFile>,
-        at: u64,
-        fetched: u64,
-        fetching: Option<JoinHandle<io::Result<()>>>,
-    },
-    /// Read, and perhaps decoded.
+    /// From the map, from `at` on. Pieces up to `fetched` are in the page cache, or are being read by `fetching`.
+    Mapped { file: Arc<OutgoingFile>, at: u64, fetched: u64, fetching: Option<JoinHandle<io::Result<()>>> },
+    /// By a reader that is idle.
     Read(BodyReader),
+    /// By a reader that reads the next piece on a blocking thread.
     Reading(JoinHandle<(BodyReader, io::Result<Bytes>)>),
-    /// After an error or the last piece.
-    Over,
+    /// No more: after an error or the last piece.
+    Ended,
 }
 
-/// Reads a range of a file's decoded bytes.
+/// Reads a range of a file's bytes, decoded from its compression.
 pub(crate) struct BodyReader {
     bytes: Box<dyn Read + Send>,
+    /// Decoded bytes before the range that are still to be skipped.
     skip: u64,
+    /// Bytes of the range that are still to be read.
     left: u64,
-    /// Whether the bytes must end behind the range. Only at their end are checksums known to be right.
-    ends: bool,
+    /// Whether the range ends at the end of the file, where the decoder must end and checks its checksum.
+    is_last: bool,
 }
 
 impl BodyReader {
-    /// A reader of `range` out of the `len` bytes that the file, decoded from `coding`, has.
+    /// A reader of `range` out of the `len` decoded bytes of `file`, which is compressed with `coding`.
     ///
     /// # Errors
-    /// The system's, when the file or a decoder is not to be had.
+    /// The system's, if the file cannot be positioned or a decoder cannot be made.
     pub(crate) fn new(mut file: File, coding: Compression, range: Range<u64>, len: u64) -> io::Result<BodyReader> {
-        let (mut skip, left, ends) = (range.start, range.end - range.start, range.end == len);
+        let (mut skip, left, is_last) = (range.start, range.end - range.start, range.end == len);
         if coding == Compression::None {
             file.seek(SeekFrom::Start(skip))?;
             skip = 0;
@@ -73,10 +72,14 @@ impl BodyReader {
                 Box::new(decoder)
             }
         };
-        Ok(BodyReader { bytes, skip, left, ends })
+        Ok(BodyReader { bytes, skip, left, is_last })
     }
 
-    /// The next piece, never empty.
+    /// Reads the next piece, never empty. Not to be called once the range is read.
+    ///
+    /// # Errors
+    /// The system's and the decoder's; `UnexpectedEof` or `InvalidData` if the file has fewer or more bytes than
+    /// recorded.
     pub(crate) fn next(&mut self) -> io::Result<Bytes> {
         let short = || io::Error::new(io::ErrorKind::UnexpectedEof, "it has fewer bytes than were recorded");
         if self.skip > 0 {
@@ -93,7 +96,7 @@ impl BodyReader {
             return Err(short());
         }
         self.left -= len;
-        if self.left == 0 && self.ends && self.bytes.read(&mut [0])? > 0 {
+        if self.left == 0 && self.is_last && self.bytes.read(&mut [0])? > 0 {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it has more bytes than were recorded"));
         }
         Ok(piece.into())
@@ -101,19 +104,26 @@ impl BodyReader {
 }
 
 impl FileBody {
-    /// Sends a range of a mapped file as it is stored.
+    /// A body that sends a range of the stored bytes of a mapped file.
     pub(crate) fn mapped(file: Arc<OutgoingFile>, range: Range<u64>) -> FileBody {
         let left = range.end - range.start;
-        FileBody { way: ReadStrategy::Mapped { file, at: range.start, fetched: range.start, fetching: None }, left }
+        FileBody {
+            strategy: ReadStrategy::Mapped { file, at: range.start, fetched: range.start, fetching: None },
+            left,
+        }
     }
 
-    /// Sends what a reader reads.
+    /// A body that sends the range of a reader.
     pub(crate) fn read(reader: BodyReader) -> FileBody {
-        FileBody { left: reader.left, way: ReadStrategy::Read(reader) }
+        FileBody { left: reader.left, strategy: ReadStrategy::Read(reader) }
     }
 
+    /// The next piece of the body, never empty.
+    ///
+    /// # Errors
+    /// Those of the map or reader; `UnexpectedEof` after an error.
     fn next(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-        match &mut self.way {
+        match &mut self.strategy {
             ReadStrategy::Mapped { file, at, fetched, fetching } => {
                 let (start, end, stop) = (*at, *at + self.left.min(SENT_BYTES), *at + self.left);
                 if end > *fetched && fetching.is_none() && !file.is_cached(start..end) {
@@ -126,29 +136,30 @@ impl FileBody {
                     *fetching = None;
                     done.map_err(io::Error::other)??;
                 }
-                // Of no use to a socket, which the kernel sends the file to, but to whoever has read the piece before.
+                // Fails if the file shrank: bytes that were read from its map may be wrong. `sendfile(2)` reads no map.
                 file.check()?;
                 *at = end;
                 Poll::Ready(Ok(Bytes::from_owner(file.piece(start..end))))
             }
             ReadStrategy::Read(_) => {
-                let ReadStrategy::Read(reader) = std::mem::replace(&mut self.way, ReadStrategy::Over) else {
+                let ReadStrategy::Read(reader) = std::mem::replace(&mut self.strategy, ReadStrategy::Ended) else {
                     return Poll::Ready(Err(io::ErrorKind::Other.into()));
                 };
-                self.way = read_on(reader);
+                self.strategy = read_ahead(reader);
                 self.next(context)
             }
             ReadStrategy::Reading(running) => {
                 let (reader, piece) = ready!(Pin::new(running).poll(context)).map_err(io::Error::other)?;
-                self.way = if piece.is_ok() && reader.left > 0 { read_on(reader) } else { ReadStrategy::Over };
+                self.strategy = if piece.is_ok() && reader.left > 0 { read_ahead(reader) } else { ReadStrategy::Ended };
                 Poll::Ready(piece)
             }
-            ReadStrategy::Over => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            ReadStrategy::Ended => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
         }
     }
 }
 
-fn read_on(mut reader: BodyReader) -> ReadStrategy {
+/// Starts to read the next piece on a blocking thread.
+fn read_ahead(mut reader: BodyReader) -> ReadStrategy {
     ReadStrategy::Reading(spawn_blocking(move || {
         let piece = reader.next();
         (reader, piece)
@@ -170,9 +181,9 @@ impl Body for FileBody {
                 Poll::Ready(Some(Ok(Frame::data(piece))))
             }
             Err(error) => {
-                // The headers are out: all that is left is to cut the connection, so that the client sees it is short.
+                // The headers are sent: an error cuts the connection, so that the client sees that bytes are missing.
                 tracing::error!(%error, "a stored file cannot be sent to its end");
-                self.way = ReadStrategy::Over;
+                self.strategy = ReadStrategy::Ended;
                 Poll::Ready(Some(Err(error)))
             }
         }

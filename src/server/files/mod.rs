@@ -1,10 +1,9 @@
-//! Stored files as answers: codings, ranges, validators, HEAD.
+//! Downloads of stored files: content codings, ranges, validators, HEAD.
 //!
-//! Who may have which file is decided before; here a file that the job record names is sent. Each file has two
-//! representations when it is stored compressed: the stored bytes, and their decoded ones ("identity"), which are
-//! decoded while they are sent. Ranges address the bytes of the chosen representation, whose tag tells it from the
-//! other. A range of a decoded file is decoded from the file's start and skipped: it costs the server what the client
-//! would have downloaded again, and a download that was cut can go on in either coding.
+//! The caller has decided that the client may have the file. A file that is stored compressed has two
+//! representations: the stored bytes and their decoded bytes ("identity"), which are decoded while they are sent. A
+//! range addresses the bytes of the chosen representation; the entity tags of the two differ. A range of decoded
+//! bytes is decoded from the start of the file and skipped up to the range.
 
 pub(crate) mod binary;
 pub(crate) mod body;
@@ -38,33 +37,34 @@ use crate::server::http::preconditions::{PreconditionVerdict, Validators};
 use crate::sys::directory::Directory;
 use crate::sys::sendfile::OutgoingFile;
 
-/// A finished file of a job, as its record knows it. It never changes (FILE-16).
+/// A finished file of a job, from the job record. Its content never changes (FILE-16).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoredFile {
-    /// The directory that all files lie beneath, as its operator has chosen it.
+    /// Directory that holds all files of the tenant, as configured.
     pub root: PathBuf,
-    /// Its name beneath that. The client never sees either.
+    /// Path of the file below `root`. No answer contains either.
     pub place: String,
-    /// Name to save it under, such as `Patient.00001.ndjson`.
+    /// File name for the client, such as `Patient.00001.ndjson`.
     pub name: String,
-    /// How it is stored.
+    /// Compression of the stored bytes.
     pub coding: Compression,
-    /// Its bytes when decoded.
+    /// Length of the decoded bytes.
     pub bytes: u64,
-    /// Its bytes as they are stored.
+    /// Length of the stored bytes.
     pub file_bytes: u64,
-    /// What tells its content from every other file's: a digest or random text.
+    /// Text that differs between any two files of different content: a digest or the random id.
     pub etag_seed: String,
-    /// When it was finished.
+    /// When the job ended: `Last-Modified`.
     pub finished: SystemTime,
 }
 
-/// The answer to a request for this file (FILE-03, FILE-04, FILE-05, FILE-14, FILE-15, FILE-19). The file is open before
-/// the answer begins and until it ends, so that deletion and expiry do not cut it (DELETE-06).
+/// The answer to a request for this file (FILE-03, FILE-04, FILE-05, FILE-14, FILE-15, FILE-19). The file is opened
+/// before the answer begins and stays open until it ends, so that deletion and expiry do not cut it (DELETE-06).
 ///
-/// Other methods than GET and HEAD are 405, an `Accept` without NDJSON and an `Accept-Encoding` without any coding that
-/// there is 406, conditions that fail 412, ranges behind the end 416. Several ranges at once, and ranges of a HEAD, are
-/// passed by. A file that is not as the record has it is 500, one that cannot be opened just now 503.
+/// Answers 405 to methods other than GET and HEAD, 406 to an `Accept` without NDJSON and to an `Accept-Encoding`
+/// without an available coding, 412 to failed preconditions, 416 to a range behind the end. Several ranges at once,
+/// and ranges of a HEAD, are ignored. A file that differs from its record is 500, one that cannot be opened for the
+/// moment is 503.
 pub(crate) async fn send(method: &Method, headers: &HeaderMap, file: StoredFile) -> Response {
     match answer(method, headers, file).await {
         Ok(response) => response,
@@ -72,7 +72,12 @@ pub(crate) async fn send(method: &Method, headers: &HeaderMap, file: StoredFile)
     }
 }
 
+/// The successful answers of [`send`]: 200, 206 and 304.
+///
+/// # Errors
+/// The error answers that [`send`] lists.
 async fn answer(method: &Method, headers: &HeaderMap, file: StoredFile) -> Result<Response, ApiError> {
+    // 1. Method, media type and coding.
     let refuse = |status, code, reason: String| Err(ApiError::new(status, code, reason));
     if !matches!(*method, Method::GET | Method::HEAD) {
         let reason = "a file is read with GET or HEAD, and deleted with its job".to_string();
@@ -87,14 +92,16 @@ async fn answer(method: &Method, headers: &HeaderMap, file: StoredFile) -> Resul
         let offered = coding_name(file.coding).map(|name| format!(" or {name}")).unwrap_or_default();
         let reason = format!("the Accept-Encoding header excludes what there is: allow identity{offered}");
         return refuse(StatusCode::NOT_ACCEPTABLE, OutcomeIssueType::NotSupported, reason)
-            .map_err(|refusal| vary(refusal, &file));
+            .map_err(|refusal| add_vary(refusal, &file));
     };
     let len = if coding == file.coding { file.file_bytes } else { file.bytes };
+    // 2. The file is opened before the conditions are judged: a damaged file is an error, never a 304.
     let opened = open(&file, coding).await?;
 
-    let validators = Validators::new(tag(&file, coding), file.finished);
+    // 3. Headers and preconditions.
+    let validators = Validators::new(entity_tag(&file, coding), file.finished);
     let mut response = Response::new(Body::empty());
-    describe(response.headers_mut(), &file, coding, &validators);
+    set_representation_headers(response.headers_mut(), &file, coding, &validators);
     match validators.judge_preconditions(headers) {
         PreconditionVerdict::Go => {}
         PreconditionVerdict::NotModified => {
@@ -110,6 +117,7 @@ async fn answer(method: &Method, headers: &HeaderMap, file: StoredFile) -> Resul
         }
     }
 
+    // 4. The range.
     let requested = if *method == Method::GET && validators.allow_range(headers) {
         parse_range(headers, len)
     } else {
@@ -119,20 +127,21 @@ async fn answer(method: &Method, headers: &HeaderMap, file: StoredFile) -> Resul
         RangeSpec::Whole => 0..len,
         RangeSpec::Range(range) => {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            let told_text = format!("bytes {}-{}/{len}", range.start, range.end - 1);
-            put(response.headers_mut(), CONTENT_RANGE, &told_text);
+            let content_range = format!("bytes {}-{}/{len}", range.start, range.end - 1);
+            set_header(response.headers_mut(), CONTENT_RANGE, &content_range);
             range
         }
         RangeSpec::Beyond => {
             let reason = format!("Range asks for bytes that are not there: the file has {len} in this coding");
             let refusal = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, OutcomeIssueType::Value, reason);
-            let report = HeaderValue::from_str(&format!("bytes */{len}")).ok();
-            return Err(vary(
-                report.into_iter().fold(refusal, |refusal, reported| refusal.header(CONTENT_RANGE, reported)),
+            let content_range = HeaderValue::from_str(&format!("bytes */{len}")).ok();
+            return Err(add_vary(
+                content_range.into_iter().fold(refusal, |refusal, value| refusal.header(CONTENT_RANGE, value)),
                 &file,
             ));
         }
     };
+    // 5. The body.
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
     if *method == Method::GET {
         *response.body_mut() = Body::new(body(opened, &file, coding, range).map_err(|error| failed(&file, error))?);
@@ -140,14 +149,16 @@ async fn answer(method: &Method, headers: &HeaderMap, file: StoredFile) -> Resul
     Ok(response)
 }
 
-/// A file that is open, mapped where it can be.
+/// An open file, mapped into memory if possible.
 enum OpenedFile {
     Mapped(Arc<OutgoingFile>),
     File(File),
 }
 
-/// Opens it on a thread that may wait, and makes sure that it is the one of the record. What has to be decoded is not
-/// mapped.
+/// Opens the file on a blocking thread and checks it against its record. A file that must be decoded is not mapped.
+///
+/// # Errors
+/// Those of [`failed`].
 async fn open(file: &StoredFile, coding: Compression) -> Result<OpenedFile, ApiError> {
     let (stored, as_stored) = (file.clone(), coding == file.coding);
     let opened = tokio::task::spawn_blocking(move || -> io::Result<OpenedFile> {
@@ -160,7 +171,10 @@ async fn open(file: &StoredFile, coding: Compression) -> Result<OpenedFile, ApiE
 }
 
 impl StoredFile {
-    /// Opens it, if it is a regular file of the recorded length that no link leads to.
+    /// Opens the file and checks its length.
+    ///
+    /// # Errors
+    /// The system's; `InvalidData` if the length differs from the recorded one.
     fn open(&self) -> io::Result<File> {
         let file = Directory::open(&self.root)?.open_file(&self.place)?;
         match file.metadata()?.len() {
@@ -173,6 +187,7 @@ impl StoredFile {
     }
 }
 
+/// The body with a range of the chosen representation, from the map or by a reader.
 fn body(opened: OpenedFile, file: &StoredFile, coding: Compression, range: Range<u64>) -> io::Result<FileBody> {
     Ok(match opened {
         OpenedFile::Mapped(mapped) => FileBody::mapped(mapped, range),
@@ -183,12 +198,12 @@ fn body(opened: OpenedFile, file: &StoredFile, coding: Compression, range: Range
     })
 }
 
-/// What the client is told when the file is not to be had; what happened goes to the log.
+/// 500 or 503 for a file that cannot be sent; `error` goes to the log.
 fn failed(file: &StoredFile, error: io::Error) -> ApiError {
     tracing::error!(file = file.place, %error, "a stored file cannot be sent");
-    // Out of file descriptors or memory: soon there may be some again.
-    let within = error.get_ref().and_then(|error| error.source()).and_then(|error| error.downcast_ref::<io::Error>());
-    if matches!(within.unwrap_or(&error).raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EIO)) {
+    // Without file descriptors or memory, or after an I/O error, a later request may succeed.
+    let cause = error.get_ref().and_then(|error| error.source()).and_then(|error| error.downcast_ref::<io::Error>());
+    if matches!(cause.unwrap_or(&error).raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EIO)) {
         let reason = "the file cannot be opened at the moment: try again";
         return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OutcomeIssueType::Transient, reason);
     }
@@ -196,14 +211,19 @@ fn failed(file: &StoredFile, error: io::Error) -> ApiError {
     ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, OutcomeIssueType::Exception, reason)
 }
 
-/// The headers that every answer about this representation has.
-fn describe(headers: &mut HeaderMap, file: &StoredFile, coding: Compression, validators: &Validators) {
+/// Sets the headers that every answer about a representation has.
+fn set_representation_headers(
+    headers: &mut HeaderMap,
+    file: &StoredFile,
+    coding: Compression,
+    validators: &Validators,
+) {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPES[0]));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-transform"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    put(headers, CONTENT_DISPOSITION, &format!("attachment; filename=\"{}\"", name_of(&file.name)));
-    put(headers, ETAG, &validators.tag);
+    set_header(headers, CONTENT_DISPOSITION, &format!("attachment; filename=\"{}\"", safe_file_name(&file.name)));
+    set_header(headers, ETAG, &validators.tag);
     if let Some(date) = imf_fixdate_of(validators.modified) {
         headers.insert(LAST_MODIFIED, date);
     }
@@ -215,23 +235,24 @@ fn describe(headers: &mut HeaderMap, file: &StoredFile, coding: Compression, val
     }
 }
 
-/// A refusal that another `Accept-Encoding` would have changed.
-fn vary(refusal: ApiError, file: &StoredFile) -> ApiError {
+/// Adds `Vary` to an error that another `Accept-Encoding` might have avoided.
+fn add_vary(refusal: ApiError, file: &StoredFile) -> ApiError {
     match file.coding {
         Compression::None => refusal,
         _ => refusal.header(VARY, HeaderValue::from_static("accept-encoding")),
     }
 }
 
-fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    // All that is put is made of letters, digits and punctuation, so that nothing is ever left out.
+/// Sets a header to a text.
+fn set_header(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    // The values consist of printable ASCII, so that the conversion never fails.
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }
 }
 
-/// The strong tag of a representation.
-fn tag(file: &StoredFile, coding: Compression) -> String {
+/// The strong entity tag of a representation, with quotes.
+fn entity_tag(file: &StoredFile, coding: Compression) -> String {
     let seed: String = file.etag_seed.chars().filter(|c| c.is_ascii_graphic() && *c != '"').collect();
     match coding_name(coding) {
         Some(name) => format!("\"{seed}-{name}\""),
@@ -239,7 +260,7 @@ fn tag(file: &StoredFile, coding: Compression) -> String {
     }
 }
 
-/// The name as it may stand in quotes.
-fn name_of(name: &str) -> String {
+/// A file name that is safe inside quotes: other characters than ASCII letters, digits, `.`, `_`, `-` become `_`.
+fn safe_file_name(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect()
 }

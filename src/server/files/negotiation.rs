@@ -1,4 +1,8 @@
-//! What a request asks of a stored file: its media type, its coding, a range of it. Header values only.
+//! Negotiation of a download from its request headers: media type, content coding, byte range. No file is opened
+//! here.
+//!
+//! Weights are read by [`weight`], whose rules differ from those of `Accept` in `http::accept`: an out-of-range
+//! weight is clamped here and counts as 1 there, thousandths are cut off here and rounded there.
 
 use std::ops::Range;
 
@@ -7,10 +11,10 @@ use hyper::header::{ACCEPT_ENCODING, HeaderMap, HeaderName, RANGE};
 use crate::codec::compression::Compression;
 use crate::server::http::accept::Accept;
 
-/// Media types under which a file may be asked for (FILE-05); it is always sent as the first.
+/// Media types by which a file may be requested (FILE-05); it is always sent as the first.
 pub(crate) const MEDIA_TYPES: [&str; 3] = ["application/fhir+ndjson", "application/ndjson", "application/octet-stream"];
 
-/// Name of a coding in headers, `None` for identity, which is never named (FILE-04).
+/// Name of a compression in headers; `None` for identity, which is not named (FILE-04).
 pub(crate) fn coding_name(coding: Compression) -> Option<&'static str> {
     match coding {
         Compression::None => None,
@@ -19,7 +23,8 @@ pub(crate) fn coding_name(coding: Compression) -> Option<&'static str> {
     }
 }
 
-/// A weight in thousandths (RFC 9110, section 12.4.2); what is none counts as 1, so that a slip refuses nobody.
+/// The weight among the parameters of a coding, in thousandths (RFC 9110, section 12.4.2), clamped to 0..=1000 and
+/// cut off. A malformed weight counts as 1000, so that it excludes nothing.
 fn weight<'a>(parameters: impl Iterator<Item = &'a str>) -> u32 {
     for parameter in parameters {
         if let Some((name, value)) = parameter.split_once('=')
@@ -31,7 +36,7 @@ fn weight<'a>(parameters: impl Iterator<Item = &'a str>) -> u32 {
     1000
 }
 
-/// The members of a list header, in lower case, with their weights. All parameters but the weight are passed by.
+/// The members of a list header in lower case, with their weights. Other parameters are ignored.
 fn weighted_codings(headers: &HeaderMap, name: HeaderName) -> Vec<(String, u32)> {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     let members = values.flat_map(|value| value.split(',')).map(|member| {
@@ -41,13 +46,13 @@ fn weighted_codings(headers: &HeaderMap, name: HeaderName) -> Vec<(String, u32)>
     members.filter(|(name, _)| !name.is_empty()).collect()
 }
 
-/// Whether NDJSON will do for the client: its `Accept` is absent, or has a range that a file's types lie in.
+/// Whether the client accepts NDJSON: its `Accept` is absent or includes one of [`MEDIA_TYPES`].
 pub(crate) fn takes_ndjson(headers: &HeaderMap) -> bool {
     Accept::of(headers).best(&MEDIA_TYPES).is_some()
 }
 
-/// The coding to send: the stored one when the client names it (or `*`) and likes it no less than identity, else
-/// identity; `None` when it excludes both.
+/// The coding to send: the stored one if the client names it (or `*`) with at least the weight of identity, else
+/// identity; `None` if the client excludes both.
 pub(crate) fn negotiate_coding(headers: &HeaderMap, stored: Compression) -> Option<Compression> {
     let codings = weighted_codings(headers, ACCEPT_ENCODING);
     let weight_of = |name: &str| codings.iter().find(|(coding, _)| coding == name).map(|(_, weight)| *weight);
@@ -56,7 +61,7 @@ pub(crate) fn negotiate_coding(headers: &HeaderMap, stored: Compression) -> Opti
         Some(name) => weight_of(name).or_else(|| if name == "gzip" { weight_of("x-gzip") } else { None }).or(any),
         None => None,
     };
-    // Identity that nobody mentions is acceptable, and less so than what is mentioned.
+    // Identity that is not mentioned is acceptable, but any mentioned coding is preferred to it.
     let (stored_weight, identity) = (stored_weight.unwrap_or(0), weight_of("identity").or(any));
     match (stored_weight, identity) {
         (0, Some(0)) => None,
@@ -66,18 +71,18 @@ pub(crate) fn negotiate_coding(headers: &HeaderMap, stored: Compression) -> Opti
     }
 }
 
-/// Which bytes of a representation are asked for.
+/// The part of a representation that a request selects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RangeSpec {
-    /// All: there is no range, or none that we answer (several at once, another unit, not to be read).
+    /// All of it: `Range` is absent, malformed, of another unit, or lists several ranges.
     Whole,
-    /// These, never none.
+    /// A range of bytes, never empty.
     Range(Range<u64>),
-    /// None that there are: 416.
+    /// A range without any byte of the representation: 416.
     Beyond,
 }
 
-/// The part that `Range` asks for of `len` bytes (RFC 9110, section 14.2).
+/// The part that `Range` selects of a representation of `len` bytes (RFC 9110, section 14.2).
 pub(crate) fn parse_range(headers: &HeaderMap, len: u64) -> RangeSpec {
     let mut values = headers.get_all(RANGE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return RangeSpec::Whole };
@@ -86,7 +91,7 @@ pub(crate) fn parse_range(headers: &HeaderMap, len: u64) -> RangeSpec {
     let Some((first, last)) = range.trim().split_once('-') else { return RangeSpec::Whole };
     let number = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        // A number too large to hold lies behind every file.
+        // A number that overflows is behind the end of every file.
         digits.then(|| text.parse().unwrap_or(u64::MAX))
     };
     if !unit.trim().eq_ignore_ascii_case("bytes") {
@@ -116,7 +121,7 @@ mod tests {
         headers
     }
 
-    /// FILE-04: the matrix of what is stored and what is accepted.
+    /// FILE-04: every stored compression against every `Accept-Encoding`.
     #[test]
     fn codings_are_chosen() {
         let [none, gzip, zstd] = [Compression::None, Compression::Gzip, Compression::Zstd];
@@ -152,7 +157,7 @@ mod tests {
         }
     }
 
-    /// FILE-05: what an `Accept` must say to have the file.
+    /// FILE-05: the values of `Accept` that accept a file.
     #[test]
     fn media_types_are_accepted() {
         for (accepted, taken) in [
@@ -171,7 +176,7 @@ mod tests {
         }
     }
 
-    /// FILE-14: one range is answered, what cannot be is 416, all else is passed by.
+    /// FILE-14: one range is answered, an unsatisfiable one is 416, any other value is ignored.
     #[test]
     fn ranges_are_read() {
         let huge = format!("bytes=0-{}0", u64::MAX);

@@ -1,4 +1,4 @@
-//! Tests of sending: every header and byte of an answer, without a socket.
+//! Tests of downloads: every header and byte of an answer, without a socket.
 
 use crate::hash::digest::DigestAlgorithm;
 use crate::server::files::binary::send_as_binary;
@@ -15,7 +15,7 @@ use super::*;
 
 const CODINGS: [Compression; 3] = [Compression::None, Compression::Gzip, Compression::Zstd];
 
-/// A stored file, its plain bytes and its stored ones.
+/// A stored file, its decoded bytes and its stored ones.
 struct Stored {
     dir: tempfile::TempDir,
     file: StoredFile,
@@ -161,7 +161,7 @@ async fn codings_are_offered() {
     }
 }
 
-/// FILE-05, FILE-11: what is not to be had so is an OperationOutcome.
+/// FILE-05, FILE-11: unacceptable requests are answered with an OperationOutcome.
 #[tokio::test]
 async fn what_cannot_be_answered_is_refused() {
     let stored = Stored::new(Compression::None, rows(1000));
@@ -176,7 +176,7 @@ async fn what_cannot_be_answered_is_refused() {
     assert_eq!(stored.get(&[(IF_MATCH, "\"seed:1\"")]).await.status, 200);
 }
 
-/// FILE-14: a download that was cut goes on at any byte, in every coding, mapped or read, and gives the same bytes.
+/// FILE-14: a cut download is resumed at any byte, in every coding, mapped or read, and yields the same bytes.
 #[tokio::test]
 async fn downloads_resume_at_any_byte() {
     let mut seed = 11u64;
@@ -234,7 +234,7 @@ async fn ranges_that_do_not_count() {
     assert_eq!(stored.get(&[gzip, (RANGE, "bytes=5-"), date]).await.status, 206);
 }
 
-/// FILE-14: what the client has is not sent again, and the 304 says which it is.
+/// FILE-14: a current copy is not sent again, and the 304 has its tag.
 #[tokio::test]
 async fn what_the_client_has_is_not_sent() {
     let stored = Stored::new(Compression::Zstd, rows(50_000));
@@ -244,11 +244,11 @@ async fn what_the_client_has_is_not_sent() {
     assert_eq!(got.header(ETAG), Some("\"seed:1-zstd\""));
     assert!(got.header(VARY).is_some() && got.header(CACHE_CONTROL).is_some() && got.header(CONTENT_LENGTH).is_none());
     assert_eq!(stored.get(&[(IF_NONE_MATCH, "\"seed:1-zstd\"")]).await.status, 200);
-    // The condition comes before the range.
+    // The precondition is judged before the range.
     assert_eq!(stored.get(&[zstd, (IF_NONE_MATCH, "*"), (RANGE, "bytes=0-1")]).await.status, 304);
 }
 
-/// FILE-14, FILE-15: HEAD says what GET would, without the bytes.
+/// FILE-14, FILE-15: HEAD has the headers of GET, without the bytes.
 #[tokio::test]
 async fn head_is_get_without_the_bytes() {
     for stored_as in CODINGS {
@@ -273,7 +273,7 @@ async fn an_empty_file_is_sent() {
     }
 }
 
-/// FILE-11: a file that is gone, or not the one of the record, is refused without the path of it.
+/// FILE-11: a missing file, or one that differs from its record, is refused without its path.
 #[tokio::test]
 async fn a_file_that_is_gone_is_refused() {
     for change in [
@@ -292,8 +292,8 @@ async fn a_file_that_is_gone_is_refused() {
     }
 }
 
-/// Nothing but a regular file beneath the directory of files is sent, and nothing waits: no link, though it leads to the
-/// right bytes, no pipe, no socket, nothing by a name that leads out.
+/// Only a regular file below the directory of files is sent, and no open blocks: no link, even to the right bytes, no
+/// pipe, no socket, no name that leads out of the directory.
 #[tokio::test]
 async fn what_is_no_file_of_ours_is_refused() {
     use std::os::unix::fs::symlink;
@@ -327,7 +327,7 @@ async fn what_is_no_file_of_ours_is_refused() {
     }
 }
 
-/// DELETE-06: once it has begun, a download ends whatever becomes of the file's name.
+/// DELETE-06: a download that has begun ends normally even if the name of the file is deleted.
 #[tokio::test]
 async fn deletion_does_not_cut_a_download() {
     for (stored_as, accepted) in
@@ -345,7 +345,7 @@ async fn deletion_does_not_cut_a_download() {
     }
 }
 
-/// FILE-15: a file that breaks off or is damaged ends the body with an error, so that no client takes it for whole.
+/// FILE-15: a truncated or damaged file ends the body with an error, so that no client takes it for complete.
 #[tokio::test]
 async fn a_damaged_file_is_never_whole() {
     for stored_as in [Compression::Gzip, Compression::Zstd] {
@@ -361,7 +361,7 @@ async fn a_damaged_file_is_never_whole() {
             assert!(other.get(&[]).await.body.is_err(), "{stored_as:?} {bytes}");
         }
     }
-    // A mapped file that loses its end while it is sent.
+    // A mapped file that is truncated while it is sent.
     let stored = Stored::new(Compression::None, rows(5_000_000));
     let mut body = send(&Method::GET, &HeaderMap::new(), stored.file.clone()).await.into_body();
     body.frame().await.unwrap().unwrap();

@@ -1,7 +1,7 @@
-//! Bodies made of text and of Groups, which may be of any size.
+//! Response bodies made of text and Groups, which may be of any size.
 //!
-//! A Group of a million members is never held: its pieces are read when the client takes them, each on a thread that
-//! may block, so that a client that does not take them holds a file open and no thread.
+//! A large Group is never held in memory: its pieces are read on blocking threads as the client takes them. A slow
+//! client holds a file open, but no thread.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -19,19 +19,20 @@ use crate::limits::{GROUP_DECODED_PIECE_BYTES, GROUP_PIECE_BYTES};
 /// A part of a body.
 #[derive(Clone)]
 pub(crate) enum BodyPart {
-    /// Text, or a Group that is small.
+    /// Text, or a small Group.
     Bytes(Bytes),
-    /// A Group of the book.
+    /// A Group of the registry.
     Book(RegisteredGroup),
     /// A Group of the store.
     Store(StoreGroup),
 }
 
 impl BodyPart {
-    /// A Group as a part, read at once if it is small; none when nothing was found. Blocks.
+    /// A Group as a part of a body, read at once if it is at most [`GROUP_PIECE_BYTES`] long; `None` if the lookup
+    /// found no Group. Blocks.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// If the Group cannot be read.
     pub(crate) fn of(found: GroupLookup) -> Result<Option<BodyPart>, GroupsError> {
         let part = match found {
             GroupLookup::Book(group) => BodyPart::Book(group),
@@ -44,6 +45,7 @@ impl BodyPart {
         }
     }
 
+    /// Length of the part in bytes.
     fn len(&self) -> u64 {
         match self {
             BodyPart::Bytes(bytes) => bytes.len() as u64,
@@ -52,7 +54,10 @@ impl BodyPart {
         }
     }
 
-    /// Its bytes from an offset on, at most a piece. Blocks.
+    /// The bytes of the part from `offset` on, at most one piece. Blocks.
+    ///
+    /// # Errors
+    /// If the Group cannot be read.
     fn read(&self, offset: u64) -> Result<Bytes, GroupsError> {
         let piece = match self {
             BodyPart::Store(group) if group.is_compressed() => GROUP_DECODED_PIECE_BYTES,
@@ -75,29 +80,32 @@ impl BodyPart {
     }
 }
 
-/// Parts one after the other. Its length is known before.
+/// A body that is the concatenation of parts, with its length known in advance.
 pub(crate) struct PartsBody {
     parts: VecDeque<BodyPart>,
-    /// Where the first of them goes on.
-    at: u64,
+    /// Offset in the first part of the next byte to send.
+    offset: u64,
+    /// Bytes of all parts that are still to be sent.
     left: u64,
+    /// The read of the next piece; `None` if none is under way.
     reading: Option<JoinHandle<Result<Bytes, GroupsError>>>,
 }
 
 impl PartsBody {
-    /// A body of these parts.
+    /// A body of these parts; empty ones are dropped.
     pub(crate) fn new(parts: impl IntoIterator<Item = BodyPart>) -> PartsBody {
         let parts: VecDeque<BodyPart> = parts.into_iter().filter(|part| part.len() > 0).collect();
         let left = parts.iter().map(BodyPart::len).sum();
-        PartsBody { parts, at: 0, left, reading: None }
+        PartsBody { parts, offset: 0, left, reading: None }
     }
 
+    /// Advances the body past `bytes` and makes them a frame.
     fn note_sent(&mut self, bytes: Bytes) -> Frame<Bytes> {
-        self.at += bytes.len() as u64;
+        self.offset += bytes.len() as u64;
         self.left -= bytes.len() as u64;
-        if self.parts.front().is_some_and(|part| part.len() <= self.at) {
+        if self.parts.front().is_some_and(|part| part.len() <= self.offset) {
             self.parts.pop_front();
-            self.at = 0;
+            self.offset = 0;
         }
         Frame::data(bytes)
     }
@@ -117,7 +125,7 @@ impl Body for PartsBody {
                 self.reading = None;
                 return Poll::Ready(Some(match read {
                     Ok(Ok(bytes)) if !bytes.is_empty() => Ok(self.note_sent(bytes)),
-                    // The client sees a body that breaks off, never one that is shorter than was said.
+                    // An error breaks the body off; a short body would contradict its announced length.
                     Ok(Ok(_)) => Err("a Group has fewer bytes than it had".into()),
                     Ok(Err(error)) => Err(error.into()),
                     Err(error) => Err(error.into()),
@@ -130,7 +138,7 @@ impl Body for PartsBody {
                     return Poll::Ready(Some(Ok(self.note_sent(bytes))));
                 }
                 Some(part) => {
-                    let (part, offset) = (part.clone(), self.at);
+                    let (part, offset) = (part.clone(), self.offset);
                     self.reading = Some(tokio::task::spawn_blocking(move || part.read(offset)));
                 }
             }

@@ -1,11 +1,12 @@
 //! Groups over HTTP: create, read, update, delete, search (GROUP-01).
 //!
-//! Handlers over the parts of a request, each of which gives the whole answer; what is decided about Groups is decided
-//! in [`groups`](crate::group::registry). They read and sync files: call them on a thread that may block. What they answer is sent
-//! without blocking. Who may see which Group is told here ([`GroupHandlers::visible`]), not decided.
+//! Each handler takes the parts of a request and returns the whole answer. The rules of Groups are in
+//! [`groups`](crate::group::registry); the rights of the client are given in [`GroupHandlers::visible`], not decided
+//! here. Handlers read and sync files, so that they must run on a blocking thread; the bodies of their answers do not
+//! block.
 //!
-//! Not done: conditional create (`If-None-Exist` is refused, because passing it over would make Groups twice), search
-//! by POST, old versions, PATCH.
+//! Not supported: conditional create (`If-None-Exist` is refused, since ignoring it would create duplicates), search
+//! by POST, former versions, PATCH.
 
 pub(crate) mod body;
 pub(crate) mod request;
@@ -36,39 +37,47 @@ use crate::server::groups::body::{BodyPart, PartsBody};
 use crate::server::groups::request::{EntityTags, GroupSearch, check_content_type, parse_tags, precondition};
 use crate::server::http::prefer::{Prefer, ReturnPreference};
 
-/// Times that an id is made before it is believed that something is wrong with its source.
+/// Random ids that are tried for a new Group before the source of randomness is taken to be broken.
 const IDS_TRIED_MAX: usize = 8;
 
-/// What the answers to a request for Groups depend on, beside the request.
+/// The handlers of Group requests, with the state that they depend on besides the request.
 pub(crate) struct GroupHandlers<'a> {
-    /// Groups made here.
+    /// Groups created through the service.
     pub book: &'a GroupRegistry,
-    /// The store's, if an index stands.
+    /// The index that Groups of the store are read from; `None` before the first one is complete.
     pub snapshot: Option<&'a Snapshot>,
     /// Absolute URL of the mount, without a final slash (CORE-05).
     pub base: &'a str,
-    /// Reference bases that are ours: that URL and those of the store.
+    /// Base URLs under which an absolute reference is local: the mounts of the tenant and those configured for the
+    /// store.
     pub bases: &'a [String],
-    /// Groups that the client may see; all if `None`. Others are answered as if they were not there (KICK-16).
+    /// Ids of the Groups that the client may see; `None` for all. Others are answered as if they did not exist
+    /// (KICK-16).
     pub visible: Option<&'a [String]>,
-    /// Who writes.
+    /// The client, as the writer of new versions.
     pub writer: GroupWriter,
-    /// What may be created.
+    /// Rules that a Group from a client must meet.
     pub rules: GroupRules,
-    /// The time.
+    /// Time of the request, which becomes `meta.lastUpdated` of a written version.
     pub now: Instant,
 }
 
 impl GroupHandlers<'_> {
+    /// The Groups of registry and store that the client may see.
     fn groups(&self) -> GroupView<'_> {
         GroupView::new(self.book, self.snapshot, self.bases).seen_by(self.visible).written_by(self.writer.clone())
     }
 
-    /// `POST {base}/Group`: 201 with `Location`, `ETag`, `Last-Modified`. `random` gives 128 bits fit for secrets.
+    /// `POST {base}/Group`: 201 with `Location`, `ETag`, `Last-Modified`. `random` returns 128 bits of cryptographic
+    /// quality.
     pub(crate) fn create(&self, headers: &HeaderMap, body: &[u8], random: &dyn Fn() -> [u8; 16]) -> Response {
         answer(self.try_create(headers, body, random))
     }
 
+    /// As [`GroupHandlers::create`].
+    ///
+    /// # Errors
+    /// 400 for `If-None-Exist`, 415 for a body that is no JSON, those of [`GroupHandlers::refuse`] and [`failed`].
     fn try_create(
         &self,
         headers: &HeaderMap,
@@ -94,14 +103,18 @@ impl GroupHandlers<'_> {
         Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, OutcomeIssueType::Exception, "no id is free; try again"))
     }
 
-    /// `PUT {base}/Group/{id}`: 200, or 201 when no Group stood there; 412 when `If-Match` or `If-None-Match: *` is not
-    /// met; 404 under an id that the client may not see, whether or not a Group stands there.
+    /// `PUT {base}/Group/{id}`: 200, or 201 for a new Group; 412 if `If-Match` or `If-None-Match: *` fails; 404 under
+    /// an id that the client may not see, whether or not there is a Group.
     pub(crate) fn update(&self, id: &str, headers: &HeaderMap, body: &[u8]) -> Response {
         answer(self.try_update(id, headers, body))
     }
 
+    /// As [`GroupHandlers::update`].
+    ///
+    /// # Errors
+    /// 404, 412 and 415 as there, those of [`GroupHandlers::refuse`] and [`failed`].
     fn try_update(&self, id: &str, headers: &HeaderMap, body: &[u8]) -> Result<Response, ApiError> {
-        let id = legal(id)?;
+        let id = parse_id(id)?;
         check_content_type(headers)?;
         let expected = precondition(headers)?;
         let document =
@@ -109,42 +122,52 @@ impl GroupHandlers<'_> {
         let groups = self.groups();
         match groups.update(&id, &document, &expected, &self.now).map_err(failed)? {
             Ok(written) => Ok(self.written(headers, written)),
-            // Nothing was expected that is not there: what keeps the client from writing is that it may not know of it.
-            Err(_) if !groups.is_seen(&id) && expected.is_met_by(&GroupLookup::Unknown) => Err(unknown()),
-            Err(refused) => Err(unmet(&refused)),
+            // The condition holds for a missing Group, so that visibility is the cause: answer as for an unknown id.
+            Err(_) if !groups.is_seen(&id) && expected.is_met_by(&GroupLookup::Unknown) => Err(unknown_group()),
+            Err(refused) => Err(precondition_failed(&refused)),
         }
     }
 
-    /// `DELETE {base}/Group/{id}`: 204, also when there is no such Group; 412 when `If-Match` is not met.
+    /// `DELETE {base}/Group/{id}`: 204, also if there is no such Group; 412 if `If-Match` fails.
     pub(crate) fn delete(&self, id: &str, headers: &HeaderMap) -> Response {
         answer(self.try_delete(id, headers))
     }
 
+    /// As [`GroupHandlers::delete`].
+    ///
+    /// # Errors
+    /// 404 for an illegal id, 412, and those of [`failed`].
     fn try_delete(&self, id: &str, headers: &HeaderMap) -> Result<Response, ApiError> {
-        let id = legal(id)?;
+        let id = parse_id(id)?;
         let expected = precondition(headers)?;
         let mut response = StatusCode::NO_CONTENT.into_response();
         match self.groups().delete(&id, &expected, &self.now).map_err(failed)? {
-            Ok(Some(written)) => mark(response.headers_mut(), &written.version.to_string(), Some(&written.at)),
+            Ok(Some(written)) => {
+                set_validators(response.headers_mut(), &written.version.to_string(), Some(&written.at))
+            }
             Ok(None) => {}
-            Err(refused) => return Err(unmet(&refused)),
+            Err(refused) => return Err(precondition_failed(&refused)),
         }
         Ok(response)
     }
 
-    /// `GET` or `HEAD {base}/Group/{id}`: 200 with the bytes of the resource as they are kept, 304, 404, 410.
+    /// `GET` or `HEAD {base}/Group/{id}`: 200 with the stored bytes of the resource, 304, 404, 410.
     pub(crate) fn read(&self, id: &str, headers: &HeaderMap) -> Response {
         answer(self.try_read(id, None, headers))
     }
 
-    /// `GET {base}/Group/{id}/_history/{version}`: as [`GroupHandlers::read`] while that version is current; then 404, because
-    /// former versions are not kept.
+    /// `GET {base}/Group/{id}/_history/{version}`: as [`GroupHandlers::read`] while that version is current; else
+    /// 404, since former versions are not kept.
     pub(crate) fn read_version(&self, id: &str, version: &str, headers: &HeaderMap) -> Response {
         answer(self.try_read(id, Some(version), headers))
     }
 
+    /// As [`GroupHandlers::read`]; 404 if `version` is not the current one.
+    ///
+    /// # Errors
+    /// 400 for a malformed `If-None-Match`, 404 for a missing or invisible Group, 410 for a deleted one.
     fn try_read(&self, id: &str, version: Option<&str>, headers: &HeaderMap) -> Result<Response, ApiError> {
-        let id = legal(id)?;
+        let id = parse_id(id)?;
         let found = self.groups().find(&id).map_err(failed)?;
         let Some(facts) = found.facts().cloned() else {
             return Err(match found {
@@ -152,7 +175,7 @@ impl GroupHandlers<'_> {
                     let text = format!("Group/{id} was deleted; an update brings it back");
                     ApiError::new(StatusCode::GONE, OutcomeIssueType::Deleted, text)
                 }
-                _ => unknown(),
+                _ => unknown_group(),
             });
         };
         if version.is_some_and(|version| version != facts.version) {
@@ -168,52 +191,56 @@ impl GroupHandlers<'_> {
             true => StatusCode::NOT_MODIFIED.into_response(),
             false => resource(BodyPart::of(found).map_err(failed)?),
         };
-        mark(response.headers_mut(), &facts.version, facts.last_updated.as_ref());
+        set_validators(response.headers_mut(), &facts.version, facts.last_updated.as_ref());
         Ok(response)
     }
 
-    /// `GET {base}/Group?…`: a searchset Bundle, a page of it. Unknown parameters are refused, or told in the Bundle under
-    /// `Prefer: handling=lenient`. A page ends early with the Group that takes it past [`GROUP_PAGE_BYTES`].
+    /// `GET {base}/Group?…`: a page of a searchset Bundle. Unknown parameters are refused, or reported in the Bundle
+    /// under `Prefer: handling=lenient`. A page ends with the Group that takes it past [`GROUP_PAGE_BYTES`].
     pub(crate) fn search(&self, query: Option<&str>, headers: &HeaderMap) -> Response {
         answer(self.try_search(query, headers))
     }
 
+    /// As [`GroupHandlers::search`].
+    ///
+    /// # Errors
+    /// 400 with every parameter that cannot be used, and those of [`failed`].
     fn try_search(&self, query: Option<&str>, headers: &HeaderMap) -> Result<Response, ApiError> {
         let lenient = Prefer::of(headers).lenient;
         let search = GroupSearch::read(query, self.bases, lenient).map_err(refuse)?;
         let mut entries: Vec<BodyPart> = Vec::new();
         let page = SearchPage { after: search.after, count: search.count, bytes_max: GROUP_PAGE_BYTES };
-        let text = |text: String| BodyPart::Bytes(Bytes::from(text));
-        let told_text = self.groups().search(&search.query, page, &mut |hit| {
+        let text_part = |text_part: String| BodyPart::Bytes(Bytes::from(text_part));
+        let search_result = self.groups().search(&search.query, page, &mut |hit| {
             let id = hit.id;
             if let Some(part) = BodyPart::of(hit.found)? {
                 let url = json!(format!("{}/Group/{id}", self.base));
                 let comma = if entries.is_empty() { "" } else { "," };
-                entries.push(text(format!(r#"{comma}{{"fullUrl":{url},"resource":"#)));
+                entries.push(text_part(format!(r#"{comma}{{"fullUrl":{url},"resource":"#)));
                 entries.push(part);
-                entries.push(text(r#","search":{"mode":"match"}}"#.to_string()));
+                entries.push(text_part(r#","search":{"mode":"match"}}"#.to_string()));
             }
             Ok(())
         });
-        let report = told_text.map_err(failed)?;
+        let found = search_result.map_err(failed)?;
         if !search.ignored.is_empty() {
             let warning = |problem: &RuleViolation| OutcomeIssue { severity: Severity::Warning, ..issue(problem) };
             let reported = outcome(&search.ignored.iter().map(warning).collect::<Vec<_>>());
             let comma = if entries.is_empty() { "" } else { "," };
-            entries.push(text(format!(r#"{comma}{{"resource":{reported},"search":{{"mode":"outcome"}}}}"#)));
+            entries.push(text_part(format!(r#"{comma}{{"resource":{reported},"search":{{"mode":"outcome"}}}}"#)));
         }
         let mut links = vec![json!({"relation": "self", "url": search.url(self.base, search.after.as_ref())})];
-        links.extend(report.next.map(|next| json!({"relation": "next", "url": search.url(self.base, Some(&next))})));
+        links.extend(found.next.map(|next| json!({"relation": "next", "url": search.url(self.base, Some(&next))})));
         let links = json!(links);
-        let head = format!(r#"{{"resourceType":"Bundle","type":"searchset","total":{},"link":{links}"#, report.total);
+        let head = format!(r#"{{"resourceType":"Bundle","type":"searchset","total":{},"link":{links}"#, found.total);
         // FHIR has no empty arrays.
         let (open, close) = if entries.is_empty() { ("", "}") } else { (r#","entry":["#, "]}") };
-        let parts = [text(head + open)].into_iter().chain(entries).chain([text(close.to_string())]);
+        let parts = [text_part(head + open)].into_iter().chain(entries).chain([text_part(close.to_string())]);
         Ok(resource(parts))
     }
 
-    /// All problems of a Group in one answer: 413 for one that is too large for this service, but 422 where the rules of
-    /// the mount say how large one may be (ONEUP-G02), or refuse what R4 allows, and for a modifier (reading 22); else 400.
+    /// All problems of a Group in one error: 413 for one beyond the limits of the service; 422 where the mount's
+    /// rules limit its size (ONEUP-G02), where they forbid what R4 allows, and for a modifier (reading 22); else 400.
     fn refuse(&self, problems: Vec<RuleViolation>) -> ApiError {
         use crate::group::rules::problem::RuleKind::{BusinessRule, NotSupported, TooLong};
         let has = |kind| problems.iter().any(|problem| problem.kind == kind);
@@ -225,6 +252,7 @@ impl GroupHandlers<'_> {
         ApiError { status, ..refuse(problems) }
     }
 
+    /// The answer to a successful create or update, with the body that `Prefer: return=` selects.
     fn written(&self, headers: &HeaderMap, written: GroupWrite) -> Response {
         let version = written.version.to_string();
         let preferences = Prefer::of(headers);
@@ -238,7 +266,7 @@ impl GroupHandlers<'_> {
         };
         *response.status_mut() = if written.created { StatusCode::CREATED } else { StatusCode::OK };
         let headers = response.headers_mut();
-        mark(headers, &version, Some(&written.at));
+        set_validators(headers, &version, Some(&written.at));
         let location = format!("{}/Group/{}/_history/{version}", self.base, written.id);
         headers.extend(HeaderValue::try_from(location).ok().map(|value| (header::LOCATION, value)));
         if let Some(wanted) = preferences.returned {
@@ -248,18 +276,19 @@ impl GroupHandlers<'_> {
     }
 }
 
+/// The response, or the error as a response.
 fn answer(outcome: Result<Response, ApiError>) -> Response {
     outcome.unwrap_or_else(|refusal| refusal.into_response())
 }
 
-/// A body of FHIR JSON.
+/// 200 with parts of FHIR JSON as its body.
 fn resource(parts: impl IntoIterator<Item = BodyPart>) -> Response {
     let headers = [(header::CONTENT_TYPE, FHIR_JSON), (header::CACHE_CONTROL, "no-store")];
     (headers, Body::new(PartsBody::new(parts))).into_response()
 }
 
-/// `ETag` and `Last-Modified`.
-fn mark(headers: &mut HeaderMap, version: &str, instant: Option<&Instant>) {
+/// Sets `ETag` and, if the instant can be written, `Last-Modified`.
+fn set_validators(headers: &mut HeaderMap, version: &str, instant: Option<&Instant>) {
     let tag = HeaderValue::try_from(format!("W/\"{version}\"")).ok();
     headers.extend(tag.map(|tag| (header::ETAG, tag)));
     let date =
@@ -267,29 +296,32 @@ fn mark(headers: &mut HeaderMap, version: &str, instant: Option<&Instant>) {
     headers.extend(date.map(|date| (header::LAST_MODIFIED, date)));
 }
 
-/// The second of an instant, if a header can tell it: years 1970 to 9999.
+/// The instant as a system time in whole seconds; `None` outside the years 1970 to 9999, which an HTTP date can
+/// write.
 fn http_time(instant: &Instant) -> Option<SystemTime> {
     let seconds = u64::try_from(instant.ticks.div_euclid(TICKS_PER_SECOND)).ok()?;
     (seconds < 253_402_300_800).then(|| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
-/// Whether a version is later than `If-Modified-Since` says, to the second; a value that is no date is passed over.
+/// Whether a version is later than `If-Modified-Since`, in whole seconds; a malformed date is ignored.
 fn is_modified(headers: &HeaderMap, instant: &Instant) -> bool {
     let since = headers.get(header::IF_MODIFIED_SINCE).and_then(|value| value.to_str().ok());
     let since = since.and_then(|text| httpdate::parse_http_date(text).ok());
     !matches!((since, http_time(instant)), (Some(since), Some(at)) if at <= since)
 }
 
-/// CORE-07: what is no legal id is not found, as any other that is not there.
-fn legal(id: &str) -> Result<Id, ApiError> {
-    Id::parse(id.as_bytes()).ok_or_else(unknown)
+/// The id of a Group from the path; 404 for an illegal one, as for any other unknown Group (CORE-07).
+fn parse_id(id: &str) -> Result<Id, ApiError> {
+    Id::parse(id.as_bytes()).ok_or_else(unknown_group)
 }
 
-fn unknown() -> ApiError {
+/// 404 for a Group that is missing or invisible.
+fn unknown_group() -> ApiError {
     ApiError::not_found("this Group")
 }
 
-fn unmet(refused: &WriteError) -> ApiError {
+/// 412 for a write whose precondition failed, with the current version if there is one.
+fn precondition_failed(refused: &WriteError) -> ApiError {
     let text = match &refused.current {
         Some(version) => format!("If-Match, If-None-Match: the Group is at version {version}; read it, then try again"),
         None => "If-Match: there is no Group of this id".to_string(),
@@ -297,6 +329,7 @@ fn unmet(refused: &WriteError) -> ApiError {
     ApiError::new(StatusCode::PRECONDITION_FAILED, OutcomeIssueType::Conflict, text).at("http.if-match")
 }
 
+/// The FHIR issue code of a broken Group rule.
 fn issue_type(kind: RuleKind) -> OutcomeIssueType {
     match kind {
         RuleKind::Structure => OutcomeIssueType::Structure,
@@ -309,6 +342,7 @@ fn issue_type(kind: RuleKind) -> OutcomeIssueType {
     }
 }
 
+/// A broken rule of a Group or search as an issue of an OperationOutcome.
 fn issue(problem: &RuleViolation) -> OutcomeIssue {
     let issue = OutcomeIssue::error(issue_type(problem.kind), problem.text.as_str());
     match &problem.expression {
@@ -318,19 +352,19 @@ fn issue(problem: &RuleViolation) -> OutcomeIssue {
     }
 }
 
-/// All problems of a request in one answer.
+/// 400 with all problems of a request.
 fn refuse(problems: Vec<RuleViolation>) -> ApiError {
     ApiError::of(StatusCode::BAD_REQUEST, problems.iter().map(issue).collect())
 }
 
-/// What went wrong here is for the log; the client hears whose fault it is and what to do, no path.
+/// 507 if the disk is full, else 500, for a registry or store that fails; `error` goes to the log only.
 fn failed(error: GroupsError) -> ApiError {
     tracing::error!(%error, "Groups cannot be read or kept");
-    let full = |error: &std::io::Error| {
+    let is_full = |error: &std::io::Error| {
         matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
     };
     match &error {
-        GroupsError::Io { source, .. } if full(source) => ApiError::new(
+        GroupsError::Io { source, .. } if is_full(source) => ApiError::new(
             StatusCode::INSUFFICIENT_STORAGE,
             OutcomeIssueType::NoStore,
             "the service has no room to keep the Group; try again later",

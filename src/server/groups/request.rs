@@ -1,4 +1,7 @@
-//! What requests for Groups say in their headers and query strings, read without a look at any Group.
+//! Headers and query strings of Group requests, parsed without access to any Group.
+//!
+//! Entity tags are read by [`parse_tags`], whose rules differ from those of downloads in `http::preconditions`: a
+//! malformed list is an error here and ends the list there; weak and strong tags are equal here and distinct there.
 
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -10,52 +13,53 @@ use crate::group::rules::problem::{RuleKind, RuleViolation};
 use crate::limits::{GROUP_PAGE_DEFAULT, GROUP_PAGE_MAX};
 use crate::server::error::{ApiError, OutcomeIssueType};
 
-/// A header that holds entity tags.
+/// The value of `If-Match` or `If-None-Match`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum EntityTags {
-    /// `*`
+    /// `*`: any current version.
     Any,
-    /// Opaque texts, weak or strong: versions are compared, so that both are the same here.
+    /// Opaque texts without quotes. Weak and strong tags are equal here, since tags are version ids.
     Versions(Vec<String>),
 }
 
-/// Reads a list of entity tags (RFC 9110, 8.8.3); none when the header is not given.
+/// Reads a list of entity tags (RFC 9110, 8.8.3); `None` if the header is absent.
 ///
 /// # Errors
-/// 400 with the header's name.
+/// 400 with the header's name for a list that is empty or malformed.
 pub(crate) fn parse_tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<EntityTags>, ApiError> {
-    let wrong = || {
+    let malformed = || {
         let text = format!("{name}: the value is no list of entity tags; give W/\"version\", or *");
         ApiError::new(StatusCode::BAD_REQUEST, OutcomeIssueType::Value, text).at(format!("http.{name}"))
     };
     let mut versions = Vec::new();
-    let mut given = false;
+    let mut is_present = false;
     for value in headers.get_all(&name) {
-        given = true;
-        let mut rest = value.to_str().map_err(|_| wrong())?.trim();
+        is_present = true;
+        let mut rest = value.to_str().map_err(|_| malformed())?.trim();
         if rest == "*" {
             return Ok(Some(EntityTags::Any));
         }
         while !rest.is_empty() {
-            let quoted = rest.strip_prefix("W/").unwrap_or(rest).strip_prefix('"').ok_or_else(wrong)?;
-            let (version, after) = quoted.split_once('"').ok_or_else(wrong)?;
+            let quoted = rest.strip_prefix("W/").unwrap_or(rest).strip_prefix('"').ok_or_else(malformed)?;
+            let (version, after) = quoted.split_once('"').ok_or_else(malformed)?;
             versions.push(version.to_string());
             rest = after.trim_start();
             if !rest.is_empty() {
-                rest = rest.strip_prefix(',').ok_or_else(wrong)?.trim_start();
+                rest = rest.strip_prefix(',').ok_or_else(malformed)?.trim_start();
             }
         }
     }
-    if given && versions.is_empty() {
-        return Err(wrong());
+    if is_present && versions.is_empty() {
+        return Err(malformed());
     }
-    Ok(given.then_some(EntityTags::Versions(versions)))
+    Ok(is_present.then_some(EntityTags::Versions(versions)))
 }
 
-/// What a write expects to find.
+/// The precondition of a write, from `If-Match` and `If-None-Match`.
 ///
 /// # Errors
-/// 400 with the header's name.
+/// 400 with the header's name for malformed tags, and for `If-None-Match` with other tags than `*` or beside
+/// `If-Match`.
 pub(crate) fn precondition(headers: &HeaderMap) -> Result<Precondition, ApiError> {
     let none_match = parse_tags(headers, header::IF_NONE_MATCH)?;
     Ok(match (parse_tags(headers, header::IF_MATCH)?, none_match) {
@@ -71,10 +75,10 @@ pub(crate) fn precondition(headers: &HeaderMap) -> Result<Precondition, ApiError
     })
 }
 
-/// Refuses a body that does not say that it is JSON. A body without a Content-Type is taken for JSON.
+/// Checks that the body of a Group is declared as JSON. A body without `Content-Type` is taken for JSON.
 ///
 /// # Errors
-/// 415 with the header's name.
+/// 415 for any other type.
 pub(crate) fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
     let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -85,41 +89,42 @@ pub(crate) fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, OutcomeIssueType::NotSupported, text).at("http.content-type"))
 }
 
-/// A search, as its query string asks it.
+/// A search for Groups, from its query string.
 #[derive(Clone, Debug)]
 pub(crate) struct GroupSearch {
-    /// What is asked.
+    /// The search criteria, without those of paging.
     pub query: GroupQuery,
-    /// Most Groups of a page.
+    /// Largest number of Groups on the page.
     pub count: usize,
-    /// The last id of the page before.
+    /// Last id of the previous page; `None` on the first page.
     pub after: Option<Id>,
-    /// What was left out of it (under `handling=lenient`).
+    /// Parameters that were ignored under `handling=lenient`, with the reasons.
     pub ignored: Vec<RuleViolation>,
-    /// The parameters that were used, but for those of paging.
+    /// The parameters in use, without those of paging; page links repeat them.
     used: Vec<(String, String)>,
 }
 
-/// Everything but what RFC 3986 calls unreserved, and a few characters that read better as they are.
+/// Characters that are percent-encoded in page links: all but the unreserved ones of RFC 3986 and `:`, `/`, `,`,
+/// which are legal in a query.
 const ENCODED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':').remove(b'/').remove(b',');
 
 impl GroupSearch {
-    /// Reads a query string. `+` stands for a space, as in forms.
+    /// Reads a query string. `+` means a space, as in forms.
     ///
     /// # Errors
-    /// Every parameter that cannot be used, in `strict` handling; under lenient handling only what would change which
-    /// page is told.
+    /// Every parameter that cannot be used; under lenient handling only malformed pairs and `_count`, `_page`,
+    /// `_format`, if any of them is wrong.
     pub(crate) fn read(
         query: Option<&str>,
         bases: &[String],
         lenient: bool,
     ) -> Result<GroupSearch, Vec<RuleViolation>> {
-        let mut wrong = Vec::new();
+        let mut problems_found = Vec::new();
         let mut problem = |kind, name: &str, text: String| {
-            wrong.push(RuleViolation { kind, expression: Some(name.to_string()), text });
+            problems_found.push(RuleViolation { kind, expression: Some(name.to_string()), text });
         };
-        let (mut wanted, mut count, mut after) = (Vec::new(), GROUP_PAGE_DEFAULT, None);
+        let (mut criteria, mut count, mut after) = (Vec::new(), GROUP_PAGE_DEFAULT, None);
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (Some(name), Some(value)) = (decode(name), decode(value)) else {
@@ -138,22 +143,22 @@ impl GroupSearch {
                 },
                 "_format" if value.contains("json") => {}
                 "_format" => problem(RuleKind::NotSupported, &name, "_format is json here".into()),
-                _ => wanted.push((name, value)),
+                _ => criteria.push((name, value)),
             }
         }
-        let (query, problems) = GroupQuery::parse(&wanted, bases);
-        if !lenient || !wrong.is_empty() {
-            wrong.extend(problems.iter().cloned());
+        let (query, problems) = GroupQuery::parse(&criteria, bases);
+        if !lenient || !problems_found.is_empty() {
+            problems_found.extend(problems.iter().cloned());
         }
-        if !wrong.is_empty() {
-            return Err(wrong);
+        if !problems_found.is_empty() {
+            return Err(problems_found);
         }
-        let unused = |name: &str| problems.iter().any(|problem| problem.expression.as_deref() == Some(name));
-        wanted.retain(|(name, _)| !unused(name));
-        Ok(GroupSearch { query, count, after, ignored: problems, used: wanted })
+        let is_ignored = |name: &str| problems.iter().any(|problem| problem.expression.as_deref() == Some(name));
+        criteria.retain(|(name, _)| !is_ignored(name));
+        Ok(GroupSearch { query, count, after, ignored: problems, used: criteria })
     }
 
-    /// The URL of this page, or of the one behind an id.
+    /// The URL of this search's page after the id `after`; `None` for the first page.
     pub(crate) fn url(&self, base: &str, after: Option<&Id>) -> String {
         let mut url = format!("{base}/Group?");
         for (name, value) in &self.used {
@@ -167,21 +172,23 @@ impl GroupSearch {
     }
 }
 
+/// Decodes the percent escapes and `+` of a query part; `None` if an escape is malformed or the result is not UTF-8.
 fn decode(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
-    let whole =
+    let is_escape =
         |offset: usize| bytes.get(offset + 1..offset + 3).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit));
-    if !memchr::memchr_iter(b'%', bytes).all(whole) {
+    if !memchr::memchr_iter(b'%', bytes).all(is_escape) {
         return None;
     }
     percent_decode_str(&text.replace('+', " ")).decode_utf8().ok().map(|text| text.into_owned())
 }
 
-/// Where a page goes on: opaque to clients, so that it may become something else.
+/// The `_page` value of the page after an id: hexadecimal, so that clients treat it as opaque.
 fn to_token(id: &Id) -> String {
     id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The id of a `_page` value; `None` for a text that [`to_token`] cannot have made.
 fn from_token(token: &str) -> Option<Id> {
     let (pairs, []) = token.as_bytes().as_chunks::<2>() else { return None };
     let digit = |byte: u8| (byte as char).to_digit(16);
@@ -228,7 +235,7 @@ mod tests {
         }
     }
 
-    /// HDR-06 in a search: what is not known is refused with every name, or left out under `handling=lenient`.
+    /// HDR-06 in a search: unknown parameters are refused, each by name, or ignored under `handling=lenient`.
     #[test]
     fn unknown_parameters_are_refused_or_left_out() {
         let requested = Some("foo=1&name=a&bar=2");

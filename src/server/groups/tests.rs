@@ -1,4 +1,4 @@
-//! Requests for Groups and their answers, as a client sees them.
+//! Tests of Group requests and their answers.
 
 use std::path::Path;
 
@@ -142,7 +142,7 @@ fn a_group_from_post_to_delete() {
     assert_eq!(take(shop.desk(5).update(&id, &HeaderMap::new(), &put)).status, 201);
 }
 
-/// KICK-16, CORE-07: an id that is not there and one that cannot be are answered with the same words.
+/// KICK-16, CORE-07: an unknown id and an illegal one get the same answer.
 #[test]
 fn unknown_and_illegal_ids_are_the_same() {
     let shop = Shop::new(&[]);
@@ -160,7 +160,7 @@ fn unknown_and_illegal_ids_are_the_same() {
     }
 }
 
-/// An update that expects another version is refused, in every form, and changes nothing.
+/// An update whose precondition fails is refused, in every form, and changes nothing.
 #[test]
 fn conflicts_are_told() {
     let shop = Shop::new(&[row("s", "")]);
@@ -180,7 +180,7 @@ fn conflicts_are_told() {
     assert_eq!(take(shop.desk(9).read("s", &HeaderMap::new())).status, 410);
 }
 
-/// `Prefer: return=` decides the body of an answer, never its headers.
+/// `Prefer: return=` selects the body of an answer, never its headers.
 #[test]
 fn preferences_decide_the_body() {
     let shop = Shop::new(&[]);
@@ -205,7 +205,7 @@ fn preferences_decide_the_body() {
     }
 }
 
-/// CORE-06, CORE-04: what cannot be kept is refused with every problem and its place, and nothing is kept.
+/// CORE-06, CORE-04: an illegal Group is refused with every problem and its place, and is not stored.
 #[test]
 fn bad_bodies_are_refused() {
     let mut shop = Shop::new(&[]);
@@ -238,8 +238,8 @@ fn bad_bodies_are_refused() {
     assert_eq!(post(&shop, &[("content-type", "application/fhir+json; charset=utf-8")], &group("")).status, 201);
 }
 
-/// GROUP-01: a search is a searchset with a total, its own link, pages that together hold every match, and the bytes of
-/// each Group; those of the store and those made here alike.
+/// GROUP-01: a search is a searchset with a total, its own link, pages that together hold every match, and the bytes
+/// of each Group, of the store and of the registry alike.
 #[test]
 fn a_search_is_a_searchset() {
     let identifier = r#","identifier":[{"system":"s","value":"v"}],"quantity":1.50"#;
@@ -275,8 +275,8 @@ fn a_search_is_a_searchset() {
     assert!(!bundle["link"][0]["url"].as_str().unwrap().contains("foo"));
 }
 
-/// A Group that is longer than a piece leaves byte for byte from wherever it lies, with its length said before; and a
-/// page ends with it.
+/// A Group that is longer than a piece is sent byte for byte from store and registry, with its length announced; and
+/// a page ends with it.
 #[test]
 fn long_groups_are_sent_in_pieces() {
     let members: Vec<String> =
@@ -300,7 +300,7 @@ fn long_groups_are_sent_in_pieces() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// No request is a panic, and every answer is one that is documented.
+    /// No request causes a panic, and every answer has a documented status.
     #[test]
     fn no_request_is_a_panic(
         id in "[a-z./%\u{0}-]{0,5}",
@@ -323,8 +323,9 @@ proptest! {
     }
 }
 
-/// ONEUP-G02, ONEUP-G04, ONEUP-G06: under 1upHealth's rules a Group that is too large is 422 with both numbers, and so is
-/// one with other members than Patients; what R4 refuses stays 400. ONEUP-G08: without them nothing of this is refused.
+/// ONEUP-G02, ONEUP-G04, ONEUP-G06: under 1upHealth's rules a Group that is too large is 422 with both numbers, and
+/// so is one with other members than Patients; what R4 refuses stays 400. ONEUP-G08: without the rules neither is
+/// refused.
 #[test]
 fn oneup_rules_are_answered() {
     let members = |count: usize, of: &str, more: &str| {
@@ -360,9 +361,9 @@ fn oneup_rules_are_answered() {
     assert_eq!(put.issues(400), [issue("required", "Group.member")]);
 }
 
-/// KICK-16: to a client that may see some Groups only, the others are not there: reads, versions, updates and deletions
-/// are answered with the same status, headers and body as for a Group that is nowhere, and change nothing; searches,
-/// their totals and pages hold what it may see.
+/// KICK-16: to a client that may see some Groups only, the others do not exist: reads, versions, updates and
+/// deletions get the status, headers and body of an unknown Group and change nothing; searches, their totals and
+/// pages hold the visible Groups only.
 #[test]
 fn what_a_client_may_not_see_is_not_there() {
     let mut shop = Shop::new(&[row("in-store", ""), row("store-too", r#","name":"mine""#)]);
@@ -396,7 +397,7 @@ fn what_a_client_may_not_see_is_not_there() {
     assert_eq!(same(&|id| put(id, &only_new)), 404);
     assert_eq!(same(&|id| put(id, &any)), 412);
     assert_eq!(same(&|id| put(id, &first)), 412);
-    // What it may see is there as ever.
+    // The visible Groups are served as before.
     assert_eq!(take(shop.desk(3).read("mine-a", &none)).status, 200);
     assert_eq!(take(put("not-yet", &none)).status, 201);
     assert_eq!(take(put("mine-b", &first)).status, 200);
@@ -413,7 +414,7 @@ fn what_a_client_may_not_see_is_not_there() {
     assert_eq!(search("name=n"), found(1, &["mine-a"], 1));
     assert_eq!(search("_id=book,mine-a,in-store"), found(1, &["mine-a"], 1));
     assert_eq!(search("_id=book"), found(0, &[], 1));
-    // Nothing of what it may not see was changed.
+    // The invisible Groups are unchanged.
     shop.visible = None;
     for (id, status) in [("book", 200), ("book-too", 200), ("in-store", 200), ("gone", 410), ("unknown", 404)] {
         assert_eq!(take(shop.desk(5).read(id, &none)).status, status, "{id}");

@@ -1,34 +1,38 @@
-//! `Accept`: which of the types offered a client takes (RFC 9110, 12.5.1).
+//! `Accept`: selection of a media type that the client accepts (RFC 9110, 12.5.1).
+//!
+//! Weights are read by [`range`]; its rules differ from those of codings in `files::negotiation`: a weight outside 0
+//! to 1 counts as 1 here and is clamped there, thousandths are rounded here and cut off there.
 
 use axum::http::{HeaderMap, header};
 
 use crate::server::http::list::{join_header_lines, split_list};
 
-/// What a client takes.
+/// The parsed `Accept` headers of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Accept {
-    /// Type, subtype and weight in thousandths, as given; `*` for any.
+    /// Type, subtype and weight in thousandths, in the order of the header; `*` for any.
     ranges: Vec<(String, String, u16)>,
-    absent: bool,
+    /// Whether the header is absent or has no member.
+    is_empty: bool,
 }
 
 impl Accept {
-    /// Reads the headers. What cannot be read is passed over.
+    /// Reads the headers. Members that are no media range are ignored.
     pub(crate) fn of(headers: &HeaderMap) -> Accept {
         let text = join_header_lines(headers, header::ACCEPT);
         let ranges = split_list(&text, ',').filter_map(range).collect();
-        // A header without a word says as much as none; empty members of a list do not count.
-        Accept { ranges, absent: split_list(&text, ',').all(|member| member.trim().is_empty()) }
+        // A header with empty members only is the same as none.
+        Accept { ranges, is_empty: split_list(&text, ',').all(|member| member.trim().is_empty()) }
     }
 
-    /// Whether the client says nothing of it.
+    /// Whether the client states no preference.
     pub(crate) fn is_absent(&self) -> bool {
-        self.absent
+        self.is_empty
     }
 
-    /// The first of the types offered that the client takes most gladly; none when it takes none of them.
+    /// The offered type with the highest weight, the first of equals; `None` if the client accepts none of them.
     pub(crate) fn best<'o>(&self, offered: &[&'o str]) -> Option<&'o str> {
-        if self.absent {
+        if self.is_empty {
             return offered.first().copied();
         }
         let mut best: Option<(u16, &str)> = None;
@@ -41,7 +45,7 @@ impl Accept {
         best.map(|(_, name)| name)
     }
 
-    /// The weight of a type: that of the range that names it most exactly.
+    /// Weight of a type in thousandths: that of its most specific range, 0 if there is none.
     fn weight(&self, name: &str) -> u16 {
         let (kind, sub) = name.split_once('/').unwrap_or((name, ""));
         let exactness = |(of, part, weight): &(String, String, u16)| match (of == kind, part == sub) {
@@ -54,8 +58,8 @@ impl Accept {
     }
 }
 
-/// `type/subtype;parameter=value;q=0.5`: parameters such as `fhirVersion` and `charset` do not keep a type from matching.
-/// A weight that is none counts as 1, so that a slip refuses nobody, and `*` alone, which old clients send, is `*/*`.
+/// Reads `type/subtype;parameter=value;q=0.5`. Parameters such as `fhirVersion` and `charset` are ignored. A
+/// malformed weight counts as 1, so that it excludes nothing; `*` alone, from old clients, means `*/*`.
 fn range(text: &str) -> Option<(String, String, u16)> {
     let mut parts = split_list(text, ';');
     let (kind, sub) = match parts.next()?.trim() {
@@ -89,7 +93,7 @@ mod tests {
         Accept::of(&headers)
     }
 
-    /// The media types of files.
+    /// The media types of files, by name.
     const NDJSON: [&str; 3] = ["application/fhir+ndjson", "application/ndjson", "application/octet-stream"];
 
     const OFFERED: [&str; 2] = ["application/fhir+json", "application/json"];
@@ -130,7 +134,7 @@ mod tests {
         assert!(of(&[]).is_absent() && of(&["", ","]).is_absent() && !of(&["x"]).is_absent());
     }
 
-    /// HDR-02: what is no text is not taken for no header.
+    /// HDR-02: a header that is not UTF-8 is not an absent header.
     #[test]
     fn bytes_that_are_no_text_are_a_header() {
         let mut headers = HeaderMap::new();
@@ -140,7 +144,7 @@ mod tests {
         assert_eq!(Accept::of(&headers).best(&OFFERED), Some("application/json"));
     }
 
-    /// FILE-05: the types that files are sent as.
+    /// FILE-05: the media types of files.
     #[test]
     fn types_of_files_are_chosen() {
         for (value, best) in [
@@ -155,7 +159,7 @@ mod tests {
     }
 
     proptest! {
-        /// No bytes panic, and what is chosen was offered.
+        /// No bytes cause a panic, and the result is one of the offered types.
         #[test]
         fn no_header_panics(bytes in proptest::collection::vec(any::<u8>(), 0..60), text in "[aj*/;,q=.0-9\" ]{0,40}") {
             for bytes in [bytes.as_slice(), text.as_bytes()] {

@@ -1,4 +1,4 @@
-//! Dates of HTTP (RFC 9110, 5.6.7).
+//! Dates of HTTP headers (RFC 9110, 5.6.7).
 
 use std::time::{Duration, SystemTime};
 
@@ -6,23 +6,23 @@ use axum::http::HeaderValue;
 
 use crate::fhir::instant::{Instant, TICKS_PER_SECOND};
 
-/// Seconds from 1970 to the year 10000, for which the form has no digits.
+/// Seconds from 1970 to the year 10000, the first that an HTTP date cannot write.
 const YEAR_10000_SECONDS: u64 = 253_402_300_800;
 
-/// The time of the system; none before 1970.
+/// An instant as a system time; `None` before 1970.
 pub(crate) fn system_time(instant: &Instant) -> Option<SystemTime> {
     let seconds = u64::try_from(instant.ticks.div_euclid(TICKS_PER_SECOND)).ok()?;
     let nanos = (instant.ticks.rem_euclid(TICKS_PER_SECOND) as u32) * 100;
     SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))
 }
 
-/// An instant as an IMF-fixdate (STATUS-07); none for years that it cannot write.
+/// An instant as an IMF-fixdate (STATUS-07); `None` before 1970 and from the year 10000 on.
 pub(crate) fn imf_fixdate(instant: &Instant) -> Option<HeaderValue> {
     imf_fixdate_of(system_time(instant)?)
 }
 
-/// A time of the system as an IMF-fixdate (STATUS-07); none before 1970 and from the year 10000 on, where
-/// [`httpdate::fmt_http_date`] would panic. Parts of a second are cut off.
+/// A system time as an IMF-fixdate (STATUS-07), cut to whole seconds; `None` before 1970 and from the year 10000 on,
+/// where [`httpdate::fmt_http_date`] would panic.
 pub(crate) fn imf_fixdate_of(time: SystemTime) -> Option<HeaderValue> {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     (since.as_secs() < YEAR_10000_SECONDS).then(|| HeaderValue::from_str(&httpdate::fmt_http_date(time)).ok())?
@@ -34,7 +34,7 @@ mod tests {
 
     use super::*;
 
-    /// STATUS-07
+    /// STATUS-07: dates in the form of an IMF-fixdate.
     #[test]
     fn dates_are_imf_fixdates() {
         let date =
@@ -50,7 +50,7 @@ mod tests {
     }
 
     proptest! {
-        /// STATUS-07: what is written is read back to the second, and no time panics.
+        /// STATUS-07: a written date is read back to the second, and no time causes a panic.
         #[test]
         fn dates_are_read_back(seconds in 0..YEAR_10000_SECONDS, nanos in 0..1_000_000_000u32, any in any::<i64>()) {
             let written = imf_fixdate_of(SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)).unwrap();

@@ -1,4 +1,5 @@
-//! `_format` and `Accept` of what the service says of itself: JSON, by the name that the client gave it.
+//! Response format of the CapabilityStatement and OperationDefinitions, from `_format` and `Accept`. Only JSON is
+//! offered.
 
 use axum::http::{HeaderMap, StatusCode};
 
@@ -6,15 +7,15 @@ use crate::server::error::{ApiError, FHIR_JSON, OutcomeIssueType};
 use crate::server::http::accept::Accept;
 use crate::server::http::query::{Query, plus_for_space};
 
-/// The media type in which a description is sent: JSON by the name that the client gave it, in `_format` or, without
-/// that, in `Accept` (<https://hl7.org/fhir/R4/http.html#mime-type>; CLIENT-04).
+/// The media type of a description: JSON under the name that the client uses in `_format`, else in `Accept`
+/// (<https://hl7.org/fhir/R4/http.html#mime-type>; CLIENT-04).
 ///
 /// # Errors
-/// 406 when it wants another format than JSON.
+/// 406 if the client accepts no JSON.
 pub(crate) fn media_type(headers: &HeaderMap, query: Option<&str>) -> Result<&'static str, ApiError> {
     let (pairs, _) = Query::parse(query);
     let formats = pairs.iter().filter(|(name, value)| name == "_format" && !value.trim().is_empty());
-    // A space is a `+` that nobody has encoded (PARAM-06).
+    // A space is an unencoded `+` (PARAM-06).
     let mut formats = formats.map(|(_, value)| plus_for_space(value.trim())).peekable();
     let refused = |what: &str| {
         let text = format!("{what}: this is described in JSON alone; ask for {FHIR_JSON}");
@@ -32,7 +33,8 @@ pub(crate) fn media_type(headers: &HeaderMap, query: Option<&str>) -> Result<&'s
     }
 }
 
-/// The media type that a value of `_format` stands for, parameters such as `fhirVersion` aside; none if it is not JSON.
+/// The JSON media type that a value of `_format` means, ignoring parameters such as `fhirVersion`; `None` if it is
+/// not JSON.
 fn json_named(format: &str) -> Option<&'static str> {
     let name = format.split(';').next().unwrap_or_default().trim_matches(['+', ' ']).to_ascii_lowercase();
     match name.as_str() {
@@ -47,7 +49,7 @@ fn json_named(format: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    /// CLIENT-04: JSON under its names, in `_format` before `Accept`; other formats are 406.
+    /// CLIENT-04: JSON under its names, `_format` before `Accept`; other formats are 406.
     #[test]
     fn descriptions_are_json() {
         let (fhir, plain, text) = (Ok("application/fhir+json"), Ok("application/json"), Ok("text/json"));

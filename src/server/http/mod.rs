@@ -1,4 +1,4 @@
-//! What requests say in headers and query strings: pure functions, each over what it reads.
+//! Parsers of request headers and query strings: pure functions without access to jobs, files or Groups.
 
 pub(crate) mod accept;
 pub(crate) mod dates;

@@ -1,38 +1,42 @@
-//! Conditional requests (RFC 9110, section 13): is the client's copy still good, is the range it asks for of this file.
+//! Conditional requests for files (RFC 9110, section 13): whether the client's copy is current, and whether its range
+//! is of this file.
 //!
-//! Our files never change, so that every tag is strong and every date a strong validator.
+//! Files never change, so that every tag and every date is a strong validator. Entity tags are read by [`tags`],
+//! whose rules differ from those of Groups in `groups::request`: a malformed tag ends the list here and is an error
+//! there; a weak tag differs from a strong one here under `If-Match`, and is equal to it there.
 
 use std::time::{Duration, SystemTime};
 
 use hyper::header::{HeaderMap, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE};
 
-/// What a representation is known by.
+/// The validators of a representation.
 #[derive(Clone, Debug)]
 pub(crate) struct Validators {
-    /// The entity tag, quotes included.
+    /// Entity tag, with quotes.
     pub(crate) tag: String,
-    /// Last modification, in whole seconds, as it is told.
+    /// Last modification, in whole seconds.
     pub(crate) modified: SystemTime,
 }
 
-/// What the conditions of a request come to.
+/// Result of the preconditions of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PreconditionVerdict {
-    /// The request is to be answered.
+    /// They hold: the request is answered.
     Go,
-    /// 304: the client has it.
+    /// 304: the client's copy is current.
     NotModified,
-    /// 412: not what the client wants; the header that says so.
+    /// 412: a precondition failed; the name of its header.
     Failed(&'static str),
 }
 
 impl Validators {
+    /// Validators of a representation; parts of a second of `modified` are cut off.
     pub(crate) fn new(tag: String, modified: SystemTime) -> Validators {
         let seconds = modified.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Validators { tag, modified: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) }
     }
 
-    /// The conditions in the order of section 13.2.2; a date that is none does not count.
+    /// Judges the preconditions in the order of section 13.2.2. A malformed date is ignored.
     pub(crate) fn judge_preconditions(&self, headers: &HeaderMap) -> PreconditionVerdict {
         if headers.contains_key(IF_MATCH) {
             if !self.is_listed(headers, IF_MATCH, WeakTag::Differs) {
@@ -51,7 +55,7 @@ impl Validators {
         PreconditionVerdict::Go
     }
 
-    /// Whether a `Range` counts: there is no `If-Range`, or it names just this representation.
+    /// Whether `Range` applies: there is no `If-Range`, or it is exactly this tag or date.
     pub(crate) fn allow_range(&self, headers: &HeaderMap) -> bool {
         let mut values = headers.get_all(IF_RANGE).iter();
         let (Some(value), None) = (values.next(), values.next()) else { return !headers.contains_key(IF_RANGE) };
@@ -59,6 +63,7 @@ impl Validators {
         value == self.tag || httpdate::parse_http_date(value).is_ok_and(|date| date == self.modified)
     }
 
+    /// Whether a list of entity tags is `*` or contains this tag; `weak` decides about weak ones.
     fn is_listed(&self, headers: &HeaderMap, name: HeaderName, weak: WeakTag) -> bool {
         headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|list| {
             list.trim() == "*"
@@ -67,14 +72,16 @@ impl Validators {
     }
 }
 
-/// How tags are compared when one is weak (section 8.8.3.2).
+/// Whether a weak tag matches (section 8.8.3.2).
 #[derive(Clone, Copy)]
 enum WeakTag {
+    /// Strong comparison: a weak tag matches nothing.
     Differs,
+    /// Weak comparison: a weak tag matches its opaque text.
     Counts,
 }
 
-/// The entity tags of a list, quotes included, and whether each is weak; up to what is none.
+/// The entity tags of a list, with quotes, and whether each is weak. A malformed tag ends the list.
 fn tags(list: &str) -> impl Iterator<Item = (bool, &str)> {
     let mut rest = list;
     std::iter::from_fn(move || {
@@ -89,6 +96,7 @@ fn tags(list: &str) -> impl Iterator<Item = (bool, &str)> {
     })
 }
 
+/// The date of a header; `None` if it is absent or malformed.
 fn date(headers: &HeaderMap, name: HeaderName) -> Option<SystemTime> {
     httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok()
 }
@@ -103,13 +111,13 @@ mod tests {
         for (name, value) in pairs {
             headers.append(name, HeaderValue::from_str(value).unwrap());
         }
-        // Sun, 06 Nov 1994 08:49:37 GMT and a fraction, which no header can tell.
+        // Sun, 06 Nov 1994 08:49:37 GMT and a fraction, which no header can express.
         let modified = SystemTime::UNIX_EPOCH + Duration::from_millis(784_111_777_900);
         let validators = Validators::new("\"abc\"".into(), modified);
         (validators.judge_preconditions(&headers), validators.allow_range(&headers))
     }
 
-    /// FILE-14: each condition alone, and which of two counts.
+    /// FILE-14: each condition alone, and the order of two.
     #[test]
     fn conditions_are_judged_in_order() {
         const THEN: &str = "Sun, 06 Nov 1994 08:49:37 GMT";

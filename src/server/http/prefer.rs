@@ -1,33 +1,33 @@
-//! `Prefer`: what a client would like (RFC 7240). Preferences that are not known are passed over.
+//! `Prefer`: the preferences of a client (RFC 7240). Unknown preferences are ignored.
 
 use axum::http::HeaderMap;
 
 use crate::server::http::list::{join_header_lines, split_list, unquoted};
 
-/// The preferences that are known. `wait` is not: no answer here is waited for.
+/// The preferences that the service knows. `wait` is not among them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Prefer {
-    /// `respond-async`
+    /// Whether `respond-async` was sent.
     pub respond_async: bool,
-    /// `handling=lenient` (HDR-05); not when it is `strict`, something else or not given.
+    /// Whether handling is lenient: `handling=lenient` (HDR-05), not `strict`, another value or absent.
     pub lenient: bool,
-    /// `return=`
+    /// The body of an answer to a write, from `return=`; `None` if it is absent or unknown.
     pub returned: Option<ReturnPreference>,
 }
 
-/// What a write is to be answered with (<https://hl7.org/fhir/R4/http.html#ops>).
+/// The body of an answer to a write (<https://hl7.org/fhir/R4/http.html#ops>).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReturnPreference {
-    /// `return=minimal`: no body.
+    /// `return=minimal`: an empty body.
     Minimal,
-    /// `return=representation`: the resource.
+    /// `return=representation`: the written resource.
     Representation,
-    /// `return=OperationOutcome`
+    /// `return=OperationOutcome`: a message about the success.
     Outcome,
 }
 
 impl ReturnPreference {
-    /// The preference, as `Preference-Applied` names it.
+    /// The preference in the form of `Preference-Applied`.
     pub(crate) fn text(self) -> &'static str {
         match self {
             ReturnPreference::Minimal => "return=minimal",
@@ -36,7 +36,7 @@ impl ReturnPreference {
         }
     }
 
-    /// Reads the preference's value, in any case.
+    /// Reads a value of `return=`, ignoring case; `None` if it is unknown.
     fn parse(text: &str) -> Option<ReturnPreference> {
         let known = [
             ("minimal", ReturnPreference::Minimal),
@@ -48,7 +48,7 @@ impl ReturnPreference {
 }
 
 impl Prefer {
-    /// Reads the headers (HDR-04). Of a preference given twice the first counts, as the RFC has it.
+    /// Reads the headers (HDR-04). The first of repeated preferences counts, as the RFC requires.
     pub(crate) fn of(headers: &HeaderMap) -> Prefer {
         let (mut respond_async, mut handling, mut returned) = (false, None, None);
         for preference in split_list(&join_header_lines(headers, "prefer"), ',') {
@@ -106,7 +106,7 @@ mod tests {
         }
     }
 
-    /// HDR-04: what a write is answered with; of two the first counts, known or not.
+    /// HDR-04: `return=`; the first of two counts, known or not.
     #[test]
     fn returns_are_read() {
         for (values, returned) in [
@@ -122,7 +122,7 @@ mod tests {
         }
     }
 
-    /// HDR-04: bytes that are no text spoil no other preference of their line.
+    /// HDR-04: bytes that are not UTF-8 affect no other preference of their line.
     #[test]
     fn bytes_that_are_no_text_are_passed_over() {
         let value = HeaderValue::from_bytes(b"x=\"\xff\", respond-async").unwrap();
@@ -138,7 +138,7 @@ mod tests {
             }
         }
 
-        /// HDR-04: what stands before and behind a preference does not change it.
+        /// HDR-04: other preferences before and behind a preference do not change it.
         #[test]
         fn neighbours_do_not_matter(before in "[a-f]{1,8}(=\"[a-f ,;=]{0,8}\")?", after in "[a-f]{1,8}; [a-f]{1,4}=1") {
             let prefer = of(&[&format!("{before}, Handling=Lenient;x=\",\", respond-async ,{after}")]);

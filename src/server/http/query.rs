@@ -1,15 +1,15 @@
-//! Query strings: pairs of names and values, decoded.
+//! Query strings: decoded pairs of names and values, within bounds. The meaning of parameters is not known here.
 
 use percent_encoding::percent_decode_str;
 
 use crate::limits::{QUERY_BYTES_MAX, QUERY_PARAMETERS_MAX, SHOWN_CHARS_MAX};
 
-/// Reads query strings.
+/// Namespace of the query string parser.
 pub(crate) struct Query;
 
 impl Query {
-    /// The pairs of a query string, and a sentence on each part that cannot be read, its name first (CORE-04). A raw `+`
-    /// is a space, as forms have it; see [`plus_for_space`].
+    /// The pairs of a query string, and a sentence on each part that cannot be read, beginning with its name
+    /// (CORE-04). A raw `+` becomes a space, as in forms; see [`plus_for_space`].
     pub(crate) fn parse(query: Option<&str>) -> (Vec<(String, String)>, Vec<String>) {
         let (mut pairs, mut problems) = (Vec::new(), Vec::new());
         let query = query.unwrap_or_default();
@@ -26,7 +26,7 @@ impl Query {
             match (decode(name), decode(value)) {
                 (Ok(name), Ok(value)) => pairs.push((name, value)),
                 (Ok(name), Err(problem)) => problems.push(format!("{}: the value {problem}", shown_value(&name))),
-                // As it was sent: that much of it can be said.
+                // The name cannot be decoded: it is shown as received.
                 (Err(problem), _) => problems.push(format!("{}: the name {problem}", shown_value(name))),
             }
         }
@@ -34,17 +34,21 @@ impl Query {
     }
 }
 
-/// A value in which no space can stand: each was a `+` that nobody has encoded (PARAM-06). For formats and instants, as
-/// in `application/fhir+ndjson` and `T00:00:00+05:00`; not for texts and lists.
+/// Replaces spaces by `+` in a value in which no space is legal, so that each was an unencoded `+` (PARAM-06). For
+/// media types and instants, as in `application/fhir+ndjson` and `T00:00:00+05:00`; not for texts and lists.
 pub(crate) fn plus_for_space(value: &str) -> String {
     value.replace(' ', "+")
 }
 
+/// The beginning of a client's text, escaped, at most [`SHOWN_CHARS_MAX`] characters, for a message.
 fn shown_value(name: &str) -> String {
     name.chars().flat_map(char::escape_debug).take(SHOWN_CHARS_MAX).collect()
 }
 
-/// Decodes once, or says what is wrong, as the end of a sentence.
+/// Decodes percent escapes once, and `+` as a space.
+///
+/// # Errors
+/// The predicate of a sentence about the text.
 fn decode(text: &str) -> Result<String, &'static str> {
     let bytes = text.as_bytes();
     let hex = |index: usize| bytes.get(index).is_some_and(u8::is_ascii_hexdigit);
@@ -65,7 +69,7 @@ mod tests {
 
     use super::*;
 
-    /// PARAM-06, CORE-04: decoded once, and what cannot be is named.
+    /// PARAM-06, CORE-04: parts are decoded once, and malformed ones are named.
     #[test]
     fn queries_are_read() {
         let (pairs, problems) = Query::parse(Some("_type=Patient%2CGroup&&a=b+c%2Bd&%5Ftype&x=%zz&%ff=1&n=%00&y=1=2"));
@@ -78,7 +82,7 @@ mod tests {
         assert_eq!(Query::parse(None), (vec![], vec![]));
     }
 
-    /// CORE-04: every kind of slip, by the parameter's name, beside what can be read.
+    /// CORE-04: every kind of malformed part, by the parameter's name, beside the readable ones.
     #[test]
     fn slips_are_named() {
         for (query, name) in [
@@ -102,7 +106,7 @@ mod tests {
         assert!(problems[0].len() < 200);
     }
 
-    /// CORE-08: neither many parameters nor long ones are read without end.
+    /// CORE-08: the number and length of parameters are bounded.
     #[test]
     fn queries_are_bounded() {
         let most = "a&".repeat(QUERY_PARAMETERS_MAX);
@@ -115,7 +119,7 @@ mod tests {
         assert_eq!((pairs.len(), problems.len()), (0, 1));
     }
 
-    /// PARAM-06: raw, `%2B` and `%20` come to the same where only `+` can stand, and stay apart elsewhere.
+    /// PARAM-06: raw `+`, `%2B` and `%20` are equal where only `+` is legal, and distinct elsewhere.
     #[test]
     fn a_raw_plus_is_a_plus_where_no_space_can_stand() {
         for raw in ["fhir+ndjson", "fhir%2Bndjson", "fhir%20ndjson"] {
@@ -127,7 +131,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is encoded is read back, and nothing panics.
+        /// Encoded pairs are read back, and no text causes a panic.
         #[test]
         fn what_is_encoded_is_read(name in "[^\\p{Cc}]{1,20}", value in "[^\\p{Cc}]{0,40}", junk in ".{0,60}") {
             let encode = |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();

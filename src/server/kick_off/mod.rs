@@ -1,6 +1,8 @@
-//! A kick-off as it was written: its headers and parameters read and checked, every problem told at once, before anything
-//! is looked up. What a mount allows is a [`KickOffPolicy`]; which parameters there are is the table of
-//! [`parameters`](crate::server::parameters). Whether the Group is there, and what the client may see, is not asked here.
+//! Parsing of a kick-off request: headers and query parameters, checked against the policy of the mount.
+//!
+//! All problems of a request are collected into one error. Nothing is looked up: whether the Group exists and what
+//! the client may export is checked in `start`. The rules of a mount are a [`KickOffPolicy`]; the known parameters
+//! are the table in [`parameters`](crate::server::parameters).
 
 pub(crate) mod parameters;
 pub(crate) mod request;
@@ -18,10 +20,10 @@ use crate::server::kick_off::parameters::read_parameters;
 use crate::server::kick_off::request::{KickOffParams, KickOffPolicy, Level};
 use axum::http::{HeaderMap, StatusCode};
 
-/// Reads a kick-off by GET: its query string as it was received, and its headers.
+/// Reads a kick-off by GET from its query string, as received, and its headers. `now` bounds `_since`.
 ///
 /// # Errors
-/// Every problem in one refusal: 406 when no answer of ours is acceptable to the client, 400 otherwise.
+/// All problems in one error: 406 if the client accepts no response type of the service, else 400.
 pub(crate) fn parse(
     level: &Level,
     query: Option<&str>,
@@ -31,7 +33,7 @@ pub(crate) fn parse(
 ) -> Result<KickOffParams, ApiError> {
     let (accept, prefer) = (Accept::of(headers), Prefer::of(headers));
     let mut problems = Vec::new();
-    // What cannot be answered in any way that the client takes comes before what is wrong with the question.
+    // 406 outranks 400: a client that accepts no JSON must change that first.
     let acceptable = accept.best(&[FHIR_JSON, "application/json"]).is_some();
     if !acceptable {
         let text = format!("Accept: none of the types given can be sent; send Accept: {FHIR_JSON} (HDR-02)");
@@ -51,8 +53,8 @@ pub(crate) fn parse(
     problems.extend(malformed.into_iter().map(|problem| OutcomeIssue::error(OutcomeIssueType::Invalid, problem)));
     match read_parameters(level, &pairs, prefer.lenient, now, policy) {
         Ok(params) if problems.is_empty() => Ok(KickOffParams { prefer, ..params }),
-        found => {
-            problems.extend(found.err().unwrap_or_default());
+        checked => {
+            problems.extend(checked.err().unwrap_or_default());
             let status = if acceptable { StatusCode::BAD_REQUEST } else { StatusCode::NOT_ACCEPTABLE };
             Err(ApiError::of(status, problems))
         }

@@ -1,4 +1,7 @@
-//! The parameters of a kick-off, from whatever carried them: read by the table, checked each by itself and together.
+//! Checks the parameters of a kick-off against the table of the mount: each value by itself, then `_since` with
+//! `_until`.
+//!
+//! It reads decoded pairs of names and values and knows no HTTP. Under lenient handling some problems become notes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +15,10 @@ use crate::server::http::query::plus_for_space;
 use crate::server::kick_off::request::{KickOffParams, KickOffPolicy, Level};
 use crate::server::parameters::{OUTPUT_FORMATS, ParameterRow, find};
 
-/// Reads parameters, decoded: names and values, with a space where a query had a raw `+`.
+/// Checks decoded parameters; values hold a space where the query had a raw `+`.
 ///
 /// # Errors
-/// Every problem, the first [`KICKOFF_PROBLEMS_MAX`] of them in full.
+/// All problems: the first [`KICKOFF_PROBLEMS_MAX`] in full, then a count of the rest.
 pub(crate) fn read_parameters(
     level: &Level,
     pairs: &[(String, String)],
@@ -30,74 +33,81 @@ pub(crate) fn read_parameters(
         problems: Vec::new(),
         problems_more: 0,
         notes: IssueLog::default(),
-        asked: KickOffParams::default(),
+        params: KickOffParams::default(),
     };
     let mut values: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (name, value) in pairs {
-        // An empty parameter asks for nothing, but its name may still be a slip (PARAM-07).
-        let given = values.entry(name).or_default();
-        given.extend(Some(value.trim()).filter(|value| !value.is_empty()));
+        // An empty value has no effect, but the name of the parameter is still checked (PARAM-07).
+        let values_of_name = values.entry(name).or_default();
+        values_of_name.extend(Some(value.trim()).filter(|value| !value.is_empty()));
     }
     for (name, values) in values {
         match find(policy.parameters, name) {
             Some(_) if values.is_empty() => {}
             Some(parameter) if parameter.supported => reader.check_supported(level, parameter, &values),
-            Some(parameter) => reader.unsupported(name, parameter.lenient),
-            None => reader.unsupported(name, true),
+            Some(parameter) => reader.check_unsupported(name, parameter.lenient),
+            None => reader.check_unsupported(name, true),
         }
     }
-    reader.window();
+    reader.check_window();
     reader.finish()
 }
 
+/// State while the parameters of one kick-off are checked.
 struct ParameterReader<'a> {
+    /// Whether the client prefers `handling=lenient`.
     lenient: bool,
     now: &'a Instant,
     policy: &'a KickOffPolicy,
     problems: Vec<OutcomeIssue>,
+    /// Problems beyond [`KICKOFF_PROBLEMS_MAX`], only counted.
     problems_more: usize,
     notes: IssueLog,
-    asked: KickOffParams,
+    /// The parameters that were accepted so far.
+    params: KickOffParams,
 }
 
 impl ParameterReader<'_> {
+    /// Records an error about the parameter `name`, or counts it once the list is full.
     fn problem(&mut self, code: OutcomeIssueType, name: &str, text: String) {
         if self.problems.len() == KICKOFF_PROBLEMS_MAX {
             self.problems_more += 1;
             return;
         }
         let issue = OutcomeIssue::error(code, format!("{}: {text}", shorten(name)));
-        // As R4 writes where an HTTP request is wrong; what is no plain name is told in the text alone.
+        // R4 writes `http.name` for a place in an HTTP request; a name with other characters is only in the text.
         let plain =
             name.len() <= SHOWN_CHARS_MAX && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
         self.problems.push(if plain { issue.at(format!("http.{name}")) } else { issue });
     }
 
-    /// Something that lenient handling passed by (HDR-06). The number of notes is bounded (OUTCOME-06).
+    /// Notes that lenient handling ignored a part of the request (HDR-06). The number of notes is bounded
+    /// (OUTCOME-06).
     fn note_ignored(&mut self, cause: &'static str, text: String) {
         self.notes.push(cause, Issue::warning(IssueCode::NotSupported, text));
     }
 
+    /// The parameters with their notes, or all problems that were found.
     fn finish(mut self) -> Result<KickOffParams, Vec<OutcomeIssue>> {
         if self.problems_more > 0 {
             let text = format!("{} more parts of the request are wrong", self.problems_more);
             self.problems.push(OutcomeIssue::error(OutcomeIssueType::Invalid, text));
         }
         match self.problems.is_empty() {
-            true => Ok(KickOffParams { notes: self.notes.iter().collect(), ..self.asked }),
+            true => Ok(KickOffParams { notes: self.notes.iter().collect(), ..self.params }),
             false => Err(self.problems),
         }
     }
 
-    /// A parameter of the table with its values, of which there is one at least.
+    /// Checks the non-empty values of a parameter that is served.
     fn check_supported(&mut self, level: &Level, parameter: &ParameterRow, values: &[&str]) {
         let name = parameter.name;
         if name == "_type" {
-            // Repeats add up, as if given in one list (PARAM-01).
+            // Repeated parameters are one list (PARAM-01).
             let items = values.iter().flat_map(|value| value.split(',')).map(str::trim);
             return self.types(level, items.filter(|item| !item.is_empty()).collect());
         }
-        // Where a space cannot stand, it was a `+` that nobody has encoded (PARAM-06).
+        // No space is legal in these values, so that each was an unencoded `+` (PARAM-06).
         let values: BTreeSet<String> = values.iter().map(|value| plus_for_space(value)).collect();
         if values.len() > 1 {
             let text = "it is given more than once with different values; give it once (PARAM-03)".to_string();
@@ -105,8 +115,8 @@ impl ParameterReader<'_> {
         }
         let Some(value) = values.first() else { return };
         match name {
-            "_since" => self.asked.since = self.since(name, value),
-            "_until" => self.asked.until = self.instant(name, value, Instant::parse(value)),
+            "_since" => self.params.since = self.since(name, value),
+            "_until" => self.params.until = self.instant(name, value, Instant::parse(value)),
             _ if OUTPUT_FORMATS.contains(&value.as_str()) => {}
             _ => {
                 let text = format!(
@@ -119,6 +129,7 @@ impl ParameterReader<'_> {
         }
     }
 
+    /// The value of `_since`; `None`, with a problem, if it is no instant or too far in the future.
     fn since(&mut self, name: &str, value: &str) -> Option<Instant> {
         let read = if self.policy.dates { Instant::parse_instant_or_date(value) } else { Instant::parse(value) };
         let time = self.instant(name, value, read)?;
@@ -131,6 +142,7 @@ impl ParameterReader<'_> {
         Some(time)
     }
 
+    /// Passes on `read`, the parsed value of an instant parameter, or records a problem if it is `None`.
     fn instant(&mut self, name: &str, value: &str, read: Option<Instant>) -> Option<Instant> {
         if read.is_none() {
             let date = if self.policy.dates && name == "_since" { "date such as 2024-05-01, nor an " } else { "" };
@@ -144,17 +156,18 @@ impl ParameterReader<'_> {
         read
     }
 
+    /// Checks the names of `_type` and whether the level exports any of them (TYPE-03, TYPE-04, ONEUP-M07).
     fn types(&mut self, level: &Level, names: BTreeSet<&str>) {
         let problems = self.problems.len() + self.problems_more;
         for name in &names {
             match self.type_named(name) {
-                Some(known) => self.asked.types.push(known),
-                None => self.no_type(name),
+                Some(known) => self.params.types.push(known),
+                None => self.report_unknown_type(name),
             }
         }
-        self.asked.types.sort_unstable();
-        self.asked.types.dedup();
-        let types = &self.asked.types;
+        self.params.types.sort_unstable();
+        self.params.types.dedup();
+        let types = &self.params.types;
         if names.is_empty() || self.problems.len() + self.problems_more > problems {
             return;
         }
@@ -182,6 +195,7 @@ impl ParameterReader<'_> {
         }
     }
 
+    /// The resource type of a name in `_type`, under the case rule of the mount.
     fn type_named(&self, name: &str) -> Option<ResourceType> {
         match self.policy.case_sensitive_types {
             true => ResourceType::parse(name),
@@ -189,8 +203,9 @@ impl ParameterReader<'_> {
         }
     }
 
-    fn no_type(&mut self, name: &str) {
-        // Looking for what was meant takes time: not for what is no name at all, nor once all that will be told is told.
+    /// Records that a name in `_type` is no R4 type; a note under lenient handling.
+    fn report_unknown_type(&mut self, name: &str) {
+        // The search for similar names is slow: it is skipped for long names and once the list of problems is full.
         let reported = self.problems.len() < KICKOFF_PROBLEMS_MAX && name.len() <= SHOWN_CHARS_MAX;
         let similar = if reported && !self.lenient { ResourceType::similar(name) } else { Vec::new() };
         let text = format!("{:?} is no R4 resource type", shorten(name));
@@ -206,8 +221,9 @@ impl ParameterReader<'_> {
         }
     }
 
-    /// PARAM-04, HDR-05
-    fn unsupported(&mut self, name: &str, may_be_ignored: bool) {
+    /// Records a parameter that is unknown or not served (PARAM-04); a note under lenient handling (HDR-05) unless
+    /// the table forbids it.
+    fn check_unsupported(&mut self, name: &str, may_be_ignored: bool) {
         let meant = self.policy.parameters.iter().find(|known| known.supported && is_slip(name, known.name));
         if self.lenient && may_be_ignored {
             let advice = meant.map(|known| format!("; {} is", known.name)).unwrap_or_default();
@@ -221,9 +237,10 @@ impl ParameterReader<'_> {
         self.problem(OutcomeIssueType::NotSupported, name, format!("this parameter is not supported here; {advice}"));
     }
 
-    /// SINCE-09. An end in the future is only an end that does not matter.
-    fn window(&mut self) {
-        if let (Some(since), Some(until)) = (&self.asked.since, &self.asked.until)
+    /// Checks that `_since` is earlier than `_until` (SINCE-09). An `_until` in the future is legal: it excludes
+    /// nothing.
+    fn check_window(&mut self) {
+        if let (Some(since), Some(until)) = (&self.params.since, &self.params.until)
             && since >= until
         {
             let text = format!("{until} is not later than _since, {since}, so that nothing could match (SINCE-09)");
@@ -232,12 +249,12 @@ impl ParameterReader<'_> {
     }
 }
 
-/// Whether somebody who wrote `name` may have meant `known`: case aside, one or two letters off.
+/// Whether `name` may be a misspelling of `known`: at most two edits apart, ignoring case.
 fn is_slip(name: &str, known: &str) -> bool {
     name.len() <= SHOWN_CHARS_MAX && strsim::damerau_levenshtein(&name.to_lowercase(), &known.to_lowercase()) <= 2
 }
 
-/// The beginning of what a client sent, to be repeated to it.
+/// The first [`SHOWN_CHARS_MAX`] characters of a client's text, for a message.
 fn shorten(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS_MAX) {
         None => text.to_string(),

@@ -1,4 +1,5 @@
-//! A kick-off as it was written: level, policy of the mount, headers and parameters.
+//! A parsed kick-off request, its level, and the policy of a mount that it is checked against. Parsing is in
+//! `kick_off` and `parameters`.
 
 use axum::http::HeaderValue;
 
@@ -10,55 +11,55 @@ use crate::server::error::OutcomeIssueType;
 use crate::server::http::prefer::Prefer;
 use crate::server::parameters::ParameterRow;
 
-/// At which level an export was asked for (KICK-01…03).
+/// Level of an export (KICK-01…03), from the kick-off URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
-    /// `[base]/$export`
+    /// `[base]/$export`: everything in the store.
     System,
-    /// `[base]/Patient/$export`
+    /// `[base]/Patient/$export`: the records of all patients.
     Patient,
-    /// `[base]/Group/[id]/$export`
+    /// `[base]/Group/[id]/$export`: the records of a Group's members; the id of the Group.
     Group(String),
-    /// `[base]/$export` of a user, whose own record it is (ONEUP-S01); the id of the Patient.
+    /// `[base]/$export` with a user's token: one patient's record (ONEUP-S01); the id of the Patient.
     User(String),
 }
 
-/// How a mount reads kick-offs.
+/// How a mount checks the headers and parameters of kick-offs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KickOffPolicy {
-    /// Whether `Accept` and `Prefer` must be there (HDR-01, HDR-03).
+    /// Whether `Accept` and `Prefer` are required (HDR-01, HDR-03).
     pub headers: HeaderPolicy,
-    /// Which parameters there are.
+    /// The known parameters, served or not.
     pub parameters: &'static [ParameterRow],
-    /// Whether names of types are told apart by case (PARAM-08, C-12).
+    /// Whether `_type` distinguishes upper and lower case (PARAM-08, C-12).
     pub case_sensitive_types: bool,
-    /// Whether every type asked for must be of the Patient compartment (ONEUP-M07, C-19).
+    /// Whether every type in `_type` must be in the Patient compartment (ONEUP-M07, C-19).
     pub compartment_types: bool,
-    /// The code of an issue about a type that is not exported (C-15).
+    /// Issue code of the error about a type that is not exported (C-15).
     pub type_refused: OutcomeIssueType,
-    /// Whether a date alone stands for its midnight in `_since` (reading 1).
+    /// Whether `_since` may be a date without a time, which means its midnight UTC (reading 1).
     pub dates: bool,
-    /// How far in the future `_since` may lie, in seconds, because clocks differ (SINCE-03).
+    /// How far `_since` may lie in the future, in seconds, to allow for the client's clock (SINCE-03).
     pub clock_skew_seconds: u64,
 }
 
-/// What a kick-off asks, normalised: two that mean the same are equal here however they were written (PARAM-09).
+/// The parameters of a kick-off in normal form: equal for requests of equal meaning (PARAM-09).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct KickOffParams {
-    /// `_type`, sorted, without repeats; empty for all.
+    /// Types of `_type`, sorted, without repeats; empty for all types.
     pub types: Vec<ResourceType>,
-    /// `_since`.
+    /// Exclusive lower bound of `meta.lastUpdated`; `None` for no bound.
     pub since: Option<Instant>,
-    /// `_until`.
+    /// Exclusive upper bound of `meta.lastUpdated`; `None` for no bound.
     pub until: Option<Instant>,
-    /// What was ignored or dropped under lenient handling, for the message files (HDR-06, OUTCOME-04).
+    /// Warnings about what was ignored under lenient handling, for the message files (HDR-06, OUTCOME-04).
     pub notes: Vec<Issue>,
-    /// What the client would like.
+    /// The preferences of the client, from `Prefer`.
     pub prefer: Prefer,
 }
 
 impl KickOffParams {
-    /// The value of `Preference-Applied`: the preferences that were given and have had an effect (HDR-11); none if none.
+    /// Value of `Preference-Applied`: the preferences of the client that had an effect (HDR-11); `None` if none had.
     pub(crate) fn preference_applied(&self) -> Option<HeaderValue> {
         match (self.prefer.respond_async, !self.notes.is_empty()) {
             (true, true) => Some(HeaderValue::from_static("respond-async, handling=lenient")),

@@ -1,5 +1,8 @@
-//! Kick-off: everything that can be checked is checked, then a job is made durable, then the answer goes out (KICK-11,
-//! KICK-13). No export work is done here (KICK-15).
+//! Start of an export: checks rights and the Group of a kick-off, then has the engine make the job durable (KICK-11,
+//! KICK-13).
+//!
+//! No export work is done here (KICK-15). The text of the request is read in `kick_off`, the answer is rendered by
+//! the dialect of the mount.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -24,29 +27,31 @@ use crate::server::mount::Mount;
 use crate::server::state::{App, Tenant};
 use crate::simd::Kernel;
 
-/// Seconds after which a client that has too many jobs may ask again.
+/// `Retry-After` of an answer to a busy client or an unreadable store, in seconds.
 const BUSY_SECONDS: u64 = 10;
-/// RFC 7240
+/// Header `Preference-Applied` (RFC 7240, section 3).
 pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// A kick-off that was taken.
+/// An accepted kick-off, with all that its answer is rendered from.
 pub(crate) struct StartedExport {
-    /// The job, and its T.
+    /// The job and its transaction time T.
     pub job: AcceptedJob,
-    /// The kick-off URL, verbatim.
+    /// The absolute kick-off URL, as received.
     pub request: String,
-    /// How many parts of the request were passed over.
+    /// Number of parts of the request that were ignored under lenient handling.
     pub notes: usize,
-    /// The preferences that had an effect (HDR-11).
+    /// Value of `Preference-Applied` (HDR-11); `None` if no preference had an effect.
     pub applied: Option<HeaderValue>,
-    /// Whether the client wants no waiting for the end of the job (ONEUP-M10).
+    /// Whether the client sent `Prefer: respond-async`, so that the answer does not wait for the job (ONEUP-M10).
     pub respond_async: bool,
 }
 
-/// Takes a kick-off. `query` and `url` are as they were received. Blocks: it syncs a record.
+/// Checks a kick-off and starts its job. `query` and `url` are as received. Blocks: it waits for the index and syncs
+/// a job record.
 ///
 /// # Errors
-/// The answer when it is not taken; then there is no job (KICK-10).
+/// All problems of the request, missing rights, an unknown or unusable Group, a busy engine; in each case no job
+/// exists (KICK-10).
 pub(crate) fn kick_off(
     app: &App,
     mount: &Mount,
@@ -56,24 +61,27 @@ pub(crate) fn kick_off(
     headers: &HeaderMap,
     url: String,
 ) -> Result<StartedExport, ApiError> {
+    // 1. The text of the request, and the rights of the client.
     let tenant = app.tenant(mount);
     let mut params = kick_off::parse(level, query, headers, &tenant.engine.now(), &mount.kickoff)?;
     principal.allow(level, &mut params)?;
-    let view = tenant.engine.list_files().map_err(|error| unreadable_group(&error))?;
-    let of_group = match level {
-        Level::Group(id) => Some(group_population(app, mount, principal, id, &view)?),
+    // 2. The files of the store at this time, and the Group.
+    let listing = tenant.engine.list_files().map_err(|error| unreadable_store(&error))?;
+    let group = match level {
+        Level::Group(id) => Some(group_population(app, mount, principal, id, &listing)?),
         _ => None,
     };
     let whose = match level {
         Level::System => RecordedPopulation::System,
         Level::Patient => RecordedPopulation::AllPatients,
         Level::User(patient) => RecordedPopulation::Patient(patient.clone()),
-        Level::Group(id) if of_group.as_ref().is_some_and(|of| of.own.is_some()) => {
+        Level::Group(id) if group.as_ref().is_some_and(|of| of.own.is_some()) => {
             RecordedPopulation::OwnGroup(id.clone())
         }
         Level::Group(id) => RecordedPopulation::StoreGroup(id.clone()),
     };
-    let GroupPopulation { own, scope, scope_groups, absent } = of_group.unwrap_or_default();
+    let GroupPopulation { own, scope, scope_groups, absent } = group.unwrap_or_default();
+    // 3. The job.
     let notes = params.notes.len();
     let job = crate::job::record::KickOff {
         mount: mount.name().to_string(),
@@ -87,8 +95,8 @@ pub(crate) fn kick_off(
         },
         group: own,
         scope: scope_groups,
-        view,
-        keep_seconds: mount.settings.kept_table(),
+        view: listing,
+        keep_seconds: mount.settings.retention_seconds(),
         naming: mount.dialect.naming,
     };
     let accepted = tenant.engine.kick_off(job).map_err(kick_off_error)?;
@@ -97,13 +105,16 @@ pub(crate) fn kick_off(
     Ok(StartedExport { job: accepted, request: url, notes, applied, respond_async: params.prefer.respond_async })
 }
 
-/// The same words for a Group that is not there and one that the client may not see (KICK-16).
+/// 404 with one text, both for a Group that does not exist and for one that the client may not see (KICK-16).
 pub(crate) fn unknown_group() -> ApiError {
     ApiError::not_found("this Group")
 }
 
-/// Looks a Group up, waiting for the index when only bytes that are not indexed yet can hold it. One that is not visible is
-/// taken for one that is not there, in every step.
+/// Looks up the Group of a kick-off. If it is missing and files of `view` are not indexed yet, waits for the index up
+/// to `group_wait_milliseconds`. An invisible Group takes the same steps as a missing one (KICK-16).
+///
+/// # Errors
+/// 404 for a missing, deleted or invisible Group, 503 if the index is still behind `view`.
 fn find_group(
     app: &App,
     tenant: &Tenant,
@@ -113,22 +124,24 @@ fn find_group(
     view: &crate::index::store_listing::StoreListing,
 ) -> Result<GroupLookup, ApiError> {
     let Some(id) = Id::parse(id.as_bytes()) else { return Err(unknown_group()) };
-    let look = || -> Result<(GroupLookup, bool), ApiError> {
+    let look_up = || -> Result<(GroupLookup, bool), ApiError> {
         let snapshot = tenant.engine.snapshot_now();
         let indexed = snapshot.as_ref().is_some_and(|snapshot| view.is_indexed(snapshot.index().generation()));
         let groups = GroupView::new(&tenant.groups, snapshot.as_ref(), mount.fhir_bases());
-        let found = groups.find(&id).map_err(|error| unreadable_group(&error))?;
+        let found = groups.find(&id).map_err(|error| unreadable_store(&error))?;
         Ok((if visible { found } else { GroupLookup::Unknown }, indexed))
     };
-    let (found, indexed) = look()?;
+    let (found, indexed) = look_up()?;
     match found {
         GroupLookup::Unknown | GroupLookup::Deleted { .. } if !indexed => {}
         GroupLookup::Unknown | GroupLookup::Deleted { .. } => return Err(unknown_group()),
         found => return Ok(found),
     }
-    let done = tenant.engine.index_and_wait(Duration::from_millis(app.config.jobs.group_wait_milliseconds));
-    match look()? {
-        (GroupLookup::Unknown | GroupLookup::Deleted { .. }, indexed) if done && indexed => Err(unknown_group()),
+    let is_caught_up = tenant.engine.index_and_wait(Duration::from_millis(app.config.jobs.group_wait_milliseconds));
+    match look_up()? {
+        (GroupLookup::Unknown | GroupLookup::Deleted { .. }, indexed) if is_caught_up && indexed => {
+            Err(unknown_group())
+        }
         (GroupLookup::Unknown | GroupLookup::Deleted { .. }, _) => {
             let text = "new data is being read in, and this Group may be part of it; ask again";
             Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OutcomeIssueType::Transient, text).retry_after(1))
@@ -137,20 +150,25 @@ fn find_group(
     }
 }
 
-/// Whom a Group stands for.
+/// The facts about the Group of an export that its job record keeps.
 #[derive(Default)]
 struct GroupPopulation {
-    /// The Group itself, if it was made through the service.
+    /// The Group, if it was created through the service; `None` for a Group of the store.
     own: Option<RegisteredGroup>,
-    /// What its writer may draw on.
+    /// The patients and Groups that the Group's writer may draw on; `None` for the whole store.
     scope: Option<RecordedScope>,
-    /// The Groups that this needs, as they are now.
+    /// Copies of the Groups that the scope refers to, in their current versions.
     scope_groups: Vec<RegisteredGroup>,
-    /// Groups of the store that something of the service stands for: they count as absent where others list them.
+    /// Ids of store Groups that a Group of the service has replaced: they count as missing where other Groups list
+    /// them.
     absent: BTreeSet<String>,
 }
 
-/// Finds a Group, and whom it may stand for (GROUP-03, GROUP-09, GROUP-10).
+/// Finds the Group of a kick-off, its writer's scope, and checks that it can be exported (GROUP-03, GROUP-09,
+/// GROUP-10).
+///
+/// # Errors
+/// 404 for a missing or invisible Group, 400 for one that cannot be exported, 503 if store or index cannot be read.
 fn group_population(
     app: &App,
     mount: &Mount,
@@ -162,26 +180,29 @@ fn group_population(
     let found = find_group(app, tenant, mount, id, principal.sees_group(id), view)?;
     let snapshot = tenant.engine.snapshot_now();
     let groups = GroupView::new(&tenant.groups, snapshot.as_ref(), mount.fhir_bases());
-    let mut of = GroupPopulation::default();
+    let mut population = GroupPopulation::default();
     if let GroupLookup::Book(group) = &found {
         let scoped = scope_of(app.authenticator.as_ref(), &tenant.name, &groups, id, group);
-        if let Some((scope, copies)) = scoped.map_err(|error| unreadable_group(&error))? {
-            (of.scope, of.scope_groups) = (Some(scope), copies);
+        if let Some((scope, copies)) = scoped.map_err(|error| unreadable_store(&error))? {
+            (population.scope, population.scope_groups) = (Some(scope), copies);
         }
     }
-    let absent = groups.check_superseding().map_err(|error| unreadable_group(&error))?;
-    of.absent = absent.into_iter().map(|id| id.to_string()).collect();
-    check_group(&found, &of, principal, tenant, mount, id)?;
+    let absent = groups.check_superseding().map_err(|error| unreadable_store(&error))?;
+    population.absent = absent.into_iter().map(|id| id.to_string()).collect();
+    check_group(&found, &population, principal, tenant, mount, id)?;
     if let GroupLookup::Book(group) = found {
-        of.own = Some(group);
+        population.own = Some(group);
     }
-    Ok(of)
+    Ok(population)
 }
 
-/// Whether a Group can stand for patients (GROUP-09, GROUP-10, reading 22), and the Groups that it lists do not forbid it.
+/// Checks that a Group and the Groups that it lists can be exported (GROUP-09, GROUP-10, reading 22).
+///
+/// # Errors
+/// 400 with every reason; 503 if the store cannot be read.
 fn check_group(
     found: &GroupLookup,
-    of: &GroupPopulation,
+    population: &GroupPopulation,
     principal: &Principal,
     tenant: &Tenant,
     mount: &Mount,
@@ -189,19 +210,19 @@ fn check_group(
 ) -> Result<(), ApiError> {
     let now = tenant.engine.now();
     let (fhir_bases, members) = (mount.fhir_bases(), mount.settings.members);
-    let following = GroupFollow { fhir_bases, members, at: &now, absent: &of.absent };
+    let following = GroupFollow { fhir_bases, members, at: &now, absent: &population.absent };
     let mut listed = GroupQueue::default();
     Id::parse(id.as_bytes()).into_iter().for_each(|id| listed.exclude_patient(id));
-    // A Group that is not there for the writer is not looked at, or the answer would tell that it is there.
+    // Groups outside the writer's scope are skipped: an error about one would disclose that it exists.
     let may_list = |nested: &Id| {
-        let groups = of.scope.as_ref().and_then(|scope| scope.groups.as_ref());
+        let groups = population.scope.as_ref().and_then(|scope| scope.groups.as_ref());
         groups.is_none_or(|groups| groups.iter().any(|known| known == nested.as_str()))
     };
     let mut on_member = |member: &GroupMember<'_>| {
         let nested = following.group_of(member).filter(may_list);
         nested.into_iter().for_each(|id| listed.push(NestedGroup { id, depth: 1, listed_by: 0 }));
     };
-    let head = head_of(found, &mut on_member).map_err(|error| {
+    let head = read_group_header(found, &mut on_member).map_err(|error| {
         tracing::error!(%error, "a Group cannot be read");
         ApiError::new(
             StatusCode::BAD_REQUEST,
@@ -221,9 +242,9 @@ fn check_group(
         })
         .collect();
     if let Some(snapshot) = tenant.engine.snapshot_now() {
-        let found = find_modifier(&snapshot, &following, listed).map_err(|error| unreadable_group(&error))?;
+        let found = find_modifier(&snapshot, &following, listed).map_err(|error| unreadable_store(&error))?;
         issues.extend(found.map(|(nested, modifier)| {
-            // What a Group is called, and holds, that the client may not see, it is not told.
+            // The id and the modifier of a Group that the client may not see are not disclosed.
             let text = match principal.sees_group(nested.as_str()) {
                 true => format!("Group/{nested}, which Group/{id} reaches, {}", UnusableGroup::Modified(modifier)),
                 false => format!("Group/{id} reaches a Group with a modifier that is not understood here"),
@@ -234,7 +255,11 @@ fn check_group(
     if issues.is_empty() { Ok(()) } else { Err(ApiError::of(StatusCode::BAD_REQUEST, issues)) }
 }
 
-fn head_of(found: &GroupLookup, on_member: &mut dyn FnMut(&GroupMember<'_>)) -> Result<GroupHead, String> {
+/// Reads a Group of the store or of the service, calls `on_member` for each member, and returns the rest of it.
+///
+/// # Errors
+/// A text for the log if it cannot be read or is no Group.
+fn read_group_header(found: &GroupLookup, on_member: &mut dyn FnMut(&GroupMember<'_>)) -> Result<GroupHead, String> {
     let read = match found {
         GroupLookup::Store(group) => read_group(&group.snapshot, (group.segment, group.row), on_member),
         GroupLookup::Book(group) => {
@@ -254,14 +279,14 @@ fn head_of(found: &GroupLookup, on_member: &mut dyn FnMut(&GroupMember<'_>)) -> 
     read.map_err(|error| error.to_string())?.map_err(|fault| fault.kind.to_string())
 }
 
-/// The store cannot answer for now.
-fn unreadable_group(error: &dyn std::fmt::Display) -> ApiError {
+/// 503 for a store, index or Group registry that cannot be read; `error` goes to the log.
+fn unreadable_store(error: &dyn std::fmt::Display) -> ApiError {
     tracing::error!(%error, "the store cannot be read");
     let text = "the store cannot be read for the moment; ask again, and tell the operator if that does not help";
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OutcomeIssueType::Transient, text).retry_after(BUSY_SECONDS)
 }
 
-/// What the engine does not take, as an answer.
+/// The answer to a kick-off or retry that the engine refused: 429 if busy, 507 if the disk is full, else 503.
 pub(crate) fn kick_off_error(refused: KickOffError) -> ApiError {
     let throttled = |text: String| ApiError::new(StatusCode::TOO_MANY_REQUESTS, OutcomeIssueType::Throttled, text);
     match refused {

@@ -1,4 +1,4 @@
-//! Kick-offs in data: a query string and headers, and what they are read as.
+//! Tests of kick-off parsing: query strings and headers, and the parameters that result.
 
 use crate::fhir::resource_type::ResourceType;
 use crate::limits::{KICKOFF_PROBLEMS_MAX, MESSAGES_PER_CAUSE_MAX};
@@ -34,7 +34,7 @@ fn with(level: &Level, query: &str, prefer: &str, policy: &KickOffPolicy) -> Res
     parse(level, Some(query), &headers, &Instant::parse(NOW).unwrap(), policy)
 }
 
-/// As a client that wants no leniency asks for the system.
+/// A system-level kick-off under strict handling.
 fn strict(query: &str) -> Result<KickOffParams, ApiError> {
     with(&Level::System, query, "respond-async", &IG)
 }
@@ -43,7 +43,7 @@ fn lenient(query: &str) -> Result<KickOffParams, ApiError> {
     with(&Level::System, query, "respond-async, handling=lenient", &IG)
 }
 
-/// The parts of the request that are wrong, one for each problem.
+/// The places of the problems, one for each.
 #[track_caller]
 fn wrong(found: Result<KickOffParams, ApiError>) -> Vec<String> {
     let refusal = found.unwrap_err();
@@ -60,7 +60,7 @@ fn instant(text: &str) -> Option<Instant> {
     Some(Instant::parse(text).unwrap())
 }
 
-/// C-17, HDR-01, HDR-02, HDR-03, HDR-04, CLIENT-01: what headers must be there, under both policies.
+/// C-17, HDR-01, HDR-02, HDR-03, HDR-04, CLIENT-01: required headers, under both policies.
 #[test]
 fn headers_are_checked() {
     let assume = KickOffPolicy { headers: HeaderPolicy::Assume, ..IG };
@@ -89,7 +89,7 @@ fn headers_are_checked() {
     }
 }
 
-/// CORE-04, KICK-11: every problem of headers and parameters in one answer, each named and placed.
+/// CORE-04, KICK-11: all problems of headers and parameters are in one answer, each with name and place.
 #[test]
 fn all_problems_are_told_at_once() {
     let query = "_outputFormat=csv&_since=yesterday&_type=Nope&foo=1&_until=%zz&_typeFilter=x";
@@ -116,7 +116,8 @@ fn all_problems_are_told_at_once() {
     assert_eq!((refusal.status.as_u16(), refusal.issues.len()), (406, 3));
 }
 
-/// FMT-01, FMT-02, PARAM-06, HDR-07: the three names of NDJSON with a `+` however it is written; nothing else, lenient or not.
+/// FMT-01, FMT-02, PARAM-06, HDR-07: the three names of NDJSON, with each spelling of `+`; nothing else, lenient or
+/// not.
 #[test]
 fn output_formats() {
     for value in [
@@ -184,7 +185,7 @@ fn instants() {
             );
         }
     }
-    // The future is no beginning, whatever the leniency, but an end like none.
+    // A future `_since` is refused even under lenient handling; a future `_until` is no bound.
     for text in ["2024-06-01T12:01:00.0000001Z", "2024-06-01T13:00:00Z", "2057-01-01T00:00:00Z"] {
         assert_eq!(wrong(lenient(&format!("_since={text}"))), ["_since"]);
         assert_eq!(strict(&format!("_until={text}")).unwrap().until, instant(text));
@@ -199,7 +200,7 @@ fn instants() {
     }
 }
 
-/// PARAM-03: what may stand once may be repeated, not contradicted.
+/// PARAM-03: a single-valued parameter may be repeated with the same value, not with another.
 #[test]
 fn repeats() {
     let [one, other] = ["_since=2024-05-01T00:00:00%2B01:00", "_since=2024-05-02T00:00:00Z"];
@@ -210,7 +211,7 @@ fn repeats() {
     assert_eq!(wrong(lenient("_outputFormat=ndjson&_outputFormat=application/ndjson")), ["_outputFormat"]);
 }
 
-/// PARAM-01, PARAM-07, PARAM-09: lists in any spelling mean the same, and are kept in one.
+/// PARAM-01, PARAM-07, PARAM-09: all spellings of a list mean the same, and have one normal form.
 #[test]
 fn lists_are_normalised() {
     let expected = strict("_type=Observation,Patient").unwrap();
@@ -230,7 +231,7 @@ fn lists_are_normalised() {
     }
 }
 
-/// TYPE-03, TYPE-07, PARAM-08, HDR-05: names that are no types are refused with advice, or left out with a message.
+/// TYPE-03, TYPE-07, PARAM-08, HDR-05: unknown type names are refused with advice, or ignored with a message.
 #[test]
 fn unknown_types() {
     for name in ["Nope", "patient", "Resource", "DomainResource", "Patient;Observation", "*", "Pateint"] {
@@ -241,7 +242,7 @@ fn unknown_types() {
         assert_eq!(types(&params), ["Patient"]);
         let [note] = &params.notes[..] else { panic!("{name}: {:?}", params.notes) };
         assert!(note.text.contains(name) && note.text.starts_with("_type:"));
-        // Without a type that remains everything would be exported.
+        // If no type remained, everything would be exported.
         assert_eq!(wrong(lenient(&format!("_type={name}"))), ["_type"]);
     }
     let advice = strict("_type=Pateint").unwrap_err().issues.remove(0).diagnostics;
@@ -250,21 +251,21 @@ fn unknown_types() {
     assert_eq!(types(&with(&Level::System, "_type=patient,PATIENT", "respond-async", &blind).unwrap()), ["Patient"]);
 }
 
-/// TYPE-04: only types outside the compartment, where only what patients own is exported.
+/// TYPE-04: types outside the compartment only, at a level that exports patients' records only.
 #[test]
 fn types_outside_the_compartment() {
     for level in [Level::Patient, Level::Group("g".into())] {
         let read = |query| with(&level, query, "respond-async, handling=lenient", &IG);
         assert_eq!(wrong(read("_type=Practitioner,Location")), ["_type"]);
         assert_eq!(types(&read("_type=Practitioner,Observation").unwrap()), ["Observation", "Practitioner"]);
-        // The other problems are told with it.
+        // The other problems are reported with it.
         assert_eq!(wrong(read("_type=Practitioner&_since=x")), ["_since", "_type"]);
     }
     assert!(strict("_type=Practitioner,Location").is_ok());
 }
 
-/// PARAM-04, PARAM-08, HDR-05, HDR-06, OUTCOME-04, FILE-13: what is not supported is refused by name, or ignored with one
-/// message for each name.
+/// PARAM-04, PARAM-08, HDR-05, HDR-06, OUTCOME-04, FILE-13: unsupported parameters are refused by name, or ignored
+/// with one message for each name.
 #[test]
 fn unsupported_parameters() {
     for name in [
@@ -293,7 +294,7 @@ fn unsupported_parameters() {
     assert_eq!(wrong(strict("bar")), ["bar"], "an empty value does not hide a slip of the name");
 }
 
-/// HDR-11: only preferences that were given and have had an effect are said to be applied.
+/// HDR-11: only preferences that were sent and had an effect are reported as applied.
 #[test]
 fn applied_preferences_are_told() {
     let assume = KickOffPolicy { headers: HeaderPolicy::Assume, ..IG };
@@ -310,7 +311,7 @@ fn applied_preferences_are_told() {
     }
 }
 
-/// Reading 1: mounts that take dates take them in `_since`.
+/// Reading 1: mounts that accept dates accept them in `_since`.
 #[test]
 fn dates_where_a_mount_takes_them() {
     let dates = KickOffPolicy { dates: true, ..IG };
@@ -320,7 +321,7 @@ fn dates_where_a_mount_takes_them() {
     assert_eq!(wrong(with(&Level::System, "_until=2024-05-01", "respond-async", &dates)), ["_until"]);
 }
 
-/// CORE-08, OUTCOME-06: a flood of problems gives a bounded answer, soon, and repeats little of what was sent.
+/// CORE-08, OUTCOME-06: any number of problems gives a bounded answer, soon, that repeats little of the request.
 #[test]
 fn floods_are_bounded() {
     let many: String = (0..5_000).map(|n| format!("Nope{n},")).collect();
@@ -341,7 +342,7 @@ fn floods_are_bounded() {
     }
 }
 
-/// CAP-13: every parameter that is advertised is accepted at every level, every type by `_type` where all are exported.
+/// CAP-13: every advertised parameter is accepted at every level, and every type by `_type` at system level.
 #[test]
 fn what_is_advertised_is_accepted() {
     for parameter in PARAMETERS.iter().filter(|parameter| parameter.supported) {
@@ -361,7 +362,7 @@ fn what_is_advertised_is_accepted() {
 }
 
 proptest! {
-    /// CORE-04: whatever comes is read or refused, and what is refused is told in words.
+    /// CORE-04: every request is read or refused, and a refusal has a text.
     #[test]
     fn nothing_panics(
         query in "([_a-zA-Z%]{0,8}|_type|_since|_until|_outputFormat)=[ -~é]{0,30}(&_(type|since)=[-0-9TZ:+ ,PatientGroup]{0,40})?",
@@ -380,7 +381,7 @@ proptest! {
         }
     }
 
-    /// PARAM-09: a request and its normalised form are read as the same.
+    /// PARAM-09: a request and its normal form are read as equal.
     #[test]
     fn what_is_normalised_stays_so(
         names in prop::collection::vec(prop::sample::select(ResourceType::all().map(|of| of.name()).collect::<Vec<_>>()), 0..6),

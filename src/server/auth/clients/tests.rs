@@ -1,4 +1,4 @@
-//! Who is let in, and what the others hear.
+//! Tests of authentication: which requests are accepted, and the answers to the others.
 
 use std::task::{Context, Poll, Waker};
 
@@ -32,7 +32,7 @@ fn provider_of(text: &str) -> StaticClients {
 
 type Answer = Result<Principal, ApiError>;
 
-/// The answer, if it is there without waiting for a thread.
+/// The answer, if it does not wait for a thread.
 fn at_once(provider: &StaticClients, door: MountAuth<'_>, headers: &HeaderMap) -> Option<Answer> {
     match provider.authenticate(door, headers, None).as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(answer) => Some(answer),
@@ -40,7 +40,7 @@ fn at_once(provider: &StaticClients, door: MountAuth<'_>, headers: &HeaderMap) -
     }
 }
 
-/// The answer of clients that all have hashes of today: it is there at once, whatever is asked.
+/// The answer where all clients have SHA-256 hashes: it never waits.
 #[track_caller]
 fn ask(provider: &StaticClients, door: MountAuth<'_>, headers: &HeaderMap) -> Answer {
     at_once(provider, door, headers).expect("no slow hash")
@@ -71,7 +71,7 @@ fn refused(answer: Answer, status: u16, code: OutcomeIssueType, challenge: Optio
 const PLAIN: Option<&str> = Some("Bearer realm=\"outpour\"");
 const INVALID: Option<&str> = Some("Bearer realm=\"outpour\", error=\"invalid_token\"");
 
-/// ONEUP-S07, ONEUP-S01: each way by itself; a user is not its client.
+/// ONEUP-S07, ONEUP-S01: each kind of credential by itself; a user is not its client.
 #[test]
 fn who_is_known_is_let_in() {
     let provider = provider();
@@ -88,7 +88,7 @@ fn who_is_known_is_let_in() {
     assert!(provider.requires_access_token());
 }
 
-/// AUTH-23: 401 with a challenge and what to do; AUTH-28: what is wrong is not told from what is unknown.
+/// AUTH-23: 401 with a challenge and advice. AUTH-28: a wrong secret and an unknown id get the same answer.
 #[test]
 fn the_others_hear_the_same() {
     let provider = provider();
@@ -109,8 +109,8 @@ fn the_others_hear_the_same() {
     refused(ask(&provider, DOOR, &both), 401, OutcomeIssueType::Login, several);
 }
 
-/// AUTH-23, ONEUP-S08: expiry is checked on every request, also of a token that was right before; ONEUP-M01: a token of
-/// another tenant.
+/// AUTH-23, ONEUP-S08: expiry is checked on every request, also of a remembered token. ONEUP-M01: a token of another
+/// tenant is refused.
 #[test]
 fn time_and_tenant() {
     let provider = provider();
@@ -123,7 +123,7 @@ fn time_and_tenant() {
     assert!(!reported.contains("other"), "the tenants of a client are not told");
 }
 
-/// ONEUP-M09, C-14: a mount says which way it takes.
+/// ONEUP-M09, C-14: a refusal names the kinds of credentials that the mount accepts.
 #[test]
 fn a_door_takes_its_ways() {
     let provider = provider();
@@ -138,13 +138,13 @@ fn a_door_takes_its_ways() {
     ask(&provider, clients, &by_client("ca", "right")).unwrap();
 }
 
-/// A configuration with hashes of earlier versions, of tokens alone.
+/// A configuration with argon2id hashes, for tokens only.
 const BEFORE: &str = "[[clients]]\nname = 'a'\nclient_id = 'ca'\nclient_secret_hash = 'HASH'\n\
                       tokens = [{ id = 'ta', hash = 'HASH' }, { id = 'tb', hash = 'BEFORE' }, { id = 'tc', hash = 'BEFORE' },\n\
                       { id = 'old', hash = 'BEFORE', expires = '2026-06-01T00:00:00Z' }]";
 
-/// AUTH-28: hashes of earlier versions still open, the second time at once. What is wrong waits for one of them whatever
-/// is wrong with it, so that the time tells nothing; what is right by SHA-256 never does.
+/// AUTH-28: argon2id hashes are still accepted, at once the second time. Every wrong token waits for one argon2id
+/// check, so that the time discloses nothing; a token that is right by SHA-256 never waits.
 #[tokio::test]
 async fn hashes_of_before() {
     let provider = provider_of(BEFORE);
@@ -165,13 +165,13 @@ async fn hashes_of_before() {
     for quick in [token("ta.right"), by_client("ca", "right")] {
         ask(&provider, DOOR, &quick).unwrap();
     }
-    // Client headers have no hash of before among them.
+    // No client headers have an argon2id hash.
     for quick in [by_client("ca", "wrong"), by_client("cx", "right"), token("ta"), HeaderMap::new()] {
         assert!(ask(&provider, DOOR, &quick).is_err());
     }
 }
 
-/// AUTH-28, CORE-08: a flood of wrong tokens fills the queue of the slow hashes; then these alone hear to come again.
+/// AUTH-28, CORE-08: many wrong tokens fill the queue of argon2id checks; only these are answered 503.
 #[tokio::test]
 async fn a_flood_of_wrong_tokens() {
     let provider = provider_of(BEFORE);
@@ -186,7 +186,7 @@ async fn a_flood_of_wrong_tokens() {
             Poll::Pending => None,
         })
         .collect();
-    // Some were checked meanwhile: two at a time, tens of milliseconds each.
+    // Some were checked meanwhile, two at a time, in tens of milliseconds each.
     assert!(refusals.len() > ARGON2_QUEUE_MAX, "{}", refusals.len());
     for refusal in refusals {
         assert_eq!(
@@ -199,12 +199,12 @@ async fn a_flood_of_wrong_tokens() {
     for right in [token("ta.right"), token("tc.right"), by_client("ca", "right")] {
         ask(&provider, DOOR, &right).unwrap();
     }
-    // Those who hang up make room.
+    // Clients that close their connections make room.
     drop(flood);
     provider.authenticate(DOOR, &token("tb.right"), None).await.unwrap();
 }
 
-/// A credential for which there is no entry is checked against a hash of the same way, the same one each time.
+/// An unknown credential is checked against a hash of the same kind, the same one each time.
 #[test]
 fn decoys() {
     let table = table(BEFORE);
@@ -215,7 +215,7 @@ fn decoys() {
     assert!(table.secrets.decoy_hash("cx").is_none());
 }
 
-/// Clients are replaced as a whole: who is gone is not let in, however well remembered.
+/// Clients are replaced as a whole: a removed client is refused, although its secret is remembered.
 #[test]
 fn clients_are_replaced() {
     let provider = provider();

@@ -1,4 +1,4 @@
-//! HTTP/2 on TLS, with a client whose windows are small and whose pace is the test's.
+//! Tests of HTTP/2 on TLS, with a client of small windows that reads when the test says so.
 
 use std::task::{Context, Poll};
 
@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::*;
 
-/// A body of some bytes that has no end, or is all that there is.
+/// A body of some bytes that never ends, or ends with them.
 enum Sent {
     All(Full<Bytes>),
     Unending(Option<Bytes>),
@@ -38,7 +38,7 @@ type Client = SendRequest<Sent>;
 type Pump = Connection<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>, Sent, TokioExecutor>;
 
 impl Server {
-    /// A client, and what has to be polled for it to do anything.
+    /// A client, and the connection that must be polled for it to work.
     async fn client(&self) -> (Client, Pump) {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let stream = self.shake(stream, &["h2", "http/1.1"]).await.unwrap();
@@ -49,7 +49,7 @@ impl Server {
             .initial_stream_window_size(65_535)
             .initial_connection_window_size(1 << 20)
             .max_header_list_size(1 << 20)
-            // Pings are no requests.
+            // Pings are not requests.
             .keep_alive_interval(Duration::from_millis(50))
             .keep_alive_while_idle(true);
         builder.handshake(TokioIo::new(stream)).await.unwrap()
@@ -82,7 +82,7 @@ fn outcome(said: (u16, Bytes), status: u16, code: &str) {
     assert!(text.contains("OperationOutcome") && text.contains(&format!("\"{code}\"")), "{text}");
 }
 
-/// CORE-09: requests one after the other and many at once on one connection, files among them; a panic is one 500.
+/// CORE-09: requests in sequence and many at once on one connection, files among them; a panic is one 500.
 #[tokio::test]
 async fn many_requests_on_one_connection() {
     let server = Server::start(Over::Tls, ConnectionLimits::default()).await;
@@ -115,7 +115,7 @@ async fn many_requests_on_one_connection() {
     assert!(head.into_body().collect().await.unwrap().to_bytes().is_empty());
 }
 
-/// CORE-08: headers that are too many are 431 with an OperationOutcome, too long ones 431 by the library.
+/// CORE-08: too many headers are 431 with an OperationOutcome, too long ones 431 by the library.
 #[tokio::test]
 async fn headers_are_bounded() {
     let server = Server::start(Over::Tls, ConnectionLimits::default()).await;
@@ -135,7 +135,7 @@ async fn headers_are_bounded() {
     assert_eq!(said(&mut client, "/hello").await.0, 200);
 }
 
-/// A stream whose client takes nothing is reset, and no other on its connection.
+/// A stream whose client takes no bytes is reset, and no other on its connection.
 #[tokio::test]
 async fn a_stalled_stream_is_reset() {
     let server = Server::start(Over::Tls, ConnectionLimits { idle_wait: Duration::from_secs(20), ..short() }).await;
@@ -148,7 +148,7 @@ async fn a_stalled_stream_is_reset() {
     tokio::time::sleep_until((begun + Duration::from_secs(2)).into()).await;
     assert!(stalled.into_body().collect().await.is_err());
     assert_eq!(said(&mut client, "/hello").await.0, 200);
-    // One that takes some now and then is not.
+    // A client that takes some bytes at intervals is not reset.
     let mut body = ask(&mut client, "/file").await.unwrap().into_body();
     let mut len = 0;
     while let Some(frame) = body.frame().await {
@@ -161,13 +161,13 @@ async fn a_stalled_stream_is_reset() {
     assert_eq!(len, server.bytes.len());
 }
 
-/// A client that leaves the socket itself unread loses the connection.
+/// A client that does not read its socket loses the connection.
 #[tokio::test]
 async fn a_stalled_connection_is_cut() {
     let server = Server::start(Over::Tls, ConnectionLimits { connections_max: 1, ..short() }).await;
     let (mut client, mut pump) = server.client().await;
     let mut requested = pin!(client.send_request(request("GET", "/file", nothing())));
-    // Polled until the answer begins, and never again.
+    // Polled until the answer begins, then never again.
     tokio::select! {
         answer = &mut requested => drop(answer.unwrap().into_body().frame()),
         _ = &mut pump => panic!("the connection ended"),
@@ -177,7 +177,7 @@ async fn a_stalled_connection_is_cut() {
     assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
 }
 
-/// Silence of requests closes the connection, whatever else is sent: before the first one, and after the last.
+/// A connection without requests is closed, despite other frames: before the first request, and after the last.
 #[tokio::test]
 async fn idle_connections_are_closed() {
     let server = Server::start(Over::Tls, short()).await;
@@ -186,7 +186,7 @@ async fn idle_connections_are_closed() {
         let begun = Instant::now();
         let pump = tokio::spawn(pump);
         for _ in 0..asks {
-            // An answer that takes longer than the wait is no silence.
+            // An answer that takes longer than the wait is not silence.
             assert_eq!(said(&mut client, "/slow").await.0, 200);
         }
         tokio::time::timeout(Duration::from_secs(5), pump).await.unwrap().unwrap().unwrap();
@@ -195,7 +195,7 @@ async fn idle_connections_are_closed() {
     }
 }
 
-/// A body that does not go on is a 400, as on HTTP/1.1.
+/// A body that stops is a 400, as on HTTP/1.1.
 #[tokio::test]
 async fn a_stalled_body_is_refused() {
     let server = Server::start(Over::Tls, short()).await;
@@ -209,7 +209,7 @@ async fn a_stalled_body_is_refused() {
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "whole");
 }
 
-/// DELETE-06, FILE-15: a deleted file is sent to its end, a shortened one ends in an error.
+/// DELETE-06, FILE-15: a deleted file is sent to its end, a truncated one ends in an error.
 #[tokio::test]
 async fn files_that_change() {
     let server = Server::start(Over::Tls, ConnectionLimits { write_wait: Duration::from_secs(5), ..short() }).await;
@@ -224,7 +224,8 @@ async fn files_that_change() {
     assert!(short.into_body().collect().await.is_err());
 }
 
-/// When the server stops, answers in flight end, and connections close; a client that does not listen is not waited for.
+/// When the server stops, answers in flight end, and connections close; a client that does not read is not waited
+/// for.
 #[tokio::test]
 async fn stopping_drains_streams() {
     let mut server = Server::start(Over::Tls, ConnectionLimits::default()).await;

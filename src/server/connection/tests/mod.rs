@@ -1,4 +1,4 @@
-//! Tests of connections over real sockets, plain and under TLS, with short waits.
+//! Tests of connections over real sockets, plain and under TLS, with short time-outs.
 
 pub(super) mod http2;
 pub(super) mod tls;
@@ -29,7 +29,7 @@ enum Over {
 
 const BOTH: [Over; 2] = [Over::Tcp, Over::Tls];
 
-/// A client's side of a connection.
+/// The client's side of a connection.
 trait Pipe: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Pipe for T {}
@@ -115,7 +115,7 @@ impl Server {
         connector(&self.trusted, &[&TLS13, &TLS12], alpn).connect(name, stream).await
     }
 
-    /// All that the server says until it closes.
+    /// All bytes of the server until it closes.
     async fn say(&self, words: impl AsRef<[u8]>) -> String {
         let mut client = self.connect().await;
         client.write_all(words.as_ref()).await.unwrap();
@@ -137,7 +137,7 @@ impl Server {
 
 async fn hear(client: &mut (impl Pipe + ?Sized)) -> String {
     let mut heard = Vec::new();
-    // A reset after the answer is a fault of its own, and shows as one.
+    // A reset after the answer is a fault, and fails the test.
     tokio::time::timeout(Duration::from_secs(10), client.read_to_end(&mut heard)).await.unwrap().unwrap();
     String::from_utf8_lossy(&heard).into_owned()
 }
@@ -151,7 +151,7 @@ fn refused(answer: &str, status: u16, code: &str) {
     assert!(body.contains("OperationOutcome") && body.contains(&format!("\"{code}\"")), "{answer}");
 }
 
-/// CORE-04, FILE-11: what cannot be read is answered all the same, with an OperationOutcome, and the server lives.
+/// CORE-04, FILE-11: unreadable requests are answered with an OperationOutcome, and the server goes on.
 #[tokio::test]
 async fn unreadable_requests_are_answered() {
     for over in BOTH {
@@ -175,7 +175,7 @@ async fn unreadable_requests_are_answered() {
     }
 }
 
-/// A handler that panics costs its client a 500 without a word of what it said.
+/// A handler that panics is answered 500, without its panic message.
 #[tokio::test]
 async fn a_panic_is_a_500() {
     let server = Server::start(Over::Tcp, short()).await;
@@ -185,33 +185,33 @@ async fn a_panic_is_a_500() {
     server.lives().await;
 }
 
-/// Headers that do not end, silence between requests, and a body that does not go on.
+/// Headers that do not end, silence between requests, and a body that stops.
 #[tokio::test]
 async fn silent_clients_are_closed() {
     for over in BOTH {
         let server = Server::start(over, short()).await;
         refused(&server.say("GET /hello HTTP/1.1\r\nhost:").await, 408, "timeout");
         refused(&server.say("").await, 408, "timeout");
-        // Drip by drip is no way around it.
+        // Single bytes at intervals do not extend the wait.
         let mut client = server.connect().await;
         let begun = Instant::now();
         while client.write_all(b"G").await.is_ok() && begun.elapsed() < Duration::from_secs(5) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         assert!(begun.elapsed() < Duration::from_secs(5));
-        // After an answer, the wait is that between requests, and ends without a word.
+        // After an answer the idle wait applies, and ends without an answer.
         let answer = server.say("GET /hello HTTP/1.1\r\nhost: x\r\n\r\n").await;
         assert!(answer.ends_with("127.0.0.1"), "{answer}");
         let answer = server.say("POST /read HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhalf").await;
         assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
-        // A slow handler is no silence of the client's.
+        // A slow handler is not silence of the client.
         let answer = server.say("GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
         assert!(answer.ends_with("slow"), "{answer}");
         server.lives().await;
     }
 }
 
-/// A client that has closed its half after asking is answered.
+/// A client that closes its side after its request is answered.
 #[tokio::test]
 async fn a_half_closed_client_is_answered() {
     for over in BOTH {
@@ -225,7 +225,7 @@ async fn a_half_closed_client_is_answered() {
     }
 }
 
-/// An answer before the end of a large body reaches the client that still sends.
+/// An answer before the end of a large body reaches a client that still sends.
 #[tokio::test]
 async fn an_early_answer_is_heard() {
     for over in BOTH {
@@ -242,7 +242,7 @@ async fn an_early_answer_is_heard() {
     }
 }
 
-/// FILE-14, FILE-15: a file over a socket, whole and from the middle, one connection for both, the same bytes.
+/// FILE-14, FILE-15: a file over a socket, whole and from the middle, on one connection, has the same bytes.
 #[tokio::test]
 async fn a_file_arrives() {
     for over in BOTH {
@@ -263,7 +263,7 @@ async fn a_file_arrives() {
     }
 }
 
-/// DELETE-06, EXPIRE-02: a slow download ends with the right bytes after the file's name is gone.
+/// DELETE-06, EXPIRE-02: a slow download ends with the right bytes after the file's name is deleted.
 #[tokio::test]
 async fn deletion_does_not_cut_a_slow_download() {
     for over in BOTH {
@@ -281,7 +281,7 @@ async fn deletion_does_not_cut_a_slow_download() {
     }
 }
 
-/// A client that takes no bytes is cut after the wait, one that takes some now and then is not.
+/// A client that takes no bytes is cut after the wait; one that takes some at intervals is not.
 #[tokio::test]
 async fn a_stalled_reader_is_cut() {
     for over in BOTH {
@@ -300,15 +300,15 @@ async fn a_stalled_reader_is_cut() {
             client.read_exact(&mut got).await.unwrap();
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        // A client that goes on reading gets all of it.
+        // A client that goes on reading gets all bytes.
         let mut rest = Vec::new();
         client.read_to_end(&mut rest).await.unwrap();
         assert!(5 * got.len() + rest.len() > server.bytes.len());
     }
 }
 
-/// An answer that costs much can be given up when its client has gone. One that only says that it sends nothing more still
-/// hears what becomes of its request.
+/// An expensive answer can be given up when its client closes its side. A client that closes only its sending side
+/// still gets an answer.
 #[tokio::test]
 async fn a_client_that_closes_is_noticed() {
     let ask = "GET /watch HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -319,13 +319,13 @@ async fn a_client_that_closes_is_noticed() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         client.shutdown().await.unwrap();
         assert!(hear(&mut client).await.ends_with("it has closed"), "{over:?}");
-        // The end may come at once, and behind another request.
+        // The close may come at once, and behind another request.
         let mut client = server.connect().await;
         client.write_all(ask.repeat(2).as_bytes()).await.unwrap();
         client.shutdown().await.unwrap();
         let heard = hear(&mut client).await;
         assert_eq!((heard.matches("it has closed").count(), heard.matches("HTTP/1.1 200").count()), (2, 2), "{heard}");
-        // A next request is not the end.
+        // Another request is not a close.
         let mut client = server.connect().await;
         client.write_all(ask.repeat(2).as_bytes()).await.unwrap();
         let mut heard = String::new();
@@ -339,7 +339,7 @@ async fn a_client_that_closes_is_noticed() {
     }
 }
 
-/// When the server stops, answers in flight end, idle connections close, and what takes too long is cut.
+/// When the server stops, answers in flight end, idle connections close, and answers beyond the drain are cut.
 #[tokio::test]
 async fn stopping_drains() {
     for over in BOTH {
@@ -370,7 +370,7 @@ async fn stopping_drains() {
     }
 }
 
-/// No more connections than allowed are taken; the next one waits for its turn.
+/// At most the allowed number of connections is accepted; the next one waits.
 #[tokio::test]
 async fn further_connections_wait() {
     for over in BOTH {

@@ -1,9 +1,9 @@
-//! What is TLS's own.
+//! Tests of connections that concern TLS only.
 
 use super::*;
 
-/// CORE-01: TLS 1.2 and 1.3 are spoken; a client that speaks 1.1 at most, or plain HTTP, is told so by an alert and
-/// closed. CORE-09: without ALPN, and with a protocol that both know, it is HTTP/1.1.
+/// CORE-01: TLS 1.2 and 1.3 are spoken; a client that speaks at most TLS 1.1, or plain HTTP, gets an alert and is
+/// closed. CORE-09: without ALPN, and with a protocol that both know, the connection is HTTP/1.1.
 #[tokio::test]
 async fn versions_and_protocols() {
     let server = Server::start(Over::Tls, short()).await;
@@ -23,7 +23,7 @@ async fn versions_and_protocols() {
     let stream = TcpStream::connect(server.address).await.unwrap();
     assert!(server.shake(stream, &["spdy/1"]).await.is_err());
 
-    // A hello of TLS 1.1 with one suite of its time, and no extensions.
+    // A ClientHello of TLS 1.1 with one cipher suite of that time, and no extensions.
     let hello = [&[22, 3, 1, 0, 45, 1, 0, 0, 41, 3, 2][..], &[7; 32], &[0, 0, 2, 0xc0, 0x13, 1, 0]].concat();
     for words in [&hello[..], b"GET /hello HTTP/1.1\r\nhost: x\r\n\r\n"] {
         let mut client = TcpStream::connect(server.address).await.unwrap();
@@ -35,7 +35,7 @@ async fn versions_and_protocols() {
     server.lives().await;
 }
 
-/// A handshake that does not go on, or drips, is cut; it takes the place of one connection until then.
+/// A handshake that stops, or arrives byte by byte, is cut; until then it counts as one connection.
 #[tokio::test]
 async fn slow_handshakes_are_cut() {
     let server = Server::start(Over::Tls, ConnectionLimits { connections_max: 1, ..short() }).await;
@@ -63,7 +63,8 @@ async fn stopping_drops_handshakes() {
     assert_eq!(server.ended.await.unwrap(), DrainState { cut: 0 });
 }
 
-/// FILE-15: a stored file that was shortened while it was sent cuts the connection: no byte comes that it did not have.
+/// FILE-15: a stored file that is truncated while it is sent cuts the connection: no byte is sent that it does not
+/// have.
 #[tokio::test]
 async fn a_shortened_file_is_cut() {
     for over in BOTH {
@@ -81,8 +82,8 @@ async fn a_shortened_file_is_cut() {
     }
 }
 
-/// A certificate that was replaced is what new connections see; one that is open goes on with the old one. A key that
-/// does not belong to it changes nothing.
+/// New connections use a replaced certificate; an open one keeps the old one. A key that does not match the
+/// certificate changes nothing.
 #[tokio::test]
 async fn certificates_are_replaced() {
     let mut server = Server::start(Over::Tls, ConnectionLimits::default()).await;
@@ -106,7 +107,7 @@ async fn certificates_are_replaced() {
     server.lives().await;
 }
 
-/// Handlers are told whether a request came over TLS.
+/// Handlers can see whether a request came over TLS.
 #[tokio::test]
 async fn handlers_know() {
     for over in BOTH {
