@@ -1,4 +1,4 @@
-//! The AVX2 kernel: two vectors of 32 bytes a block, and a carry-less multiplication for the quotes.
+//! The AVX2 kernel: two vectors of 32 bytes for a block, and a carry-less multiplication for the quotes.
 
 use std::arch::x86_64::*;
 
@@ -6,7 +6,7 @@ use crate::simd::{
     Avx2, BLOCK, BlockMarks, Classes, HALF, KernelJob, PUNCTUATION_BY_LOW_HALF, SCALAR, SPACE_BY_LOW_HALF, Vector,
 };
 
-/// Runs a job as compiled for AVX2.
+/// Runs a job in its version compiled for AVX2.
 ///
 /// # Safety
 /// The processor must have AVX2, PCLMULQDQ, BMI1, BMI2, LZCNT and POPCNT; an [`Avx2`] proves it.
@@ -18,7 +18,7 @@ pub(crate) unsafe fn run<J: KernelJob>(proof: Avx2, job: J) -> J::Output {
 impl Vector for Avx2 {
     #[inline(always)]
     fn classes(self, block: &[u8; BLOCK]) -> Classes {
-        // SAFETY: whoever holds an `Avx2` runs on a processor with the features.
+        // SAFETY: an `Avx2` exists only on a processor with the features.
         unsafe { classes(block) }
     }
     #[inline(always)]
@@ -35,20 +35,20 @@ impl Vector for Avx2 {
     fn pack(
         self,
         block: &[u8; BLOCK],
-        of: u64,
+        marked: u64,
         scalars: u64,
         base: u16,
         bytes: &mut [u8; BLOCK],
-        places: &mut [u16; BLOCK],
+        positions: &mut [u16; BLOCK],
     ) -> usize {
         // SAFETY: as above.
-        unsafe { pack(block, of, base, bytes, places) };
-        let mut left = scalars & of;
-        while left != 0 {
-            bytes[(of & ((left & left.wrapping_neg()) - 1)).count_ones() as usize] = SCALAR;
-            left &= left - 1;
+        unsafe { pack(block, marked, base, bytes, positions) };
+        let mut remaining = scalars & marked;
+        while remaining != 0 {
+            bytes[(marked & ((remaining & remaining.wrapping_neg()) - 1)).count_ones() as usize] = SCALAR;
+            remaining &= remaining - 1;
         }
-        of.count_ones() as usize
+        marked.count_ones() as usize
     }
     #[inline(always)]
     fn differing(self, a: &[u8; HALF], b: &[u8; HALF]) -> u32 {
@@ -57,6 +57,8 @@ impl Vector for Avx2 {
     }
 }
 
+/// Marks of a block with AVX2.
+///
 /// # Safety
 /// The processor must have AVX2.
 #[inline]
@@ -96,48 +98,50 @@ unsafe fn marks(block: &[u8; BLOCK]) -> BlockMarks {
     }
 }
 
-/// For each byte the places of its bits, the lowest first.
-static PLACES: [u64; 256] = {
+/// For each byte the positions of its set bits, one byte each, the lowest first.
+static BIT_POSITIONS: [u64; 256] = {
     let mut table = [0; 256];
     let mut bits = 0;
     while bits < 256 {
-        let (mut place, mut count) = (0, 0);
-        while place < 8 {
-            if bits >> place & 1 != 0 {
-                table[bits] |= (place as u64) << (8 * count);
+        let (mut position, mut count) = (0, 0);
+        while position < 8 {
+            if bits >> position & 1 != 0 {
+                table[bits] |= (position as u64) << (8 * count);
                 count += 1;
             }
-            place += 1;
+            position += 1;
         }
         bits += 1;
     }
     table
 };
 
-/// Eight bytes at a time, as a table tells.
+/// Packs the bytes selected by `marked` and their positions, eight bytes at a time by a table of positions.
 ///
 /// # Safety
 /// The processor must have AVX2 and POPCNT.
 #[inline]
 #[target_feature(enable = "avx2,popcnt")]
-unsafe fn pack(block: &[u8; BLOCK], of: u64, base: u16, bytes: &mut [u8; BLOCK], places: &mut [u16; BLOCK]) {
+unsafe fn pack(block: &[u8; BLOCK], marked: u64, base: u16, bytes: &mut [u8; BLOCK], positions: &mut [u16; BLOCK]) {
     let mut count = 0;
     for i in 0..8 {
-        let bits = (of >> (8 * i)) as u8;
-        let picked = _mm_cvtsi64_si128(PLACES[bits as usize] as i64);
-        let own = _mm_set1_epi16((base + 8 * i as u16) as i16);
+        let bits = (marked >> (8 * i)) as u8;
+        let chosen = _mm_cvtsi64_si128(BIT_POSITIONS[bits as usize] as i64);
+        let offset = _mm_set1_epi16((base + 8 * i as u16) as i16);
         // SAFETY: at most eight were counted for each eight bytes before, so the load and both stores, of eight
         // elements each, end inside of the 64; unaligned ones are asked for.
         unsafe {
             let eight = _mm_loadl_epi64(block.as_ptr().add(8 * i).cast());
-            _mm_storel_epi64(bytes.as_mut_ptr().add(count).cast(), _mm_shuffle_epi8(eight, picked));
-            let there = _mm_add_epi16(_mm_cvtepu8_epi16(picked), own);
-            _mm_storeu_si128(places.as_mut_ptr().add(count).cast(), there);
+            _mm_storel_epi64(bytes.as_mut_ptr().add(count).cast(), _mm_shuffle_epi8(eight, chosen));
+            let chosen_positions = _mm_add_epi16(_mm_cvtepu8_epi16(chosen), offset);
+            _mm_storeu_si128(positions.as_mut_ptr().add(count).cast(), chosen_positions);
         }
         count += bits.count_ones() as usize;
     }
 }
 
+/// Bit i of the result is set where byte i of `a` differs from byte i of `b`, with AVX2.
+///
 /// # Safety
 /// The processor must have AVX2.
 #[inline]
@@ -148,6 +152,8 @@ pub(crate) unsafe fn differing(a: &[u8; HALF], b: &[u8; HALF]) -> u32 {
     !(_mm256_movemask_epi8(_mm256_cmpeq_epi8(a, b)) as u32)
 }
 
+/// Classes of a block with AVX2.
+///
 /// # Safety
 /// The processor must have AVX2.
 #[inline]
@@ -194,9 +200,8 @@ unsafe fn classes(block: &[u8; BLOCK]) -> Classes {
     }
 }
 
-/// The top bit of each byte. Written as the instruction itself: given the intrinsic, the optimiser carries the masks of a
-/// whole block as vectors of bits, which AVX2 does not have, and takes them apart byte by byte (measured: 3 times
-/// slower).
+/// The top bit of each byte. Written as inline assembly: given the intrinsic, the optimiser carries the masks of a whole
+/// block as vectors of bits, which AVX2 does not have, and takes them apart byte by byte (measured: 3 times slower).
 ///
 /// # Safety
 /// The processor must have AVX2.
@@ -212,6 +217,8 @@ unsafe fn sign_bits(vector: __m256i) -> u32 {
     bits
 }
 
+/// Bit i of the result is the parity of bits 0 to i: a carry-less multiplication by all ones.
+///
 /// # Safety
 /// The processor must have PCLMULQDQ.
 #[inline]
