@@ -6,7 +6,7 @@ use crate::named_enum::by_name;
 /// Compression of an NDJSON file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Compression {
-    /// Uncompressed.
+    /// Plain NDJSON, uncompressed.
     #[default]
     None,
     /// gzip (RFC 1952): any number of members in a store file, one in an output file.

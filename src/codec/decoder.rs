@@ -21,21 +21,19 @@ pub enum DecodeError {
     /// The store file cannot be read.
     #[error(transparent)]
     Source(#[from] StoreFileError),
-    /// It ends in the middle of a member or frame.
+    /// The file ends inside a member or frame.
     #[error(
         "{} ends at byte {compressed} in the middle of its compressed data (after {uncompressed} uncompressed bytes): \
          it is still being written or was cut off; copy it again",
         path.display()
     )]
-    /// The file ends inside a member or frame.
     Truncated { path: PathBuf, compressed: u64, uncompressed: u64 },
-    /// It is not what its name says, or damaged.
+    /// The file is damaged, or its compression is not that of its name.
     #[error(
         "{} is damaged near byte {compressed} (after {uncompressed} uncompressed bytes): {reason}; \
          copy or compress it again",
         path.display()
     )]
-    /// The file is damaged, or its compression is not that of its name.
     Corrupt { path: PathBuf, compressed: u64, uncompressed: u64, reason: String },
     /// A piece was requested after an error.
     #[error("{} could not be decoded any further: see the error before", path.display())]

@@ -41,7 +41,7 @@ struct Collector {
     paths: &'static Trie,
 }
 
-/// What a scan has met of a Bundle and of its current entry.
+/// State of a Bundle and of its current entry during a scan.
 #[derive(Default)]
 struct BundleState {
     /// Whether the Bundle's type is `transaction` or `batch`.
@@ -289,10 +289,10 @@ impl Extractor {
         Extractor { scanner: Scanner::new(kernel, validate), collector, length: 0, shapes: ShapeCache::new() }
     }
 
-    /// Reads the lines of `text` from `from`, the start of one, until `row` returns `false`; `row` gets the range of each
-    /// line without its line end, and its facts. `text` must end with a newline. The result is the start of the next
-    /// line to read, or the end of the text. If `row` did not stop it, that line is out of the ordinary: the caller
-    /// passes it to [`Extractor::extract`] and calls this again behind it.
+    /// Reads the lines of `text` from `from`, the start of one, until `row` returns `false`; `row` gets the range of
+    /// each line without its line end, and its facts. `text` must end with a newline. The result is the start of the
+    /// next line to read, or the end of the text. If `row` did not stop it, that line is out of the ordinary: the
+    /// caller passes it to [`Extractor::extract`] and calls this again behind it.
     pub fn extract_lines(
         &mut self,
         text: &[u8],
@@ -305,7 +305,7 @@ impl Extractor {
         self.scanner.kernel().run(pass)
     }
 
-    /// The facts of a line, which is given without its newline and one trailing carriage return, and is not blank.
+    /// The facts of a line that is not blank, passed without its newline and one trailing carriage return.
     ///
     /// # Errors
     /// The fault, when the line is neither a resource nor a Bundle of deletions.

@@ -20,11 +20,11 @@ pub enum Content {
 /// `meta.lastUpdated` of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LastUpdated<'a> {
-    /// Absent, or null.
+    /// It is absent or null.
     Missing,
-    /// Present, but no legal instant (reading 1).
+    /// It is present, but no legal instant (reading 1).
     Illegal,
-    /// A legal instant.
+    /// It is a legal instant.
     At(InstantRef<'a>),
 }
 
@@ -39,17 +39,17 @@ pub(crate) enum LastUpdatedText {
 
 /// Facts of a resource, independent of where they are stored.
 pub trait ResourceFacts {
-    /// `resourceType`.
+    /// Type of the resource, from `resourceType`.
     fn resource_type(&self) -> ResourceType;
     /// `id`, a legal one.
     fn id(&self) -> &[u8];
-    /// `meta.lastUpdated`.
+    /// The resource's `meta.lastUpdated`.
     fn last_updated(&self) -> LastUpdated<'_>;
     /// `meta.versionId`, empty when it is absent.
     fn version_id(&self) -> &[u8];
     /// As [`Facts::references`], as bytes of UTF-8.
     fn reference_bytes(&self) -> impl Iterator<Item = &[u8]>;
-    /// As [`Facts::references`].
+    /// References on the type's compartment paths, as [`Facts::references`].
     fn references(&self) -> impl Iterator<Item = &str> {
         self.reference_bytes().map(|text| str::from_utf8(text).unwrap_or_default())
     }
@@ -78,7 +78,7 @@ impl ResourceFacts for Facts {
 pub struct Facts {
     /// Kind of the line.
     pub content: Content,
-    /// `resourceType`.
+    /// Type of the resource, from `resourceType`.
     pub resource_type: ResourceType,
     /// `id`; a resource always has one, a Bundle may have none.
     pub id: Option<Id>,
@@ -95,7 +95,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// `meta.lastUpdated`.
+    /// The line's `meta.lastUpdated`, with its digits behind the ticks.
     pub fn last_updated(&self) -> LastUpdated<'_> {
         match self.updated {
             LastUpdatedText::Missing => LastUpdated::Missing,

@@ -27,7 +27,7 @@ macro_rules! kinds {
             }
         }
 
-        /// What is wrong and what to do, without any of the line's content (OUTCOME-05).
+        /// The fault and its remedy, without any of the line's content (OUTCOME-05).
         impl std::fmt::Display for FaultKind {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(match self { $(FaultKind::$kind => $text),* })

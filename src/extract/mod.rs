@@ -30,8 +30,8 @@ pub enum Validate {
     #[default]
     Full,
     /// UTF-8, string ends, and on followed paths the grammar and duplicate deciding keys. In skipped values only that
-    /// objects and arrays balance, each kind by count. Numbers, literals and escapes are not checked anywhere. For stores
-    /// that another system has validated.
+    /// objects and arrays balance, each kind by count. Numbers, literals and escapes are not checked anywhere. For
+    /// stores that another system has validated.
     Structure,
 }
 

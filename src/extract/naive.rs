@@ -19,7 +19,7 @@ use crate::limits::{REFERENCE_BYTES_MAX, TOMBSTONES_PER_LINE_MAX};
 pub struct PlainFacts {
     /// Kind of the line.
     pub content: Content,
-    /// `resourceType`.
+    /// Type of the resource, from `resourceType`.
     pub resource_type: ResourceType,
     /// `id`, if it is legal.
     pub id: Option<Id>,
@@ -240,7 +240,7 @@ impl ParsedLine {
         })
     }
 
-    /// Whether any object on the path has the path's next name twice.
+    /// Whether any object on the path has the path's next name more than once.
     fn has_duplicate_key(&self, path: &str) -> bool {
         let names: Vec<&str> = path.split('.').collect();
         (0..names.len()).any(|depth| {

@@ -8,6 +8,7 @@ pub(crate) const START: ScalarState = 0;
 /// The state of a text that begins no number or literal.
 pub(crate) const REJECT: ScalarState = 21;
 
+/// States inside a number, each after the part of its name (RFC 8259, section 6).
 const MINUS: ScalarState = 1;
 const ZERO: ScalarState = 2;
 const INTEGER: ScalarState = 3;
@@ -20,6 +21,7 @@ const POWER: ScalarState = 8;
 const TRUE: ScalarState = 9;
 const FALSE: ScalarState = 12;
 const NULL: ScalarState = 16;
+/// The state after the last letter of a literal.
 const LITERAL_END: ScalarState = 19;
 
 /// Whether the text read up to this state is a complete number or literal.

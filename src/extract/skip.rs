@@ -2,7 +2,7 @@
 //!
 //! Most of a resource is such values. The class of the next token cannot be predicted, so that a branch for each token
 //! would dominate the walk. Here a token costs one look-up in a table of (innermost container, expected token, class),
-//! and the grammar is still checked. An error is only noticed here; the caller walks the block again token by token to
+//! and the grammar is still checked. An error is only detected here; the caller walks the block again token by token to
 //! locate and name it.
 
 /// The tokens that the grammar allows next.
@@ -35,6 +35,7 @@ impl ExpectedToken {
     ];
 }
 
+/// Classes of tokens: brackets, punctuation and strings.
 const OPEN_OBJECT: u8 = 0;
 const CLOSE_OBJECT: u8 = 1;
 const OPEN_ARRAY: u8 = 2;

@@ -17,7 +17,7 @@ pub enum DigestAlgorithm {
     Xxh3,
     /// SHA-256: detects malice, too.
     Sha256,
-    /// No digest.
+    /// Output files have no digest.
     None,
 }
 
@@ -48,7 +48,7 @@ pub struct Digest {
 
 /// A digest under computation; of [`DigestAlgorithm::None`] it computes nothing.
 pub(crate) enum Digester {
-    /// 128-bit xxHash3.
+    /// 128-bit xxHash3 of the bytes so far.
     Xxh3(Box<Hasher128>),
     /// SHA-256 of the bytes so far.
     Sha256(Box<sha2::Sha256>),

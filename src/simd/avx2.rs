@@ -64,7 +64,7 @@ impl Vector for Avx2 {
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn marks(block: &[u8; BLOCK]) -> BlockMarks {
-    // SAFETY: both loads lie inside the block's 64 bytes, and unaligned loads are asked for.
+    // SAFETY: both loads lie inside the block's 64 bytes, and the loads need no alignment.
     let text =
         unsafe { [_mm256_loadu_si256(block.as_ptr().cast()), _mm256_loadu_si256(block.as_ptr().add(32).cast())] };
     let bits = |of: [__m256i; 2]| -> u64 {
@@ -77,7 +77,7 @@ unsafe fn marks(block: &[u8; BLOCK]) -> BlockMarks {
         _mm256_cmpeq_epi8(_mm256_max_epu8(half, most), most)
     };
     let table = |bytes: &[u8; 16]| -> __m256i {
-        // SAFETY: the load takes the table's 16 bytes, and an unaligned load is asked for.
+        // SAFETY: the load takes the table's 16 bytes, and the load needs no alignment.
         _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
     };
     let (spaces, marks) = (table(&SPACE_BY_LOW_HALF), table(&PUNCTUATION_BY_LOW_HALF));
@@ -129,7 +129,7 @@ unsafe fn pack(block: &[u8; BLOCK], marked: u64, base: u16, bytes: &mut [u8; BLO
         let chosen = _mm_cvtsi64_si128(BIT_POSITIONS[bits as usize] as i64);
         let offset = _mm_set1_epi16((base + 8 * i as u16) as i16);
         // SAFETY: at most eight were counted for each eight bytes before, so the load and both stores, of eight
-        // elements each, end inside of the 64; unaligned ones are asked for.
+        // elements each, end inside of the 64; none needs alignment.
         unsafe {
             let eight = _mm_loadl_epi64(block.as_ptr().add(8 * i).cast());
             _mm_storel_epi64(bytes.as_mut_ptr().add(count).cast(), _mm_shuffle_epi8(eight, chosen));
@@ -147,7 +147,7 @@ unsafe fn pack(block: &[u8; BLOCK], marked: u64, base: u16, bytes: &mut [u8; BLO
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(crate) unsafe fn differing(a: &[u8; HALF], b: &[u8; HALF]) -> u32 {
-    // SAFETY: the loads take the 32 bytes of each, and unaligned loads are asked for.
+    // SAFETY: the loads take the 32 bytes of each, and the loads need no alignment.
     let (a, b) = unsafe { (_mm256_loadu_si256(a.as_ptr().cast()), _mm256_loadu_si256(b.as_ptr().cast())) };
     !(_mm256_movemask_epi8(_mm256_cmpeq_epi8(a, b)) as u32)
 }
@@ -159,7 +159,7 @@ pub(crate) unsafe fn differing(a: &[u8; HALF], b: &[u8; HALF]) -> u32 {
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn classes(block: &[u8; BLOCK]) -> Classes {
-    // SAFETY: both loads lie inside the block's 64 bytes, and unaligned loads are asked for.
+    // SAFETY: both loads lie inside the block's 64 bytes, and the loads need no alignment.
     let (low, high) =
         unsafe { (_mm256_loadu_si256(block.as_ptr().cast()), _mm256_loadu_si256(block.as_ptr().add(32).cast())) };
     let bits = |low: __m256i, high: __m256i| -> u64 {
@@ -177,7 +177,7 @@ unsafe fn classes(block: &[u8; BLOCK]) -> Classes {
         bits(of(low), of(high))
     };
     let space = |vector: __m256i| -> __m256i {
-        // SAFETY: the load takes the table's 16 bytes, and an unaligned load is asked for.
+        // SAFETY: the load takes the table's 16 bytes, and the load needs no alignment.
         let kinds = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(SPACE_BY_LOW_HALF.as_ptr().cast()) });
         _mm256_cmpeq_epi8(_mm256_shuffle_epi8(kinds, vector), vector)
     };
@@ -200,8 +200,8 @@ unsafe fn classes(block: &[u8; BLOCK]) -> Classes {
     }
 }
 
-/// The top bit of each byte. Written as inline assembly: given the intrinsic, the optimiser carries the masks of a whole
-/// block as vectors of bits, which AVX2 does not have, and takes them apart byte by byte (measured: 3 times slower).
+/// The top bit of each byte. Written as inline assembly: from the intrinsic, the optimiser makes vectors of bits for the
+/// masks of a whole block, which AVX2 does not have, and takes them apart byte by byte (measured: 3 times slower).
 ///
 /// # Safety
 /// The processor must have AVX2.

@@ -60,11 +60,11 @@ impl Vector for Avx512 {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn marks(block: &[u8; BLOCK]) -> BlockMarks {
-    // SAFETY: the load lies inside the block's 64 bytes, and an unaligned load is asked for.
+    // SAFETY: the load lies inside the block's 64 bytes, and the load needs no alignment.
     let text = unsafe { _mm512_loadu_si512(block.as_ptr().cast()) };
     let is = |byte: u8| _mm512_cmpeq_epi8_mask(text, _mm512_set1_epi8(byte as i8));
     let table = |bytes: &[u8; 16]| -> __m512i {
-        // SAFETY: the load takes the table's 16 bytes, and an unaligned load is asked for.
+        // SAFETY: the load takes the table's 16 bytes, and the load needs no alignment.
         _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
     };
     // `[` and `{`, `]` and `}` differ in one bit. Setting it also turns two control characters into `,` and `:`; they
@@ -110,7 +110,7 @@ unsafe fn pack(
     bytes: &mut [u8; BLOCK],
     positions: &mut [u16; BLOCK],
 ) {
-    // SAFETY: the loads take 64 bytes each that the references are of, and unaligned loads are asked for.
+    // SAFETY: the loads take the 64 bytes of each reference, and the loads need no alignment.
     let (text, all) =
         unsafe { (_mm512_loadu_si512(block.as_ptr().cast()), _mm512_loadu_si512(BYTE_POSITIONS.as_ptr().cast())) };
     let text = _mm512_mask_mov_epi8(text, scalars, _mm512_set1_epi8(SCALAR as i8));
@@ -135,13 +135,13 @@ unsafe fn pack(
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn classes(block: &[u8; BLOCK]) -> Classes {
-    // SAFETY: the load lies inside the block's 64 bytes, and an unaligned load is asked for.
+    // SAFETY: the load lies inside the block's 64 bytes, and the load needs no alignment.
     let text = unsafe { _mm512_loadu_si512(block.as_ptr().cast()) };
     let is = |byte: u8| _mm512_cmpeq_epi8_mask(text, _mm512_set1_epi8(byte as i8));
     // `[` and `{`, `]` and `}` differ in one bit: setting it lets one comparison find both.
     let folded = _mm512_or_si512(text, _mm512_set1_epi8(0x20));
     let folded_is = |byte: u8| _mm512_cmpeq_epi8_mask(folded, _mm512_set1_epi8(byte as i8));
-    // SAFETY: the load takes the table's 16 bytes, and an unaligned load is asked for.
+    // SAFETY: the load takes the table's 16 bytes, and the load needs no alignment.
     let kinds = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(SPACE_BY_LOW_HALF.as_ptr().cast()) });
     Classes {
         backslash: is(b'\\'),

@@ -421,7 +421,8 @@ mod tests {
         #[test]
         fn kernels_pack_alike(text in proptest::collection::vec(
             prop_oneof![prop::sample::select(br#"{}[]:,"\ .019"#.to_vec()), any::<u8>()], BLOCK),
-            marked in any::<u64>(), scalars in any::<u64>(), base in 0..60_000u16, again in any::<prop::sample::Index>()) {
+            marked in any::<u64>(), scalars in any::<u64>(), base in 0..60_000u16,
+            again in any::<prop::sample::Index>()) {
             let block: &[u8; BLOCK] = text.first_chunk().unwrap();
             let mut other = *block.first_chunk::<HALF>().unwrap();
             other[again.index(HALF)] ^= 1;

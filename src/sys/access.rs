@@ -2,7 +2,7 @@
 //! that the caller vouches for. Reads nothing itself.
 
 /// Access mode of a store file: `pread`, a guarded map, or a map that the caller vouches for. Only the constructors
-/// make one, and each states what makes its mode safe.
+/// make one, and each documents the condition of its safety.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access(pub(crate) AccessKind);
 

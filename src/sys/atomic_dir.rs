@@ -18,7 +18,7 @@ pub(crate) enum AtomicDirError {
     /// The target exists and is no empty directory, or another process is building it.
     #[error("{} {reason}; name a directory that is not there yet, or an empty one", path.display())]
     Target {
-        /// The target.
+        /// The path that the directory was to have.
         path: PathBuf,
         /// Why no directory can be renamed to it, as the end of a sentence about the path.
         reason: &'static str,
@@ -28,7 +28,7 @@ pub(crate) enum AtomicDirError {
     Write {
         /// The file or directory.
         path: PathBuf,
-        /// The system's error.
+        /// The system's error on it.
         source: std::io::Error,
     },
 }

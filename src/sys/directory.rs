@@ -335,7 +335,7 @@ fn open_at(parent: &File, name: &CStr, flags: libc::c_int, mode: libc::c_uint) -
         // SAFETY: the descriptor is open, and the name ends with a NUL.
         let opened = unsafe { libc::openat(parent.as_raw_fd(), name.as_ptr(), flags, mode) };
         match check_return(opened) {
-            // SAFETY: the descriptor is new, so that nobody else closes it.
+            // SAFETY: the descriptor is new, so that nothing else closes it.
             Ok(()) => return Ok(unsafe { File::from_raw_fd(opened) }),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -389,7 +389,7 @@ pub(crate) mod tests {
         looks.iter().for_each(|look| look());
     }
 
-    /// Has `look` called before each change beneath `root` while `work` is done: what it finds is what a kill would leave.
+    /// Calls `look` before each change beneath `root` during `work`: it finds the files that a kill would leave.
     pub(crate) fn watching<T>(root: &Path, look: impl Fn() + Send + Sync + 'static, work: impl FnOnce() -> T) -> T {
         LOOKS.lock().unwrap().push((root.to_path_buf(), Arc::new(look)));
         let outcome = work();

@@ -33,7 +33,7 @@ impl DiskSpace {
 pub(crate) fn disk_space(path: &Path) -> io::Result<DiskSpace> {
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut report = MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: the path ends with a NUL, and the place is as large as what is written to it.
+    // SAFETY: the path ends with a NUL, and the buffer has the type that the call fills.
     if unsafe { libc::statvfs(path.as_ptr(), report.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }

@@ -84,13 +84,13 @@ impl Deref for ReadMap {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {} of {len} bytes ({doing}): check the free space and the rights of its directory", path.display())]
 pub struct GrowError {
-    /// The new file.
+    /// Path of the new file.
     pub path: PathBuf,
     /// The length it was to have, in bytes.
     pub len: u64,
     /// The step that failed, as in "take space".
     pub doing: &'static str,
-    /// The system's error.
+    /// The system's error in that step.
     pub source: io::Error,
 }
 

@@ -5,7 +5,7 @@
 //! `regular_file` opens files that others may have replaced; `file_map` maps index files, `little_endian` views their
 //! bytes as integers; `directory`, `atomic_dir`, `durability` and `private_files` make, replace and sync files of our
 //! own; `disk` reserves space and `open_file_limit` raises the limit of open files; `sendfile` sends a stored file to
-//! a socket; `interrupt` notices SIGINT and SIGTERM.
+//! a socket; `interrupt` handles SIGINT and SIGTERM.
 
 pub(crate) mod access;
 pub(crate) mod atomic_dir;

@@ -140,8 +140,8 @@ impl AsRef<[u8]> for Piece {
     }
 }
 
-/// The outgoing file and offset that a buffer maps; `None` for ordinary memory. The borrowed buffer keeps its map alive,
-/// so the address cannot belong to another file.
+/// The outgoing file and offset that a buffer maps; `None` for ordinary memory. The borrowed buffer keeps its map
+/// alive, so the address cannot belong to another file.
 pub(crate) fn place_of(bytes: &[u8]) -> Option<FileRange> {
     let address = bytes.as_ptr() as usize;
     // The lock is released before the upgrade: dropping the last reference to the file takes the lock for writing.

@@ -5,7 +5,7 @@
 //! zeros, and must check the flag before it relies on them. Faults at other addresses go to the previous SIGBUS
 //! handler.
 //!
-//! A system call that is given such a page (`write` straight from a map) fails with `EFAULT` without a signal, and no
+//! A system call on such a page (`write` straight from a map) fails with `EFAULT` without a signal, and no
 //! flag is latched: the caller compares the file's length. This module maps no files itself and unmaps nothing.
 //!
 //! Two locks, never held together: `INSTALLING` while the handler is installed, `SLOTS_FREE` while a range is
@@ -91,7 +91,7 @@ pub fn install() -> io::Result<Access> {
 
 /// Makes [`on_sigbus`] the process's handler of SIGBUS.
 fn set_handler() -> io::Result<()> {
-    // SAFETY: `on_sigbus` has the form that SA_SIGINFO asks for, and does nothing that a handler may not.
+    // SAFETY: `on_sigbus` has the signature of SA_SIGINFO, and does nothing that a handler may not.
     let result = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_sigbus as *const () as usize;
@@ -111,7 +111,7 @@ pub(crate) fn is_installed() -> bool {
 /// another map at the same addresses would be taken for it.
 #[derive(Debug)]
 pub(crate) struct Registration {
-    /// Index in `SLOTS`.
+    /// Index of the slot in `SLOTS`.
     slot: usize,
 }
 
@@ -187,7 +187,7 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
             }
         }
     }
-    // SAFETY: `previous` is what the system gave for this signal, called as its flags say.
+    // SAFETY: `previous` is the handler that the system returned for this signal, called as its flags say.
     unsafe {
         let previous = &installed.previous;
         match previous.sa_sigaction {

@@ -47,10 +47,9 @@ impl FileStamp {
     }
 }
 
-/// What can go wrong with a file that is read, each with what to do about it.
+/// Why a store file was not opened or read; each message names a remedy.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the fields say what the messages say
-/// Why a store file was not opened or read; each message says what to do.
 pub enum StoreFileError {
     /// The file could not be opened.
     #[error("cannot open {}: check that it is there and may be read", path.display())]
@@ -68,21 +67,19 @@ pub enum StoreFileError {
         path.display()
     )]
     Truncated { path: PathBuf, len_expected: u64, len_found: u64 },
-    /// A page of the map could not be had: the file was shortened for a while, or its disk fails.
+    /// The SIGBUS handler replaced a page of the map: the file was shortened for a while, or its disk fails.
     #[error(
         "a part of {} could not be read while it was mapped: it was shortened and written again, or its disk fails; \
          replace store files by rename, check the disk, then run again",
         path.display()
     )]
-    /// The SIGBUS handler replaced a page of the map: the file was shortened for a while, or its disk fails.
     Faulted { path: PathBuf },
-    /// Bytes were asked for that the file did not have when it was opened.
+    /// The requested range ends behind the length that the file had when it was opened.
     #[error(
         "{} has {len_found} bytes, and bytes {offset} to {end} were asked for: what asks (an index?) was made from \
          another file; build it again",
         path.display()
     )]
-    /// The requested range ends behind the length that the file had when it was opened.
     Beyond { path: PathBuf, offset: u64, end: u64, len_found: u64 },
 }
 

@@ -247,8 +247,8 @@ impl Shape {
             references: Vec::new(),
             scalars: (0..).zip(bytes).filter(|(_, byte)| **byte == SCALAR).map(|(token, _)| token).collect(),
         };
-        // Follows the tokens as the walk does: `frames` are the open containers on followed paths, `skipped` is the depth
-        // in a container without followed paths, `pending` the followed key whose value comes next.
+        // Follows the tokens as the walk does: `frames` are the open containers on followed paths, `skipped` is the
+        // depth in a container without followed paths, `pending` the followed key whose value comes next.
         let (mut wanted, mut skipped, mut pending) = (u64::MAX, 0, None);
         let mut frames: Vec<(Node, bool)> = Vec::new();
         for (i, byte) in bytes.iter().enumerate() {
