@@ -293,7 +293,7 @@ impl ParsedLine {
     }
 }
 
-/// The text of a string, given without its quotes: escapes are resolved as UTF-16 units, lone surrogates become
+/// The text of a string from the bytes between its quotes: escapes are resolved as UTF-16 units, lone surrogates become
 /// U+FFFD.
 fn decode(raw: &str) -> String {
     let mut units: Vec<u16> = Vec::new();

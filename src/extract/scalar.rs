@@ -88,7 +88,7 @@ mod tests {
     }
 
     proptest! {
-        /// The automaton takes exactly what serde_json takes.
+        /// The automaton accepts exactly the texts that serde_json accepts.
         #[test]
         fn scalars_are_those_of_serde(text in "[-+0-9.eEtrufalsn]{1,8}|-?(0|[1-9][0-9]{0,4})(\\.[0-9]{1,3})?([eE][-+]?[0-9]{1,3})?|true|false|null") {
             prop_assert_eq!(is_scalar(&text), serde_json::from_str::<serde_json::Value>(&text).is_ok(), "{}", text);

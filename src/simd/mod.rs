@@ -433,7 +433,7 @@ mod tests {
             }
         }
 
-        /// Every kernel of this processor says what the scalar one says, on bytes dense in what matters.
+        /// Every kernel of this processor equals the scalar one, on bytes that are mostly special characters.
         #[test]
         fn kernels_agree(text in proptest::collection::vec(
             prop_oneof![

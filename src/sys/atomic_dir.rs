@@ -165,7 +165,7 @@ mod tests {
         drop(new);
         assert_eq!(names(), 0, "what was not published is removed");
 
-        // What a killed run left is not part of the next.
+        // Files of a killed run are removed before the next.
         std::fs::create_dir_all(dir.path().join(".new.outpour-partial/deep")).unwrap();
         std::fs::write(dir.path().join(".new.outpour-partial/left"), "x").unwrap();
         std::fs::create_dir(&target).unwrap();

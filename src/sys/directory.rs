@@ -465,7 +465,7 @@ pub(crate) mod tests {
         for name in ["file", "dangling", "pipe", "socket", "plain", "folder"] {
             assert!(open_regular(&inside.join(name), Links::Refuse).is_err(), "{name}");
         }
-        // A link that stands in the place of a file is replaced or removed itself, never what it leads to.
+        // A link in place of a file is replaced or removed itself; its target is kept.
         root.replace("file", b"own", false).unwrap();
         assert!(open_regular(&inside.join("file"), Links::Refuse).is_ok());
         root.remove_tree("folder").unwrap();

@@ -310,7 +310,7 @@ mod tests {
         assert_eq!(file.metadata().unwrap().len(), (1 << 20) + 5);
     }
 
-    // No room, a name that is taken, a file given up: errors, and nothing is left behind.
+    // No space, an existing name, an unfinished file: errors, and no file remains.
     #[test]
     fn what_cannot_be_made_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();

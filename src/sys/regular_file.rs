@@ -183,7 +183,7 @@ mod tests {
         let endless = read_argument(Path::new("/dev/zero"), 100_000).unwrap_err();
         assert!(matches!(endless, RegularFileError::TooLong { .. }));
         assert_eq!(read_argument(Path::new("/dev/null"), 0).unwrap(), b"");
-        // A pipe that somebody writes to is read to its end.
+        // A pipe with a writer is read to its end.
         let path = dir.path().join("pipe");
         pipe(&path);
         let writer = std::thread::spawn({

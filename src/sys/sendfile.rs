@@ -205,7 +205,7 @@ mod tests {
         (0..300_000u32).flat_map(|n| n.to_le_bytes()).collect()
     }
 
-    /// What the kernel sends, and what is read, is what the memory shows, at any offset, of the right one of two files.
+    /// Bytes sent and bytes read equal the map's, at any offset, for the right one of two files.
     #[test]
     fn memory_and_sendfile_agree() {
         sigbus::install().unwrap();
@@ -230,7 +230,7 @@ mod tests {
             place_of(slice).unwrap().read(&mut read).unwrap();
             assert_eq!(&read, slice);
         }
-        // Cut at the end; bytes of somebody else, and of a file that is gone, are nobody's.
+        // A piece is cut at the end. Other memory, and that of a dropped file, belongs to no file.
         assert_eq!(two.piece(49_999..70_000).as_ref(), [7]);
         assert!(two.piece(60_000..70_000).as_ref().is_empty());
         assert!(place_of(&bytes).is_none() && place_of(&[]).is_none());

@@ -284,7 +284,7 @@ mod tests {
     }
 
     // The test binary runs this one test again in a child process, where it faults outside of any range. A signal that
-    // was only sent goes to the standard library's handler, which lets it pass; the guard must still stand after it.
+    // was only sent goes to the standard library's handler, which lets it pass; the guard must still work after it.
     #[test]
     fn faults_elsewhere_kill_and_sent_signals_leave_the_guard() {
         const ROLE: &str = "OUTPOUR_GUARD_TEST";

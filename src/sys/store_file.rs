@@ -385,7 +385,7 @@ pub(crate) mod tests {
             }
             let error = source.check().unwrap_err();
             assert!(error.to_string().contains(&*file.path().to_string_lossy()), "{error}");
-            // Growing again does not wash the fault away for who has read zeros.
+            // A reader has seen zeros, so the fault stays after the file has grown again.
             file.as_file().set_len(1 << 20).unwrap();
             assert_eq!(source.check().is_err(), access.is_mapped());
             assert!(source.changed().unwrap());

@@ -6,7 +6,7 @@
 //! without a branch for each, and to take the values behind them.
 //!
 //! A shape is trusted only for lines that equal it: a line that differs in anything but values goes to the walk, and a
-//! shape is kept only if it finds in its own line what the walk found there. The choice of the shapes kept affects
+//! shape is kept only if it finds in its own line the elements that the walk found. The choice of the shapes kept affects
 //! speed, never facts.
 
 use std::ops::Range;
@@ -146,7 +146,7 @@ impl ShapeCache {
         found: &RowElements,
     ) {
         let Some(shape) = Shape::of(text, start, &self.skeleton, names, found.resource_type) else { return };
-        // A shape that does not find what the walk found would change facts: it is dropped.
+        // A shape that does not find the walk's elements would change facts: it is dropped.
         let mut by_shape = RowElements::new();
         if shape.take_values::<V, FULL>(vector, text, start, &self.skeleton, &mut by_shape) && by_shape == *found {
             let hash = self.skeleton.hash();
@@ -325,7 +325,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is told at sight is what the automaton tells.
+        /// Numbers recognised by their masks are those that the automaton accepts.
         #[test]
         fn scalars_at_sight_are_those_of_the_automaton(
             text in "[-+0-9.eEtrufalsn]{1,9}|[0-9.]{1,70}|0|[1-9][0-9]{0,5}(\\.[0-9]{1,6})?|true|false|null",
@@ -378,7 +378,7 @@ mod tests {
             r#"{"id":"a","resourceType":"Patient","n":[1,true],"s":"\x"}"#,
             r#" {"id":"a","resourceType":"Patient","n":[1,true],"s":"x"}"#,
         ];
-        // What is compared reads a little beyond a key, which the end of a text cuts off.
+        // A comparison reads up to 32 bytes behind a quote, which the end of a text may cut.
         let far = format!("{{}}{}\n", " ".repeat(64));
         for kernel in Kernel::available() {
             let fits = |line: &str, other: &str| {
