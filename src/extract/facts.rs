@@ -47,9 +47,9 @@ pub trait ResourceFacts {
     fn last_updated(&self) -> LastUpdated<'_>;
     /// `meta.versionId`, empty when it is absent.
     fn version_id(&self) -> &[u8];
-    /// As [`Facts::references`], as bytes of UTF-8.
+    /// As `Facts::references`, as bytes of UTF-8.
     fn reference_bytes(&self) -> impl Iterator<Item = &[u8]>;
-    /// References on the type's compartment paths, as [`Facts::references`].
+    /// References on the type's compartment paths, as `Facts::references`.
     fn references(&self) -> impl Iterator<Item = &str> {
         self.reference_bytes().map(|text| str::from_utf8(text).unwrap_or_default())
     }
