@@ -31,9 +31,9 @@ struct Shape {
     /// Bytes of the tokens, as in [`Skeleton`].
     bytes: Box<[u8]>,
     resource_type: ResourceType,
-    /// Texts of keys on followed paths and of the resourceType.
+    /// Texts of the keys in containers on followed paths, and of the resourceType.
     fixed: Vec<FixedText>,
-    /// Token of the id's value; `None` when the line has none. Likewise the next two.
+    /// Token of the value of the id, `None` when the line has none; the next two are those of `meta`.
     id: Option<u16>,
     last_updated: Option<u16>,
     version_id: Option<u16>,
