@@ -1,5 +1,4 @@
-//! Walks the token starts of a JSON text: checks the grammar, follows the paths of a trie, and reports values on them
-//! to a visitor.
+//! Walks the token starts of a JSON text: checks the grammar, and reports values on the paths of a trie to a visitor.
 //!
 //! A text comes in pieces of any length; state that crosses a piece is held in the scanner, so that a line of
 //! gigabytes needs no buffer. There is no recursion and no bound on nesting: open containers are bits of a stack.
@@ -72,7 +71,6 @@ enum Crossing {
 pub(crate) struct Scanner {
     kernel: Kernel,
     validate: Validate,
-    /// State of the classifier between pieces.
     carry: ClassCarry,
     masks: Box<Masks>,
     stack: Stack,
@@ -88,7 +86,6 @@ pub(crate) struct Scanner {
     curly: i64,
     /// Node of the value that comes next; `None` when it is on no followed path.
     pending: Option<Node>,
-    /// The token that the last piece cut.
     crossing: Crossing,
     /// Raw text of a string with escapes or over the end of a piece.
     text: Vec<u8>,
@@ -102,7 +99,6 @@ pub(crate) struct Scanner {
     position: u64,
     /// The first fault; later pieces are not scanned.
     fault: Option<Fault>,
-    /// Buffer of a text with its escapes resolved.
     decoded: String,
 }
 
@@ -188,7 +184,7 @@ impl Scanner {
     /// Ends the text.
     ///
     /// # Errors
-    /// The first fault of the text, or that it is incomplete.
+    /// The first fault of the text, which may be that it is incomplete.
     pub(crate) fn finish(&mut self) -> Result<(), Fault> {
         if let Some(fault) = self.fault {
             return Err(fault);
@@ -209,8 +205,7 @@ impl Scanner {
         }
     }
 
-    /// Walks the tokens of a piece; whether any byte has its high bit set. An error is a fault and its offset in the
-    /// piece, here and below.
+    /// Walks the tokens of a piece; whether any byte is above 0x7f. Errors here and below: a fault, its offset in it.
     fn walk_piece<V: Visitor>(
         &mut self,
         piece: &[u8],
@@ -251,8 +246,7 @@ impl Scanner {
         Ok(high)
     }
 
-    /// Takes tokens of the block at `offset` while they are in a container without followed paths; the starts that
-    /// remain.
+    /// Takes tokens of the block at `offset` inside a container without followed paths; the starts that remain.
     #[inline(always)]
     fn skip_tokens(&mut self, piece: &[u8], offset: usize, starts: u64) -> Result<u64, (FaultKind, usize)> {
         let mut walk = Skip { expect: self.expect as u8, top: self.stack.top(), depth: self.stack.depth };
@@ -448,8 +442,7 @@ impl Scanner {
         Ok(())
     }
 
-    /// Offset of the closing quote of a string whose text begins at `from`; `None` when the piece does not have it or
-    /// the text has an escape.
+    /// Offset of the quote that ends a text from `from`; `None` when the piece ends before or the text has an escape.
     #[inline]
     fn unescaped_end(piece: &[u8], from: usize) -> Option<usize> {
         let found = memchr::memchr2(b'"', b'\\', &piece[from..])? + from;
