@@ -9,15 +9,17 @@ use std::ffi::{CStr, CString, OsString};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::ops::Deref;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags};
+use rustix::io::{Errno, retry_on_intr};
+
 /// Mode of the files that are made (PRIV-03).
-const FILE_MODE: libc::c_uint = 0o600;
+const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
 /// Mode of the directories that are made.
-const DIRECTORY_MODE: libc::mode_t = 0o700;
+const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o700);
 
 /// An open directory, and operations on the names beneath it. A name is a relative path whose components are separated
 /// by `/`; none may be empty, `.` or `..`.
@@ -71,10 +73,9 @@ impl Directory {
     pub fn make_directory(&self, name: &str) -> io::Result<Directory> {
         let (parent, last) = self.parent(name)?;
         self.before_change();
-        // SAFETY: the descriptor is open, and the name ends with a NUL.
-        match check_return(unsafe { libc::mkdirat(parent.as_raw_fd(), last.as_ptr(), DIRECTORY_MODE) }) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+        match rustix::fs::mkdirat(&*parent, &last, DIRECTORY_MODE) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
         }
         Ok(Directory { file: open_directory(&parent, &last)?, path: self.path.join(name) })
     }
@@ -85,7 +86,7 @@ impl Directory {
     /// As [`Directory::directory`]; `InvalidInput` when something other than a regular file has the name.
     pub fn open_file(&self, name: &str) -> io::Result<File> {
         let (parent, last) = self.parent(name)?;
-        require_regular(open_at(&parent, &last, libc::O_RDONLY, 0))
+        require_regular(open_at(&parent, &last, OFlags::RDONLY, Mode::empty()))
     }
 
     /// Reads a regular file beneath the directory completely.
@@ -110,7 +111,7 @@ impl Directory {
     pub fn create(&self, name: &str) -> io::Result<File> {
         let (parent, last) = self.parent(name)?;
         self.before_change();
-        require_regular(open_at(&parent, &last, libc::O_RDWR | libc::O_CREAT, FILE_MODE))
+        require_regular(open_at(&parent, &last, OFlags::RDWR | OFlags::CREATE, FILE_MODE))
     }
 
     /// Metadata of a name beneath the directory, of a link itself if it is one; `None` when nothing has the name.
@@ -118,7 +119,7 @@ impl Directory {
     /// # Errors
     /// As [`Directory::directory`].
     pub fn metadata(&self, name: &str) -> io::Result<Option<Metadata>> {
-        let found = self.parent(name).and_then(|(parent, last)| open_at(&parent, &last, libc::O_PATH, 0));
+        let found = self.parent(name).and_then(|(parent, last)| open_at(&parent, &last, OFlags::PATH, Mode::empty()));
         match found {
             Ok(file) => file.metadata().map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -133,10 +134,7 @@ impl Directory {
     pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let ((from_parent, from), (to_parent, to)) = (self.parent(from)?, self.parent(to)?);
         self.before_change();
-        // SAFETY: both descriptors are open, and both names end with a NUL.
-        check_return(unsafe {
-            libc::renameat(from_parent.as_raw_fd(), from.as_ptr(), to_parent.as_raw_fd(), to.as_ptr())
-        })
+        Ok(rustix::fs::renameat(&*from_parent, from, &*to_parent, to)?)
     }
 
     /// Renames a file beneath the directory to a name that is not in use.
@@ -146,21 +144,15 @@ impl Directory {
     pub fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
         let ((from_parent, from_name), (to_parent, to_name)) = (self.parent(from)?, self.parent(to)?);
         self.before_change();
-        let (from_fd, to_fd) = (from_parent.as_raw_fd(), to_parent.as_raw_fd());
-        // SAFETY: both descriptors are open, and both names end with a NUL.
-        let moved = check_return(unsafe {
-            let flags = libc::RENAME_NOREPLACE;
-            libc::syscall(libc::SYS_renameat2, from_fd, from_name.as_ptr(), to_fd, to_name.as_ptr(), flags) as _
-        });
-        match moved {
+        match rustix::fs::renameat_with(&*from_parent, from_name, &*to_parent, to_name, RenameFlags::NOREPLACE) {
             // The file system or the kernel cannot do it in one step.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
+            Err(Errno::INVAL | Errno::NOSYS) => {
                 if self.metadata(to)?.is_some() {
                     return Err(io::ErrorKind::AlreadyExists.into());
                 }
                 self.rename(from, to)
             }
-            moved => moved,
+            moved => Ok(moved?),
         }
     }
 
@@ -169,7 +161,7 @@ impl Directory {
     /// # Errors
     /// As [`Directory::directory`]; the system's when it is a directory.
     pub fn remove_file(&self, name: &str) -> io::Result<bool> {
-        self.remove(name, 0)
+        self.remove(name, AtFlags::empty())
     }
 
     /// Removes an empty directory beneath this one. `false` when nothing had the name.
@@ -177,15 +169,14 @@ impl Directory {
     /// # Errors
     /// As [`Directory::directory`]; `DirectoryNotEmpty` when it has entries.
     pub fn remove_directory(&self, name: &str) -> io::Result<bool> {
-        self.remove(name, libc::AT_REMOVEDIR)
+        self.remove(name, AtFlags::REMOVEDIR)
     }
 
     /// Unlinks a name beneath the directory by unlinkat(2) with these flags. `false` when nothing had the name.
-    fn remove(&self, name: &str, flags: libc::c_int) -> io::Result<bool> {
+    fn remove(&self, name: &str, flags: AtFlags) -> io::Result<bool> {
         let removed = self.parent(name).and_then(|(parent, last)| {
             self.before_change();
-            // SAFETY: the descriptor is open, and the name ends with a NUL.
-            check_return(unsafe { libc::unlinkat(parent.as_raw_fd(), last.as_ptr(), flags) })
+            Ok(rustix::fs::unlinkat(&*parent, last, flags)?)
         });
         match removed {
             Ok(()) => Ok(true),
@@ -248,32 +239,16 @@ impl Directory {
     /// The system's error of openat(2) or readdir(3).
     pub fn names(&self) -> io::Result<Vec<OsString>> {
         // A descriptor of its own, because reading moves a position that all copies of a descriptor share.
-        let own = open_at(&self.file, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
-        // SAFETY: the descriptor is an open directory; from here on it is the stream's, which closes it.
-        let stream = unsafe { libc::fdopendir(own.as_raw_fd()) };
-        if stream.is_null() {
-            return Err(io::Error::last_os_error());
-        }
-        let _ = own.into_raw_fd();
+        let own = open_at(&self.file, c".", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
         let mut names = Vec::new();
-        let outcome = loop {
-            // SAFETY: errno is this thread's own.
-            unsafe { *libc::__errno_location() = 0 };
-            // SAFETY: the stream is open and used by this thread only.
-            let entry = unsafe { libc::readdir64(stream) };
-            if entry.is_null() {
-                let error = io::Error::last_os_error();
-                break if error.raw_os_error() == Some(0) { Ok(()) } else { Err(error) };
-            }
-            // SAFETY: an entry's name ends with a NUL and is valid until the next call.
-            let name = unsafe { CStr::from_ptr((*entry).d_name.as_ptr()) }.to_bytes();
+        for entry in Dir::new(own)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
             if !matches!(name, b"." | b"..") {
                 names.push(OsString::from_vec(name.to_vec()));
             }
-        };
-        // SAFETY: the stream is open, and not used after.
-        unsafe { libc::closedir(stream) };
-        outcome.map(|()| names)
+        }
+        Ok(names)
     }
 
     /// Opens the directory that holds the last component of a name, without following links, and returns it with that
@@ -329,25 +304,18 @@ fn plain_component(part: &str) -> io::Result<CString> {
 }
 
 /// openat(2) without following a link and without waiting, retried on EINTR.
-fn open_at(parent: &File, name: &CStr, flags: libc::c_int, mode: libc::c_uint) -> io::Result<File> {
-    let flags = flags | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
-    loop {
-        // SAFETY: the descriptor is open, and the name ends with a NUL.
-        let opened = unsafe { libc::openat(parent.as_raw_fd(), name.as_ptr(), flags, mode) };
-        match check_return(opened) {
-            // SAFETY: the descriptor is new, so that nothing else closes it.
-            Ok(()) => return Ok(unsafe { File::from_raw_fd(opened) }),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+fn open_at(parent: &File, name: &CStr, flags: OFlags, mode: Mode) -> io::Result<File> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    Ok(File::from(retry_on_intr(|| rustix::fs::openat(parent, name, flags, mode))?))
 }
 
 /// Opens one component as a directory; a link or anything else is `InvalidInput`.
 fn open_directory(parent: &File, name: &CStr) -> io::Result<File> {
-    open_at(parent, name, libc::O_RDONLY | libc::O_DIRECTORY, 0).map_err(|error| match error.raw_os_error() {
-        Some(libc::ELOOP | libc::ENOTDIR) => invalid_input_error(NO_DIRECTORY),
-        _ => error,
+    open_at(parent, name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).map_err(|error| {
+        match error.raw_os_error() {
+            Some(libc::ELOOP | libc::ENOTDIR) => invalid_input_error(NO_DIRECTORY),
+            _ => error,
+        }
     })
 }
 
@@ -362,11 +330,6 @@ fn require_regular(opened: io::Result<File>) -> io::Result<File> {
         }
         Err(error) => Err(error),
     }
-}
-
-/// `errno` as an error when a system call returned a negative value.
-fn check_return(returned: libc::c_int) -> io::Result<()> {
-    if returned < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(test)]

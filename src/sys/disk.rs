@@ -1,13 +1,11 @@
 //! Space on a disk: how full it is, and blocks reserved ahead of a file that is being written.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::mem::MaybeUninit;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+
+use rustix::fs::FallocateFlags;
 
 /// Size and free space of a file system as this user may use it, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,20 +29,9 @@ impl DiskSpace {
 /// # Errors
 /// `InvalidInput` for a path with a NUL, else the system's error.
 pub(crate) fn disk_space(path: &Path) -> io::Result<DiskSpace> {
-    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let mut report = MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: the path ends with a NUL, and the buffer has the type that the call fills.
-    if unsafe { libc::statvfs(path.as_ptr(), report.as_mut_ptr()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the call succeeded, so that all of it is written.
-    let reported = unsafe { report.assume_init() };
-    // The types of these fields differ between systems.
-    #[allow(clippy::unnecessary_cast)]
-    let (unit, total, unused, free) =
-        (reported.f_frsize as u64, reported.f_blocks as u64, reported.f_bfree as u64, reported.f_bavail as u64);
-    let used = total - unused;
-    Ok(DiskSpace { total: (used + free) * unit, free: free * unit })
+    let disk = rustix::fs::statvfs(path)?;
+    let used = disk.f_blocks - disk.f_bfree;
+    Ok(DiskSpace { total: (used + disk.f_bavail) * disk.f_frsize, free: disk.f_bavail * disk.f_frsize })
 }
 
 /// Reserves disk blocks for a range of a file (fallocate(2)). The file's length is unchanged, and unwritten bytes of
@@ -54,14 +41,11 @@ pub(crate) fn disk_space(path: &Path) -> io::Result<DiskSpace> {
 /// `FileTooLarge` for a range beyond the system's offsets; else the system's: the disk is full, or the file system has
 /// no fallocate.
 pub(crate) fn reserve(file: &File, range: Range<u64>) -> io::Result<()> {
-    let to_offset =
-        |offset: u64| libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge));
-    let (start, len) = (to_offset(range.start)?, to_offset(range.end.saturating_sub(range.start))?);
-    // SAFETY: the descriptor is open, and the call touches no memory of ours.
-    match unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, start, len) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+    if i64::try_from(range.end).is_err() {
+        return Err(io::ErrorKind::FileTooLarge.into());
     }
+    let len = range.end.saturating_sub(range.start);
+    Ok(rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, range.start, len)?)
 }
 
 /// Bytes that a file must reach before blocks are reserved ahead of it.

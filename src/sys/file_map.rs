@@ -2,15 +2,15 @@
 //!
 //! Files of others (a store) are read through `store_file`, which assumes less of them.
 
-use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Deref;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use memmap2::{MmapMut, MmapOptions};
+use rustix::fs::MemfdFlags;
 
 use crate::sys::access::Access;
 use crate::sys::little_endian;
@@ -118,12 +118,7 @@ pub struct GrowFile {
 /// # Errors
 /// The system's error; a `name` with a NUL.
 pub(crate) fn memory_file(name: &str) -> io::Result<File> {
-    let name = CString::new(name).map_err(io::Error::other)?;
-    // SAFETY: the name is a C string that outlives the call; the descriptor that comes back is ours alone.
-    unsafe {
-        let descriptor = libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC);
-        if descriptor < 0 { Err(io::Error::last_os_error()) } else { Ok(File::from_raw_fd(descriptor)) }
-    }
+    Ok(File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?))
 }
 
 /// The writable map of a [`GrowFile`]. Fields drop in this order: the range is unregistered before it is unmapped.

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
@@ -97,8 +97,7 @@ impl OutgoingFile {
     /// the system does not say.
     pub(crate) fn is_cached(&self, range: Range<u64>) -> bool {
         let Some(map) = self.source.map() else { return false };
-        // SAFETY: sysconf returns a number and touches no memory of ours.
-        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(1) as usize;
+        let page = rustix::param::page_size();
         let end = range.end.min(map.len() as u64) as usize;
         let start = (range.start as usize).min(end) / page * page;
         let mut pages = vec![0u8; (end - start).div_ceil(page)];
@@ -161,13 +160,10 @@ impl FileRange {
     /// `WouldBlock` when the socket takes no bytes now, `UnexpectedEof` when the file was shortened, else the
     /// system's.
     pub(crate) fn send(&self, socket: BorrowedFd<'_>, len: usize) -> io::Result<usize> {
-        let mut offset = libc::off64_t::try_from(self.offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let file = self.file.source.file().as_raw_fd();
-        // SAFETY: both descriptors are open while borrowed, and the call touches no memory of ours but `offset`.
-        match unsafe { libc::sendfile64(socket.as_raw_fd(), file, &mut offset, len) } {
+        let mut offset = self.offset;
+        match rustix::fs::sendfile(socket, self.file.source.file(), Some(&mut offset), len)? {
             0 if len > 0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, SHORTENED)),
-            sent if sent < 0 => Err(io::Error::last_os_error()),
-            sent => Ok(sent as usize),
+            sent => Ok(sent),
         }
     }
 

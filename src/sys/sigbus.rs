@@ -80,7 +80,7 @@ pub fn install() -> io::Result<Access> {
                 return Err(io::Error::last_os_error());
             }
             // Known before the handler can run, because the handler reads it.
-            let page_bytes = libc::sysconf(libc::_SC_PAGESIZE) as usize;
+            let page_bytes = rustix::param::page_size();
             let _ = INSTALLED.set(GuardInstalled { previous, page_bytes });
         }
         set_handler()?;

@@ -12,7 +12,6 @@ use crate::sys::regular_file::{Links, RegularFileError, open_regular};
 use crate::sys::sigbus::Registration;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -248,13 +247,12 @@ impl StoreFile {
     /// Advises the kernel of the order in which the file is going to be read. A failure is ignored.
     pub fn advise(&self, order: ReadOrder) {
         let (map_advice, file_advice) = match order {
-            ReadOrder::Scan => (memmap2::Advice::Sequential, libc::POSIX_FADV_SEQUENTIAL),
-            ReadOrder::Scattered => (memmap2::Advice::Random, libc::POSIX_FADV_RANDOM),
+            ReadOrder::Scan => (memmap2::Advice::Sequential, rustix::fs::Advice::Sequential),
+            ReadOrder::Scattered => (memmap2::Advice::Random, rustix::fs::Advice::Random),
         };
         match &self.map {
             Some(mapped) => drop(mapped.map.advise(map_advice)),
-            // SAFETY: the descriptor is open, and the call touches no memory of ours.
-            None => drop(unsafe { libc::posix_fadvise(self.file.as_raw_fd(), 0, 0, file_advice) }),
+            None => drop(rustix::fs::fadvise(&self.file, 0, None, file_advice)),
         }
     }
 
