@@ -1,14 +1,14 @@
-//! Words that are written down: in records, manifests, hashes, configurations and answers.
+//! Enums that are written by name: in records, manifests, hashes, configurations and responses.
 //!
-//! An enum that is written down by name has a `const fn name` and a list `ALL`, both written by hand; [`by_name!`] derives
-//! everything else from them. So a variant can be renamed and no file, hash or answer changes. A word that has been
-//! released is never changed: its tests pin it.
+//! Such an enum has a `const fn name` and a list `ALL`, both written by hand; [`by_name!`] derives `from_name` and
+//! serde from them. So renaming a variant changes no file, hash or response. A name that was released never changes:
+//! tests pin it.
 
-/// `from_name`, and serde by the words of `name`, for enums that have `ALL` and `name`.
+/// Implements `from_name`, and serde by the values of `name`, for enums that have `ALL` and `name`.
 macro_rules! by_name {
     ($($named:ty),+ $(,)?) => { $(
         impl $named {
-            /// The value that has this name, if there is one.
+            /// The value with this `name`; `None` when there is none.
             pub(crate) fn from_name(name: &str) -> Option<$named> {
                 <$named>::ALL.into_iter().find(|value| value.name() == name)
             }
@@ -39,7 +39,7 @@ macro_rules! by_name {
 }
 pub(crate) use by_name;
 
-/// Holds every value of an enum against its word, and its word against serde, both ways.
+/// Asserts that serde writes each value as its word, reads each word as its value, and refuses other words.
 #[cfg(test)]
 #[track_caller]
 pub(crate) fn pinned<T>(all: &[T], words: &[&str])

@@ -1,29 +1,30 @@
-//! Tables for people: columns aligned by spaces, numbers to the right. Knows no terminal, width or colour.
+//! Tables printed as text: columns aligned by spaces, numbers to the right. Knows no terminal, width or colour.
 
 /// Rows of cells under a heading.
 #[derive(Clone, Debug)]
 pub(crate) struct TextTable {
-    /// The heading first.
+    /// The heading, then the rows.
     rows: Vec<Vec<String>>,
 }
 
 impl TextTable {
-    /// A table with this heading.
+    /// A table with this heading and no rows.
     pub(crate) fn new(heading: &[&str]) -> TextTable {
         TextTable { rows: vec![heading.iter().map(|cell| cell.to_string()).collect()] }
     }
 
-    /// Adds a row; it has as many cells as the heading, or fewer.
+    /// Appends a row; cells missing at its end are empty, cells beyond the heading are not printed.
     pub(crate) fn row<S: ToString>(&mut self, cells: impl IntoIterator<Item = S>) {
         self.rows.push(cells.into_iter().map(|cell| cell.to_string()).collect());
     }
 
-    /// Whether nothing stands below the heading.
+    /// Whether the table has no rows below the heading.
     pub(crate) fn is_empty(&self) -> bool {
         self.rows.len() == 1
     }
 
-    /// The lines. A column in which every cell below the heading is a number, or empty, stands to the right.
+    /// The table as lines of text, indented by two spaces. A column whose cells below the heading are all numbers or
+    /// empty is aligned to the right.
     pub(crate) fn lines(&self) -> Vec<String> {
         let columns = self.rows[0].len();
         let cell = |row: &'_ [String], column: usize| row.get(column).cloned().unwrap_or_default();
@@ -42,7 +43,7 @@ impl TextTable {
     }
 }
 
-/// A number with commas between its thousands.
+/// A number in decimal with commas between its thousands.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();

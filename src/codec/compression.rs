@@ -1,11 +1,12 @@
-//! The compressions of NDJSON files, of the store and of the output, and where decoding of a compressed file can start.
+//! The compressions of NDJSON files in the store and in the output, and the points at which decoding of a compressed
+//! file can start.
 
 use crate::named_enum::by_name;
 
-/// How an NDJSON file is compressed.
+/// Compression of an NDJSON file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Compression {
-    /// Not at all.
+    /// Plain NDJSON, uncompressed.
     #[default]
     None,
     /// gzip (RFC 1952): any number of members in a store file, one in an output file.
@@ -15,10 +16,10 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// Every value.
+    /// Every compression, in the order of the enum.
     pub const ALL: [Compression; 3] = [Compression::None, Compression::Gzip, Compression::Zstd];
 
-    /// Its word in records, manifests and hashes.
+    /// Name of the compression in records, manifests and hashes.
     pub const fn name(self) -> &'static str {
         match self {
             Compression::None => "none",
@@ -27,7 +28,7 @@ impl Compression {
         }
     }
 
-    /// The end of a file's name behind `.ndjson`.
+    /// Suffix of a file's name behind `.ndjson`; empty for [`Compression::None`].
     pub fn suffix(self) -> &'static str {
         match self {
             Compression::None => "",
@@ -36,7 +37,7 @@ impl Compression {
         }
     }
 
-    /// By the end of a file's name, exactly in lower case; `None` when it is no store file.
+    /// Compression by the suffix of a file's name, in lower case only; `None` for a name that no store file has.
     pub fn of_file_name(name: &str) -> Option<Compression> {
         match name {
             _ if name.ends_with(".ndjson") => Some(Compression::None),
@@ -49,11 +50,12 @@ impl Compression {
 
 by_name!(Compression);
 
-/// A place where decoding can start: a gzip member or a zstd frame begins there.
+/// A point at which decoding can start: the start of a gzip member or a zstd frame. The default is the start of a
+/// file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SeekPoint {
-    /// Its offset in the file, in bytes.
+    /// Offset in the compressed file, in bytes.
     pub compressed: u64,
-    /// Uncompressed bytes before it.
+    /// Uncompressed bytes before the point.
     pub uncompressed: u64,
 }

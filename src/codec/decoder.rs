@@ -1,10 +1,10 @@
-//! The uncompressed bytes of a store file, in pieces, from its start or from any place where decoding can start anew.
+//! The uncompressed bytes of a store file, in pieces, from its start or from any seek point.
 //!
-//! gzip files are read as members (RFC 1952), zstd files as frames (RFC 8878), as many as there are, empty and skippable
-//! ones among them; the start of each is a [`SeekPoint`]. All that was decoded before an error is handed out before the
-//! error is, so that a torn file yields its whole lines. Memory is bounded by the two buffers and zstd's window.
+//! gzip files are read as members (RFC 1952), zstd files as frames (RFC 8878), any number of them, empty and skippable
+//! ones included; the start of each is a [`SeekPoint`]. All bytes decoded before an error are handed out before the
+//! error, so that a torn file yields its complete lines. Memory is bounded by the two buffers and zstd's window.
 //!
-//! Nothing here cuts lines, compresses, or decides what a torn file means.
+//! Nothing here cuts lines, compresses, or decides how a torn file is treated.
 
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::codec::gzip::Gzip;
@@ -18,56 +18,63 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the fields say what the messages say
 pub enum DecodeError {
-    /// The file cannot be read.
+    /// The store file cannot be read.
     #[error(transparent)]
     Source(#[from] StoreFileError),
-    /// It ends in the middle of a member or frame.
+    /// The file ends inside a member or frame.
     #[error(
         "{} ends at byte {compressed} in the middle of its compressed data (after {uncompressed} uncompressed bytes): \
          it is still being written or was cut off; copy it again",
         path.display()
     )]
     Truncated { path: PathBuf, compressed: u64, uncompressed: u64 },
-    /// It is not what its name says, or damaged.
+    /// The file is damaged, or its compression is not that of its name.
     #[error(
         "{} is damaged near byte {compressed} (after {uncompressed} uncompressed bytes): {reason}; \
          copy or compress it again",
         path.display()
     )]
     Corrupt { path: PathBuf, compressed: u64, uncompressed: u64, reason: String },
-    /// Another piece was asked for after an error.
+    /// A piece was requested after an error.
     #[error("{} could not be decoded any further: see the error before", path.display())]
     Stopped { path: PathBuf },
 }
 
-/// Decodes a source, piece by piece.
+/// Decodes a store file, piece by piece.
 pub(crate) struct Decoder<'a> {
     input: Input<'a>,
+    /// Where decoding started; it is not reported again.
     from: SeekPoint,
+    /// Uncompressed bytes up to the end of the last piece, from the start of the file.
     uncompressed: u64,
+    /// Buffer of a piece.
     out: Vec<u8>,
     engine: DecoderEngine,
     state: DecoderState,
 }
 
+/// The decoder of the file's compression.
 enum DecoderEngine {
     Plain,
     Gzip(Box<Gzip>),
     Zstd(Box<Zstd>),
 }
 
+/// Whether another piece can follow.
 enum DecoderState {
     Running,
-    /// What was decoded before it has been handed out; the error comes next.
+    /// The bytes decoded before the error are handed out; the error is next.
     Failing(DecodeError),
+    /// The error was returned.
     Failed,
 }
 
 impl<'a> Decoder<'a> {
-    /// Decodes from a restart (the default one is the start of the file) to the end that the source had when opened.
+    /// A decoder from a seek point (the default one is the start of the file) to the length that the file had when
+    /// opened.
     ///
     /// # Errors
-    /// [`StoreFileError::Beyond`] when the source ends before the restart.
+    /// [`StoreFileError::Beyond`] when the file ends before the seek point.
     pub(crate) fn new(
         source: &'a StoreFile,
         compression: Compression,
@@ -79,7 +86,7 @@ impl<'a> Decoder<'a> {
             Compression::Gzip => DecoderEngine::Gzip(Box::new(Gzip::new())),
             Compression::Zstd => DecoderEngine::Zstd(Box::new(Zstd::new())),
         };
-        let input = Input { source, at: from.compressed, buf: Vec::new(), buf_start: 0, buf_len: 0 };
+        let input = Input { source, offset: from.compressed, buf: Vec::new(), buf_start: 0, buf_len: 0 };
         Ok(Decoder {
             input,
             from,
@@ -90,9 +97,9 @@ impl<'a> Decoder<'a> {
         })
     }
 
-    /// Bytes of the file that have been read.
+    /// Compressed bytes consumed, counted from the start of the file.
     pub(crate) fn compressed(&self) -> u64 {
-        self.input.at
+        self.input.offset
     }
 
     /// Uncompressed bytes up to the end of the last piece, counted from the start of the file.
@@ -101,27 +108,29 @@ impl<'a> Decoder<'a> {
         self.uncompressed
     }
 
-    /// The next 1 to `READ_BYTES` uncompressed bytes, `None` at the end. Calls `passed` for each restart that the piece
-    /// reaches after the one it began with, in order; a restart may stand at the very end of the piece.
+    /// The next 1 to `READ_BYTES` uncompressed bytes, `None` at the end. Calls `on_seek_point` in order for each seek
+    /// point in the piece except the one decoding started at; one may lie at the very end of the piece.
     ///
-    /// A piece of a mapped plain file is the map itself: [`StoreFile::check`] tells whether it was really there.
+    /// A piece of a mapped plain file is the map itself: [`StoreFile::check`] reports whether its bytes were the file's.
     ///
     /// # Errors
-    /// [`DecodeError`], once all that was decoded before it has been handed out; after that [`DecodeError::Stopped`].
-    pub(crate) fn piece(&mut self, mut passed: impl FnMut(SeekPoint)) -> Result<Option<&[u8]>, DecodeError> {
+    /// [`DecodeError`] after all bytes decoded before it were handed out; after that [`DecodeError::Stopped`].
+    pub(crate) fn piece(&mut self, mut on_seek_point: impl FnMut(SeekPoint)) -> Result<Option<&[u8]>, DecodeError> {
         let source = self.input.source;
+        // 1. An error that was held back while its bytes were handed out comes now.
         match std::mem::replace(&mut self.state, DecoderState::Running) {
             DecoderState::Running => {}
             DecoderState::Failing(error) => return Err(self.fail(error)),
             DecoderState::Failed => return Err(self.fail(DecodeError::Stopped { path: source.path().into() })),
         }
+        // 2. A plain file needs no buffer: its piece is the map, or one read.
         if let DecoderEngine::Plain = self.engine {
-            let len = (source.len() - self.input.at).min(READ_BYTES as u64);
+            let len = (source.len() - self.input.offset).min(READ_BYTES as u64);
             if let Err(error) = if len == 0 { source.check() } else { Ok(()) } {
                 return Err(self.fail(error.into()));
             }
-            let position = self.input.at;
-            (self.input.at, self.uncompressed) = (position + len, self.uncompressed + len);
+            let position = self.input.offset;
+            (self.input.offset, self.uncompressed) = (position + len, self.uncompressed + len);
             return match source.read(position, len as usize, &mut self.out) {
                 Ok(bytes) => Ok((len > 0).then_some(bytes)),
                 Err(error) => {
@@ -131,13 +140,14 @@ impl<'a> Decoder<'a> {
             };
         }
 
+        // 3. Decode until the buffer is full, the file ends, or an error stops the engine.
         self.out.resize(READ_BYTES, 0);
         let (mut filled, start) = (0, self.uncompressed);
         while filled < self.out.len() {
-            let offset = self.input.at;
+            let offset = self.input.offset;
             let passed = &mut |compressed, filled: usize| {
                 if compressed != self.from.compressed {
-                    passed(SeekPoint { compressed, uncompressed: start + filled as u64 });
+                    on_seek_point(SeekPoint { compressed, uncompressed: start + filled as u64 });
                 }
             };
             let step = match &mut self.engine {
@@ -157,12 +167,14 @@ impl<'a> Decoder<'a> {
                 }
                 Err(error) => Some(error.into()),
             };
-            // A mapped file that was shortened meanwhile looks damaged, or ends in what looks like padding.
+            // A mapped file that was shortened meanwhile reads as zeros, which look like damage or padding: the file's
+            // own error takes precedence.
             if let Some(error) = source.check().err().map(DecodeError::from).or(error) {
                 self.state = DecoderState::Failing(error);
             }
             break;
         }
+        // 4. Decoded bytes come before the error that followed them.
         self.uncompressed = start + filled as u64;
         if filled > 0 {
             return Ok(Some(&self.out[..filled]));
@@ -173,6 +185,7 @@ impl<'a> Decoder<'a> {
         }
     }
 
+    /// Ends decoding: every later piece is [`DecodeError::Stopped`].
     fn fail(&mut self, error: DecodeError) -> DecodeError {
         self.state = DecoderState::Failed;
         error

@@ -1,7 +1,7 @@
-//! gzip files as members (RFC 1952): headers, deflate data, checksums, padding.
+//! gzip files decoded member by member (RFC 1952): headers, deflate data, checksums, padding.
 //!
-//! The library inflates; the rest is read here, because only so the start of each member and all that was decoded
-//! before an error are known.
+//! The library inflates deflate data only; headers and trailers are read here, because only then are the start of each
+//! member and the bytes decoded before an error known.
 
 use flate2::{Decompress, FlushDecompress, Status};
 
@@ -9,16 +9,19 @@ use crate::codec::input::{DecodeStep, Input};
 use crate::limits::READ_BYTES;
 use crate::sys::store_file::StoreFileError;
 
-/// Members of a gzip file. Zeros after a member are padding, as gzip has it (tapes, blocks); unlike gzip, which would
-/// ignore it, we read another member that follows them. Anything else is damage.
+/// Decoder of the members of a gzip file. Zeros after a member are padding, as for gzip (tapes, blocks); unlike gzip,
+/// which ignores it, a member that follows padding is read. Other bytes between members are damage.
 pub(crate) struct Gzip {
     inflate: Decompress,
-    place: MemberPart,
+    /// Part of the member that the next byte belongs to.
+    part: MemberPart,
+    /// CRC-32 of the member's uncompressed bytes so far.
     crc: crc32fast::Hasher,
-    /// Of the member's bytes, modulo 2^32 as its trailer has it.
+    /// Count of the member's uncompressed bytes so far, modulo 2^32 as in its trailer.
     len: u32,
 }
 
+/// Part of a gzip member, or the padding behind one.
 enum MemberPart {
     Header,
     Body,
@@ -27,49 +30,55 @@ enum MemberPart {
 }
 
 impl Gzip {
+    /// A gzip decoder at the start of a member.
     pub(crate) fn new() -> Gzip {
-        Gzip { inflate: Decompress::new(false), place: MemberPart::Header, crc: crc32fast::Hasher::new(), len: 0 }
+        Gzip { inflate: Decompress::new(false), part: MemberPart::Header, crc: crc32fast::Hasher::new(), len: 0 }
     }
 
+    /// Decodes one piece of a gzip file into `out[*filled..]`. Calls `on_seek_point` with the offset and `filled` at
+    /// the start of each member.
     pub(crate) fn step(
         &mut self,
         input: &mut Input,
         out: &mut [u8],
         filled: &mut usize,
-        passed: &mut impl FnMut(u64, usize),
+        on_seek_point: &mut impl FnMut(u64, usize),
     ) -> Result<DecodeStep, StoreFileError> {
-        match self.place {
+        match self.part {
             MemberPart::Header if input.is_at_end() => return Ok(DecodeStep::End),
             MemberPart::Header => {
-                let mut found = gzip_header(input.peek(10)?);
-                if let Ok(None) = found {
-                    found = gzip_header(input.peek(READ_BYTES)?);
+                // Ten bytes suffice unless the header has optional fields: then a whole window is read.
+                let mut header = gzip_header(input.peek(10)?);
+                if let Ok(None) = header {
+                    header = gzip_header(input.peek(READ_BYTES)?);
                 }
-                match found {
+                match header {
                     Ok(Some(len)) => {
-                        passed(input.at, *filled);
-                        input.at += len as u64;
+                        on_seek_point(input.offset, *filled);
+                        input.offset += len as u64;
                         self.inflate.reset(false);
                         (self.crc, self.len) = (crc32fast::Hasher::new(), 0);
-                        self.place = MemberPart::Body;
+                        self.part = MemberPart::Body;
                     }
-                    Ok(None) if input.source.len() - input.at < READ_BYTES as u64 => return Ok(DecodeStep::Truncated),
+                    Ok(None) if input.source.len() - input.offset < READ_BYTES as u64 => {
+                        return Ok(DecodeStep::Truncated);
+                    }
                     Ok(None) => return Ok(DecodeStep::Corrupt("the header of a gzip member has no end".into())),
                     Err(reason) => return Ok(DecodeStep::Corrupt(reason.into())),
                 }
             }
             MemberPart::Body => {
-                let (taken, made) = (self.inflate.total_in(), self.inflate.total_out());
+                let (consumed, produced) = (self.inflate.total_in(), self.inflate.total_out());
                 let result = self.inflate.decompress(input.peek(1)?, &mut out[*filled..], FlushDecompress::None);
-                let (taken, made) = (self.inflate.total_in() - taken, self.inflate.total_out() - made);
-                let made = &out[*filled..*filled + made as usize];
-                self.crc.update(made);
-                self.len = self.len.wrapping_add(made.len() as u32);
-                *filled += made.len();
-                input.at += taken;
+                let (consumed, produced) = (self.inflate.total_in() - consumed, self.inflate.total_out() - produced);
+                let produced = &out[*filled..*filled + produced as usize];
+                self.crc.update(produced);
+                self.len = self.len.wrapping_add(produced.len() as u32);
+                *filled += produced.len();
+                input.offset += consumed;
                 match result {
-                    Ok(Status::StreamEnd) => self.place = MemberPart::Trailer,
-                    Ok(_) if taken > 0 || !made.is_empty() => {}
+                    Ok(Status::StreamEnd) => self.part = MemberPart::Trailer,
+                    Ok(_) if consumed > 0 || !produced.is_empty() => {}
                     Ok(_) if input.is_at_end() => return Ok(DecodeStep::Truncated),
                     Ok(_) => return Ok(DecodeStep::Corrupt("its deflate data does not go on".into())),
                     Err(_) => return Ok(DecodeStep::Corrupt("its deflate data is broken".into())),
@@ -85,15 +94,15 @@ impl Gzip {
                 if u32::from_le_bytes([l0, l1, l2, l3]) != self.len {
                     return Ok(DecodeStep::Corrupt("the length of a gzip member differs".into()));
                 }
-                input.at += 8;
-                self.place = MemberPart::Padding;
+                input.offset += 8;
+                self.part = MemberPart::Padding;
             }
             MemberPart::Padding => {
                 let bytes = input.peek(1)?;
-                let (zeros, seen) = (bytes.iter().take_while(|byte| **byte == 0).count(), bytes.len());
-                input.at += zeros as u64;
-                if zeros < seen || seen == 0 {
-                    self.place = MemberPart::Header;
+                let (zeros, peeked) = (bytes.iter().take_while(|byte| **byte == 0).count(), bytes.len());
+                input.offset += zeros as u64;
+                if zeros < peeked || peeked == 0 {
+                    self.part = MemberPart::Header;
                 }
             }
         }
@@ -101,7 +110,7 @@ impl Gzip {
     }
 }
 
-/// Length of the gzip header that `bytes` begin with (RFC 1952, 2.3); `None` when more bytes are needed to tell.
+/// Length in bytes of the gzip header at the start of `bytes` (RFC 1952, 2.3); `None` when more bytes are needed.
 pub(crate) fn gzip_header(bytes: &[u8]) -> Result<Option<usize>, &'static str> {
     const CRC: u8 = 1 << 1;
     const EXTRA: u8 = 1 << 2;
@@ -110,8 +119,8 @@ pub(crate) fn gzip_header(bytes: &[u8]) -> Result<Option<usize>, &'static str> {
     if bytes.iter().zip(b"\x1f\x8b\x08").any(|(byte, magic)| byte != magic) {
         return Err("no gzip member begins here");
     }
-    let Some(head) = bytes.first_chunk::<10>() else { return Ok(None) };
-    let flags = head[3];
+    let Some(fixed) = bytes.first_chunk::<10>() else { return Ok(None) };
+    let flags = fixed[3];
     if flags & 0xe0 != 0 {
         return Err("the header of a gzip member has unknown flags");
     }
@@ -120,8 +129,8 @@ pub(crate) fn gzip_header(bytes: &[u8]) -> Result<Option<usize>, &'static str> {
         let Some(&[low, high]) = bytes[offset..].first_chunk() else { return Ok(None) };
         offset += 2 + u16::from_le_bytes([low, high]) as usize;
     }
-    for text in [NAME, COMMENT] {
-        if flags & text != 0 {
+    for field in [NAME, COMMENT] {
+        if flags & field != 0 {
             let Some(end) = bytes.get(offset..).and_then(|rest| memchr::memchr(0, rest)) else { return Ok(None) };
             offset += end + 1;
         }

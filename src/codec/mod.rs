@@ -1,4 +1,7 @@
-//! Compressed NDJSON: which compressions there are, and store files decoded from any place where decoding can start.
+//! Compressed NDJSON files: the compressions, and the decoder of store files from any seek point.
+//!
+//! `decoder` hands out the uncompressed bytes; `gzip` and `zstd` decode the members and frames of their formats from
+//! `input`. Nothing here encodes or cuts lines.
 
 pub(crate) mod compression;
 pub(crate) mod decoder;

@@ -1,4 +1,5 @@
-//! Extracts the facts of a line: the scanner's visitor that collects them, and the choice between block pass and scanner.
+//! Extracts the facts of a line: the scanner's visitor that collects them, and the choice between block pass and
+//! scanner.
 
 use crate::extract::Validate;
 use crate::extract::block::Pass;
@@ -18,37 +19,47 @@ use crate::limits::TOMBSTONES_PER_LINE_MAX;
 use crate::simd::Kernel;
 use std::ops::Range;
 
-/// What a scan of one line has met.
+/// The scanner's visitor: collects the facts of one line and the faults that only its end decides.
 struct Collector {
     facts: Facts,
-    /// Paths of the type, all of them until it is known.
+    /// Paths of the type, one bit each; all paths until the type is known.
     wanted: u64,
+    /// `None` before a string `resourceType` was met, `Some(None)` when it names no type of R4.
     resource_type: Option<Option<ResourceType>>,
+    /// `None` before a string `id` was met, `Some(None)` when it is no legal id.
     id: Option<Option<Id>>,
+    /// Whether a versionId was met.
     has_version: bool,
-    /// The resourceType stood twice, so it does not matter which types they name.
-    type_again: bool,
-    /// Paths on which a key stood twice, and where first.
-    again: u64,
-    again_at: u64,
+    /// Whether resourceType occurred twice: a fault, whatever types they name.
+    duplicate_type: bool,
+    /// Paths on which a key occurred twice, one bit each; the first such offset is in `duplicate_offset`.
+    duplicate_paths: u64,
+    duplicate_offset: u64,
+    /// State of a Bundle's entries.
     bundle: BundleState,
     roles: &'static [ElementRole],
     paths: &'static Trie,
 }
 
+/// State of a Bundle and of its current entry during a scan.
 #[derive(Default)]
 struct BundleState {
+    /// Whether the Bundle's type is `transaction` or `batch`.
     is_list: bool,
+    /// Number of entries so far.
     entries: usize,
-    /// Whether the entry's method is DELETE, once it is known.
+    /// Whether the entry's method is DELETE; `None` before a method was met.
     method: Option<bool>,
-    /// The entry's url, `None` inside when it is too long to be looked at.
+    /// The entry's url; `None` before a url was met, `Some(None)` when it is too long to be compared.
     url: Option<Option<String>>,
+    /// Whether the entry has a resource.
     resource: bool,
-    wrong: Option<FaultKind>,
+    /// The first fault of an entry.
+    fault: Option<FaultKind>,
 }
 
 impl Collector {
+    /// Clears the facts and the state of the previous line.
     fn begin(&mut self) {
         let facts = &mut self.facts;
         facts.content = Content::Resource;
@@ -62,39 +73,41 @@ impl Collector {
         self.resource_type = None;
         self.id = None;
         self.has_version = false;
-        self.type_again = false;
-        self.again = 0;
-        self.again_at = 0;
+        self.duplicate_type = false;
+        self.duplicate_paths = 0;
+        self.duplicate_offset = 0;
         if self.bundle.entries > 0 || self.bundle.is_list {
             self.bundle = BundleState::default();
         }
     }
 
-    /// A lastUpdated stands here. A second one, in an array of metas, is as if the key stood twice.
-    fn note_updated(&mut self) {
+    /// Records that a lastUpdated was met. A second one, in an array of metas, counts as a duplicate key.
+    fn record_last_updated(&mut self) {
         if self.facts.updated != LastUpdatedText::Missing {
-            self.again |= ALWAYS;
+            self.duplicate_paths |= ALWAYS;
         }
     }
 
-    /// The same for a versionId.
-    fn note_version(&mut self) {
+    /// Records that a versionId was met. A second one counts as a duplicate key.
+    fn record_version(&mut self) {
         if std::mem::replace(&mut self.has_version, true) {
-            self.again |= ALWAYS;
+            self.duplicate_paths |= ALWAYS;
         }
     }
 
+    /// Adds the text of a reference or of a DELETE url, found on these paths.
     fn push(&mut self, text: &str, paths: u64) {
         self.facts.texts.push_str(text);
         self.facts.ends.push((self.facts.texts.len() as u32, paths));
     }
 
-    /// The verdict on a line whose grammar holds.
+    /// Completes the facts of a line whose grammar holds, or names the fault of its contents, at `offset` unless a
+    /// duplicate key has its own.
     fn finish(&mut self, offset: u64) -> Result<(), Fault> {
         let fault = |kind| Err(Fault { kind, at: offset });
         let resource_type = match self.resource_type {
             Some(Some(known)) => known,
-            _ if self.type_again => return Err(Fault { kind: FaultKind::DuplicateKey, at: self.again_at }),
+            _ if self.duplicate_type => return Err(Fault { kind: FaultKind::DuplicateKey, at: self.duplicate_offset }),
             Some(None) => return fault(FaultKind::UnknownType),
             None => return fault(FaultKind::NoType),
         };
@@ -103,14 +116,14 @@ impl Collector {
                 ResourceType::BUNDLE => BUNDLE,
                 _ => compartment::paths_of(resource_type),
             };
-        if self.again & deciding != 0 {
-            return Err(Fault { kind: FaultKind::DuplicateKey, at: self.again_at });
+        if self.duplicate_paths & deciding != 0 {
+            return Err(Fault { kind: FaultKind::DuplicateKey, at: self.duplicate_offset });
         }
         self.facts.resource_type = resource_type;
         self.facts.id = self.id.flatten();
         if resource_type == ResourceType::BUNDLE {
             self.facts.content = Content::Tombstones;
-            return match self.bundle.wrong {
+            return match self.bundle.fault {
                 Some(kind) => fault(kind),
                 None if !self.bundle.is_list || self.bundle.entries == 0 => fault(FaultKind::Bundle),
                 None => Ok(()),
@@ -146,7 +159,7 @@ impl Visitor for Collector {
             }
             ElementRole::Id => self.id = Some(text.and_then(|text| Id::parse(text.as_bytes()))),
             ElementRole::LastUpdated => {
-                self.note_updated();
+                self.record_last_updated();
                 self.facts.updated = match text.and_then(|text| InstantRef::parse(text.as_bytes())) {
                     Some(instant) => {
                         self.facts.updated_rest.clear();
@@ -157,12 +170,12 @@ impl Visitor for Collector {
                 };
             }
             ElementRole::VersionId => {
-                self.note_version();
+                self.record_version();
                 self.facts.version_id.clear();
                 self.facts.version_id.extend_from_slice(text.unwrap_or_default().as_bytes());
             }
             ElementRole::Reference => {
-                // A Group's members are followed for keys given twice only.
+                // A Group's members are followed only for duplicate keys.
                 let members = self.resource_type == Some(Some(ResourceType::GROUP));
                 if let Some(text) = text.filter(|_| !members) {
                     let paths = self.paths.paths(node);
@@ -171,14 +184,14 @@ impl Visitor for Collector {
             }
             ElementRole::BundleType => self.bundle.is_list = matches!(text, Some("transaction" | "batch")),
             ElementRole::Method => {
-                // Two requests in one entry: as if the key stood twice.
+                // Two requests in one entry count as a duplicate key.
                 if self.bundle.method.replace(text == Some("DELETE")).is_some() {
-                    self.again |= BUNDLE;
+                    self.duplicate_paths |= BUNDLE;
                 }
             }
             ElementRole::Url => {
                 if self.bundle.url.replace(text.map(str::to_string)).is_some() {
-                    self.again |= BUNDLE;
+                    self.duplicate_paths |= BUNDLE;
                 }
             }
             ElementRole::Resource => self.bundle.resource = true,
@@ -189,10 +202,10 @@ impl Visitor for Collector {
     fn scalar(&mut self, node: Node, first: u8) {
         match self.roles[node as usize] {
             ElementRole::LastUpdated if first != b'n' => {
-                self.note_updated();
+                self.record_last_updated();
                 self.facts.updated = LastUpdatedText::Illegal;
             }
-            ElementRole::VersionId if first != b'n' => self.note_version(),
+            ElementRole::VersionId if first != b'n' => self.record_version(),
             ElementRole::Resource => self.bundle.resource = true,
             _ => {}
         }
@@ -212,42 +225,43 @@ impl Visitor for Collector {
     }
 
     fn close(&mut self, node: Node) {
-        if self.roles[node as usize] != ElementRole::Entry || self.bundle.wrong.is_some() {
+        if self.roles[node as usize] != ElementRole::Entry || self.bundle.fault.is_some() {
             return;
         }
         if self.bundle.entries > TOMBSTONES_PER_LINE_MAX {
-            self.bundle.wrong = Some(FaultKind::BundleTooLong);
+            self.bundle.fault = Some(FaultKind::BundleTooLong);
             return;
         }
         let url = self.bundle.url.take().flatten();
         match url {
             Some(url) if self.bundle.method == Some(true) && !self.bundle.resource => match Reference::parse(&url) {
                 Some(reference) if reference.version.is_none() => self.push(&url, BUNDLE),
-                _ => self.bundle.wrong = Some(FaultKind::BundleUrl),
+                _ => self.bundle.fault = Some(FaultKind::BundleUrl),
             },
-            _ => self.bundle.wrong = Some(FaultKind::Bundle),
+            _ => self.bundle.fault = Some(FaultKind::Bundle),
         }
     }
 
     fn duplicate_key(&mut self, node: Node, offset: u64) {
-        if self.again == 0 {
-            self.again_at = offset;
+        if self.duplicate_paths == 0 {
+            self.duplicate_offset = offset;
         }
-        self.type_again |= self.roles[node as usize] == ElementRole::ResourceType;
-        self.again |= self.paths.paths(node);
+        self.duplicate_type |= self.roles[node as usize] == ElementRole::ResourceType;
+        self.duplicate_paths |= self.paths.paths(node);
     }
 }
 
-/// Extracts facts line by line.
+/// Extracts the facts of lines: of one line, of a line that comes in pieces, or of many lines at once.
 pub struct Extractor {
     scanner: Scanner,
     collector: Collector,
+    /// Bytes of the current line so far.
     length: u64,
     shapes: ShapeCache,
 }
 
 impl Extractor {
-    /// An extractor.
+    /// An extractor that classifies text with `kernel` and validates lines as `validate` says.
     pub fn new(kernel: Kernel, validate: Validate) -> Extractor {
         let facts = Facts {
             content: Content::Resource,
@@ -265,9 +279,9 @@ impl Extractor {
             resource_type: None,
             id: None,
             has_version: false,
-            type_again: false,
-            again: 0,
-            again_at: 0,
+            duplicate_type: false,
+            duplicate_paths: 0,
+            duplicate_offset: 0,
             bundle: BundleState::default(),
             roles: &NAMES.roles,
             paths: &NAMES.trie,
@@ -275,10 +289,10 @@ impl Extractor {
         Extractor { scanner: Scanner::new(kernel, validate), collector, length: 0, shapes: ShapeCache::new() }
     }
 
-    /// Reads the lines of `text` from `from`, the start of one, until `row` answers `false`; `row` is given the range of
-    /// each without its line end, and its facts. `text` must end with a newline. The result is where the next line to
-    /// read starts, or the end of the text. When `row` did not stop it, that line is out of the ordinary: it is for
-    /// [`Extractor::extract`] to judge, and reading goes on behind it.
+    /// Reads the lines of `text` from `from`, the start of one, until `row` returns `false`; `row` gets the range of
+    /// each line without its line end, and its facts. `text` must end with a newline. The result is the start of the
+    /// next line to read, or the end of the text. If `row` did not stop it, that line is out of the ordinary: the
+    /// caller passes it to [`Extractor::extract`] and calls this again behind it.
     pub fn extract_lines(
         &mut self,
         text: &[u8],
@@ -291,10 +305,10 @@ impl Extractor {
         self.scanner.kernel().run(pass)
     }
 
-    /// The facts of a line: without its newline, without one trailing carriage return, not blank.
+    /// The facts of a line that is not blank, passed without its newline and one trailing carriage return.
     ///
     /// # Errors
-    /// The fault, when the line is no resource and no list of deletions.
+    /// The fault, when the line is neither a resource nor a Bundle of deletions.
     pub fn extract(&mut self, line: &[u8]) -> Result<&Facts, Fault> {
         self.begin();
         self.feed(line);
@@ -308,13 +322,13 @@ impl Extractor {
         self.length = 0;
     }
 
-    /// The next piece of the line.
+    /// Scans the next piece of the line.
     pub fn feed(&mut self, piece: &[u8]) {
         self.length += piece.len() as u64;
         self.scanner.feed(piece, &NAMES.trie, &mut self.collector);
     }
 
-    /// The line is over.
+    /// Ends a line that came in pieces; its facts.
     ///
     /// # Errors
     /// As [`Extractor::extract`].

@@ -1,4 +1,5 @@
-//! What the index keeps of a line.
+//! The facts of a line that an index stores: type, id, lastUpdated, version and references of a resource, or the
+//! deletions of a Bundle.
 
 use crate::extract::paths::{BUNDLE, owner_paths};
 use crate::fhir::compartment;
@@ -6,27 +7,28 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
 
-/// What kind of line it is.
+/// Kind of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Content {
-    /// A resource.
+    /// A resource of any type but Bundle.
     #[default]
     Resource,
     /// A Bundle of DELETE entries (reading 9).
     Tombstones,
 }
 
-/// `meta.lastUpdated`.
+/// `meta.lastUpdated` of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LastUpdated<'a> {
-    /// Not there, or null.
+    /// It is absent or null.
     Missing,
-    /// There, but no legal instant (reading 1).
+    /// It is present, but no legal instant (reading 1).
     Illegal,
-    /// There.
+    /// It is a legal instant.
     At(InstantRef<'a>),
 }
 
+/// `meta.lastUpdated` in [`Facts`], whose digits behind the ticks are kept in a buffer of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum LastUpdatedText {
     #[default]
@@ -35,19 +37,19 @@ pub(crate) enum LastUpdatedText {
     Ticks(i64),
 }
 
-/// The facts of a resource, however they are kept.
+/// Facts of a resource, independent of where they are stored.
 pub trait ResourceFacts {
-    /// `resourceType`.
+    /// Type of the resource, from `resourceType`.
     fn resource_type(&self) -> ResourceType;
-    /// `id`, which is legal.
+    /// `id`, a legal one.
     fn id(&self) -> &[u8];
-    /// `meta.lastUpdated`.
+    /// The resource's `meta.lastUpdated`.
     fn last_updated(&self) -> LastUpdated<'_>;
-    /// `meta.versionId`, empty when there is none.
+    /// `meta.versionId`, empty when it is absent.
     fn version_id(&self) -> &[u8];
-    /// As [`Facts::references`], in bytes, which are UTF-8.
+    /// As `Facts::references`, as bytes of UTF-8.
     fn reference_bytes(&self) -> impl Iterator<Item = &[u8]>;
-    /// As [`Facts::references`].
+    /// References on the type's compartment paths, as `Facts::references`.
     fn references(&self) -> impl Iterator<Item = &str> {
         self.reference_bytes().map(|text| str::from_utf8(text).unwrap_or_default())
     }
@@ -71,26 +73,29 @@ impl ResourceFacts for Facts {
     }
 }
 
-/// The facts of a line. Buffers are reused from line to line.
+/// Facts of a line. Its buffers are reused from line to line.
 #[derive(Debug)]
 pub struct Facts {
-    /// Kind of line.
+    /// Kind of the line.
     pub content: Content,
-    /// `resourceType`.
+    /// Type of the resource, from `resourceType`.
     pub resource_type: ResourceType,
-    /// `id`; a resource always has one.
+    /// `id`; a resource always has one, a Bundle may have none.
     pub id: Option<Id>,
+    /// `meta.lastUpdated`, without the digits in `updated_rest`.
     pub(crate) updated: LastUpdatedText,
+    /// The instant's `rest`, as in [`InstantRef`].
     pub(crate) updated_rest: Vec<u8>,
+    /// `meta.versionId`, empty when it is absent.
     pub(crate) version_id: Vec<u8>,
-    /// Texts of references or of DELETE urls, one behind the other.
+    /// Texts of references or of DELETE urls, concatenated.
     pub(crate) texts: String,
-    /// End of each text and the paths it stands on.
+    /// End of each text in `texts`, and the paths it was found on, one bit each.
     pub(crate) ends: Vec<(u32, u64)>,
 }
 
 impl Facts {
-    /// `meta.lastUpdated`.
+    /// The line's `meta.lastUpdated`, with its digits behind the ticks.
     pub fn last_updated(&self) -> LastUpdated<'_> {
         match self.updated {
             LastUpdatedText::Missing => LastUpdated::Missing,
@@ -99,13 +104,13 @@ impl Facts {
         }
     }
 
-    /// `meta.versionId`, empty when there is none.
+    /// `meta.versionId`, empty when it is absent.
     pub fn version_id(&self) -> &[u8] {
         &self.version_id
     }
 
-    /// References on the type's compartment paths, as written but unescaped, in their order; for a Provenance all its
-    /// targets. A Group's members are no such references (COMP-09).
+    /// References on the type's compartment paths, with escapes resolved, in their order; for a Provenance all its
+    /// targets. A Group's members are none (COMP-09).
     pub fn references(&self) -> impl Iterator<Item = &str> {
         let wanted = match self.content {
             Content::Resource => owner_paths(self.resource_type),
@@ -114,11 +119,12 @@ impl Facts {
         self.texts_on(wanted)
     }
 
-    /// `request.url` of each DELETE entry.
+    /// `request.url` of each DELETE entry of a Bundle; none for other lines.
     pub fn tombstones(&self) -> impl Iterator<Item = &str> {
         self.texts_on(if self.content == Content::Tombstones { BUNDLE } else { 0 })
     }
 
+    /// The texts that were found on one of these paths.
     fn texts_on(&self, wanted: u64) -> impl Iterator<Item = &str> {
         let mut start = 0;
         self.ends.iter().filter_map(move |(end, paths)| {

@@ -1,17 +1,17 @@
-//! What can be wrong with a line.
+//! The faults of a line: kinds with their stored numbers, names and messages.
 
-/// A faulty line: data, not an abort.
+/// A fault of a line. It is data to report; it does not end indexing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// What is wrong.
+    /// Kind of the fault.
     pub kind: FaultKind,
-    /// Where it was noticed: byte in the line.
+    /// Offset in the line at which it was noticed, in bytes.
     pub at: u64,
 }
 
 macro_rules! kinds {
     ($($kind:ident $name:literal $text:literal;)*) => {
-        /// Kinds of faults. The numbers are stored in indexes.
+        /// Kinds of faults. Their numbers, in this order from 0, are stored in indexes.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
         #[allow(missing_docs)]
@@ -21,13 +21,13 @@ macro_rules! kinds {
             /// Every kind, in the order of their numbers.
             pub const ALL: &[FaultKind] = &[$(FaultKind::$kind),*];
 
-            /// A short name for machines.
+            /// Short name of the kind for machines.
             pub fn name(self) -> &'static str {
                 match self { $(FaultKind::$kind => $name),* }
             }
         }
 
-        /// What is wrong and what to do, without any of the line's content (OUTCOME-05).
+        /// The fault and its remedy, without any of the line's content (OUTCOME-05).
         impl std::fmt::Display for FaultKind {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(match self { $(FaultKind::$kind => $text),* })

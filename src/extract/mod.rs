@@ -1,10 +1,10 @@
-//! From a line to its facts, in one pass that also checks the line.
+//! Reads a line of NDJSON to the facts of its resource, in one pass that also validates the line.
 //!
-//! `scanner` walks the token starts that a kernel found, checks the grammar and follows the few paths of a `trie`;
-//! `lines` does the same for many ordinary lines at a time, several times as fast, and leaves the others to `scanner`;
-//! `facts` collects what the index keeps of a resource, `group` the members of a Group, `group_facts` what a search asks
-//! of one, `group_rules` what one must keep, `identifiers` what a Patient is known under. `naive` is the slow, obvious twin that defines correct. This
-//! module never builds a tree of a document.
+//! `extractor` is the entry. `scanner` walks the token starts that a kernel found, checks the grammar and follows the
+//! few `paths` of a `trie`; `block` does the same for many ordinary lines at a time, several times as fast, and leaves
+//! the others to `scanner`; `facts` is the result and `fault` the reason of a refusal. `naive` is the slow reference
+//! implementation. `scalar`, `skip`, `stack` and `unescape` are the scanner's automata. No tree of a document is
+//! built, and no file is read.
 
 pub(crate) mod block;
 pub(crate) mod extractor;
@@ -23,23 +23,23 @@ pub(crate) mod unescape;
 
 use crate::named_enum::by_name;
 
-/// How much of a line is checked.
+/// How much of a line is validated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Validate {
     /// The whole grammar of RFC 8259, and UTF-8.
     #[default]
     Full,
-    /// UTF-8, string ends, and the grammar and duplicate deciding keys of what is looked at; in values that nothing is
-    /// wanted from only that objects and arrays balance, each kind by count; nowhere what stands inside numbers,
-    /// literals and escapes. For stores that another system has validated.
+    /// UTF-8, string ends, and on followed paths the grammar and duplicate deciding keys. In skipped values only that
+    /// objects and arrays balance, each kind by count. Numbers, literals and escapes are not checked anywhere. For
+    /// stores that another system has validated.
     Structure,
 }
 
 impl Validate {
-    /// Every value.
+    /// Every mode, in the order of the enum.
     pub const ALL: [Validate; 2] = [Validate::Full, Validate::Structure];
 
-    /// Its word in records and manifests, and in the name of a snapshot.
+    /// Name of the mode in records and manifests, and in the name of a snapshot.
     pub const fn name(self) -> &'static str {
         match self {
             Validate::Full => "full",

@@ -1,7 +1,9 @@
-//! The slow, obvious twin of [`Extractor`](crate::extract::extractor::Extractor): it defines which lines are faulty and what the others say.
+//! The reference implementation of [`Extractor`](crate::extract::extractor::Extractor), slow and plain: it defines
+//! which lines are faulty and the facts of the others.
 //!
-//! serde_json decides what is JSON; then the whole document is read into a flat list of values and the facts are looked
-//! up in it, path by path. No kernels, no pieces, no pruning, no recursion. For tests and `verify`, never for an export.
+//! serde_json decides whether a line is JSON; then the whole document is read into a flat list of values, and the
+//! facts are looked up in it, path by path. No kernels, no pieces, no pruning, no recursion. For tests and `verify`,
+//! never for an export.
 
 use crate::extract::facts::Content;
 use crate::extract::fault::FaultKind;
@@ -12,63 +14,65 @@ use crate::fhir::reference::Reference;
 use crate::fhir::resource_type::ResourceType;
 use crate::limits::{REFERENCE_BYTES_MAX, TOMBSTONES_PER_LINE_MAX};
 
-/// What a line says, by value.
+/// Facts of a line, as owned values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlainFacts {
-    /// Kind of line.
+    /// Kind of the line.
     pub content: Content,
-    /// `resourceType`.
+    /// Type of the resource, from `resourceType`.
     pub resource_type: ResourceType,
     /// `id`, if it is legal.
     pub id: Option<Id>,
-    /// `meta.lastUpdated`: `None` when missing, `Some(None)` when it is no instant.
+    /// `meta.lastUpdated`: `None` when it is absent or null, `Some(None)` when it is no legal instant.
     pub last_updated: Option<Option<Instant>>,
-    /// `meta.versionId`, empty when there is none.
+    /// `meta.versionId`, empty when it is absent.
     pub version_id: String,
-    /// As [`Facts::references`](crate::extract::facts::Facts::references).
+    /// As `Facts::references`.
     pub references: Vec<String>,
-    /// As [`Facts::tombstones`](crate::extract::facts::Facts::tombstones).
+    /// As `Facts::tombstones`.
     pub tombstones: Vec<String>,
 }
 
-/// Why a line is faulty.
+/// Why the reference implementation refuses a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultFound {
-    /// It is no JSON object in UTF-8.
+    /// The line is no JSON object in UTF-8.
     Syntax,
-    /// It is one, but not what this project takes.
+    /// The line is a JSON object, but no resource that this crate accepts.
     Kind(FaultKind),
 }
 
-/// Whether a fault of this kind says that the line is no JSON object.
+/// Whether a fault of this kind means that the line is no JSON object in UTF-8.
 pub fn is_syntax(kind: FaultKind) -> bool {
     use FaultKind::*;
     matches!(kind, Utf8 | Bom | Truncated | NotObject | Trailing | Grammar | Scalar | Escape | Control)
 }
 
-/// Reads a line as [`Extractor::extract`](crate::extract::extractor::Extractor::extract) does.
+/// The facts of a line, as by [`Extractor::extract`](crate::extract::extractor::Extractor::extract).
 ///
 /// # Errors
-/// Why it is faulty.
+/// [`FaultFound`] when the line is refused.
 pub fn extract(line: &[u8]) -> Result<PlainFacts, FaultFound> {
+    // 1. The line is a JSON object in UTF-8.
     let text = str::from_utf8(line).map_err(|_| FaultFound::Syntax)?;
     serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|_| FaultFound::Syntax)?;
     let document = ParsedLine::read(text);
     let JsonValue::Map(_) = document.values[0] else { return Err(FaultFound::Syntax) };
-    let wrong = |kind| Err(FaultFound::Kind(kind));
+    let fault = |kind| Err(FaultFound::Kind(kind));
 
-    // The type of a twice given resourceType does not matter: that key decides for every type.
-    let types = document.child_at(&[0], &["resourceType"]);
+    // 2. Its type. A duplicate resourceType is refused whatever the types are: that key decides for every type.
+    let types = document.values_at(&[0], &["resourceType"]);
     let resource_type = match types.last().map(|start_offset| &document.values[*start_offset]) {
         Some(JsonValue::Text(name)) => match ResourceType::parse(name) {
             Some(known) => known,
-            None if types.len() > 1 => return wrong(FaultKind::DuplicateKey),
-            None => return wrong(FaultKind::UnknownType),
+            None if types.len() > 1 => return fault(FaultKind::DuplicateKey),
+            None => return fault(FaultKind::UnknownType),
         },
-        _ if types.len() > 1 => return wrong(FaultKind::DuplicateKey),
-        _ => return wrong(FaultKind::NoType),
+        _ if types.len() > 1 => return fault(FaultKind::DuplicateKey),
+        _ => return fault(FaultKind::NoType),
     };
 
+    // 3. No deciding key occurs twice.
     let mut deciding: Vec<String> =
         ["resourceType", "id", "meta.lastUpdated", "meta.versionId"].map(String::from).to_vec();
     let paths: Vec<&str> = (0..compartment::PATHS.len())
@@ -79,23 +83,24 @@ pub fn extract(line: &[u8]) -> Result<PlainFacts, FaultFound> {
     if resource_type == ResourceType::BUNDLE {
         deciding.extend(["type", "entry.request.method", "entry.request.url", "entry.resource"].map(String::from));
     }
-    if deciding.iter().any(|path| document.has_twice(path)) {
-        return wrong(FaultKind::DuplicateKey);
+    if deciding.iter().any(|path| document.has_duplicate_key(path)) {
+        return fault(FaultKind::DuplicateKey);
     }
 
-    // An array of several metas that say different things is as if the key stood twice.
+    // 4. The facts. A value in more than one element of an array of metas counts as a duplicate key.
     let once = |path: &[&str]| -> Result<Option<&JsonValue>, FaultFound> {
-        let mut said = document.child_at(&[0], path).into_iter().map(|k| &document.values[k]);
-        let first = said.find(|value| !matches!(value, JsonValue::Null));
-        match said.any(|value| !matches!(value, JsonValue::Null)) {
+        let mut present = document.values_at(&[0], path).into_iter().map(|k| &document.values[k]);
+        let first = present.find(|value| !matches!(value, JsonValue::Null));
+        match present.any(|value| !matches!(value, JsonValue::Null)) {
             true => Err(FaultFound::Kind(FaultKind::DuplicateKey)),
             false => Ok(first),
         }
     };
-    let updated = once(&["meta", "lastUpdated"])?;
-    let last_updated = updated.map(|value| value.text_of().filter(|text| is_looked_at(text)).and_then(Instant::parse));
+    let last_updated_value = once(&["meta", "lastUpdated"])?;
+    let last_updated =
+        last_updated_value.map(|value| value.text_of().filter(|text| is_looked_at(text)).and_then(Instant::parse));
     let version = once(&["meta", "versionId"])?.and_then(JsonValue::text_of).filter(|text| is_looked_at(text));
-    let id_text = document.child_at(&[0], &["id"]).first().and_then(|index| document.values[*index].text_of());
+    let id_text = document.values_at(&[0], &["id"]).first().and_then(|index| document.values[*index].text_of());
     let id = id_text.and_then(|text| Id::parse(text.as_bytes()));
     let mut facts = PlainFacts {
         content: Content::Resource,
@@ -106,14 +111,15 @@ pub fn extract(line: &[u8]) -> Result<PlainFacts, FaultFound> {
         references: Vec::new(),
         tombstones: Vec::new(),
     };
+    // 5. A Bundle must be a list of deletions; any other resource has a legal id.
     if resource_type == ResourceType::BUNDLE {
         facts.content = Content::Tombstones;
         facts.tombstones = document.deletions().map_err(FaultFound::Kind)?;
         return Ok(facts);
     }
     match (id_text, id) {
-        (None, _) => return wrong(FaultKind::NoId),
-        (_, None) => return wrong(FaultKind::IllegalId),
+        (None, _) => return fault(FaultKind::NoId),
+        (_, None) => return fault(FaultKind::IllegalId),
         _ => {}
     }
     if resource_type != ResourceType::GROUP {
@@ -121,7 +127,7 @@ pub fn extract(line: &[u8]) -> Result<PlainFacts, FaultFound> {
         for path in paths {
             let mut names: Vec<&str> = path.split('.').collect();
             names.push("reference");
-            found.extend(document.child_at(&[0], &names));
+            found.extend(document.values_at(&[0], &names));
         }
         found.sort(); // values are numbered in the order of the text
         let texts = found.into_iter().filter_map(|i| document.values[i].text_of());
@@ -130,13 +136,16 @@ pub fn extract(line: &[u8]) -> Result<PlainFacts, FaultFound> {
     Ok(facts)
 }
 
+/// Whether a text is short enough to be compared: at most [`REFERENCE_BYTES_MAX`] bytes.
 fn is_looked_at(text: &str) -> bool {
     text.len() <= REFERENCE_BYTES_MAX
 }
 
+/// A value of a document; containers hold the indices of their members in [`ParsedLine::values`].
 #[derive(Debug)]
 enum JsonValue {
     Null,
+    /// A number, `true` or `false`.
     Other,
     Text(String),
     List(Vec<usize>),
@@ -144,18 +153,19 @@ enum JsonValue {
 }
 
 impl JsonValue {
+    /// The text of a string; `None` for other values.
     fn text_of(&self) -> Option<&str> {
         if let JsonValue::Text(text) = self { Some(text) } else { None }
     }
 }
 
-/// All values of a document in the order of their first bytes; containers name their parts by number.
+/// A document as a flat list of its values, in the order of their first bytes.
 struct ParsedLine {
     values: Vec<JsonValue>,
 }
 
 impl ParsedLine {
-    /// Reads a text that is known to be JSON, so every byte is where it may be.
+    /// Parses a text that is known to be JSON, so that no error is possible.
     fn read(text: &str) -> ParsedLine {
         let bytes = text.as_bytes();
         let mut values: Vec<JsonValue> = Vec::new();
@@ -193,70 +203,71 @@ impl ParsedLine {
                     if first == b'n' { JsonValue::Null } else { JsonValue::Other }
                 }
             };
-            let number = values.len();
+            let index = values.len();
             match open.last().map(|parent| &mut values[*parent]) {
-                Some(JsonValue::Map(entries)) => entries.push((key.take().unwrap_or_default(), number)),
-                Some(JsonValue::List(items)) => items.push(number),
+                Some(JsonValue::Map(entries)) => entries.push((key.take().unwrap_or_default(), index)),
+                Some(JsonValue::List(items)) => items.push(index),
                 _ => {}
             }
             if matches!(value, JsonValue::Map(_) | JsonValue::List(_)) {
-                open.push(number);
+                open.push(index);
             }
             values.push(value);
         }
         ParsedLine { values }
     }
 
-    /// The objects among these values and, to any depth, in arrays of them (reading 8), in order.
-    fn parse_members<'a>(&'a self, from: &[usize]) -> Vec<&'a Vec<(String, usize)>> {
-        let mut left: Vec<usize> = from.iter().rev().copied().collect();
+    /// The members of each object among these values and, to any depth, in arrays of them (reading 8), in the order of
+    /// the text.
+    fn objects_in<'a>(&'a self, from: &[usize]) -> Vec<&'a Vec<(String, usize)>> {
+        let mut pending: Vec<usize> = from.iter().rev().copied().collect();
         let mut maps = Vec::new();
-        while let Some(i) = left.pop() {
+        while let Some(i) = pending.pop() {
             match &self.values[i] {
                 JsonValue::Map(entries) => maps.push(entries),
-                JsonValue::List(items) => left.extend(items.iter().rev()),
+                JsonValue::List(items) => pending.extend(items.iter().rev()),
                 _ => {}
             }
         }
         maps
     }
 
-    /// The values at the end of a path of names.
-    fn child_at(&self, from: &[usize], path: &[&str]) -> Vec<usize> {
-        path.iter().fold(from.to_vec(), |here, name| {
-            let entries = self.parse_members(&here).into_iter().flatten();
+    /// Indices of the values at the end of a path of names, from any of these values.
+    fn values_at(&self, from: &[usize], path: &[&str]) -> Vec<usize> {
+        path.iter().fold(from.to_vec(), |nodes, name| {
+            let entries = self.objects_in(&nodes).into_iter().flatten();
             entries.filter(|(key, _)| key == name).map(|(_, value)| *value).collect()
         })
     }
 
-    /// Whether any object on the path has the path's next name twice.
-    fn has_twice(&self, path: &str) -> bool {
+    /// Whether any object on the path has the path's next name more than once.
+    fn has_duplicate_key(&self, path: &str) -> bool {
         let names: Vec<&str> = path.split('.').collect();
         (0..names.len()).any(|depth| {
-            let here = self.child_at(&[0], &names[..depth]);
+            let nodes = self.values_at(&[0], &names[..depth]);
             let count = |map: &&Vec<(String, usize)>| map.iter().filter(|(key, _)| key == names[depth]).count();
-            self.parse_members(&here).iter().any(|map| count(map) > 1)
+            self.objects_in(&nodes).iter().any(|map| count(map) > 1)
         })
     }
 
-    /// The urls of a Bundle of DELETE entries (reading 9).
+    /// The urls of a Bundle of DELETE entries (reading 9), or why it is none.
     fn deletions(&self) -> Result<Vec<String>, FaultKind> {
         let mut urls = Vec::new();
-        let entries = self.child_at(&[0], &["entry"]);
-        let mut again = false;
-        let mut wrong = None;
-        for (index, entry) in self.parse_members(&entries).into_iter().enumerate() {
+        let entries = self.values_at(&[0], &["entry"]);
+        let mut has_duplicate = false;
+        let mut fault = None;
+        for (index, entry) in self.objects_in(&entries).into_iter().enumerate() {
             let part = |name: &str| -> Vec<usize> {
                 entry.iter().filter(|(key, _)| key == name).map(|(_, value)| *value).collect()
             };
             let texts = |name: &str| -> Vec<&str> {
-                let values = self.child_at(&part("request"), &[name]);
+                let values = self.values_at(&part("request"), &[name]);
                 values.into_iter().filter_map(|value| self.values[value].text_of()).collect()
             };
-            let (methods, mentioned) = (texts("method"), texts("url"));
-            again |= methods.len() > 1 || mentioned.len() > 1;
-            let url = mentioned.first().filter(|url| is_looked_at(url));
-            let one = match url {
+            let (methods, urls_of_entry) = (texts("method"), texts("url"));
+            has_duplicate |= methods.len() > 1 || urls_of_entry.len() > 1;
+            let url = urls_of_entry.first().filter(|url| is_looked_at(url));
+            let url_of_entry = match url {
                 _ if index >= TOMBSTONES_PER_LINE_MAX => Err(FaultKind::BundleTooLong),
                 Some(url) if methods.first() == Some(&"DELETE") && part("resource").is_empty() => {
                     match Reference::parse(url) {
@@ -266,15 +277,15 @@ impl ParsedLine {
                 }
                 _ => Err(FaultKind::Bundle),
             };
-            match one {
+            match url_of_entry {
                 Ok(url) => urls.push(url),
-                Err(kind) => wrong = wrong.or(Some(kind)),
+                Err(kind) => fault = fault.or(Some(kind)),
             }
         }
-        let kinds = self.child_at(&[0], &["type"]);
+        let kinds = self.values_at(&[0], &["type"]);
         let is_list = kinds.iter().any(|i| matches!(self.values[*i].text_of(), Some("transaction" | "batch")));
-        match wrong {
-            _ if again => Err(FaultKind::DuplicateKey),
+        match fault {
+            _ if has_duplicate => Err(FaultKind::DuplicateKey),
             Some(kind) => Err(kind),
             None if !is_list || urls.is_empty() => Err(FaultKind::Bundle),
             None => Ok(urls),
@@ -282,7 +293,8 @@ impl ParsedLine {
     }
 }
 
-/// A string without its quotes, escapes resolved as UTF-16 units; lone surrogates become U+FFFD.
+/// The text of a string from the bytes between its quotes: escapes are resolved as UTF-16 units, lone surrogates become
+/// U+FFFD.
 fn decode(raw: &str) -> String {
     let mut units: Vec<u16> = Vec::new();
     let mut chars = raw.chars();

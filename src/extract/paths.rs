@@ -6,21 +6,24 @@ use crate::extract::trie::{Node, Trie};
 use crate::fhir::compartment;
 use crate::fhir::resource_type::ResourceType;
 
-/// Paths that decide for every resource.
+/// Path bit of the elements that decide for a resource of any type.
 pub(crate) const ALWAYS: u64 = 1 << 62;
 
-/// The paths on which a resource names its owners. A Group is left out: it is never exported by compartment, and its
-/// members may be millions (COMP-09).
+/// Compartment paths on which a resource of this type names its owners, one bit each. A Group has none: it is never
+/// exported by compartment, and its members may be millions (COMP-09).
 pub(crate) fn owner_paths(resource_type: ResourceType) -> u64 {
     if resource_type == ResourceType::GROUP { 0 } else { compartment::paths_of(resource_type) }
 }
 
-/// Names that are followed, and what stands there.
+/// The followed paths and the role of each node.
 pub(crate) struct ElementPaths {
+    /// Names of the followed elements.
     pub(crate) trie: Trie,
+    /// Role of each node of `trie`, by its index.
     pub(crate) roles: Vec<ElementRole>,
 }
 
+/// Role of the element at a followed path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ElementRole {
     None,
@@ -36,6 +39,7 @@ pub(crate) enum ElementRole {
     Resource,
 }
 
+/// The paths that extraction follows: the deciding elements, those of a Bundle, and all compartment paths.
 pub(crate) static NAMES: LazyLock<ElementPaths> = LazyLock::new(|| {
     let mut trie = Trie::new();
     let mut roles = Vec::new();
@@ -62,5 +66,5 @@ pub(crate) static NAMES: LazyLock<ElementPaths> = LazyLock::new(|| {
     ElementPaths { trie, roles }
 });
 
-/// Paths of a Bundle.
+/// Path bit of the elements that decide for a Bundle only.
 pub(crate) const BUNDLE: u64 = 1 << 63;

@@ -1,13 +1,14 @@
-//! Numbers and literals, one byte at a time, so that one can go on in the next piece.
+//! The automaton of JSON numbers and literals, one byte at a time, so that it can resume in the next piece.
 
 /// A state of the automaton.
 pub(crate) type ScalarState = u8;
 
-/// Nothing read yet.
+/// The state before the first byte.
 pub(crate) const START: ScalarState = 0;
-/// No number or literal begins so.
+/// The state of a text that begins no number or literal.
 pub(crate) const REJECT: ScalarState = 21;
 
+/// States inside a number, each after the part of its name (RFC 8259, section 6).
 const MINUS: ScalarState = 1;
 const ZERO: ScalarState = 2;
 const INTEGER: ScalarState = 3;
@@ -16,18 +17,19 @@ const FRACTION: ScalarState = 5;
 const EXPONENT: ScalarState = 6;
 const SIGN: ScalarState = 7;
 const POWER: ScalarState = 8;
-/// `true`, `false` and `null` from their first letters on; each has its states in a row.
+/// First states of `true`, `false` and `null`, each followed by one state for each further letter.
 const TRUE: ScalarState = 9;
 const FALSE: ScalarState = 12;
 const NULL: ScalarState = 16;
+/// The state after the last letter of a literal.
 const LITERAL_END: ScalarState = 19;
 
-/// Whether a number or literal may end in this state.
+/// Whether the text read up to this state is a complete number or literal.
 pub(crate) fn accepts(state: ScalarState) -> bool {
     matches!(state, ZERO | INTEGER | FRACTION | POWER | LITERAL_END)
 }
 
-/// The state behind one more byte (RFC 8259, sections 3 and 6).
+/// The state after one more byte (RFC 8259, sections 3 and 6).
 fn step(state: ScalarState, byte: u8) -> ScalarState {
     match (state, byte) {
         (START, b'-') => MINUS,
@@ -49,15 +51,17 @@ fn step(state: ScalarState, byte: u8) -> ScalarState {
     }
 }
 
-/// Whether a byte ends a number or literal: white space or punctuation. A quote does not, so that it is rejected.
+/// Whether a byte ends a number or literal: white space or punctuation. A quote does not, so that a string directly
+/// behind one is rejected.
 fn may_end(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b',' | b'}' | b']' | b':' | b'{' | b'[')
 }
 
-/// Reads on from `state`: the state reached and the bytes read. All bytes read means that it may go on.
+/// Reads `bytes` from `state` on: the state reached and the number of bytes read. If all were read, the number may
+/// continue in the next piece.
 #[inline]
 pub(crate) fn run(mut state: ScalarState, bytes: &[u8]) -> (ScalarState, usize) {
-    // Most numbers are short integers; this is their whole way.
+    // Most numbers are short integers, which take only the first branch.
     for (i, byte) in bytes.iter().enumerate() {
         if state == INTEGER && byte.is_ascii_digit() {
             continue;
@@ -84,7 +88,7 @@ mod tests {
     }
 
     proptest! {
-        /// The automaton takes exactly what serde_json takes.
+        /// The automaton accepts exactly the texts that serde_json accepts.
         #[test]
         fn scalars_are_those_of_serde(text in "[-+0-9.eEtrufalsn]{1,8}|-?(0|[1-9][0-9]{0,4})(\\.[0-9]{1,3})?([eE][-+]?[0-9]{1,3})?|true|false|null") {
             prop_assert_eq!(is_scalar(&text), serde_json::from_str::<serde_json::Value>(&text).is_ok(), "{}", text);

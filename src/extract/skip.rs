@@ -1,11 +1,11 @@
-//! Walks the tokens of values that nothing is wanted from, by table instead of by branch.
+//! Skips values without followed paths, by table instead of by branch.
 //!
-//! Most of a resource is such values, and what a token is cannot be predicted, so a branch a token is what a walk
-//! would spend its time on. Here a token costs one look-up in a table of (innermost container, what is allowed, token),
-//! and the grammar is checked all the same. What is wrong is only noticed here; the caller walks the block again, token
-//! by token, to say where and what.
+//! Most of a resource is such values. The class of the next token cannot be predicted, so that a branch for each token
+//! would dominate the walk. Here a token costs one look-up in a table of (innermost container, expected token, class),
+//! and the grammar is still checked. An error is only detected here; the caller walks the block again token by token to
+//! locate and name it.
 
-/// What the grammar allows next.
+/// The tokens that the grammar allows next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum ExpectedToken {
@@ -15,12 +15,14 @@ pub(crate) enum ExpectedToken {
     KeyOrEnd,
     Colon,
     CommaOrEnd,
+    /// No token: the resource is complete.
     Nothing,
-    /// Not allowed.
+    /// A token came that was not allowed.
     Wrong,
 }
 
 impl ExpectedToken {
+    /// Every state, in the order of their numbers.
     const ALL: [ExpectedToken; 8] = [
         ExpectedToken::Value,
         ExpectedToken::ValueOrEnd,
@@ -33,6 +35,7 @@ impl ExpectedToken {
     ];
 }
 
+/// Classes of tokens: brackets, punctuation and strings.
 const OPEN_OBJECT: u8 = 0;
 const CLOSE_OBJECT: u8 = 1;
 const OPEN_ARRAY: u8 = 2;
@@ -40,10 +43,10 @@ const CLOSE_ARRAY: u8 = 3;
 const COLON: u8 = 4;
 const COMMA: u8 = 5;
 const QUOTE: u8 = 6;
-/// A number or a literal.
+/// Class of a number or a literal.
 pub(crate) const SCALAR: u8 = 7;
 
-/// Class of a token by its first byte.
+/// Class of a token, by its first byte.
 pub(crate) static CLASS: [u8; 256] = {
     let mut table = [SCALAR; 256];
     table[b'{' as usize] = OPEN_OBJECT;
@@ -56,7 +59,8 @@ pub(crate) static CLASS: [u8; 256] = {
     table
 };
 
-/// Index: innermost container is an object (bit 6), what is allowed (bits 3 to 5), class of the token.
+/// The next expected token. Index: bit 6 is set when the innermost container is an object, bits 3 to 5 are the
+/// expected token, bits 0 to 2 the class of the token.
 static NEXT: [u8; 128] = {
     let mut table = [ExpectedToken::Wrong as u8; 128];
     let mut i = 0;
@@ -91,24 +95,24 @@ static NEXT: [u8; 128] = {
     table
 };
 
-/// The state of a walk that skips.
+/// State of a walk over skipped values.
 #[derive(Clone, Copy)]
 pub(crate) struct Skip {
-    /// What is allowed next.
+    /// The [`ExpectedToken`], as its number.
     pub expect: u8,
-    /// Open containers, the innermost lowest, as in the stack.
+    /// Kinds of the innermost containers, as in `Stack::top`.
     pub top: u64,
-    /// How many are open.
+    /// Number of open containers.
     pub depth: u32,
 }
 
 impl Skip {
-    /// What is allowed next.
+    /// The tokens that the grammar allows next.
     pub(crate) fn expect(&self) -> ExpectedToken {
         ExpectedToken::ALL[self.expect as usize & 7]
     }
 
-    /// One token of this class.
+    /// Takes one token of this class: moves the expected token and the stack of containers.
     #[inline(always)]
     pub(crate) fn step(&mut self, class: u8) {
         let position = (self.top & 1) << 6 | u64::from(self.expect) << 3 | u64::from(class);
@@ -119,7 +123,7 @@ impl Skip {
         self.depth = self.depth.wrapping_add(opens).wrapping_sub(closes);
     }
 
-    /// Whether the next token can be taken without touching the spilled part of the stack.
+    /// Whether the next token leaves the outer words of the stack untouched: the depth is not near a multiple of 64.
     #[inline(always)]
     pub(crate) fn has_room(&self) -> bool {
         (self.depth & 63).wrapping_sub(2) < 60

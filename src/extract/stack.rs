@@ -1,35 +1,37 @@
-//! The containers that are open, a bit each: depth has no bound and needs no recursion.
+//! The stack of open containers, one bit for each: nesting has no bound and needs no recursion.
 
-/// Containers that are open: the innermost is the lowest bit of `top`.
+/// Kinds of the open containers, 1 for an object and 0 for an array. The innermost is the lowest bit of `top`.
 #[derive(Default)]
 pub(crate) struct Stack {
+    /// The innermost containers, up to 64.
     top: u64,
+    /// The outer containers, 64 in each word, the outermost word first.
     full: Vec<u64>,
-    /// How many are open.
+    /// Number of open containers.
     pub depth: u32,
 }
 
 impl Stack {
-    /// Forgets everything.
+    /// Empties the stack.
     pub(crate) fn clear(&mut self) {
         self.depth = 0;
         self.top = 0;
         self.full.clear();
     }
 
+    /// Kinds of the innermost containers, up to 64, the innermost lowest.
     #[inline]
-    /// The innermost 64, the innermost lowest.
     pub(crate) fn top(&self) -> u64 {
         self.top
     }
 
-    /// Sets what [`Stack::top`] gives and the depth, after steps that touched nothing below.
+    /// Sets `top` and the depth after steps that left the outer words unchanged.
     pub(crate) fn set(&mut self, top: u64, depth: u32) {
         self.top = top;
         self.depth = depth;
     }
 
-    /// One more is open, an object or an array.
+    /// Opens an object or an array.
     pub(crate) fn push(&mut self, is_object: bool) {
         if self.depth.is_multiple_of(64) && self.depth > 0 {
             self.full.push(self.top);
@@ -37,18 +39,18 @@ impl Stack {
         self.top = self.top << 1 | u64::from(is_object);
         self.depth += 1;
     }
+    /// Whether the innermost container is an object; `false` outside of any.
     #[inline]
-    /// Whether the innermost is an object.
     pub(crate) fn in_object(&self) -> bool {
         self.depth > 0 && self.top & 1 != 0
     }
+    /// Whether the innermost container is an array; `false` outside of any.
     #[inline]
-    /// Whether the innermost is an array.
     pub(crate) fn in_array(&self) -> bool {
         self.depth > 0 && self.top & 1 == 0
     }
+    /// Closes the innermost container, which must exist.
     #[inline]
-    /// The innermost is closed.
     pub(crate) fn pop(&mut self) {
         self.depth -= 1;
         self.top >>= 1;

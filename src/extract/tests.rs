@@ -1,4 +1,5 @@
-//! The scanner against its twin: every kernel, whole lines and lines in pieces, hostile lines and generated ones.
+//! The extractor against the reference implementation: every kernel, complete lines and lines in pieces, hostile lines
+//! and generated ones.
 
 use proptest::prelude::*;
 
@@ -49,7 +50,7 @@ fn outcome(found: Result<&Facts, Fault>) -> Result<PlainFacts, FaultFound> {
         .map_err(|fault| if naive::is_syntax(fault.kind) { FaultFound::Syntax } else { FaultFound::Kind(fault.kind) })
 }
 
-/// Holds every way to read the line against the twin; `cuts` are lengths of pieces, used again and again.
+/// Compares every way to read the line with the reference implementation; `cuts` are lengths of pieces, in a cycle.
 fn check(line: &[u8], cuts: &[usize]) {
     let expected = naive::extract(line);
     let shown = || String::from_utf8_lossy(&line[..line.len().min(2000)]).into_owned();
@@ -111,7 +112,7 @@ fn hostile_lines_are_read_as_the_twin_reads_them() {
     assert!(lines > 700, "only {lines} lines under testdata/hostile");
 }
 
-/// Nesting has no bound, and what is open deeper than a word of the stack still has to match.
+/// Nesting has no bound, and brackets deeper than a word of the stack must still match.
 #[test]
 fn depth_has_no_bound() {
     for depth in [1, 63, 64, 65, 128, 129, 10_000] {
@@ -315,7 +316,7 @@ fn read_singly(kernel: Kernel, validate: Validate, text: &[u8]) -> Vec<Result<Pl
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
-    /// Many lines at a time are read as each by itself, whatever stands among them.
+    /// Many lines at a time yield the facts of each line by itself, whatever lines are among them.
     #[test]
     fn many_lines_are_read_as_single_ones(lines in prop::collection::vec(prop_oneof![2 => line().prop_map(String::into_bytes), 1 => damaged()], 1..6), ends in prop::sample::select(vec!["\n", "\r\n", "\n\n"])) {
         let mut text = Vec::new();

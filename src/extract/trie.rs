@@ -1,25 +1,28 @@
-//! The names on the paths that a scan follows.
+//! The element paths that a scan follows, as a tree of property names with one hash look-up for each name.
 
-/// A place on a followed path; 0 is the resource itself.
+/// Index of a node: a position on a followed path.
 pub(crate) type Node = u16;
-/// The resource.
+/// The node of the resource itself.
 pub(crate) const ROOT: Node = 0;
 
+/// A node of the tree.
 struct TrieEntry {
     name: &'static str,
-    /// Paths (bits) that go through it.
+    /// Paths that go through the node, one bit each.
     paths: u64,
-    /// First eight bytes of the name.
+    /// First eight bytes of the name, as by [`head_of`].
     head: u64,
     children: Vec<Node>,
-    /// Number among its parent's children, for the mask of those seen.
+    /// Number among its parent's children, for masks of the children met.
     ordinal: u8,
-    /// Where each child stands by the hash of its name's head, once sealed; 0 for nowhere. Children never collide.
+    /// Children by the hash of their names' heads, after [`Trie::freeze`]; `FREE` where there is none. No two children
+    /// share a slot.
     slots: Vec<TrieSlot>,
+    /// Multiplier of the hash that separates the children.
     multiplier: u64,
 }
 
-/// What a look-up needs to tell a child.
+/// A child and the parts of its name that a look-up compares.
 #[derive(Clone, Copy)]
 struct TrieSlot {
     head: u64,
@@ -27,19 +30,19 @@ struct TrieSlot {
     child: Node,
 }
 
-/// The slot of no child: no name is so long.
+/// A slot without a child. No name has its length.
 const FREE: TrieSlot = TrieSlot { head: 0, len: u16::MAX, child: ROOT };
 
-/// Multipliers tried until no two children of a node fall on one slot.
+/// Most multipliers tried for a node until no two of its children share a slot.
 const MULTIPLIERS_MAX: u64 = 1 << 20;
 
-/// Paths as a tree.
+/// Followed paths as a tree of names.
 pub(crate) struct Trie {
     entries: Vec<TrieEntry>,
 }
 
 impl Trie {
-    /// A tree of nothing.
+    /// A tree with the root only.
     pub(crate) fn new() -> Trie {
         let root = TrieEntry {
             name: "",
@@ -53,18 +56,18 @@ impl Trie {
         Trie { entries: vec![root] }
     }
 
-    /// Number of nodes.
+    /// Number of nodes, the root included.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Adds a path of names joined by dots, under these path bits. The node at its end.
+    /// Adds a path of names joined by dots from the root, with these path bits; the node at its end.
     pub(crate) fn add(&mut self, path: &'static str, bits: u64) -> Node {
         self.entries[ROOT as usize].paths |= bits;
         self.add_below(ROOT, path, bits)
     }
 
-    /// Adds a path below a node.
+    /// Adds a path of names joined by dots below a node, with these path bits; the node at its end.
     pub(crate) fn add_below(&mut self, mut node: Node, path: &'static str, bits: u64) -> Node {
         for name in path.split('.') {
             let known = self.entries[node as usize].children.iter().copied();
@@ -93,11 +96,11 @@ impl Trie {
         node
     }
 
-    /// Makes the tree ready for look-ups: finds for each node a hash that keeps its children apart.
+    /// Prepares the tree for look-ups: finds for each node a hash that gives each of its children a slot of its own.
     pub(crate) fn freeze(&mut self) {
         for i in 0..self.entries.len() {
             let children: Vec<TrieSlot> = self.entries[i].children.iter().map(|child| self.slot(*child)).collect();
-            // As many slots as pairs, so that a random multiplier keeps all apart more often than not.
+            // At least as many slots as the square of the children, so that a random multiplier mostly separates them.
             let slots = (children.len() * children.len()).next_power_of_two().max(2);
             let tries = (1..MULTIPLIERS_MAX).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
             let (multiplier, slots) = tries
@@ -114,47 +117,48 @@ impl Trie {
         }
     }
 
+    /// The slot of a child: the head and length of its name.
     fn slot(&self, child: Node) -> TrieSlot {
         let entry = &self.entries[child as usize];
         TrieSlot { head: entry.head, len: entry.name.len() as u16, child }
     }
 
-    /// The child of this name, once sealed.
+    /// The child of this name, after [`Trie::freeze`]; `None` when the name is on no followed path.
     #[inline]
     pub(crate) fn child(&self, node: Node, name: &[u8]) -> Option<Node> {
         self.child_with(node, head_of(name), name)
     }
 
-    /// The same when the name's head is known.
+    /// As [`Trie::child`], for a name whose [`head_of`] is known.
     #[inline]
     pub(crate) fn child_with(&self, node: Node, head: u64, name: &[u8]) -> Option<Node> {
         let entry = &self.entries[node as usize];
         let slot = &entry.slots[slot_of(head, entry.multiplier, entry.slots.len())];
-        // One branch for all of it: most names are none of ours.
+        // One branch for both comparisons: most names are on no followed path.
         let same = (slot.head == head) & (usize::from(slot.len) == name.len());
         (same && (name.len() <= 8 || self.entries[slot.child as usize].name.as_bytes() == name)).then_some(slot.child)
     }
 
-    /// Whether anything lies below a node.
+    /// Whether a node has no children.
     #[inline]
     pub(crate) fn is_leaf(&self, node: Node) -> bool {
         self.entries[node as usize].children.is_empty()
     }
 
-    /// The paths that go through a node.
+    /// The paths that go through a node, one bit each.
     #[inline]
     pub(crate) fn paths(&self, node: Node) -> u64 {
         self.entries[node as usize].paths
     }
 
-    /// The node's number among its parent's children.
+    /// The node's number among its parent's children, below 64.
     #[inline]
     pub(crate) fn ordinal(&self, node: Node) -> u8 {
         self.entries[node as usize].ordinal
     }
 }
 
-/// The first eight bytes of a name as an integer, zeros behind a shorter one: names then compare without a loop.
+/// The first eight bytes of a name as an integer, padded with zeros: names then compare without a loop.
 #[inline]
 pub(crate) fn head_of(name: &[u8]) -> u64 {
     match name.first_chunk::<8>() {
@@ -163,7 +167,7 @@ pub(crate) fn head_of(name: &[u8]) -> u64 {
     }
 }
 
-/// Where a head falls among `slots`, a power of two of at least 2.
+/// Index of a head among `slots` slots, a power of two of at least 2.
 #[inline]
 fn slot_of(head: u64, multiplier: u64, slots: usize) -> usize {
     (head.wrapping_mul(multiplier) >> (64 - slots.trailing_zeros())) as usize

@@ -1,7 +1,7 @@
-//! JSON string escapes resolved, for the few strings whose text is looked at.
+//! JSON string escapes resolved, for the few strings whose text is compared.
 
-/// Resolves escapes; `false` when the raw text is not what a JSON string may hold. A lone surrogate becomes U+FFFD:
-/// it is legal JSON, but equals nothing that is looked for.
+/// Resolves the escapes of a string's raw text into `out`; `false` when the raw text is no legal inside of a JSON
+/// string. A lone surrogate becomes U+FFFD: it is legal JSON, but occurs in no text that is compared.
 pub(crate) fn unescape(raw: &[u8], out: &mut String) -> bool {
     out.clear();
     let Ok(raw) = str::from_utf8(raw) else { return false };

@@ -1,13 +1,13 @@
-//! The R4 Patient compartment as element paths (COMP-01), and what this project adds to it.
+//! The R4 Patient compartment as element paths (COMP-01), and the paths that this crate adds to it.
 //!
-//! A resource is in the compartment of Patient/X when one of its paths leads to a reference to Patient/X. Array marks
-//! are left out: other shapes than the type's are followed all the same (reading 8). `Device.patient` is added
-//! (COMP-07). A test holds the table against the official definitions.
+//! A resource is in the compartment of Patient/X when one of its paths leads to a reference to Patient/X. Paths carry
+//! no mark for arrays: objects and arrays of them are followed alike, whatever the type's definition says (reading 8).
+//! `Device.patient` is added (COMP-07). A test compares the table with the official definitions.
 
 use crate::fhir::resource_type::ResourceType;
 
-/// Every path that any type has: property names from the root to a Reference, joined by dots. The position of a path
-/// is its bit in [`paths_of`].
+/// Every path of any type: property names from the root to a Reference, joined by dots. The index of a path is its bit
+/// in [`paths_of`].
 pub(crate) const PATHS: [&str; 32] = [
     "action.participant",
     "activity.detail.performer",
@@ -43,7 +43,7 @@ pub(crate) const PATHS: [&str; 32] = [
     "target",
 ];
 
-/// The types that can be in the compartment, with their paths.
+/// The types that can be in the compartment, and their paths.
 #[rustfmt::skip]
 const TABLE: [(&str, &[&str]); 67] = [
     ("Account", &["subject"]),
@@ -115,7 +115,7 @@ const TABLE: [(&str, &[&str]); 67] = [
     ("VisionPrescription", &["patient"]),
 ];
 
-/// The paths of a type, a bit each; 0 for a type outside the compartment.
+/// Compartment paths of a type, one bit each; 0 for a type outside the compartment.
 pub(crate) fn paths_of(resource_type: ResourceType) -> u64 {
     static MASKS: std::sync::LazyLock<[u64; ResourceType::COUNT]> = std::sync::LazyLock::new(|| {
         let mut masks = [0; ResourceType::COUNT];
@@ -130,8 +130,8 @@ pub(crate) fn paths_of(resource_type: ResourceType) -> u64 {
     MASKS[resource_type.index()]
 }
 
-/// Whether resources of this type can be in a patient's compartment: the 66 types of R4 and Device. Only these can be
-/// asked for at Patient and Group level (TYPE-04).
+/// Whether resources of this type can be in a patient's compartment: the 66 types of R4 and Device. Only these are
+/// allowed in `_type` at Patient and Group level (TYPE-04).
 pub(crate) fn in_compartment(resource_type: ResourceType) -> bool {
     paths_of(resource_type) != 0
 }

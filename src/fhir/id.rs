@@ -1,9 +1,9 @@
-//! A legal FHIR id, held inline.
+//! A legal FHIR id, held inline without allocation.
 
 use crate::limits::ID_BYTES_MAX;
 
 /// A logical id as R4 allows it: 1 to 64 characters of `A-Z a-z 0-9 - .`
-/// (<https://hl7.org/fhir/R4/datatypes.html#id>). Ids are case-sensitive; order is bytewise.
+/// (<https://hl7.org/fhir/R4/datatypes.html#id>). Ids are case-sensitive; their order is bytewise.
 #[derive(Clone, Copy)]
 pub struct Id {
     len: u8,
@@ -11,7 +11,7 @@ pub struct Id {
 }
 
 impl Id {
-    /// The id with this text, or `None` when R4 does not allow it.
+    /// The id with this text; `None` when R4 does not allow it.
     pub fn parse(text: &[u8]) -> Option<Id> {
         if !Id::is_legal(text) {
             return None;
@@ -24,14 +24,14 @@ impl Id {
     /// Whether R4 allows an id with this text.
     #[inline]
     pub fn is_legal(text: &[u8]) -> bool {
-        // No early exit, so that many bytes are looked at together.
-        let wrong = text
+        // No early exit, so that the compiler checks many bytes at once.
+        let illegal = text
             .iter()
-            .fold(false, |wrong, byte| wrong | !(byte.is_ascii_alphanumeric() | (*byte == b'-') | (*byte == b'.')));
-        !wrong && !text.is_empty() && text.len() <= ID_BYTES_MAX
+            .fold(false, |illegal, byte| illegal | !(byte.is_ascii_alphanumeric() | (*byte == b'-') | (*byte == b'.')));
+        !illegal && !text.is_empty() && text.len() <= ID_BYTES_MAX
     }
 
-    /// The id's text.
+    /// The id's text, which is ASCII.
     pub fn as_str(&self) -> &str {
         str::from_utf8(self.as_bytes()).expect("an id is ASCII")
     }

@@ -1,4 +1,4 @@
-//! FHIR R4 as the pipeline needs it: resource types, ids, instants, references and the Patient compartment.
+//! FHIR R4 as indexing and export need it: resource types, ids, instants, references and the Patient compartment.
 //!
 //! Pure: nothing here reads a file, a clock or JSON.
 

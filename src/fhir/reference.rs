@@ -1,7 +1,7 @@
 //! Literal references, exactly as R4 writes them.
 //!
-//! Nothing is normalised and nothing resolved: a reference is cut into its parts or refused. Called for every reference
-//! of a store, so nothing is allocated and the text is read backwards, where the parts that decide stand.
+//! Nothing is normalised or resolved: a reference is split into its parts or refused. This runs for every reference of
+//! a store, so nothing is allocated, and the text is read from its end, which has the deciding parts.
 
 use std::sync::LazyLock;
 
@@ -9,36 +9,36 @@ use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;
 
 /// A literal reference to a resource: `[base/]Type/id[/_history/version]`
-/// (<https://hl7.org/fhir/R4/references.html#literal>). What is in no legal form (`urn:uuid:`, `#contained`, queries,
-/// fragments, percent escapes, another case) is no reference of ours: `parse` gives `None` (readings 5, COMP-03).
+/// (<https://hl7.org/fhir/R4/references.html#literal>). Any other form (`urn:uuid:`, `#contained`, queries, fragments,
+/// percent escapes, another case) is none: [`Reference::parse`] gives `None` (readings 5, COMP-03).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reference<'a> {
     /// Absolute base URL without the final slash, exactly as written; empty for a relative reference.
     pub base: &'a str,
     /// Type of the resource referred to.
     pub resource_type: ResourceType,
-    /// Its logical id.
+    /// Logical id of the resource.
     pub id: Id,
-    /// Version named by `_history`, if one is.
+    /// Version named by `_history`; `None` when there is none.
     pub version: Option<&'a str>,
 }
 
 impl<'a> Reference<'a> {
-    /// Reads a reference's text (JSON escapes already resolved).
+    /// Splits a reference's text, whose JSON escapes are resolved; `None` when it is no literal reference.
     ///
-    /// A base is `http://` or `https://`, a host and any path; R4's own pattern for it leaves out characters that real
-    /// servers have in their paths (`_`, `~`), so only what no base can hold is refused: white space, control
-    /// characters, `?` and `#`.
+    /// A base is `http://` or `https://`, a host and any path. R4's own pattern for it lacks characters that real
+    /// servers have in their paths (`_`, `~`), so only characters that no base can hold are refused: white space,
+    /// control characters, `?` and `#`.
     pub(crate) fn parse(text: &'a str) -> Option<Reference<'a>> {
-        let (mut before, mut id) = cut(text)?;
+        let (mut before, mut id) = split_last(text)?;
         let mut version = None;
         if let Some(resource) = before.strip_suffix("/_history") {
             Id::parse(id.as_bytes())?; // R4 gives a version id the form of an id
             version = Some(id);
-            (before, id) = cut(resource)?;
+            (before, id) = split_last(resource)?;
         }
         let id = Id::parse(id.as_bytes())?;
-        let (base, name) = match cut(before) {
+        let (base, name) = match split_last(before) {
             Some((base, name)) if is_absolute_url(base) => (base, name),
             Some(_) => return None,
             None => ("", before),
@@ -48,20 +48,25 @@ impl<'a> Reference<'a> {
     }
 }
 
-/// The types by a perfect hash of their names: a search among 146 names costs more than all the rest of a reference.
+/// The types by a perfect hash of their names. A binary search among 146 names would cost more than the rest of a
+/// reference.
 struct TypeTable {
-    /// The type at each hash, `NONE` where there is none.
+    /// Index of the type at each hash, `NONE` where there is none.
     slots: [u8; Self::SLOTS],
+    /// Seed of the hash, for which no two names share a slot.
     seed: u64,
 }
 
+/// The table, built on first use.
 static TYPES: LazyLock<TypeTable> = LazyLock::new(TypeTable::new);
 
 impl TypeTable {
+    /// Number of slots, a power of two.
     const SLOTS: usize = 1 << 12;
+    /// Slot without a type.
     const NONE: u8 = u8::MAX;
 
-    /// Tries seeds until no two names meet: with so many slots, one in fourteen will do.
+    /// Tries seeds until no two names share a slot; with this many slots one seed in fourteen suffices.
     fn new() -> TypeTable {
         let mut table = TypeTable { slots: [Self::NONE; Self::SLOTS], seed: 1 };
         'seed: loop {
@@ -78,13 +83,15 @@ impl TypeTable {
         }
     }
 
+    /// The type of this exact name.
     #[inline]
     fn find(&self, name: &str) -> Option<ResourceType> {
         let index = self.slots[self.slot(name.as_bytes())];
-        ResourceType::from_index(index as usize).filter(|found| found.name() == name)
+        ResourceType::from_index(index as usize).filter(|resource_type| resource_type.name() == name)
     }
 
-    /// Hash of the length, the first and the last eight bytes (four for a short name), which tell all names apart.
+    /// Slot of a name: a hash of its length and its first and last eight bytes (four for a short name), which are
+    /// different for all types.
     #[inline]
     fn slot(&self, name: &[u8]) -> usize {
         let (first, last) = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
@@ -101,12 +108,13 @@ impl TypeTable {
 
 const _: () = assert!(ResourceType::COUNT < TypeTable::NONE as usize);
 
-/// What stands before and after the last slash.
-fn cut(text: &str) -> Option<(&str, &str)> {
+/// The text before and after the last slash; `None` when it has none.
+fn split_last(text: &str) -> Option<(&str, &str)> {
     let slash = memchr::memrchr(b'/', text.as_bytes())?;
     Some((&text[..slash], &text[slash + 1..]))
 }
 
+/// Whether a text is a base URL: http or https, a host, and no character that a base cannot hold.
 fn is_absolute_url(text: &str) -> bool {
     let Some(rest) = text.strip_prefix("http").map(|rest| rest.strip_prefix('s').unwrap_or(rest)) else {
         return false;

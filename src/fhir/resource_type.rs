@@ -1,41 +1,41 @@
-//! The concrete resource types of FHIR R4.
+//! The concrete resource types of FHIR R4, by name and index.
 
-/// One of the 146 concrete R4 resource types; order is the names' order.
+/// One of the 146 concrete R4 resource types, ordered by name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ResourceType(u8);
 
 impl ResourceType {
-    /// How many there are.
+    /// Number of concrete types.
     pub const COUNT: usize = NAMES.len();
-    /// Bundle.
+    /// The type `Bundle`, whose lines list deletions.
     pub const BUNDLE: ResourceType = ResourceType(11);
-    /// Device.
+    /// The type `Device`, which this crate adds to the compartment.
     pub const DEVICE: ResourceType = ResourceType(34);
-    /// Group.
+    /// The type `Group`, which defines cohorts.
     pub const GROUP: ResourceType = ResourceType(57);
-    /// OperationOutcome.
+    /// The type `OperationOutcome`, used in `error` files.
     pub const OPERATION_OUTCOME: ResourceType = ResourceType(98);
-    /// Patient.
+    /// The type `Patient`, the owner of a compartment.
     pub const PATIENT: ResourceType = ResourceType(102);
-    /// Provenance.
+    /// The type `Provenance`, exported with its targets.
     pub const PROVENANCE: ResourceType = ResourceType(110);
 
-    /// The type of this exact name, if R4 has it (case-sensitive, PARAM-08).
+    /// The type of this exact name; `None` when R4 has none (case-sensitive, PARAM-08).
     pub fn parse(name: &str) -> Option<ResourceType> {
         NAMES.binary_search(&name).ok().map(|offset| ResourceType(offset as u8))
     }
 
-    /// The type's name.
+    /// Name of the type, as in `resourceType`.
     pub fn name(self) -> &'static str {
         NAMES[self.0 as usize]
     }
 
-    /// Place of the type in the order of names, below [`ResourceType::COUNT`].
+    /// Index of the type in the order of names, below [`ResourceType::COUNT`]. Indexes on disk store it.
     pub fn index(self) -> usize {
         self.0 as usize
     }
 
-    /// The type at this place.
+    /// The type with this index; `None` from [`ResourceType::COUNT`] on.
     pub fn from_index(index: usize) -> Option<ResourceType> {
         (index < Self::COUNT).then_some(ResourceType(index as u8))
     }
@@ -45,7 +45,7 @@ impl ResourceType {
         (0..Self::COUNT).map(|offset| ResourceType(offset as u8))
     }
 
-    /// Names a person may have meant by `name`: at most three, nearest first.
+    /// Names of types that `name` may be a misspelling of: at most three, nearest first.
     pub fn similar(name: &str) -> Vec<&'static str> {
         let lower = name.to_lowercase();
         let mut near: Vec<(usize, &'static str)> = NAMES
@@ -70,7 +70,8 @@ impl std::fmt::Display for ResourceType {
     }
 }
 
-/// <https://hl7.org/fhir/R4/valueset-resource-types.html> without the abstract Resource and DomainResource.
+/// Names of the types in their order: <https://hl7.org/fhir/R4/valueset-resource-types.html> without the abstract
+/// Resource and DomainResource.
 #[rustfmt::skip]
 const NAMES: [&str; 146] = [
     "Account", "ActivityDefinition", "AdverseEvent", "AllergyIntolerance", "Appointment", "AppointmentResponse",

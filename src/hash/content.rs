@@ -1,6 +1,7 @@
-//! What a file holds, as hashes: all of a range, or a sample that tells an appended file from another one.
+//! Hashes of a store file's contents: of a range, or of a sample that distinguishes an appended file from a replaced
+//! one.
 //!
-//! xxh3, 64 bits: against accidents, not against malice.
+//! The hash is 64-bit xxh3: it detects accidents, not malice.
 
 use std::ops::Range;
 
@@ -8,15 +9,15 @@ use crate::hash::Hasher64;
 use crate::limits::READ_BYTES;
 use crate::sys::store_file::{StoreFile, StoreFileError};
 
-/// Blocks of a sample.
+/// Number of blocks in a sample.
 pub(crate) const SAMPLE_BLOCKS: u64 = 64;
-/// Size of one of them, in bytes.
+/// Size of a sampled block, in bytes.
 pub(crate) const SAMPLE_BLOCK_BYTES: u64 = 4096;
 
 impl StoreFile {
-    /// xxh3 of the 64 blocks of 4 KiB that lie evenly in the first `upto_len` bytes, first and last included; of all
-    /// these bytes when they are no more than the blocks. A file that was only appended to keeps the value of its old
-    /// length.
+    /// xxh3 of the 64 blocks of 4 KiB spread evenly over the first `upto_len` bytes, the first and last block
+    /// included; of all these bytes when they are at most as many as the blocks hold. After an append, the hash up to
+    /// the old length is unchanged.
     ///
     /// # Errors
     /// As [`StoreFile::read`] and [`StoreFile::check`].
@@ -34,7 +35,7 @@ impl StoreFile {
         Ok(hash.digest())
     }
 
-    /// xxh3 of a range of bytes, read in pieces.
+    /// xxh3 of a byte range of the store file, read in pieces.
     ///
     /// # Errors
     /// As [`StoreFile::read`] and [`StoreFile::check`].

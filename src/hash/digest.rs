@@ -1,4 +1,4 @@
-//! Digests over files as they are written (MANIFEST-17).
+//! Digests of output files, computed while they are written or from a written file (MANIFEST-17).
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,23 +9,23 @@ use sha2::Digest as _;
 use crate::hash::Hasher128;
 use crate::named_enum::by_name;
 
-/// Which digest.
+/// Algorithm of the digests in a manifest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DigestAlgorithm {
-    /// xxHash3, 128 bit: finds damage, costs next to nothing.
+    /// xxHash3 with 128 bits: detects damage, not malice, at little cost.
     #[default]
     Xxh3,
-    /// SHA-256: also finds intent.
+    /// SHA-256: detects malice, too.
     Sha256,
-    /// None.
+    /// Output files have no digest.
     None,
 }
 
 impl DigestAlgorithm {
-    /// Every value.
+    /// Every algorithm, in the order of the enum.
     pub const ALL: [DigestAlgorithm; 3] = [DigestAlgorithm::Xxh3, DigestAlgorithm::Sha256, DigestAlgorithm::None];
 
-    /// Its word in records, manifests and hashes.
+    /// Name of the algorithm in records, manifests and hashes.
     pub const fn name(self) -> &'static str {
         match self {
             DigestAlgorithm::Xxh3 => "xxh3",
@@ -37,27 +37,27 @@ impl DigestAlgorithm {
 
 by_name!(DigestAlgorithm);
 
-/// A digest's value.
+/// A digest and its algorithm, as in manifests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digest {
-    /// Which.
+    /// The algorithm; never [`DigestAlgorithm::None`] in a digest that was computed.
     pub algorithm: DigestAlgorithm,
-    /// Lower-case hexadecimal.
+    /// The hash in lower-case hexadecimal.
     pub value: String,
 }
 
-/// A digest being computed.
+/// A digest under computation; of [`DigestAlgorithm::None`] it computes nothing.
 pub(crate) enum Digester {
-    /// xxHash3.
+    /// 128-bit xxHash3 of the bytes so far.
     Xxh3(Box<Hasher128>),
-    /// SHA-256.
+    /// SHA-256 of the bytes so far.
     Sha256(Box<sha2::Sha256>),
-    /// Nothing.
+    /// No digest is computed.
     None,
 }
 
 impl Digester {
-    /// Starts.
+    /// A digest of no bytes.
     pub(crate) fn new(algorithm: DigestAlgorithm) -> Digester {
         match algorithm {
             DigestAlgorithm::Xxh3 => Digester::Xxh3(Box::default()),
@@ -66,7 +66,7 @@ impl Digester {
         }
     }
 
-    /// Takes the next bytes.
+    /// Adds the next bytes of the file to the digest.
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         match self {
             Digester::Xxh3(hash) => hash.update(bytes),
@@ -75,7 +75,7 @@ impl Digester {
         }
     }
 
-    /// The value, unless there is none.
+    /// The digest of all bytes added; `None` for [`DigestAlgorithm::None`].
     pub(crate) fn finish(self) -> Option<Digest> {
         match self {
             Digester::Xxh3(hash) => {
@@ -91,7 +91,8 @@ impl Digester {
 }
 
 impl Digest {
-    /// Whether it has the length and the digits of its algorithm.
+    /// Whether the value has the length and the lower-case digits of its algorithm; `false` for
+    /// [`DigestAlgorithm::None`].
     pub fn is_well_formed(&self) -> bool {
         let digits = match self.algorithm {
             DigestAlgorithm::Xxh3 => 32,
@@ -102,10 +103,11 @@ impl Digest {
     }
 }
 
-/// Length and digest of a file that was just opened.
+/// Reads an open file from its current position to its end; its length in bytes and its digest. Nothing is read for
+/// [`DigestAlgorithm::None`].
 ///
 /// # Errors
-/// When it cannot be read.
+/// The system's error when the file cannot be read.
 pub(crate) fn digest_file(mut file: File, algorithm: DigestAlgorithm) -> io::Result<(u64, Option<Digest>)> {
     let mut digester = Digester::new(algorithm);
     let mut buffer = vec![0; 1 << 20];

@@ -1,9 +1,10 @@
-//! xxHash3 of bytes, in one call or in pieces; hashes of store files (`content`) and digests of output files (`digest`).
+//! xxHash3 of bytes, in one call or in pieces; `content` hashes store files with it, `digest` holds the digests of
+//! output files.
 //!
-//! Checksums against accidents, not against malice. The values are those of the published algorithm
+//! The hashes detect accidents, not malice. Their values are those of the published algorithm
 //! (<https://github.com/Cyan4973/xxHash/blob/v0.8.3/doc/xxhash_spec.md>) with its default secret; `twox-hash` computes
-//! them and chooses the processor's vectors at run time. Hashes stand in index files, packed files, plan records and
-//! manifests, so that the algorithm cannot be changed without a new version of each.
+//! them and selects the processor's vector instructions at run time. Index files, packed files, plan records and
+//! manifests contain such hashes, so the algorithm cannot change without a new version of each.
 
 pub(crate) mod content;
 pub(crate) mod digest;
@@ -12,63 +13,63 @@ use std::hash::Hasher;
 
 use twox_hash::{XxHash3_64, XxHash3_128};
 
-/// Hash of 64 bits.
+/// 64-bit xxHash3 of bytes in one call.
 pub(crate) fn xxh3_64(bytes: &[u8]) -> u64 {
     XxHash3_64::oneshot(bytes)
 }
 
-/// Hash of 128 bits.
+/// 128-bit xxHash3 of bytes in one call.
 pub(crate) fn xxh3_128(bytes: &[u8]) -> u128 {
     XxHash3_128::oneshot(bytes)
 }
 
-/// Hash of 64 bits, one of a family of functions that `seed` selects from.
+/// 64-bit xxHash3 of bytes; each `seed` selects another function of the family.
 pub(crate) fn xxh3_64_with_seed(bytes: &[u8], seed: u64) -> u64 {
     XxHash3_64::oneshot_with_seed(seed, bytes)
 }
 
-/// Hash of 128 bits, one of a family of functions that `seed` selects from.
+/// 128-bit xxHash3 of bytes; each `seed` selects another function of the family.
 pub(crate) fn xxh3_128_with_seed(bytes: &[u8], seed: u64) -> u128 {
     XxHash3_128::oneshot_with_seed(seed, bytes)
 }
 
-/// [`xxh3_64`] of bytes that come in pieces.
+/// [`xxh3_64`] of bytes that come in pieces; seed 0.
 #[derive(Clone, Default)]
 pub(crate) struct Hasher64(XxHash3_64);
 
 impl Hasher64 {
-    /// A hasher that has taken no bytes.
+    /// A 64-bit hasher of no bytes.
     pub(crate) fn new() -> Hasher64 {
         Hasher64::default()
     }
 
-    /// Takes the next bytes.
+    /// Adds the next bytes to the 64-bit hash.
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.0.write(bytes);
     }
 
-    /// The hash of all bytes so far; more may follow.
+    /// The 64-bit hash of all bytes added so far; more may follow.
     pub(crate) fn digest(&self) -> u64 {
         self.0.finish()
     }
 }
 
-/// [`xxh3_128`] of bytes that come in pieces.
+/// [`xxh3_128`] of bytes that come in pieces; seed 0.
 #[derive(Clone, Default)]
 pub(crate) struct Hasher128(XxHash3_128);
 
 impl Hasher128 {
-    /// A hasher that has taken no bytes.
+    /// A 128-bit hasher of no bytes.
     pub(crate) fn new() -> Hasher128 {
         Hasher128::default()
     }
 
-    /// Takes the next bytes.
+    /// Adds the next bytes to the 128-bit hash.
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.0.write(bytes);
     }
 
-    /// The hash of all bytes so far; more may follow.
+    /// The 128-bit hash of all bytes added so far; more may follow.
     pub(crate) fn digest(&self) -> u128 {
         self.0.finish_128()
     }

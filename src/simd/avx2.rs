@@ -1,4 +1,4 @@
-//! The AVX2 kernel: two vectors of 32 bytes a block, and a carry-less multiplication for the quotes.
+//! The AVX2 kernel: two vectors of 32 bytes for a block, and a carry-less multiplication for the quotes.
 
 use std::arch::x86_64::*;
 
@@ -6,7 +6,7 @@ use crate::simd::{
     Avx2, BLOCK, BlockMarks, Classes, HALF, KernelJob, PUNCTUATION_BY_LOW_HALF, SCALAR, SPACE_BY_LOW_HALF, Vector,
 };
 
-/// Runs a job as compiled for AVX2.
+/// Runs a job in its version compiled for AVX2.
 ///
 /// # Safety
 /// The processor must have AVX2, PCLMULQDQ, BMI1, BMI2, LZCNT and POPCNT; an [`Avx2`] proves it.
@@ -18,7 +18,7 @@ pub(crate) unsafe fn run<J: KernelJob>(proof: Avx2, job: J) -> J::Output {
 impl Vector for Avx2 {
     #[inline(always)]
     fn classes(self, block: &[u8; BLOCK]) -> Classes {
-        // SAFETY: whoever holds an `Avx2` runs on a processor with the features.
+        // SAFETY: an `Avx2` exists only on a processor with the features.
         unsafe { classes(block) }
     }
     #[inline(always)]
@@ -35,20 +35,20 @@ impl Vector for Avx2 {
     fn pack(
         self,
         block: &[u8; BLOCK],
-        of: u64,
+        marked: u64,
         scalars: u64,
         base: u16,
         bytes: &mut [u8; BLOCK],
-        places: &mut [u16; BLOCK],
+        positions: &mut [u16; BLOCK],
     ) -> usize {
         // SAFETY: as above.
-        unsafe { pack(block, of, base, bytes, places) };
-        let mut left = scalars & of;
-        while left != 0 {
-            bytes[(of & ((left & left.wrapping_neg()) - 1)).count_ones() as usize] = SCALAR;
-            left &= left - 1;
+        unsafe { pack(block, marked, base, bytes, positions) };
+        let mut remaining = scalars & marked;
+        while remaining != 0 {
+            bytes[(marked & ((remaining & remaining.wrapping_neg()) - 1)).count_ones() as usize] = SCALAR;
+            remaining &= remaining - 1;
         }
-        of.count_ones() as usize
+        marked.count_ones() as usize
     }
     #[inline(always)]
     fn differing(self, a: &[u8; HALF], b: &[u8; HALF]) -> u32 {
@@ -57,12 +57,14 @@ impl Vector for Avx2 {
     }
 }
 
+/// Marks of a block with AVX2.
+///
 /// # Safety
 /// The processor must have AVX2.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn marks(block: &[u8; BLOCK]) -> BlockMarks {
-    // SAFETY: both loads lie inside the block's 64 bytes, and unaligned loads are asked for.
+    // SAFETY: both loads lie inside the block's 64 bytes, and the loads need no alignment.
     let text =
         unsafe { [_mm256_loadu_si256(block.as_ptr().cast()), _mm256_loadu_si256(block.as_ptr().add(32).cast())] };
     let bits = |of: [__m256i; 2]| -> u64 {
@@ -75,7 +77,7 @@ unsafe fn marks(block: &[u8; BLOCK]) -> BlockMarks {
         _mm256_cmpeq_epi8(_mm256_max_epu8(half, most), most)
     };
     let table = |bytes: &[u8; 16]| -> __m256i {
-        // SAFETY: the load takes the table's 16 bytes, and an unaligned load is asked for.
+        // SAFETY: the load takes the table's 16 bytes, and the load needs no alignment.
         _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
     };
     let (spaces, marks) = (table(&SPACE_BY_LOW_HALF), table(&PUNCTUATION_BY_LOW_HALF));
@@ -96,64 +98,68 @@ unsafe fn marks(block: &[u8; BLOCK]) -> BlockMarks {
     }
 }
 
-/// For each byte the places of its bits, the lowest first.
-static PLACES: [u64; 256] = {
+/// For each byte the positions of its set bits, one byte each, the lowest first.
+static BIT_POSITIONS: [u64; 256] = {
     let mut table = [0; 256];
     let mut bits = 0;
     while bits < 256 {
-        let (mut place, mut count) = (0, 0);
-        while place < 8 {
-            if bits >> place & 1 != 0 {
-                table[bits] |= (place as u64) << (8 * count);
+        let (mut position, mut count) = (0, 0);
+        while position < 8 {
+            if bits >> position & 1 != 0 {
+                table[bits] |= (position as u64) << (8 * count);
                 count += 1;
             }
-            place += 1;
+            position += 1;
         }
         bits += 1;
     }
     table
 };
 
-/// Eight bytes at a time, as a table tells.
+/// Packs the bytes selected by `marked` and their positions, eight bytes at a time by a table of positions.
 ///
 /// # Safety
 /// The processor must have AVX2 and POPCNT.
 #[inline]
 #[target_feature(enable = "avx2,popcnt")]
-unsafe fn pack(block: &[u8; BLOCK], of: u64, base: u16, bytes: &mut [u8; BLOCK], places: &mut [u16; BLOCK]) {
+unsafe fn pack(block: &[u8; BLOCK], marked: u64, base: u16, bytes: &mut [u8; BLOCK], positions: &mut [u16; BLOCK]) {
     let mut count = 0;
     for i in 0..8 {
-        let bits = (of >> (8 * i)) as u8;
-        let picked = _mm_cvtsi64_si128(PLACES[bits as usize] as i64);
-        let own = _mm_set1_epi16((base + 8 * i as u16) as i16);
+        let bits = (marked >> (8 * i)) as u8;
+        let chosen = _mm_cvtsi64_si128(BIT_POSITIONS[bits as usize] as i64);
+        let offset = _mm_set1_epi16((base + 8 * i as u16) as i16);
         // SAFETY: at most eight were counted for each eight bytes before, so the load and both stores, of eight
-        // elements each, end inside of the 64; unaligned ones are asked for.
+        // elements each, end inside of the 64; none needs alignment.
         unsafe {
             let eight = _mm_loadl_epi64(block.as_ptr().add(8 * i).cast());
-            _mm_storel_epi64(bytes.as_mut_ptr().add(count).cast(), _mm_shuffle_epi8(eight, picked));
-            let there = _mm_add_epi16(_mm_cvtepu8_epi16(picked), own);
-            _mm_storeu_si128(places.as_mut_ptr().add(count).cast(), there);
+            _mm_storel_epi64(bytes.as_mut_ptr().add(count).cast(), _mm_shuffle_epi8(eight, chosen));
+            let chosen_positions = _mm_add_epi16(_mm_cvtepu8_epi16(chosen), offset);
+            _mm_storeu_si128(positions.as_mut_ptr().add(count).cast(), chosen_positions);
         }
         count += bits.count_ones() as usize;
     }
 }
 
+/// Bit i of the result is set where byte i of `a` differs from byte i of `b`, with AVX2.
+///
 /// # Safety
 /// The processor must have AVX2.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(crate) unsafe fn differing(a: &[u8; HALF], b: &[u8; HALF]) -> u32 {
-    // SAFETY: the loads take the 32 bytes of each, and unaligned loads are asked for.
+    // SAFETY: the loads take the 32 bytes of each, and the loads need no alignment.
     let (a, b) = unsafe { (_mm256_loadu_si256(a.as_ptr().cast()), _mm256_loadu_si256(b.as_ptr().cast())) };
     !(_mm256_movemask_epi8(_mm256_cmpeq_epi8(a, b)) as u32)
 }
 
+/// Classes of a block with AVX2.
+///
 /// # Safety
 /// The processor must have AVX2.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn classes(block: &[u8; BLOCK]) -> Classes {
-    // SAFETY: both loads lie inside the block's 64 bytes, and unaligned loads are asked for.
+    // SAFETY: both loads lie inside the block's 64 bytes, and the loads need no alignment.
     let (low, high) =
         unsafe { (_mm256_loadu_si256(block.as_ptr().cast()), _mm256_loadu_si256(block.as_ptr().add(32).cast())) };
     let bits = |low: __m256i, high: __m256i| -> u64 {
@@ -171,7 +177,7 @@ unsafe fn classes(block: &[u8; BLOCK]) -> Classes {
         bits(of(low), of(high))
     };
     let space = |vector: __m256i| -> __m256i {
-        // SAFETY: the load takes the table's 16 bytes, and an unaligned load is asked for.
+        // SAFETY: the load takes the table's 16 bytes, and the load needs no alignment.
         let kinds = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(SPACE_BY_LOW_HALF.as_ptr().cast()) });
         _mm256_cmpeq_epi8(_mm256_shuffle_epi8(kinds, vector), vector)
     };
@@ -194,9 +200,8 @@ unsafe fn classes(block: &[u8; BLOCK]) -> Classes {
     }
 }
 
-/// The top bit of each byte. Written as the instruction itself: given the intrinsic, the optimiser carries the masks of a
-/// whole block as vectors of bits, which AVX2 does not have, and takes them apart byte by byte (measured: 3 times
-/// slower).
+/// The top bit of each byte. Written as inline assembly: from the intrinsic, the optimiser makes vectors of bits for the
+/// masks of a whole block, which AVX2 does not have, and takes them apart byte by byte (measured: 3 times slower).
 ///
 /// # Safety
 /// The processor must have AVX2.
@@ -212,6 +217,8 @@ unsafe fn sign_bits(vector: __m256i) -> u32 {
     bits
 }
 
+/// Bit i of the result is the parity of bits 0 to i: a carry-less multiplication by all ones.
+///
 /// # Safety
 /// The processor must have PCLMULQDQ.
 #[inline]

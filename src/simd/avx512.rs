@@ -1,4 +1,4 @@
-//! The AVX-512 kernel: one vector a block, whose comparisons are masks already.
+//! The AVX-512 kernel: one vector for a block; its comparisons yield masks.
 
 use std::arch::x86_64::*;
 
@@ -7,7 +7,7 @@ use crate::simd::{
     avx2,
 };
 
-/// Runs a job as compiled for AVX-512.
+/// Runs a job in its version compiled for AVX-512.
 ///
 /// # Safety
 /// The processor must have AVX-512 F, BW and VBMI2, and all that the AVX2 kernel needs; an [`Avx512`] proves it.
@@ -19,7 +19,7 @@ pub(crate) unsafe fn run<J: KernelJob>(proof: Avx512, job: J) -> J::Output {
 impl Vector for Avx512 {
     #[inline(always)]
     fn classes(self, block: &[u8; BLOCK]) -> Classes {
-        // SAFETY: whoever holds an `Avx512` runs on a processor with the features.
+        // SAFETY: an `Avx512` exists only on a processor with the features.
         unsafe { classes(block) }
     }
     #[inline(always)]
@@ -36,15 +36,15 @@ impl Vector for Avx512 {
     fn pack(
         self,
         block: &[u8; BLOCK],
-        of: u64,
+        marked: u64,
         scalars: u64,
         base: u16,
         bytes: &mut [u8; BLOCK],
-        places: &mut [u16; BLOCK],
+        positions: &mut [u16; BLOCK],
     ) -> usize {
         // SAFETY: as above; VBMI2 is among them.
-        unsafe { pack(block, of, scalars, base, bytes, places) };
-        of.count_ones() as usize
+        unsafe { pack(block, marked, scalars, base, bytes, positions) };
+        marked.count_ones() as usize
     }
     #[inline(always)]
     fn differing(self, a: &[u8; HALF], b: &[u8; HALF]) -> u32 {
@@ -53,20 +53,22 @@ impl Vector for Avx512 {
     }
 }
 
+/// Marks of a block with AVX-512.
+///
 /// # Safety
 /// The processor must have AVX-512 F and BW.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn marks(block: &[u8; BLOCK]) -> BlockMarks {
-    // SAFETY: the load lies inside the block's 64 bytes, and an unaligned load is asked for.
+    // SAFETY: the load lies inside the block's 64 bytes, and the load needs no alignment.
     let text = unsafe { _mm512_loadu_si512(block.as_ptr().cast()) };
     let is = |byte: u8| _mm512_cmpeq_epi8_mask(text, _mm512_set1_epi8(byte as i8));
     let table = |bytes: &[u8; 16]| -> __m512i {
-        // SAFETY: the load takes the table's 16 bytes, and an unaligned load is asked for.
+        // SAFETY: the load takes the table's 16 bytes, and the load needs no alignment.
         _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
     };
-    // `[` and `{`, `]` and `}` differ in one bit; what becomes `,` or `:` by setting it is a control character, which
-    // cannot stand outside of strings and is marked as such.
+    // `[` and `{`, `]` and `}` differ in one bit. Setting it also turns two control characters into `,` and `:`; they
+    // are removed, because control characters are marked by themselves.
     let folded = _mm512_or_si512(text, _mm512_set1_epi8(0x20));
     let punctuation = _mm512_cmpeq_epi8_mask(_mm512_shuffle_epi8(table(&PUNCTUATION_BY_LOW_HALF), text), folded);
     let control = _mm512_cmplt_epu8_mask(text, _mm512_set1_epi8(0x20));
@@ -83,59 +85,63 @@ unsafe fn marks(block: &[u8; BLOCK]) -> BlockMarks {
     }
 }
 
-/// Numbers of the bytes of a block.
-static PLACES: [u8; BLOCK] = {
-    let mut places = [0; BLOCK];
+/// The positions of the bytes of a block, 0 to 63.
+static BYTE_POSITIONS: [u8; BLOCK] = {
+    let mut positions = [0; BLOCK];
     let mut i = 0;
     while i < BLOCK {
-        places[i] = i as u8;
+        positions[i] = i as u8;
         i += 1;
     }
-    places
+    positions
 };
 
+/// Packs the bytes selected by `marked` and their positions, with the compress instructions of VBMI2.
+///
 /// # Safety
 /// The processor must have AVX-512 F, BW and VBMI2.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2")]
 unsafe fn pack(
     block: &[u8; BLOCK],
-    of: u64,
+    marked: u64,
     scalars: u64,
     base: u16,
     bytes: &mut [u8; BLOCK],
-    places: &mut [u16; BLOCK],
+    positions: &mut [u16; BLOCK],
 ) {
-    // SAFETY: the loads take 64 bytes each that the references are of, and unaligned loads are asked for.
+    // SAFETY: the loads take the 64 bytes of each reference, and the loads need no alignment.
     let (text, all) =
-        unsafe { (_mm512_loadu_si512(block.as_ptr().cast()), _mm512_loadu_si512(PLACES.as_ptr().cast())) };
+        unsafe { (_mm512_loadu_si512(block.as_ptr().cast()), _mm512_loadu_si512(BYTE_POSITIONS.as_ptr().cast())) };
     let text = _mm512_mask_mov_epi8(text, scalars, _mm512_set1_epi8(SCALAR as i8));
-    let found = _mm512_maskz_compress_epi8(of, all);
+    let found = _mm512_maskz_compress_epi8(marked, all);
     let base = _mm512_set1_epi16(base as i16);
     let low = _mm512_add_epi16(_mm512_cvtepu8_epi16(_mm512_castsi512_si256(found)), base);
     // SAFETY: the stores fill the 64 bytes of the one and the 64 integers of 2 bytes of the other, at any alignment.
     unsafe {
-        _mm512_storeu_si512(bytes.as_mut_ptr().cast(), _mm512_maskz_compress_epi8(of, text));
-        _mm512_storeu_si512(places.as_mut_ptr().cast(), low);
-        if of.count_ones() > 32 {
+        _mm512_storeu_si512(bytes.as_mut_ptr().cast(), _mm512_maskz_compress_epi8(marked, text));
+        _mm512_storeu_si512(positions.as_mut_ptr().cast(), low);
+        if marked.count_ones() > 32 {
             let high = _mm512_add_epi16(_mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64::<1>(found)), base);
-            _mm512_storeu_si512(places.as_mut_ptr().add(32).cast(), high);
+            _mm512_storeu_si512(positions.as_mut_ptr().add(32).cast(), high);
         }
     }
 }
 
+/// Classes of a block with AVX-512.
+///
 /// # Safety
 /// The processor must have AVX-512 F and BW.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn classes(block: &[u8; BLOCK]) -> Classes {
-    // SAFETY: the load lies inside the block's 64 bytes, and an unaligned load is asked for.
+    // SAFETY: the load lies inside the block's 64 bytes, and the load needs no alignment.
     let text = unsafe { _mm512_loadu_si512(block.as_ptr().cast()) };
     let is = |byte: u8| _mm512_cmpeq_epi8_mask(text, _mm512_set1_epi8(byte as i8));
     // `[` and `{`, `]` and `}` differ in one bit: setting it lets one comparison find both.
     let folded = _mm512_or_si512(text, _mm512_set1_epi8(0x20));
     let folded_is = |byte: u8| _mm512_cmpeq_epi8_mask(folded, _mm512_set1_epi8(byte as i8));
-    // SAFETY: the load takes the table's 16 bytes, and an unaligned load is asked for.
+    // SAFETY: the load takes the table's 16 bytes, and the load needs no alignment.
     let kinds = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(SPACE_BY_LOW_HALF.as_ptr().cast()) });
     Classes {
         backslash: is(b'\\'),

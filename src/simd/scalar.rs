@@ -1,8 +1,8 @@
-//! The portable kernel: byte by byte, and therefore obviously right.
+//! The portable kernel: byte by byte, and therefore obviously correct. The reference implementation of the others.
 
 use crate::simd::{BLOCK, BlockMarks, Classes, HALF, Vector};
 
-/// No vectors.
+/// The scalar kernel's block operations.
 #[derive(Clone, Copy)]
 pub(crate) struct ScalarVector;
 
@@ -21,7 +21,7 @@ impl Vector for ScalarVector {
     }
 }
 
-/// Classes of a block.
+/// Classes of a block, byte by byte.
 fn classes(block: &[u8; BLOCK]) -> Classes {
     let mut found = Classes::default();
     for (i, byte) in block.iter().enumerate() {
@@ -52,10 +52,11 @@ fn classes(block: &[u8; BLOCK]) -> Classes {
     found
 }
 
-/// Marks of a block.
+/// Marks of a block, byte by byte.
 fn marks(block: &[u8; BLOCK]) -> BlockMarks {
     let found = classes(block);
-    let of = |is: fn(&u8) -> bool| block.iter().enumerate().fold(0, |bits, (i, byte)| bits | u64::from(is(byte)) << i);
+    let bits_where =
+        |is: fn(&u8) -> bool| block.iter().enumerate().fold(0, |bits, (i, byte)| bits | u64::from(is(byte)) << i);
     BlockMarks {
         backslash: found.backslash,
         quote: found.quote,
@@ -63,13 +64,13 @@ fn marks(block: &[u8; BLOCK]) -> BlockMarks {
         space: found.space,
         control: found.control,
         high: found.high,
-        digit: of(u8::is_ascii_digit),
-        zero: of(|byte| *byte == b'0'),
-        dot: of(|byte| *byte == b'.'),
+        digit: bits_where(u8::is_ascii_digit),
+        zero: bits_where(|byte| *byte == b'0'),
+        dot: bits_where(|byte| *byte == b'.'),
     }
 }
 
-/// Bit i of the result is the parity of bits 0 to i.
+/// Bit i of the result is the parity of bits 0 to i, by doubling shifts.
 fn prefix_xor(mut bits: u64) -> u64 {
     for shift in [1, 2, 4, 8, 16, 32] {
         bits ^= bits << shift;

@@ -1,7 +1,8 @@
-//! A directory that appears whole or not at all: built beside its place under a hidden name, put there by rename.
+//! A directory that appears complete or not at all: built beside its target under a hidden name, then renamed to it.
 //!
-//! Whoever fails removes what was built. A process that was killed cannot: the hidden directory stays until the next run to
-//! the same place, which empties it first. No walk of a store goes into it, and it is refused as a store itself.
+//! A build that fails removes the hidden directory. A killed process cannot: its hidden directory stays until the next
+//! run with the same target, which empties it first. The walk of a store skips such a directory, and it is refused as
+//! a store itself.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -11,46 +12,51 @@ use std::path::{Path, PathBuf};
 use crate::sys::durability::{FileSync, sync_directory};
 use crate::sys::private_files::private_directory;
 
-/// Why a directory was not made.
+/// Why a directory could not be built or renamed to its target.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AtomicDirError {
-    /// The place is taken.
+    /// The target exists and is no empty directory, or another process is building it.
     #[error("{} {reason}; name a directory that is not there yet, or an empty one", path.display())]
     Target {
-        /// The place.
+        /// The path that the directory was to have.
         path: PathBuf,
-        /// Why nothing can be put there.
+        /// Why no directory can be renamed to it, as the end of a sentence about the path.
         reason: &'static str,
     },
-    /// Something cannot be written.
+    /// A file or directory cannot be read, written, renamed or synced.
     #[error("cannot write {}: {source}; make room or choose another place, then run the same command again", path.display())]
     Write {
         /// The file or directory.
         path: PathBuf,
-        /// The cause.
+        /// The system's error on it.
         source: std::io::Error,
     },
 }
 
-/// A directory under construction; removed unless it is published.
+/// A directory under construction; removed on drop unless it was published.
 #[derive(Debug)]
 pub(crate) struct AtomicDir {
+    /// The directory that is being filled, `.NAME.outpour-partial` beside the target.
     hidden: PathBuf,
+    /// The path that it is renamed to.
     target: PathBuf,
     sync: FileSync,
+    /// Set by the rename, so that drop removes nothing.
     published: bool,
-    /// Held while the directory is under construction, so that two runs cannot build the same one.
+    /// The hidden directory, locked (flock) while it is under construction, so that two processes cannot build the
+    /// same one.
     _lock: File,
 }
 
 impl AtomicDir {
-    /// Begins. `target` must not be there, or be an empty directory. What a killed run left of an earlier attempt is
-    /// removed.
+    /// Makes the hidden directory beside `target`, locks it and empties it of what a killed run left. `target` must be
+    /// absent or an empty directory.
     ///
     /// # Errors
-    /// [`AtomicDirError`].
+    /// [`AtomicDirError::Target`] when `target` is not empty, no directory, a mount point or under construction
+    /// elsewhere; [`AtomicDirError::Write`] when the system fails.
     pub(crate) fn begin(target: &Path, sync: FileSync) -> Result<AtomicDir, AtomicDirError> {
-        // A link to a directory stands for that directory.
+        // A link to a directory is resolved, so that the directory it leads to is built and not the link replaced.
         let absolute = || std::path::absolute(target).unwrap_or_else(|_| target.to_path_buf());
         let target = target.canonicalize().unwrap_or_else(|_| absolute());
         let refuse = |reason| AtomicDirError::Target { path: target.clone(), reason };
@@ -64,7 +70,8 @@ impl AtomicDir {
         let (Some(name), Some(parent)) = (target.file_name(), target.parent()) else {
             return Err(refuse("has no name"));
         };
-        let device = |path: &Path| path.metadata().map(|found| found.dev()).ok();
+        // rename(2) cannot replace a mount point: refused before anything is built.
+        let device = |path: &Path| path.metadata().map(|metadata| metadata.dev()).ok();
         if target.exists() && device(&target) != device(parent) {
             return Err(refuse("is a mount point, which nothing can be renamed to"));
         }
@@ -75,7 +82,7 @@ impl AtomicDir {
         let write = |source| AtomicDirError::Write { path: hidden.clone(), source };
         let lock = loop {
             private_directory(&hidden).map_err(write)?;
-            // A symbolic link is not followed: what it leads to is not ours to empty.
+            // A symbolic link is not followed: the directory that it leads to is not ours to empty.
             if !std::fs::symlink_metadata(&hidden).map_err(write)?.is_dir() {
                 return Err(refuse("cannot be made: a symbolic link stands where it is built"));
             }
@@ -85,7 +92,7 @@ impl AtomicDir {
                 Err(std::fs::TryLockError::WouldBlock) => return Err(refuse("is being made by another process")),
                 Err(std::fs::TryLockError::Error(error)) => return Err(write(error)),
             }
-            // Whoever held it may have published or removed it between the two calls.
+            // The previous holder may have published or removed it between open and lock: then try again.
             let same = std::fs::symlink_metadata(&hidden).ok().map(|found| found.ino());
             if same == Some(lock.metadata().map_err(write)?.ino()) {
                 break lock;
@@ -100,15 +107,16 @@ impl AtomicDir {
         Ok(AtomicDir { hidden, target, sync, published: false, _lock: lock })
     }
 
-    /// Where files are to be written.
+    /// The hidden directory, in which the caller writes its files.
     pub(crate) fn path(&self) -> &Path {
         &self.hidden
     }
 
-    /// Puts the directory in its place. Its files are the caller's to sync.
+    /// Renames the hidden directory to its target and, with [`FileSync::Yes`], syncs both directories. The caller has
+    /// synced the files in it.
     ///
     /// # Errors
-    /// [`AtomicDirError::Target`] when something has come there meanwhile, [`AtomicDirError::Write`].
+    /// [`AtomicDirError::Target`] when the target is no longer empty, [`AtomicDirError::Write`] when the system fails.
     pub(crate) fn publish(mut self) -> Result<(), AtomicDirError> {
         let write = |path: &Path, source| AtomicDirError::Write { path: path.to_path_buf(), source };
         if self.sync == FileSync::Yes {
@@ -138,7 +146,7 @@ impl Drop for AtomicDir {
     }
 }
 
-/// End of the hidden name under which a directory is built beside its place. Such a directory is never a store.
+/// Suffix of the hidden name under which a directory is built. A directory of such a name is never a store.
 pub(crate) const PARTIAL_SUFFIX: &str = ".outpour-partial";
 
 #[cfg(test)]
@@ -157,7 +165,7 @@ mod tests {
         drop(new);
         assert_eq!(names(), 0, "what was not published is removed");
 
-        // What a killed run left is not part of the next.
+        // Files of a killed run are removed before the next.
         std::fs::create_dir_all(dir.path().join(".new.outpour-partial/deep")).unwrap();
         std::fs::write(dir.path().join(".new.outpour-partial/left"), "x").unwrap();
         std::fs::create_dir(&target).unwrap();

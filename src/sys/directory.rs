@@ -1,90 +1,95 @@
-//! A directory held open, and what lies beneath it, reached without following a symbolic link.
+//! A directory held open, and the files beneath it, reached without following a symbolic link.
 //!
-//! Names beneath it come from records on disk, which may be damaged or forged. Each part of a name is opened by itself with
-//! `O_NOFOLLOW` (openat(2)), so nothing outside of the directory is reached, whatever a name or a link says. In the
-//! place of a file only a regular file is opened, and without waiting: a pipe, a socket, a device or a directory there is an
+//! Names beneath it come from records on disk, which may be damaged or forged. Each component of a name is opened by
+//! itself with `O_NOFOLLOW` (openat(2)), so that no name and no link leads outside of the directory. Only regular
+//! files are opened as files, and without waiting: a pipe, a socket, a device or a directory in their place is an
 //! error. The directory itself is the caller's choice and may be reached through links.
 
 use std::ffi::{CStr, CString, OsString};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::ops::Deref;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Mode of the files that are made (PRIV-03).
-const FILE_MODE: libc::c_uint = 0o600;
-/// Mode of the directories that are made.
-const DIRECTORY_MODE: libc::mode_t = 0o700;
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags};
+use rustix::io::{Errno, retry_on_intr};
 
-/// A directory, open. See the module.
+/// Mode of the files that are made (PRIV-03).
+const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
+/// Mode of the directories that are made.
+const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o700);
+
+/// An open directory, and operations on the names beneath it. A name is a relative path whose components are separated
+/// by `/`; none may be empty, `.` or `..`.
 #[derive(Debug)]
 pub struct Directory {
     file: File,
+    /// The path it was opened by, for messages.
     path: PathBuf,
 }
 
-/// A regular file's place where something else stands.
+/// Error text for a name that is no regular file.
 const NO_FILE: &str = "it is no regular file (a link, a pipe, a socket or a directory is not opened here)";
-/// A directory's place where something else stands.
+/// Error text for a name that is no directory.
 const NO_DIRECTORY: &str = "it is no directory (a symbolic link is not followed here)";
 
-fn is_refused(why: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, why)
+/// An `InvalidInput` error for a name beneath a directory that is not opened.
+fn invalid_input_error(reason: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, reason)
 }
 
 impl Directory {
-    /// Opens a directory. Links in `path` are followed: who names it may have made them.
+    /// Opens a directory by any path. Links in `path` are followed, because the caller chose it.
     ///
     /// # Errors
-    /// As the operating system gives them.
+    /// The system's error of openat(2).
     pub fn open(path: &Path) -> io::Result<Directory> {
         let flags = libc::O_DIRECTORY | libc::O_CLOEXEC;
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
         Ok(Directory { file, path: path.to_path_buf() })
     }
 
-    /// Its path, for messages and for calls that take nothing else.
+    /// The path that the directory was opened by, for messages and for calls that take only paths.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Opens a directory beneath.
+    /// Opens a directory beneath this one.
     ///
     /// # Errors
-    /// `InvalidInput` when a part of the name is no plain name, or no directory stands there; else the system's.
+    /// `InvalidInput` when a component of the name is empty, `.`, `..` or holds a NUL, or something other than a
+    /// directory has the name; else the system's.
     pub fn directory(&self, name: &str) -> io::Result<Directory> {
         let (parent, last) = self.parent(name)?;
         Ok(Directory { file: open_directory(&parent, &last)?, path: self.path.join(name) })
     }
 
-    /// Opens a directory beneath, made with mode 0700 if it is not there. Those above it must be there.
+    /// Opens a directory beneath this one and makes it with mode 0700 if it is absent. Its parents must exist.
     ///
     /// # Errors
     /// As [`Directory::directory`].
     pub fn make_directory(&self, name: &str) -> io::Result<Directory> {
         let (parent, last) = self.parent(name)?;
-        self.changing();
-        // SAFETY: the descriptor is open, and the name ends with a NUL.
-        match done(unsafe { libc::mkdirat(parent.as_raw_fd(), last.as_ptr(), DIRECTORY_MODE) }) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+        self.before_change();
+        match rustix::fs::mkdirat(&*parent, &last, DIRECTORY_MODE) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
         }
         Ok(Directory { file: open_directory(&parent, &last)?, path: self.path.join(name) })
     }
 
-    /// Opens a regular file for reading.
+    /// Opens a regular file beneath the directory for reading.
     ///
     /// # Errors
-    /// As [`Directory::directory`], for a file.
+    /// As [`Directory::directory`]; `InvalidInput` when something other than a regular file has the name.
     pub fn open_file(&self, name: &str) -> io::Result<File> {
         let (parent, last) = self.parent(name)?;
-        regular(open_at(&parent, &last, libc::O_RDONLY, 0))
+        require_regular(open_at(&parent, &last, OFlags::RDONLY, Mode::empty()))
     }
 
-    /// Reads a regular file.
+    /// Reads a regular file beneath the directory completely.
     ///
     /// # Errors
     /// As [`Directory::open_file`]; `FileTooLarge` when it has more than `bytes_max` bytes.
@@ -98,22 +103,23 @@ impl Directory {
         Ok(bytes)
     }
 
-    /// Opens a regular file for reading and writing, made with mode 0600 if it is not there. What it holds stays.
+    /// Opens a regular file beneath the directory for reading and writing, made with mode 0600 if it is absent. Its
+    /// contents are kept.
     ///
     /// # Errors
     /// As [`Directory::open_file`].
     pub fn create(&self, name: &str) -> io::Result<File> {
         let (parent, last) = self.parent(name)?;
-        self.changing();
-        regular(open_at(&parent, &last, libc::O_RDWR | libc::O_CREAT, FILE_MODE))
+        self.before_change();
+        require_regular(open_at(&parent, &last, OFlags::RDWR | OFlags::CREATE, FILE_MODE))
     }
 
-    /// What stands under a name, a link as a link; `None` when nothing does.
+    /// Metadata of a name beneath the directory, of a link itself if it is one; `None` when nothing has the name.
     ///
     /// # Errors
     /// As [`Directory::directory`].
     pub fn metadata(&self, name: &str) -> io::Result<Option<Metadata>> {
-        let found = self.parent(name).and_then(|(parent, last)| open_at(&parent, &last, libc::O_PATH, 0));
+        let found = self.parent(name).and_then(|(parent, last)| open_at(&parent, &last, OFlags::PATH, Mode::empty()));
         match found {
             Ok(file) => file.metadata().map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -121,63 +127,56 @@ impl Directory {
         }
     }
 
-    /// Moves a file to another name beneath. A file of that name is replaced.
+    /// Renames a file beneath the directory; both names are beneath it. An existing file of the new name is replaced.
     ///
     /// # Errors
     /// As [`Directory::directory`].
     pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let ((from_parent, from), (to_parent, to)) = (self.parent(from)?, self.parent(to)?);
-        self.changing();
-        // SAFETY: both descriptors are open, and both names end with a NUL.
-        done(unsafe { libc::renameat(from_parent.as_raw_fd(), from.as_ptr(), to_parent.as_raw_fd(), to.as_ptr()) })
+        self.before_change();
+        Ok(rustix::fs::renameat(&*from_parent, from, &*to_parent, to)?)
     }
 
-    /// Moves a file to another name beneath, under which nothing stands.
+    /// Renames a file beneath the directory to a name that is not in use.
     ///
     /// # Errors
-    /// `AlreadyExists` when something does; else as [`Directory::directory`].
+    /// `AlreadyExists` when the new name is in use; else as [`Directory::directory`].
     pub fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
         let ((from_parent, from_name), (to_parent, to_name)) = (self.parent(from)?, self.parent(to)?);
-        self.changing();
-        let (from_fd, to_fd) = (from_parent.as_raw_fd(), to_parent.as_raw_fd());
-        // SAFETY: both descriptors are open, and both names end with a NUL.
-        let moved = done(unsafe {
-            let flags = libc::RENAME_NOREPLACE;
-            libc::syscall(libc::SYS_renameat2, from_fd, from_name.as_ptr(), to_fd, to_name.as_ptr(), flags) as _
-        });
-        match moved {
+        self.before_change();
+        match rustix::fs::renameat_with(&*from_parent, from_name, &*to_parent, to_name, RenameFlags::NOREPLACE) {
             // The file system or the kernel cannot do it in one step.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
+            Err(Errno::INVAL | Errno::NOSYS) => {
                 if self.metadata(to)?.is_some() {
                     return Err(io::ErrorKind::AlreadyExists.into());
                 }
                 self.rename(from, to)
             }
-            moved => moved,
+            moved => Ok(moved?),
         }
     }
 
-    /// Removes a file, or a link itself. Tells whether it was there.
+    /// Unlinks a file beneath the directory, or a link itself. `false` when nothing had the name.
     ///
     /// # Errors
-    /// As [`Directory::directory`]; a directory is not removed.
+    /// As [`Directory::directory`]; the system's when it is a directory.
     pub fn remove_file(&self, name: &str) -> io::Result<bool> {
-        self.remove(name, 0)
+        self.remove(name, AtFlags::empty())
     }
 
-    /// Removes a directory that is empty. Tells whether it was there.
+    /// Removes an empty directory beneath this one. `false` when nothing had the name.
     ///
     /// # Errors
-    /// As [`Directory::directory`]; `DirectoryNotEmpty`.
+    /// As [`Directory::directory`]; `DirectoryNotEmpty` when it has entries.
     pub fn remove_directory(&self, name: &str) -> io::Result<bool> {
-        self.remove(name, libc::AT_REMOVEDIR)
+        self.remove(name, AtFlags::REMOVEDIR)
     }
 
-    fn remove(&self, name: &str, flags: libc::c_int) -> io::Result<bool> {
+    /// Unlinks a name beneath the directory by unlinkat(2) with these flags. `false` when nothing had the name.
+    fn remove(&self, name: &str, flags: AtFlags) -> io::Result<bool> {
         let removed = self.parent(name).and_then(|(parent, last)| {
-            self.changing();
-            // SAFETY: the descriptor is open, and the name ends with a NUL.
-            done(unsafe { libc::unlinkat(parent.as_raw_fd(), last.as_ptr(), flags) })
+            self.before_change();
+            Ok(rustix::fs::unlinkat(&*parent, last, flags)?)
         });
         match removed {
             Ok(()) => Ok(true),
@@ -186,15 +185,15 @@ impl Directory {
         }
     }
 
-    /// Removes whatever stands under a name: a directory with all that is in it, anything else by itself. A link is removed,
-    /// never what it leads to.
+    /// Removes a name beneath the directory: a directory with everything in it, a file or a link by itself. The target
+    /// of a link is kept.
     ///
     /// # Errors
     /// As [`Directory::directory`].
     pub fn remove_tree(&self, name: &str) -> io::Result<()> {
         match self.metadata(name)? {
             Some(found) if found.is_dir() => {
-                self.changing();
+                self.before_change();
                 // The standard library enters no links either.
                 match std::fs::remove_dir_all(self.path.join(name)) {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -206,10 +205,11 @@ impl Directory {
         }
     }
 
-    /// Replaces a file as a whole: a temporary file, then a rename. With `sync`, what was written outlives a loss of power.
+    /// Replaces a file beneath the directory by writing a temporary file and renaming it. With `sync` the new contents
+    /// survive a loss of power.
     ///
     /// # Errors
-    /// As [`Directory::create`]; the file that was there then still stands.
+    /// As [`Directory::create`], or the system's when it cannot be written; the previous file is then unchanged.
     pub fn replace(&self, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
         let temporary = temporary_name(name);
         let mut file = self.create(&temporary)?;
@@ -225,68 +225,55 @@ impl Directory {
         }
     }
 
-    /// Makes its entries outlive a loss of power.
+    /// Syncs the directory, so that its entries survive a loss of power.
     ///
     /// # Errors
-    /// As the operating system gives them.
+    /// The system's error of fsync(2).
     pub fn sync(&self) -> io::Result<()> {
         self.file.sync_all()
     }
 
-    /// The names in it, in no order.
+    /// The names of the directory's entries, in no order, without `.` and `..`.
     ///
     /// # Errors
-    /// As the operating system gives them.
+    /// The system's error of openat(2) or readdir(3).
     pub fn names(&self) -> io::Result<Vec<OsString>> {
-        // A descriptor of its own, because reading moves a place that all copies of a descriptor share.
-        let own = open_at(&self.file, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
-        // SAFETY: the descriptor is an open directory; from here on it is the stream's, which closes it.
-        let stream = unsafe { libc::fdopendir(own.as_raw_fd()) };
-        if stream.is_null() {
-            return Err(io::Error::last_os_error());
-        }
-        let _ = own.into_raw_fd();
+        // A descriptor of its own, because reading moves a position that all copies of a descriptor share.
+        let own = open_at(&self.file, c".", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
         let mut names = Vec::new();
-        let outcome = loop {
-            // SAFETY: errno is this thread's own.
-            unsafe { *libc::__errno_location() = 0 };
-            // SAFETY: the stream is open and used by this thread only.
-            let entry = unsafe { libc::readdir64(stream) };
-            if entry.is_null() {
-                let error = io::Error::last_os_error();
-                break if error.raw_os_error() == Some(0) { Ok(()) } else { Err(error) };
-            }
-            // SAFETY: an entry's name ends with a NUL and stands until the next call.
-            let name = unsafe { CStr::from_ptr((*entry).d_name.as_ptr()) }.to_bytes();
+        for entry in Dir::new(own)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
             if !matches!(name, b"." | b"..") {
                 names.push(OsString::from_vec(name.to_vec()));
             }
-        };
-        // SAFETY: the stream is open, and not used after.
-        unsafe { libc::closedir(stream) };
-        outcome.map(|()| names)
+        }
+        Ok(names)
     }
 
-    /// The directory that the last part of a name stands in, and that part.
+    /// Opens the directory that holds the last component of a name, without following links, and returns it with that
+    /// component.
     fn parent(&self, name: &str) -> io::Result<(Parent<'_>, CString)> {
         let mut parent = Parent::Held(&self.file);
         let (folders, last) = name.rsplit_once('/').map_or((None, name), |(folders, last)| (Some(folders), last));
         for folder in folders.into_iter().flat_map(|folders| folders.split('/')) {
-            parent = Parent::Opened(open_directory(&parent, &is_plain_name(folder)?)?);
+            parent = Parent::Opened(open_directory(&parent, &plain_component(folder)?)?);
         }
-        Ok((parent, is_plain_name(last)?))
+        Ok((parent, plain_component(last)?))
     }
 
-    /// Something beneath is about to change: tests look at what a kill would leave here.
-    fn changing(&self) {
+    /// Hook called before each change beneath the directory: tests record the state that a kill would leave here.
+    fn before_change(&self) {
         #[cfg(test)]
-        tests::changing(&self.path);
+        tests::before_change(&self.path);
     }
 }
 
-/// Where a name is looked up.
+/// The directory in which a name's last component is looked up.
 enum Parent<'a> {
+    /// The [`Directory`] itself.
     Held(&'a File),
+    /// A directory beneath it, opened for this look-up.
     Opened(File),
 }
 
@@ -300,7 +287,7 @@ impl Deref for Parent<'_> {
     }
 }
 
-/// The temporary name of a file, in the same directory.
+/// Name of the temporary file that replaces a file: `.NAME.part` in the same directory.
 pub(crate) fn temporary_name(name: &str) -> String {
     match name.rsplit_once('/') {
         Some((folders, last)) => format!("{folders}/.{last}.part"),
@@ -308,51 +295,41 @@ pub(crate) fn temporary_name(name: &str) -> String {
     }
 }
 
-/// A part of a name that leads nowhere else.
-fn is_plain_name(part: &str) -> io::Result<CString> {
+/// One component of a name as a C string; `InvalidInput` when it is empty, `.`, `..`, or holds `/` or NUL.
+fn plain_component(part: &str) -> io::Result<CString> {
     if matches!(part, "" | "." | "..") || part.contains('/') {
-        return Err(is_refused("its name leads out of its directory"));
+        return Err(invalid_input_error("its name leads out of its directory"));
     }
-    CString::new(part).map_err(|_| is_refused("its name holds a NUL"))
+    CString::new(part).map_err(|_| invalid_input_error("its name holds a NUL"))
 }
 
-fn open_at(parent: &File, name: &CStr, flags: libc::c_int, mode: libc::c_uint) -> io::Result<File> {
-    let flags = flags | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
-    loop {
-        // SAFETY: the descriptor is open, and the name ends with a NUL.
-        let opened = unsafe { libc::openat(parent.as_raw_fd(), name.as_ptr(), flags, mode) };
-        match done(opened) {
-            // SAFETY: the descriptor is new, so that nobody else closes it.
-            Ok(()) => return Ok(unsafe { File::from_raw_fd(opened) }),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+/// openat(2) without following a link and without waiting, retried on EINTR.
+fn open_at(parent: &File, name: &CStr, flags: OFlags, mode: Mode) -> io::Result<File> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    Ok(File::from(retry_on_intr(|| rustix::fs::openat(parent, name, flags, mode))?))
 }
 
+/// Opens one component as a directory; a link or anything else is `InvalidInput`.
 fn open_directory(parent: &File, name: &CStr) -> io::Result<File> {
-    open_at(parent, name, libc::O_RDONLY | libc::O_DIRECTORY, 0).map_err(|error| match error.raw_os_error() {
-        Some(libc::ELOOP | libc::ENOTDIR) => is_refused(NO_DIRECTORY),
-        _ => error,
+    open_at(parent, name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).map_err(|error| {
+        match error.raw_os_error() {
+            Some(libc::ELOOP | libc::ENOTDIR) => invalid_input_error(NO_DIRECTORY),
+            _ => error,
+        }
     })
 }
 
-/// What was opened, if it is a regular file.
-fn regular(opened: io::Result<File>) -> io::Result<File> {
+/// Passes on a file that was opened if it is a regular file; anything else is `InvalidInput`.
+fn require_regular(opened: io::Result<File>) -> io::Result<File> {
     match opened {
         Ok(file) if file.metadata()?.is_file() => Ok(file),
-        Ok(_) => Err(is_refused(NO_FILE)),
+        Ok(_) => Err(invalid_input_error(NO_FILE)),
         // A link; a socket or a pipe without a reader; a directory opened for writing.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO | libc::EISDIR)) => {
-            Err(is_refused(NO_FILE))
+            Err(invalid_input_error(NO_FILE))
         }
         Err(error) => Err(error),
     }
-}
-
-/// The outcome of a system call.
-fn done(returned: libc::c_int) -> io::Result<()> {
-    if returned < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -367,7 +344,7 @@ pub(crate) mod tests {
     type EntryLookup = Arc<dyn Fn() + Send + Sync>;
     static LOOKS: Mutex<Vec<(PathBuf, EntryLookup)>> = Mutex::new(Vec::new());
 
-    pub(crate) fn changing(path: &Path) {
+    pub(crate) fn before_change(path: &Path) {
         let looks: Vec<EntryLookup> = {
             let all = LOOKS.lock().unwrap();
             all.iter().filter(|(root, _)| path.starts_with(root)).map(|(_, look)| look.clone()).collect()
@@ -375,7 +352,7 @@ pub(crate) mod tests {
         looks.iter().for_each(|look| look());
     }
 
-    /// Has `look` called before each change beneath `root` while `work` is done: what it finds is what a kill would leave.
+    /// Calls `look` before each change beneath `root` during `work`: it finds the files that a kill would leave.
     pub(crate) fn watching<T>(root: &Path, look: impl Fn() + Send + Sync + 'static, work: impl FnOnce() -> T) -> T {
         LOOKS.lock().unwrap().push((root.to_path_buf(), Arc::new(look)));
         let outcome = work();
@@ -451,7 +428,7 @@ pub(crate) mod tests {
         for name in ["file", "dangling", "pipe", "socket", "plain", "folder"] {
             assert!(open_regular(&inside.join(name), Links::Refuse).is_err(), "{name}");
         }
-        // A link that stands in the place of a file is replaced or removed itself, never what it leads to.
+        // A link in place of a file is replaced or removed itself; its target is kept.
         root.replace("file", b"own", false).unwrap();
         assert!(open_regular(&inside.join("file"), Links::Refuse).is_ok());
         root.remove_tree("folder").unwrap();

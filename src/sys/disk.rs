@@ -1,105 +1,92 @@
-//! How full a disk is, and room on it for a file that is being written.
+//! Space on a disk: how full it is, and blocks reserved ahead of a file that is being written.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::mem::MaybeUninit;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Room on a disk.
+use rustix::fs::FallocateFlags;
+
+/// Size and free space of a file system as this user may use it, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DiskSpace {
-    /// Bytes that we may use in all, those reserved for others left out.
+    /// Bytes that this user may use in all; those reserved for root are not counted.
     pub total: u64,
-    /// Bytes that we may still use.
+    /// Bytes that this user may still use.
     pub free: u64,
 }
 
 impl DiskSpace {
-    /// How full it is, in hundredths, rounded down.
+    /// Used share of the disk in percent, rounded down.
     pub(crate) fn used_hundredths(self) -> u8 {
         let used = u128::from(self.total - self.free.min(self.total));
         (used * 100 / u128::from(self.total.max(1))) as u8
     }
 }
 
-/// Room on the disk that holds `path`, which must be there.
+/// Size and free space of the file system that holds `path`, which must exist (statvfs(3)).
 ///
 /// # Errors
-/// As the operating system gives them.
+/// `InvalidInput` for a path with a NUL, else the system's error.
 pub(crate) fn disk_space(path: &Path) -> io::Result<DiskSpace> {
-    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let mut report = MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: the path ends with a NUL, and the place is as large as what is written to it.
-    if unsafe { libc::statvfs(path.as_ptr(), report.as_mut_ptr()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the call succeeded, so that all of it is written.
-    let reported = unsafe { report.assume_init() };
-    // The types of these fields differ between systems.
-    #[allow(clippy::unnecessary_cast)]
-    let (unit, total, unused, free) =
-        (reported.f_frsize as u64, reported.f_blocks as u64, reported.f_bfree as u64, reported.f_bavail as u64);
-    let used = total - unused;
-    Ok(DiskSpace { total: (used + free) * unit, free: free * unit })
+    let disk = rustix::fs::statvfs(path)?;
+    let used = disk.f_blocks - disk.f_bfree;
+    Ok(DiskSpace { total: (used + disk.f_bavail) * disk.f_frsize, free: disk.f_bavail * disk.f_frsize })
 }
 
-/// Takes room for a range of a file that is going to be written; the file's length stays as it is, and what is read of
-/// the range until then is zeros. Room behind the file's end is given back by cutting the file to its own length.
+/// Reserves disk blocks for a range of a file (fallocate(2)). The file's length is unchanged, and unwritten bytes of
+/// the range read as zeros. Cutting the file to its length gives back blocks beyond its end.
 ///
 /// # Errors
-/// As the operating system gives them: there is no room, or the file system cannot do it.
+/// `FileTooLarge` for a range beyond the system's offsets; else the system's: the disk is full, or the file system has
+/// no fallocate.
 pub(crate) fn reserve(file: &File, range: Range<u64>) -> io::Result<()> {
-    let to_offset =
-        |offset: u64| libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge));
-    let (start, len) = (to_offset(range.start)?, to_offset(range.end.saturating_sub(range.start))?);
-    // SAFETY: the descriptor is open, and the call touches no memory of ours.
-    match unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, start, len) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+    if i64::try_from(range.end).is_err() {
+        return Err(io::ErrorKind::FileTooLarge.into());
     }
+    let len = range.end.saturating_sub(range.start);
+    Ok(rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, range.start, len)?)
 }
 
-/// Bytes that a file must have for room to be taken ahead.
-const ROOM_BYTES_MIN: u64 = 1 << 20;
-/// Most room that is taken ahead of writes, in bytes.
-const ROOM_BYTES_MAX: u64 = 32 << 20;
+/// Bytes that a file must reach before blocks are reserved ahead of it.
+const RESERVED_FILE_BYTES_MIN: u64 = 1 << 20;
+/// Most bytes that are reserved ahead of writes.
+const RESERVED_BYTES_MAX: u64 = 32 << 20;
 
-/// Room that a file being written from front to end has ahead of it. Without it ext4 counts every block anew as it is
-/// written: a third of what a write costs. Files that stay short go without. It is only a hint: a disk that is full
-/// says so when it is written to.
+/// Disk blocks reserved ahead of a file that is written from front to end. Without them ext4 accounts for every block
+/// as it is written, a third of the cost of a write. Short files have none. It is only a hint: a full disk is reported
+/// by the write.
 pub(crate) struct DiskReservation {
-    /// Bytes written.
+    /// Bytes written so far, the next write of `reserve_ahead` included.
     len: u64,
-    /// Where the room ends; `None` when none can be taken any more.
+    /// Offset at which the reserved blocks end; `None` after a reservation failed, when no more are tried.
     reserved: Option<u64>,
 }
 
 impl Default for DiskReservation {
-    /// Of a file that nothing was written to.
+    /// The reservation of an empty file.
     fn default() -> DiskReservation {
         DiskReservation { len: 0, reserved: Some(0) }
     }
 }
 
 impl DiskReservation {
-    /// Makes room for a write of so many bytes, which comes next.
+    /// Reserves blocks for the next write, of `len` bytes: as many again as the file then has, at most 32 MiB. A
+    /// failure is ignored.
     pub(crate) fn reserve_ahead(&mut self, file: &File, len: usize) {
         let end = self.len + len as u64;
-        if let Some(reserved) = self.reserved.filter(|reserved| end > (*reserved).max(ROOM_BYTES_MIN)) {
-            let ahead = end + end.min(ROOM_BYTES_MAX);
+        if let Some(reserved) = self.reserved.filter(|reserved| end > (*reserved).max(RESERVED_FILE_BYTES_MIN)) {
+            let ahead = end + end.min(RESERVED_BYTES_MAX);
             self.reserved = reserve(file, reserved.max(self.len)..ahead).is_ok().then_some(ahead);
         }
         self.len = end;
     }
 
-    /// Gives back what was not needed, once everything is written; also what a refusal may have left half taken.
+    /// Cuts the file to its length after the last write, which gives back unused blocks and those of a reservation
+    /// that failed half way.
     ///
     /// # Errors
-    /// When the file cannot be cut to its length.
+    /// The system's error when the file cannot be cut.
     pub(crate) fn give_back(&self, file: &File) -> io::Result<()> {
         if self.reserved == Some(0) { Ok(()) } else { file.set_len(self.len) }
     }

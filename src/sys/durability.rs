@@ -1,4 +1,4 @@
-//! Durability: files and directories synced, and a file replaced by rename.
+//! Durability: directories synced, and a file replaced by a temporary file and a rename.
 
 use std::fs::File;
 use std::io;
@@ -6,10 +6,11 @@ use std::path::Path;
 
 use crate::sys::directory::Directory;
 
-/// Replaces a file as a whole.
+/// Replaces the file at `path`, whose parent must exist, so that readers see the old or the new contents and never a
+/// part.
 ///
 /// # Errors
-/// When it cannot be written; the old one then still stands.
+/// `InvalidInput` when the path has no UTF-8 file name; else the system's. The previous file is then unchanged.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8], sync: FileSync) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -18,20 +19,20 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8], sync: FileSync) -> io::Res
     Directory::open(parent)?.replace(name, bytes, sync == FileSync::Yes)
 }
 
-/// Whether files are made to survive a loss of power before they are named.
+/// Whether files are synced to disk before they are renamed to their names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FileSync {
-    /// fsync each.
+    /// fsync each file and its directory, so that they survive a loss of power.
     #[default]
     Yes,
-    /// Leave it to the kernel.
+    /// Leave writing back to the kernel.
     No,
 }
 
-/// Makes the entries of a directory last.
+/// fsync of a directory, so that the names in it survive a loss of power.
 ///
 /// # Errors
-/// When the directory cannot be opened or synced.
+/// The system's error when the directory cannot be opened or synced.
 pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }

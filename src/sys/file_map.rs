@@ -1,43 +1,43 @@
-//! Maps of files that are our own: an index file that is read, and a file that is filled in any order.
+//! Maps of files of our own: an index file that is read, and a new file that is filled in any order.
 //!
-//! Files of others (a store) are read through `source`, which assumes less of them.
+//! Files of others (a store) are read through `store_file`, which assumes less of them.
 
-use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Deref;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use memmap2::{MmapMut, MmapOptions};
+use rustix::fs::MemfdFlags;
 
 use crate::sys::access::Access;
 use crate::sys::little_endian;
 use crate::sys::sigbus::Registration;
 use crate::sys::store_file::{StoreFile, StoreFileError};
 
-/// A published file of ours, mapped to be read. Such files never change under their name (they are replaced by
-/// rename); should one be shortened all the same, it reads as zeros when the SIGBUS handler is installed, and
-/// [`ReadMap::check`] tells.
+/// A published file of ours, mapped for reading. Such a file never changes under its name, because it is replaced by
+/// rename. If it is shortened all the same, its map reads as zeros under the SIGBUS handler, and [`StoreFile::check`]
+/// reports it.
 #[derive(Debug)]
 pub(crate) struct ReadMap {
     source: StoreFile,
 }
 
 impl ReadMap {
-    /// Maps the file. It is read here and there, so there is no read-ahead beyond the kernel's usual one.
+    /// Maps a file by its path. Reads are scattered, so the kernel is not advised to read ahead.
     ///
     /// # Errors
     /// As [`StoreFile::open`].
     pub(crate) fn open(path: impl AsRef<Path>) -> Result<ReadMap, StoreFileError> {
-        // SAFETY: published files of ours are never written to nor shortened, as the format's rules have it; the
-        // process that breaks them dies, or reads zeros, and cannot make us read outside of the map.
+        // SAFETY: published files of ours are never written to or shortened, by the rules of the format. If another
+        // process breaks them, this one dies or reads zeros; it never reads outside of the map.
         let source = StoreFile::open(path, unsafe { Access::mapped() })?;
         ReadMap::of_source(source)
     }
 
-    /// Maps a file that is open already; `name` stands for it in messages.
+    /// Maps a file that is open already; `name` is its name in messages.
     ///
     /// # Errors
     /// As [`StoreFile::open`].
@@ -47,6 +47,7 @@ impl ReadMap {
         ReadMap::of_source(source)
     }
 
+    /// Accepts an opened file only if it is mapped or empty.
     fn of_source(source: StoreFile) -> Result<ReadMap, StoreFileError> {
         if source.map().is_none() && !source.is_empty() {
             let error = io::ErrorKind::FileTooLarge.into(); // longer than this machine's addresses
@@ -55,12 +56,12 @@ impl ReadMap {
         Ok(ReadMap { source })
     }
 
-    /// The file itself: its path, length and stamp.
+    /// The mapped file: its path, length and stamp.
     pub(crate) fn source(&self) -> &StoreFile {
         &self.source
     }
 
-    /// Whether everything read so far was really there.
+    /// Whether every byte read from the map so far was the file's.
     ///
     /// # Errors
     /// As [`StoreFile::check`].
@@ -73,23 +74,23 @@ impl ReadMap {
 impl Deref for ReadMap {
     type Target = [u8];
 
-    /// The file's bytes; those of an empty file are none.
+    /// The file's bytes; empty for an empty file, which is not mapped.
     fn deref(&self) -> &[u8] {
         self.source.map().unwrap_or_default()
     }
 }
 
-/// Why a file of ours could not be filled.
+/// Why a new file of known length could not be created, allocated, mapped or written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {} of {len} bytes ({doing}): check the free space and the rights of its directory", path.display())]
 pub struct GrowError {
-    /// The file.
+    /// Path of the new file.
     pub path: PathBuf,
     /// The length it was to have, in bytes.
     pub len: u64,
-    /// Step that failed.
+    /// The step that failed, as in "take space".
     pub doing: &'static str,
-    /// The system's error.
+    /// The system's error in that step.
     pub source: io::Error,
 }
 
@@ -99,32 +100,28 @@ impl From<GrowError> for io::Error {
     }
 }
 
-/// A new file of known length, mapped to be filled in any order. Its blocks are taken when it is created, so that a full
-/// disk is an error there and no signal later. Dropped without [`GrowFile::finish`], it is removed again.
+/// A new file of known length, mapped to be filled in any order. Its blocks are allocated when it is created, so that
+/// a full disk is an error then and no signal later. Dropped before [`GrowFile::finish`], a file made by
+/// [`GrowFile::create`] is removed.
 #[derive(Debug)]
 pub struct GrowFile {
     path: PathBuf,
     len: u64,
     file: File,
     map: Option<FilledFile>,
-    /// Whether nothing is to be removed on drop.
+    /// Whether drop keeps the file: it is finished, or has no name of ours.
     finished: bool,
 }
 
-/// A new file without a name, in memory; it is gone when the last handle and map are.
+/// A new file in memory without a path (memfd_create(2)); freed with its last descriptor and map.
 ///
 /// # Errors
-/// As the operating system gives them.
+/// The system's error; a `name` with a NUL.
 pub(crate) fn memory_file(name: &str) -> io::Result<File> {
-    let name = CString::new(name).map_err(io::Error::other)?;
-    // SAFETY: the name is a C string that outlives the call; the descriptor that comes back is ours alone.
-    unsafe {
-        let descriptor = libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC);
-        if descriptor < 0 { Err(io::Error::last_os_error()) } else { Ok(File::from_raw_fd(descriptor)) }
-    }
+    Ok(File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?))
 }
 
-/// Fields drop in this order: the range is forgotten before it is unmapped.
+/// The writable map of a [`GrowFile`]. Fields drop in this order: the range is unregistered before it is unmapped.
 #[derive(Debug)]
 struct FilledFile {
     registration: Option<Registration>,
@@ -132,10 +129,10 @@ struct FilledFile {
 }
 
 impl GrowFile {
-    /// Creates the file (mode 0600; it must not exist yet) with that many zero bytes.
+    /// Creates a file of `len` zero bytes with mode 0600; it must not exist yet.
     ///
     /// # Errors
-    /// [`GrowError`]: it exists, the disk is full, …
+    /// [`GrowError`] when the file exists, its directory cannot be written, or the disk is full.
     pub fn create(path: impl AsRef<Path>, len: u64) -> Result<GrowFile, GrowError> {
         let path = path.as_ref().to_path_buf();
         let failed = |doing, source| GrowError { path: path.clone(), len, doing, source };
@@ -148,50 +145,52 @@ impl GrowFile {
             .open(&path)
             .map_err(|source| failed("create", source))?;
         // From here on, dropping it removes the file.
-        GrowFile { path, len, file, map: None, finished: false }.filled()
+        GrowFile { path, len, file, map: None, finished: false }.allocated()
     }
 
-    /// Makes an empty file that is open already that long; `name` stands for it in messages.
+    /// Extends an empty file that is open already to `len` zero bytes; `name` is its name in messages. It is not
+    /// removed on drop.
     ///
     /// # Errors
-    /// [`GrowError`]: the disk or the memory is full, …
+    /// [`GrowError`] when the disk or the memory is full, or the file cannot be mapped.
     pub fn of_file(file: File, len: u64, name: &Path) -> Result<GrowFile, GrowError> {
-        GrowFile { path: name.to_path_buf(), len, file, map: None, finished: true }.filled()
+        GrowFile { path: name.to_path_buf(), len, file, map: None, finished: true }.allocated()
     }
 
-    fn filled(mut self) -> Result<GrowFile, GrowError> {
+    /// Allocates the file's blocks and maps it for writing.
+    fn allocated(mut self) -> Result<GrowFile, GrowError> {
         let failed = |doing, source| GrowError { path: self.path.clone(), len: self.len, doing, source };
-        reserve(&self.file, self.len).map_err(|source| failed("take space", source))?;
+        allocate_blocks(&self.file, self.len).map_err(|source| failed("take space", source))?;
         self.map = FilledFile::new(&self.file, self.len).map_err(|source| failed("map", source))?;
         Ok(self)
     }
 
-    /// Its bytes.
+    /// The bytes of the file, to be filled.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        self.map.as_mut().map(|filled| &mut filled.map[..]).unwrap_or_default()
+        self.map.as_mut().map(|allocated| &mut allocated.map[..]).unwrap_or_default()
     }
 
-    /// Its bytes as `u32`s, but for up to three bytes at the end.
+    /// The bytes of the file as `u32`s, to be filled; up to three bytes at the end are left out.
     pub fn u32s_mut(&mut self) -> &mut [u32] {
-        little_endian::view_mut(whole(self.bytes_mut(), 4)).unwrap_or_default()
+        little_endian::view_mut(whole_units(self.bytes_mut(), 4)).unwrap_or_default()
     }
 
-    /// Its bytes as `u64`s, but for up to seven bytes at the end.
+    /// The bytes of the file as `u64`s, to be filled; up to seven bytes at the end are left out.
     pub fn u64s_mut(&mut self) -> &mut [u64] {
-        little_endian::view_mut(whole(self.bytes_mut(), 8)).unwrap_or_default()
+        little_endian::view_mut(whole_units(self.bytes_mut(), 8)).unwrap_or_default()
     }
 
-    /// Leaves the file as it is filled; with `sync`, not before it is on the disk.
+    /// Unmaps the file and keeps it; with `sync`, after its bytes are on the disk.
     ///
     /// # Errors
-    /// [`GrowError`] when it could not be written, or (under the SIGBUS handler) some page of it could not be had.
+    /// [`GrowError`] when it could not be written to disk, or the SIGBUS handler replaced a page of it.
     pub fn finish(mut self, sync: bool) -> Result<(), GrowError> {
         let failed = |doing, source| GrowError { path: self.path.clone(), len: self.len, doing, source };
-        if let Some(filled) = &self.map {
+        if let Some(allocated) = &self.map {
             if sync {
-                filled.map.flush().map_err(|source| failed("write", source))?;
+                allocated.map.flush().map_err(|source| failed("write", source))?;
             }
-            if filled.registration.as_ref().is_some_and(Registration::faulted) {
+            if allocated.registration.as_ref().is_some_and(Registration::faulted) {
                 return Err(failed("write", io::Error::other("a page of it could not be written")));
             }
         }
@@ -206,33 +205,36 @@ impl GrowFile {
 impl Drop for GrowFile {
     fn drop(&mut self) {
         if !self.finished {
-            // Nobody has been told of it; if it cannot be removed, whoever creates it again is told.
+            // Its name was not handed out yet. If it cannot be removed, the next `create` of this name fails.
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
 impl FilledFile {
+    /// Maps a new file for writing and registers it with the SIGBUS handler; `None` for an empty one.
     fn new(file: &File, len: u64) -> io::Result<Option<FilledFile>> {
         if len == 0 {
             return Ok(None);
         }
         let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        // SAFETY: the file is new and ours alone until it is finished: nobody knows its name, and its mode keeps
-        // other users out.
+        // SAFETY: the file is new and ours alone until it is finished: no other process has its name, and its mode
+        // keeps other users out.
         let map = unsafe { MmapOptions::new().len(len).map_mut(file)? };
         let registration = Registration::new(&map, libc::PROT_READ | libc::PROT_WRITE);
         Ok(Some(FilledFile { registration, map }))
     }
 }
 
-fn whole(bytes: &mut [u8], unit: usize) -> &mut [u8] {
+/// The longest prefix of `bytes` whose length is a multiple of `unit`.
+fn whole_units(bytes: &mut [u8], unit: usize) -> &mut [u8] {
     let len = bytes.len() / unit * unit;
     &mut bytes[..len]
 }
 
-/// Takes the space on disk, so that filling the map cannot fail for want of it.
-fn reserve(file: &File, len: u64) -> io::Result<()> {
+/// Allocates the blocks of a file of `len` bytes (posix_fallocate(3)), so that filling its map cannot fail on a full
+/// disk.
+fn allocate_blocks(file: &File, len: u64) -> io::Result<()> {
     if len == 0 {
         return Ok(());
     }
@@ -242,13 +244,14 @@ fn reserve(file: &File, len: u64) -> io::Result<()> {
         match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, offset) } {
             0 => return Ok(()),
             libc::EINTR => continue,
-            // Some file systems cannot: written zeros take the space as well.
+            // Some file systems have no fallocate: written zeros allocate the blocks as well.
             libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS => return write_zeros(file, len),
             error => return Err(io::Error::from_raw_os_error(error)),
         }
     }
 }
 
+/// Writes `len` zero bytes, for file systems without fallocate.
 fn write_zeros(file: &File, len: u64) -> io::Result<()> {
     let zeros = vec![0; 1 << 20];
     let mut offset = 0;
@@ -302,7 +305,7 @@ mod tests {
         assert_eq!(file.metadata().unwrap().len(), (1 << 20) + 5);
     }
 
-    // No room, a name that is taken, a file given up: errors, and nothing is left behind.
+    // No space, an existing name, an unfinished file: errors, and no file remains.
     #[test]
     fn what_cannot_be_made_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();

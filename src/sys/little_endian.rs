@@ -1,7 +1,8 @@
-//! Bytes seen as little-endian integers and back, without copying.
+//! Bytes viewed as little-endian integers and back, without copying.
 //!
-//! A view is given only where the bytes are aligned and make whole integers, so that a damaged file is a `None` and
-//! never a panic. Columns on disk are little-endian and are mapped as they lie; the machine must be little-endian, too.
+//! A view exists only where the bytes are aligned and make a whole number of integers, so that a damaged file is a
+//! `None` and never a panic. Columns on disk are little-endian and are mapped without conversion, so the machine must
+//! be little-endian, too.
 
 use std::sync::atomic::AtomicU32;
 
@@ -10,27 +11,27 @@ use bytemuck::{AnyBitPattern, NoUninit, try_cast_slice};
 #[cfg(target_endian = "big")]
 compile_error!("columns are mapped as they are on disk: little-endian machines only");
 
-/// The bytes as values of `T`; `None` unless they are aligned to `T` and make whole ones.
+/// The bytes as integers `T`; `None` unless they are aligned to `T` and make a whole number of them.
 pub(crate) fn view<T: AnyBitPattern>(bytes: &[u8]) -> Option<&[T]> {
     try_cast_slice(bytes).ok()
 }
 
-/// The bytes as values of `T` to be written; `None` unless they are aligned to `T` and make whole ones.
+/// The bytes as integers `T` to be written; `None` unless they are aligned to `T` and make a whole number of them.
 pub(crate) fn view_mut<T: NoUninit + AnyBitPattern>(bytes: &mut [u8]) -> Option<&mut [T]> {
     bytemuck::try_cast_slice_mut(bytes).ok()
 }
 
-/// The bytes that [`view`] reads back.
+/// The bytes of integers, in the form that [`view`] reads back.
 pub(crate) fn bytes_of<T: NoUninit>(values: &[T]) -> &[u8] {
     bytemuck::cast_slice(values)
 }
 
-/// The bytes of values, to be filled.
+/// The bytes of integers, to be overwritten.
 pub(crate) fn bytes_of_mut<T: NoUninit + AnyBitPattern>(values: &mut [T]) -> &mut [u8] {
     bytemuck::cast_slice_mut(values)
 }
 
-/// The integers as atomics, so that threads can fill them in any order.
+/// The integers as atomics, so that several threads can fill them in any order.
 pub(crate) fn atomics_u32(values: &mut [u32]) -> &[AtomicU32] {
     // SAFETY: an atomic has the layout of its integer, and the exclusive borrow becomes a shared one of atomics only.
     unsafe { &*(std::ptr::from_mut(values) as *const [AtomicU32]) }

@@ -1,9 +1,11 @@
-//! Bytes of files: mapped or read, guarded, hashed, decoded, seen as columns. The only home of `unsafe`.
+//! The operating system: files mapped or read, directories, disk space, signals. One of the two homes of `unsafe`.
 //!
-//! Nothing here knows FHIR or JSON. From below: `guard` keeps a shortened file from killing the process; `source` is a
-//! store file, `hash` its identity, `decode` its uncompressed bytes, `xxh3` the hash of both; `map` holds files of our own (an index that is
-//! read, a column that is filled) and `columns` sees their bytes as integers; `directory` reaches files of our own beneath a directory
-//! without following links; `outgoing` is a file on its way to a socket.
+//! Nothing here knows FHIR, JSON, compression or the layout of an index. From below: `sigbus` turns the fault of a
+//! shortened map into an error; `access` selects between maps and `pread`; `store_file` is a file of the user's store,
+//! `regular_file` opens files that others may have replaced; `file_map` maps index files, `little_endian` views their
+//! bytes as integers; `directory`, `atomic_dir`, `durability` and `private_files` make, replace and sync files of our
+//! own; `disk` reserves space and `open_file_limit` raises the limit of open files; `sendfile` sends a stored file to
+//! a socket; `interrupt` handles SIGINT and SIGTERM.
 
 pub(crate) mod access;
 pub(crate) mod atomic_dir;

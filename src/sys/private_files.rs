@@ -1,15 +1,16 @@
-//! Files and directories that only their owner can read (PRIV-03): indexes hold patient ids, exports hold everything.
+//! Files and directories that only their owner can read (PRIV-03): indexes hold patient ids, exports hold whole
+//! records.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Opens a file for reading and writing, made with mode 0600 if it is not there. What it holds stays.
+/// Opens a file for reading and writing, made with mode 0600 if it is absent. Its contents are kept.
 ///
 /// # Errors
-/// As the operating system gives them. Symlinks are not followed; in the place of a pipe, a socket or a device it is
-/// `InvalidInput`, without waiting.
+/// The system's; a symbolic link is not followed. `InvalidInput`, without waiting, when the path is a pipe, a socket
+/// or a device.
 pub(crate) fn create_private(path: &Path) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
     let mut options = OpenOptions::new();
@@ -21,10 +22,10 @@ pub(crate) fn create_private(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Makes a directory, and those above it, with mode 0700 if they are not there.
+/// Makes a directory and its missing parents with mode 0700; an existing one is kept.
 ///
 /// # Errors
-/// As the operating system gives them.
+/// The system's error of mkdir(2).
 pub(crate) fn private_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

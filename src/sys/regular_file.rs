@@ -1,34 +1,34 @@
 //! Regular files, opened without waiting and read within a bound.
 //!
-//! Under any name in a store, an index or an export a stranger may have put a pipe, a socket, a device or a directory.
-//! To open a pipe waits for its other end, to open a device may do something, and to read either may never end. So what is
-//! not named by the user himself is looked at before it is opened, opened without waiting, looked at again, and read as
-//! far as its bound. What a user names on the command line may be a pipe: [`read_argument`].
+//! Any name in a store, an index or an export may belong to a pipe, a socket, a device or a directory that someone
+//! else put there. Opening a pipe waits for its other end, opening a device may have an effect, and reading either may
+//! never end. So a file that the user did not name on the command line is checked before it is opened, opened without
+//! waiting, checked again, and read up to a bound. A file that the user did name may be a pipe: [`read_argument`].
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// A file was not opened or read.
+/// Why a regular file was not opened or read.
 #[derive(Debug, thiserror::Error)]
 pub enum RegularFileError {
-    /// Something else stands there: a directory, a pipe, a socket, a device, or a symbolic link where none is followed.
+    /// A directory, a pipe, a socket, a device, or a symbolic link where none is followed.
     #[error("it is no regular file")]
     NotRegular,
-    /// It is longer than such a file can be.
+    /// It is longer than the caller's bound.
     #[error("it has more than {bytes_max} bytes")]
     TooLong {
-        /// The bound.
+        /// The bound, in bytes.
         bytes_max: u64,
     },
-    /// It cannot be opened or read.
+    /// The system failed to open or read it.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
 impl RegularFileError {
-    /// Whether no file stands there: nothing, something that is no file, or a link that leads to nothing.
+    /// Whether no regular file has the path: nothing has it, something else has it, or a link leads to nothing.
     pub fn is_absence(&self) -> bool {
         match self {
             RegularFileError::NotRegular => true,
@@ -55,33 +55,34 @@ impl From<RegularFileError> for io::Error {
     }
 }
 
-/// What becomes of a symbolic link in the last place of a path.
+/// How a symbolic link in the last component of a path is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Links {
-    /// What it leads to is opened.
+    /// The file that it leads to is opened.
     Follow,
-    /// It is no regular file.
+    /// It is [`RegularFileError::NotRegular`].
     Refuse,
 }
 
-/// Opens a regular file for reading. Never waits, and opens nothing else but in the moment in which one is put in the
-/// place of the other; then it is closed unread.
+/// Opens a regular file for reading, without waiting. If something else takes its place between check and open, that
+/// is opened without waiting and closed unread.
 ///
 /// # Errors
-/// [`RegularFileError::NotRegular`], [`RegularFileError::Io`].
+/// [`RegularFileError::NotRegular`] when it is no regular file, [`RegularFileError::Io`] when the system cannot open
+/// it.
 pub(crate) fn open_regular(path: &Path, links: Links) -> Result<File, RegularFileError> {
-    let (found, no_follow) = match links {
+    let (metadata, no_follow) = match links {
         Links::Follow => (std::fs::metadata(path)?, 0),
         Links::Refuse => (std::fs::symlink_metadata(path)?, libc::O_NOFOLLOW),
     };
-    if !found.is_file() {
+    if !metadata.is_file() {
         return Err(RegularFileError::NotRegular);
     }
-    // Without effect on a regular file; whatever has come in its place meanwhile is not waited for, and a terminal does
-    // not become the process's own.
+    // No effect on a regular file. If a pipe or a terminal took its place meanwhile, the open does not wait, and the
+    // terminal does not become the controlling one.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC | no_follow;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| {
-        // A link (where none is followed) or a socket that came meanwhile.
+        // A link (where none is followed) or a socket took its place meanwhile.
         match (error.raw_os_error(), links) {
             (Some(libc::ELOOP), Links::Refuse) | (Some(libc::ENXIO), _) => RegularFileError::NotRegular,
             _ => error.into(),
@@ -93,30 +94,32 @@ pub(crate) fn open_regular(path: &Path, links: Links) -> Result<File, RegularFil
     }
 }
 
-/// Reads a regular file as a whole. Links are followed.
+/// Reads a regular file completely. Links are followed.
 ///
 /// # Errors
 /// As [`open_regular`]; [`RegularFileError::TooLong`] when it has more than `bytes_max` bytes.
 pub(crate) fn read_regular(path: &Path, bytes_max: u64) -> Result<Vec<u8>, RegularFileError> {
-    read_whole(open_regular(path, Links::Follow)?, bytes_max)
+    read_bounded(open_regular(path, Links::Follow)?, bytes_max)
 }
 
-/// Reads what a user named on the command line, as a whole: a file, or a pipe or device that is waited for.
+/// Reads a file that the user named on the command line completely; a pipe or device is waited for.
 ///
 /// # Errors
-/// [`RegularFileError::TooLong`] when more than `bytes_max` bytes come, [`RegularFileError::Io`].
+/// [`RegularFileError::TooLong`] when it has more than `bytes_max` bytes, [`RegularFileError::Io`] when the system
+/// cannot read it.
 pub(crate) fn read_argument(path: &Path, bytes_max: u64) -> Result<Vec<u8>, RegularFileError> {
-    read_whole(File::open(path)?, bytes_max)
+    read_bounded(File::open(path)?, bytes_max)
 }
 
-fn read_whole(file: File, bytes_max: u64) -> Result<Vec<u8>, RegularFileError> {
+/// Reads an open file to its end, or fails once it has more than `bytes_max` bytes.
+fn read_bounded(file: File, bytes_max: u64) -> Result<Vec<u8>, RegularFileError> {
     let len = file.metadata()?.len();
     if len > bytes_max {
         return Err(RegularFileError::TooLong { bytes_max });
     }
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(len as usize).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-    // It may have grown since; a pipe has no length.
+    // The bound is checked again: the file may have grown since, and a pipe has no length.
     file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > bytes_max {
         true => Err(RegularFileError::TooLong { bytes_max }),
@@ -180,7 +183,7 @@ mod tests {
         let endless = read_argument(Path::new("/dev/zero"), 100_000).unwrap_err();
         assert!(matches!(endless, RegularFileError::TooLong { .. }));
         assert_eq!(read_argument(Path::new("/dev/null"), 0).unwrap(), b"");
-        // A pipe that somebody writes to is read to its end.
+        // A pipe with a writer is read to its end.
         let path = dir.path().join("pipe");
         pipe(&path);
         let writer = std::thread::spawn({

@@ -1,19 +1,22 @@
-//! A stored file on its way to a socket: its bytes stand in buffers, and still leave by `sendfile(2)`.
+//! A stored file sent to a socket: its bytes travel as buffers of a map and leave by `sendfile(2)`.
 //!
-//! The file is mapped, and pieces of the map travel through the HTTP library as any other buffer does. Where they arrive
-//! at a socket, [`place_of`] tells by their address which file and offset they are, and [`FileRange::send`] has the kernel
-//! send them from its page cache: no page of the map is ever touched, nothing is copied to user space. A transport that
-//! has to see the bytes, as to encrypt them, reads them with [`FileRange::read`]; whoever does not ask has plain memory.
+//! The file is mapped, and pieces of the map pass through the HTTP library like any other buffer. Where a buffer
+//! reaches a socket, [`place_of`] finds by its address which file and offset it is, and [`FileRange::send`] has the
+//! kernel send that range from its page cache: no page of the map is touched, and nothing is copied to user space. A
+//! transport that needs the bytes, for encryption, reads them with [`FileRange::read`]; any other sees plain memory.
 //!
-//! Only files of our own are sent, which are finished and never written to again. Should one be shortened all the same,
-//! `sendfile` and reads come to its end, which is an error here before a byte too many has left; who reads the memory
-//! reads zeros under the SIGBUS handler, and [`OutgoingFile::check`] tells. Without the handler nothing is mapped: [`OutgoingFile::of_file`] says so.
+//! Only finished files of our own are sent, which are never written to again. If one is shortened all the same,
+//! `sendfile` and reads reach its end, which is an error here before a wrong byte is sent; a reader of the memory sees
+//! zeros under the SIGBUS handler, and [`OutgoingFile::check`] reports it. Without the handler nothing is mapped, and
+//! [`OutgoingFile::of_file`] gives `None`.
+//!
+//! One lock, `MAPS`; no other is taken while it is held.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
@@ -22,36 +25,38 @@ use crate::sys::access::Access;
 use crate::sys::sigbus;
 use crate::sys::store_file::{ReadOrder, StoreFile, StoreFileError};
 
-/// Maps of all files that are being sent, by their first address. Each is here from its birth until right before it
-/// is unmapped.
+/// Maps of all files that are being sent, by their first address. A map is inserted when it is made and removed right
+/// before it is unmapped, so that no address in it leads to another file.
 static MAPS: RwLock<BTreeMap<usize, Weak<OutgoingFile>>> = RwLock::new(BTreeMap::new());
 
-/// What happened to a file that ends too early.
+/// Error text for a file that ends before its length at open.
 const SHORTENED: &str = "a stored file was shortened";
 
-/// A stored file, open and mapped. It stays readable when its name is deleted.
+/// A stored file, open and mapped, that is being sent. It stays readable after its name is deleted.
 #[derive(Debug)]
 pub(crate) struct OutgoingFile {
     source: StoreFile,
 }
 
-/// A piece of an [`OutgoingFile`] file, as memory.
+/// A range of an [`OutgoingFile`], as memory of its map.
 #[derive(Clone, Debug)]
 pub(crate) struct Piece {
     file: Arc<OutgoingFile>,
+    /// Byte range of the file; it lies within the map.
     range: Range<usize>,
 }
 
-/// Where in which file some bytes stand.
+/// A position in an [`OutgoingFile`], found by the address of a buffer.
 #[derive(Debug)]
 pub(crate) struct FileRange {
     file: Arc<OutgoingFile>,
+    /// Offset in the file, in bytes.
     offset: u64,
 }
 
 impl OutgoingFile {
-    /// Maps an open file; `path` stands for it in messages. `None` when it cannot be mapped in safety (no SIGBUS handler, too
-    /// many maps, no bytes in it): then it is to be read.
+    /// Maps an open file for sending; `path` is its name in messages. `None` when it cannot be mapped safely (no
+    /// SIGBUS handler, too many maps, or an empty file): the caller then reads it.
     ///
     /// # Errors
     /// As [`StoreFile::open`].
@@ -68,19 +73,19 @@ impl OutgoingFile {
         Ok(Some(file))
     }
 
-    /// Its length when opened, in bytes.
+    /// Length of the outgoing file when it was opened, in bytes.
     pub(crate) fn len(&self) -> u64 {
         self.source.len()
     }
 
-    /// A piece of it; what lies beyond its end is cut off.
+    /// A range of the outgoing file as a buffer, cut at the end of the file.
     pub(crate) fn piece(self: &Arc<OutgoingFile>, range: Range<u64>) -> Piece {
         let end = range.end.min(self.len());
         // A map has no more bytes than there are addresses.
         Piece { file: self.clone(), range: range.start.min(end) as usize..end as usize }
     }
 
-    /// Whether the whole file is still there, and all that was read of its map was.
+    /// Whether the outgoing file still has its length, and every byte read from its map was the file's.
     ///
     /// # Errors
     /// As [`StoreFile::check`].
@@ -88,11 +93,11 @@ impl OutgoingFile {
         self.source.check()
     }
 
-    /// Whether these bytes are in memory, so that sending them does not wait for a disk. When in doubt, no.
+    /// Whether the range is in the page cache (mincore(2)), so that sending it does not wait for a disk. `false` when
+    /// the system does not say.
     pub(crate) fn is_cached(&self, range: Range<u64>) -> bool {
         let Some(map) = self.source.map() else { return false };
-        // SAFETY: asks for a number.
-        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(1) as usize;
+        let page = rustix::param::page_size();
         let end = range.end.min(map.len() as u64) as usize;
         let start = (range.start as usize).min(end) / page * page;
         let mut pages = vec![0u8; (end - start).div_ceil(page)];
@@ -104,11 +109,12 @@ impl OutgoingFile {
         result == 0 && pages.iter().all(|page| page & 1 == 1)
     }
 
-    /// Has these bytes read from the disk; returns when they are in memory.
+    /// Reads the range from the disk, so that it is in the page cache when this returns.
     ///
     /// # Errors
     /// As [`StoreFile::pread`].
     pub(crate) fn fetch(&self, range: Range<u64>) -> Result<(), StoreFileError> {
+        // Bytes of one read.
         const STEP: u64 = 256 << 10;
         let end = range.end.min(self.len());
         let mut buffer = Vec::new();
@@ -133,11 +139,11 @@ impl AsRef<[u8]> for Piece {
     }
 }
 
-/// The file that these bytes are the map of, if they are one's. Whoever has them borrowed keeps that map alive, so the
-/// address cannot be another's.
+/// The outgoing file and offset that a buffer maps; `None` for ordinary memory. The borrowed buffer keeps its map
+/// alive, so the address cannot belong to another file.
 pub(crate) fn place_of(bytes: &[u8]) -> Option<FileRange> {
     let address = bytes.as_ptr() as usize;
-    // Held no longer than for the search: the file may be dropped here, which takes the lock.
+    // The lock is released before the upgrade: dropping the last reference to the file takes the lock for writing.
     let nearest = |maps: &BTreeMap<usize, Weak<OutgoingFile>>| {
         Some(maps.range(..=address).next_back()?).map(|(start, file)| (*start, file.clone()))
     };
@@ -147,26 +153,25 @@ pub(crate) fn place_of(bytes: &[u8]) -> Option<FileRange> {
 }
 
 impl FileRange {
-    /// Has the kernel send up to `len` bytes from here, and returns how many it took.
+    /// Has the kernel send up to `len` bytes of the file from this offset to a socket (sendfile(2)), and returns how
+    /// many it took.
     ///
     /// # Errors
-    /// `WouldBlock` when the socket takes none now, `UnexpectedEof` when the file has become shorter, else the system's.
+    /// `WouldBlock` when the socket takes no bytes now, `UnexpectedEof` when the file was shortened, else the
+    /// system's.
     pub(crate) fn send(&self, socket: BorrowedFd<'_>, len: usize) -> io::Result<usize> {
-        let mut offset = libc::off64_t::try_from(self.offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let file = self.file.source.file().as_raw_fd();
-        // SAFETY: both descriptors are open while borrowed, and the call touches no memory of ours but `offset`.
-        match unsafe { libc::sendfile64(socket.as_raw_fd(), file, &mut offset, len) } {
+        let mut offset = self.offset;
+        match rustix::fs::sendfile(socket, self.file.source.file(), Some(&mut offset), len)? {
             0 if len > 0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, SHORTENED)),
-            sent if sent < 0 => Err(io::Error::last_os_error()),
-            sent => Ok(sent as usize),
+            sent => Ok(sent),
         }
     }
 
-    /// Reads bytes from here into the whole of `buffer`. Unlike those of the map they are known to be the file's, and
-    /// no page has to be mapped for them.
+    /// Reads the file from this offset to fill `buffer`. Unlike the map's bytes, these are known to be the file's, and
+    /// no page is mapped for them.
     ///
     /// # Errors
-    /// `UnexpectedEof` when the file has become shorter, else the system's.
+    /// `UnexpectedEof` when the file was shortened, else the system's.
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<()> {
         self.file.source.file().read_exact_at(buffer, self.offset).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), SHORTENED),
@@ -196,7 +201,7 @@ mod tests {
         (0..300_000u32).flat_map(|n| n.to_le_bytes()).collect()
     }
 
-    /// What the kernel sends, and what is read, is what the memory shows, at any offset, of the right one of two files.
+    /// Bytes sent and bytes read equal the map's, at any offset, for the right one of two files.
     #[test]
     fn memory_and_sendfile_agree() {
         sigbus::install().unwrap();
@@ -221,7 +226,7 @@ mod tests {
             place_of(slice).unwrap().read(&mut read).unwrap();
             assert_eq!(&read, slice);
         }
-        // Cut at the end; bytes of somebody else, and of a file that is gone, are nobody's.
+        // A piece is cut at the end. Other memory, and that of a dropped file, belongs to no file.
         assert_eq!(two.piece(49_999..70_000).as_ref(), [7]);
         assert!(two.piece(60_000..70_000).as_ref().is_empty());
         assert!(place_of(&bytes).is_none() && place_of(&[]).is_none());

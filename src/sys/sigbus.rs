@@ -1,11 +1,15 @@
-//! Turns the SIGBUS of a mapped file that got shorter (or whose disk fails) into an ordinary error.
+//! Turns the SIGBUS of a mapped file that was shortened (or whose disk fails) into an ordinary error.
 //!
-//! Whoever maps a file registers the range here. When a page of it cannot be had, the handler puts zero pages from the
-//! fault to the end of the range, latches that range's `faulted` flag and lets the thread go on: it reads zeros, and
-//! must ask for the flag before it believes what it has read. Faults anywhere else go to whatever handled SIGBUS before.
+//! Code that maps a file registers the range here. On a fault in a registered range the handler puts zero pages from
+//! the fault to the end of the range, latches the range's `faulted` flag and lets the thread go on: the thread reads
+//! zeros, and must check the flag before it relies on them. Faults at other addresses go to the previous SIGBUS
+//! handler.
 //!
-//! A system call that is given such a page (`write` straight from a map) gets no signal but `EFAULT`, and no flag is
-//! latched: the file's length tells its caller why. This module maps no files itself and unmaps nothing.
+//! A system call on such a page (`write` straight from a map) fails with `EFAULT` without a signal, and no
+//! flag is latched: the caller compares the file's length. This module maps no files itself and unmaps nothing.
+//!
+//! Two locks, never held together: `INSTALLING` while the handler is installed, `SLOTS_FREE` while a range is
+//! registered. The handler takes neither.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering::SeqCst};
@@ -14,18 +18,25 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use crate::sys::access::Access;
 
 /// Most ranges registered at a time; further files are read without a map. Half of the maps that Linux allows a process
-/// by default (`vm.max_map_count`), since a zero page makes one more of each range.
+/// by default (`vm.max_map_count`), since zero pages split the map of a range in two.
 pub(crate) const RANGES_MAX: usize = 1 << 15;
 
-/// A place in the table that the handler searches. Its fields change only while `version` is odd.
+/// One registered range in the table that the handler searches (a seqlock). Its fields change only while `version` is
+/// odd.
 struct GuardSlot {
+    /// Even while the other fields are consistent.
     version: AtomicU32,
+    /// First address of the range.
     start: AtomicUsize,
+    /// Address behind the range.
     end: AtomicUsize,
+    /// Protection of the map, which its zero pages get.
     protection: AtomicI32,
+    /// Whether the handler put zero pages into the range.
     faulted: AtomicBool,
 }
 
+/// The table of registered ranges; static, because a signal handler may not allocate.
 static SLOTS: [GuardSlot; RANGES_MAX] = [const {
     GuardSlot {
         version: AtomicU32::new(0),
@@ -36,23 +47,29 @@ static SLOTS: [GuardSlot; RANGES_MAX] = [const {
     }
 }; RANGES_MAX];
 
-/// Slots from here on have never been used.
+/// Number of slots that have been used since the process started; the handler searches these.
 static SLOTS_USED: AtomicUsize = AtomicUsize::new(0);
-/// Slots that are free again. Only threads that register take this lock, the handler never does.
+/// Indices of used slots that are free again. The handler never takes this lock.
 static SLOTS_FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
+/// The state that the handler needs, written before it is installed.
 struct GuardInstalled {
+    /// The handler of SIGBUS before ours.
     previous: libc::sigaction,
+    /// Size of a page, in bytes.
     page_bytes: usize,
 }
+/// Set once, before the handler can run.
 static INSTALLED: OnceLock<GuardInstalled> = OnceLock::new();
+/// Held while the handler is installed, so that one thread does it.
 static INSTALLING: Mutex<()> = Mutex::new(());
+/// Whether the handler is installed.
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 
-/// Installs the handler for this process, once; later calls only hand out the access that it makes safe.
+/// Installs the SIGBUS handler for this process; later calls only return the access that it makes safe.
 ///
 /// # Errors
-/// The system's, when it refuses the handler.
+/// The system's error when sigaction(2) fails.
 pub fn install() -> io::Result<Access> {
     let _one_at_a_time = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
     if !is_installed() {
@@ -63,7 +80,7 @@ pub fn install() -> io::Result<Access> {
                 return Err(io::Error::last_os_error());
             }
             // Known before the handler can run, because the handler reads it.
-            let page_bytes = libc::sysconf(libc::_SC_PAGESIZE) as usize;
+            let page_bytes = rustix::param::page_size();
             let _ = INSTALLED.set(GuardInstalled { previous, page_bytes });
         }
         set_handler()?;
@@ -72,9 +89,9 @@ pub fn install() -> io::Result<Access> {
     Ok(Access::guarded())
 }
 
-/// Makes ours the handler of SIGBUS.
+/// Makes [`on_sigbus`] the process's handler of SIGBUS.
 fn set_handler() -> io::Result<()> {
-    // SAFETY: `on_sigbus` has the form that SA_SIGINFO asks for, and does nothing that a handler may not.
+    // SAFETY: `on_sigbus` has the signature of SA_SIGINFO, and does nothing that a handler may not.
     let result = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_sigbus as *const () as usize;
@@ -85,21 +102,22 @@ fn set_handler() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Whether the handler is in place.
+/// Whether the SIGBUS handler is installed.
 pub(crate) fn is_installed() -> bool {
     ACTIVE.load(SeqCst)
 }
 
-/// A mapped range under the handler's care until dropped. Drop it *before* the range is unmapped, else a stranger's
-/// map at the same addresses would be taken for it.
+/// Registration of a mapped range with the SIGBUS handler, until dropped. Drop it *before* the range is unmapped, else
+/// another map at the same addresses would be taken for it.
 #[derive(Debug)]
 pub(crate) struct Registration {
+    /// Index of the slot in `SLOTS`.
     slot: usize,
 }
 
 impl Registration {
-    /// Takes the range in; `None` when the handler is not installed or the table is full. `protection` is that of the
-    /// map (`PROT_READ`, and `PROT_WRITE` when it is written to).
+    /// Registers a mapped range; `None` when the handler is not installed or the table is full. `protection` is that
+    /// of the map (`PROT_READ`, with `PROT_WRITE` for a writable one).
     pub(crate) fn new(range: &[u8], protection: libc::c_int) -> Option<Registration> {
         if !is_installed() {
             return None;
@@ -117,7 +135,7 @@ impl Registration {
         Some(Registration { slot })
     }
 
-    /// Whether a page of the range could not be had since it was registered.
+    /// Whether the handler put zero pages into the range since it was registered.
     pub(crate) fn faulted(&self) -> bool {
         SLOTS[self.slot].faulted.load(SeqCst)
     }
@@ -132,6 +150,7 @@ impl Drop for Registration {
 }
 
 impl GuardSlot {
+    /// Replaces the slot's range, clears its flag and leaves `version` even. The caller holds `SLOTS_FREE`.
     fn publish_slot(&self, start: usize, end: usize, protection: i32) {
         self.version.fetch_add(1, SeqCst);
         self.start.store(start, SeqCst);
@@ -141,9 +160,9 @@ impl GuardSlot {
         self.version.fetch_add(1, SeqCst);
     }
 
-    /// End of the range and its protection, if it holds the address. A slot that changes meanwhile is not the one
-    /// looked for: the thread that faulted borrows its map, so that its registration stays.
-    fn is_intact(&self, address: usize) -> Option<(usize, i32)> {
+    /// End and protection of the slot's range if it contains the address, else `None`. A slot that changes meanwhile is
+    /// another one: the thread that faulted borrows its map, whose registration therefore does not change.
+    fn range_of(&self, address: usize) -> Option<(usize, i32)> {
         let version = self.version.load(SeqCst);
         let (start, end) = (self.start.load(SeqCst), self.end.load(SeqCst));
         let protection = self.protection.load(SeqCst);
@@ -152,28 +171,28 @@ impl GuardSlot {
     }
 }
 
-/// Async-signal-safe: atomics, `mmap`, `sigaction` and `raise` only; `errno` is left as it was.
+/// The handler of SIGBUS. Async-signal-safe: atomics, `mmap`, `sigaction` and `raise` only; `errno` is preserved.
 extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the kernel gives a valid `info` to a handler with SA_SIGINFO.
     let (code, address) = unsafe { ((*info).si_code, (*info).si_addr() as usize) };
     let Some(installed) = INSTALLED.get() else { return };
-    // Codes up to zero are signals that somebody sent: they have no address.
+    // Codes up to zero mark signals sent by a process: they have no address.
     let from_kernel = code > 0;
     if from_kernel {
         for slot in &SLOTS[..SLOTS_USED.load(SeqCst).min(RANGES_MAX)] {
-            let Some((end, protection)) = slot.is_intact(address) else { continue };
+            let Some((end, protection)) = slot.range_of(address) else { continue };
             slot.faulted.store(true, SeqCst);
             if put_zero_pages(address, end, protection, installed.page_bytes) {
                 return;
             }
         }
     }
-    // SAFETY: `previous` is what the system gave for this signal, called as its flags say.
+    // SAFETY: `previous` is the handler that the system returned for this signal, called as its flags say.
     unsafe {
         let previous = &installed.previous;
         match previous.sa_sigaction {
             libc::SIG_IGN if !from_kernel => {}
-            // A fault happens again when we return, then under the default action; a sent signal is sent again.
+            // A fault repeats when the handler returns, then under the default action; a sent signal is raised again.
             libc::SIG_DFL | libc::SIG_IGN => {
                 let mut default: libc::sigaction = std::mem::zeroed();
                 default.sa_sigaction = libc::SIG_DFL;
@@ -194,19 +213,19 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
         }
     }
     if !from_kernel {
-        // The standard library's handler sets the default action, meaning to die of a fault that happens again; a
-        // sent signal does not, and the maps still need us.
+        // The standard library's handler sets the default action, so that a repeated fault ends the process. A sent
+        // signal does not repeat, and the maps still need this handler.
         let _ = set_handler();
     }
 }
 
-/// Zero pages from the one that holds `address` to the `end` of its range: what comes after a page beyond the end of
-/// its file is beyond it, too, and one call for all keeps the number of maps and faults small.
+/// Maps zero pages from the page of `address` to the `end` of its range; whether it succeeded. Pages after one beyond
+/// the end of a file are beyond it, too, and one call for all keeps the number of maps and faults small.
 fn put_zero_pages(address: usize, end: usize, protection: i32, page_bytes: usize) -> bool {
     let start = address & !(page_bytes - 1);
     let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    // SAFETY: the range lies in a registered map, which its owner keeps and whose pages may hold any bytes. `errno` is
-    // this thread's own.
+    // SAFETY: the range lies in a registered map, which its owner keeps and whose pages may hold any bytes. `errno`
+    // belongs to this thread.
     unsafe {
         let errno = *libc::__errno_location();
         let pages = libc::mmap(start as *mut libc::c_void, end - start, protection, flags, -1, 0);
@@ -265,7 +284,7 @@ mod tests {
     }
 
     // The test binary runs this one test again in a child process, where it faults outside of any range. A signal that
-    // was only sent goes to the standard library's handler, which lets it pass; the guard must still stand after it.
+    // was only sent goes to the standard library's handler, which lets it pass; the guard must still work after it.
     #[test]
     fn faults_elsewhere_kill_and_sent_signals_leave_the_guard() {
         const ROLE: &str = "OUTPOUR_GUARD_TEST";

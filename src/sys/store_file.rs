@@ -1,59 +1,59 @@
 //! A store file as bytes at offsets, through a map or through `pread`.
 //!
-//! All bytes of a store pass this type. It knows no lines and no compression (`decode` does), writes nothing, and its
-//! length is that of the moment it was opened: what is appended later is invisible, what is cut off later is an error.
+//! All bytes of a store are read through this type. It knows no lines and no compression (`codec` does) and writes
+//! nothing. Its length is that at open: bytes appended later are invisible, bytes cut off later are an error.
 //!
-//! Bytes read from a map may change or turn to zeros under the reader when somebody else writes to the file. So whoever
-//! acts on what was read asks [`StoreFile::check`] afterwards, and never assumes more of mapped bytes than that they are
-//! bytes: a check made once (of UTF-8, say) does not hold for a second look.
+//! Bytes read from a map may change or turn to zeros under the reader when another process writes to the file. So a
+//! caller that acts on bytes it read calls [`StoreFile::check`] afterwards, and relies on nothing it verified in
+//! mapped bytes: a check made once (of UTF-8, say) does not hold for a second read.
 
 use crate::sys::access::{Access, AccessKind};
 use crate::sys::regular_file::{Links, RegularFileError, open_regular};
 use crate::sys::sigbus::Registration;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use memmap2::{Mmap, MmapOptions};
 use serde::{Deserialize, Serialize};
 
-/// Size and times of a file. Equal stamps mean the same bytes, as far as times can tell.
+/// Length and times of a file. Equal stamps mean equal bytes, as far as the resolution of the times goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileStamp {
     /// Length in bytes.
     pub len: u64,
     /// Last modification, nanoseconds since the Unix epoch.
     pub mtime_ns: i64,
-    /// Last change of the file or of what the directory knows of it, nanoseconds since the Unix epoch.
+    /// Last change of the file or of its inode, nanoseconds since the Unix epoch.
     pub ctime_ns: i64,
 }
 
 impl FileStamp {
+    /// Stamp of an open file.
     fn of(file: &File) -> io::Result<FileStamp> {
         Ok(FileStamp::of_metadata(&file.metadata()?))
     }
 
-    /// Of what the system tells of a file.
-    pub fn of_metadata(found: &std::fs::Metadata) -> FileStamp {
+    /// Stamp of a file from its metadata.
+    pub fn of_metadata(metadata: &std::fs::Metadata) -> FileStamp {
         let nanos = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
         FileStamp {
-            len: found.len(),
-            mtime_ns: nanos(found.mtime(), found.mtime_nsec()),
-            ctime_ns: nanos(found.ctime(), found.ctime_nsec()),
+            len: metadata.len(),
+            mtime_ns: nanos(metadata.mtime(), metadata.mtime_nsec()),
+            ctime_ns: nanos(metadata.ctime(), metadata.ctime_nsec()),
         }
     }
 }
 
-/// What can go wrong with a file that is read, each with what to do about it.
+/// Why a store file was not opened or read; each message names a remedy.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the fields say what the messages say
 pub enum StoreFileError {
     /// The file could not be opened.
     #[error("cannot open {}: check that it is there and may be read", path.display())]
     Open { path: PathBuf, source: io::Error },
-    /// It is a directory, a device, a pipe or a symbolic link.
+    /// It is a directory, a device, a pipe, a socket or a symbolic link.
     #[error("{} is no regular file (symbolic links are not followed): give the file itself", path.display())]
     NotAFile { path: PathBuf },
     /// The system failed to read or map it.
@@ -66,14 +66,14 @@ pub enum StoreFileError {
         path.display()
     )]
     Truncated { path: PathBuf, len_expected: u64, len_found: u64 },
-    /// A page of the map could not be had: the file was shortened for a while, or its disk fails.
+    /// The SIGBUS handler replaced a page of the map: the file was shortened for a while, or its disk fails.
     #[error(
         "a part of {} could not be read while it was mapped: it was shortened and written again, or its disk fails; \
          replace store files by rename, check the disk, then run again",
         path.display()
     )]
     Faulted { path: PathBuf },
-    /// Bytes were asked for that the file did not have when it was opened.
+    /// The requested range ends behind the length that the file had when it was opened.
     #[error(
         "{} has {len_found} bytes, and bytes {offset} to {end} were asked for: what asks (an index?) was made from \
          another file; build it again",
@@ -95,16 +95,16 @@ impl From<StoreFileError> for io::Error {
     }
 }
 
-/// In which order a source is going to be read, for the kernel's read-ahead.
+/// The order in which a store file is going to be read, for the kernel's read-ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadOrder {
-    /// From the front to the end: read far ahead.
+    /// From start to end: read far ahead.
     Scan,
-    /// Here and there: read what is asked for.
+    /// At scattered offsets: read only the requested bytes.
     Scattered,
 }
 
-/// An open regular file of fixed length.
+/// An open regular file of fixed length: the length it had when opened.
 pub struct StoreFile {
     path: PathBuf,
     file: File,
@@ -112,18 +112,20 @@ pub struct StoreFile {
     map: Option<Mapped>,
 }
 
-/// Fields drop in this order: the range is forgotten before it is unmapped.
+/// The map of a store file. Fields drop in this order: the range is unregistered before it is unmapped.
 struct Mapped {
+    /// `None` when the SIGBUS handler is not installed or its table is full.
     registration: Option<Registration>,
     map: Mmap,
 }
 
 impl StoreFile {
-    /// Opens a regular file; a symbolic link is not followed. When the guard's table of ranges is full the file is read
-    /// by `pread` instead of through a map.
+    /// Opens a regular file; a symbolic link is not followed. When the guard's table of ranges is full, the file is
+    /// read by `pread` instead of through a map.
     ///
     /// # Errors
-    /// [`StoreFileError::Open`], [`StoreFileError::NotAFile`], or [`StoreFileError::Read`] when it cannot be mapped.
+    /// [`StoreFileError::Open`] when it cannot be opened, [`StoreFileError::NotAFile`] when it is no regular file, or
+    /// [`StoreFileError::Read`] when it cannot be mapped.
     pub fn open(path: impl AsRef<Path>, access: Access) -> Result<StoreFile, StoreFileError> {
         let path = path.as_ref();
         match open_regular(path, Links::Refuse) {
@@ -133,63 +135,63 @@ impl StoreFile {
         }
     }
 
-    /// As [`StoreFile::open`], of a file that is open already; `path` stands for it in messages.
+    /// As [`StoreFile::open`], for a file that is open already; `path` is its name in messages.
     ///
     /// # Errors
-    /// As [`StoreFile::open`].
+    /// [`StoreFileError::NotAFile`] when it is no regular file, [`StoreFileError::Read`] when it cannot be mapped.
     pub(crate) fn of_file(file: File, path: &Path, access: Access) -> Result<StoreFile, StoreFileError> {
         let path = path.to_path_buf();
-        let failed = |path: &Path, source| StoreFileError::Read { path: path.into(), offset: 0, source };
-        if !file.metadata().map_err(|source| failed(&path, source))?.is_file() {
+        let read_error = |path: &Path, source| StoreFileError::Read { path: path.into(), offset: 0, source };
+        if !file.metadata().map_err(|source| read_error(&path, source))?.is_file() {
             return Err(StoreFileError::NotAFile { path });
         }
-        let stamp = FileStamp::of(&file).map_err(|source| failed(&path, source))?;
-        let map = Mapped::new(&file, stamp.len, access).map_err(|source| failed(&path, source))?;
+        let stamp = FileStamp::of(&file).map_err(|source| read_error(&path, source))?;
+        let map = Mapped::new(&file, stamp.len, access).map_err(|source| read_error(&path, source))?;
         Ok(StoreFile { path, file, stamp, map })
     }
 
-    /// The same, ending at `len` if it is longer: what lies behind is not there.
+    /// The same file with a length of at most `len` bytes; later bytes are invisible.
     pub fn up_to(mut self, len: u64) -> StoreFile {
         self.stamp.len = self.stamp.len.min(len);
         self
     }
 
-    /// Length when opened, in bytes.
+    /// Length when opened (or as cut by [`StoreFile::up_to`]), in bytes.
     pub fn len(&self) -> u64 {
         self.stamp.len
     }
 
-    /// Whether there was nothing in it when opened.
+    /// Whether the length is 0.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Size and times when opened.
+    /// Stamp of the file when it was opened.
     pub fn stamp(&self) -> FileStamp {
         self.stamp
     }
 
-    /// The open file, for calls that this type does not know.
+    /// The open file, for system calls that this type does not offer.
     pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
-    /// The path it was opened by.
+    /// The path that the store file was opened by.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The whole file, when it is mapped. Nothing is mapped for an empty file.
+    /// All bytes of the file if it is mapped; `None` with `pread` and for an empty file, which is never mapped.
     pub fn map(&self) -> Option<&[u8]> {
         self.map.as_ref().map(|mapped| &mapped.map[..self.stamp.len as usize])
     }
 
-    /// `len` bytes from `offset`: borrowed from the map, else read into `buf`, whose old contents do not matter and
-    /// which is never made smaller.
+    /// `len` bytes from `offset`: borrowed from the map, else read into `buf`, whose contents are overwritten and
+    /// which never shrinks.
     ///
     /// # Errors
-    /// [`StoreFileError::Beyond`], [`StoreFileError::Read`]; without a map [`StoreFileError::Truncated`] (with a map,
-    /// [`StoreFile::check`] tells).
+    /// [`StoreFileError::Beyond`] when the range ends behind the file's length; [`StoreFileError::Read`] when the
+    /// system fails; without a map [`StoreFileError::Truncated`] (with a map, [`StoreFile::check`] reports it).
     pub fn read<'b>(&'b self, offset: u64, len: usize, buf: &'b mut Vec<u8>) -> Result<&'b [u8], StoreFileError> {
         let end = offset.saturating_add(len as u64);
         if end > self.len() {
@@ -201,12 +203,12 @@ impl StoreFile {
         }
     }
 
-    /// `len` bytes from `offset`, read into `buf` whether the file is mapped or not: for bytes that are wanted once,
-    /// which is cheaper than to fault their pages in (measured: a quarter less CPU time for whole files, half for
-    /// scattered rows).
+    /// `len` bytes from `offset`, read into `buf` even if the file is mapped: for bytes that are needed once, which is
+    /// cheaper than faulting in their pages (measured: a quarter less CPU time for whole files, half for scattered
+    /// rows).
     ///
     /// # Errors
-    /// [`StoreFileError::Beyond`], [`StoreFileError::Read`], [`StoreFileError::Truncated`].
+    /// As [`StoreFile::pread_into`].
     pub fn pread<'b>(&self, offset: u64, len: usize, buf: &'b mut Vec<u8>) -> Result<&'b [u8], StoreFileError> {
         if offset.saturating_add(len as u64) > self.len() {
             let end = offset.saturating_add(len as u64);
@@ -214,54 +216,55 @@ impl StoreFile {
         }
         if buf.len() < len {
             buf.try_reserve_exact(len - buf.len())
-                .map_err(|_| self.failed(offset, io::ErrorKind::OutOfMemory.into()))?;
+                .map_err(|_| self.read_error(offset, io::ErrorKind::OutOfMemory.into()))?;
             buf.resize(len, 0);
         }
         self.pread_into(offset, &mut buf[..len])?;
         Ok(&buf[..len])
     }
 
-    /// As [`StoreFile::pread`], into a place of this length.
+    /// Fills `buf` with the bytes from `offset`, even if the file is mapped.
     ///
     /// # Errors
-    /// As [`StoreFile::pread`].
-    pub fn pread_into(&self, offset: u64, place: &mut [u8]) -> Result<(), StoreFileError> {
-        let end = offset.saturating_add(place.len() as u64);
+    /// [`StoreFileError::Beyond`] when the range ends behind the file's length, [`StoreFileError::Truncated`] when the
+    /// file was shortened since, [`StoreFileError::Read`] when the system fails.
+    pub fn pread_into(&self, offset: u64, buf: &mut [u8]) -> Result<(), StoreFileError> {
+        let end = offset.saturating_add(buf.len() as u64);
         if end > self.len() {
             return Err(StoreFileError::Beyond { path: self.path.clone(), offset, end, len_found: self.len() });
         }
-        match self.file.read_exact_at(place, offset) {
+        match self.file.read_exact_at(buf, offset) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 self.check()?;
-                Err(StoreFileError::Faulted { path: self.path.clone() }) // it has grown again meanwhile
+                // It was shortened during the read and has grown again since.
+                Err(StoreFileError::Faulted { path: self.path.clone() })
             }
-            Err(error) => Err(self.failed(offset, error)),
+            Err(error) => Err(self.read_error(offset, error)),
         }
     }
 
-    /// Tells the kernel how this file is going to be read. Advice only, so a refusal does not matter.
+    /// Advises the kernel of the order in which the file is going to be read. A failure is ignored.
     pub fn advise(&self, order: ReadOrder) {
         let (map_advice, file_advice) = match order {
-            ReadOrder::Scan => (memmap2::Advice::Sequential, libc::POSIX_FADV_SEQUENTIAL),
-            ReadOrder::Scattered => (memmap2::Advice::Random, libc::POSIX_FADV_RANDOM),
+            ReadOrder::Scan => (memmap2::Advice::Sequential, rustix::fs::Advice::Sequential),
+            ReadOrder::Scattered => (memmap2::Advice::Random, rustix::fs::Advice::Random),
         };
         match &self.map {
             Some(mapped) => drop(mapped.map.advise(map_advice)),
-            // SAFETY: the descriptor is open, and the call touches no memory of ours.
-            None => drop(unsafe { libc::posix_fadvise(self.file.as_raw_fd(), 0, 0, file_advice) }),
+            None => drop(rustix::fs::fadvise(&self.file, 0, None, file_advice)),
         }
     }
 
-    /// Whether everything read so far was really there. What was overwritten in place without getting shorter passes:
-    /// ask [`StoreFile::changed`] about that.
+    /// Whether every byte read so far was the file's. Bytes overwritten in place without shortening pass:
+    /// [`StoreFile::changed`] reports those.
     ///
     /// # Errors
-    /// [`StoreFileError::Truncated`] when the file is now shorter than at open, [`StoreFileError::Faulted`] when the guard
-    /// had to put zeros in the place of a page.
+    /// [`StoreFileError::Truncated`] when the file is now shorter than at open, [`StoreFileError::Faulted`] when the
+    /// guard replaced a page of the map by zeros.
     pub fn check(&self) -> Result<(), StoreFileError> {
         let (path, len_expected) = (self.path.clone(), self.len());
-        let len_found = self.stamp_now()?.len;
+        let len_found = self.current_stamp()?.len;
         if len_found < len_expected {
             return Err(StoreFileError::Truncated { path, len_expected, len_found });
         }
@@ -271,31 +274,34 @@ impl StoreFile {
         }
     }
 
-    /// Whether the file was written to since it was opened (an append counts).
+    /// Whether the file's stamp differs from that at open; an append counts.
     ///
     /// # Errors
-    /// [`StoreFileError::Read`].
+    /// [`StoreFileError::Read`] when the system fails.
     pub fn changed(&self) -> Result<bool, StoreFileError> {
-        Ok(self.stamp_now()? != self.stamp)
+        Ok(self.current_stamp()? != self.stamp)
     }
 
-    fn stamp_now(&self) -> Result<FileStamp, StoreFileError> {
-        FileStamp::of(&self.file).map_err(|source| self.failed(0, source))
+    /// Stamp of the file now.
+    fn current_stamp(&self) -> Result<FileStamp, StoreFileError> {
+        FileStamp::of(&self.file).map_err(|source| self.read_error(0, source))
     }
 
-    fn failed(&self, offset: u64, source: io::Error) -> StoreFileError {
+    /// A [`StoreFileError::Read`] of this file.
+    fn read_error(&self, offset: u64, source: io::Error) -> StoreFileError {
         StoreFileError::Read { path: self.path.clone(), offset, source }
     }
 }
 
 impl Mapped {
+    /// Maps a store file as `access` says and registers the range; `None` when it is to be read by `pread`.
     fn new(file: &File, len: u64, access: Access) -> io::Result<Option<Mapped>> {
         let Ok(len) = usize::try_from(len) else { return Ok(None) };
         if len == 0 || !access.is_mapped() {
             return Ok(None);
         }
         // SAFETY: the map is read-only. That the file does not shrink under it is the promise of `Access::mapped`, or
-        // does no harm under the guard; without the guard's care the map is dropped again below.
+        // does no harm under the guard; a map that the guard has no slot for is dropped below.
         let map = unsafe { MmapOptions::new().len(len).map(file)? };
         let registration = Registration::new(&map, libc::PROT_READ);
         if access.0 == AccessKind::MappedUnderGuard && registration.is_none() {
@@ -377,7 +383,7 @@ pub(crate) mod tests {
             }
             let error = source.check().unwrap_err();
             assert!(error.to_string().contains(&*file.path().to_string_lossy()), "{error}");
-            // Growing again does not wash the fault away for who has read zeros.
+            // A reader has seen zeros, so the fault stays after the file has grown again.
             file.as_file().set_len(1 << 20).unwrap();
             assert_eq!(source.check().is_err(), access.is_mapped());
             assert!(source.changed().unwrap());

@@ -32,15 +32,15 @@ fn text(len: usize) -> Vec<u8> {
 
 struct Decoded {
     bytes: Vec<u8>,
-    restarts: Vec<SeekPoint>,
+    seek_points: Vec<SeekPoint>,
     error: Option<DecodeError>,
 }
 
 fn decode(source: &StoreFile, compression: Compression, from: SeekPoint) -> Decoded {
     let mut decoder = Decoder::new(source, compression, from).unwrap();
-    let mut decoded = Decoded { bytes: Vec::new(), restarts: Vec::new(), error: None };
+    let mut decoded = Decoded { bytes: Vec::new(), seek_points: Vec::new(), error: None };
     loop {
-        match decoder.piece(|restart| decoded.restarts.push(restart)) {
+        match decoder.piece(|seek_point| decoded.seek_points.push(seek_point)) {
             Ok(Some(piece)) => {
                 assert!(!piece.is_empty() && piece.len() <= READ_BYTES);
                 decoded.bytes.extend_from_slice(piece);
@@ -62,7 +62,7 @@ fn decode_bytes(bytes: &[u8], compression: Compression) -> Decoded {
     let file = file_of(bytes);
     let [a, b] = accesses()
         .map(|access| decode(&StoreFile::open(file.path(), access).unwrap(), compression, SeekPoint::default()));
-    assert_eq!((&a.bytes, &a.restarts), (&b.bytes, &b.restarts));
+    assert_eq!((&a.bytes, &a.seek_points), (&b.bytes, &b.seek_points));
     assert_eq!(a.error.as_ref().map(ToString::to_string), b.error.as_ref().map(ToString::to_string));
     a
 }
@@ -115,7 +115,7 @@ fn gzip_headers_and_padding_as_in_the_wild() {
         .write(Vec::new(), flate2::Compression::best());
     let mut full = { full }.finish().unwrap();
     check(&full, Compression::Gzip, b"", "");
-    // A header checksum is part of the format, though nobody writes it.
+    // A header checksum is part of the format, though common encoders do not write it.
     let head = gzip_header(&full).unwrap().unwrap();
     full[3] |= 2;
     let crc = crc32fast::hash(&full[..head]) as u16;
@@ -160,7 +160,7 @@ fn skippable_frames_are_skipped_and_must_be_whole() {
     check(&file, Compression::Zstd, b"a\nb\n", "");
     check(&file[..file.len() - 1], Compression::Zstd, b"a\nb\n", "middle");
     check(&file[..file.len() - 6], Compression::Zstd, b"a\nb\n", "middle");
-    assert_eq!(decode_bytes(&file, Compression::Zstd).restarts.len(), 2);
+    assert_eq!(decode_bytes(&file, Compression::Zstd).seek_points.len(), 2);
 }
 
 // A frame that wants a window of 2 GiB is refused before memory is taken for it.
@@ -244,14 +244,14 @@ proptest! {
         let whole = decode_bytes(&file, compression);
         prop_assert!(whole.error.is_none());
         prop_assert!(whole.bytes == bytes);
-        prop_assert_eq!(&whole.restarts, &starts[1..]);
+        prop_assert_eq!(&whole.seek_points, &starts[1..]);
         let stored = file_of(&file);
         for access in accesses() {
             let source = StoreFile::open(stored.path(), access).unwrap();
             for (at, start) in starts.iter().enumerate() {
                 let tail = decode(&source, compression, *start);
                 prop_assert!(tail.bytes == bytes[start.uncompressed as usize..] && tail.error.is_none());
-                prop_assert_eq!(&tail.restarts, &starts[at + 1..]);
+                prop_assert_eq!(&tail.seek_points, &starts[at + 1..]);
             }
         }
 

@@ -1,10 +1,10 @@
-//! Whether the tokens of a block stand behind tokens that they may follow, for all of them at once.
+//! The order of the tokens of a block: whether each follows one that it may follow, for all of them at once.
 
 use crate::extract::block::row::OutOfOrdinary;
 use crate::extract::block::tokens::TokenMasks;
 use crate::simd::BLOCK;
 
-/// Whether the next token follows one of these classes, for the grammar.
+/// Whether the first token of the next block follows a token of each class.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Followers {
     open_object: bool,
@@ -15,9 +15,10 @@ pub(crate) struct Followers {
     value_due: bool,
 }
 
-/// Checks that each token among `part` stands behind one that it may follow (RFC 8259, section 2).
+/// Checks that each token in `part` follows one that it may follow (RFC 8259, section 2). `object` marks the positions
+/// whose innermost container is an object.
 #[inline(always)]
-pub(crate) fn has_legal_order<const FULL: bool>(
+pub(crate) fn check_order<const FULL: bool>(
     tokens: &TokenMasks,
     part: u64,
     object: u64,
@@ -35,7 +36,7 @@ pub(crate) fn has_legal_order<const FULL: bool>(
     if !FULL && all == 0 {
         return Ok(());
     }
-    // The tokens directly behind those of a class. The sum's carry runs over positions without a token.
+    // The tokens directly behind those of a class: the carry of the sum runs over positions without a token.
     let behind = |class: u64, carried: &mut bool| -> u64 {
         let (sum, over) = (class << 1 | u64::from(*carried)).overflowing_add(!all);
         *carried = over | (class >> 63 != 0);
@@ -48,17 +49,17 @@ pub(crate) fn has_legal_order<const FULL: bool>(
     let after_key = behind(key, &mut follows.key);
     let value_due = behind(colon | comma & !object, &mut follows.value_due);
     let after_value = all & !(after_open_object | after_open_array | after_object_comma | after_key | value_due);
-    // The first token of a line, too, stands behind none of these.
+    // The first token of a line follows none of these classes either, and must be an opening bracket.
     let first = match line_start.checked_sub(tokens.base) {
         Some(bit) if bit < BLOCK => 1 << bit,
         _ => 0,
     };
     let value = quote | scalar | open;
-    let wrong = after_open_object & !(quote | close)
+    let illegal = after_open_object & !(quote | close)
         | after_open_array & !(value | close)
         | after_object_comma & !quote
         | (after_key ^ colon)
         | value_due & !value
         | after_value & !(comma | close | newline | first & open);
-    if wrong == 0 { Ok(()) } else { Err(OutOfOrdinary) }
+    if illegal == 0 { Ok(()) } else { Err(OutOfOrdinary) }
 }

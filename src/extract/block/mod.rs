@@ -1,25 +1,25 @@
-//! Reads many lines in one pass over their bytes, a block of 64 at a time, and leaves what is out of the ordinary to
-//! the scanner that reads a line by itself.
+//! Reads many lines in one pass over their bytes, a block of 64 at a time, and leaves every line out of the ordinary
+//! to the scanner, which reads one line at a time.
 //!
 //! ```text
-//! for each block: classes (kernel) -> strings -> where brackets, colons, commas, values stand (one word each)
-//!     for each bracket        the kinds of open containers, a bit each; a container that nothing is wanted from
+//! for each block: classes (kernel) -> strings -> positions of brackets, colons, commas, values (one word each)
+//!     for each bracket        the kinds of open containers, a bit each; a container without followed paths
 //!                             costs this loop and nothing else
 //!     for each colon, but only in containers on a followed path: the key before it, the value behind it
-//!     for the block as a whole: does each token stand behind one that it may follow?
+//!     for the block as a whole: does each token follow one that it may follow?
 //! ```
 //!
-//! The last step is what makes the full grammar cheap. Which tokens stand directly behind a token of class X is one
-//! addition: shift X up by one, and add the positions without tokens; the carry runs from behind X to the next token
-//! and stops there. Five such additions check 64 bytes, with no look at a single token.
+//! The last step makes the full grammar cheap. The tokens directly behind those of class X are one addition: shift X
+//! up by one, and add the positions without tokens; the carry runs from behind X to the next token and stops there.
+//! Five such additions check 64 bytes, without a look at a single token.
 //!
-//! Before all that a line is held against the shapes of lines met before (`shape`); most lines have one, and of those
-//! no token is looked at twice. What has none is walked as above.
+//! Before all that a line is compared with the shapes of earlier lines (`shape_cache`); most lines have a known shape,
+//! and no token of theirs is visited by itself. A line without one is walked as above.
 //!
-//! A line is told to the caller only when all of it was right. A line that is faulty, or that this pass does not care
-//! to judge (white space before it, an escape in a key that matters, a key given twice, nesting beyond a word), is left
-//! to [`Extractor::extract`](crate::extract::extractor::Extractor::extract), which says what it is. So the pass is never more lenient than that, and a test
-//! holds the two against each other.
+//! A line is passed to the caller only when all of it was right. A line that is faulty, or that this pass does not
+//! judge (white space before it, an escape in a deciding key, a duplicate key, nesting deeper than a word), is left to
+//! [`Extractor::extract`](crate::extract::extractor::Extractor::extract), which names the fault or the facts. So the
+//! pass is never more lenient than the scanner, and a test compares the two.
 
 pub(crate) mod grammar;
 pub(crate) mod row;
@@ -27,7 +27,7 @@ pub(crate) mod shape_cache;
 pub(crate) mod skeleton;
 pub(crate) mod tokens;
 
-use crate::extract::block::grammar::{Followers, has_legal_order};
+use crate::extract::block::grammar::{Followers, check_order};
 use crate::extract::block::row::{OutOfOrdinary, PendingLine, Row, RowElements};
 use crate::extract::block::shape_cache::{ShapeCache, ShapeFit};
 use crate::extract::block::tokens::{TokenCarry, TokenMasks, tokens};
@@ -40,22 +40,26 @@ use crate::limits::REFERENCE_BYTES_MAX;
 use crate::simd::{BLOCK, KernelJob, Vector};
 use std::ops::Range;
 
-/// Most containers on a followed path that are open at once; a line with more goes to the scanner.
+/// Most open containers on a followed path; a line with more goes to the scanner.
 const FRAMES: usize = 24;
-/// Blocks whose classes are found before their tokens are looked at.
+/// Blocks whose classes are computed before their tokens are walked.
 const BATCH: usize = 16;
-/// Most containers that are open at once where the grammar is checked.
+/// Most open containers where the grammar is checked; a line with more goes to the scanner.
 const DEPTH_MAX: u32 = 63;
 
-/// One pass; see [`Extractor::lines`](crate::extract::extractor::Extractor::lines).
+/// One pass over a text; see [`Extractor::extract_lines`](crate::extract::extractor::Extractor::extract_lines).
 pub(crate) struct Pass<'a, R> {
+    /// The lines; it ends with a newline.
     pub text: &'a [u8],
+    /// Start of the first line to read.
     pub from: usize,
+    /// Whether the whole grammar is checked.
     pub full: bool,
+    /// The followed paths.
     pub names: &'a ElementPaths,
-    /// What is known of lines met before, by this mode.
+    /// Shapes of earlier lines, learned in the same mode.
     pub shapes: &'a mut ShapeCache,
-    /// Is given each line that is right; `false` stops the pass behind it.
+    /// Called with each line that is right; `false` stops the pass behind the line.
     pub row: R,
 }
 
@@ -65,20 +69,21 @@ impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> KernelJob for Pass<'_, R> {
 
     #[inline(always)]
     fn run<V: Vector>(self, vector: V) -> usize {
-        // Each mode is compiled by itself.
-        if self.full { self.lines::<V, true>(vector) } else { self.lines::<V, false>(vector) }
+        // `FULL` is a constant, so that each mode is compiled separately.
+        if self.full { self.read_lines::<V, true>(vector) } else { self.read_lines::<V, false>(vector) }
     }
 }
 
 impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Pass<'_, R> {
+    /// Reads lines by their shapes where these are known, and walks the others.
     #[inline(always)]
-    fn lines<V: Vector, const FULL: bool>(self, vector: V) -> usize {
+    fn read_lines<V: Vector, const FULL: bool>(self, vector: V) -> usize {
         let Pass { text, from, names, shapes, mut row, .. } = self;
         let mut walk = TokenWalk {
             text,
             trie: &names.trie,
             roles: &names.roles,
-            found: RowElements::new(),
+            elements: RowElements::new(),
             wanted: 0,
             start: from,
             depth: 0,
@@ -94,16 +99,16 @@ impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Pass<'_, R> {
         while walk.start < text.len() {
             let start = walk.start;
             let mut learn = false;
-            if shapes.rest == 0 {
-                match shapes.fit::<V, FULL>(vector, text, start, &mut walk.found) {
+            if shapes.untried_lines == 0 {
+                match shapes.fit::<V, FULL>(vector, text, start, &mut walk.elements) {
                     ShapeFit::Unknown { learn: again } => learn = again,
                     ShapeFit::Found => {
-                        let outline = shapes.draw_skeleton();
+                        let skeleton = shapes.last_skeleton();
                         let line =
-                            PendingLine { start, end: outline.end, high: outline.high, escapes: outline.escapes };
-                        let Ok((range, last_updated)) = walk.found.judge_row(text, line) else { return start };
-                        walk.start = outline.end + 1;
-                        let facts = Row { found: &walk.found, text, trie: walk.trie, last_updated };
+                            PendingLine { start, end: skeleton.end, high: skeleton.high, escapes: skeleton.escapes };
+                        let Ok((range, last_updated)) = walk.elements.judge_row(text, line) else { return start };
+                        walk.start = skeleton.end + 1;
+                        let facts = Row { elements: &walk.elements, text, trie: walk.trie, last_updated };
                         if !row(range, &facts) {
                             return walk.start;
                         }
@@ -111,17 +116,17 @@ impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Pass<'_, R> {
                     }
                 }
             }
-            // One line without a shape, or as many as are not to be tried.
-            let mut goes_on = false;
+            // Walk one line without a shape, or all lines that the cache leaves untried.
+            let mut continues = false;
             walk.run::<V, _, FULL>(vector, |range, facts| {
                 if learn {
-                    shapes.learn::<V, FULL>(vector, text, start, names, facts.found);
+                    shapes.learn::<V, FULL>(vector, text, start, names, facts.elements);
                 }
-                shapes.rest = shapes.rest.saturating_sub(1);
-                goes_on = row(range, facts);
-                goes_on && shapes.rest > 0
+                shapes.untried_lines = shapes.untried_lines.saturating_sub(1);
+                continues = row(range, facts);
+                continues && shapes.untried_lines > 0
             });
-            if !goes_on || shapes.rest > 0 {
+            if !continues || shapes.untried_lines > 0 {
                 break;
             }
         }
@@ -129,43 +134,48 @@ impl<R: FnMut(Range<usize>, &Row<'_>) -> bool> Pass<'_, R> {
     }
 }
 
-/// A container on a followed path.
+/// An open container on a followed path.
 #[derive(Clone, Copy, Default)]
 struct ContainerFrame {
     node: Node,
     is_array: bool,
-    /// Children met so far, by ordinal.
-    seen: u64,
+    /// Children met so far, a bit for each by its ordinal.
+    children_met: u64,
 }
 
+/// The walk over the tokens of a line that has no known shape.
 struct TokenWalk<'a> {
     text: &'a [u8],
     trie: &'a Trie,
     roles: &'a [ElementRole],
-    found: RowElements,
-    /// Paths of the type, all of them until it is known.
+    /// The row's elements found so far.
+    elements: RowElements,
+    /// Paths of the type, one bit each; all paths until the type is known.
     wanted: u64,
     /// Start of the line.
     start: usize,
-    /// Open containers.
+    /// Number of open containers.
     depth: u32,
-    /// Their kinds, the innermost lowest, 1 for an object. Inside skipped containers only where the grammar is checked.
+    /// Kinds of the open containers, the innermost lowest, 1 for an object. Those in skipped containers are kept only
+    /// where the grammar is checked.
     stack: u64,
-    /// Depth inside the outermost container that nothing is wanted from, 0 outside of one.
+    /// Depth in the outermost container without followed paths; 0 outside of one.
     skip: u32,
-    /// Objects open inside of it, where the grammar is not checked.
+    /// Open objects in the skipped container, where the grammar is not checked.
     curly: i32,
+    /// The open containers on a followed path; the first `open_frames` are in use.
     frames: [ContainerFrame; FRAMES],
     open_frames: usize,
-    /// Node whose value begins at this offset.
+    /// The followed key whose value, a container, begins at this offset.
     pending: Option<(Node, usize)>,
-    /// Offset of the last opening quote in the blocks before.
+    /// Offset of the last opening quote before the current block.
     last_quote: usize,
-    /// Whether a backslash stands in the line, or at least near it.
+    /// Whether a backslash occurs in the line or in the rest of its last block.
     escapes: bool,
 }
 
 impl<'a> TokenWalk<'a> {
+    /// Walks lines until `row` returns `false` or a line is out of the ordinary; the start of the next line.
     #[inline(always)]
     fn run<V: Vector, R: FnMut(Range<usize>, &Row<'_>) -> bool, const FULL: bool>(
         &mut self,
@@ -173,6 +183,7 @@ impl<'a> TokenWalk<'a> {
         mut row: R,
     ) -> usize {
         let text = self.text;
+        // 1. Begin the first line.
         if !self.begin_line() {
             return self.start;
         }
@@ -182,8 +193,8 @@ impl<'a> TokenWalk<'a> {
         let mut high = 0;
         let mut base = self.start;
         while base < text.len() {
-            // First the classes of a few blocks, which takes no branch that could be guessed wrong, then their tokens: a
-            // wrong guess there would otherwise wait for the whole way from the bytes to the masks.
+            // 2. The classes of a few blocks, without an unpredictable branch, before their tokens: a branch on tokens
+            // that is mispredicted would otherwise wait for the latency from the bytes to the masks.
             let mut blocks = 0;
             let mut newline = 0;
             while blocks < BATCH && newline == 0 && base < text.len() {
@@ -200,12 +211,12 @@ impl<'a> TokenWalk<'a> {
                 blocks += 1;
             }
             for tokens in &batch[..blocks] {
-                // Up to the first newline, or all of it. What stands behind is read again with the next line, whose
-                // blocks begin where it begins: lines that look alike then take the same branches.
+                // 3. Walk the block up to the first newline, or all of it. Bytes behind the newline are read again with
+                // the next line, whose blocks begin at its start: lines of one shape then take the same branches.
                 let part = tokens.newline ^ tokens.newline.wrapping_sub(1);
                 self.escapes |= tokens.backslash;
                 high |= tokens.high & part;
-                if tokens.wrong & part != 0 || self.copy_part::<FULL>(tokens, part, &mut follows).is_err() {
+                if tokens.illegal & part != 0 || self.take_block::<FULL>(tokens, part, &mut follows).is_err() {
                     return self.start;
                 }
                 if tokens.opening != 0 {
@@ -215,10 +226,11 @@ impl<'a> TokenWalk<'a> {
             if newline == 0 {
                 continue;
             }
+            // 4. End the line, pass it on, and begin the next one at the byte behind its newline.
             let end = base - BLOCK + newline.trailing_zeros() as usize;
             let Ok((range, last_updated)) = self.end_line(end, high != 0) else { return self.start };
             self.start = end + 1;
-            let facts = Row { found: &self.found, text, trie: self.trie, last_updated };
+            let facts = Row { elements: &self.elements, text, trie: self.trie, last_updated };
             if !row(range, &facts) || !self.begin_line() {
                 return self.start;
             }
@@ -230,7 +242,7 @@ impl<'a> TokenWalk<'a> {
         self.start
     }
 
-    /// Begins a line; whether it is one for this pass.
+    /// Resets the walk for the line at `start`; `false` when the line does not begin with `{`.
     #[inline(always)]
     fn begin_line(&mut self) -> bool {
         self.depth = 0;
@@ -240,24 +252,25 @@ impl<'a> TokenWalk<'a> {
         self.pending = None;
         self.escapes = false;
         self.wanted = u64::MAX;
-        self.found.is_known = false;
-        (self.found.id, self.found.last_updated, self.found.version_id) = (0..0, 0..0, 0..0);
-        self.found.references.clear();
+        self.elements.is_known = false;
+        (self.elements.id, self.elements.last_updated, self.elements.version_id) = (0..0, 0..0, 0..0);
+        self.elements.references.clear();
         self.text.get(self.start) == Some(&b'{')
     }
 
-    /// The line ends before the newline at `end`; its range without its end, and its lastUpdated.
+    /// Judges the line whose newline is at `end`: its range without its line end, and its lastUpdated.
     #[inline(always)]
     fn end_line(&mut self, end: usize, high: bool) -> Result<(Range<usize>, LastUpdated<'a>), OutOfOrdinary> {
         if self.depth != 0 {
             return Err(OutOfOrdinary);
         }
-        self.found.judge_row(self.text, PendingLine { start: self.start, end, high, escapes: self.escapes })
+        self.elements.judge_row(self.text, PendingLine { start: self.start, end, high, escapes: self.escapes })
     }
 
-    /// The part of a block that belongs to one line.
+    /// Takes the tokens of a block that `part` selects, those of the current line: walks brackets and followed keys,
+    /// then checks the order of all tokens.
     #[inline(always)]
-    fn copy_part<const FULL: bool>(
+    fn take_block<const FULL: bool>(
         &mut self,
         tokens: &TokenMasks,
         part: u64,
@@ -270,7 +283,7 @@ impl<'a> TokenWalk<'a> {
         } else if self.skip != 0 {
             let closes = (tokens.close & part).count_ones();
             if closes <= self.depth - self.skip {
-                // What is skipped cannot end here: the brackets are only counted.
+                // The skipped container cannot end in this block: its brackets are only counted.
                 let curly = |brackets: u64| (brackets & tokens.curly & part).count_ones() as i32;
                 self.depth = self.depth + (tokens.open & part).count_ones() - closes;
                 self.curly += curly(tokens.open) - curly(tokens.close);
@@ -278,13 +291,13 @@ impl<'a> TokenWalk<'a> {
             }
         }
         let mut object = 0u64.wrapping_sub(self.stack & 1);
-        // Where the grammar is not checked: the inside of what is skipped.
+        // Positions in skipped containers, where the grammar is not checked.
         let mut inside = if !FULL && self.skip != 0 { u64::MAX } else { 0 };
         let mut brackets = (tokens.open | tokens.close) & part;
         let mut colons = tokens.colon & part;
         loop {
             if self.skip != 0 {
-                let was = self.stack;
+                let stack_before = self.stack;
                 let position = self.skip_value::<FULL>(tokens, &mut brackets, &mut object)?;
                 if self.skip != 0 {
                     break;
@@ -292,7 +305,7 @@ impl<'a> TokenWalk<'a> {
                 colons &= u64::MAX << position;
                 if !FULL {
                     inside ^= u64::MAX << position;
-                    object ^= 0u64.wrapping_sub((self.stack ^ was) & 1) << position;
+                    object ^= 0u64.wrapping_sub((self.stack ^ stack_before) & 1) << position;
                 }
             }
             let next = brackets | colons;
@@ -307,25 +320,27 @@ impl<'a> TokenWalk<'a> {
                 continue;
             }
             brackets ^= bit;
-            let was = self.stack;
+            let stack_before = self.stack;
             self.take_bracket(tokens, offset)?;
-            object ^= 0u64.wrapping_sub((self.stack ^ was) & 1) << offset;
+            object ^= 0u64.wrapping_sub((self.stack ^ stack_before) & 1) << offset;
             if !FULL && self.skip != 0 {
                 inside ^= u64::MAX << offset << 1;
             }
         }
-        has_legal_order::<FULL>(tokens, part & !inside, object, self.start, follows)
+        check_order::<FULL>(tokens, part & !inside, object, self.start, follows)
     }
 
-    /// Takes brackets inside a skipped container until it ends or none is left; the place of the last one taken.
+    /// Takes brackets in a skipped container until it ends or none remains; position in the block of the last one
+    /// taken.
     #[inline(always)]
     fn skip_value<const FULL: bool>(
         &mut self,
         tokens: &TokenMasks,
-        left: &mut u64,
+        remaining: &mut u64,
         object: &mut u64,
     ) -> Result<u32, OutOfOrdinary> {
-        let (mut stack, mut depth, mut curly, mut rest, mut wrong) = (self.stack, self.depth, self.curly, *left, 0);
+        let (mut stack, mut depth, mut curly, mut rest, mut illegal) =
+            (self.stack, self.depth, self.curly, *remaining, 0);
         let mut offset = 0;
         while rest != 0 {
             offset = rest.trailing_zeros();
@@ -334,27 +349,27 @@ impl<'a> TokenWalk<'a> {
             let is_object = tokens.curly >> offset & 1;
             depth = depth.wrapping_add(2 * opens as u32).wrapping_sub(1);
             if FULL {
-                let was = stack;
-                wrong |= (opens ^ 1) & (stack ^ is_object);
+                let stack_before = stack;
+                illegal |= (opens ^ 1) & (stack ^ is_object);
                 stack = if opens != 0 { stack << 1 | is_object } else { stack >> 1 };
-                *object ^= 0u64.wrapping_sub((stack ^ was) & 1) << offset;
+                *object ^= 0u64.wrapping_sub((stack ^ stack_before) & 1) << offset;
             } else {
                 curly += if opens != 0 { is_object as i32 } else { -(is_object as i32) };
             }
             if depth < self.skip {
                 self.skip = 0;
                 if !FULL {
-                    wrong |= u64::from(curly != 0);
+                    illegal |= u64::from(curly != 0);
                     stack >>= 1;
                 }
                 break;
             }
         }
-        (self.stack, self.depth, self.curly, *left) = (stack, depth, curly, rest);
-        if wrong & 1 == 0 { Ok(offset) } else { Err(OutOfOrdinary) }
+        (self.stack, self.depth, self.curly, *remaining) = (stack, depth, curly, rest);
+        if illegal & 1 == 0 { Ok(offset) } else { Err(OutOfOrdinary) }
     }
 
-    /// A bracket where the innermost container, if any, lies on a followed path.
+    /// Takes a bracket whose surrounding container, if any, is on a followed path.
     #[inline(always)]
     fn take_bracket(&mut self, tokens: &TokenMasks, offset: u32) -> Result<(), OutOfOrdinary> {
         let is_object = tokens.curly >> offset & 1;
@@ -372,7 +387,7 @@ impl<'a> TokenWalk<'a> {
             match node.filter(|node| *node == ROOT || !self.trie.is_leaf(*node)) {
                 Some(node) => {
                     let frame = self.frames.get_mut(self.open_frames).ok_or(OutOfOrdinary)?;
-                    *frame = ContainerFrame { node, is_array: is_object == 0, seen: 0 };
+                    *frame = ContainerFrame { node, is_array: is_object == 0, children_met: 0 };
                     self.open_frames += 1;
                 }
                 None if node.is_some() => return Err(OutOfOrdinary),
@@ -393,7 +408,7 @@ impl<'a> TokenWalk<'a> {
         Ok(())
     }
 
-    /// The key before a colon, in the innermost container, which lies on a followed path.
+    /// Takes the key before a colon, in a container on a followed path, and its value if the key is followed.
     #[inline(always)]
     fn take_key(&mut self, tokens: &TokenMasks, offset: u32) -> Result<(), OutOfOrdinary> {
         let text = self.text;
@@ -421,14 +436,14 @@ impl<'a> TokenWalk<'a> {
             return Ok(());
         }
         let bit = 1 << self.trie.ordinal(node);
-        if frame.seen & bit != 0 {
+        if frame.children_met & bit != 0 {
             return Err(OutOfOrdinary);
         }
-        frame.seen |= bit;
+        frame.children_met |= bit;
         self.take_value(tokens, node, colon + 1)
     }
 
-    /// The value of a followed key, behind its colon.
+    /// Takes the value of a followed key; `i` is the offset behind its colon.
     #[inline(always)]
     fn take_value(&mut self, tokens: &TokenMasks, node: Node, mut i: usize) -> Result<(), OutOfOrdinary> {
         let text = self.text;
@@ -445,7 +460,7 @@ impl<'a> TokenWalk<'a> {
         if text.get(i) != Some(&b'"') {
             return Err(OutOfOrdinary);
         }
-        // Mostly the string ends in this block; then its end is known. Escapes are looked for at the line's end.
+        // A string that ends in this block has its end in `closing`. Escapes are searched for at the end of the line.
         let behind = match (i + 1).checked_sub(tokens.base) {
             Some(bit) if bit < BLOCK => tokens.closing & (u64::MAX << bit),
             _ => 0,
@@ -460,17 +475,19 @@ impl<'a> TokenWalk<'a> {
                 *known = range.clone();
                 Ok(())
             }
-            // It was met already, in another element of an array.
+            // A second value, in another element of an array of metas.
             _ => Err(OutOfOrdinary),
         };
         match self.roles[node as usize] {
             ElementRole::ResourceType => self.resource_type(range)?,
-            ElementRole::Id => first(&mut self.found.id)?,
-            ElementRole::LastUpdated => first(&mut self.found.last_updated)?,
-            ElementRole::VersionId => first(&mut self.found.version_id)?,
-            ElementRole::Reference if range.len() <= REFERENCE_BYTES_MAX => self.found.references.push((node, range)),
+            ElementRole::Id => first(&mut self.elements.id)?,
+            ElementRole::LastUpdated => first(&mut self.elements.last_updated)?,
+            ElementRole::VersionId => first(&mut self.elements.version_id)?,
+            ElementRole::Reference if range.len() <= REFERENCE_BYTES_MAX => {
+                self.elements.references.push((node, range))
+            }
             ElementRole::Reference => return Err(OutOfOrdinary),
-            // Those of Bundles, which are left to the scanner once the type is known.
+            // Elements of Bundles, which go to the scanner as soon as the type is known.
             ElementRole::BundleType
             | ElementRole::Entry
             | ElementRole::Method
@@ -481,18 +498,19 @@ impl<'a> TokenWalk<'a> {
         Ok(())
     }
 
+    /// Records the resourceType at this range and narrows the wanted paths; Bundles and Groups go to the scanner.
     #[inline(always)]
     fn resource_type(&mut self, range: Range<usize>) -> Result<(), OutOfOrdinary> {
         let name = &self.text[range];
-        if name != self.found.resource_type.name().as_bytes() {
+        if name != self.elements.resource_type.name().as_bytes() {
             let known = str::from_utf8(name).ok().and_then(ResourceType::parse).ok_or(OutOfOrdinary)?;
-            self.found.resource_type = known;
+            self.elements.resource_type = known;
         }
-        let known = self.found.resource_type;
+        let known = self.elements.resource_type;
         if known == ResourceType::BUNDLE || known == ResourceType::GROUP {
             return Err(OutOfOrdinary);
         }
-        self.found.is_known = true;
+        self.elements.is_known = true;
         self.wanted = compartment::paths_of(known) | ALWAYS;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! A row as the block pass reads it, before its line is complete, and what makes the pass leave a line to the scanner.
+//! A row as the block pass finds it: its elements as ranges of the text, and the checks of a line's end.
 
 use std::ops::Range;
 
@@ -9,9 +9,9 @@ use crate::fhir::id::Id;
 use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
 
-/// A resource among many lines: its facts, where they stand in the text.
+/// A resource found by the block pass: ranges of its facts in the text.
 pub struct Row<'a> {
-    pub(crate) found: &'a RowElements,
+    pub(crate) elements: &'a RowElements,
     pub(crate) text: &'a [u8],
     pub(crate) trie: &'a Trie,
     pub(crate) last_updated: LastUpdated<'a>,
@@ -19,37 +19,40 @@ pub struct Row<'a> {
 
 impl ResourceFacts for Row<'_> {
     fn resource_type(&self) -> ResourceType {
-        self.found.resource_type
+        self.elements.resource_type
     }
     fn id(&self) -> &[u8] {
-        &self.text[self.found.id.clone()]
+        &self.text[self.elements.id.clone()]
     }
     fn last_updated(&self) -> LastUpdated<'_> {
         self.last_updated
     }
     fn version_id(&self) -> &[u8] {
-        &self.text[self.found.version_id.clone()]
+        &self.text[self.elements.version_id.clone()]
     }
     fn reference_bytes(&self) -> impl Iterator<Item = &[u8]> {
-        let wanted = compartment::paths_of(self.found.resource_type);
-        let of_type = self.found.references.iter().filter(move |(node, _)| self.trie.paths(*node) & wanted != 0);
-        // The line was checked to be UTF-8, and a text between quotes is whole characters.
-        of_type.map(|(_, range)| &self.text[range.clone()])
+        let wanted = compartment::paths_of(self.elements.resource_type);
+        let on_paths = self.elements.references.iter().filter(move |(node, _)| self.trie.paths(*node) & wanted != 0);
+        // The line was checked to be UTF-8, and quotes are single bytes, so the text between them is UTF-8, too.
+        on_paths.map(|(_, range)| &self.text[range.clone()])
     }
 }
 
-/// Where the facts of the current line stand; ranges from 0, where no value can begin, for what was not met.
+/// Ranges of the facts of the current line in the text. A range that starts at 0, where no value can, means absent.
 #[derive(PartialEq)]
 pub(crate) struct RowElements {
+    /// Whether the resourceType was found.
     pub(crate) is_known: bool,
     pub(crate) resource_type: ResourceType,
     pub(crate) id: Range<usize>,
     pub(crate) last_updated: Range<usize>,
     pub(crate) version_id: Range<usize>,
+    /// References in the order of the text, with the nodes they were found at.
     pub(crate) references: Vec<(Node, Range<usize>)>,
 }
 
 impl RowElements {
+    /// Elements of a line of which nothing was found yet.
     pub(crate) fn new() -> RowElements {
         RowElements {
             is_known: false,
@@ -61,8 +64,8 @@ impl RowElements {
         }
     }
 
-    /// The line from `start`, whose newline stands at `end`, is right but for what these facts may hold: its range
-    /// without its end, and its lastUpdated.
+    /// Checks the values of a line whose tokens are right: UTF-8, no escapes, a legal id and a legal lastUpdated. Its
+    /// range without its line end, and its lastUpdated.
     #[inline(always)]
     pub(crate) fn judge_row<'a>(
         &self,
@@ -85,7 +88,7 @@ impl RowElements {
         Ok((start..end, last_updated))
     }
 
-    /// Whether an escape stands in what was found.
+    /// Whether any element contains a backslash.
     #[cold]
     fn has_escapes(&self, text: &[u8]) -> bool {
         let references = self.references.iter().map(|(_, range)| range);
@@ -94,16 +97,17 @@ impl RowElements {
     }
 }
 
-/// Leaves the line to the scanner.
+/// The line is faulty or unusual and goes to the scanner.
 pub(crate) struct OutOfOrdinary;
 
-/// A whole line.
+/// A line that was read to its newline.
 pub(crate) struct PendingLine {
+    /// Offset in the text of its first byte.
     pub(crate) start: usize,
-    /// Where its newline stands.
+    /// Offset in the text of its newline.
     pub(crate) end: usize,
-    /// Whether a byte of 0x80 or above stands in it, or near it.
+    /// Whether a byte of 0x80 or above occurs in it, or near it.
     pub(crate) high: bool,
-    /// The same of a backslash.
+    /// Whether a backslash occurs in it, or near it.
     pub(crate) escapes: bool,
 }

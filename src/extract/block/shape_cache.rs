@@ -1,13 +1,13 @@
-//! Reads a line by what is known of a line of the same shape.
+//! Reads a line by the shape of an earlier line.
 //!
-//! Lines of one type look alike: the same keys, the same brackets, other values. When the tokens of a line are, byte for
-//! byte, those of a line that was read before, then its grammar is as right as that one's was, and each key stands
-//! behind the same token. What is left is to hold the keys on followed paths (and the resourceType) against those of
-//! the line before, which no branch decides one by one, and to take the values that stand behind them.
+//! Lines of one type look alike: the same keys and brackets, other values. If the tokens of a line equal those of an
+//! earlier line, byte for byte, then its token order is legal, as that one's was, and each key is the same token. It
+//! remains to compare the keys on followed paths (and the resourceType) with those of the earlier line, in a loop
+//! without a branch for each, and to take the values behind them.
 //!
-//! Nothing is believed of a shape but what equals: lines that differ in anything but their values are left to the walk,
-//! and a shape is kept only if it finds in its own line what the walk has found there. Which shapes are kept decides
-//! about speed, never about facts.
+//! A shape is trusted only for lines that equal it: a line that differs in anything but values goes to the walk, and a
+//! shape is kept only if it finds in its own line the elements that the walk found. The choice of the shapes kept affects
+//! speed, never facts.
 
 use std::ops::Range;
 
@@ -21,36 +21,39 @@ use crate::fhir::resource_type::ResourceType;
 use crate::limits::{REFERENCE_BYTES_MAX, SHAPES_MAX};
 use crate::simd::{BLOCK, HALF, SCALAR, Vector};
 
-/// Lines without a shape that are worth trying, when none has one; each line with one earns another.
+/// Lines without a known shape that are tried before trying pauses; each line with one earns one more.
 const CREDIT_MAX: u32 = 32;
-/// Lines that are not tried at all once the credit is spent.
+/// Lines that are not tried after the credit is spent.
 const REST_LINES: u32 = 128;
 
-/// What is known of lines with the same tokens.
+/// The tokens of a line, and the tokens of the values that its facts come from.
 struct Shape {
+    /// Bytes of the tokens, as in [`Skeleton`].
     bytes: Box<[u8]>,
     resource_type: ResourceType,
-    /// What stands behind the opening quotes of these tokens.
+    /// Texts of the keys in containers on followed paths, and of the resourceType.
     fixed: Vec<FixedText>,
-    /// Tokens where the values stand.
+    /// Token of the value of the id, `None` when the line has none; the next two are those of `meta`.
     id: Option<u16>,
     last_updated: Option<u16>,
     version_id: Option<u16>,
+    /// Tokens of the references, and their paths' nodes.
     references: Vec<(Node, u16)>,
-    /// Numbers and literals.
+    /// Tokens that are numbers or literals.
     scalars: Vec<u16>,
 }
 
-/// A text of up to [`HALF`] bytes that stands behind a token's first byte in every line of the shape.
+/// A text of up to [`HALF`] bytes that follows a token's first byte in every line of the shape.
 struct FixedText {
     text: [u8; HALF],
-    /// Its bytes, a bit each.
+    /// One bit for each byte of the text.
     mask: u32,
+    /// The token, an opening quote.
     token: u16,
 }
 
 impl FixedText {
-    /// The bytes of `text` from behind a token's first one to `end`.
+    /// The fixed text of `token`: the bytes of `text` in `range`; `None` when they are more than [`HALF`].
     fn new(text: &[u8], token: u16, range: Range<usize>) -> Option<FixedText> {
         let known = text.get(range)?;
         let mut text = [0; HALF];
@@ -59,43 +62,48 @@ impl FixedText {
     }
 }
 
-/// ShapeCache met, and the line that is being held against them.
+/// Shapes of earlier lines by the hash of their tokens, and the skeleton of the line that is compared with them.
 pub(crate) struct ShapeCache {
-    outline: Skeleton,
+    skeleton: Skeleton,
+    /// One slot for each remainder of the hash; a new shape replaces the one in its slot.
     slots: Vec<ShapeSlot>,
+    /// Misses left until trying pauses.
     credit: u32,
-    /// Lines that are not to be tried.
-    pub(crate) rest: u32,
+    /// Lines left that are not to be tried.
+    pub(crate) untried_lines: u32,
 }
 
+/// One slot of the cache.
 #[derive(Default)]
 struct ShapeSlot {
-    /// Hash of the last line that fell here and had no shape: a shape is learned when it comes again.
-    missed: u64,
+    /// Hash of the last line of this slot without a shape: its shape is learned when the hash comes again.
+    missed_hash: u64,
+    /// Hash of the tokens of `shape`.
     hash: u64,
     shape: Option<Shape>,
 }
 
-/// What came of trying a line.
+/// Outcome of comparing a line with the cache.
 pub(crate) enum ShapeFit {
-    /// What was to be found is found.
+    /// The line has a known shape; its elements are found.
     Found,
-    /// The line is for the walk; whether its shape should be learned from it.
+    /// The line is to be walked; with `learn`, its shape is to be learned after that.
     Unknown { learn: bool },
 }
 
 impl ShapeCache {
+    /// An empty cache.
     pub(crate) fn new() -> ShapeCache {
         let slots = (0..SHAPES_MAX).map(|_| ShapeSlot::default()).collect();
-        ShapeCache { outline: Skeleton::new(), slots, credit: CREDIT_MAX, rest: 0 }
+        ShapeCache { skeleton: Skeleton::new(), slots, credit: CREDIT_MAX, untried_lines: 0 }
     }
 
-    /// The line tried last.
-    pub(crate) fn draw_skeleton(&self) -> &Skeleton {
-        &self.outline
+    /// Skeleton of the line compared last.
+    pub(crate) fn last_skeleton(&self) -> &Skeleton {
+        &self.skeleton
     }
 
-    /// Tries the line that starts at `start`.
+    /// Compares the line that starts at `start` with the shapes; its elements go to `found`.
     #[inline(always)]
     pub(crate) fn fit<V: Vector, const FULL: bool>(
         &mut self,
@@ -105,29 +113,29 @@ impl ShapeCache {
         found: &mut RowElements,
     ) -> ShapeFit {
         let mut learn = false;
-        // White space before a line is for the scanner to note.
-        if text.get(start) == Some(&b'{') && self.outline.draw_tokens::<V, FULL>(vector, text, start) {
-            let hash = self.outline.hash();
+        // A line that begins with white space is left to the scanner.
+        if text.get(start) == Some(&b'{') && self.skeleton.build::<V, FULL>(vector, text, start) {
+            let hash = self.skeleton.hash();
             let slot = &mut self.slots[hash as usize % SHAPES_MAX];
             if slot.hash == hash
                 && let Some(shape) = &slot.shape
-                && *shape.bytes == *self.outline.bytes()
-                && shape.take::<V, FULL>(vector, text, start, &self.outline, found)
+                && *shape.bytes == *self.skeleton.bytes()
+                && shape.take_values::<V, FULL>(vector, text, start, &self.skeleton, found)
             {
                 self.credit = (self.credit + 1).min(CREDIT_MAX);
                 return ShapeFit::Found;
             }
-            learn = std::mem::replace(&mut slot.missed, hash) == hash;
+            learn = std::mem::replace(&mut slot.missed_hash, hash) == hash;
         }
         self.credit -= 1;
         if self.credit == 0 {
-            // A few tries the next time show whether it has become worth it.
-            (self.credit, self.rest) = (CREDIT_MAX / 8, REST_LINES);
+            // After the pause an eighth of the credit suffices to see whether trying pays again.
+            (self.credit, self.untried_lines) = (CREDIT_MAX / 8, REST_LINES);
         }
         ShapeFit::Unknown { learn }
     }
 
-    /// Learns the shape of the line tried last, in which the walk has found `found`.
+    /// Learns the shape of the line compared last, in which the walk found `found`.
     #[cold]
     pub(crate) fn learn<V: Vector, const FULL: bool>(
         &mut self,
@@ -137,27 +145,31 @@ impl ShapeCache {
         names: &ElementPaths,
         found: &RowElements,
     ) {
-        let Some(shape) = Shape::of(text, start, &self.outline, names, found.resource_type) else { return };
-        let mut again = RowElements::new();
-        if shape.take::<V, FULL>(vector, text, start, &self.outline, &mut again) && again == *found {
-            let hash = self.outline.hash();
+        let Some(shape) = Shape::of(text, start, &self.skeleton, names, found.resource_type) else { return };
+        // A shape that does not find the walk's elements would change facts: it is dropped.
+        let mut by_shape = RowElements::new();
+        if shape.take_values::<V, FULL>(vector, text, start, &self.skeleton, &mut by_shape) && by_shape == *found {
+            let hash = self.skeleton.hash();
             let slot = &mut self.slots[hash as usize % SHAPES_MAX];
             (slot.hash, slot.shape) = (hash, Some(shape));
         }
     }
 }
 
-/// Whether a text begins with a number or literal. One of digits with at most one point between them and no zero in
-/// front is told at sight.
+/// Whether a text begins with a number or literal. Digits with at most one point between them and no leading zero are
+/// recognised by their masks, without the automaton.
 #[inline(always)]
 fn is_scalar<V: Vector>(vector: V, text: &[u8]) -> bool {
     if let Some(block) = text.first_chunk::<BLOCK>() {
         let found = vector.marks(block);
         let ends = found.punctuation | found.space;
-        let own = ends.wrapping_sub(1) & !ends;
-        let (digit, dot) = (found.digit & own, found.dot & own);
-        let behind = digit >> 1;
-        let odd = own & !(digit | dot) | dot & !behind | dot & dot.wrapping_sub(1) | found.zero & behind & 1;
+        let own_bytes = ends.wrapping_sub(1) & !ends;
+        let (digit, dot) = (found.digit & own_bytes, found.dot & own_bytes);
+        let next_is_digit = digit >> 1;
+        let odd = own_bytes & !(digit | dot)
+            | dot & !next_is_digit
+            | dot & dot.wrapping_sub(1)
+            | found.zero & next_is_digit & 1;
         if odd == 0 && digit & 1 != 0 && ends != 0 {
             return true;
         }
@@ -166,21 +178,21 @@ fn is_scalar<V: Vector>(vector: V, text: &[u8]) -> bool {
 }
 
 impl Shape {
-    /// Takes the values of a line with this shape's tokens; `false` when its keys are not this shape's.
+    /// Finds the elements of a line with this shape's tokens; `false` when its keys differ, or a value needs the walk.
     #[inline(always)]
-    fn take<V: Vector, const FULL: bool>(
+    fn take_values<V: Vector, const FULL: bool>(
         &self,
         vector: V,
         text: &[u8],
         start: usize,
-        outline: &Skeleton,
+        skeleton: &Skeleton,
         found: &mut RowElements,
     ) -> bool {
         let mut differing = 0;
         for fixed in &self.fixed {
-            let offset = start + outline.place(fixed.token) + 1;
-            let Some(there) = text[offset..].first_chunk::<HALF>() else { return false };
-            differing |= vector.differing(there, &fixed.text) & fixed.mask;
+            let offset = start + skeleton.offset_of(fixed.token) + 1;
+            let Some(found_text) = text[offset..].first_chunk::<HALF>() else { return false };
+            differing |= vector.differing(found_text, &fixed.text) & fixed.mask;
         }
         if differing != 0 {
             return false;
@@ -188,42 +200,43 @@ impl Shape {
         if FULL {
             // A loop and no `all`: a closure that is not inlined is not compiled for the kernel's processor.
             for token in &self.scalars {
-                if !is_scalar(vector, &text[start + outline.place(*token)..]) {
+                if !is_scalar(vector, &text[start + skeleton.offset_of(*token)..]) {
                     return false;
                 }
             }
         }
-        // A string ends right before the next token, or else white space stands there: rare, and for the walk.
+        // A string ends right before the next token. White space between them is rare and left to the walk.
         let mut spaced = false;
         let mut value = |token: u16| {
-            let range = start + outline.place(token) + 1..start + outline.place(token + 1) - 1;
+            let range = start + skeleton.offset_of(token) + 1..start + skeleton.offset_of(token + 1) - 1;
             spaced |= text[range.end] != b'"';
             range
         };
-        let mut one = |token: Option<u16>| token.map_or(0..0, &mut value);
-        (found.id, found.last_updated, found.version_id) = (one(self.id), one(self.last_updated), one(self.version_id));
+        let mut value_of = |token: Option<u16>| token.map_or(0..0, &mut value);
+        (found.id, found.last_updated, found.version_id) =
+            (value_of(self.id), value_of(self.last_updated), value_of(self.version_id));
         found.references.clear();
-        let mut longest = 0;
+        let mut longest_reference = 0;
         for (node, token) in &self.references {
             let range = value(*token);
-            longest = longest.max(range.len());
+            longest_reference = longest_reference.max(range.len());
             found.references.push((*node, range));
         }
         (found.is_known, found.resource_type) = (true, self.resource_type);
-        !spaced && longest <= REFERENCE_BYTES_MAX
+        !spaced && longest_reference <= REFERENCE_BYTES_MAX
     }
 
-    /// The shape of a line that the walk has found right; `None` for one that is out of the ordinary.
+    /// The shape of a line that the walk found right; `None` when a key has an escape or a text is too long.
     fn of(
         text: &[u8],
         start: usize,
-        outline: &Skeleton,
+        skeleton: &Skeleton,
         names: &ElementPaths,
         resource_type: ResourceType,
     ) -> Option<Shape> {
         let ElementPaths { trie, roles } = names;
-        let bytes = outline.bytes();
-        let place = |token: usize| start + outline.place(token as u16);
+        let bytes = skeleton.bytes();
+        let offset_of = |token: usize| start + skeleton.offset_of(token as u16);
         let mut shape = Shape {
             bytes: bytes.into(),
             resource_type,
@@ -234,6 +247,8 @@ impl Shape {
             references: Vec::new(),
             scalars: (0..).zip(bytes).filter(|(_, byte)| **byte == SCALAR).map(|(token, _)| token).collect(),
         };
+        // Follows the tokens as the walk does: `frames` are the open containers on followed paths, `skipped` is the
+        // depth in a container without followed paths, `pending` the followed key whose value comes next.
         let (mut wanted, mut skipped, mut pending) = (u64::MAX, 0, None);
         let mut frames: Vec<(Node, bool)> = Vec::new();
         for (i, byte) in bytes.iter().enumerate() {
@@ -256,12 +271,12 @@ impl Shape {
                 // A key, in an object on a followed path.
                 b'"' if bytes.get(i + 1) == Some(&b':') => {
                     let (parent, false) = *frames.last()? else { return None };
-                    let (token, colon) = (i as u16, place(i + 1));
-                    let name = text.get(place(i) + 1..colon - 1)?;
+                    let (token, colon) = (i as u16, offset_of(i + 1));
+                    let name = text.get(offset_of(i) + 1..colon - 1)?;
                     if text[colon - 1] != b'"' || name.contains(&b'\\') {
                         return None;
                     }
-                    shape.fixed.push(FixedText::new(text, token, place(i) + 1..colon + 1)?);
+                    shape.fixed.push(FixedText::new(text, token, offset_of(i) + 1..colon + 1)?);
                     pending = trie.child(parent, name).filter(|node| trie.paths(*node) & wanted != 0);
                     let Some(node) = pending else { continue };
                     match bytes.get(i + 2)? {
@@ -275,7 +290,7 @@ impl Shape {
                     let token = token + 2;
                     match roles[node as usize] {
                         ElementRole::ResourceType => {
-                            shape.fixed.push(FixedText::new(text, token, place(i + 2) + 1..place(i + 3))?);
+                            shape.fixed.push(FixedText::new(text, token, offset_of(i + 2) + 1..offset_of(i + 3))?);
                             wanted = compartment::paths_of(resource_type) | ALWAYS;
                         }
                         ElementRole::Id => shape.id = Some(token),
@@ -310,7 +325,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is told at sight is what the automaton tells.
+        /// Numbers recognised by their masks are those that the automaton accepts.
         #[test]
         fn scalars_at_sight_are_those_of_the_automaton(
             text in "[-+0-9.eEtrufalsn]{1,9}|[0-9.]{1,70}|0|[1-9][0-9]{0,5}(\\.[0-9]{1,6})?|true|false|null",
@@ -363,7 +378,7 @@ mod tests {
             r#"{"id":"a","resourceType":"Patient","n":[1,true],"s":"\x"}"#,
             r#" {"id":"a","resourceType":"Patient","n":[1,true],"s":"x"}"#,
         ];
-        // What is compared reads a little beyond a key, which the end of a text cuts off.
+        // A comparison reads up to 32 bytes behind a quote, which the end of a text may cut.
         let far = format!("{{}}{}\n", " ".repeat(64));
         for kernel in Kernel::available() {
             let fits = |line: &str, other: &str| {

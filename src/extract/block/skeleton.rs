@@ -1,46 +1,48 @@
-//! The outline of a line: its tokens without what stands in them, one byte each, and where they begin.
+//! The skeleton of a line: one byte for each token, and the offset at which each begins.
 //!
-//! Drawn a block at a time without a branch that ordinary text decides. Only strings and escapes are checked here;
-//! whether the tokens make a JSON text, and what stands in numbers and literals, is for `shape` to know. The bytes are those of the text, one for
-//! all numbers and literals, and one for a string: its opening quote.
+//! It is built a block at a time without a branch that depends on ordinary text. Only strings and escapes are checked
+//! here; `shape_cache` decides whether the tokens make a JSON text and checks numbers and literals. A token's byte is
+//! that of the text; all numbers and literals have the same one, and a string has that of its opening quote.
 
-use crate::extract::block::tokens::wrong_escapes;
+use crate::extract::block::tokens::illegal_escapes;
 use crate::limits::{OUTLINE_BYTES_MAX, OUTLINE_TOKENS_MAX};
 use crate::simd::{BLOCK, Vector, escaped_characters};
 
-/// A drawn line.
+/// The skeleton of one line, in buffers that are reused.
 pub(crate) struct Skeleton {
-    /// Bytes of the tokens; zeros behind the last.
+    /// Bytes of the tokens; zeros fill the block behind the last.
     bytes: Box<[u8; OUTLINE_TOKENS_MAX + BLOCK]>,
-    /// Where each begins, from the start of the line.
-    places: Box<[u16; OUTLINE_TOKENS_MAX + BLOCK]>,
+    /// Offset of each token from the start of the line.
+    offsets: Box<[u16; OUTLINE_TOKENS_MAX + BLOCK]>,
+    /// Number of tokens.
     tokens: usize,
-    /// Where the line's newline stands in the text.
+    /// Offset in the text of the line's newline.
     pub(crate) end: usize,
-    /// Whether a byte of 0x80 or above stands in the line, or close behind it.
+    /// Whether a byte of 0x80 or above occurs in the line or in the rest of its last block.
     pub(crate) high: bool,
-    /// The same of a backslash.
+    /// Whether a backslash occurs in the line or in the rest of its last block.
     pub(crate) escapes: bool,
 }
 
 impl Skeleton {
+    /// A skeleton of no tokens.
     pub(crate) fn new() -> Skeleton {
-        Skeleton { bytes: Box::new([0; _]), places: Box::new([0; _]), tokens: 0, end: 0, high: false, escapes: false }
+        Skeleton { bytes: Box::new([0; _]), offsets: Box::new([0; _]), tokens: 0, end: 0, high: false, escapes: false }
     }
 
-    /// Bytes of the tokens.
+    /// Bytes of the skeleton's tokens.
     #[inline(always)]
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.tokens]
     }
 
-    /// Where a token begins, from the start of the line.
+    /// Offset of a token from the start of the line.
     #[inline(always)]
-    pub(crate) fn place(&self, token: u16) -> usize {
-        self.places[usize::from(token)].into()
+    pub(crate) fn offset_of(&self, token: u16) -> usize {
+        self.offsets[usize::from(token)].into()
     }
 
-    /// A hash of the tokens, good enough to tell ordinary lines apart.
+    /// A hash of the tokens that separates ordinary lines; not one against malice.
     #[inline(always)]
     pub(crate) fn hash(&self) -> u64 {
         let mut lanes = [self.tokens as u64; 8];
@@ -52,9 +54,11 @@ impl Skeleton {
         lanes.iter().fold(0, |sum, lane| (sum ^ lane).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32))
     }
 
-    /// Draws the line that starts at `start`. `false` when it cannot be drawn: it is too long, or wrong in itself.
+    /// Builds the skeleton of the line that starts at `start`; `false` when the line is too long, has an error in a
+    /// string, or does not end.
     #[inline(always)]
-    pub(crate) fn draw_tokens<V: Vector, const FULL: bool>(&mut self, vector: V, text: &[u8], start: usize) -> bool {
+    pub(crate) fn build<V: Vector, const FULL: bool>(&mut self, vector: V, text: &[u8], start: usize) -> bool {
+        // State carried from block to block, as in `tokens::TokenCarry`.
         let (mut count, mut high, mut escapes) = (0, 0, false);
         let (mut in_string_before, mut plain_before, mut escaped_before) = (0, 0, false);
         let mut padded = [b' '; BLOCK];
@@ -68,44 +72,48 @@ impl Skeleton {
                     &padded
                 }
             };
-            let found = vector.marks(block);
+            // 1. Strings: escaped characters, then the positions inside and outside of strings.
+            let marks = vector.marks(block);
             let mut escaped = 0;
-            if found.backslash != 0 || escaped_before {
+            if marks.backslash != 0 || escaped_before {
                 escapes = true;
-                (escaped, escaped_before) = escaped_characters(found.backslash, BLOCK, escaped_before);
+                (escaped, escaped_before) = escaped_characters(marks.backslash, BLOCK, escaped_before);
             }
-            let quote = found.quote & !escaped;
+            let quote = marks.quote & !escaped;
             // Set from an opening quote up to the character before the closing one.
             let in_string = vector.prefix_xor(quote) ^ in_string_before;
             in_string_before = ((in_string as i64) >> 63) as u64;
             let outside = !(in_string | quote);
+            // 2. The part of the block before the first newline outside of strings, and illegal bytes in its strings.
             let mut part = u64::MAX;
             let mut newline = 0;
-            if found.control != 0 {
+            if marks.control != 0 {
                 newline = vector.classes(block).newline;
                 part = (newline & outside) ^ (newline & outside).wrapping_sub(1);
-                let wrong = if FULL { found.control } else { newline };
-                if wrong & in_string & part != 0 {
+                let illegal = if FULL { marks.control } else { newline };
+                if illegal & in_string & part != 0 {
                     return false;
                 }
                 newline &= outside;
                 part &= !newline;
             }
-            if FULL && escaped != 0 && wrong_escapes(text, base, escaped) & in_string & part != 0 {
+            if FULL && escaped != 0 && illegal_escapes(text, base, escaped) & in_string & part != 0 {
                 return false;
             }
-            let plain = !(found.punctuation | found.space) & outside & part;
+            // 3. Token starts, packed behind those of the blocks before.
+            let plain = !(marks.punctuation | marks.space) & outside & part;
             let scalar = plain & !(plain << 1 | plain_before);
             plain_before = plain >> 63;
-            high |= found.high;
-            let tokens = (found.punctuation & outside | quote & in_string) & part | scalar;
+            high |= marks.high;
+            let tokens = (marks.punctuation & outside | quote & in_string) & part | scalar;
             let bytes = self.bytes[count..].first_chunk_mut::<BLOCK>();
-            let places = self.places[count..].first_chunk_mut::<BLOCK>();
-            let (Some(bytes), Some(places)) = (bytes, places) else { return false };
-            count += vector.pack(block, tokens, scalar, (base - start) as u16, bytes, places);
+            let offsets = self.offsets[count..].first_chunk_mut::<BLOCK>();
+            let (Some(bytes), Some(offsets)) = (bytes, offsets) else { return false };
+            count += vector.pack(block, tokens, scalar, (base - start) as u16, bytes, offsets);
+            // 4. The newline completes the skeleton; zeros follow its bytes, because `hash` reads whole blocks.
             if newline != 0 {
-                let Some(behind) = self.bytes[count..].first_chunk_mut::<BLOCK>() else { return false };
-                behind.fill(0);
+                let Some(padding) = self.bytes[count..].first_chunk_mut::<BLOCK>() else { return false };
+                padding.fill(0);
                 self.tokens = count;
                 self.end = base + newline.trailing_zeros() as usize;
                 self.high = high != 0;

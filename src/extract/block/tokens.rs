@@ -1,100 +1,108 @@
-//! From the classes of a block to its tokens: strings are told from what stands between them, and what cannot stand in
-//! any JSON text is marked. Nothing here knows the grammar.
+//! The tokens of a block from its classes: strings are separated from the text between them, and bytes that no JSON
+//! text has are marked. Nothing here knows the grammar.
 
 use crate::extract::scalar;
 use crate::simd::{BLOCK, Classes, Vector, escaped_characters};
 
-/// Where the tokens of a block stand; strings are told apart.
+/// Positions of the tokens of a block, one bit for each byte. Bytes in strings are no tokens.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct TokenMasks {
+    /// Offset in the text of the block's first byte.
     pub(crate) base: usize,
+    /// `{` and `[`
     pub(crate) open: u64,
+    /// `}` and `]`
     pub(crate) close: u64,
+    /// Bit 5 of the byte: distinguishes `{` and `}` from `[` and `]`.
     pub(crate) curly: u64,
     pub(crate) colon: u64,
     pub(crate) comma: u64,
+    /// Line feeds outside of strings.
     pub(crate) newline: u64,
-    /// Opening quotes.
+    /// Opening quotes of strings.
     pub(crate) opening: u64,
-    /// Closing quotes.
+    /// Closing quotes of strings.
     pub(crate) closing: u64,
     /// First characters of numbers and literals.
     pub(crate) scalar: u64,
     /// Bytes of 0x80 and above, anywhere.
     pub(crate) high: u64,
-    /// What no JSON text has: inside strings, or a number or literal that is none.
-    pub(crate) wrong: u64,
-    /// Whether a backslash stands anywhere.
+    /// Illegal bytes in strings, and first characters of illegal numbers and literals.
+    pub(crate) illegal: u64,
+    /// Whether the block has a backslash, in strings or not.
     pub(crate) backslash: bool,
 }
 
-/// What one block hands to the next about strings and scalars.
+/// State that one block hands to the next about strings and scalars; the default is the start of a line.
 #[derive(Default)]
 pub(crate) struct TokenCarry {
+    /// Whether the next character is escaped.
     escaped: bool,
+    /// All ones inside a string, else 0.
     in_string: u64,
+    /// 1 when the last character belongs to a number or literal, else 0.
     scalar: u64,
 }
 
-/// Tells strings from what stands between them.
+/// Masks of the tokens of the block at `base`, from its classes.
 #[inline(always)]
 pub(crate) fn tokens<V: Vector, const FULL: bool>(
     vector: V,
     text: &[u8],
     base: usize,
-    found: &Classes,
+    classes: &Classes,
     carry: &mut TokenCarry,
 ) -> TokenMasks {
-    let (mut escaped, mut wrong) = (0, 0);
-    if found.backslash != 0 || carry.escaped {
-        (escaped, carry.escaped) = escaped_characters(found.backslash, BLOCK, carry.escaped);
+    let (mut escaped, mut illegal) = (0, 0);
+    if classes.backslash != 0 || carry.escaped {
+        (escaped, carry.escaped) = escaped_characters(classes.backslash, BLOCK, carry.escaped);
         if FULL {
-            wrong = wrong_escapes(text, base, escaped);
+            illegal = illegal_escapes(text, base, escaped);
         }
     }
-    let quote = found.quote & !escaped;
+    let quote = classes.quote & !escaped;
     // Set from an opening quote up to the character before the closing one.
     let in_string = vector.prefix_xor(quote) ^ carry.in_string;
     carry.in_string = ((in_string as i64) >> 63) as u64;
     let outside = !(in_string | quote);
-    wrong = wrong & in_string | if FULL { found.control & in_string } else { found.newline & in_string };
-    let plain = !(found.punctuation() | found.space) & outside;
+    illegal = illegal & in_string | if FULL { classes.control & in_string } else { classes.newline & in_string };
+    let plain = !(classes.punctuation() | classes.space) & outside;
     let scalar = plain & !(plain << 1 | carry.scalar);
     carry.scalar = plain >> 63;
     if FULL {
-        let mut left = scalar;
-        while left != 0 {
-            let offset = left.trailing_zeros() as usize;
-            left &= left - 1;
+        let mut remaining = scalar;
+        while remaining != 0 {
+            let offset = remaining.trailing_zeros() as usize;
+            remaining &= remaining - 1;
             let (state, _) = scalar::run(scalar::START, &text[base + offset..]);
-            wrong |= u64::from(!scalar::accepts(state)) << offset;
+            illegal |= u64::from(!scalar::accepts(state)) << offset;
         }
     }
     TokenMasks {
         base,
-        open: found.open & outside,
-        close: found.close & outside,
-        curly: found.curly,
-        colon: found.colon & outside,
-        comma: found.comma & outside,
-        newline: found.newline & outside,
+        open: classes.open & outside,
+        close: classes.close & outside,
+        curly: classes.curly,
+        colon: classes.colon & outside,
+        comma: classes.comma & outside,
+        newline: classes.newline & outside,
         opening: quote & in_string,
         closing: quote & !in_string,
         scalar,
-        high: found.high,
-        wrong,
-        backslash: found.backslash != 0,
+        high: classes.high,
+        illegal,
+        backslash: classes.backslash != 0,
     }
 }
 
-/// Those of the escaped characters that make no escape of RFC 8259, section 7.
+/// Those of the escaped characters of the block at `base` that form no escape of RFC 8259, section 7.
 #[cold]
-pub(crate) fn wrong_escapes(text: &[u8], base: usize, escaped: u64) -> u64 {
-    let mut wrong = 0;
-    let mut left = escaped;
-    while left != 0 {
-        let offset = left.trailing_zeros() as usize;
-        left &= left - 1;
+pub(crate) fn illegal_escapes(text: &[u8], base: usize, escaped: u64) -> u64 {
+    let mut illegal = 0;
+    let mut remaining = escaped;
+    while remaining != 0 {
+        let offset = remaining.trailing_zeros() as usize;
+        remaining &= remaining - 1;
         let legal = match text.get(base + offset) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => true,
             Some(b'u') => text
@@ -102,7 +110,7 @@ pub(crate) fn wrong_escapes(text: &[u8], base: usize, escaped: u64) -> u64 {
                 .is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)),
             _ => false,
         };
-        wrong |= u64::from(!legal) << offset;
+        illegal |= u64::from(!legal) << offset;
     }
-    wrong
+    illegal
 }

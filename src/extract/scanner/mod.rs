@@ -1,17 +1,16 @@
-//! Walks the token starts of a JSON text: checks the grammar, follows the paths of a trie, tells a visitor.
+//! Walks the token starts of a JSON text: checks the grammar, and reports values on the paths of a trie to a visitor.
 //!
-//! A text comes in pieces of any length; everything that crosses a piece is kept in the scanner, so a line of
-//! gigabytes needs no buffer. There is no recursion and no bound on depth: open containers are bits of a stack.
+//! A text comes in pieces of any length; state that crosses a piece is held in the scanner, so that a line of
+//! gigabytes needs no buffer. There is no recursion and no bound on nesting: open containers are bits of a stack.
 //!
 //! ```text
 //! for each block of 64 bytes: classify (kernel), then for each token start:
 //!     punctuation   one step of the grammar's automaton; open and close move the stack
-//!     quote         a key if the automaton wants one, else a value; its end is not looked for,
-//!                   because the kernel already skips what lies inside strings
+//!     quote         a key if the automaton expects one, else a value; its end is not searched for,
+//!                   because the kernel marks no tokens inside strings
 //!     anything else a number or literal
 //! ```
-//! Keys are looked at only in objects that lie on a followed path, which is where a scan that knew nothing of paths
-//! would lose its time.
+//! Keys are compared only in objects on a followed path: comparing all of them would dominate the scan.
 
 pub(crate) mod strings;
 
@@ -24,17 +23,17 @@ use crate::extract::{Validate, scalar};
 use crate::limits::REFERENCE_BYTES_MAX;
 use crate::simd::{BATCH, BLOCK, ClassCarry, Kernel, Masks};
 
-/// Is told what stands on the followed paths.
+/// Receives the values on followed paths, in the order of the text.
 pub(crate) trait Visitor {
-    /// Whether paths through a node are still wanted.
+    /// Whether paths through a node (one bit each) are still followed.
     fn wants(&self, paths: u64) -> bool;
-    /// A string at a leaf. `None`: longer than anything that is looked at.
+    /// A string at a leaf, escapes resolved; `None` when it is longer than any text that is compared.
     fn string(&mut self, node: Node, text: Option<&str>);
-    /// Any other scalar at a leaf; its first byte tells which.
+    /// A number or literal at a leaf; `first` is its first byte.
     fn scalar(&mut self, node: Node, first: u8);
-    /// An object or array begins at a leaf, where a scalar was expected.
+    /// An object or array at a leaf, where a scalar was expected.
     fn container(&mut self, node: Node);
-    /// A scalar stands where paths go on, in place of an object; its first byte tells which.
+    /// A string, number or literal at a node with children, in place of an object; `first` is its first byte.
     fn scalar_inside(&mut self, _node: Node, _first: u8) {}
     /// An array on a followed path begins.
     fn open_array(&mut self, _node: Node) {}
@@ -42,61 +41,69 @@ pub(crate) trait Visitor {
     fn open(&mut self, _node: Node) {}
     /// An object on a followed path ends.
     fn close(&mut self, _node: Node) {}
-    /// A key was met again in its object.
+    /// A followed key occurs again in its object, at this offset of the text.
     fn duplicate_key(&mut self, node: Node, start_offset: u64);
 }
 
-/// A container on a followed path.
+/// An open container on a followed path.
 #[derive(Clone, Copy)]
 struct ScannerFrame {
+    /// Depth of the stack inside the container.
     depth: u32,
     node: Node,
     is_array: bool,
-    /// Children met so far, by ordinal.
-    seen: u64,
+    /// Children met so far, a bit for each by its ordinal.
+    children_met: u64,
 }
 
-/// A token that goes on in the next piece.
+/// A token that continues in the next piece.
 enum Crossing {
     None,
-    /// A string whose text is wanted; what was read of it is in `text`.
+    /// A key; its raw text so far is in `Scanner::text`.
     Key,
+    /// A string at this leaf; its raw text so far is in `Scanner::text`.
     Value(Node),
+    /// A number or literal, read to this state.
     Scalar(scalar::ScalarState),
 }
 
-/// A scan of one text.
+/// The scan of one text, in buffers that are reused for the next.
 pub(crate) struct Scanner {
     kernel: Kernel,
     validate: Validate,
     carry: ClassCarry,
     masks: Box<Masks>,
     stack: Stack,
+    /// The tokens that the grammar allows next.
     expect: ExpectedToken,
+    /// Open containers on followed paths, the innermost last.
     frames: Vec<ScannerFrame>,
-    /// Least depth inside the container that nothing is wanted from, 0 outside of one.
+    /// Depth inside the outermost container without followed paths; 0 outside of one.
     skip_depth: u32,
-    /// Containers open since then, and objects among them, where only they are counted.
+    /// Open containers from that one on, where the grammar is not checked and brackets are only counted.
     open: u64,
+    /// Open objects among them.
     curly: i64,
-    /// Node whose value comes next; `None` when it is not followed.
+    /// Node of the value that comes next; `None` when it is on no followed path.
     pending: Option<Node>,
     crossing: Crossing,
-    /// Raw text of a string that crosses pieces.
+    /// Raw text of a string with escapes or over the end of a piece.
     text: Vec<u8>,
+    /// Whether `text` was longer than any text that is compared, and dropped.
     too_long: bool,
-    /// Hexadecimal digits that an escape still needs in the next block.
+    /// Hexadecimal digits of an escape that are due in the next block.
     hex_left: u32,
-    /// Bytes of a UTF-8 sequence that the piece's end cut.
+    /// Start of a UTF-8 sequence that the end of the piece cut.
     partial: Vec<u8>,
-    /// Bytes before the current piece.
+    /// Offset of the current piece in the text, in bytes.
     position: u64,
+    /// The first fault; later pieces are not scanned.
     fault: Option<Fault>,
     decoded: String,
 }
 
 impl Scanner {
-    /// A scanner, ready to begin.
+    /// A scanner; [`Scanner::begin`] comes before the first piece.
     pub(crate) fn new(kernel: Kernel, validate: Validate) -> Scanner {
         Scanner {
             kernel,
@@ -121,17 +128,17 @@ impl Scanner {
         }
     }
 
-    /// How the text is classified.
+    /// The kernel that classifies the text.
     pub(crate) fn kernel(&self) -> Kernel {
         self.kernel
     }
 
-    /// How much of it is checked.
+    /// How much of the text is validated.
     pub(crate) fn validate(&self) -> Validate {
         self.validate
     }
 
-    /// Forgets the last text.
+    /// Resets the scanner for the next text.
     pub(crate) fn begin(&mut self) {
         self.carry = ClassCarry::default();
         self.stack.clear();
@@ -146,7 +153,7 @@ impl Scanner {
         self.fault = None;
     }
 
-    /// The next piece of the text.
+    /// Scans the next piece of the text.
     pub(crate) fn feed<V: Visitor>(&mut self, piece: &[u8], trie: &Trie, visitor: &mut V) {
         if self.fault.is_some() || piece.is_empty() {
             self.position += piece.len() as u64;
@@ -157,7 +164,7 @@ impl Scanner {
             return;
         }
         let mut masks = std::mem::take(&mut self.masks);
-        let outcome = self.walk(piece, &mut masks, trie, visitor);
+        let outcome = self.walk_piece(piece, &mut masks, trie, visitor);
         self.masks = masks;
         let outcome = outcome.and_then(|high| match high || !self.partial.is_empty() {
             true => self.check_utf8(piece),
@@ -169,12 +176,15 @@ impl Scanner {
         self.position += piece.len() as u64;
     }
 
-    /// What was found to be wrong so far.
+    /// The first fault found so far.
     pub(crate) fn fault(&self) -> Option<Fault> {
         self.fault
     }
 
-    /// The text is over.
+    /// Ends the text.
+    ///
+    /// # Errors
+    /// The first fault of the text, which may be that it is incomplete.
     pub(crate) fn finish(&mut self) -> Result<(), Fault> {
         if let Some(fault) = self.fault {
             return Err(fault);
@@ -195,7 +205,8 @@ impl Scanner {
         }
     }
 
-    fn walk<V: Visitor>(
+    /// Walks the tokens of a piece; whether any byte is above 0x7f. Errors here and below: a fault, its offset in it.
+    fn walk_piece<V: Visitor>(
         &mut self,
         piece: &[u8],
         masks: &mut Masks,
@@ -204,7 +215,7 @@ impl Scanner {
     ) -> Result<bool, (FaultKind, usize)> {
         let full = self.validate == Validate::Full;
         let mut high = false;
-        self.resume(piece, trie, visitor, full)?;
+        self.resume_token(piece, trie, visitor, full)?;
         let mut base = 0;
         for batch in piece.chunks(BLOCK * BATCH) {
             let blocks = self.kernel.classify(batch, &mut self.carry, masks);
@@ -218,8 +229,8 @@ impl Scanner {
                 while starts != 0 {
                     if self.skip_depth != 0 {
                         starts = match full {
-                            true => self.skip(piece, offset, starts)?,
-                            false => self.count(piece, offset, starts)?,
+                            true => self.skip_tokens(piece, offset, starts)?,
+                            false => self.count_brackets(piece, offset, starts)?,
                         };
                         if starts == 0 {
                             break;
@@ -227,7 +238,7 @@ impl Scanner {
                     }
                     let position = offset + starts.trailing_zeros() as usize;
                     starts &= starts - 1;
-                    self.token(piece, position, trie, visitor, full)?;
+                    self.take_token(piece, position, trie, visitor, full)?;
                 }
             }
             base += batch.len();
@@ -235,14 +246,14 @@ impl Scanner {
         Ok(high)
     }
 
-    /// Takes the tokens of a block as long as they lie in a container that nothing is wanted from; those left.
+    /// Takes tokens of the block at `offset` inside a container without followed paths; the starts that remain.
     #[inline(always)]
-    fn skip(&mut self, piece: &[u8], offset: usize, starts: u64) -> Result<u64, (FaultKind, usize)> {
+    fn skip_tokens(&mut self, piece: &[u8], offset: usize, starts: u64) -> Result<u64, (FaultKind, usize)> {
         let mut walk = Skip { expect: self.expect as u8, top: self.stack.top(), depth: self.stack.depth };
-        let mut left = starts;
-        let least = self.skip_depth;
-        while left != 0 && walk.has_room() {
-            let position = offset + left.trailing_zeros() as usize;
+        let mut remaining = starts;
+        let skip_depth = self.skip_depth;
+        while remaining != 0 && walk.has_room() {
+            let position = offset + remaining.trailing_zeros() as usize;
             let class = CLASS[piece[position] as usize];
             if class == SCALAR {
                 let (state, read) = scalar::run(scalar::START, &piece[position..]);
@@ -250,32 +261,32 @@ impl Scanner {
                     break;
                 }
             }
-            left &= left - 1;
+            remaining &= remaining - 1;
             walk.step(class);
-            if walk.depth < least {
+            if walk.depth < skip_depth {
                 self.skip_depth = 0;
                 break;
             }
         }
         if walk.expect() == ExpectedToken::Wrong {
-            // Token by token from the start of the block, to say where and what.
+            // The caller walks the block again token by token, to locate and name the fault.
             self.skip_depth = 0;
             return Ok(starts);
         }
         self.expect = walk.expect();
         self.stack.set(walk.top, walk.depth);
-        // What is left in skipping is for the careful walk: its next token is taken there, and skipping goes on.
-        Ok(left)
+        // A token that this walk leaves (a cut number, a deep stack) is taken by `take_token`; then skipping continues.
+        Ok(remaining)
     }
 
-    /// The same where the grammar is not checked: brackets are counted, those of objects and all, and both counts must
-    /// come out even where the container ends.
+    /// As [`Scanner::skip_tokens`] where the grammar is not checked: brackets are counted, all and those of objects,
+    /// and both counts must be 0 where the container ends.
     #[inline(always)]
-    fn count(&mut self, piece: &[u8], offset: usize, starts: u64) -> Result<u64, (FaultKind, usize)> {
-        let mut left = starts;
-        while left != 0 {
-            let position = offset + left.trailing_zeros() as usize;
-            left &= left - 1;
+    fn count_brackets(&mut self, piece: &[u8], offset: usize, starts: u64) -> Result<u64, (FaultKind, usize)> {
+        let mut remaining = starts;
+        while remaining != 0 {
+            let position = offset + remaining.trailing_zeros() as usize;
+            remaining &= remaining - 1;
             match piece[position] {
                 b'{' => (self.open, self.curly) = (self.open + 1, self.curly + 1),
                 b'[' => self.open += 1,
@@ -293,11 +304,12 @@ impl Scanner {
                 break;
             }
         }
-        Ok(left)
+        Ok(remaining)
     }
 
+    /// Takes the token at `offset`: one step of the grammar, and the visitor's calls if it is on a followed path.
     #[inline(always)]
-    fn token<V: Visitor>(
+    fn take_token<V: Visitor>(
         &mut self,
         piece: &[u8],
         offset: usize,
@@ -311,7 +323,7 @@ impl Scanner {
                 ExpectedToken::Key | ExpectedToken::KeyOrEnd => {
                     self.expect = ExpectedToken::Colon;
                     if self.frames.last().is_some_and(|frame| frame.depth == self.stack.depth) {
-                        self.key(piece, offset, trie, visitor)?;
+                        self.take_key(piece, offset, trie, visitor)?;
                     }
                 }
                 _ if wants_value => {
@@ -320,10 +332,10 @@ impl Scanner {
                     }
                     self.expect = ExpectedToken::CommaOrEnd;
                     if let Some(node) = self.pending.take() {
-                        self.string(piece, offset, node, trie, visitor);
+                        self.take_string(piece, offset, node, trie, visitor);
                     }
                 }
-                _ => return Err((self.wrong(), offset)),
+                _ => return Err((self.unexpected_token(), offset)),
             },
             b':' if self.expect == ExpectedToken::Colon => self.expect = ExpectedToken::Value,
             b',' if self.expect == ExpectedToken::CommaOrEnd => {
@@ -331,33 +343,33 @@ impl Scanner {
                     self.expect = ExpectedToken::Key;
                 } else {
                     self.expect = ExpectedToken::Value;
-                    self.next_element();
+                    self.follow_element();
                 }
             }
             b'{' if wants_value => {
                 let node = self.pending.take();
                 self.stack.push(true);
                 self.expect = ExpectedToken::KeyOrEnd;
-                self.enter(node, false, trie, visitor);
+                self.open_container(node, false, trie, visitor);
             }
             b'[' if wants_value && self.stack.depth > 0 => {
                 let node = self.pending.take();
                 self.stack.push(false);
                 self.expect = ExpectedToken::ValueOrEnd;
-                self.enter(node, true, trie, visitor);
+                self.open_container(node, true, trie, visitor);
             }
             b'}' if self.stack.in_object()
                 && matches!(self.expect, ExpectedToken::KeyOrEnd | ExpectedToken::CommaOrEnd) =>
             {
-                self.leave(visitor);
+                self.close_container(visitor);
             }
             b']' if self.stack.in_array()
                 && matches!(self.expect, ExpectedToken::ValueOrEnd | ExpectedToken::CommaOrEnd) =>
             {
-                self.leave(visitor);
+                self.close_container(visitor);
             }
             b'[' if wants_value => return Err((FaultKind::NotObject, offset)),
-            b'{' | b'}' | b'[' | b']' | b':' | b',' => return Err((self.wrong(), offset)),
+            b'{' | b'}' | b'[' | b']' | b':' | b',' => return Err((self.unexpected_token(), offset)),
             _ if wants_value => {
                 if self.stack.depth == 0 {
                     return Err((FaultKind::NotObject, offset));
@@ -373,12 +385,13 @@ impl Scanner {
                     self.end_scalar(state, offset + read, piece.len())?;
                 }
             }
-            _ => return Err((self.wrong(), offset)),
+            _ => return Err((self.unexpected_token(), offset)),
         }
         Ok(())
     }
 
-    fn wrong(&self) -> FaultKind {
+    /// The fault of a token that the grammar does not allow here.
+    fn unexpected_token(&self) -> FaultKind {
         match self.expect {
             ExpectedToken::Nothing => FaultKind::Trailing,
             ExpectedToken::Value if self.stack.depth == 0 => FaultKind::NotObject,
@@ -386,6 +399,7 @@ impl Scanner {
         }
     }
 
+    /// Ends a number or literal at `end`, or leaves it to the next piece if it reaches `len`, the end of this one.
     #[inline]
     fn end_scalar(&mut self, state: scalar::ScalarState, end: usize, len: usize) -> Result<(), (FaultKind, usize)> {
         if end == len && state != scalar::REJECT {
@@ -395,8 +409,8 @@ impl Scanner {
         if scalar::accepts(state) { Ok(()) } else { Err((FaultKind::Scalar, end)) }
     }
 
-    /// Goes on with a token that the last piece cut.
-    fn resume<V: Visitor>(
+    /// Continues the token that the last piece cut.
+    fn resume_token<V: Visitor>(
         &mut self,
         piece: &[u8],
         trie: &Trie,
@@ -411,14 +425,14 @@ impl Scanner {
             }
             Crossing::Scalar(_) => {}
             Crossing::Key => {
-                if self.gather(piece, 0) {
+                if self.gather_string(piece, 0) {
                     self.end_key(trie, visitor, 0)?;
                 } else {
                     self.crossing = Crossing::Key;
                 }
             }
             Crossing::Value(node) => {
-                if self.gather(piece, 0) {
+                if self.gather_string(piece, 0) {
                     self.end_string(node, visitor);
                 } else {
                     self.crossing = Crossing::Value(node);
@@ -428,15 +442,16 @@ impl Scanner {
         Ok(())
     }
 
-    /// The end of a string that begins at `from`, if the piece has it and nothing in it is escaped.
+    /// Offset of the quote that ends a text from `from`; `None` when the piece ends before or the text has an escape.
     #[inline]
-    fn plain_end(piece: &[u8], from: usize) -> Option<usize> {
+    fn unescaped_end(piece: &[u8], from: usize) -> Option<usize> {
         let found = memchr::memchr2(b'"', b'\\', &piece[from..])? + from;
         (piece[found] == b'"').then_some(found)
     }
 
+    /// Takes the key whose opening quote is at `quote`, in an object on a followed path.
     #[inline]
-    fn key<V: Visitor>(
+    fn take_key<V: Visitor>(
         &mut self,
         piece: &[u8],
         quote: usize,
@@ -452,11 +467,11 @@ impl Scanner {
             end += 1;
         }
         if piece.get(end) == Some(&b'"') {
-            return self.follow(&piece[quote + 1..end], quote, trie, visitor);
+            return self.follow_key(&piece[quote + 1..end], quote, trie, visitor);
         }
         self.text.clear();
         self.too_long = false;
-        match self.gather(piece, quote + 1) {
+        match self.gather_string(piece, quote + 1) {
             true => self.end_key(trie, visitor, quote),
             false => {
                 self.crossing = Crossing::Key;
@@ -465,11 +480,12 @@ impl Scanner {
         }
     }
 
+    /// Resolves the escapes of a gathered key and follows it.
     fn end_key<V: Visitor>(&mut self, trie: &Trie, visitor: &mut V, offset: usize) -> Result<(), (FaultKind, usize)> {
         let text = std::mem::take(&mut self.text);
         let mut decoded = std::mem::take(&mut self.decoded);
         let outcome = match !self.too_long && unescape(&text, &mut decoded) {
-            true => self.follow(decoded.as_bytes(), offset, trie, visitor),
+            true => self.follow_key(decoded.as_bytes(), offset, trie, visitor),
             false => Ok(()),
         };
         self.text = text;
@@ -477,8 +493,9 @@ impl Scanner {
         outcome
     }
 
+    /// Makes the child of this name, if it is followed, the node of the next value; reports a duplicate.
     #[inline]
-    fn follow<V: Visitor>(
+    fn follow_key<V: Visitor>(
         &mut self,
         name: &[u8],
         offset: usize,
@@ -491,33 +508,35 @@ impl Scanner {
             return Ok(());
         }
         let bit = 1 << trie.ordinal(child);
-        if frame.seen & bit != 0 {
+        if frame.children_met & bit != 0 {
             visitor.duplicate_key(child, self.position + offset as u64);
         }
-        frame.seen |= bit;
+        frame.children_met |= bit;
         self.pending = Some(child);
         Ok(())
     }
 
-    fn string<V: Visitor>(&mut self, piece: &[u8], quote: usize, node: Node, trie: &Trie, visitor: &mut V) {
-        // A string counts only where a scalar is expected, and not inside an array (reading 8 is about objects).
+    /// Takes a string value at a followed node; `quote` is the offset of its opening quote.
+    fn take_string<V: Visitor>(&mut self, piece: &[u8], quote: usize, node: Node, trie: &Trie, visitor: &mut V) {
+        // A string is a value only at a leaf: elsewhere objects are expected (reading 8 is about objects).
         if !trie.is_leaf(node) {
             return visitor.scalar_inside(node, b'"');
         }
-        if let Some(end) = Self::plain_end(piece, quote + 1) {
+        if let Some(end) = Self::unescaped_end(piece, quote + 1) {
             let text = &piece[quote + 1..end];
             let known = text.len() <= REFERENCE_BYTES_MAX;
             return visitor.string(node, str::from_utf8(text).ok().filter(|_| known));
         }
         self.text.clear();
         self.too_long = false;
-        if self.gather(piece, quote + 1) {
+        if self.gather_string(piece, quote + 1) {
             self.end_string(node, visitor);
         } else {
             self.crossing = Crossing::Value(node);
         }
     }
 
+    /// Resolves the escapes of a gathered string and passes it to the visitor.
     fn end_string<V: Visitor>(&mut self, node: Node, visitor: &mut V) {
         let mut decoded = std::mem::take(&mut self.decoded);
         let known = !self.too_long && unescape(&self.text, &mut decoded) && decoded.len() <= REFERENCE_BYTES_MAX;
@@ -525,9 +544,9 @@ impl Scanner {
         self.decoded = decoded;
     }
 
-    /// A container begins, at a followed node or at none.
+    /// Opens a container at a node, or at none: skips it, or pushes a frame for its members.
     #[inline]
-    fn enter<V: Visitor>(&mut self, node: Option<Node>, is_array: bool, trie: &Trie, visitor: &mut V) {
+    fn open_container<V: Visitor>(&mut self, node: Option<Node>, is_array: bool, trie: &Trie, visitor: &mut V) {
         let followed = node.filter(|node| *node == ROOT || !trie.is_leaf(*node));
         let Some(node) = followed else {
             if self.skip_depth == 0 {
@@ -536,7 +555,7 @@ impl Scanner {
             }
             return node.into_iter().for_each(|leaf| visitor.container(leaf));
         };
-        self.frames.push(ScannerFrame { depth: self.stack.depth, node, is_array, seen: 0 });
+        self.frames.push(ScannerFrame { depth: self.stack.depth, node, is_array, children_met: 0 });
         if is_array {
             self.pending = Some(node);
             visitor.open_array(node);
@@ -545,9 +564,9 @@ impl Scanner {
         }
     }
 
-    /// A container ends.
+    /// Closes the innermost container.
     #[inline]
-    fn leave<V: Visitor>(&mut self, visitor: &mut V) {
+    fn close_container<V: Visitor>(&mut self, visitor: &mut V) {
         if let Some(frame) = self.frames.last()
             && frame.depth == self.stack.depth
         {
@@ -565,9 +584,9 @@ impl Scanner {
         self.expect = if self.stack.depth == 0 { ExpectedToken::Nothing } else { ExpectedToken::CommaOrEnd };
     }
 
-    /// The next element of an array on a followed path is followed, too.
+    /// Makes the node of an array on a followed path that of its next element.
     #[inline]
-    fn next_element(&mut self) {
+    fn follow_element(&mut self) {
         if let Some(frame) = self.frames.last()
             && frame.is_array
             && frame.depth == self.stack.depth

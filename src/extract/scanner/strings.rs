@@ -1,4 +1,4 @@
-//! What stands inside strings: their text gathered over pieces, their escapes, control characters and UTF-8.
+//! Strings of the scanner: raw text gathered over pieces, escapes, control characters and UTF-8.
 
 use crate::extract::fault::FaultKind;
 use crate::extract::scanner::Scanner;
@@ -6,8 +6,9 @@ use crate::limits::REFERENCE_BYTES_MAX;
 use crate::simd::{BLOCK, Masks};
 
 impl Scanner {
-    /// Adds raw string text from `from` up to the closing quote; whether it was found.
-    pub(crate) fn gather(&mut self, piece: &[u8], from: usize) -> bool {
+    /// Appends the raw text of a string from `from` up to the closing quote, or to the end of the piece; whether the
+    /// quote was found.
+    pub(crate) fn gather_string(&mut self, piece: &[u8], from: usize) -> bool {
         // A backslash at the end of the text gathered so far escapes the first character here.
         let mut escaped = self.text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
         for (offset, byte) in piece.iter().enumerate().skip(from) {
@@ -25,7 +26,8 @@ impl Scanner {
         false
     }
 
-    /// Text beyond any use is dropped, but for its last byte's sake: a run of backslashes must stay countable.
+    /// Appends raw text. Text longer than any that is compared is dropped, except one backslash where its run at the
+    /// end is odd, because it escapes the next character.
     fn add_text(&mut self, bytes: &[u8]) {
         if self.text.len() + bytes.len() > 8 * REFERENCE_BYTES_MAX {
             self.too_long = true;
@@ -39,7 +41,8 @@ impl Scanner {
         self.text.extend_from_slice(bytes);
     }
 
-    /// Escapes and control characters inside strings (RFC 8259, section 7).
+    /// Checks the escapes and control characters in the strings of a batch (RFC 8259, section 7). An error is a fault
+    /// and its offset in the piece.
     pub(crate) fn check_strings(
         &mut self,
         piece: &[u8],
@@ -52,6 +55,7 @@ impl Scanner {
             if masks.control[block] != 0 {
                 return Err((FaultKind::Control, offset + masks.control[block].trailing_zeros() as usize));
             }
+            // Digits of an escape that the block before began.
             let mut next = offset;
             while self.hex_left > 0 && next < piece.len() && next < offset + BLOCK {
                 if !piece[next].is_ascii_hexdigit() {
@@ -81,7 +85,7 @@ impl Scanner {
         Ok(())
     }
 
-    /// UTF-8 of a piece, sequences over its borders included.
+    /// Checks the UTF-8 of a piece, sequences over its ends included.
     pub(crate) fn check_utf8(&mut self, piece: &[u8]) -> Result<(), (FaultKind, usize)> {
         let mut rest = piece;
         if !self.partial.is_empty() {
