@@ -298,6 +298,7 @@ fn is_ours(name: &str) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation)]
 mod tests {
     use super::*;
 

@@ -3,6 +3,8 @@
 //! `refresh` brings it up to date, `open` opens what is on the disk, `snapshot` is what one export sees, `segment` is the
 //! part made from one range of a store file, `global` what only all segments together determine.
 
+#![deny(clippy::cast_possible_truncation)]
+
 pub(crate) mod diff;
 pub(crate) mod dir;
 pub(crate) mod first_seen;

@@ -5,6 +5,7 @@
 //! question pays for the pages that it touches and not for the index. What a seal holds is as outpour wrote it: it
 //! says nothing of a file that was forged together with its seals, which a changed stamp sends to the whole check.
 
+use crate::casts::low_u32;
 use crate::error::CorruptIndex;
 use crate::hash::xxh3_64;
 use std::ops::Range;
@@ -24,7 +25,7 @@ pub(crate) fn checksum_count(bytes: usize) -> usize {
 }
 
 fn checksum_of_page(page: &[u8]) -> u32 {
-    xxh3_64(page) as u32
+    low_u32(xxh3_64(page))
 }
 
 /// Writes the seals of `body`, four bytes each, to the front of `seals`.
@@ -100,6 +101,7 @@ impl PageChecksums {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation)]
 mod tests {
     use super::*;
 

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use crate::casts::to_usize;
 use crate::codec::compression::Compression;
 use crate::codec::decoder::Decoder;
 use crate::error::ExportError;
@@ -35,7 +36,7 @@ pub(crate) fn stream_range(
             let mut buffer = Vec::new();
             let mut position = range.start;
             while position < range.end {
-                let len = (range.end - position).min(READ_BYTES as u64) as usize;
+                let len = to_usize((range.end - position).min(READ_BYTES as u64));
                 feed(source.read(position, len, &mut buffer)?);
                 position += len as u64;
             }
@@ -57,7 +58,7 @@ pub(crate) fn stream_range(
                 let end = offset + piece.len() as u64;
                 let from = range.start.clamp(offset, end) - offset;
                 let to = range.end.clamp(offset, end) - offset;
-                feed(&piece[from as usize..to as usize]);
+                feed(&piece[to_usize(from)..to_usize(to)]);
                 offset = end;
             }
         }

@@ -3,6 +3,7 @@
 //! A snapshot is the segments visible to an export and its transactionTime T; with them every question about a row
 //! (is it current at T, whose is it, is it late) has one answer, whatever happens to the store meanwhile.
 
+use crate::casts::{to_u32, to_usize};
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::codec::decoder::Decoder;
 use crate::error::{CorruptIndex, IndexError};
@@ -196,8 +197,8 @@ impl Index {
             if self.global.verified_longs(Section::PatientHash, i..i + 1)?[0] != hash {
                 break;
             }
-            if self.global.word(Section::PatientBase, i)? == base && self.patient_id(i as u32)? == *id {
-                return Ok(Some(i as u32));
+            if self.global.word(Section::PatientBase, i)? == base && self.patient_id(to_u32(i))? == *id {
+                return Ok(Some(to_u32(i)));
             }
         }
         Ok(None)
@@ -297,7 +298,7 @@ impl Index {
         while let Some(piece) = decoder.piece(|_| {}).ok().flatten() {
             let mut piece = piece;
             while next < entries.len() && entries[next].end <= offset + piece.len() as u64 {
-                let (own, rest) = piece.split_at((entries[next].end - offset) as usize);
+                let (own, rest) = piece.split_at(to_usize(entries[next].end - offset));
                 hash.update(own);
                 if hash.digest() != entries[next].content {
                     return Err(changed("rewritten"));
@@ -329,7 +330,7 @@ impl Index {
             let read = reader.feed(source, &frame, &mut buffer, &mut |mut piece| {
                 while !piece.is_empty() && next < hashes.len() {
                     let (entry, hash) = &mut hashes[next];
-                    let (own, rest) = piece.split_at(piece.len().min((entry.end.max(place) - place) as usize));
+                    let (own, rest) = piece.split_at(piece.len().min(to_usize(entry.end.max(place) - place)));
                     hash.update(own);
                     place += own.len() as u64;
                     next += usize::from(place >= entry.end);

@@ -6,6 +6,7 @@
 
 use rayon::prelude::*;
 
+use crate::casts::{low_u32, to_u32, to_usize};
 use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
 use crate::index::dir::IndexDir;
@@ -24,7 +25,7 @@ const FILTER_BITS: usize = 64;
 /// ones are not most of the store.
 pub(crate) fn is_worth_appending(before: &GlobalIndex, segments: &[Segment], origins: &[Option<usize>]) -> bool {
     let kept: Vec<usize> = origins.iter().flatten().copied().collect();
-    let weight = |segment: &Segment| segment.rows() + segment.tombstones() + segment.head().targets as usize;
+    let weight = |segment: &Segment| segment.rows() + segment.tombstones() + to_usize(segment.head().targets);
     let new = |(segment, origin): (&Segment, &Option<usize>)| if origin.is_none() { weight(segment) } else { 0 };
     let all: usize = segments.iter().map(weight).sum();
     kept.iter().copied().eq(0..before.heads().len()) && segments.iter().zip(origins).map(new).sum::<usize>() * 2 <= all
@@ -45,16 +46,16 @@ impl OrdinalMap<'_> {
     fn map_record(&self, record: u32) -> u32 {
         let position = record as usize;
         match position < self.old_rows {
-            true => self.is_within(position, &self.old.row, &self.new.row) as u32,
+            true => to_u32(self.is_within(position, &self.old.row, &self.new.row)),
             false => {
                 let offset = self.is_within(position - self.old_rows, &self.old.tombstone, &self.new.tombstone);
-                (self.new.rows + offset) as u32
+                to_u32(self.new.rows + offset)
             }
         }
     }
 
     fn map_target(&self, target: u32) -> u32 {
-        self.is_within(target as usize, &self.old.target, &self.new.target) as u32
+        to_u32(self.is_within(target as usize, &self.old.target, &self.new.target))
     }
 
     /// A number counted over the store, which `old` and `new` cut at the segments.
@@ -124,7 +125,7 @@ fn touched_entities(
         for (hash, reference) in c.sorted_hash.iter().zip(c.sorted_ref) {
             let bit = hash >> (64 - bits);
             filter[(bit / 64) as usize] |= 1 << (bit % 64);
-            entries.push((*hash, segment as u32, *reference));
+            entries.push((*hash, to_u32(segment), *reference));
         }
     }
     let old: Vec<usize> = (0..segments.len()).filter(|segment| !is_new(*segment)).collect();
@@ -137,7 +138,7 @@ fn touched_entities(
                 let bit = hash >> (64 - bits);
                 if filter[(bit / 64) as usize] >> (bit % 64) & 1 != 0 {
                     segments[segment].verify_entry(i)?;
-                    found.push((*hash, segment as u32, c.sorted_ref[i]));
+                    found.push((*hash, to_u32(segment), c.sorted_ref[i]));
                 }
             }
             Ok(found)
@@ -180,14 +181,14 @@ fn chains(
     let mut chains = VersionChains::default();
     for (position, version) in before.verified_words(Section::Ends, 0..before.count(Section::Ends))?.iter().enumerate()
     {
-        let k = moved.is_within(position, &moved.old.tombstone, &moved.new.tombstone) as u32;
-        if kept(&records_anew, whole.starts.rows as u32 + k) {
+        let k = to_u32(moved.is_within(position, &moved.old.tombstone, &moved.new.tombstone));
+        if kept(&records_anew, to_u32(whole.starts.rows) + k) {
             chains.ends.push((k, version.checked_sub(1).map_or(0, |version| moved.map_record(version) + 1)));
         }
     }
     let heads = before.verified_words(Section::TargetHead, 0..before.count(Section::TargetHead))?;
     for (index, head) in heads.iter().enumerate() {
-        let i = moved.map_target(index as u32);
+        let i = moved.map_target(to_u32(index));
         if kept(&targets_anew, i) {
             chains.target_head.push((i, head.checked_sub(1).map_or(0, |head| moved.map_record(head) + 1)));
         }
@@ -196,7 +197,7 @@ fn chains(
     chains.target_head.append(&mut anew.target_head);
     let move_on = |section, second: &(dyn Fn(u32) -> u32 + Sync), keep: &(dyn Fn(u32, u32) -> bool + Sync)| {
         let one = |long: &u64| {
-            let (first, second) = (moved.map_record((long >> 32) as u32), second(*long as u32));
+            let (first, second) = (moved.map_record((long >> 32) as u32), second(low_u32(*long)));
             keep(first, second).then(|| pair_of(first, second))
         };
         Ok::<Vec<u64>, CorruptIndex>(all(section)?.par_iter().filter_map(one).collect())
@@ -243,7 +244,7 @@ impl PatientMap {
         let hashes = before.verified_longs(Section::PatientHash, 0..old_count)?;
         let bases = before.verified_words(Section::PatientBase, 0..old_count)?;
         let starts = before.verified_words(Section::PatientStart, 0..old_count + 1)?;
-        let base_number = |text: &String| whole.bases.binary_search(text).map(|index| index as u32);
+        let base_number = |text: &String| whole.bases.binary_search(text).map(to_u32);
         let old_bases: Vec<u32> = before
             .bases()?
             .iter()
@@ -255,7 +256,7 @@ impl PatientMap {
             let c = &whole.columns[segment];
             for (owner, hash) in c.owner_hash.iter().enumerate() {
                 let base = whole.base_numbers[segment][(c.owner_base[owner] & BASE_BITS) as usize];
-                owners.push(OwnerRef { hash: *hash, segment: segment as u32, owner: owner as u32, base });
+                owners.push(OwnerRef { hash: *hash, segment: to_u32(segment), owner: to_u32(owner), base });
             }
         }
         sort_owners(&mut owners, &whole.columns);
@@ -325,15 +326,15 @@ impl PatientMap {
                     if moved.old.owner.get(segment + 1).is_some_and(|start| *start <= owner) {
                         segment += moved.old.owner[segment..].partition_point(|start| *start <= owner) - 1;
                     }
-                    list.push((owner - moved.old.owner[segment] + moved.new.owner[moved.segments[segment]]) as u32);
+                    list.push(to_u32(owner - moved.old.owner[segment] + moved.new.owner[moved.segments[segment]]));
                 }
-                new_number[old] = patient as u32;
+                new_number[old] = to_u32(patient);
                 old += 1;
             }
             if let Some(run) = run {
                 for owner in &self.owners[run_start..run.end] {
-                    let number = whole.starts.owner[owner.segment as usize] as u32 + owner.owner;
-                    slots.put(Section::OwnerPatient, number as usize, patient as u32);
+                    let number = to_u32(whole.starts.owner[owner.segment as usize]) + owner.owner;
+                    slots.put(Section::OwnerPatient, number as usize, to_u32(patient));
                     list.push(number);
                 }
                 run_start = run.end;
@@ -341,18 +342,18 @@ impl PatientMap {
             }
             slots.put_long(Section::PatientHash, patient, hash);
             slots.put(Section::PatientBase, patient, base);
-            slots.put(Section::PatientStart, patient, occurrence as u32);
+            slots.put(Section::PatientStart, patient, to_u32(occurrence));
             for number in &list {
                 slots.put(Section::Occurrence, occurrence, *number);
                 occurrence += 1;
             }
             patient += 1;
         }
-        slots.put(Section::PatientStart, patient, occurrence as u32);
+        slots.put(Section::PatientStart, patient, to_u32(occurrence));
         for (old, new) in moved.segments.iter().enumerate() {
             debug_assert!(!is_new(*new));
             let (from, to) = (moved.old.owner[old], moved.new.owner[*new]);
-            for i in 0..before.heads()[old].owners as usize {
+            for i in 0..to_usize(before.heads()[old].owners) {
                 slots.put(Section::OwnerPatient, to + i, new_number[owner_patient[from + i] as usize]);
             }
         }

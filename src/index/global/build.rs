@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
+use crate::casts::{low_u32, to_u32, to_usize};
 use crate::error::CorruptIndex;
 use crate::extract::fault::FaultKind;
 use crate::fhir::id::Id;
@@ -62,7 +63,7 @@ pub fn global_bases(columns: &[Columns<'_>]) -> (Vec<String>, Vec<Vec<u32>>) {
     }
     let of = |columns: &Columns<'_>| {
         let number = |base| all.binary_search_by(|known| known.as_str().cmp(columns.base_text(base)));
-        (0..columns.bases()).map(|base| number(base).expect("collected above") as u32).collect()
+        (0..columns.bases()).map(|base| to_u32(number(base).expect("collected above"))).collect()
     };
     let own = columns.iter().map(of).collect();
     (all, own)
@@ -117,7 +118,7 @@ impl VersionChains {
             }
             match record.is_version {
                 true => version = record.number + 1,
-                false => self.ends.push((record.number - rows as u32, version)),
+                false => self.ends.push((record.number - to_u32(rows), version)),
             }
             self.about.extend(targets.iter().map(|target| pair_of(record.number, *target)));
         }
@@ -183,6 +184,11 @@ impl GlobalIndexWriter {
         name: &str,
         counts: &GlobalCounts,
     ) -> Result<GlobalIndexWriter, std::io::Error> {
+        // Owners and targets are numbered over the store in `u32`; rows and DELETE entries are bounded by `STORE_ROWS_MAX`.
+        let numbered = [Section::Occurrence, Section::TargetHead].map(|section| counts[section as usize]);
+        if numbered.iter().any(|count| u32::try_from(*count).is_err()) {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
         let (front, places) = places(counts).ok_or(std::io::ErrorKind::FileTooLarge)?;
         let end = places[SECTIONS.len() - 1].end.next_multiple_of(8);
         let mut file = home.create_sized(name, end as u64)?;
@@ -238,7 +244,7 @@ impl GlobalIndexWriter {
             .enumerate()
             .for_each(|(position, total)| slots.put_long(Section::Totals, position, *total as u64));
         base_counts.iter().enumerate().for_each(|(k, count)| slots.put_long(Section::BaseCount, k, *count));
-        bases.iter().enumerate().for_each(|(index, base)| slots.put(Section::BaseLength, index, base.len() as u32));
+        bases.iter().enumerate().for_each(|(index, base)| slots.put(Section::BaseLength, index, to_u32(base.len())));
         segment_bases.iter().enumerate().for_each(|(i, base)| slots.put(Section::SegmentBase, i, *base));
         self.put_text(Section::BaseText, bases.concat().as_bytes());
     }
@@ -269,7 +275,7 @@ impl SectionWriter<'_> {
 
     pub(crate) fn put_long(&self, section: Section, offset: usize, long: u64) {
         let i = self.starts[section as usize] + offset * 2;
-        self.words[i].store(long as u32, Relaxed);
+        self.words[i].store(low_u32(long), Relaxed);
         self.words[i + 1].store((long >> 32) as u32, Relaxed);
     }
 }
@@ -307,7 +313,7 @@ pub fn build(segments: &[Segment], home: &IndexDir, name: &str) -> Result<(), Bu
             let mut entries: Vec<OwnerEntry> = Vec::new();
             for (segment, c) in whole.columns.iter().enumerate() {
                 entries.extend(
-                    slice_of(c.sorted_hash, range).map(|i| (c.sorted_hash[i], segment as u32, c.sorted_ref[i])),
+                    slice_of(c.sorted_hash, range).map(|i| (c.sorted_hash[i], to_u32(segment), c.sorted_ref[i])),
                 );
             }
             each_entity(&whole, entries, &mut |resource_type, records, targets| {
@@ -357,16 +363,16 @@ pub fn build(segments: &[Segment], home: &IndexDir, name: &str) -> Result<(), Bu
             if first {
                 slots.put_long(Section::PatientHash, patient, owner.hash);
                 slots.put(Section::PatientBase, patient, owner.base);
-                slots.put(Section::PatientStart, patient, occurrence as u32);
+                slots.put(Section::PatientStart, patient, to_u32(occurrence));
                 patient += 1;
             }
             let number = whole.starts.owner[owner.segment as usize] + owner.owner as usize;
-            slots.put(Section::OwnerPatient, number, patient as u32 - 1);
-            slots.put(Section::Occurrence, occurrence, number as u32);
+            slots.put(Section::OwnerPatient, number, to_u32(patient) - 1);
+            slots.put(Section::Occurrence, occurrence, to_u32(number));
             occurrence += 1;
         });
     });
-    slots.put(Section::PatientStart, patients, counts[Section::Occurrence as usize] as u32);
+    slots.put(Section::PatientStart, patients, to_u32(counts[Section::Occurrence as usize]));
     Ok(file.finish()?)
 }
 
@@ -377,7 +383,7 @@ pub(crate) fn counts(
     patients: usize,
     chains: &VersionChains,
 ) -> GlobalCounts {
-    let sum = |count: &dyn Fn(&SegmentHeader) -> u64| heads.iter().map(count).sum::<u64>() as usize;
+    let sum = |count: &dyn Fn(&SegmentHeader) -> u64| to_usize(heads.iter().map(count).sum::<u64>());
     ALL_SECTIONS.map(|section| match section {
         Section::Heads => heads.len() * crate::index::segment::layout::HEAD_WORDS,
         Section::Totals => TOTALS_WORDS,
@@ -448,7 +454,7 @@ fn each_patient(whole: &SegmentSet<'_>, part: u64, bits: u32, mut visit: impl Fn
     for (segment, c) in whole.columns.iter().enumerate() {
         for owner in slice_of(c.owner_hash, range) {
             let base = whole.base_numbers[segment][(c.owner_base[owner] & BASE_BITS) as usize];
-            owners.push(OwnerRef { hash: c.owner_hash[owner], segment: segment as u32, owner: owner as u32, base });
+            owners.push(OwnerRef { hash: c.owner_hash[owner], segment: to_u32(segment), owner: to_u32(owner), base });
         }
     }
     sort_owners(&mut owners, &whole.columns);
@@ -527,12 +533,12 @@ fn place_entities<'a>(
     let (c, starts) = (&whole.columns[segment as usize], &whole.starts);
     let i = segment as usize;
     match reference & kind::MASK {
-        kind::TARGET => targets.push((starts.target[i] + number) as u32),
+        kind::TARGET => targets.push(to_u32(starts.target[i] + number)),
         kind::TOMBSTONE => records.extend(c.tombstone_updated(number).map(|updated| EntityRecord {
             at: Some(updated),
             is_version: false,
             version: VersionKey::None,
-            number: (starts.rows + starts.tombstone[i] + number) as u32,
+            number: to_u32(starts.rows + starts.tombstone[i] + number),
             segment,
             foreign: whole.base_numbers[i][(c.tomb_base[number] & BASE_BITS) as usize] != 0,
         })),
@@ -540,7 +546,7 @@ fn place_entities<'a>(
             at: c.updated_of(number),
             is_version: true,
             version: c.version_of(number),
-            number: (starts.row[i] + number) as u32,
+            number: to_u32(starts.row[i] + number),
             segment,
             foreign: false,
         }),

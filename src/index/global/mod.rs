@@ -10,6 +10,7 @@ pub mod build;
 
 use std::ops::Range;
 
+use crate::casts::{low_u32, to_usize};
 use crate::error::CorruptIndex;
 use crate::extract::fault::FaultKind;
 use crate::fhir::resource_type::ResourceType;
@@ -144,7 +145,7 @@ impl SegmentOffsets {
             let mut sum = 0;
             let one = |head: &SegmentHeader| {
                 let start = sum;
-                sum += count(head) as usize;
+                sum += to_usize(count(head));
                 start
             };
             let starts: Vec<usize> = heads.clone().map(one).collect();
@@ -214,10 +215,10 @@ impl GlobalIndex {
         self.seals.verify_all(&self.bytes).map_err(|damaged| damaged.0)?;
         let below = |section, bound: usize| self.words(section).iter().all(|offset| (*offset as usize) < bound);
         let rows: u64 = self.heads.iter().map(|head| head.rows).sum();
-        let records = rows as usize + self.count(Section::Ends);
+        let records = to_usize(rows) + self.count(Section::Ends);
         let pairs = |section, second: usize| {
             let pairs = self.longs(section);
-            let inside = |pair: &u64| ((pair >> 32) as usize) < records && (*pair as u32 as usize) < second;
+            let inside = |pair: &u64| to_usize(pair >> 32) < records && (low_u32(*pair) as usize) < second;
             pairs.iter().all(inside) && pairs.is_sorted()
         };
         let starts = self.words(Section::PatientStart);
@@ -230,7 +231,7 @@ impl GlobalIndex {
             && below(Section::OwnerPatient, self.count(Section::PatientHash))
             && below(Section::PatientBase, self.count(Section::BaseLength))
             && below(Section::SegmentBase, self.count(Section::BaseLength))
-            && below(Section::Ends, rows as usize + 1)
+            && below(Section::Ends, to_usize(rows) + 1)
             && below(Section::TargetHead, records + 1)
             && pairs(Section::Succession, records)
             && pairs(Section::About, self.count(Section::TargetHead));
@@ -348,7 +349,7 @@ impl GlobalIndex {
     /// # Errors
     /// As [`GlobalIndex::verify`].
     pub fn next(&self, record: usize) -> Result<Option<usize>, CorruptIndex> {
-        Ok(self.pairs(Section::Succession, record..record + 1)?.first().map(|pair| *pair as u32 as usize))
+        Ok(self.pairs(Section::Succession, record..record + 1)?.first().map(|pair| low_u32(*pair) as usize))
     }
 
     /// The totals of the whole store.

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
+use crate::casts::{to_u8, to_u32, u64_to_u32};
 use crate::extract::facts::{Facts, LastUpdated, ResourceFacts};
 use crate::extract::fault::{Fault, FaultKind};
 use crate::fhir::id::Id;
@@ -151,7 +152,7 @@ impl SegmentBuilder {
 
     /// A faulty line at `offset` in the file.
     pub(crate) fn push_fault(&mut self, offset: u64, length: u64, fault: Fault) {
-        let clip = |n: u64| n.min(u64::from(u32::MAX)) as u32;
+        let clip = |n: u64| u64_to_u32(n.min(u64::from(u32::MAX)));
         self.fault_count[fault.kind as usize] += 1;
         if self.fault.len() / 5 < SEGMENT_FAULTS_MAX {
             self.fault.extend([
@@ -173,7 +174,7 @@ impl SegmentBuilder {
 
     /// A resource line at `offset` in the file.
     pub(crate) fn push_row(&mut self, offset: u64, length: u32, leading_space: bool, facts: &impl ResourceFacts) {
-        let row = self.place.len() as u32;
+        let row = to_u32(self.place.len());
         let (resource_type, id) = (facts.resource_type(), facts.id());
         let (class, packed) = id_encoding::pack_id(id, &mut self.heap);
         let mut flags = class as u8;
@@ -186,7 +187,7 @@ impl SegmentBuilder {
                 if !instant.rest.is_empty() {
                     flags |= flag::EXACT;
                     let place = id_encoding::push_heap(&mut self.heap, instant.rest);
-                    self.exact.push([row, place, instant.rest.len() as u32]);
+                    self.exact.push([row, place, to_u32(instant.rest.len())]);
                 }
                 instant.ticks
             }
@@ -199,19 +200,19 @@ impl SegmentBuilder {
         };
         self.head.lines += 1;
         self.head.undated += u64::from(ticks == NO_INSTANT);
-        self.place.push([(offset - self.head.start) as u32, length]);
+        self.place.push([u64_to_u32(offset - self.head.start), length]);
         self.last_updated.push(ticks);
         self.version.push(id_encoding::pack_version(facts.version_id(), &mut self.heap));
         self.id.push(packed);
-        self.resource_type.push(resource_type.index() as u8);
+        self.resource_type.push(to_u8(resource_type.index()));
         self.head.flags |= u64::from(flags);
         self.flags.push(flags);
         self.type_count[resource_type.index()] += 1;
         self.sorted.push((id_encoding::entity_hash(resource_type, id), row | kind::ROW));
         self.push_owner(facts, row);
         self.head.row_bytes += u64::from(length) + 1;
-        self.head.unowned += u64::from(self.owner_start.last() == Some(&(self.owner.len() as u32)));
-        self.owner_start.push(self.owner.len() as u32);
+        self.head.unowned += u64::from(self.owner_start.last() == Some(&(to_u32(self.owner.len()))));
+        self.owner_start.push(to_u32(self.owner.len()));
     }
 
     /// Owners and targets of a row.
@@ -260,7 +261,7 @@ impl SegmentBuilder {
     fn owner_number(&mut self, base: &str, id: Id) -> u32 {
         let hash = id_encoding::owner_hash(base.as_bytes(), id.as_bytes());
         let key = OwnerKey { hash, base: self.base_number(base), id };
-        let next = self.owner_list.len() as u32;
+        let next = to_u32(self.owner_list.len());
         let number = *self.owners.entry(key).or_insert(next);
         if number == next {
             self.owner_list.push(key);
@@ -275,7 +276,7 @@ impl SegmentBuilder {
         if let Some(number) = self.base_numbers.get(base) {
             return *number;
         }
-        let number = self.bases.len() as u32;
+        let number = to_u32(self.bases.len());
         self.bases.push(base.to_string());
         self.base_numbers.insert(base.to_string(), number);
         self.base_count.push(0);
@@ -283,11 +284,11 @@ impl SegmentBuilder {
     }
 
     fn push_target(&mut self, row: u32, reference: &Reference<'_>) {
-        let number = self.target_row.len() as u32;
+        let number = to_u32(self.target_row.len());
         let (class, packed) = id_encoding::pack_id(reference.id.as_bytes(), &mut self.heap);
         let base = self.base_number(reference.base) | (class as u32) << 30;
         self.target_row.push(row);
-        self.target_type.push(reference.resource_type.index() as u8);
+        self.target_type.push(to_u8(reference.resource_type.index()));
         self.target_id.push(packed);
         self.target_base.push(base);
         let hash = id_encoding::entity_hash(reference.resource_type, reference.id.as_bytes());
@@ -300,12 +301,12 @@ impl SegmentBuilder {
         self.head.tombstone_lines += 1;
         for url in facts.tombstones() {
             let Some(reference) = Reference::parse(url) else { continue };
-            let number = self.tomb_type.len() as u32;
+            let number = to_u32(self.tomb_type.len());
             let ticks = match facts.last_updated() {
                 LastUpdated::At(instant) => {
                     if !instant.rest.is_empty() {
                         let place = id_encoding::push_heap(&mut self.heap, instant.rest);
-                        self.exact.push([number | 1 << 31, place, instant.rest.len() as u32]);
+                        self.exact.push([number | 1 << 31, place, to_u32(instant.rest.len())]);
                     }
                     instant.ticks
                 }
@@ -313,7 +314,7 @@ impl SegmentBuilder {
             };
             let (class, packed) = id_encoding::pack_id(reference.id.as_bytes(), &mut self.heap);
             let base = self.base_number(reference.base) | (class as u32) << 30;
-            self.tomb_type.push(reference.resource_type.index() as u8);
+            self.tomb_type.push(to_u8(reference.resource_type.index()));
             self.tomb_id.push(packed);
             self.tomb_base.push(base);
             self.tomb_updated.push(ticks);
@@ -339,20 +340,20 @@ impl SegmentBuilder {
         self.head.content = content;
         self.summarise();
         // Owners in the order of their hashes, so that dictionaries merge without sorting again.
-        let mut order: Vec<u32> = (0..self.owner_list.len() as u32).collect();
+        let mut order: Vec<u32> = (0..to_u32(self.owner_list.len())).collect();
         order.sort_unstable_by(|a, b| {
             let (a, b) = (&self.owner_list[*a as usize], &self.owner_list[*b as usize]);
             a.hash.cmp(&b.hash).then_with(|| (a.base, &a.id).cmp(&(b.base, &b.id)))
         });
         let mut place = vec![0u32; order.len()];
         for (new, old) in order.iter().enumerate() {
-            place[*old as usize] = new as u32;
+            place[*old as usize] = to_u32(new);
         }
         for owner in &mut self.owner {
             *owner = place[*owner as usize];
         }
         let (posting_start, posting) = postings(&self.owner_start, &self.owner, order.len());
-        let rows = 0..self.place.len() as u32;
+        let rows = 0..to_u32(self.place.len());
         let owners_of = |row: u32| self.owner_start[row as usize + 1] - self.owner_start[row as usize];
         let several: Vec<u32> = rows.filter(|row| owners_of(*row) > 1).collect();
         // A zone with an undated row has the greatest value, so that nothing passes it by.
@@ -381,7 +382,7 @@ impl SegmentBuilder {
         let mut base = Vec::new();
         for text in &self.bases {
             base.push(id_encoding::push_heap(&mut self.heap, text.as_bytes()));
-            base.push(text.len() as u32);
+            base.push(to_u32(text.len()));
         }
         self.exact.sort_unstable();
 
@@ -451,7 +452,7 @@ pub(crate) fn postings(owner_start: &[u32], owner: &[u32], owners: usize) -> (Ve
     for (row, pair) in owner_start.windows(2).enumerate() {
         for owner in &owner[pair[0] as usize..pair[1] as usize] {
             let slot = &mut next[*owner as usize];
-            rows[*slot as usize] = row as u32;
+            rows[*slot as usize] = to_u32(row);
             *slot += 1;
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Whoever reads them has had them proven (see [`segment`](crate::index::segment::reader)); nothing here looks whether that was done.
 
+use crate::casts::{low_u32, to_u32};
 use crate::extract::fault::FaultKind;
 use crate::fhir::id::Id;
 use crate::fhir::instant::{InstantRef, NO_INSTANT};
@@ -172,14 +173,14 @@ impl<'a> Columns<'a> {
     /// A row's lastUpdated, with every digit.
     pub fn updated_of(&self, row: usize) -> Option<InstantRef<'a>> {
         let ticks = self.last_updated[row];
-        let rest = if self.flags[row] & flag::EXACT != 0 { self.exact_digits(row as u32) } else { &[] };
+        let rest = if self.flags[row] & flag::EXACT != 0 { self.exact_digits(to_u32(row)) } else { &[] };
         (ticks != NO_INSTANT).then_some(InstantRef { ticks, rest })
     }
 
     /// A DELETE entry's instant, with every digit.
     pub fn tombstone_updated(&self, i: usize) -> Option<InstantRef<'a>> {
         let ticks = self.tomb_updated[i];
-        let rest = if self.exact.is_empty() { &[] } else { self.exact_digits(i as u32 | 1 << 31) };
+        let rest = if self.exact.is_empty() { &[] } else { self.exact_digits(to_u32(i) | 1 << 31) };
         (ticks != NO_INSTANT).then_some(InstantRef { ticks, rest })
     }
 
@@ -200,8 +201,8 @@ impl<'a> Columns<'a> {
     /// The same as it lies there: (DELETE entry, and above it the owner or a sentinel; ticks).
     pub fn prior_owner_entries(&self, tombstone: usize) -> &'a [[u64; 2]] {
         let (left, _) = self.tomb_left.as_chunks::<2>();
-        let first = left.partition_point(|[position, _]| (*position as u32 as usize) < tombstone);
-        let last = left.partition_point(|[offset, _]| (*offset as u32 as usize) <= tombstone);
+        let first = left.partition_point(|[position, _]| (low_u32(*position) as usize) < tombstone);
+        let last = left.partition_point(|[offset, _]| (low_u32(*offset) as usize) <= tombstone);
         &left[first..last]
     }
 
@@ -216,7 +217,7 @@ impl<'a> Columns<'a> {
 
     /// The targets (numbers in the target columns) of a Provenance row; they are stored in the order of rows.
     pub fn targets_of(&self, row: usize) -> std::ops::Range<usize> {
-        let row = row as u32;
+        let row = to_u32(row);
         self.target_row.partition_point(|position| *position < row)
             ..self.target_row.partition_point(|offset| *offset <= row)
     }

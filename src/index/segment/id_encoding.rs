@@ -3,6 +3,7 @@
 //! A packed id is exact, so that the index can compare ids without reading the store: a UUID in lower case is its 128
 //! bits, up to 15 characters stand inline, anything else lies in the segment's heap.
 
+use crate::casts::{low_u32, to_u8, to_u32};
 use crate::fhir::id::Id;
 use crate::fhir::resource_type::ResourceType;
 use crate::hash::xxh3_64_with_seed;
@@ -31,7 +32,7 @@ pub(crate) fn pack_id(id: &[u8], heap: &mut Vec<u8>) -> (IdClass, [u8; 16]) {
     let mut packed = [0; 16];
     if id.len() <= 15 {
         packed[..id.len()].copy_from_slice(id);
-        packed[15] = id.len() as u8;
+        packed[15] = to_u8(id.len());
         return (IdClass::Inline, packed);
     }
     if let Some(bits) = parse_uuid(id) {
@@ -39,7 +40,7 @@ pub(crate) fn pack_id(id: &[u8], heap: &mut Vec<u8>) -> (IdClass, [u8; 16]) {
     }
     let offset = push_heap(heap, id);
     packed[..4].copy_from_slice(&offset.to_le_bytes());
-    packed[4..8].copy_from_slice(&(id.len() as u32).to_le_bytes());
+    packed[4..8].copy_from_slice(&to_u32(id.len()).to_le_bytes());
     (IdClass::Heap, packed)
 }
 
@@ -89,7 +90,7 @@ fn hex(digits: u64) -> Option<u32> {
     let right = tens == letters && values & (16 * ONES) == 0 && values + 0x30 * ONES + 0x27 * letters == digits;
     let pairs = (values << 4 | values >> 8) & 0x00ff_00ff_00ff_00ff;
     let halves = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;
-    right.then_some((halves | halves >> 16) as u32)
+    right.then_some(low_u32(halves | halves >> 16))
 }
 
 fn format_uuid(bits: &[u8; 16]) -> [u8; 36] {
@@ -148,13 +149,14 @@ pub(crate) fn unpack_version(packed: u64, heap: &[u8]) -> VersionKey<'_> {
         _ if packed >> 63 == 0 => VersionKey::Small(packed - 1),
         _ => {
             let len = (packed >> 32 & 0x7fff_ffff) as usize;
-            let offset = packed as u32 as usize;
+            let offset = low_u32(packed) as usize;
             VersionKey::Big(len, heap.get(offset..offset + len).unwrap_or_default())
         }
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation)]
 mod tests {
     use super::*;
 

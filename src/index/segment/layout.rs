@@ -4,6 +4,7 @@
 //! lengths and the header's checksum, and the seal of every page that it reads, before it believes anything.
 //! `src/docs/format.md` is compared with [`COLUMNS`] by a test.
 
+use crate::casts::{to_u32, to_usize};
 use crate::fhir::resource_type::ResourceType;
 use crate::index::page_checksums::{PageChecksums, checksum, checksum_count, write_checksums};
 
@@ -255,7 +256,7 @@ pub(crate) fn encode(mut head: SegmentHeader, columns: &[&[u8]; COLUMN_COUNT], m
     out.reserve(front + body);
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
-    out.extend_from_slice(&(COLUMN_COUNT as u32).to_le_bytes());
+    out.extend_from_slice(&to_u32(COLUMN_COUNT).to_le_bytes());
     out.extend_from_slice(&[0; 8]);
     for word in head.words() {
         out.extend_from_slice(&word.to_le_bytes());
@@ -282,7 +283,7 @@ pub fn seal_segment(segment: &mut [u8], front: usize) {
 
 /// Whether every checksum and seal of the segment that `bytes` begin with holds.
 pub(crate) fn is_intact(bytes: &[u8], places: &ColumnRanges) -> bool {
-    let seals = PageChecksums::new(HEADER_BYTES, places.front..places.head.size as usize);
+    let seals = PageChecksums::new(HEADER_BYTES, places.front..to_usize(places.head.size));
     places.front_intact(bytes) && seals.verify_all(bytes).is_ok()
 }
 
@@ -306,7 +307,7 @@ impl ColumnRanges {
         if bytes[..8] != MAGIC {
             return Err("it does not begin with the magic bytes");
         }
-        if bytes[8..12] != VERSION.to_le_bytes() || bytes[12..16] != (COLUMN_COUNT as u32).to_le_bytes() {
+        if bytes[8..12] != VERSION.to_le_bytes() || bytes[12..16] != to_u32(COLUMN_COUNT).to_le_bytes() {
             return Err("it is of another format version");
         }
         let mut words = [0; HEAD_WORDS];
@@ -330,7 +331,7 @@ impl ColumnRanges {
         if body > size {
             return Err("its columns do not fit");
         }
-        let front = front_bytes(body as usize);
+        let front = front_bytes(to_usize(body));
         let mut columns = [(0, 0); COLUMN_COUNT];
         let mut i = front as u64;
         for (column, slot) in columns.iter_mut().enumerate() {
@@ -339,7 +340,7 @@ impl ColumnRanges {
             if len > size || i + len.next_multiple_of(8) > size || len % COLUMNS[column].width as u64 != 0 {
                 return Err("its columns do not fit");
             }
-            *slot = (i as usize, len as usize);
+            *slot = (to_usize(i), to_usize(len));
             i += len.next_multiple_of(8);
         }
         if i != size {

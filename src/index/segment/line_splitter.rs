@@ -7,6 +7,7 @@
 use crossbeam::channel::Receiver;
 use memchr::{memchr, memrchr};
 
+use crate::casts::u64_to_u32;
 use crate::extract::extractor::Extractor;
 use crate::extract::facts::{Content, Facts};
 use crate::extract::fault::{Fault, FaultKind};
@@ -166,7 +167,7 @@ impl<'a> LineSplitter<'a> {
             let (builder, mut stopped) = (&mut *self.builder, false);
             place = self.extractor.extract_lines(&bytes[..whole], place, |range, facts| {
                 let (start, end) = (base + range.start as u64, base + range.end as u64);
-                builder.push_row(start, (end - start) as u32, false, facts);
+                builder.push_row(start, u64_to_u32(end - start), false, facts);
                 let next = end + if bytes[range.end] == b'\n' { 1 } else { 2 };
                 stopped = builder.is_full() || next - builder.start() >= segment_bytes;
                 !stopped
@@ -285,7 +286,7 @@ fn index_line(
                 left.take_row(builder, first);
             }
         }
-        Ok(facts) => builder.push_row(start, length as u32, leading_space, facts),
+        Ok(facts) => builder.push_row(start, u64_to_u32(length), leading_space, facts),
         Err(fault) => builder.push_fault(start, length, fault),
     }
 }

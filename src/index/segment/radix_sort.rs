@@ -3,6 +3,8 @@
 //! Two passes over the items instead of one for each halving. Where hashes do not spread, the buckets are uneven and it
 //! is no slower than the sort that it uses for them, so nobody can make it slow by choosing ids.
 
+use crate::casts::to_usize;
+
 /// Fewer items than this are sorted as they are.
 const ITEMS_MIN: usize = 128;
 /// Most bits that tell buckets apart: their ends stay in the second-level cache.
@@ -16,7 +18,7 @@ pub(crate) fn sort_by_hash<T: Copy + Ord>(items: &mut Vec<T>, spare: &mut Vec<T>
     let bits = (items.len().ilog2() - 1).min(BITS_MAX);
     let (least, most) = items.iter().map(&hash).fold((u64::MAX, 0), |(a, b), hash| (a.min(hash), b.max(hash)));
     let shift = (u64::BITS - (most - least).leading_zeros()).saturating_sub(bits);
-    let bucket = |item: &T| ((hash(item) - least) >> shift) as usize;
+    let bucket = |item: &T| to_usize((hash(item) - least) >> shift);
     // Where each bucket ends, then begins, then, once all its items are put, ends again.
     let mut ends = vec![0u32; 1 << bits];
     items.iter().for_each(|item| ends[bucket(item)] += 1);
@@ -43,6 +45,7 @@ pub(crate) fn sort_by_hash<T: Copy + Ord>(items: &mut Vec<T>, spare: &mut Vec<T>
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -8,6 +8,7 @@
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
+use crate::casts::to_usize;
 use crate::error::CorruptIndex;
 use crate::fhir::id::Id;
 use crate::fhir::instant::{InstantRef, NO_INSTANT};
@@ -47,7 +48,7 @@ impl OpenedColumns {
         if !places.front_intact(own) {
             return Err(CorruptIndex("its checksum does not hold"));
         }
-        let seals = PageChecksums::new(HEADER_BYTES, places.front()..places.head.size as usize);
+        let seals = PageChecksums::new(HEADER_BYTES, places.front()..to_usize(places.head.size));
         Ok(OpenedColumns { at: offset, places, seals })
     }
 }
@@ -100,12 +101,12 @@ impl Segment {
 
     /// Number of rows.
     pub fn rows(&self) -> usize {
-        self.0.head.rows as usize
+        to_usize(self.0.head.rows)
     }
 
     /// Number of DELETE entries.
     pub fn tombstones(&self) -> usize {
-        self.0.head.tombstones as usize
+        to_usize(self.0.head.tombstones)
     }
 
     /// Number of elements and of bytes of a column.
@@ -115,7 +116,7 @@ impl Segment {
 
     /// Its bytes, as they lie on disk; none when its header is damaged.
     pub fn bytes(&self) -> &[u8] {
-        self.opened().map_or(&[], |opened| &self.0.bytes[opened.at..][..opened.places.head.size as usize])
+        self.opened().map_or(&[], |opened| &self.0.bytes[opened.at..][..to_usize(opened.places.head.size)])
     }
 
     /// Proves elements of a column.

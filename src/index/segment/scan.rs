@@ -4,6 +4,7 @@
 //! order they come, and their place in the store, not their arrival, gives their order. Speed of light: the scanner's
 //! bytes per second times the threads; memory: one segment's columns a thread, and a few encoded ones on their way.
 
+use crate::casts::to_usize;
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::codec::decoder::{DecodeError, Decoder};
 use crate::error::IndexError;
@@ -25,6 +26,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use memchr::memrchr;
 use rayon::prelude::*;
+
+/// Bytes behind which a segment ends even where its range goes on: offsets of rows in it are `u32`. Ranges are cut far
+/// shorter; only a foreign packed file with a frame of gigabytes, or a forged record of a snapshot, gets here.
+const SEGMENT_SPAN_MAX: u64 = 1 << 31;
 
 /// A new segment, written to the container.
 #[derive(Clone, Debug)]
@@ -150,7 +155,7 @@ fn scan_plain(
         if options.cancel.load(Relaxed) {
             return Err(IndexError::Cancelled);
         }
-        let len = (range.end - position).min(SCAN_BYTES as u64) as usize;
+        let len = to_usize((range.end - position).min(SCAN_BYTES as u64));
         source.pread_into(position, &mut buffer[kept..kept + len])?;
         position += len as u64;
         let held = kept + len;
@@ -159,7 +164,7 @@ fn scan_plain(
             // No line ends here, or the last does: the line goes through the scanner in pieces.
             _ => held,
         };
-        lines.push(&buffer[..whole], u64::MAX);
+        lines.push(&buffer[..whole], SEGMENT_SPAN_MAX);
         buffer.copy_within(whole..held, 0);
         kept = held - whole;
         options.progress.fetch_add(len as u64, Relaxed);
@@ -241,7 +246,7 @@ fn scan_packed(
         }
         let frame = table.frame(i);
         lines.frame(table, i);
-        match reader.feed(source, &frame, &mut buffer, &mut |piece| lines.push(piece, u64::MAX)) {
+        match reader.feed(source, &frame, &mut buffer, &mut |piece| lines.push(piece, SEGMENT_SPAN_MAX)) {
             Ok(()) => {}
             Err(FrameError::Damaged(_)) => lines.damaged_frame(frame.uncompressed_len, frame.rows),
             Err(FrameError::Source(error)) => return Err(error.into()),

@@ -5,6 +5,7 @@ use memchr::memrchr;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::casts::to_usize;
 use crate::codec::compression::{Compression, SeekPoint};
 use crate::limits::{READ_BYTES, SEGMENT_BYTES};
 use crate::store::packed::seek_table::{SeekTable, TableError};
@@ -132,7 +133,7 @@ fn first_newline(source: &StoreFile, range: Range<u64>) -> Result<Option<u64>, S
     let mut buffer = Vec::new();
     let mut offset = range.start;
     while offset < range.end {
-        let len = (range.end - offset).min(READ_BYTES as u64) as usize;
+        let len = to_usize((range.end - offset).min(READ_BYTES as u64));
         if let Some(found) = memchr(b'\n', source.read(offset, len, &mut buffer)?) {
             return Ok(Some(offset + found as u64));
         }
@@ -145,7 +146,7 @@ fn last_newline(source: &StoreFile, range: Range<u64>) -> Result<Option<u64>, St
     let mut buffer = Vec::new();
     let mut end = range.end;
     while end > range.start {
-        let len = (end - range.start).min(READ_BYTES as u64) as usize;
+        let len = to_usize((end - range.start).min(READ_BYTES as u64));
         if let Some(found) = memrchr(b'\n', source.read(end - len as u64, len, &mut buffer)?) {
             return Ok(Some(end - len as u64 + found as u64));
         }

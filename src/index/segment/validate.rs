@@ -1,6 +1,7 @@
 //! The relations between the columns of a segment that make every later index legal: what seals cannot tell of a file
 //! that was forged together with them. Only files that somebody may have touched are checked this far.
 
+use crate::casts::low_u32;
 use crate::extract::fault::FaultKind;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::segment::columns::Columns;
@@ -77,8 +78,8 @@ impl Columns<'_> {
             let owner = (at >> 32) as u32;
             (owner as usize) < owners || matches!(owner, NOBODY | FOLLOWED | LATE)
         };
-        if !left.iter().all(|[at, _]| (*at as u32 as usize) < tombs && owned(*at))
-            || !left.is_sorted_by_key(|[at, _]| *at as u32)
+        if !left.iter().all(|[at, _]| (low_u32(*at) as usize) < tombs && owned(*at))
+            || !left.is_sorted_by_key(|[at, _]| low_u32(*at))
         {
             return Err("an owner of what has left points nowhere");
         }
