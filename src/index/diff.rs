@@ -13,7 +13,7 @@ use crate::sys::store_file::StoreFile;
 
 /// What stands and what is to do, for the files as they are now.
 pub(crate) struct StoreDiff {
-    pub(crate) generation: IndexMeta,
+    pub(crate) meta: IndexMeta,
     pub(crate) segments: Vec<Segment>,
     /// For each segment its number in the generation before.
     pub(crate) origins: Vec<usize>,
@@ -57,12 +57,12 @@ pub(crate) fn diff(
         repaired.push("the index was made with --validate structure".to_string());
         known.validate = Validate::Full;
     }
-    let stands = |k: usize| match standing {
+    let open_segment = |k: usize| match standing {
         _ if weaker || known.segments[k].at == SCAN_AGAIN => Err("it is to be scanned again"),
         Some(standing) => standing.segments[k].clone(),
         None => Err("it cannot be opened"),
     };
-    let mut generation = IndexMeta { files: Vec::new(), segments: Vec::new(), ..known.clone() };
+    let mut meta = IndexMeta { files: Vec::new(), segments: Vec::new(), ..known.clone() };
     let (mut segments, mut origins) = (Vec::new(), Vec::new());
     let (mut spans, mut inherited) = (Vec::new(), Vec::new());
     let mut changed = weaker || known.global.name.is_empty() || known.files.len() != files.count();
@@ -90,7 +90,7 @@ pub(crate) fn diff(
         };
         let appendable = standing.is_none_or(|entry| entry.appendable);
         let len = files.stamp(file).len;
-        generation.files.push(FileEntry { name: name.to_string(), stamp: files.stamp(file), samples, appendable });
+        meta.files.push(FileEntry { name: name.to_string(), stamp: files.stamp(file), samples, appendable });
         let Some((old, entry)) = old.zip(standing) else {
             changed = true;
             spans.extend(whole_file(file, compression, source()?)?);
@@ -107,9 +107,9 @@ pub(crate) fn diff(
                 break;
             }
             end = if segment.tail && grown { segment.end + 1 } else { segment.end };
-            match stands(i) {
+            match open_segment(i) {
                 Ok(open) => {
-                    generation.segments.push(SegmentMeta { file, ..segment.clone() });
+                    meta.segments.push(SegmentMeta { file, ..segment.clone() });
                     segments.push(open);
                     origins.push(i);
                 }
@@ -128,11 +128,11 @@ pub(crate) fn diff(
             repaired.push(format!("{name}: an extent of the index is damaged: {reason}"));
             if compression != Compression::None {
                 // A compressed file is decoded from its start; its other segments go, too.
-                let first = generation.segments.partition_point(|segment| segment.file < file);
-                for segment in &generation.segments[first..] {
+                let first = meta.segments.partition_point(|segment| segment.file < file);
+                for segment in &meta.segments[first..] {
                     inherited.push((file, segment.start, segment.end, segment.first_seen));
                 }
-                generation.segments.truncate(first);
+                meta.segments.truncate(first);
                 segments.truncate(first);
                 origins.truncate(first);
                 spans.extend(whole_file(file, compression, source()?)?);
@@ -154,7 +154,7 @@ pub(crate) fn diff(
         changed = true;
         repaired.push(format!("the merged file of the index is damaged: {reason}"));
     }
-    Ok(StoreDiff { generation, segments, origins, spans, inherited, changed, repaired })
+    Ok(StoreDiff { meta, segments, origins, spans, inherited, changed, repaired })
 }
 
 fn byte_at(source: &StoreFile, offset: u64) -> Result<Option<u8>, IndexError> {

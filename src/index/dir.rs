@@ -81,45 +81,45 @@ impl IndexBytes {
 pub struct BlockWriter {
     file: File,
     /// What does not make a block yet.
-    begun: Vec<u8>,
-    room: DiskReservation,
+    partial_block: Vec<u8>,
+    reservation: DiskReservation,
 }
 
 impl BlockWriter {
     /// Writes bytes behind those that were written.
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.room.reserve_ahead(&self.file, bytes.len());
+        self.reservation.reserve_ahead(&self.file, bytes.len());
         self.file.write_all(bytes)
     }
 
-    fn put_begun(&mut self) -> io::Result<()> {
-        let mut begun = std::mem::take(&mut self.begun);
-        self.put(&begun)?;
-        begun.clear();
-        self.begun = begun;
+    fn put_partial_block(&mut self) -> io::Result<()> {
+        let mut partial_block = std::mem::take(&mut self.partial_block);
+        self.put(&partial_block)?;
+        partial_block.clear();
+        self.partial_block = partial_block;
         Ok(())
     }
 }
 
 impl Write for BlockWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.begun.is_empty() && bytes.len() >= BLOCK_BYTES {
+        if self.partial_block.is_empty() && bytes.len() >= BLOCK_BYTES {
             let whole = bytes.len() / BLOCK_BYTES * BLOCK_BYTES;
             self.put(&bytes[..whole])?;
             return Ok(whole);
         }
-        let taken = bytes.len().min(BLOCK_BYTES - self.begun.len());
-        self.begun.extend_from_slice(&bytes[..taken]);
-        if self.begun.len() == BLOCK_BYTES {
-            self.put_begun()?;
+        let len = bytes.len().min(BLOCK_BYTES - self.partial_block.len());
+        self.partial_block.extend_from_slice(&bytes[..len]);
+        if self.partial_block.len() == BLOCK_BYTES {
+            self.put_partial_block()?;
         }
-        Ok(taken)
+        Ok(len)
     }
 
     /// Writes what is there. Only at the end of the file: blocks after it would lie elsewhere.
     fn flush(&mut self) -> io::Result<()> {
-        self.put_begun()?;
-        self.room.give_back(&self.file)
+        self.put_partial_block()?;
+        self.reservation.give_back(&self.file)
     }
 }
 
@@ -194,8 +194,8 @@ impl IndexDir {
     pub fn create_blocks(&self, name: &str) -> io::Result<BlockWriter> {
         Ok(BlockWriter {
             file: self.create(name)?,
-            begun: Vec::with_capacity(BLOCK_BYTES),
-            room: DiskReservation::default(),
+            partial_block: Vec::with_capacity(BLOCK_BYTES),
+            reservation: DiskReservation::default(),
         })
     }
 
@@ -260,7 +260,7 @@ impl IndexDir {
     }
 
     /// Removes every file but the lock and those named. Readers that have them open keep them.
-    pub fn keep_only(&self, names: &[&str]) {
+    pub fn remove_all_but(&self, names: &[&str]) {
         match self {
             IndexDir::Directory(path) => {
                 // A file that cannot be listed or removed costs space, nothing else.

@@ -17,26 +17,26 @@ pub(crate) struct FirstSeen {
 
 impl FirstSeen {
     /// Collects it; nothing when the generation has given out a snapshot.
-    pub(crate) fn of(spans: &[ScanRange], generation: &IndexMeta) -> FirstSeen {
-        let mut remembered = FirstSeen::default();
-        if generation.birth.is_some() {
-            return remembered;
+    pub(crate) fn of(spans: &[ScanRange], meta: &IndexMeta) -> FirstSeen {
+        let mut collected = FirstSeen::default();
+        if meta.birth.is_some() {
+            return collected;
         }
         for span in spans {
             if let RangeKind::Packed { table, .. } = &span.part {
-                remembered.first_seen.insert(span.file, table.first_seen);
+                collected.first_seen.insert(span.file, table.first_seen);
                 // Of several packs the oldest birth: it errs towards exporting a row twice, never towards losing it.
-                remembered.birth = remembered.birth.into_iter().chain(table.birth).min();
-                remembered.latest = remembered.latest.max(table.latest);
+                collected.birth = collected.birth.into_iter().chain(table.birth).min();
+                collected.latest = collected.latest.max(table.latest);
             }
         }
-        remembered
+        collected
     }
 
     /// Notes birth and latest snapshot in a generation that has none.
-    pub(crate) fn note_table(&self, generation: &mut IndexMeta) {
-        generation.birth = generation.birth.or(self.birth);
-        generation.latest = generation.latest.max(self.latest);
+    pub(crate) fn note_table(&self, meta: &mut IndexMeta) {
+        meta.birth = meta.birth.or(self.birth);
+        meta.latest = meta.latest.max(self.latest);
     }
 
     /// T of the first snapshot that held the rows of a file, if its table tells.

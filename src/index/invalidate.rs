@@ -16,11 +16,11 @@ pub(crate) fn invalidate_file(store: &Store, name: &str, progress: &Progress) ->
     if store.options().index_access == IndexAccess::ReadOnly {
         return Ok(());
     }
-    let Ok(home) = IndexDir::directory(&store.index_dir()) else { return Ok(()) };
+    let Ok(dir) = IndexDir::directory(&store.index_dir()) else { return Ok(()) };
     let failed = |source| IndexError::Write { name: meta::FILE.into(), source };
-    let _lock = home.lock(&mut || progress.waiting.store(true, Relaxed)).map_err(failed)?;
+    let _lock = dir.lock(&mut || progress.waiting.store(true, Relaxed)).map_err(failed)?;
     progress.waiting.store(false, Relaxed);
-    let Some(mut known) = home.read(meta::FILE).ok().and_then(|bytes| IndexMeta::from_bytes(&bytes)) else {
+    let Some(mut known) = dir.read(meta::FILE).ok().and_then(|bytes| IndexMeta::from_bytes(&bytes)) else {
         return Ok(());
     };
     for segment in &mut known.segments {
@@ -28,5 +28,5 @@ pub(crate) fn invalidate_file(store: &Store, name: &str, progress: &Progress) ->
             segment.at = SCAN_AGAIN;
         }
     }
-    home.replace(meta::FILE, &mut |_| known.to_bytes()).map_err(failed)
+    dir.replace(meta::FILE, &mut |_| known.to_bytes()).map_err(failed)
 }

@@ -165,14 +165,14 @@ impl IndexMeta {
     }
 
     /// Applies what was noted after this generation was published; whether the note was its own.
-    pub fn apply(&mut self, note: &SnapshotLog) -> bool {
-        if note.sequence != self.sequence {
+    pub fn apply(&mut self, log: &SnapshotLog) -> bool {
+        if log.sequence != self.sequence {
             return false;
         }
         for segment in &mut self.segments {
-            segment.first_seen = segment.first_seen.or(note.first);
+            segment.first_seen = segment.first_seen.or(log.first);
         }
-        self.latest = self.latest.max(note.latest);
+        self.latest = self.latest.max(log.latest);
         true
     }
 
@@ -217,16 +217,16 @@ impl IndexMeta {
         if head != format!("outpour-index {} {:016x}", layout::VERSION, xxh3_64(body)) {
             return None;
         }
-        let generation = IndexMeta::read(&mut MetaReader(body))?;
-        let (files, containers) = (generation.files.len(), generation.containers.len());
-        let sound = generation.segments.iter().all(|e| e.file < files && e.container < containers && e.start <= e.end);
-        let ordered = generation.segments.is_sorted_by_key(|e| (e.file, e.start))
-            && generation.files.is_sorted_by(|a, b| a.name.as_bytes() < b.name.as_bytes());
+        let meta = IndexMeta::read(&mut MetaReader(body))?;
+        let (files, containers) = (meta.files.len(), meta.containers.len());
+        let sound = meta.segments.iter().all(|e| e.file < files && e.container < containers && e.start <= e.end);
+        let ordered = meta.segments.is_sorted_by_key(|e| (e.file, e.start))
+            && meta.files.is_sorted_by(|a, b| a.name.as_bytes() < b.name.as_bytes());
         // What it names is opened: store files in the store, files of the index beside it, nothing else.
-        let in_store = generation.files.iter().all(|file| is_store_name(&file.name));
-        let in_index = generation.containers.iter().all(|file| is_index_name(&file.name, SEGMENTS))
-            && (generation.global.name.is_empty() || is_index_name(&generation.global.name, MERGED));
-        (sound && ordered && in_store && in_index).then_some(generation)
+        let in_store = meta.files.iter().all(|file| is_store_name(&file.name));
+        let in_index = meta.containers.iter().all(|file| is_index_name(&file.name, SEGMENTS))
+            && (meta.global.name.is_empty() || is_index_name(&meta.global.name, MERGED));
+        (sound && ordered && in_store && in_index).then_some(meta)
     }
 
     /// Whether a file that cannot be read is a generation of another version of the format.
@@ -300,12 +300,12 @@ pub struct SnapshotLog {
 
 impl SnapshotLog {
     /// What is to be noted of a generation in which a snapshot was seen; `before` is it as published.
-    pub fn of(generation: &IndexMeta, before: &IndexMeta) -> SnapshotLog {
+    pub fn of(meta: &IndexMeta, before: &IndexMeta) -> SnapshotLog {
         let new = before.segments.iter().position(|segment| segment.first_seen.is_none());
         SnapshotLog {
-            sequence: generation.sequence,
-            first: new.and_then(|i| generation.segments[i].first_seen),
-            latest: generation.latest,
+            sequence: meta.sequence,
+            first: new.and_then(|i| meta.segments[i].first_seen),
+            latest: meta.latest,
         }
     }
 
@@ -323,9 +323,9 @@ impl SnapshotLog {
     /// Reads the file; `None` when it is torn.
     pub fn from_bytes(bytes: &[u8]) -> Option<SnapshotLog> {
         let mut body = MetaReader(bytes);
-        let note = SnapshotLog { sequence: body.number()?, first: body.optional()?, latest: body.optional()? };
+        let log = SnapshotLog { sequence: body.number()?, first: body.optional()?, latest: body.optional()? };
         let own = bytes.len() - body.0.len();
-        (body.number()? == xxh3_64(&bytes[..own]) && body.0.is_empty()).then_some(note)
+        (body.number()? == xxh3_64(&bytes[..own]) && body.0.is_empty()).then_some(log)
     }
 }
 
@@ -404,7 +404,7 @@ impl MetaReader<'_> {
 mod tests {
     use super::*;
 
-    fn generation() -> IndexMeta {
+    fn meta() -> IndexMeta {
         let stamp = FileStamp { len: 3, mtime_ns: -1, ctime_ns: i64::MAX };
         let segment = |start, first_seen| SegmentMeta {
             file: 0,
@@ -431,9 +431,9 @@ mod tests {
     /// What is written is read back; what is cut short or changed anywhere is refused.
     #[test]
     fn a_generation_reads_back_or_not_at_all() {
-        let generation = generation();
-        let bytes = generation.to_bytes();
-        assert_eq!(IndexMeta::from_bytes(&bytes), Some(generation));
+        let meta = meta();
+        let bytes = meta.to_bytes();
+        assert_eq!(IndexMeta::from_bytes(&bytes), Some(meta));
         for offset in 0..bytes.len() {
             assert_eq!(IndexMeta::from_bytes(&bytes[..offset]), None);
             assert!(IndexMeta::read_body(&bytes[offset..bytes.len() - 1]).is_none_or(|read| read.files.len() < 9));
@@ -447,35 +447,35 @@ mod tests {
     #[test]
     fn names_that_lead_elsewhere_are_refused() {
         let reads = |change: &dyn Fn(&mut IndexMeta)| {
-            let mut generation = generation();
-            change(&mut generation);
-            IndexMeta::from_bytes(&generation.to_bytes()).is_some()
+            let mut meta = meta();
+            change(&mut meta);
+            IndexMeta::from_bytes(&meta.to_bytes()).is_some()
         };
         assert!(reads(&|_| {}));
         for name in ["../x.ndjson", "/etc/x.ndjson", "a/../x.ndjson", "a//x.ndjson", ".hidden/x.ndjson", "passwd", ""] {
-            assert!(!reads(&|generation| generation.files[0].name = name.to_string()), "{name}");
+            assert!(!reads(&|meta| meta.files[0].name = name.to_string()), "{name}");
         }
         for name in ["../extents-1", "extents-/../../x", "extents-1/x", "merged-1", "lock", "", "/extents-1"] {
-            assert!(!reads(&|generation| generation.containers[0].name = name.to_string()), "{name}");
+            assert!(!reads(&|meta| meta.containers[0].name = name.to_string()), "{name}");
         }
         for name in ["../merged-1", "merged-/../x", "extents-1", "generation"] {
-            assert!(!reads(&|generation| generation.global.name = name.to_string()), "{name}");
+            assert!(!reads(&|meta| meta.global.name = name.to_string()), "{name}");
         }
-        assert!(reads(&|generation| generation.global.name = String::new()));
+        assert!(reads(&|meta| meta.global.name = String::new()));
     }
 
     /// A note stands for what `seen` did to the generation, and for no other generation.
     #[test]
     fn a_note_gives_back_what_was_seen() {
-        let published = generation();
+        let published = meta();
         let mut seen = published.clone();
         assert!(seen.note_snapshot(&Instant { ticks: 20, rest: Box::default() }));
-        let note = SnapshotLog::from_bytes(&SnapshotLog::of(&seen, &published).to_bytes()).unwrap();
+        let log = SnapshotLog::from_bytes(&SnapshotLog::of(&seen, &published).to_bytes()).unwrap();
         let mut again = published.clone();
-        assert!(again.apply(&note) && again == seen);
+        assert!(again.apply(&log) && again == seen);
         let mut other = IndexMeta { sequence: 5, ..published.clone() };
-        assert!(!other.apply(&note) && other.latest == published.latest);
-        let mut torn = note.to_bytes();
+        assert!(!other.apply(&log) && other.latest == published.latest);
+        let mut torn = log.to_bytes();
         torn[9] ^= 1;
         assert_eq!(SnapshotLog::from_bytes(&torn), None);
     }

@@ -30,28 +30,28 @@ impl OpenedIndex {
 }
 
 /// Opens a generation.
-pub(crate) fn open_index(home: &IndexDir, generation: &IndexMeta, trust: Verification) -> OpenedIndex {
+pub(crate) fn open_index(dir: &IndexDir, meta: &IndexMeta, verification: Verification) -> OpenedIndex {
     let trusted = |file: &IndexFile, bytes: &IndexBytes| {
-        trust == Verification::Stamps && file.stamp.is_some_and(|stamp| stamp == bytes.stamp())
+        verification == Verification::Stamps && file.stamp.is_some_and(|stamp| stamp == bytes.stamp())
     };
-    let (global, merged_trusted) = match home.open(&generation.global.name) {
-        Ok(bytes) if !generation.global.name.is_empty() => {
-            let trusted = trusted(&generation.global, &bytes);
-            (GlobalIndex::open(bytes, &generation.segments), trusted)
+    let (global, global_trusted) = match dir.open(&meta.global.name) {
+        Ok(bytes) if !meta.global.name.is_empty() => {
+            let trusted = trusted(&meta.global, &bytes);
+            (GlobalIndex::open(bytes, &meta.segments), trusted)
         }
         _ => (Err("it cannot be opened"), false),
     };
-    let containers: Vec<Option<(Arc<IndexBytes>, bool)>> = generation
+    let containers: Vec<Option<(Arc<IndexBytes>, bool)>> = meta
         .containers
         .iter()
         .map(|file| {
-            let bytes = Arc::new(home.open(&file.name).ok()?);
+            let bytes = Arc::new(dir.open(&file.name).ok()?);
             let trusted = trusted(file, &bytes);
             Some((bytes, trusted))
         })
         .collect();
-    let heads = global.as_ref().ok().filter(|_| merged_trusted).map(GlobalIndex::heads);
-    let one = |(position, entry): (usize, &SegmentMeta)| {
+    let heads = global.as_ref().ok().filter(|_| global_trusted).map(GlobalIndex::heads);
+    let open_segment = |(position, entry): (usize, &SegmentMeta)| {
         if entry.at == u64::MAX {
             return Err("it is to be scanned again");
         }
@@ -69,14 +69,14 @@ pub(crate) fn open_index(home: &IndexDir, generation: &IndexMeta, trust: Verific
     };
     let all_trusted = heads.is_some() && containers.iter().all(|file| file.as_ref().is_some_and(|file| file.1));
     let segments: Vec<Result<Segment, &'static str>> = match all_trusted {
-        true => generation.segments.iter().enumerate().map(one).collect(),
-        false => generation.segments.par_iter().enumerate().map(one).collect(),
+        true => meta.segments.iter().enumerate().map(open_segment).collect(),
+        false => meta.segments.par_iter().enumerate().map(open_segment).collect(),
     };
     let global = global.and_then(|global| {
-        if !merged_trusted || !all_trusted {
-            let standing: Option<Vec<Segment>> = segments.iter().map(|segment| segment.clone().ok()).collect();
+        if !global_trusted || !all_trusted {
+            let intact: Option<Vec<Segment>> = segments.iter().map(|segment| segment.clone().ok()).collect();
             // With a segment gone it is merged again in any case.
-            global.check(&standing.ok_or("an extent is damaged")?)?;
+            global.check(&intact.ok_or("an extent is damaged")?)?;
         }
         Ok(global)
     });

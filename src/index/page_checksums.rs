@@ -29,29 +29,29 @@ fn checksum_of_page(page: &[u8]) -> u32 {
 }
 
 /// Writes the seals of `body`, four bytes each, to the front of `seals`.
-pub(crate) fn write_checksums(seals: &mut [u8], body: &[u8]) {
-    for (seal, page) in seals.chunks_exact_mut(4).zip(body.chunks(PAGE_BYTES)) {
-        seal.copy_from_slice(&checksum_of_page(page).to_le_bytes());
+pub(crate) fn write_checksums(checksums_at: &mut [u8], body: &[u8]) {
+    for (slot, page) in checksums_at.chunks_exact_mut(4).zip(body.chunks(PAGE_BYTES)) {
+        slot.copy_from_slice(&checksum_of_page(page).to_le_bytes());
     }
 }
 
 /// Which pages of a sealed run have been proven. The seals themselves are covered by the header's checksum.
 pub(crate) struct PageChecksums {
     /// Where the seals lie.
-    seals: usize,
+    checksums_at: usize,
     /// What they speak for.
     body: Range<usize>,
-    proven: Box<[AtomicU64]>,
-    whole: AtomicBool,
+    verified: Box<[AtomicU64]>,
+    all_verified: AtomicBool,
 }
 
 impl PageChecksums {
     /// Nothing is proven yet. `seals` is where they begin in the bytes that [`PageChecksums::verify`] is given, `body` what
     /// they speak for; the caller has checked that both lie inside.
-    pub(crate) fn new(seals: usize, body: Range<usize>) -> PageChecksums {
+    pub(crate) fn new(checksums_at: usize, body: Range<usize>) -> PageChecksums {
         let words = checksum_count(body.len()).div_ceil(64);
-        let proven = (0..words).map(|_| AtomicU64::new(0)).collect();
-        PageChecksums { seals, body, proven, whole: AtomicBool::new(false) }
+        let verified = (0..words).map(|_| AtomicU64::new(0)).collect();
+        PageChecksums { checksums_at, body, verified, all_verified: AtomicBool::new(false) }
     }
 
     /// Proves the pages that hold `range` of `bytes`.
@@ -59,7 +59,7 @@ impl PageChecksums {
     /// # Errors
     /// [`Damaged`] when one of them is not what was written, or the range lies outside of the body.
     pub(crate) fn verify(&self, bytes: &[u8], range: Range<usize>) -> Result<(), CorruptIndex> {
-        if self.whole.load(Relaxed) || range.is_empty() {
+        if self.all_verified.load(Relaxed) || range.is_empty() {
             return Ok(());
         }
         if range.start < self.body.start || range.end > self.body.end {
@@ -68,13 +68,13 @@ impl PageChecksums {
         let first = (range.start - self.body.start) / PAGE_BYTES;
         let last = (range.end - 1 - self.body.start) / PAGE_BYTES;
         for page in first..=last {
-            let (word, bit) = (&self.proven[page / 64], 1 << (page % 64));
+            let (word, bit) = (&self.verified[page / 64], 1 << (page % 64));
             if word.load(Relaxed) & bit != 0 {
                 continue;
             }
             let start = self.body.start + page * PAGE_BYTES;
             let end = self.body.end.min(start + PAGE_BYTES);
-            let offset = self.seals + page * 4;
+            let offset = self.checksums_at + page * 4;
             let stored = u32::from_le_bytes(bytes[offset..offset + 4].try_into().expect("4 bytes"));
             if checksum_of_page(&bytes[start..end]) != stored {
                 return Err(CorruptIndex("a page of it is not what was written"));
@@ -90,13 +90,13 @@ impl PageChecksums {
     /// As [`PageChecksums::verify`].
     pub(crate) fn verify_all(&self, bytes: &[u8]) -> Result<(), CorruptIndex> {
         self.verify(bytes, self.body.clone())?;
-        self.whole.store(true, Relaxed);
+        self.all_verified.store(true, Relaxed);
         Ok(())
     }
 
     /// Whether everything has been proven.
     pub(crate) fn is_verified(&self) -> bool {
-        self.whole.load(Relaxed)
+        self.all_verified.load(Relaxed)
     }
 }
 
@@ -112,19 +112,21 @@ mod tests {
         let mut bytes: Vec<u8> = (0..16 + body).map(|offset| (offset * 7 % 251) as u8).collect();
         let (front, tail) = bytes.split_at_mut(16);
         write_checksums(front, tail);
-        let seals = || PageChecksums::new(0, 16..16 + body);
-        seals().verify_all(&bytes).unwrap();
+        let checksums_at = || PageChecksums::new(0, 16..16 + body);
+        checksums_at().verify_all(&bytes).unwrap();
         for damaged in [16, 16 + PAGE_BYTES - 1, 16 + PAGE_BYTES, 15 + body] {
             bytes[damaged] ^= 1;
             let page = (damaged - 16) / PAGE_BYTES;
-            let seals = seals();
+            let checksums_at = checksums_at();
             for other in 0..4 {
                 let position = 16 + other * PAGE_BYTES;
-                assert_eq!(seals.verify(&bytes, position..position + 1).is_err(), other == page);
+                assert_eq!(checksums_at.verify(&bytes, position..position + 1).is_err(), other == page);
             }
-            assert!(seals.verify_all(&bytes).is_err() && !seals.is_verified());
+            assert!(checksums_at.verify_all(&bytes).is_err() && !checksums_at.is_verified());
             bytes[damaged] ^= 1;
         }
-        assert!(seals().verify(&bytes, 15..17).is_err() && seals().verify(&bytes, body..body + 17).is_err());
+        assert!(
+            checksums_at().verify(&bytes, 15..17).is_err() && checksums_at().verify(&bytes, body..body + 17).is_err()
+        );
     }
 }

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 /// One consistent index of a store. Its files, and those of the store, are read as they are asked.
 pub struct Index {
-    generation: IndexMeta,
+    meta: IndexMeta,
     segments: Vec<Segment>,
     global: GlobalIndex,
     files: StoreFiles,
@@ -42,14 +42,14 @@ pub struct Index {
 
 impl Index {
     pub(crate) fn new(
-        generation: IndexMeta,
+        meta: IndexMeta,
         segments: Vec<Segment>,
         global: GlobalIndex,
         files: StoreFiles,
         durable: bool,
     ) -> Result<Index, CorruptIndex> {
         let mut restarts = vec![Vec::new(); files.count()];
-        for (entry, segment) in generation.segments.iter().zip(&segments) {
+        for (entry, segment) in meta.segments.iter().zip(&segments) {
             if files.compression(entry.file) == Compression::None {
                 continue;
             }
@@ -65,8 +65,8 @@ impl Index {
         let bases = global.bases()?;
         let base_numbers = global.verified_words(Section::SegmentBase, 0..global.count(Section::SegmentBase))?.to_vec();
         let starts = SegmentOffsets::of(segments.iter().map(Segment::head));
-        let tables = generation.files.iter().map(|_| OnceLock::new()).collect();
-        Ok(Index { tables, generation, segments, global, files, restarts, bases, base_numbers, starts, durable })
+        let tables = meta.files.iter().map(|_| OnceLock::new()).collect();
+        Ok(Index { tables, meta, segments, global, files, restarts, bases, base_numbers, starts, durable })
     }
 
     /// Resource rows of all segments.
@@ -86,12 +86,12 @@ impl Index {
 
     /// What the generation says of a segment.
     pub fn entry(&self, segment: usize) -> &SegmentMeta {
-        &self.generation.segments[segment]
+        &self.meta.segments[segment]
     }
 
     /// The generation.
     pub fn generation(&self) -> &IndexMeta {
-        &self.generation
+        &self.meta
     }
 
     /// The merged facts.
@@ -102,7 +102,7 @@ impl Index {
     /// The segments that a record names, by their numbers here; `None` for those that are not here as they were.
     pub(crate) fn find_segments(&self, record: &SnapshotRecord) -> Vec<Option<usize>> {
         let key = |file, start, end, content, tail| (file, start, end, content, tail);
-        let entries = self.generation.segments.iter().enumerate();
+        let entries = self.meta.segments.iter().enumerate();
         let mut known: HashMap<_, usize> =
             entries.map(|(i, e)| (key(self.file_name(e.file), e.start, e.end, e.content, e.tail), i)).collect();
         let wanted = record.segments.iter();
@@ -112,7 +112,7 @@ impl Index {
 
     /// Name of a store file, relative to the store.
     pub fn file_name(&self, file: usize) -> &str {
-        &self.generation.files[file].name
+        &self.meta.files[file].name
     }
 
     /// A store file, opened when it is first asked for. Should it be another by then than the one that was indexed,
@@ -255,7 +255,7 @@ impl Index {
     pub fn verify_unchanged(&self) -> Result<(), IndexError> {
         for (file, source) in self.files.opened_files() {
             source.check()?;
-            if source.changed()? || source.stamp() != self.generation.files[file].stamp {
+            if source.changed()? || source.stamp() != self.meta.files[file].stamp {
                 self.verify_content(file)?;
             }
         }
@@ -274,7 +274,7 @@ impl Index {
                 "was {what} in place while it was in use; replace store files by rename, then run the same command again"
             ),
         };
-        let entries: Vec<&SegmentMeta> = self.generation.segments.iter().filter(|e| e.file == file).collect();
+        let entries: Vec<&SegmentMeta> = self.meta.segments.iter().filter(|e| e.file == file).collect();
         if self.files.compression(file) == Compression::None {
             for entry in entries {
                 if entry.end > source.len() {
@@ -433,10 +433,10 @@ impl Snapshot {
             return Err((Box::new(index), missing));
         }
         let mut visible = vec![false; index.segment_count()];
-        index.generation.birth = record.birth;
+        index.meta.birth = record.birth;
         for (i, wanted) in found.into_iter().flatten().zip(&record.segments) {
             visible[i] = true;
-            index.generation.segments[i].first_seen = wanted.first_seen;
+            index.meta.segments[i].first_seen = wanted.first_seen;
         }
         Ok(Snapshot { index: Arc::new(index), as_of, visible: visible.into() })
     }
@@ -456,8 +456,8 @@ impl Snapshot {
         });
         SnapshotRecord {
             as_of: self.as_of.to_string(),
-            validate: self.index.generation.validate,
-            birth: self.index.generation.birth,
+            validate: self.index.meta.validate,
+            birth: self.index.meta.birth,
             segments: segments.collect(),
         }
     }
@@ -489,7 +489,7 @@ impl Snapshot {
 
     /// Whether rows of a segment are late for an export since `since`.
     pub fn is_late(&self, segment: usize, since: &Instant) -> bool {
-        self.index.generation.is_late(self.index.entry(segment), since)
+        self.index.meta.is_late(self.index.entry(segment), since)
     }
 
     /// Whether every segment is part of it.

@@ -29,7 +29,7 @@ pub(crate) struct StoreFiles {
     access: Access,
     walked: Walk,
     /// Whether files end where the walk says, however long they are by now.
-    cut: bool,
+    truncated: bool,
     open: Vec<OnceLock<StoreFile>>,
 }
 
@@ -48,28 +48,28 @@ impl StoreFiles {
     /// As [`StoreFiles::find`].
     pub(crate) fn find_within(
         store: &Store,
-        view: &StoreListing,
+        listing: &StoreListing,
         known: Option<&IndexMeta>,
     ) -> Result<StoreFiles, IndexError> {
         let mut walked = walk_store(store)?;
-        view.truncate_to(&mut walked, known);
+        listing.truncate_to(&mut walked, known);
         Ok(StoreFiles::of(store, walked, true))
     }
 
     /// The files that a generation was made of, without a look at the store.
-    pub(crate) fn known_to(store: &Store, generation: &IndexMeta) -> StoreFiles {
+    pub(crate) fn known_to(store: &Store, meta: &IndexMeta) -> StoreFiles {
         let found = |entry: &FileEntry| WalkedFile {
             name: entry.name.clone(),
             compression: Compression::of_file_name(&entry.name).unwrap_or(Compression::None),
             stamp: entry.stamp,
         };
-        let files = generation.files.iter().map(found).collect();
+        let files = meta.files.iter().map(found).collect();
         StoreFiles::of(store, Walk { files, ignored: Vec::new() }, true)
     }
 
-    fn of(store: &Store, walked: Walk, cut: bool) -> StoreFiles {
+    fn of(store: &Store, walked: Walk, truncated: bool) -> StoreFiles {
         let open = walked.files.iter().map(|_| OnceLock::new()).collect();
-        StoreFiles { root: store.root().to_path_buf(), access: store.options().access, walked, cut, open }
+        StoreFiles { root: store.root().to_path_buf(), access: store.options().access, walked, truncated, open }
     }
 
     /// Number of files.
@@ -108,7 +108,7 @@ impl StoreFiles {
         let source = StoreFile::open(self.root.join(self.name(file)), self.access)?;
         let source = match self.compression(file) {
             // What was appended since the files were found is not there.
-            Compression::None if self.cut => source.up_to(self.walked.files[file].stamp.len),
+            Compression::None if self.truncated => source.up_to(self.walked.files[file].stamp.len),
             _ => source,
         };
         // Another thread may have been quicker; then its source is the one.

@@ -25,11 +25,11 @@ impl StoreListing {
     }
 
     /// Whether a generation knows every byte of it.
-    pub fn is_indexed(&self, generation: &IndexMeta) -> bool {
+    pub fn is_indexed(&self, meta: &IndexMeta) -> bool {
         self.files.iter().all(|(name, stamp)| {
             // What has been appended since may be in the index already; what was there must be.
             let later = |known: FileStamp| known.len >= stamp.len && known.mtime_ns >= stamp.mtime_ns;
-            known(generation, name).is_some_and(later)
+            known(meta, name).is_some_and(later)
         })
     }
 
@@ -37,7 +37,7 @@ impl StoreListing {
     /// cut off. What the index knows already stays, because its segments cannot be divided: such rows were there when
     /// somebody else looked. Compressed files are read whole.
     pub(crate) fn truncate_to(&self, walk: &mut Walk, known_by: Option<&IndexMeta>) {
-        let known = |found: &WalkedFile| known_by.and_then(|generation| known(generation, &found.name));
+        let known = |found: &WalkedFile| known_by.and_then(|meta| known(meta, &found.name));
         walk.files.retain(|found| self.position_of(&found.name).is_some() || known(found).is_some());
         for found in &mut walk.files {
             let seen = self.position_of(&found.name).map_or(0, |i| self.files[i].1.len);
@@ -52,9 +52,9 @@ impl StoreListing {
     }
 }
 
-fn known(generation: &IndexMeta, name: &str) -> Option<FileStamp> {
-    let i = generation.files.binary_search_by(|entry| entry.name.as_bytes().cmp(name.as_bytes())).ok()?;
-    Some(generation.files[i].stamp)
+fn known(meta: &IndexMeta, name: &str) -> Option<FileStamp> {
+    let i = meta.files.binary_search_by(|entry| entry.name.as_bytes().cmp(name.as_bytes())).ok()?;
+    Some(meta.files[i].stamp)
 }
 
 #[cfg(test)]
@@ -97,18 +97,18 @@ mod tests {
             }
             append(&root.join("a.ndjson"), &[row(3)]);
             append(&root.join("b.ndjson"), &[row(4)]);
-            let view = store.list_files().unwrap();
+            let listing = store.list_files().unwrap();
             copy(&root, &twin);
             append(&root.join("a.ndjson"), &[row(5)]);
             append(&root.join("b.ndjson"), &[row(6), row(7)]);
             append(&root.join("c.ndjson"), &[row(8)]);
             if let Some(index) = store.latest_published() {
-                assert!(!view.is_indexed(index.generation()));
+                assert!(!listing.is_indexed(index.generation()));
             }
-            let (snapshot, _) = store.snapshot_of_listing(&view, as_of(), &Progress::default()).unwrap();
+            let (snapshot, _) = store.snapshot_of_listing(&listing, as_of(), &Progress::default()).unwrap();
             assert_eq!(snapshot.index().rows(), 4);
             snapshot.index().verify_unchanged().unwrap();
-            assert!(view.is_indexed(store.latest_published().unwrap().generation()));
+            assert!(listing.is_indexed(store.latest_published().unwrap().generation()));
             let then = Store::open(&twin).unwrap().snapshot(as_of()).unwrap();
             let contents = |snapshot: &crate::index::snapshot::Snapshot| {
                 snapshot.record().segments.iter().map(|segment| (segment.end, segment.content)).max().unwrap()
@@ -117,11 +117,11 @@ mod tests {
                 assert_eq!(contents(&snapshot), contents(&then), "the same bytes as a copy of that moment");
             }
             // The same view again is the same snapshot, and costs no scan; what came since is found by the next look.
-            let (again, work) = store.snapshot_of_listing(&view, as_of(), &Progress::default()).unwrap();
+            let (again, work) = store.snapshot_of_listing(&listing, as_of(), &Progress::default()).unwrap();
             assert_eq!((again.record(), work.scanned_bytes), (snapshot.record(), 0));
             assert_eq!(store.snapshot(as_of()).unwrap().index().rows(), 8);
             // By now the index holds more: a look of long ago sees it, but nothing is lost.
-            assert_eq!(store.snapshot_of_listing(&view, as_of(), &Progress::default()).unwrap().0.index().rows(), 8);
+            assert_eq!(store.snapshot_of_listing(&listing, as_of(), &Progress::default()).unwrap().0.index().rows(), 8);
             assert_eq!(store.latest_published().unwrap().rows(), 8);
         }
     }
@@ -136,9 +136,9 @@ mod tests {
         let (head, tail) = text.split_at(20);
         fs::write(&file, row(1) + "\n" + head).unwrap();
         let store = Store::open(dir.path()).unwrap();
-        let view = store.list_files().unwrap();
+        let listing = store.list_files().unwrap();
         fs::write(&file, row(1) + "\n" + head + tail + "\n").unwrap();
-        let (snapshot, _) = store.snapshot_of_listing(&view, as_of(), &Progress::default()).unwrap();
+        let (snapshot, _) = store.snapshot_of_listing(&listing, as_of(), &Progress::default()).unwrap();
         assert_eq!(snapshot.index().rows(), 1);
         assert_eq!(store.snapshot(as_of()).unwrap().index().rows(), 2);
     }

@@ -73,7 +73,7 @@ pub(crate) fn extend(
     before: &GlobalIndex,
     segments: &[Segment],
     origins: &[Option<usize>],
-    home: &IndexDir,
+    dir: &IndexDir,
     name: &str,
 ) -> Result<(), BuildError> {
     let is_new = |segment: usize| origins[segment].is_none();
@@ -82,46 +82,46 @@ pub(crate) fn extend(
         true => segments[segment].verify_all().map(drop),
         false => segments[segment].verify_columns(&[Column::Base, Column::Heap, Column::SortedHash]).map(drop),
     })?;
-    let whole = SegmentSet::of(segments);
+    let set = SegmentSet::of(segments);
     let old = SegmentOffsets::of(before.heads().iter());
     let old_rows = old.rows;
-    let places = origins.iter().enumerate().filter_map(|(new, origin)| origin.map(|_| new)).collect();
-    let moved = OrdinalMap { before, old, new: &whole.starts, segments: places, old_rows };
+    let new_numbers = origins.iter().enumerate().filter_map(|(new, origin)| origin.map(|_| new)).collect();
+    let map = OrdinalMap { before, old, new: &set.starts, segments: new_numbers, old_rows };
 
-    let entries = touched_entities(segments, &whole, &is_new)?;
-    let (chains, totals) = chains(&whole, &moved, entries, &is_new)?;
-    let patients = PatientMap::of(&whole, &moved, segments, &is_new)?;
-    let mut base_counts = vec![0u64; whole.bases.len()];
+    let entries = touched_entities(segments, &set, &is_new)?;
+    let (chains, totals) = chains(&set, &map, entries, &is_new)?;
+    let patients = PatientMap::of(&set, &map, segments, &is_new)?;
+    let mut base_counts = vec![0u64; set.bases.len()];
     let old_counts = before.verified_longs(Section::BaseCount, 0..before.count(Section::BaseCount))?;
     for (count, base) in old_counts.iter().zip(&patients.old_bases) {
         base_counts[*base as usize] += count;
     }
     for segment in (0..segments.len()).filter(|segment| is_new(*segment)) {
-        let own = whole.columns[segment].base_count;
-        whole.base_numbers[segment].iter().zip(own).for_each(|(base, count)| base_counts[*base as usize] += count);
+        let own = set.columns[segment].base_count;
+        set.base_numbers[segment].iter().zip(own).for_each(|(base, count)| base_counts[*base as usize] += count);
     }
 
-    let counts = counts(&whole.heads, &whole.bases, patients.count, &chains);
-    let mut file = GlobalIndexWriter::create(home, name, &counts)?;
-    file.put_whole(&whole.heads, &whole.bases, &whole.base_numbers.concat(), &totals, &base_counts);
+    let counts = counts(&set.heads, &set.bases, patients.count, &chains);
+    let mut file = GlobalIndexWriter::create(dir, name, &counts)?;
+    file.put_whole(&set.heads, &set.bases, &set.base_numbers.concat(), &totals, &base_counts);
     file.put_chains(&chains);
-    patients.put(&mut file, &whole, &moved, &is_new)?;
+    patients.put(&mut file, &set, &map, &is_new)?;
     Ok(file.finish()?)
 }
 
 /// Every entry of a new segment, and every old one that may be about the same resource, proven.
 fn touched_entities(
     segments: &[Segment],
-    whole: &SegmentSet<'_>,
+    set: &SegmentSet<'_>,
     is_new: &(dyn Fn(usize) -> bool + Sync),
 ) -> Result<Vec<OwnerEntry>, CorruptIndex> {
     let new = || (0..segments.len()).filter(|segment| is_new(*segment));
-    let hashes: usize = new().map(|segment| whole.columns[segment].sorted_hash.len()).sum();
+    let hashes: usize = new().map(|segment| set.columns[segment].sorted_hash.len()).sum();
     let bits = (hashes * FILTER_BITS).next_power_of_two().trailing_zeros().max(6);
     let mut filter = vec![0u64; 1 << (bits - 6)];
     let mut entries: Vec<OwnerEntry> = Vec::with_capacity(hashes);
     for segment in new() {
-        let c = &whole.columns[segment];
+        let c = &set.columns[segment];
         for (hash, reference) in c.sorted_hash.iter().zip(c.sorted_ref) {
             let bit = hash >> (64 - bits);
             filter[(bit / 64) as usize] |= 1 << (bit % 64);
@@ -132,7 +132,7 @@ fn touched_entities(
     let found: Vec<Vec<OwnerEntry>> = old
         .into_par_iter()
         .map(|segment| {
-            let c = &whole.columns[segment];
+            let c = &set.columns[segment];
             let mut found = Vec::new();
             for (i, hash) in c.sorted_hash.iter().enumerate() {
                 let bit = hash >> (64 - bits);
@@ -150,29 +150,29 @@ fn touched_entities(
 
 /// The chains of all records: the old ones moved on, but for resources that are put together anew; and the totals.
 fn chains(
-    whole: &SegmentSet<'_>,
-    moved: &OrdinalMap<'_>,
+    set: &SegmentSet<'_>,
+    map: &OrdinalMap<'_>,
     entries: Vec<OwnerEntry>,
     is_new: &dyn Fn(usize) -> bool,
 ) -> Result<(VersionChains, TypeTotals), CorruptIndex> {
-    let before = moved.before;
-    let mut anew = VersionChains::default();
+    let before = map.before;
+    let mut rebuilt = VersionChains::default();
     let mut totals = TypeTotals::none();
-    let (mut records_anew, mut targets_anew): (Vec<u32>, Vec<u32>) = Default::default();
-    each_entity(whole, entries, &mut |resource_type, records, targets| {
-        anew.add(records, targets, whole.starts.rows);
+    let (mut rebuilt_records, mut rebuilt_targets): (Vec<u32>, Vec<u32>) = Default::default();
+    each_entity(set, entries, &mut |resource_type, records, targets| {
+        rebuilt.add(records, targets, set.starts.rows);
         totals.add(resource_type, records, 1);
         let old: Vec<_> = records.iter().filter(|record| !is_new(record.segment as usize)).cloned().collect();
         totals.add(resource_type, &old, -1);
-        records_anew.extend(records.iter().map(|record| record.number));
-        targets_anew.extend(targets);
+        rebuilt_records.extend(records.iter().map(|record| record.number));
+        rebuilt_targets.extend(targets);
     });
-    records_anew.sort_unstable();
-    targets_anew.sort_unstable();
+    rebuilt_records.sort_unstable();
+    rebuilt_targets.sort_unstable();
     let old_totals = before.verified_longs(Section::Totals, 0..before.count(Section::Totals))?;
     totals.0.iter_mut().zip(old_totals).for_each(|(sum, old)| *sum += *old as i64);
-    for segment in (0..whole.columns.len()).filter(|segment| is_new(*segment)) {
-        totals.add_columns(&whole.columns[segment]);
+    for segment in (0..set.columns.len()).filter(|segment| is_new(*segment)) {
+        totals.add_columns(&set.columns[segment]);
     }
 
     let all = |section| before.verified_longs(section, 0..before.count(section));
@@ -181,33 +181,33 @@ fn chains(
     let mut chains = VersionChains::default();
     for (position, version) in before.verified_words(Section::Ends, 0..before.count(Section::Ends))?.iter().enumerate()
     {
-        let k = to_u32(moved.is_within(position, &moved.old.tombstone, &moved.new.tombstone));
-        if kept(&records_anew, to_u32(whole.starts.rows) + k) {
-            chains.ends.push((k, version.checked_sub(1).map_or(0, |version| moved.map_record(version) + 1)));
+        let k = to_u32(map.is_within(position, &map.old.tombstone, &map.new.tombstone));
+        if kept(&rebuilt_records, to_u32(set.starts.rows) + k) {
+            chains.ends.push((k, version.checked_sub(1).map_or(0, |version| map.map_record(version) + 1)));
         }
     }
     let heads = before.verified_words(Section::TargetHead, 0..before.count(Section::TargetHead))?;
     for (index, head) in heads.iter().enumerate() {
-        let i = moved.map_target(to_u32(index));
-        if kept(&targets_anew, i) {
-            chains.target_head.push((i, head.checked_sub(1).map_or(0, |head| moved.map_record(head) + 1)));
+        let i = map.map_target(to_u32(index));
+        if kept(&rebuilt_targets, i) {
+            chains.target_head.push((i, head.checked_sub(1).map_or(0, |head| map.map_record(head) + 1)));
         }
     }
-    chains.ends.append(&mut anew.ends);
-    chains.target_head.append(&mut anew.target_head);
+    chains.ends.append(&mut rebuilt.ends);
+    chains.target_head.append(&mut rebuilt.target_head);
     let move_on = |section, second: &(dyn Fn(u32) -> u32 + Sync), keep: &(dyn Fn(u32, u32) -> bool + Sync)| {
         let one = |long: &u64| {
-            let (first, second) = (moved.map_record((long >> 32) as u32), second(low_u32(*long)));
+            let (first, second) = (map.map_record((long >> 32) as u32), second(low_u32(*long)));
             keep(first, second).then(|| pair_of(first, second))
         };
         Ok::<Vec<u64>, CorruptIndex>(all(section)?.par_iter().filter_map(one).collect())
     };
     let mut succession =
-        move_on(Section::Succession, &|next| moved.map_record(next), &|record, _| kept(&records_anew, record))?;
+        move_on(Section::Succession, &|next| map.map_record(next), &|record, _| kept(&rebuilt_records, record))?;
     let mut about =
-        move_on(Section::About, &|target| moved.map_target(target), &|_, target| kept(&targets_anew, target))?;
-    succession.append(&mut anew.succession);
-    about.append(&mut anew.about);
+        move_on(Section::About, &|target| map.map_target(target), &|_, target| kept(&rebuilt_targets, target))?;
+    succession.append(&mut rebuilt.succession);
+    about.append(&mut rebuilt.about);
     // Nearly sorted: a run of what is old, and one of what is new.
     succession.par_sort();
     about.par_sort();
@@ -234,17 +234,17 @@ struct OrdinalRun {
 
 impl PatientMap {
     fn of(
-        whole: &SegmentSet<'_>,
-        moved: &OrdinalMap<'_>,
+        set: &SegmentSet<'_>,
+        map: &OrdinalMap<'_>,
         segments: &[Segment],
         is_new: &dyn Fn(usize) -> bool,
     ) -> Result<PatientMap, CorruptIndex> {
-        let before = moved.before;
+        let before = map.before;
         let old_count = before.count(Section::PatientHash);
         let hashes = before.verified_longs(Section::PatientHash, 0..old_count)?;
         let bases = before.verified_words(Section::PatientBase, 0..old_count)?;
         let starts = before.verified_words(Section::PatientStart, 0..old_count + 1)?;
-        let base_number = |text: &String| whole.bases.binary_search(text).map(to_u32);
+        let base_number = |text: &String| set.bases.binary_search(text).map(to_u32);
         let old_bases: Vec<u32> = before
             .bases()?
             .iter()
@@ -253,32 +253,34 @@ impl PatientMap {
             .map_err(|_| CorruptIndex("a base is unknown"))?;
         let mut owners = Vec::new();
         for segment in (0..segments.len()).filter(|segment| is_new(*segment)) {
-            let c = &whole.columns[segment];
+            let c = &set.columns[segment];
             for (owner, hash) in c.owner_hash.iter().enumerate() {
-                let base = whole.base_numbers[segment][(c.owner_base[owner] & BASE_BITS) as usize];
+                let base = set.base_numbers[segment][(c.owner_base[owner] & BASE_BITS) as usize];
                 owners.push(OwnerRef { hash: *hash, segment: to_u32(segment), owner: to_u32(owner), base });
             }
         }
-        sort_owners(&mut owners, &whole.columns);
-        let key = |owner: &OwnerRef| (owner.hash, owner.base, owner.entity_id(&whole.columns));
+        sort_owners(&mut owners, &set.columns);
+        let key = |owner: &OwnerRef| (owner.hash, owner.base, owner.entity_id(&set.columns));
         let old_key = |patient: usize| -> Result<(u64, u32, Id), CorruptIndex> {
             let first = before.word(Section::Occurrence, starts[patient] as usize)? as usize;
-            let segment = moved.old.owner.partition_point(|start| *start <= first) - 1;
-            let id = segments[moved.segments[segment]].owner_id(first - moved.old.owner[segment])?;
+            let segment = map.old.owner.partition_point(|start| *start <= first) - 1;
+            let id = segments[map.segments[segment]].owner_id(first - map.old.owner[segment])?;
             Ok((hashes[patient], old_bases[bases[patient] as usize], id))
         };
         let (mut runs, mut i, mut old) = (Vec::new(), 0, 0);
         let mut count = old_count;
         while i < owners.len() {
-            let this = key(&owners[i]);
+            let patient_key = key(&owners[i]);
             let mut end = i + 1;
-            while end < owners.len() && key(&owners[end]) == this {
+            while end < owners.len() && key(&owners[end]) == patient_key {
                 end += 1;
             }
-            while old < old_count && (hashes[old] < this.0 || hashes[old] == this.0 && old_key(old)? < this) {
+            while old < old_count
+                && (hashes[old] < patient_key.0 || hashes[old] == patient_key.0 && old_key(old)? < patient_key)
+            {
                 old += 1;
             }
-            let is_old = old < old_count && hashes[old] == this.0 && old_key(old)? == this;
+            let is_old = old < old_count && hashes[old] == patient_key.0 && old_key(old)? == patient_key;
             count += usize::from(!is_old);
             runs.push(OrdinalRun { end, old, is_old });
             i = end;
@@ -290,18 +292,18 @@ impl PatientMap {
     fn put(
         &self,
         file: &mut GlobalIndexWriter,
-        whole: &SegmentSet<'_>,
-        moved: &OrdinalMap<'_>,
+        set: &SegmentSet<'_>,
+        map: &OrdinalMap<'_>,
         is_new: &dyn Fn(usize) -> bool,
     ) -> Result<(), CorruptIndex> {
-        let before = moved.before;
+        let before = map.before;
         let old_count = before.count(Section::PatientHash);
         let hashes = before.verified_longs(Section::PatientHash, 0..old_count)?;
         let bases = before.verified_words(Section::PatientBase, 0..old_count)?;
         let starts = before.verified_words(Section::PatientStart, 0..old_count + 1)?;
         let occurrences = before.verified_words(Section::Occurrence, 0..before.count(Section::Occurrence))?;
         let owner_patient = before.verified_words(Section::OwnerPatient, 0..before.count(Section::OwnerPatient))?;
-        let slots = file.sections();
+        let sections = file.sections();
         let mut new_number = vec![0u32; old_count];
         let (mut patient, mut occurrence, mut run_start) = (0usize, 0usize, 0usize);
         let mut runs = self.runs.iter().peekable();
@@ -323,38 +325,38 @@ impl PatientMap {
                 let mut segment = 0;
                 for owner in own.iter().map(|owner| *owner as usize) {
                     // Ascending, so the segment is never sought behind.
-                    if moved.old.owner.get(segment + 1).is_some_and(|start| *start <= owner) {
-                        segment += moved.old.owner[segment..].partition_point(|start| *start <= owner) - 1;
+                    if map.old.owner.get(segment + 1).is_some_and(|start| *start <= owner) {
+                        segment += map.old.owner[segment..].partition_point(|start| *start <= owner) - 1;
                     }
-                    list.push(to_u32(owner - moved.old.owner[segment] + moved.new.owner[moved.segments[segment]]));
+                    list.push(to_u32(owner - map.old.owner[segment] + map.new.owner[map.segments[segment]]));
                 }
                 new_number[old] = to_u32(patient);
                 old += 1;
             }
             if let Some(run) = run {
                 for owner in &self.owners[run_start..run.end] {
-                    let number = to_u32(whole.starts.owner[owner.segment as usize]) + owner.owner;
-                    slots.put(Section::OwnerPatient, number as usize, to_u32(patient));
+                    let number = to_u32(set.starts.owner[owner.segment as usize]) + owner.owner;
+                    sections.put(Section::OwnerPatient, number as usize, to_u32(patient));
                     list.push(number);
                 }
                 run_start = run.end;
                 list.sort_unstable();
             }
-            slots.put_long(Section::PatientHash, patient, hash);
-            slots.put(Section::PatientBase, patient, base);
-            slots.put(Section::PatientStart, patient, to_u32(occurrence));
+            sections.put_long(Section::PatientHash, patient, hash);
+            sections.put(Section::PatientBase, patient, base);
+            sections.put(Section::PatientStart, patient, to_u32(occurrence));
             for number in &list {
-                slots.put(Section::Occurrence, occurrence, *number);
+                sections.put(Section::Occurrence, occurrence, *number);
                 occurrence += 1;
             }
             patient += 1;
         }
-        slots.put(Section::PatientStart, patient, to_u32(occurrence));
-        for (old, new) in moved.segments.iter().enumerate() {
+        sections.put(Section::PatientStart, patient, to_u32(occurrence));
+        for (old, new) in map.segments.iter().enumerate() {
             debug_assert!(!is_new(*new));
-            let (from, to) = (moved.old.owner[old], moved.new.owner[*new]);
+            let (from, to) = (map.old.owner[old], map.new.owner[*new]);
             for i in 0..to_usize(before.heads()[old].owners) {
-                slots.put(Section::OwnerPatient, to + i, new_number[owner_patient[from + i] as usize]);
+                sections.put(Section::OwnerPatient, to + i, new_number[owner_patient[from + i] as usize]);
             }
         }
         Ok(())
@@ -387,10 +389,10 @@ mod tests {
                 }
                 let (index, work) = store.index(&Progress::default()).unwrap();
                 prop_assert!(work.repaired.is_empty(), "{:?}", work.repaired);
-                let home = IndexDir::memory();
-                build::build(index.segments(), &home, "whole").unwrap();
-                let whole = home.open("whole").unwrap();
-                prop_assert!(whole[..] == index.global().bytes()[..]);
+                let dir = IndexDir::memory();
+                build::build(index.segments(), &dir, "whole").unwrap();
+                let set = dir.open("whole").unwrap();
+                prop_assert!(set[..] == index.global().bytes()[..]);
                 index.global().check(index.segments()).unwrap();
             }
         }

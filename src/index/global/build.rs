@@ -19,7 +19,7 @@ use crate::fhir::instant::InstantRef;
 use crate::fhir::resource_type::ResourceType;
 use crate::index::dir::IndexDir;
 use crate::index::global::{
-    ALL_SECTIONS, GlobalCounts, MAGIC, SECTIONS, Section, SegmentOffsets, TOTALS_WORDS, TYPE_TOTALS, WORDS, places,
+    ALL_SECTIONS, GlobalCounts, MAGIC, SECTIONS, Section, SegmentOffsets, TOTALS_WORDS, TYPE_TOTALS, WORDS, ranges,
 };
 use crate::index::page_checksums::{checksum, write_checksums};
 use crate::index::segment::columns::Columns;
@@ -175,12 +175,12 @@ impl TypeTotals {
 pub(crate) struct GlobalIndexWriter {
     file: GrowFile,
     front: usize,
-    places: [std::ops::Range<usize>; SECTIONS.len()],
+    ranges: [std::ops::Range<usize>; SECTIONS.len()],
 }
 
 impl GlobalIndexWriter {
     pub(crate) fn create(
-        home: &IndexDir,
+        dir: &IndexDir,
         name: &str,
         counts: &GlobalCounts,
     ) -> Result<GlobalIndexWriter, std::io::Error> {
@@ -189,28 +189,28 @@ impl GlobalIndexWriter {
         if numbered.iter().any(|count| u32::try_from(*count).is_err()) {
             return Err(std::io::ErrorKind::FileTooLarge.into());
         }
-        let (front, places) = places(counts).ok_or(std::io::ErrorKind::FileTooLarge)?;
-        let end = places[SECTIONS.len() - 1].end.next_multiple_of(8);
-        let mut file = home.create_sized(name, end as u64)?;
+        let (front, ranges) = ranges(counts).ok_or(std::io::ErrorKind::FileTooLarge)?;
+        let end = ranges[SECTIONS.len() - 1].end.next_multiple_of(8);
+        let mut file = dir.create_sized(name, end as u64)?;
         let words = file.u64s_mut();
         words[0] = MAGIC;
         for (slot, count) in words[2..].iter_mut().zip(counts) {
             *slot = *count as u64;
         }
-        Ok(GlobalIndexWriter { file, front, places })
+        Ok(GlobalIndexWriter { file, front, ranges })
     }
 
     /// The sections, to be filled.
     pub(crate) fn sections(&mut self) -> SectionWriter<'_> {
         SectionWriter {
             words: atomics_u32(self.file.u32s_mut()),
-            starts: ALL_SECTIONS.map(|s| self.places[s as usize].start / 4),
+            starts: ALL_SECTIONS.map(|s| self.ranges[s as usize].start / 4),
         }
     }
 
     /// Puts bytes into a section of bytes.
     fn put_text(&mut self, section: Section, text: &[u8]) {
-        let place = self.places[section as usize].clone();
+        let place = self.ranges[section as usize].clone();
         self.file.bytes_mut()[place].copy_from_slice(text);
     }
 
@@ -232,31 +232,31 @@ impl GlobalIndexWriter {
         totals: &TypeTotals,
         base_counts: &[u64],
     ) {
-        let slots = self.sections();
+        let sections = self.sections();
         heads
             .iter()
             .flat_map(SegmentHeader::words)
             .enumerate()
-            .for_each(|(at, word)| slots.put_long(Section::Heads, at, word));
+            .for_each(|(at, word)| sections.put_long(Section::Heads, at, word));
         totals
             .0
             .iter()
             .enumerate()
-            .for_each(|(position, total)| slots.put_long(Section::Totals, position, *total as u64));
-        base_counts.iter().enumerate().for_each(|(k, count)| slots.put_long(Section::BaseCount, k, *count));
-        bases.iter().enumerate().for_each(|(index, base)| slots.put(Section::BaseLength, index, to_u32(base.len())));
-        segment_bases.iter().enumerate().for_each(|(i, base)| slots.put(Section::SegmentBase, i, *base));
+            .for_each(|(position, total)| sections.put_long(Section::Totals, position, *total as u64));
+        base_counts.iter().enumerate().for_each(|(k, count)| sections.put_long(Section::BaseCount, k, *count));
+        bases.iter().enumerate().for_each(|(index, base)| sections.put(Section::BaseLength, index, to_u32(base.len())));
+        segment_bases.iter().enumerate().for_each(|(i, base)| sections.put(Section::SegmentBase, i, *base));
         self.put_text(Section::BaseText, bases.concat().as_bytes());
     }
 
     /// Puts in the chains, which must be sorted.
     pub(crate) fn put_chains(&mut self, chains: &VersionChains) {
-        let slots = self.sections();
+        let sections = self.sections();
         for (section, list) in [(Section::Succession, &chains.succession), (Section::About, &chains.about)] {
-            list.par_iter().enumerate().for_each(|(index, long)| slots.put_long(section, index, *long));
+            list.par_iter().enumerate().for_each(|(index, long)| sections.put_long(section, index, *long));
         }
         for (section, list) in [(Section::Ends, &chains.ends), (Section::TargetHead, &chains.target_head)] {
-            list.par_iter().for_each(|(i, word)| slots.put(section, *i as usize, *word));
+            list.par_iter().for_each(|(i, word)| sections.put(section, *i as usize, *word));
         }
     }
 }
@@ -298,51 +298,51 @@ const NOT_READ: [Column; 10] = [
 ///
 /// # Errors
 /// When the file cannot be made or filled, or a segment is damaged.
-pub fn build(segments: &[Segment], home: &IndexDir, name: &str) -> Result<(), BuildError> {
+pub fn build(segments: &[Segment], dir: &IndexDir, name: &str) -> Result<(), BuildError> {
     let read: Vec<Column> = ALL_COLUMNS.into_iter().filter(|column| !NOT_READ.contains(column)).collect();
     segments.par_iter().try_for_each(|segment| segment.verify_columns(&read).map(drop))?;
-    let whole = SegmentSet::of(segments);
+    let set = SegmentSet::of(segments);
     let partitions = |total: usize| total.div_ceil(PARTITION_RECORDS).next_power_of_two().trailing_zeros();
 
-    let bits = partitions(whole.columns.iter().map(|c| c.sorted_hash.len()).sum());
+    let bits = partitions(set.columns.iter().map(|c| c.sorted_hash.len()).sum());
     let parts: Vec<(VersionChains, TypeTotals)> = (0..1u64 << bits)
         .into_par_iter()
         .map(|part| {
-            let (mut chains, mut counted) = (VersionChains::default(), TypeTotals::none());
+            let (mut chains, mut totals_part) = (VersionChains::default(), TypeTotals::none());
             let range = hash_range(part, bits);
             let mut entries: Vec<OwnerEntry> = Vec::new();
-            for (segment, c) in whole.columns.iter().enumerate() {
+            for (segment, c) in set.columns.iter().enumerate() {
                 entries.extend(
                     slice_of(c.sorted_hash, range).map(|i| (c.sorted_hash[i], to_u32(segment), c.sorted_ref[i])),
                 );
             }
-            each_entity(&whole, entries, &mut |resource_type, records, targets| {
-                chains.add(records, targets, whole.starts.rows);
-                counted.add(resource_type, records, 1);
+            each_entity(&set, entries, &mut |resource_type, records, targets| {
+                chains.add(records, targets, set.starts.rows);
+                totals_part.add(resource_type, records, 1);
             });
-            (chains, counted)
+            (chains, totals_part)
         })
         .collect();
     let (mut chains, mut totals) = (VersionChains::default(), TypeTotals::none());
-    for (more, counted) in parts {
+    for (more, totals_part) in parts {
         chains.absorb(more);
-        totals.absorb(&counted);
+        totals.absorb(&totals_part);
     }
     chains.succession.par_sort_unstable();
     chains.about.par_sort_unstable();
-    let mut base_counts = vec![0; whole.bases.len()];
-    for (columns, numbers) in whole.columns.iter().zip(&whole.base_numbers) {
+    let mut base_counts = vec![0; set.bases.len()];
+    for (columns, numbers) in set.columns.iter().zip(&set.base_numbers) {
         totals.add_columns(columns);
         numbers.iter().zip(columns.base_count).for_each(|(base, count)| base_counts[*base as usize] += count);
     }
 
     // Patients are counted first, so that the file has its size before anything is put into it.
-    let bits = partitions(whole.columns.iter().map(|c| c.owner_hash.len()).sum());
+    let bits = partitions(set.columns.iter().map(|c| c.owner_hash.len()).sum());
     let per_part: Vec<(usize, usize)> = (0..1u64 << bits)
         .into_par_iter()
         .map(|part| {
             let (mut patients, mut owners) = (0, 0);
-            each_patient(&whole, part, bits, |_, first| {
+            each_patient(&set, part, bits, |_, first| {
                 patients += usize::from(first);
                 owners += 1;
             });
@@ -350,29 +350,29 @@ pub fn build(segments: &[Segment], home: &IndexDir, name: &str) -> Result<(), Bu
         })
         .collect();
     let patients: usize = per_part.iter().map(|part| part.0).sum();
-    let counts = counts(&whole.heads, &whole.bases, patients, &chains);
-    let mut file = GlobalIndexWriter::create(home, name, &counts)?;
-    file.put_whole(&whole.heads, &whole.bases, &whole.base_numbers.concat(), &totals, &base_counts);
+    let counts = counts(&set.heads, &set.bases, patients, &chains);
+    let mut file = GlobalIndexWriter::create(dir, name, &counts)?;
+    file.put_whole(&set.heads, &set.bases, &set.base_numbers.concat(), &totals, &base_counts);
     file.put_chains(&chains);
     drop(chains);
-    let slots = file.sections();
+    let sections = file.sections();
     per_part.par_iter().enumerate().for_each(|(part, _)| {
         let before = per_part[..part].iter().fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
         let (mut patient, mut occurrence) = before;
-        each_patient(&whole, part as u64, bits, |owner, first| {
+        each_patient(&set, part as u64, bits, |owner, first| {
             if first {
-                slots.put_long(Section::PatientHash, patient, owner.hash);
-                slots.put(Section::PatientBase, patient, owner.base);
-                slots.put(Section::PatientStart, patient, to_u32(occurrence));
+                sections.put_long(Section::PatientHash, patient, owner.hash);
+                sections.put(Section::PatientBase, patient, owner.base);
+                sections.put(Section::PatientStart, patient, to_u32(occurrence));
                 patient += 1;
             }
-            let number = whole.starts.owner[owner.segment as usize] + owner.owner as usize;
-            slots.put(Section::OwnerPatient, number, to_u32(patient) - 1);
-            slots.put(Section::Occurrence, occurrence, to_u32(number));
+            let number = set.starts.owner[owner.segment as usize] + owner.owner as usize;
+            sections.put(Section::OwnerPatient, number, to_u32(patient) - 1);
+            sections.put(Section::Occurrence, occurrence, to_u32(number));
             occurrence += 1;
         });
     });
-    slots.put(Section::PatientStart, patients, to_u32(counts[Section::Occurrence as usize]));
+    sections.put(Section::PatientStart, patients, to_u32(counts[Section::Occurrence as usize]));
     Ok(file.finish()?)
 }
 
@@ -448,20 +448,20 @@ pub(crate) fn sort_owners(owners: &mut Vec<OwnerRef>, columns: &[Columns<'_>]) {
 
 /// Calls `visit` for every owner of every segment in a partition, those of one patient together and in store order;
 /// the flag is set for the first of a patient.
-fn each_patient(whole: &SegmentSet<'_>, part: u64, bits: u32, mut visit: impl FnMut(OwnerRef, bool)) {
+fn each_patient(set: &SegmentSet<'_>, part: u64, bits: u32, mut visit: impl FnMut(OwnerRef, bool)) {
     let range = hash_range(part, bits);
     let mut owners: Vec<OwnerRef> = Vec::new();
-    for (segment, c) in whole.columns.iter().enumerate() {
+    for (segment, c) in set.columns.iter().enumerate() {
         for owner in slice_of(c.owner_hash, range) {
-            let base = whole.base_numbers[segment][(c.owner_base[owner] & BASE_BITS) as usize];
+            let base = set.base_numbers[segment][(c.owner_base[owner] & BASE_BITS) as usize];
             owners.push(OwnerRef { hash: c.owner_hash[owner], segment: to_u32(segment), owner: to_u32(owner), base });
         }
     }
-    sort_owners(&mut owners, &whole.columns);
+    sort_owners(&mut owners, &set.columns);
     let mut last: Option<OwnerRef> = None;
     for owner in owners {
-        let again = last.is_some_and(|last| last.hash == owner.hash && last.is_same(&owner, &whole.columns));
-        visit(owner, !again);
+        let same_as_last = last.is_some_and(|last| last.hash == owner.hash && last.is_same(&owner, &set.columns));
+        visit(owner, !same_as_last);
         last = Some(owner);
     }
 }
@@ -490,7 +490,7 @@ type VersionVisit<'a> = &'a mut dyn FnMut(ResourceType, &[EntityRecord<'_>], &[u
 
 /// Calls `visit` for every resource among `entries` that may have a succession or be a target, with its records in
 /// order and the numbers of the targets that lead to it. DELETE entries without an instant end nothing and are left out.
-pub(crate) fn each_entity(whole: &SegmentSet<'_>, mut entries: Vec<OwnerEntry>, visit: VersionVisit<'_>) {
+pub(crate) fn each_entity(set: &SegmentSet<'_>, mut entries: Vec<OwnerEntry>, visit: VersionVisit<'_>) {
     sort_by_hash(&mut entries, &mut Vec::new(), |entry| entry.0);
     let (mut records, mut targets) = (Vec::new(), Vec::new());
     for group in entries.chunk_by(|a, b| a.0 == b.0) {
@@ -498,7 +498,7 @@ pub(crate) fn each_entity(whole: &SegmentSet<'_>, mut entries: Vec<OwnerEntry>, 
             continue;
         }
         let entity = |(_, segment, reference): &OwnerEntry| -> (ResourceType, Id) {
-            let c = &whole.columns[*segment as usize];
+            let c = &set.columns[*segment as usize];
             let number = (reference & !kind::MASK) as usize;
             match reference & kind::MASK {
                 kind::TOMBSTONE => c.tombstone_of(number),
@@ -512,7 +512,7 @@ pub(crate) fn each_entity(whole: &SegmentSet<'_>, mut entries: Vec<OwnerEntry>, 
             records.clear();
             targets.clear();
             for (_, entry) in same {
-                place_entities(whole, *entry, &mut records, &mut targets);
+                place_entities(set, *entry, &mut records, &mut targets);
             }
             records.sort_unstable_by(|a: &EntityRecord<'_>, b: &EntityRecord<'_>| {
                 (a.at, a.is_version, a.version, a.number).cmp(&(b.at, b.is_version, b.version, b.number))
@@ -524,13 +524,13 @@ pub(crate) fn each_entity(whole: &SegmentSet<'_>, mut entries: Vec<OwnerEntry>, 
 
 /// Puts an entry among the records or the targets of its resource.
 fn place_entities<'a>(
-    whole: &SegmentSet<'a>,
+    set: &SegmentSet<'a>,
     (_, segment, reference): OwnerEntry,
     records: &mut Vec<EntityRecord<'a>>,
     targets: &mut Vec<u32>,
 ) {
     let number = (reference & !kind::MASK) as usize;
-    let (c, starts) = (&whole.columns[segment as usize], &whole.starts);
+    let (c, starts) = (&set.columns[segment as usize], &set.starts);
     let i = segment as usize;
     match reference & kind::MASK {
         kind::TARGET => targets.push(to_u32(starts.target[i] + number)),
@@ -540,7 +540,7 @@ fn place_entities<'a>(
             version: VersionKey::None,
             number: to_u32(starts.rows + starts.tombstone[i] + number),
             segment,
-            foreign: whole.base_numbers[i][(c.tomb_base[number] & BASE_BITS) as usize] != 0,
+            foreign: set.base_numbers[i][(c.tomb_base[number] & BASE_BITS) as usize] != 0,
         })),
         _ => records.push(EntityRecord {
             at: c.updated_of(number),

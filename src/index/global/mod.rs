@@ -67,19 +67,19 @@ pub(crate) const WORDS: usize = 2 + SECTIONS.len();
 pub(crate) type GlobalCounts = [usize; SECTIONS.len()];
 
 /// Where the sections lie: the end of the seals, then each section, padded to 8 bytes.
-pub(crate) fn places(counts: &GlobalCounts) -> Option<(usize, [Range<usize>; SECTIONS.len()])> {
+pub(crate) fn ranges(counts: &GlobalCounts) -> Option<(usize, [Range<usize>; SECTIONS.len()])> {
     let mut body = 0usize;
-    let mut places = [const { 0..0 }; SECTIONS.len()];
-    for (i, place) in places.iter_mut().enumerate() {
+    let mut ranges = [const { 0..0 }; SECTIONS.len()];
+    for (i, place) in ranges.iter_mut().enumerate() {
         let len = counts[i].checked_mul(SECTIONS[i].1)?;
         *place = body..body.checked_add(len)?;
         body = place.end.checked_next_multiple_of(8)?;
     }
     let front = WORDS * 8 + checksum_count(body).checked_mul(4)?.checked_next_multiple_of(8)?;
-    for place in &mut places {
+    for place in &mut ranges {
         *place = place.start.checked_add(front)?..place.end.checked_add(front)?;
     }
-    Some((front, places))
+    Some((front, ranges))
 }
 
 /// What is wrong with the bytes of a merged file, by themselves.
@@ -87,8 +87,8 @@ pub(crate) fn places(counts: &GlobalCounts) -> Option<(usize, [Range<usize>; SEC
 /// # Errors
 /// A sentence.
 pub(crate) fn row_successor_state(bytes: &[u8]) -> Result<(), &'static str> {
-    let (_, _, seals) = header_bytes(bytes)?;
-    seals.verify_all(bytes).map_err(|damaged| damaged.0)
+    let (_, _, checksums) = header_bytes(bytes)?;
+    checksums.verify_all(bytes).map_err(|damaged| damaged.0)
 }
 
 /// Reads and checks a header: numbers of elements, places and seals of the sections.
@@ -102,23 +102,23 @@ fn header_bytes(bytes: &[u8]) -> Result<(GlobalCounts, [Range<usize>; SECTIONS.l
     for (i, count) in counts.iter_mut().enumerate() {
         *count = usize::try_from(word(2 + i)).map_err(|_| "its sizes do not fit")?;
     }
-    let (front, places) = places(&counts).ok_or("its sizes do not fit")?;
-    let end = places[SECTIONS.len() - 1].end.next_multiple_of(8);
+    let (front, ranges) = ranges(&counts).ok_or("its sizes do not fit")?;
+    let end = ranges[SECTIONS.len() - 1].end.next_multiple_of(8);
     if end != bytes.len() {
         return Err("it is not as long as it says");
     }
     if checksum(&bytes[16..front]) != word(1) {
         return Err("its checksum does not hold");
     }
-    Ok((counts, places, PageChecksums::new(WORDS * 8, front..end)))
+    Ok((counts, ranges, PageChecksums::new(WORDS * 8, front..end)))
 }
 
 /// The merged facts of a generation, mapped.
 pub struct GlobalIndex {
     bytes: IndexBytes,
     counts: GlobalCounts,
-    places: [Range<usize>; SECTIONS.len()],
-    seals: PageChecksums,
+    ranges: [Range<usize>; SECTIONS.len()],
+    checksums: PageChecksums,
     heads: Vec<SegmentHeader>,
 }
 
@@ -169,8 +169,8 @@ impl GlobalIndex {
     /// # Errors
     /// A sentence that says what is wrong; the caller merges again.
     pub fn open(bytes: IndexBytes, entries: &[SegmentMeta]) -> Result<GlobalIndex, &'static str> {
-        let (counts, places, seals) = header_bytes(&bytes)?;
-        let mut global = GlobalIndex { bytes, counts, places, seals, heads: Vec::new() };
+        let (counts, ranges, checksums) = header_bytes(&bytes)?;
+        let mut global = GlobalIndex { bytes, counts, ranges, checksums, heads: Vec::new() };
         global.verify(Section::Heads, 0..global.count(Section::Heads)).map_err(|damaged| damaged.0)?;
         let (heads, rest) = global.longs(Section::Heads).as_chunks::<HEAD_WORDS>();
         let heads: Vec<SegmentHeader> = heads.iter().map(SegmentHeader::from_words).collect();
@@ -181,12 +181,12 @@ impl GlobalIndex {
             return Err("it belongs to other extents");
         }
         global.heads = heads;
-        global.sizes()?;
+        global.check_sizes()?;
         Ok(global)
     }
 
     /// Whether the sections are as long as one another and the segments ask for.
-    fn sizes(&self) -> Result<(), &'static str> {
+    fn check_sizes(&self) -> Result<(), &'static str> {
         let sum = |count: &dyn Fn(&SegmentHeader) -> u64| {
             self.heads.iter().fold(0u64, |sum, head| sum.saturating_add(count(head)))
         };
@@ -212,8 +212,8 @@ impl GlobalIndex {
         if segments.iter().zip(&self.heads).any(|(segment, head)| segment.head() != head) {
             return Err("it belongs to other extents");
         }
-        self.seals.verify_all(&self.bytes).map_err(|damaged| damaged.0)?;
-        let below = |section, bound: usize| self.words(section).iter().all(|offset| (*offset as usize) < bound);
+        self.checksums.verify_all(&self.bytes).map_err(|damaged| damaged.0)?;
+        let all_below = |section, bound: usize| self.words(section).iter().all(|offset| (*offset as usize) < bound);
         let rows: u64 = self.heads.iter().map(|head| head.rows).sum();
         let records = to_usize(rows) + self.count(Section::Ends);
         let pairs = |section, second: usize| {
@@ -227,12 +227,12 @@ impl GlobalIndex {
             && starts.first() == Some(&0)
             && starts.last().map(|end| *end as usize) == Some(self.count(Section::Occurrence))
             && starts.windows(2).all(|pair| pair[0] < pair[1])
-            && below(Section::Occurrence, self.count(Section::Occurrence))
-            && below(Section::OwnerPatient, self.count(Section::PatientHash))
-            && below(Section::PatientBase, self.count(Section::BaseLength))
-            && below(Section::SegmentBase, self.count(Section::BaseLength))
-            && below(Section::Ends, to_usize(rows) + 1)
-            && below(Section::TargetHead, records + 1)
+            && all_below(Section::Occurrence, self.count(Section::Occurrence))
+            && all_below(Section::OwnerPatient, self.count(Section::PatientHash))
+            && all_below(Section::PatientBase, self.count(Section::BaseLength))
+            && all_below(Section::SegmentBase, self.count(Section::BaseLength))
+            && all_below(Section::Ends, to_usize(rows) + 1)
+            && all_below(Section::TargetHead, records + 1)
             && pairs(Section::Succession, records)
             && pairs(Section::About, self.count(Section::TargetHead));
         if sound { Ok(()) } else { Err("a number points nowhere") }
@@ -261,18 +261,18 @@ impl GlobalIndex {
         if elements.start > elements.end || elements.end > self.count(section) {
             return Err(CorruptIndex("a number points nowhere"));
         }
-        let (start, width) = (self.places[section as usize].start, SECTIONS[section as usize].1);
-        self.seals.verify(&self.bytes, start + elements.start * width..start + elements.end * width)
+        let (start, width) = (self.ranges[section as usize].start, SECTIONS[section as usize].1);
+        self.checksums.verify(&self.bytes, start + elements.start * width..start + elements.end * width)
     }
 
     /// A section of `u32`s as it lies there: what has not been proven may be anything.
     pub fn words(&self, section: Section) -> &[u32] {
-        view(&self.bytes[self.places[section as usize].clone()]).expect("aligned")
+        view(&self.bytes[self.ranges[section as usize].clone()]).expect("aligned")
     }
 
     /// A section of `u64`s as it lies there: what has not been proven may be anything.
     pub fn longs(&self, section: Section) -> &[u64] {
-        view(&self.bytes[self.places[section as usize].clone()]).expect("aligned")
+        view(&self.bytes[self.ranges[section as usize].clone()]).expect("aligned")
     }
 
     /// Proven `u32`s of a section.
@@ -335,12 +335,14 @@ impl GlobalIndex {
         let first = self.lower_bound(section, (records.start as u64) << 32)?;
         // The end is near for few records: look for it in steps that double.
         let (key, count) = ((records.end as u64) << 32, self.count(section));
-        let (mut below, mut step) = (first, 1);
-        while below + step <= count && self.verified_longs(section, below + step - 1..below + step)?[0] < key {
-            below += step;
+        let (mut all_below, mut step) = (first, 1);
+        while all_below + step <= count
+            && self.verified_longs(section, all_below + step - 1..all_below + step)?[0] < key
+        {
+            all_below += step;
             step *= 2;
         }
-        let end = self.lower_bound_in(section, key, below..count.min(below + step))?;
+        let end = self.lower_bound_in(section, key, all_below..count.min(all_below + step))?;
         self.verified_longs(section, first..end.max(first))
     }
 
@@ -367,7 +369,7 @@ impl GlobalIndex {
     pub fn bases(&self) -> Result<Vec<String>, CorruptIndex> {
         let lengths = self.verified_words(Section::BaseLength, 0..self.count(Section::BaseLength))?;
         self.verify(Section::BaseText, 0..self.count(Section::BaseText))?;
-        let mut text = &self.bytes[self.places[Section::BaseText as usize].clone()];
+        let mut text = &self.bytes[self.ranges[Section::BaseText as usize].clone()];
         let mut bases = Vec::with_capacity(lengths.len());
         for len in lengths {
             let (base, rest) =

@@ -324,7 +324,7 @@ impl SegmentBuilder {
     }
 
     /// DELETE entries so far.
-    pub(crate) fn push_tombstones(&self) -> usize {
+    pub(crate) fn tombstone_count(&self) -> usize {
         self.tomb_type.len()
     }
 

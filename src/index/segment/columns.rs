@@ -200,10 +200,10 @@ impl<'a> Columns<'a> {
 
     /// The same as it lies there: (DELETE entry, and above it the owner or a sentinel; ticks).
     pub fn prior_owner_entries(&self, tombstone: usize) -> &'a [[u64; 2]] {
-        let (left, _) = self.tomb_left.as_chunks::<2>();
-        let first = left.partition_point(|[position, _]| (low_u32(*position) as usize) < tombstone);
-        let last = left.partition_point(|[offset, _]| (low_u32(*offset) as usize) <= tombstone);
-        &left[first..last]
+        let (entries, _) = self.tomb_left.as_chunks::<2>();
+        let first = entries.partition_point(|[position, _]| (low_u32(*position) as usize) < tombstone);
+        let last = entries.partition_point(|[offset, _]| (low_u32(*offset) as usize) <= tombstone);
+        &entries[first..last]
     }
 
     /// Digits beyond the seventh; the column is sorted by its references.

@@ -282,9 +282,9 @@ pub fn seal_segment(segment: &mut [u8], front: usize) {
 }
 
 /// Whether every checksum and seal of the segment that `bytes` begin with holds.
-pub(crate) fn is_intact(bytes: &[u8], places: &ColumnRanges) -> bool {
-    let seals = PageChecksums::new(HEADER_BYTES, places.front..to_usize(places.head.size));
-    places.front_intact(bytes) && seals.verify_all(bytes).is_ok()
+pub(crate) fn is_intact(bytes: &[u8], ranges: &ColumnRanges) -> bool {
+    let checksums = PageChecksums::new(HEADER_BYTES, ranges.front..to_usize(ranges.head.size));
+    ranges.front_intact(bytes) && checksums.verify_all(bytes).is_ok()
 }
 
 /// Where the columns of a segment lie, relative to its first byte.
@@ -346,17 +346,17 @@ impl ColumnRanges {
         if i != size {
             return Err("its columns do not fill it");
         }
-        let places = ColumnRanges { head, front, columns };
+        let ranges = ColumnRanges { head, front, columns };
         let counted = [
             (Column::Place, head.rows),
             (Column::TombType, head.tombstones),
             (Column::TargetRow, head.targets),
             (Column::OwnerHash, head.owners),
         ];
-        if counted.iter().any(|(column, count)| places.count(*column) as u64 != *count) {
+        if counted.iter().any(|(column, count)| ranges.count(*column) as u64 != *count) {
             return Err("its columns are not as long as its header says");
         }
-        Ok(places)
+        Ok(ranges)
     }
 
     /// Where the columns begin, relative to the segment.

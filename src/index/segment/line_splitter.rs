@@ -63,7 +63,7 @@ pub(crate) struct LineSplitter<'a> {
 struct FramePriorOwners<'a> {
     table: &'a SeekTable,
     entries: &'a [PriorOwnerRecord],
-    met: u32,
+    entries_seen: u32,
 }
 
 /// A line that began in an earlier piece.
@@ -72,15 +72,15 @@ struct OpenLine {
     /// Bytes fed so far.
     fed: u64,
     /// A carriage return that may turn out to be part of the line's end.
-    held: bool,
+    pending_cr: bool,
     blank: bool,
     leading_space: bool,
 }
 
 impl<'a> LineSplitter<'a> {
     /// Starts at `start` in the file, which must be the start of a line.
-    pub(crate) fn new(tools: &'a mut ScanWorker, start: u64) -> LineSplitter<'a> {
-        let ScanWorker { extractor, builder, spare } = tools;
+    pub(crate) fn new(worker: &'a mut ScanWorker, start: u64) -> LineSplitter<'a> {
+        let ScanWorker { extractor, builder, spare } = worker;
         builder.begin(start);
         LineSplitter {
             extractor,
@@ -96,11 +96,11 @@ impl<'a> LineSplitter<'a> {
 
     /// A frame of a packed file comes next.
     pub(crate) fn frame(&mut self, table: &'a SeekTable, frame: usize) {
-        let note = table.frame(frame);
-        self.restart(note.uncompressed, note.compressed);
+        let info = table.frame(frame);
+        self.restart(info.uncompressed, info.compressed);
         let at = |frame| table.left.partition_point(|left| (left.frame as usize) < frame);
         let entries = &table.left[at(frame)..at(frame + 1)];
-        self.left = (!entries.is_empty()).then_some(FramePriorOwners { table, entries, met: 0 });
+        self.left = (!entries.is_empty()).then_some(FramePriorOwners { table, entries, entries_seen: 0 });
     }
 
     /// The frame that comes next is damaged: so many bytes are not there, and count as one faulty line.
@@ -153,7 +153,7 @@ impl<'a> LineSplitter<'a> {
             }
         }
         // Whole lines are read many at a time; one that is out of the ordinary by itself.
-        let whole = memrchr(b'\n', &bytes[place..]).map_or(place, |newline| place + newline + 1);
+        let lines_end = memrchr(b'\n', &bytes[place..]).map_or(place, |newline| place + newline + 1);
         loop {
             let is_full = self.builder.is_full() || base + place as u64 - self.builder.start() >= segment_bytes;
             if is_full && self.line.is_none() {
@@ -161,19 +161,19 @@ impl<'a> LineSplitter<'a> {
                 hashed = place;
                 self.close_segment(base + place as u64);
             }
-            if place == whole {
+            if place == lines_end {
                 break;
             }
             let (builder, mut stopped) = (&mut *self.builder, false);
-            place = self.extractor.extract_lines(&bytes[..whole], place, |range, facts| {
+            place = self.extractor.extract_lines(&bytes[..lines_end], place, |range, facts| {
                 let (start, end) = (base + range.start as u64, base + range.end as u64);
                 builder.push_row(start, u64_to_u32(end - start), false, facts);
                 let next = end + if bytes[range.end] == b'\n' { 1 } else { 2 };
                 stopped = builder.is_full() || next - builder.start() >= segment_bytes;
                 !stopped
             });
-            if !stopped && place < whole {
-                let newline = memchr(b'\n', &bytes[place..]).map_or(whole, |newline| place + newline);
+            if !stopped && place < lines_end {
+                let newline = memchr(b'\n', &bytes[place..]).map_or(lines_end, |newline| place + newline);
                 self.index_whole_lines(&bytes[place..newline], base + place as u64);
                 place = newline + 1;
             }
@@ -233,19 +233,19 @@ impl<'a> LineSplitter<'a> {
         let line = self.line.get_or_insert_with(|| {
             self.extractor.begin();
             let leading_space = part.first().is_some_and(|b| is_space(*b));
-            OpenLine { start, fed: 0, held: false, blank: true, leading_space }
+            OpenLine { start, fed: 0, pending_cr: false, blank: true, leading_space }
         });
         if part.is_empty() {
             return;
         }
-        if line.held {
+        if line.pending_cr {
             self.extractor.feed(b"\r");
             line.fed += 1;
-            line.held = false;
+            line.pending_cr = false;
         }
         let part = match part {
             [head @ .., b'\r'] => {
-                line.held = true;
+                line.pending_cr = true;
                 head
             }
             _ => part,
@@ -280,10 +280,10 @@ fn index_line(
 ) {
     match outcome {
         Ok(facts) if facts.content == Content::Tombstones => {
-            let first = builder.push_tombstones();
+            let first = builder.tombstone_count();
             builder.push_tombstone_line(facts);
             if let Some(left) = left {
-                left.take_row(builder, first);
+                left.push_prior_owners_of(builder, first);
             }
         }
         Ok(facts) => builder.push_row(start, u64_to_u32(length), leading_space, facts),
@@ -293,10 +293,10 @@ fn index_line(
 
 impl FramePriorOwners<'_> {
     /// Hands the owners on of the DELETE entries from `first` on, which the builder has just taken.
-    fn take_row(&mut self, builder: &mut SegmentBuilder, first: usize) {
-        for tombstone in first..builder.push_tombstones() {
-            let own = self.entries.partition_point(|left| left.entry < self.met)
-                ..self.entries.partition_point(|left| left.entry <= self.met);
+    fn push_prior_owners_of(&mut self, builder: &mut SegmentBuilder, first: usize) {
+        for tombstone in first..builder.tombstone_count() {
+            let own = self.entries.partition_point(|left| left.entry < self.entries_seen)
+                ..self.entries.partition_point(|left| left.entry <= self.entries_seen);
             for left in &self.entries[own] {
                 let owner = self.table.names.get(left.owner as usize);
                 builder.push_prior_owners(
@@ -305,7 +305,7 @@ impl FramePriorOwners<'_> {
                     owner.map(|(base, id)| (base.as_str(), *id)).ok_or(left.owner),
                 );
             }
-            self.met += 1;
+            self.entries_seen += 1;
         }
     }
 }

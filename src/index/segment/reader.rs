@@ -33,8 +33,8 @@ struct SegmentInner {
 
 struct OpenedColumns {
     at: usize,
-    places: ColumnRanges,
-    seals: PageChecksums,
+    ranges: ColumnRanges,
+    checksums: PageChecksums,
 }
 
 impl OpenedColumns {
@@ -44,12 +44,12 @@ impl OpenedColumns {
         if offset % 8 != 0 {
             return Err(CorruptIndex("it is not aligned"));
         }
-        let places = ColumnRanges::read(own).map_err(CorruptIndex)?;
-        if !places.front_intact(own) {
+        let ranges = ColumnRanges::read(own).map_err(CorruptIndex)?;
+        if !ranges.front_intact(own) {
             return Err(CorruptIndex("its checksum does not hold"));
         }
-        let seals = PageChecksums::new(HEADER_BYTES, places.front()..to_usize(places.head.size));
-        Ok(OpenedColumns { at: offset, places, seals })
+        let checksums = PageChecksums::new(HEADER_BYTES, ranges.front()..to_usize(ranges.head.size));
+        Ok(OpenedColumns { at: offset, ranges, checksums })
     }
 }
 
@@ -75,7 +75,7 @@ impl Segment {
         Ok(Segment(Arc::new(SegmentInner {
             bytes,
             at: offset,
-            head: opened.places.head,
+            head: opened.ranges.head,
             opened: OnceLock::from(Ok(opened)),
         })))
     }
@@ -88,7 +88,7 @@ impl Segment {
 
     fn opened(&self) -> Result<&OpenedColumns, CorruptIndex> {
         let opened = self.0.opened.get_or_init(|| match OpenedColumns::read(&self.0.bytes, self.0.at)? {
-            opened if opened.places.head == self.0.head => Ok(opened),
+            opened if opened.ranges.head == self.0.head => Ok(opened),
             _ => Err(CorruptIndex("its header is another than the one that was merged")),
         });
         opened.as_ref().map_err(|damaged| *damaged)
@@ -111,12 +111,12 @@ impl Segment {
 
     /// Number of elements and of bytes of a column.
     pub fn column_size(&self, column: Column) -> (usize, usize) {
-        self.opened().map_or((0, 0), |opened| (opened.places.count(column), opened.places.column(column).len()))
+        self.opened().map_or((0, 0), |opened| (opened.ranges.count(column), opened.ranges.column(column).len()))
     }
 
     /// Its bytes, as they lie on disk; none when its header is damaged.
     pub fn bytes(&self) -> &[u8] {
-        self.opened().map_or(&[], |opened| &self.0.bytes[opened.at..][..to_usize(opened.places.head.size)])
+        self.opened().map_or(&[], |opened| &self.0.bytes[opened.at..][..to_usize(opened.ranges.head.size)])
     }
 
     /// Proves elements of a column.
@@ -125,17 +125,17 @@ impl Segment {
     /// [`Damaged`] when they are not what was written, or not there.
     pub fn verify(&self, column: Column, elements: Range<usize>) -> Result<(), CorruptIndex> {
         let opened = self.opened()?;
-        let (place, width) = (opened.places.column(column), COLUMNS[column as usize].width);
-        if elements.start > elements.end || elements.end > opened.places.count(column) {
+        let (place, width) = (opened.ranges.column(column), COLUMNS[column as usize].width);
+        if elements.start > elements.end || elements.end > opened.ranges.count(column) {
             return Err(CorruptIndex("a number points nowhere"));
         }
-        opened.seals.verify(self.bytes(), place.start + elements.start * width..place.start + elements.end * width)
+        opened.checksums.verify(self.bytes(), place.start + elements.start * width..place.start + elements.end * width)
     }
 
     /// A proven element of a column of `u32`s.
     fn word(&self, column: Column, offset: usize) -> Result<u32, CorruptIndex> {
         self.verify(column, offset..offset + 1)?;
-        let start = self.opened()?.places.column(column).start + offset * 4;
+        let start = self.opened()?.ranges.column(column).start + offset * 4;
         Ok(u32::from_le_bytes(self.bytes()[start..start + 4].try_into().expect("4 bytes")))
     }
 
@@ -146,7 +146,7 @@ impl Segment {
     pub fn verify_columns(&self, columns: &[Column]) -> Result<Columns<'_>, CorruptIndex> {
         let opened = self.opened()?;
         for column in columns {
-            opened.seals.verify(self.bytes(), opened.places.column(*column))?;
+            opened.checksums.verify(self.bytes(), opened.ranges.column(*column))?;
         }
         Ok(self.columns())
     }
@@ -156,7 +156,7 @@ impl Segment {
     /// # Errors
     /// As [`Segment::verify`].
     pub fn verify_all(&self) -> Result<Columns<'_>, CorruptIndex> {
-        self.opened()?.seals.verify_all(self.bytes())?;
+        self.opened()?.checksums.verify_all(self.bytes())?;
         Ok(self.columns())
     }
 
@@ -166,14 +166,14 @@ impl Segment {
     /// As [`Segment::verify`].
     pub fn row(&self, row: usize) -> Result<Columns<'_>, CorruptIndex> {
         let opened = self.opened()?;
-        if !opened.seals.is_verified() {
+        if !opened.checksums.is_verified() {
             if row >= self.rows() {
                 return Err(CorruptIndex("a number points nowhere"));
             }
             for column in [Column::Place, Column::Type, Column::Flags, Column::LastUpdated] {
                 self.verify(column, row..row + 1)?;
             }
-            if opened.places.count(Column::Exact) > 0 {
+            if opened.ranges.count(Column::Exact) > 0 {
                 self.verify_columns(&[Column::Exact, Column::Heap])?;
             }
         }
@@ -218,7 +218,7 @@ impl Segment {
     fn list(&self, start: Column, list: Column, offset: usize) -> Result<&[u32], CorruptIndex> {
         let range = self.word(start, offset)? as usize..self.word(start, offset + 1)? as usize;
         self.verify(list, range.clone())?;
-        let words = view(&self.bytes()[self.opened()?.places.column(list)]).expect("an aligned column");
+        let words = view(&self.bytes()[self.opened()?.ranges.column(list)]).expect("an aligned column");
         Ok(&words[range])
     }
 
@@ -228,11 +228,11 @@ impl Segment {
     /// As [`Segment::verify`].
     pub fn updated(&self, row: usize) -> Result<Option<InstantRef<'_>>, CorruptIndex> {
         let opened = self.opened()?;
-        if opened.places.count(Column::Exact) > 0 {
+        if opened.ranges.count(Column::Exact) > 0 {
             return Ok(self.row(row)?.updated_of(row));
         }
         self.verify(Column::LastUpdated, row..row + 1)?;
-        let start = opened.places.column(Column::LastUpdated).start + row * 8;
+        let start = opened.ranges.column(Column::LastUpdated).start + row * 8;
         let ticks = i64::from_le_bytes(self.bytes()[start..start + 8].try_into().expect("8 bytes"));
         Ok((ticks != NO_INSTANT).then_some(InstantRef { ticks, rest: &[] }))
     }
@@ -243,7 +243,7 @@ impl Segment {
     /// As [`Segment::verify`].
     pub fn type_of(&self, row: usize) -> Result<ResourceType, CorruptIndex> {
         self.verify(Column::Type, row..row + 1)?;
-        let start = self.opened()?.places.column(Column::Type).start + row;
+        let start = self.opened()?.ranges.column(Column::Type).start + row;
         ResourceType::from_index(self.bytes()[start] as usize).ok_or(CorruptIndex("a type is none"))
     }
 
@@ -349,7 +349,7 @@ impl Segment {
         let opened = self.opened();
         let bytes = self.bytes();
         let of = |column| match &opened {
-            Ok(opened) => &bytes[opened.places.column(column)],
+            Ok(opened) => &bytes[opened.ranges.column(column)],
             Err(_) => &[],
         };
         // Columns are 8-byte aligned in an aligned segment and their lengths divide, so the casts hold.

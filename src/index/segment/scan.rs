@@ -76,16 +76,16 @@ pub(crate) struct ScanOptions<'a> {
 pub(crate) fn scan(
     files: &StoreFiles,
     spans: &[ScanRange],
-    home: &IndexDir,
+    dir: &IndexDir,
     name: &str,
     options: &ScanOptions<'_>,
 ) -> Result<ScanResult, IndexError> {
     let failed_write = |source| IndexError::Write { name: name.to_string(), source };
-    let mut container = home.create_blocks(name).map_err(failed_write)?;
+    let mut container = dir.create_blocks(name).map_err(failed_write)?;
     // Bounded: a slow disk holds the workers back instead of filling the memory.
     let (sender, receiver) = crossbeam::channel::bounded::<(usize, bool, EncodedSegment)>(rayon::current_num_threads());
     // Written buffers go back to be filled again.
-    let (give_back, spare) = crossbeam::channel::bounded::<Vec<u8>>(rayon::current_num_threads());
+    let (recycle, spare) = crossbeam::channel::bounded::<Vec<u8>>(rayon::current_num_threads());
     std::thread::scope(|scope| {
         let writer = scope.spawn(move || -> Result<Vec<WrittenSegment>, IndexError> {
             let mut segments = Vec::new();
@@ -95,7 +95,7 @@ pub(crate) fn scan(
                 let EncodedSegment { bytes, start, end, content } = encoded;
                 segments.push(WrittenSegment { file, at: offset, start, end, content, tail });
                 offset += bytes.len() as u64;
-                let _ = give_back.try_send(bytes);
+                let _ = recycle.try_send(bytes);
             }
             container.flush().map_err(failed_write)?;
             Ok(segments)
@@ -107,20 +107,20 @@ pub(crate) fn scan(
                     let extractor = Extractor::new(options.kernel, options.validate);
                     (ScanWorker::new(extractor, spare.clone()), sender.clone())
                 },
-                |(tools, sender), span| {
+                |(worker, sender), span| {
                     let source = files.source(span.file)?;
                     let tail = matches!(span.part, RangeKind::Plain { tail: true, .. });
                     let mut emit = |encoded| sender.send((span.file, tail, encoded)).map_err(|_| IndexError::Stopped);
                     match &span.part {
                         RangeKind::Plain { range, .. } => {
-                            scan_plain(source, range.clone(), tools, options, &mut emit).map(|()| None)
+                            scan_plain(source, range.clone(), worker, options, &mut emit).map(|()| None)
                         }
                         RangeKind::Compressed { compression, from } => {
-                            let closed = scan_compressed(source, *compression, *from, tools, options, &mut emit)?;
+                            let closed = scan_compressed(source, *compression, *from, worker, options, &mut emit)?;
                             Ok((!closed).then_some(span.file))
                         }
                         RangeKind::Packed { table, frames } => {
-                            scan_packed(source, table, frames.clone(), tools, options, &mut emit)?;
+                            scan_packed(source, table, frames.clone(), worker, options, &mut emit)?;
                             // What is put behind a table makes another file of it.
                             Ok(Some(span.file))
                         }
@@ -141,32 +141,32 @@ type SegmentSink<'a> = &'a mut dyn FnMut(EncodedSegment) -> Result<(), IndexErro
 fn scan_plain(
     source: &StoreFile,
     range: Range<u64>,
-    tools: &mut ScanWorker,
+    worker: &mut ScanWorker,
     options: &ScanOptions<'_>,
     emit: SegmentSink<'_>,
 ) -> Result<(), IndexError> {
-    let mut lines = LineSplitter::new(tools, range.start);
+    let mut lines = LineSplitter::new(worker, range.start);
     // Read rather than mapped: one copy that stays in the second-level cache costs less than faulting pages in, and the
     // scan then waits for no memory. A line that a piece cuts is moved to the front of the next.
     let mut buffer = vec![0; 2 * SCAN_BYTES];
-    let mut kept = 0;
+    let mut carried = 0;
     let mut position = range.start;
     while position < range.end {
         if options.cancel.load(Relaxed) {
             return Err(IndexError::Cancelled);
         }
         let len = to_usize((range.end - position).min(SCAN_BYTES as u64));
-        source.pread_into(position, &mut buffer[kept..kept + len])?;
+        source.pread_into(position, &mut buffer[carried..carried + len])?;
         position += len as u64;
-        let held = kept + len;
-        let whole = match memrchr(b'\n', &buffer[kept..held]) {
-            Some(newline) if position < range.end => kept + newline + 1,
+        let filled = carried + len;
+        let lines_end = match memrchr(b'\n', &buffer[carried..filled]) {
+            Some(newline) if position < range.end => carried + newline + 1,
             // No line ends here, or the last does: the line goes through the scanner in pieces.
-            _ => held,
+            _ => filled,
         };
-        lines.push(&buffer[..whole], SEGMENT_SPAN_MAX);
-        buffer.copy_within(whole..held, 0);
-        kept = held - whole;
+        lines.push(&buffer[..lines_end], SEGMENT_SPAN_MAX);
+        buffer.copy_within(lines_end..filled, 0);
+        carried = filled - lines_end;
         options.progress.fetch_add(len as u64, Relaxed);
         for encoded in lines.take_done() {
             emit(encoded)?;
@@ -180,7 +180,7 @@ fn scan_compressed(
     source: &StoreFile,
     compression: Compression,
     from: SeekPoint,
-    tools: &mut ScanWorker,
+    worker: &mut ScanWorker,
     options: &ScanOptions<'_>,
     emit: SegmentSink<'_>,
 ) -> Result<bool, IndexError> {
@@ -190,7 +190,7 @@ fn scan_compressed(
         Err(_) => unreachable!("only reading fails before the first piece"),
     };
     let mut restarts = Vec::new();
-    let mut lines = LineSplitter::new(tools, from.uncompressed);
+    let mut lines = LineSplitter::new(worker, from.uncompressed);
     lines.restart(from.uncompressed, from.compressed);
     let mut compressed = from.compressed;
     loop {
@@ -231,14 +231,14 @@ fn scan_packed(
     source: &StoreFile,
     table: &SeekTable,
     frames: Range<usize>,
-    tools: &mut ScanWorker,
+    worker: &mut ScanWorker,
     options: &ScanOptions<'_>,
     emit: SegmentSink<'_>,
 ) -> Result<(), IndexError> {
     if frames.is_empty() {
         return Ok(());
     }
-    let mut lines = LineSplitter::new(tools, table.frame(frames.start).uncompressed);
+    let mut lines = LineSplitter::new(worker, table.frame(frames.start).uncompressed);
     let (mut reader, mut buffer) = (FrameReader::new(), Vec::new());
     for i in frames {
         if options.cancel.load(Relaxed) {

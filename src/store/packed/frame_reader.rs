@@ -68,7 +68,7 @@ impl FrameReader {
     /// # Errors
     /// [`FrameError`].
     pub(crate) fn decode(&mut self, source: &StoreFile, frame: &FrameInfo, out: &mut [u8]) -> Result<(), FrameError> {
-        let bytes = checked(source, frame, self.scattered, &mut self.compressed)?;
+        let bytes = read_checked_frame(source, frame, self.scattered, &mut self.compressed)?;
         let damaged = |what: String| FrameError::Damaged(what);
         let checksums = self.checksums;
         match self.context.get_or_insert_with(|| decoder_context(checksums)).decompress(out, bytes) {
@@ -122,7 +122,7 @@ fn decoder_context(checksums: bool) -> DCtx<'static> {
     context
 }
 
-fn checked<'b>(
+fn read_checked_frame<'b>(
     source: &'b StoreFile,
     frame: &FrameInfo,
     scattered: bool,

@@ -331,8 +331,8 @@ fn parse(source: &StoreFile, lengths_too: bool) -> Result<(SeekTable, Vec<u8>), 
         return Err(damaged("the table has more frames or rows than a packed file may have"));
     }
     // Each term is below 2^32 once it is known to lie in the file, so that the sum cannot overflow.
-    let parts = [lengths, left, names, names_bytes];
-    if parts.iter().any(|part| *part > source.len().min(u64::from(u32::MAX))) {
+    let reader = [lengths, left, names, names_bytes];
+    if reader.iter().any(|part| *part > source.len().min(u64::from(u32::MAX))) {
         return Err(damaged("the table is longer than the file"));
     }
     let payload =
@@ -341,10 +341,10 @@ fn parse(source: &StoreFile, lengths_too: bool) -> Result<(SeekTable, Vec<u8>), 
         return Err(damaged("the table is longer than the file"));
     }
     let offset = source.len() - payload - 8;
-    let mut parts = TableReader { source, at: offset, sum: Hasher64::new() };
+    let mut reader = TableReader { source, at: offset, sum: Hasher64::new() };
     let mut lead = [0; 8];
-    parts.fill(&mut lead)?;
-    parts.sum = Hasher64::new();
+    reader.fill(&mut lead)?;
+    reader.sum = Hasher64::new();
     if lead[..4] != SKIPPABLE.to_le_bytes() || lead[4..] != (payload as u32).to_le_bytes() {
         return Err(damaged("no table begins where it should"));
     }
@@ -362,23 +362,23 @@ fn parse(source: &StoreFile, lengths_too: bool) -> Result<(SeekTable, Vec<u8>), 
         rows: vec![0; count],
         ..SeekTable::default()
     };
-    parts.fill(bytes_of_mut(&mut table.places))?;
-    parts.fill(bytes_of_mut(&mut table.hashes))?;
-    parts.fill(bytes_of_mut(&mut table.least))?;
-    parts.fill(bytes_of_mut(&mut table.greatest))?;
-    parts.fill(bytes_of_mut(&mut table.rows))?;
+    reader.fill(bytes_of_mut(&mut table.places))?;
+    reader.fill(bytes_of_mut(&mut table.hashes))?;
+    reader.fill(bytes_of_mut(&mut table.least))?;
+    reader.fill(bytes_of_mut(&mut table.greatest))?;
+    reader.fill(bytes_of_mut(&mut table.rows))?;
     let coded = match lengths_too {
-        true => parts.bytes(lengths as usize)?,
-        false => parts.skip_bytes(lengths as usize)?,
+        true => reader.bytes(lengths as usize)?,
+        false => reader.skip_bytes(lengths as usize)?,
     };
-    let left = parts.bytes(left as usize * LEFT_BYTES)?;
-    let text = parts.bytes(names_bytes as usize)?;
-    parts.sum.update(bytes_of(&trailer[..TRAILER_WORDS - 2]));
+    let left = reader.bytes(left as usize * LEFT_BYTES)?;
+    let text = reader.bytes(names_bytes as usize)?;
+    reader.sum.update(bytes_of(&trailer[..TRAILER_WORDS - 2]));
     source.check()?;
-    if parts.sum.digest() != trailer[TRAILER_WORDS - 2] {
+    if reader.sum.digest() != trailer[TRAILER_WORDS - 2] {
         return Err(damaged("the checksum of the table does not hold"));
     }
-    table.left = left.chunks_exact(LEFT_BYTES).map(push_prior_owner).collect();
+    table.left = left.chunks_exact(LEFT_BYTES).map(read_prior_owner).collect();
     table.names = owner_names(&text).ok_or(damaged("the owners of the table cannot be read"))?;
     check_table(&table, offset, rows, names)?;
     Ok((table, coded))
@@ -388,7 +388,7 @@ fn words(bytes: &[u8]) -> Vec<u64> {
     bytes.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect()
 }
 
-fn push_prior_owner(bytes: &[u8]) -> PriorOwnerRecord {
+fn read_prior_owner(bytes: &[u8]) -> PriorOwnerRecord {
     let word = |offset: usize| u32::from_le_bytes(*bytes[offset..].first_chunk().expect("24 bytes"));
     let updated = i64::from_le_bytes(*bytes[16..].first_chunk().expect("24 bytes"));
     PriorOwnerRecord { frame: word(0), entry: word(4), owner: word(8), updated }
