@@ -412,3 +412,33 @@ impl SectionTotals<'_> {
         self.0[TOTALS_WORDS - 1]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The document lists the sections in their order, each with the bytes of an element; of heads, those of one header.
+    #[test]
+    fn the_format_document_has_the_sections() {
+        let document = include_str!("../../docs/format.md");
+        let rows = document.lines().skip_while(|line| !line.starts_with("| section |")).skip(2);
+        let stated: Vec<String> = rows
+            .take_while(|line| line.starts_with('|'))
+            .map(|line| line.split(" | ").take(2).collect::<Vec<_>>().join(" | "))
+            .collect();
+        let expected = ALL_SECTIONS.map(|section| {
+            let mut name = String::new();
+            for letter in format!("{section:?}").chars() {
+                name.push_str(if letter.is_uppercase() && !name.is_empty() { "_" } else { "" });
+                name.extend(letter.to_lowercase());
+            }
+            let width = match section {
+                Section::Heads => HEAD_WORDS * 8,
+                _ => SECTIONS[section as usize].1,
+            };
+            format!("| {name} | {width}")
+        });
+        assert_eq!(stated, expected);
+        assert!(document.contains("magic `OUTMERG\\x03`") && MAGIC == u64::from_le_bytes(*b"OUTMERG\x03"));
+    }
+}

@@ -43,14 +43,14 @@ macro_rules! columns {
 }
 
 columns! {
-    Place "place" 8 "row" "two u32: start of the line, from the start of the extent; bytes of the line without its end";
+    Place "place" 8 "row" "two u32: start of the line, from the start of the segment; bytes of the line without its end";
     LastUpdated "last_updated" 8 "row" "i64 of 100 ns ticks since 1970, least value for none";
     VersionId "version" 8 "row" "numeric versionId plus one, 0 for none, top bit: length and place in the heap";
     Id "id" 16 "row" "packed id";
     Type "type" 1 "row" "place of the resource type in the order of names";
     Flags "flags" 1 "row" "see the flags below";
     OwnerStart "owner_start" 4 "row, and one more" "first of the row's owners";
-    Owner "owner" 4 "row and owner" "place in the extent's owner dictionary";
+    Owner "owner" 4 "row and owner" "place in the segment's owner dictionary";
     PostingStart "posting_start" 4 "owner, and one more" "first of the owner's rows";
     Posting "posting" 4 "row and owner" "a row of the owner, ascending";
     Several "several" 4 "row of several owners" "its number";
@@ -71,7 +71,7 @@ columns! {
     TargetType "target_type" 1 "target" "as type";
     TargetId "target_id" 16 "target" "packed id";
     TargetBase "target_base" 4 "target" "reference base, two top bits: class of the id";
-    Fault "fault" 20 "fault kept" "five u32: offset, length, line in the extent, byte in the line, kind";
+    Fault "fault" 20 "fault kept" "five u32: offset, length, line in the segment, byte in the line, kind";
     FaultCount "fault_count" 8 "kind of fault" "lines with it";
     TypeCount "type_count" 8 "resource type" "rows of it";
     Exact "exact" 12 "instant of more than 7 fraction digits" "three u32: row (top bit: tombstone), place and length of the digits in the heap";
@@ -117,6 +117,10 @@ macro_rules! head {
 
         /// Words of a [`SegmentHeader`].
         pub(crate) const HEAD_WORDS: usize = [$(stringify!($field)),*].len();
+
+        /// Names of the words of a [`SegmentHeader`], in their order.
+        #[cfg(test)]
+        const HEAD_NAMES: [&str; HEAD_WORDS] = [$(stringify!($field)),*];
 
         impl SegmentHeader {
             /// Its words as they lie on disk.
@@ -393,6 +397,22 @@ mod tests {
         for ColumnInfo { name, width, per, holds } in COLUMNS {
             let row = format!("| {name} | {width} | {per} | {holds} |");
             assert!(document.contains(&row), "format.md lacks: {row}");
+        }
+        let columns = document.lines().skip_while(|line| !line.starts_with("| column |")).skip(2);
+        assert_eq!(columns.take_while(|line| line.starts_with('|')).count(), COLUMN_COUNT, "rows of no column");
+    }
+
+    /// The document lists the words of the header in their order, and states their number and the size of the header.
+    #[test]
+    fn the_format_document_has_the_header() {
+        let words: Vec<&str> = include_str!("../../docs/format.md").split_whitespace().collect();
+        let document = words.join(" ");
+        let names = HEAD_NAMES.map(|name| format!("`{name}`")).join(", ");
+        for text in [
+            format!("The header of {HEADER_BYTES} bytes: magic"),
+            format!("then {HEAD_WORDS} words of `u64`: {names}; then the length of each column"),
+        ] {
+            assert!(document.contains(&text), "format.md lacks: {text}");
         }
     }
 }
