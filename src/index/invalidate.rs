@@ -1,4 +1,4 @@
-//! Makes an index scan a store file again: what it says of the file turned out not to be what is there.
+//! Marks the segments of a store file to be scanned again, after an export found that they contradict the file.
 
 use crate::error::IndexError;
 use crate::index::dir::IndexDir;
@@ -7,8 +7,8 @@ use crate::progress::Progress;
 use crate::store::{IndexAccess, Store};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Marks the segments of a file (by its name below the store) to be scanned again. What the index remembers of snapshots
-/// stays. An index in memory is made anew by every command, and needs no mark.
+/// Marks the segments of a file (by its name below the store) to be scanned again. Times of snapshots are kept. An index in
+/// memory is made by every command, and needs no mark.
 ///
 /// # Errors
 /// When the index cannot be written.

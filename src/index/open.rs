@@ -1,5 +1,5 @@
-//! What of an index on disk still stands: its segments and what was merged over them, opened by their headers where
-//! nobody has touched their files, checked byte by byte where somebody may have.
+//! Opens the segments and the global index of an index meta. A file whose size and times are the recorded ones is opened by its
+//! header; any other is checked whole, byte by byte. Nothing is repaired here.
 
 use std::sync::Arc;
 
@@ -10,26 +10,26 @@ use crate::index::global::GlobalIndex;
 use crate::index::meta::{IndexFile, IndexMeta, SegmentMeta};
 use crate::index::segment::reader::Segment;
 
-/// An index, as far as it stands.
+/// The parts of an index on disk, each opened or with the reason why it cannot be used.
 pub(crate) struct OpenedIndex {
-    /// Each segment of the generation, or why it is to be made again.
+    /// Each segment of the index meta, or why it is to be scanned again.
     pub segments: Vec<Result<Segment, &'static str>>,
-    /// What was merged over them, or why it is to be merged again.
+    /// The global index over them, or why it is to be built again.
     pub global: Result<GlobalIndex, &'static str>,
 }
 
 impl OpenedIndex {
-    /// Everything, if everything stands.
+    /// All segments and the global index, if every part could be opened.
     ///
     /// # Errors
-    /// The first reason why not.
+    /// The reason of the first part that could not be opened.
     pub(crate) fn into_whole(self) -> Result<(Vec<Segment>, GlobalIndex), &'static str> {
         let global = self.global?;
         Ok((self.segments.into_iter().collect::<Result<Vec<_>, _>>()?, global))
     }
 }
 
-/// Opens a generation.
+/// Opens the segments and the global index that an index meta names.
 pub(crate) fn open_index(dir: &IndexDir, meta: &IndexMeta, verification: Verification) -> OpenedIndex {
     let trusted = |file: &IndexFile, bytes: &IndexBytes| {
         verification == Verification::Stamps && file.stamp.is_some_and(|stamp| stamp == bytes.stamp())
@@ -57,7 +57,7 @@ pub(crate) fn open_index(dir: &IndexDir, meta: &IndexMeta, verification: Verific
         }
         let (bytes, trusted) = containers[entry.container].as_ref().ok_or("its file cannot be opened")?;
         if let Some(heads) = heads.filter(|_| *trusted) {
-            // The table of segments was compared with the generation.
+            // `GlobalIndex::open` has compared its table of segments with the index meta.
             return Ok(Segment::open_known(bytes.clone(), entry.at, heads[position]));
         }
         let segment = Segment::open(bytes.clone(), entry.at)?;
@@ -75,7 +75,7 @@ pub(crate) fn open_index(dir: &IndexDir, meta: &IndexMeta, verification: Verific
     let global = global.and_then(|global| {
         if !global_trusted || !all_trusted {
             let intact: Option<Vec<Segment>> = segments.iter().map(|segment| segment.clone().ok()).collect();
-            // With a segment gone it is merged again in any case.
+            // Without one of its segments it is built again in any case.
             global.check(&intact.ok_or("an extent is damaged")?)?;
         }
         Ok(global)
@@ -83,11 +83,11 @@ pub(crate) fn open_index(dir: &IndexDir, meta: &IndexMeta, verification: Verific
     OpenedIndex { segments, global }
 }
 
-/// What of an index is believed without reading it.
+/// Which index files are used without reading them whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verification {
-    /// Files whose size and times are those at their publication; what is read of them is proven by its seals.
+    /// Files whose size and times are those at their publication; pages are verified as they are read.
     Stamps,
-    /// Nothing: every byte is checked.
+    /// None: every byte is checked when the index is opened.
     Nothing,
 }

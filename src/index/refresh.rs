@@ -1,8 +1,9 @@
-//! Brings an index up to date: keeps what still stands, scans what is new or was damaged, merges, publishes.
+//! Brings an index up to date: keeps intact segments, scans new and damaged ranges, builds the global index, publishes the
+//! index meta.
 //!
-//! Readers take no lock. A writer holds the lock from the moment it has seen that there is work until the generation
-//! file is replaced; then it looks again, because another may have done the work meanwhile. When neither the store nor
-//! the index has been touched, nothing is opened but the generation and the headers of the index files.
+//! Readers take no lock. A writer takes the lock once it has found work, compares the store with the index again, because
+//! another writer may have done the work meanwhile, and holds the lock until the index meta is replaced. When neither the
+//! store nor the index was touched, only the index meta and the headers of the index files are read.
 
 use crate::codec::compression::Compression;
 use crate::error::IndexError;
@@ -30,19 +31,22 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Times that a reader looks again when files vanish under it because a writer published a newer generation.
+/// Attempts to open an index whose files may be removed by a writer that publishes a newer index meta.
 const ATTEMPTS: usize = 8;
 
-/// Time in which a file can be written again without its times telling, in nanoseconds: the ticks of the file system's
-/// clock, and some more.
+/// Age in nanoseconds below which a file can be written again without a change of its times: a tick of the clock of the
+/// file system, and a margin.
 const RACY_NS: i64 = 30_000_000;
 
-/// A generation as it was published, and with what was noted since.
+/// The index meta of a directory, without and with its snapshot log.
 struct LoadedMeta {
+    /// As the file has it.
     published: IndexMeta,
+    /// With the snapshot log applied.
     current: IndexMeta,
 }
 
+/// Reads the index meta and the snapshot log of a directory; `None` when there is no index meta that can be used.
 fn load(dir: &IndexDir) -> Option<LoadedMeta> {
     let published = IndexMeta::from_bytes(&dir.read(meta::FILE).ok()?)?;
     let mut current = published.clone();
@@ -52,7 +56,11 @@ fn load(dir: &IndexDir) -> Option<LoadedMeta> {
     Some(LoadedMeta { published, current })
 }
 
-/// The index of the store as it is now; with `as_of`, also noted as a snapshot's.
+/// The index of the store as it is now, or of the bytes of `listing`; with `as_of`, a snapshot at that T is recorded.
+///
+/// # Errors
+/// When the store cannot be read, the index cannot be written or read back, the store has too many rows, or `progress` is
+/// cancelled.
 pub(crate) fn refresh(
     store: &Store,
     as_of: Option<&Instant>,
@@ -70,6 +78,7 @@ pub(crate) fn refresh(
     let mut stats = RefreshStats { in_memory, ..RefreshStats::default() };
     let mut last_reason = "it changed under every attempt to read it";
     for _ in 0..ATTEMPTS {
+        // 1. An unchanged store with an intact index needs no lock, unless a snapshot is to be recorded.
         let known = load(&dir);
         let files = match listing {
             Some(listing) => StoreFiles::find_within(store, listing, known.as_ref().map(|known| &known.current))?,
@@ -88,8 +97,8 @@ pub(crate) fn refresh(
             verification = Verification::Nothing;
             continue;
         }
+        // 2. Under the lock: compare again, because another writer may have published meanwhile, then scan and build.
         let lock = take_lock(&dir, progress)?;
-        // Another writer may have been here while this one waited.
         let known = load(&dir).map(|known| known.current);
         let before_sequence = known.as_ref().map_or(0, |known| known.sequence);
         let opened = known.as_ref().map(|known| open_index(&dir, known, verification));
@@ -105,6 +114,7 @@ pub(crate) fn refresh(
         if meta.sequence != before_sequence && store.options().index_access == IndexAccess::ReadOnly {
             stats.in_memory = Some(format!("{} is only read here", store.index_dir().display()));
         }
+        // 3. Publish, then open the new global index.
         if let Some(as_of) = as_of {
             meta.note_snapshot(as_of);
         }
@@ -126,6 +136,7 @@ pub(crate) fn refresh(
     Err(IndexError::ReadBack { name: store.index_dir().display().to_string(), reason: last_reason })
 }
 
+/// Takes the lock of the index directory; `progress.waiting` is set while another process holds it.
 fn take_lock(dir: &IndexDir, progress: &Progress) -> Result<IndexLock, IndexError> {
     let lock = dir
         .lock(&mut || progress.waiting.store(true, Relaxed))
@@ -134,15 +145,15 @@ fn take_lock(dir: &IndexDir, progress: &Progress) -> Result<IndexLock, IndexErro
     Ok(lock)
 }
 
-/// Files of the index that a generation needs.
+/// Names of the index files that an index meta needs; others are removed.
 fn index_file_names(meta: &IndexMeta) -> Vec<&str> {
     let mut names: Vec<&str> = meta.containers.iter().map(|file| file.name.as_str()).collect();
     names.extend([meta.global.name.as_str(), meta::FILE, meta::NOTE]);
     names
 }
 
-/// Notes a snapshot, and stamps of index files that can be trusted by now; the generation with both. `None` when
-/// another writer has published meanwhile.
+/// Records a snapshot at `as_of` in the snapshot log, or in the index meta if it is the first or index files lack stamps;
+/// the index meta with it. `None` when another writer has published meanwhile.
 fn log_snapshot(
     dir: &IndexDir,
     store: &Store,
@@ -158,11 +169,11 @@ fn log_snapshot(
         return Ok(Some(current));
     }
     let _lock = take_lock(dir, progress)?;
-    let Some(now) = load(dir) else { return Ok(None) };
-    if now.published.sequence != published.sequence {
+    let Some(reloaded) = load(dir) else { return Ok(None) };
+    if reloaded.published.sequence != published.sequence {
         return Ok(None);
     }
-    (published, current) = (now.published, now.current);
+    (published, current) = (reloaded.published, reloaded.current);
     let is_first_snapshot = current.birth.is_none() && as_of.is_some();
     if let Some(as_of) = as_of {
         current.note_snapshot(as_of);
@@ -177,14 +188,15 @@ fn log_snapshot(
     Ok(Some(current))
 }
 
-/// The greatest T, in ticks, of the snapshots that the index on disk remembers; nothing is made for it.
+/// The greatest T, in ticks, of the snapshots that the index on disk records; `None` without an index or a snapshot. Makes
+/// no directory.
 pub(crate) fn latest_snapshot_ticks(store: &Store) -> Option<i64> {
     load(&IndexDir::Directory(store.index_dir()))?.current.latest
 }
 
-/// The index as it was last published, without a look at the store; none when there is none that stands.
+/// The index as last published, without a walk over the store; `None` when no intact one exists.
 pub(crate) fn latest_published(store: &Store) -> Option<Index> {
-    // A writer may take the files away that a generation just read names.
+    // A writer may remove the files that the index meta just read names.
     for _ in 0..ATTEMPTS {
         let dir = match store.options().index_access {
             IndexAccess::ReadOnly => IndexDir::read_only(&store.index_dir()),
@@ -200,7 +212,11 @@ pub(crate) fn latest_published(store: &Store) -> Option<Index> {
     None
 }
 
-/// The snapshot of a record: from the index if it still has the segments, else from the store's bytes.
+/// The snapshot of a record: from the index if it has all segments of the record, else from the bytes of the store, in
+/// memory.
+///
+/// # Errors
+/// [`IndexError::Changed`] when the store lacks bytes of the record; else as [`refresh`].
 pub(crate) fn rebuild_from_record(
     store: &Store,
     record: &SnapshotRecord,
@@ -214,12 +230,12 @@ pub(crate) fn rebuild_from_record(
         Ok(snapshot) => return Ok((snapshot, stats)),
         Err((index, _)) => index,
     };
-    // Some of the index was lost or cut anew. What stands is kept, the other recorded spans are scanned, in memory.
+    // 1. The index lacks segments of the record. Those that it has are kept, the other recorded ranges are scanned.
     let files = StoreFiles::find(store)?;
     let dir = IndexDir::memory();
     let known = index.find_segments(record);
     let same = index.generation().validate == record.validate;
-    // A compressed file is decoded from its start, and cut as it is then.
+    // A compressed file is decoded from its start, so all of its segments are scanned again.
     let is_coded =
         |name: &str| Compression::of_file_name(name).is_some_and(|compression| compression != Compression::None);
     let lost = record.segments.iter().zip(&known).filter(|(segment, known)| known.is_none() && is_coded(&segment.file));
@@ -227,6 +243,7 @@ pub(crate) fn rebuild_from_record(
     let stays = |segment: &SegmentRef| same && !lost.contains(segment.file.as_str());
     let kept: Vec<Option<usize>> =
         record.segments.iter().zip(known).map(|(segment, known)| known.filter(|_| stays(segment))).collect();
+    // 2. Collect the kept segments and the ranges to scan.
     let mut meta = IndexMeta { files: file_entries(&files)?, ..IndexMeta::empty(record.validate) };
     meta.containers = index.generation().containers.clone();
     let (mut segments, mut spans) = (Vec::new(), Vec::new());
@@ -261,7 +278,7 @@ pub(crate) fn rebuild_from_record(
     }
     let changes = StoreDiff {
         meta,
-        // Nothing was merged before that the numbers would be of.
+        // No previous global index is used, so these numbers are not read.
         origins: (0..segments.len()).collect(),
         segments,
         spans,
@@ -269,6 +286,7 @@ pub(crate) fn rebuild_from_record(
         changed: true,
         repaired: Vec::new(),
     };
+    // 3. Build that index in memory and take the snapshot of it.
     let (meta, segments) = build(&dir, changes, None, &files, progress, store, &mut stats)?;
     let global = dir.open(&meta.global.name).map_err(|_| "it cannot be opened");
     let index = global
@@ -284,18 +302,19 @@ pub(crate) fn rebuild_from_record(
     }
 }
 
+/// The error that a store file (relative to the store) no longer holds the recorded bytes.
 fn changed_error(store: &Store, name: &str, reason: &str) -> IndexError {
     IndexError::Changed { path: store.root().join(name), reason: reason.to_string() }
 }
 
-/// Publishes a generation. Index files get the stamps by which later readers trust them, but for those so young that
-/// a later write could leave them as they are: those are checked once more, and stamped then.
+/// Publishes an index meta. Index files get the stamps by which later readers trust them; a file younger than [`RACY_NS`]
+/// gets none, because a later write could leave its times unchanged: it is checked whole once more, and stamped then.
 fn publish(dir: &IndexDir, meta: &mut IndexMeta) -> Result<(), IndexError> {
     let opened = |file: &IndexFile| dir.open(&file.name).ok().map(|bytes| bytes.stamp());
     let containers: Vec<_> = meta.containers.iter().map(opened).collect();
     let global = opened(&meta.global);
     let mut bytes = |now: i64| {
-        // In memory there is no such clock: `now` lies before every time, and nothing settles.
+        // In memory there is no clock of a file system: `now` lies before every time, and no file gets a stamp.
         let age = |stamp: &FileStamp| now.saturating_sub(stamp.mtime_ns.max(stamp.ctime_ns));
         let settled = |stamp: &Option<FileStamp>| stamp.filter(|stamp| age(stamp) >= RACY_NS);
         for (file, stamp) in meta.containers.iter_mut().zip(&containers) {
@@ -307,7 +326,8 @@ fn publish(dir: &IndexDir, meta: &mut IndexMeta) -> Result<(), IndexError> {
     dir.replace(meta::FILE, &mut bytes).map_err(|source| IndexError::Write { name: meta::FILE.into(), source })
 }
 
-/// Scans, assembles and merges what a survey asks for; `before` is what was merged over the generation before.
+/// Scans the ranges of `changes`, joins new and kept segments, and builds the global index; `previous_global` is the global
+/// index of the previous index meta. Returns index meta and segments, not yet published.
 fn build(
     dir: &IndexDir,
     changes: StoreDiff,
@@ -323,8 +343,10 @@ fn build(
     if !changed {
         return Ok((meta, segments));
     }
+    // `origins` has for each segment its number in the previous index meta, `None` for a new one.
     let mut origins: Vec<Option<usize>> = origins.into_iter().map(Some).collect();
     meta.sequence += 1;
+    // 1. Scan into a new container.
     if !spans.is_empty() {
         let mut total = 0;
         for span in &spans {
@@ -349,13 +371,14 @@ fn build(
         let container = meta.containers.len();
         meta.containers.push(IndexFile::new(name.clone()));
         let bytes = Arc::new(dir.open(&name).map_err(|source| IndexError::Write { name: name.clone(), source })?);
+        // 2. Join new and kept segments, in store order.
         let old = meta.segments.drain(..).zip(segments.drain(..)).zip(origins.drain(..));
         let mut all: Vec<_> = old.map(|((entry, segment), origin)| (entry, segment, origin)).collect();
         for new in scanned.segments {
             let read_back = |reason| IndexError::ReadBack { name: name.clone(), reason };
             let segment = Segment::written(bytes.clone(), new.at).map_err(read_back)?;
             debug_assert_eq!(Segment::open(bytes.clone(), new.at).err(), None, "what is written holds");
-            // What was scanned again was seen when the latest of the segments in its place was.
+            // A segment scanned again inherits the latest `first_seen` of the segments that it overlaps.
             let first_seen = inherited
                 .iter()
                 .filter(|(file, start, end, _)| *file == new.file && *start < new.end && new.start < *end)
@@ -375,11 +398,13 @@ fn build(
             origins.push(origin);
         }
     }
+    // 3. Bound the number of containers and of rows.
     compact_segment_files(dir, &mut meta, &mut segments)?;
     let rows: u64 = segments.iter().map(|segment| (segment.rows() + segment.tombstones()) as u64).sum();
     if rows > STORE_ROWS_MAX {
         return Err(IndexError::TooManyRows { max: STORE_ROWS_MAX });
     }
+    // 4. Build the global index, from the previous one if most of it is kept.
     progress.merging.store(true, Relaxed);
     meta.global = IndexFile::new(format!("merged-{:012}", meta.sequence));
     let global = match previous_global {

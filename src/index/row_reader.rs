@@ -1,7 +1,7 @@
-//! The bytes of single rows, wherever they lie.
+//! Reads single rows and ranges of store files through the index, from plain and compressed files.
 //!
-//! For the few lines that are really read on the export path (Groups, the Patients that an identifier may name); the
-//! bulk is copied by `write`, which never looks inside a row.
+//! For the few lines that an export reads itself (Groups, Patients that an identifier may name); rows in bulk are copied by
+//! `write`, which does not parse them.
 
 use std::ops::Range;
 
@@ -13,14 +13,16 @@ use crate::index::snapshot::Index;
 use crate::limits::READ_BYTES;
 use crate::sys::store_file::StoreFileError;
 
-/// Range of a row in its (uncompressed) file, without its line end. The row has been proven.
+/// Byte range of a row in its (uncompressed) file, without its line end. The caller has verified the row ([`Segment::row`]).
+///
+/// [`Segment::row`]: crate::index::segment::reader::Segment::row
 pub(crate) fn row_range(index: &Index, segment: usize, row: usize) -> Range<u64> {
     let columns = index.segments()[segment].columns();
     let start = index.entry(segment).start + u64::from(columns.offset(row));
     start..start + u64::from(columns.length(row))
 }
 
-/// Feeds the bytes of `range` of a store file to `feed`, in pieces.
+/// Passes the bytes of `range` of a store file (uncompressed offsets) to `feed`, in pieces.
 ///
 /// # Errors
 /// When the file cannot be read or decoded that far.

@@ -1,4 +1,4 @@
-//! The files of an index that hold segments: how many there may be, and how they become one again.
+//! The container files that hold segments: containers without a segment are dropped, and many are copied into one.
 
 use std::sync::Arc;
 
@@ -7,10 +7,11 @@ use crate::index::dir::IndexDir;
 use crate::index::meta::{IndexFile, IndexMeta};
 use crate::index::segment::reader::Segment;
 
-/// Containers at which an index run copies all live segments into one.
+/// Most containers of an index; beyond it a refresh copies all segments into one.
 const CONTAINERS_MAX: usize = 24;
 
-/// Drops containers that no segment lies in, and copies all segments into one when there are many.
+/// Drops containers without a segment, and copies all segments into one container when there are more than
+/// [`CONTAINERS_MAX`]. Changes containers and offsets of `meta` and reopens `segments`.
 ///
 /// # Errors
 /// When the new container cannot be written, or a segment is damaged.
@@ -34,7 +35,7 @@ pub(crate) fn compact_segment_files(
     let mut file = dir.create_blocks(&name).map_err(failed)?;
     let mut offset = 0;
     for (segment, entry) in segments.iter().zip(&mut meta.segments) {
-        // Damage must not be copied under a fresh stamp.
+        // Damage must not be copied: the new file will have a stamp by which it is trusted.
         segment.verify_all()?;
         let bytes = segment.bytes();
         std::io::Write::write_all(&mut file, bytes).map_err(failed)?;
